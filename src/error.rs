@@ -1,0 +1,54 @@
+//! What can go wrong in a store.
+
+use std::borrow::Cow;
+
+pub type Result<T, E = StoreError> = std::result::Result<T, E>;
+
+/// An error of a store. Its text names a field or an option, never a session's content: ids are secrets.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    #[error("a live session has this sessionId already")]
+    Exists,
+
+    #[error("{field} must be {expected}; got {given}")]
+    InvalidSession { field: &'static str, expected: &'static str, given: Cow<'static, str> },
+
+    #[error("the session takes {bytes} bytes as JSON; maxSessionBytes is {max}")]
+    TooLarge { bytes: usize, max: usize },
+
+    #[error("{option} must be {expected}; got {given}")]
+    InvalidOption { option: &'static str, expected: String, given: String },
+
+    #[error("the store is full: {0}")]
+    Full(&'static str),
+
+    #[error("the store is closed")]
+    Closed,
+
+    #[error("a stored record cannot be read: {0}")]
+    Corrupt(&'static str),
+}
+
+impl StoreError {
+    /// The error's `code` in JavaScript.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Exists => "ERR_SESSION_EXISTS",
+            Self::InvalidSession { .. } => "ERR_INVALID_SESSION",
+            Self::TooLarge { .. } => "ERR_SESSION_TOO_LARGE",
+            Self::InvalidOption { .. } => "ERR_INVALID_OPTION",
+            Self::Full(_) => "ERR_STORE_FULL",
+            Self::Closed => "ERR_STORE_CLOSED",
+            Self::Corrupt(_) => "ERR_STORE_CORRUPT",
+        }
+    }
+
+    pub(crate) fn invalid(
+        field: &'static str,
+        expected: &'static str,
+        given: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self::InvalidSession { field, expected, given: given.into() }
+    }
+}

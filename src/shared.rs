@@ -1,0 +1,162 @@
+//! Stores in memory with their sweepers, and the names by which threads share them.
+
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::ops::Deref;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use crate::clock::SystemClock;
+use crate::error::{Result, StoreError};
+use crate::store::MemoryStore;
+use crate::store::memory::{DEFAULT_MAX_SESSION_BYTES, Limits};
+use crate::sweeper::Sweeper;
+
+/// The default of `sweepInterval`, in milliseconds.
+pub const DEFAULT_SWEEP_INTERVAL: u64 = 60_000;
+
+/// The options of a store in memory, as far as they are given.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct MemoryOptions {
+    pub name: Option<String>,
+    pub max_session_bytes: Option<usize>,
+    pub max_sessions_per_user: Option<NonZeroUsize>,
+    pub max_sessions: Option<NonZeroUsize>,
+    pub max_bytes: Option<NonZeroUsize>,
+    /// In milliseconds; 0 is off.
+    pub sweep_interval: Option<u64>,
+}
+
+/// A store whose expired sessions are swept for as long as it lives.
+pub struct SharedStore {
+    store: Arc<MemoryStore>,
+    sweep_interval: u64,
+    _sweeper: Option<Sweeper>,
+}
+
+impl Deref for SharedStore {
+    type Target = MemoryStore;
+
+    fn deref(&self) -> &MemoryStore {
+        &self.store
+    }
+}
+
+impl SharedStore {
+    /// Opens the store of the options' name, or a store of its own if they have none.
+    ///
+    /// # Errors
+    /// `InvalidOption` if the store of that name is open with another value of an option, or if the system has no
+    /// thread for the sweeper.
+    pub fn open(options: &MemoryOptions) -> Result<Arc<Self>> {
+        static NAMED: LazyLock<Mutex<HashMap<String, Weak<SharedStore>>>> = LazyLock::new(Mutex::default);
+        let Some(name) = &options.name else { return Self::start(options) };
+        let mut named = NAMED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(store) = named.get(name).and_then(Weak::upgrade) {
+            store.check_same(options)?;
+            return Ok(store);
+        }
+        let store = Self::start(options)?;
+        named.retain(|_, store| store.strong_count() > 0);
+        named.insert(name.clone(), Arc::downgrade(&store));
+        Ok(store)
+    }
+
+    fn start(options: &MemoryOptions) -> Result<Arc<Self>> {
+        let limits = Limits {
+            max_session_bytes: options.max_session_bytes.unwrap_or(DEFAULT_MAX_SESSION_BYTES),
+            max_sessions_per_user: options.max_sessions_per_user,
+            max_sessions: options.max_sessions,
+            max_bytes: options.max_bytes,
+        };
+        let store = Arc::new(MemoryStore::new(limits, Arc::new(SystemClock)));
+        let sweep_interval = options.sweep_interval.unwrap_or(DEFAULT_SWEEP_INTERVAL);
+        let start = || Sweeper::start(&store, Duration::from_millis(sweep_interval));
+        let sweeper = (sweep_interval > 0).then(start).transpose();
+        let sweeper = sweeper.map_err(|error| StoreError::InvalidOption {
+            option: "sweepInterval",
+            expected: "0 where the system has no thread for a sweeper".into(),
+            given: format!("{sweep_interval} ({error})"),
+        })?;
+        Ok(Arc::new(Self { store, sweep_interval, _sweeper: sweeper }))
+    }
+
+    fn check_same(&self, options: &MemoryOptions) -> Result<()> {
+        let limits = self.store.limits();
+        let get = |limit: Option<NonZeroUsize>| limit.map(|limit| limit.get() as u64);
+        let pairs = [
+            (
+                "maxSessionBytes",
+                options.max_session_bytes.map(|max| max as u64),
+                Some(limits.max_session_bytes as u64),
+            ),
+            ("maxSessionsPerUser", get(options.max_sessions_per_user), get(limits.max_sessions_per_user)),
+            ("maxSessions", get(options.max_sessions), get(limits.max_sessions)),
+            ("maxBytes", get(options.max_bytes), get(limits.max_bytes)),
+            ("sweepInterval", options.sweep_interval, Some(self.sweep_interval)),
+        ];
+        for (option, given, actual) in pairs {
+            if let Some(given) = given.filter(|_| given != actual) {
+                let actual = actual.map_or("left out".into(), |actual| actual.to_string());
+                return Err(StoreError::InvalidOption {
+                    option,
+                    expected: format!("{actual}, as the open store of this name has it"),
+                    given: given.to_string(),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::{Body, Content, ExpiresForm, Expiry, Session, SessionId};
+    use crate::store::SessionStore;
+
+    fn named(name: &str) -> MemoryOptions {
+        MemoryOptions { name: Some(name.into()), ..MemoryOptions::default() }
+    }
+
+    fn session() -> Session<'static> {
+        Session {
+            id: SessionId::new("a").unwrap(),
+            expires: Expiry::new(i64::MAX >> 12).unwrap(),
+            content: Content { user: None, body: Body::Json { text: "{}", expires: ExpiresForm::Text } },
+        }
+    }
+
+    #[test]
+    fn stores_of_one_name_are_one_store_while_any_is_open() {
+        let one = SharedStore::open(&named("one")).unwrap();
+        let twin = SharedStore::open(&named("one")).unwrap();
+        let other = SharedStore::open(&named("other")).unwrap();
+        one.create(&session()).unwrap();
+        drop(one);
+        assert_eq!((twin.size(), other.size()), (Ok(1), Ok(0)));
+        drop(twin);
+        assert_eq!(SharedStore::open(&named("one")).unwrap().size(), Ok(0));
+    }
+
+    #[test]
+    fn stores_without_a_name_are_apart() {
+        let one = SharedStore::open(&MemoryOptions::default()).unwrap();
+        let other = SharedStore::open(&MemoryOptions::default()).unwrap();
+        one.create(&session()).unwrap();
+        assert_eq!(other.size(), Ok(0));
+    }
+
+    #[test]
+    fn a_later_store_of_the_name_has_the_same_limits_or_names_none() {
+        let with = |max| MemoryOptions { max_sessions: NonZeroUsize::new(max), ..named("limits") };
+        let _open = SharedStore::open(&with(10)).unwrap();
+        assert!(SharedStore::open(&with(10)).is_ok());
+        assert!(SharedStore::open(&named("limits")).is_ok());
+        let error = SharedStore::open(&with(11)).err().unwrap();
+        assert_eq!(
+            error.to_string(),
+            "maxSessions must be 10, as the open store of this name has it; got 11"
+        );
+    }
+}

@@ -1,0 +1,419 @@
+//! The contract of [`SessionStore`](super::SessionStore) as tests, the same for every store.
+//!
+//! `conformance!(open)` in a store's tests runs them all. `open` takes a clock and gives an empty store without
+//! limits, save a `max_session_bytes` of [`MAX_SESSION_BYTES`].
+
+use std::sync::Arc;
+
+use super::{Cursor, SessionStore, StoredSession};
+use crate::clock::{Clock, Millis, MockClock};
+use crate::error::StoreError;
+use crate::session::{Body, Content, ExpiresForm, Expiry, FieldOrder, Session, SessionId, UserKeyBuf};
+
+/// The limit that the suite reckons with.
+pub const MAX_SESSION_BYTES: usize = 2000;
+
+/// When the suite's clock begins.
+pub const START: Millis = 1_800_000_000_000;
+
+/// What a test has to work with.
+pub struct Bench<S> {
+    pub store: S,
+    pub clock: Arc<MockClock>,
+}
+
+impl<S: SessionStore> Bench<S> {
+    pub fn new(open: impl FnOnce(Arc<MockClock>) -> S) -> Self {
+        let clock = Arc::new(MockClock::new(START));
+        Self { store: open(Arc::clone(&clock)), clock }
+    }
+
+    pub fn in_millis(&self, millis: Millis) -> Expiry {
+        Expiry::new(self.clock.now() + millis).unwrap()
+    }
+
+    /// Creates a session of FluidAuth's shape that lives for 100 ms.
+    fn log_in(&self, session_id: &str, user: &str) {
+        self.store.create(&plain(session_id, &UserKeyBuf::from_text(user), self.in_millis(100))).unwrap();
+    }
+
+    fn get(&self, session_id: &str) -> Option<StoredSession> {
+        self.store.get(&id(session_id)).unwrap()
+    }
+
+    fn sessions_of(&self, user: &str) -> Vec<String> {
+        let sessions = self.store.get_by_user(UserKeyBuf::from_text(user).as_key()).unwrap();
+        sessions.iter().map(|session| session.id.to_string()).collect()
+    }
+
+    fn all_ids(&self) -> Vec<String> {
+        let (mut all, mut cursor) = (Vec::new(), Some(Cursor::default()));
+        while let Some(at) = cursor {
+            let (ids, next) = self.store.ids(at).unwrap();
+            all.extend(ids.iter().map(ToString::to_string));
+            cursor = next;
+        }
+        all.sort();
+        all
+    }
+}
+
+pub fn id(text: &str) -> SessionId {
+    SessionId::new(text).unwrap()
+}
+
+pub fn plain<'a>(session_id: &str, user: &'a UserKeyBuf, expires: Expiry) -> Session<'a> {
+    let content = Content { user: Some(user.as_key()), body: Body::Plain(FieldOrder::ExpiresFirst) };
+    Session { id: id(session_id), expires, content }
+}
+
+pub fn json<'a>(
+    session_id: &str,
+    user: Option<&'a UserKeyBuf>,
+    text: &'a str,
+    expires: Expiry,
+) -> Session<'a> {
+    let body = Body::Json { text, expires: ExpiresForm::Text };
+    Session { id: id(session_id), expires, content: Content { user: user.map(UserKeyBuf::as_key), body } }
+}
+
+macro_rules! conformance {
+    ($open:expr) => {
+        $crate::store::conformance::conformance! { $open;
+            gives_back_what_it_was_given
+            create_refuses_the_id_of_a_live_session_and_keeps_it
+            create_takes_the_id_of_an_expired_session
+            an_expired_session_is_absent_from_every_call
+            a_session_is_live_until_its_expiry_and_not_at_it
+            update_replaces_a_live_session
+            update_never_creates
+            touch_moves_the_expiry_alone
+            touch_of_an_absent_or_expired_session_does_nothing
+            touch_into_the_past_ends_a_session
+            delete_is_idempotent
+            clean_removes_what_has_expired_and_nothing_else
+            clean_sees_sessions_that_were_touched
+            sessions_are_found_by_user_oldest_first
+            the_index_follows_an_update_to_another_user
+            users_of_one_text_and_different_types_are_apart
+            sessions_of_no_user_are_in_no_index
+            delete_by_user_ends_live_sessions_and_counts_them
+            delete_by_user_keeps_the_excepted_one
+            ids_are_each_given_once
+            clear_removes_everything
+            stats_count
+            ids_are_compared_exactly
+            a_session_over_the_limit_is_refused_and_changes_nothing
+            any_expiry_of_javascript_is_kept
+        }
+    };
+    ($open:expr; $($test:ident)*) => {
+        $(
+            #[test]
+            fn $test() {
+                $crate::store::conformance::$test(&$crate::store::conformance::Bench::new($open));
+            }
+        )*
+    };
+}
+pub(crate) use conformance;
+
+type Store<S> = Bench<S>;
+
+pub fn gives_back_what_it_was_given<S: SessionStore>(bench: &Store<S>) {
+    let (text, number) = (UserKeyBuf::from_text("ann \u{0} é 😀"), UserKeyBuf::from_canonical_json("42"));
+    let hostile = r#"{"__proto__":{"a":1},"path":"../../etc","nul":"\u0000","😀":[null]}"#;
+    let expires = bench.in_millis(1);
+    for session in [
+        plain(&"0a".repeat(18), &text, expires),
+        plain("not hex", &text, expires),
+        json("j", Some(&number), hostile, expires),
+        json("k", None, "{}", expires),
+    ] {
+        bench.store.create(&session).unwrap();
+        let found = bench.store.get(&session.id).unwrap().unwrap();
+        assert_eq!((&found.id, found.expires), (&session.id, session.expires));
+        assert_eq!(found.content(), Ok(session.content));
+    }
+}
+
+pub fn create_refuses_the_id_of_a_live_session_and_keeps_it<S: SessionStore>(bench: &Store<S>) {
+    bench.log_in("a", "ann");
+    let ben = UserKeyBuf::from_text("ben");
+    let second = bench.store.create(&plain("a", &ben, bench.in_millis(500)));
+    assert_eq!(second, Err(StoreError::Exists));
+    assert_eq!(bench.sessions_of("ann"), ["a"]);
+    assert!(bench.sessions_of("ben").is_empty());
+    assert_eq!(bench.get("a").unwrap().expires, bench.in_millis(100));
+}
+
+pub fn create_takes_the_id_of_an_expired_session<S: SessionStore>(bench: &Store<S>) {
+    bench.log_in("a", "ann");
+    bench.clock.advance(100);
+    bench.log_in("a", "ben");
+    assert_eq!(bench.sessions_of("ben"), ["a"]);
+    assert!(bench.sessions_of("ann").is_empty());
+    assert_eq!(bench.store.size(), Ok(1));
+}
+
+pub fn an_expired_session_is_absent_from_every_call<S: SessionStore>(bench: &Store<S>) {
+    bench.log_in("a", "ann");
+    bench.clock.advance(100);
+    let ann = UserKeyBuf::from_text("ann");
+    assert_eq!(bench.get("a"), None);
+    assert_eq!(bench.store.update(&plain("a", &ann, bench.in_millis(100))), Ok(false));
+    assert_eq!(bench.store.touch(&id("a"), bench.in_millis(100)), Ok(false));
+    assert_eq!(bench.store.get_by_user(ann.as_key()), Ok(vec![]));
+    assert_eq!(bench.store.size(), Ok(0));
+    assert!(bench.all_ids().is_empty());
+    assert_eq!(bench.store.delete_by_user(ann.as_key(), None), Ok(0));
+    assert_eq!(bench.get("a"), None);
+}
+
+pub fn a_session_is_live_until_its_expiry_and_not_at_it<S: SessionStore>(bench: &Store<S>) {
+    bench.log_in("a", "ann");
+    bench.clock.advance(99);
+    assert!(bench.get("a").is_some());
+    bench.clock.advance(1);
+    assert!(bench.get("a").is_none());
+}
+
+pub fn update_replaces_a_live_session<S: SessionStore>(bench: &Store<S>) {
+    bench.log_in("a", "ann");
+    let ann = UserKeyBuf::from_text("ann");
+    let new = json("a", Some(&ann), r#"{"cart":[1,2]}"#, bench.in_millis(300));
+    assert_eq!(bench.store.update(&new), Ok(true));
+    let found = bench.get("a").unwrap();
+    assert_eq!((found.content(), found.expires), (Ok(new.content), new.expires));
+    assert_eq!(bench.sessions_of("ann"), ["a"]);
+    assert_eq!(bench.store.size(), Ok(1));
+}
+
+pub fn update_never_creates<S: SessionStore>(bench: &Store<S>) {
+    let ann = UserKeyBuf::from_text("ann");
+    let session = plain("a", &ann, bench.in_millis(100));
+    assert_eq!(bench.store.update(&session), Ok(false));
+    bench.store.create(&session).unwrap();
+    bench.store.delete(&id("a")).unwrap();
+    assert_eq!(bench.store.update(&session), Ok(false));
+    assert_eq!(bench.get("a"), None);
+    assert!(bench.sessions_of("ann").is_empty());
+}
+
+pub fn touch_moves_the_expiry_alone<S: SessionStore>(bench: &Store<S>) {
+    bench.log_in("a", "ann");
+    let before = bench.get("a").unwrap();
+    let later = Expiry::moved_to(bench.clock.now() + 1000).unwrap();
+    assert_eq!(bench.store.touch(&id("a"), later), Ok(true));
+    bench.clock.advance(999);
+    let after = bench.get("a").unwrap();
+    assert_eq!((after.expires, after.content()), (later, before.content()));
+    assert_eq!(bench.sessions_of("ann"), ["a"]);
+    bench.clock.advance(1);
+    assert_eq!(bench.get("a"), None);
+}
+
+pub fn touch_of_an_absent_or_expired_session_does_nothing<S: SessionStore>(bench: &Store<S>) {
+    assert_eq!(bench.store.touch(&id("a"), bench.in_millis(100)), Ok(false));
+    bench.log_in("a", "ann");
+    bench.clock.advance(100);
+    assert_eq!(bench.store.touch(&id("a"), bench.in_millis(100)), Ok(false));
+    assert_eq!(bench.get("a"), None);
+}
+
+pub fn touch_into_the_past_ends_a_session<S: SessionStore>(bench: &Store<S>) {
+    bench.log_in("a", "ann");
+    assert_eq!(bench.store.touch(&id("a"), bench.in_millis(-1)), Ok(true));
+    assert_eq!(bench.get("a"), None);
+    assert_eq!(bench.store.clean(), Ok(1));
+}
+
+pub fn delete_is_idempotent<S: SessionStore>(bench: &Store<S>) {
+    assert_eq!(bench.store.delete(&id("a")), Ok(()));
+    bench.log_in("a", "ann");
+    bench.log_in("b", "ann");
+    assert_eq!(bench.store.delete(&id("a")), Ok(()));
+    assert_eq!(bench.store.delete(&id("a")), Ok(()));
+    assert_eq!(bench.get("a"), None);
+    assert_eq!(bench.sessions_of("ann"), ["b"]);
+}
+
+pub fn clean_removes_what_has_expired_and_nothing_else<S: SessionStore>(bench: &Store<S>) {
+    let ann = UserKeyBuf::from_text("ann");
+    for at in 0..5000 {
+        let lives_for = if at % 2 == 0 { 100 } else { 200 };
+        bench.store.create(&plain(&format!("{at:x}"), &ann, bench.in_millis(lives_for))).unwrap();
+    }
+    assert_eq!(bench.store.clean(), Ok(0));
+    bench.clock.advance(100);
+    assert_eq!(bench.store.clean(), Ok(2500));
+    assert_eq!(bench.store.size(), Ok(2500));
+    assert_eq!(bench.sessions_of("ann").len(), 2500);
+    assert!(bench.get("1").is_some());
+    bench.clock.advance(100);
+    assert_eq!(bench.store.clean(), Ok(2500));
+    assert_eq!(bench.store.stats().unwrap().sessions, 0);
+}
+
+pub fn clean_sees_sessions_that_were_touched<S: SessionStore>(bench: &Store<S>) {
+    bench.log_in("later", "ann");
+    bench.log_in("sooner", "ann");
+    bench.store.touch(&id("later"), bench.in_millis(1000)).unwrap();
+    bench.store.touch(&id("sooner"), bench.in_millis(10)).unwrap();
+    bench.clock.advance(10);
+    assert_eq!(bench.store.clean(), Ok(1));
+    bench.clock.advance(90);
+    assert_eq!(bench.store.clean(), Ok(0));
+    assert_eq!(bench.all_ids(), ["later"]);
+}
+
+pub fn sessions_are_found_by_user_oldest_first<S: SessionStore>(bench: &Store<S>) {
+    let ids: Vec<String> = (0..50).map(|at| format!("{at:02}")).collect();
+    for session_id in &ids {
+        bench.log_in(session_id, "ann");
+        bench.log_in(&format!("of ben {session_id}"), "ben");
+    }
+    // An update does not make a session younger.
+    let ann = UserKeyBuf::from_text("ann");
+    bench.store.update(&plain("07", &ann, bench.in_millis(500))).unwrap();
+    assert_eq!(bench.sessions_of("ann"), ids);
+    assert!(bench.sessions_of("nobody").is_empty());
+}
+
+pub fn the_index_follows_an_update_to_another_user<S: SessionStore>(bench: &Store<S>) {
+    bench.log_in("a", "ann");
+    let ben = UserKeyBuf::from_text("ben");
+    bench.store.update(&plain("a", &ben, bench.in_millis(100))).unwrap();
+    assert!(bench.sessions_of("ann").is_empty());
+    assert_eq!(bench.sessions_of("ben"), ["a"]);
+    bench.store.update(&json("a", None, "{}", bench.in_millis(100))).unwrap();
+    assert!(bench.sessions_of("ben").is_empty());
+    bench.store.update(&plain("a", &ben, bench.in_millis(100))).unwrap();
+    assert_eq!(bench.sessions_of("ben"), ["a"]);
+}
+
+pub fn users_of_one_text_and_different_types_are_apart<S: SessionStore>(bench: &Store<S>) {
+    let (text, number) = (UserKeyBuf::from_text("42"), UserKeyBuf::from_canonical_json("42"));
+    bench.store.create(&plain("text", &text, bench.in_millis(100))).unwrap();
+    bench.store.create(&json("number", Some(&number), "{}", bench.in_millis(100))).unwrap();
+    assert_eq!(bench.store.delete_by_user(number.as_key(), None), Ok(1));
+    assert_eq!(bench.all_ids(), ["text"]);
+}
+
+pub fn sessions_of_no_user_are_in_no_index<S: SessionStore>(bench: &Store<S>) {
+    bench.store.create(&json("a", None, "{}", bench.in_millis(100))).unwrap();
+    assert!(bench.sessions_of("").is_empty());
+    let empty = UserKeyBuf::from_text("");
+    bench.store.create(&plain("b", &empty, bench.in_millis(100))).unwrap();
+    assert_eq!(bench.sessions_of(""), ["b"]);
+}
+
+pub fn delete_by_user_ends_live_sessions_and_counts_them<S: SessionStore>(bench: &Store<S>) {
+    let ann = UserKeyBuf::from_text("ann");
+    for session_id in ["a", "b", "c"] {
+        bench.log_in(session_id, "ann");
+    }
+    bench.log_in("d", "ben");
+    bench.store.touch(&id("a"), bench.in_millis(-1)).unwrap();
+    assert_eq!(bench.store.delete_by_user(ann.as_key(), None), Ok(2));
+    assert_eq!(bench.store.delete_by_user(ann.as_key(), None), Ok(0));
+    assert_eq!(bench.all_ids(), ["d"]);
+}
+
+pub fn delete_by_user_keeps_the_excepted_one<S: SessionStore>(bench: &Store<S>) {
+    let ann = UserKeyBuf::from_text("ann");
+    for session_id in ["a", "b", "c"] {
+        bench.log_in(session_id, "ann");
+    }
+    bench.log_in("d", "ben");
+    assert_eq!(bench.store.delete_by_user(ann.as_key(), Some(&id("b"))), Ok(2));
+    assert_eq!(bench.store.delete_by_user(ann.as_key(), Some(&id("d"))), Ok(1));
+    assert_eq!(bench.all_ids(), ["d"]);
+}
+
+pub fn ids_are_each_given_once<S: SessionStore>(bench: &Store<S>) {
+    let mut ids: Vec<String> = (0..3000).map(|at| format!("session {at:04}")).collect();
+    for session_id in &ids {
+        bench.log_in(session_id, "ann");
+    }
+    assert_eq!(bench.all_ids(), ids);
+
+    // The store may change meanwhile: what stays is given once.
+    let (mut seen, mut cursor, mut round) = (Vec::new(), Some(Cursor::default()), 0);
+    while let Some(at) = cursor {
+        let (some, next) = bench.store.ids(at).unwrap();
+        seen.extend(some.iter().map(ToString::to_string).filter(|id| id.starts_with("session")));
+        bench.log_in(&format!("new {round}"), "ann");
+        (cursor, round) = (next, round + 1);
+    }
+    seen.sort();
+    ids.sort();
+    assert_eq!(seen, ids);
+}
+
+pub fn clear_removes_everything<S: SessionStore>(bench: &Store<S>) {
+    for at in 0..2000 {
+        bench.log_in(&at.to_string(), &format!("user {}", at % 7));
+    }
+    bench.store.clear().unwrap();
+    assert_eq!(bench.store.size(), Ok(0));
+    assert!(bench.sessions_of("user 3").is_empty());
+    let stats = bench.store.stats().unwrap();
+    assert_eq!((stats.sessions, stats.expired, stats.evicted), (0, 0, 0));
+    bench.log_in("1", "ann");
+    assert_eq!(bench.all_ids(), ["1"]);
+}
+
+pub fn stats_count<S: SessionStore>(bench: &Store<S>) {
+    assert_eq!(bench.store.stats().unwrap(), super::Stats::default());
+    bench.log_in("a", "ann");
+    bench.log_in("b", "ann");
+    bench.get("a");
+    bench.get("nobody");
+    bench.store.touch(&id("b"), bench.in_millis(1)).unwrap();
+    bench.clock.advance(1);
+    bench.get("b");
+    let stats = bench.store.stats().unwrap();
+    assert_eq!((stats.sessions, stats.created, stats.hits, stats.misses), (2, 2, 1, 2));
+    assert_eq!((stats.expired, stats.evicted, stats.last_sweep), (0, 0, None));
+    let bytes = stats.bytes;
+    bench.store.clean().unwrap();
+    let stats = bench.store.stats().unwrap();
+    let sweep = stats.last_sweep.unwrap();
+    assert_eq!((stats.sessions, stats.expired), (1, 1));
+    assert_eq!((sweep.at, sweep.removed), (bench.clock.now(), 1));
+    assert!(stats.bytes > 0 && stats.bytes < bytes);
+}
+
+pub fn ids_are_compared_exactly<S: SessionStore>(bench: &Store<S>) {
+    let ids = ["A", "a", "a ", "aa", "AA", "aA", "é", "e\u{301}", "../a", "a\u{0}", "a\u{0}b"];
+    for (at, session_id) in ids.iter().enumerate() {
+        bench.log_in(session_id, &at.to_string());
+    }
+    for (at, session_id) in ids.iter().enumerate() {
+        assert_eq!(bench.sessions_of(&at.to_string()), [*session_id]);
+    }
+}
+
+pub fn a_session_over_the_limit_is_refused_and_changes_nothing<S: SessionStore>(bench: &Store<S>) {
+    bench.log_in("a", "ann");
+    let ann = UserKeyBuf::from_text("ann");
+    let too_large = "x".repeat(MAX_SESSION_BYTES + 1);
+    let error = Err(StoreError::TooLarge { bytes: MAX_SESSION_BYTES + 1, max: MAX_SESSION_BYTES });
+    let expires = bench.in_millis(100);
+    assert_eq!(bench.store.create(&json("b", Some(&ann), &too_large, expires)), error);
+    assert_eq!(bench.store.update(&json("a", Some(&ann), &too_large, expires)), error.map(|()| true));
+    let just_right = "x".repeat(MAX_SESSION_BYTES);
+    assert_eq!(bench.store.create(&json("c", Some(&ann), &just_right, expires)), Ok(()));
+    assert_eq!(bench.sessions_of("ann"), ["a", "c"]);
+}
+
+pub fn any_expiry_of_javascript_is_kept<S: SessionStore>(bench: &Store<S>) {
+    use crate::iso::MAX_MILLIS;
+    let ann = UserKeyBuf::from_text("ann");
+    bench.store.create(&plain("last", &ann, Expiry::new(MAX_MILLIS).unwrap())).unwrap();
+    bench.store.create(&plain("first", &ann, Expiry::new(-MAX_MILLIS).unwrap())).unwrap();
+    assert_eq!(bench.get("last").unwrap().expires.millis(), MAX_MILLIS);
+    assert_eq!(bench.get("first"), None);
+    assert_eq!(bench.store.clean(), Ok(1));
+}

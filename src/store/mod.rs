@@ -1,0 +1,171 @@
+//! The contract that every store keeps, and the stores.
+
+pub mod memory;
+
+#[cfg(test)]
+mod conformance;
+
+use crate::clock::Millis;
+use crate::codec;
+use crate::error::Result;
+use crate::session::{Content, Expiry, Session, SessionId, UserKey};
+
+pub use memory::MemoryStore;
+
+/// Keeps login sessions.
+///
+/// A session whose expiry is at or before the present is **expired**, and every call but [`clean`] and [`stats`]
+/// treats it as absent, whether or not its record is still held. A session that is there and not expired is
+/// **live**. Ids are compared exactly. Content is only data: no value in it has a meaning to a store.
+///
+/// Each call takes effect at one moment between its beginning and its end, whatever other threads do, and the index
+/// by user changes at that same moment: no call sees one without the other. Calls that look at every session are the
+/// exception: they go through the store part by part, and see each part at a moment of its own. A call that returns
+/// an error has changed nothing.
+///
+/// [`clean`]: SessionStore::clean
+/// [`stats`]: SessionStore::stats
+pub trait SessionStore: Send + Sync {
+    /// Stores a new session.
+    ///
+    /// # Errors
+    /// `Exists` if a live session has its id. `TooLarge`. `Full` where the store's limits leave no room for it.
+    fn create(&self, session: &Session<'_>) -> Result<()>;
+
+    /// A copy of a live session.
+    ///
+    /// # Errors
+    /// `Corrupt` if its record cannot be read.
+    fn get(&self, id: &SessionId) -> Result<Option<StoredSession>>;
+
+    /// Replaces the live session of the same id and tells whether there was one. Never creates one: a request in
+    /// flight must not bring back a session that was logged out meanwhile.
+    ///
+    /// # Errors
+    /// `TooLarge`; `Full` as for `create`.
+    fn update(&self, session: &Session<'_>) -> Result<bool>;
+
+    /// Moves the expiry of a live session, leaving its content alone, and tells whether there was one.
+    ///
+    /// # Errors
+    /// None in memory; those of the medium in other stores.
+    fn touch(&self, id: &SessionId, expires: Expiry) -> Result<bool>;
+
+    /// Removes a session. An absent or expired one is no error, and costs no write.
+    ///
+    /// # Errors
+    /// As for `touch`.
+    fn delete(&self, id: &SessionId) -> Result<()>;
+
+    /// Removes the records of expired sessions and tells how many. Others may use the store meanwhile: no lock is
+    /// held for longer than a short step takes.
+    ///
+    /// # Errors
+    /// As for `touch`.
+    fn clean(&self) -> Result<u64>;
+
+    /// The live sessions of a user, oldest first.
+    ///
+    /// # Errors
+    /// As for `get`.
+    fn get_by_user(&self, user: UserKey<'_>) -> Result<Vec<StoredSession>>;
+
+    /// Removes the sessions of a user, save one, and tells how many live ones it ended.
+    ///
+    /// # Errors
+    /// As for `touch`.
+    fn delete_by_user(&self, user: UserKey<'_>, except: Option<&SessionId>) -> Result<u64>;
+
+    /// How many sessions are live.
+    ///
+    /// # Errors
+    /// As for `touch`.
+    fn size(&self) -> Result<u64>;
+
+    /// The next ids of live sessions after a cursor, and the cursor after them; the end is `None`. It may give no
+    /// id and go on. The store may change between the calls: from the first cursor to the end, a session that is
+    /// there all the time is given exactly once.
+    ///
+    /// # Errors
+    /// As for `get`.
+    fn ids(&self, after: Cursor) -> Result<(Vec<SessionId>, Option<Cursor>)>;
+
+    /// Removes every session that is there when the call begins.
+    ///
+    /// # Errors
+    /// As for `touch`.
+    fn clear(&self) -> Result<()>;
+
+    /// Counters since the store was opened.
+    ///
+    /// # Errors
+    /// As for `touch`.
+    fn stats(&self) -> Result<Stats>;
+}
+
+/// A session as a store gives it back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredSession {
+    pub id: SessionId,
+    pub expires: Expiry,
+    content: Box<[u8]>,
+}
+
+impl StoredSession {
+    pub(crate) fn new(id: SessionId, expires: Expiry, content: &[u8]) -> Self {
+        Self { id, expires, content: content.into() }
+    }
+
+    /// # Errors
+    /// `Corrupt` if its record cannot be read.
+    pub fn content(&self) -> Result<Content<'_>> {
+        codec::decode(&self.content)
+    }
+}
+
+/// How far a walk over the ids has come.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Cursor(pub(crate) u32);
+
+impl Cursor {
+    /// The cursor as a number, to be kept outside.
+    pub fn position(self) -> u32 {
+        self.0
+    }
+
+    /// The cursor that [`Cursor::position`] gave; any other number ends the walk early or repeats ids.
+    pub fn from_position(position: u32) -> Self {
+        Self(position)
+    }
+}
+
+/// Counters of a store since it was opened.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Stats {
+    /// Sessions held now, expired ones that await a sweep included.
+    pub sessions: u64,
+    /// Bytes that they take, the store's overhead included, as an estimate.
+    pub bytes: u64,
+    /// `get` calls that found a live session.
+    pub hits: u64,
+    /// `get` calls that found none.
+    pub misses: u64,
+    /// Sessions created.
+    pub created: u64,
+    /// Sessions removed because they had expired.
+    pub expired: u64,
+    /// Live sessions removed to make room.
+    pub evicted: u64,
+    pub last_sweep: Option<Sweep>,
+}
+
+/// One run of [`SessionStore::clean`].
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Sweep {
+    /// When it began.
+    pub at: Millis,
+    /// How many milliseconds it took.
+    pub duration: Millis,
+    /// How many sessions it removed.
+    pub removed: u64,
+}

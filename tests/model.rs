@@ -1,0 +1,294 @@
+//! Random operations on a store and on a plain model of it, which must agree after each.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use native_store::clock::{Clock, Millis, MockClock};
+use native_store::error::StoreError;
+use native_store::session::{Body, Content, ExpiresForm, Expiry, Session, SessionId, UserKeyBuf};
+use native_store::store::memory::{Limits, MemoryStore};
+use native_store::store::{Cursor, SessionStore};
+use proptest::prelude::*;
+
+#[derive(Debug, Clone)]
+enum Op {
+    Create { id: u8, user: Option<u8>, lives_for: Millis, padding: usize },
+    Update { id: u8, user: Option<u8>, lives_for: Millis, padding: usize },
+    Get { id: u8 },
+    Touch { id: u8, lives_for: Millis },
+    Delete { id: u8 },
+    DeleteByUser { user: u8, except: Option<u8> },
+    Clean,
+    Clear,
+    Wait { millis: Millis },
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let id = 0..12_u8;
+    let user = proptest::option::weighted(0.7, 0..4_u8);
+    let lives_for = -5..60_i64;
+    let padding = prop_oneof![4 => Just(0_usize), 1 => 1..400_usize];
+    prop_oneof![
+        6 => (id.clone(), user.clone(), lives_for.clone(), padding.clone())
+            .prop_map(|(id, user, lives_for, padding)| Op::Create { id, user, lives_for, padding }),
+        3 => (id.clone(), user, lives_for.clone(), padding)
+            .prop_map(|(id, user, lives_for, padding)| Op::Update { id, user, lives_for, padding }),
+        3 => id.clone().prop_map(|id| Op::Get { id }),
+        2 => (id.clone(), lives_for).prop_map(|(id, lives_for)| Op::Touch { id, lives_for }),
+        2 => id.clone().prop_map(|id| Op::Delete { id }),
+        1 => (0..4_u8, proptest::option::of(id))
+            .prop_map(|(user, except)| Op::DeleteByUser { user, except }),
+        1 => Just(Op::Clean),
+        1 => (1..30_i64).prop_map(|millis| Op::Wait { millis }),
+        1 => Just(Op::Clear),
+    ]
+}
+
+fn limits() -> impl Strategy<Value = Limits> {
+    let limit = |range: std::ops::Range<usize>| {
+        proptest::option::of(range).prop_map(|max: Option<usize>| max.and_then(NonZeroUsize::new))
+    };
+    (limit(1..5), limit(1..8), limit(150..1500)).prop_map(
+        |(max_sessions_per_user, max_sessions, max_bytes)| Limits {
+            max_sessions_per_user,
+            max_sessions,
+            max_bytes,
+            ..Limits::default()
+        },
+    )
+}
+
+/// A session as the model has it: everything in the open.
+#[derive(Debug, Clone, PartialEq)]
+struct Entry {
+    id: u8,
+    user: Option<u8>,
+    expires: Millis,
+    text: String,
+    bytes: usize,
+    created: u64,
+    used: u64,
+}
+
+/// The contract, told as plainly as can be: live sessions in a list, and nothing kept of the dead.
+struct Model {
+    live: Vec<Entry>,
+    limits: Limits,
+    ticks: u64,
+    evicted: u64,
+}
+
+impl Model {
+    fn tick(&mut self) -> u64 {
+        self.ticks += 1;
+        self.ticks
+    }
+
+    fn expire(&mut self, now: Millis) {
+        self.live.retain(|entry| entry.expires > now);
+    }
+
+    fn find(&mut self, id: u8) -> Option<&mut Entry> {
+        self.live.iter_mut().find(|entry| entry.id == id)
+    }
+
+    fn create(&mut self, entry: Entry, now: Millis) -> Result<(), &'static str> {
+        if self.find(entry.id).is_some() {
+            return Err("ERR_SESSION_EXISTS");
+        }
+        if entry.expires <= now {
+            return Ok(());
+        }
+        let entry = Entry { created: self.tick(), used: self.tick(), ..entry };
+        self.make_room(&entry, None)?;
+        self.live.push(entry);
+        Ok(())
+    }
+
+    fn update(&mut self, entry: Entry, now: Millis) -> Result<bool, &'static str> {
+        let Some(at) = self.live.iter().position(|old| old.id == entry.id) else { return Ok(false) };
+        if entry.expires <= now {
+            self.live.remove(at);
+            return Ok(true);
+        }
+        let entry = Entry { created: self.live[at].created, used: self.tick(), ..entry };
+        self.make_room(&entry, Some(entry.id))?;
+        self.live.retain(|old| old.id != entry.id);
+        self.live.push(entry);
+        Ok(true)
+    }
+
+    /// Leaves everything as it is where no room can be made.
+    fn make_room(&mut self, new: &Entry, replaces: Option<u8>) -> Result<(), &'static str> {
+        let mut rest: Vec<Entry> =
+            self.live.iter().filter(|entry| Some(entry.id) != replaces).cloned().collect();
+        let others = rest.len();
+        if let (Some(user), Some(max)) = (new.user, self.limits.max_sessions_per_user) {
+            while rest.iter().filter(|entry| entry.user == Some(user)).count() >= max.get() {
+                let of_user = rest.iter().filter(|entry| entry.user == Some(user));
+                let oldest = of_user.min_by_key(|entry| entry.created).unwrap().id;
+                rest.retain(|entry| entry.id != oldest);
+            }
+        }
+        let fits = |rest: &[Entry]| {
+            let bytes = rest.iter().map(|entry| entry.bytes).sum::<usize>() + new.bytes;
+            self.limits.max_sessions.is_none_or(|max| rest.len() < max.get())
+                && self.limits.max_bytes.is_none_or(|max| bytes <= max.get())
+        };
+        while !fits(&rest) {
+            let candidates = rest.iter().filter(|entry| entry.user.is_none() || new.user.is_some());
+            let first =
+                candidates.min_by_key(|entry| (entry.user.is_some(), entry.used)).map(|entry| entry.id);
+            let Some(first) = first.filter(|_| fits(&[])) else { return Err("ERR_STORE_FULL") };
+            rest.retain(|entry| entry.id != first);
+        }
+        self.evicted += (others - rest.len()) as u64;
+        self.live.retain(|entry| Some(entry.id) == replaces || rest.iter().any(|other| other.id == entry.id));
+        Ok(())
+    }
+}
+
+fn session_id(id: u8) -> SessionId {
+    // Packed and unpacked ids in one table.
+    SessionId::new(&if id.is_multiple_of(2) { format!("{id:036x}") } else { format!("session {id}") })
+        .unwrap()
+}
+
+fn user_key(user: u8) -> UserKeyBuf {
+    UserKeyBuf::from_text(&format!("user {user}"))
+}
+
+/// Makes a session in both worlds and calls `call` with the store's.
+fn with_session<T>(
+    (id, user, lives_for, padding): (u8, Option<u8>, Millis, usize),
+    now: Millis,
+    call: impl FnOnce(&Session<'_>, Entry) -> T,
+) -> T {
+    let text = "x".repeat(padding);
+    let key = user.map(user_key);
+    let body = Body::Json { text: &text, expires: ExpiresForm::Text };
+    let content = Content { user: key.as_ref().map(UserKeyBuf::as_key), body };
+    let expires = Expiry::new(now + lives_for).unwrap();
+    let session = Session { id: session_id(id), expires, content };
+    // What a session takes is the store's to say: a store of its own says it.
+    let scale = MemoryStore::new(Limits::default(), Arc::new(MockClock::new(now)));
+    scale.create(&session).unwrap();
+    let bytes = scale.stats().unwrap().bytes as usize;
+    let entry = Entry { id, user, expires: expires.millis(), text: text.clone(), bytes, created: 0, used: 0 };
+    call(&session, entry)
+}
+
+fn apply(op: &Op, store: &MemoryStore, clock: &MockClock, model: &mut Model) {
+    let now = clock.now();
+    model.expire(now);
+    let code = |error: StoreError| error.code();
+    match *op {
+        Op::Create { id, user, lives_for, padding } => {
+            with_session((id, user, lives_for, padding), now, |session, entry| {
+                assert_eq!(store.create(session).map_err(code), model.create(entry, now))
+            })
+        }
+        Op::Update { id, user, lives_for, padding } => {
+            with_session((id, user, lives_for, padding), now, |session, entry| {
+                assert_eq!(store.update(session).map_err(code), model.update(entry, now))
+            })
+        }
+        Op::Get { id } => {
+            let used = model.tick();
+            let expected = model.find(id);
+            let found = store.get(&session_id(id)).unwrap();
+            assert_eq!(found.is_some(), expected.is_some());
+            if let Some(entry) = expected {
+                entry.used = used;
+            }
+        }
+        Op::Touch { id, lives_for } => {
+            let used = model.tick();
+            let expected = model.find(id);
+            let touched = store.touch(&session_id(id), Expiry::moved_to(now + lives_for).unwrap()).unwrap();
+            assert_eq!(touched, expected.is_some());
+            if let Some(entry) = expected {
+                (entry.used, entry.expires) = (used, now + lives_for);
+            }
+        }
+        Op::Delete { id } => {
+            store.delete(&session_id(id)).unwrap();
+            model.live.retain(|entry| entry.id != id);
+        }
+        Op::DeleteByUser { user, except } => {
+            let before = model.live.len();
+            model.live.retain(|entry| entry.user != Some(user) || Some(entry.id) == except);
+            let except = except.map(session_id);
+            let ended = store.delete_by_user(user_key(user).as_key(), except.as_ref()).unwrap();
+            assert_eq!(ended, (before - model.live.len()) as u64);
+        }
+        Op::Clean => {
+            store.clean().unwrap();
+            assert_eq!(store.stats().unwrap().sessions, model.live.len() as u64);
+        }
+        Op::Clear => {
+            store.clear().unwrap();
+            model.live.clear();
+        }
+        Op::Wait { millis } => clock.advance(millis),
+    }
+    model.expire(clock.now());
+}
+
+/// Compares all that can be seen without using a session.
+fn compare(store: &MemoryStore, model: &Model) {
+    let (mut ids, mut cursor) = (Vec::new(), Some(Cursor::default()));
+    while let Some(at) = cursor {
+        let (some, next) = store.ids(at).unwrap();
+        ids.extend(some);
+        cursor = next;
+    }
+    ids.sort();
+    let mut expected: Vec<SessionId> = model.live.iter().map(|entry| session_id(entry.id)).collect();
+    expected.sort();
+    assert_eq!(ids, expected);
+    assert_eq!(store.size(), Ok(model.live.len() as u64));
+    for user in 0..4 {
+        let mut expected: Vec<&Entry> = model.live.iter().filter(|entry| entry.user == Some(user)).collect();
+        expected.sort_by_key(|entry| entry.created);
+        let found = store.get_by_user(user_key(user).as_key()).unwrap();
+        assert_eq!(found.len(), expected.len());
+        for (session, entry) in found.iter().zip(expected) {
+            let Body::Json { text, .. } = session.content().unwrap().body else { panic!("another body") };
+            assert_eq!(
+                (&session.id, session.expires.millis(), text),
+                (&session_id(entry.id), entry.expires, &*entry.text)
+            );
+        }
+    }
+    let stats = store.stats().unwrap();
+    assert_eq!(stats.evicted, model.evicted);
+    assert!(model.limits.max_sessions.is_none_or(|max| stats.sessions <= max.get() as u64));
+    assert!(model.limits.max_bytes.is_none_or(|max| stats.bytes <= max.get() as u64));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn a_store_with_limits_does_what_its_model_does(limits in limits(), ops in proptest::collection::vec(op(), 1..120)) {
+        let clock = Arc::new(MockClock::new(1_000_000));
+        let store = MemoryStore::new(limits, clock.clone());
+        let mut model = Model { live: Vec::new(), limits, ticks: 0, evicted: 0 };
+        for op in &ops {
+            apply(op, &store, &clock, &mut model);
+            compare(&store, &model);
+        }
+    }
+
+    #[test]
+    fn a_store_without_limits_does_what_its_model_does(ops in proptest::collection::vec(op(), 1..120)) {
+        let clock = Arc::new(MockClock::new(1_000_000));
+        let store = MemoryStore::new(Limits::default(), clock.clone());
+        let mut model = Model { live: Vec::new(), limits: Limits::default(), ticks: 0, evicted: 0 };
+        for op in &ops {
+            apply(op, &store, &clock, &mut model);
+            compare(&store, &model);
+        }
+    }
+}

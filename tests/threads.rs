@@ -1,0 +1,168 @@
+//! What holds while several threads use one store, and afterwards.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use native_store::clock::{Clock, MockClock, SystemClock};
+use native_store::session::{Body, Content, Expiry, FieldOrder, Session, SessionId, UserKeyBuf};
+use native_store::store::memory::{Limits, MemoryStore};
+use native_store::store::{Cursor, SessionStore};
+use native_store::sweeper::Sweeper;
+
+const THREADS: usize = 4;
+
+fn id(text: &str) -> SessionId {
+    SessionId::new(text).unwrap()
+}
+
+fn with_session<T>(session_id: &str, user: &str, expires: i64, call: impl FnOnce(&Session<'_>) -> T) -> T {
+    let user = UserKeyBuf::from_text(user);
+    let content = Content { user: Some(user.as_key()), body: Body::Plain(FieldOrder::UserFirst) };
+    call(&Session { id: id(session_id), expires: Expiry::new(expires).unwrap(), content })
+}
+
+/// A small generator: the tests need variety, and the same one in each run.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % end
+    }
+}
+
+fn on_threads(body: impl Fn(usize) + Sync) {
+    thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let body = &body;
+            scope.spawn(move || body(thread));
+        }
+    });
+}
+
+/// The index by user and the sessions themselves must tell the same.
+fn assert_consistent(store: &MemoryStore, users: u64) {
+    let (mut ids, mut cursor) = (0, Some(Cursor::default()));
+    while let Some(at) = cursor {
+        let (some, next) = store.ids(at).unwrap();
+        ids += some.len() as u64;
+        cursor = next;
+    }
+    let by_user = |user| {
+        let user = UserKeyBuf::from_text(&format!("user {user}"));
+        let sessions = store.get_by_user(user.as_key()).unwrap();
+        for session in &sessions {
+            assert_eq!(store.get(&session.id).unwrap().unwrap().content().unwrap().user, Some(user.as_key()));
+        }
+        sessions.len() as u64
+    };
+    assert_eq!((0..users).map(by_user).sum::<u64>(), ids);
+    assert_eq!(store.size(), Ok(ids));
+}
+
+#[test]
+fn one_of_many_creations_of_an_id_wins() {
+    let store = MemoryStore::default();
+    let far = SystemClock.now() + 1_000_000;
+    let won = AtomicUsize::new(0);
+    on_threads(|thread| {
+        for at in 0..5000 {
+            let created = with_session(&format!("{at}"), &format!("user {thread}"), far, |session| {
+                store.create(session)
+            });
+            won.fetch_add(usize::from(created.is_ok()), Ordering::Relaxed);
+        }
+    });
+    assert_eq!(won.into_inner(), 5000);
+    assert_eq!(store.size(), Ok(5000));
+    assert_consistent(&store, THREADS as u64);
+}
+
+/// Every kind of call at once, with few ids so that they meet; no call may deadlock, and afterwards all agrees.
+fn churn(limits: Limits) {
+    const USERS: u64 = 5;
+    let clock = Arc::new(MockClock::new(0));
+    let store = MemoryStore::new(limits, clock.clone());
+    on_threads(|thread| {
+        let mut random = Random(thread as u64 + 1);
+        for _ in 0..20_000 {
+            let session_id = format!("session {}", random.below(50));
+            let user = format!("user {}", random.below(USERS));
+            let expires = clock.now() + random.below(40) as i64 + 1;
+            match random.below(12) {
+                0..4 => _ = with_session(&session_id, &user, expires, |session| store.create(session)),
+                4 | 5 => _ = with_session(&session_id, &user, expires, |session| store.update(session)),
+                6 => _ = store.touch(&id(&session_id), Expiry::moved_to(expires).unwrap()),
+                7 => _ = store.get(&id(&session_id)),
+                8 => store.delete(&id(&session_id)).unwrap(),
+                9 => _ = store.delete_by_user(UserKeyBuf::from_text(&user).as_key(), Some(&id(&session_id))),
+                10 => clock.advance(1),
+                _ => _ = store.clean(),
+            }
+            let stats = store.stats().unwrap();
+            assert!(limits.max_sessions.is_none_or(|max| stats.sessions <= max.get() as u64));
+        }
+    });
+    assert_consistent(&store, USERS);
+    clock.advance(100);
+    store.clean().unwrap();
+    let stats = store.stats().unwrap();
+    assert_eq!((stats.sessions, stats.bytes), (0, 0));
+}
+
+#[test]
+fn all_calls_at_once_leave_the_store_whole() {
+    churn(Limits::default());
+}
+
+#[test]
+fn all_calls_at_once_keep_the_limits() {
+    churn(Limits {
+        max_sessions: NonZeroUsize::new(20),
+        max_sessions_per_user: NonZeroUsize::new(8),
+        max_bytes: NonZeroUsize::new(4000),
+        ..Limits::default()
+    });
+}
+
+#[test]
+fn a_user_who_is_logged_out_everywhere_meets_no_old_session() {
+    let store = MemoryStore::default();
+    let far = SystemClock.now() + 1_000_000;
+    let ann = UserKeyBuf::from_text("ann");
+    on_threads(|thread| {
+        for at in 0..2000 {
+            let session_id = format!("{thread} {at}");
+            with_session(&session_id, "ann", far, |session| store.create(session)).unwrap();
+            // Requests in flight rewrite the session while it is ended.
+            with_session(&session_id, "ann", far, |session| store.update(session)).unwrap();
+            store.delete_by_user(ann.as_key(), None).unwrap();
+            assert_eq!(store.get(&id(&session_id)), Ok(None));
+        }
+    });
+    assert_eq!(store.size(), Ok(0));
+}
+
+#[test]
+fn the_sweeper_removes_what_has_expired_and_ends_with_the_store() {
+    let store = Arc::new(MemoryStore::default());
+    let now = SystemClock.now();
+    with_session("dead", "ann", now - 1, |session| store.create(session)).unwrap();
+    with_session("live", "ann", now + 1_000_000, |session| store.create(session)).unwrap();
+    let sweeper = Sweeper::start(&store, Duration::from_millis(1)).unwrap();
+    while store.stats().unwrap().expired == 0 {
+        thread::yield_now();
+    }
+    assert_eq!(store.stats().unwrap().sessions, 1);
+    drop(sweeper);
+    let gone = Arc::downgrade(&store);
+    drop(store);
+    while gone.strong_count() > 0 {
+        thread::yield_now();
+    }
+}
