@@ -13,3 +13,6 @@ pub mod shared;
 pub mod store;
 pub mod sweeper;
 mod sync;
+
+#[cfg(feature = "binding")]
+mod binding;

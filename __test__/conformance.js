@@ -1,0 +1,620 @@
+"use strict";
+
+// The contract of every store, as tests: `conformance("MemoryStore", createStore, errors)` registers them all.
+//
+// No clock is injected here. A session whose `expires` is past is expired from its creation on, and `touch` into the
+// past expires a live one, so that nothing has to wait.
+
+const assert = require("node:assert/strict");
+const { describe, it, beforeEach, afterEach } = require("node:test");
+const { badCalls, badSessions } = require("./support/bad-input.js");
+const { hostileSessions } = require("./support/hostile.js");
+
+const HOUR = 3_600_000;
+const at = (millis) => new Date(Date.now() + millis).toISOString();
+
+let made = 0;
+const newId = () => `${(++made).toString(16).padStart(36, "0")}`;
+
+/** A session of FluidAuth's shape that lives for an hour. */
+const session = (fields) => ({ sessionId: newId(), expires: at(HOUR), userId: "ann", ...fields });
+
+const asJson = (value) => JSON.parse(JSON.stringify(value));
+
+async function idsOf(store) {
+  const ids = [];
+  for await (const id of store.ids()) ids.push(id);
+  return ids.sort();
+}
+
+/**
+ * @param {string} name of the store
+ * @param {(options?: object) => Promise<object>} createStore gives an empty store with these options
+ * @param {{ SessionStoreError: Function }} errors of the package under test
+ */
+function conformance(name, createStore, { SessionStoreError }) {
+  const failsWith = (code, words) => (error) => {
+    assert.ok(error instanceof SessionStoreError, `not a SessionStoreError: ${error?.stack}`);
+    assert.equal(error.code, code);
+    if (words !== undefined) assert.match(error.message, words);
+    return true;
+  };
+
+  describe(`${name} keeps the contract:`, () => {
+    let store;
+    beforeEach(async () => {
+      store = await createStore();
+    });
+    afterEach(() => store.close());
+
+    describe("create and get", () => {
+      it("give back what was given", async () => {
+        const given = session();
+        assert.equal(await store.create(given), undefined);
+        assert.deepEqual(await store.get(given.sessionId), given);
+      });
+
+      it("give null for an absent session", async () => {
+        assert.equal(await store.get("nobody"), null);
+      });
+
+      it("keep the order of the fields", async () => {
+        for (const order of [
+          ["sessionId", "expires", "userId"],
+          ["sessionId", "userId", "expires"],
+          ["userId", "sessionId", "expires"],
+          ["expires", "b", "sessionId", "a", "userId"],
+        ]) {
+          const fields = session({ a: 1, b: 2 });
+          const given = Object.fromEntries(order.map((field) => [field, fields[field]]));
+          await store.create(given);
+          assert.equal(JSON.stringify(await store.get(given.sessionId)), JSON.stringify(given));
+        }
+      });
+
+      for (const [what, hostile] of hostileSessions) {
+        it(`keep ${what} as JSON does`, async () => {
+          const given = hostile({ sessionId: newId(), expires: at(HOUR) });
+          await store.create(given);
+          assert.deepEqual(await store.get(asJson(given).sessionId), asJson(given));
+        });
+      }
+
+      it("give a fresh copy each time", async () => {
+        for (const given of [session(), session({ cart: { items: [1] } })]) {
+          await store.create(given);
+          const first = await store.get(given.sessionId);
+          first.userId = "mallory";
+          if (first.cart) first.cart.items.push(2);
+          assert.deepEqual(await store.get(given.sessionId), given);
+        }
+      });
+
+      it("do not follow later changes of the object that was given", async () => {
+        const given = session({ cart: [1] });
+        await store.create(given);
+        given.cart.push(2);
+        assert.deepEqual((await store.get(given.sessionId)).cart, [1]);
+      });
+
+      it("refuse the id of a live session and keep that", async () => {
+        const first = session();
+        await store.create(first);
+        await assert.rejects(
+          store.create({ ...first, userId: "ben" }),
+          failsWith("ERR_SESSION_EXISTS", /sessionId/),
+        );
+        assert.deepEqual(await store.get(first.sessionId), first);
+        assert.deepEqual(await store.getByUser("ben"), []);
+      });
+
+      it("take the id of an expired session", async () => {
+        const old = session({ expires: at(-1) });
+        await store.create(old);
+        const next = { ...old, expires: at(HOUR), userId: "ben" };
+        await store.create(next);
+        assert.deepEqual(await store.get(old.sessionId), next);
+        assert.deepEqual(await store.getByUser("ann"), []);
+      });
+
+      it("let one of two creations at once win", async () => {
+        const twins = [session(), session()];
+        twins[1].sessionId = twins[0].sessionId;
+        const results = await Promise.allSettled(twins.map((twin) => store.create(twin)));
+        assert.deepEqual(results.map((result) => result.status).sort(), ["fulfilled", "rejected"]);
+      });
+
+      it("compare ids exactly", async () => {
+        const ids = ["A", "a", "aa", "AA", "é", "e\u0301", "a\0", "a\0b", "../a", "😀", " a", "__proto__"];
+        for (const sessionId of ids)
+          await store.create(session({ sessionId, userId: `user of ${sessionId}` }));
+        for (const sessionId of ids) {
+          assert.equal((await store.get(sessionId)).userId, `user of ${sessionId}`);
+        }
+      });
+
+      it("take ids of up to 256 bytes", async () => {
+        for (const sessionId of ["x", "x".repeat(256), "0".repeat(256), "é".repeat(128), "😀".repeat(64)]) {
+          await store.create(session({ sessionId }));
+          assert.equal((await store.get(sessionId)).sessionId, sessionId);
+        }
+      });
+
+      it("know nothing of an expired session", async () => {
+        const old = session({ expires: at(-1) });
+        await store.create(old);
+        assert.equal(await store.get(old.sessionId), null);
+        assert.equal(await store.size(), 0);
+      });
+    });
+
+    describe("expires", () => {
+      const future = Date.now() + HOUR;
+      for (const [what, expires] of [
+        ["a Date", new Date(future)],
+        ["a number", future],
+        ["a number with a fraction", future + 0.5],
+        ["a text of another form", new Date(future).toUTCString()],
+        ["a day alone", "2199-12-31"],
+        ["a text with an offset", "2199-12-31T00:00:00+02:00"],
+        ["a year beyond 9999", "+010000-01-01T00:00:00.000Z"],
+        ["the last date there is", new Date(8.64e15)],
+      ]) {
+        it(`may be ${what}, and comes back as JSON has it`, async () => {
+          const given = session({ expires });
+          await store.create(given);
+          assert.deepEqual(await store.get(given.sessionId), asJson(given));
+          await store.update(given.sessionId, given);
+          assert.deepEqual(await store.get(given.sessionId), asJson(given));
+        });
+      }
+
+      it("may be past in any form", async () => {
+        for (const expires of [
+          new Date(0),
+          -5,
+          "Thu, 01 Jan 1970 00:00:00 GMT",
+          "-000001-01-01T00:00:00.000Z",
+        ]) {
+          const given = session({ expires });
+          await store.create(given);
+          assert.equal(await store.get(given.sessionId), null);
+        }
+      });
+
+      it("ends a session when its time comes", async () => {
+        const given = session({ expires: at(30) });
+        await store.create(given);
+        while ((await store.get(given.sessionId)) !== null) await new Promise(setImmediate);
+        assert.ok(Date.now() >= Date.parse(given.expires));
+      });
+    });
+
+    describe("update", () => {
+      it("replaces a live session", async () => {
+        const given = session();
+        await store.create(given);
+        const next = { ...given, expires: at(2 * HOUR), userId: 7, cart: ["x"] };
+        assert.equal(await store.update(given.sessionId, next), undefined);
+        assert.deepEqual(await store.get(given.sessionId), next);
+        assert.equal(await store.size(), 1);
+      });
+
+      it("never creates", async () => {
+        const given = session();
+        await store.update(given.sessionId, given);
+        assert.equal(await store.get(given.sessionId), null);
+      });
+
+      it("does not bring back a session that was logged out or has expired", async () => {
+        const [out, old] = [session(), session({ expires: at(-1) })];
+        await store.create(out);
+        await store.create(old);
+        await store.delete(out.sessionId);
+        for (const { sessionId } of [out, old]) {
+          await store.update(sessionId, session({ sessionId }));
+          assert.equal(await store.get(sessionId), null);
+        }
+      });
+
+      it("refuses a session of another id and changes nothing", async () => {
+        const [one, other] = [session(), session({ extra: true })];
+        await store.create(one);
+        for (const wrong of [session(), other]) {
+          await assert.rejects(
+            store.update(one.sessionId, wrong),
+            failsWith("ERR_INVALID_SESSION", /sessionId/),
+          );
+          assert.deepEqual(await store.get(one.sessionId), one);
+          assert.equal(await store.get(wrong.sessionId), null);
+        }
+      });
+
+      it("moves the session to another user", async () => {
+        const given = session();
+        await store.create(given);
+        await store.update(given.sessionId, { ...given, userId: "ben" });
+        assert.deepEqual(await store.getByUser("ann"), []);
+        assert.equal((await store.getByUser("ben")).length, 1);
+      });
+
+      it("of an expiry in the past ends the session", async () => {
+        const given = session();
+        await store.create(given);
+        await store.update(given.sessionId, { ...given, expires: at(-1) });
+        assert.equal(await store.get(given.sessionId), null);
+      });
+    });
+
+    describe("touch", () => {
+      it("moves the expiry alone", async () => {
+        for (const given of [session(), session({ cart: [{ id: 1 }] }), session({ userId: { id: 1 } })]) {
+          await store.create(given);
+          const expires = at(2 * HOUR);
+          assert.equal(await store.touch(given.sessionId, expires), true);
+          assert.deepEqual(await store.get(given.sessionId), { ...given, expires });
+          assert.deepEqual(await store.getByUser(given.userId), [{ ...given, expires }]);
+          await store.delete(given.sessionId);
+        }
+      });
+
+      it("takes whatever makes a date, and keeps the type of expires", async () => {
+        const [text, number] = [session(), session({ expires: Date.now() + HOUR })];
+        await store.create(text);
+        await store.create(number);
+        const end = Date.now() + 2 * HOUR;
+        for (const expires of [end, new Date(end), new Date(end).toISOString()]) {
+          await store.touch(text.sessionId, expires);
+          await store.touch(number.sessionId, expires);
+          assert.equal((await store.get(text.sessionId)).expires, new Date(end).toISOString());
+          assert.equal((await store.get(number.sessionId)).expires, end);
+        }
+        await store.touch(text.sessionId, new Date(8.64e15));
+        assert.deepEqual(await store.get(text.sessionId), {
+          ...text,
+          expires: "+275760-09-13T00:00:00.000Z",
+        });
+      });
+
+      it("tells whether the session was live, and does nothing if it was not", async () => {
+        const old = session({ expires: at(-1) });
+        await store.create(old);
+        assert.equal(await store.touch(old.sessionId, at(HOUR)), false);
+        assert.equal(await store.touch("nobody", at(HOUR)), false);
+        assert.equal(await store.get(old.sessionId), null);
+        assert.equal(await store.size(), 0);
+      });
+
+      it("into the past ends the session", async () => {
+        const given = session();
+        await store.create(given);
+        assert.equal(await store.touch(given.sessionId, at(-1)), true);
+        assert.equal(await store.get(given.sessionId), null);
+      });
+
+      it("is undone by an update", async () => {
+        const given = session({ cart: [] });
+        await store.create(given);
+        await store.touch(given.sessionId, at(2 * HOUR));
+        await store.update(given.sessionId, given);
+        assert.deepEqual(await store.get(given.sessionId), given);
+      });
+    });
+
+    describe("delete", () => {
+      it("removes a session, and may be repeated", async () => {
+        const given = session();
+        await store.create(given);
+        for (let round = 0; round < 2; round++) {
+          assert.equal(await store.delete(given.sessionId), undefined);
+          assert.equal(await store.get(given.sessionId), null);
+        }
+        assert.deepEqual(await store.getByUser("ann"), []);
+      });
+
+      it("of an absent or expired session resolves before anything else happens", async () => {
+        const old = session({ expires: at(-1) });
+        await store.create(old);
+        const order = [];
+        setImmediate(() => order.push("the event loop went on"));
+        await store.delete(old.sessionId);
+        await store.delete("nobody");
+        order.push("deleted");
+        assert.deepEqual(order, ["deleted"]);
+      });
+    });
+
+    describe("clean", () => {
+      it("removes what has expired and nothing else", async () => {
+        const live = session();
+        await store.create(live);
+        for (let at_ = 0; at_ < 100; at_++) await store.create(session({ expires: at(-at_) }));
+        assert.equal((await store.stats()).sessions, 101);
+        assert.equal(await store.clean(), undefined);
+        const { sessions, expired, lastSweep } = await store.stats();
+        assert.deepEqual({ sessions, expired }, { sessions: 1, expired: 100 });
+        assert.ok(lastSweep.at instanceof Date && lastSweep.duration >= 0);
+        assert.equal(lastSweep.removed, 100);
+        assert.deepEqual(await idsOf(store), [live.sessionId]);
+      });
+    });
+
+    describe("the index by user", () => {
+      it("finds a user's live sessions, oldest first", async () => {
+        const mine = [session(), session({ cart: [] }), session()];
+        for (const one of mine) await store.create(one);
+        await store.create(session({ expires: at(-1) }));
+        await store.create(session({ userId: "ben" }));
+        await store.update(mine[0].sessionId, mine[0]);
+        assert.deepEqual(await store.getByUser("ann"), mine);
+        assert.deepEqual(await store.getByUser("nobody"), []);
+      });
+
+      it("tells users apart by value and type", async () => {
+        const users = [
+          42,
+          "42",
+          4.2,
+          true,
+          "true",
+          { id: 1 },
+          { id: "1" },
+          [1],
+          [],
+          {},
+          "",
+          "{}",
+          "é",
+          "\ud800",
+        ];
+        for (const userId of users) await store.create(session({ userId }));
+        for (const userId of users) {
+          const found = await store.getByUser(userId);
+          assert.deepEqual(
+            found.map((one) => one.userId),
+            [userId],
+          );
+        }
+      });
+
+      it("finds an object by equal content, in any order of its keys", async () => {
+        await store.create(session({ userId: { realm: { b: 1, a: [2] }, id: 7 } }));
+        assert.equal((await store.getByUser({ id: 7, realm: { a: [2], b: 1 } })).length, 1);
+        assert.equal((await store.getByUser({ id: 7 })).length, 0);
+      });
+
+      it("finds by what JSON makes of a user", async () => {
+        const objectId = { toJSON: () => "5f43" };
+        await store.create(session({ userId: objectId }));
+        assert.equal((await store.getByUser(objectId)).length, 1);
+        assert.equal((await store.getByUser("5f43")).length, 1);
+      });
+
+      it("has no sessions of anonymous visitors", async () => {
+        const { userId, ...absent } = session();
+        await store.create(absent);
+        await store.create(session({ userId: null }));
+        assert.equal(await store.size(), 2);
+        assert.deepEqual(await store.get(absent.sessionId), absent);
+      });
+
+      it("ends all sessions of a user and tells how many", async () => {
+        const ben = session({ userId: "ben" });
+        await store.create(ben);
+        for (let count = 0; count < 3; count++) await store.create(session());
+        await store.create(session({ expires: at(-1) }));
+        assert.equal(await store.deleteByUser("ann"), 3);
+        assert.equal(await store.deleteByUser("ann"), 0);
+        assert.deepEqual(await idsOf(store), [ben.sessionId]);
+      });
+
+      it("ends all but one", async () => {
+        const mine = [session(), session(), session()];
+        for (const one of mine) await store.create(one);
+        assert.equal(await store.deleteByUser("ann", { except: mine[1].sessionId }), 2);
+        assert.deepEqual(await store.getByUser("ann"), [mine[1]]);
+        assert.equal(await store.deleteByUser("ann", { except: undefined }), 1);
+      });
+    });
+
+    describe("size, ids, clear and stats", () => {
+      it("count, list and remove", async () => {
+        const ids = [];
+        for (let count = 0; count < 500; count++) {
+          const one = session({ userId: `user ${count % 9}` });
+          ids.push(one.sessionId);
+          await store.create(one);
+        }
+        assert.equal(await store.size(), 500);
+        assert.deepEqual(await idsOf(store), ids.sort());
+        assert.equal(await store.clear(), undefined);
+        assert.equal(await store.size(), 0);
+        assert.deepEqual(await idsOf(store), []);
+        assert.deepEqual(await store.getByUser("user 1"), []);
+      });
+
+      it("ids are given once while the store changes", async () => {
+        const stay = new Set();
+        for (let count = 0; count < 1000; count++) {
+          const one = session();
+          stay.add(one.sessionId);
+          await store.create(one);
+        }
+        const seen = [];
+        for await (const id of store.ids()) {
+          if (stay.has(id)) seen.push(id);
+          if (seen.length < 200) await store.create(session());
+        }
+        assert.deepEqual(seen.sort(), [...stay].sort());
+      });
+
+      it("ids may be left early", async () => {
+        for (let count = 0; count < 10; count++) await store.create(session());
+        for await (const id of store.ids()) {
+          assert.equal(typeof id, "string");
+          break;
+        }
+      });
+
+      it("stats count what happened", async () => {
+        const one = session();
+        await store.create(one);
+        await store.get(one.sessionId);
+        await store.get("nobody");
+        await store.get("nobody");
+        const stats = await store.stats();
+        const { sessions, hits, misses, created, expired, evicted, lastSweep } = stats;
+        assert.deepEqual(
+          { sessions, hits, misses, created, expired, evicted, lastSweep },
+          { sessions: 1, hits: 1, misses: 2, created: 1, expired: 0, evicted: 0, lastSweep: null },
+        );
+        assert.ok(stats.bytes > 0);
+      });
+    });
+
+    describe("maxSessionsPerUser", () => {
+      it("ends the user's oldest session", async () => {
+        const limited = await createStore({ maxSessionsPerUser: 2 });
+        const mine = [session(), session(), session()];
+        for (const one of mine) await limited.create(one);
+        await limited.create(session({ userId: "ben" }));
+        assert.deepEqual(await limited.getByUser("ann"), mine.slice(1));
+        assert.equal(await limited.size(), 3);
+        assert.equal((await limited.stats()).evicted, 1);
+        await limited.close();
+      });
+    });
+
+    describe("maxSessionBytes", () => {
+      it("is 1 MiB of JSON unless it is said", async () => {
+        const frame = session({ data: "" });
+        const data = "x".repeat(2 ** 20 - JSON.stringify(frame).length);
+        await store.create({ ...frame, data });
+        assert.equal((await store.get(frame.sessionId)).data.length, data.length);
+        const larger = session({ data: `${data}x` });
+        await assert.rejects(
+          store.create(larger),
+          failsWith("ERR_SESSION_TOO_LARGE", /1048577 bytes.*1048576/),
+        );
+        await assert.rejects(
+          store.update(frame.sessionId, { ...frame, data: `${data}x` }),
+          failsWith("ERR_SESSION_TOO_LARGE"),
+        );
+        assert.equal((await store.get(frame.sessionId)).data.length, data.length);
+        assert.equal(await store.size(), 1);
+      });
+
+      it("counts bytes of UTF-8, in either form of a session", async () => {
+        const [plain, other] = [session({ userId: 'é"\n' }), session({ cart: "é" })];
+        for (const given of [plain, other]) {
+          const bytes = Buffer.byteLength(JSON.stringify(given));
+          const [fits, tooSmall] = [
+            await createStore({ maxSessionBytes: bytes }),
+            await createStore({ maxSessionBytes: bytes - 1 }),
+          ];
+          await fits.create(given);
+          await assert.rejects(tooSmall.create(given), failsWith("ERR_SESSION_TOO_LARGE"));
+          assert.equal(await tooSmall.size(), 0);
+          await Promise.all([fits.close(), tooSmall.close()]);
+        }
+      });
+    });
+
+    describe("bad input", () => {
+      for (const [what, bad] of badSessions) {
+        it(`${what} is refused, and changes nothing`, async () => {
+          const live = session({ keep: true });
+          await store.create(live);
+          const given = bad({ sessionId: newId(), expires: at(HOUR), userId: "ann" });
+          await assert.rejects(store.create(given), failsWith("ERR_INVALID_SESSION", /must be .+; got /));
+          const update = bad({ ...live, userId: "mallory" });
+          await assert.rejects(store.update(live.sessionId, update), failsWith("ERR_INVALID_SESSION"));
+          assert.deepEqual(await store.getByUser("ann"), [live]);
+          assert.equal((await store.stats()).sessions, 1);
+        });
+      }
+
+      for (const [what, call, code] of badCalls) {
+        it(`${what} is refused`, async () => {
+          const live = session();
+          await store.create(live);
+          const promise = call(store, live);
+          assert.ok(promise instanceof Promise, "it threw, or gave no promise");
+          await assert.rejects(promise, failsWith(code, /must be .+; got |unknown option/));
+          assert.deepEqual(await store.getByUser("ann"), [live]);
+        });
+      }
+
+      it("is never shown in a message", async () => {
+        const secret = "s3cret";
+        for (const given of [
+          session({ sessionId: secret.repeat(100) }),
+          session({ sessionId: `${secret}\ud800` }),
+          session({ expires: secret }),
+          session({ toJSON: () => assert.fail(secret) }),
+          session({ [secret]: 1n }),
+        ]) {
+          await assert.rejects(store.create(given), (error) => !error.message.includes(secret));
+        }
+      });
+    });
+
+    describe("close", () => {
+      it("may be repeated, and ends all other calls", async () => {
+        const one = session();
+        assert.equal(await store.close(), undefined);
+        assert.equal(await store.close(), undefined);
+        await store[Symbol.asyncDispose]();
+        for (const call of [
+          () => store.create(one),
+          () => store.create({ ...one, extra: 1 }),
+          () => store.get(one.sessionId),
+          () => store.update(one.sessionId, one),
+          () => store.touch(one.sessionId, at(HOUR)),
+          () => store.delete(one.sessionId),
+          () => store.clean(),
+          () => store.getByUser("ann"),
+          () => store.deleteByUser("ann"),
+          () => store.size(),
+          () => store.ids().next(),
+          () => store.clear(),
+          () => store.stats(),
+        ]) {
+          await assert.rejects(call(), failsWith("ERR_STORE_CLOSED"), call.toString());
+        }
+      });
+
+      it("lets calls in flight end well", async () => {
+        for (let count = 0; count < 1000; count++) await store.create(session({ expires: at(-1) }));
+        const results = await Promise.allSettled([store.clean(), store.size(), store.clear(), store.close()]);
+        assert.deepEqual([...new Set(results.map((result) => result.status))], ["fulfilled"]);
+      });
+    });
+
+    describe("the class", () => {
+      it("has a description of the store in db", () => {
+        assert.equal(typeof store.db, "object");
+        assert.ok(Object.isFrozen(store.db));
+        assert.ok(Object.keys(store).includes("db"));
+      });
+
+      it("can be subclassed", async () => {
+        const Audited = class extends store.constructor {
+          seen = [];
+          async get(sessionId) {
+            this.seen.push(sessionId);
+            return super.get(sessionId);
+          }
+        };
+        const audited = new Audited();
+        const one = session();
+        await audited.create(one);
+        assert.deepEqual(await audited.get(one.sessionId), one);
+        assert.deepEqual(audited.seen, [one.sessionId]);
+        await audited.close();
+      });
+    });
+  });
+}
+
+module.exports = { conformance, session, at, HOUR };

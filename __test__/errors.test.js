@@ -1,0 +1,32 @@
+"use strict";
+
+const assert = require("node:assert/strict");
+const { it } = require("node:test");
+const { inspect } = require("node:util");
+const { SessionStoreError } = require("..");
+
+it("SessionStoreError is an Error with a code", () => {
+  const cause = new Error("why");
+  const error = new SessionStoreError("ERR_STORE_FULL", "no room", { cause });
+  assert.ok(error instanceof Error && error instanceof SessionStoreError);
+  assert.equal(error.name, "SessionStoreError");
+  assert.equal(error.code, "ERR_STORE_FULL");
+  assert.equal(error.message, "no room");
+  assert.equal(error.cause, cause);
+  assert.equal(String(error), "SessionStoreError: no room");
+  assert.match(error.stack, /^SessionStoreError: no room\n/);
+  assert.deepEqual(Object.keys(error), ["code"]);
+});
+
+it("SessionStoreError has no cause where there is none", () => {
+  assert.ok(!("cause" in new SessionStoreError("ERR_STORE_FULL", "no room")));
+});
+
+it("SessionStoreError shows its code when it is printed", () => {
+  assert.match(inspect(new SessionStoreError("ERR_STORE_FULL", "no room")), /ERR_STORE_FULL/);
+});
+
+it("SessionStoreError can be subclassed", () => {
+  class Other extends SessionStoreError {}
+  assert.ok(new Other("ERR_STORE_FULL", "no room") instanceof SessionStoreError);
+});

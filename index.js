@@ -1,0 +1,6 @@
+"use strict";
+
+const { SessionStoreError } = require("./lib/errors.js");
+const { MemoryStore } = require("./lib/memory-store.js");
+
+module.exports = { MemoryStore, SessionStoreError };

@@ -1,0 +1,101 @@
+"use strict";
+
+const { types } = require("node:util");
+const { SessionStoreError, kindOf } = require("./errors.js");
+
+function invalid(field, expected, given, cause) {
+  const message = `${field} must be ${expected}; got ${given}`;
+  return new SessionStoreError("ERR_INVALID_SESSION", message, cause && { cause });
+}
+
+const SESSION = "an object that JSON.stringify can write";
+
+/** The fields of a session that has those of FluidAuth and no other, and their order; `null` for any other. */
+function readPlain(session) {
+  try {
+    if (session === null || typeof session !== "object") return null;
+    // Of another prototype, JSON may make something else of it; and so may a hidden or an inherited toJSON.
+    if (Object.getPrototypeOf(session) !== Object.prototype || session.toJSON !== undefined) return null;
+    const keys = Object.keys(session);
+    if (keys.length !== 3 || keys[0] !== "sessionId") return null;
+    const userFirst = keys[1] === "userId" && keys[2] === "expires";
+    if (!userFirst && !(keys[1] === "expires" && keys[2] === "userId")) return null;
+    return { sessionId: session.sessionId, userId: session.userId, expires: session.expires, userFirst };
+  } catch (cause) {
+    throw invalid("session", SESSION, "one that throws when it is read", cause);
+  }
+}
+
+/** The JSON text of a value that is given as `field`. */
+function toJson(field, expected, value) {
+  let json;
+  try {
+    json = JSON.stringify(value);
+  } catch (cause) {
+    // Its message may name what is in the session.
+    throw invalid(field, expected, "what JSON.stringify refuses", cause);
+  }
+  if (json === undefined) throw invalid(field, expected, kindOf(value));
+  return json;
+}
+
+function sessionToJson(session) {
+  if (session === null || typeof session !== "object" || Array.isArray(session)) {
+    throw invalid("session", "an object", kindOf(session));
+  }
+  return toJson("session", SESSION, session);
+}
+
+function userToJson(userId) {
+  if (userId === null) throw invalid("userId", "a JSON value other than null", "null");
+  return toJson("userId", "a JSON value other than null", userId);
+}
+
+/** The time of the `expires` in a session's JSON text. */
+function expiresOf(json) {
+  return new Date(JSON.parse(json).expires).getTime();
+}
+
+/** The time of anything that `new Date` makes a valid date. */
+function toMillis(expires) {
+  const isDate = typeof expires === "object" && types.isDate(expires);
+  if (!isDate && typeof expires !== "string" && typeof expires !== "number") {
+    throw invalid("expires", "anything that new Date(expires) makes a valid date", kindOf(expires));
+  }
+  return new Date(expires).getTime();
+}
+
+/** The session that a native reply says: `src/binding/reply.rs` has the table of its forms. */
+function decode(sessionId, reply) {
+  switch (reply.charCodeAt(0)) {
+    case 101: // e
+      return { sessionId, expires: reply.slice(1, 25), userId: reply.slice(25) };
+    case 117: // u
+      return { sessionId, userId: reply.slice(25), expires: reply.slice(1, 25) };
+    case 123: // {
+      return JSON.parse(reply);
+    case 69: // E
+      return { sessionId, expires: reply.slice(1, 28), userId: reply.slice(28) };
+    case 85: // U
+      return { sessionId, userId: reply.slice(28), expires: reply.slice(1, 28) };
+    default:
+      return decodeMoved(reply);
+  }
+}
+
+function decodeMoved(reply) {
+  const start = reply.indexOf("{");
+  const millis = Number(reply.slice(1, start));
+  const session = JSON.parse(reply.slice(start));
+  session.expires = reply[0] === "N" ? millis : new Date(millis).toISOString();
+  return session;
+}
+
+module.exports = {
+  readPlain,
+  sessionToJson,
+  userToJson,
+  expiresOf,
+  toMillis,
+  decode,
+};

@@ -1,0 +1,104 @@
+"use strict";
+
+// `npm test`: everything, on a fresh checkout too. With `--addon` only what needs nothing but a built addon, for the
+// machines that others built it for.
+const { spawn } = require("node:child_process");
+const fs = require("node:fs");
+const path = require("node:path");
+const { javaScriptCases, rustCases, rustProperties } = require("./property-cases");
+const { setup } = require("./setup");
+
+const ROOT = path.join(__dirname, "..");
+const TESTS = path.join(ROOT, "__test__");
+const NEED_MORE_THAN_THE_ADDON = ["example.test.js", "package.test.js", "types.test.js"];
+
+const cargoTest = (title, args, env) => ({
+  title,
+  language: "Rust",
+  command: "cargo",
+  args: ["test", "--locked", ...args],
+  env,
+});
+
+/** Node 20 takes no patterns, hence the names. */
+function javaScriptTests(without = []) {
+  const files = fs.readdirSync(TESTS).filter((file) => file.endsWith(".test.js") && !without.includes(file));
+  return {
+    title: "JavaScript tests",
+    language: "JavaScript",
+    command: process.execPath,
+    args: ["--test", "--test-reporter=spec", ...files.map((file) => path.join("__test__", file))],
+  };
+}
+
+function allTests() {
+  const shuttle = ["--no-default-features", "--target-dir", "target/shuttle", "--test", "shuttle"];
+  const underShuttle = { RUSTFLAGS: `${process.env.RUSTFLAGS ?? ""} --cfg shuttle`.trim() };
+  const steps = [
+    cargoTest("Rust tests of the core", ["--no-default-features"]),
+    cargoTest("Rust tests of the binding", ["--lib", "binding::"]),
+  ];
+  if (fs.existsSync(path.join(ROOT, "tests/shuttle.rs"))) {
+    // A target directory of its own, or each run would rebuild everything for the other flags.
+    steps.push(cargoTest("Rust tests under the scheduler of shuttle", shuttle, underShuttle));
+  }
+  return [...steps, javaScriptTests()];
+}
+
+/** Runs a step, and resolves to what it printed besides its messages of progress. */
+function run({ command, args, env }) {
+  const child = spawn(command, args, {
+    cwd: ROOT,
+    env: { ...process.env, ...env },
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  let output = "";
+  child.stdout.setEncoding("utf8").on("data", (text) => {
+    output += text;
+    process.stdout.write(text);
+  });
+  return new Promise((resolve, reject) => {
+    child.on("error", reject);
+    child.on("close", (code) => resolve({ code: code ?? 1, output }));
+  });
+}
+
+function passedIn(output) {
+  const counts = [...output.matchAll(/^test result: ok\. (\d+) passed|^\S+ pass (\d+)$/gm)];
+  return counts.reduce((sum, [, rust, javaScript]) => sum + Number(rust ?? javaScript), 0);
+}
+
+async function main() {
+  const onlyAddon = process.argv.includes("--addon");
+  const steps = onlyAddon ? [javaScriptTests(NEED_MORE_THAN_THE_ADDON)] : allTests();
+  const total = onlyAddon ? 1 : steps.length + 2;
+  if (!onlyAddon) setup(total);
+
+  const passed = { Rust: 0, JavaScript: 0 };
+  let cases = 0;
+  const properties = rustProperties([path.join(ROOT, "src"), path.join(ROOT, "tests")]);
+  for (const [index, step] of steps.entries()) {
+    console.log(`\n[${total - steps.length + index + 1}/${total}] ${step.title} ...`);
+    const { code, output } = await run(step);
+    if (code !== 0) {
+      console.error(`\n${step.title}: failed`);
+      return code;
+    }
+    passed[step.language] += passedIn(output);
+    cases += rustCases(output, properties) + javaScriptCases(output);
+  }
+  console.log(
+    `\nAll passed: ${passed.Rust} Rust tests, ${passed.JavaScript} JavaScript tests, ${cases} property cases`,
+  );
+  return 0;
+}
+
+main().then(
+  (code) => {
+    process.exitCode = code;
+  },
+  (error) => {
+    console.error(`\n${error.message}`);
+    process.exitCode = 1;
+  },
+);

@@ -1,0 +1,41 @@
+//! Errors on their way to JavaScript: a `StoreError` keeps its code, and a panic becomes an error.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::error::{Result, StoreError};
+
+/// An error with a code of `StoreError`'s. JavaScript makes a `SessionStoreError` of it.
+pub(super) type JsError = napi::Error<&'static str>;
+
+/// Says of a panic that it was one. No code of the contract fits: it is a fault of this package.
+const PANIC_CODE: &str = "ERR_STORE_CORRUPT";
+
+/// Runs the body of a call from JavaScript. A panic must not reach N-API, where it would end the process.
+pub(super) fn guarded<T>(body: impl FnOnce() -> Result<T>) -> Result<T, JsError> {
+    match catch_unwind(AssertUnwindSafe(body)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(to_js(&error)),
+        Err(_) => Err(JsError::new(PANIC_CODE, "a fault in the store's own code; please report it")),
+    }
+}
+
+fn to_js(error: &StoreError) -> JsError {
+    JsError::new(error.code(), error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_becomes_an_error() {
+        let error = guarded::<()>(|| panic!("a secret")).unwrap_err();
+        assert_eq!(error.status, "ERR_STORE_CORRUPT");
+        assert!(!error.reason.contains("secret"));
+    }
+
+    #[test]
+    fn an_error_keeps_its_code() {
+        assert_eq!(guarded::<()>(|| Err(StoreError::Exists)).unwrap_err().status, "ERR_SESSION_EXISTS");
+    }
+}

@@ -1,0 +1,95 @@
+//! Stores as JavaScript holds them: externals, which close their store when they are collected.
+
+use std::cell::RefCell;
+use std::ffi::c_void;
+use std::ptr;
+use std::sync::Arc;
+use std::thread;
+
+use napi::sys;
+
+use super::values::Value;
+use crate::error::{Result, StoreError};
+use crate::shared::SharedStore;
+
+/// What an external points to. It never leaves the JavaScript thread that made it.
+pub(super) struct Handle {
+    store: RefCell<Option<Arc<SharedStore>>>,
+}
+
+thread_local! {
+    /// The handles of this thread: by this a pointer from JavaScript is known to be one of ours before it is
+    /// followed. There are as many as open stores, so a walk over them is the cheapest search.
+    static HANDLES: RefCell<Vec<*const Handle>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Value {
+    /// Wraps a store for JavaScript.
+    pub(super) fn store(env: sys::napi_env, store: Arc<SharedStore>) -> Result<Self> {
+        let handle = Box::into_raw(Box::new(Handle { store: RefCell::new(Some(store)) }));
+        let mut value = ptr::null_mut();
+        // SAFETY: `env` is that of the call under way, `handle` stays valid until `finalize` frees it.
+        let status = unsafe {
+            sys::napi_create_external(env, handle.cast(), Some(finalize), ptr::null_mut(), &mut value)
+        };
+        if status != sys::Status::napi_ok {
+            // SAFETY: `handle` is from `Box::into_raw` above, and no external owns it.
+            drop(unsafe { Box::from_raw(handle) });
+            return Err(StoreError::Corrupt("JavaScript has no room for a store"));
+        }
+        HANDLES.with_borrow_mut(|handles| handles.push(handle));
+        Ok(Self::new(env, value))
+    }
+
+    fn handle(&self) -> Result<&Handle> {
+        let mut data = ptr::null_mut();
+        // SAFETY: `self` is a value of the call under way, `data` is writable.
+        let status = unsafe { sys::napi_get_value_external(self.env(), self.raw(), &mut data) };
+        let handle = data.cast_const().cast::<Handle>();
+        if status != sys::Status::napi_ok || !HANDLES.with_borrow(|handles| handles.contains(&handle)) {
+            return Err(StoreError::InvalidOption {
+                option: "store",
+                expected: "a store of this package".into(),
+                given: self.kind().into(),
+            });
+        }
+        // SAFETY: it is in `HANDLES`, so `finalize` has not freed it; and it cannot while the external is an
+        // argument of the call under way.
+        Ok(unsafe { &*handle })
+    }
+
+    /// Calls `call` with the open store of this external.
+    pub(super) fn with_store<T>(self, call: impl FnOnce(&SharedStore) -> Result<T>) -> Result<T> {
+        let handle = self.handle()?;
+        let store = handle.store.borrow();
+        call(store.as_deref().ok_or(StoreError::Closed)?)
+    }
+
+    /// The open store of this external, for a task on another thread.
+    pub(super) fn share_store(self) -> Result<Arc<SharedStore>> {
+        self.handle()?.store.borrow().clone().ok_or(StoreError::Closed)
+    }
+
+    /// Closes the store of this external, if it is not closed yet.
+    pub(super) fn close_store(self) -> Result<()> {
+        release(self.handle()?.store.take());
+        Ok(())
+    }
+}
+
+/// Frees the store, if it is its last owner, elsewhere: a million records would hold up JavaScript, or the exit.
+fn release(store: Option<Arc<SharedStore>>) {
+    if let Some(store) = store.and_then(Arc::into_inner) {
+        // Without a thread the closure, and the store in it, is dropped here.
+        let _ = thread::Builder::new().name("session-store-drop".into()).spawn(move || drop(store));
+    }
+}
+
+unsafe extern "C" fn finalize(_: sys::napi_env, data: *mut c_void, _: *mut c_void) {
+    let handle = data.cast::<Handle>();
+    // It fails only where the thread is ending, and the list with it.
+    let _ = HANDLES.try_with(|handles| handles.borrow_mut().retain(|&other| other != handle.cast_const()));
+    // SAFETY: N-API calls this once for the pointer that `Value::store` took from its box.
+    let handle = unsafe { Box::from_raw(handle) };
+    release(handle.store.take());
+}

@@ -1,0 +1,21 @@
+//! The face towards Node.js: the only code that knows of N-API.
+//!
+//! Functions, not classes: a call of a native class's method costs ten times one of a function. The classes are
+//! JavaScript, in `lib/`, and hand their store to each call as an external. Everything that goes wrong comes out as
+//! an error with one of `StoreError`'s codes, a panic too.
+
+// napi-derive leaves out of unit tests what registers the calls.
+#![cfg_attr(test, allow(dead_code))]
+
+mod calls;
+mod errors;
+mod handle;
+mod memory;
+mod raw;
+mod reply;
+mod tasks;
+mod values;
+
+/// With glibc's allocator, a sweep that frees a million small records stalls the thread that allocates beside it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

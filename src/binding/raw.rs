@@ -1,0 +1,59 @@
+//! Functions for JavaScript without the generated glue of napi-rs, which allocates on every call.
+
+use std::ptr;
+
+use napi::{JsError, sys};
+
+use super::errors::guarded;
+use super::values::Value;
+use crate::error::Result;
+
+/// Runs the body of a callback with the call's first `N` arguments; those that are missing are `undefined`.
+///
+/// # Safety
+/// `env` and `info` are those of the call under way.
+pub(super) unsafe fn run<const N: usize>(
+    env: sys::napi_env,
+    info: sys::napi_callback_info,
+    body: impl FnOnce([Value; N]) -> Result<Value>,
+) -> sys::napi_value {
+    let (mut args, mut count) = ([ptr::null_mut(); N], N);
+    // SAFETY: by this function's contract; N-API writes at most `count` arguments.
+    unsafe {
+        sys::napi_get_cb_info(env, info, &mut count, args.as_mut_ptr(), ptr::null_mut(), ptr::null_mut());
+    }
+    match guarded(|| body(args.map(|arg| Value::new(env, arg)))) {
+        Ok(value) => value.raw(),
+        Err(error) => {
+            // SAFETY: by this function's contract.
+            unsafe { JsError::from(error).throw_into(env) };
+            ptr::null_mut()
+        }
+    }
+}
+
+/// Adds a function to the addon's exports.
+///
+/// # Safety
+/// `env` is that of the call under way, and `exports` an object of it.
+pub(super) unsafe fn export(
+    env: sys::napi_env,
+    exports: sys::napi_value,
+    name: &std::ffi::CStr,
+    callback: unsafe extern "C" fn(sys::napi_env, sys::napi_callback_info) -> sys::napi_value,
+) -> napi::Result<()> {
+    let mut function = ptr::null_mut();
+    let name_len = name.count_bytes() as isize;
+    // SAFETY: by this function's contract; `name` is a C string, `function` is writable.
+    unsafe {
+        napi::check_status!(sys::napi_create_function(
+            env,
+            name.as_ptr(),
+            name_len,
+            Some(callback),
+            ptr::null_mut(),
+            &mut function
+        ))?;
+        napi::check_status!(sys::napi_set_named_property(env, exports, name.as_ptr(), function))
+    }
+}

@@ -1,0 +1,212 @@
+//! JavaScript values as arguments: read on the stack, and refused with an error that says what was given.
+
+use std::ffi::c_char;
+use std::ptr;
+
+use napi::bindgen_prelude::{FromNapiValue, ToNapiValue, TypeName, ValidateNapiValue};
+use napi::{ValueType, sys};
+
+use crate::error::{Result, StoreError};
+use crate::session::{MAX_ID_BYTES, SessionId};
+
+/// Room for the longest text and one more character, by which a longer one is told, and N-API's final NUL.
+const fn room_for(max: usize) -> usize {
+    max + 4 + 1
+}
+
+/// A value as N-API gives it. Taking one costs nothing; each reading of it checks its type.
+#[derive(Clone, Copy)]
+pub(super) struct Value {
+    env: sys::napi_env,
+    value: sys::napi_value,
+}
+
+impl TypeName for Value {
+    fn type_name() -> &'static str {
+        "unknown"
+    }
+
+    fn value_type() -> ValueType {
+        ValueType::Unknown
+    }
+}
+
+impl ValidateNapiValue for Value {}
+
+impl FromNapiValue for Value {
+    unsafe fn from_napi_value(env: sys::napi_env, value: sys::napi_value) -> napi::Result<Self> {
+        Ok(Self { env, value })
+    }
+}
+
+impl ToNapiValue for Value {
+    unsafe fn to_napi_value(_: sys::napi_env, this: Self) -> napi::Result<sys::napi_value> {
+        Ok(this.value)
+    }
+}
+
+impl Value {
+    pub(super) fn new(env: sys::napi_env, value: sys::napi_value) -> Self {
+        Self { env, value }
+    }
+
+    pub(super) fn boolean(env: sys::napi_env, boolean: bool) -> Result<Self> {
+        let mut value = ptr::null_mut();
+        // SAFETY: `env` is that of the call under way, `value` is writable.
+        let status = unsafe { sys::napi_get_boolean(env, boolean, &mut value) };
+        Self::made(env, value, status)
+    }
+
+    pub(super) fn null(env: sys::napi_env) -> Result<Self> {
+        let mut value = ptr::null_mut();
+        // SAFETY: `env` is that of the call under way, `value` is writable.
+        let status = unsafe { sys::napi_get_null(env, &mut value) };
+        Self::made(env, value, status)
+    }
+
+    /// A new JavaScript string of UTF-8 bytes.
+    pub(super) fn string(env: sys::napi_env, text: &[u8]) -> Result<Self> {
+        let mut value = ptr::null_mut();
+        let (text_ptr, len) = (text.as_ptr().cast::<c_char>(), text.len() as isize);
+        // SAFETY: `env` is that of the call under way, the pointer and length are those of a slice, `value` is
+        // writable. N-API copies the bytes.
+        let status = unsafe {
+            // One byte a character, with no decoding, where that is the same.
+            if text.is_ascii() {
+                sys::napi_create_string_latin1(env, text_ptr, len, &mut value)
+            } else {
+                sys::napi_create_string_utf8(env, text_ptr, len, &mut value)
+            }
+        };
+        Self::made(env, value, status)
+    }
+
+    fn made(env: sys::napi_env, value: sys::napi_value, status: sys::napi_status) -> Result<Self> {
+        if status == sys::Status::napi_ok {
+            Ok(Self { env, value })
+        } else {
+            Err(StoreError::Corrupt("JavaScript has no room for it"))
+        }
+    }
+
+    pub(super) fn env(self) -> sys::napi_env {
+        self.env
+    }
+
+    pub(super) fn raw(self) -> sys::napi_value {
+        self.value
+    }
+
+    /// # Errors
+    /// `InvalidSession` if the value can be no session's id.
+    pub(super) fn session_id(self) -> Result<SessionId> {
+        let mut buffer = [0; room_for(MAX_ID_BYTES)];
+        let Some(len) = self.read_utf8(&mut buffer) else { return Err(SessionId::invalid(self.kind())) };
+        if let Some(id) = SessionId::from_hex(&buffer[..len]) {
+            return Ok(id);
+        }
+        if len > MAX_ID_BYTES {
+            return Err(SessionId::invalid("a longer one"));
+        }
+        SessionId::new(
+            self.well_formed(&buffer[..len]).ok_or_else(|| SessionId::invalid("a lone surrogate in it"))?,
+        )
+    }
+
+    /// Reads a well-formed string of at most `buffer.len() - 5` bytes as UTF-8; any other value is `None`.
+    pub(super) fn short_text(self, buffer: &mut [u8]) -> Option<&str> {
+        let len = self.read_utf8(buffer)?;
+        if len + 5 > buffer.len() {
+            return None;
+        }
+        self.well_formed(&buffer[..len])
+    }
+
+    /// The number of bytes that a string takes as UTF-8; `None` for any other value.
+    pub(super) fn utf8_len(self) -> Option<usize> {
+        let mut len = 0;
+        // SAFETY: `self` is a value of the call under way; with no buffer, N-API writes the length alone.
+        let status =
+            unsafe { sys::napi_get_value_string_utf8(self.env, self.value, ptr::null_mut(), 0, &mut len) };
+        (status == sys::Status::napi_ok).then_some(len)
+    }
+
+    /// Reads the whole of a string into `buffer`. The text must be well-formed, as that of `JSON.stringify` is.
+    pub(super) fn long_text(self, buffer: &mut Vec<u8>) -> Option<&str> {
+        let len = self.utf8_len()?;
+        buffer.clear();
+        buffer.resize(len + 1, 0);
+        let len = self.read_utf8(buffer)?;
+        std::str::from_utf8(&buffer[..len]).ok()
+    }
+
+    /// The value as a number; `None` for any other value.
+    pub(super) fn number(self) -> Option<f64> {
+        let mut number = 0.0;
+        // SAFETY: `self` is a value of the call under way, `number` is writable.
+        let status = unsafe { sys::napi_get_value_double(self.env, self.value, &mut number) };
+        (status == sys::Status::napi_ok).then_some(number)
+    }
+
+    pub(super) fn is_true(self) -> bool {
+        let mut boolean = false;
+        // SAFETY: `self` is a value of the call under way, `boolean` is writable.
+        let status = unsafe { sys::napi_get_value_bool(self.env, self.value, &mut boolean) };
+        status == sys::Status::napi_ok && boolean
+    }
+
+    pub(super) fn is_undefined(self) -> bool {
+        self.value_type() == ValueType::Undefined
+    }
+
+    /// What the value is, in words that do not show its content.
+    pub(super) fn kind(self) -> &'static str {
+        match self.value_type() {
+            ValueType::Undefined => "undefined",
+            ValueType::Null => "null",
+            ValueType::Boolean => "a boolean",
+            ValueType::Number => "a number",
+            ValueType::String => "a string",
+            ValueType::Symbol => "a symbol",
+            ValueType::Function => "a function",
+            ValueType::BigInt => "a BigInt",
+            _ => "an object",
+        }
+    }
+
+    fn value_type(self) -> ValueType {
+        let mut value_type = 0;
+        // SAFETY: `self` is a value of the call under way, `value_type` is writable.
+        unsafe { sys::napi_typeof(self.env, self.value, &mut value_type) };
+        ValueType::from(value_type)
+    }
+
+    /// Copies whole characters for as long as the buffer holds them and a NUL, and tells how many bytes.
+    fn read_utf8(self, buffer: &mut [u8]) -> Option<usize> {
+        let mut len = 0;
+        // SAFETY: `self` is a value of the call under way; N-API writes within the buffer's length.
+        let status = unsafe {
+            let buffer_ptr = buffer.as_mut_ptr().cast::<c_char>();
+            sys::napi_get_value_string_utf8(self.env, self.value, buffer_ptr, buffer.len(), &mut len)
+        };
+        (status == sys::Status::napi_ok).then_some(len)
+    }
+
+    /// What was read of this value, if it is the whole truth: N-API reads a lone surrogate as U+FFFD.
+    fn well_formed(self, read: &[u8]) -> Option<&str> {
+        let text = std::str::from_utf8(read).ok()?;
+        (text.is_ascii() || !text.contains('\u{fffd}') || self.is_well_formed()).then_some(text)
+    }
+
+    fn is_well_formed(self) -> bool {
+        let mut len = 0;
+        // SAFETY: as in `utf8_len`.
+        unsafe { sys::napi_get_value_string_utf16(self.env, self.value, ptr::null_mut(), 0, &mut len) };
+        let mut units = vec![0; len + 1];
+        // SAFETY: as in `read_utf8`.
+        unsafe {
+            sys::napi_get_value_string_utf16(self.env, self.value, units.as_mut_ptr(), units.len(), &mut len)
+        };
+        char::decode_utf16(units[..len].iter().copied()).all(|unit| unit.is_ok())
+    }
+}
