@@ -230,3 +230,27 @@ export class SessionStoreError extends Error {
   /** What went wrong: for programs, where `message` is for people. */
   readonly code: SessionStoreErrorCode;
 }
+
+/** The part of FluidAuth's `Session` that {@link guardSession} relies on. */
+export interface GuardableSession {
+  // biome-ignore lint/suspicious/noExplicitAny: Express's types, without depending on them
+  manageSession(req: any, res: any, next: any): Promise<void>;
+  // biome-ignore lint/suspicious/noExplicitAny: as above
+  destroySession(req: any, res: any): Promise<void>;
+  sessionInfo: { name: string };
+}
+
+/**
+ * Makes a FluidAuth `Session` survive stale and garbage cookies, and a store that fails. With `@fluidauth/express`
+ * 1.1.10 on Express 4 one request with any of these ends the process, whatever the store.
+ *
+ * A cookie of a session that is gone, or that does not decrypt to a session id, is cleared and the request goes on
+ * as anonymous. Every other error reaches `next`, once. Changes the session in place, and only once. Call it before
+ * `AuthService.session()`, which binds the methods.
+ *
+ * @returns The same session.
+ * @throws {SessionStoreError} `ERR_INVALID_OPTION` if it is no FluidAuth `Session`.
+ * @example
+ * const session = guardSession(new Session({ secret, store: new MemoryStore() }));
+ */
+export function guardSession<T extends GuardableSession>(session: T): T;

@@ -1,6 +1,7 @@
 "use strict";
 
 const { SessionStoreError } = require("./lib/errors.js");
+const { guardSession } = require("./lib/guard.js");
 const { MemoryStore } = require("./lib/memory-store.js");
 
-module.exports = { MemoryStore, SessionStoreError };
+module.exports = { MemoryStore, SessionStoreError, guardSession };

@@ -78,11 +78,12 @@ describe("a process", () => {
   it("may load the package by require and by import, and has one class", async () => {
     const script = `
       import { createRequire } from "node:module";
-      import { MemoryStore, SessionStoreError } from "@fluidauth/native-store";
+      import { MemoryStore, SessionStoreError, guardSession } from "@fluidauth/native-store";
       const required = createRequire(process.cwd() + "/")("@fluidauth/native-store");
       console.log(
         required.MemoryStore === MemoryStore &&
-        required.SessionStoreError === SessionStoreError
+        required.SessionStoreError === SessionStoreError &&
+        required.guardSession === guardSession
       );`;
     assert.equal(await run(script, { prelude: "", args: ["--input-type=module"] }), "true");
   });

@@ -1,0 +1,205 @@
+"use strict";
+
+const { SessionStoreError, kindOf } = require("./errors.js");
+
+// Registered, so that two copies of this package in one process do not wrap twice.
+const GUARDED = Symbol.for("@fluidauth/native-store.guarded");
+const MAX_ID_BYTES = 256;
+
+function guardSession(session) {
+  assertSession(session);
+  if (session[GUARDED]) return session;
+
+  const manage = session.manageSession;
+  const destroy = session.destroySession;
+  const decryptingOnce = rememberDecryption(session);
+  const passes = new WeakMap();
+
+  async function end(req, res) {
+    if (hasGarbageCookie(session, req)) {
+      dropCookie(session, req, res);
+      return signOut(req);
+    }
+    try {
+      await destroy.call(session, req, withScopedClear(session, res));
+    } catch (error) {
+      // The answer went out while the store deleted the session: only the cookie is left behind.
+      if (error?.code !== "ERR_HTTP_HEADERS_SENT") throw error;
+      signOut(req);
+    }
+  }
+
+  define(session, "destroySession", (req, res) => {
+    const ending = end(req, res);
+    return passes.get(req)?.adopt(ending) ?? ending;
+  });
+
+  define(session, "manageSession", async (req, res, next) => {
+    const pass = new Pass(next, () => passes.delete(req));
+    passes.set(req, pass);
+    try {
+      await decryptingOnce(() => {
+        if (hasGarbageCookie(session, req)) dropCookie(session, req, res);
+        return manage.call(session, req, res, pass.record);
+      });
+    } catch (error) {
+      pass.record(orUnknown(error));
+    }
+    await pass.settle();
+  });
+
+  define(session, GUARDED, true);
+  return session;
+}
+
+/** One request on its way through `manageSession`: what FluidAuth said to `next`, and what it left running. */
+class Pass {
+  #next;
+  #release;
+  #endings = [];
+  #error;
+  #endingError;
+  #called = false;
+  #settled = false;
+
+  constructor(next, release) {
+    this.#next = next;
+    this.#release = release;
+  }
+
+  record = (error) => {
+    this.#error ||= error;
+    const isLate = this.#settled && !this.#called;
+    this.#called = true;
+    if (isLate) this.#leave();
+  };
+
+  /** FluidAuth may not await it, and would lose the error that made it end the session. */
+  adopt(ending) {
+    const quiet = ending.catch((error) => {
+      this.#endingError ??= orUnknown(error);
+    });
+    this.#endings.push(quiet);
+    return quiet;
+  }
+
+  /** `manageSession` is through. If it has not called `next`, it has answered, or calls it later. */
+  async settle() {
+    this.#settled = true;
+    if (this.#called) await this.#leave();
+  }
+
+  async #leave() {
+    await Promise.all(this.#endings);
+    this.#release();
+    const error = this.#error || this.#endingError;
+    // Apart from this promise: a throw of `next` must neither be lost nor reject it, which Express 5 would
+    // answer with a second `next`.
+    queueMicrotask(() => (error ? this.#next(error) : this.#next()));
+  }
+}
+
+/**
+ * FluidAuth decrypts the cookie that the guard has just decrypted. Returns a function that spares it that while
+ * `run` is on the stack, and no longer: no request is ever compared with the cookie of another.
+ */
+function rememberDecryption(session) {
+  const decrypt = session.decryptSessionId;
+  if (typeof decrypt !== "function") return (run) => run();
+  let isOpen = false;
+  let last = null;
+
+  define(session, "decryptSessionId", (cookie) => {
+    if (last?.cookie === cookie) return last.id;
+    const id = decrypt.call(session, cookie);
+    if (isOpen) last = { cookie, id };
+    return id;
+  });
+  return (run) => {
+    isOpen = true;
+    try {
+      return run();
+    } finally {
+      isOpen = false;
+      last = null;
+    }
+  };
+}
+
+/** A cookie that FluidAuth cannot read, or that decrypted by chance to what is no session id. */
+function hasGarbageCookie(session, req) {
+  const cookie = req.cookies?.[session.sessionInfo.name];
+  if (!cookie || typeof session.decryptSessionId !== "function") return false;
+  if (typeof cookie !== "string") return true; // cookie-parser makes objects of `j:` cookies
+  try {
+    return !isPossibleId(session.decryptSessionId(cookie));
+  } catch {
+    return true;
+  }
+}
+
+function isPossibleId(id) {
+  if (typeof id !== "string") {
+    // Private to FluidAuth, so another version's may be async: judging that would log everybody out.
+    Promise.resolve(id).catch(() => {});
+    return true;
+  }
+  return id !== "" && id.isWellFormed() && Buffer.byteLength(id) <= MAX_ID_BYTES;
+}
+
+function dropCookie(session, req, res) {
+  const { name } = session.sessionInfo;
+  if (!res.headersSent) res.clearCookie(name, cookieScope(session));
+  delete req.cookies[name];
+}
+
+/** FluidAuth clears its cookie without path and domain, and a browser then keeps it. */
+function withScopedClear(session, res) {
+  return new Proxy(res, {
+    get(target, key) {
+      if (key !== "clearCookie") return Reflect.get(target, key);
+      return (name, options) => {
+        const isOurs = name === session.sessionInfo.name;
+        return target.clearCookie(name, isOurs ? { ...cookieScope(session), ...options } : options);
+      };
+    },
+  });
+}
+
+function cookieScope(session) {
+  const { maxAge, expires, signed, encode, ...scope } = session.cookieOption ?? {};
+  return scope;
+}
+
+function signOut(req) {
+  req.user = null;
+  if (req.session) req.session.user = null;
+}
+
+/** `next` takes what is falsy for success. */
+function orUnknown(error) {
+  return error || new Error(`FluidAuth's session failed with ${error}`);
+}
+
+/** Like a method of a class: replaceable, and not enumerable. */
+function define(session, key, value) {
+  Object.defineProperty(session, key, { value, configurable: true, writable: true });
+}
+
+function assertSession(session) {
+  const fault = faultOf(session);
+  if (!fault) return;
+  throw new SessionStoreError("ERR_INVALID_OPTION", `session must be a FluidAuth Session, got ${fault}`);
+}
+
+function faultOf(session) {
+  const kind = kindOf(session);
+  if (typeof session !== "object" || session === null) return kind;
+  for (const method of ["manageSession", "destroySession"]) {
+    if (typeof session[method] !== "function") return `${kind} without the method ${method}`;
+  }
+  if (typeof session.sessionInfo?.name !== "string") return `${kind} without sessionInfo.name`;
+  return null;
+}
+
+module.exports = { guardSession };
