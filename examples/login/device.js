@@ -1,0 +1,32 @@
+"use strict";
+
+// The first match wins: Edge and Opera also call themselves Chrome, and Chrome calls itself Safari.
+const BROWSERS = [
+  [/Edg(e|A|iOS)?\//, "Edge"],
+  [/OPR\//, "Opera"],
+  [/Firefox\/|FxiOS\//, "Firefox"],
+  [/Chrome\/|CriOS\//, "Chrome"],
+  [/Safari\//, "Safari"],
+];
+
+const SYSTEMS = [
+  [/iPhone/, "iPhone"],
+  [/iPad/, "iPad"],
+  [/Android/, "Android"],
+  [/Windows/, "Windows"],
+  [/Mac OS X/, "macOS"],
+  [/CrOS/, "ChromeOS"],
+  [/Linux/, "Linux"],
+];
+
+const firstMatch = (table, text) => table.find(([pattern]) => pattern.test(text))?.[1];
+
+/** A name that people recognise, such as "Firefox on Linux"; for other clients the start of what they sent. */
+function deviceName(userAgent = "") {
+  const browser = firstMatch(BROWSERS, userAgent);
+  const system = firstMatch(SYSTEMS, userAgent);
+  if (browser && system) return `${browser} on ${system}`;
+  return browser ?? (userAgent.trim().slice(0, 80) || "Unknown device");
+}
+
+module.exports = { deviceName };

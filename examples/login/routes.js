@@ -1,0 +1,109 @@
+"use strict";
+
+const { Router } = require("express");
+const { sessionHandle } = require("./device-store");
+const { accountPage, loginPage } = require("./pages");
+const { authenticate } = require("./users");
+
+// Express 4 does not look at the promise of a handler.
+const handle = (handler) => (req, res, next) => handler(req, res).catch(next);
+
+const text = (value) => (typeof value === "string" ? value : "");
+
+function loginRoutes({ store, auth, demoLogins }) {
+  const router = Router();
+
+  router.get("/login", (req, res) => {
+    if (req.user) return res.redirect("/");
+    res.send(String(loginPage({ noticeKey: text(req.query.notice), demoLogins })));
+  });
+
+  router.post(
+    "/login",
+    handle(async (req, res) => {
+      const email = text(req.body.email);
+      const user = await authenticate(email, text(req.body.password));
+      if (!user) {
+        const error = "Email or password is wrong.";
+        return res.status(401).send(String(loginPage({ email, error, demoLogins })));
+      }
+      // The browser forgets its former session here, so that session ends too.
+      if (store.currentSessionId) await store.delete(store.currentSessionId);
+      await auth.login(req, res, user);
+      res.redirect(303, "/");
+    }),
+  );
+
+  router.post(
+    "/logout",
+    handle(async (req, res) => {
+      await auth.logout(req, res);
+      res.redirect(303, "/login?notice=logged-out");
+    }),
+  );
+
+  return router;
+}
+
+function requireUser(req, res, next) {
+  if (req.user) return next();
+  res.redirect(303, "/login");
+}
+
+function accountRoutes({ store, auth }) {
+  const router = Router();
+
+  router.get(
+    "/",
+    requireUser,
+    handle(async (req, res) => {
+      const sessions = (await store.getByUser(req.user.id)).map((session) => ({
+        ...session,
+        handle: sessionHandle(session.sessionId),
+        isCurrent: session.sessionId === store.currentSessionId,
+      }));
+      sessions.sort((a, b) => b.isCurrent - a.isCurrent);
+      res.send(String(accountPage({ user: req.user, sessions, noticeKey: text(req.query.notice) })));
+    }),
+  );
+
+  router.post(
+    "/sessions/revoke",
+    requireUser,
+    handle(async (req, res) => {
+      const sessions = await store.getByUser(req.user.id);
+      const session = sessions.find(({ sessionId }) => sessionHandle(sessionId) === req.body.session);
+      if (session?.sessionId === store.currentSessionId) {
+        await auth.logout(req, res);
+        return res.redirect(303, "/login?notice=logged-out");
+      }
+      // One that is gone already is what was asked for.
+      if (session) await store.delete(session.sessionId);
+      res.redirect(303, "/?notice=session-ended");
+    }),
+  );
+
+  router.post(
+    "/sessions/revoke-others",
+    requireUser,
+    handle(async (req, res) => {
+      await store.deleteByUser(req.user.id, { except: store.currentSessionId });
+      res.redirect(303, "/?notice=others-ended");
+    }),
+  );
+
+  router.post(
+    "/sessions/revoke-all",
+    requireUser,
+    handle(async (req, res) => {
+      await store.deleteByUser(req.user.id);
+      // For its cookie: the session is gone already.
+      await auth.logout(req, res);
+      res.redirect(303, "/login?notice=everywhere-ended");
+    }),
+  );
+
+  return router;
+}
+
+module.exports = { accountRoutes, loginRoutes };
