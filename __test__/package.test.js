@@ -1,0 +1,165 @@
+"use strict";
+
+// What `npm pack` makes, as an app that has Node and nothing else gets it.
+const assert = require("node:assert/strict");
+const { spawnSync } = require("node:child_process");
+const fs = require("node:fs");
+const os = require("node:os");
+const path = require("node:path");
+const { after, before, describe, it } = require("node:test");
+const { choose } = require("../scripts/spdx.js");
+
+const ROOT = path.join(__dirname, "..");
+const NAME = "@fluidauth/native-store";
+const PLATFORM = `${process.platform}-${process.arch}`;
+
+/** npm's own file: its place differs, and on Windows `npm` is no program. */
+const NPM = [
+  process.env.npm_execpath,
+  path.join(path.dirname(fs.realpathSync(process.execPath)), "node_modules/npm/bin/npm-cli.js"),
+  path.join(path.dirname(fs.realpathSync(process.execPath)), "../lib/node_modules/npm/bin/npm-cli.js"),
+].find((file) => file?.endsWith("npm-cli.js") && fs.existsSync(file));
+
+function node(args, cwd, env) {
+  const { status, stdout, stderr } = spawnSync(process.execPath, args, { cwd, env, encoding: "utf8" });
+  assert.equal(status, 0, `node ${args.join(" ")}\n${stdout}\n${stderr}`);
+  return stdout;
+}
+
+/** An environment with Node on the path and no Rust, and nothing of the npm or the test run that we are in. */
+function bareEnvironment(home) {
+  const bin = path.join(home, "bin");
+  fs.mkdirSync(bin);
+  fs.symlinkSync(process.execPath, path.join(bin, path.basename(process.execPath)));
+  const foreign = /^(npm_|node_|path$|home$|cargo|rust)/i;
+  const kept = Object.entries(process.env).filter(([name]) => !foreign.test(name));
+  return { ...Object.fromEntries(kept), PATH: bin, HOME: home };
+}
+
+describe("the package", () => {
+  let home;
+  let app;
+  let env;
+  let packed;
+
+  before(() => {
+    home = fs.mkdtempSync(path.join(os.tmpdir(), "native-store-package-"));
+    env = bareEnvironment(home);
+    app = path.join(home, "app");
+    fs.mkdirSync(app);
+    fs.writeFileSync(path.join(app, "package.json"), '{ "private": true }');
+
+    const output = node([NPM, "pack", "--json", "--pack-destination", home], ROOT, process.env);
+    [packed] = JSON.parse(output.slice(output.search(/^\[/m)));
+    const tarball = path.join(home, packed.filename);
+    const quiet = ["--offline", "--no-audit", "--no-fund", "--ignore-scripts"];
+    node([NPM, "install", ...quiet, tarball], app, env);
+  });
+  after(() => fs.rmSync(home, { recursive: true, force: true }));
+
+  const write = (name, text) => fs.writeFileSync(path.join(app, name), text);
+  const installed = (...names) => path.join(app, "node_modules", NAME, ...names);
+
+  it("holds what an app needs, and nothing else", (t) => {
+    const files = packed.files.map((file) => file.path);
+    const addons = files.filter((file) => file.endsWith(".node"));
+    assert.equal(addons.length, 1);
+    assert.match(addons[0], new RegExp(`^native-store\\.${PLATFORM}\\b`));
+    const lib = fs
+      .readdirSync(path.join(ROOT, "lib"), { recursive: true })
+      .map((file) => path.join("lib", file));
+    const expected = [
+      ...["package.json", "README.md", "LICENSE", "CHANGELOG.md", "THIRD_PARTY_NOTICES.txt"],
+      ...["index.js", "index.d.ts", "binding.js", ...addons],
+      ...lib.filter((file) => file.endsWith(".js")).map((file) => file.replaceAll("\\", "/")),
+    ];
+    assert.deepEqual(files.sort(), expected.sort());
+    const [size, unpackedSize] = [packed.size, packed.unpackedSize].map((bytes) => Math.ceil(bytes / 1024));
+    t.diagnostic(`tarball: ${size} KiB packed, ${unpackedSize} KiB unpacked`);
+  });
+
+  it("needs no script and no other package to install", () => {
+    const manifest = JSON.parse(fs.readFileSync(installed("package.json"), "utf8"));
+    for (const script of ["preinstall", "install", "postinstall", "prepare"]) {
+      assert.equal(manifest.scripts[script], undefined);
+    }
+    assert.equal(manifest.dependencies, undefined);
+    assert.deepEqual(fs.readdirSync(path.join(app, "node_modules")), [".package-lock.json", "@fluidauth"]);
+    assert.equal(spawnSync("cargo", ["--version"], { env }).error?.code, "ENOENT");
+  });
+
+  it("names the licences of what is in its addon", () => {
+    const notices = fs.readFileSync(installed("THIRD_PARTY_NOTICES.txt"), "utf8");
+    for (const name of ["napi", "mimalloc", "serde_json", "Rust's standard library"]) {
+      assert.match(notices, new RegExp(`^(.*, )?${name}`, "m"));
+    }
+  });
+
+  it("is one module, whether required or imported", () => {
+    write(
+      "both.mjs",
+      `import assert from "node:assert/strict";
+      import { createRequire } from "node:module";
+      import whole, { MemoryStore, SessionStoreError, guardSession } from "${NAME}";
+      const required = createRequire(import.meta.url)("${NAME}");
+      assert.deepEqual(Object.keys(required).sort(), ["MemoryStore", "SessionStoreError", "guardSession"]);
+      assert.equal(whole, required);
+      assert.equal(MemoryStore, required.MemoryStore);
+      assert.equal(SessionStoreError, required.SessionStoreError);
+      assert.equal(guardSession, required.guardSession);
+      const store = new MemoryStore();
+      await store.create({ sessionId: "an id", userId: 42, expires: new Date(Date.now() + 60_000) });
+      assert.equal((await store.get("an id")).userId, 42);
+      await assert.rejects(store.create(null), SessionStoreError);`,
+    );
+    node(["both.mjs"], app, env);
+  });
+
+  it("keeps the contract of the stores", (t) => {
+    write(
+      "conformance.test.js",
+      `const { MemoryStore, SessionStoreError } = require("${NAME}");
+      const { conformance } = require(${JSON.stringify(path.join(__dirname, "conformance.js"))});
+      conformance("installed", async (options) => new MemoryStore(options), { SessionStoreError });`,
+    );
+    const output = node(["--test", "--test-reporter", "tap", "conformance.test.js"], app, env);
+    const passed = Number(output.match(/^# pass (\d+)$/m)[1]);
+    assert.ok(passed > 0);
+    t.diagnostic(`conformance tests passed: ${passed}`);
+  });
+
+  it("brings its typings to apps of both module systems", () => {
+    const programs = ["fluidauth.d.ts", "app.mts", "app.cts"];
+    for (const file of programs) fs.copyFileSync(path.join(__dirname, "types", file), path.join(app, file));
+    const tsc = path.join(ROOT, "node_modules/typescript/bin/tsc");
+    const options = ["--noEmit", "--strict", "--skipLibCheck", "false", "--target", "es2022"];
+    node([tsc, ...options, "--module", "node16", ...programs], app, env);
+  });
+});
+
+describe("the licence check", () => {
+  for (const [expression, chosen] of [
+    ["MIT", ["MIT"]],
+    ["Apache-2.0 OR MIT", ["MIT"]],
+    ["Unlicense/MIT", ["MIT"]],
+    ["GPL-3.0-only OR Zlib", ["Zlib"]],
+    ["(MIT OR Apache-2.0) AND Unicode-3.0", ["MIT", "Unicode-3.0"]],
+    ["Apache-2.0 WITH LLVM-exception OR Apache-2.0 OR MIT", ["MIT"]],
+    ["GPL-3.0-only", null],
+    ["MIT AND GPL-3.0-only", null],
+    ["(MIT AND GPL-3.0-only) OR LGPL-2.1", null],
+    ["Apache-2.0 WITH LLVM-exception", null],
+    ["MITX", null],
+    ["", null],
+    [undefined, null],
+  ]) {
+    it(`${chosen ? `takes ${chosen.join(" and ")} of` : "refuses"} ${expression || "no licence"}`, () => {
+      assert.deepEqual(choose(expression), chosen);
+    });
+  }
+
+  it("refuses what is no expression", () => {
+    assert.throws(() => choose("MIT MIT"), SyntaxError);
+    assert.throws(() => choose("(MIT"), SyntaxError);
+  });
+});

@@ -1,0 +1,97 @@
+"use strict";
+
+const assert = require("node:assert/strict");
+const { execFile } = require("node:child_process");
+const fs = require("node:fs");
+const path = require("node:path");
+const { describe, it } = require("node:test");
+
+const ROOT = path.join(__dirname, "..");
+const TYPES = path.join(__dirname, "types");
+const MODULES = path.join(ROOT, "node_modules");
+
+const TSD = path.join(MODULES, "tsd/dist/cli.js");
+
+const node16 = ["--module", "node16", "--moduleResolution", "node16"];
+const bundler = ["--module", "esnext", "--moduleResolution", "bundler"];
+const withNode = ["--types", "node"];
+// Neither Node's types nor the newest of JavaScript. (No compiler takes an empty `--types` here.)
+const bare = ["--typeRoots", ".", "--lib", "es2022"];
+
+const ESM_AND_CJS = ["app.mts", "app.cts"];
+const ESM = ["app.mts"];
+const COMPILERS = [
+  {
+    title: "today's TypeScript",
+    file: path.join(MODULES, "typescript/bin/tsc"),
+    programs: [
+      ["node16", [...node16, ...withNode], ESM_AND_CJS],
+      ["node16 with ES2022 alone", [...node16, ...bare], ESM_AND_CJS],
+      ["bundler", [...bundler, ...withNode], ESM],
+      ["bundler with ES2022 alone", [...bundler, ...bare], ESM],
+    ],
+  },
+  {
+    title: "TypeScript 5, which tsd brings",
+    file: path.join(MODULES, "@tsd/typescript/typescript/lib/tsc.js"),
+    programs: [
+      ["node16", [...node16, ...withNode], ESM_AND_CJS],
+      ["bundler with ES2022 alone", [...bundler, ...bare], ESM],
+    ],
+  },
+];
+
+/** Runs a JavaScript file to its end: its exit code, and all that it printed. */
+function run(file, args, cwd) {
+  return new Promise((resolve) => {
+    execFile(process.execPath, [file, ...args], { cwd }, (error, stdout, stderr) => {
+      resolve({ code: error ? error.code : 0, output: stdout + stderr });
+    });
+  });
+}
+
+function compile(compiler, options, files) {
+  const strict = [
+    "--noEmit",
+    "--strict",
+    "--skipLibCheck",
+    "false",
+    "--target",
+    "es2022",
+    "--pretty",
+    "false",
+  ];
+  return run(compiler, [...strict, ...options, "fluidauth.d.ts", ...files], TYPES);
+}
+
+for (const { title, file, programs } of COMPILERS) {
+  describe(`the typings, with ${title}`, () => {
+    for (const [name, options, files] of programs) {
+      it(`compile in a strict FluidAuth app: ${name}`, async () => {
+        assert.deepEqual(await compile(file, options, files), { code: 0, output: "" });
+      });
+    }
+
+    it("refuse a wrong program, at each wrong line and nowhere else", async () => {
+      const lines = fs.readFileSync(path.join(TYPES, "wrong.mts"), "utf8").split("\n");
+      const marked = lines.flatMap((line, index) => (line.endsWith("// wrong") ? [index + 1] : []));
+      assert.ok(marked.length > 0);
+      const { code, output } = await compile(file, [...node16, ...bare], ["wrong.mts"]);
+      assert.notEqual(code, 0);
+      const refused = [...output.matchAll(/^(\S+)\((\d+),\d+\): error/gm)];
+      assert.deepEqual(new Set(refused.map(([, file]) => file)), new Set(["wrong.mts"]), output);
+      assert.deepEqual([...new Set(refused.map(([, , line]) => Number(line)))], marked, output);
+    });
+  });
+}
+
+describe("the typings, with tsd", () => {
+  it("are as index.test-d.ts says", async () => {
+    assert.deepEqual(await run(TSD, [], ROOT), { code: 0, output: "" });
+  });
+
+  it("fail where it says otherwise", async () => {
+    const { code, output } = await run(TSD, ["--files", "__test__/types/wrong.mts"], ROOT);
+    assert.equal(code, 1, output);
+  });
+});

@@ -1,0 +1,157 @@
+import {
+  type GuardableSession,
+  guardSession,
+  MemoryStore,
+  type SessionInput,
+  SessionStoreError,
+  type SessionStoreErrorCode,
+  type StoredSession,
+  type StoreStats,
+} from "@fluidauth/native-store";
+import { expectAssignable, expectError, expectNotAssignable, expectType } from "tsd";
+
+const sessionId = "an id";
+const expires = "2030-01-01T00:00:00.000Z";
+
+// A store without fields of the app's own.
+const store = new MemoryStore();
+export async function plain() {
+  expectType<MemoryStore<object>>(store);
+  expectType<Promise<void>>(store.create({ sessionId, userId: "ada", expires }));
+  expectType<Promise<void>>(store.update(sessionId, { sessionId, expires }));
+  expectType<Promise<boolean>>(store.touch(sessionId, Date.now()));
+  expectType<Promise<void>>(store.delete(sessionId));
+  expectType<Promise<void>>(store.clean());
+  expectType<Promise<number>>(store.size());
+  expectType<Promise<void>>(store.clear());
+  expectType<Promise<void>>(store.close());
+
+  const plain = await store.get(sessionId);
+  if (plain !== null) {
+    expectType<string>(plain.sessionId);
+    expectType<string>(plain.expires);
+    // biome-ignore lint/suspicious/noExplicitAny: it is what the test is about
+    expectType<any>(plain.userId);
+    expectError(plain.cart);
+    // What `get` gives, `update` takes.
+    expectType<Promise<void>>(store.update(sessionId, plain));
+  }
+}
+
+// `expires` may go in as a Date, and comes back as text.
+export async function times() {
+  expectType<Promise<void>>(store.create({ sessionId, expires: new Date() }));
+  expectError(store.create({ sessionId, expires: true }));
+  expectError(store.create({ sessionId }));
+  expectError(store.create({ expires }));
+  for (const time of [expires, 0, new Date()]) expectType<Promise<boolean>>(store.touch(sessionId, time));
+}
+
+// Fields of the app's own.
+export async function fields() {
+  const carts = new MemoryStore<{ cart: string[]; note?: string }>();
+  expectType<Promise<void>>(carts.create({ sessionId, expires, cart: [] }));
+  expectError(carts.create({ sessionId, expires }));
+  expectError(carts.create({ sessionId, expires, cart: [1] }));
+  expectError(carts.create({ sessionId, expires, cart: [], nota: "" }));
+  const filled = await carts.get(sessionId);
+  expectType<string[] | undefined>(filled?.cart);
+  expectType<string | undefined>(filled?.note);
+  expectType<string | undefined>(filled?.sessionId);
+  for (const session of await carts.getByUser(42)) expectType<string[]>(session.cart);
+}
+
+// A type for `userId`, or another for `expires`.
+export async function types() {
+  const numbered = new MemoryStore<{ userId: number }>();
+  expectType<number | undefined>((await numbered.get(sessionId))?.userId);
+  expectType<Promise<void>>(numbered.create({ sessionId, userId: 42, expires: new Date() }));
+  expectError(numbered.create({ sessionId, userId: "42", expires }));
+  expectError(numbered.create({ sessionId, expires }));
+  const timed = new MemoryStore<{ expires: number }>();
+  expectType<number | undefined>((await timed.get(sessionId))?.expires);
+  expectType<Promise<void>>(timed.create({ sessionId, expires: 0 }));
+}
+
+// Fields of any name leave those of every session as they are.
+export async function anyFields() {
+  expectAssignable<{ sessionId: string; expires: string }>({} as StoredSession<Record<string, unknown>>);
+  expectAssignable<SessionInput<Record<string, unknown>>>({ sessionId, expires: new Date(), cart: [] });
+  expectNotAssignable<SessionInput<Record<string, unknown>>>({ cart: [] });
+  expectError(new MemoryStore<string>());
+}
+
+// Users.
+export async function users() {
+  expectType<Promise<number>>(store.deleteByUser({ tenant: 1, id: 2 }));
+  expectType<Promise<number>>(store.deleteByUser("ada", { except: sessionId }));
+  expectError(store.deleteByUser("ada", sessionId));
+  expectError(store.deleteByUser("ada", { exept: sessionId }));
+}
+
+// Iteration and disposal.
+export async function iteration() {
+  expectType<AsyncIterableIterator<string>>(store.ids());
+  for await (const id of store.ids()) expectType<string>(id);
+  expectType<Promise<void>>(store[Symbol.asyncDispose]());
+  expectAssignable<AsyncDisposable>(store);
+}
+
+// The description, and counters.
+export async function description() {
+  expectAssignable<{ readonly type: "memory"; readonly name: string | null }>(store.db);
+  const stats: StoreStats = await store.stats();
+  expectType<number>(stats.evicted);
+  expectType<{ at: Date; duration: number; removed: number } | null>(stats.lastSweep);
+}
+
+// Options.
+export async function options() {
+  new MemoryStore({});
+  new MemoryStore({
+    name: "web",
+    maxSessions: 1,
+    maxBytes: 1,
+    maxSessionBytes: 1,
+    maxSessionsPerUser: 1,
+    sweepInterval: 0,
+  });
+  expectError(new MemoryStore(null));
+  expectError(new MemoryStore({ ttl: 60 }));
+  expectError(new MemoryStore({ maxSessions: "100" }));
+  expectError(new MemoryStore({ name: null }));
+}
+
+// Errors.
+export async function errors() {
+  const error = new SessionStoreError("ERR_STORE_FULL", "no room", { cause: new Error("why") });
+  expectAssignable<Error>(error);
+  expectType<"SessionStoreError">(error.name);
+  expectType<SessionStoreErrorCode>(error.code);
+  expectType<
+    | "ERR_SESSION_EXISTS"
+    | "ERR_INVALID_SESSION"
+    | "ERR_SESSION_TOO_LARGE"
+    | "ERR_INVALID_OPTION"
+    | "ERR_STORE_CLOSED"
+    | "ERR_STORE_FULL"
+    | "ERR_STORE_CORRUPT"
+  >(error.code);
+  expectError(new SessionStoreError("ERR_OTHER", "no such code"));
+}
+
+// The guard gives back what it is given.
+export async function guard() {
+  class AppSession {
+    readonly extra = 1;
+    sessionInfo = { name: "a cookie", secret: "a secret" };
+    async manageSession(_req: { cookies: object }, _res: object, _next: () => void): Promise<void> {}
+    async destroySession(_req: { cookies: object }, _res: object): Promise<void> {}
+    // biome-ignore lint/correctness/noUnusedPrivateClassMembers: FluidAuth's has private members too
+    private decryptSessionId(): void {}
+  }
+  expectAssignable<GuardableSession>(new AppSession());
+  expectType<AppSession>(guardSession(new AppSession()));
+  expectError(guardSession({}));
+  expectError(guardSession({ ...new AppSession(), sessionInfo: {} }));
+}

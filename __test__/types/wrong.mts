@@ -1,0 +1,27 @@
+// Each line marked `wrong` must not compile, and every other must. See ../types.test.js.
+import { type BaseSessionStore, Session } from "@fluidauth/express";
+import { guardSession, MemoryStore, SessionStoreError } from "@fluidauth/native-store";
+
+const store = new MemoryStore<{ cart?: string[] }>();
+const session = { sessionId: "an id", expires: new Date() };
+
+new MemoryStore({ maxSession: 100 }); // wrong
+new MemoryStore({ sweepInterval: "1m" }); // wrong
+guardSession({ store }); // wrong
+new Session({ secret: "a secret", store: new Map() }); // wrong
+guardSession(new Session({ secret: "a secret", store })).decryptSessionId("a cookie"); // wrong
+
+// FluidAuth creates sessions without a cart.
+export const demanding: BaseSessionStore = new MemoryStore<{ cart: string[] }>(); // wrong
+export const numbering: BaseSessionStore = new MemoryStore<{ userId: number }>(); // wrong
+
+store.create({ expires: new Date() }); // wrong
+store.create({ ...session, cart: "apple" }); // wrong
+store.create({ ...session, expires: null }); // wrong
+store.update(session); // wrong
+store.touch("an id"); // wrong
+store.deleteByUser(42, { exept: "an id" }); // wrong
+store.get("an id").then((found) => found.sessionId); // wrong
+store.db = { type: "memory", name: null }; // wrong
+store.db.name = "other"; // wrong
+new SessionStoreError("ERR_STORE_FULL", "no room").code = "ERR_STORE_CLOSED"; // wrong

@@ -1,0 +1,64 @@
+"use strict";
+
+/** What may be in the package, the one we would rather have first. */
+const ALLOWED = [
+  "MIT",
+  "Apache-2.0",
+  "BSD-3-Clause",
+  "BSD-2-Clause",
+  "ISC",
+  "Zlib",
+  "0BSD",
+  "Unlicense",
+  "Unicode-3.0",
+];
+
+/**
+ * The licences to take up of an SPDX expression, best first where it leaves a choice; `null` where there is no way
+ * but one that is not allowed.
+ */
+function choose(expression) {
+  // Cargo's older form of OR is a slash.
+  const tokens = (expression ?? "").replaceAll("/", " OR ").match(/[()]|[^\s()]+/g) ?? [];
+  const parser = { tokens, at: 0 };
+  const choice = parseOr(parser);
+  if (parser.at < tokens.length) throw new SyntaxError(`not an SPDX expression: ${expression}`);
+  return choice;
+}
+
+function parseOr(parser) {
+  const choices = [parseAnd(parser)];
+  while (takes(parser, "OR")) choices.push(parseAnd(parser));
+  return choices.filter(Boolean).sort((one, other) => rank(one) - rank(other))[0] ?? null;
+}
+
+function parseAnd(parser) {
+  const parts = [parseTerm(parser)];
+  while (takes(parser, "AND")) parts.push(parseTerm(parser));
+  return parts.includes(null) ? null : parts.flat();
+}
+
+function parseTerm(parser) {
+  if (takes(parser, "(")) {
+    const inner = parseOr(parser);
+    if (!takes(parser, ")")) throw new SyntaxError("not an SPDX expression: a ) is missing");
+    return inner;
+  }
+  const license = parser.tokens[parser.at++];
+  // An exception only adds permissions, but its text is another: not on the list.
+  if (takes(parser, "WITH")) {
+    parser.at++;
+    return null;
+  }
+  return ALLOWED.includes(license) ? [license] : null;
+}
+
+function takes(parser, token) {
+  const found = parser.tokens[parser.at] === token;
+  if (found) parser.at++;
+  return found;
+}
+
+const rank = (licenses) => Math.max(...licenses.map((license) => ALLOWED.indexOf(license)));
+
+module.exports = { choose };
