@@ -1,0 +1,69 @@
+"use strict";
+
+const { writeFileSync } = require("node:fs");
+const os = require("node:os");
+const { parseArgs } = require("node:util");
+const parts = require("./parts.js");
+const { report } = require("./report.js");
+const { judge } = require("./targets.js");
+
+const USAGE = `Usage: npm run bench -- [options]
+
+  --quick        100k sessions only, and fewer rounds
+  --part <part>  one part only: ${Object.keys(parts).join(", ")}
+  --json <file>  writes all that was measured to a file as well`;
+
+const FULL = {
+  sizes: [1000, 100_000, 1_000_000],
+  rounds: 21,
+  memorySizes: [100_000, 1_000_000],
+  gapSize: 1_000_000,
+  gapRuns: 5,
+};
+const QUICK = { sizes: [100_000], rounds: 7, memorySizes: [100_000], gapSize: 100_000, gapRuns: 1 };
+
+function readOptions() {
+  const options = { quick: { type: "boolean" }, part: { type: "string" }, json: { type: "string" } };
+  try {
+    const { values } = parseArgs({ options });
+    if (values.part === undefined || Object.hasOwn(parts, values.part)) return values;
+    throw new Error(`--part must be one of ${Object.keys(parts).join(", ")}; got ${values.part}`);
+  } catch (error) {
+    console.error(`${error.message}\n\n${USAGE}`);
+    return process.exit(1);
+  }
+}
+
+let shown = "";
+
+/** One line that changes on a terminal; elsewhere a line for each step, without the details. */
+function progress(step, detail = "") {
+  if (process.stderr.isTTY) process.stderr.write(`\r\x1b[K${step}${detail}`);
+  else if (step !== shown) process.stderr.write(`${step}\n`);
+  shown = step;
+}
+
+async function main() {
+  const { quick, part, json } = readOptions();
+  const plan = quick ? QUICK : FULL;
+  const before = os.loadavg()[0];
+  const measured = {};
+  for (const name of part ? [part] : Object.keys(parts)) measured[name] = await parts[name](plan, progress);
+  if (process.stderr.isTTY) progress("");
+
+  const cpus = os.cpus();
+  const machine = {
+    cpu: cpus[0]?.model.trim() ?? "unknown CPU",
+    cores: cpus.length,
+    platform: `${process.platform} ${process.arch}`,
+    node: process.versions.node,
+    load: [before, os.loadavg()[0]],
+  };
+  console.log(report({ machine, ...measured }));
+  if (json) {
+    const everything = { machine, plan, ...measured, targets: judge(measured) };
+    writeFileSync(json, `${JSON.stringify(everything, null, 2)}\n`);
+  }
+}
+
+main();

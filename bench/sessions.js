@@ -1,0 +1,64 @@
+"use strict";
+
+const { randomBytes } = require("node:crypto");
+
+const ID_BYTES = 18;
+const ID_CHARS = 2 * ID_BYTES;
+const USERS_FROM = 10_000_000;
+
+/**
+ * Session ids as FluidAuth makes them. They are kept as bytes, so that each reading gives a new string, as
+ * decrypting a cookie does: one whose hash nobody knows yet.
+ */
+class Ids {
+  #text;
+
+  constructor(text) {
+    this.#text = text;
+  }
+
+  static random(count) {
+    return new Ids(Buffer.from(randomBytes(count * ID_BYTES).toString("hex"), "latin1"));
+  }
+
+  get length() {
+    return this.#text.length / ID_CHARS;
+  }
+
+  at(index) {
+    return this.#text.latin1Slice(index * ID_CHARS, (index + 1) * ID_CHARS);
+  }
+
+  /** Some of the ids, or of the first of them, in random order and side by side: reading them misses no cache. */
+  sample(count, first = this.length) {
+    const text = Buffer.allocUnsafe(count * ID_CHARS);
+    for (let taken = 0; taken < count; taken++) {
+      const index = Math.floor(Math.random() * first);
+      this.#text.copy(text, taken * ID_CHARS, index * ID_CHARS, (index + 1) * ID_CHARS);
+    }
+    return new Ids(text);
+  }
+}
+
+/** The user of a session: another for each number. */
+const userOf = (number) => String(USERS_FROM + number);
+
+/** An expiry that no run lives to see, another for each number. */
+const START = Date.now();
+const farOff = (number) => START + 3_600_000 + number;
+
+const WAVE = 1000;
+
+/** Creates sessions, as many at a time as spares a store that answers by `setImmediate` a turn for each. */
+async function fill(peer, ids, { from = 0, to = ids.length, firstNumber = 0, expiresOf = farOff } = {}) {
+  for (let start = from; start < to; start += WAVE) {
+    const wave = [];
+    for (let index = start; index < Math.min(start + WAVE, to); index++) {
+      const number = firstNumber + index;
+      wave.push(peer.create(ids.at(index), userOf(number), expiresOf(number)));
+    }
+    await Promise.all(wave);
+  }
+}
+
+module.exports = { Ids, userOf, farOff, fill };

@@ -1,0 +1,26 @@
+"use strict";
+
+/** The value below which a share of the values lies, between two of them where it falls there. */
+function quantile(values, share) {
+  const sorted = [...values].sort((one, other) => one - other);
+  const at = (sorted.length - 1) * share;
+  const below = sorted[Math.floor(at)];
+  return below + (sorted[Math.ceil(at)] - below) * (at % 1);
+}
+
+const median = (values) => quantile(values, 0.5);
+
+/** The median and the quartiles. */
+function summary(values) {
+  return { median: median(values), low: quantile(values, 0.25), high: quantile(values, 0.75) };
+}
+
+/** Round by round, and then the median of these: what slows a whole round down is in both. */
+function medianRatio(values, others) {
+  return median(values.map((value, round) => value / others[round]));
+}
+
+/** A number of sessions, as people say it. */
+const count = (number) => (number >= 1_000_000 ? `${number / 1_000_000}M` : `${number / 1000}k`);
+
+module.exports = { count, median, summary, medianRatio };
