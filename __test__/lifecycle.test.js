@@ -59,6 +59,26 @@ describe("a process", () => {
     await run(script);
   });
 
+  it("does not wait for libuv's threads, nor make others wait for them", async () => {
+    const script = `
+      const { pbkdf2 } = require("node:crypto");
+      const done = [];
+      const store = new MemoryStore();
+      // The only thread of the pool is busy for some seconds.
+      pbkdf2("", "", 20000000, 64, "sha512", () => done.push("pbkdf2"));
+      Promise.all([store.clean(), store.size(), store.clear()]).then(() => {
+        console.log(["calls", ...done].join());
+        process.kill(process.pid, "SIGKILL");
+      });`;
+    const env = { ...process.env, UV_THREADPOOL_SIZE: "1" };
+    const options = { cwd: root, env, timeout: 20_000 };
+    const failed = await promisify(execFile)(process.execPath, ["-e", PRELUDE + script], options).catch(
+      (error) => error,
+    );
+    assert.equal(failed.signal, "SIGKILL");
+    assert.equal(failed.stdout, "calls\n");
+  });
+
   it("ends well after stores were closed and collected", async () => {
     const script = `
       (async () => {
