@@ -1,8 +1,8 @@
 "use strict";
 
 const native = require("../binding.js");
-const { SessionStoreError, fromNative, kindOf } = require("./errors.js");
-const { memoryOptions, validateOptions } = require("./options.js");
+const { fromNative } = require("./errors.js");
+const { deleteByUserOptions, memoryOptions, validateOptions } = require("./options.js");
 const codec = require("./session-codec.js");
 
 // Node 20 had it from its fourth release on.
@@ -92,7 +92,8 @@ class MemoryStore {
   }
 
   async deleteByUser(userId, options) {
-    return this.#call(native.deleteByUser, codec.userToJson(userId), exceptOf(options));
+    const { except } = validateOptions(options, deleteByUserOptions);
+    return this.#call(native.deleteByUser, codec.userToJson(userId), except);
   }
 
   async size() {
@@ -131,19 +132,6 @@ class MemoryStore {
       throw fromNative(error);
     }
   }
-}
-
-/** The `except` of `deleteByUser`: an id that is none must not end a session that was to be kept. */
-function exceptOf(options = {}) {
-  if (options === null || typeof options !== "object") {
-    throw new SessionStoreError("ERR_INVALID_OPTION", `options must be an object; got ${kindOf(options)}`);
-  }
-  const unknown = Object.keys(options).find((name) => name !== "except");
-  if (unknown !== undefined) {
-    const message = `unknown option ${JSON.stringify(unknown)}: the option is except`;
-    throw new SessionStoreError("ERR_INVALID_OPTION", message);
-  }
-  return options.except;
 }
 
 module.exports = { MemoryStore };

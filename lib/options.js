@@ -21,6 +21,11 @@ const common = {
 
 const memoryOptions = { ...common, name: text, maxSessions: wholeNumber(1), maxBytes: wholeNumber(1) };
 
+// Any value: the addon knows what an id is, and refuses `null`, which must not end the session that was to be kept.
+const anything = { expected: "anything", accepts: () => true };
+
+const deleteByUserOptions = { except: anything };
+
 /** The given options that are not `undefined`. Throws for one that is unknown or out of range. */
 function validateOptions(options, known) {
   if (options === undefined) return {};
@@ -66,4 +71,4 @@ function editDistance(one, other) {
   return row[other.length];
 }
 
-module.exports = { validateOptions, memoryOptions };
+module.exports = { validateOptions, memoryOptions, deleteByUserOptions };

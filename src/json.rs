@@ -32,7 +32,6 @@ impl SessionFields {
     /// # Errors
     /// `InvalidSession`, naming the field.
     pub fn parse(text: &str) -> Result<Self> {
-        // serde would take an array for a struct as well.
         if !text.starts_with('{') {
             return Err(StoreError::invalid("session", "an object", kind(text)));
         }

@@ -7,7 +7,7 @@ use napi_derive::napi;
 
 use super::raw;
 use super::reply::{self, with_buffer};
-use super::values::Value;
+use super::values::{Value, room_for};
 use crate::clock::Millis;
 use crate::error::{Result, StoreError};
 use crate::iso;
@@ -113,8 +113,8 @@ fn with_plain(
     /// The longest user that is read on the stack; a longer one comes as JSON.
     const MAX_USER_BYTES: usize = 512;
     let id = session_id.session_id()?;
-    let mut expires_buffer = [0; 24 + 5];
-    let mut user_buffer = [0; 1 + MAX_USER_BYTES + 5];
+    let mut expires_buffer = [0; room_for(24)];
+    let mut user_buffer = [0; 1 + room_for(MAX_USER_BYTES)];
     user_buffer[0] = UserKey::TEXT;
     let millis = expires.short_text(&mut expires_buffer).and_then(|text| iso::parse(text.as_bytes()));
     let user_len = user.short_text(&mut user_buffer[1..]).map(str::len);
@@ -133,14 +133,14 @@ fn with_json(
     update_of: Option<&SessionId>,
     call: impl FnOnce(&Session<'_>) -> Result<()>,
 ) -> Result<bool> {
+    let invalid = || StoreError::invalid("session", "an object", json.kind());
+    let (bytes, max) = (json.utf8_len().ok_or_else(invalid)?, store.limits().max_session_bytes);
     // Before anything of its size is read or kept.
-    let (bytes, max) = (json.utf8_len().unwrap_or(0), store.limits().max_session_bytes);
     if bytes > max {
         return Err(StoreError::TooLarge { bytes, max });
     }
     let mut buffer = Vec::new();
-    let invalid = || StoreError::invalid("session", "an object", json.kind());
-    let text = json.long_text(&mut buffer).ok_or_else(invalid)?;
+    let text = json.long_text(bytes, &mut buffer).ok_or_else(invalid)?;
     let fields = SessionFields::parse(text)?;
     if update_of.is_some_and(|id| *id != fields.id) {
         return Err(StoreError::invalid("session.sessionId", "the sessionId of the call", "another"));

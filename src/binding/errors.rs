@@ -7,16 +7,21 @@ use crate::error::{Result, StoreError};
 /// An error with a code of `StoreError`'s. JavaScript makes a `SessionStoreError` of it.
 pub(super) type JsError = napi::Error<&'static str>;
 
-/// Says of a panic that it was one. No code of the contract fits: it is a fault of this package.
-const PANIC_CODE: &str = "ERR_STORE_CORRUPT";
+/// Of a panic, and of what N-API refuses us: no code of the contract says that a fault is this package's.
+const FAULT_CODE: &str = "ERR_STORE_CORRUPT";
 
 /// Runs the body of a call from JavaScript. A panic must not reach N-API, where it would end the process.
 pub(super) fn guarded<T>(body: impl FnOnce() -> Result<T>) -> Result<T, JsError> {
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(to_js(&error)),
-        Err(_) => Err(JsError::new(PANIC_CODE, "a fault in the store's own code; please report it")),
+        Err(_) => Err(JsError::new(FAULT_CODE, "a fault in the store's own code; please report it")),
     }
+}
+
+/// The error of a call of ours that N-API refused.
+pub(super) fn refused(error: napi::Error) -> JsError {
+    JsError::new(FAULT_CODE, error.reason.clone())
 }
 
 fn to_js(error: &StoreError) -> JsError {

@@ -9,7 +9,7 @@ use napi::Env;
 use napi::bindgen_prelude::JsValue;
 use napi_derive::napi;
 
-use super::errors::{JsError, guarded};
+use super::errors::{JsError, guarded, refused};
 use super::values::Value;
 use crate::error::Result;
 use crate::shared::SharedStore;
@@ -38,7 +38,7 @@ type Resolver = Box<dyn FnOnce(Env) -> napi::Result<f64> + Send>;
 
 fn start(env: Env, store: Value, call: fn(&SharedStore) -> Result<u64>) -> Result<Value, JsError> {
     let store = guarded(|| store.share_store())?;
-    let (deferred, promise) = env.create_deferred::<f64, Resolver>().map_err(unexpected)?;
+    let (deferred, promise) = env.create_deferred::<f64, Resolver>().map_err(refused)?;
     run_apart(move || match guarded(|| call(&store)) {
         Ok(number) => deferred.resolve(Box::new(move |_| Ok(number as f64))),
         Err(error) => deferred.reject(napi::Error::from_reason(error.reason.clone())),
@@ -61,8 +61,4 @@ fn run_apart(job: impl FnOnce() + Send + 'static) {
     {
         job();
     }
-}
-
-fn unexpected(error: napi::Error) -> JsError {
-    JsError::new("ERR_STORE_CORRUPT", error.reason.clone())
 }

@@ -10,7 +10,7 @@ use crate::error::{Result, StoreError};
 use crate::session::{MAX_ID_BYTES, SessionId};
 
 /// Room for the longest text and one more character, by which a longer one is told, and N-API's final NUL.
-const fn room_for(max: usize) -> usize {
+pub(super) const fn room_for(max: usize) -> usize {
     max + 4 + 1
 }
 
@@ -113,10 +113,10 @@ impl Value {
         )
     }
 
-    /// Reads a well-formed string of at most `buffer.len() - 5` bytes as UTF-8; any other value is `None`.
+    /// Reads a well-formed string for which there is room (`room_for`) as UTF-8; any other value is `None`.
     pub(super) fn short_text(self, buffer: &mut [u8]) -> Option<&str> {
         let len = self.read_utf8(buffer)?;
-        if len + 5 > buffer.len() {
+        if room_for(len) > buffer.len() {
             return None;
         }
         self.well_formed(&buffer[..len])
@@ -131,9 +131,9 @@ impl Value {
         (status == sys::Status::napi_ok).then_some(len)
     }
 
-    /// Reads the whole of a string into `buffer`. The text must be well-formed, as that of `JSON.stringify` is.
-    pub(super) fn long_text(self, buffer: &mut Vec<u8>) -> Option<&str> {
-        let len = self.utf8_len()?;
+    /// Reads the whole of a string, whose `utf8_len` is given. The text must be well-formed, as that of
+    /// `JSON.stringify` is.
+    pub(super) fn long_text(self, len: usize, buffer: &mut Vec<u8>) -> Option<&str> {
         buffer.clear();
         buffer.resize(len + 1, 0);
         let len = self.read_utf8(buffer)?;

@@ -109,6 +109,11 @@ impl MemoryStore {
         id: &SessionId,
         read: impl FnOnce(Expiry, Content<'_>) -> T,
     ) -> Result<Option<T>> {
+        self.use_record(id, |record| record.content().map(|content| read(record.expires(), content)))
+    }
+
+    /// Calls `read` with a live record under the lock of its shard, and counts that as a use.
+    fn use_record<T>(&self, id: &SessionId, read: impl FnOnce(&Record) -> Result<T>) -> Result<Option<T>> {
         let hash = self.hash(id.as_bytes());
         let shard = self.shard(hash);
         let table = shard.read();
@@ -116,7 +121,7 @@ impl MemoryStore {
         let found = table.find(hash, id).filter(|record| !self.clock.is_past(record.expires().millis()));
         shard.count_get(found.is_some());
         let Some(record) = found else { return Ok(None) };
-        let given = record.content().map(|content| read(record.expires(), content));
+        let given = read(record);
         let used = self.limits.has_capacity().then(|| record.clone());
         drop(table);
         if let (Some(record), Some(mut ledger)) = (used, self.lock_ledger()) {
@@ -229,11 +234,7 @@ impl SessionStore for MemoryStore {
     }
 
     fn get(&self, id: &SessionId) -> Result<Option<StoredSession>> {
-        self.get_with(id, |expires, content| {
-            let mut bytes = Vec::new();
-            crate::codec::encode(&content, &mut bytes);
-            StoredSession::new(id.clone(), expires, &bytes)
-        })
+        self.use_record(id, Record::to_stored)
     }
 
     fn update(&self, session: &Session<'_>) -> Result<bool> {

@@ -28,10 +28,6 @@ impl Plan {
         self.bytes -= record.bytes();
         self.victims.push((record.clone(), reason));
     }
-
-    fn has(&self, record: &Record) -> bool {
-        self.victims.iter().any(|(victim, _)| victim == record)
-    }
 }
 
 impl MemoryStore {
@@ -94,11 +90,13 @@ impl MemoryStore {
             .filter(|_| live && new.user().is_some())
             .map(|record| (record, Reason::Evicted));
         let mut candidates = expired.chain(anonymous).chain(of_users);
+        // No candidate comes twice, so that only the user's own may be in the plan already.
+        let own = plan.victims.len();
         while !self.limits.fits(plan.sessions, plan.bytes) {
             let (record, reason) = candidates.next().ok_or(StoreError::Full(
                 "it holds sessions of users only, which an anonymous one must not push out",
             ))?;
-            if Some(record) != old && !plan.has(record) {
+            if Some(record) != old && !plan.victims[..own].iter().any(|(victim, _)| victim == record) {
                 plan.add(record, reason);
             }
         }

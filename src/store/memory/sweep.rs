@@ -3,11 +3,12 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::ledger::Ledger;
 use super::shard::{Shard, Table};
 use super::{MemoryStore, Reason};
 use crate::clock::Millis;
 use crate::store::Sweep;
-use crate::sync::{Padded, hand_over, hand_over_mutex, lock};
+use crate::sync::{MutexGuard, Padded, RwLockWriteGuard, hand_over, hand_over_mutex, lock};
 
 /// How many places of a table a step looks at under its lock.
 const STEP: usize = 1000;
@@ -22,7 +23,14 @@ struct Pace {
 }
 
 impl Pace {
-    fn step_done(&mut self) {
+    fn start() -> Self {
+        Self { rested: Instant::now() }
+    }
+
+    /// Ends a step: whoever waits for its locks comes next.
+    fn end_step(&mut self, ledger: Option<MutexGuard<'_, Ledger>>, table: RwLockWriteGuard<'_, Table>) {
+        hand_over(table);
+        ledger.map(hand_over_mutex);
         let worked = self.rested.elapsed();
         if worked >= WORK {
             thread::sleep(worked);
@@ -34,7 +42,7 @@ impl Pace {
 impl MemoryStore {
     pub(super) fn sweep(&self) -> u64 {
         let at = self.clock.now();
-        let mut pace = Pace { rested: Instant::now() };
+        let mut pace = Pace::start();
         let removed = self.shards.iter().map(|Padded(shard)| self.sweep_shard(shard, &mut pace)).sum();
         *lock(&self.last_sweep) = Some(Sweep { at, duration: self.clock.now() - at, removed });
         removed
@@ -71,9 +79,7 @@ impl MemoryStore {
                 }
                 self.give_back(shard, &mut table);
             }
-            hand_over(table);
-            ledger.map(hand_over_mutex);
-            pace.step_done();
+            pace.end_step(ledger, table);
             if is_done {
                 return removed;
             }
@@ -91,16 +97,14 @@ impl MemoryStore {
 
     /// Removes every session, a shard at a time.
     pub(super) fn remove_all(&self) {
-        let mut pace = Pace { rested: Instant::now() };
+        let mut pace = Pace::start();
         for Padded(shard) in &self.shards {
             let mut ledger = self.lock_ledger();
             let mut table = shard.write();
             for record in std::mem::take(&mut table.records) {
                 self.removed(&mut table, ledger.as_deref_mut(), &record, Reason::Asked);
             }
-            hand_over(table);
-            ledger.map(hand_over_mutex);
-            pace.step_done();
+            pace.end_step(ledger, table);
         }
     }
 }
