@@ -15,22 +15,39 @@ export declare function clean(store: object): Promise<number>
 /** Removes every session. */
 export declare function clear(store: object): Promise<number>
 
-/** Closes a store, if it is open. */
-export declare function close(store: object): void
+/** Closes a store, if it is open: what was begun before is done then. */
+export declare function close(store: object): Promise<number>
 
 /** Ends the sessions of a user, whose `userId` is given as JSON, save one; how many. */
-export declare function deleteByUser(store: object, userJson: string, except: string | undefined): number
+export declare function deleteByUser(store: object, userJson: string, except: string | undefined): Promise<number>
 
 /** The live sessions of a user, whose `userId` is given as JSON: the id of each, and the session as `get` gives it. */
 export declare function getByUser(store: object, userJson: string): Array<[string, string]>
 
-/** The next ids after a cursor; the first is 0. */
-export declare function ids(store: object, cursor: number): JsIds
+/** The next ids after a cursor; the first is left out. */
+export declare function ids(store: object, cursor?: Uint8Array): JsIds
+
+/** A write that was refused. */
+export interface JsFailure {
+  ticket: number
+  code: string
+  message: string
+}
+
+/** The options of a store in a file, likewise. */
+export interface JsFileOptions {
+  path: string
+  secrets: Array<Uint8Array>
+  maxBytes?: number
+  maxSessionBytes?: number
+  maxSessionsPerUser?: number
+  sweepInterval?: number
+}
 
 /** Some ids, and where to go on; the end has no `next`. */
 export interface JsIds {
   ids: Array<string>
-  next?: number
+  next?: Uint8Array
 }
 
 /** The options of a store in memory, which `lib/options.js` has validated: whole numbers. */
@@ -53,6 +70,8 @@ export interface JsStats {
   expired: number
   evicted: number
   lastSweep?: JsSweep
+  /** Of a store in a file. */
+  fileBytes?: number
 }
 
 /** When a sweep began and how long it took, in milliseconds, and how many sessions it removed. */
@@ -62,8 +81,17 @@ export interface JsSweep {
   removed: number
 }
 
+/**
+ * Opens a store in a file: likewise. `settle` is told of the ends of writes: tickets and numbers by turns, and what
+ * was refused.
+ */
+export declare function openFile(options: JsFileOptions, settle: (done: Float64Array, failures: JsFailure[]) => void): object
+
 /** Opens a store in memory: an external for the other calls. */
 export declare function openMemory(options: JsMemoryOptions): object
+
+/** The directory of a store in a file, absolute. */
+export declare function pathOf(store: object): string | null
 
 /** How many sessions are live. */
 export declare function size(store: object): Promise<number>

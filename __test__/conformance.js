@@ -29,7 +29,8 @@ async function idsOf(store) {
 
 /**
  * @param {string} name of the store
- * @param {(options?: object) => Promise<object>} createStore gives an empty store with these options
+ * @param {(options?: object, Store?: Function) => Promise<object>} createStore gives an empty store with these
+ *   options, of a class that extends the store's if one is given
  * @param {{ SessionStoreError: Function }} errors of the package under test
  */
 function conformance(name, createStore, { SessionStoreError }) {
@@ -606,7 +607,7 @@ function conformance(name, createStore, { SessionStoreError }) {
             return super.get(sessionId);
           }
         };
-        const audited = new Audited();
+        const audited = await createStore({}, Audited);
         const one = session();
         await audited.create(one);
         assert.deepEqual(await audited.get(one.sessionId), one);

@@ -120,7 +120,7 @@ describe("the package", () => {
       "conformance.test.js",
       `const { MemoryStore, SessionStoreError } = require("${NAME}");
       const { conformance } = require(${JSON.stringify(path.join(__dirname, "conformance.js"))});
-      conformance("installed", async (options) => new MemoryStore(options), { SessionStoreError });`,
+      conformance("installed", async (options, Store = MemoryStore) => new Store(options), { SessionStoreError });`,
     );
     const output = node(["--test", "--test-reporter", "tap", "conformance.test.js"], app, env);
     const passed = Number(output.match(/^# pass (\d+)$/m)[1]);

@@ -31,4 +31,9 @@ function kindOf(value) {
   return `${typeof value === "object" ? "an" : "a"} ${typeof value}`;
 }
 
-module.exports = { SessionStoreError, fromNative, kindOf };
+/** The error for an option that is none, or out of range. */
+function invalidOption(option, expected, given) {
+  return new SessionStoreError("ERR_INVALID_OPTION", `${option} must be ${expected}; got ${given}`);
+}
+
+module.exports = { SessionStoreError, fromNative, invalidOption, kindOf };

@@ -21,13 +21,25 @@ pub enum StoreError {
     InvalidOption { option: &'static str, expected: String, given: String },
 
     #[error("the store is full: {0}")]
-    Full(&'static str),
+    Full(Cow<'static, str>),
 
     #[error("the store is closed")]
     Closed,
 
     #[error("a stored record cannot be read: {0}")]
     Corrupt(&'static str),
+
+    /// A file that is no store, or a damaged one. The text names it.
+    #[error("{0}")]
+    Damaged(String),
+
+    /// The text says by whom.
+    #[error("{0}")]
+    Locked(String),
+
+    /// The system refused what the text says.
+    #[error("{0}")]
+    Io(String),
 }
 
 impl StoreError {
@@ -40,7 +52,9 @@ impl StoreError {
             Self::InvalidOption { .. } => "ERR_INVALID_OPTION",
             Self::Full(_) => "ERR_STORE_FULL",
             Self::Closed => "ERR_STORE_CLOSED",
-            Self::Corrupt(_) => "ERR_STORE_CORRUPT",
+            Self::Corrupt(_) | Self::Damaged(_) => "ERR_STORE_CORRUPT",
+            Self::Locked(_) => "ERR_STORE_LOCKED",
+            Self::Io(_) => "ERR_STORE_IO",
         }
     }
 

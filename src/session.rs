@@ -137,6 +137,9 @@ impl fmt::Debug for SessionId {
 pub struct Expiry(i64);
 
 impl Expiry {
+    /// Before any other.
+    pub(crate) const LONG_AGO: Self = Self(-MAX_MILLIS << 1);
+
     /// The expiry that the session's content says.
     ///
     /// # Errors
@@ -202,6 +205,10 @@ impl<'a> UserKey<'a> {
 
     pub fn as_bytes(self) -> &'a [u8] {
         self.0
+    }
+
+    pub fn to_buf(self) -> UserKeyBuf {
+        UserKeyBuf(self.0.to_vec())
     }
 
     /// The user's text, if it is one.

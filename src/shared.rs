@@ -9,11 +9,9 @@ use std::time::Duration;
 use crate::clock::SystemClock;
 use crate::error::{Result, StoreError};
 use crate::store::MemoryStore;
-use crate::store::memory::{DEFAULT_MAX_SESSION_BYTES, Limits};
-use crate::sweeper::Sweeper;
-
-/// The default of `sweepInterval`, in milliseconds.
-pub const DEFAULT_SWEEP_INTERVAL: u64 = 60_000;
+use crate::store::memory::Limits;
+use crate::store::{self, DEFAULT_MAX_SESSION_BYTES};
+use crate::sweeper::{DEFAULT_SWEEP_INTERVAL, Sweeper};
 
 /// The options of a store in memory, as far as they are given.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -95,17 +93,7 @@ impl SharedStore {
             ("maxBytes", get(options.max_bytes), get(limits.max_bytes)),
             ("sweepInterval", options.sweep_interval, Some(self.sweep_interval)),
         ];
-        for (option, given, actual) in pairs {
-            if let Some(given) = given.filter(|_| given != actual) {
-                let actual = actual.map_or("left out".into(), |actual| actual.to_string());
-                return Err(StoreError::InvalidOption {
-                    option,
-                    expected: format!("{actual}, as the open store of this name has it"),
-                    given: given.to_string(),
-                });
-            }
-        }
-        Ok(())
+        store::check_same(&pairs, "name")
     }
 }
 

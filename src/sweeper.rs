@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use crate::store::SessionStore;
 
+/// The default of `sweepInterval`, in milliseconds.
+pub const DEFAULT_SWEEP_INTERVAL: u64 = 60_000;
+
 /// A thread that calls [`SessionStore::clean`] every so often, until this is dropped or the store is gone.
 #[derive(Debug)]
 pub struct Sweeper {

@@ -5,6 +5,7 @@
 use napi::bindgen_prelude::{JsValue, Object};
 use napi_derive::napi;
 
+use super::handle::{OpenFile, OpenStore};
 use super::raw;
 use super::reply::{self, with_buffer};
 use super::values::{Value, room_for};
@@ -13,7 +14,6 @@ use crate::error::{Result, StoreError};
 use crate::iso;
 use crate::json::{ExpiresField, SessionFields};
 use crate::session::{Body, Content, Expiry, FieldOrder, Session, SessionId, UserKey, UserKeyBuf};
-use crate::shared::SharedStore;
 use crate::store::SessionStore;
 
 /// Exports functions as JavaScript's of the name given.
@@ -42,6 +42,7 @@ pub fn export_hot_calls(exports: Object<'_>) -> napi::Result<()> {
         c"updateJson": update_json,
         c"touch": touch,
         c"remove": remove,
+        c"kick": kick,
     );
     Ok(())
 }
@@ -50,7 +51,11 @@ pub fn export_hot_calls(exports: Object<'_>) -> napi::Result<()> {
 fn get([store, session_id]: [Value; 2]) -> Result<Value> {
     let id = session_id.session_id()?;
     let write = |out: &mut Vec<u8>| {
-        store.with_store(|store| store.get_with(&id, |expires, content| reply::write(expires, content, out)))
+        let write = |expires: Expiry, content: Content<'_>| reply::write(expires, content, out);
+        store.with_store(|store| match store {
+            OpenStore::Memory(store) => store.get_with(&id, write),
+            OpenStore::File(file) => file.store.get_with(&id, write),
+        })
     };
     with_buffer(write, |found, text| match found? {
         Some(()) => Value::string(store.env(), text),
@@ -58,49 +63,127 @@ fn get([store, session_id]: [Value; 2]) -> Result<Value> {
     })
 }
 
-/// `create(store, sessionId: string, userId: string, expires: string, userFirst: boolean): boolean`: a session of
-/// FluidAuth's shape. `false`: it is not of that shape, and is to be sent as JSON.
+/// `create(store, sessionId: string, userId: string, expires: string, userFirst: boolean): boolean | number`: a
+/// session of FluidAuth's shape. `false`: it is not of that shape, and is to be sent as JSON. `true`: it is done. A
+/// number: the ticket of a write that `kick` begins, and `settle` ends.
 fn create([store, session_id, user, expires, user_first]: [Value; 5]) -> Result<Value> {
-    let create = |session: &Session<'_>| store.with_store(|store| store.create(session));
-    Value::boolean(store.env(), with_plain(session_id, user, expires, user_first, create)?)
+    let create = |session: &Session<'_>| store.with_store(|open| begin_create(store.env(), open, session));
+    with_plain(session_id, user, expires, user_first, create)?.to_value(store.env())
 }
 
-/// `update(store, sessionId: string, userId: string, expires: string, userFirst: boolean): boolean`, as `create`.
+/// `update(store, sessionId: string, userId: string, expires: string, userFirst: boolean): boolean | number`, as
+/// `create`.
 fn update([store, session_id, user, expires, user_first]: [Value; 5]) -> Result<Value> {
-    let update = |session: &Session<'_>| store.with_store(|store| store.update(session).map(drop));
-    Value::boolean(store.env(), with_plain(session_id, user, expires, user_first, update)?)
+    let update = |session: &Session<'_>| store.with_store(|open| begin_update(store.env(), open, session));
+    with_plain(session_id, user, expires, user_first, update)?.to_value(store.env())
 }
 
-/// `createJson(store, json: string, expires?: number): boolean`: a session, given its JSON text. `false`: its
+/// `createJson(store, json: string, expires?: number): boolean | number`: a session, given its JSON text. `false`: its
 /// `expires` is a text that only JavaScript can read, and its time is to be sent as well.
 fn create_json([store, json, expires]: [Value; 3]) -> Result<Value> {
-    let created =
-        store.with_store(|store| with_json(store, json, expires, None, |session| store.create(session)))?;
-    Value::boolean(store.env(), created)
+    let begun = store.with_store(|open| {
+        with_json(open, json, expires, None, |session| begin_create(store.env(), open, session))
+    })?;
+    begun.to_value(store.env())
 }
 
-/// `updateJson(store, sessionId: string, json: string, expires?: number): boolean`, as `createJson`.
+/// `updateJson(store, sessionId: string, json: string, expires?: number): boolean | number`, as `createJson`.
 fn update_json([store, session_id, json, expires]: [Value; 4]) -> Result<Value> {
     let id = session_id.session_id()?;
-    let updated = store.with_store(|store| {
-        with_json(store, json, expires, Some(&id), |session| store.update(session).map(drop))
+    let begun = store.with_store(|open| {
+        with_json(open, json, expires, Some(&id), |session| begin_update(store.env(), open, session))
     })?;
-    Value::boolean(store.env(), updated)
+    begun.to_value(store.env())
 }
 
-/// `touch(store, sessionId: string, expires: number): boolean`: moves the expiry, and tells whether it was live.
+/// `touch(store, sessionId: string, expires: number): boolean | number`: moves the expiry, and tells whether it was
+/// live; or a ticket, whose number then tells that.
 fn touch([store, session_id, expires]: [Value; 3]) -> Result<Value> {
     let id = session_id.session_id()?;
     let millis = expires.number().ok_or_else(|| Expiry::invalid(expires.kind()))?;
     let expires = Expiry::moved_to(to_millis(millis)?)?;
-    Value::boolean(store.env(), store.with_store(|store| store.touch(&id, expires))?)
+    let begun = store.with_store(|open| match open {
+        OpenStore::Memory(memory) => memory.touch(&id, expires).map(Begun::from),
+        OpenStore::File(file) => begin(store.env(), file, |file, ticket| {
+            file.store.begin_touch(&id, expires, &file.settler, ticket);
+            Ok(true)
+        }),
+    })?;
+    begun.to_value(store.env())
 }
 
-/// `remove(store, sessionId: string): null`.
+/// `remove(store, sessionId: string): true | number`.
 fn remove([store, session_id]: [Value; 2]) -> Result<Value> {
     let id = session_id.session_id()?;
-    store.with_store(|store| store.delete(&id))?;
+    let begun = store.with_store(|open| match open {
+        OpenStore::Memory(memory) => memory.delete(&id).map(|()| Begun::Done),
+        OpenStore::File(file) => {
+            begin(store.env(), file, |file, ticket| file.store.begin_delete(&id, &file.settler, ticket))
+        }
+    })?;
+    begun.to_value(store.env())
+}
+
+/// `kick(store): null`: begins the writes that have tickets.
+fn kick([store]: [Value; 1]) -> Result<Value> {
+    store.with_store(|open| {
+        if let OpenStore::File(file) = open {
+            file.store.kick();
+        }
+        Ok(())
+    })?;
     Value::null(store.env())
+}
+
+/// How far a write has come when its call returns.
+enum Begun {
+    No,
+    Done,
+    Ticket(u32),
+}
+
+impl From<bool> for Begun {
+    fn from(done: bool) -> Self {
+        if done { Self::Done } else { Self::No }
+    }
+}
+
+impl Begun {
+    fn to_value(&self, env: napi::sys::napi_env) -> Result<Value> {
+        match self {
+            Self::No => Value::boolean(env, false),
+            Self::Done => Value::boolean(env, true),
+            Self::Ticket(ticket) => Value::integer(env, *ticket),
+        }
+    }
+}
+
+fn begin_create(env: napi::sys::napi_env, store: &OpenStore, session: &Session<'_>) -> Result<Begun> {
+    match store {
+        OpenStore::Memory(memory) => memory.create(session).map(|()| Begun::Done),
+        OpenStore::File(file) => begin(env, file, |file, ticket| {
+            file.store.begin_create(session, &file.settler, ticket).map(|()| true)
+        }),
+    }
+}
+
+fn begin_update(env: napi::sys::napi_env, store: &OpenStore, session: &Session<'_>) -> Result<Begun> {
+    match store {
+        OpenStore::Memory(memory) => memory.update(session).map(|_| Begun::Done),
+        OpenStore::File(file) => begin(env, file, |file, ticket| {
+            file.store.begin_update(session, &file.settler, ticket).map(|()| true)
+        }),
+    }
+}
+
+/// Begins a write of a file's, unless `write` tells that there is nothing to write.
+fn begin(
+    env: napi::sys::napi_env,
+    file: &OpenFile,
+    write: impl FnOnce(&OpenFile, u32) -> Result<bool>,
+) -> Result<Begun> {
+    let ticket = file.tickets.with(env, |ticket| write(file, ticket))?;
+    Ok(ticket.map_or(Begun::Done, Begun::Ticket))
 }
 
 fn with_plain(
@@ -108,8 +191,8 @@ fn with_plain(
     user: Value,
     expires: Value,
     user_first: Value,
-    call: impl FnOnce(&Session<'_>) -> Result<()>,
-) -> Result<bool> {
+    call: impl FnOnce(&Session<'_>) -> Result<Begun>,
+) -> Result<Begun> {
     /// The longest user that is read on the stack; a longer one comes as JSON.
     const MAX_USER_BYTES: usize = 512;
     let id = session_id.session_id()?;
@@ -118,23 +201,22 @@ fn with_plain(
     user_buffer[0] = UserKey::TEXT;
     let millis = expires.short_text(&mut expires_buffer).and_then(|text| iso::parse(text.as_bytes()));
     let user_len = user.short_text(&mut user_buffer[1..]).map(str::len);
-    let (Some(millis), Some(user_len)) = (millis, user_len) else { return Ok(false) };
+    let (Some(millis), Some(user_len)) = (millis, user_len) else { return Ok(Begun::No) };
     let order = if user_first.is_true() { FieldOrder::UserFirst } else { FieldOrder::ExpiresFirst };
     let content =
         Content { user: Some(UserKey::from_bytes(&user_buffer[..1 + user_len])), body: Body::Plain(order) };
-    call(&Session { id, expires: Expiry::new(millis)?, content })?;
-    Ok(true)
+    call(&Session { id, expires: Expiry::new(millis)?, content })
 }
 
 fn with_json(
-    store: &SharedStore,
+    store: &OpenStore,
     json: Value,
     expires: Value,
     update_of: Option<&SessionId>,
-    call: impl FnOnce(&Session<'_>) -> Result<()>,
-) -> Result<bool> {
+    call: impl FnOnce(&Session<'_>) -> Result<Begun>,
+) -> Result<Begun> {
     let invalid = || StoreError::invalid("session", "an object", json.kind());
-    let (bytes, max) = (json.utf8_len().ok_or_else(invalid)?, store.limits().max_session_bytes);
+    let (bytes, max) = (json.utf8_len().ok_or_else(invalid)?, store.max_session_bytes());
     // Before anything of its size is read or kept.
     if bytes > max {
         return Err(StoreError::TooLarge { bytes, max });
@@ -148,12 +230,11 @@ fn with_json(
     let expires = match (fields.expires, expires.number()) {
         (ExpiresField::At(expires), _) => expires,
         (ExpiresField::OtherText, Some(millis)) => Expiry::new(to_millis(millis)?)?,
-        (ExpiresField::OtherText, None) => return Ok(false),
+        (ExpiresField::OtherText, None) => return Ok(Begun::No),
     };
     let user = fields.user.as_ref().map(UserKeyBuf::as_key);
     let content = Content { user, body: Body::Json { text, expires: fields.form } };
-    call(&Session { id: fields.id, expires, content })?;
-    Ok(true)
+    call(&Session { id: fields.id, expires, content })
 }
 
 /// A JavaScript time as milliseconds. NaN, the time of an invalid date, is an error.

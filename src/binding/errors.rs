@@ -24,6 +24,11 @@ pub(super) fn refused(error: napi::Error) -> JsError {
     JsError::new(FAULT_CODE, error.reason.clone())
 }
 
+/// Likewise, for those who go on with it.
+pub(super) fn refused_as_store_error(error: napi::Error) -> StoreError {
+    StoreError::Io(error.reason.clone())
+}
+
 fn to_js(error: &StoreError) -> JsError {
     JsError::new(error.code(), error.to_string())
 }

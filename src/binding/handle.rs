@@ -3,18 +3,89 @@
 use std::cell::RefCell;
 use std::ffi::c_void;
 use std::ptr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
 
 use napi::sys;
 
+use super::tickets::Tickets;
 use super::values::Value;
 use crate::error::{Result, StoreError};
 use crate::shared::SharedStore;
+use crate::store::file::Completions;
+use crate::store::{FileStore, SessionStore};
+
+/// A store of any kind, for threads.
+#[derive(Clone)]
+pub(super) enum AnyStore {
+    Memory(Arc<SharedStore>),
+    File(Arc<FileStore>),
+}
+
+impl AnyStore {
+    pub(super) fn as_dyn(&self) -> &dyn SessionStore {
+        match self {
+            Self::Memory(store) => &***store,
+            Self::File(store) => &**store,
+        }
+    }
+
+    /// Waits for the writes that were begun before, and lets go of the store.
+    pub(super) fn close(self) -> Result<()> {
+        match self {
+            Self::Memory(_) => Ok(()),
+            Self::File(store) => store.flush(),
+        }
+    }
+}
+
+/// A store of any kind, on the JavaScript thread that opened it.
+pub(super) enum OpenStore {
+    Memory(Arc<SharedStore>),
+    File(OpenFile),
+}
+
+/// A store in a file, and what tells JavaScript of the ends of its writes.
+pub(super) struct OpenFile {
+    pub store: Arc<FileStore>,
+    pub tickets: Rc<Tickets>,
+    pub settler: Arc<dyn Completions>,
+}
+
+impl OpenStore {
+    fn to_any(&self) -> AnyStore {
+        match self {
+            Self::Memory(store) => AnyStore::Memory(Arc::clone(store)),
+            Self::File(file) => AnyStore::File(Arc::clone(&file.store)),
+        }
+    }
+
+    fn into_any(self) -> AnyStore {
+        match self {
+            Self::Memory(store) => AnyStore::Memory(store),
+            Self::File(file) => AnyStore::File(file.store),
+        }
+    }
+
+    pub(super) fn as_dyn(&self) -> &dyn SessionStore {
+        match self {
+            Self::Memory(store) => &***store,
+            Self::File(file) => &*file.store,
+        }
+    }
+
+    pub(super) fn max_session_bytes(&self) -> usize {
+        match self {
+            Self::Memory(store) => store.limits().max_session_bytes,
+            Self::File(file) => file.store.max_session_bytes(),
+        }
+    }
+}
 
 /// What an external points to. It never leaves the JavaScript thread that made it.
 pub(super) struct Handle {
-    store: RefCell<Option<Arc<SharedStore>>>,
+    store: RefCell<Option<OpenStore>>,
 }
 
 thread_local! {
@@ -25,7 +96,7 @@ thread_local! {
 
 impl Value {
     /// Wraps a store for JavaScript.
-    pub(super) fn store(env: sys::napi_env, store: Arc<SharedStore>) -> Result<Self> {
+    pub(super) fn store(env: sys::napi_env, store: OpenStore) -> Result<Self> {
         let handle = Box::into_raw(Box::new(Handle { store: RefCell::new(Some(store)) }));
         let mut value = ptr::null_mut();
         // SAFETY: `env` is that of the call under way, `handle` stays valid until `finalize` frees it.
@@ -59,30 +130,28 @@ impl Value {
     }
 
     /// Calls `call` with the open store of this external.
-    pub(super) fn with_store<T>(self, call: impl FnOnce(&SharedStore) -> Result<T>) -> Result<T> {
+    pub(super) fn with_store<T>(self, call: impl FnOnce(&OpenStore) -> Result<T>) -> Result<T> {
         let handle = self.handle()?;
         let store = handle.store.borrow();
-        call(store.as_deref().ok_or(StoreError::Closed)?)
+        call(store.as_ref().ok_or(StoreError::Closed)?)
     }
 
     /// The open store of this external, for a task on another thread.
-    pub(super) fn share_store(self) -> Result<Arc<SharedStore>> {
-        self.handle()?.store.borrow().clone().ok_or(StoreError::Closed)
+    pub(super) fn share_store(self) -> Result<AnyStore> {
+        self.with_store(|store| Ok(store.to_any()))
     }
 
-    /// Closes the store of this external, if it is not closed yet.
-    pub(super) fn close_store(self) -> Result<()> {
-        release(self.handle()?.store.take());
-        Ok(())
+    /// Takes the store of this external: from now on it is closed.
+    pub(super) fn take_store(self) -> Result<Option<AnyStore>> {
+        Ok(self.handle()?.store.take().map(OpenStore::into_any))
     }
 }
 
-/// Frees the store, if it is its last owner, elsewhere: a million records would hold up JavaScript, or the exit.
-fn release(store: Option<Arc<SharedStore>>) {
-    if let Some(store) = store.and_then(Arc::into_inner) {
-        // Without a thread the closure, and the store in it, is dropped here.
-        let _ = thread::Builder::new().name("session-store-drop".into()).spawn(move || drop(store));
-    }
+/// Lets go of a store elsewhere: to free a million records, or to write what is queued, would hold up JavaScript, or
+/// the exit.
+pub(super) fn release(store: AnyStore) {
+    // Without a thread the closure, and the store in it, is dropped here.
+    let _ = thread::Builder::new().name("session-store-drop".into()).spawn(move || drop(store));
 }
 
 unsafe extern "C" fn finalize(_: sys::napi_env, data: *mut c_void, _: *mut c_void) {
@@ -91,5 +160,7 @@ unsafe extern "C" fn finalize(_: sys::napi_env, data: *mut c_void, _: *mut c_voi
     let _ = HANDLES.try_with(|handles| handles.borrow_mut().retain(|&other| other != handle.cast_const()));
     // SAFETY: N-API calls this once for the pointer that `Value::store` took from its box.
     let handle = unsafe { Box::from_raw(handle) };
-    release(handle.store.take());
+    if let Some(store) = handle.store.take() {
+        release(store.into_any());
+    }
 }

@@ -8,12 +8,14 @@
 #![cfg_attr(test, allow(dead_code))]
 
 mod calls;
+mod cold;
 mod errors;
 mod handle;
-mod memory;
+mod open;
 mod raw;
 mod reply;
 mod tasks;
+mod tickets;
 mod values;
 
 /// With glibc's allocator, a sweep that frees a million small records stalls the thread that allocates beside it.

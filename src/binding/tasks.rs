@@ -9,39 +9,75 @@ use napi::Env;
 use napi::bindgen_prelude::JsValue;
 use napi_derive::napi;
 
+use super::cold::user_key;
 use super::errors::{JsError, guarded, refused};
+use super::handle::AnyStore;
 use super::values::Value;
 use crate::error::Result;
-use crate::shared::SharedStore;
-use crate::store::SessionStore;
+use crate::session::SessionId;
 
 /// Removes what has expired; how many.
 #[napi(ts_args_type = "store: object", ts_return_type = "Promise<number>")]
 pub fn clean(env: Env, store: Value) -> Result<Value, JsError> {
-    start(env, store, |store| store.clean())
+    start(env, store, |store| store.as_dyn().clean())
 }
 
 /// Removes every session.
 #[napi(ts_args_type = "store: object", ts_return_type = "Promise<number>")]
 pub fn clear(env: Env, store: Value) -> Result<Value, JsError> {
-    start(env, store, |store| store.clear().map(|()| 0))
+    start(env, store, |store| store.as_dyn().clear().map(|()| 0))
 }
 
 /// How many sessions are live.
 #[napi(ts_args_type = "store: object", ts_return_type = "Promise<number>")]
 pub fn size(env: Env, store: Value) -> Result<Value, JsError> {
-    start(env, store, |store| store.size())
+    start(env, store, |store| store.as_dyn().size())
+}
+
+/// Ends the sessions of a user, whose `userId` is given as JSON, save one; how many.
+#[napi(
+    ts_args_type = "store: object, userJson: string, except: string | undefined",
+    ts_return_type = "Promise<number>"
+)]
+pub fn delete_by_user(env: Env, store: Value, user_json: String, except: Value) -> Result<Value, JsError> {
+    let (user, except) = guarded(|| {
+        // Only `undefined` is left out: any other value that is no id must not end the session it was to keep.
+        let except = if except.is_undefined() { None } else { Some(except.session_id()?) };
+        Ok((user_key(&user_json)?, except))
+    })?;
+    start(env, store, move |store| {
+        store.as_dyn().delete_by_user(user.as_key(), except.as_ref().map(|id: &SessionId| id))
+    })
+}
+
+/// Closes a store, if it is open: what was begun before is done then.
+#[napi(ts_args_type = "store: object", ts_return_type = "Promise<number>")]
+pub fn close(env: Env, store: Value) -> Result<Value, JsError> {
+    let store = guarded(|| store.take_store())?;
+    promise(env, move || store.map_or(Ok(()), AnyStore::close).map(|()| 0))
+}
+
+fn start(
+    env: Env,
+    store: Value,
+    call: impl FnOnce(&AnyStore) -> Result<u64> + Send + 'static,
+) -> Result<Value, JsError> {
+    let store = guarded(|| store.share_store())?;
+    promise(env, move || call(&store))
 }
 
 /// Settles a promise on the JavaScript thread.
 type Resolver = Box<dyn FnOnce(Env) -> napi::Result<f64> + Send>;
 
-fn start(env: Env, store: Value, call: fn(&SharedStore) -> Result<u64>) -> Result<Value, JsError> {
-    let store = guarded(|| store.share_store())?;
+fn promise(env: Env, job: impl FnOnce() -> Result<u64> + Send + 'static) -> Result<Value, JsError> {
     let (deferred, promise) = env.create_deferred::<f64, Resolver>().map_err(refused)?;
-    run_apart(move || match guarded(|| call(&store)) {
-        Ok(number) => deferred.resolve(Box::new(move |_| Ok(number as f64))),
-        Err(error) => deferred.reject(napi::Error::from_reason(error.reason.clone())),
+    run_apart(move || {
+        let outcome = guarded(job);
+        // Rejecting it from here would leave the error's code behind.
+        deferred.resolve(Box::new(move |env| match outcome {
+            Ok(number) => Ok(number as f64),
+            Err(error) => Err(napi::JsError::from(error).into_unknown(env).into()),
+        }));
     });
     Ok(Value::new(env.raw(), promise.raw()))
 }

@@ -57,6 +57,13 @@ impl Value {
         Self::made(env, value, status)
     }
 
+    pub(super) fn integer(env: sys::napi_env, integer: u32) -> Result<Self> {
+        let mut value = ptr::null_mut();
+        // SAFETY: `env` is that of the call under way, `value` is writable.
+        let status = unsafe { sys::napi_create_uint32(env, integer, &mut value) };
+        Self::made(env, value, status)
+    }
+
     pub(super) fn null(env: sys::napi_env) -> Result<Self> {
         let mut value = ptr::null_mut();
         // SAFETY: `env` is that of the call under way, `value` is writable.

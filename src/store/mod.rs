@@ -1,5 +1,6 @@
 //! The contract that every store keeps, and the stores.
 
+pub mod file;
 pub mod memory;
 
 #[cfg(test)]
@@ -7,10 +8,14 @@ mod conformance;
 
 use crate::clock::Millis;
 use crate::codec;
-use crate::error::Result;
+use crate::error::{Result, StoreError};
 use crate::session::{Content, Expiry, Session, SessionId, UserKey};
 
+pub use file::FileStore;
 pub use memory::MemoryStore;
+
+/// The default of `maxSessionBytes`.
+pub const DEFAULT_MAX_SESSION_BYTES: usize = 1 << 20;
 
 /// Keeps login sessions.
 ///
@@ -123,19 +128,19 @@ impl StoredSession {
     }
 }
 
-/// How far a walk over the ids has come.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Cursor(pub(crate) u32);
+/// How far a walk over the ids has come: bytes that mean something to the store that gave them alone.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Cursor(Box<[u8]>);
 
 impl Cursor {
-    /// The cursor as a number, to be kept outside.
-    pub fn position(self) -> u32 {
-        self.0
+    /// The cursor as bytes, to be kept outside.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
     }
 
-    /// The cursor that [`Cursor::position`] gave; any other number ends the walk early or repeats ids.
-    pub fn from_position(position: u32) -> Self {
-        Self(position)
+    /// The cursor of which these are the bytes; any others end the walk early or repeat ids. None is the beginning.
+    pub fn from_bytes(bytes: &[u8]) -> Self {
+        Self(bytes.into())
     }
 }
 
@@ -168,4 +173,20 @@ pub struct Sweep {
     pub duration: Millis,
     /// How many sessions it removed.
     pub removed: u64,
+}
+
+/// Refuses an option of a second opener that says another thing than the store that is open: its name, what was given,
+/// and what the store has. Both have the same `what`: a name, or a path.
+pub(crate) fn check_same(options: &[(&'static str, Option<u64>, Option<u64>)], what: &str) -> Result<()> {
+    for &(option, given, actual) in options {
+        if let Some(given) = given.filter(|_| given != actual) {
+            let actual = actual.map_or("left out".into(), |actual| actual.to_string());
+            return Err(StoreError::InvalidOption {
+                option,
+                expected: format!("{actual}, as the open store of this {what} has it"),
+                given: given.to_string(),
+            });
+        }
+    }
+    Ok(())
 }

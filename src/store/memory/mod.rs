@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use foldhash::quality::RandomState;
 use hashbrown::hash_table::Entry;
 
-pub use options::{DEFAULT_MAX_SESSION_BYTES, Limits};
+pub use options::Limits;
 
 use self::ledger::Ledger;
 use self::record::Record;
@@ -345,12 +345,14 @@ impl SessionStore for MemoryStore {
     /// A shard at a time: an id is in the same one for ever.
     fn ids(&self, after: Cursor) -> Result<(Vec<SessionId>, Option<Cursor>)> {
         let now = self.clock.now();
-        let Some(shard) = self.shards.get(after.0 as usize) else { return Ok((Vec::new(), None)) };
+        let at = after.as_bytes().first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
+        let Some(shard) = self.shards.get(at as usize) else { return Ok((Vec::new(), None)) };
         let table = shard.0.read();
         let live = table.records.iter().filter(|record| record.is_live(now));
         let ids = live.map(Record::session_id).collect::<Result<_>>()?;
-        let next = after.0 + 1;
-        Ok((ids, ((next as usize) < self.shards.len()).then_some(Cursor(next))))
+        let next = at + 1;
+        let has_more = (next as usize) < self.shards.len();
+        Ok((ids, has_more.then(|| Cursor::from_bytes(&next.to_le_bytes()))))
     }
 
     fn clear(&self) -> Result<()> {

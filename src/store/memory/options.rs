@@ -2,8 +2,7 @@
 
 use std::num::NonZeroUsize;
 
-/// The default of `maxSessionBytes`.
-pub const DEFAULT_MAX_SESSION_BYTES: usize = 1 << 20;
+use crate::store::DEFAULT_MAX_SESSION_BYTES;
 
 /// The limits of a store; `None` is no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -80,7 +80,7 @@ impl MemoryStore {
         now: Millis,
     ) -> Result<()> {
         if !self.limits.fits(1, new.bytes()) {
-            return Err(StoreError::Full("the session alone is larger than maxBytes"));
+            return Err(StoreError::Full("the session alone is larger than maxBytes".into()));
         }
         let live = new.is_live(now);
         let expired = ledger.expired(now).map(|record| (record, Reason::Expired));
@@ -93,9 +93,11 @@ impl MemoryStore {
         // No candidate comes twice, so that only the user's own may be in the plan already.
         let own = plan.victims.len();
         while !self.limits.fits(plan.sessions, plan.bytes) {
-            let (record, reason) = candidates.next().ok_or(StoreError::Full(
-                "it holds sessions of users only, which an anonymous one must not push out",
-            ))?;
+            let (record, reason) = candidates.next().ok_or_else(|| {
+                StoreError::Full(
+                    "it holds sessions of users only, which an anonymous one must not push out".into(),
+                )
+            })?;
             if Some(record) != old && !plan.victims[..own].iter().any(|(victim, _)| victim == record) {
                 plan.add(record, reason);
             }

@@ -1,0 +1,19 @@
+"use strict";
+
+const { isUint8Array } = require("node:util/types");
+const { invalidOption, kindOf } = require("./errors.js");
+
+const EXPECTED = "a string or a Buffer, or a list of these";
+
+/** The bytes of each secret; how many and how long they must be is for the addon to say. */
+function readSecrets(secret) {
+  if (secret === undefined) return [];
+  return (Array.isArray(secret) ? secret : [secret]).map((each) => {
+    if (typeof each === "string" && each.isWellFormed()) return Buffer.from(each);
+    if (isUint8Array(each)) return each;
+    const given = typeof each === "string" ? "a string with a lone surrogate" : kindOf(each);
+    throw invalidOption("secret", EXPECTED, given);
+  });
+}
+
+module.exports = { readSecrets };

@@ -1,0 +1,163 @@
+"use strict";
+
+const native = require("../binding.js");
+const { fromNative } = require("./errors.js");
+const { deleteByUserOptions, validateOptions } = require("./options.js");
+const codec = require("./session-codec.js");
+
+// Node 20 had it from its fourth release on.
+const asyncDispose = Symbol.asyncDispose ?? Symbol.for("nodejs.asyncDispose");
+
+/** Opens a store of the addon. Its errors become those that users know. */
+function open(call) {
+  try {
+    return call();
+  } catch (error) {
+    throw fromNative(error);
+  }
+}
+
+/**
+ * What every store does. `index.d.ts` documents it.
+ *
+ * Each method is `async`, so that whatever goes wrong rejects, but begins its work before it returns: a call into the
+ * addon takes less than a hop to another thread. What looks at every session runs on one.
+ *
+ * A write is done when its native call returns `true`. It may return a ticket instead, and `writes` tells its end.
+ */
+class SessionStore {
+  #store;
+  #writes;
+  #closing;
+
+  constructor(db, store, writes) {
+    this.#store = store;
+    this.#writes = writes;
+    Object.defineProperty(this, "db", { value: Object.freeze(db), enumerable: true });
+  }
+
+  async create(session) {
+    try {
+      const begun = this.#beginCreate(session);
+      if (begun !== true) await this.#writes.end(begun);
+    } catch (error) {
+      throw fromNative(error);
+    }
+  }
+
+  async get(sessionId) {
+    try {
+      const reply = native.get(this.#store, sessionId);
+      return reply === null ? null : codec.decode(sessionId, reply);
+    } catch (error) {
+      throw fromNative(error);
+    }
+  }
+
+  async update(sessionId, session) {
+    try {
+      const begun = this.#beginUpdate(sessionId, session);
+      if (begun !== true) await this.#writes.end(begun);
+    } catch (error) {
+      throw fromNative(error);
+    }
+  }
+
+  async touch(sessionId, expires) {
+    try {
+      const begun = native.touch(this.#store, sessionId, codec.toMillis(expires));
+      return typeof begun === "boolean" ? begun : (await this.#writes.end(begun)) === 1;
+    } catch (error) {
+      throw fromNative(error);
+    }
+  }
+
+  async delete(sessionId) {
+    try {
+      const begun = native.remove(this.#store, sessionId);
+      if (begun !== true) await this.#writes.end(begun);
+    } catch (error) {
+      throw fromNative(error);
+    }
+  }
+
+  async clean() {
+    await this.#call(native.clean);
+  }
+
+  async getByUser(userId) {
+    const sessions = await this.#call(native.getByUser, codec.userToJson(userId));
+    return sessions.map(([sessionId, reply]) => codec.decode(sessionId, reply));
+  }
+
+  async deleteByUser(userId, options) {
+    const { except } = validateOptions(options, deleteByUserOptions);
+    return this.#call(native.deleteByUser, codec.userToJson(userId), except);
+  }
+
+  async size() {
+    return this.#call(native.size);
+  }
+
+  async *ids() {
+    let cursor;
+    do {
+      const page = await this.#call(native.ids, cursor);
+      yield* page.ids;
+      cursor = page.next;
+    } while (cursor !== undefined);
+  }
+
+  async clear() {
+    await this.#call(native.clear);
+  }
+
+  async stats() {
+    const { lastSweep, ...counters } = await this.#call(native.stats);
+    return { ...counters, lastSweep: lastSweep ? { ...lastSweep, at: new Date(lastSweep.at) } : null };
+  }
+
+  async close() {
+    this.#closing ??= this.#call(native.close);
+    await this.#closing;
+  }
+
+  async [asyncDispose]() {
+    await this.close();
+  }
+
+  /** The native call's ticket, or `true`. */
+  #beginCreate(session) {
+    const plain = codec.readPlain(session);
+    if (plain !== null) {
+      const { sessionId, userId, expires, userFirst } = plain;
+      const begun = native.create(this.#store, sessionId, userId, expires, userFirst);
+      if (begun !== false) return begun;
+    }
+    const json = codec.sessionToJson(session);
+    const begun = native.createJson(this.#store, json);
+    return begun === false ? native.createJson(this.#store, json, codec.expiresOf(json)) : begun;
+  }
+
+  #beginUpdate(sessionId, session) {
+    const plain = codec.readPlain(session);
+    if (plain !== null && plain.sessionId === sessionId) {
+      const { userId, expires, userFirst } = plain;
+      const begun = native.update(this.#store, sessionId, userId, expires, userFirst);
+      if (begun !== false) return begun;
+    }
+    const json = codec.sessionToJson(session);
+    const begun = native.updateJson(this.#store, sessionId, json);
+    return begun === false ? native.updateJson(this.#store, sessionId, json, codec.expiresOf(json)) : begun;
+  }
+
+  async #call(method, ...args) {
+    try {
+      return await method(this.#store, ...args);
+    } catch (error) {
+      throw fromNative(error);
+    }
+  }
+}
+
+module.exports = { SessionStore, open };

@@ -1,0 +1,75 @@
+"use strict";
+
+const native = require("../binding.js");
+const { SessionStoreError } = require("./errors.js");
+
+// What goes on after a write is code of the app: of so many at most before the event loop may turn.
+const AT_ONCE = 256;
+
+/** The writes of one store that are under way: each is known by the ticket that its native call gave. */
+class Writes {
+  #store;
+  #waiting = [];
+  #ended = [];
+  #isKicking = false;
+  #isResting = false;
+
+  /** The addon calls it for each batch: tickets and numbers by turns, and what was refused. */
+  settle = (done, failures) => {
+    // All at once, as the tickets may be given to others from now on.
+    for (const { ticket, code, message } of failures) {
+      const { reject } = this.#take(ticket);
+      this.#ended.push(() => reject(new SessionStoreError(code, message)));
+    }
+    for (let at = 0; at < done.length; at += 2) {
+      const { resolve } = this.#take(done[at]);
+      const number = done[at + 1];
+      this.#ended.push(() => resolve(number));
+    }
+    if (!this.#isResting) this.#endSome();
+  };
+
+  /** The store is opened with `settle`, so that it comes later. */
+  serve(store) {
+    this.#store = store;
+    return store;
+  }
+
+  /** Resolves to the number of a write when it is on disk. */
+  end(ticket) {
+    if (!this.#isKicking) {
+      this.#isKicking = true;
+      // Whatever else this turn of the event loop writes goes with it.
+      setImmediate(this.#kick);
+    }
+    return new Promise((resolve, reject) => {
+      this.#waiting[ticket] = { resolve, reject };
+    });
+  }
+
+  #kick = () => {
+    this.#isKicking = false;
+    try {
+      native.kick(this.#store);
+    } catch {
+      // It was closed meanwhile, which has begun them.
+    }
+  };
+
+  #endSome = () => {
+    this.#isResting = false;
+    const some = this.#ended.splice(0, AT_ONCE);
+    for (const end of some) end();
+    if (some.length < AT_ONCE) return;
+    this.#isResting = true;
+    setImmediate(this.#endSome);
+  };
+
+  #take(ticket) {
+    const waiting = this.#waiting[ticket];
+    this.#waiting[ticket] = undefined;
+    return waiting;
+  }
+}
+
+module.exports = { Writes };

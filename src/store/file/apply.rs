@@ -1,0 +1,395 @@
+//! One write after another within a transaction.
+//!
+//! A write that is refused has changed nothing, so that the others of its transaction stand.
+
+use std::num::NonZeroUsize;
+
+use heed::RwTxn;
+
+use super::record::{Header, Record};
+use super::tables::{Tables, created_of, expiry_entry, filed_of, user_entry};
+use super::vault::{Contents, Key, UserTag, Vault};
+use crate::clock::Millis;
+use crate::codec;
+use crate::error::StoreError;
+use crate::session::{Expiry, Session, SessionId, UserKey, UserKeyBuf};
+
+/// How many entries of the index by expiry a sweep looks at in one transaction.
+pub(super) const SWEEP_STEP: usize = 200;
+
+/// What is to change.
+pub(super) enum Write {
+    Create(Draft),
+    Update(Draft),
+    Touch {
+        id: SessionId,
+        expires: Expiry,
+    },
+    Delete {
+        id: SessionId,
+    },
+    DeleteByUser {
+        user: UserKeyBuf,
+        except: Option<SessionId>,
+    },
+    Sweep {
+        now: Millis,
+    },
+    Clear,
+    /// Ends when what was queued before it has ended.
+    Nothing,
+}
+
+/// A session to be written.
+pub(super) struct Draft {
+    pub id: SessionId,
+    pub expires: Expiry,
+    user: Option<UserKeyBuf>,
+    content: Vec<u8>,
+}
+
+impl Draft {
+    pub(super) fn new(session: &Session<'_>) -> Self {
+        let mut content = Vec::new();
+        codec::encode(&session.content, &mut content);
+        let user = session.content.user.map(UserKey::to_buf);
+        Self { id: session.id.clone(), expires: session.expires, user, content }
+    }
+}
+
+impl Write {
+    /// About how many bytes it adds to the file; 0 for what makes room.
+    pub(super) fn growth(&self) -> usize {
+        match self {
+            Self::Create(draft) | Self::Update(draft) => draft.content.len() + 512,
+            _ => 0,
+        }
+    }
+}
+
+/// Why a write has no effect.
+pub(super) enum Fault {
+    /// This one alone, and it has changed nothing.
+    Refused(StoreError),
+    /// The transaction is lost.
+    Broken(heed::Error),
+}
+
+impl From<heed::Error> for Fault {
+    fn from(error: heed::Error) -> Self {
+        Self::Broken(error)
+    }
+}
+
+impl From<StoreError> for Fault {
+    fn from(error: StoreError) -> Self {
+        Self::Refused(error)
+    }
+}
+
+/// What a transaction adds to the store's counters once it is committed.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Tally {
+    pub created: u64,
+    pub expired: u64,
+    pub evicted: u64,
+}
+
+/// Applies writes within one transaction.
+pub(super) struct Applier<'a, 'e> {
+    pub txn: RwTxn<'e>,
+    pub tables: Tables,
+    pub vault: &'a Vault,
+    pub max_per_user: Option<NonZeroUsize>,
+    /// One moment for all of the transaction.
+    pub now: Millis,
+    pub tally: Tally,
+    /// Whether there is anything to commit.
+    pub changed: bool,
+    next_created: Option<u64>,
+    buffer: Vec<u8>,
+}
+
+/// A record's header and user, copied out of the transaction.
+#[derive(Clone, Copy)]
+struct Found {
+    header: Header,
+    /// Of an unreadable record it is not known.
+    user: Option<UserTag>,
+    live: bool,
+}
+
+impl<'a, 'e> Applier<'a, 'e> {
+    pub(super) fn new(
+        txn: RwTxn<'e>,
+        tables: Tables,
+        vault: &'a Vault,
+        max_per_user: Option<NonZeroUsize>,
+        now: Millis,
+    ) -> Self {
+        Self {
+            txn,
+            tables,
+            vault,
+            max_per_user,
+            now,
+            tally: Tally::default(),
+            changed: false,
+            next_created: None,
+            buffer: Vec::new(),
+        }
+    }
+
+    /// Applies a write and gives its number: how many sessions it concerned.
+    pub(super) fn apply(&mut self, write: &Write) -> Result<u64, Fault> {
+        match write {
+            Write::Create(draft) => self.create(draft),
+            Write::Update(draft) => self.update(draft),
+            Write::Touch { id, expires } => self.touch(id, *expires),
+            Write::Delete { id } => self.delete(id),
+            Write::DeleteByUser { user, except } => self.delete_by_user(user.as_key(), except.as_ref()),
+            Write::Sweep { now } => Ok(self.sweep(*now)?),
+            Write::Clear => Ok(self.clear()?),
+            Write::Nothing => Ok(0),
+        }
+    }
+
+    /// Commits what was applied, and returns when it is on disk.
+    pub(super) fn commit(mut self) -> heed::Result<Tally> {
+        if self.changed {
+            if let Some(next) = self.next_created {
+                self.tables.set_next(&mut self.txn, next)?;
+            }
+            self.txn.commit()?;
+        }
+        Ok(self.tally)
+    }
+
+    fn create(&mut self, draft: &Draft) -> Result<u64, Fault> {
+        let vault = self.vault;
+        let key = vault.key(&draft.id);
+        let old = self.find(&key)?;
+        if old.is_some_and(|old| old.live) {
+            return Err(StoreError::Exists.into());
+        }
+        let created = self.next()?;
+        let user = draft.user.as_ref().map(|user| vault.tag(user.as_key()));
+        let header = Header { expires: draft.expires, filed: draft.expires.millis(), created };
+        let value = self.encode(&key, header, user, draft)?;
+        self.make_room_for_user(user, draft.expires, None)?;
+        if let Some(old) = old {
+            self.remove(&key, old)?;
+            self.tally.expired += 1;
+        }
+        self.tables.sessions.put(&mut self.txn, &key, &value)?;
+        self.tables.expiries.put(&mut self.txn, &expiry_entry(header.filed, created), &key)?;
+        if let Some(user) = user {
+            self.tables.users.put(&mut self.txn, &user_entry(user, created), &key)?;
+        }
+        self.next_created = Some(created + 1);
+        self.tally.created += 1;
+        self.changed = true;
+        Ok(1)
+    }
+
+    fn update(&mut self, draft: &Draft) -> Result<u64, Fault> {
+        let vault = self.vault;
+        let key = vault.key(&draft.id);
+        let Some(old) = self.find(&key)?.filter(|old| old.live) else { return Ok(0) };
+        let user = draft.user.as_ref().map(|user| vault.tag(user.as_key()));
+        let filed = old.header.filed.min(draft.expires.millis());
+        let header = Header { expires: draft.expires, filed, created: old.header.created };
+        let value = self.encode(&key, header, user, draft)?;
+        self.make_room_for_user(user, draft.expires, Some(header.created))?;
+        self.tables.sessions.put(&mut self.txn, &key, &value)?;
+        self.refile(&key, old.header, filed)?;
+        if user != old.user {
+            if let Some(user) = old.user {
+                self.tables.users.delete(&mut self.txn, &user_entry(user, header.created))?;
+            }
+            if let Some(user) = user {
+                self.tables.users.put(&mut self.txn, &user_entry(user, header.created), &key)?;
+            }
+        }
+        self.changed = true;
+        Ok(1)
+    }
+
+    fn touch(&mut self, id: &SessionId, expires: Expiry) -> Result<u64, Fault> {
+        let vault = self.vault;
+        let key = vault.key(id);
+        let Some(old) = self.find(&key)?.filter(|old| old.live) else { return Ok(0) };
+        let filed = old.header.filed.min(expires.millis());
+        let header = Header { expires, filed, ..old.header };
+        let Some(value) = self.with_header(&key, header)? else { return Ok(0) };
+        self.tables.sessions.put(&mut self.txn, &key, &value)?;
+        self.refile(&key, old.header, filed)?;
+        self.changed = true;
+        Ok(1)
+    }
+
+    fn delete(&mut self, id: &SessionId) -> Result<u64, Fault> {
+        let vault = self.vault;
+        let key = vault.key(id);
+        let Some(found) = self.find(&key)? else { return Ok(0) };
+        self.remove(&key, found)?;
+        Ok(1)
+    }
+
+    fn delete_by_user(&mut self, user: UserKey<'_>, except: Option<&SessionId>) -> Result<u64, Fault> {
+        let vault = self.vault;
+        let except = except.map(|id| vault.key(id));
+        let mut ended = 0;
+        for (key, found) in self.of_user(vault.tag(user))? {
+            if except.as_deref() != Some(&key[..]) {
+                self.remove(&key, found)?;
+                ended += u64::from(found.live);
+            }
+        }
+        Ok(ended)
+    }
+
+    /// Ends a user's oldest sessions, for one more to have room. One that is expired ends none.
+    fn make_room_for_user(
+        &mut self,
+        user: Option<UserTag>,
+        expires: Expiry,
+        but: Option<u64>,
+    ) -> heed::Result<()> {
+        let (Some(user), Some(max)) = (user, self.max_per_user) else { return Ok(()) };
+        if expires.is_past(self.now) {
+            return Ok(());
+        }
+        let mut others = self.of_user(user)?;
+        others.retain(|(_, found)| found.live && Some(found.header.created) != but);
+        let surplus = (others.len() + 1).saturating_sub(max.get());
+        for (key, found) in &others[..surplus] {
+            self.remove(key, *found)?;
+            self.tally.evicted += 1;
+        }
+        Ok(())
+    }
+
+    /// A step of a sweep, and how many sessions it removed.
+    fn sweep(&mut self, now: Millis) -> heed::Result<u64> {
+        let mut due = Vec::with_capacity(SWEEP_STEP);
+        for entry in self.tables.expiries.iter(&self.txn)?.take(SWEEP_STEP) {
+            let (entry, key) = entry?;
+            if filed_of(entry).is_some_and(|filed| filed > now) {
+                break;
+            }
+            due.push((entry.to_vec(), key.to_vec()));
+        }
+        let mut removed = 0;
+        for (entry, key) in due {
+            let names = |found: &Found| expiry_entry(found.header.filed, found.header.created)[..] == entry;
+            match self.find(&key)?.filter(names) {
+                Some(found) if found.header.expires.is_past(now) => {
+                    self.remove(&key, found)?;
+                    removed += 1;
+                }
+                Some(found) => {
+                    let header = Header { filed: found.header.expires.millis(), ..found.header };
+                    self.set_filed(&key, header)?;
+                    self.refile(&key, found.header, header.filed)?;
+                }
+                None => _ = self.tables.expiries.delete(&mut self.txn, &entry)?,
+            }
+            self.changed = true;
+        }
+        self.tally.expired += removed;
+        Ok(removed)
+    }
+
+    fn clear(&mut self) -> heed::Result<u64> {
+        let removed = self.tables.sessions.len(&self.txn)?;
+        for table in [self.tables.sessions, self.tables.users, self.tables.expiries] {
+            table.clear(&mut self.txn)?;
+        }
+        self.changed |= removed > 0;
+        Ok(removed)
+    }
+
+    fn next(&mut self) -> heed::Result<u64> {
+        self.next_created.map_or_else(|| self.tables.next(&self.txn), Ok)
+    }
+
+    fn find(&self, key: &[u8]) -> heed::Result<Option<Found>> {
+        let Some(bytes) = self.tables.sessions.get(&self.txn, key)? else { return Ok(None) };
+        // What is no record counts as an expired one: it may be replaced, and a sweep does not meet it.
+        let Ok(record) = Record::parse(bytes) else {
+            let header = Header { expires: Expiry::LONG_AGO, filed: 0, created: 0 };
+            return Ok(Some(Found { header, user: None, live: false }));
+        };
+        let live = !record.header.expires.is_past(self.now) && self.vault.knows(record);
+        let user = self.vault.tag_of(record).unwrap_or_default();
+        Ok(Some(Found { header: record.header, user, live }))
+    }
+
+    /// The sessions of a user, oldest first.
+    fn of_user(&self, user: UserTag) -> heed::Result<Vec<(Vec<u8>, Found)>> {
+        let mut all = Vec::new();
+        for entry in self.tables.users.prefix_iter(&self.txn, &user)? {
+            let (entry, key) = entry?;
+            let found = self.find(key)?;
+            if let Some(found) = found.filter(|found| Some(found.header.created) == created_of(entry)) {
+                all.push((key.to_vec(), found));
+            }
+        }
+        Ok(all)
+    }
+
+    fn encode(
+        &self,
+        key: &Key<'_>,
+        header: Header,
+        user: Option<UserTag>,
+        draft: &Draft,
+    ) -> Result<Vec<u8>, StoreError> {
+        let contents = Contents { id: draft.id.as_bytes(), content: &draft.content };
+        let mut value = Vec::new();
+        self.vault.write_record(key, header, user, &contents, &mut value)?;
+        Ok(value)
+    }
+
+    /// A record's bytes with another header; `None` if they cannot be opened for want of their secret.
+    fn with_header(&mut self, key: &[u8], header: Header) -> Result<Option<Vec<u8>>, Fault> {
+        let Some(bytes) = self.tables.sessions.get(&self.txn, key)? else { return Ok(None) };
+        let record = Record::parse(bytes)?;
+        let user = self.vault.tag_of(record)?;
+        let Some(contents) = self.vault.open(key, record, &mut self.buffer)? else { return Ok(None) };
+        let mut value = Vec::with_capacity(bytes.len());
+        self.vault.write_record(key, header, user, &contents, &mut value)?;
+        Ok(Some(value))
+    }
+
+    /// Notes where the index by expiry has a record. Nothing is bound to that, so that the record stays sealed.
+    fn set_filed(&mut self, key: &[u8], header: Header) -> heed::Result<()> {
+        let Some(bytes) = self.tables.sessions.get(&self.txn, key)? else { return Ok(()) };
+        let Ok(record) = Record::parse(bytes) else { return Ok(()) };
+        let mut value = Vec::with_capacity(bytes.len());
+        header.write(&mut value);
+        value.extend_from_slice(record.body);
+        self.tables.sessions.put(&mut self.txn, key, &value)
+    }
+
+    /// Moves a record's entry in the index by expiry.
+    fn refile(&mut self, key: &[u8], old: Header, filed: Millis) -> heed::Result<()> {
+        if filed != old.filed {
+            self.tables.expiries.delete(&mut self.txn, &expiry_entry(old.filed, old.created))?;
+            self.tables.expiries.put(&mut self.txn, &expiry_entry(filed, old.created), key)?;
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, key: &[u8], found: Found) -> heed::Result<()> {
+        let Header { filed, created, .. } = found.header;
+        self.tables.sessions.delete(&mut self.txn, key)?;
+        self.tables.expiries.delete(&mut self.txn, &expiry_entry(filed, created))?;
+        if let Some(user) = found.user {
+            self.tables.users.delete(&mut self.txn, &user_entry(user, created))?;
+        }
+        self.changed = true;
+        Ok(())
+    }
+}

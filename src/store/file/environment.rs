@@ -1,0 +1,258 @@
+//! An open store directory: LMDB's environment in it, and what one transaction does there.
+//!
+//! One for each directory in a process, as POSIX locks know processes alone: LMDB must not be opened twice.
+
+use std::cell::RefCell;
+use std::fs::File;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use heed::{Env, RoTxn, WithTls};
+use parking_lot::Mutex;
+
+use super::apply::{Applier, Fault, Tally, Write};
+use super::directory::{DATA, Owner};
+use super::open::Opened;
+use super::record::Record;
+use super::room::{Room, Usage};
+use super::tables::{Table, Tables};
+use super::vault::Vault;
+use crate::clock::Clock;
+use crate::codec;
+use crate::error::{Result, StoreError};
+use crate::session::{Content, Expiry, SessionId};
+use crate::store::Sweep;
+use crate::sync::Padded;
+
+/// How long the slots of killed readers may keep freed pages from being used.
+const STALE_FOR: Duration = Duration::from_secs(2);
+
+/// The limits of one session and of one user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Limits {
+    pub max_session_bytes: usize,
+    pub max_sessions_per_user: Option<NonZeroUsize>,
+}
+
+/// Counters of this process since it opened the store.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub hits: Padded<AtomicU64>,
+    pub misses: Padded<AtomicU64>,
+    created: AtomicU64,
+    expired: AtomicU64,
+    evicted: AtomicU64,
+}
+
+impl Counters {
+    fn add(&self, tally: Tally) {
+        self.created.fetch_add(tally.created, Ordering::Relaxed);
+        self.expired.fetch_add(tally.expired, Ordering::Relaxed);
+        self.evicted.fetch_add(tally.evicted, Ordering::Relaxed);
+    }
+
+    pub(super) fn tally(&self) -> Tally {
+        Tally {
+            created: self.created.load(Ordering::Relaxed),
+            expired: self.expired.load(Ordering::Relaxed),
+            evicted: self.evicted.load(Ordering::Relaxed),
+        }
+    }
+}
+
+pub(super) struct Environment {
+    // Dropped before the owner's mark: that says that it is open.
+    env: Env<WithTls>,
+    pub tables: Tables,
+    pub vault: Vault,
+    pub limits: Limits,
+    pub clock: Arc<dyn Clock>,
+    pub counters: Counters,
+    pub last_sweep: Mutex<Option<Sweep>>,
+    room: Room,
+    data: File,
+    page_size: u64,
+    stale_cleared: Mutex<Instant>,
+    dir: PathBuf,
+    _owner: Owner,
+}
+
+impl Environment {
+    pub(super) fn new(opened: Opened, limits: Limits, max_bytes: Option<u64>, clock: Arc<dyn Clock>) -> Self {
+        let Opened { env, tables, vault, data, page_size, dir, owner } = opened;
+        let room = Room::new(max_bytes, env.info().map_size as u64);
+        Self {
+            env,
+            tables,
+            vault,
+            limits,
+            clock,
+            counters: Counters::default(),
+            last_sweep: Mutex::default(),
+            room,
+            data,
+            page_size,
+            stale_cleared: Mutex::new(Instant::now()),
+            dir,
+            _owner: owner,
+        }
+    }
+
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub(super) fn data(&self) -> &File {
+        &self.data
+    }
+
+    pub(super) fn env(&self) -> &Env<WithTls> {
+        &self.env
+    }
+
+    /// A view of the store as it is now. No page that it sees is used again while it is there: it must be short.
+    pub(super) fn read(&self) -> Result<RoTxn<'_, WithTls>> {
+        self.env.read_txn().map_err(|error| self.failed(error))
+    }
+
+    /// Calls `read` with a live session's expiry and content.
+    pub(super) fn get_with<T>(
+        &self,
+        id: &SessionId,
+        read: impl FnOnce(Expiry, &[u8]) -> Result<T>,
+    ) -> Result<Option<T>> {
+        let found = self.find(id, read);
+        let counter = if matches!(found, Ok(Some(_))) { &self.counters.hits } else { &self.counters.misses };
+        counter.0.fetch_add(1, Ordering::Relaxed);
+        found
+    }
+
+    fn find<T>(&self, id: &SessionId, read: impl FnOnce(Expiry, &[u8]) -> Result<T>) -> Result<Option<T>> {
+        let key = self.vault.key(id);
+        let txn = self.read()?;
+        let Some(bytes) = self.get(self.tables.sessions, &txn, &key)? else { return Ok(None) };
+        let record = Record::parse(bytes)?;
+        let expires = record.header.expires;
+        if self.clock.is_past(expires.millis()) {
+            return Ok(None);
+        }
+        with_buffer(|buffer| match self.vault.open(&key, record, buffer)? {
+            Some(contents) if contents.id == id.as_bytes() => read(expires, contents.content).map(Some),
+            _ => Ok(None),
+        })
+    }
+
+    pub(super) fn get<'t>(
+        &self,
+        table: Table,
+        txn: &'t RoTxn<'_, WithTls>,
+        key: &[u8],
+    ) -> Result<Option<&'t [u8]>> {
+        table.get(txn, key).map_err(|error| self.failed(error))
+    }
+
+    /// Applies writes in one transaction, and returns when they are on disk: this is the one way by which anything
+    /// gets there. What is refused is refused alone; an error is that of all, and then none has happened.
+    pub(super) fn commit(&self, writes: &[&Write]) -> Result<Vec<Result<u64>>> {
+        self.clear_stale_readers();
+        let (outcomes, tally) = self.try_commit(writes).map_err(|fault| match fault {
+            Fault::Refused(error) => error,
+            Fault::Broken(error) => self.failed(error),
+        })?;
+        self.counters.add(tally);
+        Ok(outcomes)
+    }
+
+    fn try_commit(&self, writes: &[&Write]) -> Result<(Vec<Result<u64>>, Tally), Fault> {
+        let txn = self.env.write_txn()?;
+        let growth: usize = writes.iter().map(|write| write.growth()).sum();
+        let admitted = if growth == 0 { Ok(()) } else { self.admit(&txn, growth as u64) };
+        let max_per_user = self.limits.max_sessions_per_user;
+        let mut applier = Applier::new(txn, self.tables, &self.vault, max_per_user, self.clock.now());
+        let mut outcomes = Vec::with_capacity(writes.len());
+        for write in writes {
+            let refusal = admitted.as_ref().err().filter(|_| write.growth() > 0);
+            outcomes.push(
+                match refusal.map_or_else(|| applier.apply(write), |error| Err(error.clone().into())) {
+                    Ok(number) => Ok(number),
+                    Err(Fault::Refused(error)) => Err(error),
+                    Err(broken) => return Err(broken),
+                },
+            );
+        }
+        Ok((outcomes, applier.commit()?))
+    }
+
+    /// Pages that change are copied: three tables' of each session, and the ways to them.
+    fn admit(&self, txn: &RoTxn<'_>, growth: u64) -> Result<()> {
+        const PAGES: u64 = 16;
+        let usage = self.usage(txn).map_err(|error| self.failed(error))?;
+        self.room.admit(&self.data, usage, growth + growth / 2 + PAGES * self.page_size)
+    }
+
+    /// How large the file is, and how much of it holds nothing.
+    pub(super) fn usage(&self, txn: &RoTxn<'_>) -> heed::Result<Usage> {
+        const META_PAGES: usize = 2;
+        let mut used = META_PAGES;
+        let Tables { sessions, users, expiries, meta } = self.tables;
+        for table in [sessions, users, expiries, meta] {
+            let stat = table.stat(txn)?;
+            used += stat.branch_pages + stat.leaf_pages + stat.overflow_pages;
+        }
+        let pages = self.env.info().last_page_number + 1;
+        let bytes = |pages: usize| pages as u64 * self.page_size;
+        Ok(Usage { file: bytes(pages), free: bytes(pages.saturating_sub(used)) })
+    }
+
+    /// The bytes that the sessions and their indexes take.
+    pub(super) fn bytes(&self, txn: &RoTxn<'_>) -> heed::Result<u64> {
+        let Tables { sessions, users, expiries, .. } = self.tables;
+        let mut pages = 0;
+        for table in [sessions, users, expiries] {
+            let stat = table.stat(txn)?;
+            pages += stat.branch_pages + stat.leaf_pages + stat.overflow_pages;
+        }
+        Ok(pages as u64 * self.page_size)
+    }
+
+    /// A process that was killed while it read leaves its mark behind, and the file grows until that is gone.
+    fn clear_stale_readers(&self) {
+        let mut cleared = self.stale_cleared.lock();
+        if cleared.elapsed() >= STALE_FOR {
+            // Where it fails the file grows, and the next batch tries again.
+            let _ = self.env.clear_stale_readers();
+            *cleared = Instant::now();
+        }
+    }
+
+    /// What an error of LMDB's means to a user of the store.
+    pub(super) fn failed(&self, error: heed::Error) -> StoreError {
+        super::errors::failed(&self.dir.join(DATA), error)
+    }
+}
+
+/// Decodes the content that `get_with` gives.
+pub(super) fn decoded<T>(
+    read: impl FnOnce(Expiry, Content<'_>) -> T,
+) -> impl FnOnce(Expiry, &[u8]) -> Result<T> {
+    |expires, content| codec::decode(content).map(|content| read(expires, content))
+}
+
+/// Lends this thread's buffer for opened records.
+pub(super) fn with_buffer<T>(call: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+    thread_local! {
+        static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    }
+    BUFFER.with(|buffer| match buffer.try_borrow_mut() {
+        Ok(mut buffer) => {
+            let result = call(&mut buffer);
+            // One large session should not pin its size for the life of the thread.
+            buffer.shrink_to(16 * 1024);
+            result
+        }
+        Err(_) => call(&mut Vec::new()),
+    })
+}

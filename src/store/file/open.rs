@@ -1,0 +1,198 @@
+//! Opening a directory: what is there is looked at before anything is changed.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use std::{io, thread};
+
+use heed::{Env, EnvOpenOptions, RoTxn, RwTxn, WithTls};
+
+use super::directory::{self, DATA, Owner};
+use super::errors::{failed, io_failed};
+use super::keyring::{Keyring, Seal, Secret, UnlockError};
+use super::pages::{self, Header};
+use super::tables::{FORMAT, SEAL, TABLES, Table, Tables};
+use super::vault::Vault;
+use crate::error::{Result, StoreError};
+
+/// The version of `tables`, `record` and `vault`, as the file has it.
+const VERSION: u32 = 1;
+
+/// Address space, not memory: a file is mapped as a whole and never again.
+const MAP_SIZE: u64 = 64 << 30;
+/// Where the process may not have as much.
+const MIN_MAP_SIZE: u64 = 64 << 20;
+
+/// Threads that read, of all processes, some of which may have been killed lately.
+const MAX_READERS: u32 = 1024;
+
+pub(super) struct Opened {
+    pub env: Env<WithTls>,
+    pub tables: Tables,
+    pub vault: Vault,
+    pub data: File,
+    pub page_size: u64,
+    pub dir: PathBuf,
+    pub owner: Owner,
+}
+
+/// Opens a prepared directory, of which this process has no environment open.
+pub(super) fn open(dir: PathBuf, secrets: &[Secret], max_bytes: Option<u64>) -> Result<Opened> {
+    let path = dir.join(DATA);
+    inspect(&path)?;
+    let owner = Owner::mark(&dir)?;
+    directory::make_files(&dir)?;
+    let env = open_environment(&dir, max_bytes)?;
+    let lmdb = |error| failed(&path, error);
+    env.clear_stale_readers().map_err(lmdb)?;
+    let (tables, vault) = open_tables(&env, secrets, &path)?;
+    let data = env.try_clone_inner_file().map_err(lmdb)?;
+    let page_size = u64::from(env.stat().page_size);
+    Ok(Opened { env, tables, vault, data, page_size, dir, owner })
+}
+
+/// Refuses what is no store, or only a part of one: LMDB would map it, and the process end where it reads on.
+fn inspect(path: &Path) -> Result<()> {
+    // Another process may be making the file, and have written a part of it.
+    const TRIES: u32 = 10;
+    const PAUSE: Duration = Duration::from_millis(5);
+    let failed = |error| io_failed(&path.display(), "reading", &error);
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut tries = 1;
+    let fault = loop {
+        match find_fault(&file) {
+            Ok(None) => return Ok(()),
+            Err(pages::Fault::Io(error)) => return Err(failed(error)),
+            Ok(Some(fault)) if tries == TRIES => break fault,
+            Err(fault) if tries == TRIES => break fault.to_string(),
+            _ => thread::sleep(PAUSE),
+        }
+        tries += 1;
+    };
+    Err(StoreError::Damaged(format!("{} is damaged, or not a session store: {fault}", path.display())))
+}
+
+fn find_fault(file: &File) -> Result<Option<String>, pages::Fault> {
+    let Some(header) = pages::inspect(file)?.filter(Header::is_short) else { return Ok(None) };
+    // Pages at its end that hold nothing may never have been written. Only a walk tells.
+    let walk = pages::walk(file, header.txn_id, &mut |_, _| ())?;
+    // It means nothing where others write meanwhile: but then they have the file open, and it is whole.
+    let is_still = pages::inspect(file)?.is_some_and(|now| now.txn_id == header.txn_id);
+    Ok(walk.findings.into_iter().next().filter(|_| is_still))
+}
+
+fn open_environment(dir: &Path, max_bytes: Option<u64>) -> Result<Env<WithTls>> {
+    let page = page_size::get() as u64;
+    let wanted = max_bytes.map_or(MAP_SIZE, |max| MAP_SIZE.max(max + (64 << 20)));
+    let mut size = usize::try_from(wanted.next_multiple_of(page)).unwrap_or(1 << 30);
+    loop {
+        let mut options = EnvOpenOptions::new();
+        options.map_size(size).max_dbs(TABLES).max_readers(MAX_READERS);
+        // SAFETY: the caller has seen to it that this process has it open once, `inspect` that the file is whole;
+        // that no one cuts it short meanwhile is asked of the user.
+        match unsafe { options.open(dir) } {
+            Ok(env) => return Ok(env),
+            Err(heed::Error::Io(error))
+                if error.kind() == std::io::ErrorKind::OutOfMemory && size as u64 > MIN_MAP_SIZE =>
+            {
+                size = (size / 2).next_multiple_of(page as usize);
+            }
+            Err(error) => return Err(failed(&dir.join(DATA), error)),
+        }
+    }
+}
+
+fn open_tables(env: &Env<WithTls>, secrets: &[Secret], path: &Path) -> Result<(Tables, Vault)> {
+    let lmdb = |error| failed(path, error);
+    let txn = env.read_txn().map_err(lmdb)?;
+    let meta: Option<Table> = env.open_database(&txn, None).map_err(lmdb)?;
+    let is_new = meta.is_none_or(|meta| meta.is_empty(&txn).unwrap_or(false));
+    // For the table to stay open.
+    txn.commit().map_err(lmdb)?;
+    if is_new {
+        create_tables(env, secrets, path)?;
+    }
+    let meta =
+        meta.ok_or_else(|| StoreError::Damaged(format!("{} is not a session store", path.display())))?;
+    let txn = env.read_txn().map_err(lmdb)?;
+    check_format(meta, &txn, path)?;
+    let (vault, seal) = unlock(meta, &txn, secrets, path)?;
+    let tables = Tables::open(env, &txn).map_err(lmdb)?;
+    txn.commit().map_err(lmdb)?;
+    let tables = tables.ok_or_else(|| StoreError::Damaged(format!("{} has lost a table", path.display())))?;
+    let vault = match seal {
+        Some(_) => reseal(env, meta, secrets, path)?,
+        None => vault,
+    };
+    Ok((tables, vault))
+}
+
+/// Makes the tables, if no other process has done so meanwhile.
+fn create_tables(env: &Env<WithTls>, secrets: &[Secret], path: &Path) -> Result<()> {
+    let lmdb = |error| failed(path, error);
+    let mut txn = env.write_txn().map_err(lmdb)?;
+    let tables = Tables::create(env, &mut txn).map_err(lmdb)?;
+    if tables.meta.get(&txn, FORMAT).map_err(lmdb)?.is_some() {
+        return txn.commit().map_err(lmdb);
+    }
+    tables.meta.put(&mut txn, FORMAT, &VERSION.to_le_bytes()).map_err(lmdb)?;
+    if !secrets.is_empty() {
+        let (_, seal) = Keyring::create(secrets)?;
+        put_seal(tables.meta, &mut txn, &seal).map_err(lmdb)?;
+    }
+    txn.commit().map_err(lmdb)
+}
+
+fn check_format(meta: Table, txn: &RoTxn<'_>, path: &Path) -> Result<()> {
+    let format = meta.get(txn, FORMAT).map_err(|error| failed(path, error))?;
+    let path = path.display();
+    match format.and_then(|bytes| bytes.try_into().ok()).map(u32::from_le_bytes) {
+        Some(VERSION) => Ok(()),
+        Some(newer) if newer > VERSION => Err(StoreError::Damaged(format!(
+            "{path} has format {newer}, of a newer version of this package; this one reads up to {VERSION}"
+        ))),
+        _ => Err(StoreError::Damaged(format!("{path} is a file of LMDB's, but not a session store"))),
+    }
+}
+
+/// The vault that the secrets open, and the seal that they should have if it is another.
+fn unlock(meta: Table, txn: &RoTxn<'_>, secrets: &[Secret], path: &Path) -> Result<(Vault, Option<Seal>)> {
+    let wrong = |expected: &str, given: &str| StoreError::InvalidOption {
+        option: "secret",
+        expected: format!("{expected} {}", path.display()),
+        given: given.into(),
+    };
+    let seal = meta.get(txn, SEAL).map_err(|error| failed(path, error))?;
+    match (seal, secrets) {
+        (None, []) => Ok((Vault::Open, None)),
+        (None, _) => Err(wrong("left out, as there was none when the store was made:", "one")),
+        (Some(_), []) => Err(wrong("given, as the store is encrypted:", "none")),
+        (Some(seal), _) => match Keyring::unlock(secrets, &Seal::decode(seal)?) {
+            Ok(unlocked) => Ok((Vault::Sealed(Box::new(unlocked.keyring)), unlocked.reseal)),
+            Err(UnlockError::WrongSecret) => Err(wrong("one that the store was encrypted with:", "another")),
+            Err(UnlockError::Store(error)) => Err(error),
+        },
+    }
+}
+
+fn put_seal(meta: Table, txn: &mut RwTxn<'_>, seal: &Seal) -> heed::Result<()> {
+    let mut bytes = Vec::new();
+    seal.encode(&mut bytes);
+    meta.put(txn, SEAL, &bytes)
+}
+
+/// Lets exactly these secrets open the store from now on.
+fn reseal(env: &Env<WithTls>, meta: Table, secrets: &[Secret], path: &Path) -> Result<Vault> {
+    let lmdb = |error| failed(path, error);
+    let mut txn = env.write_txn().map_err(lmdb)?;
+    let (vault, seal) = unlock(meta, &txn, secrets, path)?;
+    if let Some(seal) = seal {
+        put_seal(meta, &mut txn, &seal).map_err(lmdb)?;
+        txn.commit().map_err(lmdb)?;
+    }
+    Ok(vault)
+}

@@ -1,0 +1,21 @@
+//! The options of a `FileStore`.
+
+use std::num::{NonZeroU64, NonZeroUsize};
+use std::path::PathBuf;
+
+use super::keyring::Secret;
+
+/// The options of a store in a file, as far as they are given.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct FileOptions {
+    /// The store's folder, which is made if it is not there.
+    pub path: PathBuf,
+    /// The first seals, all open what was sealed. None: the sessions stand in the open.
+    pub secrets: Vec<Secret>,
+    /// How large the file may grow.
+    pub max_bytes: Option<NonZeroU64>,
+    pub max_session_bytes: Option<NonZeroUsize>,
+    pub max_sessions_per_user: Option<NonZeroUsize>,
+    /// In milliseconds; 0 is off.
+    pub sweep_interval: Option<u64>,
+}

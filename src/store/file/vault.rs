@@ -1,0 +1,144 @@
+//! What of a session may be read in the file, and by what keys it is found there.
+
+use std::ops::Deref;
+
+use sha2::{Digest, Sha256};
+
+use super::keyring::{Domain, Keyring, Opened};
+use super::record::{Header, Record};
+use crate::codec::{self, read_len, write_len};
+use crate::error::{Result, StoreError};
+use crate::session::{SessionId, UserKey};
+
+/// A user as the index knows it: a hash, as the key of a user may be longer than LMDB's longest.
+pub(super) type UserTag = [u8; 16];
+
+/// Where a record of no user has its tag.
+const NOBODY: UserTag = [0; 16];
+
+/// A store's choice between sessions in the open and sealed ones.
+pub(super) enum Vault {
+    Open,
+    Sealed(Box<Keyring>),
+}
+
+/// The key of a session's record.
+pub(super) enum Key<'a> {
+    Packed(&'a [u8]),
+    Hashed([u8; 16]),
+}
+
+impl Deref for Key<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Packed(packed) => packed,
+            Self::Hashed(hash) => hash,
+        }
+    }
+}
+
+/// What a record says when it is open.
+pub(super) struct Contents<'a> {
+    /// The packed id.
+    pub id: &'a [u8],
+    /// As `codec` has it.
+    pub content: &'a [u8],
+}
+
+impl Vault {
+    pub(super) fn key<'a>(&self, id: &'a SessionId) -> Key<'a> {
+        match self {
+            Self::Open => Key::Packed(id.as_bytes()),
+            Self::Sealed(keyring) => Key::Hashed(keyring.lookup(Domain::Session, id.as_bytes())),
+        }
+    }
+
+    pub(super) fn tag(&self, user: UserKey<'_>) -> UserTag {
+        match self {
+            Self::Open => {
+                let mut tag = UserTag::default();
+                tag.copy_from_slice(&Sha256::digest(user.as_bytes())[..size_of::<UserTag>()]);
+                tag
+            }
+            Self::Sealed(keyring) => keyring.lookup(Domain::User, user.as_bytes()),
+        }
+    }
+
+    /// Appends a record's bytes.
+    pub(super) fn write_record(
+        &self,
+        key: &[u8],
+        header: Header,
+        user: Option<UserTag>,
+        contents: &Contents<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
+        header.write(out);
+        match self {
+            Self::Open => out.extend_from_slice(contents.content),
+            Self::Sealed(keyring) => {
+                let tag = user.unwrap_or(NOBODY);
+                out.extend_from_slice(&tag);
+                let mut plain = Vec::with_capacity(2 + contents.id.len() + contents.content.len());
+                write_len(contents.id.len(), &mut plain);
+                plain.extend_from_slice(contents.id);
+                plain.extend_from_slice(contents.content);
+                keyring.seal(&bound_to(key, header, tag), &plain, out)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens a record; `None` if its secret is no longer in the list, which makes its session absent.
+    pub(super) fn open<'a>(
+        &self,
+        key: &'a [u8],
+        record: Record<'a>,
+        buffer: &'a mut Vec<u8>,
+    ) -> Result<Option<Contents<'a>>> {
+        let Self::Sealed(keyring) = self else {
+            return Ok(Some(Contents { id: key, content: record.body }));
+        };
+        let (tag, sealed) = split_tag(record.body)?;
+        buffer.clear();
+        match keyring.open(&bound_to(key, record.header, tag), sealed, buffer)? {
+            Opened::UnknownKey => Ok(None),
+            Opened::Plain => {
+                const CUT_SHORT: StoreError = StoreError::Corrupt("it is cut short");
+                let (len, rest) = read_len(buffer).ok_or(CUT_SHORT)?;
+                let (id, content) = rest.split_at_checked(len).ok_or(CUT_SHORT)?;
+                Ok(Some(Contents { id, content }))
+            }
+        }
+    }
+
+    /// Whether a record's secret is in the list.
+    pub(super) fn knows(&self, record: Record<'_>) -> bool {
+        match self {
+            Self::Open => true,
+            Self::Sealed(keyring) => split_tag(record.body).is_ok_and(|(_, sealed)| keyring.knows(sealed)),
+        }
+    }
+
+    /// The user of a record, as the index has it.
+    pub(super) fn tag_of(&self, record: Record<'_>) -> Result<Option<UserTag>> {
+        match self {
+            Self::Open => Ok(codec::decode_user(record.body)?.map(|user| self.tag(user))),
+            Self::Sealed(_) => Ok(Some(split_tag(record.body)?.0).filter(|&tag| tag != NOBODY)),
+        }
+    }
+}
+
+/// Binds what is sealed to its place and to what stands beside it in the open; not to `filed`, which is for the
+/// sweep alone.
+fn bound_to(key: &[u8], header: Header, tag: UserTag) -> Vec<u8> {
+    let (expires, created) = (header.expires.to_bits().to_le_bytes(), header.created.to_le_bytes());
+    [&expires[..], &created, &tag, key].concat()
+}
+
+fn split_tag(body: &[u8]) -> Result<(UserTag, &[u8])> {
+    let (tag, sealed) = body.split_first_chunk().ok_or(StoreError::Corrupt("it is cut short"))?;
+    Ok((*tag, sealed))
+}

@@ -1,0 +1,163 @@
+//! The thread that writes: it takes what is queued, makes one transaction of it, and says when that is on disk.
+//!
+//! An fsync costs about the same for one write as for a hundred, so that writes which wait for one share the next.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::mpsc;
+
+use parking_lot::{Condvar, Mutex};
+
+use super::apply::Write;
+use super::environment::Environment;
+use crate::error::{Result, StoreError};
+
+/// The most writes of one transaction. More would share an fsync and copy fewer pages, but those of them that come
+/// first would wait for the last, and JavaScript would be told of all of them at one time.
+const BATCH: usize = 256;
+
+/// Is told what became of writes, by their tickets: the number of a write, or why it was refused.
+pub trait Completions: Send + Sync {
+    fn complete(&self, done: Vec<(u32, Result<u64>)>);
+}
+
+/// Who waits for a write.
+pub(super) enum Waiter {
+    Thread(mpsc::SyncSender<Result<u64>>),
+    Ticket { to: Arc<dyn Completions>, ticket: u32 },
+}
+
+struct Job {
+    write: Write,
+    waiter: Waiter,
+}
+
+/// The writes that wait for the thread.
+pub(super) struct Queue {
+    state: Mutex<State>,
+    wake: Condvar,
+    /// Of ids, for `creating`.
+    hasher: RandomState,
+}
+
+#[derive(Default)]
+struct State {
+    jobs: VecDeque<Job>,
+    /// Whether the thread should begin. What JavaScript queues in one turn waits for the end of that turn.
+    awake: bool,
+    closing: bool,
+    /// The creations that are not done yet, by the hashes of their ids.
+    creating: HashMap<u64, u32>,
+}
+
+impl Queue {
+    pub(super) fn new() -> Self {
+        Self { state: Mutex::default(), wake: Condvar::new(), hasher: RandomState::new() }
+    }
+
+    /// Queues a write; `kick` begins it.
+    pub(super) fn push(&self, write: Write, waiter: Waiter) {
+        let mut state = self.state.lock();
+        if let Some(hash) = self.hash_of_creation(&write) {
+            *state.creating.entry(hash).or_default() += 1;
+        }
+        state.jobs.push_back(Job { write, waiter });
+    }
+
+    pub(super) fn kick(&self) {
+        self.state.lock().awake = true;
+        self.wake.notify_one();
+    }
+
+    /// Whether a session of this id may be about to be created.
+    pub(super) fn may_create(&self, id: &[u8]) -> bool {
+        let state = self.state.lock();
+        !state.creating.is_empty() && state.creating.contains_key(&self.hasher.hash_one(id))
+    }
+
+    /// Lets the thread end once all is written.
+    pub(super) fn close(&self) {
+        self.state.lock().closing = true;
+        self.wake.notify_one();
+    }
+
+    /// The next writes; none when the queue is closed.
+    fn take(&self) -> Vec<Job> {
+        let mut state = self.state.lock();
+        while !state.closing && (!state.awake || state.jobs.is_empty()) {
+            self.wake.wait(&mut state);
+        }
+        let batch = state.jobs.len().min(BATCH);
+        let jobs = state.jobs.drain(..batch).collect();
+        state.awake = !state.jobs.is_empty();
+        jobs
+    }
+
+    fn forget(&self, jobs: &[Job]) {
+        let mut state = self.state.lock();
+        for hash in jobs.iter().filter_map(|job| self.hash_of_creation(&job.write)) {
+            if let Some(count) = state.creating.get_mut(&hash) {
+                *count -= 1;
+                if *count == 0 {
+                    state.creating.remove(&hash);
+                }
+            }
+        }
+    }
+
+    fn hash_of_creation(&self, write: &Write) -> Option<u64> {
+        match write {
+            Write::Create(draft) => Some(self.hasher.hash_one(draft.id.as_bytes())),
+            _ => None,
+        }
+    }
+}
+
+/// The body of the thread.
+pub(super) fn run(environment: &Environment, queue: &Queue) {
+    loop {
+        let jobs = queue.take();
+        if jobs.is_empty() {
+            return;
+        }
+        let writes: Vec<&Write> = jobs.iter().map(|job| &job.write).collect();
+        let outcomes = write_all(environment, &writes);
+        queue.forget(&jobs);
+        settle(jobs, outcomes);
+    }
+}
+
+/// Writes a batch. If it cannot be committed as a whole, each write is tried alone: one that finds no room must not
+/// keep the others from making some.
+fn write_all(environment: &Environment, writes: &[&Write]) -> Vec<Result<u64>> {
+    match (environment.commit(writes), writes) {
+        (Ok(outcomes), _) => outcomes,
+        (Err(error), [_]) => vec![Err(error)],
+        (Err(_), _) => writes.iter().flat_map(|&write| write_all(environment, &[write])).collect(),
+    }
+}
+
+/// Whom to tell, and what.
+type Told = Vec<(Arc<dyn Completions>, Vec<(u32, Result<u64>)>)>;
+
+fn settle(jobs: Vec<Job>, outcomes: Vec<Result<u64>>) {
+    let mut told = Told::new();
+    for (job, outcome) in jobs.into_iter().zip(outcomes) {
+        match job.waiter {
+            // It fails where no one waits any more.
+            Waiter::Thread(sender) => _ = sender.send(outcome),
+            Waiter::Ticket { to, ticket } => match told.iter_mut().find(|(other, _)| Arc::ptr_eq(other, &to))
+            {
+                Some((_, done)) => done.push((ticket, outcome)),
+                None => told.push((to, vec![(ticket, outcome)])),
+            },
+        }
+    }
+    for (to, done) in told {
+        to.complete(done);
+    }
+}
+
+/// Of a write whose thread has gone.
+pub(super) const GONE: StoreError = StoreError::Closed;
