@@ -9,6 +9,9 @@
  */
 export declare const __napiBindingTarget: 'native' | 'wasm32-wasi' | 'wasm32-wasip1'
 
+/** Copies a store to a directory; how many bytes. */
+export declare function backup(store: object, path: string, progress: (done: number, total: number) => void): Promise<number>
+
 /** Removes what has expired; how many. */
 export declare function clean(store: object): Promise<number>
 
@@ -81,6 +84,16 @@ export interface JsSweep {
   removed: number
 }
 
+/** What a verification saw. */
+export interface JsVerification {
+  sessions: number
+  expired: number
+  unreadable: number
+  pages: number
+  problems: Array<string>
+  found: number
+}
+
 /**
  * Opens a store in a file: likewise. `settle` is told of the ends of writes: tickets and numbers by turns, and what
  * was refused.
@@ -98,3 +111,6 @@ export declare function size(store: object): Promise<number>
 
 /** Counters since the store was opened. */
 export declare function stats(store: object): JsStats
+
+/** Reads all of a store. */
+export declare function verify(store: object, progress: (done: number, total: number) => void): Promise<JsVerification>

@@ -37,6 +37,10 @@ const fileOptions = {
   maxBytes: wholeNumber(2 ** 20),
 };
 
+const progressOptions = {
+  onProgress: { expected: "a function", accepts: (value) => typeof value === "function" },
+};
+
 // Any value: the addon knows what an id is, and refuses `null`, which must not end the session that was to be kept.
 const anything = { expected: "anything", accepts: () => true };
 
@@ -68,4 +72,11 @@ function unknown(name, known) {
   return new SessionStoreError("ERR_INVALID_OPTION", `unknown option ${JSON.stringify(name)}: ${hint}`);
 }
 
-module.exports = { validateOptions, fileOptions, memoryOptions, deleteByUserOptions };
+module.exports = {
+  validateOptions,
+  path,
+  fileOptions,
+  memoryOptions,
+  deleteByUserOptions,
+  progressOptions,
+};

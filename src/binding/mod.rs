@@ -16,6 +16,7 @@ mod raw;
 mod reply;
 mod tasks;
 mod tickets;
+mod upkeep;
 mod values;
 
 /// With glibc's allocator, a sweep that frees a million small records stalls the thread that allocates beside it.

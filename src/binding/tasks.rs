@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use napi::Env;
-use napi::bindgen_prelude::JsValue;
+use napi::bindgen_prelude::{JsValue, ToNapiValue};
 use napi_derive::napi;
 
 use super::cold::user_key;
@@ -54,7 +54,7 @@ pub fn delete_by_user(env: Env, store: Value, user_json: String, except: Value) 
 #[napi(ts_args_type = "store: object", ts_return_type = "Promise<number>")]
 pub fn close(env: Env, store: Value) -> Result<Value, JsError> {
     let store = guarded(|| store.take_store())?;
-    promise(env, move || store.map_or(Ok(()), AnyStore::close).map(|()| 0))
+    promise(env, move || store.map_or(Ok(()), AnyStore::close).map(|()| 0.0))
 }
 
 fn start(
@@ -63,20 +63,23 @@ fn start(
     call: impl FnOnce(&AnyStore) -> Result<u64> + Send + 'static,
 ) -> Result<Value, JsError> {
     let store = guarded(|| store.share_store())?;
-    promise(env, move || call(&store))
+    promise(env, move || call(&store).map(|number| number as f64))
 }
 
 /// Settles a promise on the JavaScript thread.
-type Resolver = Box<dyn FnOnce(Env) -> napi::Result<f64> + Send>;
+type Resolver<T> = Box<dyn FnOnce(Env) -> napi::Result<T> + Send>;
 
-fn promise(env: Env, job: impl FnOnce() -> Result<u64> + Send + 'static) -> Result<Value, JsError> {
-    let (deferred, promise) = env.create_deferred::<f64, Resolver>().map_err(refused)?;
+/// A promise of what a job on another thread gives.
+pub(super) fn promise<T: ToNapiValue + Send + 'static>(
+    env: Env,
+    job: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<Value, JsError> {
+    let (deferred, promise) = env.create_deferred::<T, Resolver<T>>().map_err(refused)?;
     run_apart(move || {
         let outcome = guarded(job);
         // Rejecting it from here would leave the error's code behind.
-        deferred.resolve(Box::new(move |env| match outcome {
-            Ok(number) => Ok(number as f64),
-            Err(error) => Err(napi::JsError::from(error).into_unknown(env).into()),
+        deferred.resolve(Box::new(move |env| {
+            outcome.map_err(|error| napi::JsError::from(error).into_unknown(env).into())
         }));
     });
     Ok(Value::new(env.raw(), promise.raw()))

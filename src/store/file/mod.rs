@@ -5,6 +5,7 @@
 //! gets the store that is open already.
 
 mod apply;
+mod backup;
 mod directory;
 mod environment;
 mod errors;
@@ -17,6 +18,7 @@ mod registry;
 mod room;
 mod tables;
 mod vault;
+mod verify;
 mod writer;
 
 #[cfg(test)]
@@ -45,6 +47,7 @@ use crate::sweeper::{DEFAULT_SWEEP_INTERVAL, Sweeper};
 pub use keyring::Secret;
 pub use options::FileOptions;
 pub use room::MIN_MAX_BYTES;
+pub use verify::Verification;
 pub use writer::Completions;
 
 /// How many ids a page of them has at most.

@@ -1,0 +1,105 @@
+//! Long calls of a store in a file: backup and verification, with their progress.
+
+use napi::bindgen_prelude::{FnArgs, Function};
+use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
+use napi::{Env, Status};
+use napi_derive::napi;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::errors::{JsError, guarded, refused};
+use super::handle::AnyStore;
+use super::tasks::promise;
+use super::values::Value;
+use crate::error::{Result, StoreError};
+use crate::store::FileStore;
+
+/// What a verification saw.
+#[napi(object, object_from_js = false)]
+pub struct JsVerification {
+    pub sessions: f64,
+    pub expired: f64,
+    pub unreadable: f64,
+    pub pages: f64,
+    pub problems: Vec<String>,
+    pub found: f64,
+}
+
+type Progress = ThreadsafeFunction<FnArgs<(f64, f64)>, (), FnArgs<(f64, f64)>, Status, false, true>;
+
+/// How often JavaScript is told.
+const INTERVAL: Duration = Duration::from_millis(50);
+
+/// Tells JavaScript how much of how much is done; of the end always.
+fn teller(progress: Progress) -> impl FnMut(u64, u64) {
+    let mut told: Option<Instant> = None;
+    move |done, total| {
+        if done >= total || told.is_none_or(|at| at.elapsed() >= INTERVAL) {
+            told = Some(Instant::now());
+            // It fails where JavaScript has gone.
+            progress.call((done as f64, total as f64).into(), ThreadsafeFunctionCallMode::NonBlocking);
+        }
+    }
+}
+
+/// Copies a store to a directory; how many bytes.
+#[napi(
+    ts_args_type = "store: object, path: string, progress: (done: number, total: number) => void",
+    ts_return_type = "Promise<number>"
+)]
+pub fn backup(
+    env: Env,
+    store: Value,
+    path: String,
+    progress: Function<'_, FnArgs<(f64, f64)>, ()>,
+) -> Result<Value, JsError> {
+    let store = guarded(|| file_store(store))?;
+    let mut progress = weak(&progress).map(teller)?;
+    promise(env, move || store.backup(path.as_ref(), &mut progress).map(|bytes| bytes as f64))
+}
+
+/// Reads all of a store.
+#[napi(
+    ts_args_type = "store: object, progress: (done: number, total: number) => void",
+    ts_return_type = "Promise<JsVerification>"
+)]
+pub fn verify(
+    env: Env,
+    store: Value,
+    progress: Function<'_, FnArgs<(f64, f64)>, ()>,
+) -> Result<Value, JsError> {
+    let store = guarded(|| file_store(store))?;
+    let mut progress = weak(&progress).map(teller)?;
+    promise(env, move || {
+        let seen = store.verify(&mut progress)?;
+        Ok(JsVerification {
+            sessions: seen.sessions as f64,
+            expired: seen.expired as f64,
+            unreadable: seen.unreadable as f64,
+            pages: seen.pages as f64,
+            problems: seen.problems,
+            found: seen.found as f64,
+        })
+    })
+}
+
+fn weak(progress: &Function<'_, FnArgs<(f64, f64)>, ()>) -> Result<Progress, JsError> {
+    progress
+        .build_threadsafe_function::<FnArgs<(f64, f64)>>()
+        .weak::<true>()
+        .callee_handled::<false>()
+        .build()
+        .map_err(refused)
+}
+
+fn file_store(store: Value) -> Result<Arc<FileStore>> {
+    match store.share_store()? {
+        AnyStore::File(store) => Ok(store),
+        AnyStore::Memory(_) => Err(StoreError::InvalidOption {
+            option: "store",
+            expected: "a store in a file".into(),
+            given: "one in memory".into(),
+        }),
+    }
+}

@@ -1,0 +1,91 @@
+//! A copy of the store as it is at one moment, without the room that it does not use.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
+
+use heed::CompactionOption;
+
+use super::FileStore;
+use super::directory::{self, DATA};
+use super::errors::{failed, io_failed};
+use crate::error::{Result, StoreError};
+
+/// How often progress is told.
+const INTERVAL: Duration = Duration::from_millis(100);
+
+/// A file that is taken away again unless it is kept.
+struct Partial<'a>(Option<&'a Path>);
+
+impl Drop for Partial<'_> {
+    fn drop(&mut self) {
+        if let Some(path) = self.0 {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+impl FileStore {
+    /// Copies the store as it is now into a directory that is new or empty, which then is a store: how many bytes its
+    /// file has. Others go on meanwhile; until it ends, the file may grow. `progress` is told how many bytes are
+    /// copied, and of about how many.
+    ///
+    /// # Errors
+    /// `InvalidOption` for a directory with something in it. `Full`, `Io`: nothing is left behind then but the empty
+    /// directory.
+    pub fn backup(&self, to: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<u64> {
+        let environment = self.environment();
+        let dir = prepare(to)?;
+        let (path, partial) = (dir.join(DATA), dir.join("data.mdb.partial"));
+        let failed_at = |doing, error| io_failed(&partial.display(), doing, &error);
+        let mut file = File::options()
+            .write(true)
+            .create_new(true)
+            .open(&partial)
+            .map_err(|error| failed_at("making", error))?;
+        let mut kept = Partial(Some(&partial));
+        directory::permit(&partial, |_| 0o600).map_err(|error| failed_at("making", error))?;
+        let total = {
+            let txn = environment.read()?;
+            let usage = environment.usage(&txn).map_err(|error| environment.failed(error))?;
+            usage.file - usage.free
+        };
+        let watched = file.try_clone().map_err(|error| failed_at("writing", error))?;
+        let copied = || watched.metadata().map_or(0, |metadata| metadata.len());
+        thread::scope(|scope| {
+            let (done, is_done) = mpsc::channel::<()>();
+            let copying = scope.spawn(move || {
+                let _done = done;
+                environment.env().copy_to_file(&mut file, CompactionOption::Enabled)?;
+                file.sync_all().map_err(heed::Error::Io)
+            });
+            while is_done.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
+                progress(copied().min(total), total);
+            }
+            let copied =
+                copying.join().unwrap_or_else(|_| Err(heed::Error::Io(std::io::Error::other("a panic"))));
+            copied.map_err(|error| failed(&partial, error))
+        })?;
+        let bytes = copied();
+        progress(bytes, bytes);
+        fs::rename(&partial, &path).map_err(|error| failed_at("renaming", error))?;
+        kept.0 = None;
+        directory::sync(&dir).map_err(|error| io_failed(&dir.display(), "syncing", &error))?;
+        Ok(bytes)
+    }
+}
+
+fn prepare(to: &Path) -> Result<PathBuf> {
+    let dir = directory::prepare(to)?;
+    let mut entries = fs::read_dir(&dir).map_err(|error| io_failed(&dir.display(), "reading", &error))?;
+    if entries.next().is_some() {
+        return Err(StoreError::InvalidOption {
+            option: "path",
+            expected: "that of a folder which is new or empty".into(),
+            given: dir.display().to_string(),
+        });
+    }
+    Ok(dir)
+}

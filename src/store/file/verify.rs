@@ -1,0 +1,202 @@
+//! Reading everything, to tell whether it is sound. Nothing is changed, least of all "repaired".
+
+use heed::{RoTxn, WithTls};
+
+use super::FileStore;
+use super::environment::{Environment, with_buffer};
+use super::errors::io_failed;
+use super::pages;
+use super::record::Record;
+use super::tables::{Tables, created_of, expiry_entry, filed_of, user_entry};
+use crate::codec;
+use crate::error::{Result, StoreError};
+use crate::json::SessionFields;
+use crate::session::{Body, SessionId};
+
+/// How many problems are put into words; the rest are counted.
+const TOLD: usize = 20;
+
+/// How often a snapshot is begun anew because two commits came before its first page was read.
+const TRIES: u32 = 100;
+
+/// What [`FileStore::verify`] saw.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Verification {
+    pub sessions: u64,
+    /// Those of them that await a sweep.
+    pub expired: u64,
+    /// Those of them that were encrypted with a secret that is no longer given.
+    pub unreadable: u64,
+    pub pages: u64,
+    /// The first problems, as sentences.
+    pub problems: Vec<String>,
+    /// How many there are in all; none in a sound store.
+    pub found: u64,
+}
+
+impl Verification {
+    fn note(&mut self, problem: impl FnOnce() -> String) {
+        self.found += 1;
+        if self.problems.len() < TOLD {
+            self.problems.push(problem());
+        }
+    }
+}
+
+impl FileStore {
+    /// Reads the whole file: the structure of its pages, each session, and the indexes against the sessions. It sees
+    /// the store at one moment, while others go on; until it ends, the file may grow. `progress` is told how much is
+    /// done and how much there is, in steps of no unit.
+    ///
+    /// # Errors
+    /// Those of a read. What is wrong in the file is no error, but is told.
+    pub fn verify(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<Verification> {
+        let environment = self.environment();
+        let failed = |error| environment.failed(error);
+        let Tables { sessions, users, expiries, .. } = environment.tables;
+        let mut tries = 0;
+        loop {
+            let txn = environment.read()?;
+            let mut entries = 0;
+            for table in [sessions, users, expiries] {
+                entries += table.len(&txn).map_err(failed)?;
+            }
+            let mut walked = 0;
+            let walk = pages::walk(environment.data(), txn.id() as u64, &mut |seen, total| {
+                walked = total;
+                progress(seen, total + entries);
+            });
+            tries += 1;
+            let walk = match walk {
+                Ok(walk) => walk,
+                Err(pages::Fault::Gone(_)) if tries < TRIES => continue,
+                Err(pages::Fault::Io(error)) => {
+                    return Err(io_failed(&environment.dir().display(), "reading", &error));
+                }
+                Err(fault) => {
+                    let mut seen = Verification::default();
+                    seen.note(|| format!("{fault}"));
+                    return Ok(seen);
+                }
+            };
+            let is_sound = walk.is_sound();
+            let mut seen = Verification {
+                pages: walk.pages,
+                problems: walk.findings,
+                found: walk.found,
+                ..Verification::default()
+            };
+            if !is_sound {
+                // LMDB trusts its pages: it must not be let loose on these.
+                seen.problems.push("the sessions were not looked at, as the pages are damaged".into());
+                return Ok(seen);
+            }
+            let mut done = walked;
+            check_entries(environment, &txn, &mut seen, &mut || {
+                done += 1;
+                if done.is_multiple_of(1000) {
+                    progress(done, walked + entries);
+                }
+            })?;
+            progress(walked + entries, walked + entries);
+            return Ok(seen);
+        }
+    }
+}
+
+fn check_entries(
+    environment: &Environment,
+    txn: &RoTxn<'_, WithTls>,
+    seen: &mut Verification,
+    step: &mut dyn FnMut(),
+) -> Result<()> {
+    let failed = |error| environment.failed(error);
+    let Tables { sessions, users, expiries, .. } = environment.tables;
+    let now = environment.clock.now();
+    for (at, entry) in sessions.iter(txn).map_err(failed)?.enumerate() {
+        let (key, bytes) = entry.map_err(failed)?;
+        seen.sessions += 1;
+        if let Err(problem) = check_session(environment, txn, key, bytes, now, seen)? {
+            seen.note(|| format!("session {} of the table: {problem}", at + 1));
+        }
+        step();
+    }
+    let record_of = |key: &[u8]| -> Result<Option<Record<'_>>> {
+        Ok(environment.get(sessions, txn, key)?.and_then(|bytes| Record::parse(bytes).ok()))
+    };
+    for entry in users.iter(txn).map_err(failed)? {
+        let (entry, key) = entry.map_err(failed)?;
+        let names = |record: &Record<'_>| {
+            environment
+                .vault
+                .tag_of(*record)
+                .is_ok_and(|tag| tag.is_some_and(|tag| user_entry(tag, record.header.created)[..] == *entry))
+        };
+        if record_of(key)?.filter(names).is_none() {
+            seen.note(|| "the index by user has an entry of no session".into());
+        }
+        step();
+    }
+    for entry in expiries.iter(txn).map_err(failed)? {
+        let (entry, key) = entry.map_err(failed)?;
+        let names = |record: &Record<'_>| {
+            let header = record.header;
+            (filed_of(entry), created_of(entry)) == (Some(header.filed), Some(header.created))
+        };
+        if record_of(key)?.filter(names).is_none() {
+            seen.note(|| "the index by expiry has an entry of no session".into());
+        }
+        step();
+    }
+    Ok(())
+}
+
+/// The inner result is what is wrong with the session.
+fn check_session(
+    environment: &Environment,
+    txn: &RoTxn<'_, WithTls>,
+    key: &[u8],
+    bytes: &[u8],
+    now: i64,
+    seen: &mut Verification,
+) -> Result<Result<(), String>> {
+    let tables = environment.tables;
+    let record = match Record::parse(bytes) {
+        Ok(record) => record,
+        Err(error) => return Ok(Err(error.to_string())),
+    };
+    let header = record.header;
+    seen.expired += u64::from(header.expires.is_past(now));
+    if header.filed > header.expires.millis()
+        || environment.get(tables.expiries, txn, &expiry_entry(header.filed, header.created))? != Some(key)
+    {
+        return Ok(Err("the index by expiry does not have it".into()));
+    }
+    let tag = match environment.vault.tag_of(record) {
+        Ok(tag) => tag,
+        Err(error) => return Ok(Err(error.to_string())),
+    };
+    if let Some(tag) = tag
+        && environment.get(tables.users, txn, &user_entry(tag, header.created))? != Some(key)
+    {
+        return Ok(Err("the index by user does not have it".into()));
+    }
+    let content = with_buffer(|buffer| -> Result<bool, StoreError> {
+        let Some(contents) = environment.vault.open(key, record, buffer)? else { return Ok(false) };
+        let id = SessionId::from_packed(contents.id)?;
+        let content = codec::decode(contents.content)?;
+        if let Body::Json { text, .. } = content.body
+            && SessionFields::parse(text)?.id != id
+        {
+            return Err(StoreError::Corrupt("its JSON names another session"));
+        }
+        Ok(true)
+    });
+    Ok(match content {
+        Ok(readable) => {
+            seen.unreadable += u64::from(!readable);
+            Ok(())
+        }
+        Err(error) => Err(error.to_string()),
+    })
+}
