@@ -106,30 +106,23 @@ export interface StoreStats {
 }
 
 /** What FluidAuth's public property `db` holds: a read-only description of the store. */
-export interface StoreDescription {
+export interface MemoryStoreDescription {
   readonly type: "memory";
   /** The store's `name`, or `null`. */
   readonly name: string | null;
 }
 
-/**
- * Sessions in native memory: off the V8 heap, swept in the background, shared by worker threads.
- *
- * The data is gone when the process ends. The class may be extended; no method calls another one of it, so that
- * overriding `get` does not change `getByUser`.
- *
- * @typeParam Fields The app's own session fields, for example `{ cart?: string[] }`. FluidAuth creates sessions
- * without them, so in a store for it they are optional.
- * @example
- * new Session({ secret, store: new MemoryStore() });
- */
-export class MemoryStore<Fields extends object = object> {
-  /**
-   * @throws {SessionStoreError} `ERR_INVALID_OPTION` for an unknown option (its likely spelling is named), a
-   * value out of range, or a `name` that is open with other limits.
-   */
-  constructor(options?: MemoryStoreOptions);
+/** What FluidAuth's public property `db` holds: a read-only description of the store. */
+export interface FileStoreDescription {
+  readonly type: "file";
+  /** The store's folder: its absolute path, without symbolic links. */
+  readonly path: string;
+}
 
+export type StoreDescription = MemoryStoreDescription | FileStoreDescription;
+
+/** What every store does. No method calls another one, so that overriding `get` does not change `getByUser`. */
+export interface SessionStore<Fields extends object = object> {
   /** A small description of the store; not the sessions. */
   readonly db: StoreDescription;
 
@@ -137,8 +130,9 @@ export class MemoryStore<Fields extends object = object> {
    * Stores a new session.
    *
    * Rejects with `ERR_SESSION_EXISTS` if a live session has its id (an expired one counts as absent),
-   * `ERR_INVALID_SESSION`, `ERR_SESSION_TOO_LARGE`, or `ERR_STORE_FULL` where room could only be made by
-   * ending the sessions of users for an anonymous visitor, or where it is larger than `maxBytes`.
+   * `ERR_INVALID_SESSION`, `ERR_SESSION_TOO_LARGE`, or `ERR_STORE_FULL` where there is no room: in memory, where
+   * room could only be made by ending the sessions of users for an anonymous visitor, or where it is larger than
+   * `maxBytes`; in a file, where `maxBytes` or the disk is full.
    */
   create(session: SessionInput<Fields>): Promise<void>;
 
@@ -161,7 +155,7 @@ export class MemoryStore<Fields extends object = object> {
    */
   touch(sessionId: string, expires: string | number | Date): Promise<boolean>;
 
-  /** Removes a session. An absent id resolves as well. */
+  /** Removes a session. An absent or expired id resolves as well, and at once. */
   delete(sessionId: string): Promise<void>;
 
   /** Removes what has expired, on a background thread. */
@@ -196,14 +190,146 @@ export class MemoryStore<Fields extends object = object> {
   stats(): Promise<StoreStats>;
 
   /**
-   * Closes this store; calling it again does nothing. Later calls of the other methods reject with
-   * `ERR_STORE_CLOSED`. The sessions of a named store live on while another store of that name is open.
-   * A store that is never closed does not keep the process alive.
+   * Closes this store, when the writes that were begun before are done; calling it again does nothing. Later calls
+   * of the other methods reject with `ERR_STORE_CLOSED`. The sessions of a named store live on while another store
+   * of that name is open, those in a file for ever. A store that is never closed does not keep the process alive.
    */
   close(): Promise<void>;
 
   /** `close()`, for `await using`. */
   [Symbol.asyncDispose](): Promise<void>;
+}
+
+/**
+ * Sessions in native memory: off the V8 heap, swept in the background, shared by worker threads.
+ *
+ * The data is gone when the process ends. The class may be extended.
+ *
+ * @typeParam Fields The app's own session fields, for example `{ cart?: string[] }`. FluidAuth creates sessions
+ * without them, so in a store for it they are optional.
+ * @example
+ * new Session({ secret, store: new MemoryStore() });
+ */
+export class MemoryStore<Fields extends object = object> {
+  /**
+   * @throws {SessionStoreError} `ERR_INVALID_OPTION` for an unknown option (its likely spelling is named), a
+   * value out of range, or a `name` that is open with other limits.
+   */
+  constructor(options?: MemoryStoreOptions);
+
+  readonly db: MemoryStoreDescription;
+}
+
+export interface MemoryStore<Fields extends object = object> extends SessionStore<Fields> {
+  readonly db: MemoryStoreDescription;
+}
+
+/** Options of {@link FileStore}. */
+export interface FileStoreOptions extends SessionStoreOptions {
+  /**
+   * The store's folder, which is made if it is not there, with its parents, for its owner alone. On a local disk:
+   * network file systems are refused. Whoever opens it again in the same process gets the same store, and gives the
+   * same options or leaves them out.
+   */
+  path: string;
+  /**
+   * When a write is acknowledged: `"commit"` is when it is on disk (fsync). There is no other yet; it may be
+   * spelled out.
+   * @default "commit"
+   */
+  durability?: "commit";
+  /**
+   * Encrypts ids, users and contents in the file (XChaCha20-Poly1305; keys by HKDF-SHA-256, lookups by HMAC-SHA-256).
+   * In a list the first encrypts and all decrypt, so that secrets can be rotated: a session is encrypted anew when it
+   * is next written, and one whose secret has left the list is absent. 1 to 16 different ones of at least 16 bytes
+   * each; random ones, as they are not stretched. A store is made with or without a secret, for good.
+   * @default none: the sessions stand in the file as they are, readable for its owner alone
+   */
+  secret?: string | Uint8Array | readonly (string | Uint8Array)[];
+  /**
+   * How many bytes the data file may take, at least 1048576. When it is full, what has expired goes, and then
+   * `create` and `update` reject with `ERR_STORE_FULL`; no live session is ended. What ends sessions always has room.
+   * @default no limit but the disk and 64 GiB of address space
+   */
+  maxBytes?: number;
+}
+
+/** Counters of a {@link FileStore}: those of this process since it opened the store. */
+export interface FileStoreStats extends StoreStats {
+  /** Bytes of the data file; what is free in it is used again, and it never shrinks. */
+  fileBytes: number;
+}
+
+/** How far {@link FileStore.backup} has come, in bytes. `total` is an estimate until the end. */
+export interface BackupProgress {
+  copied: number;
+  total: number;
+}
+
+/** How far {@link FileStore.verify} has come, in steps of no unit. */
+export interface VerifyProgress {
+  checked: number;
+  total: number;
+}
+
+/** What {@link FileStore.verify} saw. */
+export interface Verification {
+  /** Whether no problem was found. */
+  ok: boolean;
+  /** Sessions in the file, expired ones that await a sweep included. */
+  sessions: number;
+  /** Those of them that have expired. */
+  expired: number;
+  /** Those of them whose secret is no longer given. */
+  unreadable: number;
+  /** Pages of the file. */
+  pages: number;
+  /** What is wrong, in sentences for people: the first 20, and how many more there are. */
+  problems: string[];
+}
+
+/**
+ * Sessions in a file, on LMDB: they survive deploys and crashes, and all processes and threads of a machine share
+ * them. A write's promise resolves when it is on disk. A process that is killed at any moment harms no other.
+ *
+ * The class may be extended.
+ *
+ * @typeParam Fields As for {@link MemoryStore}.
+ * @example
+ * new Session({ secret, store: new FileStore({ path: "./sessions" }) });
+ */
+export class FileStore<Fields extends object = object> {
+  /**
+   * @throws {SessionStoreError} `ERR_INVALID_OPTION` for an option that is missing, unknown or out of range, a
+   * secret that is not the store's, or a store that is open in this process with other options; `ERR_STORE_LOCKED`
+   * where a process that cannot be told from this one has it open (of the same number in another container, or this
+   * one, by another copy of this package); `ERR_STORE_CORRUPT` for what is no store, a damaged one, or one of a
+   * newer version, and nothing is touched then; `ERR_STORE_IO` and `ERR_STORE_FULL` for what the system refuses.
+   */
+  constructor(options: FileStoreOptions);
+
+  readonly db: FileStoreDescription;
+
+  /**
+   * Copies the store, as it is at one moment, into a folder that is new or empty, and then is a store; without the
+   * free room of the original. Others read and write meanwhile; the file may grow until it ends.
+   * @returns The bytes of the copy's data file.
+   */
+  backup(
+    path: string,
+    options?: { onProgress?: (progress: BackupProgress) => void },
+  ): Promise<{ bytes: number }>;
+
+  /**
+   * Reads everything, changes nothing, and tells what is wrong: the pages, each session, and the indexes. Others
+   * read and write meanwhile; the file may grow until it ends.
+   */
+  verify(options?: { onProgress?: (progress: VerifyProgress) => void }): Promise<Verification>;
+}
+
+export interface FileStore<Fields extends object = object> extends SessionStore<Fields> {
+  readonly db: FileStoreDescription;
+  stats(): Promise<FileStoreStats>;
 }
 
 /** What can go wrong, as {@link SessionStoreError.code}. */
@@ -218,9 +344,13 @@ export type SessionStoreErrorCode =
   | "ERR_INVALID_OPTION"
   /** A call after `close()`. */
   | "ERR_STORE_CLOSED"
-  /** No room can be made. */
+  /** No room can be made, or none is left on the disk. */
   | "ERR_STORE_FULL"
-  /** A record that cannot be read: a fault in this package or in the machine. */
+  /** A file that is open where its locks cannot tell who has it. */
+  | "ERR_STORE_LOCKED"
+  /** The system refused to read or write a file: the message names it. */
+  | "ERR_STORE_IO"
+  /** A record or a file that cannot be read, or a fault in this package. */
   | "ERR_STORE_CORRUPT";
 
 /** Every error that a store reports. Its message never contains a session's content. */

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use native_store::clock::{Clock, Millis, MockClock};
 use native_store::error::StoreError;
 use native_store::session::{Body, Content, ExpiresForm, Expiry, Session, SessionId, UserKeyBuf};
+use native_store::store::file::{FileOptions, Secret};
 use native_store::store::memory::{Limits, MemoryStore};
-use native_store::store::{Cursor, SessionStore};
+use native_store::store::{Cursor, FileStore, SessionStore};
 use proptest::prelude::*;
 
 #[derive(Debug, Clone)]
@@ -164,7 +165,7 @@ fn with_session<T>(
     now: Millis,
     call: impl FnOnce(&Session<'_>, Entry) -> T,
 ) -> T {
-    let text = "x".repeat(padding);
+    let text = format!(r#"{{"sessionId":"{}","expires":0,"x":"{}"}}"#, session_id(id), "x".repeat(padding));
     let key = user.map(user_key);
     let body = Body::Json { text: &text, expires: ExpiresForm::Text };
     let content = Content { user: key.as_ref().map(UserKeyBuf::as_key), body };
@@ -178,7 +179,7 @@ fn with_session<T>(
     call(&session, entry)
 }
 
-fn apply(op: &Op, store: &MemoryStore, clock: &MockClock, model: &mut Model) {
+fn apply(op: &Op, store: &dyn SessionStore, clock: &MockClock, model: &mut Model) {
     let now = clock.now();
     model.expire(now);
     let code = |error: StoreError| error.code();
@@ -236,7 +237,7 @@ fn apply(op: &Op, store: &MemoryStore, clock: &MockClock, model: &mut Model) {
 }
 
 /// Compares all that can be seen without using a session.
-fn compare(store: &MemoryStore, model: &Model) {
+fn compare(store: &dyn SessionStore, model: &Model) {
     let (mut ids, mut cursor) = (Vec::new(), Some(Cursor::default()));
     while let Some(at) = cursor {
         let (some, next) = store.ids(at).unwrap();
@@ -267,6 +268,11 @@ fn compare(store: &MemoryStore, model: &Model) {
     assert!(model.limits.max_bytes.is_none_or(|max| stats.bytes <= max.get() as u64));
 }
 
+/// A place for files that is in memory, where there is one: these tests ask nothing of the disk.
+fn directory() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
@@ -290,5 +296,45 @@ proptest! {
             apply(op, &store, &clock, &mut model);
             compare(&store, &model);
         }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn a_store_in_a_file_does_what_its_model_does(
+        max_sessions_per_user in proptest::option::of(1..5_usize),
+        sealed in any::<bool>(),
+        ops in proptest::collection::vec(op(), 1..80),
+        reopened_after in proptest::collection::vec(0..80_usize, 0..3),
+    ) {
+        let clock = Arc::new(MockClock::new(1_000_000));
+        let dir = directory();
+        let limits = Limits {
+            max_sessions_per_user: max_sessions_per_user.and_then(NonZeroUsize::new),
+            ..Limits::default()
+        };
+        let options = FileOptions {
+            path: dir.path().into(),
+            secrets: if sealed { vec![Secret::new(vec![7; 32])] } else { Vec::new() },
+            max_sessions_per_user: limits.max_sessions_per_user,
+            sweep_interval: Some(0),
+            ..FileOptions::default()
+        };
+        let mut store = FileStore::open_at(&options, clock.clone()).unwrap();
+        let mut model = Model { live: Vec::new(), limits, ticks: 0, evicted: 0 };
+        for (at, op) in ops.iter().enumerate() {
+            apply(op, &*store, &clock, &mut model);
+            compare(&*store, &model);
+            if reopened_after.contains(&at) {
+                drop(store);
+                store = FileStore::open_at(&options, clock.clone()).unwrap();
+                model.evicted = 0;
+                compare(&*store, &model);
+            }
+        }
+        let seen = store.verify(&mut |_, _| ()).unwrap();
+        prop_assert_eq!(seen.problems, Vec::<String>::new());
     }
 }

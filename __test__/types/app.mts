@@ -1,6 +1,7 @@
 // A strict app in TypeScript that must compile without a cast. See ../types.test.js.
 import { AuthService, type BaseSessionStore, type ISessionData, Session } from "@fluidauth/express";
 import {
+  FileStore,
   guardSession,
   MemoryStore,
   type MemoryStoreOptions,
@@ -13,6 +14,9 @@ const options: MemoryStoreOptions = { name: "web", maxSessions: 100_000, sweepIn
 
 const session: Session = guardSession(new Session({ secret, store: new MemoryStore(options) }));
 new AuthService({ session });
+new AuthService({
+  session: guardSession(new Session({ secret, store: new FileStore({ path: "./sessions" }) })),
+});
 session.serializeUser = () => 42;
 
 /** `BaseSessionStore`, were its methods checked as strictly as functions are. */
@@ -54,10 +58,13 @@ export const stores: BaseSessionStore[] = [
   new MemoryStore<{ userId: string }>(),
   // biome-ignore lint/suspicious/noExplicitAny: the type of anything, as apps write it
   new MemoryStore<Record<string, any>>(),
+  new FileStore({ path: "./sessions", secret: [new Uint8Array(32)] }),
+  new FileStore<Fields>({ path: "./sessions" }),
   new DeviceStore("a phone"),
   new CountingStore(),
 ];
 export const strictStores: StrictStore[] = [
+  new FileStore({ path: "./sessions" }),
   new MemoryStore(),
   new MemoryStore<Fields>(),
   new DeviceStore("a phone"),

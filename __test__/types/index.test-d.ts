@@ -1,12 +1,17 @@
 import {
+  type BackupProgress,
+  FileStore,
+  type FileStoreStats,
   type GuardableSession,
   guardSession,
   MemoryStore,
   type SessionInput,
+  type SessionStore,
   SessionStoreError,
   type SessionStoreErrorCode,
   type StoredSession,
   type StoreStats,
+  type Verification,
 } from "@fluidauth/native-store";
 import { expectAssignable, expectError, expectNotAssignable, expectType } from "tsd";
 
@@ -122,6 +127,48 @@ export async function options() {
   expectError(new MemoryStore({ name: null }));
 }
 
+// A store in a file.
+export async function files() {
+  const path = "./sessions";
+  const files = new FileStore<{ cart?: string[] }>({ path });
+  expectAssignable<{ readonly type: "file"; readonly path: string }>(files.db);
+  expectType<string[] | undefined>((await files.get(sessionId))?.cart);
+  expectType<Promise<void>>(files.create({ sessionId, userId: 42, expires, cart: [] }));
+  expectError(files.create({ sessionId, expires, cart: [1] }));
+  expectType<FileStoreStats>(await files.stats());
+  expectType<number>((await files.stats()).fileBytes);
+  expectType<{ bytes: number }>(await files.backup("./copy"));
+  await files.backup("./copy", { onProgress: (progress) => expectType<BackupProgress>(progress) });
+  expectType<Verification>(await files.verify({ onProgress: ({ checked, total }) => checked / total }));
+  expectError(files.backup());
+  expectError(files.verify({ progress: () => {} }));
+  expectError(new MemoryStore().backup("./copy"));
+
+  new FileStore({ path, durability: "commit", maxBytes: 2 ** 30, maxSessionsPerUser: 3, sweepInterval: 0 });
+  for (const secret of ["a", new Uint8Array(32), ["a", new Uint8Array(32)] as const]) {
+    new FileStore({ path, secret });
+  }
+  expectError(new FileStore());
+  expectError(new FileStore({}));
+  expectError(new FileStore({ path: new Uint8Array(32) }));
+  expectError(new FileStore({ path, durability: "never" }));
+  expectError(new FileStore({ path, secret: 42 }));
+  expectError(new FileStore({ path, maxSessions: 1 }));
+}
+
+// Whatever the store.
+export function anyStore() {
+  expectAssignable<SessionStore>(store);
+  expectAssignable<SessionStore>(new FileStore({ path: "." }));
+  expectAssignable<SessionStore<{ cart?: string[] }>>(new MemoryStore<{ cart?: string[] }>());
+  class Audited extends FileStore {
+    override async get(sessionId: string) {
+      return super.get(sessionId);
+    }
+  }
+  expectAssignable<FileStore>(new Audited({ path: "." }));
+}
+
 // Errors.
 export async function errors() {
   const error = new SessionStoreError("ERR_STORE_FULL", "no room", { cause: new Error("why") });
@@ -135,6 +182,8 @@ export async function errors() {
     | "ERR_INVALID_OPTION"
     | "ERR_STORE_CLOSED"
     | "ERR_STORE_FULL"
+    | "ERR_STORE_LOCKED"
+    | "ERR_STORE_IO"
     | "ERR_STORE_CORRUPT"
   >(error.code);
   expectError(new SessionStoreError("ERR_OTHER", "no such code"));
