@@ -1,8 +1,11 @@
 "use strict";
 
 const assert = require("node:assert/strict");
+const { spawn } = require("node:child_process");
 const { once } = require("node:events");
-const { existsSync } = require("node:fs");
+const fs = require("node:fs");
+const os = require("node:os");
+const path = require("node:path");
 const { after, afterEach, before, beforeEach, describe, it } = require("node:test");
 const { createApp } = require("../examples/login/app");
 const { DeviceStore } = require("../examples/login/device-store");
@@ -14,8 +17,13 @@ const FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefo
 const IPHONE =
   "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.5 Mobile/15E148 Safari/604.1";
 
+const root = fs.mkdtempSync(path.join(os.tmpdir(), "native-store-"));
+after(() => fs.rmSync(root, { recursive: true }));
+let made = 0;
+const newFolder = () => path.join(root, `${++made}`);
+
 async function startExample() {
-  const store = new DeviceStore();
+  const store = new DeviceStore({ path: newFolder() });
   const server = createApp({ store, secret: "the secret of this test" }).listen(0, "127.0.0.1");
   await once(server, "listening");
   const stop = async () => {
@@ -224,7 +232,7 @@ describe("the login example", () => {
 });
 
 const CHROMIUM = process.env.CHROMIUM || "/usr/bin/chromium";
-const skip = existsSync(CHROMIUM)
+const skip = fs.existsSync(CHROMIUM)
   ? false
   : "no Chromium here: install it (Debian and Ubuntu: apt-get install chromium) or set CHROMIUM to its path";
 const CHROMIUM_ARGS = [
@@ -287,5 +295,59 @@ describe("the login example in a browser", { skip }, () => {
     await page.getByRole("button", { name: "Log in" }).click();
     assert.equal(await page.getByRole("alert").textContent(), "Email or password is wrong.");
     assert.equal(await page.getByLabel("Email").inputValue(), ADA.email);
+  });
+});
+
+describe("the example's server", () => {
+  const server = path.join(__dirname, "../examples/login/server.js");
+
+  async function start(dataDir, env) {
+    const child = spawn(process.execPath, [server], {
+      env: { ...process.env, PORT: "0", HOST: "127.0.0.1", DATA_DIR: dataDir, ...env },
+      stdio: ["ignore", "pipe", "inherit"],
+    });
+    let output = "";
+    for await (const chunk of child.stdout) {
+      output += chunk;
+      const url = /http:\S+/.exec(output)?.[0];
+      if (url && output.includes("kept in")) return { child, url };
+    }
+    throw new Error(`the server said ${output}`);
+  }
+
+  async function kill(child) {
+    child.kill("SIGKILL");
+    await once(child, "exit");
+  }
+
+  it("keeps its visitors logged in when it is killed and started again", async () => {
+    const dataDir = newFolder();
+    const first = await start(dataDir);
+    const client = await new Client(first.url).login();
+    await kill(first.child);
+
+    const second = await start(dataDir);
+    const again = new Client(second.url);
+    again.cookie = client.cookie;
+    assert.equal(await again.isLoggedIn(), true);
+    await again.post("/logout");
+    await kill(second.child);
+
+    const third = await start(dataDir);
+    const late = new Client(third.url);
+    late.cookie = client.cookie;
+    assert.equal(await late.isLoggedIn(), false);
+    await kill(third.child);
+  });
+
+  it("says in one line what is wrong with its folder", async () => {
+    const dataDir = newFolder();
+    fs.mkdirSync(dataDir);
+    fs.writeFileSync(path.join(dataDir, "sessions"), "");
+    const env = { ...process.env, PORT: "0", DATA_DIR: dataDir };
+    const child = spawn(process.execPath, [server], { env, stdio: ["ignore", "ignore", "pipe"] });
+    let said = "";
+    for await (const chunk of child.stderr) said += chunk;
+    assert.match(said, /^ERR_INVALID_OPTION: path must be the path of a folder; got .*sessions\n$/);
   });
 });

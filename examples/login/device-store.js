@@ -3,13 +3,13 @@
 const { AsyncLocalStorage } = require("node:async_hooks");
 const { createHash } = require("node:crypto");
 const { deviceName } = require("./device");
-const { MemoryStore } = require("./native-store");
+const { FileStore } = require("./native-store");
 
 /**
  * Adds two fields of the app's own to every session, and knows which session the current request has.
  * A session layer hands its store no request, hence the AsyncLocalStorage.
  */
-class DeviceStore extends MemoryStore {
+class DeviceStore extends FileStore {
   #requests = new AsyncLocalStorage();
 
   /** Middleware that goes before the session's. */

@@ -1,15 +1,14 @@
 "use strict";
 
-const { randomBytes } = require("node:crypto");
+const path = require("node:path");
 const { createApp } = require("./app");
+const { appSecret } = require("./app-secret");
 const { DeviceStore } = require("./device-store");
 const { DEMO_LOGINS } = require("./users");
 
 const HOST = process.env.HOST || "localhost";
 const PORT = Number(process.env.PORT || 3000);
-
-// A random secret logs everyone out at a restart: set SESSION_SECRET for sessions that outlive one process.
-const secret = process.env.SESSION_SECRET || randomBytes(32).toString("hex");
+const DATA_DIR = process.env.DATA_DIR || ".data";
 
 function stop(message) {
   console.error(message);
@@ -23,11 +22,11 @@ function explainListenError(error) {
   stop(`Cannot listen on ${HOST}:${PORT}: ${error.message}`);
 }
 
-function announce(server, authName) {
+function announce(server, authName, store) {
   const [{ email, password }] = DEMO_LOGINS;
   console.log(`Login example: http://${HOST}:${server.address().port}`);
   console.log(`Log in with    ${email} / ${password}`);
-  console.log(`Sessions by    ${authName}`);
+  console.log(`Sessions by    ${authName}, kept in ${store.db.path}`);
 }
 
 function stopGracefully(server, store) {
@@ -40,13 +39,21 @@ function stopGracefully(server, store) {
   process.once("SIGTERM", shutDown);
 }
 
+function openStore() {
+  try {
+    return new DeviceStore({ path: path.join(DATA_DIR, "sessions"), maxSessionsPerUser: 20 });
+  } catch (error) {
+    return stop(`${error.code}: ${error.message}`);
+  }
+}
+
 function main() {
   if (!Number.isInteger(PORT) || PORT < 0 || PORT > 65535) {
     stop(`PORT must be a number from 0 to 65535, not "${process.env.PORT}".`);
   }
-  const store = new DeviceStore({ maxSessionsPerUser: 20 });
-  const app = createApp({ store, secret, demoLogins: DEMO_LOGINS });
-  const server = app.listen(PORT, HOST, () => announce(server, app.locals.authName));
+  const store = openStore();
+  const app = createApp({ store, secret: appSecret(DATA_DIR), demoLogins: DEMO_LOGINS });
+  const server = app.listen(PORT, HOST, () => announce(server, app.locals.authName, store));
   server.once("error", explainListenError);
   stopGracefully(server, store);
 }
