@@ -4,11 +4,11 @@ const assert = require("node:assert/strict");
 const { spawn } = require("node:child_process");
 const { once } = require("node:events");
 const fs = require("node:fs");
-const os = require("node:os");
 const path = require("node:path");
 const { after, afterEach, before, beforeEach, describe, it } = require("node:test");
 const { createApp } = require("../examples/login/app");
 const { DeviceStore } = require("../examples/login/device-store");
+const { newFolder } = require("./support/folders.js");
 
 const ADA = { email: "ada@example.com", password: "analytical-engine" };
 const GRACE = { email: "grace@example.com", password: "nanoseconds" };
@@ -16,11 +16,6 @@ const COOKIE = "login-example-session";
 const FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0";
 const IPHONE =
   "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.5 Mobile/15E148 Safari/604.1";
-
-const root = fs.mkdtempSync(path.join(os.tmpdir(), "native-store-"));
-after(() => fs.rmSync(root, { recursive: true }));
-let made = 0;
-const newFolder = () => path.join(root, `${++made}`);
 
 async function startExample() {
   const store = new DeviceStore({ path: newFolder() });

@@ -1,12 +1,15 @@
 "use strict";
 
 const assert = require("node:assert/strict");
+const fs = require("node:fs");
+const path = require("node:path");
 const { describe, it } = require("node:test");
-const { MemoryStore, SessionStoreError } = require("..");
+const { FileStore, MemoryStore, SessionStoreError } = require("..");
+const { newFolder } = require("./support/folders.js");
 
-const refuses = (options, words) =>
+const refuses = (options, words, Store = MemoryStore) =>
   assert.throws(
-    () => new MemoryStore(options),
+    () => new Store(options),
     (error) => {
       assert.ok(error instanceof SessionStoreError, error?.stack);
       assert.equal(error.code, "ERR_INVALID_OPTION");
@@ -81,6 +84,110 @@ describe("options of MemoryStore", () => {
   it("refuse what is no object", () => {
     for (const options of [null, 1, "x", [], true, () => {}])
       refuses(options, /^options must be an object; got /);
+  });
+});
+
+describe("options of FileStore", () => {
+  const refusesFile = (options, words) => refuses({ path: newFolder(), ...options }, words, FileStore);
+
+  it("may all be left out but the path", async () => {
+    const folder = newFolder();
+    const store = new FileStore({ path: folder, durability: undefined, secret: undefined });
+    assert.deepEqual(store.db, { type: "file", path: fs.realpathSync(folder) });
+    await store.close();
+  });
+
+  it("take the values that they document", async () => {
+    const store = new FileStore({
+      path: newFolder(),
+      durability: "commit",
+      secret: ["é".repeat(8), Buffer.alloc(16), new Uint8Array(500)],
+      maxBytes: 2 ** 20,
+      maxSessionBytes: 1,
+      maxSessionsPerUser: Number.MAX_SAFE_INTEGER,
+      sweepInterval: 0,
+    });
+    await store.close();
+  });
+
+  it("refuse a path that is none", () => {
+    refuses(undefined, /^path must be the path of a folder, a non-empty string; got undefined$/, FileStore);
+    for (const value of ["", 1, null, {}, Buffer.from("x"), "a\0b", "\ud800", new URL("file:///x")]) {
+      refusesFile({ path: value }, /^path must be the path of a folder/);
+    }
+  });
+
+  it("refuse a path that is another thing's, with the path", () => {
+    const file = newFolder();
+    fs.writeFileSync(file, "");
+    refusesFile(
+      { path: file },
+      new RegExp(`^path must be the path of a folder; got that of a file, ${file}$`),
+    );
+  });
+
+  it("refuse another durability", () => {
+    for (const value of ["none", "", true, 1])
+      refusesFile({ durability: value }, /^durability must be "commit"/);
+  });
+
+  it("refuse a secret that is none, and do not show it", () => {
+    const good = Buffer.alloc(32, 1);
+    for (const [secret, words] of [
+      [42, /^secret must be a string or a Buffer, or a list of these; got a number$/],
+      [[good, null], /list of these; got null$/],
+      [[[good]], /list of these; got an array$/],
+      ["\ud800".repeat(20), /lone surrogate/],
+      [[], /^secret must be .+; got an empty list$/],
+      [
+        "hunter2",
+        /^secret must be 1 to 16 different secrets of at least 16 bytes each; got 7 bytes as secret 1$/,
+      ],
+      [[good, Buffer.alloc(32, 1)], /got one twice, as secret 1 and secret 2$/],
+      [Array.from({ length: 17 }, (_, at) => Buffer.alloc(16, at)), /got 17 secrets$/],
+    ]) {
+      refusesFile({ secret }, words);
+    }
+  });
+
+  it("refuse a maxBytes that leaves no room", () => {
+    refusesFile(
+      { maxBytes: 2 ** 20 - 1 },
+      /^maxBytes must be a whole number from 1048576 to .+; got 1048575$/,
+    );
+  });
+
+  it("name the likely spelling of an unknown option", () => {
+    refusesFile({ secrets: "x" }, /^unknown option "secrets": did you mean secret\?$/);
+    refusesFile({ dir: "x" }, /^unknown option "dir": the options are .*path/);
+  });
+
+  it("leave nothing behind when they are refused", () => {
+    const folder = newFolder();
+    refusesFile({ path: folder, secret: "short" }, /secret/);
+    assert.equal(fs.existsSync(folder), false);
+  });
+
+  it("are the same for all that open a path in one process, or are left out", async () => {
+    const folder = newFolder();
+    const secret = Buffer.alloc(32, 1);
+    const store = new FileStore({ path: folder, secret, maxSessionsPerUser: 2 });
+    await new FileStore({ path: path.join(folder, "..", path.basename(folder)), secret }).close();
+    const open = { path: folder, secret };
+    for (const [options, words] of [
+      [
+        { maxSessionsPerUser: 3 },
+        /^maxSessionsPerUser must be 2, as the open store of this path has it; got 3$/,
+      ],
+      [{ maxBytes: 2 ** 30 }, /^maxBytes must be left out, as the open store of this path has it/],
+      [{ sweepInterval: 1 }, /^sweepInterval must be 60000/],
+      [{ secret: undefined }, /^secret must be the same as that of the open store of this path; got none$/],
+      [{ secret: Buffer.alloc(32, 2) }, /^secret must be the same .* got another$/],
+    ]) {
+      refusesFile({ ...open, ...options }, words);
+    }
+    await store.close();
+    await new FileStore({ ...open, maxSessionsPerUser: 3 }).close();
   });
 });
 

@@ -8,6 +8,8 @@ const EXPECTED = "a string or a Buffer, or a list of these";
 /** The bytes of each secret; how many and how long they must be is for the addon to say. */
 function readSecrets(secret) {
   if (secret === undefined) return [];
+  // To the addon it would mean none.
+  if (Array.isArray(secret) && secret.length === 0) throw invalidOption("secret", EXPECTED, "an empty list");
   return (Array.isArray(secret) ? secret : [secret]).map((each) => {
     if (typeof each === "string" && each.isWellFormed()) return Buffer.from(each);
     if (isUint8Array(each)) return each;
