@@ -1,5 +1,6 @@
 "use strict";
 
+const { setImmediate } = require("node:timers/promises");
 const native = require("../binding.js");
 const { fromNative } = require("./errors.js");
 const { deleteByUserOptions, validateOptions } = require("./options.js");
@@ -100,12 +101,14 @@ class SessionStore {
   }
 
   async *ids() {
-    let cursor;
-    do {
-      const page = await this.#call(native.ids, cursor);
+    let page = await this.#call(native.ids);
+    yield* page.ids;
+    while (page.next !== undefined) {
+      // Microtasks alone, which is what a loop with nothing but reads makes, would keep all else waiting.
+      await setImmediate();
+      page = await this.#call(native.ids, page.next);
       yield* page.ids;
-      cursor = page.next;
-    } while (cursor !== undefined);
+    }
   }
 
   async clear() {

@@ -58,6 +58,11 @@ impl Draft {
 }
 
 impl Write {
+    /// Whether it writes a session under the first secret.
+    pub(super) fn seals(&self) -> bool {
+        matches!(self, Self::Create(_) | Self::Update(_) | Self::Touch { .. })
+    }
+
     /// About how many bytes it adds to the file; 0 for what makes room.
     pub(super) fn growth(&self) -> usize {
         match self {

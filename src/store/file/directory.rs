@@ -74,7 +74,7 @@ pub(super) fn make_files(dir: &Path) -> Result<()> {
         let path = dir.join(name);
         let made = File::options().write(true).create_new(true).open(&path);
         match made.and_then(|_| permit(&path, |_| 0o600)) {
-            Ok(()) => {}
+            Ok(()) => give_to_owner(&path, dir),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(io_failed(&path.display(), "making", &error)),
         }
@@ -104,6 +104,21 @@ pub(super) fn permit(path: &Path, mode: impl FnOnce(u32) -> u32) -> io::Result<(
 pub(super) fn permit(_: &Path, _: impl FnOnce(u32) -> u32) -> io::Result<()> {
     Ok(())
 }
+
+/// Whom the data belongs to can use what root makes beside it.
+#[cfg(unix)]
+fn give_to_owner(path: &Path, dir: &Path) {
+    use std::os::unix::fs::{MetadataExt, chown};
+    if let (Ok(data), Ok(made)) = (dir.join(DATA).metadata(), path.metadata())
+        && (data.uid(), data.gid()) != (made.uid(), made.gid())
+    {
+        // Only root may; for others it is theirs already, or of no use to them.
+        let _ = chown(path, Some(data.uid()), Some(data.gid()));
+    }
+}
+
+#[cfg(not(unix))]
+fn give_to_owner(_: &Path, _: &Path) {}
 
 /// LMDB's locks and shared memory are only good on one machine.
 #[cfg(target_os = "linux")]
@@ -162,6 +177,7 @@ impl Owner {
         let file = file.map_err(failed)?;
         if is_new {
             permit(&path, |_| 0o600).map_err(failed)?;
+            give_to_owner(&path, dir);
         }
         let lock = libc::flock {
             l_type: libc::F_WRLCK as libc::c_short,

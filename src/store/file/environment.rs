@@ -7,7 +7,7 @@ use std::fs::File;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use heed::{Env, RoTxn, WithTls};
@@ -15,7 +15,8 @@ use parking_lot::Mutex;
 
 use super::apply::{Applier, Fault, Tally, Write};
 use super::directory::{DATA, Owner};
-use super::open::Opened;
+use super::keyring::Secret;
+use super::open::{self, Opened};
 use super::record::Record;
 use super::room::{Room, Usage};
 use super::tables::{Table, Tables};
@@ -68,6 +69,8 @@ pub(super) struct Environment {
     env: Env<WithTls>,
     pub tables: Tables,
     pub vault: Vault,
+    secrets: Vec<Secret>,
+    must_reseal: AtomicBool,
     pub limits: Limits,
     pub clock: Arc<dyn Clock>,
     pub counters: Counters,
@@ -81,13 +84,21 @@ pub(super) struct Environment {
 }
 
 impl Environment {
-    pub(super) fn new(opened: Opened, limits: Limits, max_bytes: Option<u64>, clock: Arc<dyn Clock>) -> Self {
-        let Opened { env, tables, vault, data, page_size, dir, owner } = opened;
+    pub(super) fn new(
+        opened: Opened,
+        secrets: Vec<Secret>,
+        limits: Limits,
+        max_bytes: Option<u64>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let Opened { env, tables, vault, must_reseal, data, page_size, dir, owner } = opened;
         let room = Room::new(max_bytes, env.info().map_size as u64);
         Self {
             env,
             tables,
             vault,
+            secrets,
+            must_reseal: AtomicBool::new(must_reseal),
             limits,
             clock,
             counters: Counters::default(),
@@ -172,6 +183,12 @@ impl Environment {
         let admitted = if growth == 0 { Ok(()) } else { self.admit(&txn, growth as u64) };
         let max_per_user = self.limits.max_sessions_per_user;
         let mut applier = Applier::new(txn, self.tables, &self.vault, max_per_user, self.clock.now());
+        // Not at open, which must be harmless: but what is written under a secret must be found by it.
+        let reseals = self.must_reseal.load(Ordering::Relaxed) && writes.iter().any(|write| write.seals());
+        if reseals {
+            open::reseal(self.tables.meta, &mut applier.txn, &self.secrets, &self.dir)?;
+            applier.changed = true;
+        }
         let mut outcomes = Vec::with_capacity(writes.len());
         for write in writes {
             let refusal = admitted.as_ref().err().filter(|_| write.growth() > 0);
@@ -183,7 +200,11 @@ impl Environment {
                 },
             );
         }
-        Ok((outcomes, applier.commit()?))
+        let tally = applier.commit()?;
+        if reseals {
+            self.must_reseal.store(false, Ordering::Relaxed);
+        }
+        Ok((outcomes, tally))
     }
 
     /// Pages that change are copied: three tables' of each session, and the ways to them.

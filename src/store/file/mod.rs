@@ -101,7 +101,8 @@ impl FileStore {
             max_session_bytes: options.max_session_bytes.map_or(DEFAULT_MAX_SESSION_BYTES, usize::from),
             max_sessions_per_user: options.max_sessions_per_user,
         };
-        let environment = Arc::new(Environment::new(opened, limits, max_bytes, clock));
+        let environment =
+            Arc::new(Environment::new(opened, options.secrets.clone(), limits, max_bytes, clock));
         let queue = Arc::new(Queue::new());
         let no_thread =
             |error| StoreError::Io(format!("no thread for the store in {}: {error}", dir.display()));
@@ -400,13 +401,13 @@ impl SessionStore for FileStore {
         for entry in tables.sessions.range(&txn, &rest).map_err(failed)?.take(PAGE) {
             let (key, bytes) = entry.map_err(failed)?;
             (last, seen) = (Some(key), seen + 1);
-            let record = Record::parse(bytes)?;
+            // One that cannot be read has no id to give; the others have.
+            let Ok(record) = Record::parse(bytes) else { continue };
             if !record.header.expires.is_past(now) {
-                let id = with_buffer(|buffer| {
-                    let contents = environment.vault.open(key, record, buffer)?;
-                    contents.map(|contents| SessionId::from_packed(contents.id)).transpose()
-                })?;
-                ids.extend(id);
+                ids.extend(with_buffer(|buffer| {
+                    let contents = environment.vault.open(key, record, buffer).ok()??;
+                    SessionId::from_packed(contents.id).ok()
+                }));
             }
         }
         Ok((ids, last.filter(|_| seen == PAGE).map(Cursor::from_bytes)))

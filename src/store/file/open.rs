@@ -30,6 +30,8 @@ pub(super) struct Opened {
     pub env: Env<WithTls>,
     pub tables: Tables,
     pub vault: Vault,
+    /// Whether the seal in the file fits other secrets than those given.
+    pub must_reseal: bool,
     pub data: File,
     pub page_size: u64,
     pub dir: PathBuf,
@@ -45,10 +47,10 @@ pub(super) fn open(dir: PathBuf, secrets: &[Secret], max_bytes: Option<u64>) -> 
     let env = open_environment(&dir, max_bytes)?;
     let lmdb = |error| failed(&path, error);
     env.clear_stale_readers().map_err(lmdb)?;
-    let (tables, vault) = open_tables(&env, secrets, &path)?;
+    let (tables, vault, must_reseal) = open_tables(&env, secrets, &path)?;
     let data = env.try_clone_inner_file().map_err(lmdb)?;
     let page_size = u64::from(env.stat().page_size);
-    Ok(Opened { env, tables, vault, data, page_size, dir, owner })
+    Ok(Opened { env, tables, vault, must_reseal, data, page_size, dir, owner })
 }
 
 /// Refuses what is no store, or only a part of one: LMDB would map it, and the process end where it reads on.
@@ -106,7 +108,7 @@ fn open_environment(dir: &Path, max_bytes: Option<u64>) -> Result<Env<WithTls>> 
     }
 }
 
-fn open_tables(env: &Env<WithTls>, secrets: &[Secret], path: &Path) -> Result<(Tables, Vault)> {
+fn open_tables(env: &Env<WithTls>, secrets: &[Secret], path: &Path) -> Result<(Tables, Vault, bool)> {
     let lmdb = |error| failed(path, error);
     let txn = env.read_txn().map_err(lmdb)?;
     let meta: Option<Table> = env.open_database(&txn, None).map_err(lmdb)?;
@@ -121,14 +123,11 @@ fn open_tables(env: &Env<WithTls>, secrets: &[Secret], path: &Path) -> Result<(T
     let txn = env.read_txn().map_err(lmdb)?;
     check_format(meta, &txn, path)?;
     let (vault, seal) = unlock(meta, &txn, secrets, path)?;
+    let is_new_seal = seal.is_some();
     let tables = Tables::open(env, &txn).map_err(lmdb)?;
     txn.commit().map_err(lmdb)?;
     let tables = tables.ok_or_else(|| StoreError::Damaged(format!("{} has lost a table", path.display())))?;
-    let vault = match seal {
-        Some(_) => reseal(env, meta, secrets, path)?,
-        None => vault,
-    };
-    Ok((tables, vault))
+    Ok((tables, vault, is_new_seal))
 }
 
 /// Makes the tables, if no other process has done so meanwhile.
@@ -159,6 +158,15 @@ fn check_format(meta: Table, txn: &RoTxn<'_>, path: &Path) -> Result<()> {
     }
 }
 
+/// Lets exactly these secrets open the store from now on.
+pub(super) fn reseal(meta: Table, txn: &mut RwTxn<'_>, secrets: &[Secret], path: &Path) -> Result<()> {
+    // Another process may have done so, or may have let others in, since this one opened the store.
+    if let (_, Some(seal)) = unlock(meta, txn, secrets, path)? {
+        put_seal(meta, txn, &seal).map_err(|error| failed(path, error))?;
+    }
+    Ok(())
+}
+
 /// The vault that the secrets open, and the seal that they should have if it is another.
 fn unlock(meta: Table, txn: &RoTxn<'_>, secrets: &[Secret], path: &Path) -> Result<(Vault, Option<Seal>)> {
     let wrong = |expected: &str, given: &str| StoreError::InvalidOption {
@@ -183,16 +191,4 @@ fn put_seal(meta: Table, txn: &mut RwTxn<'_>, seal: &Seal) -> heed::Result<()> {
     let mut bytes = Vec::new();
     seal.encode(&mut bytes);
     meta.put(txn, SEAL, &bytes)
-}
-
-/// Lets exactly these secrets open the store from now on.
-fn reseal(env: &Env<WithTls>, meta: Table, secrets: &[Secret], path: &Path) -> Result<Vault> {
-    let lmdb = |error| failed(path, error);
-    let mut txn = env.write_txn().map_err(lmdb)?;
-    let (vault, seal) = unlock(meta, &txn, secrets, path)?;
-    if let Some(seal) = seal {
-        put_seal(meta, &mut txn, &seal).map_err(lmdb)?;
-        txn.commit().map_err(lmdb)?;
-    }
-    Ok(vault)
 }

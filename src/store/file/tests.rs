@@ -1,11 +1,14 @@
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tempfile::TempDir;
 
+use super::tables::Tables;
 use super::*;
 use crate::clock::MockClock;
-use crate::store::conformance::{MAX_SESSION_BYTES, conformance};
+use crate::session::{Body, ExpiresForm, UserKeyBuf};
+use crate::store::conformance::{MAX_SESSION_BYTES, START, conformance, id, json, plain};
 
 /// A store in a directory that goes with it.
 struct Kept {
@@ -66,7 +69,7 @@ fn secret(text: &str) -> Secret {
 }
 
 fn open(secrets: Vec<Secret>, clock: Arc<MockClock>) -> Kept {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = new_dir();
     let store = FileStore::open_at(&FileOptions { secrets, ..options(dir.path()) }, clock).unwrap();
     Kept { store, _dir: dir }
 }
@@ -79,4 +82,409 @@ mod in_the_open {
 mod encrypted {
     use super::*;
     conformance!(|clock| open(vec![secret("first"), secret("second")], clock));
+}
+
+fn new_dir() -> TempDir {
+    // These ask nothing of the disk.
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
+fn clock() -> Arc<MockClock> {
+    Arc::new(MockClock::new(START))
+}
+
+fn reopen(options: &FileOptions) -> Result<Arc<FileStore>> {
+    FileStore::open_at(options, clock())
+}
+
+fn at(millis: Millis) -> Expiry {
+    Expiry::new(START + millis).unwrap()
+}
+
+fn ann() -> UserKeyBuf {
+    UserKeyBuf::from_text("ann of the users")
+}
+
+fn problems(store: &FileStore) -> Vec<String> {
+    store.verify(&mut |_, _| ()).unwrap().problems
+}
+
+/// Opens the file beside the store, as another program might, and changes it.
+fn tamper(dir: &Path, change: impl FnOnce(&mut heed::RwTxn<'_>, Tables)) {
+    let mut options = heed::EnvOpenOptions::new();
+    options.map_size(1 << 30).max_dbs(tables::TABLES);
+    // SAFETY: no store has it open meanwhile.
+    let env = unsafe { options.open(dir) }.unwrap();
+    let mut txn = env.write_txn().unwrap();
+    let tables = Tables::create(&env, &mut txn).unwrap();
+    change(&mut txn, tables);
+    txn.commit().unwrap();
+}
+
+#[test]
+fn sessions_outlive_the_store_and_counters_do_not() {
+    let dir = new_dir();
+    let options = options(dir.path());
+    let store = reopen(&options).unwrap();
+    store.create(&plain("a", &ann(), at(100))).unwrap();
+    drop(store);
+    let store = reopen(&options).unwrap();
+    assert!(store.get(&id("a")).unwrap().is_some());
+    assert_eq!(store.get_by_user(ann().as_key()).unwrap().len(), 1);
+    let stats = store.stats().unwrap();
+    assert_eq!((stats.sessions, stats.created, stats.hits), (1, 0, 1));
+}
+
+#[test]
+fn whoever_opens_a_directory_again_gets_the_store_that_is_open() {
+    let dir = new_dir();
+    let store = reopen(&options(dir.path())).unwrap();
+    let link = dir.path().with_extension("link");
+    std::os::unix::fs::symlink(dir.path(), &link).unwrap();
+    let twin = reopen(&options(&link)).unwrap();
+    std::fs::remove_file(&link).unwrap();
+    assert!(Arc::ptr_eq(&store, &twin));
+}
+
+#[test]
+fn threads_that_open_and_drop_one_directory_at_once_take_turns() {
+    let dir = new_dir();
+    let options = options(dir.path());
+    thread::scope(|scope| {
+        for thread in 0..4 {
+            let options = &options;
+            scope.spawn(move || {
+                for round in 0..25 {
+                    let store = reopen(options).unwrap();
+                    store.create(&plain(&format!("{thread} {round}"), &ann(), at(100))).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(reopen(&options).unwrap().size(), Ok(100));
+}
+
+/// Keeps what it is told.
+#[derive(Default)]
+struct Told(Mutex<Vec<(u32, Result<u64>)>>);
+
+impl Completions for Told {
+    fn complete(&self, done: Vec<(u32, Result<u64>)>) {
+        self.0.lock().extend(done);
+    }
+}
+
+#[test]
+fn a_store_that_is_dropped_writes_what_was_begun() {
+    let dir = new_dir();
+    let options = options(dir.path());
+    let store = reopen(&options).unwrap();
+    let told = Arc::new(Told::default());
+    let to: Arc<dyn Completions> = told.clone();
+    for ticket in 0..1000 {
+        store.begin_create(&plain(&format!("{}", ticket / 2), &ann(), at(100)), &to, ticket).unwrap();
+    }
+    drop(store);
+    let mut outcomes = std::mem::take(&mut *told.0.lock());
+    outcomes.sort_by_key(|(ticket, _)| *ticket);
+    for (at, outcome) in outcomes.iter().enumerate() {
+        let expected = if at % 2 == 0 { Ok(1) } else { Err(StoreError::Exists) };
+        assert_eq!(*outcome, (at as u32, expected));
+    }
+    assert_eq!((outcomes.len(), reopen(&options).unwrap().size()), (1000, Ok(500)));
+}
+
+#[test]
+fn a_session_that_is_about_to_be_created_is_deleted_in_its_turn() {
+    let dir = new_dir();
+    let store = reopen(&options(dir.path())).unwrap();
+    let told = Arc::new(Told::default());
+    let to: Arc<dyn Completions> = told.clone();
+    store.begin_create(&plain("a", &ann(), at(100)), &to, 0).unwrap();
+    assert_eq!(store.begin_delete(&id("a"), &to, 1), Ok(true));
+    assert_eq!(store.begin_delete(&id("b"), &to, 2), Ok(false));
+    store.flush().unwrap();
+    assert_eq!(*told.0.lock(), [(0, Ok(1)), (1, Ok(1))]);
+    assert_eq!(store.size(), Ok(0));
+    assert_eq!(store.begin_delete(&id("a"), &to, 3), Ok(false));
+}
+
+#[test]
+fn a_sweep_files_anew_what_was_touched_and_goes_on_in_steps() {
+    let dir = new_dir();
+    let clock = clock();
+    let store = FileStore::open_at(&options(dir.path()), clock.clone()).unwrap();
+    for session in 0..1000 {
+        store.create(&plain(&session.to_string(), &ann(), at(100))).unwrap();
+        if session % 2 == 0 {
+            store.touch(&id(&session.to_string()), Expiry::moved_to(START + 1000).unwrap()).unwrap();
+        }
+    }
+    assert_eq!(store.is_due(START + 99), Ok(false));
+    clock.advance(100);
+    assert_eq!(store.is_due(START + 100), Ok(true));
+    assert_eq!(store.size(), Ok(500));
+    assert_eq!(store.clean(), Ok(500));
+    assert_eq!(store.is_due(START + 999), Ok(false));
+    assert_eq!((store.size(), store.clean()), (Ok(500), Ok(0)));
+    assert_eq!(problems(&store), [""; 0]);
+    clock.advance(900);
+    assert_eq!((store.size(), store.clean(), store.stats().unwrap().sessions), (Ok(0), Ok(500), 0));
+    assert_eq!(problems(&store), [""; 0]);
+}
+
+#[test]
+fn secrets_other_than_the_stores_are_refused_and_change_nothing() {
+    let dir = new_dir();
+    let with = |secrets| FileOptions { secrets, ..options(dir.path()) };
+    drop(reopen(&with(vec![secret("first")])).unwrap());
+    let before = std::fs::read(dir.path().join(directory::DATA)).unwrap();
+    for (secrets, words) in [(vec![], "got none"), (vec![secret("other")], "got another")] {
+        let error = reopen(&with(secrets)).err().unwrap();
+        assert_eq!(error.code(), "ERR_INVALID_OPTION");
+        let text = error.to_string();
+        assert!(text.ends_with(words) && text.contains(dir.path().to_str().unwrap()), "{text}");
+    }
+    assert!(std::fs::read(dir.path().join(directory::DATA)).unwrap() == before);
+
+    let open = new_dir();
+    drop(reopen(&options(open.path())).unwrap());
+    let error = reopen(&FileOptions { secrets: vec![secret("first")], ..options(open.path()) });
+    assert!(error.err().unwrap().to_string().starts_with("secret must be left out"));
+}
+
+#[test]
+fn secrets_are_rotated() {
+    let dir = new_dir();
+    let with = |names: &[&str]| {
+        let secrets = names.iter().map(|name| secret(name)).collect();
+        reopen(&FileOptions { secrets, ..options(dir.path()) })
+    };
+    let old = with(&["first secret"]).unwrap();
+    for session in ["kept", "touched", "updated"] {
+        old.create(&plain(session, &ann(), at(100))).unwrap();
+    }
+    drop(old);
+    let both = with(&["second secret", "first secret"]).unwrap();
+    assert_eq!(both.get_by_user(ann().as_key()).unwrap().len(), 3);
+    both.touch(&id("touched"), at(200)).unwrap();
+    both.update(&plain("updated", &ann(), at(200))).unwrap();
+    drop(both);
+
+    let new = with(&["second secret"]).unwrap();
+    let users: Vec<_> = new.get_by_user(ann().as_key()).unwrap();
+    let ids: Vec<_> = users.iter().map(|session| session.id.to_string()).collect();
+    assert_eq!(ids, ["touched", "updated"]);
+    // What cannot be read is not there: nobody is logged in by it, and its id is free.
+    assert_eq!(new.get(&id("kept")), Ok(None));
+    assert_eq!(new.touch(&id("kept"), at(200)), Ok(false));
+    assert_eq!(new.update(&plain("kept", &ann(), at(200))), Ok(false));
+    assert_eq!(new.verify(&mut |_, _| ()).unwrap().unreadable, 1);
+    assert_eq!(new.create(&plain("kept", &ann(), at(200))), Ok(()));
+    assert_eq!(problems(&new), [""; 0]);
+    drop(new);
+    assert_eq!(with(&["first secret"]).err().unwrap().code(), "ERR_INVALID_OPTION");
+}
+
+#[test]
+fn a_secret_that_is_left_out_is_locked_out_by_the_next_write_and_not_before() {
+    let dir = new_dir();
+    let with = |names: &[&str]| {
+        let secrets = names.iter().map(|name| secret(name)).collect();
+        reopen(&FileOptions { secrets, ..options(dir.path()) })
+    };
+    let store = with(&["first secret", "second secret"]).unwrap();
+    store.create(&plain("a", &ann(), at(100))).unwrap();
+    drop(store);
+    let store = with(&["second secret"]).unwrap();
+    store.delete(&id("a")).unwrap();
+    drop(store);
+    drop(with(&["first secret"]).unwrap());
+    let store = with(&["second secret"]).unwrap();
+    store.create(&plain("a", &ann(), at(100))).unwrap();
+    drop(store);
+    assert!(with(&["first secret"]).is_err());
+}
+
+#[test]
+fn a_store_with_a_secret_shows_no_id_user_or_content() {
+    let shows = |secrets| {
+        let dir = new_dir();
+        let store = reopen(&FileOptions { secrets, ..options(dir.path()) }).unwrap();
+        store.create(&plain("the id of it", &ann(), at(100))).unwrap();
+        let hex = "0123456789abcdef".repeat(2);
+        let text =
+            format!(r#"{{"sessionId":"{hex}","userId":"ann of the users","expires":1,"cart":"apples"}}"#);
+        store.create(&json(&hex, Some(&ann()), &text, at(100))).unwrap();
+        drop(store);
+        let bytes = std::fs::read(dir.path().join(directory::DATA)).unwrap();
+        let packed: Vec<u8> = id(&hex).as_bytes()[1..].to_vec();
+        let needles = [&b"the id of it"[..], b"ann of the users", b"apples", hex.as_bytes(), &packed];
+        needles.map(|needle| bytes.windows(needle.len()).any(|window| window == needle))
+    };
+    assert_eq!(shows(Vec::new()), [true; 5]);
+    assert_eq!(shows(vec![secret("secret")]), [false; 5]);
+}
+
+#[test]
+fn a_sealed_record_that_was_moved_or_changed_is_refused() {
+    let dir = new_dir();
+    let options = FileOptions { secrets: vec![secret("secret")], ..options(dir.path()) };
+    let ben = UserKeyBuf::from_text("ben of the users");
+    let store = reopen(&options).unwrap();
+    store.create(&plain("a", &ann(), at(100))).unwrap();
+    store.create(&plain("b", &ben, at(100))).unwrap();
+    drop(store);
+    tamper(dir.path(), |txn, tables| {
+        let all: Vec<(Vec<u8>, Vec<u8>)> = tables
+            .sessions
+            .iter(txn)
+            .unwrap()
+            .map(|entry| entry.map(|(key, value)| (key.to_vec(), value.to_vec())).unwrap())
+            .collect();
+        tables.sessions.put(txn, &all[0].0, &all[1].1).unwrap();
+        let mut later = all[1].1.clone();
+        later[1] ^= 0x10;
+        tables.sessions.put(txn, &all[1].0, &later).unwrap();
+    });
+    let store = reopen(&options).unwrap();
+    for session in ["a", "b"] {
+        assert_eq!(store.get(&id(session)).unwrap_err().code(), "ERR_STORE_CORRUPT");
+        assert_eq!(store.touch(&id(session), at(200)).unwrap_err().code(), "ERR_STORE_CORRUPT");
+    }
+    assert!(!problems(&store).is_empty());
+}
+
+#[test]
+fn a_verification_finds_what_does_not_fit() {
+    type Change = fn(&mut heed::RwTxn<'_>, Tables);
+    let changes: [(&str, Change); 6] = [
+        ("the index by user does not have it", |txn, tables| tables.users.clear(txn).unwrap()),
+        ("the index by expiry does not have it", |txn, tables| tables.expiries.clear(txn).unwrap()),
+        ("the index by user has an entry of no session", |txn, tables| {
+            tables.users.put(txn, &[7; 24], b"nobody").unwrap();
+        }),
+        ("the index by expiry has an entry of no session", |txn, tables| {
+            tables.expiries.put(txn, &[7; 16], b"nobody").unwrap();
+        }),
+        ("it is cut short", |txn, tables| tables.sessions.put(txn, b"\0x", b"short").unwrap()),
+        ("names another session", |txn, tables| {
+            let (key, mut value) = {
+                let (key, value) = tables.sessions.first(txn).unwrap().unwrap();
+                (key.to_vec(), value.to_vec())
+            };
+            let at = value.windows(3).position(|window| window == b":\"a").unwrap();
+            value[at + 2] = b'b';
+            tables.sessions.put(txn, &key, &value).unwrap();
+        }),
+    ];
+    for (words, change) in changes {
+        let dir = new_dir();
+        let options = options(dir.path());
+        let text = r#"{"sessionId":"a","userId":"ann of the users","expires":1}"#;
+        reopen(&options).unwrap().create(&json("a", Some(&ann()), text, at(100))).unwrap();
+        tamper(dir.path(), change);
+        let found = problems(&reopen(&options).unwrap());
+        assert!(found.iter().any(|problem| problem.contains(words)), "{words}: {found:?}");
+    }
+}
+
+#[test]
+fn a_newer_format_and_a_foreign_file_are_refused_and_left_alone() {
+    let dir = new_dir();
+    drop(reopen(&options(dir.path())).unwrap());
+    tamper(dir.path(), |txn, tables| tables.meta.put(txn, tables::FORMAT, &2_u32.to_le_bytes()).unwrap());
+    let refused = |dir: &Path| {
+        let before = std::fs::read(dir.join(directory::DATA)).unwrap();
+        let error = reopen(&options(dir)).err().unwrap();
+        assert_eq!(error.code(), "ERR_STORE_CORRUPT");
+        assert!(std::fs::read(dir.join(directory::DATA)).unwrap() == before);
+        error.to_string()
+    };
+    assert!(refused(dir.path()).contains("format 2, of a newer version"));
+
+    let foreign = new_dir();
+    {
+        let mut options = heed::EnvOpenOptions::new();
+        // SAFETY: no one else has it open.
+        let env = unsafe { options.map_size(1 << 20).max_dbs(1).open(foreign.path()) }.unwrap();
+        let mut txn = env.write_txn().unwrap();
+        let _: tables::Table = env.create_database(&mut txn, Some("theirs")).unwrap();
+        txn.commit().unwrap();
+    }
+    assert!(refused(foreign.path()).contains("not a session store"));
+}
+
+#[test]
+fn a_backup_is_a_store_with_the_same_sessions() {
+    for secrets in [Vec::new(), vec![secret("secret")]] {
+        let (dir, copies) = (new_dir(), new_dir());
+        let options = FileOptions { secrets, ..options(dir.path()) };
+        let store = reopen(&options).unwrap();
+        for session in 0..2000 {
+            store.create(&plain(&session.to_string(), &ann(), at(100))).unwrap();
+        }
+        for session in 0..1000 {
+            store.delete(&id(&session.to_string())).unwrap();
+        }
+        let to = copies.path().join("copy");
+        let mut told = Vec::new();
+        let bytes = store.backup(&to, &mut |copied, total| told.push((copied, total))).unwrap();
+        assert_eq!(told.last(), Some(&(bytes, bytes)));
+        assert!(bytes < store.file_bytes().unwrap());
+        let again = store.backup(&to, &mut |_, _| ()).unwrap_err();
+        assert_eq!(again.code(), "ERR_INVALID_OPTION");
+
+        let copy = reopen(&FileOptions { path: to, ..options.clone() }).unwrap();
+        assert_eq!(problems(&copy), [""; 0]);
+        assert_eq!(copy.size(), Ok(1000));
+        assert_eq!(copy.get_by_user(ann().as_key()), store.get_by_user(ann().as_key()));
+        // New ones are younger than those of the original.
+        copy.create(&plain("new", &ann(), at(100))).unwrap();
+        let sessions = copy.get_by_user(ann().as_key()).unwrap();
+        assert_eq!(sessions.last().unwrap().id, id("new"));
+    }
+}
+
+#[test]
+fn a_full_store_refuses_new_sessions_and_has_room_again_when_some_end() {
+    let dir = new_dir();
+    let options = FileOptions { max_bytes: std::num::NonZeroU64::new(2 << 20), ..options(dir.path()) };
+    let store = reopen(&options).unwrap();
+    let text = format!(r#"{{"sessionId":"x","expires":1,"x":"{}"}}"#, "x".repeat(1000));
+    let mut filled = Vec::new();
+    for round in 0..4 {
+        let mut live = 0;
+        let refused = loop {
+            let session = json(&format!("{round} {live}"), None, &text, at(100));
+            match store.create(&session) {
+                Ok(()) => live += 1,
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(refused, StoreError::Full("maxBytes is 2097152".into()));
+        assert_eq!(store.touch(&id(&format!("{round} 0")), at(200)), Ok(true));
+        assert_eq!(store.size(), Ok(live));
+        assert!(store.file_bytes().unwrap() <= 2 << 20);
+        for session in 0..live {
+            store.delete(&id(&format!("{round} {session}"))).unwrap();
+        }
+        filled.push(live);
+    }
+    let (least, most) = (filled.iter().min().unwrap(), filled.iter().max().unwrap());
+    assert!(*least > 500 && *least * 5 > *most * 4, "{filled:?}");
+    assert_eq!(problems(&store), [""; 0]);
+}
+
+#[test]
+fn content_is_kept_to_the_byte() {
+    let dir = new_dir();
+    let store = reopen(&options(dir.path())).unwrap();
+    let session = json("a", None, "{}", at(100));
+    store.create(&session).unwrap();
+    let read = store.get_with(&id("a"), |expires, content| {
+        let Body::Json { text, expires: ExpiresForm::Text } = content.body else { return None };
+        Some((expires, text.to_owned()))
+    });
+    assert_eq!(read, Ok(Some(Some((at(100), "{}".to_owned())))));
 }

@@ -88,6 +88,7 @@ impl FileStore {
             };
             if !is_sound {
                 // LMDB trusts its pages: it must not be let loose on these.
+                seen.found += 1;
                 seen.problems.push("the sessions were not looked at, as the pages are damaged".into());
                 return Ok(seen);
             }

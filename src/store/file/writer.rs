@@ -131,6 +131,10 @@ pub(super) fn run(environment: &Environment, queue: &Queue) {
 /// Writes a batch. If it cannot be committed as a whole, each write is tried alone: one that finds no room must not
 /// keep the others from making some.
 fn write_all(environment: &Environment, writes: &[&Write]) -> Vec<Result<u64>> {
+    if writes.iter().all(|write| matches!(write, Write::Nothing)) {
+        // Others may hold the lock for a transaction.
+        return writes.iter().map(|_| Ok(0)).collect();
+    }
     match (environment.commit(writes), writes) {
         (Ok(outcomes), _) => outcomes,
         (Err(error), [_]) => vec![Err(error)],
@@ -142,11 +146,10 @@ fn write_all(environment: &Environment, writes: &[&Write]) -> Vec<Result<u64>> {
 type Told = Vec<(Arc<dyn Completions>, Vec<(u32, Result<u64>)>)>;
 
 fn settle(jobs: Vec<Job>, outcomes: Vec<Result<u64>>) {
-    let mut told = Told::new();
+    let (mut told, mut threads) = (Told::new(), Vec::new());
     for (job, outcome) in jobs.into_iter().zip(outcomes) {
         match job.waiter {
-            // It fails where no one waits any more.
-            Waiter::Thread(sender) => _ = sender.send(outcome),
+            Waiter::Thread(sender) => threads.push((sender, outcome)),
             Waiter::Ticket { to, ticket } => match told.iter_mut().find(|(other, _)| Arc::ptr_eq(other, &to))
             {
                 Some((_, done)) => done.push((ticket, outcome)),
@@ -156,6 +159,11 @@ fn settle(jobs: Vec<Job>, outcomes: Vec<Result<u64>>) {
     }
     for (to, done) in told {
         to.complete(done);
+    }
+    // Last, as one of them may wait for the end of all.
+    for (sender, outcome) in threads {
+        // It fails where no one waits any more.
+        let _ = sender.send(outcome);
     }
 }
 
