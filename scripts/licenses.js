@@ -9,7 +9,7 @@ const { choose } = require("./spdx");
 
 const ROOT = path.join(__dirname, "..");
 const NOTICES = path.join(ROOT, "THIRD_PARTY_NOTICES.txt");
-const LICENSE_FILE = /^(licen[cs]e|copying|unlicense|notice)/i;
+const LICENSE_FILE = /^(licen[cs]e|copying|copyright$|unlicense|notice)/i;
 
 /** The crates of the addon on any of its platforms: those that are in it, and those that only help to build it. */
 function readCrates() {
@@ -62,7 +62,7 @@ function check(packages) {
 }
 
 /** The texts to pass on with a crate, those of the C sources that it brings along included. */
-function licenseTexts(crate) {
+function licenseTexts(crate, crates) {
   const directory = path.dirname(crate.manifest_path);
   const files = fs.readdirSync(directory, { recursive: true }).filter((file) => {
     return LICENSE_FILE.test(path.basename(file)) && fs.statSync(path.join(directory, file)).isFile();
@@ -71,12 +71,11 @@ function licenseTexts(crate) {
   const vendored = files.filter((file) => path.dirname(file) !== ".");
   const licenses = choose(crate.license);
   const chosen = licenses.map((license) => fileOf(license, own));
-  if (chosen.includes(undefined)) return [standardText(crate)];
+  const read = (file) => fs.readFileSync(path.join(directory, file), "utf8");
+  if (chosen.includes(undefined)) return [standardText(crate, crates), ...vendored.map(read)];
   // Only the Apache licence asks for what is in a NOTICE.
   const notices = licenses.includes("Apache-2.0") ? own.filter((file) => /^notice/i.test(file)) : [];
-  return [...chosen, ...notices, ...vendored].map((file) =>
-    fs.readFileSync(path.join(directory, file), "utf8"),
-  );
+  return [...chosen, ...notices, ...vendored].map(read);
 }
 
 function fileOf(license, files) {
@@ -87,12 +86,25 @@ function fileOf(license, files) {
   );
 }
 
-/** A crate under MIT that ships no text: the licence is the same for all but its first line. */
-function standardText({ name, license, authors }) {
-  if (choose(license).join() !== "MIT") throw new Error(`${name} (${license}) ships no licence text`);
+/**
+ * Of a crate that ships no text. The MIT licence is the same for all but its first line, the Apache licence as other
+ * crates ship it.
+ */
+function standardText({ name, license, authors }, crates) {
+  const [chosen, ...more] = choose(license);
+  if (chosen === "Apache-2.0" && more.length === 0) return apacheText(crates);
+  if (chosen !== "MIT" || more.length > 0) throw new Error(`${name} (${license}) ships no licence text`);
   const terms = fs.readFileSync(path.join(ROOT, "LICENSE"), "utf8").split("\n").slice(3).join("\n");
   const holders = authors.map((author) => author.replace(/ <.*/, "")).join(", ");
   return `MIT License\n\nCopyright (c) ${holders || `The ${name} contributors`}\n${terms}`;
+}
+
+function apacheText(crates) {
+  const texts = crates.map((crate) => path.join(path.dirname(crate.manifest_path), "LICENSE-APACHE"));
+  return fs.readFileSync(
+    texts.find((file) => fs.existsSync(file)),
+    "utf8",
+  );
 }
 
 function write(crates) {
@@ -104,7 +116,7 @@ function write(crates) {
   };
   const users = new Map([[standardText(rust).trim(), [rust]]]);
   for (const crate of crates) {
-    for (const text of licenseTexts(crate)) {
+    for (const text of licenseTexts(crate, crates)) {
       const key = text.replaceAll("\r", "").trim();
       users.set(key, [...(users.get(key) ?? []), crate]);
     }

@@ -1,0 +1,29 @@
+"use strict";
+
+const fs = require("node:fs");
+const { reasonOf, wrongUsage } = require("./failures.js");
+
+/** The secrets of the store, the one that encrypts first; `undefined` where none are given. */
+function readSecrets(options) {
+  const file = options["secret-file"];
+  if (file !== undefined) {
+    const secrets = linesOf(readFile(file));
+    if (secrets.length === 0) throw wrongUsage(`the secret file ${file} is empty`);
+    return secrets;
+  }
+  const secrets = linesOf(process.env.NATIVE_STORE_SECRET ?? "");
+  return secrets.length > 0 ? secrets : undefined;
+}
+
+function readFile(file) {
+  try {
+    return fs.readFileSync(file, "utf8");
+  } catch (error) {
+    throw wrongUsage(`cannot read the secret file ${file}: ${reasonOf(error)}`);
+  }
+}
+
+/** A secret may begin or end with blanks, so these stay. */
+const linesOf = (text) => text.split(/\r?\n/).filter((line) => line !== "");
+
+module.exports = { readSecrets };

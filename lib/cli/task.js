@@ -1,0 +1,80 @@
+"use strict";
+
+const { openStore } = require("./open-store.js");
+const { Output } = require("./output.js");
+const { createProgress, silent } = require("./progress.js");
+const { Interruption } = require("./failures.js");
+
+/** One run of a command: what it may use, and what is left to do when it ends, whichever way it does. */
+class Task {
+  #abortion = new AbortController();
+  #interrupted;
+  #cleanups = [];
+  #progress = silent;
+
+  constructor({ options, operand, stdout, stderr }) {
+    this.options = options;
+    this.operand = operand;
+    this.stdout = stdout;
+    this.stderr = stderr;
+    this.output = new Output(stdout, (work) => this.interruptible(work));
+    this.#interrupted = new Promise((_, reject) => {
+      this.signal.addEventListener("abort", () => reject(new Interruption()));
+    });
+    this.#interrupted.catch(() => {});
+  }
+
+  /** Aborts when the command has to stop. */
+  get signal() {
+    return this.#abortion.signal;
+  }
+
+  interrupt() {
+    this.#abortion.abort();
+  }
+
+  throwIfInterrupted() {
+    if (this.signal.aborted) throw new Interruption();
+  }
+
+  /** The result of work that cannot be stopped; rejects as soon as nobody waits for it any more. */
+  interruptible(work) {
+    return Promise.race([work, this.#interrupted]);
+  }
+
+  openStore(how, storeOptions) {
+    const store = openStore(this.options, how, storeOptions);
+    this.defer(() => store.close());
+    return store;
+  }
+
+  /** Runs when the command has ended: the last that was deferred first. */
+  defer(cleanup) {
+    this.#cleanups.push(cleanup);
+  }
+
+  async cleanUp() {
+    this.#progress.clear();
+    while (this.#cleanups.length > 0) await this.#cleanups.pop()();
+  }
+
+  progress(title, unit) {
+    if (!this.options.quiet) this.#progress = createProgress(this.stderr, title, unit);
+    return this.#progress;
+  }
+
+  /** Lines that are the answer. */
+  async print(...lines) {
+    this.#progress.clear();
+    for (const line of lines) await this.output.line(line);
+    await this.output.finish();
+  }
+
+  /** A line about what was done. */
+  note(line) {
+    this.#progress.clear();
+    if (!this.options.quiet) this.stderr.write(`${line}\n`);
+  }
+}
+
+module.exports = { Task };
