@@ -173,27 +173,28 @@ impl<'a, 'e> Applier<'a, 'e> {
     fn create(&mut self, draft: &Draft) -> Result<u64, Fault> {
         let vault = self.vault;
         let key = vault.key(&draft.id);
-        let old = self.find(&key)?;
-        if old.is_some_and(|old| old.live) {
-            return Err(StoreError::Exists.into());
-        }
         let created = self.next()?;
         let user = draft.user.as_ref().map(|user| vault.tag(user.as_key()));
         let header = Header { expires: draft.expires, filed: draft.expires.millis(), created };
         let value = self.encode(&key, header, user, draft)?;
-        self.make_room_for_user(user, draft.expires, None)?;
-        if let Some(old) = old {
+        // One way down the tree tells whether it is there and puts it in its place.
+        if let Some(old) = self.tables.sessions.get_or_put(&mut self.txn, &key, &value)? {
+            let old = self.found(old);
+            if old.live {
+                return Err(StoreError::Exists.into());
+            }
             self.remove(&key, old)?;
             self.tally.expired += 1;
+            self.tables.sessions.put(&mut self.txn, &key, &value)?;
         }
-        self.tables.sessions.put(&mut self.txn, &key, &value)?;
+        self.changed = true;
+        self.make_room_for_user(user, draft.expires, Some(created))?;
         self.tables.expiries.put(&mut self.txn, &expiry_entry(header.filed, created), &key)?;
         if let Some(user) = user {
             self.tables.users.put(&mut self.txn, &user_entry(user, created), &key)?;
         }
         self.next_created = Some(created + 1);
         self.tally.created += 1;
-        self.changed = true;
         Ok(1)
     }
 
@@ -320,15 +321,18 @@ impl<'a, 'e> Applier<'a, 'e> {
     }
 
     fn find(&self, key: &[u8]) -> heed::Result<Option<Found>> {
-        let Some(bytes) = self.tables.sessions.get(&self.txn, key)? else { return Ok(None) };
+        Ok(self.tables.sessions.get(&self.txn, key)?.map(|bytes| self.found(bytes)))
+    }
+
+    fn found(&self, bytes: &[u8]) -> Found {
         // What is no record counts as an expired one: it may be replaced, and a sweep does not meet it.
         let Ok(record) = Record::parse(bytes) else {
             let header = Header { expires: Expiry::LONG_AGO, filed: 0, created: 0 };
-            return Ok(Some(Found { header, user: None, live: false }));
+            return Found { header, user: None, live: false };
         };
         let live = !record.header.expires.is_past(self.now) && self.vault.knows(record);
         let user = self.vault.tag_of(record).unwrap_or_default();
-        Ok(Some(Found { header: record.header, user, live }))
+        Found { header: record.header, user, live }
     }
 
     /// The sessions of a user, oldest first.

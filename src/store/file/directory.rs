@@ -74,12 +74,14 @@ pub(super) fn make_files(dir: &Path) -> Result<()> {
         let path = dir.join(name);
         let made = File::options().write(true).create_new(true).open(&path);
         match made.and_then(|_| permit(&path, |_| 0o600)) {
-            Ok(()) => give_to_owner(&path, dir),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
             Err(error) => return Err(io_failed(&path.display(), "making", &error)),
         }
+        give_to_owner(&path, dir);
+        sync(dir).map_err(|error| io_failed(&dir.display(), "syncing", &error))?;
     }
-    sync(dir).map_err(|error| io_failed(&dir.display(), "syncing", &error))
+    Ok(())
 }
 
 /// Makes the names in a directory last.

@@ -18,10 +18,10 @@ use super::directory::{DATA, Owner};
 use super::keyring::Secret;
 use super::open::{self, Opened};
 use super::record::Record;
-use super::room::{Room, Usage};
-use super::tables::{Table, Tables};
+use super::room::{Need, Room, Usage};
+use super::tables::{Table, Tables, expiry_entry};
 use super::vault::Vault;
-use crate::clock::Clock;
+use crate::clock::{Clock, Millis};
 use crate::codec;
 use crate::error::{Result, StoreError};
 use crate::session::{Content, Expiry, SessionId};
@@ -156,6 +156,13 @@ impl Environment {
         })
     }
 
+    /// Whether the index by expiry has entries for a sweep.
+    pub(super) fn is_due(&self, now: Millis) -> Result<bool> {
+        let txn = self.read()?;
+        let first = self.tables.expiries.first(&txn).map_err(|error| self.failed(error))?;
+        Ok(first.is_some_and(|(entry, _)| *entry < expiry_entry(now + 1, 0)[..]))
+    }
+
     pub(super) fn get<'t>(
         &self,
         table: Table,
@@ -179,8 +186,7 @@ impl Environment {
 
     fn try_commit(&self, writes: &[&Write]) -> Result<(Vec<Result<u64>>, Tally), Fault> {
         let txn = self.env.write_txn()?;
-        let growth: usize = writes.iter().map(|write| write.growth()).sum();
-        let admitted = if growth == 0 { Ok(()) } else { self.admit(&txn, growth as u64) };
+        self.admit(&txn, writes)?;
         let max_per_user = self.limits.max_sessions_per_user;
         let mut applier = Applier::new(txn, self.tables, &self.vault, max_per_user, self.clock.now());
         // Not at open, which must be harmless: but what is written under a secret must be found by it.
@@ -191,14 +197,11 @@ impl Environment {
         }
         let mut outcomes = Vec::with_capacity(writes.len());
         for write in writes {
-            let refusal = admitted.as_ref().err().filter(|_| write.growth() > 0);
-            outcomes.push(
-                match refusal.map_or_else(|| applier.apply(write), |error| Err(error.clone().into())) {
-                    Ok(number) => Ok(number),
-                    Err(Fault::Refused(error)) => Err(error),
-                    Err(broken) => return Err(broken),
-                },
-            );
+            outcomes.push(match applier.apply(write) {
+                Ok(number) => Ok(number),
+                Err(Fault::Refused(error)) => Err(error),
+                Err(broken) => return Err(broken),
+            });
         }
         let tally = applier.commit()?;
         if reseals {
@@ -207,11 +210,23 @@ impl Environment {
         Ok((outcomes, tally))
     }
 
-    /// Pages that change are copied: three tables' of each session, and the ways to them.
-    fn admit(&self, txn: &RoTxn<'_>, growth: u64) -> Result<()> {
-        const PAGES: u64 = 16;
-        let usage = self.usage(txn).map_err(|error| self.failed(error))?;
-        self.room.admit(&self.data, usage, growth + growth / 2 + PAGES * self.page_size)
+    /// Whether there is room for all of the writes at once. What ends a few sessions is let in where there is none: it
+    /// has the reserve, or finds out that there is none left.
+    fn admit(&self, txn: &RoTxn<'_>, writes: &[&Write]) -> Result<(), Fault> {
+        const FEW: usize = 64;
+        /// For the ways to the pages that change, and for the list of free pages.
+        const SPARE_PAGES: u64 = 16;
+        /// A page in each of the tables.
+        const PAGES_EACH: u64 = 3;
+        let growth: u64 = writes.iter().map(|write| write.growth() as u64).sum();
+        if growth == 0 && writes.len() <= FEW {
+            return Ok(());
+        }
+        let usage = self.usage(txn)?;
+        let used = usage.file - usage.free;
+        let copied = (PAGES_EACH * writes.len() as u64 * self.page_size).min(used);
+        let bytes = copied + growth + growth / 2 + SPARE_PAGES * self.page_size;
+        Ok(self.room.admit(&self.data, usage, Need { bytes, adds: growth > 0 })?)
     }
 
     /// How large the file is, and how much of it holds nothing.

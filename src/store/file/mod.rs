@@ -38,7 +38,7 @@ use self::registry::Registered;
 use self::tables::{created_of, expiry_entry};
 use self::writer::{GONE, Queue, Waiter};
 use super::{Cursor, SessionStore, Stats, StoredSession, Sweep};
-use crate::clock::{Clock, Millis, SystemClock};
+use crate::clock::{Clock, SystemClock};
 use crate::error::{Result, StoreError};
 use crate::session::{Content, Expiry, Session, SessionId, UserKey};
 use crate::store::DEFAULT_MAX_SESSION_BYTES;
@@ -274,14 +274,6 @@ impl FileStore {
         self.queue.kick();
         receiver.recv().unwrap_or(Err(GONE))
     }
-
-    /// The entries of the index by expiry that are due.
-    fn is_due(&self, now: Millis) -> Result<bool> {
-        let environment = self.environment();
-        let txn = environment.read()?;
-        let first = environment.tables.expiries.first(&txn).map_err(|error| environment.failed(error))?;
-        Ok(first.is_some_and(|(entry, _)| *entry < expiry_entry(now + 1, 0)[..]))
-    }
 }
 
 impl Drop for FileStore {
@@ -326,7 +318,7 @@ impl SessionStore for FileStore {
         let environment = self.environment();
         let at = environment.clock.now();
         let mut removed = 0;
-        while self.is_due(at)? {
+        while environment.is_due(at)? {
             removed += self.write(Write::Sweep { now: at })?;
         }
         let duration = environment.clock.now() - at;

@@ -1,8 +1,8 @@
 //! Whether the file may grow.
 //!
 //! The file never shrinks, but what is freed in it is used again. New sessions may make it grow up to a reserve, and
-//! beyond that only take what is free in it. What ends sessions may use the reserve: copying the pages that it
-//! changes takes room before it gives any.
+//! beyond that only take what is free in it. What ends sessions may use the reserve: copying the pages that it changes
+//! takes room before it gives any.
 
 use std::fs::File;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use crate::error::StoreError;
 /// The smallest `maxBytes`.
 pub const MIN_MAX_BYTES: u64 = 1 << 20;
 
-/// What a transaction that ends sessions may need: with 256 of them, some 800 pages.
+/// Enough for a transaction that ends some hundred sessions.
 const RESERVE: u64 = 4 << 20;
 
 /// For how long the file must not be made to grow again once it had to, though it had free pages: a reader holds them.
@@ -25,6 +25,15 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub(super) struct Usage {
     pub file: u64,
     pub free: u64,
+}
+
+/// What a transaction asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Need {
+    /// The most that it may take before it gives anything back.
+    pub bytes: u64,
+    /// Whether it adds sessions.
+    pub adds: bool,
 }
 
 pub(super) struct Room {
@@ -45,35 +54,34 @@ struct State {
 
 impl Room {
     pub(super) fn new(max_bytes: Option<u64>, map_size: u64) -> Self {
-        let max_bytes_given = max_bytes.map(|max| max.min(map_size));
         Self {
-            max_bytes: max_bytes_given.unwrap_or(map_size),
+            max_bytes: max_bytes.map_or(map_size, |max| max.min(map_size)),
             is_quota: max_bytes.is_some(),
             state: Mutex::default(),
         }
     }
 
-    /// Whether a transaction may add `growth` bytes to the file.
-    pub(super) fn admit(&self, data: &File, usage: Usage, growth: u64) -> Result<(), StoreError> {
+    /// Whether there is room for a transaction. A smaller one may fit where this does not.
+    pub(super) fn admit(&self, data: &File, usage: Usage, need: Need) -> Result<(), StoreError> {
         let mut state = self.state.lock();
         if state.promised.take().is_some_and(|size| size < usage.file) {
             state.grew_at = Some(Instant::now());
         }
-        let reserve = RESERVE.min(self.max_bytes / 8);
-        let refusal = if usage.file + growth > self.max_bytes - reserve {
-            if self.is_quota {
-                StoreError::Full(format!("maxBytes is {}", self.max_bytes).into())
+        let reserve = if need.adds { RESERVE.min(self.max_bytes / 8) } else { 0 };
+        let refusal = if usage.file + need.bytes > self.max_bytes - reserve {
+            StoreError::Full(if self.is_quota {
+                format!("maxBytes is {}", self.max_bytes).into()
             } else {
-                StoreError::Full("the address space of the process ends here".into())
-            }
-        } else if !state.allocate(data, usage.file, growth) {
+                "the address space of the process ends here".into()
+            })
+        } else if !state.allocate(data, usage.file, need.bytes) {
             StoreError::Full("there is no space left on the disk".into())
         } else {
             return Ok(());
         };
-        let is_pinned = state.grew_at.is_some_and(|at| at.elapsed() < PAUSE);
+        let is_pinned = need.adds && state.grew_at.is_some_and(|at| at.elapsed() < PAUSE);
         // Freed pages are apart from each other: a value of many pages may not fit between them.
-        if is_pinned || usage.free < 2 * growth + reserve / 4 {
+        if is_pinned || usage.free < 2 * need.bytes + reserve / 4 {
             return Err(refusal);
         }
         state.promised = Some(usage.file);

@@ -6,7 +6,7 @@ use tempfile::TempDir;
 
 use super::tables::Tables;
 use super::*;
-use crate::clock::MockClock;
+use crate::clock::{Millis, MockClock};
 use crate::session::{Body, ExpiresForm, UserKeyBuf};
 use crate::store::conformance::{MAX_SESSION_BYTES, START, conformance, id, json, plain};
 
@@ -220,12 +220,12 @@ fn a_sweep_files_anew_what_was_touched_and_goes_on_in_steps() {
             store.touch(&id(&session.to_string()), Expiry::moved_to(START + 1000).unwrap()).unwrap();
         }
     }
-    assert_eq!(store.is_due(START + 99), Ok(false));
+    assert_eq!(store.environment().is_due(START + 99), Ok(false));
     clock.advance(100);
-    assert_eq!(store.is_due(START + 100), Ok(true));
+    assert_eq!(store.environment().is_due(START + 100), Ok(true));
     assert_eq!(store.size(), Ok(500));
     assert_eq!(store.clean(), Ok(500));
-    assert_eq!(store.is_due(START + 999), Ok(false));
+    assert_eq!(store.environment().is_due(START + 999), Ok(false));
     assert_eq!((store.size(), store.clean()), (Ok(500), Ok(0)));
     assert_eq!(problems(&store), [""; 0]);
     clock.advance(900);
@@ -474,6 +474,23 @@ fn a_full_store_refuses_new_sessions_and_has_room_again_when_some_end() {
     let (least, most) = (filled.iter().min().unwrap(), filled.iter().max().unwrap());
     assert!(*least > 500 && *least * 5 > *most * 4, "{filled:?}");
     assert_eq!(problems(&store), [""; 0]);
+}
+
+#[test]
+fn a_full_store_has_room_for_what_comes_after_what_has_expired() {
+    let dir = new_dir();
+    let clock = clock();
+    let options = FileOptions { max_bytes: std::num::NonZeroU64::new(1 << 20), ..options(dir.path()) };
+    let store = FileStore::open_at(&options, clock.clone()).unwrap();
+    let mut live = 0;
+    while store.create(&plain(&live.to_string(), &ann(), at(100))).is_ok() {
+        live += 1;
+    }
+    assert!(live > 500);
+    clock.advance(100);
+    assert_eq!(store.create(&plain("new", &ann(), at(200))), Ok(()));
+    let stats = store.stats().unwrap();
+    assert_eq!((stats.sessions, stats.expired), (1, live));
 }
 
 #[test]

@@ -13,9 +13,13 @@ use super::apply::Write;
 use super::environment::Environment;
 use crate::error::{Result, StoreError};
 
-/// The most writes of one transaction. More would share an fsync and copy fewer pages, but those of them that come
-/// first would wait for the last, and JavaScript would be told of all of them at one time.
-const BATCH: usize = 256;
+/// The most writes of one transaction. The disk takes about as long for each page that they change, whether it holds
+/// one of their sessions or several: the more at once the fewer pages. But all wait for the last, and so do those of
+/// other processes.
+const BATCH: usize = 4096;
+
+/// The most bytes that they may add, unless one alone adds more: the pages are in memory until they are committed.
+const BATCH_BYTES: usize = 16 << 20;
 
 /// Is told what became of writes, by their tickets: the number of a write, or why it was refused.
 pub trait Completions: Send + Sync {
@@ -88,7 +92,12 @@ impl Queue {
         while !state.closing && (!state.awake || state.jobs.is_empty()) {
             self.wake.wait(&mut state);
         }
-        let batch = state.jobs.len().min(BATCH);
+        let mut bytes = 0;
+        let fits = |job: &&Job| {
+            bytes += job.write.growth();
+            bytes <= BATCH_BYTES
+        };
+        let batch = state.jobs.iter().take(BATCH).take_while(fits).count().max(1).min(state.jobs.len());
         let jobs = state.jobs.drain(..batch).collect();
         state.awake = !state.jobs.is_empty();
         jobs
@@ -128,7 +137,7 @@ pub(super) fn run(environment: &Environment, queue: &Queue) {
     }
 }
 
-/// Writes a batch. If it cannot be committed as a whole, each write is tried alone: one that finds no room must not
+/// Writes a batch. If it cannot be committed as a whole, its halves are tried: one write that finds no room must not
 /// keep the others from making some.
 fn write_all(environment: &Environment, writes: &[&Write]) -> Vec<Result<u64>> {
     if writes.iter().all(|write| matches!(write, Write::Nothing)) {
@@ -137,9 +146,31 @@ fn write_all(environment: &Environment, writes: &[&Write]) -> Vec<Result<u64>> {
     }
     match (environment.commit(writes), writes) {
         (Ok(outcomes), _) => outcomes,
+        (Err(StoreError::Full(full)), [write]) => {
+            vec![write_after_sweep(environment, write, StoreError::Full(full))]
+        }
         (Err(error), [_]) => vec![Err(error)],
-        (Err(_), _) => writes.iter().flat_map(|&write| write_all(environment, &[write])).collect(),
+        (Err(_), _) => {
+            let (first, second) = writes.split_at(writes.len() / 2);
+            let mut outcomes = write_all(environment, first);
+            outcomes.extend(write_all(environment, second));
+            outcomes
+        }
     }
+}
+
+/// Writes what found no room when that is made by what has expired, if anything has.
+fn write_after_sweep(environment: &Environment, write: &Write, full: StoreError) -> Result<u64> {
+    let now = environment.clock.now();
+    let mut found = false;
+    while environment.is_due(now)? {
+        environment.commit(&[&Write::Sweep { now }])?;
+        found = true;
+    }
+    if !found {
+        return Err(full);
+    }
+    environment.commit(&[write])?.swap_remove(0)
 }
 
 /// Whom to tell, and what.
