@@ -31,6 +31,7 @@ pub(super) enum Write {
     DeleteByUser {
         user: UserKeyBuf,
         except: Option<SessionId>,
+        most: usize,
     },
     Sweep {
         now: Millis,
@@ -152,7 +153,9 @@ impl<'a, 'e> Applier<'a, 'e> {
             Write::Update(draft) => self.update(draft),
             Write::Touch { id, expires } => self.touch(id, *expires),
             Write::Delete { id } => self.delete(id),
-            Write::DeleteByUser { user, except } => self.delete_by_user(user.as_key(), except.as_ref()),
+            Write::DeleteByUser { user, except, most } => {
+                self.delete_by_user(user.as_key(), except.as_ref(), *most)
+            }
             Write::Sweep { now } => Ok(self.sweep(*now)?),
             Write::Clear => Ok(self.clear()?),
             Write::Nothing => Ok(0),
@@ -242,17 +245,21 @@ impl<'a, 'e> Applier<'a, 'e> {
         Ok(1)
     }
 
-    fn delete_by_user(&mut self, user: UserKey<'_>, except: Option<&SessionId>) -> Result<u64, Fault> {
+    fn delete_by_user(
+        &mut self,
+        user: UserKey<'_>,
+        except: Option<&SessionId>,
+        most: usize,
+    ) -> Result<u64, Fault> {
         let vault = self.vault;
         let except = except.map(|id| vault.key(id));
-        let mut ended = 0;
-        for (key, found) in self.of_user(vault.tag(user))? {
-            if except.as_deref() != Some(&key[..]) {
-                self.remove(&key, found)?;
-                ended += u64::from(found.live);
-            }
+        let mut sessions = self.of_user(vault.tag(user))?;
+        sessions.retain(|(key, found)| found.live && except.as_deref() != Some(&key[..]));
+        sessions.truncate(most);
+        for (key, found) in &sessions {
+            self.remove(key, *found)?;
         }
-        Ok(ended)
+        Ok(sessions.len() as u64)
     }
 
     /// Ends a user's oldest sessions, for one more to have room. One that is expired ends none.

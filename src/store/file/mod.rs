@@ -68,8 +68,8 @@ impl FileStore {
     /// Opens the store in the directory of the options, and makes it if it is not there.
     ///
     /// # Errors
-    /// `InvalidOption` for a path to a file, for secrets that are none of the store's, and if the store is open in this process
-    /// with another value of an option. `Locked` if a process that cannot be told from this one has it open. `Damaged`
+    /// `InvalidOption` for an option out of range, a path to a file, secrets that are none of the store's, and if the
+    /// store is open in this process with another value of an option. `Locked` if a process that cannot be told from this one has it open. `Damaged`
     /// if what is there is no store, a part of one, or of a newer version: nothing is changed then. `Full`, `Io`.
     pub fn open(options: &FileOptions) -> Result<Arc<Self>> {
         Self::open_at(options, Arc::new(SystemClock))
@@ -80,9 +80,7 @@ impl FileStore {
     /// # Errors
     /// As for [`FileStore::open`].
     pub fn open_at(options: &FileOptions, clock: Arc<dyn Clock>) -> Result<Arc<Self>> {
-        if !options.secrets.is_empty() {
-            Secret::check(&options.secrets)?;
-        }
+        options.check()?;
         let dir = directory::prepare(&options.path)?;
         let store = registry::open(&dir, |registered| Self::start(&dir, options, clock, registered))?;
         store.check_same(options)?;
@@ -357,7 +355,7 @@ impl SessionStore for FileStore {
     }
 
     fn delete_by_user(&self, user: UserKey<'_>, except: Option<&SessionId>) -> Result<u64> {
-        self.write(Write::DeleteByUser { user: user.to_buf(), except: except.cloned() })
+        self.write(Write::DeleteByUser { user: user.to_buf(), except: except.cloned(), most: usize::MAX })
     }
 
     /// All that are there, less those that are expired: an expired session stands among the due.

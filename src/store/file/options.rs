@@ -4,6 +4,8 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 
 use super::keyring::Secret;
+use super::room::MIN_MAX_BYTES;
+use crate::error::{Result, StoreError};
 
 /// The options of a store in a file, as far as they are given.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -18,4 +20,20 @@ pub struct FileOptions {
     pub max_sessions_per_user: Option<NonZeroUsize>,
     /// In milliseconds; 0 is off.
     pub sweep_interval: Option<u64>,
+}
+
+impl FileOptions {
+    pub(super) fn check(&self) -> Result<()> {
+        if !self.secrets.is_empty() {
+            Secret::check(&self.secrets)?;
+        }
+        match self.max_bytes.map(u64::from) {
+            Some(max @ ..MIN_MAX_BYTES) => Err(StoreError::InvalidOption {
+                option: "maxBytes",
+                expected: format!("at least {MIN_MAX_BYTES}"),
+                given: max.to_string(),
+            }),
+            _ => Ok(()),
+        }
+    }
 }

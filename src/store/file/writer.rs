@@ -12,6 +12,7 @@ use parking_lot::{Condvar, Mutex};
 use super::apply::Write;
 use super::environment::Environment;
 use crate::error::{Result, StoreError};
+use crate::session::{SessionId, UserKeyBuf};
 
 /// The most writes of one transaction. The disk takes about as long for each page that they change, whether it holds
 /// one of their sessions or several: the more at once the fewer pages. But all wait for the last, and so do those of
@@ -146,9 +147,10 @@ fn write_all(environment: &Environment, writes: &[&Write]) -> Vec<Result<u64>> {
     }
     match (environment.commit(writes), writes) {
         (Ok(outcomes), _) => outcomes,
-        (Err(StoreError::Full(full)), [write]) => {
-            vec![write_after_sweep(environment, write, StoreError::Full(full))]
+        (Err(error @ StoreError::Full(_)), [Write::DeleteByUser { user, except, .. }]) => {
+            vec![delete_in_steps(environment, user, except.as_ref(), error)]
         }
+        (Err(error @ StoreError::Full(_)), [write]) => vec![write_after_sweep(environment, write, error)],
         (Err(error), [_]) => vec![Err(error)],
         (Err(_), _) => {
             let (first, second) = writes.split_at(writes.len() / 2);
@@ -171,6 +173,25 @@ fn write_after_sweep(environment: &Environment, write: &Write, full: StoreError)
         return Err(full);
     }
     environment.commit(&[write])?.swap_remove(0)
+}
+
+/// Ends the sessions of a user where there is no room to end them all at once: each step makes some for the next.
+fn delete_in_steps(
+    environment: &Environment,
+    user: &UserKeyBuf,
+    except: Option<&SessionId>,
+    full: StoreError,
+) -> Result<u64> {
+    const STEP: usize = 32;
+    let step = Write::DeleteByUser { user: user.clone(), except: except.cloned(), most: STEP };
+    let mut ended = 0;
+    loop {
+        match environment.commit(&[&step])?.swap_remove(0)? {
+            0 if ended == 0 => return Err(full),
+            0 => return Ok(ended),
+            more => ended += more,
+        }
+    }
 }
 
 /// Whom to tell, and what.
