@@ -7,7 +7,7 @@ use std::num::NonZeroUsize;
 use heed::RwTxn;
 
 use super::record::{Header, Record};
-use super::tables::{Tables, created_of, expiry_entry, filed_of, user_entry};
+use super::tables::{Tables, created_after, expiry_entry, filed_of, user_entry};
 use super::vault::{Contents, Key, UserTag, Vault};
 use crate::clock::Millis;
 use crate::codec;
@@ -196,7 +196,7 @@ impl<'a, 'e> Applier<'a, 'e> {
         if let Some(user) = user {
             self.tables.users.put(&mut self.txn, &user_entry(user, created), &key)?;
         }
-        self.next_created = Some(created + 1);
+        self.next_created = Some(created_after(created, self.tables.sessions.len(&self.txn)?));
         self.tally.created += 1;
         Ok(1)
     }
@@ -345,13 +345,12 @@ impl<'a, 'e> Applier<'a, 'e> {
     /// The sessions of a user, oldest first.
     fn of_user(&self, user: UserTag) -> heed::Result<Vec<(Vec<u8>, Found)>> {
         let mut all = Vec::new();
-        for entry in self.tables.users.prefix_iter(&self.txn, &user)? {
-            let (entry, key) = entry?;
-            let found = self.find(key)?;
-            if let Some(found) = found.filter(|found| Some(found.header.created) == created_of(entry)) {
+        self.tables.each_of_user(&self.txn, user, |created, key| {
+            if let Some(found) = self.find(key)?.filter(|found| found.header.created == created) {
                 all.push((key.to_vec(), found));
             }
-        }
+            Ok(())
+        })?;
         Ok(all)
     }
 

@@ -330,21 +330,26 @@ impl SessionStore for FileStore {
         let (now, tables) = (environment.clock.now(), environment.tables);
         let tag = environment.vault.tag(user);
         let txn = environment.read()?;
-        let mut sessions = Vec::new();
-        for entry in tables.users.prefix_iter(&txn, &tag).map_err(failed)? {
-            let (entry, key) = entry.map_err(failed)?;
-            let Some(bytes) = environment.get(tables.sessions, &txn, key)? else { continue };
+        // The tag is a hash; what counts is the user.
+        let mut found = Vec::new();
+        let each = tables.each_of_user(&txn, tag, |created, key| {
+            found.push((created, key.to_vec()));
+            Ok(())
+        });
+        each.map_err(failed)?;
+        let mut sessions = Vec::with_capacity(found.len());
+        for (created, key) in found {
+            let Some(bytes) = environment.get(tables.sessions, &txn, &key)? else { continue };
             let record = Record::parse(bytes)?;
             let header = record.header;
-            if Some(header.created) != created_of(entry) || header.expires.is_past(now) {
+            if header.created != created || header.expires.is_past(now) {
                 continue;
             }
             let session = with_buffer(|buffer| {
-                let Some(contents) = environment.vault.open(key, record, buffer)? else { return Ok(None) };
+                let Some(contents) = environment.vault.open(&key, record, buffer)? else { return Ok(None) };
                 let id = SessionId::from_packed(contents.id)?;
                 Ok(Some(StoredSession::new(id, header.expires, contents.content)))
             })?;
-            // The tag is a hash; what counts is the user.
             if let Some(session) = session
                 && session.content()?.user == Some(user)
             {
