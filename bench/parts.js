@@ -1,9 +1,10 @@
 "use strict";
 
+const { runFile } = require("./file/part.js");
 const { OPS } = require("./measure/ops.js");
 const { NAMES, OURS } = require("./peers.js");
 const { withChildren } = require("./spawn.js");
-const { count } = require("./stats.js");
+const { count, rotated } = require("./stats.js");
 
 /**
  * Which stores sweep, and how; express-session's only drops an expired session when it is asked for. The gaps of
@@ -45,7 +46,7 @@ async function runOps({ sizes, rounds }, progress) {
 
 /** Call by call, and in each another store first in each round. */
 function inTurn(rows, round) {
-  const stores = NAMES.map((_, at) => NAMES[(at + round + NAMES.length) % NAMES.length]);
+  const stores = rotated(NAMES, round);
   return OPS.flatMap((op) => stores.map((store) => rows.find((row) => row.op === op && row.store === store)));
 }
 
@@ -76,4 +77,4 @@ async function runGaps({ gapSize, gapRuns }, progress) {
   return rows;
 }
 
-module.exports = { ops: runOps, memory: runMemory, gaps: runGaps };
+module.exports = { ops: runOps, memory: runMemory, gaps: runGaps, file: runFile };

@@ -1,21 +1,10 @@
 "use strict";
 
+const { fileSections } = require("./file/report.js");
 const { OURS, OTHERS, labelOf } = require("./peers.js");
 const { count, summary, median, medianRatio } = require("./stats.js");
+const { ratio, table, tenths, whole } = require("./table.js");
 const { judge } = require("./targets.js");
-
-/** Columns that line up: the first `texts` of them to the left, the others to the right. */
-function table(head, rows, texts) {
-  const lines = [head, ...rows];
-  const widths = head.map((_, column) => Math.max(...lines.map((line) => line[column].length)));
-  const pad = (cell, column) => cell[column < texts ? "padEnd" : "padStart"](widths[column]);
-  const print = (line) => line.map(pad).join("  ").trimEnd();
-  return [print(head), widths.map((width) => "-".repeat(width)).join("  "), ...rows.map(print)].join("\n");
-}
-
-const whole = (number) => (Math.round(number) || 0).toString(); // never "-0"
-const ratio = (number) => `${number.toFixed(2)}x`;
-const tenths = (number) => number.toFixed(1);
 
 function opsTable(rows) {
   const lines = rows.map(({ size, op, store, rounds }) => {
@@ -55,9 +44,9 @@ function gapsTable(rows) {
 }
 
 function targetsTable(targets) {
-  const lines = targets.map(({ text, limit, unit, value, isMet }) => [
+  const lines = targets.map(({ text, sign, limit, unit, value, isMet }) => [
     text,
-    `<= ${limit}${unit}`,
+    `${sign} ${limit}${unit}`,
     `${value.toFixed(2)}${unit}`,
     isMet ? "met" : "MISSED",
   ]);
@@ -70,7 +59,7 @@ function machineLine({ cpu, cores, node, platform, load }) {
 }
 
 /** Everything that was measured, as text. */
-function report({ machine, ops, memory, gaps }) {
+function report({ machine, ops, memory, gaps, file }) {
   const sections = [`${machineLine(machine)}`];
   const add = (title, body) => sections.push(`${title}\n\n${body}`);
   if (ops) {
@@ -92,7 +81,8 @@ function report({ machine, ops, memory, gaps }) {
       gapsTable(gaps),
     );
   }
-  add("Targets:", targetsTable(judge({ ops, memory, gaps })));
+  if (file) for (const { title, body } of fileSections(file)) add(title, body);
+  add("Targets:", targetsTable(judge({ ops, memory, gaps, file })));
   return `${sections.join("\n\n")}\n`;
 }
 

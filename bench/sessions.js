@@ -1,6 +1,7 @@
 "use strict";
 
 const { randomBytes } = require("node:crypto");
+const { readFileSync, writeFileSync } = require("node:fs");
 
 const ID_BYTES = 18;
 const ID_CHARS = 2 * ID_BYTES;
@@ -21,12 +22,33 @@ class Ids {
     return new Ids(Buffer.from(randomBytes(count * ID_BYTES).toString("hex"), "latin1"));
   }
 
+  static readFrom(file) {
+    return new Ids(readFileSync(file));
+  }
+
+  writeTo(file) {
+    writeFileSync(file, this.#text);
+  }
+
   get length() {
     return this.#text.length / ID_CHARS;
   }
 
   at(index) {
     return this.#text.latin1Slice(index * ID_CHARS, (index + 1) * ID_CHARS);
+  }
+
+  /** Some of the ids in their order, of which nothing is copied. */
+  slice(from, to) {
+    return new Ids(this.#text.subarray(from * ID_CHARS, to * ID_CHARS));
+  }
+
+  concat(other) {
+    return new Ids(Buffer.concat([this.#text, other.#text]));
+  }
+
+  *[Symbol.iterator]() {
+    for (let index = 0; index < this.length; index++) yield this.at(index);
   }
 
   /** Some of the ids, or of the first of them, in random order and side by side: reading them misses no cache. */

@@ -14,12 +14,19 @@ const FLAGS = [
 
 /** A process of its own for a store. `call` asks it for one thing at a time. */
 class Child {
-  #process = fork(path.join(__dirname, "child.js"), { execArgv: FLAGS });
+  #process;
   #answer = () => {};
+  #kill = () => this.#process.kill("SIGKILL");
 
-  constructor() {
+  constructor(script) {
+    this.#process = fork(script, { execArgv: FLAGS });
+    // Before others clean up: what it goes on writing would be left behind.
+    process.prependListener("exit", this.#kill);
     this.#process.on("message", (message) => this.#answer(message));
-    this.#process.on("exit", (code, signal) => this.#answer({ error: `it ended with ${signal ?? code}` }));
+    this.#process.on("exit", (code, signal) => {
+      process.off("exit", this.#kill);
+      this.#answer({ error: `it ended with ${signal ?? code}` });
+    });
   }
 
   async call(task, args) {
@@ -40,9 +47,9 @@ class Child {
   }
 }
 
-/** What `use` gives, with as many children; they end with it. */
-async function withChildren(count, use) {
-  const children = Array.from({ length: count }, () => new Child());
+/** What `use` gives, with as many children that run `script`; they end with it. */
+async function withChildren(count, use, script = path.join(__dirname, "child.js")) {
+  const children = Array.from({ length: count }, () => new Child(script));
   try {
     return await use(...children);
   } finally {

@@ -23,4 +23,7 @@ function medianRatio(values, others) {
 /** A number of sessions, as people say it. */
 const count = (number) => (number >= 1_000_000 ? `${number / 1_000_000}M` : `${number / 1000}k`);
 
-module.exports = { count, median, summary, medianRatio };
+/** The items in turn, in each round from another of them on. The round before the first is -1. */
+const rotated = (items, round) => items.map((_, at) => items[(at + round + items.length) % items.length]);
+
+module.exports = { count, median, summary, medianRatio, rotated };

@@ -1,10 +1,12 @@
 "use strict";
 
+const { judgeFile } = require("./file/targets.js");
+const { atMost } = require("./limits.js");
 const { OURS } = require("./peers.js");
 const { count, median, medianRatio } = require("./stats.js");
 
-/** The targets of which something was measured: `{ text, limit, unit, value, isMet }[]`. */
-function judge({ ops = [], memory = [], gaps = [] }) {
+/** The targets of which something was measured: `{ text, sign, limit, unit, value, isMet }[]`. */
+function judge({ ops = [], memory = [], gaps = [], file }) {
   const sizesOf = (rows) => [...new Set(rows.map(({ size }) => size))].filter((size) => size >= 100_000);
   const get = (size, store) =>
     ops.find((row) => row.size === size && row.op === "get" && row.store === store).rounds;
@@ -12,7 +14,7 @@ function judge({ ops = [], memory = [], gaps = [] }) {
   const rss = (size, store) => memory.find((row) => row.size === size && row.store === store).rss;
 
   const targets = [];
-  const add = (text, limit, unit, value) => targets.push({ text, limit, unit, value, isMet: value <= limit });
+  const add = (...target) => targets.push(atMost(...target));
   for (const size of sizesOf(ops)) {
     const limit = size < 1_000_000 ? 1 : 0.75;
     add(`await get, against the Map, ${count(size)} sessions`, limit, "x", timeTo("map", size));
@@ -31,6 +33,7 @@ function judge({ ops = [], memory = [], gaps = [] }) {
     const longest = median(runs.map((run) => run.longest));
     add(`longest gap, ${how} of ${count(size / 2)} of ${count(size)}`, 5, " ms", longest);
   }
+  if (file) targets.push(...judgeFile(file));
   return targets;
 }
 

@@ -1,10 +1,9 @@
 "use strict";
 
-const { setImmediate: turn } = require("node:timers/promises");
 const { openPeer } = require("../peers.js");
 const { Ids, fill } = require("../sessions.js");
+const { after, watch } = require("./watch.js");
 
-const GETS_A_TURN = 10;
 /** How often the background sweep of ours looks, in milliseconds. */
 const SWEEP_INTERVAL = 50;
 /** How long the event loop is watched without a sweep, for comparison. */
@@ -14,11 +13,6 @@ const WATCH = 2000;
 /** How long a sweep that is through is watched further, for what it leaves to the collector. */
 const AFTERMATH = 250;
 
-const after = (millis) => {
-  const end = performance.now() + millis;
-  return (now) => now >= end;
-};
-
 /** Fills a half that lives, then one that expires at one moment: after the fill and a quiet second. */
 async function fillToExpire(peer, ids) {
   const half = ids.length / 2;
@@ -27,22 +21,6 @@ async function fillToExpire(peer, ids) {
   const expiry = Date.now() + 2 * (Date.now() - start) + 2 * QUIET;
   await fill(peer, ids, { from: half, expiresOf: () => expiry });
   return expiry;
-}
-
-/** Gets sessions, some in each turn of the event loop, and returns the longest that a turn took. */
-async function watch(peer, ids, isOver) {
-  let longest = 0;
-  let last = performance.now();
-  for (let i = 0; ; ) {
-    for (let end = i + GETS_A_TURN; i < end; i++) {
-      if ((await peer.get(ids.at(i % ids.length))) === null) throw new Error("a live session was swept");
-    }
-    await turn();
-    const now = performance.now();
-    longest = Math.max(longest, now - last);
-    last = now;
-    if (isOver(now)) return longest;
-  }
 }
 
 async function watchClean(peer, live) {

@@ -1,0 +1,51 @@
+"use strict";
+
+const { lstatSync, mkdtempSync, readdirSync, rmSync, statfsSync } = require("node:fs");
+const os = require("node:os");
+const path = require("node:path");
+
+const BLOCK = 512;
+const FILE_SYSTEMS = new Map([
+  [0xef53, "ext4"],
+  [0x58465342, "XFS"],
+  [0x9123683e, "Btrfs"],
+  [0x2fc12fc1, "ZFS"],
+  [0x794c7630, "overlay"],
+  [0x01021994, "tmpfs"],
+  [0x6969, "NFS"],
+]);
+const END_OF_PROCESS = ["SIGINT", "SIGTERM", "SIGHUP"];
+
+/** What `use` gives with a new directory, which is gone afterwards, however it ends. */
+async function withDirectory(parent, use) {
+  const directory = mkdtempSync(path.join(parent, "native-store-bench-"));
+  // Retried, as the processes that write to it end a little later.
+  const remove = () => rmSync(directory, { recursive: true, force: true, maxRetries: 10 });
+  const exit = (signal) => process.exit(128 + os.constants.signals[signal]);
+  process.on("exit", remove);
+  for (const signal of END_OF_PROCESS) process.on(signal, exit);
+  try {
+    return await use(directory);
+  } finally {
+    remove();
+    process.off("exit", remove);
+    for (const signal of END_OF_PROCESS) process.off(signal, exit);
+  }
+}
+
+/** The bytes that a directory takes on the disk with all that is in it. */
+function allocatedBytes(directory) {
+  let bytes = lstatSync(directory).blocks * BLOCK;
+  for (const entry of readdirSync(directory, { withFileTypes: true })) {
+    const file = path.join(directory, entry.name);
+    bytes += entry.isDirectory() ? allocatedBytes(file) : lstatSync(file).blocks * BLOCK;
+  }
+  return bytes;
+}
+
+function fileSystemOf(directory) {
+  const { type } = statfsSync(directory);
+  return FILE_SYSTEMS.get(type) ?? `file system 0x${type.toString(16)}`;
+}
+
+module.exports = { allocatedBytes, fileSystemOf, withDirectory };

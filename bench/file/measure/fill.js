@@ -1,0 +1,35 @@
+"use strict";
+
+const { mkdirSync } = require("node:fs");
+const { Ids } = require("../../sessions.js");
+const { closedLoop } = require("../closed-loop.js");
+const { sessionsOf } = require("../sessions.js");
+const { directoryOf, openStore } = require("../stores.js");
+
+const IN_FLIGHT = 4096;
+const CHURN = 2;
+
+/** Fills a new store with the first of the ids in a file. */
+async function fill({ store: name, directory, idsFile, size }) {
+  mkdirSync(directoryOf(name, directory), { mode: 0o700 });
+  const store = openStore(name, directory);
+  await store.fill(sessionsOf(Ids.readFrom(idsFile), { to: size }));
+  await store.close();
+}
+
+/** Replaces each session twice: new ones are created, as many at once as are then deleted, the oldest first. */
+async function churn({ store: name, directory, idsFile, size }) {
+  const store = openStore(name, directory);
+  const old = Ids.readFrom(idsFile).slice(0, size);
+  const fresh = Ids.random(CHURN * size);
+  const all = old.concat(fresh);
+  for (let from = 0; from < fresh.length; from += IN_FLIGHT) {
+    const to = Math.min(from + IN_FLIGHT, fresh.length);
+    const sessions = sessionsOf(fresh.slice(from, to), { firstNumber: size + from });
+    await closedLoop(IN_FLIGHT, sessions, (session) => store.create(session));
+    await store.remove(all.slice(from, to));
+  }
+  await store.close();
+}
+
+module.exports = { churn, fill };

@@ -1,0 +1,70 @@
+"use strict";
+
+const { setTimeout: sleep } = require("node:timers/promises");
+const { after, watch } = require("../../measure/watch.js");
+const { Ids } = require("../../sessions.js");
+const { closedLoop } = require("../closed-loop.js");
+const { sessionsOf, sessionsUntil } = require("../sessions.js");
+const { openStore } = require("../stores.js");
+
+const IN_FLIGHT = 4096;
+const SAMPLE = 100_000;
+const MOST_A_SECOND = 200_000;
+/** How long the event loop is watched without anything else, for comparison. */
+const QUIET = 1000;
+/** For how long sessions are created before it is watched. */
+const WARM_UP = 500;
+/** How long it is watched further once the sweep is through, for what is left to the collector. */
+const AFTERMATH = 250;
+
+/** Opens a store and returns it with what watches its event loop: with gets, where these are no wait themselves. */
+function openWatched({ store: name, directory, idsFile, size }) {
+  const store = openStore(name, directory);
+  const sample = Ids.readFrom(idsFile).sample(SAMPLE, size);
+  const getsATurn = store.getsAtOnce ? undefined : 0;
+  return { store, watchUntil: (isOver) => watch(store, sample, isOver, getsATurn) };
+}
+
+/**
+ * The longest gap in milliseconds while thousands of creates are in flight. It is watched once they are: that all of
+ * them start in one turn of the event loop is the benchmark's doing.
+ */
+async function gapOfCreates({ seconds, ...args }) {
+  const { store, watchUntil } = openWatched(args);
+  global.gc();
+  const quiet = await watchUntil(after(QUIET));
+  const fresh = Ids.random((MOST_A_SECOND * (WARM_UP + seconds * 1000)) / 1000);
+  const isOver = after(WARM_UP + seconds * 1000);
+  const sessions = sessionsUntil(isOver, fresh);
+  const creating = closedLoop(IN_FLIGHT, sessions, (session) => store.create(session));
+  await sleep(WARM_UP);
+  const longest = await watchUntil(isOver);
+  await store.remove(fresh.slice(0, await creating));
+  await store.close();
+  return { quiet, longest };
+}
+
+/** The longest gap in milliseconds while as many sessions as `expired`, which expire at one moment, are swept. */
+async function gapOfClean({ expired, atATime, ...args }) {
+  const { store, watchUntil } = openWatched(args);
+  await store.prepareClean?.();
+  const ids = Ids.random(expired);
+  const expiry = Date.now() + 1000;
+  const sessions = sessionsOf(ids, { expiresOf: () => expiry });
+  await closedLoop(IN_FLIGHT, sessions, (session) => store.create(session));
+  await sleep(Math.max(0, expiry + 1 - Date.now()));
+  global.gc();
+  const quiet = await watchUntil(after(QUIET));
+  const start = performance.now();
+  let end = Number.POSITIVE_INFINITY;
+  const watching = watchUntil((now) => now >= end + AFTERMATH);
+  await store.clean(atATime);
+  end = performance.now();
+  const longest = await watching;
+  const left = await store.countLeft(ids);
+  if (left > 0) throw new Error(`${left} of ${expired} expired sessions were not swept`);
+  await store.close();
+  return { quiet, longest, took: end - start };
+}
+
+module.exports = { gapOfCreates, gapOfClean };

@@ -1,0 +1,110 @@
+"use strict";
+
+const { count, median, medianRatio, summary } = require("../stats.js");
+const { ratio, table, tenths, whole } = require("../table.js");
+const { OURS, STORES, labelOf } = require("./stores.js");
+
+const storesTable = (disk) => {
+  const lines = disk.map(({ store, size }) => [
+    labelOf(store),
+    count(size),
+    STORES[store].index,
+    STORES[store].sync,
+  ]);
+  const floors = Object.values(STORES).filter(({ isFloor }) => isFloor);
+  lines.push(...floors.map(({ label, index, sync }) => [label, "", index, sync]));
+  return table(["store", "sessions", "index", "a create has resolved after"], lines, 4);
+};
+
+/** The rounds of each store, by `format`, and ours against it; `keys` are columns before the store's. */
+function roundsTable(rows, head, { keys = [], format = whole } = {}) {
+  const lines = rows.map((row) => {
+    const { median: middle, low, high } = summary(row.rounds);
+    const ours = rows.find((other) => other.store === OURS && keys.every((key) => other[key] === row[key]));
+    const against = !ours || row === ours ? "" : ratio(medianRatio(ours.rounds, row.rounds));
+    const cells = keys.map((key) => String(row[key]));
+    return [...cells, labelOf(row.store), format(middle), `${format(low)}-${format(high)}`, against];
+  });
+  return table([...head, "quartiles", "ours/this"], lines, keys.length + 1);
+}
+
+function diskTable(rows) {
+  const ours = rows.find(({ store }) => store === OURS);
+  const cells = (row, key) => {
+    if (row[key] === undefined) return ["", ""];
+    return [whole(row[key]), !ours || row === ours ? "" : ratio(ours[key] / row[key])];
+  };
+  const lines = rows.map((row) => [
+    labelOf(row.store),
+    count(row.size),
+    ...cells(row, "filled"),
+    ...cells(row, "churned"),
+  ]);
+  return table(["store", "sessions", "filled, B", "ours/this", "churned, B", "ours/this"], lines, 1);
+}
+
+function howOf({ store, task, atATime }) {
+  if (task === "gapOfCreates") return "4096 creates in flight";
+  const how = { native: "clean()", lmdb: "sweep, a loop", sqlite: "sweep, a DELETE" }[store];
+  return atATime ? `${how}, ${atATime} a turn` : how;
+}
+
+function gapsTable(rows) {
+  const lines = rows.map((row) => {
+    const of = (key) => row.runs.map((run) => run[key]);
+    const longest = of("longest");
+    const range = `${tenths(Math.min(...longest))}-${tenths(Math.max(...longest))}`;
+    const took = row.task === "gapOfCreates" ? "" : whole(median(of("took")));
+    return [
+      labelOf(row.store),
+      howOf(row),
+      tenths(median(longest)),
+      range,
+      tenths(median(of("quiet"))),
+      took,
+    ];
+  });
+  return table(["store", "during", "longest gap, ms", "all runs", "otherwise", "took, ms"], lines, 2);
+}
+
+/** The sections of the report on stores in files: `{ title, body }[]`. */
+function fileSections({ size, fileSystem, missing, disk, open, get, create, gaps }) {
+  const sections = [];
+  const add = (title, body) => sections.push({ title, body });
+  const runsOfOurs = Math.max(...gaps.map(({ runs }) => runs.length));
+  const isInMemory = fileSystem === "tmpfs";
+  add(
+    `Stores in files, ${count(size)} sessions, on ${fileSystem}` +
+      `${isInMemory ? ": in memory, so that flushing costs nothing there; use --dir" : ""}. What each does:`,
+    storesTable(disk),
+  );
+  const reasons = Object.entries(missing).map(([name, reason]) => `${name}: ${reason}`);
+  if (reasons.length > 0) add("Left out, as they could not be installed:", reasons.join("\n"));
+  add(
+    `Get of a random session, in ns: median and quartiles of ${get[0].rounds.length} rounds, a process for each store. ` +
+      "Each includes\nmaking a new id string. Only native-store looks whether the session has expired:",
+    roundsTable(get, ["store", "ns"]),
+  );
+  add(
+    `Durable creates a second, so many in flight (each that completes starts the next), of ${create[0].rounds.length} rounds.\n` +
+      "More is better here. Only native-store and better-sqlite3 refuse an id that is taken:",
+    roundsTable(create, ["in flight", "store", "creates/s"], { keys: ["inFlight"] }),
+  );
+  add(
+    "Bytes a session on the disk (allocated blocks), and once each session was replaced twice:",
+    diskTable(disk),
+  );
+  add(
+    `Opening a store that is in the page cache, until the first get has resolved, in ms: ${open[0].rounds.length} new processes.`,
+    roundsTable(open, ["store", "ms"], { format: (millis) => millis.toFixed(2) }),
+  );
+  add(
+    `Longest gap of the event loop, at creates and while ${count(size / 10)} expired sessions are swept from ` +
+      `${count(size)}\n(median of ${runsOfOurs} of ours, one of the others). Where thousands of creates complete at ` +
+      "once, as many start at once:",
+    gapsTable(gaps),
+  );
+  return sections;
+}
+
+module.exports = { fileSections };

@@ -1,0 +1,27 @@
+"use strict";
+
+const { farOff, userOf } = require("../sessions.js");
+
+/** Session `number`, of a user of its own, as FluidAuth makes it. */
+const sessionOf = (sessionId, number, millis = farOff(number)) => ({
+  sessionId,
+  userId: userOf(number),
+  expires: new Date(millis).toISOString(),
+});
+
+/** The sessions of some of the ids, each made when it is asked for. */
+function* sessionsOf(ids, { to = ids.length, firstNumber = 0, expiresOf = farOff } = {}) {
+  for (let index = 0; index < to; index++) {
+    const number = firstNumber + index;
+    yield sessionOf(ids.at(index), number, expiresOf(number));
+  }
+}
+
+/** Sessions of the ids for as long as it is not over. */
+function* sessionsUntil(isOver, ids) {
+  for (let index = 0; index < ids.length && !isOver(performance.now()); index++) {
+    yield sessionOf(ids.at(index), index);
+  }
+}
+
+module.exports = { sessionsOf, sessionsUntil };

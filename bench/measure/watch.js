@@ -1,0 +1,28 @@
+"use strict";
+
+const { setImmediate: turn } = require("node:timers/promises");
+
+const GETS_A_TURN = 10;
+
+const after = (millis) => {
+  const end = performance.now() + millis;
+  return (now) => now >= end;
+};
+
+/** Gets sessions, some in each turn of the event loop, and returns the longest that a turn took. */
+async function watch(peer, ids, isOver, getsATurn = GETS_A_TURN) {
+  let longest = 0;
+  let last = performance.now();
+  for (let i = 0; ; ) {
+    for (let end = i + getsATurn; i < end; i++) {
+      if ((await peer.get(ids.at(i % ids.length))) === null) throw new Error("a live session was swept");
+    }
+    await turn();
+    const now = performance.now();
+    longest = Math.max(longest, now - last);
+    last = now;
+    if (isOver(now)) return longest;
+  }
+}
+
+module.exports = { after, watch };
