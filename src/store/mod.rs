@@ -78,7 +78,8 @@ pub trait SessionStore: Send + Sync {
     /// Removes the sessions of a user, save one, and tells how many live ones it ended.
     ///
     /// # Errors
-    /// As for `touch`.
+    /// As for `touch`. Where a full disk has no room to end all of them at once, those stay ended that were before the
+    /// error.
     fn delete_by_user(&self, user: UserKey<'_>, except: Option<&SessionId>) -> Result<u64>;
 
     /// How many sessions are live.

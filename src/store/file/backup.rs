@@ -52,13 +52,14 @@ impl FileStore {
             let usage = environment.usage(&txn).map_err(|error| environment.failed(error))?;
             usage.file - usage.free
         };
+        let open = environment.open()?;
         let watched = file.try_clone().map_err(|error| failed_at("writing", error))?;
         let copied = || watched.metadata().map_or(0, |metadata| metadata.len());
         thread::scope(|scope| {
             let (done, is_done) = mpsc::channel::<()>();
             let copying = scope.spawn(move || {
                 let _done = done;
-                environment.env().copy_to_file(&mut file, CompactionOption::Enabled)?;
+                open.env.copy_to_file(&mut file, CompactionOption::Enabled)?;
                 file.sync_all().map_err(heed::Error::Io)
             });
             while is_done.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {

@@ -8,7 +8,7 @@ use super::errors::io_failed;
 use crate::error::{Result, StoreError};
 
 pub(super) const DATA: &str = "data.mdb";
-const LOCK: &str = "lock.mdb";
+pub(super) const LOCK: &str = "lock.mdb";
 #[cfg(target_os = "linux")]
 const OWNERS: &str = "owners.lock";
 
@@ -201,6 +201,30 @@ impl Owner {
             Some(libc::EINVAL) => Ok(Self { _file: file }),
             _ => Err(failed(error)),
         }
+    }
+
+    /// Whether no other process has the store open.
+    #[cfg(target_os = "linux")]
+    pub(super) fn is_alone(&self) -> io::Result<bool> {
+        use std::os::fd::AsRawFd;
+        let mut lock = libc::flock {
+            l_type: libc::F_WRLCK as libc::c_short,
+            l_whence: libc::SEEK_SET as libc::c_short,
+            l_start: 0,
+            l_len: 0,
+            l_pid: 0,
+        };
+        // SAFETY: the descriptor is open, `lock` is a whole flock.
+        match unsafe { libc::fcntl(self._file.as_raw_fd(), libc::F_OFD_GETLK, &mut lock) } {
+            0 => Ok(lock.l_type == libc::F_UNLCK as libc::c_short),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// It is not known.
+    #[cfg(not(target_os = "linux"))]
+    pub(super) fn is_alone(&self) -> io::Result<bool> {
+        Ok(false)
     }
 
     #[cfg(not(target_os = "linux"))]

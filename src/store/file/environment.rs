@@ -5,13 +5,14 @@
 use std::cell::RefCell;
 use std::fs::File;
 use std::num::NonZeroUsize;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use heed::{Env, RoTxn, WithTls};
-use parking_lot::Mutex;
+use heed::{Env, MdbError, RoTxn, WithTls};
+use parking_lot::{Mutex, RwLock};
 
 use super::apply::{Applier, Fault, Tally, Write};
 use super::directory::{DATA, Owner};
@@ -64,10 +65,44 @@ impl Counters {
     }
 }
 
+/// LMDB's environment, and the tables, which are of that one alone.
+#[derive(Clone)]
+pub(super) struct Open {
+    pub env: Env<WithTls>,
+    pub tables: Tables,
+    /// How often it was opened before.
+    pub reopened: u64,
+}
+
+/// A view of the store at one moment. No page that it sees is used again while it is there: it must be short, and a
+/// thread has one at a time.
+pub(super) struct View {
+    // Dropped before its environment.
+    txn: RoTxn<'static, WithTls>,
+    open: Open,
+}
+
+impl View {
+    pub(super) fn tables(&self) -> Tables {
+        self.open.tables
+    }
+}
+
+impl Deref for View {
+    type Target = RoTxn<'static, WithTls>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.txn
+    }
+}
+
 pub(super) struct Environment {
     // Dropped before the owner's mark: that says that it is open.
-    env: Env<WithTls>,
-    pub tables: Tables,
+    /// Away while it is opened again, and for as long as that fails.
+    open: RwLock<Option<Open>>,
+    /// Whether a commit may have left what is not on disk, as LMDB or a process before this one took it back.
+    must_sync: AtomicBool,
+    reopened: AtomicU64,
     pub vault: Vault,
     secrets: Vec<Secret>,
     must_reseal: AtomicBool,
@@ -78,6 +113,7 @@ pub(super) struct Environment {
     room: Room,
     data: File,
     page_size: u64,
+    max_bytes: Option<u64>,
     stale_cleared: Mutex<Instant>,
     dir: PathBuf,
     _owner: Owner,
@@ -94,8 +130,9 @@ impl Environment {
         let Opened { env, tables, vault, must_reseal, data, page_size, dir, owner } = opened;
         let room = Room::new(max_bytes, env.info().map_size as u64);
         Self {
-            env,
-            tables,
+            open: RwLock::new(Some(Open { env, tables, reopened: 0 })),
+            must_sync: AtomicBool::new(true),
+            reopened: AtomicU64::new(0),
             vault,
             secrets,
             must_reseal: AtomicBool::new(must_reseal),
@@ -106,6 +143,7 @@ impl Environment {
             room,
             data,
             page_size,
+            max_bytes,
             stale_cleared: Mutex::new(Instant::now()),
             dir,
             _owner: owner,
@@ -120,13 +158,52 @@ impl Environment {
         &self.data
     }
 
-    pub(super) fn env(&self) -> &Env<WithTls> {
-        &self.env
+    /// The environment. Whoever has it, or a view of it, must not ask for another meanwhile.
+    pub(super) fn open(&self) -> Result<Open> {
+        let open = self.open.read().clone();
+        match open {
+            Some(open) => Ok(open),
+            None => self.reopen(None),
+        }
     }
 
-    /// A view of the store as it is now. No page that it sees is used again while it is there: it must be short.
-    pub(super) fn read(&self) -> Result<RoTxn<'_, WithTls>> {
-        self.env.read_txn().map_err(|error| self.failed(error))
+    /// A view of the store as it is now.
+    pub(super) fn read(&self) -> Result<View> {
+        let mut open = self.open()?;
+        loop {
+            let reopened = open.reopened;
+            match open.env.clone().static_read_txn() {
+                Ok(txn) => return Ok(View { txn, open }),
+                // A commit has failed, and the writer did not get to it yet.
+                Err(heed::Error::Mdb(MdbError::Panic)) => {
+                    drop(open);
+                    open = self.reopen(Some(reopened))?;
+                }
+                Err(error) => return Err(self.failed(error)),
+            }
+        }
+    }
+
+    /// Opens the environment anew, unless another thread has done so since it was this one. LMDB gives up one whose
+    /// meta page it could not write; and the kernel tells of an error once for each descriptor, so that after a failed
+    /// sync the meta page would be the next to fail.
+    fn reopen(&self, was: Option<u64>) -> Result<Open> {
+        /// A backup may hold it for longer. Then all calls fail until that has ended.
+        const PATIENCE: Duration = Duration::from_secs(2);
+        let mut place = self.open.write();
+        if let Some(open) = place.as_ref().filter(|open| Some(open.reopened) != was) {
+            return Ok(open.clone());
+        }
+        self.must_sync.store(true, Ordering::Relaxed);
+        if let Some(open) = place.take() {
+            self.reopened.store(open.reopened + 1, Ordering::Relaxed);
+            let closing = open.env.prepare_for_closing();
+            closing.wait_timeout(PATIENCE);
+        }
+        let (env, tables) = open::reopen(&self.dir, self.max_bytes)?;
+        let open = Open { env, tables, reopened: self.reopened.load(Ordering::Relaxed) };
+        *place = Some(open.clone());
+        Ok(open)
     }
 
     /// Calls `read` with a live session's expiry and content.
@@ -144,7 +221,7 @@ impl Environment {
     fn find<T>(&self, id: &SessionId, read: impl FnOnce(Expiry, &[u8]) -> Result<T>) -> Result<Option<T>> {
         let key = self.vault.key(id);
         let txn = self.read()?;
-        let Some(bytes) = self.get(self.tables.sessions, &txn, &key)? else { return Ok(None) };
+        let Some(bytes) = self.get(txn.tables().sessions, &txn, &key)? else { return Ok(None) };
         let record = Record::parse(bytes)?;
         let expires = record.header.expires;
         if self.clock.is_past(expires.millis()) {
@@ -159,7 +236,7 @@ impl Environment {
     /// Whether the index by expiry has entries for a sweep.
     pub(super) fn is_due(&self, now: Millis) -> Result<bool> {
         let txn = self.read()?;
-        let first = self.tables.expiries.first(&txn).map_err(|error| self.failed(error))?;
+        let first = txn.tables().expiries.first(&txn).map_err(|error| self.failed(error))?;
         Ok(first.is_some_and(|(entry, _)| *entry < expiry_entry(now + 1, 0)[..]))
     }
 
@@ -185,14 +262,17 @@ impl Environment {
     }
 
     fn try_commit(&self, writes: &[&Write]) -> Result<(Vec<Result<u64>>, Tally), Fault> {
-        let txn = self.env.write_txn()?;
-        self.admit(&txn, writes)?;
+        let open = self.open()?;
+        self.sync(&open)?;
+        let tables = open.tables;
+        let txn = open.env.write_txn()?;
+        self.admit(&open, &txn, writes)?;
         let max_per_user = self.limits.max_sessions_per_user;
-        let mut applier = Applier::new(txn, self.tables, &self.vault, max_per_user, self.clock.now());
+        let mut applier = Applier::new(txn, tables, &self.vault, max_per_user, self.clock.now());
         // Not at open, which must be harmless: but what is written under a secret must be found by it.
         let reseals = self.must_reseal.load(Ordering::Relaxed) && writes.iter().any(|write| write.seals());
         if reseals {
-            open::reseal(self.tables.meta, &mut applier.txn, &self.secrets, &self.dir)?;
+            open::reseal(tables.meta, &mut applier.txn, &self.secrets, &self.dir)?;
             applier.changed = true;
         }
         let mut outcomes = Vec::with_capacity(writes.len());
@@ -203,16 +283,37 @@ impl Environment {
                 Err(broken) => return Err(broken),
             });
         }
-        let tally = applier.commit()?;
+        let tally = match applier.commit() {
+            Ok(tally) => tally,
+            Err(error) => {
+                let reopened = open.reopened;
+                drop(open);
+                // Where one of these fails, the next call tries again.
+                if let Ok(open) = self.reopen(Some(reopened)) {
+                    let _ = self.sync(&open);
+                }
+                return Err(error.into());
+            }
+        };
         if reseals {
             self.must_reseal.store(false, Ordering::Relaxed);
         }
         Ok((outcomes, tally))
     }
 
+    /// Makes it last that a meta page was taken back: if it came back after a power loss, it would tell of pages that
+    /// are used again by then.
+    fn sync(&self, open: &Open) -> Result<(), Fault> {
+        if self.must_sync.load(Ordering::Relaxed) {
+            open.env.try_clone_inner_file()?.sync_data().map_err(heed::Error::Io)?;
+            self.must_sync.store(false, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
     /// Whether there is room for all of the writes at once. What ends a few sessions is let in where there is none: it
     /// has the reserve, or finds out that there is none left.
-    fn admit(&self, txn: &RoTxn<'_>, writes: &[&Write]) -> Result<(), Fault> {
+    fn admit(&self, open: &Open, txn: &RoTxn<'_>, writes: &[&Write]) -> Result<(), Fault> {
         const FEW: usize = 64;
         /// For the ways to the pages that change, and for the list of free pages.
         const SPARE_PAGES: u64 = 16;
@@ -222,7 +323,7 @@ impl Environment {
         if growth == 0 && writes.len() <= FEW {
             return Ok(());
         }
-        let usage = self.usage(txn)?;
+        let usage = self.usage_of(open, txn)?;
         let used = usage.file - usage.free;
         let copied = (PAGES_EACH * writes.len() as u64 * self.page_size).min(used);
         let bytes = copied + growth + growth / 2 + SPARE_PAGES * self.page_size;
@@ -230,25 +331,29 @@ impl Environment {
     }
 
     /// How large the file is, and how much of it holds nothing.
-    pub(super) fn usage(&self, txn: &RoTxn<'_>) -> heed::Result<Usage> {
+    pub(super) fn usage(&self, view: &View) -> heed::Result<Usage> {
+        self.usage_of(&view.open, view)
+    }
+
+    fn usage_of(&self, open: &Open, txn: &RoTxn<'_>) -> heed::Result<Usage> {
         const META_PAGES: usize = 2;
         let mut used = META_PAGES;
-        let Tables { sessions, users, expiries, meta } = self.tables;
+        let Tables { sessions, users, expiries, meta } = open.tables;
         for table in [sessions, users, expiries, meta] {
             let stat = table.stat(txn)?;
             used += stat.branch_pages + stat.leaf_pages + stat.overflow_pages;
         }
-        let pages = self.env.info().last_page_number + 1;
+        let pages = open.env.info().last_page_number + 1;
         let bytes = |pages: usize| pages as u64 * self.page_size;
         Ok(Usage { file: bytes(pages), free: bytes(pages.saturating_sub(used)) })
     }
 
     /// The bytes that the sessions and their indexes take.
-    pub(super) fn bytes(&self, txn: &RoTxn<'_>) -> heed::Result<u64> {
-        let Tables { sessions, users, expiries, .. } = self.tables;
+    pub(super) fn bytes(&self, view: &View) -> heed::Result<u64> {
+        let Tables { sessions, users, expiries, .. } = view.tables();
         let mut pages = 0;
         for table in [sessions, users, expiries] {
-            let stat = table.stat(txn)?;
+            let stat = table.stat(view)?;
             pages += stat.branch_pages + stat.leaf_pages + stat.overflow_pages;
         }
         Ok(pages as u64 * self.page_size)
@@ -259,7 +364,9 @@ impl Environment {
         let mut cleared = self.stale_cleared.lock();
         if cleared.elapsed() >= STALE_FOR {
             // Where it fails the file grows, and the next batch tries again.
-            let _ = self.env.clear_stale_readers();
+            if let Some(open) = self.open.read().clone() {
+                let _ = open.env.clear_stale_readers();
+            }
             *cleared = Instant::now();
         }
     }

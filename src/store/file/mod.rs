@@ -259,7 +259,7 @@ impl FileStore {
         let environment = self.environment();
         let key = environment.vault.key(id);
         let txn = environment.read()?;
-        let Some(bytes) = environment.get(environment.tables.sessions, &txn, &key)? else { return Ok(false) };
+        let Some(bytes) = environment.get(txn.tables().sessions, &txn, &key)? else { return Ok(false) };
         // An unreadable record is there all the same.
         let is_past = |record: Record<'_>| environment.clock.is_past(record.header.expires.millis());
         Ok(!Record::parse(bytes).is_ok_and(is_past))
@@ -327,9 +327,10 @@ impl SessionStore for FileStore {
     fn get_by_user(&self, user: UserKey<'_>) -> Result<Vec<StoredSession>> {
         let environment = self.environment();
         let failed = |error| environment.failed(error);
-        let (now, tables) = (environment.clock.now(), environment.tables);
+        let now = environment.clock.now();
         let tag = environment.vault.tag(user);
         let txn = environment.read()?;
+        let tables = txn.tables();
         // The tag is a hash; what counts is the user.
         let mut found = Vec::new();
         let each = tables.each_of_user(&txn, tag, |created, key| {
@@ -367,8 +368,9 @@ impl SessionStore for FileStore {
     fn size(&self) -> Result<u64> {
         let environment = self.environment();
         let failed = |error| environment.failed(error);
-        let (now, tables) = (environment.clock.now(), environment.tables);
+        let now = environment.clock.now();
         let txn = environment.read()?;
+        let tables = txn.tables();
         let mut live = tables.sessions.len(&txn).map_err(failed)?;
         let later = expiry_entry(now + 1, 0);
         let due = (Bound::Unbounded, Bound::Excluded(&later[..]));
@@ -387,8 +389,9 @@ impl SessionStore for FileStore {
     fn ids(&self, after: Cursor) -> Result<(Vec<SessionId>, Option<Cursor>)> {
         let environment = self.environment();
         let failed = |error| environment.failed(error);
-        let (now, tables) = (environment.clock.now(), environment.tables);
+        let now = environment.clock.now();
         let txn = environment.read()?;
+        let tables = txn.tables();
         let start = after.as_bytes();
         let rest =
             (if start.is_empty() { Bound::Unbounded } else { Bound::Excluded(start) }, Bound::Unbounded);
@@ -418,7 +421,7 @@ impl SessionStore for FileStore {
         let txn = environment.read()?;
         let (counters, tally) = (&environment.counters, environment.counters.tally());
         Ok(Stats {
-            sessions: environment.tables.sessions.len(&txn).map_err(failed)?,
+            sessions: txn.tables().sessions.len(&txn).map_err(failed)?,
             bytes: environment.bytes(&txn).map_err(failed)?,
             hits: counters.hits.0.load(Ordering::Relaxed),
             misses: counters.misses.0.load(Ordering::Relaxed),

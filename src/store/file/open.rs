@@ -7,7 +7,7 @@ use std::{io, thread};
 
 use heed::{Env, EnvOpenOptions, RoTxn, RwTxn, WithTls};
 
-use super::directory::{self, DATA, Owner};
+use super::directory::{self, DATA, LOCK, Owner};
 use super::errors::{failed, io_failed};
 use super::keyring::{Keyring, Seal, Secret, UnlockError};
 use super::pages::{self, Header};
@@ -41,8 +41,11 @@ pub(super) struct Opened {
 /// Opens a prepared directory, of which this process has no environment open.
 pub(super) fn open(dir: PathBuf, secrets: &[Secret], max_bytes: Option<u64>) -> Result<Opened> {
     let path = dir.join(DATA);
-    inspect(&path)?;
+    let state = inspect(&dir, &path)?;
     let owner = Owner::mark(&dir)?;
+    if let State::Unborn(damaged) = state {
+        make_anew(&path, &owner, damaged)?;
+    }
     directory::make_files(&dir)?;
     let env = open_environment(&dir, max_bytes)?;
     let lmdb = |error| failed(&path, error);
@@ -53,21 +56,39 @@ pub(super) fn open(dir: PathBuf, secrets: &[Secret], max_bytes: Option<u64>) -> 
     Ok(Opened { env, tables, vault, must_reseal, data, page_size, dir, owner })
 }
 
+/// Opens a directory again of which this process had an environment open.
+pub(super) fn reopen(dir: &Path, max_bytes: Option<u64>) -> Result<(Env<WithTls>, Tables)> {
+    let path = dir.join(DATA);
+    let lmdb = |error| failed(&path, error);
+    let env = open_environment(dir, max_bytes)?;
+    let txn = env.read_txn().map_err(lmdb)?;
+    let tables = Tables::open(&env, &txn).map_err(lmdb)?;
+    txn.commit().map_err(lmdb)?;
+    let tables = tables.ok_or_else(|| StoreError::Damaged(format!("{} has lost a table", path.display())))?;
+    Ok((env, tables))
+}
+
+enum State {
+    Sound,
+    /// The first commit of all was cut off, with this error where it cannot be begun anew.
+    Unborn(StoreError),
+}
+
 /// Refuses what is no store, or only a part of one: LMDB would map it, and the process end where it reads on.
-fn inspect(path: &Path) -> Result<()> {
+fn inspect(dir: &Path, path: &Path) -> Result<State> {
     // Another process may be making the file, and have written a part of it.
     const TRIES: u32 = 10;
     const PAUSE: Duration = Duration::from_millis(5);
     let failed = |error| io_failed(&path.display(), "reading", &error);
     let file = match File::open(path) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(State::Sound),
         Err(error) => return Err(failed(error)),
     };
     let mut tries = 1;
     let fault = loop {
         match find_fault(&file) {
-            Ok(None) => return Ok(()),
+            Ok(None) => return Ok(State::Sound),
             Err(pages::Fault::Io(error)) => return Err(failed(error)),
             Ok(Some(fault)) if tries == TRIES => break fault,
             Err(fault) if tries == TRIES => break fault.to_string(),
@@ -75,7 +96,24 @@ fn inspect(path: &Path) -> Result<()> {
         }
         tries += 1;
     };
-    Err(StoreError::Damaged(format!("{} is damaged, or not a session store: {fault}", path.display())))
+    let damaged =
+        StoreError::Damaged(format!("{} is damaged, or not a session store: {fault}", path.display()));
+    // A store of ours has this beside its file before anything is written to that; what a user has there does not.
+    let is_ours = dir.join(LOCK).exists();
+    if is_ours && pages::is_unborn(&file).map_err(failed)? {
+        Ok(State::Unborn(damaged))
+    } else {
+        Err(damaged)
+    }
+}
+
+/// Empties a file that was never committed to, for LMDB to begin it again.
+fn make_anew(path: &Path, owner: &Owner, damaged: StoreError) -> Result<()> {
+    let failed = |error| io_failed(&path.display(), "making", &error);
+    if !owner.is_alone().map_err(failed)? {
+        return Err(damaged);
+    }
+    File::options().write(true).open(path).and_then(|file| file.set_len(0)).map_err(failed)
 }
 
 fn find_fault(file: &File) -> Result<Option<String>, pages::Fault> {

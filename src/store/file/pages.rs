@@ -1,7 +1,7 @@
 //! A check of an LMDB data file, page by page, that only reads, and never through LMDB's map: where the file was
 //! cut short, the map would answer with a bus error.
 
-use layout::{META_PAGES, Meta, VERSION};
+use layout::{META_BYTES, META_PAGES, Meta, VERSION, read_at};
 use std::fs::File;
 use std::io;
 use walker::{Name, Walker};
@@ -96,6 +96,31 @@ pub fn inspect(file: &File) -> Result<Option<Header>, Fault> {
     // After the metas: a commit lengthens the file before it writes its meta.
     let file_len = file.metadata()?.len();
     Ok(Some(Header { meta_page, txn_id, page_size, last_page, map_size, file_len }))
+}
+
+/// Whether the first commit of all was cut off, so that there was never anything in the file. Before that commit's meta
+/// page all others are on disk; without it, any part of them may be.
+///
+/// # Errors
+/// Where it cannot be read.
+pub fn is_unborn(file: &File) -> io::Result<bool> {
+    /// More than the first commit writes.
+    const FIRST_PAGES: u64 = 16;
+    let page_size = page_size::get() as u64;
+    let len = file.metadata()?.len();
+    if len > FIRST_PAGES * page_size || len % page_size > 0 {
+        return Ok(false);
+    }
+    for page in (0..META_PAGES).take_while(|page| page * page_size < len) {
+        let mut bytes = [0; META_BYTES];
+        read_at(file, &mut bytes, page * page_size)?;
+        let is_first = Meta::parse(&bytes)
+            .is_some_and(|meta| meta.check(page, page_size as u32).is_ok() && meta.txn_id == 0);
+        if bytes != [0; META_BYTES] && !is_first {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Looks at every page that the transaction can reach. The caller holds a read transaction with this id, so that

@@ -1,9 +1,7 @@
 //! Reading everything, to tell whether it is sound. Nothing is changed, least of all "repaired".
 
-use heed::{RoTxn, WithTls};
-
 use super::FileStore;
-use super::environment::{Environment, with_buffer};
+use super::environment::{Environment, View, with_buffer};
 use super::errors::io_failed;
 use super::pages;
 use super::record::Record;
@@ -53,10 +51,10 @@ impl FileStore {
     pub fn verify(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<Verification> {
         let environment = self.environment();
         let failed = |error| environment.failed(error);
-        let Tables { sessions, users, expiries, .. } = environment.tables;
         let mut tries = 0;
         loop {
             let txn = environment.read()?;
+            let Tables { sessions, users, expiries, .. } = txn.tables();
             let mut entries = 0;
             for table in [sessions, users, expiries] {
                 entries += table.len(&txn).map_err(failed)?;
@@ -107,12 +105,12 @@ impl FileStore {
 
 fn check_entries(
     environment: &Environment,
-    txn: &RoTxn<'_, WithTls>,
+    txn: &View,
     seen: &mut Verification,
     step: &mut dyn FnMut(),
 ) -> Result<()> {
     let failed = |error| environment.failed(error);
-    let Tables { sessions, users, expiries, .. } = environment.tables;
+    let Tables { sessions, users, expiries, .. } = txn.tables();
     let now = environment.clock.now();
     for (at, entry) in sessions.iter(txn).map_err(failed)?.enumerate() {
         let (key, bytes) = entry.map_err(failed)?;
@@ -155,13 +153,13 @@ fn check_entries(
 /// The inner result is what is wrong with the session.
 fn check_session(
     environment: &Environment,
-    txn: &RoTxn<'_, WithTls>,
+    txn: &View,
     key: &[u8],
     bytes: &[u8],
     now: i64,
     seen: &mut Verification,
 ) -> Result<Result<(), String>> {
-    let tables = environment.tables;
+    let tables = txn.tables();
     let record = match Record::parse(bytes) {
         Ok(record) => record,
         Err(error) => return Ok(Err(error.to_string())),

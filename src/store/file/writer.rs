@@ -150,7 +150,9 @@ fn write_all(environment: &Environment, writes: &[&Write]) -> Vec<Result<u64>> {
         (Err(error @ StoreError::Full(_)), [Write::DeleteByUser { user, except, .. }]) => {
             vec![delete_in_steps(environment, user, except.as_ref(), error)]
         }
-        (Err(error @ StoreError::Full(_)), [write]) => vec![write_after_sweep(environment, write, error)],
+        (Err(error @ StoreError::Full(_)), [write]) if write.seals() => {
+            vec![write_after_sweep(environment, write, error)]
+        }
         (Err(error), [_]) => vec![Err(error)],
         (Err(_), _) => {
             let (first, second) = writes.split_at(writes.len() / 2);

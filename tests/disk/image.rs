@@ -1,0 +1,199 @@
+//! What a power loss leaves of a file.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use super::{Event, Random};
+
+/// Devices write a sector as a whole or not at all.
+const SECTOR: usize = 512;
+const PAGE: usize = 4096;
+
+/// Which promises of the disk are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Syncs {
+    Kept,
+    /// Only writes through `O_DSYNC` are: the meta page may come before what it tells of.
+    WriteThroughAlone,
+    /// None is, as with `MDB_NOSYNC`.
+    Ignored,
+}
+
+/// How many of the last writes are still on their way where no sync ends that.
+const IN_FLIGHT: usize = 100;
+
+/// A write that may not be on disk.
+struct Pending {
+    /// The writes are numbered in their order.
+    number: usize,
+    at: usize,
+    bytes: Vec<u8>,
+    /// A sync has failed: no later one makes it durable.
+    given_up: bool,
+}
+
+/// A file on disk, and what is on its way there.
+pub struct Disk {
+    syncs: Syncs,
+    durable: Vec<u8>,
+    pending: Vec<Pending>,
+    next: usize,
+    /// The first write to a sector that is not older than what is durable in it.
+    overtaken: HashMap<usize, usize>,
+}
+
+/// Which parts of a write share one fate.
+#[derive(Debug, Clone, Copy)]
+enum Unit {
+    Sector,
+    Page,
+    Write,
+    /// All writes up to one of them, and none after.
+    Order,
+}
+
+impl Disk {
+    pub fn new(syncs: Syncs, durable: Vec<u8>) -> Self {
+        Self { syncs, durable, pending: Vec::new(), next: 0, overtaken: HashMap::new() }
+    }
+
+    /// Goes past an event.
+    pub fn apply(&mut self, event: &Event) {
+        match event {
+            Event::Write { at, bytes, durable } => {
+                let at = *at as usize;
+                let write = Pending { number: self.next, at, bytes: bytes.clone(), given_up: false };
+                self.next += 1;
+                if *durable && self.syncs != Syncs::Ignored {
+                    self.make_durable(&write);
+                } else {
+                    self.pending.push(write);
+                }
+                if self.syncs != Syncs::Kept && self.pending.len() > IN_FLIGHT {
+                    let first = self.pending.remove(0);
+                    self.make_durable(&first);
+                }
+            }
+            Event::Sync if self.syncs == Syncs::Kept => {
+                let (given_up, synced) =
+                    std::mem::take(&mut self.pending).into_iter().partition(|write| write.given_up);
+                self.pending = given_up;
+                let synced: Vec<Pending> = synced;
+                synced.iter().for_each(|write| self.make_durable(write));
+                if self.pending.is_empty() {
+                    self.overtaken.clear();
+                }
+            }
+            Event::FailedSync => self.pending.iter_mut().for_each(|write| write.given_up = true),
+            Event::Sync | Event::Begun(_) | Event::Acknowledged(_) => {}
+        }
+    }
+
+    /// Writes it to the disk, and with it whatever else waits for its sectors.
+    fn make_durable(&mut self, write: &Pending) {
+        let sectors = sectors(write.at, write.bytes.len());
+        let range = sectors.start * SECTOR..sectors.end * SECTOR;
+        let mut durable = std::mem::take(&mut self.durable);
+        for waiting in self.pending.iter().filter(|waiting| waiting.number < write.number) {
+            let from = waiting.at.max(range.start);
+            let to = (waiting.at + waiting.bytes.len()).min(range.end);
+            if from < to {
+                let bytes = &waiting.bytes[from - waiting.at..to - waiting.at];
+                self.put(&mut durable, waiting.number, from, bytes);
+            }
+        }
+        self.put(&mut durable, write.number, write.at, &write.bytes);
+        self.durable = durable;
+        for sector in sectors {
+            let first = self.overtaken.entry(sector).or_default();
+            *first = (*first).max(write.number);
+        }
+    }
+
+    /// The file as those see it who have it open.
+    pub fn all(&self) -> Vec<u8> {
+        let mut file = self.durable.clone();
+        for write in &self.pending {
+            self.put(&mut file, write.number, write.at, &write.bytes);
+        }
+        file
+    }
+
+    /// The file after a power loss at this moment, while `in_flight` was about to happen: any part of what was not
+    /// made durable may be there.
+    pub fn lose_power(&self, in_flight: Option<&Event>, random: &mut Random) -> Vec<u8> {
+        let unit = match random.below(8) {
+            0..3 => Unit::Sector,
+            3..5 => Unit::Page,
+            5 | 6 => Unit::Write,
+            _ => Unit::Order,
+        };
+        // Of ten units, so many are written.
+        let share = [1, 5, 9][random.below(3) as usize];
+        let mut writes: Vec<(usize, usize, &[u8])> =
+            self.pending.iter().map(|write| (write.number, write.at, write.bytes.as_slice())).collect();
+        if let Some(Event::Write { at, bytes, .. }) = in_flight {
+            writes.push((self.next, *at as usize, bytes));
+        }
+        let ordered = random.below(writes.len() as u64 + 1) as usize;
+        let mut file = self.durable.clone();
+        let mut ends = vec![file.len()];
+        for (index, &(number, at, bytes)) in writes.iter().enumerate() {
+            ends.push(at + bytes.len());
+            let size = match unit {
+                Unit::Sector => SECTOR,
+                Unit::Page => PAGE,
+                Unit::Write | Unit::Order => usize::MAX,
+            };
+            for part in parts(at, bytes.len(), size) {
+                let is_written = match unit {
+                    Unit::Order => index < ordered,
+                    _ => random.below(10) < share,
+                };
+                if is_written {
+                    self.put(&mut file, number, at + part.start, &bytes[part]);
+                }
+            }
+        }
+        // The file's length travels on its own: it is the old one, the new one, or one between.
+        let len = match random.below(4) {
+            0 => self.durable.len(),
+            1 => ends[random.below(ends.len() as u64) as usize].max(self.durable.len()),
+            _ => ends.into_iter().max().unwrap_or_default(),
+        };
+        file.resize(len, 0);
+        file
+    }
+
+    /// Writes a part of the write of this number, save where a later one is durable.
+    fn put(&self, file: &mut Vec<u8>, number: usize, at: usize, bytes: &[u8]) {
+        let end = at + bytes.len();
+        if file.len() < end {
+            file.resize(end, 0);
+        }
+        if self.overtaken.is_empty() {
+            return file[at..end].copy_from_slice(bytes);
+        }
+        for part in parts(at, bytes.len(), SECTOR) {
+            let first = self.overtaken.get(&((at + part.start) / SECTOR));
+            if first.is_none_or(|&first| number >= first) {
+                file[at + part.start..at + part.end].copy_from_slice(&bytes[part]);
+            }
+        }
+    }
+}
+
+/// The sectors that a write touches.
+fn sectors(at: usize, len: usize) -> Range<usize> {
+    at / SECTOR..(at + len).div_ceil(SECTOR)
+}
+
+/// The parts of a write, by the units of this size in which they lie.
+fn parts(at: usize, len: usize, size: usize) -> impl Iterator<Item = Range<usize>> {
+    let mut from = 0_usize;
+    std::iter::from_fn(move || {
+        let part = from..len.min(from.saturating_add(size - (at + from) % size));
+        from = part.end;
+        (!part.is_empty()).then_some(part)
+    })
+}
