@@ -12,7 +12,7 @@
 //!
 //! **Eras**: a disk takes about as long for a page with one new entry as for one with many, and users who log in are
 //! anywhere in an index by user. So it has parts, one for each era of creations, of which the last takes all that is
-//! new: a 64th of the sessions at most, and few pages. Who looks for a user looks into each part.
+//! new: a 128th of the sessions at most, and few pages. Who looks for a user looks into each part.
 
 use std::cmp::Ordering;
 
@@ -72,8 +72,8 @@ impl Tables {
 }
 
 /// How many eras a store has at a time, about; fewer if it is small.
-const ERAS: u64 = 64;
-const MIN_ERA: u64 = if cfg!(test) { 32 } else { 1 << 14 };
+const ERAS: u64 = 128;
+const MIN_ERA: u64 = if cfg!(test) { 32 } else { 1 << 13 };
 /// Below the era in a `created` stands the number within it.
 const ERA_SHIFT: u32 = 40;
 const ERA_BYTES: usize = 8 - (ERA_SHIFT / 8) as usize;
@@ -160,12 +160,12 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn an_era_ends_when_it_has_a_64th_of_the_sessions() {
+    fn an_era_ends_when_it_has_its_share_of_the_sessions() {
         assert_eq!(created_after(0, 0), 1);
         assert_eq!(created_after(MIN_ERA - 2, 0), MIN_ERA - 1);
-        assert_eq!(created_after(MIN_ERA - 1, 64 * MIN_ERA), 1 << 40);
-        assert_eq!(created_after((7 << 40) + MIN_ERA - 1, 128 * MIN_ERA), (7 << 40) + MIN_ERA);
-        assert_eq!(created_after((7 << 40) + 2 * MIN_ERA - 1, 128 * MIN_ERA), 8 << 40);
+        assert_eq!(created_after(MIN_ERA - 1, ERAS * MIN_ERA), 1 << 40);
+        assert_eq!(created_after((7 << 40) + MIN_ERA - 1, 2 * ERAS * MIN_ERA), (7 << 40) + MIN_ERA);
+        assert_eq!(created_after((7 << 40) + 2 * MIN_ERA - 1, 2 * ERAS * MIN_ERA), 8 << 40);
     }
 
     proptest! {
