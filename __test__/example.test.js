@@ -8,7 +8,9 @@ const path = require("node:path");
 const { after, afterEach, before, beforeEach, describe, it } = require("node:test");
 const { createApp } = require("../examples/login/app");
 const { DeviceStore } = require("../examples/login/device-store");
-const { newFolder } = require("./support/folders.js");
+const { makePlace } = require("./support/file-places.js");
+
+const { next: newFolder } = makePlace();
 
 const ADA = { email: "ada@example.com", password: "analytical-engine" };
 const GRACE = { email: "grace@example.com", password: "nanoseconds" };

@@ -2,7 +2,9 @@
 
 const { FileStore, SessionStoreError } = require("..");
 const { conformance } = require("./conformance.js");
-const { newFolder } = require("./support/folders.js");
+const { makePlace } = require("./support/file-places.js");
+
+const { next: newFolder } = makePlace();
 
 const withOptions =
   (given) =>

@@ -6,7 +6,9 @@ const assert = require("node:assert/strict");
 const { it } = require("node:test");
 const fc = require("fast-check");
 const { FileStore, MemoryStore } = require("..");
-const { newFolder } = require("./support/folders.js");
+const { makePlace } = require("./support/file-places.js");
+
+const { next: newFolder } = makePlace();
 
 const RUNS = 400;
 const HOUR = 3_600_000;

@@ -5,7 +5,9 @@ const fs = require("node:fs");
 const path = require("node:path");
 const { describe, it } = require("node:test");
 const { FileStore, MemoryStore, SessionStoreError } = require("..");
-const { newFolder } = require("./support/folders.js");
+const { makePlace } = require("./support/file-places.js");
+
+const { next: newFolder } = makePlace();
 
 const refuses = (options, words, Store = MemoryStore) =>
   assert.throws(

@@ -121,13 +121,14 @@ describe("the package", () => {
       "conformance.test.js",
       `const { FileStore, MemoryStore, SessionStoreError } = require("${NAME}");
       const { conformance } = require(${JSON.stringify(path.join(__dirname, "conformance.js"))});
-      const { newFolder } = require(${JSON.stringify(path.join(__dirname, "support/folders.js"))});
+      const { makePlace } = require(${JSON.stringify(path.join(__dirname, "support/file-places.js"))});
+      const place = makePlace();
       conformance("installed MemoryStore", async (options, Store = MemoryStore) => new Store(options), {
         SessionStoreError,
       });
       conformance(
         "installed FileStore",
-        async (options, Store = FileStore) => new Store({ path: newFolder(), ...options }),
+        async (options, Store = FileStore) => new Store({ path: place.next(), ...options }),
         { SessionStoreError },
       );`,
     );

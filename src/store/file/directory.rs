@@ -56,7 +56,7 @@ fn make(dir: &Path) -> io::Result<()> {
     for &ancestor in missing.iter().rev() {
         match fs::create_dir(ancestor) {
             // Whatever the umask takes away, the owner must get in; others into the store's own must not.
-            Ok(()) => permit(ancestor, |mode| if ancestor == dir { 0o700 } else { mode | 0o300 })?,
+            Ok(()) => permit(ancestor, |mode| if ancestor == dir { 0o700 } else { mode | 0o700 })?,
             // Another process makes the same.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && ancestor.is_dir() => {}
             Err(error) => return Err(error),

@@ -29,7 +29,7 @@ use crate::session::{Content, Expiry, SessionId};
 use crate::store::Sweep;
 use crate::sync::Padded;
 
-/// How long the slots of killed readers may keep freed pages from being used.
+/// How long the marks of killed readers may keep freed pages from being used, if the file does not grow for that.
 const STALE_FOR: Duration = Duration::from_secs(2);
 
 /// The limits of one session and of one user.
@@ -96,6 +96,12 @@ impl Deref for View {
     }
 }
 
+/// When the marks of dead readers were last looked for, and how many pages the file had.
+struct Cleared {
+    at: Instant,
+    last_page: usize,
+}
+
 pub(super) struct Environment {
     // Dropped before the owner's mark: that says that it is open.
     /// Away while it is opened again, and for as long as that fails.
@@ -114,7 +120,7 @@ pub(super) struct Environment {
     data: File,
     page_size: u64,
     max_bytes: Option<u64>,
-    stale_cleared: Mutex<Instant>,
+    stale_cleared: Mutex<Cleared>,
     dir: PathBuf,
     _owner: Owner,
 }
@@ -144,7 +150,7 @@ impl Environment {
             data,
             page_size,
             max_bytes,
-            stale_cleared: Mutex::new(Instant::now()),
+            stale_cleared: Mutex::new(Cleared { at: Instant::now(), last_page: 0 }),
             dir,
             _owner: owner,
         }
@@ -314,7 +320,7 @@ impl Environment {
     /// Whether there is room for all of the writes at once. What ends a few sessions is let in where there is none: it
     /// has the reserve, or finds out that there is none left.
     fn admit(&self, open: &Open, txn: &RoTxn<'_>, writes: &[&Write]) -> Result<(), Fault> {
-        const FEW: usize = 64;
+        const FEW: usize = 4;
         /// For the ways to the pages that change, and for the list of free pages.
         const SPARE_PAGES: u64 = 16;
         /// A page in each of the tables.
@@ -361,13 +367,13 @@ impl Environment {
 
     /// A process that was killed while it read leaves its mark behind, and the file grows until that is gone.
     fn clear_stale_readers(&self) {
+        let Some(open) = self.open.read().clone() else { return };
         let mut cleared = self.stale_cleared.lock();
-        if cleared.elapsed() >= STALE_FOR {
+        let last_page = open.env.info().last_page_number;
+        if cleared.at.elapsed() >= STALE_FOR || last_page > cleared.last_page {
             // Where it fails the file grows, and the next batch tries again.
-            if let Some(open) = self.open.read().clone() {
-                let _ = open.env.clear_stale_readers();
-            }
-            *cleared = Instant::now();
+            let _ = open.env.clear_stale_readers();
+            *cleared = Cleared { at: Instant::now(), last_page };
         }
     }
 

@@ -80,8 +80,11 @@ impl Room {
             return Ok(());
         };
         let is_pinned = need.adds && state.grew_at.is_some_and(|at| at.elapsed() < PAUSE);
-        // Freed pages are apart from each other: a value of many pages may not fit between them.
-        if is_pinned || usage.free < 2 * need.bytes + reserve / 4 {
+        // What made the file larger than it should be was no session, and none may take its place.
+        let exceeds = need.adds && usage.file - usage.free + need.bytes > self.max_bytes - reserve;
+        // Freed pages are apart from each other: a value of many pages may not fit between them. And those that the
+        // last transaction freed are not to be had in the next.
+        if is_pinned || exceeds || usage.free < 2 * need.bytes + reserve / 4 {
             return Err(refusal);
         }
         state.promised = Some(usage.file);

@@ -1,0 +1,233 @@
+"use strict";
+
+// How stores in files live with their processes and threads: exits, ends in the middle, closing, neighbours that stop.
+
+const assert = require("node:assert/strict");
+const { once } = require("node:events");
+const fs = require("node:fs");
+const { describe, it } = require("node:test");
+const { Worker } = require("node:worker_threads");
+const { FileStore } = require("..");
+const { makePlace, skip } = require("./support/file-places.js");
+const { PRELUDE, run } = require("./support/file-scripts.js");
+const { session } = require("./support/file-session.js");
+
+const place = makePlace();
+
+/** Opens a store for as long as the call takes. */
+async function withStore(options, call) {
+  const store = new FileStore(options);
+  try {
+    return await call(store);
+  } finally {
+    await store.close();
+  }
+}
+
+describe("a process", { skip }, () => {
+  it("has written what it began last before it ends by itself", async () => {
+    const options = { path: place.next() };
+    const args = [JSON.stringify(options)];
+    await run(
+      `const store = new FileStore(JSON.parse(process.argv[1]));
+       for (let at = 0; at < 1000; at++) store.create(session("s" + at));`,
+      { args },
+    );
+    assert.equal(await withStore(options, (store) => store.size()), 1000);
+    await run(
+      `const store = new FileStore(JSON.parse(process.argv[1]));
+       for (let at = 0; at < 1000; at++) at % 2 ? store.delete("s" + at) : store.touch("s" + at, 1);
+       store.create(session("last"));`,
+      { args },
+    );
+    await withStore(options, async (store) => {
+      assert.equal(await store.size(), 1);
+      assert.equal((await store.get("last")).userId, "ann");
+    });
+  });
+
+  it("ends at once with a store that is open and idle, or that sweeps all the time", async () => {
+    for (const sweepInterval of [0, 1, 60_000]) {
+      const began = performance.now();
+      await run(
+        `const store = new FileStore(JSON.parse(process.argv[1]));
+         store.create(session("a")).then(() => store.get("a"));`,
+        { args: [JSON.stringify({ path: place.next(), sweepInterval })] },
+      );
+      assert.ok(performance.now() - began < 5000);
+    }
+  });
+
+  it("may exit in the middle of writes, which happen or do not", async () => {
+    const options = { path: place.next() };
+    for (let round = 0; round < 5; round++) {
+      const acknowledged = await run(
+        `const store = new FileStore(JSON.parse(process.argv[1]));
+         const name = (at) => "r" + process.argv[2] + "-" + at;
+         let done = 0;
+         const write = async (by) => {
+           for (let at = by; ; at += 16) {
+             await store.create(session(name(at)));
+             say(name(at));
+             if (++done === 200) process.exit(0);
+           }
+         };
+         for (let by = 0; by < 16; by++) write(by);`,
+        { args: [JSON.stringify(options), `${round}`] },
+      );
+      await withStore(options, async (store) => {
+        for (const id of acknowledged.split("\n")) assert.notEqual(await store.get(id), null);
+      });
+    }
+  });
+
+  it("ends well after many stores were opened, closed, forgotten and collected", async () => {
+    const printed = await run(
+      `(async () => {
+         for (let at = 0; at < 60; at++) {
+           const store = new FileStore({ path: process.argv[1] + "/" + at % 7 });
+           await store.create(session("a" + at));
+           if (at % 3 === 0) await store.close();
+           if (at % 10 === 0) { globalThis.gc(); await new Promise(setImmediate); }
+         }
+         let all = 0;
+         for (let at = 0; at < 7; at++) all += await new FileStore({ path: process.argv[1] + "/" + at }).size();
+         console.log(all);
+       })();`,
+      { args: [place.next()], flags: ["--expose-gc"] },
+    );
+    assert.equal(printed, "60");
+  });
+});
+
+describe("a thread", { skip }, () => {
+  const IN_THREAD = `const { parentPort, workerData } = require("node:worker_threads");`;
+  const threadOf = (script, workerData) =>
+    new Worker(PRELUDE + IN_THREAD + script, { eval: true, workerData });
+
+  it("has written what it began last before it ends by itself", async () => {
+    const options = { path: place.next() };
+    const script = `
+      const store = new FileStore(workerData);
+      for (let at = 0; at < 1000; at++) store.create(session("s" + at));`;
+    const [code] = await once(threadOf(script, options), "exit");
+    assert.equal(code, 0);
+    assert.equal(await withStore(options, (store) => store.size()), 1000);
+  });
+
+  const BUSY = `
+    // Counts what is acknowledged where the other thread sees it, however this one ends.
+    const acknowledged = new Int32Array(workerData.acknowledged);
+    const store = new FileStore(workerData.options);
+    const write = async (by) => {
+      for (let at = 0; ; at++) {
+        await store.create(session([workerData.name, by, at].join("-"), { userId: workerData.name }));
+        Atomics.store(acknowledged, by, at + 1);
+        if (at % 10 === 0) store.getByUser(workerData.name);
+        if (by + at === 3) parentPort.postMessage("busy");
+      }
+    };
+    for (let by = 0; by < acknowledged.length; by++) write(by);`;
+
+  /** Ends a thread while it writes, and checks what it was told. */
+  async function terminateOne(options, name, store) {
+    const acknowledged = new Int32Array(new SharedArrayBuffer(8 * 4));
+    const worker = threadOf(BUSY, { options, name, acknowledged: acknowledged.buffer });
+    await once(worker, "message");
+    for (let at = 0; at < 20; at++) await store?.create(session(`of main ${name} ${at}`));
+    await worker.terminate();
+    const check = async (store) => {
+      for (const [by, count] of acknowledged.entries()) {
+        assert.ok(count > 0 || by > 3);
+        for (let at = 0; at < count; at++) {
+          assert.notEqual(await store.get(`${name}-${by}-${at}`), null);
+        }
+      }
+      assert.ok((await store.getByUser(name)).length >= acknowledged.reduce((sum, count) => sum + count));
+      await store.create(session(`after ${name}`));
+    };
+    await (store ? check(store) : withStore(options, check));
+  }
+
+  it("that is terminated in mid-write harms nobody, whether others have the store open or not", async () => {
+    const options = { path: place.next() };
+    for (let round = 0; round < 10; round++) await terminateOne(options, `alone ${round}`);
+    await withStore(options, async (store) => {
+      for (let round = 0; round < 10; round++) await terminateOne(options, `beside ${round}`, store);
+      await Promise.all([0, 1, 2].map((at) => terminateOne(options, `of three ${at}`, store)));
+    });
+  });
+
+  it("that is terminated does so where no other has loaded the package, too", async () => {
+    await run(
+      `const { Worker } = require("node:worker_threads");
+       const { once } = require("node:events");
+       (async () => {
+         for (let round = 0; round < 5; round++) {
+           const workerData = {
+             options: { path: process.argv[1] }, name: "w" + round, acknowledged: new SharedArrayBuffer(32),
+           };
+           const worker = new Worker(process.argv[2], { eval: true, workerData });
+           await once(worker, "message");
+           await worker.terminate();
+         }
+         if ((await new FileStore({ path: process.argv[1] }).getByUser("w4")).length < 1) process.exitCode = 1;
+       })();`,
+      {
+        args: [place.next(), PRELUDE + IN_THREAD + BUSY],
+      },
+    );
+  });
+});
+
+describe("close", { skip }, () => {
+  it("ends what was begun before, and what comes later is refused", async () => {
+    const options = { path: place.next() };
+    const store = new FileStore(options);
+    const begun = Array.from({ length: 1000 }, (_, at) => store.create(session(`${at}`)));
+    const closed = store.close();
+    await assert.rejects(store.create(session("late")), { code: "ERR_STORE_CLOSED" });
+    await closed;
+    // Reading it again does not wait for the promises of those.
+    assert.equal(await withStore(options, (again) => again.size()), 1000);
+    await Promise.all(begun);
+    await store.close();
+  });
+
+  it("may be followed by an open at once, many times over", async () => {
+    const options = { path: place.next() };
+    const closings = [];
+    for (let round = 0; round < 200; round++) {
+      // Where the close before was not waited for, this may be the store that closes.
+      const store = new FileStore(options);
+      const begun = store.create(session(`${round}`));
+      if (round % 2) await begun;
+      closings.push(store.close());
+      if (round % 3 === 0) await closings.at(-1);
+    }
+    await Promise.all(closings);
+    assert.equal(await withStore(options, (store) => store.size()), 200);
+  });
+
+  it("of all in turn leaves nothing open", async () => {
+    const options = { path: place.next() };
+    const openFiles = () =>
+      fs
+        .readdirSync("/proc/self/fd")
+        .map((fd) => {
+          try {
+            return fs.readlinkSync(`/proc/self/fd/${fd}`);
+          } catch {
+            return "";
+          }
+        })
+        .filter((file) => file.startsWith(options.path));
+    for (let round = 0; round < 20; round++) {
+      const stores = Array.from({ length: 3 }, () => new FileStore(options));
+      await stores[round % 3].create(session(`${round}`));
+      assert.notEqual(openFiles().length, 0);
+      for (const store of stores) await store.close();
+    }
+    while (openFiles().length > 0) await new Promise(setImmediate);
+  });
+});

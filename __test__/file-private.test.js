@@ -1,0 +1,359 @@
+"use strict";
+
+// Who may read a store: its path and permissions, and its secrets.
+
+const assert = require("node:assert/strict");
+const { createHash } = require("node:crypto");
+const fs = require("node:fs");
+const path = require("node:path");
+const { describe, it } = require("node:test");
+const { FileStore, SessionStoreError } = require("..");
+const { makePlace, skip } = require("./support/file-places.js");
+const { findPrefix, run } = require("./support/file-scripts.js");
+const { session } = require("./support/file-session.js");
+
+const place = makePlace();
+const FILES = ["data.mdb", "lock.mdb", "owners.lock"];
+const modeOf = (file) => (fs.statSync(file).mode & 0o7777).toString(8);
+const hashOf = (dir) =>
+  createHash("sha256")
+    .update(fs.readFileSync(path.join(dir, "data.mdb")))
+    .digest("hex");
+
+async function withStore(options, call) {
+  const store = new FileStore(options);
+  try {
+    return await call(store);
+  } finally {
+    await store.close();
+  }
+}
+
+const refuses = (options, code, words) =>
+  assert.throws(
+    () => new FileStore(options),
+    (error) => {
+      assert.ok(error instanceof SessionStoreError);
+      assert.equal(error.code, code, error.message);
+      if (words) assert.match(error.message, words);
+      return true;
+    },
+  );
+
+describe("path", { skip }, () => {
+  it("must be a text that may name a folder", () => {
+    for (const path of [
+      undefined,
+      null,
+      "",
+      7,
+      true,
+      {},
+      [],
+      Buffer.from("/tmp/a"),
+      "/tmp/a\0b",
+      "/tmp/\ud800",
+    ]) {
+      refuses({ path }, "ERR_INVALID_OPTION", /path/);
+    }
+    refuses({}, "ERR_INVALID_OPTION", /path/);
+    assert.throws(() => new FileStore(), { code: "ERR_INVALID_OPTION", message: /path/ });
+    assert.throws(() => new FileStore(place.next()), { code: "ERR_INVALID_OPTION" });
+  });
+
+  it("must not be that of a file, or below one, and the message has it", () => {
+    const file = place.next();
+    fs.writeFileSync(file, "notes");
+    refuses({ path: file }, "ERR_INVALID_OPTION", new RegExp(file));
+    refuses({ path: path.join(file, "below") }, "ERR_STORE_IO", new RegExp(file));
+    assert.equal(fs.readFileSync(file, "utf8"), "notes");
+  });
+
+  it("must be one that the system can make", () => {
+    const [loop, lost] = [place.next(), place.next()];
+    fs.symlinkSync(loop, loop);
+    fs.symlinkSync(path.join(place.root, "nowhere"), lost);
+    for (const path of [loop, lost, `${place.next()}/${"x".repeat(300)}`, "/proc/none/of/these"]) {
+      refuses({ path }, "ERR_STORE_IO", /failed/);
+    }
+  });
+
+  it("may have any other characters, and missing parents", async () => {
+    for (const name of ["a b", "ä/é/日本", '\'; rm -rf "$HOME"', "%2e%2e", "-rf", "line\nend", "😀", "..."]) {
+      const options = { path: path.join(place.next(), name) };
+      await withStore(options, (store) => store.create(session("a")));
+      assert.ok(fs.existsSync(path.join(options.path, "data.mdb")));
+      await withStore(options, async (store) => assert.notEqual(await store.get("a"), null));
+    }
+  });
+});
+
+/** For `findPrefix`, which adds an argument. */
+const runNode = [process.execPath, "-e", "", "--"];
+
+// Root may do all things. Somebody else, then, or whoever runs this.
+const nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+const isRoot = process.getuid?.() === 0;
+const canBeNobody = !skip && isRoot && findPrefix([...nobody, ...runNode]) !== undefined;
+const prefix = canBeNobody ? nobody : [];
+const skipOthers = skip || (isRoot && !canBeNobody && "setpriv cannot run Node as somebody else here");
+
+/** A folder of the user's own. */
+function makeHome() {
+  const home = place.next();
+  fs.mkdirSync(home);
+  fs.chmodSync(place.root, 0o711);
+  if (canBeNobody) fs.chownSync(home, 65534, 65534);
+  return home;
+}
+
+describe("a store's folder and files", { skip }, () => {
+  for (const umask of [0, 0o022, 0o077, 0o777]) {
+    const title = `are their owner's alone under umask ${umask.toString(8).padStart(3, "0")}`;
+    it(title, async () => {
+      const home = makeHome();
+      const parents = [path.join(home, "a"), path.join(home, "a/b")];
+      const dir = path.join(home, "a/b/sessions");
+      try {
+        await run(
+          `process.umask(${umask});
+           const store = new FileStore({ path: process.argv[1] });
+           store.create(session("a")).then(() => store.close());`,
+          { prefix, args: [dir] },
+        );
+        assert.deepEqual(fs.readdirSync(dir).sort(), FILES);
+        assert.equal(modeOf(dir), "700");
+        for (const name of FILES) assert.equal(modeOf(path.join(dir, name)), "600", name);
+        // Parents are made as the user's other folders are, save that their owner gets in.
+        const forOthers = (0o077 & ~umask).toString(8).padStart(2, "0");
+        for (const parent of parents) assert.match(modeOf(parent), new RegExp(`^7${forOthers}$`));
+      } finally {
+        for (const parent of parents) if (fs.existsSync(parent)) fs.chmodSync(parent, 0o700);
+      }
+    });
+  }
+});
+
+describe("a folder that its user may not use", { skip: skipOthers }, () => {
+  const open = (dir) =>
+    run(
+      `(async () => {
+         try {
+           const store = new FileStore({ path: process.argv[1] });
+           await store.create(session("s" + Date.now()));
+           say("size " + (await store.size()));
+         } catch ({ code, message }) {
+           say(code + " " + message);
+         }
+       })();`,
+      { prefix, args: [dir] },
+    );
+
+  async function isRefused(dir) {
+    const answer = await open(dir);
+    assert.ok(answer.startsWith("ERR_STORE_IO "), answer);
+    assert.ok(answer.includes(dir), answer);
+    assert.match(answer, /denied/);
+  }
+
+  it("is refused, with its path and the system's reason", async () => {
+    const home = makeHome();
+    const dir = path.join(home, "sessions");
+    fs.chmodSync(home, 0o500);
+    await isRefused(dir);
+    fs.chmodSync(home, 0o700);
+    assert.equal(await open(dir), "size 1");
+
+    const hash = hashOf(dir);
+    fs.chmodSync(dir, 0);
+    await isRefused(dir);
+    fs.chmodSync(dir, 0o700);
+    for (const name of FILES) {
+      const file = path.join(dir, name);
+      for (const mode of [0, 0o400]) {
+        fs.chmodSync(file, mode);
+        await isRefused(dir);
+        assert.equal(modeOf(file), mode.toString(8));
+      }
+      fs.chmodSync(file, 0o600);
+    }
+    assert.equal(hashOf(dir), hash);
+    assert.equal(await open(dir), "size 2");
+  });
+
+  it("is refused if nothing can be made in it, and else may be read-only", async () => {
+    const dir = path.join(makeHome(), "sessions");
+    fs.mkdirSync(dir);
+    if (isRoot) fs.chownSync(dir, 65534, 65534);
+    fs.chmodSync(dir, 0o500);
+    await isRefused(dir);
+    fs.chmodSync(dir, 0o700);
+    assert.equal(await open(dir), "size 1");
+    fs.chmodSync(dir, 0o500);
+    assert.equal(await open(dir), "size 2");
+    fs.chmodSync(dir, 0o700);
+  });
+
+  it("stays its owner's when root has opened it", { skip: !isRoot && "asks for root" }, async () => {
+    const dir = path.join(makeHome(), "sessions");
+    assert.equal(await open(dir), "size 1");
+    for (const name of FILES.slice(1)) fs.rmSync(path.join(dir, name));
+    await withStore({ path: dir }, (store) => store.create(session("root's")));
+    assert.equal(await open(dir), "size 3");
+  });
+});
+
+describe("a secret", { skip }, () => {
+  const ONE = "the first secret of some length";
+  const TWO = Buffer.from("the second secret, which is a buffer");
+
+  it("must be one that the store was made with, and nothing is changed otherwise", async () => {
+    const sealed = { path: place.next(), secret: ONE };
+    const open = { path: place.next() };
+    await withStore(sealed, (store) => store.create(session("a")));
+    await withStore(open, (store) => store.create(session("a")));
+    for (const [options, expected] of [
+      [{ ...sealed, secret: TWO }, /encrypted with/],
+      [{ ...sealed, secret: [TWO, "another secret of some length"] }, /encrypted with/],
+      [{ ...sealed, secret: ONE.toUpperCase() }, /encrypted with/],
+      [{ ...sealed, secret: undefined }, /is encrypted/],
+      [{ ...open, secret: ONE }, /there was none/],
+    ]) {
+      const hash = hashOf(options.path);
+      refuses(options, "ERR_INVALID_OPTION", expected);
+      refuses(options, "ERR_INVALID_OPTION", new RegExp(`^secret .*${options.path}`));
+      assert.throws(
+        () => new FileStore(options),
+        ({ message, stack }) => !/secret of some|buffer/i.test(message + stack.split("\n")[0]),
+      );
+      assert.equal(hashOf(options.path), hash);
+    }
+    for (const options of [sealed, open]) {
+      await withStore(options, async (store) => assert.notEqual(await store.get("a"), null));
+    }
+  });
+
+  it("must be long enough, of the right type, and in a list not too long", () => {
+    const path = place.next();
+    for (const secret of [
+      ...["", "fifteen bytes..", Buffer.alloc(15), null, 7, true, {}, Symbol("s"), new Uint16Array(16)],
+      ...["\ud800".repeat(16), [], [ONE, ""], [ONE, null], [[ONE]], [ONE, ONE], [ONE, Buffer.from(ONE)]],
+      Array.from({ length: 17 }, (_, at) => `secret of some length ${at}`),
+    ]) {
+      refuses({ path, secret }, "ERR_INVALID_OPTION", /^secret must be /);
+    }
+    assert.equal(fs.existsSync(path), false);
+  });
+
+  it("may be a text or bytes, which are the same", async () => {
+    const options = { path: place.next(), secret: "sixteen bytes it" };
+    await withStore(options, (store) => store.create(session("a")));
+    for (const secret of [
+      Buffer.from(options.secret),
+      new Uint8Array(Buffer.from(options.secret)),
+      [options.secret],
+      Buffer.from(`__${options.secret}__`).subarray(2, 18),
+    ]) {
+      await withStore({ ...options, secret }, async (store) => assert.notEqual(await store.get("a"), null));
+    }
+  });
+
+  it("must be the same for all who have the store open in a process", async () => {
+    const options = { path: place.next(), secret: [ONE, TWO] };
+    await withStore(options, async () => {
+      for (const secret of [undefined, ONE, TWO, [TWO, ONE]]) {
+        refuses({ ...options, secret }, "ERR_INVALID_OPTION", /^secret /);
+      }
+      await withStore({ ...options }, (store) => store.create(session("a")));
+    });
+  });
+
+  it("can be rotated: sessions are there while theirs is in the list, and absent then", async () => {
+    const path = place.next();
+    const all = async (store) => {
+      const ids = [];
+      for await (const id of store.ids()) ids.push(id);
+      return ids.sort();
+    };
+    await withStore({ path, secret: ONE }, async (store) => {
+      for (const id of ["old", "touched", "updated"]) await store.create(session(id));
+    });
+    await withStore({ path, secret: [TWO, ONE] }, async (store) => {
+      assert.deepEqual(await all(store), ["old", "touched", "updated"]);
+      await store.create(session("new"));
+      await store.touch("touched", Date.now() + 1e6);
+      await store.update("updated", session("updated", { cart: [] }));
+      await assert.rejects(store.create(session("old")), { code: "ERR_SESSION_EXISTS" });
+      assert.equal((await store.getByUser("ann")).length, 4);
+    });
+    const later = ["new", "touched", "updated"];
+    await withStore({ path, secret: TWO }, async (store) => {
+      assert.deepEqual(await all(store), later);
+      assert.equal(await store.get("old"), null);
+      assert.equal(await store.touch("old", Date.now() + 1e6), false);
+      await store.update("old", session("old"));
+      assert.equal(await store.get("old"), null);
+      const found = await store.getByUser("ann");
+      assert.deepEqual(found.map((one) => one.sessionId).sort(), later);
+      assert.deepEqual((await store.get("updated")).cart, []);
+      // The seal follows the list with the next write.
+      await store.create(session("last", { userId: "ben" }));
+      assert.deepEqual((await store.verify()).problems, []);
+    });
+    refuses({ path, secret: ONE }, "ERR_INVALID_OPTION", /encrypted with/);
+    await withStore({ path, secret: TWO }, async (store) => {
+      await store.create(session("old", { userId: "ben" }));
+      assert.equal((await store.get("old")).userId, "ben");
+      assert.equal(await store.deleteByUser("ann"), 3);
+      assert.deepEqual(await all(store), ["last", "old"]);
+    });
+  });
+
+  it("hides ids, users and contents in the files, and itself", async () => {
+    const hexId = "0123456789abcdef0123456789abcdef0123";
+    const secrets = {
+      id: "an-id-of-this-test",
+      user: "a-user-of-this-test",
+      content: "a-content-of-this-test",
+    };
+    const write = async (store) => {
+      for (let at = 0; at < 50; at++) {
+        await store.create(session(`${secrets.id}-${at}`, { userId: secrets.user, text: secrets.content }));
+      }
+      await store.create(session(hexId, { userId: secrets.user }));
+      await store.touch(hexId, Date.now() + 1e6);
+      await store.update(hexId, session(hexId, { userId: secrets.user, text: secrets.content }));
+      await store.delete(`${secrets.id}-7`);
+    };
+    const traces = [...Object.values(secrets), hexId, Buffer.from(hexId, "hex"), ONE, TWO];
+    const foundIn = (dir) => {
+      const all = Buffer.concat(fs.readdirSync(dir).map((name) => fs.readFileSync(path.join(dir, name))));
+      return traces.filter((trace) => all.includes(trace));
+    };
+    const [sealed, open] = [place.next(), place.next()];
+    await withStore({ path: sealed, secret: [ONE, TWO] }, write);
+    assert.deepEqual(foundIn(sealed), []);
+    // They would be found if they stood there.
+    await withStore({ path: open }, write);
+    assert.ok(foundIn(open).length >= 3);
+  });
+});
+
+// Node itself reserves much, and how much depends on its version.
+const limitedTo = (gigabytes) => ["bash", "-c", 'ulimit -v "$0" && exec "$@"', `${gigabytes * 2 ** 20}`];
+const gigabytes = skip
+  ? undefined
+  : [4, 8, 16, 32, 48].find((size) => findPrefix([...limitedTo(size), ...runNode]));
+const skipLimits = skip || (gigabytes === undefined && "Node does not run with less address space here");
+
+describe("little address space", { skip: skipLimits }, () => {
+  it("is enough for a store", async (t) => {
+    const printed = await run(
+      `const store = new FileStore({ path: process.argv[1] });
+       store.create(session("a")).then(() => store.get("a")).then(({ userId }) => say(userId));`,
+      { prefix: limitedTo(gigabytes), args: [place.next()] },
+    );
+    assert.equal(printed, "ann");
+    t.diagnostic(`${gigabytes} GiB`);
+  });
+});

@@ -1,0 +1,48 @@
+"use strict";
+
+// Opens stores and calls them for another process or thread, as messages say: see `file-peers.js`.
+
+const { parentPort } = require("node:worker_threads");
+const { FileStore } = require("../..");
+
+const port = parentPort ?? process;
+const send = (message) => (parentPort ? parentPort.postMessage(message) : process.send(message));
+const stores = [];
+
+/** For all who are asked to begin at once. */
+function waitUntil(moment) {
+  while (Date.now() < moment);
+}
+
+const commands = {
+  open(options, moment) {
+    waitUntil(moment);
+    return stores.push(new FileStore(options)) - 1;
+  },
+
+  call(store, method, ...args) {
+    return stores[store][method](...args);
+  },
+
+  /** Calls a method with each of these arguments at once: the codes of those that were refused, or `null`. */
+  async callAll(store, method, list, moment) {
+    waitUntil(moment);
+    const results = await Promise.allSettled(list.map((argument) => stores[store][method](argument)));
+    return results.map(({ reason }) => reason?.code ?? null);
+  },
+
+  async idsOf(store) {
+    const ids = [];
+    for await (const id of stores[store].ids()) ids.push(id);
+    return ids;
+  },
+};
+
+port.on("message", async ({ number, command, args }) => {
+  try {
+    send({ number, value: await commands[command](...args) });
+  } catch ({ code, message }) {
+    send({ number, error: { code, message } });
+  }
+});
+send({ number: 0 });

@@ -1,0 +1,99 @@
+"use strict";
+
+// Others who have stores open: processes, workers of a cluster and threads that do as they are told.
+
+const { fork } = require("node:child_process");
+const cluster = require("node:cluster");
+const { once } = require("node:events");
+const path = require("node:path");
+const { Worker } = require("node:worker_threads");
+const { FileStore } = require("../..");
+
+const PEER = path.join(__dirname, "file-peer.js");
+
+/** Tells one of them what to do: each command is answered with a promise. */
+class Peer {
+  #waiting = new Map();
+  #last = 0;
+
+  constructor({ send, source, stop }) {
+    this.send = send;
+    this.stop = stop;
+    this.ready = new Promise((resolve) => this.#waiting.set(0, { resolve }));
+    source.on("message", ({ number, value, error }) => {
+      const { resolve, reject } = this.#waiting.get(number);
+      this.#waiting.delete(number);
+      if (error) reject(Object.assign(new Error(error.message), { code: error.code }));
+      else resolve(value);
+    });
+  }
+
+  #tell(command, ...args) {
+    const number = ++this.#last;
+    return new Promise((resolve, reject) => {
+      this.#waiting.set(number, { resolve, reject });
+      this.send({ number, command, args });
+    });
+  }
+
+  /** Opens a store, at some moment if one is given: the methods of the store, and some that ask for more at once. */
+  async open(options, moment) {
+    const store = await this.#tell("open", options, moment);
+    const methods = [
+      "create",
+      "get",
+      "update",
+      "touch",
+      "delete",
+      "getByUser",
+      "deleteByUser",
+      "size",
+      "close",
+    ];
+    const call = (method) => [method, (...args) => this.#tell("call", store, method, ...args)];
+    return {
+      ...Object.fromEntries(methods.map(call)),
+      callAll: (...args) => this.#tell("callAll", store, ...args),
+      idsOf: () => this.#tell("idsOf", store),
+    };
+  }
+}
+
+async function startProcess(options) {
+  const child = fork(PEER, options);
+  const stop = async () => {
+    child.disconnect();
+    await once(child, "exit");
+  };
+  const peer = new Peer({ send: (message) => child.send(message), source: child, stop });
+  await peer.ready;
+  return peer;
+}
+
+async function startClusterWorker() {
+  cluster.setupPrimary({ exec: PEER });
+  const worker = cluster.fork();
+  const stop = async () => {
+    worker.disconnect();
+    await once(worker, "exit");
+  };
+  const peer = new Peer({ send: (message) => worker.send(message), source: worker, stop });
+  await peer.ready;
+  return peer;
+}
+
+async function startThread() {
+  const worker = new Worker(PEER);
+  const stop = () => worker.terminate();
+  const peer = new Peer({ send: (message) => worker.postMessage(message), source: worker, stop });
+  await peer.ready;
+  return peer;
+}
+
+/** This thread as one of them. */
+const here = { open: async (options) => new FileStore(options), stop: async () => {} };
+
+/** Shortly from now, for all to begin. */
+const soon = () => Date.now() + 20;
+
+module.exports = { here, soon, startClusterWorker, startProcess, startThread };
