@@ -23,7 +23,7 @@ const FULL = {
   gapRuns: 5,
   fileSize: 1_000_000,
   getRounds: 21,
-  createRounds: 7,
+  createRounds: 5,
   createSeconds: 1,
   createGapSeconds: 3,
   openRounds: 11,

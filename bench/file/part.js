@@ -63,7 +63,7 @@ async function fillAll(run) {
   return rows;
 }
 
-/** Adds what it is once each session was replaced twice; files of their own stay as they are. */
+/** Adds what it is once a quarter of the sessions was replaced; files of their own stay as they are. */
 async function churnAll(run, rows) {
   for (const row of rows.filter(({ store }) => store !== "files")) {
     run.progress("churn", `: ${row.store}`);

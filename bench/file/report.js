@@ -91,7 +91,7 @@ function fileSections({ size, fileSystem, missing, disk, open, get, create, gaps
     roundsTable(create, ["in flight", "store", "creates/s"], { keys: ["inFlight"] }),
   );
   add(
-    "Bytes a session on the disk (allocated blocks), and once each session was replaced twice:",
+    "Bytes a session on the disk (allocated blocks), and once a quarter of the sessions was replaced:",
     diskTable(disk),
   );
   add(

@@ -7,7 +7,8 @@ const { sessionsOf } = require("../sessions.js");
 const { directoryOf, openStore } = require("../stores.js");
 
 const IN_FLIGHT = 4096;
-const CHURN = 2;
+/** Which part of the sessions is replaced. */
+const CHURN = 1 / 4;
 
 /** Fills a new store with the first of the ids in a file. */
 async function fill({ store: name, directory, idsFile, size }) {
@@ -17,11 +18,11 @@ async function fill({ store: name, directory, idsFile, size }) {
   await store.close();
 }
 
-/** Replaces each session twice: new ones are created, as many at once as are then deleted, the oldest first. */
+/** Replaces the oldest sessions: new ones are created, as many at once as are then deleted. */
 async function churn({ store: name, directory, idsFile, size }) {
   const store = openStore(name, directory);
   const old = Ids.readFrom(idsFile).slice(0, size);
-  const fresh = Ids.random(CHURN * size);
+  const fresh = Ids.random(Math.ceil(CHURN * size));
   const all = old.concat(fresh);
   for (let from = 0; from < fresh.length; from += IN_FLIGHT) {
     const to = Math.min(from + IN_FLIGHT, fresh.length);
