@@ -6,6 +6,9 @@ use std::ptr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
+#[cfg(target_os = "linux")]
+use std::time::Instant;
 
 use napi::sys;
 
@@ -149,9 +152,57 @@ impl Value {
 
 /// Lets go of a store elsewhere: to free a million records, or to write what is queued, would hold up JavaScript, or
 /// the exit.
-pub(super) fn release(store: AnyStore) {
+fn release(store: AnyStore) {
+    let ending = ThreadEnd::of_this_one();
     // Without a thread the closure, and the store in it, is dropped here.
-    let _ = thread::Builder::new().name("session-store-drop".into()).spawn(move || drop(store));
+    let _ = thread::Builder::new().name("session-store-drop".into()).spawn(move || {
+        if matches!(store, AnyStore::File(_)) {
+            ending.wait();
+        }
+        drop(store);
+    });
+}
+
+/// The end of a thread whose JavaScript is ending.
+///
+/// LMDB clears a thread's mark in its table of readers when the thread ends. If the table were taken away at that very
+/// moment, by a close on another thread, the process would end.
+struct ThreadEnd {
+    #[cfg(target_os = "linux")]
+    task: Option<std::path::PathBuf>,
+}
+
+impl ThreadEnd {
+    /// For how long it is waited for: the thread may live on, where only the store was collected.
+    const PATIENCE: Duration = Duration::from_secs(2);
+
+    #[cfg(target_os = "linux")]
+    fn of_this_one() -> Self {
+        // SAFETY: they have no arguments, and cannot fail.
+        let (thread, process) = unsafe { (libc::gettid(), libc::getpid()) };
+        // The main thread ends with the process.
+        Self { task: (thread != process).then(|| format!("/proc/self/task/{thread}").into()) }
+    }
+
+    #[cfg(target_os = "linux")]
+    fn wait(&self) {
+        const PAUSE: Duration = Duration::from_millis(5);
+        let Some(task) = &self.task else { return };
+        let begun = Instant::now();
+        while task.exists() && begun.elapsed() < Self::PATIENCE {
+            thread::sleep(PAUSE);
+        }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn of_this_one() -> Self {
+        Self {}
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn wait(&self) {
+        thread::sleep(Self::PATIENCE);
+    }
 }
 
 unsafe extern "C" fn finalize(_: sys::napi_env, data: *mut c_void, _: *mut c_void) {
