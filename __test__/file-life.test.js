@@ -209,6 +209,15 @@ describe("close", { skip }, () => {
     assert.equal(await withStore(options, (store) => store.size()), 200);
   });
 
+  it("may follow calls that run on threads of their own, many times over", async () => {
+    const path = place.next();
+    for (let round = 0; round < 100; round++) {
+      const store = new FileStore({ path, sweepInterval: 1 });
+      await Promise.all([store.size(), store.clean(), store.deleteByUser("nobody"), store.verify()]);
+      await store.close();
+    }
+  });
+
   it("of all in turn leaves nothing open", async () => {
     const options = { path: place.next() };
     const openFiles = () =>

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crate::store::SessionStore;
@@ -14,6 +14,7 @@ pub const DEFAULT_SWEEP_INTERVAL: u64 = 60_000;
 #[derive(Debug)]
 pub struct Sweeper {
     signal: Arc<Signal>,
+    thread: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug, Default)]
@@ -30,19 +31,29 @@ impl Sweeper {
     pub fn start<S: SessionStore + 'static>(store: &Arc<S>, interval: Duration) -> io::Result<Self> {
         let signal = Arc::new(Signal::default());
         let (store, waiting) = (Arc::downgrade(store), Arc::clone(&signal));
-        thread::Builder::new()
+        let thread = thread::Builder::new()
             .name("session-sweeper".into())
             .stack_size(128 * 1024)
             .spawn(move || run(&store, &waiting, interval))?;
-        Ok(Self { signal })
+        Ok(Self { signal, thread: Some(thread) })
+    }
+
+    /// Stops it, and waits for the end of its thread, unless it is this one.
+    pub fn stop(mut self) {
+        self.signal.stop();
+        if let Some(thread) =
+            self.thread.take().filter(|thread| thread.thread().id() != thread::current().id())
+        {
+            // If it panicked, it has ended all the same.
+            let _ = thread.join();
+        }
     }
 }
 
 impl Drop for Sweeper {
     /// Does not wait for the thread: a sweep under way ends on its own.
     fn drop(&mut self) {
-        *self.signal.stopped.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.signal.wake.notify_all();
+        self.signal.stop();
     }
 }
 
@@ -55,6 +66,11 @@ fn run<S: SessionStore>(store: &Weak<S>, signal: &Signal, interval: Duration) {
 }
 
 impl Signal {
+    fn stop(&self) {
+        *self.stopped.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.wake.notify_all();
+    }
+
     fn stops_within(&self, interval: Duration) -> bool {
         let stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
         let waited = self.wake.wait_timeout_while(stopped, interval, |stopped| !*stopped);

@@ -5,7 +5,7 @@ use std::ffi::c_void;
 use std::ptr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 #[cfg(target_os = "linux")]
 use std::time::Instant;
@@ -31,6 +31,13 @@ impl AnyStore {
         match self {
             Self::Memory(store) => &***store,
             Self::File(store) => &**store,
+        }
+    }
+
+    /// Has a store in a file wait for the end of a thread that reads it, before it closes the file.
+    pub(super) fn adopt(&self, thread: Option<JoinHandle<()>>) {
+        if let Self::File(store) = self {
+            store.adopt(thread);
         }
     }
 

@@ -3,7 +3,7 @@
 //! Not on libuv's pool: Node waits for that when it exits, and apps wait for its few threads.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use napi::Env;
 use napi::bindgen_prelude::{JsValue, ToNapiValue};
@@ -54,7 +54,8 @@ pub fn delete_by_user(env: Env, store: Value, user_json: String, except: Value) 
 #[napi(ts_args_type = "store: object", ts_return_type = "Promise<number>")]
 pub fn close(env: Env, store: Value) -> Result<Value, JsError> {
     let store = guarded(|| store.take_store())?;
-    promise(env, move || store.map_or(Ok(()), AnyStore::close).map(|()| 0.0))
+    // It reads nothing, and closes the files itself: no one has to wait for its end.
+    promise(env, move || store.map_or(Ok(()), AnyStore::close).map(|()| 0.0)).map(|(promise, _)| promise)
 }
 
 fn start(
@@ -63,30 +64,33 @@ fn start(
     call: impl FnOnce(&AnyStore) -> Result<u64> + Send + 'static,
 ) -> Result<Value, JsError> {
     let store = guarded(|| store.share_store())?;
-    promise(env, move || call(&store).map(|number| number as f64))
+    let theirs = store.clone();
+    let (promise, thread) = promise(env, move || call(&theirs).map(|number| number as f64))?;
+    store.adopt(thread);
+    Ok(promise)
 }
 
 /// Settles a promise on the JavaScript thread.
 type Resolver<T> = Box<dyn FnOnce(Env) -> napi::Result<T> + Send>;
 
-/// A promise of what a job on another thread gives.
+/// A promise of what a job on another thread gives, and that thread.
 pub(super) fn promise<T: ToNapiValue + Send + 'static>(
     env: Env,
     job: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<Value, JsError> {
+) -> Result<(Value, Option<JoinHandle<()>>), JsError> {
     let (deferred, promise) = env.create_deferred::<T, Resolver<T>>().map_err(refused)?;
-    run_apart(move || {
+    let thread = run_apart(move || {
         let outcome = guarded(job);
         // Rejecting it from here would leave the error's code behind.
         deferred.resolve(Box::new(move |env| {
             outcome.map_err(|error| napi::JsError::from(error).into_unknown(env).into())
         }));
     });
-    Ok(Value::new(env.raw(), promise.raw()))
+    Ok((Value::new(env.raw(), promise.raw()), thread))
 }
 
 /// Runs a job on another thread, or on this one where the system has none to give.
-fn run_apart(job: impl FnOnce() + Send + 'static) {
+fn run_apart(job: impl FnOnce() + Send + 'static) -> Option<JoinHandle<()>> {
     let job = Arc::new(Mutex::new(Some(job)));
     let take = |job: &Mutex<Option<_>>| job.lock().unwrap_or_else(PoisonError::into_inner).take();
     let theirs = Arc::clone(&job);
@@ -100,4 +104,5 @@ fn run_apart(job: impl FnOnce() + Send + 'static) {
     {
         job();
     }
+    spawned.ok()
 }

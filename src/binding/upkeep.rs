@@ -56,7 +56,11 @@ pub fn backup(
 ) -> Result<Value, JsError> {
     let store = guarded(|| file_store(store))?;
     let mut progress = weak(&progress).map(teller)?;
-    promise(env, move || store.backup(path.as_ref(), &mut progress).map(|bytes| bytes as f64))
+    let theirs = Arc::clone(&store);
+    let (promise, thread) =
+        promise(env, move || theirs.backup(path.as_ref(), &mut progress).map(|bytes| bytes as f64))?;
+    store.adopt(thread);
+    Ok(promise)
 }
 
 /// Reads all of a store.
@@ -71,8 +75,9 @@ pub fn verify(
 ) -> Result<Value, JsError> {
     let store = guarded(|| file_store(store))?;
     let mut progress = weak(&progress).map(teller)?;
-    promise(env, move || {
-        let seen = store.verify(&mut progress)?;
+    let theirs = Arc::clone(&store);
+    let (promise, thread) = promise(env, move || {
+        let seen = theirs.verify(&mut progress)?;
         Ok(JsVerification {
             sessions: seen.sessions as f64,
             expired: seen.expired as f64,
@@ -81,7 +86,9 @@ pub fn verify(
             problems: seen.problems,
             found: seen.found as f64,
         })
-    })
+    })?;
+    store.adopt(thread);
+    Ok(promise)
 }
 
 fn weak(progress: &Function<'_, FnArgs<(f64, f64)>, ()>) -> Result<Progress, JsError> {

@@ -31,6 +31,8 @@ use std::sync::{Arc, OnceLock, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
 use self::apply::{Draft, Write};
 use self::environment::{Environment, Limits, decoded, with_buffer};
 use self::record::Record;
@@ -59,6 +61,7 @@ pub struct FileStore {
     queue: Arc<Queue>,
     writer: Option<JoinHandle<()>>,
     sweeper: OnceLock<Sweeper>,
+    readers: Mutex<Vec<JoinHandle<()>>>,
     options: FileOptions,
     // Last, as its end lets others open the directory again.
     _registered: Registered,
@@ -116,6 +119,7 @@ impl FileStore {
             queue,
             writer: Some(writer),
             sweeper: OnceLock::new(),
+            readers: Mutex::default(),
             options: options.clone(),
             _registered: registered,
         });
@@ -241,6 +245,16 @@ impl FileStore {
         self.write(Write::Nothing).map(drop)
     }
 
+    /// Has the store wait for a thread that reads it, before it closes the file. LMDB clears the mark of a thread in its
+    /// table of readers when that ends: were the table taken away at that very moment, the process would end.
+    pub fn adopt(&self, thread: Option<JoinHandle<()>>) {
+        let mut readers = self.readers.lock();
+        let (ended, mut others): (Vec<_>, Vec<_>) = readers.drain(..).partition(JoinHandle::is_finished);
+        ended.into_iter().for_each(wait_for);
+        others.extend(thread);
+        *readers = others;
+    }
+
     fn begin(&self, write: Write, to: &Arc<dyn Completions>, ticket: u32) {
         self.queue.push(write, Waiter::Ticket { to: Arc::clone(to), ticket });
     }
@@ -277,12 +291,21 @@ impl FileStore {
 impl Drop for FileStore {
     fn drop(&mut self) {
         self.queue.close();
-        if let Some(writer) = self.writer.take() {
-            // It does not panic; and if it did, there would be nothing to wait for.
-            let _ = writer.join();
+        self.writer.take().into_iter().for_each(wait_for);
+        self.readers.get_mut().drain(..).for_each(wait_for);
+        if let Some(sweeper) = self.sweeper.take() {
+            sweeper.stop();
         }
         // The last of it: this closes the files, before another may open them.
         self.environment = None;
+    }
+}
+
+/// Waits for the end of a thread, unless it is this one.
+fn wait_for(thread: JoinHandle<()>) {
+    if thread.thread().id() != thread::current().id() {
+        // If it panicked, it has ended all the same.
+        let _ = thread.join();
     }
 }
 
