@@ -70,7 +70,15 @@ describe("the package", () => {
       .map((file) => path.join("lib", file));
     const expected = [
       ...["package.json", "README.md", "LICENSE", "CHANGELOG.md", "THIRD_PARTY_NOTICES.txt"],
-      ...["index.js", "index.d.ts", "binding.js", "bin/native-store.js", ...addons],
+      ...[
+        "index.js",
+        "index.d.ts",
+        "connect.js",
+        "connect.d.ts",
+        "binding.js",
+        "bin/native-store.js",
+        ...addons,
+      ],
       ...lib.filter((file) => file.endsWith(".js")).map((file) => file.replaceAll("\\", "/")),
     ];
     assert.deepEqual(files.sort(), expected.sort());

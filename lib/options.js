@@ -74,6 +74,7 @@ function unknown(name, known) {
 
 module.exports = {
   validateOptions,
+  anything,
   path,
   fileOptions,
   memoryOptions,

@@ -1,0 +1,283 @@
+"use strict";
+
+const { validateOptions } = require("../options.js");
+const { answer } = require("./answer.js");
+const { Base } = require("./base.js");
+const { isOtherCookie, isSameData } = require("./changes.js");
+const { KnownIds } = require("./known-ids.js");
+const { byUserOptions, checkStore, readOptions } = require("./options.js");
+const { expiryOf, idOf, recordOf, sessionOf } = require("./record.js");
+
+// Deletes of one call that are under way together.
+const AT_ONCE = 256;
+
+const asyncDispose = Symbol.asyncDispose ?? Symbol.for("nodejs.asyncDispose");
+
+/**
+ * A store of ours as express-session and @fastify/session want one. `connect.d.ts` documents it.
+ *
+ * Connect's `set` does not say whether a session is new, so that with most stores a request brings back what was
+ * destroyed while it ran. Here it creates only what is new, and else updates, which never creates. New is what
+ * express-session has just generated, and an id that this store has not met: @fastify/session tells nothing, but a
+ * request has to load a session, here, before it can save it.
+ */
+class ConnectStore extends Base {
+  #store;
+  #options;
+  #generate;
+  #known = new KnownIds();
+  // What is known of the objects that requests hold: the id, whether it is new, and the cookie that was loaded.
+  #marks = new WeakMap();
+
+  constructor(store, options) {
+    checkStore(store);
+    super();
+    this.#store = store;
+    this.#options = readOptions(options);
+  }
+
+  get store() {
+    return this.#store;
+  }
+
+  get(sid, callback) {
+    return answer(this.#get(sid), callback);
+  }
+
+  set(sid, session, callback) {
+    return answer(this.#set(sid, session), callback);
+  }
+
+  touch(sid, session, callback) {
+    return answer(this.#touch(sid, session), callback);
+  }
+
+  destroy(sid, callback) {
+    return answer(this.#destroy(sid), callback);
+  }
+
+  all(callback) {
+    return answer(this.#all(), callback);
+  }
+
+  ids(callback) {
+    return answer(this.#ids(), callback);
+  }
+
+  length(callback) {
+    return answer(this.#length(), callback);
+  }
+
+  clear(callback) {
+    return answer(this.#clear(), callback);
+  }
+
+  allByUser(userId, callback) {
+    return answer(this.#allByUser(userId), callback);
+  }
+
+  destroyByUser(userId, options, callback) {
+    if (typeof options === "function") return this.destroyByUser(userId, undefined, options);
+    return answer(this.#destroyByUser(userId, options), callback);
+  }
+
+  close(callback) {
+    return answer(this.#store.close(), callback);
+  }
+
+  async [asyncDispose]() {
+    await this.#store.close();
+  }
+
+  /** express-session sets it, and calls it for a request that has no session. */
+  get generate() {
+    return this.#generate;
+  }
+
+  set generate(generate) {
+    this.#generate = (req) => {
+      generate(req);
+      this.#marks.set(req.session, { sid: req.sessionID, isNew: true });
+    };
+  }
+
+  /** express-session calls it with what `get` gave. */
+  createSession(req, loaded) {
+    const { cookie } = loaded;
+    const session = super.createSession(req, loaded);
+    this.#marks.set(session, { sid: req.sessionID, isNew: false, cookie });
+    return session;
+  }
+
+  async #get(sid) {
+    const session = sessionOf(await this.#store.get(idOf(sid, this.#options.prefix)));
+    if (session === null) return null;
+    this.#known.add(sid);
+    return this.#loaded(sid, session);
+  }
+
+  #loaded(sid, session) {
+    this.#marks.set(session, { sid, isNew: false, cookie: session.cookie });
+    return session;
+  }
+
+  #markOf(sid, session) {
+    const mark = this.#marks.get(session);
+    return mark?.sid === sid ? mark : undefined;
+  }
+
+  async #set(sid, session) {
+    const record = recordOf(sid, session, this.#options);
+    const mark = this.#markOf(sid, session);
+    const isNew = mark?.isNew ?? !this.#known.has(sid);
+    // Now, as the same request may save it again before this has ended.
+    this.#marks.set(session, { sid, isNew: false });
+    if (!isNew) return this.#update(record, mark);
+    try {
+      await this.#create(record);
+    } catch (error) {
+      this.#marks.set(session, { sid, isNew: true });
+      throw error;
+    }
+    this.#known.add(sid);
+  }
+
+  async #create(record) {
+    try {
+      await this.#store.create(record);
+    } catch (error) {
+      // Of an app that makes ids of its own, and made this one twice: what is set last counts, as in every store.
+      if (error.code !== "ERR_SESSION_EXISTS") throw error;
+      await this.#store.update(record.sessionId, record);
+    }
+  }
+
+  async #update(record, mark) {
+    if (this.#options.touchAfter > 0) {
+      // As it is now: the app may change it while this waits.
+      record.session = JSON.parse(JSON.stringify(record.session));
+      if (await this.#isUnchanged(record, mark)) return;
+    }
+    await this.#store.update(record.sessionId, record);
+  }
+
+  /** Whether a write would do nothing but move the expiry, and that by too little. */
+  async #isUnchanged({ sessionId, session, expires }, mark) {
+    const stored = await this.#store.get(sessionId);
+    const kept = sessionOf(stored);
+    if (kept === null || !isSameData(kept, session)) return false;
+    return (
+      !isOtherCookie(mark?.cookie ?? kept.cookie, session.cookie) && this.#isTooSoon(stored, expires, mark)
+    );
+  }
+
+  async #touch(sid, session) {
+    const { prefix, ttl } = this.#options;
+    const id = idOf(sid, prefix);
+    const expires = expiryOf(session, ttl);
+    const mark = this.#markOf(sid, session);
+    const stored = await this.#store.get(id);
+    const kept = sessionOf(stored);
+    if (kept === null) return;
+    // What this request did to its cookie; since it was loaded, another may have stored a new one.
+    if (isOtherCookie(mark?.cookie ?? kept.cookie, session.cookie)) {
+      await this.#replaceCookie(id, session.cookie, expires);
+    } else if (!this.#isTooSoon(stored, expires, mark)) {
+      await this.#store.touch(id, expires);
+    }
+  }
+
+  /** Whether an expiry is not worth a write. A request that did not change the cookie never moves it back. */
+  #isTooSoon(stored, expires, mark) {
+    const moved = new Date(expires) - new Date(stored.expires);
+    if (moved <= 0) return moved === 0 || mark !== undefined;
+    // A session that is used lasts for half of its lifetime at least, however late it is touched.
+    return moved < Math.min(this.#options.touchAfter, (new Date(expires) - Date.now()) / 2);
+  }
+
+  async #replaceCookie(id, cookie, expires) {
+    // It ends after all writes that were begun before, so that what is read then has them.
+    if (!(await this.#store.touch(id, expires))) return;
+    const stored = await this.#store.get(id);
+    if (sessionOf(stored) === null) return;
+    stored.session.cookie = cookie;
+    await this.#store.update(id, { ...stored, expires: expires.toISOString() });
+  }
+
+  async #destroy(sid) {
+    const id = idOf(sid, this.#options.prefix);
+    this.#known.add(sid);
+    await this.#store.delete(id);
+  }
+
+  /** The ids of this store's sessions. Between some and some the event loop turns. */
+  async *#sids() {
+    const { prefix } = this.#options;
+    for await (const id of this.#store.ids()) {
+      if (id.startsWith(prefix)) yield id.slice(prefix.length);
+    }
+  }
+
+  async #all() {
+    // Without a prototype, as an id may be `__proto__`.
+    const sessions = Object.create(null);
+    for await (const sid of this.#sids()) {
+      const session = sessionOf(await this.#store.get(this.#options.prefix + sid));
+      if (session !== null) sessions[sid] = this.#loaded(sid, session);
+    }
+    return sessions;
+  }
+
+  async #ids() {
+    const sids = [];
+    for await (const sid of this.#sids()) sids.push(sid);
+    return sids;
+  }
+
+  async #length() {
+    if (this.#options.prefix === "") return this.#store.size();
+    let length = 0;
+    for await (const _ of this.#sids()) length++;
+    return length;
+  }
+
+  async #clear() {
+    if (this.#options.prefix === "") return this.#store.clear();
+    let some = [];
+    for await (const sid of this.#sids()) {
+      if (some.push(this.#destroy(sid)) < AT_ONCE) continue;
+      await Promise.all(some);
+      some = [];
+    }
+    await Promise.all(some);
+  }
+
+  async #allByUser(userId) {
+    const sessions = Object.create(null);
+    for (const [sid, session] of await this.#ownedBy(userId)) sessions[sid] = this.#loaded(sid, session);
+    return sessions;
+  }
+
+  async #destroyByUser(userId, options) {
+    const { except } = validateOptions(options, byUserOptions);
+    const { prefix } = this.#options;
+    const kept = except === undefined ? undefined : idOf(except, prefix);
+    if (prefix === "") return this.#store.deleteByUser(userId, { except: kept });
+    const ended = (await this.#ownedBy(userId)).filter(([sid]) => sid !== except);
+    await Promise.all(ended.map(([sid]) => this.#destroy(sid)));
+    return ended.length;
+  }
+
+  /** The ids and sessions of a user, oldest first. */
+  async #ownedBy(userId) {
+    const { prefix } = this.#options;
+    const records = (await this.#store.getByUser(userId)).filter(({ sessionId }) =>
+      sessionId.startsWith(prefix),
+    );
+    return records
+      .map((record) => [record.sessionId.slice(prefix.length), sessionOf(record)])
+      .filter(([, session]) => session !== null);
+  }
+}
+
+module.exports = { ConnectStore };

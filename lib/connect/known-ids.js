@@ -1,0 +1,104 @@
+"use strict";
+
+const { randomBytes } = require("node:crypto");
+
+const MINUTE = 60 * 1000;
+const KEPT_FOR = 60 * MINUTE;
+const YOUNG_FOR = 10 * MINUTE;
+const MOST_OF_A_PART = 1 << 16;
+const MOST_PARTS = 16;
+
+/**
+ * Ids that were added in the last hour, or of the last million the newest, if that is less.
+ *
+ * Of each it keeps 64 bits of a hash: the strings would keep the headers of requests alive that they were cut from.
+ * What is old goes a part at a time, and no part ever grows, so that no call takes long.
+ */
+class KnownIds {
+  #now;
+  #parts;
+  #seeds = new Int32Array(new Uint8Array(randomBytes(8)).buffer);
+
+  constructor({ now = () => performance.now() } = {}) {
+    this.#now = now;
+    this.#parts = [new Part(now())];
+  }
+
+  add(id) {
+    this.#age();
+    const [high, low] = this.#hash(id);
+    this.#parts[0].add(high, low);
+  }
+
+  has(id) {
+    this.#age();
+    const [high, low] = this.#hash(id);
+    return this.#parts.some((part) => part.has(high, low));
+  }
+
+  #age() {
+    const now = this.#now();
+    const [young] = this.#parts;
+    if (young.size >= MOST_OF_A_PART || now - young.since >= YOUNG_FOR) {
+      young.until = now;
+      this.#parts = [new Part(now), ...this.#parts.slice(0, MOST_PARTS - 1)];
+    }
+    while (this.#parts.at(-1).until <= now - KEPT_FOR) this.#parts.pop();
+  }
+
+  /** Two whole numbers of 32 bits. Seeded, so that nobody can make ids that collide. */
+  #hash(id) {
+    let [a, b] = this.#seeds;
+    for (let at = 0; at < id.length; at++) {
+      const code = id.charCodeAt(at);
+      a = Math.imul(rotate(a ^ code, 13), 0x9e3779b1);
+      b = Math.imul(rotate(b ^ code, 17), 0x85ebca6b);
+    }
+    return [mix(a ^ (b >>> 3)), mix(b ^ (a << 7))];
+  }
+}
+
+const rotate = (number, bits) => (number << bits) | (number >>> (32 - bits));
+
+/** Each bit of a number over all bits of another. */
+function mix(number) {
+  let mixed = Math.imul(number ^ (number >>> 16), 0x85ebca6b);
+  mixed = Math.imul(mixed ^ (mixed >>> 13), 0xc2b2ae35);
+  return mixed ^ (mixed >>> 16);
+}
+
+/** A set of pairs of numbers in an open table, which is never more than half full. */
+class Part {
+  size = 0;
+  until = Number.POSITIVE_INFINITY;
+  #pairs = new Int32Array(4 * MOST_OF_A_PART);
+
+  constructor(since) {
+    this.since = since;
+  }
+
+  has(high, low) {
+    return this.#pairs[this.#placeOf(high, low || 1)] !== 0;
+  }
+
+  add(high, low) {
+    const place = this.#placeOf(high, low || 1);
+    if (this.#pairs[place] !== 0) return;
+    // Never 0, which marks what is free.
+    this.#pairs[place] = low || 1;
+    this.#pairs[place + 1] = high;
+    this.size++;
+  }
+
+  /** Where the pair is, or would be. */
+  #placeOf(high, low) {
+    const pairs = this.#pairs;
+    const mask = pairs.length - 1;
+    let place = (high << 1) & mask;
+    while (pairs[place] !== 0 && (pairs[place] !== low || pairs[place + 1] !== high))
+      place = (place + 2) & mask;
+    return place;
+  }
+}
+
+module.exports = { KnownIds };

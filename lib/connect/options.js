@@ -1,0 +1,74 @@
+"use strict";
+
+const { invalidOption, kindOf, SessionStoreError } = require("../errors.js");
+const { anything, validateOptions } = require("../options.js");
+
+const DAY = 24 * 60 * 60 * 1000;
+const LAST_DATE = 8.64e15;
+
+const METHODS = [
+  "create",
+  "get",
+  "update",
+  "touch",
+  "delete",
+  "getByUser",
+  "deleteByUser",
+  "size",
+  "ids",
+  "clear",
+  "close",
+];
+
+const isTime = (value) => Number.isSafeInteger(value) && value <= LAST_DATE;
+
+const connectOptions = {
+  ttl: {
+    expected: "a whole number of milliseconds from 1, or a function of the session",
+    accepts: (value) => typeof value === "function" || (isTime(value) && value >= 1),
+  },
+  touchAfter: {
+    expected: "a whole number of milliseconds from 0",
+    accepts: (value) => isTime(value) && value >= 0,
+  },
+  prefix: {
+    expected: "a string",
+    accepts: (value) => typeof value === "string" && value.isWellFormed(),
+  },
+  userId: {
+    expected: "a function of the session",
+    accepts: (value) => typeof value === "function",
+  },
+};
+
+const byUserOptions = { except: anything };
+
+function readOptions(options) {
+  const { ttl = DAY, touchAfter = 0, prefix = "", userId } = validateOptions(options, connectOptions);
+  return { ttl: typeof ttl === "function" ? ttl : () => ttl, touchAfter, prefix, userId };
+}
+
+function checkStore(store) {
+  if (METHODS.every((method) => typeof store?.[method] === "function")) return;
+  throw invalidOption("store", "a store of this package, such as new FileStore({ path })", kindOf(store));
+}
+
+/** The milliseconds that `ttl` gives a session. */
+function lifetimeOf(ttl, session) {
+  const lifetime = ttl(session);
+  if (typeof lifetime === "number" && lifetime > 0 && lifetime <= LAST_DATE) return lifetime;
+  const given = typeof lifetime === "number" ? String(lifetime) : kindOf(lifetime);
+  throw new SessionStoreError(
+    "ERR_INVALID_OPTION",
+    `ttl must return a number of milliseconds above 0; got ${given}`,
+  );
+}
+
+/** Whom a session belongs to, if anybody. */
+function userOf(userId, session) {
+  const user = userId?.(session) ?? undefined;
+  if (typeof user?.then !== "function") return user;
+  throw new SessionStoreError("ERR_INVALID_OPTION", "userId must return a JSON value; got a promise");
+}
+
+module.exports = { readOptions, checkStore, lifetimeOf, userOf, byUserOptions };
