@@ -1,0 +1,670 @@
+"use strict";
+
+// What a ConnectStore does over any store, as tests: `connectConformance("FileStore", createStore)` registers them all.
+
+const assert = require("node:assert/strict");
+const { EventEmitter } = require("node:events");
+const { afterEach, beforeEach, describe, it } = require("node:test");
+const { SessionStoreError } = require("..");
+const { ConnectStore } = require("../connect.js");
+const { callingBack } = require("./support/callbacks.js");
+
+const MINUTE = 60_000;
+const HOUR = 60 * MINUTE;
+const DAY = 24 * HOUR;
+
+const inFuture = (millis) => new Date(Date.now() + millis);
+
+/** A cookie as express-session stores one that lasts. */
+const lasting = (millis = HOUR, more) => ({
+  originalMaxAge: millis,
+  expires: inFuture(millis),
+  httpOnly: true,
+  path: "/",
+  ...more,
+});
+/** One that ends with the browser. */
+const passing = () => ({ originalMaxAge: null, expires: null, httpOnly: true, path: "/" });
+
+const asJson = (value) => JSON.parse(JSON.stringify(value));
+
+const isNear = (actual, expected, what) =>
+  assert.ok(Math.abs(actual - expected) < 5000, `${what}: ${new Date(actual)}, not ${new Date(expected)}`);
+
+let made = 0;
+const newId = () => `sid-${++made}`;
+
+const failsWith = (code, words) => (error) => {
+  assert.ok(error instanceof SessionStoreError, `not a SessionStoreError: ${error?.stack}`);
+  assert.equal(error.code, code);
+  assert.match(error.message, words);
+  return true;
+};
+
+/**
+ * @param {string} name of the store
+ * @param {() => object} createStore makes an empty one
+ */
+function connectConformance(name, createStore) {
+  describe(`a ConnectStore over ${name}`, () => {
+    let inner;
+    let store;
+    beforeEach(() => {
+      inner = createStore();
+      store = new ConnectStore(inner);
+    });
+    afterEach(() => inner.close());
+
+    /** Another one on the same sessions, as another process has it, which knows nothing of what this one met. */
+    const other = (options) => new ConnectStore(inner, options);
+    const endOf = async (sid) => Date.parse((await inner.get(sid)).expires);
+
+    it("is an emitter of events, and knows its store", () => {
+      assert.ok(store instanceof EventEmitter);
+      assert.equal(store.store, inner);
+    });
+
+    describe("set and get", () => {
+      it("give back what was set, as JSON does", async () => {
+        const sid = newId();
+        const session = {
+          cookie: lasting(),
+          user: { name: "Ada", tags: ["a", null] },
+          since: new Date(),
+          none: undefined,
+        };
+        assert.equal(await store.set(sid, session), undefined);
+        assert.deepEqual(await store.get(sid), asJson(session));
+      });
+
+      it("give null for a session that is not there", async () => {
+        assert.equal(await store.get("nobody"), null);
+        assert.deepEqual(await callingBack((done) => store.get("nobody", done)), [null, null]);
+      });
+
+      it("give a copy each time, and do not follow the object that was set", async () => {
+        const sid = newId();
+        const session = { cookie: lasting(), cart: [1] };
+        await store.set(sid, session);
+        session.cart.push(2);
+        (await store.get(sid)).cart.push(3);
+        assert.deepEqual((await store.get(sid)).cart, [1]);
+      });
+
+      it("store what the session is at the moment of the call", async () => {
+        for (const connect of [store, other({ touchAfter: 1 })]) {
+          const sid = newId();
+          await connect.set(sid, { cookie: lasting(), step: 1 });
+          const session = { ...(await connect.get(sid)), step: 2 };
+          const saved = connect.set(sid, session);
+          session.step = 3;
+          await saved;
+          assert.equal((await connect.get(sid)).step, 2);
+        }
+      });
+
+      it("replace the whole session", async () => {
+        const sid = newId();
+        await store.set(sid, { cookie: lasting(), a: 1 });
+        await store.set(sid, { cookie: lasting(), b: 2 });
+        const { cookie: _, ...data } = await store.get(sid);
+        assert.deepEqual(data, { b: 2 });
+      });
+
+      it("keep fields that have the names of the store's own", async () => {
+        const sid = newId();
+        const data = { sessionId: "mine", userId: 7, expires: "never", session: { session: 1 } };
+        await store.set(sid, { cookie: lasting(), ...data });
+        const { cookie: _, ...kept } = await store.get(sid);
+        assert.deepEqual(kept, data);
+      });
+
+      it("take any id and any data as nothing but data", async () => {
+        const ids = ["__proto__", "constructor", "../../etc/passwd", "a\0b", "é😀", " ", "*", "%"];
+        const hostile = JSON.parse(
+          '{"__proto__":{"admin":true},"constructor":1,"toString":null,"length":-1}',
+        );
+        for (const sid of ids) await store.set(sid, { cookie: lasting(), sid, hostile });
+        for (const sid of ids) {
+          const session = await store.get(sid);
+          assert.equal(session.sid, sid);
+          assert.equal(JSON.stringify(session.hostile), JSON.stringify(hostile));
+        }
+        assert.deepEqual(Object.keys(await store.all()).sort(), [...ids].sort());
+        assert.equal({}.admin, undefined);
+      });
+
+      it("take a session without a cookie", async () => {
+        const sid = newId();
+        await store.set(sid, { a: 1 });
+        assert.deepEqual(await store.get(sid), { a: 1 });
+      });
+
+      it("do what is asked at once in the order in which it is asked", async () => {
+        const sid = newId();
+        const session = { cookie: lasting(), n: 0 };
+        const calls = [];
+        for (let n = 1; n <= 20; n++) calls.push(store.set(sid, { ...session, n }));
+        await Promise.all(calls);
+        assert.equal((await store.get(sid)).n, 20);
+      });
+    });
+
+    describe("the end of a session", () => {
+      it("is that of its cookie", async () => {
+        const sid = newId();
+        const cookie = lasting(3 * HOUR);
+        await store.set(sid, { cookie });
+        assert.equal(await endOf(sid), cookie.expires.getTime());
+        assert.equal((await store.get(sid)).cookie.expires, cookie.expires.toISOString());
+      });
+
+      it("may be given as a Date, as text of any form and as a number", async () => {
+        const expires = new Date(Math.ceil(Date.now() / 1000) * 1000 + HOUR);
+        for (const form of [expires, expires.toISOString(), expires.toUTCString(), expires.getTime()]) {
+          const sid = newId();
+          await store.set(sid, { cookie: { expires: form } });
+          assert.equal(await endOf(sid), expires.getTime());
+        }
+      });
+
+      it("comes after a day where the cookie says none", async () => {
+        for (const cookie of [
+          passing(),
+          { expires: false },
+          { expires: undefined },
+          { expires: new Date(Number.NaN) },
+        ]) {
+          const sid = newId();
+          await store.set(sid, { cookie });
+          isNear(await endOf(sid), Date.now() + DAY, "a day from now");
+          assert.deepEqual((await store.get(sid)).cookie, asJson(cookie));
+        }
+      });
+
+      it("comes after ttl where the cookie says none", async () => {
+        const sid = newId();
+        await other({ ttl: HOUR }).set(sid, { cookie: passing() });
+        isNear(await endOf(sid), Date.now() + HOUR, "ttl from now");
+        const lastingId = newId();
+        await other({ ttl: HOUR }).set(lastingId, { cookie: lasting(DAY) });
+        isNear(await endOf(lastingId), Date.now() + DAY, "the cookie's");
+      });
+
+      it("comes after what ttl returns for the session", async () => {
+        const connect = other({ ttl: (session) => (session.isAdmin ? MINUTE : HOUR) });
+        for (const [isAdmin, millis] of [
+          [true, MINUTE],
+          [false, HOUR],
+        ]) {
+          const sid = newId();
+          await connect.set(sid, { cookie: passing(), isAdmin });
+          isNear(await endOf(sid), Date.now() + millis, "what ttl returned");
+        }
+      });
+
+      it("is over for a session that is set with a cookie of the past", async () => {
+        const sid = newId();
+        await store.set(sid, { cookie: lasting() });
+        await store.set(sid, { cookie: lasting(-1) });
+        assert.equal(await store.get(sid), null);
+        assert.equal(await store.length(), 0);
+      });
+    });
+
+    describe("touch", () => {
+      it("moves the expiry and leaves the data as another request stored it", async () => {
+        const sid = newId();
+        await store.set(sid, { cookie: lasting(), step: 1 });
+        const held = await store.get(sid);
+        await other().set(sid, { ...held, step: 2 });
+        const expires = inFuture(2 * HOUR);
+        assert.equal(await store.touch(sid, { ...held, cookie: { ...held.cookie, expires } }), undefined);
+        const kept = await store.get(sid);
+        assert.equal(kept.cookie.expires, expires.toISOString());
+        assert.equal(kept.step, 2);
+        assert.equal(await endOf(sid), expires.getTime());
+      });
+
+      it("moves that of a session cookie by ttl, and does not make it last", async () => {
+        const sid = newId();
+        await store.set(sid, { cookie: passing() });
+        await other({ ttl: 2 * DAY }).touch(sid, { cookie: passing() });
+        isNear(await endOf(sid), Date.now() + 2 * DAY, "ttl from now");
+        assert.equal((await store.get(sid)).cookie.expires, null);
+      });
+
+      it("stores a cookie of which the request changed more than the expiry", async () => {
+        const changes = [
+          [lasting(), lasting(30 * DAY)],
+          [lasting(), passing()],
+          [passing(), lasting()],
+          [lasting(), lasting(HOUR, { path: "/admin" })],
+          [lasting(), lasting(HOUR, { secure: true, sameSite: "strict" })],
+        ];
+        for (const [before, after] of changes) {
+          const sid = newId();
+          await store.set(sid, { cookie: before, data: "kept" });
+          const session = await store.get(sid);
+          await store.touch(sid, Object.assign(session, { cookie: after }));
+          assert.deepEqual(await store.get(sid), { cookie: asJson(after), data: "kept" });
+          isNear(await endOf(sid), after.expires?.getTime() ?? Date.now() + DAY, "the cookie's end");
+        }
+      });
+
+      it("does not give up the longer life that another request gave the session meanwhile", async () => {
+        const sid = newId();
+        await store.set(sid, { cookie: lasting(HOUR) });
+        const held = await store.get(sid);
+        await other().set(sid, { cookie: lasting(30 * DAY), remembered: true });
+        await store.touch(sid, Object.assign(held, { cookie: { ...held.cookie, expires: inFuture(HOUR) } }));
+        isNear(await endOf(sid), Date.now() + 30 * DAY, "the longer life");
+        assert.equal((await store.get(sid)).cookie.originalMaxAge, 30 * DAY);
+      });
+
+      it("shortens a life where an app asks for that", async () => {
+        const sid = newId();
+        await store.set(sid, { cookie: lasting(HOUR) });
+        await other().touch(sid, { cookie: lasting(HOUR, { expires: inFuture(MINUTE) }) });
+        isNear(await endOf(sid), Date.now() + MINUTE, "a minute from now");
+        await other().touch(sid, { cookie: lasting(HOUR, { expires: inFuture(-1) }) });
+        assert.equal(await store.get(sid), null);
+      });
+
+      it("creates nothing", async () => {
+        const sid = newId();
+        assert.equal(await store.touch(sid, { cookie: lasting() }), undefined);
+        assert.equal(await store.get(sid), null);
+        assert.equal(await inner.size(), 0);
+      });
+    });
+
+    describe("touchAfter", () => {
+      const touched = async (options, { life = HOUR, moved }) => {
+        const sid = newId();
+        const before = inFuture(life - moved);
+        await store.set(sid, { cookie: lasting(life, { expires: before }) });
+        const connect = other(options);
+        const session = await connect.get(sid);
+        const after = inFuture(life);
+        await connect.touch(sid, Object.assign(session, { cookie: lasting(life, { expires: after }) }));
+        return (await endOf(sid)) === after.getTime();
+      };
+
+      it("leaves out the touches that move the expiry by less", async () => {
+        assert.equal(await touched({ touchAfter: 10 * MINUTE }, { moved: 9 * MINUTE }), false);
+        assert.equal(await touched({ touchAfter: 10 * MINUTE }, { moved: 11 * MINUTE }), true);
+        assert.equal(await touched({}, { moved: 10 }), true);
+      });
+
+      it("never lets a session that is in use come to less than half of its life", async () => {
+        assert.equal(await touched({ touchAfter: DAY }, { moved: 20 * MINUTE }), false);
+        assert.equal(await touched({ touchAfter: DAY }, { moved: 31 * MINUTE }), true);
+      });
+
+      it("leaves out a set of what is there already, and no other", async () => {
+        const connect = other({ touchAfter: 10 * MINUTE });
+        const sid = newId();
+        const expires = inFuture(HOUR);
+        await connect.set(sid, { cookie: lasting(HOUR, { expires }), cart: ["tea"] });
+        const again = async (change) => {
+          const later = new Date(expires.getTime() + MINUTE);
+          await connect.set(sid, {
+            ...(await connect.get(sid)),
+            cookie: lasting(HOUR, { expires: later }),
+            ...change,
+          });
+          return (await endOf(sid)) === later.getTime();
+        };
+        assert.equal(await again(), false);
+        assert.equal(await again({ cart: ["tea", "milk"] }), true);
+        assert.deepEqual((await connect.get(sid)).cart, ["tea", "milk"]);
+      });
+
+      it("does not keep a changed cookie from being stored", async () => {
+        const connect = other({ touchAfter: HOUR });
+        const sid = newId();
+        await connect.set(sid, { cookie: lasting() });
+        await connect.touch(sid, { cookie: lasting(HOUR, { path: "/other" }) });
+        assert.equal((await connect.get(sid)).cookie.path, "/other");
+        await connect.set(sid, { cookie: lasting(HOUR, { path: "/third" }) });
+        assert.equal((await connect.get(sid)).cookie.path, "/third");
+      });
+    });
+
+    describe("destroy", () => {
+      it("ends a session, and one that is not there", async () => {
+        const sid = newId();
+        await store.set(sid, { cookie: lasting() });
+        assert.equal(await store.destroy(sid), undefined);
+        assert.equal(await store.get(sid), null);
+        assert.equal(await store.destroy(sid), undefined);
+        assert.deepEqual(await callingBack((done) => store.destroy("nobody", done)), [null, undefined]);
+      });
+    });
+
+    describe("a session that was ended does not come back", () => {
+      const ways = {
+        destroy: (sid) => store.destroy(sid),
+        "destroy by another process": (sid) => other().destroy(sid),
+        clear: () => store.clear(),
+        destroyByUser: () => other({ userId: (session) => session.user }).destroyByUser("ada"),
+        "the store's delete": (sid) => inner.delete(sid),
+        "the store's deleteByUser": () => inner.deleteByUser("ada"),
+        expiry: (sid) => inner.touch(sid, Date.now() - 1),
+      };
+      const owned = { userId: (session) => session.user };
+
+      for (const [way, end] of Object.entries(ways)) {
+        it(`after ${way}`, async () => {
+          store = other(owned);
+          const sid = newId();
+          await store.set(sid, { cookie: lasting(), user: "ada" });
+          const held = await store.get(sid);
+          await end(sid);
+          await store.set(sid, held);
+          assert.equal(await store.get(sid), null, "the object that was loaded");
+          await store.set(sid, { cookie: lasting(), user: "ada" });
+          assert.equal(await store.get(sid), null, "a new object of the same id");
+          await store.touch(sid, held);
+          assert.equal(await store.get(sid), null, "touch");
+          assert.equal(await store.length(), 0);
+        });
+      }
+
+      it("by whom created it, and did not load it", async () => {
+        const sid = newId();
+        const held = { cookie: lasting() };
+        await store.set(sid, held);
+        await other().destroy(sid);
+        await store.set(sid, held);
+        await store.set(sid, { ...held });
+        assert.equal(await store.get(sid), null);
+      });
+
+      it("by whom ended it, and met it nowhere else", async () => {
+        const sid = newId();
+        await other().set(sid, { cookie: lasting() });
+        await store.destroy(sid);
+        await store.set(sid, { cookie: lasting() });
+        assert.equal(await store.get(sid), null);
+      });
+
+      it("while it is being ended", async () => {
+        for (let round = 0; round < 20; round++) {
+          const sid = newId();
+          await store.set(sid, { cookie: lasting() });
+          const held = await store.get(sid);
+          await Promise.all([
+            store.set(sid, held),
+            other().destroy(sid),
+            store.touch(sid, held),
+            store.set(sid, held),
+          ]);
+          assert.equal(await store.get(sid), null);
+        }
+      });
+
+      it("with touchAfter", async () => {
+        const connect = other({ touchAfter: MINUTE });
+        const sid = newId();
+        await connect.set(sid, { cookie: lasting() });
+        const held = await connect.get(sid);
+        await other().destroy(sid);
+        await connect.set(sid, held);
+        await connect.set(sid, { ...held, changed: true });
+        await connect.touch(sid, held);
+        assert.equal(await connect.get(sid), null);
+      });
+
+      it("and tells nobody that it was dropped", async () => {
+        const sid = newId();
+        const held = { cookie: lasting() };
+        await store.set(sid, held);
+        await store.destroy(sid);
+        assert.deepEqual(await callingBack((done) => store.set(sid, held, done)), [null, undefined]);
+        assert.deepEqual(await callingBack((done) => store.touch(sid, held, done)), [null, undefined]);
+      });
+
+      it("while others come and go", async () => {
+        const ended = newId();
+        await store.set(ended, { cookie: lasting() });
+        await store.destroy(ended);
+        const sid = newId();
+        await store.set(sid, { cookie: lasting(), a: 1 });
+        assert.equal((await store.get(sid)).a, 1);
+      });
+    });
+
+    describe("all, ids, length and clear", () => {
+      it("are about the live sessions", async () => {
+        assert.deepEqual(await store.ids(), []);
+        assert.equal(await store.length(), 0);
+        assert.deepEqual(Object.keys(await store.all()), []);
+        for (const sid of ["a", "b", "c"]) await store.set(sid, { cookie: lasting(), sid });
+        await store.set("b", { cookie: lasting(-1) });
+        assert.deepEqual((await store.ids()).sort(), ["a", "c"]);
+        assert.equal(await store.length(), 2);
+        const all = await store.all();
+        assert.equal(all.a.sid, "a");
+        assert.deepEqual(Object.keys(all).sort(), ["a", "c"]);
+        assert.equal(await store.clear(), undefined);
+        assert.equal(await store.length(), 0);
+        assert.equal(await store.get("a"), null);
+      });
+
+      it("leave a session of another kind in the same store alone", async () => {
+        await inner.create({ sessionId: "fluid", userId: "ann", expires: inFuture(HOUR).toISOString() });
+        assert.equal(await store.get("fluid"), null);
+        assert.deepEqual(Object.keys(await store.all()), []);
+        await store.touch("fluid", { cookie: lasting() });
+        assert.equal((await inner.get("fluid")).userId, "ann");
+      });
+
+      it("are about the ids with the prefix alone", async () => {
+        const [shop, blog] = [other({ prefix: "shop:" }), other({ prefix: "blog:" })];
+        for (let n = 0; n < 600; n++) await shop.set(`${n}`, { cookie: lasting(), of: "shop" });
+        await blog.set("1", { cookie: lasting(), of: "blog" });
+        assert.equal((await shop.get("1")).of, "shop");
+        assert.equal((await inner.get("blog:1")).session.of, "blog");
+        assert.equal(await shop.length(), 600);
+        assert.deepEqual(await blog.ids(), ["1"]);
+        assert.deepEqual(Object.keys(await blog.all()), ["1"]);
+        await shop.clear();
+        assert.equal(await shop.length(), 0);
+        assert.equal((await blog.get("1")).of, "blog");
+      });
+    });
+
+    describe("the users", () => {
+      const byUser = { userId: (session) => session.passport?.user };
+      const login = (user) => ({ cookie: lasting(), passport: { user } });
+
+      it("are those that userId returns", async () => {
+        store = other(byUser);
+        await store.set("a", login("ada"));
+        await store.set("b", login("ada"));
+        await store.set("c", login(42));
+        await store.set("d", { cookie: lasting() });
+        assert.deepEqual(Object.keys(await store.allByUser("ada")), ["a", "b"]);
+        assert.deepEqual((await store.allByUser("ada")).a.passport, { user: "ada" });
+        assert.deepEqual(Object.keys(await store.allByUser(42)), ["c"]);
+        assert.deepEqual(Object.keys(await store.allByUser("42")), []);
+        assert.equal(await store.destroyByUser("ada", { except: "b" }), 1);
+        assert.deepEqual((await store.ids()).sort(), ["b", "c", "d"]);
+        assert.equal(await store.destroyByUser("ada"), 1);
+        assert.equal(await store.destroyByUser("ada"), 0);
+      });
+
+      it("come and go with login and logout of a session", async () => {
+        store = other(byUser);
+        const sid = newId();
+        await store.set(sid, { cookie: lasting() });
+        await store.set(sid, login("ada"));
+        assert.deepEqual(Object.keys(await store.allByUser("ada")), [sid]);
+        await store.touch(sid, { cookie: lasting(HOUR, { path: "/p" }) });
+        assert.deepEqual(Object.keys(await store.allByUser("ada")), [sid]);
+        await store.set(sid, { cookie: lasting() });
+        assert.deepEqual(Object.keys(await store.allByUser("ada")), []);
+      });
+
+      it("are apart for each prefix", async () => {
+        const [shop, blog] = ["shop:", "blog:"].map((prefix) => other({ ...byUser, prefix }));
+        for (const connect of [shop, blog]) {
+          for (const sid of ["a", "b", "c"]) await connect.set(sid, login("ada"));
+        }
+        assert.deepEqual(Object.keys(await shop.allByUser("ada")), ["a", "b", "c"]);
+        assert.equal(await shop.destroyByUser("ada", { except: "b" }), 2);
+        assert.deepEqual(await shop.ids(), ["b"]);
+        assert.equal(await blog.length(), 3);
+      });
+
+      it("are named with a value that is one, and the session to keep by its id", async () => {
+        await assert.rejects(store.destroyByUser(null), failsWith("ERR_INVALID_SESSION", /userId/));
+        await assert.rejects(store.allByUser(undefined), failsWith("ERR_INVALID_SESSION", /userId/));
+        for (const except of [null, "", 7]) {
+          await assert.rejects(
+            store.destroyByUser("ada", { except }),
+            failsWith("ERR_INVALID_SESSION", /sessionId/),
+          );
+        }
+        await assert.rejects(
+          store.destroyByUser("ada", { exept: "x" }),
+          failsWith("ERR_INVALID_OPTION", /did you mean except/),
+        );
+      });
+    });
+
+    describe("callbacks", () => {
+      it("get what a promise would resolve to, and no promise comes back", async () => {
+        const session = { cookie: lasting(), a: 1 };
+        const calls = [
+          [(done) => store.set("sid", session, done), undefined],
+          [(done) => store.get("sid", done), asJson(session)],
+          [(done) => store.touch("sid", session, done), undefined],
+          [(done) => store.ids(done), ["sid"]],
+          [(done) => store.length(done), 1],
+          [(done) => store.allByUser("nobody", done), Object.create(null)],
+          [(done) => store.destroyByUser("nobody", done), 0],
+          [(done) => store.destroyByUser("nobody", { except: "sid" }, done), 0],
+          [(done) => store.destroyByUser("nobody", undefined, done), 0],
+          [(done) => store.destroy("sid", done), undefined],
+          [(done) => store.all(done), Object.create(null)],
+          [(done) => store.clear(done), undefined],
+        ];
+        for (const [call, expected] of calls) {
+          const [error, value] = await callingBack(call);
+          assert.equal(error, null);
+          assert.deepEqual(value, expected);
+        }
+      });
+
+      it("come after the call has returned", async () => {
+        let isBack = false;
+        const called = new Promise((resolve) => {
+          store.get("nobody", () => resolve(isBack));
+        });
+        isBack = true;
+        assert.equal(await called, true);
+      });
+
+      it("get the store's errors", async () => {
+        await inner.close();
+        const calls = [
+          (done) => store.get("a", done),
+          (done) => store.set("a", { cookie: lasting() }, done),
+          (done) => store.touch("a", { cookie: lasting() }, done),
+          (done) => store.destroy("a", done),
+          (done) => store.all(done),
+          (done) => store.ids(done),
+          (done) => store.length(done),
+          (done) => store.clear(done),
+          (done) => store.allByUser("a", done),
+          (done) => store.destroyByUser("a", done),
+        ];
+        for (const call of calls) failsWith("ERR_STORE_CLOSED", /closed/)((await callingBack(call))[0]);
+      });
+
+      it("may be left out as undefined", async () => {
+        await store.set("a", { cookie: lasting() }, undefined);
+        await store.destroy("a", undefined);
+        assert.equal(await store.get("a", undefined), null);
+      });
+    });
+
+    describe("bad input", () => {
+      it("is refused by the name of what is wrong, and nothing is stored", async () => {
+        for (const sid of [undefined, null, "", 7, {}]) {
+          const refused = failsWith("ERR_INVALID_SESSION", /sessionId/);
+          await assert.rejects(store.get(sid), refused);
+          await assert.rejects(store.set(sid, { cookie: lasting() }), refused);
+          await assert.rejects(store.touch(sid, { cookie: lasting() }), refused);
+          await assert.rejects(store.destroy(sid), refused);
+        }
+        for (const session of [undefined, null, 7, "text"]) {
+          await assert.rejects(
+            store.set("a", session),
+            failsWith("ERR_INVALID_SESSION", /session must be an object/),
+          );
+          await assert.rejects(
+            store.touch("a", session),
+            failsWith("ERR_INVALID_SESSION", /session must be an object/),
+          );
+        }
+        await assert.rejects(
+          store.set("a".repeat(300), { cookie: lasting() }),
+          failsWith("ERR_INVALID_SESSION", /sessionId/),
+        );
+        await assert.rejects(
+          store.set("a", { cookie: lasting(), n: 1n }),
+          failsWith("ERR_INVALID_SESSION", /JSON/),
+        );
+        await assert.rejects(
+          store.set("a", { text: "x".repeat(2 ** 21) }),
+          failsWith("ERR_SESSION_TOO_LARGE", /maxSessionBytes/),
+        );
+        assert.equal(await store.length(), 0);
+      });
+
+      it("of which nothing was stored may be mended and set again", async () => {
+        const session = { cookie: lasting(), n: 1n };
+        await assert.rejects(store.set("a", session));
+        session.n = 1;
+        await store.set("a", session);
+        assert.equal((await store.get("a")).n, 1);
+      });
+
+      it("from ttl and userId is refused as theirs", async () => {
+        for (const ttl of [undefined, null, 0, -1, Number.NaN, Number.POSITIVE_INFINITY, "1"]) {
+          const connect = other({ ttl: () => ttl });
+          await assert.rejects(
+            connect.set("a", { cookie: passing() }),
+            failsWith("ERR_INVALID_OPTION", /ttl must return/),
+          );
+        }
+        const late = other({ userId: async () => "ada" });
+        await assert.rejects(
+          late.set("a", { cookie: lasting() }),
+          failsWith("ERR_INVALID_OPTION", /userId must return.*promise/),
+        );
+        const thrown = new Error("no user");
+        const throwing = other({
+          userId: () => {
+            throw thrown;
+          },
+        });
+        await assert.rejects(throwing.set("a", { cookie: lasting() }), (error) => error === thrown);
+        assert.equal(await store.length(), 0);
+      });
+    });
+
+    it("closes its store, once and for all", async () => {
+      await store.close();
+      await store.close();
+      await assert.rejects(inner.get("a"), failsWith("ERR_STORE_CLOSED", /closed/));
+      await store[Symbol.asyncDispose ?? Symbol.for("nodejs.asyncDispose")]();
+    });
+  });
+}
+
+module.exports = { connectConformance };

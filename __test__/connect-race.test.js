@@ -1,0 +1,95 @@
+"use strict";
+
+// A request that has loaded its session, and ends only after the session was destroyed, must not bring it back.
+
+const assert = require("node:assert/strict");
+const { describe, it } = require("node:test");
+const session = require("express-session");
+const { FileStore, MemoryStore } = require("..");
+const { ConnectStore } = require("../connect.js");
+const { Browser, SERVERS, startElsewhere } = require("./support/connect-app.js");
+const { makePlace } = require("./support/file-places.js");
+
+const ROUNDS = 200;
+const AT_ONCE = 10;
+const place = makePlace();
+
+/** Whether the session of one user came back. */
+async function comesBack({ slow, fast, name, changes }) {
+  const browser = new Browser();
+  await browser.ask("POST", `${fast}/login`);
+  assert.equal(await browser.ask("GET", `${slow}/me`), "ada");
+  const late = browser.twin().ask("GET", `${slow}/slow?name=${name}${changes ? "&changes=1" : ""}`);
+  await browser.ask("GET", `${slow}/door?name=${name}`);
+  await browser.twin().ask("POST", `${fast}/logout`);
+  await browser.ask("POST", `${slow}/door?name=${name}`);
+  await late;
+  const users = await Promise.all([slow, fast].map((url) => browser.twin().ask("GET", `${url}/me`)));
+  return users.includes("ada");
+}
+
+/** How many of the rounds ended with a session that came back. */
+async function race(servers, { changes }) {
+  let back = 0;
+  for (let round = 0; round < ROUNDS; round += AT_ONCE) {
+    const some = Array.from({ length: AT_ONCE }, (_, at) =>
+      comesBack({ ...servers, changes, name: round + at }),
+    );
+    for (const isBack of await Promise.all(some)) back += isBack;
+  }
+  return back;
+}
+
+const ends = (changes) => (changes ? "a changed session" : "an unchanged one");
+
+async function raceAlone(framework, store, options, changes) {
+  const { url, stop } = await SERVERS[framework](store, options);
+  try {
+    return await race({ slow: url, fast: url }, { changes });
+  } finally {
+    await stop();
+  }
+}
+
+for (const framework of ["express", "fastify"]) {
+  describe(`a slow request of ${framework}`, () => {
+    for (const changes of [true, false]) {
+      it(`with ${ends(changes)} brings no session back to a MemoryStore`, async () => {
+        const store = new ConnectStore(new MemoryStore());
+        assert.equal(await raceAlone(framework, store, {}, changes), 0);
+        assert.equal(await store.length(), 0);
+      });
+
+      it(`with ${ends(changes)} brings no session back to a FileStore`, async () => {
+        const store = new ConnectStore(new FileStore({ path: place.next() }));
+        assert.equal(await raceAlone(framework, store, {}, changes), 0);
+        assert.equal(await store.length(), 0);
+        await store.close();
+      });
+
+      it(`with ${ends(changes)} brings none back that another process ended in a FileStore`, async () => {
+        const folder = place.next();
+        const store = new ConnectStore(new FileStore({ path: folder }));
+        const [here, there] = [await SERVERS[framework](store), await startElsewhere(framework, folder)];
+        try {
+          assert.equal(await race({ slow: there.url, fast: here.url }, { changes }), 0);
+          assert.equal(await store.length(), 0);
+        } finally {
+          await Promise.all([here.stop(), there.stop()]);
+          await store.close();
+        }
+      });
+    }
+  });
+}
+
+it("a slow request of express that saves whatever it loaded brings no session back", async () => {
+  const store = new ConnectStore(new FileStore({ path: place.next() }), { touchAfter: 60_000 });
+  assert.equal(await raceAlone("express", store, { resave: true }, false), 0);
+  await store.close();
+});
+
+// Or the tests above could not fail.
+it("a slow request brings every session back to express-session's own store", async () => {
+  assert.equal(await raceAlone("express", new session.MemoryStore(), {}, true), ROUNDS);
+});

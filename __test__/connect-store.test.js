@@ -1,0 +1,132 @@
+"use strict";
+
+const assert = require("node:assert/strict");
+const { spawnSync } = require("node:child_process");
+const path = require("node:path");
+const { describe, it } = require("node:test");
+const { FileStore, MemoryStore, SessionStoreError } = require("..");
+const { ConnectStore } = require("../connect.js");
+const { connectConformance } = require("./connect-conformance.js");
+const { makePlace } = require("./support/file-places.js");
+
+const { next: newFolder } = makePlace();
+
+connectConformance("MemoryStore", () => new MemoryStore());
+connectConformance("FileStore", () => new FileStore({ path: newFolder() }));
+connectConformance(
+  "FileStore with a secret",
+  () => new FileStore({ path: newFolder(), secret: "a secret of some length" }),
+);
+
+const invalidOption = (words) => (error) => {
+  assert.ok(error instanceof SessionStoreError);
+  assert.equal(error.code, "ERR_INVALID_OPTION");
+  assert.match(error.message, words);
+  return true;
+};
+
+describe("new ConnectStore", () => {
+  it("wants a store of ours", () => {
+    const map = new Map();
+    for (const store of [undefined, null, {}, map, "./sessions", { path: "./sessions" }, MemoryStore]) {
+      assert.throws(() => new ConnectStore(store), invalidOption(/store must be a store of this package/));
+    }
+  });
+
+  it("takes any object that does what our stores do", async () => {
+    const inner = new MemoryStore();
+    const wrapped = new Proxy(inner, { get: (store, name) => store[name]?.bind?.(store) ?? store[name] });
+    const store = new ConnectStore(wrapped);
+    await store.set("a", { cookie: {} });
+    assert.deepEqual(await store.get("a"), { cookie: {} });
+  });
+
+  it("names the option that is wrong, and what was expected", () => {
+    const store = new MemoryStore();
+    const wrong = [
+      [{ ttl: 0 }, /ttl must be .*milliseconds.*; got 0/],
+      [{ ttl: "1d" }, /ttl must be .*; got a string/],
+      [{ ttl: Number.POSITIVE_INFINITY }, /ttl/],
+      [{ touchAfter: -1 }, /touchAfter must be .*; got -1/],
+      [{ touchAfter: 1.5 }, /touchAfter/],
+      [{ prefix: 7 }, /prefix must be a string; got 7/],
+      [{ prefix: "\ud800" }, /prefix/],
+      [{ userId: "passport.user" }, /userId must be a function of the session; got a string/],
+      [{ touchafter: 1 }, /unknown option "touchafter": did you mean touchAfter\?/],
+      [{ client: {} }, /unknown option "client": the options are ttl, touchAfter, prefix, userId/],
+      [null, /options must be an object; got null/],
+      [[], /options must be an object; got an array/],
+    ];
+    for (const [options, words] of wrong) {
+      assert.throws(() => new ConnectStore(store, options), invalidOption(words));
+    }
+  });
+
+  it("takes an option that is undefined as left out", () => {
+    new ConnectStore(new MemoryStore(), {
+      ttl: undefined,
+      touchAfter: undefined,
+      prefix: undefined,
+      userId: undefined,
+    });
+  });
+
+  it("needs the new", () => {
+    assert.throws(() => ConnectStore(new MemoryStore()), TypeError);
+  });
+});
+
+describe("a process that uses a ConnectStore", () => {
+  const run = (body) => {
+    const script = `
+      const { MemoryStore } = require(${JSON.stringify(path.join(__dirname, ".."))});
+      const { ConnectStore } = require(${JSON.stringify(path.join(__dirname, "../connect.js"))});
+      const store = new ConnectStore(new MemoryStore());
+      let calls = 0;
+      ${body}`;
+    return spawnSync(process.execPath, ["-e", script], { encoding: "utf8" });
+  };
+
+  it("ends by an uncaught exception when a callback throws, which was called once", () => {
+    for (const call of [
+      'store.get("a", callback)',
+      'store.set("a", { cookie: {} }, callback)',
+      "store.ids(callback)",
+    ]) {
+      const { stdout, status } = run(`
+        process.on("uncaughtException", (error, origin) => {
+          setTimeout(() => console.log(error.message, origin, calls), 20);
+        });
+        process.on("unhandledRejection", () => console.log("rejected"));
+        const callback = () => { calls++; throw new Error("thrown in a callback"); };
+        ${call};`);
+      assert.equal(stdout, "thrown in a callback uncaughtException 1\n");
+      assert.equal(status, 0);
+    }
+  });
+
+  it("does not end because nobody looks at a promise that rejects", () => {
+    const { stdout, status } = run(`
+      store.close().then(() => {
+        store.destroy("a");
+        store.set("a", { cookie: {} });
+        store.clear();
+        setTimeout(() => console.log("lives"), 20);
+      });`);
+    assert.equal(stdout, "lives\n");
+    assert.equal(status, 0);
+  });
+
+  it("keeps the context of the request that calls", () => {
+    const { stdout } = run(`
+      const { AsyncLocalStorage } = require("node:async_hooks");
+      const requests = new AsyncLocalStorage();
+      for (const n of [1, 2]) requests.run(n, () => store.get("a", () => console.log(requests.getStore())));`);
+    assert.equal(stdout, "1\n2\n");
+  });
+
+  it("is not kept alive by it", () => {
+    const { status, signal } = run('store.set("a", { cookie: {} });');
+    assert.deepEqual([status, signal], [0, null]);
+  });
+});

@@ -1,0 +1,79 @@
+"use strict";
+
+const assert = require("node:assert/strict");
+const { randomBytes } = require("node:crypto");
+const { describe, it } = require("node:test");
+const fc = require("fast-check");
+const { KnownIds } = require("../lib/connect/known-ids.js");
+
+const MINUTE = 60_000;
+
+describe("the ids that a ConnectStore has met", () => {
+  it("are known for an hour, and forgotten soon after", () => {
+    let now = 0;
+    const ids = new KnownIds({ now: () => now });
+    for (let minute = 0; minute < 300; minute++) {
+      now = minute * MINUTE;
+      ids.add(`of ${minute}`);
+      for (let age = 0; age <= 60; age++) {
+        if (age <= minute) assert.ok(ids.has(`of ${minute - age}`), `after ${age} minutes`);
+      }
+      for (let age = 75; age <= minute; age++)
+        assert.ok(!ids.has(`of ${minute - age}`), `after ${age} minutes`);
+    }
+  });
+
+  it("are known anew when they are met again", () => {
+    let now = 0;
+    const ids = new KnownIds({ now: () => now });
+    for (; now < 600 * MINUTE; now += 50 * MINUTE) {
+      ids.add("often");
+      assert.ok(ids.has("often"));
+    }
+    assert.ok(ids.has("often"));
+  });
+
+  it("are all forgotten after a rest", () => {
+    let now = 0;
+    const ids = new KnownIds({ now: () => now });
+    ids.add("a");
+    now = 200 * MINUTE;
+    assert.ok(ids.has("a"), "nothing was met since");
+    now = 261 * MINUTE;
+    ids.add("b");
+    assert.ok(!ids.has("a"));
+    assert.ok(ids.has("b"));
+  });
+
+  it("are a million at least, and not without end", () => {
+    const ids = new KnownIds({ now: () => 0 });
+    for (let n = 0; n < 1_000_000; n++) ids.add(`${n}`);
+    for (let n = 0; n < 1_000_000; n += 997) assert.ok(ids.has(`${n}`));
+    for (let n = 1_000_000; n < 1_200_000; n++) ids.add(`${n}`);
+    assert.ok(ids.has("1199999"));
+    assert.ok(!ids.has("0"));
+  });
+
+  it("are told from each other", () => {
+    const ids = new KnownIds();
+    const random = () => randomBytes(24).toString("base64url");
+    for (let n = 0; n < 100_000; n++) ids.add(random());
+    for (let n = 0; n < 100_000; n++) assert.ok(!ids.has(random()));
+    for (let n = 0; n < 100_000; n++) assert.ok(!ids.has(`${n}`));
+  });
+
+  it("are what was added, whatever their text", () => {
+    const numRuns = 300;
+    const property = fc.property(
+      fc.array(fc.string({ unit: "binary" })),
+      fc.array(fc.string({ unit: "binary", maxLength: 3 })),
+      (added, others) => {
+        const ids = new KnownIds();
+        for (const id of added) ids.add(id);
+        for (const id of [...added, ...others]) assert.equal(ids.has(id), added.includes(id));
+      },
+    );
+    fc.assert(property, { numRuns });
+    console.log(`property cases: ${numRuns}`);
+  });
+});
