@@ -8,6 +8,7 @@ const { afterEach, beforeEach, describe, it } = require("node:test");
 const { SessionStoreError } = require("..");
 const { ConnectStore } = require("../connect.js");
 const { callingBack } = require("./support/callbacks.js");
+const { later } = require("./support/later.js");
 
 const MINUTE = 60_000;
 const HOUR = 60 * MINUTE;
@@ -252,6 +253,16 @@ function connectConformance(name, createStore) {
         }
       });
 
+      it("stores such a cookie beside the data that is being stored at that moment", async () => {
+        const sid = newId();
+        await store.set(sid, { cookie: lasting(), step: 1 });
+        const [one, two] = [await store.get(sid), await store.get(sid)];
+        const saved = store.set(sid, Object.assign(one, { step: 2 }));
+        await Promise.all([saved, store.touch(sid, Object.assign(two, { cookie: lasting(30 * DAY) }))]);
+        const { step, cookie } = await store.get(sid);
+        assert.deepEqual([step, cookie.originalMaxAge], [2, 30 * DAY]);
+      });
+
       it("does not give up the longer life that another request gave the session meanwhile", async () => {
         const sid = newId();
         await store.set(sid, { cookie: lasting(HOUR) });
@@ -415,6 +426,26 @@ function connectConformance(name, createStore) {
         await connect.set(sid, { ...held, changed: true });
         await connect.touch(sid, held);
         assert.equal(await connect.get(sid), null);
+      });
+
+      it("by the object that created it, however late", async (t) => {
+        const sid = newId();
+        const held = { cookie: lasting() };
+        await store.set(sid, held);
+        await other().destroy(sid);
+        later(t, 3 * HOUR);
+        await store.set(sid, held);
+        assert.equal(await store.get(sid), null);
+      });
+
+      it("by the object that was loaded, however late", async (t) => {
+        const sid = newId();
+        await other().set(sid, { cookie: lasting() });
+        const held = await store.get(sid);
+        await other().destroy(sid);
+        later(t, 3 * HOUR);
+        await store.set(sid, held);
+        assert.equal(await store.get(sid), null);
       });
 
       it("and tells nobody that it was dropped", async () => {

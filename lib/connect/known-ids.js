@@ -16,34 +16,32 @@ const MOST_PARTS = 16;
  */
 class KnownIds {
   #now;
-  #parts;
+  // The youngest first.
+  #parts = [];
   #seeds = new Int32Array(new Uint8Array(randomBytes(8)).buffer);
 
   constructor({ now = () => performance.now() } = {}) {
     this.#now = now;
-    this.#parts = [new Part(now())];
   }
 
   add(id) {
-    this.#age();
+    const now = this.#now();
     const [high, low] = this.#hash(id);
-    this.#parts[0].add(high, low);
+    this.#partFor(now).add(high, low, now);
   }
 
   has(id) {
-    this.#age();
     const [high, low] = this.#hash(id);
-    return this.#parts.some((part) => part.has(high, low));
+    const kept = this.#now() - KEPT_FOR;
+    return this.#parts.some((part) => part.until > kept && part.has(high, low));
   }
 
-  #age() {
-    const now = this.#now();
+  #partFor(now) {
     const [young] = this.#parts;
-    if (young.size >= MOST_OF_A_PART || now - young.since >= YOUNG_FOR) {
-      young.until = now;
-      this.#parts = [new Part(now), ...this.#parts.slice(0, MOST_PARTS - 1)];
-    }
-    while (this.#parts.at(-1).until <= now - KEPT_FOR) this.#parts.pop();
+    if (young?.size < MOST_OF_A_PART && now - young.since < YOUNG_FOR) return young;
+    const kept = this.#parts.filter(({ until }) => until > now - KEPT_FOR);
+    this.#parts = [new Part(now), ...kept.slice(0, MOST_PARTS - 1)];
+    return this.#parts[0];
   }
 
   /** Two whole numbers of 32 bits. Seeded, so that nobody can make ids that collide. */
@@ -70,18 +68,19 @@ function mix(number) {
 /** A set of pairs of numbers in an open table, which is never more than half full. */
 class Part {
   size = 0;
-  until = Number.POSITIVE_INFINITY;
   #pairs = new Int32Array(4 * MOST_OF_A_PART);
 
   constructor(since) {
     this.since = since;
+    this.until = since;
   }
 
   has(high, low) {
     return this.#pairs[this.#placeOf(high, low || 1)] !== 0;
   }
 
-  add(high, low) {
+  add(high, low, now) {
+    this.until = now;
     const place = this.#placeOf(high, low || 1);
     if (this.#pairs[place] !== 0) return;
     // Never 0, which marks what is free.

@@ -1,0 +1,320 @@
+"use strict";
+
+// What an app on express-session sees of a ConnectStore.
+
+const assert = require("node:assert/strict");
+const { once } = require("node:events");
+const { after, afterEach, beforeEach, describe, it } = require("node:test");
+const express = require("express");
+const session = require("express-session");
+const passport = require("passport");
+const { Strategy } = require("passport-local");
+const { FileStore, MemoryStore } = require("..");
+const { ConnectStore } = require("../connect.js");
+const { makePlace } = require("./support/file-places.js");
+const { later } = require("./support/later.js");
+
+const SECRET = "a secret for tests";
+const HOUR = 3_600_000;
+const { next: newFolder } = makePlace();
+
+const OPTIONS = { secret: SECRET, resave: false, saveUninitialized: false };
+
+/** Serves one handler behind express-session; `ask` sends a request, with the cookies of a jar if one is given. */
+async function serve(store, options, handler) {
+  const app = express();
+  app.use(session({ ...OPTIONS, ...options, store }));
+  app.use(handler);
+  app.use((error, _req, res, next) => {
+    if (res.headersSent) return next(error);
+    res.status(500).end(`${error.code ?? error.name}: ${error.message}`);
+  });
+  app.set("env", "test");
+  const server = app.listen(0, "127.0.0.1");
+  after(() => server.close());
+  await once(server, "listening");
+  return async function ask(path, jar = {}) {
+    const headers = { connection: "close", ...(jar.cookie && { cookie: jar.cookie }) };
+    const answer = await fetch(`http://127.0.0.1:${server.address().port}${path}`, { headers });
+    const [cookie] = answer.headers.getSetCookie();
+    if (cookie) [jar.cookie] = cookie.split(";");
+    return { status: answer.status, body: await answer.text(), setCookie: cookie };
+  };
+}
+
+const sidOf = ({ cookie }) => decodeURIComponent(cookie.split("=")[1]).slice(2).split(".")[0];
+
+for (const [name, createStore] of [
+  ["MemoryStore", () => new MemoryStore()],
+  ["FileStore", () => new FileStore({ path: newFolder() })],
+]) {
+  describe(`an app on express-session over ${name}`, () => {
+    let store;
+    beforeEach(() => {
+      store = new ConnectStore(createStore());
+    });
+    afterEach(() => store.close());
+
+    const counter = (req, res) => {
+      req.session.views = (req.session.views ?? 0) + 1;
+      res.end(`${req.session.views}`);
+    };
+
+    it("gets a store that is express-session's", () => {
+      assert.ok(store instanceof session.Store);
+    });
+
+    it("keeps its sessions", async () => {
+      const ask = await serve(store, {}, counter);
+      const [one, other] = [{}, {}];
+      assert.equal((await ask("/", one)).body, "1");
+      assert.equal((await ask("/", one)).body, "2");
+      assert.equal((await ask("/", other)).body, "1");
+      assert.equal(await store.length(), 2);
+    });
+
+    it("never adopts an id that it did not make", async () => {
+      const ask = await serve(store, {}, counter);
+      const jar = {};
+      await ask("/", jar);
+      const sid = sidOf(jar);
+      // Signed by this app, and yet not to be taken again.
+      await store.destroy(sid);
+      assert.equal((await ask("/", jar)).body, "1");
+      assert.notEqual(sidOf(jar), sid);
+      assert.deepEqual(await store.ids(), [sidOf(jar)]);
+      const forged = { cookie: "connect.sid=s%3Amine.signature" };
+      assert.equal((await ask("/", forged)).body, "1");
+      assert.notEqual(sidOf(forged), "mine");
+    });
+
+    it("replaces a session by a new one, again and again", async () => {
+      const ask = await serve(store, {}, (req, res, next) => {
+        const before = req.session.id;
+        req.session.regenerate((error) => {
+          if (error) return next(error);
+          req.session.user = "ada";
+          res.end(`${before === req.session.id}`);
+        });
+      });
+      const jar = {};
+      const seen = new Set();
+      for (let round = 0; round < 5; round++) {
+        assert.equal((await ask("/", jar)).body, "false");
+        seen.add(sidOf(jar));
+        assert.deepEqual(await store.ids(), [sidOf(jar)]);
+      }
+      assert.equal(seen.size, 5);
+    });
+
+    it("may save, touch and reload a session many times in one request", async () => {
+      const ask = await serve(store, { resave: true }, async (req, res) => {
+        const call = (method) =>
+          new Promise((resolve, reject) => {
+            req.session[method]((error) => (error ? reject(error) : resolve()));
+          });
+        req.session.step = 1;
+        await call("save");
+        req.session.step = 2;
+        await call("save");
+        await call("reload");
+        req.session.touch();
+        await call("save");
+        res.end(`${req.session.step}`);
+      });
+      const jar = {};
+      assert.equal((await ask("/", jar)).body, "2");
+      assert.equal((await store.get(sidOf(jar))).step, 2);
+    });
+
+    it("cannot reload a session that has ended", async () => {
+      const ask = await serve(store, {}, (req, res, next) => {
+        if (req.path === "/login") return counter(req, res);
+        store.destroy(req.session.id, () => req.session.reload((error) => next(error)));
+      });
+      const jar = {};
+      await ask("/login", jar);
+      assert.match((await ask("/", jar)).body, /failed to load session/);
+    });
+
+    it("loads a session outside of a request, with its methods", async () => {
+      const ask = await serve(store, { cookie: { maxAge: HOUR } }, counter);
+      const jar = {};
+      await ask("/", jar);
+      const load = (sid) =>
+        new Promise((resolve, reject) => {
+          store.load(sid, (error, loaded) => (error ? reject(error) : resolve(loaded)));
+        });
+      const loaded = await load(sidOf(jar));
+      assert.ok(loaded instanceof session.Session);
+      assert.ok(loaded.cookie.expires instanceof Date);
+      loaded.views = 9;
+      await new Promise((resolve) => loaded.save(resolve));
+      assert.equal((await ask("/", jar)).body, "10");
+      assert.equal(await load("nobody"), undefined);
+    });
+
+    it("moves the expiry with each request, and stores no data for that", async () => {
+      const writes = [];
+      const inner = store.store;
+      for (const method of ["create", "update", "touch"]) {
+        const call = inner[method].bind(inner);
+        inner[method] = (...args) => {
+          writes.push(method);
+          return call(...args);
+        };
+      }
+      const ask = await serve(store, { cookie: { maxAge: HOUR } }, (req, res) => {
+        req.session.user ??= "ada";
+        res.end();
+      });
+      const jar = {};
+      await ask("/", jar);
+      const before = (await inner.get(sidOf(jar))).expires;
+      await new Promise((resolve) => setTimeout(resolve, 5));
+      await ask("/", jar);
+      assert.ok((await inner.get(sidOf(jar))).expires > before);
+      assert.deepEqual(writes, ["create", "touch"]);
+    });
+
+    it("writes nothing for a request that comes within touchAfter", async () => {
+      store = new ConnectStore(store.store, { touchAfter: HOUR / 10 });
+      for (const resave of [false, true]) {
+        const ask = await serve(store, { resave, cookie: { maxAge: HOUR } }, (req, res) => {
+          req.session.user ??= "ada";
+          res.end();
+        });
+        const jar = {};
+        await ask("/", jar);
+        const before = (await store.store.get(sidOf(jar))).expires;
+        await new Promise((resolve) => setTimeout(resolve, 5));
+        await ask("/", jar);
+        assert.equal((await store.store.get(sidOf(jar))).expires, before);
+      }
+    });
+
+    it("keeps a lifetime that a request gives its cookie, and nothing else", async () => {
+      const ask = await serve(store, { cookie: { maxAge: HOUR } }, (req, res) => {
+        req.session.user ??= "ada";
+        if (req.path === "/remember") req.session.cookie.maxAge = 30 * 24 * HOUR;
+        if (req.path === "/forget") req.session.cookie.expires = null;
+        res.end(`${req.session.cookie.originalMaxAge}`);
+      });
+      const jar = {};
+      await ask("/", jar);
+      await ask("/remember", jar);
+      assert.equal((await ask("/", jar)).body, `${30 * 24 * HOUR}`);
+      await ask("/forget", jar);
+      assert.equal((await ask("/", jar)).body, "null");
+      const { cookie } = await store.get(sidOf(jar));
+      assert.equal(cookie.expires, null);
+    });
+
+    it("ends a session by setting it to null, where it is told so", async () => {
+      const ask = await serve(store, { unset: "destroy" }, (req, res) => {
+        if (req.path === "/out") req.session = null;
+        else req.session.user = "ada";
+        res.end();
+      });
+      const jar = {};
+      await ask("/", jar);
+      await ask("/out", jar);
+      assert.equal(await store.length(), 0);
+    });
+
+    it("may make the same id again for a session that it has just made", async () => {
+      const ask = await serve(store, { genid: (req) => `of ${req.headers.connection}` }, (req, res, next) => {
+        if (req.path === "/out") return req.session.destroy((error) => (error ? next(error) : res.end()));
+        counter(req, res);
+      });
+      for (let round = 0; round < 3; round++) {
+        const jar = {};
+        assert.equal((await ask("/", jar)).body, "1");
+        assert.equal((await ask("/", jar)).body, "2");
+        await ask("/out", jar);
+        assert.equal(await store.length(), 0);
+      }
+    });
+
+    it("lets the last that is set count where two requests make one id", async () => {
+      const ask = await serve(store, { genid: () => "one for all" }, counter);
+      await ask("/");
+      await ask("/");
+      assert.equal((await store.get("one for all")).views, 1);
+      assert.equal(await store.length(), 1);
+    });
+
+    it("hears of the store's errors", async () => {
+      const ask = await serve(store, {}, (req, res, next) => {
+        if (req.path === "/save") {
+          req.session.user = "ada";
+          req.session.save(next);
+        } else if (req.path === "/destroy") {
+          req.session.destroy(next);
+        } else {
+          req.session.user = "ada";
+          res.end("sent");
+        }
+      });
+      const jar = {};
+      await ask("/", jar);
+      await store.close();
+      assert.match((await ask("/", jar)).body, /^ERR_STORE_CLOSED/);
+      for (const path of ["/save", "/destroy"]) {
+        const { status, body } = await ask(path);
+        assert.deepEqual([status, body.split(":")[0]], [500, "ERR_STORE_CLOSED"]);
+      }
+    });
+
+    it("drops what a request saves after the session ended, however long the request took", async (t) => {
+      const ended = new ConnectStore(store.store);
+      const ask = await serve(store, {}, async (req, res) => {
+        req.session.views = (req.session.views ?? 0) + 1;
+        if (req.path === "/slow") {
+          await ended.destroy(req.session.id);
+          later(t, 3 * HOUR);
+        }
+        res.end();
+      });
+      const jar = {};
+      await ask("/", jar);
+      await ask("/slow", jar);
+      assert.equal(await store.length(), 0);
+    });
+  });
+}
+
+describe("an app on Passport", () => {
+  it("logs a user out everywhere", async () => {
+    const store = new ConnectStore(new MemoryStore(), { userId: (kept) => kept.passport?.user });
+    const users = new passport.Passport();
+    users.use(new Strategy((name, password, done) => done(null, password === "right" ? { name } : false)));
+    users.serializeUser((user, done) => done(null, user.name));
+    users.deserializeUser((name, done) => done(null, { name }));
+    const routes = express.Router();
+    routes.use(users.session());
+    routes.get("/login", users.authenticate("local"), (req, res) => res.end(req.user.name));
+    routes.get("/me", (req, res) => res.end(req.user?.name ?? "nobody"));
+    routes.get("/out", (req, res, next) => req.logout((error) => (error ? next(error) : res.end())));
+    routes.get("/others", async (req, res) => {
+      res.end(`${await store.destroyByUser(req.user.name, { except: req.session.id })}`);
+    });
+    const ask = await serve(store, {}, routes);
+
+    const login = async (name) => {
+      const jar = {};
+      assert.equal((await ask(`/login?username=${name}&password=right`, jar)).body, name);
+      return jar;
+    };
+    const [phone, laptop, other] = [await login("ada"), await login("ada"), await login("grace")];
+    assert.equal((await ask("/login?username=ada&password=wrong")).status, 401);
+    assert.deepEqual(Object.keys(await store.allByUser("ada")).sort(), [sidOf(phone), sidOf(laptop)].sort());
+    assert.equal((await ask("/others", laptop)).body, "1");
+    assert.equal((await ask("/me", phone)).body, "nobody");
+    assert.equal((await ask("/me", laptop)).body, "ada");
+    assert.equal((await ask("/me", other)).body, "grace");
+    await ask("/out", laptop);
+    assert.equal((await ask("/me", laptop)).body, "nobody");
+    assert.deepEqual(Object.keys(await store.allByUser("ada")), []);
+  });
+});
