@@ -6,15 +6,18 @@ const DRIFT = 1000;
 /** A cookie as it is stored: express-session and @fastify/session give theirs a `toJSON`. */
 const plain = (cookie) => (typeof cookie?.toJSON === "function" ? cookie.toJSON() : (cookie ?? {}));
 
+/** What does not say when a cookie ends; `originalExpires` is @fastify/session's. */
+const attributesOf = ({ expires, originalExpires, originalMaxAge, ...attributes }) => attributes;
+
 /** Whether a session's cookie differs from the one before in more than the time of its expiry. */
 function isOtherCookie(before, after) {
   if (after === undefined) return false;
-  const { expires: oldExpires, originalMaxAge: oldMaxAge, ...old } = plain(before);
-  const { expires, originalMaxAge, ...given } = plain(after);
-  if (Boolean(oldExpires) !== Boolean(expires)) return true;
-  if (Math.abs((oldMaxAge ?? 0) - (originalMaxAge ?? 0)) > DRIFT) return true;
-  const attributes = new Set([...Object.keys(old), ...Object.keys(given)]);
-  return [...attributes].some((name) => (old[name] ?? null) !== (given[name] ?? null));
+  const [old, given] = [plain(before), plain(after)];
+  if (Boolean(old.expires) !== Boolean(given.expires)) return true;
+  if (Math.abs((old.originalMaxAge ?? 0) - (given.originalMaxAge ?? 0)) > DRIFT) return true;
+  const [one, other] = [attributesOf(old), attributesOf(given)];
+  const names = new Set([...Object.keys(one), ...Object.keys(other)]);
+  return [...names].some((name) => (one[name] ?? null) !== (other[name] ?? null));
 }
 
 /** Whether two sessions, as JSON gives them, hold the same besides their cookies. */

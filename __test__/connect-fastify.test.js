@@ -1,0 +1,162 @@
+"use strict";
+
+// What an app on @fastify/session sees of a ConnectStore.
+
+const assert = require("node:assert/strict");
+const { after, afterEach, beforeEach, describe, it } = require("node:test");
+const Fastify = require("fastify");
+const { FileStore, MemoryStore } = require("..");
+const { ConnectStore } = require("../connect.js");
+const { makePlace } = require("./support/file-places.js");
+
+const SECRET = "a secret for tests, and for nothing else";
+const HOUR = 3_600_000;
+const { next: newFolder } = makePlace();
+
+/** An app with one handler; `ask` sends a request, with the cookies of a jar if one is given. */
+async function serve(store, options, handler) {
+  const app = Fastify();
+  app.register(require("@fastify/cookie"));
+  app.register(require("@fastify/session"), { secret: SECRET, store, cookie: { secure: false }, ...options });
+  app.get("/*", handler);
+  await app.ready();
+  after(() => app.close());
+  return async function ask(url, jar = {}) {
+    const answer = await app.inject({ url, cookies: jar.cookies ?? {} });
+    for (const { name, value } of answer.cookies) jar.cookies = { [name]: value };
+    return { status: answer.statusCode, body: answer.body, setCookies: answer.cookies };
+  };
+}
+
+const sidOf = ({ cookies }) => cookies.sessionId.split(".")[0];
+
+for (const [name, createStore] of [
+  ["MemoryStore", () => new MemoryStore()],
+  ["FileStore", () => new FileStore({ path: newFolder() })],
+]) {
+  describe(`an app on @fastify/session over ${name}`, () => {
+    let store;
+    beforeEach(() => {
+      store = new ConnectStore(createStore());
+    });
+    afterEach(() => store.close());
+
+    const counter = async ({ session }) => {
+      session.views = (session.views ?? 0) + 1;
+      return `${session.views}`;
+    };
+
+    it("keeps its sessions", async () => {
+      const ask = await serve(store, {}, counter);
+      const [one, other] = [{}, {}];
+      for (const views of ["1", "2", "3"]) assert.equal((await ask("/", one)).body, views);
+      assert.equal((await ask("/", other)).body, "1");
+      assert.equal(await store.length(), 2);
+    });
+
+    it("keeps the lifetime of their cookies", async () => {
+      const ask = await serve(store, { cookie: { secure: false, maxAge: HOUR } }, counter);
+      const jar = {};
+      await ask("/", jar);
+      const [{ expires }] = (await ask("/", jar)).setCookies;
+      const kept = await store.get(sidOf(jar));
+      assert.equal(kept.cookie.originalMaxAge, HOUR);
+      assert.ok(Math.abs(expires - new Date(kept.cookie.expires)) < 1000);
+    });
+
+    it("never adopts an id that it did not make", async () => {
+      const ask = await serve(store, {}, counter);
+      const jar = {};
+      await ask("/", jar);
+      const sid = sidOf(jar);
+      await store.destroy(sid);
+      assert.equal((await ask("/", jar)).body, "1");
+      assert.notEqual(sidOf(jar), sid);
+      assert.equal((await ask("/", { cookies: { sessionId: "mine.signature" } })).body, "1");
+      assert.equal(await store.get("mine"), null);
+    });
+
+    it("replaces a session by a new one, which keeps what it is told to", async () => {
+      const ask = await serve(store, {}, async ({ session, url }) => {
+        if (url === "/") session.cart = ["tea"];
+        else await session.regenerate(["cart"]);
+        return session.cart;
+      });
+      const jar = {};
+      await ask("/", jar);
+      for (let round = 0; round < 3; round++) {
+        const before = sidOf(jar);
+        assert.equal((await ask("/new", jar)).body, '["tea"]');
+        assert.notEqual(sidOf(jar), before);
+        assert.deepEqual(await store.ids(), [sidOf(jar)]);
+      }
+    });
+
+    it("saves, reloads and ends a session", async () => {
+      const ask = await serve(store, {}, async (request) => {
+        const { session, url } = request;
+        if (url === "/out") {
+          await session.destroy();
+          return "out";
+        }
+        session.user = "ada";
+        await session.save();
+        await session.save();
+        await session.reload();
+        return request.session.user;
+      });
+      const jar = {};
+      assert.equal((await ask("/", jar)).body, "ada");
+      assert.equal((await store.get(sidOf(jar))).user, "ada");
+      assert.equal((await ask("/out", jar)).body, "out");
+      assert.equal(await store.length(), 0);
+    });
+
+    it("does not save a session a second time that was ended while a request ran", async () => {
+      const ended = new ConnectStore(store.store);
+      const ask = await serve(store, {}, async ({ session, url }) => {
+        session.user = "ada";
+        if (url !== "/slow") return "";
+        await session.save();
+        await ended.destroy(session.sessionId);
+        await session.save();
+        return "";
+      });
+      const jar = {};
+      await ask("/", jar);
+      await ask("/slow", jar);
+      await ask("/slow");
+      assert.equal(await store.length(), 0);
+    });
+
+    it("writes nothing for a request that comes within touchAfter", async () => {
+      store = new ConnectStore(store.store, { touchAfter: HOUR / 10 });
+      const ask = await serve(
+        store,
+        { cookie: { secure: false, maxAge: HOUR } },
+        async ({ session, url }) => {
+          if (url === "/") session.user = "ada";
+          return session.user;
+        },
+      );
+      const jar = {};
+      await ask("/", jar);
+      const { expires } = await store.store.get(sidOf(jar));
+      await new Promise((resolve) => setTimeout(resolve, 5));
+      assert.equal((await ask("/again", jar)).body, "ada");
+      assert.equal((await store.store.get(sidOf(jar))).expires, expires);
+    });
+
+    it("hears of the store's errors", async () => {
+      const ask = await serve(store, {}, counter);
+      const jar = {};
+      await ask("/", jar);
+      await store.close();
+      for (const who of [jar, {}]) {
+        const { status, body } = await ask("/", who);
+        assert.equal(status, 500);
+        assert.match(body, /ERR_STORE_CLOSED/);
+      }
+    });
+  });
+}
