@@ -1,4 +1,5 @@
 /// <reference lib="esnext.disposable" />
+/// <reference types="node" />
 
 import { EventEmitter } from "node:events";
 import type { SessionStore } from "./index.js";

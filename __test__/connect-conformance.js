@@ -5,8 +5,6 @@
 const assert = require("node:assert/strict");
 const { EventEmitter } = require("node:events");
 const { afterEach, beforeEach, describe, it } = require("node:test");
-const { SessionStoreError } = require("..");
-const { ConnectStore } = require("../connect.js");
 const { callingBack } = require("./support/callbacks.js");
 const { later } = require("./support/later.js");
 
@@ -35,18 +33,19 @@ const isNear = (actual, expected, what) =>
 let made = 0;
 const newId = () => `sid-${++made}`;
 
-const failsWith = (code, words) => (error) => {
-  assert.ok(error instanceof SessionStoreError, `not a SessionStoreError: ${error?.stack}`);
-  assert.equal(error.code, code);
-  assert.match(error.message, words);
-  return true;
-};
-
 /**
  * @param {string} name of the store
  * @param {() => object} createStore makes an empty one
+ * @param {{ ConnectStore: Function, SessionStoreError: Function }} classes of the package under test
  */
-function connectConformance(name, createStore) {
+function connectConformance(name, createStore, { ConnectStore, SessionStoreError }) {
+  const failsWith = (code, words) => (error) => {
+    assert.ok(error instanceof SessionStoreError, `not a SessionStoreError: ${error?.stack}`);
+    assert.equal(error.code, code);
+    assert.match(error.message, words);
+    return true;
+  };
+
   describe(`a ConnectStore over ${name}`, () => {
     let inner;
     let store;

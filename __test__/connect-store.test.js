@@ -11,12 +11,13 @@ const { makePlace } = require("./support/file-places.js");
 
 const { next: newFolder } = makePlace();
 
-connectConformance("MemoryStore", () => new MemoryStore());
-connectConformance("FileStore", () => new FileStore({ path: newFolder() }));
-connectConformance(
-  "FileStore with a secret",
-  () => new FileStore({ path: newFolder(), secret: "a secret of some length" }),
-);
+for (const [name, createStore] of [
+  ["MemoryStore", () => new MemoryStore()],
+  ["FileStore", () => new FileStore({ path: newFolder() })],
+  ["FileStore with a secret", () => new FileStore({ path: newFolder(), secret: "a secret of some length" })],
+]) {
+  connectConformance(name, createStore, { ConnectStore, SessionStoreError });
+}
 
 const invalidOption = (words) => (error) => {
   assert.ok(error instanceof SessionStoreError);

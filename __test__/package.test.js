@@ -124,6 +124,40 @@ describe("the package", () => {
     node(["both.mjs"], app, env);
   });
 
+  it("serves its stores to others from a module of its own, with express-session and without", () => {
+    write(
+      "connect.mjs",
+      `import assert from "node:assert/strict";
+      import { createRequire } from "node:module";
+      import { MemoryStore } from "${NAME}";
+      import whole, { ConnectStore } from "${NAME}/connect";
+      const require = createRequire(import.meta.url);
+      assert.equal(whole, require("${NAME}/connect"));
+      assert.equal(ConnectStore, require("${NAME}/connect").ConnectStore);
+      const store = new ConnectStore(new MemoryStore());
+      await store.set("a", { cookie: {}, user: "ada" });
+      const kept = await store.get("a");
+      assert.deepEqual(kept, { cookie: {}, user: "ada" });
+      if (process.argv[2] === "without") {
+        assert.throws(() => store.createSession({ sessionID: "a" }, kept), {
+          name: "SessionStoreError",
+          code: "ERR_INVALID_OPTION",
+          message: /express-session is not where/,
+        });
+      } else {
+        const session = require("express-session");
+        assert.ok(store instanceof session.Store);
+        assert.ok(store.createSession({ sessionID: "a" }, kept) instanceof session.Session);
+        session({ secret: "s", resave: false, saveUninitialized: false, store });
+      }`,
+    );
+    node(["connect.mjs", "without"], app, env);
+    const link = path.join(app, "node_modules/express-session");
+    fs.symlinkSync(path.join(ROOT, "node_modules/express-session"), link, "junction");
+    node(["connect.mjs", "with"], app, env);
+    fs.unlinkSync(link);
+  });
+
   it("keeps the contract of the stores", (t) => {
     write(
       "conformance.test.js",
@@ -138,7 +172,13 @@ describe("the package", () => {
         "installed FileStore",
         async (options, Store = FileStore) => new Store({ path: place.next(), ...options }),
         { SessionStoreError },
-      );`,
+      );
+      const { ConnectStore } = require("${NAME}/connect");
+      const { connectConformance } = require(${JSON.stringify(path.join(__dirname, "connect-conformance.js"))});
+      connectConformance("an installed FileStore", () => new FileStore({ path: place.next() }), {
+        ConnectStore,
+        SessionStoreError,
+      });`,
     );
     const output = node(["--test", "--test-reporter", "tap", "conformance.test.js"], app, env);
     const passed = Number(output.match(/^# pass (\d+)$/m)[1]);

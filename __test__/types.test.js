@@ -20,6 +20,7 @@ const bare = ["--typeRoots", ".", "--lib", "es2022"];
 
 const ESM_AND_CJS = ["app.mts", "app.cts"];
 const ESM = ["app.mts"];
+const CONNECT = ["connect.mts", "connect.cts"];
 const COMPILERS = [
   {
     title: "today's TypeScript",
@@ -72,16 +73,27 @@ for (const { title, file, programs } of COMPILERS) {
       });
     }
 
-    it("refuse a wrong program, at each wrong line and nowhere else", async () => {
-      const lines = fs.readFileSync(path.join(TYPES, "wrong.mts"), "utf8").split("\n");
-      const marked = lines.flatMap((line, index) => (line.endsWith("// wrong") ? [index + 1] : []));
-      assert.ok(marked.length > 0);
-      const { code, output } = await compile(file, [...node16, ...bare], ["wrong.mts"]);
-      assert.notEqual(code, 0);
-      const refused = [...output.matchAll(/^(\S+)\((\d+),\d+\): error/gm)];
-      assert.deepEqual(new Set(refused.map(([, file]) => file)), new Set(["wrong.mts"]), output);
-      assert.deepEqual([...new Set(refused.map(([, , line]) => Number(line)))], marked, output);
+    it("compile in a strict app on express-session and @fastify/session", async () => {
+      const esnext = ["--lib", "es2022,esnext.disposable"];
+      const { code, output } = await compile(file, [...node16, ...withNode, ...esnext], CONNECT);
+      assert.deepEqual({ code, output }, { code: 0, output: "" });
     });
+
+    for (const [wrong, types] of [
+      ["wrong.mts", bare],
+      ["wrong-connect.mts", withNode],
+    ]) {
+      it(`refuse ${wrong}, at each wrong line and nowhere else`, async () => {
+        const lines = fs.readFileSync(path.join(TYPES, wrong), "utf8").split("\n");
+        const marked = lines.flatMap((line, index) => (line.endsWith("// wrong") ? [index + 1] : []));
+        assert.ok(marked.length > 0);
+        const { code, output } = await compile(file, [...node16, ...types], [wrong]);
+        assert.notEqual(code, 0);
+        const refused = [...output.matchAll(/^(\S+)\((\d+),\d+\): error/gm)];
+        assert.deepEqual(new Set(refused.map(([, file]) => file)), new Set([wrong]), output);
+        assert.deepEqual([...new Set(refused.map(([, , line]) => Number(line)))], marked, output);
+      });
+    }
   });
 }
 

@@ -1,0 +1,56 @@
+// A strict app on express-session and @fastify/session that must compile without a cast. See ../types.test.js.
+import type { FastifySessionOptions } from "@fastify/session";
+import { FileStore, MemoryStore } from "@fluidauth/native-store";
+import { type ConnectSession, ConnectStore, type ConnectStoreOptions } from "@fluidauth/native-store/connect";
+import session, { type SessionData } from "express-session";
+
+declare module "express-session" {
+  interface SessionData {
+    user: string;
+    passport?: { user?: number };
+    isAdmin?: boolean;
+  }
+}
+
+declare module "fastify" {
+  interface Session {
+    user: string;
+  }
+}
+
+const DAY = 24 * 60 * 60 * 1000;
+const options: ConnectStoreOptions = { ttl: DAY, touchAfter: 60_000, prefix: "app:" };
+
+const loose = new ConnectStore(new FileStore({ path: "./sessions" }), {
+  ...options,
+  userId: (kept) => kept.passport?.user,
+});
+const typed = new ConnectStore<SessionData>(new MemoryStore<{ anything: unknown }>(), {
+  ttl: (kept) => (kept.isAdmin ? DAY / 24 : DAY),
+  userId: (kept) => kept.passport?.user,
+});
+await using own = new ConnectStore(loose.store);
+
+const secret = "a secret of thirty-two characters";
+export const middlewares = [loose, typed, own].map((store) => session({ secret, store }));
+export const plugins: FastifySessionOptions[] = [loose, typed, own].map((store) => ({ secret, store }));
+export const stores: session.Store[] = [loose, typed];
+
+export async function logOutElsewhere(user: number, sid: string): Promise<string[]> {
+  const ended: number = await typed.destroyByUser(user, { except: sid });
+  const rest: Record<string, SessionData> = await typed.allByUser(user);
+  return ended > 0 ? Object.values(rest).map((kept) => kept.user) : typed.ids();
+}
+
+export function byCallbacks(done: (error?: unknown) => void): void {
+  typed.get("an id", (error, kept) => done(error ?? kept?.cookie.maxAge));
+  typed.set("an id", { cookie: new session.Cookie(), user: "ada" }, done);
+  typed.touch("an id", { cookie: new session.Cookie(), user: "ada" }, done);
+  typed.length((error, length) => done(error ?? length?.toFixed()));
+  typed.destroyByUser(42, { except: "an id" }, (error, ended) => done(error ?? ended?.toFixed()));
+  typed.destroyByUser(42, (error, ended) => done(error ?? ended?.toFixed()));
+  typed.clear(done);
+  typed.on("disconnect", done);
+}
+
+export const kept: Promise<ConnectSession | null> = loose.get("an id");
