@@ -6,7 +6,7 @@ const WIDTH = 100;
 
 const EXIT_CODES = `Exit codes:
   0  done
-  1  the answer is no: nothing was ended, problems were found, a line was refused
+  1  the answer is no: nothing was ended, problems were found, a line, a file or a row was refused
   2  wrong usage, of a path or a file too: nothing was done
   3  the store failed, or a file did`;
 

@@ -1,42 +1,63 @@
 "use strict";
 
 const fs = require("node:fs");
-const { EXIT, Failure, Interruption, reasonOf, wrongUsage } = require("./failures.js");
+const path = require("node:path");
+const { EXIT, Failure, Interruption, wrongUsage } = require("./failures.js");
 const { Importer } = require("./importer.js");
-const { linesOf } = require("./lines.js");
+const { LeftOut } = require("./left-out.js");
+const { locateStore } = require("./open-store.js");
 const show = require("./show.js");
+const { openSource } = require("./sources/index.js");
+
+// What LMDB names its file.
+const DATA_FILE = "data.mdb";
 
 // Of the app's limits this knows nothing: what was once a session may be one again.
 const LARGEST_SESSION = 2 ** 30;
 
 async function run(task) {
-  const source = openSource(task.operand);
-  task.defer(() => source.stream.destroy());
-  const how = { isCreated: task.options.create, hint: "; import --create makes one" };
+  const { options } = task;
+  const source = await openSource(task);
+  if (options.create && options.from !== undefined) refuseSamePlace(task);
+  const how = { isCreated: options.create, hint: "; import --create makes one" };
   const store = task.openStore(how, { maxSessionBytes: LARGEST_SESSION });
-  const importer = new Importer(store, { isReplacing: task.options.replace });
-  const progress = task.progress("import", source.size ? show.bytes : (lines) => show.count(lines, "line"));
+  const leftOut = source.noun && new LeftOut(source.noun);
+  const importer = new Importer(store, { isReplacing: options.replace, leftOut });
+  const progress = task.progress("import", source.unit);
 
+  let seen;
   try {
-    await readAll(task, source, importer, progress);
+    seen = await readAll(task, source, importer, progress);
   } catch (error) {
     await importer.settle();
     throw withReport(importer.failure ?? error, importer);
   }
   task.note(importer.report());
+  noteMissingUsers(task, seen);
+  leftOut?.throwIfAny();
 }
 
-async function readAll(task, { stream, size }, importer, progress) {
-  task.signal.addEventListener("abort", () => stream.destroy(new Interruption()));
-  let [number, read] = [0, 0];
-  for await (const line of linesOf(stream)) {
-    await importer.take(line, ++number);
-    read += line.length + 1;
-    progress.at(size ? read : number, size);
+/** How many sessions there were, and how many of them had a user. */
+async function readAll(task, { entries, total }, importer, progress) {
+  const seen = { sessions: 0, users: 0 };
+  for await (const entry of entries) {
+    task.throwIfInterrupted();
+    await importer.take(entry);
+    if (entry.session !== undefined) seen.sessions++;
+    if (entry.session?.userId !== undefined) seen.users++;
+    progress.at(entry.read, total);
   }
   task.throwIfInterrupted();
   await importer.settle();
   if (importer.failure) throw importer.failure;
+  return seen;
+}
+
+/** A field that is misspelt would show only when somebody is to be logged out everywhere. */
+function noteMissingUsers(task, { sessions, users }) {
+  const field = task.options["user-field"];
+  if (field === undefined || sessions === 0 || users > 0) return;
+  task.note(`no session had a ${show.escapeUnsafe(field)}: none is found by its user`);
 }
 
 /** The same failure, with what has been imported: nobody should have to guess. */
@@ -47,37 +68,62 @@ function withReport(error, importer) {
   return new Failure(error.exitCode ?? EXIT.failed, `${error.message}${code}; ${end}`);
 }
 
-function openSource(file) {
-  if (file === undefined && process.stdin.isTTY) {
-    throw wrongUsage("standard input is a terminal: name a file, or - to type the lines");
-  }
-  if (file === undefined || file === "-") return { stream: process.stdin };
+/** Old stores are at ./sessions by default, as ours is. */
+function refuseSamePlace({ operand, options }) {
+  const { directory } = locateStore(options);
+  // Where ours is beside it already, it was meant to be.
+  if (realPath(directory) !== realPath(operand) || fs.existsSync(path.join(directory, DATA_FILE))) return;
+  throw wrongUsage(`${directory} is the old store: --path names another place for the new one`);
+}
+
+function realPath(file) {
   try {
-    const fd = fs.openSync(file, "r");
-    const stat = fs.fstatSync(fd);
-    if (stat.isDirectory()) throw wrongUsage(`cannot read ${file}: it is a directory`);
-    return { stream: fs.createReadStream(file, { fd }), size: stat.size };
-  } catch (error) {
-    if (error instanceof Failure) throw error;
-    throw wrongUsage(`cannot read ${file}: ${reasonOf(error)}`);
+    return fs.realpathSync(file);
+  } catch {
+    return path.resolve(file);
   }
 }
 
 module.exports = {
-  summary: "creates the sessions of an export",
-  usage: ["[file] [--replace] [--create]"],
+  summary: "creates the sessions of an export, or of another package's store",
+  usage: [
+    "[file] [--replace] [--create]",
+    "--from session-file-store <folder> [--ttl <ms>] [--extension <text>]",
+    "--from connect-sqlite3 <file> [--table <name>]",
+    "--from better-sqlite3-session-store <file>",
+  ],
   about: [
     "Reads lines of JSON as export writes them, from standard input where no file is given, or -. Sessions that have " +
       "expired are skipped, and so are those whose id is there already; the numbers are told at the end.",
     "A line that is no session stops it: the number of the line is told, and how many sessions were imported. Every " +
       "good line before it is in the store; so may be some of those after it. To mend the line and import again is " +
       "safe, as what is there is skipped.",
+    "With --from it reads the store that an app with express-session or @fastify/session had, and makes of it what " +
+      "ConnectStore reads: each session as it was, under the same id, so that the cookies go on to be valid, and with " +
+      "the end that it had there. Give --prefix and --user-field what the app's ConnectStore has as prefix and userId. " +
+      "A file or a row that is no session is left out; their number, the reasons and the first few are told at the " +
+      "end, and the exit code is 1.",
+    "Stop the app first: a session that changes meanwhile may be imported as it was before, and one that begins may " +
+      "be missed. The old store is only read, and stays as it is. An SQLite database is read by the driver that the " +
+      "app in this folder has (better-sqlite3 or sqlite3), or else by that of Node.js 22.13 and later.",
+    "session-file-store ends a session whose cookie has no expiry by a ttl of its own, which no file tells: give it by " +
+      "--ttl if it is not one hour. There it is in seconds, here in milliseconds. Files that are encrypted by a secret " +
+      "of session-file-store are left out.",
     "The limits that the app gives its FileStore, such as maxSessionsPerUser, are not applied.",
   ],
   operand: { name: "file" },
   options: {
     replace: { help: "updates the sessions whose id is there, rather than skip them" },
     create: { help: "makes the store if there is none" },
+    from: { value: "<package>", help: "whose store it is; without, the sessions are lines of JSON" },
+    prefix: { value: "<text>", help: "with --from: the prefix of the app's ConnectStore" },
+    "user-field": {
+      value: "<path>",
+      help: "with --from: where a session has its user's id, such as passport.user",
+    },
+    ttl: { value: "<ms>", help: "the ttl of session-file-store; 3600000 by default" },
+    extension: { value: "<text>", help: "the fileExtension of session-file-store; .json by default" },
+    table: { value: "<name>", help: "the table of connect-sqlite3; sessions by default" },
   },
   run,
 };

@@ -6,33 +6,35 @@ const show = require("./show.js");
 const MOST_IN_FLIGHT = 1024;
 const MOST_BYTES_IN_FLIGHT = 1 << 24;
 
-const FAULTS_OF_A_LINE = ["ERR_INVALID_SESSION", "ERR_SESSION_TOO_LARGE"];
+const FAULTS_OF_A_SESSION = ["ERR_INVALID_SESSION", "ERR_SESSION_TOO_LARGE"];
 
-/** Puts lines into a store, many at once, and counts what became of them. */
+/** Puts the entries of a source into a store, many at once, and counts what became of them. */
 class Importer {
   failure = null;
   #store;
   #isReplacing;
+  #leftOut;
   #counts = { created: 0, replaced: 0, existing: 0, expired: 0 };
-  #decoder = new TextDecoder("utf-8", { fatal: true });
   #inFlight = 0;
   #bytesInFlight = 0;
   #wake = null;
 
-  constructor(store, { isReplacing = false }) {
+  /** @param {LeftOut} [options.leftOut] Takes the entries with a fault; without, the first of them is a failure. */
+  constructor(store, { isReplacing = false, leftOut }) {
     this.#store = store;
     this.#isReplacing = isReplacing;
+    this.#leftOut = leftOut;
   }
 
-  /** Resolves when there is room for the next line; throws the failure of this one or of one before. */
-  async take(line, number) {
-    const session = this.#parse(line, number);
-    if (session === null) return;
+  /** Resolves when there is room for the next entry; throws the failure of this one or of one before. */
+  async take({ name, fault, session, bytes }) {
+    if (fault !== undefined) this.#refuse(name, fault);
+    if (session === undefined) return;
     if (hasExpired(session)) {
       this.#counts.expired++;
       return;
     }
-    this.#start(session, line.length, number);
+    this.#start(session, bytes, name);
     await this.#until(() => this.#inFlight < MOST_IN_FLIGHT && this.#bytesInFlight < MOST_BYTES_IN_FLIGHT);
     if (this.failure) throw this.failure;
   }
@@ -49,34 +51,35 @@ class Importer {
     if (this.#isReplacing) done.push(`${show.number(replaced)} replaced`);
     else skipped.push(`${show.number(existing)} existing`);
     skipped.push(`${show.number(expired)} expired`);
+    if (this.#leftOut?.count > 0) skipped.push(`${show.number(this.#leftOut.count)} unreadable`);
     return `${done.join(", ")}; skipped: ${skipped.join(", ")}`;
   }
 
-  #parse(line, number) {
-    let session;
-    try {
-      const text = this.#decoder.decode(line);
-      if (text.trim() === "") return null;
-      session = JSON.parse(text);
-    } catch {
-      // The error itself would show what is in the session.
-      throw new Failure(EXIT.no, `line ${number} is not JSON in UTF-8`);
-    }
-    if (session === null) throw new Failure(EXIT.no, `line ${number} is no session`);
-    return session;
+  #refuse(name, fault) {
+    if (!this.#leftOut) throw new Failure(EXIT.no, `${name} is ${fault}`);
+    this.#leftOut.add(name, fault);
   }
 
-  async #start(session, bytes, number) {
+  async #start(session, bytes, name) {
     this.#inFlight++;
     this.#bytesInFlight += bytes;
     try {
       await this.#put(session);
     } catch (error) {
-      this.failure ??= failureOf(error, number);
+      this.#fail(error, name);
     }
     this.#inFlight--;
     this.#bytesInFlight -= bytes;
     this.#wake?.();
+  }
+
+  #fail(error, name) {
+    const isItsOwn = FAULTS_OF_A_SESSION.includes(error.code);
+    const message = `${error.message} (${error.code})`;
+    if (isItsOwn && this.#leftOut) this.#leftOut.add(name, `refused by the store: ${message}`);
+    // A name may tell the id of a session that is sound.
+    else if (this.#leftOut) this.failure ??= new Failure(EXIT.failed, message);
+    else this.failure ??= new Failure(isItsOwn ? EXIT.no : EXIT.failed, `${name}: ${message}`);
   }
 
   async #until(isSo) {
@@ -107,11 +110,6 @@ class Importer {
 function hasExpired({ sessionId, expires }) {
   const isTime = typeof expires === "string" || typeof expires === "number";
   return isTime && typeof sessionId === "string" && new Date(expires) <= Date.now();
-}
-
-function failureOf(error, number) {
-  const isLine = FAULTS_OF_A_LINE.includes(error.code);
-  return new Failure(isLine ? EXIT.no : EXIT.failed, `line ${number}: ${error.message} (${error.code})`);
 }
 
 module.exports = { Importer };

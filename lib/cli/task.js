@@ -8,7 +8,6 @@ const { Interruption } = require("./failures.js");
 /** One run of a command: what it may use, and what is left to do when it ends, whichever way it does. */
 class Task {
   #abortion = new AbortController();
-  #interrupted;
   #cleanups = [];
   #progress = silent;
 
@@ -18,10 +17,6 @@ class Task {
     this.stdout = stdout;
     this.stderr = stderr;
     this.output = new Output(stdout, (work) => this.interruptible(work));
-    this.#interrupted = new Promise((_, reject) => {
-      this.signal.addEventListener("abort", () => reject(new Interruption()));
-    });
-    this.#interrupted.catch(() => {});
   }
 
   /** Aborts when the command has to stop. */
@@ -39,7 +34,14 @@ class Task {
 
   /** The result of work that cannot be stopped; rejects as soon as nobody waits for it any more. */
   interruptible(work) {
-    return Promise.race([work, this.#interrupted]);
+    return new Promise((resolve, reject) => {
+      const interrupt = () => reject(new Interruption());
+      if (this.signal.aborted) interrupt();
+      // Taken away again: a race with one promise for all would keep each of them.
+      this.signal.addEventListener("abort", interrupt);
+      const forget = () => this.signal.removeEventListener("abort", interrupt);
+      Promise.resolve(work).finally(forget).then(resolve, reject);
+    });
   }
 
   openStore(how, storeOptions) {

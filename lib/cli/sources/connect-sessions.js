@@ -1,0 +1,96 @@
+"use strict";
+
+const { wrongUsage } = require("../failures.js");
+const { Fault } = require("./fault.js");
+
+const LONGEST_ID = 256;
+const LAST_TIME = 8.64e15;
+// express-session and its stores read the clock one after the other.
+const DRIFT = 1000;
+
+/** Makes of what stores for express-session keep what ConnectStore keeps: `lib/connect/record.js` has its form. */
+class ConnectSessions {
+  #prefix;
+  #userField;
+
+  constructor({ prefix = "", "user-field": userField }) {
+    this.#prefix = prefix;
+    this.#userField = userField === undefined ? undefined : parseField(userField);
+  }
+
+  /**
+   * What an entry has of a session.
+   * @param {string} text The session as JSON.
+   * @param {(session: object) => number} endOf When the old store would end it.
+   */
+  read(sid, text, endOf) {
+    const sessionId = this.#idOf(sid);
+    const session = parseSession(text);
+    const expires = expiryOf(session.cookie, endOf(session));
+    const record = { sessionId, expires, userId: this.#userOf(session), session };
+    return { session: record, bytes: text.length };
+  }
+
+  #idOf(sid) {
+    const id = this.#prefix + sid;
+    const isId = typeof sid === "string" && sid !== "" && id.isWellFormed();
+    if (!isId || Buffer.byteLength(id) > LONGEST_ID) {
+      throw new Fault(`of an id that is none: a text of 1 to ${LONGEST_ID} bytes, the prefix included`);
+    }
+    return id;
+  }
+
+  #userOf(session) {
+    if (this.#userField === undefined) return undefined;
+    let value = session;
+    for (const name of this.#userField) {
+      if (value === null || typeof value !== "object" || !Object.hasOwn(value, name)) return undefined;
+      value = value[name];
+    }
+    return value ?? undefined;
+  }
+}
+
+/**
+ * The old store's end, as some move that alone; but the cookie's where they are the same, as ConnectStore gives the
+ * cookie the end of the record.
+ */
+function expiryOf(cookie, end) {
+  if (!(typeof end === "number" && Math.abs(end) <= LAST_TIME)) throw new Fault("without a time to end at");
+  const ofCookie = typeof cookie.expires === "string" ? Date.parse(cookie.expires) : Number.NaN;
+  return new Date(Math.abs(ofCookie - end) <= DRIFT ? ofCookie : end).toISOString();
+}
+
+/** Throws for what would be none for express-session, which looks into the cookie of whatever it gets. */
+function parseSession(text) {
+  if (typeof text !== "string") throw new Fault("not text");
+  let session;
+  try {
+    session = JSON.parse(text);
+  } catch {
+    // The error itself would show what is in the session.
+    throw new Fault("not JSON");
+  }
+  if (!isObject(session)) throw new Fault("no JSON object");
+  if (isEncrypted(session)) throw new Fault("encrypted by session-file-store, which import cannot undo");
+  if (!isObject(session.cookie)) throw new Fault("without a cookie");
+  return session;
+}
+
+const isObject = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
+
+/** By kruptein, which session-file-store uses. */
+const isEncrypted = ({ ct, hmac, cookie }) =>
+  typeof ct === "string" && typeof hmac === "string" && cookie === undefined;
+
+function parseField(text) {
+  const names = text.split(".");
+  if (names.includes("")) {
+    throw wrongUsage(
+      `--user-field must be names with dots between them, such as passport.user; got ${JSON.stringify(text)}`,
+    );
+  }
+  return names;
+}
+
+module.exports = { ConnectSessions };

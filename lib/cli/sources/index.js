@@ -1,0 +1,56 @@
+"use strict";
+
+const { likelySpelling } = require("../../spelling.js");
+const { wrongUsage } = require("../failures.js");
+const jsonLines = require("./json-lines.js");
+const sessionFileStore = require("./session-file-store.js");
+const { betterSqlite3SessionStore, connectSqlite3 } = require("./sqlite-stores.js");
+
+/** The packages whose sessions can be imported, by their names. */
+const packages = {
+  "session-file-store": sessionFileStore,
+  "connect-sqlite3": connectSqlite3,
+  "better-sqlite3-session-store": betterSqlite3SessionStore,
+};
+
+const OF_EVERY_PACKAGE = ["prefix", "user-field"];
+
+/**
+ * Opens what the task names, once its options fit.
+ *
+ * The `entries` of a source each have a `name`, how much of the `total` has been `read` with them, and either a
+ * `session` and its `bytes`, or the `fault` that is why there is none, or neither, where there was nothing to read.
+ * A source with a `noun` for its entries may have some of a fault; without, each has to be a session.
+ */
+async function openSource(task) {
+  const { operand, options } = task;
+  const { from } = options;
+  checkOptions(options);
+  if (from === undefined) return jsonLines.open(task);
+  const { reads, open } = packages[from];
+  if (operand === undefined || operand === "-")
+    throw wrongUsage(`--from ${from} needs the <${reads}> of its store`);
+  return open(task);
+}
+
+function checkOptions({ from, ...options }) {
+  if (from !== undefined && !Object.hasOwn(packages, from)) throw unknownPackage(from);
+  const own = Object.entries(packages).flatMap(([name, source]) =>
+    source.options.map((option) => [option, name]),
+  );
+  for (const [option, name] of own) {
+    if (options[option] !== undefined && from !== name)
+      throw wrongUsage(`--${option} goes with --from ${name}`);
+  }
+  const early = OF_EVERY_PACKAGE.find((option) => options[option] !== undefined);
+  if (early && from === undefined) throw wrongUsage(`--${early} goes with --from`);
+}
+
+function unknownPackage(given) {
+  const names = Object.keys(packages);
+  const likely = likelySpelling(given, names);
+  const hint = likely ? `did you mean ${likely}?` : `it is one of ${names.join(", ")}`;
+  return wrongUsage(`--from does not know ${JSON.stringify(given)}: ${hint}`);
+}
+
+module.exports = { openSource };
