@@ -48,6 +48,14 @@ export interface ConnectStoreOptions<Data extends object = ConnectSession> {
   userId?: (session: Data) => unknown;
 }
 
+/** A session of a user. */
+export interface OwnedSession<Data extends object = ConnectSession> {
+  sid: string;
+  /** When it ends if nothing moves that: its cookie's expiry, or what `ttl` made of it. */
+  expires: Date;
+  session: Data;
+}
+
 /** What a callback is given: an error, or what the Promise would resolve to. */
 // biome-ignore lint/suspicious/noExplicitAny: as express-session and @fastify/session declare theirs
 export type ConnectCallback<Value = void> = (error: any, value?: Value) => void;
@@ -87,7 +95,9 @@ export class ConnectStore<Data extends object = ConnectSession> extends EventEmi
   get(sid: string, callback: ConnectCallback<Data | null>): void;
 
   /**
-   * Stores a session. Dropped quietly if the session was ended (see the class).
+   * Stores a session. Dropped quietly if the session was ended (see the class). Of a session of @fastify/session that
+   * the request has not changed, and saves all the same, only the expiry is moved, as by `touch`: otherwise it would undo
+   * what another request has saved meanwhile.
    *
    * Fails as `create` and `update` of the store do, and with `ERR_INVALID_OPTION` where `ttl` or `userId` return what
    * is none.
@@ -122,12 +132,12 @@ export class ConnectStore<Data extends object = ConnectSession> extends EventEmi
   clear(): Promise<void>;
   clear(callback: ConnectCallback | undefined): void;
 
-  /** The live sessions of a user by their ids, oldest first (the option `userId`). */
-  allByUser(userId: unknown): Promise<Record<string, Data>>;
-  allByUser(userId: unknown, callback: ConnectCallback<Record<string, Data>>): void;
+  /** The live sessions of a user, oldest first (the option `userId`). */
+  getByUser(userId: unknown): Promise<OwnedSession<Data>[]>;
+  getByUser(userId: unknown, callback: ConnectCallback<OwnedSession<Data>[]>): void;
 
   /**
-   * Ends the sessions of a user: "log out everywhere".
+   * Ends the sessions of a user: "log out everywhere". Without a prefix, those of others in the same store too.
    * @param options.except The id of one to keep: "log out everywhere else".
    * @returns How many it ended.
    */

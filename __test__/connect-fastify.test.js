@@ -129,6 +129,38 @@ for (const [name, createStore] of [
       assert.equal(await store.length(), 0);
     });
 
+    it("does not undo by a request that changes nothing what another one saved meanwhile", async () => {
+      let reached;
+      let open;
+      const isReached = new Promise((resolve) => {
+        reached = resolve;
+      });
+      const opened = new Promise((resolve) => {
+        open = resolve;
+      });
+      const ask = await serve(
+        store,
+        { cookie: { secure: false, maxAge: HOUR } },
+        async ({ session, url }) => {
+          if (url === "/slow") {
+            reached();
+            await opened;
+          } else session.step = url;
+          return session.step;
+        },
+      );
+      const jar = {};
+      await ask("/1", jar);
+      const before = (await store.store.get(sidOf(jar))).expires;
+      const slow = ask("/slow", { ...jar });
+      await isReached;
+      await ask("/2", jar);
+      open();
+      assert.equal((await slow).body, "/1");
+      assert.equal((await store.get(sidOf(jar))).step, "/2");
+      assert.ok((await store.store.get(sidOf(jar))).expires > before);
+    });
+
     it("writes nothing for a request that comes within touchAfter", async () => {
       store = new ConnectStore(store.store, { touchAfter: HOUR / 10 });
       const ask = await serve(

@@ -38,8 +38,10 @@ export const stores: session.Store[] = [loose, typed];
 
 export async function logOutElsewhere(user: number, sid: string): Promise<string[]> {
   const ended: number = await typed.destroyByUser(user, { except: sid });
-  const rest: Record<string, SessionData> = await typed.allByUser(user);
-  return ended > 0 ? Object.values(rest).map((kept) => kept.user) : typed.ids();
+  const rest = await typed.getByUser(user);
+  return ended > 0
+    ? rest.map((one) => `${one.sid} ${one.session.user} ${one.expires.getTime()}`)
+    : typed.ids();
 }
 
 export function byCallbacks(done: (error?: unknown) => void): void {

@@ -26,4 +26,10 @@ function isSameData(one, other) {
   return text(one) === text(other);
 }
 
-module.exports = { isOtherCookie, isSameData };
+/**
+ * Whether a session says that the request has not changed it: one of @fastify/session, which saves it with every answer
+ * all the same, and would undo what another request has saved meanwhile.
+ */
+const isUnmodified = (session) => typeof session.isModified === "function" && !session.isModified();
+
+module.exports = { isOtherCookie, isSameData, isUnmodified };

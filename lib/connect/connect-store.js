@@ -3,7 +3,7 @@
 const { validateOptions } = require("../options.js");
 const { answer } = require("./answer.js");
 const { Base } = require("./base.js");
-const { isOtherCookie, isSameData } = require("./changes.js");
+const { isOtherCookie, isSameData, isUnmodified } = require("./changes.js");
 const { KnownIds } = require("./known-ids.js");
 const { byUserOptions, checkStore, readOptions } = require("./options.js");
 const { expiryOf, idOf, recordOf, sessionOf } = require("./record.js");
@@ -72,8 +72,8 @@ class ConnectStore extends Base {
     return answer(this.#clear(), callback);
   }
 
-  allByUser(userId, callback) {
-    return answer(this.#allByUser(userId), callback);
+  getByUser(userId, callback) {
+    return answer(this.#getByUser(userId), callback);
   }
 
   destroyByUser(userId, options, callback) {
@@ -132,7 +132,7 @@ class ConnectStore extends Base {
     const isNew = mark?.isNew ?? !this.#known.has(sid);
     // Now, as the same request may save it again before this has ended.
     this.#marks.set(session, { sid, isNew: false });
-    if (!isNew) return this.#update(record, mark);
+    if (!isNew) return isUnmodified(session) ? this.#touch(sid, session) : this.#update(record, mark);
     try {
       await this.#create(record);
     } catch (error) {
@@ -252,10 +252,16 @@ class ConnectStore extends Base {
     await Promise.all(some);
   }
 
-  async #allByUser(userId) {
-    const sessions = Object.create(null);
-    for (const [sid, session] of await this.#ownedBy(userId)) sessions[sid] = this.#loaded(sid, session);
-    return sessions;
+  async #getByUser(userId) {
+    const { prefix } = this.#options;
+    const found = [];
+    for (const record of await this.#store.getByUser(userId)) {
+      const session = sessionOf(record);
+      if (session === null || !record.sessionId.startsWith(prefix)) continue;
+      const sid = record.sessionId.slice(prefix.length);
+      found.push({ sid, expires: new Date(record.expires), session: this.#loaded(sid, session) });
+    }
+    return found;
   }
 
   async #destroyByUser(userId, options) {
@@ -263,20 +269,9 @@ class ConnectStore extends Base {
     const { prefix } = this.#options;
     const kept = except === undefined ? undefined : idOf(except, prefix);
     if (prefix === "") return this.#store.deleteByUser(userId, { except: kept });
-    const ended = (await this.#ownedBy(userId)).filter(([sid]) => sid !== except);
-    await Promise.all(ended.map(([sid]) => this.#destroy(sid)));
+    const ended = (await this.#getByUser(userId)).filter(({ sid }) => sid !== except);
+    await Promise.all(ended.map(({ sid }) => this.#destroy(sid)));
     return ended.length;
-  }
-
-  /** The ids and sessions of a user, oldest first. */
-  async #ownedBy(userId) {
-    const { prefix } = this.#options;
-    const records = (await this.#store.getByUser(userId)).filter(({ sessionId }) =>
-      sessionId.startsWith(prefix),
-    );
-    return records
-      .map((record) => [record.sessionId.slice(prefix.length), sessionOf(record)])
-      .filter(([, session]) => session !== null);
   }
 }
 
