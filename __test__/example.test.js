@@ -1,23 +1,29 @@
 "use strict";
 
 const assert = require("node:assert/strict");
-const { spawn } = require("node:child_process");
+const { spawnSync } = require("node:child_process");
 const { once } = require("node:events");
 const fs = require("node:fs");
 const path = require("node:path");
 const { after, afterEach, before, beforeEach, describe, it } = require("node:test");
 const { createApp } = require("../examples/login/app");
 const { DeviceStore } = require("../examples/login/device-store");
+const {
+  ADA,
+  Client,
+  FIREFOX,
+  GRACE,
+  IPHONE,
+  kill,
+  killAll,
+  serverOf,
+  start,
+} = require("./support/example-server.js");
 const { makePlace } = require("./support/file-places.js");
 
 const { next: newFolder } = makePlace();
 
-const ADA = { email: "ada@example.com", password: "analytical-engine" };
-const GRACE = { email: "grace@example.com", password: "nanoseconds" };
 const COOKIE = "login-example-session";
-const FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0";
-const IPHONE =
-  "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.5 Mobile/15E148 Safari/604.1";
 
 async function startExample() {
   const store = new DeviceStore({ path: newFolder() });
@@ -31,54 +37,7 @@ async function startExample() {
   return { store, url: `http://127.0.0.1:${server.address().port}`, stop };
 }
 
-/** As much of a browser as these tests need: a name and a cookie. */
-class Client {
-  cookie = "";
-
-  constructor(url, userAgent = FIREFOX) {
-    this.url = url;
-    this.userAgent = userAgent;
-  }
-
-  async request(path, { form, headers } = {}) {
-    const response = await fetch(this.url + path, {
-      method: form ? "POST" : "GET",
-      body: form && new URLSearchParams(form),
-      headers: { "user-agent": this.userAgent, cookie: `${COOKIE}=${this.cookie}`, ...headers },
-      redirect: "manual",
-    });
-    const [set] = response.headers.getSetCookie().slice(-1);
-    if (set) this.cookie = set.slice(COOKIE.length + 1, set.indexOf(";"));
-    const location = response.headers.get("location");
-    return { status: response.status, location, text: await response.text() };
-  }
-
-  post(path, form = {}) {
-    return this.request(path, { form });
-  }
-
-  async login(user = ADA) {
-    await this.post("/login", user);
-    return this;
-  }
-
-  async isLoggedIn() {
-    return (await this.request("/")).status === 200;
-  }
-
-  /** The sessions that the account page shows. */
-  async sessions() {
-    const { text } = await this.request("/");
-    return text
-      .split('<li class="card">')
-      .slice(1)
-      .map((item) => ({
-        isCurrent: item.includes("This one"),
-        device: /<h3[^>]*>([^<]*?)\s*</.exec(item)[1],
-        handle: /name="session" value="([^"]+)"/.exec(item)[1],
-      }));
-  }
-}
+const clientOf = (url, userAgent) => new Client(url, COOKIE, userAgent);
 
 describe("the login example", () => {
   let example;
@@ -87,13 +46,11 @@ describe("the login example", () => {
 
   beforeEach(async () => {
     example = await startExample();
-    laptop = new Client(example.url);
-    phone = new Client(example.url, IPHONE);
+    laptop = clientOf(example.url);
+    phone = clientOf(example.url, IPHONE);
   });
 
   afterEach(() => example.stop());
-
-  const handleOf = async (client) => (await client.sessions()).find((session) => session.isCurrent).handle;
 
   it("sends an anonymous visitor to the login form", async () => {
     const { status, location } = await laptop.request("/");
@@ -125,7 +82,7 @@ describe("the login example", () => {
     await phone.login();
     const devices = (await laptop.sessions()).map((session) => session.device);
     assert.deepEqual(devices, ["Firefox on Linux", "Safari on iPhone"]);
-    await laptop.post("/sessions/revoke", { session: await handleOf(phone) });
+    await laptop.post("/sessions/revoke", { session: await phone.handle() });
     assert.equal(await phone.isLoggedIn(), false);
     assert.equal(await laptop.isLoggedIn(), true);
   });
@@ -133,7 +90,7 @@ describe("the login example", () => {
   it("logs out here when a session revokes itself", async () => {
     await laptop.login();
     await phone.login();
-    const { location } = await phone.post("/sessions/revoke", { session: await handleOf(phone) });
+    const { location } = await phone.post("/sessions/revoke", { session: await phone.handle() });
     assert.equal(location, "/login?notice=logged-out");
     assert.equal(phone.cookie, "");
     assert.equal(await laptop.isLoggedIn(), true);
@@ -142,14 +99,14 @@ describe("the login example", () => {
   it("revokes nothing of another user", async () => {
     await laptop.login(ADA);
     await phone.login(GRACE);
-    await laptop.post("/sessions/revoke", { session: await handleOf(phone) });
+    await laptop.post("/sessions/revoke", { session: await phone.handle() });
     assert.equal(await phone.isLoggedIn(), true);
     assert.equal(await example.store.size(), 2);
   });
 
   it("logs out everywhere else, and everywhere, but never another user", async () => {
-    const grace = await new Client(example.url).login(GRACE);
-    const tablet = await new Client(example.url).login();
+    const grace = await clientOf(example.url).login(GRACE);
+    const tablet = await clientOf(example.url).login();
     await laptop.login();
     await phone.login();
     await laptop.post("/sessions/revoke-others");
@@ -174,7 +131,7 @@ describe("the login example", () => {
   });
 
   it("takes a garbage cookie for anonymous and clears it", async () => {
-    const { cookie } = await new Client(example.url).login();
+    const { cookie } = await clientOf(example.url).login();
     for (const garbage of ["garbage", "a:b", "00".repeat(40), `${cookie.slice(0, -4)}AAAA`, "%F0%9F%A6%80"]) {
       laptop.cookie = garbage;
       assert.equal((await laptop.request("/login")).status, 200);
@@ -296,55 +253,60 @@ describe("the login example in a browser", { skip }, () => {
 });
 
 describe("the example's server", () => {
-  const server = path.join(__dirname, "../examples/login/server.js");
-
-  async function start(dataDir, env) {
-    const child = spawn(process.execPath, [server], {
-      env: { ...process.env, PORT: "0", HOST: "127.0.0.1", DATA_DIR: dataDir, ...env },
-      stdio: ["ignore", "pipe", "inherit"],
-    });
-    let output = "";
-    for await (const chunk of child.stdout) {
-      output += chunk;
-      const url = /http:\S+/.exec(output)?.[0];
-      if (url && output.includes("kept in")) return { child, url };
-    }
-    throw new Error(`the server said ${output}`);
-  }
-
-  async function kill(child) {
-    child.kill("SIGKILL");
-    await once(child, "exit");
-  }
+  afterEach(killAll);
 
   it("keeps its visitors logged in when it is killed and started again", async () => {
     const dataDir = newFolder();
-    const first = await start(dataDir);
-    const client = await new Client(first.url).login();
+    const first = await start("login", dataDir);
+    const client = await clientOf(first.url).login();
     await kill(first.child);
 
-    const second = await start(dataDir);
-    const again = new Client(second.url);
+    const second = await start("login", dataDir);
+    const again = clientOf(second.url);
     again.cookie = client.cookie;
     assert.equal(await again.isLoggedIn(), true);
     await again.post("/logout");
     await kill(second.child);
 
-    const third = await start(dataDir);
-    const late = new Client(third.url);
+    const third = await start("login", dataDir);
+    const late = clientOf(third.url);
     late.cookie = client.cookie;
     assert.equal(await late.isLoggedIn(), false);
     await kill(third.child);
   });
 
-  it("says in one line what is wrong with its folder", async () => {
+  function failToStart(settings) {
+    const env = { ...process.env, PORT: "0", HOST: "127.0.0.1", ...settings };
+    const { status, stderr } = spawnSync(process.execPath, [serverOf("login")], { env, encoding: "utf8" });
+    assert.equal(status, 1);
+    return stderr;
+  }
+
+  it("says in one line what is wrong with its settings", () => {
     const dataDir = newFolder();
     fs.mkdirSync(dataDir);
     fs.writeFileSync(path.join(dataDir, "sessions"), "");
-    const env = { ...process.env, PORT: "0", DATA_DIR: dataDir };
-    const child = spawn(process.execPath, [server], { env, stdio: ["ignore", "ignore", "pipe"] });
-    let said = "";
-    for await (const chunk of child.stderr) said += chunk;
+    const said = failToStart({ DATA_DIR: dataDir });
     assert.match(said, /^ERR_INVALID_OPTION: path must be the path of a folder; got .*sessions\n$/);
+    const withShortSecret = failToStart({ DATA_DIR: newFolder(), SESSION_SECRET: "short" });
+    assert.equal(withShortSecret, "SESSION_SECRET must have at least 32 characters.\n");
+    const withoutPort = failToStart({ DATA_DIR: newFolder(), PORT: "http" });
+    assert.equal(withoutPort, 'PORT must be a number from 0 to 65535, not "http".\n');
+  });
+
+  it("says in one line that its port is taken", async () => {
+    const { url } = await start("login", newFolder());
+    const { port } = new URL(url);
+    const said = failToStart({ DATA_DIR: newFolder(), PORT: port });
+    assert.equal(said, `Port ${port} is taken. Choose another, for example PORT=${Number(port) + 1}.\n`);
+  });
+});
+
+describe("npm start", () => {
+  it("names the examples there are when it is asked for another", () => {
+    const script = path.join(__dirname, "../scripts/start.js");
+    const { status, stdout, stderr } = spawnSync(process.execPath, [script, "pasport"], { encoding: "utf8" });
+    assert.deepEqual([status, stdout], [1, ""]);
+    assert.match(stderr, /no example "pasport".* login \| passport \| fastify/);
   });
 });

@@ -10,7 +10,13 @@ const { setup } = require("./setup");
 
 const ROOT = path.join(__dirname, "..");
 const TESTS = path.join(ROOT, "__test__");
-const NEED_MORE_THAN_THE_ADDON = ["example.test.js", "package.test.js", "types.test.js"];
+const NEED_MORE_THAN_THE_ADDON = [
+  "example.test.js",
+  "example-fastify.test.js",
+  "example-passport.test.js",
+  "package.test.js",
+  "types.test.js",
+];
 
 const cargoTest = (title, args, env) => ({
   title,

@@ -1,6 +1,6 @@
 "use strict";
 
-const { guardSession } = require("./native-store");
+const { guardSession } = require("@fluidauth/native-store");
 const { CookieSession } = require("./session");
 
 // Cookies do not know ports: a name of its own keeps this app apart from others on localhost.

@@ -1,9 +1,8 @@
 "use strict";
 
 const { AsyncLocalStorage } = require("node:async_hooks");
-const { createHash } = require("node:crypto");
-const { deviceName } = require("./device");
-const { FileStore } = require("./native-store");
+const { FileStore } = require("@fluidauth/native-store");
+const { deviceName } = require("../shared/device");
 
 /**
  * Adds two fields of the app's own to every session, and knows which session the current request has.
@@ -46,9 +45,4 @@ class DeviceStore extends FileStore {
   }
 }
 
-/** Names a session in a page: whoever knows an id could be that session, so no id leaves the server. */
-function sessionHandle(sessionId) {
-  return createHash("sha256").update(sessionId).digest("base64url").slice(0, 16);
-}
-
-module.exports = { DeviceStore, sessionHandle };
+module.exports = { DeviceStore };

@@ -1,14 +1,11 @@
 "use strict";
 
 const { Router } = require("express");
-const { sessionHandle } = require("./device-store");
-const { accountPage, loginPage } = require("./pages");
-const { authenticate } = require("./users");
-
-// Express 4 does not look at the promise of a handler.
-const handle = (handler) => (req, res, next) => handler(req, res).catch(next);
-
-const text = (value) => (typeof value === "string" ? value : "");
+const { handle } = require("../shared/express");
+const { text } = require("../shared/http");
+const { accountPage, loginPage } = require("../shared/pages");
+const { sessionHandle } = require("../shared/session-handle");
+const { authenticate } = require("../shared/users");
 
 function loginRoutes({ store, auth, demoLogins }) {
   const router = Router();

@@ -1,5 +1,6 @@
 "use strict";
 
+const { LONGEST_NAME } = require("./device");
 const { html } = require("./html");
 const { timeElement } = require("./time");
 
@@ -8,6 +9,7 @@ const NOTICES = {
   "everywhere-ended": "You are logged out everywhere.",
   "session-ended": "That session has ended.",
   "others-ended": "Every other session has ended.",
+  renamed: "This device has a new name.",
 };
 
 // Only texts of our own: what a link carries is never shown.
@@ -39,7 +41,10 @@ function demoHint(logins) {
   </aside>`;
 }
 
-function loginPage({ email = "", error, noticeKey, demoLogins = [] }) {
+const rememberBox = (isChecked) => html`
+      <label class="choice"><input name="remember" type="checkbox" ${isChecked && "checked"}> Keep me logged in</label>`;
+
+function loginPage({ email = "", error, noticeKey, demoLogins = [], remember }) {
   return layout(
     "Log in",
     html`
@@ -53,6 +58,7 @@ function loginPage({ email = "", error, noticeKey, demoLogins = [] }) {
       <label for="password">Password</label>
       <input id="password" name="password" type="password" autocomplete="current-password" required
         ${email && html`autofocus`} ${error && html`aria-invalid="true" aria-describedby="error"`}>
+      ${remember !== undefined && rememberBox(remember)}
       <button class="primary">Log in</button>
     </form>
     ${demoLogins.length > 0 && demoHint(demoLogins)}`,
@@ -77,7 +83,19 @@ function sessionItem({ handle, device, since, expires, isCurrent }) {
 const actionForm = (action, label, className) =>
   html`<form method="post" action="${action}"><button class="${className}">${label}</button></form>`;
 
-function accountPage({ user, sessions, noticeKey }) {
+const renameForm = ({ device }) => html`
+    <section aria-labelledby="this-device">
+      <h2 id="this-device">This device</h2>
+      <form method="post" action="/device">
+        <label for="device">Name</label>
+        <div class="actions">
+          <input id="device" name="device" value="${device}" maxlength="${LONGEST_NAME}" required>
+          <button>Rename</button>
+        </div>
+      </form>
+    </section>`;
+
+function accountPage({ user, sessions, noticeKey, canRename = false }) {
   const current = sessions.find((session) => session.isCurrent);
   return layout(
     "Your account",
@@ -99,7 +117,8 @@ function accountPage({ user, sessions, noticeKey }) {
         ${sessions.length > 1 && actionForm("/sessions/revoke-others", "Log out everywhere else", "")}
         ${actionForm("/sessions/revoke-all", "Log out everywhere", "danger")}
       </div>
-    </section>`,
+    </section>
+    ${canRename && current && renameForm(current)}`,
   );
 }
 
@@ -107,4 +126,13 @@ function messagePage(title, text) {
   return layout(title, html`<h1>${title}</h1><p>${text}</p><p><a href="/">Back to the start</a></p>`);
 }
 
-module.exports = { accountPage, loginPage, messagePage };
+const refusedPage = () => messagePage("Refused", "This form was sent from another site.");
+
+const notFoundPage = () => messagePage("Page not found", "There is nothing at this address.");
+
+const errorPage = (status) =>
+  status === 500
+    ? messagePage("Something went wrong", "The fault is ours. Please try again later.")
+    : messagePage("Bad request", "The server did not understand this request.");
+
+module.exports = { accountPage, errorPage, loginPage, notFoundPage, refusedPage };

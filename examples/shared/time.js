@@ -11,7 +11,9 @@ function distance(date) {
   const minutes = Math.round((date - Date.now()) / 60_000);
   if (minutes === 0) return "just now";
   if (Math.abs(minutes) < 90) return relative.format(minutes, "minute");
-  return relative.format(Math.round(minutes / 60), "hour");
+  const hours = Math.round(minutes / 60);
+  if (Math.abs(hours) < 48) return relative.format(hours, "hour");
+  return relative.format(Math.round(hours / 24), "day");
 }
 
 function exact(date) {

@@ -19,6 +19,8 @@ const SYSTEMS = [
   [/Linux/, "Linux"],
 ];
 
+const LONGEST_NAME = 80;
+
 const firstMatch = (table, text) => table.find(([pattern]) => pattern.test(text))?.[1];
 
 /** A name that people recognise, such as "Firefox on Linux"; for other clients the start of what they sent. */
@@ -26,7 +28,7 @@ function deviceName(userAgent = "") {
   const browser = firstMatch(BROWSERS, userAgent);
   const system = firstMatch(SYSTEMS, userAgent);
   if (browser && system) return `${browser} on ${system}`;
-  return browser ?? (userAgent.trim().slice(0, 80) || "Unknown device");
+  return browser ?? (userAgent.trim().slice(0, LONGEST_NAME) || "Unknown device");
 }
 
-module.exports = { deviceName };
+module.exports = { LONGEST_NAME, deviceName };

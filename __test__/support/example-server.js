@@ -1,0 +1,139 @@
+"use strict";
+
+// Examples as processes of their own, and as much of a browser as their tests need.
+
+const { spawn } = require("node:child_process");
+const { once } = require("node:events");
+const http = require("node:http");
+const path = require("node:path");
+
+const ADA = { email: "ada@example.com", password: "analytical-engine" };
+const GRACE = { email: "grace@example.com", password: "nanoseconds" };
+const FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0";
+const IPHONE =
+  "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.5 Mobile/15E148 Safari/604.1";
+
+const children = new Set();
+
+const serverOf = (example) => path.join(__dirname, `../../examples/${example}/server.js`);
+
+async function start(example, dataDir, env) {
+  const child = spawn(process.execPath, [serverOf(example)], {
+    env: { ...process.env, PORT: "0", HOST: "127.0.0.1", DATA_DIR: dataDir, ...env },
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  children.add(child);
+  let output = "";
+  for await (const chunk of child.stdout) {
+    output += chunk;
+    const url = /http:\S+/.exec(output)?.[0];
+    if (url && output.includes("kept in")) return { child, url };
+  }
+  throw new Error(`the server said ${output}`);
+}
+
+/** Ends a process, and resolves to its exit code. */
+async function kill(child, signal = "SIGKILL") {
+  children.delete(child);
+  if (child.exitCode !== null || child.signalCode !== null) return child.exitCode;
+  child.kill(signal);
+  const [code] = await once(child, "exit");
+  return code;
+}
+
+/** For the `after` of a suite: a process that a failed test has left would keep this one alive. */
+async function killAll() {
+  await Promise.all([...children].map((child) => kill(child)));
+}
+
+/** A name and a cookie. */
+class Client {
+  cookie = "";
+  /** The last `Set-Cookie`. */
+  set = "";
+
+  constructor(url, cookieName, userAgent = FIREFOX) {
+    this.url = url;
+    this.cookieName = cookieName;
+    this.userAgent = userAgent;
+  }
+
+  #headers() {
+    return { "user-agent": this.userAgent, cookie: `${this.cookieName}=${this.cookie}` };
+  }
+
+  #take(setCookies) {
+    const set = setCookies.at(-1);
+    if (set === undefined) return;
+    this.set = set;
+    this.cookie = set.slice(this.cookieName.length + 1, set.indexOf(";"));
+  }
+
+  async request(path, { form, headers } = {}) {
+    const response = await fetch(this.url + path, {
+      method: form ? "POST" : "GET",
+      body: form && new URLSearchParams(form),
+      headers: { ...this.#headers(), ...headers },
+      redirect: "manual",
+    });
+    this.#take(response.headers.getSetCookie());
+    const location = response.headers.get("location");
+    return { status: response.status, location, text: await response.text() };
+  }
+
+  post(path, form = {}) {
+    return this.request(path, { form });
+  }
+
+  /** Sends a form without its body, and resolves once the server is at it, to a function that sends the rest. */
+  async hold(path, form) {
+    const body = String(new URLSearchParams(form));
+    const request = http.request(this.url + path, {
+      method: "POST",
+      agent: false,
+      headers: {
+        ...this.#headers(),
+        "Content-Type": "application/x-www-form-urlencoded",
+        "Content-Length": Buffer.byteLength(body),
+        Expect: "100-continue",
+      },
+    });
+    await once(request, "continue");
+    return async () => {
+      request.end(body);
+      const [response] = await once(request, "response");
+      response.resume();
+      await once(response, "end");
+      return { status: response.statusCode, location: response.headers.location };
+    };
+  }
+
+  async login(user = ADA) {
+    await this.post("/login", user);
+    return this;
+  }
+
+  async isLoggedIn() {
+    return (await this.request("/")).status === 200;
+  }
+
+  /** The sessions that the account page shows. */
+  async sessions() {
+    const { text } = await this.request("/");
+    return text
+      .split('<li class="card">')
+      .slice(1)
+      .map((item) => ({
+        isCurrent: item.includes("This one"),
+        device: /<h3[^>]*>([^<]*?)\s*</.exec(item)[1],
+        handle: /name="session" value="([^"]+)"/.exec(item)[1],
+      }));
+  }
+
+  /** What the account page calls this client's own session. */
+  async handle() {
+    return (await this.sessions()).find((session) => session.isCurrent).handle;
+  }
+}
+
+module.exports = { ADA, Client, FIREFOX, GRACE, IPHONE, kill, killAll, serverOf, start };

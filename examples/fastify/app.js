@@ -1,0 +1,64 @@
+"use strict";
+
+const fs = require("node:fs");
+const path = require("node:path");
+const fastifyCookie = require("@fastify/cookie");
+const fastifyFormbody = require("@fastify/formbody");
+const fastifySession = require("@fastify/session");
+const fastify = require("fastify");
+const { isCrossSitePost, TRUSTED_PROXIES } = require("../shared/http");
+const { errorPage, notFoundPage, refusedPage } = require("../shared/pages");
+const { findUser } = require("../shared/users");
+const { COOKIE_NAME } = require("./auth");
+const { accountRoutes, loginRoutes } = require("./routes");
+const { sendPage } = require("./send-page");
+
+const STYLE = fs.readFileSync(path.join(__dirname, "../shared/style.css"));
+
+async function refuseCrossSitePosts(request, reply) {
+  if (isCrossSitePost(request)) return sendPage(reply.code(403), refusedPage());
+}
+
+function reportError(error, request, reply) {
+  // The error page is not to save the session: that may be what failed.
+  request.session = null;
+  const status = error.statusCode >= 400 && error.statusCode < 500 ? error.statusCode : 500;
+  if (status === 500) console.error(error);
+  return sendPage(reply.code(status), errorPage(status));
+}
+
+async function findRequestUser(request) {
+  request.user = findUser(request.session.userId);
+}
+
+/** All that has a session. */
+async function withSession(app, { store, secret, isProduction, demoLogins }) {
+  app.register(fastifyCookie);
+  app.register(fastifySession, {
+    store,
+    secret,
+    cookieName: COOKIE_NAME,
+    cookie: { httpOnly: true, sameSite: "strict", secure: isProduction },
+    saveUninitialized: false,
+  });
+  app.register(fastifyFormbody);
+  app.decorateRequest("user", null);
+  app.addHook("preHandler", findRequestUser);
+  app.register(loginRoutes, { demoLogins });
+  app.register(accountRoutes, { store });
+}
+
+/** The whole app over a `ConnectStore`. */
+function createApp({ store, secret, demoLogins = [] }) {
+  const isProduction = process.env.NODE_ENV === "production";
+  // In production a proxy speaks HTTPS for the app. Without this, @fastify/session would send no Secure cookie.
+  const app = fastify({ trustProxy: isProduction ? TRUSTED_PROXIES : false, frameworkErrors: reportError });
+  app.addHook("onRequest", refuseCrossSitePosts);
+  app.setErrorHandler(reportError);
+  app.setNotFoundHandler((_request, reply) => sendPage(reply.code(404), notFoundPage()));
+  app.get("/style.css", (_request, reply) => reply.type("text/css").send(STYLE));
+  app.register(withSession, { store, secret, isProduction, demoLogins });
+  return app;
+}
+
+module.exports = { createApp };
