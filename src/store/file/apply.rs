@@ -14,7 +14,7 @@ use crate::codec;
 use crate::error::StoreError;
 use crate::session::{Expiry, Session, SessionId, UserKey, UserKeyBuf};
 
-/// How many entries of the index by expiry a sweep looks at in one transaction.
+/// How many entries of the index by expiry a sweep looks at in one transaction, at most.
 pub(super) const SWEEP_STEP: usize = 200;
 
 /// What is to change.
@@ -35,6 +35,7 @@ pub(super) enum Write {
     },
     Sweep {
         now: Millis,
+        most: usize,
     },
     Clear,
     /// Ends when what was queued before it has ended.
@@ -69,6 +70,29 @@ impl Write {
         match self {
             Self::Create(draft) | Self::Update(draft) => draft.content.len() + 512,
             _ => 0,
+        }
+    }
+
+    /// How many bytes the record has that it writes, at most.
+    pub(super) fn record_bytes(&self) -> usize {
+        /// Those of a sealed record beside its id and content.
+        const OVERHEAD: usize = 128;
+        match self {
+            Self::Create(draft) | Self::Update(draft) => {
+                draft.id.as_bytes().len() + draft.content.len() + OVERHEAD
+            }
+            _ => 0,
+        }
+    }
+
+    /// A part of it that concerns no more than so many sessions, where it has parts.
+    pub(super) fn part(&self, most: usize) -> Option<Self> {
+        match self {
+            Self::DeleteByUser { user, except, most: all } if most < *all => {
+                Some(Self::DeleteByUser { user: user.clone(), except: except.clone(), most })
+            }
+            Self::Sweep { now, most: all } if most < *all => Some(Self::Sweep { now: *now, most }),
+            _ => None,
         }
     }
 }
@@ -156,7 +180,7 @@ impl<'a, 'e> Applier<'a, 'e> {
             Write::DeleteByUser { user, except, most } => {
                 self.delete_by_user(user.as_key(), except.as_ref(), *most)
             }
-            Write::Sweep { now } => Ok(self.sweep(*now)?),
+            Write::Sweep { now, most } => Ok(self.sweep(*now, *most)?),
             Write::Clear => Ok(self.clear()?),
             Write::Nothing => Ok(0),
         }
@@ -284,9 +308,9 @@ impl<'a, 'e> Applier<'a, 'e> {
     }
 
     /// A step of a sweep, and how many sessions it removed.
-    fn sweep(&mut self, now: Millis) -> heed::Result<u64> {
-        let mut due = Vec::with_capacity(SWEEP_STEP);
-        for entry in self.tables.expiries.iter(&self.txn)?.take(SWEEP_STEP) {
+    fn sweep(&mut self, now: Millis, most: usize) -> heed::Result<u64> {
+        let mut due = Vec::with_capacity(most);
+        for entry in self.tables.expiries.iter(&self.txn)?.take(most) {
             let (entry, key) = entry?;
             if filed_of(entry).is_some_and(|filed| filed > now) {
                 break;

@@ -15,11 +15,13 @@ use heed::{Env, MdbError, RoTxn, WithTls};
 use parking_lot::{Mutex, RwLock};
 
 use super::apply::{Applier, Fault, Tally, Write};
+use super::cost::{Costing, Trees};
 use super::directory::{DATA, Owner};
 use super::keyring::Secret;
 use super::open::{self, Opened};
+use super::pages;
 use super::record::Record;
-use super::room::{Need, Room, Usage};
+use super::room::{Admission, Need, Room, Usage};
 use super::tables::{Table, Tables, expiry_entry};
 use super::vault::Vault;
 use crate::clock::{Clock, Millis};
@@ -134,7 +136,7 @@ impl Environment {
         clock: Arc<dyn Clock>,
     ) -> Self {
         let Opened { env, tables, vault, must_reseal, data, page_size, dir, owner } = opened;
-        let room = Room::new(max_bytes, env.info().map_size as u64);
+        let room = Room::new(max_bytes, env.info().map_size as u64, page_size);
         Self {
             open: RwLock::new(Some(Open { env, tables, reopened: 0 })),
             must_sync: AtomicBool::new(true),
@@ -271,8 +273,23 @@ impl Environment {
         let open = self.open()?;
         self.sync(&open)?;
         let tables = open.tables;
-        let txn = open.env.write_txn()?;
-        self.admit(&open, &txn, writes)?;
+        let adds = writes.iter().any(|write| write.growth() > 0);
+        let mut may_wait = true;
+        let (txn, usage) = loop {
+            let mut txn = open.env.write_txn()?;
+            let trees = Trees::read(tables, &txn)?;
+            let usage = self.usage_of(&open, &trees);
+            if self.admit(tables, &txn, writes, may_wait, &trees, usage)? == Admission::Now {
+                break (txn, usage);
+            }
+            // Changes nothing, but is the other transaction.
+            let next = tables.next(&txn)?;
+            tables.set_next(&mut txn, next)?;
+            if let Err(error) = txn.commit() {
+                return Err(self.lost(open, error));
+            }
+            may_wait = false;
+        };
         let max_per_user = self.limits.max_sessions_per_user;
         let mut applier = Applier::new(txn, tables, &self.vault, max_per_user, self.clock.now());
         // Not at open, which must be harmless: but what is written under a secret must be found by it.
@@ -289,22 +306,28 @@ impl Environment {
                 Err(broken) => return Err(broken),
             });
         }
+        if adds {
+            self.room.check(usage, self.used(&Trees::read(tables, &applier.txn)?))?;
+        }
         let tally = match applier.commit() {
             Ok(tally) => tally,
-            Err(error) => {
-                let reopened = open.reopened;
-                drop(open);
-                // Where one of these fails, the next call tries again.
-                if let Ok(open) = self.reopen(Some(reopened)) {
-                    let _ = self.sync(&open);
-                }
-                return Err(error.into());
-            }
+            Err(error) => return Err(self.lost(open, error)),
         };
         if reseals {
             self.must_reseal.store(false, Ordering::Relaxed);
         }
         Ok((outcomes, tally))
+    }
+
+    /// What becomes of a transaction that could not be committed.
+    fn lost(&self, open: Open, error: heed::Error) -> Fault {
+        let reopened = open.reopened;
+        drop(open);
+        // Where one of these fails, the next call tries again.
+        if let Ok(open) = self.reopen(Some(reopened)) {
+            let _ = self.sync(&open);
+        }
+        error.into()
     }
 
     /// Makes it last that a meta page was taken back: if it came back after a power loss, it would tell of pages that
@@ -317,52 +340,57 @@ impl Environment {
         Ok(())
     }
 
-    /// Whether there is room for all of the writes at once. What ends a few sessions is let in where there is none: it
-    /// has the reserve, or finds out that there is none left.
-    fn admit(&self, open: &Open, txn: &RoTxn<'_>, writes: &[&Write]) -> Result<(), Fault> {
-        const FEW: usize = 4;
-        /// For the ways to the pages that change, and for the list of free pages.
-        const SPARE_PAGES: u64 = 16;
-        /// A page in each of the tables.
-        const PAGES_EACH: u64 = 3;
-        let growth: u64 = writes.iter().map(|write| write.growth() as u64).sum();
-        if growth == 0 && writes.len() <= FEW {
-            return Ok(());
-        }
-        let usage = self.usage_of(open, txn)?;
-        let used = usage.file - usage.free;
-        let copied = (PAGES_EACH * writes.len() as u64 * self.page_size).min(used);
-        let bytes = copied + growth + growth / 2 + SPARE_PAGES * self.page_size;
-        Ok(self.room.admit(&self.data, usage, Need { bytes, adds: growth > 0 })?)
+    /// Whether there is room for all of the writes at once.
+    fn admit(
+        &self,
+        tables: Tables,
+        txn: &RoTxn<'_>,
+        writes: &[&Write],
+        may_wait: bool,
+        trees: &Trees,
+        usage: Usage,
+    ) -> Result<Admission, Fault> {
+        let growth = writes.iter().map(|write| write.growth() as u64).sum::<u64>();
+        let costing = Costing {
+            tables,
+            txn,
+            vault: &self.vault,
+            trees,
+            page_size: self.page_size,
+            free: usage.free / self.page_size,
+            evicts: self.limits.max_sessions_per_user.is_some(),
+        };
+        let need = Need {
+            pages: costing.of(writes, !self.room.is_ample(usage, 2 * growth))?,
+            next: costing.least(),
+            adds: growth > 0,
+            is_least: matches!(writes, [write] if write.part(1).is_none()),
+            may_wait,
+        };
+        let last = (txn.id() as u64).saturating_sub(1);
+        // Where it cannot be read, there is none.
+        let free = |enough| pages::free(&self.data, last, enough).unwrap_or_default();
+        Ok(self.room.admit(&self.data, usage, &need, free)?)
     }
 
     /// How large the file is, and how much of it holds nothing.
     pub(super) fn usage(&self, view: &View) -> heed::Result<Usage> {
-        self.usage_of(&view.open, view)
+        Ok(self.usage_of(&view.open, &Trees::read(view.tables(), view)?))
     }
 
-    fn usage_of(&self, open: &Open, txn: &RoTxn<'_>) -> heed::Result<Usage> {
-        const META_PAGES: usize = 2;
-        let mut used = META_PAGES;
-        let Tables { sessions, users, expiries, meta } = open.tables;
-        for table in [sessions, users, expiries, meta] {
-            let stat = table.stat(txn)?;
-            used += stat.branch_pages + stat.leaf_pages + stat.overflow_pages;
-        }
-        let pages = open.env.info().last_page_number + 1;
-        let bytes = |pages: usize| pages as u64 * self.page_size;
-        Ok(Usage { file: bytes(pages), free: bytes(pages.saturating_sub(used)) })
+    fn usage_of(&self, open: &Open, trees: &Trees) -> Usage {
+        let file = (open.env.info().last_page_number as u64 + 1) * self.page_size;
+        Usage { file, free: file.saturating_sub(self.used(trees)) }
+    }
+
+    fn used(&self, trees: &Trees) -> u64 {
+        const META_PAGES: u64 = 2;
+        (META_PAGES + trees.all_pages()) * self.page_size
     }
 
     /// The bytes that the sessions and their indexes take.
     pub(super) fn bytes(&self, view: &View) -> heed::Result<u64> {
-        let Tables { sessions, users, expiries, .. } = view.tables();
-        let mut pages = 0;
-        for table in [sessions, users, expiries] {
-            let stat = table.stat(view)?;
-            pages += stat.branch_pages + stat.leaf_pages + stat.overflow_pages;
-        }
-        Ok(pages as u64 * self.page_size)
+        Ok(Trees::read(view.tables(), view)?.pages() * self.page_size)
     }
 
     /// A process that was killed while it read leaves its mark behind, and the file grows until that is gone.

@@ -6,6 +6,7 @@
 
 mod apply;
 mod backup;
+mod cost;
 mod directory;
 mod environment;
 mod errors;
@@ -33,7 +34,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use self::apply::{Draft, Write};
+use self::apply::{Draft, SWEEP_STEP, Write};
 use self::environment::{Environment, Limits, decoded, with_buffer};
 use self::record::Record;
 use self::registry::Registered;
@@ -340,7 +341,7 @@ impl SessionStore for FileStore {
         let at = environment.clock.now();
         let mut removed = 0;
         while environment.is_due(at)? {
-            removed += self.write(Write::Sweep { now: at })?;
+            removed += self.write(Write::Sweep { now: at, most: SWEEP_STEP })?;
         }
         let duration = environment.clock.now() - at;
         *environment.last_sweep.lock() = Some(Sweep { at, duration, removed });

@@ -76,7 +76,6 @@ enum State {
 
 /// Refuses what is no store, or only a part of one: LMDB would map it, and the process end where it reads on.
 fn inspect(dir: &Path, path: &Path) -> Result<State> {
-    // Another process may be making the file, and have written a part of it.
     const TRIES: u32 = 10;
     const PAUSE: Duration = Duration::from_millis(5);
     let failed = |error| io_failed(&path.display(), "reading", &error);
@@ -85,22 +84,28 @@ fn inspect(dir: &Path, path: &Path) -> Result<State> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(State::Sound),
         Err(error) => return Err(failed(error)),
     };
+    // A store of ours has this beside its file before anything is written to that; what a user has there does not.
+    let is_ours = || dir.join(LOCK).exists();
     let mut tries = 1;
     let fault = loop {
-        match find_fault(&file) {
+        // Waiting mends nothing else than what another process is about. Asked first, as that may end at any moment.
+        let may_be_begun = pages::may_be_begun(&file).map_err(failed)?;
+        let (may_pass, fault) = match find_fault(&file) {
             Ok(None) => return Ok(State::Sound),
             Err(pages::Fault::Io(error)) => return Err(failed(error)),
-            Ok(Some(fault)) if tries == TRIES => break fault,
-            Err(fault) if tries == TRIES => break fault.to_string(),
-            _ => thread::sleep(PAUSE),
+            Ok(Some(fault)) => (false, fault),
+            Err(fault @ pages::Fault::Gone(_)) => (true, fault.to_string()),
+            Err(fault) => (may_be_begun && is_ours(), fault.to_string()),
+        };
+        if !may_pass || tries == TRIES {
+            break fault;
         }
         tries += 1;
+        thread::sleep(PAUSE);
     };
     let damaged =
         StoreError::Damaged(format!("{} is damaged, or not a session store: {fault}", path.display()));
-    // A store of ours has this beside its file before anything is written to that; what a user has there does not.
-    let is_ours = dir.join(LOCK).exists();
-    if is_ours && pages::is_unborn(&file).map_err(failed)? {
+    if is_ours() && pages::is_unborn(&file).map_err(failed)? {
         Ok(State::Unborn(damaged))
     } else {
         Err(damaged)

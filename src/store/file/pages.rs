@@ -6,7 +6,10 @@ use std::fs::File;
 use std::io;
 use walker::{Name, Walker};
 
+pub use free::{Free, free};
+
 mod bits;
+mod free;
 mod layout;
 #[cfg(test)]
 mod tests;
@@ -121,6 +124,24 @@ pub fn is_unborn(file: &File) -> io::Result<bool> {
         }
     }
     Ok(true)
+}
+
+/// Whether another process may be writing the first pages of the file, so that it will be whole in a moment.
+///
+/// # Errors
+/// Where it cannot be read.
+pub fn may_be_begun(file: &File) -> io::Result<bool> {
+    let len = file.metadata()?.len();
+    if len >= META_PAGES * page_size::get() as u64 {
+        return is_unborn(file);
+    }
+    let mut bytes = [0; META_BYTES];
+    let bytes = &mut bytes[..META_BYTES.min(usize::try_from(len).unwrap_or(META_BYTES))];
+    match read_at(file, bytes, 0) {
+        // It is being emptied.
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(true),
+        read => read.map(|()| Meta::may_begin(bytes)),
+    }
 }
 
 /// Looks at every page that the transaction can reach. The caller holds a read transaction with this id, so that

@@ -1,20 +1,22 @@
 //! Whether the file may grow.
 //!
-//! The file never shrinks, but what is freed in it is used again. New sessions may make it grow up to a reserve, and
-//! beyond that only take what is free in it. What ends sessions may use the reserve: copying the pages that it changes
-//! takes room before it gives any.
+//! The file never shrinks, but what is freed in it is used again: by the transaction after the next, as the last one
+//! must be there after a crash. New sessions may make it grow up to a reserve, and fill its pages up to that. What ends
+//! sessions may use the reserve: copying the pages that it changes takes room before it gives any.
 
 use std::fs::File;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use super::cost::Pages;
+use super::pages::Free;
 use crate::error::StoreError;
 
 /// The smallest `maxBytes`.
 pub const MIN_MAX_BYTES: u64 = 1 << 20;
 
-/// Enough for a transaction that ends some hundred sessions.
+/// Enough for two transactions that end some hundred sessions, or for many that end a few.
 const RESERVE: u64 = 4 << 20;
 
 /// For how long the file must not be made to grow again once it had to, though it had free pages: a reader holds them.
@@ -27,17 +29,37 @@ pub(super) struct Usage {
     pub free: u64,
 }
 
+impl Usage {
+    pub(super) fn used(self) -> u64 {
+        self.file - self.free
+    }
+}
+
 /// What a transaction asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Need {
     /// The most that it may take before it gives anything back.
-    pub bytes: u64,
+    pub pages: Pages,
+    /// What the next one must find if this ends sessions, for others to follow.
+    pub next: u64,
     /// Whether it adds sessions.
     pub adds: bool,
+    /// Whether it cannot be made smaller.
+    pub is_least: bool,
+    /// Whether another may come before it.
+    pub may_wait: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Admission {
+    Now,
+    /// There is room once the pages can be had that the last transaction freed: after another one.
+    AfterAnother,
 }
 
 pub(super) struct Room {
     max_bytes: u64,
+    page_size: u64,
     /// Whether the user asked for this limit; otherwise it is that of the map.
     is_quota: bool,
     state: Mutex<State>,
@@ -48,47 +70,95 @@ struct State {
     /// The disk is known to have room for this much of the file.
     allocated: u64,
     grew_at: Option<Instant>,
-    /// The size of the file when a transaction was let in for its free pages.
+    /// How large the file may be after the transaction that was let in last, unless a reader holds pages.
     promised: Option<u64>,
 }
 
 impl Room {
-    pub(super) fn new(max_bytes: Option<u64>, map_size: u64) -> Self {
+    pub(super) fn new(max_bytes: Option<u64>, map_size: u64, page_size: u64) -> Self {
         Self {
             max_bytes: max_bytes.map_or(map_size, |max| max.min(map_size)),
+            page_size,
             is_quota: max_bytes.is_some(),
             state: Mutex::default(),
         }
     }
 
-    /// Whether there is room for a transaction. A smaller one may fit where this does not.
-    pub(super) fn admit(&self, data: &File, usage: Usage, need: Need) -> Result<(), StoreError> {
+    /// How many bytes what adds sessions may take, and what does not.
+    fn limit(&self, adds: bool) -> u64 {
+        if adds { self.max_bytes - RESERVE.min(self.max_bytes / 8) } else { self.max_bytes }
+    }
+
+    /// Whether there is room for a transaction that writes every page in use, and so much more.
+    pub(super) fn is_ample(&self, usage: Usage, growth: u64) -> bool {
+        usage.file + usage.used() + growth <= self.limit(true)
+    }
+
+    /// Whether a transaction that adds sessions has left room for others to end them. What was full before need not
+    /// be less full.
+    pub(super) fn check(&self, before: Usage, used: u64) -> Result<(), StoreError> {
+        if used <= self.limit(true) || used <= before.used() { Ok(()) } else { Err(self.full()) }
+    }
+
+    fn full(&self) -> StoreError {
+        StoreError::Full(if self.is_quota {
+            format!("maxBytes is {}", self.max_bytes).into()
+        } else {
+            "the address space of the process ends here".into()
+        })
+    }
+
+    /// Whether there is room for a transaction. A smaller one may fit where this does not; the smallest that ends
+    /// sessions is let in at last: it has the reserve, or finds out that there is none left. `free` reads what the
+    /// file has free, up to a number of pages.
+    pub(super) fn admit(
+        &self,
+        data: &File,
+        usage: Usage,
+        need: &Need,
+        free: impl FnOnce(u64) -> Free,
+    ) -> Result<Admission, StoreError> {
         let mut state = self.state.lock();
         if state.promised.take().is_some_and(|size| size < usage.file) {
             state.grew_at = Some(Instant::now());
         }
-        let reserve = if need.adds { RESERVE.min(self.max_bytes / 8) } else { 0 };
-        let refusal = if usage.file + need.bytes > self.max_bytes - reserve {
-            StoreError::Full(if self.is_quota {
-                format!("maxBytes is {}", self.max_bytes).into()
-            } else {
-                "the address space of the process ends here".into()
-            })
-        } else if !state.allocate(data, usage.file, need.bytes) {
-            StoreError::Full("there is no space left on the disk".into())
+        let limit = self.limit(need.adds);
+        let may_grow = limit.saturating_sub(usage.file) / self.page_size;
+        let pages = need.pages.sum();
+        let next = if need.adds { 0 } else { need.next };
+        let is_on_disk = state.allocate(data, usage.file, pages.min(may_grow) * self.page_size);
+        if is_on_disk && pages + next <= may_grow {
+            return Ok(Admission::Now);
+        }
+        let refusal = if pages > may_grow || is_on_disk {
+            self.full()
         } else {
-            return Ok(());
+            StoreError::Full("there is no space left on the disk".into())
         };
-        let is_pinned = need.adds && state.grew_at.is_some_and(|at| at.elapsed() < PAUSE);
-        // What made the file larger than it should be was no session, and none may take its place.
-        let exceeds = need.adds && usage.file - usage.free + need.bytes > self.max_bytes - reserve;
-        // Freed pages are apart from each other: a value of many pages may not fit between them. And those that the
-        // last transaction freed are not to be had in the next.
-        if is_pinned || exceeds || usage.free < 2 * need.bytes + reserve / 4 {
+        if need.adds && state.grew_at.is_some_and(|at| at.elapsed() < PAUSE) {
             return Err(refusal);
         }
-        state.promised = Some(usage.file);
-        Ok(())
+        let may_grow = match (is_on_disk, need.adds) {
+            (true, _) => may_grow,
+            (false, true) => 0,
+            (false, false) => may_grow.min(state.allocated.saturating_sub(usage.file) / self.page_size),
+        };
+        // To find pages that lie beside each other takes more of them.
+        let enough = if need.pages.runs.is_empty() { pages + next } else { 16 * (pages + next) };
+        let free = free(enough);
+        let lacking = free.lacking(need.pages.singles, &need.pages.runs);
+        let later = free.pages.len() as u64 + free.pending + may_grow;
+        // What one transaction frees is room for the one after the next: they take turns.
+        if lacking <= may_grow && (need.adds || need.is_least || pages + next <= later) {
+            state.promised = Some(limit.max(usage.file + lacking * self.page_size));
+            Ok(Admission::Now)
+        } else if need.is_least && need.may_wait && free.pending > 0 && pages <= later {
+            Ok(Admission::AfterAnother)
+        } else if need.is_least && !need.adds {
+            Ok(Admission::Now)
+        } else {
+            Err(refusal)
+        }
     }
 }
 

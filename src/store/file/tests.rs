@@ -1,4 +1,5 @@
 use std::num::NonZeroUsize;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -413,6 +414,51 @@ fn a_newer_format_and_a_foreign_file_are_refused_and_left_alone() {
         txn.commit().unwrap();
     }
     assert!(refused(foreign.path()).contains("not a session store"));
+}
+
+#[test]
+fn a_file_that_another_process_is_about_to_make_is_waited_for() {
+    let made = new_dir();
+    drop(reopen(&options(made.path())).unwrap());
+    let whole = std::fs::read(made.path().join(directory::DATA)).unwrap();
+    let dir = new_dir();
+    let data = dir.path().join(directory::DATA);
+    std::fs::write(dir.path().join(directory::LOCK), "").unwrap();
+    std::fs::write(&data, &whole[..100]).unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            thread::sleep(Duration::from_millis(12));
+            let file = std::fs::File::options().write(true).open(&data).unwrap();
+            file.write_all_at(&whole, 0).unwrap();
+        });
+        assert!(reopen(&options(dir.path())).is_ok());
+    });
+}
+
+#[test]
+fn what_no_waiting_makes_a_store_is_refused_at_once() {
+    let made = new_dir();
+    let store = reopen(&options(made.path())).unwrap();
+    for session in 0..200 {
+        store.create(&plain(&session.to_string(), &ann(), at(100))).unwrap();
+    }
+    drop(store);
+    let whole = std::fs::read(made.path().join(directory::DATA)).unwrap();
+    let mut overwritten = whole.clone();
+    overwritten[..64].fill(b'x');
+    for bytes in [&b"no store"[..], &[b'x'; 20_000], &overwritten, &whole[..whole.len() / 2]] {
+        let dir = new_dir();
+        std::fs::write(dir.path().join(directory::LOCK), "").unwrap();
+        std::fs::write(dir.path().join(directory::DATA), bytes).unwrap();
+        let took = (0..5).map(|_| {
+            let begun = std::time::Instant::now();
+            assert_eq!(reopen(&options(dir.path())).err().unwrap().code(), "ERR_STORE_CORRUPT");
+            begun.elapsed()
+        });
+        // The machine may be busy, but not each time.
+        let least = took.min().unwrap();
+        assert!(least < Duration::from_millis(20), "{least:?} for {} bytes", bytes.len());
+    }
 }
 
 #[test]

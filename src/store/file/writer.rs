@@ -9,10 +9,9 @@ use std::sync::mpsc;
 
 use parking_lot::{Condvar, Mutex};
 
-use super::apply::Write;
+use super::apply::{SWEEP_STEP, Write};
 use super::environment::Environment;
 use crate::error::{Result, StoreError};
-use crate::session::{SessionId, UserKeyBuf};
 
 /// The most writes of one transaction. The disk takes about as long for each page that they change, whether it holds
 /// one of their sessions or several: the more at once the fewer pages. But all wait for the last, and so do those of
@@ -21,6 +20,9 @@ const BATCH: usize = 4096;
 
 /// The most bytes that they may add, unless one alone adds more: the pages are in memory until they are committed.
 const BATCH_BYTES: usize = 16 << 20;
+
+/// The most sessions that a write ends in one transaction if there is no room for all.
+const PART: usize = 128;
 
 /// Is told what became of writes, by their tickets: the number of a write, or why it was refused.
 pub trait Completions: Send + Sync {
@@ -147,8 +149,8 @@ fn write_all(environment: &Environment, writes: &[&Write]) -> Vec<Result<u64>> {
     }
     match (environment.commit(writes), writes) {
         (Ok(outcomes), _) => outcomes,
-        (Err(error @ StoreError::Full(_)), [Write::DeleteByUser { user, except, .. }]) => {
-            vec![delete_in_steps(environment, user, except.as_ref(), error)]
+        (Err(StoreError::Full(_)), [write]) if write.part(1).is_some() => {
+            vec![write_in_parts(environment, write)]
         }
         (Err(error @ StoreError::Full(_)), [write]) if write.seals() => {
             vec![write_after_sweep(environment, write, error)]
@@ -166,9 +168,10 @@ fn write_all(environment: &Environment, writes: &[&Write]) -> Vec<Result<u64>> {
 /// Writes what found no room when that is made by what has expired, if anything has.
 fn write_after_sweep(environment: &Environment, write: &Write, full: StoreError) -> Result<u64> {
     let now = environment.clock.now();
+    let sweep = Write::Sweep { now, most: SWEEP_STEP };
     let mut found = false;
     while environment.is_due(now)? {
-        environment.commit(&[&Write::Sweep { now }])?;
+        write_all(environment, &[&sweep]).swap_remove(0)?;
         found = true;
     }
     if !found {
@@ -177,21 +180,22 @@ fn write_after_sweep(environment: &Environment, write: &Write, full: StoreError)
     environment.commit(&[write])?.swap_remove(0)
 }
 
-/// Ends the sessions of a user where there is no room to end them all at once: each step makes some for the next.
-fn delete_in_steps(
-    environment: &Environment,
-    user: &UserKeyBuf,
-    except: Option<&SessionId>,
-    full: StoreError,
-) -> Result<u64> {
-    const STEP: usize = 32;
-    let step = Write::DeleteByUser { user: user.clone(), except: except.cloned(), most: STEP };
+/// Ends sessions where there is no room to end them all at once, as many in a transaction as there is room for: each
+/// makes some for the next.
+fn write_in_parts(environment: &Environment, write: &Write) -> Result<u64> {
+    let mut most = PART;
     let mut ended = 0;
     loop {
-        match environment.commit(&[&step])?.swap_remove(0)? {
-            0 if ended == 0 => return Err(full),
-            0 => return Ok(ended),
-            more => ended += more,
+        let part = write.part(most);
+        match environment.commit(&[part.as_ref().unwrap_or(write)]) {
+            Err(StoreError::Full(_)) if most > 1 => most /= 2,
+            Err(error) => return Err(error),
+            Ok(mut outcomes) => match outcomes.swap_remove(0)? {
+                // The rest of a sweep is the next.
+                more if matches!(write, Write::Sweep { .. }) => return Ok(more),
+                0 => return Ok(ended),
+                more => ended += more,
+            },
         }
     }
 }

@@ -57,6 +57,15 @@ impl Meta {
         })
     }
 
+    /// Whether these may be the first bytes of the first meta page, or of one that has not been written.
+    pub(super) fn may_begin(bytes: &[u8]) -> bool {
+        let mut start = [0; PAGE_HEAD + 8];
+        start[10..12].copy_from_slice(&META.to_ne_bytes());
+        start[16..20].copy_from_slice(&MAGIC.to_ne_bytes());
+        start[20..].copy_from_slice(&VERSION.to_ne_bytes());
+        bytes.iter().zip(&start).all(|(one, other)| one == other) || bytes.iter().all(|byte| *byte == 0)
+    }
+
     /// Reads a meta page until it reads the same twice: a writer may be at it.
     pub(super) fn read(file: &File, at: u64) -> io::Result<Option<Self>> {
         let mut last = [0; META_BYTES];

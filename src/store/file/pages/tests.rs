@@ -129,6 +129,10 @@ impl Store {
         let own = free_tree.branch + free_tree.leaf + free_tree.overflow;
         assert_eq!(in_use, counted as u64 + own);
         assert_eq!(seen.pages, META_PAGES + in_use + seen.free + seen.leaked);
+        let all = free(&self.file(), txn.id() as u64, u64::MAX).unwrap();
+        assert_eq!(all.pages.len() as u64 + all.pending, seen.free);
+        let some = free(&self.file(), txn.id() as u64, 10).unwrap();
+        assert_eq!(some.pages.len(), all.pages.len().min(10));
         seen
     }
 }
@@ -454,6 +458,42 @@ fn a_wrong_bit_in_a_free_list_is_found() {
 }
 
 #[test]
+fn what_the_last_transaction_freed_is_free_after_one_more() {
+    let mut store = Store::new(3, EnvFlags::empty());
+    store.append(30);
+    let look = |store: &Store| {
+        let txn_id = store.env.read_txn().unwrap().id() as u64;
+        assert!(matches!(free(&store.file(), txn_id + 1, 1), Err(Fault::Gone(_))));
+        free(&store.file(), txn_id, u64::MAX).unwrap()
+    };
+    let mut txn = store.env.write_txn().unwrap();
+    store.dbs[3].clear(&mut txn).unwrap();
+    txn.commit().unwrap();
+    let before = look(&store);
+    assert!(before.pending > 30 && before.pages.len() < 30, "{before:?}");
+    let mut txn = store.env.write_txn().unwrap();
+    store.dbs[3].put(&mut txn, b"key", b"value").unwrap();
+    txn.commit().unwrap();
+    let after = look(&store);
+    assert!(after.pending < 30 && after.pages.len() > 30, "{after:?}");
+}
+
+#[test]
+fn a_damaged_list_of_free_pages_is_read_or_refused() {
+    let mut store = Store::new(5, EnvFlags::empty());
+    (0..8).for_each(|_| store.change(60, 4));
+    let txn_id = store.env.read_txn().unwrap().id() as u64;
+    let mut bytes = store.bytes();
+    let size = page_size(&bytes);
+    let root = metas(&store.file()).unwrap().unwrap()[(txn_id % 2) as usize].free.root as usize;
+    for bit in (0..size * 8).step_by(7) {
+        bytes[root * size + bit / 8] ^= 1 << (bit % 8);
+        let _ = free(&file_of(&bytes), txn_id, 1000);
+        bytes[root * size + bit / 8] ^= 1 << (bit % 8);
+    }
+}
+
+#[test]
 fn a_branch_that_leads_to_itself_ends_the_walk() {
     let mut bytes = DENSE.clone();
     let size = page_size(&DENSE);
@@ -539,6 +579,23 @@ fn what_is_no_store_is_refused() {
     for at in [10, 40, size + 10, size + 16, size + 40, size + 41] {
         assert!(matches!(inspect(&file_of(&changed(at, 3))), Err(Fault::Meta { .. })), "{at}");
     }
+}
+
+#[test]
+fn only_the_beginning_of_a_store_may_become_one() {
+    let new = Store::new(1, EnvFlags::empty());
+    let bytes = new.bytes();
+    let may_be_begun = |bytes: &[u8]| super::may_be_begun(&file_of(bytes)).unwrap();
+    let size = page_size(&bytes);
+    for len in [0, 1, 11, 30, size, size + 100] {
+        assert!(may_be_begun(&bytes[..len]), "{len} bytes");
+    }
+    assert!(may_be_begun(&[0; 100]) && may_be_begun(&vec![0; 2 * size]));
+    // One that was committed to is as whole as it will ever be.
+    assert!(!may_be_begun(&bytes));
+    assert!(
+        !may_be_begun(b"hello") && !may_be_begun(&vec![b'x'; size]) && !may_be_begun(&vec![b'x'; 3 * size])
+    );
 }
 
 #[test]

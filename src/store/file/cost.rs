@@ -1,0 +1,181 @@
+//! How many pages writes take, at most.
+//!
+//! LMDB never writes over a page in use: a change takes a new page for each that it touches, and gives back the old
+//! ones later. Sessions lie scattered, so that to end a hundred may take a few hundred pages first.
+
+use heed::{AnyTls, DatabaseStat, RoTxn};
+
+use super::apply::Write;
+use super::record::Record;
+use super::tables::{Tables, filed_of};
+use super::vault::Vault;
+
+/// For the page of the unnamed table, and those of the list of free pages.
+const SPARE_PAGES: u64 = 6;
+
+/// Page numbers in a page of the list of free pages.
+const LISTED: u64 = 500;
+
+/// A record takes pages of its own where two of them would not fit into a leaf with their keys.
+const KEY_BYTES: u64 = 300;
+
+/// What the trees of sessions and indexes are made of.
+pub(super) struct Trees {
+    tables: [DatabaseStat; 3],
+    unnamed: DatabaseStat,
+}
+
+impl Trees {
+    pub(super) fn read(tables: Tables, txn: &RoTxn<'_, AnyTls>) -> heed::Result<Self> {
+        let Tables { sessions, users, expiries, meta } = tables;
+        Ok(Self {
+            tables: [sessions.stat(txn)?, users.stat(txn)?, expiries.stat(txn)?],
+            unnamed: meta.stat(txn)?,
+        })
+    }
+
+    /// The pages of sessions and indexes.
+    pub(super) fn pages(&self) -> u64 {
+        self.tables.iter().map(pages_of).sum()
+    }
+
+    /// The pages of all tables.
+    pub(super) fn all_pages(&self) -> u64 {
+        self.pages() + pages_of(&self.unnamed)
+    }
+
+    /// The pages that a change of so many entries in each table takes, the entries' own room apart.
+    fn touched(&self, entries: u64) -> u64 {
+        let of_table = |stat: &DatabaseStat| {
+            let levels = u64::from(stat.depth).saturating_sub(1);
+            let leaves = entries.min(stat.leaf_pages as u64);
+            // A leaf that is nearly empty or too full changes its neighbour.
+            let neighbours = 1 + entries / 4;
+            leaves + (entries * levels).min(stat.branch_pages as u64) + neighbours.min(leaves + 1)
+        };
+        self.tables.iter().map(of_table).sum()
+    }
+}
+
+fn pages_of(stat: &DatabaseStat) -> u64 {
+    (stat.branch_pages + stat.leaf_pages + stat.overflow_pages) as u64
+}
+
+/// What a transaction takes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Pages {
+    pub singles: u64,
+    /// Those that must lie beside each other: the pages of large records.
+    pub runs: Vec<u64>,
+}
+
+impl Pages {
+    pub(super) fn sum(&self) -> u64 {
+        self.singles + self.runs.iter().sum::<u64>()
+    }
+}
+
+/// The store as a transaction finds it.
+pub(super) struct Costing<'c> {
+    pub tables: Tables,
+    pub txn: &'c RoTxn<'c, AnyTls>,
+    pub vault: &'c Vault,
+    pub trees: &'c Trees,
+    pub page_size: u64,
+    /// How many pages are free.
+    pub free: u64,
+    /// Whether a new session may end another of its user.
+    pub evicts: bool,
+}
+
+/// What is counted before it becomes pages.
+#[derive(Default)]
+struct Count {
+    entries: u64,
+    /// Of new records that share pages.
+    bytes: u64,
+    runs: Vec<u64>,
+}
+
+impl Costing<'_> {
+    /// What the smallest transaction takes that ends a session.
+    pub(super) fn least(&self) -> u64 {
+        self.pages(Count { entries: 1, ..Count::default() }).sum()
+    }
+
+    /// What writes take. Only where it is to be `exact` are the records looked at that some of them write anew.
+    pub(super) fn of(&self, writes: &[&Write], exact: bool) -> heed::Result<Pages> {
+        let mut count = Count::default();
+        for write in writes {
+            self.add(write, exact, &mut count)?;
+        }
+        Ok(self.pages(count))
+    }
+
+    fn pages(&self, count: Count) -> Pages {
+        let Count { entries, bytes, mut runs } = count;
+        let mut singles = self.trees.touched(entries) + bytes.div_ceil(self.page_size) + SPARE_PAGES;
+        singles += runs.extract_if(.., |run| *run == 1).count() as u64;
+        // The list of those that are free is written anew too, as far as it is read.
+        singles += (self.free + singles + runs.iter().sum::<u64>()) / LISTED;
+        Pages { singles, runs }
+    }
+
+    fn add(&self, write: &Write, exact: bool, count: &mut Count) -> heed::Result<()> {
+        match write {
+            Write::Create(_) | Write::Update(_) => {
+                count.entries += 1 + u64::from(self.evicts);
+                self.add_record(write.record_bytes(), count, write.growth());
+            }
+            Write::Touch { id, .. } => {
+                count.entries += 1;
+                if exact && let Some(bytes) = self.tables.sessions.get(self.txn, &self.vault.key(id))? {
+                    self.add_record(bytes.len(), count, 0);
+                }
+            }
+            Write::DeleteByUser { user, most, .. } => {
+                let mut entries = 0;
+                self.tables.each_of_user(self.txn, self.vault.tag(user.as_key()), |_, _| {
+                    entries += 1;
+                    Ok(())
+                })?;
+                count.entries += entries.min(*most as u64);
+            }
+            Write::Sweep { now, most } if exact => {
+                for entry in self.tables.expiries.iter(self.txn)?.take(*most) {
+                    let (entry, key) = entry?;
+                    if filed_of(entry).is_some_and(|filed| filed > *now) {
+                        break;
+                    }
+                    count.entries += 1;
+                    // What was touched is written with its new place in the index.
+                    if let Some(bytes) = self.tables.sessions.get(self.txn, key)?
+                        && Record::parse(bytes).is_ok_and(|record| !record.header.expires.is_past(*now))
+                    {
+                        self.add_record(bytes.len(), count, 0);
+                    }
+                }
+            }
+            Write::Sweep { most, .. } => count.entries += *most as u64,
+            Write::Delete { .. } => count.entries += 1,
+            Write::Clear => {
+                count.entries += 1;
+                count.runs.push(self.trees.all_pages() / LISTED + 1);
+            }
+            Write::Nothing => {}
+        }
+        Ok(())
+    }
+
+    /// A record that is written: in pages of its own, or in one that others share, which may grow by so many bytes.
+    fn add_record(&self, bytes: usize, count: &mut Count, growth: usize) {
+        const PAGE_HEAD: u64 = 16;
+        let bytes = bytes as u64;
+        if bytes + KEY_BYTES > self.page_size / 2 {
+            count.runs.push((bytes + PAGE_HEAD).div_ceil(self.page_size));
+        } else {
+            // A page that is split is left in halves.
+            count.bytes += (growth + growth / 2) as u64;
+        }
+    }
+}

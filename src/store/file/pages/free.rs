@@ -1,0 +1,170 @@
+//! The list of free pages, as far as a transaction needs to know it.
+
+use super::layout::{
+    BIG, BRANCH, LEAF, META_PAGES, Meta, NO_PAGE, Node, PAGE_HEAD, WORD, read_at, u16_at, u64_at,
+};
+use super::{Fault, metas};
+use std::collections::BinaryHeap;
+use std::fs::File;
+
+/// How deep a tree is followed; LMDB itself goes no deeper.
+const MAX_DEPTH: u16 = 32;
+
+/// What is free in a file. A page that a reader may still see counts as free: the file does not tell of readers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Free {
+    /// The pages that the next transaction may have: those that were freed first come first, and of one transaction
+    /// the lowest.
+    pub pages: Vec<u64>,
+    /// How many the last transaction freed: they can be had after one more.
+    pub pending: u64,
+}
+
+impl Free {
+    /// How many pages the file must grow by for these: single ones, and some that lie beside each other. The single
+    /// ones may break what lies together, so that there is more than one answer: the worst.
+    pub fn lacking(&self, singles: u64, runs: &[u64]) -> u64 {
+        let taken =
+            usize::try_from(singles).map_or(self.pages.len(), |singles| singles.min(self.pages.len()));
+        let lacking = singles - taken as u64;
+        if runs.is_empty() {
+            return lacking;
+        }
+        let mut sorted = self.pages.clone();
+        sorted.sort_unstable();
+        // LMDB takes the lowest of as many lists as it has read, the oldest first: those that it needed by then.
+        let mut oldest = self.pages[taken..].to_vec();
+        oldest.sort_unstable();
+        lacking + lacking_runs(&sorted[taken..], runs).max(lacking_runs(&oldest, runs))
+    }
+}
+
+/// How many pages of runs do not fit into these, which are in order.
+fn lacking_runs(pages: &[u64], runs: &[u64]) -> u64 {
+    let together = pages.chunk_by(|page, next| page + 1 == *next);
+    let mut room: BinaryHeap<u64> = together.map(|run| run.len() as u64).collect();
+    let mut runs = runs.to_vec();
+    runs.sort_unstable_by(|a, b| b.cmp(a));
+    let mut lacking = 0;
+    for run in runs {
+        match room.peek_mut() {
+            Some(mut longest) if *longest >= run => *longest -= run,
+            _ => lacking += run,
+        }
+    }
+    lacking
+}
+
+/// Reads what is free for the transaction that follows `txn_id`, the last, up to about `enough` pages. The caller holds
+/// the lock of the writer, so that there is no later one.
+///
+/// # Errors
+/// As for [`inspect`](super::inspect), and `Gone` where there is a later transaction, or the list is damaged.
+pub fn free(file: &File, txn_id: u64, enough: u64) -> Result<Free, Fault> {
+    let metas = metas(file)?.ok_or(Fault::Gone(txn_id))?;
+    let meta = &metas[(txn_id % META_PAGES) as usize];
+    if meta.txn_id != txn_id {
+        return Err(Fault::Gone(txn_id));
+    }
+    let mut reader = Reader { file, meta, enough, free: Free::default() };
+    if meta.free.root != NO_PAGE {
+        reader.visit(meta.free.root, 1)?;
+    }
+    Ok(reader.free)
+}
+
+struct Reader<'r> {
+    file: &'r File,
+    meta: &'r Meta,
+    enough: u64,
+    free: Free,
+}
+
+impl Reader<'_> {
+    fn damaged(&self) -> Fault {
+        Fault::Gone(self.meta.txn_id)
+    }
+
+    fn has_enough(&self) -> bool {
+        self.free.pages.len() as u64 >= self.enough
+    }
+
+    fn visit(&mut self, number: u64, level: u16) -> Result<(), Fault> {
+        let page_size = self.meta.page_size as usize;
+        let mut page = vec![0; page_size];
+        if level > MAX_DEPTH || number > self.meta.last_page {
+            return Err(self.damaged());
+        }
+        read_at(self.file, &mut page, number.saturating_mul(page_size as u64))?;
+        let is_leaf = match u16_at(&page, 10) {
+            Some(LEAF) => true,
+            Some(BRANCH) => false,
+            _ => return Err(self.damaged()),
+        };
+        let nodes = usize::from(u16_at(&page, 12).unwrap_or(0)).saturating_sub(PAGE_HEAD) / 2;
+        for index in 0..nodes {
+            // The oldest come first.
+            if self.has_enough() {
+                return Ok(());
+            }
+            let node = Node::nth(&page, index, is_leaf).ok_or_else(|| self.damaged())?;
+            if is_leaf {
+                self.record(&node)?;
+            } else {
+                self.visit(node.child(), level + 1)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A record: a transaction, and a count with as many pages that it freed.
+    fn record(&mut self, node: &Node<'_>) -> Result<(), Fault> {
+        let txn_id = u64_at(node.key, 0).ok_or_else(|| self.damaged())?;
+        let first = u64_at(node.data, 0).ok_or_else(|| self.damaged())?;
+        let is_big = node.flags == BIG;
+        let big_at = first.saturating_mul(self.meta.page_size.into()).saturating_add(PAGE_HEAD as u64);
+        let count = if is_big { self.word(big_at)? } else { first };
+        if count > self.meta.last_page {
+            return Err(self.damaged());
+        }
+        if txn_id >= self.meta.txn_id {
+            self.free.pending += count;
+            return Ok(());
+        }
+        let wanted = count.min(self.enough - self.free.pages.len() as u64) as usize;
+        let bytes = if is_big {
+            let mut bytes = vec![0; wanted * WORD];
+            read_at(self.file, &mut bytes, big_at.saturating_add(WORD as u64))?;
+            bytes
+        } else {
+            node.data.get(WORD..(wanted + 1) * WORD).ok_or_else(|| self.damaged())?.to_vec()
+        };
+        self.free.pages.extend(bytes.chunks_exact(WORD).rev().filter_map(|word| u64_at(word, 0)));
+        Ok(())
+    }
+
+    fn word(&self, at: u64) -> Result<u64, Fault> {
+        let mut bytes = [0; WORD];
+        read_at(self.file, &mut bytes, at)?;
+        Ok(u64::from_ne_bytes(bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_free_side_by_side_is_lacking() {
+        let free = Free { pages: vec![9, 10, 20, 3, 4, 5], pending: 7 };
+        assert_eq!(free.lacking(6, &[]), 0);
+        assert_eq!(free.lacking(8, &[]), 2);
+        assert_eq!(free.lacking(0, &[3, 2, 1]), 0);
+        assert_eq!(free.lacking(1, &[3]), 3);
+        assert_eq!(free.lacking(1, &[2]), 0);
+        assert_eq!(free.lacking(1, &[2, 2]), 2);
+        assert_eq!(free.lacking(2, &[2]), 0);
+        assert_eq!(free.lacking(0, &[4]), 4);
+        assert_eq!(Free::default().lacking(2, &[3]), 5);
+    }
+}
