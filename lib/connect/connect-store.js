@@ -26,7 +26,8 @@ class ConnectStore extends Base {
   #options;
   #generate;
   #known = new KnownIds();
-  // What is known of the objects that requests hold: the id, whether it is new, and the cookie that was loaded.
+  // What is known of the objects that requests hold: the id, whether it is new, and of one that was loaded its cookie
+  // and its end.
   #marks = new WeakMap();
 
   constructor(store, options) {
@@ -103,21 +104,24 @@ class ConnectStore extends Base {
 
   /** express-session calls it with what `get` gave. */
   createSession(req, loaded) {
-    const { cookie } = loaded;
+    const { sessionID: sid } = req;
+    const mark = { sid, isNew: false, cookie: loaded.cookie, expires: this.#markOf(sid, loaded)?.expires };
     const session = super.createSession(req, loaded);
-    this.#marks.set(session, { sid: req.sessionID, isNew: false, cookie });
+    this.#marks.set(session, mark);
     return session;
   }
 
   async #get(sid) {
-    const session = sessionOf(await this.#store.get(idOf(sid, this.#options.prefix)));
-    if (session === null) return null;
-    this.#known.add(sid);
-    return this.#loaded(sid, session);
+    const session = this.#loaded(sid, await this.#store.get(idOf(sid, this.#options.prefix)));
+    if (session !== null) this.#known.add(sid);
+    return session;
   }
 
-  #loaded(sid, session) {
-    this.#marks.set(session, { sid, isNew: false, cookie: session.cookie });
+  /** The session of a record, if there is one. */
+  #loaded(sid, record) {
+    const session = sessionOf(record);
+    if (session === null) return null;
+    this.#marks.set(session, { sid, isNew: false, cookie: session.cookie, expires: record.expires });
     return session;
   }
 
@@ -165,10 +169,8 @@ class ConnectStore extends Base {
   async #isUnchanged({ sessionId, session, expires }, mark) {
     const stored = await this.#store.get(sessionId);
     const kept = sessionOf(stored);
-    if (kept === null || !isSameData(kept, session)) return false;
-    return (
-      !isOtherCookie(mark?.cookie ?? kept.cookie, session.cookie) && this.#isTooSoon(stored, expires, mark)
-    );
+    if (kept === null || isOtherCookie(mark?.cookie ?? kept.cookie, session.cookie)) return false;
+    return this.#isTooSoon(stored.expires, expires, mark) && isSameData(kept, session);
   }
 
   async #touch(sid, session) {
@@ -176,20 +178,23 @@ class ConnectStore extends Base {
     const id = idOf(sid, prefix);
     const expires = expiryOf(session, ttl);
     const mark = this.#markOf(sid, session);
+    // What this request did to its cookie: since it was loaded, another may have stored a new one.
+    const isOther = mark?.cookie && isOtherCookie(mark.cookie, session.cookie);
+    // Since it was loaded, the end can only have moved on.
+    if (isOther === false && this.#isTooSoon(mark.expires, expires, mark)) return;
     const stored = await this.#store.get(id);
     const kept = sessionOf(stored);
     if (kept === null) return;
-    // What this request did to its cookie; since it was loaded, another may have stored a new one.
-    if (isOtherCookie(mark?.cookie ?? kept.cookie, session.cookie)) {
+    if (isOther ?? isOtherCookie(kept.cookie, session.cookie)) {
       await this.#replaceCookie(id, session.cookie, expires);
-    } else if (!this.#isTooSoon(stored, expires, mark)) {
+    } else if (!this.#isTooSoon(stored.expires, expires, mark)) {
       await this.#store.touch(id, expires);
     }
   }
 
   /** Whether an expiry is not worth a write. A request that did not change the cookie never moves it back. */
-  #isTooSoon(stored, expires, mark) {
-    const moved = new Date(expires) - new Date(stored.expires);
+  #isTooSoon(before, expires, mark) {
+    const moved = new Date(expires) - new Date(before);
     if (moved <= 0) return moved === 0 || mark !== undefined;
     // A session that is used lasts for half of its lifetime at least, however late it is touched.
     return moved < Math.min(this.#options.touchAfter, (new Date(expires) - Date.now()) / 2);
@@ -222,8 +227,8 @@ class ConnectStore extends Base {
     // Without a prototype, as an id may be `__proto__`.
     const sessions = Object.create(null);
     for await (const sid of this.#sids()) {
-      const session = sessionOf(await this.#store.get(this.#options.prefix + sid));
-      if (session !== null) sessions[sid] = this.#loaded(sid, session);
+      const session = this.#loaded(sid, await this.#store.get(this.#options.prefix + sid));
+      if (session !== null) sessions[sid] = session;
     }
     return sessions;
   }
@@ -256,10 +261,10 @@ class ConnectStore extends Base {
     const { prefix } = this.#options;
     const found = [];
     for (const record of await this.#store.getByUser(userId)) {
-      const session = sessionOf(record);
-      if (session === null || !record.sessionId.startsWith(prefix)) continue;
+      if (!record.sessionId.startsWith(prefix)) continue;
       const sid = record.sessionId.slice(prefix.length);
-      found.push({ sid, expires: new Date(record.expires), session: this.#loaded(sid, session) });
+      const session = this.#loaded(sid, record);
+      if (session !== null) found.push({ sid, expires: new Date(record.expires), session });
     }
     return found;
   }
