@@ -9,11 +9,12 @@ const { judge } = require("./targets.js");
 
 const USAGE = `Usage: npm run bench -- [options]
 
-  --quick        100k sessions only, and fewer rounds
-  --part <part>  one part only: ${Object.keys(parts).join(", ")}
-  --json <file>  writes all that was measured to a file as well
-  --dir <dir>    where the stores in files are made and removed again, by default in the directory for temporary
-                 files; they take some 3 GB, or a tenth with --quick`;
+  --quick            100k sessions only, 2000 of those behind an app, and fewer rounds
+  --part <part>      one part only: ${Object.keys(parts).join(", ")}
+  --race-rounds <n>  how often the part \`connect\` lets a logout overtake a request, for each way that this ends
+  --json <file>      writes all that was measured to a file as well
+  --dir <dir>        where the stores in files are made and removed again, by default in the directory for
+                     temporary files; they take some 3 GB, or a tenth with --quick`;
 
 const FULL = {
   sizes: [1000, 100_000, 1_000_000],
@@ -27,6 +28,11 @@ const FULL = {
   createSeconds: 1,
   createGapSeconds: 3,
   openRounds: 11,
+  sessions: 10_000,
+  connections: 50,
+  loadRounds: 11,
+  loadSeconds: 0.5,
+  raceRounds: 200,
 };
 const QUICK = {
   sizes: [100_000],
@@ -40,12 +46,18 @@ const QUICK = {
   createSeconds: 0.5,
   createGapSeconds: 2,
   openRounds: 5,
+  sessions: 2000,
+  connections: 50,
+  loadRounds: 3,
+  loadSeconds: 0.5,
+  raceRounds: 20,
 };
 
 function readOptions() {
   const options = {
     quick: { type: "boolean" },
     part: { type: "string" },
+    "race-rounds": { type: "string" },
     json: { type: "string" },
     dir: { type: "string", default: os.tmpdir() },
   };
@@ -53,6 +65,10 @@ function readOptions() {
     const { values } = parseArgs({ options });
     if (values.part !== undefined && !Object.hasOwn(parts, values.part)) {
       throw new Error(`--part must be one of ${Object.keys(parts).join(", ")}; got ${values.part}`);
+    }
+    const rounds = values["race-rounds"];
+    if (rounds !== undefined && !/^[1-9]\d*$/.test(rounds)) {
+      throw new Error(`--race-rounds must be a whole number from 1; got ${rounds}`);
     }
     if (!existsSync(values.dir)) throw new Error(`--dir must be a directory; there is no ${values.dir}`);
     return values;
@@ -72,8 +88,9 @@ function progress(step, detail = "") {
 }
 
 async function main() {
-  const { quick, part, json, dir } = readOptions();
+  const { quick, part, json, dir, "race-rounds": raceRounds } = readOptions();
   const plan = { ...(quick ? QUICK : FULL), directory: dir };
+  if (raceRounds !== undefined) plan.raceRounds = Number(raceRounds);
   const before = os.loadavg()[0];
   const measured = {};
   for (const name of part ? [part] : Object.keys(parts)) measured[name] = await parts[name](plan, progress);

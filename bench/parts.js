@@ -1,5 +1,6 @@
 "use strict";
 
+const { runConnect } = require("./connect/part.js");
 const { runFile } = require("./file/part.js");
 const { OPS } = require("./measure/ops.js");
 const { NAMES, OURS } = require("./peers.js");
@@ -77,4 +78,4 @@ async function runGaps({ gapSize, gapRuns }, progress) {
   return rows;
 }
 
-module.exports = { ops: runOps, memory: runMemory, gaps: runGaps, file: runFile };
+module.exports = { ops: runOps, memory: runMemory, gaps: runGaps, file: runFile, connect: runConnect };

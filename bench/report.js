@@ -1,5 +1,6 @@
 "use strict";
 
+const { connectSections } = require("./connect/report.js");
 const { fileSections } = require("./file/report.js");
 const { OURS, OTHERS, labelOf } = require("./peers.js");
 const { count, summary, median, medianRatio } = require("./stats.js");
@@ -59,7 +60,7 @@ function machineLine({ cpu, cores, node, platform, load }) {
 }
 
 /** Everything that was measured, as text. */
-function report({ machine, ops, memory, gaps, file }) {
+function report({ machine, ops, memory, gaps, file, connect }) {
   const sections = [`${machineLine(machine)}`];
   const add = (title, body) => sections.push(`${title}\n\n${body}`);
   if (ops) {
@@ -82,7 +83,8 @@ function report({ machine, ops, memory, gaps, file }) {
     );
   }
   if (file) for (const { title, body } of fileSections(file)) add(title, body);
-  add("Targets:", targetsTable(judge({ ops, memory, gaps, file })));
+  if (connect) for (const { title, body } of connectSections(connect)) add(title, body);
+  add("Targets:", targetsTable(judge({ ops, memory, gaps, file, connect })));
   return `${sections.join("\n\n")}\n`;
 }
 

@@ -12,19 +12,24 @@ const FLAGS = [
   "--min-semi-space-size=16",
 ];
 
+const running = new Set();
+
+// Registered before whatever else cleans up: what they go on writing would be left behind.
+process.on("exit", () => {
+  for (const child of running) child.kill("SIGKILL");
+});
+
 /** A process of its own for a store. `call` asks it for one thing at a time. */
 class Child {
   #process;
   #answer = () => {};
-  #kill = () => this.#process.kill("SIGKILL");
 
   constructor(script) {
     this.#process = fork(script, { execArgv: FLAGS });
-    // Before others clean up: what it goes on writing would be left behind.
-    process.prependListener("exit", this.#kill);
+    running.add(this.#process);
     this.#process.on("message", (message) => this.#answer(message));
     this.#process.on("exit", (code, signal) => {
-      process.off("exit", this.#kill);
+      running.delete(this.#process);
       this.#answer({ error: `it ended with ${signal ?? code}` });
     });
   }

@@ -26,4 +26,4 @@ const count = (number) => (number >= 1_000_000 ? `${number / 1_000_000}M` : `${n
 /** The items in turn, in each round from another of them on. The round before the first is -1. */
 const rotated = (items, round) => items.map((_, at) => items[(at + round + items.length) % items.length]);
 
-module.exports = { count, median, summary, medianRatio, rotated };
+module.exports = { count, median, quantile, summary, medianRatio, rotated };

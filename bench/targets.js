@@ -1,12 +1,13 @@
 "use strict";
 
+const { judgeConnect } = require("./connect/targets.js");
 const { judgeFile } = require("./file/targets.js");
 const { atMost } = require("./limits.js");
 const { OURS } = require("./peers.js");
 const { count, median, medianRatio } = require("./stats.js");
 
 /** The targets of which something was measured: `{ text, sign, limit, unit, value, isMet }[]`. */
-function judge({ ops = [], memory = [], gaps = [], file }) {
+function judge({ ops = [], memory = [], gaps = [], file, connect }) {
   const sizesOf = (rows) => [...new Set(rows.map(({ size }) => size))].filter((size) => size >= 100_000);
   const get = (size, store) =>
     ops.find((row) => row.size === size && row.op === "get" && row.store === store).rounds;
@@ -34,6 +35,7 @@ function judge({ ops = [], memory = [], gaps = [], file }) {
     add(`longest gap, ${how} of ${count(size / 2)} of ${count(size)}`, 5, " ms", longest);
   }
   if (file) targets.push(...judgeFile(file));
+  if (connect) targets.push(...judgeConnect(connect));
   return targets;
 }
 

@@ -1,17 +1,22 @@
 "use strict";
 
-const { spawnSync } = require("node:child_process");
 const path = require("node:path");
+const { allocatedBytes, fileSystemOf, settleDisk, withDirectory } = require("../disk.js");
+const { installPeers } = require("../install.js");
 const { Ids } = require("../sessions.js");
 const { withChildren } = require("../spawn.js");
 const { count, rotated } = require("../stats.js");
-const { allocatedBytes, fileSystemOf, withDirectory } = require("./directory.js");
-const { installPeers } = require("./install.js");
 const { NAMES, OURS, STORES, directoryOf, sizeOf } = require("./stores.js");
 
 const CHILD = path.join(__dirname, "child.js");
 const IN_FLIGHT = [1, 16, 256, 4096];
 const EXPIRED_SHARE = 1 / 10;
+
+const TRIALS = {
+  lmdb: 'require("lmdb")',
+  "better-sqlite3": 'new (require("better-sqlite3"))(":memory:")',
+  "session-file-store": 'require("session-file-store")',
+};
 
 /** Which stores sweep, and how; the gaps of the others are so long that one run shows them. */
 const SWEEPS = [
@@ -23,9 +28,6 @@ const SWEEPS = [
 ];
 
 const withChild = (use) => withChildren(1, use, CHILD);
-
-/** Writes out what the page cache holds, or the next flush of a store would wait for what another one left. */
-const settleDisk = () => spawnSync("sync");
 
 /** What all the stages have: where the stores are and how many sessions each has. */
 class Run {
@@ -138,7 +140,7 @@ async function watchGaps(run) {
 
 /** Stores in files: `{ size, fileSystem, stores, missing, disk, open, get, create, gaps }`. */
 async function runFile(plan, progress) {
-  const missing = installPeers(progress);
+  const missing = installPeers(__dirname, TRIALS, progress);
   return withDirectory(plan.directory, async (directory) => {
     const run = new Run(plan, directory, missing, progress);
     const disk = await fillAll(run);

@@ -2,7 +2,7 @@
 
 const { mkdirSync } = require("node:fs");
 const { Ids } = require("../../sessions.js");
-const { closedLoop } = require("../closed-loop.js");
+const { closedLoop } = require("../../closed-loop.js");
 const { sessionsOf } = require("../sessions.js");
 const { directoryOf, openStore } = require("../stores.js");
 

@@ -3,7 +3,7 @@
 const { setTimeout: sleep } = require("node:timers/promises");
 const { after, watch } = require("../../measure/watch.js");
 const { Ids } = require("../../sessions.js");
-const { closedLoop } = require("../closed-loop.js");
+const { closedLoop } = require("../../closed-loop.js");
 const { sessionsOf, sessionsUntil } = require("../sessions.js");
 const { openStore } = require("../stores.js");
 

@@ -2,7 +2,7 @@
 
 const { after } = require("../../measure/watch.js");
 const { Ids } = require("../../sessions.js");
-const { closedLoop } = require("../closed-loop.js");
+const { closedLoop } = require("../../closed-loop.js");
 const { sessionsUntil } = require("../sessions.js");
 const { openStore } = require("../stores.js");
 

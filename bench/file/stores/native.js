@@ -1,7 +1,7 @@
 "use strict";
 
 const { FileStore } = require("../../..");
-const { closedLoop } = require("../closed-loop.js");
+const { closedLoop } = require("../../closed-loop.js");
 
 const IN_FLIGHT = 4096;
 

@@ -4,7 +4,7 @@ const { writeFileSync } = require("node:fs");
 const path = require("node:path");
 const expressSession = require("express-session");
 const createFileStore = require("session-file-store");
-const { closedLoop } = require("../closed-loop.js");
+const { closedLoop } = require("../../closed-loop.js");
 
 const FileStore = createFileStore(expressSession);
 const IN_FLIGHT = 16;

@@ -1,5 +1,6 @@
 "use strict";
 
+const { spawnSync } = require("node:child_process");
 const { lstatSync, mkdtempSync, readdirSync, rmSync, statfsSync } = require("node:fs");
 const os = require("node:os");
 const path = require("node:path");
@@ -48,4 +49,7 @@ function fileSystemOf(directory) {
   return FILE_SYSTEMS.get(type) ?? `file system 0x${type.toString(16)}`;
 }
 
-module.exports = { allocatedBytes, fileSystemOf, withDirectory };
+/** Writes out what the page cache holds, or the next flush of a store would wait for what another one left. */
+const settleDisk = () => spawnSync("sync");
+
+module.exports = { allocatedBytes, fileSystemOf, settleDisk, withDirectory };

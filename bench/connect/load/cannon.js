@@ -1,0 +1,95 @@
+"use strict";
+
+// The process that loads the servers, one at a time.
+const { once } = require("node:events");
+const { setTimeout: sleep } = require("node:timers/promises");
+const autocannon = require("autocannon");
+const { serve } = require("../../serve.js");
+const { quantile } = require("../../stats.js");
+const { stayOn } = require("../cores.js");
+
+// How often autocannon looks whether it is through, in milliseconds.
+const TICK = 50;
+// Milliseconds that are not measured: the connections are made, and a process that has slept is slow at first.
+const WARM_UP = 300;
+const LONGEST = 60; // seconds
+
+/** By the address of a server: the cookies of its sessions. */
+const cookies = new Map();
+
+const shoot = (address, path, options) => autocannon({ url: address + path, sampleInt: TICK, ...options });
+
+/** Waits for the end of a shot, of which each request must have succeeded. */
+async function ended(shot, path) {
+  const { errors, non2xx } = await shot;
+  if (errors + non2xx > 0) throw new Error(`${path}: ${errors} errors, ${non2xx} answers of no success`);
+}
+
+/** Logs in as often as there are to be sessions. */
+async function login({ address, sessions, connections }) {
+  const made = [];
+  const onResponse = (_status, _body, _context, headers) => made.push(headers["Set-Cookie"].split(";", 1)[0]);
+  const options = { connections, amount: sessions, requests: [{ onResponse }] };
+  await ended(shoot(address, "/login", options), "/login");
+  cookies.set(address, made);
+}
+
+/** To each connection its share of the cookies, from any of them on: a slow store is not asked for a few alone. */
+function withCookies(address, connections) {
+  const all = cookies.get(address);
+  const first = Math.floor(Math.random() * all.length);
+  let connected = 0;
+  return (client) => {
+    const own = [];
+    for (let at = connected++; at < all.length; at += connections) {
+      own.push({ headers: { cookie: all[(first + at) % all.length] } });
+    }
+    client.setRequests(own);
+  };
+}
+
+const NEEDS_SESSION = new Set(["/read", "/change"]);
+
+const setupOf = (address, path, connections) =>
+  NEEDS_SESSION.has(path) ? { setupClient: withCookies(address, connections) } : {};
+
+/** One request with each of the sessions, or a little more. */
+async function visit({ address, path, connections }) {
+  const amount = Math.ceil(cookies.get(address).length / connections) * connections;
+  const options = { connections, amount, ...setupOf(address, path, connections) };
+  await ended(shoot(address, path, options), path);
+}
+
+/** What the server has used by then: `{ cpu, at, requests }`, milliseconds and a number. */
+const usageOf = async (address) => (await fetch(`${address}/usage`)).json();
+
+/**
+ * `{ perSecond, p99, serverCpu, serverBusy, cannonBusy }`: p99 in milliseconds, what a request takes of the server's
+ * processor time in microseconds, and how much of a core the two processes used, with all their threads.
+ */
+async function load({ address, path, connections, seconds }) {
+  const options = { connections, duration: LONGEST, ...setupOf(address, path, connections) };
+  const shot = shoot(address, path, options);
+  await once(shot, "start");
+  await sleep(WARM_UP);
+  const before = await usageOf(address);
+  const times = [];
+  const start = performance.now();
+  const cpu = process.cpuUsage();
+  shot.on("response", (_client, _status, _bytes, millis) => times.push(millis));
+  await sleep(1000 * seconds);
+  const took = performance.now() - start;
+  const { user, system } = process.cpuUsage(cpu);
+  const measured = { perSecond: (1000 * times.length) / took, p99: quantile(times, 0.99) };
+  const after = await usageOf(address);
+  shot.stop();
+  await ended(shot, path);
+  return {
+    ...measured,
+    serverCpu: (1000 * (after.cpu - before.cpu)) / (after.requests - before.requests),
+    serverBusy: (after.cpu - before.cpu) / (after.at - before.at),
+    cannonBusy: (user + system) / 1000 / took,
+  };
+}
+
+serve({ stayOn, login, visit, load });
