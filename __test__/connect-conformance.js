@@ -253,6 +253,21 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         }
       });
 
+      it("stores a cookie that was changed where it is", async () => {
+        for (const connect of [store, other({ touchAfter: HOUR })]) {
+          const sid = newId();
+          await connect.set(sid, { cookie: lasting() });
+          const touched = await connect.get(sid);
+          touched.cookie.path = "/touched";
+          await connect.touch(sid, touched);
+          const saved = await connect.get(sid);
+          assert.equal(saved.cookie.path, "/touched");
+          saved.cookie.path = "/saved";
+          await connect.set(sid, saved);
+          assert.equal((await connect.get(sid)).cookie.path, "/saved");
+        }
+      });
+
       it("stores such a cookie beside the data that is being stored at that moment", async () => {
         const sid = newId();
         await store.set(sid, { cookie: lasting(), step: 1 });

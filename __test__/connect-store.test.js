@@ -48,6 +48,7 @@ describe("new ConnectStore", () => {
       [{ ttl: 0 }, /ttl must be .*milliseconds.*; got 0/],
       [{ ttl: "1d" }, /ttl must be .*; got a string/],
       [{ ttl: Number.POSITIVE_INFINITY }, /ttl/],
+      [{ ttl: Number.MAX_SAFE_INTEGER }, /ttl/],
       [{ touchAfter: -1 }, /touchAfter must be .*; got -1/],
       [{ touchAfter: 1.5 }, /touchAfter/],
       [{ prefix: 7 }, /prefix must be a string; got 7/],

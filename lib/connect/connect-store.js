@@ -121,7 +121,9 @@ class ConnectStore extends Base {
   #loaded(sid, record) {
     const session = sessionOf(record);
     if (session === null) return null;
-    this.#marks.set(session, { sid, isNew: false, cookie: session.cookie, expires: record.expires });
+    // A copy of the cookie, as whoever asked may change it where it is.
+    const cookie = session.cookie && { ...session.cookie };
+    this.#marks.set(session, { sid, isNew: false, cookie, expires: record.expires });
     return session;
   }
 

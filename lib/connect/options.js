@@ -4,7 +4,8 @@ const { invalidOption, kindOf, SessionStoreError } = require("../errors.js");
 const { anything, validateOptions } = require("../options.js");
 
 const DAY = 24 * 60 * 60 * 1000;
-const LAST_DATE = 8.64e15;
+// From today on JavaScript has dates for longer than that.
+const LONGEST = 8e15;
 
 const METHODS = [
   "create",
@@ -20,7 +21,7 @@ const METHODS = [
   "close",
 ];
 
-const isTime = (value) => Number.isSafeInteger(value) && value <= LAST_DATE;
+const isTime = (value) => Number.isSafeInteger(value) && value <= LONGEST;
 
 const connectOptions = {
   ttl: {
@@ -56,7 +57,7 @@ function checkStore(store) {
 /** The milliseconds that `ttl` gives a session. */
 function lifetimeOf(ttl, session) {
   const lifetime = ttl(session);
-  if (typeof lifetime === "number" && lifetime > 0 && lifetime <= LAST_DATE) return lifetime;
+  if (typeof lifetime === "number" && lifetime > 0 && lifetime <= LONGEST) return lifetime;
   const given = typeof lifetime === "number" ? String(lifetime) : kindOf(lifetime);
   throw new SessionStoreError(
     "ERR_INVALID_OPTION",
