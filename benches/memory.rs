@@ -1,0 +1,154 @@
+//! What the core takes, without Node: `cargo bench --features bench`. `npm run bench` has what an app sees.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use criterion::measurement::WallTime;
+use criterion::{
+    BatchSize, BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main,
+};
+use native_store::clock::{MockClock, SystemClock};
+use native_store::session::{Body, Content, Expiry, FieldOrder, Session, SessionId, UserKeyBuf};
+use native_store::store::SessionStore;
+use native_store::store::memory::{Limits, MemoryStore};
+
+const SIZES: [u64; 2] = [1000, 100_000];
+const SWEPT: u64 = 100_000;
+/// Few beside the sessions of the smallest store, so that it keeps its size.
+const BATCH: u64 = 50;
+const FAR_OFF: i64 = 4_000_000_000_000;
+
+/// A session of FluidAuth's three fields; a number makes the same one each time.
+struct Login {
+    id: String,
+    user: UserKeyBuf,
+    expires: Expiry,
+}
+
+impl Login {
+    fn new(number: u64) -> Self {
+        Self::ending_at(number, FAR_OFF)
+    }
+
+    fn ending_at(number: u64, millis: i64) -> Self {
+        // Eighteen bytes that look random, as `randomBytes` gives them.
+        let mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let id = format!("{mixed:016x}{:016x}{:04x}", mixed.swap_bytes() ^ number, mixed >> 48);
+        Self {
+            id,
+            user: UserKeyBuf::from_text(&(10_000_000 + number).to_string()),
+            expires: Expiry::new(millis).unwrap(),
+        }
+    }
+
+    /// With its id packed anew, as each call from JavaScript does it.
+    fn create_in(&self, store: &MemoryStore) {
+        let content = Content { user: Some(self.user.as_key()), body: Body::Plain(FieldOrder::UserFirst) };
+        store.create(&Session { id: self.packed(), expires: self.expires, content }).unwrap();
+    }
+
+    fn packed(&self) -> SessionId {
+        SessionId::new(&self.id).unwrap()
+    }
+}
+
+fn filled(size: u64) -> MemoryStore {
+    let store = MemoryStore::new(Limits::default(), Arc::new(SystemClock));
+    for number in 0..size {
+        Login::new(number).create_in(&store);
+    }
+    store
+}
+
+/// The sum of what `run` says of logins that are not in a store of `size`, some at a time.
+fn in_batches(size: u64, iterations: u64, mut run: impl FnMut(&[Login]) -> Duration) -> Duration {
+    let mut took = Duration::ZERO;
+    for first in (0..iterations).step_by(BATCH as usize) {
+        let fresh: Vec<_> =
+            (first..iterations.min(first + BATCH)).map(|number| Login::new(size + number)).collect();
+        took += run(&fresh);
+    }
+    took
+}
+
+fn timed(run: impl FnOnce()) -> Duration {
+    let start = Instant::now();
+    run();
+    start.elapsed()
+}
+
+/// Of logins in an order that no cache foresees.
+fn on_each(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    call: &str,
+    logins: &[Login],
+    mut run: impl FnMut(&Login),
+) {
+    let mut next = 0;
+    group.bench_function(BenchmarkId::new(call, logins.len()), |bencher| {
+        bencher.iter(|| {
+            next = (next + 7919) % logins.len();
+            run(&logins[next]);
+        });
+    });
+}
+
+fn calls(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("MemoryStore");
+    for size in SIZES {
+        let store = filled(size);
+        let logins: Vec<_> = (0..size).map(Login::new).collect();
+        on_each(&mut group, "get", &logins, |login| {
+            black_box(store.get(&login.packed()).unwrap().unwrap());
+        });
+        on_each(&mut group, "touch", &logins, |login| {
+            assert!(store.touch(&login.packed(), login.expires).unwrap());
+        });
+        let create = |logins: &[Login]| logins.iter().for_each(|login| login.create_in(&store));
+        let delete =
+            |logins: &[Login]| logins.iter().for_each(|login| store.delete(&login.packed()).unwrap());
+        group.bench_function(BenchmarkId::new("create", size), |bencher| {
+            bencher.iter_custom(|iterations| {
+                in_batches(size, iterations, |fresh| {
+                    let took = timed(|| create(fresh));
+                    delete(fresh);
+                    took
+                })
+            });
+        });
+        group.bench_function(BenchmarkId::new("delete", size), |bencher| {
+            bencher.iter_custom(|iterations| {
+                in_batches(size, iterations, |fresh| {
+                    create(fresh);
+                    timed(|| delete(fresh))
+                })
+            });
+        });
+    }
+}
+
+/// A sweep of which half has expired.
+fn sweep(criterion: &mut Criterion) {
+    let half_expired = || {
+        let clock = Arc::new(MockClock::new(0));
+        let store = MemoryStore::new(Limits::default(), clock.clone());
+        for number in 0..SWEPT {
+            Login::ending_at(number, if number % 2 == 0 { 1 } else { FAR_OFF }).create_in(&store);
+        }
+        clock.advance(1);
+        store
+    };
+    let mut group = criterion.benchmark_group("MemoryStore");
+    group.sample_size(20).throughput(Throughput::Elements(SWEPT));
+    group.bench_function(BenchmarkId::new("clean, half expired", SWEPT), |bencher| {
+        bencher.iter_batched_ref(
+            half_expired,
+            |store| assert_eq!(store.clean().unwrap(), SWEPT / 2),
+            BatchSize::PerIteration,
+        );
+    });
+}
+
+criterion_group!(benches, calls, sweep);
+criterion_main!(benches);
