@@ -1,14 +1,16 @@
 "use strict";
 
 // A process for one store.
-const gaps = require("./measure/gaps.js");
-const memory = require("./measure/memory.js");
-const ops = require("./measure/ops.js");
+const { longestGapOfChurn } = require("./gaps/churn.js");
+const { longestGapOfSweep } = require("./gaps/sweep.js");
+const memory = require("./memory/measure.js");
+const ops = require("./ops/measure.js");
 const { serve } = require("./serve.js");
 
 serve({
   open: ops.open,
   round: ops.round,
   bytesPerSession: memory.bytesPerSession,
-  longestGap: gaps.longestGap,
+  longestGapOfChurn,
+  longestGapOfSweep,
 });

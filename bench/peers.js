@@ -3,54 +3,32 @@
 const expressSession = require("express-session");
 const createMemorystore = require("memorystore");
 const { MemoryStore } = require("..");
+const { ConnectStore } = require("../connect.js");
+const { MapStore } = require("./map-store.js");
 
 const isoText = (millis) => new Date(millis).toISOString();
 
-/** What FluidAuth's own `MemoryStore` does: a `Map` of references, with no look at `expires` but in `clean`. */
-class MapStore {
-  db = new Map();
-
-  async create(session) {
-    if (this.db.has(session.sessionId)) throw new Error("Session already exists");
-    this.db.set(session.sessionId, session);
-  }
-
-  async get(sessionId) {
-    return this.db.get(sessionId) ?? null;
-  }
-
-  async update(sessionId, session) {
-    this.db.set(sessionId, session);
-  }
-
-  async delete(sessionId) {
-    this.db.delete(sessionId);
-  }
-
-  async clean() {
-    const now = Date.now();
-    for (const [sessionId, { expires }] of this.db) {
-      const millis = new Date(expires).getTime();
-      if (Number.isNaN(millis) || millis <= now) this.db.delete(sessionId);
-    }
-  }
+/** A session as FluidAuth makes it, and with the fields of an app where there are any. */
+function sessionOf(sessionId, userId, millis, data) {
+  const expires = isoText(millis);
+  return data === undefined ? { sessionId, userId, expires } : { sessionId, userId, expires, ...data };
 }
 
-class NativePeer {
-  constructor(options) {
-    this.store = new MemoryStore(options);
+class FluidAuthPeer {
+  constructor(store) {
+    this.store = store;
   }
 
-  create(sessionId, userId, millis) {
-    return this.store.create({ sessionId, userId, expires: isoText(millis) });
+  create(sessionId, userId, millis, data) {
+    return this.store.create(sessionOf(sessionId, userId, millis, data));
   }
 
   get(sessionId) {
     return this.store.get(sessionId);
   }
 
-  touch(sessionId, millis) {
-    return this.store.touch(sessionId, new Date(millis));
+  update(sessionId, userId, millis, data) {
+    return this.store.update(sessionId, sessionOf(sessionId, userId, millis, data));
   }
 
   delete(sessionId) {
@@ -60,21 +38,25 @@ class NativePeer {
   clean() {
     return this.store.clean();
   }
+}
+
+class NativePeer extends FluidAuthPeer {
+  constructor(options) {
+    super(new MemoryStore(options));
+  }
+
+  touch(sessionId, millis) {
+    return this.store.touch(sessionId, new Date(millis));
+  }
 
   async countSwept() {
     return (await this.store.stats()).expired;
   }
 }
 
-class MapPeer {
-  store = new MapStore();
-
-  create(sessionId, userId, millis) {
-    return this.store.create({ sessionId, userId, expires: isoText(millis) });
-  }
-
-  get(sessionId) {
-    return this.store.get(sessionId);
+class MapPeer extends FluidAuthPeer {
+  constructor() {
+    super(new MapStore());
   }
 
   /** FluidAuth has no touch: an async method of its `Session` does this. */
@@ -83,31 +65,24 @@ class MapPeer {
     session.expires = isoText(millis);
     await this.store.update(sessionId, session);
   }
-
-  delete(sessionId) {
-    return this.store.delete(sessionId);
-  }
-
-  clean() {
-    return this.store.clean();
-  }
 }
 
 /** A store of express-session, whose methods take a callback. */
 class ExpressPeer {
-  isSlow = true;
   // One for all sessions: the stores keep its JSON text, and an app would not count what making it takes.
   cookie = new expressSession.Cookie();
 
-  constructor(store) {
+  constructor(store, { isSlow }) {
     this.store = store;
+    this.isSlow = isSlow;
   }
 
-  create(sessionId, userId, millis) {
+  create(sessionId, userId, millis, data) {
     this.cookie.expires = new Date(millis);
+    const session = data === undefined ? { cookie: this.cookie, userId } : { cookie: this.cookie, ...data };
     return new Promise((resolve, reject) => {
       const done = (error) => (error ? reject(error) : resolve());
-      this.store.set(sessionId, { cookie: this.cookie, userId }, done);
+      this.store.set(sessionId, session, done);
     });
   }
 
@@ -115,6 +90,11 @@ class ExpressPeer {
     return new Promise((resolve, reject) => {
       this.store.get(sessionId, (error, session) => (error ? reject(error) : resolve(session ?? null)));
     });
+  }
+
+  /** To these stores a change is what a new session is. */
+  update(sessionId, userId, millis, data) {
+    return this.create(sessionId, userId, millis, data);
   }
 
   touch(sessionId, millis) {
@@ -138,21 +118,26 @@ class ExpressPeer {
 
 const Memorystore = createMemorystore(expressSession);
 
-/** The stores that are compared, ours first. Each has `create`, `get`, `touch` and `delete` of the same arguments. */
+/**
+ * The stores that are compared, ours first. Each has `create`, `get`, `update`, `touch` and `delete` of the same
+ * arguments; one that `isSlow` answers by `setImmediate`.
+ */
 const PEERS = {
   native: { label: "native-store", open: (options) => new NativePeer(options) },
+  connect: {
+    label: "native-store, ConnectStore",
+    open: () => new ExpressPeer(new ConnectStore(new MemoryStore()), { isSlow: false }),
+  },
   map: { label: "FluidAuth-like Map", open: () => new MapPeer() },
   express: {
     label: "express-session",
-    open: () => new ExpressPeer(new expressSession.MemoryStore()),
+    open: () => new ExpressPeer(new expressSession.MemoryStore(), { isSlow: true }),
   },
-  memorystore: { label: "memorystore", open: () => new ExpressPeer(new Memorystore()) },
+  memorystore: { label: "memorystore", open: () => new ExpressPeer(new Memorystore(), { isSlow: true }) },
 };
 
 const OURS = "native";
-const NAMES = Object.keys(PEERS);
-const OTHERS = NAMES.filter((name) => name !== OURS);
 const labelOf = (name) => PEERS[name].label;
 const openPeer = (name, options) => PEERS[name].open(options);
 
-module.exports = { OURS, OTHERS, NAMES, labelOf, openPeer };
+module.exports = { OURS, labelOf, openPeer };

@@ -72,12 +72,19 @@ const farOff = (number) => START + 3_600_000 + number;
 const WAVE = 1000;
 
 /** Creates sessions, as many at a time as spares a store that answers by `setImmediate` a turn for each. */
-async function fill(peer, ids, { from = 0, to = ids.length, firstNumber = 0, expiresOf = farOff } = {}) {
+async function fill(peer, ids, options = {}) {
+  const {
+    from = 0,
+    to = ids.length,
+    firstNumber = 0,
+    expiresOf = farOff,
+    dataOf = () => undefined,
+  } = options;
   for (let start = from; start < to; start += WAVE) {
     const wave = [];
     for (let index = start; index < Math.min(start + WAVE, to); index++) {
       const number = firstNumber + index;
-      wave.push(peer.create(ids.at(index), userOf(number), expiresOf(number)));
+      wave.push(peer.create(ids.at(index), userOf(number), expiresOf(number), dataOf()));
     }
     await Promise.all(wave);
   }

@@ -21,9 +21,15 @@ function medianRatio(values, others) {
 }
 
 /** A number of sessions, as people say it. */
-const count = (number) => (number >= 1_000_000 ? `${number / 1_000_000}M` : `${number / 1000}k`);
+function count(number) {
+  if (number < 1000) return String(number);
+  return number < 1_000_000 ? `${number / 1000}k` : `${number / 1_000_000}M`;
+}
+
+/** `plural(2, "round")` is "2 rounds". */
+const plural = (number, name) => `${number} ${name}${number === 1 ? "" : "s"}`;
 
 /** The items in turn, in each round from another of them on. The round before the first is -1. */
 const rotated = (items, round) => items.map((_, at) => items[(at + round + items.length) % items.length]);
 
-module.exports = { count, median, quantile, summary, medianRatio, rotated };
+module.exports = { count, plural, median, quantile, summary, medianRatio, rotated };

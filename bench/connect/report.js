@@ -1,6 +1,6 @@
 "use strict";
 
-const { count, median, medianRatio, summary } = require("../stats.js");
+const { count, median, medianRatio, plural, summary } = require("../stats.js");
 const { ratio, table, tenths, whole } = require("../table.js");
 const { HOWS, titleOf } = require("./race/cases.js");
 const { OURS, STORES, labelOf } = require("./stores.js");
@@ -61,9 +61,9 @@ function raceTable(race) {
 }
 
 /** The sections of the report on stores of express-session: `{ title, body }[]`. */
-function connectSections({ sessions, connections, fileSystem, missing, load, race }) {
-  const sections = [];
-  const add = (title, body) => sections.push({ title, body });
+function sections({ sessions, connections, fileSystem, missing, load, race }) {
+  const all = [];
+  const add = (title, body) => all.push({ title, body });
   const reasons = Object.entries(missing).map(([name, reason]) => `${name}: ${reason}`);
   if (reasons.length > 0) add("Left out of connect, as they could not be installed:", reasons.join("\n"));
   if (load) {
@@ -71,7 +71,7 @@ function connectSections({ sessions, connections, fileSystem, missing, load, rac
     add(`Stores of express-session, files on ${fileSystem}. What each does:`, storesTable(stores));
     add(
       `Requests a second to an Express app, a process for each store, from ${connections} connections with the cookies of ` +
-        `${count(sessions)} sessions:\nmedian and quartiles of ${load.ceiling.rounds.length} rounds. /read touches its session, ` +
+        `${count(sessions)} sessions:\nmedian and quartiles of ${plural(load.ceiling.rounds.length, "round")}. /read touches its session, ` +
         "/change saves it, /login makes one, /plain has none.\nWith touchAfter, /read finds a session that was touched " +
         "within the minute. More is better:",
       loadTable(load, "perSecond", "requests/s", whole),
@@ -96,7 +96,7 @@ function connectSections({ sessions, connections, fileSystem, missing, load, rac
       "the session (set), or not (touch), or not but saves it (express-session's resave: true, @fastify/session's default):",
     raceTable(race),
   );
-  return sections;
+  return all;
 }
 
-module.exports = { connectSections };
+module.exports = { sections };

@@ -14,16 +14,19 @@ const sessionOptions = (store, resave = false) => ({
 });
 
 /** What a login puts into a session: with the cookie some 500 bytes of JSON, none like another. */
-const loginData = () => ({
-  user: {
-    id: randomBytes(8).toString("hex"),
-    name: "Ada Lovelace",
-    email: "ada.lovelace@example.com",
-    roles: ["user", "editor"],
-  },
-  csrf: randomBytes(24).toString("hex"),
-  device: "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
-  cart: [{ article: randomBytes(8).toString("hex"), count: 1, price: "19.99" }],
-});
+function loginData() {
+  const random = randomBytes(40).toString("hex");
+  return {
+    user: {
+      id: random.slice(0, 16),
+      name: "Ada Lovelace",
+      email: "ada.lovelace@example.com",
+      roles: ["user", "editor"],
+    },
+    csrf: random.slice(16, 64),
+    device: "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
+    cart: [{ article: random.slice(64), count: 1, price: "19.99" }],
+  };
+}
 
 module.exports = { loginData, sessionOptions };

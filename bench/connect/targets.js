@@ -5,7 +5,7 @@ const { titleOf } = require("./race/cases.js");
 const { OURS } = require("./stores.js");
 
 /** The targets of the stores of express-session: of ours, none comes back. */
-function judgeConnect({ race }) {
+function judge({ race }) {
   return race
     .filter(({ store }) => OURS.includes(store))
     .map(({ rounds, back, ...which }) => {
@@ -15,4 +15,4 @@ function judgeConnect({ race }) {
     });
 }
 
-module.exports = { judgeConnect };
+module.exports = { judge };

@@ -6,7 +6,9 @@ const { installPeers } = require("../install.js");
 const { Ids } = require("../sessions.js");
 const { withChildren } = require("../spawn.js");
 const { count, rotated } = require("../stats.js");
+const { sections } = require("./report.js");
 const { NAMES, OURS, STORES, directoryOf, sizeOf } = require("./stores.js");
+const { judge } = require("./targets.js");
 
 const CHILD = path.join(__dirname, "child.js");
 const IN_FLIGHT = [1, 16, 256, 4096];
@@ -108,9 +110,9 @@ async function timeCalls(run) {
   return withChildren(present.length, use, CHILD);
 }
 
-/** Group by group, and in each another store first in each round. The first round is for the compiler. */
+/** Group by group, and in each another store first in each round. The rounds before the first are for the compiler. */
 async function inRounds(run, title, total, groups, measure) {
-  for (let round = -1; round < total; round++) {
+  for (let round = -run.plan.warmUpRounds; round < total; round++) {
     run.progress(title, `: round ${round + 1} of ${total}`);
     for (const row of groups.flatMap((group) => rotated(group, round))) {
       const value = await measure(row);
@@ -121,7 +123,7 @@ async function inRounds(run, title, total, groups, measure) {
 
 /** Milliseconds: `{ store, work, atATime?, runs: { longest, quiet, took }[] }[]`. */
 async function watchGaps(run) {
-  const { gapRuns, createGapSeconds: seconds, fileSize } = run.plan;
+  const { fileGapRuns: gapRuns, createGapSeconds: seconds, fileSize } = run.plan;
   const creates = run.stores.map((store) => ({ store, task: "gapOfCreates", once: store !== OURS }));
   const sweeps = SWEEPS.filter(({ store }) => run.stores.includes(store));
   const rows = [...creates, ...sweeps.map((sweep) => ({ task: "gapOfClean", ...sweep }))];
@@ -138,9 +140,10 @@ async function watchGaps(run) {
   return rows;
 }
 
+const install = (progress) => installPeers(__dirname, TRIALS, progress);
+
 /** Stores in files: `{ size, fileSystem, stores, missing, disk, open, get, create, gaps }`. */
-async function runFile(plan, progress) {
-  const missing = installPeers(__dirname, TRIALS, progress);
+function run(plan, progress, missing) {
   return withDirectory(plan.directory, async (directory) => {
     const run = new Run(plan, directory, missing, progress);
     const disk = await fillAll(run);
@@ -154,4 +157,4 @@ async function runFile(plan, progress) {
   });
 }
 
-module.exports = { runFile };
+module.exports = { install, run, sections, judge };

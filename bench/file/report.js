@@ -1,6 +1,6 @@
 "use strict";
 
-const { count, median, medianRatio, summary } = require("../stats.js");
+const { count, median, medianRatio, plural, summary } = require("../stats.js");
 const { ratio, table, tenths, whole } = require("../table.js");
 const { OURS, STORES, labelOf } = require("./stores.js");
 
@@ -68,9 +68,9 @@ function gapsTable(rows) {
 }
 
 /** The sections of the report on stores in files: `{ title, body }[]`. */
-function fileSections({ size, fileSystem, missing, disk, open, get, create, gaps }) {
-  const sections = [];
-  const add = (title, body) => sections.push({ title, body });
+function sections({ size, fileSystem, missing, disk, open, get, create, gaps }) {
+  const all = [];
+  const add = (title, body) => all.push({ title, body });
   const runsOfOurs = Math.max(...gaps.map(({ runs }) => runs.length));
   const isInMemory = fileSystem === "tmpfs";
   add(
@@ -81,12 +81,12 @@ function fileSections({ size, fileSystem, missing, disk, open, get, create, gaps
   const reasons = Object.entries(missing).map(([name, reason]) => `${name}: ${reason}`);
   if (reasons.length > 0) add("Left out, as they could not be installed:", reasons.join("\n"));
   add(
-    `Get of a random session, in ns: median and quartiles of ${get[0].rounds.length} rounds, a process for each store. ` +
+    `Get of a random session, in ns: median and quartiles of ${plural(get[0].rounds.length, "round")}, a process for each store. ` +
       "Each includes\nmaking a new id string. Only native-store looks whether the session has expired:",
     roundsTable(get, ["store", "ns"]),
   );
   add(
-    `Durable creates a second, so many in flight (each that completes starts the next), of ${create[0].rounds.length} rounds.\n` +
+    `Durable creates a second, so many in flight (each that completes starts the next), of ${plural(create[0].rounds.length, "round")}.\n` +
       "More is better here. Only native-store and better-sqlite3 refuse an id that is taken:",
     roundsTable(create, ["in flight", "store", "creates/s"], { keys: ["inFlight"] }),
   );
@@ -104,7 +104,7 @@ function fileSections({ size, fileSystem, missing, disk, open, get, create, gaps
       "once, as many start at once:",
     gapsTable(gaps),
   );
-  return sections;
+  return all;
 }
 
-module.exports = { fileSections };
+module.exports = { sections };

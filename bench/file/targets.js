@@ -5,7 +5,7 @@ const { count, median, medianRatio } = require("../stats.js");
 const { OURS } = require("./stores.js");
 
 /** The targets of the stores in files; those against a store that is missing are left out. */
-function judgeFile({ size, get, create, open, gaps }) {
+function judge({ size, get, create, open, gaps }) {
   const targets = [];
   const against = (rows, peer, text, target, limit) => {
     const roundsOf = (name) => rows.find(({ store }) => store === name)?.rounds;
@@ -30,4 +30,4 @@ function judgeFile({ size, get, create, open, gaps }) {
   return targets;
 }
 
-module.exports = { judgeFile };
+module.exports = { judge };

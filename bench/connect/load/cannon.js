@@ -10,8 +10,6 @@ const { stayOn } = require("../cores.js");
 
 // How often autocannon looks whether it is through, in milliseconds.
 const TICK = 50;
-// Milliseconds that are not measured: the connections are made, and a process that has slept is slow at first.
-const WARM_UP = 300;
 const LONGEST = 60; // seconds
 
 /** By the address of a server: the cookies of its sessions. */
@@ -67,11 +65,12 @@ const usageOf = async (address) => (await fetch(`${address}/usage`)).json();
  * `{ perSecond, p99, serverCpu, serverBusy, cannonBusy }`: p99 in milliseconds, what a request takes of the server's
  * processor time in microseconds, and how much of a core the two processes used, with all their threads.
  */
-async function load({ address, path, connections, seconds }) {
+async function load({ address, path, connections, seconds, warmUp }) {
   const options = { connections, duration: LONGEST, ...setupOf(address, path, connections) };
   const shot = shoot(address, path, options);
   await once(shot, "start");
-  await sleep(WARM_UP);
+  // The connections are made, and a process that has slept is slow at first.
+  await sleep(1000 * warmUp);
   const before = await usageOf(address);
   const times = [];
   const start = performance.now();

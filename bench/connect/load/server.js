@@ -9,22 +9,14 @@ const { stayOn } = require("../cores.js");
 const { listen } = require("../listen.js");
 const { loginData, sessionOptions } = require("../session.js");
 const { openStore } = require("../stores.js");
-
-let requests = 0;
-
-function usage() {
-  const { user, system } = process.cpuUsage();
-  return { cpu: (user + system) / 1000, at: performance.now(), requests };
-}
+const { Usage } = require("./usage.js");
 
 function createApp(store) {
   const app = express();
-  app.use((_req, _res, next) => {
-    requests++;
-    next();
-  });
+  const usage = new Usage();
+  app.use(usage.count());
   app.get("/plain", (_req, res) => res.json({ name: "nobody" }));
-  app.get("/usage", (_req, res) => res.json(usage()));
+  app.get("/usage", usage.tell());
   app.use(session(sessionOptions(store)));
   app.get("/login", (req, res) => {
     Object.assign(req.session, loginData());

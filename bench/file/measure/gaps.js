@@ -1,7 +1,7 @@
 "use strict";
 
 const { setTimeout: sleep } = require("node:timers/promises");
-const { after, watch } = require("../../measure/watch.js");
+const { after, watch } = require("../../gaps/watch.js");
 const { Ids } = require("../../sessions.js");
 const { closedLoop } = require("../../closed-loop.js");
 const { sessionsOf, sessionsUntil } = require("../sessions.js");
@@ -11,11 +11,14 @@ const IN_FLIGHT = 4096;
 const SAMPLE = 100_000;
 const MOST_A_SECOND = 200_000;
 /** How long the event loop is watched without anything else, for comparison. */
-const QUIET = 1000;
+const QUIET = 500;
 /** For how long sessions are created before it is watched. */
 const WARM_UP = 500;
 /** How long it is watched further once the sweep is through, for what is left to the collector. */
 const AFTERMATH = 250;
+/** Most of the sessions that are to expire are there before they do. */
+const SOON = 200;
+const EXPIRING_A_MILLISECOND = 100;
 
 /** Opens a store and returns it with what watches its event loop: with gets, where these are no wait themselves. */
 function openWatched({ store: name, directory, idsFile, size }) {
@@ -49,7 +52,7 @@ async function gapOfClean({ expired, atATime, ...args }) {
   const { store, watchUntil } = openWatched(args);
   await store.prepareClean?.();
   const ids = Ids.random(expired);
-  const expiry = Date.now() + 1000;
+  const expiry = Date.now() + SOON + expired / EXPIRING_A_MILLISECOND;
   const sessions = sessionsOf(ids, { expiresOf: () => expiry });
   await closedLoop(IN_FLIGHT, sessions, (session) => store.create(session));
   await sleep(Math.max(0, expiry + 1 - Date.now()));

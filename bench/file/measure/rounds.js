@@ -1,6 +1,6 @@
 "use strict";
 
-const { after } = require("../../measure/watch.js");
+const { after } = require("../../gaps/watch.js");
 const { Ids } = require("../../sessions.js");
 const { closedLoop } = require("../../closed-loop.js");
 const { sessionsUntil } = require("../sessions.js");

@@ -2,18 +2,19 @@
 
 const { openPeer } = require("../peers.js");
 const { Ids, fill } = require("../sessions.js");
+const { withPauses } = require("./collector.js");
 const { after, watch } = require("./watch.js");
 
 /** How often the background sweep of ours looks, in milliseconds. */
 const SWEEP_INTERVAL = 50;
 /** How long the event loop is watched without a sweep, for comparison. */
-const QUIET = 1000;
+const QUIET = 500;
 /** How long a background sweep is watched before it is asked for, and again if it is not through. */
-const WATCH = 2000;
+const WATCH = 1000;
 /** How long a sweep that is through is watched further, for what it leaves to the collector. */
 const AFTERMATH = 250;
 
-/** Fills a half that lives, then one that expires at one moment: after the fill and a quiet second. */
+/** Fills a half that lives, then one that expires at one moment: after the fill and a quiet while. */
 async function fillToExpire(peer, ids) {
   const half = ids.length / 2;
   const start = Date.now();
@@ -41,7 +42,7 @@ async function watchBackground(peer, live, count) {
 }
 
 /** The longest gap in milliseconds while half of the sessions, which expire at one moment, are swept. */
-async function longestGap({ store, size, inBackground }) {
+async function longestGapOfSweep({ store, size, inBackground }) {
   const options = store === "native" ? { sweepInterval: inBackground ? SWEEP_INTERVAL : 0 } : undefined;
   const peer = openPeer(store, options);
   const ids = Ids.random(size);
@@ -51,9 +52,9 @@ async function longestGap({ store, size, inBackground }) {
   if (Date.now() > expiry - QUIET) throw new Error("filling the store took too long: is the machine busy?");
   const quiet = await watch(peer, live, after(QUIET));
   await watch(peer, live, after(expiry - SWEEP_INTERVAL - Date.now()));
-  if (inBackground) return { quiet, ...(await watchBackground(peer, live, size / 2)) };
+  if (inBackground) return { quiet, ...(await withPauses(() => watchBackground(peer, live, size / 2))) };
   await new Promise((resolve) => setTimeout(resolve, expiry + 1 - Date.now()));
-  return { quiet, ...(await watchClean(peer, live)) };
+  return { quiet, ...(await withPauses(() => watchClean(peer, live))) };
 }
 
-module.exports = { longestGap };
+module.exports = { longestGapOfSweep };

@@ -1,0 +1,25 @@
+"use strict";
+
+const { atMost } = require("../limits.js");
+const { OURS } = require("../peers.js");
+const { count, median } = require("../stats.js");
+
+/** In milliseconds, of whatever number of sessions: the limits are set for a sweep in 1M and a churn on top of 3M. */
+const SWEEP_LIMIT = 3;
+const CHURN_LIMIT = 15;
+
+/** The targets of the event loop. */
+function judge({ sweeps, churns }) {
+  const ours = (rows) => rows.filter(({ store }) => store === OURS);
+  const longest = ({ runs }) => median(runs.map((run) => run.longest));
+  const ofSweep = (row) => {
+    const how = row.inBackground ? "the background sweep" : "clean()";
+    const text = `longest gap, ${how} of ${count(row.size / 2)} of ${count(row.size)}`;
+    return atMost(text, SWEEP_LIMIT, " ms", longest(row));
+  };
+  const ofChurn = (row) =>
+    atMost(`longest gap, churn on top of ${count(row.size)}`, CHURN_LIMIT, " ms", longest(row));
+  return [...ours(sweeps).map(ofSweep), ...ours(churns).map(ofChurn)];
+}
+
+module.exports = { judge };

@@ -1,0 +1,49 @@
+"use strict";
+
+const { existsSync } = require("node:fs");
+const os = require("node:os");
+const { parseArgs } = require("node:util");
+
+const usage = (parts) => `Usage: npm run bench -- [options]
+
+  --quick            less of everything: some three minutes instead of an hour
+  --part <parts>     some parts only, with commas between them: ${parts.join(", ")}
+  --race-rounds <n>  how often the part \`connect\` lets a logout overtake a request, for each way that this ends
+  --json <file>      writes all that was measured to a file as well
+  --dir <dir>        where the stores in files are made and removed again, by default in the directory for
+                     temporary files; they take some 3 GB, or a tenth with --quick`;
+
+const OPTIONS = {
+  quick: { type: "boolean" },
+  part: { type: "string" },
+  "race-rounds": { type: "string" },
+  json: { type: "string" },
+  dir: { type: "string", default: os.tmpdir() },
+};
+
+/** The parts that are asked for, in the order in which there are. */
+function partsIn(given, parts) {
+  const asked = given.split(",").map((name) => name.trim());
+  const unknown = asked.find((name) => !parts.includes(name));
+  if (unknown !== undefined) throw new Error(`--part must be of ${parts.join(", ")}; got ${unknown}`);
+  return parts.filter((name) => asked.includes(name));
+}
+
+/** What the command line says; ends the process where that is wrong. */
+function readOptions(parts) {
+  try {
+    const { values } = parseArgs({ options: OPTIONS });
+    const { quick = false, part, json, dir, "race-rounds": raceRounds } = values;
+    if (raceRounds !== undefined && !/^[1-9]\d*$/.test(raceRounds)) {
+      throw new Error(`--race-rounds must be a whole number from 1; got ${raceRounds}`);
+    }
+    if (!existsSync(dir)) throw new Error(`--dir must be a directory; there is no ${dir}`);
+    const names = part === undefined ? parts : partsIn(part, parts);
+    return { quick, names, json, dir, raceRounds: raceRounds && Number(raceRounds) };
+  } catch (error) {
+    console.error(`${error.message}\n\n${usage(parts)}`);
+    return process.exit(1);
+  }
+}
+
+module.exports = { readOptions };
