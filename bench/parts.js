@@ -9,6 +9,7 @@ module.exports = {
   ops: require("./ops/part.js"),
   memory: require("./memory/part.js"),
   gaps: require("./gaps/part.js"),
+  workers: require("./workers/part.js"),
   file: require("./file/part.js"),
   connect: require("./connect/part.js"),
 };

@@ -26,6 +26,17 @@ class Ids {
     return new Ids(readFileSync(file));
   }
 
+  static ofShared(memory) {
+    return new Ids(Buffer.from(memory));
+  }
+
+  /** A copy for `ofShared` in other threads. */
+  toShared() {
+    const memory = new SharedArrayBuffer(this.#text.length);
+    this.#text.copy(Buffer.from(memory));
+    return memory;
+  }
+
   writeTo(file) {
     writeFileSync(file, this.#text);
   }
