@@ -5,6 +5,7 @@ const { serve } = require("../serve.js");
 const { churn, fill } = require("./measure/fill.js");
 const gaps = require("./measure/gaps.js");
 const { openTime } = require("./measure/open-time.js");
+const reads = require("./measure/reads.js");
 const rounds = require("./measure/rounds.js");
 
 serve({
@@ -14,6 +15,9 @@ serve({
   open: rounds.open,
   get: rounds.get,
   create: rounds.create,
+  openToRead: reads.openToRead,
+  read: reads.read,
+  readDuringCreates: reads.readDuringCreates,
   gapOfCreates: gaps.gapOfCreates,
   gapOfClean: gaps.gapOfClean,
 });

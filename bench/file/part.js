@@ -6,6 +6,7 @@ const { installPeers } = require("../install.js");
 const { Ids } = require("../sessions.js");
 const { withChildren } = require("../spawn.js");
 const { count, rotated } = require("../stats.js");
+const { timeReads } = require("./reads.js");
 const { sections } = require("./report.js");
 const { NAMES, OURS, STORES, directoryOf, sizeOf } = require("./stores.js");
 const { judge } = require("./targets.js");
@@ -142,10 +143,11 @@ async function watchGaps(run) {
 
 const install = (progress) => installPeers(__dirname, TRIALS, progress);
 
-/** Stores in files: `{ size, fileSystem, stores, missing, disk, open, get, create, gaps }`. */
+/** Stores in files: `{ size, fileSystem, stores, missing, reads, disk, open, get, create, gaps }`. */
 function run(plan, progress, missing) {
   return withDirectory(plan.directory, async (directory) => {
     const run = new Run(plan, directory, missing, progress);
+    const reads = await timeReads(plan, directory, run.progress);
     const disk = await fillAll(run);
     const open = await timeOpening(run);
     const calls = await timeCalls(run);
@@ -153,7 +155,7 @@ function run(plan, progress, missing) {
     await churnAll(run, disk);
     const fileSystem = fileSystemOf(directory);
     const stores = run.present.map((name) => ({ store: name, ...STORES[name] }));
-    return { size: plan.fileSize, fileSystem, stores, missing, disk, open, ...calls, gaps };
+    return { size: plan.fileSize, fileSystem, stores, missing, reads, disk, open, ...calls, gaps };
   });
 }
 

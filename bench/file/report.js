@@ -67,8 +67,28 @@ function gapsTable(rows) {
   return table(["store", "during", "longest gap, ms", "all runs", "otherwise", "took, ms"], lines, 2);
 }
 
+/** The file against memory, and against itself with nothing else to do. */
+function readsTable({ inFlight, rows: [file, memory], during }) {
+  const line = (what, values, against) => {
+    const { median: middle, low, high } = summary(values);
+    return [what, whole(middle), `${whole(low)}-${whole(high)}`, against];
+  };
+  const of = (key) => during.map((round) => round[key]);
+  const lines = [
+    line("MemoryStore", memory.rounds, ""),
+    line("FileStore", file.rounds, `${ratio(medianRatio(file.rounds, memory.rounds))} MemoryStore`),
+    line("FileStore, in turns", of("quiet"), ""),
+    line(
+      `FileStore, in turns, ${inFlight} creates in flight`,
+      of("busy"),
+      `${ratio(medianRatio(of("busy"), of("quiet")))} without`,
+    ),
+  ];
+  return table(["get", "ns", "quartiles", "against"], lines, 1);
+}
+
 /** The sections of the report on stores in files: `{ title, body }[]`. */
-function sections({ size, fileSystem, missing, disk, open, get, create, gaps }) {
+function sections({ size, fileSystem, missing, reads, disk, open, get, create, gaps }) {
   const all = [];
   const add = (title, body) => all.push({ title, body });
   const runsOfOurs = Math.max(...gaps.map(({ runs }) => runs.length));
@@ -89,6 +109,12 @@ function sections({ size, fileSystem, missing, disk, open, get, create, gaps }) 
     `Durable creates a second, so many in flight (each that completes starts the next), of ${plural(create[0].rounds.length, "round")}.\n` +
       "More is better here. Only native-store and better-sqlite3 refuse an id that is taken:",
     roundsTable(create, ["in flight", "store", "creates/s"], { keys: ["inFlight"] }),
+  );
+  add(
+    `Get from our own stores, ${count(reads.size)} sessions, in ns: median and quartiles of ${plural(reads.rows[0].rounds.length, "round")}. ` +
+      `While creates are in\nflight, of ${plural(reads.during.length, "round")}, with a turn of the event loop, which is not counted, after ` +
+      "every few gets:",
+    readsTable(reads),
   );
   add(
     "Bytes a session on the disk (allocated blocks), and once a quarter of the sessions was replaced:",

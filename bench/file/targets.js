@@ -5,8 +5,13 @@ const { count, median, medianRatio } = require("../stats.js");
 const { OURS } = require("./stores.js");
 
 /** The targets of the stores in files; those against a store that is missing are left out. */
-function judge({ size, get, create, open, gaps }) {
+function judge({ size, reads, get, create, open, gaps }) {
   const targets = [];
+  const [file, memory] = reads.rows;
+  const toMemory = medianRatio(file.rounds, memory.rounds);
+  targets.push(
+    atMost(`file, await get, against MemoryStore, ${count(reads.size)} sessions`, 3.5, "x", toMemory),
+  );
   const against = (rows, peer, text, target, limit) => {
     const roundsOf = (name) => rows.find(({ store }) => store === name)?.rounds;
     if (!roundsOf(peer)) return;
