@@ -11,5 +11,6 @@ module.exports = {
   gaps: require("./gaps/part.js"),
   workers: require("./workers/part.js"),
   file: require("./file/part.js"),
+  http: require("./http/part.js"),
   connect: require("./connect/part.js"),
 };
