@@ -2,6 +2,7 @@
 
 const { writeFileSync } = require("node:fs");
 const os = require("node:os");
+const { draw, installCharts } = require("./charts/draw.js");
 const { readOptions } = require("./options.js");
 const parts = require("./parts.js");
 const { FULL, QUICK } = require("./plans.js");
@@ -33,10 +34,11 @@ function describeMachine() {
 }
 
 async function main() {
-  const { quick, names, json, dir, raceRounds } = readOptions(Object.keys(parts));
+  const { quick, names, json, charts, dir, raceRounds } = readOptions(Object.keys(parts));
   const plan = { ...(quick ? QUICK : FULL), directory: dir };
   if (raceRounds !== undefined) plan.raceRounds = raceRounds;
   const missing = install(names);
+  if (charts) installCharts(progress);
 
   const start = performance.now();
   const before = os.loadavg()[0];
@@ -49,6 +51,7 @@ async function main() {
   const targets = judge(measured);
   console.log(report(machine, measured, targets));
   if (json) writeFileSync(json, `${JSON.stringify({ machine, plan, ...measured, targets }, null, 2)}\n`);
+  if (charts) await draw(measured, charts);
 }
 
 main();

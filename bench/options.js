@@ -10,6 +10,7 @@ const usage = (parts) => `Usage: npm run bench -- [options]
   --part <parts>     some parts only, with commas between them: ${parts.join(", ")}
   --race-rounds <n>  how often the part \`connect\` lets a logout overtake a request, for each way that this ends
   --json <file>      writes all that was measured to a file as well
+  --charts <dir>     draws what was measured; charts of what was not are left as they are
   --dir <dir>        where the stores in files are made and removed again, by default in the directory for
                      temporary files; they take some 3 GB, or a tenth with --quick`;
 
@@ -18,6 +19,7 @@ const OPTIONS = {
   part: { type: "string" },
   "race-rounds": { type: "string" },
   json: { type: "string" },
+  charts: { type: "string" },
   dir: { type: "string", default: os.tmpdir() },
 };
 
@@ -33,13 +35,13 @@ function partsIn(given, parts) {
 function readOptions(parts) {
   try {
     const { values } = parseArgs({ options: OPTIONS });
-    const { quick = false, part, json, dir, "race-rounds": raceRounds } = values;
+    const { quick = false, part, json, charts, dir, "race-rounds": raceRounds } = values;
     if (raceRounds !== undefined && !/^[1-9]\d*$/.test(raceRounds)) {
       throw new Error(`--race-rounds must be a whole number from 1; got ${raceRounds}`);
     }
     if (!existsSync(dir)) throw new Error(`--dir must be a directory; there is no ${dir}`);
     const names = part === undefined ? parts : partsIn(part, parts);
-    return { quick, names, json, dir, raceRounds: raceRounds && Number(raceRounds) };
+    return { quick, names, json, charts, dir, raceRounds: raceRounds && Number(raceRounds) };
   } catch (error) {
     console.error(`${error.message}\n\n${usage(parts)}`);
     return process.exit(1);

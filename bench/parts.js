@@ -2,7 +2,7 @@
 
 /**
  * What can be measured, in the order in which it is. `run(plan, progress, missing)` resolves to what was measured, of
- * which `sections` makes the text of the report and `judge` the targets.
+ * which `sections` makes the text of the report, `judge` the targets and `charts`, where there is one, the charts.
  * `install(progress)`, where there is one, installs what it compares with, and returns what is missing and why.
  */
 module.exports = {

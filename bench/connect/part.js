@@ -2,6 +2,7 @@
 
 const { fileSystemOf, withDirectory } = require("../disk.js");
 const { installPeers } = require("../install.js");
+const { charts } = require("./charts.js");
 const { runLoad } = require("./load/stage.js");
 const { runRace } = require("./race/stage.js");
 const { sections } = require("./report.js");
@@ -26,4 +27,4 @@ function run(plan, report, missing) {
   });
 }
 
-module.exports = { install, run, sections, judge };
+module.exports = { install, run, sections, judge, charts };

@@ -3,6 +3,7 @@
 const { OURS } = require("../peers.js");
 const { withChildren } = require("../spawn.js");
 const { count } = require("../stats.js");
+const { charts } = require("./charts.js");
 const { sections } = require("./report.js");
 const { judge } = require("./targets.js");
 
@@ -45,4 +46,4 @@ async function runAll(rows, total, measure) {
   }
 }
 
-module.exports = { run, sections, judge };
+module.exports = { run, sections, judge, charts };

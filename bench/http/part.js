@@ -5,6 +5,7 @@ const { withDirectory } = require("../disk.js");
 const { installPeers } = require("../install.js");
 const { loadRoute, withLoad } = require("../connect/load/rounds.js");
 const { TRIALS } = require("../connect/stores.js");
+const { charts } = require("./charts.js");
 const { sections } = require("./report.js");
 const { NAMES } = require("./stores.js");
 const { judge } = require("./targets.js");
@@ -28,4 +29,4 @@ function run(plan, report, missing) {
   });
 }
 
-module.exports = { install, run, sections, judge };
+module.exports = { install, run, sections, judge, charts };

@@ -3,6 +3,7 @@
 const { SHAPES, SHAPE_NAMES, shapeLabel } = require("../shapes.js");
 const { withChildren } = require("../spawn.js");
 const { count } = require("../stats.js");
+const { charts } = require("./charts.js");
 const { sections } = require("./report.js");
 const { judge } = require("./targets.js");
 
@@ -22,4 +23,4 @@ async function run({ memorySizes }, progress) {
   return rows;
 }
 
-module.exports = { run, sections, judge };
+module.exports = { run, sections, judge, charts };

@@ -3,6 +3,7 @@
 const { SHAPES, SHAPE_NAMES, shapeLabel } = require("../shapes.js");
 const { withChildren } = require("../spawn.js");
 const { count, rotated } = require("../stats.js");
+const { charts } = require("./charts.js");
 const { OPS_OF_TURNS } = require("./measure.js");
 const { sections } = require("./report.js");
 const { judge } = require("./targets.js");
@@ -47,4 +48,4 @@ function runSize({ shape, size, rounds, share }, progress) {
   });
 }
 
-module.exports = { run, sections, judge };
+module.exports = { run, sections, judge, charts };
