@@ -1,33 +1,44 @@
 //! Which session goes first when the store is full.
 
 use std::collections::BTreeSet;
-use std::collections::btree_set;
 
 use foldhash::quality::RandomState;
-use hashlink::LinkedHashSet;
+use hashlink::LinkedHashMap;
 
-use super::record::Record;
+use super::users::Handle;
 use crate::clock::Millis;
-use crate::session::Expiry;
 
 /// The order of eviction, exactly: what has expired, then the sessions of no user, then those of users, the least
 /// recently used first.
 ///
 /// A store has one only where it has limits. Its lock is taken **before** the lock of any shard, and every call
-/// that changes the store holds it from beginning to end. So what it says of the store is true while it is held.
+/// that changes the store holds it from beginning to end. So what it says of the store is true while it is held: a
+/// handle in it is that of the session it stands for. Without its lock a session is known by the number of its
+/// creation, which no other gets.
 pub(super) struct Ledger {
-    by_expiry: BTreeSet<(Millis, Record)>,
-    anonymous: LinkedHashSet<Record, RandomState>,
-    users: LinkedHashSet<Record, RandomState>,
+    by_expiry: BTreeSet<(Millis, u64)>,
+    anonymous: LinkedHashMap<u64, Line, RandomState>,
+    users: LinkedHashMap<u64, Line, RandomState>,
     bytes: usize,
+}
+
+/// A session in the ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Line {
+    pub(super) created: u64,
+    pub(super) handle: Handle,
+    pub(super) expires: Millis,
+    /// What it takes.
+    pub(super) cost: usize,
+    pub(super) is_anonymous: bool,
 }
 
 impl Ledger {
     pub(super) fn new(hasher: RandomState) -> Self {
         Self {
             by_expiry: BTreeSet::new(),
-            anonymous: LinkedHashSet::with_hasher(hasher.clone()),
-            users: LinkedHashSet::with_hasher(hasher),
+            anonymous: LinkedHashMap::with_hasher(hasher.clone()),
+            users: LinkedHashMap::with_hasher(hasher),
             bytes: 0,
         }
     }
@@ -40,50 +51,59 @@ impl Ledger {
         self.bytes
     }
 
-    /// Enters a record as the most recently used.
-    pub(super) fn insert(&mut self, record: &Record) {
-        self.bytes += record.bytes();
-        self.by_expiry.insert((record.expires().millis(), record.clone()));
-        self.queue_of(record).insert(record.clone());
+    /// Enters a session as the most recently used.
+    pub(super) fn insert(&mut self, line: Line) {
+        self.bytes += line.cost;
+        self.by_expiry.insert((line.expires, line.created));
+        let queue = if line.is_anonymous { &mut self.anonymous } else { &mut self.users };
+        queue.insert(line.created, line);
     }
 
-    pub(super) fn remove(&mut self, record: &Record) {
-        if self.by_expiry.remove(&(record.expires().millis(), record.clone())) {
-            self.bytes -= record.bytes();
-            self.queue_of(record).remove(record);
+    pub(super) fn remove(&mut self, created: u64) {
+        if let Some(line) = self.anonymous.remove(&created).or_else(|| self.users.remove(&created)) {
+            self.bytes -= line.cost;
+            self.by_expiry.remove(&(line.expires, created));
         }
     }
 
-    /// Makes a record the most recently used, if it is still there.
-    pub(super) fn used(&mut self, record: &Record) {
-        self.queue_of(record).to_back(record);
+    /// Makes a session the most recently used, if it is still there.
+    pub(super) fn used(&mut self, created: u64) {
+        if self.users.to_back(&created).is_none() {
+            self.anonymous.to_back(&created);
+        }
     }
 
-    /// Moves a record's expiry, in the record as well.
-    pub(super) fn touch(&mut self, record: &Record, expires: Expiry) {
-        self.by_expiry.remove(&(record.expires().millis(), record.clone()));
-        record.set_expires(expires);
-        self.by_expiry.insert((expires.millis(), record.clone()));
-        self.used(record);
+    /// Moves a session's expiry, which is a use of it.
+    pub(super) fn touch(&mut self, created: u64, expires: Millis) {
+        self.used(created);
+        let line = match self.users.get_mut(&created) {
+            None => self.anonymous.get_mut(&created),
+            line => line,
+        };
+        if let Some(line) = line {
+            self.by_expiry.remove(&(line.expires, created));
+            line.expires = expires;
+            self.by_expiry.insert((expires, created));
+        }
+    }
+
+    pub(super) fn line(&self, created: u64) -> Option<&Line> {
+        self.users.get(&created).or_else(|| self.anonymous.get(&created))
     }
 
     /// What has expired, the longest ago first.
-    pub(super) fn expired(&self, now: Millis) -> impl Iterator<Item = &Record> {
-        let all: btree_set::Iter<'_, _> = self.by_expiry.iter();
-        all.take_while(move |(expires, _)| *expires <= now).map(|(_, record)| record)
+    pub(super) fn expired(&self, now: Millis) -> impl Iterator<Item = &Line> {
+        let past = self.by_expiry.iter().take_while(move |(expires, _)| *expires <= now);
+        past.filter_map(|(_, created)| self.line(*created))
     }
 
     /// The live sessions of no user, the least recently used first.
-    pub(super) fn anonymous(&self, now: Millis) -> impl Iterator<Item = &Record> {
-        self.anonymous.iter().filter(move |record| record.is_live(now))
+    pub(super) fn anonymous(&self, now: Millis) -> impl Iterator<Item = &Line> {
+        self.anonymous.values().filter(move |line| line.expires > now)
     }
 
     /// The live sessions of users, the least recently used first.
-    pub(super) fn of_users(&self, now: Millis) -> impl Iterator<Item = &Record> {
-        self.users.iter().filter(move |record| record.is_live(now))
-    }
-
-    fn queue_of(&mut self, record: &Record) -> &mut LinkedHashSet<Record, RandomState> {
-        if record.user().is_none() { &mut self.anonymous } else { &mut self.users }
+    pub(super) fn of_users(&self, now: Millis) -> impl Iterator<Item = &Line> {
+        self.users.values().filter(move |line| line.expires > now)
     }
 }

@@ -1,14 +1,19 @@
 //! Sessions in the memory of the process.
 //!
-//! The table is hashbrown's, in shards of our own. DashMap is the same thing ready made, but a sweep of it either holds
-//! a shard from end to end or reaches into its raw tables; its locks cannot be handed over, nor checked by a model.
+//! A flat table: an index of words that point into a slab, in shards of our own. `docs/design.md` has what else was
+//! measured.
 
+#[cfg(any(test, fuzzing))]
+pub mod check;
+mod index;
 mod ledger;
 mod options;
 mod record;
 mod room;
 mod shard;
+mod slab;
 mod sweep;
+mod table;
 mod users;
 
 #[cfg(test)]
@@ -19,28 +24,31 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use foldhash::quality::RandomState;
-use hashbrown::hash_table::Entry;
 
 pub use options::Limits;
 
-use self::ledger::Ledger;
-use self::record::Record;
+use self::ledger::{Ledger, Line};
+use self::record::{Draft, Record};
 use self::room::Room;
-use self::shard::{Shard, Table};
-use self::users::UserIndex;
+use self::shard::Shard;
+use self::slab::Place;
+use self::table::Table;
+use self::users::{Handle, UserIndex};
 use super::{Cursor, SessionStore, Stats, StoredSession, Sweep};
 use crate::clock::{Clock, Millis, SystemClock};
 use crate::error::{Result, StoreError};
-use crate::session::{Content, Expiry, Session, SessionId, UserKey};
+use crate::session::{Content, Expiry, Session, SessionId, UserKey, UserKeyBuf};
 use crate::sync::{Mutex, MutexGuard, Padded, lock};
 
-/// Enough that at a million sessions a shard has some 4000: growing one takes well under a millisecond.
-const SHARDS: usize = if cfg!(shuttle) { 2 } else { 256 };
+/// Enough that threads seldom meet, and that at a million sessions the index of a shard has some 10 000 words: growing
+/// one takes well under a millisecond. A [`Handle`] has bits for 128.
+const SHARDS: usize = if cfg!(shuttle) { 2 } else { 128 };
 
 /// A store in memory, for any number of threads.
 ///
 /// **Locking**: the ledger (only in a store with limits) before the lock of a session's shard, that before a shard of
-/// the index by user. At most one lock of each kind is held at a time.
+/// the index by user. At most one lock of each kind is held at a time, save that `of_user` holds those of several
+/// shards, shared and in their order, where no one waits for a shard who holds another.
 pub struct MemoryStore {
     shards: Box<[Padded<Shard>]>,
     users: UserIndex,
@@ -62,9 +70,28 @@ enum Reason {
     Evicted,
 }
 
-/// Hash tables take their bits from both ends of a hash: the seven highest, and the lowest.
+/// The shard of a hash, by its lowest bits: an index takes its own from the highest.
+///
+/// The last shard gets twice as much as the first, and each a little more than the one before. So they do not all
+/// outgrow their tables at once, and what one leaves the next smaller one soon takes: with equal shards a million
+/// sessions took 5 bytes each more.
 fn shard_of(hash: u64, shards: usize) -> usize {
-    (hash >> 40) as usize & (shards - 1)
+    const PARTS: usize = 4096;
+    const FULL: usize = 128;
+    /// 2 to the power of 1 / FULL.
+    const STEP: f64 = 1.005_429_901_112_802_8;
+    static SHARDS: [u8; PARTS] = {
+        let (mut of_part, mut part, mut shard, mut end) = ([0; PARTS], 0, 0, STEP);
+        while part < PARTS {
+            while 1.0 + part as f64 / PARTS as f64 >= end && shard < FULL - 1 {
+                (shard, end) = (shard + 1, end * STEP);
+            }
+            of_part[part] = shard as u8;
+            part += 1;
+        }
+        of_part
+    };
+    usize::from(SHARDS[hash as usize % PARTS]) * shards / FULL
 }
 
 impl Default for MemoryStore {
@@ -78,7 +105,7 @@ impl MemoryStore {
         Self::with_shards(limits, clock, SHARDS)
     }
 
-    /// `shards` is a power of two.
+    /// `shards` is 128 at most.
     fn with_shards(limits: Limits, clock: Arc<dyn Clock>, shards: usize) -> Self {
         let hasher = RandomState::default();
         Self {
@@ -113,19 +140,21 @@ impl MemoryStore {
     }
 
     /// Calls `read` with a live record under the lock of its shard, and counts that as a use.
-    fn use_record<T>(&self, id: &SessionId, read: impl FnOnce(&Record) -> Result<T>) -> Result<Option<T>> {
+    fn use_record<T>(&self, id: &SessionId, read: impl FnOnce(Record<'_>) -> Result<T>) -> Result<Option<T>> {
         let hash = self.hash(id.as_bytes());
         let shard = self.shard(hash);
         let table = shard.read();
         // The clock is read under the lock: what was live then is what is given.
-        let found = table.find(hash, id).filter(|record| !self.clock.is_past(record.expires().millis()));
+        let found = table.find(hash, id).map(|(_, record)| record);
+        let found = found.filter(|record| !self.clock.is_past(record.expires().millis()));
         shard.count_get(found.is_some());
         let Some(record) = found else { return Ok(None) };
         let given = read(record);
-        let used = self.limits.has_capacity().then(|| record.clone());
+        // By the number of its creation: its place may be another's when the ledger is locked.
+        let used = self.limits.has_capacity().then(|| record.created());
         drop(table);
-        if let (Some(record), Some(mut ledger)) = (used, self.lock_ledger()) {
-            ledger.used(&record);
+        if let (Some(created), Some(mut ledger)) = (used, self.lock_ledger()) {
+            ledger.used(created);
         }
         given.map(Some)
     }
@@ -142,27 +171,81 @@ impl MemoryStore {
         self.ledger.as_ref().map(lock)
     }
 
+    /// The handle of a place in a hash's shard.
+    fn handle(&self, hash: u64, place: Place) -> Handle {
+        Handle::new(shard_of(hash, self.shards.len()), place)
+    }
+
     fn is_live(&self, hash: u64, id: &SessionId, now: Millis) -> bool {
-        self.shard(hash).read().find(hash, id).is_some_and(|record| record.is_live(now))
+        self.shard(hash).read().find(hash, id).is_some_and(|(_, record)| record.is_live(now))
     }
 
-    /// Puts a record in the place of another in all tables, but the table of sessions, where it is already.
-    fn replaced(&self, table: &mut Table, ledger: Option<&mut Ledger>, old: &Record, new: &Record) {
-        table.bytes = table.bytes + new.bytes() - old.bytes();
-        self.users.replace(old, new);
-        if let Some(ledger) = ledger {
-            ledger.remove(old);
-            ledger.insert(new);
+    /// What `read` makes of a user's sessions, live or not, all as they are at one moment.
+    fn of_user<T>(&self, user: UserKey<'_>, mut read: impl FnMut(Record<'_>) -> T) -> Vec<T> {
+        // The handles say which shards to lock, and under the locks of these they are asked for again: as no one can
+        // change them then, they are the truth. Should one be of yet another shard, the second try locks all of them.
+        let mut shards: Vec<usize> = self.users.handles(user).into_iter().map(Handle::shard).collect();
+        shards.dedup();
+        loop {
+            let tables: Vec<_> = shards.iter().map(|&shard| self.shards[shard].0.read()).collect();
+            let table = |handle: Handle| shards.binary_search(&handle.shard()).map(|at| &tables[at]);
+            let handles = self.users.handles(user);
+            let found: Result<Vec<_>, usize> =
+                handles.iter().map(|&handle| Ok(table(handle)?.slab.get(handle.place()))).collect();
+            if let Ok(mut records) = found {
+                // Another user's may have the same part of a hash.
+                records.retain(|record| record.user() == Some(user));
+                return records.into_iter().map(&mut read).collect();
+            }
+            drop(tables);
+            shards = (0..self.shards.len()).collect();
         }
     }
 
-    /// Takes a record that has left the table of sessions out of all others. Under the lock of its shard.
-    fn removed(&self, table: &mut Table, ledger: Option<&mut Ledger>, record: &Record, reason: Reason) {
-        table.bytes -= record.bytes();
-        self.users.remove(record);
+    /// Enters a record that has come into a table of sessions in all others. Under the lock of its shard.
+    fn inserted(&self, ledger: Option<&mut Ledger>, draft: &Draft, handle: Handle) {
+        self.users.insert(draft.user(), handle);
         if let Some(ledger) = ledger {
-            ledger.remove(record);
+            ledger.insert(draft.line(handle));
         }
+    }
+
+    /// Tells all tables but that of sessions that a record was put in the place of another. Under the lock of its
+    /// shard. `was_of` is given where the user is another now.
+    fn replaced(
+        &self,
+        ledger: Option<&mut Ledger>,
+        draft: &Draft,
+        was_of: Option<Option<UserKeyBuf>>,
+        old: Handle,
+        new: Handle,
+    ) {
+        if was_of.is_some() || old != new {
+            let before = was_of.as_ref().map_or(draft.user(), |user| user.as_ref().map(UserKeyBuf::as_key));
+            self.users.remove(before, old);
+            self.users.insert(draft.user(), new);
+        }
+        if let Some(ledger) = ledger {
+            ledger.remove(draft.created);
+            ledger.insert(draft.line(new));
+        }
+    }
+
+    /// Takes a record out of all tables. Under the lock of its shard.
+    fn remove(
+        &self,
+        table: &mut Table,
+        ledger: Option<&mut Ledger>,
+        hash: u64,
+        place: Place,
+        reason: Reason,
+    ) {
+        let record = table.slab.get(place);
+        self.users.remove(record.user(), self.handle(hash, place));
+        if let Some(ledger) = ledger {
+            ledger.remove(record.created());
+        }
+        table.remove(hash, place);
         match reason {
             Reason::Asked => {}
             Reason::Expired => self.count_expired(1),
@@ -174,21 +257,20 @@ impl MemoryStore {
         self.expired.fetch_add(sessions, Ordering::Relaxed);
     }
 
-    /// Removes a record if it is still the one of its id.
-    fn remove_record(&self, ledger: Option<&mut Ledger>, record: &Record, reason: Reason) {
-        let hash = self.hash(record.id());
-        let mut table = self.shard(hash).write();
-        if let Ok(entry) = table.records.find_entry(hash, |other| other == record) {
-            entry.remove();
-            self.removed(&mut table, ledger, record, reason);
-        }
+    /// Removes a session by its line in the ledger, under whose lock its handle is good.
+    fn remove_line(&self, ledger: &mut Ledger, line: &Line, reason: Reason) {
+        let mut table = self.shards[line.handle.shard()].0.write();
+        let place = line.handle.place();
+        debug_assert_eq!(table.slab.try_get(place).map(Record::created), Some(line.created));
+        let hash = self.hash(table.slab.get(place).id());
+        self.remove(&mut table, Some(ledger), hash, place, reason);
     }
 }
 
 impl SessionStore for MemoryStore {
     fn create(&self, session: &Session<'_>) -> Result<()> {
         session.check_size(self.limits.max_session_bytes)?;
-        let record = Record::new(session, self.next_created.fetch_add(1, Ordering::Relaxed));
+        let draft = Draft::new(session, self.next_created.fetch_add(1, Ordering::Relaxed));
         let hash = self.hash(session.id.as_bytes());
         let shard = self.shard(hash);
         let mut ledger = self.lock_ledger();
@@ -198,68 +280,58 @@ impl SessionStore for MemoryStore {
             if self.is_live(hash, &session.id, now) {
                 return Err(StoreError::Exists);
             }
-            if self.make_room(ledger, &record, None, now)? == Room::NoneForTheDead {
+            if self.make_room(ledger, &draft, None, now)? == Room::NoneForTheDead {
                 shard.write().created += 1;
                 self.count_expired(1);
                 return Ok(());
             }
         }
         let mut table = shard.write();
-        let displaced =
-            match table.records.entry(hash, |other| other.id() == record.id(), |other| self.hash(other.id()))
-            {
-                Entry::Vacant(entry) => {
-                    entry.insert(record.clone());
-                    None
-                }
-                Entry::Occupied(entry) if entry.get().is_live(now) => return Err(StoreError::Exists),
-                Entry::Occupied(mut entry) => Some(std::mem::replace(entry.get_mut(), record.clone())),
-            };
-        match displaced {
-            None => {
-                table.bytes += record.bytes();
-                self.users.insert(&record);
-                if let Some(mut ledger) = ledger {
-                    ledger.insert(&record);
-                }
-            }
-            Some(old) => {
-                self.replaced(&mut table, ledger.as_deref_mut(), &old, &record);
-                self.count_expired(1);
+        match table.find(hash, &session.id).map(|(place, record)| (place, record.is_live(now))) {
+            None => {}
+            Some((_, true)) => return Err(StoreError::Exists),
+            Some((place, false)) => {
+                self.remove(&mut table, ledger.as_deref_mut(), hash, place, Reason::Expired)
             }
         }
+        let place = table.insert(hash, &draft);
+        self.inserted(ledger.as_deref_mut(), &draft, self.handle(hash, place));
         table.created += 1;
         shard.note_expiry(session.expires.millis(), true);
         Ok(())
     }
 
     fn get(&self, id: &SessionId) -> Result<Option<StoredSession>> {
-        self.use_record(id, Record::to_stored)
+        self.use_record(id, |record| record.to_stored())
     }
 
     fn update(&self, session: &Session<'_>) -> Result<bool> {
         session.check_size(self.limits.max_session_bytes)?;
+        let mut draft = Draft::new(session, 0);
         let hash = self.hash(session.id.as_bytes());
         let shard = self.shard(hash);
         let mut ledger = self.lock_ledger();
         let now = self.clock.now();
         if let Some(ledger) = ledger.as_deref_mut() {
-            let old = shard.read().find(hash, &session.id).filter(|record| record.is_live(now)).cloned();
+            let table = shard.read();
+            let old = table.find(hash, &session.id).filter(|(_, record)| record.is_live(now));
+            let old = old.and_then(|(_, record)| ledger.line(record.created()).copied());
+            drop(table);
             let Some(old) = old else { return Ok(false) };
-            let record = Record::new(session, old.created());
-            if self.make_room(ledger, &record, Some(&old), now)? == Room::NoneForTheDead {
-                self.remove_record(Some(ledger), &old, Reason::Expired);
+            if self.make_room(ledger, &draft, Some(&old), now)? == Room::NoneForTheDead {
+                self.remove_line(ledger, &old, Reason::Expired);
                 return Ok(true);
             }
         }
         let mut table = shard.write();
-        let Some(mut entry) = table.find_entry(hash, &session.id).filter(|entry| entry.get().is_live(now))
+        let Some((old, record)) = table.find(hash, &session.id).filter(|(_, record)| record.is_live(now))
         else {
             return Ok(false);
         };
-        let record = Record::new(session, entry.get().created());
-        let old = std::mem::replace(entry.get_mut(), record.clone());
-        self.replaced(&mut table, ledger.as_deref_mut(), &old, &record);
+        draft.created = record.created();
+        let was_of = (record.user() != draft.user()).then(|| record.user().map(UserKey::to_buf));
+        let new = table.replace(hash, old, &draft);
+        self.replaced(ledger.as_deref_mut(), &draft, was_of, self.handle(hash, old), self.handle(hash, new));
         shard.note_expiry(session.expires.millis(), true);
         Ok(true)
     }
@@ -270,12 +342,13 @@ impl SessionStore for MemoryStore {
         let ledger = self.lock_ledger();
         // Shared: the expiry is atomic, and readers see the one or the other.
         let table = shard.read();
-        let found = table.find(hash, id).filter(|record| !self.clock.is_past(record.expires().millis()));
+        let found = table.find(hash, id).map(|(_, record)| record);
+        let found = found.filter(|record| !self.clock.is_past(record.expires().millis()));
         let Some(record) = found else { return Ok(false) };
         let is_earlier = expires.millis() < record.expires().millis();
-        match ledger {
-            Some(mut ledger) => ledger.touch(record, expires),
-            None => record.set_expires(expires),
+        record.set_expires(expires);
+        if let Some(mut ledger) = ledger {
+            ledger.touch(record.created(), expires.millis());
         }
         shard.note_expiry(expires.millis(), is_earlier);
         Ok(true)
@@ -289,9 +362,8 @@ impl SessionStore for MemoryStore {
         }
         let mut ledger = self.lock_ledger();
         let mut table = shard.write();
-        if let Some(entry) = table.find_entry(hash, id) {
-            let (record, _) = entry.remove();
-            self.removed(&mut table, ledger.as_deref_mut(), &record, Reason::Asked);
+        if let Some((place, _)) = table.find(hash, id) {
+            self.remove(&mut table, ledger.as_deref_mut(), hash, place, Reason::Asked);
         }
         Ok(())
     }
@@ -302,28 +374,29 @@ impl SessionStore for MemoryStore {
 
     fn get_by_user(&self, user: UserKey<'_>) -> Result<Vec<StoredSession>> {
         let now = self.clock.now();
-        let mut records = self.users.records(user);
-        records.retain(|record| record.is_live(now));
-        records.sort_unstable_by_key(Record::created);
-        records.iter().map(Record::to_stored).collect()
+        let live = |record: Record<'_>| record.is_live(now).then(|| (record.created(), record.to_stored()));
+        let mut sessions: Vec<_> = self.of_user(user, live).into_iter().flatten().collect();
+        sessions.sort_unstable_by_key(|(created, _)| *created);
+        sessions.into_iter().map(|(_, session)| session).collect()
     }
 
     fn delete_by_user(&self, user: UserKey<'_>, except: Option<&SessionId>) -> Result<u64> {
         let mut ledger = self.lock_ledger();
         let now = self.clock.now();
         let mut ended = 0;
-        for record in self.users.records(user) {
-            if except.is_some_and(|id| id.as_bytes() == record.id()) {
+        // By id: an update may put a session in another place meanwhile.
+        for id in self.of_user(user, |record| record.session_id()) {
+            let id = id?;
+            if except == Some(&id) {
                 continue;
             }
-            let hash = self.hash(record.id());
+            let hash = self.hash(id.as_bytes());
             let mut table = self.shard(hash).write();
-            // By id and user: an update may have put another record in its place meanwhile.
-            let same = |other: &Record| other.id() == record.id() && other.user() == Some(user);
-            if let Ok(entry) = table.records.find_entry(hash, same) {
-                let (record, _) = entry.remove();
+            // An update may have given it to another user.
+            let found = table.find(hash, &id).filter(|(_, record)| record.user() == Some(user));
+            if let Some((place, record)) = found {
                 ended += u64::from(record.is_live(now));
-                self.removed(&mut table, ledger.as_deref_mut(), &record, Reason::Asked);
+                self.remove(&mut table, ledger.as_deref_mut(), hash, place, Reason::Asked);
             }
         }
         Ok(ended)
@@ -334,9 +407,9 @@ impl SessionStore for MemoryStore {
         let live = |shard: &Shard| {
             let table = shard.read();
             if shard.has_expired(now) {
-                table.records.iter().filter(|record| record.is_live(now)).count()
+                table.slab.records().filter(|record| record.is_live(now)).count()
             } else {
-                table.records.len()
+                table.len()
             }
         };
         Ok(self.shards.iter().map(|shard| live(&shard.0) as u64).sum())
@@ -353,7 +426,7 @@ impl SessionStore for MemoryStore {
                 return Ok((ids, Some(Cursor::from_bytes(&at.to_le_bytes()))));
             }
             let table = shard.0.read();
-            for record in table.records.iter().filter(|record| record.is_live(now)) {
+            for record in table.slab.records().filter(|record| record.is_live(now)) {
                 ids.push(record.session_id()?);
             }
             at += 1;
@@ -378,7 +451,7 @@ impl SessionStore for MemoryStore {
             let table = shard.read();
             stats.hits += hits;
             stats.misses += misses;
-            stats.sessions += table.records.len() as u64;
+            stats.sessions += table.len() as u64;
             stats.bytes += table.bytes as u64;
             stats.created += table.created;
         }

@@ -1,7 +1,7 @@
 //! Making room for a session in a store with limits.
 
-use super::ledger::Ledger;
-use super::record::Record;
+use super::ledger::{Ledger, Line};
+use super::record::Draft;
 use super::{MemoryStore, Reason};
 use crate::clock::Millis;
 use crate::error::{Result, StoreError};
@@ -16,17 +16,17 @@ pub(super) enum Room {
 
 /// What must go for a session to come in.
 struct Plan {
-    victims: Vec<(Record, Reason)>,
+    victims: Vec<(Line, Reason)>,
     /// What the store would hold then.
     sessions: usize,
     bytes: usize,
 }
 
 impl Plan {
-    fn add(&mut self, record: &Record, reason: Reason) {
+    fn add(&mut self, line: &Line, reason: Reason) {
         self.sessions -= 1;
-        self.bytes -= record.bytes();
-        self.victims.push((record.clone(), reason));
+        self.bytes -= line.cost;
+        self.victims.push((*line, reason));
     }
 }
 
@@ -35,37 +35,39 @@ impl MemoryStore {
     pub(super) fn make_room(
         &self,
         ledger: &mut Ledger,
-        new: &Record,
-        old: Option<&Record>,
+        new: &Draft,
+        old: Option<&Line>,
         now: Millis,
     ) -> Result<Room> {
         let is_live = new.is_live(now);
         let mut plan = Plan {
             victims: Vec::new(),
             sessions: ledger.sessions() + usize::from(old.is_none()),
-            bytes: ledger.bytes() + new.bytes() - old.map_or(0, Record::bytes),
+            bytes: ledger.bytes() + new.cost() - old.map_or(0, |old| old.cost),
         };
         if is_live {
-            self.plan_for_user(&mut plan, new, old, now);
+            self.plan_for_user(&mut plan, ledger, new, old, now);
         }
         if let Err(error) = self.plan_for_store(&mut plan, ledger, new, old, now) {
             return if is_live { Err(error) } else { Ok(Room::NoneForTheDead) };
         }
         for (victim, reason) in plan.victims {
-            self.remove_record(Some(ledger), &victim, reason);
+            self.remove_line(ledger, &victim, reason);
         }
         Ok(Room::Made)
     }
 
     /// The user's oldest go where `maxSessionsPerUser` would be exceeded.
-    fn plan_for_user(&self, plan: &mut Plan, new: &Record, old: Option<&Record>, now: Millis) {
+    fn plan_for_user(&self, plan: &mut Plan, ledger: &Ledger, new: &Draft, old: Option<&Line>, now: Millis) {
         let (Some(max), Some(user)) = (self.limits.max_sessions_per_user, new.user()) else { return };
-        let mut others = self.users.records(user);
-        others.retain(|record| Some(record) != old && record.is_live(now));
+        let mut others = self.of_user(user, |record| record.created());
+        others.retain(|created| old.is_none_or(|old| old.created != *created));
+        let mut others: Vec<&Line> = others.into_iter().filter_map(|created| ledger.line(created)).collect();
+        others.retain(|line| line.expires > now);
         let Some(surplus) = (others.len() + 1).checked_sub(max.get()) else { return };
-        others.sort_unstable_by_key(Record::created);
-        for record in &others[..surplus] {
-            plan.add(record, Reason::Evicted);
+        others.sort_unstable_by_key(|line| line.created);
+        for line in &others[..surplus] {
+            plan.add(line, Reason::Evicted);
         }
     }
 
@@ -75,31 +77,29 @@ impl MemoryStore {
         &self,
         plan: &mut Plan,
         ledger: &Ledger,
-        new: &Record,
-        old: Option<&Record>,
+        new: &Draft,
+        old: Option<&Line>,
         now: Millis,
     ) -> Result<()> {
-        if !self.limits.fits(1, new.bytes()) {
+        if !self.limits.fits(1, new.cost()) {
             return Err(StoreError::Full("the session alone is larger than maxBytes".into()));
         }
         let live = new.is_live(now);
-        let expired = ledger.expired(now).map(|record| (record, Reason::Expired));
-        let anonymous = ledger.anonymous(now).filter(|_| live).map(|record| (record, Reason::Evicted));
-        let of_users = ledger
-            .of_users(now)
-            .filter(|_| live && new.user().is_some())
-            .map(|record| (record, Reason::Evicted));
+        let expired = ledger.expired(now).map(|line| (line, Reason::Expired));
+        let anonymous = ledger.anonymous(now).filter(|_| live).map(|line| (line, Reason::Evicted));
+        let of_users =
+            ledger.of_users(now).filter(|_| live && new.user().is_some()).map(|line| (line, Reason::Evicted));
         let mut candidates = expired.chain(anonymous).chain(of_users);
         // No candidate comes twice, so that only the user's own may be in the plan already.
         let own = plan.victims.len();
         while !self.limits.fits(plan.sessions, plan.bytes) {
-            let (record, reason) = candidates.next().ok_or_else(|| {
+            let (line, reason) = candidates.next().ok_or_else(|| {
                 StoreError::Full(
                     "it holds sessions of users only, which an anonymous one must not push out".into(),
                 )
             })?;
-            if Some(record) != old && !plan.victims[..own].iter().any(|(victim, _)| victim == record) {
-                plan.add(record, reason);
+            if Some(line) != old && !plan.victims[..own].iter().any(|(victim, _)| victim == line) {
+                plan.add(line, reason);
             }
         }
         Ok(())

@@ -2,12 +2,8 @@
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-use hashbrown::HashTable;
-use hashbrown::hash_table::OccupiedEntry;
-
-use super::record::Record;
+use super::table::Table;
 use crate::clock::Millis;
-use crate::session::SessionId;
 use crate::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard, read, write};
 
 /// The sessions whose ids hash to this shard.
@@ -15,18 +11,11 @@ pub(super) struct Shard {
     table: RwLock<Table>,
     /// No record expires before this, so that a sweep may pass over the shard until then.
     earliest: AtomicI64,
-    /// Grows whenever a record appears, moves in the table or gets an earlier expiry: whatever could make a walk
-    /// in several steps miss one.
+    /// Grows whenever a record appears, in a place of its own or another's, or gets an earlier expiry: whatever could
+    /// make a walk in several steps miss one.
     version: AtomicU64,
     hits: AtomicU64,
     misses: AtomicU64,
-}
-
-#[derive(Default)]
-pub(super) struct Table {
-    pub(super) records: HashTable<Record>,
-    pub(super) bytes: usize,
-    pub(super) created: u64,
 }
 
 impl Default for Shard {
@@ -82,21 +71,5 @@ impl Shard {
     /// To be called under the exclusive lock, with the earliest expiry that is left.
     pub(super) fn set_earliest(&self, expires: Millis) {
         self.earliest.store(expires, Ordering::Relaxed);
-    }
-}
-
-impl Table {
-    pub(super) fn find(&self, hash: u64, id: &SessionId) -> Option<&Record> {
-        // The search reads a byte of control before it knows the slot, and each is a line that the cache may miss.
-        // It begins at this slot, and mostly ends there: asking for it now lets both misses pass at once.
-        let first = hash as usize & self.records.num_buckets().wrapping_sub(1);
-        if let Some(slot) = self.records.get_bucket(first) {
-            slot.prefetch();
-        }
-        self.records.find(hash, |record| record.id() == id.as_bytes())
-    }
-
-    pub(super) fn find_entry(&mut self, hash: u64, id: &SessionId) -> Option<OccupiedEntry<'_, Record>> {
-        self.records.find_entry(hash, |record| record.id() == id.as_bytes()).ok()
     }
 }

@@ -4,13 +4,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::ledger::Ledger;
-use super::shard::{Shard, Table};
+use super::record::Record;
+use super::shard::Shard;
+use super::table::Table;
 use super::{MemoryStore, Reason};
 use crate::clock::Millis;
 use crate::store::Sweep;
 use crate::sync::{MutexGuard, Padded, RwLockWriteGuard, hand_over, hand_over_mutex, lock};
 
-/// How many places of a table a step looks at under its lock.
+/// How many records a step looks at under its lock.
 const STEP: usize = 1000;
 
 /// How long a sweep works before it rests for as long.
@@ -49,62 +51,77 @@ impl MemoryStore {
     }
 
     fn sweep_shard(&self, shard: &Shard, pace: &mut Pace) -> u64 {
-        let (mut removed, mut next, mut earliest) = (0, 0, Millis::MAX);
+        let (mut removed, mut earliest) = (0, Millis::MAX);
         let version = shard.version();
-        loop {
+        let mut next = Some(0);
+        while let Some(from) = next {
             let now = self.clock.now();
             if !shard.has_expired(now) {
                 return removed;
             }
             let mut ledger = self.lock_ledger();
             let mut table = shard.write();
-            let end = table.records.num_buckets().min(next + STEP);
-            for bucket in next..end {
-                let Ok(entry) = table.records.get_bucket_entry(bucket) else { continue };
-                let expires = entry.get().expires();
-                if expires.is_past(now) {
-                    let (record, _) = entry.remove();
-                    self.removed(&mut table, ledger.as_deref_mut(), &record, Reason::Expired);
+            next = self.remove_step(&mut table, ledger.as_deref_mut(), from, Reason::Expired, |record| {
+                let expires = record.expires();
+                let is_past = expires.is_past(now);
+                if is_past {
                     removed += 1;
                 } else {
                     earliest = earliest.min(expires.millis());
                 }
-            }
-            next = end;
-            let is_done = next >= table.records.num_buckets();
-            if is_done {
-                // Otherwise a record may have slipped past the steps: the next sweep looks again.
-                if shard.version() == version {
-                    shard.set_earliest(earliest);
-                }
-                self.give_back(shard, &mut table);
+                is_past
+            });
+            // Otherwise a record may have slipped past the steps: the next sweep looks again.
+            if next.is_none() && shard.version() == version {
+                shard.set_earliest(earliest);
             }
             pace.end_step(ledger, table);
-            if is_done {
-                return removed;
-            }
         }
+        removed
     }
 
-    /// Gives the memory of a table back that is nearly empty.
-    fn give_back(&self, shard: &Shard, table: &mut Table) {
-        let (len, capacity) = (table.records.len(), table.records.capacity());
-        if capacity > 64 && len < capacity / 8 {
-            table.records.shrink_to(len * 2, |record| self.hash(record.id()));
-            shard.note_move();
-        }
-    }
-
-    /// Removes every session, a shard at a time.
+    /// Removes every session, in steps as a sweep does.
     pub(super) fn remove_all(&self) {
         let mut pace = Pace::start();
         for Padded(shard) in &self.shards {
-            let mut ledger = self.lock_ledger();
-            let mut table = shard.write();
-            for record in std::mem::take(&mut table.records) {
-                self.removed(&mut table, ledger.as_deref_mut(), &record, Reason::Asked);
+            let mut next = Some(0);
+            while let Some(from) = next {
+                let mut ledger = self.lock_ledger();
+                let mut table = shard.write();
+                next = self.remove_step(&mut table, ledger.as_deref_mut(), from, Reason::Asked, |_| true);
+                pace.end_step(ledger, table);
             }
-            pace.end_step(ledger, table);
         }
+    }
+
+    /// Looks at the records of some chunks, from one on, and removes those that `goes` names. Gives the chunk to go
+    /// on from.
+    fn remove_step(
+        &self,
+        table: &mut Table,
+        mut ledger: Option<&mut Ledger>,
+        from: usize,
+        reason: Reason,
+        mut goes: impl FnMut(Record<'_>) -> bool,
+    ) -> Option<usize> {
+        let (mut seen, mut chunk) = (0, from);
+        while seen < STEP && chunk < table.slab.chunks() {
+            for place in table.slab.places(chunk) {
+                seen += 1;
+                let record = table.slab.get(place);
+                if goes(record) {
+                    let hash = self.hash(record.id());
+                    self.remove(table, ledger.as_deref_mut(), hash, place, reason);
+                }
+            }
+            // A number that stands for no chunk costs a little too.
+            seen += 1;
+            chunk += 1;
+        }
+        let is_done = chunk >= table.slab.chunks();
+        if is_done {
+            table.slab.give_back();
+        }
+        (!is_done).then_some(chunk)
     }
 }

@@ -207,8 +207,8 @@ fn a_record_costs_about_what_it_says() {
     let bench = open(Limits::default());
     let user = UserKeyBuf::from_text("user1234");
     bench.store.create(&plain(&"0f".repeat(18), &user, bench.in_millis(1000))).unwrap();
-    // 64 bytes of record, and its slots.
-    assert_eq!(bench.store.stats().unwrap().bytes, 64 + 40);
+    // 48 bytes of record, and its slots.
+    assert_eq!(bench.store.stats().unwrap().bytes, 48 + 24);
 }
 
 #[test]

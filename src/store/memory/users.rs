@@ -1,149 +1,112 @@
-//! The index from a user to the records of that user's sessions.
+//! The index from a user to the sessions of that user.
 
-use foldhash::quality::RandomState;
-use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
+use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasher;
 
-use super::record::Record;
+use foldhash::quality::RandomState;
+
+use super::index::{self, Index};
+use super::slab::Place;
 use crate::session::UserKey;
 use crate::sync::{Mutex, Padded, lock};
 
-/// Users by the hash of their key, in shards.
+/// Where a session is: its shard and its place there. It takes [`index::HANDLE_BITS`] bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Handle(u64);
+
+impl Handle {
+    pub(super) fn new(shard: usize, place: Place) -> Self {
+        Self((shard as u64) << u32::BITS | u64::from(place.to_bits()))
+    }
+
+    pub(super) fn shard(self) -> usize {
+        (self.0 >> u32::BITS) as usize
+    }
+
+    pub(super) fn place(self) -> Place {
+        Place::from_bits(self.0 as u32)
+    }
+}
+
+/// Handles by the hash of a session's user, in shards.
 ///
-/// **Locking**: each call locks one shard and nothing else. It may be called under the lock of a session's shard,
-/// never the other way.
+/// It holds no user: what it gives for one may be another's, with the same part of the hash. Whoever asks looks at
+/// the records, under the locks of their shards. An entry changes under the lock of its session's shard, so that
+/// while that is held the handles of that shard are those of its records.
+///
+/// **Locking**: each call locks one shard and nothing else. It may be called under locks of sessions' shards, never
+/// the other way.
 pub(super) struct UserIndex {
-    shards: Box<[Padded<Mutex<HashTable<Slot>>>]>,
+    shards: Box<[Padded<Mutex<Shard>>]>,
     hasher: RandomState,
 }
 
-/// The sessions of one user. Nearly every user has one: its slot is a pointer to the record, which holds the key.
-enum Slot {
-    One(Record),
-    Many(Box<Many>),
+#[derive(Default)]
+struct Shard {
+    few: Index,
+    /// By tag. Equal hashes lie side by side in an index, where finding one of a hundred thousand would take a
+    /// hundred thousand steps.
+    many: HashMap<u64, HashSet<Handle, RandomState>, RandomState>,
 }
 
-struct Many {
-    user: Box<[u8]>,
-    /// By address, so that one of a hundred thousand sessions of a user is removed as fast as one of two.
-    sessions: HashTable<Record>,
-}
+/// How many sessions of a user are few.
+const FEW: usize = 16;
 
 impl UserIndex {
     pub(super) fn new(shards: usize, hasher: RandomState) -> Self {
         Self { shards: (0..shards).map(|_| Padded::default()).collect(), hasher }
     }
 
-    /// Adds a record; one of no user is left out.
-    pub(super) fn insert(&self, record: &Record) {
-        let Some(user) = record.user() else { return };
-        let hash = self.hash(user);
-        let mut table = lock(self.shard(hash));
-        match table.entry(hash, |slot| slot.is_of(user), |slot| self.hash_slot(slot)) {
-            Entry::Vacant(entry) => {
-                entry.insert(Slot::One(record.clone()));
+    /// Adds a session; one of no user is left out.
+    pub(super) fn insert(&self, user: Option<UserKey<'_>>, handle: Handle) {
+        let Some(hash) = self.hash(user) else { return };
+        let mut shard = lock(self.shard(hash));
+        let Shard { few, many } = &mut *shard;
+        if let Some(handles) = many.get_mut(&index::tag(hash)) {
+            handles.insert(handle);
+            return;
+        }
+        few.insert(hash, handle.0);
+        if few.find(hash).nth(FEW).is_some() {
+            let handles: HashSet<_, _> = few.find(hash).map(Handle).collect();
+            for handle in &handles {
+                few.remove(hash, handle.0);
             }
-            Entry::Occupied(mut entry) => self.add(entry.get_mut(), user, record),
+            many.insert(index::tag(hash), handles);
         }
     }
 
-    /// Removes a record.
-    pub(super) fn remove(&self, record: &Record) {
-        let Some(user) = record.user() else { return };
-        let hash = self.hash(user);
-        let mut table = lock(self.shard(hash));
-        let Ok(mut entry) = table.find_entry(hash, |slot| slot.is_of(user)) else { return };
-        let is_empty = match entry.get_mut() {
-            Slot::One(one) => one == record,
-            Slot::Many(many) => {
-                let address = self.hasher.hash_one(record);
-                if let Ok(entry) = many.sessions.find_entry(address, |other| other == record) {
-                    entry.remove();
-                }
-                many.sessions.is_empty()
-            }
-        };
-        if is_empty {
-            entry.remove();
+    pub(super) fn remove(&self, user: Option<UserKey<'_>>, handle: Handle) {
+        let Some(hash) = self.hash(user) else { return };
+        let mut shard = lock(self.shard(hash));
+        if shard.few.remove(hash, handle.0) {
+            return;
         }
-    }
-
-    /// Puts a record in the place of another: in one step where both are of one user.
-    pub(super) fn replace(&self, old: &Record, new: &Record) {
-        match (old.user(), new.user()) {
-            (Some(before), Some(now)) if before == now => {
-                let hash = self.hash(now);
-                let mut table = lock(self.shard(hash));
-                let Some(slot) = table.find_mut(hash, |slot| slot.is_of(now)) else { return };
-                match slot {
-                    Slot::One(one) => *one = new.clone(),
-                    Slot::Many(many) => {
-                        let address = self.hasher.hash_one(old);
-                        if let Ok(entry) = many.sessions.find_entry(address, |other| other == old) {
-                            entry.remove();
-                        }
-                        many.insert(new, &self.hasher);
-                    }
-                }
-            }
-            _ => {
-                self.insert(new);
-                self.remove(old);
+        if let Some(handles) = shard.many.get_mut(&index::tag(hash)) {
+            handles.remove(&handle);
+            if handles.is_empty() {
+                shard.many.remove(&index::tag(hash));
             }
         }
     }
 
-    /// The records of a user, in no order.
-    pub(super) fn records(&self, user: UserKey<'_>) -> Vec<Record> {
-        let hash = self.hash(user);
-        match lock(self.shard(hash)).find(hash, |slot| slot.is_of(user)) {
-            None => Vec::new(),
-            Some(Slot::One(record)) => vec![record.clone()],
-            Some(Slot::Many(many)) => many.sessions.iter().cloned().collect(),
-        }
+    /// The handles of a user's sessions, and perhaps some of others', in order.
+    pub(super) fn handles(&self, user: UserKey<'_>) -> Vec<Handle> {
+        let Some(hash) = self.hash(Some(user)) else { return Vec::new() };
+        let shard = lock(self.shard(hash));
+        let few = shard.few.find(hash).map(Handle);
+        let many = shard.many.get(&index::tag(hash)).into_iter().flatten().copied();
+        let mut handles: Vec<Handle> = few.chain(many).collect();
+        drop(shard);
+        handles.sort_unstable();
+        handles
     }
 
-    fn add(&self, slot: &mut Slot, user: UserKey<'_>, record: &Record) {
-        if let Slot::One(first) = slot {
-            let mut many = Many { user: user.as_bytes().into(), sessions: HashTable::new() };
-            many.insert(first, &self.hasher);
-            *slot = Slot::Many(Box::new(many));
-        }
-        if let Slot::Many(many) = slot {
-            many.insert(record, &self.hasher);
-        }
+    fn hash(&self, user: Option<UserKey<'_>>) -> Option<u64> {
+        user.map(|user| self.hasher.hash_one(user.as_bytes()))
     }
 
-    fn hash(&self, user: UserKey<'_>) -> u64 {
-        self.hasher.hash_one(user.as_bytes())
-    }
-
-    fn hash_slot(&self, slot: &Slot) -> u64 {
-        self.hasher.hash_one(slot.user())
-    }
-
-    fn shard(&self, hash: u64) -> &Mutex<HashTable<Slot>> {
+    fn shard(&self, hash: u64) -> &Mutex<Shard> {
         &self.shards[super::shard_of(hash, self.shards.len())].0
-    }
-}
-
-impl Slot {
-    fn user(&self) -> &[u8] {
-        match self {
-            Self::One(record) => record.user().map(UserKey::as_bytes).unwrap_or_default(),
-            Self::Many(many) => &many.user,
-        }
-    }
-
-    fn is_of(&self, user: UserKey<'_>) -> bool {
-        self.user() == user.as_bytes()
-    }
-}
-
-impl Many {
-    fn insert(&mut self, record: &Record, hasher: &RandomState) {
-        self.sessions
-            .insert_unique(hasher.hash_one(record), record.clone(), |record| hasher.hash_one(record));
     }
 }
