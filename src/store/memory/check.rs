@@ -179,6 +179,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "it would take hours")]
     fn a_table_gives_memory_back_and_uses_places_again() {
         let mut table = Table::default();
         let ids: Vec<SessionId> = (0..1000).map(|at| SessionId::new(&format!("{at:04x}")).unwrap()).collect();

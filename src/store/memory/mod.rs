@@ -261,9 +261,10 @@ impl MemoryStore {
     fn remove_line(&self, ledger: &mut Ledger, line: &Line, reason: Reason) {
         let mut table = self.shards[line.handle.shard()].0.write();
         let place = line.handle.place();
-        debug_assert_eq!(table.slab.try_get(place).map(Record::created), Some(line.created));
-        let hash = self.hash(table.slab.get(place).id());
-        self.remove(&mut table, Some(ledger), hash, place, reason);
+        let record = table.slab.try_get(place).filter(|record| record.created() == line.created);
+        if let Some(hash) = record.map(|record| self.hash(record.id())) {
+            self.remove(&mut table, Some(ledger), hash, place, reason);
+        }
     }
 }
 

@@ -115,6 +115,13 @@ impl<'a> Record<'a> {
         Self(words)
     }
 
+    /// Reads a word of a record of FluidAuth's that lies mostly in the next line of the cache, for the sake of the
+    /// cache alone: both lines are on their way at once, though the first says where in the second to read.
+    pub(super) fn prefetch(self) {
+        const NEAR_THE_END: usize = 5;
+        std::hint::black_box(self.0.get(NEAR_THE_END).map(|word| word.load(Ordering::Relaxed)));
+    }
+
     pub(super) fn created(self) -> u64 {
         self.head(CREATED) >> LEN_BITS
     }

@@ -60,6 +60,9 @@ impl MemoryStore {
     /// The user's oldest go where `maxSessionsPerUser` would be exceeded.
     fn plan_for_user(&self, plan: &mut Plan, ledger: &Ledger, new: &Draft, old: Option<&Line>, now: Millis) {
         let (Some(max), Some(user)) = (self.limits.max_sessions_per_user, new.user()) else { return };
+        if self.users.at_most(user) < max.get() {
+            return;
+        }
         let mut others = self.of_user(user, |record| record.created());
         others.retain(|created| old.is_none_or(|old| old.created != *created));
         let mut others: Vec<&Line> = others.into_iter().filter_map(|created| ledger.line(created)).collect();

@@ -132,7 +132,8 @@ impl Slab {
     pub(super) fn try_get(&self, place: Place) -> Option<Record<'_>> {
         let chunk = self.chunks.get(place.chunk())?;
         let (cell, rest) = (place.word() as u32 / chunk.cell_words, place.word() as u32 % chunk.cell_words);
-        let is_used = rest == 0 && (chunk.cells & !chunk.free) >> cell & 1 == 1;
+        let used = (chunk.cells & !chunk.free).checked_shr(cell).unwrap_or(0);
+        let is_used = rest == 0 && used & 1 == 1;
         is_used.then(|| self.get(place))
     }
 

@@ -61,16 +61,17 @@ impl MemoryStore {
             }
             let mut ledger = self.lock_ledger();
             let mut table = shard.write();
-            next = self.remove_step(&mut table, ledger.as_deref_mut(), from, Reason::Expired, |record| {
-                let expires = record.expires();
-                let is_past = expires.is_past(now);
-                if is_past {
-                    removed += 1;
-                } else {
-                    earliest = earliest.min(expires.millis());
-                }
-                is_past
-            });
+            next =
+                self.remove_step(&mut table, ledger.as_deref_mut(), from, STEP, Reason::Expired, |record| {
+                    let expires = record.expires();
+                    let is_past = expires.is_past(now);
+                    if is_past {
+                        removed += 1;
+                    } else {
+                        earliest = earliest.min(expires.millis());
+                    }
+                    is_past
+                });
             // Otherwise a record may have slipped past the steps: the next sweep looks again.
             if next.is_none() && shard.version() == version {
                 shard.set_earliest(earliest);
@@ -84,28 +85,38 @@ impl MemoryStore {
     pub(super) fn remove_all(&self) {
         let mut pace = Pace::start();
         for Padded(shard) in &self.shards {
+            let version = shard.version();
             let mut next = Some(0);
             while let Some(from) = next {
                 let mut ledger = self.lock_ledger();
                 let mut table = shard.write();
-                next = self.remove_step(&mut table, ledger.as_deref_mut(), from, Reason::Asked, |_| true);
+                let mut remove = |from, most| {
+                    let ledger = ledger.as_deref_mut();
+                    self.remove_step(&mut table, ledger, from, most, Reason::Asked, |_| true)
+                };
+                next = remove(from, STEP);
+                // An update may have put a session where the steps had been already: then whatever is there goes now.
+                if next.is_none() && shard.version() != version {
+                    remove(0, usize::MAX);
+                }
                 pace.end_step(ledger, table);
             }
         }
     }
 
-    /// Looks at the records of some chunks, from one on, and removes those that `goes` names. Gives the chunk to go
-    /// on from.
+    /// Looks at `most` records or a few more, from a chunk on, and removes those that `goes` names. Gives the chunk to
+    /// go on from.
     fn remove_step(
         &self,
         table: &mut Table,
         mut ledger: Option<&mut Ledger>,
         from: usize,
+        most: usize,
         reason: Reason,
         mut goes: impl FnMut(Record<'_>) -> bool,
     ) -> Option<usize> {
         let (mut seen, mut chunk) = (0, from);
-        while seen < STEP && chunk < table.slab.chunks() {
+        while seen < most && chunk < table.slab.chunks() {
             for place in table.slab.places(chunk) {
                 seen += 1;
                 let record = table.slab.get(place);

@@ -21,7 +21,10 @@ impl Table {
             let place = Place::from_bits(bits as u32);
             (place, self.slab.get(place))
         });
-        found.find(|(_, record)| record.id() == id.as_bytes())
+        found.find(|(_, record)| {
+            record.prefetch();
+            record.id() == id.as_bytes()
+        })
     }
 
     pub(super) fn len(&self) -> usize {

@@ -102,6 +102,13 @@ impl UserIndex {
         handles
     }
 
+    /// How many sessions a user has, or more.
+    pub(super) fn at_most(&self, user: UserKey<'_>) -> usize {
+        let Some(hash) = self.hash(Some(user)) else { return 0 };
+        let shard = lock(self.shard(hash));
+        shard.few.find(hash).count() + shard.many.get(&index::tag(hash)).map_or(0, HashSet::len)
+    }
+
     fn hash(&self, user: Option<UserKey<'_>>) -> Option<u64> {
         user.map(|user| self.hasher.hash_one(user.as_bytes()))
     }
