@@ -63,6 +63,33 @@ fn evicted(bench: &Bench<MemoryStore>) -> u64 {
     bench.store.stats().unwrap().evicted
 }
 
+/// A few sessions of a user are in the index itself, more in a set beside it: see `users::FEW`.
+#[test]
+fn a_user_may_have_any_number_of_sessions() {
+    let bench = open(unlimited());
+    let of_ann = |bench: &Bench<MemoryStore>| {
+        let sessions = bench.store.get_by_user(UserKeyBuf::from_text("ann").as_key()).unwrap();
+        sessions.iter().map(|session| session.id.to_string()).collect::<Vec<_>>()
+    };
+    let mut expected = Vec::new();
+    for at in 0..100 {
+        create(&bench, &format!("{at:03}"), "ann").unwrap();
+        create(&bench, &format!("other-{at}"), &format!("user-{at}")).unwrap();
+        expected.push(format!("{at:03}"));
+        assert_eq!(of_ann(&bench), expected);
+    }
+    for at in (0..100).rev().step_by(2) {
+        bench.store.delete(&id(&expected.remove(at))).unwrap();
+        assert_eq!(of_ann(&bench), expected);
+    }
+    let kept = id("000");
+    let ended = bench.store.delete_by_user(UserKeyBuf::from_text("ann").as_key(), Some(&kept)).unwrap();
+    assert_eq!((ended, of_ann(&bench)), (49, vec!["000".to_owned()]));
+    bench.store.delete(&kept).unwrap();
+    create(&bench, "again", "ann").unwrap();
+    assert_eq!((of_ann(&bench), bench.store.size()), (vec!["again".to_owned()], Ok(101)));
+}
+
 #[test]
 fn the_least_recently_used_goes_first() {
     let bench = open(max_sessions(3));
