@@ -7,6 +7,7 @@
  */
 module.exports = {
   ops: require("./ops/part.js"),
+  layers: require("./layers/part.js"),
   memory: require("./memory/part.js"),
   gaps: require("./gaps/part.js"),
   workers: require("./workers/part.js"),
