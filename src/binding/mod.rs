@@ -7,6 +7,7 @@
 // napi-derive leaves out of unit tests what registers the calls.
 #![cfg_attr(test, allow(dead_code))]
 
+mod allocator;
 mod calls;
 mod cold;
 mod errors;
@@ -18,7 +19,3 @@ mod tasks;
 mod tickets;
 mod upkeep;
 mod values;
-
-/// With glibc's allocator, a sweep that frees a million small records stalls the thread that allocates beside it.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
