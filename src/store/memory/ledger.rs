@@ -15,14 +15,18 @@ use crate::clock::Millis;
 /// that changes the store holds it from beginning to end. So what it says of the store is true while it is held: a
 /// handle in it is that of the session it stands for. Without its lock a session is known by the number of its
 /// creation, which no other gets.
+///
+/// Where the only limit is that of a user's sessions, it holds nothing but its lock: what those are, the index by user
+/// and the records say.
 pub(super) struct Ledger {
+    has_lines: bool,
     by_expiry: BTreeSet<(Millis, u64)>,
     anonymous: LinkedHashMap<u64, Line, RandomState>,
     users: LinkedHashMap<u64, Line, RandomState>,
     bytes: usize,
 }
 
-/// A session in the ledger.
+/// A session as its place among the others is decided by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Line {
     pub(super) created: u64,
@@ -34,8 +38,9 @@ pub(super) struct Line {
 }
 
 impl Ledger {
-    pub(super) fn new(hasher: RandomState) -> Self {
+    pub(super) fn new(hasher: RandomState, has_lines: bool) -> Self {
         Self {
+            has_lines,
             by_expiry: BTreeSet::new(),
             anonymous: LinkedHashMap::with_hasher(hasher.clone()),
             users: LinkedHashMap::with_hasher(hasher),
@@ -53,6 +58,9 @@ impl Ledger {
 
     /// Enters a session as the most recently used.
     pub(super) fn insert(&mut self, line: Line) {
+        if !self.has_lines {
+            return;
+        }
         self.bytes += line.cost;
         self.by_expiry.insert((line.expires, line.created));
         let queue = if line.is_anonymous { &mut self.anonymous } else { &mut self.users };
@@ -87,7 +95,7 @@ impl Ledger {
         }
     }
 
-    pub(super) fn line(&self, created: u64) -> Option<&Line> {
+    fn line(&self, created: u64) -> Option<&Line> {
         self.users.get(&created).or_else(|| self.anonymous.get(&created))
     }
 

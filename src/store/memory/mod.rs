@@ -111,7 +111,9 @@ impl MemoryStore {
         Self {
             shards: (0..shards).map(|_| Padded::default()).collect(),
             users: UserIndex::new(shards, hasher.clone()),
-            ledger: limits.can_evict().then(|| Mutex::new(Ledger::new(hasher.clone()))),
+            ledger: limits
+                .can_evict()
+                .then(|| Mutex::new(Ledger::new(hasher.clone(), limits.has_capacity()))),
             limits,
             hasher,
             clock,
@@ -181,7 +183,7 @@ impl MemoryStore {
     }
 
     /// What `read` makes of a user's sessions, live or not, all as they are at one moment.
-    fn of_user<T>(&self, user: UserKey<'_>, mut read: impl FnMut(Record<'_>) -> T) -> Vec<T> {
+    fn of_user<T>(&self, user: UserKey<'_>, mut read: impl FnMut(Handle, Record<'_>) -> T) -> Vec<T> {
         // The handles say which shards to lock, and under the locks of these they are asked for again: as no one can
         // change them then, they are the truth. Should one be of yet another shard, the second try locks all of them.
         let mut shards: Vec<usize> = self.users.handles(user).into_iter().map(Handle::shard).collect();
@@ -191,11 +193,11 @@ impl MemoryStore {
             let table = |handle: Handle| shards.binary_search(&handle.shard()).map(|at| &tables[at]);
             let handles = self.users.handles(user);
             let found: Result<Vec<_>, usize> =
-                handles.iter().map(|&handle| Ok(table(handle)?.slab.get(handle.place()))).collect();
+                handles.iter().map(|&handle| Ok((handle, table(handle)?.slab.get(handle.place())))).collect();
             if let Ok(mut records) = found {
                 // Another user's may have the same part of a hash.
-                records.retain(|record| record.user() == Some(user));
-                return records.into_iter().map(&mut read).collect();
+                records.retain(|(_, record)| record.user() == Some(user));
+                return records.into_iter().map(|(handle, record)| read(handle, record)).collect();
             }
             drop(tables);
             shards = (0..self.shards.len()).collect();
@@ -316,7 +318,7 @@ impl SessionStore for MemoryStore {
         if let Some(ledger) = ledger.as_deref_mut() {
             let table = shard.read();
             let old = table.find(hash, &session.id).filter(|(_, record)| record.is_live(now));
-            let old = old.and_then(|(_, record)| ledger.line(record.created()).copied());
+            let old = old.map(|(place, record)| record.line(self.handle(hash, place)));
             drop(table);
             let Some(old) = old else { return Ok(false) };
             if self.make_room(ledger, &draft, Some(&old), now)? == Room::NoneForTheDead {
@@ -375,7 +377,8 @@ impl SessionStore for MemoryStore {
 
     fn get_by_user(&self, user: UserKey<'_>) -> Result<Vec<StoredSession>> {
         let now = self.clock.now();
-        let live = |record: Record<'_>| record.is_live(now).then(|| (record.created(), record.to_stored()));
+        let live =
+            |_, record: Record<'_>| record.is_live(now).then(|| (record.created(), record.to_stored()));
         let mut sessions: Vec<_> = self.of_user(user, live).into_iter().flatten().collect();
         sessions.sort_unstable_by_key(|(created, _)| *created);
         sessions.into_iter().map(|(_, session)| session).collect()
@@ -386,7 +389,7 @@ impl SessionStore for MemoryStore {
         let now = self.clock.now();
         let mut ended = 0;
         // By id: an update may put a session in another place meanwhile.
-        for id in self.of_user(user, |record| record.session_id()) {
+        for id in self.of_user(user, |_, record| record.session_id()) {
             let id = id?;
             if except == Some(&id) {
                 continue;
@@ -457,7 +460,7 @@ impl SessionStore for MemoryStore {
             stats.created += table.created;
         }
         // The shards were not seen at one moment; what must never exceed a limit is.
-        if let Some(ledger) = self.lock_ledger() {
+        if let Some(ledger) = self.lock_ledger().filter(|_| self.limits.has_capacity()) {
             (stats.sessions, stats.bytes) = (ledger.sessions() as u64, ledger.bytes() as u64);
         }
         Ok(stats)

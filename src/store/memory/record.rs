@@ -159,6 +159,16 @@ impl<'a> Record<'a> {
         Ok(StoredSession::new(self.session_id()?, self.expires(), parts(self.bytes()).1))
     }
 
+    pub(super) fn line(self, handle: Handle) -> Line {
+        Line {
+            created: self.created(),
+            handle,
+            expires: self.expires().millis(),
+            cost: self.cost(),
+            is_anonymous: self.user().is_none(),
+        }
+    }
+
     /// What the session takes, slots in the tables included.
     pub(super) fn cost(self) -> usize {
         cost(self.bytes().len())

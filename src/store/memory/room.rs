@@ -14,21 +14,8 @@ pub(super) enum Room {
     NoneForTheDead,
 }
 
-/// What must go for a session to come in.
-struct Plan {
-    victims: Vec<(Line, Reason)>,
-    /// What the store would hold then.
-    sessions: usize,
-    bytes: usize,
-}
-
-impl Plan {
-    fn add(&mut self, line: &Line, reason: Reason) {
-        self.sessions -= 1;
-        self.bytes -= line.cost;
-        self.victims.push((*line, reason));
-    }
-}
+/// A session that must go for another to come in.
+type Victim = (Line, Reason);
 
 impl MemoryStore {
     /// Ends sessions until `new` fits, in the place of `old` if there is one, or ends none and says why it cannot.
@@ -40,45 +27,39 @@ impl MemoryStore {
         now: Millis,
     ) -> Result<Room> {
         let is_live = new.is_live(now);
-        let mut plan = Plan {
-            victims: Vec::new(),
-            sessions: ledger.sessions() + usize::from(old.is_none()),
-            bytes: ledger.bytes() + new.cost() - old.map_or(0, |old| old.cost),
-        };
-        if is_live {
-            self.plan_for_user(&mut plan, ledger, new, old, now);
-        }
-        if let Err(error) = self.plan_for_store(&mut plan, ledger, new, old, now) {
+        let mut victims = if is_live { self.surplus_of_user(new, old, now) } else { Vec::new() };
+        if self.limits.has_capacity()
+            && let Err(error) = self.plan_for_store(&mut victims, ledger, new, old, now)
+        {
             return if is_live { Err(error) } else { Ok(Room::NoneForTheDead) };
         }
-        for (victim, reason) in plan.victims {
+        for (victim, reason) in victims {
             self.remove_line(ledger, &victim, reason);
         }
         Ok(Room::Made)
     }
 
-    /// The user's oldest go where `maxSessionsPerUser` would be exceeded.
-    fn plan_for_user(&self, plan: &mut Plan, ledger: &Ledger, new: &Draft, old: Option<&Line>, now: Millis) {
-        let (Some(max), Some(user)) = (self.limits.max_sessions_per_user, new.user()) else { return };
+    /// The user's oldest, where `maxSessionsPerUser` would be exceeded.
+    fn surplus_of_user(&self, new: &Draft, old: Option<&Line>, now: Millis) -> Vec<Victim> {
+        let (Some(max), Some(user)) = (self.limits.max_sessions_per_user, new.user()) else {
+            return Vec::new();
+        };
         if self.users.at_most(user) < max.get() {
-            return;
+            return Vec::new();
         }
-        let mut others = self.of_user(user, |record| record.created());
-        others.retain(|created| old.is_none_or(|old| old.created != *created));
-        let mut others: Vec<&Line> = others.into_iter().filter_map(|created| ledger.line(created)).collect();
-        others.retain(|line| line.expires > now);
-        let Some(surplus) = (others.len() + 1).checked_sub(max.get()) else { return };
+        let mut others = self.of_user(user, |handle, record| record.line(handle));
+        others.retain(|line| line.expires > now && old.is_none_or(|old| old.created != line.created));
+        let surplus = (others.len() + 1).saturating_sub(max.get());
         others.sort_unstable_by_key(|line| line.created);
-        for line in &others[..surplus] {
-            plan.add(line, Reason::Evicted);
-        }
+        others.truncate(surplus);
+        others.into_iter().map(|line| (line, Reason::Evicted)).collect()
     }
 
     /// The order of eviction: what has expired, then sessions of no user, then those of users, unless the newcomer
-    /// is of no user itself.
+    /// is of no user itself. `victims` are the user's own, to which others are added.
     fn plan_for_store(
         &self,
-        plan: &mut Plan,
+        victims: &mut Vec<Victim>,
         ledger: &Ledger,
         new: &Draft,
         old: Option<&Line>,
@@ -93,16 +74,21 @@ impl MemoryStore {
         let of_users =
             ledger.of_users(now).filter(|_| live && new.user().is_some()).map(|line| (line, Reason::Evicted));
         let mut candidates = expired.chain(anonymous).chain(of_users);
-        // No candidate comes twice, so that only the user's own may be in the plan already.
-        let own = plan.victims.len();
-        while !self.limits.fits(plan.sessions, plan.bytes) {
+        // No candidate comes twice, so that only the user's own may be among the victims already.
+        let own = victims.len();
+        let mut sessions = ledger.sessions() + usize::from(old.is_none()) - own;
+        let costs = |lines: &[Victim]| lines.iter().map(|(line, _)| line.cost).sum::<usize>();
+        let mut bytes = ledger.bytes() + new.cost() - old.map_or(0, |old| old.cost) - costs(victims);
+        while !self.limits.fits(sessions, bytes) {
             let (line, reason) = candidates.next().ok_or_else(|| {
                 StoreError::Full(
                     "it holds sessions of users only, which an anonymous one must not push out".into(),
                 )
             })?;
-            if Some(line) != old && !plan.victims[..own].iter().any(|(victim, _)| victim == line) {
-                plan.add(line, reason);
+            let stays = old.into_iter().chain(victims[..own].iter().map(|(victim, _)| victim));
+            if stays.into_iter().all(|other| other.created != line.created) {
+                (sessions, bytes) = (sessions - 1, bytes - line.cost);
+                victims.push((*line, reason));
             }
         }
         Ok(())

@@ -30,6 +30,15 @@ mod with_distant_limits {
     });
 }
 
+/// Here the ledger is a lock and nothing else.
+mod with_a_distant_limit_of_a_user {
+    use super::*;
+    conformance!(|clock: Arc<MockClock>| {
+        let limits = Limits { max_sessions_per_user: NonZeroUsize::new(1 << 40), ..unlimited() };
+        MemoryStore::new(limits, clock)
+    });
+}
+
 /// A table of one shard makes the sweep take many steps.
 mod in_one_shard {
     use super::*;
