@@ -171,8 +171,9 @@ fn with_session<T>(
     let content = Content { user: key.as_ref().map(UserKeyBuf::as_key), body };
     let expires = Expiry::new(now + lives_for).unwrap();
     let session = Session { id: session_id(id), expires, content };
-    // What a session takes is the store's to say: a store of its own says it.
-    let scale = MemoryStore::new(Limits::default(), Arc::new(MockClock::new(now)));
+    // What a session takes is the store's to say: a store of its own, with a limit as well, says it.
+    let far = Limits { max_bytes: NonZeroUsize::new(1 << 40), ..Limits::default() };
+    let scale = MemoryStore::new(far, Arc::new(MockClock::new(now)));
     scale.create(&session).unwrap();
     let bytes = scale.stats().unwrap().bytes as usize;
     let entry = Entry { id, user, expires: expires.millis(), text: text.clone(), bytes, created: 0, used: 0 };

@@ -8,6 +8,9 @@ use hashlink::LinkedHashMap;
 use super::users::Handle;
 use crate::clock::Millis;
 
+/// What a session takes here, as measured: two nodes, and a slot in a hash table.
+pub(super) const LINE_BYTES: usize = 116;
+
 /// The order of eviction, exactly: what has expired, then the sessions of no user, then those of users, the least
 /// recently used first.
 ///
@@ -32,7 +35,7 @@ pub(super) struct Line {
     pub(super) created: u64,
     pub(super) handle: Handle,
     pub(super) expires: Millis,
-    /// What it takes.
+    /// What it takes, its line included.
     pub(super) cost: usize,
     pub(super) is_anonymous: bool,
 }

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::ledger::Line;
+use super::ledger::{LINE_BYTES, Line};
 use super::slab;
 use super::users::Handle;
 use crate::clock::Millis;
@@ -72,7 +72,7 @@ impl Draft {
             created: self.created,
             handle,
             expires: self.expires.millis(),
-            cost: self.cost(),
+            cost: self.cost() + LINE_BYTES,
             is_anonymous: self.user().is_none(),
         }
     }
@@ -164,7 +164,7 @@ impl<'a> Record<'a> {
             created: self.created(),
             handle,
             expires: self.expires().millis(),
-            cost: self.cost(),
+            cost: self.cost() + LINE_BYTES,
             is_anonymous: self.user().is_none(),
         }
     }

@@ -1,6 +1,6 @@
 //! Making room for a session in a store with limits.
 
-use super::ledger::{Ledger, Line};
+use super::ledger::{LINE_BYTES, Ledger, Line};
 use super::record::Draft;
 use super::{MemoryStore, Reason};
 use crate::clock::Millis;
@@ -65,7 +65,8 @@ impl MemoryStore {
         old: Option<&Line>,
         now: Millis,
     ) -> Result<()> {
-        if !self.limits.fits(1, new.cost()) {
+        let cost = new.cost() + LINE_BYTES;
+        if !self.limits.fits(1, cost) {
             return Err(StoreError::Full("the session alone is larger than maxBytes".into()));
         }
         let live = new.is_live(now);
@@ -78,7 +79,7 @@ impl MemoryStore {
         let own = victims.len();
         let mut sessions = ledger.sessions() + usize::from(old.is_none()) - own;
         let costs = |lines: &[Victim]| lines.iter().map(|(line, _)| line.cost).sum::<usize>();
-        let mut bytes = ledger.bytes() + new.cost() - old.map_or(0, |old| old.cost) - costs(victims);
+        let mut bytes = ledger.bytes() + cost - old.map_or(0, |old| old.cost) - costs(victims);
         while !self.limits.fits(sessions, bytes) {
             let (line, reason) = candidates.next().ok_or_else(|| {
                 StoreError::Full(
