@@ -25,12 +25,12 @@ export declare function close(store: object): Promise<number>
 export declare function deleteByUser(store: object, userJson: string, except: string | undefined): Promise<number>
 
 /** The live sessions of a user, whose `userId` is given as JSON: the id of each, and the session as `get` gives it. */
-export declare function getByUser(store: object, userJson: string): Array<[string, string]>
+export declare function getByUser(store: object, userJson: string): Array<[string, string]> | Promise<Array<[string, string]>>
 
 /** The next ids after a cursor; the first is left out. */
-export declare function ids(store: object, cursor?: Uint8Array): JsIds
+export declare function ids(store: object, cursor?: Uint8Array): JsIds | Promise<JsIds>
 
-/** A write that was refused. */
+/** A call that was refused. */
 export interface JsFailure {
   ticket: number
   code: string
@@ -61,6 +61,38 @@ export interface JsMemoryOptions {
   maxSessions?: number
   maxBytes?: number
   sweepInterval?: number
+}
+
+/** The options of a store in Redis, likewise. */
+export interface JsRedisOptions {
+  mode: 'single' | 'cluster' | 'sentinel'
+  /** The server; nodes of the cluster; or the sentinels. */
+  servers: Array<JsRedisServer>
+  /** By which sentinels know the primary; and how to log in to that, whose host and port they say. */
+  master?: string
+  masterLogin?: JsRedisServer
+  prefix?: string
+  secrets: Array<Uint8Array>
+  commandTimeout?: number
+  connectTimeout?: number
+  waitReplicas?: number
+  ca?: string
+  cert?: string
+  key?: string
+  acceptAny?: boolean
+  maxSessionBytes?: number
+  maxSessionsPerUser?: number
+  sweepInterval?: number
+}
+
+/** A server of Redis, and how to log in to it. */
+export interface JsRedisServer {
+  host: string
+  port: number
+  tls: boolean
+  username?: string
+  password?: string
+  database: number
 }
 
 /** Counters of a store. */
@@ -98,10 +130,16 @@ export interface JsVerification {
  * Opens a store in a file: likewise. `settle` is told of the ends of writes: tickets and numbers by turns, and what
  * was refused.
  */
-export declare function openFile(options: JsFileOptions, settle: (done: Float64Array, failures: JsFailure[]) => void): object
+export declare function openFile(options: JsFileOptions, settle: (done: Float64Array, failures: JsFailure[], texts: string[]) => void): object
 
 /** Opens a store in memory: an external for the other calls. */
 export declare function openMemory(options: JsMemoryOptions): object
+
+/**
+ * Opens a store in Redis: likewise. It connects in the background. `settle` is told of the ends of calls: the number of
+ * a `get` is -1 where it found nothing, or -2 less the place of its reply among the texts.
+ */
+export declare function openRedis(options: JsRedisOptions, settle: (done: Float64Array, failures: JsFailure[], texts: string[]) => void): object
 
 /** The directory of a store in a file, absolute. */
 export declare function pathOf(store: object): string | null
@@ -110,7 +148,7 @@ export declare function pathOf(store: object): string | null
 export declare function size(store: object): Promise<number>
 
 /** Counters since the store was opened. */
-export declare function stats(store: object): JsStats
+export declare function stats(store: object): JsStats | Promise<JsStats>
 
 /** Reads all of a store. */
 export declare function verify(store: object, progress: (done: number, total: number) => void): Promise<JsVerification>

@@ -37,6 +37,52 @@ const fileOptions = {
   maxBytes: wholeNumber(2 ** 20),
 };
 
+// What these must be is for `redis-servers.js` and `secrets.js` to say.
+const judgedLater = { expected: "given", accepts: () => true };
+
+// So many milliseconds a timer of Node.js can wait.
+const timeout = {
+  expected: `a whole number of milliseconds from 1 to ${2 ** 31 - 1}`,
+  accepts: (value) => Number.isSafeInteger(value) && value >= 1 && value < 2 ** 31,
+};
+
+const redisOptions = {
+  ...common,
+  url: judgedLater,
+  cluster: judgedLater,
+  sentinel: judgedLater,
+  prefix: {
+    expected: "a non-empty string of at most 256 bytes",
+    accepts: (value) => text.accepts(value) && Buffer.byteLength(value) <= 256,
+  },
+  secret: judgedLater,
+  commandTimeout: timeout,
+  connectTimeout: timeout,
+  waitReplicas: {
+    expected: "a whole number from 0 to 100",
+    accepts: (value) => Number.isInteger(value) && value >= 0 && value <= 100,
+  },
+  tls: judgedLater,
+};
+
+const sentinelOptions = {
+  urls: judgedLater,
+  master: text,
+  username: text,
+  password: text,
+  database: {
+    expected: `a whole number from 0 to ${2 ** 31 - 1}`,
+    accepts: (value) => Number.isInteger(value) && value >= 0 && value < 2 ** 31,
+  },
+};
+
+const tlsOptions = {
+  ca: text,
+  cert: text,
+  key: text,
+  rejectUnauthorized: { expected: "a boolean", accepts: (value) => typeof value === "boolean" },
+};
+
 const progressOptions = {
   onProgress: { expected: "a function", accepts: (value) => typeof value === "function" },
 };
@@ -78,6 +124,9 @@ module.exports = {
   path,
   fileOptions,
   memoryOptions,
+  redisOptions,
+  sentinelOptions,
+  tlsOptions,
   deleteByUserOptions,
   progressOptions,
 };

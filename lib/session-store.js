@@ -24,7 +24,8 @@ function open(call) {
  * Each method is `async`, so that whatever goes wrong rejects, but begins its work before it returns: a call into the
  * addon takes less than a hop to another thread. What looks at every session runs on one.
  *
- * A write is done when its native call returns `true`. It may return a ticket instead, and `writes` tells its end.
+ * A write is done when its native call returns `true`. It may return a ticket instead, as a read may, and `writes`
+ * tells its end.
  */
 class SessionStore {
   #store;
@@ -48,7 +49,8 @@ class SessionStore {
 
   async get(sessionId) {
     try {
-      const reply = native.get(this.#store, sessionId);
+      let reply = native.get(this.#store, sessionId);
+      if (typeof reply === "number") reply = await this.#writes.end(reply);
       return reply === null ? null : codec.decode(sessionId, reply);
     } catch (error) {
       throw fromNative(error);

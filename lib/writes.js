@@ -1,12 +1,12 @@
 "use strict";
 
 const native = require("../binding.js");
-const { SessionStoreError } = require("./errors.js");
+const { makeError } = require("./errors.js");
 
-// What goes on after a write is code of the app: of so many at most before the event loop may turn.
+// What goes on after a call is code of the app: of so many at most before the event loop may turn.
 const AT_ONCE = 256;
 
-/** The writes of one store that are under way: each is known by the ticket that its native call gave. */
+/** The calls of one store that are under way: each is known by the ticket that its native call gave. */
 class Writes {
   #store;
   #waiting = [];
@@ -14,17 +14,21 @@ class Writes {
   #isKicking = false;
   #isResting = false;
 
-  /** The addon calls it for each batch: tickets and numbers by turns, and what was refused. */
-  settle = (done, failures) => {
+  /**
+   * The addon calls it for each batch: tickets and numbers by turns, what was refused, and what was found: the number
+   * of a call that found nothing is -1, and the others' say where among `texts` it is.
+   */
+  settle = (done, failures, texts) => {
     // All at once, as the tickets may be given to others from now on.
     for (const { ticket, code, message } of failures) {
       const { reject } = this.#take(ticket);
-      this.#ended.push(() => reject(new SessionStoreError(code, message)));
+      this.#ended.push(() => reject(makeError(code, message)));
     }
     for (let at = 0; at < done.length; at += 2) {
       const { resolve } = this.#take(done[at]);
       const number = done[at + 1];
-      this.#ended.push(() => resolve(number));
+      const result = number >= 0 ? number : (texts[-2 - number] ?? null);
+      this.#ended.push(() => resolve(result));
     }
     if (!this.#isResting) this.#endSome();
   };
@@ -35,11 +39,11 @@ class Writes {
     return store;
   }
 
-  /** Resolves to the number of a write when it is on disk. */
+  /** Resolves to the number of a write when it is done; of a `get` to the reply, or `null`. */
   end(ticket) {
     if (!this.#isKicking) {
       this.#isKicking = true;
-      // Whatever else this turn of the event loop writes goes with it.
+      // Whatever else is called in this turn of the event loop goes with it.
       setImmediate(this.#kick);
     }
     return new Promise((resolve, reject) => {

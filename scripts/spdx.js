@@ -11,6 +11,9 @@ const ALLOWED = [
   "0BSD",
   "Unlicense",
   "Unicode-3.0",
+  "BSL-1.0",
+  // Of data: the certificates of the Web's authorities.
+  "CDLA-Permissive-2.0",
 ];
 
 /**

@@ -40,6 +40,32 @@ pub enum StoreError {
     /// The system refused what the text says.
     #[error("{0}")]
     Io(String),
+
+    /// A server did not answer in time.
+    #[error("Redis did not answer within {millis} ms{}", .outcome.in_words())]
+    Timeout { millis: u64, outcome: Outcome },
+
+    /// A server is not to be reached, or refuses to serve: the text says why, without a secret.
+    #[error("{reason}{}", .outcome.in_words())]
+    Unavailable { reason: String, outcome: Outcome },
+}
+
+/// What is known of a write that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It has changed nothing; or it is no write.
+    NotDone,
+    /// It may have been carried out, or not.
+    Unknown,
+}
+
+impl Outcome {
+    fn in_words(self) -> &'static str {
+        match self {
+            Self::NotDone => "",
+            Self::Unknown => "; it may or may not have been carried out",
+        }
+    }
 }
 
 impl StoreError {
@@ -55,7 +81,21 @@ impl StoreError {
             Self::Corrupt(_) | Self::Damaged(_) => "ERR_STORE_CORRUPT",
             Self::Locked(_) => "ERR_STORE_LOCKED",
             Self::Io(_) => "ERR_STORE_IO",
+            Self::Timeout { .. } => "ERR_STORE_TIMEOUT",
+            Self::Unavailable { .. } => "ERR_STORE_UNAVAILABLE",
         }
+    }
+
+    /// Whether it is of a write that may have been carried out all the same.
+    pub fn is_outcome_unknown(&self) -> bool {
+        matches!(
+            self,
+            Self::Timeout { outcome: Outcome::Unknown, .. } | Self::Unavailable { outcome: Outcome::Unknown, .. }
+        )
+    }
+
+    pub(crate) fn unavailable(reason: impl Into<String>) -> Self {
+        Self::Unavailable { reason: reason.into(), outcome: Outcome::NotDone }
     }
 
     pub(crate) fn invalid(

@@ -5,7 +5,7 @@
 use napi::bindgen_prelude::{JsValue, Object};
 use napi_derive::napi;
 
-use super::handle::{OpenFile, OpenStore};
+use super::handle::{OpenFile, OpenRedis, OpenStore};
 use super::raw;
 use super::reply::{self, with_buffer};
 use super::values::{Value, room_for};
@@ -47,14 +47,28 @@ pub fn export_hot_calls(exports: Object<'_>) -> napi::Result<()> {
     Ok(())
 }
 
-/// `get(store, sessionId: string): string | null`: the live session as one string (see `reply`).
+/// `get(store, sessionId: string): string | null | number`: the live session as one string (see `reply`); or the ticket
+/// of the call, whose end gives that.
 fn get([store, session_id]: [Value; 2]) -> Result<Value> {
     let id = session_id.session_id()?;
+    let begun = store.with_store(|open| match open {
+        OpenStore::Redis(redis) => begin_call(store.env(), redis, |redis, ticket| {
+            redis.store.begin_get(id.clone(), &redis.settler, ticket);
+            Ok(())
+        })
+        .map(Some),
+        OpenStore::Memory(_) | OpenStore::File(_) => Ok(None),
+    })?;
+    if let Some(begun) = begun {
+        return begun.to_value(store.env());
+    }
     let write = |out: &mut Vec<u8>| {
         let write = |expires: Expiry, content: Content<'_>| reply::write(expires, content, out);
         store.with_store(|store| match store {
             OpenStore::Memory(store) => store.get_with(&id, write),
             OpenStore::File(file) => file.store.get_with(&id, write),
+            // Begun above.
+            OpenStore::Redis(_) => Ok(None),
         })
     };
     with_buffer(write, |found, text| match found? {
@@ -108,6 +122,10 @@ fn touch([store, session_id, expires]: [Value; 3]) -> Result<Value> {
             file.store.begin_touch(&id, expires, &file.settler, ticket);
             Ok(true)
         }),
+        OpenStore::Redis(redis) => begin_call(store.env(), redis, |redis, ticket| {
+            redis.store.begin_touch(id.clone(), expires, &redis.settler, ticket);
+            Ok(())
+        }),
     })?;
     begun.to_value(store.env())
 }
@@ -120,22 +138,28 @@ fn remove([store, session_id]: [Value; 2]) -> Result<Value> {
         OpenStore::File(file) => {
             begin(store.env(), file, |file, ticket| file.store.begin_delete(&id, &file.settler, ticket))
         }
+        OpenStore::Redis(redis) => begin_call(store.env(), redis, |redis, ticket| {
+            redis.store.begin_delete(id.clone(), &redis.settler, ticket);
+            Ok(())
+        }),
     })?;
     begun.to_value(store.env())
 }
 
-/// `kick(store): null`: begins the writes that have tickets.
+/// `kick(store): null`: begins the calls that have tickets.
 fn kick([store]: [Value; 1]) -> Result<Value> {
     store.with_store(|open| {
-        if let OpenStore::File(file) = open {
-            file.store.kick();
+        match open {
+            OpenStore::Memory(_) => {}
+            OpenStore::File(file) => file.store.kick(),
+            OpenStore::Redis(redis) => redis.store.kick(),
         }
         Ok(())
     })?;
     Value::null(store.env())
 }
 
-/// How far a write has come when its call returns.
+/// How far a call has come when its call returns.
 enum Begun {
     No,
     Done,
@@ -164,6 +188,9 @@ fn begin_create(env: napi::sys::napi_env, store: &OpenStore, session: &Session<'
         OpenStore::File(file) => begin(env, file, |file, ticket| {
             file.store.begin_create(session, &file.settler, ticket).map(|()| true)
         }),
+        OpenStore::Redis(redis) => begin_call(env, redis, |redis, ticket| {
+            redis.store.begin_create(session, &redis.settler, ticket)
+        }),
     }
 }
 
@@ -172,6 +199,9 @@ fn begin_update(env: napi::sys::napi_env, store: &OpenStore, session: &Session<'
         OpenStore::Memory(memory) => memory.update(session).map(|_| Begun::Done),
         OpenStore::File(file) => begin(env, file, |file, ticket| {
             file.store.begin_update(session, &file.settler, ticket).map(|()| true)
+        }),
+        OpenStore::Redis(redis) => begin_call(env, redis, |redis, ticket| {
+            redis.store.begin_update(session, &redis.settler, ticket)
         }),
     }
 }
@@ -183,6 +213,16 @@ fn begin(
     write: impl FnOnce(&OpenFile, u32) -> Result<bool>,
 ) -> Result<Begun> {
     let ticket = file.tickets.with(env, |ticket| write(file, ticket))?;
+    Ok(ticket.map_or(Begun::Done, Begun::Ticket))
+}
+
+/// Begins a call of Redis'.
+fn begin_call(
+    env: napi::sys::napi_env,
+    redis: &OpenRedis,
+    call: impl FnOnce(&OpenRedis, u32) -> Result<()>,
+) -> Result<Begun> {
+    let ticket = redis.tickets.with(env, |ticket| call(redis, ticket).map(|()| true))?;
     Ok(ticket.map_or(Begun::Done, Begun::Ticket))
 }
 

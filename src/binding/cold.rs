@@ -1,11 +1,13 @@
 //! The cold calls: users, ids, counters.
 
-use napi::bindgen_prelude::Uint8Array;
+use napi::Env;
+use napi::bindgen_prelude::{Either, ToNapiValue, Uint8Array};
 use napi_derive::napi;
 
 use super::errors::{JsError, guarded};
-use super::handle::OpenStore;
+use super::handle::AnyStore;
 use super::reply::{self, with_buffer};
+use super::tasks::promise;
 use super::values::Value;
 use crate::error::{Result, StoreError};
 use crate::json::parse_user;
@@ -43,11 +45,14 @@ pub struct JsIds {
 }
 
 /// The live sessions of a user, whose `userId` is given as JSON: the id of each, and the session as `get` gives it.
-#[napi(ts_args_type = "store: object, userJson: string")]
-pub fn get_by_user(store: Value, user_json: String) -> Result<Vec<(String, String)>, JsError> {
-    guarded(|| {
-        let user = user_key(&user_json)?;
-        let sessions = store.with_store(|store| store.as_dyn().get_by_user(user.as_key()))?;
+#[napi(
+    ts_args_type = "store: object, userJson: string",
+    ts_return_type = "Array<[string, string]> | Promise<Array<[string, string]>>"
+)]
+pub fn get_by_user(env: Env, store: Value, user_json: String) -> Result<Either<Vec<(String, String)>, Value>, JsError> {
+    let user = guarded(|| user_key(&user_json))?;
+    give(env, store, move |store| {
+        let sessions = store.as_dyn().get_by_user(user.as_key())?;
         sessions
             .iter()
             .map(|session| {
@@ -63,27 +68,28 @@ pub fn get_by_user(store: Value, user_json: String) -> Result<Vec<(String, Strin
 }
 
 /// The next ids after a cursor; the first is left out.
-#[napi(ts_args_type = "store: object, cursor?: Uint8Array")]
-pub fn ids(store: Value, cursor: Option<Uint8Array>) -> Result<JsIds, JsError> {
-    guarded(|| {
-        let cursor = cursor.map_or_else(Cursor::default, |bytes| Cursor::from_bytes(&bytes));
-        let (ids, next) = store.with_store(|store| store.as_dyn().ids(cursor))?;
+#[napi(
+    ts_args_type = "store: object, cursor?: Uint8Array",
+    ts_return_type = "JsIds | Promise<JsIds>"
+)]
+pub fn ids(env: Env, store: Value, cursor: Option<Uint8Array>) -> Result<Either<JsIds, Value>, JsError> {
+    let cursor = cursor.map_or_else(Cursor::default, |bytes| Cursor::from_bytes(&bytes));
+    give(env, store, move |store| {
+        let (ids, next) = store.as_dyn().ids(cursor)?;
         let next = next.map(|next| Uint8Array::from(next.as_bytes()));
         Ok(JsIds { ids: ids.iter().map(ToString::to_string).collect(), next })
     })
 }
 
 /// Counters since the store was opened.
-#[napi(ts_args_type = "store: object")]
-pub fn stats(store: Value) -> Result<JsStats, JsError> {
-    guarded(|| {
-        let (stats, file_bytes) = store.with_store(|store| {
-            let file_bytes = match store {
-                OpenStore::Memory(_) => None,
-                OpenStore::File(file) => Some(file.store.file_bytes()? as f64),
-            };
-            Ok((store.as_dyn().stats()?, file_bytes))
-        })?;
+#[napi(ts_args_type = "store: object", ts_return_type = "JsStats | Promise<JsStats>")]
+pub fn stats(env: Env, store: Value) -> Result<Either<JsStats, Value>, JsError> {
+    give(env, store, |store| {
+        let file_bytes = match store {
+            AnyStore::Memory(_) | AnyStore::Redis(_) => None,
+            AnyStore::File(store) => Some(store.file_bytes()? as f64),
+        };
+        let stats = store.as_dyn().stats()?;
         Ok(JsStats {
             sessions: stats.sessions as f64,
             bytes: stats.bytes as f64,
@@ -100,6 +106,22 @@ pub fn stats(store: Value) -> Result<JsStats, JsError> {
             file_bytes,
         })
     })
+}
+
+/// Calls a store: here and now, or on a thread where it has to ask a server.
+fn give<T: ToNapiValue + Send + 'static>(
+    env: Env,
+    store: Value,
+    call: impl FnOnce(&AnyStore) -> Result<T> + Send + 'static,
+) -> Result<Either<T, Value>, JsError> {
+    match guarded(|| store.share_store())? {
+        store @ AnyStore::Redis(_) => {
+            // Nothing of the store's waits for the end of the thread.
+            let (promise, _) = promise(env, move || call(&store))?;
+            Ok(Either::B(promise))
+        }
+        store => guarded(|| call(&store)).map(Either::A),
+    }
 }
 
 pub(super) fn user_key(json: &str) -> Result<UserKeyBuf> {

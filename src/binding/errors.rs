@@ -29,8 +29,17 @@ pub(super) fn refused_as_store_error(error: napi::Error) -> StoreError {
     StoreError::Io(error.reason.clone())
 }
 
+/// An error's code for `lib/errors.js`, which makes of its end the error's `outcome`.
+pub(super) fn code_of(error: &StoreError) -> &'static str {
+    match error {
+        StoreError::Timeout { .. } if error.is_outcome_unknown() => "ERR_STORE_TIMEOUT:unknown",
+        StoreError::Unavailable { .. } if error.is_outcome_unknown() => "ERR_STORE_UNAVAILABLE:unknown",
+        _ => error.code(),
+    }
+}
+
 fn to_js(error: &StoreError) -> JsError {
-    JsError::new(error.code(), error.to_string())
+    JsError::new(code_of(error), error.to_string())
 }
 
 #[cfg(test)]

@@ -17,13 +17,15 @@ use super::values::Value;
 use crate::error::{Result, StoreError};
 use crate::shared::SharedStore;
 use crate::store::file::Completions;
-use crate::store::{FileStore, SessionStore};
+use crate::store::redis::Answers;
+use crate::store::{FileStore, RedisStore, SessionStore};
 
 /// A store of any kind, for threads.
 #[derive(Clone)]
 pub(super) enum AnyStore {
     Memory(Arc<SharedStore>),
     File(Arc<FileStore>),
+    Redis(Arc<RedisStore>),
 }
 
 impl AnyStore {
@@ -31,6 +33,7 @@ impl AnyStore {
         match self {
             Self::Memory(store) => &***store,
             Self::File(store) => &**store,
+            Self::Redis(store) => &**store,
         }
     }
 
@@ -41,11 +44,15 @@ impl AnyStore {
         }
     }
 
-    /// Waits for the writes that were begun before, and lets go of the store.
+    /// Waits for what was begun before, and lets go of the store.
     pub(super) fn close(self) -> Result<()> {
         match self {
             Self::Memory(_) => Ok(()),
             Self::File(store) => store.flush(),
+            Self::Redis(store) => {
+                store.flush();
+                Ok(())
+            }
         }
     }
 }
@@ -54,6 +61,7 @@ impl AnyStore {
 pub(super) enum OpenStore {
     Memory(Arc<SharedStore>),
     File(OpenFile),
+    Redis(OpenRedis),
 }
 
 /// A store in a file, and what tells JavaScript of the ends of its writes.
@@ -63,11 +71,19 @@ pub(super) struct OpenFile {
     pub settler: Arc<dyn Completions>,
 }
 
+/// A store in Redis, and what tells JavaScript of the ends of its calls.
+pub(super) struct OpenRedis {
+    pub store: Arc<RedisStore>,
+    pub tickets: Rc<Tickets>,
+    pub settler: Arc<dyn Answers>,
+}
+
 impl OpenStore {
     fn to_any(&self) -> AnyStore {
         match self {
             Self::Memory(store) => AnyStore::Memory(Arc::clone(store)),
             Self::File(file) => AnyStore::File(Arc::clone(&file.store)),
+            Self::Redis(redis) => AnyStore::Redis(Arc::clone(&redis.store)),
         }
     }
 
@@ -75,6 +91,7 @@ impl OpenStore {
         match self {
             Self::Memory(store) => AnyStore::Memory(store),
             Self::File(file) => AnyStore::File(file.store),
+            Self::Redis(redis) => AnyStore::Redis(redis.store),
         }
     }
 
@@ -82,6 +99,7 @@ impl OpenStore {
         match self {
             Self::Memory(store) => &***store,
             Self::File(file) => &*file.store,
+            Self::Redis(redis) => &*redis.store,
         }
     }
 
@@ -89,6 +107,7 @@ impl OpenStore {
         match self {
             Self::Memory(store) => store.limits().max_session_bytes,
             Self::File(file) => file.store.max_session_bytes(),
+            Self::Redis(redis) => redis.store.max_session_bytes(),
         }
     }
 }

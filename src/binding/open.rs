@@ -1,18 +1,20 @@
 //! Opening stores.
 
 use std::num::{NonZeroU64, NonZeroUsize};
+use std::time::Duration;
 
 use napi::Env;
 use napi::bindgen_prelude::{Function, Uint8Array};
 use napi_derive::napi;
 
 use super::errors::{JsError, guarded};
-use super::handle::{OpenFile, OpenStore};
+use super::handle::{OpenFile, OpenRedis, OpenStore};
 use super::tickets::{SettleArgs, tickets};
 use super::values::Value;
 use crate::shared::{MemoryOptions, SharedStore};
-use crate::store::FileStore;
 use crate::store::file::{FileOptions, Secret};
+use crate::store::redis::{Address, Login, RedisOptions, Servers, TlsOptions};
+use crate::store::{FileStore, RedisStore};
 
 /// The options of a store in memory, which `lib/options.js` has validated: whole numbers.
 #[napi(object, object_to_js = false)]
@@ -62,6 +64,93 @@ impl From<JsFileOptions> for FileOptions {
     }
 }
 
+/// A server of Redis, and how to log in to it.
+#[napi(object, object_to_js = false)]
+pub struct JsRedisServer {
+    pub host: String,
+    pub port: u16,
+    pub tls: bool,
+    pub username: Option<String>,
+    pub password: Option<String>,
+    pub database: u32,
+}
+
+impl JsRedisServer {
+    fn into_parts(self) -> (Address, Login) {
+        let login = Login {
+            username: self.username,
+            password: self.password.map(Into::into),
+            database: self.database,
+            is_tls: self.tls,
+        };
+        (Address { host: self.host, port: self.port }, login)
+    }
+}
+
+/// The options of a store in Redis, likewise.
+#[napi(object, object_to_js = false)]
+pub struct JsRedisOptions {
+    #[napi(ts_type = "'single' | 'cluster' | 'sentinel'")]
+    pub mode: String,
+    /// The server; nodes of the cluster; or the sentinels.
+    pub servers: Vec<JsRedisServer>,
+    /// By which sentinels know the primary; and how to log in to that, whose host and port they say.
+    pub master: Option<String>,
+    pub master_login: Option<JsRedisServer>,
+    pub prefix: Option<String>,
+    pub secrets: Vec<Uint8Array>,
+    pub command_timeout: Option<f64>,
+    pub connect_timeout: Option<f64>,
+    pub wait_replicas: Option<u32>,
+    pub ca: Option<String>,
+    pub cert: Option<String>,
+    pub key: Option<String>,
+    pub accept_any: Option<bool>,
+    pub max_session_bytes: Option<f64>,
+    pub max_sessions_per_user: Option<f64>,
+    pub sweep_interval: Option<f64>,
+}
+
+impl From<JsRedisOptions> for RedisOptions {
+    fn from(options: JsRedisOptions) -> Self {
+        let mut servers = options.servers.into_iter().map(JsRedisServer::into_parts);
+        let servers = match (&*options.mode, options.master) {
+            ("sentinel", Some(master)) => Servers::Sentinel {
+                sentinels: servers.collect(),
+                master,
+                login: options.master_login.map(|login| login.into_parts().1).unwrap_or_default(),
+            },
+            ("single", _) if servers.len() == 1 => match servers.next() {
+                Some((address, login)) => Servers::Single { address, login },
+                None => Servers::Cluster { seeds: Vec::new(), login: Login::default() },
+            },
+            _ => {
+                let (seeds, logins): (Vec<_>, Vec<_>) = servers.unzip();
+                Servers::Cluster { seeds, login: logins.into_iter().next().unwrap_or_default() }
+            }
+        };
+        let defaults = Self::new(servers);
+        let millis = |given: Option<f64>, default| given.map_or(default, |ms| Duration::from_millis(ms as u64));
+        Self {
+            prefix: options.prefix.unwrap_or(defaults.prefix),
+            secrets: options.secrets.iter().map(|secret| Secret::new(secret.to_vec())).collect(),
+            tls: TlsOptions {
+                ca: options.ca,
+                cert: options.cert,
+                key: options.key.map(Into::into),
+                accept_any: options.accept_any.unwrap_or(false),
+            },
+            command_timeout: millis(options.command_timeout, defaults.command_timeout),
+            connect_timeout: millis(options.connect_timeout, defaults.connect_timeout),
+            wait_replicas: options.wait_replicas.unwrap_or(0),
+            max_session_bytes: limit(options.max_session_bytes),
+            max_sessions_per_user: limit(options.max_sessions_per_user),
+            sweep_interval: options.sweep_interval.map(|millis| millis as u64),
+            servers: defaults.servers,
+        }
+    }
+}
+
 fn limit(number: Option<f64>) -> Option<NonZeroUsize> {
     number.and_then(|number| NonZeroUsize::new(number as usize))
 }
@@ -75,7 +164,7 @@ pub fn open_memory(env: Env, options: JsMemoryOptions) -> Result<Value, JsError>
 /// Opens a store in a file: likewise. `settle` is told of the ends of writes: tickets and numbers by turns, and what
 /// was refused.
 #[napi(
-    ts_args_type = "options: JsFileOptions, settle: (done: Float64Array, failures: JsFailure[]) => void",
+    ts_args_type = "options: JsFileOptions, settle: (done: Float64Array, failures: JsFailure[], texts: string[]) => void",
     ts_return_type = "object"
 )]
 pub fn open_file(
@@ -90,13 +179,31 @@ pub fn open_file(
     })
 }
 
+/// Opens a store in Redis: likewise. It connects in the background. `settle` is told of the ends of calls: the number of
+/// a `get` is -1 where it found nothing, or -2 less the place of its reply among the texts.
+#[napi(
+    ts_args_type = "options: JsRedisOptions, settle: (done: Float64Array, failures: JsFailure[], texts: string[]) => void",
+    ts_return_type = "object"
+)]
+pub fn open_redis(
+    env: Env,
+    options: JsRedisOptions,
+    settle: Function<'_, SettleArgs, ()>,
+) -> Result<Value, JsError> {
+    guarded(|| {
+        let store = RedisStore::open(&options.into())?;
+        let (tickets, settler) = tickets(&settle)?;
+        Value::store(env.raw(), OpenStore::Redis(OpenRedis { store, tickets, settler }))
+    })
+}
+
 /// The directory of a store in a file, absolute.
 #[napi(ts_args_type = "store: object")]
 pub fn path_of(store: Value) -> Result<Option<String>, JsError> {
     guarded(|| {
         store.with_store(|store| {
             Ok(match store {
-                OpenStore::Memory(_) => None,
+                OpenStore::Memory(_) | OpenStore::Redis(_) => None,
                 OpenStore::File(file) => Some(file.store.path().to_string_lossy().into_owned()),
             })
         })

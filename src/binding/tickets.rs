@@ -5,16 +5,20 @@ use std::ptr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use napi::bindgen_prelude::{Float64Array, FnArgs, Function};
+use napi::bindgen_prelude::{Float64Array, FnArgs, Function, ToNapiValue, TypeName};
 use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
-use napi::{Status, sys};
+use napi::{Status, ValueType, sys};
 use napi_derive::napi;
 
-use super::errors::refused_as_store_error;
-use crate::error::Result;
+use super::errors::{code_of, refused_as_store_error};
+use super::reply;
+use super::values::Value;
+use crate::error::{Result, StoreError};
+use crate::store::StoredSession;
 use crate::store::file::Completions;
+use crate::store::redis::{Answer, Answers};
 
-/// A write that was refused.
+/// A call that was refused.
 #[napi(object, object_from_js = false)]
 pub struct JsFailure {
     pub ticket: u32,
@@ -22,11 +26,81 @@ pub struct JsFailure {
     pub message: String,
 }
 
-type Done = Vec<(u32, Result<u64>)>;
+/// Calls that have ended.
+#[derive(Default)]
+struct Batch {
+    /// Tickets and numbers by turns. Numbers below zero are of a `get`: `NOTHING`, or the place of its text.
+    done: Vec<f64>,
+    failures: Vec<JsFailure>,
+    texts: Vec<Text>,
+}
 
-/// `settle(done: Float64Array, failures: JsFailure[])`: tickets and numbers by turns, and what was refused.
-pub(super) type SettleArgs = FnArgs<(Float64Array, Vec<JsFailure>)>;
-type Settle = ThreadsafeFunction<Done, (), SettleArgs, Status, false, true>;
+/// The number of a `get` that found nothing; the first text has the one before, and so on.
+const NOTHING: f64 = -1.0;
+
+impl Batch {
+    fn with_room_for(calls: usize) -> Self {
+        Self { done: Vec::with_capacity(2 * calls), ..Self::default() }
+    }
+
+    fn add(&mut self, ticket: u32, number: f64) {
+        self.done.extend([f64::from(ticket), number]);
+    }
+
+    fn add_failure(&mut self, ticket: u32, error: &StoreError) {
+        let (code, message) = (code_of(error).into(), error.to_string());
+        self.failures.push(JsFailure { ticket, code, message });
+    }
+
+    fn add_session(&mut self, ticket: u32, session: Option<StoredSession>) {
+        let Some(session) = session else { return self.add(ticket, NOTHING) };
+        match session.content() {
+            Ok(content) => {
+                let mut text = Vec::new();
+                reply::write(session.expires, content, &mut text);
+                self.texts.push(Text(text));
+                self.add(ticket, NOTHING - self.texts.len() as f64);
+            }
+            Err(error) => self.add_failure(ticket, &error),
+        }
+    }
+
+    fn tickets(&self) -> impl Iterator<Item = u32> {
+        let done = self.done.iter().step_by(2).map(|&ticket| ticket as u32);
+        done.chain(self.failures.iter().map(|failure| failure.ticket))
+    }
+
+    fn len(&self) -> usize {
+        self.done.len() / 2 + self.failures.len()
+    }
+}
+
+/// A session as a reply, for JavaScript.
+pub(super) struct Text(Vec<u8>);
+
+impl TypeName for Text {
+    fn type_name() -> &'static str {
+        "string"
+    }
+
+    fn value_type() -> ValueType {
+        ValueType::String
+    }
+}
+
+impl ToNapiValue for Text {
+    unsafe fn to_napi_value(env: sys::napi_env, text: Self) -> napi::Result<sys::napi_value> {
+        match Value::string(env, &text.0) {
+            Ok(value) => Ok(value.raw()),
+            Err(error) => Err(napi::Error::from_reason(error.to_string())),
+        }
+    }
+}
+
+/// `settle(done: Float64Array, failures: JsFailure[], texts: string[])`: tickets and numbers by turns, what was
+/// refused, and the replies of `get`, whose numbers say which is whose.
+pub(super) type SettleArgs = FnArgs<(Float64Array, Vec<JsFailure>, Vec<Text>)>;
+type Settle = ThreadsafeFunction<Batch, (), SettleArgs, Status, false, true>;
 
 /// The tickets of a store in one JavaScript thread. While one is out, that thread's event loop goes on.
 pub(super) struct Tickets {
@@ -57,9 +131,9 @@ impl Tickets {
         Ok(Some(ticket))
     }
 
-    fn take_back(&self, env: sys::napi_env, done: &Done) {
-        self.free.borrow_mut().extend(done.iter().map(|(ticket, _)| *ticket));
-        self.out.set(self.out.get() - done.len() as u32);
+    fn take_back(&self, env: sys::napi_env, batch: &Batch) {
+        self.free.borrow_mut().extend(batch.tickets());
+        self.out.set(self.out.get() - batch.len() as u32);
         if self.out.get() == 0 {
             // SAFETY: this is its JavaScript thread, in a call of it.
             unsafe { sys::napi_unref_threadsafe_function(env, self.settle.get()) };
@@ -70,15 +144,42 @@ impl Tickets {
 /// Tells JavaScript.
 pub(super) struct Settler(Settle);
 
-impl Completions for Settler {
-    fn complete(&self, done: Done) {
+impl Settler {
+    fn tell(&self, batch: Batch) {
         // It fails where JavaScript has gone, and no one waits.
-        self.0.call(done, ThreadsafeFunctionCallMode::NonBlocking);
+        self.0.call(batch, ThreadsafeFunctionCallMode::NonBlocking);
+    }
+}
+
+impl Completions for Settler {
+    fn complete(&self, done: Vec<(u32, Result<u64>)>) {
+        let mut batch = Batch::with_room_for(done.len());
+        for (ticket, outcome) in done {
+            match outcome {
+                Ok(number) => batch.add(ticket, number as f64),
+                Err(error) => batch.add_failure(ticket, &error),
+            }
+        }
+        self.tell(batch);
+    }
+}
+
+impl Answers for Settler {
+    fn complete(&self, done: Vec<(u32, Result<Answer>)>) {
+        let mut batch = Batch::with_room_for(done.len());
+        for (ticket, answer) in done {
+            match answer {
+                Ok(Answer::Number(number)) => batch.add(ticket, number as f64),
+                Ok(Answer::Session(session)) => batch.add_session(ticket, session),
+                Err(error) => batch.add_failure(ticket, &error),
+            }
+        }
+        self.tell(batch);
     }
 }
 
 /// The tickets of a store, and what tells of their ends by calling `settle`.
-pub(super) fn tickets(settle: &Function<'_, SettleArgs, ()>) -> Result<(Rc<Tickets>, Arc<dyn Completions>)> {
+pub(super) fn tickets(settle: &Function<'_, SettleArgs, ()>) -> Result<(Rc<Tickets>, Arc<Settler>)> {
     let tickets = Rc::new(Tickets {
         free: RefCell::default(),
         issued: Cell::new(0),
@@ -87,23 +188,13 @@ pub(super) fn tickets(settle: &Function<'_, SettleArgs, ()>) -> Result<(Rc<Ticke
     });
     let issuer = Rc::clone(&tickets);
     let settle = settle
-        .build_threadsafe_function::<Done>()
+        .build_threadsafe_function::<Batch>()
         .weak::<true>()
         .callee_handled::<false>()
         .build_callback(move |context| {
             issuer.take_back(context.env.raw(), &context.value);
-            let (mut done, mut failures) = (Vec::with_capacity(2 * context.value.len()), Vec::new());
-            for (ticket, outcome) in context.value {
-                match outcome {
-                    Ok(number) => done.extend([f64::from(ticket), number as f64]),
-                    Err(error) => failures.push(JsFailure {
-                        ticket,
-                        code: error.code().into(),
-                        message: error.to_string(),
-                    }),
-                }
-            }
-            Ok(FnArgs::from((Float64Array::new(done), failures)))
+            let Batch { done, failures, texts } = context.value;
+            Ok(FnArgs::from((Float64Array::new(done), failures, texts)))
         })
         .map_err(refused_as_store_error)?;
     tickets.settle.set(settle.raw());

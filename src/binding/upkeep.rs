@@ -103,10 +103,10 @@ fn weak(progress: &Function<'_, FnArgs<(f64, f64)>, ()>) -> Result<Progress, JsE
 fn file_store(store: Value) -> Result<Arc<FileStore>> {
     match store.share_store()? {
         AnyStore::File(store) => Ok(store),
-        AnyStore::Memory(_) => Err(StoreError::InvalidOption {
+        AnyStore::Memory(_) | AnyStore::Redis(_) => Err(StoreError::InvalidOption {
             option: "store",
             expected: "a store in a file".into(),
-            given: "one in memory".into(),
+            given: "another".into(),
         }),
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod file;
 pub mod memory;
+pub mod redis;
 
 #[cfg(test)]
 mod conformance;
@@ -13,6 +14,7 @@ use crate::session::{Content, Expiry, Session, SessionId, UserKey};
 
 pub use file::FileStore;
 pub use memory::MemoryStore;
+pub use redis::RedisStore;
 
 /// The default of `maxSessionBytes`.
 pub const DEFAULT_MAX_SESSION_BYTES: usize = 1 << 20;

@@ -17,7 +17,7 @@ use parking_lot::{Mutex, RwLock};
 use super::apply::{Applier, Fault, Tally, Write};
 use super::cost::{Costing, Trees};
 use super::directory::{DATA, Owner};
-use super::keyring::Secret;
+use crate::keyring::Secret;
 use super::open::{self, Opened};
 use super::pages;
 use super::record::Record;

@@ -10,7 +10,6 @@ mod cost;
 mod directory;
 mod environment;
 mod errors;
-mod keyring;
 mod open;
 mod options;
 mod pages;
@@ -47,7 +46,7 @@ use crate::session::{Content, Expiry, Session, SessionId, UserKey};
 use crate::store::DEFAULT_MAX_SESSION_BYTES;
 use crate::sweeper::{DEFAULT_SWEEP_INTERVAL, Sweeper};
 
-pub use keyring::Secret;
+pub use crate::keyring::Secret;
 pub use options::FileOptions;
 pub use room::MIN_MAX_BYTES;
 pub use verify::Verification;

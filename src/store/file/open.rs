@@ -9,7 +9,7 @@ use heed::{Env, EnvOpenOptions, RoTxn, RwTxn, WithTls};
 
 use super::directory::{self, DATA, LOCK, Owner};
 use super::errors::{failed, io_failed};
-use super::keyring::{Keyring, Seal, Secret, UnlockError};
+use crate::keyring::{Keyring, Seal, Secret, UnlockError};
 use super::pages::{self, Header};
 use super::tables::{FORMAT, SEAL, TABLES, Table, Tables};
 use super::vault::Vault;

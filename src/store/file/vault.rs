@@ -4,7 +4,7 @@ use std::ops::Deref;
 
 use sha2::{Digest, Sha256};
 
-use super::keyring::{Domain, Keyring, Opened};
+use crate::keyring::{Domain, Keyring, Opened};
 use super::record::{Header, Record};
 use crate::codec::{self, read_len, write_len};
 use crate::error::{Result, StoreError};

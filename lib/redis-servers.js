@@ -1,0 +1,132 @@
+"use strict";
+
+const { invalidOption, kindOf } = require("./errors.js");
+const { sentinelOptions, tlsOptions, validateOptions } = require("./options.js");
+
+const DEFAULT_PORT = 6379;
+const DEFAULT_SENTINEL_PORT = 26379;
+const MAX_DATABASE = 2 ** 31 - 1;
+
+const SERVER = "a URL such as redis://user:password@host:6379/0, or rediss:// for TLS";
+const NODE = "URLs such as redis://user:password@host:6379, or rediss:// for TLS, with no database";
+
+/** The servers of the options, of which one kind must be given; no error shows a URL, as it may have a password. */
+function readServers({ url, cluster, sentinel }) {
+  const kinds = Object.entries({ url, cluster, sentinel }).filter(([, value]) => value !== undefined);
+  if (kinds.length !== 1) {
+    const given = kinds.length === 0 ? "none" : kinds.map(([name]) => name).join(" and ");
+    throw invalidOption("url", "given, or cluster, or sentinel: one of the three", given);
+  }
+  if (url !== undefined) return { mode: "single", servers: [readServer("url", SERVER, url, DEFAULT_PORT)] };
+  if (cluster !== undefined) return { mode: "cluster", servers: readNodes(cluster) };
+  return { mode: "sentinel", ...readSentinel(sentinel) };
+}
+
+function readNodes(cluster) {
+  const servers = readList("cluster", cluster, DEFAULT_PORT);
+  const [{ username, password, tls }] = servers;
+  if (servers.some((node) => node.username !== username || node.password !== password || node.tls !== tls)) {
+    throw invalidOption("cluster", "URLs with one login and one protocol for all nodes", "different ones");
+  }
+  return servers;
+}
+
+function readSentinel(sentinel) {
+  const { urls, master, username, password, database } = within("sentinel", () =>
+    validateOptions(sentinel, sentinelOptions, ["urls", "master"]),
+  );
+  const servers = readList("sentinel.urls", urls, DEFAULT_SENTINEL_PORT);
+  // Who has put TLS before the sentinels has put it before the data too.
+  const { tls } = servers[0];
+  if (servers.some((server) => server.tls !== tls)) {
+    throw invalidOption("sentinel.urls", "URLs with one protocol for all", "different ones");
+  }
+  if (username !== undefined && password === undefined) {
+    throw invalidOption("sentinel.password", "given where sentinel.username is", "undefined");
+  }
+  // Of its host and port the sentinels tell.
+  const masterLogin = { host: "", port: 0, tls, username, password, database: database ?? 0 };
+  return { servers, master, masterLogin };
+}
+
+function readList(option, urls, defaultPort) {
+  if (!Array.isArray(urls)) throw invalidOption(option, `a list of ${NODE}`, kindOf(urls));
+  if (urls.length === 0) throw invalidOption(option, `a list of ${NODE}`, "an empty list");
+  return urls.map((url, at) => {
+    const server = readServer(`${option}[${at}]`, NODE, url, defaultPort);
+    if (server.database !== 0) throw invalidOption(`${option}[${at}]`, NODE, "one with a database");
+    return server;
+  });
+}
+
+function readServer(option, expected, url, defaultPort) {
+  if (typeof url !== "string") throw invalidOption(option, expected, kindOf(url));
+  const refuse = (given) => invalidOption(option, expected, given);
+  if (!/^rediss?:\/\//i.test(url)) throw refuse("a text that does not begin so");
+  // A URL of another kind than those of the Web would be read by other rules for its host.
+  const parsed = parse(url.replace(/^rediss?:/i, "http:"));
+  if (parsed === null) throw refuse("a text that is no URL");
+  if (parsed.search || parsed.hash) throw refuse("one with something after the database");
+  const [, database] = /^\/?(\d*)$/.exec(parsed.pathname) ?? [];
+  if (database === undefined || Number(database) > MAX_DATABASE)
+    throw refuse("one whose database is no number");
+  const [username, password] = [decode(parsed.username), decode(parsed.password)];
+  if (username === null || password === null) throw refuse("one whose login is not encoded as in URLs");
+  if (username && !password) throw refuse("one with a user and no password");
+  return {
+    host: parsed.hostname.replace(/^\[|\]$/g, ""),
+    port: portOf(url, parsed) ?? defaultPort,
+    tls: /^rediss:/i.test(url),
+    username: username || undefined,
+    password: password || undefined,
+    database: Number(database),
+  };
+}
+
+/** The port of a URL; that of the Web, 80, is left out of what was parsed. */
+function portOf(url, { port }) {
+  if (port !== "") return Number(port);
+  return /^rediss?:\/\/(?:[^/@]*@)?(?:\[[^\]]*\]|[^/:]*):0*80(?:\/|$)/i.test(url) ? 80 : undefined;
+}
+
+function parse(url) {
+  try {
+    return new URL(url);
+  } catch {
+    // Its message shows the URL.
+    return null;
+  }
+}
+
+function decode(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return null;
+  }
+}
+
+/** What a connection by TLS is made with. */
+function readTls(tls, { servers, masterLogin }) {
+  if (tls === undefined) return {};
+  const { ca, cert, key, rejectUnauthorized } = within("tls", () => validateOptions(tls, tlsOptions));
+  if (!masterLogin?.tls && !servers.some((server) => server.tls)) {
+    throw invalidOption("tls", "left out, or the URLs rediss:// ones", "given");
+  }
+  return { ca, cert, key, acceptAny: rejectUnauthorized === false };
+}
+
+/** Calls what validates an option's own options, and has its errors name that option too. */
+function within(option, validate) {
+  try {
+    return validate();
+  } catch (error) {
+    error.message = error.message.replace(/^(options|unknown option )?/, (start) => {
+      if (start === "options") return option;
+      return start === "" ? `${option}.` : `unknown option of ${option} `;
+    });
+    throw error;
+  }
+}
+
+module.exports = { readServers, readTls };

@@ -1,0 +1,25 @@
+"use strict";
+
+const native = require("../binding.js");
+const { redisOptions, validateOptions } = require("./options.js");
+const { readServers, readTls } = require("./redis-servers.js");
+const { readSecrets } = require("./secrets.js");
+const { SessionStore, open } = require("./session-store.js");
+const { Writes } = require("./writes.js");
+
+const DEFAULT_PREFIX = "fluid:";
+
+/** Sessions in Redis. `index.d.ts` documents it. */
+class RedisStore extends SessionStore {
+  constructor(options) {
+    const { url, cluster, sentinel, tls, secret, ...given } = validateOptions(options, redisOptions);
+    const servers = readServers({ url, cluster, sentinel });
+    const settings = { prefix: DEFAULT_PREFIX, ...given, ...servers, ...readTls(tls, servers) };
+    const secrets = readSecrets(secret);
+    const calls = new Writes();
+    const store = open(() => native.openRedis({ ...settings, secrets }, calls.settle));
+    super({ type: "redis", mode: settings.mode, prefix: settings.prefix }, calls.serve(store), calls);
+  }
+}
+
+module.exports = { RedisStore };

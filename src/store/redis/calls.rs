@@ -1,0 +1,329 @@
+//! The calls on one session.
+
+use std::rc::Rc;
+
+use redis::Value;
+
+use super::core::{Call, Core, Counters, Kind};
+use super::errors::{self, number};
+use super::record::{self, Record, Stamp};
+use super::request::{Request, number as text};
+use super::scripts::{CREATE, END_OF_USER, FORGET, RESCORE, Script, TOUCH, UPDATE};
+use super::vault::{Draft, UserName, Vault, whole};
+use crate::error::{Result, StoreError};
+use crate::keyring::UnlockError;
+use crate::session::{Expiry, SessionId};
+use crate::store::StoredSession;
+
+/// Of a value that is none of the store's.
+pub(super) const FOREIGN: StoreError = StoreError::Corrupt("it is no session of this store");
+
+impl Core {
+    /// Stores a session, unless a live one has its id.
+    ///
+    /// Its user's index knows it first: an entry without a session is only passed over, but a session without one would
+    /// be missed. The index is on another node of a cluster, so it has to have answered before; one server does one
+    /// after the other.
+    pub(super) async fn create(self: &Rc<Self>, call: &Call, draft: &Draft) -> Result<()> {
+        let vault = self.vault(call).await?;
+        let member = vault.member(&draft.id);
+        let key = self.names.session(&member);
+        let user = vault.user(draft.user());
+        let created = self.stamp();
+        let value = whole(draft.expires, created, &vault.tail(draft, &member, &user)?);
+        let until = text(self.times.server_time(draft.expires));
+        let set = |request: Request| request.command(&[b"SET", &key, &value, b"NX", b"PXAT", &until]);
+        let entry = Entry { index: user.index(&self.names), member: &member, created };
+        let (stored, held) = if user.is_nobody() {
+            (self.get_one(call, &key, Kind::Once, |manner| set(Request::write(manner))).await?, 0)
+        } else if self.topology.is_one_server() {
+            let make = |manner| set(self.enter(Request::write(manner), &entry));
+            let mut replies = self.ask(call, &key, Kind::Once, make).await?;
+            let stored = replies.pop().ok_or_else(errors::unexpected)?;
+            if let Err(error) = replies.iter().try_for_each(errors::check) {
+                // A session must not be without its entry.
+                if stored == Value::Okay {
+                    self.take_back(call, &key, &user, created).await?;
+                }
+                return Err(error);
+            }
+            errors::check(&stored)?;
+            (stored, held(&replies))
+        } else {
+            let enter = |manner| self.enter(Request::write(manner), &entry);
+            let replies = self.get_all(call, &entry.index, Kind::Aside, enter).await?;
+            let set = |manner| set(Request::write(manner));
+            (self.get_one(call, &key, Kind::Once, set).await?, held(&replies))
+        };
+        if stored == Value::Nil {
+            let now = text(self.times.now());
+            let args: [&[u8]; 3] = [&now, &value, &until];
+            match self.run_script(call, Kind::Once, &CREATE, &key, &args).await? {
+                Value::Int(1) => {}
+                Value::BulkString(live) => {
+                    self.undo_entry(call, &entry, &user, &live).await;
+                    return Err(StoreError::Exists);
+                }
+                _ => return Err(FOREIGN),
+            }
+        }
+        Counters::add(&self.shared.counters.created, 1);
+        self.limit(call, &user, &member, held, Some(created), draft.expires).await;
+        Ok(())
+    }
+
+    pub(super) async fn get(&self, call: &Call, id: &SessionId) -> Result<Option<StoredSession>> {
+        let vault = self.vault(call).await?;
+        let member = vault.member(id);
+        let key = self.names.session(&member);
+        let make = |manner| Request::read(manner).command(&[b"GET", &key]);
+        let found = match self.get_one(call, &key, Kind::Aside, make).await? {
+            Value::Nil => None,
+            Value::BulkString(bytes) => {
+                let record = Record::parse(&bytes)?;
+                if self.times.clock.is_past(record.expires.millis()) {
+                    None
+                } else {
+                    vault.open(&member, record)?
+                }
+            }
+            _ => return Err(errors::unexpected()),
+        };
+        let counters = &self.shared.counters;
+        Counters::add(if found.is_some() { &counters.hits } else { &counters.misses }, 1);
+        Ok(found)
+    }
+
+    /// Replaces a live session. That of another user is left alone at first, as the new one's index must know it before.
+    pub(super) async fn update(self: &Rc<Self>, call: &Call, draft: &Draft) -> Result<bool> {
+        let vault = self.vault(call).await?;
+        let member = vault.member(&draft.id);
+        let key = self.names.session(&member);
+        let user = vault.user(draft.user());
+        let change = Change {
+            key: &key,
+            head: head(draft.expires),
+            tail: vault.tail(draft, &member, &user)?,
+            until: self.times.server_time(draft.expires),
+        };
+        loop {
+            match self.replace(call, &change, &user, None).await? {
+                0 => return Ok(false),
+                1 => return Ok(true),
+                2 => {}
+                _ => return Err(FOREIGN),
+            }
+            let get = |manner| Request::read(manner).command(&[b"GET", &key]);
+            let Value::BulkString(old) = self.get_one(call, &key, Kind::Aside, get).await? else {
+                return Ok(false);
+            };
+            let old = Record::parse(&old)?;
+            if old.expires.is_past(self.times.now()) {
+                return Ok(false);
+            }
+            if old.user == user.json {
+                continue;
+            }
+            let old_user = UserName { json: old.user.to_vec() };
+            // With a score of now no one takes it for a leftover meanwhile.
+            let entry = Entry { index: user.index(&self.names), member: &member, created: self.stamp() };
+            let mut entered = 0;
+            if !user.is_nobody() {
+                let enter = |manner| self.enter(Request::write(manner), &entry);
+                entered = held(&self.get_all(call, &entry.index, Kind::Aside, enter).await?);
+            }
+            let replaced = self.replace(call, &change, &old_user, Some(old.created)).await?;
+            if replaced == 1 {
+                if !user.is_nobody() {
+                    self.rescore(call, &entry, old.created).await;
+                    self.limit(call, &user, &member, entered, None, draft.expires).await;
+                }
+                if !old_user.is_nobody() {
+                    let left =
+                        Entry { index: old_user.index(&self.names), member: &member, created: old.created };
+                    self.forget(call, &left).await;
+                }
+                return Ok(true);
+            }
+            if !user.is_nobody() {
+                self.forget(call, &entry).await;
+            }
+            if replaced == 0 {
+                return Ok(false);
+            }
+        }
+    }
+
+    pub(super) async fn touch(&self, call: &Call, id: &SessionId, expires: Expiry) -> Result<bool> {
+        let vault = self.vault(call).await?;
+        let key = self.names.session(&vault.member(id));
+        let (now, until) = (text(self.times.now()), text(self.times.server_time(expires)));
+        let mut field = Vec::with_capacity(record::EXPIRES_LEN);
+        record::write_expires(expires, &mut field);
+        let args: [&[u8]; 3] = [&now, &field, &until];
+        match number(&self.run_script(call, Kind::Repeatable, &TOUCH, &key, &args).await?)? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(FOREIGN),
+        }
+    }
+
+    /// Removes a session. Its entry follows, without being waited for: it is passed over until then.
+    pub(super) async fn delete(self: &Rc<Self>, call: &Call, id: &SessionId) -> Result<()> {
+        let vault = self.vault(call).await?;
+        let member = vault.member(id);
+        let key = self.names.session(&member);
+        let make = |manner| Request::write(manner).command(&[b"GETDEL", &key]);
+        let Value::BulkString(bytes) = self.get_one(call, &key, Kind::Repeatable, make).await? else {
+            return Ok(());
+        };
+        // What is no record has no entry.
+        let Ok(record) = Record::parse(&bytes) else { return Ok(()) };
+        let user = UserName { json: record.user.to_vec() };
+        if !user.is_nobody() {
+            let (core, index, created) = (Rc::clone(self), user.index(&self.names), record.created);
+            self.detach(async move {
+                let entry = Entry { index, member: &member, created };
+                let forgotten = core.step(async |call| {
+                    core.forget(call, &entry).await;
+                    Ok(())
+                });
+                // Else it stays until it is come across.
+                let _ = forgotten.await;
+            });
+        }
+        Ok(())
+    }
+
+    /// Runs a script on a key.
+    pub(super) async fn run_script(
+        &self,
+        call: &Call,
+        kind: Kind,
+        script: &Script,
+        key: &[u8],
+        args: &[&[u8]],
+    ) -> Result<Value> {
+        self.get_one(call, key, kind, |manner| Request::write(manner).script(script, key, args)).await
+    }
+
+    /// Adds an entry to an index, and asks how many there are where that matters.
+    fn enter(&self, request: Request, entry: &Entry<'_>) -> Request {
+        let score = text(entry.created as i64);
+        // A score never falls: what is older may be removed as a leftover.
+        let request = request.command(&[b"ZADD", &entry.index, b"GT", &score, entry.member]);
+        if self.options.max_sessions_per_user.is_some() {
+            request.command(&[b"ZCARD", &entry.index])
+        } else {
+            request
+        }
+    }
+
+    async fn replace(
+        &self,
+        call: &Call,
+        change: &Change<'_>,
+        user: &UserName,
+        created: Option<Stamp>,
+    ) -> Result<i64> {
+        let (now, until, user) = (text(self.times.now()), text(change.until), user.to_match());
+        let mut args: Vec<&[u8]> = vec![&now, &change.head, &change.tail, &user, &until];
+        let created = created.map(created_field);
+        args.extend(created.as_deref());
+        number(&self.run_script(call, Kind::Once, &UPDATE, change.key, &args).await?)
+    }
+
+    /// Ends a session that was created without its entry.
+    async fn take_back(&self, call: &Call, key: &[u8], user: &UserName, created: Stamp) -> Result<()> {
+        let (now, user, created) = (text(self.times.now()), user.to_match(), created_field(created));
+        let args: [&[u8]; 3] = [&now, &user, &created];
+        self.run_script(call, Kind::Repeatable, &END_OF_USER, key, &args).await.map(drop)
+    }
+
+    /// Undoes an entry for a session that was refused, as another has its id.
+    async fn undo_entry(&self, call: &Call, entry: &Entry<'_>, user: &UserName, live: &[u8]) {
+        if user.is_nobody() {
+            return;
+        }
+        match Record::parse(live) {
+            Ok(live) if live.user == user.json => self.rescore(call, entry, live.created).await,
+            _ => self.forget(call, entry).await,
+        }
+    }
+
+    /// Gives an entry the score of its session. Should it fail, the entry is found all the same.
+    async fn rescore(&self, call: &Call, entry: &Entry<'_>, created: Stamp) {
+        let (ours, theirs) = (text(entry.created as i64), text(created as i64));
+        let args: [&[u8]; 3] = [entry.member, &ours, &theirs];
+        let _ = self.run_script(call, Kind::Aside, &RESCORE, &entry.index, &args).await;
+    }
+
+    /// Removes an entry. Should it fail, the entry is passed over until it is come across again.
+    pub(super) async fn forget(&self, call: &Call, entry: &Entry<'_>) {
+        let score = text(entry.created as i64);
+        let args: [&[u8]; 2] = [entry.member, &score];
+        let _ = self.run_script(call, Kind::Aside, &FORGET, &entry.index, &args).await;
+    }
+
+    /// The store's keys, once it has them: those of encryption are made of what stands in Redis.
+    pub(super) async fn vault(&self, call: &Call) -> Result<Rc<Vault>> {
+        if let Some(vault) = &*self.vault.borrow() {
+            return Ok(Rc::clone(vault));
+        }
+        let _turn = self.unlocking.lock().await;
+        if let Some(vault) = &*self.vault.borrow() {
+            return Ok(Rc::clone(vault));
+        }
+        let vault = if self.options.secrets.is_empty() { Vault::Open } else { self.unlock(call).await? };
+        let vault = Rc::new(vault);
+        *self.vault.borrow_mut() = Some(Rc::clone(&vault));
+        Ok(vault)
+    }
+}
+
+/// An entry of an index.
+pub(super) struct Entry<'a> {
+    pub index: Vec<u8>,
+    pub member: &'a [u8],
+    pub created: Stamp,
+}
+
+/// What a session is to be replaced with.
+struct Change<'a> {
+    key: &'a [u8],
+    head: Vec<u8>,
+    tail: Vec<u8>,
+    until: i64,
+}
+
+fn head(expires: Expiry) -> Vec<u8> {
+    let mut head = Vec::new();
+    record::write_head(expires, &mut head);
+    head
+}
+
+pub(super) fn created_field(created: Stamp) -> Vec<u8> {
+    let mut field = Vec::with_capacity(record::CREATED_LEN);
+    record::write_created(created, &mut field);
+    field
+}
+
+/// How many entries an index has, if it was asked for: after `ZADD`.
+fn held(replies: &[Value]) -> u64 {
+    match replies {
+        [_, Value::Int(held)] => u64::try_from(*held).unwrap_or(0),
+        _ => 0,
+    }
+}
+
+/// Of secrets that are none of those with which a store was begun.
+pub(super) fn wrong_secret(error: UnlockError) -> StoreError {
+    match error {
+        UnlockError::WrongSecret => StoreError::InvalidOption {
+            option: "secret",
+            expected: "one of those with which the sessions of this prefix were encrypted".into(),
+            given: "another".into(),
+        },
+        UnlockError::Store(error) => error,
+    }
+}

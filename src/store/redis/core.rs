@@ -1,0 +1,535 @@
+//! The store on its own thread: takes calls from other threads, and carries out what they ask of the servers.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use redis::Value;
+use tokio::sync::Notify;
+use tokio::task::spawn_local;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::errors;
+use super::link::Fault;
+use super::options::RedisOptions;
+use super::record::Stamp;
+use super::request::{Manner, Replies, Request};
+use super::slots::slot_of;
+use super::topology::{Node, Topology};
+use super::vault::{Draft, Names, Vault};
+use super::walks::Walks;
+use crate::clock::{Clock, Millis};
+use crate::error::{Outcome, Result, StoreError};
+use crate::session::{Expiry, SessionId};
+use crate::store::{StoredSession, Sweep};
+
+/// The most calls that may be under way: without a server they wait, and are not to take all of the memory.
+const MAX_CALLS: usize = 1 << 17;
+
+/// How long to wait before a server is asked again that refused for a reason that passes.
+const REFUSAL_PAUSE: Duration = Duration::from_millis(20);
+
+/// What became of a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    Number(u64),
+    /// Of a `get`.
+    Session(Option<StoredSession>),
+}
+
+/// Is told what became of calls, by their tickets.
+pub trait Answers: Send + Sync {
+    fn complete(&self, done: Vec<(u32, Result<Answer>)>);
+}
+
+pub(super) enum Op {
+    Create(Draft),
+    Get(SessionId),
+    Update(Draft),
+    Touch(SessionId, Expiry),
+    Delete(SessionId),
+    /// Any other call, which tells of its end itself.
+    Cold(Cold),
+}
+
+type Cold = Box<dyn FnOnce(Rc<Core>) -> Pin<Box<dyn Future<Output = ()>>> + Send>;
+
+impl Op {
+    /// The session that it changes.
+    fn changes(&self) -> Option<&SessionId> {
+        match self {
+            Self::Create(draft) | Self::Update(draft) => Some(&draft.id),
+            Self::Touch(id, _) | Self::Delete(id) => Some(id),
+            Self::Get(_) | Self::Cold(_) => None,
+        }
+    }
+}
+
+pub(super) enum Waiter {
+    Thread(mpsc::SyncSender<Result<Answer>>),
+    Ticket { to: Arc<dyn Answers>, ticket: u32 },
+    Nobody,
+}
+
+struct Job {
+    op: Op,
+    waiter: Waiter,
+    deadline: Instant,
+}
+
+/// What other threads have of a store.
+#[derive(Default)]
+pub(super) struct Shared {
+    jobs: Mutex<Vec<Job>>,
+    wake: Notify,
+    is_closed: AtomicBool,
+    pub counters: Counters,
+}
+
+#[derive(Default)]
+pub(super) struct Counters {
+    pub hits: AtomicU64,
+    pub misses: AtomicU64,
+    pub created: AtomicU64,
+    pub expired: AtomicU64,
+    pub evicted: AtomicU64,
+    pub last_sweep: Mutex<Option<Sweep>>,
+}
+
+impl Counters {
+    pub(super) fn add(counter: &AtomicU64, number: u64) {
+        counter.fetch_add(number, Ordering::Relaxed);
+    }
+}
+
+impl Shared {
+    /// Queues a call; `kick` begins it.
+    pub(super) fn push(&self, op: Op, waiter: Waiter, patience: Duration) {
+        self.jobs.lock().push(Job { op, waiter, deadline: Instant::now() + patience });
+    }
+
+    pub(super) fn kick(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Ends the store once all calls have ended that were begun before.
+    pub(super) fn close(&self) {
+        self.is_closed.store(true, Ordering::Release);
+        self.wake.notify_one();
+    }
+
+    fn take(&self) -> Vec<Job> {
+        std::mem::take(&mut *self.jobs.lock())
+    }
+}
+
+/// When sessions end, by the store's clock and by the server's.
+pub(super) struct Times {
+    pub clock: Arc<dyn Clock>,
+    /// For a clock that is not the servers': how long these keep each session, whatever its expiry. Then the store
+    /// removes what has expired itself.
+    pub kept_for: Option<Duration>,
+}
+
+impl Times {
+    pub(super) fn now(&self) -> Millis {
+        self.clock.now()
+    }
+
+    /// When the server is to end a session.
+    pub(super) fn server_time(&self, expires: Expiry) -> Millis {
+        match self.kept_for {
+            // Before its time there is none.
+            None => expires.millis().max(1),
+            Some(kept_for) => crate::clock::SystemClock.now() + kept_for.as_millis() as Millis,
+        }
+    }
+}
+
+/// One call, for as long as it goes on.
+pub(super) struct Call {
+    deadline: Instant,
+    /// Whether a server may have carried out what it is for, without our knowing.
+    is_unknown: Cell<bool>,
+    /// Whose server it waits for.
+    slot: Cell<u16>,
+    /// Why a server refused for the time being.
+    refusal: RefCell<Option<String>>,
+}
+
+/// What a request means to its call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// It changes nothing that the call is for, and may be sent twice.
+    Aside,
+    /// It does what the call is for, and may be sent twice.
+    Repeatable,
+    /// It does what the call is for, and sent twice it might undo what others did in between.
+    Once,
+}
+
+pub(super) struct Core {
+    pub options: RedisOptions,
+    pub names: Names,
+    pub times: Times,
+    pub shared: Arc<Shared>,
+    pub topology: Rc<Topology>,
+    pub vault: RefCell<Option<Rc<Vault>>>,
+    /// What the keys of encryption were made from, as it stands in Redis.
+    pub seal: RefCell<Option<Vec<u8>>>,
+    pub unlocking: tokio::sync::Mutex<()>,
+    pub walks: RefCell<Walks>,
+    stamp: Cell<Stamp>,
+    /// The sessions that a call is changing, and the calls that are to change them after it.
+    busy: RefCell<HashMap<SessionId, VecDeque<Job>, foldhash::fast::RandomState>>,
+    ended: RefCell<Vec<(Arc<dyn Answers>, Vec<(u32, Result<Answer>)>)>>,
+    have_ended: Notify,
+    calls: Cell<usize>,
+    /// How many of them wait for the end of the others.
+    settling: Cell<usize>,
+    has_settled: Notify,
+}
+
+impl Core {
+    pub(super) fn new(
+        options: RedisOptions,
+        times: Times,
+        shared: Arc<Shared>,
+        topology: Rc<Topology>,
+    ) -> Rc<Self> {
+        Rc::new(Self {
+            names: Names::new(&options.prefix),
+            options,
+            times,
+            shared,
+            topology,
+            vault: RefCell::default(),
+            seal: RefCell::default(),
+            unlocking: tokio::sync::Mutex::default(),
+            walks: RefCell::default(),
+            stamp: Cell::new(0),
+            busy: RefCell::default(),
+            ended: RefCell::default(),
+            have_ended: Notify::new(),
+            calls: Cell::new(0),
+            settling: Cell::new(0),
+            has_settled: Notify::new(),
+        })
+    }
+
+    /// Serves until the store is closed and its last call has ended.
+    pub(super) async fn serve(self: Rc<Self>) {
+        let teller = spawn_local(Rc::clone(&self).tell());
+        let sweeper = spawn_local(Rc::clone(&self).sweep());
+        loop {
+            self.shared.wake.notified().await;
+            let is_closed = self.shared.is_closed.load(Ordering::Acquire);
+            for job in self.shared.take() {
+                self.begin(job);
+            }
+            if is_closed {
+                break;
+            }
+        }
+        sweeper.abort();
+        self.all_have_ended().await;
+        teller.abort();
+        self.tell_now();
+        self.topology.close();
+    }
+
+    fn begin(self: &Rc<Self>, job: Job) {
+        if self.calls.get() >= MAX_CALLS && !matches!(job.op, Op::Cold(_)) {
+            let error = StoreError::unavailable(format!("{MAX_CALLS} calls are waiting for Redis already"));
+            return self.end(job.waiter, Err(error));
+        }
+        self.calls.set(self.calls.get() + 1);
+        if let Some(id) = job.op.changes() {
+            let mut busy = self.busy.borrow_mut();
+            if let Some(later) = busy.get_mut(id) {
+                later.push_back(job);
+                return;
+            }
+            busy.insert(id.clone(), VecDeque::new());
+        }
+        spawn_local(Rc::clone(self).run(job));
+    }
+
+    /// Runs a call, and then those that were to change the same session after it.
+    async fn run(self: Rc<Self>, job: Job) {
+        let id = job.op.changes().cloned();
+        let mut next = Some(job);
+        while let Some(Job { op, waiter, deadline }) = next {
+            let answer = self.carry_out(op, deadline).await;
+            self.end(waiter, answer);
+            self.count_down();
+            next = id.as_ref().and_then(|id| {
+                let mut busy = self.busy.borrow_mut();
+                let later = busy.get_mut(id).and_then(VecDeque::pop_front);
+                if later.is_none() {
+                    busy.remove(id);
+                }
+                later
+            });
+        }
+    }
+
+    fn count_down(&self) {
+        self.calls.set(self.calls.get() - 1);
+        if self.calls.get() <= self.settling.get() {
+            self.has_settled.notify_waiters();
+        }
+    }
+
+    async fn carry_out(self: &Rc<Self>, op: Op, deadline: Instant) -> Result<Answer> {
+        if let Op::Cold(cold) = op {
+            cold(Rc::clone(self)).await;
+            return Ok(Answer::Number(0));
+        }
+        self.within(deadline, async |call| match op {
+            Op::Create(draft) => self.create(call, &draft).await.map(|()| Answer::Number(1)),
+            Op::Get(id) => self.get(call, &id).await.map(Answer::Session),
+            Op::Update(draft) => self.update(call, &draft).await.map(|found| Answer::Number(found.into())),
+            Op::Touch(id, expires) => {
+                self.touch(call, &id, expires).await.map(|found| Answer::Number(found.into()))
+            }
+            Op::Delete(id) => self.delete(call, &id).await.map(|()| Answer::Number(1)),
+            Op::Cold(_) => Ok(Answer::Number(0)),
+        })
+        .await
+    }
+
+    /// Runs what is a call of its own, until its deadline.
+    pub(super) async fn within<T>(
+        &self,
+        deadline: Instant,
+        work: impl AsyncFnOnce(&Call) -> Result<T>,
+    ) -> Result<T> {
+        let call = Call {
+            deadline,
+            is_unknown: Cell::new(false),
+            slot: Cell::new(0),
+            refusal: RefCell::new(None),
+        };
+        match timeout_at(deadline, work(&call)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(self.late(&call)),
+        }
+    }
+
+    /// As `within`, for one step of a call that may take as many as there are sessions.
+    pub(super) async fn step<T>(&self, work: impl AsyncFnOnce(&Call) -> Result<T>) -> Result<T> {
+        self.within(Instant::now() + self.options.command_timeout, work).await
+    }
+
+    fn late(&self, call: &Call) -> StoreError {
+        self.topology.cut_silent(self.options.command_timeout);
+        let outcome = if call.is_unknown.get() { Outcome::Unknown } else { Outcome::NotDone };
+        match call.refusal.take().or_else(|| self.topology.trouble(call.slot.get())) {
+            Some(reason) => StoreError::Unavailable { reason, outcome },
+            None => {
+                let millis = self.options.command_timeout.as_millis() as u64;
+                StoreError::Timeout { millis, outcome }
+            }
+        }
+    }
+
+    /// Goes on with what no caller waits for, but the end of the store does.
+    pub(super) fn detach(self: &Rc<Self>, work: impl Future<Output = ()> + 'static) {
+        let core = Rc::clone(self);
+        self.calls.set(self.calls.get() + 1);
+        spawn_local(async move {
+            work.await;
+            core.count_down();
+        });
+    }
+
+    fn end(&self, waiter: Waiter, answer: Result<Answer>) {
+        match waiter {
+            Waiter::Nobody => {}
+            // It fails where no one waits any more.
+            Waiter::Thread(sender) => drop(sender.send(answer)),
+            Waiter::Ticket { to, ticket } => {
+                let mut ended = self.ended.borrow_mut();
+                if ended.is_empty() {
+                    self.have_ended.notify_one();
+                }
+                match ended.iter_mut().find(|(other, _)| Arc::ptr_eq(other, &to)) {
+                    Some((_, done)) => done.push((ticket, answer)),
+                    None => ended.push((to, vec![(ticket, answer)])),
+                }
+            }
+        }
+    }
+
+    /// Tells of all calls at once that end in one turn: this task gets its turn after theirs.
+    async fn tell(self: Rc<Self>) {
+        loop {
+            self.have_ended.notified().await;
+            self.tell_now();
+        }
+    }
+
+    fn tell_now(&self) {
+        for (to, done) in self.ended.take() {
+            to.complete(done);
+        }
+    }
+
+    /// When a session is created now: later than any before it.
+    pub(super) fn stamp(&self) -> Stamp {
+        let now = self.times.now().max(0) as Stamp * 1000;
+        self.stamp.set(now.max(self.stamp.get() + 1));
+        self.stamp.get()
+    }
+
+    /// Waits, in a call, until no other is under way but those that wait likewise.
+    pub(super) async fn settled(&self) {
+        self.settling.set(self.settling.get() + 1);
+        self.all_have_ended().await;
+        self.settling.set(self.settling.get() - 1);
+    }
+
+    async fn all_have_ended(&self) {
+        while self.calls.get() > self.settling.get() {
+            self.has_settled.notified().await;
+        }
+    }
+
+    /// As `ask`, of one server: what it refuses for the time being is refused.
+    pub(super) async fn ask_node(
+        &self,
+        call: &Call,
+        node: &Node,
+        make: impl Fn(Manner) -> Request,
+    ) -> Result<Value> {
+        loop {
+            let link = self.topology.link_of(node).await;
+            match link.send(make(Manner::default())).await {
+                Err(Fault::NotSent | Fault::Lost(_)) => {}
+                Err(Fault::NotReplicated(_)) => return Err(errors::unexpected()),
+                Ok(mut replies) => {
+                    let reply = replies.pop().unwrap_or(Value::Nil);
+                    let Value::ServerError(error) = &reply else { return Ok(reply) };
+                    if !errors::passes(error.code()) {
+                        return Err(errors::check(&reply).err().unwrap_or_else(errors::unexpected));
+                    }
+                    *call.refusal.borrow_mut() = Some(errors::in_words(error));
+                    sleep(REFUSAL_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Sends a request to the server of a key until it is answered for good, and gives its answers. Errors of single
+    /// commands are among them.
+    pub(super) async fn ask(
+        &self,
+        call: &Call,
+        key: &[u8],
+        kind: Kind,
+        make: impl Fn(Manner) -> Request,
+    ) -> Result<Replies> {
+        let slot = if self.topology.is_one_server() { 0 } else { slot_of(key) };
+        call.slot.set(slot);
+        let mut manner = Manner::default();
+        let mut elsewhere: Option<Rc<Node>> = None;
+        loop {
+            let link = match elsewhere.take() {
+                Some(node) => self.topology.link_of(&node).await,
+                None => self.topology.link_to(slot).await,
+            };
+            let request = make(manner);
+            manner.asking = false;
+            let was_unknown = call.is_unknown.replace(call.is_unknown.get() || kind != Kind::Aside && request.is_write);
+            let replies = match link.send(request).await {
+                Ok(replies) => replies,
+                Err(Fault::NotSent) => {
+                    call.is_unknown.set(was_unknown);
+                    continue;
+                }
+                Err(Fault::Lost(reason)) if kind == Kind::Once => {
+                    let reason = format!("the connection was lost: {reason}");
+                    return Err(StoreError::Unavailable { reason, outcome: Outcome::Unknown });
+                }
+                Err(Fault::Lost(_)) => continue,
+                Err(Fault::NotReplicated(have)) => {
+                    let wanted = self.options.wait_replicas;
+                    let reason = format!("{have} of {wanted} replicas have it");
+                    let outcome = if kind == Kind::Aside { Outcome::NotDone } else { Outcome::Unknown };
+                    return Err(StoreError::Unavailable { reason, outcome });
+                }
+            };
+            let refused = replies.iter().find_map(|reply| match reply {
+                Value::ServerError(error) => Some(error),
+                _ => None,
+            });
+            let Some(error) = refused else { return Ok(replies) };
+            let details = error.details().unwrap_or_default();
+            match error.code() {
+                "NOSCRIPT" => manner.in_full = true,
+                "MOVED" => {
+                    self.topology.ask_again();
+                    elsewhere = details.split(' ').nth(1).and_then(|to| self.topology.told_of(to));
+                    if elsewhere.is_none() {
+                        sleep(REFUSAL_PAUSE).await;
+                    }
+                }
+                "ASK" => {
+                    elsewhere = details.split(' ').nth(1).and_then(|to| self.topology.told_of(to));
+                    manner.asking = elsewhere.is_some();
+                }
+                "READONLY" => {
+                    // It is a primary no more: connecting again finds the one that is.
+                    *call.refusal.borrow_mut() = Some(errors::in_words(error));
+                    link.cut();
+                    self.topology.ask_again();
+                    sleep(REFUSAL_PAUSE).await;
+                }
+                code if errors::passes(code) => {
+                    *call.refusal.borrow_mut() = Some(errors::in_words(error));
+                    self.topology.ask_again();
+                    sleep(REFUSAL_PAUSE).await;
+                }
+                _ => {
+                    // What it says was not done; whether others of the request were is for the caller to see.
+                    call.is_unknown.set(was_unknown);
+                    return Ok(replies);
+                }
+            }
+            call.is_unknown.set(was_unknown);
+        }
+    }
+
+    /// As `ask`, for requests of which no command may fail.
+    pub(super) async fn get_all(
+        &self,
+        call: &Call,
+        key: &[u8],
+        kind: Kind,
+        make: impl Fn(Manner) -> Request,
+    ) -> Result<Replies> {
+        let replies = self.ask(call, key, kind, make).await?;
+        replies.iter().try_for_each(errors::check)?;
+        Ok(replies)
+    }
+
+    /// As `get_all`, for requests of one command.
+    pub(super) async fn get_one(
+        &self,
+        call: &Call,
+        key: &[u8],
+        kind: Kind,
+        make: impl Fn(Manner) -> Request,
+    ) -> Result<Value> {
+        let mut replies = self.get_all(call, key, kind, make).await?;
+        Ok(replies.pop().unwrap_or(Value::Nil))
+    }
+
+}

@@ -1,0 +1,269 @@
+//! Sessions in Redis or Valkey: one server, one that sentinels watch, or a cluster.
+//!
+//! A session is a string that the server ends itself at the session's expiry, and what must happen in one step happens
+//! in a script there. The sessions of a user are named by an index, which may name more than there are, and never less
+//! (see `index`); so it may be on another node of a cluster than they are.
+//!
+//! All stores of a process have one thread, on which their connections are (see `runtime`). A call hands its work over,
+//! and is told its end: those of one turn of JavaScript go to the server together, and their ends come back together.
+
+mod base64;
+mod calls;
+mod core;
+mod errors;
+mod index;
+mod link;
+mod options;
+mod record;
+mod request;
+mod runtime;
+mod scripts;
+mod seal;
+mod server;
+mod slots;
+mod tls;
+mod topology;
+mod vault;
+mod walks;
+
+#[cfg(test)]
+mod tests;
+
+use std::rc::Rc;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use tokio::task::spawn_local;
+use tokio::time::Instant;
+
+use self::core::{Core, Op, Shared, Times, Waiter};
+use self::link::Replication;
+use self::server::Dialler;
+use self::topology::Topology;
+use self::vault::Draft;
+use super::{Cursor, SessionStore, Stats, StoredSession};
+use crate::clock::{Clock, SystemClock};
+use crate::error::{Result, StoreError};
+use crate::session::{Expiry, Session, SessionId, UserKey};
+use crate::store::DEFAULT_MAX_SESSION_BYTES;
+
+pub use self::core::{Answer, Answers};
+pub use crate::keyring::Secret;
+pub use options::{Address, Login, RedisOptions, Servers};
+pub use tls::TlsOptions;
+
+/// A store in Redis. Calls that were begun end, even if the store is let go of meanwhile.
+pub struct RedisStore {
+    shared: Arc<Shared>,
+    command_timeout: Duration,
+    max_session_bytes: usize,
+}
+
+impl RedisStore {
+    /// Opens a store, which connects in the background: calls wait for that, each until its deadline.
+    ///
+    /// # Errors
+    /// `InvalidOption`; `Unavailable` if the system has no thread for it.
+    pub fn open(options: &RedisOptions) -> Result<Arc<Self>> {
+        Self::start(options, Times { clock: Arc::new(SystemClock), kept_for: None })
+    }
+
+    /// Opens it with a clock of its own, which the servers do not know: they keep each session for the time given, and
+    /// `clean` removes what has expired.
+    ///
+    /// # Errors
+    /// As for [`RedisStore::open`].
+    pub fn open_at(options: &RedisOptions, clock: Arc<dyn Clock>, kept_for: Duration) -> Result<Arc<Self>> {
+        Self::start(options, Times { clock, kept_for: Some(kept_for) })
+    }
+
+    fn start(options: &RedisOptions, times: Times) -> Result<Arc<Self>> {
+        options.check()?;
+        let dialler = Dialler {
+            tls: options.uses_tls().then(|| tls::connector(&options.tls)).transpose()?,
+            timeout: options.connect_timeout,
+            replication: Some(Replication {
+                replicas: options.wait_replicas,
+                patience: options.command_timeout,
+            }),
+        };
+        let shared = Arc::new(Shared::default());
+        let store = Arc::new(Self {
+            shared: Arc::clone(&shared),
+            command_timeout: options.command_timeout,
+            max_session_bytes: options.max_session_bytes.map_or(DEFAULT_MAX_SESSION_BYTES, usize::from),
+        });
+        let options = options.clone();
+        runtime::run(move || {
+            let topology = Topology::start(options.servers.clone(), dialler);
+            spawn_local(Core::new(options, times, shared, topology).serve());
+        })?;
+        Ok(store)
+    }
+
+    pub fn max_session_bytes(&self) -> usize {
+        self.max_session_bytes
+    }
+
+    /// Begins [`SessionStore::create`]: queues it, for `kick`, and has `to` told of its end.
+    ///
+    /// # Errors
+    /// `TooLarge`; nothing is queued then.
+    pub fn begin_create(&self, session: &Session<'_>, to: &Arc<dyn Answers>, ticket: u32) -> Result<()> {
+        self.begin(Op::Create(self.draft(session)?), to, ticket);
+        Ok(())
+    }
+
+    /// Begins [`SessionStore::update`]. The number is 1 if there was a live session, or 0.
+    ///
+    /// # Errors
+    /// As for `begin_create`.
+    pub fn begin_update(&self, session: &Session<'_>, to: &Arc<dyn Answers>, ticket: u32) -> Result<()> {
+        self.begin(Op::Update(self.draft(session)?), to, ticket);
+        Ok(())
+    }
+
+    /// Begins [`SessionStore::get`].
+    pub fn begin_get(&self, id: SessionId, to: &Arc<dyn Answers>, ticket: u32) {
+        self.begin(Op::Get(id), to, ticket);
+    }
+
+    /// Begins [`SessionStore::touch`]. The number is 1 if there was a live session, or 0.
+    pub fn begin_touch(&self, id: SessionId, expires: Expiry, to: &Arc<dyn Answers>, ticket: u32) {
+        self.begin(Op::Touch(id, expires), to, ticket);
+    }
+
+    /// Begins [`SessionStore::delete`].
+    pub fn begin_delete(&self, id: SessionId, to: &Arc<dyn Answers>, ticket: u32) {
+        self.begin(Op::Delete(id), to, ticket);
+    }
+
+    /// Has what is queued begin.
+    pub fn kick(&self) {
+        self.shared.kick();
+    }
+
+    /// Waits for the calls that were begun before; each ends by its deadline.
+    pub fn flush(&self) {
+        let (sender, receiver) = mpsc::sync_channel::<()>(1);
+        // The end of the store's task, or of its wait, lets go of the sender.
+        let _ = self.hand_over(move |core: Rc<Core>| async move { core.settled().await }, sender);
+        let _ = receiver.recv_timeout(2 * self.command_timeout);
+    }
+
+    fn begin(&self, op: Op, to: &Arc<dyn Answers>, ticket: u32) {
+        self.shared.push(op, Waiter::Ticket { to: Arc::clone(to), ticket }, self.command_timeout);
+    }
+
+    fn draft(&self, session: &Session<'_>) -> Result<Draft> {
+        session.check_size(self.max_session_bytes)?;
+        Ok(Draft::new(session))
+    }
+
+    /// Makes a call, and waits for its end.
+    fn wait_for(&self, op: Op) -> Result<Answer> {
+        let (sender, receiver) = mpsc::sync_channel(1);
+        self.shared.push(op, Waiter::Thread(sender), self.command_timeout);
+        self.kick();
+        receiver.recv().unwrap_or(Err(StoreError::Closed))
+    }
+
+    fn number(&self, op: Op) -> Result<u64> {
+        match self.wait_for(op)? {
+            Answer::Number(number) => Ok(number),
+            Answer::Session(_) => Err(errors::unexpected()),
+        }
+    }
+
+    /// Has the store's thread work, and waits for what comes of it.
+    fn run<T: Send + 'static, F: Future<Output = Result<T>> + 'static>(
+        &self,
+        work: impl FnOnce(Rc<Core>) -> F + Send + 'static,
+    ) -> Result<T> {
+        let (sender, receiver) = mpsc::sync_channel(1);
+        self.hand_over(work, sender);
+        receiver.recv().unwrap_or(Err(StoreError::Closed))
+    }
+
+    fn hand_over<T: Send + 'static, F: Future<Output = T> + 'static>(
+        &self,
+        work: impl FnOnce(Rc<Core>) -> F + Send + 'static,
+        to: mpsc::SyncSender<T>,
+    ) {
+        let cold = Op::Cold(Box::new(move |core| {
+            Box::pin(async move {
+                // It fails where no one waits any more.
+                let _ = to.send(work(core).await);
+            })
+        }));
+        self.shared.push(cold, Waiter::Nobody, self.command_timeout);
+        self.kick();
+    }
+}
+
+impl Drop for RedisStore {
+    fn drop(&mut self) {
+        self.shared.close();
+    }
+}
+
+impl SessionStore for RedisStore {
+    fn create(&self, session: &Session<'_>) -> Result<()> {
+        self.number(Op::Create(self.draft(session)?)).map(drop)
+    }
+
+    fn get(&self, id: &SessionId) -> Result<Option<StoredSession>> {
+        match self.wait_for(Op::Get(id.clone()))? {
+            Answer::Session(session) => Ok(session),
+            Answer::Number(_) => Err(errors::unexpected()),
+        }
+    }
+
+    fn update(&self, session: &Session<'_>) -> Result<bool> {
+        self.number(Op::Update(self.draft(session)?)).map(|updated| updated > 0)
+    }
+
+    fn touch(&self, id: &SessionId, expires: Expiry) -> Result<bool> {
+        self.number(Op::Touch(id.clone(), expires)).map(|touched| touched > 0)
+    }
+
+    fn delete(&self, id: &SessionId) -> Result<()> {
+        self.number(Op::Delete(id.clone())).map(drop)
+    }
+
+    fn clean(&self) -> Result<u64> {
+        self.run(async move |core: Rc<Core>| core.clean().await)
+    }
+
+    fn get_by_user(&self, user: UserKey<'_>) -> Result<Vec<StoredSession>> {
+        let (user, deadline) = (user.to_buf(), Instant::now() + self.command_timeout);
+        self.run(async move |core: Rc<Core>| {
+            core.within(deadline, async |call| core.get_by_user(call, user.as_key()).await).await
+        })
+    }
+
+    fn delete_by_user(&self, user: UserKey<'_>, except: Option<&SessionId>) -> Result<u64> {
+        let (user, except) = (user.to_buf(), except.cloned());
+        let deadline = Instant::now() + self.command_timeout;
+        self.run(async move |core: Rc<Core>| {
+            let work = async |call: &core::Call| core.delete_by_user(call, user.as_key(), except.as_ref()).await;
+            core.within(deadline, work).await
+        })
+    }
+
+    fn size(&self) -> Result<u64> {
+        self.run(async move |core: Rc<Core>| core.size().await)
+    }
+
+    fn ids(&self, after: Cursor) -> Result<(Vec<SessionId>, Option<Cursor>)> {
+        self.run(async move |core: Rc<Core>| core.ids(after).await)
+    }
+
+    fn clear(&self) -> Result<()> {
+        self.run(async move |core: Rc<Core>| core.clear().await)
+    }
+
+    fn stats(&self) -> Result<Stats> {
+        self.run(async move |core: Rc<Core>| core.stats().await)
+    }
+}

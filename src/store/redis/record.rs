@@ -1,0 +1,239 @@
+//! A session as a string in Redis: JSON that any language reads, with its head at fixed places.
+//!
+//! `{"expires":‹18›,"created":‹16›,"user":‹JSON›,"session":‹JSON›}`, or `"sealed":"‹base64›"` in place of the session.
+//! The two times are numbers, filled up with spaces, which JSON takes for nothing; so scripts move the expiry and compare the
+//! user without reading the rest. What JSON does not say is said by such spaces too: one before the expiry tells that
+//! `touch` has moved it away from what the session says, and those before the last brace tell the session's form.
+
+use std::io::Write;
+
+use serde_json::value::RawValue;
+
+use crate::error::{Result, StoreError};
+use crate::json::parse_user;
+use crate::session::{Body, Content, ExpiresForm, Expiry, FieldOrder, SessionId, UserKey, UserKeyBuf};
+use crate::{codec, iso};
+
+const EXPIRES: &[u8] = b"{\"expires\":";
+const CREATED: &[u8] = b",\"created\":";
+const USER: &[u8] = b",\"user\":";
+const SESSION: &[u8] = b",\"session\":";
+const SEALED: &[u8] = b",\"sealed\":\"";
+
+/// Where the expiry is, the creation and the user: scripts know these places too.
+pub(super) const EXPIRES_AT: usize = EXPIRES.len();
+pub(super) const EXPIRES_LEN: usize = 18;
+pub(super) const CREATED_AT: usize = EXPIRES_AT + EXPIRES_LEN + CREATED.len();
+pub(super) const CREATED_LEN: usize = 16;
+pub(super) const USER_AT: usize = CREATED_AT + CREATED_LEN + USER.len();
+
+/// What follows a user, as far as a script compares it: by it a user's text ends where the other's does.
+pub(super) const AFTER_USER: &[u8] = b",\"se";
+
+const FOREIGN: StoreError = StoreError::Corrupt("it is no session of this store");
+
+/// When a session was created, in microseconds since the Unix epoch: its age, and what tells it from another of its id.
+pub(super) type Stamp = u64;
+
+/// A session's string, taken apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Record<'a> {
+    pub expires: Expiry,
+    pub created: Stamp,
+    /// As JSON; `null` for none.
+    pub user: &'a [u8],
+    pub payload: Payload<'a>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Payload<'a> {
+    Open {
+        json: &'a [u8],
+        form: Form,
+    },
+    /// As base64.
+    Sealed(&'a [u8]),
+}
+
+/// What a session's JSON does not say of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    Json(ExpiresForm),
+    Plain,
+}
+
+/// Appends the expiry as it stands in a record.
+pub(super) fn write_expires(expires: Expiry, out: &mut Vec<u8>) {
+    let end = out.len() + EXPIRES_LEN;
+    // Writing to a `Vec` cannot fail, here and below.
+    let _ = write!(out, "{}{}", if expires.was_moved() { " " } else { "" }, expires.millis());
+    out.resize(end, b' ');
+}
+
+/// Appends the head up to the creation: what an update puts before the creation that stands.
+pub(super) fn write_head(expires: Expiry, out: &mut Vec<u8>) {
+    out.extend_from_slice(EXPIRES);
+    write_expires(expires, out);
+    out.extend_from_slice(CREATED);
+}
+
+/// Appends the creation as it stands in a record.
+pub(super) fn write_created(created: Stamp, out: &mut Vec<u8>) {
+    let end = out.len() + CREATED_LEN;
+    let _ = write!(out, "{created}");
+    out.resize(end, b' ');
+}
+
+/// Appends what follows the creation: the user, as JSON, and the payload.
+pub(super) fn write_tail(user: &[u8], payload: Payload<'_>, out: &mut Vec<u8>) {
+    out.extend_from_slice(USER);
+    out.extend_from_slice(user);
+    match payload {
+        Payload::Open { json, form } => {
+            out.extend_from_slice(SESSION);
+            out.extend_from_slice(json);
+            out.extend_from_slice(match form {
+                Form::Json(ExpiresForm::Text) => b"}",
+                Form::Json(ExpiresForm::Number) => b" }",
+                Form::Plain => b"  }",
+            });
+        }
+        Payload::Sealed(base64) => {
+            out.extend_from_slice(SEALED);
+            out.extend_from_slice(base64);
+            out.extend_from_slice(b"\"}");
+        }
+    }
+}
+
+impl<'a> Record<'a> {
+    /// # Errors
+    /// `Corrupt` for any other string.
+    pub(super) fn parse(bytes: &'a [u8]) -> Result<Self> {
+        let (expires, created) = times(bytes)?;
+        let rest = bytes.get(USER_AT..).ok_or(FOREIGN)?;
+        let user_len = value_len(rest).ok_or(FOREIGN)?;
+        let (user, rest) = rest.split_at(user_len);
+        let payload = if let Some(rest) = rest.strip_prefix(SESSION) {
+            let rest = rest.strip_suffix(b"}").ok_or(FOREIGN)?;
+            let json = rest.trim_ascii_end();
+            let form = match rest.len() - json.len() {
+                0 => Form::Json(ExpiresForm::Text),
+                1 => Form::Json(ExpiresForm::Number),
+                _ => Form::Plain,
+            };
+            Payload::Open { json, form }
+        } else {
+            let sealed = rest.strip_prefix(SEALED).and_then(|rest| rest.strip_suffix(b"\"}"));
+            Payload::Sealed(sealed.ok_or(FOREIGN)?)
+        };
+        Ok(Self { expires, created, user, payload })
+    }
+}
+
+/// The expiry and the creation of a record, of which at least the head is given.
+pub(super) fn times(head: &[u8]) -> Result<(Expiry, Stamp)> {
+    let rest = head.strip_prefix(EXPIRES).ok_or(FOREIGN)?;
+    let (expires, rest) = rest.split_at_checked(EXPIRES_LEN).ok_or(FOREIGN)?;
+    let rest = rest.strip_prefix(CREATED).ok_or(FOREIGN)?;
+    let (created, rest) = rest.split_at_checked(CREATED_LEN).ok_or(FOREIGN)?;
+    if !rest.starts_with(USER) {
+        return Err(FOREIGN);
+    }
+    let millis = parse_number(expires).ok_or(FOREIGN)?;
+    let make = if expires[0] == b' ' { Expiry::moved_to } else { Expiry::new };
+    let created = parse_number(created).and_then(|created| Stamp::try_from(created).ok());
+    Ok((make(millis).map_err(|_| FOREIGN)?, created.ok_or(FOREIGN)?))
+}
+
+fn parse_number(text: &[u8]) -> Option<i64> {
+    std::str::from_utf8(text.trim_ascii()).ok()?.parse().ok()
+}
+
+/// How many bytes the JSON value takes with which a text begins.
+fn value_len(text: &[u8]) -> Option<usize> {
+    match text.first()? {
+        b'"' => {
+            let mut at = 1;
+            loop {
+                match text.get(at)? {
+                    b'"' => return Some(at + 1),
+                    b'\\' => at += 2,
+                    _ => at += 1,
+                }
+            }
+        }
+        b'n' => text.starts_with(b"null").then_some(4),
+        _ => {
+            let mut values = serde_json::Deserializer::from_slice(text).into_iter::<&RawValue>();
+            Some(values.next()?.ok()?.get().len())
+        }
+    }
+}
+
+/// A user as JSON: `null` for none.
+pub(super) fn user_json(user: Option<UserKey<'_>>) -> Vec<u8> {
+    match user {
+        None => b"null".to_vec(),
+        Some(user) => match user.text().map(std::str::from_utf8) {
+            Some(Ok(text)) => json_text(text),
+            // Any other key is JSON already, after its tag.
+            _ => user.as_bytes()[1..].to_vec(),
+        },
+    }
+}
+
+/// The user that a record says.
+fn user_of(json: &[u8]) -> Result<Option<UserKeyBuf>> {
+    std::str::from_utf8(json).map(parse_user).map_err(|_| FOREIGN)
+}
+
+fn json_text(text: &str) -> Vec<u8> {
+    let mut json = Vec::with_capacity(text.len() + 2);
+    // A `Vec` takes all of it.
+    let _ = serde_json::to_writer(&mut json, text);
+    json
+}
+
+/// A plain session as the JSON text that `JSON.stringify` would make of it.
+pub(super) fn plain_json(id: &SessionId, user: &[u8], expires: Expiry, order: FieldOrder) -> Vec<u8> {
+    let mut json = Vec::with_capacity(128 + user.len());
+    json.extend_from_slice(b"{\"sessionId\":");
+    json.extend_from_slice(&json_text(&id.to_string()));
+    if order == FieldOrder::UserFirst {
+        json.extend_from_slice(b",\"userId\":");
+        json.extend_from_slice(user);
+    }
+    json.extend_from_slice(b",\"expires\":\"");
+    iso::write(expires.millis(), &mut json);
+    json.push(b'"');
+    if order == FieldOrder::ExpiresFirst {
+        json.extend_from_slice(b",\"userId\":");
+        json.extend_from_slice(user);
+    }
+    json.push(b'}');
+    json
+}
+
+/// Appends the content of a session in the open, as `codec` has it.
+pub(super) fn write_content(user: &[u8], json: &[u8], form: Form, out: &mut Vec<u8>) -> Result<()> {
+    let user = user_of(user)?;
+    let text = std::str::from_utf8(json).map_err(|_| StoreError::Corrupt("its JSON is not UTF-8"))?;
+    let body = match form {
+        Form::Json(expires) => Body::Json { text, expires },
+        Form::Plain => Body::Plain(order_of(text).ok_or(FOREIGN)?),
+    };
+    codec::encode(&Content { user: user.as_ref().map(UserKeyBuf::as_key), body }, out);
+    Ok(())
+}
+
+/// In what order a plain session names its fields.
+fn order_of(json: &str) -> Option<FieldOrder> {
+    let id = json.strip_prefix("{\"sessionId\":")?;
+    let rest = id.get(value_len(id.as_bytes())?..)?;
+    if rest.starts_with(",\"expires\":") {
+        Some(FieldOrder::ExpiresFirst)
+    } else {
+        rest.starts_with(",\"userId\":").then_some(FieldOrder::UserFirst)
+    }
+}

@@ -1,0 +1,93 @@
+//! Commands on their way to a server, as the bytes of its protocol.
+
+use std::io::Write;
+
+use redis::Value;
+use smallvec::SmallVec;
+
+use super::scripts::Script;
+
+/// The answers to a request's commands, in their order.
+pub(super) type Replies = SmallVec<[Value; 2]>;
+
+/// How a request is to be made this time.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Manner {
+    /// Scripts by their text: the server does not know them by their hashes.
+    pub in_full: bool,
+    /// For a node of a cluster to which the slot is moving.
+    pub asking: bool,
+}
+
+/// Some commands that go to one server, one after the other with nothing between them.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub bytes: Vec<u8>,
+    pub commands: usize,
+    /// Whether replicas must have what it changes, where a store waits for them.
+    pub is_write: bool,
+    manner: Manner,
+}
+
+impl Request {
+    pub(super) fn read(manner: Manner) -> Self {
+        Self { bytes: Vec::new(), commands: 0, is_write: false, manner }
+    }
+
+    pub(super) fn write(manner: Manner) -> Self {
+        Self { is_write: true, ..Self::read(manner) }
+    }
+
+    /// How many answers belong to a command: that to `ASKING` comes first.
+    pub(super) fn answers_of_each(&self) -> usize {
+        if self.manner.asking { 2 } else { 1 }
+    }
+
+    /// Adds a command.
+    pub(super) fn command(mut self, args: &[&[u8]]) -> Self {
+        self.start(args.len());
+        args.iter().for_each(|arg| self.arg(arg));
+        self
+    }
+
+    /// Adds a call of a script on one key.
+    pub(super) fn script(mut self, script: &Script, key: &[u8], args: &[&[u8]]) -> Self {
+        self.start(4 + args.len());
+        if self.manner.in_full {
+            self.arg(b"EVAL");
+            self.arg(script.text.as_bytes());
+        } else {
+            self.arg(b"EVALSHA");
+            self.arg(script.hash.as_bytes());
+        }
+        self.arg(b"1");
+        self.arg(key);
+        args.iter().for_each(|arg| self.arg(arg));
+        self
+    }
+
+    fn start(&mut self, args: usize) {
+        if self.manner.asking {
+            self.bytes.extend_from_slice(b"*1\r\n$6\r\nASKING\r\n");
+        }
+        self.commands += 1;
+        // Writing to a `Vec` cannot fail, here and below.
+        let _ = write!(self.bytes, "*{args}\r\n");
+    }
+
+    fn arg(&mut self, arg: &[u8]) {
+        let _ = write!(self.bytes, "${}\r\n", arg.len());
+        self.bytes.extend_from_slice(arg);
+        self.bytes.extend_from_slice(b"\r\n");
+    }
+}
+
+/// A number as an argument.
+pub(super) fn number(number: i64) -> SmallVec<[u8; 20]> {
+    let mut text = [0; 20];
+    let mut rest = &mut text[..];
+    // There is room for the longest.
+    let _ = write!(rest, "{number}");
+    let left = rest.len();
+    SmallVec::from_slice(&text[..text.len() - left])
+}

@@ -1,0 +1,124 @@
+//! Connecting to a server: the socket, TLS, the login.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use redis::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio::task::spawn_local;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use super::link::{Fault, Link, Replication, in_words};
+use super::options::{Address, Login};
+use super::request::{Replies, Request};
+use super::tls::server_name;
+
+/// How connections are made.
+#[derive(Clone)]
+pub(super) struct Dialler {
+    pub tls: Option<TlsConnector>,
+    pub timeout: Duration,
+    pub replication: Option<Replication>,
+}
+
+/// A connection that is logged in. It ends when this is dropped.
+pub(super) struct Connected {
+    pub link: Rc<Link>,
+    end: oneshot::Receiver<Rc<str>>,
+}
+
+impl Connected {
+    /// Waits for the end of the connection: why it ended.
+    pub(super) async fn ended(&mut self) -> Rc<str> {
+        (&mut self.end).await.unwrap_or_else(|_| "the store was closed".into())
+    }
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.link.cut();
+    }
+}
+
+impl Dialler {
+    /// Connects and logs in, within the time for it.
+    ///
+    /// # Errors
+    /// In words, without the login.
+    pub(super) async fn connect(&self, address: &Address, login: &Login) -> Result<Connected, String> {
+        let connecting = async {
+            let connected = self.open(address, login).await?;
+            log_in(&connected.link, login).await?;
+            Ok(connected)
+        };
+        match timeout(self.timeout, connecting).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(format!("no connection within {} ms", self.timeout.as_millis())),
+        }
+    }
+
+    async fn open(&self, address: &Address, login: &Login) -> Result<Connected, String> {
+        let socket = TcpStream::connect((address.host.as_str(), address.port))
+            .await
+            .map_err(|error| in_words(&error))?;
+        // It fails only where the connection has ended already.
+        let _ = socket.set_nodelay(true);
+        match self.tls.as_ref().filter(|_| login.is_tls) {
+            None => Ok(self.drive(socket)),
+            Some(tls) => {
+                let name = server_name(&address.host).ok_or("its host is no name for a certificate")?;
+                let secure = tls.connect(name, socket).await;
+                Ok(self.drive(secure.map_err(|error| format!("no TLS: {error}"))?))
+            }
+        }
+    }
+
+    fn drive(&self, stream: impl AsyncRead + AsyncWrite + 'static) -> Connected {
+        let link = Link::new(self.replication);
+        let (ended, end) = oneshot::channel();
+        let driven = Rc::clone(&link);
+        spawn_local(async move {
+            // It fails where no one cares for this connection any more.
+            let _ = ended.send(driven.drive(stream).await);
+        });
+        Connected { link, end }
+    }
+}
+
+async fn log_in(link: &Link, login: &Login) -> Result<(), String> {
+    let mut request = Request::read(Default::default());
+    match (&login.username, &login.password) {
+        (Some(user), Some(password)) => {
+            request = request.command(&[b"AUTH", user.as_bytes(), password.as_bytes()]);
+        }
+        (None, Some(password)) => request = request.command(&[b"AUTH", password.as_bytes()]),
+        (_, None) => {}
+    }
+    if login.database > 0 {
+        request = request.command(&[b"SELECT", login.database.to_string().as_bytes()]);
+    }
+    // It refuses while the server loads its data, and where a login is missing.
+    let replies = ask(link, request.command(&[b"PING"])).await?;
+    replies.into_iter().try_for_each(|reply| refusal(&reply).map_or(Ok(()), Err))
+}
+
+/// Sends a request outside the calls of the store.
+pub(super) async fn ask(link: &Link, request: Request) -> Result<Replies, String> {
+    link.send(request).await.map_err(|fault| match fault {
+        Fault::Lost(reason) => reason.to_string(),
+        Fault::NotSent | Fault::NotReplicated(_) => "the connection ended".into(),
+    })
+}
+
+/// The words of an answer that is an error.
+pub(super) fn refusal(reply: &Value) -> Option<String> {
+    match reply {
+        Value::ServerError(error) => {
+            Some(format!("{} {}", error.code(), error.details().unwrap_or_default()).trim_end().into())
+        }
+        _ => None,
+    }
+}
