@@ -32,8 +32,9 @@ async function idsOf(store) {
  * @param {(options?: object, Store?: Function) => Promise<object>} createStore gives an empty store with these
  *   options, of a class that extends the store's if one is given
  * @param {{ SessionStoreError: Function }} errors of the package under test
+ * @param {{ isRemote?: boolean }} kind a remote store has to ask a server, which ends sessions itself
  */
-function conformance(name, createStore, { SessionStoreError }) {
+function conformance(name, createStore, { SessionStoreError }, { isRemote = false } = {}) {
   const failsWith = (code, words) => (error) => {
     assert.ok(error instanceof SessionStoreError, `not a SessionStoreError: ${error?.stack}`);
     assert.equal(error.code, code);
@@ -313,7 +314,9 @@ function conformance(name, createStore, { SessionStoreError }) {
         assert.deepEqual(await store.getByUser("ann"), []);
       });
 
-      it("of an absent or expired session resolves before anything else happens", async () => {
+      it("of an absent or expired session resolves before anything else happens", {
+        skip: isRemote,
+      }, async () => {
         const old = session({ expires: at(-1) });
         await store.create(old);
         const order = [];
@@ -330,12 +333,12 @@ function conformance(name, createStore, { SessionStoreError }) {
         const live = session();
         await store.create(live);
         for (let at_ = 0; at_ < 100; at_++) await store.create(session({ expires: at(-at_) }));
-        assert.equal((await store.stats()).sessions, 101);
+        if (!isRemote) assert.equal((await store.stats()).sessions, 101);
         assert.equal(await store.clean(), undefined);
         const { sessions, expired, lastSweep } = await store.stats();
-        assert.deepEqual({ sessions, expired }, { sessions: 1, expired: 100 });
+        assert.equal(sessions, 1);
         assert.ok(lastSweep.at instanceof Date && lastSweep.duration >= 0);
-        assert.equal(lastSweep.removed, 100);
+        if (!isRemote) assert.deepEqual([expired, lastSweep.removed], [100, 100]);
         assert.deepEqual(await idsOf(store), [live.sessionId]);
       });
     });

@@ -10,14 +10,16 @@ const withOptions =
   async (options, Store = RedisStore) =>
     new Store({ ...(await newPlace()), ...given, ...options });
 
+const VARIANTS = {
+  RedisStore: {},
+  "RedisStore with a secret": { secret: ["a secret of some length", Buffer.alloc(32, 7)] },
+  "RedisStore with limits": { maxSessionsPerUser: 1e6 },
+};
+
 if (isInstalled) {
-  conformance("RedisStore", withOptions({}), { SessionStoreError });
-  conformance(
-    "RedisStore with a secret",
-    withOptions({ secret: ["a secret of some length", Buffer.alloc(32, 7)] }),
-    { SessionStoreError },
-  );
-  conformance("RedisStore with limits", withOptions({ maxSessionsPerUser: 1e6 }), { SessionStoreError });
+  for (const [name, given] of Object.entries(VARIANTS)) {
+    conformance(name, withOptions(given), { SessionStoreError }, { isRemote: true });
+  }
 } else {
   it("RedisStore keeps the contract", { skip: "redis-server is not installed" }, () => {});
 }

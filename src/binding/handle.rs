@@ -95,14 +95,6 @@ impl OpenStore {
         }
     }
 
-    pub(super) fn as_dyn(&self) -> &dyn SessionStore {
-        match self {
-            Self::Memory(store) => &***store,
-            Self::File(file) => &*file.store,
-            Self::Redis(redis) => &*redis.store,
-        }
-    }
-
     pub(super) fn max_session_bytes(&self) -> usize {
         match self {
             Self::Memory(store) => store.limits().max_session_bytes,

@@ -7,6 +7,8 @@ pub mod redis;
 #[cfg(test)]
 mod conformance;
 
+use std::sync::Arc;
+
 use crate::clock::Millis;
 use crate::codec;
 use crate::error::{Result, StoreError};
@@ -109,6 +111,56 @@ pub trait SessionStore: Send + Sync {
     /// # Errors
     /// As for `touch`.
     fn stats(&self) -> Result<Stats>;
+}
+
+impl<S: SessionStore + ?Sized> SessionStore for Arc<S> {
+    fn create(&self, session: &Session<'_>) -> Result<()> {
+        (**self).create(session)
+    }
+
+    fn get(&self, id: &SessionId) -> Result<Option<StoredSession>> {
+        (**self).get(id)
+    }
+
+    fn update(&self, session: &Session<'_>) -> Result<bool> {
+        (**self).update(session)
+    }
+
+    fn touch(&self, id: &SessionId, expires: Expiry) -> Result<bool> {
+        (**self).touch(id, expires)
+    }
+
+    fn delete(&self, id: &SessionId) -> Result<()> {
+        (**self).delete(id)
+    }
+
+    fn clean(&self) -> Result<u64> {
+        (**self).clean()
+    }
+
+    fn get_by_user(&self, user: UserKey<'_>) -> Result<Vec<StoredSession>> {
+        (**self).get_by_user(user)
+    }
+
+    fn delete_by_user(&self, user: UserKey<'_>, except: Option<&SessionId>) -> Result<u64> {
+        (**self).delete_by_user(user, except)
+    }
+
+    fn size(&self) -> Result<u64> {
+        (**self).size()
+    }
+
+    fn ids(&self, after: Cursor) -> Result<(Vec<SessionId>, Option<Cursor>)> {
+        (**self).ids(after)
+    }
+
+    fn clear(&self) -> Result<()> {
+        (**self).clear()
+    }
+
+    fn stats(&self) -> Result<Stats> {
+        (**self).stats()
+    }
 }
 
 /// A session as a store gives it back.

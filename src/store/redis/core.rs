@@ -154,7 +154,6 @@ impl Times {
 
 /// One call, for as long as it goes on.
 pub(super) struct Call {
-    deadline: Instant,
     /// Whether a server may have carried out what it is for, without our knowing.
     is_unknown: Cell<bool>,
     /// Whose server it waits for.
@@ -312,7 +311,6 @@ impl Core {
         work: impl AsyncFnOnce(&Call) -> Result<T>,
     ) -> Result<T> {
         let call = Call {
-            deadline,
             is_unknown: Cell::new(false),
             slot: Cell::new(0),
             refusal: RefCell::new(None),
