@@ -120,7 +120,16 @@ export interface FileStoreDescription {
   readonly path: string;
 }
 
-export type StoreDescription = MemoryStoreDescription | FileStoreDescription;
+/** What FluidAuth's public property `db` holds: a read-only description of the store. */
+export interface RedisStoreDescription {
+  readonly type: "redis";
+  /** Which servers it has: one, those of a cluster, or one that sentinels name. */
+  readonly mode: "single" | "cluster" | "sentinel";
+  /** With what its keys begin. */
+  readonly prefix: string;
+}
+
+export type StoreDescription = MemoryStoreDescription | FileStoreDescription | RedisStoreDescription;
 
 /** What every store does. No method calls another one, so that overriding `get` does not change `getByUser`. */
 export interface SessionStore<Fields extends object = object> {
@@ -156,7 +165,7 @@ export interface SessionStore<Fields extends object = object> {
    */
   touch(sessionId: string, expires: string | number | Date): Promise<boolean>;
 
-  /** Removes a session. An absent or expired id resolves as well, and at once. */
+  /** Removes a session. An absent or expired id resolves as well, and at once where no server has to be asked. */
   delete(sessionId: string): Promise<void>;
 
   /** Removes what has expired, on a background thread. */
@@ -333,6 +342,160 @@ export interface FileStore<Fields extends object = object> extends SessionStore<
   stats(): Promise<FileStoreStats>;
 }
 
+/** How a {@link RedisStore} connects by TLS, to `rediss://` URLs. All texts are PEM. */
+export interface RedisTlsOptions {
+  /**
+   * The certificates of the authorities to trust.
+   * @default those of the Web, as Mozilla lists them
+   */
+  ca?: string;
+  /** The client's certificate, followed by those up to its authority, for servers that ask for one. Needs `key`. */
+  cert?: string;
+  /** The private key of `cert`. */
+  key?: string;
+  /**
+   * `false` takes any certificate, so that whoever is on the way can read and change all. For tests.
+   * @default true
+   */
+  rejectUnauthorized?: boolean;
+}
+
+/** Sentinels, and the servers that they watch. */
+export interface RedisSentinelOptions {
+  /**
+   * The sentinels: `redis://host:26379`, with a user and a password if they ask for them. With `rediss://` the data's
+   * servers are spoken to by TLS as well.
+   */
+  urls: readonly string[];
+  /** The name by which the sentinels know the primary. */
+  master: string;
+  /** The user of the data's servers. Needs `password`. */
+  username?: string;
+  /** The password of the data's servers. */
+  password?: string;
+  /**
+   * The number of the database there.
+   * @default 0
+   */
+  database?: number;
+}
+
+/** Options of {@link RedisStore}, apart from where the servers are. */
+export interface RedisStoreSettings extends SessionStoreOptions {
+  /**
+   * With what all keys of the store begin. Stores of one prefix are one store, and those of different ones know
+   * nothing of each other. A non-empty string of at most 256 bytes.
+   * @default "fluid:"
+   */
+  prefix?: string;
+  /**
+   * Encrypts ids, users and contents in Redis (XChaCha20-Poly1305; keys by HKDF-SHA-256, lookups by HMAC-SHA-256).
+   * In a list the first encrypts and all decrypt, so that secrets can be rotated: a session is encrypted anew when it
+   * is next written, and one whose secret has left the list is absent. 1 to 16 different ones of at least 16 bytes
+   * each; random ones, as they are not stretched. All stores of a prefix have secrets in common, or have none.
+   *
+   * What the keys are made from stands at `‹prefix›seal`: who removes that has ended all sessions. When sessions end
+   * is not encrypted, and whoever can write to Redis can move it or bring back an older state of a session.
+   * @default none: sessions are JSON that any client can read
+   */
+  secret?: string | Uint8Array | readonly (string | Uint8Array)[];
+  /**
+   * Milliseconds within which a call ends, whatever the servers do: it is retried as long as that is safe, and then
+   * rejects with `ERR_STORE_TIMEOUT` or `ERR_STORE_UNAVAILABLE`. Of calls that look at every session each step has as
+   * many. From 1 to 2147483647.
+   * @default 2000
+   */
+  commandTimeout?: number;
+  /**
+   * Milliseconds that an attempt to connect may take, TLS and login included; attempts go on for as long as the store
+   * is open, with pauses that grow to two seconds. From 1 to 2147483647.
+   * @default 2000
+   */
+  connectTimeout?: number;
+  /**
+   * How many replicas must have a write before its promise resolves, so that it outlives its primary (`WAIT`). One that
+   * fewer have when `commandTimeout` is over rejects, of unknown outcome. From 0 to 100.
+   * @default 0
+   */
+  waitReplicas?: number;
+  /** For `rediss://` URLs alone. */
+  tls?: RedisTlsOptions;
+  /**
+   * Milliseconds between two sweeps in the background, of which one process of all that use the prefix makes each; `0`
+   * turns them off. The server itself ends expired sessions: what is swept is the lists of users' sessions.
+   * @default 60000
+   */
+  sweepInterval?: number;
+}
+
+/** Options of {@link RedisStore}: exactly one of `url`, `cluster` and `sentinel`. */
+export type RedisStoreOptions = RedisStoreSettings &
+  (
+    | {
+        /**
+         * One server: `redis://user:password@host:6379/0`, or `rediss://` for TLS. The login and the number of the
+         * database may be left out, and the port, which is 6379 then. What is special in a URL is percent-encoded.
+         */
+        url: string;
+        cluster?: undefined;
+        sentinel?: undefined;
+      }
+    | {
+        /**
+         * Some nodes of a cluster, from which the others are learnt: URLs as `url` is one, with no database, and one
+         * login and one protocol for all.
+         */
+        cluster: readonly string[];
+        url?: undefined;
+        sentinel?: undefined;
+      }
+    | {
+        /** Servers of which sentinels say which one is the primary. */
+        sentinel: RedisSentinelOptions;
+        url?: undefined;
+        cluster?: undefined;
+      }
+  );
+
+/**
+ * Sessions in Redis 6.2 or later, or Valkey, where all machines of an app share them: one server, one that sentinels
+ * watch, or a cluster.
+ *
+ * The constructor does not wait for the network: the store connects in the background, and again whenever a connection
+ * is lost. Until then calls wait, each until its `commandTimeout`. A call that changes something rejects with an error
+ * whose `outcome` is `"unknown"` where it was sent and not answered: it may or may not have been carried out.
+ *
+ * A session is at `‹prefix›sess:‹id›`: JSON text with the members `expires`, `created`, `user` and `session` (or
+ * `sealed`, with a `secret`), which the server ends itself. The outer `expires` holds, in milliseconds; `created` is
+ * in microseconds. The sessions of a user are named by a sorted set at `‹prefix›user:‹userId as JSON›`, which names
+ * every live one, and may name some that have ended: they are passed over, and swept. So a cluster needs no hash tags. The server
+ * must not evict keys (`maxmemory-policy noeviction`), or only those that expire (`volatile-*`).
+ *
+ * `clean()` tidies those lists: what `stats` gives as `expired` is what it finds ended. `stats().bytes` is an estimate from a
+ * sample; `size()`, `ids()`, `clear()` and `stats()` go through the keys of all servers by SCAN. `delete` of an absent
+ * id asks the server.
+ *
+ * The class may be extended.
+ *
+ * @typeParam Fields As for {@link MemoryStore}.
+ * @example
+ * new Session({ secret, store: new RedisStore({ url: "redis://localhost:6379" }) });
+ */
+export class RedisStore<Fields extends object = object> {
+  /**
+   * @throws {SessionStoreError} `ERR_INVALID_OPTION` for an option that is missing, unknown or out of range, or no
+   * or several of `url`, `cluster` and `sentinel`. No message shows a URL. Secrets that are none of the store's make
+   * every call reject with that code, as only the server knows.
+   */
+  constructor(options: RedisStoreOptions);
+
+  readonly db: RedisStoreDescription;
+}
+
+export interface RedisStore<Fields extends object = object> extends SessionStore<Fields> {
+  readonly db: RedisStoreDescription;
+}
+
 /** What can go wrong, as {@link SessionStoreError.code}. */
 export type SessionStoreErrorCode =
   /** `create`: a live session has the id. */
@@ -352,7 +515,11 @@ export type SessionStoreErrorCode =
   /** The system refused to read or write a file: the message names it. */
   | "ERR_STORE_IO"
   /** A record or a file that cannot be read, or a fault in this package. */
-  | "ERR_STORE_CORRUPT";
+  | "ERR_STORE_CORRUPT"
+  /** Redis did not answer within `commandTimeout`. */
+  | "ERR_STORE_TIMEOUT"
+  /** Redis is not to be reached, or refuses: the message says why. */
+  | "ERR_STORE_UNAVAILABLE";
 
 /** Every error that a store reports. Its message never contains a session's content. */
 export class SessionStoreError extends Error {
@@ -360,6 +527,11 @@ export class SessionStoreError extends Error {
   readonly name: "SessionStoreError";
   /** What went wrong: for programs, where `message` is for people. */
   readonly code: SessionStoreErrorCode;
+  /**
+   * `"unknown"` where a {@link RedisStore} cannot tell whether a write was carried out: its connection was lost or its
+   * time was over before the answer came. Absent from all other errors, after which nothing has changed.
+   */
+  readonly outcome?: "unknown";
 }
 
 /** The part of FluidAuth's `Session` that {@link guardSession} relies on. */

@@ -111,7 +111,7 @@ describe("the package", () => {
       import { createRequire } from "node:module";
       import whole, { MemoryStore, SessionStoreError, guardSession } from "${NAME}";
       const required = createRequire(import.meta.url)("${NAME}");
-      assert.deepEqual(Object.keys(required).sort(), ["FileStore", "MemoryStore", "SessionStoreError", "guardSession"]);
+      assert.deepEqual(Object.keys(required).sort(), ["FileStore", "MemoryStore", "RedisStore", "SessionStoreError", "guardSession"]);
       assert.equal(whole, required);
       assert.equal(MemoryStore, required.MemoryStore);
       assert.equal(SessionStoreError, required.SessionStoreError);
