@@ -90,7 +90,8 @@ impl StoreError {
     pub fn is_outcome_unknown(&self) -> bool {
         matches!(
             self,
-            Self::Timeout { outcome: Outcome::Unknown, .. } | Self::Unavailable { outcome: Outcome::Unknown, .. }
+            Self::Timeout { outcome: Outcome::Unknown, .. }
+                | Self::Unavailable { outcome: Outcome::Unknown, .. }
         )
     }
 

@@ -188,9 +188,9 @@ fn begin_create(env: napi::sys::napi_env, store: &OpenStore, session: &Session<'
         OpenStore::File(file) => begin(env, file, |file, ticket| {
             file.store.begin_create(session, &file.settler, ticket).map(|()| true)
         }),
-        OpenStore::Redis(redis) => begin_call(env, redis, |redis, ticket| {
-            redis.store.begin_create(session, &redis.settler, ticket)
-        }),
+        OpenStore::Redis(redis) => {
+            begin_call(env, redis, |redis, ticket| redis.store.begin_create(session, &redis.settler, ticket))
+        }
     }
 }
 
@@ -200,9 +200,9 @@ fn begin_update(env: napi::sys::napi_env, store: &OpenStore, session: &Session<'
         OpenStore::File(file) => begin(env, file, |file, ticket| {
             file.store.begin_update(session, &file.settler, ticket).map(|()| true)
         }),
-        OpenStore::Redis(redis) => begin_call(env, redis, |redis, ticket| {
-            redis.store.begin_update(session, &redis.settler, ticket)
-        }),
+        OpenStore::Redis(redis) => {
+            begin_call(env, redis, |redis, ticket| redis.store.begin_update(session, &redis.settler, ticket))
+        }
     }
 }
 

@@ -49,7 +49,11 @@ pub struct JsIds {
     ts_args_type = "store: object, userJson: string",
     ts_return_type = "Array<[string, string]> | Promise<Array<[string, string]>>"
 )]
-pub fn get_by_user(env: Env, store: Value, user_json: String) -> Result<Either<Vec<(String, String)>, Value>, JsError> {
+pub fn get_by_user(
+    env: Env,
+    store: Value,
+    user_json: String,
+) -> Result<Either<Vec<(String, String)>, Value>, JsError> {
     let user = guarded(|| user_key(&user_json))?;
     give(env, store, move |store| {
         let sessions = store.as_dyn().get_by_user(user.as_key())?;
@@ -68,10 +72,7 @@ pub fn get_by_user(env: Env, store: Value, user_json: String) -> Result<Either<V
 }
 
 /// The next ids after a cursor; the first is left out.
-#[napi(
-    ts_args_type = "store: object, cursor?: Uint8Array",
-    ts_return_type = "JsIds | Promise<JsIds>"
-)]
+#[napi(ts_args_type = "store: object, cursor?: Uint8Array", ts_return_type = "JsIds | Promise<JsIds>")]
 pub fn ids(env: Env, store: Value, cursor: Option<Uint8Array>) -> Result<Either<JsIds, Value>, JsError> {
     let cursor = cursor.map_or_else(Cursor::default, |bytes| Cursor::from_bytes(&bytes));
     give(env, store, move |store| {

@@ -130,7 +130,8 @@ impl From<JsRedisOptions> for RedisOptions {
             }
         };
         let defaults = Self::new(servers);
-        let millis = |given: Option<f64>, default| given.map_or(default, |ms| Duration::from_millis(ms as u64));
+        let millis =
+            |given: Option<f64>, default| given.map_or(default, |ms| Duration::from_millis(ms as u64));
         Self {
             prefix: options.prefix.unwrap_or(defaults.prefix),
             secrets: options.secrets.iter().map(|secret| Secret::new(secret.to_vec())).collect(),

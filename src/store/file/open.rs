@@ -9,11 +9,11 @@ use heed::{Env, EnvOpenOptions, RoTxn, RwTxn, WithTls};
 
 use super::directory::{self, DATA, LOCK, Owner};
 use super::errors::{failed, io_failed};
-use crate::keyring::{Keyring, Seal, Secret, UnlockError};
 use super::pages::{self, Header};
 use super::tables::{FORMAT, SEAL, TABLES, Table, Tables};
 use super::vault::Vault;
 use crate::error::{Result, StoreError};
+use crate::keyring::{Keyring, Seal, Secret, UnlockError};
 
 /// The version of `tables`, `record` and `vault`, as the file has it.
 const VERSION: u32 = 1;

@@ -3,9 +3,9 @@
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 
-use crate::keyring::Secret;
 use super::room::MIN_MAX_BYTES;
 use crate::error::{Result, StoreError};
+use crate::keyring::Secret;
 
 /// The options of a store in a file, as far as they are given.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]

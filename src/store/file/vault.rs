@@ -4,10 +4,10 @@ use std::ops::Deref;
 
 use sha2::{Digest, Sha256};
 
-use crate::keyring::{Domain, Keyring, Opened};
 use super::record::{Header, Record};
 use crate::codec::{self, read_len, write_len};
 use crate::error::{Result, StoreError};
+use crate::keyring::{Domain, Keyring, Opened};
 use crate::session::{SessionId, UserKey};
 
 /// A user as the index knows it: a hash, as the key of a user may be longer than LMDB's longest.

@@ -68,7 +68,7 @@ impl Core {
             }
         }
         Counters::add(&self.shared.counters.created, 1);
-        self.limit(call, &user, &member, held, Some(created), draft.expires).await;
+        Box::pin(self.limit(call, &user, &member, held, Some(created), draft.expires)).await;
         Ok(())
     }
 
@@ -95,7 +95,7 @@ impl Core {
     }
 
     /// Replaces a live session. That of another user is left alone at first, as the new one's index must know it before.
-    pub(super) async fn update(self: &Rc<Self>, call: &Call, draft: &Draft) -> Result<bool> {
+    pub(super) async fn update(&self, call: &Call, draft: &Draft) -> Result<bool> {
         let vault = self.vault(call).await?;
         let member = vault.member(&draft.id);
         let key = self.names.session(&member);
@@ -113,44 +113,61 @@ impl Core {
                 2 => {}
                 _ => return Err(FOREIGN),
             }
-            let get = |manner| Request::read(manner).command(&[b"GET", &key]);
-            let Value::BulkString(old) = self.get_one(call, &key, Kind::Aside, get).await? else {
-                return Ok(false);
-            };
-            let old = Record::parse(&old)?;
-            if old.expires.is_past(self.times.now()) {
-                return Ok(false);
+            let expires = draft.expires;
+            if let Some(found) = Box::pin(self.change_user(call, &change, &member, &user, expires)).await? {
+                return Ok(found);
             }
-            if old.user == user.json {
-                continue;
-            }
-            let old_user = UserName { json: old.user.to_vec() };
-            // With a score of now no one takes it for a leftover meanwhile.
-            let entry = Entry { index: user.index(&self.names), member: &member, created: self.stamp() };
-            let mut entered = 0;
+        }
+    }
+
+    /// Replaces the live session of another user, and tells whether there is one; `None` if it has changed meanwhile.
+    async fn change_user(
+        &self,
+        call: &Call,
+        change: &Change<'_>,
+        member: &[u8],
+        user: &UserName,
+        expires: Expiry,
+    ) -> Result<Option<bool>> {
+        let key = change.key;
+        let get = |manner| Request::read(manner).command(&[b"GET", key]);
+        let Value::BulkString(old) = self.get_one(call, key, Kind::Aside, get).await? else {
+            return Ok(Some(false));
+        };
+        let old = Record::parse(&old)?;
+        if old.expires.is_past(self.times.now()) {
+            return Ok(Some(false));
+        }
+        if old.user == user.json {
+            return Ok(None);
+        }
+        let old_user = UserName { json: old.user.to_vec() };
+        // With a score of now no one takes it for a leftover meanwhile.
+        let entry = Entry { index: user.index(&self.names), member, created: self.stamp() };
+        let mut entered = 0;
+        if !user.is_nobody() {
+            let enter = |manner| self.enter(Request::write(manner), &entry);
+            entered = held(&self.get_all(call, &entry.index, Kind::Aside, enter).await?);
+        }
+        let replaced = self.replace(call, change, &old_user, Some(old.created)).await?;
+        if replaced == 1 {
             if !user.is_nobody() {
-                let enter = |manner| self.enter(Request::write(manner), &entry);
-                entered = held(&self.get_all(call, &entry.index, Kind::Aside, enter).await?);
+                self.rescore(call, &entry, old.created).await;
+                Box::pin(self.limit(call, user, member, entered, None, expires)).await;
             }
-            let replaced = self.replace(call, &change, &old_user, Some(old.created)).await?;
-            if replaced == 1 {
-                if !user.is_nobody() {
-                    self.rescore(call, &entry, old.created).await;
-                    self.limit(call, &user, &member, entered, None, draft.expires).await;
-                }
-                if !old_user.is_nobody() {
-                    let left =
-                        Entry { index: old_user.index(&self.names), member: &member, created: old.created };
-                    self.forget(call, &left).await;
-                }
-                return Ok(true);
+            if !old_user.is_nobody() {
+                let index = old_user.index(&self.names);
+                self.forget(call, &Entry { index, member, created: old.created }).await;
             }
-            if !user.is_nobody() {
-                self.forget(call, &entry).await;
-            }
-            if replaced == 0 {
-                return Ok(false);
-            }
+            return Ok(Some(true));
+        }
+        if !user.is_nobody() {
+            self.forget(call, &entry).await;
+        }
+        match replaced {
+            0 => Ok(Some(false)),
+            2 => Ok(None),
+            _ => Err(FOREIGN),
         }
     }
 
@@ -274,7 +291,8 @@ impl Core {
         if let Some(vault) = &*self.vault.borrow() {
             return Ok(Rc::clone(vault));
         }
-        let vault = if self.options.secrets.is_empty() { Vault::Open } else { self.unlock(call).await? };
+        let vault =
+            if self.options.secrets.is_empty() { Vault::Open } else { Box::pin(self.unlock(call)).await? };
         let vault = Rc::new(vault);
         *self.vault.borrow_mut() = Some(Rc::clone(&vault));
         Ok(vault)

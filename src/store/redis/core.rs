@@ -291,14 +291,14 @@ impl Core {
             cold(Rc::clone(self)).await;
             return Ok(Answer::Number(0));
         }
+        let found = |found: bool| Answer::Number(found.into());
+        // Boxed each, or every call would take as much room as the largest, and copy it more than once.
         self.within(deadline, async |call| match op {
-            Op::Create(draft) => self.create(call, &draft).await.map(|()| Answer::Number(1)),
-            Op::Get(id) => self.get(call, &id).await.map(Answer::Session),
-            Op::Update(draft) => self.update(call, &draft).await.map(|found| Answer::Number(found.into())),
-            Op::Touch(id, expires) => {
-                self.touch(call, &id, expires).await.map(|found| Answer::Number(found.into()))
-            }
-            Op::Delete(id) => self.delete(call, &id).await.map(|()| Answer::Number(1)),
+            Op::Create(draft) => Box::pin(self.create(call, &draft)).await.map(|()| Answer::Number(1)),
+            Op::Get(id) => Box::pin(self.get(call, &id)).await.map(Answer::Session),
+            Op::Update(draft) => Box::pin(self.update(call, &draft)).await.map(found),
+            Op::Touch(id, expires) => Box::pin(self.touch(call, &id, expires)).await.map(found),
+            Op::Delete(id) => Box::pin(self.delete(call, &id)).await.map(|()| Answer::Number(1)),
             Op::Cold(_) => Ok(Answer::Number(0)),
         })
         .await
@@ -310,11 +310,7 @@ impl Core {
         deadline: Instant,
         work: impl AsyncFnOnce(&Call) -> Result<T>,
     ) -> Result<T> {
-        let call = Call {
-            is_unknown: Cell::new(false),
-            slot: Cell::new(0),
-            refusal: RefCell::new(None),
-        };
+        let call = Call { is_unknown: Cell::new(false), slot: Cell::new(0), refusal: RefCell::new(None) };
         match timeout_at(deadline, work(&call)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(self.late(&call)),
@@ -445,7 +441,8 @@ impl Core {
             };
             let request = make(manner);
             manner.asking = false;
-            let was_unknown = call.is_unknown.replace(call.is_unknown.get() || kind != Kind::Aside && request.is_write);
+            let was_unknown =
+                call.is_unknown.replace(call.is_unknown.get() || kind != Kind::Aside && request.is_write);
             let replies = match link.send(request).await {
                 Ok(replies) => replies,
                 Err(Fault::NotSent) => {
@@ -529,5 +526,4 @@ impl Core {
         let mut replies = self.get_all(call, key, kind, make).await?;
         Ok(replies.pop().unwrap_or(Value::Nil))
     }
-
 }

@@ -184,9 +184,7 @@ impl Core {
         last: i64,
     ) -> Result<Vec<(Vec<u8>, Stamp)>> {
         let (first, last) = (text(first), text(last));
-        let make = |manner| {
-            Request::read(manner).command(&[b"ZRANGE", index, &first, &last, b"WITHSCORES"])
-        };
+        let make = |manner| Request::read(manner).command(&[b"ZRANGE", index, &first, &last, b"WITHSCORES"]);
         let Value::Array(values) = self.get_one(call, index, Kind::Aside, make).await? else {
             return Err(errors::unexpected());
         };
@@ -321,11 +319,7 @@ impl Core {
     }
 
     /// Removes those of some entries' sessions that are expired by now, and tells which.
-    async fn end_each(
-        &self,
-        call: &Call,
-        entries: &[(Vec<u8>, Stamp)],
-    ) -> Result<Vec<(Vec<u8>, Stamp)>> {
+    async fn end_each(&self, call: &Call, entries: &[(Vec<u8>, Stamp)]) -> Result<Vec<(Vec<u8>, Stamp)>> {
         let now = text(self.times.now());
         let ends = join_all(entries.iter().map(async |(member, _)| {
             let key = self.names.session(member);
@@ -373,7 +367,6 @@ impl Core {
             }
         }
     }
-
 }
 
 /// Whose sessions an index names.

@@ -246,7 +246,8 @@ impl SessionStore for RedisStore {
         let (user, except) = (user.to_buf(), except.cloned());
         let deadline = Instant::now() + self.command_timeout;
         self.run(async move |core: Rc<Core>| {
-            let work = async |call: &core::Call| core.delete_by_user(call, user.as_key(), except.as_ref()).await;
+            let work =
+                async |call: &core::Call| core.delete_by_user(call, user.as_key(), except.as_ref()).await;
             core.within(deadline, work).await
         })
     }

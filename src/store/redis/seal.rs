@@ -34,8 +34,7 @@ impl Core {
             if let Some(reseal) = unlocked.reseal {
                 let new = encoded(&reseal);
                 let args: [&[u8]; 2] = [&text, &new];
-                let replaced =
-                    self.run_script(call, Kind::Aside, &REPLACE, &self.names.seal, &args).await?;
+                let replaced = self.run_script(call, Kind::Aside, &REPLACE, &self.names.seal, &args).await?;
                 if replaced != Value::Int(1) {
                     continue;
                 }
@@ -50,7 +49,8 @@ impl Core {
     /// goes by that, and so does this one from now on.
     pub(super) async fn keep_seal(&self, call: &Call) -> Result<()> {
         let Some(ours) = self.seal.borrow().clone() else { return Ok(()) };
-        if !self.put_seal(call, &ours).await? && self.read_seal(call).await?.is_some_and(|text| text != ours) {
+        if !self.put_seal(call, &ours).await? && self.read_seal(call).await?.is_some_and(|text| text != ours)
+        {
             self.vault.take();
             self.seal.take();
         }

@@ -86,10 +86,10 @@ fn open_at(secrets: Vec<Secret>, clock: Arc<MockClock>) -> Option<Arc<RedisStore
 
 mod in_the_open {
     use super::*;
-    conformance!(maybe |clock| open_at(Vec::new(), clock));
+    conformance!(maybe | clock | open_at(Vec::new(), clock));
 }
 
 mod encrypted {
     use super::*;
-    conformance!(maybe |clock| open_at(vec![secret(1), secret(2)], clock));
+    conformance!(maybe | clock | open_at(vec![secret(1), secret(2)], clock));
 }

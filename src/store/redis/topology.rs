@@ -285,11 +285,7 @@ impl Topology {
         }
     }
 
-    async fn ask_sentinels(
-        &self,
-        sentinels: &[(Address, Login)],
-        master: &str,
-    ) -> Result<Address, String> {
+    async fn ask_sentinels(&self, sentinels: &[(Address, Login)], master: &str) -> Result<Address, String> {
         let mut trouble = String::new();
         for (address, login) in sentinels {
             let asked = async {
@@ -417,10 +413,7 @@ fn pause(attempts: u32) -> Duration {
     longest.mul_f64(0.5 + chance / 2.0)
 }
 
-async fn within<T>(
-    patience: Duration,
-    asked: impl Future<Output = Result<T, String>>,
-) -> Result<T, String> {
+async fn within<T>(patience: Duration, asked: impl Future<Output = Result<T, String>>) -> Result<T, String> {
     timeout(patience, asked)
         .await
         .unwrap_or_else(|_| Err(format!("no answer within {} ms", patience.as_millis())))

@@ -7,7 +7,9 @@ use super::record::{self, AFTER_USER, Form, Payload, Record, Stamp};
 use crate::codec::{self, read_len, write_len};
 use crate::error::{Result, StoreError};
 use crate::keyring::{Domain, Keyring, LOOKUP_BYTES, Opened};
-use crate::session::{Body, Content, ExpiresForm, Expiry, FieldOrder, Session, SessionId, UserKey, UserKeyBuf};
+use crate::session::{
+    Body, Content, ExpiresForm, Expiry, FieldOrder, Session, SessionId, UserKey, UserKeyBuf,
+};
 use crate::store::StoredSession;
 
 /// The longest user, as JSON, that an index's key shows; of a longer one it has a hash.

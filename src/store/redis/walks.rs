@@ -120,9 +120,8 @@ impl Core {
             _ => b"0".to_vec(),
         };
         let (pattern, count) = (pattern(&walk.start), text(STEP));
-        let make = |manner| {
-            Request::read(manner).command(&[b"SCAN", &cursor, b"MATCH", &pattern, b"COUNT", &count])
-        };
+        let make =
+            |manner| Request::read(manner).command(&[b"SCAN", &cursor, b"MATCH", &pattern, b"COUNT", &count]);
         let reply = self.ask_node(call, &node, make).await?;
         // A server that came back while it was asked has begun at a cursor of its past: once more from the start.
         if node.generation() != generation {
