@@ -16,7 +16,7 @@ class RedisStore extends SessionStore {
     const servers = readServers({ url, cluster, sentinel });
     const settings = { prefix: DEFAULT_PREFIX, ...given, ...servers, ...readTls(tls, servers) };
     const secrets = readSecrets(secret);
-    const calls = new Writes();
+    const calls = new Writes({ isEager: true });
     const store = open(() => native.openRedis({ ...settings, secrets }, calls.settle));
     super({ type: "redis", mode: settings.mode, prefix: settings.prefix }, calls.serve(store), calls);
   }

@@ -13,12 +13,24 @@ class Writes {
   #ended = [];
   #isKicking = false;
   #isResting = false;
+  #isEager;
+  #out = 0;
+  #lastBatch = 0;
+
+  /**
+   * @param {{ isEager?: boolean }} [how] Whether a call that is alone begins at once; those of a file wait for all that
+   *   one turn of the event loop writes, as a commit is much dearer than what is in it.
+   */
+  constructor({ isEager = false } = {}) {
+    this.#isEager = isEager;
+  }
 
   /**
    * The addon calls it for each batch: tickets and numbers by turns, what was refused, and what was found: the number
    * of a call that found nothing is -1, and the others' say where among `texts` it is.
    */
   settle = (done, failures, texts) => {
+    this.#lastBatch = failures.length + done.length / 2;
     // All at once, as the tickets may be given to others from now on.
     for (const { ticket, code, message } of failures) {
       const { reject } = this.#take(ticket);
@@ -41,11 +53,14 @@ class Writes {
 
   /** Resolves to the number of a write when it is done; of a `get` to the reply, or `null`. */
   end(ticket) {
-    if (!this.#isKicking) {
+    if (this.#isEager && this.#out === 0 && this.#lastBatch <= 1) {
+      native.kick(this.#store);
+    } else if (!this.#isKicking) {
       this.#isKicking = true;
       // Whatever else is called in this turn of the event loop goes with it.
       setImmediate(this.#kick);
     }
+    this.#out++;
     return new Promise((resolve, reject) => {
       this.#waiting[ticket] = { resolve, reject };
     });
@@ -70,6 +85,7 @@ class Writes {
   };
 
   #take(ticket) {
+    this.#out--;
     const waiting = this.#waiting[ticket];
     this.#waiting[ticket] = undefined;
     return waiting;

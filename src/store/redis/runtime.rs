@@ -3,12 +3,12 @@
 //! One for all of them: tasks of one thread take turns in the order in which they become ready, and need no locks. It
 //! is started by the first store and never ends; the process does not wait for it.
 
-use std::sync::{Mutex, PoisonError};
+use std::io;
+use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread;
 
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::task::LocalSet;
 
 use crate::error::{Result, StoreError};
 
@@ -34,12 +34,24 @@ pub(super) fn run(start: impl FnOnce() + Send + 'static) -> Result<()> {
         }
     }
     let (starts, inbox) = unbounded_channel();
-    let failed = |error: std::io::Error| StoreError::unavailable(format!("no thread for Redis: {error}"));
-    let runtime = Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    let (tell, told) = mpsc::channel::<io::Result<()>>();
+    let body = move || {
+        // Its tasks need no lock to wake each other, as those of a `LocalSet` do.
+        let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+        // It fails where no one waits any more, here and below.
+        match runtime {
+            Ok(runtime) => {
+                let _ = tell.send(Ok(()));
+                runtime.block_on(serve(inbox));
+            }
+            Err(error) => drop(tell.send(Err(error))),
+        }
+    };
     thread::Builder::new()
         .name("session-store-redis".into())
-        .spawn(move || LocalSet::new().block_on(&runtime, serve(inbox)))
-        .map_err(failed)?;
+        .spawn(body)
+        .and_then(|_| told.recv().unwrap_or_else(|_| Err(io::Error::other("it ended"))))
+        .map_err(|error| StoreError::unavailable(format!("no thread for Redis: {error}")))?;
     // The thread has its end of the channel.
     let _ = starts.send(start);
     *thread = Some((process, starts));
