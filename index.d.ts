@@ -414,7 +414,8 @@ export interface RedisStoreSettings extends SessionStoreOptions {
   connectTimeout?: number;
   /**
    * How many replicas must have a write before its promise resolves, so that it outlives its primary (`WAIT`). One that
-   * fewer have when `commandTimeout` is over rejects, of unknown outcome. From 0 to 100.
+   * fewer have after half of `commandTimeout` rejects, of unknown outcome. Reads then have a connection of their own.
+   * From 0 to 100.
    * @default 0
    */
   waitReplicas?: number;

@@ -2,14 +2,19 @@
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use native_store::clock::{Clock, Millis, MockClock};
 use native_store::error::StoreError;
 use native_store::session::{Body, Content, ExpiresForm, Expiry, Session, SessionId, UserKeyBuf};
 use native_store::store::file::{FileOptions, Secret};
 use native_store::store::memory::{Limits, MemoryStore};
-use native_store::store::{Cursor, FileStore, SessionStore};
+use native_store::store::redis::{Address, Login, RedisOptions, Servers};
+use native_store::store::{Cursor, FileStore, RedisStore, SessionStore};
 use proptest::prelude::*;
+
+mod redis;
 
 #[derive(Debug, Clone)]
 enum Op {
@@ -337,5 +342,42 @@ proptest! {
         }
         let seen = store.verify(&mut |_, _| ()).unwrap();
         prop_assert_eq!(seen.problems, Vec::<String>::new());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn a_store_in_redis_does_what_its_model_does(
+        max_sessions_per_user in proptest::option::of(1..5_usize),
+        sealed in any::<bool>(),
+        ops in proptest::collection::vec(op(), 1..60),
+    ) {
+        static PREFIXES: AtomicU64 = AtomicU64::new(0);
+        // Without a server there is nothing to compare with.
+        if let Some(port) = redis::port() {
+            let clock = Arc::new(MockClock::new(1_000_000));
+            let limits = Limits {
+                max_sessions_per_user: max_sessions_per_user.and_then(NonZeroUsize::new),
+                ..Limits::default()
+            };
+            let address = Address { host: "127.0.0.1".into(), port };
+            let servers = Servers::Single { address, login: Login::default() };
+            let options = RedisOptions {
+                prefix: format!("{}:", PREFIXES.fetch_add(1, Ordering::Relaxed)),
+                secrets: if sealed { vec![Secret::new(vec![7; 32])] } else { Vec::new() },
+                max_sessions_per_user: limits.max_sessions_per_user,
+                sweep_interval: Some(0),
+                command_timeout: Duration::from_secs(10),
+                ..RedisOptions::new(servers)
+            };
+            let store = RedisStore::open_at(&options, clock.clone(), Duration::from_secs(600)).unwrap();
+            let mut model = Model { live: Vec::new(), limits, ticks: 0, evicted: 0 };
+            for op in &ops {
+                apply(op, &*store, &clock, &mut model);
+                compare(&*store, &model);
+            }
+        }
     }
 }

@@ -404,8 +404,9 @@ impl Core {
         make: impl Fn(Manner) -> Request,
     ) -> Result<Value> {
         loop {
-            let link = self.topology.link_of(node).await;
-            match link.send(make(Manner::default())).await {
+            let links = self.topology.links_of(node).await;
+            let request = make(Manner::default());
+            match links.of(&request).send(request).await {
                 Err(Fault::NotSent | Fault::Lost(_)) => {}
                 Err(Fault::NotReplicated(_)) => return Err(errors::unexpected()),
                 Ok(mut replies) => {
@@ -435,15 +436,15 @@ impl Core {
         let mut manner = Manner::default();
         let mut elsewhere: Option<Rc<Node>> = None;
         loop {
-            let link = match elsewhere.take() {
-                Some(node) => self.topology.link_of(&node).await,
-                None => self.topology.link_to(slot).await,
+            let links = match elsewhere.take() {
+                Some(node) => self.topology.links_of(&node).await,
+                None => self.topology.links_to(slot).await,
             };
             let request = make(manner);
             manner.asking = false;
             let was_unknown =
                 call.is_unknown.replace(call.is_unknown.get() || kind != Kind::Aside && request.is_write);
-            let replies = match link.send(request).await {
+            let replies = match links.of(&request).send(request).await {
                 Ok(replies) => replies,
                 Err(Fault::NotSent) => {
                     call.is_unknown.set(was_unknown);
@@ -483,7 +484,7 @@ impl Core {
                 "READONLY" => {
                     // It is a primary no more: connecting again finds the one that is.
                     *call.refusal.borrow_mut() = Some(errors::in_words(error));
-                    link.cut();
+                    links.cut();
                     self.topology.ask_again();
                     sleep(REFUSAL_PAUSE).await;
                 }

@@ -85,7 +85,7 @@ impl Link {
             cut: Notify::new(),
             is_dead: Cell::new(false),
             heard: Cell::new(Instant::now()),
-            replication: replication.filter(|replication| replication.replicas > 0),
+            replication,
         })
     }
 

@@ -82,9 +82,10 @@ impl RedisStore {
         let dialler = Dialler {
             tls: options.uses_tls().then(|| tls::connector(&options.tls)).transpose()?,
             timeout: options.connect_timeout,
-            replication: Some(Replication {
+            // Of two that follow each other the second has to be answered in time too.
+            replication: (options.wait_replicas > 0).then_some(Replication {
                 replicas: options.wait_replicas,
-                patience: options.command_timeout,
+                patience: options.command_timeout / 2,
             }),
         };
         let shared = Arc::new(Shared::default());

@@ -67,6 +67,15 @@ pub enum Servers {
     },
 }
 
+impl Servers {
+    /// How to log in to the servers that have the data.
+    pub(super) fn login(&self) -> &Login {
+        match self {
+            Self::Single { login, .. } | Self::Cluster { login, .. } | Self::Sentinel { login, .. } => login,
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 pub struct RedisOptions {
     pub servers: Servers,

@@ -237,3 +237,95 @@ fn order_of(json: &str) -> Option<FieldOrder> {
         rest.starts_with(",\"userId\":").then_some(FieldOrder::UserFirst)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn record(expires: Expiry, created: Stamp, user: &[u8], payload: Payload<'_>) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        write_head(expires, &mut bytes);
+        write_created(created, &mut bytes);
+        write_tail(user, payload, &mut bytes);
+        bytes
+    }
+
+    /// What other languages read, and scripts rely on: these bytes never change.
+    #[test]
+    fn a_record_is_these_bytes() {
+        let json = Payload::Open { json: b"{}", form: Form::Json(ExpiresForm::Number) };
+        let expected =
+            &br#"{"expires":1800000000000     ,"created":1800000000000001,"user":42,"session":{} }"#[..];
+        assert_eq!(
+            record(Expiry::new(1_800_000_000_000).unwrap(), 1_800_000_000_000_001, b"42", json),
+            expected
+        );
+        let sealed =
+            br#"{"expires": -1               ,"created":7               ,"user":null,"sealed":"AA=="}"#;
+        assert_eq!(record(Expiry::moved_to(-1).unwrap(), 7, b"null", Payload::Sealed(b"AA==")), sealed);
+    }
+
+    #[test]
+    fn scripts_know_the_places() {
+        assert_eq!((EXPIRES, EXPIRES_AT, EXPIRES_AT + EXPIRES_LEN), (&b"{\"expires\":"[..], 11, 29));
+        assert_eq!((CREATED_AT, CREATED_AT + CREATED_LEN, USER_AT), (40, 56, 64));
+    }
+
+    #[test]
+    fn other_texts_are_corrupt() {
+        let whole = record(Expiry::new(5).unwrap(), 7, b"\"a\"", Payload::Sealed(b"AA=="));
+        for len in 0..whole.len() {
+            assert!(Record::parse(&whole[..len]).is_err(), "{len}");
+        }
+        for text in ["{}", "null", r#"{"expires":5,"created":7,"user":null,"session":{}}"#] {
+            assert_eq!(Record::parse(text.as_bytes()).unwrap_err().code(), "ERR_STORE_CORRUPT");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn parses_what_it_writes(
+            millis in -iso::MAX_MILLIS..=iso::MAX_MILLIS,
+            moved in any::<bool>(),
+            created in 0..9_007_199_254_740_992_u64,
+            user in prop_oneof![
+                Just("null".to_owned()),
+                "\\PC{0,20}".prop_map(|text| String::from_utf8(json_text(&text)).unwrap()),
+                "-?[1-9][0-9]{0,9}",
+                Just(r#"{"a":[1,"}"]}"#.to_owned()),
+            ],
+            plain in any::<bool>(),
+        ) {
+            let expires = if moved { Expiry::moved_to(millis) } else { Expiry::new(millis) }.unwrap();
+            let form = if plain { Form::Plain } else { Form::Json(ExpiresForm::Text) };
+            let payload = Payload::Open { json: br#"{"a":" }"}"#, form };
+            let bytes = record(expires, created, user.as_bytes(), payload);
+            let expected = Record { expires, created, user: user.as_bytes(), payload };
+            prop_assert_eq!(Record::parse(&bytes), Ok(expected));
+            prop_assert_eq!(times(&bytes[..USER_AT]), Ok((expires, created)));
+            prop_assert!(serde_json::from_slice::<serde_json::Value>(&bytes).is_ok());
+        }
+
+        #[test]
+        fn a_plain_session_comes_back(user in "\\PC{0,20}", id in "\\PC{1,20}", user_first in any::<bool>()) {
+            let order = if user_first { FieldOrder::UserFirst } else { FieldOrder::ExpiresFirst };
+            let key = UserKeyBuf::from_text(&user);
+            let user = user_json(Some(key.as_key()));
+            let json = plain_json(&SessionId::new(&id).unwrap(), &user, Expiry::new(0).unwrap(), order);
+            let mut content = Vec::new();
+            write_content(&user, &json, Form::Plain, &mut content).unwrap();
+            let expected = Content { user: Some(key.as_key()), body: Body::Plain(order) };
+            prop_assert_eq!(codec::decode(&content), Ok(expected));
+            prop_assert!(serde_json::from_slice::<serde_json::Value>(&json).is_ok());
+        }
+
+        #[test]
+        fn any_bytes_parse_or_are_corrupt(bytes in proptest::collection::vec(any::<u8>(), 0..64), cut in 0..90_usize) {
+            let mut text = record(Expiry::new(5).unwrap(), 7, b"\"a\"", Payload::Sealed(b"AA=="));
+            text.truncate(cut);
+            text.extend(bytes);
+            let _ = Record::parse(&text);
+        }
+    }
+}

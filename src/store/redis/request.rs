@@ -91,3 +91,31 @@ pub(super) fn number(number: i64) -> SmallVec<[u8; 20]> {
     let left = rest.len();
     SmallVec::from_slice(&text[..text.len() - left])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_these_bytes() {
+        let request = Request::write(Manner::default()).command(&[b"GET", b"k"]).command(&[b"DEL", b""]);
+        assert_eq!(request.bytes, b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n*2\r\n$3\r\nDEL\r\n$0\r\n\r\n");
+        assert_eq!((request.commands, request.answers_of_each()), (2, 1));
+    }
+
+    #[test]
+    fn each_command_of_one_that_asks_is_announced() {
+        let manner = Manner { asking: true, ..Manner::default() };
+        let request = Request::read(manner).command(&[b"A"]).command(&[b"B"]);
+        let announced = |name: &str| format!("*1\r\n$6\r\nASKING\r\n*1\r\n$1\r\n{name}\r\n");
+        assert_eq!(request.bytes, (announced("A") + &announced("B")).as_bytes());
+        assert_eq!((request.commands, request.answers_of_each()), (2, 2));
+    }
+
+    #[test]
+    fn numbers_are_written_out() {
+        for (given, text) in [(0, "0"), (-12, "-12"), (i64::MIN, "-9223372036854775808")] {
+            assert_eq!(&number(given)[..], text.as_bytes());
+        }
+    }
+}

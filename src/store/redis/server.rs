@@ -48,9 +48,14 @@ impl Dialler {
     ///
     /// # Errors
     /// In words, without the login.
-    pub(super) async fn connect(&self, address: &Address, login: &Login) -> Result<Connected, String> {
+    pub(super) async fn connect(
+        &self,
+        address: &Address,
+        login: &Login,
+        replication: Option<Replication>,
+    ) -> Result<Connected, String> {
         let connecting = async {
-            let connected = self.open(address, login).await?;
+            let connected = self.open(address, login, replication).await?;
             log_in(&connected.link, login).await?;
             Ok(connected)
         };
@@ -60,32 +65,38 @@ impl Dialler {
         }
     }
 
-    async fn open(&self, address: &Address, login: &Login) -> Result<Connected, String> {
+    async fn open(
+        &self,
+        address: &Address,
+        login: &Login,
+        replication: Option<Replication>,
+    ) -> Result<Connected, String> {
         let socket = TcpStream::connect((address.host.as_str(), address.port))
             .await
             .map_err(|error| in_words(&error))?;
         // It fails only where the connection has ended already.
         let _ = socket.set_nodelay(true);
         match self.tls.as_ref().filter(|_| login.is_tls) {
-            None => Ok(self.drive(socket)),
+            None => Ok(drive(socket, replication)),
             Some(tls) => {
                 let name = server_name(&address.host).ok_or("its host is no name for a certificate")?;
                 let secure = tls.connect(name, socket).await;
-                Ok(self.drive(secure.map_err(|error| format!("no TLS: {error}"))?))
+                Ok(drive(secure.map_err(|error| format!("no TLS: {error}"))?, replication))
             }
         }
     }
+}
 
-    fn drive(&self, stream: impl AsyncRead + AsyncWrite + 'static) -> Connected {
-        let link = Link::new(self.replication);
-        let (ended, end) = oneshot::channel();
-        let driven = Rc::clone(&link);
-        spawn_local(async move {
-            // It fails where no one cares for this connection any more.
-            let _ = ended.send(driven.drive(stream).await);
-        });
-        Connected { link, end }
-    }
+/// Begins to speak with a server.
+fn drive(stream: impl AsyncRead + AsyncWrite + 'static, replication: Option<Replication>) -> Connected {
+    let link = Link::new(replication);
+    let (ended, end) = oneshot::channel();
+    let driven = Rc::clone(&link);
+    spawn_local(async move {
+        // It fails where no one cares for this connection any more.
+        let _ = ended.send(driven.drive(stream).await);
+    });
+    Connected { link, end }
 }
 
 async fn log_in(link: &Link, login: &Login) -> Result<(), String> {

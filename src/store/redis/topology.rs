@@ -3,9 +3,11 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
+use futures_util::future::select;
 use redis::Value;
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
@@ -26,11 +28,34 @@ const ASK_AGAIN: Duration = Duration::from_millis(250);
 /// And how often when all is well: nodes that come and go do not say so.
 const ASK_ANYWAY: Duration = Duration::from_secs(60);
 
+/// The connections to a server: one, or one more for what is only read, where writes wait for replicas on theirs and hold
+/// up what comes after.
+#[derive(Clone)]
+pub(super) struct Links {
+    writes: Rc<Link>,
+    reads: Rc<Link>,
+}
+
+impl Links {
+    pub(super) fn of(&self, request: &Request) -> &Link {
+        if request.is_write { &self.writes } else { &self.reads }
+    }
+
+    pub(super) fn cut(&self) {
+        self.writes.cut();
+        self.reads.cut();
+    }
+
+    fn is_dead(&self) -> bool {
+        self.writes.is_dead() || self.reads.is_dead()
+    }
+}
+
 /// One server, to which there is a connection or the attempt at one for as long as it is known.
 pub(super) struct Node {
     /// Of the primary that sentinels name it changes.
     address: RefCell<Address>,
-    link: RefCell<Option<Rc<Link>>>,
+    links: RefCell<Option<Links>>,
     /// Counts its connections.
     generation: Cell<u64>,
     trouble: RefCell<Rc<str>>,
@@ -42,7 +67,7 @@ impl Node {
     fn new(address: Address) -> Rc<Self> {
         Rc::new(Self {
             address: RefCell::new(address),
-            link: RefCell::default(),
+            links: RefCell::default(),
             generation: Cell::new(0),
             trouble: RefCell::new("no connection yet".into()),
             is_gone: Cell::new(false),
@@ -54,9 +79,9 @@ impl Node {
         self.address.borrow().clone()
     }
 
-    /// Its connection, if there is one.
-    pub(super) fn link(&self) -> Option<Rc<Link>> {
-        self.link.borrow().clone().filter(|link| !link.is_dead())
+    /// Its connections, if there are any.
+    pub(super) fn links(&self) -> Option<Links> {
+        self.links.borrow().clone().filter(|links| !links.is_dead())
     }
 
     pub(super) fn generation(&self) -> u64 {
@@ -66,8 +91,8 @@ impl Node {
     fn leave(&self) {
         self.is_gone.set(true);
         self.gone.notify_one();
-        if let Some(link) = self.link.take() {
-            link.cut();
+        if let Some(links) = self.links.take() {
+            links.cut();
         }
     }
 }
@@ -156,12 +181,12 @@ impl Topology {
     }
 
     /// Waits until there is a connection to the server that has a slot.
-    pub(super) async fn link_to(&self, slot: u16) -> Rc<Link> {
+    pub(super) async fn links_to(&self, slot: u16) -> Links {
         loop {
             let changed = self.changed.notified();
             match self.primary(slot) {
-                Some(node) => match node.link() {
-                    Some(link) => return link,
+                Some(node) => match node.links() {
+                    Some(links) => return links,
                     None => self.outdated.notify_one(),
                 },
                 None => self.outdated.notify_one(),
@@ -171,11 +196,11 @@ impl Topology {
     }
 
     /// Waits until there is a connection to this server.
-    pub(super) async fn link_of(&self, node: &Node) -> Rc<Link> {
+    pub(super) async fn links_of(&self, node: &Node) -> Links {
         loop {
             let changed = self.changed.notified();
-            if let Some(link) = node.link() {
-                return link;
+            if let Some(links) = node.links() {
+                return links;
             }
             changed.await;
         }
@@ -196,7 +221,7 @@ impl Topology {
     /// Why a slot's server is not to be reached; `None` where it is.
     pub(super) fn trouble(&self, slot: u16) -> Option<String> {
         let Some(node) = self.primary(slot) else { return Some(self.trouble.borrow().to_string()) };
-        if node.link().is_some() {
+        if node.links().is_some() {
             return None;
         }
         Some(format!("no connection to {}: {}", node.address.borrow(), node.trouble.borrow()))
@@ -219,8 +244,9 @@ impl Topology {
     /// Ends connections on which nothing has come back for so long, though it should.
     pub(super) fn cut_silent(&self, patience: Duration) {
         for node in self.nodes.borrow().values() {
-            if let Some(link) = node.link() {
-                link.cut_if_silent_for(patience);
+            if let Some(links) = node.links() {
+                links.writes.cut_if_silent_for(patience);
+                links.reads.cut_if_silent_for(patience);
             }
         }
     }
@@ -241,16 +267,26 @@ impl Topology {
         let mut attempts = 0;
         while !node.is_gone.get() {
             match self.connect(&node).await {
-                Ok(mut connected) => {
+                Ok((mut connected, mut reader)) => {
                     attempts = 0;
                     node.generation.set(node.generation.get() + 1);
                     if node.is_gone.get() {
                         return;
                     }
-                    *node.link.borrow_mut() = Some(Rc::clone(&connected.link));
+                    let writes = Rc::clone(&connected.link);
+                    let reads =
+                        reader.as_ref().map_or_else(|| Rc::clone(&writes), |reader| Rc::clone(&reader.link));
+                    *node.links.borrow_mut() = Some(Links { writes, reads });
                     self.changed.notify_waiters();
-                    let reason = connected.ended().await;
-                    node.link.take();
+                    let reason = match &mut reader {
+                        None => connected.ended().await,
+                        // One goes with the other: they are of one server.
+                        Some(reader) => {
+                            let (one, other) = (pin!(connected.ended()), pin!(reader.ended()));
+                            select(one, other).await.factor_first().0
+                        }
+                    };
+                    node.links.take();
                     *node.trouble.borrow_mut() = reason;
                 }
                 Err(reason) => *node.trouble.borrow_mut() = reason.into(),
@@ -264,15 +300,25 @@ impl Topology {
         }
     }
 
-    async fn connect(&self, node: &Node) -> Result<Connected, String> {
+    async fn connect(&self, node: &Node) -> Result<(Connected, Option<Connected>), String> {
+        let connected = self.connect_primary(node).await?;
+        if self.dialler.replication.is_none() {
+            return Ok((connected, None));
+        }
+        let reader = self.dialler.connect(&node.address(), self.servers.login(), None).await?;
+        Ok((connected, Some(reader)))
+    }
+
+    async fn connect_primary(&self, node: &Node) -> Result<Connected, String> {
+        let replication = self.dialler.replication;
         match &self.servers {
             Servers::Single { login, .. } | Servers::Cluster { login, .. } => {
-                self.dialler.connect(&node.address(), login).await
+                self.dialler.connect(&node.address(), login, replication).await
             }
             Servers::Sentinel { sentinels, master, login } => {
                 let address = self.ask_sentinels(sentinels, master).await?;
                 *node.address.borrow_mut() = address.clone();
-                let connected = self.dialler.connect(&address, login).await?;
+                let connected = self.dialler.connect(&address, login, replication).await?;
                 let role = Request::read(Default::default()).command(&[b"ROLE"]);
                 let replies = within(self.dialler.timeout, ask(&connected.link, role)).await?;
                 // A primary that has just been replaced does not know it yet, but sentinels do.
@@ -289,7 +335,7 @@ impl Topology {
         let mut trouble = String::new();
         for (address, login) in sentinels {
             let asked = async {
-                let connected = self.dialler.connect(address, login).await?;
+                let connected = self.dialler.connect(address, login, None).await?;
                 let command: [&[u8]; 3] = [b"SENTINEL", b"get-master-addr-by-name", master.as_bytes()];
                 let request = Request::read(Default::default()).command(&command);
                 let replies = within(self.dialler.timeout, ask(&connected.link, request)).await?;
@@ -330,7 +376,7 @@ impl Topology {
             }
             let is_whole = {
                 let primaries = self.primaries.borrow();
-                primaries.iter().all(|node| node.as_ref().is_some_and(|node| node.link().is_some()))
+                primaries.iter().all(|node| node.as_ref().is_some_and(|node| node.links().is_some()))
             };
             if is_whole {
                 let _ = timeout(ASK_ANYWAY, self.outdated.notified()).await;
@@ -347,9 +393,9 @@ impl Topology {
         let nodes: Vec<Rc<Node>> = self.nodes.borrow().values().cloned().collect();
         let mut trouble = String::from("no node is known");
         for node in &nodes {
-            let Some(link) = node.link() else { continue };
+            let Some(links) = node.links() else { continue };
             let host = node.address().host;
-            match within(self.dialler.timeout, ask(&link, request())).await {
+            match within(self.dialler.timeout, ask(&links.reads, request())).await {
                 Ok(replies) => match parse_slots(replies.first(), &host) {
                     Ok(slots) => return Ok(slots),
                     Err(reason) => trouble = format!("{}: {reason}", node.address()),
@@ -359,7 +405,7 @@ impl Topology {
         }
         for address in seeds.iter().cloned().chain(nodes.iter().map(|node| node.address())) {
             let asked = async {
-                let connected = self.dialler.connect(&address, login).await?;
+                let connected = self.dialler.connect(&address, login, None).await?;
                 let replies = within(self.dialler.timeout, ask(&connected.link, request())).await?;
                 parse_slots(replies.first(), &address.host)
             };

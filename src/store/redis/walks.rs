@@ -113,7 +113,7 @@ impl Core {
             walk.now = Some((node.address(), 0, b"0".to_vec()));
             break node;
         };
-        self.topology.link_of(&node).await;
+        self.topology.links_of(&node).await;
         let generation = node.generation();
         let cursor = match &walk.now {
             Some((_, known, cursor)) if *known == generation => cursor.clone(),
