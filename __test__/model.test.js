@@ -5,8 +5,9 @@
 const assert = require("node:assert/strict");
 const { it } = require("node:test");
 const fc = require("fast-check");
-const { FileStore, MemoryStore } = require("..");
+const { FileStore, MemoryStore, RedisStore } = require("..");
 const { makePlace } = require("./support/file-places.js");
+const { isInstalled, newPlace } = require("./support/redis-single.js");
 
 const { next: newFolder } = makePlace();
 
@@ -145,6 +146,9 @@ const STORES = {
   FileStore: () => new FileStore({ path: newFolder(), sweepInterval: 0 }),
   "FileStore with a secret": () =>
     new FileStore({ path: newFolder(), sweepInterval: 0, secret: "a secret of some length" }),
+  RedisStore: async () => new RedisStore({ ...(await newPlace()), sweepInterval: 0 }),
+  "RedisStore with a secret": async () =>
+    new RedisStore({ ...(await newPlace()), sweepInterval: 0, secret: "a secret of some length" }),
 };
 
 async function check(property, numRuns) {
@@ -153,12 +157,13 @@ async function check(property, numRuns) {
 }
 
 for (const [name, open] of Object.entries(STORES)) {
-  // A file has to be made for each case.
+  // A file has to be made for each case, and a server asked.
   const runs = name === "MemoryStore" ? RUNS : RUNS / 4;
+  const skip = name.startsWith("RedisStore") && !isInstalled && "redis-server is not installed";
 
-  it(`a ${name} does what its model does`, async () => {
+  it(`a ${name} does what its model does`, { skip }, async () => {
     const property = fc.asyncProperty(fc.array(calls, { maxLength: 40 }), async (steps) => {
-      const store = open();
+      const store = await open();
       const model = new Model();
       const seen = [];
       for (const step of steps) {
@@ -172,11 +177,11 @@ for (const [name, open] of Object.entries(STORES)) {
     await check(property, runs);
   });
 
-  it(`a ${name} does what is asked of it at once in the order in which it is asked`, async () => {
+  it(`a ${name} does what is asked of it at once in the order in which it is asked`, { skip }, async () => {
     // Those that run on threads of their own have no place in that order.
     const inOrder = calls.filter(({ call }) => ["create", "update", "touch", "delete"].includes(call));
     const property = fc.asyncProperty(fc.array(inOrder, { maxLength: 60 }), async (steps) => {
-      const store = open();
+      const store = await open();
       const model = new Model();
       await Promise.all(steps.map((step) => apply(step, store, model)));
       await compare(
@@ -189,8 +194,8 @@ for (const [name, open] of Object.entries(STORES)) {
     await check(property, runs);
   });
 
-  it(`any JSON session comes back from a ${name} as it was`, async () => {
-    const store = open();
+  it(`any JSON session comes back from a ${name} as it was`, { skip }, async () => {
+    const store = await open();
     let made = 0;
     const property = fc.asyncProperty(
       fc.dictionary(fc.string(), fc.anything({ withDate: true, withNullPrototype: true })),

@@ -4,7 +4,7 @@ const assert = require("node:assert/strict");
 const fs = require("node:fs");
 const path = require("node:path");
 const { describe, it } = require("node:test");
-const { FileStore, MemoryStore, SessionStoreError } = require("..");
+const { FileStore, MemoryStore, RedisStore, SessionStoreError } = require("..");
 const { makePlace } = require("./support/file-places.js");
 
 const { next: newFolder } = makePlace();
@@ -255,5 +255,123 @@ describe("limits of MemoryStore", () => {
       code: "ERR_STORE_FULL",
     });
     assert.equal((await store.stats()).sessions, sessions);
+  });
+});
+
+describe("options of RedisStore", () => {
+  const url = "redis://127.0.0.1:1";
+  const sentinel = { urls: [url], master: "name" };
+  const refusesRedis = (options, words) => refuses(options, words, RedisStore);
+
+  it("say where the servers are, in one of three ways", async () => {
+    for (const [options, mode] of [
+      [{ url }, "single"],
+      [{ url: "rediss://user:p%40ss@[::1]:6380/15", tls: { rejectUnauthorized: false } }, "single"],
+      [{ cluster: [url, "redis://localhost"] }, "cluster"],
+      [{ sentinel }, "sentinel"],
+      [{ sentinel: { ...sentinel, username: "u", password: "p", database: 3 } }, "sentinel"],
+    ]) {
+      const store = new RedisStore(options);
+      assert.deepEqual(store.db, { type: "redis", mode, prefix: "fluid:" });
+      await store.close();
+    }
+    for (const options of [undefined, {}, { url, cluster: [url] }, { url, sentinel }]) {
+      refusesRedis(options, /^url must be given, or cluster, or sentinel: one of the three; got /);
+    }
+  });
+
+  it("take the values that they document", async () => {
+    const store = new RedisStore({
+      url,
+      prefix: "é 😀",
+      secret: "a secret of some length",
+      commandTimeout: 2 ** 31 - 1,
+      connectTimeout: 1,
+      waitReplicas: 100,
+      maxSessionBytes: 1,
+      maxSessionsPerUser: 1,
+      sweepInterval: 0,
+    });
+    assert.deepEqual(store.db, { type: "redis", mode: "single", prefix: "é 😀" });
+    await store.close();
+  });
+
+  it("refuse what is no URL of Redis, without showing it", () => {
+    for (const wrong of [
+      "",
+      "hunter2",
+      "http://hunter2@host",
+      "redis://",
+      "redis://:hunter2@",
+      "redis://:hunter2@host:99999",
+      "redis://:hunter2@host/one",
+      "redis://:hunter2@host/0/1",
+      "redis://:hunter2@host/99999999999",
+      "redis://:hunter2@host?db=1",
+      "redis://:hunter2@host#1",
+      "redis://:%E0%A4%A@host",
+      "redis://hunter2@host",
+      42,
+      null,
+    ]) {
+      const isQuiet = (error) => {
+        assert.match(error.message, /^url must be a URL such as /, String(wrong));
+        assert.doesNotMatch(error.message, /hunter2/);
+        return error.code === "ERR_INVALID_OPTION";
+      };
+      assert.throws(() => new RedisStore({ url: wrong }), isQuiet, String(wrong));
+    }
+    refusesRedis({ cluster: url }, /^cluster must be a list of URLs .+; got a string$/);
+    refusesRedis({ cluster: [] }, /^cluster must be .+; got an empty list$/);
+    refusesRedis({ cluster: [url, "x"] }, /^cluster\[1\] must be /);
+    refusesRedis({ cluster: [`${url}/1`] }, /^cluster\[0\] must be .+; got one with a database$/);
+    refusesRedis({ cluster: [url, "redis://:a@host"] }, /^cluster must be URLs with one login/);
+    refusesRedis(
+      { sentinel: { urls: [url] } },
+      /^sentinel\.master must be a non-empty string; got undefined$/,
+    );
+    refusesRedis({ sentinel: { ...sentinel, urls: url } }, /^sentinel\.urls must be a list/);
+    refusesRedis(
+      { sentinel: { ...sentinel, mastre: "" } },
+      /^unknown option of sentinel: "mastre": did you mean master\?$/,
+    );
+    refusesRedis({ sentinel: null }, /^sentinel must be an object; got null$/);
+    refusesRedis({ sentinel: { ...sentinel, username: "u" } }, /^sentinel\.password must be given/);
+  });
+
+  it("refuse values that are out of range, and TLS where there is none", () => {
+    for (const name of ["commandTimeout", "connectTimeout"]) {
+      for (const value of [0, -1, 1.5, NaN, 2 ** 31, "2s", null]) {
+        refusesRedis(
+          { url, [name]: value },
+          new RegExp(`^${name} must be a whole number of milliseconds from 1 `),
+        );
+      }
+    }
+    for (const value of [-1, 101, 0.5, "1"])
+      refusesRedis({ url, waitReplicas: value }, /^waitReplicas must be /);
+    for (const value of ["", "x".repeat(257), 1, "\ud800"])
+      refusesRedis({ url, prefix: value }, /^prefix must be /);
+    refusesRedis(
+      { url, commandTimeuot: 1 },
+      /^unknown option "commandTimeuot": did you mean commandTimeout\?$/,
+    );
+    refusesRedis({ url, maxSessions: 1 }, /^unknown option "maxSessions"/);
+    refusesRedis({ url, secret: "short" }, /^secret must be /);
+    refusesRedis({ url, tls: {} }, /^tls must be left out, or the URLs rediss:/);
+    const secure = "rediss://127.0.0.1:1";
+    refusesRedis(
+      { url: secure, tls: { ca: "no PEM" } },
+      /^tls\.ca must be one or more certificates as PEM text; got another text$/,
+    );
+    refusesRedis(
+      { url: secure, tls: { cert: "x" } },
+      /^tls\.key must be given where tls\.cert is; got nothing$/,
+    );
+    refusesRedis(
+      { url: secure, tls: { rejectUnauthorized: 0 } },
+      /^tls\.rejectUnauthorized must be a boolean/,
+    );
+    refusesRedis({ url: secure, tls: { Ca: "x" } }, /^unknown option of tls: "Ca": did you mean ca\?$/);
   });
 });

@@ -1,6 +1,6 @@
 "use strict";
 
-const { invalidOption, kindOf } = require("./errors.js");
+const { SessionStoreError, invalidOption, kindOf } = require("./errors.js");
 const { sentinelOptions, tlsOptions, validateOptions } = require("./options.js");
 
 const DEFAULT_PORT = 6379;
@@ -121,11 +121,11 @@ function within(option, validate) {
   try {
     return validate();
   } catch (error) {
-    error.message = error.message.replace(/^(options|unknown option )?/, (start) => {
+    const message = error.message.replace(/^(options\b|unknown option )?/, (start) => {
       if (start === "options") return option;
-      return start === "" ? `${option}.` : `unknown option of ${option} `;
+      return start === "" ? `${option}.` : `unknown option of ${option}: `;
     });
-    throw error;
+    throw new SessionStoreError(error.code, message);
   }
 }
 

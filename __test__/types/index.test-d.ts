@@ -5,6 +5,7 @@ import {
   type GuardableSession,
   guardSession,
   MemoryStore,
+  RedisStore,
   type SessionInput,
   type SessionStore,
   SessionStoreError,
@@ -156,10 +157,38 @@ export async function files() {
   expectError(new FileStore({ path, maxSessions: 1 }));
 }
 
+// A store in Redis.
+export async function redis() {
+  const url = "redis://localhost";
+  const sessions = new RedisStore<{ cart?: string[] }>({ url });
+  expectType<"redis">(sessions.db.type);
+  expectType<"single" | "cluster" | "sentinel">(sessions.db.mode);
+  expectType<string>(sessions.db.prefix);
+  expectType<string[] | undefined>((await sessions.get(sessionId))?.cart);
+  expectType<StoreStats>(await sessions.stats());
+  new RedisStore({
+    cluster: [url],
+    prefix: "app:",
+    secret: ["a", new Uint8Array(32)] as const,
+    waitReplicas: 1,
+  });
+  new RedisStore({ sentinel: { urls: [url], master: "name", username: "u", password: "p", database: 1 } });
+  new RedisStore({ url, tls: { ca: "", cert: "", key: "", rejectUnauthorized: false } });
+  new RedisStore({ url, commandTimeout: 500, connectTimeout: 500, maxSessionsPerUser: 3, sweepInterval: 0 });
+  expectError(new RedisStore());
+  expectError(new RedisStore({}));
+  expectError(new RedisStore({ url, cluster: [url] }));
+  expectError(new RedisStore({ cluster: url }));
+  expectError(new RedisStore({ sentinel: { urls: [url] } }));
+  expectError(new RedisStore({ url, path: "." }));
+  expectError(new RedisStore({ url, waitReplicas: "1" }));
+}
+
 // Whatever the store.
 export function anyStore() {
   expectAssignable<SessionStore>(store);
   expectAssignable<SessionStore>(new FileStore({ path: "." }));
+  expectAssignable<SessionStore>(new RedisStore({ url: "redis://localhost" }));
   expectAssignable<SessionStore<{ cart?: string[] }>>(new MemoryStore<{ cart?: string[] }>());
   class Audited extends FileStore {
     override async get(sessionId: string) {
@@ -185,7 +214,10 @@ export async function errors() {
     | "ERR_STORE_LOCKED"
     | "ERR_STORE_IO"
     | "ERR_STORE_CORRUPT"
+    | "ERR_STORE_TIMEOUT"
+    | "ERR_STORE_UNAVAILABLE"
   >(error.code);
+  expectType<"unknown" | undefined>(error.outcome);
   expectError(new SessionStoreError("ERR_OTHER", "no such code"));
 }
 
