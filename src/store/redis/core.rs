@@ -173,6 +173,9 @@ pub(super) enum Kind {
     Once,
 }
 
+/// Whom to tell, and what.
+type Ended = (Arc<dyn Answers>, Vec<(u32, Result<Answer>)>);
+
 pub(super) struct Core {
     pub options: RedisOptions,
     pub names: Names,
@@ -187,7 +190,7 @@ pub(super) struct Core {
     stamp: Cell<Stamp>,
     /// The sessions that a call is changing, and the calls that are to change them after it.
     busy: RefCell<HashMap<SessionId, VecDeque<Job>, foldhash::fast::RandomState>>,
-    ended: RefCell<Vec<(Arc<dyn Answers>, Vec<(u32, Result<Answer>)>)>>,
+    ended: RefCell<Vec<Ended>>,
     have_ended: Notify,
     calls: Cell<usize>,
     /// How many of them wait for the end of the others.

@@ -148,7 +148,7 @@ impl RedisStore {
     pub fn flush(&self) {
         let (sender, receiver) = mpsc::sync_channel::<()>(1);
         // The end of the store's task, or of its wait, lets go of the sender.
-        let _ = self.hand_over(move |core: Rc<Core>| async move { core.settled().await }, sender);
+        self.hand_over(move |core: Rc<Core>| async move { core.settled().await }, sender);
         let _ = receiver.recv_timeout(2 * self.command_timeout);
     }
 

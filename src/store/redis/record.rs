@@ -5,9 +5,9 @@
 //! user without reading the rest. What JSON does not say is said by such spaces too: one before the expiry tells that
 //! `touch` has moved it away from what the session says, and those before the last brace tell the session's form.
 
-use std::io::Write;
-
 use serde_json::value::RawValue;
+
+use super::request::number;
 
 use crate::error::{Result, StoreError};
 use crate::json::parse_user;
@@ -65,8 +65,10 @@ pub(super) enum Form {
 /// Appends the expiry as it stands in a record.
 pub(super) fn write_expires(expires: Expiry, out: &mut Vec<u8>) {
     let end = out.len() + EXPIRES_LEN;
-    // Writing to a `Vec` cannot fail, here and below.
-    let _ = write!(out, "{}{}", if expires.was_moved() { " " } else { "" }, expires.millis());
+    if expires.was_moved() {
+        out.push(b' ');
+    }
+    out.extend_from_slice(&number(expires.millis()));
     out.resize(end, b' ');
 }
 
@@ -80,7 +82,7 @@ pub(super) fn write_head(expires: Expiry, out: &mut Vec<u8>) {
 /// Appends the creation as it stands in a record.
 pub(super) fn write_created(created: Stamp, out: &mut Vec<u8>) {
     let end = out.len() + CREATED_LEN;
-    let _ = write!(out, "{created}");
+    out.extend_from_slice(&number(created as i64));
     out.resize(end, b' ');
 }
 

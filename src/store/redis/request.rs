@@ -1,7 +1,5 @@
 //! Commands on their way to a server, as the bytes of its protocol.
 
-use std::io::Write;
-
 use redis::Value;
 use smallvec::SmallVec;
 
@@ -45,6 +43,7 @@ impl Request {
 
     /// Adds a command.
     pub(super) fn command(mut self, args: &[&[u8]]) -> Self {
+        self.reserve_for(args, 0);
         self.start(args.len());
         args.iter().for_each(|arg| self.arg(arg));
         self
@@ -52,18 +51,24 @@ impl Request {
 
     /// Adds a call of a script on one key.
     pub(super) fn script(mut self, script: &Script, key: &[u8], args: &[&[u8]]) -> Self {
+        let text = if self.manner.in_full { script.text } else { &script.hash };
+        self.reserve_for(args, key.len() + text.len() + 4 * Self::FRAME);
         self.start(4 + args.len());
-        if self.manner.in_full {
-            self.arg(b"EVAL");
-            self.arg(script.text.as_bytes());
-        } else {
-            self.arg(b"EVALSHA");
-            self.arg(script.hash.as_bytes());
-        }
+        self.arg(if self.manner.in_full { b"EVAL" } else { b"EVALSHA" });
+        self.arg(text.as_bytes());
         self.arg(b"1");
         self.arg(key);
         args.iter().for_each(|arg| self.arg(arg));
         self
+    }
+
+    /// The most that stands about an argument.
+    const FRAME: usize = 1 + 20 + 2 + 2;
+
+    /// Makes room at once for all of a command.
+    fn reserve_for(&mut self, args: &[&[u8]], more: usize) {
+        let bytes: usize = args.iter().map(|arg| arg.len() + Self::FRAME).sum();
+        self.bytes.reserve(bytes + more + 2 * Self::FRAME);
     }
 
     fn start(&mut self, args: usize) {
@@ -71,25 +76,40 @@ impl Request {
             self.bytes.extend_from_slice(b"*1\r\n$6\r\nASKING\r\n");
         }
         self.commands += 1;
-        // Writing to a `Vec` cannot fail, here and below.
-        let _ = write!(self.bytes, "*{args}\r\n");
+        self.bytes.push(b'*');
+        self.write_len(args);
     }
 
     fn arg(&mut self, arg: &[u8]) {
-        let _ = write!(self.bytes, "${}\r\n", arg.len());
+        self.bytes.push(b'$');
+        self.write_len(arg.len());
         self.bytes.extend_from_slice(arg);
+        self.bytes.extend_from_slice(b"\r\n");
+    }
+
+    fn write_len(&mut self, len: usize) {
+        self.bytes.extend_from_slice(&number(i64::try_from(len).unwrap_or(i64::MAX)));
         self.bytes.extend_from_slice(b"\r\n");
     }
 }
 
 /// A number as an argument.
 pub(super) fn number(number: i64) -> SmallVec<[u8; 20]> {
-    let mut text = [0; 20];
-    let mut rest = &mut text[..];
-    // There is room for the longest.
-    let _ = write!(rest, "{number}");
-    let left = rest.len();
-    SmallVec::from_slice(&text[..text.len() - left])
+    let mut digits = [0; 20];
+    let (mut rest, mut at) = (number.unsigned_abs(), digits.len());
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    if number < 0 {
+        at -= 1;
+        digits[at] = b'-';
+    }
+    SmallVec::from_slice(&digits[at..])
 }
 
 #[cfg(test)]

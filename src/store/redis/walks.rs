@@ -6,6 +6,7 @@
 
 use std::collections::HashSet;
 use std::hash::BuildHasher;
+use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
 use futures_util::future::join_all;
@@ -17,6 +18,7 @@ use super::index::AT_ONCE;
 use super::options::Address;
 use super::record::{self, Record};
 use super::request::{Request, number as text};
+use super::topology::Node;
 use super::vault::pattern;
 use crate::error::Result;
 use crate::session::SessionId;
@@ -93,26 +95,7 @@ impl Core {
     /// The next keys of a walk, each of which is given once; `None` at the end.
     pub(super) async fn walk_on(&self, call: &Call, walk: &mut Walk) -> Result<Option<Vec<Vec<u8>>>> {
         self.topology.known().await;
-        let node = loop {
-            let primaries = self.topology.all_primaries();
-            let version = self.topology.version();
-            if let Some((address, ..)) = &walk.now
-                && let Some(node) = primaries.iter().find(|node| node.address() == *address)
-            {
-                break node.clone();
-            }
-            walk.now = None;
-            // Sessions may have gone where the walk has been.
-            if walk.version.is_some_and(|known| known != version) {
-                walk.done.clear();
-            }
-            walk.version = Some(version);
-            let Some(node) = primaries.into_iter().find(|node| !walk.done.contains(&node.address())) else {
-                return Ok(None);
-            };
-            walk.now = Some((node.address(), 0, b"0".to_vec()));
-            break node;
-        };
+        let Some(node) = self.next_server(walk) else { return Ok(None) };
         self.topology.links_of(&node).await;
         let generation = node.generation();
         let cursor = match &walk.now {
@@ -144,6 +127,25 @@ impl Core {
             walk.now = Some((node.address(), generation, next.clone()));
         }
         Ok(Some(keys))
+    }
+
+    /// The server with which a walk goes on; `None` at its end.
+    fn next_server(&self, walk: &mut Walk) -> Option<Rc<Node>> {
+        let (primaries, version) = (self.topology.all_primaries(), self.topology.version());
+        if let Some((address, ..)) = &walk.now
+            && let Some(node) = primaries.iter().find(|node| node.address() == *address)
+        {
+            return Some(Rc::clone(node));
+        }
+        walk.now = None;
+        // Sessions may have gone where the walk has been.
+        if walk.version.is_some_and(|known| known != version) {
+            walk.done.clear();
+        }
+        walk.version = Some(version);
+        let node = primaries.into_iter().find(|node| !walk.done.contains(&node.address()))?;
+        walk.now = Some((node.address(), 0, b"0".to_vec()));
+        Some(node)
     }
 
     /// The live ones of some sessions, given by their keys.
