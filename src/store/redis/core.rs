@@ -3,12 +3,14 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use parking_lot::Mutex;
 use redis::Value;
 use tokio::sync::Notify;
@@ -34,6 +36,11 @@ const MAX_CALLS: usize = 1 << 17;
 
 /// How long to wait before a server is asked again that refused for a reason that passes.
 const REFUSAL_PAUSE: Duration = Duration::from_millis(20);
+
+/// Of a call in whose course the store's own code panicked.
+fn fault() -> StoreError {
+    StoreError::Damaged("a fault in the store's own code; please report it".into())
+}
 
 /// What became of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -268,8 +275,9 @@ impl Core {
         let id = job.op.changes().cloned();
         let mut next = Some(job);
         while let Some(Job { op, waiter, deadline }) = next {
-            let answer = self.carry_out(op, deadline).await;
-            self.end(waiter, answer);
+            // A panic is no reason to leave a caller waiting, or those behind it.
+            let answer = AssertUnwindSafe(self.carry_out(op, deadline)).catch_unwind().await;
+            self.end(waiter, answer.unwrap_or_else(|_| Err(fault())));
             self.count_down();
             next = id.as_ref().and_then(|id| {
                 let mut busy = self.busy.borrow_mut();
@@ -314,6 +322,10 @@ impl Core {
         work: impl AsyncFnOnce(&Call) -> Result<T>,
     ) -> Result<T> {
         let call = Call { is_unknown: Cell::new(false), slot: Cell::new(0), refusal: RefCell::new(None) };
+        // It may have waited for another that changed the same session, and is not to be sent any more.
+        if Instant::now() >= deadline {
+            return Err(self.late(&call));
+        }
         match timeout_at(deadline, work(&call)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(self.late(&call)),
