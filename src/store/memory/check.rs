@@ -143,12 +143,15 @@ mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
 
-    /// Miri takes some thousand times as long.
-    const CASES: u32 = if cfg!(miri) { 4 } else { 512 };
     const BYTES: usize = if cfg!(miri) { 400 } else { 4000 };
 
+    /// Miri takes some thousand times as long, and has no files.
+    fn few() -> ProptestConfig {
+        ProptestConfig { cases: 4, failure_persistence: None, ..ProptestConfig::default() }
+    }
+
     proptest! {
-        #![proptest_config(ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() })]
+        #![proptest_config(if cfg!(miri) { few() } else { ProptestConfig::with_cases(256) })]
 
         #[test]
         fn a_table_does_what_a_map_does(bytes in vec(any::<u8>(), 0..BYTES)) {
