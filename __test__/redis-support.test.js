@@ -1,0 +1,257 @@
+"use strict";
+
+// The servers and the proxy that other tests rely on.
+
+const assert = require("node:assert/strict");
+const { execFile, fork, spawnSync } = require("node:child_process");
+const { once } = require("node:events");
+const net = require("node:net");
+const path = require("node:path");
+const { after, describe, it } = require("node:test");
+const { promisify } = require("node:util");
+const {
+  redisMissing,
+  startCluster,
+  startProxy,
+  startSentinels,
+  startServer,
+  startTlsServer,
+  tlsMissing,
+  until,
+} = require("./support/redis-servers.js");
+const { Client } = require("./support/redis/client.js");
+
+const run = promisify(execFile);
+
+/** What redis-cli says, which is not of our making. */
+async function cli(port, ...args) {
+  const { stdout } = await run("redis-cli", ["-p", port, ...args]);
+  return stdout.trim();
+}
+
+const isRunning = (pid) => {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch {
+    return false;
+  }
+};
+
+describe("a server of the tests", { skip: redisMissing }, () => {
+  it("keeps what it has acknowledged through a kill, at the same port", async () => {
+    const server = await startServer({ isDurable: true });
+    assert.equal(await cli(server.port, "SET", "a", "1"), "OK");
+    const { pid } = server;
+    await server.kill();
+    assert.equal(isRunning(pid), false);
+    await assert.rejects(cli(server.port, "PING"), /refused/);
+    await server.start();
+    assert.equal(await cli(server.port, "GET", "a"), "1");
+    assert.equal(await server.call("GET", "a"), "1");
+    await server.kill();
+  });
+
+  it("answers nobody while it is stopped", async () => {
+    const server = await startServer();
+    await server.pause();
+    let isAnswered = false;
+    const client = await server.connect();
+    const answer = client.call("PING").then(() => {
+      isAnswered = true;
+    });
+    // Its connections are taken by the system. What a server that runs answers at once:
+    const other = await startServer();
+    for (let round = 0; round < 10; round++) await other.call("PING");
+    assert.equal(isAnswered, false);
+    server.resume();
+    await answer;
+    await Promise.all([server.kill(), other.kill()]);
+  });
+
+  it("has the password and the users that it was given", async () => {
+    const server = await startServer({ password: "one", users: { reader: "on >two ~* +get" } });
+    assert.match(await cli(server.port, "GET", "a"), /NOAUTH/);
+    assert.equal(await cli(server.port, "-a", "one", "--no-auth-warning", "PING"), "PONG");
+    const as = ["--user", "reader", "-a", "two", "--no-auth-warning"];
+    assert.equal(await cli(server.port, ...as, "GET", "a"), "");
+    assert.match(await cli(server.port, ...as, "SET", "a", "1"), /NOPERM/);
+    assert.equal(await server.call("SET", "a", "1"), "OK");
+    await server.kill();
+  });
+
+  it("serves with TLS by a certificate that only its authority vouches for", {
+    skip: tlsMissing,
+  }, async () => {
+    const server = await startTlsServer();
+    const tls = ["--tls", "--cacert", server.certificates.files.ca];
+    assert.equal(await cli(server.port, ...tls, "PING"), "PONG");
+    assert.equal(await server.call("PING"), "PONG");
+    await assert.rejects(Client.connect({ port: server.port, tls: {} }), { code: /UNABLE|SELF_SIGNED/ });
+    await assert.rejects(cli(server.port, "PING"));
+    await server.kill();
+  });
+
+  it("ends with the process that started it, even when that is killed", async () => {
+    const script = path.join(__dirname, "support/redis/orphan.js");
+    const child = fork(script);
+    const [pids] = await once(child, "message");
+    assert.ok(pids.every(isRunning));
+    child.kill("SIGKILL");
+    await until(() => !pids.some(isRunning), "the servers end");
+  });
+});
+
+describe("a cluster of the tests", { skip: redisMissing }, () => {
+  let cluster;
+  after(() => cluster?.stop());
+
+  it("has three primaries with a replica each", async () => {
+    cluster = await startCluster();
+    const { stdout } = await run("redis-cli", ["--cluster", "check", `127.0.0.1:${cluster.nodes[0].port}`]);
+    assert.match(stdout, /All 16384 slots covered/);
+    assert.equal(stdout.match(/M: \w{40} /g).length, 3);
+    assert.equal(stdout.match(/S: \w{40} /g).length, 3);
+  });
+
+  it("moves a slot in steps, with ASK and MOVED", async () => {
+    assert.equal(await cli(cluster.nodes[0].port, "-c", "SET", "key", "1"), "OK");
+    assert.equal(await cli(cluster.nodes[2].port, "-c", "GET", "key"), "1");
+    const slot = await cluster.slotOf("key");
+    const from = await cluster.ownerOf(slot);
+    const to = (from + 1) % 3;
+    const move = await cluster.slotMove(slot, to);
+    const ask = () => cluster.nodes[from].call("GET", "key");
+    await move.begin();
+    assert.equal(await ask(), "1");
+    assert.equal(await move.moveKeys(), 1);
+    await assert.rejects(ask(), { message: `ASK ${slot} 127.0.0.1:${cluster.nodes[to].port}` });
+    await move.end();
+    await assert.rejects(ask(), { message: `MOVED ${slot} 127.0.0.1:${cluster.nodes[to].port}` });
+    assert.equal(await cluster.nodes[to].call("GET", "key"), "1");
+  });
+
+  it("goes on without a primary that was killed", async () => {
+    await cluster.nodes[0].kill();
+    await cluster.untilPromoted(0);
+    await until(
+      async () => /cluster_state:ok/.test(await cli(cluster.nodes[3].port, "CLUSTER", "INFO")),
+      "it serves again",
+    );
+  });
+});
+
+describe("sentinels of the tests", { skip: redisMissing }, () => {
+  it("agree on a new primary when theirs is killed", async () => {
+    const all = await startSentinels();
+    const old = await all.primary();
+    const { switched } = await all.nextPrimary();
+    await old.kill();
+    const port = await switched;
+    assert.notEqual(port, old.port);
+    assert.ok(all.servers.some((server) => server.port === port));
+    assert.match(await cli(port, "ROLE"), /^master/);
+    await all.stop();
+  });
+});
+
+describe("a proxy of the tests", () => {
+  /** Answers each line by the same. */
+  async function startEcho() {
+    const server = net.createServer((socket) => {
+      socket.on("error", () => {});
+      socket.pipe(socket);
+    });
+    server.listen(0, "127.0.0.1");
+    server.unref();
+    await once(server, "listening");
+    const proxy = await startProxy(server.address());
+    after(() => Promise.all([proxy.close(), server.close()]));
+    return proxy;
+  }
+
+  async function connect(proxy) {
+    const socket = net.connect(proxy.port, "127.0.0.1");
+    socket.on("error", () => {});
+    await once(socket, "connect");
+    return socket.setEncoding("utf8");
+  }
+
+  // `once` would reject where it is reset.
+  const closeOf = (socket) => new Promise((resolve) => socket.on("close", resolve));
+
+  /** All that comes until the connection ends. */
+  async function readAll(socket) {
+    let text = "";
+    socket.on("data", (some) => {
+      text += some;
+    });
+    await closeOf(socket);
+    return text;
+  }
+
+  it("lets all pass, until it is told to delay that", async () => {
+    const proxy = await startEcho();
+    const socket = await connect(proxy);
+    socket.write("one");
+    assert.deepEqual(await once(socket, "data"), ["one"]);
+    proxy.delay(100);
+    const began = performance.now();
+    socket.write("two");
+    assert.deepEqual(await once(socket, "data"), ["two"]);
+    const took = performance.now() - began;
+    assert.ok(took > 195, `${took} ms`);
+    socket.destroy();
+  });
+
+  it("cuts an answer short", async () => {
+    const proxy = await startEcho();
+    const socket = await connect(proxy);
+    proxy.truncate(4);
+    socket.write("truncated");
+    assert.equal(await readAll(socket), "trun");
+    const next = await connect(proxy);
+    next.write("whole");
+    assert.deepEqual(await once(next, "data"), ["whole"]);
+    next.destroy();
+  });
+
+  it("drops connections, and refuses new ones when it is told so", async () => {
+    const proxy = await startEcho();
+    const [one, other] = [await connect(proxy), await connect(proxy)];
+    const closed = [one, other].map(closeOf);
+    proxy.drop();
+    await Promise.all(closed);
+    (await connect(proxy)).destroy();
+    await proxy.refuse();
+    await assert.rejects(connect(proxy), { code: "ECONNREFUSED" });
+    await proxy.heal();
+    (await connect(proxy)).destroy();
+  });
+
+  it("takes connections in the dark, and lets nothing pass", async () => {
+    const proxy = await startEcho();
+    proxy.goDark();
+    const dark = await connect(proxy);
+    dark.write("lost");
+    const before = readAll(dark);
+    // What has passed by then, had it been light.
+    await until(() => proxy.accepted === 1, "it has taken the connection");
+    for (let turn = 0; turn < 20; turn++) await new Promise(setImmediate);
+    await proxy.heal();
+    assert.equal(await before, "");
+    const light = await connect(proxy);
+    light.write("seen");
+    assert.deepEqual(await once(light, "data"), ["seen"]);
+    light.destroy();
+  });
+});
+
+if (redisMissing) {
+  describe("without redis-server", () => {
+    it("says why tests are left out", () => {
+      assert.match(redisMissing, /redis/i);
+      assert.notEqual(spawnSync("redis-server", ["--version"]).status, 0);
+    });
+  });
+}

@@ -1,0 +1,144 @@
+"use strict";
+
+const { linesOf, BASE, DURABLE, startOnFreePort } = require("./server.js");
+const { freePort } = require("./ports.js");
+const { until } = require("./until.js");
+
+const SLOTS = 16_384;
+const PRIMARIES = 3;
+
+const settingsOf = (busPort, settings) => ({
+  ...BASE,
+  ...DURABLE,
+  "cluster-enabled": "yes",
+  "cluster-port": busPort,
+  "cluster-config-file": "nodes.conf",
+  // How long until a node that does not answer counts as lost.
+  "cluster-node-timeout": 1000,
+  // A replica may take over however long it was away.
+  "cluster-replica-validity-factor": 0,
+  "cluster-allow-replica-migration": "no",
+  "repl-ping-replica-period": 1,
+  ...settings,
+});
+
+const shareOf = (at) => {
+  const [from, to] = [at, at + 1].map((edge) => Math.round((edge * SLOTS) / PRIMARIES));
+  return Array.from({ length: to - from }, (_, slot) => from + slot);
+};
+
+/** Three primaries with a replica each: `nodes[3 + n]` is the replica of `nodes[n]`, to begin with. */
+class RedisCluster {
+  constructor(nodes, busPorts) {
+    this.nodes = nodes;
+    this.busPorts = busPorts;
+  }
+
+  get urls() {
+    return this.nodes.map((node) => node.url);
+  }
+
+  async form() {
+    const { nodes } = this;
+    this.ids = await Promise.all(nodes.map((node) => node.call("CLUSTER", "MYID")));
+    await Promise.all(nodes.map((node, at) => node.call("CLUSTER", "SET-CONFIG-EPOCH", at + 1)));
+    const primaries = nodes.slice(0, PRIMARIES);
+    await Promise.all(primaries.map((node, at) => node.call("CLUSTER", "ADDSLOTS", ...shareOf(at))));
+    // All with all, as gossip would take its time.
+    for (const node of nodes) {
+      for (const [at, other] of nodes.entries()) {
+        if (node !== other) await node.call("CLUSTER", "MEET", "127.0.0.1", other.port, this.busPorts[at]);
+      }
+    }
+    await until(async () => {
+      const lists = await Promise.all(nodes.map((node) => node.call("CLUSTER", "NODES")));
+      return lists.every((list) => this.ids.every((id) => list.includes(id)) && !list.includes("handshake"));
+    }, "the nodes know each other");
+    const replicas = nodes.slice(PRIMARIES);
+    await Promise.all(replicas.map((node, at) => node.call("CLUSTER", "REPLICATE", this.ids[at])));
+    await this.untilWhole();
+  }
+
+  /** Until every node that runs says that all is well, and each replica follows its primary. */
+  untilWhole(nodes = this.nodes) {
+    return until(async () => {
+      const states = await Promise.all(nodes.map((node) => this.#isWell(node).catch(() => false)));
+      return states.every(Boolean);
+    }, "the cluster is whole");
+  }
+
+  async #isWell(node) {
+    const { cluster_state: state } = linesOf(await node.call("CLUSTER", "INFO"));
+    const known = (await node.call("CLUSTER", "NODES")).match(/ (myself,)?slave /g)?.length;
+    if (known !== this.nodes.length - PRIMARIES) return false;
+    const { role, master_link_status: link, connected_slaves: followers } = await node.info("replication");
+    return state === "ok" && (role === "slave" ? link === "up" : Number(followers) > 0);
+  }
+
+  slotOf(key) {
+    return this.nodes[0].call("CLUSTER", "KEYSLOT", key);
+  }
+
+  /** Where the node that serves a slot is among `nodes`. */
+  async ownerOf(slot) {
+    const ranges = await this.nodes.find((node) => node !== this.away).call("CLUSTER", "SLOTS");
+    const [, , [, , id]] = ranges.find(([from, to]) => from <= slot && slot <= to);
+    return this.ids.indexOf(id);
+  }
+
+  /** Kills a primary, and resolves once its replica has taken over. */
+  async killPrimary(at) {
+    this.away = this.nodes[at];
+    await this.away.kill();
+    return this.nodes[PRIMARIES + at];
+  }
+
+  untilPromoted(at) {
+    const replica = this.nodes[PRIMARIES + at];
+    return until(async () => (await replica.info("replication")).role === "master", "the replica takes over");
+  }
+
+  /**
+   * Moves a slot to another primary in steps that a test can stop between: from `begin` on clients are sent to ASK
+   * for what has been moved, from `end` on they get MOVED.
+   */
+  async slotMove(slot, to) {
+    const { nodes, ids } = this;
+    const from = await this.ownerOf(slot);
+    const set = (at, ...words) => nodes[at].call("CLUSTER", "SETSLOT", slot, ...words);
+    return {
+      begin: async () => {
+        await set(to, "IMPORTING", ids[from]);
+        await set(from, "MIGRATING", ids[to]);
+      },
+      moveKeys: async (count = 1000) => {
+        const keys = await nodes[from].call("CLUSTER", "GETKEYSINSLOT", slot, count);
+        if (keys.length === 0) return 0;
+        await nodes[from].call("MIGRATE", "127.0.0.1", nodes[to].port, "", 0, 5000, "KEYS", ...keys);
+        return keys.length;
+      },
+      end: async () => {
+        // The one that gets it first, or nobody would serve it for a moment.
+        await set(to, "NODE", ids[to]);
+        await set(from, "NODE", ids[to]);
+      },
+    };
+  }
+
+  async stop() {
+    await Promise.all(this.nodes.map((node) => node.kill()));
+  }
+}
+
+/** Six nodes of a cluster that is whole. */
+async function startCluster({ settings } = {}) {
+  const busPorts = await Promise.all(Array.from({ length: 2 * PRIMARIES }, freePort));
+  const nodes = await Promise.all(
+    busPorts.map((busPort) => startOnFreePort(() => ({ settings: settingsOf(busPort, settings) }))),
+  );
+  const cluster = new RedisCluster(nodes, busPorts);
+  await cluster.form();
+  return cluster;
+}
+
+module.exports = { startCluster };

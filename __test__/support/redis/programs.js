@@ -1,0 +1,26 @@
+"use strict";
+
+// The programs that tests against real servers start.
+
+const { spawnSync } = require("node:child_process");
+
+const isThere = (program, ...args) => spawnSync(program, args, { stdio: "ignore" }).status === 0;
+
+const PACKAGES = {
+  "redis-server": "redis-server",
+  "redis-sentinel": "redis-sentinel",
+};
+
+const missing = Object.keys(PACKAGES).filter((program) => !isThere(program, "--version"));
+
+/** Why tests against a server are left out, for `skip`; `false` where they can run. */
+const redisMissing =
+  process.platform === "win32"
+    ? "tests against Redis need what Windows has not"
+    : missing.length > 0 && `no ${missing.join(" and no ")} here: install the packages of that name`;
+
+/** The same of those with TLS. */
+const tlsMissing =
+  redisMissing || (!isThere("openssl", "version") && "no openssl here: it makes certificates");
+
+module.exports = { redisMissing, tlsMissing };

@@ -1,0 +1,19 @@
+"use strict";
+
+const { setTimeout: sleep } = require("node:timers/promises");
+
+const SHORTLY = 10;
+const PATIENCE = 20_000;
+
+/** Waits for what nobody tells: looks every few milliseconds whether `isSo`, and resolves to what that gives. */
+async function until(isSo, what, patience = PATIENCE) {
+  const end = performance.now() + patience;
+  for (;;) {
+    const value = await isSo();
+    if (value) return value;
+    if (performance.now() > end) throw new Error(`waited ${patience} ms in vain until ${what}`);
+    await sleep(SHORTLY);
+  }
+}
+
+module.exports = { until };
