@@ -74,6 +74,14 @@ function passedIn(output) {
   return counts.reduce((sum, [, rust, javaScript]) => sum + Number(rust ?? javaScript), 0);
 }
 
+/** What was left out, by the reason: how many tests, and groups of tests. */
+function countLeftOut(output, counts) {
+  // As the reporter `spec` shows what is skipped.
+  for (const [, reason] of output.matchAll(/^\s*\ufe63 .+ \([\d.]+ms\) # (.+)$/gm)) {
+    counts.set(reason, (counts.get(reason) ?? 0) + 1);
+  }
+}
+
 async function main() {
   const onlyAddon = process.argv.includes("--addon");
   const steps = onlyAddon ? [javaScriptTests(NEED_MORE_THAN_THE_ADDON)] : allTests();
@@ -81,6 +89,7 @@ async function main() {
   if (!onlyAddon) setup(total);
 
   const passed = { Rust: 0, JavaScript: 0 };
+  const leftOut = new Map();
   let cases = 0;
   const properties = rustProperties([path.join(ROOT, "src"), path.join(ROOT, "tests")]);
   for (const [index, step] of steps.entries()) {
@@ -91,11 +100,14 @@ async function main() {
       return code;
     }
     passed[step.language] += passedIn(output);
+    countLeftOut(output, leftOut);
     cases += rustCases(output, properties) + javaScriptCases(output);
   }
   console.log(
     `\nAll passed: ${passed.Rust} Rust tests, ${passed.JavaScript} JavaScript tests, ${cases} property cases`,
   );
+  for (const [reason, count] of leftOut)
+    console.log(`Left out: ${count} tests or groups of them (${reason})`);
   return 0;
 }
 
