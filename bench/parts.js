@@ -14,4 +14,5 @@ module.exports = {
   file: require("./file/part.js"),
   http: require("./http/part.js"),
   connect: require("./connect/part.js"),
+  redis: require("./redis/part.js"),
 };

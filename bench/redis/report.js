@@ -1,0 +1,56 @@
+"use strict";
+
+const { count, medianRatio, plural, summary } = require("../stats.js");
+const { ratio, table, tenths, whole } = require("../table.js");
+const { BYTES } = require("./sessions.js");
+const { OURS, labelOf } = require("./stores.js");
+
+const roundsOf = ({ rounds }, figure) => rounds.map((round) => round[figure]);
+
+/** One figure of each call and store, and the ratios of each of ours to it. */
+function figureTable(rows, figure, head, format) {
+  const against = (row) =>
+    OURS.map((name) => {
+      const ours = rows.find(
+        ({ call, inFlight, store }) => call === row.call && inFlight === row.inFlight && store === name,
+      );
+      return ours === row ? "" : ratio(medianRatio(roundsOf(ours, figure), roundsOf(row, figure)));
+    });
+  const lines = rows.map((row) => {
+    const { median: middle, low, high } = summary(roundsOf(row, figure));
+    const cells = [format(middle), `${format(low)}-${format(high)}`];
+    return [row.call, labelOf(row.store), String(row.inFlight), ...cells, ...against(row)];
+  });
+  return table(
+    ["call", "store", "in flight", head, "quartiles", "ConnectStore/this", "RedisStore/this"],
+    lines,
+    2,
+  );
+}
+
+/** The sections of the report on stores in Redis: `{ title, body }[]`. */
+function sections({ size, server, missing, rows }) {
+  const all = [];
+  const add = (title, body) => all.push({ title, body });
+  const reasons = Object.entries(missing).map(([name, reason]) => `${name}: ${reason}`);
+  if (reasons.length > 0) add("Left out of redis, as they are not to be had:", reasons.join("\n"));
+  if (rows.length === 0) return all;
+  add(
+    `Calls a second to Redis ${server} on this machine, ${count(size)} sessions of ${BYTES} B of JSON for each store, so many in\n` +
+      `flight (each that completes starts the next): median and quartiles of ${plural(rows[0].rounds.length, "round")}, a process for each store.\n` +
+      "set saves a session that is there. Only ours look whether it is, and RedisStore itself keeps an index by user. A\n" +
+      "touch of ConnectStore reads the session first. More is better:",
+    figureTable(rows, "perSecond", "calls/s", whole),
+  );
+  add(
+    "The same calls: microseconds that the main thread, which runs JavaScript, spends on each. Less is better:",
+    figureTable(rows, "mainCpu", "CPU, us", tenths),
+  );
+  add(
+    "The same calls: microseconds of all threads of the process. Less is better:",
+    figureTable(rows, "cpu", "CPU, us", tenths),
+  );
+  return all;
+}
+
+module.exports = { sections };

@@ -1,0 +1,31 @@
+"use strict";
+
+const { randomBytes } = require("node:crypto");
+const { Cookie } = require("express-session");
+const { farOff, userOf } = require("../sessions.js");
+
+const BYTES = 232;
+const DAY = 24 * 60 * 60 * 1000;
+
+/** The session with as much more as makes its JSON as long as that of the others. */
+function padded(session) {
+  const rest = BYTES - JSON.stringify({ ...session, csrf: "" }).length;
+  return { ...session, csrf: randomBytes(rest).toString("hex").slice(0, rest) };
+}
+
+const dataOf = (number) => ({ user: { id: userOf(number), name: "Ada Lovelace" } });
+
+/** A session of express-session. */
+function expressSession(number) {
+  const cookie = new Cookie({ maxAge: DAY });
+  cookie.expires = new Date(farOff(number));
+  return padded({ cookie, ...dataOf(number) });
+}
+
+/** One as our own stores take it. */
+function nativeSession(sessionId, number) {
+  const expires = new Date(farOff(number)).toISOString();
+  return padded({ sessionId, userId: userOf(number), expires, ...dataOf(number) });
+}
+
+module.exports = { BYTES, expressSession, nativeSession };

@@ -1,0 +1,136 @@
+"use strict";
+
+const { Cookie } = require("express-session");
+const { RedisStore } = require("../..");
+const { ConnectStore } = require("../../connect.js");
+const { expressSession, nativeSession } = require("./sessions.js");
+
+const POOL = 1024;
+
+/** What apps have loaded when they save it: to make one is no part of what is measured. */
+const poolOf = (make) => Array.from({ length: POOL }, (_, number) => make(number));
+
+/** A store of express-session: a method calls back. */
+class ExpressPeer {
+  #store;
+  #sessions = poolOf(expressSession);
+  #cookie = new Cookie();
+  #close;
+
+  constructor(store, close) {
+    this.#store = store;
+    this.#close = close;
+  }
+
+  fill(sessionId, number) {
+    return this.set(sessionId, number);
+  }
+
+  get(sessionId) {
+    return new Promise((resolve, reject) => {
+      this.#store.get(sessionId, (error, session) => (error ? reject(error) : resolve(session ?? null)));
+    });
+  }
+
+  set(sessionId, number) {
+    return new Promise((resolve, reject) => {
+      const done = (error) => (error ? reject(error) : resolve());
+      this.#store.set(sessionId, this.#sessions[number % POOL], done);
+    });
+  }
+
+  touch(sessionId, millis) {
+    this.#cookie.expires = new Date(millis);
+    return new Promise((resolve, reject) => {
+      const done = (error) => (error ? reject(error) : resolve());
+      this.#store.touch(sessionId, { cookie: this.#cookie }, done);
+    });
+  }
+
+  close() {
+    return this.#close();
+  }
+}
+
+/** Ours, as an app calls it that uses no session layer, or FluidAuth's. */
+class NativePeer {
+  #store;
+  #sessions = poolOf((number) => nativeSession("0".repeat(36), number));
+
+  constructor(store) {
+    this.#store = store;
+  }
+
+  fill(sessionId, number) {
+    return this.#store.create(nativeSession(sessionId, number));
+  }
+
+  get(sessionId) {
+    return this.#store.get(sessionId);
+  }
+
+  set(sessionId, number) {
+    const session = this.#sessions[number % POOL];
+    session.sessionId = sessionId;
+    return this.#store.update(sessionId, session);
+  }
+
+  touch(sessionId, millis) {
+    return this.#store.touch(sessionId, new Date(millis));
+  }
+
+  close() {
+    return this.#store.close();
+  }
+}
+
+const prefixOf = (name) => `${name}:`;
+const newStore = (url, name) => new RedisStore({ url, prefix: prefixOf(name), sweepInterval: 0 });
+
+/** The stores that are compared, ours first. Packages are loaded by the processes that need them. */
+const STORES = {
+  connect: {
+    label: "ours, ConnectStore",
+    async open(url) {
+      const store = new ConnectStore(newStore(url, "connect"));
+      return new ExpressPeer(store, () => store.close());
+    },
+  },
+  native: {
+    label: "ours, RedisStore itself",
+    open: async (url) => new NativePeer(newStore(url, "native")),
+  },
+  nodeRedis: {
+    label: "connect-redis, node-redis",
+    package: "connect-redis",
+    async open(url) {
+      const client = require("redis").createClient({ url });
+      await client.connect();
+      const store = new (require("connect-redis").RedisStore)({ client, prefix: prefixOf("nodeRedis") });
+      return new ExpressPeer(store, () => client.close());
+    },
+  },
+  ioredis: {
+    label: "connect-redis, ioredis",
+    package: "connect-redis-8",
+    async open(url) {
+      const client = new (require("ioredis").Redis)(url);
+      const store = new (require("connect-redis-8").RedisStore)({ client, prefix: prefixOf("ioredis") });
+      return new ExpressPeer(store, () => client.quit());
+    },
+  },
+};
+
+/** What fails where a package is not there. */
+const TRIALS = {
+  "connect-redis": 'require("redis"); require("connect-redis")',
+  // The last one that takes ioredis.
+  "connect-redis-8": 'require("ioredis"); require("connect-redis-8")',
+};
+
+const NAMES = Object.keys(STORES);
+const OURS = ["connect", "native"];
+const labelOf = (name) => STORES[name].label;
+const openStore = (name, url) => STORES[name].open(url);
+
+module.exports = { NAMES, OURS, STORES, TRIALS, labelOf, openStore };

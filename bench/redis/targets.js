@@ -1,0 +1,34 @@
+"use strict";
+
+const { atLeast, atMost } = require("../limits.js");
+const { medianRatio } = require("../stats.js");
+const { OURS, labelOf } = require("./stores.js");
+
+const PEER = "nodeRedis";
+/** By how many are in flight: how fast ours has to be, as a share of the peer's speed. */
+const SPEED = { 1: 0.9, 64: 1, 1024: 1 };
+const CPU = 0.6;
+
+/** The targets of stores in Redis; none where there is nothing to compare with. */
+function judge({ rows }) {
+  const peers = rows.filter(({ store }) => store === PEER);
+  return OURS.flatMap((name) =>
+    peers.flatMap(({ call, inFlight, rounds }) => {
+      const ours = rows.find(
+        (row) => row.store === name && row.call === call && row.inFlight === inFlight,
+      ).rounds;
+      const against = (figure) =>
+        medianRatio(
+          ours.map((round) => round[figure]),
+          rounds.map((round) => round[figure]),
+        );
+      const what = `redis, ${labelOf(name)}, ${call}, ${inFlight} in flight`;
+      return [
+        atLeast(`${what}, speed against node-redis`, SPEED[inFlight], "x", against("perSecond")),
+        atMost(`${what}, main thread's CPU against node-redis`, CPU, "x", against("mainCpu")),
+      ];
+    }),
+  );
+}
+
+module.exports = { judge };
