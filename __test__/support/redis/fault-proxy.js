@@ -4,6 +4,36 @@ const { once } = require("node:events");
 const net = require("node:net");
 const { freePort } = require("./ports.js");
 
+/** One direction of a connection: what goes through keeps its order, however long it takes. */
+class Pipe {
+  #to;
+  #waiting = [];
+  #timer;
+
+  constructor(to) {
+    this.#to = to;
+  }
+
+  write(bytes, delay) {
+    if (delay === 0 && this.#waiting.length === 0) return this.#to.write(bytes);
+    this.#waiting.push({ bytes, due: performance.now() + delay });
+    this.#timer ??= setTimeout(this.#writeDue, delay);
+  }
+
+  /** What has not gone through by now is lost. */
+  close() {
+    clearTimeout(this.#timer);
+    this.#waiting = [];
+  }
+
+  #writeDue = () => {
+    this.#timer = undefined;
+    while (this.#waiting[0]?.due <= performance.now()) this.#to.write(this.#waiting.shift().bytes);
+    if (this.#waiting.length === 0) return;
+    this.#timer = setTimeout(this.#writeDue, Math.max(1, this.#waiting[0].due - performance.now()));
+  };
+}
+
 /** A port that leads to a server, until it is told to be worse than that. */
 class FaultProxy {
   #target;
@@ -11,7 +41,6 @@ class FaultProxy {
   #pairs = new Set();
   #delay = 0;
   #isDark = false;
-  /** Of the next answer, how many bytes come through before the connection ends. */
   #remaining = Number.POSITIVE_INFINITY;
   /** How many connections it has taken. */
   accepted = 0;
@@ -37,7 +66,7 @@ class FaultProxy {
     this.#delay = millis;
   }
 
-  /** Of what comes back next, only so many bytes arrive; then the connection is gone. */
+  /** Of the next answer that is as long, only so many bytes arrive; then the connection is gone. */
   truncate(bytes) {
     this.#remaining = bytes;
   }
@@ -62,13 +91,16 @@ class FaultProxy {
   /** Keeps the connections, takes new ones, and lets nothing pass. */
   goDark() {
     this.#isDark = true;
+    for (const pair of this.#pairs) pair.isDark = true;
   }
 
-  /** As in the beginning. What was swallowed is lost, so that the connections of the dark end. */
+  /**
+   * As in the beginning, for new connections. Those of the dark stay open and dark, as when a router has forgotten
+   * them: nobody tells either end.
+   */
   async heal() {
     this.#delay = 0;
     this.#remaining = Number.POSITIVE_INFINITY;
-    if (this.#isDark) this.drop();
     this.#isDark = false;
     if (!this.#server.listening) await this.listen(this.port);
   }
@@ -80,10 +112,13 @@ class FaultProxy {
   #join(client) {
     this.accepted++;
     const server = net.connect({ port: this.#target.port, host: "127.0.0.1" });
-    const pair = { client, server };
+    const pair = { client, server, isDark: this.#isDark };
+    const [there, back] = [new Pipe(server), new Pipe(client)];
     this.#pairs.add(pair);
     const end = () => {
       this.#pairs.delete(pair);
+      there.close();
+      back.close();
       client.destroy();
       server.destroy();
     };
@@ -92,22 +127,17 @@ class FaultProxy {
       socket.on("error", end);
       socket.on("close", end);
     }
-    client.on("data", (bytes) => this.#pass(bytes, server));
-    server.on("data", (bytes) => this.#answer(bytes, pair, end));
-  }
-
-  #answer(bytes, { client }, end) {
-    if (this.#isDark || bytes.length < this.#remaining) return this.#pass(bytes, client);
-    const part = bytes.subarray(0, this.#remaining);
-    this.#remaining = Number.POSITIVE_INFINITY;
-    // It ends once that is through.
-    client.write(part, end);
-  }
-
-  #pass(bytes, to) {
-    if (this.#isDark) return;
-    if (this.#delay === 0) return to.write(bytes);
-    setTimeout(() => to.writable && to.write(bytes), this.#delay);
+    client.on("data", (bytes) => {
+      if (!pair.isDark) there.write(bytes, this.#delay);
+    });
+    server.on("data", (bytes) => {
+      if (pair.isDark) return;
+      if (bytes.length < this.#remaining) return back.write(bytes, this.#delay);
+      const part = bytes.subarray(0, this.#remaining);
+      this.#remaining = Number.POSITIVE_INFINITY;
+      // It ends once that is through.
+      client.write(part, end);
+    });
   }
 }
 

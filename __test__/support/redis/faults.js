@@ -1,0 +1,270 @@
+"use strict";
+
+// What is done to a RedisStore while it is called: each of these breaks something, mends it where it does not mend
+// itself, and tells what came of it.
+
+const { RedisStore } = require("../../..");
+const { Traffic } = require("./traffic.js");
+const { startCluster, startProxy, startSentinels, startServer } = require("../redis-servers.js");
+
+const DEADLINE = 1000;
+const WARM_UP = 1000;
+const AFTERWARDS = 1000;
+
+const now = () => performance.now();
+
+/** Opens a store with these options, calls it while `breakIt` does its work, and then compares what is there. */
+async function underLoad(options, breakIt) {
+  const open = () => new RedisStore({ commandTimeout: DEADLINE, sweepInterval: 0, ...options });
+  const store = open();
+  const traffic = new Traffic(store);
+  let brokenAt = now();
+  const told = {
+    /** What came before this was no fault. */
+    breakNow: () => {
+      brokenAt = now();
+    },
+  };
+  try {
+    traffic.start();
+    const healedAt = await breakIt(traffic, told);
+    await traffic.progress(AFTERWARDS);
+    await traffic.stop();
+    // One that has seen nothing of all this.
+    const fresh = open();
+    const lost = await traffic.check(fresh);
+    await fresh.close();
+    return { ...traffic.summary(brokenAt, healedAt), lost, faults: traffic.faults, deadline: DEADLINE };
+  } finally {
+    await traffic.stop();
+    await store.close();
+  }
+}
+
+/** The same with a server of its own, of which nothing that it acknowledged is lost by a kill. */
+async function withServer(breakIt) {
+  const server = await startServer({ isDurable: true });
+  try {
+    return await underLoad({ url: server.url }, async (traffic, told) => {
+      await traffic.progress(WARM_UP);
+      told.breakNow();
+      return breakIt({ server, traffic });
+    });
+  } finally {
+    await server.kill();
+  }
+}
+
+/** The same with a proxy before the server. */
+async function withProxy(breakIt) {
+  const server = await startServer({ isDurable: true });
+  const proxy = await startProxy(server);
+  try {
+    return await underLoad({ url: proxy.url }, async (traffic, told) => {
+      await traffic.progress(WARM_UP);
+      told.breakNow();
+      return breakIt({ proxy, traffic });
+    });
+  } finally {
+    await proxy.close();
+    await server.kill();
+  }
+}
+
+/** The same with a cluster, whose writes are acknowledged once a replica has them. */
+async function withCluster(options, breakIt) {
+  const cluster = await startCluster();
+  try {
+    return await underLoad({ cluster: cluster.urls, ...options }, async (traffic, told) => {
+      await traffic.progress(WARM_UP);
+      told.breakNow();
+      return breakIt({ cluster, traffic });
+    });
+  } finally {
+    await cluster.stop();
+  }
+}
+
+/** Whether calls fail by it, or merely take longer. */
+const FAILS = { fails: true };
+const SLOWS = { fails: false };
+
+const FAULTS = [
+  {
+    title: "redis-server killed and started again at once, three times",
+    ...FAILS,
+    run: () =>
+      withServer(async ({ server, traffic }) => {
+        for (let round = 0; round < 3; round++) {
+          if (round > 0) await traffic.progress(WARM_UP);
+          await server.kill();
+          await server.start();
+        }
+        return now();
+      }),
+  },
+  {
+    title: "redis-server killed, and away for longer than the deadline",
+    ...FAILS,
+    run: () =>
+      withServer(async ({ server, traffic }) => {
+        await server.kill();
+        await traffic.failure();
+        await server.start();
+        return now();
+      }),
+  },
+  {
+    title: "redis-server stopped (SIGSTOP) for longer than the deadline",
+    ...FAILS,
+    run: () =>
+      withServer(async ({ server, traffic }) => {
+        await server.pause();
+        await traffic.failure();
+        server.resume();
+        return now();
+      }),
+  },
+  {
+    title: "the server starts only after the store",
+    ...FAILS,
+    run: async () => {
+      const server = await startServer({ isDurable: true });
+      await server.kill();
+      try {
+        return await underLoad({ url: server.url }, async (traffic) => {
+          await traffic.failure();
+          await server.start();
+          return now();
+        });
+      } finally {
+        await server.kill();
+      }
+    },
+  },
+  {
+    title: "connections cut, 20 times",
+    ...FAILS,
+    run: () =>
+      withProxy(async ({ proxy, traffic }) => {
+        for (let round = 0; round < 20; round++) {
+          proxy.drop();
+          await traffic.progress(20);
+        }
+        return now();
+      }),
+  },
+  {
+    title: "answers cut off in the middle, 20 times",
+    ...FAILS,
+    run: () =>
+      withProxy(async ({ proxy, traffic }) => {
+        for (let round = 0; round < 20; round++) {
+          const before = proxy.accepted;
+          proxy.truncate(1 + ((round * 7) % 40));
+          while (proxy.accepted === before) await traffic.progress(20);
+        }
+        return now();
+      }),
+  },
+  {
+    title: "answers late, within the deadline",
+    ...SLOWS,
+    run: () =>
+      withProxy(async ({ proxy, traffic }) => {
+        proxy.delay(DEADLINE / 10);
+        await traffic.progress(200);
+        await proxy.heal();
+        return now();
+      }),
+  },
+  {
+    title: "answers later than the deadline",
+    ...FAILS,
+    run: () =>
+      withProxy(async ({ proxy, traffic }) => {
+        proxy.delay(DEADLINE);
+        await traffic.failure();
+        await proxy.heal();
+        return now();
+      }),
+  },
+  {
+    title: "connections refused for longer than the deadline",
+    ...FAILS,
+    run: () =>
+      withProxy(async ({ proxy, traffic }) => {
+        await proxy.refuse();
+        await traffic.failure();
+        await proxy.heal();
+        return now();
+      }),
+  },
+  {
+    title: "nothing passes any more, and nobody says so",
+    ...FAILS,
+    run: () =>
+      withProxy(async ({ proxy, traffic }) => {
+        proxy.goDark();
+        await traffic.failure();
+        await proxy.heal();
+        return now();
+      }),
+  },
+  {
+    title: "slots of a cluster moved while they are used (ASK, MOVED)",
+    ...SLOWS,
+    run: () =>
+      withCluster({}, async ({ cluster, traffic }) => {
+        for (const id of traffic.ids.filter((_, at) => at % 20 === 0)) {
+          const slot = await cluster.slotOf(`fluid:sess:${id}`);
+          const to = ((await cluster.ownerOf(slot)) + 1) % 3;
+          const move = await cluster.slotMove(slot, to);
+          await move.begin();
+          await traffic.progress(20);
+          // What is created meanwhile is there already.
+          await move.moveKeys();
+          await traffic.progress(20);
+          await move.end();
+          await traffic.progress(20);
+        }
+        return now();
+      }),
+  },
+  {
+    title: "a primary of a cluster killed, waitReplicas: 1",
+    ...FAILS,
+    run: () =>
+      withCluster({ waitReplicas: 1 }, async ({ cluster }) => {
+        const primary = cluster.nodes[0];
+        await primary.kill();
+        await cluster.untilPromoted(0);
+        // Without it the new one would have no replica to wait for.
+        await primary.start();
+        await cluster.untilWhole();
+        return now();
+      }),
+  },
+  {
+    title: "the primary that sentinels watch killed, waitReplicas: 1",
+    ...FAILS,
+    run: async () => {
+      const all = await startSentinels();
+      const sentinel = { urls: all.urls, master: all.master };
+      try {
+        return await underLoad({ sentinel, waitReplicas: 1 }, async (traffic, told) => {
+          await traffic.progress(WARM_UP);
+          const { switched } = await all.nextPrimary();
+          told.breakNow();
+          await (await all.primary()).kill();
+          await switched;
+          return now();
+        });
+      } finally {
+        await all.stop();
+      }
+    },
+  },
+];
+
+module.exports = { FAULTS };
