@@ -6,8 +6,9 @@ const { once } = require("node:events");
 const fs = require("node:fs");
 const path = require("node:path");
 const { after, afterEach, before, beforeEach, describe, it } = require("node:test");
+const { FileStore } = require("..");
 const { createApp } = require("../examples/login/app");
-const { DeviceStore } = require("../examples/login/device-store");
+const { withDevices } = require("../examples/login/device-store");
 const {
   ADA,
   Client,
@@ -26,7 +27,7 @@ const { next: newFolder } = makePlace();
 const COOKIE = "login-example-session";
 
 async function startExample() {
-  const store = new DeviceStore({ path: newFolder() });
+  const store = new (withDevices(FileStore))({ path: newFolder() });
   const server = createApp({ store, secret: "the secret of this test" }).listen(0, "127.0.0.1");
   await once(server, "listening");
   const stop = async () => {
@@ -292,6 +293,8 @@ describe("the example's server", () => {
     assert.equal(withShortSecret, "SESSION_SECRET must have at least 32 characters.\n");
     const withoutPort = failToStart({ DATA_DIR: newFolder(), PORT: "http" });
     assert.equal(withoutPort, 'PORT must be a number from 0 to 65535, not "http".\n');
+    const ofNoKind = failToStart({ DATA_DIR: newFolder(), STORE: "reddis" });
+    assert.equal(ofNoKind, 'STORE must be file or redis, not "reddis".\n');
   });
 
   it("says in one line that its port is taken", async () => {

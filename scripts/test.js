@@ -14,6 +14,7 @@ const NEED_MORE_THAN_THE_ADDON = [
   "example.test.js",
   "example-fastify.test.js",
   "example-passport.test.js",
+  "example-redis.test.js",
   "package.test.js",
   "types.test.js",
 ];

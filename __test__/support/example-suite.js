@@ -295,7 +295,7 @@ function testExample({ name, cookieName, toServer }) {
     it("shows its error page when the store fails, without a word of the error", async (t) => {
       const { createApp } = require(`../../examples/${name}/app`);
       const { openStore } = require(`../../examples/${name}/store`);
-      const connectStore = openStore(newFolder());
+      const connectStore = openStore({ Store: FileStore, options: { path: newFolder() } });
       const app = toServer(createApp({ store: connectStore, secret: "the secret of this test, 32 long" }));
       await app.listen({ host: "127.0.0.1", port: 0 });
       t.after(() => {

@@ -1,12 +1,11 @@
 "use strict";
 
-const { FileStore } = require("@fluidauth/native-store");
 const { ConnectStore } = require("@fluidauth/native-store/connect");
 
 const MINUTE = 60_000;
 
-function openStore(path) {
-  return new ConnectStore(new FileStore({ path, maxSessionsPerUser: 20 }), {
+function openStore({ Store, options }) {
+  return new ConnectStore(new Store({ ...options, maxSessionsPerUser: 20 }), {
     // Of a visitor who is not remembered, as that cookie has no end of its own.
     ttl: 30 * MINUTE,
     // @fastify/session saves with every answer. Otherwise each would be a write.

@@ -1,0 +1,248 @@
+"use strict";
+
+// Who may use a server, and by which way: passwords, users, databases, TLS.
+
+const assert = require("node:assert/strict");
+const { after, before, describe, it } = require("node:test");
+const { RedisStore, SessionStoreError } = require("..");
+const {
+  makeCertificates,
+  newDirectory,
+  redisMissing,
+  startServer,
+  startTlsServer,
+  tlsMissing,
+  until,
+} = require("./support/redis-servers.js");
+const { session } = require("./conformance.js");
+
+const DEADLINE = 700;
+const SLACK = 400;
+const PASSWORD = "s3cret/with:odd@signs%";
+
+const open = (options) => new RedisStore({ commandTimeout: DEADLINE, sweepInterval: 0, ...options });
+const at = ({ port }, { login = "", database = "", scheme = "redis" } = {}) =>
+  `${scheme}://${login}127.0.0.1:${port}${database}`;
+const as = (user, password) => `${user}:${encodeURIComponent(password)}@`;
+
+/** A call that must fail by the deadline, and does not tell what nobody should read. */
+async function fails(call, { code = "ERR_STORE_UNAVAILABLE", words }) {
+  const began = performance.now();
+  const error = await call.then(
+    () => assert.fail("it did not fail"),
+    (thrown) => thrown,
+  );
+  const took = performance.now() - began;
+  assert.ok(error instanceof SessionStoreError, error.stack);
+  assert.equal(error.code, code, error.message);
+  assert.match(error.message, words);
+  assert.ok(took < DEADLINE + SLACK, `it took ${took} ms`);
+  for (const text of [error.message, String(error.cause ?? ""), JSON.stringify(error)]) {
+    assert.ok(!text.includes("s3cret") && !text.includes("wr0ng"), text);
+  }
+}
+
+async function works(store) {
+  const one = session();
+  await store.create(one);
+  assert.deepEqual(await store.get(one.sessionId), one);
+  assert.equal(await store.touch(one.sessionId, Date.now() + 5_000_000), true);
+  await store.delete(one.sessionId);
+  assert.equal(await store.get(one.sessionId), null);
+}
+
+/** What `use` does with a store that is closed then. */
+async function withStore(options, use) {
+  const store = open(options);
+  try {
+    await use(store);
+  } finally {
+    await store.close();
+  }
+}
+
+describe("a RedisStore and a server with a password", { skip: redisMissing }, () => {
+  let server;
+  before(async () => {
+    server = await startServer({ password: PASSWORD });
+  });
+  after(() => server?.kill());
+
+  it("get along if it is given", async () => {
+    await withStore({ url: at(server, { login: as("", PASSWORD) }) }, works);
+    await withStore({ url: at(server, { login: as("default", PASSWORD) }) }, works);
+  });
+
+  it("do not if it is missing, or wrong, which it says without showing it", async () => {
+    await withStore({ url: at(server) }, async (store) => {
+      await fails(store.get("a"), { words: /NOAUTH|authenticat|password/i });
+      await fails(store.create(session()), { words: /NOAUTH|authenticat|password/i });
+      await fails(store.size(), { words: /NOAUTH|authenticat|password/i });
+    });
+    await withStore({ url: at(server, { login: as("", "wr0ng") }) }, async (store) => {
+      await fails(store.get("a"), { words: /WRONGPASS|authenticat|password/i });
+      await fails(store.create(session()), { words: /WRONGPASS|authenticat|password/i });
+    });
+  });
+
+  it("get along by themselves once it is put right", async () => {
+    const url = at(server, { login: as("late", "s3cret") });
+    await withStore({ url }, async (store) => {
+      await fails(store.get("a"), { words: /WRONGPASS|authenticat|password/i });
+      await server.call("ACL", "SETUSER", "late", "on", ">s3cret", "~*", "&*", "+@all");
+      await until(
+        () =>
+          store.get("a").then(
+            () => true,
+            () => false,
+          ),
+        "it is let in",
+      );
+      await works(store);
+    });
+  });
+
+  it("go on when the password is changed under a connection that is open", async () => {
+    await server.call("ACL", "SETUSER", "moved", "on", ">s3cret", "~*", "&*", "+@all");
+    await withStore({ url: at(server, { login: as("moved", "s3cret") }) }, async (store) => {
+      await works(store);
+      await server.call("ACL", "SETUSER", "moved", "resetpass", ">an0ther");
+      await server.call("CLIENT", "KILL", "USER", "moved");
+      await until(
+        () =>
+          store.get("a").then(
+            () => false,
+            (error) => error.code === "ERR_STORE_UNAVAILABLE",
+          ),
+        "it is shut out",
+      );
+      await server.call("ACL", "SETUSER", "moved", ">s3cret");
+      await until(
+        () =>
+          store.get("a").then(
+            () => true,
+            () => false,
+          ),
+        "it is let in",
+      );
+      await works(store);
+    });
+  });
+});
+
+describe("a RedisStore and a user of its own", { skip: redisMissing }, () => {
+  let server;
+  before(async () => {
+    server = await startServer({
+      users: {
+        app: "on >s3cret ~fluid:* resetchannels +@all -@dangerous +info",
+        reader: "on >s3cret ~fluid:* +@all -@write",
+        other: "on >s3cret ~other:* +@all",
+      },
+    });
+  });
+  after(() => server?.kill());
+
+  it("need no more than the keys of the prefix, and nothing dangerous", async () => {
+    await withStore(
+      { url: at(server, { login: as("app", "s3cret") }), maxSessionsPerUser: 2 },
+      async (store) => {
+        await works(store);
+        for (let count = 0; count < 3; count++) await store.create(session());
+        assert.equal((await store.getByUser("ann")).length, 2);
+        assert.equal(await store.size(), 2);
+        await store.clean();
+        await store.stats();
+        assert.equal(await store.deleteByUser("ann"), 2);
+        await store.clear();
+      },
+    );
+  });
+
+  it("fail at what that user may not do, and at nothing else", async () => {
+    await withStore({ url: at(server, { login: as("reader", "s3cret") }) }, async (store) => {
+      assert.equal(await store.get("a"), null);
+      await fails(store.create(session()), { words: /NOPERM|permission/i });
+      const one = session();
+      await withStore({ url: at(server) }, (owner) => owner.create(one));
+      await fails(store.update(one.sessionId, one), { words: /NOPERM|permission/i });
+      await fails(store.touch(one.sessionId, one.expires), { words: /NOPERM|permission/i });
+      await fails(store.delete(one.sessionId), { words: /NOPERM|permission/i });
+      assert.deepEqual(await store.get(one.sessionId), one);
+    });
+    await withStore({ url: at(server, { login: as("other", "s3cret") }) }, async (store) => {
+      await fails(store.get("a"), { words: /NOPERM|permission/i });
+    });
+    await withStore({ url: at(server, { login: as("other", "s3cret") }), prefix: "other:" }, works);
+  });
+});
+
+describe("a RedisStore and databases", { skip: redisMissing }, () => {
+  it("keep to the one of the URL", async () => {
+    const server = await startServer();
+    const one = session();
+    await withStore({ url: at(server, { database: "/3" }) }, (store) => store.create(one));
+    await withStore({ url: at(server) }, async (store) => assert.equal(await store.get(one.sessionId), null));
+    await withStore({ url: at(server, { database: "/3" }) }, async (store) => {
+      assert.deepEqual(await store.get(one.sessionId), one);
+      // A connection that is new has to choose it again.
+      await server.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes");
+      await until(() => store.get(one.sessionId).then(Boolean, () => false), "it is back");
+    });
+    assert.match((await server.info("keyspace")).db3, /^keys=[12],/);
+    assert.equal((await server.info("keyspace")).db0, undefined);
+    await server.kill();
+  });
+
+  it("say so where there is none of that number", async () => {
+    const server = await startServer();
+    await withStore({ url: at(server, { database: "/99" }) }, (store) =>
+      fails(store.get("a"), { words: /./ }),
+    );
+    await server.kill();
+  });
+});
+
+describe("a RedisStore and TLS", { skip: tlsMissing }, () => {
+  const rediss = (server) => at(server, { scheme: "rediss" });
+  let server;
+  before(async () => {
+    server = await startTlsServer();
+  });
+  after(() => server?.kill());
+
+  it("get along where the authority is known", async () => {
+    await withStore({ url: rediss(server), tls: { ca: server.certificates.ca } }, works);
+  });
+
+  it("do not where it is another, or nobody's, or the name is another", async () => {
+    const stranger = makeCertificates(newDirectory());
+    for (const tls of [undefined, {}, { ca: stranger.ca }]) {
+      await withStore({ url: rediss(server), tls }, async (store) => {
+        await fails(store.get("a"), { words: /certificate|TLS|issuer/i });
+        await fails(store.create(session()), { words: /certificate|TLS|issuer/i });
+      });
+    }
+  });
+
+  it("get along with any certificate where it is said that none is checked", async () => {
+    await withStore({ url: rediss(server), tls: { rejectUnauthorized: false } }, works);
+  });
+
+  it("show a certificate of their own where one is asked for", async () => {
+    const strict = await startTlsServer({ needsClientCertificate: true });
+    const { ca, cert, key } = strict.certificates;
+    await withStore({ url: rediss(strict), tls: { ca, cert, key } }, works);
+    await withStore({ url: rediss(strict), tls: { ca } }, (store) => fails(store.get("a"), { words: /./ }));
+    await strict.kill();
+  });
+
+  it("never speak without it to a server that asks for it, nor with it to one that does not know it", async () => {
+    await withStore({ url: at(server) }, (store) => fails(store.get("a"), { words: /./ }));
+    const plain = await startServer();
+    await withStore({ url: rediss(plain), tls: { ca: server.certificates.ca } }, (store) =>
+      fails(store.get("a"), { words: /./ }),
+    );
+    await plain.kill();
+  });
+});

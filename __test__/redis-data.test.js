@@ -1,0 +1,195 @@
+"use strict";
+
+// What is in the server: readable by others, apart from what is theirs, and not always as a RedisStore left it.
+
+const assert = require("node:assert/strict");
+const { after, afterEach, before, beforeEach, describe, it } = require("node:test");
+const { RedisStore } = require("..");
+const { redisMissing, startServer } = require("./support/redis-servers.js");
+const { session, at, HOUR } = require("./conformance.js");
+
+const open = (options) => new RedisStore({ sweepInterval: 0, ...options });
+
+describe("what a RedisStore keeps", { skip: redisMissing }, () => {
+  let server;
+  let store;
+  before(async () => {
+    server = await startServer();
+  });
+  after(() => server?.kill());
+  beforeEach(async () => {
+    await server.call("FLUSHALL");
+    store = open({ url: server.url });
+  });
+  afterEach(() => store.close());
+
+  const keyOf = (id, prefix = "fluid:") => `${prefix}sess:${id}`;
+
+  it("is JSON that anybody can read", async () => {
+    for (const given of [session(), session({ cart: [{ id: 1 }], name: "é" }), session({ userId: 7 })]) {
+      await store.create(given);
+      const kept = JSON.parse(await server.call("GET", keyOf(given.sessionId)));
+      assert.equal(kept.expires, Date.parse(given.expires));
+      assert.deepEqual(kept.user, given.userId);
+      assert.deepEqual(kept.session, given);
+    }
+  });
+
+  it("is expired by the server, to the millisecond", async () => {
+    const given = session();
+    await store.create(given);
+    const left = async () => Date.now() + (await server.call("PTTL", keyOf(given.sessionId)));
+    const isNear = (actual, expected) =>
+      assert.ok(Math.abs(actual - expected) < 100, `${actual - expected} ms`);
+    isNear(await left(), Date.parse(given.expires));
+    await store.touch(given.sessionId, at(2 * HOUR));
+    isNear(await left(), Date.now() + 2 * HOUR);
+    await store.update(given.sessionId, { ...given, expires: at(3 * HOUR) });
+    isNear(await left(), Date.now() + 3 * HOUR);
+  });
+
+  it("is apart from the keys of others, whatever the prefix", async () => {
+    const prefixes = ["fluid:", "fluid", "a*", "a?b[c]^\\:", "ab", "é:", "{tag}:"];
+    const stores = prefixes.map((prefix) => open({ url: server.url, prefix }));
+    await server.call("SET", "other", "1");
+    await server.call("SET", "abc:sess:x", "2");
+    for (const [number, one] of stores.entries()) {
+      for (let count = 0; count <= number; count++) await one.create(session());
+    }
+    for (const [number, one] of stores.entries())
+      assert.equal(await one.size(), number + 1, prefixes[number]);
+    const keys = async () => Number(await server.call("DBSIZE"));
+    for (const [number, one] of stores.entries()) {
+      await one.clear();
+      assert.equal(await one.size(), 0);
+      for (let later = number + 1; later < stores.length; later++) {
+        assert.equal(await stores[later].size(), later + 1, `${prefixes[number]} cleared ${prefixes[later]}`);
+      }
+    }
+    await Promise.all(stores.map((one) => one.clean()));
+    assert.equal(await server.call("GET", "other"), "1");
+    assert.equal(await server.call("GET", "abc:sess:x"), "2");
+    assert.equal(await keys(), 2);
+    await Promise.all(stores.map((one) => one.close()));
+  });
+
+  it("is not readable with a secret, and by none but that", async () => {
+    const sealed = open({ url: server.url, prefix: "sealed:", secret: "a secret of some length" });
+    const given = session({ userId: "ann@example.com", card: "4111 1111" });
+    await sealed.create(given);
+    assert.deepEqual(await sealed.get(given.sessionId), given);
+    assert.equal((await sealed.getByUser("ann@example.com")).length, 1);
+    for (const key of await server.call("KEYS", "sealed:*")) {
+      const type = await server.call("TYPE", key);
+      const value = await (type === "string" ? server.call("GET", key) : server.call("ZRANGE", key, 0, -1));
+      const text = `${key} ${value}`;
+      for (const word of ["ann", "4111", given.sessionId])
+        assert.ok(!text.includes(word), `${word}: ${text}`);
+    }
+    const stranger = open({ url: server.url, prefix: "sealed:", secret: "another secret of some length" });
+    assert.equal(await stranger.get(given.sessionId), null);
+    assert.deepEqual(await stranger.getByUser("ann@example.com"), []);
+    const both = open({
+      url: server.url,
+      prefix: "sealed:",
+      secret: ["another secret of some length", "a secret of some length"],
+    });
+    assert.deepEqual(await both.get(given.sessionId), given);
+    assert.equal(await both.deleteByUser("ann@example.com"), 1);
+    await Promise.all([sealed, stranger, both].map((one) => one.close()));
+  });
+
+  it("may be no session of ours, which is said and harms nothing else", async () => {
+    const values = ["", "garbage", "{}", "null", '{"expires":1}', "\u0000", '{"expires":"x","session":{}}'];
+    for (const [number, value] of values.entries()) await server.call("SET", keyOf(`bad ${number}`), value);
+    await server.call("RPUSH", keyOf("a list"), "1");
+    const fine = session();
+    await store.create(fine);
+    for (const id of [...values.keys()].map((number) => `bad ${number}`).concat("a list")) {
+      await assert.rejects(store.get(id), (error) => {
+        assert.equal(error.code, "ERR_STORE_CORRUPT", `${id}: ${error.message}`);
+        assert.ok(!error.message.includes("garbage"));
+        return true;
+      });
+      await store.delete(id);
+      assert.equal(await store.get(id), null);
+    }
+    assert.deepEqual(await store.getByUser("ann"), [fine]);
+  });
+
+  it("finds its scripts again when the server has forgotten them", async () => {
+    const given = session();
+    await store.create(given);
+    for (let round = 0; round < 3; round++) {
+      await server.call("SCRIPT", "FLUSH", "SYNC");
+      assert.equal(await store.touch(given.sessionId, at(HOUR + round)), true);
+      await server.call("SCRIPT", "FLUSH", "SYNC");
+      await store.update(given.sessionId, { ...given, userId: `user ${round}` });
+      await server.call("SCRIPT", "FLUSH", "SYNC");
+      assert.equal((await store.getByUser(`user ${round}`)).length, 1);
+    }
+    await server.call("SCRIPT", "FLUSH", "SYNC");
+    assert.equal(await store.deleteByUser("user 2"), 1);
+  });
+
+  it("survives that others empty the database, or evict what they like", async () => {
+    const [one, other] = [session(), session()];
+    await store.create(one);
+    await store.create(other);
+    await server.call("DEL", keyOf(one.sessionId));
+    assert.equal(await store.get(one.sessionId), null);
+    assert.deepEqual(await store.getByUser("ann"), [other]);
+    assert.equal(await store.deleteByUser("ann"), 1);
+    await server.call("FLUSHALL");
+    assert.equal(await store.size(), 0);
+    await store.create(one);
+    assert.deepEqual(await store.getByUser("ann"), [one]);
+  });
+
+  it("is refused where the server is full, and what ends sessions goes on", async () => {
+    const kept = session({ userId: "kept" });
+    await store.create(kept);
+    await server.call("CONFIG", "SET", "maxmemory", 1);
+    try {
+      const isFull = (error) => {
+        assert.equal(error.code, "ERR_STORE_FULL", error.message);
+        assert.notEqual(error.outcome, "unknown");
+        return true;
+      };
+      await assert.rejects(store.create(session()), isFull);
+      await assert.rejects(store.update(kept.sessionId, { ...kept, more: "x".repeat(1000) }), isFull);
+      assert.deepEqual(await store.get(kept.sessionId), kept);
+      await store.delete(kept.sessionId);
+      assert.equal(await store.get(kept.sessionId), null);
+    } finally {
+      await server.call("CONFIG", "SET", "maxmemory", 0);
+    }
+    await store.create(session());
+  });
+
+  it("may be in a replica, which takes no writes", async () => {
+    const given = session();
+    await store.create(given);
+    const replica = await startServer({ settings: { replicaof: `127.0.0.1 ${server.port}` } });
+    const reader = open({ url: replica.url, commandTimeout: 500 });
+    await assert.rejects(reader.create(session()), { code: /ERR_STORE_(UNAVAILABLE|TIMEOUT)/ });
+    await reader.close();
+    await replica.kill();
+  });
+
+  it("holds what several stores write at once, each change as a whole", async () => {
+    const stores = Array.from({ length: 4 }, () => open({ url: server.url }));
+    for (let round = 0; round < 50; round++) {
+      const given = session();
+      const outcomes = await Promise.allSettled(stores.map((one) => one.create(given)));
+      assert.equal(outcomes.filter(({ status }) => status === "fulfilled").length, 1);
+      await Promise.all([
+        ...stores.map((one, number) => one.update(given.sessionId, { ...given, userId: `user ${number}` })),
+        stores[round % 4].delete(given.sessionId),
+      ]);
+      assert.equal(await store.get(given.sessionId), null, "a logged-out session came back");
+      for (const number of stores.keys()) assert.deepEqual(await store.getByUser(`user ${number}`), []);
+    }
+    await Promise.all(stores.map((one) => one.close()));
+  });
+});

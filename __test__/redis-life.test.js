@@ -1,0 +1,272 @@
+"use strict";
+
+// How a RedisStore lives with its process, its threads and a server that is not there.
+
+const assert = require("node:assert/strict");
+const { once } = require("node:events");
+const { after, before, describe, it } = require("node:test");
+const { Worker } = require("node:worker_threads");
+const { RedisStore } = require("..");
+const { redisMissing, startServer, until } = require("./support/redis-servers.js");
+const { PRELUDE, run } = require("./support/file-scripts.js");
+const { session } = require("./support/file-session.js");
+
+const DEADLINE = 600;
+const SLACK = 400;
+
+const open = (options) => new RedisStore({ commandTimeout: DEADLINE, sweepInterval: 0, ...options });
+
+const codeOf = (call) =>
+  call.then(
+    () => "done",
+    (error) => error.code,
+  );
+
+/** The code that each of the calls ends with, how often, and how long the slowest takes. */
+async function settle(calls) {
+  const began = performance.now();
+  let longest = 0;
+  const codes = {};
+  await Promise.all(
+    calls.map(async (call) => {
+      const code = await codeOf(call);
+      codes[code] = (codes[code] ?? 0) + 1;
+      longest = Math.max(longest, performance.now() - began);
+    }),
+  );
+  return { codes, longest };
+}
+
+const AWAY = ["ERR_STORE_TIMEOUT", "ERR_STORE_UNAVAILABLE"];
+
+describe("a RedisStore whose server is away", { skip: redisMissing }, () => {
+  let server;
+  before(async () => {
+    server = await startServer();
+  });
+  after(() => server?.kill());
+
+  it("is made at once, and settles each call by its deadline", async () => {
+    await server.kill();
+    const began = performance.now();
+    const store = open({ url: server.url });
+    assert.ok(performance.now() - began < 250, "it waited for the network");
+    const one = session("a");
+    const { codes, longest } = await settle([
+      store.create(one),
+      store.get("a"),
+      store.update("a", one),
+      store.touch("a", one.expires),
+      store.delete("a"),
+      store.clean(),
+      store.getByUser("ann"),
+      store.deleteByUser("ann"),
+      store.size(),
+      store.ids().next(),
+      store.clear(),
+      store.stats(),
+    ]);
+    assert.ok(
+      Object.keys(codes).every((code) => AWAY.includes(code)),
+      JSON.stringify(codes),
+    );
+    assert.ok(longest < DEADLINE + SLACK, `${longest} ms`);
+    await server.start();
+    await until(() => codeOf(store.get("a")).then((code) => code === "done"), "it is back");
+    await store.create(one);
+    await store.close();
+  });
+
+  it("settles very many calls that wait, and takes new ones when the server is back", async () => {
+    const store = open({ url: server.url });
+    await store.get("a");
+    await server.kill();
+    const calls = Array.from({ length: 50_000 }, (_, at) =>
+      at % 2 ? store.get(`${at}`) : store.create(session(`many ${at}`)),
+    );
+    const { codes, longest } = await settle(calls);
+    assert.ok(
+      Object.keys(codes).every((code) => AWAY.includes(code)),
+      JSON.stringify(codes),
+    );
+    assert.ok(longest < DEADLINE + 1500, `${longest} ms`);
+    await server.start();
+    await until(() => codeOf(store.get("a")).then((code) => code === "done"), "it is back");
+    assert.equal(await store.size(), 0);
+    await store.close();
+  });
+
+  it("closes by the deadline, and ends what waits", async () => {
+    const store = open({ url: server.url });
+    await store.get("a");
+    await server.kill();
+    const waiting = [store.get("a"), store.create(session("b")), store.size()];
+    const settled = settle(waiting);
+    const began = performance.now();
+    await store.close();
+    const took = performance.now() - began;
+    assert.ok(took < DEADLINE + SLACK, `${took} ms`);
+    const { codes, longest } = await settled;
+    assert.ok(!("done" in codes), JSON.stringify(codes));
+    assert.ok(longest < DEADLINE + SLACK, `${longest} ms`);
+    assert.equal(await codeOf(store.get("a")), "ERR_STORE_CLOSED");
+    assert.equal(await codeOf(store.close()), "done");
+    await server.start();
+  });
+
+  it("closes by the deadline while the server answers nobody", async () => {
+    const store = open({ url: server.url });
+    await store.get("a");
+    await server.pause();
+    const settled = settle([store.create(session("paused")), store.get("a")]);
+    const began = performance.now();
+    await store.close();
+    assert.ok(performance.now() - began < DEADLINE + SLACK);
+    const { longest } = await settled;
+    assert.ok(longest < DEADLINE + SLACK, `${longest} ms`);
+    server.resume();
+  });
+
+  it("does not keep the process, whether it has called or not", async () => {
+    await server.kill();
+    for (const script of [
+      "",
+      'store.get("a").catch((error) => say(error.code));',
+      'store.create(session("a")).catch((error) => say(error.code));',
+      "store.size().catch((error) => say(error.code));",
+    ]) {
+      const began = performance.now();
+      const printed = await run(`${OPEN} ${script}`, { args: [server.url] });
+      assert.ok(performance.now() - began < 5000);
+      assert.ok(printed === "" || AWAY.includes(printed), printed);
+    }
+    assert.equal(
+      await run(`${OPEN} store.get("a").catch(() => {}); process.exit(0);`, { args: [server.url] }),
+      "",
+    );
+    await server.start();
+  });
+});
+
+const OPEN = `
+  const { RedisStore } = require(${JSON.stringify(require.resolve(".."))});
+  const store = new RedisStore({ url: process.argv[1], commandTimeout: ${DEADLINE} });`;
+
+describe("a process with a RedisStore", { skip: redisMissing }, () => {
+  let server;
+  before(async () => {
+    server = await startServer();
+  });
+  after(() => server?.kill());
+
+  it("has written what it began last before it ends by itself", async () => {
+    await run(`${OPEN} for (let at = 0; at < 1000; at++) store.create(session("s" + at));`, {
+      args: [server.url],
+    });
+    const store = open({ url: server.url });
+    assert.equal(await store.size(), 1000);
+    await store.clear();
+    await store.close();
+  });
+
+  it("ends by itself with stores that are open and idle", async () => {
+    const began = performance.now();
+    await run(`${OPEN} store.create(session("idle")).then(() => store.delete("idle"));`, {
+      args: [server.url],
+    });
+    assert.ok(performance.now() - began < 5000);
+  });
+
+  it("may exit in the middle of calls, which happen or do not", async () => {
+    const acknowledged = await run(
+      `${OPEN}
+       let done = 0;
+       const write = async (by) => {
+         for (let at = by; ; at += 16) {
+           await store.create(session("exit " + at));
+           say("exit " + at);
+           if (++done === 200) process.exit(0);
+         }
+       };
+       for (let by = 0; by < 16; by++) write(by);`,
+      { args: [server.url] },
+    );
+    const store = open({ url: server.url });
+    for (const id of acknowledged.split("\n")) assert.notEqual(await store.get(id), null);
+    await store.close();
+  });
+
+  it("lets close() end what was begun", async () => {
+    const store = open({ url: server.url });
+    const begun = Array.from({ length: 1000 }, (_, at) => store.create(session(`close ${at}`)));
+    const closed = store.close();
+    assert.equal(await codeOf(store.get("a")), "ERR_STORE_CLOSED");
+    await closed;
+    await Promise.all(begun);
+    const again = open({ url: server.url });
+    for (let at = 0; at < 1000; at += 50) assert.notEqual(await again.get(`close ${at}`), null);
+    await again.close();
+  });
+
+  it("leaves no connection behind", async () => {
+    const connections = async () => Number((await server.info("clients")).connected_clients);
+    const before = await connections();
+    for (let round = 0; round < 30; round++) {
+      const store = open({ url: server.url });
+      await store.get("a");
+      await store.close();
+    }
+    await until(async () => (await connections()) <= before, "all connections are gone");
+  });
+
+  it("goes on when a thread of it is ended in the midst of calls", async () => {
+    const store = open({ url: server.url });
+    const script = `${PRELUDE}
+      const { parentPort, workerData } = require("node:worker_threads");
+      const { RedisStore } = require(${JSON.stringify(require.resolve(".."))});
+      const acknowledged = new Int32Array(workerData.acknowledged);
+      const store = new RedisStore({ url: workerData.url });
+      const write = async (by) => {
+        for (let at = 0; ; at++) {
+          await store.create(session([workerData.name, by, at].join("-")));
+          Atomics.store(acknowledged, by, at + 1);
+          store.getByUser("ann");
+          if (by + at === 20) parentPort.postMessage("busy");
+        }
+      };
+      for (let by = 0; by < acknowledged.length; by++) write(by);`;
+    for (let round = 0; round < 5; round++) {
+      const acknowledged = new Int32Array(new SharedArrayBuffer(8 * 4));
+      const name = `thread ${round}`;
+      const workerData = { url: server.url, name, acknowledged: acknowledged.buffer };
+      const worker = new Worker(script, { eval: true, workerData });
+      await once(worker, "message");
+      await worker.terminate();
+      for (const [by, count] of acknowledged.entries()) {
+        for (let at = 0; at < count; at++) assert.notEqual(await store.get(`${name}-${by}-${at}`), null);
+      }
+      await store.create(session(`after ${name}`));
+    }
+    await store.close();
+  });
+
+  it("goes on when a thread ends with calls to a server that is away", async () => {
+    const store = open({ url: server.url });
+    await server.pause();
+    const script = `
+      const { parentPort, workerData } = require("node:worker_threads");
+      const { RedisStore } = require(${JSON.stringify(require.resolve(".."))});
+      const store = new RedisStore({ url: workerData.url });
+      for (let at = 0; at < 100; at++) store.get("" + at).catch(() => {});
+      store.size().catch(() => {});
+      parentPort.postMessage("called");`;
+    for (let round = 0; round < 3; round++) {
+      const worker = new Worker(script, { eval: true, workerData: { url: server.url } });
+      await once(worker, "message");
+      await worker.terminate();
+    }
+    server.resume();
+    assert.equal(await store.get("nobody"), null);
+    await store.close();
+  });
+});
