@@ -12,7 +12,9 @@ async function run(task) {
   if (fs.lstatSync(destination, { throwIfNoEntry: false })) {
     throw wrongUsage(`${task.operand} is there already: a backup is a new directory`);
   }
-  const store = task.openStore();
+  const store = task.openStore({
+    onlyFiles: "backup is for a FileStore: in Redis, export writes what there is",
+  });
   // Beside it, so that a copy that was broken off is never taken for a backup.
   const partial = path.join(
     path.dirname(destination),

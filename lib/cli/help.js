@@ -12,7 +12,7 @@ const EXIT_CODES = `Exit codes:
 
 /** What `native-store --help` prints. */
 function generalHelp(commands) {
-  return `native-store: looks into a FileStore of @fluidauth/native-store, ends its sessions, checks and copies them
+  return `native-store: looks into a store of @fluidauth/native-store, ends its sessions, checks and copies them
 
 Usage: native-store <command> [options]
 
@@ -25,7 +25,8 @@ ${optionTable(commonOptions)}
 
 All work on a store that other processes have open. Only revoke and import change one.
 
-A secret on the command line could be seen by every user of the machine, so there is no option for one.
+A secret on the command line could be seen by every user of the machine, so there is no option for one. The
+password of a Redis server is read from $NATIVE_STORE_REDIS_PASSWORD, or in $NATIVE_STORE_REDIS_URL.
 Run this as the user that the app runs as, so that the app can open whatever it makes.
 
 ${EXIT_CODES}

@@ -18,7 +18,11 @@ const LARGEST_SESSION = 2 ** 30;
 async function run(task) {
   const { options } = task;
   const source = await openSource(task);
-  if (options.create && options.from !== undefined) refuseSamePlace(task);
+  const { directory } = locateStore(options);
+  if (options.create && directory === undefined) {
+    throw wrongUsage("--create is for a FileStore: in Redis there is nothing to make");
+  }
+  if (options.create && options.from !== undefined) refuseSamePlace(task.operand, directory);
   const how = { isCreated: options.create, hint: "; import --create makes one" };
   const store = task.openStore(how, { maxSessionBytes: LARGEST_SESSION });
   const leftOut = source.noun && new LeftOut(source.noun);
@@ -69,8 +73,7 @@ function withReport(error, importer) {
 }
 
 /** Old stores are at ./sessions by default, as ours is. */
-function refuseSamePlace({ operand, options }) {
-  const { directory } = locateStore(options);
+function refuseSamePlace(operand, directory) {
   // Where ours is beside it already, it was meant to be.
   if (realPath(directory) !== realPath(operand) || fs.existsSync(path.join(directory, DATA_FILE))) return;
   throw wrongUsage(`${directory} is the old store: --path names another place for the new one`);
@@ -109,7 +112,7 @@ module.exports = {
     "session-file-store ends a session whose cookie has no expiry by a ttl of its own, which no file tells: give it by " +
       "--ttl if it is not one hour. There it is in seconds, here in milliseconds. Files that are encrypted by a secret " +
       "of session-file-store are left out.",
-    "The limits that the app gives its FileStore, such as maxSessionsPerUser, are not applied.",
+    "The limits that the app gives its store, such as maxSessionsPerUser, are not applied.",
   ],
   operand: { name: "file" },
   options: {

@@ -12,8 +12,12 @@ class LiveSessions {
   #task;
   #unreadable = 0;
 
+  #hint;
+
   constructor(store, task) {
     this.#store = store;
+    // What is in Redis there is nothing to verify of.
+    this.#hint = store.verify ? ": try native-store verify" : "";
     this.#task = task;
   }
 
@@ -41,7 +45,7 @@ class LiveSessions {
   throwIfAnyUnreadable() {
     if (this.#unreadable === 0) return;
     const sessions = show.count(this.#unreadable, "session");
-    throw new Failure(EXIT.no, `left out ${sessions} that could not be read: try native-store verify`);
+    throw new Failure(EXIT.no, `left out ${sessions} that could not be read${this.#hint}`);
   }
 }
 

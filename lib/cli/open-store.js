@@ -4,34 +4,58 @@ const fs = require("node:fs");
 const path = require("node:path");
 const { DEFAULT_PATH } = require("./common-options.js");
 const { reasonOf, wrongUsage } = require("./failures.js");
+const { redisLocation } = require("./redis-location.js");
 const { readSecrets } = require("./secrets.js");
 
 // What LMDB names its file.
 const DATA_FILE = "data.mdb";
 
-/** Where the store is, and who said so. */
+// An app has to answer somebody; here the whole of a store may be asked for.
+const PATIENCE = 10_000;
+
+/** Where the store is, and who said so: `{ directory, origin }`, or `{ redis, shown, origin }` of one in Redis. */
 function locateStore(options) {
   if (options.path === "") throw wrongUsage("--path must not be empty");
-  if (options.path !== undefined) return { directory: options.path, origin: "--path" };
-  const { NATIVE_STORE_PATH } = process.env;
-  if (NATIVE_STORE_PATH) return { directory: NATIVE_STORE_PATH, origin: "NATIVE_STORE_PATH" };
-  return { directory: DEFAULT_PATH, origin: "the default" };
+  if (options.redis !== undefined && options.path !== undefined) {
+    throw wrongUsage("--redis and --path exclude each other");
+  }
+  const { NATIVE_STORE_PATH, NATIVE_STORE_REDIS_URL } = process.env;
+  if (options.redis !== undefined) return redisLocation(options.redis, "--redis", options);
+  if (options.path !== undefined) return inDirectory(options.path, "--path", options);
+  if (NATIVE_STORE_REDIS_URL && NATIVE_STORE_PATH) {
+    throw wrongUsage(
+      "NATIVE_STORE_REDIS_URL and NATIVE_STORE_PATH are both set: --redis or --path says which",
+    );
+  }
+  if (NATIVE_STORE_REDIS_URL) return redisLocation(NATIVE_STORE_REDIS_URL, "NATIVE_STORE_REDIS_URL", options);
+  if (NATIVE_STORE_PATH) return inDirectory(NATIVE_STORE_PATH, "NATIVE_STORE_PATH", options);
+  return inDirectory(DEFAULT_PATH, "the default", options);
+}
+
+function inDirectory(directory, origin, options) {
+  const stray = ["redis-prefix", "redis-ca"].find((name) => options[name] !== undefined);
+  if (stray) throw wrongUsage(`--${stray} goes with --redis`);
+  return { directory, origin };
 }
 
 /**
  * Opens the store that the options name.
- * @param {{ isCreated?: boolean, hint?: string }} how Whether one that is missing is made; else what may help.
- * @param {object} storeOptions More options of `FileStore`.
+ * @param {{ isCreated?: boolean, hint?: string, onlyFiles?: string }} how Whether one that is missing is made; else
+ *   what may help; why none but a `FileStore` will do.
+ * @param {object} storeOptions More options of the store.
  */
-function openStore(options, { isCreated = false, hint = "" } = {}, storeOptions = {}) {
-  const { directory, origin } = locateStore(options);
-  const secret = readSecrets(options);
-  if (!isCreated && !hasStore(directory)) {
+function openStore(options, { isCreated = false, hint = "", onlyFiles } = {}, storeOptions = {}) {
+  const { directory, origin, redis } = locateStore(options);
+  const given = { secret: readSecrets(options), sweepInterval: 0, ...storeOptions };
+  if (redis && onlyFiles) throw wrongUsage(onlyFiles);
+  if (!redis && !isCreated && !hasStore(directory)) {
     throw wrongUsage(`no store at ${directory} (from ${origin})${hint}`);
   }
   // Here, so that help needs no addon.
-  const { FileStore } = require("../../index.js");
-  return new FileStore({ path: directory, secret, sweepInterval: 0, ...storeOptions });
+  const { FileStore, RedisStore } = require("../../index.js");
+  return redis
+    ? new RedisStore({ ...redis, commandTimeout: PATIENCE, ...given })
+    : new FileStore({ path: directory, ...given });
 }
 
 function hasStore(directory) {

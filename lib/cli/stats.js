@@ -5,23 +5,40 @@ const { locateStore } = require("./open-store.js");
 const show = require("./show.js");
 
 async function run(task) {
-  const { directory, origin } = locateStore(task.options);
+  const location = locateStore(task.options);
   const store = task.openStore();
   // Counted at another moment than the others, while the app goes on.
   const live = await task.interruptible(store.size());
-  const { sessions, bytes, fileBytes } = await store.stats();
+  const counts = { live, ...(await task.interruptible(store.stats())) };
+  const { answer, lines } = location.redis ? inRedis(store, location, counts) : inFile(location, counts);
+  return task.print(...(task.options.json ? [show.json(answer)] : lines));
+}
+
+function inFile({ directory, origin }, { live, sessions, bytes, fileBytes }) {
   const expired = Math.max(0, sessions - live);
   const location = path.resolve(directory);
+  return {
+    answer: { path: location, sessions, live, expired, bytes, fileBytes },
+    lines: [
+      `store     ${show.escapeUnsafe(location)} (from ${origin})`,
+      `sessions  ${show.number(live)} live, ${show.number(expired)} expired and not yet swept`,
+      `in use    ${show.bytes(bytes)}`,
+      `file      ${show.bytes(fileBytes)}`,
+    ],
+  };
+}
 
-  if (task.options.json) {
-    return task.print(show.json({ path: location, sessions, live, expired, bytes, fileBytes }));
-  }
-  return task.print(
-    `store     ${show.escapeUnsafe(location)} (from ${origin})`,
-    `sessions  ${show.number(live)} live, ${show.number(expired)} expired and not yet swept`,
-    `in use    ${show.bytes(bytes)}`,
-    `file      ${show.bytes(fileBytes)}`,
-  );
+function inRedis({ db }, { shown, origin }, { live, bytes }) {
+  const { prefix } = db;
+  return {
+    answer: { redis: shown, prefix, live, bytes },
+    lines: [
+      `store     ${show.escapeUnsafe(shown)} (from ${origin})`,
+      `prefix    ${show.escapeUnsafe(prefix)}`,
+      `sessions  ${show.number(live)} live`,
+      `in use    about ${show.bytes(bytes)}`,
+    ],
+  };
 }
 
 module.exports = {
@@ -30,7 +47,12 @@ module.exports = {
   about: [
     "Where the file is much larger than what is in use, native-store backup makes a compact copy. The counters that " +
       "a process keeps, such as hits and misses, are in that process: store.stats() has them.",
+    "Of a RedisStore it counts by looking at every key, and estimates the bytes from some of them.",
   ],
-  options: { json: { help: "one line of JSON: path, sessions, live, expired, bytes, fileBytes" } },
+  options: {
+    json: {
+      help: "one line of JSON: path, sessions, live, expired, bytes, fileBytes; or redis, prefix, live, bytes",
+    },
+  },
   run,
 };

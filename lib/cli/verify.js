@@ -4,7 +4,9 @@ const { EXIT } = require("./failures.js");
 const show = require("./show.js");
 
 async function run(task) {
-  const store = task.openStore();
+  const store = task.openStore({
+    onlyFiles: "verify is for a FileStore: in Redis there are no files of ours",
+  });
   const progress = task.progress("verify", null);
   const onProgress = ({ checked, total }) => progress.at(checked, total);
   const result = await task.interruptible(store.verify({ onProgress }));
