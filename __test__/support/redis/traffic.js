@@ -207,12 +207,12 @@ class Traffic {
 
   /**
    * What a fault came to that began at one moment and was over at another: how many calls there were until all was
-   * well again, and how long that took from its end.
+   * well again, which is when no call fails any more that begins, and how long that took from its end.
    */
   summary(brokenAt, healedAt = brokenAt) {
     const failures = this.calls.filter(({ code }) => code !== undefined);
-    const lastFailure = Math.max(healedAt, ...failures.map(({ end }) => end));
-    const well = this.calls.filter(({ code, end }) => code === undefined && end > lastFailure);
+    const lastFailure = Math.max(healedAt, ...failures.map(({ start }) => start));
+    const well = this.calls.filter(({ code, start }) => code === undefined && start >= lastFailure);
     const recoveredAt = Math.min(...well.map(({ end }) => end));
     const during = this.calls.filter(({ start, end }) => end >= brokenAt && start <= recoveredAt);
     return {
