@@ -37,8 +37,9 @@ const newId = () => `sid-${++made}`;
  * @param {string} name of the store
  * @param {() => object} createStore makes an empty one
  * @param {{ ConnectStore: Function, SessionStoreError: Function }} classes of the package under test
+ * @param {object} [options] of the suite, such as `skip`
  */
-function connectConformance(name, createStore, { ConnectStore, SessionStoreError }) {
+function connectConformance(name, createStore, { ConnectStore, SessionStoreError }, options = {}) {
   const failsWith = (code, words) => (error) => {
     assert.ok(error instanceof SessionStoreError, `not a SessionStoreError: ${error?.stack}`);
     assert.equal(error.code, code);
@@ -46,7 +47,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
     return true;
   };
 
-  describe(`a ConnectStore over ${name}`, () => {
+  describe(`a ConnectStore over ${name}`, options, () => {
     let inner;
     let store;
     beforeEach(() => {

@@ -12,11 +12,14 @@ const { Strategy } = require("passport-local");
 const { FileStore, MemoryStore } = require("..");
 const { ConnectStore } = require("../connect.js");
 const { makePlace } = require("./support/file-places.js");
+const { makeRedisPlace } = require("./support/redis-places.js");
+const { redisMissing } = require("./support/redis-servers.js");
 const { later } = require("./support/later.js");
 
 const SECRET = "a secret for tests";
 const HOUR = 3_600_000;
 const { next: newFolder } = makePlace();
+const redis = makeRedisPlace();
 
 const OPTIONS = { secret: SECRET, resave: false, saveUninitialized: false };
 
@@ -44,11 +47,12 @@ async function serve(store, options, handler) {
 
 const sidOf = ({ cookie }) => decodeURIComponent(cookie.split("=")[1]).slice(2).split(".")[0];
 
-for (const [name, createStore] of [
+for (const [name, createStore, skip] of [
   ["MemoryStore", () => new MemoryStore()],
   ["FileStore", () => new FileStore({ path: newFolder() })],
+  ["RedisStore", () => redis.open(), redisMissing],
 ]) {
-  describe(`an app on express-session over ${name}`, () => {
+  describe(`an app on express-session over ${name}`, { skip }, () => {
     let store;
     beforeEach(() => {
       store = new ConnectStore(createStore());

@@ -8,10 +8,13 @@ const Fastify = require("fastify");
 const { FileStore, MemoryStore } = require("..");
 const { ConnectStore } = require("../connect.js");
 const { makePlace } = require("./support/file-places.js");
+const { makeRedisPlace } = require("./support/redis-places.js");
+const { redisMissing } = require("./support/redis-servers.js");
 
 const SECRET = "a secret for tests, and for nothing else";
 const HOUR = 3_600_000;
 const { next: newFolder } = makePlace();
+const redis = makeRedisPlace();
 
 /** An app with one handler; `ask` sends a request, with the cookies of a jar if one is given. */
 async function serve(store, options, handler) {
@@ -30,11 +33,12 @@ async function serve(store, options, handler) {
 
 const sidOf = ({ cookies }) => cookies.sessionId.split(".")[0];
 
-for (const [name, createStore] of [
+for (const [name, createStore, skip] of [
   ["MemoryStore", () => new MemoryStore()],
   ["FileStore", () => new FileStore({ path: newFolder() })],
+  ["RedisStore", () => redis.open(), redisMissing],
 ]) {
-  describe(`an app on @fastify/session over ${name}`, () => {
+  describe(`an app on @fastify/session over ${name}`, { skip }, () => {
     let store;
     beforeEach(() => {
       store = new ConnectStore(createStore());

@@ -8,8 +8,11 @@ const fc = require("fast-check");
 const { FileStore, MemoryStore } = require("..");
 const { ConnectStore } = require("../connect.js");
 const { makePlace } = require("./support/file-places.js");
+const { makeRedisPlace } = require("./support/redis-places.js");
+const { redisMissing } = require("./support/redis-servers.js");
 
 const { next: newFolder } = makePlace();
+const redis = makeRedisPlace();
 
 const RUNS = 300;
 const HOUR = 3_600_000;
@@ -139,12 +142,12 @@ const KINDS = {
   "a MemoryStore": [() => new MemoryStore(), {}],
   "a MemoryStore that leaves touches out": [() => new MemoryStore(), { touchAfter: HOUR }],
   "a part of a MemoryStore": [() => new MemoryStore(), { prefix: "app:" }],
-  "a FileStore": [() => new FileStore({ path: newFolder() }), {}],
+  "a FileStore": [() => new FileStore({ path: newFolder() }), {}, RUNS / 4],
+  "a RedisStore": [() => redis.open(), {}, RUNS / 4, redisMissing],
 };
 
-for (const [name, [open, options]] of Object.entries(KINDS)) {
-  it(`a ConnectStore over ${name} does what its model does`, async () => {
-    const numRuns = name === "a FileStore" ? RUNS / 4 : RUNS;
+for (const [name, [open, options, numRuns = RUNS, skip = false]] of Object.entries(KINDS)) {
+  it(`a ConnectStore over ${name} does what its model does`, { skip }, async () => {
     const property = fc.asyncProperty(fc.array(steps, { maxLength: 40 }), async (list) => {
       const store = open();
       const world = new World(store, options);

@@ -5,14 +5,17 @@
 const assert = require("node:assert/strict");
 const { describe, it } = require("node:test");
 const session = require("express-session");
-const { FileStore, MemoryStore } = require("..");
+const { FileStore, MemoryStore, RedisStore } = require("..");
 const { ConnectStore } = require("../connect.js");
 const { Browser, SERVERS, startElsewhere } = require("./support/connect-app.js");
 const { makePlace } = require("./support/file-places.js");
+const { makeRedisPlace } = require("./support/redis-places.js");
+const { redisMissing } = require("./support/redis-servers.js");
 
 const ROUNDS = 200;
 const AT_ONCE = 10;
 const place = makePlace();
+const redis = makeRedisPlace();
 
 /** Whether the session of one user came back. */
 async function comesBack({ slow, fast, name, changes }) {
@@ -51,6 +54,19 @@ async function raceAlone(framework, store, options, changes) {
   }
 }
 
+/** The slow request is in another process than the logout. */
+async function raceElsewhere(framework, Store, options, changes) {
+  const store = new ConnectStore(new Store(options));
+  const [here, there] = [await SERVERS[framework](store), await startElsewhere(framework, Store, options)];
+  try {
+    assert.equal(await race({ slow: there.url, fast: here.url }, { changes }), 0);
+    assert.equal(await store.length(), 0);
+  } finally {
+    await Promise.all([here.stop(), there.stop()]);
+    await store.close();
+  }
+}
+
 for (const framework of ["express", "fastify"]) {
   describe(`a slow request of ${framework}`, () => {
     for (const changes of [true, false]) {
@@ -68,16 +84,13 @@ for (const framework of ["express", "fastify"]) {
       });
 
       it(`with ${ends(changes)} brings none back that another process ended in a FileStore`, async () => {
-        const folder = place.next();
-        const store = new ConnectStore(new FileStore({ path: folder }));
-        const [here, there] = [await SERVERS[framework](store), await startElsewhere(framework, folder)];
-        try {
-          assert.equal(await race({ slow: there.url, fast: here.url }, { changes }), 0);
-          assert.equal(await store.length(), 0);
-        } finally {
-          await Promise.all([here.stop(), there.stop()]);
-          await store.close();
-        }
+        await raceElsewhere(framework, FileStore, { path: place.next() }, changes);
+      });
+
+      it(`with ${ends(changes)} brings none back that another process ended in a RedisStore`, {
+        skip: redisMissing,
+      }, async () => {
+        await raceElsewhere(framework, RedisStore, redis.next(), changes);
       });
     }
   });

@@ -8,8 +8,12 @@ const { FileStore, MemoryStore, SessionStoreError } = require("..");
 const { ConnectStore } = require("../connect.js");
 const { connectConformance } = require("./connect-conformance.js");
 const { makePlace } = require("./support/file-places.js");
+const { makeRedisPlace } = require("./support/redis-places.js");
+const { redisMissing } = require("./support/redis-servers.js");
 
 const { next: newFolder } = makePlace();
+const redis = makeRedisPlace();
+const cluster = makeRedisPlace("cluster");
 
 for (const [name, createStore] of [
   ["MemoryStore", () => new MemoryStore()],
@@ -17,6 +21,14 @@ for (const [name, createStore] of [
   ["FileStore with a secret", () => new FileStore({ path: newFolder(), secret: "a secret of some length" })],
 ]) {
   connectConformance(name, createStore, { ConnectStore, SessionStoreError });
+}
+
+for (const [name, createStore] of [
+  ["RedisStore", () => redis.open()],
+  ["RedisStore with a secret", () => redis.open({ secret: "a secret of some length" })],
+  ["RedisStore of a cluster", () => cluster.open()],
+]) {
+  connectConformance(name, createStore, { ConnectStore, SessionStoreError }, { skip: redisMissing });
 }
 
 const invalidOption = (words) => (error) => {

@@ -135,7 +135,7 @@ describe("a RedisStore and a user of its own", { skip: redisMissing }, () => {
   before(async () => {
     server = await startServer({
       users: {
-        app: "on >s3cret ~fluid:* resetchannels +@all -@dangerous +info",
+        app: "on >s3cret ~fluid:* resetchannels +@all -@dangerous",
         reader: "on >s3cret ~fluid:* +@all -@write",
         other: "on >s3cret ~other:* +@all",
       },

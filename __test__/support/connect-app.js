@@ -125,9 +125,9 @@ async function fastifyServer(store) {
 
 const SERVERS = { express: expressServer, fastify: fastifyServer };
 
-/** Like `SERVERS[framework](store)` with a FileStore at this path, in another process. */
-async function startElsewhere(framework, folder) {
-  const child = fork(__filename, [framework, folder]);
+/** Like `SERVERS[framework](store)` with a store of this class and these options, in another process. */
+async function startElsewhere(framework, Store, options) {
+  const child = fork(__filename, [framework, Store.name, JSON.stringify(options)]);
   const [url] = await once(child, "message");
   const stop = async () => {
     child.disconnect();
@@ -161,10 +161,10 @@ class Browser {
   }
 }
 
-async function serveAsChild([framework, folder]) {
-  const { FileStore } = require("../..");
+async function serveAsChild([framework, kind, options]) {
+  const { [kind]: Store } = require("../..");
   const { ConnectStore } = require("../../connect.js");
-  const { url } = await SERVERS[framework](new ConnectStore(new FileStore({ path: folder })));
+  const { url } = await SERVERS[framework](new ConnectStore(new Store(JSON.parse(options))));
   process.send(url);
   process.once("disconnect", () => process.exit());
 }

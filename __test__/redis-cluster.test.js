@@ -1,0 +1,44 @@
+"use strict";
+
+// The contract in a cluster, where a session and the index of its user are on different servers.
+
+const assert = require("node:assert/strict");
+const { describe, it } = require("node:test");
+const { SessionStoreError } = require("..");
+const { conformance, session } = require("./conformance.js");
+const { makeRedisPlace } = require("./support/redis-places.js");
+const { redisMissing } = require("./support/redis-servers.js");
+
+const cluster = makeRedisPlace("cluster");
+
+describe("in a cluster", { skip: redisMissing }, () => {
+  conformance("RedisStore", async (options, Store) => cluster.open(options, Store), { SessionStoreError });
+  conformance(
+    "RedisStore with a secret",
+    async (options, Store) => cluster.open({ secret: "a secret of some length", ...options }, Store),
+    { SessionStoreError },
+  );
+
+  it("sessions are on every server, and each is found by its user", async () => {
+    const store = cluster.open();
+    const { prefix } = store.db;
+    const sessions = Array.from({ length: 300 }, (_, at) => session({ userId: `user ${at % 3}` }));
+    await Promise.all(sessions.map((one) => store.create(one)));
+    const { nodes } = cluster.servers;
+    const keys = await Promise.all(nodes.slice(0, 3).map((node) => node.call("KEYS", `${prefix}sess:*`)));
+    assert.equal(keys.flat().length, 300);
+    for (const own of keys) assert.ok(own.length > 50, `${own.length} of 300`);
+    for (const user of [0, 1, 2]) assert.equal((await store.getByUser(`user ${user}`)).length, 100);
+    await store.close();
+  });
+
+  it("needs only one node that is there of those that it is told", async () => {
+    const { nodes } = cluster.servers;
+    const away = "redis://127.0.0.1:1";
+    const store = cluster.open({ cluster: [away, nodes[4].url] });
+    const one = session();
+    await store.create(one);
+    assert.deepEqual(await store.getByUser("ann"), [one]);
+    await store.close();
+  });
+});
