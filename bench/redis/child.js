@@ -3,7 +3,7 @@
 // A process for one store.
 const { closedLoop } = require("../closed-loop.js");
 const { serve } = require("../serve.js");
-const { Ids, farOff } = require("../sessions.js");
+const { Ids } = require("../sessions.js");
 const { openStore } = require("./stores.js");
 const { mainThreadCpu } = require("./thread-cpu.js");
 
@@ -11,7 +11,6 @@ const FILLED_AT_ONCE = 256;
 
 let peer;
 let ids;
-let clock = 0;
 
 async function open({ store, url, size }) {
   peer = await openStore(store, url);
@@ -23,25 +22,29 @@ const CALLS = {
   async get(sessionId) {
     if ((await peer.get(sessionId)) === null) throw new Error("a session was not found");
   },
-  set: (sessionId) => peer.set(sessionId, clock++),
-  touch: (sessionId) => peer.touch(sessionId, farOff(clock++)),
+  set: (sessionId, number) => peer.set(sessionId, number),
+  touch: (sessionId, number) => peer.touch(sessionId, number),
 };
 
-/** Random ids of what is there, each a new string, until the time is over. */
-function* idsFor(millis) {
+/** Random numbers of what is there, until the time is over. */
+function* numbersFor(millis) {
   for (const end = performance.now() + millis; performance.now() < end; ) {
-    yield ids.at(Math.floor(Math.random() * ids.length));
+    yield Math.floor(Math.random() * ids.length);
   }
 }
 
 /** Calls a second, and microseconds of the processor for each: of the main thread, and of all. */
 async function round({ call, inFlight, seconds }) {
+  const start = CALLS[call];
   global.gc({ type: "minor" });
   const main = mainThreadCpu();
   const all = process.cpuUsage();
-  const start = performance.now();
-  const calls = await closedLoop(inFlight, idsFor(seconds * 1000), CALLS[call]);
-  const elapsed = performance.now() - start;
+  const begun = performance.now();
+  // The id is a new string each time, as that of a cookie is.
+  const calls = await closedLoop(inFlight, numbersFor(seconds * 1000), (number) =>
+    start(ids.at(number), number),
+  );
+  const elapsed = performance.now() - begun;
   const { user, system } = process.cpuUsage(all);
   return {
     perSecond: (calls / elapsed) * 1000,

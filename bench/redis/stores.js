@@ -1,20 +1,14 @@
 "use strict";
 
-const { Cookie } = require("express-session");
 const { RedisStore } = require("../..");
 const { ConnectStore } = require("../../connect.js");
+const { farOff } = require("../sessions.js");
 const { expressSession, nativeSession } = require("./sessions.js");
 
-const POOL = 1024;
-
-/** What apps have loaded when they save it: to make one is no part of what is measured. */
-const poolOf = (make) => Array.from({ length: POOL }, (_, number) => make(number));
-
-/** A store of express-session: a method calls back. */
+/** A store of express-session, called as that does: with what it has loaded for a request. */
 class ExpressPeer {
   #store;
-  #sessions = poolOf(expressSession);
-  #cookie = new Cookie();
+  #sessions = new Map();
   #close;
 
   constructor(store, close) {
@@ -22,8 +16,13 @@ class ExpressPeer {
     this.#close = close;
   }
 
-  fill(sessionId, number) {
-    return this.set(sessionId, number);
+  async fill(sessionId, number) {
+    this.#sessions.set(number, expressSession(number));
+    await this.set(sessionId, number);
+    const loaded = await new Promise((resolve, reject) => {
+      this.#store.load(sessionId, (error, session) => (error ? reject(error) : resolve(session)));
+    });
+    this.#sessions.set(number, loaded);
   }
 
   get(sessionId) {
@@ -35,15 +34,16 @@ class ExpressPeer {
   set(sessionId, number) {
     return new Promise((resolve, reject) => {
       const done = (error) => (error ? reject(error) : resolve());
-      this.#store.set(sessionId, this.#sessions[number % POOL], done);
+      this.#store.set(sessionId, this.#sessions.get(number), done);
     });
   }
 
-  touch(sessionId, millis) {
-    this.#cookie.expires = new Date(millis);
+  touch(sessionId, number) {
+    const session = this.#sessions.get(number);
+    session.touch();
     return new Promise((resolve, reject) => {
       const done = (error) => (error ? reject(error) : resolve());
-      this.#store.touch(sessionId, { cookie: this.#cookie }, done);
+      this.#store.touch(sessionId, session, done);
     });
   }
 
@@ -54,15 +54,18 @@ class ExpressPeer {
 
 /** Ours, as an app calls it that uses no session layer, or FluidAuth's. */
 class NativePeer {
+  #touches = 0;
   #store;
-  #sessions = poolOf((number) => nativeSession("0".repeat(36), number));
+  #sessions = new Map();
 
   constructor(store) {
     this.#store = store;
   }
 
   fill(sessionId, number) {
-    return this.#store.create(nativeSession(sessionId, number));
+    const session = nativeSession(sessionId, number);
+    this.#sessions.set(number, session);
+    return this.#store.create(session);
   }
 
   get(sessionId) {
@@ -70,13 +73,11 @@ class NativePeer {
   }
 
   set(sessionId, number) {
-    const session = this.#sessions[number % POOL];
-    session.sessionId = sessionId;
-    return this.#store.update(sessionId, session);
+    return this.#store.update(sessionId, this.#sessions.get(number));
   }
 
-  touch(sessionId, millis) {
-    return this.#store.touch(sessionId, new Date(millis));
+  touch(sessionId) {
+    return this.#store.touch(sessionId, farOff(this.#touches++));
   }
 
   close() {
