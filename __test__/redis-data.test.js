@@ -99,10 +99,9 @@ describe("what a RedisStore keeps", { skip: redisMissing }, () => {
   it("may be no session of ours, which is said and harms nothing else", async () => {
     const values = ["", "garbage", "{}", "null", '{"expires":1}', "\u0000", '{"expires":"x","session":{}}'];
     for (const [number, value] of values.entries()) await server.call("SET", keyOf(`bad ${number}`), value);
-    await server.call("RPUSH", keyOf("a list"), "1");
     const fine = session();
     await store.create(fine);
-    for (const id of [...values.keys()].map((number) => `bad ${number}`).concat("a list")) {
+    for (const id of [...values.keys()].map((number) => `bad ${number}`)) {
       await assert.rejects(store.get(id), (error) => {
         assert.equal(error.code, "ERR_STORE_CORRUPT", `${id}: ${error.message}`);
         assert.ok(!error.message.includes("garbage"));
@@ -111,6 +110,12 @@ describe("what a RedisStore keeps", { skip: redisMissing }, () => {
       await store.delete(id);
       assert.equal(await store.get(id), null);
     }
+    // What is of another type is somebody else's.
+    await server.call("RPUSH", keyOf("a list"), "1");
+    await assert.rejects(store.get("a list"), { code: "ERR_STORE_CORRUPT" });
+    await assert.rejects(store.touch("a list", at(HOUR)), { code: "ERR_STORE_CORRUPT" });
+    await assert.rejects(store.delete("a list"), { code: "ERR_STORE_CORRUPT" });
+    assert.equal(await server.call("LLEN", keyOf("a list")), 1);
     assert.deepEqual(await store.getByUser("ann"), [fine]);
   });
 

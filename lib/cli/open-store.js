@@ -10,8 +10,8 @@ const { readSecrets } = require("./secrets.js");
 // What LMDB names its file.
 const DATA_FILE = "data.mdb";
 
-// An app has to answer somebody; here the whole of a store may be asked for.
-const PATIENCE = 10_000;
+// For each step of a command: longer than an app has that answers somebody.
+const PATIENCE = 5000;
 
 /** Where the store is, and who said so: `{ directory, origin }`, or `{ redis, shown, origin }` of one in Redis. */
 function locateStore(options) {

@@ -74,7 +74,7 @@ class FaultProxy {
   /** Cuts all connections; new ones are taken. */
   drop() {
     for (const { client, server } of this.#pairs) {
-      client.resetAndDestroy();
+      client.destroy();
       server.destroy();
     }
     this.#pairs.clear();

@@ -172,7 +172,7 @@ const FAULTS = [
     ...SLOWS,
     run: () =>
       withProxy(async ({ proxy, traffic }) => {
-        proxy.delay(DEADLINE / 10);
+        proxy.delay(DEADLINE / 40);
         await traffic.progress(200);
         await proxy.heal();
         return now();
