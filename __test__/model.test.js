@@ -5,11 +5,14 @@
 const assert = require("node:assert/strict");
 const { it } = require("node:test");
 const fc = require("fast-check");
-const { FileStore, MemoryStore, RedisStore } = require("..");
+const { FileStore, MemoryStore } = require("..");
 const { makePlace } = require("./support/file-places.js");
-const { isInstalled, newPlace } = require("./support/redis-single.js");
+const { makeRedisPlace } = require("./support/redis-places.js");
+const { redisMissing } = require("./support/redis-servers.js");
 
 const { next: newFolder } = makePlace();
+const redis = makeRedisPlace();
+const cluster = makeRedisPlace("cluster");
 
 const RUNS = 400;
 const HOUR = 3_600_000;
@@ -141,14 +144,19 @@ async function compare(store, model, seen) {
   assert.equal(await store.size(), model.live.size);
 }
 
+const secret = "a secret of some length";
+
+/** A file has to be made for each case, and a server to be asked. */
 const STORES = {
-  MemoryStore: () => new MemoryStore({ sweepInterval: 0 }),
-  FileStore: () => new FileStore({ path: newFolder(), sweepInterval: 0 }),
-  "FileStore with a secret": () =>
-    new FileStore({ path: newFolder(), sweepInterval: 0, secret: "a secret of some length" }),
-  RedisStore: async () => new RedisStore({ ...(await newPlace()), sweepInterval: 0 }),
-  "RedisStore with a secret": async () =>
-    new RedisStore({ ...(await newPlace()), sweepInterval: 0, secret: "a secret of some length" }),
+  MemoryStore: { open: () => new MemoryStore({ sweepInterval: 0 }), runs: RUNS },
+  FileStore: { open: () => new FileStore({ path: newFolder(), sweepInterval: 0 }), runs: RUNS / 4 },
+  "FileStore with a secret": {
+    open: () => new FileStore({ path: newFolder(), sweepInterval: 0, secret }),
+    runs: RUNS / 4,
+  },
+  RedisStore: { open: () => redis.open(), runs: RUNS / 4, skip: redisMissing },
+  "RedisStore with a secret": { open: () => redis.open({ secret }), runs: RUNS / 4, skip: redisMissing },
+  "RedisStore of a cluster": { open: () => cluster.open(), runs: RUNS / 4, skip: redisMissing },
 };
 
 async function check(property, numRuns) {
@@ -156,14 +164,10 @@ async function check(property, numRuns) {
   console.log(`property cases: ${numRuns}`);
 }
 
-for (const [name, open] of Object.entries(STORES)) {
-  // A file has to be made for each case, and a server asked.
-  const runs = name === "MemoryStore" ? RUNS : RUNS / 4;
-  const skip = name.startsWith("RedisStore") && !isInstalled && "redis-server is not installed";
-
+for (const [name, { open, runs, skip = false }] of Object.entries(STORES)) {
   it(`a ${name} does what its model does`, { skip }, async () => {
     const property = fc.asyncProperty(fc.array(calls, { maxLength: 40 }), async (steps) => {
-      const store = await open();
+      const store = open();
       const model = new Model();
       const seen = [];
       for (const step of steps) {
@@ -181,7 +185,7 @@ for (const [name, open] of Object.entries(STORES)) {
     // Those that run on threads of their own have no place in that order.
     const inOrder = calls.filter(({ call }) => ["create", "update", "touch", "delete"].includes(call));
     const property = fc.asyncProperty(fc.array(inOrder, { maxLength: 60 }), async (steps) => {
-      const store = await open();
+      const store = open();
       const model = new Model();
       await Promise.all(steps.map((step) => apply(step, store, model)));
       await compare(
@@ -195,7 +199,7 @@ for (const [name, open] of Object.entries(STORES)) {
   });
 
   it(`any JSON session comes back from a ${name} as it was`, { skip }, async () => {
-    const store = await open();
+    const store = open();
     let made = 0;
     const property = fc.asyncProperty(
       fc.dictionary(fc.string(), fc.anything({ withDate: true, withNullPrototype: true })),

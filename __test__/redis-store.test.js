@@ -1,14 +1,12 @@
 "use strict";
 
-const { it } = require("node:test");
-const { RedisStore, SessionStoreError } = require("..");
+const { describe } = require("node:test");
+const { SessionStoreError } = require("..");
 const { conformance } = require("./conformance.js");
-const { isInstalled, newPlace } = require("./support/redis-single.js");
+const { makeRedisPlace } = require("./support/redis-places.js");
+const { redisMissing } = require("./support/redis-servers.js");
 
-const withOptions =
-  (given) =>
-  async (options, Store = RedisStore) =>
-    new Store({ ...(await newPlace()), ...given, ...options });
+const redis = makeRedisPlace();
 
 const VARIANTS = {
   RedisStore: {},
@@ -16,10 +14,9 @@ const VARIANTS = {
   "RedisStore with limits": { maxSessionsPerUser: 1e6 },
 };
 
-if (isInstalled) {
+describe("on a single server", { skip: redisMissing }, () => {
   for (const [name, given] of Object.entries(VARIANTS)) {
-    conformance(name, withOptions(given), { SessionStoreError }, { isRemote: true });
+    const createStore = async (options, Store) => redis.open({ ...given, ...options }, Store);
+    conformance(name, createStore, { SessionStoreError }, { isRemote: true });
   }
-} else {
-  it("RedisStore keeps the contract", { skip: "redis-server is not installed" }, () => {});
-}
+});

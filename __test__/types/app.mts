@@ -5,6 +5,7 @@ import {
   guardSession,
   MemoryStore,
   type MemoryStoreOptions,
+  RedisStore,
   type SessionInput,
   SessionStoreError,
 } from "@fluidauth/native-store";
@@ -60,11 +61,13 @@ export const stores: BaseSessionStore[] = [
   new MemoryStore<Record<string, any>>(),
   new FileStore({ path: "./sessions", secret: [new Uint8Array(32)] }),
   new FileStore<Fields>({ path: "./sessions" }),
+  new RedisStore<Fields>({ url: "redis://localhost:6379" }),
   new DeviceStore("a phone"),
   new CountingStore(),
 ];
 export const strictStores: StrictStore[] = [
   new FileStore({ path: "./sessions" }),
+  new RedisStore({ cluster: ["redis://localhost:6379"] }),
   new MemoryStore(),
   new MemoryStore<Fields>(),
   new DeviceStore("a phone"),

@@ -1,6 +1,6 @@
 // Each line marked `wrong` must not compile, and every other must. See ../types.test.js.
 import { type BaseSessionStore, Session } from "@fluidauth/express";
-import { FileStore, guardSession, MemoryStore, SessionStoreError } from "@fluidauth/native-store";
+import { FileStore, guardSession, MemoryStore, RedisStore, SessionStoreError } from "@fluidauth/native-store";
 
 const store = new MemoryStore<{ cart?: string[] }>();
 const session = { sessionId: "an id", expires: new Date() };
@@ -9,6 +9,8 @@ new MemoryStore({ maxSession: 100 }); // wrong
 new MemoryStore({ sweepInterval: "1m" }); // wrong
 new FileStore(); // wrong
 new FileStore({ path: "./sessions", durability: "never" }); // wrong
+new RedisStore({ prefix: "app:" }); // wrong
+new RedisStore({ url: "redis://localhost", cluster: [] }); // wrong
 guardSession({ store }); // wrong
 new Session({ secret: "a secret", store: new Map() }); // wrong
 guardSession(new Session({ secret: "a secret", store })).decryptSessionId("a cookie"); // wrong
