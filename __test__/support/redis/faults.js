@@ -85,6 +85,23 @@ async function withCluster(options, breakIt) {
   }
 }
 
+/** The same with sentinels and what they watch. `switched` resolves once they have another primary. */
+async function withSentinels(breakIt) {
+  const all = await startSentinels();
+  const sentinel = { urls: all.urls, master: all.master };
+  try {
+    return await underLoad({ sentinel, waitReplicas: 1 }, async (traffic, told) => {
+      await traffic.progress(WARM_UP);
+      const { switched } = await all.nextPrimary();
+      const primary = await all.primary();
+      told.breakNow();
+      return breakIt({ all, primary, switched });
+    });
+  } finally {
+    await all.stop();
+  }
+}
+
 /** Whether calls fail by it, or merely take longer. */
 const FAILS = { fails: true };
 const SLOWS = { fails: false };
@@ -246,24 +263,52 @@ const FAULTS = [
       }),
   },
   {
+    title: "a primary of a cluster stopped until another took over, waitReplicas: 1",
+    ...FAILS,
+    run: () =>
+      withCluster({ waitReplicas: 1 }, async ({ cluster }) => {
+        const primary = cluster.nodes[1];
+        await primary.pause();
+        await cluster.untilPromoted(1);
+        // It takes itself for the primary until it hears of the other.
+        primary.resume();
+        await cluster.untilWhole();
+        return now();
+      }),
+  },
+  {
+    title: "all nodes of a cluster killed and started again",
+    ...FAILS,
+    run: () =>
+      withCluster({}, async ({ cluster }) => {
+        await Promise.all(cluster.nodes.map((node) => node.kill()));
+        await Promise.all(cluster.nodes.map((node) => node.start()));
+        await cluster.untilWhole();
+        return now();
+      }),
+  },
+  {
     title: "the primary that sentinels watch killed, waitReplicas: 1",
     ...FAILS,
-    run: async () => {
-      const all = await startSentinels();
-      const sentinel = { urls: all.urls, master: all.master };
-      try {
-        return await underLoad({ sentinel, waitReplicas: 1 }, async (traffic, told) => {
-          await traffic.progress(WARM_UP);
-          const { switched } = await all.nextPrimary();
-          told.breakNow();
-          await (await all.primary()).kill();
-          await switched;
-          return now();
-        });
-      } finally {
-        await all.stop();
-      }
-    },
+    run: () =>
+      withSentinels(async ({ primary, switched }) => {
+        await primary.kill();
+        await switched;
+        return now();
+      }),
+  },
+  {
+    title: "the primary that sentinels watch stopped until another took over, waitReplicas: 1",
+    ...FAILS,
+    run: () =>
+      withSentinels(async ({ all, primary, switched }) => {
+        await primary.pause();
+        await switched;
+        // It takes itself for the primary until a sentinel tells it.
+        primary.resume();
+        await all.untilReplica(primary);
+        return now();
+      }),
   },
 ];
 

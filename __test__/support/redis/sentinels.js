@@ -60,6 +60,11 @@ class Sentinels {
     return { switched };
   }
 
+  /** Until a server that was the primary follows another. */
+  untilReplica(server) {
+    return until(async () => (await server.info("replication")).role === "slave", "it follows another");
+  }
+
   async stop() {
     await Promise.all([...this.sentinels, ...this.servers].map((server) => server.kill()));
   }
