@@ -60,9 +60,10 @@ class Sentinels {
     return { switched };
   }
 
-  /** Until a server that was the primary follows another. */
+  /** Until a server that was the primary follows another. A sentinel that tells it so cuts its connections. */
   untilReplica(server) {
-    return until(async () => (await server.info("replication")).role === "slave", "it follows another");
+    const follows = () => server.info("replication").then(({ role }) => role === "slave");
+    return until(() => follows().catch(() => false), "it follows another");
   }
 
   async stop() {
