@@ -314,9 +314,8 @@ function conformance(name, createStore, { SessionStoreError }, { isRemote = fals
         assert.deepEqual(await store.getByUser("ann"), []);
       });
 
-      it("of an absent or expired session resolves before anything else happens", {
-        skip: isRemote,
-      }, async () => {
+      const itIfLocal = isRemote ? () => {} : it;
+      itIfLocal("of an absent or expired session resolves before anything else happens", async () => {
         const old = session({ expires: at(-1) });
         await store.create(old);
         const order = [];
