@@ -50,30 +50,27 @@ pub fn export_hot_calls(exports: Object<'_>) -> napi::Result<()> {
 /// `get(store, sessionId: string): string | null | number`: the live session as one string (see `reply`); or the ticket
 /// of the call, whose end gives that.
 fn get([store, session_id]: [Value; 2]) -> Result<Value> {
-    let id = session_id.session_id()?;
-    let begun = store.with_store(|open| match open {
-        OpenStore::Redis(redis) => begin_call(store.env(), redis, |redis, ticket| {
-            redis.store.begin_get(id.clone(), &redis.settler, ticket);
+    let (env, id) = (store.env(), session_id.session_id()?);
+    store.with_store(|open| match open {
+        OpenStore::Memory(memory) => {
+            reply_to(env, |out| memory.get_with(&id, |expires, content| reply::write(expires, content, out)))
+        }
+        OpenStore::File(file) => reply_to(env, |out| {
+            file.store.get_with(&id, |expires, content| reply::write(expires, content, out))
+        }),
+        OpenStore::Redis(redis) => begin_call(env, redis, |redis, ticket| {
+            redis.store.begin_get(id, &redis.settler, ticket);
             Ok(())
-        })
-        .map(Some),
-        OpenStore::Memory(_) | OpenStore::File(_) => Ok(None),
-    })?;
-    if let Some(begun) = begun {
-        return begun.to_value(store.env());
-    }
-    let write = |out: &mut Vec<u8>| {
-        let write = |expires: Expiry, content: Content<'_>| reply::write(expires, content, out);
-        store.with_store(|store| match store {
-            OpenStore::Memory(store) => store.get_with(&id, write),
-            OpenStore::File(file) => file.store.get_with(&id, write),
-            // Begun above.
-            OpenStore::Redis(_) => Ok(None),
-        })
-    };
-    with_buffer(write, |found, text| match found? {
-        Some(()) => Value::string(store.env(), text),
-        None => Value::null(store.env()),
+        })?
+        .to_value(env),
+    })
+}
+
+/// What `get` writes, as a string; `null` if it finds nothing.
+fn reply_to(env: napi::sys::napi_env, get: impl FnOnce(&mut Vec<u8>) -> Result<Option<()>>) -> Result<Value> {
+    with_buffer(get, |found, text| match found? {
+        Some(()) => Value::string(env, text),
+        None => Value::null(env),
     })
 }
 
