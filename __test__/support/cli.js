@@ -61,6 +61,9 @@ class Bench {
     return spawn(process.execPath, [BIN, ...args], {
       cwd: this.directory,
       env: { ...Object.fromEntries(clean), ...env },
+      // Node may hang when it ends, with a compilation under way (nodejs/node#54918): a test that fails says more.
+      timeout: 120_000,
+      killSignal: "SIGKILL",
     });
   }
 
