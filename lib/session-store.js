@@ -9,6 +9,12 @@ const codec = require("./session-codec.js");
 // Node 20 had it from its fourth release on.
 const asyncDispose = Symbol.asyncDispose ?? Symbol.for("nodejs.asyncDispose");
 
+/**
+ * `store[prolong](sessionId, expires, enough)`: `touch`, but of an expiry that is before `enough` alone, both in
+ * milliseconds. Of calls at once none moves back what another has moved.
+ */
+const prolong = Symbol("prolong");
+
 /** Opens a store of the addon. Its errors become those that users know. */
 function open(call) {
   try {
@@ -69,6 +75,15 @@ class SessionStore {
   async touch(sessionId, expires) {
     try {
       const begun = native.touch(this.#store, sessionId, codec.toMillis(expires));
+      return typeof begun === "boolean" ? begun : (await this.#writes.end(begun)) === 1;
+    } catch (error) {
+      throw fromNative(error);
+    }
+  }
+
+  async [prolong](sessionId, expires, enough) {
+    try {
+      const begun = native.touch(this.#store, sessionId, expires, enough);
       return typeof begun === "boolean" ? begun : (await this.#writes.end(begun)) === 1;
     } catch (error) {
       throw fromNative(error);
@@ -165,4 +180,4 @@ class SessionStore {
   }
 }
 
-module.exports = { SessionStore, open };
+module.exports = { SessionStore, open, prolong };

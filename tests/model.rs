@@ -22,6 +22,7 @@ enum Op {
     Update { id: u8, user: Option<u8>, lives_for: Millis, padding: usize },
     Get { id: u8 },
     Touch { id: u8, lives_for: Millis },
+    Prolong { id: u8, lives_for: Millis, enough: Millis },
     Delete { id: u8 },
     DeleteByUser { user: u8, except: Option<u8> },
     Clean,
@@ -40,7 +41,9 @@ fn op() -> impl Strategy<Value = Op> {
         3 => (id.clone(), user, lives_for.clone(), padding)
             .prop_map(|(id, user, lives_for, padding)| Op::Update { id, user, lives_for, padding }),
         3 => id.clone().prop_map(|id| Op::Get { id }),
-        2 => (id.clone(), lives_for).prop_map(|(id, lives_for)| Op::Touch { id, lives_for }),
+        2 => (id.clone(), lives_for.clone()).prop_map(|(id, lives_for)| Op::Touch { id, lives_for }),
+        2 => (id.clone(), lives_for.clone(), lives_for)
+            .prop_map(|(id, lives_for, enough)| Op::Prolong { id, lives_for, enough }),
         2 => id.clone().prop_map(|id| Op::Delete { id }),
         1 => (0..4_u8, proptest::option::of(id))
             .prop_map(|(user, except)| Op::DeleteByUser { user, except }),
@@ -216,6 +219,18 @@ fn apply(op: &Op, store: &dyn SessionStore, clock: &MockClock, model: &mut Model
             assert_eq!(touched, expected.is_some());
             if let Some(entry) = expected {
                 (entry.used, entry.expires) = (used, now + lives_for);
+            }
+        }
+        Op::Prolong { id, lives_for, enough } => {
+            let used = model.tick();
+            let expected = model.find(id);
+            let expires = Expiry::moved_to(now + lives_for).unwrap();
+            assert_eq!(store.prolong(&session_id(id), expires, now + enough), Ok(expected.is_some()));
+            if let Some(entry) = expected {
+                entry.used = used;
+                if entry.expires < now + enough {
+                    entry.expires = now + lives_for;
+                }
             }
         }
         Op::Delete { id } => {

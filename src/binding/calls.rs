@@ -107,20 +107,25 @@ fn update_json([store, session_id, json, expires]: [Value; 4]) -> Result<Value> 
     begun.to_value(store.env())
 }
 
-/// `touch(store, sessionId: string, expires: number): boolean | number`: moves the expiry, and tells whether it was
-/// live; or a ticket, whose number then tells that.
-fn touch([store, session_id, expires]: [Value; 3]) -> Result<Value> {
+/// `touch(store, sessionId: string, expires: number, enough?: number): boolean | number`: moves the expiry, unless it is
+/// at `enough` or after it, and tells whether it was live; or a ticket, whose number then tells that.
+fn touch([store, session_id, expires, enough]: [Value; 4]) -> Result<Value> {
     let id = session_id.session_id()?;
     let millis = expires.number().ok_or_else(|| Expiry::invalid(expires.kind()))?;
     let expires = Expiry::moved_to(to_millis(millis)?)?;
+    let enough = enough.number().map(to_millis).transpose()?;
     let begun = store.with_store(|open| match open {
-        OpenStore::Memory(memory) => memory.touch(&id, expires).map(Begun::from),
+        OpenStore::Memory(memory) => match enough {
+            None => memory.touch(&id, expires),
+            Some(enough) => memory.prolong(&id, expires, enough),
+        }
+        .map(Begun::from),
         OpenStore::File(file) => begin(store.env(), file, |file, ticket| {
-            file.store.begin_touch(&id, expires, &file.settler, ticket);
+            file.store.begin_touch(&id, expires, enough, &file.settler, ticket);
             Ok(true)
         }),
         OpenStore::Redis(redis) => begin_call(store.env(), redis, |redis, ticket| {
-            redis.store.begin_touch(id.clone(), expires, &redis.settler, ticket);
+            redis.store.begin_touch(id.clone(), expires, enough, &redis.settler, ticket);
             Ok(())
         }),
     })?;

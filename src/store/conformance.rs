@@ -4,6 +4,7 @@
 //! limits, save a `max_session_bytes` of [`MAX_SESSION_BYTES`]. `conformance!(maybe open)` runs them if `open` gives one.
 
 use std::sync::Arc;
+use std::thread;
 
 use super::{Cursor, SessionStore, StoredSession};
 use crate::clock::{Clock, Millis, MockClock};
@@ -98,6 +99,10 @@ macro_rules! conformance {
             touch_moves_the_expiry_alone
             touch_of_an_absent_or_expired_session_does_nothing
             touch_into_the_past_ends_a_session
+            prolong_moves_the_expiry_alone
+            prolong_leaves_an_expiry_that_is_enough
+            prolong_of_an_absent_or_expired_session_does_nothing
+            no_prolong_moves_back_what_another_has_moved
             delete_is_idempotent
             clean_removes_what_has_expired_and_nothing_else
             clean_sees_sessions_that_were_touched
@@ -237,6 +242,66 @@ pub fn touch_into_the_past_ends_a_session<S: SessionStore>(bench: &Store<S>) {
     assert_eq!(bench.store.touch(&id("a"), bench.in_millis(-1)), Ok(true));
     assert_eq!(bench.get("a"), None);
     assert_eq!(bench.store.clean(), Ok(1));
+}
+
+pub fn prolong_moves_the_expiry_alone<S: SessionStore>(bench: &Store<S>) {
+    bench.log_in("a", "ann");
+    let before = bench.get("a").unwrap();
+    let (now, later) = (bench.clock.now(), Expiry::moved_to(bench.clock.now() + 1000).unwrap());
+    assert_eq!(bench.store.prolong(&id("a"), later, now + 101), Ok(true));
+    let after = bench.get("a").unwrap();
+    assert_eq!((after.expires, after.content()), (later, before.content()));
+    assert_eq!(bench.sessions_of("ann"), ["a"]);
+    bench.clock.advance(1000);
+    assert_eq!(bench.get("a"), None);
+    assert_eq!(bench.store.clean(), Ok(1));
+}
+
+pub fn prolong_leaves_an_expiry_that_is_enough<S: SessionStore>(bench: &Store<S>) {
+    bench.log_in("a", "ann");
+    let before = bench.get("a").unwrap();
+    let now = bench.clock.now();
+    for (lives_for, enough) in [(1000, 100), (1000, 99), (100, 100), (99, 99), (1, 1), (-1, -1)] {
+        let expires = Expiry::moved_to(now + lives_for).unwrap();
+        assert_eq!(bench.store.prolong(&id("a"), expires, now + enough), Ok(true));
+        assert_eq!(bench.get("a"), Some(before.clone()));
+    }
+    bench.clock.advance(100);
+    assert_eq!(bench.get("a"), None);
+}
+
+pub fn prolong_of_an_absent_or_expired_session_does_nothing<S: SessionStore>(bench: &Store<S>) {
+    let prolong = || bench.store.prolong(&id("a"), bench.in_millis(100), bench.clock.now() + 100);
+    assert_eq!(prolong(), Ok(false));
+    bench.log_in("a", "ann");
+    bench.clock.advance(100);
+    assert_eq!(prolong(), Ok(false));
+    assert_eq!(bench.get("a"), None);
+    bench.log_in("a", "ann");
+    bench.store.delete(&id("a")).unwrap();
+    assert_eq!(prolong(), Ok(false));
+    assert_eq!(bench.get("a"), None);
+}
+
+pub fn no_prolong_moves_back_what_another_has_moved<S: SessionStore>(bench: &Store<S>) {
+    bench.log_in("a", "ann");
+    let now = bench.clock.now();
+    thread::scope(|scope| {
+        for thread in 0..4 {
+            scope.spawn(move || {
+                let mut latest = now;
+                for round in 0..50 {
+                    let until = now + 101 + (round * 7 + thread * 13) % 50;
+                    let expires = Expiry::moved_to(until).unwrap();
+                    assert_eq!(bench.store.prolong(&id("a"), expires, until), Ok(true));
+                    let seen = bench.get("a").unwrap().expires.millis();
+                    assert!(seen >= until.max(latest), "moved back");
+                    latest = seen;
+                }
+            });
+        }
+    });
+    assert_eq!(bench.get("a").unwrap().expires.millis(), now + 150);
 }
 
 pub fn delete_is_idempotent<S: SessionStore>(bench: &Store<S>) {

@@ -60,6 +60,13 @@ pub trait SessionStore: Send + Sync {
     /// None in memory; those of the medium in other stores.
     fn touch(&self, id: &SessionId, expires: Expiry) -> Result<bool>;
 
+    /// As `touch`, but leaves an expiry that is at `enough` or after it by then, and tells that the session is live. Of
+    /// calls at once with an `enough` that is not after `expires`, none moves back what another has moved.
+    ///
+    /// # Errors
+    /// As for `touch`.
+    fn prolong(&self, id: &SessionId, expires: Expiry, enough: Millis) -> Result<bool>;
+
     /// Removes a session. An absent or expired one is no error, and costs no write.
     ///
     /// # Errors
@@ -128,6 +135,10 @@ impl<S: SessionStore + ?Sized> SessionStore for Arc<S> {
 
     fn touch(&self, id: &SessionId, expires: Expiry) -> Result<bool> {
         (**self).touch(id, expires)
+    }
+
+    fn prolong(&self, id: &SessionId, expires: Expiry, enough: Millis) -> Result<bool> {
+        (**self).prolong(id, expires, enough)
     }
 
     fn delete(&self, id: &SessionId) -> Result<()> {

@@ -184,7 +184,7 @@ impl Op {
             Self::Create(draft) => draft.with_session(|session| store.begin_create(session, to, ticket))?,
             Self::Update(draft) => draft.with_session(|session| store.begin_update(session, to, ticket))?,
             Self::Touch { id, expires } => {
-                store.begin_touch(&session_id(id), Expiry::moved_to(*expires).unwrap(), to, ticket);
+                store.begin_touch(&session_id(id), Expiry::moved_to(*expires).unwrap(), None, to, ticket);
             }
             Self::Delete { id } => return store.begin_delete(&session_id(id), to, ticket),
             _ => unreachable!("it is not hot"),

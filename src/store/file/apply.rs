@@ -24,6 +24,8 @@ pub(super) enum Write {
     Touch {
         id: SessionId,
         expires: Expiry,
+        /// An expiry from here on stays as it is.
+        enough: Option<Millis>,
     },
     Delete {
         id: SessionId,
@@ -175,7 +177,7 @@ impl<'a, 'e> Applier<'a, 'e> {
         match write {
             Write::Create(draft) => self.create(draft),
             Write::Update(draft) => self.update(draft),
-            Write::Touch { id, expires } => self.touch(id, *expires),
+            Write::Touch { id, expires, enough } => self.touch(id, *expires, *enough),
             Write::Delete { id } => self.delete(id),
             Write::DeleteByUser { user, except, most } => {
                 self.delete_by_user(user.as_key(), except.as_ref(), *most)
@@ -248,10 +250,13 @@ impl<'a, 'e> Applier<'a, 'e> {
         Ok(1)
     }
 
-    fn touch(&mut self, id: &SessionId, expires: Expiry) -> Result<u64, Fault> {
+    fn touch(&mut self, id: &SessionId, expires: Expiry, enough: Option<Millis>) -> Result<u64, Fault> {
         let vault = self.vault;
         let key = vault.key(id);
         let Some(old) = self.find(&key)?.filter(|old| old.live) else { return Ok(0) };
+        if enough.is_some_and(|enough| old.header.expires.millis() >= enough) {
+            return Ok(1);
+        }
         let filed = old.header.filed.min(expires.millis());
         let header = Header { expires, filed, ..old.header };
         let Some(value) = self.with_header(&key, header)? else { return Ok(0) };

@@ -40,7 +40,7 @@ use self::registry::Registered;
 use self::tables::{created_of, expiry_entry};
 use self::writer::{GONE, Queue, Waiter};
 use super::{Cursor, SessionStore, Stats, StoredSession, Sweep};
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, Millis, SystemClock};
 use crate::error::{Result, StoreError};
 use crate::session::{Content, Expiry, Session, SessionId, UserKey};
 use crate::store::DEFAULT_MAX_SESSION_BYTES;
@@ -215,9 +215,17 @@ impl FileStore {
         Ok(())
     }
 
-    /// Begins [`SessionStore::touch`]. The number is 1 if there was a live session, or 0.
-    pub fn begin_touch(&self, id: &SessionId, expires: Expiry, to: &Arc<dyn Completions>, ticket: u32) {
-        self.begin(Write::Touch { id: id.clone(), expires }, to, ticket);
+    /// Begins [`SessionStore::touch`], or `prolong` where `enough` is given. The number is 1 if there was a live session,
+    /// or 0.
+    pub fn begin_touch(
+        &self,
+        id: &SessionId,
+        expires: Expiry,
+        enough: Option<Millis>,
+        to: &Arc<dyn Completions>,
+        ticket: u32,
+    ) {
+        self.begin(Write::Touch { id: id.clone(), expires, enough }, to, ticket);
     }
 
     /// Begins [`SessionStore::delete`], unless there is nothing to delete: then it tells `false` and queues nothing.
@@ -324,7 +332,12 @@ impl SessionStore for FileStore {
     }
 
     fn touch(&self, id: &SessionId, expires: Expiry) -> Result<bool> {
-        self.write(Write::Touch { id: id.clone(), expires }).map(|touched| touched > 0)
+        self.write(Write::Touch { id: id.clone(), expires, enough: None }).map(|touched| touched > 0)
+    }
+
+    fn prolong(&self, id: &SessionId, expires: Expiry, enough: Millis) -> Result<bool> {
+        let enough = Some(enough);
+        self.write(Write::Touch { id: id.clone(), expires, enough }).map(|touched| touched > 0)
     }
 
     fn delete(&self, id: &SessionId) -> Result<()> {

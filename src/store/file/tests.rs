@@ -30,6 +30,10 @@ impl SessionStore for Kept {
     fn touch(&self, id: &SessionId, expires: Expiry) -> Result<bool> {
         self.store.touch(id, expires)
     }
+
+    fn prolong(&self, id: &SessionId, expires: Expiry, enough: Millis) -> Result<bool> {
+        self.store.prolong(id, expires, enough)
+    }
     fn delete(&self, id: &SessionId) -> Result<()> {
         self.store.delete(id)
     }

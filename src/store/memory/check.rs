@@ -59,7 +59,8 @@ pub fn check_table(bytes: &[u8]) {
             }
             (3, Some(place)) => {
                 let expires = Expiry::moved_to(choices.next() as i64).unwrap();
-                table.slab.get(place).set_expires(expires);
+                let record = table.slab.get(place);
+                record.move_expires(record.expires(), expires).unwrap();
                 model.get_mut(&number).unwrap().expires = expires;
             }
             (4..7, Some(place)) => {

@@ -259,6 +259,34 @@ impl MemoryStore {
         self.expired.fetch_add(sessions, Ordering::Relaxed);
     }
 
+    /// Moves the expiry of a live session, unless it is at `enough` or after it, and tells whether there was one.
+    fn move_expiry(&self, id: &SessionId, expires: Expiry, enough: Option<Millis>) -> bool {
+        let hash = self.hash(id.as_bytes());
+        let shard = self.shard(hash);
+        let ledger = self.lock_ledger();
+        let table = shard.read();
+        let Some((_, record)) = table.find(hash, id) else { return false };
+        let mut before = record.expires();
+        // The lock is shared, and the expiry atomic: another may move it between the look and the move.
+        let after = loop {
+            if self.clock.is_past(before.millis()) {
+                return false;
+            }
+            if enough.is_some_and(|enough| before.millis() >= enough) {
+                break before;
+            }
+            match record.move_expires(before, expires) {
+                Ok(()) => break expires,
+                Err(meanwhile) => before = meanwhile,
+            }
+        };
+        if let Some(mut ledger) = ledger {
+            ledger.touch(record.created(), after.millis());
+        }
+        shard.note_expiry(after.millis(), after.millis() < before.millis());
+        true
+    }
+
     /// Removes a session by its line in the ledger, under whose lock its handle is good.
     fn remove_line(&self, ledger: &mut Ledger, line: &Line, reason: Reason) {
         let mut table = self.shards[line.handle.shard()].0.write();
@@ -340,21 +368,11 @@ impl SessionStore for MemoryStore {
     }
 
     fn touch(&self, id: &SessionId, expires: Expiry) -> Result<bool> {
-        let hash = self.hash(id.as_bytes());
-        let shard = self.shard(hash);
-        let ledger = self.lock_ledger();
-        // Shared: the expiry is atomic, and readers see the one or the other.
-        let table = shard.read();
-        let found = table.find(hash, id).map(|(_, record)| record);
-        let found = found.filter(|record| !self.clock.is_past(record.expires().millis()));
-        let Some(record) = found else { return Ok(false) };
-        let is_earlier = expires.millis() < record.expires().millis();
-        record.set_expires(expires);
-        if let Some(mut ledger) = ledger {
-            ledger.touch(record.created(), expires.millis());
-        }
-        shard.note_expiry(expires.millis(), is_earlier);
-        Ok(true)
+        Ok(self.move_expiry(id, expires, None))
+    }
+
+    fn prolong(&self, id: &SessionId, expires: Expiry, enough: Millis) -> Result<bool> {
+        Ok(self.move_expiry(id, expires, Some(enough)))
     }
 
     fn delete(&self, id: &SessionId) -> Result<()> {

@@ -130,8 +130,11 @@ impl<'a> Record<'a> {
         Expiry::from_bits(self.head(EXPIRES) as i64)
     }
 
-    pub(super) fn set_expires(self, expires: Expiry) {
-        self.0[EXPIRES].store(expires.to_bits() as u64, Ordering::Relaxed);
+    /// Moves an expiry that is still `before`; else tells what it is.
+    pub(super) fn move_expires(self, before: Expiry, to: Expiry) -> std::result::Result<(), Expiry> {
+        let (before, to) = (before.to_bits() as u64, to.to_bits() as u64);
+        let moved = self.0[EXPIRES].compare_exchange(before, to, Ordering::Relaxed, Ordering::Relaxed);
+        moved.map(drop).map_err(|bits| Expiry::from_bits(bits as i64))
     }
 
     pub(super) fn is_live(self, now: Millis) -> bool {
@@ -189,7 +192,7 @@ impl<'a> Record<'a> {
         // SAFETY:
         // - These words are initialized memory of one allocation, borrowed for 'a, and `len` is within them.
         // - Nothing writes them meanwhile, though they are atomic: that takes an exclusive borrow (`Draft::write`);
-        //   `set_expires` writes through a shared one, but only the first word, which is not among these.
+        //   `move_expires` writes through a shared one, but only the first word, which is not among these.
         unsafe { std::slice::from_raw_parts(words.as_ptr().cast(), len) }
     }
 }

@@ -10,6 +10,7 @@ use super::record::{self, Record, Stamp};
 use super::request::{Request, number as text};
 use super::scripts::{CREATE, END_OF_USER, FORGET, RESCORE, Script, TOUCH, UPDATE};
 use super::vault::{Draft, UserName, Vault, whole};
+use crate::clock::Millis;
 use crate::error::{Result, StoreError};
 use crate::keyring::UnlockError;
 use crate::session::{Expiry, SessionId};
@@ -171,13 +172,21 @@ impl Core {
         }
     }
 
-    pub(super) async fn touch(&self, call: &Call, id: &SessionId, expires: Expiry) -> Result<bool> {
+    pub(super) async fn touch(
+        &self,
+        call: &Call,
+        id: &SessionId,
+        expires: Expiry,
+        enough: Option<Millis>,
+    ) -> Result<bool> {
         let vault = self.vault(call).await?;
         let key = self.names.session(&vault.member(id));
         let (now, until) = (text(self.times.now()), text(self.times.server_time(expires)));
         let mut field = Vec::with_capacity(record::EXPIRES_LEN);
         record::write_expires(expires, &mut field);
-        let args: [&[u8]; 3] = [&now, &field, &until];
+        let enough = enough.map(text);
+        let mut args: Vec<&[u8]> = vec![&now, &field, &until];
+        args.extend(enough.as_deref());
         match number(&self.run_script(call, Kind::Repeatable, &TOUCH, &key, &args).await?)? {
             0 => Ok(false),
             1 => Ok(true),

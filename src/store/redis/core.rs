@@ -59,7 +59,8 @@ pub(super) enum Op {
     Create(Draft),
     Get(SessionId),
     Update(Draft),
-    Touch(SessionId, Expiry),
+    /// An expiry that is at the last or after it stays as it is.
+    Touch(SessionId, Expiry, Option<Millis>),
     Delete(SessionId),
     /// Any other call, which tells of its end itself.
     Cold(Cold),
@@ -72,7 +73,7 @@ impl Op {
     fn changes(&self) -> Option<&SessionId> {
         match self {
             Self::Create(draft) | Self::Update(draft) => Some(&draft.id),
-            Self::Touch(id, _) | Self::Delete(id) => Some(id),
+            Self::Touch(id, ..) | Self::Delete(id) => Some(id),
             Self::Get(_) | Self::Cold(_) => None,
         }
     }
@@ -308,7 +309,9 @@ impl Core {
             Op::Create(draft) => Box::pin(self.create(call, &draft)).await.map(|()| Answer::Number(1)),
             Op::Get(id) => Box::pin(self.get(call, &id)).await.map(Answer::Session),
             Op::Update(draft) => Box::pin(self.update(call, &draft)).await.map(found),
-            Op::Touch(id, expires) => Box::pin(self.touch(call, &id, expires)).await.map(found),
+            Op::Touch(id, expires, enough) => {
+                Box::pin(self.touch(call, &id, expires, enough)).await.map(found)
+            }
             Op::Delete(id) => Box::pin(self.delete(call, &id)).await.map(|()| Answer::Number(1)),
             Op::Cold(_) => Ok(Answer::Number(0)),
         })

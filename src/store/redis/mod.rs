@@ -42,7 +42,7 @@ use self::server::Dialler;
 use self::topology::Topology;
 use self::vault::Draft;
 use super::{Cursor, SessionStore, Stats, StoredSession};
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, Millis, SystemClock};
 use crate::error::{Result, StoreError};
 use crate::session::{Expiry, Session, SessionId, UserKey};
 use crate::store::DEFAULT_MAX_SESSION_BYTES;
@@ -129,9 +129,17 @@ impl RedisStore {
         self.begin(Op::Get(id), to, ticket);
     }
 
-    /// Begins [`SessionStore::touch`]. The number is 1 if there was a live session, or 0.
-    pub fn begin_touch(&self, id: SessionId, expires: Expiry, to: &Arc<dyn Answers>, ticket: u32) {
-        self.begin(Op::Touch(id, expires), to, ticket);
+    /// Begins [`SessionStore::touch`], or `prolong` where `enough` is given. The number is 1 if there was a live session,
+    /// or 0.
+    pub fn begin_touch(
+        &self,
+        id: SessionId,
+        expires: Expiry,
+        enough: Option<Millis>,
+        to: &Arc<dyn Answers>,
+        ticket: u32,
+    ) {
+        self.begin(Op::Touch(id, expires, enough), to, ticket);
     }
 
     /// Begins [`SessionStore::delete`].
@@ -225,7 +233,11 @@ impl SessionStore for RedisStore {
     }
 
     fn touch(&self, id: &SessionId, expires: Expiry) -> Result<bool> {
-        self.number(Op::Touch(id.clone(), expires)).map(|touched| touched > 0)
+        self.number(Op::Touch(id.clone(), expires, None)).map(|touched| touched > 0)
+    }
+
+    fn prolong(&self, id: &SessionId, expires: Expiry, enough: Millis) -> Result<bool> {
+        self.number(Op::Touch(id.clone(), expires, Some(enough))).map(|touched| touched > 0)
     }
 
     fn delete(&self, id: &SessionId) -> Result<()> {
