@@ -25,6 +25,10 @@ const lasting = (millis = HOUR, more) => ({
 /** One that ends with the browser. */
 const passing = () => ({ originalMaxAge: null, expires: null, httpOnly: true, path: "/" });
 
+/** A session with a cookie that ends at another time and is the same otherwise. */
+const renewed = (session, millis) =>
+  Object.assign(session, { cookie: { ...session.cookie, expires: inFuture(millis) } });
+
 const asJson = (value) => JSON.parse(JSON.stringify(value));
 
 const isNear = (actual, expected, what) =>
@@ -289,6 +293,75 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         assert.equal((await store.get(sid)).cookie.originalMaxAge, 30 * DAY);
       });
 
+      it("does not give up the longer life that it is given at that very moment", async () => {
+        for (const isFirst of [true, false]) {
+          const sid = newId();
+          await store.set(sid, { cookie: lasting(HOUR) });
+          const held = await store.get(sid);
+          const calls = [
+            () => store.touch(sid, renewed(held, 2 * HOUR)),
+            () => inner.touch(sid, inFuture(30 * DAY)),
+          ];
+          await Promise.all((isFirst ? calls : calls.reverse()).map((call) => call()));
+          isNear(await endOf(sid), Date.now() + 30 * DAY, "the longer life");
+        }
+      });
+
+      it("moves the expiry to the latest that requests at once ask for", async () => {
+        const sid = newId();
+        await store.set(sid, { cookie: lasting(HOUR) });
+        const stores = [store, other()];
+        const requests = await Promise.all(
+          Array.from({ length: 40 }, async (_, at) => {
+            const connect = stores[at % 2];
+            return { connect, session: renewed(await connect.get(sid), HOUR + ((at * 17) % 40) * MINUTE) };
+          }),
+        );
+        await Promise.all(requests.map(({ connect, session }) => connect.touch(sid, session)));
+        const latest = Math.max(...requests.map(({ session }) => session.cookie.expires));
+        assert.equal(await endOf(sid), latest);
+      });
+
+      it("does not give up what others gave the session since the same request stored it", async () => {
+        const sid = newId();
+        const held = { cookie: lasting(HOUR) };
+        await store.set(sid, held);
+        await other().touch(sid, { cookie: lasting(30 * DAY) });
+        await store.touch(sid, Object.assign(held, { cookie: lasting(HOUR) }));
+        isNear(await endOf(sid), Date.now() + 30 * DAY, "the longer life");
+        assert.equal((await store.get(sid)).cookie.originalMaxAge, 30 * DAY);
+      });
+
+      it("reads no session that was loaded or stored by the same request", async () => {
+        const [loaded, stored] = [newId(), newId()];
+        const held = { cookie: lasting(HOUR) };
+        await store.set(loaded, { cookie: lasting(HOUR) });
+        await store.set(stored, held);
+        const session = await store.get(loaded);
+        const { hits, misses } = await inner.stats();
+        await store.touch(loaded, renewed(session, 2 * HOUR));
+        await store.touch(stored, renewed(held, 2 * HOUR));
+        const after = await inner.stats();
+        assert.deepEqual([after.hits, after.misses], [hits, misses]);
+        for (const sid of [loaded, stored]) isNear(await endOf(sid), Date.now() + 2 * HOUR, "two hours on");
+      });
+
+      it("calls a touch that the app has put in the place of the store's", async () => {
+        const sid = newId();
+        await store.set(sid, { cookie: lasting(HOUR) });
+        const [held, late] = [await store.get(sid), await store.get(sid)];
+        const calls = [];
+        const { touch } = inner;
+        inner.touch = (...args) => {
+          calls.push(args);
+          return touch.apply(inner, args);
+        };
+        await store.touch(sid, renewed(held, 2 * HOUR));
+        await store.touch(sid, renewed(late, HOUR + MINUTE));
+        assert.deepEqual(calls, [[sid, held.cookie.expires]]);
+        assert.equal(await endOf(sid), held.cookie.expires.getTime());
+      });
+
       it("shortens a life where an app asks for that", async () => {
         const sid = newId();
         await store.set(sid, { cookie: lasting(HOUR) });
@@ -322,6 +395,19 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         assert.equal(await touched({ touchAfter: 10 * MINUTE }, { moved: 9 * MINUTE }), false);
         assert.equal(await touched({ touchAfter: 10 * MINUTE }, { moved: 11 * MINUTE }), true);
         assert.equal(await touched({}, { moved: 10 }), true);
+      });
+
+      it("leaves out those that would follow another's at once", async () => {
+        const connect = other({ touchAfter: 10 * MINUTE });
+        const sid = newId();
+        await store.set(sid, { cookie: lasting(HOUR, { expires: inFuture(40 * MINUTE) }) });
+        const held = await Promise.all([1, 2, 3].map(() => connect.get(sid)));
+        const ends = held.map((_, at) => inFuture(HOUR + at * MINUTE));
+        for (const [at, session] of held.entries()) {
+          const cookie = lasting(HOUR, { expires: ends[at] });
+          await connect.touch(sid, Object.assign(session, { cookie }));
+        }
+        assert.equal(await endOf(sid), ends[0].getTime());
       });
 
       it("never lets a session that is in use come to less than half of its life", async () => {
@@ -387,8 +473,10 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
           store = other(owned);
           const sid = newId();
           await store.set(sid, { cookie: lasting(), user: "ada" });
-          const held = await store.get(sid);
+          const [held, touched] = [await store.get(sid), await store.get(sid)];
           await end(sid);
+          await store.touch(sid, renewed(touched, DAY));
+          assert.equal(await store.get(sid), null, "a touch of the object that was loaded");
           await store.set(sid, held);
           assert.equal(await store.get(sid), null, "the object that was loaded");
           await store.set(sid, { cookie: lasting(), user: "ada" });

@@ -15,15 +15,24 @@ const { next: newFolder } = makePlace();
 const redis = makeRedisPlace();
 
 const RUNS = 300;
-const HOUR = 3_600_000;
+const MINUTE = 60_000;
+const HOUR = 60 * MINUTE;
 const USERS = ["ada", "grace"];
 
 /** What the contract says: a session that has ended is never there again. */
 class Model {
   live = new Map();
+  // Of each that was there: the latest expiry of a cookie that came with it.
+  ends = new Map();
 
-  save(sid, data) {
-    if (this.live.has(sid)) this.live.set(sid, data);
+  save(sid, data, { expires }) {
+    if (!this.live.has(sid)) return;
+    this.live.set(sid, data);
+    this.touch(sid, expires);
+  }
+
+  touch(sid, expires) {
+    if (this.live.has(sid)) this.ends.set(sid, Math.max(this.ends.get(sid) ?? 0, expires));
   }
 
   ofUser(user) {
@@ -40,8 +49,10 @@ class World {
   model = new Model();
   requests = [];
   sids = [];
+  #latest = Date.now() + 2 * HOUR;
 
   constructor(store, options) {
+    this.leavesOut = options.touchAfter > 0;
     this.processes = [1, 2].map(
       () => new ConnectStore(store, { ...options, userId: (session) => session.user }),
     );
@@ -51,8 +62,10 @@ class World {
     return list[at % list.length];
   }
 
-  cookie() {
-    return { originalMaxAge: HOUR, expires: new Date(Date.now() + HOUR), path: "/" };
+  /** A cookie that ends later than all before; or, of a request that has been slow, sooner by so many minutes. */
+  cookie(late = 0) {
+    this.#latest += MINUTE;
+    return { originalMaxAge: HOUR, expires: new Date(this.#latest - late * MINUTE), path: "/" };
   }
 
   async login({ process, user }) {
@@ -62,6 +75,7 @@ class World {
     const session = { cookie: this.cookie(), user, n: 0 };
     await connect.set(sid, session);
     this.model.live.set(sid, { user, n: 0 });
+    this.model.touch(sid, session.cookie.expires);
     this.requests.push({ connect, sid, session });
   }
 
@@ -81,13 +95,16 @@ class World {
     session.cookie = this.cookie();
     // @fastify/session makes an object of its own of what it loads.
     await connect.set(sid, copies ? { ...session } : session);
-    this.model.save(sid, { user: session.user, n });
+    this.model.save(sid, { user: session.user, n }, session.cookie);
   }
 
-  async touch({ which }) {
+  async touch({ which, late, copies }) {
     if (this.requests.length === 0) return;
     const { connect, sid, session } = this.pick(this.requests, which);
-    await connect.touch(sid, { ...session, cookie: this.cookie() });
+    // Of a copy nobody knows that it was loaded: its cookie counts, whatever it says.
+    session.cookie = this.cookie(copies ? 0 : late);
+    await connect.touch(sid, copies ? { ...session } : session);
+    this.model.touch(sid, session.cookie.expires);
   }
 
   async destroy({ process, which }) {
@@ -112,7 +129,10 @@ class World {
     const [one, other] = this.processes;
     const expected = Object.fromEntries(this.model.live);
     const seen = {};
-    for (const [sid, { cookie: _, ...data }] of Object.entries(await one.all())) seen[sid] = data;
+    for (const [sid, { cookie, ...data }] of Object.entries(await one.all())) {
+      seen[sid] = data;
+      if (!this.leavesOut) assert.equal(Date.parse(cookie.expires), this.model.ends.get(sid));
+    }
     assert.deepEqual(seen, expected);
     assert.deepEqual((await other.ids()).sort(), Object.keys(expected).sort());
     for (const user of USERS) {
@@ -132,7 +152,7 @@ const steps = fc.oneof(
   { weight: 4, arbitrary: step("login", { process: ofTwo, user }) },
   { weight: 5, arbitrary: step("begin", { process: ofTwo, which }) },
   { weight: 6, arbitrary: step("save", { which, n: fc.nat(), copies: fc.boolean() }) },
-  { weight: 3, arbitrary: step("touch", { which }) },
+  { weight: 3, arbitrary: step("touch", { which, late: fc.nat({ max: 60 }), copies: fc.boolean() }) },
   { weight: 3, arbitrary: step("destroy", { process: ofTwo, which }) },
   { weight: 1, arbitrary: step("destroyByUser", { process: ofTwo, user }) },
   { weight: 1, arbitrary: step("clear", { process: ofTwo }) },

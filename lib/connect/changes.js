@@ -6,6 +6,9 @@ const DRIFT = 1000;
 /** A cookie as it is stored: express-session and @fastify/session give theirs a `toJSON`. */
 const plain = (cookie) => (typeof cookie?.toJSON === "function" ? cookie.toJSON() : (cookie ?? {}));
 
+/** A copy of it, as whoever has it may change it where it is. */
+const copyOf = (cookie) => cookie && { ...plain(cookie) };
+
 /** What does not say when a cookie ends; `originalExpires` is @fastify/session's. */
 const attributesOf = ({ expires, originalExpires, originalMaxAge, ...attributes }) => attributes;
 
@@ -32,4 +35,4 @@ function isSameData(one, other) {
  */
 const isUnmodified = (session) => typeof session.isModified === "function" && !session.isModified();
 
-module.exports = { isOtherCookie, isSameData, isUnmodified };
+module.exports = { copyOf, isOtherCookie, isSameData, isUnmodified };

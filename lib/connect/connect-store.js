@@ -1,9 +1,10 @@
 "use strict";
 
 const { validateOptions } = require("../options.js");
+const { SessionStore, prolong } = require("../session-store.js");
 const { answer } = require("./answer.js");
 const { Base } = require("./base.js");
-const { isOtherCookie, isSameData, isUnmodified } = require("./changes.js");
+const { copyOf, isOtherCookie, isSameData, isUnmodified } = require("./changes.js");
 const { KnownIds } = require("./known-ids.js");
 const { byUserOptions, checkStore, readOptions } = require("./options.js");
 const { expiryOf, idOf, recordOf, sessionOf } = require("./record.js");
@@ -26,8 +27,8 @@ class ConnectStore extends Base {
   #options;
   #generate;
   #known = new KnownIds();
-  // What is known of the objects that requests hold: the id, whether it is new, and of one that was loaded its cookie
-  // and its end.
+  // What is known of the objects that requests hold: the id, whether it is new, and of one that was loaded or stored
+  // its cookie and its end.
   #marks = new WeakMap();
 
   constructor(store, options) {
@@ -121,8 +122,7 @@ class ConnectStore extends Base {
   #loaded(sid, record) {
     const session = sessionOf(record);
     if (session === null) return null;
-    // A copy of the cookie, as whoever asked may change it where it is.
-    const cookie = session.cookie && { ...session.cookie };
+    const cookie = copyOf(session.cookie);
     this.#marks.set(session, { sid, isNew: false, cookie, expires: record.expires });
     return session;
   }
@@ -137,15 +137,19 @@ class ConnectStore extends Base {
     const mark = this.#markOf(sid, session);
     const isNew = mark?.isNew ?? !this.#known.has(sid);
     // Now, as the same request may save it again before this has ended.
-    this.#marks.set(session, { sid, isNew: false });
-    if (!isNew) return isUnmodified(session) ? this.#touch(sid, session) : this.#update(record, mark);
+    const next = { sid, isNew: false, cookie: mark?.cookie, expires: mark?.expires };
+    this.#marks.set(session, next);
+    if (!isNew && isUnmodified(session)) return this.#touch(sid, session);
     try {
-      await this.#create(record);
+      const stored = { cookie: copyOf(session.cookie), expires: record.expires };
+      if (isNew) await this.#create(record);
+      else if (!(await this.#update(record, mark))) return;
+      Object.assign(next, stored);
     } catch (error) {
-      this.#marks.set(session, { sid, isNew: true });
+      next.isNew = isNew;
       throw error;
     }
-    this.#known.add(sid);
+    if (isNew) this.#known.add(sid);
   }
 
   async #create(record) {
@@ -158,13 +162,15 @@ class ConnectStore extends Base {
     }
   }
 
+  /** Tells whether it was worth a write. */
   async #update(record, mark) {
     if (this.#options.touchAfter > 0) {
       // As it is now: the app may change it while this waits.
       record.session = JSON.parse(JSON.stringify(record.session));
-      if (await this.#isUnchanged(record, mark)) return;
+      if (await this.#isUnchanged(record, mark)) return false;
     }
     await this.#store.update(record.sessionId, record);
+    return true;
   }
 
   /** Whether a write would do nothing but move the expiry, and that by too little. */
@@ -172,7 +178,7 @@ class ConnectStore extends Base {
     const stored = await this.#store.get(sessionId);
     const kept = sessionOf(stored);
     if (kept === null || isOtherCookie(mark?.cookie ?? kept.cookie, session.cookie)) return false;
-    return this.#isTooSoon(stored.expires, expires, mark) && isSameData(kept, session);
+    return this.#isTooSoon(stored.expires, new Date(expires), mark) && isSameData(kept, session);
   }
 
   async #touch(sid, session) {
@@ -182,24 +188,43 @@ class ConnectStore extends Base {
     const mark = this.#markOf(sid, session);
     // What this request did to its cookie: since it was loaded, another may have stored a new one.
     const isOther = mark?.cookie && isOtherCookie(mark.cookie, session.cookie);
-    // Since it was loaded, the end can only have moved on.
-    if (isOther === false && this.#isTooSoon(mark.expires, expires, mark)) return;
+    if (isOther === false) {
+      // Since it was loaded, the end can only have moved on.
+      if (this.#isTooSoon(mark.expires, expires, mark)) return;
+      if (this.#prolongs) return this.#prolong(id, expires);
+    }
     const stored = await this.#store.get(id);
     const kept = sessionOf(stored);
     if (kept === null) return;
     if (isOther ?? isOtherCookie(kept.cookie, session.cookie)) {
       await this.#replaceCookie(id, session.cookie, expires);
     } else if (!this.#isTooSoon(stored.expires, expires, mark)) {
-      await this.#store.touch(id, expires);
+      await (mark && this.#prolongs ? this.#prolong(id, expires) : this.#store.touch(id, expires));
     }
+  }
+
+  /** An app may have a `touch` of its own, which is called then. */
+  get #prolongs() {
+    return this.#store.touch === SessionStore.prototype.touch;
+  }
+
+  /** Moves the expiry where that is worth a write by then, and never back. */
+  async #prolong(id, expires) {
+    await this.#store[prolong](id, expires.getTime(), this.#enough(expires));
   }
 
   /** Whether an expiry is not worth a write. A request that did not change the cookie never moves it back. */
   #isTooSoon(before, expires, mark) {
-    const moved = new Date(expires) - new Date(before);
-    if (moved <= 0) return moved === 0 || mark !== undefined;
+    const old = new Date(before);
+    return old >= this.#enough(expires) && (old <= expires || mark !== undefined);
+  }
+
+  /** The first expiry that is so near to one that it is not worth a write, as a time. */
+  #enough(expires) {
+    const { touchAfter } = this.#options;
     // A session that is used lasts for half of its lifetime at least, however late it is touched.
-    return moved < Math.min(this.#options.touchAfter, (new Date(expires) - Date.now()) / 2);
+    const near = Math.min(touchAfter, (expires - Date.now()) / 2);
+    return near > 0 ? Math.floor(expires - near) + 1 : expires.getTime();
   }
 
   async #replaceCookie(id, cookie, expires) {
