@@ -6,6 +6,7 @@ const { answer } = require("./answer.js");
 const { Base } = require("./base.js");
 const { copyOf, isOtherCookie, isSameData, isUnmodified } = require("./changes.js");
 const { KnownIds } = require("./known-ids.js");
+const { Marked } = require("./marks.js");
 const { byUserOptions, checkStore, readOptions } = require("./options.js");
 const { expiryOf, idOf, recordOf, sessionOf } = require("./record.js");
 
@@ -27,9 +28,6 @@ class ConnectStore extends Base {
   #options;
   #generate;
   #known = new KnownIds();
-  // What is known of the objects that requests hold: the id, whether it is new, and of one that was loaded or stored
-  // its cookie and its end.
-  #marks = new WeakMap();
 
   constructor(store, options) {
     checkStore(store);
@@ -99,7 +97,7 @@ class ConnectStore extends Base {
   set generate(generate) {
     this.#generate = (req) => {
       generate(req);
-      this.#marks.set(req.session, { sid: req.sessionID, isNew: true });
+      this.#mark(req.session, { sid: req.sessionID, isNew: true });
     };
   }
 
@@ -108,7 +106,7 @@ class ConnectStore extends Base {
     const { sessionID: sid } = req;
     const mark = { sid, isNew: false, cookie: loaded.cookie, expires: this.#markOf(sid, loaded)?.expires };
     const session = super.createSession(req, loaded);
-    this.#marks.set(session, mark);
+    this.#mark(session, mark);
     return session;
   }
 
@@ -123,13 +121,23 @@ class ConnectStore extends Base {
     const session = sessionOf(record);
     if (session === null) return null;
     const cookie = copyOf(session.cookie);
-    this.#marks.set(session, { sid, isNew: false, cookie, expires: record.expires });
+    this.#mark(session, { sid, isNew: false, cookie, expires: record.expires });
     return session;
   }
 
+  /**
+   * Notes what is known of an object that a request holds: the id, whether it is new, and of one that was loaded or
+   * stored its cookie and its end.
+   */
+  #mark(session, { sid, isNew, cookie, expires }) {
+    const mark = { by: this, sid, isNew, cookie, expires };
+    Marked.set(session, mark);
+    return mark;
+  }
+
   #markOf(sid, session) {
-    const mark = this.#marks.get(session);
-    return mark?.sid === sid ? mark : undefined;
+    const mark = Marked.get(session);
+    return mark?.sid === sid && mark.by === this ? mark : undefined;
   }
 
   async #set(sid, session) {
@@ -137,8 +145,7 @@ class ConnectStore extends Base {
     const mark = this.#markOf(sid, session);
     const isNew = mark?.isNew ?? !this.#known.has(sid);
     // Now, as the same request may save it again before this has ended.
-    const next = { sid, isNew: false, cookie: mark?.cookie, expires: mark?.expires };
-    this.#marks.set(session, next);
+    const next = this.#mark(session, { sid, isNew: false, cookie: mark?.cookie, expires: mark?.expires });
     if (!isNew && isUnmodified(session)) return this.#touch(sid, session);
     try {
       const stored = { cookie: copyOf(session.cookie), expires: record.expires };
