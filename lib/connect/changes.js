@@ -9,18 +9,25 @@ const plain = (cookie) => (typeof cookie?.toJSON === "function" ? cookie.toJSON(
 /** A copy of it, as whoever has it may change it where it is. */
 const copyOf = (cookie) => cookie && { ...plain(cookie) };
 
-/** What does not say when a cookie ends; `originalExpires` is @fastify/session's. */
-const attributesOf = ({ expires, originalExpires, originalMaxAge, ...attributes }) => attributes;
+/** What says when a cookie ends; `originalExpires` is @fastify/session's. */
+const isOfExpiry = (name) => name === "expires" || name === "originalExpires" || name === "originalMaxAge";
+
+/** Whether one has an attribute that is not the other's. Each request asks that, so no object is made for it. */
+function hasOther(one, other) {
+  for (const name of Object.keys(one)) {
+    if (!isOfExpiry(name) && (one[name] ?? null) !== (other[name] ?? null)) return true;
+  }
+  return false;
+}
 
 /** Whether a session's cookie differs from the one before in more than the time of its expiry. */
 function isOtherCookie(before, after) {
   if (after === undefined) return false;
-  const [old, given] = [plain(before), plain(after)];
+  const old = plain(before);
+  const given = plain(after);
   if (Boolean(old.expires) !== Boolean(given.expires)) return true;
   if (Math.abs((old.originalMaxAge ?? 0) - (given.originalMaxAge ?? 0)) > DRIFT) return true;
-  const [one, other] = [attributesOf(old), attributesOf(given)];
-  const names = new Set([...Object.keys(one), ...Object.keys(other)]);
-  return [...names].some((name) => (one[name] ?? null) !== (other[name] ?? null));
+  return hasOther(old, given) || hasOther(given, old);
 }
 
 /** Whether two sessions, as JSON gives them, hold the same besides their cookies. */

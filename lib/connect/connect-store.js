@@ -8,7 +8,7 @@ const { copyOf, isOtherCookie, isSameData, isUnmodified } = require("./changes.j
 const { KnownIds } = require("./known-ids.js");
 const { Marked } = require("./marks.js");
 const { byUserOptions, checkStore, readOptions } = require("./options.js");
-const { expiryOf, idOf, recordOf, sessionOf } = require("./record.js");
+const { expiryOf, idOf, recordOf, sessionOf, timeOf } = require("./record.js");
 
 // Deletes of one call that are under way together.
 const AT_ONCE = 256;
@@ -185,7 +185,7 @@ class ConnectStore extends Base {
     const stored = await this.#store.get(sessionId);
     const kept = sessionOf(stored);
     if (kept === null || isOtherCookie(mark?.cookie ?? kept.cookie, session.cookie)) return false;
-    return this.#isTooSoon(stored.expires, new Date(expires), mark) && isSameData(kept, session);
+    return this.#isTooSoon(stored.expires, timeOf(expires), mark) && isSameData(kept, session);
   }
 
   async #touch(sid, session) {
@@ -206,7 +206,7 @@ class ConnectStore extends Base {
     if (isOther ?? isOtherCookie(kept.cookie, session.cookie)) {
       await this.#replaceCookie(id, session.cookie, expires);
     } else if (!this.#isTooSoon(stored.expires, expires, mark)) {
-      await (mark && this.#prolongs ? this.#prolong(id, expires) : this.#store.touch(id, expires));
+      await (mark && this.#prolongs ? this.#prolong(id, expires) : this.#store.touch(id, new Date(expires)));
     }
   }
 
@@ -217,30 +217,32 @@ class ConnectStore extends Base {
 
   /** Moves the expiry where that is worth a write by then, and never back. */
   async #prolong(id, expires) {
-    await this.#store[prolong](id, expires.getTime(), this.#enough(expires));
+    await this.#store[prolong](id, expires, this.#enough(expires));
   }
 
   /** Whether an expiry is not worth a write. A request that did not change the cookie never moves it back. */
   #isTooSoon(before, expires, mark) {
-    const old = new Date(before);
+    const old = timeOf(before);
     return old >= this.#enough(expires) && (old <= expires || mark !== undefined);
   }
 
-  /** The first expiry that is so near to one that it is not worth a write, as a time. */
+  /** The first expiry that is so near to one that it is not worth a write. */
   #enough(expires) {
     const { touchAfter } = this.#options;
+    if (touchAfter === 0) return expires;
     // A session that is used lasts for half of its lifetime at least, however late it is touched.
     const near = Math.min(touchAfter, (expires - Date.now()) / 2);
-    return near > 0 ? Math.floor(expires - near) + 1 : expires.getTime();
+    return near > 0 ? Math.floor(expires - near) + 1 : expires;
   }
 
   async #replaceCookie(id, cookie, expires) {
     // It ends after all writes that were begun before, so that what is read then has them.
-    if (!(await this.#store.touch(id, expires))) return;
+    const end = new Date(expires);
+    if (!(await this.#store.touch(id, end))) return;
     const stored = await this.#store.get(id);
     if (sessionOf(stored) === null) return;
     stored.session.cookie = cookie;
-    await this.#store.update(id, { ...stored, expires: expires.toISOString() });
+    await this.#store.update(id, { ...stored, expires: end.toISOString() });
   }
 
   async #destroy(sid) {

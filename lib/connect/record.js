@@ -18,18 +18,19 @@ function idOf(sid, prefix) {
   return prefix + sid;
 }
 
-/** When a session ends: when its cookie does, or after `ttl`. */
+const timeOf = (date) => new Date(date).getTime();
+
+/** When a session ends, in milliseconds: when its cookie does, or after `ttl`. */
 function expiryOf(session, ttl) {
   if (session === null || typeof session !== "object") throw invalid("session", "an object", kindOf(session));
-  const expires = new Date(session.cookie?.expires || Number.NaN);
+  const expires = timeOf(session.cookie?.expires || Number.NaN);
   // In JSON a date that is none is null, as is that of a cookie without one.
-  if (Number.isNaN(expires.getTime())) return new Date(Date.now() + lifetimeOf(ttl, session));
-  return expires;
+  return Number.isNaN(expires) ? timeOf(Date.now() + lifetimeOf(ttl, session)) : expires;
 }
 
 function recordOf(sid, session, { prefix, ttl, userId }) {
   const sessionId = idOf(sid, prefix);
-  const expires = expiryOf(session, ttl).toISOString();
+  const expires = new Date(expiryOf(session, ttl)).toISOString();
   return { sessionId, expires, userId: userOf(userId, session), session };
 }
 
@@ -43,4 +44,4 @@ function sessionOf(record) {
   return session;
 }
 
-module.exports = { idOf, expiryOf, recordOf, sessionOf };
+module.exports = { idOf, expiryOf, recordOf, sessionOf, timeOf };
