@@ -108,6 +108,10 @@ export class ConnectStore<Data extends object = ConnectSession> extends EventEmi
   /**
    * Moves the expiry of a live session to that of its cookie, or by `ttl`, and stores the cookie if the request changed
    * anything else in it. The session's data is not written, and no session is created.
+   *
+   * A request that loaded or stored the session, and changed no more of the cookie than its expiry, never moves that
+   * back, whatever others do at that moment: the store decides it in one call. Else the session is read first, as for
+   * @fastify/session, whose objects say nothing of their origin, and for a store whose `touch` is the app's own.
    */
   touch(sid: string, session: Data): Promise<void>;
   touch(sid: string, session: Data, callback: ConnectCallback | undefined): void;

@@ -38,8 +38,8 @@ function sections({ size, server, missing, rows }) {
   add(
     `Calls a second to Redis ${server} on this machine, ${count(size)} sessions of ${BYTES} B of JSON for each store, so many in\n` +
       `flight (each that completes starts the next): median and quartiles of ${plural(rows[0].rounds.length, "round")}, a process for each store.\n` +
-      "set saves a session that is there. Only ours look whether it is, and RedisStore itself keeps an index by user. A\n" +
-      "touch of ConnectStore reads the session first. More is better:",
+      "set saves a session that is there. Only ours look whether it is, and RedisStore itself keeps an index by user.\n" +
+      "More is better:",
     figureTable(rows, "perSecond", "calls/s", whole),
   );
   add(
