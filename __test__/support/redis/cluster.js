@@ -1,23 +1,23 @@
 "use strict";
 
 const { linesOf, BASE, DURABLE, startOnFreePort } = require("./server.js");
-const { freePort } = require("./ports.js");
+const { freeNodePort } = require("./ports.js");
 const { until } = require("./until.js");
 
 const SLOTS = 16_384;
 const PRIMARIES = 3;
 
-const settingsOf = (busPort, settings) => ({
+const settingsOf = (settings) => ({
   ...BASE,
   ...DURABLE,
   "cluster-enabled": "yes",
-  "cluster-port": busPort,
   "cluster-config-file": "nodes.conf",
   // How long until a node that does not answer counts as lost.
   "cluster-node-timeout": 1000,
   // A replica may take over however long it was away.
   "cluster-replica-validity-factor": 0,
-  "cluster-allow-replica-migration": "no",
+  // Of more replicas than there are: none leaves its primary for another. Redis 6.2.0 has no switch for it.
+  "cluster-migration-barrier": PRIMARIES,
   "repl-ping-replica-period": 1,
   ...settings,
 });
@@ -29,9 +29,8 @@ const shareOf = (at) => {
 
 /** Three primaries with a replica each: `nodes[3 + n]` is the replica of `nodes[n]`, to begin with. */
 class RedisCluster {
-  constructor(nodes, busPorts) {
+  constructor(nodes) {
     this.nodes = nodes;
-    this.busPorts = busPorts;
   }
 
   get urls() {
@@ -46,8 +45,8 @@ class RedisCluster {
     await Promise.all(primaries.map((node, at) => node.call("CLUSTER", "ADDSLOTS", ...shareOf(at))));
     // All with all, as gossip would take its time.
     for (const node of nodes) {
-      for (const [at, other] of nodes.entries()) {
-        if (node !== other) await node.call("CLUSTER", "MEET", "127.0.0.1", other.port, this.busPorts[at]);
+      for (const other of nodes) {
+        if (node !== other) await node.call("CLUSTER", "MEET", "127.0.0.1", other.port);
       }
     }
     await until(async () => {
@@ -132,11 +131,8 @@ class RedisCluster {
 
 /** Six nodes of a cluster that is whole. */
 async function startCluster({ settings } = {}) {
-  const busPorts = await Promise.all(Array.from({ length: 2 * PRIMARIES }, freePort));
-  const nodes = await Promise.all(
-    busPorts.map((busPort) => startOnFreePort(() => ({ settings: settingsOf(busPort, settings) }))),
-  );
-  const cluster = new RedisCluster(nodes, busPorts);
+  const start = () => startOnFreePort(() => ({ settings: settingsOf(settings) }), freeNodePort);
+  const cluster = new RedisCluster(await Promise.all(Array.from({ length: 2 * PRIMARIES }, start)));
   await cluster.form();
   return cluster;
 }

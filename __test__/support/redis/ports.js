@@ -6,6 +6,9 @@ const net = require("node:net");
 // Below those that the system gives to outgoing connections, one of which would be in the way of a restart.
 const [FIRST, LAST] = [12_000, 31_999];
 
+// How much higher the port is by which nodes of a cluster speak with each other. Redis 6.2 takes no other.
+const BUS = 10_000;
+
 const given = new Set();
 
 async function isFree(port) {
@@ -22,13 +25,20 @@ async function isFree(port) {
 }
 
 /** A port of 127.0.0.1 that nobody has. */
-async function freePort() {
+const freePort = () => choose(LAST, (port) => [port]);
+
+/** The same for a node of a cluster. */
+const freeNodePort = () => choose(LAST - BUS, (port) => [port, port + BUS]);
+
+async function choose(last, needed) {
   for (;;) {
-    const port = FIRST + Math.floor(Math.random() * (LAST - FIRST + 1));
-    if (given.has(port) || !(await isFree(port))) continue;
-    given.add(port);
-    return port;
+    const ports = needed(FIRST + Math.floor(Math.random() * (last - FIRST + 1)));
+    const areFree = await Promise.all(ports.map((port) => !given.has(port) && isFree(port)));
+    // Another call may have been given one of them meanwhile.
+    if (!areFree.every(Boolean) || ports.some((port) => given.has(port))) continue;
+    for (const port of ports) given.add(port);
+    return ports[0];
   }
 }
 
-module.exports = { freePort };
+module.exports = { freeNodePort, freePort };

@@ -148,10 +148,10 @@ function stateOf(pid) {
  * Starts a program of Redis on a free port. Another process may take that before it does, so it is tried again.
  * @param {(port: number, directory: string) => object} describe The options of `RedisServer` besides these.
  */
-async function startOnFreePort(describe) {
+async function startOnFreePort(describe, findPort = freePort) {
   for (let attempt = 1; ; attempt++) {
     const directory = newDirectory();
-    const port = await freePort();
+    const port = await findPort();
     const server = new RedisServer({ port, directory, ...(await describe(port, directory)) });
     try {
       await server.start();
