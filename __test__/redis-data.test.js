@@ -5,7 +5,7 @@
 const assert = require("node:assert/strict");
 const { after, afterEach, before, beforeEach, describe, it } = require("node:test");
 const { RedisStore } = require("..");
-const { redisMissing, startServer } = require("./support/redis-servers.js");
+const { redisMissing, startServer, until } = require("./support/redis-servers.js");
 const { session, at, HOUR } = require("./conformance.js");
 
 const open = (options) => new RedisStore({ sweepInterval: 0, ...options });
@@ -201,6 +201,21 @@ describe("what a RedisStore keeps", { skip: redisMissing }, () => {
     const reader = open({ url: replica.url, commandTimeout: 500 });
     await assert.rejects(reader.create(session()), { code: /ERR_STORE_(UNAVAILABLE|TIMEOUT)/ });
     await reader.close();
+    await replica.kill();
+  });
+
+  it("is written by a script, too, once the replica has become the primary", async () => {
+    const given = session();
+    await store.create(given);
+    const replica = await startServer({ settings: { replicaof: `127.0.0.1 ${server.port}` } });
+    const writer = open({ url: replica.url, commandTimeout: 5000 });
+    await until(() => writer.get(given.sessionId).then(Boolean), "the replica has it");
+    const touched = writer.touch(given.sessionId, at(2 * HOUR));
+    // Until then it was refused more than once.
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    await replica.call("REPLICAOF", "NO", "ONE");
+    assert.equal(await touched, true);
+    await writer.close();
     await replica.kill();
   });
 

@@ -430,7 +430,7 @@ impl Core {
                 Ok(mut replies) => {
                     let reply = replies.pop().unwrap_or(Value::Nil);
                     let Value::ServerError(error) = &reply else { return Ok(reply) };
-                    if !errors::passes(error.code()) {
+                    if !errors::passes(errors::code(error)) {
                         return Err(errors::check(&reply).err().unwrap_or_else(errors::unexpected));
                     }
                     *call.refusal.borrow_mut() = Some(errors::in_words(error));
@@ -486,7 +486,7 @@ impl Core {
             });
             let Some(error) = refused else { return Ok(replies) };
             let details = error.details().unwrap_or_default();
-            match error.code() {
+            match errors::code(error) {
                 "NOSCRIPT" => manner.in_full = true,
                 "MOVED" => {
                     self.topology.ask_again();

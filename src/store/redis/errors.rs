@@ -7,10 +7,29 @@ use crate::error::{Result, StoreError};
 /// What a server says, in its words, but for those in which it repeats what it was asked: ids are secrets.
 pub(super) fn in_words(error: &ServerError) -> String {
     const LONGEST: usize = 200;
-    let details = error.details().unwrap_or_default();
+    let (code, details) = parts(error);
     let details = details.split(", with args beginning with").next().unwrap_or_default();
     let words: String = details.chars().take(LONGEST).collect();
-    format!("Redis says {} {words}", error.code()).trim_end().to_owned()
+    format!("Redis says {code} {words}").trim_end().to_owned()
+}
+
+/// The code by which a server says why it refuses.
+pub(super) fn code(error: &ServerError) -> &str {
+    parts(error).0
+}
+
+/// The code of an error and what follows it. Redis 6.2 has one code for all that a script is refused, and puts the
+/// refusal behind the places of it: `ERR Error running script (call to f_…): @user_script:9: @user_script: 9: -OOM …`.
+fn parts(error: &ServerError) -> (&str, &str) {
+    let details = error.details().unwrap_or_default();
+    let in_script = || {
+        let (_, refusal) = details.strip_prefix("Error running script ")?.rsplit_once("@user_script:")?;
+        let (_, refusal) = refusal.split_once(": ")?;
+        let (code, words) = refusal.strip_prefix('-').unwrap_or(refusal).split_once(' ')?;
+        code.bytes().all(|byte| byte.is_ascii_uppercase()).then_some((code, words))
+    };
+    let given = (error.code(), details);
+    if given.0 == "ERR" { in_script().unwrap_or(given) } else { given }
 }
 
 /// Whether a server may do later what it refuses with this code; it has done nothing of it.
@@ -22,7 +41,7 @@ pub(super) fn passes(code: &str) -> bool {
 /// If the answer is an error.
 pub(super) fn check(reply: &Value) -> Result<()> {
     let Value::ServerError(error) = reply else { return Ok(()) };
-    Err(match error.code() {
+    Err(match code(error) {
         "OOM" => StoreError::Full(in_words(error).into()),
         "WRONGTYPE" => StoreError::Corrupt("it is no session of this store, but of another type"),
         _ => StoreError::unavailable(in_words(error)),
@@ -41,4 +60,49 @@ pub(super) fn unexpected() -> StoreError {
 pub(super) fn number(reply: &Value) -> Result<i64> {
     check(reply)?;
     if let Value::Int(number) = reply { Ok(*number) } else { Err(unexpected()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use redis::parse_redis_value;
+
+    use super::*;
+
+    fn error(line: &str) -> ServerError {
+        match parse_redis_value(format!("-{line}\r\n").as_bytes()) {
+            Ok(Value::ServerError(error)) => error,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_known_by_its_code_in_a_script_of_any_version_too() {
+        for (line, code_of_it, words) in [
+            ("READONLY You can't write.", "READONLY", "Redis says READONLY You can't write."),
+            (
+                "OOM full. script: 75d9, on @user_script:9.",
+                "OOM",
+                "Redis says OOM full. script: 75d9, on @user_script:9.",
+            ),
+            (
+                "ERR Error running script (call to f_75d9): @user_script:9: @user_script: 9: -OOM command not allowed.",
+                "OOM",
+                "Redis says OOM command not allowed.",
+            ),
+            (
+                "ERR Error running script (call to f_75d9): @user_script:1: WRONGTYPE Operation against a key",
+                "WRONGTYPE",
+                "Redis says WRONGTYPE Operation against a key",
+            ),
+            (
+                "ERR Error running script (call to f_75d9): @user_script:6: @user_script: 6: The user may not",
+                "ERR",
+                "Redis says ERR Error running script (call to f_75d9): @user_script:6: @user_script: 6: The user may not",
+            ),
+            ("ERR unknown command", "ERR", "Redis says ERR unknown command"),
+        ] {
+            let error = error(line);
+            assert_eq!((code(&error), &in_words(&error)[..]), (code_of_it, words));
+        }
+    }
 }
