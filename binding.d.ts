@@ -130,7 +130,7 @@ export interface JsVerification {
  * Opens a store in a file: likewise. `settle` is told of the ends of writes: tickets and numbers by turns, and what
  * was refused.
  */
-export declare function openFile(options: JsFileOptions, settle: (done: Float64Array, failures: JsFailure[], texts: string[]) => void): object
+export declare function openFile(options: JsFileOptions, settle: (done: Float64Array, length: number, failures: JsFailure[], texts: string[]) => void): object
 
 /** Opens a store in memory: an external for the other calls. */
 export declare function openMemory(options: JsMemoryOptions): object
@@ -139,7 +139,7 @@ export declare function openMemory(options: JsMemoryOptions): object
  * Opens a store in Redis: likewise. It connects in the background. `settle` is told of the ends of calls: the number of
  * a `get` is -1 where it found nothing, or -2 less the place of its reply among the texts.
  */
-export declare function openRedis(options: JsRedisOptions, settle: (done: Float64Array, failures: JsFailure[], texts: string[]) => void): object
+export declare function openRedis(options: JsRedisOptions, settle: (done: Float64Array, length: number, failures: JsFailure[], texts: string[]) => void): object
 
 /** The directory of a store in a file, absolute. */
 export declare function pathOf(store: object): string | null

@@ -26,17 +26,18 @@ class Writes {
   }
 
   /**
-   * The addon calls it for each batch: tickets and numbers by turns, what was refused, and what was found: the number
-   * of a call that found nothing is -1, and the others' say where among `texts` it is.
+   * The addon calls it for each batch: tickets and numbers by turns, of which there are so many, what was refused, and
+   * what was found: the number of a call that found nothing is -1, and the others' say where among `texts` it is.
    */
-  settle = (done, failures, texts) => {
-    this.#lastBatch = failures.length + done.length / 2;
+  settle = (done, length, failures, texts) => {
+    if (length === 0 && failures.length === 0) return;
+    this.#lastBatch = failures.length + length / 2;
     // All at once, as the tickets may be given to others from now on.
     for (const { ticket, code, message } of failures) {
       const { reject } = this.#take(ticket);
       this.#ended.push(() => reject(makeError(code, message)));
     }
-    for (let at = 0; at < done.length; at += 2) {
+    for (let at = 0; at < length; at += 2) {
       const { resolve } = this.#take(done[at]);
       const number = done[at + 1];
       const result = number >= 0 ? number : (texts[-2 - number] ?? null);

@@ -5,7 +5,8 @@
 use napi::bindgen_prelude::{JsValue, Object};
 use napi_derive::napi;
 
-use super::handle::{OpenFile, OpenRedis, OpenStore};
+use super::handle::{OpenFile, OpenStore};
+use super::lane::LaneDriver;
 use super::raw;
 use super::reply::{self, with_buffer};
 use super::values::{Value, room_for};
@@ -15,6 +16,7 @@ use crate::iso;
 use crate::json::{ExpiresField, SessionFields};
 use crate::session::{Body, Content, Expiry, FieldOrder, Session, SessionId, UserKey, UserKeyBuf};
 use crate::store::SessionStore;
+use crate::store::redis::Lane;
 
 /// Exports functions as JavaScript's of the name given.
 macro_rules! export {
@@ -59,7 +61,7 @@ fn get([store, session_id]: [Value; 2]) -> Result<Value> {
             file.store.get_with(&id, |expires, content| reply::write(expires, content, out))
         }),
         OpenStore::Redis(redis) => begin_call(env, redis, |redis, ticket| {
-            redis.store.begin_get(id, &redis.settler, ticket);
+            redis.get(id, ticket);
             Ok(())
         })?
         .to_value(env),
@@ -125,7 +127,7 @@ fn touch([store, session_id, expires, enough]: [Value; 4]) -> Result<Value> {
             Ok(true)
         }),
         OpenStore::Redis(redis) => begin_call(store.env(), redis, |redis, ticket| {
-            redis.store.begin_touch(id.clone(), expires, enough, &redis.settler, ticket);
+            redis.touch(id.clone(), expires, enough, ticket);
             Ok(())
         }),
     })?;
@@ -141,7 +143,7 @@ fn remove([store, session_id]: [Value; 2]) -> Result<Value> {
             begin(store.env(), file, |file, ticket| file.store.begin_delete(&id, &file.settler, ticket))
         }
         OpenStore::Redis(redis) => begin_call(store.env(), redis, |redis, ticket| {
-            redis.store.begin_delete(id.clone(), &redis.settler, ticket);
+            redis.delete(id.clone(), ticket);
             Ok(())
         }),
     })?;
@@ -154,7 +156,7 @@ fn kick([store]: [Value; 1]) -> Result<Value> {
         match open {
             OpenStore::Memory(_) => {}
             OpenStore::File(file) => file.store.kick(),
-            OpenStore::Redis(redis) => redis.store.kick(),
+            OpenStore::Redis(redis) => redis.kick(),
         }
         Ok(())
     })?;
@@ -190,9 +192,7 @@ fn begin_create(env: napi::sys::napi_env, store: &OpenStore, session: &Session<'
         OpenStore::File(file) => begin(env, file, |file, ticket| {
             file.store.begin_create(session, &file.settler, ticket).map(|()| true)
         }),
-        OpenStore::Redis(redis) => {
-            begin_call(env, redis, |redis, ticket| redis.store.begin_create(session, &redis.settler, ticket))
-        }
+        OpenStore::Redis(redis) => begin_call(env, redis, |redis, ticket| redis.create(session, ticket)),
     }
 }
 
@@ -202,9 +202,7 @@ fn begin_update(env: napi::sys::napi_env, store: &OpenStore, session: &Session<'
         OpenStore::File(file) => begin(env, file, |file, ticket| {
             file.store.begin_update(session, &file.settler, ticket).map(|()| true)
         }),
-        OpenStore::Redis(redis) => {
-            begin_call(env, redis, |redis, ticket| redis.store.begin_update(session, &redis.settler, ticket))
-        }
+        OpenStore::Redis(redis) => begin_call(env, redis, |redis, ticket| redis.update(session, ticket)),
     }
 }
 
@@ -221,10 +219,11 @@ fn begin(
 /// Begins a call of Redis'.
 fn begin_call(
     env: napi::sys::napi_env,
-    redis: &OpenRedis,
-    call: impl FnOnce(&OpenRedis, u32) -> Result<()>,
+    redis: &LaneDriver,
+    call: impl FnOnce(&mut Lane, u32) -> Result<()>,
 ) -> Result<Begun> {
-    let ticket = redis.tickets.with(env, |ticket| call(redis, ticket).map(|()| true))?;
+    let ticket =
+        redis.tickets.with(env, |ticket| redis.with_lane(|lane| call(lane, ticket)).map(|()| true))?;
     Ok(ticket.map_or(Begun::Done, Begun::Ticket))
 }
 

@@ -12,12 +12,12 @@ use std::time::Instant;
 
 use napi::sys;
 
+use super::lane::LaneDriver;
 use super::tickets::Tickets;
 use super::values::Value;
 use crate::error::{Result, StoreError};
 use crate::shared::SharedStore;
 use crate::store::file::Completions;
-use crate::store::redis::Answers;
 use crate::store::{FileStore, RedisStore, SessionStore};
 
 /// A store of any kind, for threads.
@@ -61,7 +61,7 @@ impl AnyStore {
 pub(super) enum OpenStore {
     Memory(Arc<SharedStore>),
     File(OpenFile),
-    Redis(OpenRedis),
+    Redis(Rc<LaneDriver>),
 }
 
 /// A store in a file, and what tells JavaScript of the ends of its writes.
@@ -71,19 +71,12 @@ pub(super) struct OpenFile {
     pub settler: Arc<dyn Completions>,
 }
 
-/// A store in Redis, and what tells JavaScript of the ends of its calls.
-pub(super) struct OpenRedis {
-    pub store: Arc<RedisStore>,
-    pub tickets: Rc<Tickets>,
-    pub settler: Arc<dyn Answers>,
-}
-
 impl OpenStore {
     fn to_any(&self) -> AnyStore {
         match self {
             Self::Memory(store) => AnyStore::Memory(Arc::clone(store)),
             Self::File(file) => AnyStore::File(Arc::clone(&file.store)),
-            Self::Redis(redis) => AnyStore::Redis(Arc::clone(&redis.store)),
+            Self::Redis(redis) => AnyStore::Redis(Arc::clone(redis.store())),
         }
     }
 
@@ -91,7 +84,7 @@ impl OpenStore {
         match self {
             Self::Memory(store) => AnyStore::Memory(store),
             Self::File(file) => AnyStore::File(file.store),
-            Self::Redis(redis) => AnyStore::Redis(redis.store),
+            Self::Redis(redis) => AnyStore::Redis(redis.finish()),
         }
     }
 
@@ -99,7 +92,7 @@ impl OpenStore {
         match self {
             Self::Memory(store) => store.limits().max_session_bytes,
             Self::File(file) => file.store.max_session_bytes(),
-            Self::Redis(redis) => redis.store.max_session_bytes(),
+            Self::Redis(redis) => redis.store().max_session_bytes(),
         }
     }
 }

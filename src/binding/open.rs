@@ -8,7 +8,8 @@ use napi::bindgen_prelude::{Function, Uint8Array};
 use napi_derive::napi;
 
 use super::errors::{JsError, guarded};
-use super::handle::{OpenFile, OpenRedis, OpenStore};
+use super::handle::{OpenFile, OpenStore};
+use super::lane::LaneDriver;
 use super::tickets::{SettleArgs, tickets};
 use super::values::Value;
 use crate::shared::{MemoryOptions, SharedStore};
@@ -165,7 +166,7 @@ pub fn open_memory(env: Env, options: JsMemoryOptions) -> Result<Value, JsError>
 /// Opens a store in a file: likewise. `settle` is told of the ends of writes: tickets and numbers by turns, and what
 /// was refused.
 #[napi(
-    ts_args_type = "options: JsFileOptions, settle: (done: Float64Array, failures: JsFailure[], texts: string[]) => void",
+    ts_args_type = "options: JsFileOptions, settle: (done: Float64Array, length: number, failures: JsFailure[], texts: string[]) => void",
     ts_return_type = "object"
 )]
 pub fn open_file(
@@ -183,7 +184,7 @@ pub fn open_file(
 /// Opens a store in Redis: likewise. It connects in the background. `settle` is told of the ends of calls: the number of
 /// a `get` is -1 where it found nothing, or -2 less the place of its reply among the texts.
 #[napi(
-    ts_args_type = "options: JsRedisOptions, settle: (done: Float64Array, failures: JsFailure[], texts: string[]) => void",
+    ts_args_type = "options: JsRedisOptions, settle: (done: Float64Array, length: number, failures: JsFailure[], texts: string[]) => void",
     ts_return_type = "object"
 )]
 pub fn open_redis(
@@ -193,8 +194,7 @@ pub fn open_redis(
 ) -> Result<Value, JsError> {
     guarded(|| {
         let store = RedisStore::open(&options.into())?;
-        let (tickets, settler) = tickets(&settle)?;
-        Value::store(env.raw(), OpenStore::Redis(OpenRedis { store, tickets, settler }))
+        Value::store(env.raw(), OpenStore::Redis(LaneDriver::start(env.raw(), store, &settle)?))
     })
 }
 

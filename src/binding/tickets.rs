@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::ptr;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use napi::bindgen_prelude::{Float64Array, FnArgs, Function, ToNapiValue, TypeName};
@@ -11,12 +11,13 @@ use napi::{Status, ValueType, sys};
 use napi_derive::napi;
 
 use super::errors::{code_of, refused_as_store_error};
+use super::lane::LaneDriver;
 use super::reply;
 use super::values::Value;
 use crate::error::{Result, StoreError};
 use crate::store::StoredSession;
 use crate::store::file::Completions;
-use crate::store::redis::{Answer, Answers};
+use crate::store::redis::{Answer, Answers, Line};
 
 /// A call that was refused.
 #[napi(object, object_from_js = false)]
@@ -26,6 +27,12 @@ pub struct JsFailure {
     pub message: String,
 }
 
+impl JsFailure {
+    pub(super) fn new(ticket: u32, error: &StoreError) -> Self {
+        Self { ticket, code: code_of(error).into(), message: error.to_string() }
+    }
+}
+
 /// Calls that have ended.
 #[derive(Default)]
 struct Batch {
@@ -33,10 +40,12 @@ struct Batch {
     done: Vec<f64>,
     failures: Vec<JsFailure>,
     texts: Vec<Text>,
+    /// A connection for the lane.
+    line: Option<Line>,
 }
 
 /// The number of a `get` that found nothing; the first text has the one before, and so on.
-const NOTHING: f64 = -1.0;
+pub(super) const NOTHING: f64 = -1.0;
 
 impl Batch {
     fn with_room_for(calls: usize) -> Self {
@@ -48,8 +57,7 @@ impl Batch {
     }
 
     fn add_failure(&mut self, ticket: u32, error: &StoreError) {
-        let (code, message) = (code_of(error).into(), error.to_string());
-        self.failures.push(JsFailure { ticket, code, message });
+        self.failures.push(JsFailure::new(ticket, error));
     }
 
     fn add_session(&mut self, ticket: u32, session: Option<StoredSession>) {
@@ -63,15 +71,6 @@ impl Batch {
             }
             Err(error) => self.add_failure(ticket, &error),
         }
-    }
-
-    fn tickets(&self) -> impl Iterator<Item = u32> {
-        let done = self.done.iter().step_by(2).map(|&ticket| ticket as u32);
-        done.chain(self.failures.iter().map(|failure| failure.ticket))
-    }
-
-    fn len(&self) -> usize {
-        self.done.len() / 2 + self.failures.len()
     }
 }
 
@@ -97,9 +96,15 @@ impl ToNapiValue for Text {
     }
 }
 
-/// `settle(done: Float64Array, failures: JsFailure[], texts: string[])`: tickets and numbers by turns, what was
-/// refused, and the replies of `get`, whose numbers say which is whose.
-pub(super) type SettleArgs = FnArgs<(Float64Array, Vec<JsFailure>, Vec<Text>)>;
+/// The tickets of calls that have ended.
+pub(super) fn tickets_of(done: &[f64], failures: &[JsFailure]) -> impl Iterator<Item = u32> {
+    let done = done.iter().step_by(2).map(|&ticket| ticket as u32);
+    done.chain(failures.iter().map(|failure| failure.ticket))
+}
+
+/// `settle(done: Float64Array, length: number, failures: JsFailure[], texts: string[])`: tickets and numbers by turns,
+/// of which there are so many; what was refused; and the replies of `get`, whose numbers say which is whose.
+pub(super) type SettleArgs = FnArgs<(Float64Array, u32, Vec<JsFailure>, Vec<Text>)>;
 type Settle = ThreadsafeFunction<Batch, (), SettleArgs, Status, false, true>;
 
 /// The tickets of a store in one JavaScript thread. While one is out, that thread's event loop goes on.
@@ -108,6 +113,7 @@ pub(super) struct Tickets {
     issued: Cell<u32>,
     out: Cell<u32>,
     settle: Cell<sys::napi_threadsafe_function>,
+    lane: RefCell<Weak<LaneDriver>>,
 }
 
 impl Tickets {
@@ -131,9 +137,14 @@ impl Tickets {
         Ok(Some(ticket))
     }
 
-    fn take_back(&self, env: sys::napi_env, batch: &Batch) {
-        self.free.borrow_mut().extend(batch.tickets());
-        self.out.set(self.out.get() - batch.len() as u32);
+    /// Has a lane told of what the store's thread says.
+    pub(super) fn serve(&self, lane: &Rc<LaneDriver>) {
+        *self.lane.borrow_mut() = Rc::downgrade(lane);
+    }
+
+    pub(super) fn take_back(&self, env: sys::napi_env, done: &[f64], failures: &[JsFailure]) {
+        self.free.borrow_mut().extend(tickets_of(done, failures));
+        self.out.set(self.out.get() - (done.len() / 2 + failures.len()) as u32);
         if self.out.get() == 0 {
             // SAFETY: this is its JavaScript thread, in a call of it.
             unsafe { sys::napi_unref_threadsafe_function(env, self.settle.get()) };
@@ -176,6 +187,10 @@ impl Answers for Settler {
         }
         self.tell(batch);
     }
+
+    fn line(&self, line: Line) {
+        self.tell(Batch { line: Some(line), ..Batch::default() });
+    }
 }
 
 /// The tickets of a store, and what tells of their ends by calling `settle`.
@@ -185,6 +200,7 @@ pub(super) fn tickets(settle: &Function<'_, SettleArgs, ()>) -> Result<(Rc<Ticke
         issued: Cell::new(0),
         out: Cell::new(0),
         settle: Cell::new(ptr::null_mut()),
+        lane: RefCell::default(),
     });
     let issuer = Rc::clone(&tickets);
     let settle = settle
@@ -192,9 +208,14 @@ pub(super) fn tickets(settle: &Function<'_, SettleArgs, ()>) -> Result<(Rc<Ticke
         .weak::<true>()
         .callee_handled::<false>()
         .build_callback(move |context| {
-            issuer.take_back(context.env.raw(), &context.value);
-            let Batch { done, failures, texts } = context.value;
-            Ok(FnArgs::from((Float64Array::new(done), failures, texts)))
+            let Batch { done, failures, texts, line } = context.value;
+            issuer.take_back(context.env.raw(), &done, &failures);
+            let lane = issuer.lane.borrow().upgrade();
+            if let Some(lane) = lane {
+                lane.hear(tickets_of(&done, &failures), line);
+            }
+            let length = done.len() as u32;
+            Ok(FnArgs::from((Float64Array::new(done), length, failures, texts)))
         })
         .map_err(refused_as_store_error)?;
     tickets.settle.set(settle.raw());

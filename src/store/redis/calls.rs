@@ -1,15 +1,17 @@
 //! The calls on one session.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use redis::Value;
 
-use super::core::{Call, Core, Counters, Kind};
+use super::commands::{Change, Creation, Entry, Left, created_field, touch};
+use super::core::{Call, Core, Kind};
 use super::errors::{self, number};
-use super::record::{self, Record, Stamp};
+use super::record::{Record, Stamp};
 use super::request::{Request, number as text};
-use super::scripts::{CREATE, END_OF_USER, FORGET, RESCORE, Script, TOUCH, UPDATE};
-use super::vault::{Draft, UserName, Vault, whole};
+use super::scripts::{CREATE, END_OF_USER, FORGET, RESCORE, Script};
+use super::vault::{Draft, UserName, Vault};
 use crate::clock::Millis;
 use crate::error::{Result, StoreError};
 use crate::keyring::UnlockError;
@@ -27,49 +29,46 @@ impl Core {
     /// after the other.
     pub(super) async fn create(self: &Rc<Self>, call: &Call, draft: &Draft) -> Result<()> {
         let vault = self.vault(call).await?;
-        let member = vault.member(&draft.id);
-        let key = self.names.session(&member);
-        let user = vault.user(draft.user());
-        let created = self.stamp();
-        let value = whole(draft.expires, created, &vault.tail(draft, &member, &user)?);
-        let until = text(self.times.server_time(draft.expires));
-        let set = |request: Request| request.command(&[b"SET", &key, &value, b"NX", b"PXAT", &until]);
-        let entry = Entry { index: user.index(&self.names), member: &member, created };
+        let created = self.shared.stamp(&self.times);
+        let creation = Creation::new(draft, created, &vault, &self.names, &self.times)?;
+        let Creation { key, member, user, .. } = &creation;
+        let counts = self.options.max_sessions_per_user.is_some();
         let (stored, held) = if user.is_nobody() {
-            (self.get_one(call, &key, Kind::Once, |manner| set(Request::write(manner))).await?, 0)
+            let set = |manner| creation.set(Request::write(manner));
+            (self.get_one(call, key, Kind::Once, set).await?, 0)
         } else if self.topology.is_one_server() {
-            let make = |manner| set(self.enter(Request::write(manner), &entry));
-            let mut replies = self.ask(call, &key, Kind::Once, make).await?;
+            let make = |manner| creation.set(creation.entry().enter(Request::write(manner), counts));
+            let mut replies = self.ask(call, key, Kind::Once, make).await?;
             let stored = replies.pop().ok_or_else(errors::unexpected)?;
             if let Err(error) = replies.iter().try_for_each(errors::check) {
                 // A session must not be without its entry.
                 if stored == Value::Okay {
-                    self.take_back(call, &key, &user, created).await?;
+                    self.take_back(call, key, user, created).await?;
                 }
                 return Err(error);
             }
             errors::check(&stored)?;
             (stored, held(&replies))
         } else {
-            let enter = |manner| self.enter(Request::write(manner), &entry);
-            let replies = self.get_all(call, &entry.index, Kind::Aside, enter).await?;
-            let set = |manner| set(Request::write(manner));
-            (self.get_one(call, &key, Kind::Once, set).await?, held(&replies))
+            let enter = |manner| creation.entry().enter(Request::write(manner), counts);
+            let replies = self.get_all(call, &creation.index, Kind::Aside, enter).await?;
+            let set = |manner| creation.set(Request::write(manner));
+            (self.get_one(call, key, Kind::Once, set).await?, held(&replies))
         };
         if stored == Value::Nil {
             let now = text(self.times.now());
-            let args: [&[u8]; 3] = [&now, &value, &until];
-            match self.run_script(call, Kind::Once, &CREATE, &key, &args).await? {
+            let args: [&[u8]; 3] = [&now, &creation.value, &creation.until];
+            match self.run_script(call, Kind::Once, &CREATE, key, &args).await? {
                 Value::Int(1) => {}
                 Value::BulkString(live) => {
-                    self.undo_entry(call, &entry, &user, &live).await;
+                    self.undo_entry(call, &creation.entry(), user, &live).await;
                     return Err(StoreError::Exists);
                 }
                 _ => return Err(FOREIGN),
             }
         }
-        Counters::add(&self.shared.counters.created, 1);
-        Box::pin(self.limit(call, &user, &member, held, Some(created), draft.expires)).await;
+        super::core::Counters::add(&self.shared.counters.created, 1);
+        Box::pin(self.limit(call, user, member, held, Some(created), draft.expires)).await;
         Ok(())
     }
 
@@ -80,18 +79,10 @@ impl Core {
         let make = |manner| Request::read(manner).command(&[b"GET", &key]);
         let found = match self.get_one(call, &key, Kind::Aside, make).await? {
             Value::Nil => None,
-            Value::BulkString(bytes) => {
-                let record = Record::parse(&bytes)?;
-                if self.times.clock.is_past(record.expires.millis()) {
-                    None
-                } else {
-                    vault.open(&member, record)?
-                }
-            }
+            Value::BulkString(bytes) => vault.open_live(&member, &bytes, &self.times)?,
             _ => return Err(errors::unexpected()),
         };
-        let counters = &self.shared.counters;
-        Counters::add(if found.is_some() { &counters.hits } else { &counters.misses }, 1);
+        self.shared.counters.looked_up(found.is_some());
         Ok(found)
     }
 
@@ -101,12 +92,7 @@ impl Core {
         let member = vault.member(&draft.id);
         let key = self.names.session(&member);
         let user = vault.user(draft.user());
-        let change = Change {
-            key: &key,
-            head: head(draft.expires),
-            tail: vault.tail(draft, &member, &user)?,
-            until: self.times.server_time(draft.expires),
-        };
+        let change = Change::new(draft, key, &member, &user, &vault, &self.times)?;
         loop {
             match self.replace(call, &change, &user, None).await? {
                 0 => return Ok(false),
@@ -125,12 +111,12 @@ impl Core {
     async fn change_user(
         &self,
         call: &Call,
-        change: &Change<'_>,
+        change: &Change,
         member: &[u8],
         user: &UserName,
         expires: Expiry,
     ) -> Result<Option<bool>> {
-        let key = change.key;
+        let key = &change.key;
         let get = |manner| Request::read(manner).command(&[b"GET", key]);
         let Value::BulkString(old) = self.get_one(call, key, Kind::Aside, get).await? else {
             return Ok(Some(false));
@@ -144,11 +130,13 @@ impl Core {
         }
         let old_user = UserName { json: old.user.to_vec() };
         // With a score of now no one takes it for a leftover meanwhile.
-        let entry = Entry { index: user.index(&self.names), member, created: self.stamp() };
+        let index = user.index(&self.names);
+        let entry = Entry { index: &index, member, created: self.shared.stamp(&self.times) };
         let mut entered = 0;
         if !user.is_nobody() {
-            let enter = |manner| self.enter(Request::write(manner), &entry);
-            entered = held(&self.get_all(call, &entry.index, Kind::Aside, enter).await?);
+            let counts = self.options.max_sessions_per_user.is_some();
+            let enter = |manner| entry.enter(Request::write(manner), counts);
+            entered = held(&self.get_all(call, entry.index, Kind::Aside, enter).await?);
         }
         let replaced = self.replace(call, change, &old_user, Some(old.created)).await?;
         if replaced == 1 {
@@ -158,7 +146,7 @@ impl Core {
             }
             if !old_user.is_nobody() {
                 let index = old_user.index(&self.names);
-                self.forget(call, &Entry { index, member, created: old.created }).await;
+                self.forget(call, &Entry { index: &index, member, created: old.created }).await;
             }
             return Ok(Some(true));
         }
@@ -181,13 +169,8 @@ impl Core {
     ) -> Result<bool> {
         let vault = self.vault(call).await?;
         let key = self.names.session(&vault.member(id));
-        let (now, until) = (text(self.times.now()), text(self.times.server_time(expires)));
-        let mut field = Vec::with_capacity(record::EXPIRES_LEN);
-        record::write_expires(expires, &mut field);
-        let enough = enough.map(text);
-        let mut args: Vec<&[u8]> = vec![&now, &field, &until];
-        args.extend(enough.as_deref());
-        match number(&self.run_script(call, Kind::Repeatable, &TOUCH, &key, &args).await?)? {
+        let make = |manner| touch(Request::write(manner), &key, expires, enough, &self.times);
+        match number(&self.get_one(call, &key, Kind::Repeatable, make).await?)? {
             0 => Ok(false),
             1 => Ok(true),
             _ => Err(FOREIGN),
@@ -203,22 +186,23 @@ impl Core {
         let Value::BulkString(bytes) = self.get_one(call, &key, Kind::Repeatable, make).await? else {
             return Ok(());
         };
-        // What is no record has no entry.
-        let Ok(record) = Record::parse(&bytes) else { return Ok(()) };
-        let user = UserName { json: record.user.to_vec() };
-        if !user.is_nobody() {
-            let (core, index, created) = (Rc::clone(self), user.index(&self.names), record.created);
-            self.detach(async move {
-                let entry = Entry { index, member: &member, created };
-                let forgotten = core.step(async |call| {
-                    core.forget(call, &entry).await;
-                    Ok(())
-                });
-                // Else it stays until it is come across.
-                let _ = forgotten.await;
-            });
+        if let Some(left) = Left::by(member, &bytes, &self.names) {
+            self.forget_later(left);
         }
         Ok(())
+    }
+
+    /// Removes an entry, for which no one waits.
+    pub(super) fn forget_later(self: &Rc<Self>, left: Left) {
+        let core = Rc::clone(self);
+        self.detach(async move {
+            let forgotten = core.step(async |call| {
+                core.forget(call, &left.entry()).await;
+                Ok(())
+            });
+            // Else it stays until it is come across.
+            let _ = forgotten.await;
+        });
     }
 
     /// Runs a script on a key.
@@ -233,34 +217,25 @@ impl Core {
         self.get_one(call, key, kind, |manner| Request::write(manner).script(script, key, args)).await
     }
 
-    /// Adds an entry to an index, and asks how many there are where that matters.
-    fn enter(&self, request: Request, entry: &Entry<'_>) -> Request {
-        let score = text(entry.created as i64);
-        // A score never falls: what is older may be removed as a leftover.
-        let request = request.command(&[b"ZADD", &entry.index, b"GT", &score, entry.member]);
-        if self.options.max_sessions_per_user.is_some() {
-            request.command(&[b"ZCARD", &entry.index])
-        } else {
-            request
-        }
-    }
-
     async fn replace(
         &self,
         call: &Call,
-        change: &Change<'_>,
+        change: &Change,
         user: &UserName,
         created: Option<Stamp>,
     ) -> Result<i64> {
-        let (now, until, user) = (text(self.times.now()), text(change.until), user.to_match());
-        let mut args: Vec<&[u8]> = vec![&now, &change.head, &change.tail, &user, &until];
-        let created = created.map(created_field);
-        args.extend(created.as_deref());
-        number(&self.run_script(call, Kind::Once, &UPDATE, change.key, &args).await?)
+        let make = |manner| change.replace(Request::write(manner), user, created, &self.times);
+        number(&self.get_one(call, &change.key, Kind::Once, make).await?)
     }
 
     /// Ends a session that was created without its entry.
-    async fn take_back(&self, call: &Call, key: &[u8], user: &UserName, created: Stamp) -> Result<()> {
+    pub(super) async fn take_back(
+        &self,
+        call: &Call,
+        key: &[u8],
+        user: &UserName,
+        created: Stamp,
+    ) -> Result<()> {
         let (now, user, created) = (text(self.times.now()), user.to_match(), created_field(created));
         let args: [&[u8]; 3] = [&now, &user, &created];
         self.run_script(call, Kind::Repeatable, &END_OF_USER, key, &args).await.map(drop)
@@ -281,58 +256,31 @@ impl Core {
     async fn rescore(&self, call: &Call, entry: &Entry<'_>, created: Stamp) {
         let (ours, theirs) = (text(entry.created as i64), text(created as i64));
         let args: [&[u8]; 3] = [entry.member, &ours, &theirs];
-        let _ = self.run_script(call, Kind::Aside, &RESCORE, &entry.index, &args).await;
+        let _ = self.run_script(call, Kind::Aside, &RESCORE, entry.index, &args).await;
     }
 
     /// Removes an entry. Should it fail, the entry is passed over until it is come across again.
     pub(super) async fn forget(&self, call: &Call, entry: &Entry<'_>) {
         let score = text(entry.created as i64);
         let args: [&[u8]; 2] = [entry.member, &score];
-        let _ = self.run_script(call, Kind::Aside, &FORGET, &entry.index, &args).await;
+        let _ = self.run_script(call, Kind::Aside, &FORGET, entry.index, &args).await;
     }
 
     /// The store's keys, once it has them: those of encryption are made of what stands in Redis.
-    pub(super) async fn vault(&self, call: &Call) -> Result<Rc<Vault>> {
+    pub(super) async fn vault(&self, call: &Call) -> Result<Arc<Vault>> {
         if let Some(vault) = &*self.vault.borrow() {
-            return Ok(Rc::clone(vault));
+            return Ok(Arc::clone(vault));
         }
         let _turn = self.unlocking.lock().await;
         if let Some(vault) = &*self.vault.borrow() {
-            return Ok(Rc::clone(vault));
+            return Ok(Arc::clone(vault));
         }
         let vault =
             if self.options.secrets.is_empty() { Vault::Open } else { Box::pin(self.unlock(call)).await? };
-        let vault = Rc::new(vault);
-        *self.vault.borrow_mut() = Some(Rc::clone(&vault));
+        let vault = Arc::new(vault);
+        *self.vault.borrow_mut() = Some(Arc::clone(&vault));
         Ok(vault)
     }
-}
-
-/// An entry of an index.
-pub(super) struct Entry<'a> {
-    pub index: Vec<u8>,
-    pub member: &'a [u8],
-    pub created: Stamp,
-}
-
-/// What a session is to be replaced with.
-struct Change<'a> {
-    key: &'a [u8],
-    head: Vec<u8>,
-    tail: Vec<u8>,
-    until: i64,
-}
-
-fn head(expires: Expiry) -> Vec<u8> {
-    let mut head = Vec::new();
-    record::write_head(expires, &mut head);
-    head
-}
-
-pub(super) fn created_field(created: Stamp) -> Vec<u8> {
-    let mut field = Vec::with_capacity(record::CREATED_LEN);
-    record::write_created(created, &mut field);
-    field
 }
 
 /// How many entries an index has, if it was asked for: after `ZADD`.

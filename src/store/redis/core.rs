@@ -11,13 +11,14 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use redis::Value;
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::errors;
+use super::lane::Line;
 use super::link::Fault;
 use super::options::RedisOptions;
 use super::record::Stamp;
@@ -32,13 +33,13 @@ use crate::session::{Expiry, SessionId};
 use crate::store::{StoredSession, Sweep};
 
 /// The most calls that may be under way: without a server they wait, and are not to take all of the memory.
-const MAX_CALLS: usize = 1 << 17;
+pub(super) const MAX_CALLS: usize = 1 << 17;
 
 /// How long to wait before a server is asked again that refused for a reason that passes.
 const REFUSAL_PAUSE: Duration = Duration::from_millis(20);
 
 /// Of a call in whose course the store's own code panicked.
-fn fault() -> StoreError {
+pub(super) fn fault() -> StoreError {
     StoreError::Damaged("a fault in the store's own code; please report it".into())
 }
 
@@ -53,6 +54,11 @@ pub enum Answer {
 /// Is told what became of calls, by their tickets.
 pub trait Answers: Send + Sync {
     fn complete(&self, done: Vec<(u32, Result<Answer>)>);
+
+    /// A lane of its thread has this connection now.
+    fn line(&self, line: Line) {
+        drop(line);
+    }
 }
 
 pub(super) enum Op {
@@ -66,11 +72,11 @@ pub(super) enum Op {
     Cold(Cold),
 }
 
-type Cold = Box<dyn FnOnce(Rc<Core>) -> Pin<Box<dyn Future<Output = ()>>> + Send>;
+pub(super) type Cold = Box<dyn FnOnce(Rc<Core>) -> Pin<Box<dyn Future<Output = ()>>> + Send>;
 
 impl Op {
     /// The session that it changes.
-    fn changes(&self) -> Option<&SessionId> {
+    pub(super) fn changes(&self) -> Option<&SessionId> {
         match self {
             Self::Create(draft) | Self::Update(draft) => Some(&draft.id),
             Self::Touch(id, ..) | Self::Delete(id) => Some(id),
@@ -85,10 +91,12 @@ pub(super) enum Waiter {
     Nobody,
 }
 
-struct Job {
-    op: Op,
-    waiter: Waiter,
-    deadline: Instant,
+pub(super) struct Job {
+    pub op: Op,
+    pub waiter: Waiter,
+    pub deadline: Instant,
+    /// Whether a server may have carried it out already: what it does may be done twice then.
+    pub is_unknown: bool,
 }
 
 /// What other threads have of a store.
@@ -97,7 +105,32 @@ pub(super) struct Shared {
     jobs: Mutex<Vec<Job>>,
     wake: Notify,
     is_closed: AtomicBool,
+    stamp: AtomicU64,
+    pub lane: LaneWanted,
     pub counters: Counters,
+}
+
+/// What lanes ask of the store's thread.
+#[derive(Default)]
+pub(super) struct LaneWanted {
+    /// Who is to have the next connection.
+    pub by: Mutex<Option<Arc<dyn Answers>>>,
+    pub wake: Notify,
+    is_busy: Mutex<bool>,
+    is_idle: Condvar,
+}
+
+impl LaneWanted {
+    /// Whether calls are under way on a lane that takes no more.
+    pub(super) fn set_busy(&self, is_busy: bool) {
+        *self.is_busy.lock() = is_busy;
+        self.is_idle.notify_all();
+    }
+
+    /// Waits for the end of those calls, for so long at most.
+    pub(super) fn wait_until_idle(&self, patience: Duration) {
+        self.is_idle.wait_while_for(&mut self.is_busy.lock(), |is_busy| *is_busy, patience);
+    }
 }
 
 #[derive(Default)]
@@ -114,12 +147,20 @@ impl Counters {
     pub(super) fn add(counter: &AtomicU64, number: u64) {
         counter.fetch_add(number, Ordering::Relaxed);
     }
+
+    pub(super) fn looked_up(&self, found: bool) {
+        Self::add(if found { &self.hits } else { &self.misses }, 1);
+    }
 }
 
 impl Shared {
     /// Queues a call; `kick` begins it.
     pub(super) fn push(&self, op: Op, waiter: Waiter, patience: Duration) {
-        self.jobs.lock().push(Job { op, waiter, deadline: Instant::now() + patience });
+        self.push_jobs([Job { op, waiter, deadline: Instant::now() + patience, is_unknown: false }]);
+    }
+
+    pub(super) fn push_jobs(&self, jobs: impl IntoIterator<Item = Job>) {
+        self.jobs.lock().extend(jobs);
     }
 
     pub(super) fn kick(&self) {
@@ -135,9 +176,18 @@ impl Shared {
     fn take(&self) -> Vec<Job> {
         std::mem::take(&mut *self.jobs.lock())
     }
+
+    /// When a session is created now: later than any before it.
+    pub(super) fn stamp(&self, times: &Times) -> Stamp {
+        let now = times.now().max(0) as Stamp * 1000;
+        let after = |before: Stamp| now.max(before + 1);
+        let before = self.stamp.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |it| Some(after(it)));
+        after(before.unwrap_or_else(|it| it))
+    }
 }
 
 /// When sessions end, by the store's clock and by the server's.
+#[derive(Clone)]
 pub(super) struct Times {
     pub clock: Arc<dyn Clock>,
     /// For a clock that is not the servers': how long these keep each session, whatever its expiry. Then the store
@@ -190,12 +240,11 @@ pub(super) struct Core {
     pub times: Times,
     pub shared: Arc<Shared>,
     pub topology: Rc<Topology>,
-    pub vault: RefCell<Option<Rc<Vault>>>,
+    pub vault: RefCell<Option<Arc<Vault>>>,
     /// What the keys of encryption were made from, as it stands in Redis.
     pub seal: RefCell<Option<Vec<u8>>>,
     pub unlocking: tokio::sync::Mutex<()>,
     pub walks: RefCell<Walks>,
-    stamp: Cell<Stamp>,
     /// The sessions that a call is changing, and the calls that are to change them after it.
     busy: RefCell<HashMap<SessionId, VecDeque<Job>, foldhash::fast::RandomState>>,
     ended: RefCell<Vec<Ended>>,
@@ -223,7 +272,6 @@ impl Core {
             seal: RefCell::default(),
             unlocking: tokio::sync::Mutex::default(),
             walks: RefCell::default(),
-            stamp: Cell::new(0),
             busy: RefCell::default(),
             ended: RefCell::default(),
             have_ended: Notify::new(),
@@ -237,6 +285,7 @@ impl Core {
     pub(super) async fn serve(self: Rc<Self>) {
         let teller = spawn_local(Rc::clone(&self).tell());
         let sweeper = spawn_local(Rc::clone(&self).sweep());
+        let lines = spawn_local(Rc::clone(&self).make_lines());
         loop {
             self.shared.wake.notified().await;
             let is_closed = self.shared.is_closed.load(Ordering::Acquire);
@@ -248,6 +297,7 @@ impl Core {
             }
         }
         sweeper.abort();
+        lines.abort();
         self.all_have_ended().await;
         teller.abort();
         self.tell_now();
@@ -275,9 +325,9 @@ impl Core {
     async fn run(self: Rc<Self>, job: Job) {
         let id = job.op.changes().cloned();
         let mut next = Some(job);
-        while let Some(Job { op, waiter, deadline }) = next {
+        while let Some(Job { op, waiter, deadline, is_unknown }) = next {
             // A panic is no reason to leave a caller waiting, or those behind it.
-            let answer = AssertUnwindSafe(self.carry_out(op, deadline)).catch_unwind().await;
+            let answer = AssertUnwindSafe(self.carry_out(op, deadline, is_unknown)).catch_unwind().await;
             self.end(waiter, answer.unwrap_or_else(|_| Err(fault())));
             self.count_down();
             next = id.as_ref().and_then(|id| {
@@ -298,14 +348,14 @@ impl Core {
         }
     }
 
-    async fn carry_out(self: &Rc<Self>, op: Op, deadline: Instant) -> Result<Answer> {
+    async fn carry_out(self: &Rc<Self>, op: Op, deadline: Instant, is_unknown: bool) -> Result<Answer> {
         if let Op::Cold(cold) = op {
             cold(Rc::clone(self)).await;
             return Ok(Answer::Number(0));
         }
         let found = |found: bool| Answer::Number(found.into());
         // Boxed each, or every call would take as much room as the largest, and copy it more than once.
-        self.within(deadline, async |call| match op {
+        self.within_as(is_unknown, deadline, async |call| match op {
             Op::Create(draft) => Box::pin(self.create(call, &draft)).await.map(|()| Answer::Number(1)),
             Op::Get(id) => Box::pin(self.get(call, &id)).await.map(Answer::Session),
             Op::Update(draft) => Box::pin(self.update(call, &draft)).await.map(found),
@@ -324,7 +374,17 @@ impl Core {
         deadline: Instant,
         work: impl AsyncFnOnce(&Call) -> Result<T>,
     ) -> Result<T> {
-        let call = Call { is_unknown: Cell::new(false), slot: Cell::new(0), refusal: RefCell::new(None) };
+        self.within_as(false, deadline, work).await
+    }
+
+    async fn within_as<T>(
+        &self,
+        is_unknown: bool,
+        deadline: Instant,
+        work: impl AsyncFnOnce(&Call) -> Result<T>,
+    ) -> Result<T> {
+        let call =
+            Call { is_unknown: Cell::new(is_unknown), slot: Cell::new(0), refusal: RefCell::new(None) };
         // It may have waited for another that changed the same session, and is not to be sent any more.
         if Instant::now() >= deadline {
             return Err(self.late(&call));
@@ -362,7 +422,7 @@ impl Core {
         });
     }
 
-    fn end(&self, waiter: Waiter, answer: Result<Answer>) {
+    pub(super) fn end(&self, waiter: Waiter, answer: Result<Answer>) {
         match waiter {
             Waiter::Nobody => {}
             // It fails where no one waits any more.
@@ -392,13 +452,6 @@ impl Core {
         for (to, done) in self.ended.take() {
             to.complete(done);
         }
-    }
-
-    /// When a session is created now: later than any before it.
-    pub(super) fn stamp(&self) -> Stamp {
-        let now = self.times.now().max(0) as Stamp * 1000;
-        self.stamp.set(now.max(self.stamp.get() + 1));
-        self.stamp.get()
     }
 
     /// Waits, in a call, until no other is under way but those that wait likewise.

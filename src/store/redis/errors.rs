@@ -6,8 +6,12 @@ use crate::error::{Result, StoreError};
 
 /// What a server says, in its words, but for those in which it repeats what it was asked: ids are secrets.
 pub(super) fn in_words(error: &ServerError) -> String {
+    told(error.code(), error.details().unwrap_or_default())
+}
+
+fn told(code: &str, details: &str) -> String {
     const LONGEST: usize = 200;
-    let (code, details) = parts(error);
+    let (code, details) = parts(code, details);
     let details = details.split(", with args beginning with").next().unwrap_or_default();
     let words: String = details.chars().take(LONGEST).collect();
     format!("Redis says {code} {words}").trim_end().to_owned()
@@ -15,21 +19,19 @@ pub(super) fn in_words(error: &ServerError) -> String {
 
 /// The code by which a server says why it refuses.
 pub(super) fn code(error: &ServerError) -> &str {
-    parts(error).0
+    parts(error.code(), error.details().unwrap_or_default()).0
 }
 
 /// The code of an error and what follows it. Redis 6.2 has one code for all that a script is refused, and puts the
 /// refusal behind the places of it: `ERR Error running script (call to f_…): @user_script:9: @user_script: 9: -OOM …`.
-fn parts(error: &ServerError) -> (&str, &str) {
-    let details = error.details().unwrap_or_default();
+fn parts<'a>(code: &'a str, details: &'a str) -> (&'a str, &'a str) {
     let in_script = || {
         let (_, refusal) = details.strip_prefix("Error running script ")?.rsplit_once("@user_script:")?;
         let (_, refusal) = refusal.split_once(": ")?;
         let (code, words) = refusal.strip_prefix('-').unwrap_or(refusal).split_once(' ')?;
         code.bytes().all(|byte| byte.is_ascii_uppercase()).then_some((code, words))
     };
-    let given = (error.code(), details);
-    if given.0 == "ERR" { in_script().unwrap_or(given) } else { given }
+    if code == "ERR" { in_script().unwrap_or((code, details)) } else { (code, details) }
 }
 
 /// Whether a server may do later what it refuses with this code; it has done nothing of it.
@@ -41,11 +43,22 @@ pub(super) fn passes(code: &str) -> bool {
 /// If the answer is an error.
 pub(super) fn check(reply: &Value) -> Result<()> {
     let Value::ServerError(error) = reply else { return Ok(()) };
-    Err(match code(error) {
-        "OOM" => StoreError::Full(in_words(error).into()),
+    Err(of(code(error), in_words(error)))
+}
+
+/// The error for a refusal as it comes from the server.
+pub(super) fn refused(line: &[u8]) -> StoreError {
+    let line = String::from_utf8_lossy(line);
+    let (code, details) = line.split_once(' ').unwrap_or((&line, ""));
+    of(parts(code, details).0, told(code, details))
+}
+
+fn of(code: &str, words: String) -> StoreError {
+    match code {
+        "OOM" => StoreError::Full(words.into()),
         "WRONGTYPE" => StoreError::Corrupt("it is no session of this store, but of another type"),
-        _ => StoreError::unavailable(in_words(error)),
-    })
+        _ => StoreError::unavailable(words),
+    }
 }
 
 /// The error for an answer that no server should give.

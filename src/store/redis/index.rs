@@ -12,7 +12,8 @@ use redis::Value;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
-use super::calls::{Entry, FOREIGN, created_field};
+use super::calls::FOREIGN;
+use super::commands::{Entry, created_field};
 use super::core::{Call, Core, Counters, Kind};
 use super::errors::{self, number};
 use super::record::{self, AFTER_USER, Record, Stamp};
@@ -165,7 +166,7 @@ impl Core {
             let ended = self.run_script(call, Kind::Aside, &END_OF_USER, &key, &args).await?;
             if ended == Value::Int(1) {
                 Counters::add(&self.shared.counters.evicted, 1);
-                self.forget(call, &Entry { index: index.clone(), member: &entry.0, created: entry.1 }).await;
+                self.forget(call, &Entry { index: &index, member: &entry.0, created: entry.1 }).await;
             }
         }
         Ok(())

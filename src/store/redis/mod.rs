@@ -9,9 +9,12 @@
 
 mod base64;
 mod calls;
+mod commands;
 mod core;
 mod errors;
 mod index;
+mod lane;
+mod lines;
 mod link;
 mod options;
 mod record;
@@ -29,6 +32,7 @@ mod walks;
 #[cfg(test)]
 mod tests;
 
+use std::num::NonZeroUsize;
 use std::rc::Rc;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -40,7 +44,7 @@ use self::core::{Core, Op, Shared, Times, Waiter};
 use self::link::Replication;
 use self::server::Dialler;
 use self::topology::Topology;
-use self::vault::Draft;
+use self::vault::{Draft, Names};
 use super::{Cursor, SessionStore, Stats, StoredSession};
 use crate::clock::{Clock, Millis, SystemClock};
 use crate::error::{Result, StoreError};
@@ -49,14 +53,19 @@ use crate::store::DEFAULT_MAX_SESSION_BYTES;
 
 pub use self::core::{Answer, Answers};
 pub use crate::keyring::Secret;
+pub use lane::{AT_ONCE, Ends, Interest, Lane, Line};
 pub use options::{Address, Login, RedisOptions, Servers};
 pub use tls::TlsOptions;
 
 /// A store in Redis. Calls that were begun end, even if the store is let go of meanwhile.
 pub struct RedisStore {
     shared: Arc<Shared>,
+    names: Names,
+    times: Times,
     command_timeout: Duration,
     max_session_bytes: usize,
+    max_sessions_per_user: Option<NonZeroUsize>,
+    can_have_lanes: bool,
 }
 
 impl RedisStore {
@@ -91,6 +100,10 @@ impl RedisStore {
         let shared = Arc::new(Shared::default());
         let store = Arc::new(Self {
             shared: Arc::clone(&shared),
+            names: Names::new(&options.prefix),
+            times: times.clone(),
+            max_sessions_per_user: options.max_sessions_per_user,
+            can_have_lanes: options.can_have_lanes(),
             command_timeout: options.command_timeout,
             max_session_bytes: options.max_session_bytes.map_or(DEFAULT_MAX_SESSION_BYTES, usize::from),
         });
@@ -106,62 +119,31 @@ impl RedisStore {
         self.max_session_bytes
     }
 
-    /// Begins [`SessionStore::create`]: queues it, for `kick`, and has `to` told of its end.
-    ///
-    /// # Errors
-    /// `TooLarge`; nothing is queued then.
-    pub fn begin_create(&self, session: &Session<'_>, to: &Arc<dyn Answers>, ticket: u32) -> Result<()> {
-        self.begin(Op::Create(self.draft(session)?), to, ticket);
-        Ok(())
-    }
-
-    /// Begins [`SessionStore::update`]. The number is 1 if there was a live session, or 0.
-    ///
-    /// # Errors
-    /// As for `begin_create`.
-    pub fn begin_update(&self, session: &Session<'_>, to: &Arc<dyn Answers>, ticket: u32) -> Result<()> {
-        self.begin(Op::Update(self.draft(session)?), to, ticket);
-        Ok(())
-    }
-
-    /// Begins [`SessionStore::get`].
-    pub fn begin_get(&self, id: SessionId, to: &Arc<dyn Answers>, ticket: u32) {
-        self.begin(Op::Get(id), to, ticket);
-    }
-
-    /// Begins [`SessionStore::touch`], or `prolong` where `enough` is given. The number is 1 if there was a live session,
-    /// or 0.
-    pub fn begin_touch(
-        &self,
-        id: SessionId,
-        expires: Expiry,
-        enough: Option<Millis>,
-        to: &Arc<dyn Answers>,
-        ticket: u32,
-    ) {
-        self.begin(Op::Touch(id, expires, enough), to, ticket);
-    }
-
-    /// Begins [`SessionStore::delete`].
-    pub fn begin_delete(&self, id: SessionId, to: &Arc<dyn Answers>, ticket: u32) {
-        self.begin(Op::Delete(id), to, ticket);
-    }
-
     /// Has what is queued begin.
-    pub fn kick(&self) {
+    fn kick(&self) {
         self.shared.kick();
     }
 
     /// Waits for the calls that were begun before; each ends by its deadline.
     pub fn flush(&self) {
+        self.shared.lane.wait_until_idle(2 * self.command_timeout);
         let (sender, receiver) = mpsc::sync_channel::<()>(1);
         // The end of the store's task, or of its wait, lets go of the sender.
         self.hand_over(move |core: Rc<Core>| async move { core.settled().await }, sender);
         let _ = receiver.recv_timeout(2 * self.command_timeout);
     }
 
-    fn begin(&self, op: Op, to: &Arc<dyn Answers>, ticket: u32) {
-        self.shared.push(op, Waiter::Ticket { to: Arc::clone(to), ticket }, self.command_timeout);
+    /// Whether a lane ever gets a connection.
+    pub fn can_have_lanes(&self) -> bool {
+        self.can_have_lanes
+    }
+
+    /// Has a connection made for a lane.
+    fn want_line(&self, by: &Arc<dyn Answers>) {
+        if self.can_have_lanes {
+            *self.shared.lane.by.lock() = Some(Arc::clone(by));
+            self.shared.lane.wake.notify_one();
+        }
     }
 
     fn draft(&self, session: &Session<'_>) -> Result<Draft> {

@@ -118,6 +118,13 @@ impl RedisOptions {
         }
     }
 
+    /// Whether threads may have connections of their own. What is encrypted is left to the store's thread, as are the
+    /// nodes of a cluster and the waiting for replicas.
+    pub(super) fn can_have_lanes(&self) -> bool {
+        let has_one_server = !matches!(self.servers, Servers::Cluster { .. });
+        has_one_server && !self.servers.login().is_tls && self.wait_replicas == 0
+    }
+
     /// # Errors
     /// `InvalidOption`.
     pub(super) fn check(&self) -> Result<()> {

@@ -219,14 +219,23 @@ pub(super) fn plain_json(id: &SessionId, user: &[u8], expires: Expiry, order: Fi
 
 /// Appends the content of a session in the open, as `codec` has it.
 pub(super) fn write_content(user: &[u8], json: &[u8], form: Form, out: &mut Vec<u8>) -> Result<()> {
+    with_content(user, json, form, |content| codec::encode(&content, out))
+}
+
+/// Calls `read` with the content of a session in the open.
+pub(super) fn with_content<T>(
+    user: &[u8],
+    json: &[u8],
+    form: Form,
+    read: impl FnOnce(Content<'_>) -> T,
+) -> Result<T> {
     let user = user_of(user)?;
     let text = std::str::from_utf8(json).map_err(|_| StoreError::Corrupt("its JSON is not UTF-8"))?;
     let body = match form {
         Form::Json(expires) => Body::Json { text, expires },
         Form::Plain => Body::Plain(order_of(text).ok_or(FOREIGN)?),
     };
-    codec::encode(&Content { user: user.as_ref().map(UserKeyBuf::as_key), body }, out);
-    Ok(())
+    Ok(read(Content { user: user.as_ref().map(UserKeyBuf::as_key), body }))
 }
 
 /// In what order a plain session names its fields.

@@ -53,6 +53,7 @@ impl Core {
         {
             self.vault.take();
             self.seal.take();
+            self.topology.cut_lane();
         }
         Ok(())
     }

@@ -1,8 +1,10 @@
 //! Connecting to a server: the socket, TLS, the login.
 
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
+use futures_util::future::{Either, select};
 use redis::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -14,6 +16,7 @@ use tokio_rustls::TlsConnector;
 use super::link::{Fault, Link, Replication, in_words};
 use super::options::{Address, Login};
 use super::request::{Replies, Request};
+use super::scripts::{TOUCH, UPDATE};
 use super::tls::server_name;
 
 /// How connections are made.
@@ -65,17 +68,41 @@ impl Dialler {
         }
     }
 
+    /// Connects and logs in, without TLS, for one that speaks with the server itself.
+    ///
+    /// # Errors
+    /// In words, without the login.
+    pub(super) async fn connect_lane(
+        &self,
+        address: &Address,
+        login: &Login,
+    ) -> Result<std::net::TcpStream, String> {
+        let mut socket = reach(address).await?;
+        let link = Link::new(None);
+        let prepare = async {
+            log_in(&link, login).await?;
+            // What is not loaded here is when it is first called.
+            let scripts =
+                [&*TOUCH, &*UPDATE].into_iter().fold(Request::read(Default::default()), |all, it| {
+                    all.command(&[b"SCRIPT", b"LOAD", it.text.as_bytes()])
+                });
+            ask(&link, scripts).await
+        };
+        let outcome = match select(pin!(prepare), pin!(link.drive(&mut socket))).await {
+            Either::Left((outcome, _)) => outcome,
+            Either::Right((reason, _)) => Err(reason.to_string()),
+        };
+        outcome?;
+        socket.into_std().map_err(|error| in_words(&error))
+    }
+
     async fn open(
         &self,
         address: &Address,
         login: &Login,
         replication: Option<Replication>,
     ) -> Result<Connected, String> {
-        let socket = TcpStream::connect((address.host.as_str(), address.port))
-            .await
-            .map_err(|error| in_words(&error))?;
-        // It fails only where the connection has ended already.
-        let _ = socket.set_nodelay(true);
+        let socket = reach(address).await?;
         match self.tls.as_ref().filter(|_| login.is_tls) {
             None => Ok(drive(socket, replication)),
             Some(tls) => {
@@ -85,6 +112,14 @@ impl Dialler {
             }
         }
     }
+}
+
+async fn reach(address: &Address) -> Result<TcpStream, String> {
+    let socket =
+        TcpStream::connect((address.host.as_str(), address.port)).await.map_err(|error| in_words(&error))?;
+    // It fails only where the connection has ended already.
+    let _ = socket.set_nodelay(true);
+    Ok(socket)
 }
 
 /// Begins to speak with a server.

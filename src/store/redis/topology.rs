@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
+use std::net::Shutdown;
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use tokio::sync::Notify;
 use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout};
 
-use super::link::Link;
+use super::link::{Link, in_words};
 use super::options::{Address, Login, Servers};
 use super::request::Request;
 use super::server::{Connected, Dialler, ask, refusal};
@@ -58,6 +59,8 @@ pub(super) struct Node {
     links: RefCell<Option<Links>>,
     /// Counts its connections.
     generation: Cell<u64>,
+    /// That of a lane, which ends with the store's own: another server may be in this one's place then.
+    lane: RefCell<Option<std::net::TcpStream>>,
     trouble: RefCell<Rc<str>>,
     is_gone: Cell<bool>,
     gone: Notify,
@@ -69,6 +72,7 @@ impl Node {
             address: RefCell::new(address),
             links: RefCell::default(),
             generation: Cell::new(0),
+            lane: RefCell::default(),
             trouble: RefCell::new("no connection yet".into()),
             is_gone: Cell::new(false),
             gone: Notify::new(),
@@ -88,9 +92,17 @@ impl Node {
         self.generation.get()
     }
 
+    fn cut_lane(&self) {
+        if let Some(socket) = self.lane.take() {
+            // It fails where the connection has ended already.
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+    }
+
     fn leave(&self) {
         self.is_gone.set(true);
         self.gone.notify_one();
+        self.cut_lane();
         if let Some(links) = self.links.take() {
             links.cut();
         }
@@ -287,6 +299,7 @@ impl Topology {
                         }
                     };
                     node.links.take();
+                    node.cut_lane();
                     *node.trouble.borrow_mut() = reason;
                 }
                 Err(reason) => *node.trouble.borrow_mut() = reason.into(),
@@ -328,6 +341,28 @@ impl Topology {
                     None => Err("it is no primary".into()),
                 }
             }
+        }
+    }
+
+    /// A connection for a lane, to the server to which there is one.
+    pub(super) async fn connect_lane(&self) -> Result<std::net::TcpStream, String> {
+        self.links_to(0).await;
+        let node = self.primary(0).ok_or("no server is known")?;
+        let generation = node.generation();
+        let (login, address) = (self.servers.login(), node.address());
+        let socket = within(self.dialler.timeout, self.dialler.connect_lane(&address, login)).await?;
+        let guard = socket.try_clone().map_err(|error| in_words(&error))?;
+        if node.generation() != generation || node.links().is_none() {
+            return Err("it was lost meanwhile".into());
+        }
+        *node.lane.borrow_mut() = Some(guard);
+        Ok(socket)
+    }
+
+    /// Ends the connection of the lane.
+    pub(super) fn cut_lane(&self) {
+        if let Some(node) = self.primary(0) {
+            node.cut_lane();
         }
     }
 
@@ -453,7 +488,7 @@ impl Topology {
 }
 
 /// How long to wait before the next attempt, with some chance in it, so that clients do not all come at once.
-fn pause(attempts: u32) -> Duration {
+pub(super) fn pause(attempts: u32) -> Duration {
     let longest = FIRST_PAUSE.saturating_mul(1 << attempts.min(10)).min(LONGEST_PAUSE);
     let chance = RandomState::new().hash_one(attempts) as f64 / u64::MAX as f64;
     longest.mul_f64(0.5 + chance / 2.0)

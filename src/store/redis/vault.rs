@@ -3,6 +3,7 @@
 use sha2::{Digest, Sha256};
 
 use super::base64;
+use super::core::Times;
 use super::record::{self, AFTER_USER, Form, Payload, Record, Stamp};
 use crate::codec::{self, read_len, write_len};
 use crate::error::{Result, StoreError};
@@ -202,6 +203,44 @@ impl Vault {
             (Self::Open, Payload::Sealed(_)) => Err(StoreError::Corrupt("it is sealed with a secret")),
             (Self::Sealed(_), Payload::Open { .. }) => Err(StoreError::Corrupt("it is not sealed")),
         }
+    }
+
+    /// As [`Vault::open_live`], for one who only reads it: `read` is called where it finds one.
+    ///
+    /// # Errors
+    /// As for [`Vault::open`].
+    pub(super) fn read_live(
+        &self,
+        id: &SessionId,
+        value: &[u8],
+        times: &Times,
+        read: impl FnOnce(Expiry, Content<'_>),
+    ) -> Result<()> {
+        let record = Record::parse(value)?;
+        if times.clock.is_past(record.expires.millis()) {
+            return Ok(());
+        }
+        if let (Self::Open, Payload::Open { json, form }) = (self, record.payload) {
+            return record::with_content(record.user, json, form, |content| read(record.expires, content));
+        }
+        if let Some(session) = self.open(&self.member(id), record)? {
+            read(session.expires, session.content()?);
+        }
+        Ok(())
+    }
+
+    /// The session of which this is the value, if it is live.
+    ///
+    /// # Errors
+    /// As for [`Vault::open`].
+    pub(super) fn open_live(
+        &self,
+        member: &[u8],
+        value: &[u8],
+        times: &Times,
+    ) -> Result<Option<StoredSession>> {
+        let record = Record::parse(value)?;
+        if times.clock.is_past(record.expires.millis()) { Ok(None) } else { self.open(member, record) }
     }
 
     /// The id of a session that is in the open.

@@ -1,0 +1,413 @@
+//! A store in Redis on its JavaScript thread: the event loop says when the socket of its lane is ready, and what has
+//! come is told to JavaScript at once.
+
+use std::cell::{Cell, RefCell};
+use std::ffi::c_void;
+use std::ptr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use napi::bindgen_prelude::{Function, JsValue, ToNapiValue};
+use napi::sys;
+
+use super::reply::{self, with_buffer};
+use super::tickets::{JsFailure, NOTHING, SettleArgs, Tickets, tickets};
+use super::uv::{Loop, Owner, Poll, Timer};
+use super::values::Value;
+use crate::error::{Result, StoreError};
+use crate::session::{Content, Expiry};
+use crate::store::RedisStore;
+use crate::store::redis::{AT_ONCE, Answers, Ends, Lane, Line};
+
+/// A lane and what drives it. The handles of the event loop keep it until its last call has ended.
+pub(super) struct LaneDriver {
+    env: sys::napi_env,
+    /// Without one all calls go by the store's thread.
+    event_loop: Option<Loop>,
+    store: Arc<RedisStore>,
+    pub tickets: Rc<Tickets>,
+    lane: RefCell<Lane>,
+    poll: RefCell<Option<Poll<Self>>>,
+    waits_for_room: Cell<bool>,
+    timer: RefCell<Option<Timer<Self>>>,
+    is_timed: Cell<bool>,
+    /// The handles that are not closed.
+    handles: Cell<usize>,
+    teller: Teller,
+    is_ending: Cell<bool>,
+    has_shut: Cell<bool>,
+    at_exit: Cell<sys::napi_async_cleanup_hook_handle>,
+}
+
+impl LaneDriver {
+    pub(super) fn start(
+        env: sys::napi_env,
+        store: Arc<RedisStore>,
+        settle: &Function<'_, SettleArgs, ()>,
+    ) -> Result<Rc<Self>> {
+        let (tickets, settler) = tickets(settle)?;
+        let settler: Arc<dyn Answers> = settler;
+        let driver = Rc::new(Self {
+            env,
+            event_loop: Loop::of(env).filter(|_| store.can_have_lanes()),
+            lane: RefCell::new(Lane::new(Arc::clone(&store), settler)),
+            store,
+            tickets,
+            poll: RefCell::default(),
+            waits_for_room: Cell::new(false),
+            timer: RefCell::default(),
+            is_timed: Cell::new(false),
+            handles: Cell::new(0),
+            teller: Teller::new(env, settle)?,
+            is_ending: Cell::new(false),
+            has_shut: Cell::new(false),
+            at_exit: Cell::new(ptr::null_mut()),
+        });
+        if let Some(event_loop) = driver.event_loop {
+            let timer = event_loop.timer(Rc::clone(&driver));
+            if timer.is_some() && driver.end_at_exit() {
+                *driver.timer.borrow_mut() = timer;
+                driver.handles.set(1);
+                driver.tickets.serve(&driver);
+                driver.lane.borrow_mut().want();
+            }
+        }
+        Ok(driver)
+    }
+
+    pub(super) fn store(&self) -> &Arc<RedisStore> {
+        &self.store
+    }
+
+    pub(super) fn with_lane<T>(&self, call: impl FnOnce(&mut Lane) -> T) -> T {
+        call(&mut self.lane.borrow_mut())
+    }
+
+    /// Has what was called begin.
+    pub(super) fn kick(self: &Rc<Self>) {
+        self.lane.borrow_mut().kick();
+        self.adjust();
+    }
+
+    /// Of the store's thread: calls that have ended there, and a connection.
+    pub(super) fn hear(self: &Rc<Self>, ended: impl Iterator<Item = u32>, line: Option<Line>) {
+        {
+            let mut lane = self.lane.borrow_mut();
+            lane.ended(ended);
+            if let Some(line) = line {
+                lane.open(line);
+            }
+        }
+        self.adjust();
+    }
+
+    /// Takes no more calls, and lets go of the event loop once the last has ended.
+    pub(super) fn finish(&self) -> Arc<RedisStore> {
+        self.is_ending.set(true);
+        self.lane.borrow_mut().end_soon();
+        self.shut_if_done();
+        Arc::clone(&self.store)
+    }
+
+    fn shut_if_done(&self) {
+        if self.is_ending.get() && self.lane.borrow().is_idle() {
+            self.shut();
+        }
+    }
+
+    fn shut(&self) {
+        if self.has_shut.replace(true) {
+            return;
+        }
+        self.poll.take();
+        self.timer.take();
+        let mut lane = self.lane.borrow_mut();
+        lane.shut();
+        // Its poll is closed.
+        drop(lane.bury());
+        drop(lane);
+        self.teller.shut();
+        self.let_exit();
+    }
+
+    /// Has the event loop wait for what the lane waits for.
+    fn adjust(self: &Rc<Self>) {
+        let (Some(event_loop), false) = (self.event_loop, self.has_shut.get()) else { return };
+        let mut lane = self.lane.borrow_mut();
+        let mut poll = self.poll.borrow_mut();
+        if let Some(dead) = lane.bury() {
+            // A socket must not be closed before its poll.
+            poll.take();
+            drop(dead);
+        }
+        let interest = lane.interest();
+        if let Some(socket) = lane.socket()
+            && (poll.is_none() || self.waits_for_room.get() != interest.room)
+        {
+            if poll.is_none() {
+                *poll = event_loop.poll(Rc::clone(self), socket);
+                self.handles.set(self.handles.get() + usize::from(poll.is_some()));
+            }
+            self.waits_for_room.set(interest.room);
+            if !poll.as_ref().is_some_and(|poll| poll.wait(interest.room)) {
+                // Nobody would hear what it says.
+                lane.give_up();
+            }
+        }
+        if let (Some(deadline), false, Some(timer)) =
+            (lane.interest().deadline, self.is_timed.get(), &*self.timer.borrow())
+        {
+            self.is_timed.set(true);
+            // Rounded up, or it would come before the deadline.
+            let millis = deadline.saturating_duration_since(Instant::now()).as_millis() as u64;
+            timer.start(if deadline <= Instant::now() { 0 } else { millis + 1 });
+        }
+    }
+
+    /// Takes what has come, and tells of it.
+    fn read(self: &Rc<Self>) {
+        loop {
+            let mut told = self.teller.begin();
+            let more = self.lane.borrow_mut().turn(&mut told);
+            self.tell(told);
+            if !more || self.has_shut.get() {
+                return;
+            }
+        }
+    }
+
+    fn tell(self: &Rc<Self>, told: Told<'_>) {
+        self.adjust();
+        self.tickets.take_back(self.env, told.done(), &told.failures);
+        told.tell();
+        self.shut_if_done();
+    }
+
+    /// Has the environment wait at its end until the handles are closed.
+    fn end_at_exit(self: &Rc<Self>) -> bool {
+        unsafe extern "C" fn exit(_: sys::napi_async_cleanup_hook_handle, driver: *mut c_void) {
+            // SAFETY: the hook is removed before the driver goes.
+            let driver = unsafe { &*driver.cast_const().cast::<LaneDriver>() };
+            driver.shut();
+        }
+        let mut hook = ptr::null_mut();
+        // SAFETY: `env` is that of the call under way, `hook` is writable.
+        let status = unsafe {
+            sys::napi_add_async_cleanup_hook(
+                self.env,
+                Some(exit),
+                Rc::as_ptr(self).cast_mut().cast(),
+                &mut hook,
+            )
+        };
+        self.at_exit.set(hook);
+        status == sys::Status::napi_ok
+    }
+
+    fn let_exit(&self) {
+        if self.has_shut.get() && self.handles.get() == 0 {
+            let hook = self.at_exit.replace(ptr::null_mut());
+            if !hook.is_null() {
+                // SAFETY: the hook is there, and it is removed once.
+                unsafe { sys::napi_remove_async_cleanup_hook(hook) };
+            }
+        }
+    }
+}
+
+impl Owner for LaneDriver {
+    fn is_ready(self: Rc<Self>) {
+        let _scope = Scope::open(self.env);
+        self.read();
+    }
+
+    fn is_due(self: Rc<Self>) {
+        let _scope = Scope::open(self.env);
+        self.is_timed.set(false);
+        // What has come is no longer late, whatever kept this thread from reading it.
+        self.read();
+        if self.has_shut.get() {
+            return;
+        }
+        let mut told = self.teller.begin();
+        self.lane.borrow_mut().expire(&mut told);
+        self.tell(told);
+    }
+
+    fn is_closed(self: Rc<Self>) {
+        self.handles.set(self.handles.get() - 1);
+        self.let_exit();
+    }
+}
+
+/// What lets callbacks of the event loop make JavaScript values.
+struct Scope {
+    env: sys::napi_env,
+    scope: sys::napi_handle_scope,
+}
+
+impl Scope {
+    fn open(env: sys::napi_env) -> Self {
+        let mut scope = ptr::null_mut();
+        // SAFETY: the environment is that of this thread, and has not ended: the hook at its end closes the handles.
+        unsafe { sys::napi_open_handle_scope(env, &mut scope) };
+        Self { env, scope }
+    }
+}
+
+impl Drop for Scope {
+    fn drop(&mut self) {
+        // SAFETY: it was opened in this environment, and those opened later are closed.
+        unsafe { sys::napi_close_handle_scope(self.env, self.scope) };
+    }
+}
+
+/// Calls `settle`, with numbers in an array that is the same each time.
+struct Teller {
+    env: sys::napi_env,
+    settle: Cell<sys::napi_ref>,
+    array: Cell<sys::napi_ref>,
+    numbers: *mut f64,
+}
+
+impl Teller {
+    const LEN: usize = 2 * AT_ONCE;
+
+    fn new(env: sys::napi_env, settle: &Function<'_, SettleArgs, ()>) -> Result<Self> {
+        let (mut data, mut buffer, mut array) = (ptr::null_mut(), ptr::null_mut(), ptr::null_mut());
+        let (mut array_ref, mut settle_ref) = (ptr::null_mut(), ptr::null_mut());
+        let size = Self::LEN * size_of::<f64>();
+        // SAFETY: `env` is that of the call under way, and what is pointed to is writable.
+        let statuses = unsafe {
+            [
+                sys::napi_create_arraybuffer(env, size, &mut data, &mut buffer),
+                sys::napi_create_typedarray(
+                    env,
+                    sys::TypedarrayType::float64_array,
+                    Self::LEN,
+                    buffer,
+                    0,
+                    &mut array,
+                ),
+                sys::napi_create_reference(env, array, 1, &mut array_ref),
+                sys::napi_create_reference(env, settle.value().value, 1, &mut settle_ref),
+            ]
+        };
+        if statuses.iter().any(|&status| status != sys::Status::napi_ok) {
+            return Err(StoreError::Corrupt("JavaScript has no room for a store"));
+        }
+        Ok(Self { env, settle: Cell::new(settle_ref), array: Cell::new(array_ref), numbers: data.cast() })
+    }
+
+    fn begin(&self) -> Told<'_> {
+        Told { teller: self, len: 0, failures: Vec::new(), texts: ptr::null_mut(), texts_len: 0 }
+    }
+
+    fn shut(&self) {
+        for reference in [&self.settle, &self.array] {
+            let reference = reference.replace(ptr::null_mut());
+            if !reference.is_null() {
+                // SAFETY: it was made in this environment, which has not ended, and is deleted once.
+                unsafe { sys::napi_delete_reference(self.env, reference) };
+            }
+        }
+    }
+}
+
+/// Calls that have ended, on their way to JavaScript.
+struct Told<'a> {
+    teller: &'a Teller,
+    /// How many numbers.
+    len: usize,
+    failures: Vec<JsFailure>,
+    /// An array, once there is a text.
+    texts: sys::napi_value,
+    texts_len: u32,
+}
+
+impl Told<'_> {
+    fn done(&self) -> &[f64] {
+        // SAFETY: the array has room for `LEN`, of which so many are written; it is not detached, as nobody else has it
+        // but `settle`, which is not called while this is in use.
+        unsafe { std::slice::from_raw_parts(self.teller.numbers, self.len) }
+    }
+
+    fn push(&mut self, ticket: u32, number: f64) {
+        assert!(self.len + 2 <= Teller::LEN, "more ends than a turn has");
+        // SAFETY: as in `done`; there is room.
+        unsafe {
+            self.teller.numbers.add(self.len).write(f64::from(ticket));
+            self.teller.numbers.add(self.len + 1).write(number);
+        }
+        self.len += 2;
+    }
+
+    /// Calls `settle`: runs JavaScript.
+    fn tell(self) {
+        if self.len == 0 && self.failures.is_empty() {
+            return;
+        }
+        let env = self.teller.env;
+        let (mut global, mut settle, mut array) = (ptr::null_mut(), ptr::null_mut(), ptr::null_mut());
+        let (mut length, mut texts, mut result) = (ptr::null_mut(), self.texts, ptr::null_mut());
+        // SAFETY: this is the environment's thread, in a handle scope; the references are not deleted, as that is done
+        // when the last call has ended; what is pointed to is writable.
+        unsafe {
+            sys::napi_get_global(env, &mut global);
+            sys::napi_get_reference_value(env, self.teller.settle.get(), &mut settle);
+            sys::napi_get_reference_value(env, self.teller.array.get(), &mut array);
+            sys::napi_create_uint32(env, self.len as u32, &mut length);
+            if texts.is_null() {
+                sys::napi_create_array(env, &mut texts);
+            }
+            let Ok(failures) = Vec::to_napi_value(env, self.failures) else { return };
+            let args = [array, length, failures, texts];
+            let status = sys::napi_make_callback(
+                env,
+                ptr::null_mut(),
+                global,
+                settle,
+                args.len(),
+                args.as_ptr(),
+                &mut result,
+            );
+            if status == sys::Status::napi_pending_exception {
+                // It is of the app's code, which went on in ticks that this call ran.
+                let mut error = ptr::null_mut();
+                sys::napi_get_and_clear_last_exception(env, &mut error);
+                sys::napi_fatal_exception(env, error);
+            }
+        }
+    }
+}
+
+impl Ends for Told<'_> {
+    fn number(&mut self, ticket: u32, number: u64) {
+        self.push(ticket, number as f64);
+    }
+
+    fn session(&mut self, ticket: u32, session: Option<(Expiry, Content<'_>)>) {
+        let Some((expires, content)) = session else { return self.push(ticket, NOTHING) };
+        let env = self.teller.env;
+        let text =
+            with_buffer(|out| reply::write(expires, content, out), |(), text| Value::string(env, text));
+        let text = match text {
+            Ok(text) => text,
+            Err(error) => return self.refused(ticket, &error),
+        };
+        // SAFETY: this is the environment's thread, in a handle scope.
+        unsafe {
+            if self.texts.is_null() {
+                sys::napi_create_array(env, &mut self.texts);
+            }
+            sys::napi_set_element(env, self.texts, self.texts_len, text.raw());
+        }
+        self.texts_len += 1;
+        self.push(ticket, NOTHING - f64::from(self.texts_len));
+    }
+
+    fn refused(&mut self, ticket: u32, error: &StoreError) {
+        self.failures.push(JsFailure::new(ticket, error));
+    }
+}
