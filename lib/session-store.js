@@ -24,11 +24,16 @@ function open(call) {
   }
 }
 
+const ignore = () => undefined;
+const isFound = (number) => number === 1;
+const decodeReply = (reply, sessionId) => (reply === null ? null : codec.decode(sessionId, reply));
+
 /**
  * What every store does. `index.d.ts` documents it.
  *
- * Each method is `async`, so that whatever goes wrong rejects, but begins its work before it returns: a call into the
- * addon takes less than a hop to another thread. What looks at every session runs on one.
+ * Whatever goes wrong rejects. Each method begins its work before it returns: a call into the addon takes less than a
+ * hop to another thread. What looks at every session runs on one. The hot ones are not `async`: that would be a promise
+ * and three turns of the microtask queue more for each.
  *
  * A write is done when its native call returns `true`. It may return a ticket instead, as a read may, and `writes`
  * tells its end.
@@ -44,58 +49,53 @@ class SessionStore {
     Object.defineProperty(this, "db", { value: Object.freeze(db), enumerable: true });
   }
 
-  async create(session) {
+  create(session) {
     try {
-      const begun = this.#beginCreate(session);
-      if (begun !== true) await this.#writes.end(begun);
+      return this.#end(this.#beginCreate(session));
     } catch (error) {
-      throw fromNative(error);
+      return Promise.reject(fromNative(error));
     }
   }
 
-  async get(sessionId) {
+  get(sessionId) {
     try {
-      let reply = native.get(this.#store, sessionId);
-      if (typeof reply === "number") reply = await this.#writes.end(reply);
-      return reply === null ? null : codec.decode(sessionId, reply);
+      const reply = native.get(this.#store, sessionId);
+      if (typeof reply === "number") return this.#writes.end(reply, decodeReply, sessionId);
+      return Promise.resolve(decodeReply(reply, sessionId));
     } catch (error) {
-      throw fromNative(error);
+      return Promise.reject(fromNative(error));
     }
   }
 
-  async update(sessionId, session) {
+  update(sessionId, session) {
     try {
-      const begun = this.#beginUpdate(sessionId, session);
-      if (begun !== true) await this.#writes.end(begun);
+      return this.#end(this.#beginUpdate(sessionId, session));
     } catch (error) {
-      throw fromNative(error);
+      return Promise.reject(fromNative(error));
     }
   }
 
-  async touch(sessionId, expires) {
+  touch(sessionId, expires) {
     try {
-      const begun = native.touch(this.#store, sessionId, codec.toMillis(expires));
-      return typeof begun === "boolean" ? begun : (await this.#writes.end(begun)) === 1;
+      return this.#whether(native.touch(this.#store, sessionId, codec.toMillis(expires)));
     } catch (error) {
-      throw fromNative(error);
+      return Promise.reject(fromNative(error));
     }
   }
 
-  async [prolong](sessionId, expires, enough) {
+  [prolong](sessionId, expires, enough) {
     try {
-      const begun = native.touch(this.#store, sessionId, expires, enough);
-      return typeof begun === "boolean" ? begun : (await this.#writes.end(begun)) === 1;
+      return this.#whether(native.touch(this.#store, sessionId, expires, enough));
     } catch (error) {
-      throw fromNative(error);
+      return Promise.reject(fromNative(error));
     }
   }
 
-  async delete(sessionId) {
+  delete(sessionId) {
     try {
-      const begun = native.remove(this.#store, sessionId);
-      if (begun !== true) await this.#writes.end(begun);
+      return this.#end(native.remove(this.#store, sessionId));
     } catch (error) {
-      throw fromNative(error);
+      return Promise.reject(fromNative(error));
     }
   }
 
@@ -144,6 +144,16 @@ class SessionStore {
 
   async [asyncDispose]() {
     await this.close();
+  }
+
+  /** Settles with the end of a write that gives nothing. */
+  #end(begun) {
+    return begun === true ? Promise.resolve() : this.#writes.end(begun, ignore);
+  }
+
+  /** Settles with whether a call found the session. */
+  #whether(begun) {
+    return typeof begun === "number" ? this.#writes.end(begun, isFound) : Promise.resolve(begun);
   }
 
   /** The native call's ticket, or `true`. */

@@ -1,10 +1,46 @@
 "use strict";
 
 const native = require("../binding.js");
-const { makeError } = require("./errors.js");
+const { fromNative, makeError } = require("./errors.js");
 
 // What goes on after a call is code of the app: of so many at most before the event loop may turn.
 const AT_ONCE = 256;
+
+/** A call that is under way, and then what became of it. */
+class Call {
+  #resolve;
+  #reject;
+  #read;
+  #given;
+  #result;
+  #error;
+
+  constructor(resolve, reject, read, given) {
+    this.#resolve = resolve;
+    this.#reject = reject;
+    this.#read = read;
+    this.#given = given;
+  }
+
+  fill(result) {
+    this.#result = result;
+    return this;
+  }
+
+  refuse(error) {
+    this.#error = error;
+    return this;
+  }
+
+  end() {
+    if (this.#error !== undefined) return this.#reject(this.#error);
+    try {
+      this.#resolve(this.#read(this.#result, this.#given));
+    } catch (error) {
+      this.#reject(fromNative(error));
+    }
+  }
+}
 
 /** The calls of one store that are under way: each is known by the ticket that its native call gave. */
 class Writes {
@@ -34,14 +70,11 @@ class Writes {
     this.#lastBatch = failures.length + length / 2;
     // All at once, as the tickets may be given to others from now on.
     for (const { ticket, code, message } of failures) {
-      const { reject } = this.#take(ticket);
-      this.#ended.push(() => reject(makeError(code, message)));
+      this.#ended.push(this.#take(ticket).refuse(makeError(code, message)));
     }
     for (let at = 0; at < length; at += 2) {
-      const { resolve } = this.#take(done[at]);
       const number = done[at + 1];
-      const result = number >= 0 ? number : (texts[-2 - number] ?? null);
-      this.#ended.push(() => resolve(result));
+      this.#ended.push(this.#take(done[at]).fill(number >= 0 ? number : (texts[-2 - number] ?? null)));
     }
     if (!this.#isResting) this.#endSome();
   };
@@ -52,8 +85,11 @@ class Writes {
     return store;
   }
 
-  /** Resolves to the number of a write when it is done; of a `get` to the reply, or `null`. */
-  end(ticket) {
+  /**
+   * Resolves to what `read` makes of the end of a call and of what is given: the number of a write, and of a `get` the
+   * reply or `null`.
+   */
+  end(ticket, read, given) {
     if (this.#isEager && this.#out === 0 && this.#lastBatch <= 1) {
       native.kick(this.#store);
     } else if (!this.#isKicking) {
@@ -63,7 +99,7 @@ class Writes {
     }
     this.#out++;
     return new Promise((resolve, reject) => {
-      this.#waiting[ticket] = { resolve, reject };
+      this.#waiting[ticket] = new Call(resolve, reject, read, given);
     });
   }
 
@@ -78,8 +114,10 @@ class Writes {
 
   #endSome = () => {
     this.#isResting = false;
-    const some = this.#ended.splice(0, AT_ONCE);
-    for (const end of some) end();
+    const ended = this.#ended;
+    const some = ended.length <= AT_ONCE ? ended : ended.splice(0, AT_ONCE);
+    if (some === ended) this.#ended = [];
+    for (const call of some) call.end();
     if (some.length < AT_ONCE) return;
     this.#isResting = true;
     setImmediate(this.#endSome);
