@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::{Either, select};
 use redis::Value;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
@@ -18,6 +19,10 @@ use super::options::{Address, Login};
 use super::request::{Replies, Request};
 use super::scripts::{TOUCH, UPDATE};
 use super::tls::server_name;
+
+/// What is between us and a server may forget a connection on which nothing is said, without telling.
+const KEEPALIVE: TcpKeepalive =
+    TcpKeepalive::new().with_time(Duration::from_secs(30)).with_interval(Duration::from_secs(10));
 
 /// How connections are made.
 #[derive(Clone)]
@@ -117,8 +122,9 @@ impl Dialler {
 async fn reach(address: &Address) -> Result<TcpStream, String> {
     let socket =
         TcpStream::connect((address.host.as_str(), address.port)).await.map_err(|error| in_words(&error))?;
-    // It fails only where the connection has ended already.
+    // These fail only where the connection has ended already.
     let _ = socket.set_nodelay(true);
+    let _ = SockRef::from(&socket).set_tcp_keepalive(&KEEPALIVE);
     Ok(socket)
 }
 
