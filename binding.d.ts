@@ -83,6 +83,8 @@ export interface JsRedisOptions {
   maxSessionBytes?: number
   maxSessionsPerUser?: number
   sweepInterval?: number
+  /** Whether the event loop is libuv's, and may wait for a socket of ours. */
+  eventLoop: boolean
 }
 
 /** A server of Redis, and how to log in to it. */

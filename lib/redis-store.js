@@ -9,6 +9,9 @@ const { Writes } = require("./writes.js");
 
 const DEFAULT_PREFIX = "fluid:";
 
+// Others than Node have libuv's functions in name only.
+const eventLoop = process.versions.bun === undefined && process.versions.deno === undefined;
+
 /** Sessions in Redis. `index.d.ts` documents it. */
 class RedisStore extends SessionStore {
   constructor(options) {
@@ -17,7 +20,7 @@ class RedisStore extends SessionStore {
     const settings = { prefix: DEFAULT_PREFIX, ...given, ...servers, ...readTls(tls, servers) };
     const secrets = readSecrets(secret);
     const calls = new Writes({ isEager: true });
-    const store = open(() => native.openRedis({ ...settings, secrets }, calls.settle));
+    const store = open(() => native.openRedis({ ...settings, secrets, eventLoop }, calls.settle));
     super({ type: "redis", mode: settings.mode, prefix: settings.prefix }, calls.serve(store), calls);
   }
 }

@@ -45,12 +45,13 @@ impl LaneDriver {
         env: sys::napi_env,
         store: Arc<RedisStore>,
         settle: &Function<'_, SettleArgs, ()>,
+        has_loop: bool,
     ) -> Result<Rc<Self>> {
         let (tickets, settler) = tickets(settle)?;
         let settler: Arc<dyn Answers> = settler;
         let driver = Rc::new(Self {
             env,
-            event_loop: Loop::of(env).filter(|_| store.can_have_lanes()),
+            event_loop: Some(env).filter(|_| has_loop && store.can_have_lanes()).and_then(Loop::of),
             lane: RefCell::new(Lane::new(Arc::clone(&store), settler)),
             store,
             tickets,

@@ -110,6 +110,8 @@ pub struct JsRedisOptions {
     pub max_session_bytes: Option<f64>,
     pub max_sessions_per_user: Option<f64>,
     pub sweep_interval: Option<f64>,
+    /// Whether the event loop is libuv's, and may wait for a socket of ours.
+    pub event_loop: bool,
 }
 
 impl From<JsRedisOptions> for RedisOptions {
@@ -193,8 +195,9 @@ pub fn open_redis(
     settle: Function<'_, SettleArgs, ()>,
 ) -> Result<Value, JsError> {
     guarded(|| {
+        let has_loop = options.event_loop;
         let store = RedisStore::open(&options.into())?;
-        Value::store(env.raw(), OpenStore::Redis(LaneDriver::start(env.raw(), store, &settle)?))
+        Value::store(env.raw(), OpenStore::Redis(LaneDriver::start(env.raw(), store, &settle, has_loop)?))
     })
 }
 
