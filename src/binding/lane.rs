@@ -67,9 +67,9 @@ impl LaneDriver {
         });
         if let Some(event_loop) = driver.event_loop {
             let timer = event_loop.timer(Rc::clone(&driver));
+            driver.handles.set(usize::from(timer.is_some()));
             if timer.is_some() && driver.end_at_exit() {
                 *driver.timer.borrow_mut() = timer;
-                driver.handles.set(1);
                 driver.tickets.serve(&driver);
                 driver.lane.borrow_mut().want();
             }
