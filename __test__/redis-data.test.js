@@ -119,6 +119,52 @@ describe("what a RedisStore keeps", { skip: redisMissing }, () => {
     assert.deepEqual(await store.getByUser("ann"), [fine]);
   });
 
+  it("may be no session of ours where a user's index names one, whose other sessions are found and end", async () => {
+    const index = 'fluid:user:"ann"';
+    const values = {
+      text: (key) => server.call("SET", key, "garbage"),
+      json: (key) => server.call("SET", key, "{}"),
+      list: (key) => server.call("RPUSH", key, "1"),
+    };
+    const kinds = Object.keys(values);
+    const spoil = () => Promise.all(kinds.map((kind) => values[kind](keyOf(kind))));
+    const areLeft = async () => {
+      const left = await Promise.all(kinds.map((kind) => server.call("EXISTS", keyOf(kind))));
+      assert.deepEqual(left, [1, 1, 1]);
+    };
+    // Some are as new as a creation under way, and some old enough to be tidied.
+    for (const score of [Date.now() * 1000, 1]) {
+      await spoil();
+      const fine = [session(), session()];
+      for (const one of fine) await store.create(one);
+      for (const kind of kinds) await server.call("ZADD", index, score, kind);
+      assert.deepEqual(await store.getByUser("ann"), fine);
+      const limited = open({ url: server.url, maxSessionsPerUser: 2 });
+      const third = session();
+      await limited.create(third);
+      await limited.close();
+      assert.deepEqual(await store.getByUser("ann"), [fine[1], third]);
+      for (const kind of kinds) await server.call("ZADD", index, score, kind);
+      assert.equal(await store.deleteByUser("ann"), 2);
+      assert.deepEqual(await store.getByUser("ann"), []);
+      assert.equal(await server.call("ZCARD", index), score === 1 ? 0 : kinds.length);
+      await areLeft();
+      await server.call("FLUSHALL");
+    }
+  });
+
+  it("may have another's value where an index of ours would be, which is swept around and not cleared", async () => {
+    const [one, gone] = [session({ userId: "ben" }), session({ userId: "ben" })];
+    await store.create(one);
+    await server.call("RPUSH", 'fluid:user:"ann"', "1");
+    await server.call("ZADD", 'fluid:user:"ben"', 1, gone.sessionId);
+    await store.clean();
+    assert.equal(await server.call("ZCARD", 'fluid:user:"ben"'), 1);
+    await store.clear();
+    assert.equal(await store.size(), 0);
+    assert.equal(await server.call("LLEN", 'fluid:user:"ann"'), 1);
+  });
+
   it("finds its scripts again when the server has forgotten them", async () => {
     const given = session();
     await store.create(given);

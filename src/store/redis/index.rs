@@ -12,7 +12,6 @@ use redis::Value;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
-use super::calls::FOREIGN;
 use super::commands::{Entry, created_field};
 use super::core::{Call, Core, Counters, Kind};
 use super::errors::{self, number};
@@ -21,7 +20,7 @@ use super::request::{Request, number as text};
 use super::scripts::{END_EXPIRED, END_OF_USER, FORGET};
 use super::vault::{UserName, hex};
 use super::walks::Walk;
-use crate::error::Result;
+use crate::error::{Result, StoreError};
 use crate::session::{Expiry, SessionId, UserKey};
 use crate::store::{StoredSession, Sweep};
 
@@ -30,6 +29,17 @@ pub(super) const GRACE: Duration = Duration::from_secs(60);
 
 /// How many sessions are asked for at once.
 pub(super) const AT_ONCE: usize = 512;
+
+/// As `END_OF_USER` has it of a session that is another user's, or none.
+const NOT_THEIRS: Value = Value::Int(0);
+
+/// What is of another type than the store's is somebody else's, and is not to keep a call from all the others.
+pub(super) fn unless_foreign<T>(outcome: Result<T>, otherwise: T) -> Result<T> {
+    match outcome {
+        Err(StoreError::Corrupt(_)) => Ok(otherwise),
+        outcome => outcome,
+    }
+}
 
 /// What a session's record says to an index that names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,14 +67,16 @@ impl Core {
                 self.get_one(call, &key, Kind::Aside, get).await
             }));
             for ((member, score), value) in some.iter().zip(values.await) {
-                let Value::BulkString(bytes) = value? else {
+                let value = unless_foreign(value, Value::Nil)?;
+                let record = match &value {
+                    Value::BulkString(bytes) => Record::parse(bytes).ok(),
+                    _ => None,
+                };
+                let Some(record) = record.filter(|record| record.user == user.json) else {
                     stale.push((member.clone(), *score));
                     continue;
                 };
-                let record = Record::parse(&bytes)?;
-                if record.user != user.json {
-                    stale.push((member.clone(), *score));
-                } else if !record.expires.is_past(now)
+                if !record.expires.is_past(now)
                     && let Some(session) = vault.open(member, record)?
                 {
                     found.push((record.created, session));
@@ -76,7 +88,7 @@ impl Core {
         Ok(found.into_iter().map(|(_, session)| session).collect())
     }
 
-    /// Ends a user's sessions, save one.
+    /// Ends a user's sessions, save one; all that can be, if some cannot.
     pub(super) async fn delete_by_user(
         &self,
         call: &Call,
@@ -90,30 +102,33 @@ impl Core {
         let mut entries = self.entries(call, &index).await?;
         entries.retain(|(member, _)| Some(member) != except.as_ref());
         let (now, to_match) = (text(self.times.now()), user.to_match());
-        let mut live = 0;
+        let (mut live, mut failed) = (0, None);
         for some in entries.chunks(AT_ONCE) {
             let ends = join_all(some.iter().map(async |(member, _)| {
                 let args: [&[u8]; 2] = [&now, &to_match];
                 let key = self.names.session(member);
-                let ended = self.run_script(call, Kind::Repeatable, &END_OF_USER, &key, &args).await?;
-                number(&ended)
+                let ended = self.run_script(call, Kind::Repeatable, &END_OF_USER, &key, &args).await;
+                number(&unless_foreign(ended, NOT_THEIRS)?)
             }));
             let (mut ended, mut stale) = (Vec::new(), Vec::new());
             for (entry, end) in some.iter().zip(ends.await) {
-                match end? {
-                    1 => {
+                match end {
+                    Ok(1) => {
                         live += 1;
                         ended.push(entry.clone());
                     }
-                    2 => ended.push(entry.clone()),
-                    0 => stale.push(entry.clone()),
-                    _ => return Err(FOREIGN),
+                    Ok(2) => ended.push(entry.clone()),
+                    Ok(_) => stale.push(entry.clone()),
+                    Err(error) => failed = failed.or(Some(error)),
                 }
             }
             self.forget_all(call, &index, &ended).await;
             self.tidy(call, &index, &stale).await;
         }
-        Ok(live)
+        match failed {
+            None => Ok(live),
+            Some(error) => Err(error),
+        }
     }
 
     /// Ends the oldest sessions of a user who has more than the limit. Of two creations at once neither ends the younger
@@ -163,8 +178,8 @@ impl Core {
         for (theirs, entry) in older.take(surplus) {
             let key = self.names.session(&entry.0);
             let args: [&[u8]; 3] = [&now, &to_match, &created_field(theirs)];
-            let ended = self.run_script(call, Kind::Aside, &END_OF_USER, &key, &args).await?;
-            if ended == Value::Int(1) {
+            let ended = self.run_script(call, Kind::Aside, &END_OF_USER, &key, &args).await;
+            if unless_foreign(ended, NOT_THEIRS)? == Value::Int(1) {
                 Counters::add(&self.shared.counters.evicted, 1);
                 self.forget(call, &Entry { index: &index, member: &entry.0, created: entry.1 }).await;
             }
@@ -222,15 +237,7 @@ impl Core {
                     Ok((expires, _)) if expires.is_past(now) => Named::Expired,
                     Ok((_, created)) => Named::Live(created),
                 },
-                Some(reply) => {
-                    // Of another type it is no session.
-                    if let Err(error) = errors::check(reply)
-                        && error.code() != "ERR_STORE_CORRUPT"
-                    {
-                        return Err(error);
-                    }
-                    Named::Another
-                }
+                Some(reply) => unless_foreign(errors::check(reply), ()).map(|()| Named::Another)?,
                 None => Named::Another,
             })
         }));
@@ -292,7 +299,8 @@ impl Core {
             let (entries, gone) = self
                 .step(async |call| {
                     let last = first + AT_ONCE as i64 - 1;
-                    let entries = self.some_entries(call, index, first, last).await?;
+                    let entries = self.some_entries(call, index, first, last).await;
+                    let entries = unless_foreign(entries, Vec::new())?;
                     let named = self.look_up(call, &entries, &owner).await?;
                     let (mut expired, mut absent, mut others) = (Vec::new(), Vec::new(), Vec::new());
                     for (entry, named) in entries.iter().zip(named) {
@@ -328,7 +336,7 @@ impl Core {
         }));
         let mut ended = Vec::new();
         for (entry, end) in entries.iter().zip(ends.await) {
-            if end? == Value::Int(1) {
+            if unless_foreign(end, NOT_THEIRS)? == Value::Int(1) {
                 ended.push(entry.clone());
             }
         }

@@ -14,7 +14,7 @@ use redis::Value;
 
 use super::core::{Call, Core, Kind};
 use super::errors;
-use super::index::AT_ONCE;
+use super::index::{AT_ONCE, unless_foreign};
 use super::options::Address;
 use super::record::{self, Record};
 use super::request::{Request, number as text};
@@ -246,7 +246,9 @@ impl Core {
                         let make = |manner| Request::write(manner).command(&args);
                         self.get_one(call, key, Kind::Aside, make).await
                     }));
-                    tidied.await.into_iter().try_for_each(|tidied| tidied.map(drop))?;
+                    for tidied in tidied.await {
+                        unless_foreign(tidied, Value::Nil)?;
+                    }
                 }
                 Ok(())
             })
