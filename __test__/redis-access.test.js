@@ -9,6 +9,7 @@ const {
   makeCertificates,
   newDirectory,
   redisMissing,
+  startProxy,
   startServer,
   startTlsServer,
   tlsMissing,
@@ -28,7 +29,7 @@ const at = ({ port }, { login = "", database = "", scheme = "redis" } = {}) =>
 const as = (user, password) => `${user}:${encodeURIComponent(password)}@`;
 
 /** A call that must fail by the deadline, and does not tell what nobody should read. */
-async function fails(call, { code = "ERR_STORE_UNAVAILABLE", words }) {
+async function fails(call, { code = "ERR_STORE_UNAVAILABLE", words, deadline = DEADLINE }) {
   const began = performance.now();
   const error = await call.then(
     () => assert.fail("it did not fail"),
@@ -39,7 +40,7 @@ async function fails(call, { code = "ERR_STORE_UNAVAILABLE", words }) {
   assert.equal(error.code, code, error.message);
   assert.match(error.message, words);
   assert.equal(error.outcome, undefined, "it says that it may have been carried out");
-  assert.ok(took < DEADLINE + SLACK, `it took ${took} ms`);
+  assert.ok(took < deadline + SLACK, `it took ${took} ms`);
   for (const text of [error.message, String(error.cause ?? ""), JSON.stringify(error)]) {
     assert.ok(!text.includes("s3cret") && !text.includes("wr0ng"), text);
   }
@@ -177,6 +178,40 @@ describe("a RedisStore and a user of its own", { skip: redisMissing }, () => {
       await fails(store.get("a"), { words: FORBIDDEN });
     });
     await withStore({ url: at(server, { login: as("other", "s3cret") }), prefix: "other:" }, works);
+  });
+
+  it("say that a call of many steps may have happened where a later one is refused", async () => {
+    const sessions = Array.from({ length: 3000 }, () => session());
+    const proxy = await startProxy(server);
+    const size = () => server.call("DBSIZE");
+    for (const [rule, begin] of [
+      ["-scan", (store) => store.clear()],
+      ["-@scripting", (store) => store.deleteByUser("ann")],
+    ]) {
+      await server.call("FLUSHALL");
+      await server.call("ACL", "SETUSER", "busy", "reset", "on", ">s3cret", "~*", "+@all");
+      await withStore({ url: at(server) }, (owner) => Promise.all(sessions.map((one) => owner.create(one))));
+      const full = await size();
+      const login = { login: as("busy", "s3cret") };
+      await withStore({ url: at(proxy, login), commandTimeout: 10_000 }, async (store) => {
+        assert.notEqual(await store.get(sessions[0].sessionId), null);
+        // So that it is refused before it is done.
+        proxy.delay(100);
+        const call = begin(store);
+        const outcome = call.catch((error) => error);
+        await until(async () => (await size()) < full, "the first steps are done");
+        await server.call("ACL", "SETUSER", "busy", rule);
+        const error = await outcome;
+        assert.equal(error.code, "ERR_STORE_UNAVAILABLE", String(error));
+        assert.match(error.message, FORBIDDEN);
+        assert.equal(error.outcome, "unknown", error.message);
+        assert.ok((await size()) > 0, "nothing was left to do");
+        // Now its first step is refused.
+        await fails(begin(store), { words: FORBIDDEN, deadline: 10_000 });
+      });
+      await proxy.heal();
+    }
+    await proxy.close();
   });
 });
 

@@ -95,6 +95,17 @@ impl StoreError {
         )
     }
 
+    /// The same of a write of which some may have been done. Only errors of servers can come that late.
+    #[must_use]
+    pub(crate) fn of_unknown_outcome(self) -> Self {
+        let outcome = Outcome::Unknown;
+        match self {
+            Self::Timeout { millis, .. } => Self::Timeout { millis, outcome },
+            Self::Unavailable { reason, .. } => Self::Unavailable { reason, outcome },
+            other => other,
+        }
+    }
+
     pub(crate) fn unavailable(reason: impl Into<String>) -> Self {
         Self::Unavailable { reason: reason.into(), outcome: Outcome::NotDone }
     }

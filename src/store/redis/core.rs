@@ -212,12 +212,28 @@ impl Times {
 
 /// One call, for as long as it goes on.
 pub(super) struct Call {
-    /// Whether a server may have carried out what it is for, without our knowing.
-    is_unknown: Cell<bool>,
+    /// How many of its requests a server may have carried out, of those that do what it is for.
+    begun: Cell<usize>,
     /// Whose server it waits for.
     slot: Cell<u16>,
     /// Why a server refused for the time being.
     refusal: RefCell<Option<String>>,
+}
+
+impl Call {
+    fn new(is_begun: bool) -> Self {
+        Self { begun: Cell::new(is_begun.into()), slot: Cell::new(0), refusal: RefCell::new(None) }
+    }
+
+    /// Whether some of what it is for may have been done.
+    fn is_begun(&self) -> bool {
+        self.begun.get() > 0
+    }
+
+    /// What is told of an error of a call of many parts: those that were done stay so.
+    pub(super) fn in_part(&self, error: StoreError) -> StoreError {
+        if self.is_begun() { error.of_unknown_outcome() } else { error }
+    }
 }
 
 /// What a request means to its call.
@@ -383,15 +399,22 @@ impl Core {
         deadline: Instant,
         work: impl AsyncFnOnce(&Call) -> Result<T>,
     ) -> Result<T> {
-        let call =
-            Call { is_unknown: Cell::new(is_unknown), slot: Cell::new(0), refusal: RefCell::new(None) };
+        self.until(deadline, &Call::new(is_unknown), work).await
+    }
+
+    async fn until<T>(
+        &self,
+        deadline: Instant,
+        call: &Call,
+        work: impl AsyncFnOnce(&Call) -> Result<T>,
+    ) -> Result<T> {
         // It may have waited for another that changed the same session, and is not to be sent any more.
         if Instant::now() >= deadline {
-            return Err(self.late(&call));
+            return Err(self.late(call));
         }
-        match timeout_at(deadline, work(&call)).await {
+        match timeout_at(deadline, work(call)).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(self.late(&call)),
+            Err(_) => Err(self.late(call)),
         }
     }
 
@@ -400,9 +423,22 @@ impl Core {
         self.within(Instant::now() + self.options.command_timeout, work).await
     }
 
+    /// As `step`, for a call that changes what it finds: once a step may have changed something, an error of any step
+    /// is of an unknown outcome.
+    pub(super) async fn step_of<T>(
+        &self,
+        is_begun: &mut bool,
+        work: impl AsyncFnOnce(&Call) -> Result<T>,
+    ) -> Result<T> {
+        let call = Call::new(*is_begun);
+        let done = self.until(Instant::now() + self.options.command_timeout, &call, work).await;
+        *is_begun = call.is_begun();
+        done.map_err(|error| call.in_part(error))
+    }
+
     fn late(&self, call: &Call) -> StoreError {
         self.topology.cut_silent(self.options.command_timeout);
-        let outcome = if call.is_unknown.get() { Outcome::Unknown } else { Outcome::NotDone };
+        let outcome = if call.is_begun() { Outcome::Unknown } else { Outcome::NotDone };
         match call.refusal.take().or_else(|| self.topology.trouble(call.slot.get())) {
             Some(reason) => StoreError::Unavailable { reason, outcome },
             None => {
@@ -513,12 +549,14 @@ impl Core {
             };
             let request = make(manner);
             manner.asking = false;
-            let was_unknown =
-                call.is_unknown.replace(call.is_unknown.get() || kind != Kind::Aside && request.is_write);
+            // What is refused takes back its own part alone: others of the call may be under way.
+            let part = usize::from(kind != Kind::Aside && request.is_write);
+            let not_done = || call.begun.set(call.begun.get() - part);
+            call.begun.set(call.begun.get() + part);
             let replies = match links.of(&request).send(request).await {
                 Ok(replies) => replies,
                 Err(Fault::NotSent) => {
-                    call.is_unknown.set(was_unknown);
+                    not_done();
                     continue;
                 }
                 Err(Fault::Lost(reason)) if kind == Kind::Once => {
@@ -566,11 +604,11 @@ impl Core {
                 }
                 _ => {
                     // What it says was not done; whether others of the request were is for the caller to see.
-                    call.is_unknown.set(was_unknown);
+                    not_done();
                     return Ok(replies);
                 }
             }
-            call.is_unknown.set(was_unknown);
+            not_done();
         }
     }
 

@@ -127,7 +127,7 @@ impl Core {
         }
         match failed {
             None => Ok(live),
-            Some(error) => Err(error),
+            Some(error) => Err(call.in_part(error)),
         }
     }
 

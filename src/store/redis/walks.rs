@@ -223,9 +223,12 @@ impl Core {
     /// Removes all sessions, and then the entries of those: not those of creations under way.
     pub(super) async fn clear(&self) -> Result<()> {
         let oldest = text(self.oldest_of_creations_under_way() as i64);
+        let mut is_begun = false;
         let mut sessions = Walk::new(&self.names.sessions);
-        while let Some(keys) = self.step(async |call| self.walk_on(call, &mut sessions).await).await? {
-            self.step(async |call| {
+        while let Some(keys) =
+            self.step_of(&mut is_begun, async |call| self.walk_on(call, &mut sessions).await).await?
+        {
+            let unlink = async |call: &Call| {
                 for some in keys.chunks(AT_ONCE) {
                     let removed = join_all(some.iter().map(async |key| {
                         let make = |manner| Request::write(manner).command(&[b"UNLINK", key]);
@@ -234,12 +237,14 @@ impl Core {
                     removed.await.into_iter().try_for_each(|removed| removed.map(drop))?;
                 }
                 Ok(())
-            })
-            .await?;
+            };
+            self.step_of(&mut is_begun, unlink).await?;
         }
         let mut indexes = Walk::new(&self.names.users);
-        while let Some(keys) = self.step(async |call| self.walk_on(call, &mut indexes).await).await? {
-            self.step(async |call| {
+        while let Some(keys) =
+            self.step_of(&mut is_begun, async |call| self.walk_on(call, &mut indexes).await).await?
+        {
+            let tidy = async |call: &Call| {
                 for some in keys.chunks(AT_ONCE) {
                     let tidied = join_all(some.iter().map(async |key| {
                         let args: [&[u8]; 4] = [b"ZREMRANGEBYSCORE", key, b"-inf", &oldest];
@@ -251,8 +256,8 @@ impl Core {
                     }
                 }
                 Ok(())
-            })
-            .await?;
+            };
+            self.step_of(&mut is_begun, tidy).await?;
         }
         Ok(())
     }
