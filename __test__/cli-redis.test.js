@@ -48,6 +48,10 @@ describe("native-store, of a store in Redis,", () => {
   for (const [args, words, env] of [
     [["stats", "--redis", "127.0.0.1"], /--redis must be a URL such as redis:\/\/127\.0\.0\.1:6379/],
     [["stats", "--redis", "http://127.0.0.1"], /--redis must be a URL/],
+    [["stats", "--redis", "redis://"], /--redis must be a URL .+; got one with no host$/m],
+    [["stats", "--redis", "redis://h:99999"], /--redis must be a URL .+; got a text that is no URL$/m],
+    [["stats", "--redis", "unix:///tmp/x.sock"], /--redis must be a URL .+; got a Unix socket, which is not/],
+    [["stats", "--redis", "valkey://:s3cret@127.0.0.1"], /NATIVE_STORE_REDIS_PASSWORD takes it/],
     [["stats", "--redis", "redis://127.0.0.1,nonsense"], /--redis must be a URL/],
     [["stats", "--redis", "redis://:s3cret@127.0.0.1"], /NATIVE_STORE_REDIS_PASSWORD takes it/],
     [["stats", "--redis", "redis://127.0.0.1", "--path", "x"], /--redis and --path exclude each other/],
@@ -99,6 +103,12 @@ describe("native-store, of a store in Redis,", () => {
       const { code, stdout } = await bench.run(at("revoke", "--user", "nobody"), { env });
       assert.deepEqual([code, stdout], [1, "0 sessions ended\n"]);
       assert.equal(linesOf(await answerOf(at("list"), { env })).length, 2);
+    });
+
+    it("takes the URLs of Valkey", async () => {
+      await fill({ ...redis, url: redis.url.replace("redis:", "valkey:") }, [session("a")]);
+      const args = ["stats", "--json", "--redis", server.url.replace("redis:", "valkey:")];
+      assert.equal(JSON.parse(await answerOf(args, { env })).live, 1);
     });
 
     it("takes the URL of the environment, with a password, and shows it without", async () => {

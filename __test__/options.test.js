@@ -267,7 +267,10 @@ describe("options of RedisStore", () => {
     for (const [options, mode] of [
       [{ url }, "single"],
       [{ url: "rediss://user:p%40ss@[::1]:6380/15", tls: { rejectUnauthorized: false } }, "single"],
+      [{ url: "valkey://user:p%40ss@host:80/1" }, "single"],
+      [{ url: "VALKEYS://host", tls: { rejectUnauthorized: false } }, "single"],
       [{ cluster: [url, "redis://localhost"] }, "cluster"],
+      [{ cluster: [url, "valkey://localhost"] }, "cluster"],
       [{ sentinel }, "sentinel"],
       [{ sentinel: { ...sentinel, username: "u", password: "p", database: 3 } }, "sentinel"],
     ]) {
@@ -322,8 +325,9 @@ describe("options of RedisStore", () => {
       assert.throws(() => new RedisStore({ url: wrong }), isQuiet, String(wrong));
     }
     refusesRedis({ cluster: url }, /^cluster must be a list of URLs .+; got a string$/);
-    refusesRedis({ cluster: [] }, /^cluster must be .+; got an empty list$/);
-    refusesRedis({ cluster: [url, "x"] }, /^cluster\[1\] must be /);
+    refusesRedis({ cluster: [] }, /^cluster must be a list of URLs .+; got an empty list$/);
+    refusesRedis({ cluster: [url, "x"] }, /^cluster\[1\] must be a URL such as .+, with no database; got /);
+    refusesRedis({ cluster: [url, "valkeys://localhost"] }, /^cluster must be URLs with one login/);
     refusesRedis({ cluster: [`${url}/1`] }, /^cluster\[0\] must be .+; got one with a database$/);
     refusesRedis({ cluster: [url, "redis://:a@host"] }, /^cluster must be URLs with one login/);
     refusesRedis(
@@ -337,6 +341,32 @@ describe("options of RedisStore", () => {
     );
     refusesRedis({ sentinel: null }, /^sentinel must be an object; got null$/);
     refusesRedis({ sentinel: { ...sentinel, username: "u" } }, /^sentinel\.password must be given/);
+  });
+
+  it("say so of a URL with no host, and of a Unix socket", () => {
+    const noHost = /^url must be a URL such as .+; got one with no host$/;
+    for (const wrong of [
+      "redis://",
+      "rediss://:6379",
+      "valkey:///0",
+      "redis://:hunter2@/1",
+      "redis://?db=1",
+    ]) {
+      refusesRedis({ url: wrong }, noHost);
+    }
+    refusesRedis({ url: "redis:///tmp/x.sock" }, /; got one with no host; Unix sockets are not supported$/);
+    for (const wrong of [
+      "unix:///tmp/x.sock",
+      "redis+unix:///x",
+      "valkey+unix:///x",
+      "redis-socket:///x",
+      "/x",
+    ]) {
+      refusesRedis({ url: wrong }, /; got a Unix socket, which is not supported$/);
+      refusesRedis({ cluster: [wrong] }, /^cluster\[0\] must be .+; got a Unix socket, which is not supp/);
+    }
+    refusesRedis({ url: "redis://host/one" }, /; got one whose database is no number$/);
+    refusesRedis({ url: "redis://a@/b" }, /; got one with no host$/);
   });
 
   it("refuse values that are out of range, and TLS where there is none", () => {

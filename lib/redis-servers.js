@@ -8,7 +8,15 @@ const DEFAULT_SENTINEL_PORT = 26379;
 const MAX_DATABASE = 2 ** 31 - 1;
 
 const SERVER = "a URL such as redis://user:password@host:6379/0, or rediss:// for TLS";
-const NODE = "URLs such as redis://user:password@host:6379, or rediss:// for TLS, with no database";
+const OF_MANY = "such as redis://user:password@host:6379, or rediss:// for TLS, with no database";
+const NODE = `a URL ${OF_MANY}`;
+const NODES = `a list of URLs ${OF_MANY}`;
+
+// Those of Valkey's own programs mean the same.
+const SCHEME = /^(?:redis|valkey)(s?):\/\//i;
+// As other clients have them, or as paths.
+const UNIX_SOCKET = /^(?:unix:|(?:redis|valkey)s?(?:\+unix|-socket):|\/)/i;
+const NO_HOST = /^[a-z]+:\/\/(?:[^/?#]*@)?(?::\d*)?(?:$|[/?#])/i;
 
 /** The servers of the options, of which one kind must be given; no error shows a URL, as it may have a password. */
 function readServers({ url, cluster, sentinel }) {
@@ -50,8 +58,8 @@ function readSentinel(sentinel) {
 }
 
 function readList(option, urls, defaultPort) {
-  if (!Array.isArray(urls)) throw invalidOption(option, `a list of ${NODE}`, kindOf(urls));
-  if (urls.length === 0) throw invalidOption(option, `a list of ${NODE}`, "an empty list");
+  if (!Array.isArray(urls)) throw invalidOption(option, NODES, kindOf(urls));
+  if (urls.length === 0) throw invalidOption(option, NODES, "an empty list");
   return urls.map((url, at) => {
     const server = readServer(`${option}[${at}]`, NODE, url, defaultPort);
     if (server.database !== 0) throw invalidOption(`${option}[${at}]`, NODE, "one with a database");
@@ -62,9 +70,10 @@ function readList(option, urls, defaultPort) {
 function readServer(option, expected, url, defaultPort) {
   if (typeof url !== "string") throw invalidOption(option, expected, kindOf(url));
   const refuse = (given) => invalidOption(option, expected, given);
-  if (!/^rediss?:\/\//i.test(url)) throw refuse("a text that does not begin so");
+  const fault = faultOfPlace(url);
+  if (fault !== undefined) throw refuse(fault);
   // A URL of another kind than those of the Web would be read by other rules for its host.
-  const parsed = parse(url.replace(/^rediss?:/i, "http:"));
+  const parsed = parse(url.replace(SCHEME, "http://"));
   if (parsed === null) throw refuse("a text that is no URL");
   if (parsed.search || parsed.hash) throw refuse("one with something after the database");
   const [, database] = /^\/?(\d*)$/.exec(parsed.pathname) ?? [];
@@ -76,17 +85,25 @@ function readServer(option, expected, url, defaultPort) {
   return {
     host: parsed.hostname.replace(/^\[|\]$/g, ""),
     port: portOf(url, parsed) ?? defaultPort,
-    tls: /^rediss:/i.test(url),
+    tls: SCHEME.exec(url)[1] !== "",
     username: username || undefined,
     password: password || undefined,
     database: Number(database),
   };
 }
 
+/** Why a text leads to no server; `undefined` if it may. */
+function faultOfPlace(url) {
+  if (UNIX_SOCKET.test(url)) return "a Unix socket, which is not supported";
+  if (!SCHEME.test(url)) return "a text that does not begin so";
+  if (!NO_HOST.test(url)) return undefined;
+  return /\/\/\/\D/.test(url) ? "one with no host; Unix sockets are not supported" : "one with no host";
+}
+
 /** The port of a URL; that of the Web, 80, is left out of what was parsed. */
 function portOf(url, { port }) {
   if (port !== "") return Number(port);
-  return /^rediss?:\/\/(?:[^/@]*@)?(?:\[[^\]]*\]|[^/:]*):0*80(?:\/|$)/i.test(url) ? 80 : undefined;
+  return /^[a-z]+:\/\/(?:[^/@]*@)?(?:\[[^\]]*\]|[^/:]*):0*80(?:\/|$)/i.test(url) ? 80 : undefined;
 }
 
 function parse(url) {
@@ -129,4 +146,4 @@ function within(option, validate) {
   }
 }
 
-module.exports = { readServers, readTls };
+module.exports = { faultOfPlace, readServers, readTls };

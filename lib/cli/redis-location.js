@@ -2,8 +2,7 @@
 
 const { reasonOf, wrongUsage } = require("./failures.js");
 const fs = require("node:fs");
-
-const SCHEMES = ["redis:", "rediss:"];
+const { faultOfPlace } = require("../redis-servers.js");
 
 /**
  * The options of the `RedisStore` that a text of URLs names, several of which are nodes of one cluster, and how to
@@ -28,10 +27,11 @@ function redisLocation(text, origin, options) {
 }
 
 function readUrl(text, origin) {
-  const url = URL.canParse(text) ? new URL(text) : undefined;
-  if (!SCHEMES.includes(url?.protocol) || url.hostname === "") {
-    throw wrongUsage(`${origin} must be a URL such as redis://127.0.0.1:6379`);
+  const fault = faultOfPlace(text) ?? (URL.canParse(text) ? undefined : "a text that is no URL");
+  if (fault !== undefined) {
+    throw wrongUsage(`${origin} must be a URL such as redis://127.0.0.1:6379; got ${fault}`);
   }
+  const url = new URL(text);
   if (origin === "--redis" && url.password !== "") {
     throw wrongUsage(
       "a password on the command line can be seen by every user of the machine: NATIVE_STORE_REDIS_PASSWORD takes it",
