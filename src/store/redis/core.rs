@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use parking_lot::{Condvar, Mutex};
-use redis::Value;
+use redis::{ServerError, Value};
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -522,11 +522,16 @@ impl Core {
                     if !errors::passes(errors::code(error)) {
                         return Err(errors::check(&reply).err().unwrap_or_else(errors::unexpected));
                     }
-                    *call.refusal.borrow_mut() = Some(errors::in_words(error));
-                    sleep(REFUSAL_PAUSE).await;
+                    self.put_off(call, error).await;
                 }
             }
         }
+    }
+
+    /// Notes why a server refuses for the time being, and leaves it some.
+    async fn put_off(&self, call: &Call, error: &ServerError) {
+        *call.refusal.borrow_mut() = Some(errors::in_words(error));
+        sleep(REFUSAL_PAUSE).await;
     }
 
     /// Sends a request to the server of a key until it is answered for good, and gives its answers. Errors of single
@@ -576,31 +581,30 @@ impl Core {
                 _ => None,
             });
             let Some(error) = refused else { return Ok(replies) };
-            let details = error.details().unwrap_or_default();
+            let told = || {
+                let to = error.details()?.split(' ').nth(1)?;
+                self.topology.told_of(to)
+            };
             match errors::code(error) {
                 "NOSCRIPT" => manner.in_full = true,
                 "MOVED" => {
                     self.topology.ask_again();
-                    elsewhere = details.split(' ').nth(1).and_then(|to| self.topology.told_of(to));
+                    elsewhere = told();
                     if elsewhere.is_none() {
                         sleep(REFUSAL_PAUSE).await;
                     }
                 }
                 "ASK" => {
-                    elsewhere = details.split(' ').nth(1).and_then(|to| self.topology.told_of(to));
+                    elsewhere = told();
                     manner.asking = elsewhere.is_some();
                 }
-                "READONLY" => {
+                code if code == "READONLY" || errors::passes(code) => {
                     // It is a primary no more: connecting again finds the one that is.
-                    *call.refusal.borrow_mut() = Some(errors::in_words(error));
-                    links.cut();
+                    if code == "READONLY" {
+                        links.cut();
+                    }
                     self.topology.ask_again();
-                    sleep(REFUSAL_PAUSE).await;
-                }
-                code if errors::passes(code) => {
-                    *call.refusal.borrow_mut() = Some(errors::in_words(error));
-                    self.topology.ask_again();
-                    sleep(REFUSAL_PAUSE).await;
+                    self.put_off(call, error).await;
                 }
                 _ => {
                     // What it says was not done; whether others of the request were is for the caller to see.
