@@ -244,9 +244,16 @@ describe("what a RedisStore keeps", { skip: redisMissing }, () => {
     const given = session();
     await store.create(given);
     const replica = await startServer({ settings: { replicaof: `127.0.0.1 ${server.port}` } });
-    const reader = open({ url: replica.url, commandTimeout: 500 });
-    await assert.rejects(reader.create(session()), { code: /ERR_STORE_(UNAVAILABLE|TIMEOUT)/ });
-    await reader.close();
+    const refusals = Array.from({ length: 10 }, async (_, at) => {
+      const reader = open({ url: replica.url, commandTimeout: 500 + 7 * at });
+      const error = await reader.create(session()).catch((thrown) => thrown);
+      assert.match(error.code, /^ERR_STORE_(UNAVAILABLE|TIMEOUT)$/);
+      await reader.close();
+      return error.outcome;
+    });
+    // What was refused each time has not happened; one may have been asked once more just before its deadline.
+    const unknown = (await Promise.all(refusals)).filter((outcome) => outcome !== undefined);
+    assert.ok(unknown.length <= 2, `${unknown.length} of 10 may have been carried out`);
     await replica.kill();
   });
 

@@ -581,6 +581,8 @@ impl Core {
                 _ => None,
             });
             let Some(error) = refused else { return Ok(replies) };
+            // What it says was not done; whether others of the request were is for the caller to see.
+            not_done();
             let told = || {
                 let to = error.details()?.split(' ').nth(1)?;
                 self.topology.told_of(to)
@@ -606,13 +608,8 @@ impl Core {
                     self.topology.ask_again();
                     self.put_off(call, error).await;
                 }
-                _ => {
-                    // What it says was not done; whether others of the request were is for the caller to see.
-                    not_done();
-                    return Ok(replies);
-                }
+                _ => return Ok(replies),
             }
-            not_done();
         }
     }
 
