@@ -342,7 +342,7 @@ export interface FileStore<Fields extends object = object> extends SessionStore<
   stats(): Promise<FileStoreStats>;
 }
 
-/** How a {@link RedisStore} connects by TLS, to `rediss://` URLs. All texts are PEM. */
+/** How a {@link RedisStore} connects by TLS, to `rediss://` or `valkeys://` URLs. All texts are PEM. */
 export interface RedisTlsOptions {
   /**
    * The certificates of the authorities to trust.
@@ -363,8 +363,8 @@ export interface RedisTlsOptions {
 /** Sentinels, and the servers that they watch. */
 export interface RedisSentinelOptions {
   /**
-   * The sentinels: `redis://host:26379`, with a user and a password if they ask for them. With `rediss://` the data's
-   * servers are spoken to by TLS as well.
+   * The sentinels: `redis://host:26379`, with a user and a password if they ask for them; the port is 26379 if it is
+   * left out. With `rediss://`, which is for all or none, the data's servers are spoken to by TLS as well.
    */
   urls: readonly string[];
   /** The name by which the sentinels know the primary. */
@@ -414,12 +414,13 @@ export interface RedisStoreSettings extends SessionStoreOptions {
   connectTimeout?: number;
   /**
    * How many replicas must have a write before its promise resolves, so that it outlives its primary (`WAIT`). One that
-   * fewer have after half of `commandTimeout` rejects, of unknown outcome. Reads then have a connection of their own.
+   * fewer have after half of `commandTimeout` rejects, of unknown outcome. Reads then have a connection of their own,
+   * so that there are two to each primary.
    * From 0 to 100.
    * @default 0
    */
   waitReplicas?: number;
-  /** For `rediss://` URLs alone. */
+  /** For `rediss://` and `valkeys://` URLs alone. */
   tls?: RedisTlsOptions;
   /**
    * Milliseconds between two sweeps in the background, of which one process of all that use the prefix makes each; `0`
@@ -434,8 +435,10 @@ export type RedisStoreOptions = RedisStoreSettings &
   (
     | {
         /**
-         * One server: `redis://user:password@host:6379/0`, or `rediss://` for TLS. The login and the number of the
-         * database may be left out, and the port, which is 6379 then. What is special in a URL is percent-encoded.
+         * One server: `redis://user:password@host:6379/0`, or `rediss://` for TLS; `valkey://` and `valkeys://` mean
+         * the same. The login and the number of the database may be left out, and the port, which is 6379 then; a user
+         * needs a password, but not the other way round. What is special in a URL is percent-encoded. Unix sockets are
+         * not supported.
          */
         url: string;
         cluster?: undefined;
@@ -464,13 +467,25 @@ export type RedisStoreOptions = RedisStoreSettings &
  *
  * The constructor does not wait for the network: the store connects in the background, and again whenever a connection
  * is lost. Until then calls wait, each until its `commandTimeout`. A call that changes something rejects with an error
- * whose `outcome` is `"unknown"` where it was sent and not answered: it may or may not have been carried out.
+ * whose `outcome` is `"unknown"` where it was sent and not answered: it may or may not have been carried out. So does a
+ * `clear` or a `deleteByUser` that fails when some sessions are gone: call it again.
+ *
+ * Each store has a connection to its server on a thread of the package, and with one server (or sentinels) another one,
+ * on which its calls on one session go, driven by the event loop of the thread that made the store. Over TLS, in a
+ * cluster and with `waitReplicas` all calls go by the package's thread, which has a connection to each primary, or two
+ * with `waitReplicas`. A server's `maxclients` has to do for those of all stores in all threads and processes.
+ *
+ * An expired session is absent by the clock of the app's machine, and removed by the server's: keep them in step. Where
+ * they differ, a session ends by whichever of them is ahead.
  *
  * A session is at `‹prefix›sess:‹id›`: JSON text with the members `expires`, `created`, `user` and `session` (or
- * `sealed`, with a `secret`), which the server ends itself. The outer `expires` holds, in milliseconds; `created` is
- * in microseconds. The sessions of a user are named by a sorted set at `‹prefix›user:‹userId as JSON›`, which names
- * every live one, and may name some that have ended: they are passed over, and swept. So a cluster needs no hash tags. The server
- * must not evict keys (`maxmemory-policy noeviction`), or only those that expire (`volatile-*`).
+ * `sealed`, with a `secret`), which the server ends itself. The outer `expires` holds, in milliseconds; `created` is in
+ * microseconds. The sessions of a user are named by a sorted set at `‹prefix›user:‹userId as JSON›`, which names every
+ * live one, and may name some that have ended: they are passed over, and swept. So a cluster needs no hash tags. The
+ * server must not evict keys (`maxmemory-policy noeviction`), or only those that expire (`volatile-*`). `‹prefix›sweep`
+ * says for as long as a `sweepInterval` that one process has begun the sweep. What others put where a session should be
+ * is none: `get`, `create`, `update` and `touch` of that id reject with `ERR_STORE_CORRUPT`; `size`, `ids`, `getByUser`
+ * and `deleteByUser` pass it over, and `clear` removes it.
  *
  * `clean()` tidies those lists: what `stats` gives as `expired` is what it finds ended. `stats().bytes` is an estimate from a
  * sample; `size()`, `ids()`, `clear()` and `stats()` go through the keys of all servers by SCAN. `delete` of an absent
@@ -530,7 +545,8 @@ export class SessionStoreError extends Error {
   readonly code: SessionStoreErrorCode;
   /**
    * `"unknown"` where a {@link RedisStore} cannot tell whether a write was carried out: its connection was lost or its
-   * time was over before the answer came. Absent from all other errors, after which nothing has changed.
+   * time was over before the answer came; or a `clear` or a `deleteByUser` has done some of it. Absent from all other
+   * errors, after which nothing has changed.
    */
   readonly outcome?: "unknown";
 }
