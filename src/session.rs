@@ -103,16 +103,16 @@ impl SessionId {
             out.extend_from_slice(packed);
         } else {
             const DIGITS: &[u8; 16] = b"0123456789abcdef";
-            out.extend(
-                packed
-                    .iter()
-                    .flat_map(|&byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]),
-            );
+            let start = out.len();
+            out.resize(start + 2 * packed.len(), 0);
+            for (pair, &byte) in out[start..].chunks_exact_mut(2).zip(packed) {
+                pair.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+            }
         }
     }
 
     /// How many bytes the id's text has.
-    fn text_len(&self) -> usize {
+    pub(crate) fn text_len(&self) -> usize {
         (self.0.len() - 1) << self.0[0]
     }
 }

@@ -86,7 +86,7 @@ impl Change {
         vault: &Vault,
         times: &Times,
     ) -> Result<Self> {
-        let mut head = Vec::new();
+        let mut head = Vec::with_capacity(record::CREATED_AT);
         record::write_head(draft.expires, &mut head);
         let until = number(times.server_time(draft.expires));
         Ok(Self { key, head, tail: vault.tail(draft, member, user)?, until })

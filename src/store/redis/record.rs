@@ -27,6 +27,9 @@ pub(super) const CREATED_AT: usize = EXPIRES_AT + EXPIRES_LEN + CREATED.len();
 pub(super) const CREATED_LEN: usize = 16;
 pub(super) const USER_AT: usize = CREATED_AT + CREATED_LEN + USER.len();
 
+/// What a tail has besides the user and the session is less.
+pub(super) const MORE_THAN_TAIL: usize = 128;
+
 /// What follows a user, as far as a script compares it: by it a user's text ends where the other's does.
 pub(super) const AFTER_USER: &[u8] = b",\"se";
 
@@ -230,12 +233,29 @@ pub(super) fn with_content<T>(
     read: impl FnOnce(Content<'_>) -> T,
 ) -> Result<T> {
     let user = user_of(user)?;
+    let body = body_of(json, form)?;
+    Ok(read(Content { user: user.as_ref().map(UserKeyBuf::as_key), body }))
+}
+
+/// As `with_content`, for one who has the user of a session in its JSON, and asks for that of a plain one alone.
+pub(super) fn with_body<T>(
+    user: &[u8],
+    json: &[u8],
+    form: Form,
+    read: impl FnOnce(Content<'_>) -> T,
+) -> Result<T> {
+    match form {
+        Form::Json(_) => Ok(read(Content { user: None, body: body_of(json, form)? })),
+        Form::Plain => with_content(user, json, form, read),
+    }
+}
+
+fn body_of(json: &[u8], form: Form) -> Result<Body<'_>> {
     let text = std::str::from_utf8(json).map_err(|_| StoreError::Corrupt("its JSON is not UTF-8"))?;
-    let body = match form {
+    Ok(match form {
         Form::Json(expires) => Body::Json { text, expires },
         Form::Plain => Body::Plain(order_of(text).ok_or(FOREIGN)?),
-    };
-    Ok(read(Content { user: user.as_ref().map(UserKeyBuf::as_key), body }))
+    })
 }
 
 /// In what order a plain session names its fields.

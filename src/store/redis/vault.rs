@@ -43,6 +43,15 @@ impl Draft {
         self.user.as_ref().map(UserKeyBuf::as_key)
     }
 
+    /// About how many bytes it takes.
+    fn len(&self) -> usize {
+        let user = self.user().map_or(0, |user| user.as_bytes().len());
+        match &self.body {
+            DraftBody::Plain(_) => self.id.text_len() + 2 * user,
+            DraftBody::Json { text, .. } => text.len() + user,
+        }
+    }
+
     fn content(&self) -> Content<'_> {
         let body = match &self.body {
             DraftBody::Plain(order) => Body::Plain(*order),
@@ -126,11 +135,24 @@ impl Vault {
     pub(super) fn member(&self, id: &SessionId) -> Vec<u8> {
         match self {
             Self::Open => {
-                let mut member = Vec::new();
+                let mut member = Vec::with_capacity(id.text_len());
                 id.write_text(&mut member);
                 member
             }
             Self::Sealed(keyring) => hex(&keyring.lookup(Domain::Session, id.as_bytes())),
+        }
+    }
+
+    /// The key of a session.
+    pub(super) fn key(&self, names: &Names, id: &SessionId) -> Vec<u8> {
+        match self {
+            Self::Open => {
+                let mut key = Vec::with_capacity(names.sessions.len() + id.text_len());
+                key.extend_from_slice(&names.sessions);
+                id.write_text(&mut key);
+                key
+            }
+            Self::Sealed(_) => names.session(&self.member(id)),
         }
     }
 
@@ -149,7 +171,7 @@ impl Vault {
     /// # Errors
     /// `Io` if the system has no randomness.
     pub(super) fn tail(&self, draft: &Draft, member: &[u8], user: &UserName) -> Result<Vec<u8>> {
-        let mut tail = Vec::new();
+        let mut tail = Vec::with_capacity(draft.len() + record::MORE_THAN_TAIL);
         let content = draft.content();
         match (self, content.body) {
             (Self::Open, Body::Plain(order)) => {
@@ -221,7 +243,7 @@ impl Vault {
             return Ok(());
         }
         if let (Self::Open, Payload::Open { json, form }) = (self, record.payload) {
-            return record::with_content(record.user, json, form, |content| read(record.expires, content));
+            return record::with_body(record.user, json, form, |content| read(record.expires, content));
         }
         if let Some(session) = self.open(&self.member(id), record)? {
             read(session.expires, session.content()?);
