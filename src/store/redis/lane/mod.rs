@@ -36,6 +36,7 @@ use crate::session::{Content, Expiry, Session, SessionId};
 pub const AT_ONCE: usize = 1024;
 
 /// After how many calls the server is sent them, though more may come at once: it works on some while others are made.
+/// Where more are under way they are as large a part of them, as each sending costs a system call on either side.
 const A_FLUSH: usize = 16;
 
 /// Is told what became of calls, by their tickets.
@@ -265,7 +266,7 @@ impl Lane {
                 let wanted = request.commands as u8;
                 self.sent += 1;
                 self.unflushed += 1;
-                if self.unflushed >= A_FLUSH {
+                if self.unflushed >= A_FLUSH.max(self.waiting.len() / A_FLUSH) {
                     self.flush();
                 }
                 return self.waiting.push_back(Waiting { op, ticket, deadline, start, wanted, created });
@@ -629,7 +630,7 @@ impl Lane {
 fn request_for(store: &RedisStore, vault: &Vault, op: &Op, created: Stamp) -> Result<Request> {
     let (names, times) = (&store.names, &store.times);
     let (read, write) = (Request::read(Manner::default()), Request::write(Manner::default()));
-    let key = |id| names.session(&vault.member(id));
+    let key = |id| vault.key(names, id);
     Ok(match op {
         Op::Get(id) => read.command(&[b"GET", &key(id)]),
         Op::Touch(id, expires, enough) => touch(write, &key(id), *expires, *enough, times),
