@@ -121,7 +121,10 @@ impl Wire {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(len) => self.written += len,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.forget_written();
+                    return Ok(());
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -130,6 +133,15 @@ impl Wire {
         self.out.clear();
         self.out.shrink_to(ROOM);
         Ok(())
+    }
+
+    /// Makes room: of calls that follow each other closely, never all may be with the system.
+    fn forget_written(&mut self) {
+        if self.written >= ROOM.max(self.out.len() / 2) {
+            self.out.drain(..self.written);
+            self.before += self.written as u64;
+            self.written = 0;
+        }
     }
 
     /// Reads once.
@@ -221,6 +233,36 @@ mod tests {
         }
         // It never comes, but is no fault yet.
         assert_eq!(Reply::parse(b"$9223372036854775807\r\n"), Ok(None));
+    }
+
+    #[test]
+    fn what_was_written_takes_no_room_though_there_is_always_more() {
+        const SIZE: usize = 1 << 20;
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let mut peer = listener.accept().unwrap().0;
+        let mut wire = Wire::new(socket).unwrap();
+        let (mut read, mut pushed) = (vec![0; SIZE], 0_u64);
+        let mut push = |wire: &mut Wire| {
+            let bytes: Vec<u8> =
+                (0..SIZE / 8).flat_map(|at| (pushed + 8 * at as u64).to_ne_bytes()).collect();
+            assert_eq!(wire.push(&bytes), pushed);
+            pushed += SIZE as u64;
+            wire.flush().unwrap();
+        };
+        // More than the system takes.
+        while wire.out.len() - wire.written < 8 * SIZE {
+            push(&mut wire);
+        }
+        let most = wire.out.len().max(16 * SIZE) + 2 * SIZE;
+        for round in 0..64 {
+            peer.read_exact(&mut read).unwrap();
+            let first = (round * SIZE) as u64;
+            assert_eq!(read[..8], first.to_ne_bytes());
+            push(&mut wire);
+            assert!(wire.out.len() <= most, "{} bytes", wire.out.len());
+            assert!(wire.has_sent(first) && !wire.has_sent(wire.before + wire.written as u64));
+        }
     }
 
     proptest! {
