@@ -31,7 +31,8 @@ pub(super) struct LaneDriver {
     poll: RefCell<Option<Poll<Self>>>,
     waits_for_room: Cell<bool>,
     timer: RefCell<Option<Timer<Self>>>,
-    is_timed: Cell<bool>,
+    /// When the timer is due, if it is started.
+    due: Cell<Option<Instant>>,
     /// The handles that are not closed.
     handles: Cell<usize>,
     teller: Teller,
@@ -58,7 +59,7 @@ impl LaneDriver {
             poll: RefCell::default(),
             waits_for_room: Cell::new(false),
             timer: RefCell::default(),
-            is_timed: Cell::new(false),
+            due: Cell::new(None),
             handles: Cell::new(0),
             teller: Teller::new(env, settle)?,
             is_ending: Cell::new(false),
@@ -104,9 +105,11 @@ impl LaneDriver {
     }
 
     /// Takes no more calls, and lets go of the event loop once the last has ended.
-    pub(super) fn finish(&self) -> Arc<RedisStore> {
+    pub(super) fn finish(self: &Rc<Self>) -> Arc<RedisStore> {
         self.is_ending.set(true);
         self.lane.borrow_mut().end_soon();
+        // It may have begun calls.
+        self.adjust();
         self.shut_if_done();
         Arc::clone(&self.store)
     }
@@ -156,10 +159,10 @@ impl LaneDriver {
                 lane.give_up();
             }
         }
-        if let (Some(deadline), false, Some(timer)) =
-            (lane.interest().deadline, self.is_timed.get(), &*self.timer.borrow())
+        if let (Some(deadline), Some(timer)) = (lane.interest().deadline, &*self.timer.borrow())
+            && self.due.get().is_none_or(|due| deadline < due)
         {
-            self.is_timed.set(true);
+            self.due.set(Some(deadline));
             // Rounded up, or it would come before the deadline.
             let millis = deadline.saturating_duration_since(Instant::now()).as_millis() as u64;
             timer.start(if deadline <= Instant::now() { 0 } else { millis + 1 });
@@ -218,14 +221,20 @@ impl LaneDriver {
 }
 
 impl Owner for LaneDriver {
-    fn is_ready(self: Rc<Self>) {
+    fn is_ready(self: Rc<Self>, is_last: bool) {
         let _scope = Scope::open(self.env);
         self.read();
+        if is_last && !self.has_shut.get() {
+            // What had come before the end was read; to read on tells why it ended.
+            self.read();
+            self.lane.borrow_mut().give_up();
+            self.read();
+        }
     }
 
     fn is_due(self: Rc<Self>) {
         let _scope = Scope::open(self.env);
-        self.is_timed.set(false);
+        self.due.set(None);
         // What has come is no longer late, whatever kept this thread from reading it.
         self.read();
         if self.has_shut.get() {

@@ -89,8 +89,9 @@ fn api() -> Option<&'static Api> {
 
 /// Is told when its handles are ready; it lives for as long as one of them.
 pub(super) trait Owner: 'static {
-    /// The socket can be read, or written where that was asked for, or has ended.
-    fn is_ready(self: Rc<Self>);
+    /// The socket can be read, or written where that was asked for, or has ended; of one that has failed this is the
+    /// last that is told.
+    fn is_ready(self: Rc<Self>, is_last: bool);
     fn is_due(self: Rc<Self>);
     /// One of its handles is closed.
     fn is_closed(self: Rc<Self>);
@@ -203,10 +204,11 @@ pub(super) struct Poll<O: Owner>(Handle<O>);
 impl<O: Owner> Poll<O> {
     /// Has the owner told when the socket can be read; and when it can be written, if it is for `room` too.
     pub(super) fn wait(&self, room: bool) -> bool {
-        unsafe extern "C" fn ready<O: Owner>(raw: Raw, _status: c_int, _events: c_int) {
+        unsafe extern "C" fn ready<O: Owner>(raw: Raw, status: c_int, _events: c_int) {
             // SAFETY: it is started only for a handle of this type.
             let Some(owner) = (unsafe { Handle::<O>::owner(raw) }) else { return };
-            call(|| owner.is_ready());
+            // Then libuv has stopped the poll.
+            call(|| owner.is_ready(status < 0));
         }
         let events = if room { READABLE | WRITABLE } else { READABLE };
         // SAFETY: the handle is an open poll of this thread's loop.
