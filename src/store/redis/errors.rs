@@ -46,13 +46,6 @@ pub(super) fn check(reply: &Value) -> Result<()> {
     Err(of(code(error), in_words(error)))
 }
 
-/// The error for a refusal as it comes from the server.
-pub(super) fn refused(line: &[u8]) -> StoreError {
-    let line = String::from_utf8_lossy(line);
-    let (code, details) = line.split_once(' ').unwrap_or((&line, ""));
-    of(parts(code, details).0, told(code, details))
-}
-
 fn of(code: &str, words: String) -> StoreError {
     match code {
         "OOM" => StoreError::Full(words.into()),

@@ -18,7 +18,7 @@ use crate::store::conformance::{MAX_SESSION_BYTES, START, conformance, id, json,
 #[path = "../../../tests/redis/mod.rs"]
 mod server;
 
-fn options_at(port: u16) -> RedisOptions {
+pub(super) fn options_at(port: u16) -> RedisOptions {
     static PREFIXES: AtomicU64 = AtomicU64::new(0);
     let address = Address { host: "127.0.0.1".into(), port };
     let servers = Servers::Single { address, login: Login::default() };
@@ -34,16 +34,16 @@ fn options_at(port: u16) -> RedisOptions {
 }
 
 /// The options of a store of its own; `None` where there is no server.
-fn options() -> Option<RedisOptions> {
+pub(super) fn options() -> Option<RedisOptions> {
     port().map(options_at)
 }
 
 /// With a clock that stands still the server keeps sessions for as long as a test takes.
-fn open_at(options: &RedisOptions, clock: &Arc<MockClock>) -> Arc<RedisStore> {
+pub(super) fn open_at(options: &RedisOptions, clock: &Arc<MockClock>) -> Arc<RedisStore> {
     RedisStore::open_at(options, Arc::clone(clock) as Arc<dyn Clock>, Duration::from_secs(600)).unwrap()
 }
 
-fn secret(byte: u8) -> Secret {
+pub(super) fn secret(byte: u8) -> Secret {
     Secret::new(vec![byte; 32])
 }
 

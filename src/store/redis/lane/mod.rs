@@ -7,7 +7,7 @@
 
 mod wire;
 
-#[cfg(test)]
+#[cfg(all(test, unix))]
 mod tests;
 
 use std::collections::{HashMap, VecDeque};
@@ -86,10 +86,17 @@ struct Astray {
     later: Vec<Job>,
 }
 
+impl Astray {
+    /// When the first of those that wait for answers is late.
+    fn deadline(&self) -> Option<Instant> {
+        self.again.iter().chain(&self.later).map(|job| job.deadline.into()).min()
+    }
+}
+
 /// What the first answers to a call said whose last is still to come.
 #[derive(Default)]
 struct Heard {
-    refusal: Option<StoreError>,
+    is_refused: bool,
     /// How many entries the user's index has.
     held: u64,
 }
@@ -183,9 +190,15 @@ impl Lane {
             room: self.open.as_ref().is_some_and(|open| !open.wire.is_flushed()),
             deadline: match &self.open {
                 Some(open) if open.trouble.is_some() => Some(Instant::now()),
-                _ => self.waiting.front().map(|first| first.deadline),
+                _ => self.next_deadline(),
             },
         }
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        let first = self.waiting.front().map(|first| first.deadline);
+        let held = self.held.iter().filter_map(|id| self.astray.get(id)?.deadline());
+        first.into_iter().chain(held).min()
     }
 
     /// Whether no call is under way here; those with the store's thread are told of by that.
@@ -289,6 +302,23 @@ impl Lane {
         self.leave(job, |astray| &mut astray.again);
     }
 
+    /// As `repeat`, of a session that is created: it ends first, unless one of those before it ends it anyway.
+    fn create_anew(&mut self, call: Waiting) {
+        let Some(id) = call.op.changes().cloned() else { return };
+        let deadline = call.deadline.into();
+        let end = Job { op: Op::Delete(id.clone()), waiter: Waiter::Nobody, deadline, is_unknown: false };
+        if self.answered == self.sent && !self.astray.contains_key(&id) {
+            self.push(end);
+            return self.repeat(call, true);
+        }
+        self.repeat(call, true);
+        if let Some(astray) = self.astray.get_mut(&id)
+            && !astray.again.iter().any(|job| matches!(job.op, Op::Delete(_)))
+        {
+            astray.again.insert(0, end);
+        }
+    }
+
     fn leave(&mut self, job: Job, queue: impl FnOnce(&mut Astray) -> &mut Vec<Job>) {
         let (Some(id), Waiter::Ticket { ticket, .. }) = (job.op.changes().cloned(), &job.waiter) else {
             return self.push(job);
@@ -319,6 +349,27 @@ impl Lane {
         self.has_jobs = true;
     }
 
+    /// Has the store's thread say of what waits for answers, and is late, that it is.
+    fn give_up_late(&mut self) {
+        let now = Instant::now();
+        for id in &self.held {
+            let Some(astray) = self.astray.get_mut(id) else { continue };
+            let Astray { again, later, begun, .. } = astray;
+            for queue in [again, later] {
+                let late = queue.extract_if(.., |job| now >= job.deadline.into());
+                let late: Vec<Job> = late.filter(|job| !matches!(job.waiter, Waiter::Nobody)).collect();
+                for job in &late {
+                    if let Waiter::Ticket { ticket, .. } = job.waiter {
+                        *begun += 1;
+                        self.tickets.insert(ticket, id.clone());
+                    }
+                }
+                self.has_jobs |= !late.is_empty();
+                self.store.shared.push_jobs(late);
+            }
+        }
+    }
+
     /// Has the store's thread begin what had to wait for answers that have come.
     fn hand_over(&mut self) {
         let mut held = mem::take(&mut self.held);
@@ -328,12 +379,15 @@ impl Lane {
                 return true;
             }
             astray.after = 0;
-            astray.begun += astray.again.len() + astray.later.len();
             let jobs: Vec<Job> = astray.again.drain(..).chain(astray.later.drain(..)).collect();
             for job in &jobs {
                 if let Waiter::Ticket { ticket, .. } = job.waiter {
+                    astray.begun += 1;
                     self.tickets.insert(ticket, id.clone());
                 }
+            }
+            if astray.begun == 0 {
+                self.astray.remove(id);
             }
             self.store.shared.push_jobs(jobs);
             self.has_jobs = true;
@@ -395,6 +449,7 @@ impl Lane {
         if self.waiting.front().is_some_and(|first| Instant::now() >= first.deadline) {
             self.fail("it stopped answering", ends);
         }
+        self.give_up_late();
         self.kick();
     }
 
@@ -453,7 +508,7 @@ impl Lane {
         first.wanted -= 1;
         if let Reply::Refusal(words) = reply {
             *is_ending |= is_of_another(words);
-            self.heard.refusal.get_or_insert_with(|| errors::refused(words));
+            self.heard.is_refused = true;
         }
         if first.wanted > 0 {
             if let Reply::Number(number) = reply {
@@ -479,22 +534,30 @@ impl Lane {
         ends: &mut impl Ends,
     ) -> Result<(), String> {
         let ticket = call.ticket;
-        if let Some(refusal) = heard.refusal {
+        if heard.is_refused {
             match call.op {
                 // A session must not be without its entry.
-                Op::Create(draft) if reply == Reply::Okay => {
-                    self.take_back(draft, call.created, refusal, ticket);
-                }
+                Op::Create(_) if reply == Reply::Okay => self.create_anew(call),
                 _ => self.repeat(call, false),
             }
             return Ok(());
         }
         if !self.astray.is_empty()
-            && call.op.changes().is_some_and(|id| self.astray.contains_key(id))
-            && !matches!(call.op, Op::Create(_))
+            && let Some(astray) = call.op.changes().and_then(|id| self.astray.get(id))
         {
-            self.repeat(call, true);
-            return Ok(());
+            match call.op {
+                // What goes before it is not to come upon it.
+                Op::Create(_) if reply == Reply::Okay => {
+                    if !astray.again.is_empty() {
+                        self.create_anew(call);
+                        return Ok(());
+                    }
+                }
+                _ => {
+                    self.repeat(call, true);
+                    return Ok(());
+                }
+            }
         }
         match (&call.op, reply) {
             (Op::Get(id), Reply::Bytes(value)) => {
@@ -504,11 +567,14 @@ impl Lane {
                     ends.session(ticket, Some((expires, content)));
                 });
                 match opened {
-                    Ok(()) if !found => ends.session(ticket, None),
-                    Ok(()) => {}
+                    Ok(()) => {
+                        if !found {
+                            ends.session(ticket, None);
+                        }
+                        self.store.shared.counters.looked_up(found);
+                    }
                     Err(error) => ends.refused(ticket, &error),
                 }
-                self.store.shared.counters.looked_up(found);
             }
             (Op::Get(_), Reply::Nil) => {
                 self.store.shared.counters.looked_up(false);
@@ -552,19 +618,6 @@ impl Lane {
                 Ok(Answer::Number(1))
             })
             .await
-        });
-    }
-
-    /// Ends a session that was created without its entry.
-    fn take_back(&mut self, draft: Draft, created: Stamp, refusal: StoreError, ticket: u32) {
-        self.apart_for(ticket, async move |core: Rc<Core>| {
-            core.step(async |call| {
-                let vault = core.vault(call).await?;
-                let key = core.names.session(&vault.member(&draft.id));
-                core.take_back(call, &key, &vault.user(draft.user()), created).await
-            })
-            .await?;
-            Err(refusal)
         });
     }
 

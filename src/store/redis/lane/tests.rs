@@ -1,1 +1,572 @@
-//! Tests of lanes.
+//! Lanes, driven by the thread of a test: the contract on a server, and what goes wrong on one that a test plays.
+
+mod fake;
+mod hand;
+mod model;
+
+use std::net::{TcpListener, TcpStream};
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::{Duration, Instant};
+use std::{io::Write, thread};
+
+use self::fake::{Command, Commands, Conduct, Fake, bulk};
+use self::hand::{Hand, LaneStore};
+use super::*;
+use crate::clock::{Clock, SystemClock};
+use crate::session::{Session, UserKeyBuf};
+use crate::store::SessionStore;
+use crate::store::conformance::{conformance, id, json, plain};
+use crate::store::redis::RedisOptions;
+use crate::store::redis::tests::{open_at, options, options_at, secret};
+
+mod in_the_open {
+    use super::*;
+    conformance!(maybe | clock | Some(LaneStore::new(open_at(&options()?, &clock))));
+}
+
+mod encrypted {
+    use super::*;
+    conformance!(
+        maybe | clock | {
+            let secrets = vec![secret(1), secret(2)];
+            Some(LaneStore::new(open_at(&RedisOptions { secrets, ..options()? }, &clock)))
+        }
+    );
+}
+
+mod with_distant_limits {
+    use super::*;
+    conformance!(
+        maybe | clock | {
+            let max_sessions_per_user = NonZeroUsize::new(1 << 40);
+            Some(LaneStore::new(open_at(&RedisOptions { max_sessions_per_user, ..options()? }, &clock)))
+        }
+    );
+}
+
+fn ann() -> UserKeyBuf {
+    UserKeyBuf::from_text("ann")
+}
+
+fn in_an_hour() -> Expiry {
+    Expiry::new(SystemClock.now() + 3_600_000).unwrap()
+}
+
+fn session<'a>(session_id: &str, user: &'a UserKeyBuf) -> Session<'a> {
+    plain(session_id, user, in_an_hour())
+}
+
+fn open_on(fake: &Fake, change: impl FnOnce(&mut RedisOptions)) -> Arc<RedisStore> {
+    let mut options = options_at(fake.port);
+    options.prefix = String::new();
+    options.max_session_bytes = None;
+    change(&mut options);
+    RedisStore::open(&options).unwrap()
+}
+
+/// A lane whose server the test plays. The store's thread has another.
+struct Scene {
+    hand: Hand,
+    peer: Peer,
+    fake: Fake,
+    store: Arc<RedisStore>,
+}
+
+struct Peer {
+    socket: TcpStream,
+    commands: Commands,
+}
+
+impl Peer {
+    /// Opens the lane.
+    fn of(hand: &mut Hand) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        hand.lane.open(Line { socket, vault: Arc::new(Vault::Open) });
+        let (socket, _) = listener.accept().unwrap();
+        socket.set_nodelay(true).unwrap();
+        Self { socket, commands: Commands::default() }
+    }
+
+    /// The next commands.
+    fn hear(&mut self, count: usize) -> Vec<Command> {
+        (0..count).map(|_| self.commands.next(&self.socket).unwrap()).collect()
+    }
+
+    fn say(&mut self, bytes: &[u8]) {
+        self.socket.write_all(bytes).unwrap();
+    }
+
+    fn leave(self) {
+        // Else what it has not read would be a reset.
+        self.socket.shutdown(Shutdown::Write).unwrap();
+    }
+}
+
+impl Scene {
+    fn new() -> Self {
+        Self::with(Fake::good(), |_| {})
+    }
+
+    fn with(fake: Fake, change: impl FnOnce(&mut RedisOptions)) -> Self {
+        let store = open_on(&fake, change);
+        let mut hand = Hand::new(Arc::clone(&store));
+        hand.takes_lines = false;
+        hand.until(|hand| hand.lines == 1);
+        let peer = Peer::of(&mut hand);
+        Self { hand, peer, fake, store }
+    }
+
+    /// Begins what was called, and hears so many commands of it.
+    fn hear(&mut self, count: usize) -> Vec<Command> {
+        self.hand.lane.kick();
+        self.peer.hear(count)
+    }
+
+    /// Says something to a lane that then takes it.
+    fn say(&mut self, bytes: &[u8]) {
+        self.peer.say(bytes);
+        let count = self.hand.lane.answered;
+        self.hand.until(|hand| hand.lane.answered > count);
+    }
+
+    /// Has the store's server hold a session.
+    fn put(&self, session: &Session<'_>) {
+        self.store.create(session).unwrap();
+        self.fake.data.lock().unwrap().log.clear();
+    }
+}
+
+/// The number in the text of a session.
+fn number_in(text: &str) -> usize {
+    serde_json::from_str::<serde_json::Value>(text).unwrap()["number"].as_u64().unwrap() as usize
+}
+
+fn is_unknown(outcome: &Result<u64>) -> bool {
+    outcome.as_ref().is_err_and(StoreError::is_outcome_unknown)
+}
+
+const DONE: &[u8] = b":1\r\n";
+const CREATED: &[u8] = b":1\r\n+OK\r\n";
+const NIL: &[u8] = b"$-1\r\n";
+
+#[test]
+fn what_goes_well_is_done_without_the_stores_thread() {
+    let Some(options) = options() else { return };
+    let store = RedisStore::open(&options).unwrap();
+    let mut hand = Hand::open(store);
+    let ann = ann();
+    let tickets = [
+        hand.create(&session("a", &ann)),
+        hand.update(&session("a", &ann)),
+        hand.touch(&id("a"), in_an_hour()),
+        hand.delete(&id("a")),
+    ];
+    let found = hand.get(&id("a"));
+    assert_eq!(tickets.map(|ticket| hand.number(ticket)), [Ok(1), Ok(1), Ok(1), Ok(1)]);
+    assert_eq!(hand.session(found), Ok(None));
+    assert_eq!((hand.lane.answered, hand.count()), (5, 5));
+}
+
+#[test]
+fn a_users_oldest_sessions_end_when_there_are_too_many() {
+    let Some(options) = options() else { return };
+    let store =
+        RedisStore::open(&RedisOptions { max_sessions_per_user: NonZeroUsize::new(2), ..options }).unwrap();
+    let lane = LaneStore::new(Arc::clone(&store));
+    for session_id in ["a", "b", "c", "d"] {
+        lane.create(&session(session_id, &ann())).unwrap();
+    }
+    let left: Vec<_> = lane.get_by_user(ann().as_key()).unwrap().iter().map(|s| s.id.to_string()).collect();
+    assert_eq!(left, ["c", "d"]);
+}
+
+#[test]
+fn answers_may_be_cut_at_every_byte() {
+    let mut scene = Scene::new();
+    let ann = ann();
+    let created = scene.hand.create(&session("a", &ann));
+    let value = scene.hear(2)[1][2].clone();
+    scene.say(CREATED);
+    assert_eq!(scene.hand.number(created), Ok(1));
+    let answers = [&bulk(&value)[..], DONE, b":0\r\n", CREATED, NIL].concat();
+    for cut in 1..answers.len() {
+        let found = scene.hand.get(&id("a"));
+        let numbers = [
+            scene.hand.update(&session("a", &ann)),
+            scene.hand.touch(&id("b"), in_an_hour()),
+            scene.hand.create(&session("b", &ann)),
+            scene.hand.delete(&id("a")),
+        ];
+        scene.hear(6);
+        scene.peer.say(&answers[..cut]);
+        scene.hand.step();
+        scene.peer.say(&answers[cut..]);
+        assert_eq!(scene.hand.session(found).unwrap().unwrap().id, id("a"));
+        assert_eq!(numbers.map(|ticket| scene.hand.number(ticket)), [Ok(1), Ok(0), Ok(1), Ok(1)], "{cut}");
+    }
+    assert!(scene.fake.log().is_empty());
+}
+
+#[test]
+fn a_value_of_any_size_is_read() {
+    let mut scene = Scene::new();
+    let text = format!(r#"{{"cart":"{}"}}"#, "x".repeat(1_000_000));
+    let big = json("big", None, &text, in_an_hour());
+    let created = scene.hand.create(&big);
+    let mut socket = scene.peer.socket.try_clone().unwrap();
+    let server = thread::spawn(move || {
+        let value = Commands::default().next(&socket).unwrap().swap_remove(2);
+        socket.write_all(b"+OK\r\n").unwrap();
+        Commands::default().next(&socket).unwrap();
+        socket.write_all(&[&bulk(&value), NIL].concat()).unwrap();
+    });
+    assert_eq!(scene.hand.number(created), Ok(1));
+    let tickets = [scene.hand.get(&id("big")), scene.hand.get(&id("small"))];
+    let found = tickets.map(|ticket| scene.hand.session(ticket).unwrap());
+    assert_eq!(found[0].as_ref().unwrap().content().unwrap(), big.content);
+    assert_eq!(found[1], None);
+    server.join().unwrap();
+}
+
+#[test]
+fn calls_are_begun_anew_after_what_is_no_answer() {
+    for babble in [&b"HTTP/1.1 400 Bad Request\r\n"[..], b"*1\r\n$2\r\nhi\r\n", b"+QUEUED\r\n", b"$x\r\n"] {
+        let mut scene = Scene::new();
+        let ann = ann();
+        let found = scene.hand.get(&id("a"));
+        let repeated = [scene.hand.touch(&id("a"), in_an_hour()), scene.hand.delete(&id("b"))];
+        let lost = [scene.hand.create(&session("c", &ann)), scene.hand.update(&session("d", &ann))];
+        scene.hear(6);
+        scene.peer.say(babble);
+        assert_eq!(scene.hand.session(found), Ok(None));
+        assert_eq!(repeated.map(|ticket| scene.hand.number(ticket)), [Ok(0), Ok(1)]);
+        assert!(lost.map(|ticket| scene.hand.number(ticket)).iter().all(is_unknown));
+        // The connection that was made first, and another.
+        scene.hand.until(|hand| hand.lines == 2);
+    }
+}
+
+#[test]
+fn an_answer_that_nobody_asked_for_ends_the_connection() {
+    let mut scene = Scene::new();
+    scene.peer.say(NIL);
+    scene.hand.until(|hand| hand.lane.socket().is_none());
+    let found = scene.hand.get(&id("a"));
+    assert_eq!(scene.hand.session(found), Ok(None));
+    assert_eq!(scene.fake.log(), ["GET sess:a"]);
+}
+
+#[test]
+fn of_calls_that_were_not_sent_none_is_lost_with_the_connection() {
+    let mut scene = Scene::new();
+    let ann = ann();
+    scene.peer.leave();
+    let tickets = [scene.hand.create(&session("a", &ann)), scene.hand.update(&session("a", &ann))];
+    scene.hand.until(|hand| hand.lane.socket().is_none());
+    assert_eq!(tickets.map(|ticket| scene.hand.number(ticket)), [Ok(1), Ok(1)]);
+    assert_eq!(scene.fake.log(), ["ZADD user:\"ann\"", "SET sess:a", "update sess:a"]);
+}
+
+#[test]
+fn of_calls_that_were_sent_in_part_nothing_is_known() {
+    let mut scene = Scene::new();
+    let text = format!(r#"{{"cart":"{}"}}"#, "x".repeat(900_000));
+    let mut tickets = Vec::new();
+    let mut count = 0;
+    while !scene.hand.lane.interest().room {
+        tickets.push(scene.hand.create(&json(&format!("{count}"), None, &text, in_an_hour())));
+        count += 1;
+        scene.hand.lane.kick();
+    }
+    // Of the last a part is with the system.
+    let sent = tickets.len();
+    tickets.extend((0..3).map(|at| scene.hand.create(&session(&format!("later {at}"), &ann()))));
+    scene.peer.leave();
+    let outcomes: Vec<_> = tickets.into_iter().map(|ticket| scene.hand.number(ticket)).collect();
+    assert!(outcomes[..sent].iter().all(is_unknown), "{outcomes:?}");
+    assert_eq!(outcomes[sent..], [Ok(1), Ok(1), Ok(1)]);
+}
+
+#[test]
+fn what_is_refused_is_begun_anew_by_the_stores_thread() {
+    for (refusal, ends) in [
+        (&b"-READONLY You can't write against a read only replica.\r\n"[..], true),
+        (b"-LOADING Redis is loading the dataset in memory\r\n", true),
+        (b"-MOVED 1 127.0.0.1:1\r\n", true),
+        (b"-NOAUTH Authentication required.\r\n", true),
+        (b"-NOSCRIPT No matching script.\r\n", false),
+        (b"-OOM command not allowed when used memory > 'maxmemory'.\r\n", false),
+        (b"-ERR\r\n", false),
+    ] {
+        let mut scene = Scene::new();
+        let ann = ann();
+        let refused = [scene.hand.create(&session("a", &ann)), scene.hand.touch(&id("b"), in_an_hour())];
+        let found = scene.hand.get(&id("c"));
+        scene.hear(4);
+        scene.peer.say(&[DONE, refusal, refusal, NIL].concat());
+        assert_eq!(scene.hand.session(found), Ok(None), "it is answered here");
+        assert_eq!(refused.map(|ticket| scene.hand.number(ticket)), [Ok(1), Ok(0)]);
+        assert_eq!(scene.hand.lane.socket().is_none(), ends, "{}", refusal.escape_ascii());
+        let mut log = scene.fake.log();
+        log.sort();
+        assert_eq!(log, ["SET sess:a", "ZADD user:\"ann\"", "touch sess:b"]);
+    }
+}
+
+#[test]
+fn a_session_whose_entry_is_refused_is_taken_back() {
+    const REFUSED: &[u8] = b"-OOM command not allowed\r\n";
+    let refuse = |_, command: &Command| {
+        if command[0] == b"ZADD" { Conduct::Say(REFUSED) } else { Conduct::Do }
+    };
+    let mut scene = Scene::with(Fake::start(refuse), |_| {});
+    let ann = ann();
+    let refused = scene.hand.create(&session("a", &ann));
+    let changed = scene.hand.update(&session("a", &ann));
+    let commands = scene.hear(3);
+    scene.fake.data.lock().unwrap().apply(&commands[1]);
+    scene.say(&[REFUSED, b"+OK\r\n", DONE].concat());
+    assert_eq!(scene.hand.number(refused).unwrap_err().code(), "ERR_STORE_FULL");
+    assert!(!scene.fake.has("sess:a"));
+    assert_eq!(scene.hand.number(changed), Ok(0), "of a session that never was");
+}
+
+#[test]
+fn calls_end_by_their_deadline() {
+    let command_timeout = Duration::from_millis(100);
+    let mut scene = Scene::with(Fake::good(), |options| options.command_timeout = command_timeout);
+    let ann = ann();
+    let found = scene.hand.get(&id("a"));
+    let writes = [
+        scene.hand.create(&session("a", &ann)),
+        scene.hand.update(&session("a", &ann)),
+        scene.hand.touch(&id("a"), in_an_hour()),
+        scene.hand.delete(&id("a")),
+    ];
+    scene.hear(6);
+    let begun = Instant::now();
+    let late = scene.hand.session(found).unwrap_err();
+    assert_eq!((late.code(), late.is_outcome_unknown()), ("ERR_STORE_TIMEOUT", false));
+    for ticket in writes {
+        let late = scene.hand.number(ticket).unwrap_err();
+        assert!(late.is_outcome_unknown(), "{late:?}");
+    }
+    assert!(begun.elapsed() < 2 * command_timeout);
+    assert!(scene.hand.lane.socket().is_none() && scene.fake.log().is_empty());
+}
+
+#[test]
+fn a_call_that_waits_for_others_answers_ends_by_its_own_deadline() {
+    let command_timeout = Duration::from_millis(400);
+    let mut scene = Scene::with(Fake::good(), |options| options.command_timeout = command_timeout);
+    let ann = ann();
+    let begun = Instant::now();
+    let strayed = scene.hand.update(&session("a", &ann));
+    scene.hear(1);
+    pass(Duration::from_millis(300));
+    let other = scene.hand.get(&id("b"));
+    scene.hear(1);
+    scene.say(b":2\r\n");
+    let late = scene.hand.number(strayed).unwrap_err();
+    let took = begun.elapsed();
+    assert!(took < Duration::from_millis(600), "{took:?}");
+    assert_eq!(late.code(), "ERR_STORE_TIMEOUT");
+    // Its connection is as well as before.
+    scene.say(NIL);
+    assert_eq!(scene.hand.session(other), Ok(None));
+    // Its session is free again.
+    let changed = scene.hand.update(&session("a", &ann));
+    scene.hear(1);
+    scene.say(DONE);
+    assert_eq!(scene.hand.number(changed), Ok(1));
+}
+
+/// Lets time pass.
+fn pass(time: Duration) {
+    let until = Instant::now() + time;
+    while let Some(left) = until.checked_duration_since(Instant::now()) {
+        thread::park_timeout(left);
+    }
+}
+
+#[test]
+fn answers_that_have_come_in_time_are_not_late_for_a_thread_that_was_busy() {
+    let command_timeout = Duration::from_millis(100);
+    let mut scene = Scene::with(Fake::good(), |options| options.command_timeout = command_timeout);
+    let found = scene.hand.get(&id("a"));
+    let changed = scene.hand.update(&session("a", &ann()));
+    scene.hear(2);
+    scene.peer.say(&[NIL, DONE].concat());
+    pass(2 * command_timeout);
+    scene.hand.turn();
+    scene.hand.expire();
+    assert_eq!(scene.hand.ended(found), Some(Ok(Answer::Session(None))));
+    assert_eq!(scene.hand.ended(changed), Some(Ok(Answer::Number(1))));
+    assert!(scene.hand.lane.socket().is_some());
+}
+
+#[test]
+fn a_session_changes_its_user_on_the_stores_thread() {
+    let mut scene = Scene::new();
+    scene.put(&session("a", &UserKeyBuf::from_text("ben")));
+    let changed = scene.hand.update(&session("a", &ann()));
+    scene.hear(1);
+    scene.say(b":2\r\n");
+    assert_eq!(scene.hand.number(changed), Ok(1));
+    let found = scene.store.get(&id("a")).unwrap().unwrap();
+    assert_eq!(found.content().unwrap().user, Some(ann().as_key()));
+}
+
+#[test]
+fn changes_of_one_session_keep_their_order_when_one_strays() {
+    let mut scene = Scene::new();
+    let ann = ann();
+    scene.put(&session("a", &ann));
+    let strayed = scene.hand.touch(&id("a"), in_an_hour());
+    let sent_before = scene.hand.update(&session("a", &ann));
+    let elsewhere = scene.hand.touch(&id("b"), in_an_hour());
+    scene.hear(3);
+    scene.say(b"-BUSY Redis is busy running a script.\r\n");
+    let made_after = scene.hand.delete(&id("a"));
+    let of_others = scene.hand.touch(&id("c"), in_an_hour());
+    scene.hear(1);
+    scene.hand.listen();
+    assert!(scene.fake.log().is_empty(), "others wait for their answers");
+    scene.peer.say(&[DONE, DONE, DONE].concat());
+    let all = [strayed, sent_before, elsewhere, made_after, of_others];
+    assert_eq!(all.map(|ticket| scene.hand.number(ticket)), [const { Ok(1) }; 5]);
+    assert_eq!(scene.fake.log()[..3], ["touch sess:a", "update sess:a", "GETDEL sess:a"]);
+    assert!(scene.hand.lane.astray.is_empty(), "the session is free again");
+    let changed = scene.hand.touch(&id("a"), in_an_hour());
+    assert_eq!(scene.hear(1)[0][3], b"sess:a");
+    scene.say(b":0\r\n");
+    assert_eq!(scene.hand.number(changed), Ok(0));
+}
+
+#[test]
+fn a_session_that_is_created_after_one_that_strayed_is_not_lost() {
+    let ben = UserKeyBuf::from_text("ben");
+    for with_delete in [true, false] {
+        let mut scene = Scene::new();
+        let ann = ann();
+        scene.put(&session("a", &ben));
+        let strayed = scene.hand.update(&session("a", &ann));
+        let deleted = with_delete.then(|| scene.hand.delete(&id("a")));
+        let created = scene.hand.create(&json("a", None, r#"{"of":"the last"}"#, in_an_hour()));
+        let mut data = scene.fake.data.lock().unwrap();
+        if !with_delete {
+            // Someone else's.
+            let delete: Command = vec![b"GETDEL".to_vec(), b"sess:a".to_vec()];
+            data.apply(&delete);
+        }
+        scene.hand.lane.kick();
+        let commands = scene.peer.hear(if with_delete { 3 } else { 2 });
+        let answers: Vec<_> = commands[1..].iter().map(|command| data.apply(command)).collect();
+        drop(data);
+        scene.peer.say(&[&b":2\r\n"[..], &answers.concat()].concat());
+        assert_eq!(scene.hand.number(created), Ok(1));
+        assert_eq!(scene.hand.number(strayed), Ok(with_delete.into()));
+        assert_eq!(deleted.map(|ticket| scene.hand.number(ticket)), with_delete.then_some(Ok(1)));
+        let found = scene.store.get(&id("a")).unwrap().expect("it was acknowledged");
+        assert!(
+            matches!(found.content().unwrap().body, crate::session::Body::Json { text, .. } if text.contains("last"))
+        );
+    }
+}
+
+#[test]
+fn calls_go_by_the_stores_thread_until_a_lane_opens_and_those_after_them_too() {
+    let (go, wait) = mpsc::channel::<()>();
+    let wait = Mutex::new(wait);
+    let decide = move |_, _: &Command| {
+        // It fails where the test lets all go on.
+        let _ = wait.lock().unwrap().recv();
+        Conduct::Do
+    };
+    let fake = Fake::start(decide);
+    let store = open_on(&fake, |_| {});
+    let mut hand = Hand::new(store);
+    hand.takes_lines = false;
+    let first = hand.touch(&id("a"), in_an_hour());
+    hand.lane.kick();
+    let mut peer = Peer::of(&mut hand);
+    let second = hand.delete(&id("a"));
+    let other = hand.delete(&id("b"));
+    let found = hand.get(&id("a"));
+    hand.lane.kick();
+    assert_eq!(peer.hear(2), [["GETDEL", "sess:b"], ["GET", "sess:a"]].map(|c| c.map(Vec::from).to_vec()));
+    peer.say(&[NIL, NIL].concat());
+    assert_eq!(hand.number(other), Ok(1));
+    assert_eq!(hand.session(found), Ok(None));
+    drop(go);
+    assert_eq!([first, second].map(|ticket| hand.number(ticket)), [Ok(0), Ok(1)]);
+    assert_eq!(fake.log(), ["touch sess:a", "GETDEL sess:a"]);
+}
+
+#[test]
+fn a_lane_is_idle_once_its_last_call_has_ended() {
+    let mut scene = Scene::new();
+    let ann = ann();
+    assert!(scene.hand.lane.is_idle());
+    let strayed = scene.hand.touch(&id("a"), in_an_hour());
+    let found = scene.hand.get(&id("a"));
+    scene.hand.lane.end_soon();
+    assert!(!scene.hand.lane.is_idle());
+    scene.peer.hear(2);
+    scene.say(b"-BUSY\r\n");
+    assert!(!scene.hand.lane.is_idle());
+    scene.say(NIL);
+    assert!(scene.hand.lane.is_idle(), "the store's thread tells of the other");
+    assert_eq!(scene.hand.session(found), Ok(None));
+    assert_eq!(scene.hand.number(strayed), Ok(0));
+    scene.hand.lane.shut();
+    assert!(scene.hand.lane.socket().is_none() && scene.hand.lane.bury().is_some());
+    assert!(scene.peer.commands.next(&scene.peer.socket).is_err(), "the connection has ended");
+    drop(ann);
+}
+
+#[test]
+fn a_store_closes_once_its_lane_is_idle() {
+    let mut scene = Scene::new();
+    let changed = scene.hand.touch(&id("a"), in_an_hour());
+    scene.hand.lane.end_soon();
+    let (store, (tell, told)) = (Arc::clone(&scene.store), mpsc::channel());
+    let closing = thread::spawn(move || {
+        store.flush();
+        tell.send(()).unwrap();
+    });
+    scene.peer.hear(1);
+    assert!(told.try_recv().is_err());
+    scene.say(DONE);
+    assert_eq!(scene.hand.number(changed), Ok(1));
+    scene.hand.lane.shut();
+    closing.join().unwrap();
+}
+
+#[test]
+fn more_calls_than_a_lane_may_have_under_way_go_by_the_stores_thread() {
+    let mut scene = Scene::new();
+    for _ in 0..MAX_CALLS {
+        scene.hand.get(&id("a"));
+    }
+    assert_eq!(scene.hand.lane.waiting.len(), MAX_CALLS);
+    let found = scene.hand.get(&id("b"));
+    assert_eq!(scene.hand.session(found), Ok(None));
+    assert_eq!((scene.hand.count(), scene.fake.log()), (1, vec!["GET sess:b".to_owned()]));
+}
+
+#[test]
+fn a_value_that_is_no_session_is_refused_and_counted_neither_as_found_nor_as_missed() {
+    let mut scene = Scene::new();
+    let found = scene.hand.get(&id("a"));
+    scene.hear(1);
+    scene.say(&bulk(b"something else"));
+    assert_eq!(scene.hand.session(found).unwrap_err().code(), "ERR_STORE_CORRUPT");
+    let counters = &scene.store.shared.counters;
+    assert_eq!(
+        [&counters.hits, &counters.misses].map(|it| it.load(std::sync::atomic::Ordering::Relaxed)),
+        [0, 0]
+    );
+}
