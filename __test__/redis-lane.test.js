@@ -89,6 +89,25 @@ describe("the lane of a RedisStore", { skip: redisMissing }, () => {
     await store.close();
   });
 
+  it("ends without the loss of a call when the store's own connection does", async () => {
+    const store = await withLane();
+    await store.create(session("kept"));
+    const [own] = await connections();
+    let isOver = false;
+    const codes = new Set();
+    const calls = Array.from({ length: 32 }, async () => {
+      while (!isOver) codes.add(await codeOf(store.update("kept", session("kept"))));
+    });
+    await server.call("CLIENT", "KILL", "ID", own);
+    await until(async () => !(await connections()).includes(own), "it is gone");
+    await until(async () => (await connections()).length === 2, "there are new ones");
+    isOver = true;
+    await Promise.all(calls);
+    assert.deepEqual([...codes], ["done"]);
+    await store.clear();
+    await store.close();
+  });
+
   it("has calls succeed whose answers came while the event loop was blocked past their deadline", async () => {
     const store = await withLane();
     const calls = [store.create(session("busy")), store.get("busy"), store.delete("busy")];

@@ -93,9 +93,19 @@ impl Node {
     }
 
     fn cut_lane(&self) {
+        self.shut_lane(Shutdown::Both);
+    }
+
+    /// Has the lane send no more, but take what is answered yet: the store's own connection, on which little is said, may
+    /// have ended for that alone.
+    fn end_lane(&self) {
+        self.shut_lane(Shutdown::Write);
+    }
+
+    fn shut_lane(&self, how: Shutdown) {
         if let Some(socket) = self.lane.take() {
             // It fails where the connection has ended already.
-            let _ = socket.shutdown(Shutdown::Both);
+            let _ = socket.shutdown(how);
         }
     }
 
@@ -299,7 +309,7 @@ impl Topology {
                         }
                     };
                     node.links.take();
-                    node.cut_lane();
+                    node.end_lane();
                     *node.trouble.borrow_mut() = reason;
                 }
                 Err(reason) => *node.trouble.borrow_mut() = reason.into(),

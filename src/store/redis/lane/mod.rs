@@ -11,6 +11,7 @@ mod wire;
 mod tests;
 
 use std::collections::{HashMap, VecDeque};
+use std::io::ErrorKind;
 use std::mem;
 use std::net::{Shutdown, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -107,6 +108,8 @@ struct Open {
     vault: Arc<Vault>,
     /// The server is no longer the right one: it answers what it was asked, and is asked no more.
     is_ending: bool,
+    /// It takes no more bytes, but what it has may be answered yet.
+    is_shut: bool,
     /// Why nothing can be sent any more; for the next turn to tell.
     trouble: Option<String>,
 }
@@ -169,7 +172,8 @@ impl Lane {
     pub fn open(&mut self, line: Line) {
         match Wire::new(line.socket) {
             Ok(wire) if self.open.is_none() && self.is_wanted => {
-                self.open = Some(Open { wire, vault: line.vault, is_ending: false, trouble: None });
+                self.open =
+                    Some(Open { wire, vault: line.vault, is_ending: false, is_shut: false, trouble: None });
             }
             _ => {}
         }
@@ -187,7 +191,7 @@ impl Lane {
 
     pub fn interest(&self) -> Interest {
         Interest {
-            room: self.open.as_ref().is_some_and(|open| !open.wire.is_flushed()),
+            room: self.open.as_ref().is_some_and(|open| !open.wire.is_flushed() && !open.is_shut),
             deadline: match &self.open {
                 Some(open) if open.trouble.is_some() => Some(Instant::now()),
                 _ => self.next_deadline(),
@@ -426,8 +430,17 @@ impl Lane {
 
     fn flush(&mut self) {
         self.unflushed = 0;
-        if let Some(open) = self.open.as_mut().filter(|open| open.trouble.is_none()) {
-            open.trouble = open.wire.flush().err().map(|error| in_words(&error));
+        let Some(open) = self.open.as_mut().filter(|open| open.trouble.is_none() && !open.is_shut) else {
+            return;
+        };
+        match open.wire.flush() {
+            Ok(()) => {}
+            // Its end can be read, behind the answers.
+            Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
+                open.is_shut = true;
+                open.is_ending = true;
+            }
+            Err(error) => open.trouble = Some(in_words(&error)),
         }
     }
 

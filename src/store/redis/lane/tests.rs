@@ -270,6 +270,25 @@ fn of_calls_that_were_not_sent_none_is_lost_with_the_connection() {
 }
 
 #[test]
+fn what_was_sent_is_answered_though_no_more_can_be() {
+    let mut scene = Scene::new();
+    let ann = ann();
+    let sent = scene.hand.create(&session("a", &ann));
+    scene.hear(2);
+    // As the store's thread does it when its own connection ends.
+    scene.hand.lane.socket().unwrap().shutdown(Shutdown::Write).unwrap();
+    let not_sent = scene.hand.create(&session("b", &ann));
+    let after = [scene.hand.update(&session("b", &ann)), scene.hand.delete(&id("a"))];
+    scene.hand.lane.kick();
+    assert!(!scene.hand.lane.interest().room);
+    scene.say(CREATED);
+    scene.peer.leave();
+    assert_eq!(scene.hand.number(sent), Ok(1));
+    assert_eq!(scene.hand.number(not_sent), Ok(1));
+    assert_eq!(after.map(|ticket| scene.hand.number(ticket)), [Ok(1), Ok(1)]);
+}
+
+#[test]
 fn of_calls_that_were_sent_in_part_nothing_is_known() {
     let mut scene = Scene::new();
     let text = format!(r#"{{"cart":"{}"}}"#, "x".repeat(900_000));

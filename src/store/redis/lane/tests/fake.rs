@@ -18,8 +18,6 @@ pub enum Conduct {
     Do,
     /// It is refused, or answered otherwise, and not done.
     Say(&'static [u8]),
-    /// It is done, and answered otherwise.
-    DoAndSay(&'static [u8]),
     /// It is not done, and the connection ends.
     End,
     /// It is done, and the connection ends after so much of the answer.
@@ -113,10 +111,6 @@ fn serve(mut socket: &TcpStream, data: &Mutex<Data>, decide: &Decide) -> std::io
         match conduct {
             Conduct::Do => socket.write_all(&apply())?,
             Conduct::Say(answer) => socket.write_all(answer)?,
-            Conduct::DoAndSay(answer) => {
-                apply();
-                socket.write_all(answer)?;
-            }
             Conduct::End => return Ok(()),
             Conduct::DoAndEnd(len) => {
                 let answer = apply();
