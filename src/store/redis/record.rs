@@ -233,29 +233,12 @@ pub(super) fn with_content<T>(
     read: impl FnOnce(Content<'_>) -> T,
 ) -> Result<T> {
     let user = user_of(user)?;
-    let body = body_of(json, form)?;
-    Ok(read(Content { user: user.as_ref().map(UserKeyBuf::as_key), body }))
-}
-
-/// As `with_content`, for one who has the user of a session in its JSON, and asks for that of a plain one alone.
-pub(super) fn with_body<T>(
-    user: &[u8],
-    json: &[u8],
-    form: Form,
-    read: impl FnOnce(Content<'_>) -> T,
-) -> Result<T> {
-    match form {
-        Form::Json(_) => Ok(read(Content { user: None, body: body_of(json, form)? })),
-        Form::Plain => with_content(user, json, form, read),
-    }
-}
-
-fn body_of(json: &[u8], form: Form) -> Result<Body<'_>> {
     let text = std::str::from_utf8(json).map_err(|_| StoreError::Corrupt("its JSON is not UTF-8"))?;
-    Ok(match form {
+    let body = match form {
         Form::Json(expires) => Body::Json { text, expires },
         Form::Plain => Body::Plain(order_of(text).ok_or(FOREIGN)?),
-    })
+    };
+    Ok(read(Content { user: user.as_ref().map(UserKeyBuf::as_key), body }))
 }
 
 /// In what order a plain session names its fields.

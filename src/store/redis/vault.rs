@@ -243,7 +243,7 @@ impl Vault {
             return Ok(());
         }
         if let (Self::Open, Payload::Open { json, form }) = (self, record.payload) {
-            return record::with_body(record.user, json, form, |content| read(record.expires, content));
+            return record::with_content(record.user, json, form, |content| read(record.expires, content));
         }
         if let Some(session) = self.open(&self.member(id), record)? {
             read(session.expires, session.content()?);
