@@ -122,6 +122,8 @@ pub struct Lane {
     /// That of a connection that has ended, until its poller has let go of it.
     dead: Option<TcpStream>,
     waiting: VecDeque<Waiting>,
+    /// Calls before those that are over, as they were late: how many answers to each are still to come.
+    late: VecDeque<u8>,
     heard: Heard,
     /// The call whose end is being told.
     current: Option<u32>,
@@ -149,6 +151,7 @@ impl Lane {
             open: None,
             dead: None,
             waiting: VecDeque::new(),
+            late: VecDeque::new(),
             heard: Heard::default(),
             current: None,
             sent: 0,
@@ -175,6 +178,7 @@ impl Lane {
                 self.open =
                     Some(Open { wire, vault: line.vault, is_ending: false, is_shut: false, trouble: None });
             }
+            Err(_) if self.is_wanted => self.store.want_line(&self.to),
             _ => {}
         }
     }
@@ -200,7 +204,12 @@ impl Lane {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        let first = self.waiting.front().map(|first| first.deadline);
+        let first = match &self.open {
+            Some(open) if self.waiting.is_empty() && !self.late.is_empty() => {
+                Some(open.wire.heard() + self.store.command_timeout)
+            }
+            _ => self.waiting.front().map(|first| first.deadline),
+        };
         let held = self.held.iter().filter_map(|id| self.astray.get(id)?.deadline());
         first.into_iter().chain(held).min()
     }
@@ -231,6 +240,7 @@ impl Lane {
             self.end(open);
         }
         self.waiting.clear();
+        self.late.clear();
         self.store.shared.lane.set_busy(false);
     }
 
@@ -271,7 +281,8 @@ impl Lane {
     }
 
     fn begin(&mut self, op: Op, ticket: u32) {
-        let deadline = Instant::now() + self.store.command_timeout;
+        let now = Instant::now();
+        let deadline = now + self.store.command_timeout;
         let strays = !self.astray.is_empty() && op.changes().is_some_and(|id| self.astray.contains_key(id));
         if let Some(open) = self.open.as_mut().filter(|open| !strays && !open.is_ending)
             && self.waiting.len() < MAX_CALLS
@@ -279,6 +290,9 @@ impl Lane {
             let created =
                 if matches!(op, Op::Create(_)) { self.store.shared.stamp(&self.store.times) } else { 0 };
             if let Ok(request) = request_for(&self.store, &open.vault, &op, created) {
+                if self.waiting.is_empty() && self.late.is_empty() {
+                    open.wire.expect_from(now);
+                }
                 let start = open.wire.push(&request.bytes);
                 let wanted = request.commands as u8;
                 self.sent += 1;
@@ -459,8 +473,21 @@ impl Lane {
     /// Ends the calls whose time is over; to be called when the deadline has come. What the server says has been read
     /// before: a thread that was busy may be late itself.
     pub fn expire(&mut self, ends: &mut impl Ends) {
-        if self.waiting.front().is_some_and(|first| Instant::now() >= first.deadline) {
+        let now = Instant::now();
+        let owes = !self.waiting.is_empty() || !self.late.is_empty();
+        let is_silent = |open: &Open| now >= open.wire.heard() + self.store.command_timeout;
+        if owes && self.open.as_ref().is_some_and(is_silent) {
             self.fail("it stopped answering", ends);
+        }
+        // One that answers, but not in time, has the others' answers yet.
+        while self.waiting.front().is_some_and(|first| now >= first.deadline)
+            && let Some(call) = self.waiting.pop_front()
+        {
+            self.heard = Heard::default();
+            self.late.push_back(call.wanted);
+            let is_unknown = call.op.changes().is_some();
+            let job = self.job(call.op, call.ticket, call.deadline, is_unknown);
+            self.push(job);
         }
         self.give_up_late();
         self.kick();
@@ -517,6 +544,14 @@ impl Lane {
         is_ending: &mut bool,
         ends: &mut impl Ends,
     ) -> Result<(), String> {
+        if let Some(wanted) = self.late.front_mut() {
+            *wanted -= 1;
+            if *wanted == 0 {
+                self.late.pop_front();
+                self.answered += 1;
+            }
+            return Ok(());
+        }
         let first = self.waiting.front_mut().ok_or("the server said what nobody asked for")?;
         first.wanted -= 1;
         if let Reply::Refusal(words) = reply {
@@ -660,6 +695,7 @@ impl Lane {
     fn fail(&mut self, reason: &str, ends: &mut impl Ends) {
         let Some(open) = self.open.take() else { return };
         self.heard = Heard::default();
+        self.late.clear();
         let now = Instant::now();
         for call in mem::take(&mut self.waiting) {
             let was_sent = open.wire.has_sent(call.start);

@@ -377,6 +377,27 @@ fn calls_end_by_their_deadline() {
 }
 
 #[test]
+fn a_late_answer_does_not_cost_the_others_their_connection() {
+    let command_timeout = Duration::from_millis(600);
+    let mut scene = Scene::with(Fake::good(), |options| options.command_timeout = command_timeout);
+    let ann = ann();
+    let early = scene.hand.get(&id("a"));
+    let late = scene.hand.update(&session("b", &ann));
+    scene.hear(2);
+    pass(command_timeout / 2);
+    scene.say(NIL);
+    assert_eq!(scene.hand.session(early), Ok(None));
+    let other = scene.hand.create(&session("c", &ann));
+    scene.hear(2);
+    let error = scene.hand.number(late).unwrap_err();
+    assert_eq!((error.code(), error.is_outcome_unknown()), ("ERR_STORE_TIMEOUT", true));
+    // First that to the call that is over, and then those to the other.
+    scene.say(b":1\r\n:1\r\n+OK\r\n");
+    assert_eq!(scene.hand.number(other), Ok(1));
+    assert!(scene.hand.lane.socket().is_some() && scene.fake.log().is_empty());
+}
+
+#[test]
 fn a_call_that_waits_for_others_answers_ends_by_its_own_deadline() {
     let command_timeout = Duration::from_millis(1000);
     let mut scene = Scene::with(Fake::good(), |options| options.command_timeout = command_timeout);

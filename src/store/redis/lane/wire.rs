@@ -2,6 +2,7 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::time::Instant;
 
 /// What a server answers to the commands of single sessions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +80,8 @@ pub(super) struct Wire {
     inbox: Vec<u8>,
     /// What of `inbox` is read, and not yet taken.
     unread: std::ops::Range<usize>,
+    /// When the server last said something, or was first to say something after it had said everything.
+    heard: Instant,
 }
 
 impl Wire {
@@ -86,7 +89,15 @@ impl Wire {
     /// If the socket cannot be told not to wait.
     pub(super) fn new(socket: TcpStream) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
-        Ok(Self { socket, out: Vec::new(), written: 0, before: 0, inbox: vec![0; ROOM], unread: 0..0 })
+        Ok(Self {
+            socket,
+            out: Vec::new(),
+            written: 0,
+            before: 0,
+            inbox: vec![0; ROOM],
+            unread: 0..0,
+            heard: Instant::now(),
+        })
     }
 
     pub(super) fn into_socket(self) -> TcpStream {
@@ -95,6 +106,15 @@ impl Wire {
 
     pub(super) fn socket(&self) -> &TcpStream {
         &self.socket
+    }
+
+    pub(super) fn heard(&self) -> Instant {
+        self.heard
+    }
+
+    /// From now on the server is to say something.
+    pub(super) fn expect_from(&mut self, now: Instant) {
+        self.heard = now;
     }
 
     /// Queues bytes, and tells where in all that is ever sent they begin.
@@ -154,6 +174,7 @@ impl Wire {
                 Ok(0) => Ok(Filled::Ended),
                 Ok(len) => {
                     self.unread.end += len;
+                    self.heard = Instant::now();
                     Ok(if len == size { Filled::Whole } else { Filled::Some })
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
