@@ -2,9 +2,9 @@
 //! when its event loop says that it is ready. To hand each over costs two more wake-ups of threads.
 //!
 //! A lane does what goes well. All else (a server that refuses or has gone, an update of another user's session) it
-//! leaves to the store's thread, which begins that call anew. So that changes of one session keep their order, those
-//! that follow go there too until it is done, and none begins there before what was sent here has been answered.
+//! leaves to the store's thread, which begins that call anew, in the order of the calls on each session (`strays`).
 
+mod strays;
 mod wire;
 
 #[cfg(all(test, unix))]
@@ -19,11 +19,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use self::strays::Astray;
 use self::wire::{Filled, Reply, Wire};
 use super::RedisStore;
 use super::calls::FOREIGN;
 use super::commands::{Change, Creation, Left, touch};
-use super::core::{Answer, Answers, Cold, Core, Counters, Job, MAX_CALLS, Op, Waiter, fault};
+use super::core::{Answer, Answers, Cold, Core, Counters, MAX_CALLS, Op, Waiter, fault};
 use super::errors;
 use super::link::in_words;
 use super::record::Stamp;
@@ -74,24 +75,6 @@ struct Waiting {
     wanted: u8,
     /// When a session that it creates was.
     created: Stamp,
-}
-
-/// A session of which changes are with the store's thread, or are to be.
-#[derive(Default)]
-struct Astray {
-    /// How many the thread has.
-    begun: usize,
-    /// After how many answers it may begin the others: first those that were sent before, in the order of their answers.
-    after: u64,
-    again: Vec<Job>,
-    later: Vec<Job>,
-}
-
-impl Astray {
-    /// When the first of those that wait for answers is late.
-    fn deadline(&self) -> Option<Instant> {
-        self.again.iter().chain(&self.later).map(|job| job.deadline.into()).min()
-    }
 }
 
 /// What the first answers to a call said whose last is still to come.
@@ -306,134 +289,6 @@ impl Lane {
         self.divert(op, ticket, deadline);
     }
 
-    /// Leaves a call that was not sent to the store's thread.
-    fn divert(&mut self, op: Op, ticket: u32, deadline: Instant) {
-        let job = self.job(op, ticket, deadline, false);
-        // Where no connection ever comes, that thread alone keeps the order.
-        if self.is_wanted { self.leave(job, |astray| &mut astray.later) } else { self.push(job) }
-    }
-
-    /// Leaves a call to the store's thread, which begins it anew; and with it those after it that change the same
-    /// session, which the server may have done before it now.
-    fn repeat(&mut self, call: Waiting, is_unknown: bool) {
-        let job = self.job(call.op, call.ticket, call.deadline, is_unknown);
-        self.leave(job, |astray| &mut astray.again);
-    }
-
-    /// As `repeat`, of a session that is created: it ends first, unless one of those before it ends it anyway.
-    fn create_anew(&mut self, call: Waiting) {
-        let Some(id) = call.op.changes().cloned() else { return };
-        let deadline = call.deadline.into();
-        let end = Job { op: Op::Delete(id.clone()), waiter: Waiter::Nobody, deadline, is_unknown: false };
-        if self.answered == self.sent && !self.astray.contains_key(&id) {
-            self.push(end);
-            return self.repeat(call, true);
-        }
-        self.repeat(call, true);
-        if let Some(astray) = self.astray.get_mut(&id)
-            && !astray.again.iter().any(|job| matches!(job.op, Op::Delete(_)))
-        {
-            astray.again.insert(0, end);
-        }
-    }
-
-    fn leave(&mut self, job: Job, queue: impl FnOnce(&mut Astray) -> &mut Vec<Job>) {
-        let (Some(id), Waiter::Ticket { ticket, .. }) = (job.op.changes().cloned(), &job.waiter) else {
-            return self.push(job);
-        };
-        let ticket = *ticket;
-        let astray = self.astray.entry(id.clone()).or_insert_with(|| {
-            let after = if self.answered < self.sent { self.sent } else { 0 };
-            if after > 0 {
-                self.held.push(id.clone());
-            }
-            Astray { after, ..Astray::default() }
-        });
-        if astray.after > 0 {
-            return queue(astray).push(job);
-        }
-        astray.begun += 1;
-        self.tickets.insert(ticket, id);
-        self.push(job);
-    }
-
-    fn job(&self, op: Op, ticket: u32, deadline: Instant, is_unknown: bool) -> Job {
-        let waiter = Waiter::Ticket { to: Arc::clone(&self.to), ticket };
-        Job { op, waiter, deadline: deadline.into(), is_unknown }
-    }
-
-    fn push(&mut self, job: Job) {
-        self.store.shared.push_jobs([job]);
-        self.has_jobs = true;
-    }
-
-    /// Has the store's thread say of what waits for answers, and is late, that it is.
-    fn give_up_late(&mut self) {
-        let now = Instant::now();
-        for id in &self.held {
-            let Some(astray) = self.astray.get_mut(id) else { continue };
-            let Astray { again, later, begun, .. } = astray;
-            for queue in [again, later] {
-                let late = queue.extract_if(.., |job| now >= job.deadline.into());
-                let late: Vec<Job> = late.filter(|job| !matches!(job.waiter, Waiter::Nobody)).collect();
-                for job in &late {
-                    if let Waiter::Ticket { ticket, .. } = job.waiter {
-                        *begun += 1;
-                        self.tickets.insert(ticket, id.clone());
-                    }
-                }
-                self.has_jobs |= !late.is_empty();
-                self.store.shared.push_jobs(late);
-            }
-        }
-    }
-
-    /// Has the store's thread begin what had to wait for answers that have come.
-    fn hand_over(&mut self) {
-        let mut held = mem::take(&mut self.held);
-        held.retain(|id| {
-            let Some(astray) = self.astray.get_mut(id) else { return false };
-            if astray.after > self.answered {
-                return true;
-            }
-            astray.after = 0;
-            let jobs: Vec<Job> = astray.again.drain(..).chain(astray.later.drain(..)).collect();
-            for job in &jobs {
-                if let Waiter::Ticket { ticket, .. } = job.waiter {
-                    astray.begun += 1;
-                    self.tickets.insert(ticket, id.clone());
-                }
-            }
-            if astray.begun == 0 {
-                self.astray.remove(id);
-            }
-            self.store.shared.push_jobs(jobs);
-            self.has_jobs = true;
-            false
-        });
-        self.held = held;
-        if self.waiting.is_empty()
-            && let Some(open) = self.open.take_if(|open| open.is_ending)
-        {
-            self.end(open);
-        }
-    }
-
-    /// Calls have ended that were with the store's thread.
-    pub fn ended(&mut self, tickets: impl Iterator<Item = u32>) {
-        if self.tickets.is_empty() {
-            return;
-        }
-        for ticket in tickets {
-            let Some(id) = self.tickets.remove(&ticket) else { continue };
-            let Some(astray) = self.astray.get_mut(&id) else { continue };
-            astray.begun -= 1;
-            if astray.begun == 0 && astray.after == 0 {
-                self.astray.remove(&id);
-            }
-        }
-    }
-
     /// Has what is queued begin.
     pub fn kick(&mut self) {
         self.flush();
@@ -596,7 +451,7 @@ impl Lane {
             match call.op {
                 // What goes before it is not to come upon it.
                 Op::Create(_) if reply == Reply::Okay => {
-                    if !astray.again.is_empty() {
+                    if astray.repeats() {
                         self.create_anew(call);
                         return Ok(());
                     }
