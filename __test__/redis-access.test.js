@@ -65,6 +65,16 @@ async function withStore(options, use) {
   }
 }
 
+const untilLetIn = (store) =>
+  until(
+    () =>
+      store.get("a").then(
+        () => true,
+        () => false,
+      ),
+    "it is let in",
+  );
+
 describe("a RedisStore and a server with a password", { skip: redisMissing }, () => {
   let server;
   before(async () => {
@@ -94,14 +104,7 @@ describe("a RedisStore and a server with a password", { skip: redisMissing }, ()
     await withStore({ url }, async (store) => {
       await fails(store.get("a"), { words: /WRONGPASS|authenticat|password/i });
       await server.call("ACL", "SETUSER", "late", "on", ">s3cret", "~*", "&*", "+@all");
-      await until(
-        () =>
-          store.get("a").then(
-            () => true,
-            () => false,
-          ),
-        "it is let in",
-      );
+      await untilLetIn(store);
       await works(store);
     });
   });
@@ -121,14 +124,7 @@ describe("a RedisStore and a server with a password", { skip: redisMissing }, ()
         "it is shut out",
       );
       await server.call("ACL", "SETUSER", "moved", ">s3cret");
-      await until(
-        () =>
-          store.get("a").then(
-            () => true,
-            () => false,
-          ),
-        "it is let in",
-      );
+      await untilLetIn(store);
       await works(store);
     });
   });
