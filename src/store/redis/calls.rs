@@ -6,7 +6,7 @@ use std::sync::Arc;
 use redis::Value;
 
 use super::commands::{Change, Creation, Entry, Left, created_field, touch};
-use super::core::{Call, Core, Kind};
+use super::core::{Call, Core, Counters, Kind};
 use super::errors::{self, number};
 use super::record::{Record, Stamp};
 use super::request::{Request, number as text};
@@ -67,7 +67,7 @@ impl Core {
                 _ => return Err(FOREIGN),
             }
         }
-        super::core::Counters::add(&self.shared.counters.created, 1);
+        Counters::add(&self.shared.counters.created, 1);
         Box::pin(self.limit(call, user, member, held, Some(created), draft.expires)).await;
         Ok(())
     }
@@ -229,13 +229,7 @@ impl Core {
     }
 
     /// Ends a session that was created without its entry.
-    pub(super) async fn take_back(
-        &self,
-        call: &Call,
-        key: &[u8],
-        user: &UserName,
-        created: Stamp,
-    ) -> Result<()> {
+    async fn take_back(&self, call: &Call, key: &[u8], user: &UserName, created: Stamp) -> Result<()> {
         let (now, user, created) = (text(self.times.now()), user.to_match(), created_field(created));
         let args: [&[u8]; 3] = [&now, &user, &created];
         self.run_script(call, Kind::Repeatable, &END_OF_USER, key, &args).await.map(drop)

@@ -6,12 +6,8 @@ use crate::error::{Result, StoreError};
 
 /// What a server says, in its words, but for those in which it repeats what it was asked: ids are secrets.
 pub(super) fn in_words(error: &ServerError) -> String {
-    told(error.code(), error.details().unwrap_or_default())
-}
-
-fn told(code: &str, details: &str) -> String {
     const LONGEST: usize = 200;
-    let (code, details) = parts(code, details);
+    let (code, details) = parts(error);
     let details = details.split(", with args beginning with").next().unwrap_or_default();
     let words: String = details.chars().take(LONGEST).collect();
     format!("Redis says {code} {words}").trim_end().to_owned()
@@ -19,12 +15,13 @@ fn told(code: &str, details: &str) -> String {
 
 /// The code by which a server says why it refuses.
 pub(super) fn code(error: &ServerError) -> &str {
-    parts(error.code(), error.details().unwrap_or_default()).0
+    parts(error).0
 }
 
 /// The code of an error and what follows it. Redis 6.2 has one code for all that a script is refused, and puts the
 /// refusal behind the places of it: `ERR Error running script (call to f_…): @user_script:9: @user_script: 9: -OOM …`.
-fn parts<'a>(code: &'a str, details: &'a str) -> (&'a str, &'a str) {
+fn parts(error: &ServerError) -> (&str, &str) {
+    let (code, details) = (error.code(), error.details().unwrap_or_default());
     let in_script = || {
         let (_, refusal) = details.strip_prefix("Error running script ")?.rsplit_once("@user_script:")?;
         let (_, refusal) = refusal.split_once(": ")?;
@@ -43,15 +40,11 @@ pub(super) fn passes(code: &str) -> bool {
 /// If the answer is an error.
 pub(super) fn check(reply: &Value) -> Result<()> {
     let Value::ServerError(error) = reply else { return Ok(()) };
-    Err(of(code(error), in_words(error)))
-}
-
-fn of(code: &str, words: String) -> StoreError {
-    match code {
-        "OOM" => StoreError::Full(words.into()),
+    Err(match code(error) {
+        "OOM" => StoreError::Full(in_words(error).into()),
         "WRONGTYPE" => StoreError::Corrupt("it is no session of this store, but of another type"),
-        _ => StoreError::unavailable(words),
-    }
+        _ => StoreError::unavailable(in_words(error)),
+    })
 }
 
 /// The error for an answer that no server should give.

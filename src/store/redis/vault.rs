@@ -238,10 +238,7 @@ impl Vault {
         times: &Times,
         read: impl FnOnce(Expiry, Content<'_>),
     ) -> Result<()> {
-        let record = Record::parse(value)?;
-        if times.clock.is_past(record.expires.millis()) {
-            return Ok(());
-        }
+        let Some(record) = live(value, times)? else { return Ok(()) };
         if let (Self::Open, Payload::Open { json, form }) = (self, record.payload) {
             return record::with_content(record.user, json, form, |content| read(record.expires, content));
         }
@@ -261,8 +258,7 @@ impl Vault {
         value: &[u8],
         times: &Times,
     ) -> Result<Option<StoredSession>> {
-        let record = Record::parse(value)?;
-        if times.clock.is_past(record.expires.millis()) { Ok(None) } else { self.open(member, record) }
+        live(value, times)?.map_or(Ok(None), |record| self.open(member, record))
     }
 
     /// The id of a session that is in the open.
@@ -277,6 +273,12 @@ impl Vault {
     pub(super) fn is_open(&self) -> bool {
         matches!(self, Self::Open)
     }
+}
+
+/// The record of which this is the value, unless its session is expired.
+fn live<'a>(value: &'a [u8], times: &Times) -> Result<Option<Record<'a>>> {
+    let record = Record::parse(value)?;
+    Ok(if times.clock.is_past(record.expires.millis()) { None } else { Some(record) })
 }
 
 /// The head of a record and its tail as a whole.

@@ -19,7 +19,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use self::strays::Astray;
+use self::strays::{Astray, Tickets};
 use self::wire::{Filled, Reply, Wire};
 use super::RedisStore;
 use super::calls::FOREIGN;
@@ -117,7 +117,7 @@ pub struct Lane {
     /// Those of `astray` that wait for answers.
     held: Vec<SessionId>,
     /// Whose changes the store's thread has.
-    tickets: HashMap<u32, SessionId, foldhash::fast::RandomState>,
+    tickets: Tickets,
     has_jobs: bool,
     /// How many calls the system does not have yet.
     unflushed: usize,
@@ -141,7 +141,7 @@ impl Lane {
             answered: 0,
             astray: HashMap::default(),
             held: Vec::new(),
-            tickets: HashMap::default(),
+            tickets: Tickets::default(),
             has_jobs: false,
             unflushed: 0,
             is_wanted: false,
@@ -513,7 +513,8 @@ impl Lane {
             return ends.number(ticket, 1);
         }
         let (user, id, expires) = (draft.user().map(|user| user.to_buf()), draft.id.clone(), draft.expires);
-        self.apart_for(ticket, async move |core: Rc<Core>| {
+        let waiter = Waiter::Ticket { to: Arc::clone(&self.to), ticket };
+        self.apart(waiter, async move |core: Rc<Core>| {
             core.step(async |call| {
                 let vault = core.vault(call).await?;
                 let (user, member) = (vault.user(user.as_ref().map(|user| user.as_key())), vault.member(&id));
@@ -522,13 +523,6 @@ impl Lane {
             })
             .await
         });
-    }
-
-    fn apart_for<F>(&mut self, ticket: u32, work: impl FnOnce(Rc<Core>) -> F + Send + 'static)
-    where
-        F: Future<Output = Result<Answer>> + 'static,
-    {
-        self.apart(Waiter::Ticket { to: Arc::clone(&self.to), ticket }, work);
     }
 
     /// Has the store's thread do what follows a call that went well.

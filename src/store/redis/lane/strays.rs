@@ -1,12 +1,17 @@
 //! Calls that leave a lane for the store's thread, and their order: the changes of a session that follow one that strayed
 //! go there too, and none begins there before what was sent here has been answered.
 
+use std::collections::HashMap;
 use std::mem;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::super::core::{Job, Op, Waiter};
 use super::{Lane, Waiting};
+use crate::session::SessionId;
+
+/// The sessions of calls that the store's thread has, by the tickets of those.
+pub(super) type Tickets = HashMap<u32, SessionId, foldhash::fast::RandomState>;
 
 /// A session of which changes are with the store's thread, or are to be.
 #[derive(Default)]
@@ -102,12 +107,7 @@ impl Lane {
             for queue in [again, later] {
                 let late = queue.extract_if(.., |job| now >= job.deadline.into());
                 let late: Vec<Job> = late.filter(|job| !matches!(job.waiter, Waiter::Nobody)).collect();
-                for job in &late {
-                    if let Waiter::Ticket { ticket, .. } = job.waiter {
-                        *begun += 1;
-                        self.tickets.insert(ticket, id.clone());
-                    }
-                }
+                *begun += note(&mut self.tickets, id, &late);
                 self.has_jobs |= !late.is_empty();
                 self.store.shared.push_jobs(late);
             }
@@ -124,12 +124,7 @@ impl Lane {
             }
             astray.after = 0;
             let jobs: Vec<Job> = astray.again.drain(..).chain(astray.later.drain(..)).collect();
-            for job in &jobs {
-                if let Waiter::Ticket { ticket, .. } = job.waiter {
-                    astray.begun += 1;
-                    self.tickets.insert(ticket, id.clone());
-                }
-            }
+            astray.begun += note(&mut self.tickets, id, &jobs);
             if astray.begun == 0 {
                 self.astray.remove(id);
             }
@@ -159,4 +154,16 @@ impl Lane {
             }
         }
     }
+}
+
+/// Notes whose changes the store's thread has from now on, and tells how many of them will be told of.
+fn note(tickets: &mut Tickets, id: &SessionId, jobs: &[Job]) -> usize {
+    let mut begun = 0;
+    for job in jobs {
+        if let Waiter::Ticket { ticket, .. } = job.waiter {
+            begun += 1;
+            tickets.insert(ticket, id.clone());
+        }
+    }
+    begun
 }
