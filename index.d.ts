@@ -526,16 +526,20 @@ export type SessionStoreErrorCode =
   | "ERR_STORE_CLOSED"
   /** No room can be made, or none is left on the disk. */
   | "ERR_STORE_FULL"
+  /** Too many writes are waiting. Nothing has happened: try again later. */
+  | "ERR_STORE_BUSY"
   /** A file that is open where its locks cannot tell who has it. */
   | "ERR_STORE_LOCKED"
   /** The system refused to read or write a file: the message names it. */
   | "ERR_STORE_IO"
-  /** A record or a file that cannot be read, or a fault in this package. */
+  /** The data is damaged, or of a newer version of this package. */
   | "ERR_STORE_CORRUPT"
-  /** Redis did not answer within `commandTimeout`. */
+  /** Redis, the disk or another process did not answer within `commandTimeout`. */
   | "ERR_STORE_TIMEOUT"
-  /** Redis is not to be reached, or refuses: the message says why. */
-  | "ERR_STORE_UNAVAILABLE";
+  /** Redis cannot be reached or refuses the command: the message says why. */
+  | "ERR_STORE_UNAVAILABLE"
+  /** A fault of this package: please report it. It says nothing about your data. */
+  | "ERR_INTERNAL";
 
 /** Every error that a store reports. Its message never contains a session's content. */
 export class SessionStoreError extends Error {

@@ -3,7 +3,8 @@
 const assert = require("node:assert/strict");
 const { it } = require("node:test");
 const { inspect } = require("node:util");
-const { SessionStoreError } = require("..");
+const { MemoryStore, SessionStoreError } = require("..");
+const { fromNative } = require("../lib/errors.js");
 
 it("SessionStoreError is an Error with a code", () => {
   const cause = new Error("why");
@@ -24,6 +25,19 @@ it("SessionStoreError has no cause where there is none", () => {
 
 it("SessionStoreError shows its code when it is printed", () => {
   assert.match(inspect(new SessionStoreError("ERR_STORE_FULL", "no room")), /ERR_STORE_FULL/);
+});
+
+it("an error of Node-API's own is an internal error, and JavaScript's own errors stay as they are", () => {
+  const native = Object.assign(new Error("Object expected"), { code: "ObjectExpected" });
+  assert.equal(fromNative(native).code, "ERR_INTERNAL");
+  assert.equal(fromNative(native).cause, native);
+  const own = new TypeError("not a store");
+  assert.equal(fromNative(own), own);
+});
+
+it("a method without its store rejects with a TypeError", async () => {
+  const { get, create, update, touch, size } = new MemoryStore();
+  for (const method of [get, create, update, touch, size]) await assert.rejects(method("x"), TypeError);
 });
 
 it("SessionStoreError can be subclassed", () => {

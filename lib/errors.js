@@ -14,7 +14,7 @@ Object.defineProperty(SessionStoreError.prototype, "name", {
   writable: true,
 });
 
-/** An error of the addon's: where it is not known what became of a write, its code ends by saying so. */
+/** Makes the error of a native code, such as "ERR_STORE_TIMEOUT:unknown": the part after the colon is the outcome. */
 function makeError(nativeCode, message, options) {
   const [code, outcome] = nativeCode.split(":");
   const error = new SessionStoreError(code, message, options);
@@ -22,12 +22,15 @@ function makeError(nativeCode, message, options) {
   return error;
 }
 
-/** The error of a native call, as the class that users know. */
+/**
+ * Converts the error of a native call to a `SessionStoreError`. An error without a code is JavaScript's own, such as the
+ * `TypeError` of a method without its `this`, and stays as it is.
+ */
 function fromNative(error) {
-  if (error instanceof SessionStoreError) return error;
-  // A code of another kind is Node-API's own: a call that this package should not have made.
-  const code = /^ERR_(SESSION|STORE|INVALID)_/.test(error?.code) ? error.code : "ERR_STORE_CORRUPT";
-  return makeError(code, error?.message ?? String(error), { cause: error });
+  if (error instanceof SessionStoreError || typeof error?.code !== "string") return error;
+  // Any other code is Node-API's own: this package made a call that it should not have made.
+  const code = /^ERR_(SESSION|STORE|INVALID|INTERNAL)/.test(error.code) ? error.code : "ERR_INTERNAL";
+  return makeError(code, error.message, { cause: error });
 }
 
 /** What a value is, in words that do not show its content. */

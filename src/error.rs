@@ -37,17 +37,25 @@ pub enum StoreError {
     #[error("{0}")]
     Locked(String),
 
+    /// Too much is waiting already. Nothing has happened.
+    #[error("the store is busy: {0}")]
+    Busy(Cow<'static, str>),
+
     /// The system refused what the text says.
     #[error("{0}")]
     Io(String),
 
-    /// A server did not answer in time.
-    #[error("Redis did not answer within {millis} ms{}", .outcome.in_words())]
-    Timeout { millis: u64, outcome: Outcome },
+    /// A server, a disk or another process did not answer in time. `waited_for` begins the sentence.
+    #[error("{waited_for} did not answer within {millis} ms{}", .outcome.in_words())]
+    Timeout { waited_for: &'static str, millis: u64, outcome: Outcome },
 
-    /// A server is not to be reached, or refuses to serve: the text says why, without a secret.
+    /// The server cannot be reached or refuses to serve. `reason` says why, without a secret.
     #[error("{reason}{}", .outcome.in_words())]
     Unavailable { reason: String, outcome: Outcome },
+
+    /// A fault of this package.
+    #[error("internal error of @fluidauth/native-store: {0}. Please report it")]
+    Internal(Cow<'static, str>),
 }
 
 /// What is known of a write that failed.
@@ -81,7 +89,9 @@ impl StoreError {
             Self::Corrupt(_) | Self::Damaged(_) => "ERR_STORE_CORRUPT",
             Self::Locked(_) => "ERR_STORE_LOCKED",
             Self::Io(_) => "ERR_STORE_IO",
+            Self::Busy(_) => "ERR_STORE_BUSY",
             Self::Timeout { .. } => "ERR_STORE_TIMEOUT",
+            Self::Internal(_) => "ERR_INTERNAL",
             Self::Unavailable { .. } => "ERR_STORE_UNAVAILABLE",
         }
     }
@@ -100,7 +110,7 @@ impl StoreError {
     pub(crate) fn of_unknown_outcome(self) -> Self {
         let outcome = Outcome::Unknown;
         match self {
-            Self::Timeout { millis, .. } => Self::Timeout { millis, outcome },
+            Self::Timeout { waited_for, millis, .. } => Self::Timeout { waited_for, millis, outcome },
             Self::Unavailable { reason, .. } => Self::Unavailable { reason, outcome },
             other => other,
         }

@@ -211,11 +211,13 @@ export async function errors() {
     | "ERR_INVALID_OPTION"
     | "ERR_STORE_CLOSED"
     | "ERR_STORE_FULL"
+    | "ERR_STORE_BUSY"
     | "ERR_STORE_LOCKED"
     | "ERR_STORE_IO"
     | "ERR_STORE_CORRUPT"
     | "ERR_STORE_TIMEOUT"
     | "ERR_STORE_UNAVAILABLE"
+    | "ERR_INTERNAL"
   >(error.code);
   expectType<"unknown" | undefined>(error.outcome);
   expectError(new SessionStoreError("ERR_OTHER", "no such code"));

@@ -7,26 +7,24 @@ use crate::error::{Result, StoreError};
 /// An error with a code of `StoreError`'s. JavaScript makes a `SessionStoreError` of it.
 pub(super) type JsError = napi::Error<&'static str>;
 
-/// Of a panic, and of what N-API refuses us: no code of the contract says that a fault is this package's.
-const FAULT_CODE: &str = "ERR_STORE_CORRUPT";
-
 /// Runs the body of a call from JavaScript. A panic must not reach N-API, where it would end the process.
 pub(super) fn guarded<T>(body: impl FnOnce() -> Result<T>) -> Result<T, JsError> {
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(to_js(&error)),
-        Err(_) => Err(JsError::new(FAULT_CODE, "a fault in the store's own code; please report it")),
+        // Not its message, which might show a session's content.
+        Err(_) => Err(to_js(&StoreError::Internal("a call panicked".into()))),
     }
 }
 
-/// The error of a call of ours that N-API refused.
+/// The error for a call of ours that N-API refused.
 pub(super) fn refused(error: napi::Error) -> JsError {
-    JsError::new(FAULT_CODE, error.reason.clone())
+    to_js(&refused_as_store_error(error))
 }
 
-/// Likewise, for those who go on with it.
+/// The same, as a `StoreError`.
 pub(super) fn refused_as_store_error(error: napi::Error) -> StoreError {
-    StoreError::Io(error.reason.clone())
+    StoreError::Internal(format!("Node-API refused a call ({})", error.reason).into())
 }
 
 /// An error's code for `lib/errors.js`, which makes of its end the error's `outcome`.
@@ -49,7 +47,7 @@ mod tests {
     #[test]
     fn a_panic_becomes_an_error() {
         let error = guarded::<()>(|| panic!("a secret")).unwrap_err();
-        assert_eq!(error.status, "ERR_STORE_CORRUPT");
+        assert_eq!(error.status, "ERR_INTERNAL");
         assert!(!error.reason.contains("secret"));
     }
 

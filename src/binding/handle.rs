@@ -120,7 +120,7 @@ impl Value {
         if status != sys::Status::napi_ok {
             // SAFETY: `handle` is from `Box::into_raw` above, and no external owns it.
             drop(unsafe { Box::from_raw(handle) });
-            return Err(StoreError::Corrupt("JavaScript has no room for a store"));
+            return Err(StoreError::Internal("Node-API could not make a value".into()));
         }
         HANDLES.with_borrow_mut(|handles| handles.push(handle));
         Ok(Self::new(env, value))

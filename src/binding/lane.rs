@@ -305,7 +305,7 @@ impl Teller {
             ]
         };
         if statuses.iter().any(|&status| status != sys::Status::napi_ok) {
-            return Err(StoreError::Corrupt("JavaScript has no room for a store"));
+            return Err(StoreError::Internal("Node-API could not make a value".into()));
         }
         Ok(Self { env, settle: Cell::new(settle_ref), array: Cell::new(array_ref), numbers: data.cast() })
     }

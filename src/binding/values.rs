@@ -92,7 +92,7 @@ impl Value {
         if status == sys::Status::napi_ok {
             Ok(Self { env, value })
         } else {
-            Err(StoreError::Corrupt("JavaScript has no room for it"))
+            Err(StoreError::Internal("Node-API could not make a value".into()))
         }
     }
 

@@ -443,7 +443,7 @@ impl Core {
             Some(reason) => StoreError::Unavailable { reason, outcome },
             None => {
                 let millis = self.options.command_timeout.as_millis() as u64;
-                StoreError::Timeout { millis, outcome }
+                StoreError::Timeout { waited_for: "Redis", millis, outcome }
             }
         }
     }
