@@ -12,23 +12,31 @@ export declare const __napiBindingTarget: 'native' | 'wasm32-wasi' | 'wasm32-was
 /** Copies a store to a directory; how many bytes. */
 export declare function backup(store: object, path: string, progress: (done: number, total: number) => void): Promise<number>
 
-/** Removes what has expired; how many. */
+/** Removes what has expired. Resolves how many sessions that were. */
 export declare function clean(store: object): Promise<number>
 
-/** Removes every session. */
-export declare function clear(store: object): Promise<number>
+/** Removes every session: at once, by a ticket or by a promise. */
+export declare function clear(store: object): JsCount | number | Promise<number>
 
-/** Closes a store, if it is open: what was begun before is done then. */
-export declare function close(store: object): Promise<number>
+/** Closes a store, if it is open. The promise resolves once the calls that were begun before have ended. */
+export declare function close(store: object): Promise<void>
 
-/** Ends the sessions of a user, whose `userId` is given as JSON, save one; how many. */
-export declare function deleteByUser(store: object, userJson: string, except: string | undefined): Promise<number>
+/**
+ * Ends the sessions of a user, whose `userId` is given as JSON, save one: gives how many, at once, by a ticket or by a
+ * promise.
+ */
+export declare function deleteByUser(store: object, userJson: string, except: string | undefined): JsCount | number | Promise<number>
 
-/** The live sessions of a user, whose `userId` is given as JSON: the id of each, and the session as `get` gives it. */
-export declare function getByUser(store: object, userJson: string): Array<[string, string]> | Promise<Array<[string, string]>>
+/** Resolves the live sessions of a user, whose `userId` is given as JSON, for `takeFound`. */
+export declare function getByUser(store: object, userJson: string): Promise<object>
 
-/** The next ids after a cursor; the first is left out. */
+/** Gives the next ids after a cursor, which is left out at first. */
 export declare function ids(store: object, cursor?: Uint8Array): JsIds | Promise<JsIds>
+
+/** How many sessions a call has ended. */
+export interface JsCount {
+  count: number
+}
 
 /** A call that was refused. */
 export interface JsFailure {
@@ -45,6 +53,13 @@ export interface JsFileOptions {
   maxSessionBytes?: number
   maxSessionsPerUser?: number
   sweepInterval?: number
+  commandTimeout?: number
+}
+
+/** Some of the sessions: the id of each, and after it the session as `get` gives it. */
+export interface JsFound {
+  texts: Array<string>
+  isLast: boolean
 }
 
 /** Some ids, and where to go on; the end has no `next`. */
@@ -146,11 +161,14 @@ export declare function openRedis(options: JsRedisOptions, settle: (done: Float6
 /** The directory of a store in a file, absolute. */
 export declare function pathOf(store: object): string | null
 
-/** How many sessions are live. */
+/** Resolves how many sessions are live. */
 export declare function size(store: object): Promise<number>
 
 /** Counters since the store was opened. */
 export declare function stats(store: object): JsStats | Promise<JsStats>
+
+/** Takes the next sessions. */
+export declare function takeFound(found: object): JsFound
 
 /** Reads all of a store. */
 export declare function verify(store: object, progress: (done: number, total: number) => void): Promise<JsVerification>

@@ -9,7 +9,10 @@
 
 /** The fields that every session has. Extra fields are kept: name them in a store's type argument. */
 export interface SessionData {
-  /** Non-empty, well-formed, at most 256 bytes as UTF-8. Compared exactly. */
+  /**
+   * Non-empty, well-formed, at most 256 bytes as UTF-8. Compared exactly. `get`, `touch` and `delete` of a longer id find
+   * nothing, as a cookie may hold anything.
+   */
   sessionId: string;
   /**
    * Whom the session belongs to: whatever the app's `serializeUser` returned. Any JSON value; it comes back
@@ -262,6 +265,13 @@ export interface FileStoreOptions extends SessionStoreOptions {
    * @default no limit but the disk and 64 GiB of address space
    */
   maxBytes?: number;
+  /**
+   * Milliseconds within which a call settles when the disk hangs, or another process that has the store open was stopped
+   * in the midst of a write. The call then rejects with `ERR_STORE_TIMEOUT`. Its `outcome` is `"unknown"` if the write had
+   * begun. Otherwise nothing has happened and nothing will. From 1 to 2147483647. Does not bound `backup` and `verify`.
+   * @default 10000
+   */
+  commandTimeout?: number;
 }
 
 /** Counters of a {@link FileStore}: those of this process since it opened the store. */
@@ -548,9 +558,9 @@ export class SessionStoreError extends Error {
   /** What went wrong: for programs, where `message` is for people. */
   readonly code: SessionStoreErrorCode;
   /**
-   * `"unknown"` where a {@link RedisStore} cannot tell whether a write was carried out: its connection was lost or its
-   * time was over before the answer came; or a `clear` or a `deleteByUser` has done some of it. Absent from all other
-   * errors, after which nothing has changed.
+   * `"unknown"` where a store cannot say whether a write was carried out: its `commandTimeout` was over after the write
+   * had begun, or a connection to Redis was lost before the reply came, or a partially completed `clear` or `deleteByUser`
+   * failed. Absent from all other errors, after which nothing has changed.
    */
   readonly outcome?: "unknown";
 }

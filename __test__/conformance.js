@@ -7,7 +7,7 @@
 
 const assert = require("node:assert/strict");
 const { describe, it, beforeEach, afterEach } = require("node:test");
-const { badCalls, badSessions } = require("./support/bad-input.js");
+const { badCalls, badSessions, longIds } = require("./support/bad-input.js");
 const { hostileSessions } = require("./support/hostile.js");
 
 const HOUR = 3_600_000;
@@ -49,6 +49,69 @@ function conformance(name, createStore, { SessionStoreError }, { isRemote = fals
     });
     afterEach(() => store.close());
 
+    describe("a call sees what was begun before it:", () => {
+      const given = () => session({ userId: "rhea", cart: [1] });
+
+      it("get sees create, update, touch and delete", async () => {
+        const first = given();
+        const created = store.create(first);
+        assert.deepEqual(await store.get(first.sessionId), first);
+        const updated = store.update(first.sessionId, { ...first, cart: [1, 2] });
+        assert.deepEqual((await store.get(first.sessionId)).cart, [1, 2]);
+        const touched = store.touch(first.sessionId, at(2 * HOUR));
+        assert.ok(new Date((await store.get(first.sessionId)).expires) > new Date(first.expires));
+        const deleted = store.delete(first.sessionId);
+        assert.equal(await store.get(first.sessionId), null);
+        await Promise.all([created, updated, touched, deleted]);
+      });
+
+      it("create, update and touch see delete", async () => {
+        const first = given();
+        await store.create(first);
+        const deleted = store.delete(first.sessionId);
+        assert.equal(await store.touch(first.sessionId, at(HOUR)), false);
+        await store.update(first.sessionId, first);
+        assert.equal(await store.get(first.sessionId), null);
+        await store.create(first);
+        assert.deepEqual(await store.get(first.sessionId), first);
+        await deleted;
+      });
+
+      if (isRemote) return;
+
+      it("get sees deleteByUser, but for the session that it keeps and for those of others", async () => {
+        const [ended, kept] = [given(), given()];
+        const other = session({ userId: "ben" });
+        for (const one of [ended, kept, other]) await store.create(one);
+        const deleted = store.deleteByUser("rhea", { except: kept.sessionId });
+        assert.equal(await store.get(ended.sessionId), null);
+        assert.deepEqual(await store.get(kept.sessionId), kept);
+        assert.deepEqual(await store.get(other.sessionId), other);
+        assert.equal(await deleted, 1);
+      });
+
+      it("get sees clear", async () => {
+        const first = given();
+        await store.create(first);
+        const cleared = store.clear();
+        assert.equal(await store.get(first.sessionId), null);
+        await cleared;
+      });
+
+      it("getByUser and deleteByUser see create, update and delete", async () => {
+        const [first, second] = [given(), given()];
+        const calls = [store.create(first), store.create(second)];
+        assert.deepEqual(await store.getByUser("rhea"), [first, second]);
+        calls.push(store.update(first.sessionId, { ...first, userId: "ben" }));
+        assert.deepEqual(await store.getByUser("rhea"), [second]);
+        calls.push(store.delete(second.sessionId));
+        assert.deepEqual(await store.getByUser("rhea"), []);
+        calls.push(store.update(first.sessionId, first));
+        assert.equal(await store.deleteByUser("rhea"), 1);
+        await Promise.all(calls);
+      });
+    });
+
     describe("create and get", () => {
       it("give back what was given", async () => {
         const given = session();
@@ -59,6 +122,14 @@ function conformance(name, createStore, { SessionStoreError }, { isRemote = fals
       it("give null for an absent session", async () => {
         assert.equal(await store.get("nobody"), null);
       });
+
+      for (const [what, id] of longIds) {
+        it(`find nothing under an id of ${what}, which a cookie may hold`, async () => {
+          assert.equal(await store.get(id), null);
+          assert.equal(await store.touch(id, at(HOUR)), false);
+          assert.equal(await store.delete(id), undefined);
+        });
+      }
 
       it("keep the order of the fields", async () => {
         for (const order of [

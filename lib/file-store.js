@@ -2,10 +2,16 @@
 
 const native = require("../binding.js");
 const { fromNative, invalidOption, kindOf } = require("./errors.js");
-const { fileOptions, path: pathRule, progressOptions, validateOptions } = require("./options.js");
+const {
+  DEFAULT_COMMAND_TIMEOUT,
+  fileOptions,
+  path: pathRule,
+  progressOptions,
+  validateOptions,
+} = require("./options.js");
+const { PendingCalls } = require("./pending-calls.js");
 const { readSecrets } = require("./secrets.js");
 const { SessionStore, open } = require("./session-store.js");
-const { Writes } = require("./writes.js");
 
 /** Sessions in a file. `index.d.ts` documents it. */
 class FileStore extends SessionStore {
@@ -14,9 +20,9 @@ class FileStore extends SessionStore {
   constructor(options) {
     const { secret, durability, ...given } = validateOptions(options, fileOptions, ["path"]);
     const secrets = readSecrets(secret);
-    const writes = new Writes();
-    const store = open(() => native.openFile({ ...given, secrets }, writes.settle));
-    super({ type: "file", path: native.pathOf(store) }, writes.serve(store), writes);
+    const calls = new PendingCalls({ timeout: given.commandTimeout ?? DEFAULT_COMMAND_TIMEOUT });
+    const store = open(() => native.openFile({ ...given, secrets }, calls.settle));
+    super({ type: "file", path: native.pathOf(store) }, calls.attach(store), calls);
     this.#store = store;
   }
 

@@ -27,9 +27,19 @@ const path = {
   accepts: (value) => text.accepts(value) && !value.includes("\0"),
 };
 
+// So many milliseconds a timer of Node.js can wait.
+const timeout = {
+  expected: `a whole number of milliseconds from 1 to ${2 ** 31 - 1}`,
+  accepts: (value) => Number.isSafeInteger(value) && value >= 1 && value < 2 ** 31,
+};
+
+/** The default of `commandTimeout` of a `FileStore`, which the addon has too. */
+const DEFAULT_COMMAND_TIMEOUT = 10_000;
+
 const fileOptions = {
   ...common,
   path,
+  commandTimeout: timeout,
   durability: { expected: '"commit"', accepts: (value) => value === "commit" },
   // What it must be is for `readSecrets` to say.
   secret: { expected: "a secret", accepts: () => true },
@@ -39,12 +49,6 @@ const fileOptions = {
 
 // What these must be is for `redis-servers.js` and `secrets.js` to say.
 const judgedLater = { expected: "given", accepts: () => true };
-
-// So many milliseconds a timer of Node.js can wait.
-const timeout = {
-  expected: `a whole number of milliseconds from 1 to ${2 ** 31 - 1}`,
-  accepts: (value) => Number.isSafeInteger(value) && value >= 1 && value < 2 ** 31,
-};
 
 const redisOptions = {
   ...common,
@@ -119,6 +123,7 @@ function unknown(name, known) {
 }
 
 module.exports = {
+  DEFAULT_COMMAND_TIMEOUT,
   validateOptions,
   anything,
   path,

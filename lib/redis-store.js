@@ -5,7 +5,7 @@ const { redisOptions, validateOptions } = require("./options.js");
 const { readServers, readTls } = require("./redis-servers.js");
 const { readSecrets } = require("./secrets.js");
 const { SessionStore, open } = require("./session-store.js");
-const { Writes } = require("./writes.js");
+const { PendingCalls } = require("./pending-calls.js");
 
 const DEFAULT_PREFIX = "fluid:";
 
@@ -19,9 +19,9 @@ class RedisStore extends SessionStore {
     const servers = readServers({ url, cluster, sentinel });
     const settings = { prefix: DEFAULT_PREFIX, ...given, ...servers, ...readTls(tls, servers) };
     const secrets = readSecrets(secret);
-    const calls = new Writes({ isEager: true });
+    const calls = new PendingCalls({ isEager: true });
     const store = open(() => native.openRedis({ ...settings, secrets, eventLoop }, calls.settle));
-    super({ type: "redis", mode: settings.mode, prefix: settings.prefix }, calls.serve(store), calls);
+    super({ type: "redis", mode: settings.mode, prefix: settings.prefix }, calls.attach(store), calls);
   }
 }
 

@@ -2,6 +2,7 @@
 
 const { setImmediate } = require("node:timers/promises");
 const native = require("../binding.js");
+const { clockOffset } = require("./clock.js");
 const { fromNative } = require("./errors.js");
 const { deleteByUserOptions, validateOptions } = require("./options.js");
 const codec = require("./session-codec.js");
@@ -24,6 +25,15 @@ function open(call) {
   }
 }
 
+/** The next sessions that `getByUser` has found. */
+function takeFound(found) {
+  try {
+    return native.takeFound(found);
+  } catch (error) {
+    throw fromNative(error);
+  }
+}
+
 const ignore = () => undefined;
 const isFound = (number) => number === 1;
 const decodeReply = (reply, sessionId) => (reply === null ? null : codec.decode(sessionId, reply));
@@ -31,27 +41,28 @@ const decodeReply = (reply, sessionId) => (reply === null ? null : codec.decode(
 /**
  * What every store does. `index.d.ts` documents it.
  *
- * Whatever goes wrong rejects. Each method begins its work before it returns: a call into the addon takes less than a
- * hop to another thread. What looks at every session runs on one. The hot ones are not `async`: that would be a promise
- * and three turns of the microtask queue more for each.
+ * All failures reject; nothing throws synchronously. Each method begins its work before it returns: a call into the addon
+ * takes less than a hop to another thread. Only calls that look at many sessions run on one. The hot methods are not
+ * `async`: that would cost a promise and three turns of the microtask queue more for each.
  *
- * A write is done when its native call returns `true`. It may return a ticket instead, as a read may, and `writes`
- * tells its end.
+ * A native call returns its result, or a ticket under which `PendingCalls` waits for it.
  */
 class SessionStore {
   #store;
-  #writes;
+  #calls;
   #closing;
+  #clockOffset = 0;
 
-  constructor(db, store, writes) {
+  constructor(db, store, calls) {
     this.#store = store;
-    this.#writes = writes;
+    this.#calls = calls;
     Object.defineProperty(this, "db", { value: Object.freeze(db), enumerable: true });
   }
 
   create(session) {
     try {
-      return this.#end(this.#beginCreate(session));
+      this.#followClock();
+      return this.#done(this.#beginCreate(session));
     } catch (error) {
       return Promise.reject(fromNative(error));
     }
@@ -59,8 +70,9 @@ class SessionStore {
 
   get(sessionId) {
     try {
+      this.#followClock();
       const reply = native.get(this.#store, sessionId);
-      if (typeof reply === "number") return this.#writes.end(reply, decodeReply, sessionId);
+      if (typeof reply === "number") return this.#calls.add(reply, decodeReply, sessionId);
       return Promise.resolve(decodeReply(reply, sessionId));
     } catch (error) {
       return Promise.reject(fromNative(error));
@@ -69,7 +81,8 @@ class SessionStore {
 
   update(sessionId, session) {
     try {
-      return this.#end(this.#beginUpdate(sessionId, session));
+      this.#followClock();
+      return this.#done(this.#beginUpdate(sessionId, session));
     } catch (error) {
       return Promise.reject(fromNative(error));
     }
@@ -77,6 +90,7 @@ class SessionStore {
 
   touch(sessionId, expires) {
     try {
+      this.#followClock();
       return this.#whether(native.touch(this.#store, sessionId, codec.toMillis(expires)));
     } catch (error) {
       return Promise.reject(fromNative(error));
@@ -85,6 +99,7 @@ class SessionStore {
 
   [prolong](sessionId, expires, enough) {
     try {
+      this.#followClock();
       return this.#whether(native.touch(this.#store, sessionId, expires, enough));
     } catch (error) {
       return Promise.reject(fromNative(error));
@@ -93,7 +108,8 @@ class SessionStore {
 
   delete(sessionId) {
     try {
-      return this.#end(native.remove(this.#store, sessionId));
+      this.#followClock();
+      return this.#done(native.remove(this.#store, sessionId));
     } catch (error) {
       return Promise.reject(fromNative(error));
     }
@@ -104,13 +120,20 @@ class SessionStore {
   }
 
   async getByUser(userId) {
-    const sessions = await this.#call(native.getByUser, codec.userToJson(userId));
-    return sessions.map(([sessionId, reply]) => codec.decode(sessionId, reply));
+    const found = await this.#call(native.getByUser, codec.userToJson(userId));
+    const sessions = [];
+    for (;;) {
+      const { texts, isLast } = takeFound(found);
+      for (let at = 0; at < texts.length; at += 2) sessions.push(codec.decode(texts[at], texts[at + 1]));
+      if (isLast) return sessions;
+      // Thousands of sessions must not hold up the event loop.
+      await setImmediate();
+    }
   }
 
   async deleteByUser(userId, options) {
     const { except } = validateOptions(options, deleteByUserOptions);
-    return this.#call(native.deleteByUser, codec.userToJson(userId), except);
+    return this.#end(native.deleteByUser, codec.userToJson(userId), except);
   }
 
   async size() {
@@ -129,7 +152,7 @@ class SessionStore {
   }
 
   async clear() {
-    await this.#call(native.clear);
+    await this.#end(native.clear);
   }
 
   async stats() {
@@ -147,13 +170,13 @@ class SessionStore {
   }
 
   /** Settles with the end of a write that gives nothing. */
-  #end(begun) {
-    return begun === true ? Promise.resolve() : this.#writes.end(begun, ignore);
+  #done(begun) {
+    return begun === true ? Promise.resolve() : this.#calls.add(begun, ignore);
   }
 
   /** Settles with whether a call found the session. */
   #whether(begun) {
-    return typeof begun === "number" ? this.#writes.end(begun, isFound) : Promise.resolve(begun);
+    return typeof begun === "number" ? this.#calls.add(begun, isFound) : Promise.resolve(begun);
   }
 
   /** The native call's ticket, or `true`. */
@@ -183,10 +206,32 @@ class SessionStore {
 
   async #call(method, ...args) {
     try {
+      this.#followClock();
       return await method(this.#store, ...args);
     } catch (error) {
       throw fromNative(error);
     }
+  }
+
+  /** Resolves to how many sessions a call has ended, which it says at once, under a ticket or by a promise. */
+  async #end(method, ...args) {
+    try {
+      this.#followClock();
+      const begun = method(this.#store, ...args);
+      if (typeof begun === "number") return await this.#calls.add(begun, (number) => number);
+      const ended = await begun;
+      return typeof ended === "number" ? ended : ended.count;
+    } catch (error) {
+      throw fromNative(error);
+    }
+  }
+
+  /** Has the store judge expiry by this thread's `Date.now()`, which a suite of tests may have replaced. */
+  #followClock() {
+    const offset = clockOffset();
+    if (offset === this.#clockOffset) return;
+    native.setClockOffset(this.#store, offset);
+    this.#clockOffset = offset;
   }
 }
 

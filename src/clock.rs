@@ -15,6 +15,9 @@ pub trait Clock: Send + Sync {
     fn is_past(&self, time: Millis) -> bool {
         time <= self.now()
     }
+
+    /// Moves the clock to `offset` milliseconds after the machine's, if it is one that follows JavaScript's.
+    fn set_offset(&self, _offset: Millis) {}
 }
 
 /// The machine's wall clock, which JavaScript's `Date.now()` reads too.
@@ -39,6 +42,26 @@ impl Clock for SystemClock {
         unsafe { libc::clock_gettime(libc::CLOCK_REALTIME_COARSE, &mut coarse) };
         let coarse = coarse.tv_sec * 1000 + coarse.tv_nsec / 1_000_000;
         time <= coarse + MARGIN && time <= self.now()
+    }
+}
+
+/// JavaScript's clock: the machine's, with an offset while the app has replaced `Date`, as suites of tests do.
+#[derive(Debug, Default)]
+pub struct AppClock {
+    offset: AtomicI64,
+}
+
+impl Clock for AppClock {
+    fn now(&self) -> Millis {
+        SystemClock.now().saturating_add(self.offset.load(Ordering::Relaxed))
+    }
+
+    fn is_past(&self, time: Millis) -> bool {
+        SystemClock.is_past(time.saturating_sub(self.offset.load(Ordering::Relaxed)))
+    }
+
+    fn set_offset(&self, offset: Millis) {
+        self.offset.store(offset, Ordering::Relaxed);
     }
 }
 
@@ -81,5 +104,16 @@ mod tests {
             assert!(!SystemClock.is_past(SystemClock.now() + millis));
         }
         assert!(SystemClock.is_past(Millis::MIN / 2));
+    }
+
+    #[test]
+    fn the_clock_of_an_app_follows_its_offset() {
+        let clock = AppClock::default();
+        let now = SystemClock.now();
+        assert!(clock.is_past(now) && !clock.is_past(now + 1_000_000));
+        clock.set_offset(2_000_000);
+        assert!(clock.now() >= now + 2_000_000 && clock.is_past(now + 1_000_000));
+        clock.set_offset(-2_000_000);
+        assert!(clock.now() < now && !clock.is_past(now));
     }
 }

@@ -6,6 +6,7 @@
 pub mod clock;
 pub mod codec;
 pub mod error;
+pub mod executor;
 pub mod iso;
 pub mod json;
 mod keyring;

@@ -6,8 +6,9 @@ use std::ops::Deref;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use crate::clock::SystemClock;
+use crate::clock::AppClock;
 use crate::error::{Result, StoreError};
+use crate::executor::Executor;
 use crate::store::MemoryStore;
 use crate::store::memory::Limits;
 use crate::store::{self, DEFAULT_MAX_SESSION_BYTES};
@@ -25,10 +26,14 @@ pub struct MemoryOptions {
     pub sweep_interval: Option<u64>,
 }
 
+/// Threads for calls that look at many sessions.
+const TASK_THREADS: usize = 2;
+
 /// A store whose expired sessions are swept for as long as it lives.
 pub struct SharedStore {
     store: Arc<MemoryStore>,
     sweep_interval: u64,
+    tasks: Executor,
     _sweeper: Option<Sweeper>,
 }
 
@@ -67,7 +72,7 @@ impl SharedStore {
             max_sessions: options.max_sessions,
             max_bytes: options.max_bytes,
         };
-        let store = Arc::new(MemoryStore::new(limits, Arc::new(SystemClock)));
+        let store = Arc::new(MemoryStore::new(limits, Arc::new(AppClock::default())));
         let sweep_interval = options.sweep_interval.unwrap_or(DEFAULT_SWEEP_INTERVAL);
         let start = || Sweeper::start(&store, Duration::from_millis(sweep_interval));
         let sweeper = (sweep_interval > 0).then(start).transpose();
@@ -76,7 +81,12 @@ impl SharedStore {
             expected: "0 where the system has no thread for a sweeper".into(),
             given: format!("{sweep_interval} ({error})"),
         })?;
-        Ok(Arc::new(Self { store, sweep_interval, _sweeper: sweeper }))
+        Ok(Arc::new(Self { store, sweep_interval, tasks: Executor::new(TASK_THREADS), _sweeper: sweeper }))
+    }
+
+    /// Where calls that look at many sessions run.
+    pub fn tasks(&self) -> &Executor {
+        &self.tasks
     }
 
     fn check_same(&self, options: &MemoryOptions) -> Result<()> {

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use native_store::clock::{Clock, Millis, MockClock};
 use native_store::error::{Result, StoreError};
 use native_store::session::{Body, Content, ExpiresForm, Expiry, Session, SessionId, UserKeyBuf};
-use native_store::store::file::{Completions, FileOptions, Secret};
-use native_store::store::{FileStore, SessionStore};
+use native_store::store::file::{FileOptions, Secret};
+use native_store::store::{Answer, Completions, FileStore, SessionStore};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
@@ -25,8 +25,13 @@ const USERS: u64 = 8;
 struct Told(Mutex<Vec<(u32, Result<u64>)>>);
 
 impl Completions for Told {
-    fn complete(&self, done: Vec<(u32, Result<u64>)>) {
-        self.0.lock().unwrap().extend(done);
+    fn complete(&self, done: Vec<(u32, Result<Answer>)>) {
+        let numbers = done.into_iter().map(|(ticket, answer)| match answer {
+            Ok(Answer::Number(number)) => (ticket, Ok(number)),
+            Ok(Answer::Session(_)) => panic!("a write gave a session"),
+            Err(error) => (ticket, Err(error)),
+        });
+        self.0.lock().unwrap().extend(numbers);
     }
 }
 

@@ -76,6 +76,13 @@ const badSessions = [
   ["an object as expires", (good) => ({ ...good, expires: {} })],
 ];
 
+/** Strings that are longer than any id, as a cookie may hold: their sessions are absent. */
+const longIds = [
+  ["257 bytes", "x".repeat(257)],
+  ["258 bytes in 129 characters", "é".repeat(129)],
+  ["a million bytes", "x".repeat(1e6)],
+];
+
 const badIds = [
   ["undefined", undefined],
   ["null", null],
@@ -84,15 +91,16 @@ const badIds = [
   ["a symbol", Symbol("id")],
   ["a BigInt", 1n],
   ["an empty string", ""],
-  ["257 bytes", "x".repeat(257)],
-  ["a million bytes", "x".repeat(1e6)],
   ["a lone surrogate", "a\ud800"],
 ];
 
-const callsWithId = [
+const lookups = [
   ["get", (store, id) => store.get(id)],
   ["delete", (store, id) => store.delete(id)],
   ["touch", (store, id) => store.touch(id, Date.now() + 1000)],
+];
+
+const callsThatNameIds = [
   ["update", (store, id, live) => store.update(id, live)],
   ["update with more fields", (store, id, live) => store.update(id, { ...live, extra: 1 })],
   ["deleteByUser's except", (store, id) => id !== undefined && store.deleteByUser("ann", { except: id })],
@@ -121,8 +129,8 @@ const badUsers = [
 
 /** Calls with an argument that is none: `[what, call(store, live), code]`. */
 const badCalls = [
-  ...callsWithId.flatMap(([name, call]) =>
-    badIds
+  ...[...lookups, ...callsThatNameIds].flatMap(([name, call]) =>
+    [...badIds, ...(lookups.some(([lookup]) => lookup === name) ? [] : longIds)]
       .filter(([, id]) => !(name.startsWith("deleteByUser") && id === undefined))
       .map(([what, id]) => [
         `${name} of an id that is ${what}`,
@@ -152,4 +160,4 @@ const badCalls = [
   ],
 ];
 
-module.exports = { badSessions, badCalls };
+module.exports = { badSessions, badCalls, longIds };

@@ -61,7 +61,7 @@ function layersOf(store, handle) {
   }
 
   const id = { text: "making the id string", loop: sync((id) => id.length) };
-  const crossing = { text: "a call of the addon, of the store alone", loop: sync(() => native.kick(handle)) };
+  const crossing = { text: "a call of the addon, of the store alone", loop: sync(() => native.wake(handle)) };
   const session = { text: SESSION, loop: sync(sessionOf) };
   const reading = { text: "looking what is in it", loop: sync((id, n) => codec.readPlain(sessionOf(id, n))) };
   const fresh = { of: "fresh", after: removeFresh };

@@ -10,7 +10,7 @@ use super::lane::LaneDriver;
 use super::raw;
 use super::reply::{self, with_buffer};
 use super::values::{Value, room_for};
-use crate::clock::Millis;
+use crate::clock::{Clock, Millis, SystemClock};
 use crate::error::{Result, StoreError};
 use crate::iso;
 use crate::json::{ExpiresField, SessionFields};
@@ -44,7 +44,10 @@ pub fn export_hot_calls(exports: Object<'_>) -> napi::Result<()> {
         c"updateJson": update_json,
         c"touch": touch,
         c"remove": remove,
-        c"kick": kick,
+        c"wake": wake,
+        c"expire": expire,
+        c"setClockOffset": set_clock_offset,
+        c"now": now,
     );
     Ok(())
 }
@@ -52,20 +55,39 @@ pub fn export_hot_calls(exports: Object<'_>) -> napi::Result<()> {
 /// `get(store, sessionId: string): string | null | number`: the live session as one string (see `reply`); or the ticket
 /// of the call, whose end gives that.
 fn get([store, session_id]: [Value; 2]) -> Result<Value> {
-    let (env, id) = (store.env(), session_id.session_id()?);
+    let env = store.env();
+    let Some(id) = session_id.lookup_id()? else { return check_open(store).and_then(|()| Value::null(env)) };
     store.with_store(|open| match open {
         OpenStore::Memory(memory) => {
             reply_to(env, |out| memory.get_with(&id, |expires, content| reply::write(expires, content, out)))
         }
-        OpenStore::File(file) => reply_to(env, |out| {
-            file.store.get_with(&id, |expires, content| reply::write(expires, content, out))
-        }),
+        OpenStore::File(file) => {
+            let mut wait = None;
+            let reply = reply_to(env, |out| {
+                let read = file.store.try_get(&id, |expires, content| reply::write(expires, content, out))?;
+                Ok(read.unwrap_or_else(|must| {
+                    wait = Some(must);
+                    None
+                }))
+            })?;
+            let Some(wait) = wait else { return Ok(reply) };
+            let ticket = begin(env, file, |file, ticket| {
+                file.store.begin_get(&id, wait, &file.settler, ticket);
+                Ok(())
+            })?;
+            Value::integer(env, ticket)
+        }
         OpenStore::Redis(redis) => begin_call(env, redis, |redis, ticket| {
             redis.get(id, ticket);
             Ok(())
         })?
         .to_value(env),
     })
+}
+
+/// Fails on a closed store, where there is nothing to look up.
+fn check_open(store: Value) -> Result<()> {
+    store.with_store(|_| Ok(()))
 }
 
 /// What `get` writes, as a string; `null` if it finds nothing.
@@ -78,7 +100,7 @@ fn reply_to(env: napi::sys::napi_env, get: impl FnOnce(&mut Vec<u8>) -> Result<O
 
 /// `create(store, sessionId: string, userId: string, expires: string, userFirst: boolean): boolean | number`: a
 /// session of FluidAuth's shape. `false`: it is not of that shape, and is to be sent as JSON. `true`: it is done. A
-/// number: the ticket of a write that `kick` begins, and `settle` ends.
+/// number: the ticket of a write that `wake` begins, and `settle` ends.
 fn create([store, session_id, user, expires, user_first]: [Value; 5]) -> Result<Value> {
     let create = |session: &Session<'_>| store.with_store(|open| begin_create(store.env(), open, session));
     with_plain(session_id, user, expires, user_first, create)?.to_value(store.env())
@@ -112,7 +134,9 @@ fn update_json([store, session_id, json, expires]: [Value; 4]) -> Result<Value> 
 /// `touch(store, sessionId: string, expires: number, enough?: number): boolean | number`: moves the expiry, unless it is
 /// at `enough` or after it, and tells whether it was live; or a ticket, whose number then tells that.
 fn touch([store, session_id, expires, enough]: [Value; 4]) -> Result<Value> {
-    let id = session_id.session_id()?;
+    let Some(id) = session_id.lookup_id()? else {
+        return check_open(store).and_then(|()| Value::boolean(store.env(), false));
+    };
     let millis = expires.number().ok_or_else(|| Expiry::invalid(expires.kind()))?;
     let expires = Expiry::moved_to(to_millis(millis)?)?;
     let enough = enough.number().map(to_millis).transpose()?;
@@ -123,9 +147,9 @@ fn touch([store, session_id, expires, enough]: [Value; 4]) -> Result<Value> {
         }
         .map(Begun::from),
         OpenStore::File(file) => begin(store.env(), file, |file, ticket| {
-            file.store.begin_touch(&id, expires, enough, &file.settler, ticket);
-            Ok(true)
-        }),
+            file.store.begin_touch(&id, expires, enough, &file.settler, ticket)
+        })
+        .map(Begun::Ticket),
         OpenStore::Redis(redis) => begin_call(store.env(), redis, |redis, ticket| {
             redis.touch(id.clone(), expires, enough, ticket);
             Ok(())
@@ -136,11 +160,16 @@ fn touch([store, session_id, expires, enough]: [Value; 4]) -> Result<Value> {
 
 /// `remove(store, sessionId: string): true | number`.
 fn remove([store, session_id]: [Value; 2]) -> Result<Value> {
-    let id = session_id.session_id()?;
+    let Some(id) = session_id.lookup_id()? else {
+        return check_open(store).and_then(|()| Value::boolean(store.env(), true));
+    };
     let begun = store.with_store(|open| match open {
         OpenStore::Memory(memory) => memory.delete(&id).map(|()| Begun::Done),
         OpenStore::File(file) => {
-            begin(store.env(), file, |file, ticket| file.store.begin_delete(&id, &file.settler, ticket))
+            let ticket = file
+                .tickets
+                .with(store.env(), |ticket| file.store.begin_delete(&id, &file.settler, ticket))?;
+            Ok(ticket.map_or(Begun::Done, Begun::Ticket))
         }
         OpenStore::Redis(redis) => begin_call(store.env(), redis, |redis, ticket| {
             redis.delete(id.clone(), ticket);
@@ -150,17 +179,52 @@ fn remove([store, session_id]: [Value; 2]) -> Result<Value> {
     begun.to_value(store.env())
 }
 
-/// `kick(store): null`: begins the calls that have tickets.
-fn kick([store]: [Value; 1]) -> Result<Value> {
+/// `wake(store): null`: begins the calls that have tickets.
+fn wake([store]: [Value; 1]) -> Result<Value> {
     store.with_store(|open| {
         match open {
             OpenStore::Memory(_) => {}
-            OpenStore::File(file) => file.store.kick(),
+            OpenStore::File(file) => file.store.wake(),
             OpenStore::Redis(redis) => redis.kick(),
         }
         Ok(())
     })?;
     Value::null(store.env())
+}
+
+/// `expire(store): number | null`: ends the calls of a file whose time is over, and gives the milliseconds until the next
+/// one is; `null` if none is under way.
+fn expire([store]: [Value; 1]) -> Result<Value> {
+    let next = store.with_store(|open| {
+        Ok(match open {
+            OpenStore::File(file) => file.store.expire(),
+            OpenStore::Memory(_) | OpenStore::Redis(_) => None,
+        })
+    })?;
+    match next {
+        Some(next) => Value::integer(store.env(), u32::try_from(next.as_millis()).unwrap_or(u32::MAX)),
+        None => Value::null(store.env()),
+    }
+}
+
+/// `setClockOffset(store, millis: number): null`: has the store's clock differ from the machine's. Redis has a clock of
+/// its own.
+fn set_clock_offset([store, millis]: [Value; 2]) -> Result<Value> {
+    let offset = to_millis(millis.number().unwrap_or_default())?;
+    store.with_store(|open| {
+        match open {
+            OpenStore::Memory(memory) => memory.clock().set_offset(offset),
+            OpenStore::File(file) => file.store.clock().set_offset(offset),
+            OpenStore::Redis(_) => {}
+        }
+        Ok(())
+    })?;
+    Value::null(store.env())
+}
+
+/// `now(): number`: the machine's time in milliseconds.
+fn now([env]: [Value; 1]) -> Result<Value> {
+    Value::float(env.env(), SystemClock.now() as f64)
 }
 
 /// How far a call has come when its call returns.
@@ -189,9 +253,10 @@ impl Begun {
 fn begin_create(env: napi::sys::napi_env, store: &OpenStore, session: &Session<'_>) -> Result<Begun> {
     match store {
         OpenStore::Memory(memory) => memory.create(session).map(|()| Begun::Done),
-        OpenStore::File(file) => begin(env, file, |file, ticket| {
-            file.store.begin_create(session, &file.settler, ticket).map(|()| true)
-        }),
+        OpenStore::File(file) => {
+            begin(env, file, |file, ticket| file.store.begin_create(session, &file.settler, ticket))
+                .map(Begun::Ticket)
+        }
         OpenStore::Redis(redis) => begin_call(env, redis, |redis, ticket| redis.create(session, ticket)),
     }
 }
@@ -199,21 +264,22 @@ fn begin_create(env: napi::sys::napi_env, store: &OpenStore, session: &Session<'
 fn begin_update(env: napi::sys::napi_env, store: &OpenStore, session: &Session<'_>) -> Result<Begun> {
     match store {
         OpenStore::Memory(memory) => memory.update(session).map(|_| Begun::Done),
-        OpenStore::File(file) => begin(env, file, |file, ticket| {
-            file.store.begin_update(session, &file.settler, ticket).map(|()| true)
-        }),
+        OpenStore::File(file) => {
+            begin(env, file, |file, ticket| file.store.begin_update(session, &file.settler, ticket))
+                .map(Begun::Ticket)
+        }
         OpenStore::Redis(redis) => begin_call(env, redis, |redis, ticket| redis.update(session, ticket)),
     }
 }
 
-/// Begins a write of a file's, unless `write` tells that there is nothing to write.
-fn begin(
+/// Begins a call of a file's, and gives its ticket.
+pub(super) fn begin(
     env: napi::sys::napi_env,
     file: &OpenFile,
-    write: impl FnOnce(&OpenFile, u32) -> Result<bool>,
-) -> Result<Begun> {
-    let ticket = file.tickets.with(env, |ticket| write(file, ticket))?;
-    Ok(ticket.map_or(Begun::Done, Begun::Ticket))
+    call: impl FnOnce(&OpenFile, u32) -> Result<()>,
+) -> Result<u32> {
+    let ticket = file.tickets.with(env, |ticket| call(file, ticket).map(|()| true))?;
+    ticket.ok_or_else(|| StoreError::Internal("a call has no ticket".into()))
 }
 
 /// Begins a call of Redis'.

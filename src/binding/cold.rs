@@ -1,18 +1,22 @@
-//! The cold calls: users, ids, counters.
+//! The cold calls: those that look at many sessions. Where that may take long, they run on an executor of the store.
+
+use std::sync::LazyLock;
 
 use napi::Env;
-use napi::bindgen_prelude::{Either, ToNapiValue, Uint8Array};
+use napi::bindgen_prelude::{Either, Either3, External, ToNapiValue, Uint8Array};
 use napi_derive::napi;
 
+use super::calls::begin;
 use super::errors::{JsError, guarded};
-use super::handle::AnyStore;
-use super::reply::{self, with_buffer};
-use super::tasks::promise;
+use super::found::Found;
+use super::handle::{AnyStore, OpenStore, release};
+use super::promise;
 use super::values::Value;
 use crate::error::{Result, StoreError};
+use crate::executor::Executor;
 use crate::json::parse_user;
 use crate::session::UserKeyBuf;
-use crate::store::Cursor;
+use crate::store::{Cursor, SessionStore};
 
 /// Counters of a store.
 #[napi(object, object_from_js = false)]
@@ -44,87 +48,168 @@ pub struct JsIds {
     pub next: Option<Uint8Array>,
 }
 
-/// The live sessions of a user, whose `userId` is given as JSON: the id of each, and the session as `get` gives it.
-#[napi(
-    ts_args_type = "store: object, userJson: string",
-    ts_return_type = "Array<[string, string]> | Promise<Array<[string, string]>>"
-)]
-pub fn get_by_user(
-    env: Env,
-    store: Value,
-    user_json: String,
-) -> Result<Either<Vec<(String, String)>, Value>, JsError> {
+/// How many sessions a call has ended.
+#[napi(object, object_from_js = false)]
+pub struct JsCount {
+    pub count: f64,
+}
+
+/// Removes what has expired. Resolves how many sessions that were.
+#[napi(ts_args_type = "store: object", ts_return_type = "Promise<number>")]
+pub fn clean(env: Env, store: Value) -> Result<Value, JsError> {
+    run(env, store, |store| store.as_dyn().clean().map(|removed| removed as f64))
+}
+
+/// Resolves how many sessions are live.
+#[napi(ts_args_type = "store: object", ts_return_type = "Promise<number>")]
+pub fn size(env: Env, store: Value) -> Result<Value, JsError> {
+    run(env, store, |store| store.as_dyn().size().map(|live| live as f64))
+}
+
+/// Resolves the live sessions of a user, whose `userId` is given as JSON, for `takeFound`.
+#[napi(ts_args_type = "store: object, userJson: string", ts_return_type = "Promise<object>")]
+pub fn get_by_user(env: Env, store: Value, user_json: String) -> Result<Value, JsError> {
     let user = guarded(|| user_key(&user_json))?;
-    give(env, store, move |store| {
-        let sessions = store.as_dyn().get_by_user(user.as_key())?;
-        sessions
-            .iter()
-            .map(|session| {
-                let content = session.content()?;
-                let text = with_buffer(
-                    |out| reply::write(session.expires, content, out),
-                    |(), text| String::from_utf8_lossy(text).into_owned(),
-                );
-                Ok((session.id.to_string(), text))
-            })
-            .collect()
+    run(env, store, move |store| {
+        store.as_dyn().get_by_user(user.as_key()).map(|sessions| External::new(Found::new(sessions)))
     })
 }
 
-/// The next ids after a cursor; the first is left out.
+/// Gives the next ids after a cursor, which is left out at first.
 #[napi(ts_args_type = "store: object, cursor?: Uint8Array", ts_return_type = "JsIds | Promise<JsIds>")]
 pub fn ids(env: Env, store: Value, cursor: Option<Uint8Array>) -> Result<Either<JsIds, Value>, JsError> {
     let cursor = cursor.map_or_else(Cursor::default, |bytes| Cursor::from_bytes(&bytes));
-    give(env, store, move |store| {
+    let page = |store: &AnyStore| {
         let (ids, next) = store.as_dyn().ids(cursor)?;
         let next = next.map(|next| Uint8Array::from(next.as_bytes()));
         Ok(JsIds { ids: ids.iter().map(ToString::to_string).collect(), next })
-    })
+    };
+    match guarded(|| store.share_store())? {
+        store @ AnyStore::Memory(_) => guarded(|| page(&store)).map(Either::A),
+        AnyStore::File(_) | AnyStore::Redis(_) => run(env, store, page).map(Either::B),
+    }
 }
 
 /// Counters since the store was opened.
 #[napi(ts_args_type = "store: object", ts_return_type = "JsStats | Promise<JsStats>")]
 pub fn stats(env: Env, store: Value) -> Result<Either<JsStats, Value>, JsError> {
-    give(env, store, |store| {
-        let file_bytes = match store {
-            AnyStore::Memory(_) | AnyStore::Redis(_) => None,
-            AnyStore::File(store) => Some(store.file_bytes()? as f64),
-        };
-        let stats = store.as_dyn().stats()?;
-        Ok(JsStats {
-            sessions: stats.sessions as f64,
-            bytes: stats.bytes as f64,
-            hits: stats.hits as f64,
-            misses: stats.misses as f64,
-            created: stats.created as f64,
-            expired: stats.expired as f64,
-            evicted: stats.evicted as f64,
-            last_sweep: stats.last_sweep.map(|sweep| JsSweep {
-                at: sweep.at as f64,
-                duration: sweep.duration as f64,
-                removed: sweep.removed as f64,
-            }),
-            file_bytes,
-        })
-    })
-}
-
-/// Calls a store: here and now, or on a thread where it has to ask a server.
-fn give<T: ToNapiValue + Send + 'static>(
-    env: Env,
-    store: Value,
-    call: impl FnOnce(&AnyStore) -> Result<T> + Send + 'static,
-) -> Result<Either<T, Value>, JsError> {
     match guarded(|| store.share_store())? {
-        store @ AnyStore::Redis(_) => {
-            // Nothing of the store's waits for the end of the thread.
-            let (promise, _) = promise(env, move || call(&store))?;
-            Ok(Either::B(promise))
-        }
-        store => guarded(|| call(&store)).map(Either::A),
+        AnyStore::Redis(_) => run(env, store, stats_of).map(Either::B),
+        store => guarded(|| stats_of(&store)).map(Either::A),
     }
 }
 
-pub(super) fn user_key(json: &str) -> Result<UserKeyBuf> {
+fn stats_of(store: &AnyStore) -> Result<JsStats> {
+    let file_bytes = match store {
+        AnyStore::Memory(_) | AnyStore::Redis(_) => None,
+        AnyStore::File(store) => Some(store.file_bytes()? as f64),
+    };
+    let stats = store.as_dyn().stats()?;
+    Ok(JsStats {
+        sessions: stats.sessions as f64,
+        bytes: stats.bytes as f64,
+        hits: stats.hits as f64,
+        misses: stats.misses as f64,
+        created: stats.created as f64,
+        expired: stats.expired as f64,
+        evicted: stats.evicted as f64,
+        last_sweep: stats.last_sweep.map(|sweep| JsSweep {
+            at: sweep.at as f64,
+            duration: sweep.duration as f64,
+            removed: sweep.removed as f64,
+        }),
+        file_bytes,
+    })
+}
+
+/// Ends the sessions of a user, whose `userId` is given as JSON, save one: gives how many, at once, by a ticket or by a
+/// promise.
+#[napi(
+    ts_args_type = "store: object, userJson: string, except: string | undefined",
+    ts_return_type = "JsCount | number | Promise<number>"
+)]
+pub fn delete_by_user(
+    env: Env,
+    store: Value,
+    user_json: String,
+    except: Value,
+) -> Result<Either3<JsCount, u32, Value>, JsError> {
+    let (user, except) = guarded(|| {
+        // Only `undefined` is left out: any other value that is no id must not end the session it was to keep.
+        let except = if except.is_undefined() { None } else { Some(except.session_id()?) };
+        Ok((user_key(&user_json)?, except))
+    })?;
+    let begun = guarded(|| {
+        store.with_store(|open| match open {
+            OpenStore::Memory(memory) => {
+                let count = memory.delete_by_user(user.as_key(), except.as_ref())?;
+                Ok(Some(Either3::A(JsCount { count: count as f64 })))
+            }
+            OpenStore::File(file) => {
+                let ticket = begin(env.raw(), file, |file, ticket| {
+                    file.store.begin_delete_by_user(user.as_key(), except.as_ref(), &file.settler, ticket)
+                })?;
+                Ok(Some(Either3::B(ticket)))
+            }
+            OpenStore::Redis(_) => Ok(None),
+        })
+    })?;
+    match begun {
+        Some(begun) => Ok(begun),
+        None => run(env, store, move |store| {
+            let ended = store.as_dyn().delete_by_user(user.as_key(), except.as_ref())?;
+            Ok(ended as f64)
+        })
+        .map(Either3::C),
+    }
+}
+
+/// Removes every session: at once, by a ticket or by a promise.
+#[napi(ts_args_type = "store: object", ts_return_type = "JsCount | number | Promise<number>")]
+pub fn clear(env: Env, store: Value) -> Result<Either3<JsCount, u32, Value>, JsError> {
+    let begun = guarded(|| {
+        store.with_store(|open| match open {
+            OpenStore::Memory(memory) => {
+                memory.clear()?;
+                Ok(Some(Either3::A(JsCount { count: 0.0 })))
+            }
+            OpenStore::File(file) => {
+                let ticket =
+                    begin(env.raw(), file, |file, ticket| file.store.begin_clear(&file.settler, ticket))?;
+                Ok(Some(Either3::B(ticket)))
+            }
+            OpenStore::Redis(_) => Ok(None),
+        })
+    })?;
+    match begun {
+        Some(begun) => Ok(begun),
+        None => run(env, store, |store| store.as_dyn().clear().map(|()| 0.0)).map(Either3::C),
+    }
+}
+
+/// Closes a store, if it is open. The promise resolves once the calls that were begun before have ended.
+#[napi(ts_args_type = "store: object", ts_return_type = "Promise<void>")]
+pub fn close(env: Env, store: Value) -> Result<Value, JsError> {
+    /// Not the store's own threads: closing it waits for these.
+    static CLOSERS: LazyLock<Executor> = LazyLock::new(|| Executor::new(16));
+    let store = guarded(|| store.take_store())?;
+    promise::run(env, &CLOSERS, move || {
+        let Some(store) = store else { return Ok(()) };
+        // It is dropped here, which closes the files, unless the writer is held up: then the drop would be too.
+        store.flush().inspect_err(|_| release(store))
+    })
+}
+
+fn run<T: ToNapiValue + Send + 'static>(
+    env: Env,
+    store: Value,
+    call: impl FnOnce(&AnyStore) -> Result<T> + Send + 'static,
+) -> Result<Value, JsError> {
+    let store = guarded(|| store.share_store())?;
+    let theirs = store.clone();
+    promise::run(env, store.tasks(), move || call(&theirs))
+}
+
+fn user_key(json: &str) -> Result<UserKeyBuf> {
     parse_user(json).ok_or_else(|| StoreError::invalid("userId", "a JSON value other than null", "null"))
 }

@@ -5,7 +5,7 @@ use std::ffi::c_void;
 use std::ptr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::Duration;
 #[cfg(target_os = "linux")]
 use std::time::Instant;
@@ -16,9 +16,9 @@ use super::lane::LaneDriver;
 use super::tickets::Tickets;
 use super::values::Value;
 use crate::error::{Result, StoreError};
+use crate::executor::Executor;
 use crate::shared::SharedStore;
-use crate::store::file::Completions;
-use crate::store::{FileStore, RedisStore, SessionStore};
+use crate::store::{Completions, FileStore, RedisStore, SessionStore};
 
 /// A store of any kind, for threads.
 #[derive(Clone)]
@@ -37,15 +37,17 @@ impl AnyStore {
         }
     }
 
-    /// Has a store in a file wait for the end of a thread that reads it, before it closes the file.
-    pub(super) fn adopt(&self, thread: Option<JoinHandle<()>>) {
-        if let Self::File(store) = self {
-            store.adopt(thread);
+    /// Where calls that look at many sessions run.
+    pub(super) fn tasks(&self) -> &Executor {
+        match self {
+            Self::Memory(store) => store.tasks(),
+            Self::File(store) => store.tasks(),
+            Self::Redis(store) => store.tasks(),
         }
     }
 
-    /// Waits for what was begun before, and lets go of the store.
-    pub(super) fn close(self) -> Result<()> {
+    /// Waits for what was begun before.
+    pub(super) fn flush(&self) -> Result<()> {
         match self {
             Self::Memory(_) => Ok(()),
             Self::File(store) => store.flush(),
@@ -123,7 +125,8 @@ impl Value {
             return Err(StoreError::Internal("Node-API could not make a value".into()));
         }
         HANDLES.with_borrow_mut(|handles| handles.push(handle));
-        Ok(Self::new(env, value))
+        // SAFETY: the external is a value of the call under way.
+        Ok(unsafe { Self::new(env, value) })
     }
 
     fn handle(&self) -> Result<&Handle> {
@@ -161,9 +164,9 @@ impl Value {
     }
 }
 
-/// Lets go of a store elsewhere: to free a million records, or to write what is queued, would hold up JavaScript, or
-/// the exit.
-fn release(store: AnyStore) {
+/// Drops a store on a thread of its own: to free a million records, or to write what is queued, would hold up JavaScript
+/// or the exit.
+pub(super) fn release(store: AnyStore) {
     let ending = ThreadEnd::of_this_one();
     // Without a thread the closure, and the store in it, is dropped here.
     let _ = thread::Builder::new().name("session-store-drop".into()).spawn(move || {

@@ -12,7 +12,7 @@ use napi::bindgen_prelude::{Function, JsValue, ToNapiValue};
 use napi::sys;
 
 use super::reply::{self, with_buffer};
-use super::tickets::{JsFailure, NOTHING, SettleArgs, Tickets, tickets};
+use super::tickets::{JsFailure, Listener, NOTHING, SettleArgs, Tickets, tickets};
 use super::uv::{Loop, Owner, Poll, Timer};
 use super::values::Value;
 use crate::error::{Result, StoreError};
@@ -71,7 +71,8 @@ impl LaneDriver {
             driver.handles.set(usize::from(timer.is_some()));
             if timer.is_some() && driver.end_at_exit() {
                 *driver.timer.borrow_mut() = timer;
-                driver.tickets.serve(&driver);
+                let listener: Rc<dyn Listener> = driver.clone();
+                driver.tickets.set_listener(Rc::downgrade(&listener));
                 driver.lane.borrow_mut().want();
             }
         }
@@ -89,18 +90,6 @@ impl LaneDriver {
     /// Has what was called begin.
     pub(super) fn kick(self: &Rc<Self>) {
         self.lane.borrow_mut().kick();
-        self.adjust();
-    }
-
-    /// Of the store's thread: calls that have ended there, and a connection.
-    pub(super) fn hear(self: &Rc<Self>, ended: impl Iterator<Item = u32>, line: Option<Line>) {
-        {
-            let mut lane = self.lane.borrow_mut();
-            lane.ended(ended);
-            if let Some(line) = line {
-                lane.open(line);
-            }
-        }
         self.adjust();
     }
 
@@ -217,6 +206,19 @@ impl LaneDriver {
                 unsafe { sys::napi_remove_async_cleanup_hook(hook) };
             }
         }
+    }
+}
+
+impl Listener for LaneDriver {
+    fn hear(self: Rc<Self>, ended: &mut dyn Iterator<Item = u32>, line: Option<Line>) {
+        {
+            let mut lane = self.lane.borrow_mut();
+            lane.ended(ended);
+            if let Some(line) = line {
+                lane.open(line);
+            }
+        }
+        self.adjust();
     }
 }
 

@@ -50,6 +50,7 @@ pub struct JsFileOptions {
     pub max_session_bytes: Option<f64>,
     pub max_sessions_per_user: Option<f64>,
     pub sweep_interval: Option<f64>,
+    pub command_timeout: Option<f64>,
 }
 
 impl From<JsFileOptions> for FileOptions {
@@ -61,6 +62,7 @@ impl From<JsFileOptions> for FileOptions {
             max_session_bytes: limit(options.max_session_bytes),
             max_sessions_per_user: limit(options.max_sessions_per_user),
             sweep_interval: options.sweep_interval.map(|millis| millis as u64),
+            command_timeout: options.command_timeout.map(|millis| millis as u64),
         }
     }
 }

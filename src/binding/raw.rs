@@ -22,7 +22,10 @@ pub(super) unsafe fn run<const N: usize>(
     unsafe {
         sys::napi_get_cb_info(env, info, &mut count, args.as_mut_ptr(), ptr::null_mut(), ptr::null_mut());
     }
-    match guarded(|| body(args.map(|arg| Value::new(env, arg)))) {
+    match guarded(|| {
+        // SAFETY: the arguments are values of the call under way.
+        body(args.map(|arg| unsafe { Value::new(env, arg) }))
+    }) {
         Ok(value) => value.raw(),
         Err(error) => {
             // SAFETY: by this function's contract.

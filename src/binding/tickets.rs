@@ -1,4 +1,4 @@
-//! The ends of writes, on their way to JavaScript: one call of `settle` for each batch.
+//! The results of calls, on their way to JavaScript: one call of `settle` for each batch.
 
 use std::cell::{Cell, RefCell};
 use std::ptr;
@@ -11,13 +11,11 @@ use napi::{Status, ValueType, sys};
 use napi_derive::napi;
 
 use super::errors::{code_of, refused_as_store_error};
-use super::lane::LaneDriver;
 use super::reply;
 use super::values::Value;
 use crate::error::{Result, StoreError};
-use crate::store::StoredSession;
-use crate::store::file::Completions;
-use crate::store::redis::{Answer, Answers, Line};
+use crate::store::redis::{Answers, Line};
+use crate::store::{Answer, Completions, StoredSession};
 
 /// A call that was refused.
 #[napi(object, object_from_js = false)]
@@ -113,7 +111,12 @@ pub(super) struct Tickets {
     issued: Cell<u32>,
     out: Cell<u32>,
     settle: Cell<sys::napi_threadsafe_function>,
-    lane: RefCell<Weak<LaneDriver>>,
+    listener: RefCell<Option<Weak<dyn Listener>>>,
+}
+
+/// Hears on the JavaScript thread which calls have ended on the store's.
+pub(super) trait Listener {
+    fn hear(self: Rc<Self>, ended: &mut dyn Iterator<Item = u32>, line: Option<Line>);
 }
 
 impl Tickets {
@@ -137,9 +140,8 @@ impl Tickets {
         Ok(Some(ticket))
     }
 
-    /// Has a lane told of what the store's thread says.
-    pub(super) fn serve(&self, lane: &Rc<LaneDriver>) {
-        *self.lane.borrow_mut() = Rc::downgrade(lane);
+    pub(super) fn set_listener(&self, listener: Weak<dyn Listener>) {
+        *self.listener.borrow_mut() = Some(listener);
     }
 
     pub(super) fn take_back(&self, env: sys::napi_env, done: &[f64], failures: &[JsFailure]) {
@@ -163,19 +165,6 @@ impl Settler {
 }
 
 impl Completions for Settler {
-    fn complete(&self, done: Vec<(u32, Result<u64>)>) {
-        let mut batch = Batch::with_room_for(done.len());
-        for (ticket, outcome) in done {
-            match outcome {
-                Ok(number) => batch.add(ticket, number as f64),
-                Err(error) => batch.add_failure(ticket, &error),
-            }
-        }
-        self.tell(batch);
-    }
-}
-
-impl Answers for Settler {
     fn complete(&self, done: Vec<(u32, Result<Answer>)>) {
         let mut batch = Batch::with_room_for(done.len());
         for (ticket, answer) in done {
@@ -187,7 +176,9 @@ impl Answers for Settler {
         }
         self.tell(batch);
     }
+}
 
+impl Answers for Settler {
     fn line(&self, line: Line) {
         self.tell(Batch { line: Some(line), ..Batch::default() });
     }
@@ -200,7 +191,7 @@ pub(super) fn tickets(settle: &Function<'_, SettleArgs, ()>) -> Result<(Rc<Ticke
         issued: Cell::new(0),
         out: Cell::new(0),
         settle: Cell::new(ptr::null_mut()),
-        lane: RefCell::default(),
+        listener: RefCell::default(),
     });
     let issuer = Rc::clone(&tickets);
     let settle = settle
@@ -210,9 +201,9 @@ pub(super) fn tickets(settle: &Function<'_, SettleArgs, ()>) -> Result<(Rc<Ticke
         .build_callback(move |context| {
             let Batch { done, failures, texts, line } = context.value;
             issuer.take_back(context.env.raw(), &done, &failures);
-            let lane = issuer.lane.borrow().upgrade();
-            if let Some(lane) = lane {
-                lane.hear(tickets_of(&done, &failures), line);
+            let listener = issuer.listener.borrow().as_ref().and_then(Weak::upgrade);
+            if let Some(listener) = listener {
+                listener.hear(&mut tickets_of(&done, &failures), line);
             }
             let length = done.len() as u32;
             Ok(FnArgs::from((Float64Array::new(done), length, failures, texts)))

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::errors::{JsError, guarded, refused};
 use super::handle::AnyStore;
-use super::tasks::promise;
+use super::promise;
 use super::values::Value;
 use crate::error::{Result, StoreError};
 use crate::store::FileStore;
@@ -57,10 +57,9 @@ pub fn backup(
     let store = guarded(|| file_store(store))?;
     let mut progress = weak(&progress).map(teller)?;
     let theirs = Arc::clone(&store);
-    let (promise, thread) =
-        promise(env, move || theirs.backup(path.as_ref(), &mut progress).map(|bytes| bytes as f64))?;
-    store.adopt(thread);
-    Ok(promise)
+    promise::run(env, store.upkeep(), move || {
+        theirs.backup(path.as_ref(), &mut progress).map(|bytes| bytes as f64)
+    })
 }
 
 /// Reads all of a store.
@@ -76,7 +75,7 @@ pub fn verify(
     let store = guarded(|| file_store(store))?;
     let mut progress = weak(&progress).map(teller)?;
     let theirs = Arc::clone(&store);
-    let (promise, thread) = promise(env, move || {
+    promise::run(env, store.upkeep(), move || {
         let seen = theirs.verify(&mut progress)?;
         Ok(JsVerification {
             sessions: seen.sessions as f64,
@@ -86,9 +85,7 @@ pub fn verify(
             problems: seen.problems,
             found: seen.found as f64,
         })
-    })?;
-    store.adopt(thread);
-    Ok(promise)
+    })
 }
 
 fn weak(progress: &Function<'_, FnArgs<(f64, f64)>, ()>) -> Result<Progress, JsError> {

@@ -141,12 +141,14 @@ impl Loop {
     ) -> Option<Handle<O>> {
         // SAFETY: it only looks the size up.
         let size = unsafe { (self.api.handle_size)(kind) };
-        let mut memory = vec![0_u64; size.div_ceil(8)].into_boxed_slice();
-        let raw = memory.as_mut_ptr().cast();
+        let memory = Box::into_raw(vec![0_u64; size.div_ceil(8)].into_boxed_slice());
+        let raw = memory.cast();
         if init(raw) != 0 {
+            // SAFETY: it is from `Box::into_raw` above, and libuv did not take it.
+            drop(unsafe { Box::from_raw(memory) });
             return None;
         }
-        let shared = Box::into_raw(Box::new(Shared { _memory: memory, owner }));
+        let shared = Box::into_raw(Box::new(Shared { memory, owner }));
         // SAFETY: `raw` is a handle from here on, and `shared` is freed when it is closed.
         unsafe {
             (self.api.handle_set_data)(raw, shared.cast());
@@ -159,9 +161,16 @@ impl Loop {
 
 /// What stays until libuv has let go of a handle.
 struct Shared<O> {
-    /// libuv's.
-    _memory: Box<[u64]>,
+    /// libuv's, from `Box::into_raw`: a box that moves would end libuv's right to its pointer.
+    memory: *mut [u64],
     owner: Rc<O>,
+}
+
+impl<O> Drop for Shared<O> {
+    fn drop(&mut self) {
+        // SAFETY: it is from `Box::into_raw`, and libuv has let go of it.
+        drop(unsafe { Box::from_raw(self.memory) });
+    }
 }
 
 /// A handle, which is closed when this is dropped.

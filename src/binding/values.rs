@@ -14,7 +14,7 @@ pub(super) const fn room_for(max: usize) -> usize {
     max + 4 + 1
 }
 
-/// A value as N-API gives it. Taking one costs nothing; each reading of it checks its type.
+/// A value as N-API gives it, for the length of a call. Taking one costs nothing; each reading of it checks its type.
 #[derive(Clone, Copy)]
 pub(super) struct Value {
     env: sys::napi_env,
@@ -46,7 +46,9 @@ impl ToNapiValue for Value {
 }
 
 impl Value {
-    pub(super) fn new(env: sys::napi_env, value: sys::napi_value) -> Self {
+    /// # Safety
+    /// `value` is one of the call under way, in `env`, and nobody keeps what this gives for longer than that call.
+    pub(super) unsafe fn new(env: sys::napi_env, value: sys::napi_value) -> Self {
         Self { env, value }
     }
 
@@ -61,6 +63,13 @@ impl Value {
         let mut value = ptr::null_mut();
         // SAFETY: `env` is that of the call under way, `value` is writable.
         let status = unsafe { sys::napi_create_uint32(env, integer, &mut value) };
+        Self::made(env, value, status)
+    }
+
+    pub(super) fn float(env: sys::napi_env, float: f64) -> Result<Self> {
+        let mut value = ptr::null_mut();
+        // SAFETY: `env` is that of the call under way, `value` is writable.
+        let status = unsafe { sys::napi_create_double(env, float, &mut value) };
         Self::made(env, value, status)
     }
 
@@ -104,8 +113,19 @@ impl Value {
         self.value
     }
 
+    /// The id to look a session up by; `None` for a string that is longer than any id, as a cookie may hold.
+    ///
     /// # Errors
-    /// `InvalidSession` if the value can be no session's id.
+    /// `InvalidSession` for any other value that is not an id.
+    pub(super) fn lookup_id(self) -> Result<Option<SessionId>> {
+        match self.session_id() {
+            Err(_) if self.utf8_len().is_some_and(|len| len > MAX_ID_BYTES) => Ok(None),
+            id => id.map(Some),
+        }
+    }
+
+    /// # Errors
+    /// `InvalidSession` if the value cannot be a session id.
     pub(super) fn session_id(self) -> Result<SessionId> {
         let mut buffer = [0; room_for(MAX_ID_BYTES)];
         let Some(len) = self.read_utf8(&mut buffer) else { return Err(SessionId::invalid(self.kind())) };

@@ -194,6 +194,20 @@ impl StoredSession {
     }
 }
 
+/// The result of a call that completes later.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// How many sessions a write concerned.
+    Number(u64),
+    /// What a `get` found.
+    Session(Option<StoredSession>),
+}
+
+/// Receives the results of calls, keyed by ticket.
+pub trait Completions: Send + Sync {
+    fn complete(&self, done: Vec<(u32, Result<Answer>)>);
+}
+
 /// How far a walk over the ids has come: bytes that mean something to the store that gave them alone.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Cursor(Box<[u8]>);

@@ -11,8 +11,8 @@ use native_store::error::{Result, StoreError};
 use native_store::session::{
     Body, Content, ExpiresForm, Expiry, FieldOrder, Session, SessionId, UserKey, UserKeyBuf,
 };
-use native_store::store::file::{Completions, FileOptions, Secret};
-use native_store::store::{Cursor, FileStore, SessionStore};
+use native_store::store::file::{FileOptions, Secret};
+use native_store::store::{Answer, Completions, Cursor, FileStore, SessionStore};
 
 use super::Random;
 
@@ -184,7 +184,7 @@ impl Op {
             Self::Create(draft) => draft.with_session(|session| store.begin_create(session, to, ticket))?,
             Self::Update(draft) => draft.with_session(|session| store.begin_update(session, to, ticket))?,
             Self::Touch { id, expires } => {
-                store.begin_touch(&session_id(id), Expiry::moved_to(*expires).unwrap(), None, to, ticket);
+                store.begin_touch(&session_id(id), Expiry::moved_to(*expires).unwrap(), None, to, ticket)?;
             }
             Self::Delete { id } => return store.begin_delete(&session_id(id), to, ticket),
             _ => unreachable!("it is not hot"),
@@ -196,11 +196,11 @@ impl Op {
 /// Passes on what became of writes.
 struct Told<F: Fn(u32)> {
     each: F,
-    to: mpsc::Sender<Vec<(u32, Result<u64>)>>,
+    to: mpsc::Sender<Vec<(u32, Result<Answer>)>>,
 }
 
 impl<F: Fn(u32) + Send + Sync> Completions for Told<F> {
-    fn complete(&self, done: Vec<(u32, Result<u64>)>) {
+    fn complete(&self, done: Vec<(u32, Result<Answer>)>) {
         done.iter().for_each(|(ticket, _)| (self.each)(*ticket));
         self.to.send(done).unwrap();
     }
@@ -225,11 +225,14 @@ pub fn perform_together(
     }
     let idle: Vec<u32> =
         (0..).zip(&results).filter(|(_, result)| result.is_some()).map(|(at, _)| at).collect();
-    store.kick();
+    store.wake();
     while results.iter().any(Option::is_none) {
         for (ticket, result) in receiver.recv().unwrap() {
             let tells = !matches!(ops[ticket as usize], Op::Delete { .. });
-            results[ticket as usize] = Some(result.map(|number| Some(number).filter(|_| tells)));
+            results[ticket as usize] = Some(result.map(|answer| match answer {
+                Answer::Number(number) => Some(number).filter(|_| tells),
+                Answer::Session(_) => panic!("a write gave a session"),
+            }));
         }
     }
     // Not before those that were queued ahead of them.

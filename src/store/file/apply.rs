@@ -6,6 +6,7 @@ use std::num::NonZeroUsize;
 
 use heed::RwTxn;
 
+use super::pending::Scope;
 use super::record::{Header, Record};
 use super::tables::{Tables, created_after, expiry_entry, filed_of, user_entry};
 use super::vault::{Contents, Key, UserTag, Vault};
@@ -40,8 +41,6 @@ pub(super) enum Write {
         most: usize,
     },
     Clear,
-    /// Ends when what was queued before it has ended.
-    Nothing,
 }
 
 /// A session to be written.
@@ -65,6 +64,19 @@ impl Write {
     /// Whether it writes a session under the first secret.
     pub(super) fn seals(&self) -> bool {
         matches!(self, Self::Create(_) | Self::Update(_) | Self::Touch { .. })
+    }
+
+    /// What it concerns: reads of that wait for it.
+    pub(super) fn scope(&self) -> Scope {
+        match self {
+            Self::Create(draft) | Self::Update(draft) => {
+                Scope::Session { id: draft.id.clone(), user: draft.user.clone() }
+            }
+            Self::Touch { id, .. } | Self::Delete { id } => Scope::Session { id: id.clone(), user: None },
+            Self::DeleteByUser { user, .. } => Scope::Users(Some(user.clone())),
+            Self::Clear => Scope::Users(None),
+            Self::Sweep { .. } => Scope::Expired,
+        }
     }
 
     /// About how many bytes it adds to the file; 0 for what makes room.
@@ -184,7 +196,6 @@ impl<'a, 'e> Applier<'a, 'e> {
             }
             Write::Sweep { now, most } => Ok(self.sweep(*now, *most)?),
             Write::Clear => Ok(self.clear()?),
-            Write::Nothing => Ok(0),
         }
     }
 

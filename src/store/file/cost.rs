@@ -162,7 +162,6 @@ impl Costing<'_> {
                 count.entries += 1;
                 count.runs.push(self.trees.all_pages() / LISTED + 1);
             }
-            Write::Nothing => {}
         }
         Ok(())
     }

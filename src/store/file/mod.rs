@@ -1,8 +1,8 @@
 //! Sessions in a file: they outlive the process, and several processes share them.
 //!
-//! LMDB keeps them, in a directory of their own. Reads are made on the calling thread and never wait; writes go to
-//! one thread, which makes transactions of them (see `writer`). Whoever opens a directory a second time in a process
-//! gets the store that is open already.
+//! LMDB keeps them, in a folder of their own. Writes go to one thread, which makes transactions of them (see `writer`).
+//! A read is made on the calling thread, at once, unless a write of the same session is under way (see `pending`). Whoever
+//! opens a folder a second time in a process gets the store that is open already.
 
 mod apply;
 mod backup;
@@ -13,6 +13,8 @@ mod errors;
 mod open;
 mod options;
 mod pages;
+mod pending;
+mod queue;
 mod record;
 mod registry;
 mod room;
@@ -29,19 +31,19 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock, mpsc};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
-
-use parking_lot::Mutex;
+use std::time::{Duration, Instant};
 
 use self::apply::{Draft, SWEEP_STEP, Write};
 use self::environment::{Environment, Limits, decoded, with_buffer};
+use self::pending::Seen;
+use self::queue::{Queue, Reader, Waiter};
 use self::record::Record;
 use self::registry::Registered;
 use self::tables::{created_of, expiry_entry};
-use self::writer::{GONE, Queue, Waiter};
-use super::{Cursor, SessionStore, Stats, StoredSession, Sweep};
-use crate::clock::{Clock, Millis, SystemClock};
+use super::{Completions, Cursor, SessionStore, Stats, StoredSession, Sweep};
+use crate::clock::{AppClock, Clock, Millis};
 use crate::error::{Result, StoreError};
+use crate::executor::{Executor, join};
 use crate::session::{Content, Expiry, Session, SessionId, UserKey};
 use crate::store::DEFAULT_MAX_SESSION_BYTES;
 use crate::sweeper::{DEFAULT_SWEEP_INTERVAL, Sweeper};
@@ -50,18 +52,27 @@ pub use crate::keyring::Secret;
 pub use options::FileOptions;
 pub use room::MIN_MAX_BYTES;
 pub use verify::Verification;
-pub use writer::Completions;
+
+/// The default of `commandTimeout`, in milliseconds.
+pub const DEFAULT_COMMAND_TIMEOUT: u64 = 10_000;
 
 /// How many ids a page of them has at most.
 const PAGE: usize = 1000;
 
-/// A store in a directory. The last to let go of it writes what is queued and closes the files.
+/// Threads for calls that look at many sessions, and for those that read the whole file: `verify` must not hold up a
+/// user's `getByUser`.
+const TASK_THREADS: usize = 2;
+const UPKEEP_THREADS: usize = 1;
+
+/// A store in a folder. Dropping the last handle writes what is queued and closes the files.
 pub struct FileStore {
     environment: Option<Arc<Environment>>,
     queue: Arc<Queue>,
     writer: Option<JoinHandle<()>>,
     sweeper: OnceLock<Sweeper>,
-    readers: Mutex<Vec<JoinHandle<()>>>,
+    tasks: Executor,
+    upkeep: Executor,
+    clock: Arc<dyn Clock>,
     options: FileOptions,
     // Last, as its end lets others open the directory again.
     _registered: Registered,
@@ -75,7 +86,7 @@ impl FileStore {
     /// store is open in this process with another value of an option. `Locked` if a process that cannot be told from this one has it open. `Damaged`
     /// if what is there is no store, a part of one, or of a newer version: nothing is changed then. `Full`, `Io`.
     pub fn open(options: &FileOptions) -> Result<Arc<Self>> {
-        Self::open_at(options, Arc::new(SystemClock))
+        Self::open_at(options, Arc::new(AppClock::default()))
     }
 
     /// Opens it with a clock of its own.
@@ -102,9 +113,15 @@ impl FileStore {
             max_session_bytes: options.max_session_bytes.map_or(DEFAULT_MAX_SESSION_BYTES, usize::from),
             max_sessions_per_user: options.max_sessions_per_user,
         };
-        let environment =
-            Arc::new(Environment::new(opened, options.secrets.clone(), limits, max_bytes, clock));
-        let queue = Arc::new(Queue::new());
+        let environment = Arc::new(Environment::new(
+            opened,
+            options.secrets.clone(),
+            limits,
+            max_bytes,
+            Arc::clone(&clock),
+        ));
+        let timeout = options.command_timeout.unwrap_or(DEFAULT_COMMAND_TIMEOUT);
+        let queue = Arc::new(Queue::new(Duration::from_millis(timeout)));
         let no_thread =
             |error| StoreError::Io(format!("no thread for the store in {}: {error}", dir.display()));
         let writer = {
@@ -119,7 +136,9 @@ impl FileStore {
             queue,
             writer: Some(writer),
             sweeper: OnceLock::new(),
-            readers: Mutex::default(),
+            tasks: Executor::new(TASK_THREADS),
+            upkeep: Executor::new(UPKEEP_THREADS),
+            clock,
             options: options.clone(),
             _registered: registered,
         });
@@ -147,6 +166,7 @@ impl FileStore {
             ),
             ("maxSessionsPerUser", max_per_user(given), max_per_user(&self.options)),
             ("sweepInterval", given.sweep_interval, Some(self.sweep_interval())),
+            ("commandTimeout", given.command_timeout, Some(self.queue.timeout().as_millis() as u64)),
         ];
         super::check_same(&pairs, "path")?;
         if given.secrets == self.options.secrets {
@@ -184,39 +204,83 @@ impl FileStore {
         Ok(usage.file)
     }
 
-    /// Calls `read` with a live session's expiry and content: [`SessionStore::get`] without the copy. `read` must not
-    /// call the store.
+    /// Where calls that look at many sessions run.
+    pub fn tasks(&self) -> &Executor {
+        &self.tasks
+    }
+
+    /// Where calls that read the whole file run.
+    pub fn upkeep(&self) -> &Executor {
+        &self.upkeep
+    }
+
+    /// The clock that says which sessions are expired.
+    pub fn clock(&self) -> &dyn Clock {
+        &*self.clock
+    }
+
+    /// Calls `read` with a live session's expiry and content: [`SessionStore::get`] without the copy. If a write of the
+    /// session is under way, it gives a ticket for [`FileStore::begin_get`] instead. `read` must not call the store.
     ///
     /// # Errors
     /// As for `get`.
-    pub fn get_with<T>(
+    pub fn try_get<T>(
         &self,
         id: &SessionId,
         read: impl FnOnce(Expiry, Content<'_>) -> T,
-    ) -> Result<Option<T>> {
-        self.environment().get_with(id, decoded(read))
+    ) -> Result<Result<Option<T>, MustWait>> {
+        Ok(match self.see(id, decoded(read))? {
+            Seen::Now(found) => Ok(found),
+            Seen::After(number) => Err(MustWait(number)),
+        })
     }
 
-    /// Begins [`SessionStore::create`]: queues it, for `kick`, and has `to` told of its end. The number is 1.
+    /// Begins a `get` that has to wait for a write. `to` receives the session.
+    pub fn begin_get(&self, id: &SessionId, wait: MustWait, to: &Arc<dyn Completions>, ticket: u32) {
+        let reader = Reader {
+            after: wait.0,
+            session: Some(id.clone()),
+            waiter: Waiter::Ticket { to: Arc::clone(to), ticket },
+            deadline: self.queue.deadline(),
+        };
+        if let Some(reader) = self.queue.wait(reader) {
+            let ended = queue::Ended { readers: vec![reader], ..queue::Ended::default() };
+            writer::deliver(self.environment(), &self.queue, ended);
+        }
+    }
+
+    fn see<T>(
+        &self,
+        id: &SessionId,
+        read: impl FnOnce(Expiry, &[u8]) -> Result<T>,
+    ) -> Result<Seen<Option<T>>> {
+        match self.queue.pending.of_session(id) {
+            Some(number) => Ok(Seen::After(number)),
+            None => writer::see(self.environment(), &self.queue, id, read),
+        }
+    }
+
+    /// Begins [`SessionStore::create`]: queues it until `wake`. `to` receives 1.
     ///
     /// # Errors
-    /// `TooLarge`; nothing is queued then.
+    /// `TooLarge`; `Busy` if too many writes wait. Nothing is queued then.
     pub fn begin_create(&self, session: &Session<'_>, to: &Arc<dyn Completions>, ticket: u32) -> Result<()> {
-        self.begin(Write::Create(self.draft(session)?), to, ticket);
-        Ok(())
+        self.begin(Write::Create(self.draft(session)?), to, ticket)
     }
 
-    /// Begins [`SessionStore::update`]. The number is 1 if there was a live session, or 0.
+    /// Begins [`SessionStore::update`]. `to` receives 1 if there was a live session, else 0.
     ///
     /// # Errors
     /// As for `begin_create`.
     pub fn begin_update(&self, session: &Session<'_>, to: &Arc<dyn Completions>, ticket: u32) -> Result<()> {
-        self.begin(Write::Update(self.draft(session)?), to, ticket);
-        Ok(())
+        self.begin(Write::Update(self.draft(session)?), to, ticket)
     }
 
-    /// Begins [`SessionStore::touch`], or `prolong` where `enough` is given. The number is 1 if there was a live session,
-    /// or 0.
+    /// Begins [`SessionStore::touch`], or `prolong` where `enough` is given. `to` receives 1 if there was a live session,
+    /// else 0.
+    ///
+    /// # Errors
+    /// `Busy`.
     pub fn begin_touch(
         &self,
         id: &SessionId,
@@ -224,47 +288,65 @@ impl FileStore {
         enough: Option<Millis>,
         to: &Arc<dyn Completions>,
         ticket: u32,
-    ) {
-        self.begin(Write::Touch { id: id.clone(), expires, enough }, to, ticket);
+    ) -> Result<()> {
+        self.begin(Write::Touch { id: id.clone(), expires, enough }, to, ticket)
     }
 
-    /// Begins [`SessionStore::delete`], unless there is nothing to delete: then it tells `false` and queues nothing.
+    /// Begins [`SessionStore::delete`]; gives `false` and queues nothing if there is nothing to delete.
     ///
     /// # Errors
-    /// Those of a read.
+    /// Those of a read; `Busy`.
     pub fn begin_delete(&self, id: &SessionId, to: &Arc<dyn Completions>, ticket: u32) -> Result<bool> {
         let found = self.must_delete(id)?;
         if found {
-            self.begin(Write::Delete { id: id.clone() }, to, ticket);
+            self.begin(Write::Delete { id: id.clone() }, to, ticket)?;
         }
         Ok(found)
     }
 
+    /// Begins [`SessionStore::delete_by_user`]. `to` receives how many live sessions it ended.
+    ///
+    /// # Errors
+    /// `Busy`.
+    pub fn begin_delete_by_user(
+        &self,
+        user: UserKey<'_>,
+        except: Option<&SessionId>,
+        to: &Arc<dyn Completions>,
+        ticket: u32,
+    ) -> Result<()> {
+        self.begin(delete_by_user(user, except), to, ticket)
+    }
+
+    /// Begins [`SessionStore::clear`].
+    ///
+    /// # Errors
+    /// `Busy`.
+    pub fn begin_clear(&self, to: &Arc<dyn Completions>, ticket: u32) -> Result<()> {
+        self.begin(Write::Clear, to, ticket)
+    }
+
     /// Has the writer begin with what is queued.
-    pub fn kick(&self) {
-        self.queue.kick();
+    pub fn wake(&self) {
+        self.queue.wake();
+    }
+
+    /// Ends the calls whose time is over with `Timeout`; gives the time until the next one is.
+    pub fn expire(&self) -> Option<Duration> {
+        writer::deliver(self.environment(), &self.queue, self.queue.expire(Instant::now()));
+        self.queue.next_deadline().map(|next| next.saturating_duration_since(Instant::now()))
     }
 
     /// Waits for the writes that were begun before.
     ///
     /// # Errors
-    /// `Io` if the writer has gone.
+    /// `Timeout`.
     pub fn flush(&self) -> Result<()> {
-        self.write(Write::Nothing).map(drop)
+        self.queue.last().map_or(Ok(()), |number| self.wait_for(number))
     }
 
-    /// Has the store wait for a thread that reads it, before it closes the file. LMDB clears the mark of a thread in its
-    /// table of readers when that ends: were the table taken away at that very moment, the process would end.
-    pub fn adopt(&self, thread: Option<JoinHandle<()>>) {
-        let mut readers = self.readers.lock();
-        let (ended, mut others): (Vec<_>, Vec<_>) = readers.drain(..).partition(JoinHandle::is_finished);
-        ended.into_iter().for_each(wait_for);
-        others.extend(thread);
-        *readers = others;
-    }
-
-    fn begin(&self, write: Write, to: &Arc<dyn Completions>, ticket: u32) {
-        self.queue.push(write, Waiter::Ticket { to: Arc::clone(to), ticket });
+    fn begin(&self, write: Write, to: &Arc<dyn Completions>, ticket: u32) -> Result<()> {
+        self.queue.push(write, Waiter::Ticket { to: Arc::clone(to), ticket })
     }
 
     fn draft(&self, session: &Session<'_>) -> Result<Draft> {
@@ -272,10 +354,10 @@ impl FileStore {
         Ok(Draft::new(session))
     }
 
-    /// Whether there is a live session of this id, or one on its way into the file.
+    /// Whether there is a live session of this id, or a write to it under way.
     fn must_delete(&self, id: &SessionId) -> Result<bool> {
-        // In this order: a creation leaves the queue after it is in the file.
-        if self.queue.may_create(id.as_bytes()) {
+        // In this order: a write is no longer under way once it is in the file.
+        if self.queue.pending.of_session(id).is_some() {
             return Ok(true);
         }
         let environment = self.environment();
@@ -287,33 +369,91 @@ impl FileStore {
         Ok(!Record::parse(bytes).is_ok_and(is_past))
     }
 
+    /// The live sessions of a user that are on disk, oldest first.
+    fn find_by_user(&self, user: UserKey<'_>) -> Result<Vec<StoredSession>> {
+        let environment = self.environment();
+        let failed = |error| environment.failed(error);
+        let now = environment.clock.now();
+        let tag = environment.vault.tag(user);
+        let txn = environment.read()?;
+        let tables = txn.tables();
+        // The tag is a hash; what counts is the user.
+        let mut found = Vec::new();
+        let each = tables.each_of_user(&txn, tag, |created, key| {
+            found.push((created, key.to_vec()));
+            Ok(())
+        });
+        each.map_err(failed)?;
+        let mut sessions = Vec::with_capacity(found.len());
+        for (created, key) in found {
+            let Some(bytes) = environment.get(tables.sessions, &txn, &key)? else { continue };
+            let record = Record::parse(bytes)?;
+            let header = record.header;
+            if header.created != created || header.expires.is_past(now) {
+                continue;
+            }
+            let session = with_buffer(|buffer| {
+                let Some(contents) = environment.vault.open(&key, record, buffer)? else { return Ok(None) };
+                let id = SessionId::from_packed(contents.id)?;
+                Ok(Some(StoredSession::new(id, header.expires, contents.content)))
+            })?;
+            if let Some(session) = session
+                && session.content()?.user == Some(user)
+            {
+                sessions.push(session);
+            }
+        }
+        Ok(sessions)
+    }
+
     /// Queues a write and waits for its end.
     fn write(&self, write: Write) -> Result<u64> {
         let (sender, receiver) = mpsc::sync_channel(1);
-        self.queue.push(write, Waiter::Thread(sender));
-        self.queue.kick();
-        receiver.recv().unwrap_or(Err(GONE))
+        self.queue.push(write, Waiter::Thread(sender))?;
+        self.queue.wake();
+        self.result(&receiver)
     }
+
+    /// Waits for the end of a write, by its number.
+    fn wait_for(&self, number: u64) -> Result<()> {
+        let (sender, receiver) = mpsc::sync_channel(1);
+        let waiter = Waiter::Thread(sender);
+        let reader = Reader { after: number, session: None, waiter, deadline: self.queue.deadline() };
+        if self.queue.wait(reader).is_some() {
+            return Ok(());
+        }
+        self.queue.wake();
+        self.result(&receiver).map(drop)
+    }
+
+    /// The result of a call that began just before, by its deadline.
+    fn result(&self, receiver: &mpsc::Receiver<Result<u64>>) -> Result<u64> {
+        receiver.recv_timeout(self.queue.timeout()).unwrap_or_else(|_| {
+            self.expire();
+            receiver.recv().unwrap_or(Err(StoreError::Closed))
+        })
+    }
+}
+
+/// The number of the write that a `get` has to wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MustWait(u64);
+
+fn delete_by_user(user: UserKey<'_>, except: Option<&SessionId>) -> Write {
+    Write::DeleteByUser { user: user.to_buf(), except: except.cloned(), most: usize::MAX }
 }
 
 impl Drop for FileStore {
     fn drop(&mut self) {
         self.queue.close();
-        self.writer.take().into_iter().for_each(wait_for);
-        self.readers.get_mut().drain(..).for_each(wait_for);
+        self.writer.take().into_iter().for_each(join);
+        self.tasks.close();
+        self.upkeep.close();
         if let Some(sweeper) = self.sweeper.take() {
             sweeper.stop();
         }
         // The last of it: this closes the files, before another may open them.
         self.environment = None;
-    }
-}
-
-/// Waits for the end of a thread, unless it is this one.
-fn wait_for(thread: JoinHandle<()>) {
-    if thread.thread().id() != thread::current().id() {
-        // If it panicked, it has ended all the same.
-        let _ = thread.join();
     }
 }
 
@@ -323,8 +463,16 @@ impl SessionStore for FileStore {
     }
 
     fn get(&self, id: &SessionId) -> Result<Option<StoredSession>> {
-        self.environment()
-            .get_with(id, |expires, content| Ok(StoredSession::new(id.clone(), expires, content)))
+        let stored = |expires, content: &[u8]| Ok(StoredSession::new(id.clone(), expires, content));
+        let mut seen = self.see(id, stored)?;
+        loop {
+            match seen {
+                Seen::Now(found) => return Ok(found),
+                Seen::After(number) => self.wait_for(number)?,
+            }
+            // Later writes of the session need not be waited for.
+            seen = writer::see(self.environment(), &self.queue, id, stored)?;
+        }
     }
 
     fn update(&self, session: &Session<'_>) -> Result<bool> {
@@ -361,43 +509,23 @@ impl SessionStore for FileStore {
     }
 
     fn get_by_user(&self, user: UserKey<'_>) -> Result<Vec<StoredSession>> {
-        let environment = self.environment();
-        let failed = |error| environment.failed(error);
-        let now = environment.clock.now();
-        let tag = environment.vault.tag(user);
-        let txn = environment.read()?;
-        let tables = txn.tables();
-        // The tag is a hash; what counts is the user.
-        let mut found = Vec::new();
-        let each = tables.each_of_user(&txn, tag, |created, key| {
-            found.push((created, key.to_vec()));
-            Ok(())
-        });
-        each.map_err(failed)?;
-        let mut sessions = Vec::with_capacity(found.len());
-        for (created, key) in found {
-            let Some(bytes) = environment.get(tables.sessions, &txn, &key)? else { continue };
-            let record = Record::parse(bytes)?;
-            let header = record.header;
-            if header.created != created || header.expires.is_past(now) {
-                continue;
-            }
-            let session = with_buffer(|buffer| {
-                let Some(contents) = environment.vault.open(&key, record, buffer)? else { return Ok(None) };
-                let id = SessionId::from_packed(contents.id)?;
-                Ok(Some(StoredSession::new(id, header.expires, contents.content)))
-            })?;
-            if let Some(session) = session
-                && session.content()?.user == Some(user)
-            {
-                sessions.push(session);
+        let (pending, begun) = (&self.queue.pending, self.queue.last());
+        let Some(begun) = begun else { return self.find_by_user(user) };
+        if !pending.concerns(&user.to_buf()) {
+            let ended = pending.ended();
+            let found = self.find_by_user(user)?;
+            let is_written = |session: &StoredSession| pending.of_session(&session.id).is_some();
+            // Else a write may have ended one of them between the look at the disk and the look for writes.
+            if !found.iter().any(is_written) && pending.ended() == ended {
+                return Ok(found);
             }
         }
-        Ok(sessions)
+        self.wait_for(begun)?;
+        self.find_by_user(user)
     }
 
     fn delete_by_user(&self, user: UserKey<'_>, except: Option<&SessionId>) -> Result<u64> {
-        self.write(Write::DeleteByUser { user: user.to_buf(), except: except.cloned(), most: usize::MAX })
+        self.write(delete_by_user(user, except))
     }
 
     /// All that are there, less those that are expired: an expired session stands among the due.

@@ -20,6 +20,8 @@ pub struct FileOptions {
     pub max_sessions_per_user: Option<NonZeroUsize>,
     /// In milliseconds; 0 is off.
     pub sweep_interval: Option<u64>,
+    /// How long a call may wait for the disk or another process, in milliseconds.
+    pub command_timeout: Option<u64>,
 }
 
 impl FileOptions {

@@ -9,7 +9,10 @@ use super::tables::Tables;
 use super::*;
 use crate::clock::{Millis, MockClock};
 use crate::session::{Body, ExpiresForm, UserKeyBuf};
+use crate::store::Answer;
 use crate::store::conformance::{MAX_SESSION_BYTES, START, conformance, id, json, plain};
+
+mod write_path;
 
 /// A store in a directory that goes with it.
 struct Kept {
@@ -171,10 +174,15 @@ fn threads_that_open_and_drop_one_directory_at_once_take_turns() {
 
 /// Keeps what it is told.
 #[derive(Default)]
-struct Told(Mutex<Vec<(u32, Result<u64>)>>);
+struct Told(Mutex<Vec<(u32, Result<Answer>)>>);
+
+/// What a write reports.
+fn number(number: u64) -> Result<Answer> {
+    Ok(Answer::Number(number))
+}
 
 impl Completions for Told {
-    fn complete(&self, done: Vec<(u32, Result<u64>)>) {
+    fn complete(&self, done: Vec<(u32, Result<Answer>)>) {
         self.0.lock().extend(done);
     }
 }
@@ -193,7 +201,7 @@ fn a_store_that_is_dropped_writes_what_was_begun() {
     let mut outcomes = std::mem::take(&mut *told.0.lock());
     outcomes.sort_by_key(|(ticket, _)| *ticket);
     for (at, outcome) in outcomes.iter().enumerate() {
-        let expected = if at % 2 == 0 { Ok(1) } else { Err(StoreError::Exists) };
+        let expected = if at % 2 == 0 { number(1) } else { Err(StoreError::Exists) };
         assert_eq!(*outcome, (at as u32, expected));
     }
     assert_eq!((outcomes.len(), reopen(&options).unwrap().size()), (1000, Ok(500)));
@@ -209,7 +217,7 @@ fn a_session_that_is_about_to_be_created_is_deleted_in_its_turn() {
     assert_eq!(store.begin_delete(&id("a"), &to, 1), Ok(true));
     assert_eq!(store.begin_delete(&id("b"), &to, 2), Ok(false));
     store.flush().unwrap();
-    assert_eq!(*told.0.lock(), [(0, Ok(1)), (1, Ok(1))]);
+    assert_eq!(*told.0.lock(), [(0, number(1)), (1, number(1))]);
     assert_eq!(store.size(), Ok(0));
     assert_eq!(store.begin_delete(&id("a"), &to, 3), Ok(false));
 }
@@ -549,9 +557,9 @@ fn content_is_kept_to_the_byte() {
     let store = reopen(&options(dir.path())).unwrap();
     let session = json("a", None, "{}", at(100));
     store.create(&session).unwrap();
-    let read = store.get_with(&id("a"), |expires, content| {
+    let read = store.try_get(&id("a"), |expires, content| {
         let Body::Json { text, expires: ExpiresForm::Text } = content.body else { return None };
         Some((expires, text.to_owned()))
     });
-    assert_eq!(read, Ok(Some(Some((at(100), "{}".to_owned())))));
+    assert_eq!(read, Ok(Ok(Some(Some((at(100), "{}".to_owned()))))));
 }

@@ -1,152 +1,39 @@
-//! The thread that writes: it takes what is queued, makes one transaction of it, and says when that is on disk.
+//! The thread that writes: it takes what is queued, makes one transaction of it, and reports when that is on disk.
 //!
 //! An fsync costs about the same for one write as for a hundred, so that writes which wait for one share the next.
 
-use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasher, RandomState};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::mpsc;
-
-use parking_lot::{Condvar, Mutex};
 
 use super::apply::{SWEEP_STEP, Write};
 use super::environment::Environment;
+use super::pending::Seen;
+use super::queue::{Ended, Queue, Reader, Waiter};
+use crate::codec;
 use crate::error::{Result, StoreError};
-
-/// The most writes of one transaction. The disk takes about as long for each page that they change, whether it holds
-/// one of their sessions or several: the more at once the fewer pages. But all wait for the last, and so do those of
-/// other processes.
-const BATCH: usize = 4096;
-
-/// The most bytes that they may add, unless one alone adds more: the pages are in memory until they are committed.
-const BATCH_BYTES: usize = 16 << 20;
+use crate::session::{Expiry, SessionId, UserKey};
+use crate::store::{Answer, Completions, StoredSession};
 
 /// The most sessions that a write ends in one transaction if there is no room for all.
 const PART: usize = 128;
 
-/// Is told what became of writes, by their tickets: the number of a write, or why it was refused.
-pub trait Completions: Send + Sync {
-    fn complete(&self, done: Vec<(u32, Result<u64>)>);
-}
-
-/// Who waits for a write.
-pub(super) enum Waiter {
-    Thread(mpsc::SyncSender<Result<u64>>),
-    Ticket { to: Arc<dyn Completions>, ticket: u32 },
-}
-
-struct Job {
-    write: Write,
-    waiter: Waiter,
-}
-
-/// The writes that wait for the thread.
-pub(super) struct Queue {
-    state: Mutex<State>,
-    wake: Condvar,
-    /// Of ids, for `creating`.
-    hasher: RandomState,
-}
-
-#[derive(Default)]
-struct State {
-    jobs: VecDeque<Job>,
-    /// Whether the thread should begin. What JavaScript queues in one turn waits for the end of that turn.
-    awake: bool,
-    closing: bool,
-    /// The creations that are not done yet, by the hashes of their ids.
-    creating: HashMap<u64, u32>,
-}
-
-impl Queue {
-    pub(super) fn new() -> Self {
-        Self { state: Mutex::default(), wake: Condvar::new(), hasher: RandomState::new() }
-    }
-
-    /// Queues a write; `kick` begins it.
-    pub(super) fn push(&self, write: Write, waiter: Waiter) {
-        let mut state = self.state.lock();
-        if let Some(hash) = self.hash_of_creation(&write) {
-            *state.creating.entry(hash).or_default() += 1;
-        }
-        state.jobs.push_back(Job { write, waiter });
-    }
-
-    pub(super) fn kick(&self) {
-        self.state.lock().awake = true;
-        self.wake.notify_one();
-    }
-
-    /// Whether a session of this id may be about to be created.
-    pub(super) fn may_create(&self, id: &[u8]) -> bool {
-        let state = self.state.lock();
-        !state.creating.is_empty() && state.creating.contains_key(&self.hasher.hash_one(id))
-    }
-
-    /// Lets the thread end once all is written.
-    pub(super) fn close(&self) {
-        self.state.lock().closing = true;
-        self.wake.notify_one();
-    }
-
-    /// The next writes; none when the queue is closed.
-    fn take(&self) -> Vec<Job> {
-        let mut state = self.state.lock();
-        while !state.closing && (!state.awake || state.jobs.is_empty()) {
-            self.wake.wait(&mut state);
-        }
-        let mut bytes = 0;
-        let fits = |job: &&Job| {
-            bytes += job.write.growth();
-            bytes <= BATCH_BYTES
-        };
-        let batch = state.jobs.iter().take(BATCH).take_while(fits).count().max(1).min(state.jobs.len());
-        let jobs = state.jobs.drain(..batch).collect();
-        state.awake = !state.jobs.is_empty();
-        jobs
-    }
-
-    fn forget(&self, jobs: &[Job]) {
-        let mut state = self.state.lock();
-        for hash in jobs.iter().filter_map(|job| self.hash_of_creation(&job.write)) {
-            if let Some(count) = state.creating.get_mut(&hash) {
-                *count -= 1;
-                if *count == 0 {
-                    state.creating.remove(&hash);
-                }
-            }
-        }
-    }
-
-    fn hash_of_creation(&self, write: &Write) -> Option<u64> {
-        match write {
-            Write::Create(draft) => Some(self.hasher.hash_one(draft.id.as_bytes())),
-            _ => None,
-        }
-    }
-}
+/// The error for a write, or a read after it, that panicked.
+const PANICKED: StoreError = StoreError::Internal(std::borrow::Cow::Borrowed("a write panicked"));
 
 /// The body of the thread.
 pub(super) fn run(environment: &Environment, queue: &Queue) {
-    loop {
-        let jobs = queue.take();
-        if jobs.is_empty() {
-            return;
-        }
-        let writes: Vec<&Write> = jobs.iter().map(|job| &job.write).collect();
-        let outcomes = write_all(environment, &writes);
-        queue.forget(&jobs);
-        settle(jobs, outcomes);
+    while let Some(batch) = queue.take() {
+        let writes = batch.writes();
+        // A transaction that a panic cuts off is rolled back.
+        let outcomes = catch_unwind(AssertUnwindSafe(|| write_all(environment, &writes)))
+            .unwrap_or_else(|_| writes.iter().map(|_| Err(PANICKED)).collect());
+        deliver(environment, queue, queue.finish(&batch, outcomes));
     }
 }
 
-/// Writes a batch. If it cannot be committed as a whole, its halves are tried: one write that finds no room must not
-/// keep the others from making some.
+/// Writes a batch. If there is no room for all of it, its halves are tried: one write that finds no room must not keep
+/// the others from making some. Any other error is the error of every write in it.
 fn write_all(environment: &Environment, writes: &[&Write]) -> Vec<Result<u64>> {
-    if writes.iter().all(|write| matches!(write, Write::Nothing)) {
-        // Others may hold the lock for a transaction.
-        return writes.iter().map(|_| Ok(0)).collect();
-    }
     match (environment.commit(writes), writes) {
         (Ok(outcomes), _) => outcomes,
         (Err(StoreError::Full(_)), [write]) if write.part(1).is_some() => {
@@ -155,17 +42,17 @@ fn write_all(environment: &Environment, writes: &[&Write]) -> Vec<Result<u64>> {
         (Err(error @ StoreError::Full(_)), [write]) if write.seals() => {
             vec![write_after_sweep(environment, write, error)]
         }
-        (Err(error), [_]) => vec![Err(error)],
-        (Err(_), _) => {
+        (Err(StoreError::Full(_)), [_, _, ..]) => {
             let (first, second) = writes.split_at(writes.len() / 2);
             let mut outcomes = write_all(environment, first);
             outcomes.extend(write_all(environment, second));
             outcomes
         }
+        (Err(error), _) => writes.iter().map(|_| Err(error.clone())).collect(),
     }
 }
 
-/// Writes what found no room when that is made by what has expired, if anything has.
+/// Writes what found no room once a sweep has made some, if anything has expired.
 fn write_after_sweep(environment: &Environment, write: &Write, full: StoreError) -> Result<u64> {
     let now = environment.clock.now();
     let sweep = Write::Sweep { now, most: SWEEP_STEP };
@@ -200,30 +87,81 @@ fn write_in_parts(environment: &Environment, write: &Write) -> Result<u64> {
     }
 }
 
-/// Whom to tell, and what.
-type Told = Vec<(Arc<dyn Completions>, Vec<(u32, Result<u64>)>)>;
+/// Completions, grouped by recipient.
+type Completed = Vec<(Arc<dyn Completions>, Vec<(u32, Result<Answer>)>)>;
 
-fn settle(jobs: Vec<Job>, outcomes: Vec<Result<u64>>) {
-    let (mut told, mut threads) = (Told::new(), Vec::new());
-    for (job, outcome) in jobs.into_iter().zip(outcomes) {
-        match job.waiter {
-            Waiter::Thread(sender) => threads.push((sender, outcome)),
-            Waiter::Ticket { to, ticket } => match told.iter_mut().find(|(other, _)| Arc::ptr_eq(other, &to))
-            {
-                Some((_, done)) => done.push((ticket, outcome)),
-                None => told.push((to, vec![(ticket, outcome)])),
-            },
+/// Reports results, and makes the reads that have waited.
+pub(super) fn deliver(environment: &Environment, queue: &Queue, ended: Ended) {
+    let (mut completed, mut threads) = (Completed::new(), Vec::new());
+    let mut complete = |waiter: Waiter, answer: Result<Answer>| match waiter {
+        Waiter::Thread(sender) => threads.push((sender, answer)),
+        Waiter::Ticket { to, ticket } => {
+            match completed.iter_mut().find(|(other, _)| Arc::ptr_eq(other, &to)) {
+                Some((_, done)) => done.push((ticket, answer)),
+                None => completed.push((to, vec![(ticket, answer)])),
+            }
+        }
+    };
+    for (waiter, outcome) in ended.results {
+        complete(waiter, outcome.map(Answer::Number));
+    }
+    for reader in ended.readers {
+        if let Some((waiter, answer)) = read(environment, queue, reader) {
+            complete(waiter, answer);
         }
     }
-    for (to, done) in told {
+    for (to, done) in completed {
         to.complete(done);
     }
-    // Last, as one of them may wait for the end of all.
-    for (sender, outcome) in threads {
+    // Last, as one of them may wait for all results.
+    for (sender, answer) in threads {
+        let number = answer.map(|answer| match answer {
+            Answer::Number(number) => number,
+            Answer::Session(session) => session.is_some().into(),
+        });
         // It fails where no one waits any more.
-        let _ = sender.send(outcome);
+        let _ = sender.send(number);
     }
 }
 
-/// Of a write whose thread has gone.
-pub(super) const GONE: StoreError = StoreError::Closed;
+/// Makes a read whose write has ended, unless a write to the sessions of its user is still under way.
+fn read(environment: &Environment, queue: &Queue, mut reader: Reader) -> Option<(Waiter, Result<Answer>)> {
+    loop {
+        let Some(id) = &reader.session else { return Some((reader.waiter, Ok(Answer::Number(0)))) };
+        let stored = |expires, content: &[u8]| Ok(StoredSession::new(id.clone(), expires, content));
+        let look = || see(environment, queue, id, stored);
+        match catch_unwind(AssertUnwindSafe(look)).unwrap_or(Err(PANICKED)) {
+            Ok(Seen::Now(session)) => return Some((reader.waiter, Ok(Answer::Session(session)))),
+            Err(error) => return Some((reader.waiter, Err(error))),
+            Ok(Seen::After(number)) => {
+                reader.after = number;
+                reader = queue.wait(reader)?;
+            }
+        }
+    }
+}
+
+/// Calls `read` with the expiry and content of a live session none of whose own writes are under way; or gives the number
+/// of a write to the sessions of its user that is.
+pub(super) fn see<T>(
+    environment: &Environment,
+    queue: &Queue,
+    id: &SessionId,
+    read: impl FnOnce(Expiry, &[u8]) -> Result<T>,
+) -> Result<Seen<Option<T>>> {
+    if queue.pending.has_no_users() {
+        return environment.get_with(id, read).map(Seen::Now);
+    }
+    let find = || {
+        environment.get_with(id, |expires, content| {
+            let user = codec::decode_user(content)?.map(UserKey::to_buf);
+            Ok((StoredSession::new(id.clone(), expires, content), user))
+        })
+    };
+    let seen = queue.pending.look(find, |found| queue.pending.of_users(found.as_ref()?.1.clone()))?;
+    Ok(match seen {
+        Seen::Now(Some((session, _))) => Seen::Now(Some(read(session.expires, &session.content)?)),
+        Seen::Now(None) => Seen::Now(None),
+        Seen::After(number) => Seen::After(number),
+    })
+}

@@ -128,6 +128,11 @@ impl MemoryStore {
         &self.limits
     }
 
+    /// The clock that says which sessions are expired.
+    pub fn clock(&self) -> &dyn Clock {
+        &*self.clock
+    }
+
     /// Calls `read` with a live session's expiry and content, under the lock of its shard: `read` must be short and
     /// must not call the store. This is [`SessionStore::get`] without the copy.
     ///

@@ -30,7 +30,7 @@ use super::walks::Walks;
 use crate::clock::{Clock, Millis};
 use crate::error::{Outcome, Result, StoreError};
 use crate::session::{Expiry, SessionId};
-use crate::store::{StoredSession, Sweep};
+use crate::store::{Answer, Completions, Sweep};
 
 /// The most calls that may be under way: without a server they wait, and are not to take all of the memory.
 pub(super) const MAX_CALLS: usize = 1 << 17;
@@ -38,23 +38,13 @@ pub(super) const MAX_CALLS: usize = 1 << 17;
 /// How long to wait before a server is asked again that refused for a reason that passes.
 const REFUSAL_PAUSE: Duration = Duration::from_millis(20);
 
-/// Of a call in whose course the store's own code panicked.
+/// The error for a call that panicked.
 pub(super) fn fault() -> StoreError {
-    StoreError::Damaged("a fault in the store's own code; please report it".into())
+    StoreError::Internal("a call panicked".into())
 }
 
-/// What became of a call.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
-    Number(u64),
-    /// Of a `get`.
-    Session(Option<StoredSession>),
-}
-
-/// Is told what became of calls, by their tickets.
-pub trait Answers: Send + Sync {
-    fn complete(&self, done: Vec<(u32, Result<Answer>)>);
-
+/// Receives the results of calls, and the connections that a lane asked for.
+pub trait Answers: Completions {
     /// A lane of its thread has this connection now.
     fn line(&self, line: Line) {
         drop(line);

@@ -45,17 +45,21 @@ use self::link::Replication;
 use self::server::Dialler;
 use self::topology::Topology;
 use self::vault::{Draft, Names};
-use super::{Cursor, SessionStore, Stats, StoredSession};
+use super::{Answer, Cursor, SessionStore, Stats, StoredSession};
 use crate::clock::{Clock, Millis, SystemClock};
 use crate::error::{Result, StoreError};
+use crate::executor::Executor;
 use crate::session::{Expiry, Session, SessionId, UserKey};
 use crate::store::DEFAULT_MAX_SESSION_BYTES;
 
-pub use self::core::{Answer, Answers};
+pub use self::core::Answers;
 pub use crate::keyring::Secret;
 pub use lane::{AT_ONCE, Ends, Interest, Lane, Line};
 pub use options::{Address, Login, RedisOptions, Servers};
 pub use tls::TlsOptions;
+
+/// Threads that wait for calls which look at many sessions.
+const TASK_THREADS: usize = 4;
 
 /// A store in Redis. Calls that were begun end, even if the store is let go of meanwhile.
 pub struct RedisStore {
@@ -66,6 +70,7 @@ pub struct RedisStore {
     max_session_bytes: usize,
     max_sessions_per_user: Option<NonZeroUsize>,
     can_have_lanes: bool,
+    tasks: Executor,
 }
 
 impl RedisStore {
@@ -104,6 +109,7 @@ impl RedisStore {
             times: times.clone(),
             max_sessions_per_user: options.max_sessions_per_user,
             can_have_lanes: options.can_have_lanes(),
+            tasks: Executor::new(TASK_THREADS),
             command_timeout: options.command_timeout,
             max_session_bytes: options.max_session_bytes.map_or(DEFAULT_MAX_SESSION_BYTES, usize::from),
         });
@@ -117,6 +123,11 @@ impl RedisStore {
 
     pub fn max_session_bytes(&self) -> usize {
         self.max_session_bytes
+    }
+
+    /// Where calls that look at many sessions wait for their results.
+    pub fn tasks(&self) -> &Executor {
+        &self.tasks
     }
 
     /// Has what is queued begin.

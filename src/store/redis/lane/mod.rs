@@ -24,7 +24,7 @@ use self::wire::{Filled, Reply, Wire};
 use super::RedisStore;
 use super::calls::FOREIGN;
 use super::commands::{Change, Creation, Left, touch};
-use super::core::{Answer, Answers, Cold, Core, Counters, MAX_CALLS, Op, Waiter, fault};
+use super::core::{Answers, Cold, Core, Counters, MAX_CALLS, Op, Waiter, fault};
 use super::errors;
 use super::link::in_words;
 use super::record::Stamp;
@@ -33,6 +33,7 @@ use super::vault::{Draft, Vault};
 use crate::clock::Millis;
 use crate::error::{Outcome, Result, StoreError};
 use crate::session::{Content, Expiry, Session, SessionId};
+use crate::store::Answer;
 
 /// The most ends of calls, other than refusals, that one turn tells of.
 pub const AT_ONCE: usize = 1024;

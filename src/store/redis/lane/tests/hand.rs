@@ -12,8 +12,8 @@ use crate::clock::Millis;
 use crate::codec;
 use crate::error::{Result, StoreError};
 use crate::session::{Content, Expiry, Session, SessionId, UserKey};
-use crate::store::redis::{Answer, Answers, RedisStore};
-use crate::store::{Cursor, SessionStore, Stats, StoredSession};
+use crate::store::redis::{Answers, RedisStore};
+use crate::store::{Answer, Completions, Cursor, SessionStore, Stats, StoredSession};
 
 /// What the store's thread says.
 enum Said {
@@ -33,11 +33,13 @@ impl Bell {
     }
 }
 
-impl Answers for Bell {
+impl Completions for Bell {
     fn complete(&self, done: Vec<(u32, Result<Answer>)>) {
         self.say(Said::Done(done));
     }
+}
 
+impl Answers for Bell {
     fn line(&self, line: Line) {
         self.say(Said::Line(line));
     }

@@ -11,8 +11,8 @@ use super::{ann, number_in, open_on};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Result, StoreError};
 use crate::session::{Body, Expiry, UserKeyBuf};
+use crate::store::Answer;
 use crate::store::conformance::{id, json};
-use crate::store::redis::Answer;
 
 #[derive(Debug, Clone, Copy)]
 enum Call {

@@ -1,0 +1,189 @@
+//! A few threads for the calls that look at many sessions, so that no call starts a thread of its own.
+//!
+//! **Invariants**
+//! - There are never more than `max` threads, and none where nothing has been submitted for [`IDLE`].
+//! - Jobs start in the order in which they were submitted.
+//! - A job that panics ends alone: its thread goes on.
+
+use std::collections::VecDeque;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::error::{Result, StoreError};
+
+/// How long a thread without work waits for more before it ends.
+const IDLE: Duration = Duration::from_secs(5);
+
+/// It is given `Busy` if it cannot run.
+type Job = Box<dyn FnOnce(Result<()>) + Send>;
+
+/// Runs jobs on at most `max` threads, which it starts when they are needed.
+pub struct Executor {
+    shared: Arc<Shared>,
+    max: usize,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    wake: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    jobs: VecDeque<Job>,
+    /// Threads that still take jobs.
+    live: usize,
+    /// Those of them that wait for a job.
+    idle: usize,
+    /// All threads that have not been joined. LMDB clears a thread's slot in its reader table when the thread ends, so
+    /// that the file must not be closed before.
+    threads: Vec<JoinHandle<()>>,
+    closing: bool,
+}
+
+impl Executor {
+    pub fn new(max: usize) -> Self {
+        Self { shared: Arc::default(), max }
+    }
+
+    /// Runs a job on one of the threads. If there is none, and the system refuses to start one, it runs at once on this
+    /// thread, with `Busy`: then it must only report that.
+    pub fn submit(&self, job: impl FnOnce(Result<()>) + Send + 'static) {
+        let mut state = self.shared.state.lock();
+        if let Err(error) = self.start_thread(&mut state) {
+            drop(state);
+            return job(Err(StoreError::Busy(format!("the system refused a thread ({error})").into())));
+        }
+        state.jobs.push_back(Box::new(job));
+        self.shared.wake.notify_one();
+    }
+
+    /// Starts a thread for one more job, unless there are enough.
+    fn start_thread(&self, state: &mut State) -> io::Result<()> {
+        state.threads.extract_if(.., |thread| thread.is_finished()).for_each(join);
+        // Each idle thread takes one of the jobs that are queued already.
+        if state.idle > state.jobs.len() || state.live >= self.max {
+            return Ok(());
+        }
+        let shared = Arc::clone(&self.shared);
+        match thread::Builder::new().name("session-store-task".into()).spawn(move || shared.run()) {
+            Ok(thread) => {
+                state.threads.push(thread);
+                state.live += 1;
+                Ok(())
+            }
+            // The threads that are there take the job in their turn.
+            Err(_) if state.live > 0 => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Ends the threads once they have run what is queued, and waits for that.
+    pub fn close(&self) {
+        let threads = {
+            let mut state = self.shared.state.lock();
+            state.closing = true;
+            std::mem::take(&mut state.threads)
+        };
+        self.shared.wake.notify_all();
+        threads.into_iter().for_each(join);
+    }
+}
+
+impl Drop for Executor {
+    /// Ends the threads without waiting for them.
+    fn drop(&mut self) {
+        self.shared.state.lock().closing = true;
+        self.shared.wake.notify_all();
+    }
+}
+
+/// Waits for the end of a thread, unless it is this one. A thread that panicked has ended too.
+pub(crate) fn join(thread: JoinHandle<()>) {
+    if thread.thread().id() != thread::current().id() {
+        let _ = thread.join();
+    }
+}
+
+impl Shared {
+    fn run(&self) {
+        while let Some(job) = self.next() {
+            // Whoever waits for the job sees to the answer.
+            let _ = catch_unwind(AssertUnwindSafe(|| job(Ok(()))));
+        }
+    }
+
+    fn next(&self) -> Option<Job> {
+        let mut state = self.state.lock();
+        loop {
+            if let Some(job) = state.jobs.pop_front() {
+                return Some(job);
+            }
+            if state.closing {
+                return None;
+            }
+            state.idle += 1;
+            let timed_out = self.wake.wait_for(&mut state, IDLE).timed_out();
+            state.idle -= 1;
+            if timed_out && state.jobs.is_empty() {
+                state.live -= 1;
+                return None;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn many_jobs_share_a_few_threads() {
+        let executor = Executor::new(2);
+        let (running, peak) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (sender, receiver) = mpsc::channel();
+        for number in 0..1000 {
+            let (running, peak, sender) = (Arc::clone(&running), Arc::clone(&peak), sender.clone());
+            executor.submit(move |_| {
+                peak.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                thread::yield_now();
+                running.fetch_sub(1, Ordering::SeqCst);
+                sender.send(number).unwrap();
+            });
+        }
+        let mut done: Vec<_> = receiver.iter().take(1000).collect();
+        done.sort_unstable();
+        assert!(done.into_iter().eq(0..1000));
+        assert!(peak.load(Ordering::SeqCst) <= 2);
+    }
+
+    #[test]
+    fn a_panic_ends_its_job_alone() {
+        let executor = Executor::new(1);
+        executor.submit(|_| panic!("a job's"));
+        let (sender, receiver) = mpsc::channel();
+        executor.submit(move |_| sender.send(()).unwrap());
+        receiver.recv().unwrap();
+    }
+
+    #[test]
+    fn close_waits_for_what_was_submitted() {
+        let executor = Executor::new(1);
+        let ran = Arc::new(AtomicUsize::new(0));
+        for _ in 0..100 {
+            let ran = Arc::clone(&ran);
+            executor.submit(move |_| _ = ran.fetch_add(1, Ordering::SeqCst));
+        }
+        executor.close();
+        assert_eq!(ran.load(Ordering::SeqCst), 100);
+    }
+}

@@ -1,0 +1,276 @@
+//! The writes that wait for the writer, and the reads that wait for writes.
+//!
+//! **Invariants**
+//! - Writes are numbered in the order in which they were queued, and end in that order, but for those that are given up
+//!   because their time was over.
+//! - A read that waits for a write starts once no write up to that number is queued or in the writer's hands.
+//! - A call ends once: whoever takes it out of here, under the lock, has to report its result.
+//! - What is queued takes at most [`MAX_BYTES`], unless a single write takes more.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::apply::Write;
+use super::pending::{Pending, Scope};
+use crate::error::{Outcome, Result, StoreError};
+use crate::session::SessionId;
+use crate::store::Completions;
+
+/// The most that may be queued, in bytes. Beyond it a write is refused, as the disk does not keep up.
+pub(super) const MAX_BYTES: usize = 64 << 20;
+
+/// What a queued write takes apart from its session: the job, its mark in `Pending`, and the promise that JavaScript
+/// keeps for it.
+const JOB_BYTES: usize = 1024;
+
+/// The most writes of one transaction. The disk takes about as long for each page that they change, whether it holds
+/// one of their sessions or several: the more at once the fewer pages. But all wait for the last, and so do those of
+/// other processes.
+const BATCH: usize = 4096;
+
+/// The most bytes that the writes of one transaction may add, unless one alone adds more: the pages are in memory until
+/// they are committed.
+const BATCH_BYTES: usize = 16 << 20;
+
+/// Receives the result of a call.
+pub(super) enum Waiter {
+    Thread(mpsc::SyncSender<Result<u64>>),
+    Ticket { to: Arc<dyn Completions>, ticket: u32 },
+}
+
+struct Call {
+    waiter: Waiter,
+    deadline: Instant,
+}
+
+struct Job {
+    number: u64,
+    write: Write,
+    scope: Scope,
+    call: Call,
+}
+
+impl Job {
+    fn bytes(&self) -> usize {
+        JOB_BYTES + self.write.growth()
+    }
+}
+
+/// A call that waits for writes and then reads a session, if it is for one.
+pub(super) struct Reader {
+    /// The number of the last write that it waits for.
+    pub after: u64,
+    pub session: Option<SessionId>,
+    pub waiter: Waiter,
+    pub deadline: Instant,
+}
+
+/// Writes for one transaction.
+pub(super) struct Batch {
+    jobs: Vec<(Write, Scope)>,
+    bytes: usize,
+}
+
+impl Batch {
+    pub(super) fn writes(&self) -> Vec<&Write> {
+        self.jobs.iter().map(|(write, _)| write).collect()
+    }
+}
+
+/// Calls that have ended, with their results, and reads that have nothing more to wait for.
+#[derive(Default)]
+pub(super) struct Ended {
+    pub results: Vec<(Waiter, Result<u64>)>,
+    pub readers: Vec<Reader>,
+}
+
+pub(super) struct Queue {
+    state: Mutex<State>,
+    wake: Condvar,
+    pub pending: Pending,
+    /// How long a call may take.
+    timeout: Duration,
+}
+
+#[derive(Default)]
+struct State {
+    jobs: VecDeque<Job>,
+    /// The calls of the writes that the writer has; `None` once a result was reported.
+    batch: Vec<Option<Call>>,
+    /// The number of the first of these writes.
+    batch_start: u64,
+    readers: Vec<Reader>,
+    /// The number of the next write.
+    next: u64,
+    /// What is queued or in the writer's hands takes so many bytes.
+    bytes: usize,
+    /// Whether the writer should begin. What JavaScript queues in one turn waits for the end of that turn.
+    awake: bool,
+    closing: bool,
+}
+
+impl State {
+    /// The number of the oldest write that has not ended.
+    fn oldest(&self) -> u64 {
+        if !self.batch.is_empty() {
+            return self.batch_start;
+        }
+        self.jobs.front().map_or(self.next, |job| job.number)
+    }
+
+    fn take_ready(&mut self) -> Vec<Reader> {
+        let oldest = self.oldest();
+        self.readers.extract_if(.., |reader| reader.after < oldest).collect()
+    }
+}
+
+impl Queue {
+    pub(super) fn new(timeout: Duration) -> Self {
+        Self { state: Mutex::default(), wake: Condvar::new(), pending: Pending::default(), timeout }
+    }
+
+    /// When a call that begins now has to end.
+    pub(super) fn deadline(&self) -> Instant {
+        Instant::now() + self.timeout
+    }
+
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// Queues a write; `wake` begins it.
+    ///
+    /// # Errors
+    /// `Busy` if too much is queued.
+    pub(super) fn push(&self, write: Write, waiter: Waiter) -> Result<()> {
+        let scope = write.scope();
+        let job = |number| Job {
+            number,
+            write,
+            scope: scope.clone(),
+            call: Call { waiter, deadline: self.deadline() },
+        };
+        self.pending.begin(scope.clone(), || {
+            let mut state = self.state.lock();
+            let job = job(state.next);
+            let bytes = state.bytes + job.bytes();
+            if bytes > MAX_BYTES && state.bytes > 0 {
+                return Err(StoreError::Busy(
+                    format!("writes of {} MiB wait for the disk", state.bytes >> 20).into(),
+                ));
+            }
+            state.bytes = bytes;
+            state.next += 1;
+            let number = job.number;
+            state.jobs.push_back(job);
+            Ok(number)
+        })
+    }
+
+    /// Has the writer begin with what is queued.
+    pub(super) fn wake(&self) {
+        self.state.lock().awake = true;
+        self.wake.notify_one();
+    }
+
+    /// The number of the last write that was queued; `None` if all have ended.
+    pub(super) fn last(&self) -> Option<u64> {
+        let state = self.state.lock();
+        (state.oldest() < state.next).then(|| state.next - 1)
+    }
+
+    /// Has a reader wait for its write; gives it back if that has ended.
+    pub(super) fn wait(&self, reader: Reader) -> Option<Reader> {
+        let mut state = self.state.lock();
+        if reader.after < state.oldest() {
+            return Some(reader);
+        }
+        state.readers.push(reader);
+        None
+    }
+
+    /// Lets the writer end once all is written.
+    pub(super) fn close(&self) {
+        self.state.lock().closing = true;
+        self.wake.notify_one();
+    }
+
+    /// The next writes, once there are some; `None` when the queue is closed and empty.
+    pub(super) fn take(&self) -> Option<Batch> {
+        let mut state = self.state.lock();
+        while !state.closing && (!state.awake || state.jobs.is_empty()) {
+            self.wake.wait(&mut state);
+        }
+        let mut adds = 0;
+        let fits = |job: &&Job| {
+            adds += job.write.growth();
+            adds <= BATCH_BYTES
+        };
+        let count = state.jobs.iter().take(BATCH).take_while(fits).count().max(1).min(state.jobs.len());
+        let taken: Vec<Job> = state.jobs.drain(..count).collect();
+        state.awake = !state.jobs.is_empty();
+        state.batch_start = taken.first()?.number;
+        let mut batch = Batch { jobs: Vec::with_capacity(count), bytes: 0 };
+        for job in taken {
+            batch.bytes += job.bytes();
+            batch.jobs.push((job.write, job.scope));
+            state.batch.push(Some(job.call));
+        }
+        Some(batch)
+    }
+
+    /// Ends a batch with the results of its writes.
+    pub(super) fn finish(&self, batch: &Batch, outcomes: Vec<Result<u64>>) -> Ended {
+        let (calls, readers) = {
+            let mut state = self.state.lock();
+            state.bytes -= batch.bytes;
+            (std::mem::take(&mut state.batch), state.take_ready())
+        };
+        self.pending.end(batch.jobs.iter().map(|(_, scope)| scope));
+        let results =
+            calls.into_iter().zip(outcomes).filter_map(|(call, outcome)| Some((call?.waiter, outcome)));
+        Ended { results: results.collect(), readers }
+    }
+
+    /// Gives up the calls whose time is over. What the writer has not begun is not written.
+    pub(super) fn expire(&self, now: Instant) -> Ended {
+        let mut ended = Ended::default();
+        let mut scopes = Vec::new();
+        let mut state = self.state.lock();
+        let late = state.jobs.iter().take_while(|job| job.call.deadline <= now).count();
+        for job in state.jobs.drain(..late).collect::<Vec<_>>() {
+            state.bytes -= job.bytes();
+            ended.results.push((job.call.waiter, Err(self.late(Outcome::NotDone))));
+            scopes.push(job.scope);
+        }
+        for call in &mut state.batch {
+            if let Some(call) = call.take_if(|call| call.deadline <= now) {
+                ended.results.push((call.waiter, Err(self.late(Outcome::Unknown))));
+            }
+        }
+        let late = state.readers.extract_if(.., |reader| reader.deadline <= now);
+        ended.results.extend(late.map(|reader| (reader.waiter, Err(self.late(Outcome::NotDone)))));
+        ended.readers = state.take_ready();
+        drop(state);
+        self.pending.end(&scopes);
+        ended
+    }
+
+    /// When the next call has to end.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        let state = self.state.lock();
+        let in_batch = state.batch.iter().flatten().map(|call| call.deadline);
+        let reading = state.readers.iter().map(|reader| reader.deadline);
+        // Those of the queue are in order.
+        in_batch.chain(reading).chain(state.jobs.front().map(|job| job.call.deadline)).min()
+    }
+
+    fn late(&self, outcome: Outcome) -> StoreError {
+        let waited_for = "the disk, or another process that has the store open,";
+        StoreError::Timeout { waited_for, millis: self.timeout.as_millis() as u64, outcome }
+    }
+}

@@ -1,0 +1,294 @@
+//! Calls that wait for writes: what they see, by when they end, and what a fault of the writer does to them.
+
+use std::sync::Condvar;
+
+use super::*;
+use crate::store::conformance::json;
+
+/// A clock that stops the writer's thread, or has it panic, when that asks for the time of a transaction.
+#[derive(Default)]
+struct WriterClock {
+    state: std::sync::Mutex<WriterState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct WriterState {
+    is_stopped: bool,
+    /// How many of the next transactions panic.
+    panics: usize,
+    /// How often the writer asked.
+    transactions: usize,
+}
+
+impl WriterClock {
+    fn stop(self: &Arc<Self>) -> Stopped {
+        self.change(|state| state.is_stopped = true);
+        Stopped(Arc::clone(self))
+    }
+
+    fn change(&self, change: impl FnOnce(&mut WriterState)) {
+        change(&mut self.state.lock().unwrap());
+        self.changed.notify_all();
+    }
+
+    fn wait_for_transactions(&self, count: usize) {
+        let state = self.state.lock().unwrap();
+        drop(self.changed.wait_while(state, |state| state.transactions < count).unwrap());
+    }
+}
+
+/// The writer goes on when this is dropped, also by a test that fails.
+struct Stopped(Arc<WriterClock>);
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        self.0.change(|state| state.is_stopped = false);
+    }
+}
+
+impl Clock for WriterClock {
+    fn now(&self) -> Millis {
+        if thread::current().name() != Some("session-writer") {
+            return START;
+        }
+        let mut state = self.state.lock().unwrap();
+        state.transactions += 1;
+        self.changed.notify_all();
+        if state.panics > 0 {
+            state.panics -= 1;
+            drop(state);
+            panic!("the clock's, for a test");
+        }
+        drop(self.changed.wait_while(state, |state| state.is_stopped).unwrap());
+        START
+    }
+}
+
+/// A store whose writer the test can stop.
+struct Bed {
+    store: Arc<FileStore>,
+    clock: Arc<WriterClock>,
+    told: Arc<Told>,
+    to: Arc<dyn Completions>,
+    _dir: TempDir,
+}
+
+impl Bed {
+    fn new(timeout: u64) -> Self {
+        let (dir, clock, told) = (new_dir(), Arc::new(WriterClock::default()), Arc::new(Told::default()));
+        let options = FileOptions {
+            command_timeout: Some(timeout),
+            max_session_bytes: NonZeroUsize::new(2 << 20),
+            ..options(dir.path())
+        };
+        let store = FileStore::open_at(&options, clock.clone()).unwrap();
+        Self { store, clock, to: told.clone(), told, _dir: dir }
+    }
+
+    /// Begins a `get`, and gives what it gave at once, or its ticket's.
+    fn begin_get(&self, session: &str, ticket: u32) -> Option<bool> {
+        match self.store.try_get(&id(session), |_, _| ()).unwrap() {
+            Ok(found) => Some(found.is_some()),
+            Err(wait) => {
+                self.store.begin_get(&id(session), wait, &self.to, ticket);
+                None
+            }
+        }
+    }
+
+    fn create(&self, session: &str, user: &UserKeyBuf, ticket: u32) {
+        self.store.begin_create(&plain(session, user, at(100)), &self.to, ticket).unwrap();
+    }
+
+    /// What has ended, in the order of the tickets.
+    fn ended(&self) -> Vec<(u32, Result<Answer>)> {
+        let mut told = std::mem::take(&mut *self.told.0.lock());
+        told.sort_by_key(|(ticket, _)| *ticket);
+        told
+    }
+}
+
+fn found(answer: &Result<Answer>) -> bool {
+    matches!(answer, Ok(Answer::Session(Some(_))))
+}
+
+fn bob() -> UserKeyBuf {
+    UserKeyBuf::from_text("bob")
+}
+
+const LONG: u64 = 60_000;
+
+#[test]
+fn a_get_waits_for_the_writes_of_its_session_and_for_no_others() {
+    let bed = Bed::new(LONG);
+    bed.store.create(&plain("a", &ann(), at(100))).unwrap();
+    bed.store.create(&plain("b", &ann(), at(100))).unwrap();
+    bed.store.begin_delete(&id("a"), &bed.to, 1).unwrap();
+    bed.create("c", &ann(), 2);
+    assert_eq!(bed.begin_get("b", 0), Some(true));
+    assert_eq!(bed.begin_get("d", 0), Some(false));
+    assert_eq!(bed.begin_get("a", 3), None);
+    assert_eq!(bed.begin_get("c", 4), None);
+    bed.store.flush().unwrap();
+    let ended = bed.ended();
+    assert_eq!(ended[..2], [(1, number(1)), (2, number(1))]);
+    assert_eq!(ended[2], (3, Ok(Answer::Session(None))));
+    assert!(found(&ended[3].1));
+    // Nothing is under way any more.
+    assert_eq!((bed.begin_get("a", 0), bed.begin_get("c", 0)), (Some(false), Some(true)));
+}
+
+#[test]
+fn a_get_waits_until_all_sessions_of_its_user_are_ended() {
+    let bed = Bed::new(LONG);
+    bed.store.create(&plain("a", &ann(), at(100))).unwrap();
+    bed.store.create(&plain("b", &bob(), at(100))).unwrap();
+    bed.store.begin_delete_by_user(ann().as_key(), None, &bed.to, 1).unwrap();
+    assert_eq!(bed.begin_get("a", 2), None);
+    assert_eq!(bed.begin_get("b", 0), Some(true));
+    bed.store.flush().unwrap();
+    assert_eq!(bed.ended(), [(1, number(1)), (2, Ok(Answer::Session(None)))]);
+
+    bed.store.begin_clear(&bed.to, 1).unwrap();
+    assert_eq!(bed.begin_get("b", 2), None);
+    bed.store.flush().unwrap();
+    assert_eq!(bed.ended()[1], (2, Ok(Answer::Session(None))));
+}
+
+#[test]
+fn a_get_of_a_new_session_waits_for_the_end_of_all_of_its_user_too() {
+    let bed = Bed::new(LONG);
+    let stopped = bed.clock.stop();
+    bed.create("a", &ann(), 1);
+    bed.store.wake();
+    // In another transaction than the creation.
+    bed.clock.wait_for_transactions(1);
+    bed.store.begin_delete_by_user(ann().as_key(), None, &bed.to, 2).unwrap();
+    assert_eq!(bed.begin_get("a", 3), None);
+    bed.store.wake();
+    drop(stopped);
+    bed.store.flush().unwrap();
+    assert_eq!(bed.ended(), [(1, number(1)), (2, number(1)), (3, Ok(Answer::Session(None)))]);
+}
+
+#[test]
+fn calls_on_other_threads_see_what_was_begun_before() {
+    let bed = Bed::new(LONG);
+    bed.create("a", &ann(), 1);
+    thread::scope(|scope| {
+        let store = &bed.store;
+        assert!(scope.spawn(|| store.get(&id("a")).unwrap()).join().unwrap().is_some());
+        bed.create("b", &ann(), 2);
+        let of_user = scope.spawn(|| store.get_by_user(ann().as_key()).unwrap().len());
+        assert_eq!(of_user.join().unwrap(), 2);
+        bed.create("c", &ann(), 3);
+        assert_eq!(scope.spawn(|| store.delete_by_user(ann().as_key(), None)).join().unwrap(), Ok(3));
+    });
+}
+
+#[test]
+fn the_sessions_of_a_user_wait_for_the_writes_that_concern_that_user_and_for_no_others() {
+    let bed = Bed::new(LONG);
+    for (session, user) in [("a", ann()), ("b", ann()), ("c", bob())] {
+        bed.store.create(&plain(session, &user, at(100))).unwrap();
+    }
+    let ids = |user: UserKeyBuf| {
+        let sessions = bed.store.get_by_user(user.as_key()).unwrap();
+        sessions.iter().map(|session| session.id.to_string()).collect::<Vec<_>>()
+    };
+    type Begin = fn(&Bed) -> Result<()>;
+    let writes: [(Begin, &[&str]); 4] = [
+        (|bed| bed.store.begin_create(&plain("d", &ann(), at(100)), &bed.to, 1), &["a", "b", "d"]),
+        (|bed| bed.store.begin_update(&plain("d", &bob(), at(100)), &bed.to, 1), &["a", "b"]),
+        (|bed| bed.store.begin_delete(&id("a"), &bed.to, 1).map(drop), &["b"]),
+        (|bed| bed.store.begin_delete_by_user(ann().as_key(), None, &bed.to, 1), &[]),
+    ];
+    for (begin, left) in writes {
+        let stopped = bed.clock.stop();
+        begin(&bed).unwrap();
+        // It waits for nothing: the writer is stopped.
+        assert_eq!(ids(UserKeyBuf::from_text("carl")), [""; 0]);
+        thread::scope(|scope| {
+            let of_ann = scope.spawn(|| ids(ann()));
+            drop(stopped);
+            assert_eq!(of_ann.join().unwrap(), left);
+        });
+    }
+}
+
+#[test]
+fn a_call_ends_by_its_deadline_and_says_what_may_have_happened() {
+    let bed = Bed::new(50);
+    bed.store.create(&plain("old", &ann(), at(100))).unwrap();
+    let stopped = bed.clock.stop();
+    bed.create("in the writer", &ann(), 1);
+    bed.store.wake();
+    bed.clock.wait_for_transactions(2);
+    bed.create("queued", &ann(), 2);
+    assert_eq!((bed.begin_get("in the writer", 3), bed.begin_get("queued", 4)), (None, None));
+    // It waits for its own deadline, and ends the others' calls whose time is over by then.
+    let error = bed.store.create(&plain("of this thread", &ann(), at(100))).unwrap_err();
+    assert_eq!((error.code(), error.is_outcome_unknown()), ("ERR_STORE_TIMEOUT", false));
+    assert_eq!(bed.store.expire(), None);
+    let ended = bed.ended();
+    let outcomes: Vec<_> = ended
+        .iter()
+        .map(|(_, answer)| {
+            let error = answer.as_ref().unwrap_err();
+            (error.code(), error.is_outcome_unknown())
+        })
+        .collect();
+    let (unknown, not_done) = (("ERR_STORE_TIMEOUT", true), ("ERR_STORE_TIMEOUT", false));
+    assert_eq!(outcomes, [unknown, not_done, not_done, not_done]);
+    assert_eq!(bed.begin_get("old", 0), Some(true));
+    // What was queued is not under way any more; what the writer has is.
+    assert_eq!((bed.begin_get("queued", 0), bed.begin_get("in the writer", 5)), (Some(false), None));
+    assert_eq!(bed.store.get_by_user(ann().as_key()).unwrap_err().code(), "ERR_STORE_TIMEOUT");
+    drop(stopped);
+    bed.store.flush().unwrap();
+    let ids = bed.store.ids(Cursor::default()).unwrap().0;
+    assert_eq!(ids.iter().map(ToString::to_string).collect::<Vec<_>>(), ["in the writer", "old"]);
+}
+
+#[test]
+fn a_panic_of_the_writer_ends_its_batch_and_the_store_goes_on() {
+    let bed = Bed::new(LONG);
+    bed.clock.change(|state| state.panics = 1);
+    bed.create("a", &ann(), 1);
+    bed.create("b", &ann(), 2);
+    assert_eq!(bed.begin_get("a", 3), None);
+    bed.store.wake();
+    bed.store.flush().unwrap();
+    let ended = bed.ended();
+    let codes: Vec<_> = ended.iter().map(|(_, answer)| answer.as_ref().map_err(StoreError::code)).collect();
+    let internal = Err("ERR_INTERNAL");
+    assert_eq!(codes, [internal, internal, Ok(&Answer::Session(None))]);
+    bed.store.create(&plain("a", &ann(), at(100))).unwrap();
+    assert_eq!(bed.store.size(), Ok(1));
+    assert_eq!(problems(&bed.store), [""; 0]);
+}
+
+#[test]
+fn writes_beyond_the_bound_of_the_queue_are_refused_and_do_not_happen() {
+    let bed = Bed::new(LONG);
+    let text = format!(r#"{{"pad":"{}"}}"#, "x".repeat(1 << 20));
+    let stopped = bed.clock.stop();
+    let mut refused = None;
+    for number in 0..100 {
+        let session = json(&number.to_string(), None, &text, at(100));
+        if let Err(error) = bed.store.begin_create(&session, &bed.to, number) {
+            refused = Some((number, error.code()));
+            break;
+        }
+    }
+    // The bound is 64 MiB.
+    let Some((count @ 50..=64, "ERR_STORE_BUSY")) = refused else { panic!("{refused:?}") };
+    // What was refused is not under way.
+    assert_eq!(bed.begin_get(&count.to_string(), 0), Some(false));
+    drop(stopped);
+    bed.store.wake();
+    bed.store.flush().unwrap();
+    assert_eq!(bed.store.size(), Ok(count.into()));
+    bed.store.create(&json("later", None, &text, at(100))).unwrap();
+}
