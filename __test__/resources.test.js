@@ -66,7 +66,7 @@ const CALL = `${COUNT}
       async () => { for await (const id of store.ids()) return id; },
     ]) {
       const calls = [];
-      for (let at = 0; at < 300; at++) {
+      for (let at = 0; at < 200; at++) {
         calls.push(call(at));
         if (at % 30 === 0) most = Math.max(most, count().threads);
       }

@@ -27,8 +27,9 @@ use crate::store::{Cursor, Stats};
 /// How many keys a server looks at in one step.
 const STEP: i64 = 1000;
 
-/// How many walks over the ids may be under way; the one that has rested longest is forgotten, and may repeat ids.
-const MAX_WALKS: usize = 32;
+/// How many scans of the ids may be under way. Beyond that the one that has rested longest is forgotten: it starts again,
+/// and may repeat ids. One that was given up takes some 32 KiB until then.
+const MAX_WALKS: usize = 256;
 
 /// How many sessions are weighed for `stats`.
 const SAMPLE: usize = 16;
