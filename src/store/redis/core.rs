@@ -65,6 +65,14 @@ pub(super) enum Op {
 pub(super) type Cold = Box<dyn FnOnce(Rc<Core>) -> Pin<Box<dyn Future<Output = ()>>> + Send>;
 
 impl Op {
+    /// The session that it reads or changes.
+    fn session(&self) -> Option<&SessionId> {
+        match self {
+            Self::Get(id) => Some(id),
+            _ => self.changes(),
+        }
+    }
+
     /// The session that it changes.
     pub(super) fn changes(&self) -> Option<&SessionId> {
         match self {
@@ -251,7 +259,7 @@ pub(super) struct Core {
     pub seal: RefCell<Option<Vec<u8>>>,
     pub unlocking: tokio::sync::Mutex<()>,
     pub walks: RefCell<Walks>,
-    /// The sessions that a call is changing, and the calls that are to change them after it.
+    /// The sessions that a call is changing, and the calls of these that were begun after it.
     busy: RefCell<HashMap<SessionId, VecDeque<Job>, foldhash::fast::RandomState>>,
     ended: RefCell<Vec<Ended>>,
     have_ended: Notify,
@@ -316,18 +324,20 @@ impl Core {
             return self.end(job.waiter, Err(error));
         }
         self.calls.set(self.calls.get() + 1);
-        if let Some(id) = job.op.changes() {
+        if let Some(id) = job.op.session() {
             let mut busy = self.busy.borrow_mut();
             if let Some(later) = busy.get_mut(id) {
                 later.push_back(job);
                 return;
             }
-            busy.insert(id.clone(), VecDeque::new());
+            if job.op.changes().is_some() {
+                busy.insert(id.clone(), VecDeque::new());
+            }
         }
         spawn_local(Rc::clone(self).run(job));
     }
 
-    /// Runs a call, and then those that were to change the same session after it.
+    /// Runs a call, and then those of the same session that were begun after it, which have to see it.
     async fn run(self: Rc<Self>, job: Job) {
         let id = job.op.changes().cloned();
         let mut next = Some(job);
