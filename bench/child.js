@@ -2,6 +2,7 @@
 
 // A process for one store.
 const { longestGapOfChurn } = require("./gaps/churn.js");
+const { longestGapOfCold } = require("./gaps/cold.js");
 const { longestGapOfSweep } = require("./gaps/sweep.js");
 const memory = require("./memory/measure.js");
 const ops = require("./ops/measure.js");
@@ -13,4 +14,5 @@ serve({
   bytesPerSession: memory.bytesPerSession,
   longestGapOfChurn,
   longestGapOfSweep,
+  longestGapOfCold,
 });

@@ -4,6 +4,7 @@ const { OURS } = require("../peers.js");
 const { withChildren } = require("../spawn.js");
 const { count } = require("../stats.js");
 const { charts } = require("./charts.js");
+const { COLD_CALLS } = require("./cold.js");
 const { sections } = require("./report.js");
 const { judge } = require("./targets.js");
 
@@ -21,6 +22,9 @@ const SWEEPS = [
 /** Where sessions come and go. */
 const CHURNS = [{ store: OURS }, { store: "map", once: true }, { store: "memorystore", once: true }];
 
+/** Which of ours make the calls that look at many sessions. */
+const COLD_STORES = ["memory", "file", "encrypted file"];
+
 /** Milliseconds: `{ longest, pause, pauses, quiet?, took?, perSecond? }[]` in the `runs` of each row. */
 async function run(plan, progress) {
   const { gapSize, churnSizes, churnSeconds: seconds } = plan;
@@ -35,7 +39,12 @@ async function run(plan, progress) {
     progress(`gaps, churn on top of ${count(size)}, run ${at}`, `: ${store}`);
     return withChildren(1, (child) => child.call("longestGapOfChurn", { store, size, seconds }));
   });
-  return { sweeps, churns };
+  const colds = COLD_CALLS.flatMap((call) => COLD_STORES.map((store) => ({ store, call, runs: [] })));
+  await runAll(colds, plan.gapRuns, ({ store, call }, at) => {
+    progress(`gaps, ${call}, run ${at}`, `: ${store}`);
+    return withChildren(1, (child) => child.call("longestGapOfCold", { store, call }));
+  });
+  return { sweeps, churns, colds };
 }
 
 async function runAll(rows, total, measure) {

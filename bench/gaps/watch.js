@@ -25,4 +25,16 @@ async function watch(peer, ids, isOver, getsATurn = GETS_A_TURN) {
   }
 }
 
-module.exports = { after, watch };
+/** The longest that a turn of the event loop took. */
+async function watchTurns(isOver) {
+  let longest = 0;
+  for (let last = performance.now(); ; ) {
+    await turn();
+    const now = performance.now();
+    longest = Math.max(longest, now - last);
+    last = now;
+    if (isOver(now)) return longest;
+  }
+}
+
+module.exports = { after, watch, watchTurns };

@@ -274,3 +274,87 @@ impl Queue {
         StoreError::Timeout { waited_for, millis: self.timeout.as_millis() as u64, outcome }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn delete(name: &str) -> Write {
+        Write::Delete { id: SessionId::new(name).unwrap() }
+    }
+
+    fn waiter() -> (Waiter, mpsc::Receiver<Result<u64>>) {
+        let (sender, receiver) = mpsc::sync_channel(1);
+        (Waiter::Thread(sender), receiver)
+    }
+
+    fn push(queue: &Queue, name: &str) {
+        queue.push(delete(name), waiter().0).unwrap();
+    }
+
+    fn wait(queue: &Queue, after: u64, deadline: Instant) -> bool {
+        queue.wait(Reader { after, session: None, waiter: waiter().0, deadline }).is_none()
+    }
+
+    fn outcomes(ended: &Ended) -> Vec<Option<bool>> {
+        let is_unknown = |(_, result): &(Waiter, Result<u64>)| match result {
+            Ok(_) => None,
+            Err(error) => Some(error.is_outcome_unknown()),
+        };
+        ended.results.iter().map(is_unknown).collect()
+    }
+
+    #[test]
+    fn a_reader_starts_when_its_write_is_given_up() {
+        let queue = Queue::new(SECOND);
+        push(&queue, "a");
+        let number = queue.last().unwrap();
+        // It began later than the write.
+        assert!(wait(&queue, number, Instant::now() + 10 * SECOND));
+        let ended = queue.expire(Instant::now() + 2 * SECOND);
+        assert_eq!((outcomes(&ended), ended.readers.len()), (vec![Some(false)], 1));
+        assert!(queue.last().is_none() && !wait(&queue, number, Instant::now()));
+    }
+
+    #[test]
+    fn what_is_given_up_takes_no_room_and_leaves_no_mark() {
+        let queue = Queue::new(SECOND);
+        for name in 0..100 {
+            push(&queue, &name.to_string());
+        }
+        assert_eq!(queue.state.lock().bytes, 100 * JOB_BYTES);
+        assert_eq!(queue.expire(Instant::now() + 2 * SECOND).results.len(), 100);
+        assert_eq!(queue.state.lock().bytes, 0);
+        assert_eq!(queue.pending.of_session(&SessionId::new("7").unwrap()), None);
+        assert_eq!(queue.next_deadline(), None);
+    }
+
+    #[test]
+    fn what_the_writer_has_is_of_unknown_outcome_and_is_reported_once() {
+        let queue = Queue::new(SECOND);
+        push(&queue, "a");
+        queue.wake();
+        let batch = queue.take().unwrap();
+        push(&queue, "b");
+        let number = queue.last().unwrap();
+        let ended = queue.expire(Instant::now() + 2 * SECOND);
+        assert_eq!(outcomes(&ended), [Some(false), Some(true)]);
+        // The write in the writer's hands is still under way, for those that read its session.
+        assert!(queue.pending.of_session(&SessionId::new("a").unwrap()).is_some());
+        assert!(wait(&queue, number, Instant::now() + 10 * SECOND));
+        let ended = queue.finish(&batch, vec![Ok(1)]);
+        assert_eq!((ended.results.len(), ended.readers.len()), (0, 1));
+        assert_eq!((queue.last(), queue.state.lock().bytes), (None, 0));
+    }
+
+    #[test]
+    fn a_call_whose_time_is_not_over_stays() {
+        let queue = Queue::new(SECOND);
+        push(&queue, "a");
+        let ended = queue.expire(Instant::now());
+        assert!(ended.results.is_empty() && ended.readers.is_empty());
+        assert!(queue.next_deadline().unwrap() <= Instant::now() + SECOND);
+    }
+}
