@@ -45,6 +45,8 @@ export interface JsFileOptions {
   maxSessionBytes?: number
   maxSessionsPerUser?: number
   sweepInterval?: number
+  readOnly?: boolean
+  allowNetworkFileSystem?: boolean
 }
 
 /** Some ids, and where to go on; the end has no `next`. */

@@ -1,7 +1,7 @@
 "use strict";
 
 const native = require("../binding.js");
-const { fromNative, invalidOption, kindOf } = require("./errors.js");
+const { fromNative, invalidOption } = require("./errors.js");
 const { fileOptions, path: pathRule, progressOptions, validateOptions } = require("./options.js");
 const { readSecrets } = require("./secrets.js");
 const { SessionStore, open } = require("./session-store.js");
@@ -21,7 +21,7 @@ class FileStore extends SessionStore {
   }
 
   async backup(path, options) {
-    if (!pathRule.accepts(path)) throw invalidOption("path", pathRule.expected, kindOf(path));
+    if (!pathRule.accepts(path)) throw invalidOption("path", pathRule.expected, pathRule.describe(path));
     const { onProgress } = validateOptions(options, progressOptions);
     const bytes = await withProgress(onProgress, "copied", (progress) =>
       native.backup(this.#store, path, progress),

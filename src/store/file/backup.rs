@@ -1,6 +1,6 @@
 //! A copy of the store as it is at one moment, without the room that it does not use.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
@@ -9,8 +9,9 @@ use std::time::Duration;
 use heed::CompactionOption;
 
 use super::FileStore;
-use super::directory::{self, DATA};
+use super::directory::{self, DATA, Rules};
 use super::errors::{failed, io_failed};
+use super::private_files::create_private;
 use crate::error::{Result, StoreError};
 
 /// How often progress is told.
@@ -40,13 +41,8 @@ impl FileStore {
         let dir = prepare(to)?;
         let (path, partial) = (dir.join(DATA), dir.join("data.mdb.partial"));
         let failed_at = |doing, error| io_failed(&partial.display(), doing, &error);
-        let mut file = File::options()
-            .write(true)
-            .create_new(true)
-            .open(&partial)
-            .map_err(|error| failed_at("making", error))?;
+        let mut file = create_private(&partial).map_err(|error| failed_at("making", error))?;
         let mut kept = Partial(Some(&partial));
-        directory::permit(&partial, |_| 0o600).map_err(|error| failed_at("making", error))?;
         let total = {
             let txn = environment.read()?;
             let usage = environment.usage(&txn).map_err(|error| environment.failed(error))?;
@@ -69,6 +65,7 @@ impl FileStore {
                 copying.join().unwrap_or_else(|_| Err(heed::Error::Io(std::io::Error::other("a panic"))));
             copied.map_err(|error| failed(&partial, error))
         })?;
+        environment.check_unused()?;
         let bytes = copied();
         progress(bytes, bytes);
         fs::rename(&partial, &path).map_err(|error| failed_at("renaming", error))?;
@@ -79,7 +76,8 @@ impl FileStore {
 }
 
 fn prepare(to: &Path) -> Result<PathBuf> {
-    let dir = directory::prepare(to)?;
+    // A copy is written without any lock, so that it may be on a network file system. To open it there is another matter.
+    let dir = directory::prepare(to, Rules { is_created: true, may_be_on_network: true })?;
     let mut entries = fs::read_dir(&dir).map_err(|error| io_failed(&dir.display(), "reading", &error))?;
     if entries.next().is_some() {
         return Err(StoreError::InvalidOption {
