@@ -5,8 +5,10 @@ use crate::error::{Result, StoreError};
 /// Address space, not memory: a file is mapped as a whole, once.
 const WANTED: u64 = 64 << 30;
 const MIN: u64 = 64 << 20;
-/// The share of what the process may still take. Threads, V8 and other stores need the rest.
+/// The share of what the process may still take: other stores want some, too.
 const SHARE: u64 = 4;
+/// What threads, allocators and V8 take later. With 700 MiB left Node.js 20 ran out of it under load.
+const RESERVE: u64 = 768 << 20;
 
 /// The sizes to try, the largest first: each is taken if mmap refuses the one before.
 pub(super) fn sizes(max_bytes: Option<u64>) -> Result<impl Iterator<Item = usize>> {
@@ -16,13 +18,12 @@ pub(super) fn sizes(max_bytes: Option<u64>) -> Result<impl Iterator<Item = usize
 
 fn sizes_within(max_bytes: Option<u64>, left: Option<u64>, page: u64) -> Result<impl Iterator<Item = usize>> {
     let wanted = max_bytes.map_or(WANTED, |max| WANTED.max(max + MIN));
-    let first = left.map_or(wanted, |left| wanted.min(left / SHARE));
+    let first = left.map_or(wanted, |left| wanted.min(left / SHARE).min(left.saturating_sub(RESERVE)));
     if first < MIN {
         return Err(StoreError::Io(format!(
-            "a store needs {} MiB of address space, and this process may only take {} MiB more, of which a store takes \
-             a quarter (see `ulimit -v`)",
-            MIN >> 20,
-            left.unwrap_or(0) >> 20
+            "too little address space: `ulimit -v` lets this process take {} MiB more, and with a store it needs {} MiB",
+            left.unwrap_or(0) >> 20,
+            (RESERVE + MIN) >> 20
         )));
     }
     Ok(std::iter::successors(Some(first), |size| Some(size / 2))
@@ -64,16 +65,18 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_leaves_the_process_three_quarters() {
-        assert_eq!(sizes(None, Some(2 * GIB))[0], GIB / 2);
+    fn a_limit_leaves_the_process_three_quarters_and_768_mib() {
+        assert_eq!(sizes(None, Some(4 * GIB))[0], GIB);
+        assert_eq!(sizes(None, Some(GIB))[0], GIB / 4);
         assert_eq!(sizes(None, Some(1000 * GIB))[0], 64 * GIB);
-        assert_eq!(sizes(None, Some(256 << 20)), [MIN]);
+        assert_eq!(sizes(None, Some(RESERVE + MIN)), [MIN]);
     }
 
     #[test]
     fn too_little_is_refused_with_what_is_left() {
-        let error = sizes_within(None, Some(255 << 20), 4096).err().unwrap();
+        let error = sizes_within(None, Some(RESERVE + MIN - 1), 4096).err().unwrap();
         assert_eq!(error.code(), "ERR_STORE_IO");
-        assert!(error.to_string().contains("255 MiB"), "{error}");
+        assert!(error.to_string().contains("831 MiB"), "{error}");
+        assert!(error.to_string().contains("832 MiB"), "{error}");
     }
 }
