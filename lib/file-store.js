@@ -7,6 +7,9 @@ const { readSecrets } = require("./secrets.js");
 const { SessionStore, open } = require("./session-store.js");
 const { Writes } = require("./writes.js");
 
+/** `store[backupInto](descriptor, options)`: `backup` into an empty file that is open for writing. Not on Windows. */
+const backupInto = Symbol("backupInto");
+
 /** Sessions in a file. `index.d.ts` documents it. */
 class FileStore extends SessionStore {
   #store;
@@ -22,11 +25,16 @@ class FileStore extends SessionStore {
 
   async backup(path, options) {
     if (!pathRule.accepts(path)) throw invalidOption("path", pathRule.expected, pathRule.describe(path));
+    return this.#backup(options, (progress) => native.backup(this.#store, path, progress));
+  }
+
+  [backupInto](descriptor, options) {
+    return this.#backup(options, (progress) => native.backupInto(this.#store, descriptor, progress));
+  }
+
+  async #backup(options, call) {
     const { onProgress } = validateOptions(options, progressOptions);
-    const bytes = await withProgress(onProgress, "copied", (progress) =>
-      native.backup(this.#store, path, progress),
-    );
-    return { bytes };
+    return { bytes: await withProgress(onProgress, "copied", call) };
   }
 
   async verify(options) {
@@ -62,4 +70,4 @@ async function withProgress(onProgress, name, call) {
   return result;
 }
 
-module.exports = { FileStore };
+module.exports = { FileStore, backupInto };
