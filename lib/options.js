@@ -35,7 +35,8 @@ const path = {
 function describePath(value) {
   if (isUint8Array(value)) return "a Buffer: a path is text, such as buffer.toString()";
   // A URL may be of another realm.
-  if (typeof value?.href === "string" && typeof value.protocol === "string") return "a URL: convert it by fileURLToPath() of node:url";
+  if (typeof value?.href === "string" && typeof value.protocol === "string")
+    return "a URL: convert it by fileURLToPath() of node:url";
   if (typeof value !== "string" || value === "") return kindOf(value);
   if (/^file:\/\//i.test(value)) return "the text of a file: URL: convert it by fileURLToPath() of node:url";
   if (value.includes("\0")) return "a string with a NUL character";

@@ -20,7 +20,9 @@ async function run(task) {
     `.${path.basename(destination)}.${randomBytes(4).toString("hex")}.partial`,
   );
   const bytes =
-    task.owner === null ? await backUp(task, partial, destination) : await backUpAsRoot(task, partial, destination);
+    task.owner === null
+      ? await backUp(task, partial, destination)
+      : await backUpAsRoot(task, partial, destination);
   task.note(`backed up to ${show.escapeUnsafe(task.operand)}: ${show.bytes(bytes)}`);
 }
 
@@ -44,7 +46,9 @@ async function backUpAsRoot(task, partial, destination) {
   const store = openStore(task);
   // The store has loaded it. Help needs no addon.
   const { backupInto } = require("../file-store.js");
-  const { bytes } = await task.interruptible(store[backupInto](file.descriptor, { onProgress: progressOf(task) }));
+  const { bytes } = await task.interruptible(
+    store[backupInto](file.descriptor, { onProgress: progressOf(task) }),
+  );
   await file.keeper.keep();
   return bytes;
 }

@@ -102,7 +102,10 @@ pub(super) fn files_replaced(dir: &Path) -> StoreError {
 }
 
 pub(super) fn read_only(dir: &Path) -> StoreError {
-    StoreError::Io(format!("the store in {} was opened with readOnly: true, and takes no writes", dir.display()))
+    StoreError::Io(format!(
+        "the store in {} was opened with readOnly: true, and takes no writes",
+        dir.display()
+    ))
 }
 
 pub(super) fn same_pid(path: &impl std::fmt::Display) -> String {
@@ -112,4 +115,29 @@ pub(super) fn same_pid(path: &impl std::fmt::Display) -> String {
          process must load the package once",
         std::process::id()
     )
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    fn os_error(number: i32) -> io::Error {
+        io::Error::from_raw_os_error(number)
+    }
+
+    #[test]
+    fn too_many_stores_are_not_taken_for_a_lock() {
+        let dir = Path::new("/data/sessions");
+        let error = open_failed(dir, heed::Error::Io(os_error(libc::EAGAIN)));
+        assert_eq!(error.code(), "ERR_STORE_IO");
+        assert!(error.to_string().starts_with("too many stores are open in this process"), "{error}");
+        assert_eq!(failed(dir, heed::Error::Io(os_error(libc::EAGAIN))).code(), "ERR_STORE_IO");
+        assert_eq!(io_failed(&dir.display(), "opening", &os_error(libc::EAGAIN)).code(), "ERR_STORE_IO");
+    }
+
+    #[test]
+    fn a_store_that_is_still_open_in_this_process_locks_its_path() {
+        let error = open_failed(Path::new("/data/sessions"), heed::Error::EnvAlreadyOpened);
+        assert_eq!(error.code(), "ERR_STORE_LOCKED");
+    }
 }

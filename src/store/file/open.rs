@@ -287,7 +287,8 @@ fn open_environment(dir: &Path, max_bytes: Option<u64>, access: Access) -> Resul
         (None, None) => true,
         _ => false,
     };
-    let is_at = private_files::is_at(&data, &path).map_err(|error| io_failed(&path.display(), "opening", &error))?;
+    let is_at =
+        private_files::is_at(&data, &path).map_err(|error| io_failed(&path.display(), "opening", &error))?;
     if is_at && is_same_lock { Ok((env, data)) } else { Err(super::errors::files_replaced(dir)) }
 }
 

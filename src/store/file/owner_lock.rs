@@ -187,8 +187,8 @@ mod linux {
 mod fallback {
     use std::path::Path;
 
-    use super::Others;
     use super::super::directory::LOCK;
+    use super::Others;
     use crate::error::Result;
 
     pub(in super::super) struct OwnerLock;

@@ -65,7 +65,9 @@ pub(super) fn check(path: &Path) -> Result<Option<Metadata>> {
 fn check_metadata(path: &Path, metadata: &Metadata) -> Result<()> {
     let refuse = |what: &str| Err(StoreError::Io(format!("{} {what}", path.display())));
     if metadata.is_symlink() {
-        return refuse("is a symbolic link: the files of a store must be regular files. Only its folder may be a link");
+        return refuse(
+            "is a symbolic link: the files of a store must be regular files. Only its folder may be a link",
+        );
     }
     if !metadata.is_file() {
         return refuse("is not a regular file: the files of a store must be");
@@ -97,7 +99,9 @@ pub(super) fn is_same_file(_: &Metadata, _: &Metadata) -> bool {
 pub(super) fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     match path.symlink_metadata() {
         Ok(metadata) => Ok(is_same_file(&file.metadata()?, &metadata)),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Ok(false)
+        }
         Err(error) => Err(error),
     }
 }

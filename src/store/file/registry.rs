@@ -67,7 +67,15 @@ pub(super) fn open(
     dir: &Path,
     start: impl FnOnce(Registered) -> Result<Arc<FileStore>>,
 ) -> Result<Arc<FileStore>> {
-    let deadline = Instant::now() + PATIENCE;
+    open_within(dir, PATIENCE, start)
+}
+
+fn open_within(
+    dir: &Path,
+    patience: Duration,
+    start: impl FnOnce(Registered) -> Result<Arc<FileStore>>,
+) -> Result<Arc<FileStore>> {
+    let deadline = Instant::now() + patience;
     let registered = loop {
         let entry = match enter(dir)? {
             Entered::New(registered) => break registered,
@@ -134,4 +142,75 @@ fn look(entry: &Entry, deadline: Instant) -> Found {
     }
     entry.set(State::Gone);
     Found::Changed
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::store::file::FileOptions;
+    use crate::store::{SessionStore, file::directory};
+
+    const NOT_AT_ALL: Duration = Duration::ZERO;
+
+    fn start(dir: &Path) -> impl FnOnce(Registered) -> Result<Arc<FileStore>> {
+        let options = FileOptions { path: dir.into(), sweep_interval: Some(0), ..FileOptions::default() };
+        let dir = dir.to_path_buf();
+        move |registered| FileStore::start(&dir, &options, Arc::new(SystemClock), registered)
+    }
+
+    fn new_dir() -> (tempfile::TempDir, PathBuf) {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().canonicalize().unwrap();
+        (root, dir)
+    }
+
+    fn new_entry(dir: &Path) -> Registered {
+        match enter(dir).unwrap() {
+            Entered::New(registered) => registered,
+            Entered::Taken(_) => panic!("it is taken"),
+        }
+    }
+
+    fn code(opened: Result<Arc<FileStore>>) -> &'static str {
+        opened.err().map_or("opened", |error| error.code())
+    }
+
+    #[test]
+    fn an_opener_waits_for_the_end_of_the_former_store_but_not_for_ever() {
+        let (_root, dir) = new_dir();
+        let closing = new_entry(&dir);
+        closing.entry.set(State::Open(Weak::new()));
+        assert_eq!(code(open_within(&dir, NOT_AT_ALL, start(&dir))), "ERR_STORE_LOCKED");
+
+        thread::scope(|scope| {
+            let opening = scope.spawn(|| open_within(&dir, Duration::from_secs(60), start(&dir)));
+            drop(closing);
+            assert_eq!(code(opening.join().unwrap()), "opened");
+        });
+        assert_eq!(code(open_within(&dir, NOT_AT_ALL, start(&dir))), "opened");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_store_whose_files_are_gone_is_in_the_way_while_a_call_reads_them() {
+        let (_root, dir) = new_dir();
+        let former = open_within(&dir, NOT_AT_ALL, start(&dir)).unwrap();
+        let view = former.environment().read().unwrap();
+        std::fs::remove_file(dir.join(directory::DATA)).unwrap();
+        std::fs::remove_file(dir.join(directory::LOCK)).unwrap();
+        for _ in 0..2 {
+            let error = open_within(&dir, NOT_AT_ALL, start(&dir)).err().unwrap();
+            assert_eq!(error.code(), "ERR_STORE_LOCKED");
+            assert!(error.to_string().contains("still being closed"), "{error}");
+        }
+        drop(view);
+        let store = open_within(&dir, NOT_AT_ALL, start(&dir)).unwrap();
+        assert_eq!(former.size().unwrap_err().code(), "ERR_STORE_IO");
+        drop(former);
+        assert_eq!(store.size().unwrap(), 0);
+        assert!(Arc::ptr_eq(&store, &open_within(&dir, NOT_AT_ALL, start(&dir)).unwrap()));
+    }
 }
