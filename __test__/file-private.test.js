@@ -178,6 +178,18 @@ describe("the files of a store", { skip }, () => {
     );
   });
 
+  it("are not handed on to the programs that the app starts", async () => {
+    const dir = place.next();
+    await withStore({ path: dir }, async (store) => {
+      await store.create(session("a"));
+      const list =
+        'for (const fd of fs.readdirSync("/proc/self/fd")) try { console.log(fs.readlinkSync("/proc/self/fd/" + fd)) } catch {}';
+      const open = execFileSync(process.execPath, ["-e", list], { encoding: "utf8" });
+      assert.match(open, /pipe/);
+      assert.doesNotMatch(open, /mdb|owners/);
+    });
+  });
+
   it("must be regular files of one name, in a folder that may be reached by a link", async () => {
     const dir = place.next();
     await withStore({ path: dir }, (store) => store.create(session("a")));

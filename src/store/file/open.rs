@@ -281,6 +281,8 @@ fn open_environment(dir: &Path, max_bytes: Option<u64>, access: Access) -> Resul
     private_files::check(&path)?;
     let env = map_environment(dir, max_bytes, access)?;
     let data = env.try_clone_inner_file().map_err(|error| failed(&path, error))?;
+    // Where descriptors cannot be listed, as without /proc, the store is of use all the same.
+    let _ = private_files::close_on_exec(&data);
     let is_same_lock = match (lock_before, private_files::check(&lock)?) {
         (Some(before), Some(now)) => private_files::is_same_file(&before, &now),
         // Nobody makes one where nothing can be written.

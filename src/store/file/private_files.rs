@@ -106,6 +106,35 @@ pub(super) fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     }
 }
 
+/// Keeps the descriptors of a file from the programs that this process starts. LMDB's own would go to each of them, with
+/// the right to write. LMDB does not say which it is.
+#[cfg(unix)]
+pub(super) fn close_on_exec(file: &File) -> io::Result<()> {
+    use std::os::fd::BorrowedFd;
+    let wanted = file.metadata()?;
+    for entry in fs::read_dir("/dev/fd")? {
+        let entry = entry?;
+        let Some(descriptor) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
+        // Another thread may have closed it since.
+        let Ok(found) = fs::metadata(entry.path()) else { continue };
+        if is_same_file(&wanted, &found) {
+            // SAFETY: it is no negative number. Should another thread have closed it, the call fails, or is about what
+            // that thread has opened since: Node.js wants the same for all of its descriptors.
+            let borrowed = unsafe { BorrowedFd::borrow_raw(descriptor) };
+            let _ = rustix::io::fcntl_setfd(borrowed, rustix::io::FdFlags::CLOEXEC);
+        }
+    }
+    Ok(())
+}
+
+/// Handles of Windows are not inherited by default.
+#[cfg(not(unix))]
+pub(super) fn close_on_exec(_: &File) -> io::Result<()> {
+    Ok(())
+}
+
 /// Creates the missing files of a store and adds their names to `made`.
 ///
 /// LMDB would create them with permissions that depend on the umask. `lock.mdb` comes first: where `data.mdb` is alone,
@@ -196,6 +225,21 @@ mod tests {
         refused(&fifo, "regular file");
         std::fs::hard_link(&file, dir.path().join("other")).unwrap();
         refused(&file, "hard link");
+    }
+
+    #[test]
+    fn descriptors_of_a_file_do_not_outlive_an_exec() {
+        use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
+        let dir = tempfile::tempdir().unwrap();
+        let (path, other) = (dir.path().join("file"), dir.path().join("other"));
+        let file = create_private(&path).unwrap();
+        let inherited = [File::open(&path).unwrap(), create_private(&other).unwrap()];
+        for file in &inherited {
+            fcntl_setfd(file, FdFlags::empty()).unwrap();
+        }
+        close_on_exec(&file).unwrap();
+        assert_eq!(fcntl_getfd(&inherited[0]).unwrap(), FdFlags::CLOEXEC);
+        assert_eq!(fcntl_getfd(&inherited[1]).unwrap(), FdFlags::empty());
     }
 
     #[test]
