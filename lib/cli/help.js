@@ -3,7 +3,6 @@
 const { commonOptions } = require("./common-options.js");
 
 const WIDTH = 100;
-const TERM_WIDTH = 21;
 
 const EXIT_CODES = `Exit codes:
   0  done
@@ -28,7 +27,7 @@ All work on a store that other processes have open. Only revoke and import chang
 
 A secret on the command line could be seen by every user of the machine, so there is no option for one. The
 password of a Redis server is read from $NATIVE_STORE_REDIS_PASSWORD, or in $NATIVE_STORE_REDIS_URL.
-Run this as the user that the app runs as. Root becomes the owner of the store before it opens one.
+Run this as the user that the app runs as. Root becomes the owner of the store before it opens it.
 
 ${EXIT_CODES}
 `;
@@ -57,7 +56,7 @@ function optionTable(options) {
   );
 }
 
-const table = (rows) => rows.map(([term, meaning]) => `  ${term.padEnd(TERM_WIDTH)}  ${meaning}`).join("\n");
+const table = (rows) => rows.map(([term, meaning]) => `  ${term.padEnd(21)}  ${meaning}`).join("\n");
 
 /** A paragraph in lines that fit a terminal. */
 function fold(paragraph) {

@@ -20,8 +20,8 @@ function locateStore(options) {
   if (options.redis !== undefined && options.path !== undefined) {
     throw wrongUsage("--redis and --path exclude each other");
   }
-  const isForFiles = options["allow-network-file-system"] && options.redis !== undefined;
-  if (isForFiles) throw wrongUsage("--allow-network-file-system is for a FileStore");
+  const isForFiles = options["allow-network-fs"] && options.redis !== undefined;
+  if (isForFiles) throw wrongUsage("--allow-network-fs is for a FileStore");
   const { NATIVE_STORE_PATH, NATIVE_STORE_REDIS_URL } = process.env;
   if (options.redis !== undefined) return redisLocation(options.redis, "--redis", options);
   if (options.path !== undefined) return inDirectory(options.path, "--path", options);
@@ -65,7 +65,7 @@ function openStore(options, how = {}, storeOptions = {}) {
   // Here, so that help needs no addon. And before root becomes somebody who may not read it.
   const { FileStore, RedisStore } = require("../../index.js");
   if (redis) return new RedisStore({ ...redis, commandTimeout: PATIENCE, ...given });
-  const allowNetworkFileSystem = options["allow-network-file-system"] === true;
+  const allowNetworkFileSystem = options["allow-network-fs"] === true;
   const owner = ownerOfStore(options);
   if (owner !== null) become(owner);
   try {

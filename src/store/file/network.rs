@@ -31,8 +31,8 @@ fn refuse_magic(dir: &Path, magic: u32) -> Result<()> {
     match NETWORK.iter().find(|(known, _)| *known == magic) {
         Some((_, name)) => Err(StoreError::Io(format!(
             "{} is on a network file system ({name}), where the locks of the store may not hold: use a folder on a \
-             local disk. If this one is local, or if only one process on one machine uses it, set \
-             allowNetworkFileSystem to true",
+             local disk. If only one machine uses this one, allowNetworkFileSystem: true opens it (on the command \
+             line --allow-network-fs)",
             dir.display()
         ))),
         None => Ok(()),
