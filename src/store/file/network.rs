@@ -2,9 +2,12 @@
 
 use std::path::Path;
 
-use crate::error::{Result, StoreError};
+use crate::error::Result;
+#[cfg(any(target_os = "linux", test))]
+use crate::error::StoreError;
 
 /// The `f_type` of statfs(2) and its name. FUSE may be a local disk, but nobody can tell.
+#[cfg(any(target_os = "linux", test))]
 const NETWORK: [(u32, &str); 18] = [
     (0x0000_6969, "NFS"),
     (0x0000_517b, "SMB"),
@@ -27,6 +30,7 @@ const NETWORK: [(u32, &str); 18] = [
 ];
 
 /// Refuses a folder on a file system whose `f_type` is one of a network file system.
+#[cfg(any(target_os = "linux", test))]
 fn refuse_magic(dir: &Path, magic: u32) -> Result<()> {
     match NETWORK.iter().find(|(known, _)| *known == magic) {
         Some((_, name)) => Err(StoreError::Io(format!(

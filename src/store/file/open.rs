@@ -143,13 +143,14 @@ pub(super) fn check_unused(dir: &Path, owner: Option<&OwnerLock>) -> Result<()> 
 #[cfg(unix)]
 fn may_lock(dir: &Path) -> bool {
     use rustix::fs::{Access, AtFlags, CWD, accessat};
+    const LOCK_FILES: &[&str] = if cfg!(target_os = "linux") { &[OWNERS, LOCK] } else { &[LOCK] };
     let can_write = |path: &Path| accessat(CWD, path, Access::READ_OK | Access::WRITE_OK, AtFlags::EACCESS);
     // A missing one would have to be created.
-    let may_use = |name| match can_write(&dir.join(name)) {
+    let may_use = |name: &&str| match can_write(&dir.join(name)) {
         Err(rustix::io::Errno::NOENT) => can_write(dir).is_ok(),
         answer => answer.is_ok(),
     };
-    may_use(OWNERS) && may_use(LOCK)
+    LOCK_FILES.iter().all(may_use)
 }
 
 #[cfg(not(unix))]

@@ -8,6 +8,7 @@ pub(super) const OWNERS: &str = "owners.lock";
 
 /// Which other processes have the store open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(not(target_os = "linux"), allow(dead_code))]
 pub(super) enum Others {
     None,
     Some,

@@ -4,7 +4,7 @@
 //! device in the place of a file. So files are created with `O_EXCL`, opened with `O_NOFOLLOW`, and given permissions
 //! and owners by descriptor.
 
-use std::fs::{self, File, Metadata};
+use std::fs::{File, Metadata};
 use std::io;
 use std::path::Path;
 
@@ -18,7 +18,7 @@ pub(super) fn create_private(path: &Path) -> io::Result<File> {
     use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
     let file = File::options().read(true).write(true).create_new(true).mode(0o600).open(path)?;
     // The umask may have taken permissions from the owner.
-    file.set_permissions(fs::Permissions::from_mode(0o600))?;
+    file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
     Ok(file)
 }
 
@@ -112,13 +112,13 @@ pub(super) fn is_at(file: &File, path: &Path) -> io::Result<bool> {
 pub(super) fn close_on_exec(file: &File) -> io::Result<()> {
     use std::os::fd::BorrowedFd;
     let wanted = file.metadata()?;
-    for entry in fs::read_dir("/dev/fd")? {
+    for entry in std::fs::read_dir("/dev/fd")? {
         let entry = entry?;
         let Some(descriptor) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
             continue;
         };
         // Another thread may have closed it since.
-        let Ok(found) = fs::metadata(entry.path()) else { continue };
+        let Ok(found) = std::fs::metadata(entry.path()) else { continue };
         if is_same_file(&wanted, &found) {
             // SAFETY: it is no negative number. Should another thread have closed it, the call fails, or is about what
             // that thread has opened since: Node.js wants the same for all of its descriptors.
@@ -214,14 +214,7 @@ mod tests {
         refused(&link, "symbolic link");
         refused(dir.path(), "regular file");
         let fifo = dir.path().join("fifo");
-        rustix::fs::mknodat(
-            rustix::fs::CWD,
-            &fifo,
-            rustix::fs::FileType::Fifo,
-            rustix::fs::Mode::from_raw_mode(0o600),
-            0,
-        )
-        .unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
         refused(&fifo, "regular file");
         std::fs::hard_link(&file, dir.path().join("other")).unwrap();
         refused(&file, "hard link");
