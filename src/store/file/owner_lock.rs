@@ -78,7 +78,7 @@ mod linux {
             loop {
                 let (file, is_new) = open_or_create(dir, &path)?;
                 let owner = Self { file };
-                let turn = owner.take_turn(&path)?;
+                let turn = owner.take_turn(&path, PATIENCE)?;
                 // Whoever had the turn before may have removed the file.
                 if !is_at(&owner.file, &path).map_err(failed)? {
                     continue;
@@ -97,7 +97,7 @@ mod linux {
 
         /// Calls `remove` while no other process makes files, unless another has the store open.
         pub(in super::super) fn tidy(&self, dir: &Path, remove: impl FnOnce()) {
-            if let Ok(_turn) = self.take_turn(&dir.join(OWNERS))
+            if let Ok(_turn) = self.take_turn(&dir.join(OWNERS), PATIENCE)
                 && self.others() == Ok(Others::None)
             {
                 remove();
@@ -115,8 +115,8 @@ mod linux {
             }
         }
 
-        fn take_turn(&self, path: &Path) -> Result<Turn<'_>> {
-            let deadline = Instant::now() + PATIENCE;
+        fn take_turn(&self, path: &Path, patience: Duration) -> Result<Turn<'_>> {
+            let deadline = Instant::now() + patience;
             loop {
                 match fcntl(&self.file, libc::F_OFD_SETLK, libc::F_WRLCK, TURN) {
                     Ok(_) => return Ok(Turn(&self.file)),
@@ -125,7 +125,7 @@ mod linux {
                         return Err(StoreError::Locked(format!(
                             "another process has been opening {} for {} s and does not get on. Is it stopped?",
                             path.display(),
-                            PATIENCE.as_secs()
+                            patience.as_secs()
                         )));
                     }
                     Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return Ok(Turn(&self.file)),
@@ -179,6 +179,91 @@ mod linux {
         match unsafe { libc::fcntl(file.as_raw_fd(), command, &mut lock) } {
             0 => Ok(lock),
             _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use std::fs;
+
+        use super::*;
+
+        fn mark(dir: &Path) -> Result<OwnerLock> {
+            OwnerLock::mark(dir, |_, _| Ok(())).map(|(owner, ())| owner)
+        }
+
+        /// The lock file as another process has it open, which holds this range.
+        fn held_by_another(dir: &Path, range: Range) -> File {
+            let file = open_private(&dir.join(OWNERS), true).unwrap().unwrap();
+            fcntl(&file, libc::F_OFD_SETLK, libc::F_WRLCK, range).unwrap();
+            file
+        }
+
+        fn another_pid() -> Range {
+            Range { start: libc::off_t::from(std::process::id()) + 1, length: 1 }
+        }
+
+        #[test]
+        fn a_pid_has_the_store_open_once() {
+            let dir = tempfile::tempdir().unwrap();
+            let owner = mark(dir.path()).unwrap();
+            let error = mark(dir.path()).err().unwrap();
+            assert_eq!(error.code(), "ERR_STORE_LOCKED");
+            assert!(error.to_string().contains("the same PID"), "{error}");
+            drop(owner);
+            assert!(mark(dir.path()).is_ok());
+        }
+
+        #[test]
+        fn others_are_known_by_their_locks_alone() {
+            let dir = tempfile::tempdir().unwrap();
+            assert!(OwnerLock::look(dir.path()).unwrap().is_none());
+            let owner = mark(dir.path()).unwrap();
+            assert_eq!(owner.others().unwrap(), Others::None);
+            assert_eq!(OwnerLock::look(dir.path()).unwrap().unwrap().others().unwrap(), Others::Some);
+            let another = held_by_another(dir.path(), another_pid());
+            assert_eq!(owner.others().unwrap(), Others::Some);
+            drop(another);
+            let opening = held_by_another(dir.path(), TURN);
+            assert_eq!(owner.others().unwrap(), Others::None);
+            drop(opening);
+        }
+
+        #[test]
+        fn files_are_removed_only_by_the_last_process() {
+            let dir = tempfile::tempdir().unwrap();
+            let owner = mark(dir.path()).unwrap();
+            let another = held_by_another(dir.path(), another_pid());
+            owner.tidy(dir.path(), || panic!("another has the store open"));
+            drop(another);
+            let mut is_removed = false;
+            owner.tidy(dir.path(), || is_removed = true);
+            assert!(is_removed);
+        }
+
+        #[test]
+        fn whoever_does_not_get_on_is_not_waited_for() {
+            let dir = tempfile::tempdir().unwrap();
+            let owner = mark(dir.path()).unwrap();
+            let _stopped = held_by_another(dir.path(), TURN);
+            let error = owner.take_turn(dir.path(), Duration::ZERO).err().unwrap();
+            assert_eq!(error.code(), "ERR_STORE_LOCKED");
+            assert!(error.to_string().contains("does not get on"), "{error}");
+        }
+
+        #[test]
+        fn a_lock_file_that_was_removed_meanwhile_is_not_the_one_that_is_locked() {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join(OWNERS);
+            drop(mark(dir.path()).unwrap());
+            let removing = held_by_another(dir.path(), TURN);
+            thread::scope(|scope| {
+                let opening = scope.spawn(|| mark(dir.path()));
+                fs::remove_file(&path).unwrap();
+                drop(removing);
+                let owner = opening.join().unwrap().unwrap();
+                assert!(is_at(&owner.file, &path).unwrap());
+            });
         }
     }
 }
