@@ -12,6 +12,9 @@ export declare const __napiBindingTarget: 'native' | 'wasm32-wasi' | 'wasm32-was
 /** Copies a store to a directory; how many bytes. */
 export declare function backup(store: object, path: string, progress: (done: number, total: number) => void): Promise<number>
 
+/** Copies a store into an empty file that is open for writing; how many bytes. */
+export declare function backupInto(store: object, descriptor: number, progress: (done: number, total: number) => void): Promise<number>
+
 /** Removes what has expired. Resolves how many sessions that were. */
 export declare function clean(store: object): Promise<number>
 
@@ -54,6 +57,8 @@ export interface JsFileOptions {
   maxSessionsPerUser?: number
   sweepInterval?: number
   commandTimeout?: number
+  readOnly?: boolean
+  allowNetworkFileSystem?: boolean
 }
 
 /** Some of the sessions: the id of each, and after it the session as `get` gives it. */

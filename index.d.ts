@@ -240,9 +240,9 @@ export interface MemoryStore<Fields extends object = object> extends SessionStor
 /** Options of {@link FileStore}. */
 export interface FileStoreOptions extends SessionStoreOptions {
   /**
-   * The store's folder, which is made if it is not there, with its parents, for its owner alone. On a local disk:
-   * network file systems are refused. Whoever opens it again in the same process gets the same store, and gives the
-   * same options or leaves them out.
+   * The store's folder, created with its parents if it is missing, for its owner alone. It must be on a local disk
+   * (see `allowNetworkFileSystem`). The folder may be a symbolic link, the files in it may not. Whoever opens it again
+   * in the same process gets the same store, and gives the same options or leaves them out.
    */
   path: string;
   /**
@@ -272,6 +272,20 @@ export interface FileStoreOptions extends SessionStoreOptions {
    * @default 10000
    */
   commandTimeout?: number;
+  /**
+   * Opens a store that is there, such as a backup, and writes nothing: not the sessions, no seal for a new secret, and
+   * no sweep. Writes reject with `ERR_STORE_IO`. It works on a read-only file system and without the right to write, as
+   * long as no other process has the store open there: that is `ERR_STORE_LOCKED`. All openers in a process give the
+   * same value.
+   * @default false
+   */
+  readOnly?: boolean;
+  /**
+   * Opens a store on a network file system (NFS, SMB, Ceph, FUSE and others). If two machines use it at once, its
+   * sessions are lost. Even with one machine, locks and `fsync` are only as good as the file system.
+   * @default false: such a folder is refused with `ERR_STORE_IO`
+   */
+  allowNetworkFileSystem?: boolean;
 }
 
 /** Counters of a {@link FileStore}: those of this process since it opened the store. */

@@ -91,6 +91,7 @@ describe("native-store", () => {
     [["list", "--user-json", "null"], /--user-json must not be null/],
     [["list", "--limit", "0"], /--limit must be a whole number from 1/],
     [["list", "--limit", "1e3"], /--limit must be/],
+    [["stats", "--redis", "redis://h", "--allow-network-fs"], /--allow-network-fs is for a FileStore/],
     [["revoke"], /revoke needs one of --user, --user-json and --id/],
     [["revoke", "--user", "a", "--id", "b"], /revoke needs one of/],
     [["revoke", "--id", "a", "--except", "b"], /--except goes with a user/],
@@ -158,6 +159,41 @@ describe("native-store", () => {
       assert.equal(code, 0, stderr);
     }
     assert.equal(bench.digest(), before);
+  });
+});
+
+describe("native-store, where it opens a file,", () => {
+  /** Runs a command with a FileStore that only says how it was to be opened. */
+  async function optionsOf(args) {
+    const hook = bench.in("hook.js");
+    fs.writeFileSync(
+      hook,
+      `require(${JSON.stringify(path.join(__dirname, ".."))}).FileStore = class {
+         constructor({ readOnly, allowNetworkFileSystem }) {
+           console.log(JSON.stringify({ readOnly, allowNetworkFileSystem }));
+           process.exit();
+         }
+       };`,
+    );
+    const { stdout } = await bench.run(args, { env: { NODE_OPTIONS: `--require=${hook}` } });
+    return JSON.parse(stdout);
+  }
+
+  it("opens it to read where that is enough, and on a network only if it is told to", async () => {
+    await bench.fill([]);
+    for (const [args, readOnly] of [
+      [["stats"], true],
+      [["list"], true],
+      [["verify"], true],
+      [["export"], true],
+      [["backup", "copy"], true],
+      [["revoke", "--id", "a"], false],
+      [["import"], false],
+    ]) {
+      assert.deepEqual(await optionsOf(args), { readOnly, allowNetworkFileSystem: false }, args[0]);
+      const { allowNetworkFileSystem } = await optionsOf([...args, "--allow-network-fs"]);
+      assert.equal(allowNetworkFileSystem, true);
+    }
   });
 });
 
@@ -306,9 +342,14 @@ describe("native-store revoke", () => {
     assert.equal(linesOf(await answerOf("list")).length, 1);
   });
 
-  it("refuses what can be no id", async () => {
+  it("refuses an invalid id of the session that it has to keep", async () => {
     await bench.fill([]);
-    await fails(["revoke", "--id", "x".repeat(257)], 3, /sessionId must be .+ \(ERR_INVALID_SESSION\)/);
+    const tooLong = "x".repeat(257);
+    await fails(
+      ["revoke", "--user", "ann", "--except", tooLong],
+      3,
+      /sessionId must be .+ \(ERR_INVALID_SESSION\)/,
+    );
     await fails(["revoke", "--user", "ann", "--except", ""], 3, /ERR_INVALID_SESSION/);
   });
 });

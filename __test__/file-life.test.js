@@ -240,3 +240,83 @@ describe("close", { skip }, () => {
     while (openFiles().length > 0) await new Promise(setImmediate);
   });
 });
+
+describe("a store whose files are gone while it is open", { skip }, () => {
+  const ways = {
+    "the folder was removed": (dir) => fs.rmSync(dir, { recursive: true }),
+    "the folder was emptied": (dir) => {
+      for (const name of fs.readdirSync(dir)) fs.rmSync(`${dir}/${name}`);
+    },
+    "the folder was moved": (dir) => fs.renameSync(dir, `${dir}-moved`),
+    "another data file is in its place": (dir) => {
+      fs.copyFileSync(`${dir}/data.mdb`, `${dir}/copy`);
+      fs.renameSync(`${dir}/copy`, `${dir}/data.mdb`);
+    },
+  };
+  for (const [what, remove] of Object.entries(ways)) {
+    it(`leaves its path to a new one: ${what}`, async () => {
+      const options = { path: place.next() };
+      const former = new FileStore(options);
+      await former.create(session("a"));
+      remove(options.path);
+      await withStore(options, async (store) => {
+        const copied = what.startsWith("another") ? 1 : 0;
+        assert.equal(await store.size(), copied);
+        await store.create(session("b"));
+        for (const call of [() => former.create(session("c")), () => former.get("a"), () => former.size()]) {
+          await assert.rejects(call, {
+            code: "ERR_STORE_IO",
+            message: `the files of the store in ${options.path} were removed, moved or replaced while it was open: open a new FileStore`,
+          });
+        }
+        assert.equal(await store.get("c"), null);
+        // Its end must not take the other with it.
+        await former.close();
+        await store.create(session("d"));
+        await withStore(options, async (again) => assert.notEqual(await again.get("d"), null));
+      });
+      await withStore(options, async (store) => assert.notEqual(await store.get("b"), null));
+    });
+  }
+
+  it("can be opened where it was moved to", async () => {
+    const options = { path: place.next() };
+    const former = new FileStore(options);
+    await former.create(session("a"));
+    fs.renameSync(options.path, `${options.path}-moved`);
+    await withStore({ path: `${options.path}-moved` }, async (store) => {
+      assert.notEqual(await store.get("a"), null);
+      await store.create(session("b"));
+    });
+    await former.close();
+  });
+
+  it("is one store by two paths to its folder", async () => {
+    const options = { path: place.next() };
+    const link = place.next();
+    await withStore(options, async (store) => {
+      fs.symlinkSync(options.path, link);
+      await withStore({ path: link }, (other) => other.create(session("a")));
+      assert.notEqual(await store.get("a"), null);
+    });
+  });
+});
+
+describe("an opening that fails", { skip }, () => {
+  it("leaves nothing in a folder where nothing was", async () => {
+    const path = place.next();
+    fs.mkdirSync(path);
+    // Files can be created there, but nothing can be written to them.
+    await run(
+      `try {
+         new FileStore({ path: process.argv[1] });
+         process.exitCode = 1;
+       } catch ({ code, message }) {
+         if (code !== "ERR_STORE_IO") throw new Error(message);
+       }`,
+      { prefix: ["sh", "-c", 'ulimit -f 0; trap "" XFSZ; exec "$@"', "sh"], args: [path] },
+    ).catch((error) => assert.fail(error.stderr));
+    assert.deepEqual(fs.readdirSync(path), []);
+    await withStore({ path }, (store) => store.create(session("a")));
+  });
+});

@@ -118,6 +118,42 @@ describe("a neighbour that is stopped while it writes", { skip }, () => {
   });
 });
 
+describe("lock.mdb, when it was removed from an open store,", { skip }, () => {
+  const OPEN = `
+    try {
+      new FileStore(JSON.parse(process.argv[1])).size().then((size) => say("size " + size));
+    } catch (error) {
+      say(error.code + " " + error.message);
+    }`;
+
+  it("keeps others from opening the store, as two without it in common would destroy it", async () => {
+    const options = { path: place.next() };
+    const args = [JSON.stringify(options)];
+    const store = new FileStore(options);
+    await store.create(session("a"));
+    fs.rmSync(path.join(options.path, "lock.mdb"));
+    assert.match(await run(OPEN, { args }), /^ERR_STORE_LOCKED .*lock\.mdb is gone while another process /);
+    assert.equal(fs.existsSync(path.join(options.path, "lock.mdb")), false);
+    await store.create(session("b"));
+    await store.close();
+    assert.equal(await run(OPEN, { args }), "size 2");
+  });
+
+  it("is made by one of many processes that open a restored backup at once", async () => {
+    const source = new FileStore({ path: place.next() });
+    await source.create(session("a"));
+    for (let round = 0; round < 5; round++) {
+      const options = { path: place.next() };
+      await source.backup(options.path);
+      const answers = await Promise.all(
+        Array.from({ length: 6 }, () => run(OPEN, { args: [JSON.stringify(options)] })),
+      );
+      assert.deepEqual(answers, Array(6).fill("size 1"));
+    }
+    await source.close();
+  });
+});
+
 // A number for each container's processes: as root, or as a user who may have a namespace of their own.
 const NUMBERS = ["--pid", "--fork", "--kill-child", "--mount-proc"];
 const container = skip ? undefined : findPrefix(["unshare", ...NUMBERS], ["unshare", "-r", ...NUMBERS]);

@@ -3,6 +3,7 @@
 // Who may read a store: its path and permissions, and its secrets.
 
 const assert = require("node:assert/strict");
+const { execFileSync } = require("node:child_process");
 const { createHash } = require("node:crypto");
 const fs = require("node:fs");
 const path = require("node:path");
@@ -59,6 +60,21 @@ describe("path", { skip }, () => {
     refuses({}, "ERR_INVALID_OPTION", /path/);
     assert.throws(() => new FileStore(), { code: "ERR_INVALID_OPTION", message: /path/ });
     assert.throws(() => new FileStore(place.next()), { code: "ERR_INVALID_OPTION" });
+  });
+
+  it("is refused with what is wrong with it", () => {
+    for (const [path, words] of [
+      ["/tmp/a\0b", /got a string with a NUL character$/],
+      ["/tmp/\ud800", /got a string with a lone surrogate$/],
+      [Buffer.from("/tmp/a"), /got a Buffer: .*toString\(\)$/],
+      [new URL("file:///tmp/a"), /got a URL: convert it by fileURLToPath\(\) of node:url$/],
+      ["file:///tmp/a", /got the text of a file: URL: convert it by fileURLToPath\(\) of node:url$/],
+      ["", /got an empty string$/],
+      [7, /got a number$/],
+    ]) {
+      refuses({ path }, "ERR_INVALID_OPTION", words);
+    }
+    assert.equal(fs.existsSync("file:"), false);
   });
 
   it("must not be that of a file, or below one, and the message has it", () => {
@@ -132,6 +148,91 @@ describe("a store's folder and files", { skip }, () => {
       }
     });
   }
+});
+
+describe("the files of a store", { skip }, () => {
+  const strace = skip
+    ? undefined
+    : findPrefix(["strace", "-f", "-qq", "-e", "trace=%file", "-o", "/dev/null"]);
+
+  it("are private from the moment on in which they are created", {
+    skip: strace === undefined && "strace is not here",
+  }, async () => {
+    const [dir, log] = [place.next(), place.next()];
+    await run(
+      `process.umask(0);
+         const store = new FileStore({ path: process.argv[1] });
+         store.create(session("a")).then(() => store.backup(process.argv[1] + "-copy")).then(() => store.close());`,
+      { prefix: [...strace.slice(0, -1), log], args: [dir] },
+    );
+    const calls = fs
+      .readFileSync(log, "utf8")
+      .split("\n")
+      .filter((line) => line.includes(`"${dir}`));
+    const created = calls.filter((line) => /O_CREAT|mkdir/.test(line));
+    assert.ok(created.length >= 6, calls.join("\n"));
+    for (const line of created) assert.match(line, /, 0[67]00\) +=/);
+    assert.deepEqual(
+      calls.filter((line) => /ch(mod|own)/.test(line)),
+      [],
+    );
+  });
+
+  it("are not handed on to the programs that the app starts", async () => {
+    const dir = place.next();
+    await withStore({ path: dir }, async (store) => {
+      await store.create(session("a"));
+      const list =
+        'for (const fd of fs.readdirSync("/proc/self/fd")) try { console.log(fs.readlinkSync("/proc/self/fd/" + fd)) } catch {}';
+      const open = execFileSync(process.execPath, ["-e", list], { encoding: "utf8" });
+      assert.match(open, /pipe/);
+      assert.doesNotMatch(open, /mdb|owners/);
+    });
+  });
+
+  it("must be regular files of one name, in a folder that may be reached by a link", async () => {
+    const dir = place.next();
+    await withStore({ path: dir }, (store) => store.create(session("a")));
+    const link = place.next();
+    fs.symlinkSync(dir, link);
+    await withStore({ path: link }, async (store) => assert.notEqual(await store.get("a"), null));
+
+    const changes = [
+      [/is a symbolic link/, (file) => fs.symlinkSync(`${file}-kept`, file)],
+      [/is a symbolic link/, (file) => fs.symlinkSync(`${dir}/victim`, file)],
+      [/is not a regular file/, (file) => fs.mkdirSync(file)],
+      [/has more than one hard link/, (file) => fs.linkSync(`${file}-kept`, file)],
+    ];
+    for (const name of FILES) {
+      const file = path.join(dir, name);
+      for (const [words, change] of changes) {
+        fs.renameSync(file, `${file}-kept`);
+        change(file);
+        for (const readOnly of [false, true]) {
+          refuses({ path: dir, readOnly }, "ERR_STORE_IO", words);
+          refuses({ path: dir, readOnly }, "ERR_STORE_IO", new RegExp(`^${file} `));
+        }
+        fs.rmSync(file, { recursive: true });
+        fs.renameSync(`${file}-kept`, file);
+        assert.deepEqual(fs.readdirSync(dir).sort(), FILES);
+      }
+    }
+    await withStore({ path: dir }, async (store) => assert.notEqual(await store.get("a"), null));
+  });
+
+  it("may not be a FIFO, for whose other end nobody waits", async () => {
+    for (const name of FILES) {
+      const dir = place.next();
+      fs.mkdirSync(dir);
+      execFileSync("mkfifo", [path.join(dir, name)]);
+      // In a process that can be ended.
+      const answer = await run(
+        "try { new FileStore({ path: process.argv[1] }); } catch ({ code, message }) { say(code + message); }",
+        { args: [dir] },
+      );
+      assert.match(answer, /^ERR_STORE_IO.*is not a regular file/);
+    }
+  });
 });
 
 describe("a folder that its user may not use", { skip: skipOthers }, () => {
@@ -339,21 +440,39 @@ describe("a secret", { skip }, () => {
   });
 });
 
-// Node itself reserves much, and how much depends on its version.
-const limitedTo = (gigabytes) => ["bash", "-c", 'ulimit -v "$0" && exec "$@"', `${gigabytes * 2 ** 20}`];
-const gigabytes = skip
-  ? undefined
-  : [4, 8, 16, 32, 48].find((size) => findPrefix([...limitedTo(size), ...runNode]));
-const skipLimits = skip || (gigabytes === undefined && "Node does not run with less address space here");
+/** In KiB: Node itself reserves much, and how much depends on its version. */
+const limitedTo = (kilobytes) => ["bash", "-c", 'ulimit -v "$0" && exec "$@"', `${kilobytes}`];
+const limits = skip
+  ? []
+  : [1_500_000, 2_000_000, 3_000_000, 4_000_000, 8_000_000, 32_000_000, 48_000_000].filter((limit) =>
+      findPrefix([...limitedTo(limit), ...runNode]),
+    );
+const skipLimits = skip || (limits.length === 0 && "Node does not run with less address space here");
 
 describe("little address space", { skip: skipLimits }, () => {
-  it("is enough for a store", async (t) => {
-    const printed = await run(
-      `const store = new FileStore({ path: process.argv[1] });
-       store.create(session("a")).then(() => store.get("a")).then(({ userId }) => say(userId));`,
-      { prefix: limitedTo(gigabytes), args: [place.next()] },
-    );
-    assert.equal(printed, "ann");
-    t.diagnostic(`${gigabytes} GiB`);
+  it("leaves the process enough to work, or the store is refused", async (t) => {
+    const answers = [];
+    for (const limit of limits) {
+      const printed = await run(
+        `const text = "x".repeat(2000);
+         (async () => {
+           try {
+             const store = new FileStore({ path: process.argv[1] });
+             for (let at = 0; at < 2000; at++) store.create(session("s" + at, { text }));
+             await store.create(session("last"));
+             const kept = Array.from({ length: 20 }, () => Buffer.alloc(1 << 20, 1));
+             await Promise.all([store.size(), store.size(), store.stats()]);
+             say("size " + (await store.size()) + " " + kept.length);
+           } catch ({ code, message }) {
+             say(code + " " + message);
+           }
+         })();`,
+        { prefix: limitedTo(limit), args: [place.next()] },
+      );
+      assert.match(printed, /^(size 2001 20|ERR_STORE_IO too little address space: .*ulimit -v.*MiB)$/);
+      answers.push(printed);
+      t.diagnostic(`${limit} KiB: ${printed}`);
+    }
+    assert.match(answers.at(-1), /^size/);
   });
 });

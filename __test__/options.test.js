@@ -113,7 +113,11 @@ describe("options of FileStore", () => {
   });
 
   it("refuse a path that is none", () => {
-    refuses(undefined, /^path must be the path of a folder, a non-empty string; got undefined$/, FileStore);
+    refuses(
+      undefined,
+      /^path must be the path of a folder, a non-empty string such as ".+"; got undefined$/,
+      FileStore,
+    );
     for (const value of ["", 1, null, {}, Buffer.from("x"), "a\0b", "\ud800", new URL("file:///x")]) {
       refusesFile({ path: value }, /^path must be the path of a folder/);
     }
@@ -126,6 +130,14 @@ describe("options of FileStore", () => {
       { path: file },
       new RegExp(`^path must be the path of a folder; got that of a file, ${file}$`),
     );
+  });
+
+  it("refuse what is no boolean where one is asked for", () => {
+    for (const option of ["readOnly", "allowNetworkFileSystem"]) {
+      for (const value of [null, 0, 1, "", "true", {}]) {
+        refusesFile({ [option]: value }, new RegExp(`^${option} must be a boolean; got `));
+      }
+    }
   });
 
   it("refuse another durability", () => {

@@ -1,7 +1,7 @@
 "use strict";
 
 const native = require("../binding.js");
-const { fromNative, invalidOption, kindOf } = require("./errors.js");
+const { fromNative, invalidOption } = require("./errors.js");
 const {
   DEFAULT_COMMAND_TIMEOUT,
   fileOptions,
@@ -12,6 +12,9 @@ const {
 const { PendingCalls } = require("./pending-calls.js");
 const { readSecrets } = require("./secrets.js");
 const { SessionStore, open } = require("./session-store.js");
+
+/** `store[backupInto](descriptor, options)`: `backup` into an empty file that is open for writing. Not on Windows. */
+const backupInto = Symbol("backupInto");
 
 /** Sessions in a file. `index.d.ts` documents it. */
 class FileStore extends SessionStore {
@@ -27,12 +30,17 @@ class FileStore extends SessionStore {
   }
 
   async backup(path, options) {
-    if (!pathRule.accepts(path)) throw invalidOption("path", pathRule.expected, kindOf(path));
+    if (!pathRule.accepts(path)) throw invalidOption("path", pathRule.expected, pathRule.describe(path));
+    return this.#backup(options, (progress) => native.backup(this.#store, path, progress));
+  }
+
+  [backupInto](descriptor, options) {
+    return this.#backup(options, (progress) => native.backupInto(this.#store, descriptor, progress));
+  }
+
+  async #backup(options, call) {
     const { onProgress } = validateOptions(options, progressOptions);
-    const bytes = await withProgress(onProgress, "copied", (progress) =>
-      native.backup(this.#store, path, progress),
-    );
-    return { bytes };
+    return { bytes: await withProgress(onProgress, "copied", call) };
   }
 
   async verify(options) {
@@ -68,4 +76,4 @@ async function withProgress(onProgress, name, call) {
   return result;
 }
 
-module.exports = { FileStore };
+module.exports = { FileStore, backupInto };

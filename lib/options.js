@@ -1,5 +1,6 @@
 "use strict";
 
+const { isUint8Array } = require("node:util/types");
 const { SessionStoreError, invalidOption, kindOf } = require("./errors.js");
 const { likelySpelling } = require("./spelling.js");
 
@@ -22,9 +23,12 @@ const common = {
 
 const memoryOptions = { ...common, name: text, maxSessions: wholeNumber(1), maxBytes: wholeNumber(1) };
 
+const boolean = { expected: "a boolean", accepts: (value) => typeof value === "boolean" };
+
 const path = {
-  expected: "the path of a folder, a non-empty string",
-  accepts: (value) => text.accepts(value) && !value.includes("\0"),
+  expected: 'the path of a folder, a non-empty string such as "/var/lib/app/sessions"',
+  accepts: (value) => describePath(value) === undefined,
+  describe: describePath,
 };
 
 // So many milliseconds a timer of Node.js can wait.
@@ -35,6 +39,18 @@ const timeout = {
 
 /** The default of `commandTimeout` of a `FileStore`, which the addon has too. */
 const DEFAULT_COMMAND_TIMEOUT = 10_000;
+/** Says what is wrong with a path; `undefined` for one that may name a folder. */
+function describePath(value) {
+  if (isUint8Array(value)) return "a Buffer: a path is text, such as buffer.toString()";
+  // A URL may be of another realm.
+  if (typeof value?.href === "string" && typeof value.protocol === "string")
+    return "a URL: convert it by fileURLToPath() of node:url";
+  if (typeof value !== "string" || value === "") return kindOf(value);
+  if (/^file:\/\//i.test(value)) return "the text of a file: URL: convert it by fileURLToPath() of node:url";
+  if (value.includes("\0")) return "a string with a NUL character";
+  if (!value.isWellFormed()) return "a string with a lone surrogate";
+  return undefined;
+}
 
 const fileOptions = {
   ...common,
@@ -45,6 +61,8 @@ const fileOptions = {
   secret: { expected: "a secret", accepts: () => true },
   // The addon has a constant of the same: less has no room for what a single write may need.
   maxBytes: wholeNumber(2 ** 20),
+  readOnly: boolean,
+  allowNetworkFileSystem: boolean,
 };
 
 // What these must be is for `redis-servers.js` and `secrets.js` to say.
@@ -84,7 +102,7 @@ const tlsOptions = {
   ca: text,
   cert: text,
   key: text,
-  rejectUnauthorized: { expected: "a boolean", accepts: (value) => typeof value === "boolean" },
+  rejectUnauthorized: boolean,
 };
 
 const progressOptions = {
@@ -105,16 +123,16 @@ function validateOptions(options = {}, known, required = []) {
   for (const [name, value] of Object.entries(options)) {
     if (!Object.hasOwn(known, name)) throw unknown(name, Object.keys(known));
     if (value === undefined) continue;
-    const { expected, accepts } = known[name];
-    if (!accepts(value)) {
-      throw invalidOption(name, expected, typeof value === "number" ? String(value) : kindOf(value));
-    }
+    const { expected, accepts, describe = describeValue } = known[name];
+    if (!accepts(value)) throw invalidOption(name, expected, describe(value));
     given[name] = value;
   }
   const missing = required.find((name) => !Object.hasOwn(given, name));
   if (missing) throw invalidOption(missing, known[missing].expected, "undefined");
   return given;
 }
+
+const describeValue = (value) => (typeof value === "number" ? String(value) : kindOf(value));
 
 function unknown(name, known) {
   const likely = likelySpelling(name, known);

@@ -145,6 +145,7 @@ export async function files() {
   expectError(files.verify({ progress: () => {} }));
   expectError(new MemoryStore().backup("./copy"));
 
+  new FileStore({ path, readOnly: true, allowNetworkFileSystem: false });
   new FileStore({ path, durability: "commit", maxBytes: 2 ** 30, maxSessionsPerUser: 3, sweepInterval: 0 });
   for (const secret of ["a", new Uint8Array(32), ["a", new Uint8Array(32)] as const]) {
     new FileStore({ path, secret });

@@ -3,8 +3,10 @@
 const { randomBytes } = require("node:crypto");
 const fs = require("node:fs");
 const path = require("node:path");
-const { wrongUsage } = require("./failures.js");
+const { reasonOf, wrongUsage } = require("./failures.js");
+const { Keeper } = require("./keeper.js");
 const { moveInto } = require("./move.js");
+const { DATA_FILE } = require("./open-store.js");
 const show = require("./show.js");
 
 async function run(task) {
@@ -12,21 +14,61 @@ async function run(task) {
   if (fs.lstatSync(destination, { throwIfNoEntry: false })) {
     throw wrongUsage(`${task.operand} is there already: a backup is a new directory`);
   }
-  const store = task.openStore({
-    onlyFiles: "backup is for a FileStore: in Redis, export writes what there is",
-  });
   // Beside it, so that a copy that was broken off is never taken for a backup.
   const partial = path.join(
     path.dirname(destination),
     `.${path.basename(destination)}.${randomBytes(4).toString("hex")}.partial`,
   );
-  task.defer(() => fs.rmSync(partial, { recursive: true, force: true }));
-
-  const progress = task.progress("backup", show.bytes);
-  const onProgress = ({ copied, total }) => progress.at(copied, total);
-  const { bytes } = await task.interruptible(store.backup(partial, { onProgress }));
-  moveInto(destination, partial);
+  const bytes =
+    task.owner === null
+      ? await backUp(task, partial, destination)
+      : await backUpAsRoot(task, partial, destination);
   task.note(`backed up to ${show.escapeUnsafe(task.operand)}: ${show.bytes(bytes)}`);
+}
+
+const openStore = (task) =>
+  task.openStore({
+    isRead: true,
+    onlyFiles: "backup is for a FileStore: in Redis, export writes what there is",
+  });
+
+async function backUp(task, partial, destination) {
+  const store = openStore(task);
+  task.defer(() => fs.rmSync(partial, { recursive: true, force: true }));
+  const { bytes } = await task.interruptible(store.backup(partial, { onProgress: progressOf(task) }));
+  moveInto(destination, partial);
+  return bytes;
+}
+
+/** The copy is root's: created before root gives up its rights, and written by descriptor. */
+async function backUpAsRoot(task, partial, destination) {
+  const file = createFile(task, partial, destination);
+  const store = openStore(task);
+  // The store has loaded it. Help needs no addon.
+  const { backupInto } = require("../file-store.js");
+  const { bytes } = await task.interruptible(
+    store[backupInto](file.descriptor, { onProgress: progressOf(task) }),
+  );
+  await file.keeper.keep();
+  return bytes;
+}
+
+function createFile(task, partial, destination) {
+  try {
+    fs.mkdirSync(partial, { mode: 0o700 });
+    const keeper = new Keeper(partial, destination);
+    task.defer(() => keeper.discard());
+    const descriptor = fs.openSync(path.join(partial, DATA_FILE), "wx", 0o600);
+    task.defer(() => fs.closeSync(descriptor));
+    return { keeper, descriptor };
+  } catch (error) {
+    throw wrongUsage(`cannot write ${destination}: ${reasonOf(error)}`);
+  }
+}
+
+function progressOf(task) {
+  const progress = task.progress("backup", show.bytes);
+  return ({ copied, total }) => progress.at(copied, total);
 }
 
 module.exports = {
@@ -38,6 +80,7 @@ module.exports = {
     "This is also how to make a store smaller, whose file never shrinks: back it up, stop the app, put the copy in the " +
       "store's place, and start the app. Sessions that changed after the backup began are as they were then, so stop " +
       "the app first where that matters.",
+    "Root's backup belongs to root, whoever owns the store.",
     "An encrypted store stays encrypted. Any backup brings sessions back that were ended since: restore with care.",
   ],
   operand: { name: "destination", isRequired: true },

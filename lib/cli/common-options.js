@@ -24,6 +24,9 @@ const commonOptions = {
     value: "<file>",
     help: "the secrets of an encrypted store, one a line; else $NATIVE_STORE_SECRET",
   },
+  "allow-network-fs": {
+    help: "opens a store on NFS, SMB, FUSE and the like, if only this machine uses it",
+  },
   quiet: { help: "no progress and no summary: answers and errors only" },
   help: { help: "this text" },
 };

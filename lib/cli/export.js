@@ -7,8 +7,9 @@ const show = require("./show.js");
 
 async function run(task) {
   const { operand: file = "-", output, stdout } = task;
-  const store = task.openStore();
+  // Before the store, as root gives up the right to make it.
   const target = file === "-" ? output : openFile(task, file);
+  const store = task.openStore({ isRead: true });
   const { sessions: total } = await store.stats();
   // Data and a bar would not share the terminal.
   const progress = target === output && stdout.isTTY ? silent : task.progress("export");
@@ -26,7 +27,7 @@ async function run(task) {
 }
 
 function openFile(task, file) {
-  const target = new PrivateFile(file, { isReplaced: task.options.force });
+  const target = new PrivateFile(file, { isReplaced: task.options.force, isKept: task.owner !== null });
   task.defer(() => target.discard());
   return target;
 }

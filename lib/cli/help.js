@@ -27,7 +27,7 @@ All work on a store that other processes have open. Only revoke and import chang
 
 A secret on the command line could be seen by every user of the machine, so there is no option for one. The
 password of a Redis server is read from $NATIVE_STORE_REDIS_PASSWORD, or in $NATIVE_STORE_REDIS_URL.
-Run this as the user that the app runs as, so that the app can open whatever it makes.
+Run this as the user that the app runs as. Root becomes the owner of the store before it opens it.
 
 ${EXIT_CODES}
 `;

@@ -5,12 +5,9 @@ const path = require("node:path");
 const { EXIT, Failure, Interruption, wrongUsage } = require("./failures.js");
 const { Importer } = require("./importer.js");
 const { LeftOut } = require("./left-out.js");
-const { locateStore } = require("./open-store.js");
+const { DATA_FILE, locateStore } = require("./open-store.js");
 const show = require("./show.js");
 const { openSource } = require("./sources/index.js");
-
-// What LMDB names its file.
-const DATA_FILE = "data.mdb";
 
 // Of the app's limits this knows nothing: what was once a session may be one again.
 const LARGEST_SESSION = 2 ** 30;
@@ -25,6 +22,7 @@ async function run(task) {
   if (options.create && options.from !== undefined) refuseSamePlace(task.operand, directory);
   const how = { isCreated: options.create, hint: "; import --create makes one" };
   const store = task.openStore(how, { maxSessionBytes: LARGEST_SESSION });
+  source.check?.();
   const leftOut = source.noun && new LeftOut(source.noun);
   const importer = new Importer(store, { isReplacing: options.replace, leftOut });
   const progress = task.progress("import", source.unit);

@@ -9,7 +9,7 @@ async function run(task) {
   const { options, output } = task;
   const limit = readLimit(options.limit);
   const userId = readUser(options);
-  const store = task.openStore();
+  const store = task.openStore({ isRead: true });
   const everyone = new LiveSessions(store, task);
   const sessions = hasUser(options) ? await store.getByUser(userId) : everyone;
 

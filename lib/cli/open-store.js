@@ -4,6 +4,7 @@ const fs = require("node:fs");
 const path = require("node:path");
 const { DEFAULT_PATH } = require("./common-options.js");
 const { reasonOf, wrongUsage } = require("./failures.js");
+const { become, ownerOf } = require("./privileges.js");
 const { redisLocation } = require("./redis-location.js");
 const { readSecrets } = require("./secrets.js");
 
@@ -19,6 +20,8 @@ function locateStore(options) {
   if (options.redis !== undefined && options.path !== undefined) {
     throw wrongUsage("--redis and --path exclude each other");
   }
+  const isForFiles = options["allow-network-fs"] && options.redis !== undefined;
+  if (isForFiles) throw wrongUsage("--allow-network-fs is for a FileStore");
   const { NATIVE_STORE_PATH, NATIVE_STORE_REDIS_URL } = process.env;
   if (options.redis !== undefined) return redisLocation(options.redis, "--redis", options);
   if (options.path !== undefined) return inDirectory(options.path, "--path", options);
@@ -38,24 +41,39 @@ function inDirectory(directory, origin, options) {
   return { directory, origin };
 }
 
+/** Whom root becomes before it opens the store: `{ uid, gid }`, or `null`. */
+function ownerOfStore(options) {
+  const { directory } = locateStore(options);
+  return directory === undefined ? null : ownerOf(directory, DATA_FILE);
+}
+
 /**
- * Opens the store that the options name.
- * @param {{ isCreated?: boolean, hint?: string, onlyFiles?: string }} how Whether one that is missing is made; else
- *   what may help; why none but a `FileStore` will do.
+ * Opens the store that the options name. Root becomes the owner of a `FileStore` first: open what takes root's rights
+ * before.
+ * @param {{ isRead?: boolean, isCreated?: boolean, hint?: string, onlyFiles?: string }} how Whether it is only read;
+ *   whether one that is missing is created; else what may help; why none but a `FileStore` will do.
  * @param {object} storeOptions More options of the store.
  */
-function openStore(options, { isCreated = false, hint = "", onlyFiles } = {}, storeOptions = {}) {
+function openStore(options, how = {}, storeOptions = {}) {
+  const { isRead = false, isCreated = false, hint = "", onlyFiles } = how;
   const { directory, origin, redis } = locateStore(options);
   const given = { secret: readSecrets(options), sweepInterval: 0, ...storeOptions };
   if (redis && onlyFiles) throw wrongUsage(onlyFiles);
   if (!redis && !isCreated && !hasStore(directory)) {
     throw wrongUsage(`no store at ${directory} (from ${origin})${hint}`);
   }
-  // Here, so that help needs no addon.
+  // Here, so that help needs no addon. And before root becomes somebody who may not read it.
   const { FileStore, RedisStore } = require("../../index.js");
-  return redis
-    ? new RedisStore({ ...redis, commandTimeout: PATIENCE, ...given })
-    : new FileStore({ path: directory, ...given });
+  if (redis) return new RedisStore({ ...redis, commandTimeout: PATIENCE, ...given });
+  const allowNetworkFileSystem = options["allow-network-fs"] === true;
+  const owner = ownerOfStore(options);
+  if (owner !== null) become(owner);
+  try {
+    return new FileStore({ path: directory, readOnly: isRead, allowNetworkFileSystem, ...given });
+  } catch (error) {
+    if (owner !== null) error.message += `; this was done as uid ${owner.uid}, who owns the store`;
+    throw error;
+  }
 }
 
 function hasStore(directory) {
@@ -67,4 +85,4 @@ function hasStore(directory) {
   }
 }
 
-module.exports = { locateStore, openStore };
+module.exports = { DATA_FILE, locateStore, openStore, ownerOfStore };

@@ -4,6 +4,7 @@ const { randomBytes } = require("node:crypto");
 const fs = require("node:fs");
 const path = require("node:path");
 const { EXIT, Failure, reasonOf, wrongUsage } = require("./failures.js");
+const { Keeper } = require("./keeper.js");
 const { moveInto } = require("./move.js");
 
 const CHUNK = 1 << 16;
@@ -13,9 +14,11 @@ class PrivateFile {
   #file;
   #partial;
   #descriptor;
+  #keeper;
   #text = "";
 
-  constructor(file, { isReplaced = false } = {}) {
+  /** @param {boolean} [options.isKept] Whether a `Keeper` is needed to finish it, as root's rights will be gone. */
+  constructor(file, { isReplaced = false, isKept = false } = {}) {
     assertFree(file, isReplaced);
     this.#file = file;
     this.#partial = path.join(
@@ -27,6 +30,7 @@ class PrivateFile {
     } catch (error) {
       throw wrongUsage(`cannot write ${file}: ${reasonOf(error)}`);
     }
+    if (isKept) this.#keeper = new Keeper(this.#partial, file);
   }
 
   async line(text) {
@@ -40,13 +44,15 @@ class PrivateFile {
       fs.fsyncSync(this.#descriptor);
       this.#close();
     });
-    moveInto(this.#file, this.#partial);
+    if (this.#keeper) await this.#keeper.keep();
+    else moveInto(this.#file, this.#partial);
   }
 
   /** Leaves nothing behind of a file that was not finished. */
-  discard() {
+  async discard() {
     this.#close();
-    fs.rmSync(this.#partial, { force: true });
+    if (this.#keeper) await this.#keeper.discard();
+    else fs.rmSync(this.#partial, { force: true });
   }
 
   #flush() {

@@ -6,7 +6,7 @@ const show = require("./show.js");
 
 async function run(task) {
   const location = locateStore(task.options);
-  const store = task.openStore();
+  const store = task.openStore({ isRead: true });
   // Counted at another moment than the others, while the app goes on.
   const live = await task.interruptible(store.size());
   const counts = { live, ...(await task.interruptible(store.stats())) };

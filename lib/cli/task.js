@@ -1,6 +1,6 @@
 "use strict";
 
-const { openStore } = require("./open-store.js");
+const { openStore, ownerOfStore } = require("./open-store.js");
 const { Output } = require("./output.js");
 const { createProgress, silent } = require("./progress.js");
 const { Interruption } = require("./failures.js");
@@ -44,6 +44,12 @@ class Task {
     });
   }
 
+  /** Whom root becomes when it opens the store: `{ uid, gid }`, or `null`. */
+  get owner() {
+    return ownerOfStore(this.options);
+  }
+
+  /** Opens the store. From then on the task has the rights of the store's owner, not those of root. */
   openStore(how, storeOptions) {
     const store = openStore(this.options, how, storeOptions);
     this.defer(() => store.close());

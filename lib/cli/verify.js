@@ -5,6 +5,7 @@ const show = require("./show.js");
 
 async function run(task) {
   const store = task.openStore({
+    isRead: true,
     onlyFiles: "verify is for a FileStore: in Redis there are no files of ours",
   });
   const progress = task.progress("verify", null);

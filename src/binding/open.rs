@@ -51,6 +51,8 @@ pub struct JsFileOptions {
     pub max_sessions_per_user: Option<f64>,
     pub sweep_interval: Option<f64>,
     pub command_timeout: Option<f64>,
+    pub read_only: Option<bool>,
+    pub allow_network_file_system: Option<bool>,
 }
 
 impl From<JsFileOptions> for FileOptions {
@@ -63,6 +65,8 @@ impl From<JsFileOptions> for FileOptions {
             max_sessions_per_user: limit(options.max_sessions_per_user),
             sweep_interval: options.sweep_interval.map(|millis| millis as u64),
             command_timeout: options.command_timeout.map(|millis| millis as u64),
+            read_only: options.read_only.unwrap_or(false),
+            allow_network_file_system: options.allow_network_file_system.unwrap_or(false),
         }
     }
 }

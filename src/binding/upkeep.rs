@@ -62,6 +62,43 @@ pub fn backup(
     })
 }
 
+/// Copies a store into an empty file that is open for writing; how many bytes.
+#[napi(
+    ts_args_type = "store: object, descriptor: number, progress: (done: number, total: number) => void",
+    ts_return_type = "Promise<number>"
+)]
+pub fn backup_into(
+    env: Env,
+    store: Value,
+    descriptor: i32,
+    progress: Function<'_, FnArgs<(f64, f64)>, ()>,
+) -> Result<Value, JsError> {
+    let store = guarded(|| file_store(store))?;
+    let mut file = guarded(|| file_of(descriptor))?;
+    let mut progress = weak(&progress).map(teller)?;
+    let theirs = Arc::clone(&store);
+    promise::run(env, store.upkeep(), move || {
+        theirs.backup_into(&mut file, &mut progress).map(|bytes| bytes as f64)
+    })
+}
+
+#[cfg(unix)]
+fn file_of(descriptor: i32) -> Result<std::fs::File> {
+    use std::os::fd::BorrowedFd;
+    let closed = || StoreError::Internal("the descriptor of a backup is not open".into());
+    if descriptor < 0 {
+        return Err(closed());
+    }
+    // SAFETY: it is not negative. It is duplicated at once, which fails for one that is not open.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(descriptor) };
+    Ok(borrowed.try_clone_to_owned().map_err(|_| closed())?.into())
+}
+
+#[cfg(not(unix))]
+fn file_of(_: i32) -> Result<std::fs::File> {
+    Err(StoreError::Internal("this system has no descriptors".into()))
+}
+
 /// Reads all of a store.
 #[napi(
     ts_args_type = "store: object, progress: (done: number, total: number) => void",

@@ -20,6 +20,7 @@ const OF_EVERY_PACKAGE = ["prefix", "user-field"];
  *
  * The `entries` of a source each have a `name`, how much of the `total` has been `read` with them, and either a
  * `session` and its `bytes`, or the `fault` that is why there is none, or neither, where there was nothing to read.
+ * A source with a `check` opens more after the store: root may have become somebody who cannot.
  * A source with a `noun` for its entries may have some of a fault; without, each has to be a session.
  */
 async function openSource(task) {

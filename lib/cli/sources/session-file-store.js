@@ -29,7 +29,12 @@ async function open(task) {
       const sid = name.slice(0, name.length - extension.length);
       return sessions.read(sid, text, (session) => endOf(session, ttl));
     });
-  return { noun: "file", total, entries: inOrder(sessionFiles(folder, extension), readSession) };
+  return {
+    noun: "file",
+    total,
+    entries: inOrder(sessionFiles(folder, extension), readSession),
+    check: () => checkReadable(folder),
+  };
 }
 
 /** As session-file-store has it: for it the expiry that is in the cookie counts for nothing. */
@@ -59,6 +64,15 @@ async function countSessions(folder, extension) {
     );
   }
   return counts.sessions;
+}
+
+/** The files are opened as they come, by then with the rights of the store's owner where root has become that. */
+function checkReadable(folder) {
+  try {
+    fs.accessSync(folder, fs.constants.R_OK | fs.constants.X_OK);
+  } catch (error) {
+    throw wrongUsage(`cannot read ${folder} as uid ${process.geteuid?.()}: ${reasonOf(error)}`);
+  }
 }
 
 async function* sessionFiles(folder, extension) {

@@ -76,7 +76,14 @@ async function copy(task, file) {
   fs.chmodSync(target, 0o600);
   if (sizeOf(`${file}-wal`) > 0) await fs.promises.copyFile(`${file}-wal`, `${target}-wal`);
   else withOpen(target, "r+", (fd) => fs.writeSync(fd, Buffer.from([ROLLBACK, ROLLBACK]), 0, 2, MODE_AT));
+  if (task.owner !== null) giveTo(task.owner, folder);
   return target;
+}
+
+/** Whom root is to become has to read the copy, and to remove it. */
+function giveTo({ uid, gid }, folder) {
+  for (const name of fs.readdirSync(folder)) fs.chownSync(path.join(folder, name), uid, gid);
+  fs.chownSync(folder, uid, gid);
 }
 
 /** Whether there may be a transaction to undo. */

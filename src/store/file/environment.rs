@@ -16,9 +16,12 @@ use parking_lot::{Mutex, RwLock};
 
 use super::apply::{Applier, Fault, Tally, Write};
 use super::cost::{Costing, Trees};
-use super::directory::{DATA, Owner};
-use super::open::{self, Opened};
+use super::directory::DATA;
+use super::errors::{files_replaced, read_only};
+use super::open::{self, Access, Opened};
+use super::owner_lock::OwnerLock;
 use super::pages;
+use super::private_files::is_at;
 use super::record::Record;
 use super::room::{Admission, Need, Room, Usage};
 use super::tables::{Table, Tables, expiry_entry};
@@ -124,7 +127,10 @@ pub(super) struct Environment {
     max_bytes: Option<u64>,
     stale_cleared: Mutex<Cleared>,
     dir: PathBuf,
-    _owner: Owner,
+    access: Access,
+    /// Whether another store may have the path, as the files of this one are no longer there.
+    is_retired: AtomicBool,
+    owner: Mutex<Option<OwnerLock>>,
 }
 
 impl Environment {
@@ -135,7 +141,7 @@ impl Environment {
         max_bytes: Option<u64>,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        let Opened { env, tables, vault, must_reseal, data, page_size, dir, owner } = opened;
+        let Opened { env, tables, vault, must_reseal, data, page_size, dir, owner, access } = opened;
         let room = Room::new(max_bytes, env.info().map_size as u64, page_size);
         Self {
             open: RwLock::new(Some(Open { env, tables, reopened: 0 })),
@@ -154,7 +160,9 @@ impl Environment {
             max_bytes,
             stale_cleared: Mutex::new(Cleared { at: Instant::now(), last_page: 0 }),
             dir,
-            _owner: owner,
+            access,
+            is_retired: AtomicBool::new(false),
+            owner: Mutex::new(owner),
         }
     }
 
@@ -164,6 +172,34 @@ impl Environment {
 
     pub(super) fn data(&self) -> &File {
         &self.data
+    }
+
+    /// Whether the path still leads to the files that are open here. If that cannot be told, they have not gone.
+    pub(super) fn is_current(&self) -> bool {
+        !self.is_retired.load(Ordering::Relaxed) && is_at(&self.data, &self.dir.join(DATA)).unwrap_or(true)
+    }
+
+    /// Closes the files for good, as they are no longer at their path. Calls fail from then on. Returns whether no call
+    /// has them open any more.
+    pub(super) fn retire(&self, deadline: Instant) -> bool {
+        let mut open = self.open.write();
+        self.is_retired.store(true, Ordering::Relaxed);
+        drop(open.take());
+        drop(open);
+        let left = deadline.saturating_duration_since(Instant::now());
+        let is_closed = heed::env_closing_event(&self.dir).is_none_or(|closing| closing.wait_timeout(left));
+        if is_closed {
+            self.owner.lock().take();
+        }
+        is_closed
+    }
+
+    /// Fails if another process has opened a store that is read without locks.
+    pub(super) fn check_unused(&self) -> Result<()> {
+        match self.access {
+            Access::ReadUnlocked => open::check_unused(&self.dir, self.owner.lock().as_ref()),
+            Access::Write | Access::Read => Ok(()),
+        }
     }
 
     /// The environment. Whoever has it, or a view of it, must not ask for another meanwhile.
@@ -177,6 +213,7 @@ impl Environment {
 
     /// A view of the store as it is now.
     pub(super) fn read(&self) -> Result<View> {
+        self.check_unused()?;
         let mut open = self.open()?;
         loop {
             let reopened = open.reopened;
@@ -202,13 +239,16 @@ impl Environment {
         if let Some(open) = place.as_ref().filter(|open| Some(open.reopened) != was) {
             return Ok(open.clone());
         }
+        if self.is_retired.load(Ordering::Relaxed) {
+            return Err(files_replaced(&self.dir));
+        }
         self.must_sync.store(true, Ordering::Relaxed);
         if let Some(open) = place.take() {
             self.reopened.store(open.reopened + 1, Ordering::Relaxed);
             let closing = open.env.prepare_for_closing();
             closing.wait_timeout(PATIENCE);
         }
-        let (env, tables) = open::reopen(&self.dir, self.max_bytes)?;
+        let (env, tables) = open::reopen(&self.dir, &self.data, self.max_bytes, self.access)?;
         let open = Open { env, tables, reopened: self.reopened.load(Ordering::Relaxed) };
         *place = Some(open.clone());
         Ok(open)
@@ -260,6 +300,9 @@ impl Environment {
     /// Applies writes in one transaction, and returns when they are on disk: this is the one way by which anything
     /// gets there. What is refused is refused alone; an error is that of all, and then none has happened.
     pub(super) fn commit(&self, writes: &[&Write]) -> Result<Vec<Result<u64>>> {
+        if self.access != Access::Write {
+            return Err(read_only(&self.dir));
+        }
         self.clear_stale_readers();
         let (outcomes, tally) = self.try_commit(writes).map_err(|fault| match fault {
             Fault::Refused(error) => error,

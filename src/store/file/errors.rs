@@ -5,6 +5,7 @@ use std::path::Path;
 
 use heed::MdbError;
 
+use super::directory::DATA;
 use crate::error::StoreError;
 
 /// What an error of LMDB's means. `path` is the file that it is about.
@@ -25,7 +26,7 @@ pub(super) fn failed(path: &Path, error: heed::Error) -> StoreError {
             | MdbError::Incompatible),
         ) => StoreError::Damaged(format!("{path} is damaged, or not a session store: {error}")),
         heed::Error::Mdb(MdbError::ReadersFull) => {
-            StoreError::Io(format!("more threads read {path} than it has room for"))
+            StoreError::Io(format!("too many threads of all processes read {path}"))
         }
         heed::Error::Mdb(MdbError::MapResized) => {
             StoreError::Io(format!("{path} has outgrown the address space of this process (see `ulimit -v`)"))
@@ -41,7 +42,6 @@ pub(super) fn io_failed(path: &impl std::fmt::Display, doing: &str, error: &io::
         Some(libc::ENOSPC | libc::EDQUOT) => {
             return no_space(path);
         }
-        Some(libc::EAGAIN) => return StoreError::Locked(same_process_number(path)),
         Some(libc::ENOLCK | libc::ESTALE | libc::EREMOTEIO) => {
             return StoreError::Io(format!(
                 "{doing} {path} failed: {error}. Is it on a network file system? The store needs a local one."
@@ -59,24 +59,9 @@ fn no_space(path: &impl std::fmt::Display) -> StoreError {
 /// LMDB calls it an error of the device where only a part of what it writes finds room.
 #[cfg(unix)]
 fn is_cut_off_write(path: &Path, error: &io::Error) -> bool {
-    use std::mem::MaybeUninit;
-    use std::os::unix::ffi::OsStrExt;
     const LITTLE: u64 = 1 << 20;
-    let Ok(path) = std::ffi::CString::new(path.as_os_str().as_bytes()) else { return false };
-    if error.raw_os_error() != Some(libc::EIO) {
-        return false;
-    }
-    let mut stat = MaybeUninit::<libc::statvfs>::uninit();
-    // SAFETY: `path` is a C string, `stat` is writable.
-    if unsafe { libc::statvfs(path.as_ptr(), stat.as_mut_ptr()) } != 0 {
-        return false;
-    }
-    // SAFETY: statvfs has filled it.
-    let stat = unsafe { stat.assume_init() };
-    // They have fewer bits on other systems.
-    #[allow(clippy::unnecessary_cast)]
-    let available = stat.f_bavail as u64 * stat.f_frsize as u64;
-    available <= LITTLE
+    error.raw_os_error() == Some(libc::EIO)
+        && rustix::fs::statvfs(path).is_ok_and(|found| found.f_bavail * found.f_frsize <= LITTLE)
 }
 
 #[cfg(not(unix))]
@@ -84,11 +69,75 @@ fn is_cut_off_write(_: &Path, _: &io::Error) -> bool {
     false
 }
 
-pub(super) fn same_process_number(path: &impl std::fmt::Display) -> String {
+/// What an error of LMDB's means when it opens a folder.
+pub(super) fn open_failed(dir: &Path, error: heed::Error) -> StoreError {
+    match error {
+        #[cfg(unix)]
+        // From pthread_key_create(3): LMDB takes one key for each open environment.
+        heed::Error::Io(error) if error.raw_os_error() == Some(libc::EAGAIN) => StoreError::Io(format!(
+            "too many stores are open in this process to open {}: the system has no thread-local key left. Close \
+             stores that are no longer used, or keep more sessions in one",
+            dir.display()
+        )),
+        heed::Error::EnvAlreadyOpened => still_closing(dir),
+        error => failed(&dir.join(DATA), error),
+    }
+}
+
+/// The former store of this path has not let go of its files in time.
+pub(super) fn still_closing(dir: &Path) -> StoreError {
+    StoreError::Locked(format!(
+        "the former store of {} is still being closed in this process: a call of it, such as a backup, has not ended. \
+         Await its close(), or try again later",
+        dir.display()
+    ))
+}
+
+/// The files of an open store are no longer those at its path.
+pub(super) fn files_replaced(dir: &Path) -> StoreError {
+    StoreError::Io(format!(
+        "the files of the store in {} were removed, moved or replaced while it was open: open a new FileStore",
+        dir.display()
+    ))
+}
+
+pub(super) fn read_only(dir: &Path) -> StoreError {
+    StoreError::Io(format!(
+        "the store in {} was opened with readOnly: true, and takes no writes",
+        dir.display()
+    ))
+}
+
+pub(super) fn same_pid(path: &impl std::fmt::Display) -> String {
     format!(
-        "{path} is open in another container, by a process of the same number ({}), or in this process by another \
-         copy of this package. Containers that share a store must see each other's processes (docker run --pid), \
-         and a process loads the package once.",
+        "{path} is open in another container, by a process with the same PID ({}), or in this process by another copy \
+         of this package. Containers that share a store must see each other's processes (docker run --pid), and a \
+         process must load the package once",
         std::process::id()
     )
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    fn os_error(number: i32) -> io::Error {
+        io::Error::from_raw_os_error(number)
+    }
+
+    #[test]
+    fn too_many_stores_are_not_taken_for_a_lock() {
+        let dir = Path::new("/data/sessions");
+        let error = open_failed(dir, heed::Error::Io(os_error(libc::EAGAIN)));
+        assert_eq!(error.code(), "ERR_STORE_IO");
+        assert!(error.to_string().starts_with("too many stores are open in this process"), "{error}");
+        assert_eq!(failed(dir, heed::Error::Io(os_error(libc::EAGAIN))).code(), "ERR_STORE_IO");
+        assert_eq!(io_failed(&dir.display(), "opening", &os_error(libc::EAGAIN)).code(), "ERR_STORE_IO");
+    }
+
+    #[test]
+    fn a_store_that_is_still_open_in_this_process_locks_its_path() {
+        let error = open_failed(Path::new("/data/sessions"), heed::Error::EnvAlreadyOpened);
+        assert_eq!(error.code(), "ERR_STORE_LOCKED");
+    }
 }

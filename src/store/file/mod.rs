@@ -10,10 +10,14 @@ mod cost;
 mod directory;
 mod environment;
 mod errors;
+mod map_size;
+mod network;
 mod open;
 mod options;
+mod owner_lock;
 mod pages;
 mod pending;
+mod private_files;
 mod queue;
 mod record;
 mod registry;
@@ -95,7 +99,11 @@ impl FileStore {
     /// As for [`FileStore::open`].
     pub fn open_at(options: &FileOptions, clock: Arc<dyn Clock>) -> Result<Arc<Self>> {
         options.check()?;
-        let dir = directory::prepare(&options.path)?;
+        let rules = directory::Rules {
+            is_created: !options.read_only,
+            may_be_on_network: options.allow_network_file_system,
+        };
+        let dir = directory::prepare(&options.path, rules)?;
         let store = registry::open(&dir, |registered| Self::start(&dir, options, clock, registered))?;
         store.check_same(options)?;
         Ok(store)
@@ -108,7 +116,7 @@ impl FileStore {
         registered: Registered,
     ) -> Result<Arc<Self>> {
         let max_bytes = options.max_bytes.map(u64::from);
-        let opened = open::open(dir.to_path_buf(), &options.secrets, max_bytes)?;
+        let opened = open::open(dir, options)?;
         let limits = Limits {
             max_session_bytes: options.max_session_bytes.map_or(DEFAULT_MAX_SESSION_BYTES, usize::from),
             max_sessions_per_user: options.max_sessions_per_user,
@@ -142,7 +150,7 @@ impl FileStore {
             options: options.clone(),
             _registered: registered,
         });
-        if store.sweep_interval() > 0 {
+        if store.sweep_interval() > 0 && !options.read_only {
             let interval = Duration::from_millis(store.sweep_interval());
             let _ = store.sweeper.set(Sweeper::start(&store, interval).map_err(no_thread)?);
         }
@@ -169,6 +177,13 @@ impl FileStore {
             ("commandTimeout", given.command_timeout, Some(self.queue.timeout().as_millis() as u64)),
         ];
         super::check_same(&pairs, "path")?;
+        if given.read_only != self.options.read_only {
+            return Err(StoreError::InvalidOption {
+                option: "readOnly",
+                expected: format!("{}, as of the open store of this path", self.options.read_only),
+                given: given.read_only.to_string(),
+            });
+        }
         if given.secrets == self.options.secrets {
             return Ok(());
         }

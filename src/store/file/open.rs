@@ -1,15 +1,19 @@
-//! Opening a directory: what is there is looked at before anything is changed.
+//! Opens a folder. Looks at what is there before it changes anything.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{io, thread};
 
-use heed::{Env, EnvOpenOptions, RoTxn, RwTxn, WithTls};
+use heed::{Env, EnvFlags, EnvOpenOptions, RoTxn, RwTxn, WithTls};
 
-use super::directory::{self, DATA, LOCK, Owner};
-use super::errors::{failed, io_failed};
+use super::FileOptions;
+use super::directory::{DATA, LOCK};
+use super::errors::{failed, io_failed, open_failed};
+use super::map_size;
+use super::owner_lock::{OWNERS, Others, OwnerLock};
 use super::pages::{self, Header};
+use super::private_files;
 use super::tables::{FORMAT, SEAL, TABLES, Table, Tables};
 use super::vault::Vault;
 use crate::error::{Result, StoreError};
@@ -18,13 +22,28 @@ use crate::keyring::{Keyring, Seal, Secret, UnlockError};
 /// The version of `tables`, `record` and `vault`, as the file has it.
 const VERSION: u32 = 1;
 
-/// Address space, not memory: a file is mapped as a whole and never again.
-const MAP_SIZE: u64 = 64 << 30;
-/// Where the process may not have as much.
-const MIN_MAP_SIZE: u64 = 64 << 20;
-
 /// Threads that read, of all processes, some of which may have been killed lately.
 const MAX_READERS: u32 = 1024;
+
+/// How an environment is open. It is opened again in the same way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    Write,
+    /// Reads alone, with a place in LMDB's reader table.
+    Read,
+    /// Reads alone, without any lock: where this process can write none. Nobody else may have the store open.
+    ReadUnlocked,
+}
+
+impl Access {
+    fn flags(self) -> EnvFlags {
+        match self {
+            Self::Write => EnvFlags::empty(),
+            Self::Read => EnvFlags::READ_ONLY,
+            Self::ReadUnlocked => EnvFlags::READ_ONLY | EnvFlags::NO_LOCK,
+        }
+    }
+}
 
 pub(super) struct Opened {
     pub env: Env<WithTls>,
@@ -35,32 +54,150 @@ pub(super) struct Opened {
     pub data: File,
     pub page_size: u64,
     pub dir: PathBuf,
-    pub owner: Owner,
+    /// `None` for a folder without the lock file, to which nothing can be written.
+    pub owner: Option<OwnerLock>,
+    pub access: Access,
 }
 
-/// Opens a prepared directory, of which this process has no environment open.
-pub(super) fn open(dir: PathBuf, secrets: &[Secret], max_bytes: Option<u64>) -> Result<Opened> {
+/// Opens a prepared folder, of which this process has no environment open.
+pub(super) fn open(dir: &Path, options: &FileOptions) -> Result<Opened> {
     let path = dir.join(DATA);
-    let state = inspect(&dir, &path)?;
-    let owner = Owner::mark(&dir)?;
-    if let State::Unborn(damaged) = state {
-        make_anew(&path, &owner, damaged)?;
+    let state = inspect(dir, &path)?;
+    match (options.read_only, state) {
+        (true, State::Missing) => {
+            Err(StoreError::Io(format!("no store at {}, and readOnly creates none", dir.display())))
+        }
+        (true, State::Unborn(damaged)) => Err(damaged),
+        (true, State::Sound) if !may_lock(dir) => open_unlocked(dir, options),
+        (_, state) => open_locked(dir, options, state),
     }
-    directory::make_files(&dir)?;
-    let env = open_environment(&dir, max_bytes)?;
-    let lmdb = |error| failed(&path, error);
-    env.clear_stale_readers().map_err(lmdb)?;
-    let (tables, vault, must_reseal) = open_tables(&env, secrets, &path)?;
-    let data = env.try_clone_inner_file().map_err(lmdb)?;
-    let page_size = u64::from(env.stat().page_size);
-    Ok(Opened { env, tables, vault, must_reseal, data, page_size, dir, owner })
 }
 
-/// Opens a directory again of which this process had an environment open.
-pub(super) fn reopen(dir: &Path, max_bytes: Option<u64>) -> Result<(Env<WithTls>, Tables)> {
+fn open_locked(dir: &Path, options: &FileOptions, state: State) -> Result<Opened> {
+    let mut made = Vec::new();
+    let (owner, prepared) = OwnerLock::mark(dir, |owner, is_new| {
+        if is_new {
+            made.push(OWNERS);
+        }
+        Ok(prepare_files(dir, owner, state, &mut made))
+    })?;
+    let access = if options.read_only { Access::Read } else { Access::Write };
+    match prepared.and_then(|()| open_parts(dir, options, access)) {
+        Ok(parts) => Ok(parts.into_opened(dir, Some(owner), access)),
+        Err(error) => {
+            // What this call has made is of no use to others, unless one of them has opened it since.
+            owner.tidy(dir, || remove_files(dir, &made));
+            Err(error)
+        }
+    }
+}
+
+/// Makes what is missing, while no other process does so.
+fn prepare_files(dir: &Path, owner: &OwnerLock, state: State, made: &mut Vec<&'static str>) -> Result<()> {
+    let path = dir.join(DATA);
+    if let State::Unborn(damaged) = state {
+        make_anew(&path, owner, damaged)?;
+    }
+    let has_lock = private_files::check(&dir.join(LOCK))?.is_some();
+    let has_data = private_files::check(&path)?.is_some();
+    if has_data && !has_lock && owner.others()? == Others::Some {
+        return Err(StoreError::Locked(format!(
+            "{} is gone while another process has the store open: two processes without it in common destroy the \
+             store. Stop all processes that use the store, then start them again. Never remove this file",
+            dir.join(LOCK).display()
+        )));
+    }
+    private_files::make_files(dir, made)
+}
+
+/// Removes the files that a failed opening has made: those of LMDB before the lock file that guards them.
+fn remove_files(dir: &Path, made: &[&'static str]) {
+    for name in [DATA, LOCK, OWNERS].iter().filter(|name| made.contains(name)) {
+        let _ = fs::remove_file(dir.join(name));
+    }
+}
+
+/// Opens a store to which this process can write nothing, not even that it reads: a backup on a read-only file system,
+/// or the files of another user.
+fn open_unlocked(dir: &Path, options: &FileOptions) -> Result<Opened> {
+    let owner = OwnerLock::look(dir)?;
+    check_unused(dir, owner.as_ref())?;
+    let access = Access::ReadUnlocked;
+    Ok(open_parts(dir, options, access)?.into_opened(dir, owner, access))
+}
+
+/// Refuses a store without locks that another process may change meanwhile.
+pub(super) fn check_unused(dir: &Path, owner: Option<&OwnerLock>) -> Result<()> {
+    let Some(owner) = owner else { return Ok(()) };
+    if owner.others()? == Others::None {
+        return Ok(());
+    }
+    Err(StoreError::Locked(format!(
+        "{} is open in another process, and this one may not write to its lock files, which every reader has to. Run \
+         this as the user of that process, or read a backup",
+        dir.display()
+    )))
+}
+
+/// Whether this process can write the files by which processes know of each other.
+#[cfg(unix)]
+fn may_lock(dir: &Path) -> bool {
+    use rustix::fs::{Access, AtFlags, CWD, accessat};
+    const LOCK_FILES: &[&str] = if cfg!(target_os = "linux") { &[OWNERS, LOCK] } else { &[LOCK] };
+    let can_write = |path: &Path| accessat(CWD, path, Access::READ_OK | Access::WRITE_OK, AtFlags::EACCESS);
+    // A missing one would have to be created.
+    let may_use = |name: &&str| match can_write(&dir.join(name)) {
+        Err(rustix::io::Errno::NOENT) => can_write(dir).is_ok(),
+        answer => answer.is_ok(),
+    };
+    LOCK_FILES.iter().all(may_use)
+}
+
+#[cfg(not(unix))]
+fn may_lock(_: &Path) -> bool {
+    true
+}
+
+/// What LMDB has open.
+struct Parts {
+    env: Env<WithTls>,
+    tables: Tables,
+    vault: Vault,
+    must_reseal: bool,
+    data: File,
+}
+
+impl Parts {
+    fn into_opened(self, dir: &Path, owner: Option<OwnerLock>, access: Access) -> Opened {
+        let Self { env, tables, vault, must_reseal, data } = self;
+        let page_size = u64::from(env.stat().page_size);
+        Opened { env, tables, vault, must_reseal, data, page_size, dir: dir.to_path_buf(), owner, access }
+    }
+}
+
+fn open_parts(dir: &Path, options: &FileOptions, access: Access) -> Result<Parts> {
     let path = dir.join(DATA);
     let lmdb = |error| failed(&path, error);
-    let env = open_environment(dir, max_bytes)?;
+    let max_bytes = options.max_bytes.map(u64::from);
+    let (env, data) = open_environment(dir, max_bytes, access)?;
+    env.clear_stale_readers().map_err(lmdb)?;
+    let (tables, vault, must_reseal) = open_tables(&env, &options.secrets, &path, access)?;
+    Ok(Parts { env, tables, vault, must_reseal: must_reseal && access == Access::Write, data })
+}
+
+/// Opens a folder again of which this process had an environment open, with this data file.
+pub(super) fn reopen(
+    dir: &Path,
+    data: &File,
+    max_bytes: Option<u64>,
+    access: Access,
+) -> Result<(Env<WithTls>, Tables)> {
+    let path = dir.join(DATA);
+    let lmdb = |error| failed(&path, error);
+    if !private_files::is_at(data, &path).map_err(|error| io_failed(&path.display(), "opening", &error))? {
+        return Err(super::errors::files_replaced(dir));
+    }
+    let (env, _) = open_environment(dir, max_bytes, access)?;
     let txn = env.read_txn().map_err(lmdb)?;
     let tables = Tables::open(&env, &txn).map_err(lmdb)?;
     txn.commit().map_err(lmdb)?;
@@ -69,26 +206,28 @@ pub(super) fn reopen(dir: &Path, max_bytes: Option<u64>) -> Result<(Env<WithTls>
 }
 
 enum State {
+    /// There is no file, or an empty one.
+    Missing,
     Sound,
     /// The first commit of all was cut off, with this error where it cannot be begun anew.
     Unborn(StoreError),
 }
 
-/// Refuses what is no store, or only a part of one: LMDB would map it, and the process end where it reads on.
+/// Refuses what is no store, or only a part of one: LMDB would mmap it and crash with SIGBUS.
 fn inspect(dir: &Path, path: &Path) -> Result<State> {
     const TRIES: u32 = 10;
     const PAUSE: Duration = Duration::from_millis(5);
     let failed = |error| io_failed(&path.display(), "reading", &error);
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(State::Sound),
-        Err(error) => return Err(failed(error)),
-    };
+    let Some(file) = private_files::open_private(path, false)? else { return Ok(State::Missing) };
+    if file.metadata().map_err(failed)?.len() == 0 {
+        return Ok(State::Missing);
+    }
     // A store of ours has this beside its file before anything is written to that; what a user has there does not.
     let is_ours = || dir.join(LOCK).exists();
     let mut tries = 1;
     let fault = loop {
-        // Waiting mends nothing else than what another process is about. Asked first, as that may end at any moment.
+        // Retrying only helps while another process is still writing the first pages. Asked first, as that may end at
+        // any moment.
         let may_be_begun = pages::may_be_begun(&file).map_err(failed)?;
         let (may_pass, fault) = match find_fault(&file) {
             Ok(None) => return Ok(State::Sound),
@@ -113,12 +252,17 @@ fn inspect(dir: &Path, path: &Path) -> Result<State> {
 }
 
 /// Empties a file that was never committed to, for LMDB to begin it again.
-fn make_anew(path: &Path, owner: &Owner, damaged: StoreError) -> Result<()> {
-    let failed = |error| io_failed(&path.display(), "making", &error);
-    if !owner.is_alone().map_err(failed)? {
+fn make_anew(path: &Path, owner: &OwnerLock, damaged: StoreError) -> Result<()> {
+    if owner.others()? != Others::None {
         return Err(damaged);
     }
-    File::options().write(true).open(path).and_then(|file| file.set_len(0)).map_err(failed)
+    let Some(file) = private_files::open_private(path, true)? else { return Ok(()) };
+    // Another process may have begun it, and ended, since it was looked at.
+    let failed = |error| io_failed(&path.display(), "making", &error);
+    if !pages::is_unborn(&file).map_err(failed)? {
+        return Ok(());
+    }
+    file.set_len(0).map_err(failed)
 }
 
 fn find_fault(file: &File) -> Result<Option<String>, pages::Fault> {
@@ -130,35 +274,60 @@ fn find_fault(file: &File) -> Result<Option<String>, pages::Fault> {
     Ok(walk.findings.into_iter().next().filter(|_| is_still))
 }
 
-fn open_environment(dir: &Path, max_bytes: Option<u64>) -> Result<Env<WithTls>> {
-    let page = page_size::get() as u64;
-    let wanted = max_bytes.map_or(MAP_SIZE, |max| MAP_SIZE.max(max + (64 << 20)));
-    let mut size = usize::try_from(wanted.next_multiple_of(page)).unwrap_or(1 << 30);
+/// LMDB opens its files by path. A user who may write to the folder can replace one in this very moment: then this
+/// process may have opened what a link leads to, but it does not go on.
+fn open_environment(dir: &Path, max_bytes: Option<u64>, access: Access) -> Result<(Env<WithTls>, File)> {
+    let (path, lock) = (dir.join(DATA), dir.join(LOCK));
+    let lock_before = private_files::check(&lock)?;
+    private_files::check(&path)?;
+    let env = map_environment(dir, max_bytes, access)?;
+    let data = env.try_clone_inner_file().map_err(|error| failed(&path, error))?;
+    // Where descriptors cannot be listed, as without /proc, the store is of use all the same.
+    let _ = private_files::close_on_exec(&data);
+    let is_same_lock = match (lock_before, private_files::check(&lock)?) {
+        (Some(before), Some(now)) => private_files::is_same_file(&before, &now),
+        // Nobody makes one where nothing can be written.
+        (None, None) => true,
+        _ => false,
+    };
+    let is_at =
+        private_files::is_at(&data, &path).map_err(|error| io_failed(&path.display(), "opening", &error))?;
+    if is_at && is_same_lock { Ok((env, data)) } else { Err(super::errors::files_replaced(dir)) }
+}
+
+fn map_environment(dir: &Path, max_bytes: Option<u64>, access: Access) -> Result<Env<WithTls>> {
+    let mut sizes = map_size::sizes(max_bytes)?.peekable();
     loop {
+        // At least one: `sizes` refuses to give none.
+        let Some(size) = sizes.next() else { return Err(StoreError::Internal("no map size".into())) };
         let mut options = EnvOpenOptions::new();
         options.map_size(size).max_dbs(TABLES).max_readers(MAX_READERS);
-        // SAFETY: the caller has seen to it that this process has it open once, `inspect` that the file is whole;
-        // that no one cuts it short meanwhile is asked of the user.
+        // SAFETY: without locks it is read alone, and `check_unused` has seen that nobody else has it open.
+        unsafe { options.flags(access.flags()) };
+        // SAFETY: the caller has seen to it that this process has it open once, `inspect` that the file is whole. That
+        // no one cuts it short later is asked of the user.
         match unsafe { options.open(dir) } {
             Ok(env) => return Ok(env),
             Err(heed::Error::Io(error))
-                if error.kind() == std::io::ErrorKind::OutOfMemory && size as u64 > MIN_MAP_SIZE =>
-            {
-                size = (size / 2).next_multiple_of(page as usize);
-            }
-            Err(error) => return Err(failed(&dir.join(DATA), error)),
+                if error.kind() == io::ErrorKind::OutOfMemory && sizes.peek().is_some() => {}
+            Err(error) => return Err(open_failed(dir, error)),
         }
     }
 }
 
-fn open_tables(env: &Env<WithTls>, secrets: &[Secret], path: &Path) -> Result<(Tables, Vault, bool)> {
+fn open_tables(
+    env: &Env<WithTls>,
+    secrets: &[Secret],
+    path: &Path,
+    access: Access,
+) -> Result<(Tables, Vault, bool)> {
     let lmdb = |error| failed(path, error);
     let txn = env.read_txn().map_err(lmdb)?;
     let meta: Option<Table> = env.open_database(&txn, None).map_err(lmdb)?;
     let is_new = meta.is_none_or(|meta| meta.is_empty(&txn).unwrap_or(false));
     // For the table to stay open.
     txn.commit().map_err(lmdb)?;
-    if is_new {
+    if is_new && access == Access::Write {
         create_tables(env, secrets, path)?;
     }
     let meta =

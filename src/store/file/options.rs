@@ -10,9 +10,9 @@ use crate::keyring::Secret;
 /// The options of a store in a file, as far as they are given.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct FileOptions {
-    /// The store's folder, which is made if it is not there.
+    /// The store's folder, which is created if it is missing.
     pub path: PathBuf,
-    /// The first seals, all open what was sealed. None: the sessions stand in the open.
+    /// The first encrypts, all decrypt. Without any, the sessions are not encrypted.
     pub secrets: Vec<Secret>,
     /// How large the file may grow.
     pub max_bytes: Option<NonZeroU64>,
@@ -22,6 +22,10 @@ pub struct FileOptions {
     pub sweep_interval: Option<u64>,
     /// How long a call may wait for the disk or another process, in milliseconds.
     pub command_timeout: Option<u64>,
+    /// Opens a store that is there, and refuses writes. It may be on a read-only file system.
+    pub read_only: bool,
+    /// Opens a store on a network file system, at the user's own risk.
+    pub allow_network_file_system: bool,
 }
 
 impl FileOptions {

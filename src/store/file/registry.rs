@@ -1,71 +1,216 @@
-//! The directories that are open in this process.
+//! The folders that are open in this process.
+//!
+//! LMDB must not have a file open twice in one process, as POSIX locks know processes alone. So a second opener gets
+//! the store that is there. A store whose files are no longer at its path is retired: its calls fail from then on, and
+//! the path is free for another.
 
-use std::collections::HashMap;
-use std::path::Path;
-use std::sync::{Arc, LazyLock, Weak};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
 use super::FileStore;
 use super::directory::{Identity, identity};
+use super::errors::still_closing;
 use crate::error::Result;
 
-/// A directory, and the store in it.
-#[derive(Default)]
-struct Place {
+/// How long an opener waits for the end of a former store. Constructors hold the event loop for as long.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// An open folder and its store.
+struct Entry {
+    identity: Identity,
+    dir: PathBuf,
     state: Mutex<State>,
-    closed: Condvar,
+    changed: Condvar,
 }
 
-#[derive(Default)]
-struct State {
-    store: Weak<FileStore>,
-    /// Until its files are closed: for a while longer than the store can be had.
-    is_open: bool,
+enum State {
+    Opening,
+    /// The store, or its end for as long as its files are still open.
+    Open(Weak<FileStore>),
+    /// Its files are closed, or are of no folder any more.
+    Gone,
 }
 
-static PLACES: LazyLock<Mutex<HashMap<Identity, Arc<Place>>>> = LazyLock::new(Mutex::default);
+static ENTRIES: Mutex<Vec<Arc<Entry>>> = Mutex::new(Vec::new());
 
 /// Held by the store for as long as its files are open.
 pub(super) struct Registered {
-    place: Arc<Place>,
+    entry: Arc<Entry>,
 }
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        self.place.state.lock().is_open = false;
-        self.place.closed.notify_all();
+        self.entry.set(State::Gone);
     }
 }
 
-/// The store that is open in a directory, or what `start` makes.
+impl Entry {
+    fn set(&self, state: State) {
+        *self.state.lock() = state;
+        self.changed.notify_all();
+    }
+}
+
+/// What an opener finds of a former store.
+enum Found {
+    Store(Arc<FileStore>),
+    /// It was opening, or has closed: look again.
+    Changed,
+    StillClosing,
+}
+
+/// Returns the store that is open in a folder, or what `start` opens.
 pub(super) fn open(
     dir: &Path,
     start: impl FnOnce(Registered) -> Result<Arc<FileStore>>,
 ) -> Result<Arc<FileStore>> {
-    let identity = identity(dir)?;
-    let place = {
-        let mut places = PLACES.lock();
-        // Those that are closed and that no one is opening.
-        places.retain(|_, place| Arc::strong_count(place) > 1);
-        Arc::clone(places.entry(identity).or_default())
+    open_within(dir, PATIENCE, start)
+}
+
+fn open_within(
+    dir: &Path,
+    patience: Duration,
+    start: impl FnOnce(Registered) -> Result<Arc<FileStore>>,
+) -> Result<Arc<FileStore>> {
+    let deadline = Instant::now() + patience;
+    let registered = loop {
+        let entry = match enter(dir)? {
+            Entered::New(registered) => break registered,
+            Entered::Taken(entry) => entry,
+        };
+        match look(&entry, deadline) {
+            Found::Store(store) => return Ok(store),
+            Found::Changed => {}
+            Found::StillClosing => return Err(still_closing(dir)),
+        }
     };
-    let mut state = place.state.lock();
-    loop {
-        if let Some(store) = state.store.upgrade() {
-            return Ok(store);
-        }
-        if !state.is_open {
-            break;
-        }
-        place.closed.wait(&mut state);
-    }
-    state.is_open = true;
-    let registered = Registered { place: Arc::clone(&place) };
-    // Two threads that open the same directory at once make one store: the second waits for `is_open` to end.
-    drop(state);
+    // A second thread that opens the folder waits for the end of `Opening`. Where this fails, `registered` ends it.
+    let entry = Arc::clone(&registered.entry);
     let store = start(registered)?;
-    place.state.lock().store = Arc::downgrade(&store);
-    place.closed.notify_all();
+    entry.set(State::Open(Arc::downgrade(&store)));
     Ok(store)
+}
+
+enum Entered {
+    New(Registered),
+    Taken(Arc<Entry>),
+}
+
+/// Makes an entry for the folder, unless one is in the way: of the same folder, or of another that had this path.
+fn enter(dir: &Path) -> Result<Entered> {
+    let identity = identity(dir)?;
+    let mut entries = ENTRIES.lock();
+    entries.retain(|entry| !matches!(*entry.state.lock(), State::Gone));
+    if let Some(entry) = entries.iter().find(|entry| entry.identity == identity || entry.dir == dir) {
+        return Ok(Entered::Taken(Arc::clone(entry)));
+    }
+    let entry = Arc::new(Entry {
+        identity,
+        dir: dir.to_path_buf(),
+        state: Mutex::new(State::Opening),
+        changed: Condvar::new(),
+    });
+    entries.push(Arc::clone(&entry));
+    Ok(Entered::New(Registered { entry }))
+}
+
+fn look(entry: &Entry, deadline: Instant) -> Found {
+    let mut state = entry.state.lock();
+    let store = match &*state {
+        State::Gone => return Found::Changed,
+        State::Opening => {
+            // Not bounded: the opening is the work that this call would do itself.
+            entry.changed.wait(&mut state);
+            return Found::Changed;
+        }
+        State::Open(store) => store.upgrade(),
+    };
+    let Some(store) = store else {
+        let is_late = entry.changed.wait_until(&mut state, deadline).timed_out();
+        return if is_late && !matches!(*state, State::Gone) { Found::StillClosing } else { Found::Changed };
+    };
+    // The end of the last store takes this lock.
+    drop(state);
+    if store.environment().is_current() {
+        return Found::Store(store);
+    }
+    if !store.environment().retire(deadline) {
+        return Found::StillClosing;
+    }
+    entry.set(State::Gone);
+    Found::Changed
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::store::file::FileOptions;
+    use crate::store::{SessionStore, file::directory};
+
+    const NOT_AT_ALL: Duration = Duration::ZERO;
+
+    fn start(dir: &Path) -> impl FnOnce(Registered) -> Result<Arc<FileStore>> {
+        let options = FileOptions { path: dir.into(), sweep_interval: Some(0), ..FileOptions::default() };
+        let dir = dir.to_path_buf();
+        move |registered| FileStore::start(&dir, &options, Arc::new(SystemClock), registered)
+    }
+
+    fn new_dir() -> (tempfile::TempDir, PathBuf) {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().canonicalize().unwrap();
+        (root, dir)
+    }
+
+    fn new_entry(dir: &Path) -> Registered {
+        match enter(dir).unwrap() {
+            Entered::New(registered) => registered,
+            Entered::Taken(_) => panic!("it is taken"),
+        }
+    }
+
+    fn code(opened: Result<Arc<FileStore>>) -> &'static str {
+        opened.err().map_or("opened", |error| error.code())
+    }
+
+    #[test]
+    fn an_opener_waits_for_the_end_of_the_former_store_but_not_for_ever() {
+        let (_root, dir) = new_dir();
+        let closing = new_entry(&dir);
+        closing.entry.set(State::Open(Weak::new()));
+        assert_eq!(code(open_within(&dir, NOT_AT_ALL, start(&dir))), "ERR_STORE_LOCKED");
+
+        thread::scope(|scope| {
+            let opening = scope.spawn(|| open_within(&dir, Duration::from_secs(60), start(&dir)));
+            drop(closing);
+            assert_eq!(code(opening.join().unwrap()), "opened");
+        });
+        assert_eq!(code(open_within(&dir, NOT_AT_ALL, start(&dir))), "opened");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_store_whose_files_are_gone_is_in_the_way_while_a_call_reads_them() {
+        let (_root, dir) = new_dir();
+        let former = open_within(&dir, NOT_AT_ALL, start(&dir)).unwrap();
+        let view = former.environment().read().unwrap();
+        std::fs::remove_file(dir.join(directory::DATA)).unwrap();
+        std::fs::remove_file(dir.join(directory::LOCK)).unwrap();
+        for _ in 0..2 {
+            let error = open_within(&dir, NOT_AT_ALL, start(&dir)).err().unwrap();
+            assert_eq!(error.code(), "ERR_STORE_LOCKED");
+            assert!(error.to_string().contains("still being closed"), "{error}");
+        }
+        drop(view);
+        let store = open_within(&dir, NOT_AT_ALL, start(&dir)).unwrap();
+        assert_eq!(former.size().unwrap_err().code(), "ERR_STORE_IO");
+        drop(former);
+        assert_eq!(store.size().unwrap(), 0);
+        assert!(Arc::ptr_eq(&store, &open_within(&dir, NOT_AT_ALL, start(&dir)).unwrap()));
+    }
 }

@@ -64,6 +64,8 @@ impl FileStore {
                 walked = total;
                 progress(seen, total + entries);
             });
+            // What a writer has changed under it is no damage.
+            environment.check_unused()?;
             tries += 1;
             let walk = match walk {
                 Ok(walk) => walk,
@@ -97,6 +99,7 @@ impl FileStore {
                     progress(done, walked + entries);
                 }
             })?;
+            environment.check_unused()?;
             progress(walked + entries, walked + entries);
             return Ok(seen);
         }

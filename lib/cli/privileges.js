@@ -1,0 +1,62 @@
+"use strict";
+
+const fs = require("node:fs");
+const path = require("node:path");
+const { EXIT, Failure, reasonOf, wrongUsage } = require("./failures.js");
+
+const ROOT = 0;
+
+/**
+ * Whom root has to become before it opens the store in a directory: `{ uid, gid }`, or `null` if it may stay itself.
+ *
+ * LMDB trusts the pages of its file. Whoever owns the store can write what they like there, and must not get root's
+ * rights by it. The files that a command creates then belong to the app, too.
+ */
+function ownerOf(directory, dataFile) {
+  if (process.geteuid?.() !== ROOT) return null;
+  const data = lookAt(path.join(directory, dataFile), fs.lstatSync);
+  // Whoever owns the folder can put another file in the place of root's.
+  const owner = data && data.uid !== ROOT ? data : nearestFolder(path.resolve(directory));
+  return owner.uid === ROOT ? null : { uid: owner.uid, gid: owner.gid };
+}
+
+/** The folder, or that in which it would be created. */
+function nearestFolder(directory) {
+  return lookAt(directory, fs.statSync) ?? nearestFolder(path.dirname(directory));
+}
+
+function lookAt(file, stat) {
+  try {
+    return stat(file);
+  } catch (error) {
+    if (error.code === "ENOENT" || error.code === "ENOTDIR") return undefined;
+    throw wrongUsage(`cannot look at ${file}: ${reasonOf(error)}`);
+  }
+}
+
+/** Gives up root's rights for those of a user. This cannot be undone. */
+function become({ uid, gid }) {
+  try {
+    setGroups(uid, gid);
+    process.setgid(gid);
+    process.setuid(uid);
+  } catch (error) {
+    const reason = error.code ?? error.message;
+    throw new Failure(
+      EXIT.failed,
+      `the store belongs to uid ${uid}, and root cannot become that user (${reason}): run this as the owner`,
+    );
+  }
+}
+
+function setGroups(uid, gid) {
+  try {
+    process.initgroups(uid, gid);
+  } catch (error) {
+    // In a container a user may have no name.
+    if (error.code !== "ERR_UNKNOWN_CREDENTIAL") throw error;
+    process.setgroups([gid]);
+  }
+}
+
+module.exports = { become, ownerOf };

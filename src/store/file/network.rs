@@ -1,0 +1,97 @@
+//! Refuses folders on network file systems: LMDB's locks and shared memory are only good on one machine.
+
+use std::path::Path;
+
+use crate::error::Result;
+#[cfg(any(target_os = "linux", test))]
+use crate::error::StoreError;
+
+/// The `f_type` of statfs(2) and its name. FUSE may be a local disk, but nobody can tell.
+#[cfg(any(target_os = "linux", test))]
+const NETWORK: [(u32, &str); 18] = [
+    (0x0000_6969, "NFS"),
+    (0x0000_517b, "SMB"),
+    (0xff53_4d42, "CIFS"),
+    (0xfe53_4d42, "SMB2"),
+    (0x0000_564c, "NCP"),
+    (0x0102_1997, "9P"),
+    (0x5346_414f, "AFS"),
+    (0x6b41_4653, "kAFS"),
+    (0x7375_7245, "Coda"),
+    (0x00c3_6400, "Ceph"),
+    (0x0bd0_0bd0, "Lustre"),
+    (0x4750_4653, "GPFS"),
+    (0x1983_0326, "BeeGFS"),
+    (0x2003_0528, "PVFS2"),
+    (0x7461_636f, "OCFS2"),
+    (0x0116_1970, "GFS2"),
+    (0x786f_4256, "VirtualBox shared folder"),
+    (0x6573_5546, "FUSE"),
+];
+
+/// Refuses a folder on a file system whose `f_type` is one of a network file system.
+#[cfg(any(target_os = "linux", test))]
+fn refuse_magic(dir: &Path, magic: u32) -> Result<()> {
+    match NETWORK.iter().find(|(known, _)| *known == magic) {
+        Some((_, name)) => Err(StoreError::Io(format!(
+            "{} is on a network file system ({name}), where the locks of the store may not hold: use a folder on a \
+             local disk. If only one machine uses this one, allowNetworkFileSystem: true opens it (on the command \
+             line --allow-network-fs)",
+            dir.display()
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Refuses a folder on a network file system.
+#[cfg(target_os = "linux")]
+pub(super) fn refuse_network(dir: &Path) -> Result<()> {
+    // The type is of 32 bits, whatever the type of its field is.
+    rustix::fs::statfs(dir).map_or(Ok(()), |found| refuse_magic(dir, found.f_type as u32))
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn refuse_network(_: &Path) -> Result<()> {
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn network_file_systems_are_refused_by_name() {
+        let dir = Path::new("/data/sessions");
+        for (magic, name) in [
+            (0x6969, "NFS"),
+            (0x00c3_6400, "Ceph"),
+            (0x0bd0_0bd0, "Lustre"),
+            (0x4750_4653, "GPFS"),
+            (0x6573_5546, "FUSE"),
+            (0xff53_4d42, "CIFS"),
+        ] {
+            let error = refuse_magic(dir, magic).unwrap_err();
+            assert_eq!(error.code(), "ERR_STORE_IO");
+            for part in ["/data/sessions", &format!("({name})"), "allowNetworkFileSystem"] {
+                assert!(error.to_string().contains(part), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn local_file_systems_are_not() {
+        // ext4, XFS, Btrfs, tmpfs, overlayfs, ZFS, F2FS.
+        for magic in
+            [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0x794c_7630, 0x2fc1_2fc1, 0xf2f5_2010_u32]
+        {
+            assert_eq!(refuse_magic(Path::new("/data"), magic), Ok(()));
+        }
+    }
+
+    #[test]
+    fn each_type_has_one_name() {
+        for (at, (magic, name)) in NETWORK.iter().enumerate() {
+            assert!(NETWORK[..at].iter().all(|(other, others)| other != magic && others != name), "{name}");
+        }
+    }
+}

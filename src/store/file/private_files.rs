@@ -1,0 +1,249 @@
+//! The files of a store's folder: private from their creation on, and never reached through a link.
+//!
+//! A process that runs as root opens folders of users whom it must not trust. They may have put a link, a FIFO or a
+//! device in the place of a file. So files are created with `O_EXCL`, opened with `O_NOFOLLOW`, and given permissions
+//! and owners by descriptor.
+
+use std::fs::{File, Metadata};
+use std::io;
+use std::path::Path;
+
+use super::directory::{self, DATA, LOCK};
+use super::errors::io_failed;
+use crate::error::{Result, StoreError};
+
+/// Creates a file that only its owner may use. Fails if the name is taken, also by a link to nowhere.
+#[cfg(unix)]
+pub(super) fn create_private(path: &Path) -> io::Result<File> {
+    use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+    let file = File::options().read(true).write(true).create_new(true).mode(0o600).open(path)?;
+    // The umask may have taken permissions from the owner.
+    file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
+    Ok(file)
+}
+
+#[cfg(not(unix))]
+pub(super) fn create_private(path: &Path) -> io::Result<File> {
+    File::options().read(true).write(true).create_new(true).open(path)
+}
+
+/// Opens a file that is there. `None` if it is missing.
+pub(super) fn open_private(path: &Path, is_writable: bool) -> Result<Option<File>> {
+    let mut options = File::options();
+    options.read(true).write(is_writable);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        // Without `O_NONBLOCK` a FIFO would keep this thread waiting for its other end.
+        options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    }
+    let file = match options.open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => {
+            // The reason for `ELOOP`, or for what a device answers.
+            check(path)?;
+            return Err(io_failed(&path.display(), "opening", &error));
+        }
+    };
+    let metadata = file.metadata().map_err(|error| io_failed(&path.display(), "opening", &error))?;
+    check_metadata(path, &metadata)?;
+    Ok(Some(file))
+}
+
+/// Refuses what is no regular file of one name, without opening it. `None` if it is missing.
+///
+/// To open and close `lock.mdb` would release the locks that this process may have on it.
+pub(super) fn check(path: &Path) -> Result<Option<Metadata>> {
+    match path.symlink_metadata() {
+        Ok(metadata) => check_metadata(path, &metadata).map(|()| Some(metadata)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(io_failed(&path.display(), "looking at", &error)),
+    }
+}
+
+fn check_metadata(path: &Path, metadata: &Metadata) -> Result<()> {
+    let refuse = |what: &str| Err(StoreError::Io(format!("{} {what}", path.display())));
+    if metadata.is_symlink() {
+        return refuse(
+            "is a symbolic link: the files of a store must be regular files. Only its folder may be a link",
+        );
+    }
+    if !metadata.is_file() {
+        return refuse("is not a regular file: the files of a store must be");
+    }
+    #[cfg(unix)]
+    if std::os::unix::fs::MetadataExt::nlink(metadata) > 1 {
+        return refuse(
+            "has more than one hard link: a store changes its files in place, and so would change the others. Copy \
+             the file, and put the copy in its place",
+        );
+    }
+    Ok(())
+}
+
+/// What remains the same when a file is renamed, and differs when another takes its name.
+#[cfg(unix)]
+pub(super) fn is_same_file(one: &Metadata, other: &Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    (one.dev(), one.ino()) == (other.dev(), other.ino())
+}
+
+/// Windows removes and renames no file that is open.
+#[cfg(not(unix))]
+pub(super) fn is_same_file(_: &Metadata, _: &Metadata) -> bool {
+    true
+}
+
+/// Whether the path still leads to this open file.
+pub(super) fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    match path.symlink_metadata() {
+        Ok(metadata) => Ok(is_same_file(&file.metadata()?, &metadata)),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Keeps the descriptors of a file from the programs that this process starts. LMDB's own would go to each of them, with
+/// the right to write. LMDB does not say which it is.
+#[cfg(unix)]
+pub(super) fn close_on_exec(file: &File) -> io::Result<()> {
+    use std::os::fd::BorrowedFd;
+    let wanted = file.metadata()?;
+    for entry in std::fs::read_dir("/dev/fd")? {
+        let entry = entry?;
+        let Some(descriptor) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
+        // Another thread may have closed it since.
+        let Ok(found) = std::fs::metadata(entry.path()) else { continue };
+        if is_same_file(&wanted, &found) {
+            // SAFETY: it is no negative number. Should another thread have closed it, the call fails, or is about what
+            // that thread has opened since: Node.js wants the same for all of its descriptors.
+            let borrowed = unsafe { BorrowedFd::borrow_raw(descriptor) };
+            let _ = rustix::io::fcntl_setfd(borrowed, rustix::io::FdFlags::CLOEXEC);
+        }
+    }
+    Ok(())
+}
+
+/// Handles of Windows are not inherited by default.
+#[cfg(not(unix))]
+pub(super) fn close_on_exec(_: &File) -> io::Result<()> {
+    Ok(())
+}
+
+/// Creates the missing files of a store and adds their names to `made`.
+///
+/// LMDB would create them with permissions that depend on the umask. `lock.mdb` comes first: where `data.mdb` is alone,
+/// nobody has opened it since it was put there.
+pub(super) fn make_files(dir: &Path, made: &mut Vec<&'static str>) -> Result<()> {
+    for name in [LOCK, DATA] {
+        let path = dir.join(name);
+        if check(&path)?.is_some() {
+            continue;
+        }
+        match create_private(&path) {
+            Ok(file) => {
+                made.push(name);
+                give_to_owner(&file, dir);
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                check(&path)?;
+                continue;
+            }
+            Err(error) => return Err(io_failed(&path.display(), "making", &error)),
+        }
+        directory::sync(dir).map_err(|error| io_failed(&dir.display(), "syncing", &error))?;
+    }
+    Ok(())
+}
+
+/// Gives a file created by root to the owner of the data file.
+#[cfg(unix)]
+pub(super) fn give_to_owner(made: &File, dir: &Path) {
+    use std::os::unix::fs::{MetadataExt, fchown};
+    if let (Ok(data), Ok(metadata)) = (dir.join(DATA).symlink_metadata(), made.metadata())
+        && (data.uid(), data.gid()) != (metadata.uid(), metadata.gid())
+    {
+        // Only root may. For others it is theirs already, or of no use to them.
+        let _ = fchown(made, Some(data.uid()), Some(data.gid()));
+    }
+}
+
+#[cfg(not(unix))]
+pub(super) fn give_to_owner(_: &File, _: &Path) {}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_private_and_a_taken_name_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let file = create_private(&path).unwrap();
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o7777, 0o600);
+        assert_eq!(create_private(&path).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        let link = dir.path().join("link");
+        symlink(dir.path().join("victim"), &link).unwrap();
+        assert_eq!(create_private(&link).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert!(!dir.path().join("victim").exists());
+    }
+
+    #[test]
+    fn what_is_no_file_of_one_name_is_refused_and_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, link) = (dir.path().join("file"), dir.path().join("link"));
+        drop(create_private(&file).unwrap());
+        assert!(open_private(&file, true).unwrap().is_some());
+        assert!(open_private(&dir.path().join("none"), true).unwrap().is_none());
+
+        let refused = |path: &Path, reason: &str| {
+            for error in [check(path).unwrap_err(), open_private(path, true).unwrap_err()] {
+                assert!(error.to_string().contains(reason), "{error}");
+                assert!(error.to_string().starts_with(&path.display().to_string()), "{error}");
+                assert_eq!(error.code(), "ERR_STORE_IO");
+            }
+        };
+        symlink(&file, &link).unwrap();
+        refused(&link, "symbolic link");
+        refused(dir.path(), "regular file");
+        let fifo = dir.path().join("fifo");
+        assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+        refused(&fifo, "regular file");
+        std::fs::hard_link(&file, dir.path().join("other")).unwrap();
+        refused(&file, "hard link");
+    }
+
+    #[test]
+    fn descriptors_of_a_file_do_not_outlive_an_exec() {
+        use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
+        let dir = tempfile::tempdir().unwrap();
+        let (path, other) = (dir.path().join("file"), dir.path().join("other"));
+        let file = create_private(&path).unwrap();
+        let inherited = [File::open(&path).unwrap(), create_private(&other).unwrap()];
+        for file in &inherited {
+            fcntl_setfd(file, FdFlags::empty()).unwrap();
+        }
+        close_on_exec(&file).unwrap();
+        assert_eq!(fcntl_getfd(&inherited[0]).unwrap(), FdFlags::CLOEXEC);
+        assert_eq!(fcntl_getfd(&inherited[1]).unwrap(), FdFlags::empty());
+    }
+
+    #[test]
+    fn another_file_in_its_place_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let file = create_private(&path).unwrap();
+        assert!(is_at(&file, &path).unwrap());
+        std::fs::rename(&path, dir.path().join("moved")).unwrap();
+        assert!(!is_at(&file, &path).unwrap());
+        drop(create_private(&path).unwrap());
+        assert!(!is_at(&file, &path).unwrap());
+    }
+}
