@@ -3,12 +3,15 @@
 //! LMDB never writes over a page in use: a change takes a new page for each that it touches, and gives back the old
 //! ones later. Sessions lie scattered, so that to end a hundred may take a few hundred pages first.
 
+use std::collections::HashSet;
+use std::num::NonZeroUsize;
+
 use heed::{AnyTls, DatabaseStat, RoTxn};
 
 use super::apply::Write;
 use super::record::Record;
-use super::tables::{Tables, filed_of};
-use super::vault::Vault;
+use super::tables::{Tables, indexed_expiry_of};
+use super::vault::{UserTag, Vault};
 
 /// For the page of the unnamed table, and those of the list of free pages.
 const SPARE_PAGES: u64 = 6;
@@ -84,8 +87,8 @@ pub(super) struct Costing<'c> {
     pub page_size: u64,
     /// How many pages are free.
     pub free: u64,
-    /// Whether a new session may end another of its user.
-    pub evicts: bool,
+    /// `maxSessionsPerUser`: a new session may end others of its user.
+    pub max_per_user: Option<NonZeroUsize>,
 }
 
 /// What is counted before it becomes pages.
@@ -95,6 +98,8 @@ struct Count {
     /// Of new records that share pages.
     bytes: u64,
     runs: Vec<u64>,
+    /// The users whose surplus sessions are counted.
+    users: HashSet<UserTag>,
 }
 
 impl Costing<'_> {
@@ -113,7 +118,7 @@ impl Costing<'_> {
     }
 
     fn pages(&self, count: Count) -> Pages {
-        let Count { entries, bytes, mut runs } = count;
+        let Count { entries, bytes, mut runs, .. } = count;
         let mut singles = self.trees.touched(entries) + bytes.div_ceil(self.page_size) + SPARE_PAGES;
         singles += runs.extract_if(.., |run| *run == 1).count() as u64;
         // The list of those that are free is written anew too, as far as it is read.
@@ -123,8 +128,11 @@ impl Costing<'_> {
 
     fn add(&self, write: &Write, exact: bool, count: &mut Count) -> heed::Result<()> {
         match write {
-            Write::Create(_) | Write::Update(_) => {
-                count.entries += 1 + u64::from(self.evicts);
+            Write::Create(record) | Write::Update(record) => {
+                count.entries += 1;
+                if exact && let (Some(user), Some(max)) = (record.user(), self.max_per_user) {
+                    count.entries += self.surplus(self.vault.tag(user), max, count)?;
+                }
                 self.add_record(write.record_bytes(), count, write.growth());
             }
             Write::Touch { id, .. } => {
@@ -134,17 +142,12 @@ impl Costing<'_> {
                 }
             }
             Write::DeleteByUser { user, most, .. } => {
-                let mut entries = 0;
-                self.tables.each_of_user(self.txn, self.vault.tag(user.as_key()), |_, _| {
-                    entries += 1;
-                    Ok(())
-                })?;
-                count.entries += entries.min(*most as u64);
+                count.entries += self.sessions_of(self.vault.tag(user.as_key()))?.min(*most as u64);
             }
             Write::Sweep { now, most } if exact => {
                 for entry in self.tables.expiries.iter(self.txn)?.take(*most) {
                     let (entry, key) = entry?;
-                    if filed_of(entry).is_some_and(|filed| filed > *now) {
+                    if indexed_expiry_of(entry).is_some_and(|indexed_expiry| indexed_expiry > *now) {
                         break;
                     }
                     count.entries += 1;
@@ -157,7 +160,7 @@ impl Costing<'_> {
                 }
             }
             Write::Sweep { most, .. } => count.entries += *most as u64,
-            Write::Delete { .. } => count.entries += 1,
+            Write::Delete { .. } | Write::DropUnusedKeys => count.entries += 1,
             Write::Clear => {
                 count.entries += 1;
                 count.runs.push(self.trees.all_pages() / LISTED + 1);
@@ -165,6 +168,24 @@ impl Costing<'_> {
             Write::Nothing => {}
         }
         Ok(())
+    }
+
+    /// How many sessions of the user a new one ends, at most: many if `maxSessionsPerUser` was lowered. The first new
+    /// session in a transaction ends the surplus, each other ends one.
+    fn surplus(&self, user: UserTag, max: NonZeroUsize, count: &mut Count) -> heed::Result<u64> {
+        if !count.users.insert(user) {
+            return Ok(1);
+        }
+        Ok((self.sessions_of(user)? + 1).saturating_sub(max.get() as u64))
+    }
+
+    fn sessions_of(&self, user: UserTag) -> heed::Result<u64> {
+        let mut sessions = 0;
+        self.tables.each_of_user(self.txn, user, |_, _| {
+            sessions += 1;
+            Ok(())
+        })?;
+        Ok(sessions)
     }
 
     /// A record that is written: in pages of its own, or in one that others share, which may grow by so many bytes.

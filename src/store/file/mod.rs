@@ -6,19 +6,27 @@
 
 mod apply;
 mod backup;
+mod commit;
 mod cost;
+mod counters;
 mod directory;
 mod environment;
 mod errors;
+mod held;
 mod open;
 mod options;
 mod pages;
+mod reads;
 mod record;
 mod registry;
 mod room;
+mod secrets;
+#[cfg(target_os = "linux")]
+mod stale_readers;
 mod tables;
 mod vault;
 mod verify;
+mod write_error;
 mod writer;
 
 #[cfg(test)]
@@ -26,22 +34,21 @@ mod tests;
 
 use std::ops::Bound;
 use std::path::Path;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use self::apply::{Draft, SWEEP_STEP, Write};
-use self::environment::{Environment, Limits, decoded, with_buffer};
+use self::apply::{NewRecord, SWEEP_STEP, Write};
+use self::environment::{Environment, Limits, decoded};
 use self::record::Record;
 use self::registry::Registered;
-use self::tables::{created_of, expiry_entry};
 use self::writer::{GONE, Queue, Waiter};
 use super::{Cursor, SessionStore, Stats, StoredSession, Sweep};
 use crate::clock::{Clock, Millis, SystemClock};
 use crate::error::{Result, StoreError};
+use crate::scratch::with_buffer;
 use crate::session::{Content, Expiry, Session, SessionId, UserKey};
 use crate::store::DEFAULT_MAX_SESSION_BYTES;
 use crate::sweeper::{DEFAULT_SWEEP_INTERVAL, Sweeper};
@@ -202,7 +209,7 @@ impl FileStore {
     /// # Errors
     /// `TooLarge`; nothing is queued then.
     pub fn begin_create(&self, session: &Session<'_>, to: &Arc<dyn Completions>, ticket: u32) -> Result<()> {
-        self.begin(Write::Create(self.draft(session)?), to, ticket);
+        self.begin(Write::Create(self.new_record(session)?), to, ticket);
         Ok(())
     }
 
@@ -211,7 +218,7 @@ impl FileStore {
     /// # Errors
     /// As for `begin_create`.
     pub fn begin_update(&self, session: &Session<'_>, to: &Arc<dyn Completions>, ticket: u32) -> Result<()> {
-        self.begin(Write::Update(self.draft(session)?), to, ticket);
+        self.begin(Write::Update(self.new_record(session)?), to, ticket);
         Ok(())
     }
 
@@ -267,9 +274,9 @@ impl FileStore {
         self.queue.push(write, Waiter::Ticket { to: Arc::clone(to), ticket });
     }
 
-    fn draft(&self, session: &Session<'_>) -> Result<Draft> {
+    fn new_record(&self, session: &Session<'_>) -> Result<NewRecord> {
         session.check_size(self.max_session_bytes())?;
-        Ok(Draft::new(session))
+        Ok(NewRecord::new(session))
     }
 
     /// Whether there is a live session of this id, or one on its way into the file.
@@ -319,7 +326,7 @@ fn wait_for(thread: JoinHandle<()>) {
 
 impl SessionStore for FileStore {
     fn create(&self, session: &Session<'_>) -> Result<()> {
-        self.write(Write::Create(self.draft(session)?)).map(drop)
+        self.write(Write::Create(self.new_record(session)?)).map(drop)
     }
 
     fn get(&self, id: &SessionId) -> Result<Option<StoredSession>> {
@@ -328,7 +335,7 @@ impl SessionStore for FileStore {
     }
 
     fn update(&self, session: &Session<'_>) -> Result<bool> {
-        self.write(Write::Update(self.draft(session)?)).map(|updated| updated > 0)
+        self.write(Write::Update(self.new_record(session)?)).map(|updated| updated > 0)
     }
 
     fn touch(&self, id: &SessionId, expires: Expiry) -> Result<bool> {
@@ -354,6 +361,9 @@ impl SessionStore for FileStore {
         let mut removed = 0;
         while environment.is_due(at)? {
             removed += self.write(Write::Sweep { now: at, most: SWEEP_STEP })?;
+        }
+        if environment.has_unused_keys()? {
+            self.write(Write::DropUnusedKeys)?;
         }
         let duration = environment.clock.now() - at;
         *environment.last_sweep.lock() = Some(Sweep { at, duration, removed });
@@ -400,25 +410,8 @@ impl SessionStore for FileStore {
         self.write(Write::DeleteByUser { user: user.to_buf(), except: except.cloned(), most: usize::MAX })
     }
 
-    /// All that are there, less those that are expired: an expired session stands among the due.
     fn size(&self) -> Result<u64> {
-        let environment = self.environment();
-        let failed = |error| environment.failed(error);
-        let now = environment.clock.now();
-        let txn = environment.read()?;
-        let tables = txn.tables();
-        let mut live = tables.sessions.len(&txn).map_err(failed)?;
-        let later = expiry_entry(now + 1, 0);
-        let due = (Bound::Unbounded, Bound::Excluded(&later[..]));
-        for entry in tables.expiries.range(&txn, &due).map_err(failed)? {
-            let (entry, key) = entry.map_err(failed)?;
-            let Some(bytes) = environment.get(tables.sessions, &txn, key)? else { continue };
-            let is_expired = |record: Record<'_>| {
-                Some(record.header.created) == created_of(entry) && record.header.expires.is_past(now)
-            };
-            live -= u64::from(Record::parse(bytes).is_ok_and(is_expired));
-        }
-        Ok(live)
+        self.environment().live_sessions()
     }
 
     /// In the order of the keys, which a session never changes.
@@ -452,19 +445,6 @@ impl SessionStore for FileStore {
     }
 
     fn stats(&self) -> Result<Stats> {
-        let environment = self.environment();
-        let failed = |error| environment.failed(error);
-        let txn = environment.read()?;
-        let (counters, tally) = (&environment.counters, environment.counters.tally());
-        Ok(Stats {
-            sessions: txn.tables().sessions.len(&txn).map_err(failed)?,
-            bytes: environment.bytes(&txn).map_err(failed)?,
-            hits: counters.hits.0.load(Ordering::Relaxed),
-            misses: counters.misses.0.load(Ordering::Relaxed),
-            created: tally.created,
-            expired: tally.expired,
-            evicted: tally.evicted,
-            last_sweep: *environment.last_sweep.lock(),
-        })
+        self.environment().stats()
     }
 }

@@ -5,15 +5,18 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{io, thread};
 
-use heed::{Env, EnvOpenOptions, RoTxn, RwTxn, WithTls};
+use heed::{Env, EnvOpenOptions, RoTxn, WithTls};
 
 use super::directory::{self, DATA, LOCK, Owner};
 use super::errors::{failed, io_failed};
 use super::pages::{self, Header};
-use super::tables::{FORMAT, SEAL, TABLES, Table, Tables};
+use super::secrets;
+#[cfg(target_os = "linux")]
+use super::stale_readers;
+use super::tables::{FORMAT, TABLES, Table, Tables};
 use super::vault::Vault;
 use crate::error::{Result, StoreError};
-use crate::keyring::{Keyring, Seal, Secret, UnlockError};
+use crate::keyring::Secret;
 
 /// The version of `tables`, `record` and `vault`, as the file has it.
 const VERSION: u32 = 1;
@@ -30,8 +33,6 @@ pub(super) struct Opened {
     pub env: Env<WithTls>,
     pub tables: Tables,
     pub vault: Vault,
-    /// Whether the seal in the file fits other secrets than those given.
-    pub must_reseal: bool,
     pub data: File,
     pub page_size: u64,
     pub dir: PathBuf,
@@ -47,13 +48,18 @@ pub(super) fn open(dir: PathBuf, secrets: &[Secret], max_bytes: Option<u64>) -> 
         make_anew(&path, &owner, damaged)?;
     }
     directory::make_files(&dir)?;
-    let env = open_environment(&dir, max_bytes)?;
     let lmdb = |error| failed(&path, error);
+    #[cfg(target_os = "linux")]
+    if stale_readers::may_be_in_table(&dir.join(LOCK), std::process::id()) {
+        let env = open_environment(&dir, max_bytes)?;
+        drop(env.read_txn().map_err(lmdb)?);
+    }
+    let env = open_environment(&dir, max_bytes)?;
     env.clear_stale_readers().map_err(lmdb)?;
-    let (tables, vault, must_reseal) = open_tables(&env, secrets, &path)?;
+    let (tables, vault) = open_tables(&env, secrets, &path)?;
     let data = env.try_clone_inner_file().map_err(lmdb)?;
     let page_size = u64::from(env.stat().page_size);
-    Ok(Opened { env, tables, vault, must_reseal, data, page_size, dir, owner })
+    Ok(Opened { env, tables, vault, data, page_size, dir, owner })
 }
 
 /// Opens a directory again of which this process had an environment open.
@@ -151,7 +157,7 @@ fn open_environment(dir: &Path, max_bytes: Option<u64>) -> Result<Env<WithTls>> 
     }
 }
 
-fn open_tables(env: &Env<WithTls>, secrets: &[Secret], path: &Path) -> Result<(Tables, Vault, bool)> {
+fn open_tables(env: &Env<WithTls>, secrets: &[Secret], path: &Path) -> Result<(Tables, Vault)> {
     let lmdb = |error| failed(path, error);
     let txn = env.read_txn().map_err(lmdb)?;
     let meta: Option<Table> = env.open_database(&txn, None).map_err(lmdb)?;
@@ -165,12 +171,11 @@ fn open_tables(env: &Env<WithTls>, secrets: &[Secret], path: &Path) -> Result<(T
         meta.ok_or_else(|| StoreError::Damaged(format!("{} is not a session store", path.display())))?;
     let txn = env.read_txn().map_err(lmdb)?;
     check_format(meta, &txn, path)?;
-    let (vault, seal) = unlock(meta, &txn, secrets, path)?;
-    let is_new_seal = seal.is_some();
+    let vault = secrets::unlock(meta, &txn, secrets, path).map_err(|error| error.at(path))?;
     let tables = Tables::open(env, &txn).map_err(lmdb)?;
     txn.commit().map_err(lmdb)?;
     let tables = tables.ok_or_else(|| StoreError::Damaged(format!("{} has lost a table", path.display())))?;
-    Ok((tables, vault, is_new_seal))
+    Ok((tables, vault))
 }
 
 /// Makes the tables, if no other process has done so meanwhile.
@@ -183,8 +188,7 @@ fn create_tables(env: &Env<WithTls>, secrets: &[Secret], path: &Path) -> Result<
     }
     tables.meta.put(&mut txn, FORMAT, &VERSION.to_le_bytes()).map_err(lmdb)?;
     if !secrets.is_empty() {
-        let (_, seal) = Keyring::create(secrets)?;
-        put_seal(tables.meta, &mut txn, &seal).map_err(lmdb)?;
+        secrets::create(tables.meta, &mut txn, secrets).map_err(|error| error.at(path))?;
     }
     txn.commit().map_err(lmdb)
 }
@@ -199,39 +203,4 @@ fn check_format(meta: Table, txn: &RoTxn<'_>, path: &Path) -> Result<()> {
         ))),
         _ => Err(StoreError::Damaged(format!("{path} is a file of LMDB's, but not a session store"))),
     }
-}
-
-/// Lets exactly these secrets open the store from now on.
-pub(super) fn reseal(meta: Table, txn: &mut RwTxn<'_>, secrets: &[Secret], path: &Path) -> Result<()> {
-    // Another process may have done so, or may have let others in, since this one opened the store.
-    if let (_, Some(seal)) = unlock(meta, txn, secrets, path)? {
-        put_seal(meta, txn, &seal).map_err(|error| failed(path, error))?;
-    }
-    Ok(())
-}
-
-/// The vault that the secrets open, and the seal that they should have if it is another.
-fn unlock(meta: Table, txn: &RoTxn<'_>, secrets: &[Secret], path: &Path) -> Result<(Vault, Option<Seal>)> {
-    let wrong = |expected: &str, given: &str| StoreError::InvalidOption {
-        option: "secret",
-        expected: format!("{expected} {}", path.display()),
-        given: given.into(),
-    };
-    let seal = meta.get(txn, SEAL).map_err(|error| failed(path, error))?;
-    match (seal, secrets) {
-        (None, []) => Ok((Vault::Open, None)),
-        (None, _) => Err(wrong("left out, as there was none when the store was made:", "one")),
-        (Some(_), []) => Err(wrong("given, as the store is encrypted:", "none")),
-        (Some(seal), _) => match Keyring::unlock(secrets, &Seal::decode(seal)?) {
-            Ok(unlocked) => Ok((Vault::Sealed(Box::new(unlocked.keyring)), unlocked.reseal)),
-            Err(UnlockError::WrongSecret) => Err(wrong("one that the store was encrypted with:", "another")),
-            Err(UnlockError::Store(error)) => Err(error),
-        },
-    }
-}
-
-fn put_seal(meta: Table, txn: &mut RwTxn<'_>, seal: &Seal) -> heed::Result<()> {
-    let mut bytes = Vec::new();
-    seal.encode(&mut bytes);
-    meta.put(txn, SEAL, &bytes)
 }

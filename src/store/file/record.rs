@@ -9,7 +9,7 @@ use crate::session::Expiry;
 pub(super) struct Header {
     pub expires: Expiry,
     /// Where the index by expiry has it: at `expires` or before, as `touch` leaves the entry where it is.
-    pub filed: Millis,
+    pub indexed_expiry: Millis,
     /// The store's count of creations when it was created: its age, and what tells it from another of its key.
     pub created: u64,
 }
@@ -19,7 +19,7 @@ impl Header {
 
     pub(super) fn write(self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.expires.to_bits().to_le_bytes());
-        out.extend_from_slice(&self.filed.to_le_bytes());
+        out.extend_from_slice(&self.indexed_expiry.to_le_bytes());
         out.extend_from_slice(&self.created.to_le_bytes());
     }
 }
@@ -43,7 +43,7 @@ impl<'a> Record<'a> {
             u64::from_le_bytes(word)
         };
         let expires = Expiry::from_bits(word(0) as i64);
-        let header = Header { expires, filed: word(8) as i64, created: word(16) };
+        let header = Header { expires, indexed_expiry: word(8) as i64, created: word(16) };
         Ok(Self { header, body })
     }
 }
@@ -55,7 +55,7 @@ mod tests {
     /// A promise to the files of later versions: these bytes never change.
     #[test]
     fn a_header_is_these_bytes() {
-        let header = Header { expires: Expiry::moved_to(1).unwrap(), filed: -2, created: 0x0102 };
+        let header = Header { expires: Expiry::moved_to(1).unwrap(), indexed_expiry: -2, created: 0x0102 };
         let mut bytes = Vec::new();
         header.write(&mut bytes);
         let expected = b"\x03\0\0\0\0\0\0\0\xfe\xff\xff\xff\xff\xff\xff\xff\x02\x01\0\0\0\0\0\0";

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use super::record::{Header, Record};
 use crate::codec::{self, read_len, write_len};
 use crate::error::{Result, StoreError};
-use crate::keyring::{Domain, Keyring, Opened};
+use crate::keyring::{Domain, KeyId, Keyring, Opened};
 use crate::session::{SessionId, UserKey};
 
 /// A user as the index knows it: a hash, as the key of a user may be longer than LMDB's longest.
@@ -114,6 +114,16 @@ impl Vault {
         }
     }
 
+    /// The id of the key with which a record is encrypted.
+    pub(super) fn key_id(&self, record: Record<'_>) -> Option<KeyId> {
+        match self {
+            Self::Open => None,
+            Self::Sealed(_) => {
+                split_tag(record.body).ok().and_then(|(_, sealed)| Keyring::id_of(sealed)).copied()
+            }
+        }
+    }
+
     /// Whether a record's secret is in the list.
     pub(super) fn knows(&self, record: Record<'_>) -> bool {
         match self {
@@ -131,7 +141,7 @@ impl Vault {
     }
 }
 
-/// Binds what is sealed to its place and to what stands beside it in the open; not to `filed`, which is for the
+/// Binds what is sealed to its place and to what stands beside it in the open; not to `indexed_expiry`, which is for the
 /// sweep alone.
 fn bound_to(key: &[u8], header: Header, tag: UserTag) -> Vec<u8> {
     let (expires, created) = (header.expires.to_bits().to_le_bytes(), header.created.to_le_bytes());

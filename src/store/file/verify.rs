@@ -1,14 +1,15 @@
 //! Reading everything, to tell whether it is sound. Nothing is changed, least of all "repaired".
 
 use super::FileStore;
-use super::environment::{Environment, View, with_buffer};
+use super::environment::{Environment, View};
 use super::errors::io_failed;
 use super::pages;
 use super::record::Record;
-use super::tables::{Tables, created_of, expiry_entry, filed_of, user_entry};
+use super::tables::{Tables, created_of, expiry_entry, indexed_expiry_of, user_entry};
 use crate::codec;
 use crate::error::{Result, StoreError};
 use crate::json::SessionFields;
+use crate::scratch::with_buffer;
 use crate::session::{Body, SessionId};
 
 /// How many problems are put into words; the rest are counted.
@@ -51,6 +52,11 @@ impl FileStore {
     pub fn verify(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<Verification> {
         let environment = self.environment();
         let failed = |error| environment.failed(error);
+        if let Err(error) = environment.held.check() {
+            let mut seen = Verification::default();
+            seen.note(|| error.to_string());
+            return Ok(seen);
+        }
         let mut tries = 0;
         loop {
             let txn = environment.read()?;
@@ -140,7 +146,8 @@ fn check_entries(
         let (entry, key) = entry.map_err(failed)?;
         let names = |record: &Record<'_>| {
             let header = record.header;
-            (filed_of(entry), created_of(entry)) == (Some(header.filed), Some(header.created))
+            (indexed_expiry_of(entry), created_of(entry))
+                == (Some(header.indexed_expiry), Some(header.created))
         };
         if record_of(key)?.filter(names).is_none() {
             seen.note(|| "the index by expiry has an entry of no session".into());
@@ -166,8 +173,9 @@ fn check_session(
     };
     let header = record.header;
     seen.expired += u64::from(header.expires.is_past(now));
-    if header.filed > header.expires.millis()
-        || environment.get(tables.expiries, txn, &expiry_entry(header.filed, header.created))? != Some(key)
+    if header.indexed_expiry > header.expires.millis()
+        || environment.get(tables.expiries, txn, &expiry_entry(header.indexed_expiry, header.created))?
+            != Some(key)
     {
         return Ok(Err("the index by expiry does not have it".into()));
     }

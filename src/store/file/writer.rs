@@ -120,7 +120,7 @@ impl Queue {
 
     fn hash_of_creation(&self, write: &Write) -> Option<u64> {
         match write {
-            Write::Create(draft) => Some(self.hasher.hash_one(draft.id.as_bytes())),
+            Write::Create(record) => Some(self.hasher.hash_one(record.id.as_bytes())),
             _ => None,
         }
     }
@@ -193,7 +193,7 @@ fn write_in_parts(environment: &Environment, write: &Write) -> Result<u64> {
             Ok(mut outcomes) => match outcomes.swap_remove(0)? {
                 // The rest of a sweep is the next.
                 more if matches!(write, Write::Sweep { .. }) => return Ok(more),
-                0 => return Ok(ended),
+                0 if !environment.has_rest(write)? => return Ok(ended),
                 more => ended += more,
             },
         }
