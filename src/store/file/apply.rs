@@ -7,10 +7,10 @@ use std::num::NonZeroUsize;
 use heed::RwTxn;
 
 use super::counters::CounterDelta;
+use super::encryption::{Contents, Encryption, Key, UserTag};
 use super::record::{Header, Record};
 use super::secrets;
 use super::tables::{Tables, expiry_entry, indexed_expiry_of, user_entry};
-use super::vault::{Contents, Key, UserTag, Vault};
 use super::write_error::WriteError;
 use crate::clock::Millis;
 use crate::codec;
@@ -36,11 +36,11 @@ pub(super) enum Write {
     DeleteByUser {
         user: UserKeyBuf,
         except: Option<SessionId>,
-        most: usize,
+        max: usize,
     },
     Sweep {
         now: Millis,
-        most: usize,
+        max: usize,
     },
     Clear,
     /// Removes the wrapped keys that no record needs. See `secrets`.
@@ -97,12 +97,12 @@ impl Write {
     }
 
     /// A smaller write that ends at most this many sessions. `None` if the write cannot be split.
-    pub(super) fn part(&self, most: usize) -> Option<Self> {
+    pub(super) fn part(&self, max: usize) -> Option<Self> {
         match self {
-            Self::DeleteByUser { user, except, most: all } if most < *all => {
-                Some(Self::DeleteByUser { user: user.clone(), except: except.clone(), most })
+            Self::DeleteByUser { user, except, max: all } if max < *all => {
+                Some(Self::DeleteByUser { user: user.clone(), except: except.clone(), max })
             }
-            Self::Sweep { now, most: all } if most < *all => Some(Self::Sweep { now: *now, most }),
+            Self::Sweep { now, max: all } if max < *all => Some(Self::Sweep { now: *now, max }),
             _ => None,
         }
     }
@@ -112,7 +112,7 @@ impl Write {
 pub(super) struct WriteBatch<'a, 'e> {
     pub txn: RwTxn<'e>,
     pub tables: Tables,
-    pub vault: &'a Vault,
+    pub encryption: &'a Encryption,
     pub max_per_user: Option<NonZeroUsize>,
     /// One moment for the whole transaction.
     pub now: Millis,
@@ -145,14 +145,14 @@ impl<'a, 'e> WriteBatch<'a, 'e> {
     pub(super) fn new(
         txn: RwTxn<'e>,
         tables: Tables,
-        vault: &'a Vault,
+        encryption: &'a Encryption,
         max_per_user: Option<NonZeroUsize>,
         now: Millis,
     ) -> Self {
         Self {
             txn,
             tables,
-            vault,
+            encryption,
             max_per_user,
             now,
             counted: CounterDelta::default(),
@@ -169,13 +169,13 @@ impl<'a, 'e> WriteBatch<'a, 'e> {
             Write::Update(record) => self.update(record),
             Write::Touch { id, expires, enough } => self.touch(id, *expires, *enough),
             Write::Delete { id } => self.delete(id),
-            Write::DeleteByUser { user, except, most } => {
-                self.delete_by_user(user.as_key(), except.as_ref(), *most)
+            Write::DeleteByUser { user, except, max } => {
+                self.delete_by_user(user.as_key(), except.as_ref(), *max)
             }
-            Write::Sweep { now, most } => Ok(self.sweep(*now, *most)?),
+            Write::Sweep { now, max } => Ok(self.sweep(*now, *max)?),
             Write::Clear => Ok(self.clear()?),
             Write::DropUnusedKeys => {
-                self.changed |= secrets::drop_unused(self.tables, &mut self.txn, self.vault)?;
+                self.changed |= secrets::drop_unused(self.tables, &mut self.txn, self.encryption)?;
                 Ok(0)
             }
             Write::Nothing => Ok(0),
@@ -194,10 +194,10 @@ impl<'a, 'e> WriteBatch<'a, 'e> {
     }
 
     fn create(&mut self, record: &NewRecord) -> Result<u64, WriteError> {
-        let vault = self.vault;
-        let key = vault.key(&record.id);
+        let encryption = self.encryption;
+        let key = encryption.key(&record.id);
         let created = self.next()?;
-        let user = record.user().map(|user| vault.tag(user));
+        let user = record.user().map(|user| encryption.tag(user));
         let indexed_expiry = record.expires.millis();
         let header = Header { expires: record.expires, indexed_expiry, created };
         let value = self.encode(&key, header, user, record)?;
@@ -223,10 +223,10 @@ impl<'a, 'e> WriteBatch<'a, 'e> {
     }
 
     fn update(&mut self, record: &NewRecord) -> Result<u64, WriteError> {
-        let vault = self.vault;
-        let key = vault.key(&record.id);
+        let encryption = self.encryption;
+        let key = encryption.key(&record.id);
         let Some(old) = self.find(&key)?.filter(|old| old.is_live()) else { return Ok(0) };
-        let user = record.user().map(|user| vault.tag(user));
+        let user = record.user().map(|user| encryption.tag(user));
         let indexed_expiry = old.header.indexed_expiry.min(record.expires.millis());
         let header = Header { expires: record.expires, indexed_expiry, created: old.header.created };
         let value = self.encode(&key, header, user, record)?;
@@ -246,8 +246,8 @@ impl<'a, 'e> WriteBatch<'a, 'e> {
     }
 
     fn touch(&mut self, id: &SessionId, expires: Expiry, enough: Option<Millis>) -> Result<u64, WriteError> {
-        let vault = self.vault;
-        let key = vault.key(id);
+        let encryption = self.encryption;
+        let key = encryption.key(id);
         let Some(old) = self.find(&key)?.filter(|old| old.is_live()) else { return Ok(0) };
         if enough.is_some_and(|enough| old.header.expires.millis() >= enough) {
             return Ok(1);
@@ -262,8 +262,8 @@ impl<'a, 'e> WriteBatch<'a, 'e> {
     }
 
     fn delete(&mut self, id: &SessionId) -> Result<u64, WriteError> {
-        let vault = self.vault;
-        let key = vault.key(id);
+        let encryption = self.encryption;
+        let key = encryption.key(id);
         let Some(found) = self.find(&key)? else { return Ok(0) };
         self.remove(&key, found)?;
         Ok(1)
@@ -275,13 +275,13 @@ impl<'a, 'e> WriteBatch<'a, 'e> {
         &mut self,
         user: UserKey<'_>,
         except: Option<&SessionId>,
-        most: usize,
+        max: usize,
     ) -> Result<u64, WriteError> {
-        let vault = self.vault;
-        let except = except.map(|id| vault.key(id));
-        let mut sessions = self.of_user(vault.tag(user))?;
+        let encryption = self.encryption;
+        let except = except.map(|id| encryption.key(id));
+        let mut sessions = self.of_user(encryption.tag(user))?;
         sessions.retain(|(key, found)| !found.is_expired && except.as_deref() != Some(&key[..]));
-        sessions.truncate(most);
+        sessions.truncate(max);
         for (key, found) in &sessions {
             self.remove(key, *found)?;
         }
@@ -310,9 +310,9 @@ impl<'a, 'e> WriteBatch<'a, 'e> {
     }
 
     /// Makes one step of a sweep, and returns how many sessions it removed.
-    fn sweep(&mut self, now: Millis, most: usize) -> heed::Result<u64> {
-        let mut due = Vec::with_capacity(most);
-        for entry in self.tables.expiries.iter(&self.txn)?.take(most) {
+    fn sweep(&mut self, now: Millis, max: usize) -> heed::Result<u64> {
+        let mut due = Vec::with_capacity(max);
+        for entry in self.tables.expiries.iter(&self.txn)?.take(max) {
             let (entry, key) = entry?;
             if indexed_expiry_of(entry).is_some_and(|expiry| expiry > now) {
                 break;
@@ -366,9 +366,9 @@ impl<'a, 'e> WriteBatch<'a, 'e> {
         };
         Found {
             header: record.header,
-            user: self.vault.tag_of(record).unwrap_or_default(),
+            user: self.encryption.tag_of(record).unwrap_or_default(),
             is_expired: record.header.expires.is_past(self.now),
-            is_readable: self.vault.knows(record),
+            is_readable: self.encryption.can_read(record),
         }
     }
 
@@ -393,7 +393,7 @@ impl<'a, 'e> WriteBatch<'a, 'e> {
     ) -> Result<Vec<u8>, StoreError> {
         let contents = Contents { id: record.id.as_bytes(), content: &record.content };
         let mut value = Vec::new();
-        self.vault.write_record(key, header, user, &contents, &mut value)?;
+        self.encryption.write_record(key, header, user, &contents, &mut value)?;
         Ok(value)
     }
 
@@ -401,10 +401,10 @@ impl<'a, 'e> WriteBatch<'a, 'e> {
     fn with_header(&mut self, key: &[u8], header: Header) -> Result<Option<Vec<u8>>, WriteError> {
         let Some(bytes) = self.tables.sessions.get(&self.txn, key)? else { return Ok(None) };
         let record = Record::parse(bytes)?;
-        let user = self.vault.tag_of(record)?;
-        let Some(contents) = self.vault.open(key, record, &mut self.buffer)? else { return Ok(None) };
+        let user = self.encryption.tag_of(record)?;
+        let Some(contents) = self.encryption.decrypt(key, record, &mut self.buffer)? else { return Ok(None) };
         let mut value = Vec::with_capacity(bytes.len());
-        self.vault.write_record(key, header, user, &contents, &mut value)?;
+        self.encryption.write_record(key, header, user, &contents, &mut value)?;
         Ok(Some(value))
     }
 

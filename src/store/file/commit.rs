@@ -72,7 +72,7 @@ impl Environment {
             may_wait = false;
         };
         let max_per_user = self.limits.max_sessions_per_user;
-        let mut batch = WriteBatch::new(txn, tables, &self.vault, max_per_user, self.clock.now());
+        let mut batch = WriteBatch::new(txn, tables, &self.encryption, max_per_user, self.clock.now());
         let refusal = self.add_missing_keys(&mut batch, writes)?;
         let mut outcomes = Vec::with_capacity(writes.len());
         for write in writes {
@@ -113,7 +113,8 @@ impl Environment {
         if !writes.iter().any(|write| write.seals()) || is_complete(batch)? {
             return Ok(None);
         }
-        match secrets::add_missing(batch.tables, &mut batch.txn, &self.vault, &self.secrets, self.dir()) {
+        match secrets::add_missing(batch.tables, &mut batch.txn, &self.encryption, &self.secrets, self.dir())
+        {
             Ok(has_changed) => {
                 batch.changed |= has_changed;
                 Ok(None)
@@ -160,7 +161,7 @@ impl Environment {
         let costing = Costing {
             tables,
             txn,
-            vault: &self.vault,
+            encryption: &self.encryption,
             trees,
             page_size: self.page_size,
             free: usage.free / self.page_size,

@@ -16,12 +16,12 @@ use parking_lot::{Mutex, RwLock};
 use super::cost::Trees;
 use super::counters::Counters;
 use super::directory::{DATA, Owner};
+use super::encryption::Encryption;
 use super::errors::failed;
 use super::held::HeldFiles;
 use super::open::{self, Opened};
 use super::room::{Room, Usage};
 use super::tables::{Table, Tables};
-use super::vault::Vault;
 use crate::clock::Clock;
 use crate::codec;
 use crate::error::{Result, StoreError};
@@ -83,7 +83,7 @@ pub(super) struct Environment {
     reopened: AtomicU64,
     /// Whether the meta pages on disk may differ from those in memory. See `commit`.
     pub must_sync: AtomicBool,
-    pub vault: Vault,
+    pub encryption: Encryption,
     pub secrets: Vec<Secret>,
     /// The wrapped keys of the file, as they were when they had those of all our secrets.
     pub complete_keys: Mutex<Option<Vec<u8>>>,
@@ -109,13 +109,13 @@ impl Environment {
         max_bytes: Option<u64>,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        let Opened { env, tables, vault, data, page_size, dir, owner } = opened;
+        let Opened { env, tables, encryption, data, page_size, dir, owner } = opened;
         let room = Room::new(max_bytes, env.info().map_size as u64, page_size);
         Self {
             open: RwLock::new(Some(Open { env, tables, reopened: 0 })),
             reopened: AtomicU64::new(0),
             must_sync: AtomicBool::new(true),
-            vault,
+            encryption,
             secrets,
             complete_keys: Mutex::default(),
             limits,

@@ -10,6 +10,7 @@ mod commit;
 mod cost;
 mod counters;
 mod directory;
+mod encryption;
 mod environment;
 mod errors;
 mod held;
@@ -24,7 +25,6 @@ mod secrets;
 #[cfg(target_os = "linux")]
 mod stale_readers;
 mod tables;
-mod vault;
 mod verify;
 mod write_error;
 mod writer;
@@ -286,7 +286,7 @@ impl FileStore {
             return Ok(true);
         }
         let environment = self.environment();
-        let key = environment.vault.key(id);
+        let key = environment.encryption.key(id);
         let txn = environment.read()?;
         let Some(bytes) = environment.get(txn.tables().sessions, &txn, &key)? else { return Ok(false) };
         // An unreadable record is there all the same.
@@ -360,7 +360,7 @@ impl SessionStore for FileStore {
         let at = environment.clock.now();
         let mut removed = 0;
         while environment.is_due(at)? {
-            removed += self.write(Write::Sweep { now: at, most: SWEEP_STEP })?;
+            removed += self.write(Write::Sweep { now: at, max: SWEEP_STEP })?;
         }
         if environment.has_unused_keys()? {
             self.write(Write::DropUnusedKeys)?;
@@ -374,7 +374,7 @@ impl SessionStore for FileStore {
         let environment = self.environment();
         let failed = |error| environment.failed(error);
         let now = environment.clock.now();
-        let tag = environment.vault.tag(user);
+        let tag = environment.encryption.tag(user);
         let txn = environment.read()?;
         let tables = txn.tables();
         // The tag is a hash; what counts is the user.
@@ -393,7 +393,9 @@ impl SessionStore for FileStore {
                 continue;
             }
             let session = with_buffer(|buffer| {
-                let Some(contents) = environment.vault.open(&key, record, buffer)? else { return Ok(None) };
+                let Some(contents) = environment.encryption.decrypt(&key, record, buffer)? else {
+                    return Ok(None);
+                };
                 let id = SessionId::from_packed(contents.id)?;
                 Ok(Some(StoredSession::new(id, header.expires, contents.content)))
             })?;
@@ -407,7 +409,7 @@ impl SessionStore for FileStore {
     }
 
     fn delete_by_user(&self, user: UserKey<'_>, except: Option<&SessionId>) -> Result<u64> {
-        self.write(Write::DeleteByUser { user: user.to_buf(), except: except.cloned(), most: usize::MAX })
+        self.write(Write::DeleteByUser { user: user.to_buf(), except: except.cloned(), max: usize::MAX })
     }
 
     fn size(&self) -> Result<u64> {
@@ -432,7 +434,7 @@ impl SessionStore for FileStore {
             let Ok(record) = Record::parse(bytes) else { continue };
             if !record.header.expires.is_past(now) {
                 ids.extend(with_buffer(|buffer| {
-                    let contents = environment.vault.open(key, record, buffer).ok()??;
+                    let contents = environment.encryption.decrypt(key, record, buffer).ok()??;
                     SessionId::from_packed(contents.id).ok()
                 }));
             }

@@ -8,17 +8,17 @@ use std::{io, thread};
 use heed::{Env, EnvOpenOptions, RoTxn, WithTls};
 
 use super::directory::{self, DATA, LOCK, Owner};
+use super::encryption::Encryption;
 use super::errors::{failed, io_failed};
 use super::pages::{self, Header};
 use super::secrets;
 #[cfg(target_os = "linux")]
 use super::stale_readers;
 use super::tables::{FORMAT, TABLES, Table, Tables};
-use super::vault::Vault;
 use crate::error::{Result, StoreError};
 use crate::keyring::Secret;
 
-/// The version of `tables`, `record` and `vault`, as the file has it.
+/// The version of the file format: of `tables`, `record` and `encryption`.
 const VERSION: u32 = 1;
 
 /// Address space, not memory: a file is mapped as a whole and never again.
@@ -32,7 +32,7 @@ const MAX_READERS: u32 = 1024;
 pub(super) struct Opened {
     pub env: Env<WithTls>,
     pub tables: Tables,
-    pub vault: Vault,
+    pub encryption: Encryption,
     pub data: File,
     pub page_size: u64,
     pub dir: PathBuf,
@@ -56,10 +56,10 @@ pub(super) fn open(dir: PathBuf, secrets: &[Secret], max_bytes: Option<u64>) -> 
     }
     let env = open_environment(&dir, max_bytes)?;
     env.clear_stale_readers().map_err(lmdb)?;
-    let (tables, vault) = open_tables(&env, secrets, &path)?;
+    let (tables, encryption) = open_tables(&env, secrets, &path)?;
     let data = env.try_clone_inner_file().map_err(lmdb)?;
     let page_size = u64::from(env.stat().page_size);
-    Ok(Opened { env, tables, vault, data, page_size, dir, owner })
+    Ok(Opened { env, tables, encryption, data, page_size, dir, owner })
 }
 
 /// Opens a directory again of which this process had an environment open.
@@ -157,7 +157,7 @@ fn open_environment(dir: &Path, max_bytes: Option<u64>) -> Result<Env<WithTls>> 
     }
 }
 
-fn open_tables(env: &Env<WithTls>, secrets: &[Secret], path: &Path) -> Result<(Tables, Vault)> {
+fn open_tables(env: &Env<WithTls>, secrets: &[Secret], path: &Path) -> Result<(Tables, Encryption)> {
     let lmdb = |error| failed(path, error);
     let txn = env.read_txn().map_err(lmdb)?;
     let meta: Option<Table> = env.open_database(&txn, None).map_err(lmdb)?;
@@ -171,11 +171,11 @@ fn open_tables(env: &Env<WithTls>, secrets: &[Secret], path: &Path) -> Result<(T
         meta.ok_or_else(|| StoreError::Damaged(format!("{} is not a session store", path.display())))?;
     let txn = env.read_txn().map_err(lmdb)?;
     check_format(meta, &txn, path)?;
-    let vault = secrets::unlock(meta, &txn, secrets, path).map_err(|error| error.at(path))?;
+    let encryption = secrets::unlock(meta, &txn, secrets, path).map_err(|error| error.at(path))?;
     let tables = Tables::open(env, &txn).map_err(lmdb)?;
     txn.commit().map_err(lmdb)?;
     let tables = tables.ok_or_else(|| StoreError::Damaged(format!("{} has lost a table", path.display())))?;
-    Ok((tables, vault))
+    Ok((tables, encryption))
 }
 
 /// Makes the tables, if no other process has done so meanwhile.

@@ -37,7 +37,7 @@ impl Environment {
     }
 
     fn find<T>(&self, id: &SessionId, read: impl FnOnce(Expiry, &[u8]) -> Result<T>) -> Result<Option<T>> {
-        let key = self.vault.key(id);
+        let key = self.encryption.key(id);
         let txn = self.read()?;
         let Some(bytes) = self.get(txn.tables().sessions, &txn, &key)? else { return Ok(None) };
         let record = Record::parse(bytes)?;
@@ -45,7 +45,7 @@ impl Environment {
         if self.clock.is_past(expires.millis()) {
             return Ok(None);
         }
-        with_buffer(|buffer| match self.vault.open(&key, record, buffer)? {
+        with_buffer(|buffer| match self.encryption.decrypt(&key, record, buffer)? {
             Some(contents) if contents.id == id.as_bytes() => read(expires, contents.content).map(Some),
             _ => Ok(None),
         })
@@ -107,7 +107,7 @@ impl Environment {
 
     /// Whether every record can be read with our secrets.
     fn opens_all(&self, txn: &View) -> Result<bool> {
-        secrets::opens_all(txn.tables().meta, txn, &self.vault).map_err(|error| self.error(error))
+        secrets::opens_all(txn.tables().meta, txn, &self.encryption).map_err(|error| self.error(error))
     }
 
     fn count_readable(&self, txn: &View, counts: impl Fn(&Record<'_>) -> bool) -> Result<u64> {
@@ -115,7 +115,7 @@ impl Environment {
         let mut count = 0;
         for entry in txn.tables().sessions.iter(txn).map_err(failed)? {
             let (_, bytes) = entry.map_err(failed)?;
-            let is_counted = |record: Record<'_>| self.vault.knows(record) && counts(&record);
+            let is_counted = |record: Record<'_>| self.encryption.can_read(record) && counts(&record);
             count += u64::from(Record::parse(bytes).is_ok_and(is_counted));
         }
         Ok(count)
@@ -126,12 +126,12 @@ impl Environment {
     pub(super) fn has_rest(&self, write: &Write) -> Result<bool> {
         let Write::DeleteByUser { user, except, .. } = write else { return Ok(false) };
         let failed = |error| self.failed(error);
-        let except = except.as_ref().map(|id| self.vault.key(id));
+        let except = except.as_ref().map(|id| self.encryption.key(id));
         let now = self.clock.now();
         let txn = self.read()?;
         let tables = txn.tables();
         let mut has_rest = false;
-        let each = tables.each_of_user(&txn, self.vault.tag(user.as_key()), |created, key| {
+        let each = tables.each_of_user(&txn, self.encryption.tag(user.as_key()), |created, key| {
             let is_left =
                 |record: Record<'_>| record.header.created == created && !record.header.expires.is_past(now);
             has_rest |= except.as_deref() != Some(key)
@@ -157,7 +157,8 @@ impl Environment {
         }
         let in_use = self.scan_keys_in_use()?;
         let txn = self.read()?;
-        secrets::has_unused(txn.tables().meta, &txn, &self.vault, &in_use).map_err(|error| self.error(error))
+        secrets::has_unused(txn.tables().meta, &txn, &self.encryption, &in_use)
+            .map_err(|error| self.error(error))
     }
 
     /// Reads the key id of every record, some of them at a time: a long view would keep pages from being reused.
@@ -174,7 +175,7 @@ impl Environment {
             for entry in rest.take(SCAN_STEP) {
                 let (key, bytes) = entry.map_err(failed)?;
                 (last, seen) = (Some(key), seen + 1);
-                in_use.extend(Record::parse(bytes).ok().and_then(|record| self.vault.key_id(record)));
+                in_use.extend(Record::parse(bytes).ok().and_then(|record| self.encryption.key_id(record)));
             }
             if seen < SCAN_STEP {
                 return Ok(in_use);

@@ -1,16 +1,16 @@
-//! The bytes of a session's record: a header in the open, then its content, as the vault has it.
+//! The bytes of a record: an unencrypted header, then the content, which may be encrypted.
 
 use crate::clock::Millis;
 use crate::error::{Result, StoreError};
 use crate::session::Expiry;
 
-/// What the writer and the sweep need of a session.
+/// What the writer and the sweep need to know about a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Header {
     pub expires: Expiry,
-    /// Where the index by expiry has it: at `expires` or before, as `touch` leaves the entry where it is.
+    /// The key of its entry in the expiry index: `expires` or earlier, as `touch` leaves the entry where it is.
     pub indexed_expiry: Millis,
-    /// The store's count of creations when it was created: its age, and what tells it from another of its key.
+    /// The number of its creation, which no other record has. It orders sessions by age.
     pub created: u64,
 }
 
@@ -24,7 +24,7 @@ impl Header {
     }
 }
 
-/// A record as it stands in the file.
+/// A record as it is stored.
 #[derive(Clone, Copy)]
 pub(super) struct Record<'a> {
     pub header: Header,
@@ -52,7 +52,7 @@ impl<'a> Record<'a> {
 mod tests {
     use super::*;
 
-    /// A promise to the files of later versions: these bytes never change.
+    /// Later versions read these bytes: they never change.
     #[test]
     fn a_header_is_these_bytes() {
         let header = Header { expires: Expiry::moved_to(1).unwrap(), indexed_expiry: -2, created: 0x0102 };

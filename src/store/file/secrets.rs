@@ -17,9 +17,9 @@ use std::path::Path;
 use heed::{AnyTls, RoTxn, RwTxn};
 use sha2::{Digest, Sha256};
 
+use super::encryption::Encryption;
 use super::record::Record;
 use super::tables::{COVERED, SEAL, Table, Tables};
-use super::vault::Vault;
 use super::write_error::WriteError;
 use crate::error::{Result, StoreError};
 use crate::keyring::{KeyId, Keyring, MAX_SECRETS, Secret, UnlockError, WrappedKeys};
@@ -42,13 +42,13 @@ pub(super) fn unlock(
     txn: &RoTxn<'_, AnyTls>,
     secrets: &[Secret],
     path: &Path,
-) -> Result<Vault, WriteError> {
+) -> Result<Encryption, WriteError> {
     match (meta.get(txn, SEAL)?, secrets) {
-        (None, []) => Ok(Vault::Open),
+        (None, []) => Ok(Encryption::Off),
         (None, _) => Err(wrong("left out, as there was none when the store was made:", path, "one").into()),
         (Some(_), []) => Err(wrong("given, as the store is encrypted:", path, "none").into()),
         (Some(bytes), _) => match Keyring::unlock(secrets, &WrappedKeys::decode(bytes)?) {
-            Ok(unlocked) => Ok(Vault::Sealed(Box::new(unlocked.keyring))),
+            Ok(unlocked) => Ok(Encryption::On(Box::new(unlocked.keyring))),
             Err(error) => Err(refusal(error, path).into()),
         },
     }
@@ -78,11 +78,11 @@ pub(super) fn wrapped_keys<'t>(meta: Table, txn: &'t RoTxn<'_, AnyTls>) -> heed:
 pub(super) fn add_missing(
     tables: Tables,
     txn: &mut RwTxn<'_>,
-    vault: &Vault,
+    encryption: &Encryption,
     secrets: &[Secret],
     path: &Path,
 ) -> Result<bool, WriteError> {
-    let Vault::Sealed(keyring) = vault else { return Ok(false) };
+    let Encryption::On(keyring) = encryption else { return Ok(false) };
     let Some(bytes) = wrapped_keys(tables.meta, txn)? else {
         return Err(StoreError::Damaged(format!("{} has lost its wrapped keys", path.display())).into());
     };
@@ -93,7 +93,7 @@ pub(super) fn add_missing(
     let mut covers = is_covered(tables.meta, txn, bytes)?;
     let surplus = wrapped.len().saturating_sub(MAX_SECRETS);
     if surplus > 0 {
-        let in_use = keys_in_use(tables, txn, vault)?;
+        let in_use = keys_in_use(tables, txn, encryption)?;
         // The oldest come first. Those that no record needs go before the others.
         wrapped.remove_first(surplus, |id| !keyring.has(id) && !in_use.contains(id));
         let surplus = wrapped.len().saturating_sub(MAX_SECRETS);
@@ -105,9 +105,15 @@ pub(super) fn add_missing(
 }
 
 /// Removes the wrapped keys that no record needs. Returns whether it changed anything.
-pub(super) fn drop_unused(tables: Tables, txn: &mut RwTxn<'_>, vault: &Vault) -> Result<bool, WriteError> {
-    let in_use = keys_in_use(tables, txn, vault)?;
-    let Some((bytes, covers)) = without_unused(tables.meta, txn, vault, &in_use)? else { return Ok(false) };
+pub(super) fn drop_unused(
+    tables: Tables,
+    txn: &mut RwTxn<'_>,
+    encryption: &Encryption,
+) -> Result<bool, WriteError> {
+    let in_use = keys_in_use(tables, txn, encryption)?;
+    let Some((bytes, covers)) = without_unused(tables.meta, txn, encryption, &in_use)? else {
+        return Ok(false);
+    };
     put(tables.meta, txn, &bytes, covers)?;
     Ok(true)
 }
@@ -116,10 +122,10 @@ pub(super) fn drop_unused(tables: Tables, txn: &mut RwTxn<'_>, vault: &Vault) ->
 pub(super) fn has_unused(
     meta: Table,
     txn: &RoTxn<'_, AnyTls>,
-    vault: &Vault,
+    encryption: &Encryption,
     in_use: &KeysInUse,
 ) -> Result<bool, WriteError> {
-    Ok(without_unused(meta, txn, vault, in_use)?.is_some())
+    Ok(without_unused(meta, txn, encryption, in_use)?.is_some())
 }
 
 /// The wrapped keys without those that no record needs, and whether they cover all records. `None` if that is what
@@ -127,10 +133,12 @@ pub(super) fn has_unused(
 fn without_unused(
     meta: Table,
     txn: &RoTxn<'_, AnyTls>,
-    vault: &Vault,
+    encryption: &Encryption,
     in_use: &KeysInUse,
 ) -> Result<Option<(Vec<u8>, bool)>, WriteError> {
-    let (Vault::Sealed(keyring), Some(bytes)) = (vault, wrapped_keys(meta, txn)?) else { return Ok(None) };
+    let (Encryption::On(keyring), Some(bytes)) = (encryption, wrapped_keys(meta, txn)?) else {
+        return Ok(None);
+    };
     let mut wrapped = WrappedKeys::decode(bytes)?;
     let current = keyring.current_id();
     if in_use.contains(&current) && wrapped.has(&current) {
@@ -143,18 +151,28 @@ fn without_unused(
 }
 
 /// Whether the secrets of this process are known to open every record.
-pub(super) fn opens_all(meta: Table, txn: &RoTxn<'_, AnyTls>, vault: &Vault) -> Result<bool, WriteError> {
-    let (Vault::Sealed(keyring), Some(bytes)) = (vault, wrapped_keys(meta, txn)?) else { return Ok(true) };
+pub(super) fn opens_all(
+    meta: Table,
+    txn: &RoTxn<'_, AnyTls>,
+    encryption: &Encryption,
+) -> Result<bool, WriteError> {
+    let (Encryption::On(keyring), Some(bytes)) = (encryption, wrapped_keys(meta, txn)?) else {
+        return Ok(true);
+    };
     let wrapped = WrappedKeys::decode(bytes)?;
     Ok(wrapped.ids().all(|id| keyring.has(id)) && is_covered(meta, txn, bytes)?)
 }
 
 /// Reads the key id of every record.
-pub(super) fn keys_in_use(tables: Tables, txn: &RoTxn<'_, AnyTls>, vault: &Vault) -> heed::Result<KeysInUse> {
+pub(super) fn keys_in_use(
+    tables: Tables,
+    txn: &RoTxn<'_, AnyTls>,
+    encryption: &Encryption,
+) -> heed::Result<KeysInUse> {
     let mut in_use = KeysInUse::new();
     for entry in tables.sessions.iter(txn)? {
         let (_, bytes) = entry?;
-        in_use.extend(Record::parse(bytes).ok().and_then(|record| vault.key_id(record)));
+        in_use.extend(Record::parse(bytes).ok().and_then(|record| encryption.key_id(record)));
     }
     Ok(in_use)
 }

@@ -2,7 +2,7 @@
 //!
 //! | database | key | value |
 //! |---|---|---|
-//! | `sessions` | the session's key (see `vault`) | its record (see `record`) |
+//! | `sessions` | the session's key (see `encryption`) | its record (see `record`) |
 //! | `users` | the era of `created`, 16 bytes of the user's tag, the rest of `created` | the session's key |
 //! | `expiries` | `indexed_expiry`, `created` | the session's key |
 //! | unnamed | `format` | the version of the file format |
@@ -27,7 +27,7 @@ use std::cmp::Ordering;
 use heed::types::Bytes;
 use heed::{AnyTls, Database, Env, RoTxn, RwTxn, WithTls};
 
-use super::vault::UserTag;
+use super::encryption::UserTag;
 use crate::clock::Millis;
 
 pub(super) type Table = Database<Bytes, Bytes>;
@@ -49,7 +49,7 @@ pub(super) struct Tables {
 }
 
 impl Tables {
-    /// `None` where they are not there yet. The transaction must then be committed for the tables to stay open.
+    /// `None` if they do not exist yet. The transaction must be committed for the tables to stay open.
     pub(super) fn open(env: &Env<WithTls>, txn: &RoTxn<'_, WithTls>) -> heed::Result<Option<Self>> {
         let [sessions, users, expiries] = NAMES.map(|name| env.open_database(txn, Some(name)));
         let Some(meta) = env.open_database(txn, None)? else { return Ok(None) };
@@ -188,12 +188,12 @@ pub(super) fn expiry_entry(indexed_expiry: Millis, created: u64) -> [u8; 16] {
     key
 }
 
-/// The `created` at the end of a key of `expiries`.
+/// The `created` of a key of `expiries`.
 pub(super) fn created_of(entry: &[u8]) -> Option<u64> {
     entry.last_chunk().map(|bytes| u64::from_be_bytes(*bytes))
 }
 
-/// The `indexed_expiry` at the beginning of a key of `expiries`.
+/// The `indexed_expiry` of a key of `expiries`.
 pub(super) fn indexed_expiry_of(entry: &[u8]) -> Option<Millis> {
     entry.first_chunk().map(|bytes| Millis::from_be_bytes(*bytes) ^ Millis::MIN)
 }

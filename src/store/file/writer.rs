@@ -168,7 +168,7 @@ fn write_all(environment: &Environment, writes: &[&Write]) -> Vec<Result<u64>> {
 /// Writes what found no room when that is made by what has expired, if anything has.
 fn write_after_sweep(environment: &Environment, write: &Write, full: StoreError) -> Result<u64> {
     let now = environment.clock.now();
-    let sweep = Write::Sweep { now, most: SWEEP_STEP };
+    let sweep = Write::Sweep { now, max: SWEEP_STEP };
     let mut found = false;
     while environment.is_due(now)? {
         write_all(environment, &[&sweep]).swap_remove(0)?;

@@ -140,7 +140,7 @@ fn a_part_of_a_log_out_that_ends_no_live_session_is_not_taken_for_the_last() {
     drop(rotated.write(&["first secret"], &["a", "b"]));
     drop(rotated.write(&["second secret", "first secret"], &["c"]));
     let new = rotated.open(&["second secret"]).unwrap();
-    let part = || Write::DeleteByUser { user: ann(), except: Some(id("c")), most: 1 };
+    let part = || Write::DeleteByUser { user: ann(), except: Some(id("c")), max: 1 };
     for (ended, has_rest) in [(0, true), (0, false), (0, false)] {
         assert_eq!(new.write(part()), Ok(ended));
         assert_eq!(new.environment().has_rest(&part()), Ok(has_rest));
