@@ -7,18 +7,17 @@ use std::ops::Bound;
 use std::sync::atomic::Ordering;
 
 use super::apply::Write;
+use super::cost::Trees;
 use super::environment::{Environment, View};
 use super::record::Record;
 use super::secrets::{self, KeysInUse};
 use super::tables::{created_of, expiry_entry};
 use super::write_error::WriteError;
 use crate::clock::Millis;
-use crate::error::Result;
+use crate::error::{Result, StoreError};
 use crate::scratch::with_buffer;
 use crate::session::{Expiry, SessionId};
 use crate::store::Stats;
-
-use super::cost::Trees;
 
 /// The maximum number of records that one view reads in a scan of the whole store.
 const SCAN_STEP: usize = 10_000;
@@ -184,7 +183,7 @@ impl Environment {
         }
     }
 
-    fn error(&self, error: WriteError) -> crate::error::StoreError {
+    fn error(&self, error: WriteError) -> StoreError {
         error.at(&self.data_path())
     }
 }
