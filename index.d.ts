@@ -253,10 +253,12 @@ export interface FileStoreOptions extends SessionStoreOptions {
   durability?: "commit";
   /**
    * Encrypts ids, users and contents in the file (XChaCha20-Poly1305; keys by HKDF-SHA-256, lookups by HMAC-SHA-256).
-   * In a list the first encrypts and all decrypt, so that secrets can be rotated: a session is encrypted anew when it
-   * is next written, and one whose secret has left the list is absent. 1 to 16 different ones of at least 16 bytes
-   * each; random ones, as they are not stretched. A store is made with or without a secret, for good.
-   * @default none: the sessions stand in the file as they are, readable for its owner alone
+   * In a list the first encrypts and all decrypt, so that secrets can be rotated. A session is encrypted with the first
+   * secret when it is next written. A session whose secret is not in the list is absent; `deleteByUser` ends it all
+   * the same. A secret that has left the list opens the store until a sweep finds no session that needs it. 1 to 16
+   * different secrets of at least 16 bytes each; random ones, as they are not stretched. A store is made with or
+   * without a secret, for good.
+   * @default none: the sessions are not encrypted, and the file is readable for its owner alone
    */
   secret?: string | Uint8Array | readonly (string | Uint8Array)[];
   /**
@@ -314,7 +316,7 @@ export interface Verification {
   sessions: number;
   /** Those of them that have expired. */
   expired: number;
-  /** Those of them whose secret is no longer given. */
+  /** Sessions among them whose secret is not in the list. No other call counts them. */
   unreadable: number;
   /** Pages of the file. */
   pages: number;
@@ -339,6 +341,9 @@ export class FileStore<Fields extends object = object> {
    * where a process that cannot be told from this one has it open (of the same number in another container, or this
    * one, by another copy of this package); `ERR_STORE_CORRUPT` for what is no store, a damaged one, or one of a
    * newer version, and nothing is touched then; `ERR_STORE_IO` and `ERR_STORE_FULL` for what the system refuses.
+   *
+   * Every later call rejects with `ERR_STORE_IO` once a write or a sweep finds that the store's folder was removed,
+   * moved or replaced. Close the store then, and open the path again.
    */
   constructor(options: FileStoreOptions);
 
@@ -355,8 +360,9 @@ export class FileStore<Fields extends object = object> {
   ): Promise<{ bytes: number }>;
 
   /**
-   * Reads everything, changes nothing, and tells what is wrong: the pages, each session, and the indexes. Others
-   * read and write meanwhile; the file may grow until it ends.
+   * Reads everything, changes nothing, and reports what is wrong: the pages, each session, and the indexes. Others
+   * read and write meanwhile; the file may grow until it ends. If the store's folder was removed, moved or replaced
+   * while it was open, that is the only problem.
    */
   verify(options?: { onProgress?: (progress: VerifyProgress) => void }): Promise<Verification>;
 }

@@ -266,7 +266,7 @@ describe("a store whose files are gone while it is open", { skip }, () => {
         for (const call of [() => former.create(session("c")), () => former.get("a"), () => former.size()]) {
           await assert.rejects(call, {
             code: "ERR_STORE_IO",
-            message: `the files of the store in ${options.path} were removed, moved or replaced while it was open: open a new FileStore`,
+            message: `the files of the store in ${options.path} were removed, moved or replaced while it was open. Close the store and open the path again`,
           });
         }
         assert.equal(await store.get("c"), null);

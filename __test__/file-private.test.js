@@ -397,17 +397,43 @@ describe("a secret", { skip }, () => {
       const found = await store.getByUser("ann");
       assert.deepEqual(found.map((one) => one.sessionId).sort(), later);
       assert.deepEqual((await store.get("updated")).cart, []);
-      // The seal follows the list with the next write.
+      assert.deepEqual([await store.size(), (await store.stats()).sessions], [3, 3]);
       await store.create(session("last", { userId: "ben" }));
       assert.deepEqual((await store.verify()).problems, []);
+      await store.clean();
     });
-    refuses({ path, secret: ONE }, "ERR_INVALID_OPTION", /encrypted with/);
+    // A session needs the old secret.
+    await withStore({ path, secret: ONE }, async (store) => assert.deepEqual(await all(store), ["old"]));
     await withStore({ path, secret: TWO }, async (store) => {
       await store.create(session("old", { userId: "ben" }));
       assert.equal((await store.get("old")).userId, "ben");
       assert.equal(await store.deleteByUser("ann"), 3);
       assert.deepEqual(await all(store), ["last", "old"]);
+      await store.clean();
     });
+    refuses({ path, secret: ONE }, "ERR_INVALID_OPTION", /encrypted with/);
+  });
+
+  it("ends the sessions of a user that it cannot read", async () => {
+    const path = place.next();
+    await withStore({ path, secret: ONE }, (store) => store.create(session("stolen")));
+    await withStore({ path, secret: [TWO, ONE] }, (store) => store.create(session("x", { userId: "ben" })));
+    await withStore({ path, secret: TWO }, async (store) => assert.equal(await store.deleteByUser("ann"), 0));
+    await withStore({ path, secret: [TWO, ONE] }, async (store) => {
+      assert.equal(await store.get("stolen"), null);
+      assert.equal(await store.size(), 1);
+    });
+  });
+
+  it("is not locked out by a late process with an old list", async () => {
+    const path = place.next();
+    for (const [at, secret] of [ONE, [ONE, TWO], [TWO, ONE], ONE].entries()) {
+      await withStore({ path, secret }, async (store) => {
+        await store.create(session(`${at}`));
+        await store.clean();
+      });
+    }
+    await withStore({ path, secret: TWO }, async (store) => assert.notEqual(await store.get("2"), null));
   });
 
   it("hides ids, users and contents in the files, and itself", async () => {

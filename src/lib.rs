@@ -1,7 +1,7 @@
 //! Session stores for Node.js: the core of the npm package `@fluidauth/native-store`.
 //!
 //! The contract of every store is [`store::SessionStore`]. Dependencies point one way:
-//! `binding → store, sweeper → keyring, session, json, codec, iso, clock, error`; stores never import each other.
+//! `binding → store, sweeper → keyring, session, json, codec, iso, clock, error, scratch`; stores never import each other.
 
 pub mod clock;
 pub mod codec;
@@ -10,6 +10,7 @@ pub mod executor;
 pub mod iso;
 pub mod json;
 mod keyring;
+mod scratch;
 pub mod session;
 pub mod shared;
 pub mod store;

@@ -15,7 +15,7 @@ use native_store::store::{FileStore, SessionStore};
 use tempfile::TempDir;
 
 use disk::sessions::{self, Lane, Model, Op, Outcome, START, View, look, outcome, perform_together, use_up};
-use disk::{Call, Disk, Failure, Fault, Random};
+use disk::{Call, Disk, Event, Failure, Fault, Random};
 
 const FULL: &str = "ERR_STORE_FULL";
 const IO: &str = "ERR_STORE_IO";
@@ -199,6 +199,50 @@ fn a_meta_page_that_cannot_be_written_fails_its_write_alone() {
         fail_each(Call::WriteThrough, Failure::Doubtful(number), ALWAYS, code);
     }
     fail_each(Call::WriteThrough, Failure::Short(60), ALWAYS, IO);
+}
+
+/// Each attempt costs two calls that fail: one of the commit, and one after the file was opened again. A disk may need
+/// seconds to fail one.
+#[test]
+fn a_disk_that_fails_is_asked_twice_for_each_write() {
+    let mut bed = Bed::new(false);
+    for _ in 0..3 {
+        let failure = Failure::Refused(EIO);
+        bed.disk.fail(&[Fault { call: Call::Sync, after: 0, times: ALWAYS, failure }]);
+        let op = bed.change();
+        assert!(bed.attempt(&op, IO));
+        assert_eq!(bed.disk.mend(), 2);
+    }
+    bed.check();
+    bed.finish();
+}
+
+/// The sync that should bring it to the disk has failed, and the next one must not be believed: it may have nothing to
+/// write. So the meta pages are written again.
+#[test]
+fn meta_pages_are_written_again_after_a_failed_commit_and_not_after_a_good_one() {
+    let mut bed = Bed::new(false);
+    let is_rewrite =
+        |event: &Event| matches!(event, Event::Write { at, durable: false, .. } if *at < 2 * 4096);
+    let rewrites = |bed: &mut Bed| {
+        bed.disk.take_log();
+        let op = bed.change();
+        bed.perform(&op);
+        bed.disk.take_log().iter().filter(|event| is_rewrite(event)).count()
+    };
+    assert_eq!(rewrites(&mut bed), 0);
+    for call in [Call::Sync, Call::WriteThrough] {
+        let failure = Failure::Refused(EIO);
+        bed.disk.fail(&[Fault { call, after: 0, times: 1, failure }]);
+        let op = bed.change();
+        assert!(bed.attempt(&op, IO));
+        bed.disk.mend();
+        assert_eq!([rewrites(&mut bed), rewrites(&mut bed)], [2, 0]);
+    }
+    // A process does not know how the one before it has ended.
+    bed.reopen();
+    assert_eq!([rewrites(&mut bed), rewrites(&mut bed)], [2, 0]);
+    bed.finish();
 }
 
 /// As Linux tells of it again by the descriptor through which LMDB writes meta pages.

@@ -45,6 +45,7 @@ struct Bed {
     content: usize,
     made: u64,
     random: u64,
+    users: u64,
     live: Vec<Live>,
     dir: TempDir,
 }
@@ -55,13 +56,20 @@ impl Bed {
         let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let clock = Arc::new(MockClock::new(START));
         let store = open(dir.path(), max_bytes, &clock);
-        Self { store, clock, max_bytes, content, made: 0, random: 1, live: Vec::new(), dir }
+        Self { store, clock, max_bytes, content, made: 0, random: 1, users: USERS, live: Vec::new(), dir }
     }
 
     fn filled(max_bytes: u64, content: usize) -> Self {
         let mut bed = Self::new(max_bytes, content);
         bed.fill();
         bed
+    }
+
+    /// Closes the store, then opens another.
+    fn reopen(&mut self, another: impl FnOnce(Arc<MockClock>) -> Arc<FileStore>) {
+        let spare = tempfile::tempdir().unwrap();
+        self.store = open(spare.path(), MIB, &self.clock);
+        self.store = another(self.clock.clone());
     }
 
     fn below(&mut self, end: u64) -> u64 {
@@ -73,7 +81,7 @@ impl Bed {
     fn with_session<T>(&mut self, call: impl FnOnce(&FileStore, &Session<'_>) -> T) -> (Live, T) {
         let name = format!("{:08x}{:010x}", self.below(1 << 31), self.made);
         self.made += 1;
-        let live = (SessionId::new(&name).unwrap(), self.below(USERS));
+        let live = (SessionId::new(&name).unwrap(), self.below(self.users));
         let expires = self.clock.now() + 100;
         let result = with_session(&live, self.content, expires, |session| call(&self.store, session));
         (live, result)
@@ -331,6 +339,59 @@ fn a_full_store_that_is_encrypted_and_limits_users_stays_within_max_bytes() {
     for of in 0..USERS {
         bed.store.delete_by_user(user(of).as_key(), None).unwrap();
     }
+    assert_eq!(bed.store.size(), Ok(0));
+    assert!(bed.store.file_bytes().unwrap() <= MIB);
+}
+
+#[test]
+fn a_new_session_that_ends_many_of_its_user_keeps_within_max_bytes() {
+    for (content, free) in [(0, 100), (0, 400), (0, 1600), (1000, 100), (1000, 300)] {
+        let mut bed = Bed::new(4 * MIB, content);
+        bed.users = 1;
+        bed.fill();
+        let before = bed.live.len();
+        bed.delete(free);
+        let options = FileOptions {
+            path: bed.dir.path().into(),
+            max_bytes: NonZeroU64::new(4 * MIB),
+            max_sessions_per_user: NonZeroUsize::new(1),
+            sweep_interval: Some(0),
+            ..FileOptions::default()
+        };
+        bed.reopen(|clock| FileStore::open_at(&options, clock).unwrap());
+        match bed.create(1) {
+            0 => bed.live.drain(..bed.live.len() - 1).for_each(drop),
+            refused => assert_eq!(refused, 1),
+        }
+        bed.check(&format!("after a creation with {free} of {before} deleted"));
+    }
+}
+
+#[test]
+fn sessions_of_a_user_end_in_a_full_store_whether_or_not_their_secret_is_there() {
+    let mut bed = Bed::new(MIB, 500);
+    bed.users = 1;
+    let path = bed.dir.path().join("encrypted");
+    let open = |names: &[&str], clock| {
+        let secrets = names.iter().map(|name| Secret::new(name.repeat(4).into_bytes())).collect();
+        let options = FileOptions {
+            path: path.clone(),
+            max_bytes: NonZeroU64::new(MIB),
+            secrets,
+            sweep_interval: Some(0),
+            ..FileOptions::default()
+        };
+        FileStore::open_at(&options, clock).unwrap()
+    };
+    bed.reopen(|clock| open(&["first"], clock));
+    bed.fill();
+    bed.reopen(|clock| open(&["second", "first"], clock));
+    let touched = bed.live[0].0.clone();
+    assert_eq!(bed.store.touch(&touched, Expiry::moved_to(START + 100).unwrap()), Ok(true));
+    bed.reopen(|clock| open(&["second"], clock));
+    assert_eq!(bed.store.size(), Ok(1));
+    assert_eq!(bed.store.delete_by_user(user(0).as_key(), None), Ok(1));
+    bed.reopen(|clock| open(&["second", "first"], clock));
     assert_eq!(bed.store.size(), Ok(0));
     assert!(bed.store.file_bytes().unwrap() <= MIB);
 }

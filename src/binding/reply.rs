@@ -7,27 +7,20 @@
 //! | `{` | the rest of its JSON text | any other |
 //! | `T` · `N` | the expiry in milliseconds, the whole JSON text | likewise, but moved by `touch`: ISO text · number |
 
-use std::cell::RefCell;
 use std::io::Write;
 
 use crate::iso;
+use crate::scratch;
 use crate::session::{Body, Content, ExpiresForm, Expiry, FieldOrder, UserKey};
 
-/// Calls `write` with an empty buffer of this thread, then `read` with what was written.
+/// Calls `write` with an empty buffer, then `read` with the bytes that it wrote.
 pub(super) fn with_buffer<T, R>(
     write: impl FnOnce(&mut Vec<u8>) -> T,
     read: impl FnOnce(T, &[u8]) -> R,
 ) -> R {
-    thread_local! {
-        static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-    }
-    BUFFER.with_borrow_mut(|buffer| {
-        buffer.clear();
+    scratch::with_buffer(|buffer| {
         let written = write(buffer);
-        let result = read(written, buffer);
-        // One large session should not pin its size for the life of the thread.
-        buffer.shrink_to(16 * 1024);
-        result
+        read(written, buffer)
     })
 }
 

@@ -10,8 +10,8 @@ use crate::error::Result;
 
 pub(super) const KEY_ID_BYTES: usize = 4;
 
-/// Tells which secret sealed something. It is public, and tells nothing of the keys.
-pub(super) type KeyId = [u8; KEY_ID_BYTES];
+/// Names the secret with which something is encrypted. It is public, and reveals nothing about the keys.
+pub type KeyId = [u8; KEY_ID_BYTES];
 
 pub(super) struct Keys {
     pub(super) id: KeyId,

@@ -1,34 +1,35 @@
 //! Encryption at rest: what a file shows without a secret is sizes, times and random-looking bytes.
 //!
-//! Each secret of the list gives a store three things of its own, derived with the store's salt: a key for records,
-//! a key that wraps the store's index key, and a public id that tells which secret sealed something. The index key is
-//! made once and only wrapped anew, so that what is looked up by it stays where it is when secrets rotate.
+//! Three things are derived from each secret and the store's salt: a key for records, a key that wraps the store's index
+//! key, and a public id that names the secret. The index key is made once. Rotation wraps it for other secrets and
+//! never replaces it, so that the lookup keys of ids and users stay the same.
 
 mod cipher;
 mod keys;
 mod lookup;
 mod random;
-mod seal;
 mod secret;
 #[cfg(test)]
 mod tests;
+mod wrapped_keys;
 
 use std::fmt;
 
 use zeroize::Zeroizing;
 
 use self::cipher::{Cipher, NONCE_BYTES, Sealed};
-use self::keys::{KEY_ID_BYTES, KeyId, Keys};
+pub use self::keys::KeyId;
+use self::keys::{KEY_ID_BYTES, Keys};
 use self::lookup::Lookup;
 pub use self::lookup::{Domain, LOOKUP_BYTES};
-pub use self::seal::Seal;
-pub use self::secret::Secret;
+pub use self::secret::{MAX_SECRETS, Secret};
+pub use self::wrapped_keys::WrappedKeys;
 use crate::error::{Result, StoreError};
 
 /// How many bytes a sealed record has beyond its plaintext.
 pub const OVERHEAD_BYTES: usize = KEY_ID_BYTES + cipher::OVERHEAD_BYTES;
 
-/// Why a seal did not give up its keys.
+/// Why the wrapped keys were not opened.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UnlockError {
     #[error("none of the secrets is one of the store's")]
@@ -38,12 +39,14 @@ pub enum UnlockError {
     Store(#[from] StoreError),
 }
 
-/// A keyring of a seal, and the seal that fits the secrets if the given one does not.
+/// The key ring, and the wrapped keys that a store may put in the place of those that it has.
 #[derive(Debug)]
 pub struct Unlocked {
     pub keyring: Keyring,
-    /// What should stand in the seal's place: a secret was added to the list, or has left it.
-    pub reseal: Option<Seal>,
+    /// The keys that the store has, and those of the secrets that it lacks. `None` if it lacks none.
+    pub extended: Option<WrappedKeys>,
+    /// The keys of the secrets alone. `None` if that is what the store has.
+    pub exact: Option<WrappedKeys>,
 }
 
 /// What became of a record.
@@ -73,7 +76,7 @@ impl Keyring {
     ///
     /// # Errors
     /// `InvalidOption` as for [`Secret::check`]; `Io` if the system has no randomness.
-    pub fn create(secrets: &[Secret]) -> Result<(Self, Seal)> {
+    pub fn create(secrets: &[Secret]) -> Result<(Self, WrappedKeys)> {
         let mut index_key = Zeroizing::new([0; 32]);
         random::fill(&mut *index_key)?;
         Self::create_with(secrets, random::bytes()?, &index_key, random::bytes)
@@ -84,30 +87,39 @@ impl Keyring {
         salt: [u8; 32],
         index_key: &[u8; 32],
         nonces: impl FnMut() -> Result<[u8; NONCE_BYTES]>,
-    ) -> Result<(Self, Seal)> {
+    ) -> Result<(Self, WrappedKeys)> {
         let keys = Keys::of_all(secrets, &salt)?;
-        let seal = Seal::new(salt, index_key, &keys, nonces)?;
-        Ok((Self::new(keys, index_key), seal))
+        let wrapped = WrappedKeys::new(salt, index_key, &keys, nonces)?;
+        Ok((Self::new(keys, index_key), wrapped))
     }
 
-    /// The keys of the store that has this seal.
+    /// The keys of the store that has these wrapped keys.
     ///
     /// # Errors
-    /// `WrongSecret` if the seal was made for none of the secrets; else as for [`Keyring::create`], and `Corrupt` if
-    /// it was, and does not open.
-    pub fn unlock(secrets: &[Secret], seal: &Seal) -> Result<Unlocked, UnlockError> {
-        let keys = Keys::of_all(secrets, seal.salt())?;
-        let found = keys.iter().map(|keys| seal.index_key(keys)).collect::<Vec<_>>();
+    /// `WrongSecret` if none of the secrets has a wrapped key. `Corrupt` if one has, and does not open it. Otherwise as
+    /// for [`Keyring::create`].
+    pub fn unlock(secrets: &[Secret], wrapped: &WrappedKeys) -> Result<Unlocked, UnlockError> {
+        let keys = Keys::of_all(secrets, wrapped.salt())?;
+        let found = keys.iter().map(|keys| wrapped.index_key(keys)).collect::<Vec<_>>();
         let Some(index_key) = found.iter().flatten().next() else {
-            return Err(if keys.iter().any(|keys| seal.is_for(keys)) {
+            return Err(if keys.iter().any(|keys| wrapped.has(&keys.id)) {
                 StoreError::Corrupt("no secret opens the index key").into()
             } else {
                 UnlockError::WrongSecret
             });
         };
-        let fits = seal.secrets() == keys.len() && found.iter().all(Option::is_some);
-        let reseal = (!fits).then(|| Seal::new(*seal.salt(), index_key, &keys, random::bytes)).transpose()?;
-        Ok(Unlocked { keyring: Self::new(keys, index_key), reseal })
+        let lacks_none = found.iter().all(Option::is_some);
+        let extended = if lacks_none {
+            None
+        } else {
+            let lacking = keys.iter().zip(&found).filter(|(_, found)| found.is_none());
+            let mut extended = wrapped.clone();
+            extended.add(index_key, lacking.map(|(keys, _)| keys), random::bytes)?;
+            Some(extended)
+        };
+        let is_exact = lacks_none && wrapped.len() == keys.len();
+        let exact = (!is_exact).then(|| WrappedKeys::new(*wrapped.salt(), index_key, &keys, random::bytes));
+        Ok(Unlocked { exact: exact.transpose()?, extended, keyring: Self::new(keys, index_key) })
     }
 
     fn new(keys: Vec<Keys>, index_key: &[u8; 32]) -> Self {
@@ -163,9 +175,24 @@ impl Keyring {
         answer
     }
 
-    /// Whether the record was sealed under one of the secrets.
+    /// Whether the record is encrypted with one of the secrets.
     pub fn knows(&self, sealed: &[u8]) -> bool {
-        self.records.iter().any(|key| sealed.starts_with(&key.id))
+        Self::id_of(sealed).is_some_and(|id| self.has(id))
+    }
+
+    /// The id of the key with which a record is encrypted. `None` for bytes that are too few.
+    pub fn id_of(sealed: &[u8]) -> Option<&KeyId> {
+        sealed.first_chunk()
+    }
+
+    /// Whether one of the secrets has this id.
+    pub fn has(&self, id: &KeyId) -> bool {
+        self.records.iter().any(|key| key.id == *id)
+    }
+
+    /// The id of the first secret, which encrypts.
+    pub fn current_id(&self) -> KeyId {
+        self.current().id
     }
 
     fn current(&self) -> &RecordKey {

@@ -6,7 +6,8 @@ use zeroize::Zeroizing;
 
 use crate::error::{Result, StoreError};
 
-pub(super) const MAX_SECRETS: usize = 16;
+/// The maximum number of secrets of a store.
+pub const MAX_SECRETS: usize = 16;
 const MIN_BYTES: usize = 16;
 
 /// A secret, wiped from memory when dropped.

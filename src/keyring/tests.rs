@@ -12,16 +12,16 @@ fn secrets(texts: &[&str]) -> Vec<Secret> {
     texts.iter().map(|text| Secret::new(text.as_bytes().to_vec())).collect()
 }
 
-fn create(texts: &[&str]) -> (Keyring, Seal) {
+fn create(texts: &[&str]) -> (Keyring, WrappedKeys) {
     Keyring::create(&secrets(texts)).unwrap()
 }
 
-fn unlock(texts: &[&str], seal: &Seal) -> Unlocked {
-    Keyring::unlock(&secrets(texts), seal).unwrap()
+fn unlock(texts: &[&str], wrapped: &WrappedKeys) -> Unlocked {
+    Keyring::unlock(&secrets(texts), wrapped).unwrap()
 }
 
 /// With nothing left to chance.
-fn create_fixed() -> (Keyring, Seal) {
+fn create_fixed() -> (Keyring, WrappedKeys) {
     let index_key = std::array::from_fn(|at| at as u8);
     let mut nonces = (0..).map(|byte| Ok([byte; NONCE_BYTES]));
     Keyring::create_with(&secrets(&[FIRST, SECOND]), [7; 32], &index_key, || nonces.next().unwrap()).unwrap()
@@ -30,12 +30,6 @@ fn create_fixed() -> (Keyring, Seal) {
 fn sealed(keyring: &Keyring, plain: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     keyring.seal(b"aad", plain, &mut out).unwrap();
-    out
-}
-
-fn encoded(seal: &Seal) -> Vec<u8> {
-    let mut out = Vec::new();
-    seal.encode(&mut out);
     out
 }
 
@@ -63,7 +57,7 @@ fn is_corrupt<T>(result: Result<T>) -> bool {
 /// They were computed by another implementation than these crates.
 #[test]
 fn version_1_is_these_bytes() {
-    let (keyring, seal) = create_fixed();
+    let (keyring, wrapped) = create_fixed();
     let expected = concat!(
         "010707070707070707070707070707070707070707070707070707070707070707",
         "02",
@@ -76,7 +70,7 @@ fn version_1_is_these_bytes() {
         "3e57ec06fda947961864bfb89c64404980ef48560ce12cd850ee3979fba2aeca",
         "a84ef035ba6a1ad02b3a0262ffcca97b",
     );
-    assert_eq!(hex(&encoded(&seal)), expected);
+    assert_eq!(hex(&wrapped.encode()), expected);
 
     let mut record = Vec::new();
     keyring.seal_with(&[9; NONCE_BYTES], b"aad", b"plain", &mut record).unwrap();
@@ -94,12 +88,13 @@ fn version_1_is_these_bytes() {
 }
 
 #[test]
-fn a_seal_opens_again_with_its_secrets() {
-    let (keyring, seal) = create(&[FIRST, SECOND]);
+fn wrapped_keys_opens_again_with_its_secrets() {
+    let (keyring, wrapped) = create(&[FIRST, SECOND]);
     let record = sealed(&keyring, b"plain");
     for texts in [[FIRST, SECOND], [SECOND, FIRST]] {
-        let Unlocked { keyring: again, reseal } = unlock(&texts, &Seal::decode(&encoded(&seal)).unwrap());
-        assert_eq!(reseal, None);
+        let Unlocked { keyring: again, extended, exact } =
+            unlock(&texts, &WrappedKeys::decode(&wrapped.encode()).unwrap());
+        assert_eq!((extended, exact), (None, None));
         assert_eq!(opened(&again, b"aad", &record), Ok(Some(b"plain".to_vec())));
         assert_eq!(again.lookup(Domain::User, b"ann"), keyring.lookup(Domain::User, b"ann"));
     }
@@ -107,42 +102,44 @@ fn a_seal_opens_again_with_its_secrets() {
 
 #[test]
 fn no_secret_of_the_seal_is_the_wrong_secret() {
-    let (_, seal) = create(&[FIRST]);
-    let error = Keyring::unlock(&secrets(&[SECOND, THIRD]), &seal).unwrap_err();
+    let (_, wrapped) = create(&[FIRST]);
+    let error = Keyring::unlock(&secrets(&[SECOND, THIRD]), &wrapped).unwrap_err();
     assert_eq!(error, UnlockError::WrongSecret);
 }
 
 #[test]
 fn creating_and_unlocking_check_the_secrets() {
-    let (_, seal) = create(&[FIRST]);
+    let (_, wrapped) = create(&[FIRST]);
     for bad in [&[][..], &["short"], &[FIRST, FIRST]] {
         let error = Keyring::create(&secrets(bad)).unwrap_err();
         assert_eq!(error.code(), "ERR_INVALID_OPTION");
-        assert_eq!(Keyring::unlock(&secrets(bad), &seal).unwrap_err(), error.into());
+        assert_eq!(Keyring::unlock(&secrets(bad), &wrapped).unwrap_err(), error.into());
     }
 }
 
 #[test]
 fn rotation_keeps_records_and_lookups_until_the_old_secret_goes() {
-    let (old, seal) = create(&[FIRST]);
+    let (old, wrapped) = create(&[FIRST]);
     let record = sealed(&old, b"plain");
     assert!(old.knows(&record));
 
-    let Unlocked { keyring: both, reseal } = unlock(&[SECOND, FIRST], &seal);
-    let seal = reseal.expect("a secret was added");
+    let Unlocked { keyring: both, extended, exact } = unlock(&[SECOND, FIRST], &wrapped);
+    assert!(exact.is_some());
+    let wrapped = extended.expect("a secret was added");
     assert_eq!(opened(&both, b"aad", &record), Ok(Some(b"plain".to_vec())));
     assert!(both.knows(&record));
     let newer = sealed(&both, b"newer");
     assert!(both.knows(&newer) && !old.knows(&newer));
-    assert_eq!(unlock(&[SECOND, FIRST], &seal).reseal, None);
+    assert_eq!(unlock(&[SECOND, FIRST], &wrapped).extended, None);
     assert_eq!(opened(&old, b"aad", &newer), Ok(None));
 
-    let Unlocked { keyring: new, reseal } = unlock(&[SECOND], &seal);
-    let seal = reseal.expect("a secret has left");
+    let Unlocked { keyring: new, extended, exact } = unlock(&[SECOND], &wrapped);
+    assert_eq!(extended, None);
+    let wrapped = exact.expect("a secret has left");
     assert_eq!(opened(&new, b"aad", &record), Ok(None));
     assert_eq!(opened(&new, b"aad", &newer), Ok(Some(b"newer".to_vec())));
-    assert_eq!(unlock(&[SECOND], &seal).reseal, None);
-    let error = Keyring::unlock(&secrets(&[FIRST]), &seal).unwrap_err();
+    assert_eq!(unlock(&[SECOND], &wrapped).exact, None);
+    let error = Keyring::unlock(&secrets(&[FIRST]), &wrapped).unwrap_err();
     assert_eq!(error, UnlockError::WrongSecret);
 
     for keyring in [both, new] {
@@ -151,30 +148,39 @@ fn rotation_keeps_records_and_lookups_until_the_old_secret_goes() {
 }
 
 #[test]
-fn a_swap_of_one_secret_reseals() {
-    let (_, seal) = create(&[FIRST, SECOND]);
-    let reseal = unlock(&[THIRD, FIRST], &seal).reseal.expect("as many secrets, but others");
-    assert_eq!(unlock(&[THIRD, FIRST], &reseal).reseal, None);
+fn a_swap_of_one_secret_is_noticed() {
+    let (_, wrapped) = create(&[FIRST, SECOND]);
+    let Unlocked { extended, exact, .. } = unlock(&[THIRD, FIRST], &wrapped);
+    let exact = exact.expect("as many secrets, but others");
+    assert_eq!(unlock(&[THIRD, FIRST], &exact).exact, None);
+    // Nobody is locked out by an addition.
+    let extended = extended.expect("a secret was added");
+    for texts in [[FIRST], [SECOND], [THIRD]] {
+        assert_eq!(unlock(&texts, &extended).extended, None);
+    }
 }
 
 #[test]
-fn a_broken_wrap_is_corrupt_and_heals_where_another_opens() {
-    let (_, seal) = create(&[FIRST, SECOND]);
-    let mut bytes = encoded(&seal);
+fn a_broken_wrapped_key_is_corrupt_and_heals_where_another_opens() {
+    let (_, wrapped) = create(&[FIRST, SECOND]);
+    let mut bytes = wrapped.encode();
     *bytes.last_mut().unwrap() ^= 1;
-    let broken = Seal::decode(&bytes).unwrap();
+    let broken = WrappedKeys::decode(&bytes).unwrap();
     let error = Keyring::unlock(&secrets(&[SECOND]), &broken).unwrap_err();
     assert!(matches!(error, UnlockError::Store(StoreError::Corrupt(_))), "{error:?}");
-    let healed = unlock(&[FIRST, SECOND], &broken).reseal.expect("a wrap is broken");
-    assert_eq!(unlock(&[SECOND, FIRST], &healed).reseal, None);
+    let Unlocked { extended, exact, .. } = unlock(&[FIRST, SECOND], &broken);
+    for healed in [extended, exact] {
+        let healed = healed.expect("a wrapped key is broken");
+        assert_eq!(unlock(&[SECOND, FIRST], &healed).extended, None);
+    }
 }
 
 #[test]
 fn stores_with_one_secret_have_nothing_in_common() {
-    let (one, one_seal) = create(&[FIRST]);
-    let (other, other_seal) = create(&[FIRST]);
+    let (one, one_wrapped) = create(&[FIRST]);
+    let (other, other_wrapped) = create(&[FIRST]);
     assert_ne!(one.lookup(Domain::Session, b"id"), other.lookup(Domain::Session, b"id"));
-    assert_ne!(encoded(&one_seal)[1..33], encoded(&other_seal)[1..33]);
+    assert_ne!(one_wrapped.encode()[1..33], other_wrapped.encode()[1..33]);
     let record = sealed(&one, b"plain");
     assert_ne!(record[..KEY_ID_BYTES], sealed(&other, b"plain")[..KEY_ID_BYTES]);
     assert_eq!(opened(&other, b"aad", &record), Ok(None));
@@ -206,38 +212,51 @@ fn a_session_and_a_user_of_the_same_bytes_look_up_differently() {
 }
 
 #[test]
-fn a_seal_of_another_version_or_count_is_corrupt() {
-    let bytes = encoded(&create_fixed().1);
+fn wrapped_keys_of_another_version_or_count_is_corrupt() {
+    let bytes = create_fixed().1.encode();
     let changed = |at: usize, byte: u8| {
         let mut bytes = bytes.clone();
         bytes[at] = byte;
-        Seal::decode(&bytes)
+        WrappedKeys::decode(&bytes)
     };
     for (at, byte) in [(0, 0), (0, 2), (33, 0), (33, 1), (33, 3)] {
         assert!(is_corrupt(changed(at, byte)), "{byte} at {at}");
     }
-    assert!(is_corrupt(Seal::decode(&[&bytes[..33], &[0]].concat())));
+    assert!(is_corrupt(WrappedKeys::decode(&[&bytes[..33], &[0]].concat())));
     let wraps = [7; 17 * 76];
-    assert!(is_corrupt(Seal::decode(&[&bytes[..33], &[17], &wraps].concat())));
-    assert!(Seal::decode(&[&bytes[..33], &[16], &wraps[76..]].concat()).is_ok());
+    assert!(is_corrupt(WrappedKeys::decode(&[&bytes[..33], &[17], &wraps].concat())));
+    assert!(WrappedKeys::decode(&[&bytes[..33], &[16], &wraps[76..]].concat()).is_ok());
 }
 
 #[test]
-fn a_seal_cut_anywhere_or_too_long_is_corrupt() {
-    let mut bytes = encoded(&create_fixed().1);
+fn wrapped_keys_cut_anywhere_or_too_long_is_corrupt() {
+    let mut bytes = create_fixed().1.encode();
     for len in 0..bytes.len() {
-        assert!(is_corrupt(Seal::decode(&bytes[..len])), "{len}");
+        assert!(is_corrupt(WrappedKeys::decode(&bytes[..len])), "{len}");
     }
     bytes.push(0);
-    assert!(is_corrupt(Seal::decode(&bytes)));
+    assert!(is_corrupt(WrappedKeys::decode(&bytes)));
+}
+
+#[test]
+fn only_the_first_keys_that_may_go_are_removed() {
+    let (keyring, _) = create(&[FIRST]);
+    let (_, wrapped) = create(&[FIRST, SECOND, THIRD]);
+    let ids: Vec<KeyId> = wrapped.ids().copied().collect();
+    assert!(ids.iter().all(|id| wrapped.has(id)) && !wrapped.has(&keyring.current_id()));
+    for (max, left) in [(0, &ids[..]), (1, &ids[1..]), (2, &ids[1..2])] {
+        let mut some = wrapped.clone();
+        some.remove_first(max, |id| *id != ids[1]);
+        assert_eq!(some.ids().copied().collect::<Vec<_>>(), left);
+    }
 }
 
 #[test]
 fn debug_does_not_show_the_keys() {
-    let (keyring, seal) = create_fixed();
+    let (keyring, wrapped) = create_fixed();
     assert_eq!(format!("{keyring:?}"), "Keyring(2 secrets)");
-    let unlocked = format!("{:?}", unlock(&[FIRST, SECOND], &seal));
-    assert_eq!(unlocked, "Unlocked { keyring: Keyring(2 secrets), reseal: None }");
+    let unlocked = format!("{:?}", unlock(&[FIRST, SECOND], &wrapped));
+    assert_eq!(unlocked, "Unlocked { keyring: Keyring(2 secrets), extended: None, exact: None }");
 }
 
 #[test]
@@ -317,14 +336,14 @@ proptest! {
     }
 
     #[test]
-    fn any_flipped_bit_of_a_seal_is_refused(at: prop::sample::Index, bit in 0u8..8) {
-        let mut bytes = encoded(&create_fixed().1);
-        // The second secret's wrap is not asked for.
+    fn any_flipped_bit_of_wrapped_keys_is_refused(at: prop::sample::Index, bit in 0u8..8) {
+        let mut bytes = create_fixed().1.encode();
+        // The second secret's wrapped key is not needed.
         let at = at.index(bytes.len() - 76);
         bytes[at] ^= 1 << bit;
-        if let Ok(seal) = Seal::decode(&bytes) {
-            prop_assert_eq!(encoded(&seal), bytes);
-            prop_assert!(Keyring::unlock(&secrets(&[FIRST]), &seal).is_err());
+        if let Ok(wrapped) = WrappedKeys::decode(&bytes) {
+            prop_assert_eq!(wrapped.encode(), bytes);
+            prop_assert!(Keyring::unlock(&secrets(&[FIRST]), &wrapped).is_err());
         }
     }
 }

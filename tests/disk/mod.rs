@@ -47,7 +47,7 @@ pub enum Call {
     Sync,
     /// A write that is durable when it returns: LMDB's meta page.
     WriteThrough,
-    /// The write by which LMDB takes a meta page back.
+    /// A write of a meta page that a sync makes durable: LMDB takes one back by it, and the store writes both again.
     TakeBack,
 }
 
@@ -299,6 +299,16 @@ unsafe extern "C" fn pwrite(fd: c_int, bytes: *const c_void, len: size_t, at: of
         Some(state) => write(&state, fd, bytes, at),
         None => raw_pwrite(fd, bytes, at),
     }
+}
+
+/// By which Rust's standard library writes: the store writes meta pages again itself.
+///
+/// # Safety
+/// As for pwrite(2).
+#[unsafe(no_mangle)]
+unsafe extern "C" fn pwrite64(fd: c_int, bytes: *const c_void, len: size_t, at: off_t) -> ssize_t {
+    // SAFETY: the caller says so.
+    unsafe { pwrite(fd, bytes, len, at) }
 }
 
 /// # Safety

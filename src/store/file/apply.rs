@@ -1,31 +1,34 @@
-//! One write after another within a transaction.
+//! Applies writes, one after another, within one transaction.
 //!
-//! A write that is refused has changed nothing, so that the others of its transaction stand.
+//! A write that is refused has changed nothing. So the others of its transaction can be committed.
 
 use std::num::NonZeroUsize;
 
 use heed::RwTxn;
 
+use super::counters::CounterDelta;
+use super::encryption::{Contents, Encryption, Key, UserTag};
 use super::pending::Scope;
 use super::record::{Header, Record};
-use super::tables::{Tables, created_after, expiry_entry, filed_of, user_entry};
-use super::vault::{Contents, Key, UserTag, Vault};
+use super::secrets;
+use super::tables::{Tables, expiry_entry, indexed_expiry_of, user_entry};
+use super::write_error::WriteError;
 use crate::clock::Millis;
 use crate::codec;
 use crate::error::StoreError;
 use crate::session::{Expiry, Session, SessionId, UserKey, UserKeyBuf};
 
-/// How many entries of the index by expiry a sweep looks at in one transaction, at most.
+/// The maximum number of expiry index entries that a sweep reads in one transaction.
 pub(super) const SWEEP_STEP: usize = 200;
 
-/// What is to change.
+/// A pending write.
 pub(super) enum Write {
-    Create(Draft),
-    Update(Draft),
+    Create(NewRecord),
+    Update(NewRecord),
     Touch {
         id: SessionId,
         expires: Expiry,
-        /// An expiry from here on stays as it is.
+        /// An expiry at this moment or later stays as it is.
         enough: Option<Millis>,
     },
     Delete {
@@ -34,34 +37,40 @@ pub(super) enum Write {
     DeleteByUser {
         user: UserKeyBuf,
         except: Option<SessionId>,
-        most: usize,
+        max: usize,
     },
     Sweep {
         now: Millis,
-        most: usize,
+        max: usize,
     },
     Clear,
+    /// Removes the wrapped keys that no record needs. See `secrets`.
+    DropUnusedKeys,
 }
 
 /// A session to be written.
-pub(super) struct Draft {
+pub(super) struct NewRecord {
     pub id: SessionId,
     pub expires: Expiry,
     user: Option<UserKeyBuf>,
     content: Vec<u8>,
 }
 
-impl Draft {
+impl NewRecord {
     pub(super) fn new(session: &Session<'_>) -> Self {
         let mut content = Vec::new();
         codec::encode(&session.content, &mut content);
         let user = session.content.user.map(UserKey::to_buf);
         Self { id: session.id.clone(), expires: session.expires, user, content }
     }
+
+    pub(super) fn user(&self) -> Option<UserKey<'_>> {
+        self.user.as_ref().map(UserKeyBuf::as_key)
+    }
 }
 
 impl Write {
-    /// Whether it writes a session under the first secret.
+    /// Whether it encrypts a session with the first secret.
     pub(super) fn seals(&self) -> bool {
         matches!(self, Self::Create(_) | Self::Update(_) | Self::Touch { .. })
     }
@@ -69,85 +78,57 @@ impl Write {
     /// What it concerns: reads of that wait for it.
     pub(super) fn scope(&self) -> Scope {
         match self {
-            Self::Create(draft) | Self::Update(draft) => {
-                Scope::Session { id: draft.id.clone(), user: draft.user.clone() }
+            Self::Create(record) | Self::Update(record) => {
+                Scope::Session { id: record.id.clone(), user: record.user.clone() }
             }
             Self::Touch { id, .. } | Self::Delete { id } => Scope::Session { id: id.clone(), user: None },
             Self::DeleteByUser { user, .. } => Scope::Users(Some(user.clone())),
             Self::Clear => Scope::Users(None),
-            Self::Sweep { .. } => Scope::Expired,
+            Self::Sweep { .. } | Self::DropUnusedKeys => Scope::Unseen,
         }
     }
 
     /// About how many bytes it adds to the file; 0 for what makes room.
     pub(super) fn growth(&self) -> usize {
         match self {
-            Self::Create(draft) | Self::Update(draft) => draft.content.len() + 512,
+            Self::Create(record) | Self::Update(record) => record.content.len() + 512,
             _ => 0,
         }
     }
 
-    /// How many bytes the record has that it writes, at most.
+    /// The largest size of the record that it writes.
     pub(super) fn record_bytes(&self) -> usize {
-        /// Those of a sealed record beside its id and content.
+        /// The bytes of an encrypted record, without its id and content.
         const OVERHEAD: usize = 128;
         match self {
-            Self::Create(draft) | Self::Update(draft) => {
-                draft.id.as_bytes().len() + draft.content.len() + OVERHEAD
+            Self::Create(record) | Self::Update(record) => {
+                record.id.as_bytes().len() + record.content.len() + OVERHEAD
             }
             _ => 0,
         }
     }
 
-    /// A part of it that concerns no more than so many sessions, where it has parts.
-    pub(super) fn part(&self, most: usize) -> Option<Self> {
+    /// A smaller write that ends at most this many sessions. `None` if the write cannot be split.
+    pub(super) fn part(&self, max: usize) -> Option<Self> {
         match self {
-            Self::DeleteByUser { user, except, most: all } if most < *all => {
-                Some(Self::DeleteByUser { user: user.clone(), except: except.clone(), most })
+            Self::DeleteByUser { user, except, max: all } if max < *all => {
+                Some(Self::DeleteByUser { user: user.clone(), except: except.clone(), max })
             }
-            Self::Sweep { now, most: all } if most < *all => Some(Self::Sweep { now: *now, most }),
+            Self::Sweep { now, max: all } if max < *all => Some(Self::Sweep { now: *now, max }),
             _ => None,
         }
     }
 }
 
-/// Why a write has no effect.
-pub(super) enum Fault {
-    /// This one alone, and it has changed nothing.
-    Refused(StoreError),
-    /// The transaction is lost.
-    Broken(heed::Error),
-}
-
-impl From<heed::Error> for Fault {
-    fn from(error: heed::Error) -> Self {
-        Self::Broken(error)
-    }
-}
-
-impl From<StoreError> for Fault {
-    fn from(error: StoreError) -> Self {
-        Self::Refused(error)
-    }
-}
-
-/// What a transaction adds to the store's counters once it is committed.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Tally {
-    pub created: u64,
-    pub expired: u64,
-    pub evicted: u64,
-}
-
-/// Applies writes within one transaction.
-pub(super) struct Applier<'a, 'e> {
+/// The writes of one transaction.
+pub(super) struct WriteBatch<'a, 'e> {
     pub txn: RwTxn<'e>,
     pub tables: Tables,
-    pub vault: &'a Vault,
+    pub encryption: &'a Encryption,
     pub max_per_user: Option<NonZeroUsize>,
-    /// One moment for all of the transaction.
+    /// One moment for the whole transaction.
     pub now: Millis,
-    pub tally: Tally,
+    pub counted: CounterDelta,
     /// Whether there is anything to commit.
     pub changed: bool,
     next_created: Option<u64>,
@@ -158,97 +139,111 @@ pub(super) struct Applier<'a, 'e> {
 #[derive(Clone, Copy)]
 struct Found {
     header: Header,
-    /// Of an unreadable record it is not known.
+    /// `None` as well if the record is unreadable.
     user: Option<UserTag>,
-    live: bool,
+    is_expired: bool,
+    /// Whether the secret of the record is in the list.
+    is_readable: bool,
 }
 
-impl<'a, 'e> Applier<'a, 'e> {
+impl Found {
+    /// Whether `get` would return the session.
+    fn is_live(self) -> bool {
+        !self.is_expired && self.is_readable
+    }
+}
+
+impl<'a, 'e> WriteBatch<'a, 'e> {
     pub(super) fn new(
         txn: RwTxn<'e>,
         tables: Tables,
-        vault: &'a Vault,
+        encryption: &'a Encryption,
         max_per_user: Option<NonZeroUsize>,
         now: Millis,
     ) -> Self {
         Self {
             txn,
             tables,
-            vault,
+            encryption,
             max_per_user,
             now,
-            tally: Tally::default(),
+            counted: CounterDelta::default(),
             changed: false,
             next_created: None,
             buffer: Vec::new(),
         }
     }
 
-    /// Applies a write and gives its number: how many sessions it concerned.
-    pub(super) fn apply(&mut self, write: &Write) -> Result<u64, Fault> {
+    /// Applies a write, and returns how many sessions it changed.
+    pub(super) fn apply(&mut self, write: &Write) -> Result<u64, WriteError> {
         match write {
-            Write::Create(draft) => self.create(draft),
-            Write::Update(draft) => self.update(draft),
+            Write::Create(record) => self.create(record),
+            Write::Update(record) => self.update(record),
             Write::Touch { id, expires, enough } => self.touch(id, *expires, *enough),
             Write::Delete { id } => self.delete(id),
-            Write::DeleteByUser { user, except, most } => {
-                self.delete_by_user(user.as_key(), except.as_ref(), *most)
+            Write::DeleteByUser { user, except, max } => {
+                self.delete_by_user(user.as_key(), except.as_ref(), *max)
             }
-            Write::Sweep { now, most } => Ok(self.sweep(*now, *most)?),
+            Write::Sweep { now, max } => Ok(self.sweep(*now, *max)?),
             Write::Clear => Ok(self.clear()?),
+            Write::DropUnusedKeys => {
+                self.changed |= secrets::drop_unused(self.tables, &mut self.txn, self.encryption)?;
+                Ok(0)
+            }
         }
     }
 
-    /// Commits what was applied, and returns when it is on disk.
-    pub(super) fn commit(mut self) -> heed::Result<Tally> {
+    /// Commits the writes, and returns when they are on disk.
+    pub(super) fn commit(mut self) -> heed::Result<CounterDelta> {
         if self.changed {
             if let Some(next) = self.next_created {
                 self.tables.set_next(&mut self.txn, next)?;
             }
             self.txn.commit()?;
         }
-        Ok(self.tally)
+        Ok(self.counted)
     }
 
-    fn create(&mut self, draft: &Draft) -> Result<u64, Fault> {
-        let vault = self.vault;
-        let key = vault.key(&draft.id);
+    fn create(&mut self, record: &NewRecord) -> Result<u64, WriteError> {
+        let encryption = self.encryption;
+        let key = encryption.key(&record.id);
         let created = self.next()?;
-        let user = draft.user.as_ref().map(|user| vault.tag(user.as_key()));
-        let header = Header { expires: draft.expires, filed: draft.expires.millis(), created };
-        let value = self.encode(&key, header, user, draft)?;
-        // One way down the tree tells whether it is there and puts it in its place.
+        let user = record.user().map(|user| encryption.tag(user));
+        let indexed_expiry = record.expires.millis();
+        let header = Header { expires: record.expires, indexed_expiry, created };
+        let value = self.encode(&key, header, user, record)?;
+        // One descent of the tree looks the key up and inserts the record.
         if let Some(old) = self.tables.sessions.get_or_put(&mut self.txn, &key, &value)? {
             let old = self.found(old);
-            if old.live {
+            if old.is_live() {
                 return Err(StoreError::Exists.into());
             }
             self.remove(&key, old)?;
-            self.tally.expired += 1;
+            self.counted.expired += u64::from(old.is_expired);
             self.tables.sessions.put(&mut self.txn, &key, &value)?;
         }
         self.changed = true;
-        self.make_room_for_user(user, draft.expires, Some(created))?;
-        self.tables.expiries.put(&mut self.txn, &expiry_entry(header.filed, created), &key)?;
+        self.make_room_for_user(user, record.expires, Some(created))?;
+        self.tables.expiries.put(&mut self.txn, &expiry_entry(indexed_expiry, created), &key)?;
         if let Some(user) = user {
             self.tables.users.put(&mut self.txn, &user_entry(user, created), &key)?;
         }
-        self.next_created = Some(created_after(created, self.tables.sessions.len(&self.txn)?));
-        self.tally.created += 1;
+        self.next_created = Some(self.tables.created_after(&self.txn, created)?);
+        self.counted.created += 1;
         Ok(1)
     }
 
-    fn update(&mut self, draft: &Draft) -> Result<u64, Fault> {
-        let vault = self.vault;
-        let key = vault.key(&draft.id);
-        let Some(old) = self.find(&key)?.filter(|old| old.live) else { return Ok(0) };
-        let user = draft.user.as_ref().map(|user| vault.tag(user.as_key()));
-        let filed = old.header.filed.min(draft.expires.millis());
-        let header = Header { expires: draft.expires, filed, created: old.header.created };
-        let value = self.encode(&key, header, user, draft)?;
-        self.make_room_for_user(user, draft.expires, Some(header.created))?;
+    fn update(&mut self, record: &NewRecord) -> Result<u64, WriteError> {
+        let encryption = self.encryption;
+        let key = encryption.key(&record.id);
+        let Some(old) = self.find(&key)?.filter(|old| old.is_live()) else { return Ok(0) };
+        let user = record.user().map(|user| encryption.tag(user));
+        let indexed_expiry = old.header.indexed_expiry.min(record.expires.millis());
+        let header = Header { expires: record.expires, indexed_expiry, created: old.header.created };
+        let value = self.encode(&key, header, user, record)?;
+        self.make_room_for_user(user, record.expires, Some(header.created))?;
         self.tables.sessions.put(&mut self.txn, &key, &value)?;
-        self.refile(&key, old.header, filed)?;
+        self.reindex(&key, old.header, indexed_expiry)?;
         if user != old.user {
             if let Some(user) = old.user {
                 self.tables.users.delete(&mut self.txn, &user_entry(user, header.created))?;
@@ -261,48 +256,50 @@ impl<'a, 'e> Applier<'a, 'e> {
         Ok(1)
     }
 
-    fn touch(&mut self, id: &SessionId, expires: Expiry, enough: Option<Millis>) -> Result<u64, Fault> {
-        let vault = self.vault;
-        let key = vault.key(id);
-        let Some(old) = self.find(&key)?.filter(|old| old.live) else { return Ok(0) };
+    fn touch(&mut self, id: &SessionId, expires: Expiry, enough: Option<Millis>) -> Result<u64, WriteError> {
+        let encryption = self.encryption;
+        let key = encryption.key(id);
+        let Some(old) = self.find(&key)?.filter(|old| old.is_live()) else { return Ok(0) };
         if enough.is_some_and(|enough| old.header.expires.millis() >= enough) {
             return Ok(1);
         }
-        let filed = old.header.filed.min(expires.millis());
-        let header = Header { expires, filed, ..old.header };
+        let indexed_expiry = old.header.indexed_expiry.min(expires.millis());
+        let header = Header { expires, indexed_expiry, ..old.header };
         let Some(value) = self.with_header(&key, header)? else { return Ok(0) };
         self.tables.sessions.put(&mut self.txn, &key, &value)?;
-        self.refile(&key, old.header, filed)?;
+        self.reindex(&key, old.header, indexed_expiry)?;
         self.changed = true;
         Ok(1)
     }
 
-    fn delete(&mut self, id: &SessionId) -> Result<u64, Fault> {
-        let vault = self.vault;
-        let key = vault.key(id);
+    fn delete(&mut self, id: &SessionId) -> Result<u64, WriteError> {
+        let encryption = self.encryption;
+        let key = encryption.key(id);
         let Some(found) = self.find(&key)? else { return Ok(0) };
         self.remove(&key, found)?;
         Ok(1)
     }
 
+    /// Ends the user's sessions, and returns how many of them were live. A session whose secret is not in the list ends
+    /// too: the secret may come back, and the session with it.
     fn delete_by_user(
         &mut self,
         user: UserKey<'_>,
         except: Option<&SessionId>,
-        most: usize,
-    ) -> Result<u64, Fault> {
-        let vault = self.vault;
-        let except = except.map(|id| vault.key(id));
-        let mut sessions = self.of_user(vault.tag(user))?;
-        sessions.retain(|(key, found)| found.live && except.as_deref() != Some(&key[..]));
-        sessions.truncate(most);
+        max: usize,
+    ) -> Result<u64, WriteError> {
+        let encryption = self.encryption;
+        let except = except.map(|id| encryption.key(id));
+        let mut sessions = self.of_user(encryption.tag(user))?;
+        sessions.retain(|(key, found)| !found.is_expired && except.as_deref() != Some(&key[..]));
+        sessions.truncate(max);
         for (key, found) in &sessions {
             self.remove(key, *found)?;
         }
-        Ok(sessions.len() as u64)
+        Ok(count_live(&sessions))
     }
 
-    /// Ends a user's oldest sessions, for one more to have room. One that is expired ends none.
+    /// Ends the user's oldest sessions, so that there is room for one more. A session that is expired needs no room.
     fn make_room_for_user(
         &mut self,
         user: Option<UserTag>,
@@ -314,43 +311,44 @@ impl<'a, 'e> Applier<'a, 'e> {
             return Ok(());
         }
         let mut others = self.of_user(user)?;
-        others.retain(|(_, found)| found.live && Some(found.header.created) != but);
+        others.retain(|(_, found)| !found.is_expired && Some(found.header.created) != but);
         let surplus = (others.len() + 1).saturating_sub(max.get());
         for (key, found) in &others[..surplus] {
             self.remove(key, *found)?;
-            self.tally.evicted += 1;
         }
+        self.counted.evicted += count_live(&others[..surplus]);
         Ok(())
     }
 
-    /// A step of a sweep, and how many sessions it removed.
-    fn sweep(&mut self, now: Millis, most: usize) -> heed::Result<u64> {
-        let mut due = Vec::with_capacity(most);
-        for entry in self.tables.expiries.iter(&self.txn)?.take(most) {
+    /// Makes one step of a sweep, and returns how many sessions it removed.
+    fn sweep(&mut self, now: Millis, max: usize) -> heed::Result<u64> {
+        let mut due = Vec::with_capacity(max);
+        for entry in self.tables.expiries.iter(&self.txn)?.take(max) {
             let (entry, key) = entry?;
-            if filed_of(entry).is_some_and(|filed| filed > now) {
+            if indexed_expiry_of(entry).is_some_and(|expiry| expiry > now) {
                 break;
             }
             due.push((entry.to_vec(), key.to_vec()));
         }
         let mut removed = 0;
         for (entry, key) in due {
-            let names = |found: &Found| expiry_entry(found.header.filed, found.header.created)[..] == entry;
+            let names =
+                |found: &Found| expiry_entry(found.header.indexed_expiry, found.header.created)[..] == entry;
             match self.find(&key)?.filter(names) {
                 Some(found) if found.header.expires.is_past(now) => {
                     self.remove(&key, found)?;
                     removed += 1;
                 }
                 Some(found) => {
-                    let header = Header { filed: found.header.expires.millis(), ..found.header };
-                    self.set_filed(&key, header)?;
-                    self.refile(&key, found.header, header.filed)?;
+                    let indexed_expiry = found.header.expires.millis();
+                    self.set_indexed_expiry(&key, Header { indexed_expiry, ..found.header })?;
+                    self.reindex(&key, found.header, indexed_expiry)?;
                 }
                 None => _ = self.tables.expiries.delete(&mut self.txn, &entry)?,
             }
             self.changed = true;
         }
-        self.tally.expired += removed;
+        self.counted.expired += removed;
         Ok(removed)
     }
 
@@ -372,14 +370,17 @@ impl<'a, 'e> Applier<'a, 'e> {
     }
 
     fn found(&self, bytes: &[u8]) -> Found {
-        // What is no record counts as an expired one: it may be replaced, and a sweep does not meet it.
+        // An unreadable record is treated as expired: it can be replaced, but is not swept.
         let Ok(record) = Record::parse(bytes) else {
-            let header = Header { expires: Expiry::LONG_AGO, filed: 0, created: 0 };
-            return Found { header, user: None, live: false };
+            let header = Header { expires: Expiry::LONG_AGO, indexed_expiry: 0, created: 0 };
+            return Found { header, user: None, is_expired: true, is_readable: false };
         };
-        let live = !record.header.expires.is_past(self.now) && self.vault.knows(record);
-        let user = self.vault.tag_of(record).unwrap_or_default();
-        Found { header: record.header, user, live }
+        Found {
+            header: record.header,
+            user: self.encryption.tag_of(record).unwrap_or_default(),
+            is_expired: record.header.expires.is_past(self.now),
+            is_readable: self.encryption.can_read(record),
+        }
     }
 
     /// The sessions of a user, oldest first.
@@ -399,27 +400,27 @@ impl<'a, 'e> Applier<'a, 'e> {
         key: &Key<'_>,
         header: Header,
         user: Option<UserTag>,
-        draft: &Draft,
+        record: &NewRecord,
     ) -> Result<Vec<u8>, StoreError> {
-        let contents = Contents { id: draft.id.as_bytes(), content: &draft.content };
+        let contents = Contents { id: record.id.as_bytes(), content: &record.content };
         let mut value = Vec::new();
-        self.vault.write_record(key, header, user, &contents, &mut value)?;
+        self.encryption.write_record(key, header, user, &contents, &mut value)?;
         Ok(value)
     }
 
-    /// A record's bytes with another header; `None` if they cannot be opened for want of their secret.
-    fn with_header(&mut self, key: &[u8], header: Header) -> Result<Option<Vec<u8>>, Fault> {
+    /// Returns the record's bytes with another header. `None` if its secret is not in the list.
+    fn with_header(&mut self, key: &[u8], header: Header) -> Result<Option<Vec<u8>>, WriteError> {
         let Some(bytes) = self.tables.sessions.get(&self.txn, key)? else { return Ok(None) };
         let record = Record::parse(bytes)?;
-        let user = self.vault.tag_of(record)?;
-        let Some(contents) = self.vault.open(key, record, &mut self.buffer)? else { return Ok(None) };
+        let user = self.encryption.tag_of(record)?;
+        let Some(contents) = self.encryption.decrypt(key, record, &mut self.buffer)? else { return Ok(None) };
         let mut value = Vec::with_capacity(bytes.len());
-        self.vault.write_record(key, header, user, &contents, &mut value)?;
+        self.encryption.write_record(key, header, user, &contents, &mut value)?;
         Ok(Some(value))
     }
 
-    /// Notes where the index by expiry has a record. Nothing is bound to that, so that the record stays sealed.
-    fn set_filed(&mut self, key: &[u8], header: Header) -> heed::Result<()> {
+    /// Updates `indexed_expiry`, which the encryption does not cover. So the record need not be decrypted.
+    fn set_indexed_expiry(&mut self, key: &[u8], header: Header) -> heed::Result<()> {
         let Some(bytes) = self.tables.sessions.get(&self.txn, key)? else { return Ok(()) };
         let Ok(record) = Record::parse(bytes) else { return Ok(()) };
         let mut value = Vec::with_capacity(bytes.len());
@@ -428,23 +429,27 @@ impl<'a, 'e> Applier<'a, 'e> {
         self.tables.sessions.put(&mut self.txn, key, &value)
     }
 
-    /// Moves a record's entry in the index by expiry.
-    fn refile(&mut self, key: &[u8], old: Header, filed: Millis) -> heed::Result<()> {
-        if filed != old.filed {
-            self.tables.expiries.delete(&mut self.txn, &expiry_entry(old.filed, old.created))?;
-            self.tables.expiries.put(&mut self.txn, &expiry_entry(filed, old.created), key)?;
+    /// Moves a record's entry in the expiry index.
+    fn reindex(&mut self, key: &[u8], old: Header, indexed_expiry: Millis) -> heed::Result<()> {
+        if indexed_expiry != old.indexed_expiry {
+            self.tables.expiries.delete(&mut self.txn, &expiry_entry(old.indexed_expiry, old.created))?;
+            self.tables.expiries.put(&mut self.txn, &expiry_entry(indexed_expiry, old.created), key)?;
         }
         Ok(())
     }
 
     fn remove(&mut self, key: &[u8], found: Found) -> heed::Result<()> {
-        let Header { filed, created, .. } = found.header;
+        let Header { indexed_expiry, created, .. } = found.header;
         self.tables.sessions.delete(&mut self.txn, key)?;
-        self.tables.expiries.delete(&mut self.txn, &expiry_entry(filed, created))?;
+        self.tables.expiries.delete(&mut self.txn, &expiry_entry(indexed_expiry, created))?;
         if let Some(user) = found.user {
             self.tables.users.delete(&mut self.txn, &user_entry(user, created))?;
         }
         self.changed = true;
         Ok(())
     }
+}
+
+fn count_live(sessions: &[(Vec<u8>, Found)]) -> u64 {
+    sessions.iter().filter(|(_, found)| found.is_live()).count() as u64
 }

@@ -1,25 +1,28 @@
-//! How many pages writes take, at most.
+//! The page estimate: the largest number of pages that writes take.
 //!
-//! LMDB never writes over a page in use: a change takes a new page for each that it touches, and gives back the old
-//! ones later. Sessions lie scattered, so that to end a hundred may take a few hundred pages first.
+//! LMDB never overwrites a page in use: a change takes a new page for each page that it touches, and frees the old ones
+//! later. Sessions are scattered over the pages. So ending a hundred may first take a few hundred pages.
+
+use std::collections::HashSet;
+use std::num::NonZeroUsize;
 
 use heed::{AnyTls, DatabaseStat, RoTxn};
 
 use super::apply::Write;
+use super::encryption::{Encryption, UserTag};
 use super::record::Record;
-use super::tables::{Tables, filed_of};
-use super::vault::Vault;
+use super::tables::{Tables, indexed_expiry_of};
 
-/// For the page of the unnamed table, and those of the list of free pages.
+/// For the page of the unnamed table, and the pages of the freelist.
 const SPARE_PAGES: u64 = 6;
 
-/// Page numbers in a page of the list of free pages.
+/// Page numbers in a page of the freelist.
 const LISTED: u64 = 500;
 
-/// A record takes pages of its own where two of them would not fit into a leaf with their keys.
+/// A record has pages of its own if two of them would not fit into a leaf with their keys.
 const KEY_BYTES: u64 = 300;
 
-/// What the trees of sessions and indexes are made of.
+/// The page counts of all tables.
 pub(super) struct Trees {
     tables: [DatabaseStat; 3],
     unnamed: DatabaseStat,
@@ -44,7 +47,7 @@ impl Trees {
         self.pages() + pages_of(&self.unnamed)
     }
 
-    /// The pages that a change of so many entries in each table takes, the entries' own room apart.
+    /// The pages that a change of this many entries in each table takes, without room for the entries themselves.
     fn touched(&self, entries: u64) -> u64 {
         let of_table = |stat: &DatabaseStat| {
             let levels = u64::from(stat.depth).saturating_sub(1);
@@ -61,11 +64,11 @@ fn pages_of(stat: &DatabaseStat) -> u64 {
     (stat.branch_pages + stat.leaf_pages + stat.overflow_pages) as u64
 }
 
-/// What a transaction takes.
+/// The pages that a transaction takes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Pages {
     pub singles: u64,
-    /// Those that must lie beside each other: the pages of large records.
+    /// Lengths of runs of adjacent pages, which large records need.
     pub runs: Vec<u64>,
 }
 
@@ -75,35 +78,38 @@ impl Pages {
     }
 }
 
-/// The store as a transaction finds it.
+/// The store at the beginning of a transaction.
 pub(super) struct Costing<'c> {
     pub tables: Tables,
     pub txn: &'c RoTxn<'c, AnyTls>,
-    pub vault: &'c Vault,
+    pub encryption: &'c Encryption,
     pub trees: &'c Trees,
     pub page_size: u64,
     /// How many pages are free.
     pub free: u64,
-    /// Whether a new session may end another of its user.
-    pub evicts: bool,
+    /// `maxSessionsPerUser`: a new session may end others of its user.
+    pub max_per_user: Option<NonZeroUsize>,
 }
 
-/// What is counted before it becomes pages.
+/// What is counted before it is converted to pages.
 #[derive(Default)]
 struct Count {
     entries: u64,
-    /// Of new records that share pages.
+    /// Bytes of new records that share pages.
     bytes: u64,
     runs: Vec<u64>,
+    /// The users whose surplus sessions are counted.
+    users: HashSet<UserTag>,
 }
 
 impl Costing<'_> {
-    /// What the smallest transaction takes that ends a session.
+    /// The pages of the smallest transaction that ends a session.
     pub(super) fn least(&self) -> u64 {
         self.pages(Count { entries: 1, ..Count::default() }).sum()
     }
 
-    /// What writes take. Only where it is to be `exact` are the records looked at that some of them write anew.
+    /// The pages that the writes take. If `exact`, also reads the records that will be rewritten or ended. Otherwise there must
+    /// be room for a transaction that writes every page.
     pub(super) fn of(&self, writes: &[&Write], exact: bool) -> heed::Result<Pages> {
         let mut count = Count::default();
         for write in writes {
@@ -113,42 +119,40 @@ impl Costing<'_> {
     }
 
     fn pages(&self, count: Count) -> Pages {
-        let Count { entries, bytes, mut runs } = count;
+        let Count { entries, bytes, mut runs, .. } = count;
         let mut singles = self.trees.touched(entries) + bytes.div_ceil(self.page_size) + SPARE_PAGES;
         singles += runs.extract_if(.., |run| *run == 1).count() as u64;
-        // The list of those that are free is written anew too, as far as it is read.
+        // The freelist is rewritten too, as far as it is read.
         singles += (self.free + singles + runs.iter().sum::<u64>()) / LISTED;
         Pages { singles, runs }
     }
 
     fn add(&self, write: &Write, exact: bool, count: &mut Count) -> heed::Result<()> {
         match write {
-            Write::Create(_) | Write::Update(_) => {
-                count.entries += 1 + u64::from(self.evicts);
+            Write::Create(record) | Write::Update(record) => {
+                count.entries += 1;
+                if exact && let (Some(user), Some(max)) = (record.user(), self.max_per_user) {
+                    count.entries += self.surplus(self.encryption.tag(user), max, count)?;
+                }
                 self.add_record(write.record_bytes(), count, write.growth());
             }
             Write::Touch { id, .. } => {
                 count.entries += 1;
-                if exact && let Some(bytes) = self.tables.sessions.get(self.txn, &self.vault.key(id))? {
+                if exact && let Some(bytes) = self.tables.sessions.get(self.txn, &self.encryption.key(id))? {
                     self.add_record(bytes.len(), count, 0);
                 }
             }
-            Write::DeleteByUser { user, most, .. } => {
-                let mut entries = 0;
-                self.tables.each_of_user(self.txn, self.vault.tag(user.as_key()), |_, _| {
-                    entries += 1;
-                    Ok(())
-                })?;
-                count.entries += entries.min(*most as u64);
+            Write::DeleteByUser { user, max, .. } => {
+                count.entries += self.sessions_of(self.encryption.tag(user.as_key()))?.min(*max as u64);
             }
-            Write::Sweep { now, most } if exact => {
-                for entry in self.tables.expiries.iter(self.txn)?.take(*most) {
+            Write::Sweep { now, max } if exact => {
+                for entry in self.tables.expiries.iter(self.txn)?.take(*max) {
                     let (entry, key) = entry?;
-                    if filed_of(entry).is_some_and(|filed| filed > *now) {
+                    if indexed_expiry_of(entry).is_some_and(|indexed_expiry| indexed_expiry > *now) {
                         break;
                     }
                     count.entries += 1;
-                    // What was touched is written with its new place in the index.
+                    // A session that was touched is rewritten with its new place in the index.
                     if let Some(bytes) = self.tables.sessions.get(self.txn, key)?
                         && Record::parse(bytes).is_ok_and(|record| !record.header.expires.is_past(*now))
                     {
@@ -156,8 +160,8 @@ impl Costing<'_> {
                     }
                 }
             }
-            Write::Sweep { most, .. } => count.entries += *most as u64,
-            Write::Delete { .. } => count.entries += 1,
+            Write::Sweep { max, .. } => count.entries += *max as u64,
+            Write::Delete { .. } | Write::DropUnusedKeys => count.entries += 1,
             Write::Clear => {
                 count.entries += 1;
                 count.runs.push(self.trees.all_pages() / LISTED + 1);
@@ -166,7 +170,25 @@ impl Costing<'_> {
         Ok(())
     }
 
-    /// A record that is written: in pages of its own, or in one that others share, which may grow by so many bytes.
+    /// How many sessions of the user a new one ends, at most: many if `maxSessionsPerUser` was lowered. The first new
+    /// session in a transaction ends the surplus, each other ends one.
+    fn surplus(&self, user: UserTag, max: NonZeroUsize, count: &mut Count) -> heed::Result<u64> {
+        if !count.users.insert(user) {
+            return Ok(1);
+        }
+        Ok((self.sessions_of(user)? + 1).saturating_sub(max.get() as u64))
+    }
+
+    fn sessions_of(&self, user: UserTag) -> heed::Result<u64> {
+        let mut sessions = 0;
+        self.tables.each_of_user(self.txn, user, |_, _| {
+            sessions += 1;
+            Ok(())
+        })?;
+        Ok(sessions)
+    }
+
+    /// Counts a record that is written: in pages of its own, or in a shared page that may grow by `growth` bytes.
     fn add_record(&self, bytes: usize, count: &mut Count, growth: usize) {
         const PAGE_HEAD: u64 = 16;
         let bytes = bytes as u64;

@@ -96,7 +96,7 @@ pub(super) fn still_closing(dir: &Path) -> StoreError {
 /// The files of an open store are no longer those at its path.
 pub(super) fn files_replaced(dir: &Path) -> StoreError {
     StoreError::Io(format!(
-        "the files of the store in {} were removed, moved or replaced while it was open: open a new FileStore",
+        "the files of the store in {} were removed, moved or replaced while it was open. Close the store and open the path again",
         dir.display()
     ))
 }

@@ -6,10 +6,14 @@
 
 mod apply;
 mod backup;
+mod commit;
 mod cost;
+mod counters;
 mod directory;
+mod encryption;
 mod environment;
 mod errors;
+mod held;
 mod map_size;
 mod network;
 mod open;
@@ -19,12 +23,16 @@ mod pages;
 mod pending;
 mod private_files;
 mod queue;
+mod reads;
 mod record;
 mod registry;
 mod room;
+mod secrets;
+#[cfg(target_os = "linux")]
+mod stale_readers;
 mod tables;
-mod vault;
 mod verify;
+mod write_error;
 mod writer;
 
 #[cfg(test)]
@@ -32,22 +40,21 @@ mod tests;
 
 use std::ops::Bound;
 use std::path::Path;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use self::apply::{Draft, SWEEP_STEP, Write};
-use self::environment::{Environment, Limits, decoded, with_buffer};
+use self::apply::{NewRecord, SWEEP_STEP, Write};
+use self::environment::{Environment, Limits, decoded};
 use self::pending::Seen;
 use self::queue::{Queue, Reader, Waiter};
 use self::record::Record;
 use self::registry::Registered;
-use self::tables::{created_of, expiry_entry};
 use super::{Completions, Cursor, SessionStore, Stats, StoredSession, Sweep};
 use crate::clock::{AppClock, Clock, Millis};
 use crate::error::{Result, StoreError};
 use crate::executor::{Executor, join};
+use crate::scratch::with_buffer;
 use crate::session::{Content, Expiry, Session, SessionId, UserKey};
 use crate::store::DEFAULT_MAX_SESSION_BYTES;
 use crate::sweeper::{DEFAULT_SWEEP_INTERVAL, Sweeper};
@@ -280,7 +287,7 @@ impl FileStore {
     /// # Errors
     /// `TooLarge`; `Busy` if too many writes wait. Nothing is queued then.
     pub fn begin_create(&self, session: &Session<'_>, to: &Arc<dyn Completions>, ticket: u32) -> Result<()> {
-        self.begin(Write::Create(self.draft(session)?), to, ticket)
+        self.begin(Write::Create(self.new_record(session)?), to, ticket)
     }
 
     /// Begins [`SessionStore::update`]. `to` receives 1 if there was a live session, else 0.
@@ -288,7 +295,7 @@ impl FileStore {
     /// # Errors
     /// As for `begin_create`.
     pub fn begin_update(&self, session: &Session<'_>, to: &Arc<dyn Completions>, ticket: u32) -> Result<()> {
-        self.begin(Write::Update(self.draft(session)?), to, ticket)
+        self.begin(Write::Update(self.new_record(session)?), to, ticket)
     }
 
     /// Begins [`SessionStore::touch`], or `prolong` where `enough` is given. `to` receives 1 if there was a live session,
@@ -364,9 +371,9 @@ impl FileStore {
         self.queue.push(write, Waiter::Ticket { to: Arc::clone(to), ticket })
     }
 
-    fn draft(&self, session: &Session<'_>) -> Result<Draft> {
+    fn new_record(&self, session: &Session<'_>) -> Result<NewRecord> {
         session.check_size(self.max_session_bytes())?;
-        Ok(Draft::new(session))
+        Ok(NewRecord::new(session))
     }
 
     /// Whether there is a live session of this id, or a write to it under way.
@@ -376,7 +383,7 @@ impl FileStore {
             return Ok(true);
         }
         let environment = self.environment();
-        let key = environment.vault.key(id);
+        let key = environment.encryption.key(id);
         let txn = environment.read()?;
         let Some(bytes) = environment.get(txn.tables().sessions, &txn, &key)? else { return Ok(false) };
         // An unreadable record is there all the same.
@@ -389,7 +396,7 @@ impl FileStore {
         let environment = self.environment();
         let failed = |error| environment.failed(error);
         let now = environment.clock.now();
-        let tag = environment.vault.tag(user);
+        let tag = environment.encryption.tag(user);
         let txn = environment.read()?;
         let tables = txn.tables();
         // The tag is a hash; what counts is the user.
@@ -408,7 +415,9 @@ impl FileStore {
                 continue;
             }
             let session = with_buffer(|buffer| {
-                let Some(contents) = environment.vault.open(&key, record, buffer)? else { return Ok(None) };
+                let Some(contents) = environment.encryption.decrypt(&key, record, buffer)? else {
+                    return Ok(None);
+                };
                 let id = SessionId::from_packed(contents.id)?;
                 Ok(Some(StoredSession::new(id, header.expires, contents.content)))
             })?;
@@ -455,7 +464,7 @@ impl FileStore {
 pub struct MustWait(u64);
 
 fn delete_by_user(user: UserKey<'_>, except: Option<&SessionId>) -> Write {
-    Write::DeleteByUser { user: user.to_buf(), except: except.cloned(), most: usize::MAX }
+    Write::DeleteByUser { user: user.to_buf(), except: except.cloned(), max: usize::MAX }
 }
 
 impl Drop for FileStore {
@@ -474,7 +483,7 @@ impl Drop for FileStore {
 
 impl SessionStore for FileStore {
     fn create(&self, session: &Session<'_>) -> Result<()> {
-        self.write(Write::Create(self.draft(session)?)).map(drop)
+        self.write(Write::Create(self.new_record(session)?)).map(drop)
     }
 
     fn get(&self, id: &SessionId) -> Result<Option<StoredSession>> {
@@ -491,7 +500,7 @@ impl SessionStore for FileStore {
     }
 
     fn update(&self, session: &Session<'_>) -> Result<bool> {
-        self.write(Write::Update(self.draft(session)?)).map(|updated| updated > 0)
+        self.write(Write::Update(self.new_record(session)?)).map(|updated| updated > 0)
     }
 
     fn touch(&self, id: &SessionId, expires: Expiry) -> Result<bool> {
@@ -516,7 +525,10 @@ impl SessionStore for FileStore {
         let at = environment.clock.now();
         let mut removed = 0;
         while environment.is_due(at)? {
-            removed += self.write(Write::Sweep { now: at, most: SWEEP_STEP })?;
+            removed += self.write(Write::Sweep { now: at, max: SWEEP_STEP })?;
+        }
+        if environment.has_unused_keys()? {
+            self.write(Write::DropUnusedKeys)?;
         }
         let duration = environment.clock.now() - at;
         *environment.last_sweep.lock() = Some(Sweep { at, duration, removed });
@@ -543,25 +555,8 @@ impl SessionStore for FileStore {
         self.write(delete_by_user(user, except))
     }
 
-    /// All that are there, less those that are expired: an expired session stands among the due.
     fn size(&self) -> Result<u64> {
-        let environment = self.environment();
-        let failed = |error| environment.failed(error);
-        let now = environment.clock.now();
-        let txn = environment.read()?;
-        let tables = txn.tables();
-        let mut live = tables.sessions.len(&txn).map_err(failed)?;
-        let later = expiry_entry(now + 1, 0);
-        let due = (Bound::Unbounded, Bound::Excluded(&later[..]));
-        for entry in tables.expiries.range(&txn, &due).map_err(failed)? {
-            let (entry, key) = entry.map_err(failed)?;
-            let Some(bytes) = environment.get(tables.sessions, &txn, key)? else { continue };
-            let is_expired = |record: Record<'_>| {
-                Some(record.header.created) == created_of(entry) && record.header.expires.is_past(now)
-            };
-            live -= u64::from(Record::parse(bytes).is_ok_and(is_expired));
-        }
-        Ok(live)
+        self.environment().live_sessions()
     }
 
     /// In the order of the keys, which a session never changes.
@@ -582,7 +577,7 @@ impl SessionStore for FileStore {
             let Ok(record) = Record::parse(bytes) else { continue };
             if !record.header.expires.is_past(now) {
                 ids.extend(with_buffer(|buffer| {
-                    let contents = environment.vault.open(key, record, buffer).ok()??;
+                    let contents = environment.encryption.decrypt(key, record, buffer).ok()??;
                     SessionId::from_packed(contents.id).ok()
                 }));
             }
@@ -595,19 +590,6 @@ impl SessionStore for FileStore {
     }
 
     fn stats(&self) -> Result<Stats> {
-        let environment = self.environment();
-        let failed = |error| environment.failed(error);
-        let txn = environment.read()?;
-        let (counters, tally) = (&environment.counters, environment.counters.tally());
-        Ok(Stats {
-            sessions: txn.tables().sessions.len(&txn).map_err(failed)?,
-            bytes: environment.bytes(&txn).map_err(failed)?,
-            hits: counters.hits.0.load(Ordering::Relaxed),
-            misses: counters.misses.0.load(Ordering::Relaxed),
-            created: tally.created,
-            expired: tally.expired,
-            evicted: tally.evicted,
-            last_sweep: *environment.last_sweep.lock(),
-        })
+        self.environment().stats()
     }
 }

@@ -5,21 +5,24 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{io, thread};
 
-use heed::{Env, EnvFlags, EnvOpenOptions, RoTxn, RwTxn, WithTls};
+use heed::{Env, EnvFlags, EnvOpenOptions, RoTxn, WithTls};
 
 use super::FileOptions;
 use super::directory::{DATA, LOCK};
+use super::encryption::Encryption;
 use super::errors::{failed, io_failed, open_failed};
 use super::map_size;
 use super::owner_lock::{OWNERS, Others, OwnerLock};
 use super::pages::{self, Header};
 use super::private_files;
-use super::tables::{FORMAT, SEAL, TABLES, Table, Tables};
-use super::vault::Vault;
+use super::secrets;
+#[cfg(target_os = "linux")]
+use super::stale_readers;
+use super::tables::{FORMAT, TABLES, Table, Tables};
 use crate::error::{Result, StoreError};
-use crate::keyring::{Keyring, Seal, Secret, UnlockError};
+use crate::keyring::Secret;
 
-/// The version of `tables`, `record` and `vault`, as the file has it.
+/// The version of the file format: of `tables`, `record` and `encryption`.
 const VERSION: u32 = 1;
 
 /// Threads that read, of all processes, some of which may have been killed lately.
@@ -48,9 +51,7 @@ impl Access {
 pub(super) struct Opened {
     pub env: Env<WithTls>,
     pub tables: Tables,
-    pub vault: Vault,
-    /// Whether the seal in the file fits other secrets than those given.
-    pub must_reseal: bool,
+    pub encryption: Encryption,
     pub data: File,
     pub page_size: u64,
     pub dir: PathBuf,
@@ -162,16 +163,15 @@ fn may_lock(_: &Path) -> bool {
 struct Parts {
     env: Env<WithTls>,
     tables: Tables,
-    vault: Vault,
-    must_reseal: bool,
+    encryption: Encryption,
     data: File,
 }
 
 impl Parts {
     fn into_opened(self, dir: &Path, owner: Option<OwnerLock>, access: Access) -> Opened {
-        let Self { env, tables, vault, must_reseal, data } = self;
+        let Self { env, tables, encryption, data } = self;
         let page_size = u64::from(env.stat().page_size);
-        Opened { env, tables, vault, must_reseal, data, page_size, dir: dir.to_path_buf(), owner, access }
+        Opened { env, tables, encryption, data, page_size, dir: dir.to_path_buf(), owner, access }
     }
 }
 
@@ -179,24 +179,22 @@ fn open_parts(dir: &Path, options: &FileOptions, access: Access) -> Result<Parts
     let path = dir.join(DATA);
     let lmdb = |error| failed(&path, error);
     let max_bytes = options.max_bytes.map(u64::from);
+    #[cfg(target_os = "linux")]
+    if access != Access::ReadUnlocked && stale_readers::may_be_in_table(&dir.join(LOCK), std::process::id()) {
+        // Closing an environment frees the slots of this PID, once the environment was read.
+        let (env, _) = open_environment(dir, max_bytes, access)?;
+        drop(env.read_txn().map_err(lmdb)?);
+    }
     let (env, data) = open_environment(dir, max_bytes, access)?;
     env.clear_stale_readers().map_err(lmdb)?;
-    let (tables, vault, must_reseal) = open_tables(&env, &options.secrets, &path, access)?;
-    Ok(Parts { env, tables, vault, must_reseal: must_reseal && access == Access::Write, data })
+    let (tables, encryption) = open_tables(&env, &options.secrets, &path, access)?;
+    Ok(Parts { env, tables, encryption, data })
 }
 
-/// Opens a folder again of which this process had an environment open, with this data file.
-pub(super) fn reopen(
-    dir: &Path,
-    data: &File,
-    max_bytes: Option<u64>,
-    access: Access,
-) -> Result<(Env<WithTls>, Tables)> {
+/// Opens a folder again of which this process had an environment open.
+pub(super) fn reopen(dir: &Path, max_bytes: Option<u64>, access: Access) -> Result<(Env<WithTls>, Tables)> {
     let path = dir.join(DATA);
     let lmdb = |error| failed(&path, error);
-    if !private_files::is_at(data, &path).map_err(|error| io_failed(&path.display(), "opening", &error))? {
-        return Err(super::errors::files_replaced(dir));
-    }
     let (env, _) = open_environment(dir, max_bytes, access)?;
     let txn = env.read_txn().map_err(lmdb)?;
     let tables = Tables::open(&env, &txn).map_err(lmdb)?;
@@ -320,7 +318,7 @@ fn open_tables(
     secrets: &[Secret],
     path: &Path,
     access: Access,
-) -> Result<(Tables, Vault, bool)> {
+) -> Result<(Tables, Encryption)> {
     let lmdb = |error| failed(path, error);
     let txn = env.read_txn().map_err(lmdb)?;
     let meta: Option<Table> = env.open_database(&txn, None).map_err(lmdb)?;
@@ -334,12 +332,11 @@ fn open_tables(
         meta.ok_or_else(|| StoreError::Damaged(format!("{} is not a session store", path.display())))?;
     let txn = env.read_txn().map_err(lmdb)?;
     check_format(meta, &txn, path)?;
-    let (vault, seal) = unlock(meta, &txn, secrets, path)?;
-    let is_new_seal = seal.is_some();
+    let encryption = secrets::unlock(meta, &txn, secrets, path).map_err(|error| error.at(path))?;
     let tables = Tables::open(env, &txn).map_err(lmdb)?;
     txn.commit().map_err(lmdb)?;
     let tables = tables.ok_or_else(|| StoreError::Damaged(format!("{} has lost a table", path.display())))?;
-    Ok((tables, vault, is_new_seal))
+    Ok((tables, encryption))
 }
 
 /// Makes the tables, if no other process has done so meanwhile.
@@ -352,8 +349,7 @@ fn create_tables(env: &Env<WithTls>, secrets: &[Secret], path: &Path) -> Result<
     }
     tables.meta.put(&mut txn, FORMAT, &VERSION.to_le_bytes()).map_err(lmdb)?;
     if !secrets.is_empty() {
-        let (_, seal) = Keyring::create(secrets)?;
-        put_seal(tables.meta, &mut txn, &seal).map_err(lmdb)?;
+        secrets::create(tables.meta, &mut txn, secrets).map_err(|error| error.at(path))?;
     }
     txn.commit().map_err(lmdb)
 }
@@ -368,39 +364,4 @@ fn check_format(meta: Table, txn: &RoTxn<'_>, path: &Path) -> Result<()> {
         ))),
         _ => Err(StoreError::Damaged(format!("{path} is a file of LMDB's, but not a session store"))),
     }
-}
-
-/// Lets exactly these secrets open the store from now on.
-pub(super) fn reseal(meta: Table, txn: &mut RwTxn<'_>, secrets: &[Secret], path: &Path) -> Result<()> {
-    // Another process may have done so, or may have let others in, since this one opened the store.
-    if let (_, Some(seal)) = unlock(meta, txn, secrets, path)? {
-        put_seal(meta, txn, &seal).map_err(|error| failed(path, error))?;
-    }
-    Ok(())
-}
-
-/// The vault that the secrets open, and the seal that they should have if it is another.
-fn unlock(meta: Table, txn: &RoTxn<'_>, secrets: &[Secret], path: &Path) -> Result<(Vault, Option<Seal>)> {
-    let wrong = |expected: &str, given: &str| StoreError::InvalidOption {
-        option: "secret",
-        expected: format!("{expected} {}", path.display()),
-        given: given.into(),
-    };
-    let seal = meta.get(txn, SEAL).map_err(|error| failed(path, error))?;
-    match (seal, secrets) {
-        (None, []) => Ok((Vault::Open, None)),
-        (None, _) => Err(wrong("left out, as there was none when the store was made:", "one")),
-        (Some(_), []) => Err(wrong("given, as the store is encrypted:", "none")),
-        (Some(seal), _) => match Keyring::unlock(secrets, &Seal::decode(seal)?) {
-            Ok(unlocked) => Ok((Vault::Sealed(Box::new(unlocked.keyring)), unlocked.reseal)),
-            Err(UnlockError::WrongSecret) => Err(wrong("one that the store was encrypted with:", "another")),
-            Err(UnlockError::Store(error)) => Err(error),
-        },
-    }
-}
-
-fn put_seal(meta: Table, txn: &mut RwTxn<'_>, seal: &Seal) -> heed::Result<()> {
-    let mut bytes = Vec::new();
-    seal.encode(&mut bytes);
-    meta.put(txn, SEAL, &bytes)
 }

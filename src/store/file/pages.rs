@@ -1,7 +1,7 @@
 //! A check of an LMDB data file, page by page, that only reads, and never through LMDB's map: where the file was
 //! cut short, the map would answer with a bus error.
 
-use layout::{META_BYTES, META_PAGES, Meta, VERSION, read_at};
+use layout::{META_BYTES, META_PAGES, Meta, VERSION, read_at, write_at};
 use std::fs::File;
 use std::io;
 use walker::{Name, Walker};
@@ -99,6 +99,20 @@ pub fn inspect(file: &File) -> Result<Option<Header>, Fault> {
     // After the metas: a commit lengthens the file before it writes its meta.
     let file_len = file.metadata()?.len();
     Ok(Some(Header { meta_page, txn_id, page_size, last_page, map_size, file_len }))
+}
+
+/// Writes both meta pages again, with the bytes that they have, so that the next sync writes them to the disk. Nobody may
+/// change them meanwhile. They are not torn by a power loss: a meta page is in one sector.
+///
+/// # Errors
+/// Where the file cannot be read or written.
+pub fn rewrite_metas(file: &File, page_size: u64) -> io::Result<()> {
+    for page in 0..META_PAGES {
+        let mut bytes = [0; META_BYTES];
+        read_at(file, &mut bytes, page * page_size)?;
+        write_at(file, &bytes, page * page_size)?;
+    }
+    Ok(())
 }
 
 /// Whether the first commit of all was cut off, so that there was never anything in the file. Before that commit's meta

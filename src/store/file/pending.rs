@@ -23,8 +23,8 @@ pub(super) enum Scope {
     Session { id: SessionId, user: Option<UserKeyBuf> },
     /// The sessions of one user, or for `None` of all.
     Users(Option<UserKeyBuf>),
-    /// Expired sessions, which no read sees.
-    Expired,
+    /// What no read sees, such as expired sessions.
+    Unseen,
 }
 
 #[derive(Default)]
@@ -105,7 +105,7 @@ impl Pending {
             }
             Scope::Session { id, user: None } => self.sessions.begin(id, push).map(drop),
             Scope::Users(user) => self.users.begin(user, push).map(drop),
-            Scope::Expired => push().map(drop),
+            Scope::Unseen => push().map(drop),
         }
     }
 
@@ -120,7 +120,7 @@ impl Pending {
                     user.iter().for_each(|user| self.owners.end(user));
                 }
                 Scope::Users(user) => self.users.end(user),
-                Scope::Expired => {}
+                Scope::Unseen => {}
             }
         }
     }

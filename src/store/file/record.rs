@@ -1,16 +1,16 @@
-//! The bytes of a session's record: a header in the open, then its content, as the vault has it.
+//! The bytes of a record: an unencrypted header, then the content, which may be encrypted.
 
 use crate::clock::Millis;
 use crate::error::{Result, StoreError};
 use crate::session::Expiry;
 
-/// What the writer and the sweep need of a session.
+/// What the writer and the sweep need to know about a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Header {
     pub expires: Expiry,
-    /// Where the index by expiry has it: at `expires` or before, as `touch` leaves the entry where it is.
-    pub filed: Millis,
-    /// The store's count of creations when it was created: its age, and what tells it from another of its key.
+    /// The key of its entry in the expiry index: `expires` or earlier, as `touch` leaves the entry where it is.
+    pub indexed_expiry: Millis,
+    /// The number of its creation, which no other record has. It orders sessions by age.
     pub created: u64,
 }
 
@@ -19,12 +19,12 @@ impl Header {
 
     pub(super) fn write(self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.expires.to_bits().to_le_bytes());
-        out.extend_from_slice(&self.filed.to_le_bytes());
+        out.extend_from_slice(&self.indexed_expiry.to_le_bytes());
         out.extend_from_slice(&self.created.to_le_bytes());
     }
 }
 
-/// A record as it stands in the file.
+/// A record as it is stored.
 #[derive(Clone, Copy)]
 pub(super) struct Record<'a> {
     pub header: Header,
@@ -43,7 +43,7 @@ impl<'a> Record<'a> {
             u64::from_le_bytes(word)
         };
         let expires = Expiry::from_bits(word(0) as i64);
-        let header = Header { expires, filed: word(8) as i64, created: word(16) };
+        let header = Header { expires, indexed_expiry: word(8) as i64, created: word(16) };
         Ok(Self { header, body })
     }
 }
@@ -52,10 +52,10 @@ impl<'a> Record<'a> {
 mod tests {
     use super::*;
 
-    /// A promise to the files of later versions: these bytes never change.
+    /// Later versions read these bytes: they never change.
     #[test]
     fn a_header_is_these_bytes() {
-        let header = Header { expires: Expiry::moved_to(1).unwrap(), filed: -2, created: 0x0102 };
+        let header = Header { expires: Expiry::moved_to(1).unwrap(), indexed_expiry: -2, created: 0x0102 };
         let mut bytes = Vec::new();
         header.write(&mut bytes);
         let expected = b"\x03\0\0\0\0\0\0\0\xfe\xff\xff\xff\xff\xff\xff\xff\x02\x01\0\0\0\0\0\0";

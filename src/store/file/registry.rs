@@ -134,7 +134,7 @@ fn look(entry: &Entry, deadline: Instant) -> Found {
     };
     // The end of the last store takes this lock.
     drop(state);
-    if store.environment().is_current() {
+    if store.environment().held.check().is_ok() {
         return Found::Store(store);
     }
     if !store.environment().retire(deadline) {

@@ -1,8 +1,8 @@
-//! Whether the file may grow.
+//! Decides whether the file may grow.
 //!
-//! The file never shrinks, but what is freed in it is used again: by the transaction after the next, as the last one
-//! must be there after a crash. New sessions may make it grow up to a reserve, and fill its pages up to that. What ends
-//! sessions may use the reserve: copying the pages that it changes takes room before it gives any.
+//! The file never shrinks. Freed pages are reused by the transaction after the next, as the last one must survive a crash.
+//! Writes that add sessions leave a reserve. Writes that end sessions may use it: they copy the pages that they change,
+//! which takes room before it frees any.
 
 use std::fs::File;
 use std::time::{Duration, Instant};
@@ -19,10 +19,10 @@ pub const MIN_MAX_BYTES: u64 = 1 << 20;
 /// Enough for two transactions that end some hundred sessions, or for many that end a few.
 const RESERVE: u64 = 4 << 20;
 
-/// For how long the file must not be made to grow again once it had to, though it had free pages: a reader holds them.
+/// How long the file must not grow again after it had to grow although it had free pages: a reader held them.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// How large the file is, in bytes, and how much of that is free.
+/// The size of the file and its free part, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Usage {
     pub file: u64,
@@ -35,42 +35,42 @@ impl Usage {
     }
 }
 
-/// What a transaction asks for.
+/// What a transaction needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Need {
-    /// The most that it may take before it gives anything back.
+    /// The largest number of pages that it takes before it frees any.
     pub pages: Pages,
-    /// What the next one must find if this ends sessions, for others to follow.
+    /// The pages that must be left for the next transaction, if this one ends sessions.
     pub next: u64,
     /// Whether it adds sessions.
     pub adds: bool,
-    /// Whether it cannot be made smaller.
+    /// Whether it cannot be split.
     pub is_least: bool,
-    /// Whether another may come before it.
+    /// Whether an empty transaction may come before it.
     pub may_wait: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Admission {
     Now,
-    /// There is room once the pages can be had that the last transaction freed: after another one.
+    /// There is room after another transaction, which makes the pages reusable that the last one freed.
     AfterAnother,
 }
 
 pub(super) struct Room {
     max_bytes: u64,
     page_size: u64,
-    /// Whether the user asked for this limit; otherwise it is that of the map.
+    /// Whether the limit is the option `maxBytes`. Otherwise it is the size of the map.
     is_quota: bool,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
-    /// The disk is known to have room for this much of the file.
+    /// The disk has room for this many bytes of the file.
     allocated: u64,
     grew_at: Option<Instant>,
-    /// How large the file may be after the transaction that was let in last, unless a reader holds pages.
+    /// The size of the file after the transaction that was admitted last, unless a reader holds pages.
     promised: Option<u64>,
 }
 
@@ -84,18 +84,18 @@ impl Room {
         }
     }
 
-    /// How many bytes what adds sessions may take, and what does not.
+    /// The largest file for writes that add sessions, and for those that do not.
     fn limit(&self, adds: bool) -> u64 {
         if adds { self.max_bytes - RESERVE.min(self.max_bytes / 8) } else { self.max_bytes }
     }
 
-    /// Whether there is room for a transaction that writes every page in use, and so much more.
+    /// Whether there is room for a transaction that writes every page in use and `growth` bytes more.
     pub(super) fn is_ample(&self, usage: Usage, growth: u64) -> bool {
         usage.file + usage.used() + growth <= self.limit(true)
     }
 
-    /// Whether a transaction that adds sessions has left room for others to end them. What was full before need not
-    /// be less full.
+    /// Checks that a transaction that adds sessions has left room for ending sessions. A store that was full before need
+    /// not be less full.
     pub(super) fn check(&self, before: Usage, used: u64) -> Result<(), StoreError> {
         if used <= self.limit(true) || used <= before.used() { Ok(()) } else { Err(self.full()) }
     }
@@ -108,9 +108,8 @@ impl Room {
         })
     }
 
-    /// Whether there is room for a transaction. A smaller one may fit where this does not; the smallest that ends
-    /// sessions is let in at last: it has the reserve, or finds out that there is none left. `free` reads what the
-    /// file has free, up to a number of pages.
+    /// Decides whether there is room for a transaction. A smaller one may fit if this one does not. The smallest one that
+    /// ends sessions is always admitted: it has the reserve. `free` reads the free pages of the file, up to a number.
     pub(super) fn admit(
         &self,
         data: &File,
@@ -143,12 +142,12 @@ impl Room {
             (false, true) => 0,
             (false, false) => may_grow.min(state.allocated.saturating_sub(usage.file) / self.page_size),
         };
-        // To find pages that lie beside each other takes more of them.
+        // Finding adjacent pages takes more free pages.
         let enough = if need.pages.runs.is_empty() { pages + next } else { 16 * (pages + next) };
         let free = free(enough);
         let lacking = free.lacking(need.pages.singles, &need.pages.runs);
         let later = free.pages.len() as u64 + free.pending + may_grow;
-        // What one transaction frees is room for the one after the next: they take turns.
+        // The pages that a transaction frees are room for the one after the next.
         if lacking <= may_grow && (need.adds || need.is_least || pages + next <= later) {
             state.promised = Some(limit.max(usage.file + lacking * self.page_size));
             Ok(Admission::Now)
@@ -163,7 +162,7 @@ impl Room {
 }
 
 impl State {
-    /// Makes sure that the disk has room for the file to grow, and a reserve after that.
+    /// Allocates room on the disk for the file to grow, and a reserve.
     fn allocate(&mut self, data: &File, file: u64, growth: u64) -> bool {
         if self.allocated >= file + growth + RESERVE / 2 {
             return true;
@@ -176,7 +175,7 @@ impl State {
     }
 }
 
-/// Takes room on the disk without changing the file's length; `false` if there is none.
+/// Allocates room on the disk without changing the file's length. Returns `false` if there is none.
 #[cfg(target_os = "linux")]
 fn allocate(data: &File, from: u64, bytes: u64) -> bool {
     use std::io::Error;
@@ -184,7 +183,7 @@ fn allocate(data: &File, from: u64, bytes: u64) -> bool {
     let (from, bytes) = (from as libc::off_t, bytes as libc::off_t);
     // SAFETY: the descriptor is open for as long as `data` is.
     let result = unsafe { libc::fallocate(data.as_raw_fd(), libc::FALLOC_FL_KEEP_SIZE, from, bytes) };
-    // A file system that cannot do it has no reserve: a full disk then shows when the file is written.
+    // On a file system that cannot do it there is no reserve: a full disk shows when the file is written.
     result == 0 || !matches!(Error::last_os_error().raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT))
 }
 

@@ -2,30 +2,39 @@
 //!
 //! | database | key | value |
 //! |---|---|---|
-//! | `sessions` | the session's key (see `vault`) | its record (see `record`) |
+//! | `sessions` | the session's key (see `encryption`) | its record (see `record`) |
 //! | `users` | the era of `created`, 16 bytes of the user's tag, the rest of `created` | the session's key |
-//! | `expiries` | `filed`, `created` | the session's key |
-//! | unnamed | `format`, `seal`, `next` | the version of all this, the seal, the next `created` |
+//! | `expiries` | `indexed_expiry`, `created` | the session's key |
+//! | unnamed | `format` | the version of the file format |
+//! | unnamed | `seal`, `covered` | the wrapped keys, and a hash of them (see `secrets`) |
+//! | unnamed | `next` | the next `created` |
 //!
-//! Numbers in keys are big-endian and, where signed, with the sign turned, so that their bytes sort as they do. The
+//! Numbers in keys are big-endian. Signed ones have the sign bit flipped, so that their bytes sort as they do. The
 //! counter stands in the unnamed database because each commit writes that page anyhow.
 //!
-//! **Eras**: a disk takes about as long for a page with one new entry as for one with many, and users who log in are
-//! anywhere in an index by user. So it has parts, one for each era of creations, of which the last takes all that is
-//! new: a 128th of the sessions at most, and few pages. Who looks for a user looks into each part.
+//! **Eras**: a page takes the disk about as long with one new entry as with many, and the users who log in are anywhere
+//! in a user index. So the index has a part for each era of creations. New entries go to the last part, which has few
+//! pages: about a 128th of the sessions. A lookup of a user reads each part.
+//!
+//! A part lives as long as its last session. Where most sessions end soon and some live long, many parts would be kept
+//! for a few sessions each. So there are at most `ERAS` parts, and one more for each doubling of the era's length: the
+//! current era goes on until it is twice as long, then four times, and so on, while there are too many. After `n`
+//! creations in all there are at most `ERAS + log2(n / MIN_ERA) + 2`. The price is that the last part of such a store is
+//! larger. A session keeps its part, because its `created` is in the key and encryption covers it.
 
 use std::cmp::Ordering;
 
 use heed::types::Bytes;
 use heed::{AnyTls, Database, Env, RoTxn, RwTxn, WithTls};
 
-use super::vault::UserTag;
+use super::encryption::UserTag;
 use crate::clock::Millis;
 
 pub(super) type Table = Database<Bytes, Bytes>;
 
 pub(super) const FORMAT: &[u8] = b"format";
 pub(super) const SEAL: &[u8] = b"seal";
+pub(super) const COVERED: &[u8] = b"covered";
 const NEXT: &[u8] = b"next";
 
 const NAMES: [&str; 3] = ["sessions", "users", "expiries"];
@@ -40,7 +49,7 @@ pub(super) struct Tables {
 }
 
 impl Tables {
-    /// `None` where they are not there yet. The transaction must then be committed for the tables to stay open.
+    /// `None` if they do not exist yet. The transaction must be committed for the tables to stay open.
     pub(super) fn open(env: &Env<WithTls>, txn: &RoTxn<'_, WithTls>) -> heed::Result<Option<Self>> {
         let [sessions, users, expiries] = NAMES.map(|name| env.open_database(txn, Some(name)));
         let Some(meta) = env.open_database(txn, None)? else { return Ok(None) };
@@ -71,17 +80,28 @@ impl Tables {
     }
 }
 
-/// How many eras a store has at a time, about; fewer if it is small.
+/// About how many eras a store has at a time. A small store has fewer.
 const ERAS: u64 = 128;
+/// The smallest number of creations in an era.
 const MIN_ERA: u64 = if cfg!(test) { 32 } else { 1 << 13 };
-/// Below the era in a `created` stands the number within it.
+/// In a `created`, the era stands above the number within the era.
 const ERA_SHIFT: u32 = 40;
 const ERA_BYTES: usize = 8 - (ERA_SHIFT / 8) as usize;
 
-/// What comes after a `created`, in a store of so many sessions.
-pub(super) fn created_after(created: u64, sessions: u64) -> u64 {
+/// The `created` that follows, in a store with this many sessions. `eras` counts the eras that have entries in the user
+/// index, up to a limit.
+fn created_after<E>(created: u64, sessions: u64, eras: impl FnOnce(u64) -> Result<u64, E>) -> Result<u64, E> {
     let (era, number) = (created >> ERA_SHIFT, created & ((1 << ERA_SHIFT) - 1));
-    if number + 1 >= MIN_ERA.max(sessions / ERAS) { (era + 1) << ERA_SHIFT } else { created + 1 }
+    let len = number + 1;
+    // Eras end at these lengths alone, so that they need not be counted at each creation.
+    let doublings = if len.is_multiple_of(MIN_ERA) && (len / MIN_ERA).is_power_of_two() {
+        u64::from((len / MIN_ERA).trailing_zeros())
+    } else {
+        return Ok(created + 1);
+    };
+    let max = ERAS + doublings;
+    let ends = len >= sessions / ERAS && eras(max + 1)? <= max;
+    Ok(if ends { (era + 1) << ERA_SHIFT } else { created + 1 })
 }
 
 /// A key of `users`.
@@ -109,6 +129,25 @@ fn parts_of(entry: &[u8]) -> Option<(UserTag, u64)> {
 }
 
 impl Tables {
+    /// The `created` that follows.
+    pub(super) fn created_after(&self, txn: &RoTxn<'_, AnyTls>, created: u64) -> heed::Result<u64> {
+        created_after(created, self.sessions.len(txn)?, |limit| self.count_eras(txn, limit))
+    }
+
+    /// How many eras have entries in the user index. It stops at a limit.
+    pub(super) fn count_eras(&self, txn: &RoTxn<'_, AnyTls>, limit: u64) -> heed::Result<u64> {
+        let mut count = 0;
+        let mut from = Some(0);
+        while let Some(created) = from.filter(|_| count < limit) {
+            let entry =
+                self.users.get_greater_than_or_equal_to(txn, &user_entry(UserTag::default(), created))?;
+            let Some((_, found)) = entry.and_then(|(entry, _)| parts_of(entry)) else { break };
+            count += 1;
+            from = era_after(found);
+        }
+        Ok(count)
+    }
+
     /// Calls `see` with the `created` and the key of each session of a user, oldest first.
     pub(super) fn each_of_user(
         &self,
@@ -129,7 +168,7 @@ impl Tables {
                 }
                 // The part begins with users before this one.
                 Ordering::Less => Some(created >> ERA_SHIFT << ERA_SHIFT),
-                Ordering::Greater => ((created >> ERA_SHIFT) + 1).checked_mul(1 << ERA_SHIFT),
+                Ordering::Greater => era_after(created),
             };
             let Some(next) = next else { return Ok(()) };
             from = user_entry(tag, next);
@@ -137,35 +176,91 @@ impl Tables {
     }
 }
 
-pub(super) fn expiry_entry(filed: Millis, created: u64) -> [u8; 16] {
+/// The first `created` of the era that follows.
+fn era_after(created: u64) -> Option<u64> {
+    ((created >> ERA_SHIFT) + 1).checked_mul(1 << ERA_SHIFT)
+}
+
+pub(super) fn expiry_entry(indexed_expiry: Millis, created: u64) -> [u8; 16] {
     let mut key = [0; 16];
-    key[..8].copy_from_slice(&(filed ^ Millis::MIN).to_be_bytes());
+    key[..8].copy_from_slice(&(indexed_expiry ^ Millis::MIN).to_be_bytes());
     key[8..].copy_from_slice(&created.to_be_bytes());
     key
 }
 
-/// The `created` at the end of a key of `expiries`.
+/// The `created` of a key of `expiries`.
 pub(super) fn created_of(entry: &[u8]) -> Option<u64> {
     entry.last_chunk().map(|bytes| u64::from_be_bytes(*bytes))
 }
 
-/// The `filed` at the beginning of a key of `expiries`.
-pub(super) fn filed_of(entry: &[u8]) -> Option<Millis> {
+/// The `indexed_expiry` of a key of `expiries`.
+pub(super) fn indexed_expiry_of(entry: &[u8]) -> Option<Millis> {
     entry.first_chunk().map(|bytes| Millis::from_be_bytes(*bytes) ^ Millis::MIN)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use proptest::prelude::*;
 
+    fn after(created: u64, sessions: u64, eras: u64) -> u64 {
+        created_after(created, sessions, |limit| Ok::<_, ()>(eras.min(limit))).unwrap()
+    }
+
     #[test]
     fn an_era_ends_when_it_has_its_share_of_the_sessions() {
-        assert_eq!(created_after(0, 0), 1);
-        assert_eq!(created_after(MIN_ERA - 2, 0), MIN_ERA - 1);
-        assert_eq!(created_after(MIN_ERA - 1, ERAS * MIN_ERA), 1 << 40);
-        assert_eq!(created_after((7 << 40) + MIN_ERA - 1, 2 * ERAS * MIN_ERA), (7 << 40) + MIN_ERA);
-        assert_eq!(created_after((7 << 40) + 2 * MIN_ERA - 1, 2 * ERAS * MIN_ERA), 8 << 40);
+        assert_eq!(after(0, 0, 1), 1);
+        assert_eq!(after(MIN_ERA - 2, 0, 1), MIN_ERA - 1);
+        assert_eq!(after(MIN_ERA - 1, ERAS * MIN_ERA, 1), 1 << 40);
+        assert_eq!(after((7 << 40) + MIN_ERA - 1, 2 * ERAS * MIN_ERA, 1), (7 << 40) + MIN_ERA);
+        assert_eq!(after((7 << 40) + 2 * MIN_ERA - 1, 2 * ERAS * MIN_ERA, 1), 8 << 40);
+    }
+
+    #[test]
+    fn an_era_goes_on_while_there_are_too_many() {
+        assert_eq!(after(MIN_ERA - 1, 0, ERAS), 1 << 40);
+        assert_eq!(after(MIN_ERA - 1, 0, ERAS + 1), MIN_ERA);
+        assert_eq!(after(2 * MIN_ERA - 1, 0, ERAS + 1), 1 << 40);
+        assert_eq!(after(2 * MIN_ERA - 1, 0, ERAS + 2), 2 * MIN_ERA);
+        // Between the doublings nothing is counted.
+        assert_eq!(created_after(3 * MIN_ERA - 1, 0, |_| Err(())), Ok(3 * MIN_ERA));
+    }
+
+    /// Two years of 100 000 logins a day, of which one in a hundred lasts 30 days to a year and the others a day. Scaled
+    /// down by 256, as `MIN_ERA` is 32 here and not 8192.
+    #[test]
+    fn years_of_short_and_long_sessions_leave_few_eras() {
+        const SCALE: u64 = (1 << 13) / MIN_ERA;
+        const PER_DAY: u64 = 100_000 / SCALE;
+        let mut ends: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
+        let mut eras: BTreeMap<u64, u64> = BTreeMap::new();
+        let (mut created, mut sessions, mut max, mut begun) = (0, 0, 0, 0);
+        for day in 0..730_u64 {
+            for era in ends.remove(&day).into_iter().flatten() {
+                sessions -= 1;
+                let left = eras.get_mut(&era).unwrap();
+                *left -= 1;
+                if *left == 0 {
+                    eras.remove(&era);
+                }
+            }
+            for login in 0..PER_DAY {
+                let lasts = if login % 100 == 0 { 30 + (day * 7919 + login * 104_729) % 336 } else { 1 };
+                let era = created >> ERA_SHIFT;
+                ends.entry(day + lasts).or_default().push(era);
+                *eras.entry(era).or_default() += 1;
+                sessions += 1;
+                created = after(created, sessions, eras.len() as u64);
+                begun += u64::from(created >> ERA_SHIFT != era);
+                max = max.max(eras.len() as u64);
+            }
+        }
+        let creations = 730 * PER_DAY;
+        assert!(max <= ERAS + u64::from((creations / MIN_ERA).ilog2()) + 2, "{max}");
+        // The limit was met, and new eras go on to begin.
+        assert!(max > ERAS && begun > ERAS, "{max} {begun}");
     }
 
     proptest! {
@@ -176,9 +271,9 @@ mod tests {
 
         #[test]
         fn entries_sort_by_time_and_then_by_age(one in any::<(i64, u64)>(), other in any::<(i64, u64)>()) {
-            let [one_key, other_key] = [one, other].map(|(filed, created)| expiry_entry(filed, created));
+            let [one_key, other_key] = [one, other].map(|(indexed_expiry, created)| expiry_entry(indexed_expiry, created));
             prop_assert_eq!(one.cmp(&other), one_key.cmp(&other_key));
-            prop_assert_eq!((filed_of(&one_key), created_of(&one_key)), (Some(one.0), Some(one.1)));
+            prop_assert_eq!((indexed_expiry_of(&one_key), created_of(&one_key)), (Some(one.0), Some(one.1)));
         }
     }
 }

@@ -12,6 +12,11 @@ use crate::session::{Body, ExpiresForm, UserKeyBuf};
 use crate::store::Answer;
 use crate::store::conformance::{MAX_SESSION_BYTES, START, conformance, id, json, plain};
 
+mod eras;
+mod moved;
+#[cfg(target_os = "linux")]
+mod readers;
+mod rotation;
 mod write_path;
 
 /// A store in a directory that goes with it.
@@ -264,59 +269,6 @@ fn secrets_other_than_the_stores_are_refused_and_change_nothing() {
     drop(reopen(&options(open.path())).unwrap());
     let error = reopen(&FileOptions { secrets: vec![secret("first")], ..options(open.path()) });
     assert!(error.err().unwrap().to_string().starts_with("secret must be left out"));
-}
-
-#[test]
-fn secrets_are_rotated() {
-    let dir = new_dir();
-    let with = |names: &[&str]| {
-        let secrets = names.iter().map(|name| secret(name)).collect();
-        reopen(&FileOptions { secrets, ..options(dir.path()) })
-    };
-    let old = with(&["first secret"]).unwrap();
-    for session in ["kept", "touched", "updated"] {
-        old.create(&plain(session, &ann(), at(100))).unwrap();
-    }
-    drop(old);
-    let both = with(&["second secret", "first secret"]).unwrap();
-    assert_eq!(both.get_by_user(ann().as_key()).unwrap().len(), 3);
-    both.touch(&id("touched"), at(200)).unwrap();
-    both.update(&plain("updated", &ann(), at(200))).unwrap();
-    drop(both);
-
-    let new = with(&["second secret"]).unwrap();
-    let users: Vec<_> = new.get_by_user(ann().as_key()).unwrap();
-    let ids: Vec<_> = users.iter().map(|session| session.id.to_string()).collect();
-    assert_eq!(ids, ["touched", "updated"]);
-    // What cannot be read is not there: nobody is logged in by it, and its id is free.
-    assert_eq!(new.get(&id("kept")), Ok(None));
-    assert_eq!(new.touch(&id("kept"), at(200)), Ok(false));
-    assert_eq!(new.update(&plain("kept", &ann(), at(200))), Ok(false));
-    assert_eq!(new.verify(&mut |_, _| ()).unwrap().unreadable, 1);
-    assert_eq!(new.create(&plain("kept", &ann(), at(200))), Ok(()));
-    assert_eq!(problems(&new), [""; 0]);
-    drop(new);
-    assert_eq!(with(&["first secret"]).err().unwrap().code(), "ERR_INVALID_OPTION");
-}
-
-#[test]
-fn a_secret_that_is_left_out_is_locked_out_by_the_next_write_and_not_before() {
-    let dir = new_dir();
-    let with = |names: &[&str]| {
-        let secrets = names.iter().map(|name| secret(name)).collect();
-        reopen(&FileOptions { secrets, ..options(dir.path()) })
-    };
-    let store = with(&["first secret", "second secret"]).unwrap();
-    store.create(&plain("a", &ann(), at(100))).unwrap();
-    drop(store);
-    let store = with(&["second secret"]).unwrap();
-    store.delete(&id("a")).unwrap();
-    drop(store);
-    drop(with(&["first secret"]).unwrap());
-    let store = with(&["second secret"]).unwrap();
-    store.create(&plain("a", &ann(), at(100))).unwrap();
-    drop(store);
-    assert!(with(&["first secret"]).is_err());
 }
 
 #[test]

@@ -1,56 +1,63 @@
-//! Reading everything, to tell whether it is sound. Nothing is changed, least of all "repaired".
+//! Verification: reads everything and reports problems. It changes nothing, and repairs nothing.
 
 use super::FileStore;
-use super::environment::{Environment, View, with_buffer};
+use super::environment::{Environment, View};
 use super::errors::io_failed;
 use super::pages;
 use super::record::Record;
-use super::tables::{Tables, created_of, expiry_entry, filed_of, user_entry};
+use super::tables::{Tables, created_of, expiry_entry, indexed_expiry_of, user_entry};
 use crate::codec;
 use crate::error::{Result, StoreError};
 use crate::json::SessionFields;
+use crate::scratch::with_buffer;
 use crate::session::{Body, SessionId};
 
-/// How many problems are put into words; the rest are counted.
-const TOLD: usize = 20;
+/// The maximum number of problems that are described. The rest are counted.
+const MAX_DESCRIBED: usize = 20;
 
-/// How often a snapshot is begun anew because two commits came before its first page was read.
+/// The maximum number of attempts at a snapshot: two commits may come before its first page is read.
 const TRIES: u32 = 100;
 
 /// What [`FileStore::verify`] saw.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Verification {
     pub sessions: u64,
-    /// Those of them that await a sweep.
+    /// Sessions among them that wait for a sweep.
     pub expired: u64,
-    /// Those of them that were encrypted with a secret that is no longer given.
+    /// Sessions among them whose secret is not in the list.
     pub unreadable: u64,
     pub pages: u64,
-    /// The first problems, as sentences.
+    /// Descriptions of the first problems.
     pub problems: Vec<String>,
-    /// How many there are in all; none in a sound store.
+    /// The number of all problems.
     pub found: u64,
 }
 
 impl Verification {
     fn note(&mut self, problem: impl FnOnce() -> String) {
         self.found += 1;
-        if self.problems.len() < TOLD {
+        if self.problems.len() < MAX_DESCRIBED {
             self.problems.push(problem());
         }
     }
 }
 
 impl FileStore {
-    /// Reads the whole file: the structure of its pages, each session, and the indexes against the sessions. It sees
-    /// the store at one moment, while others go on; until it ends, the file may grow. `progress` is told how much is
-    /// done and how much there is, in steps of no unit.
+    /// Reads the whole file: the structure of its pages, each session, and both indexes. It sees the store at one moment,
+    /// while others write. Until it ends, the file may grow. `progress` is called with the steps done and the steps in all.
+    ///
+    /// If the store's folder was removed, moved or replaced, that is the only problem, and the file is not read.
     ///
     /// # Errors
-    /// Those of a read. What is wrong in the file is no error, but is told.
+    /// Those of a read. A problem in the file is reported, and is no error.
     pub fn verify(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<Verification> {
         let environment = self.environment();
         let failed = |error| environment.failed(error);
+        if let Err(error) = environment.held.check() {
+            let mut seen = Verification::default();
+            seen.note(|| error.to_string());
+            return Ok(seen);
+        }
         let mut tries = 0;
         loop {
             let txn = environment.read()?;
@@ -87,7 +94,7 @@ impl FileStore {
                 ..Verification::default()
             };
             if !is_sound {
-                // LMDB trusts its pages: it must not be let loose on these.
+                // LMDB trusts its pages, so it must not read damaged ones.
                 seen.found += 1;
                 seen.problems.push("the sessions were not looked at, as the pages are damaged".into());
                 return Ok(seen);
@@ -130,7 +137,7 @@ fn check_entries(
         let (entry, key) = entry.map_err(failed)?;
         let names = |record: &Record<'_>| {
             environment
-                .vault
+                .encryption
                 .tag_of(*record)
                 .is_ok_and(|tag| tag.is_some_and(|tag| user_entry(tag, record.header.created)[..] == *entry))
         };
@@ -143,7 +150,8 @@ fn check_entries(
         let (entry, key) = entry.map_err(failed)?;
         let names = |record: &Record<'_>| {
             let header = record.header;
-            (filed_of(entry), created_of(entry)) == (Some(header.filed), Some(header.created))
+            (indexed_expiry_of(entry), created_of(entry))
+                == (Some(header.indexed_expiry), Some(header.created))
         };
         if record_of(key)?.filter(names).is_none() {
             seen.note(|| "the index by expiry has an entry of no session".into());
@@ -153,7 +161,7 @@ fn check_entries(
     Ok(())
 }
 
-/// The inner result is what is wrong with the session.
+/// Returns the problem of a session as the inner error.
 fn check_session(
     environment: &Environment,
     txn: &View,
@@ -169,12 +177,13 @@ fn check_session(
     };
     let header = record.header;
     seen.expired += u64::from(header.expires.is_past(now));
-    if header.filed > header.expires.millis()
-        || environment.get(tables.expiries, txn, &expiry_entry(header.filed, header.created))? != Some(key)
+    if header.indexed_expiry > header.expires.millis()
+        || environment.get(tables.expiries, txn, &expiry_entry(header.indexed_expiry, header.created))?
+            != Some(key)
     {
         return Ok(Err("the index by expiry does not have it".into()));
     }
-    let tag = match environment.vault.tag_of(record) {
+    let tag = match environment.encryption.tag_of(record) {
         Ok(tag) => tag,
         Err(error) => return Ok(Err(error.to_string())),
     };
@@ -184,7 +193,7 @@ fn check_session(
         return Ok(Err("the index by user does not have it".into()));
     }
     let content = with_buffer(|buffer| -> Result<bool, StoreError> {
-        let Some(contents) = environment.vault.open(key, record, buffer)? else { return Ok(false) };
+        let Some(contents) = environment.encryption.decrypt(key, record, buffer)? else { return Ok(false) };
         let id = SessionId::from_packed(contents.id)?;
         let content = codec::decode(contents.content)?;
         if let Body::Json { text, .. } = content.body

@@ -55,7 +55,7 @@ fn write_all(environment: &Environment, writes: &[&Write]) -> Vec<Result<u64>> {
 /// Writes what found no room once a sweep has made some, if anything has expired.
 fn write_after_sweep(environment: &Environment, write: &Write, full: StoreError) -> Result<u64> {
     let now = environment.clock.now();
-    let sweep = Write::Sweep { now, most: SWEEP_STEP };
+    let sweep = Write::Sweep { now, max: SWEEP_STEP };
     let mut found = false;
     while environment.is_due(now)? {
         write_all(environment, &[&sweep]).swap_remove(0)?;
@@ -70,17 +70,17 @@ fn write_after_sweep(environment: &Environment, write: &Write, full: StoreError)
 /// Ends sessions where there is no room to end them all at once, as many in a transaction as there is room for: each
 /// makes some for the next.
 fn write_in_parts(environment: &Environment, write: &Write) -> Result<u64> {
-    let mut most = PART;
+    let mut max = PART;
     let mut ended = 0;
     loop {
-        let part = write.part(most);
+        let part = write.part(max);
         match environment.commit(&[part.as_ref().unwrap_or(write)]) {
-            Err(StoreError::Full(_)) if most > 1 => most /= 2,
+            Err(StoreError::Full(_)) if max > 1 => max /= 2,
             Err(error) => return Err(error),
             Ok(mut outcomes) => match outcomes.swap_remove(0)? {
                 // The rest of a sweep is the next.
                 more if matches!(write, Write::Sweep { .. }) => return Ok(more),
-                0 => return Ok(ended),
+                0 if !environment.has_rest(write)? => return Ok(ended),
                 more => ended += more,
             },
         }

@@ -12,7 +12,7 @@ use super::request::Request;
 use super::scripts::REPLACE;
 use super::vault::Vault;
 use crate::error::{Result, StoreError};
-use crate::keyring::{Keyring, Seal};
+use crate::keyring::{Keyring, WrappedKeys};
 
 impl Core {
     /// The keys of the store's secrets.
@@ -29,10 +29,10 @@ impl Core {
                 continue;
             };
             const NO_SEAL: StoreError = StoreError::Corrupt("the seal of the encrypted sessions");
-            let seal = base64::decode(&text).ok_or(NO_SEAL).and_then(|bytes| Seal::decode(&bytes))?;
+            let seal = base64::decode(&text).ok_or(NO_SEAL).and_then(|bytes| WrappedKeys::decode(&bytes))?;
             let unlocked = Keyring::unlock(&self.options.secrets, &seal).map_err(wrong_secret)?;
-            if let Some(reseal) = unlocked.reseal {
-                let new = encoded(&reseal);
+            if let Some(exact) = unlocked.exact {
+                let new = encoded(&exact);
                 let args: [&[u8]; 2] = [&text, &new];
                 let replaced = self.run_script(call, Kind::Aside, &REPLACE, &self.names.seal, &args).await?;
                 if replaced != Value::Int(1) {
@@ -76,8 +76,6 @@ impl Core {
     }
 }
 
-fn encoded(seal: &Seal) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    seal.encode(&mut bytes);
-    base64::encode(&bytes)
+fn encoded(wrapped: &WrappedKeys) -> Vec<u8> {
+    base64::encode(&wrapped.encode())
 }

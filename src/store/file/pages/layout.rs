@@ -209,6 +209,17 @@ pub(super) fn read_at(file: &File, bytes: &mut [u8], at: u64) -> io::Result<()> 
     std::os::unix::fs::FileExt::read_exact_at(file, bytes, at)
 }
 
+#[cfg(unix)]
+pub(super) fn write_at(file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::write_all_at(file, bytes, at)
+}
+
+/// LMDB writes through on Windows, and leaves nothing to a later sync.
+#[cfg(windows)]
+pub(super) fn write_at(_: &File, _: &[u8], _: u64) -> io::Result<()> {
+    Ok(())
+}
+
 #[cfg(windows)]
 pub(super) fn read_at(file: &File, mut bytes: &mut [u8], mut at: u64) -> io::Result<()> {
     use std::os::windows::fs::FileExt;

@@ -1,4 +1,4 @@
-//! What of a session may be read in the file, and by what keys it is found there.
+//! How records are stored, encrypted or not, and the keys by which they are found.
 
 use std::ops::Deref;
 
@@ -7,19 +7,19 @@ use sha2::{Digest, Sha256};
 use super::record::{Header, Record};
 use crate::codec::{self, read_len, write_len};
 use crate::error::{Result, StoreError};
-use crate::keyring::{Domain, Keyring, Opened};
+use crate::keyring::{Domain, KeyId, Keyring, Opened};
 use crate::session::{SessionId, UserKey};
 
-/// A user as the index knows it: a hash, as the key of a user may be longer than LMDB's longest.
+/// A user in the user index. It is a hash: a user's id may be longer than LMDB's longest key.
 pub(super) type UserTag = [u8; 16];
 
-/// Where a record of no user has its tag.
+/// The tag of an encrypted record without a user.
 const NOBODY: UserTag = [0; 16];
 
-/// A store's choice between sessions in the open and sealed ones.
-pub(super) enum Vault {
-    Open,
-    Sealed(Box<Keyring>),
+/// Whether a store encrypts its records, and with which keys. It is decided when the store is made.
+pub(super) enum Encryption {
+    Off,
+    On(Box<Keyring>),
 }
 
 /// The key of a session's record.
@@ -39,30 +39,30 @@ impl Deref for Key<'_> {
     }
 }
 
-/// What a record says when it is open.
+/// A decrypted record.
 pub(super) struct Contents<'a> {
     /// The packed id.
     pub id: &'a [u8],
-    /// As `codec` has it.
+    /// The content, as `codec` encodes it.
     pub content: &'a [u8],
 }
 
-impl Vault {
+impl Encryption {
     pub(super) fn key<'a>(&self, id: &'a SessionId) -> Key<'a> {
         match self {
-            Self::Open => Key::Packed(id.as_bytes()),
-            Self::Sealed(keyring) => Key::Hashed(keyring.lookup(Domain::Session, id.as_bytes())),
+            Self::Off => Key::Packed(id.as_bytes()),
+            Self::On(keyring) => Key::Hashed(keyring.lookup(Domain::Session, id.as_bytes())),
         }
     }
 
     pub(super) fn tag(&self, user: UserKey<'_>) -> UserTag {
         match self {
-            Self::Open => {
+            Self::Off => {
                 let mut tag = UserTag::default();
                 tag.copy_from_slice(&Sha256::digest(user.as_bytes())[..size_of::<UserTag>()]);
                 tag
             }
-            Self::Sealed(keyring) => keyring.lookup(Domain::User, user.as_bytes()),
+            Self::On(keyring) => keyring.lookup(Domain::User, user.as_bytes()),
         }
     }
 
@@ -77,8 +77,8 @@ impl Vault {
     ) -> Result<()> {
         header.write(out);
         match self {
-            Self::Open => out.extend_from_slice(contents.content),
-            Self::Sealed(keyring) => {
+            Self::Off => out.extend_from_slice(contents.content),
+            Self::On(keyring) => {
                 let tag = user.unwrap_or(NOBODY);
                 out.extend_from_slice(&tag);
                 let mut plain = Vec::with_capacity(2 + contents.id.len() + contents.content.len());
@@ -91,14 +91,14 @@ impl Vault {
         Ok(())
     }
 
-    /// Opens a record; `None` if its secret is no longer in the list, which makes its session absent.
-    pub(super) fn open<'a>(
+    /// Decrypts a record. `None` if its secret is not in the list: then its session is absent.
+    pub(super) fn decrypt<'a>(
         &self,
         key: &'a [u8],
         record: Record<'a>,
         buffer: &'a mut Vec<u8>,
     ) -> Result<Option<Contents<'a>>> {
-        let Self::Sealed(keyring) = self else {
+        let Self::On(keyring) = self else {
             return Ok(Some(Contents { id: key, content: record.body }));
         };
         let (tag, sealed) = split_tag(record.body)?;
@@ -114,25 +114,35 @@ impl Vault {
         }
     }
 
-    /// Whether a record's secret is in the list.
-    pub(super) fn knows(&self, record: Record<'_>) -> bool {
+    /// The id of the key with which a record is encrypted.
+    pub(super) fn key_id(&self, record: Record<'_>) -> Option<KeyId> {
         match self {
-            Self::Open => true,
-            Self::Sealed(keyring) => split_tag(record.body).is_ok_and(|(_, sealed)| keyring.knows(sealed)),
+            Self::Off => None,
+            Self::On(_) => {
+                split_tag(record.body).ok().and_then(|(_, sealed)| Keyring::id_of(sealed)).copied()
+            }
         }
     }
 
-    /// The user of a record, as the index has it.
+    /// Whether a record's secret is in the list.
+    pub(super) fn can_read(&self, record: Record<'_>) -> bool {
+        match self {
+            Self::Off => true,
+            Self::On(keyring) => split_tag(record.body).is_ok_and(|(_, sealed)| keyring.knows(sealed)),
+        }
+    }
+
+    /// The user of a record, as in the user index.
     pub(super) fn tag_of(&self, record: Record<'_>) -> Result<Option<UserTag>> {
         match self {
-            Self::Open => Ok(codec::decode_user(record.body)?.map(|user| self.tag(user))),
-            Self::Sealed(_) => Ok(Some(split_tag(record.body)?.0).filter(|&tag| tag != NOBODY)),
+            Self::Off => Ok(codec::decode_user(record.body)?.map(|user| self.tag(user))),
+            Self::On(_) => Ok(Some(split_tag(record.body)?.0).filter(|&tag| tag != NOBODY)),
         }
     }
 }
 
-/// Binds what is sealed to its place and to what stands beside it in the open; not to `filed`, which is for the
-/// sweep alone.
+/// The additional data of an encrypted record. It binds the record to its key and to the header. It leaves out
+/// `indexed_expiry`, which a sweep changes without decrypting the record.
 fn bound_to(key: &[u8], header: Header, tag: UserTag) -> Vec<u8> {
     let (expires, created) = (header.expires.to_bits().to_le_bytes(), header.created.to_le_bytes());
     [&expires[..], &created, &tag, key].concat()

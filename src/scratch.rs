@@ -1,0 +1,48 @@
+//! A buffer for each thread, for bytes that a call needs only while it runs.
+
+use std::cell::RefCell;
+
+/// One large session must not keep its size in memory for the life of the thread.
+const KEPT_BYTES: usize = 16 * 1024;
+
+/// Calls `call` with an empty buffer. A call within `call` gets a buffer of its own.
+pub(crate) fn with_buffer<T>(call: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+    thread_local! {
+        static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    }
+    BUFFER.with(|buffer| match buffer.try_borrow_mut() {
+        Ok(mut buffer) => {
+            // After a panic in an earlier call it is not empty.
+            buffer.clear();
+            let result = call(&mut buffer);
+            buffer.clear();
+            buffer.shrink_to(KEPT_BYTES);
+            result
+        }
+        Err(_) => call(&mut Vec::new()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_is_empty_and_no_call_within_gets_the_same() {
+        with_buffer(|outer| {
+            outer.extend_from_slice(b"outer");
+            with_buffer(|inner| {
+                assert!(inner.is_empty());
+                inner.extend_from_slice(b"inner");
+            });
+            assert_eq!(outer, b"outer");
+        });
+        with_buffer(|buffer| assert!(buffer.is_empty()));
+    }
+
+    #[test]
+    fn a_large_buffer_is_given_back() {
+        with_buffer(|buffer| buffer.resize(10 * KEPT_BYTES, 0));
+        with_buffer(|buffer| assert!(buffer.capacity() < 2 * KEPT_BYTES, "{}", buffer.capacity()));
+    }
+}

@@ -1,0 +1,187 @@
+//! Commits: the only way by which anything gets into the file.
+//!
+//! # A failed sync
+//!
+//! After a failed `fdatasync` Linux may mark the pages as clean that it could not write. A second one then succeeds
+//! and has written nothing. This is what it means for the two parts of a commit:
+//!
+//! - **The pages of the transaction.** LMDB syncs them before it writes the meta page. If the sync fails there is no
+//!   meta page that names them, and the state before, which was synced by its own commit, stays the store. The next
+//!   commit writes all of its pages itself. So nothing relies on a page that was given up.
+//! - **The meta page.** LMDB writes it through a descriptor with `O_DSYNC`. If that fails the new meta page may be on
+//!   disk all the same. LMDB then writes the old transaction number over it ("takes it back"), without a sync. If the
+//!   power failed later, the disk could still have the new meta page, whose pages the next commit has overwritten. So
+//!   the page that was taken back must be on disk before the next commit writes anything.
+//!
+//! A sync alone does not ensure that: an earlier one may have failed and marked the page as clean. So `settle_meta`
+//! writes both meta pages again, with the bytes that they have, and syncs them. Writing makes them dirty, whatever
+//! happened to them before. A sync that then succeeds has written them. This happens before the first commit of each
+//! process, as the process before may have left such a page, and before the first commit after a failed one. It holds
+//! LMDB's write lock: no other process may change the pages between the read and the write. Where the kernel has dropped
+//! the page that was taken back, it reads the new meta page from the disk: then the commit that failed has happened,
+//! as README says.
+
+use std::sync::atomic::Ordering;
+
+use heed::{RoTxn, RwTxn};
+
+use super::apply::{Write, WriteBatch};
+use super::cost::{Costing, Trees};
+use super::counters::CounterDelta;
+use super::environment::{Environment, Open};
+use super::errors::read_only;
+use super::open::Access;
+use super::pages;
+use super::room::{Admission, Need, Usage};
+use super::secrets;
+use super::tables::Tables;
+use super::write_error::WriteError;
+use crate::error::{Result, StoreError};
+
+impl Environment {
+    /// Applies writes in one transaction, and returns when they are on disk. A write that is refused fails alone. An
+    /// error fails all writes, and then none has happened.
+    pub(super) fn commit(&self, writes: &[&Write]) -> Result<Vec<Result<u64>>> {
+        if self.access != Access::Write {
+            return Err(read_only(self.dir()));
+        }
+        self.clear_stale_readers();
+        let committed = self.try_commit(writes).map_err(|error| error.at(&self.data_path()));
+        let (outcomes, counted) = committed?;
+        self.counters.add(counted);
+        Ok(outcomes)
+    }
+
+    fn try_commit(&self, writes: &[&Write]) -> Result<(Vec<Result<u64>>, CounterDelta), WriteError> {
+        let open = self.open()?;
+        let tables = open.tables;
+        let adds = writes.iter().any(|write| write.growth() > 0);
+        let mut may_wait = true;
+        let (txn, usage) = loop {
+            let mut txn = open.env.write_txn()?;
+            if let Err(error) = self.settle_meta(&open, &txn) {
+                drop(txn);
+                return Err(self.lost(open, error));
+            }
+            let trees = Trees::read(tables, &txn)?;
+            let usage = self.usage_of(&open, &trees);
+            if self.admit(tables, &txn, writes, may_wait, &trees, usage)? == Admission::Now {
+                break (txn, usage);
+            }
+            // An empty commit: it makes the pages reusable that the last transaction freed.
+            let next = tables.next(&txn)?;
+            tables.set_next(&mut txn, next)?;
+            if let Err(error) = txn.commit() {
+                return Err(self.lost(open, error));
+            }
+            may_wait = false;
+        };
+        let max_per_user = self.limits.max_sessions_per_user;
+        let mut batch = WriteBatch::new(txn, tables, &self.encryption, max_per_user, self.clock.now());
+        let refusal = self.add_missing_keys(&mut batch, writes)?;
+        let mut outcomes = Vec::with_capacity(writes.len());
+        for write in writes {
+            let refused = refusal.as_ref().filter(|_| write.seals());
+            let applied = refused.map_or_else(|| batch.apply(write), |error| Err(error.clone().into()));
+            outcomes.push(match applied {
+                Ok(number) => Ok(number),
+                Err(WriteError::Refused(error)) => Err(error),
+                Err(lost) => return Err(lost),
+            });
+        }
+        if adds {
+            self.room.check(usage, self.used(&Trees::read(tables, &batch.txn)?))?;
+        }
+        let keys = secrets::wrapped_keys(tables.meta, &batch.txn)?.map(<[u8]>::to_vec);
+        self.held.check()?;
+        let counted = match batch.commit() {
+            Ok(counted) => counted,
+            Err(error) => return Err(self.lost(open, error)),
+        };
+        if refusal.is_none() && writes.iter().any(|write| write.seals()) {
+            *self.complete_keys.lock() = keys;
+        }
+        Ok((outcomes, counted))
+    }
+
+    /// Sees to it that the file has the wrapped keys of our secrets, if a write encrypts a session. Opening alone does not
+    /// change the file. Returns why those writes must be refused, if no secret opens the store any more.
+    fn add_missing_keys(
+        &self,
+        batch: &mut WriteBatch<'_, '_>,
+        writes: &[&Write],
+    ) -> Result<Option<StoreError>, WriteError> {
+        let is_complete = |batch: &WriteBatch<'_, '_>| -> heed::Result<bool> {
+            let keys = secrets::wrapped_keys(batch.tables.meta, &batch.txn)?;
+            Ok(keys.is_none_or(|keys| self.complete_keys.lock().as_deref() == Some(keys)))
+        };
+        if !writes.iter().any(|write| write.seals()) || is_complete(batch)? {
+            return Ok(None);
+        }
+        match secrets::add_missing(batch.tables, &mut batch.txn, &self.encryption, &self.secrets, self.dir())
+        {
+            Ok(has_changed) => {
+                batch.changed |= has_changed;
+                Ok(None)
+            }
+            Err(WriteError::Refused(error)) => Ok(Some(error)),
+            Err(lost) => Err(lost),
+        }
+    }
+
+    /// What is done after a transaction that could not be committed: the environment is opened again, once.
+    fn lost(&self, open: Open, error: heed::Error) -> WriteError {
+        let reopened = open.reopened;
+        drop(open);
+        // If one of these fails, the next commit tries again. Until then a process may be killed, or the power may fail:
+        // the sooner the meta page is on disk the better.
+        if let Ok(open) = self.reopen(Some(reopened)) {
+            let _ = open.env.try_clone_inner_file().map(|data| data.sync_data());
+        }
+        error.into()
+    }
+
+    /// Makes the meta pages on disk those that are in memory. See the top of this file. `_txn` is LMDB's write lock.
+    fn settle_meta(&self, open: &Open, _txn: &RwTxn<'_>) -> heed::Result<()> {
+        if self.must_sync.load(Ordering::Relaxed) {
+            let data = open.env.try_clone_inner_file()?;
+            pages::rewrite_metas(&data, self.page_size).map_err(heed::Error::Io)?;
+            data.sync_data().map_err(heed::Error::Io)?;
+            self.must_sync.store(false, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Whether there is room for all of the writes at once.
+    fn admit(
+        &self,
+        tables: Tables,
+        txn: &RoTxn<'_>,
+        writes: &[&Write],
+        may_wait: bool,
+        trees: &Trees,
+        usage: Usage,
+    ) -> Result<Admission, WriteError> {
+        let growth = writes.iter().map(|write| write.growth() as u64).sum::<u64>();
+        let costing = Costing {
+            tables,
+            txn,
+            encryption: &self.encryption,
+            trees,
+            page_size: self.page_size,
+            free: usage.free / self.page_size,
+            max_per_user: self.limits.max_sessions_per_user,
+        };
+        let need = Need {
+            pages: costing.of(writes, !self.room.is_ample(usage, 2 * growth))?,
+            next: costing.least(),
+            adds: growth > 0,
+            is_least: matches!(writes, [write] if write.part(1).is_none()),
+            may_wait,
+        };
+        let last = (txn.id() as u64).saturating_sub(1);
+        // If the free pages cannot be read, none are taken to be free.
+        let free = |enough| pages::free(self.data(), last, enough).unwrap_or_default();
+        Ok(self.room.admit(self.data(), usage, &need, free)?)
+    }
+}

@@ -1,0 +1,39 @@
+//! The counters of this process since it opened the store.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::sync::Padded;
+
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub hits: Padded<AtomicU64>,
+    pub misses: Padded<AtomicU64>,
+    created: AtomicU64,
+    expired: AtomicU64,
+    evicted: AtomicU64,
+}
+
+/// What a transaction adds to the counters once it is committed.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct CounterDelta {
+    pub created: u64,
+    pub expired: u64,
+    pub evicted: u64,
+}
+
+impl Counters {
+    pub(super) fn add(&self, delta: CounterDelta) {
+        self.created.fetch_add(delta.created, Ordering::Relaxed);
+        self.expired.fetch_add(delta.expired, Ordering::Relaxed);
+        self.evicted.fetch_add(delta.evicted, Ordering::Relaxed);
+    }
+
+    /// Everything that was added.
+    pub(super) fn totals(&self) -> CounterDelta {
+        CounterDelta {
+            created: self.created.load(Ordering::Relaxed),
+            expired: self.expired.load(Ordering::Relaxed),
+            evicted: self.evicted.load(Ordering::Relaxed),
+        }
+    }
+}

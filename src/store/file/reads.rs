@@ -1,0 +1,189 @@
+//! Reads of the store.
+//!
+//! A session whose secret is not in the list is in no result. While the secrets open every wrapped key there is no such
+//! session (see `secrets`). Otherwise `size` and `stats` read every record.
+
+use std::ops::Bound;
+use std::sync::atomic::Ordering;
+
+use super::apply::Write;
+use super::cost::Trees;
+use super::environment::{Environment, View};
+use super::record::Record;
+use super::secrets::{self, KeysInUse};
+use super::tables::{created_of, expiry_entry};
+use super::write_error::WriteError;
+use crate::clock::Millis;
+use crate::error::{Result, StoreError};
+use crate::scratch::with_buffer;
+use crate::session::{Expiry, SessionId};
+use crate::store::Stats;
+
+/// The maximum number of records that one view reads in a scan of the whole store.
+const SCAN_STEP: usize = 10_000;
+
+impl Environment {
+    /// Calls `read` with the expiry and the content of a live session.
+    pub(super) fn get_with<T>(
+        &self,
+        id: &SessionId,
+        read: impl FnOnce(Expiry, &[u8]) -> Result<T>,
+    ) -> Result<Option<T>> {
+        let found = self.find(id, read);
+        let counter = if matches!(found, Ok(Some(_))) { &self.counters.hits } else { &self.counters.misses };
+        counter.0.fetch_add(1, Ordering::Relaxed);
+        found
+    }
+
+    fn find<T>(&self, id: &SessionId, read: impl FnOnce(Expiry, &[u8]) -> Result<T>) -> Result<Option<T>> {
+        let key = self.encryption.key(id);
+        let txn = self.read()?;
+        let Some(bytes) = self.get(txn.tables().sessions, &txn, &key)? else { return Ok(None) };
+        let record = Record::parse(bytes)?;
+        let expires = record.header.expires;
+        if self.clock.is_past(expires.millis()) {
+            return Ok(None);
+        }
+        with_buffer(|buffer| match self.encryption.decrypt(&key, record, buffer)? {
+            Some(contents) if contents.id == id.as_bytes() => read(expires, contents.content).map(Some),
+            _ => Ok(None),
+        })
+    }
+
+    /// Whether the expiry index has entries for a sweep.
+    pub(super) fn is_due(&self, now: Millis) -> Result<bool> {
+        // A sweep comes by even where nobody writes.
+        self.held.check()?;
+        let txn = self.read()?;
+        let first = txn.tables().expiries.first(&txn).map_err(|error| self.failed(error))?;
+        Ok(first.is_some_and(|(entry, _)| *entry < expiry_entry(now + 1, 0)[..]))
+    }
+
+    /// How many sessions are live.
+    pub(super) fn live_sessions(&self) -> Result<u64> {
+        let failed = |error| self.failed(error);
+        let now = self.clock.now();
+        let txn = self.read()?;
+        let tables = txn.tables();
+        if !self.opens_all(&txn)? {
+            return self.count_readable(&txn, |record| !record.header.expires.is_past(now));
+        }
+        // All that there are, without the expired ones. Those are at the beginning of the expiry index.
+        let mut live = tables.sessions.len(&txn).map_err(failed)?;
+        let later = expiry_entry(now + 1, 0);
+        let due = (Bound::Unbounded, Bound::Excluded(&later[..]));
+        for entry in tables.expiries.range(&txn, &due).map_err(failed)? {
+            let (entry, key) = entry.map_err(failed)?;
+            let Some(bytes) = self.get(tables.sessions, &txn, key)? else { continue };
+            let is_expired = |record: Record<'_>| {
+                Some(record.header.created) == created_of(entry) && record.header.expires.is_past(now)
+            };
+            live -= u64::from(Record::parse(bytes).is_ok_and(is_expired));
+        }
+        Ok(live)
+    }
+
+    pub(super) fn stats(&self) -> Result<Stats> {
+        let failed = |error| self.failed(error);
+        let txn = self.read()?;
+        let sessions = if self.opens_all(&txn)? {
+            txn.tables().sessions.len(&txn).map_err(failed)?
+        } else {
+            self.count_readable(&txn, |_| true)?
+        };
+        let counted = self.counters.totals();
+        Ok(Stats {
+            sessions,
+            bytes: Trees::read(txn.tables(), &txn).map_err(failed)?.pages() * self.page_size,
+            hits: self.counters.hits.0.load(Ordering::Relaxed),
+            misses: self.counters.misses.0.load(Ordering::Relaxed),
+            created: counted.created,
+            expired: counted.expired,
+            evicted: counted.evicted,
+            last_sweep: *self.last_sweep.lock(),
+        })
+    }
+
+    /// Whether every record can be read with our secrets.
+    fn opens_all(&self, txn: &View) -> Result<bool> {
+        secrets::opens_all(txn.tables().meta, txn, &self.encryption).map_err(|error| self.error(error))
+    }
+
+    fn count_readable(&self, txn: &View, counts: impl Fn(&Record<'_>) -> bool) -> Result<u64> {
+        let failed = |error| self.failed(error);
+        let mut count = 0;
+        for entry in txn.tables().sessions.iter(txn).map_err(failed)? {
+            let (_, bytes) = entry.map_err(failed)?;
+            let is_counted = |record: Record<'_>| self.encryption.can_read(record) && counts(&record);
+            count += u64::from(Record::parse(bytes).is_ok_and(is_counted));
+        }
+        Ok(count)
+    }
+
+    /// Whether a part of a `deleteByUser` has left sessions of the user. It may have ended some that were not live, and
+    /// then its number is 0.
+    pub(super) fn has_rest(&self, write: &Write) -> Result<bool> {
+        let Write::DeleteByUser { user, except, .. } = write else { return Ok(false) };
+        let failed = |error| self.failed(error);
+        let except = except.as_ref().map(|id| self.encryption.key(id));
+        let now = self.clock.now();
+        let txn = self.read()?;
+        let tables = txn.tables();
+        let mut has_rest = false;
+        let each = tables.each_of_user(&txn, self.encryption.tag(user.as_key()), |created, key| {
+            let is_left =
+                |record: Record<'_>| record.header.created == created && !record.header.expires.is_past(now);
+            has_rest |= except.as_deref() != Some(key)
+                && tables
+                    .sessions
+                    .get(&txn, key)?
+                    .is_some_and(|bytes| Record::parse(bytes).is_ok_and(is_left));
+            Ok(())
+        });
+        each.map_err(failed)?;
+        Ok(has_rest)
+    }
+
+    /// Whether the file has wrapped keys that no record needs, or does not say that it has none. Costs nothing while the
+    /// secrets open every wrapped key.
+    pub(super) fn has_unused_keys(&self) -> Result<bool> {
+        let is_settled = {
+            let txn = self.read()?;
+            self.opens_all(&txn)?
+        };
+        if is_settled {
+            return Ok(false);
+        }
+        let in_use = self.scan_keys_in_use()?;
+        let txn = self.read()?;
+        secrets::has_unused(txn.tables().meta, &txn, &self.encryption, &in_use)
+            .map_err(|error| self.error(error))
+    }
+
+    /// Reads the key id of every record, some of them at a time: a long view would keep pages from being reused.
+    fn scan_keys_in_use(&self) -> Result<KeysInUse> {
+        let failed = |error| self.failed(error);
+        let mut in_use = KeysInUse::new();
+        let mut after: Option<Vec<u8>> = None;
+        loop {
+            let txn = self.read()?;
+            let start = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+            let mut last = None;
+            let mut seen = 0;
+            let rest = txn.tables().sessions.range(&txn, &(start, Bound::Unbounded)).map_err(failed)?;
+            for entry in rest.take(SCAN_STEP) {
+                let (key, bytes) = entry.map_err(failed)?;
+                (last, seen) = (Some(key), seen + 1);
+                in_use.extend(Record::parse(bytes).ok().and_then(|record| self.encryption.key_id(record)));
+            }
+            if seen < SCAN_STEP {
+                return Ok(in_use);
+            }
+            after = last.map(<[u8]>::to_vec);
+        }
+    }
+
+    fn error(&self, error: WriteError) -> StoreError {
+        error.at(&self.data_path())
+    }
+}

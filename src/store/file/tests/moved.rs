@@ -1,0 +1,88 @@
+//! The store's folder is removed, moved or replaced while the store is open.
+
+use super::*;
+
+fn expect_lost<T: std::fmt::Debug>(result: Result<T>, dir: &Path) {
+    let error = result.unwrap_err();
+    assert_eq!(error.code(), "ERR_STORE_IO");
+    let text = error.to_string();
+    assert!(
+        text.contains("were removed, moved or replaced") && text.contains(dir.to_str().unwrap()),
+        "{text}"
+    );
+}
+
+type Loss = (&'static str, fn(&Path, &FileStore));
+
+const LOSSES: [Loss; 4] = [
+    ("removed", |dir, _| std::fs::remove_dir_all(dir).unwrap()),
+    ("moved", |dir, _| std::fs::rename(dir, dir.with_extension("moved")).unwrap()),
+    ("data file removed", |dir, _| std::fs::remove_file(dir.join(directory::DATA)).unwrap()),
+    ("replaced by a backup", |dir, store| {
+        let backup = dir.with_extension("backup");
+        store.backup(&backup, &mut |_, _| ()).unwrap();
+        std::fs::remove_dir_all(dir).unwrap();
+        std::fs::rename(&backup, dir).unwrap();
+    }),
+];
+
+#[test]
+fn no_write_is_acknowledged_that_nobody_else_could_read() {
+    for (what, lose) in LOSSES {
+        let place = new_dir();
+        let dir = place.path().join("store");
+        let store = reopen(&options(&dir)).unwrap();
+        store.create(&plain("a", &ann(), at(100))).unwrap();
+        lose(&dir, &store);
+        for _ in 0..2 {
+            expect_lost(store.create(&plain("b", &ann(), at(100))), &dir);
+            expect_lost(store.touch(&id("a"), at(200)), &dir);
+        }
+        // Sessions that end elsewhere would be live here.
+        expect_lost(store.get(&id("a")), &dir);
+        assert!(problems(&store)[0].contains("were removed, moved or replaced"), "{what}");
+    }
+}
+
+#[test]
+fn a_sweep_or_a_verification_notices_it_where_nobody_writes() {
+    for (what, lose) in LOSSES {
+        let place = new_dir();
+        let dir = place.path().join("store");
+        let store = reopen(&options(&dir)).unwrap();
+        lose(&dir, &store);
+        if what == "removed" {
+            assert!(problems(&store)[0].contains("were removed, moved or replaced"));
+        } else {
+            expect_lost(store.clean(), &dir);
+        }
+        expect_lost(store.size(), &dir);
+    }
+}
+
+#[test]
+fn a_store_that_has_lost_its_folder_stays_failed_when_the_folder_comes_back() {
+    let place = new_dir();
+    let (dir, moved) = (place.path().join("store"), place.path().join("moved"));
+    let store = reopen(&options(&dir)).unwrap();
+    store.create(&plain("a", &ann(), at(100))).unwrap();
+    std::fs::rename(&dir, &moved).unwrap();
+    expect_lost(store.create(&plain("b", &ann(), at(100))), &dir);
+    std::fs::rename(&moved, &dir).unwrap();
+    expect_lost(store.create(&plain("b", &ann(), at(100))), &dir);
+    drop(store);
+    let store = reopen(&options(&dir)).unwrap();
+    assert_eq!(store.create(&plain("b", &ann(), at(100))), Ok(()));
+    assert_eq!(store.size(), Ok(2));
+}
+
+#[test]
+fn a_folder_that_is_reached_by_another_name_is_the_same() {
+    let place = new_dir();
+    let (dir, link) = (place.path().join("store"), place.path().join("link"));
+    std::fs::create_dir(&dir).unwrap();
+    std::os::unix::fs::symlink(&dir, &link).unwrap();
+    let store = reopen(&options(&link)).unwrap();
+    std::fs::remove_file(&link).unwrap();
+    assert_eq!(store.create(&plain("a", &ann(), at(100))), Ok(()));
+}

@@ -1,0 +1,81 @@
+//! Reader slots of killed processes.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, Stdio};
+
+use super::*;
+
+const DIR: &str = "NATIVE_STORE_TEST_READER_DIR";
+
+/// The body of a process of its own: it opens the store, begins to read, and waits to be killed.
+#[test]
+#[ignore = "the body of another process"]
+fn reader() {
+    let dir = std::env::var_os(DIR).expect("the folder of the store");
+    let store = reopen(&options(Path::new(&dir))).unwrap();
+    let _view = store.environment().read().unwrap();
+    println!("\nreads");
+    let _ = std::io::stdin().read(&mut [0]);
+}
+
+/// A process that reads, and is killed when this is dropped.
+struct Reader(Child);
+
+impl Reader {
+    fn start(dir: &Path) -> Self {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "store::file::tests::readers::reader", "--ignored", "--nocapture"])
+            .env(DIR, dir)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert!(lines.map_while(std::result::Result::ok).any(|line| line == "reads"));
+        Self(child)
+    }
+
+    fn pid(&self) -> u32 {
+        self.0.id()
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+/// Where slots of this PID are in the reader table, and whether they read.
+fn slots(dir: &Path, pid: u32) -> Vec<(usize, bool)> {
+    let bytes = std::fs::read(dir.join(directory::LOCK)).unwrap();
+    let at = |at: usize| u64::from_ne_bytes(bytes[at..at + 8].try_into().unwrap());
+    let places = (8..bytes.len() - 8).step_by(8).filter(|&place| at(place) as u32 == pid);
+    // A slot begins with its transaction.
+    places.map(|place| (place, at(place - 8) != u64::MAX)).collect()
+}
+
+#[test]
+fn a_process_frees_the_slots_that_a_killed_one_of_its_pid_has_left() {
+    let dir = new_dir();
+    drop(reopen(&options(dir.path())).unwrap());
+    // While it has the store open, LMDB does not empty the table.
+    let other = Reader::start(dir.path());
+    let killed = Reader::start(dir.path());
+    let pid = killed.pid();
+    drop(killed);
+    let left = slots(dir.path(), pid);
+    assert!(left.iter().any(|(_, reads)| *reads), "{left:?}");
+    // No system hands out a chosen PID: the slots get ours.
+    let ours = std::process::id();
+    let file = std::fs::File::options().write(true).open(dir.path().join(directory::LOCK)).unwrap();
+    for (place, _) in &left {
+        file.write_all_at(&ours.to_ne_bytes(), *place as u64).unwrap();
+    }
+    drop(file);
+    let store = reopen(&options(dir.path())).unwrap();
+    assert!(slots(dir.path(), ours).iter().all(|(_, reads)| !reads));
+    assert!(slots(dir.path(), other.pid()).iter().any(|(_, reads)| *reads));
+    assert_eq!(store.size(), Ok(0));
+}

@@ -1,0 +1,272 @@
+//! Secrets come and go: what a process without a secret sees and does, and which secrets open the store.
+
+use super::*;
+
+/// A store folder that is opened with one list of secrets after another.
+struct Rotated {
+    dir: TempDir,
+    clock: Arc<MockClock>,
+    max_per_user: Option<usize>,
+}
+
+impl Rotated {
+    fn new() -> Self {
+        Self { dir: new_dir(), clock: clock(), max_per_user: None }
+    }
+
+    fn open(&self, names: &[&str]) -> Result<Arc<FileStore>> {
+        let options = FileOptions {
+            secrets: names.iter().map(|name| secret(name)).collect(),
+            max_sessions_per_user: self.max_per_user.and_then(NonZeroUsize::new),
+            ..options(self.dir.path())
+        };
+        FileStore::open_at(&options, self.clock.clone())
+    }
+
+    /// Opens the store, and has each of the sessions created or, if it is there, touched.
+    fn write(&self, names: &[&str], sessions: &[&str]) -> Arc<FileStore> {
+        let store = self.open(names).unwrap();
+        for session in sessions {
+            if !store.touch(&id(session), at(100)).unwrap() {
+                store.create(&plain(session, &ann(), at(100))).unwrap();
+            }
+        }
+        store
+    }
+}
+
+fn ids_of(sessions: &[StoredSession]) -> Vec<String> {
+    sessions.iter().map(|session| session.id.to_string()).collect()
+}
+
+fn all_ids(store: &FileStore) -> usize {
+    let (mut count, mut cursor) = (0, Some(Cursor::default()));
+    while let Some(after) = cursor {
+        let (ids, next) = store.ids(after).unwrap();
+        count += ids.len();
+        cursor = next;
+    }
+    count
+}
+
+/// How many sessions each of the ways to look at a store sees.
+fn counts(store: &FileStore, sessions: &[&str]) -> [usize; 5] {
+    let found = sessions.iter().filter(|session| store.get(&id(session)).unwrap().is_some());
+    [
+        found.count(),
+        store.get_by_user(ann().as_key()).unwrap().len(),
+        all_ids(store),
+        store.size().unwrap() as usize,
+        store.stats().unwrap().sessions as usize,
+    ]
+}
+
+#[test]
+fn secrets_are_rotated() {
+    let rotated = Rotated::new();
+    drop(rotated.write(&["first secret"], &["kept", "touched", "updated"]));
+    let both = rotated.open(&["second secret", "first secret"]).unwrap();
+    assert_eq!(both.get_by_user(ann().as_key()).unwrap().len(), 3);
+    both.touch(&id("touched"), at(200)).unwrap();
+    both.update(&plain("updated", &ann(), at(200))).unwrap();
+    drop(both);
+
+    let new = rotated.open(&["second secret"]).unwrap();
+    assert_eq!(ids_of(&new.get_by_user(ann().as_key()).unwrap()), ["touched", "updated"]);
+    // A session that cannot be read is absent: nobody is logged in by it, and its id is free.
+    assert_eq!(new.get(&id("kept")), Ok(None));
+    assert_eq!(new.touch(&id("kept"), at(200)), Ok(false));
+    assert_eq!(new.update(&plain("kept", &ann(), at(200))), Ok(false));
+    assert_eq!(new.verify(&mut |_, _| ()).unwrap().unreadable, 1);
+    assert_eq!(new.create(&plain("kept", &ann(), at(200))), Ok(()));
+    // It had not expired.
+    assert_eq!(new.stats().unwrap().expired, 0);
+    assert_eq!(problems(&new), [""; 0]);
+}
+
+#[test]
+fn a_session_whose_secret_is_away_counts_nowhere() {
+    let rotated = Rotated::new();
+    drop(rotated.write(&["first secret"], &["a", "b"]));
+    let both = rotated.write(&["second secret", "first secret"], &["c"]);
+    assert_eq!(counts(&both, &["a", "b", "c"]), [3; 5]);
+    drop(both);
+    let new = rotated.open(&["second secret"]).unwrap();
+    assert_eq!(counts(&new, &["a", "b", "c"]), [1; 5]);
+    drop(new);
+    assert_eq!(counts(&rotated.open(&["first secret"]).unwrap(), &["a", "b", "c"]), [2; 5]);
+}
+
+#[test]
+fn sessions_that_end_while_their_secret_is_away_do_not_come_back_with_it() {
+    type End = fn(&FileStore);
+    let ends: [End; 4] = [
+        |store| assert_eq!(store.delete_by_user(ann().as_key(), Some(&id("b"))), Ok(0)),
+        |store| store.delete(&id("a")).unwrap(),
+        |store| store.create(&plain("a", &UserKeyBuf::from_text("ben"), at(100))).unwrap(),
+        |store| store.clear().unwrap(),
+    ];
+    for (number, end) in ends.into_iter().enumerate() {
+        let rotated = Rotated::new();
+        drop(rotated.write(&["first secret"], &["a"]));
+        drop(rotated.write(&["second secret", "first secret"], &["b"]));
+        let new = rotated.open(&["second secret"]).unwrap();
+        end(&new);
+        assert_eq!(problems(&new), [""; 0]);
+        drop(new);
+        let both = rotated.open(&["second secret", "first secret"]).unwrap();
+        let sessions = both.get_by_user(ann().as_key()).unwrap();
+        assert!(!ids_of(&sessions).contains(&"a".into()), "after end {number}");
+        assert_eq!(problems(&both), [""; 0]);
+    }
+}
+
+#[test]
+fn log_out_everywhere_counts_the_live_sessions_alone() {
+    let rotated = Rotated::new();
+    drop(rotated.write(&["first secret"], &["a", "b"]));
+    drop(rotated.write(&["second secret", "first secret"], &["c"]));
+    let new = rotated.open(&["second secret"]).unwrap();
+    assert_eq!(new.delete_by_user(ann().as_key(), None), Ok(1));
+    assert_eq!((new.size(), new.stats().unwrap().sessions), (Ok(0), 0));
+    drop(new);
+    let both = rotated.open(&["second secret", "first secret"]).unwrap();
+    assert_eq!(counts(&both, &["a", "b", "c"]), [0; 5]);
+}
+
+#[test]
+fn a_part_of_a_log_out_that_ends_no_live_session_is_not_taken_for_the_last() {
+    let rotated = Rotated::new();
+    drop(rotated.write(&["first secret"], &["a", "b"]));
+    drop(rotated.write(&["second secret", "first secret"], &["c"]));
+    let new = rotated.open(&["second secret"]).unwrap();
+    let part = || Write::DeleteByUser { user: ann(), except: Some(id("c")), max: 1 };
+    for (ended, has_rest) in [(0, true), (0, false), (0, false)] {
+        assert_eq!(new.write(part()), Ok(ended));
+        assert_eq!(new.environment().has_rest(&part()), Ok(has_rest));
+    }
+    assert_eq!(new.size(), Ok(1));
+}
+
+#[test]
+fn sessions_whose_secret_is_away_have_their_part_of_a_users_limit() {
+    let rotated = Rotated { max_per_user: Some(2), ..Rotated::new() };
+    drop(rotated.write(&["first secret"], &["a", "b"]));
+    drop(rotated.write(&["second secret", "first secret"], &["c"]));
+    let new = rotated.write(&["second secret"], &["d"]);
+    // "a" made room for "c" and "b" for "d". This process could not read "b", so it was not live here.
+    assert_eq!(new.stats().unwrap().evicted, 0);
+    drop(new);
+    let both = rotated.open(&["second secret", "first secret"]).unwrap();
+    assert_eq!(ids_of(&both.get_by_user(ann().as_key()).unwrap()), ["c", "d"]);
+}
+
+#[test]
+fn a_late_process_with_an_old_list_locks_nobody_out() {
+    let rotated = Rotated::new();
+    drop(rotated.write(&["old secret"], &["a"]));
+    drop(rotated.write(&["old secret", "new secret"], &["b"]));
+    drop(rotated.write(&["new secret", "old secret"], &["c"]));
+    let late = rotated.write(&["old secret"], &["d"]);
+    // Nor does its sweep, as a session needs the new secret.
+    late.clean().unwrap();
+    drop(late);
+    let new = rotated.open(&["new secret"]).unwrap();
+    assert_eq!(ids_of(&new.get_by_user(ann().as_key()).unwrap()), ["c"]);
+}
+
+#[test]
+fn a_secret_that_no_session_needs_is_locked_out_by_a_sweep_without_it() {
+    let rotated = Rotated::new();
+    drop(rotated.write(&["old secret"], &["a"]));
+    drop(rotated.write(&["new secret", "old secret"], &["b"]));
+    let new = rotated.open(&["new secret"]).unwrap();
+    // While a session needs it, it stays.
+    new.clean().unwrap();
+    drop(new);
+    let old = rotated.open(&["old secret"]).unwrap();
+    old.delete(&id("a")).unwrap();
+    drop(old);
+    let new = rotated.open(&["new secret"]).unwrap();
+    new.clean().unwrap();
+    assert_eq!(new.environment().has_unused_keys(), Ok(false));
+    drop(new);
+    let error = rotated.open(&["old secret"]).err().unwrap();
+    assert_eq!(error.code(), "ERR_INVALID_OPTION");
+    assert_eq!(counts(&rotated.open(&["new secret"]).unwrap(), &["b"]), [1; 5]);
+}
+
+#[test]
+fn an_empty_store_keeps_its_secrets() {
+    let rotated = Rotated::new();
+    drop(rotated.write(&["old secret", "new secret"], &["a"]));
+    let old = rotated.open(&["old secret"]).unwrap();
+    old.clear().unwrap();
+    old.clean().unwrap();
+    drop(old);
+    assert!(rotated.open(&["new secret"]).is_ok());
+}
+
+#[test]
+fn a_running_process_whose_secret_was_locked_out_puts_it_back_before_it_encrypts() {
+    let rotated = Rotated::new();
+    let both = rotated.write(&["old secret", "new secret"], &["a"]);
+    // Another process has dropped the old one.
+    let open = both.environment().open().unwrap();
+    let mut txn = open.env.write_txn().unwrap();
+    let exact = {
+        let bytes = secrets::wrapped_keys(open.tables.meta, &txn).unwrap().unwrap();
+        let mut wrapped = crate::keyring::WrappedKeys::decode(bytes).unwrap();
+        wrapped.remove_first(1, |_| true);
+        wrapped.encode()
+    };
+    open.tables.meta.put(&mut txn, tables::SEAL, &exact).unwrap();
+    txn.commit().unwrap();
+    drop(open);
+    both.create(&plain("b", &ann(), at(100))).unwrap();
+    drop(both);
+    assert_eq!(rotated.open(&["old secret"]).unwrap().get(&id("b")).map(|found| found.is_some()), Ok(true));
+}
+
+/// Version 0.1.0 was to write exactly the keys of its own list, and no `covered`.
+#[test]
+fn wrapped_keys_of_an_earlier_version_are_not_taken_to_cover_all_records() {
+    let rotated = Rotated::new();
+    drop(rotated.write(&["first secret"], &["a"]));
+    drop(rotated.write(&["second secret", "first secret"], &["b"]));
+    tamper(rotated.dir.path(), |txn, tables| {
+        let bytes = tables.meta.get(txn, tables::SEAL).unwrap().unwrap();
+        let mut wrapped = crate::keyring::WrappedKeys::decode(bytes).unwrap();
+        wrapped.remove_first(1, |_| true);
+        tables.meta.put(txn, tables::SEAL, &wrapped.encode()).unwrap();
+    });
+    let new = rotated.open(&["second secret"]).unwrap();
+    assert_eq!(counts(&new, &["a", "b"]), [1; 5]);
+    // The record of a lost key may still be read: the sweep leaves the question open.
+    new.clean().unwrap();
+    assert_eq!(counts(&new, &["a", "b"]), [1; 5]);
+    new.delete_by_user(ann().as_key(), Some(&id("b"))).unwrap();
+    assert_eq!(new.environment().has_unused_keys(), Ok(true));
+    new.clean().unwrap();
+    assert_eq!(new.environment().has_unused_keys(), Ok(false));
+    assert_eq!(counts(&new, &["a", "b"]), [1; 5]);
+}
+
+#[test]
+fn there_is_room_for_a_new_secret_after_many() {
+    let rotated = Rotated::new();
+    let names: Vec<String> = (0..20).map(|number| format!("secret of number {number}")).collect();
+    drop(rotated.write(&[&names[0]], &["first"]));
+    // Each is used for one session and left out, and nobody sweeps.
+    for pair in names.windows(2) {
+        let store = rotated.write(&[&pair[1], &pair[0]], &[&pair[1]]);
+        if pair[1] != names[19] {
+            store.delete(&id(&pair[1])).unwrap();
+        }
+    }
+    // Of those that were dropped for room, no session needed one.
+    assert!(rotated.open(&[&names[1]]).is_err());
+    for name in [&names[0], &names[19]] {
+        assert_eq!(all_ids(&rotated.open(&[name]).unwrap()), 1);
+    }
+}

@@ -1,0 +1,35 @@
+//! Why a write has no effect.
+
+use std::path::Path;
+
+use super::errors::failed;
+use crate::error::StoreError;
+
+pub(super) enum WriteError {
+    /// This write was refused, and has changed nothing.
+    Refused(StoreError),
+    /// The whole transaction is lost.
+    Lost(heed::Error),
+}
+
+impl WriteError {
+    /// The error for the caller of a store whose data file is at `path`.
+    pub(super) fn at(self, path: &Path) -> StoreError {
+        match self {
+            Self::Refused(error) => error,
+            Self::Lost(error) => failed(path, error),
+        }
+    }
+}
+
+impl From<heed::Error> for WriteError {
+    fn from(error: heed::Error) -> Self {
+        Self::Lost(error)
+    }
+}
+
+impl From<StoreError> for WriteError {
+    fn from(error: StoreError) -> Self {
+        Self::Refused(error)
+    }
+}
