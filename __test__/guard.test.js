@@ -405,6 +405,7 @@ describe("an error", () => {
       calls++;
       throw fault;
     });
+    await new Promise(setImmediate);
     assert.equal(calls, 1);
     assert.deepEqual(uncaught, [fault]);
     assert.deepEqual((await get(port, "/", cookie)).body, { user: "ada" });
