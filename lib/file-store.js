@@ -1,6 +1,6 @@
 "use strict";
 
-const native = require("../binding.js");
+const native = require("./native.js");
 const { fromNative, invalidOption, kindOf } = require("./errors.js");
 const { fileOptions, path: pathRule, progressOptions, validateOptions } = require("./options.js");
 const { readSecrets } = require("./secrets.js");

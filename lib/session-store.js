@@ -1,7 +1,7 @@
 "use strict";
 
 const { setImmediate } = require("node:timers/promises");
-const native = require("../binding.js");
+const native = require("./native.js");
 const { fromNative } = require("./errors.js");
 const { deleteByUserOptions, validateOptions } = require("./options.js");
 const codec = require("./session-codec.js");

@@ -1,6 +1,6 @@
 "use strict";
 
-const native = require("../binding.js");
+const native = require("./native.js");
 const { fromNative, makeError } = require("./errors.js");
 
 // What goes on after a call is code of the app: of so many at most before the event loop may turn.
