@@ -1,6 +1,7 @@
 "use strict";
 
 const { randomBytes } = require("node:crypto");
+const { performance } = require("node:perf_hooks");
 
 const MINUTE = 60 * 1000;
 const KEPT_FOR = 60 * MINUTE;
@@ -9,10 +10,10 @@ const MOST_OF_A_PART = 1 << 16;
 const MOST_PARTS = 16;
 
 /**
- * Ids that were added in the last hour, or of the last million the newest, if that is less.
+ * The ids that were added within the last hour, at most the newest million.
  *
- * Of each it keeps 64 bits of a hash: the strings would keep the headers of requests alive that they were cut from.
- * What is old goes a part at a time, and no part ever grows, so that no call takes long.
+ * It keeps 64 bits of a hash of each: a string would keep the request header alive that it is a slice of. Old ids go a
+ * part at a time, and no part ever grows, so that no call takes long.
  */
 class KnownIds {
   #now;
