@@ -412,6 +412,17 @@ describe("an error", () => {
   });
 });
 
+describe("a suite with fake timers", () => {
+  it("goes on to the next handler", async (t) => {
+    const session = guarded();
+    t.mock.method(globalThis, "queueMicrotask", () => {});
+    t.mock.method(globalThis, "setImmediate", () => {});
+    let calls = 0;
+    await session.manageSession({ cookies: {} }, {}, () => calls++);
+    assert.equal(calls, 1);
+  });
+});
+
 describe("ending a session in a handler", () => {
   function destroyRoute(outcome, answerFirst) {
     return (app) =>
