@@ -9,15 +9,18 @@ function classesOf({ constructor: Session, cookie }) {
 }
 
 /** A cookie as express-session has it, from the stored one. */
-function reviveCookie(prototype, { data: _, ...stored }) {
-  const cookie = Object.assign(
-    Object.create(prototype),
-    { path: "/", httpOnly: true, expires: null },
-    stored,
-  );
-  if (typeof stored.expires === "string") cookie.expires = new Date(stored.expires);
+function reviveCookie(prototype, stored) {
+  const { expires, originalMaxAge } = stored;
+  const cookie = Object.create(prototype);
+  cookie.path = "/";
+  cookie.httpOnly = true;
+  cookie.expires = typeof expires === "string" ? new Date(expires) : (expires ?? null);
+  for (const name of Object.keys(stored)) {
+    // `data` is a getter.
+    if (name !== "expires" && name !== "data") cookie[name] = stored[name];
+  }
   // The setter of `expires` has computed it from the clock.
-  cookie.originalMaxAge = stored.originalMaxAge;
+  cookie.originalMaxAge = originalMaxAge;
   return cookie;
 }
 
