@@ -83,4 +83,18 @@ describe("an app on ConnectStore", () => {
     assert.match(stderr, /ERR_ADDON_LOAD/);
     assert.match(stderr, /looked for \.\/native-store\..*\.node.*nor does a bundle without the \.node file/);
   });
+
+  it("starts with what Node.js 14 can parse, to say that it is too old", async () => {
+    const { transform } = require("./bundlers/node_modules/esbuild");
+    const files = ["index.js", "connect.js", "bin/native-store.js"];
+    const loaded = ["native.js", "errors.js", "node-version.js"].map((name) => `lib/${name}`);
+    for (const file of [...files, ...loaded]) {
+      const code = fs.readFileSync(path.join(__dirname, "..", file), "utf8");
+      const [old, own] = await Promise.all(["es2020", "esnext"].map((target) => transform(code, { target })));
+      // Newer syntax than that of Node.js 14 would have been rewritten.
+      assert.equal(old.code, own.code, file);
+    }
+    const { code } = await transform("a ??= b", { target: "es2020" });
+    assert.doesNotMatch(code, /\?\?=/);
+  });
 });

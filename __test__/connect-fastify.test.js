@@ -235,6 +235,7 @@ for (const [name, createStore, skip] of [
           assert.equal((await ask("/in", jar)).body, "ada");
           assert.equal((await ask("/out", jar)).body, "out");
           assert.equal((await ask("/in", jar)).body, "ada");
+          assert.equal((await ask("/in", jar)).body, "ada");
           assert.equal((await ask("/", jar)).body, "ada");
           assert.equal((await ask("/out", jar)).body, "out");
           assert.equal((await ask("/", jar)).body, "nobody");
