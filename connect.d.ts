@@ -28,9 +28,9 @@ export interface ConnectStoreOptions<Data extends object = ConnectSession> {
    */
   ttl?: number | ((session: Data) => number);
   /**
-   * A write that changes nothing but the expiry, and moves that by less than so many milliseconds, is left out: `touch`,
-   * and a `set` of what the store has already (`resave: true`; @fastify/session saves with every answer). For this a
-   * `set` reads the session. Of half of its lifetime a session that is in use is always sure.
+   * Leaves out a write that only prolongs the session, by less than so many milliseconds: `touch`, and a `set` of what
+   * the store has already (`resave: true`; @fastify/session saves with every response). For this a `set` reads the
+   * session. A session in use always keeps at least half of its lifetime. A write that shortens the session is made.
    * @default 0: every write is made
    */
   touchAfter?: number;
@@ -63,15 +63,23 @@ export type ConnectCallback<Value = void> = (error: any, value?: Value) => void;
 /**
  * A store of this package as express-session and @fastify/session want one.
  *
- * A session that was ended does not come back: not by a request that loaded it before, in whichever process, and however
- * it was ended (`destroy`, `destroyByUser`, `clear`, the store's own methods, `native-store revoke`, expiry). Its `set`
- * and `touch` are dropped quietly. `set` creates a session only if express-session has just made it, or if this store
- * did not meet its id (in `get`, `set` or `destroy`) within the last hour, of which it remembers up to a million. So an
- * id that was destroyed is not to be used again.
+ * A session that has ended does not come back by a request that loaded it before, in whichever process, and however it
+ * ended (`destroy`, `destroyByUser`, `clear`, the store's own methods, `native-store revoke`, expiry). The `set` and the
+ * `touch` of such a request are dropped without an error.
  *
- * What a callback throws is an uncaught exception; it is never called twice. A Promise that is not looked at, as that of
- * `req.session.destroy()` without a callback, never ends the process. It extends express-session's `Store` where that is
- * installed, and else Node's `EventEmitter`; it emits nothing.
+ * `set` creates a session if the object is new:
+ * - express-session has just generated it, also under an id that was used before.
+ * - @fastify/session 11.1.2 or later has made it, and not from a session that it loaded; likewise.
+ * - This store has not met its id (in `get`, `set` or `destroy`) within the last hour. It remembers up to a million ids,
+ *   and `clear` forgets them.
+ *
+ * Any other object may be an old copy of a session. It can only update a live one, and `set` rejects with
+ * `ERR_SESSION_ENDED` if the session has ended.
+ *
+ * What a callback throws is an uncaught exception. No callback is called twice. A promise that nobody looks at, such as
+ * that of `req.session.destroy()` without a callback, never ends the process. The class extends Node's `EventEmitter` and
+ * emits nothing. It takes the classes of express-session from the sessions that `session({ store })` generates, so it
+ * needs no module of that name near it: bundles and linked packages work.
  *
  * @typeParam Data The session, such as `SessionData` of express-session.
  * @example
@@ -90,17 +98,19 @@ export class ConnectStore<Data extends object = ConnectSession> extends EventEmi
   // biome-ignore lint/suspicious/noExplicitAny: of whatever fields
   readonly store: SessionStore<any>;
 
-  /** A fresh copy of a live session, or `null`. Its cookie says when it ends, as the last `touch` has it. */
+  /**
+   * A fresh copy of a live session, or `null`, also for an id of more than 256 bytes, which no session can have. Its
+   * cookie says when it ends, as the last `touch` has it.
+   */
   get(sid: string): Promise<Data | null>;
   get(sid: string, callback: ConnectCallback<Data | null>): void;
 
   /**
-   * Stores a session. Dropped quietly if the session was ended (see the class). Of a session of @fastify/session that
-   * the request has not changed, and saves all the same, only the expiry is moved, as by `touch`: otherwise it would undo
-   * what another request has saved meanwhile.
+   * Stores a session. @fastify/session saves a session also if the request has not changed it. Then only the expiry
+   * moves, as by `touch`: otherwise the request would undo what another one has saved.
    *
-   * Fails as `create` and `update` of the store do, and with `ERR_INVALID_OPTION` where `ttl` or `userId` return what
-   * is none.
+   * Rejects as `create` and `update` of the store do, with `ERR_SESSION_ENDED` (see the class), and with
+   * `ERR_INVALID_OPTION` if `ttl` or `userId` return a value that they must not return.
    */
   set(sid: string, session: Data): Promise<void>;
   set(sid: string, session: Data, callback: ConnectCallback | undefined): void;
@@ -109,14 +119,15 @@ export class ConnectStore<Data extends object = ConnectSession> extends EventEmi
    * Moves the expiry of a live session to that of its cookie, or by `ttl`, and stores the cookie if the request changed
    * anything else in it. The session's data is not written, and no session is created.
    *
-   * A request that loaded or stored the session, and changed no more of the cookie than its expiry, never moves that
-   * back, whatever others do at that moment: the store decides it in one call. Else the session is read first, as for
-   * @fastify/session, whose objects say nothing of their origin, and for a store whose `touch` is the app's own.
+   * A request that shortens its session is believed: a `cookie.expires` or `cookie.maxAge` that ends earlier than what
+   * the request loaded becomes the session's end. A request that only renews its cookie never moves the end back,
+   * whatever others do at that moment: the store decides it in one call. The session is read first if its object does
+   * not say what was loaded (@fastify/session before 11.1.2), and if the app overrides the `touch` of the store.
    */
   touch(sid: string, session: Data): Promise<void>;
   touch(sid: string, session: Data, callback: ConnectCallback | undefined): void;
 
-  /** Ends a session, if there is one. */
+  /** Ends a session, if there is one. A session that the callback sets under the same id is a new one. */
   destroy(sid: string): Promise<void>;
   destroy(sid: string, callback: ConnectCallback | undefined): void;
 
@@ -132,7 +143,7 @@ export class ConnectStore<Data extends object = ConnectSession> extends EventEmi
   length(): Promise<number>;
   length(callback: ConnectCallback<number>): void;
 
-  /** Ends all sessions. */
+  /** Ends all sessions. After it, each id can be used for a new session, and each object of the app can be set again. */
   clear(): Promise<void>;
   clear(callback: ConnectCallback | undefined): void;
 
@@ -168,7 +179,11 @@ export class ConnectStore<Data extends object = ConnectSession> extends EventEmi
   // biome-ignore lint/suspicious/noExplicitAny: of express-session
   regenerate(req: any, callback: (error?: any) => any): void;
 
-  /** Of express-session: `get`, as a session with methods. */
+  /**
+   * Of express-session: `get`, as a session with methods.
+   *
+   * Fails with `ERR_INVALID_OPTION` if `session({ store })` was never called with this store.
+   */
   // biome-ignore lint/suspicious/noExplicitAny: of express-session
   load(sid: string, callback: (error: any, session?: any) => any): void;
 

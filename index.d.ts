@@ -548,6 +548,8 @@ export type SessionStoreErrorCode =
   | "ERR_SESSION_EXISTS"
   /** A session, an id or a user id that is none. The message names the field and what was expected. */
   | "ERR_INVALID_SESSION"
+  /** `ConnectStore.set`: a session of this id has ended, and what was given may be an old copy of it. */
+  | "ERR_SESSION_ENDED"
   /** A session over `maxSessionBytes`. */
   | "ERR_SESSION_TOO_LARGE"
   /** An option, or an argument that is none of a session's, that is unknown or out of range. */
@@ -568,6 +570,8 @@ export type SessionStoreErrorCode =
   | "ERR_STORE_TIMEOUT"
   /** Redis cannot be reached or refuses the command: the message says why. */
   | "ERR_STORE_UNAVAILABLE"
+  /** The package itself cannot be loaded, so `require` and `import` throw it: the message says why. */
+  | "ERR_ADDON_LOAD"
   /** A fault of this package: please report it. It says nothing about your data. */
   | "ERR_INTERNAL";
 

@@ -1,5 +1,7 @@
 "use strict";
 
+// First, as it says what is missing on a system that cannot load the rest.
+require("./lib/native.js");
 const { SessionStoreError } = require("./lib/errors.js");
 const { FileStore } = require("./lib/file-store.js");
 const { guardSession } = require("./lib/guard.js");

@@ -34,6 +34,22 @@ const asJson = (value) => JSON.parse(JSON.stringify(value));
 const isNear = (actual, expected, what) =>
   assert.ok(Math.abs(actual - expected) < 5000, `${what}: ${new Date(actual)}, not ${new Date(expected)}`);
 
+/** A session as a framework makes one of what it loads: `@fastify/session` before 11.1.2 keeps nothing else. */
+class FrameworkSession {
+  #isModified;
+
+  constructor(loaded, { isModified = true } = {}) {
+    Object.assign(this, loaded);
+    this.#isModified = isModified;
+  }
+
+  touch() {}
+
+  isModified() {
+    return this.#isModified;
+  }
+}
+
 let made = 0;
 const newId = () => `sid-${++made}`;
 
@@ -371,6 +387,16 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         assert.equal(await store.get(sid), null);
       });
 
+      it("does not renew a session of a framework to less than something else gave it", async () => {
+        const sid = newId();
+        await store.set(sid, { cookie: lasting(HOUR) });
+        await inner.touch(sid, inFuture(30 * DAY));
+        const held = new FrameworkSession(await store.get(sid));
+        held.cookie.expires = inFuture(HOUR);
+        await store.touch(sid, held);
+        isNear(await endOf(sid), Date.now() + 30 * DAY, "the longer life");
+      });
+
       it("creates nothing", async () => {
         const sid = newId();
         assert.equal(await store.touch(sid, { cookie: lasting() }), undefined);
@@ -445,6 +471,66 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
       });
     });
 
+    describe("an expiry that is earlier than the loaded one", () => {
+      const loads = {
+        get: (connect, sid) => connect.get(sid),
+        all: async (connect, sid) => (await connect.all())[sid],
+        getByUser: async (connect, sid) =>
+          (await connect.getByUser("ada")).find((one) => one.sid === sid).session,
+      };
+
+      for (const load of Object.keys(loads)) {
+        for (const write of ["touch", "set"]) {
+          for (const touchAfter of [0, 1000, DAY]) {
+            it(`ends the session then: ${load}, ${write}, touchAfter ${touchAfter}`, async () => {
+              const connect = other({ touchAfter, userId: (session) => session.user });
+              const sid = newId();
+              await connect.set(sid, { cookie: lasting(20_000), user: "ada" });
+              const session = await loads[load](connect, sid);
+              const end = inFuture(19_900);
+              session.cookie.expires = end;
+              await connect[write](sid, session);
+              assert.equal(await endOf(sid), end.getTime());
+              assert.equal((await connect.get(sid)).cookie.expires, end.toISOString());
+              // The same object again, sooner still.
+              session.cookie.expires = inFuture(3000);
+              await connect[write](sid, session);
+              isNear(await endOf(sid), Date.now() + 3000, "three seconds on");
+            });
+          }
+        }
+      }
+
+      it("ends it in a framework's session, whose maxAge was shortened by less than a second", async () => {
+        const sid = newId();
+        await store.set(sid, { cookie: lasting(1200) });
+        const held = new FrameworkSession(await store.get(sid));
+        Object.assign(held.cookie, lasting(300));
+        await store.touch(sid, held);
+        assert.equal(await endOf(sid), held.cookie.expires.getTime());
+        assert.equal((await store.get(sid)).cookie.originalMaxAge, 300);
+        // That request renews the shorter life.
+        Object.assign(held.cookie, lasting(300));
+        await store.touch(sid, held);
+        assert.equal(await endOf(sid), held.cookie.expires.getTime());
+      });
+
+      it("ends it in a framework's session that says itself what it was loaded with", async () => {
+        for (const originalMaxAge of [HOUR, null]) {
+          const sid = newId();
+          await store.set(sid, { cookie: lasting(HOUR, { originalMaxAge }) });
+          const { cookie } = asJson(await store.get(sid));
+          const expires = inFuture(MINUTE);
+          const held = new FrameworkSession(
+            { cookie: { ...cookie, originalExpires: new Date(cookie.expires), expires } },
+            { isModified: false },
+          );
+          await store.set(sid, held);
+          assert.equal(await endOf(sid), held.cookie.expires.getTime());
+        }
+      });
+    });
+
     describe("destroy", () => {
       it("ends a session, and one that is not there", async () => {
         const sid = newId();
@@ -467,6 +553,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         expiry: (sid) => inner.touch(sid, Date.now() - 1),
       };
       const owned = { userId: (session) => session.user };
+      const hasEnded = failsWith("ERR_SESSION_ENDED", /ended within the last hour/);
 
       for (const [way, end] of Object.entries(ways)) {
         it(`after ${way}`, async () => {
@@ -479,10 +566,15 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
           assert.equal(await store.get(sid), null, "a touch of the object that was loaded");
           await store.set(sid, held);
           assert.equal(await store.get(sid), null, "the object that was loaded");
-          await store.set(sid, { cookie: lasting(), user: "ada" });
-          assert.equal(await store.get(sid), null, "a new object of the same id");
+          await store.set(sid, Object.assign({ ...held }, { changed: true }));
+          assert.equal(await store.get(sid), null, "a shallow copy of it");
           await store.touch(sid, held);
           assert.equal(await store.get(sid), null, "touch");
+          if (way !== "clear") {
+            const copy = { ...asJson(held), cookie: lasting() };
+            await assert.rejects(store.set(sid, copy), hasEnded);
+            assert.equal(await store.get(sid), null, "what may be a deep copy of it");
+          }
           assert.equal(await store.length(), 0);
         });
       }
@@ -492,8 +584,9 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         const held = { cookie: lasting() };
         await store.set(sid, held);
         await other().destroy(sid);
-        await store.set(sid, held);
-        await store.set(sid, { ...held });
+        await assert.rejects(store.set(sid, held), hasEnded);
+        await assert.rejects(store.set(sid, { ...held }), hasEnded);
+        await assert.rejects(store.set(sid, held), hasEnded);
         assert.equal(await store.get(sid), null);
       });
 
@@ -501,7 +594,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         const sid = newId();
         await other().set(sid, { cookie: lasting() });
         await store.destroy(sid);
-        await store.set(sid, { cookie: lasting() });
+        await assert.rejects(store.set(sid, { cookie: lasting() }), hasEnded);
         assert.equal(await store.get(sid), null);
       });
 
@@ -538,7 +631,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         await store.set(sid, held);
         await other().destroy(sid);
         later(t, 3 * HOUR);
-        await store.set(sid, held);
+        await assert.rejects(store.set(sid, held), hasEnded);
         assert.equal(await store.get(sid), null);
       });
 
@@ -554,11 +647,31 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
 
       it("and tells nobody that it was dropped", async () => {
         const sid = newId();
-        const held = { cookie: lasting() };
-        await store.set(sid, held);
+        await store.set(sid, { cookie: lasting() });
+        const held = await store.get(sid);
         await store.destroy(sid);
         assert.deepEqual(await callingBack((done) => store.set(sid, held, done)), [null, undefined]);
         assert.deepEqual(await callingBack((done) => store.touch(sid, held, done)), [null, undefined]);
+      });
+
+      it("by a session of a framework that was stored twice in one request", async () => {
+        const sid = newId();
+        const held = new FrameworkSession({ cookie: lasting() });
+        await store.set(sid, held);
+        await other().destroy(sid);
+        await store.set(sid, held);
+        assert.equal(await store.get(sid), null);
+      });
+
+      it("by a framework whose sessions do not say that they were loaded", async () => {
+        const sid = newId();
+        await store.set(sid, { cookie: lasting() });
+        const loaded = await new Promise((resolve) => {
+          store.get(sid, (_error, session) => resolve(new FrameworkSession(asJson(session))));
+        });
+        await other().destroy(sid);
+        await assert.rejects(store.set(sid, loaded), hasEnded);
+        assert.equal(await store.get(sid), null);
       });
 
       it("while others come and go", async () => {
@@ -568,6 +681,75 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         const sid = newId();
         await store.set(sid, { cookie: lasting(), a: 1 });
         assert.equal((await store.get(sid)).a, 1);
+      });
+    });
+
+    describe("an id that is used again", () => {
+      it("is that of a new session after clear, also from the same object", async () => {
+        for (const options of [{}, { prefix: "app:" }, { touchAfter: HOUR }]) {
+          const connect = other(options);
+          const fixture = { cookie: lasting(), user: "ada" };
+          for (let round = 0; round < 3; round++) {
+            await connect.clear();
+            assert.equal(await connect.get("test-sid"), null);
+            await connect.set("test-sid", fixture);
+            assert.equal((await connect.get("test-sid")).user, "ada");
+            await connect.clear();
+            await connect.set("test-sid", { cookie: lasting(), user: "grace" });
+            assert.equal((await connect.get("test-sid")).user, "grace");
+          }
+        }
+      });
+
+      it("is that of a new session in the callback of destroy, as a framework regenerates it", async () => {
+        const sid = newId();
+        await store.set(sid, { cookie: lasting(), user: "ada" });
+        const held = new FrameworkSession(await store.get(sid));
+        await new Promise((resolve) => {
+          store.destroy(sid, () => store.set(sid, new FrameworkSession({ ...held, user: "grace" }), resolve));
+        });
+        assert.equal((await store.get(sid)).user, "grace");
+      });
+
+      it("is that of a new session in another ConnectStore", async () => {
+        const sid = newId();
+        await store.set(sid, { cookie: lasting() });
+        await store.destroy(sid);
+        await other().set(sid, { cookie: lasting(), user: "ada" });
+        assert.equal((await store.get(sid)).user, "ada");
+      });
+    });
+
+    describe("an id that no session can have", () => {
+      const long = "x".repeat(257);
+
+      it("is an unknown session to get, touch and destroy", async () => {
+        const shop = other({ prefix: "shop:" });
+        for (const [connect, sid] of [
+          [store, long],
+          [store, "\u00e9".repeat(129)],
+          [store, "\ud800"],
+          [shop, "x".repeat(252)],
+        ]) {
+          assert.equal(await connect.get(sid), null);
+          assert.equal(await connect.touch(sid, { cookie: lasting() }), undefined);
+          assert.equal(await connect.destroy(sid), undefined);
+          assert.deepEqual(await callingBack((done) => connect.get(sid, done)), [null, null]);
+        }
+      });
+
+      it("is refused by set", async () => {
+        await assert.rejects(
+          store.set(long, { cookie: lasting() }),
+          failsWith("ERR_INVALID_SESSION", /sessionId/),
+        );
+        await assert.rejects(
+          other({ prefix: "shop:" }).set("x".repeat(252), { cookie: lasting() }),
+          failsWith("ERR_INVALID_SESSION", /sessionId/),
+        );
+        const longest = "x".repeat(251);
+        await other({ prefix: "shop:" }).set(longest, { cookie: lasting() });
+        assert.notEqual(await other({ prefix: "shop:" }).get(longest), null);
       });
     });
 

@@ -3,6 +3,7 @@
 // What an app on express-session sees of a ConnectStore.
 
 const assert = require("node:assert/strict");
+const { createHmac } = require("node:crypto");
 const { once } = require("node:events");
 const { after, afterEach, beforeEach, describe, it } = require("node:test");
 const express = require("express");
@@ -64,8 +65,64 @@ for (const [name, createStore, skip] of [
       res.end(`${req.session.views}`);
     };
 
-    it("gets a store that is express-session's", () => {
-      assert.ok(store instanceof session.Store);
+    it("gets sessions of express-session's own classes, also in the first request of a process", async () => {
+      const handler = (req, res) => {
+        req.session.views = (req.session.views ?? 0) + 1;
+        const { cookie } = req.session;
+        const isOwn = req.session instanceof session.Session && cookie instanceof session.Cookie;
+        res.end(`${req.session.views} ${isOwn} ${req.session.id} ${JSON.stringify(cookie)}`);
+      };
+      const options = { cookie: { maxAge: HOUR, sameSite: "lax", path: "/" } };
+      const jar = {};
+      const first = await serve(store, options, handler);
+      const [views, isOwn, sid, cookie] = (await first("/", jar)).body.split(" ");
+      assert.deepEqual([views, isOwn, sid], ["1", "true", sidOf(jar)]);
+      const restarted = await serve(new ConnectStore(store.store), options, handler);
+      for (const expected of ["2", "3"]) {
+        const [views, isOwn, same, again] = (await restarted("/", jar)).body.split(" ");
+        assert.deepEqual([views, isOwn, same], [expected, "true", sid]);
+        const ofOthers = (text) => ({ ...JSON.parse(text), expires: undefined });
+        assert.deepEqual(ofOthers(again), ofOthers(cookie));
+      }
+    });
+
+    it("believes a request that shortens the session", async () => {
+      const ask = await serve(store, { cookie: { maxAge: 1200 } }, (req, res) => {
+        req.session.user ??= "ada";
+        if (req.path === "/maxAge") req.session.cookie.maxAge = 300;
+        if (req.path === "/expires") req.session.cookie.expires = new Date(Date.now() + 300);
+        res.end();
+      });
+      for (const path of ["/maxAge", "/expires"]) {
+        const jar = {};
+        await ask("/", jar);
+        const before = Date.parse((await store.store.get(sidOf(jar))).expires);
+        await ask(path, jar);
+        const end = Date.parse((await store.store.get(sidOf(jar))).expires);
+        assert.ok(end < before && end <= Date.now() + 300, `${path}: ${before - end} ms sooner`);
+      }
+    });
+
+    it("keeps the longer life that something else gave the session", async () => {
+      const ask = await serve(store, { cookie: { maxAge: HOUR } }, (req, res) => {
+        req.session.user ??= "ada";
+        res.end();
+      });
+      const jar = {};
+      await ask("/", jar);
+      const end = new Date(Date.now() + 30 * HOUR);
+      await store.store.touch(sidOf(jar), end);
+      await ask("/", jar);
+      assert.equal((await store.store.get(sidOf(jar))).expires, end.toISOString());
+    });
+
+    it("takes a cookie with an id that no session can have for an unknown one", async () => {
+      const ask = await serve(store, { genid: (req) => req.headers["x-id"] ?? "an id" }, counter);
+      const sid = "x".repeat(300);
+      const signature = createHmac("sha256", SECRET).update(sid).digest("base64").replace(/=+$/, "");
+      const jar = { cookie: `connect.sid=${encodeURIComponent(`s:${sid}.${signature}`)}` };
+      assert.equal((await ask("/", jar)).body, "1");
+      assert.equal(sidOf(jar), "an id");
     });
 
     it("keeps its sessions", async () => {
@@ -287,6 +344,44 @@ for (const [name, createStore, skip] of [
     });
   });
 }
+
+describe("a ConnectStore outside of a request", () => {
+  const load = (store, sid) =>
+    new Promise((resolve, reject) => {
+      store.load(sid, (error, loaded) => (error ? reject(error) : resolve(loaded)));
+    });
+
+  it("loads a session before the first request", async () => {
+    const store = new ConnectStore(new MemoryStore());
+    await store.set("a", {
+      cookie: { originalMaxAge: HOUR, expires: new Date(Date.now() + HOUR) },
+      user: "ada",
+    });
+    session({ ...OPTIONS, store, genid: (req) => `of ${req.headers.host}` });
+    const loaded = await load(store, "a");
+    assert.ok(loaded instanceof session.Session);
+    assert.ok(loaded.cookie instanceof session.Cookie);
+    assert.ok(loaded.cookie.expires instanceof Date);
+    assert.deepEqual([loaded.id, loaded.user], ["a", "ada"]);
+  });
+
+  it("says what is missing where express-session was never given the store", async () => {
+    const store = new ConnectStore(new MemoryStore());
+    await store.set("a", { cookie: {} });
+    const expected = { code: "ERR_INVALID_OPTION", message: /session\(\{ store, … \}\)/ };
+    assert.throws(() => store.createSession({ sessionID: "a" }, { cookie: {} }), expected);
+    await assert.rejects(load(store, "a"), expected);
+    assert.equal(await load(store, "nobody"), undefined);
+  });
+
+  it("reports what the app's genid throws", async () => {
+    const store = new ConnectStore(new MemoryStore());
+    await store.set("a", { cookie: {} });
+    const genid = (req) => req.user.name;
+    session({ ...OPTIONS, store, genid });
+    await assert.rejects(load(store, "a"), TypeError);
+  });
+});
 
 describe("an app on Passport", () => {
   it("logs a user out everywhere", async () => {

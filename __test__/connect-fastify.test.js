@@ -183,6 +183,103 @@ for (const [name, createStore, skip] of [
       assert.equal((await store.store.get(sidOf(jar))).expires, expires);
     });
 
+    it("believes a request that shortens the session", async () => {
+      const options = { cookie: { secure: false, maxAge: HOUR } };
+      for (const more of [{}, { touchAfter: HOUR }]) {
+        store = new ConnectStore(store.store, more);
+        const ask = await serve(store, options, async ({ session, url }) => {
+          session.user ??= "ada";
+          if (url === "/short") session.cookie.expires = new Date(Date.now() + 1000);
+          return "";
+        });
+        const jar = {};
+        await ask("/", jar);
+        const [{ expires }] = (await ask("/short", jar)).setCookies;
+        const end = Date.parse((await store.store.get(sidOf(jar))).expires);
+        assert.ok(end <= Date.now() + 1000);
+        assert.ok(Math.abs(expires - end) < 1000);
+      }
+    });
+
+    it("keeps the longer life that something else gave the session", async () => {
+      const options = { cookie: { secure: false, maxAge: HOUR } };
+      const ask = await serve(store, options, async ({ session, url }) => {
+        if (url === "/") session.user = "ada";
+        return "";
+      });
+      const jar = {};
+      await ask("/", jar);
+      const end = new Date(Date.now() + 30 * HOUR);
+      await store.store.touch(sidOf(jar), end);
+      await ask("/again", jar);
+      assert.equal((await store.store.get(sidOf(jar))).expires, end.toISOString());
+    });
+
+    it("may make the same id again for a new session", async () => {
+      const idGenerator = () => "of this device";
+      for (const regenerates of [false, true]) {
+        const ask = await serve(store, { idGenerator }, async (request) => {
+          const { session, url } = request;
+          if (url === "/out") {
+            await session.destroy();
+            return "out";
+          }
+          if (url === "/in") {
+            if (regenerates) await session.regenerate();
+            request.session.user = "ada";
+          }
+          return request.session.user ?? "nobody";
+        });
+        const jar = {};
+        for (let round = 0; round < 3; round++) {
+          assert.equal((await ask("/in", jar)).body, "ada");
+          assert.equal((await ask("/out", jar)).body, "out");
+          assert.equal((await ask("/in", jar)).body, "ada");
+          assert.equal((await ask("/in", jar)).body, "ada");
+          assert.equal((await ask("/", jar)).body, "ada");
+          assert.equal((await ask("/out", jar)).body, "out");
+          assert.equal((await ask("/", jar)).body, "nobody");
+        }
+      }
+    });
+
+    it("does not bring back by a loaded session an id that may be used again", async () => {
+      const ended = new ConnectStore(store.store);
+      const ask = await serve(store, { idGenerator: () => "of this device" }, async ({ session, url }) => {
+        session.user = url;
+        if (url !== "/slow") return "";
+        await store.destroy(session.sessionId);
+        await ended.destroy(session.sessionId);
+        return "";
+      });
+      const jar = {};
+      await ask("/", jar);
+      assert.equal((await ask("/slow", jar)).status, 200);
+      assert.equal(await store.length(), 0);
+    });
+
+    it("rejects rather than guess where a session of the same id lost its mark on the way", async () => {
+      // Such as one that decrypts what it loads.
+      class Copying extends ConnectStore {
+        get(sid, callback) {
+          super.get(sid, (error, kept) => callback(error, kept && JSON.parse(JSON.stringify(kept))));
+        }
+      }
+      store = new Copying(store.store);
+      const ended = new ConnectStore(store.store);
+      const ask = await serve(store, { idGenerator: () => "of this device" }, async ({ session, url }) => {
+        session.user = url;
+        if (url === "/slow") await ended.destroy(session.sessionId);
+        return "";
+      });
+      const jar = {};
+      await ask("/", jar);
+      const { status, body } = await ask("/slow", jar);
+      assert.equal(status, 500);
+      assert.match(body, /ERR_SESSION_ENDED/);
+      assert.equal(await store.length(), 0);
+    });
+
     it("hears of the store's errors", async () => {
       const ask = await serve(store, {}, counter);
       const jar = {};

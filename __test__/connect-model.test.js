@@ -19,20 +19,23 @@ const MINUTE = 60_000;
 const HOUR = 60 * MINUTE;
 const USERS = ["ada", "grace"];
 
-/** What the contract says: a session that has ended is never there again. */
+/** The contract: a session that has ended comes back only by a new login. */
 class Model {
   live = new Map();
-  // Of each that was there: the latest expiry of a cookie that came with it.
+  // The expiry of each live session.
   ends = new Map();
 
-  save(sid, data, { expires }) {
-    if (!this.live.has(sid)) return;
+  begin(sid, data, expires) {
     this.live.set(sid, data);
-    this.touch(sid, expires);
+    this.ends.set(sid, Number(expires));
   }
 
-  touch(sid, expires) {
-    if (this.live.has(sid)) this.ends.set(sid, Math.max(this.ends.get(sid) ?? 0, expires));
+  save(sid, data, expires) {
+    if (this.live.has(sid)) this.begin(sid, data, expires);
+  }
+
+  prolong(sid, expires) {
+    this.ends.set(sid, Math.max(this.ends.get(sid), expires));
   }
 
   ofUser(user) {
@@ -44,6 +47,15 @@ class Model {
   }
 }
 
+/** The session of a request, as a framework makes one. */
+class FrameworkSession {
+  constructor(loaded) {
+    Object.assign(this, loaded);
+  }
+
+  touch() {}
+}
+
 /** Two processes, and the requests that run in them: each holds what it loaded when it began. */
 class World {
   model = new Model();
@@ -53,80 +65,118 @@ class World {
 
   constructor(store, options) {
     this.leavesOut = options.touchAfter > 0;
-    this.processes = [1, 2].map(
-      () => new ConnectStore(store, { ...options, userId: (session) => session.user }),
-    );
+    this.processes = [1, 2].map(() => {
+      const connect = new ConnectStore(store, { ...options, userId: (session) => session.user });
+      // As express-session does.
+      connect.generate = (req) => {
+        req.session = new FrameworkSession({ cookie: this.cookie() });
+      };
+      // The ids that the process has met: an object without a mark may be a copy of their sessions.
+      return { connect, met: new Set() };
+    });
   }
 
   pick(list, at) {
     return list[at % list.length];
   }
 
-  /** A cookie that ends later than all before; or, of a request that has been slow, sooner by so many minutes. */
+  /** A cookie that ends later than all before; or, of a slow request, sooner by so many minutes. */
   cookie(late = 0) {
     this.#latest += MINUTE;
     return { originalMaxAge: HOUR, expires: new Date(this.#latest - late * MINUTE), path: "/" };
   }
 
-  async login({ process, user }) {
-    const connect = this.processes[process];
-    const sid = `sid-${this.sids.length}`;
-    this.sids.push(sid);
-    const session = { cookie: this.cookie(), user, n: 0 };
+  /** A new session under a new id, or under one that was used before, as apps do that choose their ids. */
+  async login({ process, user, reuses, which }) {
+    const { connect, met } = this.processes[process];
+    const isReused = reuses && this.sids.length > 0;
+    const sid = isReused ? this.pick(this.sids, which) : `sid-${this.sids.length}`;
+    if (!isReused) this.sids.push(sid);
+    const req = { sessionID: sid };
+    connect.generate(req);
+    const session = Object.assign(req.session, { user, n: 0 });
     await connect.set(sid, session);
-    this.model.live.set(sid, { user, n: 0 });
-    this.model.touch(sid, session.cookie.expires);
-    this.requests.push({ connect, sid, session });
+    met.add(sid);
+    this.model.begin(sid, { user, n: 0 }, session.cookie.expires);
+    const loadedEnd = Number(session.cookie.expires);
+    this.requests.push({ process, sid, session, loadedEnd, isFramework: true });
   }
 
   async begin({ process, which }) {
     if (this.sids.length === 0) return;
-    const connect = this.processes[process];
+    const { connect, met } = this.processes[process];
     const sid = this.pick(this.sids, which);
     const session = await connect.get(sid);
     assert.equal(session !== null, this.model.live.has(sid));
-    if (session !== null) this.requests.push({ connect, sid, session });
+    if (session === null) return;
+    met.add(sid);
+    this.requests.push({ process, sid, session, loadedEnd: Date.parse(session.cookie.expires) });
   }
 
-  async save({ which, n, copies }) {
+  async save({ which, n, how }) {
     if (this.requests.length === 0) return;
-    const { connect, sid, session } = this.pick(this.requests, which);
+    const request = this.pick(this.requests, which);
+    const { process, sid, session } = request;
+    const { connect, met } = this.processes[process];
     session.n = n;
-    session.cookie = this.cookie();
-    // @fastify/session makes an object of its own of what it loads.
-    await connect.set(sid, copies ? { ...session } : session);
-    this.model.save(sid, { user: session.user, n }, session.cookie);
+    Object.assign(session.cookie, this.cookie());
+    const { expires } = session.cookie;
+    const data = { user: session.user, n };
+    const isUnknown = how === "deep copy" || (how === "shallow copy" && request.isFramework);
+    const given = COPIES[how](session);
+    if (isUnknown && !this.model.live.has(sid) && met.has(sid)) {
+      await assert.rejects(connect.set(sid, given), { code: "ERR_SESSION_ENDED" });
+      return;
+    }
+    await connect.set(sid, given);
+    if (isUnknown && !met.has(sid)) this.model.begin(sid, data, expires);
+    else this.model.save(sid, data, expires);
+    if (isUnknown) met.add(sid);
+    if (how === "itself" && this.model.live.has(sid)) request.loadedEnd = Number(expires);
   }
 
-  async touch({ which, late, copies }) {
+  async touch({ which, late, how }) {
     if (this.requests.length === 0) return;
-    const { connect, sid, session } = this.pick(this.requests, which);
-    // Of a copy nobody knows that it was loaded: its cookie counts, whatever it says.
-    session.cookie = this.cookie(copies ? 0 : late);
-    await connect.touch(sid, copies ? { ...session } : session);
-    this.model.touch(sid, session.cookie.expires);
+    const request = this.pick(this.requests, which);
+    const { process, sid, session, loadedEnd } = request;
+    const { connect } = this.processes[process];
+    const isUnknown = how === "deep copy" || (how === "shallow copy" && request.isFramework);
+    // Nobody knows what a copy was loaded with: its cookie counts, whatever it says.
+    Object.assign(session.cookie, this.cookie(isUnknown ? 0 : late));
+    const end = Number(session.cookie.expires);
+    await connect.touch(sid, COPIES[how](session));
+    if (!this.model.live.has(sid)) return;
+    if (isUnknown || end > loadedEnd) return this.model.prolong(sid, end);
+    // A framework renews the cookie of each request, which moves no end back. By hand it is a wish.
+    if (request.isFramework || end === loadedEnd) return;
+    this.model.ends.set(sid, end);
+    request.loadedEnd = end;
   }
 
   async destroy({ process, which }) {
     if (this.sids.length === 0) return;
     const sid = this.pick(this.sids, which);
-    await this.processes[process].destroy(sid);
+    const { connect, met } = this.processes[process];
+    await connect.destroy(sid);
+    met.add(sid);
     this.model.live.delete(sid);
   }
 
   async destroyByUser({ process, user }) {
     const ended = this.model.ofUser(user);
-    assert.equal(await this.processes[process].destroyByUser(user), ended.length);
+    assert.equal(await this.processes[process].connect.destroyByUser(user), ended.length);
     this.model.endAll(ended);
   }
 
   async clear({ process }) {
-    await this.processes[process].clear();
+    const { connect, met } = this.processes[process];
+    await connect.clear();
+    met.clear();
     this.model.live.clear();
   }
 
   async compare() {
-    const [one, other] = this.processes;
+    const [one, other] = this.processes.map(({ connect }) => connect);
     const expected = Object.fromEntries(this.model.live);
     const seen = {};
     for (const [sid, { cookie, ...data }] of Object.entries(await one.all())) {
@@ -144,15 +194,22 @@ class World {
   }
 }
 
+const COPIES = {
+  itself: (session) => session,
+  "shallow copy": (session) => ({ ...session }),
+  "deep copy": (session) => structuredClone({ ...session, cookie: { ...session.cookie } }),
+};
+
 const which = fc.nat({ max: 20 });
+const how = fc.constantFrom(...Object.keys(COPIES));
 const ofTwo = fc.nat({ max: 1 });
 const user = fc.constantFrom(...USERS);
 const step = (name, fields) => fc.record({ name: fc.constant(name), ...fields });
 const steps = fc.oneof(
-  { weight: 4, arbitrary: step("login", { process: ofTwo, user }) },
+  { weight: 4, arbitrary: step("login", { process: ofTwo, user, reuses: fc.boolean(), which }) },
   { weight: 5, arbitrary: step("begin", { process: ofTwo, which }) },
-  { weight: 6, arbitrary: step("save", { which, n: fc.nat(), copies: fc.boolean() }) },
-  { weight: 3, arbitrary: step("touch", { which, late: fc.nat({ max: 60 }), copies: fc.boolean() }) },
+  { weight: 6, arbitrary: step("save", { which, n: fc.nat(), how }) },
+  { weight: 3, arbitrary: step("touch", { which, late: fc.nat({ max: 60 }), how }) },
   { weight: 3, arbitrary: step("destroy", { process: ofTwo, which }) },
   { weight: 1, arbitrary: step("destroyByUser", { process: ofTwo, user }) },
   { weight: 1, arbitrary: step("clear", { process: ofTwo }) },

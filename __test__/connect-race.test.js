@@ -18,9 +18,10 @@ const place = makePlace();
 const redis = makeRedisPlace();
 
 /** Whether the session of one user came back. */
-async function comesBack({ slow, fast, name, changes }) {
+async function comesBack({ slow, fast, name, changes, fixedIds }) {
   const browser = new Browser();
-  await browser.ask("POST", `${fast}/login`);
+  const login = fixedIds ? `login?device=device-${name}` : "login";
+  await browser.ask("POST", `${fast}/${login}`);
   assert.equal(await browser.ask("GET", `${slow}/me`), "ada");
   const late = browser.twin().ask("GET", `${slow}/slow?name=${name}${changes ? "&changes=1" : ""}`);
   await browser.ask("GET", `${slow}/door?name=${name}`);
@@ -28,15 +29,21 @@ async function comesBack({ slow, fast, name, changes }) {
   await browser.ask("POST", `${slow}/door?name=${name}`);
   await late;
   const users = await Promise.all([slow, fast].map((url) => browser.twin().ask("GET", `${url}/me`)));
+  if (fixedIds) {
+    // The next login has the same id, and is none of the old session.
+    await browser.ask("POST", `${fast}/${login}`);
+    assert.equal(await browser.ask("GET", `${slow}/me`), "ada");
+    await browser.ask("POST", `${fast}/logout`);
+  }
   return users.includes("ada");
 }
 
 /** How many of the rounds ended with a session that came back. */
-async function race(servers, { changes }) {
+async function race(servers, { changes, fixedIds }) {
   let back = 0;
   for (let round = 0; round < ROUNDS; round += AT_ONCE) {
     const some = Array.from({ length: AT_ONCE }, (_, at) =>
-      comesBack({ ...servers, changes, name: round + at }),
+      comesBack({ ...servers, changes, fixedIds, name: round + at }),
     );
     for (const isBack of await Promise.all(some)) back += isBack;
   }
@@ -45,21 +52,21 @@ async function race(servers, { changes }) {
 
 const ends = (changes) => (changes ? "a changed session" : "an unchanged one");
 
-async function raceAlone(framework, store, options, changes) {
+async function raceAlone(framework, store, options, changes, fixedIds) {
   const { url, stop } = await SERVERS[framework](store, options);
   try {
-    return await race({ slow: url, fast: url }, { changes });
+    return await race({ slow: url, fast: url }, { changes, fixedIds });
   } finally {
     await stop();
   }
 }
 
 /** The slow request is in another process than the logout. */
-async function raceElsewhere(framework, Store, options, changes) {
+async function raceElsewhere(framework, Store, options, changes, fixedIds) {
   const store = new ConnectStore(new Store(options));
   const [here, there] = [await SERVERS[framework](store), await startElsewhere(framework, Store, options)];
   try {
-    assert.equal(await race({ slow: there.url, fast: here.url }, { changes }), 0);
+    assert.equal(await race({ slow: there.url, fast: here.url }, { changes, fixedIds }), 0);
     assert.equal(await store.length(), 0);
   } finally {
     await Promise.all([here.stop(), there.stop()]);
@@ -91,6 +98,16 @@ for (const framework of ["express", "fastify"]) {
         skip: redisMissing,
       }, async () => {
         await raceElsewhere(framework, RedisStore, redis.next(), changes);
+      });
+
+      it(`with ${ends(changes)} brings none back whose id is used again`, async () => {
+        const store = new ConnectStore(new MemoryStore());
+        assert.equal(await raceAlone(framework, store, {}, changes, true), 0);
+        assert.equal(await store.length(), 0);
+      });
+
+      it(`with ${ends(changes)} brings none back whose id is used again in another process`, async () => {
+        await raceElsewhere(framework, FileStore, { path: place.next() }, changes, true);
       });
     }
   });

@@ -4,7 +4,6 @@
 
 const assert = require("node:assert/strict");
 const fs = require("node:fs");
-const path = require("node:path");
 const { describe, it } = require("node:test");
 const { FileStore } = require("..");
 const { makePlace, skip } = require("./support/file-places.js");

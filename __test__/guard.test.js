@@ -405,9 +405,21 @@ describe("an error", () => {
       calls++;
       throw fault;
     });
+    await new Promise(setImmediate);
     assert.equal(calls, 1);
     assert.deepEqual(uncaught, [fault]);
     assert.deepEqual((await get(port, "/", cookie)).body, { user: "ada" });
+  });
+});
+
+describe("a suite with fake timers", () => {
+  it("goes on to the next handler", async (t) => {
+    const session = guarded();
+    t.mock.method(globalThis, "queueMicrotask", () => {});
+    t.mock.method(globalThis, "setImmediate", () => {});
+    let calls = 0;
+    await session.manageSession({ cookies: {} }, {}, () => calls++);
+    assert.equal(calls, 1);
   });
 });
 

@@ -1,6 +1,6 @@
 "use strict";
 
-const native = require("../binding.js");
+const native = require("./native.js");
 
 const machineNow = Date.now;
 // A suite may have replaced `Date` before this module is loaded.

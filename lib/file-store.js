@@ -1,6 +1,6 @@
 "use strict";
 
-const native = require("../binding.js");
+const native = require("./native.js");
 const { fromNative, invalidOption } = require("./errors.js");
 const {
   DEFAULT_COMMAND_TIMEOUT,
@@ -48,9 +48,10 @@ class FileStore extends SessionStore {
     const { found, problems, ...counts } = await withProgress(onProgress, "checked", (progress) =>
       native.verify(this.#store, progress),
     );
-    const untold = found - problems.length;
-    if (untold > 0) problems.push(`and ${untold} more`);
-    return { ok: found === 0, ...counts, problems };
+    // An array of this realm: N-API's own may be of another, as in jest.
+    const sentences = Array.from(problems);
+    if (found > sentences.length) sentences.push(`and ${found - sentences.length} more`);
+    return { ok: found === 0, ...counts, problems: sentences };
   }
 }
 

@@ -1,10 +1,11 @@
 "use strict";
 
+const { callOutside } = require("./callbacks.js");
 const { SessionStoreError, kindOf } = require("./errors.js");
+const { isPossibleId } = require("./session-id.js");
 
 // Registered, so that two copies of this package in one process do not wrap twice.
 const GUARDED = Symbol.for("@fluidauth/native-store.guarded");
-const MAX_ID_BYTES = 256;
 
 function guardSession(session) {
   assertSession(session);
@@ -93,9 +94,9 @@ class Pass {
     await Promise.all(this.#endings);
     this.#release();
     const error = this.#error || this.#endingError;
-    // Apart from this promise: a throw of `next` must neither be lost nor reject it, which Express 5 would
-    // answer with a second `next`.
-    queueMicrotask(() => (error ? this.#next(error) : this.#next()));
+    // If `next` throws, the promise of `manageSession` must not reject: Express 5 would call `next` again.
+    if (error) callOutside(this.#next, error);
+    else callOutside(this.#next);
   }
 }
 
@@ -132,19 +133,19 @@ function hasGarbageCookie(session, req) {
   if (!cookie || typeof session.decryptSessionId !== "function") return false;
   if (typeof cookie !== "string") return true; // cookie-parser makes objects of `j:` cookies
   try {
-    return !isPossibleId(session.decryptSessionId(cookie));
+    return !mayBeId(session.decryptSessionId(cookie));
   } catch {
     return true;
   }
 }
 
-function isPossibleId(id) {
+function mayBeId(id) {
   if (typeof id !== "string") {
     // Private to FluidAuth, so another version's may be async: judging that would log everybody out.
     Promise.resolve(id).catch(() => {});
     return true;
   }
-  return id !== "" && id.isWellFormed() && Buffer.byteLength(id) <= MAX_ID_BYTES;
+  return isPossibleId(id);
 }
 
 function dropCookie(session, req, res) {

@@ -1,6 +1,6 @@
 "use strict";
 
-const native = require("../binding.js");
+const native = require("./native.js");
 const { memoryOptions, validateOptions } = require("./options.js");
 const { SessionStore, open } = require("./session-store.js");
 

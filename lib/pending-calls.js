@@ -2,7 +2,7 @@
 
 // Kept from when this module is loaded: suites with fake timers replace the globals.
 const { setImmediate, setTimeout } = require("node:timers");
-const native = require("../binding.js");
+const native = require("./native.js");
 const { fromNative, makeError } = require("./errors.js");
 
 // App code continues after each call: at most this many calls end before the event loop turns, so that I/O is not starved.

@@ -1,6 +1,6 @@
 "use strict";
 
-const native = require("../binding.js");
+const native = require("./native.js");
 const { redisOptions, validateOptions } = require("./options.js");
 const { readServers, readTls } = require("./redis-servers.js");
 const { readSecrets } = require("./secrets.js");

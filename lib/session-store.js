@@ -1,8 +1,8 @@
 "use strict";
 
 const { setImmediate } = require("node:timers/promises");
-const native = require("../binding.js");
 const { clockOffset } = require("./clock.js");
+const native = require("./native.js");
 const { fromNative } = require("./errors.js");
 const { deleteByUserOptions, validateOptions } = require("./options.js");
 const codec = require("./session-codec.js");

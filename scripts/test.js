@@ -11,11 +11,13 @@ const { setup } = require("./setup");
 const ROOT = path.join(__dirname, "..");
 const TESTS = path.join(ROOT, "__test__");
 const NEED_MORE_THAN_THE_ADDON = [
+  "bundlers.test.js",
   "example.test.js",
   "example-fastify.test.js",
   "example-passport.test.js",
   "example-redis.test.js",
   "package.test.js",
+  "suites.test.js",
   "types.test.js",
 ];
 

@@ -4,6 +4,7 @@
 // the test's own process, or in one of its own: then its arguments say which (see `startElsewhere`).
 
 const { fork } = require("node:child_process");
+const { randomUUID } = require("node:crypto");
 const { once } = require("node:events");
 const http = require("node:http");
 const express = require("express");
@@ -11,6 +12,9 @@ const session = require("express-session");
 
 const SECRET = "a secret for tests, and for nothing else";
 const HOUR = 3_600_000;
+
+/** The id of a new session: an app may choose it, such as one for each device. */
+const newId = (req) => req.query?.device ?? randomUUID();
 
 /** Requests that wait, by the names that they were given. */
 class Waiting {
@@ -54,7 +58,8 @@ function expressServer(store, { resave = false } = {}) {
     else waiting.open(req.query.name);
     res.end();
   });
-  app.use(session({ secret: SECRET, store, resave, saveUninitialized: false, cookie: { maxAge: HOUR } }));
+  const cookie = { maxAge: HOUR };
+  app.use(session({ secret: SECRET, store, resave, saveUninitialized: false, cookie, genid: newId }));
   app.post("/login", (req, res, next) => {
     req.session.regenerate((error) => {
       if (error) return next(error);
@@ -102,6 +107,7 @@ async function fastifyServer(store) {
       store,
       saveUninitialized: false,
       cookie: { secure: false, maxAge: HOUR },
+      idGenerator: newId,
     });
     routes.post("/login", async (request) => {
       await request.session.regenerate();

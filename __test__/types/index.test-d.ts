@@ -208,8 +208,10 @@ export async function errors() {
   expectType<
     | "ERR_SESSION_EXISTS"
     | "ERR_INVALID_SESSION"
+    | "ERR_SESSION_ENDED"
     | "ERR_SESSION_TOO_LARGE"
     | "ERR_INVALID_OPTION"
+    | "ERR_ADDON_LOAD"
     | "ERR_STORE_CLOSED"
     | "ERR_STORE_FULL"
     | "ERR_STORE_BUSY"

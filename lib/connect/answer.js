@@ -1,21 +1,22 @@
 "use strict";
 
+const { callOutside } = require("../callbacks.js");
+
 /**
- * Hands the end of an operation to a callback, or returns its promise where there is none.
+ * Passes the result of an operation to a callback, or returns the promise if there is no callback.
  *
- * The callback runs outside of every promise, so that what it throws is an uncaught exception, as it is for any
- * callback of Node's: inside one it would reject, and might call the callback again. But it runs before the next tick:
- * until then Node keeps back what express-session has written of an answer, and sends it together with the rest.
+ * The callback runs before the next tick. Until then Node.js holds back what express-session has written of a response,
+ * and sends it together with the rest.
  */
 function answer(operation, callback) {
   if (typeof callback !== "function") {
-    // `req.session.destroy()` drops the promise: a rejection that nobody can see must not end the process.
+    // `req.session.destroy()` drops the promise: an unhandled rejection must not end the process.
     operation.catch(() => {});
     return operation;
   }
   operation.then(
-    (value) => queueMicrotask(() => callback(null, value)),
-    (error) => queueMicrotask(() => callback(error)),
+    (value) => callOutside(callback, null, value),
+    (error) => callOutside(callback, error),
   );
 }
 

@@ -1,33 +1,38 @@
 "use strict";
 
+const { EventEmitter } = require("node:events");
+const { SessionStoreError } = require("../errors.js");
 const { validateOptions } = require("../options.js");
+const { sessionToJson } = require("../session-codec.js");
+const { isPossibleId } = require("../session-id.js");
 const { SessionStore, prolong } = require("../session-store.js");
 const { answer } = require("./answer.js");
-const { Base } = require("./base.js");
-const { copyOf, isOtherCookie, isSameData, isUnmodified } = require("./changes.js");
-const { KnownIds } = require("./known-ids.js");
-const { Marked } = require("./marks.js");
+const { copyOf, endsSooner, isOtherCookie, isSameData, isUnmodified } = require("./changes.js");
+const { classesOf, reviveSession } = require("./express-session.js");
+const { isFastifySession, loadedCookie } = require("./fastify-session.js");
+const { Origins } = require("./origins.js");
 const { byUserOptions, checkStore, readOptions } = require("./options.js");
 const { expiryOf, idOf, recordOf, sessionOf, timeOf } = require("./record.js");
 
-// Deletes of one call that are under way together.
+// Deletes that one call has under way at once.
 const AT_ONCE = 256;
 
 const asyncDispose = Symbol.asyncDispose ?? Symbol.for("nodejs.asyncDispose");
 
 /**
- * A store of ours as express-session and @fastify/session want one. `connect.d.ts` documents it.
+ * Adapts a store of this package to express-session and @fastify/session. `connect.d.ts` documents it.
  *
- * Connect's `set` does not say whether a session is new, so that with most stores a request brings back what was
- * destroyed while it ran. Here it creates only what is new, and else updates, which never creates. New is what
- * express-session has just generated, and an id that this store has not met: @fastify/session tells nothing, but a
- * request has to load a session, here, before it can save it.
+ * Connect's `set` does not say whether a session is new. With most stores a request therefore brings back a session that
+ * was destroyed while the request ran. Here `origins.js` knows the origin of each object. `set` creates the sessions that
+ * are new, and updates the others, which never creates.
  */
-class ConnectStore extends Base {
+class ConnectStore extends EventEmitter {
   #store;
   #options;
   #generate;
-  #known = new KnownIds();
+  #generateNew;
+  #classes;
+  #origins = new Origins();
 
   constructor(store, options) {
     checkStore(store);
@@ -41,7 +46,7 @@ class ConnectStore extends Base {
   }
 
   get(sid, callback) {
-    return answer(this.#get(sid), callback);
+    return answer(this.#get(sid), this.#origins.watchLoad(sid, callback));
   }
 
   set(sid, session, callback) {
@@ -53,7 +58,7 @@ class ConnectStore extends Base {
   }
 
   destroy(sid, callback) {
-    return answer(this.#destroy(sid), callback);
+    return answer(this.#destroy(sid), this.#origins.whileDestroyed(sid, callback));
   }
 
   all(callback) {
@@ -89,30 +94,72 @@ class ConnectStore extends Base {
     await this.#store.close();
   }
 
-  /** express-session sets it, and calls it for a request that has no session. */
+  /** express-session sets it, and calls it for a request without a session. */
   get generate() {
     return this.#generate;
   }
 
   set generate(generate) {
+    this.#generateNew = generate;
     this.#generate = (req) => {
       generate(req);
-      this.#mark(req.session, { sid: req.sessionID, isNew: true });
+      this.#classes = classesOf(req.session);
+      this.#origins.generated(req.sessionID, req.session);
     };
+    this.#origins.usesExpress = true;
   }
 
-  /** express-session calls it with what `get` gave. */
+  /** express-session calls it with what `get` returned. */
   createSession(req, loaded) {
     const { sessionID: sid } = req;
-    const mark = { sid, isNew: false, cookie: loaded.cookie, expires: this.#markOf(sid, loaded)?.expires };
-    const session = super.createSession(req, loaded);
-    this.#mark(session, mark);
+    const origin = this.#origins.of(sid, loaded) ?? { cookie: copyOf(loaded.cookie) };
+    const session = reviveSession(this.#classesFor(req), req, loaded);
+    this.#origins.loaded(sid, session, origin);
     return session;
   }
 
+  /** express-session calls it to replace the session of a request. */
+  regenerate(req, callback) {
+    this.destroy(req.sessionID, (error) => {
+      this.generate(req);
+      callback(error);
+    });
+  }
+
+  load(sid, callback) {
+    this.get(sid, (error, loaded) => {
+      if (error || loaded === null) return callback(error ?? undefined);
+      let session;
+      try {
+        session = this.createSession({ sessionID: sid, sessionStore: this, headers: {} }, loaded);
+      } catch (unmade) {
+        return callback(unmade);
+      }
+      callback(null, session);
+    });
+  }
+
+  #classesFor(req) {
+    if (this.#classes === undefined) {
+      if (this.#generateNew === undefined) {
+        throw new SessionStoreError(
+          "ERR_INVALID_OPTION",
+          "createSession and load need express-session: call session({ store, … }) with this store first",
+        );
+      }
+      // The first request of the process has a session already. The one that is generated here is dropped.
+      const probe = Object.create(req);
+      this.#generateNew(probe);
+      this.#classes = classesOf(probe.session);
+    }
+    return this.#classes;
+  }
+
   async #get(sid) {
-    const session = this.#loaded(sid, await this.#store.get(idOf(sid, this.#options.prefix)));
-    if (session !== null) this.#known.add(sid);
+    const id = idOf(sid, this.#options.prefix);
+    if (!isPossibleId(id)) return null;
+    const session = this.#loaded(sid, await this.#store.get(id));
+    if (session !== null) this.#origins.met(sid);
     return session;
   }
 
@@ -120,138 +167,141 @@ class ConnectStore extends Base {
   #loaded(sid, record) {
     const session = sessionOf(record);
     if (session === null) return null;
-    const cookie = copyOf(session.cookie);
-    this.#mark(session, { sid, isNew: false, cookie, expires: record.expires });
+    const origin = { cookie: copyOf(session.cookie), expires: record.expires, at: Date.now() };
+    this.#origins.loaded(sid, session, origin);
     return session;
-  }
-
-  /**
-   * Notes what is known of an object that a request holds: the id, whether it is new, and of one that was loaded or
-   * stored its cookie and its end.
-   */
-  #mark(session, { sid, isNew, cookie, expires }) {
-    const mark = { by: this, sid, isNew, cookie, expires };
-    Marked.set(session, mark);
-    return mark;
-  }
-
-  #markOf(sid, session) {
-    const mark = Marked.get(session);
-    return mark?.sid === sid && mark.by === this ? mark : undefined;
   }
 
   async #set(sid, session) {
     const record = recordOf(sid, session, this.#options);
-    const mark = this.#markOf(sid, session);
-    const isNew = mark?.isNew ?? !this.#known.has(sid);
+    const before = this.#origins.of(sid, session);
+    const isNew = this.#origins.isNew(sid, session, before);
     // Now, as the same request may save it again before this has ended.
-    const next = this.#mark(session, { sid, isNew: false, cookie: mark?.cookie, expires: mark?.expires });
+    const origin = this.#origins.stored(sid, session, before);
     if (!isNew && isUnmodified(session)) return this.#touch(sid, session);
     try {
-      const stored = { cookie: copyOf(session.cookie), expires: record.expires };
+      const stored = { cookie: copyOf(session.cookie), expires: record.expires, at: Date.now() };
       if (isNew) await this.#create(record);
-      else if (!(await this.#update(record, mark))) return;
-      Object.assign(next, stored);
+      else if (!(await this.#update(record, session, before))) return;
+      Object.assign(origin, stored);
     } catch (error) {
-      next.isNew = isNew;
+      origin.isNew = isNew;
+      if (error.code === "ERR_SESSION_ENDED") origin.isSure = false;
       throw error;
     }
-    if (isNew) this.#known.add(sid);
+    if (isNew) this.#origins.met(sid);
   }
 
   async #create(record) {
     try {
       await this.#store.create(record);
     } catch (error) {
-      // Of an app that makes ids of its own, and made this one twice: what is set last counts, as in every store.
+      // The app chooses its ids, and chose this one twice: the last `set` wins, as in every store.
       if (error.code !== "ERR_SESSION_EXISTS") throw error;
       await this.#store.update(record.sessionId, record);
     }
   }
 
-  /** Tells whether it was worth a write. */
-  async #update(record, mark) {
-    if (this.#options.touchAfter > 0) {
-      // As it is now: the app may change it while this waits.
-      record.session = JSON.parse(JSON.stringify(record.session));
-      if (await this.#isUnchanged(record, mark)) return false;
+  /** Returns whether a write was needed. */
+  async #update(record, session, origin) {
+    const isSure = origin?.isSure === true;
+    if (this.#options.touchAfter > 0 || !isSure) {
+      // A copy: the app may change the session during the read.
+      record.session = JSON.parse(sessionToJson(session));
+      const stored = await this.#store.get(record.sessionId);
+      if (stored === null && !isSure) throw sessionEnded();
+      if (this.#options.touchAfter > 0 && this.#isUnchanged(stored, record, session, origin)) return false;
     }
     await this.#store.update(record.sessionId, record);
     return true;
   }
 
-  /** Whether a write would do nothing but move the expiry, and that by too little. */
-  async #isUnchanged({ sessionId, session, expires }, mark) {
-    const stored = await this.#store.get(sessionId);
+  /** Whether a write would only move the expiry, and by too little. */
+  #isUnchanged(stored, { session, expires }, held, origin) {
     const kept = sessionOf(stored);
-    if (kept === null || isOtherCookie(mark?.cookie ?? kept.cookie, session.cookie)) return false;
-    return this.#isTooSoon(stored.expires, timeOf(expires), mark) && isSameData(kept, session);
+    const end = timeOf(expires);
+    if (kept === null || isOtherCookie(origin?.cookie ?? kept.cookie, session.cookie)) return false;
+    if (endsSooner(held, end, origin)) return false;
+    return this.#isTooSoon(stored.expires, end, origin) && isSameData(kept, session);
   }
 
   async #touch(sid, session) {
     const { prefix, ttl } = this.#options;
     const id = idOf(sid, prefix);
     const expires = expiryOf(session, ttl);
-    const mark = this.#markOf(sid, session);
-    // What this request did to its cookie: since it was loaded, another may have stored a new one.
-    const isOther = mark?.cookie && isOtherCookie(mark.cookie, session.cookie);
-    if (isOther === false) {
-      // Since it was loaded, the end can only have moved on.
-      if (this.#isTooSoon(mark.expires, expires, mark)) return;
+    if (!isPossibleId(id)) return;
+    const origin = this.#origins.of(sid, session);
+    if (origin?.cookie !== undefined) {
+      // Compared with what this request loaded: another one may have stored a new cookie since.
+      if (isOtherCookie(origin.cookie, session.cookie) || endsSooner(session, expires, origin)) {
+        return this.#replaceCookie(id, session, expires, origin);
+      }
+      if (this.#isTooSoon(origin.expires, expires, origin)) return;
       if (this.#prolongs) return this.#prolong(id, expires);
     }
     const stored = await this.#store.get(id);
     const kept = sessionOf(stored);
     if (kept === null) return;
-    if (isOther ?? isOtherCookie(kept.cookie, session.cookie)) {
-      await this.#replaceCookie(id, session.cookie, expires);
-    } else if (!this.#isTooSoon(stored.expires, expires, mark)) {
-      await (mark && this.#prolongs ? this.#prolong(id, expires) : this.#store.touch(id, new Date(expires)));
+    if (origin?.cookie === undefined && this.#changesCookie(kept, session, expires)) {
+      await this.#replaceCookie(id, session, expires, origin);
+    } else if (!this.#isTooSoon(stored.expires, expires, origin)) {
+      await (origin && this.#prolongs
+        ? this.#prolong(id, expires)
+        : this.#store.touch(id, new Date(expires)));
     }
   }
 
-  /** An app may have a `touch` of its own, which is called then. */
+  /** Whether a session of which it is not known what it was loaded with asks for another cookie than the stored. */
+  #changesCookie(kept, session, expires) {
+    if (isOtherCookie(kept.cookie, session.cookie)) return true;
+    return isFastifySession(session) && endsSooner(session, expires, loadedCookie(session));
+  }
+
+  /** An app may override `touch` of the store, which is called then. */
   get #prolongs() {
     return this.#store.touch === SessionStore.prototype.touch;
   }
 
-  /** Moves the expiry where that is worth a write by then, and never back. */
+  /** Moves the expiry if that is worth a write at that moment, and never back. */
   async #prolong(id, expires) {
     await this.#store[prolong](id, expires, this.#enough(expires));
   }
 
-  /** Whether an expiry is not worth a write. A request that did not change the cookie never moves it back. */
-  #isTooSoon(before, expires, mark) {
+  /** Whether an expiry is not worth a write. A request that did not shorten the session never moves it back. */
+  #isTooSoon(before, expires, origin) {
     const old = timeOf(before);
-    return old >= this.#enough(expires) && (old <= expires || mark !== undefined);
+    return old >= this.#enough(expires) && (old <= expires || origin !== undefined);
   }
 
-  /** The first expiry that is so near to one that it is not worth a write. */
+  /** The first expiry that is so close to this one that the difference is not worth a write. */
   #enough(expires) {
     const { touchAfter } = this.#options;
     if (touchAfter === 0) return expires;
-    // A session that is used lasts for half of its lifetime at least, however late it is touched.
+    // A session in use always keeps at least half of its lifetime.
     const near = Math.min(touchAfter, (expires - Date.now()) / 2);
     return near > 0 ? Math.floor(expires - near) + 1 : expires;
   }
 
-  async #replaceCookie(id, cookie, expires) {
-    // It ends after all writes that were begun before, so that what is read then has them.
+  async #replaceCookie(id, session, expires, origin) {
+    const cookie = copyOf(session.cookie);
     const end = new Date(expires);
+    // It completes after all writes that were begun before, so that the read sees them.
     if (!(await this.#store.touch(id, end))) return;
     const stored = await this.#store.get(id);
     if (sessionOf(stored) === null) return;
     stored.session.cookie = cookie;
     await this.#store.update(id, { ...stored, expires: end.toISOString() });
+    if (origin !== undefined) Object.assign(origin, { cookie, expires: end.toISOString(), at: Date.now() });
   }
 
   async #destroy(sid) {
     const id = idOf(sid, this.#options.prefix);
-    this.#known.add(sid);
+    if (!isPossibleId(id)) return;
+    this.#origins.met(sid);
     await this.#store.delete(id);
   }
 
-  /** The ids of this store's sessions. Between some and some the event loop turns. */
+  /** The ids of this store's sessions. The event loop turns between the pages. */
   async *#sids() {
     const { prefix } = this.#options;
     for await (const id of this.#store.ids()) {
@@ -283,14 +333,19 @@ class ConnectStore extends Base {
   }
 
   async #clear() {
-    if (this.#options.prefix === "") return this.#store.clear();
-    let some = [];
+    if (this.#options.prefix === "") await this.#store.clear();
+    else await this.#destroyAll();
+    this.#origins.forget();
+  }
+
+  async #destroyAll() {
+    let batch = [];
     for await (const sid of this.#sids()) {
-      if (some.push(this.#destroy(sid)) < AT_ONCE) continue;
-      await Promise.all(some);
-      some = [];
+      if (batch.push(this.#destroy(sid)) < AT_ONCE) continue;
+      await Promise.all(batch);
+      batch = [];
     }
-    await Promise.all(some);
+    await Promise.all(batch);
   }
 
   async #getByUser(userId) {
@@ -314,6 +369,14 @@ class ConnectStore extends Base {
     await Promise.all(ended.map(({ sid }) => this.#destroy(sid)));
     return ended.length;
   }
+}
+
+function sessionEnded() {
+  return new SessionStoreError(
+    "ERR_SESSION_ENDED",
+    "a session of this sessionId ended within the last hour, and the given session may be an old copy of it: nothing " +
+      "was stored; use another sessionId, or clear() the store first",
+  );
 }
 
 module.exports = { ConnectStore };

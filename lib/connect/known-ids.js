@@ -1,22 +1,23 @@
 "use strict";
 
 const { randomBytes } = require("node:crypto");
+const { performance } = require("node:perf_hooks");
 
 const MINUTE = 60 * 1000;
 const KEPT_FOR = 60 * MINUTE;
 const YOUNG_FOR = 10 * MINUTE;
-const MOST_OF_A_PART = 1 << 16;
-const MOST_PARTS = 16;
+const MAX_PART_SIZE = 1 << 16;
+const MAX_PARTS = 16;
 
 /**
- * Ids that were added in the last hour, or of the last million the newest, if that is less.
+ * The ids that were added within the last hour, at most the newest million.
  *
- * Of each it keeps 64 bits of a hash: the strings would keep the headers of requests alive that they were cut from.
- * What is old goes a part at a time, and no part ever grows, so that no call takes long.
+ * It keeps 64 bits of a hash of each: a string would keep the request header alive that it is a slice of. Old ids go a
+ * part at a time, and no part ever grows, so that no call takes long.
  */
 class KnownIds {
   #now;
-  // The youngest first.
+  // Newest first.
   #parts = [];
   #seeds = new Int32Array(new Uint8Array(randomBytes(8)).buffer);
 
@@ -38,13 +39,13 @@ class KnownIds {
 
   #partFor(now) {
     const [young] = this.#parts;
-    if (young?.size < MOST_OF_A_PART && now - young.since < YOUNG_FOR) return young;
+    if (young?.size < MAX_PART_SIZE && now - young.since < YOUNG_FOR) return young;
     const kept = this.#parts.filter(({ until }) => until > now - KEPT_FOR);
-    this.#parts = [new Part(now), ...kept.slice(0, MOST_PARTS - 1)];
+    this.#parts = [new Part(now), ...kept.slice(0, MAX_PARTS - 1)];
     return this.#parts[0];
   }
 
-  /** Two whole numbers of 32 bits. Seeded, so that nobody can make ids that collide. */
+  /** Two 32-bit integers. The seed is random, so that nobody can choose ids that collide. */
   #hash(id) {
     let [a, b] = this.#seeds;
     for (let at = 0; at < id.length; at++) {
@@ -58,17 +59,17 @@ class KnownIds {
 
 const rotate = (number, bits) => (number << bits) | (number >>> (32 - bits));
 
-/** Each bit of a number over all bits of another. */
+/** Spreads each bit of a number over all bits of the result. */
 function mix(number) {
   let mixed = Math.imul(number ^ (number >>> 16), 0x85ebca6b);
   mixed = Math.imul(mixed ^ (mixed >>> 13), 0xc2b2ae35);
   return mixed ^ (mixed >>> 16);
 }
 
-/** A set of pairs of numbers in an open table, which is never more than half full. */
+/** A set of pairs of numbers: an open-addressing table that is at most half full. */
 class Part {
   size = 0;
-  #pairs = new Int32Array(4 * MOST_OF_A_PART);
+  #pairs = new Int32Array(4 * MAX_PART_SIZE);
 
   constructor(since) {
     this.since = since;
@@ -76,27 +77,26 @@ class Part {
   }
 
   has(high, low) {
-    return this.#pairs[this.#placeOf(high, low || 1)] !== 0;
+    return this.#pairs[this.#slotOf(high, low || 1)] !== 0;
   }
 
   add(high, low, now) {
     this.until = now;
-    const place = this.#placeOf(high, low || 1);
-    if (this.#pairs[place] !== 0) return;
-    // Never 0, which marks what is free.
-    this.#pairs[place] = low || 1;
-    this.#pairs[place + 1] = high;
+    const slot = this.#slotOf(high, low || 1);
+    if (this.#pairs[slot] !== 0) return;
+    // 0 marks a free slot.
+    this.#pairs[slot] = low || 1;
+    this.#pairs[slot + 1] = high;
     this.size++;
   }
 
-  /** Where the pair is, or would be. */
-  #placeOf(high, low) {
+  /** The slot of a pair, or the free one where it belongs. */
+  #slotOf(high, low) {
     const pairs = this.#pairs;
     const mask = pairs.length - 1;
-    let place = (high << 1) & mask;
-    while (pairs[place] !== 0 && (pairs[place] !== low || pairs[place + 1] !== high))
-      place = (place + 2) & mask;
-    return place;
+    let slot = (high << 1) & mask;
+    while (pairs[slot] !== 0 && (pairs[slot] !== low || pairs[slot + 1] !== high)) slot = (slot + 2) & mask;
+    return slot;
   }
 }
 

@@ -1,5 +1,7 @@
 "use strict";
 
+const isObject = (value) => typeof value === "object" && value !== null;
+
 class Given {
   constructor(object) {
     // biome-ignore lint/correctness/noConstructorReturn: `this` of what extends it is any object
@@ -8,8 +10,8 @@ class Given {
 }
 
 /**
- * What is known of objects of others, in a private field of theirs: nobody sees it. An entry of a WeakMap would cost a
- * session several times as much, most of it when it is collected.
+ * Attaches a mark to any object, as a private field that nobody else sees. A WeakMap entry would cost several times as
+ * much a session, most of it at garbage collection.
  */
 class Marked extends Given {
   #mark;
@@ -20,10 +22,10 @@ class Marked extends Given {
   }
 
   static get(object) {
-    return #mark in object ? object.#mark : undefined;
+    return isObject(object) && #mark in object ? object.#mark : undefined;
   }
 
-  /** Of an object that is frozen nothing is known. */
+  /** Does nothing to a frozen object. */
   static set(object, mark) {
     if (#mark in object) object.#mark = mark;
     else if (Object.isExtensible(object)) new Marked(object, mark);

@@ -1,0 +1,15 @@
+// The real ones, as this is loaded before a test replaces them.
+const { clearTimeout, setTimeout } = require("node:timers");
+
+const PATIENCE = 3000;
+
+/** A promise that must settle though the timers stand still. */
+function soon(promise) {
+  let timer;
+  const late = new Promise((_resolve, reject) => {
+    timer = setTimeout(() => reject(new Error("it never settles")), PATIENCE);
+  });
+  return Promise.race([promise, late]).finally(() => clearTimeout(timer));
+}
+
+module.exports = { soon };
