@@ -172,6 +172,78 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
       });
     });
 
+    for (const [how, options] of [
+      ["", {}],
+      [" with touchAfter", { touchAfter: MINUTE }],
+      [" with a prefix", { prefix: "app:" }],
+    ]) {
+      describe(`a call${how} sees what was begun before it:`, () => {
+        let connect;
+        beforeEach(() => {
+          connect = new ConnectStore(inner, { userId: ({ user }) => user, ...options });
+        });
+        const given = (more) => ({ cookie: lasting(), user: "rhea", ...more });
+        const load = async (sid) => connect.get(sid);
+
+        it("get sees set, touch and destroy", async () => {
+          const sid = newId();
+          const calls = [connect.set(sid, given())];
+          assert.equal((await load(sid)).user, "rhea");
+          const session = await load(sid);
+          session.seen = 1;
+          calls.push(connect.set(sid, session));
+          assert.equal((await load(sid)).seen, 1);
+          session.cookie.expires = inFuture(MINUTE);
+          calls.push(connect.touch(sid, session));
+          isNear(
+            new Date((await load(sid)).cookie.expires).getTime(),
+            Date.now() + MINUTE,
+            "the touched end",
+          );
+          calls.push(connect.destroy(sid));
+          assert.equal(await load(sid), null);
+          await Promise.all(calls);
+        });
+
+        it("the last set of several counts, whichever of them have to read first", async () => {
+          const sid = newId();
+          await connect.set(sid, given());
+          const [one, other] = [await load(sid), await load(sid)];
+          const calls = [
+            connect.set(sid, Object.assign(one, { by: "one" })),
+            connect.set(sid, { ...other, by: "a copy" }),
+            connect.set(sid, Object.assign(other, { by: "other" })),
+          ];
+          assert.equal((await load(sid)).by, "other");
+          await Promise.all(calls);
+          assert.equal((await load(sid)).by, "other");
+        });
+
+        it("what is set again after destroy is not what was being set before", async () => {
+          const sid = newId();
+          await connect.set(sid, given());
+          const session = await load(sid);
+          const calls = [connect.set(sid, Object.assign(session, { old: true })), connect.destroy(sid)];
+          assert.equal(await load(sid), null);
+          await Promise.all(calls);
+          assert.equal(await load(sid), null);
+        });
+
+        if (name.includes("Redis")) return;
+
+        it("get sees destroyByUser, but for the session that it keeps, and clear", async () => {
+          const [ended, kept] = [newId(), newId()];
+          for (const sid of [ended, kept]) await connect.set(sid, given());
+          const calls = [connect.destroyByUser("rhea", { except: kept })];
+          assert.equal(await load(ended), null);
+          assert.notEqual(await load(kept), null);
+          calls.push(connect.clear());
+          assert.equal(await load(kept), null);
+          await Promise.all(calls);
+        });
+      });
+    }
+
     describe("the end of a session", () => {
       it("is that of its cookie", async () => {
         const sid = newId();

@@ -13,6 +13,7 @@ const { isFastifySession, loadedCookie } = require("./fastify-session.js");
 const { Origins } = require("./origins.js");
 const { byUserOptions, checkStore, readOptions } = require("./options.js");
 const { expiryOf, idOf, recordOf, sessionOf, timeOf } = require("./record.js");
+const { Turns } = require("./turns.js");
 
 // Deletes that one call has under way at once.
 const AT_ONCE = 256;
@@ -33,6 +34,7 @@ class ConnectStore extends EventEmitter {
   #generateNew;
   #classes;
   #origins = new Origins();
+  #turns = new Turns();
 
   constructor(store, options) {
     checkStore(store);
@@ -46,7 +48,10 @@ class ConnectStore extends EventEmitter {
   }
 
   get(sid, callback) {
-    return answer(this.#get(sid), this.#origins.watchLoad(sid, callback));
+    return answer(
+      this.#turns.start(sid, () => this.#get(sid)),
+      this.#origins.watchLoad(sid, callback),
+    );
   }
 
   set(sid, session, callback) {
@@ -54,7 +59,10 @@ class ConnectStore extends EventEmitter {
   }
 
   touch(sid, session, callback) {
-    return answer(this.#touch(sid, session), callback);
+    return answer(
+      this.#turns.start(sid, () => this.#touch(sid, session)),
+      callback,
+    );
   }
 
   destroy(sid, callback) {
@@ -178,11 +186,15 @@ class ConnectStore extends EventEmitter {
     const isNew = this.#origins.isNew(sid, session, before);
     // Now, as the same request may save it again before this has ended.
     const origin = this.#origins.stored(sid, session, before);
-    if (!isNew && isUnmodified(session)) return this.#touch(sid, session);
+    if (!isNew && isUnmodified(session)) {
+      return this.#turns.start(sid, () => this.#touch(sid, session));
+    }
+    // A copy: the app may change the session while this waits.
+    if (this.#turns.isBusy(sid)) record.session = JSON.parse(sessionToJson(session));
     try {
       const stored = { cookie: copyOf(session.cookie), expires: record.expires, at: Date.now() };
-      if (isNew) await this.#create(record);
-      else if (!(await this.#update(record, session, before))) return;
+      const write = isNew ? () => this.#create(record) : () => this.#update(record, session, before);
+      if (!(await this.#turns.start(sid, write))) return;
       Object.assign(origin, stored);
     } catch (error) {
       origin.isNew = isNew;
@@ -200,12 +212,14 @@ class ConnectStore extends EventEmitter {
       if (error.code !== "ERR_SESSION_EXISTS") throw error;
       await this.#store.update(record.sessionId, record);
     }
+    return true;
   }
 
   /** Returns whether a write was needed. */
   async #update(record, session, origin) {
     const isSure = origin?.isSure === true;
     if (this.#options.touchAfter > 0 || !isSure) {
+      this.#turns.takeLong();
       // A copy: the app may change the session during the read.
       record.session = JSON.parse(sessionToJson(session));
       const stored = await this.#store.get(record.sessionId);
@@ -234,11 +248,13 @@ class ConnectStore extends EventEmitter {
     if (origin?.cookie !== undefined) {
       // Compared with what this request loaded: another one may have stored a new cookie since.
       if (isOtherCookie(origin.cookie, session.cookie) || endsSooner(session, expires, origin)) {
+        this.#turns.takeLong();
         return this.#replaceCookie(id, session, expires, origin);
       }
       if (this.#isTooSoon(origin.expires, expires, origin)) return;
       if (this.#prolongs) return this.#prolong(id, expires);
     }
+    this.#turns.takeLong();
     const stored = await this.#store.get(id);
     const kept = sessionOf(stored);
     if (kept === null) return;
@@ -298,7 +314,16 @@ class ConnectStore extends EventEmitter {
     const id = idOf(sid, this.#options.prefix);
     if (!isPossibleId(id)) return;
     this.#origins.met(sid);
-    await this.#store.delete(id);
+    await this.#turns.start(sid, () => this.#store.delete(id));
+  }
+
+  /** Destroys sessions in a call that concerns all of them. */
+  #destroyEach(sids) {
+    const destroy = (sid) => {
+      this.#origins.met(sid);
+      return this.#store.delete(this.#options.prefix + sid);
+    };
+    return Promise.all(sids.map(destroy));
   }
 
   /** The ids of this store's sessions. The event loop turns between the pages. */
@@ -334,18 +359,18 @@ class ConnectStore extends EventEmitter {
 
   async #clear() {
     if (this.#options.prefix === "") await this.#store.clear();
-    else await this.#destroyAll();
+    else await this.#turns.startForAll(() => this.#destroyAll());
     this.#origins.forget();
   }
 
   async #destroyAll() {
     let batch = [];
     for await (const sid of this.#sids()) {
-      if (batch.push(this.#destroy(sid)) < AT_ONCE) continue;
-      await Promise.all(batch);
+      if (batch.push(sid) < AT_ONCE) continue;
+      await this.#destroyEach(batch);
       batch = [];
     }
-    await Promise.all(batch);
+    await this.#destroyEach(batch);
   }
 
   async #getByUser(userId) {
@@ -365,9 +390,11 @@ class ConnectStore extends EventEmitter {
     const { prefix } = this.#options;
     const kept = except === undefined ? undefined : idOf(except, prefix);
     if (prefix === "") return this.#store.deleteByUser(userId, { except: kept });
-    const ended = (await this.#getByUser(userId)).filter(({ sid }) => sid !== except);
-    await Promise.all(ended.map(({ sid }) => this.#destroy(sid)));
-    return ended.length;
+    return this.#turns.startForAll(async () => {
+      const ended = (await this.#getByUser(userId)).map(({ sid }) => sid).filter((sid) => sid !== except);
+      await this.#destroyEach(ended);
+      return ended.length;
+    });
   }
 }
 
