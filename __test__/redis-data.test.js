@@ -227,10 +227,12 @@ describe("what a RedisStore keeps", { skip: redisMissing }, () => {
         assert.equal(error.outcome, "unknown");
       }
     };
-    const writers = sessions.map(write);
+    // A read of a session waits for the writes of that session.
+    const [written, others] = [sessions.slice(0, 4), sessions.slice(4)];
+    const writers = written.map(write);
     for (let count = 0; count < 20; count++) {
       const began = performance.now();
-      const one = sessions[count % sessions.length];
+      const one = others[count % others.length];
       assert.deepEqual(await waiting.get(one.sessionId), one);
       const took = performance.now() - began;
       assert.ok(took < 300, `a read took ${took} ms`);

@@ -1,6 +1,6 @@
 //! The cold calls: those that look at many sessions. Where that may take long, they run on an executor of the store.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use napi::Env;
 use napi::bindgen_prelude::{Either, Either3, External, ToNapiValue, Uint8Array};
@@ -15,8 +15,8 @@ use super::values::Value;
 use crate::error::{Result, StoreError};
 use crate::executor::Executor;
 use crate::json::parse_user;
-use crate::session::UserKeyBuf;
-use crate::store::{Cursor, SessionStore};
+use crate::session::{SessionId, UserKeyBuf};
+use crate::store::{Cursor, RedisStore, SessionStore, Stats};
 
 /// Counters of a store.
 #[napi(object, object_from_js = false)]
@@ -57,55 +57,62 @@ pub struct JsCount {
 /// Removes what has expired. Resolves how many sessions that were.
 #[napi(ts_args_type = "store: object", ts_return_type = "Promise<number>")]
 pub fn clean(env: Env, store: Value) -> Result<Value, JsError> {
-    run(env, store, |store| store.as_dyn().clean().map(|removed| removed as f64))
+    call(env, store, |store| store.clean(), |redis, done| redis.begin_clean(done), |removed| removed as f64)
 }
 
 /// Resolves how many sessions are live.
 #[napi(ts_args_type = "store: object", ts_return_type = "Promise<number>")]
 pub fn size(env: Env, store: Value) -> Result<Value, JsError> {
-    run(env, store, |store| store.as_dyn().size().map(|live| live as f64))
+    call(env, store, |store| store.size(), |redis, done| redis.begin_size(done), |live| live as f64)
 }
 
 /// Resolves the live sessions of a user, whose `userId` is given as JSON, for `takeFound`.
 #[napi(ts_args_type = "store: object, userJson: string", ts_return_type = "Promise<object>")]
 pub fn get_by_user(env: Env, store: Value, user_json: String) -> Result<Value, JsError> {
     let user = guarded(|| user_key(&user_json))?;
-    run(env, store, move |store| {
-        store.as_dyn().get_by_user(user.as_key()).map(|sessions| External::new(Found::new(sessions)))
-    })
+    let theirs = user.clone();
+    call(
+        env,
+        store,
+        move |store| store.get_by_user(theirs.as_key()),
+        |redis, done| redis.begin_get_by_user(user.as_key(), done),
+        |sessions| External::new(Found::new(sessions)),
+    )
 }
 
 /// Gives the next ids after a cursor, which is left out at first.
 #[napi(ts_args_type = "store: object, cursor?: Uint8Array", ts_return_type = "JsIds | Promise<JsIds>")]
 pub fn ids(env: Env, store: Value, cursor: Option<Uint8Array>) -> Result<Either<JsIds, Value>, JsError> {
     let cursor = cursor.map_or_else(Cursor::default, |bytes| Cursor::from_bytes(&bytes));
-    let page = |store: &AnyStore| {
-        let (ids, next) = store.as_dyn().ids(cursor)?;
+    let page = |(ids, next): (Vec<SessionId>, Option<Cursor>)| {
         let next = next.map(|next| Uint8Array::from(next.as_bytes()));
-        Ok(JsIds { ids: ids.iter().map(ToString::to_string).collect(), next })
+        JsIds { ids: ids.iter().map(ToString::to_string).collect(), next }
     };
-    match guarded(|| store.share_store())? {
-        store @ AnyStore::Memory(_) => guarded(|| page(&store)).map(Either::A),
-        AnyStore::File(_) | AnyStore::Redis(_) => run(env, store, page).map(Either::B),
+    if let AnyStore::Memory(memory) = guarded(|| store.share_store())? {
+        return guarded(|| memory.ids(cursor).map(page)).map(Either::A);
     }
+    let theirs = cursor.clone();
+    call(env, store, |store| store.ids(theirs), |redis, done| redis.begin_ids(cursor, done), page)
+        .map(Either::B)
 }
 
 /// Counters since the store was opened.
 #[napi(ts_args_type = "store: object", ts_return_type = "JsStats | Promise<JsStats>")]
 pub fn stats(env: Env, store: Value) -> Result<Either<JsStats, Value>, JsError> {
+    let convert = |stats| convert_stats(stats, None);
     match guarded(|| store.share_store())? {
-        AnyStore::Redis(_) => run(env, store, stats_of).map(Either::B),
-        store => guarded(|| stats_of(&store)).map(Either::A),
+        AnyStore::Memory(memory) => guarded(|| memory.stats().map(convert)).map(Either::A),
+        AnyStore::File(file) => guarded(|| {
+            let bytes = file.file_bytes()?;
+            file.stats().map(|stats| convert_stats(stats, Some(bytes)))
+        })
+        .map(Either::A),
+        AnyStore::Redis(redis) => promised(env, |done| redis.begin_stats(done), convert).map(Either::B),
     }
 }
 
-fn stats_of(store: &AnyStore) -> Result<JsStats> {
-    let file_bytes = match store {
-        AnyStore::Memory(_) | AnyStore::Redis(_) => None,
-        AnyStore::File(store) => Some(store.file_bytes()? as f64),
-    };
-    let stats = store.as_dyn().stats()?;
-    Ok(JsStats {
+fn convert_stats(stats: Stats, file_bytes: Option<u64>) -> JsStats {
+    JsStats {
         sessions: stats.sessions as f64,
         bytes: stats.bytes as f64,
         hits: stats.hits as f64,
@@ -118,8 +125,8 @@ fn stats_of(store: &AnyStore) -> Result<JsStats> {
             duration: sweep.duration as f64,
             removed: sweep.removed as f64,
         }),
-        file_bytes,
-    })
+        file_bytes: file_bytes.map(|bytes| bytes as f64),
+    }
 }
 
 /// Ends the sessions of a user, whose `userId` is given as JSON, save one: gives how many, at once, by a ticket or by a
@@ -139,51 +146,50 @@ pub fn delete_by_user(
         let except = if except.is_undefined() { None } else { Some(except.session_id()?) };
         Ok((user_key(&user_json)?, except))
     })?;
-    let begun = guarded(|| {
-        store.with_store(|open| match open {
-            OpenStore::Memory(memory) => {
-                let count = memory.delete_by_user(user.as_key(), except.as_ref())?;
-                Ok(Some(Either3::A(JsCount { count: count as f64 })))
-            }
-            OpenStore::File(file) => {
-                let ticket = begin(env.raw(), file, |file, ticket| {
+    let to_number = |ended: u64| ended as f64;
+    let redis = guarded(|| {
+        store.with_store(|open| {
+            Ok(match open {
+                OpenStore::Memory(memory) => {
+                    let count = memory.delete_by_user(user.as_key(), except.as_ref())?;
+                    Err(Either3::A(JsCount { count: to_number(count) }))
+                }
+                OpenStore::File(file) => Err(Either3::B(begin(env.raw(), file, |file, ticket| {
                     file.store.begin_delete_by_user(user.as_key(), except.as_ref(), &file.settler, ticket)
-                })?;
-                Ok(Some(Either3::B(ticket)))
-            }
-            OpenStore::Redis(_) => Ok(None),
+                })?)),
+                OpenStore::Redis(redis) => Ok(Arc::clone(redis.store())),
+            })
         })
     })?;
-    match begun {
-        Some(begun) => Ok(begun),
-        None => run(env, store, move |store| {
-            let ended = store.as_dyn().delete_by_user(user.as_key(), except.as_ref())?;
-            Ok(ended as f64)
-        })
-        .map(Either3::C),
+    match redis {
+        Err(begun) => Ok(begun),
+        Ok(redis) => {
+            let begin = |done| redis.begin_delete_by_user(user.as_key(), except.as_ref(), done);
+            promised(env, begin, to_number).map(Either3::C)
+        }
     }
 }
 
 /// Removes every session: at once, by a ticket or by a promise.
 #[napi(ts_args_type = "store: object", ts_return_type = "JsCount | number | Promise<number>")]
 pub fn clear(env: Env, store: Value) -> Result<Either3<JsCount, u32, Value>, JsError> {
-    let begun = guarded(|| {
-        store.with_store(|open| match open {
-            OpenStore::Memory(memory) => {
-                memory.clear()?;
-                Ok(Some(Either3::A(JsCount { count: 0.0 })))
-            }
-            OpenStore::File(file) => {
-                let ticket =
-                    begin(env.raw(), file, |file, ticket| file.store.begin_clear(&file.settler, ticket))?;
-                Ok(Some(Either3::B(ticket)))
-            }
-            OpenStore::Redis(_) => Ok(None),
+    let redis = guarded(|| {
+        store.with_store(|open| {
+            Ok(match open {
+                OpenStore::Memory(memory) => {
+                    memory.clear()?;
+                    Err(Either3::A(JsCount { count: 0.0 }))
+                }
+                OpenStore::File(file) => Err(Either3::B(begin(env.raw(), file, |file, ticket| {
+                    file.store.begin_clear(&file.settler, ticket)
+                })?)),
+                OpenStore::Redis(redis) => Ok(Arc::clone(redis.store())),
+            })
         })
     })?;
-    match begun {
-        Some(begun) => Ok(begun),
-        None => run(env, store, |store| store.as_dyn().clear().map(|()| 0.0)).map(Either3::C),
+    match redis {
+        Err(begun) => Ok(begun),
+        Ok(redis) => promised(env, |done| redis.begin_clear(done), |()| 0.0).map(Either3::C),
     }
 }
 
@@ -200,14 +206,39 @@ pub fn close(env: Env, store: Value) -> Result<Value, JsError> {
     })
 }
 
-fn run<T: ToNapiValue + Send + 'static>(
+/// Makes a promise of a call that may take long: on a thread of the store, or on that of Redis, which calls back.
+fn call<T: Send + 'static, J: ToNapiValue + Send + 'static>(
     env: Env,
     store: Value,
-    call: impl FnOnce(&AnyStore) -> Result<T> + Send + 'static,
+    local: impl FnOnce(&dyn SessionStore) -> Result<T> + Send + 'static,
+    remote: impl FnOnce(&RedisStore, Done<T>),
+    convert: impl FnOnce(T) -> J + Send + 'static,
 ) -> Result<Value, JsError> {
-    let store = guarded(|| store.share_store())?;
-    let theirs = store.clone();
-    promise::run(env, store.tasks(), move || call(&theirs))
+    match guarded(|| store.share_store())? {
+        AnyStore::Memory(store) => {
+            let theirs = Arc::clone(&store);
+            promise::run(env, store.tasks(), move || local(&**theirs).map(convert))
+        }
+        AnyStore::File(store) => {
+            let theirs = Arc::clone(&store);
+            promise::run(env, store.tasks(), move || local(&*theirs).map(convert))
+        }
+        AnyStore::Redis(store) => promised(env, |done| remote(&store, done), convert),
+    }
+}
+
+/// Receives the result of a call of Redis'.
+type Done<T> = Box<dyn FnOnce(Result<T>) + Send>;
+
+/// Makes a promise of a call that calls back.
+fn promised<T: 'static, J: ToNapiValue + Send + 'static>(
+    env: Env,
+    begin: impl FnOnce(Done<T>),
+    convert: impl FnOnce(T) -> J + Send + 'static,
+) -> Result<Value, JsError> {
+    let (promise, settle) = promise::make(env)?;
+    begin(Box::new(move |result| settle(guarded(|| result.map(convert)))));
+    Ok(promise)
 }
 
 fn user_key(json: &str) -> Result<UserKeyBuf> {

@@ -16,7 +16,6 @@ use super::lane::LaneDriver;
 use super::tickets::Tickets;
 use super::values::Value;
 use crate::error::{Result, StoreError};
-use crate::executor::Executor;
 use crate::shared::SharedStore;
 use crate::store::{Completions, FileStore, RedisStore, SessionStore};
 
@@ -29,23 +28,6 @@ pub(super) enum AnyStore {
 }
 
 impl AnyStore {
-    pub(super) fn as_dyn(&self) -> &dyn SessionStore {
-        match self {
-            Self::Memory(store) => &***store,
-            Self::File(store) => &**store,
-            Self::Redis(store) => &**store,
-        }
-    }
-
-    /// Where calls that look at many sessions run.
-    pub(super) fn tasks(&self) -> &Executor {
-        match self {
-            Self::Memory(store) => store.tasks(),
-            Self::File(store) => store.tasks(),
-            Self::Redis(store) => store.tasks(),
-        }
-    }
-
     /// Waits for what was begun before.
     pub(super) fn flush(&self) -> Result<()> {
         match self {

@@ -35,6 +35,7 @@ mod tests;
 use std::num::NonZeroUsize;
 use std::rc::Rc;
 use std::sync::{Arc, mpsc};
+use std::thread;
 use std::time::Duration;
 
 use tokio::task::spawn_local;
@@ -48,7 +49,6 @@ use self::vault::{Draft, Names};
 use super::{Answer, Cursor, SessionStore, Stats, StoredSession};
 use crate::clock::{Clock, Millis, SystemClock};
 use crate::error::{Result, StoreError};
-use crate::executor::Executor;
 use crate::session::{Expiry, Session, SessionId, UserKey};
 use crate::store::DEFAULT_MAX_SESSION_BYTES;
 
@@ -57,9 +57,6 @@ pub use crate::keyring::Secret;
 pub use lane::{AT_ONCE, Ends, Interest, Lane, Line};
 pub use options::{Address, Login, RedisOptions, Servers};
 pub use tls::TlsOptions;
-
-/// Threads that wait for calls which look at many sessions.
-const TASK_THREADS: usize = 4;
 
 /// A store in Redis. Calls that were begun end, even if the store is let go of meanwhile.
 pub struct RedisStore {
@@ -70,7 +67,6 @@ pub struct RedisStore {
     max_session_bytes: usize,
     max_sessions_per_user: Option<NonZeroUsize>,
     can_have_lanes: bool,
-    tasks: Executor,
 }
 
 impl RedisStore {
@@ -109,7 +105,6 @@ impl RedisStore {
             times: times.clone(),
             max_sessions_per_user: options.max_sessions_per_user,
             can_have_lanes: options.can_have_lanes(),
-            tasks: Executor::new(TASK_THREADS),
             command_timeout: options.command_timeout,
             max_session_bytes: options.max_session_bytes.map_or(DEFAULT_MAX_SESSION_BYTES, usize::from),
         });
@@ -125,11 +120,6 @@ impl RedisStore {
         self.max_session_bytes
     }
 
-    /// Where calls that look at many sessions wait for their results.
-    pub fn tasks(&self) -> &Executor {
-        &self.tasks
-    }
-
     /// Has what is queued begin.
     fn kick(&self) {
         self.shared.kick();
@@ -139,8 +129,9 @@ impl RedisStore {
     pub fn flush(&self) {
         self.shared.lane.wait_until_idle(2 * self.command_timeout);
         let (sender, receiver) = mpsc::sync_channel::<()>(1);
-        // The end of the store's task, or of its wait, lets go of the sender.
-        self.hand_over(move |core: Rc<Core>| async move { core.settled().await }, sender);
+        // Whatever the result, the calls have ended.
+        let done = move |_| drop(sender);
+        self.begin(async move |core: Rc<Core>| Ok(core.settled().await), done);
         let _ = receiver.recv_timeout(2 * self.command_timeout);
     }
 
@@ -177,29 +168,89 @@ impl RedisStore {
         }
     }
 
-    /// Has the store's thread work, and waits for what comes of it.
-    fn run<T: Send + 'static, F: Future<Output = Result<T>> + 'static>(
+    /// Has the store's thread work, which then calls `done` with the result.
+    fn begin<T: Send + 'static, F: Future<Output = Result<T>> + 'static>(
         &self,
         work: impl FnOnce(Rc<Core>) -> F + Send + 'static,
-    ) -> Result<T> {
-        let (sender, receiver) = mpsc::sync_channel(1);
-        self.hand_over(work, sender);
-        receiver.recv().unwrap_or(Err(StoreError::Closed))
-    }
-
-    fn hand_over<T: Send + 'static, F: Future<Output = T> + 'static>(
-        &self,
-        work: impl FnOnce(Rc<Core>) -> F + Send + 'static,
-        to: mpsc::SyncSender<T>,
+        done: impl FnOnce(Result<T>) + Send + 'static,
     ) {
-        let cold = Op::Cold(Box::new(move |core| {
-            Box::pin(async move {
-                // It fails where no one waits any more.
-                let _ = to.send(work(core).await);
-            })
-        }));
+        let done = Done(Some(Box::new(done)));
+        let cold = Op::Cold(Box::new(move |core| Box::pin(async move { done.call(work(core).await) })));
         self.shared.push(cold, Waiter::Nobody, self.command_timeout);
         self.kick();
+    }
+
+    /// As [`SessionStore::clean`], without waiting: `done` is called with the result, on the store's thread. So are those of
+    /// the calls below.
+    pub fn begin_clean(&self, done: impl FnOnce(Result<u64>) + Send + 'static) {
+        self.begin(async move |core: Rc<Core>| core.clean().await, done);
+    }
+
+    pub fn begin_get_by_user(
+        &self,
+        user: UserKey<'_>,
+        done: impl FnOnce(Result<Vec<StoredSession>>) + Send + 'static,
+    ) {
+        let (user, deadline) = (user.to_buf(), Instant::now() + self.command_timeout);
+        let work = async move |core: Rc<Core>| {
+            core.within(deadline, async |call| core.get_by_user(call, user.as_key()).await).await
+        };
+        self.begin(work, done);
+    }
+
+    pub fn begin_delete_by_user(
+        &self,
+        user: UserKey<'_>,
+        except: Option<&SessionId>,
+        done: impl FnOnce(Result<u64>) + Send + 'static,
+    ) {
+        let (user, except) = (user.to_buf(), except.cloned());
+        let deadline = Instant::now() + self.command_timeout;
+        let work = async move |core: Rc<Core>| {
+            let work =
+                async |call: &core::Call| core.delete_by_user(call, user.as_key(), except.as_ref()).await;
+            core.within(deadline, work).await
+        };
+        self.begin(work, done);
+    }
+
+    pub fn begin_size(&self, done: impl FnOnce(Result<u64>) + Send + 'static) {
+        self.begin(async move |core: Rc<Core>| core.size().await, done);
+    }
+
+    pub fn begin_ids(
+        &self,
+        after: Cursor,
+        done: impl FnOnce(Result<(Vec<SessionId>, Option<Cursor>)>) + Send + 'static,
+    ) {
+        self.begin(async move |core: Rc<Core>| core.ids(after).await, done);
+    }
+
+    pub fn begin_clear(&self, done: impl FnOnce(Result<()>) + Send + 'static) {
+        self.begin(async move |core: Rc<Core>| core.clear().await, done);
+    }
+
+    pub fn begin_stats(&self, done: impl FnOnce(Result<Stats>) + Send + 'static) {
+        self.begin(async move |core: Rc<Core>| core.stats().await, done);
+    }
+}
+
+/// Receives one result: an error if the work ends without one, as when the store's task ends or panics.
+struct Done<T>(Option<Box<dyn FnOnce(Result<T>) + Send>>);
+
+impl<T> Done<T> {
+    fn call(mut self, result: Result<T>) {
+        if let Some(done) = self.0.take() {
+            done(result);
+        }
+    }
+}
+
+impl<T> Drop for Done<T> {
+    fn drop(&mut self) {
+        if let Some(done) = self.0.take() {
+            done(Err(if thread::panicking() { core::fault() } else { StoreError::Closed }));
+        }
     }
 }
 
@@ -238,39 +289,38 @@ impl SessionStore for RedisStore {
     }
 
     fn clean(&self) -> Result<u64> {
-        self.run(async move |core: Rc<Core>| core.clean().await)
+        wait(|done| self.begin_clean(done))
     }
 
     fn get_by_user(&self, user: UserKey<'_>) -> Result<Vec<StoredSession>> {
-        let (user, deadline) = (user.to_buf(), Instant::now() + self.command_timeout);
-        self.run(async move |core: Rc<Core>| {
-            core.within(deadline, async |call| core.get_by_user(call, user.as_key()).await).await
-        })
+        wait(|done| self.begin_get_by_user(user, done))
     }
 
     fn delete_by_user(&self, user: UserKey<'_>, except: Option<&SessionId>) -> Result<u64> {
-        let (user, except) = (user.to_buf(), except.cloned());
-        let deadline = Instant::now() + self.command_timeout;
-        self.run(async move |core: Rc<Core>| {
-            let work =
-                async |call: &core::Call| core.delete_by_user(call, user.as_key(), except.as_ref()).await;
-            core.within(deadline, work).await
-        })
+        wait(|done| self.begin_delete_by_user(user, except, done))
     }
 
     fn size(&self) -> Result<u64> {
-        self.run(async move |core: Rc<Core>| core.size().await)
+        wait(|done| self.begin_size(done))
     }
 
     fn ids(&self, after: Cursor) -> Result<(Vec<SessionId>, Option<Cursor>)> {
-        self.run(async move |core: Rc<Core>| core.ids(after).await)
+        wait(|done| self.begin_ids(after, done))
     }
 
     fn clear(&self) -> Result<()> {
-        self.run(async move |core: Rc<Core>| core.clear().await)
+        wait(|done| self.begin_clear(done))
     }
 
     fn stats(&self) -> Result<Stats> {
-        self.run(async move |core: Rc<Core>| core.stats().await)
+        wait(|done| self.begin_stats(done))
     }
+}
+
+/// Begins a call, and waits for its result.
+fn wait<T: Send + 'static>(begin: impl FnOnce(Box<dyn FnOnce(Result<T>) + Send>)) -> Result<T> {
+    let (sender, receiver) = mpsc::sync_channel(1);
+    // It fails where no one waits any more.
+    begin(Box::new(move |result| _ = sender.send(result)));
+    receiver.recv().unwrap_or(Err(StoreError::Closed))
 }

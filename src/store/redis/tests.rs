@@ -83,7 +83,7 @@ fn in_millis(millis: i64) -> Expiry {
 /// Asks the server of a store behind its back.
 fn ask(store: &RedisStore, command: &[&[u8]]) -> redis::Value {
     let command: Vec<Vec<u8>> = command.iter().map(|arg| arg.to_vec()).collect();
-    let answer = store.run(async move |core: Rc<Core>| {
+    let work = async move |core: Rc<Core>| {
         core.step(async |call| {
             let args: Vec<&[u8]> = command.iter().map(Vec::as_slice).collect();
             let make = |manner| request::Request::write(manner).command(&args);
@@ -91,8 +91,8 @@ fn ask(store: &RedisStore, command: &[&[u8]]) -> redis::Value {
         })
         .await
         .map(Told)
-    });
-    answer.unwrap().0
+    };
+    wait(|done| store.begin(work, done)).unwrap().0
 }
 
 /// An answer on its way to another thread.
