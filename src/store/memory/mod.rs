@@ -224,8 +224,7 @@ impl MemoryStore {
     ) {
         if was_of.is_some() || old != new {
             let before = was_of.as_ref().map_or(draft.user(), |user| user.as_ref().map(UserKeyBuf::as_key));
-            self.users.remove(before, old);
-            self.users.insert(draft.user(), new);
+            self.users.replace(before, old, draft.user(), new);
         }
         if let Some(ledger) = ledger {
             ledger.remove(draft.created);

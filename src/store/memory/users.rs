@@ -90,6 +90,25 @@ impl UserIndex {
         }
     }
 
+    /// Replaces the entry of a session that has another slot or another user now.
+    ///
+    /// The new entry comes first: a thread that looks at any moment finds the session by one of the two, and then waits
+    /// for the lock of its shard. If both are the same entry, it stays.
+    pub(super) fn replace(
+        &self,
+        before: Option<UserKey<'_>>,
+        old: Handle,
+        after: Option<UserKey<'_>>,
+        new: Handle,
+    ) {
+        let entry =
+            |user, handle| self.hash(user).map(|hash| (self.shard_of(hash), index::tag(hash), handle));
+        if entry(before, old) != entry(after, new) {
+            self.insert(after, new);
+            self.remove(before, old);
+        }
+    }
+
     /// The handles of a user's sessions, and perhaps some of others', in order.
     pub(super) fn handles(&self, user: UserKey<'_>) -> Vec<Handle> {
         let Some(hash) = self.hash(Some(user)) else { return Vec::new() };
@@ -114,6 +133,10 @@ impl UserIndex {
     }
 
     fn shard(&self, hash: u64) -> &Mutex<Shard> {
-        &self.shards[super::shard_of(hash, self.shards.len())].0
+        &self.shards[self.shard_of(hash)].0
+    }
+
+    fn shard_of(&self, hash: u64) -> usize {
+        super::shard_of(hash, self.shards.len())
     }
 }
