@@ -158,15 +158,15 @@ fn look(store: &MemoryStore) {
     }
 }
 
-/// Looks at the user index while `change` runs. The store begins with the sessions "a" and "b" of "ann" if `is_filled`.
+/// Looks at the user index while `change` runs. The store begins with the sessions "b" and "a" of "ann" if `is_filled`.
 fn look_during(limits: Limits, is_filled: bool, change: fn(&MemoryStore, &MockClock)) {
     shuttle::check_pct(
         move || {
             let clock = Arc::new(MockClock::new(0));
             let store = Arc::new(MemoryStore::new(limits, clock.clone()));
             if is_filled {
-                with_session("a", "ann", |session| store.create(session)).unwrap();
                 with_session("b", "ann", |session| store.create(session)).unwrap();
+                with_session("a", "ann", |session| store.create(session)).unwrap();
             }
             let looker = {
                 let store = store.clone();
@@ -237,6 +237,22 @@ fn the_user_index_agrees_during_a_delete() {
     look_during_each(true, |store, _| store.delete(&id("a")).unwrap());
 }
 
+/// With `maxBytes` the removal of "b" may move "a" to its slot.
+#[test]
+fn the_user_index_agrees_while_a_session_moves() {
+    look_during_each(true, |store, _| store.delete(&id("b")).unwrap());
+}
+
+#[test]
+fn end_by_user_ends_all_sessions_before_it_returns() {
+    look_during_each(true, |store, _| {
+        let ended = store.end_by_user(user("ann").as_key(), None);
+        assert_eq!((ended.count(), user_of(store, "a"), user_of(store, "b")), (2, None, None));
+        assert_eq!(store.get_by_user(user("ann").as_key()), Ok(Vec::new()));
+        store.remove_ended(ended);
+    });
+}
+
 #[test]
 fn the_user_index_agrees_during_a_delete_by_user() {
     look_during_each(true, |store, _| {
@@ -258,7 +274,9 @@ fn the_user_index_agrees_during_an_eviction() {
 fn the_user_index_agrees_during_an_eviction_by_a_limit_of_the_user() {
     let limits = Limits { max_sessions_per_user: NonZeroUsize::new(2), ..Limits::default() };
     look_during(limits, true, |store, _| {
-        with_session("c", "ann", |session| store.create(session)).unwrap();
+        for session_id in ["c", "d"] {
+            with_session(session_id, "ann", |session| store.create(session)).unwrap();
+        }
     });
 }
 
@@ -318,4 +336,60 @@ fn delete_by_user_ends_a_session_that_is_touched() {
         let _ = store.touch(&id("a"), Expiry::moved_to(clock.now() + 500).unwrap());
         let _ = store.prolong(&id("a"), Expiry::moved_to(clock.now() + 900).unwrap(), clock.now() + 800);
     });
+}
+
+#[test]
+fn delete_by_user_ends_a_session_that_another_removal_moves() {
+    log_out_during(|store, _| {
+        let _ = with_session("b", "ben", |session| store.create(session));
+        store.delete(&id("b")).unwrap();
+    });
+}
+
+/// A session that is created or updated while the store is cleared is in all tables or in none.
+#[test]
+fn clear_agrees_with_creations_and_updates_at_the_same_time() {
+    fn clear(store: &MemoryStore, _: &MockClock) {
+        drop(store.detach_all());
+        let _ = with_session("d", "ben", |session| store.create(session));
+        store.clear().unwrap();
+        let _ = with_session("e", "ben", |session| store.create(session));
+    }
+    fn rewrite(store: &MemoryStore, _: &MockClock) {
+        let _ = with_session("a", "ann", |session| store.create(session));
+        let _ = with_large_session("a", "ben", |session| store.update(session));
+    }
+    fn agrees(store: &MemoryStore) {
+        assert_eq!(user_of(store, "e"), Some(user("ben")));
+        assert_eq!(store.size().unwrap(), store.stats().unwrap().sessions);
+        // This would find an entry whose session a clear has removed.
+        for name in ["ann", "ben"] {
+            store.delete_by_user(user(name).as_key(), None).unwrap();
+        }
+        let stats = store.stats().unwrap();
+        assert_eq!((store.size(), stats.sessions), (Ok(0), 0));
+    }
+    for limits in [Limits::default(), far_limits()] {
+        check(limits, &[clear, rewrite, log_in, log_out_everywhere], agrees);
+    }
+}
+
+/// A session that is created again between the two steps is not the one that ended.
+#[test]
+fn remove_ended_leaves_sessions_that_were_created_again() {
+    fn log_out(store: &MemoryStore, _: &MockClock) {
+        let ended = store.end_by_user(user("ann").as_key(), None);
+        let _ = with_session("a", "ann", |session| store.create(session));
+        store.remove_ended(ended);
+        assert_eq!(user_of(store, "a"), Some(user("ann")));
+        assert!(is_listed(store, "ann", "a"));
+    }
+    fn touch(store: &MemoryStore, clock: &MockClock) {
+        let _ = with_session("a", "ann", |session| store.create(session));
+        let _ = store.touch(&id("a"), Expiry::moved_to(clock.now() + 500).unwrap());
+        store.clean().unwrap();
+    }
+    for limits in [Limits::default(), far_limits()] {
+        check(limits, &[log_out, touch, use_and_extend], |_| {});
+    }
 }

@@ -16,8 +16,8 @@ use super::lane::LaneDriver;
 use super::tickets::Tickets;
 use super::values::Value;
 use crate::error::{Result, StoreError};
-use crate::shared::SharedStore;
 use crate::store::file::Completions;
+use crate::store::memory::SharedStore;
 use crate::store::{FileStore, RedisStore, SessionStore};
 
 /// A store of any kind, for threads.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crossbeam_utils::CachePadded;
 use heed::{Env, MdbError, RoTxn, WithTls};
 use parking_lot::{Mutex, RwLock};
 
@@ -29,7 +30,6 @@ use crate::error::{Result, StoreError};
 use crate::keyring::Secret;
 use crate::session::{Content, Expiry, SessionId};
 use crate::store::Sweep;
-use crate::sync::Padded;
 
 /// How long the marks of killed readers may keep freed pages from being used, if the file does not grow for that.
 const STALE_FOR: Duration = Duration::from_secs(2);
@@ -44,8 +44,8 @@ pub(super) struct Limits {
 /// Counters of this process since it opened the store.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
-    pub hits: Padded<AtomicU64>,
-    pub misses: Padded<AtomicU64>,
+    pub hits: CachePadded<AtomicU64>,
+    pub misses: CachePadded<AtomicU64>,
     created: AtomicU64,
     expired: AtomicU64,
     evicted: AtomicU64,
@@ -222,7 +222,7 @@ impl Environment {
     ) -> Result<Option<T>> {
         let found = self.find(id, read);
         let counter = if matches!(found, Ok(Some(_))) { &self.counters.hits } else { &self.counters.misses };
-        counter.0.fetch_add(1, Ordering::Relaxed);
+        counter.fetch_add(1, Ordering::Relaxed);
         found
     }
 

@@ -43,7 +43,7 @@ use super::{Cursor, SessionStore, Stats, StoredSession, Sweep};
 use crate::clock::{Clock, Millis, SystemClock};
 use crate::error::{Result, StoreError};
 use crate::session::{Content, Expiry, Session, SessionId, UserKey};
-use crate::store::DEFAULT_MAX_SESSION_BYTES;
+use crate::store::{DEFAULT_MAX_SESSION_BYTES, clean_while_open};
 use crate::sweeper::{DEFAULT_SWEEP_INTERVAL, Sweeper};
 
 pub use crate::keyring::Secret;
@@ -125,7 +125,7 @@ impl FileStore {
         });
         if store.sweep_interval() > 0 {
             let interval = Duration::from_millis(store.sweep_interval());
-            let _ = store.sweeper.set(Sweeper::start(&store, interval).map_err(no_thread)?);
+            let _ = store.sweeper.set(Sweeper::start(interval, clean_while_open(&store)).map_err(no_thread)?);
         }
         Ok(store)
     }
@@ -459,8 +459,8 @@ impl SessionStore for FileStore {
         Ok(Stats {
             sessions: txn.tables().sessions.len(&txn).map_err(failed)?,
             bytes: environment.bytes(&txn).map_err(failed)?,
-            hits: counters.hits.0.load(Ordering::Relaxed),
-            misses: counters.misses.0.load(Ordering::Relaxed),
+            hits: counters.hits.load(Ordering::Relaxed),
+            misses: counters.misses.load(Ordering::Relaxed),
             created: tally.created,
             expired: tally.expired,
             evicted: tally.evicted,
