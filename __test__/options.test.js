@@ -259,11 +259,12 @@ describe("limits of MemoryStore", () => {
   });
 
   it("keep the bytes within maxBytes", async () => {
-    const store = new MemoryStore({ maxBytes: 10_000 });
-    for (let at = 0; at < 1000; at++) await store.create(session(`session ${at}`, "ann"));
+    const maxBytes = 200_000;
+    const store = new MemoryStore({ maxBytes });
+    for (let at = 0; at < 3000; at++) await store.create(session(`session ${at}`, "ann"));
     const { bytes, sessions } = await store.stats();
-    assert.ok(bytes <= 10_000 && sessions > 30, `${sessions} sessions in ${bytes} bytes`);
-    await assert.rejects(store.create({ ...session("large"), data: "x".repeat(10_000) }), {
+    assert.ok(bytes <= maxBytes && sessions > 300, `${sessions} sessions in ${bytes} bytes`);
+    await assert.rejects(store.create({ ...session("large"), data: "x".repeat(maxBytes) }), {
       code: "ERR_STORE_FULL",
     });
     assert.equal((await store.stats()).sessions, sessions);

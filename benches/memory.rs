@@ -1,6 +1,7 @@
 //! What the core takes, without Node: `cargo bench --features bench`. `npm run bench` has what an app sees.
 
 use std::hint::black_box;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -42,7 +43,7 @@ impl Login {
         }
     }
 
-    /// With its id packed anew, as each call from JavaScript does it.
+    /// Packs the id again, as each call from JavaScript does.
     fn create_in(&self, store: &MemoryStore) {
         let content = Content { user: Some(self.user.as_key()), body: Body::Plain(FieldOrder::UserFirst) };
         store.create(&Session { id: self.packed(), expires: self.expires, content }).unwrap();
@@ -150,5 +151,80 @@ fn sweep(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, calls, sweep);
+fn limits() -> [(&'static str, Limits); 3] {
+    let far = NonZeroUsize::new(1 << 40);
+    [
+        ("no limits", Limits::default()),
+        ("maxSessions", Limits { max_sessions: far, ..Limits::default() }),
+        ("maxBytes", Limits { max_bytes: far, ..Limits::default() }),
+    ]
+}
+
+/// What `deleteByUser` and `clear` do on the thread of their caller.
+fn endings(criterion: &mut Criterion) {
+    const OF_ONE_USER: u64 = 50_000;
+    const OTHERS: u64 = 100_000;
+    let mut group = criterion.benchmark_group("MemoryStore");
+    group.sample_size(10);
+    for (name, limits) in limits() {
+        let of_user = UserKeyBuf::from_text("one");
+        let filled = || {
+            let store = MemoryStore::new(limits, Arc::new(SystemClock));
+            for number in 0..OF_ONE_USER + OTHERS {
+                let mut login = Login::new(number);
+                if number % (1 + OTHERS / OF_ONE_USER) == 0 {
+                    login.user = of_user.clone();
+                }
+                login.create_in(&store);
+            }
+            store
+        };
+        group.bench_function(BenchmarkId::new("end_by_user", name), |bencher| {
+            bencher.iter_custom(|iterations| {
+                let end = |_| {
+                    let (store, start) = (filled(), Instant::now());
+                    let ended = black_box(store.end_by_user(of_user.as_key(), None));
+                    let took = start.elapsed();
+                    assert_eq!(ended.count(), OF_ONE_USER);
+                    took
+                };
+                (0..iterations).map(end).sum()
+            });
+        });
+        group.bench_function(BenchmarkId::new("detach_all", name), |bencher| {
+            bencher.iter_custom(|iterations| {
+                let detach = |_| {
+                    let (store, start) = (filled(), Instant::now());
+                    let cleared = black_box(store.detach_all());
+                    let took = start.elapsed();
+                    drop(cleared);
+                    took
+                };
+                (0..iterations).map(detach).sum()
+            });
+        });
+    }
+}
+
+/// Creations in a store that is full, so that each ends another session.
+fn evictions(criterion: &mut Criterion) {
+    const SESSIONS: usize = 100_000;
+    let mut group = criterion.benchmark_group("MemoryStore");
+    let full = [
+        ("maxSessions", Limits { max_sessions: NonZeroUsize::new(SESSIONS), ..Limits::default() }),
+        ("maxBytes", Limits { max_bytes: NonZeroUsize::new(SESSIONS * 188), ..Limits::default() }),
+    ];
+    for (name, limits) in full {
+        let store = MemoryStore::new(limits, Arc::new(SystemClock));
+        let mut next = 0;
+        let mut create = || {
+            Login::new(next).create_in(&store);
+            next += 1;
+        };
+        (0..SESSIONS * 2).for_each(|_| create());
+        group.bench_function(BenchmarkId::new("create, full", name), |bencher| bencher.iter(&mut create));
+    }
+}
+
+criterion_group!(benches, calls, sweep, endings, evictions);
 criterion_main!(benches);

@@ -1,7 +1,19 @@
 //! Session stores for Node.js: the core of the npm package `@fluidauth/native-store`.
 //!
-//! The contract of every store is [`store::SessionStore`]. Dependencies point one way:
-//! `binding → store, sweeper → keyring, session, json, codec, iso, clock, error, scratch`; stores never import each other.
+//! The contract of every store is [`store::SessionStore`].
+//!
+//! Dependencies point downwards only. Modules of one line do not import each other, and no files import each other in a
+//! circle. `npm run layers` checks both.
+//!
+//! ```text
+//! binding
+//! store::file, store::memory, store::redis
+//! store
+//! codec, executor, json, keyring, registry, sweeper
+//! session
+//! iso
+//! clock, error, scratch, sync
+//! ```
 
 pub mod clock;
 pub mod codec;
@@ -10,9 +22,9 @@ pub mod executor;
 pub mod iso;
 pub mod json;
 mod keyring;
+mod registry;
 mod scratch;
 pub mod session;
-pub mod shared;
 pub mod store;
 pub mod sweeper;
 mod sync;

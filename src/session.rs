@@ -182,7 +182,7 @@ impl Expiry {
         self.0
     }
 
-    pub(crate) fn from_bits(bits: i64) -> Self {
+    pub(crate) const fn from_bits(bits: i64) -> Self {
         Self(bits)
     }
 }

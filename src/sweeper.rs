@@ -1,16 +1,21 @@
-//! Removes expired sessions in the background, on a thread of its own.
+//! A background thread that calls a function at an interval.
 
 use std::io;
-use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::store::SessionStore;
+use crate::sync::{Condvar, Mutex, lock, wait_until};
 
 /// The default of `sweepInterval`, in milliseconds.
 pub const DEFAULT_SWEEP_INTERVAL: u64 = 60_000;
 
-/// A thread that calls [`SessionStore::clean`] every so often, until this is dropped or the store is gone.
+/// Enough for a sweep: it calls no code of an app.
+const STACK_BYTES: usize = 128 * 1024;
+
+/// A thread that calls a function every so often, until this is dropped or the function breaks.
 #[derive(Debug)]
 pub struct Sweeper {
     signal: Arc<Signal>,
@@ -20,60 +25,95 @@ pub struct Sweeper {
 #[derive(Debug, Default)]
 struct Signal {
     stopped: Mutex<bool>,
-    wake: Condvar,
+    changed: Condvar,
 }
 
 impl Sweeper {
-    /// Starts the thread. It holds the store only while it sweeps, so that it does not keep it alive.
+    /// Starts a thread that calls `sweep` after each `interval`. A panic in `sweep` ends that sweep alone.
+    ///
+    /// `sweep` should hold what it sweeps weakly, and break when that is gone: the thread would keep it alive.
     ///
     /// # Errors
-    /// When the system has no thread to give.
-    pub fn start<S: SessionStore + 'static>(store: &Arc<S>, interval: Duration) -> io::Result<Self> {
+    /// The system's error if it has no thread to give.
+    pub fn start(
+        interval: Duration,
+        mut sweep: impl FnMut() -> ControlFlow<()> + Send + 'static,
+    ) -> io::Result<Self> {
         let signal = Arc::new(Signal::default());
-        let (store, waiting) = (Arc::downgrade(store), Arc::clone(&signal));
-        let thread = thread::Builder::new()
-            .name("session-sweeper".into())
-            .stack_size(128 * 1024)
-            .spawn(move || run(&store, &waiting, interval))?;
+        let waiting = Arc::clone(&signal);
+        let run = move || {
+            while !waiting.stops_within(interval) {
+                // What a sweep leaves behind after a panic, the next one removes.
+                if let Ok(ControlFlow::Break(())) = catch_unwind(AssertUnwindSafe(&mut sweep)) {
+                    return;
+                }
+            }
+        };
+        let thread =
+            thread::Builder::new().name("session-sweeper".into()).stack_size(STACK_BYTES).spawn(run)?;
         Ok(Self { signal, thread: Some(thread) })
     }
 
-    /// Stops it, and waits for the end of its thread, unless it is this one.
+    /// Stops the thread and waits for its end, unless it is the calling thread.
     pub fn stop(mut self) {
         self.signal.stop();
-        if let Some(thread) =
-            self.thread.take().filter(|thread| thread.thread().id() != thread::current().id())
-        {
-            // If it panicked, it has ended all the same.
+        let others = |thread: &JoinHandle<()>| thread.thread().id() != thread::current().id();
+        if let Some(thread) = self.thread.take().filter(others) {
+            // An error means a panic outside of a sweep. The thread has ended all the same.
             let _ = thread.join();
         }
     }
 }
 
 impl Drop for Sweeper {
-    /// Does not wait for the thread: a sweep under way ends on its own.
+    /// Does not wait for the thread: it ends after a sweep that is under way.
     fn drop(&mut self) {
         self.signal.stop();
     }
 }
 
-fn run<S: SessionStore>(store: &Weak<S>, signal: &Signal, interval: Duration) {
-    while !signal.stops_within(interval) {
-        let Some(store) = store.upgrade() else { return };
-        // A failed sweep leaves only garbage behind, which the next one removes.
-        let _ = store.clean();
-    }
-}
-
 impl Signal {
     fn stop(&self) {
-        *self.stopped.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.wake.notify_all();
+        *lock(&self.stopped) = true;
+        self.changed.notify_all();
     }
 
     fn stops_within(&self, interval: Duration) -> bool {
-        let stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.wake.wait_timeout_while(stopped, interval, |stopped| !*stopped);
-        *waited.unwrap_or_else(PoisonError::into_inner).0
+        // An interval that no clock can add up is without end.
+        let deadline = Instant::now().checked_add(interval);
+        *wait_until(&self.changed, lock(&self.stopped), deadline, |stopped| *stopped)
+    }
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    #[test]
+    fn a_panic_in_a_sweep_does_not_end_the_sweeper() {
+        let (sweeps, swept) = mpsc::channel();
+        let mut number = 0;
+        let sweeper = Sweeper::start(Duration::from_millis(1), move || {
+            number += 1;
+            // It fails when the test has seen enough.
+            let _ = sweeps.send(number);
+            assert_ne!(number, 1, "the first sweep panics");
+            ControlFlow::Continue(())
+        });
+        assert_eq!((swept.recv(), swept.recv(), swept.recv()), (Ok(1), Ok(2), Ok(3)));
+        sweeper.unwrap().stop();
+    }
+
+    #[test]
+    fn a_sweep_that_breaks_ends_the_thread() {
+        let (sweeps, swept) = mpsc::channel();
+        let sweeper = Sweeper::start(Duration::from_millis(1), move || {
+            let _ = sweeps.send(());
+            ControlFlow::Break(())
+        });
+        // The second call waits for the end of the thread, which drops the sender.
+        assert_eq!((swept.recv(), swept.recv()), (Ok(()), Err(mpsc::RecvError)));
+        sweeper.unwrap().stop();
     }
 }

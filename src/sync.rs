@@ -1,12 +1,16 @@
 //! The locks of the stores: parking_lot's, or those of the model checker under `--cfg shuttle`.
 //!
-//! parking_lot's are fair in the end and, on demand, at once: the standard library's let a sweep take its lock again
-//! and again while another thread waits for it. And they have no poison: a panic under a lock becomes an error at the
-//! boundary and the store goes on, as single calls that leave it whole change what a lock protects.
+//! parking_lot's are eventually fair, and fair at once with `unlock_fair`. With the standard library's a sweep can take
+//! its lock again and again while another thread waits for it. They have no poisoning: a panic under a lock becomes an
+//! error at the boundary, and each critical section must leave its data consistent if it panics.
+
+use std::time::Instant;
 
 #[cfg(not(shuttle))]
 mod locks {
-    pub(crate) use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+    use std::time::Duration;
+
+    pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
     pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
         mutex.lock()
@@ -20,20 +24,31 @@ mod locks {
         lock.write()
     }
 
-    /// Unlocks, and lets a thread that waits have the lock before this one can take it again.
-    pub(crate) fn hand_over<T>(guard: RwLockWriteGuard<'_, T>) {
+    /// Unlocks. A thread that waits gets the lock before this one can take it again.
+    pub(crate) fn unlock_fair<T>(guard: RwLockWriteGuard<'_, T>) {
         RwLockWriteGuard::unlock_fair(guard);
     }
 
-    /// As `hand_over`.
-    pub(crate) fn hand_over_mutex<T>(guard: MutexGuard<'_, T>) {
+    /// As `unlock_fair`, for a mutex.
+    pub(crate) fn unlock_fair_mutex<T>(guard: MutexGuard<'_, T>) {
         MutexGuard::unlock_fair(guard);
+    }
+
+    pub(super) fn wait<'a, T>(
+        changed: &Condvar,
+        mut guard: MutexGuard<'a, T>,
+        timeout: Duration,
+    ) -> MutexGuard<'a, T> {
+        changed.wait_for(&mut guard, timeout);
+        guard
     }
 }
 
 #[cfg(shuttle)]
 mod locks {
-    pub(crate) use shuttle::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+    use std::time::Duration;
+
+    pub(crate) use shuttle::sync::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
     pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
         mutex.lock().unwrap()
@@ -47,18 +62,39 @@ mod locks {
         lock.write().unwrap()
     }
 
-    pub(crate) fn hand_over<T>(guard: RwLockWriteGuard<'_, T>) {
+    pub(crate) fn unlock_fair<T>(guard: RwLockWriteGuard<'_, T>) {
         drop(guard);
     }
 
-    pub(crate) fn hand_over_mutex<T>(guard: MutexGuard<'_, T>) {
+    pub(crate) fn unlock_fair_mutex<T>(guard: MutexGuard<'_, T>) {
         drop(guard);
+    }
+
+    pub(super) fn wait<'a, T>(
+        changed: &Condvar,
+        guard: MutexGuard<'a, T>,
+        timeout: Duration,
+    ) -> MutexGuard<'a, T> {
+        changed.wait_timeout(guard, timeout).unwrap().0
     }
 }
 
 pub(crate) use locks::*;
 
-/// Keeps what threads write often off each other's cache lines (two of them, which x86 fetches as a pair).
-#[derive(Debug, Default)]
-#[repr(align(128))]
-pub(crate) struct Padded<T>(pub(crate) T);
+/// Waits until `is_done`, or until `deadline`. A thread that changes the data must notify `changed`.
+pub(crate) fn wait_until<'a, T>(
+    changed: &Condvar,
+    mut guard: MutexGuard<'a, T>,
+    deadline: Option<Instant>,
+    mut is_done: impl FnMut(&T) -> bool,
+) -> MutexGuard<'a, T> {
+    const WITHOUT_DEADLINE: std::time::Duration = std::time::Duration::from_secs(3600);
+    while !is_done(&guard) {
+        let left = deadline.map_or(WITHOUT_DEADLINE, |at| at.saturating_duration_since(Instant::now()));
+        if left.is_zero() {
+            break;
+        }
+        guard = locks::wait(changed, guard, left);
+    }
+    guard
+}

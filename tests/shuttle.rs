@@ -1,12 +1,12 @@
-//! The locks under a scheduler that tries their interleavings: no order of them deadlocks, and the index by user
-//! agrees with the sessions after each. Run with `RUSTFLAGS="--cfg shuttle"`.
+//! Model checks of the locks: no interleaving deadlocks, and the user index agrees with the sessions during and after
+//! each call. Run with `RUSTFLAGS="--cfg shuttle"`.
 #![cfg(shuttle)]
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use native_store::clock::{Clock, MockClock};
-use native_store::session::{Body, Content, Expiry, FieldOrder, Session, SessionId, UserKeyBuf};
+use native_store::session::{Body, Content, ExpiresForm, Expiry, FieldOrder, Session, SessionId, UserKeyBuf};
 use native_store::store::memory::{Limits, MemoryStore};
 use native_store::store::{Cursor, SessionStore};
 use shuttle::thread;
@@ -24,6 +24,14 @@ fn user(name: &str) -> UserKeyBuf {
 fn with_session<T>(session_id: &str, name: &str, call: impl FnOnce(&Session<'_>) -> T) -> T {
     let key = user(name);
     let content = Content { user: Some(key.as_key()), body: Body::Plain(FieldOrder::UserFirst) };
+    call(&Session { id: id(session_id), expires: Expiry::new(100).unwrap(), content })
+}
+
+/// As `with_session`, but of another size class, so that an update gives the record another slot.
+fn with_large_session<T>(session_id: &str, name: &str, call: impl FnOnce(&Session<'_>) -> T) -> T {
+    let (key, text) = (user(name), "x".repeat(300));
+    let body = Body::Json { text: &text, expires: ExpiresForm::Text };
+    let content = Content { user: Some(key.as_key()), body };
     call(&Session { id: id(session_id), expires: Expiry::new(100).unwrap(), content })
 }
 
@@ -122,4 +130,266 @@ fn a_logged_out_session_stays_out() {
     check(Limits::default(), &[log_out, change_user, use_and_extend], |store| {
         assert_eq!(store.get(&id("a")), Ok(None));
     });
+}
+
+/// The user of a live session.
+fn user_of(store: &MemoryStore, session_id: &str) -> Option<UserKeyBuf> {
+    let session = store.get(&id(session_id)).unwrap()?;
+    session.content().unwrap().user.map(|user| user.to_buf())
+}
+
+fn is_listed(store: &MemoryStore, name: &str, session_id: &str) -> bool {
+    store.get_by_user(user(name).as_key()).unwrap().iter().any(|session| session.id == id(session_id))
+}
+
+/// Compares the user index with the session "a" while other threads change the store.
+///
+/// The changes must not create "a" again after it ended, and must not give it back from "ben" to "ann".
+fn look(store: &MemoryStore) {
+    let before = user_of(store, "a");
+    let (of_ann, of_ben) = (is_listed(store, "ann", "a"), is_listed(store, "ben", "a"));
+    let after = user_of(store, "a");
+    if before == after {
+        assert_eq!(of_ann, before == Some(user("ann")), "listed for ann, of {before:?}");
+        assert_eq!(of_ben, before == Some(user("ben")), "listed for ben, of {before:?}");
+    }
+    if before.is_some() && after.is_some() {
+        assert!(of_ann || of_ben, "not listed, of {before:?} before and {after:?} after");
+    }
+}
+
+/// Looks at the user index while `change` runs. The store begins with the sessions "b" and "a" of "ann" if `is_filled`.
+fn look_during(limits: Limits, is_filled: bool, change: fn(&MemoryStore, &MockClock)) {
+    shuttle::check_pct(
+        move || {
+            let clock = Arc::new(MockClock::new(0));
+            let store = Arc::new(MemoryStore::new(limits, clock.clone()));
+            if is_filled {
+                with_session("b", "ann", |session| store.create(session)).unwrap();
+                with_session("a", "ann", |session| store.create(session)).unwrap();
+            }
+            let looker = {
+                let store = store.clone();
+                thread::spawn(move || (0..2).for_each(|_| look(&store)))
+            };
+            let changer = {
+                let (store, clock) = (store.clone(), clock.clone());
+                thread::spawn(move || change(&store, &clock))
+            };
+            looker.join().unwrap();
+            changer.join().unwrap();
+            look(&store);
+            assert_index_agrees(&store);
+        },
+        SCHEDULES,
+        3,
+    );
+}
+
+/// Far limits, so that every call takes the lock of the eviction list too.
+fn far_limits() -> Limits {
+    let far = NonZeroUsize::new(1 << 30);
+    Limits { max_sessions: far, max_bytes: far, max_sessions_per_user: far, ..Limits::default() }
+}
+
+/// Runs `change` without limits, and with limits that it does not reach.
+fn look_during_each(is_filled: bool, change: fn(&MemoryStore, &MockClock)) {
+    look_during(Limits::default(), is_filled, change);
+    look_during(far_limits(), is_filled, change);
+}
+
+#[test]
+fn the_user_index_agrees_during_a_create() {
+    look_during_each(false, |store, _| with_session("a", "ann", |session| store.create(session)).unwrap());
+}
+
+#[test]
+fn the_user_index_agrees_during_an_update_that_changes_the_size() {
+    look_during_each(true, |store, _| {
+        assert_eq!(with_large_session("a", "ann", |session| store.update(session)), Ok(true));
+        assert_eq!(with_session("a", "ann", |session| store.update(session)), Ok(true));
+    });
+}
+
+#[test]
+fn the_user_index_agrees_during_an_update_that_changes_the_user() {
+    look_during_each(true, |store, _| {
+        assert_eq!(with_session("a", "ben", |session| store.update(session)), Ok(true));
+    });
+}
+
+#[test]
+fn the_user_index_agrees_during_an_update_that_changes_the_user_and_the_size() {
+    look_during_each(true, |store, _| {
+        assert_eq!(with_large_session("a", "ben", |session| store.update(session)), Ok(true));
+    });
+}
+
+#[test]
+fn the_user_index_agrees_during_a_touch() {
+    look_during_each(true, |store, _| {
+        assert_eq!(store.touch(&id("a"), Expiry::moved_to(500).unwrap()), Ok(true));
+    });
+}
+
+#[test]
+fn the_user_index_agrees_during_a_delete() {
+    look_during_each(true, |store, _| store.delete(&id("a")).unwrap());
+}
+
+/// With `maxBytes` the removal of "b" may move "a" to its slot.
+#[test]
+fn the_user_index_agrees_while_a_session_moves() {
+    look_during_each(true, |store, _| store.delete(&id("b")).unwrap());
+}
+
+#[test]
+fn end_by_user_ends_all_sessions_before_it_returns() {
+    look_during_each(true, |store, _| {
+        let ended = store.end_by_user(user("ann").as_key(), None);
+        assert_eq!((ended.count(), user_of(store, "a"), user_of(store, "b")), (2, None, None));
+        assert_eq!(store.get_by_user(user("ann").as_key()), Ok(Vec::new()));
+        store.remove_ended(ended);
+    });
+}
+
+#[test]
+fn the_user_index_agrees_during_a_delete_by_user() {
+    look_during_each(true, |store, _| {
+        assert_eq!(store.delete_by_user(user("ann").as_key(), None), Ok(2));
+    });
+}
+
+#[test]
+fn the_user_index_agrees_during_an_eviction() {
+    let limits = Limits { max_sessions: NonZeroUsize::new(2), ..Limits::default() };
+    look_during(limits, true, |store, _| {
+        for session_id in ["c", "d", "e"] {
+            with_session(session_id, "ann", |session| store.create(session)).unwrap();
+        }
+    });
+}
+
+#[test]
+fn the_user_index_agrees_during_an_eviction_by_a_limit_of_the_user() {
+    let limits = Limits { max_sessions_per_user: NonZeroUsize::new(2), ..Limits::default() };
+    look_during(limits, true, |store, _| {
+        for session_id in ["c", "d"] {
+            with_session(session_id, "ann", |session| store.create(session)).unwrap();
+        }
+    });
+}
+
+#[test]
+fn the_user_index_agrees_during_a_sweep() {
+    look_during_each(true, |store, clock| {
+        assert_eq!(store.touch(&id("b"), Expiry::moved_to(500).unwrap()), Ok(true));
+        clock.advance(100);
+        assert_eq!(store.clean(), Ok(1));
+    });
+}
+
+#[test]
+fn the_user_index_agrees_during_a_clear() {
+    look_during_each(true, |store, _| store.clear().unwrap());
+}
+
+/// "Log out everywhere" must not miss a session that a request in flight saves.
+fn log_out_during(change: fn(&MemoryStore, &MockClock)) {
+    fn log_out(store: &MemoryStore, _: &MockClock) {
+        store.delete_by_user(user("ann").as_key(), None).unwrap();
+        assert_ne!(user_of(store, "a"), Some(user("ann")));
+        assert!(!is_listed(store, "ann", "a"));
+    }
+    for limits in [Limits::default(), far_limits()] {
+        shuttle::check_pct(
+            move || {
+                let clock = Arc::new(MockClock::new(0));
+                let store = Arc::new(MemoryStore::new(limits, clock.clone()));
+                with_session("a", "ann", |session| store.create(session)).unwrap();
+                let threads = [log_out, change].map(|body| {
+                    let (store, clock) = (store.clone(), clock.clone());
+                    thread::spawn(move || body(&store, &clock))
+                });
+                for thread in threads {
+                    thread.join().unwrap();
+                }
+                assert_index_agrees(&store);
+            },
+            SCHEDULES,
+            3,
+        );
+    }
+}
+
+#[test]
+fn delete_by_user_ends_a_session_whose_size_changes() {
+    log_out_during(|store, _| {
+        let _ = with_large_session("a", "ann", |session| store.update(session));
+        let _ = with_session("a", "ann", |session| store.update(session));
+    });
+}
+
+#[test]
+fn delete_by_user_ends_a_session_that_is_touched() {
+    log_out_during(|store, clock| {
+        let _ = store.touch(&id("a"), Expiry::moved_to(clock.now() + 500).unwrap());
+        let _ = store.prolong(&id("a"), Expiry::moved_to(clock.now() + 900).unwrap(), clock.now() + 800);
+    });
+}
+
+#[test]
+fn delete_by_user_ends_a_session_that_another_removal_moves() {
+    log_out_during(|store, _| {
+        let _ = with_session("b", "ben", |session| store.create(session));
+        store.delete(&id("b")).unwrap();
+    });
+}
+
+/// A session that is created or updated while the store is cleared is in all tables or in none.
+#[test]
+fn clear_agrees_with_creations_and_updates_at_the_same_time() {
+    fn clear(store: &MemoryStore, _: &MockClock) {
+        drop(store.detach_all());
+        let _ = with_session("d", "ben", |session| store.create(session));
+        store.clear().unwrap();
+        let _ = with_session("e", "ben", |session| store.create(session));
+    }
+    fn rewrite(store: &MemoryStore, _: &MockClock) {
+        let _ = with_session("a", "ann", |session| store.create(session));
+        let _ = with_large_session("a", "ben", |session| store.update(session));
+    }
+    fn agrees(store: &MemoryStore) {
+        assert_eq!(user_of(store, "e"), Some(user("ben")));
+        assert_eq!(store.size().unwrap(), store.stats().unwrap().sessions);
+        // This would find an entry whose session a clear has removed.
+        for name in ["ann", "ben"] {
+            store.delete_by_user(user(name).as_key(), None).unwrap();
+        }
+        let stats = store.stats().unwrap();
+        assert_eq!((store.size(), stats.sessions), (Ok(0), 0));
+    }
+    for limits in [Limits::default(), far_limits()] {
+        check(limits, &[clear, rewrite, log_in, log_out_everywhere], agrees);
+    }
+}
+
+/// A session that is created again between the two steps is not the one that ended.
+#[test]
+fn remove_ended_leaves_sessions_that_were_created_again() {
+    fn log_out(store: &MemoryStore, _: &MockClock) {
+        let ended = store.end_by_user(user("ann").as_key(), None);
+        let _ = with_session("a", "ann", |session| store.create(session));
+        store.remove_ended(ended);
+        assert_eq!(user_of(store, "a"), Some(user("ann")));
+        assert!(is_listed(store, "ann", "a"));
+    }
+    fn touch(store: &MemoryStore, clock: &MockClock) {
+        let _ = with_session("a", "ann", |session| store.create(session));
+        let _ = store.touch(&id("a"), Expiry::moved_to(clock.now() + 500).unwrap());
+        store.clean().unwrap();
+    }
+    for limits in [Limits::default(), far_limits()] {
+        check(limits, &[log_out, touch, use_and_extend], |_| {});
+    }
 }

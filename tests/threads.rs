@@ -1,13 +1,14 @@
 //! What holds while several threads use one store, and afterwards.
 
 use std::num::NonZeroUsize;
+use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use native_store::clock::{Clock, MockClock, SystemClock};
-use native_store::session::{Body, Content, Expiry, FieldOrder, Session, SessionId, UserKeyBuf};
+use native_store::session::{Body, Content, ExpiresForm, Expiry, FieldOrder, Session, SessionId, UserKeyBuf};
 use native_store::store::memory::{Limits, MemoryStore};
 use native_store::store::{Cursor, SessionStore};
 use native_store::sweeper::Sweeper;
@@ -45,7 +46,7 @@ fn on_threads(body: impl Fn(usize) + Sync) {
     });
 }
 
-/// The index by user and the sessions themselves must tell the same.
+/// The user index must agree with the sessions.
 fn assert_consistent(store: &MemoryStore, users: u64) {
     let (mut ids, mut cursor) = (0, Some(Cursor::default()));
     while let Some(at) = cursor {
@@ -94,7 +95,7 @@ fn churn(limits: Limits) {
             let session_id = format!("session {}", random.below(50));
             let user = format!("user {}", random.below(USERS));
             let expires = clock.now() + random.below(40) as i64 + 1;
-            match random.below(12) {
+            match random.below(13) {
                 0..4 => _ = with_session(&session_id, &user, expires, |session| store.create(session)),
                 4 | 5 => _ = with_session(&session_id, &user, expires, |session| store.update(session)),
                 6 => _ = store.touch(&id(&session_id), Expiry::moved_to(expires).unwrap()),
@@ -102,10 +103,12 @@ fn churn(limits: Limits) {
                 8 => store.delete(&id(&session_id)).unwrap(),
                 9 => _ = store.delete_by_user(UserKeyBuf::from_text(&user).as_key(), Some(&id(&session_id))),
                 10 => clock.advance(1),
+                11 => store.clear().unwrap(),
                 _ => _ = store.clean(),
             }
             let stats = store.stats().unwrap();
             assert!(limits.max_sessions.is_none_or(|max| stats.sessions <= max.get() as u64));
+            assert!(limits.max_bytes.is_none_or(|max| stats.bytes <= max.get() as u64));
         }
     });
     assert_consistent(&store, USERS);
@@ -125,27 +128,154 @@ fn all_calls_at_once_keep_the_limits() {
     churn(Limits {
         max_sessions: NonZeroUsize::new(20),
         max_sessions_per_user: NonZeroUsize::new(8),
-        max_bytes: NonZeroUsize::new(4000),
+        max_bytes: NonZeroUsize::new(10_000),
         ..Limits::default()
     });
 }
 
+/// With a content of so many characters: an update to another size class moves the record.
+fn with_sized_session<T>(
+    session_id: &str,
+    user: &str,
+    len: usize,
+    call: impl FnOnce(&Session<'_>) -> T,
+) -> T {
+    let (user, text) = (UserKeyBuf::from_text(user), "x".repeat(len));
+    let body = Body::Json { text: &text, expires: ExpiresForm::Text };
+    let content = Content { user: Some(user.as_key()), body };
+    call(&Session { id: id(session_id), expires: Expiry::new(FAR_OFF).unwrap(), content })
+}
+
+const FAR_OFF: i64 = 1 << 50;
+
+/// Limits that no test reaches: with them every change takes the lock of the eviction list.
+fn far_limits() -> Limits {
+    let far = NonZeroUsize::new(1 << 40);
+    Limits { max_sessions: far, max_bytes: far, max_sessions_per_user: far, ..Limits::default() }
+}
+
 #[test]
 fn a_user_who_is_logged_out_everywhere_meets_no_old_session() {
-    let store = MemoryStore::default();
-    let far = SystemClock.now() + 1_000_000;
+    for limits in [Limits::default(), far_limits()] {
+        let store = MemoryStore::new(limits, Arc::new(SystemClock));
+        let ann = UserKeyBuf::from_text("ann");
+        on_threads(|thread| {
+            for at in 0..2000 {
+                let session_id = format!("{thread} {at}");
+                with_sized_session(&session_id, "ann", 10, |session| store.create(session)).unwrap();
+                // Requests in flight rewrite the session while it is ended.
+                with_sized_session(&session_id, "ann", 300, |session| store.update(session)).unwrap();
+                store.delete_by_user(ann.as_key(), None).unwrap();
+                assert_eq!(store.get(&id(&session_id)), Ok(None));
+            }
+        });
+        assert_eq!(store.size(), Ok(0));
+    }
+}
+
+/// Runs `change` with the numbers from 0 on, until another thread has looked `LOOKS` times whether the user index has
+/// ann's session "one", which is live at each moment.
+fn look_while<const LOOKS: usize>(limits: Limits, change: impl Fn(&MemoryStore, usize) + Sync) {
+    let store = MemoryStore::new(limits, Arc::new(SystemClock));
+    with_sized_session("one", "ann", 10, |session| store.create(session)).unwrap();
     let ann = UserKeyBuf::from_text("ann");
-    on_threads(|thread| {
-        for at in 0..2000 {
-            let session_id = format!("{thread} {at}");
-            with_session(&session_id, "ann", far, |session| store.create(session)).unwrap();
-            // Requests in flight rewrite the session while it is ended.
-            with_session(&session_id, "ann", far, |session| store.update(session)).unwrap();
-            store.delete_by_user(ann.as_key(), None).unwrap();
-            assert_eq!(store.get(&id(&session_id)), Ok(None));
+    let is_listed = || {
+        let sessions = store.get_by_user(ann.as_key()).unwrap();
+        sessions.iter().filter(|session| session.id == id("one")).count() == 1
+    };
+    let is_done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let change = scope.spawn(|| {
+            (0..).take_while(|_| !is_done.load(Ordering::Relaxed)).for_each(|at| change(&store, at));
+        });
+        let looker = scope.spawn(|| (0..LOOKS).take_while(|_| is_listed()).count());
+        let looks = looker.join().unwrap();
+        is_done.store(true, Ordering::Relaxed);
+        change.join().unwrap();
+        assert_eq!(looks, LOOKS, "the session was missing in the user index");
+    });
+}
+
+fn look_while_each<const LOOKS: usize>(change: impl Fn(&MemoryStore, usize) + Sync) {
+    look_while::<LOOKS>(Limits::default(), &change);
+    look_while::<LOOKS>(far_limits(), &change);
+}
+
+fn size_of(at: usize) -> usize {
+    if at.is_multiple_of(2) { 300 } else { 10 }
+}
+
+#[test]
+fn the_user_index_has_a_session_while_its_size_changes() {
+    look_while_each::<200_000>(|store, at| {
+        assert_eq!(with_sized_session("one", "ann", size_of(at), |session| store.update(session)), Ok(true));
+    });
+}
+
+#[test]
+fn the_user_index_has_a_session_while_its_user_changes() {
+    const SESSIONS: usize = 20_000;
+    for limits in [Limits::default(), far_limits()] {
+        let store = MemoryStore::new(limits, Arc::new(SystemClock));
+        let user_of =
+            |at: usize, is_changed: bool| format!("{} {at}", if is_changed { "new" } else { "old" });
+        for at in 0..SESSIONS {
+            with_sized_session(&at.to_string(), &user_of(at, false), 10, |session| store.create(session))
+                .unwrap();
+        }
+        let next = AtomicUsize::new(0);
+        let is_listed =
+            |user: &str| !store.get_by_user(UserKeyBuf::from_text(user).as_key()).unwrap().is_empty();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for at in 0..SESSIONS {
+                    next.store(at, Ordering::Relaxed);
+                    let updated = with_sized_session(&at.to_string(), &user_of(at, true), 10, |session| {
+                        store.update(session)
+                    });
+                    assert_eq!(updated, Ok(true));
+                }
+            });
+            let looker = scope.spawn(|| {
+                let mut missed = 0;
+                while next.load(Ordering::Relaxed) < SESSIONS - 1 {
+                    let at = next.load(Ordering::Relaxed);
+                    // In this order: a session that has left the old user is the new one's.
+                    missed += usize::from(!is_listed(&user_of(at, false)) && !is_listed(&user_of(at, true)));
+                }
+                missed
+            });
+            assert_eq!(looker.join().unwrap(), 0, "the session was missing in the user index");
+        });
+    }
+}
+
+#[test]
+fn the_user_index_has_a_session_while_others_of_the_user_come_and_go() {
+    look_while_each::<20_000>(|store, at| {
+        // More than the flat index holds of one user, and back.
+        let session_id = format!("other {}", at % 40);
+        if (at / 40).is_multiple_of(2) {
+            with_sized_session(&session_id, "ann", size_of(at), |session| store.create(session)).unwrap();
+        } else {
+            store.delete(&id(&session_id)).unwrap();
+        }
+        store.touch(&id("one"), Expiry::moved_to(FAR_OFF + at as i64).unwrap()).unwrap();
+    });
+}
+
+#[test]
+fn the_user_index_has_a_session_while_others_are_evicted_and_swept() {
+    let limits = Limits { max_sessions: NonZeroUsize::new(30), ..Limits::default() };
+    look_while::<20_000>(limits, |store, at| {
+        // In use, so that others are evicted.
+        store.get(&id("one")).unwrap();
+        let expires = if at.is_multiple_of(3) { SystemClock.now() + 1 } else { FAR_OFF };
+        with_session(&format!("other {at}"), "ann", expires, |session| store.create(session)).unwrap();
+        if at.is_multiple_of(7) {
+            store.clean().unwrap();
         }
     });
-    assert_eq!(store.size(), Ok(0));
 }
 
 #[test]
@@ -154,7 +284,13 @@ fn the_sweeper_removes_what_has_expired_and_ends_with_the_store() {
     let now = SystemClock.now();
     with_session("dead", "ann", now - 1, |session| store.create(session)).unwrap();
     with_session("live", "ann", now + 1_000_000, |session| store.create(session)).unwrap();
-    let sweeper = Sweeper::start(&store, Duration::from_millis(1)).unwrap();
+    let swept = Arc::downgrade(&store);
+    let sweep = move || {
+        let Some(store) = swept.upgrade() else { return ControlFlow::Break(()) };
+        store.clean().unwrap();
+        ControlFlow::Continue(())
+    };
+    let sweeper = Sweeper::start(Duration::from_millis(1), sweep).unwrap();
     while store.stats().unwrap().expired == 0 {
         thread::yield_now();
     }

@@ -151,8 +151,18 @@ pub fn delete_by_user(
         store.with_store(|open| {
             Ok(match open {
                 OpenStore::Memory(memory) => {
-                    let count = memory.delete_by_user(user.as_key(), except.as_ref())?;
-                    Err(Either3::A(JsCount { count: to_number(count) }))
+                    let ended = memory.end_by_user(user.as_key(), except.as_ref());
+                    let count = to_number(ended.count());
+                    if !ended.is_removed() {
+                        let theirs = Arc::clone(memory);
+                        // If there is no thread for it, the next sweep removes the records.
+                        memory.tasks().submit(move |admitted| {
+                            if admitted.is_ok() {
+                                theirs.remove_ended(ended);
+                            }
+                        });
+                    }
+                    Err(Either3::A(JsCount { count }))
                 }
                 OpenStore::File(file) => Err(Either3::B(begin(env.raw(), file, |file, ticket| {
                     file.store.begin_delete_by_user(user.as_key(), except.as_ref(), &file.settler, ticket)
@@ -177,7 +187,8 @@ pub fn clear(env: Env, store: Value) -> Result<Either3<JsCount, u32, Value>, JsE
         store.with_store(|open| {
             Ok(match open {
                 OpenStore::Memory(memory) => {
-                    memory.clear()?;
+                    let cleared = memory.detach_all();
+                    memory.tasks().submit(move |_| drop(cleared));
                     Err(Either3::A(JsCount { count: 0.0 }))
                 }
                 OpenStore::File(file) => Err(Either3::B(begin(env.raw(), file, |file, ticket| {

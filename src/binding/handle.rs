@@ -16,8 +16,8 @@ use super::lane::LaneDriver;
 use super::tickets::Tickets;
 use super::values::Value;
 use crate::error::{Result, StoreError};
-use crate::shared::SharedStore;
-use crate::store::{Completions, FileStore, RedisStore, SessionStore};
+use crate::store::memory::SharedStore;
+use crate::store::{Completions, FileStore, RedisStore};
 
 /// A store of any kind, for threads.
 #[derive(Clone)]

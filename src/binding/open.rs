@@ -12,8 +12,8 @@ use super::handle::{OpenFile, OpenStore};
 use super::lane::LaneDriver;
 use super::tickets::{SettleArgs, tickets};
 use super::values::Value;
-use crate::shared::{MemoryOptions, SharedStore};
 use crate::store::file::{FileOptions, Secret};
+use crate::store::memory::{MemoryOptions, SharedStore};
 use crate::store::redis::{Address, Login, RedisOptions, Servers, TlsOptions};
 use crate::store::{FileStore, RedisStore};
 

@@ -6,10 +6,12 @@
 use std::sync::Arc;
 use std::thread;
 
-use super::{Cursor, SessionStore, StoredSession};
+use super::{Cursor, SessionStore, Stats, StoredSession};
 use crate::clock::{Clock, Millis, MockClock};
-use crate::error::StoreError;
-use crate::session::{Body, Content, ExpiresForm, Expiry, FieldOrder, Session, SessionId, UserKeyBuf};
+use crate::error::{Result, StoreError};
+use crate::session::{
+    Body, Content, ExpiresForm, Expiry, FieldOrder, Session, SessionId, UserKey, UserKeyBuf,
+};
 
 /// The limit that the suite reckons with.
 pub const MAX_SESSION_BYTES: usize = 2000;
@@ -492,4 +494,59 @@ pub fn any_expiry_of_javascript_is_kept<S: SessionStore>(bench: &Store<S>) {
     assert_eq!(bench.get("last").unwrap().expires.millis(), MAX_MILLIS);
     assert_eq!(bench.get("first"), None);
     assert_eq!(bench.store.clean(), Ok(1));
+}
+
+/// `RedisStore` and `FileStore` open as an `Arc`. The suite takes a store.
+impl<S: SessionStore + ?Sized> SessionStore for Arc<S> {
+    fn create(&self, session: &Session<'_>) -> Result<()> {
+        (**self).create(session)
+    }
+
+    fn get(&self, id: &SessionId) -> Result<Option<StoredSession>> {
+        (**self).get(id)
+    }
+
+    fn update(&self, session: &Session<'_>) -> Result<bool> {
+        (**self).update(session)
+    }
+
+    fn touch(&self, id: &SessionId, expires: Expiry) -> Result<bool> {
+        (**self).touch(id, expires)
+    }
+
+    fn prolong(&self, id: &SessionId, expires: Expiry, enough: Millis) -> Result<bool> {
+        (**self).prolong(id, expires, enough)
+    }
+
+    fn delete(&self, id: &SessionId) -> Result<()> {
+        (**self).delete(id)
+    }
+
+    fn clean(&self) -> Result<u64> {
+        (**self).clean()
+    }
+
+    fn get_by_user(&self, user: UserKey<'_>) -> Result<Vec<StoredSession>> {
+        (**self).get_by_user(user)
+    }
+
+    fn delete_by_user(&self, user: UserKey<'_>, except: Option<&SessionId>) -> Result<u64> {
+        (**self).delete_by_user(user, except)
+    }
+
+    fn size(&self) -> Result<u64> {
+        (**self).size()
+    }
+
+    fn ids(&self, after: Cursor) -> Result<(Vec<SessionId>, Option<Cursor>)> {
+        (**self).ids(after)
+    }
+
+    fn clear(&self) -> Result<()> {
+        (**self).clear()
+    }
+
+    fn stats(&self) -> Result<Stats> {
+        (**self).stats()
+    }
 }

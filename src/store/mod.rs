@@ -7,6 +7,7 @@ pub mod redis;
 #[cfg(test)]
 mod conformance;
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use crate::clock::Millis;
@@ -27,13 +28,16 @@ pub const DEFAULT_MAX_SESSION_BYTES: usize = 1 << 20;
 /// treats it as absent, whether or not its record is still held. A session that is there and not expired is
 /// **live**. Ids are compared exactly. Content is only data: no value in it has a meaning to a store.
 ///
-/// Each call takes effect at one moment between its beginning and its end, whatever other threads do, and the index
-/// by user changes at that same moment: no call sees one without the other. Calls that look at every session are the
-/// exception: they go through the store part by part, and see each part at a moment of its own. A call that returns
-/// an error has changed nothing.
+/// Each call takes effect at one moment between its beginning and its end, whatever other threads do. The user index
+/// changes at that same moment: no call sees one without the other. A call that returns an error has changed nothing.
+///
+/// There are two exceptions. Calls that look at every session go through the store part by part, and see each part at a
+/// moment of its own. [`delete_by_user`] ends one session after another: until it returns, other threads may still see
+/// some of them.
 ///
 /// [`clean`]: SessionStore::clean
 /// [`stats`]: SessionStore::stats
+/// [`delete_by_user`]: SessionStore::delete_by_user
 pub trait SessionStore: Send + Sync {
     /// Stores a new session.
     ///
@@ -41,27 +45,27 @@ pub trait SessionStore: Send + Sync {
     /// `Exists` if a live session has its id. `TooLarge`. `Full` where the store's limits leave no room for it.
     fn create(&self, session: &Session<'_>) -> Result<()>;
 
-    /// A copy of a live session.
+    /// Returns a copy of a live session.
     ///
     /// # Errors
     /// `Corrupt` if its record cannot be read.
     fn get(&self, id: &SessionId) -> Result<Option<StoredSession>>;
 
-    /// Replaces the live session of the same id and tells whether there was one. Never creates one: a request in
-    /// flight must not bring back a session that was logged out meanwhile.
+    /// Replaces the live session of the same id. Returns whether there was one. Never creates one: a request in flight
+    /// must not bring back a session that was logged out.
     ///
     /// # Errors
     /// `TooLarge`; `Full` as for `create`.
     fn update(&self, session: &Session<'_>) -> Result<bool>;
 
-    /// Moves the expiry of a live session, leaving its content alone, and tells whether there was one.
+    /// Moves the expiry of a live session and leaves its content alone. Returns whether there was a live session.
     ///
     /// # Errors
     /// None in memory; those of the medium in other stores.
     fn touch(&self, id: &SessionId, expires: Expiry) -> Result<bool>;
 
-    /// As `touch`, but leaves an expiry that is at `enough` or after it by then, and tells that the session is live. Of
-    /// calls at once with an `enough` that is not after `expires`, none moves back what another has moved.
+    /// As `touch`, but leaves an expiry that is at `enough` or later. Returns whether the session is live. Concurrent
+    /// calls never shorten an expiry set by another, provided `enough <= expires`.
     ///
     /// # Errors
     /// As for `touch`.
@@ -73,35 +77,35 @@ pub trait SessionStore: Send + Sync {
     /// As for `touch`.
     fn delete(&self, id: &SessionId) -> Result<()>;
 
-    /// Removes the records of expired sessions and tells how many. Others may use the store meanwhile: no lock is
-    /// held for longer than a short step takes.
+    /// Removes the records of expired sessions. Returns how many. Other threads can use the store at the same time: no
+    /// lock is held for longer than a short step takes.
     ///
     /// # Errors
     /// As for `touch`.
     fn clean(&self) -> Result<u64>;
 
-    /// The live sessions of a user, oldest first.
+    /// Returns the live sessions of a user, oldest first.
     ///
     /// # Errors
     /// As for `get`.
     fn get_by_user(&self, user: UserKey<'_>) -> Result<Vec<StoredSession>>;
 
-    /// Removes the sessions of a user, save one, and tells how many live ones it ended.
+    /// Ends the sessions of a user, except one. Returns how many live sessions it ended.
     ///
     /// # Errors
     /// As for `touch`. Where a full disk has no room to end all of them at once, those stay ended that were before the
     /// error.
     fn delete_by_user(&self, user: UserKey<'_>, except: Option<&SessionId>) -> Result<u64>;
 
-    /// How many sessions are live.
+    /// Returns how many sessions are live.
     ///
     /// # Errors
     /// As for `touch`.
     fn size(&self) -> Result<u64>;
 
-    /// The next ids of live sessions after a cursor, and the cursor after them; the end is `None`. It may give no
-    /// id and go on. The store may change between the calls: from the first cursor to the end, a session that is
-    /// there all the time is given exactly once.
+    /// Returns the next ids of live sessions after a cursor, and the cursor after them; `None` is the end. It may return
+    /// no ids and a cursor. The store may change between the calls: from the first cursor to the end, a session that is
+    /// there all the time is returned exactly once.
     ///
     /// # Errors
     /// As for `get`.
@@ -113,65 +117,11 @@ pub trait SessionStore: Send + Sync {
     /// As for `touch`.
     fn clear(&self) -> Result<()>;
 
-    /// Counters since the store was opened.
+    /// Returns counters since the store was opened.
     ///
     /// # Errors
     /// As for `touch`.
     fn stats(&self) -> Result<Stats>;
-}
-
-impl<S: SessionStore + ?Sized> SessionStore for Arc<S> {
-    fn create(&self, session: &Session<'_>) -> Result<()> {
-        (**self).create(session)
-    }
-
-    fn get(&self, id: &SessionId) -> Result<Option<StoredSession>> {
-        (**self).get(id)
-    }
-
-    fn update(&self, session: &Session<'_>) -> Result<bool> {
-        (**self).update(session)
-    }
-
-    fn touch(&self, id: &SessionId, expires: Expiry) -> Result<bool> {
-        (**self).touch(id, expires)
-    }
-
-    fn prolong(&self, id: &SessionId, expires: Expiry, enough: Millis) -> Result<bool> {
-        (**self).prolong(id, expires, enough)
-    }
-
-    fn delete(&self, id: &SessionId) -> Result<()> {
-        (**self).delete(id)
-    }
-
-    fn clean(&self) -> Result<u64> {
-        (**self).clean()
-    }
-
-    fn get_by_user(&self, user: UserKey<'_>) -> Result<Vec<StoredSession>> {
-        (**self).get_by_user(user)
-    }
-
-    fn delete_by_user(&self, user: UserKey<'_>, except: Option<&SessionId>) -> Result<u64> {
-        (**self).delete_by_user(user, except)
-    }
-
-    fn size(&self) -> Result<u64> {
-        (**self).size()
-    }
-
-    fn ids(&self, after: Cursor) -> Result<(Vec<SessionId>, Option<Cursor>)> {
-        (**self).ids(after)
-    }
-
-    fn clear(&self) -> Result<()> {
-        (**self).clear()
-    }
-
-    fn stats(&self) -> Result<Stats> {
-        (**self).stats()
-    }
 }
 
 /// A session as a store gives it back.
@@ -209,6 +159,7 @@ pub trait Completions: Send + Sync {
 }
 
 /// How far a walk over the ids has come: bytes that mean something to the store that gave them alone.
+/// A resume token of [`SessionStore::ids`]. Its bytes are opaque.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Cursor(Box<[u8]>);
 
@@ -218,7 +169,7 @@ impl Cursor {
         &self.0
     }
 
-    /// The cursor of which these are the bytes; any others end the walk early or repeat ids. None is the beginning.
+    /// The cursor of these bytes. No bytes are the beginning. Any other bytes end the scan early or repeat ids.
     pub fn from_bytes(bytes: &[u8]) -> Self {
         Self(bytes.into())
     }
@@ -229,7 +180,7 @@ impl Cursor {
 pub struct Stats {
     /// Sessions held now, expired ones that await a sweep included.
     pub sessions: u64,
-    /// Bytes that they take, the store's overhead included, as an estimate.
+    /// Bytes that they take, the store's overhead included.
     pub bytes: u64,
     /// `get` calls that found a live session.
     pub hits: u64,
@@ -255,8 +206,21 @@ pub struct Sweep {
     pub removed: u64,
 }
 
-/// Refuses an option of a second opener that says another thing than the store that is open: its name, what was given,
-/// and what the store has. Both have the same `what`: a name, or a path.
+/// Calls `clean` for a background sweep, until nobody holds the store.
+pub(crate) fn clean_while_open<S: SessionStore + 'static>(
+    store: &Arc<S>,
+) -> impl FnMut() -> ControlFlow<()> + Send + 'static {
+    let store = Arc::downgrade(store);
+    move || {
+        let Some(store) = store.upgrade() else { return ControlFlow::Break(()) };
+        // What a failed sweep leaves behind, the next one removes.
+        let _ = store.clean();
+        ControlFlow::Continue(())
+    }
+}
+
+/// Rejects options that conflict with those the store was opened with. Each has its name, what was given, and what the
+/// store has. `what` is what both openers share: a name, or a path.
 pub(crate) fn check_same(options: &[(&'static str, Option<u64>, Option<u64>)], what: &str) -> Result<()> {
     for &(option, given, actual) in options {
         if let Some(given) = given.filter(|_| given != actual) {

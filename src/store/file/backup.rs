@@ -9,8 +9,9 @@ use std::time::Duration;
 use heed::CompactionOption;
 
 use super::FileStore;
-use super::directory::{self, DATA, Rules};
+use super::directory::{self, Rules};
 use super::errors::{failed, io_failed};
+use super::names::DATA;
 use super::private_files::create_private;
 use crate::error::{Result, StoreError};
 

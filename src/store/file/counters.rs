@@ -2,12 +2,12 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::sync::Padded;
+use crossbeam_utils::CachePadded;
 
 #[derive(Debug, Default)]
 pub(super) struct Counters {
-    pub hits: Padded<AtomicU64>,
-    pub misses: Padded<AtomicU64>,
+    pub hits: CachePadded<AtomicU64>,
+    pub misses: CachePadded<AtomicU64>,
     created: AtomicU64,
     expired: AtomicU64,
     evicted: AtomicU64,

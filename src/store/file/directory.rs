@@ -8,9 +8,6 @@ use super::errors::io_failed;
 use super::network::refuse_network;
 use crate::error::{Result, StoreError};
 
-pub(super) const DATA: &str = "data.mdb";
-pub(super) const LOCK: &str = "lock.mdb";
-
 /// Identifies a folder regardless of the path used to reach it (device and inode).
 #[cfg(unix)]
 pub(super) type Identity = (u64, u64);

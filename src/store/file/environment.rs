@@ -15,10 +15,10 @@ use parking_lot::{Mutex, RwLock};
 
 use super::cost::Trees;
 use super::counters::Counters;
-use super::directory::DATA;
 use super::encryption::Encryption;
 use super::errors::failed;
 use super::held::HeldFiles;
+use super::names::DATA;
 use super::open::{self, Access, Opened};
 use super::owner_lock::OwnerLock;
 use super::room::{Room, Usage};

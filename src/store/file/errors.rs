@@ -5,7 +5,7 @@ use std::path::Path;
 
 use heed::MdbError;
 
-use super::directory::DATA;
+use super::names::DATA;
 use crate::error::StoreError;
 
 /// What an error of LMDB's means. `path` is the file that it is about.

@@ -10,8 +10,8 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::directory::{DATA, LOCK};
 use super::errors::files_replaced;
+use super::names::{DATA, LOCK};
 use crate::error::Result;
 
 /// The files of a store that is open.

@@ -15,6 +15,7 @@ mod environment;
 mod errors;
 mod held;
 mod map_size;
+mod names;
 mod network;
 mod open;
 mod options;
@@ -49,14 +50,14 @@ use self::environment::{Environment, Limits, decoded};
 use self::pending::Seen;
 use self::queue::{Queue, Reader, Waiter};
 use self::record::Record;
-use self::registry::Registered;
+use self::registry::{Registered, Registry, Retire};
 use super::{Completions, Cursor, SessionStore, Stats, StoredSession, Sweep};
 use crate::clock::{AppClock, Clock, Millis};
 use crate::error::{Result, StoreError};
 use crate::executor::{Executor, join};
 use crate::scratch::with_buffer;
 use crate::session::{Content, Expiry, Session, SessionId, UserKey};
-use crate::store::DEFAULT_MAX_SESSION_BYTES;
+use crate::store::{DEFAULT_MAX_SESSION_BYTES, clean_while_open};
 use crate::sweeper::{DEFAULT_SWEEP_INTERVAL, Sweeper};
 
 pub use crate::keyring::Secret;
@@ -75,6 +76,9 @@ const PAGE: usize = 1000;
 const TASK_THREADS: usize = 2;
 const UPKEEP_THREADS: usize = 1;
 
+/// The stores that are open in this process.
+static OPEN: Registry<FileStore> = Registry::new();
+
 /// A store in a folder. Dropping the last handle writes what is queued and closes the files.
 pub struct FileStore {
     environment: Option<Arc<Environment>>,
@@ -86,7 +90,7 @@ pub struct FileStore {
     clock: Arc<dyn Clock>,
     options: FileOptions,
     // Last, as its end lets others open the directory again.
-    _registered: Registered,
+    _registered: Registered<Self>,
 }
 
 impl FileStore {
@@ -111,7 +115,7 @@ impl FileStore {
             may_be_on_network: options.allow_network_file_system,
         };
         let dir = directory::prepare(&options.path, rules)?;
-        let store = registry::open(&dir, |registered| Self::start(&dir, options, clock, registered))?;
+        let store = OPEN.open(&dir, |registered| Self::start(&dir, options, clock, registered))?;
         store.check_same(options)?;
         Ok(store)
     }
@@ -120,7 +124,7 @@ impl FileStore {
         dir: &Path,
         options: &FileOptions,
         clock: Arc<dyn Clock>,
-        registered: Registered,
+        registered: Registered<Self>,
     ) -> Result<Arc<Self>> {
         let max_bytes = options.max_bytes.map(u64::from);
         let opened = open::open(dir, options)?;
@@ -159,7 +163,7 @@ impl FileStore {
         });
         if store.sweep_interval() > 0 && !options.read_only {
             let interval = Duration::from_millis(store.sweep_interval());
-            let _ = store.sweeper.set(Sweeper::start(&store, interval).map_err(no_thread)?);
+            let _ = store.sweeper.set(Sweeper::start(interval, clean_while_open(&store)).map_err(no_thread)?);
         }
         Ok(store)
     }
@@ -465,6 +469,16 @@ pub struct MustWait(u64);
 
 fn delete_by_user(user: UserKey<'_>, except: Option<&SessionId>) -> Write {
     Write::DeleteByUser { user: user.to_buf(), except: except.cloned(), max: usize::MAX }
+}
+
+impl Retire for FileStore {
+    fn is_current(&self) -> bool {
+        self.environment().held.check().is_ok()
+    }
+
+    fn retire(&self, deadline: Instant) -> bool {
+        self.environment().retire(deadline)
+    }
 }
 
 impl Drop for FileStore {

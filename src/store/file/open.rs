@@ -8,11 +8,11 @@ use std::{io, thread};
 use heed::{Env, EnvFlags, EnvOpenOptions, RoTxn, WithTls};
 
 use super::FileOptions;
-use super::directory::{DATA, LOCK};
 use super::encryption::Encryption;
 use super::errors::{failed, io_failed, open_failed};
 use super::map_size;
-use super::owner_lock::{OWNERS, Others, OwnerLock};
+use super::names::{DATA, LOCK, OWNERS};
+use super::owner_lock::{Others, OwnerLock};
 use super::pages::{self, Header};
 use super::private_files;
 use super::secrets;

@@ -4,8 +4,6 @@
 //! own. So would two copies of this package in one process, whose POSIX locks on one file are one lock. The locks here
 //! belong to the open file description instead (Linux, fcntl(2)), so that both are refused.
 
-pub(super) const OWNERS: &str = "owners.lock";
-
 /// Which other processes have the store open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
@@ -30,10 +28,11 @@ mod linux {
     use std::thread;
     use std::time::{Duration, Instant};
 
-    use super::super::errors::{io_failed, same_pid};
-    use super::super::private_files::{create_private, give_to_owner, is_at, open_private};
-    use super::{OWNERS, Others};
     use crate::error::{Result, StoreError};
+    use crate::store::file::errors::{io_failed, same_pid};
+    use crate::store::file::names::OWNERS;
+    use crate::store::file::owner_lock::Others;
+    use crate::store::file::private_files::{create_private, give_to_owner, is_at, open_private};
 
     /// How long an opener waits for another that makes the files.
     const PATIENCE: Duration = Duration::from_secs(2);
@@ -273,9 +272,9 @@ mod linux {
 mod fallback {
     use std::path::Path;
 
-    use super::super::directory::LOCK;
-    use super::Others;
     use crate::error::Result;
+    use crate::store::file::names::LOCK;
+    use crate::store::file::owner_lock::Others;
 
     pub(in super::super) struct OwnerLock;
 

@@ -1,43 +1,22 @@
 //! A check of an LMDB data file, page by page, that only reads, and never through LMDB's map: where the file was
 //! cut short, the map would answer with a bus error.
 
-use layout::{META_BYTES, META_PAGES, Meta, VERSION, read_at, write_at};
+use layout::{META_BYTES, META_PAGES, Meta, metas, read_at, write_at};
 use std::fs::File;
 use std::io;
 use walker::{Name, Walker};
 
+pub use fault::Fault;
 pub use free::{Free, free};
+pub use walker::Walk;
 
 mod bits;
+mod fault;
 mod free;
 mod layout;
 #[cfg(test)]
 mod tests;
 mod walker;
-
-/// Why a file cannot be opened, or be walked.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Fault {
-    #[error("it cannot be read: {0}")]
-    Io(#[from] io::Error),
-
-    #[error("it is not an LMDB file")]
-    Foreign,
-
-    #[error("its LMDB data version is {0}, not {VERSION}")]
-    Version(u32),
-
-    #[error("it ends before its second page does")]
-    Cut,
-
-    #[error("its meta page {page} {what}")]
-    Meta { page: u64, what: &'static str },
-
-    /// Neither meta page is of the transaction: two later ones were committed, or there never was one.
-    #[error("its meta pages are no longer of transaction {0}")]
-    Gone(u64),
-}
 
 /// What the newest meta page says, and how long the file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,29 +34,6 @@ impl Header {
     /// its end were perhaps never written. [`walk`] tells.
     pub fn is_short(&self) -> bool {
         self.file_len / u64::from(self.page_size) <= self.last_page
-    }
-}
-
-/// What a walk saw.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Walk {
-    /// All that the meta page counts, the two meta pages too.
-    pub pages: u64,
-    pub branch: u64,
-    pub leaf: u64,
-    pub overflow: u64,
-    pub free: u64,
-    /// Neither in use nor free: space lost, no harm. Where there are findings, it may be what they hide.
-    pub leaked: u64,
-    /// The first findings, as sentences.
-    pub findings: Vec<String>,
-    /// How many findings there were in all.
-    pub found: u64,
-}
-
-impl Walk {
-    pub fn is_sound(&self) -> bool {
-        self.found == 0
     }
 }
 
@@ -182,14 +138,4 @@ pub fn walk(file: &File, txn_id: u64, progress: &mut dyn FnMut(u64, u64)) -> Res
     walker.tree(Name::Free, &meta.free, meta_page);
     walker.tree(Name::Main, &meta.main, meta_page);
     Ok(walker.finish())
-}
-
-fn metas(file: &File) -> Result<Option<[Meta; 2]>, Fault> {
-    let Some(first) = Meta::read(file, 0)? else {
-        return if file.metadata()?.len() == 0 { Ok(None) } else { Err(Fault::Foreign) };
-    };
-    first.check(0, first.page_size)?;
-    let second = Meta::read(file, u64::from(first.page_size))?.ok_or(Fault::Cut)?;
-    second.check(1, first.page_size)?;
-    Ok(Some([first, second]))
 }

@@ -8,8 +8,9 @@ use std::fs::{File, Metadata};
 use std::io;
 use std::path::Path;
 
-use super::directory::{self, DATA, LOCK};
+use super::directory;
 use super::errors::io_failed;
+use super::names::{DATA, LOCK};
 use crate::error::{Result, StoreError};
 
 /// Creates a file that only its owner may use. Fails if the name is taken, also by a link to nowhere.

@@ -31,7 +31,7 @@ impl Environment {
     ) -> Result<Option<T>> {
         let found = self.find(id, read);
         let counter = if matches!(found, Ok(Some(_))) { &self.counters.hits } else { &self.counters.misses };
-        counter.0.fetch_add(1, Ordering::Relaxed);
+        counter.fetch_add(1, Ordering::Relaxed);
         found
     }
 
@@ -95,8 +95,8 @@ impl Environment {
         Ok(Stats {
             sessions,
             bytes: Trees::read(txn.tables(), &txn).map_err(failed)?.pages() * self.page_size,
-            hits: self.counters.hits.0.load(Ordering::Relaxed),
-            misses: self.counters.misses.0.load(Ordering::Relaxed),
+            hits: self.counters.hits.load(Ordering::Relaxed),
+            misses: self.counters.misses.load(Ordering::Relaxed),
             created: counted.created,
             expired: counted.expired,
             evicted: counted.evicted,

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::FileStore;
 use super::directory::{Identity, identity};
 use super::errors::still_closing;
 use crate::error::Result;
@@ -18,106 +17,124 @@ use crate::error::Result;
 /// How long an opener waits for the end of a former store. Constructors hold the event loop for as long.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// A store that can be open in a folder.
+pub(super) trait Retire {
+    /// Whether the files at its path are those that it has open.
+    fn is_current(&self) -> bool;
+
+    /// Closes the files for good. Returns whether no call has them open any more at the deadline.
+    fn retire(&self, deadline: Instant) -> bool;
+}
+
+/// The stores of a kind that are open in this process.
+pub(super) struct Registry<S>(Mutex<Vec<Arc<Entry<S>>>>);
+
 /// An open folder and its store.
-struct Entry {
+struct Entry<S> {
     identity: Identity,
     dir: PathBuf,
-    state: Mutex<State>,
+    state: Mutex<State<S>>,
     changed: Condvar,
 }
 
-enum State {
+enum State<S> {
     Opening,
     /// The store, or its end for as long as its files are still open.
-    Open(Weak<FileStore>),
+    Open(Weak<S>),
     /// Its files are closed, or are of no folder any more.
     Gone,
 }
 
-static ENTRIES: Mutex<Vec<Arc<Entry>>> = Mutex::new(Vec::new());
-
 /// Held by the store for as long as its files are open.
-pub(super) struct Registered {
-    entry: Arc<Entry>,
+pub(super) struct Registered<S> {
+    entry: Arc<Entry<S>>,
 }
 
-impl Drop for Registered {
+impl<S> Drop for Registered<S> {
     fn drop(&mut self) {
         self.entry.set(State::Gone);
     }
 }
 
-impl Entry {
-    fn set(&self, state: State) {
+impl<S> Entry<S> {
+    fn set(&self, state: State<S>) {
         *self.state.lock() = state;
         self.changed.notify_all();
     }
 }
 
 /// What an opener finds of a former store.
-enum Found {
-    Store(Arc<FileStore>),
+enum Found<S> {
+    Store(Arc<S>),
     /// It was opening, or has closed: look again.
     Changed,
     StillClosing,
 }
 
-/// Returns the store that is open in a folder, or what `start` opens.
-pub(super) fn open(
-    dir: &Path,
-    start: impl FnOnce(Registered) -> Result<Arc<FileStore>>,
-) -> Result<Arc<FileStore>> {
-    open_within(dir, PATIENCE, start)
+enum Entered<S> {
+    New(Registered<S>),
+    Taken(Arc<Entry<S>>),
 }
 
-fn open_within(
-    dir: &Path,
-    patience: Duration,
-    start: impl FnOnce(Registered) -> Result<Arc<FileStore>>,
-) -> Result<Arc<FileStore>> {
-    let deadline = Instant::now() + patience;
-    let registered = loop {
-        let entry = match enter(dir)? {
-            Entered::New(registered) => break registered,
-            Entered::Taken(entry) => entry,
-        };
-        match look(&entry, deadline) {
-            Found::Store(store) => return Ok(store),
-            Found::Changed => {}
-            Found::StillClosing => return Err(still_closing(dir)),
-        }
-    };
-    // A second thread that opens the folder waits for the end of `Opening`. Where this fails, `registered` ends it.
-    let entry = Arc::clone(&registered.entry);
-    let store = start(registered)?;
-    entry.set(State::Open(Arc::downgrade(&store)));
-    Ok(store)
-}
-
-enum Entered {
-    New(Registered),
-    Taken(Arc<Entry>),
-}
-
-/// Makes an entry for the folder, unless one is in the way: of the same folder, or of another that had this path.
-fn enter(dir: &Path) -> Result<Entered> {
-    let identity = identity(dir)?;
-    let mut entries = ENTRIES.lock();
-    entries.retain(|entry| !matches!(*entry.state.lock(), State::Gone));
-    if let Some(entry) = entries.iter().find(|entry| entry.identity == identity || entry.dir == dir) {
-        return Ok(Entered::Taken(Arc::clone(entry)));
+impl<S: Retire> Registry<S> {
+    pub(super) const fn new() -> Self {
+        Self(Mutex::new(Vec::new()))
     }
-    let entry = Arc::new(Entry {
-        identity,
-        dir: dir.to_path_buf(),
-        state: Mutex::new(State::Opening),
-        changed: Condvar::new(),
-    });
-    entries.push(Arc::clone(&entry));
-    Ok(Entered::New(Registered { entry }))
+
+    /// Returns the store that is open in a folder, or what `start` opens.
+    pub(super) fn open(
+        &self,
+        dir: &Path,
+        start: impl FnOnce(Registered<S>) -> Result<Arc<S>>,
+    ) -> Result<Arc<S>> {
+        self.open_within(dir, PATIENCE, start)
+    }
+
+    fn open_within(
+        &self,
+        dir: &Path,
+        patience: Duration,
+        start: impl FnOnce(Registered<S>) -> Result<Arc<S>>,
+    ) -> Result<Arc<S>> {
+        let deadline = Instant::now() + patience;
+        let registered = loop {
+            let entry = match self.enter(dir)? {
+                Entered::New(registered) => break registered,
+                Entered::Taken(entry) => entry,
+            };
+            match look(&entry, deadline) {
+                Found::Store(store) => return Ok(store),
+                Found::Changed => {}
+                Found::StillClosing => return Err(still_closing(dir)),
+            }
+        };
+        // A second thread that opens the folder waits for the end of `Opening`. Where this fails, `registered` ends it.
+        let entry = Arc::clone(&registered.entry);
+        let store = start(registered)?;
+        entry.set(State::Open(Arc::downgrade(&store)));
+        Ok(store)
+    }
+
+    /// Makes an entry for the folder, unless one is in the way: of the same folder, or of another that had this path.
+    fn enter(&self, dir: &Path) -> Result<Entered<S>> {
+        let identity = identity(dir)?;
+        let mut entries = self.0.lock();
+        entries.retain(|entry| !matches!(*entry.state.lock(), State::Gone));
+        if let Some(entry) = entries.iter().find(|entry| entry.identity == identity || entry.dir == dir) {
+            return Ok(Entered::Taken(Arc::clone(entry)));
+        }
+        let entry = Arc::new(Entry {
+            identity,
+            dir: dir.to_path_buf(),
+            state: Mutex::new(State::Opening),
+            changed: Condvar::new(),
+        });
+        entries.push(Arc::clone(&entry));
+        Ok(Entered::New(Registered { entry }))
+    }
 }
 
-fn look(entry: &Entry, deadline: Instant) -> Found {
+fn look<S: Retire>(entry: &Entry<S>, deadline: Instant) -> Found<S> {
     let mut state = entry.state.lock();
     let store = match &*state {
         State::Gone => return Found::Changed,
@@ -134,10 +151,10 @@ fn look(entry: &Entry, deadline: Instant) -> Found {
     };
     // The end of the last store takes this lock.
     drop(state);
-    if store.environment().held.check().is_ok() {
+    if store.is_current() {
         return Found::Store(store);
     }
-    if !store.environment().retire(deadline) {
+    if !store.retire(deadline) {
         return Found::StillClosing;
     }
     entry.set(State::Gone);
@@ -150,12 +167,12 @@ mod tests {
 
     use super::*;
     use crate::clock::SystemClock;
-    use crate::store::file::FileOptions;
-    use crate::store::{SessionStore, file::directory};
+    use crate::store::SessionStore;
+    use crate::store::file::{FileOptions, FileStore, OPEN, names};
 
     const NOT_AT_ALL: Duration = Duration::ZERO;
 
-    fn start(dir: &Path) -> impl FnOnce(Registered) -> Result<Arc<FileStore>> {
+    fn start(dir: &Path) -> impl FnOnce(Registered<FileStore>) -> Result<Arc<FileStore>> {
         let options = FileOptions { path: dir.into(), sweep_interval: Some(0), ..FileOptions::default() };
         let dir = dir.to_path_buf();
         move |registered| FileStore::start(&dir, &options, Arc::new(SystemClock), registered)
@@ -167,8 +184,8 @@ mod tests {
         (root, dir)
     }
 
-    fn new_entry(dir: &Path) -> Registered {
-        match enter(dir).unwrap() {
+    fn new_entry(dir: &Path) -> Registered<FileStore> {
+        match OPEN.enter(dir).unwrap() {
             Entered::New(registered) => registered,
             Entered::Taken(_) => panic!("it is taken"),
         }
@@ -183,34 +200,34 @@ mod tests {
         let (_root, dir) = new_dir();
         let closing = new_entry(&dir);
         closing.entry.set(State::Open(Weak::new()));
-        assert_eq!(code(open_within(&dir, NOT_AT_ALL, start(&dir))), "ERR_STORE_LOCKED");
+        assert_eq!(code(OPEN.open_within(&dir, NOT_AT_ALL, start(&dir))), "ERR_STORE_LOCKED");
 
         thread::scope(|scope| {
-            let opening = scope.spawn(|| open_within(&dir, Duration::from_secs(60), start(&dir)));
+            let opening = scope.spawn(|| OPEN.open_within(&dir, Duration::from_secs(60), start(&dir)));
             drop(closing);
             assert_eq!(code(opening.join().unwrap()), "opened");
         });
-        assert_eq!(code(open_within(&dir, NOT_AT_ALL, start(&dir))), "opened");
+        assert_eq!(code(OPEN.open_within(&dir, NOT_AT_ALL, start(&dir))), "opened");
     }
 
     #[cfg(unix)]
     #[test]
     fn a_store_whose_files_are_gone_is_in_the_way_while_a_call_reads_them() {
         let (_root, dir) = new_dir();
-        let former = open_within(&dir, NOT_AT_ALL, start(&dir)).unwrap();
+        let former = OPEN.open_within(&dir, NOT_AT_ALL, start(&dir)).unwrap();
         let view = former.environment().read().unwrap();
-        std::fs::remove_file(dir.join(directory::DATA)).unwrap();
-        std::fs::remove_file(dir.join(directory::LOCK)).unwrap();
+        std::fs::remove_file(dir.join(names::DATA)).unwrap();
+        std::fs::remove_file(dir.join(names::LOCK)).unwrap();
         for _ in 0..2 {
-            let error = open_within(&dir, NOT_AT_ALL, start(&dir)).err().unwrap();
+            let error = OPEN.open_within(&dir, NOT_AT_ALL, start(&dir)).err().unwrap();
             assert_eq!(error.code(), "ERR_STORE_LOCKED");
             assert!(error.to_string().contains("still being closed"), "{error}");
         }
         drop(view);
-        let store = open_within(&dir, NOT_AT_ALL, start(&dir)).unwrap();
+        let store = OPEN.open_within(&dir, NOT_AT_ALL, start(&dir)).unwrap();
         assert_eq!(former.size().unwrap_err().code(), "ERR_STORE_IO");
         drop(former);
         assert_eq!(store.size().unwrap(), 0);
-        assert!(Arc::ptr_eq(&store, &open_within(&dir, NOT_AT_ALL, start(&dir)).unwrap()));
+        assert!(Arc::ptr_eq(&store, &OPEN.open_within(&dir, NOT_AT_ALL, start(&dir)).unwrap()));
     }
 }

@@ -256,14 +256,14 @@ fn secrets_other_than_the_stores_are_refused_and_change_nothing() {
     let dir = new_dir();
     let with = |secrets| FileOptions { secrets, ..options(dir.path()) };
     drop(reopen(&with(vec![secret("first")])).unwrap());
-    let before = std::fs::read(dir.path().join(directory::DATA)).unwrap();
+    let before = std::fs::read(dir.path().join(names::DATA)).unwrap();
     for (secrets, words) in [(vec![], "got none"), (vec![secret("other")], "got another")] {
         let error = reopen(&with(secrets)).err().unwrap();
         assert_eq!(error.code(), "ERR_INVALID_OPTION");
         let text = error.to_string();
         assert!(text.ends_with(words) && text.contains(dir.path().to_str().unwrap()), "{text}");
     }
-    assert!(std::fs::read(dir.path().join(directory::DATA)).unwrap() == before);
+    assert!(std::fs::read(dir.path().join(names::DATA)).unwrap() == before);
 
     let open = new_dir();
     drop(reopen(&options(open.path())).unwrap());
@@ -282,7 +282,7 @@ fn a_store_with_a_secret_shows_no_id_user_or_content() {
             format!(r#"{{"sessionId":"{hex}","userId":"ann of the users","expires":1,"cart":"apples"}}"#);
         store.create(&json(&hex, Some(&ann()), &text, at(100))).unwrap();
         drop(store);
-        let bytes = std::fs::read(dir.path().join(directory::DATA)).unwrap();
+        let bytes = std::fs::read(dir.path().join(names::DATA)).unwrap();
         let packed: Vec<u8> = id(&hex).as_bytes()[1..].to_vec();
         let needles = [&b"the id of it"[..], b"ann of the users", b"apples", hex.as_bytes(), &packed];
         needles.map(|needle| bytes.windows(needle.len()).any(|window| window == needle))
@@ -360,10 +360,10 @@ fn a_newer_format_and_a_foreign_file_are_refused_and_left_alone() {
     drop(reopen(&options(dir.path())).unwrap());
     tamper(dir.path(), |txn, tables| tables.meta.put(txn, tables::FORMAT, &2_u32.to_le_bytes()).unwrap());
     let refused = |dir: &Path| {
-        let before = std::fs::read(dir.join(directory::DATA)).unwrap();
+        let before = std::fs::read(dir.join(names::DATA)).unwrap();
         let error = reopen(&options(dir)).err().unwrap();
         assert_eq!(error.code(), "ERR_STORE_CORRUPT");
-        assert!(std::fs::read(dir.join(directory::DATA)).unwrap() == before);
+        assert!(std::fs::read(dir.join(names::DATA)).unwrap() == before);
         error.to_string()
     };
     assert!(refused(dir.path()).contains("format 2, of a newer version"));
@@ -384,10 +384,10 @@ fn a_newer_format_and_a_foreign_file_are_refused_and_left_alone() {
 fn a_file_that_another_process_is_about_to_make_is_waited_for() {
     let made = new_dir();
     drop(reopen(&options(made.path())).unwrap());
-    let whole = std::fs::read(made.path().join(directory::DATA)).unwrap();
+    let whole = std::fs::read(made.path().join(names::DATA)).unwrap();
     let dir = new_dir();
-    let data = dir.path().join(directory::DATA);
-    std::fs::write(dir.path().join(directory::LOCK), "").unwrap();
+    let data = dir.path().join(names::DATA);
+    std::fs::write(dir.path().join(names::LOCK), "").unwrap();
     std::fs::write(&data, &whole[..100]).unwrap();
     thread::scope(|scope| {
         scope.spawn(|| {
@@ -407,13 +407,13 @@ fn what_no_waiting_makes_a_store_is_refused_at_once() {
         store.create(&plain(&session.to_string(), &ann(), at(100))).unwrap();
     }
     drop(store);
-    let whole = std::fs::read(made.path().join(directory::DATA)).unwrap();
+    let whole = std::fs::read(made.path().join(names::DATA)).unwrap();
     let mut overwritten = whole.clone();
     overwritten[..64].fill(b'x');
     for bytes in [&b"no store"[..], &[b'x'; 20_000], &overwritten, &whole[..whole.len() / 2]] {
         let dir = new_dir();
-        std::fs::write(dir.path().join(directory::LOCK), "").unwrap();
-        std::fs::write(dir.path().join(directory::DATA), bytes).unwrap();
+        std::fs::write(dir.path().join(names::LOCK), "").unwrap();
+        std::fs::write(dir.path().join(names::DATA), bytes).unwrap();
         let took = (0..5).map(|_| {
             let begun = std::time::Instant::now();
             assert_eq!(reopen(&options(dir.path())).err().unwrap().code(), "ERR_STORE_CORRUPT");

@@ -1,30 +1,38 @@
-//! A flat hash table of handles.
+//! A flat hash table of small numbers.
 
-/// A handle has this many bits, and is not 0.
-pub(super) const HANDLE_BITS: u32 = 39;
-const TAG_BITS: u32 = u64::BITS - HANDLE_BITS;
-const HANDLE_MASK: u64 = (1 << HANDLE_BITS) - 1;
+/// A value has this many bits, and is not 0.
+pub(super) const VALUE_BITS: u32 = 39;
+const TAG_BITS: u32 = u64::BITS - VALUE_BITS;
+const VALUE_MASK: u64 = (1 << VALUE_BITS) - 1;
 
-const FEWEST_SLOTS: usize = 8;
+const MIN_SIZE: usize = 8;
 
-/// Handles by a hash, one word each: the hash's highest bits, the tag, over the handle.
+/// The highest load, as a fraction: longer runs would make searches slow.
+const MAX_LOAD: (usize, usize) = (5, 6);
+
+/// An index with less than an eighth of its words in use gets a quarter of its size. Then it is half full, so that it
+/// neither grows nor shrinks again soon.
+const SHRINK_BELOW: usize = 8;
+const SHRINK_BY: usize = 4;
+
+/// Values by a hash, one word each: the hash's highest bits, the tag, over the value.
 ///
-/// Open addressing with linear probing. A search reads consecutive words, so that the cache misses once where tables
-/// of pointers miss twice. What a handle stands for is not read but by who searches; handles of other hashes with the
-/// same tag may be found, and the same hash may come more than once.
+/// Open addressing with linear probing: a search reads consecutive words, so that it misses the cache once where a table
+/// of pointers misses twice. The index does not read what a value stands for. The caller does: `find` may also give
+/// values of other hashes with the same tag, and the same hash may come more than once.
 ///
-/// Tags say where words belong, so that growing needs no key: it goes through the words in order, some nanoseconds
-/// each. It grows by a quarter or less, for the sake of memory: the load is between two thirds and five sixths.
+/// A tag says where its word belongs, so that growing needs no key. It grows by a quarter or less, to save memory: the
+/// load is between two thirds and five sixths.
 #[derive(Default)]
 pub(super) struct Index {
-    /// 0 is an empty slot. There is always one, if there are any.
-    slots: Vec<u64>,
+    /// 0 is an empty word. There is always one, if there are any words.
+    words: Vec<u64>,
     len: usize,
 }
 
 /// The part of a hash that an index keeps.
 pub(super) fn tag(hash: u64) -> u64 {
-    hash >> HANDLE_BITS
+    hash >> VALUE_BITS
 }
 
 impl Index {
@@ -34,86 +42,90 @@ impl Index {
     }
 
     #[cfg(test)]
-    pub(super) fn slots(&self) -> usize {
-        self.slots.len()
+    pub(super) fn size(&self) -> usize {
+        self.words.len()
     }
 
-    /// The handles whose hashes have this tag.
+    pub(super) fn allocated(&self) -> usize {
+        self.words.len() * size_of::<u64>()
+    }
+
+    /// The values whose hashes have this tag.
     #[inline]
     pub(super) fn find(&self, hash: u64) -> impl Iterator<Item = u64> {
         let mut at = self.home(tag(hash));
-        let words = std::iter::from_fn(move || {
-            let word = *self.slots.get(at)?;
+        let run = std::iter::from_fn(move || {
+            let word = *self.words.get(at)?;
             at = self.after(at);
             (word != 0).then_some(word)
         });
-        words.filter(move |word| tag(*word) == tag(hash)).map(|word| word & HANDLE_MASK)
+        run.filter(move |word| tag(*word) == tag(hash)).map(|word| word & VALUE_MASK)
     }
 
-    /// Adds a handle that is not there with this hash.
-    pub(super) fn insert(&mut self, hash: u64, handle: u64) {
-        debug_assert!(handle != 0 && handle <= HANDLE_MASK);
-        if (self.len + 1) * 6 > self.slots.len() * 5 {
-            self.resize(next_size(self.slots.len()));
+    /// Adds a value that is not there with this hash.
+    pub(super) fn insert(&mut self, hash: u64, value: u64) {
+        debug_assert!(value != 0 && value <= VALUE_MASK);
+        if (self.len + 1) * MAX_LOAD.1 > self.words.len() * MAX_LOAD.0 {
+            self.resize(next_size(self.words.len()));
         }
-        self.place(word(hash, handle));
+        self.put(word(hash, value));
         self.len += 1;
     }
 
-    /// Puts a handle in the place of another.
+    /// Replaces a value of this hash by another.
     pub(super) fn replace(&mut self, hash: u64, old: u64, new: u64) {
-        if let Some(at) = self.slot_of(word(hash, old)) {
-            self.slots[at] = word(hash, new);
+        if let Some(at) = self.find_word(word(hash, old)) {
+            self.words[at] = word(hash, new);
         }
     }
 
-    /// Removes a handle, and tells whether it was there.
-    pub(super) fn remove(&mut self, hash: u64, handle: u64) -> bool {
-        let Some(at) = self.slot_of(word(hash, handle)) else { return false };
+    /// Removes a value. Returns whether it was there.
+    pub(super) fn remove(&mut self, hash: u64, value: u64) -> bool {
+        let Some(at) = self.find_word(word(hash, value)) else { return false };
         self.empty(at);
         self.len -= 1;
-        let slots = self.slots.len();
+        let size = self.words.len();
         if self.len == 0 {
-            self.slots = Vec::new();
-        } else if self.len < slots / 8 && slots > 8 * FEWEST_SLOTS {
-            self.resize(slots / 4);
+            self.words = Vec::new();
+        } else if self.len < size / SHRINK_BELOW && size > SHRINK_BELOW * MIN_SIZE {
+            self.resize(size / SHRINK_BY);
         }
         true
     }
 
-    /// Empties a slot, and moves back into it what was pushed on by it: no search meets a gap on its way.
+    /// Empties a word. Moves later words of the run back, so that no search meets a gap on its way.
     fn empty(&mut self, at: usize) {
         let (mut gap, mut at) = (at, self.after(at));
-        while self.slots[at] != 0 {
-            let home = self.home(tag(self.slots[at]));
+        while self.words[at] != 0 {
+            let home = self.home(tag(self.words[at]));
             if self.distance(home, at) >= self.distance(gap, at) {
-                self.slots[gap] = self.slots[at];
+                self.words[gap] = self.words[at];
                 gap = at;
             }
             at = self.after(at);
         }
-        self.slots[gap] = 0;
+        self.words[gap] = 0;
     }
 
-    fn resize(&mut self, slots: usize) {
-        let old = std::mem::replace(&mut self.slots, vec![0; slots]);
+    fn resize(&mut self, size: usize) {
+        let old = std::mem::replace(&mut self.words, vec![0; size]);
         for word in old.into_iter().filter(|word| *word != 0) {
-            self.place(word);
+            self.put(word);
         }
     }
 
-    fn place(&mut self, word: u64) {
+    fn put(&mut self, word: u64) {
         let mut at = self.home(tag(word));
-        while self.slots[at] != 0 {
+        while self.words[at] != 0 {
             at = self.after(at);
         }
-        self.slots[at] = word;
+        self.words[at] = word;
     }
 
-    fn slot_of(&self, word: u64) -> Option<usize> {
+    fn find_word(&self, word: u64) -> Option<usize> {
         let mut at = self.home(tag(word));
         loop {
-            match *self.slots.get(at)? {
+            match *self.words.get(at)? {
                 0 => return None,
                 other if other == word => return Some(at),
                 _ => at = self.after(at),
@@ -121,26 +133,26 @@ impl Index {
         }
     }
 
-    /// Where a tag belongs. A multiplication takes it to any number of slots, a power of two or not.
+    /// Where a tag belongs. The multiplication works for any size, a power of two or not.
     fn home(&self, tag: u64) -> usize {
-        ((u128::from(tag) * self.slots.len() as u128) >> TAG_BITS) as usize
+        ((u128::from(tag) * self.words.len() as u128) >> TAG_BITS) as usize
     }
 
     fn after(&self, at: usize) -> usize {
-        if at + 1 == self.slots.len() { 0 } else { at + 1 }
+        if at + 1 == self.words.len() { 0 } else { at + 1 }
     }
 
-    /// How many steps a search makes from one slot to another.
+    /// How many steps a search makes from one word to another.
     fn distance(&self, from: usize, to: usize) -> usize {
-        if to >= from { to - from } else { to + self.slots.len() - from }
+        if to >= from { to - from } else { to + self.words.len() - from }
     }
 }
 
 /// 4, 5, 6 or 7 times a power of two: the sizes that allocators have as well.
-fn next_size(slots: usize) -> usize {
-    if slots < FEWEST_SLOTS { FEWEST_SLOTS } else { slots + (1 << (slots.ilog2() - 2)) }
+fn next_size(size: usize) -> usize {
+    if size < MIN_SIZE { MIN_SIZE } else { size + (1 << (size.ilog2() - 2)) }
 }
 
-fn word(hash: u64, handle: u64) -> u64 {
-    hash & !HANDLE_MASK | handle
+fn word(hash: u64, value: u64) -> u64 {
+    hash & !VALUE_MASK | value
 }

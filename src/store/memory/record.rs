@@ -3,55 +3,59 @@
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::ledger::{LINE_BYTES, Line};
-use super::slab;
-use super::users::Handle;
+use super::size_class::slot_words;
 use crate::clock::Millis;
 use crate::codec;
 use crate::error::Result;
 use crate::session::{Content, Expiry, Session, SessionId, UserKey};
 use crate::store::StoredSession;
 
-/// What a session costs beside its record: a word in the table of sessions and one in the index by user, both at the
-/// load of about 0.72 that they have on average, and its share of what tells of its chunk.
-const SLOTS_BYTES: usize = 24;
+/// What a session takes beside its record: a word in the index of sessions and one in the user index, both at their
+/// average load of about 0.72, and its share of what describes its chunk.
+const INDEX_BYTES: usize = 24;
 
 const WORD: usize = size_of::<u64>();
 
-/// The bits of an `Expiry`. The one word that is written under a shared lock.
+/// The bits of an `Expiry`. The only word that is written under a shared lock.
 const EXPIRES: usize = 0;
-/// The number of the record's creation, over the length of its bytes.
+/// The creation number of the record, over the length of its bytes.
 const CREATED: usize = 1;
-/// Where its bytes begin: the length of the packed id, the packed id, and the content as `codec` has it.
+/// Where its bytes begin: the length of the packed id, the packed id, and the content in the format of `codec`.
 const BYTES: usize = 2;
 
-/// A hundred thousand creations a second get there in 89 years.
+/// The other 48 bits hold the creation number: 89 years at 100 000 creations a second.
 const LEN_BITS: u32 = 16;
-/// From here on the length is not that of the bytes, but says how many of the chunk's last word are not in use: the
-/// record has the chunk for itself.
+/// From here on the length is not that of the bytes. It says how many bytes of the chunk's last word are unused: the
+/// record has a chunk of exactly its size.
 const WHOLE_CHUNK: usize = (1 << LEN_BITS) - WORD;
 
-/// A session in a slab that is borrowed, and so under a lock of its shard.
+/// The expiry of a session that `end_by_user` ended and whose record is still held. No date of JavaScript is so early.
+const ENDED: Expiry = Expiry::from_bits(i64::MIN);
+
+/// A record longer than this is not kept as the spare buffer of its thread.
+const MAX_SPARE_BYTES: usize = 4096;
+
+/// A record in a slab that is borrowed, and so under a lock of its shard.
 #[derive(Clone, Copy)]
 pub(super) struct Record<'a>(&'a [AtomicU64]);
 
-/// A session that is not in a slab yet.
-pub(super) struct Draft {
+/// A record that is not in a slab yet.
+pub(super) struct NewRecord {
     pub(super) expires: Expiry,
-    /// Counts the creations of a store: an older session has a smaller one. No two creations have the same one, and
-    /// an update keeps it.
+    /// The creation number: an older session has a smaller one. No two creations share one, and an update keeps it.
     pub(super) created: u64,
+    pub(super) has_user: bool,
     bytes: Vec<u8>,
 }
 
-impl Draft {
+impl NewRecord {
     pub(super) fn new(session: &Session<'_>, created: u64) -> Self {
         let mut bytes = SPARE.take();
         bytes.clear();
         codec::write_len(session.id.as_bytes().len(), &mut bytes);
         bytes.extend_from_slice(session.id.as_bytes());
         codec::encode(&session.content, &mut bytes);
-        Self { expires: session.expires, created, bytes }
+        Self { expires: session.expires, created, has_user: session.content.user.is_some(), bytes }
     }
 
     pub(super) fn is_live(&self, now: Millis) -> bool {
@@ -62,19 +66,9 @@ impl Draft {
         codec::decode_user(parts(&self.bytes).1).unwrap_or_default()
     }
 
-    /// What the session would take, slots in the tables included.
+    /// About what the session takes, its words in the indexes included.
     pub(super) fn cost(&self) -> usize {
         cost(self.bytes.len())
-    }
-
-    pub(super) fn line(&self, handle: Handle) -> Line {
-        Line {
-            created: self.created,
-            handle,
-            expires: self.expires.millis(),
-            cost: self.cost() + LINE_BYTES,
-            is_anonymous: self.user().is_none(),
-        }
     }
 
     pub(super) fn words(&self) -> usize {
@@ -96,27 +90,27 @@ impl Draft {
 }
 
 thread_local! {
-    /// The bytes of the last draft, to be written over by the next.
+    /// The buffer of the last new record, for the next one.
     static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-impl Drop for Draft {
+impl Drop for NewRecord {
     fn drop(&mut self) {
-        // One large session should not pin its size for the life of the thread.
-        self.bytes.truncate(0);
-        self.bytes.shrink_to(4096);
+        // One large session must not keep its buffer for the life of the thread.
+        self.bytes.clear();
+        self.bytes.shrink_to(MAX_SPARE_BYTES);
         SPARE.set(std::mem::take(&mut self.bytes));
     }
 }
 
 impl<'a> Record<'a> {
-    /// The record at the beginning of these words, which end with its chunk.
+    /// The record at the beginning of these words. They end with its chunk.
     pub(super) fn at(words: &'a [AtomicU64]) -> Self {
         Self(words)
     }
 
-    /// Reads a word of a record of FluidAuth's that lies mostly in the next line of the cache, for the sake of the
-    /// cache alone: both lines are on their way at once, though the first says where in the second to read.
+    /// Reads a word near the end of a record of FluidAuth's, which is mostly in the next cache line. So both lines are
+    /// fetched at once, and not the second after the first was read.
     pub(super) fn prefetch(self) {
         const NEAR_THE_END: usize = 5;
         std::hint::black_box(self.0.get(NEAR_THE_END).map(|word| word.load(Ordering::Relaxed)));
@@ -130,11 +124,32 @@ impl<'a> Record<'a> {
         Expiry::from_bits(self.head(EXPIRES) as i64)
     }
 
-    /// Moves an expiry that is still `before`; else tells what it is.
+    /// Moves an expiry that is still `before`.
+    ///
+    /// # Errors
+    /// The expiry, if it is another one by now.
     pub(super) fn move_expires(self, before: Expiry, to: Expiry) -> std::result::Result<(), Expiry> {
         let (before, to) = (before.to_bits() as u64, to.to_bits() as u64);
         let moved = self.0[EXPIRES].compare_exchange(before, to, Ordering::Relaxed, Ordering::Relaxed);
         moved.map(drop).map_err(|bits| Expiry::from_bits(bits as i64))
+    }
+
+    /// Ends a live session at once, under a shared lock. Its record stays until it is removed. Returns whether the
+    /// session was live.
+    pub(super) fn end(self, now: Millis) -> bool {
+        let mut before = self.expires();
+        while !before.is_past(now) {
+            match self.move_expires(before, ENDED) {
+                Ok(()) => return true,
+                Err(moved) => before = moved,
+            }
+        }
+        false
+    }
+
+    /// Whether `end` ended it.
+    pub(super) fn is_ended(self) -> bool {
+        self.expires() == ENDED
     }
 
     pub(super) fn is_live(self, now: Millis) -> bool {
@@ -158,21 +173,12 @@ impl<'a> Record<'a> {
         SessionId::from_packed(self.id())
     }
 
-    pub(super) fn to_stored(self) -> Result<StoredSession> {
-        Ok(StoredSession::new(self.session_id()?, self.expires(), parts(self.bytes()).1))
+    /// A copy. `expires` is what the caller read and found live: another thread may move it under a shared lock.
+    pub(super) fn to_stored(self, expires: Expiry) -> Result<StoredSession> {
+        Ok(StoredSession::new(self.session_id()?, expires, parts(self.bytes()).1))
     }
 
-    pub(super) fn line(self, handle: Handle) -> Line {
-        Line {
-            created: self.created(),
-            handle,
-            expires: self.expires().millis(),
-            cost: self.cost() + LINE_BYTES,
-            is_anonymous: self.user().is_none(),
-        }
-    }
-
-    /// What the session takes, slots in the tables included.
+    /// About what the session takes, its words in the indexes included.
     pub(super) fn cost(self) -> usize {
         cost(self.bytes().len())
     }
@@ -191,7 +197,7 @@ impl<'a> Record<'a> {
         assert!(len <= all);
         // SAFETY:
         // - These words are initialized memory of one allocation, borrowed for 'a, and `len` is within them.
-        // - Nothing writes them meanwhile, though they are atomic: that takes an exclusive borrow (`Draft::write`);
+        // - Nothing writes them during 'a, though they are atomic. `NewRecord::write` takes an exclusive borrow.
         //   `move_expires` writes through a shared one, but only the first word, which is not among these.
         unsafe { std::slice::from_raw_parts(words.as_ptr().cast(), len) }
     }
@@ -207,5 +213,5 @@ fn words(bytes: usize) -> usize {
 }
 
 fn cost(bytes: usize) -> usize {
-    slab::cell_words(words(bytes)) * WORD + SLOTS_BYTES
+    slot_words(words(bytes)) * WORD + INDEX_BYTES
 }

@@ -1,245 +1,248 @@
-//! Where the records of a shard lie.
+//! The memory of a shard's records.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::record::{Draft, Record};
-
-/// A chunk of cells has 4 KiB at most, so that what is not full yet is little in small stores too.
-const CHUNK_WORDS: usize = 1 << OFFSET_BITS;
-const OFFSET_BITS: u32 = 9;
-
-/// As many as a `Chunk` has bits for.
-const MOST_CELLS: usize = 64;
-/// A record that would leave room for fewer in a chunk has a chunk of its own, of its size.
-const FEWEST_CELLS: usize = 4;
-
-/// As many as a `Place` can tell apart. A thousand million sessions too large for a cell do not get there.
-const MOST_CHUNKS: usize = (1 << (u32::BITS - OFFSET_BITS)) - 1;
+use super::record::{NewRecord, Record};
+use super::size_class::{MAX_SLOTS, SizeClass, slot_words};
+use super::slot::{MAX_CHUNKS, Slot};
 
 const NONE: u32 = u32::MAX;
 
-/// Where a record lies in a slab: the number of its chunk from 1 on, and the word in it.
-///
-/// It is good as long as the record is not removed. Then another record may get the same one, so that whoever kept
-/// it must not take what is there for the record that was. Records have a number of their own for that.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place(u32);
+/// `give_back` shortens the list of chunks if more than this many numbers, and more than half of all, are vacant.
+const MANY_VACANT: usize = 64;
 
-/// Records in cells of few sizes, the cells in chunks.
+/// Records in slots of few sizes, the slots in chunks.
 ///
-/// A record never moves. A free cell is used again by the next record of about its size; a chunk whose cells are all
-/// free goes back to the allocator, save one of each size, which `give_back` returns too.
-#[derive(Default)]
+/// The next record of about its size takes a free slot. A chunk without a record goes back to the allocator, except one
+/// of each size, which `give_back` returns too.
+///
+/// A **dense** slab has no free slots but in the newest chunk of each size class: `remove` moves a record of that chunk
+/// to the slot that becomes free. So the slab takes little more than its records, whatever came and went. In any other
+/// slab a record never moves.
 pub(super) struct Slab {
-    /// The words of each chunk. Apart from what only changes need to know, so that they stay in the cache.
+    is_dense: bool,
+    /// The words of each chunk. They are apart from what only changes need to know, so that they stay in the cache.
     words: Vec<Box<[AtomicU64]>>,
     chunks: Vec<Chunk>,
-    /// The first chunk with free cells of each size.
-    open: Heads,
-    /// The numbers that chunks have left.
+    classes: [Class; SizeClass::COUNT],
+    /// The numbers of `chunks` that have no chunk.
     vacant: Vec<u32>,
     len: usize,
+    /// How many words all chunks have.
+    chunk_words: usize,
 }
 
-struct Heads([u32; Size::COUNT]);
-
-impl Default for Heads {
-    fn default() -> Self {
-        Self([NONE; Size::COUNT])
-    }
+/// The records of a size class.
+#[derive(Clone, Copy)]
+struct Class {
+    /// The head of a list: of the chunks with free slots, or of all chunks in a dense slab, the newest first.
+    head: u32,
+    records: u32,
 }
 
 struct Chunk {
-    /// A bit for each free cell.
+    /// A bit for each free slot.
     free: u64,
-    /// A bit for each cell; none where there is no chunk of this number.
-    cells: u64,
-    cell_words: u32,
+    /// A bit for each slot; none where there is no chunk of this number.
+    slots: u64,
+    slot_words: u32,
     /// `None` for a chunk of one record.
-    size: Option<Size>,
-    /// Its neighbours among the chunks with free cells of its size.
+    class: Option<SizeClass>,
+    /// Its neighbours in the list of its class.
     before: u32,
     after: u32,
 }
 
-/// A size of cells: the largest of which a certain number fit into a chunk.
+/// A record that `Slab::remove` has moved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Size(u8);
-
-impl Size {
-    /// Those of 64 to a chunk, by their words, and those of fewer, by their number.
-    const COUNT: usize = CHUNK_WORDS / MOST_CELLS + MOST_CELLS;
-
-    /// The smallest that a record fits into.
-    fn of(words: usize) -> Option<Self> {
-        let cells = CHUNK_WORDS / words;
-        match cells {
-            MOST_CELLS.. => Some(Self((words - 1) as u8)),
-            FEWEST_CELLS.. => Some(Self((CHUNK_WORDS / MOST_CELLS + cells) as u8)),
-            _ => None,
-        }
-    }
-
-    /// How many cells a chunk has, and of how many words.
-    fn shape(self) -> (usize, usize) {
-        match usize::from(self.0).checked_sub(CHUNK_WORDS / MOST_CELLS) {
-            None => (MOST_CELLS, usize::from(self.0) + 1),
-            Some(cells) => (cells, CHUNK_WORDS / cells),
-        }
-    }
-}
-
-/// How many words of a slab a record of so many takes.
-pub(super) fn cell_words(words: usize) -> usize {
-    Size::of(words).map_or(words, |size| size.shape().1)
-}
-
-impl Place {
-    fn new(chunk: u32, word: usize) -> Self {
-        Self((chunk + 1) << OFFSET_BITS | word as u32)
-    }
-
-    /// Not 0.
-    pub(super) fn to_bits(self) -> u32 {
-        self.0
-    }
-
-    pub(super) fn from_bits(bits: u32) -> Self {
-        Self(bits)
-    }
-
-    fn chunk(self) -> usize {
-        (self.0 >> OFFSET_BITS) as usize - 1
-    }
-
-    fn word(self) -> usize {
-        self.0 as usize % CHUNK_WORDS
-    }
+pub(super) struct Moved {
+    pub(super) from: Slot,
+    pub(super) to: Slot,
 }
 
 impl Slab {
+    pub(super) fn new(is_dense: bool) -> Self {
+        Self {
+            is_dense,
+            words: Vec::new(),
+            chunks: Vec::new(),
+            classes: [Class { head: NONE, records: 0 }; SizeClass::COUNT],
+            vacant: Vec::new(),
+            len: 0,
+            chunk_words: 0,
+        }
+    }
+
+    pub(super) fn is_dense(&self) -> bool {
+        self.is_dense
+    }
+
     pub(super) fn len(&self) -> usize {
         self.len
     }
 
-    /// The record of a place.
+    /// How many bytes it has allocated.
+    pub(super) fn allocated(&self) -> usize {
+        self.chunk_words * size_of::<u64>()
+            + self.words.capacity() * size_of::<Box<[AtomicU64]>>()
+            + self.chunks.capacity() * size_of::<Chunk>()
+            + self.vacant.capacity() * size_of::<u32>()
+    }
+
+    /// The record of a slot.
     #[inline]
-    pub(super) fn get(&self, place: Place) -> Record<'_> {
-        Record::at(&self.words[place.chunk()][place.word()..])
+    pub(super) fn get(&self, slot: Slot) -> Record<'_> {
+        Record::at(&self.words[slot.chunk()][slot.word()..])
     }
 
-    /// The record of a place that may have been left, and be another record's by now.
-    pub(super) fn try_get(&self, place: Place) -> Option<Record<'_>> {
-        let chunk = self.chunks.get(place.chunk())?;
-        let (cell, rest) = (place.word() as u32 / chunk.cell_words, place.word() as u32 % chunk.cell_words);
-        let used = (chunk.cells & !chunk.free).checked_shr(cell).unwrap_or(0);
+    /// The record of a slot that may be free by now, or another record's.
+    pub(super) fn try_get(&self, slot: Slot) -> Option<Record<'_>> {
+        let chunk = self.chunks.get(slot.chunk())?;
+        let (at, rest) = (slot.word() as u32 / chunk.slot_words, slot.word() as u32 % chunk.slot_words);
+        let used = chunk.used().checked_shr(at).unwrap_or(0);
         let is_used = rest == 0 && used & 1 == 1;
-        is_used.then(|| self.get(place))
+        is_used.then(|| self.get(slot))
     }
 
-    pub(super) fn insert(&mut self, draft: &Draft) -> Place {
-        let number = match Size::of(draft.words()) {
-            Some(size) => match self.open.0[usize::from(size.0)] {
-                NONE => self.add_chunk(Some(size), draft.words()),
-                open => open,
-            },
-            None => self.add_chunk(None, draft.words()),
-        };
+    pub(super) fn insert(&mut self, record: &NewRecord) -> Slot {
+        let class = SizeClass::of(record.words());
+        let open = class.map(|class| self.classes[class.index()].head);
+        let open = open.filter(|&head| head != NONE && self.chunks[head as usize].free != 0);
+        let number = open.unwrap_or_else(|| self.add_chunk(class, record.words()));
         let chunk = &mut self.chunks[number as usize];
-        let cell = chunk.free.trailing_zeros();
+        let at = chunk.free.trailing_zeros();
         chunk.free &= chunk.free - 1;
-        let word = (cell * chunk.cell_words) as usize;
-        if chunk.free == 0 {
+        let slot = Slot::new(number, (at * chunk.slot_words) as usize);
+        if chunk.free == 0 && !self.is_dense {
             self.unlink(number);
         }
+        if let Some(class) = class {
+            self.classes[class.index()].records += 1;
+        }
         self.len += 1;
-        let place = Place::new(number, word);
-        self.write(place, draft);
-        place
+        self.write(slot, record);
+        slot
     }
 
-    /// Puts a record in the place of another, if it takes the same cell.
-    pub(super) fn replace(&mut self, place: Place, draft: &Draft) -> bool {
-        let chunk = &self.chunks[place.chunk()];
-        let same = chunk.cell_words as usize == cell_words(draft.words());
+    /// Writes a record over another, if it takes a slot of the same size.
+    pub(super) fn replace(&mut self, slot: Slot, record: &NewRecord) -> bool {
+        let chunk = &self.chunks[slot.chunk()];
+        let same = chunk.slot_words as usize == slot_words(record.words());
         if same {
-            self.write(place, draft);
+            self.write(slot, record);
         }
         same
     }
 
-    pub(super) fn remove(&mut self, place: Place) {
-        let number = place.chunk() as u32;
-        let chunk = &mut self.chunks[place.chunk()];
+    /// Removes a record. A dense slab may move another one to its slot.
+    pub(super) fn remove(&mut self, slot: Slot) -> Option<Moved> {
+        let last = self.last_slot(slot).filter(|last| *last != slot);
+        if let Some(from) = last {
+            self.copy(from, slot);
+        }
+        self.free(last.unwrap_or(slot));
+        if self.is_dense && self.len == 0 {
+            // Its lists count too. Without this, evictions in a small store would not free what they must.
+            self.give_back();
+        }
+        last.map(|from| Moved { from, to: slot })
+    }
+
+    /// In a dense slab, the last used slot in the newest chunk of a slot's class.
+    fn last_slot(&self, slot: Slot) -> Option<Slot> {
+        let class = self.chunks[slot.chunk()].class.filter(|_| self.is_dense)?;
+        let head = self.classes[class.index()].head;
+        let chunk = &self.chunks[head as usize];
+        let at = chunk.used().ilog2();
+        Some(Slot::new(head, (at * chunk.slot_words) as usize))
+    }
+
+    fn copy(&mut self, from: Slot, to: Slot) {
+        for word in 0..self.chunks[to.chunk()].slot_words as usize {
+            let value = self.words[from.chunk()][from.word() + word].load(Ordering::Relaxed);
+            *self.words[to.chunk()][to.word() + word].get_mut() = value;
+        }
+    }
+
+    fn free(&mut self, slot: Slot) {
+        let number = slot.chunk() as u32;
+        let chunk = &mut self.chunks[slot.chunk()];
         let was_full = chunk.free == 0;
-        chunk.free |= 1 << (place.word() as u32 / chunk.cell_words);
+        chunk.free |= 1 << (slot.word() as u32 / chunk.slot_words);
         self.len -= 1;
-        if was_full {
+        if let Some(class) = chunk.class {
+            self.classes[class.index()].records -= 1;
+        }
+        if was_full && !self.is_dense {
             self.link(number);
         }
-        let chunk = &self.chunks[place.chunk()];
-        // The last with free cells of its size stays: one session that comes and goes should not cost a chunk each time.
-        let is_last = chunk.size.is_some() && (chunk.before, chunk.after) == (NONE, NONE);
-        if chunk.free == chunk.cells && !is_last {
+        let chunk = &self.chunks[slot.chunk()];
+        // Keeps the last with free slots of its size: one session that comes and goes must not cost a chunk each time.
+        let is_kept = !self.is_dense && chunk.class.is_some() && (chunk.before, chunk.after) == (NONE, NONE);
+        if chunk.is_empty() && !is_kept {
             self.drop_chunk(number);
         }
     }
 
-    /// How many numbers of chunks there are to look at in a walk.
+    /// How many numbers of chunks a walk has to look at.
     pub(super) fn chunks(&self) -> usize {
         self.chunks.len()
     }
 
-    /// The places of a chunk's records.
-    pub(super) fn places(&self, chunk: usize) -> impl Iterator<Item = Place> + use<> {
-        let &Chunk { free, cells, cell_words, .. } = &self.chunks[chunk];
-        let mut used = cells & !free;
+    /// The slots of a chunk's records.
+    pub(super) fn slots(&self, chunk: usize) -> impl Iterator<Item = Slot> + use<> {
+        let slot_words = self.chunks[chunk].slot_words;
+        let mut used = self.chunks[chunk].used();
         std::iter::from_fn(move || {
-            let cell = (used != 0).then(|| used.trailing_zeros())?;
+            let at = (used != 0).then(|| used.trailing_zeros())?;
             used &= used - 1;
-            Some(Place::new(chunk as u32, (cell * cell_words) as usize))
+            Some(Slot::new(chunk as u32, (at * slot_words) as usize))
         })
     }
 
     pub(super) fn records(&self) -> impl Iterator<Item = Record<'_>> {
-        (0..self.chunks()).flat_map(|chunk| self.places(chunk)).map(|place| self.get(place))
+        (0..self.chunks()).flat_map(|chunk| self.slots(chunk)).map(|slot| self.get(slot))
     }
 
-    /// Gives back the memory of chunks that hold nothing, and of their numbers where most have none.
+    /// Frees the chunks that hold no record, and the numbers of chunks where most have none.
     pub(super) fn give_back(&mut self) {
-        for head in 0..Size::COUNT {
-            let number = self.open.0[head];
+        if self.len == 0 {
+            *self = Self::new(self.is_dense);
+            return;
+        }
+        for class in 0..SizeClass::COUNT {
+            let number = self.classes[class].head;
             if number != NONE && self.chunks[number as usize].is_empty() {
                 self.drop_chunk(number);
             }
         }
-        if self.vacant.len() > 64 && self.vacant.len() > self.chunks.len() / 2 {
-            let last = self.chunks.iter().rposition(|chunk| chunk.cells != 0);
+        if self.vacant.len() > MANY_VACANT && self.vacant.len() > self.chunks.len() / 2 {
+            let last = self.chunks.iter().rposition(|chunk| chunk.slots != 0);
             let keep = last.map_or(0, |last| last + 1);
             self.chunks.truncate(keep);
             self.words.truncate(keep);
-            // The lowest are used next, so that the others can be given back.
-            self.vacant = (0..keep as u32).rev().filter(|&at| self.chunks[at as usize].cells == 0).collect();
+            // The lowest come next, so that the others can be given back.
+            self.vacant = (0..keep as u32).rev().filter(|&at| self.chunks[at as usize].slots == 0).collect();
             self.chunks.shrink_to_fit();
             self.words.shrink_to_fit();
         }
     }
 
-    fn write(&mut self, place: Place, draft: &Draft) {
-        draft.write(&mut self.words[place.chunk()][place.word()..]);
+    fn write(&mut self, slot: Slot, record: &NewRecord) {
+        record.write(&mut self.words[slot.chunk()][slot.word()..]);
     }
 
-    /// A chunk with free cells; of one cell if the record is too large for any size.
-    fn add_chunk(&mut self, size: Option<Size>, words: usize) -> u32 {
-        let (cells, cell_words) = size.map_or((1, words), |size| {
-            let (cells, cell_words) = size.shape();
-            // Fewer in a shard that has few records, or most of its cells would be free.
-            ((self.len / 16).next_power_of_two().max(FEWEST_CELLS).min(cells), cell_words)
+    /// Adds a chunk with free slots: of one slot if the record is too large for any class.
+    fn add_chunk(&mut self, class: Option<SizeClass>, words: usize) -> u32 {
+        let (slots, slot_words) = class.map_or((1, slot_words(words)), |class| {
+            let records = self.classes[class.index()].records as usize;
+            (class.slots_of_next_chunk(records), class.slot_words())
         });
-        let all = u64::MAX >> (MOST_CELLS - cells);
+        let all = u64::MAX >> (MAX_SLOTS - slots);
         let chunk =
-            Chunk { free: all, cells: all, cell_words: cell_words as u32, size, before: NONE, after: NONE };
-        let words = (0..cells * cell_words).map(|_| AtomicU64::new(0)).collect();
+            Chunk { free: all, slots: all, slot_words: slot_words as u32, class, before: NONE, after: NONE };
+        let words: Box<[AtomicU64]> = (0..slots * slot_words).map(|_| AtomicU64::new(0)).collect();
+        self.chunk_words += words.len();
         let number = match self.vacant.pop() {
             Some(number) => {
                 self.chunks[number as usize] = chunk;
@@ -247,7 +250,7 @@ impl Slab {
                 number
             }
             None => {
-                assert!(self.chunks.len() < MOST_CHUNKS, "a shard has no number for another chunk");
+                assert!(self.chunks.len() < MAX_CHUNKS, "a shard has no number for another chunk");
                 self.chunks.push(chunk);
                 self.words.push(words);
                 (self.chunks.len() - 1) as u32
@@ -260,15 +263,16 @@ impl Slab {
     fn drop_chunk(&mut self, number: u32) {
         self.unlink(number);
         let chunk = &mut self.chunks[number as usize];
-        (chunk.cells, chunk.free) = (0, 0);
+        (chunk.slots, chunk.free) = (0, 0);
+        self.chunk_words -= self.words[number as usize].len();
         self.words[number as usize] = Box::default();
         self.vacant.push(number);
     }
 
-    /// Enters a chunk as the first with free cells of its size.
+    /// Makes a chunk the head of its class.
     fn link(&mut self, number: u32) {
-        let Some(size) = self.chunks[number as usize].size else { return };
-        let first = std::mem::replace(&mut self.open.0[usize::from(size.0)], number);
+        let Some(class) = self.chunks[number as usize].class else { return };
+        let first = std::mem::replace(&mut self.classes[class.index()].head, number);
         let chunk = &mut self.chunks[number as usize];
         (chunk.before, chunk.after) = (NONE, first);
         if first != NONE {
@@ -277,10 +281,10 @@ impl Slab {
     }
 
     fn unlink(&mut self, number: u32) {
-        let &Chunk { size, before, after, .. } = &self.chunks[number as usize];
-        let Some(size) = size else { return };
+        let &Chunk { class, before, after, .. } = &self.chunks[number as usize];
+        let Some(class) = class else { return };
         match before {
-            NONE => self.open.0[usize::from(size.0)] = after,
+            NONE => self.classes[class.index()].head = after,
             before => self.chunks[before as usize].after = after,
         }
         if after != NONE {
@@ -290,7 +294,12 @@ impl Slab {
 }
 
 impl Chunk {
+    /// A bit for each slot with a record.
+    fn used(&self) -> u64 {
+        self.slots & !self.free
+    }
+
     fn is_empty(&self) -> bool {
-        self.free == self.cells
+        self.free == self.slots
     }
 }

@@ -1,38 +1,45 @@
-//! Removing what has expired, in steps too short to be felt.
+//! Removing expired sessions, in steps too short to be felt.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::ledger::Ledger;
-use super::record::Record;
+use super::core::{MemoryStore, Reason};
+use super::eviction::{Entry, EvictionList};
 use super::shard::Shard;
+use super::slot::Slot;
 use super::table::Table;
-use super::{MemoryStore, Reason};
 use crate::clock::Millis;
 use crate::store::Sweep;
-use crate::sync::{MutexGuard, Padded, RwLockWriteGuard, hand_over, hand_over_mutex, lock};
+use crate::sync::{MutexGuard, RwLockWriteGuard, lock, unlock_fair, unlock_fair_mutex};
 
 /// How many records a step looks at under its lock.
-const STEP: usize = 1000;
+pub(super) const STEP: usize = 1000;
+
+/// How many records a step removes under the lock of the eviction list.
+const LIST_STEP: usize = 250;
 
 /// How long a sweep works before it rests for as long.
 const WORK: Duration = Duration::from_micros(200);
 
-/// Rests between steps. A thread that was woken for a lock may have to wait for the end of the sweeper's time slice,
-/// some milliseconds, where both are on one processor; a thread that sleeps has none.
-struct Pace {
+/// Rests between steps. If a thread that waits for a lock is on the sweeper's processor, it runs only at the end of the
+/// sweeper's time slice, some milliseconds later, unless the sweeper sleeps.
+pub(super) struct Pace {
     rested: Instant,
 }
 
 impl Pace {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         Self { rested: Instant::now() }
     }
 
-    /// Ends a step: whoever waits for its locks comes next.
-    fn end_step(&mut self, ledger: Option<MutexGuard<'_, Ledger>>, table: RwLockWriteGuard<'_, Table>) {
-        hand_over(table);
-        ledger.map(hand_over_mutex);
+    /// Ends a step: the threads that wait for its locks come next.
+    pub(super) fn end_step(
+        &mut self,
+        list: Option<MutexGuard<'_, EvictionList>>,
+        table: Option<RwLockWriteGuard<'_, Table>>,
+    ) {
+        table.map(unlock_fair);
+        list.map(unlock_fair_mutex);
         let worked = self.rested.elapsed();
         if worked >= WORK {
             thread::sleep(worked);
@@ -45,8 +52,33 @@ impl MemoryStore {
     pub(super) fn sweep(&self) -> u64 {
         let at = self.clock.now();
         let mut pace = Pace::start();
-        let removed = self.shards.iter().map(|Padded(shard)| self.sweep_shard(shard, &mut pace)).sum();
+        let removed = if self.limits.has_capacity() {
+            self.sweep_by_list(at, &mut pace)
+        } else {
+            self.shards.iter().map(|shard| self.sweep_shard(shard, &mut pace)).sum()
+        };
         *lock(&self.last_sweep) = Some(Sweep { at, duration: self.clock.now() - at, removed });
+        removed
+    }
+
+    /// Removes what the eviction list knows as expired.
+    fn sweep_by_list(&self, now: Millis, pace: &mut Pace) -> u64 {
+        let mut removed = 0;
+        while let Some(mut list) = self.lock_list() {
+            let past: Vec<Entry> = list.past(now).take(LIST_STEP).copied().collect();
+            for entry in &past {
+                removed += u64::from(self.remove_entry(&mut list, entry, Reason::Expired));
+            }
+            pace.end_step(Some(list), None);
+            if past.is_empty() {
+                break;
+            }
+        }
+        for shard in &self.shards {
+            let mut table = shard.write();
+            table.give_back();
+            pace.end_step(None, Some(table));
+        }
         removed
     }
 
@@ -59,80 +91,38 @@ impl MemoryStore {
             if !shard.has_expired(now) {
                 return removed;
             }
-            let mut ledger = self.lock_ledger();
+            let mut list = self.lock_list();
             let mut table = shard.write();
-            next =
-                self.remove_step(&mut table, ledger.as_deref_mut(), from, STEP, Reason::Expired, |record| {
-                    let expires = record.expires();
-                    let is_past = expires.is_past(now);
-                    if is_past {
-                        removed += 1;
+            let (mut seen, mut chunk) = (0, from);
+            while seen < STEP && chunk < table.slab().chunks() {
+                for slot in table.slab().slots(chunk) {
+                    seen += 1;
+                    let expires = table.slab().get(slot).expires();
+                    if expires.is_past(now) {
+                        removed += u64::from(self.remove_expired(&mut table, list.as_deref_mut(), slot));
                     } else {
                         earliest = earliest.min(expires.millis());
                     }
-                    is_past
-                });
-            // Otherwise a record may have slipped past the steps: the next sweep looks again.
-            if next.is_none() && shard.version() == version {
-                shard.set_earliest(earliest);
+                }
+                // A number without a chunk costs a little too.
+                seen += 1;
+                chunk += 1;
             }
-            pace.end_step(ledger, table);
+            next = (chunk < table.slab().chunks()).then_some(chunk);
+            if next.is_none() {
+                table.give_back();
+                // Otherwise the steps may have missed a record: the next sweep looks again.
+                if shard.version() == version {
+                    shard.set_earliest(earliest);
+                }
+            }
+            pace.end_step(list, Some(table));
         }
         removed
     }
 
-    /// Removes every session, in steps as a sweep does.
-    pub(super) fn remove_all(&self) {
-        let mut pace = Pace::start();
-        for Padded(shard) in &self.shards {
-            let version = shard.version();
-            let mut next = Some(0);
-            while let Some(from) = next {
-                let mut ledger = self.lock_ledger();
-                let mut table = shard.write();
-                let mut remove = |from, most| {
-                    let ledger = ledger.as_deref_mut();
-                    self.remove_step(&mut table, ledger, from, most, Reason::Asked, |_| true)
-                };
-                next = remove(from, STEP);
-                // An update may have put a session where the steps had been already: then whatever is there goes now.
-                if next.is_none() && shard.version() != version {
-                    remove(0, usize::MAX);
-                }
-                pace.end_step(ledger, table);
-            }
-        }
-    }
-
-    /// Looks at `most` records or a few more, from a chunk on, and removes those that `goes` names. Gives the chunk to
-    /// go on from.
-    fn remove_step(
-        &self,
-        table: &mut Table,
-        mut ledger: Option<&mut Ledger>,
-        from: usize,
-        most: usize,
-        reason: Reason,
-        mut goes: impl FnMut(Record<'_>) -> bool,
-    ) -> Option<usize> {
-        let (mut seen, mut chunk) = (0, from);
-        while seen < most && chunk < table.slab.chunks() {
-            for place in table.slab.places(chunk) {
-                seen += 1;
-                let record = table.slab.get(place);
-                if goes(record) {
-                    let hash = self.hash(record.id());
-                    self.remove(table, ledger.as_deref_mut(), hash, place, reason);
-                }
-            }
-            // A number that stands for no chunk costs a little too.
-            seen += 1;
-            chunk += 1;
-        }
-        let is_done = chunk >= table.slab.chunks();
-        if is_done {
-            table.slab.give_back();
-        }
-        (!is_done).then_some(chunk)
+    fn remove_expired(&self, table: &mut Table, list: Option<&mut EvictionList>, slot: Slot) -> bool {
+        let hash = self.hash(table.slab().get(slot).id());
+        self.remove(table, list, hash, slot, Reason::Expired)
     }
 }

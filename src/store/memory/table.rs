@@ -1,25 +1,34 @@
-//! The table of a shard: its records, and where they are.
+//! The records of a shard, and the index that finds them by id.
 
+use super::byte_count::ByteCount;
 use super::index::Index;
-use super::record::{Draft, Record};
-use super::slab::{Place, Slab};
+use super::record::{NewRecord, Record};
+use super::slab::{Moved, Slab};
+use super::slot::Slot;
 use crate::session::SessionId;
 
 /// Sessions by the hashes of their ids.
-#[derive(Default)]
 pub(super) struct Table {
     index: Index,
-    pub(super) slab: Slab,
-    pub(super) bytes: usize,
+    slab: Slab,
+    /// How many sessions were created in it.
     pub(super) created: u64,
+    bytes: ByteCount,
+    /// Its part of `bytes`.
+    counted: usize,
 }
 
 impl Table {
+    /// See [`Slab`] for `is_dense`.
+    pub(super) fn new(is_dense: bool, bytes: ByteCount) -> Self {
+        Self { index: Index::default(), slab: Slab::new(is_dense), created: 0, bytes, counted: 0 }
+    }
+
     #[inline]
-    pub(super) fn find(&self, hash: u64, id: &SessionId) -> Option<(Place, Record<'_>)> {
+    pub(super) fn find(&self, hash: u64, id: &SessionId) -> Option<(Slot, Record<'_>)> {
         let mut found = self.index.find(hash).map(|bits| {
-            let place = Place::from_bits(bits as u32);
-            (place, self.slab.get(place))
+            let slot = Slot::from_bits(bits as u32);
+            (slot, self.slab.get(slot))
         });
         found.find(|(_, record)| {
             record.prefetch();
@@ -27,33 +36,63 @@ impl Table {
         })
     }
 
+    pub(super) fn slab(&self) -> &Slab {
+        &self.slab
+    }
+
     pub(super) fn len(&self) -> usize {
         self.slab.len()
     }
 
     /// Adds a record whose id no other has.
-    pub(super) fn insert(&mut self, hash: u64, draft: &Draft) -> Place {
-        let place = self.slab.insert(draft);
-        self.index.insert(hash, place.to_bits().into());
-        self.bytes += draft.cost();
-        place
+    pub(super) fn insert(&mut self, hash: u64, record: &NewRecord) -> Slot {
+        let slot = self.slab.insert(record);
+        self.index.insert(hash, slot.to_bits().into());
+        self.count_bytes();
+        slot
     }
 
-    /// Puts a record in the place of another of the same id, or in a new one.
-    pub(super) fn replace(&mut self, hash: u64, old: Place, draft: &Draft) -> Place {
-        self.bytes = self.bytes + draft.cost() - self.slab.get(old).cost();
-        if self.slab.replace(old, draft) {
-            return old;
+    /// Replaces a record by one of the same id. Returns its slot, and which other record has moved: the caller calls
+    /// `moved` for that.
+    pub(super) fn replace(&mut self, hash: u64, old: Slot, record: &NewRecord) -> (Slot, Option<Moved>) {
+        if self.slab.replace(old, record) {
+            return (old, None);
         }
-        let new = self.slab.insert(draft);
-        self.slab.remove(old);
+        let new = self.slab.insert(record);
         self.index.replace(hash, old.to_bits().into(), new.to_bits().into());
-        new
+        let moved = self.slab.remove(old);
+        self.count_bytes();
+        (new, moved)
     }
 
-    pub(super) fn remove(&mut self, hash: u64, place: Place) {
-        self.bytes -= self.slab.get(place).cost();
-        self.index.remove(hash, place.to_bits().into());
-        self.slab.remove(place);
+    /// Removes a record. Returns which other record has moved: the caller calls `moved` for that.
+    pub(super) fn remove(&mut self, hash: u64, slot: Slot) -> Option<Moved> {
+        self.index.remove(hash, slot.to_bits().into());
+        let moved = self.slab.remove(slot);
+        self.count_bytes();
+        moved
+    }
+
+    /// Updates the index after a record has moved. `hash` is that of its id.
+    pub(super) fn moved(&mut self, hash: u64, moved: Moved) {
+        self.index.replace(hash, moved.from.to_bits().into(), moved.to.to_bits().into());
+    }
+
+    /// Frees memory that holds no record.
+    pub(super) fn give_back(&mut self) {
+        self.slab.give_back();
+        self.count_bytes();
+    }
+
+    /// Takes all records out at once. The caller drops them, which may take long.
+    pub(super) fn detach(&mut self) -> Self {
+        let empty = Self { created: self.created, ..Self::new(self.slab.is_dense(), self.bytes.clone()) };
+        self.bytes.update(&mut self.counted, 0);
+        std::mem::replace(self, empty)
+    }
+
+    #[inline]
+    fn count_bytes(&mut self) {
+        self.bytes.update(&mut self.counted, self.slab.allocated() + self.index.allocated());
     }
 }

@@ -1,11 +1,14 @@
-//! What is particular to the store in memory: its limits, and its steps under other threads' feet.
+//! What only `MemoryStore` does: its limits, and its steps while other threads use it.
 
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 
 use super::*;
 use crate::clock::MockClock;
+use crate::error::{Result, StoreError};
 use crate::session::UserKeyBuf;
 use crate::store::conformance::{self, Bench, MAX_SESSION_BYTES, conformance, id, json, plain};
+use crate::store::{Cursor, SessionStore};
 
 fn unlimited() -> Limits {
     Limits { max_session_bytes: MAX_SESSION_BYTES, ..Limits::default() }
@@ -20,7 +23,7 @@ mod without_limits {
     conformance!(|clock: Arc<MockClock>| MemoryStore::new(unlimited(), clock));
 }
 
-/// The ledger must not change what is promised, however far away its limits.
+/// The list must not change what is promised, however far away its limits.
 mod with_distant_limits {
     use super::*;
     conformance!(|clock: Arc<MockClock>| {
@@ -30,7 +33,7 @@ mod with_distant_limits {
     });
 }
 
-/// Here the ledger is a lock and nothing else.
+/// Here the list is a lock and nothing else.
 mod with_a_distant_limit_of_a_user {
     use super::*;
     conformance!(|clock: Arc<MockClock>| {
@@ -199,28 +202,102 @@ fn expired_sessions_of_a_user_do_not_count() {
     assert_eq!(evicted(&bench), 0);
 }
 
+/// A store with `maxBytes` in one shard, so that its chunks and indexes are not random.
+fn with_max_bytes(max: usize) -> Bench<MemoryStore> {
+    let limits = Limits { max_bytes: NonZeroUsize::new(max), ..Limits::default() };
+    Bench::new(|clock| MemoryStore::with_shards(limits, clock, 1))
+}
+
+fn bytes(bench: &Bench<MemoryStore>) -> usize {
+    bench.store.stats().unwrap().bytes as usize
+}
+
 #[test]
 fn bytes_are_kept_within_their_limit() {
-    // What keeps the order of eviction counts too.
-    let scratch = open(Limits { max_bytes: NonZeroUsize::new(1 << 40), ..Limits::default() });
-    create(&scratch, "a", "ann").unwrap();
-    let one = scratch.store.stats().unwrap().bytes as usize;
-    let bench = open(Limits { max_bytes: NonZeroUsize::new(3 * one), ..Limits::default() });
-    for session_id in ["a", "b", "c", "d"] {
-        create(&bench, session_id, "ann").unwrap();
+    const MAX: usize = 64 << 10;
+    let bench = with_max_bytes(MAX);
+    let ann = UserKeyBuf::from_text("ann");
+    let mut ids = Vec::new();
+    for at in 0..1000 {
+        create(&bench, &format!("{at:04}"), "ann").unwrap();
+        ids.push(format!("{at:04}"));
+        assert!(bytes(&bench) <= MAX);
     }
-    assert_eq!(live(&bench), ["b", "c", "d"]);
+    let held = live(&bench);
+    assert_eq!(held, ids[1000 - held.len()..], "the least recently used went");
+    // Far fewer than that, and room would be wasted.
+    assert!(held.len() > 200, "{}", held.len());
 
     // An update that grows makes room too, but not by ending itself.
-    let (ann, text) = (UserKeyBuf::from_text("ann"), format!("{{\"pad\":\"{}\"}}", "x".repeat(one)));
-    assert_eq!(bench.store.update(&json("b", Some(&ann), &text, bench.in_millis(1000))), Ok(true));
-    assert_eq!(live(&bench), ["b"]);
-    assert!(bench.store.stats().unwrap().bytes as usize <= 3 * one);
+    let text = format!("{{\"pad\":\"{}\"}}", "x".repeat(MAX / 2));
+    assert_eq!(bench.store.update(&json(&held[0], Some(&ann), &text, bench.in_millis(1000))), Ok(true));
+    let left = live(&bench);
+    assert!(bytes(&bench) <= MAX && left.contains(&held[0]) && left.len() < held.len());
 
-    let huge = "x".repeat(3 * one);
+    let huge = "x".repeat(MAX);
     let error = bench.store.create(&json("huge", Some(&ann), &huge, bench.in_millis(1000))).unwrap_err();
     assert_eq!(error.code(), "ERR_STORE_FULL");
-    assert_eq!(live(&bench), ["b"]);
+    assert_eq!(live(&bench), left);
+}
+
+/// In a small store each session has a shard for itself, whose lists and index take more than the session.
+#[test]
+fn a_small_limit_leaves_room_for_some_sessions() {
+    const MAX: usize = 20_000;
+    let bench = open(Limits { max_bytes: NonZeroUsize::new(MAX), ..Limits::default() });
+    for at in 0..3000 {
+        create(&bench, &at.to_string(), "ann").unwrap();
+        assert!(bytes(&bench) <= MAX);
+    }
+    assert!(live(&bench).len() > 15, "{} sessions", live(&bench).len());
+}
+
+/// Sessions that stay in use among many that go must not hold the memory of those.
+#[test]
+fn bytes_are_kept_within_their_limit_when_some_sessions_outlive_all_others() {
+    const MAX: usize = 1 << 20;
+    const KEPT: usize = 40;
+    let bench = with_max_bytes(MAX);
+    let (ann, mut kept) = (UserKeyBuf::from_text("ann"), Vec::new());
+    for at in 0..24_000 {
+        // Larger ones from round to round.
+        let text = format!("{{\"pad\":\"{}\"}}", "x".repeat(at / 1000 * 40));
+        let session_id = at.to_string();
+        bench.store.create(&json(&session_id, Some(&ann), &text, bench.in_millis(1000))).unwrap();
+        if at % KEPT == 0 {
+            kept.push(session_id);
+        }
+        if at % 200 == 0 {
+            kept.iter().for_each(|session_id| drop(bench.store.get(&id(session_id)).unwrap()));
+        }
+        assert!(bytes(&bench) <= MAX, "at {at}");
+    }
+    let stats = bench.store.stats().unwrap();
+    assert!(kept.iter().all(|session_id| bench.store.get(&id(session_id)).unwrap().is_some()));
+    // They take 400 kB by themselves. The rest of the memory holds others.
+    assert!(stats.sessions as usize > kept.len() + 300, "{} sessions", stats.sessions);
+}
+
+#[test]
+fn expired_and_anonymous_sessions_go_first_for_bytes_too() {
+    let bench = with_max_bytes(64 << 10);
+    create(&bench, "used least", "ann").unwrap();
+    create(&bench, "expires", "ann").unwrap();
+    bench.store.touch(&id("expires"), bench.in_millis(5)).unwrap();
+    (0..50).for_each(|at| create(&bench, &format!("visitor {at}"), "").unwrap());
+    bench.clock.advance(5);
+    let mut at = 0;
+    while live(&bench).contains(&"used least".into()) {
+        create(&bench, &format!("user {at}"), "ben").unwrap();
+        at += 1;
+        let stats = bench.store.stats().unwrap();
+        assert!(stats.evicted == 0 || stats.expired == 1, "the expired one goes first");
+    }
+    assert!(!live(&bench).iter().any(|id| id.starts_with("visitor")), "sessions without a user go next");
+    assert!(live(&bench).contains(&"user 10".into()));
+    let users = live(&bench);
+    (0..200).for_each(|at| drop(create(&bench, &format!("visitor {at}"), "")));
+    assert!(users.iter().all(|id| live(&bench).contains(id)), "a visitor ends no session of a user");
 }
 
 #[test]
@@ -234,18 +311,144 @@ fn the_tables_are_empty_when_the_sessions_are_gone() {
     bench.store.clean().unwrap();
     let stats = bench.store.stats().unwrap();
     assert_eq!((stats.sessions, stats.bytes), (0, 0));
-    let ledger = bench.store.lock_ledger().unwrap();
-    assert_eq!((ledger.sessions(), ledger.bytes()), (0, 0));
-    assert_eq!(ledger.of_users(0).count(), 0);
+    let list = bench.store.lock_list().unwrap();
+    assert_eq!((list.sessions(), list.bytes()), (0, 0));
+    assert_eq!(list.of_users(0).count(), 0);
+}
+
+/// From a slot to a chunk of its own, over the length from which a record needs all of its chunk.
+#[test]
+fn sessions_of_every_length_are_kept() {
+    for limits in each_kind_of_store() {
+        let bench = open(Limits { max_session_bytes: 1 << 20, ..limits });
+        let ann = UserKeyBuf::from_text("ann");
+        let lengths = (0..2000).step_by(37).chain(65_400..65_600).chain([100_000, 200_001]);
+        for (before, len) in lengths.enumerate() {
+            let text = "x".repeat(len);
+            let session = json("a", Some(&ann), &text, bench.in_millis(1000));
+            if before == 0 {
+                bench.store.create(&session).unwrap();
+            } else {
+                assert_eq!(bench.store.update(&session), Ok(true));
+            }
+            let found = bench.store.get(&id("a")).unwrap().unwrap();
+            assert_eq!(found.content().unwrap(), session.content);
+        }
+    }
 }
 
 #[test]
-fn a_record_costs_about_what_it_says() {
-    let bench = open(Limits::default());
-    let user = UserKeyBuf::from_text("user1234");
-    bench.store.create(&plain(&"0f".repeat(18), &user, bench.in_millis(1000))).unwrap();
-    // 48 bytes of record, and its slots.
-    assert_eq!(bench.store.stats().unwrap().bytes, 48 + 24);
+fn a_session_takes_about_what_design_md_says() {
+    const SESSIONS: usize = 50_000;
+    let bench = Bench::new(|clock| MemoryStore::with_shards(unlimited(), clock, 4));
+    for at in 0..SESSIONS {
+        let user = UserKeyBuf::from_text(&format!("user{at:04}"));
+        bench.store.create(&plain(&format!("{at:036x}"), &user, bench.in_millis(1000))).unwrap();
+    }
+    // 48 bytes of record, a word in each of two indexes, and its part of what describes the chunk.
+    let each = bytes(&bench) / SESSIONS;
+    assert!((68..=76).contains(&each), "{each} bytes");
+}
+
+/// Ends so many sessions of a user that their records stay for `remove_ended`.
+fn end_many(limits: Limits) -> (Bench<MemoryStore>, Ended, usize) {
+    let many = removal::DIRECT + 500;
+    let bench = open(limits);
+    for at in 0..many {
+        create(&bench, &format!("{at:05}"), "ann").unwrap();
+    }
+    create(&bench, "of ben", "ben").unwrap();
+    let kept = id("00003");
+    let ended = bench.store.end_by_user(UserKeyBuf::from_text("ann").as_key(), Some(&kept));
+    assert_eq!((ended.count(), ended.is_removed()), (many as u64 - 1, false));
+    (bench, ended, many)
+}
+
+fn each_kind_of_store() -> [Limits; 4] {
+    let far = NonZeroUsize::new(1 << 40);
+    [
+        unlimited(),
+        Limits { max_sessions: far, ..unlimited() },
+        Limits { max_bytes: far, ..unlimited() },
+        Limits { max_sessions_per_user: far, ..unlimited() },
+    ]
+}
+
+#[test]
+fn no_call_sees_the_ended_sessions_of_a_user_before_their_records_are_removed() {
+    for limits in each_kind_of_store() {
+        let (bench, ended, many) = end_many(limits);
+        let ann = UserKeyBuf::from_text("ann");
+        let of_ann = || {
+            let sessions = bench.store.get_by_user(ann.as_key()).unwrap();
+            sessions.iter().map(|session| session.id.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!((of_ann(), bench.store.size()), (vec!["00003".to_owned()], Ok(2)));
+        assert_eq!(bench.store.get(&id("00001")), Ok(None));
+        assert_eq!(bench.store.touch(&id("00001"), bench.in_millis(2000)), Ok(false));
+        assert_eq!(bench.store.prolong(&id("00001"), bench.in_millis(2000), 0), Ok(false));
+        assert_eq!(bench.store.update(&plain("00001", &ann, bench.in_millis(2000))), Ok(false));
+        assert_eq!(live(&bench), ["00003", "of ben"]);
+        assert_eq!(bench.store.delete_by_user(ann.as_key(), Some(&id("00003"))), Ok(0));
+        // The same ids again, for ann and for another.
+        create(&bench, "00001", "ann").unwrap();
+        create(&bench, "00002", "ben").unwrap();
+        assert_eq!(bench.store.stats().unwrap().sessions as usize, many + 1);
+
+        bench.store.remove_ended(ended);
+        assert_eq!((of_ann(), bench.store.size()), (vec!["00003".to_owned(), "00001".to_owned()], Ok(4)));
+        let stats = bench.store.stats().unwrap();
+        assert_eq!((stats.sessions, stats.expired, stats.evicted), (4, 0, 0));
+        assert_eq!(bench.store.clean(), Ok(0));
+        assert_eq!(live(&bench), ["00001", "00002", "00003", "of ben"]);
+    }
+}
+
+#[test]
+fn a_sweep_removes_what_remove_ended_has_not() {
+    for limits in each_kind_of_store() {
+        let (bench, ended, _) = end_many(limits);
+        assert_eq!(bench.store.clean(), Ok(0), "they have not expired");
+        assert_eq!(live(&bench), ["00003", "of ben"]);
+        let stats = bench.store.stats().unwrap();
+        assert_eq!((stats.sessions, stats.expired), (2, 0));
+        bench.store.remove_ended(ended);
+        assert_eq!(live(&bench), ["00003", "of ben"]);
+    }
+}
+
+#[test]
+fn ended_sessions_are_the_first_to_go_when_the_store_is_full() {
+    let many = removal::DIRECT + 500;
+    let (bench, ended, _) = end_many(max_sessions(many + 1));
+    for at in 0..many - 1 {
+        create(&bench, &format!("visitor {at}"), "").unwrap();
+        assert_eq!(evicted(&bench), 0);
+    }
+    bench.store.remove_ended(ended);
+    assert_eq!(bench.store.size(), Ok(many as u64 + 1));
+    let stats = bench.store.stats().unwrap();
+    assert_eq!((stats.expired, stats.evicted), (0, 0));
+    create(&bench, "one more", "ben").unwrap();
+    assert_eq!(evicted(&bench), 1);
+}
+
+#[test]
+fn a_cleared_store_is_empty_before_its_memory_is_freed() {
+    for limits in each_kind_of_store() {
+        let bench = open(limits);
+        (0..100).for_each(|at| create(&bench, &at.to_string(), &format!("user {}", at % 5)).unwrap());
+        let cleared = bench.store.detach_all();
+        let user = UserKeyBuf::from_text("user 3");
+        assert_eq!((bench.store.size(), bytes(&bench), live(&bench).len()), (Ok(0), 0, 0));
+        assert_eq!(bench.store.get_by_user(user.as_key()), Ok(Vec::new()));
+        (0..100).for_each(|at| create(&bench, &at.to_string(), &format!("user {}", at % 5)).unwrap());
+        let before = bytes(&bench);
+        drop(cleared);
+        assert_eq!((bench.store.size(), bytes(&bench)), (Ok(100), before));
+        assert_eq!(bench.store.get_by_user(user.as_key()).unwrap().len(), 20);
+        assert_eq!(bench.store.stats().unwrap().created, 200);
+    }
 }
 
 #[test]

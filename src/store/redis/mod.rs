@@ -129,9 +129,12 @@ impl RedisStore {
     pub fn flush(&self) {
         self.shared.lane.wait_until_idle(2 * self.command_timeout);
         let (sender, receiver) = mpsc::sync_channel::<()>(1);
+        let work = async move |core: Rc<Core>| {
+            core.settled().await;
+            Ok(())
+        };
         // Whatever the result, the calls have ended.
-        let done = move |_| drop(sender);
-        self.begin(async move |core: Rc<Core>| Ok(core.settled().await), done);
+        self.begin(work, move |_| drop(sender));
         let _ = receiver.recv_timeout(2 * self.command_timeout);
     }
 

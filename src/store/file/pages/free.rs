@@ -1,9 +1,10 @@
 //! The list of free pages, as far as a transaction needs to know it.
 
+use super::fault::Fault;
+use super::layout::metas;
 use super::layout::{
     BIG, BRANCH, LEAF, META_PAGES, Meta, NO_PAGE, Node, PAGE_HEAD, WORD, read_at, u16_at, u64_at,
 };
-use super::{Fault, metas};
 use std::collections::BinaryHeap;
 use std::fs::File;
 

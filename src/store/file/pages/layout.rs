@@ -1,14 +1,13 @@
 //! The layout of LMDB's data version 1 on 64-bit machines, in the machine's own byte order. Its names in `mdb.c`
 //! stand beside the constants.
 
-use super::Fault;
+use super::fault::{Fault, VERSION};
 use std::fs::File;
 use std::io;
 
 pub(super) const META_PAGES: u64 = 2;
 pub(super) const META_BYTES: usize = PAGE_HEAD + 136; // MDB_meta
 const MAGIC: u32 = 0xbeef_c0de;
-pub(super) const VERSION: u32 = 1;
 const PAGE_SIZES: std::ops::RangeInclusive<u32> = 256..=0x8000; // MAX_PAGESIZE
 
 pub(super) const PAGE_HEAD: usize = 16; // PAGEHDRSZ
@@ -235,4 +234,15 @@ pub(super) fn read_at(file: &File, mut bytes: &mut [u8], mut at: u64) -> io::Res
         }
     }
     Ok(())
+}
+
+/// Reads both meta pages. An empty file has none.
+pub(super) fn metas(file: &File) -> Result<Option<[Meta; 2]>, Fault> {
+    let Some(first) = Meta::read(file, 0)? else {
+        return if file.metadata()?.len() == 0 { Ok(None) } else { Err(Fault::Foreign) };
+    };
+    first.check(0, first.page_size)?;
+    let second = Meta::read(file, u64::from(first.page_size))?.ok_or(Fault::Cut)?;
+    second.check(1, first.page_size)?;
+    Ok(Some([first, second]))
 }

@@ -1,6 +1,5 @@
 //! The walk itself. A finding tells page numbers, never keys: they may be ids of sessions.
 
-use super::Walk;
 use super::bits::Bits;
 use super::layout::{
     BIG, BRANCH, Counts, INTEGER_KEY, KEY_FORMS, LEAF, META_PAGES, Meta, NO_PAGE, Node, OVERFLOW, PAGE_HEAD,
@@ -15,6 +14,29 @@ pub(super) const MAX_FINDINGS: usize = 20;
 const TELL_EVERY: u64 = 512;
 /// How far past the file's end pages are followed: they are free pages that were never written.
 const MAX_TAIL: u64 = 1 << 24;
+
+/// What a walk saw.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Walk {
+    /// All that the meta page counts, the two meta pages too.
+    pub pages: u64,
+    pub branch: u64,
+    pub leaf: u64,
+    pub overflow: u64,
+    pub free: u64,
+    /// Neither in use nor free: space lost, no harm. Where there are findings, it may be what they hide.
+    pub leaked: u64,
+    /// The first findings, as sentences.
+    pub findings: Vec<String>,
+    /// How many findings there were in all.
+    pub found: u64,
+}
+
+impl Walk {
+    pub fn is_sound(&self) -> bool {
+        self.found == 0
+    }
+}
 
 /// A tree's name in findings.
 #[derive(Clone, Copy, PartialEq, Eq)]

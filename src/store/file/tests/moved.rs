@@ -17,7 +17,7 @@ type Loss = (&'static str, fn(&Path, &FileStore));
 const LOSSES: [Loss; 4] = [
     ("removed", |dir, _| std::fs::remove_dir_all(dir).unwrap()),
     ("moved", |dir, _| std::fs::rename(dir, dir.with_extension("moved")).unwrap()),
-    ("data file removed", |dir, _| std::fs::remove_file(dir.join(directory::DATA)).unwrap()),
+    ("data file removed", |dir, _| std::fs::remove_file(dir.join(names::DATA)).unwrap()),
     ("replaced by a backup", |dir, store| {
         let backup = dir.with_extension("backup");
         store.backup(&backup, &mut |_, _| ()).unwrap();

@@ -49,7 +49,7 @@ impl Drop for Reader {
 
 /// Where slots of this PID are in the reader table, and whether they read.
 fn slots(dir: &Path, pid: u32) -> Vec<(usize, bool)> {
-    let bytes = std::fs::read(dir.join(directory::LOCK)).unwrap();
+    let bytes = std::fs::read(dir.join(names::LOCK)).unwrap();
     let at = |at: usize| u64::from_ne_bytes(bytes[at..at + 8].try_into().unwrap());
     let places = (8..bytes.len() - 8).step_by(8).filter(|&place| at(place) as u32 == pid);
     // A slot begins with its transaction.
@@ -69,7 +69,7 @@ fn a_process_frees_the_slots_that_a_killed_one_of_its_pid_has_left() {
     assert!(left.iter().any(|(_, reads)| *reads), "{left:?}");
     // No system hands out a chosen PID: the slots get ours.
     let ours = std::process::id();
-    let file = std::fs::File::options().write(true).open(dir.path().join(directory::LOCK)).unwrap();
+    let file = std::fs::File::options().write(true).open(dir.path().join(names::LOCK)).unwrap();
     for (place, _) in &left {
         file.write_all_at(&ours.to_ne_bytes(), *place as u64).unwrap();
     }

@@ -1,20 +1,20 @@
-//! Stores in memory with their sweepers, and the names by which threads share them.
+//! A `MemoryStore` with its options, its name and its background sweep.
 
-use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::ops::Deref;
-use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use super::core::MemoryStore;
+use super::limits::Limits;
 use crate::clock::AppClock;
 use crate::error::{Result, StoreError};
 use crate::executor::Executor;
-use crate::store::MemoryStore;
-use crate::store::memory::Limits;
+use crate::registry::{OpenError, Registration, Registry};
 use crate::store::{self, DEFAULT_MAX_SESSION_BYTES};
 use crate::sweeper::{DEFAULT_SWEEP_INTERVAL, Sweeper};
 
-/// The options of a store in memory, as far as they are given.
+/// The options of a `MemoryStore`. `None` stands for an option that is not given.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct MemoryOptions {
     pub name: Option<String>,
@@ -29,13 +29,18 @@ pub struct MemoryOptions {
 /// Threads for calls that look at many sessions.
 const TASK_THREADS: usize = 2;
 
-/// A store whose expired sessions are swept for as long as it lives.
+/// A store whose expired sessions are swept for as long as it lives. Stores of one name are one.
 pub struct SharedStore {
+    /// Dropped first: the name is free before the memory of the sessions.
+    _registration: Option<Registration<String, Self>>,
     store: Arc<MemoryStore>,
     sweep_interval: u64,
     tasks: Executor,
     _sweeper: Option<Sweeper>,
 }
+
+/// How long to wait while another thread starts the store of the name. That takes microseconds.
+const MAX_WAIT: Duration = Duration::from_secs(10);
 
 impl Deref for SharedStore {
     type Target = MemoryStore;
@@ -52,20 +57,24 @@ impl SharedStore {
     /// `InvalidOption` if the store of that name is open with another value of an option, or if the system has no
     /// thread for the sweeper.
     pub fn open(options: &MemoryOptions) -> Result<Arc<Self>> {
-        static NAMED: LazyLock<Mutex<HashMap<String, Weak<SharedStore>>>> = LazyLock::new(Mutex::default);
-        let Some(name) = &options.name else { return Self::start(options) };
-        let mut named = NAMED.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(store) = named.get(name).and_then(Weak::upgrade) {
-            store.check_same(options)?;
-            return Ok(store);
-        }
-        let store = Self::start(options)?;
-        named.retain(|_, store| store.strong_count() > 0);
-        named.insert(name.clone(), Arc::downgrade(&store));
+        static NAMED: LazyLock<Registry<String, SharedStore>> = LazyLock::new(Registry::new);
+        let Some(name) = &options.name else { return Self::start(options, None) };
+        let opened = NAMED.open(name, MAX_WAIT, |registration| Self::start(options, Some(registration)));
+        let store = opened.map_err(|error| match error {
+            OpenError::StillTaken { waited } => StoreError::Busy(
+                format!(
+                    "another thread has been opening the store of this name for {} ms",
+                    waited.as_millis()
+                )
+                .into(),
+            ),
+            OpenError::Start(error) => error,
+        })?;
+        store.check_same(options)?;
         Ok(store)
     }
 
-    fn start(options: &MemoryOptions) -> Result<Arc<Self>> {
+    fn start(options: &MemoryOptions, registration: Option<Registration<String, Self>>) -> Result<Arc<Self>> {
         let limits = Limits {
             max_session_bytes: options.max_session_bytes.unwrap_or(DEFAULT_MAX_SESSION_BYTES),
             max_sessions_per_user: options.max_sessions_per_user,
@@ -74,14 +83,20 @@ impl SharedStore {
         };
         let store = Arc::new(MemoryStore::new(limits, Arc::new(AppClock::default())));
         let sweep_interval = options.sweep_interval.unwrap_or(DEFAULT_SWEEP_INTERVAL);
-        let start = || Sweeper::start(&store, Duration::from_millis(sweep_interval));
+        let start = || Sweeper::start(Duration::from_millis(sweep_interval), store::clean_while_open(&store));
         let sweeper = (sweep_interval > 0).then(start).transpose();
         let sweeper = sweeper.map_err(|error| StoreError::InvalidOption {
             option: "sweepInterval",
             expected: "0 where the system has no thread for a sweeper".into(),
             given: format!("{sweep_interval} ({error})"),
         })?;
-        Ok(Arc::new(Self { store, sweep_interval, tasks: Executor::new(TASK_THREADS), _sweeper: sweeper }))
+        Ok(Arc::new(Self {
+            _registration: registration,
+            store,
+            sweep_interval,
+            tasks: Executor::new(TASK_THREADS),
+            _sweeper: sweeper,
+        }))
     }
 
     /// Where calls that look at many sessions run.

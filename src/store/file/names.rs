@@ -1,0 +1,8 @@
+//! The names of the files in a store's folder.
+
+/// LMDB's data file.
+pub(super) const DATA: &str = "data.mdb";
+/// LMDB's locks and its table of readers.
+pub(super) const LOCK: &str = "lock.mdb";
+/// See `owner_lock`.
+pub(super) const OWNERS: &str = "owners.lock";

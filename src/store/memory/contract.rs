@@ -1,0 +1,231 @@
+//! The calls of `SessionStore`.
+
+use std::sync::atomic::Ordering;
+
+use super::capacity::Fit;
+use super::core::{MemoryStore, Reason};
+use super::eviction::Entry;
+use super::record::{NewRecord, Record};
+use super::shard::Shard;
+use crate::clock::Millis;
+use crate::error::{Result, StoreError};
+use crate::session::{Expiry, Session, SessionId, UserKey};
+use crate::store::{Cursor, SessionStore, Stats, StoredSession};
+use crate::sync::lock;
+
+/// `ids` gives at least so many, as long as there are more: it should be worth a call.
+const MIN_IDS: usize = 500;
+
+impl SessionStore for MemoryStore {
+    fn create(&self, session: &Session<'_>) -> Result<()> {
+        session.check_size(self.limits.max_session_bytes)?;
+        let new = NewRecord::new(session, self.next_created());
+        let hash = self.hash(session.id.as_bytes());
+        let shard = self.shard(hash);
+        let mut list = self.lock_list();
+        let now = self.clock.now();
+        if let Some(list) = list.as_deref_mut() {
+            // Before any session ends to make room. It holds until the record is in, as no other thread can write.
+            if self.is_live(hash, &session.id, now) {
+                return Err(StoreError::Exists);
+            }
+            if self.make_room(list, &new, None, now)? == Fit::AlreadyExpired {
+                shard.write().created += 1;
+                self.count_expired(1);
+                return Ok(());
+            }
+        }
+        let mut table = shard.write();
+        match table.find(hash, &session.id).map(|(slot, record)| (slot, record.is_live(now))) {
+            None => {}
+            Some((_, true)) => return Err(StoreError::Exists),
+            Some((slot, false)) => {
+                self.remove(&mut table, list.as_deref_mut(), hash, slot, Reason::Expired);
+            }
+        }
+        let slot = table.insert(hash, &new);
+        self.inserted(list.as_deref_mut(), &new, self.session_ref(hash, slot));
+        table.created += 1;
+        shard.record_expiry(session.expires.millis(), true);
+        drop(table);
+        if let Some(list) = list.as_deref_mut() {
+            self.trim(list, &new, now);
+        }
+        Ok(())
+    }
+
+    fn get(&self, id: &SessionId) -> Result<Option<StoredSession>> {
+        self.use_record(id, |expires, record| record.to_stored(expires))
+    }
+
+    fn update(&self, session: &Session<'_>) -> Result<bool> {
+        session.check_size(self.limits.max_session_bytes)?;
+        let mut new = NewRecord::new(session, 0);
+        let hash = self.hash(session.id.as_bytes());
+        let shard = self.shard(hash);
+        let mut list = self.lock_list();
+        let now = self.clock.now();
+        if let Some(list) = list.as_deref_mut() {
+            let table = shard.read();
+            let old = table.find(hash, &session.id).filter(|(_, record)| record.is_live(now));
+            let old = old.map(|(slot, record)| Entry::of(record, self.session_ref(hash, slot)));
+            drop(table);
+            let Some(old) = old else { return Ok(false) };
+            if self.make_room(list, &new, Some(&old), now)? == Fit::AlreadyExpired {
+                self.remove_entry(list, &old, Reason::Expired);
+                return Ok(true);
+            }
+        }
+        let mut table = shard.write();
+        let Some((old, record)) = table.find(hash, &session.id).filter(|(_, record)| record.is_live(now))
+        else {
+            return Ok(false);
+        };
+        new.created = record.created();
+        self.replace(&mut table, list.as_deref_mut(), hash, old, &new);
+        shard.record_expiry(session.expires.millis(), true);
+        drop(table);
+        if let Some(list) = list.as_deref_mut() {
+            self.trim(list, &new, now);
+        }
+        Ok(true)
+    }
+
+    fn touch(&self, id: &SessionId, expires: Expiry) -> Result<bool> {
+        Ok(self.move_expiry(id, expires, None))
+    }
+
+    fn prolong(&self, id: &SessionId, expires: Expiry, enough: Millis) -> Result<bool> {
+        Ok(self.move_expiry(id, expires, Some(enough)))
+    }
+
+    fn delete(&self, id: &SessionId) -> Result<()> {
+        let hash = self.hash(id.as_bytes());
+        let shard = self.shard(hash);
+        if shard.read().find(hash, id).is_none() {
+            return Ok(());
+        }
+        let mut list = self.lock_list();
+        let mut table = shard.write();
+        if let Some((slot, _)) = table.find(hash, id) {
+            self.remove(&mut table, list.as_deref_mut(), hash, slot, Reason::Requested);
+        }
+        Ok(())
+    }
+
+    fn clean(&self) -> Result<u64> {
+        Ok(self.sweep())
+    }
+
+    fn get_by_user(&self, user: UserKey<'_>) -> Result<Vec<StoredSession>> {
+        let now = self.clock.now();
+        let copy = |_, record: Record<'_>| {
+            // Read once: another thread may move it under a shared lock.
+            let expires = record.expires();
+            (!expires.is_past(now)).then(|| (record.created(), record.to_stored(expires)))
+        };
+        let mut sessions = self.of_user(user, copy);
+        sessions.sort_unstable_by_key(|(created, _)| *created);
+        sessions.into_iter().map(|(_, session)| session).collect()
+    }
+
+    fn delete_by_user(&self, user: UserKey<'_>, except: Option<&SessionId>) -> Result<u64> {
+        let ended = self.end_by_user(user, except);
+        let count = ended.count();
+        self.remove_ended(ended);
+        Ok(count)
+    }
+
+    fn size(&self) -> Result<u64> {
+        let now = self.clock.now();
+        if let Some(list) = self.lock_list().filter(|_| self.limits.has_capacity()) {
+            return Ok(list.live(now) as u64);
+        }
+        let live = |shard: &Shard| {
+            let table = shard.read();
+            if shard.has_expired(now) {
+                table.slab().records().filter(|record| record.is_live(now)).count()
+            } else {
+                table.len()
+            }
+        };
+        Ok(self.shards.iter().map(|shard| live(shard) as u64).sum())
+    }
+
+    /// By whole shards: an id is always in the same one.
+    fn ids(&self, after: Cursor) -> Result<(Vec<SessionId>, Option<Cursor>)> {
+        let now = self.clock.now();
+        let mut at = after.as_bytes().first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
+        let mut ids = Vec::new();
+        while let Some(shard) = self.shards.get(at as usize) {
+            if ids.len() >= MIN_IDS {
+                return Ok((ids, Some(Cursor::from_bytes(&at.to_le_bytes()))));
+            }
+            let table = shard.read();
+            for record in table.slab().records().filter(|record| record.is_live(now)) {
+                ids.push(record.session_id()?);
+            }
+            at += 1;
+        }
+        Ok((ids, None))
+    }
+
+    fn clear(&self) -> Result<()> {
+        drop(self.detach_all());
+        Ok(())
+    }
+
+    fn stats(&self) -> Result<Stats> {
+        let mut stats = Stats {
+            expired: self.expired.load(Ordering::Relaxed),
+            evicted: self.evicted.load(Ordering::Relaxed),
+            last_sweep: *lock(&self.last_sweep),
+            ..Stats::default()
+        };
+        for shard in &self.shards {
+            let (hits, misses) = shard.gets();
+            let table = shard.read();
+            stats.hits += hits;
+            stats.misses += misses;
+            stats.sessions += table.len() as u64;
+            stats.created += table.created;
+        }
+        // The shards were not seen at one moment. Under the lock of the list no limit is exceeded.
+        let list = self.lock_list().filter(|_| self.limits.has_capacity());
+        if let Some(list) = &list {
+            stats.sessions = list.sessions() as u64;
+        }
+        stats.bytes = self.bytes(list.as_deref()) as u64;
+        Ok(stats)
+    }
+}
+
+impl MemoryStore {
+    /// Moves the expiry of a live session, unless it is at `enough` or later. Returns whether there was a live session.
+    fn move_expiry(&self, id: &SessionId, expires: Expiry, enough: Option<Millis>) -> bool {
+        let hash = self.hash(id.as_bytes());
+        let shard = self.shard(hash);
+        let list = self.lock_list();
+        let table = shard.read();
+        let Some((_, record)) = table.find(hash, id) else { return false };
+        let mut before = record.expires();
+        // The lock is shared and the expiry atomic: another thread may move it between the look and the move.
+        let after = loop {
+            if self.clock.is_past(before.millis()) {
+                return false;
+            }
+            if enough.is_some_and(|enough| before.millis() >= enough) {
+                break before;
+            }
+            match record.move_expires(before, expires) {
+                Ok(()) => break expires,
+                Err(moved) => before = moved,
+            }
+        };
+        if let Some(mut list) = list {
+            list.touch(record.created(), after.millis());
+        }
+        shard.record_expiry(after.millis(), after.millis() < before.millis());
+        true
+    }
+}

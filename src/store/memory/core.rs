@@ -1,0 +1,329 @@
+//! The store, and the steps that change its tables together.
+
+use std::hash::BuildHasher;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crossbeam_utils::CachePadded;
+use foldhash::quality::RandomState;
+use smallvec::SmallVec;
+
+use super::byte_count::ByteCount;
+use super::eviction::{Entry, EvictionList};
+use super::limits::Limits;
+use super::record::{NewRecord, Record};
+use super::shard::{Shard, shard_of};
+use super::slab::Moved;
+use super::slot::{MAX_SHARDS, SessionRef, Slot};
+use super::table::Table;
+use super::user_index::UserIndex;
+use crate::clock::{Clock, Millis, SystemClock};
+use crate::error::Result;
+use crate::session::{Content, Expiry, SessionId, UserKey, UserKeyBuf};
+use crate::store::Sweep;
+use crate::sync::{Mutex, MutexGuard, lock};
+
+/// Enough that threads seldom meet. At a million sessions the index of a shard has some 10 000 words: it grows in well
+/// under a millisecond.
+const SHARDS: usize = if cfg!(shuttle) { 2 } else { MAX_SHARDS };
+
+/// The sessions of most users are in so few shards.
+const FEW_SHARDS: usize = 4;
+
+/// A store in memory, for any number of threads.
+///
+/// **Locking**: the eviction list (only in a store with limits), then sessions' shards, then a shard of the user index.
+/// A call that locks several sessions' shards takes them in ascending order: `of_user` those it reads, and `detach_all`
+/// all of them. So no circle of waiting threads can form.
+pub struct MemoryStore {
+    pub(super) shards: Box<[CachePadded<Shard>]>,
+    pub(super) users: UserIndex,
+    list: Option<Mutex<EvictionList>>,
+    pub(super) limits: Limits,
+    hasher: RandomState,
+    pub(super) clock: Arc<dyn Clock>,
+    /// What the tables of sessions and the user index have allocated.
+    bytes: ByteCount,
+    next_created: AtomicU64,
+    pub(super) expired: AtomicU64,
+    pub(super) evicted: AtomicU64,
+    pub(super) last_sweep: Mutex<Option<Sweep>>,
+}
+
+/// Why a record is removed, for the counters.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reason {
+    Requested,
+    Expired,
+    Evicted,
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::new(Limits::default(), Arc::new(SystemClock))
+    }
+}
+
+impl MemoryStore {
+    pub fn new(limits: Limits, clock: Arc<dyn Clock>) -> Self {
+        Self::with_shards(limits, clock, SHARDS)
+    }
+
+    /// `shards` is [`MAX_SHARDS`] at most.
+    pub(super) fn with_shards(limits: Limits, clock: Arc<dyn Clock>, shards: usize) -> Self {
+        let (hasher, bytes) = (RandomState::default(), ByteCount::default());
+        // Moving records costs time. Only where bytes are limited is it worth that.
+        let is_dense = limits.max_bytes.is_some();
+        let shard = |_| CachePadded::new(Shard::new(Table::new(is_dense, bytes.clone())));
+        let list = || Mutex::new(EvictionList::new(hasher.clone(), limits.has_capacity()));
+        Self {
+            shards: (0..shards).map(shard).collect(),
+            users: UserIndex::new(shards, hasher.clone(), bytes.clone()),
+            list: limits.can_evict().then(list),
+            limits,
+            hasher,
+            clock,
+            bytes,
+            next_created: AtomicU64::new(0),
+            expired: AtomicU64::new(0),
+            evicted: AtomicU64::new(0),
+            last_sweep: Mutex::new(None),
+        }
+    }
+
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// The clock that says which sessions are expired.
+    pub fn clock(&self) -> &dyn Clock {
+        &*self.clock
+    }
+
+    /// Calls `read` with a live session's expiry and content. This is [`SessionStore::get`] without the copy.
+    ///
+    /// **Locking**: `read` runs under the lock of the session's shard. It must be short and must not call the store.
+    ///
+    /// # Errors
+    /// `Corrupt` if its record cannot be read.
+    ///
+    /// [`SessionStore::get`]: crate::store::SessionStore::get
+    pub fn get_with<T>(
+        &self,
+        id: &SessionId,
+        read: impl FnOnce(Expiry, Content<'_>) -> T,
+    ) -> Result<Option<T>> {
+        self.use_record(id, |expires, record| record.content().map(|content| read(expires, content)))
+    }
+
+    /// Calls `read` with a live record and its expiry, under the lock of its shard, and counts that as a use.
+    pub(super) fn use_record<T>(
+        &self,
+        id: &SessionId,
+        read: impl FnOnce(Expiry, Record<'_>) -> Result<T>,
+    ) -> Result<Option<T>> {
+        let hash = self.hash(id.as_bytes());
+        let shard = self.shard(hash);
+        let table = shard.read();
+        // Both are read under the lock and once: another thread may move the expiry under a shared lock.
+        let found = table.find(hash, id).map(|(_, record)| (record.expires(), record));
+        let found = found.filter(|(expires, _)| !self.clock.is_past(expires.millis()));
+        shard.count_get(found.is_some());
+        let Some((expires, record)) = found else { return Ok(None) };
+        let given = read(expires, record);
+        // By its creation number: its slot may be another's when the list is locked.
+        let used = self.limits.has_capacity().then(|| record.created());
+        drop(table);
+        if let (Some(created), Some(mut list)) = (used, self.lock_list()) {
+            list.used(created);
+        }
+        given.map(Some)
+    }
+
+    pub(super) fn hash(&self, id: &[u8]) -> u64 {
+        self.hasher.hash_one(id)
+    }
+
+    pub(super) fn shard(&self, hash: u64) -> &Shard {
+        &self.shards[shard_of(hash, self.shards.len())]
+    }
+
+    pub(super) fn lock_list(&self) -> Option<MutexGuard<'_, EvictionList>> {
+        self.list.as_ref().map(lock)
+    }
+
+    pub(super) fn new_list(&self) -> EvictionList {
+        EvictionList::new(self.hasher.clone(), self.limits.has_capacity())
+    }
+
+    pub(super) fn next_created(&self) -> u64 {
+        self.next_created.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// What the sessions take: the tables, the user index and the eviction list.
+    pub(super) fn bytes(&self, list: Option<&EvictionList>) -> usize {
+        self.bytes.total() + list.map_or(0, EvictionList::bytes)
+    }
+
+    /// The ref of a slot in a hash's shard.
+    pub(super) fn session_ref(&self, hash: u64, slot: Slot) -> SessionRef {
+        SessionRef::new(shard_of(hash, self.shards.len()), slot)
+    }
+
+    pub(super) fn is_live(&self, hash: u64, id: &SessionId, now: Millis) -> bool {
+        self.shard(hash).read().find(hash, id).is_some_and(|(_, record)| record.is_live(now))
+    }
+
+    /// What `read` makes of a user's sessions, live or not, all as they are at one moment, in the order of their shards.
+    ///
+    /// **Locking**: `read` runs under the shared locks of these sessions' shards. It must not lock anything.
+    pub(super) fn of_user<T>(
+        &self,
+        user: UserKey<'_>,
+        mut read: impl FnMut(SessionRef, Record<'_>) -> Option<T>,
+    ) -> Vec<T> {
+        // The index says which shards to lock, and is asked again under their locks: then its refs of these shards
+        // cannot change. A session that came in between may be of yet another shard: then all shards are locked.
+        let sessions = self.users.of_user(user);
+        let mut wanted = sessions.into_iter().fold(ShardSet::default(), ShardSet::with);
+        loop {
+            let tables: SmallVec<[_; FEW_SHARDS]> =
+                wanted.iter().map(|shard| self.shards[shard].read()).collect();
+            let mut sessions = self.users.of_user(user);
+            // Neighbours in memory one after the other: of many sessions that is several times as fast.
+            sessions.sort_unstable();
+            if sessions.iter().all(|session| wanted.rank(session.shard()).is_some()) {
+                let read = |session: SessionRef| {
+                    let record = tables[wanted.rank(session.shard())?].slab().get(session.slot());
+                    // Another user's may have the same part of a hash.
+                    if record.user() == Some(user) { read(session, record) } else { None }
+                };
+                return sessions.into_iter().filter_map(read).collect();
+            }
+            drop(tables);
+            wanted = ShardSet::of_all(self.shards.len());
+        }
+    }
+
+    /// Adds a new record to the secondary indexes. Call it under the lock of its shard.
+    pub(super) fn inserted(&self, list: Option<&mut EvictionList>, record: &NewRecord, session: SessionRef) {
+        self.users.insert(record.user(), session);
+        if let Some(list) = list {
+            list.insert(Entry::of_new(record, session));
+        }
+    }
+
+    /// Replaces a live record by a new one of the same id, in all tables. Call it under the lock of its shard.
+    pub(super) fn replace(
+        &self,
+        table: &mut Table,
+        list: Option<&mut EvictionList>,
+        hash: u64,
+        old: Slot,
+        new: &NewRecord,
+    ) {
+        let record = table.slab().get(old);
+        let changed = record.user() != new.user();
+        let user_before = changed.then(|| record.user().map(UserKey::to_buf));
+        let (slot, moved) = table.replace(hash, old, new);
+        if changed || slot != old {
+            let before =
+                user_before.as_ref().map_or(new.user(), |user| user.as_ref().map(UserKeyBuf::as_key));
+            let (old, slot) = (self.session_ref(hash, old), self.session_ref(hash, slot));
+            self.users.replace(before, old, new.user(), slot);
+        }
+        let mut list = list;
+        if let Some(list) = list.as_deref_mut() {
+            list.remove(new.created);
+            list.insert(Entry::of_new(new, self.session_ref(hash, slot)));
+        }
+        // Only now: the moved record takes the slot, and perhaps the index entry, that the old one had.
+        self.moved(table, list, hash, moved);
+    }
+
+    /// Removes a record from all tables. Call it under the lock of its shard. Returns whether it had expired, and was
+    /// not ended by a request.
+    pub(super) fn remove(
+        &self,
+        table: &mut Table,
+        list: Option<&mut EvictionList>,
+        hash: u64,
+        slot: Slot,
+        reason: Reason,
+    ) -> bool {
+        let record = table.slab().get(slot);
+        let reason = if record.is_ended() { Reason::Requested } else { reason };
+        self.users.remove(record.user(), self.session_ref(hash, slot));
+        let mut list = list;
+        if let Some(list) = list.as_deref_mut() {
+            list.remove(record.created());
+        }
+        let moved = table.remove(hash, slot);
+        self.moved(table, list, hash, moved);
+        match reason {
+            Reason::Requested => {}
+            Reason::Expired => self.count_expired(1),
+            Reason::Evicted => _ = self.evicted.fetch_add(1, Ordering::Relaxed),
+        }
+        reason == Reason::Expired
+    }
+
+    /// Updates all indexes after a record has moved, in the shard of `hash`.
+    fn moved(&self, table: &mut Table, list: Option<&mut EvictionList>, hash: u64, moved: Option<Moved>) {
+        let Some(moved) = moved else { return };
+        let record = table.slab().get(moved.to);
+        let (from, to) = (self.session_ref(hash, moved.from), self.session_ref(hash, moved.to));
+        self.users.replace(record.user(), from, record.user(), to);
+        if let Some(list) = list {
+            list.moved(record.created(), to);
+        }
+        let hash = self.hash(record.id());
+        table.moved(hash, moved);
+    }
+
+    pub(super) fn count_expired(&self, sessions: u64) {
+        self.expired.fetch_add(sessions, Ordering::Relaxed);
+    }
+
+    /// Removes a session of the eviction list, under its lock. Returns what `remove` does.
+    pub(super) fn remove_entry(&self, list: &mut EvictionList, entry: &Entry, reason: Reason) -> bool {
+        // An earlier removal may have moved it. A list without entries is that of a store in which nothing moves.
+        let session = list.entry(entry.created).map_or(entry.session, |entry| entry.session);
+        let mut table = self.shards[session.shard()].write();
+        let record = table.slab().try_get(session.slot()).filter(|record| record.created() == entry.created);
+        let Some(hash) = record.map(|record| self.hash(record.id())) else { return false };
+        self.remove(&mut table, Some(list), hash, session.slot(), reason)
+    }
+}
+
+/// The numbers of some shards.
+#[derive(Clone, Copy, Default)]
+struct ShardSet(u128);
+
+impl ShardSet {
+    fn of_all(shards: usize) -> Self {
+        Self(u128::MAX >> (MAX_SHARDS - shards))
+    }
+
+    fn with(self, session: SessionRef) -> Self {
+        Self(self.0 | 1 << session.shard())
+    }
+
+    /// The numbers in ascending order.
+    fn iter(self) -> impl Iterator<Item = usize> {
+        let mut bits = self.0;
+        std::iter::from_fn(move || {
+            let shard = (bits != 0).then(|| bits.trailing_zeros())?;
+            bits &= bits - 1;
+            Some(shard as usize)
+        })
+    }
+
+    /// How many numbers come before this one, if it is in the set.
+    fn rank(self, shard: usize) -> Option<usize> {
+        let bit = 1 << shard;
+        (self.0 & bit != 0).then(|| (self.0 & (bit - 1)).count_ones() as usize)
+    }
+}
+
+const _: () = assert!(MAX_SHARDS == u128::BITS as usize);

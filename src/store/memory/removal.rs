@@ -1,0 +1,132 @@
+//! Ending many sessions at once: all of a user, and all.
+
+use super::core::{MemoryStore, Reason};
+use super::eviction::EvictionList;
+use super::record::Record;
+use super::slot::SessionRef;
+use super::sweep::Pace;
+use super::table::Table;
+use super::user_index::DetachedUsers;
+use crate::clock::Millis;
+use crate::session::{SessionId, UserKey};
+use crate::sync::unlock_fair;
+
+/// `end_by_user` itself removes so many records. That takes up to a millisecond, which an event loop can afford.
+/// The model checker goes the other way, which has more steps.
+pub(super) const DIRECT: usize = if cfg!(shuttle) { 0 } else { 1000 };
+
+/// How many records `remove_ended` removes in a step.
+const STEP: usize = 250;
+
+/// Sessions that [`MemoryStore::end_by_user`] ended. Give it to [`MemoryStore::remove_ended`].
+///
+/// If it is dropped instead, the next sweep removes the records.
+#[must_use = "remove_ended removes the records"]
+#[derive(Debug)]
+pub struct Ended {
+    count: u64,
+    records: Vec<EndedRecord>,
+}
+
+/// A record of an ended session, by the creation number that no other session gets.
+#[derive(Debug, Clone, Copy)]
+struct EndedRecord {
+    session: SessionRef,
+    created: u64,
+}
+
+impl Ended {
+    /// How many live sessions have ended.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Whether all records are removed already, so that `remove_ended` has nothing to do.
+    pub fn is_removed(&self) -> bool {
+        self.records.is_empty()
+    }
+}
+
+/// The memory of the sessions that [`MemoryStore::detach_all`] took out. Dropping it takes time: some 100 ms for a
+/// million sessions.
+#[must_use = "dropping it takes time: do that on a thread that may wait"]
+pub struct Cleared {
+    _tables: Vec<Table>,
+    _users: DetachedUsers,
+    _list: Option<EvictionList>,
+}
+
+impl MemoryStore {
+    /// Ends the live sessions of a user, except one. No call that begins after it sees them.
+    ///
+    /// It takes some milliseconds for 50 000 sessions. The records of more than a thousand stay until `remove_ended` or
+    /// a sweep removes them.
+    pub fn end_by_user(&self, user: UserKey<'_>, except: Option<&SessionId>) -> Ended {
+        let mut list = self.lock_list();
+        let now = self.clock.now();
+        let mut last_shard = None;
+        let end = |session: SessionRef, record: Record<'_>| {
+            let is_kept = except.is_some_and(|id| id.as_bytes() == record.id());
+            if is_kept || !record.end(now) {
+                return None;
+            }
+            // Under the lock of the shard, and once is enough: they come shard by shard.
+            if last_shard.replace(session.shard()) != Some(session.shard()) {
+                self.shards[session.shard()].record_expiry(record.expires().millis(), true);
+            }
+            Some(EndedRecord { session, created: record.created() })
+        };
+        let mut records = self.of_user(user, end);
+        let count = records.len() as u64;
+        if let Some(list) = list.as_deref_mut() {
+            list.end(records.iter().map(|record| record.created));
+        }
+        if records.len() <= DIRECT {
+            self.remove_records(list.as_deref_mut(), &records);
+            records.clear();
+        }
+        Ended { count, records }
+    }
+
+    /// Removes the records of ended sessions, in steps as a sweep does. Other sessions, and later ones of the same ids,
+    /// stay.
+    pub fn remove_ended(&self, ended: Ended) {
+        let mut pace = Pace::start();
+        for step in ended.records.chunks(STEP) {
+            let mut list = self.lock_list();
+            self.remove_records(list.as_deref_mut(), step);
+            pace.end_step(list, None);
+        }
+    }
+
+    fn remove_records(&self, mut list: Option<&mut EvictionList>, records: &[EndedRecord]) {
+        for of_shard in records.chunk_by(|one, other| one.session.shard() == other.session.shard()) {
+            let mut table = self.shards[of_shard[0].session.shard()].write();
+            for &EndedRecord { session, created } in of_shard {
+                // A removal may have moved it, in a store whose list has an entry for each session.
+                let entry = list.as_deref().and_then(|list| list.entry(created));
+                let slot = entry.map_or(session, |entry| entry.session).slot();
+                let record = table.slab().try_get(slot);
+                let record = record.filter(|record| record.created() == created && record.is_ended());
+                if let Some(hash) = record.map(|record| self.hash(record.id())) {
+                    self.remove(&mut table, list.as_deref_mut(), hash, slot, Reason::Requested);
+                }
+            }
+            unlock_fair(table);
+        }
+    }
+
+    /// Takes all sessions out of the store at one moment, without freeing their memory. A later call sees an empty
+    /// store. It takes as long for many sessions as for few.
+    pub fn detach_all(&self) -> Cleared {
+        let mut list = self.lock_list();
+        // All of them are held until the user index is empty too. So a session that is created at the same time is
+        // either in all tables or in none.
+        let mut tables: Vec<_> = self.shards.iter().map(|shard| shard.write()).collect();
+        let users = self.users.detach();
+        let list = list.as_deref_mut().map(|list| std::mem::replace(list, self.new_list()));
+        let detached = tables.iter_mut().map(|table| table.detach()).collect();
+        self.shards.iter().for_each(|shard| shard.set_earliest(Millis::MAX));
+        Cleared { _tables: detached, _users: users, _list: list }
+    }
+}
