@@ -21,8 +21,14 @@ export declare function clean(store: object): Promise<number>
 /** Removes every session: at once, by a ticket or by a promise. */
 export declare function clear(store: object): JsCount | number | Promise<number>
 
-/** Closes a store, if it is open. The promise resolves once the calls that were begun before have ended. */
+/**
+ * Closes a store, if it is open. The promise resolves once the calls that were begun before have ended, and, for the last
+ * one in the process to close a file, once that is closed.
+ */
 export declare function close(store: object): Promise<void>
+
+/** The milliseconds that a call of a store in a file may take. */
+export declare function commandTimeoutOf(store: object): number | null
 
 /**
  * Ends the sessions of a user, whose `userId` is given as JSON, save one: gives how many, at once, by a ticket or by a
@@ -163,7 +169,7 @@ export declare function openMemory(options: JsMemoryOptions): object
  */
 export declare function openRedis(options: JsRedisOptions, settle: (done: Float64Array, length: number, failures: JsFailure[], texts: string[]) => void): object
 
-/** The directory of a store in a file, absolute. */
+/** The absolute path of the folder of a store in a file. */
 export declare function pathOf(store: object): string | null
 
 /** Resolves how many sessions are live. */

@@ -229,6 +229,14 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
           assert.equal(await load(sid), null);
         });
 
+        it("close saves what was begun before", async () => {
+          const sid = newId();
+          await connect.set(sid, given());
+          const session = await load(sid);
+          const calls = [connect.set(sid, Object.assign(session, { last: true })), connect.close()];
+          await Promise.all(calls);
+        });
+
         if (name.includes("Redis")) return;
 
         it("get sees destroyByUser, but for the session that it keeps, and clear", async () => {

@@ -77,6 +77,39 @@ describe("while a stopped process holds the store,", { skip }, () => {
     await store.close();
   });
 
+  it("calls that wait for a thread keep their own deadline, and so does close beside them", async () => {
+    const { store, holder } = await openHeld();
+    const calls = [store.create(session("new", { userId: "ada" }))];
+    for (let at = 0; at < 12; at++) calls.push(store.getByUser("ada"));
+    const size = store.size();
+    const ended = Promise.all([...calls.map(code), code(size), code(store.close())]);
+    // One after the other they would take six times as long.
+    const outcome = await Promise.race([ended, sleep(4 * TIMEOUT, "they hang")]);
+    assert.notEqual(outcome, "they hang");
+    assert.deepEqual(outcome.slice(0, 13), Array(13).fill(["ERR_STORE_TIMEOUT", undefined]));
+    await holder.kill();
+  });
+
+  it("a second opener has the deadline of the first", async () => {
+    const { store, holder, path } = await openHeld();
+    const second = new FileStore({ path });
+    const outcome = await Promise.race([code(second.create(session("new"))), sleep(4 * TIMEOUT, "it hangs")]);
+    assert.deepEqual(outcome, ["ERR_STORE_TIMEOUT", undefined]);
+    await holder.kill();
+    await Promise.all([store.close(), second.close()]);
+  });
+
+  it("more than 64 MiB of waiting reads are refused", async () => {
+    const { store, holder } = await openHeld({ commandTimeout: 60_000 });
+    const calls = [code(store.create(session("new")))];
+    for (let at = 0; at < 70_000; at++) calls.push(code(store.get("new")));
+    const [refused] = await Promise.race(calls.slice(-1000));
+    assert.equal(refused, "ERR_STORE_BUSY");
+    await holder.kill();
+    await Promise.all(calls);
+    await store.close();
+  });
+
   it("more than 64 MiB of writes are refused, and nothing has happened", async () => {
     const { store, holder } = await openHeld({ commandTimeout: 60_000 });
     const blob = "x".repeat(1 << 20).slice(100);

@@ -81,6 +81,22 @@ describe("a process", { skip }, () => {
     }
   });
 
+  it("has closed its files when close resolves, also in the midst of a sweep and of other calls", async () => {
+    const path = place.next();
+    for (let round = 0; round < 5; round++) {
+      const store = new FileStore({ path, sweepInterval: 1 });
+      const past = new Date(Date.now() - 1).toISOString();
+      const expired = Array.from({ length: 3000 }, (_, at) => session(`${round}-${at}`, { expires: past }));
+      await Promise.all(expired.map((one) => store.create(one)));
+      const calls = [store.getByUser("somebody"), store.clean(), store.verify()];
+      await store.close();
+      // It would have to give the options of a store that is still open.
+      const next = new FileStore({ path, sweepInterval: 0 });
+      await next.close();
+      await Promise.allSettled(calls);
+    }
+  });
+
   it("ends well after many stores were opened, closed, forgotten and collected", async () => {
     const printed = await run(
       `(async () => {

@@ -2,13 +2,7 @@
 
 const native = require("./native.js");
 const { fromNative, invalidOption } = require("./errors.js");
-const {
-  DEFAULT_COMMAND_TIMEOUT,
-  fileOptions,
-  path: pathRule,
-  progressOptions,
-  validateOptions,
-} = require("./options.js");
+const { fileOptions, path: pathRule, progressOptions, validateOptions } = require("./options.js");
 const { PendingCalls } = require("./pending-calls.js");
 const { readSecrets } = require("./secrets.js");
 const { SessionStore, open } = require("./session-store.js");
@@ -23,9 +17,10 @@ class FileStore extends SessionStore {
   constructor(options) {
     const { secret, durability, ...given } = validateOptions(options, fileOptions, ["path"]);
     const secrets = readSecrets(secret);
-    const calls = new PendingCalls({ timeout: given.commandTimeout ?? DEFAULT_COMMAND_TIMEOUT });
+    const calls = new PendingCalls();
     const store = open(() => native.openFile({ ...given, secrets }, calls.settle));
-    super({ type: "file", path: native.pathOf(store) }, calls.attach(store), calls);
+    calls.attach(store, { timeout: native.commandTimeoutOf(store) });
+    super({ type: "file", path: native.pathOf(store) }, store, calls);
     this.#store = store;
   }
 

@@ -141,7 +141,6 @@ function unknown(name, known) {
 }
 
 module.exports = {
-  DEFAULT_COMMAND_TIMEOUT,
   validateOptions,
   anything,
   path,

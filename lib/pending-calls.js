@@ -62,14 +62,11 @@ class PendingCalls {
   #lastBatch = 0;
 
   /**
-   * @param {{ isEager?: boolean, timeout?: number }} [options]
-   *   `isEager`: whether a call that is alone begins at once. Calls of a file wait for the end of the event loop's turn
-   *   instead, as a commit costs much more than what is in it.
-   *   `timeout`: for stores whose deadlines this class has to watch, the milliseconds that a call may take.
+   * @param {{ isEager?: boolean }} [options] `isEager`: whether a call that is alone begins at once. Calls of a file wait
+   *   for the end of the event loop's turn instead, as a commit costs much more than what is in it.
    */
-  constructor({ isEager = false, timeout } = {}) {
+  constructor({ isEager = false } = {}) {
     this.#isEager = isEager;
-    this.#timeout = timeout;
   }
 
   /**
@@ -90,10 +87,14 @@ class PendingCalls {
     if (!this.#isResting) this.#endSome();
   };
 
-  /** Takes the store, which was opened with `settle`, and returns it. */
-  attach(store) {
+  /**
+   * Takes the store, which was opened with `settle`.
+   * @param {{ timeout?: number }} [options] For stores whose deadlines this class has to watch, the milliseconds that a
+   *   call may take.
+   */
+  attach(store, { timeout } = {}) {
     this.#store = new WeakRef(store);
-    return store;
+    this.#timeout = timeout;
   }
 
   /**

@@ -21,7 +21,8 @@ class RedisStore extends SessionStore {
     const secrets = readSecrets(secret);
     const calls = new PendingCalls({ isEager: true });
     const store = open(() => native.openRedis({ ...settings, secrets, eventLoop }, calls.settle));
-    super({ type: "redis", mode: settings.mode, prefix: settings.prefix }, calls.attach(store), calls);
+    calls.attach(store);
+    super({ type: "redis", mode: settings.mode, prefix: settings.prefix }, store, calls);
   }
 }
 

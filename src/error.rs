@@ -53,6 +53,10 @@ pub enum StoreError {
     #[error("{reason}{}", .outcome.in_words())]
     Unavailable { reason: String, outcome: Outcome },
 
+    /// Any other error of a write that may have been carried out, or of which a part was.
+    #[error("{error}{}", Outcome::Unknown.in_words())]
+    Uncertain { error: Box<StoreError> },
+
     /// A fault of this package.
     #[error("internal error of @fluidauth/native-store: {0}. Please report it")]
     Internal(Cow<'static, str>),
@@ -91,6 +95,7 @@ impl StoreError {
             Self::Io(_) => "ERR_STORE_IO",
             Self::Busy(_) => "ERR_STORE_BUSY",
             Self::Timeout { .. } => "ERR_STORE_TIMEOUT",
+            Self::Uncertain { error } => error.code(),
             Self::Internal(_) => "ERR_INTERNAL",
             Self::Unavailable { .. } => "ERR_STORE_UNAVAILABLE",
         }
@@ -102,17 +107,19 @@ impl StoreError {
             self,
             Self::Timeout { outcome: Outcome::Unknown, .. }
                 | Self::Unavailable { outcome: Outcome::Unknown, .. }
+                | Self::Uncertain { .. }
         )
     }
 
-    /// The same of a write of which some may have been done. Only errors of servers can come that late.
+    /// The error of a write that may have been carried out, or of which a part was.
     #[must_use]
     pub(crate) fn of_unknown_outcome(self) -> Self {
         let outcome = Outcome::Unknown;
         match self {
             Self::Timeout { waited_for, millis, .. } => Self::Timeout { waited_for, millis, outcome },
             Self::Unavailable { reason, .. } => Self::Unavailable { reason, outcome },
-            other => other,
+            Self::Uncertain { error } => Self::Uncertain { error },
+            other => Self::Uncertain { error: Box::new(other) },
         }
     }
 
@@ -126,5 +133,18 @@ impl StoreError {
         given: impl Into<Cow<'static, str>>,
     ) -> Self {
         Self::InvalidSession { field, expected, given: given.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_unknown_outcome_keeps_its_code_and_says_so() {
+        let error = StoreError::Io("the disk failed".into()).of_unknown_outcome();
+        assert_eq!((error.code(), error.is_outcome_unknown()), ("ERR_STORE_IO", true));
+        assert_eq!(error.to_string(), "the disk failed; it may or may not have been carried out");
+        assert_eq!(error.clone().of_unknown_outcome(), error);
     }
 }

@@ -49,7 +49,7 @@ class ConnectStore extends EventEmitter {
 
   get(sid, callback) {
     return answer(
-      this.#turns.start(sid, () => this.#get(sid)),
+      this.#turns.read(sid, () => this.#get(sid)),
       this.#origins.watchLoad(sid, callback),
     );
   }
@@ -60,7 +60,7 @@ class ConnectStore extends EventEmitter {
 
   touch(sid, session, callback) {
     return answer(
-      this.#turns.start(sid, () => this.#touch(sid, session)),
+      this.#turns.write(sid, () => this.#touch(sid, session)),
       callback,
     );
   }
@@ -95,11 +95,11 @@ class ConnectStore extends EventEmitter {
   }
 
   close(callback) {
-    return answer(this.#store.close(), callback);
+    return answer(this.#close(), callback);
   }
 
   async [asyncDispose]() {
-    await this.#store.close();
+    await this.#close();
   }
 
   /** express-session sets it, and calls it for a request without a session. */
@@ -163,6 +163,12 @@ class ConnectStore extends EventEmitter {
     return this.#classes;
   }
 
+  async #close() {
+    // What waits for its turn was begun before.
+    await this.#turns.idle();
+    await this.#store.close();
+  }
+
   async #get(sid) {
     const id = idOf(sid, this.#options.prefix);
     if (!isPossibleId(id)) return null;
@@ -187,14 +193,15 @@ class ConnectStore extends EventEmitter {
     // Now, as the same request may save it again before this has ended.
     const origin = this.#origins.stored(sid, session, before);
     if (!isNew && isUnmodified(session)) {
-      return this.#turns.start(sid, () => this.#touch(sid, session));
+      return this.#turns.write(sid, () => this.#touch(sid, session));
     }
     // A copy: the app may change the session while this waits.
     if (this.#turns.isBusy(sid)) record.session = JSON.parse(sessionToJson(session));
     try {
       const stored = { cookie: copyOf(session.cookie), expires: record.expires, at: Date.now() };
       const write = isNew ? () => this.#create(record) : () => this.#update(record, session, before);
-      if (!(await this.#turns.start(sid, write))) return;
+      const hasTwoSteps = !isNew && this.#readsFirst(before);
+      if (!(await this.#turns.write(sid, write, { hasTwoSteps }))) return;
       Object.assign(origin, stored);
     } catch (error) {
       origin.isNew = isNew;
@@ -215,11 +222,16 @@ class ConnectStore extends EventEmitter {
     return true;
   }
 
+  /** Whether an update of an object with this origin looks at what is stored. */
+  #readsFirst(origin) {
+    return this.#options.touchAfter > 0 || origin?.isSure !== true;
+  }
+
   /** Returns whether a write was needed. */
   async #update(record, session, origin) {
-    const isSure = origin?.isSure === true;
-    if (this.#options.touchAfter > 0 || !isSure) {
-      this.#turns.takeLong();
+    if (this.#readsFirst(origin)) {
+      const isSure = origin?.isSure === true;
+      this.#turns.twoSteps();
       // A copy: the app may change the session during the read.
       record.session = JSON.parse(sessionToJson(session));
       const stored = await this.#store.get(record.sessionId);
@@ -248,13 +260,13 @@ class ConnectStore extends EventEmitter {
     if (origin?.cookie !== undefined) {
       // Compared with what this request loaded: another one may have stored a new cookie since.
       if (isOtherCookie(origin.cookie, session.cookie) || endsSooner(session, expires, origin)) {
-        this.#turns.takeLong();
+        this.#turns.twoSteps();
         return this.#replaceCookie(id, session, expires, origin);
       }
       if (this.#isTooSoon(origin.expires, expires, origin)) return;
       if (this.#prolongs) return this.#prolong(id, expires);
     }
-    this.#turns.takeLong();
+    this.#turns.twoSteps();
     const stored = await this.#store.get(id);
     const kept = sessionOf(stored);
     if (kept === null) return;
@@ -314,7 +326,7 @@ class ConnectStore extends EventEmitter {
     const id = idOf(sid, this.#options.prefix);
     if (!isPossibleId(id)) return;
     this.#origins.met(sid);
-    await this.#turns.start(sid, () => this.#store.delete(id));
+    await this.#turns.write(sid, () => this.#store.delete(id));
   }
 
   /** Destroys sessions in a call that concerns all of them. */
@@ -358,8 +370,9 @@ class ConnectStore extends EventEmitter {
   }
 
   async #clear() {
-    if (this.#options.prefix === "") await this.#store.clear();
-    else await this.#turns.startForAll(() => this.#destroyAll());
+    await this.#turns.writeAll(() =>
+      this.#options.prefix === "" ? this.#store.clear() : this.#destroyAll(),
+    );
     this.#origins.forget();
   }
 
@@ -389,8 +402,11 @@ class ConnectStore extends EventEmitter {
     const { except } = validateOptions(options, byUserOptions);
     const { prefix } = this.#options;
     const kept = except === undefined ? undefined : idOf(except, prefix);
-    if (prefix === "") return this.#store.deleteByUser(userId, { except: kept });
-    return this.#turns.startForAll(async () => {
+    if (prefix === "" && this.#turns.idle() === undefined) {
+      return this.#store.deleteByUser(userId, { except: kept });
+    }
+    return this.#turns.writeAll(async () => {
+      if (prefix === "") return this.#store.deleteByUser(userId, { except: kept });
       const ended = (await this.#getByUser(userId)).map(({ sid }) => sid).filter((sid) => sid !== except);
       await this.#destroyEach(ended);
       return ended.length;

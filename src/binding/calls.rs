@@ -71,10 +71,8 @@ fn get([store, session_id]: [Value; 2]) -> Result<Value> {
                 }))
             })?;
             let Some(wait) = wait else { return Ok(reply) };
-            let ticket = begin(env, file, |file, ticket| {
-                file.store.begin_get(&id, wait, &file.settler, ticket);
-                Ok(())
-            })?;
+            let ticket =
+                begin(env, file, |file, ticket| file.store.begin_get(&id, wait, &file.settler, ticket))?;
             Value::integer(env, ticket)
         }
         OpenStore::Redis(redis) => begin_call(env, redis, |redis, ticket| {

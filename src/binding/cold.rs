@@ -16,7 +16,7 @@ use crate::error::{Result, StoreError};
 use crate::executor::Executor;
 use crate::json::parse_user;
 use crate::session::{SessionId, UserKeyBuf};
-use crate::store::{Cursor, RedisStore, SessionStore, Stats};
+use crate::store::{Cursor, FileStore, RedisStore, SessionStore, Stats};
 
 /// Counters of a store.
 #[napi(object, object_from_js = false)]
@@ -70,14 +70,20 @@ pub fn size(env: Env, store: Value) -> Result<Value, JsError> {
 #[napi(ts_args_type = "store: object, userJson: string", ts_return_type = "Promise<object>")]
 pub fn get_by_user(env: Env, store: Value, user_json: String) -> Result<Value, JsError> {
     let user = guarded(|| user_key(&user_json))?;
-    let theirs = user.clone();
-    call(
-        env,
-        store,
-        move |store| store.get_by_user(theirs.as_key()),
-        |redis, done| redis.begin_get_by_user(user.as_key(), done),
-        |sessions| External::new(Found::new(sessions)),
-    )
+    let found = |sessions| External::new(Found::new(sessions));
+    match guarded(|| store.share_store())? {
+        AnyStore::Memory(store) => promise::run(env, store.tasks(), Arc::clone(&store), move |store| {
+            store.get_by_user(user.as_key()).map(found)
+        }),
+        AnyStore::File(store) => {
+            // From now on, however long the call waits for a thread.
+            let deadline = store.deadline();
+            promise::run(env, store.tasks(), Arc::clone(&store), move |store| {
+                store.get_by_user_until(user.as_key(), deadline).map(found)
+            })
+        }
+        AnyStore::Redis(store) => promised(env, |done| store.begin_get_by_user(user.as_key(), done), found),
+    }
 }
 
 /// Gives the next ids after a cursor, which is left out at first.
@@ -102,11 +108,16 @@ pub fn stats(env: Env, store: Value) -> Result<Either<JsStats, Value>, JsError> 
     let convert = |stats| convert_stats(stats, None);
     match guarded(|| store.share_store())? {
         AnyStore::Memory(memory) => guarded(|| memory.stats().map(convert)).map(Either::A),
-        AnyStore::File(file) => guarded(|| {
-            let bytes = file.file_bytes()?;
-            file.stats().map(|stats| convert_stats(stats, Some(bytes)))
-        })
-        .map(Either::A),
+        AnyStore::File(file) => {
+            let stats = |file: &Arc<FileStore>| {
+                let bytes = file.file_bytes()?;
+                file.stats().map(|stats| convert_stats(stats, Some(bytes)))
+            };
+            if guarded(|| file.has_quick_stats())? {
+                return guarded(|| stats(&file)).map(Either::A);
+            }
+            promise::run(env, file.tasks(), Arc::clone(&file), stats).map(Either::B)
+        }
         AnyStore::Redis(redis) => promised(env, |done| redis.begin_stats(done), convert).map(Either::B),
     }
 }
@@ -204,16 +215,23 @@ pub fn clear(env: Env, store: Value) -> Result<Either3<JsCount, u32, Value>, JsE
     }
 }
 
-/// Closes a store, if it is open. The promise resolves once the calls that were begun before have ended.
+/// Closes a store, if it is open. The promise resolves once the calls that were begun before have ended, and, for the last
+/// one in the process to close a file, once that is closed.
 #[napi(ts_args_type = "store: object", ts_return_type = "Promise<void>")]
 pub fn close(env: Env, store: Value) -> Result<Value, JsError> {
     /// Not the store's own threads: closing it waits for these.
     static CLOSERS: LazyLock<Executor> = LazyLock::new(|| Executor::new(16));
     let store = guarded(|| store.take_store())?;
-    promise::run(env, &CLOSERS, move || {
+    promise::run(env, &CLOSERS, (), move |()| {
         let Some(store) = store else { return Ok(()) };
-        // It is dropped here, which closes the files, unless the writer is held up: then the drop would be too.
-        store.flush().inspect_err(|_| release(store))
+        match store.flush() {
+            Ok(()) => store.close(),
+            Err(error) => {
+                // The writer is held up, and so would be the drop.
+                release(store);
+                Err(error)
+            }
+        }
     })
 }
 
@@ -227,12 +245,14 @@ fn call<T: Send + 'static, J: ToNapiValue + Send + 'static>(
 ) -> Result<Value, JsError> {
     match guarded(|| store.share_store())? {
         AnyStore::Memory(store) => {
-            let theirs = Arc::clone(&store);
-            promise::run(env, store.tasks(), move || local(&**theirs).map(convert))
+            promise::run(env, store.tasks(), Arc::clone(&store), |store| local(&***store).map(convert))
         }
         AnyStore::File(store) => {
-            let theirs = Arc::clone(&store);
-            promise::run(env, store.tasks(), move || local(&*theirs).map(convert))
+            let deadline = store.deadline();
+            promise::run(env, store.tasks(), Arc::clone(&store), move |store| {
+                store.check_time(deadline)?;
+                local(&**store).map(convert)
+            })
         }
         AnyStore::Redis(store) => promised(env, |done| remote(&store, done), convert),
     }

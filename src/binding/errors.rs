@@ -27,12 +27,19 @@ pub(super) fn refused_as_store_error(error: napi::Error) -> StoreError {
     StoreError::Internal(format!("Node-API refused a call ({})", error.reason).into())
 }
 
-/// An error's code for `lib/errors.js`, which makes of its end the error's `outcome`.
+/// An error's code for `lib/errors.js`. What follows the colon becomes the error's `outcome`.
 pub(super) fn code_of(error: &StoreError) -> &'static str {
-    match error {
-        StoreError::Timeout { .. } if error.is_outcome_unknown() => "ERR_STORE_TIMEOUT:unknown",
-        StoreError::Unavailable { .. } if error.is_outcome_unknown() => "ERR_STORE_UNAVAILABLE:unknown",
-        _ => error.code(),
+    let code = error.code();
+    if !error.is_outcome_unknown() {
+        return code;
+    }
+    match code {
+        "ERR_STORE_TIMEOUT" => "ERR_STORE_TIMEOUT:unknown",
+        "ERR_STORE_UNAVAILABLE" => "ERR_STORE_UNAVAILABLE:unknown",
+        "ERR_STORE_FULL" => "ERR_STORE_FULL:unknown",
+        "ERR_STORE_IO" => "ERR_STORE_IO:unknown",
+        "ERR_STORE_CORRUPT" => "ERR_STORE_CORRUPT:unknown",
+        _ => "ERR_INTERNAL:unknown",
     }
 }
 

@@ -28,6 +28,14 @@ pub(super) enum AnyStore {
 }
 
 impl AnyStore {
+    /// Drops the store. Waits for the end of its files, if this was the last user of a store in a file.
+    pub(super) fn close(self) -> Result<()> {
+        match self {
+            Self::File(store) => store.close(),
+            Self::Memory(_) | Self::Redis(_) => Ok(()),
+        }
+    }
+
     /// Waits for what was begun before.
     pub(super) fn flush(&self) -> Result<()> {
         match self {
@@ -67,7 +75,10 @@ impl OpenStore {
     fn into_any(self) -> AnyStore {
         match self {
             Self::Memory(store) => AnyStore::Memory(store),
-            Self::File(file) => AnyStore::File(file.store),
+            Self::File(file) => {
+                file.store.end_handle();
+                AnyStore::File(file.store)
+            }
             Self::Redis(redis) => AnyStore::Redis(redis.finish()),
         }
     }

@@ -185,6 +185,7 @@ pub fn open_file(
     guarded(|| {
         let store = FileStore::open(&options.into())?;
         let (tickets, settler) = tickets(&settle)?;
+        store.add_handle();
         Value::store(env.raw(), OpenStore::File(OpenFile { store, tickets, settler }))
     })
 }
@@ -207,7 +208,20 @@ pub fn open_redis(
     })
 }
 
-/// The directory of a store in a file, absolute.
+/// The milliseconds that a call of a store in a file may take.
+#[napi(ts_args_type = "store: object")]
+pub fn command_timeout_of(store: Value) -> Result<Option<f64>, JsError> {
+    guarded(|| {
+        store.with_store(|store| {
+            Ok(match store {
+                OpenStore::Memory(_) | OpenStore::Redis(_) => None,
+                OpenStore::File(file) => Some(file.store.command_timeout().as_millis() as f64),
+            })
+        })
+    })
+}
+
+/// The absolute path of the folder of a store in a file.
 #[napi(ts_args_type = "store: object")]
 pub fn path_of(store: Value) -> Result<Option<String>, JsError> {
     guarded(|| {

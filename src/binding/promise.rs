@@ -29,13 +29,18 @@ pub(super) fn make<T: ToNapiValue + Send + 'static>(env: Env) -> Result<(Value, 
     Ok((unsafe { Value::new(env.raw(), promise.raw()) }, Box::new(settle)))
 }
 
-/// Runs a job on an executor, and gives the promise of its result.
-pub(super) fn run<T: ToNapiValue + Send + 'static>(
+/// Runs a job on an executor, and gives the promise of its result. The job borrows `store`, which is dropped after the
+/// promise is settled: dropping the last reference to a store may take long.
+pub(super) fn run<S: Send + 'static, T: ToNapiValue + Send + 'static>(
     env: Env,
     executor: &Executor,
-    job: impl FnOnce() -> Result<T> + Send + 'static,
+    store: S,
+    job: impl FnOnce(&S) -> Result<T> + Send + 'static,
 ) -> Result<Value, JsError> {
     let (promise, settle) = make(env)?;
-    executor.submit(move |admitted| settle(guarded(|| admitted.and_then(|()| job()))));
+    executor.submit(move |admitted| {
+        settle(guarded(|| admitted.and_then(|()| job(&store))));
+        drop(store);
+    });
     Ok(promise)
 }

@@ -56,9 +56,8 @@ pub fn backup(
 ) -> Result<Value, JsError> {
     let store = guarded(|| file_store(store))?;
     let mut progress = weak(&progress).map(teller)?;
-    let theirs = Arc::clone(&store);
-    promise::run(env, store.upkeep(), move || {
-        theirs.backup(path.as_ref(), &mut progress).map(|bytes| bytes as f64)
+    promise::run(env, store.upkeep(), Arc::clone(&store), move |store| {
+        store.backup(path.as_ref(), &mut progress).map(|bytes| bytes as f64)
     })
 }
 
@@ -76,9 +75,8 @@ pub fn backup_into(
     let store = guarded(|| file_store(store))?;
     let mut file = guarded(|| file_of(descriptor))?;
     let mut progress = weak(&progress).map(teller)?;
-    let theirs = Arc::clone(&store);
-    promise::run(env, store.upkeep(), move || {
-        theirs.backup_into(&mut file, &mut progress).map(|bytes| bytes as f64)
+    promise::run(env, store.upkeep(), Arc::clone(&store), move |store| {
+        store.backup_into(&mut file, &mut progress).map(|bytes| bytes as f64)
     })
 }
 
@@ -111,9 +109,8 @@ pub fn verify(
 ) -> Result<Value, JsError> {
     let store = guarded(|| file_store(store))?;
     let mut progress = weak(&progress).map(teller)?;
-    let theirs = Arc::clone(&store);
-    promise::run(env, store.upkeep(), move || {
-        let seen = theirs.verify(&mut progress)?;
+    promise::run(env, store.upkeep(), Arc::clone(&store), move |store| {
+        let seen = store.verify(&mut progress)?;
         Ok(JsVerification {
             sessions: seen.sessions as f64,
             expired: seen.expired as f64,

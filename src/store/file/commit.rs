@@ -28,6 +28,7 @@ use heed::{RoTxn, RwTxn};
 use super::apply::{Write, WriteBatch};
 use super::cost::{Costing, Trees};
 use super::counters::CounterDelta;
+use super::encryption::Encryption;
 use super::environment::{Environment, Open};
 use super::errors::read_only;
 use super::open::Access;
@@ -113,7 +114,10 @@ impl Environment {
     ) -> Result<Option<StoreError>, WriteError> {
         let is_complete = |batch: &WriteBatch<'_, '_>| -> heed::Result<bool> {
             let keys = secrets::wrapped_keys(batch.tables.meta, &batch.txn)?;
-            Ok(keys.is_none_or(|keys| self.complete_keys.lock().as_deref() == Some(keys)))
+            Ok(match keys {
+                Some(keys) => self.complete_keys.lock().as_deref() == Some(keys),
+                None => matches!(self.encryption, Encryption::Off),
+            })
         };
         if !writes.iter().any(|write| write.seals()) || is_complete(batch)? {
             return Ok(None);

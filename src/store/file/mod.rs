@@ -41,9 +41,12 @@ mod tests;
 
 use std::ops::Bound;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use self::apply::{NewRecord, SWEEP_STEP, Write};
 use self::environment::{Environment, Limits, decoded};
@@ -53,7 +56,7 @@ use self::record::Record;
 use self::registry::{Registered, Registry, Retire};
 use super::{Completions, Cursor, SessionStore, Stats, StoredSession, Sweep};
 use crate::clock::{AppClock, Clock, Millis};
-use crate::error::{Result, StoreError};
+use crate::error::{Outcome, Result, StoreError};
 use crate::executor::{Executor, join};
 use crate::scratch::with_buffer;
 use crate::session::{Content, Expiry, Session, SessionId, UserKey};
@@ -88,10 +91,18 @@ pub struct FileStore {
     tasks: Executor,
     upkeep: Executor,
     clock: Arc<dyn Clock>,
+    handles: AtomicUsize,
+    /// Whether the last handle has ended.
+    is_closing: AtomicBool,
     options: FileOptions,
-    // Last, as its end lets others open the directory again.
+    // After the files, as its end lets others open the folder again.
     _registered: Registered<Self>,
+    ended: Ended,
 }
+
+/// Ends last. Then those that hold a receiver of its channels know that the files are closed.
+#[derive(Default)]
+struct Ended(Mutex<Vec<mpsc::SyncSender<()>>>);
 
 impl FileStore {
     /// Opens the store in the directory of the options, and makes it if it is not there.
@@ -158,8 +169,11 @@ impl FileStore {
             tasks: Executor::new(TASK_THREADS),
             upkeep: Executor::new(UPKEEP_THREADS),
             clock,
+            handles: AtomicUsize::new(0),
+            is_closing: AtomicBool::new(false),
             options: options.clone(),
             _registered: registered,
+            ended: Ended::default(),
         });
         if store.sweep_interval() > 0 && !options.read_only {
             let interval = Duration::from_millis(store.sweep_interval());
@@ -230,6 +244,14 @@ impl FileStore {
         Ok(usage.file)
     }
 
+    /// Whether `stats` need not read the records: all of them can be decrypted.
+    ///
+    /// # Errors
+    /// Those of a read.
+    pub fn has_quick_stats(&self) -> Result<bool> {
+        self.environment().opens_all_records()
+    }
+
     /// Where calls that look at many sessions run.
     pub fn tasks(&self) -> &Executor {
         &self.tasks
@@ -262,17 +284,27 @@ impl FileStore {
     }
 
     /// Begins a `get` that has to wait for a write. `to` receives the session.
-    pub fn begin_get(&self, id: &SessionId, wait: MustWait, to: &Arc<dyn Completions>, ticket: u32) {
+    ///
+    /// # Errors
+    /// `Busy`.
+    pub fn begin_get(
+        &self,
+        id: &SessionId,
+        wait: MustWait,
+        to: &Arc<dyn Completions>,
+        ticket: u32,
+    ) -> Result<()> {
         let reader = Reader {
             after: wait.0,
             session: Some(id.clone()),
             waiter: Waiter::Ticket { to: Arc::clone(to), ticket },
             deadline: self.queue.deadline(),
         };
-        if let Some(reader) = self.queue.wait(reader) {
+        if let Some(reader) = self.queue.wait(reader)? {
             let ended = queue::Ended { readers: vec![reader], ..queue::Ended::default() };
             writer::deliver(self.environment(), &self.queue, ended);
         }
+        Ok(())
     }
 
     fn see<T>(
@@ -368,7 +400,63 @@ impl FileStore {
     /// # Errors
     /// `Timeout`.
     pub fn flush(&self) -> Result<()> {
-        self.queue.last().map_or(Ok(()), |number| self.wait_for(number))
+        self.queue.last().map_or(Ok(()), |number| self.wait_for(number, self.deadline()))
+    }
+
+    /// When a call that begins now has to end.
+    pub fn deadline(&self) -> Instant {
+        self.queue.deadline()
+    }
+
+    /// # Errors
+    /// `Timeout` after the deadline of a call that has not begun.
+    pub fn check_time(&self, deadline: Instant) -> Result<()> {
+        if Instant::now() < deadline { Ok(()) } else { Err(self.queue.late(Outcome::NotDone)) }
+    }
+
+    /// How long a call may take.
+    pub fn command_timeout(&self) -> Duration {
+        self.queue.timeout()
+    }
+
+    /// Counts one more user of the store, who ends with [`FileStore::end_handle`].
+    pub fn add_handle(&self) {
+        self.handles.fetch_add(1, Ordering::SeqCst);
+        self.is_closing.store(false, Ordering::SeqCst);
+    }
+
+    /// Counts one user less. A sweep under way ends early after the last of them.
+    pub fn end_handle(&self) {
+        if self.handles.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.is_closing.store(true, Ordering::SeqCst);
+        }
+    }
+
+    fn is_closing(&self) -> bool {
+        self.is_closing.load(Ordering::SeqCst)
+    }
+
+    /// Lets go of the store, and waits for the end of its files if nobody has a handle any more. Calls that are under way,
+    /// such as a backup, end before.
+    ///
+    /// # Errors
+    /// `Timeout`.
+    pub fn close(self: Arc<Self>) -> Result<()> {
+        if self.handles.load(Ordering::SeqCst) > 0 {
+            return Ok(());
+        }
+        let (sender, ended) = mpsc::sync_channel(0);
+        self.ended.0.lock().push(sender);
+        let timeout = self.command_timeout();
+        drop(self);
+        match ended.recv_timeout(timeout) {
+            Err(mpsc::RecvTimeoutError::Timeout) => Err(StoreError::Timeout {
+                waited_for: "a call that is under way, such as a backup,",
+                millis: timeout.as_millis() as u64,
+                outcome: Outcome::NotDone,
+            }),
+            _ => Ok(()),
+        }
     }
 
     fn begin(&self, write: Write, to: &Arc<dyn Completions>, ticket: u32) -> Result<()> {
@@ -443,23 +531,47 @@ impl FileStore {
     }
 
     /// Waits for the end of a write, by its number.
-    fn wait_for(&self, number: u64) -> Result<()> {
+    fn wait_for(&self, number: u64, deadline: Instant) -> Result<()> {
         let (sender, receiver) = mpsc::sync_channel(1);
-        let waiter = Waiter::Thread(sender);
-        let reader = Reader { after: number, session: None, waiter, deadline: self.queue.deadline() };
-        if self.queue.wait(reader).is_some() {
+        let reader = Reader { after: number, session: None, waiter: Waiter::Thread(sender), deadline };
+        if self.queue.wait(reader)?.is_some() {
             return Ok(());
         }
         self.queue.wake();
         self.result(&receiver).map(drop)
     }
 
-    /// The result of a call that began just before, by its deadline.
+    /// The result of a call in the queue, by its deadline. Ends others whose time is over before.
     fn result(&self, receiver: &mpsc::Receiver<Result<u64>>) -> Result<u64> {
-        receiver.recv_timeout(self.queue.timeout()).unwrap_or_else(|_| {
-            self.expire();
-            receiver.recv().unwrap_or(Err(StoreError::Closed))
-        })
+        loop {
+            let next = self.queue.next_deadline().unwrap_or_else(Instant::now);
+            match receiver.recv_timeout(next.saturating_duration_since(Instant::now())) {
+                Ok(result) => return result,
+                Err(mpsc::RecvTimeoutError::Disconnected) => return Err(StoreError::Closed),
+                Err(mpsc::RecvTimeoutError::Timeout) => _ = self.expire(),
+            }
+        }
+    }
+
+    /// [`SessionStore::get_by_user`] by a deadline.
+    ///
+    /// # Errors
+    /// As for that.
+    pub fn get_by_user_until(&self, user: UserKey<'_>, deadline: Instant) -> Result<Vec<StoredSession>> {
+        self.check_time(deadline)?;
+        let (pending, begun) = (&self.queue.pending, self.queue.last());
+        let Some(begun) = begun else { return self.find_by_user(user) };
+        if !pending.concerns(&user.to_buf()) {
+            let ended = pending.ended();
+            let found = self.find_by_user(user)?;
+            let is_written = |session: &StoredSession| pending.of_session(&session.id).is_some();
+            // Else a write may have ended one of them between the look at the disk and the look for writes.
+            if !found.iter().any(is_written) && pending.ended() == ended {
+                return Ok(found);
+            }
+        }
+        self.wait_for(begun, deadline)?;
+        self.find_by_user(user)
     }
 }
 
@@ -506,7 +618,7 @@ impl SessionStore for FileStore {
         loop {
             match seen {
                 Seen::Now(found) => return Ok(found),
-                Seen::After(number) => self.wait_for(number)?,
+                Seen::After(number) => self.wait_for(number, self.deadline())?,
             }
             // Later writes of the session need not be waited for.
             seen = writer::see(self.environment(), &self.queue, id, stored)?;
@@ -538,10 +650,11 @@ impl SessionStore for FileStore {
         let environment = self.environment();
         let at = environment.clock.now();
         let mut removed = 0;
-        while environment.is_due(at)? {
+        // Not after the last user has closed the store: the next one goes on.
+        while !self.is_closing() && environment.is_due(at)? {
             removed += self.write(Write::Sweep { now: at, max: SWEEP_STEP })?;
         }
-        if environment.has_unused_keys()? {
+        if !self.is_closing() && environment.has_unused_keys()? {
             self.write(Write::DropUnusedKeys)?;
         }
         let duration = environment.clock.now() - at;
@@ -550,19 +663,7 @@ impl SessionStore for FileStore {
     }
 
     fn get_by_user(&self, user: UserKey<'_>) -> Result<Vec<StoredSession>> {
-        let (pending, begun) = (&self.queue.pending, self.queue.last());
-        let Some(begun) = begun else { return self.find_by_user(user) };
-        if !pending.concerns(&user.to_buf()) {
-            let ended = pending.ended();
-            let found = self.find_by_user(user)?;
-            let is_written = |session: &StoredSession| pending.of_session(&session.id).is_some();
-            // Else a write may have ended one of them between the look at the disk and the look for writes.
-            if !found.iter().any(is_written) && pending.ended() == ended {
-                return Ok(found);
-            }
-        }
-        self.wait_for(begun)?;
-        self.find_by_user(user)
+        self.get_by_user_until(user, self.deadline())
     }
 
     fn delete_by_user(&self, user: UserKey<'_>, except: Option<&SessionId>) -> Result<u64> {

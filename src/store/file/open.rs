@@ -55,7 +55,7 @@ pub(super) struct Opened {
     pub data: File,
     pub page_size: u64,
     pub dir: PathBuf,
-    /// `None` for a folder without the lock file, to which nothing can be written.
+    /// `None` if the lock file was missing when a process opened the store that may not create it.
     pub owner: Option<OwnerLock>,
     pub access: Access,
 }
@@ -86,7 +86,7 @@ fn open_locked(dir: &Path, options: &FileOptions, state: State) -> Result<Opened
     match prepared.and_then(|()| open_parts(dir, options, access)) {
         Ok(parts) => Ok(parts.into_opened(dir, Some(owner), access)),
         Err(error) => {
-            // What this call has made is of no use to others, unless one of them has opened it since.
+            // Removes the files that this call created, unless another process uses them, or has.
             owner.tidy(dir, || remove_files(dir, &made));
             Err(error)
         }
@@ -111,8 +111,14 @@ fn prepare_files(dir: &Path, owner: &OwnerLock, state: State, made: &mut Vec<&'s
     private_files::make_files(dir, made)
 }
 
-/// Removes the files that a failed opening has made: those of LMDB before the lock file that guards them.
+/// Removes the files that a failed opening has made: those of LMDB before the lock file that guards them. A data file
+/// that something was committed to stays, and its locks with it.
 fn remove_files(dir: &Path, made: &[&'static str]) {
+    let data = private_files::open_private(&dir.join(DATA), false);
+    let is_used = matches!(data, Ok(Some(file)) if !pages::is_unborn(&file).unwrap_or(false));
+    if is_used {
+        return;
+    }
     for name in [DATA, LOCK, OWNERS].iter().filter(|name| made.contains(name)) {
         let _ = fs::remove_file(dir.join(name));
     }
@@ -129,8 +135,12 @@ fn open_unlocked(dir: &Path, options: &FileOptions) -> Result<Opened> {
 
 /// Refuses a store without locks that another process may change meanwhile.
 pub(super) fn check_unused(dir: &Path, owner: Option<&OwnerLock>) -> Result<()> {
-    let Some(owner) = owner else { return Ok(()) };
-    if owner.others()? == Others::None {
+    // A lock file that was missing may have been made since.
+    let others = match owner {
+        Some(owner) => owner.others()?,
+        None => OwnerLock::look(dir)?.map_or(Ok(Others::None), |owner| owner.others())?,
+    };
+    if others == Others::None {
         return Ok(());
     }
     Err(StoreError::Locked(format!(

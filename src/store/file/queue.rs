@@ -5,7 +5,7 @@
 //!   because their time was over.
 //! - A read that waits for a write starts once no write up to that number is queued or in the writer's hands.
 //! - A call ends once: whoever takes it out of here, under the lock, has to report its result.
-//! - What is queued takes at most [`MAX_BYTES`], unless a single write takes more.
+//! - Writes and waiting reads take at most [`MAX_BYTES`], unless a single write takes more.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::error::{Outcome, Result, StoreError};
 use crate::session::SessionId;
 use crate::store::Completions;
 
-/// The most that may be queued, in bytes. Beyond it a write is refused, as the disk does not keep up.
+/// The most that may be queued, in bytes. Beyond it a call is refused, as the disk does not keep up.
 pub(super) const MAX_BYTES: usize = 64 << 20;
 
 /// What a queued write takes apart from its session: the job, its mark in `Pending`, and the promise that JavaScript
@@ -37,6 +37,7 @@ const BATCH: usize = 4096;
 const BATCH_BYTES: usize = 16 << 20;
 
 /// Receives the result of a call.
+#[derive(Clone)]
 pub(super) enum Waiter {
     Thread(mpsc::SyncSender<Result<u64>>),
     Ticket { to: Arc<dyn Completions>, ticket: u32 },
@@ -124,7 +125,23 @@ impl State {
 
     fn take_ready(&mut self) -> Vec<Reader> {
         let oldest = self.oldest();
-        self.readers.extract_if(.., |reader| reader.after < oldest).collect()
+        self.take_readers(|reader| reader.after < oldest)
+    }
+
+    fn take_readers(&mut self, mut is_taken: impl FnMut(&Reader) -> bool) -> Vec<Reader> {
+        let taken: Vec<Reader> = self.readers.extract_if(.., |reader| is_taken(reader)).collect();
+        self.bytes -= taken.len() * JOB_BYTES;
+        taken
+    }
+
+    /// Takes room for a call.
+    fn admit(&mut self, bytes: usize) -> Result<()> {
+        if self.bytes > 0 && self.bytes + bytes > MAX_BYTES {
+            let waiting = self.bytes >> 20;
+            return Err(StoreError::Busy(format!("calls of {waiting} MiB wait for the disk").into()));
+        }
+        self.bytes += bytes;
+        Ok(())
     }
 }
 
@@ -157,13 +174,7 @@ impl Queue {
         self.pending.begin(scope.clone(), || {
             let mut state = self.state.lock();
             let job = job(state.next);
-            let bytes = state.bytes + job.bytes();
-            if bytes > MAX_BYTES && state.bytes > 0 {
-                return Err(StoreError::Busy(
-                    format!("writes of {} MiB wait for the disk", state.bytes >> 20).into(),
-                ));
-            }
-            state.bytes = bytes;
+            state.admit(job.bytes())?;
             state.next += 1;
             let number = job.number;
             state.jobs.push_back(job);
@@ -184,13 +195,17 @@ impl Queue {
     }
 
     /// Has a reader wait for its write; gives it back if that has ended.
-    pub(super) fn wait(&self, reader: Reader) -> Option<Reader> {
+    ///
+    /// # Errors
+    /// `Busy` if too much is queued.
+    pub(super) fn wait(&self, reader: Reader) -> Result<Option<Reader>> {
         let mut state = self.state.lock();
         if reader.after < state.oldest() {
-            return Some(reader);
+            return Ok(Some(reader));
         }
+        state.admit(JOB_BYTES)?;
         state.readers.push(reader);
-        None
+        Ok(None)
     }
 
     /// Lets the writer end once all is written.
@@ -252,8 +267,10 @@ impl Queue {
                 ended.results.push((call.waiter, Err(self.late(Outcome::Unknown))));
             }
         }
-        let late = state.readers.extract_if(.., |reader| reader.deadline <= now);
-        ended.results.extend(late.map(|reader| (reader.waiter, Err(self.late(Outcome::NotDone)))));
+        let late = state.take_readers(|reader| reader.deadline <= now);
+        ended
+            .results
+            .extend(late.into_iter().map(|reader| (reader.waiter, Err(self.late(Outcome::NotDone)))));
         ended.readers = state.take_ready();
         drop(state);
         self.pending.end(&scopes);
@@ -269,7 +286,8 @@ impl Queue {
         in_batch.chain(reading).chain(state.jobs.front().map(|job| job.call.deadline)).min()
     }
 
-    fn late(&self, outcome: Outcome) -> StoreError {
+    /// The error for a call whose time is over.
+    pub(super) fn late(&self, outcome: Outcome) -> StoreError {
         let waited_for = "the disk, or another process that has the store open,";
         StoreError::Timeout { waited_for, millis: self.timeout.as_millis() as u64, outcome }
     }
@@ -295,7 +313,7 @@ mod tests {
     }
 
     fn wait(queue: &Queue, after: u64, deadline: Instant) -> bool {
-        queue.wait(Reader { after, session: None, waiter: waiter().0, deadline }).is_none()
+        queue.wait(Reader { after, session: None, waiter: waiter().0, deadline }).unwrap().is_none()
     }
 
     fn outcomes(ended: &Ended) -> Vec<Option<bool>> {
@@ -325,7 +343,8 @@ mod tests {
             push(&queue, &name.to_string());
         }
         assert_eq!(queue.state.lock().bytes, 100 * JOB_BYTES);
-        assert_eq!(queue.expire(Instant::now() + 2 * SECOND).results.len(), 100);
+        assert!(wait(&queue, queue.last().unwrap(), Instant::now() + SECOND));
+        assert_eq!(queue.expire(Instant::now() + 2 * SECOND).results.len(), 101);
         assert_eq!(queue.state.lock().bytes, 0);
         assert_eq!(queue.pending.of_session(&SessionId::new("7").unwrap()), None);
         assert_eq!(queue.next_deadline(), None);
@@ -347,6 +366,22 @@ mod tests {
         let ended = queue.finish(&batch, vec![Ok(1)]);
         assert_eq!((ended.results.len(), ended.readers.len()), (0, 1));
         assert_eq!((queue.last(), queue.state.lock().bytes), (None, 0));
+    }
+
+    #[test]
+    fn reads_that_wait_are_bounded_too() {
+        let queue = Queue::new(SECOND);
+        push(&queue, "a");
+        let number = queue.last().unwrap();
+        let read = || {
+            let (waiter, deadline) = (waiter().0, Instant::now() + SECOND);
+            queue.wait(Reader { after: number, session: None, waiter, deadline }).map(|ready| ready.is_none())
+        };
+        let waiting = (0..2 * MAX_BYTES / JOB_BYTES).take_while(|_| read() == Ok(true)).count();
+        assert_eq!(waiting, MAX_BYTES / JOB_BYTES - 1);
+        assert_eq!(read().unwrap_err().code(), "ERR_STORE_BUSY");
+        queue.expire(Instant::now() + 2 * SECOND);
+        assert_eq!(queue.state.lock().bytes, 0);
     }
 
     #[test]

@@ -105,6 +105,10 @@ impl Environment {
     }
 
     /// Whether every record can be read with our secrets.
+    pub(super) fn opens_all_records(&self) -> Result<bool> {
+        self.opens_all(&self.read()?)
+    }
+
     fn opens_all(&self, txn: &View) -> Result<bool> {
         secrets::opens_all(txn.tables().meta, txn, &self.encryption).map_err(|error| self.error(error))
     }

@@ -24,9 +24,7 @@ const PANICKED: StoreError = StoreError::Internal(std::borrow::Cow::Borrowed("a 
 pub(super) fn run(environment: &Environment, queue: &Queue) {
     while let Some(batch) = queue.take() {
         let writes = batch.writes();
-        // A transaction that a panic cuts off is rolled back.
-        let outcomes = catch_unwind(AssertUnwindSafe(|| write_all(environment, &writes)))
-            .unwrap_or_else(|_| writes.iter().map(|_| Err(PANICKED)).collect());
+        let outcomes = write_all(environment, &writes);
         deliver(environment, queue, queue.finish(&batch, outcomes));
     }
 }
@@ -34,7 +32,7 @@ pub(super) fn run(environment: &Environment, queue: &Queue) {
 /// Writes a batch. If there is no room for all of it, its halves are tried: one write that finds no room must not keep
 /// the others from making some. Any other error is the error of every write in it.
 fn write_all(environment: &Environment, writes: &[&Write]) -> Vec<Result<u64>> {
-    match (environment.commit(writes), writes) {
+    match (commit(environment, writes), writes) {
         (Ok(outcomes), _) => outcomes,
         (Err(StoreError::Full(_)), [write]) if write.part(1).is_some() => {
             vec![write_in_parts(environment, write)]
@@ -52,19 +50,23 @@ fn write_all(environment: &Environment, writes: &[&Write]) -> Vec<Result<u64>> {
     }
 }
 
-/// Writes what found no room once a sweep has made some, if anything has expired.
+/// Commits writes. A transaction that a panic cuts off is rolled back.
+fn commit(environment: &Environment, writes: &[&Write]) -> Result<Vec<Result<u64>>> {
+    catch_unwind(AssertUnwindSafe(|| environment.commit(writes))).unwrap_or(Err(PANICKED))
+}
+
+/// Writes what found no room once a sweep has made enough, if anything has expired.
 fn write_after_sweep(environment: &Environment, write: &Write, full: StoreError) -> Result<u64> {
     let now = environment.clock.now();
     let sweep = Write::Sweep { now, max: SWEEP_STEP };
-    let mut found = false;
     while environment.is_due(now)? {
         write_all(environment, &[&sweep]).swap_remove(0)?;
-        found = true;
+        match commit(environment, &[write]) {
+            Err(StoreError::Full(_)) => {}
+            written => return written?.swap_remove(0),
+        }
     }
-    if !found {
-        return Err(full);
-    }
-    environment.commit(&[write])?.swap_remove(0)
+    Err(full)
 }
 
 /// Ends sessions where there is no room to end them all at once, as many in a transaction as there is room for: each
@@ -74,8 +76,10 @@ fn write_in_parts(environment: &Environment, write: &Write) -> Result<u64> {
     let mut ended = 0;
     loop {
         let part = write.part(max);
-        match environment.commit(&[part.as_ref().unwrap_or(write)]) {
+        match commit(environment, &[part.as_ref().unwrap_or(write)]) {
             Err(StoreError::Full(_)) if max > 1 => max /= 2,
+            // Some of the sessions have ended already.
+            Err(error) if ended > 0 => return Err(error.of_unknown_outcome()),
             Err(error) => return Err(error),
             Ok(mut outcomes) => match outcomes.swap_remove(0)? {
                 // The rest of a sweep is the next.
@@ -111,7 +115,8 @@ pub(super) fn deliver(environment: &Environment, queue: &Queue, ended: Ended) {
         }
     }
     for (to, done) in completed {
-        to.complete(done);
+        // A recipient that panics must not end the writer.
+        let _ = catch_unwind(AssertUnwindSafe(|| to.complete(done)));
     }
     // Last, as one of them may wait for all results.
     for (sender, answer) in threads {
@@ -135,7 +140,11 @@ fn read(environment: &Environment, queue: &Queue, mut reader: Reader) -> Option<
             Err(error) => return Some((reader.waiter, Err(error))),
             Ok(Seen::After(number)) => {
                 reader.after = number;
-                reader = queue.wait(reader)?;
+                let waiter = reader.waiter.clone();
+                match queue.wait(reader) {
+                    Ok(ready) => reader = ready?,
+                    Err(error) => return Some((waiter, Err(error))),
+                }
             }
         }
     }

@@ -91,7 +91,7 @@ impl Bed {
         match self.store.try_get(&id(session), |_, _| ()).unwrap() {
             Ok(found) => Some(found.is_some()),
             Err(wait) => {
-                self.store.begin_get(&id(session), wait, &self.to, ticket);
+                self.store.begin_get(&id(session), wait, &self.to, ticket).unwrap();
                 None
             }
         }

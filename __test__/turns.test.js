@@ -1,0 +1,119 @@
+"use strict";
+
+const assert = require("node:assert/strict");
+const { describe, it } = require("node:test");
+const { Turns } = require("../lib/connect/turns.js");
+
+/** Calls that end when the test says so, and the order in which they began. */
+class Bed {
+  turns = new Turns();
+  begun = [];
+  #ends = new Map();
+
+  call(name, { twoSteps = false } = {}) {
+    return () => {
+      this.begun.push(name);
+      if (twoSteps) this.turns.twoSteps();
+      return new Promise((resolve, reject) => this.#ends.set(name, { resolve, reject }));
+    };
+  }
+
+  async end(name, error) {
+    const { resolve, reject } = this.#ends.get(name);
+    if (error) reject(error);
+    else resolve(name);
+    await settle();
+  }
+}
+
+/** Runs what is ready. */
+const settle = () => new Promise(setImmediate);
+
+describe("the turns of a session's calls", () => {
+  it("start calls of one step at once", async () => {
+    const bed = new Bed();
+    bed.turns.write("a", bed.call("write"));
+    bed.turns.read("a", bed.call("read"));
+    bed.turns.write("a", bed.call("other"));
+    assert.deepEqual(bed.begun, ["write", "read", "other"]);
+    assert.equal(bed.turns.isBusy("a"), false);
+  });
+
+  it("have all calls wait for one of two steps, and start them together, in order", async () => {
+    const bed = new Bed();
+    bed.turns.write("a", bed.call("long", { twoSteps: true }));
+    for (let at = 0; at < 3; at++) {
+      bed.turns.read("a", bed.call(`read ${at}`));
+      bed.turns.write("a", bed.call(`write ${at}`));
+    }
+    bed.turns.write("b", bed.call("of another"));
+    await settle();
+    assert.deepEqual(bed.begun, ["long", "of another"]);
+    await bed.end("long");
+    // Not one after the end of the other: the store keeps the order of what has begun.
+    assert.deepEqual(
+      bed.begun.filter((name) => name.startsWith("write")),
+      ["write 0", "write 1", "write 2"],
+    );
+    assert.equal(bed.begun.length, 8);
+    for (let at = 1; at < 3; at++) {
+      assert.ok(
+        bed.begun.indexOf(`write ${at - 1}`) < bed.begun.indexOf(`read ${at}`),
+        "a read before its write",
+      );
+    }
+    assert.equal(bed.turns.isBusy("a"), false);
+  });
+
+  it("let calls of two steps run beside each other", async () => {
+    const bed = new Bed();
+    for (let at = 0; at < 1000; at++) {
+      bed.turns.write("a", bed.call(`long ${at}`, { twoSteps: true }), { hasTwoSteps: true });
+    }
+    assert.equal(bed.begun.length, 1000);
+    bed.turns.read("a", bed.call("read"));
+    for (let at = 0; at < 999; at++) await bed.end(`long ${at}`);
+    assert.ok(!bed.begun.includes("read"));
+    await bed.end("long 999");
+    assert.ok(bed.begun.includes("read"));
+  });
+
+  it("go on after a call that fails, which fails alone", async () => {
+    const bed = new Bed();
+    const failing = bed.turns.write("a", bed.call("long", { twoSteps: true }));
+    const waiting = bed.turns.write("a", bed.call("write"));
+    const error = new Error("no");
+    const failed = assert.rejects(failing, error);
+    await bed.end("long", error);
+    await failed;
+    await bed.end("write");
+    assert.equal(await waiting, "write");
+  });
+
+  it("refuse a call if too many wait, and take others again later", async () => {
+    const bed = new Bed();
+    bed.turns.write("a", bed.call("long", { twoSteps: true }));
+    const reads = Array.from({ length: 256 }, (_, at) => bed.turns.read("a", bed.call(`read ${at}`)));
+    await assert.rejects(bed.turns.read("a", bed.call("too many")), { code: "ERR_STORE_BUSY" });
+    await bed.end("long");
+    for (let at = 0; at < 256; at++) await bed.end(`read ${at}`);
+    await Promise.all(reads);
+    bed.turns.read("a", bed.call("later"));
+    assert.ok(bed.begun.includes("later") && !bed.begun.includes("too many"));
+  });
+
+  it("order a call of all sessions with those of each", async () => {
+    const bed = new Bed();
+    bed.turns.write("a", bed.call("long", { twoSteps: true }));
+    bed.turns.write("a", bed.call("before"));
+    bed.turns.writeAll(bed.call("all"));
+    bed.turns.read("b", bed.call("after"));
+    await settle();
+    assert.deepEqual(bed.begun, ["long"]);
+    await bed.end("long");
+    assert.deepEqual(bed.begun, ["long", "before", "all"]);
+    await bed.end("all");
+    assert.deepEqual(bed.begun, ["long", "before", "all", "after"]);
+    assert.equal(bed.turns.idle(), undefined);
+  });
+});
