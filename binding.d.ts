@@ -154,18 +154,15 @@ export interface JsVerification {
   found: number
 }
 
-/**
- * Opens a store in a file: likewise. `settle` is told of the ends of writes: tickets and numbers by turns, and what
- * was refused.
- */
+/** Opens a store in a file, as an external. `settle` receives the results of calls. */
 export declare function openFile(options: JsFileOptions, settle: (done: Float64Array, length: number, failures: JsFailure[], texts: string[]) => void): object
 
 /** Opens a store in memory: an external for the other calls. */
 export declare function openMemory(options: JsMemoryOptions): object
 
 /**
- * Opens a store in Redis: likewise. It connects in the background. `settle` is told of the ends of calls: the number of
- * a `get` is -1 where it found nothing, or -2 less the place of its reply among the texts.
+ * Opens a store in Redis, as an external. It connects in the background. `settle` receives the results of calls. The
+ * number of a `get` is -1 for "not found", else `-2 - index` into the texts.
  */
 export declare function openRedis(options: JsRedisOptions, settle: (done: Float64Array, length: number, failures: JsFailure[], texts: string[]) => void): object
 

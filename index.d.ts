@@ -584,8 +584,8 @@ export class SessionStoreError extends Error {
   readonly code: SessionStoreErrorCode;
   /**
    * `"unknown"` where a store cannot say whether a write was carried out: its `commandTimeout` was over after the write
-   * had begun, or a connection to Redis was lost before the reply came, or a partially completed `clear` or `deleteByUser`
-   * failed. Absent from all other errors, after which nothing has changed.
+   * had begun, a connection to Redis was lost before the reply came, the disk failed at the page that completes a commit,
+   * or a partially completed `clear` or `deleteByUser` failed. Absent from all other errors, after which nothing has changed.
    */
   readonly outcome?: "unknown";
 }

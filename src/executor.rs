@@ -53,7 +53,7 @@ impl Executor {
     }
 
     /// Runs a job on one of the threads. If there is none, and the system refuses to start one, it runs at once on this
-    /// thread, with `Busy`: then it must only report that.
+    /// thread, with `Busy`. The job must then only report that error.
     pub fn submit(&self, job: impl FnOnce(Result<()>) + Send + 'static) {
         let mut state = self.shared.state.lock();
         if let Err(error) = self.start_thread(&mut state) {
@@ -114,7 +114,7 @@ pub(crate) fn join(thread: JoinHandle<()>) {
 impl Shared {
     fn run(&self) {
         while let Some(job) = self.next() {
-            // Whoever waits for the job sees to the answer.
+            // A job reports its own result.
             let _ = catch_unwind(AssertUnwindSafe(|| job(Ok(()))));
         }
     }

@@ -56,7 +56,7 @@ pub(super) enum OpenStore {
     Redis(Rc<LaneDriver>),
 }
 
-/// A store in a file, and what tells JavaScript of the ends of its writes.
+/// A store in a file, and what reports the results of its calls to JavaScript.
 pub(super) struct OpenFile {
     pub store: Arc<FileStore>,
     pub tickets: Rc<Tickets>,

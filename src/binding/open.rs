@@ -171,8 +171,7 @@ pub fn open_memory(env: Env, options: JsMemoryOptions) -> Result<Value, JsError>
     guarded(|| Value::store(env.raw(), OpenStore::Memory(SharedStore::open(&options.into())?)))
 }
 
-/// Opens a store in a file: likewise. `settle` is told of the ends of writes: tickets and numbers by turns, and what
-/// was refused.
+/// Opens a store in a file, as an external. `settle` receives the results of calls.
 #[napi(
     ts_args_type = "options: JsFileOptions, settle: (done: Float64Array, length: number, failures: JsFailure[], texts: string[]) => void",
     ts_return_type = "object"
@@ -190,8 +189,8 @@ pub fn open_file(
     })
 }
 
-/// Opens a store in Redis: likewise. It connects in the background. `settle` is told of the ends of calls: the number of
-/// a `get` is -1 where it found nothing, or -2 less the place of its reply among the texts.
+/// Opens a store in Redis, as an external. It connects in the background. `settle` receives the results of calls. The
+/// number of a `get` is -1 for "not found", else `-2 - index` into the texts.
 #[napi(
     ts_args_type = "options: JsRedisOptions, settle: (done: Float64Array, length: number, failures: JsFailure[], texts: string[]) => void",
     ts_return_type = "object"

@@ -114,7 +114,7 @@ pub(super) struct Tickets {
     listener: RefCell<Option<Weak<dyn Listener>>>,
 }
 
-/// Hears on the JavaScript thread which calls have ended on the store's.
+/// Receives, on the JavaScript thread, the tickets of calls that have ended on the store's thread.
 pub(super) trait Listener {
     fn hear(self: Rc<Self>, ended: &mut dyn Iterator<Item = u32>, line: Option<Line>);
 }
@@ -154,11 +154,11 @@ impl Tickets {
     }
 }
 
-/// Tells JavaScript.
+/// Reports completions to JavaScript.
 pub(super) struct Settler(Settle);
 
 impl Settler {
-    fn tell(&self, batch: Batch) {
+    fn report(&self, batch: Batch) {
         // It fails where JavaScript has gone, and no one waits.
         self.0.call(batch, ThreadsafeFunctionCallMode::NonBlocking);
     }
@@ -174,13 +174,13 @@ impl Completions for Settler {
                 Err(error) => batch.add_failure(ticket, &error),
             }
         }
-        self.tell(batch);
+        self.report(batch);
     }
 }
 
 impl Answers for Settler {
     fn line(&self, line: Line) {
-        self.tell(Batch { line: Some(line), ..Batch::default() });
+        self.report(Batch { line: Some(line), ..Batch::default() });
     }
 }
 

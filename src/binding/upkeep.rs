@@ -28,15 +28,15 @@ pub struct JsVerification {
 
 type Progress = ThreadsafeFunction<FnArgs<(f64, f64)>, (), FnArgs<(f64, f64)>, Status, false, true>;
 
-/// How often JavaScript is told.
+/// How often progress is reported.
 const INTERVAL: Duration = Duration::from_millis(50);
 
-/// Tells JavaScript how much of how much is done; of the end always.
-fn teller(progress: Progress) -> impl FnMut(u64, u64) {
-    let mut told: Option<Instant> = None;
+/// Reports progress to JavaScript, not too often. The end is always reported.
+fn reporter(progress: Progress) -> impl FnMut(u64, u64) {
+    let mut reported_at: Option<Instant> = None;
     move |done, total| {
-        if done >= total || told.is_none_or(|at| at.elapsed() >= INTERVAL) {
-            told = Some(Instant::now());
+        if done >= total || reported_at.is_none_or(|at| at.elapsed() >= INTERVAL) {
+            reported_at = Some(Instant::now());
             // It fails where JavaScript has gone.
             progress.call((done as f64, total as f64).into(), ThreadsafeFunctionCallMode::NonBlocking);
         }
@@ -55,7 +55,7 @@ pub fn backup(
     progress: Function<'_, FnArgs<(f64, f64)>, ()>,
 ) -> Result<Value, JsError> {
     let store = guarded(|| file_store(store))?;
-    let mut progress = weak(&progress).map(teller)?;
+    let mut progress = weak(&progress).map(reporter)?;
     promise::run(env, store.upkeep(), Arc::clone(&store), move |store| {
         store.backup(path.as_ref(), &mut progress).map(|bytes| bytes as f64)
     })
@@ -74,7 +74,7 @@ pub fn backup_into(
 ) -> Result<Value, JsError> {
     let store = guarded(|| file_store(store))?;
     let mut file = guarded(|| file_of(descriptor))?;
-    let mut progress = weak(&progress).map(teller)?;
+    let mut progress = weak(&progress).map(reporter)?;
     promise::run(env, store.upkeep(), Arc::clone(&store), move |store| {
         store.backup_into(&mut file, &mut progress).map(|bytes| bytes as f64)
     })
@@ -108,7 +108,7 @@ pub fn verify(
     progress: Function<'_, FnArgs<(f64, f64)>, ()>,
 ) -> Result<Value, JsError> {
     let store = guarded(|| file_store(store))?;
-    let mut progress = weak(&progress).map(teller)?;
+    let mut progress = weak(&progress).map(reporter)?;
     promise::run(env, store.upkeep(), Arc::clone(&store), move |store| {
         let seen = store.verify(&mut progress)?;
         Ok(JsVerification {

@@ -23,7 +23,7 @@
 
 use std::sync::atomic::Ordering;
 
-use heed::{RoTxn, RwTxn};
+use heed::{MdbError, RoTxn, RwTxn};
 
 use super::apply::{Write, WriteBatch};
 use super::cost::{Costing, Trees};
@@ -41,7 +41,7 @@ use crate::error::{Result, StoreError};
 
 impl Environment {
     /// Applies writes in one transaction, and returns when they are on disk. A write that is refused fails alone. An
-    /// error fails all writes, and then none has happened.
+    /// error fails all writes, and then none has happened, unless the error says that its outcome is unknown.
     pub(super) fn commit(&self, writes: &[&Write]) -> Result<Vec<Result<u64>>> {
         if self.access != Access::Write {
             return Err(read_only(self.dir()));
@@ -136,13 +136,15 @@ impl Environment {
     /// What is done after a transaction that could not be committed: the environment is opened again, once.
     fn lost(&self, open: Open, error: heed::Error) -> WriteError {
         let reopened = open.reopened;
+        // LMDB gives up an environment whose meta page it could not write.
+        let may_be_done = matches!(open.env.read_txn(), Err(heed::Error::Mdb(MdbError::Panic)));
         drop(open);
         // If one of these fails, the next commit tries again. Until then a process may be killed, or the power may fail:
         // the sooner the meta page is on disk the better.
         if let Ok(open) = self.reopen(Some(reopened)) {
             let _ = open.env.try_clone_inner_file().map(|data| data.sync_data());
         }
-        error.into()
+        if may_be_done { WriteError::Uncertain(error) } else { WriteError::Lost(error) }
     }
 
     /// Makes the meta pages on disk those that are in memory. See the top of this file. `_txn` is LMDB's write lock.

@@ -105,17 +105,17 @@ pub struct FileStore {
 struct Ended(Mutex<Vec<mpsc::SyncSender<()>>>);
 
 impl FileStore {
-    /// Opens the store in the directory of the options, and makes it if it is not there.
+    /// Opens the store in the folder of the options, and makes it if it is missing.
     ///
     /// # Errors
-    /// `InvalidOption` for an option out of range, a path to a file, secrets that are none of the store's, and if the
-    /// store is open in this process with another value of an option. `Locked` if a process that cannot be told from this one has it open. `Damaged`
-    /// if what is there is no store, a part of one, or of a newer version: nothing is changed then. `Full`, `Io`.
+    /// `InvalidOption` for an option out of range, a path to a file, wrong secrets, and if the store is open in this process
+    /// with another value of an option. `Locked` if a process with the same PID has the store open. `Damaged` if the file is
+    /// no store, a part of one, or of a newer version: nothing is changed then. `Full`, `Io`.
     pub fn open(options: &FileOptions) -> Result<Arc<Self>> {
         Self::open_at(options, Arc::new(AppClock::default()))
     }
 
-    /// Opens it with a clock of its own.
+    /// Opens the store with another clock.
     ///
     /// # Errors
     /// As for [`FileStore::open`].
@@ -186,7 +186,7 @@ impl FileStore {
         self.options.sweep_interval.unwrap_or(DEFAULT_SWEEP_INTERVAL)
     }
 
-    /// Whoever opens it later must mean the same by what is said.
+    /// Rejects options that differ from those of the open store.
     fn check_same(&self, given: &FileOptions) -> Result<()> {
         let limits = self.environment().limits;
         let max_per_user = |options: &FileOptions| options.max_sessions_per_user.map(|max| max.get() as u64);
@@ -224,7 +224,7 @@ impl FileStore {
         self.environment.as_ref().unwrap_or_else(|| unreachable!("the store is open"))
     }
 
-    /// The directory, absolute and without symbolic links.
+    /// The absolute path of the folder, without symbolic links.
     pub fn path(&self) -> &Path {
         self.environment().dir()
     }

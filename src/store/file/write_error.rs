@@ -10,6 +10,8 @@ pub(super) enum WriteError {
     Refused(StoreError),
     /// The whole transaction is lost.
     Lost(heed::Error),
+    /// The same, but its meta page may be on the disk. Then the transaction is found done after a restart.
+    Uncertain(heed::Error),
 }
 
 impl WriteError {
@@ -18,6 +20,7 @@ impl WriteError {
         match self {
             Self::Refused(error) => error,
             Self::Lost(error) => failed(path, error),
+            Self::Uncertain(error) => failed(path, error).of_unknown_outcome(),
         }
     }
 }
