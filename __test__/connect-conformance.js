@@ -219,6 +219,35 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
           assert.equal((await load(sid)).by, "other");
         });
 
+        it("a save that another of the same request undoes is undone", async () => {
+          const sid = newId();
+          await connect.set(sid, { cookie: lasting() });
+          const session = await load(sid);
+          session.user = "ann";
+          const calls = [connect.set(sid, session)];
+          delete session.user;
+          calls.push(connect.set(sid, session));
+          await Promise.all(calls);
+          assert.equal((await load(sid)).user, undefined);
+        });
+
+        it("what is stored is what the session was when it was set, also for an id that is live", async () => {
+          const sid = newId();
+          const one = given({ n: 1 });
+          await connect.set(sid, one);
+          const other = new ConnectStore(inner, { userId: ({ user }) => user, ...options });
+          for (const store of [connect, other]) {
+            const session = { cookie: lasting(), user: "bob", n: 2 };
+            // A session of the app, which has chosen this id again.
+            const calls = [store.set(sid, session), connect.get(sid).then((seen) => seen.n)];
+            Object.assign(session, { user: "mallory", n: 3 });
+            await Promise.all(calls);
+            const { user, n } = await load(sid);
+            assert.deepEqual([user, n], ["bob", 2]);
+            assert.equal((await connect.getByUser("mallory")).length, 0);
+          }
+        });
+
         it("what is set again after destroy is not what was being set before", async () => {
           const sid = newId();
           await connect.set(sid, given());

@@ -37,8 +37,6 @@ const timeout = {
   accepts: (value) => Number.isSafeInteger(value) && value >= 1 && value < 2 ** 31,
 };
 
-/** The default of `commandTimeout` of a `FileStore`, which the addon has too. */
-const DEFAULT_COMMAND_TIMEOUT = 10_000;
 /** Says what is wrong with a path; `undefined` for one that may name a folder. */
 function describePath(value) {
   if (isUint8Array(value)) return "a Buffer: a path is text, such as buffer.toString()";

@@ -195,13 +195,14 @@ class ConnectStore extends EventEmitter {
     if (!isNew && isUnmodified(session)) {
       return this.#turns.write(sid, () => this.#touch(sid, session));
     }
-    // A copy: the app may change the session while this waits.
-    if (this.#turns.isBusy(sid)) record.session = JSON.parse(sessionToJson(session));
     try {
+      if (isNew || this.#readsFirst(before) || this.#turns.isBusy(sid)) {
+        // A copy: the app may change the session before it is written.
+        record.session = JSON.parse(sessionToJson(session));
+      }
       const stored = { cookie: copyOf(session.cookie), expires: record.expires, at: Date.now() };
       const write = isNew ? () => this.#create(record) : () => this.#update(record, session, before);
-      const hasTwoSteps = !isNew && this.#readsFirst(before);
-      if (!(await this.#turns.write(sid, write, { hasTwoSteps }))) return;
+      if (!(await this.#turns.write(sid, write))) return;
       Object.assign(origin, stored);
     } catch (error) {
       origin.isNew = isNew;
@@ -212,6 +213,7 @@ class ConnectStore extends EventEmitter {
   }
 
   async #create(record) {
+    this.#turns.twoSteps();
     try {
       await this.#store.create(record);
     } catch (error) {
@@ -232,8 +234,6 @@ class ConnectStore extends EventEmitter {
     if (this.#readsFirst(origin)) {
       const isSure = origin?.isSure === true;
       this.#turns.twoSteps();
-      // A copy: the app may change the session during the read.
-      record.session = JSON.parse(sessionToJson(session));
       const stored = await this.#store.get(record.sessionId);
       if (stored === null && !isSure) throw sessionEnded();
       if (this.#options.touchAfter > 0 && this.#isUnchanged(stored, record, session, origin)) return false;
@@ -329,13 +329,19 @@ class ConnectStore extends EventEmitter {
     await this.#turns.write(sid, () => this.#store.delete(id));
   }
 
-  /** Destroys sessions in a call that concerns all of them. */
-  #destroyEach(sids) {
+  /**
+   * Destroys sessions in a call that concerns all of them. `before`: how many the same call has destroyed before.
+   */
+  async #destroyEach(sids, before = 0) {
     const destroy = (sid) => {
       this.#origins.met(sid);
       return this.#store.delete(this.#options.prefix + sid);
     };
-    return Promise.all(sids.map(destroy));
+    const ends = await Promise.allSettled(sids.map(destroy));
+    const failed = ends.find(({ status }) => status === "rejected");
+    if (failed === undefined) return;
+    const isPartial = before > 0 || ends.some(({ status }) => status === "fulfilled");
+    throw isPartial ? uncertain(failed.reason) : failed.reason;
   }
 
   /** The ids of this store's sessions. The event loop turns between the pages. */
@@ -378,15 +384,22 @@ class ConnectStore extends EventEmitter {
 
   async #destroyAll() {
     let batch = [];
+    let destroyed = 0;
     for await (const sid of this.#sids()) {
       if (batch.push(sid) < AT_ONCE) continue;
-      await this.#destroyEach(batch);
+      await this.#destroyEach(batch, destroyed);
+      destroyed += batch.length;
       batch = [];
     }
-    await this.#destroyEach(batch);
+    await this.#destroyEach(batch, destroyed);
   }
 
   async #getByUser(userId) {
+    await this.#turns.idle();
+    return this.#findByUser(userId);
+  }
+
+  async #findByUser(userId) {
     const { prefix } = this.#options;
     const found = [];
     for (const record of await this.#store.getByUser(userId)) {
@@ -405,13 +418,30 @@ class ConnectStore extends EventEmitter {
     if (prefix === "" && this.#turns.idle() === undefined) {
       return this.#store.deleteByUser(userId, { except: kept });
     }
-    return this.#turns.writeAll(async () => {
-      if (prefix === "") return this.#store.deleteByUser(userId, { except: kept });
-      const ended = (await this.#getByUser(userId)).map(({ sid }) => sid).filter((sid) => sid !== except);
-      await this.#destroyEach(ended);
+    return this.#turns.writeAll(async (release) => {
+      if (prefix === "") {
+        const ending = this.#store.deleteByUser(userId, { except: kept });
+        // The store orders what comes now.
+        release();
+        return ending;
+      }
+      const found = await this.#findByUser(userId);
+      const ended = found.map(({ sid }) => sid).filter((sid) => sid !== except);
+      const ending = this.#destroyEach(ended);
+      release();
+      await ending;
       return ended.length;
     });
   }
+}
+
+/** The error of a call that has destroyed some sessions, or may have. */
+function uncertain(error) {
+  const { code, message } = error;
+  const words = "; some of the sessions may be destroyed";
+  return Object.assign(new SessionStoreError(code, message + words, { cause: error }), {
+    outcome: "unknown",
+  });
 }
 
 function sessionEnded() {

@@ -68,6 +68,9 @@ function lifetimeOf(ttl, session) {
 /** Whom a session belongs to, if anybody. */
 function userOf(userId, session) {
   const user = userId?.(session) ?? undefined;
+  if (typeof user === "function" || typeof user === "symbol") {
+    throw new SessionStoreError("ERR_INVALID_OPTION", `userId must return a JSON value; got ${kindOf(user)}`);
+  }
   if (typeof user?.then !== "function") return user;
   throw new SessionStoreError("ERR_INVALID_OPTION", "userId must return a JSON value; got a promise");
 }

@@ -2,19 +2,20 @@
 
 const { SessionStoreError } = require("../errors.js");
 
-const ignore = () => {};
-
 // Calls of one session that may wait at once.
 const MAX_WAITING = 256;
 
+// The store did not answer. What waited for such a call has used up its own time.
+const IS_AWAY = new Set(["ERR_STORE_TIMEOUT", "ERR_STORE_UNAVAILABLE"]);
+
 /**
  * Keeps the order of the calls of one session. A store orders its own calls, but some of a ConnectStore have two steps:
- * they read first and write later. What was begun after such a call starts once it has ended, so that it sees it.
- *
- * Calls of two steps run beside each other: the store keeps the order of their reads, and so of their writes.
+ * they read first and write later. What was begun after such a call starts once it has ended, so that it sees it. If the
+ * store did not answer that call, those that waited fail as well: otherwise their deadlines would add up.
  */
 class Turns {
-  // By session: what its next call has to wait for, and how many calls wait.
+  // By session: `last`, what its next call waits for, and how many calls wait. `last` never rejects. It resolves to the
+  // error of a store that did not answer.
   #lines = new Map();
   #all;
   #hasTwoSteps = false;
@@ -26,35 +27,30 @@ class Turns {
 
   /** Starts a read, at once or after the calls of two steps that were begun before it. */
   read(sid, call) {
-    const line = this.#lines.get(sid);
-    if (line === undefined && this.#all === undefined) return call();
-    return this.#wait(line, () => Promise.all([this.#all, line?.last]).then(call));
+    if (!this.isBusy(sid)) return call();
+    return this.#wait(sid, this.#before(sid), call);
   }
 
-  /**
-   * Starts a write, at once or after the calls of two steps that were begun before it. It may itself call `twoSteps`
-   * before it first waits. If the caller knows that it will, `hasTwoSteps` lets it run beside others.
-   */
-  write(sid, call, { hasTwoSteps = false } = {}) {
-    const line = this.#lines.get(sid);
-    if (this.#all === undefined && (line === undefined || (hasTwoSteps && line.writes === 0))) {
+  /** Starts a write in the same way. It calls `twoSteps`, before it first waits, if it has two steps. */
+  write(sid, call) {
+    if (!this.isBusy(sid)) {
       const { running, end } = this.#begin(call);
-      if (end !== undefined) this.#append(sid, Promise.all([line?.last, end]));
+      if (end !== undefined) this.#append(sid, end);
       return running;
     }
-    return this.#wait(line, () => {
-      let running;
-      const started = Promise.all([this.#all, line?.last]).then(() => {
-        const begun = this.#begin(call);
-        running = begun.running;
-        return begun.end;
-      });
-      // What comes next waits until this has started, or, if it has two steps, until it has ended.
-      const next = this.#append(sid, started);
-      next.writes++;
-      started.then(() => next.writes--);
-      return started.then(() => running);
+    let end;
+    const before = this.#before(sid);
+    const running = this.#wait(sid, before, () => {
+      const begun = this.#begin(call);
+      end = begun.end;
+      return begun.running;
     });
+    // What comes next waits until this has started, or, if it has two steps, until it has ended.
+    this.#append(
+      sid,
+      before.then((away) => away ?? end),
+    );
+    return running;
   }
 
   /** Says that the call which is starting has two steps. */
@@ -62,11 +58,18 @@ class Turns {
     this.#hasTwoSteps = true;
   }
 
-  /** Starts a call that concerns all sessions, after those that were begun before it. Later calls wait for its end. */
-  writeAll(call) {
+  /**
+   * Starts a call that concerns all sessions, after those that were begun before it. Later calls wait until it calls
+   * `release`, at the latest until it ends.
+   */
+  async writeAll(call) {
+    let release;
+    const released = new Promise((resolve) => {
+      release = () => resolve();
+    });
     const before = this.idle();
-    const running = before === undefined ? call() : before.then(call);
-    const all = Promise.all([this.#all, running.then(ignore, ignore)]);
+    const running = before === undefined ? call(release) : before.then(() => call(release));
+    const all = Promise.all([this.#all, Promise.race([released, awayOf(running)])]).then(firstOf);
     this.#all = all;
     all.then(() => {
       if (this.#all === all) this.#all = undefined;
@@ -74,43 +77,56 @@ class Turns {
     return running;
   }
 
-  /** Resolves when the calls that were begun before have started or ended; `undefined` if they have. */
+  /** Resolves when the calls of single sessions that were begun before have started or ended; `undefined` if they have. */
   idle() {
-    if (this.#all === undefined && this.#lines.size === 0) return undefined;
-    return Promise.all([this.#all, ...Array.from(this.#lines.values(), ({ last }) => last)]);
+    if (this.#lines.size === 0) return undefined;
+    return Promise.all(Array.from(this.#lines.values(), ({ last }) => last));
   }
 
-  /** Starts a call: its promise, and if it has two steps a promise of its end that never rejects. */
+  #before(sid) {
+    return Promise.all([this.#all, this.#lines.get(sid)?.last]).then(firstOf);
+  }
+
+  /** Starts a call: its promise and, if it has two steps, a promise of its end. */
   #begin(call) {
     this.#hasTwoSteps = false;
     const running = call();
-    return { running, end: this.#hasTwoSteps ? running.then(ignore, ignore) : undefined };
+    return { running, end: this.#hasTwoSteps ? awayOf(running) : undefined };
   }
 
   #append(sid, last) {
-    const line = this.#lines.get(sid) ?? { last, writes: 0, waiting: 0 };
+    const line = this.#lines.get(sid) ?? { waiting: 0 };
     line.last = last;
     this.#lines.set(sid, line);
     last.then(() => {
-      if (line.last === last && this.#lines.get(sid) === line) this.#lines.delete(sid);
+      if (line.last === last) this.#lines.delete(sid);
     });
-    return line;
   }
 
-  /** Runs a call that has to wait, unless too many do. */
-  async #wait(line, start) {
-    if (line === undefined) return start();
+  async #wait(sid, before, call) {
+    const line = this.#lines.get(sid) ?? { waiting: 0 };
     if (line.waiting >= MAX_WAITING) {
       const message = `the store is busy: ${MAX_WAITING} calls of this session wait for each other`;
       throw new SessionStoreError("ERR_STORE_BUSY", message);
     }
     line.waiting++;
-    try {
-      return await start();
-    } finally {
+    // Not with `await`, which would start calls a microtask later than `append` expects.
+    return before.then((away) => {
       line.waiting--;
-    }
+      if (away === undefined) return call();
+      const message = `an earlier call of the session, for which this one waited, failed: ${away.message}`;
+      throw new SessionStoreError(away.code, message, { cause: away });
+    });
   }
 }
+
+const firstOf = (errors) => errors.find((error) => error !== undefined);
+
+/** Resolves when a call has ended: to its error if the store did not answer. */
+const awayOf = (running) =>
+  running.then(
+    () => undefined,
+    (error) => (IS_AWAY.has(error?.code) ? error : undefined),
+  );
 
 module.exports = { Turns };

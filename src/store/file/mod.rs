@@ -50,7 +50,7 @@ use parking_lot::Mutex;
 
 use self::apply::{NewRecord, SWEEP_STEP, Write};
 use self::environment::{Environment, Limits, decoded};
-use self::pending::Seen;
+use self::pending::{Pending, Seen};
 use self::queue::{Queue, Reader, Waiter};
 use self::record::Record;
 use self::registry::{Registered, Registry, Retire};
@@ -151,7 +151,8 @@ impl FileStore {
             Arc::clone(&clock),
         ));
         let timeout = options.command_timeout.unwrap_or(DEFAULT_COMMAND_TIMEOUT);
-        let queue = Arc::new(Queue::new(Duration::from_millis(timeout)));
+        let pending = Pending::new(options.max_sessions_per_user.is_some());
+        let queue = Arc::new(Queue::new(Duration::from_millis(timeout), pending));
         let no_thread =
             |error| StoreError::Io(format!("no thread for the store in {}: {error}", dir.display()));
         let writer = {

@@ -35,6 +35,8 @@ pub(super) struct Pending {
     users: Marks<Option<UserKeyBuf>>,
     /// How often writes have ended.
     ended: AtomicU64,
+    /// Whether a write of one session may end others of its user, as with `maxSessionsPerUser`.
+    evicts: bool,
 }
 
 /// What a read found, or the number of the write that it has to wait for.
@@ -97,6 +99,10 @@ impl<K: Eq + Hash> Marks<K> {
 }
 
 impl Pending {
+    pub(super) fn new(evicts: bool) -> Self {
+        Self { evicts, ..Self::default() }
+    }
+
     /// Enters a write, whose number `push` gives.
     pub(super) fn begin(&self, scope: Scope, push: impl FnOnce() -> Result<u64>) -> Result<()> {
         match scope {
@@ -130,15 +136,16 @@ impl Pending {
         self.sessions.last(id)
     }
 
-    /// Whether no write to a user's sessions is under way. Then `read` need not ask whose a session is.
+    /// Whether no write that may end a user's sessions is under way. Then a read need not ask whose a session is.
     pub(super) fn has_no_users(&self) -> bool {
-        self.users.is_empty()
+        self.users.is_empty() && (!self.evicts || self.owners.is_empty())
     }
 
-    /// The last write that ends sessions of this user, or of all users.
+    /// The last write that may end sessions of this user, or of all users.
     pub(super) fn of_users(&self, user: Option<UserKeyBuf>) -> Option<u64> {
+        let evicting = user.as_ref().filter(|_| self.evicts).and_then(|user| self.owners.last(user));
         let of_user = user.and_then(|user| self.users.last(&Some(user)));
-        of_user.max(self.users.last(&None))
+        evicting.max(of_user).max(self.users.last(&None))
     }
 
     /// Whether a write is under way that ends sessions of this user, or gives the user one.

@@ -146,8 +146,8 @@ impl State {
 }
 
 impl Queue {
-    pub(super) fn new(timeout: Duration) -> Self {
-        Self { state: Mutex::default(), wake: Condvar::new(), pending: Pending::default(), timeout }
+    pub(super) fn new(timeout: Duration, pending: Pending) -> Self {
+        Self { state: Mutex::default(), wake: Condvar::new(), pending, timeout }
     }
 
     /// When a call that begins now has to end.
@@ -326,7 +326,7 @@ mod tests {
 
     #[test]
     fn a_reader_starts_when_its_write_is_given_up() {
-        let queue = Queue::new(SECOND);
+        let queue = Queue::new(SECOND, Pending::default());
         push(&queue, "a");
         let number = queue.last().unwrap();
         // It began later than the write.
@@ -338,7 +338,7 @@ mod tests {
 
     #[test]
     fn what_is_given_up_takes_no_room_and_leaves_no_mark() {
-        let queue = Queue::new(SECOND);
+        let queue = Queue::new(SECOND, Pending::default());
         for name in 0..100 {
             push(&queue, &name.to_string());
         }
@@ -352,7 +352,7 @@ mod tests {
 
     #[test]
     fn what_the_writer_has_is_of_unknown_outcome_and_is_reported_once() {
-        let queue = Queue::new(SECOND);
+        let queue = Queue::new(SECOND, Pending::default());
         push(&queue, "a");
         queue.wake();
         let batch = queue.take().unwrap();
@@ -370,7 +370,7 @@ mod tests {
 
     #[test]
     fn reads_that_wait_are_bounded_too() {
-        let queue = Queue::new(SECOND);
+        let queue = Queue::new(SECOND, Pending::default());
         push(&queue, "a");
         let number = queue.last().unwrap();
         let read = || {
@@ -386,7 +386,7 @@ mod tests {
 
     #[test]
     fn a_call_whose_time_is_not_over_stays() {
-        let queue = Queue::new(SECOND);
+        let queue = Queue::new(SECOND, Pending::default());
         push(&queue, "a");
         let ended = queue.expire(Instant::now());
         assert!(ended.results.is_empty() && ended.readers.is_empty());

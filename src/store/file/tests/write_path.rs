@@ -157,6 +157,20 @@ fn a_get_waits_until_all_sessions_of_its_user_are_ended() {
 }
 
 #[test]
+fn a_get_waits_for_a_login_that_may_end_its_session() {
+    let dir = new_dir();
+    let options = FileOptions { max_sessions_per_user: NonZeroUsize::new(1), ..options(dir.path()) };
+    let store = FileStore::open_at(&options, clock()).unwrap();
+    store.create(&plain("old", &ann(), at(100))).unwrap();
+    store.create(&plain("other", &bob(), at(100))).unwrap();
+    let to: Arc<dyn Completions> = Arc::new(Told::default());
+    store.begin_create(&plain("new", &ann(), at(100)), &to, 1).unwrap();
+    assert!(matches!(store.try_get(&id("other"), |_, _| ()), Ok(Ok(Some(())))));
+    assert!(matches!(store.try_get(&id("old"), |_, _| ()), Ok(Err(_))));
+    assert_eq!(store.get(&id("old")), Ok(None));
+}
+
+#[test]
 fn a_get_of_a_new_session_waits_for_the_end_of_all_of_its_user_too() {
     let bed = Bed::new(LONG);
     let stopped = bed.clock.stop();
