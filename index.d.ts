@@ -64,7 +64,7 @@ export interface SessionStoreOptions {
 export interface MemoryStoreOptions extends SessionStoreOptions {
   /**
    * Stores of one name in one process are one store, whichever worker thread opens them. It lives as long as
-   * any of them is open. Whoever opens it later gives the same limits or leaves them out. A non-empty string.
+   * any of them is open. A later opener gives the same limits or leaves them out. A non-empty string.
    * @default a store of its own
    */
   name?: string;
@@ -242,8 +242,8 @@ export interface MemoryStore<Fields extends object = object> extends SessionStor
 export interface FileStoreOptions extends SessionStoreOptions {
   /**
    * The store's folder, created with its parents if it is missing, for its owner alone. It must be on a local disk
-   * (see `allowNetworkFileSystem`). The folder may be a symbolic link, the files in it may not. Whoever opens it again
-   * in the same process gets the same store, and gives the same options or leaves them out.
+   * (see `allowNetworkFileSystem`). The folder may be a symbolic link, the files in it may not. A second opener in
+   * the same process gets the same store, and gives the same options or leaves them out.
    */
   path: string;
   /**

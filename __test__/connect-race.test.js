@@ -30,7 +30,7 @@ async function comesBack({ slow, fast, name, changes, fixedIds }) {
   await late;
   const users = await Promise.all([slow, fast].map((url) => browser.twin().ask("GET", `${url}/me`)));
   if (fixedIds) {
-    // The next login has the same id, and is none of the old session.
+    // The next login has the same id, and is not the old session.
     await browser.ask("POST", `${fast}/${login}`);
     assert.equal(await browser.ask("GET", `${slow}/me`), "ada");
     await browser.ask("POST", `${fast}/logout`);

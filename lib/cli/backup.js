@@ -80,7 +80,7 @@ module.exports = {
     "This is also how to make a store smaller, whose file never shrinks: back it up, stop the app, put the copy in the " +
       "store's place, and start the app. Sessions that changed after the backup began are as they were then, so stop " +
       "the app first where that matters.",
-    "Root's backup belongs to root, whoever owns the store.",
+    "Root's backup belongs to root, also if another user owns the store.",
     "An encrypted store stays encrypted. Any backup brings sessions back that were ended since: restore with care.",
   ],
   operand: { name: "destination", isRequired: true },

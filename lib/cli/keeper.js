@@ -19,7 +19,7 @@ class Keeper {
       stdio: ["pipe", "ignore", "pipe"],
     });
     this.#end = once(this.#child, "close");
-    // Whoever waits for the end hears of it.
+    // The caller that waits for the end receives the error.
     this.#end.catch(() => {});
     this.#child.stdin.on("error", () => {});
     this.#child.stderr.setEncoding("utf8").on("data", (text) => {

@@ -41,7 +41,7 @@ function inDirectory(directory, origin, options) {
   return { directory, origin };
 }
 
-/** Whom root becomes before it opens the store: `{ uid, gid }`, or `null`. */
+/** The user that root becomes before it opens the store: `{ uid, gid }`, or `null`. */
 function ownerOfStore(options) {
   const { directory } = locateStore(options);
   return directory === undefined ? null : ownerOf(directory, DATA_FILE);

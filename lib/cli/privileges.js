@@ -7,15 +7,15 @@ const { EXIT, Failure, reasonOf, wrongUsage } = require("./failures.js");
 const ROOT = 0;
 
 /**
- * Whom root has to become before it opens the store in a directory: `{ uid, gid }`, or `null` if it may stay itself.
+ * The user that root has to become before it opens the store in a folder: `{ uid, gid }`, or `null` if it may stay root.
  *
- * LMDB trusts the pages of its file. Whoever owns the store can write what they like there, and must not get root's
+ * LMDB trusts the pages of its file. The owner of the store can write anything there, and must not get root's
  * rights by it. The files that a command creates then belong to the app, too.
  */
 function ownerOf(directory, dataFile) {
   if (process.geteuid?.() !== ROOT) return null;
   const data = lookAt(path.join(directory, dataFile), fs.lstatSync);
-  // Whoever owns the folder can put another file in the place of root's.
+  // The owner of the folder can replace a file of root's.
   const owner = data && data.uid !== ROOT ? data : nearestFolder(path.resolve(directory));
   return owner.uid === ROOT ? null : { uid: owner.uid, gid: owner.gid };
 }

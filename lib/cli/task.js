@@ -44,7 +44,7 @@ class Task {
     });
   }
 
-  /** Whom root becomes when it opens the store: `{ uid, gid }`, or `null`. */
+  /** The user that root becomes when it opens the store: `{ uid, gid }`, or `null`. */
   get owner() {
     return ownerOfStore(this.options);
   }

@@ -65,7 +65,7 @@ function lifetimeOf(ttl, session) {
   );
 }
 
-/** Whom a session belongs to, if anybody. */
+/** The user of a session, if it has one. */
 function userOf(userId, session) {
   const user = userId?.(session) ?? undefined;
   if (typeof user === "function" || typeof user === "symbol") {

@@ -159,7 +159,7 @@ impl Loop {
     }
 }
 
-/// What stays until libuv has let go of a handle.
+/// The memory of a handle, until libuv has closed it.
 struct Shared<O> {
     /// libuv's, from `Box::into_raw`: a box that moves would end libuv's right to its pointer.
     memory: *mut [u64],
@@ -168,7 +168,7 @@ struct Shared<O> {
 
 impl<O> Drop for Shared<O> {
     fn drop(&mut self) {
-        // SAFETY: it is from `Box::into_raw`, and libuv has let go of it.
+        // SAFETY: it is from `Box::into_raw`, and libuv has closed the handle.
         drop(unsafe { Box::from_raw(self.memory) });
     }
 }

@@ -1,4 +1,5 @@
-//! The wrapped keys of a store: they stand in its file, unencrypted, and give the index key to whoever has a secret.
+//! The wrapped keys of a store: they stand in its file, unencrypted. A process with one of the secrets gets the index key
+//! from them.
 //!
 //! Version 1: the version, the salt (32 bytes), the number of secrets, and for each secret its key id (4 bytes) and the
 //! index key encrypted with its wrapping key (nonce 24, ciphertext 32, tag 16). The oldest comes first.

@@ -80,7 +80,7 @@ async function copy(task, file) {
   return target;
 }
 
-/** Whom root is to become has to read the copy, and to remove it. */
+/** The user that root becomes has to read the copy, and to remove it. */
 function giveTo({ uid, gid }, folder) {
   for (const name of fs.readdirSync(folder)) fs.chownSync(path.join(folder, name), uid, gid);
   fs.chownSync(folder, uid, gid);

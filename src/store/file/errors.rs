@@ -84,7 +84,7 @@ pub(super) fn open_failed(dir: &Path, error: heed::Error) -> StoreError {
     }
 }
 
-/// The former store of this path has not let go of its files in time.
+/// The former store of this path has not closed its files in time.
 pub(super) fn still_closing(dir: &Path) -> StoreError {
     StoreError::Locked(format!(
         "the former store of {} is still being closed in this process: a call of it, such as a backup, has not ended. \

@@ -1,8 +1,8 @@
 //! Sessions in a file: they outlive the process, and several processes share them.
 //!
 //! LMDB keeps them, in a folder of their own. Writes go to one thread, which makes transactions of them (see `writer`).
-//! A read is made on the calling thread, at once, unless a write of the same session is under way (see `pending`). Whoever
-//! opens a folder a second time in a process gets the store that is open already.
+//! A read is made on the calling thread, at once, unless a write of the same session is under way (see `pending`). The
+//! second opener of a folder in a process gets the store that is open already.
 
 mod apply;
 mod backup;

@@ -78,7 +78,7 @@ mod linux {
                 let (file, is_new) = open_or_create(dir, &path)?;
                 let owner = Self { file };
                 let turn = owner.take_turn(&path, PATIENCE)?;
-                // Whoever had the turn before may have removed the file.
+                // The process that had the turn before may have removed the file.
                 if !is_at(&owner.file, &path).map_err(failed)? {
                     continue;
                 }

@@ -1,6 +1,6 @@
 //! The files of a store's folder: private from their creation on, and never reached through a link.
 //!
-//! A process that runs as root opens folders of users whom it must not trust. They may have put a link, a FIFO or a
+//! A process that runs as root opens folders of users that it must not trust. They may have put a link, a FIFO or a
 //! device in the place of a file. So files are created with `O_EXCL`, opened with `O_NOFOLLOW`, and given permissions
 //! and owners by descriptor.
 

@@ -4,7 +4,7 @@
 //! - Writes are numbered in the order in which they were queued, and end in that order, but for those that are given up
 //!   because their time was over.
 //! - A read that waits for a write starts once no write up to that number is queued or in the writer's hands.
-//! - A call ends once: whoever takes it out of here, under the lock, has to report its result.
+//! - A call ends once: the thread that takes it out, under the lock, has to report its result.
 //! - Writes and waiting reads take at most [`MAX_BYTES`], unless a single write takes more.
 
 use std::collections::VecDeque;
