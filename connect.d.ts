@@ -36,7 +36,8 @@ export interface ConnectStoreOptions<Data extends object = ConnectSession> {
   touchAfter?: number;
   /**
    * Stands before each id in the store, so that others may have sessions in it too: `all`, `ids`, `length`, `clear`
-   * and what is done by user are about the ids with this prefix alone.
+   * and what is done by user are about the ids with this prefix alone. Then `clear` and `destroyByUser` look at each
+   * session, and other calls wait until they have found all of them.
    * @default "": all of the store
    */
   prefix?: string;
@@ -117,7 +118,8 @@ export class ConnectStore<Data extends object = ConnectSession> extends EventEmi
 
   /**
    * Moves the expiry of a live session to that of its cookie, or by `ttl`, and stores the cookie if the request changed
-   * anything else in it. The session's data is not written, and no session is created.
+   * anything else in it. No session is created. To store a cookie, the stored session is read and written with it: a save
+   * by another process at that moment may be lost.
    *
    * A request that shortens its session is believed: a `cookie.expires` or `cookie.maxAge` that ends earlier than what
    * the request loaded becomes the session's end. A request that only renews its cookie never moves the end back,

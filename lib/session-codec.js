@@ -20,7 +20,9 @@ function readPlain(session) {
     if (keys.length !== 3 || keys[0] !== "sessionId") return null;
     const userFirst = keys[1] === "userId" && keys[2] === "expires";
     if (!userFirst && !(keys[1] === "expires" && keys[2] === "userId")) return null;
-    return { sessionId: session.sessionId, userId: session.userId, expires: session.expires, userFirst };
+    const { sessionId, userId, expires } = session;
+    // JSON makes a string of a `String` object.
+    return typeof sessionId === "string" ? { sessionId, userId, expires, userFirst } : null;
   } catch (cause) {
     throw invalid("session", SESSION, "one that throws when it is read", cause);
   }

@@ -25,6 +25,14 @@ const hostileSessions = [
   ["quotes and line ends", (base) => ({ ...base, userId: 'a"b\\c\n\r\t\u2028\u2029\u0007' })],
   ["an empty user", (base) => ({ ...base, userId: "" })],
   ["a long user", (base) => ({ ...base, userId: "u".repeat(100_000) })],
+  [
+    "fields that are String objects",
+    (base) => ({
+      sessionId: new String(base.sessionId),
+      userId: new String("ann"),
+      expires: new String(base.expires),
+    }),
+  ],
   ["a user just over what is read on the stack", (base) => ({ ...base, userId: "é".repeat(257) })],
   ["what looks like a native reply", (base) => ({ ...base, userId: "e2026-01-01T00:00:00.000Z{T5{}" })],
   ["a value of one megabyte", (base) => ({ ...base, userId: "ann", blob: "é".repeat(500_000) })],
