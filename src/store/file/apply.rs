@@ -8,7 +8,7 @@ use heed::RwTxn;
 
 use super::counters::CounterDelta;
 use super::encryption::{Contents, Encryption, Key, UserTag};
-use super::pending::Scope;
+use super::pending::{Pending, Scope};
 use super::record::{Header, Record};
 use super::secrets;
 use super::tables::{Tables, expiry_entry, indexed_expiry_of, user_entry};
@@ -76,13 +76,14 @@ impl Write {
     }
 
     /// What it concerns: reads of that wait for it.
-    pub(super) fn scope(&self) -> Scope {
+    pub(super) fn scope(&self, pending: &Pending) -> Scope {
+        let hash = |user: &UserKeyBuf| pending.hash(user.as_key());
         match self {
             Self::Create(record) | Self::Update(record) => {
-                Scope::Session { id: record.id.clone(), user: record.user.clone() }
+                Scope::Session { id: record.id.clone(), user: record.user.as_ref().map(hash) }
             }
             Self::Touch { id, .. } | Self::Delete { id } => Scope::Session { id: id.clone(), user: None },
-            Self::DeleteByUser { user, .. } => Scope::Users(Some(user.clone())),
+            Self::DeleteByUser { user, .. } => Scope::Users(Some(hash(user))),
             Self::Clear => Scope::Users(None),
             Self::Sweep { .. } | Self::DropUnusedKeys => Scope::Unseen,
         }

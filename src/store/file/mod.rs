@@ -562,7 +562,7 @@ impl FileStore {
         self.check_time(deadline)?;
         let (pending, begun) = (&self.queue.pending, self.queue.last());
         let Some(begun) = begun else { return self.find_by_user(user) };
-        if !pending.concerns(&user.to_buf()) {
+        if !pending.concerns(pending.hash(user)) {
             let ended = pending.ended();
             let found = self.find_by_user(user)?;
             let is_written = |session: &StoredSession| pending.of_session(&session.id).is_some();

@@ -7,22 +7,25 @@
 //! **Locking**: `begin` holds a shard of a map while it takes the lock of the queue, so that the numbers of one session
 //! rise in the order of its writes. Nobody takes a shard under the lock of the queue.
 
-use std::hash::Hash;
+use std::hash::{BuildHasher, Hash};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use dashmap::{DashMap, Entry};
 use foldhash::quality::RandomState;
 
 use crate::error::Result;
-use crate::session::{SessionId, UserKeyBuf};
+use crate::session::{SessionId, UserKey};
+
+/// Stands for a user. If two users have one, reads of the one wait for writes of the other.
+pub(super) type UserHash = u64;
 
 /// What a write concerns.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Scope {
     /// A session, which will belong to `user`: `None` for a write that does not say.
-    Session { id: SessionId, user: Option<UserKeyBuf> },
+    Session { id: SessionId, user: Option<UserHash> },
     /// The sessions of one user, or for `None` of all.
-    Users(Option<UserKeyBuf>),
+    Users(Option<UserHash>),
     /// What no read sees, such as expired sessions.
     Unseen,
 }
@@ -31,8 +34,9 @@ pub(super) enum Scope {
 pub(super) struct Pending {
     sessions: Marks<SessionId>,
     /// By the user that a write of one session names.
-    owners: Marks<UserKeyBuf>,
-    users: Marks<Option<UserKeyBuf>>,
+    owners: Marks<UserHash>,
+    users: Marks<Option<UserHash>>,
+    hasher: RandomState,
     /// How often writes have ended.
     ended: AtomicU64,
     /// Whether a write of one session may end others of its user, as with `maxSessionsPerUser`.
@@ -103,6 +107,10 @@ impl Pending {
         Self { evicts, ..Self::default() }
     }
 
+    pub(super) fn hash(&self, user: UserKey<'_>) -> UserHash {
+        self.hasher.hash_one(user.as_bytes())
+    }
+
     /// Enters a write, whose number `push` gives.
     pub(super) fn begin(&self, scope: Scope, push: impl FnOnce() -> Result<u64>) -> Result<()> {
         match scope {
@@ -123,7 +131,9 @@ impl Pending {
             match scope {
                 Scope::Session { id, user } => {
                     self.sessions.end(id);
-                    user.iter().for_each(|user| self.owners.end(user));
+                    if let Some(user) = user {
+                        self.owners.end(user);
+                    }
                 }
                 Scope::Users(user) => self.users.end(user),
                 Scope::Unseen => {}
@@ -142,15 +152,15 @@ impl Pending {
     }
 
     /// The last write that may end sessions of this user, or of all users.
-    pub(super) fn of_users(&self, user: Option<UserKeyBuf>) -> Option<u64> {
-        let evicting = user.as_ref().filter(|_| self.evicts).and_then(|user| self.owners.last(user));
+    pub(super) fn of_users(&self, user: Option<UserHash>) -> Option<u64> {
+        let evicting = user.filter(|_| self.evicts).and_then(|user| self.owners.last(&user));
         let of_user = user.and_then(|user| self.users.last(&Some(user)));
         evicting.max(of_user).max(self.users.last(&None))
     }
 
     /// Whether a write is under way that ends sessions of this user, or gives the user one.
-    pub(super) fn concerns(&self, user: &UserKeyBuf) -> bool {
-        self.owners.last(user).is_some() || self.of_users(Some(user.clone())).is_some()
+    pub(super) fn concerns(&self, user: UserHash) -> bool {
+        self.owners.last(&user).is_some() || self.of_users(Some(user)).is_some()
     }
 
     /// Changes whenever writes end.
@@ -187,11 +197,11 @@ mod tests {
         SessionId::new(id).unwrap()
     }
 
-    fn user(user: &str) -> Option<UserKeyBuf> {
-        Some(UserKeyBuf::from_text(user))
+    fn user(user: &str) -> Option<UserHash> {
+        Some(user.bytes().map(UserHash::from).sum())
     }
 
-    fn session(name: &str, of: Option<UserKeyBuf>) -> Scope {
+    fn session(name: &str, of: Option<UserHash>) -> Scope {
         Scope::Session { id: id(name), user: of }
     }
 
@@ -219,14 +229,14 @@ mod tests {
             assert!(pending.begin(scope, || Err(StoreError::Closed)).is_err());
         }
         assert_eq!(pending.of_session(&id("a")), None);
-        assert!(pending.has_no_users() && !pending.concerns(&user("ann").unwrap()));
+        assert!(pending.has_no_users() && !pending.concerns(user("ann").unwrap()));
         assert!(pending.sessions.marks.is_empty() && pending.owners.marks.is_empty());
     }
 
     #[test]
     fn writes_of_a_user_concern_that_user_and_those_of_all_users_everybody() {
         let (pending, everybody) = (Pending::default(), Scope::Users(None));
-        let concerns = |name| pending.concerns(&user(name).unwrap());
+        let concerns = |name| pending.concerns(user(name).unwrap());
         for scope in [session("a", user("ann")), Scope::Users(user("ann"))] {
             begin(&pending, &scope, 3);
             assert_eq!((concerns("ann"), concerns("bob")), (true, false));

@@ -164,7 +164,7 @@ impl Queue {
     /// # Errors
     /// `Busy` if too much is queued.
     pub(super) fn push(&self, write: Write, waiter: Waiter) -> Result<()> {
-        let scope = write.scope();
+        let scope = write.scope(&self.pending);
         let job = |number| Job {
             number,
             write,

@@ -11,7 +11,7 @@ use super::pending::Seen;
 use super::queue::{Ended, Queue, Reader, Waiter};
 use crate::codec;
 use crate::error::{Result, StoreError};
-use crate::session::{Expiry, SessionId, UserKey};
+use crate::session::{Expiry, SessionId};
 use crate::store::{Answer, Completions, StoredSession};
 
 /// The most sessions that a write ends in one transaction if there is no room for all.
@@ -163,11 +163,11 @@ pub(super) fn see<T>(
     }
     let find = || {
         environment.get_with(id, |expires, content| {
-            let user = codec::decode_user(content)?.map(UserKey::to_buf);
+            let user = codec::decode_user(content)?.map(|user| queue.pending.hash(user));
             Ok((StoredSession::new(id.clone(), expires, content), user))
         })
     };
-    let seen = queue.pending.look(find, |found| queue.pending.of_users(found.as_ref()?.1.clone()))?;
+    let seen = queue.pending.look(find, |found| queue.pending.of_users(found.as_ref()?.1))?;
     Ok(match seen {
         Seen::Now(Some((session, _))) => Seen::Now(Some(read(session.expires, &session.content)?)),
         Seen::Now(None) => Seen::Now(None),
