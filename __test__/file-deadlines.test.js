@@ -12,7 +12,7 @@ const { makePlace, skip } = require("./support/file-places.js");
 const { start } = require("./support/file-scripts.js");
 const { session } = require("./support/file-session.js");
 
-const place = makePlace();
+const place = makePlace({ onDisk: true });
 const TIMEOUT = 300;
 
 const HOLDER = `
