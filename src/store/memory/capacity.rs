@@ -48,8 +48,10 @@ impl MemoryStore {
     /// removed record frees no chunk that has others.
     pub(super) fn trim(&self, list: &mut EvictionList, new: &NewRecord, now: Millis) {
         let Some(max) = self.limits.max_bytes else { return };
+        // One that has expired meanwhile ends no live session, but goes itself.
+        let may_go = |entry: &Entry| entry.created != new.created || !new.is_live(now);
         while self.bytes(Some(list)) > max.get() {
-            let victim = candidates(list, new, now).find(|(entry, _)| entry.created != new.created);
+            let victim = candidates(list, new, now).find(|(entry, _)| may_go(entry));
             let Some((entry, reason)) = victim.map(|(entry, reason)| (*entry, reason)) else { return };
             self.remove_entry(list, &entry, reason);
         }
