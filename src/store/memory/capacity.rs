@@ -48,7 +48,7 @@ impl MemoryStore {
     /// removed record frees no chunk that has others.
     pub(super) fn trim(&self, list: &mut EvictionList, new: &NewRecord, now: Millis) {
         let Some(max) = self.limits.max_bytes else { return };
-        // One that has expired meanwhile ends no live session, but goes itself.
+        // An expired session evicts no live one. It goes itself.
         let may_go = |entry: &Entry| entry.created != new.created || !new.is_live(now);
         while self.bytes(Some(list)) > max.get() {
             let victim = candidates(list, new, now).find(|(entry, _)| may_go(entry));

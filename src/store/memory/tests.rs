@@ -240,6 +240,22 @@ fn bytes_are_kept_within_their_limit() {
     assert_eq!(live(&bench), left);
 }
 
+/// An expired session may need a new chunk, but it evicts no live session.
+#[test]
+fn bytes_are_kept_within_their_limit_by_sessions_that_have_expired() {
+    const MAX: usize = 64 << 10;
+    let ann = UserKeyBuf::from_text("ann");
+    for size in (0..2000).step_by(100) {
+        let bench = with_max_bytes(MAX);
+        (0..500).for_each(|at| create(&bench, &format!("{at}"), "ann").unwrap());
+        let held = live(&bench);
+        let text = format!("{{\"pad\":\"{}\"}}", "x".repeat(size));
+        bench.store.create(&json("expired", Some(&ann), &text, bench.in_millis(0))).unwrap();
+        assert!(bytes(&bench) <= MAX, "{} bytes after one of {size}", bytes(&bench));
+        assert_eq!(live(&bench), held, "it evicts no live session");
+    }
+}
+
 /// In a small store each session has a shard for itself, whose lists and index take more than the session.
 #[test]
 fn a_small_limit_leaves_room_for_some_sessions() {
