@@ -11,18 +11,9 @@ const { FileStore } = require("..");
 const { makePlace, skip } = require("./support/file-places.js");
 const { PRELUDE, run } = require("./support/file-scripts.js");
 const { session } = require("./support/file-session.js");
+const { withStore } = require("./support/file-store.js");
 
 const place = makePlace();
-
-/** Opens a store for as long as the call takes. */
-async function withStore(options, call) {
-  const store = new FileStore(options);
-  try {
-    return await call(store);
-  } finally {
-    await store.close();
-  }
-}
 
 describe("a process", { skip }, () => {
   it("has written what it began last before it ends by itself", async () => {

@@ -12,6 +12,7 @@ const { FileStore } = require("..");
 const { makePlace, skip } = require("./support/file-places.js");
 const { ROOT, findPrefix, run, start } = require("./support/file-scripts.js");
 const { session } = require("./support/file-session.js");
+const { copyPackage } = require("./support/package-copy.js");
 
 const place = makePlace();
 
@@ -201,17 +202,7 @@ async function runUntilFree(attempt) {
 }
 
 describe("another copy of the package", { skip }, () => {
-  /** What the package is when it is installed. */
-  function copyPackage() {
-    const copy = place.next();
-    const addon = fs.readdirSync(ROOT).filter((file) => file.endsWith(".node"));
-    for (const name of ["package.json", "index.js", "binding.js", "lib", ...addon]) {
-      fs.cpSync(path.join(ROOT, name), path.join(copy, name), { recursive: true });
-    }
-    return require(copy);
-  }
-
-  const copy = skip ? undefined : copyPackage();
+  const copy = skip ? undefined : require(copyPackage(place.next()).target);
 
   it("in one process is refused a store that is open, which goes on", async () => {
     const options = { path: place.next() };

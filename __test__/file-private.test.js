@@ -4,7 +4,6 @@
 
 const assert = require("node:assert/strict");
 const { execFileSync } = require("node:child_process");
-const { createHash } = require("node:crypto");
 const fs = require("node:fs");
 const path = require("node:path");
 const { describe, it } = require("node:test");
@@ -12,23 +11,11 @@ const { FileStore, SessionStoreError } = require("..");
 const { makePlace, skip } = require("./support/file-places.js");
 const { findPrefix, run } = require("./support/file-scripts.js");
 const { session } = require("./support/file-session.js");
+const { hashOf, withStore } = require("./support/file-store.js");
 
 const place = makePlace();
 const FILES = ["data.mdb", "lock.mdb", "owners.lock"];
 const modeOf = (file) => (fs.statSync(file).mode & 0o7777).toString(8);
-const hashOf = (dir) =>
-  createHash("sha256")
-    .update(fs.readFileSync(path.join(dir, "data.mdb")))
-    .digest("hex");
-
-async function withStore(options, call) {
-  const store = new FileStore(options);
-  try {
-    return await call(store);
-  } finally {
-    await store.close();
-  }
-}
 
 const refuses = (options, code, words) =>
   assert.throws(

@@ -3,7 +3,6 @@
 // Stores that are opened with readOnly: what they refuse, and where nothing can be written.
 
 const assert = require("node:assert/strict");
-const { createHash } = require("node:crypto");
 const fs = require("node:fs");
 const path = require("node:path");
 const { describe, it } = require("node:test");
@@ -11,21 +10,9 @@ const { FileStore, SessionStoreError } = require("..");
 const { makePlace, skip } = require("./support/file-places.js");
 const { ROOT, execute, findPrefix, run, start } = require("./support/file-scripts.js");
 const { session } = require("./support/file-session.js");
+const { hashOf, withStore } = require("./support/file-store.js");
 
 const place = makePlace();
-const hashOf = (dir) =>
-  createHash("sha256")
-    .update(fs.readFileSync(path.join(dir, "data.mdb")))
-    .digest("hex");
-
-async function withStore(options, call) {
-  const store = new FileStore(options);
-  try {
-    return await call(store);
-  } finally {
-    await store.close();
-  }
-}
 
 /** A store with these sessions that nobody has open. */
 async function makeStore(ids, options) {

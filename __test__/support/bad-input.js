@@ -127,17 +127,21 @@ const badUsers = [
   ["what JSON makes null of", NaN],
 ];
 
-/** Calls with an argument that is none: `[what, call(store, live), code]`. */
-const badCalls = [
-  ...[...lookups, ...callsThatNameIds].flatMap(([name, call]) =>
-    [...badIds, ...(lookups.some(([lookup]) => lookup === name) ? [] : longIds)]
+const withIds = (calls, ids) =>
+  calls.flatMap(([name, call]) =>
+    ids
       .filter(([, id]) => !(name.startsWith("deleteByUser") && id === undefined))
       .map(([what, id]) => [
         `${name} of an id that is ${what}`,
         (store, live) => call(store, id, live),
         "ERR_INVALID_SESSION",
       ]),
-  ),
+  );
+
+/** Calls with an argument that is none: `[what, call(store, live), code]`. */
+const badCalls = [
+  ...withIds(lookups, badIds),
+  ...withIds(callsThatNameIds, [...badIds, ...longIds]),
   ...badExpiries.map(([what, expires]) => [
     `touch with an expiry that is ${what}`,
     (store, live) => store.touch(live.sessionId, expires),

@@ -1,13 +1,5 @@
 const { describe, it, mock } = require("node:test");
 const { storesSuite } = require("../cases/index.js");
+const { fakeOfMock } = require("./fakes.js");
 
-const TIMERS = ["setTimeout", "setInterval", "Date"];
-
-const fake = {
-  use: ({ now = Date.now(), serves = false } = {}) =>
-    mock.timers.enable({ apis: serves ? TIMERS : [...TIMERS, "setImmediate"], now }),
-  setTime: (time) => mock.timers.setTime(time),
-  restore: () => mock.timers.reset(),
-};
-
-storesSuite({ describe, it, fake });
+storesSuite({ describe, it, fake: fakeOfMock(mock) });

@@ -1,16 +1,6 @@
 const { describe, it } = require("node:test");
 const sinon = require("sinon");
 const { storesSuite } = require("../cases/index.js");
+const { fakeOfSinon } = require("./fakes.js");
 
-let clock;
-
-const fake = {
-  use: ({ now = Date.now(), serves = false } = {}) => {
-    // The streams of the test runner need `nextTick`.
-    clock = sinon.useFakeTimers({ now, toNotFake: serves ? ["nextTick", "setImmediate"] : ["nextTick"] });
-  },
-  setTime: (time) => clock.setSystemTime(time),
-  restore: () => clock?.restore(),
-};
-
-storesSuite({ describe, it, fake });
+storesSuite({ describe, it, fake: fakeOfSinon(sinon) });

@@ -1,21 +1,5 @@
 import { describe, it, vi } from "vitest";
 import cases from "../cases/index.js";
+import { fakeOf } from "./fake.mjs";
 
-const TIMERS = [
-  "setTimeout",
-  "setInterval",
-  "clearTimeout",
-  "clearInterval",
-  "Date",
-  "performance",
-  "queueMicrotask",
-];
-
-const fake = {
-  use: ({ now = Date.now(), serves = false } = {}) =>
-    vi.useFakeTimers({ now, toFake: serves ? TIMERS : [...TIMERS, "setImmediate", "clearImmediate"] }),
-  setTime: (time) => vi.setSystemTime(time),
-  restore: () => vi.useRealTimers(),
-};
-
-cases.connectSuite({ describe, it, fake });
+cases.connectSuite({ describe, it, fake: fakeOf(vi) });
