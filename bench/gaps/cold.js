@@ -1,9 +1,8 @@
 "use strict";
 
-const fs = require("node:fs");
 const os = require("node:os");
-const path = require("node:path");
 const { FileStore, MemoryStore } = require("../..");
+const { withDirectory } = require("../disk.js");
 const { withPauses } = require("./collector.js");
 const { after, watchTurns } = require("./watch.js");
 
@@ -57,11 +56,12 @@ const CALLS = {
 
 /** The longest gap in milliseconds during a call that looks at many sessions. */
 async function longestGapOfCold({ store: kind, call: name }) {
-  const folder =
-    kind === "memory" ? undefined : fs.mkdtempSync(path.join(os.tmpdir(), "native-store-bench-"));
+  if (kind === "memory") return measure(new MemoryStore(), CALLS[name]);
   const secret = kind === "encrypted file" ? SECRET : undefined;
-  const store = folder ? new FileStore({ path: folder, secret }) : new MemoryStore();
-  const { count, sessionOf, call } = CALLS[name];
+  return withDirectory(os.tmpdir(), (path) => measure(new FileStore({ path, secret }), CALLS[name]));
+}
+
+async function measure(store, { count, sessionOf, call }) {
   try {
     await fill(store, count, sessionOf);
     global.gc();
@@ -77,7 +77,6 @@ async function longestGapOfCold({ store: kind, call: name }) {
     return { quiet, ...watched };
   } finally {
     await store.close();
-    if (folder) fs.rmSync(folder, { recursive: true });
   }
 }
 
