@@ -225,12 +225,11 @@ function check(root, knownCircles = KNOWN_CIRCLES) {
     if (!isKnown) problems.push(`a circle of files: ${files.join(" -> ")}`);
   }
 
-  const layers = statedLayers(src);
-  const layerOf = (name) => {
-    const units = layers.flatMap((units, level) => units.map((unit) => ({ unit, level })));
-    const own = units.filter(({ unit }) => name === unit || name.startsWith(`${unit}::`));
-    return own.sort((one, other) => other.unit.length - one.unit.length)[0];
-  };
+  const units = statedLayers(src)
+    .flatMap((names, level) => names.map((unit) => ({ unit, level })))
+    .sort((one, other) => other.unit.length - one.unit.length);
+  // The longest name is the closest.
+  const layerOf = (name) => units.find(({ unit }) => name === unit || name.startsWith(`${unit}::`));
   for (const [name, targets] of edges) {
     if (name === "") continue;
     const from = layerOf(name);
