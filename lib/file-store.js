@@ -5,7 +5,7 @@ const { fromNative, invalidOption } = require("./errors.js");
 const { fileOptions, path: pathRule, progressOptions, validateOptions } = require("./options.js");
 const { PendingCalls } = require("./pending-calls.js");
 const { readSecrets } = require("./secrets.js");
-const { SessionStore, open } = require("./session-store.js");
+const { SessionStore, callNative } = require("./session-store.js");
 
 /** `store[backupInto](descriptor, options)`: `backup` into an empty file that is open for writing. Not on Windows. */
 const backupInto = Symbol("backupInto");
@@ -18,7 +18,7 @@ class FileStore extends SessionStore {
     const { secret, durability, ...given } = validateOptions(options, fileOptions, ["path"]);
     const secrets = readSecrets(secret);
     const calls = new PendingCalls();
-    const store = open(() => native.openFile({ ...given, secrets }, calls.settle));
+    const store = callNative(() => native.openFile({ ...given, secrets }, calls.settle));
     calls.attach(store, { timeout: native.commandTimeoutOf(store) });
     super({ type: "file", path: native.pathOf(store) }, store, calls);
     this.#store = store;

@@ -2,7 +2,7 @@
 
 const native = require("./native.js");
 const { memoryOptions, validateOptions } = require("./options.js");
-const { SessionStore, open } = require("./session-store.js");
+const { SessionStore, callNative } = require("./session-store.js");
 
 /** Sessions in native memory. `index.d.ts` documents it. */
 class MemoryStore extends SessionStore {
@@ -10,7 +10,7 @@ class MemoryStore extends SessionStore {
     const given = validateOptions(options, memoryOptions);
     super(
       { type: "memory", name: given.name ?? null },
-      open(() => native.openMemory(given)),
+      callNative(() => native.openMemory(given)),
     );
   }
 }

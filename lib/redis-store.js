@@ -4,7 +4,7 @@ const native = require("./native.js");
 const { redisOptions, validateOptions } = require("./options.js");
 const { readServers, readTls } = require("./redis-servers.js");
 const { readSecrets } = require("./secrets.js");
-const { SessionStore, open } = require("./session-store.js");
+const { SessionStore, callNative } = require("./session-store.js");
 const { PendingCalls } = require("./pending-calls.js");
 
 const DEFAULT_PREFIX = "fluid:";
@@ -20,7 +20,7 @@ class RedisStore extends SessionStore {
     const settings = { prefix: DEFAULT_PREFIX, ...given, ...servers, ...readTls(tls, servers) };
     const secrets = readSecrets(secret);
     const calls = new PendingCalls({ isEager: true });
-    const store = open(() => native.openRedis({ ...settings, secrets, eventLoop }, calls.settle));
+    const store = callNative(() => native.openRedis({ ...settings, secrets, eventLoop }, calls.settle));
     calls.attach(store);
     super({ type: "redis", mode: settings.mode, prefix: settings.prefix }, store, calls);
   }

@@ -16,19 +16,10 @@ const asyncDispose = Symbol.asyncDispose ?? Symbol.for("nodejs.asyncDispose");
  */
 const prolong = Symbol("prolong");
 
-/** Opens a store of the addon. Its errors become those that users know. */
-function open(call) {
+/** Calls the addon and converts its errors to `SessionStoreError`. */
+function callNative(call) {
   try {
     return call();
-  } catch (error) {
-    throw fromNative(error);
-  }
-}
-
-/** The next sessions that `getByUser` has found. */
-function takeFound(found) {
-  try {
-    return native.takeFound(found);
   } catch (error) {
     throw fromNative(error);
   }
@@ -123,7 +114,7 @@ class SessionStore {
     const found = await this.#call(native.getByUser, codec.userToJson(userId));
     const sessions = [];
     for (;;) {
-      const { texts, isLast } = takeFound(found);
+      const { texts, isLast } = callNative(() => native.takeFound(found));
       for (let at = 0; at < texts.length; at += 2) sessions.push(codec.decode(texts[at], texts[at + 1]));
       if (isLast) return sessions;
       // Thousands of sessions must not hold up the event loop.
@@ -235,4 +226,4 @@ class SessionStore {
   }
 }
 
-module.exports = { SessionStore, open, prolong };
+module.exports = { SessionStore, callNative, prolong };

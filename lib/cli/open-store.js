@@ -66,7 +66,7 @@ function openStore(options, how = {}, storeOptions = {}) {
   const { FileStore, RedisStore } = require("../../index.js");
   if (redis) return new RedisStore({ ...redis, commandTimeout: PATIENCE, ...given });
   const allowNetworkFileSystem = options["allow-network-fs"] === true;
-  const owner = ownerOfStore(options);
+  const owner = ownerOf(directory, DATA_FILE);
   if (owner !== null) become(owner);
   try {
     return new FileStore({ path: directory, readOnly: isRead, allowNetworkFileSystem, ...given });

@@ -1,5 +1,6 @@
 "use strict";
 
+const { isFastifySession } = require("./fastify-session.js");
 const { timeOf } = require("./record.js");
 
 // express-session reads the clock twice when it renews a cookie, so that `originalMaxAge` may differ a little.
@@ -54,6 +55,6 @@ function isSameData(one, other) {
  * Whether a session of @fastify/session says that the request has not changed it. It is saved with every response all
  * the same, and would undo what another request has saved.
  */
-const isUnmodified = (session) => typeof session.isModified === "function" && !session.isModified();
+const isUnmodified = (session) => isFastifySession(session) && !session.isModified();
 
 module.exports = { copyOf, endsSooner, isOtherCookie, isSameData, isUnmodified };

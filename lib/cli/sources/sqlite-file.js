@@ -76,7 +76,8 @@ async function copy(task, file) {
   fs.chmodSync(target, 0o600);
   if (sizeOf(`${file}-wal`) > 0) await fs.promises.copyFile(`${file}-wal`, `${target}-wal`);
   else withOpen(target, "r+", (fd) => fs.writeSync(fd, Buffer.from([ROLLBACK, ROLLBACK]), 0, 2, MODE_AT));
-  if (task.owner !== null) giveTo(task.owner, folder);
+  const { owner } = task;
+  if (owner !== null) giveTo(owner, folder);
   return target;
 }
 
