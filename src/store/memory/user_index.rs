@@ -85,8 +85,9 @@ impl UserIndex {
 
     /// Replaces the entry of a session that has another slot or another user now.
     ///
-    /// The new entry comes first. A thread that looks at any moment finds one of the two, and then waits for the lock of
-    /// the session's shard. Two users may have the same hash bits: then both entries can be one, which stays.
+    /// A thread that looks at any moment finds one of the two, and then waits for the lock of the session's shard. Where
+    /// the entries have a lock each, the new one comes first. Two users may have the same hash bits: then both entries
+    /// can be one, which stays.
     pub(super) fn replace(
         &self,
         before: Option<UserKey<'_>>,
@@ -97,6 +98,13 @@ impl UserIndex {
         let (hash_before, hash_after) = (self.hash(before), self.hash(after));
         if hash_before.map(|hash| self.entry(hash, old)) == hash_after.map(|hash| self.entry(hash, new)) {
             return;
+        }
+        if let Some(hash) = hash_after.filter(|_| hash_before == hash_after) {
+            // In this order no memory is needed for both.
+            return self.change(hash, |shard| {
+                shard.remove(hash, old);
+                shard.insert(hash, new);
+            });
         }
         if let Some(hash) = hash_after {
             self.change(hash, |shard| shard.insert(hash, new));
@@ -261,6 +269,17 @@ mod tests {
         assert_eq!(index.of_user(ann.as_key()).as_slice(), [session(2)]);
         index.replace(Some(ann.as_key()), session(2), None, session(2));
         assert_eq!(index.at_most(ann.as_key()), 0);
+    }
+
+    #[test]
+    fn a_session_that_gets_another_slot_needs_no_more_memory() {
+        let bytes = ByteCount::default();
+        let index = UserIndex::new(1, RandomState::default(), bytes.clone());
+        let ann = UserKeyBuf::from_text("ann");
+        (0..FEW as u32).for_each(|number| index.insert(Some(ann.as_key()), session(number)));
+        let before = bytes.total();
+        index.replace(Some(ann.as_key()), session(0), Some(ann.as_key()), session(99));
+        assert_eq!((bytes.total(), index.at_most(ann.as_key())), (before, FEW));
     }
 
     #[test]
