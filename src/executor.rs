@@ -15,6 +15,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 use crate::error::{Result, StoreError};
+use crate::sync::join;
 
 /// How long a thread without work waits for more before it ends.
 const IDLE: Duration = Duration::from_secs(5);
@@ -101,13 +102,6 @@ impl Drop for Executor {
     fn drop(&mut self) {
         self.shared.state.lock().closing = true;
         self.shared.wake.notify_all();
-    }
-}
-
-/// Waits for the end of a thread, unless it is this one. A thread that panicked has ended too.
-pub(crate) fn join(thread: JoinHandle<()>) {
-    if thread.thread().id() != thread::current().id() {
-        let _ = thread.join();
     }
 }
 

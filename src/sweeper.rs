@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::sync::{Condvar, Mutex, lock, wait_until};
+use crate::sync::{Condvar, Mutex, join, lock, wait_until};
 
 /// The default of `sweepInterval`, in milliseconds.
 pub const DEFAULT_SWEEP_INTERVAL: u64 = 60_000;
@@ -57,11 +57,7 @@ impl Sweeper {
     /// Stops the thread and waits for its end, unless it is the calling thread.
     pub fn stop(mut self) {
         self.signal.stop();
-        let others = |thread: &JoinHandle<()>| thread.thread().id() != thread::current().id();
-        if let Some(thread) = self.thread.take().filter(others) {
-            // An error means a panic outside of a sweep. The thread has ended all the same.
-            let _ = thread.join();
-        }
+        self.thread.take().into_iter().for_each(join);
     }
 }
 

@@ -1,10 +1,19 @@
-//! The locks of the stores: parking_lot's, or those of the model checker under `--cfg shuttle`.
+//! What threads wait for: the end of a thread, and the locks of the stores. The locks are parking_lot's, or those of the
+//! model checker under `--cfg shuttle`.
 //!
 //! parking_lot's are eventually fair, and fair at once with `unlock_fair`. With the standard library's a sweep can take
 //! its lock again and again while another thread waits for it. They have no poisoning: a panic under a lock becomes an
 //! error at the boundary, and each critical section must leave its data consistent if it panics.
 
+use std::thread::{self, JoinHandle};
 use std::time::Instant;
+
+/// Waits for the end of a thread, unless it is this one. A thread that panicked has ended too.
+pub(crate) fn join(thread: JoinHandle<()>) {
+    if thread.thread().id() != thread::current().id() {
+        let _ = thread.join();
+    }
+}
 
 #[cfg(not(shuttle))]
 mod locks {

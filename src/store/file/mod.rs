@@ -57,11 +57,12 @@ use self::registry::{Registered, Registry, Retire};
 use super::{Completions, Cursor, SessionStore, Stats, StoredSession, Sweep};
 use crate::clock::{AppClock, Clock, Millis};
 use crate::error::{Outcome, Result, StoreError};
-use crate::executor::{Executor, join};
+use crate::executor::Executor;
 use crate::scratch::with_buffer;
 use crate::session::{Content, Expiry, Session, SessionId, UserKey};
 use crate::store::{DEFAULT_MAX_SESSION_BYTES, clean_while_open};
 use crate::sweeper::{DEFAULT_SWEEP_INTERVAL, Sweeper};
+use crate::sync::join;
 
 pub use crate::keyring::Secret;
 pub use options::FileOptions;
