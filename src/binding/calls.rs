@@ -8,12 +8,13 @@ use napi_derive::napi;
 use super::handle::{OpenFile, OpenStore};
 use super::lane::LaneDriver;
 use super::raw;
-use super::reply::{self, with_buffer};
+use super::reply;
 use super::values::{Value, room_for};
 use crate::clock::{Clock, Millis, SystemClock};
 use crate::error::{Result, StoreError};
 use crate::iso;
 use crate::json::{ExpiresField, SessionFields};
+use crate::scratch::with_buffer;
 use crate::session::{Body, Content, Expiry, FieldOrder, Session, SessionId, UserKey, UserKeyBuf};
 use crate::store::SessionStore;
 use crate::store::redis::Lane;
@@ -90,7 +91,7 @@ fn check_open(store: Value) -> Result<()> {
 
 /// What `get` writes, as a string; `null` if it finds nothing.
 fn reply_to(env: napi::sys::napi_env, get: impl FnOnce(&mut Vec<u8>) -> Result<Option<()>>) -> Result<Value> {
-    with_buffer(get, |found, text| match found? {
+    with_buffer(|text| match get(text)? {
         Some(()) => Value::string(env, text),
         None => Value::null(env),
     })

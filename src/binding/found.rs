@@ -8,7 +8,8 @@ use napi_derive::napi;
 use parking_lot::Mutex;
 
 use super::errors::{JsError, guarded};
-use super::reply::{self, with_buffer};
+use super::reply;
+use crate::scratch::with_buffer;
 use crate::store::StoredSession;
 
 /// A part has so many sessions at most, and ends after so many bytes of text.
@@ -38,10 +39,10 @@ pub fn take_found(found: &External<Found>) -> Result<JsFound, JsError> {
         let (mut texts, mut bytes) = (Vec::new(), 0);
         for session in sessions.by_ref().take(PART) {
             let content = session.content()?;
-            let text = with_buffer(
-                |out| reply::write(session.expires, content, out),
-                |(), text| String::from_utf8_lossy(text).into_owned(),
-            );
+            let text = with_buffer(|out| {
+                reply::write(session.expires, content, out);
+                String::from_utf8_lossy(out).into_owned()
+            });
             bytes += text.len();
             texts.extend([session.id.to_string(), text]);
             if bytes >= PART_BYTES {

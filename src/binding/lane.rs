@@ -11,11 +11,12 @@ use std::time::Instant;
 use napi::bindgen_prelude::{Function, JsValue, ToNapiValue};
 use napi::sys;
 
-use super::reply::{self, with_buffer};
+use super::reply;
 use super::tickets::{JsFailure, Listener, NOTHING, SettleArgs, Tickets, tickets};
 use super::uv::{Loop, Owner, Poll, Timer};
 use super::values::Value;
 use crate::error::{Result, StoreError};
+use crate::scratch::with_buffer;
 use crate::session::{Content, Expiry};
 use crate::store::RedisStore;
 use crate::store::redis::{AT_ONCE, Answers, Ends, Lane, Line};
@@ -402,8 +403,10 @@ impl Ends for Told<'_> {
     fn session(&mut self, ticket: u32, session: Option<(Expiry, Content<'_>)>) {
         let Some((expires, content)) = session else { return self.push(ticket, NOTHING) };
         let env = self.teller.env;
-        let text =
-            with_buffer(|out| reply::write(expires, content, out), |(), text| Value::string(env, text));
+        let text = with_buffer(|out| {
+            reply::write(expires, content, out);
+            Value::string(env, out)
+        });
         let text = match text {
             Ok(text) => text,
             Err(error) => return self.refused(ticket, &error),

@@ -210,24 +210,22 @@ pub fn open_redis(
 /// The milliseconds that a call of a store in a file may take.
 #[napi(ts_args_type = "store: object")]
 pub fn command_timeout_of(store: Value) -> Result<Option<f64>, JsError> {
-    guarded(|| {
-        store.with_store(|store| {
-            Ok(match store {
-                OpenStore::Memory(_) | OpenStore::Redis(_) => None,
-                OpenStore::File(file) => Some(file.store.command_timeout().as_millis() as f64),
-            })
-        })
-    })
+    of_file(store, |file| file.command_timeout().as_millis() as f64)
 }
 
 /// The absolute path of the folder of a store in a file.
 #[napi(ts_args_type = "store: object")]
 pub fn path_of(store: Value) -> Result<Option<String>, JsError> {
+    of_file(store, |file| file.path().to_string_lossy().into_owned())
+}
+
+/// What a store in a file says of itself. `None` for the other stores.
+fn of_file<T>(store: Value, get: impl FnOnce(&FileStore) -> T) -> Result<Option<T>, JsError> {
     guarded(|| {
         store.with_store(|store| {
             Ok(match store {
                 OpenStore::Memory(_) | OpenStore::Redis(_) => None,
-                OpenStore::File(file) => Some(file.store.path().to_string_lossy().into_owned()),
+                OpenStore::File(file) => Some(get(&file.store)),
             })
         })
     })

@@ -10,19 +10,7 @@
 use std::io::Write;
 
 use crate::iso;
-use crate::scratch;
 use crate::session::{Body, Content, ExpiresForm, Expiry, FieldOrder, UserKey};
-
-/// Calls `write` with an empty buffer, then `read` with the bytes that it wrote.
-pub(super) fn with_buffer<T, R>(
-    write: impl FnOnce(&mut Vec<u8>) -> T,
-    read: impl FnOnce(T, &[u8]) -> R,
-) -> R {
-    scratch::with_buffer(|buffer| {
-        let written = write(buffer);
-        read(written, buffer)
-    })
-}
 
 /// Appends the reply.
 pub(super) fn write(expires: Expiry, content: Content<'_>, out: &mut Vec<u8>) {
@@ -53,10 +41,9 @@ mod tests {
     use crate::session::UserKeyBuf;
 
     fn reply(expires: Expiry, content: Content<'_>) -> String {
-        with_buffer(
-            |out| write(expires, content, out),
-            |(), bytes| String::from_utf8(bytes.to_vec()).unwrap(),
-        )
+        let mut out = Vec::new();
+        write(expires, content, &mut out);
+        String::from_utf8(out).unwrap()
     }
 
     #[test]

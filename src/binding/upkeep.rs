@@ -1,6 +1,6 @@
 //! Long calls of a store in a file: backup and verification, with their progress.
 
-use napi::bindgen_prelude::{FnArgs, Function};
+use napi::bindgen_prelude::{FnArgs, Function, ToNapiValue};
 use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi::{Env, Status};
 use napi_derive::napi;
@@ -54,10 +54,8 @@ pub fn backup(
     path: String,
     progress: Function<'_, FnArgs<(f64, f64)>, ()>,
 ) -> Result<Value, JsError> {
-    let store = guarded(|| file_store(store))?;
-    let mut progress = weak(&progress).map(reporter)?;
-    promise::run(env, store.upkeep(), Arc::clone(&store), move |store| {
-        store.backup(path.as_ref(), &mut progress).map(|bytes| bytes as f64)
+    run(env, store, &progress, move |store, progress| {
+        store.backup(path.as_ref(), progress).map(|bytes| bytes as f64)
     })
 }
 
@@ -72,11 +70,9 @@ pub fn backup_into(
     descriptor: i32,
     progress: Function<'_, FnArgs<(f64, f64)>, ()>,
 ) -> Result<Value, JsError> {
-    let store = guarded(|| file_store(store))?;
     let mut file = guarded(|| file_of(descriptor))?;
-    let mut progress = weak(&progress).map(reporter)?;
-    promise::run(env, store.upkeep(), Arc::clone(&store), move |store| {
-        store.backup_into(&mut file, &mut progress).map(|bytes| bytes as f64)
+    run(env, store, &progress, move |store, progress| {
+        store.backup_into(&mut file, progress).map(|bytes| bytes as f64)
     })
 }
 
@@ -107,10 +103,8 @@ pub fn verify(
     store: Value,
     progress: Function<'_, FnArgs<(f64, f64)>, ()>,
 ) -> Result<Value, JsError> {
-    let store = guarded(|| file_store(store))?;
-    let mut progress = weak(&progress).map(reporter)?;
-    promise::run(env, store.upkeep(), Arc::clone(&store), move |store| {
-        let seen = store.verify(&mut progress)?;
+    run(env, store, &progress, |store, progress| {
+        let seen = store.verify(progress)?;
         Ok(JsVerification {
             sessions: seen.sessions as f64,
             expired: seen.expired as f64,
@@ -120,6 +114,18 @@ pub fn verify(
             found: seen.found as f64,
         })
     })
+}
+
+/// Makes a promise of a job that reports its progress. It runs on a thread of the store.
+fn run<T: ToNapiValue + Send + 'static>(
+    env: Env,
+    store: Value,
+    progress: &Function<'_, FnArgs<(f64, f64)>, ()>,
+    job: impl FnOnce(&FileStore, &mut dyn FnMut(u64, u64)) -> Result<T> + Send + 'static,
+) -> Result<Value, JsError> {
+    let store = guarded(|| file_store(store))?;
+    let mut progress = weak(progress).map(reporter)?;
+    promise::run(env, store.upkeep(), Arc::clone(&store), move |store| job(store, &mut progress))
 }
 
 fn weak(progress: &Function<'_, FnArgs<(f64, f64)>, ()>) -> Result<Progress, JsError> {
