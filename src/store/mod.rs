@@ -158,7 +158,6 @@ pub trait Completions: Send + Sync {
     fn complete(&self, done: Vec<(u32, Result<Answer>)>);
 }
 
-/// How far a walk over the ids has come: bytes that mean something to the store that gave them alone.
 /// A resume token of [`SessionStore::ids`]. Its bytes are opaque.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Cursor(Box<[u8]>);

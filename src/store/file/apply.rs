@@ -206,10 +206,9 @@ impl<'a, 'e> WriteBatch<'a, 'e> {
     }
 
     fn create(&mut self, record: &NewRecord) -> Result<u64, WriteError> {
-        let encryption = self.encryption;
-        let key = encryption.key(&record.id);
+        let key = self.encryption.key(&record.id);
         let created = self.next()?;
-        let user = record.user().map(|user| encryption.tag(user));
+        let user = record.user().map(|user| self.encryption.tag(user));
         let indexed_expiry = record.expires.millis();
         let header = Header { expires: record.expires, indexed_expiry, created };
         let value = self.encode(&key, header, user, record)?;
@@ -224,7 +223,7 @@ impl<'a, 'e> WriteBatch<'a, 'e> {
             self.tables.sessions.put(&mut self.txn, &key, &value)?;
         }
         self.changed = true;
-        self.make_room_for_user(user, record.expires, Some(created))?;
+        self.make_room_for_user(user, record.expires, created)?;
         self.tables.expiries.put(&mut self.txn, &expiry_entry(indexed_expiry, created), &key)?;
         if let Some(user) = user {
             self.tables.users.put(&mut self.txn, &user_entry(user, created), &key)?;
@@ -235,14 +234,13 @@ impl<'a, 'e> WriteBatch<'a, 'e> {
     }
 
     fn update(&mut self, record: &NewRecord) -> Result<u64, WriteError> {
-        let encryption = self.encryption;
-        let key = encryption.key(&record.id);
+        let key = self.encryption.key(&record.id);
         let Some(old) = self.find(&key)?.filter(|old| old.is_live()) else { return Ok(0) };
-        let user = record.user().map(|user| encryption.tag(user));
+        let user = record.user().map(|user| self.encryption.tag(user));
         let indexed_expiry = old.header.indexed_expiry.min(record.expires.millis());
         let header = Header { expires: record.expires, indexed_expiry, created: old.header.created };
         let value = self.encode(&key, header, user, record)?;
-        self.make_room_for_user(user, record.expires, Some(header.created))?;
+        self.make_room_for_user(user, record.expires, header.created)?;
         self.tables.sessions.put(&mut self.txn, &key, &value)?;
         self.reindex(&key, old.header, indexed_expiry)?;
         if user != old.user {
@@ -258,8 +256,7 @@ impl<'a, 'e> WriteBatch<'a, 'e> {
     }
 
     fn touch(&mut self, id: &SessionId, expires: Expiry, enough: Option<Millis>) -> Result<u64, WriteError> {
-        let encryption = self.encryption;
-        let key = encryption.key(id);
+        let key = self.encryption.key(id);
         let Some(old) = self.find(&key)?.filter(|old| old.is_live()) else { return Ok(0) };
         if enough.is_some_and(|enough| old.header.expires.millis() >= enough) {
             return Ok(1);
@@ -274,8 +271,7 @@ impl<'a, 'e> WriteBatch<'a, 'e> {
     }
 
     fn delete(&mut self, id: &SessionId) -> Result<u64, WriteError> {
-        let encryption = self.encryption;
-        let key = encryption.key(id);
+        let key = self.encryption.key(id);
         let Some(found) = self.find(&key)? else { return Ok(0) };
         self.remove(&key, found)?;
         Ok(1)
@@ -305,14 +301,14 @@ impl<'a, 'e> WriteBatch<'a, 'e> {
         &mut self,
         user: Option<UserTag>,
         expires: Expiry,
-        but: Option<u64>,
+        except: u64,
     ) -> heed::Result<()> {
         let (Some(user), Some(max)) = (user, self.max_per_user) else { return Ok(()) };
         if expires.is_past(self.now) {
             return Ok(());
         }
         let mut others = self.of_user(user)?;
-        others.retain(|(_, found)| !found.is_expired && Some(found.header.created) != but);
+        others.retain(|(_, found)| !found.is_expired && found.header.created != except);
         let surplus = (others.len() + 1).saturating_sub(max.get());
         for (key, found) in &others[..surplus] {
             self.remove(key, *found)?;

@@ -62,8 +62,7 @@ impl FileStore {
         let environment = self.environment();
         let total = {
             let txn = environment.read()?;
-            let usage = environment.usage(&txn).map_err(|error| environment.failed(error))?;
-            usage.file - usage.free
+            environment.usage(&txn).map_err(|error| environment.failed(error))?.used()
         };
         let open = environment.open()?;
         let watched = file.try_clone().map_err(|error| io_failed(&path.display(), "writing", &error))?;

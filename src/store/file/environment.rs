@@ -216,8 +216,8 @@ impl Environment {
             closing.wait_timeout(PATIENCE);
         }
         self.held.check()?;
-        let (env, tables) = open::reopen(&self.dir, self.max_bytes, self.access)?;
-        self.held.check_data(&env.try_clone_inner_file().map_err(|error| self.failed(error))?)?;
+        let (env, tables, data) = open::reopen(&self.dir, self.max_bytes, self.access)?;
+        self.held.check_data(&data)?;
         let open = Open { env, tables, reopened: self.reopened.load(Ordering::Relaxed) };
         *place = Some(open.clone());
         Ok(open)

@@ -108,13 +108,15 @@ pub(super) fn read_only(dir: &Path) -> StoreError {
     ))
 }
 
-pub(super) fn same_pid(path: &impl std::fmt::Display) -> String {
-    format!(
-        "{path} is open in another container, by a process with the same PID ({}), or in this process by another copy \
+#[cfg(target_os = "linux")]
+pub(super) fn same_pid(dir: &Path) -> StoreError {
+    StoreError::Locked(format!(
+        "{} is open in another container, by a process with the same PID ({}), or in this process by another copy \
          of this package. Containers that share a store must see each other's processes (docker run --pid), and a \
          process must load the package once",
+        dir.display(),
         std::process::id()
-    )
+    ))
 }
 
 #[cfg(all(test, unix))]

@@ -84,7 +84,7 @@ fn open_locked(dir: &Path, options: &FileOptions, state: State) -> Result<Opened
     })?;
     let access = if options.read_only { Access::Read } else { Access::Write };
     match prepared.and_then(|()| open_parts(dir, options, access)) {
-        Ok(parts) => Ok(parts.into_opened(dir, Some(owner), access)),
+        Ok(opened) => Ok(Opened { owner: Some(owner), ..opened }),
         Err(error) => {
             // Removes the files that this call created, unless another process uses them, or has.
             owner.tidy(dir, || remove_files(dir, &made));
@@ -129,8 +129,7 @@ fn remove_files(dir: &Path, made: &[&'static str]) {
 fn open_unlocked(dir: &Path, options: &FileOptions) -> Result<Opened> {
     let owner = OwnerLock::look(dir)?;
     check_unused(dir, owner.as_ref())?;
-    let access = Access::ReadUnlocked;
-    Ok(open_parts(dir, options, access)?.into_opened(dir, owner, access))
+    Ok(Opened { owner, ..open_parts(dir, options, Access::ReadUnlocked)? })
 }
 
 /// Refuses a store without locks that another process may change meanwhile.
@@ -169,23 +168,8 @@ fn may_lock(_: &Path) -> bool {
     true
 }
 
-/// What LMDB has open.
-struct Parts {
-    env: Env<WithTls>,
-    tables: Tables,
-    encryption: Encryption,
-    data: File,
-}
-
-impl Parts {
-    fn into_opened(self, dir: &Path, owner: Option<OwnerLock>, access: Access) -> Opened {
-        let Self { env, tables, encryption, data } = self;
-        let page_size = u64::from(env.stat().page_size);
-        Opened { env, tables, encryption, data, page_size, dir: dir.to_path_buf(), owner, access }
-    }
-}
-
-fn open_parts(dir: &Path, options: &FileOptions, access: Access) -> Result<Parts> {
+/// Opens what LMDB has in the folder, without an owner.
+fn open_parts(dir: &Path, options: &FileOptions, access: Access) -> Result<Opened> {
     let path = dir.join(DATA);
     let lmdb = |error| failed(&path, error);
     let max_bytes = options.max_bytes.map(u64::from);
@@ -198,19 +182,29 @@ fn open_parts(dir: &Path, options: &FileOptions, access: Access) -> Result<Parts
     let (env, data) = open_environment(dir, max_bytes, access)?;
     env.clear_stale_readers().map_err(lmdb)?;
     let (tables, encryption) = open_tables(&env, &options.secrets, &path, access)?;
-    Ok(Parts { env, tables, encryption, data })
+    let page_size = u64::from(env.stat().page_size);
+    Ok(Opened { env, tables, encryption, data, page_size, dir: dir.to_path_buf(), owner: None, access })
 }
 
-/// Opens a folder again of which this process had an environment open.
-pub(super) fn reopen(dir: &Path, max_bytes: Option<u64>, access: Access) -> Result<(Env<WithTls>, Tables)> {
+/// Opens again a folder of which this process had an environment open. Returns the data file, too.
+pub(super) fn reopen(
+    dir: &Path,
+    max_bytes: Option<u64>,
+    access: Access,
+) -> Result<(Env<WithTls>, Tables, File)> {
     let path = dir.join(DATA);
-    let lmdb = |error| failed(&path, error);
-    let (env, _) = open_environment(dir, max_bytes, access)?;
-    let txn = env.read_txn().map_err(lmdb)?;
-    let tables = Tables::open(&env, &txn).map_err(lmdb)?;
+    let (env, data) = open_environment(dir, max_bytes, access)?;
+    let txn = env.read_txn().map_err(|error| failed(&path, error))?;
+    let tables = keep_tables(&env, txn, &path)?;
+    Ok((env, tables, data))
+}
+
+/// Opens the tables, and commits for them to stay open.
+fn keep_tables(env: &Env<WithTls>, txn: RoTxn<'_, WithTls>, path: &Path) -> Result<Tables> {
+    let lmdb = |error| failed(path, error);
+    let tables = Tables::open(env, &txn).map_err(lmdb)?;
     txn.commit().map_err(lmdb)?;
-    let tables = tables.ok_or_else(|| StoreError::Damaged(format!("{} has lost a table", path.display())))?;
-    Ok((env, tables))
+    tables.ok_or_else(|| StoreError::Damaged(format!("{} has lost a table", path.display())))
 }
 
 enum State {
@@ -343,10 +337,7 @@ fn open_tables(
     let txn = env.read_txn().map_err(lmdb)?;
     check_format(meta, &txn, path)?;
     let encryption = secrets::unlock(meta, &txn, secrets, path).map_err(|error| error.at(path))?;
-    let tables = Tables::open(env, &txn).map_err(lmdb)?;
-    txn.commit().map_err(lmdb)?;
-    let tables = tables.ok_or_else(|| StoreError::Damaged(format!("{} has lost a table", path.display())))?;
-    Ok((tables, encryption))
+    Ok((keep_tables(env, txn, path)?, encryption))
 }
 
 /// Makes the tables, if no other process has done so meanwhile.

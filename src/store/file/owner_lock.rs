@@ -137,7 +137,7 @@ mod linux {
             let pid = Range { start: libc::off_t::from(std::process::id()), length: 1 };
             match fcntl(&self.file, libc::F_OFD_SETLK, libc::F_WRLCK, pid) {
                 Ok(_) => Ok(()),
-                Err(error) if is_held(&error) => Err(StoreError::Locked(same_pid(&dir.display()))),
+                Err(error) if is_held(&error) => Err(same_pid(dir)),
                 // LMDB's own answer remains.
                 Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
                 Err(error) => Err(io_failed(&dir.join(OWNERS).display(), "locking", &error)),

@@ -83,17 +83,21 @@ fn check_metadata(path: &Path, metadata: &Metadata) -> Result<()> {
     Ok(())
 }
 
-/// What remains the same when a file is renamed, and differs when another takes its name.
+/// Device and inode: they stay when a file is renamed, and differ when another file takes its name.
 #[cfg(unix)]
-pub(super) fn is_same_file(one: &Metadata, other: &Metadata) -> bool {
+pub(super) fn file_id(metadata: &Metadata) -> Option<(u64, u64)> {
     use std::os::unix::fs::MetadataExt;
-    (one.dev(), one.ino()) == (other.dev(), other.ino())
+    Some((metadata.dev(), metadata.ino()))
 }
 
 /// Windows removes and renames no file that is open.
 #[cfg(not(unix))]
-pub(super) fn is_same_file(_: &Metadata, _: &Metadata) -> bool {
-    true
+pub(super) fn file_id(_: &Metadata) -> Option<(u64, u64)> {
+    None
+}
+
+pub(super) fn is_same_file(one: &Metadata, other: &Metadata) -> bool {
+    file_id(one) == file_id(other)
 }
 
 /// Whether the path still leads to this open file.

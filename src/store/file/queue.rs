@@ -165,18 +165,12 @@ impl Queue {
     /// `Busy` if too much is queued.
     pub(super) fn push(&self, write: Write, waiter: Waiter) -> Result<()> {
         let scope = write.scope(&self.pending);
-        let job = |number| Job {
-            number,
-            write,
-            scope: scope.clone(),
-            call: Call { waiter, deadline: self.deadline() },
-        };
         self.pending.begin(scope.clone(), || {
             let mut state = self.state.lock();
-            let job = job(state.next);
+            let number = state.next;
+            let job = Job { number, write, scope, call: Call { waiter, deadline: self.deadline() } };
             state.admit(job.bytes())?;
             state.next += 1;
-            let number = job.number;
             state.jobs.push_back(job);
             Ok(number)
         })
