@@ -145,7 +145,7 @@ fn fail_each(call: Call, failure: Failure, times: usize, code: &str) {
         let has_failed = bed.attempt(&op, code);
         // The disk may still fail.
         bed.check();
-        if bed.disk.mend() == 0 {
+        if bed.disk.clear_faults() == 0 {
             assert!(!has_failed);
             break;
         }
@@ -211,7 +211,7 @@ fn a_disk_that_fails_is_asked_twice_for_each_write() {
         bed.disk.fail(&[Fault { call: Call::Sync, after: 0, times: ALWAYS, failure }]);
         let error = bed.change().perform(bed.store()).unwrap_err();
         assert_eq!((error.code(), error.is_outcome_unknown()), (IO, false));
-        assert_eq!(bed.disk.mend(), 2);
+        assert_eq!(bed.disk.clear_faults(), 2);
     }
     bed.check();
     bed.finish();
@@ -236,7 +236,7 @@ fn meta_pages_are_written_again_after_a_failed_commit_and_not_after_a_good_one()
         bed.disk.fail(&[Fault { call, after: 0, times: 1, failure }]);
         let op = bed.change();
         assert!(bed.attempt(&op, IO));
-        bed.disk.mend();
+        bed.disk.clear_faults();
         assert_eq!([rewrites(&mut bed), rewrites(&mut bed)], [2, 0]);
     }
     // A process does not know how the one before it has ended.
@@ -294,7 +294,7 @@ fn reads_never_fail_while_commits_do() {
             assert!(reader.join().unwrap() > 0);
         }
     });
-    bed.disk.mend();
+    bed.disk.clear_faults();
     drop(store);
     bed.finish();
 }
@@ -309,7 +309,7 @@ fn an_interrupted_write_is_made_again() {
                 let op = bed.change();
                 bed.perform(&op);
             }
-            assert_eq!(bed.disk.mend(), 3);
+            assert_eq!(bed.disk.clear_faults(), 3);
         }
         bed.finish();
     }
@@ -328,7 +328,7 @@ fn fail_groups(calls: &[Call]) {
         bed.disk.fail(&[Fault { call, after, times, failure: Failure::Refused(number) }]);
         let codes = bed.perform_together(&ops);
         bed.check();
-        bed.disk.mend();
+        bed.disk.clear_faults();
         assert!(codes.iter().all(|met| *met == code), "{codes:?}, not {code}");
         met[usize::from(codes.is_empty())] += 1;
     }
@@ -355,7 +355,7 @@ fn a_sweep_that_fails_leaves_the_rest_to_the_next() {
     for (call, number, code) in [(Call::Write, ENOSPC, FULL), (Call::Sync, EIO, IO)] {
         bed.disk.fail(&[Fault { call, after: 0, times: ALWAYS, failure: Failure::Refused(number) }]);
         assert_eq!(bed.store().clean().unwrap_err().code(), code);
-        assert!(bed.disk.mend() > 0);
+        assert!(bed.disk.clear_faults() > 0);
         assert_eq!(bed.store().stats().unwrap().sessions, held);
     }
     assert_eq!(bed.store().clean(), Ok(held));
@@ -371,7 +371,7 @@ fn a_store_that_could_not_be_made_can_be_made_later() {
                 let disk = Disk::watch(&disk::data_file(dir.path(), &[]));
                 disk.fail(&[Fault { call, after, times: ALWAYS, failure: Failure::Refused(number) }]);
                 let failed = sessions::open(dir.path(), false, START).err();
-                if disk.mend() == 0 {
+                if disk.clear_faults() == 0 {
                     assert_eq!(failed, None);
                     break;
                 }
@@ -397,7 +397,7 @@ fn a_store_whose_meta_page_could_not_be_written_opens_again() {
             bed.disk.fail(&[fault, other][..if takes_back { 1 } else { 2 }]);
             let error = op.perform(bed.store()).unwrap_err();
             assert!(error.is_outcome_unknown(), "{error}");
-            bed.disk.mend();
+            bed.disk.clear_faults();
             bed.reopen();
             let has_happened = look(bed.store(), 1).unwrap() != bed.view();
             assert_eq!(has_happened, !takes_back && matches!(failure, Failure::Doubtful(_)));

@@ -263,7 +263,7 @@ fn failing(many: usize, calls: &[Call], random: &mut Random, used: &Used) -> Vec
         used.disk.note(Event::Begun(0));
         let expected = lane.apply(&op, used.clock.now());
         let result = outcome(op.perform(used.store()));
-        let failed_calls = used.disk.mend();
+        let failed_calls = used.disk.clear_faults();
         ends += 1;
         if let Err("ERR_STORE_FULL" | "ERR_STORE_IO") = result {
             assert!(failed_calls > 0, "{op:?} fails on a disk that does not: {result:?}");
@@ -436,7 +436,7 @@ fn a_meta_page_that_was_taken_back_does_not_return_when_the_power_fails() {
             used.disk.note(Event::Begun(0));
             lane.apply(&failing, now).unwrap();
             assert_eq!(outcome(failing.perform(used.store())), Err("ERR_STORE_IO"));
-            assert_eq!(used.disk.mend(), if then == Then::Opened { 1 } else { 2 });
+            assert_eq!(used.disk.clear_faults(), if then == Then::Opened { 1 } else { 2 });
             if then != Then::SyncFailed {
                 used.reopen();
             }

@@ -180,8 +180,8 @@ impl Disk {
         state.failed = 0;
     }
 
-    /// Ends the faults, and tells how many calls they made fail.
-    pub fn mend(&self) -> usize {
+    /// Clears the faults, and returns how many calls failed because of them.
+    pub fn clear_faults(&self) -> usize {
         let mut state = lock(&self.state);
         state.faults.clear();
         state.failed
