@@ -53,8 +53,10 @@ impl Executor {
         Self { shared: Arc::default(), max }
     }
 
-    /// Runs a job on one of the threads. If there is none, and the system refuses to start one, it runs at once on this
-    /// thread, with `Busy`. The job must then only report that error.
+    /// Runs a job on one of the threads.
+    ///
+    /// If there is no thread and the system refuses to start one, the job runs at once on the calling thread, with
+    /// `Busy`. It must then only report that error.
     pub fn submit(&self, job: impl FnOnce(Result<()>) + Send + 'static) {
         let mut state = self.shared.state.lock();
         if let Err(error) = self.start_thread(&mut state) {

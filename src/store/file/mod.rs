@@ -438,8 +438,8 @@ impl FileStore {
         self.is_closing.load(Ordering::SeqCst)
     }
 
-    /// Lets go of the store, and waits for the end of its files if nobody has a handle any more. Calls that are under way,
-    /// such as a backup, end before.
+    /// Closes the store. If this was the last handle, waits until the files are closed. Calls under way, such as a backup,
+    /// end first.
     ///
     /// # Errors
     /// `Timeout`.

@@ -175,7 +175,7 @@ impl State {
     }
 }
 
-/// Allocates room on the disk without changing the file's length. Returns `false` if there is none.
+/// Allocates room on the disk without changing the file's length. Returns `false` if the disk or the quota is full.
 #[cfg(target_os = "linux")]
 fn allocate(data: &File, from: u64, bytes: u64) -> bool {
     use std::io::Error;
