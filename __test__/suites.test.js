@@ -4,8 +4,10 @@
 
 const assert = require("node:assert/strict");
 const { spawnSync } = require("node:child_process");
+const fs = require("node:fs");
+const os = require("node:os");
 const path = require("node:path");
-const { before, describe, it } = require("node:test");
+const { after, before, describe, it } = require("node:test");
 const { installPeers } = require("../bench/install.js");
 const { copyPackage } = require("./support/package-copy.js");
 
@@ -38,6 +40,9 @@ const RUNNERS = {
 const GROUPS = { connect: "ConnectStore", stores: "the stores" };
 
 describe("in the runners of users", () => {
+  const temporary = fs.mkdtempSync(path.join(os.tmpdir(), "native-store-suites-"));
+  after(() => fs.rmSync(temporary, { recursive: true, force: true }));
+
   before(() => {
     const trials = Object.fromEntries(
       ["jest", "jest-environment-jsdom", "vitest", "sinon", "supertest"].map((name) => [
@@ -57,7 +62,7 @@ describe("in the runners of users", () => {
     const { NODE_TEST_CONTEXT: _, ...env } = process.env;
     const { status, stdout, stderr } = spawnSync(process.execPath, args, {
       cwd: FOLDER,
-      env: { ...env, ...more, NO_COLOR: "1" },
+      env: { ...env, ...more, NO_COLOR: "1", TMPDIR: temporary },
       encoding: "utf8",
     });
     assert.equal(status, 0, `${stdout}\n${stderr}`);
