@@ -12,14 +12,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::errors::files_replaced;
 use super::names::{DATA, LOCK};
-use super::private_files::file_id;
+use super::private_files::{FileId, file_id};
 use crate::error::Result;
 
 /// The files of a store that is open.
 pub(super) struct HeldFiles {
     dir: PathBuf,
     /// The name and the identity of each file. An identity that is unknown is not compared.
-    files: Vec<(&'static str, Option<(u64, u64)>)>,
+    files: Vec<(&'static str, Option<FileId>)>,
     is_lost: AtomicBool,
 }
 
@@ -40,8 +40,7 @@ impl HeldFiles {
     /// # Errors
     /// `Io` if a file is no longer there, or is another. From then on always.
     pub(super) fn check(&self) -> Result<()> {
-        let is_lost = |(name, held): &(&str, Option<(u64, u64)>)| match self.dir.join(name).symlink_metadata()
-        {
+        let is_lost = |(name, held): &(&str, Option<FileId>)| match self.dir.join(name).symlink_metadata() {
             Ok(found) => file_id(&found) != *held,
             // Other errors do not say that it is gone: a process may give up the right to look.
             Err(error) => matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory),
@@ -78,6 +77,6 @@ impl HeldFiles {
     }
 }
 
-fn id_of(metadata: io::Result<Metadata>) -> Option<(u64, u64)> {
+fn id_of(metadata: io::Result<Metadata>) -> Option<FileId> {
     metadata.ok().as_ref().and_then(file_id)
 }

@@ -84,15 +84,17 @@ fn check_metadata(path: &Path, metadata: &Metadata) -> Result<()> {
 }
 
 /// Device and inode: they stay when a file is renamed, and differ when another file takes its name.
+pub(super) type FileId = (u64, u64);
+
 #[cfg(unix)]
-pub(super) fn file_id(metadata: &Metadata) -> Option<(u64, u64)> {
+pub(super) fn file_id(metadata: &Metadata) -> Option<FileId> {
     use std::os::unix::fs::MetadataExt;
     Some((metadata.dev(), metadata.ino()))
 }
 
 /// Windows removes and renames no file that is open.
 #[cfg(not(unix))]
-pub(super) fn file_id(_: &Metadata) -> Option<(u64, u64)> {
+pub(super) fn file_id(_: &Metadata) -> Option<FileId> {
     None
 }
 
