@@ -63,6 +63,7 @@ export interface JsFileOptions {
   maxSessionsPerUser?: number
   sweepInterval?: number
   commandTimeout?: number
+  durability?: 'commit' | 'everysec'
   readOnly?: boolean
   allowNetworkFileSystem?: boolean
 }

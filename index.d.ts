@@ -247,11 +247,18 @@ export interface FileStoreOptions extends SessionStoreOptions {
    */
   path: string;
   /**
-   * When a write is acknowledged: `"commit"` is when it is on disk (fsync). There is no other yet; it may be
-   * spelled out.
+   * When the promise of a write resolves:
+   * - `"commit"`: after `fdatasync`. The write survives a power loss. In Redis this is `appendfsync always`.
+   * - `"everysec"`: once the write is in the redo log. It survives `kill -9` of the process. The log is synced about
+   *   once a second, so a power loss or a crash of the operating system costs at most about a second of writes. In
+   *   Redis this is `appendfsync everysec`.
+   *
+   * `"everysec"` is faster only while one process has the store, with any number of worker threads. While several
+   * processes share the store, every write is synced, and so it is where there is no log: see
+   * {@link FileStoreStats.log}. All openers in a process give the same value or leave it out.
    * @default "commit"
    */
-  durability?: "commit";
+  durability?: "commit" | "everysec";
   /**
    * Encrypts ids, users and contents in the file (XChaCha20-Poly1305; keys by HKDF-SHA-256, lookups by HMAC-SHA-256).
    * In a list the first encrypts and all decrypt, so that secrets can be rotated. A session is encrypted with the first
@@ -327,7 +334,8 @@ export interface Verification {
 
 /**
  * Sessions in a file, on LMDB: they survive deploys and crashes, and all processes and threads of a machine share
- * them. A write's promise resolves when it is on disk. A process that is killed at any moment harms no other.
+ * them. A write's promise resolves when it is on disk, unless the option `durability` says otherwise. A process that is
+ * killed at any moment harms no other.
  *
  * The class may be extended.
  *

@@ -110,6 +110,7 @@ describe("options of FileStore", () => {
       sweepInterval: 0,
     });
     await store.close();
+    await new FileStore({ path: newFolder(), durability: "everysec" }).close();
   });
 
   it("refuse a path that is none", () => {
@@ -140,9 +141,37 @@ describe("options of FileStore", () => {
     }
   });
 
-  it("refuse another durability", () => {
-    for (const value of ["none", "", true, 1])
-      refusesFile({ durability: value }, /^durability must be "commit"/);
+  it("refuse another durability, and name the one that may have been meant", () => {
+    const expected =
+      'durability must be "commit" (resolves once the write is on disk) or "everysec" (on disk about a second later)';
+    for (const [durability, given] of [
+      ["always", '"always": did you mean "commit"?'],
+      ["fsync", '"fsync": did you mean "commit"?'],
+      ["FULL", '"FULL": did you mean "commit"?'],
+      ["Commit", '"Commit": did you mean "commit"?'],
+      ["comit", '"comit": did you mean "commit"?'],
+      [true, 'true: did you mean "commit"?'],
+      ["everySec", '"everySec": did you mean "everysec"?'],
+      ["every second", '"every second": did you mean "everysec"?'],
+      ["evrysec", '"evrysec": did you mean "everysec"?'],
+      ["none", '"none"'],
+      ["no", '"no"'],
+      ["", "an empty string"],
+      ["a text that may be a secret", "a string"],
+      [1, "1"],
+      [false, "a boolean"],
+      [null, "null"],
+      [["commit"], "an array"],
+    ]) {
+      const isClear = ({ code, message }) => {
+        assert.deepEqual(
+          { code, message },
+          { code: "ERR_INVALID_OPTION", message: `${expected}; got ${given}` },
+        );
+        return true;
+      };
+      assert.throws(() => new FileStore({ path: newFolder(), durability }), isClear);
+    }
   });
 
   it("refuse a secret that is none, and do not show it", () => {
@@ -202,6 +231,26 @@ describe("options of FileStore", () => {
     }
     await store.close();
     await new FileStore({ ...open, maxSessionsPerUser: 3 }).close();
+  });
+
+  it("have one durability for all that open a path in one process", async () => {
+    for (const [first, other] of [
+      ["commit", "everysec"],
+      ["everysec", "commit"],
+      [undefined, "everysec"],
+    ]) {
+      const folder = newFolder();
+      const store = new FileStore({ path: folder, durability: first });
+      for (const durability of [first, undefined]) await new FileStore({ path: folder, durability }).close();
+      refusesFile(
+        { path: folder, durability: other },
+        new RegExp(
+          `^durability must be "${first ?? "commit"}", as the open store of this path has it; got "${other}"$`,
+        ),
+      );
+      await store.close();
+      await new FileStore({ path: folder, durability: other }).close();
+    }
   });
 });
 

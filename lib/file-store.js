@@ -15,7 +15,7 @@ class FileStore extends SessionStore {
   #store;
 
   constructor(options) {
-    const { secret, durability, ...given } = validateOptions(options, fileOptions, ["path"]);
+    const { secret, ...given } = validateOptions(options, fileOptions, ["path"]);
     const secrets = readSecrets(secret);
     const calls = new PendingCalls();
     const store = callNative(() => native.openFile({ ...given, secrets }, calls.settle));

@@ -50,11 +50,38 @@ function describePath(value) {
   return undefined;
 }
 
+// A longer text is no misspelt word, and may be anything.
+const MAX_SHOWN_WORD = 16;
+
+const durabilities = ["commit", "everysec"];
+
+const durability = {
+  expected: '"commit" (resolves once the write is on disk) or "everysec" (on disk about a second later)',
+  accepts: (value) => durabilities.includes(value),
+  describe: describeDurability,
+};
+
+/** Shows a wrong durability and, where one is near, the value that it may have been meant to be. */
+function describeDurability(value) {
+  if (typeof value !== "string" && value !== true) return describeValue(value);
+  const word = String(value);
+  if (word === "" || word.length > MAX_SHOWN_WORD) return kindOf(value);
+  const likely = likelyDurability(word);
+  return JSON.stringify(value) + (likely ? `: did you mean "${likely}"?` : "");
+}
+
+/** Knows the words of Redis and SQLite, and misspellings. */
+function likelyDurability(word) {
+  if (/^(?:always|f?sync|fdatasync|full|true)$/i.test(word)) return "commit";
+  if (/^every/i.test(word)) return "everysec";
+  return likelySpelling(word, durabilities);
+}
+
 const fileOptions = {
   ...common,
   path,
   commandTimeout: timeout,
-  durability: { expected: '"commit"', accepts: (value) => value === "commit" },
+  durability,
   // What it must be is for `readSecrets` to say.
   secret: { expected: "a secret", accepts: () => true },
   // The addon has a constant of the same: less has no room for what a single write may need.

@@ -147,13 +147,15 @@ export async function files() {
 
   new FileStore({ path, readOnly: true, allowNetworkFileSystem: false });
   new FileStore({ path, durability: "commit", maxBytes: 2 ** 30, maxSessionsPerUser: 3, sweepInterval: 0 });
+  new FileStore({ path, durability: "everysec" });
   for (const secret of ["a", new Uint8Array(32), ["a", new Uint8Array(32)] as const]) {
     new FileStore({ path, secret });
   }
   expectError(new FileStore());
   expectError(new FileStore({}));
   expectError(new FileStore({ path: new Uint8Array(32) }));
-  expectError(new FileStore({ path, durability: "never" }));
+  expectError(new FileStore({ path, durability: "always" }));
+  expectError(new FileStore({ path, durability: true }));
   expectError(new FileStore({ path, secret: 42 }));
   expectError(new FileStore({ path, maxSessions: 1 }));
 }

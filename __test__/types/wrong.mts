@@ -8,7 +8,7 @@ const session = { sessionId: "an id", expires: new Date() };
 new MemoryStore({ maxSession: 100 }); // wrong
 new MemoryStore({ sweepInterval: "1m" }); // wrong
 new FileStore(); // wrong
-new FileStore({ path: "./sessions", durability: "never" }); // wrong
+new FileStore({ path: "./sessions", durability: "always" }); // wrong
 new RedisStore({ prefix: "app:" }); // wrong
 new RedisStore({ url: "redis://localhost", cluster: [] }); // wrong
 guardSession({ store }); // wrong

@@ -12,7 +12,7 @@ use super::handle::{OpenFile, OpenStore};
 use super::lane::LaneDriver;
 use super::tickets::{SettleArgs, tickets};
 use super::values::Value;
-use crate::store::file::{FileOptions, Secret};
+use crate::store::file::{Durability, FileOptions, Secret};
 use crate::store::memory::{MemoryOptions, SharedStore};
 use crate::store::redis::{Address, Login, RedisOptions, Servers, TlsOptions};
 use crate::store::{FileStore, RedisStore};
@@ -51,6 +51,8 @@ pub struct JsFileOptions {
     pub max_sessions_per_user: Option<f64>,
     pub sweep_interval: Option<f64>,
     pub command_timeout: Option<f64>,
+    #[napi(ts_type = "'commit' | 'everysec'")]
+    pub durability: Option<String>,
     pub read_only: Option<bool>,
     pub allow_network_file_system: Option<bool>,
 }
@@ -65,10 +67,17 @@ impl From<JsFileOptions> for FileOptions {
             max_sessions_per_user: limit(options.max_sessions_per_user),
             sweep_interval: options.sweep_interval.map(|millis| millis as u64),
             command_timeout: options.command_timeout.map(|millis| millis as u64),
+            durability: options.durability.as_deref().map(durability),
             read_only: options.read_only.unwrap_or(false),
             allow_network_file_system: options.allow_network_file_system.unwrap_or(false),
         }
     }
+}
+
+/// The durability of a name that `lib/options.js` has validated.
+fn durability(name: &str) -> Durability {
+    // A name that only one side knows must not weaken what the app is promised.
+    if name == Durability::EverySec.name() { Durability::EverySec } else { Durability::Commit }
 }
 
 /// A server of Redis, and how to log in to it.

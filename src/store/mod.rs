@@ -192,6 +192,19 @@ pub struct Stats {
     /// Live sessions removed to make room.
     pub evicted: u64,
     pub last_sweep: Option<Sweep>,
+    /// Of a store in a file that may use a redo log.
+    pub log: Option<LogStats>,
+}
+
+/// The redo log of a store in a file.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct LogStats {
+    /// Whether this process has the store to itself. Otherwise its writes go to the data file, without a log.
+    pub is_exclusive: bool,
+    /// The bytes of the log that are not in the data file yet.
+    pub used: u64,
+    /// The most bytes that the log can hold. 0 while there is none.
+    pub size: u64,
 }
 
 /// One run of [`SessionStore::clean`].

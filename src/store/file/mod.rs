@@ -65,7 +65,7 @@ use crate::sweeper::{DEFAULT_SWEEP_INTERVAL, Sweeper};
 use crate::sync::join;
 
 pub use crate::keyring::Secret;
-pub use options::FileOptions;
+pub use options::{Durability, FileOptions};
 pub use room::MIN_MAX_BYTES;
 pub use verify::Verification;
 
@@ -204,6 +204,15 @@ impl FileStore {
             ("commandTimeout", given.command_timeout, Some(self.queue.timeout().as_millis() as u64)),
         ];
         super::check_same(&pairs, "path")?;
+        let durability = |options: &FileOptions| options.durability.unwrap_or_default();
+        if given.durability.is_some() && durability(given) != durability(&self.options) {
+            let name = |options: &FileOptions| format!("{:?}", durability(options).name());
+            return Err(StoreError::InvalidOption {
+                option: "durability",
+                expected: format!("{}, as the open store of this path has it", name(&self.options)),
+                given: name(given),
+            });
+        }
         if given.read_only != self.options.read_only {
             return Err(StoreError::InvalidOption {
                 option: "readOnly",

@@ -7,6 +7,26 @@ use super::room::MIN_MAX_BYTES;
 use crate::error::{Result, StoreError};
 use crate::keyring::Secret;
 
+/// When a write is reported as done.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// Once it is on disk.
+    #[default]
+    Commit,
+    /// Once the operating system has it. The disk gets it about a second later: a power loss may cost that second.
+    EverySec,
+}
+
+impl Durability {
+    /// The option's value in JavaScript.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Commit => "commit",
+            Self::EverySec => "everysec",
+        }
+    }
+}
+
 /// The options of a store in a file, as far as they are given.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct FileOptions {
@@ -22,6 +42,7 @@ pub struct FileOptions {
     pub sweep_interval: Option<u64>,
     /// How long a call may wait for the disk or another process, in milliseconds.
     pub command_timeout: Option<u64>,
+    pub durability: Option<Durability>,
     /// Opens a store that is there, and refuses writes. It may be on a read-only file system.
     pub read_only: bool,
     /// Opens a store on a network file system, at the user's own risk.

@@ -101,6 +101,7 @@ impl Environment {
             expired: counted.expired,
             evicted: counted.evicted,
             last_sweep: *self.last_sweep.lock(),
+            log: None,
         })
     }
 

@@ -180,6 +180,7 @@ impl SessionStore for MemoryStore {
             expired: self.expired.load(Ordering::Relaxed),
             evicted: self.evicted.load(Ordering::Relaxed),
             last_sweep: *lock(&self.last_sweep),
+            log: None,
             ..Stats::default()
         };
         for shard in &self.shards {

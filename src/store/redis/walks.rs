@@ -300,6 +300,7 @@ impl Core {
             expired: counters.expired.load(Ordering::Relaxed),
             evicted: counters.evicted.load(Ordering::Relaxed),
             last_sweep: *counters.last_sweep.lock(),
+            log: None,
         })
     }
 }
