@@ -80,6 +80,13 @@ export interface JsIds {
   next?: Uint8Array
 }
 
+/** The redo log of a store in a file. */
+export interface JsLog {
+  mode: 'exclusive' | 'shared'
+  usedBytes: number
+  sizeBytes: number
+}
+
 /** The options of a store in memory, which `lib/options.js` has validated: whole numbers. */
 export interface JsMemoryOptions {
   name?: string
@@ -136,6 +143,7 @@ export interface JsStats {
   lastSweep?: JsSweep
   /** Of a store in a file. */
   fileBytes?: number
+  log?: JsLog
 }
 
 /** When a sweep began and how long it took, in milliseconds, and how many sessions it removed. */

@@ -298,10 +298,25 @@ export interface FileStoreOptions extends SessionStoreOptions {
   allowNetworkFileSystem?: boolean;
 }
 
+/** The redo log of a {@link FileStore}, as this process uses it. */
+export interface FileStoreLog {
+  /**
+   * `"exclusive"`: this process has the store to itself, and its writes go to the log first. `"shared"`: its writes go
+   * to the data file. This is so while another process has the store open, and for a while after that.
+   */
+  mode: "exclusive" | "shared";
+  /** Bytes in the log that are not in the data file yet. */
+  usedBytes: number;
+  /** Bytes that the log can hold. 0 while there is none. */
+  sizeBytes: number;
+}
+
 /** Counters of a {@link FileStore}: those of this process since it opened the store. */
 export interface FileStoreStats extends StoreStats {
   /** Bytes of the data file; what is free in it is used again, and it never shrinks. */
   fileBytes: number;
+  /** The redo log, or `null` where this operating system or file system has none. */
+  log: FileStoreLog | null;
 }
 
 /** How far {@link FileStore.backup} has come, in bytes. `total` is an estimate until the end. */

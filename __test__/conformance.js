@@ -32,9 +32,10 @@ async function idsOf(store) {
  * @param {(options?: object, Store?: Function) => Promise<object>} createStore gives an empty store with these
  *   options, of a class that extends the store's if one is given
  * @param {{ SessionStoreError: Function }} errors of the package under test
- * @param {{ isRemote?: boolean }} kind a remote store has to ask a server, which ends sessions itself
+ * @param {{ isRemote?: boolean, ownStats?: string[] }} kind a remote store has to ask a server, which ends sessions
+ *   itself; `ownStats` names what the store's `stats()` has and others have not
  */
-function conformance(name, createStore, { SessionStoreError }, { isRemote = false } = {}) {
+function conformance(name, createStore, { SessionStoreError }, { isRemote = false, ownStats = [] } = {}) {
   const failsWith = (code, words) => (error) => {
     assert.ok(error instanceof SessionStoreError, `not a SessionStoreError: ${error?.stack}`);
     assert.equal(error.code, code);
@@ -543,6 +544,26 @@ function conformance(name, createStore, { SessionStoreError }, { isRemote = fals
           { sessions: 1, hits: 1, misses: 2, created: 1, expired: 0, evicted: 0, lastSweep: null },
         );
         assert.ok(stats.bytes > 0);
+      });
+
+      it("stats have the same keys from the beginning on", async () => {
+        const counters = [
+          "sessions",
+          "bytes",
+          "hits",
+          "misses",
+          "created",
+          "expired",
+          "evicted",
+          "lastSweep",
+        ];
+        const expected = [...counters, ...ownStats].sort();
+        assert.deepEqual(Object.keys(await store.stats()).sort(), expected);
+        await store.create(session());
+        await store.clean();
+        const stats = await store.stats();
+        assert.deepEqual(Object.keys(stats).sort(), expected);
+        assert.deepEqual(Object.keys(stats.lastSweep).sort(), ["at", "duration", "removed"]);
       });
     });
 

@@ -11,12 +11,24 @@ const withOptions =
   async (options, Store = FileStore) =>
     new Store({ path: newFolder(), ...given, ...options });
 
-conformance("FileStore", withOptions({}), { SessionStoreError });
+const ownStats = ["fileBytes", "log"];
+
+conformance("FileStore", withOptions({}), { SessionStoreError }, { ownStats });
 conformance(
   "FileStore with a secret",
   withOptions({ secret: ["a secret of some length", Buffer.alloc(32, 7)] }),
   { SessionStoreError },
+  { ownStats },
 );
-conformance("FileStore with limits", withOptions({ maxBytes: 2 ** 28, maxSessionsPerUser: 1e6 }), {
-  SessionStoreError,
-});
+conformance(
+  "FileStore with limits",
+  withOptions({ maxBytes: 2 ** 28, maxSessionsPerUser: 1e6 }),
+  { SessionStoreError },
+  { ownStats },
+);
+conformance(
+  "FileStore of durability everysec",
+  withOptions({ durability: "everysec" }),
+  { SessionStoreError },
+  { ownStats },
+);

@@ -24,6 +24,11 @@ class FileStore extends SessionStore {
     this.#store = store;
   }
 
+  async stats() {
+    const { log, ...counters } = await super.stats();
+    return { ...counters, log: log ? { ...log } : null };
+  }
+
   async backup(path, options) {
     if (!pathRule.accepts(path)) throw invalidOption("path", pathRule.expected, pathRule.describe(path));
     return this.#backup(options, (progress) => native.backup(this.#store, path, progress));

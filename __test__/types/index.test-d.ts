@@ -1,6 +1,7 @@
 import {
   type BackupProgress,
   FileStore,
+  type FileStoreLog,
   type FileStoreStats,
   type GuardableSession,
   guardSession,
@@ -108,6 +109,7 @@ export async function description() {
   expectAssignable<{ readonly type: "memory"; readonly name: string | null }>(store.db);
   const stats: StoreStats = await store.stats();
   expectType<number>(stats.evicted);
+  expectError(stats.log);
   expectType<{ at: Date; duration: number; removed: number } | null>(stats.lastSweep);
 }
 
@@ -138,6 +140,11 @@ export async function files() {
   expectError(files.create({ sessionId, expires, cart: [1] }));
   expectType<FileStoreStats>(await files.stats());
   expectType<number>((await files.stats()).fileBytes);
+  const { log } = await files.stats();
+  expectType<FileStoreLog | null>(log);
+  expectType<"exclusive" | "shared" | undefined>(log?.mode);
+  expectType<number | undefined>(log?.usedBytes);
+  expectType<number | undefined>(log?.sizeBytes);
   expectType<{ bytes: number }>(await files.backup("./copy"));
   await files.backup("./copy", { onProgress: (progress) => expectType<BackupProgress>(progress) });
   expectType<Verification>(await files.verify({ onProgress: ({ checked, total }) => checked / total }));

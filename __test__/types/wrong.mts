@@ -26,6 +26,7 @@ store.update(session); // wrong
 store.touch("an id"); // wrong
 store.deleteByUser(42, { exept: "an id" }); // wrong
 store.get("an id").then((found) => found.sessionId); // wrong
+store.stats().then((stats) => stats.log); // wrong
 store.db = { type: "memory", name: null }; // wrong
 store.db.name = "other"; // wrong
 new SessionStoreError("ERR_STORE_FULL", "no room").code = "ERR_STORE_CLOSED"; // wrong

@@ -31,6 +31,7 @@ pub struct JsStats {
     pub last_sweep: Option<JsSweep>,
     /// Of a store in a file.
     pub file_bytes: Option<f64>,
+    pub log: Option<JsLog>,
 }
 
 /// When a sweep began and how long it took, in milliseconds, and how many sessions it removed.
@@ -39,6 +40,15 @@ pub struct JsSweep {
     pub at: f64,
     pub duration: f64,
     pub removed: f64,
+}
+
+/// The redo log of a store in a file.
+#[napi(object, object_from_js = false)]
+pub struct JsLog {
+    #[napi(ts_type = "'exclusive' | 'shared'")]
+    pub mode: &'static str,
+    pub used_bytes: f64,
+    pub size_bytes: f64,
 }
 
 /// Some ids, and where to go on; the end has no `next`.
@@ -137,6 +147,11 @@ fn convert_stats(stats: Stats, file_bytes: Option<u64>) -> JsStats {
             removed: sweep.removed as f64,
         }),
         file_bytes: file_bytes.map(|bytes| bytes as f64),
+        log: stats.log.map(|log| JsLog {
+            mode: if log.is_exclusive { "exclusive" } else { "shared" },
+            used_bytes: log.used as f64,
+            size_bytes: log.size as f64,
+        }),
     }
 }
 
