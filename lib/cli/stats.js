@@ -45,8 +45,9 @@ module.exports = {
   summary: "how many sessions the store holds, and how large it is",
   usage: ["[--json]"],
   about: [
-    "Where the file is much larger than what is in use, native-store backup makes a compact copy. The counters that " +
-      "a process keeps, such as hits and misses, are in that process: store.stats() has them.",
+    "Where the file is much larger than what is in use, native-store backup makes a compact copy.",
+    "Each process of the app keeps counters of its own, such as hits and misses, and knows whether it uses the redo " +
+      "log. This command does not see them: call store.stats() in the app.",
     "Of a RedisStore it counts by looking at every key, and estimates the bytes from some of them.",
   ],
   options: {
