@@ -34,19 +34,19 @@ function describeMachine() {
 }
 
 async function main() {
-  const { quick, names, json, charts, dir, raceRounds } = readOptions(Object.keys(parts));
-  const plan = { ...(quick ? QUICK : FULL), directory: dir };
+  const { quick, names, json, charts, dir, before, raceRounds } = readOptions(Object.keys(parts));
+  const plan = { ...(quick ? QUICK : FULL), directory: dir, before };
   if (raceRounds !== undefined) plan.raceRounds = raceRounds;
   const missing = install(names);
   if (charts) installCharts(progress);
 
   const start = performance.now();
-  const before = os.loadavg()[0];
+  const loadBefore = os.loadavg()[0];
   const measured = {};
   for (const name of names) measured[name] = await parts[name].run(plan, progress, missing[name]);
   if (process.stderr.isTTY) progress("");
   const seconds = (performance.now() - start) / 1000;
-  const machine = { ...describeMachine(), load: [before, os.loadavg()[0]], seconds };
+  const machine = { ...describeMachine(), load: [loadBefore, os.loadavg()[0]], seconds };
 
   const targets = judge(measured);
   console.log(report(machine, measured, targets));

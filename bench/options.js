@@ -1,27 +1,44 @@
 "use strict";
 
+const { spawnSync } = require("node:child_process");
 const { existsSync } = require("node:fs");
 const os = require("node:os");
+const path = require("node:path");
 const { parseArgs } = require("node:util");
 
 const usage = (parts) => `Usage: npm run bench -- [options]
 
   --quick            less of everything: some three minutes instead of an hour
   --part <parts>     some parts only, with commas between them: ${parts.join(", ")}
+  --before <folder>  an older version of this package, unpacked and with its addon: the part \`file\` compares with it
   --race-rounds <n>  how often the part \`connect\` lets a logout overtake a request, for each way that this ends
   --json <file>      writes all that was measured to a file as well
   --charts <dir>     draws what was measured; charts of what was not are left as they are
   --dir <dir>        where the stores in files are made and removed again, by default in the directory for
-                     temporary files; they take some 3 GB, or a tenth with --quick`;
+                     temporary files; they take some 3 GB, or a tenth with --quick
+  --help             prints this`;
 
 const OPTIONS = {
   quick: { type: "boolean" },
   part: { type: "string" },
+  before: { type: "string" },
   "race-rounds": { type: "string" },
   json: { type: "string" },
   charts: { type: "string" },
   dir: { type: "string", default: os.tmpdir() },
+  help: { type: "boolean" },
 };
+
+const LOADS = "if (!require(process.argv[1]).FileStore) throw new Error('it has no FileStore')";
+
+/** The folder of an older package, which must load. */
+function packageIn(given) {
+  const folder = path.resolve(given);
+  const { status, stderr } = spawnSync(process.execPath, ["-e", LOADS, folder], { encoding: "utf8" });
+  if (status === 0) return folder;
+  const [, reason = "it does not load"] = /^\w*Error: (.*)$/m.exec(stderr) ?? [];
+  throw new Error(`--before must be the folder of an unpacked package; got ${folder}: ${reason}`);
+}
 
 /** The parts that are asked for, in the order in which there are. */
 function partsIn(given, parts) {
@@ -35,13 +52,25 @@ function partsIn(given, parts) {
 function readOptions(parts) {
   try {
     const { values } = parseArgs({ options: OPTIONS });
-    const { quick = false, part, json, charts, dir, "race-rounds": raceRounds } = values;
+    if (values.help) {
+      console.log(usage(parts));
+      return process.exit(0);
+    }
+    const { quick = false, part, json, charts, dir, before, "race-rounds": raceRounds } = values;
     if (raceRounds !== undefined && !/^[1-9]\d*$/.test(raceRounds)) {
       throw new Error(`--race-rounds must be a whole number from 1; got ${raceRounds}`);
     }
     if (!existsSync(dir)) throw new Error(`--dir must be a directory; there is no ${dir}`);
     const names = part === undefined ? parts : partsIn(part, parts);
-    return { quick, names, json, charts, dir, raceRounds: raceRounds && Number(raceRounds) };
+    return {
+      quick,
+      names,
+      json,
+      charts,
+      dir,
+      before: before && packageIn(before),
+      raceRounds: raceRounds && Number(raceRounds),
+    };
   } catch (error) {
     console.error(`${error.message}\n\n${usage(parts)}`);
     return process.exit(1);
