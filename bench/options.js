@@ -15,7 +15,7 @@ const usage = (parts) => `Usage: npm run bench -- [options]
   --json <file>      writes all that was measured to a file as well
   --charts <dir>     draws what was measured; charts of what was not are left as they are
   --dir <dir>        where the stores in files are made and removed again, by default in the directory for
-                     temporary files; they take some 3 GB, or a tenth with --quick
+                     temporary files; they take some 6 GB, or a tenth with --quick
   --help             prints this`;
 
 const OPTIONS = {

@@ -50,7 +50,7 @@ class Ids {
   }
 
   /** Some of the ids in their order, of which nothing is copied. */
-  slice(from, to) {
+  slice(from, to = this.length) {
     return new Ids(this.#text.subarray(from * ID_CHARS, to * ID_CHARS));
   }
 

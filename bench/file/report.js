@@ -2,6 +2,8 @@
 
 const { count, median, medianRatio, plural, summary } = require("../stats.js");
 const { ratio, table, tenths, whole } = require("../table.js");
+const { sections: logSections } = require("./log/report.js");
+const { roundsTable } = require("./rounds-table.js");
 const { OURS, STORES, labelOf } = require("./stores.js");
 
 const storesTable = (disk) => {
@@ -15,18 +17,6 @@ const storesTable = (disk) => {
   lines.push(...floors.map(({ label, index, sync }) => [label, "", index, sync]));
   return table(["store", "sessions", "index", "a create has resolved after"], lines, 4);
 };
-
-/** The rounds of each store, by `format`, and ours against it; `keys` are columns before the store's. */
-function roundsTable(rows, head, { keys = [], format = whole } = {}) {
-  const lines = rows.map((row) => {
-    const { median: middle, low, high } = summary(row.rounds);
-    const ours = rows.find((other) => other.store === OURS && keys.every((key) => other[key] === row[key]));
-    const against = !ours || row === ours ? "" : ratio(medianRatio(ours.rounds, row.rounds));
-    const cells = keys.map((key) => String(row[key]));
-    return [...cells, labelOf(row.store), format(middle), `${format(low)}-${format(high)}`, against];
-  });
-  return table([...head, "quartiles", "ours/this"], lines, keys.length + 1);
-}
 
 function diskTable(rows) {
   const ours = rows.find(({ store }) => store === OURS);
@@ -88,7 +78,7 @@ function readsTable({ inFlight, rows: [file, memory], during }) {
 }
 
 /** The sections of the report on stores in files: `{ title, body }[]`. */
-function sections({ size, fileSystem, missing, reads, disk, open, get, create, gaps }) {
+function sections({ size, fileSystem, missing, reads, disk, open, get, create, gaps, log }) {
   const all = [];
   const add = (title, body) => all.push({ title, body });
   const runsOfOurs = Math.max(...gaps.map(({ runs }) => runs.length));
@@ -107,8 +97,13 @@ function sections({ size, fileSystem, missing, reads, disk, open, get, create, g
   );
   add(
     `Durable creates a second, so many in flight (each that completes starts the next), of ${plural(create[0].rounds.length, "round")}.\n` +
-      "More is better here. Only native-store and better-sqlite3 refuse an id that is taken:",
-    roundsTable(create, ["in flight", "store", "creates/s"], { keys: ["inFlight"] }),
+      "More is better. Then what a create costs: processor time of all threads, and what the disk wrote and flushed, which\n" +
+      "includes what other processes wrote. Only native-store and better-sqlite3 refuse an id that is taken:",
+    roundsTable(create, ["in flight", "store", "creates/s"], {
+      keys: ["inFlight"],
+      figure: "perSecond",
+      costs: true,
+    }),
   );
   add(
     `Get from our own stores, ${count(reads.size)} sessions, in ns: median and quartiles of ${plural(reads.rows[0].rounds.length, "round")}. ` +
@@ -126,11 +121,11 @@ function sections({ size, fileSystem, missing, reads, disk, open, get, create, g
   );
   add(
     `Longest gap of the event loop, at creates and while ${count(size / 10)} expired sessions are swept from ` +
-      `${count(size)}\n(median of ${runsOfOurs} of ours, one of the others). Where thousands of creates complete at ` +
-      "once, as many start at once:",
+      `${count(size)}\n(median of ${runsOfOurs} of ours, and of lmdb-js at creates; one of the others). Where thousands ` +
+      "of creates complete\nat once, as many start at once:",
     gapsTable(gaps),
   );
-  return all;
+  return [...all, ...logSections(log)];
 }
 
 module.exports = { sections };

@@ -17,11 +17,15 @@ function* sessionsOf(ids, { to = ids.length, firstNumber = 0, expiresOf = farOff
   }
 }
 
-/** Sessions of the ids for as long as it is not over. */
-function* sessionsUntil(isOver, ids) {
-  for (let index = 0; index < ids.length && !isOver(performance.now()); index++) {
-    yield sessionOf(ids.at(index), index);
+/** The items for as long as it is not over. */
+function* until(isOver, items) {
+  for (const item of items) {
+    if (isOver(performance.now())) return;
+    yield item;
   }
 }
 
-module.exports = { sessionsOf, sessionsUntil };
+/** Sessions of the ids for as long as it is not over. */
+const sessionsUntil = (isOver, ids) => until(isOver, sessionsOf(ids));
+
+module.exports = { sessionsOf, sessionsUntil, until };

@@ -2,6 +2,9 @@
 
 const path = require("node:path");
 
+const SYNC_OF_OURS = "fdatasync, batches of what is queued";
+const INDEX_OF_OURS = "id, user, expiry";
+
 /**
  * The stores that are compared, ours first. `sync` is what a resolved create has seen, `index` what the store finds
  * a session by; `share` is of the sessions that the others hold.
@@ -10,8 +13,14 @@ const STORES = {
   native: {
     label: "native-store",
     module: "native.js",
-    sync: "fdatasync, batches of what is queued",
-    index: "id, user, expiry",
+    sync: SYNC_OF_OURS,
+    index: INDEX_OF_OURS,
+  },
+  before: {
+    label: "native-store, --before",
+    module: "native.js",
+    sync: SYNC_OF_OURS,
+    index: INDEX_OF_OURS,
   },
   lmdb: {
     label: "lmdb-js",
@@ -44,22 +53,44 @@ const STORES = {
   },
 };
 
+/** Stores that only one stage compares. `folder` names the store whose sessions they open. */
+const VARIANTS = {
+  everysec: {
+    label: 'native-store, durability: "everysec"',
+    module: "native.js",
+    options: { durability: "everysec" },
+    folder: "native",
+  },
+  memory: { label: "MemoryStore", module: "memory.js" },
+};
+
 const OURS = "native";
+/** Our store of an older version. It is compared only if its folder is given. */
+const BEFORE = "before";
 const NAMES = Object.keys(STORES);
-const labelOf = (name) => STORES[name].label;
+const describe = (name) => STORES[name] ?? VARIANTS[name];
+const labelOf = (name) => describe(name).label;
 
 /** How many sessions a store is filled with where the others have `size`. */
-const sizeOf = (name, size) => size * (STORES[name].share ?? 1);
+const sizeOf = (name, size) => size * (describe(name).share ?? 1);
 
-const directoryOf = (name, directory) => path.join(directory, name);
+const directoryOf = (name, directory) => path.join(directory, describe(name).folder ?? name);
 
 /**
- * The class of a store, which takes the directory that it is in. It has `create(session)`, which resolves once the
- * session is on disk, `get(id)`, which resolves to a fresh copy, and, for what is not timed, `fill(sessions)`,
- * `remove(ids)` and `close()`; those that sweep have `clean()` too.
+ * Loads the package of a store, and returns a function that opens the store in its directory. `from` is the folder of
+ * an older version of our package.
+ *
+ * A store has `create(session)`, which resolves once the session is on disk, and `get(id)`, which resolves to a fresh
+ * copy. `fill(sessions)`, `remove(ids)` and `close()` are not timed. Stores that sweep have `clean()`. `NativeStore` has
+ * more.
  */
-const loadStore = (name) => require(`./stores/${STORES[name].module}`);
+function loadStore({ store: name, directory, from }) {
+  const { module, options } = describe(name);
+  const Store = require(`./stores/${module}`);
+  Store.load?.(from);
+  return () => new Store(directoryOf(name, directory), { from, ...options });
+}
 
-const openStore = (name, directory) => new (loadStore(name))(directoryOf(name, directory));
+const openStore = (args) => loadStore(args)();
 
-module.exports = { STORES, OURS, NAMES, labelOf, sizeOf, directoryOf, loadStore, openStore };
+module.exports = { STORES, OURS, BEFORE, NAMES, labelOf, sizeOf, directoryOf, loadStore, openStore };

@@ -2,37 +2,61 @@
 
 const { atLeast, atMost } = require("../limits.js");
 const { count, median, medianRatio } = require("../stats.js");
-const { OURS } = require("./stores.js");
+const { against, judge: judgeLog } = require("./log/targets.js");
+const { OURS, labelOf } = require("./stores.js");
 
-/** The targets of the stores in files; those against a store that is missing are left out. */
-function judge({ size, reads, get, create, open, gaps }) {
-  const targets = [];
+/** The least ratio of our creates a second to a peer's, by how many are in flight. */
+const CREATES = {
+  raw: { 1: 0.85, 16: 0.8, 256: 0.5, 4096: 0.25 },
+  sqlite: { 1: 0.9, 16: 1.5, 256: 2.5, 4096: 1.3 },
+  lmdb: { 1: 2, 16: 3, 256: 2.5, 4096: 1.3 },
+};
+
+const ofOurs = (rows) => rows.filter(({ store }) => store === OURS);
+
+function judgeGets({ size, reads, get }) {
   const [file, memory] = reads.rows;
   const toMemory = medianRatio(file.rounds, memory.rounds);
-  targets.push(
-    atMost(`file, await get, against MemoryStore, ${count(reads.size)} sessions`, 3.5, "x", toMemory),
-  );
-  const against = (rows, peer, text, target, limit) => {
-    const roundsOf = (name) => rows.find(({ store }) => store === name)?.rounds;
-    if (!roundsOf(peer)) return;
-    targets.push(target(`file, ${text}`, limit, "x", medianRatio(roundsOf(OURS), roundsOf(peer))));
-  };
-  against(get, "sqlite", `await get, against better-sqlite3, ${count(size)} sessions`, atMost, 0.35);
-  against(get, "lmdb", `await get, against lmdb-js, ${count(size)} sessions`, atMost, 1);
-  for (const inFlight of [16, 256, 4096]) {
-    const rows = create.filter((row) => row.inFlight === inFlight);
-    against(rows, "lmdb", `durable creates, ${inFlight} in flight, against lmdb-js`, atLeast, 1.5);
-  }
-  const ours = (rows) => rows.filter(({ store }) => store === OURS);
-  for (const { rounds } of ours(open)) {
-    targets.push(atMost("file, open and first get", 5, " ms", median(rounds)));
-  }
-  for (const { task, runs } of ours(gaps)) {
-    const work =
-      task === "gapOfCreates" ? "creates, 4096 in flight" : `clean() of ${count(size / 10)} expired`;
-    targets.push(atMost(`file, longest gap, ${work}`, 5, " ms", median(runs.map(({ longest }) => longest))));
+  const text = (peer, sessions) => `file, await get, against ${peer}, ${count(sessions)} sessions`;
+  const targets = [atMost(text("MemoryStore", reads.size), 3.5, "x", toMemory)];
+  against(targets, { rows: get, peer: "sqlite" }, text("better-sqlite3", size), atMost, 0.35);
+  against(targets, { rows: get, peer: "lmdb" }, text("lmdb-js", size), atMost, 1);
+  return targets;
+}
+
+function judgeCreates({ create }) {
+  const targets = [];
+  for (const [peer, limits] of Object.entries(CREATES)) {
+    for (const [inFlight, limit] of Object.entries(limits)) {
+      const rows = create.filter((row) => row.inFlight === Number(inFlight));
+      const text = `file, durable creates, ${inFlight} in flight, against ${labelOf(peer)}`;
+      against(targets, { rows, peer, figure: "perSecond" }, text, atLeast, limit);
+    }
   }
   return targets;
 }
+
+const judgeOpening = ({ open }) =>
+  ofOurs(open).map(({ rounds }) => atMost("file, open and first get", 5, " ms", median(rounds)));
+
+function judgeGaps({ size, gaps }) {
+  const targets = [];
+  const rows = gaps
+    .filter(({ task }) => task === "gapOfCreates")
+    .map(({ store, runs }) => ({ store, rounds: runs }));
+  const text = "file, longest gap, creates, 4096 in flight, against lmdb-js";
+  against(targets, { rows, peer: "lmdb", figure: "longest" }, text, atMost, 1);
+  for (const { runs } of ofOurs(gaps).filter(({ task }) => task === "gapOfClean")) {
+    const longest = median(runs.map((run) => run.longest));
+    targets.push(atMost(`file, longest gap, clean() of ${count(size / 10)} expired`, 5, " ms", longest));
+  }
+  return targets;
+}
+
+/** The targets of the stores in files. A store that is missing has none. */
+const judge = (measured) => [
+  ...[judgeGets, judgeCreates, judgeOpening, judgeGaps].flatMap((of) => of(measured)),
+  ...judgeLog(measured.log),
+];
 
 module.exports = { judge };

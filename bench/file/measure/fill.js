@@ -7,22 +7,20 @@ const { sessionsOf } = require("../sessions.js");
 const { directoryOf, openStore } = require("../stores.js");
 
 const IN_FLIGHT = 4096;
-/** Which part of the sessions is replaced. */
-const CHURN = 1 / 4;
 
 /** Fills a new store with the first of the ids in a file. */
-async function fill({ store: name, directory, idsFile, size }) {
-  mkdirSync(directoryOf(name, directory), { mode: 0o700 });
-  const store = openStore(name, directory);
+async function fill({ idsFile, size, ...args }) {
+  mkdirSync(directoryOf(args.store, args.directory), { mode: 0o700 });
+  const store = openStore(args);
   await store.fill(sessionsOf(Ids.readFrom(idsFile), { to: size }));
   await store.close();
 }
 
-/** Replaces the oldest sessions: new ones are created, as many at once as are then deleted. */
-async function churn({ store: name, directory, idsFile, size }) {
-  const store = openStore(name, directory);
+/** Replaces the oldest sessions by those of another file: creates some, then deletes as many old ones. */
+async function churn({ idsFile, freshFile, size, ...args }) {
+  const store = openStore(args);
   const old = Ids.readFrom(idsFile).slice(0, size);
-  const fresh = Ids.random(Math.ceil(CHURN * size));
+  const fresh = Ids.readFrom(freshFile);
   const all = old.concat(fresh);
   for (let from = 0; from < fresh.length; from += IN_FLIGHT) {
     const to = Math.min(from + IN_FLIGHT, fresh.length);

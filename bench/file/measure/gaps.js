@@ -21,8 +21,8 @@ const SOON = 200;
 const EXPIRING_A_MILLISECOND = 100;
 
 /** Opens a store and returns it with what watches its event loop: with gets, where these are no wait themselves. */
-function openWatched({ store: name, directory, idsFile, size }) {
-  const store = openStore(name, directory);
+function openWatched({ idsFile, size, ...args }) {
+  const store = openStore(args);
   const sample = Ids.readFrom(idsFile).sample(SAMPLE, size);
   const getsATurn = store.getsAtOnce ? undefined : 0;
   return { store, watchUntil: (isOver) => watch(store, sample, isOver, getsATurn) };

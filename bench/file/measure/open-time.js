@@ -1,12 +1,12 @@
 "use strict";
 
-const { directoryOf, loadStore } = require("../stores.js");
+const { loadStore } = require("../stores.js");
 
 /** Milliseconds from the constructor's call to the first session. */
-async function openTime({ store: name, directory, id }) {
-  const Store = loadStore(name);
+async function openTime({ id, ...args }) {
+  const open = loadStore(args);
   const start = performance.now();
-  const store = new Store(directoryOf(name, directory));
+  const store = open();
   const session = await store.get(id);
   const took = performance.now() - start;
   if (session === null) throw new Error("the session was not found");

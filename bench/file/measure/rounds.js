@@ -1,10 +1,12 @@
 "use strict";
 
 const { after } = require("../../gaps/watch.js");
-const { Ids } = require("../../sessions.js");
+const { Ids, farOff } = require("../../sessions.js");
 const { closedLoop } = require("../../closed-loop.js");
-const { sessionsUntil } = require("../sessions.js");
-const { openStore } = require("../stores.js");
+const { sessionsOf, sessionsUntil, until } = require("../sessions.js");
+const { directoryOf, openStore } = require("../stores.js");
+const { costOf } = require("./cost.js");
+const { opened } = require("./opened.js");
 
 const GETS = 40_000;
 /** Of a store that reads a file for each get. */
@@ -13,16 +15,18 @@ const WARM_UP = 2000;
 /** What creates more than this is through before its time. */
 const MOST_A_SECOND = 200_000;
 
-let store;
-let ids;
+let touches = 0;
 
-async function open({ store: name, directory, idsFile, size }) {
-  store = openStore(name, directory);
-  ids = Ids.readFrom(idsFile).slice(0, size);
+async function open({ idsFile, size, ...args }) {
+  const store = openStore(args);
+  const ids = Ids.readFrom(idsFile).slice(0, size);
+  Object.assign(opened, { store, size, ids, folder: directoryOf(args.store, args.directory) });
+  if (store.startsEmpty) await store.fill(sessionsOf(ids));
   if (store.getsAtOnce) await getOneByOne(ids); // As in a server that is up for a while: all pages are mapped.
 }
 
 async function getOneByOne(sample) {
+  const { store } = opened;
   let hits = 0;
   for (let i = 0; i < sample.length; i++) {
     if ((await store.get(sample.at(i))) !== null) hits++;
@@ -32,6 +36,7 @@ async function getOneByOne(sample) {
 
 /** Nanoseconds a get, with what making the id takes. */
 async function get() {
+  const { store, ids } = opened;
   const sample = ids.sample(store.getsAtOnce ? GETS : SLOW_GETS);
   await getOneByOne(ids.sample(WARM_UP));
   global.gc({ type: "minor" });
@@ -40,16 +45,41 @@ async function get() {
   return ((performance.now() - start) * 1e6) / sample.length;
 }
 
-/** Creates a second, `inFlight` at a time; they are deleted untimed. */
+/** Measures creates, `inFlight` at a time. `undo` has to follow. */
 async function create({ inFlight, seconds }) {
-  const fresh = Ids.random(MOST_A_SECOND * seconds);
+  const { store, folder } = opened;
+  const fresh = Ids.random(Math.ceil(MOST_A_SECOND * seconds));
   global.gc({ type: "minor" });
-  const start = performance.now();
-  const sessions = sessionsUntil(after(seconds * 1000), fresh);
-  const created = await closedLoop(inFlight, sessions, (session) => store.create(session));
-  const took = performance.now() - start;
-  await store.remove(fresh.slice(0, created));
-  return (created * 1000) / took;
+  const cost = await costOf(folder, () => {
+    const sessions = sessionsUntil(after(seconds * 1000), fresh);
+    return closedLoop(inFlight, sessions, (session) => store.create(session));
+  });
+  opened.created = fresh.slice(0, cost.calls);
+  return cost;
 }
 
-module.exports = { create, get, open };
+/** Deletes what was created, and leaves no work that the store would do in the next round. */
+async function undo() {
+  const { store, size, created } = opened;
+  await store.remove(created);
+  await store.drain?.();
+  opened.ids = opened.ids.slice(0, size);
+}
+
+/** Measures touches of random sessions, `inFlight` at a time. */
+async function touch({ inFlight, seconds }) {
+  const { store, folder, ids } = opened;
+  const sample = ids.sample(Math.ceil(MOST_A_SECOND * seconds));
+  global.gc({ type: "minor" });
+  const cost = await costOf(folder, () =>
+    closedLoop(inFlight, until(after(seconds * 1000), sample), async (id) => {
+      // Each expiry is a new one, or the store would have nothing to write.
+      if (!(await store.touch(id, farOff(ids.length + touches++))))
+        throw new Error("a session was not found");
+    }),
+  );
+  await store.drain();
+  return cost;
+}
+
+module.exports = { create, get, open, touch, undo };

@@ -1,15 +1,23 @@
 "use strict";
 
-const { FileStore } = require("../../..");
+const { setTimeout: sleep } = require("node:timers/promises");
 const { closedLoop } = require("../../closed-loop.js");
 
+const THIS_PACKAGE = "../../..";
 const IN_FLIGHT = 4096;
+/** Milliseconds. A log that nothing fills is drained within half a minute. */
+const LONGEST_DRAIN = 60_000;
+const LOOK = 20;
 
+/** Our store, of this package or of an older one. */
 class NativeStore {
+  static load = (from = THIS_PACKAGE) => require(from).FileStore;
+
   getsAtOnce = true;
 
-  constructor(directory) {
-    this.store = new FileStore({ path: directory, sweepInterval: 0 });
+  constructor(directory, { from, ...options } = {}) {
+    const FileStore = NativeStore.load(from);
+    this.store = new FileStore({ path: directory, sweepInterval: 0, ...options });
   }
 
   create(session) {
@@ -18,6 +26,10 @@ class NativeStore {
 
   get(sessionId) {
     return this.store.get(sessionId);
+  }
+
+  touch(sessionId, millis) {
+    return this.store.touch(sessionId, millis);
   }
 
   fill(sessions) {
@@ -35,6 +47,22 @@ class NativeStore {
   /** By its counter, as `get` finds no expired session, swept or not. */
   async countLeft(ids) {
     return ids.length - (await this.store.stats()).expired;
+  }
+
+  /** The bytes of the log that are not in the data file yet, or `undefined` if the store has no log. */
+  async logBytes() {
+    return (await this.store.stats()).log?.usedBytes;
+  }
+
+  /** Empties the log, if there is one. */
+  async drain() {
+    const end = performance.now() + LONGEST_DRAIN;
+    while ((await this.logBytes()) > 0) {
+      // Ids come from the data file: the log has to be drained into it first.
+      for await (const _ of this.store.ids()) break;
+      if (performance.now() > end) throw new Error(`the log was not drained within ${LONGEST_DRAIN} ms`);
+      await sleep(LOOK);
+    }
   }
 
   close() {
