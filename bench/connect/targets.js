@@ -1,11 +1,22 @@
 "use strict";
 
-const { atMost } = require("../limits.js");
+const { atLeast, atMost } = require("../limits.js");
+const { medianRatio } = require("../stats.js");
 const { titleOf } = require("./race/cases.js");
-const { OURS } = require("./stores.js");
+const { OURS, labelOf } = require("./stores.js");
 
-/** The targets of the stores of express-session: of ours, none comes back. */
-function judge({ race }) {
+/** The app on our FileStore against the app on express-session's own store in memory. */
+function judgeLoad({ rows }) {
+  return [...new Set(rows.map(({ route }) => route))].map((route) => {
+    const perSecondOf = (name) =>
+      rows.find((row) => row.route === route && row.store === name).rounds.map(({ perSecond }) => perSecond);
+    const text = `connect, requests a second of ${route}, FileStore against ${labelOf("express")}`;
+    return atLeast(text, 0.9, "x", medianRatio(perSecondOf("file"), perSecondOf("express")));
+  });
+}
+
+/** No session of our stores comes back. */
+function judgeRace(race) {
   return race
     .filter(({ store }) => OURS.includes(store))
     .map(({ rounds, back, ...which }) => {
@@ -14,5 +25,8 @@ function judge({ race }) {
       return atMost(`connect, came back of ${counts.length * rounds}: ${titleOf(which)}`, 0, "", all);
     });
 }
+
+/** The targets of the stores of express-session. */
+const judge = ({ load, race }) => [...(load ? judgeLoad(load) : []), ...judgeRace(race)];
 
 module.exports = { judge };
