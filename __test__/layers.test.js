@@ -29,6 +29,10 @@ test("dependencies that point downwards are no problem", (context) => {
   assert.deepEqual(problemsOf(context, files), []);
 });
 
+test("a visibility is no dependency", (context) => {
+  assert.deepEqual(problemsOf(context, { "base.rs": "pub(in crate::top) fn f() {}" }), []);
+});
+
 test("a dependency on a higher layer is found, in a use and in a path", (context) => {
   for (const text of [
     "use crate::top::Top;",

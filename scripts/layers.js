@@ -15,11 +15,12 @@ const INLINE_PATH = /\b(?:crate|super|self)(?:::\w+)+/g;
 const TEST_ONLY = /#\[cfg\((?:test|any\(test, fuzzing\)|all\(test[^\]]*)\)\]\s*/g;
 const DEFINITION = "(?:fn|struct|enum|union|trait|type|const|static|mod|macro_rules!)";
 
-/** The text without comments, and with empty strings. */
+/** The text without comments and the paths of visibilities, and with empty strings. */
 function codeOnly(text) {
   const token =
     /\/\/[^\n]*|\/\*[\s\S]*?\*\/|r(#*)"[\s\S]*?"\1|"(?:\\[\s\S]|[^"\\])*"|'(?:\\(?:u\{[^}]*\}|x..|.)|[^'\\])'/g;
-  return text.replace(token, (match) => (match.startsWith("/") ? " " : '""'));
+  const code = text.replace(token, (match) => (match.startsWith("/") ? " " : '""'));
+  return code.replace(/\bpub\(in [^)]*\)/g, "pub");
 }
 
 /** Where the item that begins at an index ends: after its semicolon, or after its block. */
