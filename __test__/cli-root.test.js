@@ -68,7 +68,7 @@ describe("native-store, run by root on the store of another user,", { skip }, ()
     for (const name of ["lock.mdb", "owners.lock"]) fs.rmSync(path.join(bench.storePath, name));
     await runs("list");
     await runs("revoke", "--id", "a");
-    assert.deepEqual(ownersIn(bench.storePath), [UID, UID, UID]);
+    assert.deepEqual(ownersIn(bench.storePath), [UID, UID, UID, UID]);
   });
 
   it("creates a store that belongs to the owner of the folder, or of the folder around it", async () => {
@@ -80,13 +80,13 @@ describe("native-store, run by root on the store of another user,", { skip }, ()
         input: asLines([session("a")]),
       });
       assert.equal(code, 0, stderr);
-      assert.deepEqual(ownersIn(bench.in(folder)), [UID, UID, UID]);
+      assert.deepEqual(ownersIn(bench.in(folder)), [UID, UID, UID, UID]);
       assert.equal(fs.statSync(bench.in(folder)).uid, UID);
     }
   });
 
   it("follows no link that the user has put in the place of a file", async () => {
-    for (const name of ["owners.lock", "lock.mdb", "data.mdb"]) {
+    for (const name of ["owners.lock", "lock.mdb", "data.mdb", "redo.log"]) {
       await fill("a");
       const file = path.join(bench.storePath, name);
       const victim = bench.in(`victim of ${name}`);

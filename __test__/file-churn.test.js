@@ -25,12 +25,18 @@ async function forAll(list, call) {
 
 const create = (store, ids, fields) => forAll(ids, (id) => store.create(session(id, fields)));
 
+/** Brings what is in the log to the file. */
+const drain = (store) => store.ids().next();
+
 /** Creates as many sessions as live all the time, and deletes them. */
 async function churn(store, fields) {
   const ids = Array.from({ length: SESSIONS }, newId);
   await create(store, ids, { userId: "guest", ...fields });
+  await drain(store);
   await forAll(ids, (id) => store.touch(id, Date.now() + 1e6));
+  await drain(store);
   await forAll(ids, (id) => store.delete(id));
+  await drain(store);
 }
 
 async function withBase(options, call) {

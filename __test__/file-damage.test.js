@@ -130,8 +130,8 @@ describe("a file that is no store", { skip }, () => {
 
   it("of a newer version says so and is left alone", async () => {
     await areRefused(
-      [replaced(good, "format\x01\0\0\0", "format\x02\0\0\0")],
-      /format 2, of a newer version/,
+      [replaced(good, "format\x01\0\0\0", "format\x03\0\0\0")],
+      /format 3, of a newer version/,
     );
     await areRefused([replaced(good, "format\x01\0\0\0", "format\xff\xff\xff\x7f")], /newer version/);
   });

@@ -16,21 +16,30 @@ const place = makePlace();
 
 // A small disk that only the process sees which this starts: as root, or as a user who may have a namespace of their own.
 const disk = place.root;
-const MOUNT = ["sh", "-c", 'mount -t tmpfs -o size=12m tmpfs "$0" && exec "$@"', disk];
-const mounted = skip ? undefined : findPrefix(["unshare", "-m", ...MOUNT], ["unshare", "-rm", ...MOUNT]);
+const mountOf = (size) => ["sh", "-c", `mount -t tmpfs -o size=${size} tmpfs "$0" && exec "$@"`, disk];
+const prefixOf = (size) =>
+  skip ? undefined : findPrefix(["unshare", "-m", ...mountOf(size)], ["unshare", "-rm", ...mountOf(size)]);
+// Too small for a log, and large enough for one.
+const mounted = prefixOf("12m");
+const mountedWithLog = prefixOf("32m");
 const skipMounts = skip || (mounted === undefined && "nothing can be mounted here");
 
 describe("a store on a full disk", { skip: skipMounts }, () => {
   const STORY = path.join(__dirname, "support/file-full-disk.js");
-  for (const [what, ...args] of [
-    ["with small sessions", "0"],
-    ["with larger sessions", "3000"],
-    ["with sessions of many pages", "20000"],
-    ["that others have filled", "0", "others"],
-    ["that others have filled, with larger sessions", "3000", "others"],
+  for (const [what, prefix, ...args] of [
+    ["with small sessions", mounted, "0"],
+    ["with larger sessions", mounted, "3000"],
+    ["with sessions of many pages", mounted, "20000"],
+    ["that others have filled", mounted, "0", "others"],
+    ["that others have filled, with larger sessions", mounted, "3000", "others"],
+    ["with a log and small sessions", mountedWithLog, "0"],
+    ["with a log and larger sessions", mountedWithLog, "3000"],
+    ["with a log and sessions of many pages", mountedWithLog, "20000"],
+    ["with a log, that others have filled", mountedWithLog, "0", "others"],
+    ["with a log, that others have filled, with larger sessions", mountedWithLog, "3000", "others"],
   ]) {
     it(`${what} loses nothing, and goes on once there is room`, async (t) => {
-      const printed = await execute([...mounted, process.execPath, STORY, disk, ...args]);
+      const printed = await execute([...prefix, process.execPath, STORY, disk, ...args]);
       const { first, again, more, largest } = JSON.parse(printed);
       t.diagnostic(`${first} sessions; ${again} after deletes; ${more} with a larger disk; ${largest} bytes`);
     });

@@ -1,5 +1,7 @@
 //! The disk refuses to write, to sync, or writes a part only: the write that it hits is reported and undone, nothing
 //! else is harmed, and the store goes on.
+//!
+//! The stores here are too small for a redo log, so that each write is a commit of LMDB's. `log_faults` has the others.
 
 #![cfg(all(target_os = "linux", target_env = "gnu", target_pointer_width = "64"))]
 
@@ -14,7 +16,9 @@ use native_store::clock::{Clock, MockClock};
 use native_store::store::{FileStore, SessionStore};
 use tempfile::TempDir;
 
-use disk::sessions::{self, Lane, Model, Op, Outcome, START, View, look, outcome, perform_together, use_up};
+use disk::sessions::{
+    self, Lane, Model, Op, Outcome, START, Setup, View, look, outcome, perform_together, use_up,
+};
 use disk::{Call, Disk, Event, Failure, Fault, Random};
 
 const FULL: &str = "ERR_STORE_FULL";
@@ -40,7 +44,7 @@ impl Bed {
     fn new(sealed: bool) -> Self {
         let dir = disk::temp_dir();
         let disk = Disk::watch(&disk::data_file(dir.path(), &[]));
-        let (store, clock) = sessions::open(dir.path(), sealed, START).unwrap();
+        let (store, clock) = sessions::open(dir.path(), Setup::direct(sealed), START).unwrap();
         let lane = Lane::new(Model::default(), START);
         let mut bed = Self { dir, disk, sealed, store: Some(store), clock, lane, random: Random::new(SEED) };
         for _ in 0..6 {
@@ -117,7 +121,8 @@ impl Bed {
 
     fn reopen(&mut self) {
         self.store = None;
-        let (store, clock) = sessions::open(self.dir.path(), self.sealed, self.clock.now()).unwrap();
+        let (store, clock) =
+            sessions::open(self.dir.path(), Setup::direct(self.sealed), self.clock.now()).unwrap();
         (self.store, self.clock) = (Some(store), clock);
     }
 
@@ -370,13 +375,13 @@ fn a_store_that_could_not_be_made_can_be_made_later() {
                 let dir = disk::temp_dir();
                 let disk = Disk::watch(&disk::data_file(dir.path(), &[]));
                 disk.fail(&[Fault { call, after, times: ALWAYS, failure: Failure::Refused(number) }]);
-                let failed = sessions::open(dir.path(), false, START).err();
+                let failed = sessions::open(dir.path(), Setup::direct(false), START).err();
                 if disk.clear_faults() == 0 {
                     assert_eq!(failed, None);
                     break;
                 }
                 assert_eq!(failed.unwrap().code(), code, "{call:?} {after}");
-                let (store, clock) = sessions::open(dir.path(), false, START).unwrap();
+                let (store, clock) = sessions::open(dir.path(), Setup::direct(false), START).unwrap();
                 use_up(&store, &clock, &mut Random::new(SEED)).unwrap();
             }
         }

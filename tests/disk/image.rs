@@ -1,9 +1,11 @@
-//! What a power loss leaves of a file.
+//! What a power loss leaves of a file, and of a folder.
 
 use std::collections::HashMap;
+use std::fs;
 use std::ops::Range;
+use std::path::Path;
 
-use super::{Event, Random};
+use super::{DATA, DATA_FILE, Event, LOG, NEW_LOG, Names, Random};
 
 /// Devices write a sector as a whole or not at all.
 const SECTOR: usize = 512;
@@ -57,10 +59,10 @@ impl Disk {
         Self { syncs, durable, pending: Vec::new(), next: 0, overtaken: HashMap::new() }
     }
 
-    /// Goes past an event.
+    /// Goes past an event of this file.
     pub fn apply(&mut self, event: &Event) {
         match event {
-            Event::Write { at, bytes, durable } => {
+            Event::Write { at, bytes, durable, .. } => {
                 let at = *at as usize;
                 let write = Pending { number: self.next, at, bytes: bytes.clone(), given_up: false };
                 self.next += 1;
@@ -74,7 +76,7 @@ impl Disk {
                     self.make_durable(&first);
                 }
             }
-            Event::Sync if self.syncs == Syncs::Kept => {
+            Event::Sync(_) if self.syncs == Syncs::Kept => {
                 let (given_up, synced) =
                     std::mem::take(&mut self.pending).into_iter().partition(|write| write.given_up);
                 self.pending = given_up;
@@ -84,8 +86,8 @@ impl Disk {
                     self.overtaken.clear();
                 }
             }
-            Event::FailedSync => self.pending.iter_mut().for_each(|write| write.given_up = true),
-            Event::Sync | Event::Begun(_) | Event::Acknowledged(_) => {}
+            Event::FailedSync(_) => self.pending.iter_mut().for_each(|write| write.given_up = true),
+            _ => {}
         }
     }
 
@@ -180,6 +182,100 @@ impl Disk {
                 file[at + part.start..at + part.end].copy_from_slice(&bytes[part]);
             }
         }
+    }
+}
+
+/// The files of a store's folder.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Image {
+    pub data: Vec<u8>,
+    pub log: Option<Vec<u8>>,
+    pub new_log: Option<Vec<u8>>,
+}
+
+impl Image {
+    /// Reads a folder.
+    pub fn of(dir: &Path) -> Self {
+        let read = |name| fs::read(dir.join(name)).ok();
+        Self { data: read(DATA).unwrap_or_default(), log: read(LOG), new_log: read(NEW_LOG) }
+    }
+
+    /// Makes the files in a folder.
+    pub fn put(&self, dir: &Path) {
+        let files = [(DATA, Some(&self.data)), (LOG, self.log.as_ref()), (NEW_LOG, self.new_log.as_ref())];
+        for (name, bytes) in files {
+            if let Some(bytes) = bytes {
+                fs::write(dir.join(name), bytes).unwrap();
+            }
+        }
+    }
+}
+
+/// A folder on disk, and what is on its way there. All files share one order of events, but each of their writes has a
+/// fate of its own.
+pub struct Folder {
+    syncs: Syncs,
+    files: Vec<Disk>,
+    /// The names that are on disk.
+    durable: Names,
+    /// The names after each change that may not be on disk. A file system keeps the order of such changes.
+    pending: Vec<Names>,
+}
+
+impl Folder {
+    pub fn new(syncs: Syncs, first: Image) -> Self {
+        let mut files = vec![Disk::new(syncs, first.data)];
+        let mut add = |bytes: Option<Vec<u8>>| {
+            bytes.map(|bytes| {
+                files.push(Disk::new(syncs, bytes));
+                files.len() - 1
+            })
+        };
+        let durable = Names { log: add(first.log), new_log: add(first.new_log) };
+        Self { syncs, files, durable, pending: Vec::new() }
+    }
+
+    /// Goes past an event.
+    pub fn apply(&mut self, event: &Event) {
+        match event {
+            Event::Write { file, .. } | Event::Sync(file) | Event::FailedSync(file) => {
+                self.files[*file].apply(event);
+            }
+            Event::Named(names) => {
+                if names.new_log == Some(self.files.len()) {
+                    self.files.push(Disk::new(self.syncs, Vec::new()));
+                }
+                self.pending.push(*names);
+            }
+            Event::FolderSync if self.syncs == Syncs::Kept => {
+                self.durable = self.pending.pop().unwrap_or(self.durable);
+                self.pending.clear();
+            }
+            _ => {}
+        }
+    }
+
+    fn image(&self, names: Names, mut bytes: impl FnMut(usize) -> Vec<u8>) -> Image {
+        Image {
+            data: bytes(DATA_FILE),
+            log: names.log.map(&mut bytes),
+            new_log: names.new_log.map(&mut bytes),
+        }
+    }
+
+    /// The files as those see them who have them open.
+    pub fn all(&self) -> Image {
+        self.image(*self.pending.last().unwrap_or(&self.durable), |file| self.files[file].all())
+    }
+
+    /// The files after a power loss at this moment, while `in_flight` was about to happen.
+    pub fn lose_power(&self, in_flight: Option<&Event>, random: &mut Random) -> Image {
+        let kept = random.below(self.pending.len() as u64 + 1) as usize;
+        let names = kept.checked_sub(1).map_or(self.durable, |last| self.pending[last]);
+        self.image(names, |at| {
+            let of_file = in_flight.filter(|event| matches!(event, Event::Write { file, .. } if *file == at));
+            self.files[at].lose_power(of_file, random)
+        })
     }
 }
 

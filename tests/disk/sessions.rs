@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::Path;
 use std::sync::{Arc, mpsc};
 
@@ -11,7 +11,7 @@ use native_store::error::{Result, StoreError};
 use native_store::session::{
     Body, Content, ExpiresForm, Expiry, FieldOrder, Session, SessionId, UserKey, UserKeyBuf,
 };
-use native_store::store::file::{FileOptions, Secret};
+use native_store::store::file::{Durability, FileOptions, Secret};
 use native_store::store::{Answer, Completions, Cursor, FileStore, SessionStore};
 
 use super::Random;
@@ -25,19 +25,47 @@ pub const START: Millis = 1_000_000;
 /// After the end of every session.
 pub const FAR: Millis = 1 << 40;
 
-pub fn options(dir: &Path, sealed: bool) -> FileOptions {
+/// A store has no redo log below 64 MiB.
+const TOO_SMALL_FOR_A_LOG: u64 = 60 << 20;
+/// A log of such a store grows to 4 MiB.
+const SMALLEST_WITH_A_LOG: u64 = 64 << 20;
+
+/// How a store is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Setup {
+    pub sealed: bool,
+    /// `None`: without a redo log, so that each write is a commit of LMDB's.
+    pub log: Option<Durability>,
+}
+
+impl Setup {
+    pub const fn direct(sealed: bool) -> Self {
+        Self { sealed, log: None }
+    }
+
+    pub const fn logged(sealed: bool, durability: Durability) -> Self {
+        Self { sealed, log: Some(durability) }
+    }
+}
+
+pub fn options(dir: &Path, setup: Setup) -> FileOptions {
     FileOptions {
         path: dir.into(),
-        secrets: if sealed { vec![Secret::new(vec![7; 32])] } else { Vec::new() },
+        secrets: if setup.sealed { vec![Secret::new(vec![7; 32])] } else { Vec::new() },
+        max_bytes: NonZeroU64::new(match setup.log {
+            Some(_) => SMALLEST_WITH_A_LOG,
+            None => TOO_SMALL_FOR_A_LOG,
+        }),
         max_sessions_per_user: NonZeroUsize::new(MAX_PER_USER),
         sweep_interval: Some(0),
+        durability: setup.log,
         ..FileOptions::default()
     }
 }
 
-pub fn open(dir: &Path, sealed: bool, now: Millis) -> Result<(Arc<FileStore>, Arc<MockClock>)> {
+pub fn open(dir: &Path, setup: Setup, now: Millis) -> Result<(Arc<FileStore>, Arc<MockClock>)> {
     let clock = Arc::new(MockClock::new(now));
-    FileStore::open_at(&options(dir, sealed), clock.clone()).map(|store| (store, clock))
+    FileStore::open_at(&options(dir, setup), clock.clone()).map(|store| (store, clock))
 }
 
 /// A session as it is written.
@@ -157,6 +185,14 @@ impl Op {
     /// Whether it can be begun without waiting for its end.
     pub fn is_hot(&self) -> bool {
         !matches!(self, Self::DeleteByUser { .. } | Self::Clean | Self::Clear)
+    }
+
+    /// The bytes of text that it writes.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Create(draft) | Self::Update(draft) => draft.text.as_ref().map_or(0, |text| text.len()),
+            _ => 0,
+        }
     }
 
     /// Does it, and waits for its end.
@@ -403,6 +439,24 @@ pub fn look(store: &FileStore, lanes: usize) -> Result<View, String> {
     }
     if store.size() != Ok(view.sessions.len() as u64) {
         return Err(format!("it says that it has {:?} of {} sessions", store.size(), view.sessions.len()));
+    }
+    Ok(view)
+}
+
+/// Looks at the sessions of a lane by reads alone, which need no commit.
+pub fn peek(store: &FileStore, lane: usize) -> Result<View, String> {
+    let failed = |error: StoreError| format!("{}: {error}", error.code());
+    let mut view = View::default();
+    for id in (0..IDS).map(|nth| id_text(lane, nth)) {
+        if let Some(session) = store.get(&session_id(&id)).map_err(failed)? {
+            view.sessions.insert(id, seen_of(&session)?);
+        }
+    }
+    for user in (0..USERS).map(|nth| user_name(lane, nth)) {
+        let sessions = store.get_by_user(UserKeyBuf::from_text(&user).as_key()).map_err(failed)?;
+        if !sessions.is_empty() {
+            view.users.insert(user, sessions.iter().map(|session| session.id.to_string()).collect());
+        }
     }
     Ok(view)
 }

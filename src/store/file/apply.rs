@@ -1,17 +1,19 @@
-//! Applies writes, one after another, within one transaction.
+//! Applies writes, one after another, to rows of sessions.
 //!
-//! A write that is refused has changed nothing. So the others of its transaction can be committed.
+//! A write that is refused has changed nothing. So the others of its batch can be committed.
 
 use std::num::NonZeroUsize;
+use std::ops::Bound;
 
-use heed::RwTxn;
+use heed::{AnyTls, RoTxn};
 
 use super::counters::CounterDelta;
 use super::encryption::{Contents, Encryption, Key, UserTag};
 use super::pending::{Pending, Scope};
 use super::record::{Header, Record};
+use super::rows::{Indexed, Rows, TableRows};
 use super::secrets;
-use super::tables::{Tables, expiry_entry, indexed_expiry_of, user_entry};
+use super::tables::{Tables, expiry_entry};
 use super::write_error::WriteError;
 use crate::clock::Millis;
 use crate::codec;
@@ -75,6 +77,11 @@ impl Write {
         matches!(self, Self::Create(_) | Self::Update(_) | Self::Touch { .. })
     }
 
+    /// Whether it concerns some sessions alone. The others are of the whole store.
+    pub(super) fn is_of_sessions(&self) -> bool {
+        !matches!(self, Self::Sweep { .. } | Self::Clear | Self::DropUnusedKeys)
+    }
+
     /// What it concerns: reads of that wait for it.
     pub(super) fn scope(&self, pending: &Pending) -> Scope {
         let hash = |user: &UserKeyBuf| pending.hash(user.as_key());
@@ -121,22 +128,18 @@ impl Write {
     }
 }
 
-/// The writes of one transaction.
-pub(super) struct WriteBatch<'a, 'e> {
-    pub txn: RwTxn<'e>,
-    pub tables: Tables,
-    pub encryption: &'a Encryption,
-    pub max_per_user: Option<NonZeroUsize>,
-    /// One moment for the whole transaction.
-    pub now: Millis,
+/// Writes that are applied one after another to the same rows.
+pub(super) struct WriteBatch<'a, R> {
+    pub rows: &'a mut R,
+    encryption: &'a Encryption,
+    max_per_user: Option<NonZeroUsize>,
+    /// One moment for all of them.
+    now: Millis,
     pub counted: CounterDelta,
-    /// Whether there is anything to commit.
-    pub changed: bool,
-    next_created: Option<u64>,
     buffer: Vec<u8>,
 }
 
-/// A record's header and user, copied out of the transaction.
+/// A stored record's header and user.
 #[derive(Clone, Copy)]
 struct Found {
     header: Header,
@@ -152,31 +155,25 @@ impl Found {
     fn is_live(self) -> bool {
         !self.is_expired && self.is_readable
     }
+
+    fn indexed(self) -> Indexed {
+        let Header { indexed_expiry, created, .. } = self.header;
+        Indexed { indexed_expiry, created, user: self.user }
+    }
 }
 
-impl<'a, 'e> WriteBatch<'a, 'e> {
+impl<'a, R: Rows> WriteBatch<'a, R> {
     pub(super) fn new(
-        txn: RwTxn<'e>,
-        tables: Tables,
+        rows: &'a mut R,
         encryption: &'a Encryption,
         max_per_user: Option<NonZeroUsize>,
         now: Millis,
     ) -> Self {
-        Self {
-            txn,
-            tables,
-            encryption,
-            max_per_user,
-            now,
-            counted: CounterDelta::default(),
-            changed: false,
-            next_created: None,
-            buffer: Vec::new(),
-        }
+        Self { rows, encryption, max_per_user, now, counted: CounterDelta::default(), buffer: Vec::new() }
     }
 
-    /// Applies a write, and returns how many sessions it changed.
-    pub(super) fn apply(&mut self, write: &Write) -> Result<u64, WriteError> {
+    /// Applies a write of sessions, and returns how many it changed. `None` if it is a write to the whole store.
+    pub(super) fn apply_to_sessions(&mut self, write: &Write) -> Result<Option<u64>, WriteError> {
         match write {
             Write::Create(record) => self.create(record),
             Write::Update(record) => self.update(record),
@@ -185,50 +182,24 @@ impl<'a, 'e> WriteBatch<'a, 'e> {
             Write::DeleteByUser { user, except, max } => {
                 self.delete_by_user(user.as_key(), except.as_ref(), *max)
             }
-            Write::Sweep { now, max } => Ok(self.sweep(*now, *max)?),
-            Write::Clear => Ok(self.clear()?),
-            Write::DropUnusedKeys => {
-                self.changed |= secrets::drop_unused(self.tables, &mut self.txn, self.encryption)?;
-                Ok(0)
-            }
+            Write::Sweep { .. } | Write::Clear | Write::DropUnusedKeys => return Ok(None),
         }
-    }
-
-    /// Commits the writes, and returns when they are on disk.
-    pub(super) fn commit(mut self) -> heed::Result<CounterDelta> {
-        if self.changed {
-            if let Some(next) = self.next_created {
-                self.tables.set_next(&mut self.txn, next)?;
-            }
-            self.txn.commit()?;
-        }
-        Ok(self.counted)
+        .map(Some)
     }
 
     fn create(&mut self, record: &NewRecord) -> Result<u64, WriteError> {
         let key = self.encryption.key(&record.id);
-        let created = self.next()?;
-        let user = record.user().map(|user| self.encryption.tag(user));
-        let indexed_expiry = record.expires.millis();
-        let header = Header { expires: record.expires, indexed_expiry, created };
-        let value = self.encode(&key, header, user, record)?;
-        // One descent of the tree looks the key up and inserts the record.
-        if let Some(old) = self.tables.sessions.get_or_put(&mut self.txn, &key, &value)? {
-            let old = self.found(old);
-            if old.is_live() {
-                return Err(StoreError::Exists.into());
-            }
-            self.remove(&key, old)?;
-            self.counted.expired += u64::from(old.is_expired);
-            self.tables.sessions.put(&mut self.txn, &key, &value)?;
+        let old = self.find(&key)?;
+        if old.is_some_and(Found::is_live) {
+            return Err(StoreError::Exists.into());
         }
-        self.changed = true;
-        self.make_room_for_user(user, record.expires, created)?;
-        self.tables.expiries.put(&mut self.txn, &expiry_entry(indexed_expiry, created), &key)?;
-        if let Some(user) = user {
-            self.tables.users.put(&mut self.txn, &user_entry(user, created), &key)?;
-        }
-        self.next_created = Some(self.tables.created_after(&self.txn, created)?);
+        let created = self.rows.next_created()?;
+        let header = Header { expires: record.expires, indexed_expiry: record.expires.millis(), created };
+        let (indexed, row) = self.encode(&key, header, record)?;
+        self.rows.set(&key, old.map(Found::indexed), Some((indexed, &row)))?;
+        self.make_room_for_user(indexed.user, record.expires, &key)?;
+        self.rows.use_created(created)?;
+        self.counted.expired += u64::from(old.is_some_and(|old| old.is_expired));
         self.counted.created += 1;
         Ok(1)
     }
@@ -236,22 +207,10 @@ impl<'a, 'e> WriteBatch<'a, 'e> {
     fn update(&mut self, record: &NewRecord) -> Result<u64, WriteError> {
         let key = self.encryption.key(&record.id);
         let Some(old) = self.find(&key)?.filter(|old| old.is_live()) else { return Ok(0) };
-        let user = record.user().map(|user| self.encryption.tag(user));
-        let indexed_expiry = old.header.indexed_expiry.min(record.expires.millis());
-        let header = Header { expires: record.expires, indexed_expiry, created: old.header.created };
-        let value = self.encode(&key, header, user, record)?;
-        self.make_room_for_user(user, record.expires, header.created)?;
-        self.tables.sessions.put(&mut self.txn, &key, &value)?;
-        self.reindex(&key, old.header, indexed_expiry)?;
-        if user != old.user {
-            if let Some(user) = old.user {
-                self.tables.users.delete(&mut self.txn, &user_entry(user, header.created))?;
-            }
-            if let Some(user) = user {
-                self.tables.users.put(&mut self.txn, &user_entry(user, header.created), &key)?;
-            }
-        }
-        self.changed = true;
+        let header = self.moved(old.header, record.expires);
+        let (indexed, row) = self.encode(&key, header, record)?;
+        self.make_room_for_user(indexed.user, record.expires, &key)?;
+        self.rows.set(&key, Some(old.indexed()), Some((indexed, &row)))?;
         Ok(1)
     }
 
@@ -261,13 +220,18 @@ impl<'a, 'e> WriteBatch<'a, 'e> {
         if enough.is_some_and(|enough| old.header.expires.millis() >= enough) {
             return Ok(1);
         }
-        let indexed_expiry = old.header.indexed_expiry.min(expires.millis());
-        let header = Header { expires, indexed_expiry, ..old.header };
-        let Some(value) = self.with_header(&key, header)? else { return Ok(0) };
-        self.tables.sessions.put(&mut self.txn, &key, &value)?;
-        self.reindex(&key, old.header, indexed_expiry)?;
-        self.changed = true;
+        let header = self.moved(old.header, expires);
+        let Some((indexed, row)) = self.with_header(&key, header)? else { return Ok(0) };
+        self.rows.set(&key, Some(old.indexed()), Some((indexed, &row)))?;
         Ok(1)
+    }
+
+    /// The header of a session whose expiry moves. The entry in the expiry index stays where it is, for a sweep to move
+    /// it, unless it is due already: a session that is always in use would keep it there.
+    fn moved(&self, old: Header, expires: Expiry) -> Header {
+        let new = expires.millis();
+        let indexed_expiry = if old.indexed_expiry <= self.now { new } else { old.indexed_expiry.min(new) };
+        Header { expires, indexed_expiry, created: old.created }
     }
 
     fn delete(&mut self, id: &SessionId) -> Result<u64, WriteError> {
@@ -301,14 +265,14 @@ impl<'a, 'e> WriteBatch<'a, 'e> {
         &mut self,
         user: Option<UserTag>,
         expires: Expiry,
-        except: u64,
+        except: &[u8],
     ) -> heed::Result<()> {
         let (Some(user), Some(max)) = (user, self.max_per_user) else { return Ok(()) };
         if expires.is_past(self.now) {
             return Ok(());
         }
         let mut others = self.of_user(user)?;
-        others.retain(|(_, found)| !found.is_expired && found.header.created != except);
+        others.retain(|(key, found)| !found.is_expired && key != except);
         let surplus = (others.len() + 1).saturating_sub(max.get());
         for (key, found) in &others[..surplus] {
             self.remove(key, *found)?;
@@ -317,53 +281,8 @@ impl<'a, 'e> WriteBatch<'a, 'e> {
         Ok(())
     }
 
-    /// Makes one step of a sweep, and returns how many sessions it removed.
-    fn sweep(&mut self, now: Millis, max: usize) -> heed::Result<u64> {
-        let mut due = Vec::with_capacity(max);
-        for entry in self.tables.expiries.iter(&self.txn)?.take(max) {
-            let (entry, key) = entry?;
-            if indexed_expiry_of(entry).is_some_and(|expiry| expiry > now) {
-                break;
-            }
-            due.push((entry.to_vec(), key.to_vec()));
-        }
-        let mut removed = 0;
-        for (entry, key) in due {
-            let names =
-                |found: &Found| expiry_entry(found.header.indexed_expiry, found.header.created)[..] == entry;
-            match self.find(&key)?.filter(names) {
-                Some(found) if found.header.expires.is_past(now) => {
-                    self.remove(&key, found)?;
-                    removed += 1;
-                }
-                Some(found) => {
-                    let indexed_expiry = found.header.expires.millis();
-                    self.set_indexed_expiry(&key, Header { indexed_expiry, ..found.header })?;
-                    self.reindex(&key, found.header, indexed_expiry)?;
-                }
-                None => _ = self.tables.expiries.delete(&mut self.txn, &entry)?,
-            }
-            self.changed = true;
-        }
-        self.counted.expired += removed;
-        Ok(removed)
-    }
-
-    fn clear(&mut self) -> heed::Result<u64> {
-        let removed = self.tables.sessions.len(&self.txn)?;
-        for table in [self.tables.sessions, self.tables.users, self.tables.expiries] {
-            table.clear(&mut self.txn)?;
-        }
-        self.changed |= removed > 0;
-        Ok(removed)
-    }
-
-    fn next(&mut self) -> heed::Result<u64> {
-        self.next_created.map_or_else(|| self.tables.next(&self.txn), Ok)
-    }
-
     fn find(&self, key: &[u8]) -> heed::Result<Option<Found>> {
-        Ok(self.tables.sessions.get(&self.txn, key)?.map(|bytes| self.found(bytes)))
+        self.rows.read(key, |bytes| self.found(bytes))
     }
 
     fn found(&self, bytes: &[u8]) -> Found {
@@ -383,12 +302,12 @@ impl<'a, 'e> WriteBatch<'a, 'e> {
     /// The sessions of a user, oldest first.
     fn of_user(&self, user: UserTag) -> heed::Result<Vec<(Vec<u8>, Found)>> {
         let mut all = Vec::new();
-        self.tables.each_of_user(&self.txn, user, |created, key| {
-            if let Some(found) = self.find(key)?.filter(|found| found.header.created == created) {
-                all.push((key.to_vec(), found));
+        for key in self.rows.keys_of_user(user)? {
+            if let Some(found) = self.find(&key)?.filter(|found| found.user == Some(user)) {
+                all.push((key, found));
             }
-            Ok(())
-        })?;
+        }
+        all.sort_unstable_by_key(|(_, found)| found.header.created);
         Ok(all)
     }
 
@@ -396,55 +315,126 @@ impl<'a, 'e> WriteBatch<'a, 'e> {
         &self,
         key: &Key<'_>,
         header: Header,
-        user: Option<UserTag>,
         record: &NewRecord,
-    ) -> Result<Vec<u8>, StoreError> {
+    ) -> Result<(Indexed, Vec<u8>), StoreError> {
+        let user = record.user().map(|user| self.encryption.tag(user));
         let contents = Contents { id: record.id.as_bytes(), content: &record.content };
-        let mut value = Vec::new();
-        self.encryption.write_record(key, header, user, &contents, &mut value)?;
-        Ok(value)
+        let mut bytes = Vec::new();
+        self.encryption.write_record(key, header, user, &contents, &mut bytes)?;
+        Ok((indexed(header, user), bytes))
     }
 
-    /// Returns the record's bytes with another header. `None` if its secret is not in the list.
-    fn with_header(&mut self, key: &[u8], header: Header) -> Result<Option<Vec<u8>>, WriteError> {
-        let Some(bytes) = self.tables.sessions.get(&self.txn, key)? else { return Ok(None) };
-        let record = Record::parse(bytes)?;
-        let user = self.encryption.tag_of(record)?;
-        let Some(contents) = self.encryption.decrypt(key, record, &mut self.buffer)? else { return Ok(None) };
-        let mut value = Vec::with_capacity(bytes.len());
-        self.encryption.write_record(key, header, user, &contents, &mut value)?;
-        Ok(Some(value))
-    }
-
-    /// Updates `indexed_expiry`, which the encryption does not cover. So the record need not be decrypted.
-    fn set_indexed_expiry(&mut self, key: &[u8], header: Header) -> heed::Result<()> {
-        let Some(bytes) = self.tables.sessions.get(&self.txn, key)? else { return Ok(()) };
-        let Ok(record) = Record::parse(bytes) else { return Ok(()) };
-        let mut value = Vec::with_capacity(bytes.len());
-        header.write(&mut value);
-        value.extend_from_slice(record.body);
-        self.tables.sessions.put(&mut self.txn, key, &value)
-    }
-
-    /// Moves a record's entry in the expiry index.
-    fn reindex(&mut self, key: &[u8], old: Header, indexed_expiry: Millis) -> heed::Result<()> {
-        if indexed_expiry != old.indexed_expiry {
-            self.tables.expiries.delete(&mut self.txn, &expiry_entry(old.indexed_expiry, old.created))?;
-            self.tables.expiries.put(&mut self.txn, &expiry_entry(indexed_expiry, old.created), key)?;
-        }
-        Ok(())
+    /// Returns the record with another header. `None` if its secret is not in the list.
+    fn with_header(&mut self, key: &[u8], header: Header) -> Result<Option<(Indexed, Vec<u8>)>, WriteError> {
+        let Self { encryption, buffer, .. } = self;
+        let rewrite = |row: &[u8]| -> Result<Option<(Indexed, Vec<u8>)>, StoreError> {
+            let record = Record::parse(row)?;
+            let user = encryption.tag_of(record)?;
+            let Some(contents) = encryption.decrypt(key, record, buffer)? else { return Ok(None) };
+            let mut bytes = Vec::with_capacity(row.len());
+            encryption.write_record(key, header, user, &contents, &mut bytes)?;
+            Ok(Some((indexed(header, user), bytes)))
+        };
+        Ok(self.rows.read(key, rewrite)?.transpose()?.flatten())
     }
 
     fn remove(&mut self, key: &[u8], found: Found) -> heed::Result<()> {
-        let Header { indexed_expiry, created, .. } = found.header;
-        self.tables.sessions.delete(&mut self.txn, key)?;
-        self.tables.expiries.delete(&mut self.txn, &expiry_entry(indexed_expiry, created))?;
-        if let Some(user) = found.user {
-            self.tables.users.delete(&mut self.txn, &user_entry(user, created))?;
-        }
-        self.changed = true;
-        Ok(())
+        self.rows.set(key, Some(found.indexed()), None)
     }
+}
+
+/// Writes to the whole store, which go to the data file alone.
+impl WriteBatch<'_, TableRows<'_>> {
+    /// Applies a write, and returns how many sessions it changed.
+    pub(super) fn apply(&mut self, write: &Write) -> Result<u64, WriteError> {
+        if let Some(changed) = self.apply_to_sessions(write)? {
+            return Ok(changed);
+        }
+        Ok(match write {
+            Write::Sweep { now, max } => {
+                let due = due_entries(self.rows.tables, &self.rows.txn, None, *now, *max)?;
+                self.sweep(&due, *now)?.len() as u64
+            }
+            Write::Clear => self.clear()?,
+            _ => {
+                let TableRows { tables, txn, has_changed, .. } = self.rows;
+                *has_changed |= secrets::drop_unused(*tables, txn, self.encryption)?;
+                0
+            }
+        })
+    }
+
+    /// Removes the sessions of due index entries that are expired, and moves the entries of the others. Returns the keys
+    /// of what it removed.
+    pub(super) fn sweep(&mut self, due: &[DueEntry], now: Millis) -> heed::Result<Vec<Vec<u8>>> {
+        let mut removed = Vec::new();
+        for (entry, key) in due {
+            let names =
+                |found: &Found| expiry_entry(found.header.indexed_expiry, found.header.created)[..] == *entry;
+            match self.find(key)?.filter(names) {
+                Some(found) if found.header.expires.is_past(now) => {
+                    self.remove(key, found)?;
+                    removed.push(key.clone());
+                }
+                Some(found) => self.reindex(key, found)?,
+                None => _ = self.rows.tables.expiries.delete(&mut self.rows.txn, entry)?,
+            }
+            self.rows.has_changed = true;
+        }
+        self.counted.expired += removed.len() as u64;
+        Ok(removed)
+    }
+
+    /// Moves a session's entry in the expiry index to its expiry. Encryption does not cover `indexed_expiry`, so that the
+    /// record need not be decrypted.
+    fn reindex(&mut self, key: &[u8], found: Found) -> heed::Result<()> {
+        let header = Header { indexed_expiry: found.header.expires.millis(), ..found.header };
+        let rewrite = |row: &[u8]| {
+            let mut bytes = Vec::with_capacity(row.len());
+            header.write(&mut bytes);
+            bytes.extend_from_slice(Record::parse(row).map_or(&[][..], |record| record.body));
+            bytes
+        };
+        let Some(bytes) = self.rows.read(key, rewrite)? else { return Ok(()) };
+        let new = (indexed(header, found.user), &bytes[..]);
+        self.rows.set(key, Some(found.indexed()), Some(new))
+    }
+
+    fn clear(&mut self) -> heed::Result<u64> {
+        let TableRows { tables, txn, has_changed, .. } = self.rows;
+        let removed = tables.sessions.len(txn)?;
+        for table in [tables.sessions, tables.users, tables.expiries] {
+            table.clear(txn)?;
+        }
+        *has_changed |= removed > 0;
+        Ok(removed)
+    }
+}
+
+/// An entry of the expiry index, and the key of its session.
+pub(super) type DueEntry = (Vec<u8>, Vec<u8>);
+
+/// The first entries of the expiry index that are due, after one of them.
+pub(super) fn due_entries(
+    tables: Tables,
+    txn: &RoTxn<'_, AnyTls>,
+    after: Option<&[u8]>,
+    now: Millis,
+    max: usize,
+) -> heed::Result<Vec<DueEntry>> {
+    let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+    let later = expiry_entry(now + 1, 0);
+    let due = (start, Bound::Excluded(&later[..]));
+    let mut entries = Vec::with_capacity(max);
+    for entry in tables.expiries.range(txn, &due)?.take(max) {
+        let (entry, key) = entry?;
+        entries.push((entry.to_vec(), key.to_vec()));
+    }
+    Ok(entries)
+}
+
+fn indexed(header: Header, user: Option<UserTag>) -> Indexed {
+    Indexed { indexed_expiry: header.indexed_expiry, created: header.created, user }
 }
 
 fn count_live(sessions: &[(Vec<u8>, Found)]) -> u64 {

@@ -64,16 +64,23 @@ impl FileStore {
             let txn = environment.read()?;
             environment.usage(&txn).map_err(|error| environment.failed(error))?.used()
         };
-        let open = environment.open()?;
         let watched = file.try_clone().map_err(|error| io_failed(&path.display(), "writing", &error))?;
         let copied = || watched.metadata().map_or(0, |metadata| metadata.len());
         thread::scope(|scope| {
             let (done, is_done) = mpsc::channel::<()>();
-            let copying = scope.spawn(move || {
-                let _done = done;
-                open.env.copy_to_file(file, CompactionOption::Enabled)?;
-                file.sync_all().map_err(heed::Error::Io)
-            });
+            // Writers wait until the copy has its view of the store.
+            let copying = self.redo().without_log(|_paused| {
+                let open = environment.open()?;
+                let copying = scope.spawn(move || {
+                    let _done = done;
+                    open.env.copy_to_file(file, CompactionOption::Enabled)?;
+                    file.sync_all().map_err(heed::Error::Io)
+                });
+                while copied() == 0 && !copying.is_finished() {
+                    thread::sleep(Duration::from_millis(1));
+                }
+                Ok(copying)
+            })?;
             while is_done.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
                 progress(copied().min(total), total);
             }

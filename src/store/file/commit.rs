@@ -23,17 +23,21 @@
 
 use std::sync::atomic::Ordering;
 
-use heed::{MdbError, RoTxn, RwTxn};
+use heed::{AnyTls, MdbError, RoTxn, RwTxn};
 
 use super::apply::{Write, WriteBatch};
 use super::cost::{Costing, Trees};
 use super::counters::CounterDelta;
 use super::encryption::Encryption;
-use super::environment::{Environment, Open};
-use super::errors::read_only;
+use super::environment::{Environment, KnownLog, Open};
+use super::errors::{log_of_another, read_only};
 use super::open::Access;
 use super::pages;
+use super::redo::format::LogEntry;
+#[cfg(test)]
+use super::redo::points::{self, hooks::CommitFault};
 use super::room::{Admission, Need, Usage};
+use super::rows::TableRows;
 use super::secrets;
 use super::tables::Tables;
 use super::write_error::WriteError;
@@ -43,27 +47,82 @@ impl Environment {
     /// Applies writes in one transaction, and returns when they are on disk. A write that is refused fails alone. An
     /// error fails all writes, and then none has happened, unless the error says that its outcome is unknown.
     pub(super) fn commit(&self, writes: &[&Write]) -> Result<Vec<Result<u64>>> {
+        self.commit_with_log(writes, None)
+    }
+
+    /// Commits writes likewise, together with what the store says of its log from then on.
+    pub(super) fn commit_with_log(
+        &self,
+        writes: &[&Write],
+        log: Option<&LogEntry>,
+    ) -> Result<Vec<Result<u64>>> {
         if self.access != Access::Write {
             return Err(read_only(self.dir()));
         }
         self.clear_stale_readers();
-        let committed = self.try_commit(writes).map_err(|error| error.at(&self.data_path()));
+        let committed = self.try_commit(writes, log).map_err(|error| error.at(&self.data_path()));
         let (outcomes, counted) = committed?;
         self.counters.add(counted);
         Ok(outcomes)
     }
 
-    fn try_commit(&self, writes: &[&Write]) -> Result<(Vec<Result<u64>>, CounterDelta), WriteError> {
+    /// Changes rows and what the store says of its log, in one transaction, and returns when that is on disk.
+    ///
+    /// # Errors
+    /// Those of `change`, and of a write. Nothing has changed then, unless the error says that its outcome is unknown.
+    pub(super) fn change<T>(
+        &self,
+        change: impl FnOnce(&mut TableRows<'_>) -> Result<T, WriteError>,
+    ) -> Result<T> {
+        self.clear_stale_readers();
+        self.try_change(change).map_err(|error| error.at(&self.data_path()))
+    }
+
+    /// Makes what the data file says now durable. A process that relies on it without a commit of its own calls this first:
+    /// the process before may have left a meta page that was taken back.
+    ///
+    /// # Errors
+    /// As for `change`.
+    pub(super) fn settle(&self) -> Result<()> {
+        if self.must_sync.load(Ordering::Relaxed) { self.change(|_| Ok(())) } else { Ok(()) }
+    }
+
+    fn try_change<T>(
+        &self,
+        change: impl FnOnce(&mut TableRows<'_>) -> Result<T, WriteError>,
+    ) -> Result<T, WriteError> {
+        let _turn = self.writer_turn();
+        let open = self.open()?;
+        let txn = self.write_txn(&open)?;
+        if let Err(error) = self.settle_meta(&open, &txn) {
+            drop(txn);
+            return Err(self.lost(open, error));
+        }
+        self.check_log(open.tables, &txn)?;
+        let mut rows = TableRows::new(txn, open.tables);
+        let changed = change(&mut rows)?;
+        self.held.check()?;
+        finish(rows)?.map_err(|error| self.lost(open, error))?;
+        Ok(changed)
+    }
+
+    fn try_commit(
+        &self,
+        writes: &[&Write],
+        log: Option<&LogEntry>,
+    ) -> Result<(Vec<Result<u64>>, CounterDelta), WriteError> {
+        let _turn = self.writer_turn();
         let open = self.open()?;
         let tables = open.tables;
         let adds = writes.iter().any(|write| write.growth() > 0);
         let mut may_wait = true;
         let (txn, usage) = loop {
-            let mut txn = open.env.write_txn()?;
+            let mut txn = self.write_txn(&open)?;
             if let Err(error) = self.settle_meta(&open, &txn) {
                 drop(txn);
                 return Err(self.lost(open, error));
             }
+            self.check_log(tables, &txn)?;
             let trees = Trees::read(tables, &txn)?;
             let usage = self.usage_of(&open, &trees);
             if self.admit(tables, &txn, writes, may_wait, &trees, usage)? == Admission::Now {
@@ -78,8 +137,9 @@ impl Environment {
             may_wait = false;
         };
         let max_per_user = self.limits.max_sessions_per_user;
-        let mut batch = WriteBatch::new(txn, tables, &self.encryption, max_per_user, self.clock.now());
-        let refusal = self.add_missing_keys(&mut batch, writes)?;
+        let mut rows = TableRows::new(txn, tables);
+        let mut batch = WriteBatch::new(&mut rows, &self.encryption, max_per_user, self.clock.now());
+        let refusal = self.add_missing_keys(batch.rows, writes)?;
         let mut outcomes = Vec::with_capacity(writes.len());
         for write in writes {
             let refused = refusal.as_ref().filter(|_| write.seals());
@@ -90,15 +150,17 @@ impl Environment {
                 Err(lost) => return Err(lost),
             });
         }
+        let counted = batch.counted;
         if adds {
-            self.room.check(usage, self.used(&Trees::read(tables, &batch.txn)?))?;
+            self.room.check(usage, self.used(&Trees::read(tables, &rows.txn)?))?;
         }
-        let keys = secrets::wrapped_keys(tables.meta, &batch.txn)?.map(<[u8]>::to_vec);
+        if log.is_some() {
+            tables.set_log(&mut rows.txn, log)?;
+            rows.has_changed = true;
+        }
+        let keys = secrets::wrapped_keys(tables.meta, &rows.txn)?.map(<[u8]>::to_vec);
         self.held.check()?;
-        let counted = match batch.commit() {
-            Ok(counted) => counted,
-            Err(error) => return Err(self.lost(open, error)),
-        };
+        finish(rows)?.map_err(|error| self.lost(open, error))?;
         if refusal.is_none() && writes.iter().any(|write| write.seals()) {
             *self.complete_keys.lock() = keys;
         }
@@ -109,27 +171,66 @@ impl Environment {
     /// change the file. Returns why those writes must be refused, if no secret opens the store any more.
     fn add_missing_keys(
         &self,
-        batch: &mut WriteBatch<'_, '_>,
+        rows: &mut TableRows<'_>,
         writes: &[&Write],
     ) -> Result<Option<StoreError>, WriteError> {
-        let is_complete = |batch: &WriteBatch<'_, '_>| -> heed::Result<bool> {
-            let keys = secrets::wrapped_keys(batch.tables.meta, &batch.txn)?;
-            Ok(match keys {
-                Some(keys) => self.complete_keys.lock().as_deref() == Some(keys),
-                None => matches!(self.encryption, Encryption::Off),
-            })
-        };
-        if !writes.iter().any(|write| write.seals()) || is_complete(batch)? {
+        let TableRows { tables, txn, has_changed, .. } = rows;
+        if !writes.iter().any(|write| write.seals()) || self.has_complete_keys(*tables, txn)? {
             return Ok(None);
         }
-        match secrets::add_missing(batch.tables, &mut batch.txn, &self.encryption, &self.secrets, self.dir())
-        {
-            Ok(has_changed) => {
-                batch.changed |= has_changed;
+        match secrets::add_missing(*tables, txn, &self.encryption, &self.secrets, self.dir()) {
+            Ok(added) => {
+                *has_changed |= added;
                 Ok(None)
             }
             Err(WriteError::Refused(error)) => Ok(Some(error)),
             Err(lost) => Err(lost),
+        }
+    }
+
+    /// Whether the file is known to have the wrapped keys of our secrets.
+    fn has_complete_keys(&self, tables: Tables, txn: &RoTxn<'_, AnyTls>) -> heed::Result<bool> {
+        Ok(match secrets::wrapped_keys(tables.meta, txn)? {
+            Some(keys) => self.complete_keys.lock().as_deref() == Some(keys),
+            None => matches!(self.encryption, Encryption::Off),
+        })
+    }
+
+    /// Sees to it that the file has the wrapped keys of our secrets, in a commit of its own if need be.
+    ///
+    /// # Errors
+    /// Why no session can be encrypted; those of a commit.
+    pub(super) fn ensure_keys(&self) -> Result<()> {
+        let is_complete = {
+            let view = self.read()?;
+            self.has_complete_keys(view.tables(), &view).map_err(|error| self.failed(error))?
+        };
+        if is_complete {
+            return Ok(());
+        }
+        let keys = self.change(|rows| {
+            rows.has_changed |= secrets::add_missing(
+                rows.tables,
+                &mut rows.txn,
+                &self.encryption,
+                &self.secrets,
+                self.dir(),
+            )?;
+            Ok(secrets::wrapped_keys(rows.tables.meta, &rows.txn)?.map(<[u8]>::to_vec))
+        })?;
+        *self.complete_keys.lock() = keys;
+        Ok(())
+    }
+
+    /// Refuses a transaction where the store has another log than this process knows of: then another process writes to
+    /// the store that should have been kept out, as after its lock files were removed.
+    fn check_log(&self, tables: Tables, txn: &RoTxn<'_, AnyTls>) -> Result<(), WriteError> {
+        let found = tables.log(txn)?.map_or(KnownLog::None, |log| KnownLog::Log(log.id));
+        let known = *self.log.lock();
+        if known == found || known == KnownLog::Doubtful {
+            Ok(())
+        } else {
+            Err(log_of_another(self.dir()).into())
         }
     }
 
@@ -189,5 +290,31 @@ impl Environment {
         // If the free pages cannot be read, none are taken to be free.
         let free = |enough| pages::free(self.data(), last, enough).unwrap_or_default();
         Ok(self.room.admit(self.data(), usage, &need, free)?)
+    }
+}
+
+/// Commits. The outer error is one of a simulator.
+#[allow(clippy::unnecessary_wraps, reason = "without a simulator there is no such error")]
+fn finish(rows: TableRows<'_>) -> Result<heed::Result<()>, WriteError> {
+    #[cfg(test)]
+    if let Some(fault) = points::hooks::simulator().and_then(|simulator| simulator.commit_fault()) {
+        return Err(fail(rows, fault));
+    }
+    Ok(rows.commit())
+}
+
+/// Has a commit fail as a simulator wants it.
+#[cfg(test)]
+fn fail(rows: TableRows<'_>, fault: CommitFault) -> WriteError {
+    let error = heed::Error::Io(std::io::Error::from_raw_os_error(libc::EIO));
+    match fault {
+        CommitFault::Full => WriteError::Lost(heed::Error::Mdb(MdbError::MapFull)),
+        CommitFault::Lost => WriteError::Lost(error),
+        CommitFault::Uncertain { is_done } => {
+            if is_done && let Err(error) = rows.commit() {
+                return WriteError::Lost(error);
+            }
+            WriteError::Uncertain(error)
+        }
     }
 }

@@ -10,17 +10,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use heed::{Env, MdbError, RoTxn, WithTls};
-use parking_lot::{Mutex, RwLock};
+use heed::{Env, MdbError, RoTxn, RwTxn, WithTls};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use super::cost::Trees;
 use super::counters::Counters;
 use super::encryption::Encryption;
-use super::errors::failed;
+use super::errors::{failed, io_failed};
 use super::held::HeldFiles;
-use super::names::DATA;
+#[cfg(target_os = "linux")]
+use super::names::LOCK;
+use super::names::{DATA, OWNERS};
 use super::open::{self, Access, Opened};
 use super::owner_lock::OwnerLock;
+use super::redo::format::LogId;
+use super::redo::mode_lock::ModeLock;
+use super::redo::overlay::Overlay;
+use super::redo::points;
 use super::room::{Room, Usage};
 use super::tables::{Table, Tables};
 use crate::clock::Clock;
@@ -71,6 +77,15 @@ impl Deref for View {
     }
 }
 
+/// What this process knows of the log that the data file names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum KnownLog {
+    None,
+    Log(LogId),
+    /// A commit that was to change it has failed, and may be on disk.
+    Doubtful,
+}
+
 /// When stale readers were last cleared, and how many pages the file had then.
 struct Cleared {
     at: Instant,
@@ -100,6 +115,15 @@ pub(super) struct Environment {
     stale_cleared: Mutex<Cleared>,
     dir: PathBuf,
     pub access: Access,
+    /// The newest states of rows that are in the redo log.
+    pub overlay: Overlay,
+    pub log: Mutex<KnownLog>,
+    /// Let go after the files are closed, and before the PID.
+    pub mode_lock: Option<Arc<dyn ModeLock>>,
+    /// The processes of a simulation share it. LMDB's own lock would hold up the thread that lets the others go on.
+    pub turn: Option<Arc<Mutex<()>>>,
+    #[cfg(target_os = "linux")]
+    lock_wait: super::lock_wakeup::LockWait,
     owner: Mutex<Option<OwnerLock>>,
 }
 
@@ -111,7 +135,19 @@ impl Environment {
         max_bytes: Option<u64>,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        let Opened { env, tables, encryption, data, page_size, dir, owner, access } = opened;
+        let Opened {
+            env,
+            tables,
+            encryption,
+            data,
+            page_size,
+            dir,
+            owner,
+            access,
+            mode_lock,
+            log,
+            joined: _,
+        } = opened;
         let room = Room::new(max_bytes, env.info().map_size as u64, page_size);
         Self {
             open: RwLock::new(Some(Open { env, tables, reopened: 0 })),
@@ -132,6 +168,12 @@ impl Environment {
             stale_cleared: Mutex::new(Cleared { at: Instant::now(), last_page: 0 }),
             dir,
             access,
+            overlay: Overlay::new(),
+            log: Mutex::new(log.map_or(KnownLog::None, |log| KnownLog::Log(log.id))),
+            mode_lock,
+            turn: None,
+            #[cfg(target_os = "linux")]
+            lock_wait: super::lock_wakeup::LockWait::default(),
             owner: Mutex::new(owner),
         }
     }
@@ -158,9 +200,45 @@ impl Environment {
         let left = deadline.saturating_duration_since(Instant::now());
         let is_closed = heed::env_closing_event(&self.dir).is_none_or(|closing| closing.wait_timeout(left));
         if is_closed {
+            if let Some(lock) = &self.mode_lock {
+                lock.release();
+            }
             self.owner.lock().take();
         }
         is_closed
+    }
+
+    /// Taken before LMDB's write lock. Without a simulation there is nothing to take.
+    pub(super) fn writer_turn(&self) -> Option<MutexGuard<'_, ()>> {
+        self.turn.as_deref().map(points::lock)
+    }
+
+    /// Begins a transaction that writes, once no other process has one.
+    pub(super) fn write_txn<'e>(&self, open: &'e Open) -> heed::Result<RwTxn<'e>> {
+        #[cfg(target_os = "linux")]
+        return self.lock_wait.during(|| open.env.write_txn());
+        #[cfg(not(target_os = "linux"))]
+        open.env.write_txn()
+    }
+
+    /// Wakes the writer if it has waited for long: it may sleep before a lock that is free.
+    pub(super) fn wake_writer(&self) {
+        #[cfg(target_os = "linux")]
+        if self.lock_wait.is_long()
+            && let Some(_open) = self.open.try_read().and_then(|open| open.clone())
+        {
+            super::lock_wakeup::wake_sleepers(&self.dir.join(LOCK));
+        }
+    }
+
+    /// Whether a process has the store open whose version of this package knows of no redo log.
+    pub(super) fn has_old_version(&self) -> Result<bool> {
+        match &*self.owner.lock() {
+            Some(owner) => {
+                owner.has_old_version().map_err(|error| io_failed(&OWNERS, "looking at the locks of", &error))
+            }
+            None => Ok(false),
+        }
     }
 
     /// Fails if another process has opened a store that is read without locks.

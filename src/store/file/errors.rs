@@ -101,6 +101,15 @@ pub(super) fn files_replaced(dir: &Path) -> StoreError {
     ))
 }
 
+/// The store has a redo log that this process has not begun.
+pub(super) fn log_of_another(dir: &Path) -> StoreError {
+    StoreError::Locked(format!(
+        "another process writes to the store in {} without knowing of this one. Were lock files of the store removed? Stop \
+         all processes that use it, then start them again",
+        dir.display()
+    ))
+}
+
 pub(super) fn read_only(dir: &Path) -> StoreError {
     StoreError::Io(format!(
         "the store in {} was opened with readOnly: true, and takes no writes",

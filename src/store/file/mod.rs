@@ -9,14 +9,19 @@ mod backup;
 mod commit;
 mod cost;
 mod counters;
+mod direct;
 mod directory;
 mod encryption;
 mod environment;
 mod errors;
 mod held;
+#[cfg(target_os = "linux")]
+mod lock_wakeup;
 mod map_size;
 mod names;
 mod network;
+#[cfg(target_os = "linux")]
+mod ofd_lock;
 mod open;
 mod options;
 mod owner_lock;
@@ -26,8 +31,10 @@ mod private_files;
 mod queue;
 mod reads;
 mod record;
+mod redo;
 mod registry;
 mod room;
+mod rows;
 mod secrets;
 #[cfg(target_os = "linux")]
 mod stale_readers;
@@ -39,7 +46,6 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-use std::ops::Bound;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
@@ -50,9 +56,12 @@ use parking_lot::Mutex;
 
 use self::apply::{NewRecord, SWEEP_STEP, Write};
 use self::environment::{Environment, Limits, decoded};
+use self::open::{Access, Opened};
 use self::pending::{Pending, Seen};
 use self::queue::{Queue, Reader, Waiter};
 use self::record::Record;
+use self::redo::engine::{Redo, Sizes};
+use self::redo::storage::Folder;
 use self::registry::{Registered, Registry, Retire};
 use super::{Completions, Cursor, SessionStore, Stats, StoredSession, Sweep};
 use crate::clock::{AppClock, Clock, Millis};
@@ -65,12 +74,9 @@ use crate::sweeper::{DEFAULT_SWEEP_INTERVAL, Sweeper};
 use crate::sync::join;
 
 pub use crate::keyring::Secret;
-pub use options::{Durability, FileOptions};
+pub use options::{DEFAULT_COMMAND_TIMEOUT, Durability, FileOptions};
 pub use room::MIN_MAX_BYTES;
 pub use verify::Verification;
-
-/// The default of `commandTimeout`, in milliseconds.
-pub const DEFAULT_COMMAND_TIMEOUT: u64 = 10_000;
 
 /// How many ids a page of them has at most.
 const PAGE: usize = 1000;
@@ -87,7 +93,11 @@ static OPEN: Registry<FileStore> = Registry::new();
 pub struct FileStore {
     environment: Option<Arc<Environment>>,
     queue: Arc<Queue>,
+    /// `None` once the store is dropped.
+    redo: Option<Arc<Redo>>,
     writer: Option<JoinHandle<()>>,
+    /// The thread that looks after the log, where there can be one.
+    keeper: Option<JoinHandle<()>>,
     sweeper: OnceLock<Sweeper>,
     tasks: Executor,
     upkeep: Executor,
@@ -139,7 +149,9 @@ impl FileStore {
         registered: Registered<Self>,
     ) -> Result<Arc<Self>> {
         let max_bytes = options.max_bytes.map(u64::from);
-        let opened = open::open(dir, options)?;
+        let opened = open_recovered(dir, options, &clock)?;
+        let (joined, log) = (opened.joined, opened.log);
+        let sizes = log_sizes(&opened, options);
         let limits = Limits {
             max_session_bytes: options.max_session_bytes.map_or(DEFAULT_MAX_SESSION_BYTES, usize::from),
             max_sessions_per_user: options.max_sessions_per_user,
@@ -156,17 +168,26 @@ impl FileStore {
         let queue = Arc::new(Queue::new(Duration::from_millis(timeout), pending));
         let no_thread =
             |error| StoreError::Io(format!("no thread for the store in {}: {error}", dir.display()));
+        let files = Box::new(Folder(dir.to_path_buf()));
+        let durability = options.durability.unwrap_or_default();
+        let redo = Redo::new(Arc::clone(&environment), files, durability, sizes, joined);
+        let redo = Arc::new(redo);
+        redo.begin(log.as_ref())?;
+        let keeper = if sizes.max > 0 { Some(redo.start().map_err(no_thread)?) } else { None };
         let writer = {
-            let (environment, queue) = (Arc::clone(&environment), Arc::clone(&queue));
+            let (environment, redo, queue) =
+                (Arc::clone(&environment), Arc::clone(&redo), Arc::clone(&queue));
             thread::Builder::new()
                 .name("session-writer".into())
-                .spawn(move || writer::run(&environment, &queue))
-                .map_err(no_thread)?
+                .spawn(move || writer::run(&environment, &redo, &queue))
         };
+        let writer = writer.inspect_err(|_| redo.stop()).map_err(no_thread)?;
         let store = Arc::new(Self {
             environment: Some(environment),
             queue,
+            redo: Some(redo),
             writer: Some(writer),
+            keeper,
             sweeper: OnceLock::new(),
             tasks: Executor::new(TASK_THREADS),
             upkeep: Executor::new(UPKEEP_THREADS),
@@ -235,6 +256,10 @@ impl FileStore {
         self.environment.as_ref().unwrap_or_else(|| unreachable!("the store is open"))
     }
 
+    fn redo(&self) -> &Redo {
+        self.redo.as_ref().unwrap_or_else(|| unreachable!("the store is open"))
+    }
+
     /// The absolute path of the folder, without symbolic links.
     pub fn path(&self) -> &Path {
         self.environment().dir()
@@ -255,12 +280,16 @@ impl FileStore {
         Ok(usage.file)
     }
 
-    /// Whether `stats` need not read the records: all of them can be decrypted.
+    /// Whether `stats` need not wait or read the records: all of them can be decrypted, none was recovered lately, and no
+    /// drain is under way.
     ///
     /// # Errors
     /// Those of a read.
     pub fn has_quick_stats(&self) -> Result<bool> {
-        self.environment().opens_all_records()
+        let environment = self.environment();
+        Ok(!environment.overlay.is_unsure()
+            && !self.redo().is_draining()
+            && environment.opens_all_records()?)
     }
 
     /// Where calls that look at many sessions run.
@@ -486,51 +515,41 @@ impl FileStore {
             return Ok(true);
         }
         let environment = self.environment();
-        let key = environment.encryption.key(id);
-        let txn = environment.read()?;
-        let Some(bytes) = environment.get(txn.tables().sessions, &txn, &key)? else { return Ok(false) };
         // An unreadable record is there all the same.
         let is_past = |record: Record<'_>| environment.clock.is_past(record.header.expires.millis());
-        Ok(!Record::parse(bytes).is_ok_and(is_past))
+        let is_live = |row: &[u8]| !Record::parse(row).is_ok_and(is_past);
+        environment.read_row(&environment.encryption.key(id), is_live).map(|found| found.unwrap_or(false))
     }
 
     /// The live sessions of a user that are on disk, oldest first.
     fn find_by_user(&self, user: UserKey<'_>) -> Result<Vec<StoredSession>> {
         let environment = self.environment();
-        let failed = |error| environment.failed(error);
         let now = environment.clock.now();
         let tag = environment.encryption.tag(user);
-        let txn = environment.read()?;
-        let tables = txn.tables();
-        // The tag is a hash; what counts is the user.
-        let mut found = Vec::new();
-        let each = tables.each_of_user(&txn, tag, |created, key| {
-            found.push((created, key.to_vec()));
-            Ok(())
-        });
-        each.map_err(failed)?;
-        let mut sessions = Vec::with_capacity(found.len());
-        for (created, key) in found {
-            let Some(bytes) = environment.get(tables.sessions, &txn, &key)? else { continue };
-            let record = Record::parse(bytes)?;
+        let mut sessions = Vec::new();
+        environment.each_row_of_user(tag, |key, row| {
+            let record = Record::parse(row)?;
             let header = record.header;
-            if header.created != created || header.expires.is_past(now) {
-                continue;
+            if header.expires.is_past(now) {
+                return Ok(());
             }
             let session = with_buffer(|buffer| {
-                let Some(contents) = environment.encryption.decrypt(&key, record, buffer)? else {
+                let Some(contents) = environment.encryption.decrypt(key, record, buffer)? else {
                     return Ok(None);
                 };
                 let id = SessionId::from_packed(contents.id)?;
                 Ok(Some(StoredSession::new(id, header.expires, contents.content)))
             })?;
+            // The tag is a hash; what counts is the user.
             if let Some(session) = session
                 && session.content()?.user == Some(user)
             {
-                sessions.push(session);
+                sessions.push((header.created, session));
             }
-        }
-        Ok(sessions)
+            Ok(())
+        })?;
+        sessions.sort_unstable_by_key(|(created, _)| *created);
+        Ok(sessions.into_iter().map(|(_, session)| session).collect())
     }
 
     /// Queues a write and waits for its end.
@@ -586,6 +605,54 @@ impl FileStore {
     }
 }
 
+/// Opens a folder. A store that needs its log is recovered first where this process is to read alone: what is read has to
+/// be in the data file.
+fn open_recovered(dir: &Path, options: &FileOptions, clock: &Arc<dyn Clock>) -> Result<Opened> {
+    /// Another process may open the store in between, and be killed.
+    const TRIES: u32 = 10;
+    for _ in 0..TRIES {
+        let opened = open::open(dir, options)?;
+        if opened.log.is_none() || opened.access == Access::Write {
+            return Ok(opened);
+        }
+        drop(opened);
+        let writable = FileOptions { read_only: false, ..options.clone() };
+        recover_and_close(dir, &writable, clock).map_err(|error| match error {
+            StoreError::Damaged(_) => error,
+            error => StoreError::Io(format!(
+                "the store in {} was not closed before its process ended, and readOnly cannot recover its log ({error}). \
+                 Open it without readOnly once",
+                dir.display()
+            )),
+        })?;
+    }
+    Err(StoreError::Io(format!("the log of the store in {} could not be drained", dir.display())))
+}
+
+fn recover_and_close(dir: &Path, options: &FileOptions, clock: &Arc<dyn Clock>) -> Result<()> {
+    let opened = open::open(dir, options)?;
+    let (joined, log) = (opened.joined, opened.log);
+    let limits = Limits { max_session_bytes: DEFAULT_MAX_SESSION_BYTES, max_sessions_per_user: None };
+    let max_bytes = options.max_bytes.map(u64::from);
+    let environment =
+        Arc::new(Environment::new(opened, options.secrets.clone(), limits, max_bytes, Arc::clone(clock)));
+    let files = Box::new(Folder(dir.to_path_buf()));
+    Redo::new(environment, files, Durability::Commit, Sizes::NONE, joined).begin(log.as_ref())
+}
+
+/// How large the log may be. It takes at most a sixteenth of what the store may.
+fn log_sizes(opened: &Opened, options: &FileOptions) -> Sizes {
+    const FIRST: u64 = 4 << 20;
+    const MAX: u64 = 16 << 20;
+    const SHARE: u64 = 16;
+    let max = options.max_bytes.map_or(MAX, |max| (u64::from(max) / SHARE).min(MAX)) / 4096 * 4096;
+    let is_possible = opened.access == Access::Write
+        && opened.mode_lock.is_some()
+        && max >= FIRST
+        && network::overwrites_in_place(&opened.dir);
+    if is_possible { Sizes { first: FIRST, max } } else { Sizes::NONE }
+}
+
 /// The number of the write that a `get` has to wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MustWait(u64);
@@ -600,7 +667,8 @@ impl Retire for FileStore {
     }
 
     fn retire(&self, deadline: Instant) -> bool {
-        self.environment().retire(deadline)
+        self.environment().held.lose();
+        self.redo().give_up(deadline) && self.environment().retire(deadline)
     }
 }
 
@@ -608,11 +676,15 @@ impl Drop for FileStore {
     fn drop(&mut self) {
         self.queue.close();
         self.writer.take().into_iter().for_each(join);
+        self.redo().stop();
+        self.keeper.take().into_iter().for_each(join);
         self.tasks.close();
         self.upkeep.close();
         if let Some(sweeper) = self.sweeper.take() {
             sweeper.stop();
         }
+        self.redo().close();
+        self.redo = None;
         // The last of it: this closes the files, before another may open them.
         self.environment = None;
     }
@@ -659,11 +731,32 @@ impl SessionStore for FileStore {
     /// In steps of a transaction each, between which others write.
     fn clean(&self) -> Result<u64> {
         let environment = self.environment();
+        // A sweep comes by even where nobody writes.
+        environment.held.check()?;
+        // A sweep passes over what is in the log.
+        self.redo().drain_now()?;
         let at = environment.clock.now();
-        let mut removed = 0;
+        let (mut removed, mut after) = (0, None);
         // Not after the last user has closed the store: the next one goes on.
-        while !self.is_closing() && environment.is_due(at)? {
-            removed += self.write(Write::Sweep { now: at, max: SWEEP_STEP })?;
+        while !self.is_closing() {
+            match self.redo().sweep(after.as_deref(), at) {
+                Ok(Some(step)) => {
+                    removed += step.removed;
+                    after = step.next;
+                    if after.is_none() {
+                        break;
+                    }
+                }
+                // Without a log, or where there is too little room for such a step.
+                Ok(None) | Err(StoreError::Full(_)) => {
+                    if !environment.is_due(at)? {
+                        break;
+                    }
+                    removed += self.write(Write::Sweep { now: at, max: SWEEP_STEP })?;
+                    after = None;
+                }
+                Err(error) => return Err(error),
+            }
         }
         if !self.is_closing() && environment.has_unused_keys()? {
             self.write(Write::DropUnusedKeys)?;
@@ -682,33 +775,35 @@ impl SessionStore for FileStore {
     }
 
     fn size(&self) -> Result<u64> {
-        self.environment().live_sessions()
+        let environment = self.environment();
+        if environment.overlay.is_unsure() || !environment.opens_all_records()? {
+            self.redo().drain_now()?;
+        }
+        let _base = self.redo().hold_base();
+        environment.live_sessions()
     }
 
     /// In the order of the keys, which a session never changes.
     fn ids(&self, after: Cursor) -> Result<(Vec<SessionId>, Option<Cursor>)> {
         let environment = self.environment();
-        let failed = |error| environment.failed(error);
         let now = environment.clock.now();
-        let txn = environment.read()?;
-        let tables = txn.tables();
-        let start = after.as_bytes();
-        let rest =
-            (if start.is_empty() { Bound::Unbounded } else { Bound::Excluded(start) }, Bound::Unbounded);
+        if after.as_bytes().is_empty() {
+            // Sessions that are in the log alone are in no page.
+            self.redo().drain_now()?;
+        }
         let (mut ids, mut last, mut seen) = (Vec::new(), None, 0);
-        for entry in tables.sessions.range(&txn, &rest).map_err(failed)?.take(PAGE) {
-            let (key, bytes) = entry.map_err(failed)?;
-            (last, seen) = (Some(key), seen + 1);
+        environment.each_row_after(after.as_bytes(), PAGE, |key, row| {
+            (last, seen) = (Some(Cursor::from_bytes(key)), seen + 1);
             // One that cannot be read has no id to give; the others have.
-            let Ok(record) = Record::parse(bytes) else { continue };
+            let Some(Ok(record)) = row.map(Record::parse) else { return };
             if !record.header.expires.is_past(now) {
                 ids.extend(with_buffer(|buffer| {
                     let contents = environment.encryption.decrypt(key, record, buffer).ok()??;
                     SessionId::from_packed(contents.id).ok()
                 }));
             }
-        }
-        Ok((ids, last.filter(|_| seen == PAGE).map(Cursor::from_bytes)))
+        })?;
+        Ok((ids, last.filter(|_| seen == PAGE)))
     }
 
     fn clear(&self) -> Result<()> {
@@ -716,6 +811,12 @@ impl SessionStore for FileStore {
     }
 
     fn stats(&self) -> Result<Stats> {
-        self.environment().stats()
+        if self.environment().overlay.is_unsure() {
+            self.redo().drain_now()?;
+        }
+        let log = self.redo().stats();
+        let _base = self.redo().hold_base();
+        let stats = self.environment().stats()?;
+        Ok(Stats { bytes: stats.bytes + log.map_or(0, |log| log.used), log, ..stats })
     }
 }

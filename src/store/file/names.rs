@@ -6,3 +6,7 @@ pub(super) const DATA: &str = "data.mdb";
 pub(super) const LOCK: &str = "lock.mdb";
 /// See `owner_lock`.
 pub(super) const OWNERS: &str = "owners.lock";
+/// The redo log. See `redo`.
+pub(super) const REDO: &str = "redo.log";
+/// A redo log that is being made.
+pub(super) const NEW_REDO: &str = "redo.log.new";

@@ -50,6 +50,16 @@ pub(super) fn refuse_network(dir: &Path) -> Result<()> {
     rustix::fs::statfs(dir).map_or(Ok(()), |found| refuse_magic(dir, found.f_type as u32))
 }
 
+/// Whether blocks that were written once are overwritten where they are. On the others a write needs room, and a full disk
+/// shows as late as in `fdatasync`.
+#[cfg(target_os = "linux")]
+pub(super) fn overwrites_in_place(dir: &Path) -> bool {
+    /// Btrfs, ZFS, bcachefs, NILFS2 and F2FS.
+    const COPY_ON_WRITE: [u32; 5] = [0x9123_683e, 0x2fc1_2fc1, 0xca45_1a4e, 0x0000_3434, 0xf2f5_2010];
+    let is_known = |magic: u32| COPY_ON_WRITE.contains(&magic) || refuse_magic(dir, magic).is_err();
+    rustix::fs::statfs(dir).is_ok_and(|found| !is_known(found.f_type as u32))
+}
+
 #[cfg(not(target_os = "linux"))]
 pub(super) fn refuse_network(_: &Path) -> Result<()> {
     Ok(())

@@ -2,28 +2,31 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use std::{io, thread};
 
 use heed::{Env, EnvFlags, EnvOpenOptions, RoTxn, WithTls};
 
-use super::FileOptions;
 use super::encryption::Encryption;
 use super::errors::{failed, io_failed, open_failed};
 use super::map_size;
-use super::names::{DATA, LOCK, OWNERS};
+use super::names::{DATA, LOCK, OWNERS, REDO};
+use super::options::{DEFAULT_COMMAND_TIMEOUT, FileOptions};
 use super::owner_lock::{Others, OwnerLock};
 use super::pages::{self, Header};
 use super::private_files;
+use super::redo::format::LogEntry;
+use super::redo::join::{Joined, join, join_to_read};
+#[cfg(target_os = "linux")]
+use super::redo::mode_lock::DataFileLock;
+use super::redo::mode_lock::ModeLock;
 use super::secrets;
 #[cfg(target_os = "linux")]
 use super::stale_readers;
-use super::tables::{FORMAT, TABLES, Table, Tables};
+use super::tables::{NEWEST_VERSION, TABLES, Table, Tables, VERSION_WITH_LOG, log_of};
 use crate::error::{Result, StoreError};
 use crate::keyring::Secret;
-
-/// The version of the file format: of `tables`, `record` and `encryption`.
-const VERSION: u32 = 1;
 
 /// Threads that read, of all processes, some of which may have been killed lately.
 const MAX_READERS: u32 = 1024;
@@ -58,6 +61,11 @@ pub(super) struct Opened {
     /// `None` if the lock file was missing when a process opened the store that may not create it.
     pub owner: Option<OwnerLock>,
     pub access: Access,
+    /// `None` where the system or the file system has no such locks.
+    pub mode_lock: Option<Arc<dyn ModeLock>>,
+    pub joined: Joined,
+    /// The log that the store needs. This process has the store to itself then.
+    pub log: Option<LogEntry>,
 }
 
 /// Opens a prepared folder, of which this process has no environment open.
@@ -179,11 +187,86 @@ fn open_parts(dir: &Path, options: &FileOptions, access: Access) -> Result<Opene
         let (env, _) = open_environment(dir, max_bytes, access)?;
         drop(env.read_txn().map_err(lmdb)?);
     }
+    // The log is opened when it is needed, which may be much later.
+    private_files::open_private(&dir.join(REDO), access == Access::Write)?;
     let (env, data) = open_environment(dir, max_bytes, access)?;
     env.clear_stale_readers().map_err(lmdb)?;
+    let mode_lock = if access == Access::ReadUnlocked { None } else { mode_lock(dir, access)? };
+    let patience = Duration::from_millis(options.command_timeout.unwrap_or(DEFAULT_COMMAND_TIMEOUT));
+    let read_log = || {
+        if access == Access::Write {
+            see_last_commit(&env).map_err(lmdb)?;
+        }
+        read_log(&env, &path)
+    };
+    let needs_log = || Ok(read_log()?.is_some());
+    // Before anything is read that means something: the process that has the store to itself may change it.
+    let joined = match &mode_lock {
+        Some(lock) if access == Access::Write => join(&**lock, dir, patience, needs_log)?,
+        Some(lock) => join_to_read(&**lock, dir, patience, needs_log)?,
+        None => Joined::Shared,
+    };
     let (tables, encryption) = open_tables(&env, &options.secrets, &path, access)?;
+    let log = read_log()?;
+    if log.is_some() && mode_lock.is_none() && access == Access::Write {
+        return Err(StoreError::Io(format!(
+            "the store in {} has a redo log, and this system or file system has no locks that allow to use it. Open the \
+             store where it was used last, and close it there",
+            dir.display()
+        )));
+    }
     let page_size = u64::from(env.stat().page_size);
-    Ok(Opened { env, tables, encryption, data, page_size, dir: dir.to_path_buf(), owner: None, access })
+    Ok(Opened {
+        env,
+        tables,
+        encryption,
+        data,
+        page_size,
+        dir: dir.to_path_buf(),
+        owner: None,
+        access,
+        mode_lock,
+        joined,
+        log,
+    })
+}
+
+#[cfg(target_os = "linux")]
+fn mode_lock(dir: &Path, access: Access) -> Result<Option<Arc<dyn ModeLock>>> {
+    let lock = DataFileLock::open(dir, access == Access::Write)?;
+    Ok(lock.map(|lock| Arc::new(lock) as Arc<dyn ModeLock>))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn mode_lock(_: &Path, _: Access) -> Result<Option<Arc<dyn ModeLock>>> {
+    Ok(None)
+}
+
+/// Makes sure that readers see the last commit. A process that is killed in a commit may have written its meta page and not
+/// noted that in the lock file. Readers then see the state before, until somebody takes the write lock.
+fn see_last_commit(env: &Env<WithTls>) -> heed::Result<()> {
+    let last = env.info().last_txn_id;
+    let seen = env.read_txn()?.id();
+    if seen < last {
+        // Without a commit: LMDB repairs the lock file when it gets the lock of a process that has died.
+        drop(env.write_txn()?);
+    }
+    Ok(())
+}
+
+/// The log that the store needs.
+fn read_log(env: &Env<WithTls>, path: &Path) -> Result<Option<LogEntry>> {
+    let lmdb = |error| failed(path, error);
+    let txn = env.read_txn().map_err(lmdb)?;
+    let meta: Option<Table> = env.open_database(&txn, None).map_err(lmdb)?;
+    let Some(meta) = meta else { return Ok(None) };
+    let found = log_of(meta, &txn).map_err(lmdb)?;
+    match (Tables::format(meta, &txn).map_err(lmdb)?, found) {
+        (Some(VERSION_WITH_LOG), None) => {
+            Err(StoreError::Damaged(format!("{} does not say which redo log it needs", path.display())))
+        }
+        (_, found) => Ok(found),
+    }
 }
 
 /// Opens again a folder of which this process had an environment open. Returns the data file, too.
@@ -345,10 +428,10 @@ fn create_tables(env: &Env<WithTls>, secrets: &[Secret], path: &Path) -> Result<
     let lmdb = |error| failed(path, error);
     let mut txn = env.write_txn().map_err(lmdb)?;
     let tables = Tables::create(env, &mut txn).map_err(lmdb)?;
-    if tables.meta.get(&txn, FORMAT).map_err(lmdb)?.is_some() {
+    if Tables::format(tables.meta, &txn).map_err(lmdb)?.is_some() {
         return txn.commit().map_err(lmdb);
     }
-    tables.meta.put(&mut txn, FORMAT, &VERSION.to_le_bytes()).map_err(lmdb)?;
+    tables.set_log(&mut txn, None).map_err(lmdb)?;
     if !secrets.is_empty() {
         secrets::create(tables.meta, &mut txn, secrets).map_err(|error| error.at(path))?;
     }
@@ -356,12 +439,12 @@ fn create_tables(env: &Env<WithTls>, secrets: &[Secret], path: &Path) -> Result<
 }
 
 fn check_format(meta: Table, txn: &RoTxn<'_>, path: &Path) -> Result<()> {
-    let format = meta.get(txn, FORMAT).map_err(|error| failed(path, error))?;
+    let format = Tables::format(meta, txn).map_err(|error| failed(path, error))?;
     let path = path.display();
-    match format.and_then(|bytes| bytes.try_into().ok()).map(u32::from_le_bytes) {
-        Some(VERSION) => Ok(()),
-        Some(newer) if newer > VERSION => Err(StoreError::Damaged(format!(
-            "{path} has format {newer}, of a newer version of this package; this one reads up to {VERSION}"
+    match format {
+        Some(1..=NEWEST_VERSION) => Ok(()),
+        Some(newer) if newer > NEWEST_VERSION => Err(StoreError::Damaged(format!(
+            "{path} has format {newer}, of a newer version of this package; this one reads up to {NEWEST_VERSION}"
         ))),
         _ => Err(StoreError::Damaged(format!("{path} is a file of LMDB's, but not a session store"))),
     }

@@ -7,6 +7,9 @@ use super::room::MIN_MAX_BYTES;
 use crate::error::{Result, StoreError};
 use crate::keyring::Secret;
 
+/// The default of `commandTimeout`, in milliseconds.
+pub const DEFAULT_COMMAND_TIMEOUT: u64 = 10_000;
+
 /// When a write is reported as done.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {

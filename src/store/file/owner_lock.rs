@@ -23,7 +23,6 @@ pub(super) use linux::OwnerLock;
 mod linux {
     use std::fs::File;
     use std::io;
-    use std::os::fd::AsRawFd;
     use std::path::Path;
     use std::thread;
     use std::time::{Duration, Instant};
@@ -31,6 +30,7 @@ mod linux {
     use crate::error::{Result, StoreError};
     use crate::store::file::errors::{io_failed, same_pid};
     use crate::store::file::names::OWNERS;
+    use crate::store::file::ofd_lock::{self, Kind, Range};
     use crate::store::file::owner_lock::Others;
     use crate::store::file::private_files::{create_private, give_to_owner, is_at, open_private};
 
@@ -38,20 +38,21 @@ mod linux {
     const PATIENCE: Duration = Duration::from_secs(2);
     const PAUSE: Duration = Duration::from_millis(1);
 
-    /// A range of the file that is locked. Each PID has the byte of its number.
-    #[derive(Clone, Copy)]
-    struct Range {
-        start: libc::off_t,
-        length: libc::off_t,
-    }
-
-    /// Behind the PIDs, which Linux keeps below 2^22.
-    const TURN: Range = Range { start: 1 << 30, length: 1 };
+    /// Each PID has the byte of its number. Behind them, as Linux keeps PIDs below 2^22:
+    const TURN: Range = Range::byte(1 << 30);
     const ALL_PIDS: Range = Range { start: 0, length: 1 << 30 };
+    /// A process that knows of the redo log has this byte, plus its PID, as well.
+    const KNOWS_LOG: i64 = 1 << 32;
 
     /// Held while this process has the store open.
     pub(in super::super) struct OwnerLock {
         file: File,
+    }
+
+    impl Drop for OwnerLock {
+        fn drop(&mut self) {
+            ofd_lock::unlock_all(&self.file);
+        }
     }
 
     /// Held while one process makes or removes the files of a folder.
@@ -59,8 +60,7 @@ mod linux {
 
     impl Drop for Turn<'_> {
         fn drop(&mut self) {
-            // The end of the open file would release it as well.
-            let _ = fcntl(self.0, libc::F_OFD_SETLK, libc::F_UNLCK, TURN);
+            ofd_lock::unlock(self.0, TURN);
         }
     }
 
@@ -105,43 +105,67 @@ mod linux {
 
         /// Whether other processes have the store open.
         pub(in super::super) fn others(&self) -> Result<Others> {
-            match fcntl(&self.file, libc::F_OFD_GETLK, libc::F_WRLCK, ALL_PIDS) {
-                Ok(found) if found.l_type == libc::F_UNLCK as libc::c_short => Ok(Others::None),
-                Ok(_) => Ok(Others::Some),
-                // The kernel or the file system has no such locks.
-                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(Others::Unknown),
+            match ofd_lock::find(&self.file, Kind::Exclusive, ALL_PIDS) {
+                Ok(None) => Ok(Others::None),
+                Ok(Some(_)) => Ok(Others::Some),
+                Err(error) if ofd_lock::is_unsupported(&error) => Ok(Others::Unknown),
                 Err(error) => Err(io_failed(&OWNERS, "looking at the locks of", &error)),
             }
+        }
+
+        /// Whether a process has the store open whose version of this package knows of no redo log.
+        pub(in super::super) fn has_old_version(&self) -> io::Result<bool> {
+            // The first lock that the kernel reports is that of the oldest mark, not that of the lowest PID.
+            let mut ranges = vec![ALL_PIDS];
+            while let Some(range) = ranges.pop() {
+                let Some(pid) = ofd_lock::find(&self.file, Kind::Exclusive, range)? else { continue };
+                let pid = pid.max(range.start);
+                if ofd_lock::find(&self.file, Kind::Exclusive, Range::byte(KNOWS_LOG + pid))?.is_none() {
+                    return Ok(true);
+                }
+                let end = range.start + range.length;
+                let sides = [
+                    Range { start: range.start, length: pid - range.start },
+                    Range { start: pid + 1, length: end - pid - 1 },
+                ];
+                // A length of 0 would mean all that follows.
+                ranges.extend(sides.into_iter().filter(|side| side.length > 0));
+            }
+            Ok(false)
         }
 
         fn take_turn(&self, path: &Path, patience: Duration) -> Result<Turn<'_>> {
             let deadline = Instant::now() + patience;
             loop {
-                match fcntl(&self.file, libc::F_OFD_SETLK, libc::F_WRLCK, TURN) {
-                    Ok(_) => return Ok(Turn(&self.file)),
-                    Err(error) if is_held(&error) && Instant::now() < deadline => thread::sleep(PAUSE),
-                    Err(error) if is_held(&error) => {
+                match ofd_lock::try_lock(&self.file, Kind::Exclusive, TURN) {
+                    Ok(true) => return Ok(Turn(&self.file)),
+                    Ok(false) if Instant::now() < deadline => thread::sleep(PAUSE),
+                    Ok(false) => {
                         return Err(StoreError::Locked(format!(
                             "another process has been opening {} for {} s and does not get on. Is it stopped?",
                             path.display(),
                             patience.as_secs()
                         )));
                     }
-                    Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return Ok(Turn(&self.file)),
+                    Err(error) if ofd_lock::is_unsupported(&error) => return Ok(Turn(&self.file)),
                     Err(error) => return Err(io_failed(&path.display(), "locking", &error)),
                 }
             }
         }
 
+        /// In this order: whoever sees the PID of a process that knows of the log sees that it does.
         fn lock_pid(&self, dir: &Path) -> Result<()> {
-            let pid = Range { start: libc::off_t::from(std::process::id()), length: 1 };
-            match fcntl(&self.file, libc::F_OFD_SETLK, libc::F_WRLCK, pid) {
-                Ok(_) => Ok(()),
-                Err(error) if is_held(&error) => Err(same_pid(dir)),
-                // LMDB's own answer remains.
-                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
-                Err(error) => Err(io_failed(&dir.join(OWNERS).display(), "locking", &error)),
+            let pid = i64::from(std::process::id());
+            for byte in [KNOWS_LOG + pid, pid] {
+                match ofd_lock::try_lock(&self.file, Kind::Exclusive, Range::byte(byte)) {
+                    Ok(true) => {}
+                    Ok(false) => return Err(same_pid(dir)),
+                    // LMDB's own answer remains.
+                    Err(error) if ofd_lock::is_unsupported(&error) => {}
+                    Err(error) => return Err(io_failed(&dir.join(OWNERS).display(), "locking", &error)),
+                }
             }
+            Ok(())
         }
     }
 
@@ -162,25 +186,6 @@ mod linux {
         }
     }
 
-    fn is_held(error: &io::Error) -> bool {
-        matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES))
-    }
-
-    fn fcntl(file: &File, command: libc::c_int, kind: libc::c_int, range: Range) -> io::Result<libc::flock> {
-        let mut lock = libc::flock {
-            l_type: kind as libc::c_short,
-            l_whence: libc::SEEK_SET as libc::c_short,
-            l_start: range.start,
-            l_len: range.length,
-            l_pid: 0,
-        };
-        // SAFETY: the descriptor is open, and `lock` is a whole flock. rustix has no locks of open file descriptions.
-        match unsafe { libc::fcntl(file.as_raw_fd(), command, &mut lock) } {
-            0 => Ok(lock),
-            _ => Err(io::Error::last_os_error()),
-        }
-    }
-
     #[cfg(test)]
     mod tests {
         use std::fs;
@@ -194,12 +199,12 @@ mod linux {
         /// The lock file as another process has it open, which holds this range.
         fn held_by_another(dir: &Path, range: Range) -> File {
             let file = open_private(&dir.join(OWNERS), true).unwrap().unwrap();
-            fcntl(&file, libc::F_OFD_SETLK, libc::F_WRLCK, range).unwrap();
+            assert!(ofd_lock::try_lock(&file, Kind::Exclusive, range).unwrap());
             file
         }
 
         fn another_pid() -> Range {
-            Range { start: libc::off_t::from(std::process::id()) + 1, length: 1 }
+            Range::byte(i64::from(std::process::id()) + 1)
         }
 
         #[test]
@@ -226,6 +231,37 @@ mod linux {
             let opening = held_by_another(dir.path(), TURN);
             assert_eq!(owner.others().unwrap(), Others::None);
             drop(opening);
+        }
+
+        #[test]
+        fn a_process_of_an_old_version_is_known_by_its_missing_byte() {
+            let dir = tempfile::tempdir().unwrap();
+            let owner = mark(dir.path()).unwrap();
+            assert!(!owner.has_old_version().unwrap());
+            let another = held_by_another(dir.path(), another_pid());
+            assert!(owner.has_old_version().unwrap());
+            let knows_log = Range::byte(KNOWS_LOG + another_pid().start);
+            assert!(ofd_lock::try_lock(&another, Kind::Exclusive, knows_log).unwrap());
+            assert!(!owner.has_old_version().unwrap());
+        }
+
+        #[test]
+        fn a_process_of_an_old_version_is_known_whatever_its_pid_is() {
+            let dir = tempfile::tempdir().unwrap();
+            let owner = mark(dir.path()).unwrap();
+            let mut others = Vec::new();
+            for pid in [500, 100, 900, 300] {
+                let knows_log = held_by_another(dir.path(), Range::byte(KNOWS_LOG + pid));
+                assert!(ofd_lock::try_lock(&knows_log, Kind::Exclusive, Range::byte(pid)).unwrap());
+                others.push(knows_log);
+            }
+            assert!(!owner.has_old_version().unwrap());
+            for pid in [1, 200, 301, 901] {
+                let old = held_by_another(dir.path(), Range::byte(pid));
+                assert!(owner.has_old_version().unwrap(), "{pid}");
+                drop(old);
+                assert!(!owner.has_old_version().unwrap(), "{pid}");
+            }
         }
 
         #[test]
@@ -295,6 +331,10 @@ mod fallback {
 
         pub(in super::super) fn others(&self) -> Result<Others> {
             Ok(Others::Unknown)
+        }
+
+        pub(in super::super) fn has_old_version(&self) -> std::io::Result<bool> {
+            Ok(true)
         }
     }
 }

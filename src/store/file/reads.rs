@@ -8,8 +8,11 @@ use std::sync::atomic::Ordering;
 
 use super::apply::Write;
 use super::cost::Trees;
+use super::encryption::UserTag;
 use super::environment::{Environment, View};
 use super::record::Record;
+use super::redo::points::{self, Bug};
+use super::rows::{Indexed, table_keys_of_user};
 use super::secrets::{self, KeysInUse};
 use super::tables::{created_of, expiry_entry};
 use super::write_error::WriteError;
@@ -37,23 +40,97 @@ impl Environment {
 
     fn find<T>(&self, id: &SessionId, read: impl FnOnce(Expiry, &[u8]) -> Result<T>) -> Result<Option<T>> {
         let key = self.encryption.key(id);
-        let txn = self.read()?;
-        let Some(bytes) = self.get(txn.tables().sessions, &txn, &key)? else { return Ok(None) };
-        let record = Record::parse(bytes)?;
-        let expires = record.header.expires;
-        if self.clock.is_past(expires.millis()) {
-            return Ok(None);
+        let decode = |row: &[u8]| {
+            let record = Record::parse(row)?;
+            let expires = record.header.expires;
+            if self.clock.is_past(expires.millis()) {
+                return Ok(None);
+            }
+            with_buffer(|buffer| match self.encryption.decrypt(&key, record, buffer)? {
+                Some(contents) if contents.id == id.as_bytes() => read(expires, contents.content).map(Some),
+                _ => Ok(None),
+            })
+        };
+        self.read_row(&key, decode)?.unwrap_or(Ok(None))
+    }
+
+    /// Calls `read` with a row, in the overlay or in the data file.
+    pub(super) fn read_row<T>(&self, key: &[u8], read: impl FnOnce(&[u8]) -> T) -> Result<Option<T>> {
+        if points::has_bug(Bug::DataFileBeforeOverlay) {
+            let old = {
+                let txn = self.read()?;
+                self.get(txn.tables().sessions, &txn, key)?.map(<[u8]>::to_vec)
+            };
+            points::sleep(std::time::Duration::ZERO);
+            let newer = self.overlay.get(key);
+            return Ok(newer.map_or(old, |row| row.as_deref().map(<[u8]>::to_vec)).as_deref().map(read));
         }
-        with_buffer(|buffer| match self.encryption.decrypt(&key, record, buffer)? {
-            Some(contents) if contents.id == id.as_bytes() => read(expires, contents.content).map(Some),
-            _ => Ok(None),
-        })
+        // In this order: what leaves the overlay is in the data file by then.
+        if let Some(row) = self.overlay.get(key) {
+            self.held.ensure()?;
+            return Ok(row.as_deref().map(read));
+        }
+        let txn = self.read()?;
+        Ok(self.get(txn.tables().sessions, &txn, key)?.map(read))
+    }
+
+    /// Calls `see` with the key and the row of each session that a user has, in no order.
+    pub(super) fn each_row_of_user(
+        &self,
+        user: UserTag,
+        mut see: impl FnMut(&[u8], &[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let failed = |error| self.failed(error);
+        let (txn, keys) = {
+            // So that both are of one moment.
+            let _gate = self.overlay.gate();
+            let txn = self.read()?;
+            let mut keys = table_keys_of_user(txn.tables(), &txn, user).map_err(failed)?;
+            keys.extend(self.overlay.keys_of_user(&user).iter().map(|key| key.to_vec()));
+            keys.sort_unstable();
+            keys.dedup();
+            let keys: Vec<_> = keys.into_iter().map(|key| (self.overlay.get(&key), key)).collect();
+            (txn, keys)
+        };
+        for (newer, key) in &keys {
+            let row = match newer {
+                Some(row) => row.as_deref(),
+                None => self.get(txn.tables().sessions, &txn, key)?,
+            };
+            if let Some(row) = row
+                && Indexed::of(row, &self.encryption).user == Some(user)
+            {
+                see(key, row)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Calls `see` with the rows of the data file after a key, as they are now: `None` for one that was deleted.
+    pub(super) fn each_row_after(
+        &self,
+        after: &[u8],
+        max: usize,
+        mut see: impl FnMut(&[u8], Option<&[u8]>),
+    ) -> Result<()> {
+        let failed = |error| self.failed(error);
+        let start = if after.is_empty() { Bound::Unbounded } else { Bound::Excluded(after) };
+        // So that both are of one moment.
+        let _gate = self.overlay.gate();
+        let txn = self.read()?;
+        let rows = txn.tables().sessions.range(&txn, &(start, Bound::Unbounded)).map_err(failed)?;
+        for entry in rows.take(max) {
+            let (key, row) = entry.map_err(failed)?;
+            match self.overlay.get(key) {
+                Some(newer) => see(key, newer.as_deref()),
+                None => see(key, Some(row)),
+            }
+        }
+        Ok(())
     }
 
     /// Whether the expiry index has entries for a sweep.
     pub(super) fn is_due(&self, now: Millis) -> Result<bool> {
-        // A sweep comes by even where nobody writes.
-        self.held.check()?;
         let txn = self.read()?;
         let first = txn.tables().expiries.first(&txn).map_err(|error| self.failed(error))?;
         Ok(first.is_some_and(|(entry, _)| *entry < expiry_entry(now + 1, 0)[..]))
@@ -63,32 +140,44 @@ impl Environment {
     pub(super) fn live_sessions(&self) -> Result<u64> {
         let failed = |error| self.failed(error);
         let now = self.clock.now();
+        let gate = self.overlay.gate();
         let txn = self.read()?;
         let tables = txn.tables();
         if !self.opens_all(&txn)? {
+            drop(gate);
             return self.count_readable(&txn, |record| !record.header.expires.is_past(now));
         }
-        // All that there are, without the expired ones. Those are at the beginning of the expiry index.
-        let mut live = tables.sessions.len(&txn).map_err(failed)?;
+        // Those in the overlay are counted there. Of the others all that there are, without the expired ones, which are at
+        // the beginning of the expiry index.
+        let mut live = tables.sessions.len(&txn).map_err(failed)? - self.overlay.in_base() as u64;
         let later = expiry_entry(now + 1, 0);
         let due = (Bound::Unbounded, Bound::Excluded(&later[..]));
         for entry in tables.expiries.range(&txn, &due).map_err(failed)? {
             let (entry, key) = entry.map_err(failed)?;
+            if self.overlay.entry(key).is_some() {
+                continue;
+            }
             let Some(bytes) = self.get(tables.sessions, &txn, key)? else { continue };
             let is_expired = |record: Record<'_>| {
                 Some(record.header.created) == created_of(entry) && record.header.expires.is_past(now)
             };
             live -= u64::from(Record::parse(bytes).is_ok_and(is_expired));
         }
+        self.overlay.each_row(|row| {
+            live += u64::from(Record::parse(row).is_ok_and(|record| !record.header.expires.is_past(now)));
+        });
         Ok(live)
     }
 
     pub(super) fn stats(&self) -> Result<Stats> {
         let failed = |error| self.failed(error);
+        let gate = self.overlay.gate();
         let txn = self.read()?;
         let sessions = if self.opens_all(&txn)? {
-            txn.tables().sessions.len(&txn).map_err(failed)?
+            let in_file = txn.tables().sessions.len(&txn).map_err(failed)?;
+            in_file + self.overlay.puts() as u64 - self.overlay.in_base() as u64
         } else {
+            drop(gate);
             self.count_readable(&txn, |_| true)?
         };
         let counted = self.counters.totals();

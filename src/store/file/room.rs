@@ -161,6 +161,13 @@ impl Room {
     }
 }
 
+impl Room {
+    /// Allocates room on the disk for the file to grow. Returns `false` if the disk is full.
+    pub(super) fn reserve(&self, data: &File, usage: Usage, growth: u64) -> bool {
+        self.state.lock().allocate(data, usage.file, growth)
+    }
+}
+
 impl State {
     /// Allocates room on the disk for the file to grow, and a reserve.
     fn allocate(&mut self, data: &File, file: u64, growth: u64) -> bool {

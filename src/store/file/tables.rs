@@ -8,6 +8,7 @@
 //! | unnamed | `format` | the version of the file format |
 //! | unnamed | `seal`, `covered` | the wrapped keys, and a hash of them (see `secrets`) |
 //! | unnamed | `next` | the next `created` |
+//! | unnamed | `log` | which redo log the store needs, and from where (see `redo::format`). Format 2 alone has it |
 //!
 //! Numbers in keys are big-endian. Signed ones have the sign bit flipped, so that their bytes sort as they do. The
 //! counter stands in the unnamed database because each commit writes that page anyhow.
@@ -28,6 +29,7 @@ use heed::types::Bytes;
 use heed::{AnyTls, Database, Env, RoTxn, RwTxn, WithTls};
 
 use super::encryption::UserTag;
+use super::redo::format::LogEntry;
 use crate::clock::Millis;
 
 pub(super) type Table = Database<Bytes, Bytes>;
@@ -36,6 +38,14 @@ pub(super) const FORMAT: &[u8] = b"format";
 pub(super) const SEAL: &[u8] = b"seal";
 pub(super) const COVERED: &[u8] = b"covered";
 const NEXT: &[u8] = b"next";
+const LOG: &[u8] = b"log";
+
+/// The version of the file format: of `tables`, `record` and `encryption`.
+const VERSION: u32 = 1;
+/// The version of a store that needs its redo log.
+pub(super) const VERSION_WITH_LOG: u32 = 2;
+/// The newest version that can be read.
+pub(super) const NEWEST_VERSION: u32 = VERSION_WITH_LOG;
 
 const NAMES: [&str; 3] = ["sessions", "users", "expiries"];
 pub(super) const TABLES: u32 = NAMES.len() as u32;
@@ -75,9 +85,38 @@ impl Tables {
         Ok(bytes.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes))
     }
 
+    /// The version of the file format.
+    pub(super) fn format(meta: Table, txn: &RoTxn<'_, AnyTls>) -> heed::Result<Option<u32>> {
+        let bytes = meta.get(txn, FORMAT)?;
+        Ok(bytes.and_then(|bytes| bytes.try_into().ok()).map(u32::from_le_bytes))
+    }
+
+    /// What the store says of its redo log. `None` if it needs none.
+    pub(super) fn log(&self, txn: &RoTxn<'_, AnyTls>) -> heed::Result<Option<LogEntry>> {
+        log_of(self.meta, txn)
+    }
+
+    /// Sets what the store says of its redo log, and with it the version of the format: a version of this package that
+    /// knows of no log must not open a store that needs one.
+    pub(super) fn set_log(&self, txn: &mut RwTxn<'_>, log: Option<&LogEntry>) -> heed::Result<()> {
+        match log {
+            Some(log) => self.meta.put(txn, LOG, &log.encode())?,
+            None => _ = self.meta.delete(txn, LOG)?,
+        }
+        let version = if log.is_some() { VERSION_WITH_LOG } else { VERSION };
+        self.meta.put(txn, FORMAT, &version.to_le_bytes())
+    }
+
+    /// Sets the next `created`. It never goes back: two sessions of one number would share an index entry.
     pub(super) fn set_next(&self, txn: &mut RwTxn<'_>, next: u64) -> heed::Result<()> {
+        let next = next.max(self.next(txn)?);
         self.meta.put(txn, NEXT, &next.to_le_bytes())
     }
+}
+
+/// What the store says of its redo log.
+pub(super) fn log_of(meta: Table, txn: &RoTxn<'_, AnyTls>) -> heed::Result<Option<LogEntry>> {
+    Ok(meta.get(txn, LOG)?.and_then(LogEntry::decode))
 }
 
 /// About how many eras a store has at a time. A small store has fewer.
@@ -132,6 +171,21 @@ impl Tables {
     /// The `created` that follows.
     pub(super) fn created_after(&self, txn: &RoTxn<'_, AnyTls>, created: u64) -> heed::Result<u64> {
         created_after(created, self.sessions.len(txn)?, |limit| self.count_eras(txn, limit))
+    }
+
+    /// The `created` that follows one in the log, which has rows of at most so many more sessions. The data file has seen
+    /// those before `first_in_log`.
+    pub(super) fn created_after_logged(
+        &self,
+        txn: &RoTxn<'_, AnyTls>,
+        created: u64,
+        newer: u64,
+        first_in_log: u64,
+    ) -> heed::Result<u64> {
+        let begun_in_log = (created >> ERA_SHIFT) - (first_in_log >> ERA_SHIFT).min(created >> ERA_SHIFT);
+        created_after(created, self.sessions.len(txn)? + newer, |limit| {
+            Ok(self.count_eras(txn, limit)? + begun_in_log)
+        })
     }
 
     /// How many eras have entries in the user index. It stops at a limit.

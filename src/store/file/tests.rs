@@ -240,6 +240,7 @@ fn a_sweep_files_anew_what_was_touched_and_goes_on_in_steps() {
     }
     assert_eq!(store.environment().is_due(START + 99), Ok(false));
     clock.advance(100);
+    store.redo().drain_now().unwrap();
     assert_eq!(store.environment().is_due(START + 100), Ok(true));
     assert_eq!(store.size(), Ok(500));
     assert_eq!(store.clean(), Ok(500));
@@ -358,7 +359,7 @@ fn a_verification_finds_what_does_not_fit() {
 fn a_newer_format_and_a_foreign_file_are_refused_and_left_alone() {
     let dir = new_dir();
     drop(reopen(&options(dir.path())).unwrap());
-    tamper(dir.path(), |txn, tables| tables.meta.put(txn, tables::FORMAT, &2_u32.to_le_bytes()).unwrap());
+    tamper(dir.path(), |txn, tables| tables.meta.put(txn, tables::FORMAT, &3_u32.to_le_bytes()).unwrap());
     let refused = |dir: &Path| {
         let before = std::fs::read(dir.join(names::DATA)).unwrap();
         let error = reopen(&options(dir)).err().unwrap();
@@ -366,7 +367,7 @@ fn a_newer_format_and_a_foreign_file_are_refused_and_left_alone() {
         assert!(std::fs::read(dir.join(names::DATA)).unwrap() == before);
         error.to_string()
     };
-    assert!(refused(dir.path()).contains("format 2, of a newer version"));
+    assert!(refused(dir.path()).contains("format 3, of a newer version"));
 
     let foreign = new_dir();
     {

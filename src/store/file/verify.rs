@@ -58,6 +58,9 @@ impl FileStore {
             seen.note(|| error.to_string());
             return Ok(seen);
         }
+        // What is in the log is looked at in the data file, and what comes later in the log.
+        self.redo().drain_now()?;
+        let log_problem = self.redo().verify()?;
         let mut tries = 0;
         loop {
             let txn = environment.read()?;
@@ -99,6 +102,9 @@ impl FileStore {
                 seen.problems.push("the sessions were not looked at, as the pages are damaged".into());
                 return Ok(seen);
             }
+            if let Some(problem) = log_problem {
+                seen.note(|| problem);
+            }
             let mut done = walked;
             check_entries(environment, &txn, &mut seen, &mut || {
                 done += 1;
@@ -113,7 +119,7 @@ impl FileStore {
     }
 }
 
-fn check_entries(
+pub(super) fn check_entries(
     environment: &Environment,
     txn: &View,
     seen: &mut Verification,

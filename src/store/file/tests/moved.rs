@@ -86,3 +86,22 @@ fn a_folder_that_is_reached_by_another_name_is_the_same() {
     std::fs::remove_file(&link).unwrap();
     assert_eq!(store.create(&plain("a", &ann(), at(100))), Ok(()));
 }
+
+/// What is in the log alone is there as well.
+#[test]
+fn a_folder_that_was_moved_is_opened_where_it_is() {
+    let place = new_dir();
+    let (dir, moved) = (place.path().join("store"), place.path().join("moved"));
+    let former = reopen(&options(&dir)).unwrap();
+    former.create(&plain("a", &ann(), at(100))).unwrap();
+    std::fs::rename(&dir, &moved).unwrap();
+    let store = reopen(&options(&moved)).unwrap();
+    assert!(store.get(&id("a")).unwrap().is_some());
+    store.create(&plain("b", &ann(), at(100))).unwrap();
+    expect_lost(former.create(&plain("c", &ann(), at(100))), &dir);
+    expect_lost(former.get(&id("a")), &dir);
+    drop(former);
+    assert_eq!(store.size(), Ok(2));
+    drop(store);
+    assert_eq!(reopen(&options(&moved)).unwrap().size(), Ok(2));
+}

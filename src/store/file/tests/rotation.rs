@@ -143,6 +143,7 @@ fn a_part_of_a_log_out_that_ends_no_live_session_is_not_taken_for_the_last() {
     let part = || Write::DeleteByUser { user: ann(), except: Some(id("c")), max: 1 };
     for (ended, has_rest) in [(0, true), (0, false), (0, false)] {
         assert_eq!(new.write(part()), Ok(ended));
+        new.redo().drain_now().unwrap();
         assert_eq!(new.environment().has_rest(&part()), Ok(has_rest));
     }
     assert_eq!(new.size(), Ok(1));
@@ -246,6 +247,7 @@ fn wrapped_keys_of_an_earlier_version_are_not_taken_to_cover_all_records() {
     new.clean().unwrap();
     assert_eq!(counts(&new, &["a", "b"]), [1; 5]);
     new.delete_by_user(ann().as_key(), Some(&id("b"))).unwrap();
+    new.redo().drain_now().unwrap();
     assert_eq!(new.environment().has_unused_keys(), Ok(true));
     new.clean().unwrap();
     assert_eq!(new.environment().has_unused_keys(), Ok(false));

@@ -1,0 +1,258 @@
+//! Drains: from the log into the data file.
+//!
+//! A pass takes the newest states of all keys in the overlay, sorted by key, a range of them in each transaction. Rows and
+//! index entries change together, and the old rows are read in the same transaction. So every view of the data file has
+//! indexes that agree with its rows, and a stop at any moment needs no repair: the next pass does the same again. The last
+//! transaction of a pass moves the place up to which the data file has everything.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::engine::{Base, Redo};
+use super::format::Position;
+use super::overlay::{Entry, RowKey};
+use super::points::{self, Bug, Point};
+use super::ring::{self, Ring};
+use crate::error::{Result, StoreError};
+use crate::store::file::record::Record;
+use crate::store::file::rows::{Indexed, Rows};
+
+/// The keys of a transaction. More make a drain cheaper, and hold up others of this process for longer.
+const RANGE: usize = 32_768;
+/// The most bytes of rows in a transaction, which LMDB keeps in memory.
+const RANGE_BYTES: usize = 16 << 20;
+/// The most pages that a row changes, in the three tables, and those that each transaction changes beside.
+const PAGES_OF_ROW: usize = 6;
+const PAGES_OF_COMMIT: usize = 16;
+/// Before writers have to wait, a log is drained to this much, in at most so many passes.
+const LITTLE: u64 = 256 << 10;
+const PASSES: usize = 8;
+/// How many entries leave the overlay under one lock of its gate.
+const STEP: usize = 512;
+
+/// Entries that a pass has taken at its begin. Only a bug of the simulator has any.
+type Taken = HashMap<RowKey, Entry>;
+
+impl Redo {
+    /// Drains everything, and lets nobody else write to the data file meanwhile.
+    pub(super) fn drain_all(&self, ring: &Ring) -> Result<()> {
+        let base = points::lock(&self.base);
+        self.drain_under(&base, ring)
+    }
+
+    pub(super) fn drain_under(&self, _base: &Base, ring: &Ring) -> Result<()> {
+        let end = ring.entered();
+        self.drain_keys(ring, &self.sorted_keys(), end, &Taken::default())?;
+        self.overlay().set_unsure(false);
+        Ok(())
+    }
+
+    /// Drains what is in the log now. Others may write to the data file between two ranges, and during the pauses.
+    pub(super) fn pass(&self, ring: &Arc<Ring>, pause: Duration) -> Result<()> {
+        // First: what is entered later may be among the keys or not.
+        let end = ring.entered();
+        let keys = self.sorted_keys();
+        let used = ring.used();
+        let mut worked = Duration::ZERO;
+        let mut ranges = keys.chunks(points::limit(RANGE, 4)).peekable();
+        let taken: Taken = match points::has_bug(Bug::PassSurvivesClear) {
+            true => {
+                keys.iter().filter_map(|key| Some((RowKey::clone(key), self.overlay().entry(key)?))).collect()
+            }
+            false => Taken::default(),
+        };
+        loop {
+            let range = ranges.next().unwrap_or_default();
+            {
+                let base = points::lock(&self.base);
+                let is_current = self.ring().is_some_and(|current| Arc::ptr_eq(&current, ring));
+                if !is_current || base.doubtful_clear.is_some() || ring.has_failed() {
+                    return Ok(());
+                }
+                let range_begun = points::now();
+                if ranges.peek().is_some() {
+                    self.drain_range(ring, range, None, &taken)?;
+                } else {
+                    self.drain_keys(ring, range, end, &taken)?;
+                }
+                worked += points::now() - range_begun;
+            }
+            if ranges.peek().is_none() {
+                break;
+            }
+            if !pause.is_zero() {
+                points::sleep(pause);
+            }
+        }
+        self.overlay().set_unsure(false);
+        if let Some(kibibytes) = std::num::NonZeroU64::new(used / 1024) {
+            self.drain_cost.store(worked.as_nanos() as u64 / kibibytes, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Drains what is in the log at the time of this call, if there is a log.
+    ///
+    /// # Errors
+    /// Those of a commit.
+    pub(in crate::store::file) fn drain_now(&self) -> Result<()> {
+        if let Some(ring) = self.ring().filter(|_| !self.overlay().is_empty()) {
+            self.pass(&ring, Duration::ZERO)?;
+        }
+        // A pass leaves alone what is in doubt, and a log that has failed. Whoever reads the data file would miss what is in
+        // it.
+        if self.must_settle() && !points::has_bug(Bug::FailedLogNotDrained) {
+            self.settle(&mut points::lock(&self.mode))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Drains while others write, until little is left.
+    pub(super) fn drain_most(&self) -> Result<()> {
+        for _ in 0..PASSES {
+            match self.ring() {
+                Some(ring) if ring.used() > LITTLE && !ring.has_failed() => {
+                    self.pass(&ring, Duration::ZERO)?
+                }
+                _ => break,
+            }
+        }
+        Ok(())
+    }
+
+    fn sorted_keys(&self) -> Vec<RowKey> {
+        let mut keys = self.overlay().keys();
+        keys.sort_unstable();
+        keys
+    }
+
+    /// Drains keys, the last of a pass.
+    fn drain_keys(&self, ring: &Ring, keys: &[RowKey], end: Position, taken: &Taken) -> Result<()> {
+        let mut ranges = keys.chunks(points::limit(RANGE, 4)).peekable();
+        loop {
+            let range = ranges.next().unwrap_or_default();
+            let is_last = ranges.peek().is_none();
+            self.drain_range(ring, range, Some(end).filter(|_| is_last), taken)?;
+            if is_last {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Drains a range of keys, and notes that everything up to `end` is in the data file. Where there is no room for a
+    /// transaction it makes smaller ones.
+    fn drain_range(&self, ring: &Ring, keys: &[RowKey], end: Option<Position>, taken: &Taken) -> Result<()> {
+        let end = end.filter(|end| end.lsn > ring.applied().lsn);
+        let (mut at, mut len) = (0, keys.len());
+        loop {
+            let rest = &keys[at..];
+            let part = &rest[..len.min(rest.len())];
+            let is_last = part.len() == rest.len();
+            match self.drain_part(ring, part, end.filter(|_| is_last), taken) {
+                Ok(drained) => at += drained,
+                Err(StoreError::Full(_)) if part.len() > 1 => len = part.len() / 2,
+                Err(error) => return Err(error),
+            }
+            if at == keys.len() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Drains the first of these keys, as many as a transaction takes. Returns how many.
+    fn drain_part(
+        &self,
+        ring: &Ring,
+        keys: &[RowKey],
+        end: Option<Position>,
+        before: &Taken,
+    ) -> Result<usize> {
+        let overlay = self.overlay();
+        let mut entries: Vec<(&RowKey, Entry)> = Vec::with_capacity(keys.len());
+        let (mut taken, mut bytes, mut last) = (0, 0, end.map_or(0, |end| end.lsn));
+        for key in keys {
+            if bytes > points::limit(RANGE_BYTES, 8 << 10) {
+                break;
+            }
+            taken += 1;
+            if let Some(entry) = before.get(key).cloned().or_else(|| overlay.entry(key)) {
+                bytes += entry.row.as_ref().map_or(0, |row| row.len());
+                last = last.max(entry.lsn);
+                entries.push((key, entry));
+            }
+        }
+        let end = end.filter(|_| taken == keys.len());
+        if entries.is_empty() && end.is_none() {
+            return Ok(taken);
+        }
+        let environment = &self.environment;
+        if keys.len() > 1 && !self.has_room_for(entries.len(), bytes)? {
+            return Err(StoreError::Full("no space left on the disk".into()));
+        }
+        // The data file must not be ahead of the log: after a power loss it would name a place that the log does not
+        // have. A log that has failed is not needed any more once all of it is drained.
+        if ring.durable() < last && !ring.has_failed() && !points::has_bug(Bug::DrainUnsynced) {
+            ring.sync().map_err(|error| ring::failed(&*self.files, &error))?;
+        }
+        if points::has_bug(Bug::RemoveBeforeCommit) {
+            entries.iter().for_each(|(key, entry)| overlay.gate().remove_drained(key, entry));
+        }
+        let next = self.next.load(Ordering::SeqCst);
+        let drained = environment.change(|rows| {
+            for (key, entry) in &entries {
+                let indexed_of = |row: &[u8]| Indexed::of(row, &environment.encryption);
+                match entry.row.as_deref() {
+                    Some(row) => rows.put(key, (indexed(row, entry), row), indexed_of)?,
+                    None => {
+                        if let Some(old) = rows.read(key, indexed_of)? {
+                            rows.set(key, Some(old), None)?;
+                        }
+                    }
+                }
+            }
+            rows.tables.set_next(&mut rows.txn, next)?;
+            if let Some(end) = end {
+                rows.tables.set_log(&mut rows.txn, Some(&ring.entry(end)))?;
+            }
+            rows.has_changed = true;
+            points::reach(Point::BeforeDrainCommit);
+            Ok(())
+        });
+        // What has failed may be on disk all the same.
+        drained.inspect_err(|_| overlay.set_unsure(true))?;
+        points::reach(Point::AfterDrainCommit);
+        for step in entries.chunks(points::limit(STEP, 2)) {
+            let mut gate = overlay.gate();
+            for (key, entry) in step {
+                gate.remove_drained(key, entry);
+            }
+        }
+        points::reach(Point::Removed);
+        if let Some(end) = end {
+            ring.apply(end);
+        }
+        Ok(taken)
+    }
+
+    /// Whether the disk has room for the pages that a transaction changes, beyond the reserve for ending sessions. The
+    /// pages that it frees are room for the one after the next. So smaller transactions need less in all.
+    fn has_room_for(&self, rows: usize, bytes: usize) -> Result<bool> {
+        let environment = &self.environment;
+        let usage = {
+            let view = environment.read()?;
+            environment.usage(&view).map_err(|error| environment.failed(error))?
+        };
+        let pages = (PAGES_OF_ROW * rows + PAGES_OF_COMMIT) as u64;
+        let growth = (pages * environment.page_size).min(usage.used()) + 2 * bytes as u64;
+        Ok(environment.room.reserve(environment.data(), usage, growth))
+    }
+}
+
+fn indexed(row: &[u8], entry: &Entry) -> Indexed {
+    let header = Record::parse(row).map(|record| record.header);
+    let (indexed_expiry, created) = header.map_or((0, 0), |header| (header.indexed_expiry, header.created));
+    Indexed { indexed_expiry, created, user: entry.user }
+}

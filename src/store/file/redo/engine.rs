@@ -1,0 +1,468 @@
+//! Batches of writes on their way to the disk: through the log while this process has the store to itself.
+//!
+//! A batch is decided against the rows as they are, written to the log, synced, entered into the overlay and reported, in
+//! this order. Nothing can be seen of it before it is on disk, so that a failure has nothing to undo. With
+//! `durability: "everysec"` it is entered and reported before the sync, which follows within about a second.
+//!
+//! What does not fit into the log goes to the data file, once the log is drained: a write of very many sessions, a store
+//! that is nearly full, and what concerns the whole store.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+use super::join::Joined;
+use super::overlay::Overlay;
+use super::points::{self, Bug, Point};
+use super::ring::{self, NextFile, Ring};
+use super::rows::LoggedRows;
+use super::storage::LogFiles;
+use crate::error::{Result, StoreError};
+use crate::store::LogStats;
+use crate::store::file::apply::{Write, WriteBatch};
+use crate::store::file::counters::CounterDelta;
+use crate::store::file::direct::{PANICKED, write_all};
+use crate::store::file::environment::{Environment, KnownLog};
+use crate::store::file::errors::files_replaced;
+use crate::store::file::options::Durability;
+use crate::store::file::write_error::WriteError;
+
+/// A batch takes at most this share of the ring.
+const BATCH_SHARE: u64 = 4;
+/// Where a batch could take less than this share of the ring, the log is drained first.
+const LEAST_SHARE: u64 = 16;
+/// The bytes of the data file that a byte in the log may take, at most: a page that is split is left in halves.
+const GROWTH: u64 = 2;
+
+/// Nanoseconds that a drain takes for a kibibyte of the log, until one was measured.
+const FIRST_DRAIN_COST: u64 = 60_000;
+
+/// How long the store stays without a log after it was shared, or after the log has failed. The pause doubles when that
+/// happens again soon.
+pub(super) const FIRST_PAUSE: Duration = Duration::from_secs(1);
+
+/// How large a log is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::store::file) struct Sizes {
+    pub first: u64,
+    /// It grows up to this, as it is needed. 0: no log.
+    pub max: u64,
+}
+
+impl Sizes {
+    /// No log begins.
+    pub(in crate::store::file) const NONE: Self = Self { first: 0, max: 0 };
+}
+
+/// Whether this process has the store to itself.
+pub(super) enum Mode {
+    Exclusive,
+    Shared,
+}
+
+pub(super) struct ModeState {
+    pub mode: Mode,
+    /// Before this moment no log begins, and the store stays shared.
+    pub not_before: Option<Instant>,
+    /// How long the next such pause is.
+    pub pause: Duration,
+    /// When the last batch was written to the log.
+    pub appended_at: Option<Instant>,
+    pub next_file: NextFile,
+    /// How large the next log is.
+    pub next_size: u64,
+}
+
+/// The right to write to the data file while there may be a log.
+pub(in crate::store::file) struct Base {
+    /// A `clear` whose commit has failed, and may be on disk: up to where it reaches.
+    pub(super) doubtful_clear: Option<super::format::Position>,
+}
+
+pub(in crate::store::file) struct Redo {
+    pub(super) environment: Arc<Environment>,
+    pub(super) files: Box<dyn LogFiles>,
+    pub(super) durability: Durability,
+    pub(super) sizes: Sizes,
+    /// Held while a batch is written, and while the mode changes.
+    pub(super) mode: Mutex<ModeState>,
+    pub(super) base: Mutex<Base>,
+    /// The log. It changes only while the mode and the base are held.
+    pub(super) log: Mutex<Option<Arc<Ring>>>,
+    /// The next `created`, once the batches under way are entered.
+    pub(super) next: AtomicU64,
+    pub(super) is_exclusive: AtomicBool,
+    /// For the keeper: whether it should look at the log at once.
+    pub(super) wake: Condvar,
+    pub(super) is_awake: Mutex<bool>,
+    pub(super) is_closing: AtomicBool,
+    /// Nanoseconds that a drain lately took for a kibibyte of the log.
+    pub(super) drain_cost: AtomicU64,
+}
+
+impl Redo {
+    /// Takes over a store that this process has opened. Whoever has it to itself and finds a log recovers that next.
+    pub(in crate::store::file) fn new(
+        environment: Arc<Environment>,
+        files: Box<dyn LogFiles>,
+        durability: Durability,
+        sizes: Sizes,
+        joined: Joined,
+    ) -> Self {
+        let is_exclusive = joined == Joined::Exclusive;
+        let mode = if is_exclusive { Mode::Exclusive } else { Mode::Shared };
+        Self {
+            environment,
+            files,
+            durability,
+            sizes,
+            mode: Mutex::new(ModeState {
+                mode,
+                not_before: None,
+                pause: FIRST_PAUSE,
+                appended_at: None,
+                next_file: NextFile::Old,
+                next_size: sizes.first,
+            }),
+            base: Mutex::new(Base { doubtful_clear: None }),
+            log: Mutex::default(),
+            next: AtomicU64::new(0),
+            is_exclusive: AtomicBool::new(is_exclusive),
+            wake: Condvar::new(),
+            is_awake: Mutex::new(false),
+            is_closing: AtomicBool::new(false),
+            drain_cost: AtomicU64::new(FIRST_DRAIN_COST),
+        }
+    }
+
+    pub(super) fn overlay(&self) -> &Overlay {
+        &self.environment.overlay
+    }
+
+    /// The log, without a wait for whoever writes to the data file.
+    pub(super) fn ring(&self) -> Option<Arc<Ring>> {
+        self.log.lock().clone()
+    }
+
+    /// Keeps drains from committing. Between the commit of a drain and the removal of its rows from the overlay, rows are in
+    /// both, and must not be counted.
+    pub(in crate::store::file) fn hold_base(&self) -> MutexGuard<'_, Base> {
+        points::lock(&self.base)
+    }
+
+    /// Whether `hold_base` would have to wait.
+    pub(in crate::store::file) fn is_draining(&self) -> bool {
+        self.base.is_locked()
+    }
+
+    /// Counters of the log. `None` where this system, this file system or the size of the store allows none.
+    pub(in crate::store::file) fn stats(&self) -> Option<LogStats> {
+        if self.sizes.max == 0 {
+            return None;
+        }
+        let ring = self.ring();
+        Some(LogStats {
+            is_exclusive: self.is_exclusive.load(Ordering::SeqCst),
+            used: ring.as_ref().map_or(0, |ring| ring.used()),
+            size: ring.as_ref().map_or(0, |ring| ring.size()),
+        })
+    }
+
+    /// Writes a batch, and returns when it is on disk, or as the durability says. Each write has an outcome of its own.
+    pub(in crate::store::file) fn write(&self, writes: &[&Write]) -> Vec<Result<u64>> {
+        let write = || {
+            let mut state = points::lock(&self.mode);
+            self.write_in_mode(&mut state, writes)
+        };
+        catch_unwind(AssertUnwindSafe(write)).unwrap_or_else(|_| {
+            // The log may have a part of the batch that the overlay lacks.
+            if let Some(ring) = self.ring() {
+                ring.fail();
+            }
+            writes.iter().map(|_| Err(PANICKED)).collect()
+        })
+    }
+
+    fn write_in_mode(&self, state: &mut ModeState, writes: &[&Write]) -> Vec<Result<u64>> {
+        if let Err(error) = self.settle(state) {
+            return writes.iter().map(|_| Err(error.clone())).collect();
+        }
+        self.adjust_mode(state, writes);
+        let mut outcomes = Vec::with_capacity(writes.len());
+        while outcomes.len() < writes.len() {
+            let rest = &writes[outcomes.len()..];
+            // A part of the batch may have left it in doubt which log the store has.
+            if !points::has_bug(Bug::WriteInDoubt)
+                && let Err(error) = self.settle(state)
+            {
+                outcomes.extend(rest.iter().map(|_| Err(error.clone())));
+                break;
+            }
+            let Some(ring) = self.ring() else {
+                outcomes.extend(write_all(&self.environment, rest));
+                break;
+            };
+            let sessions = rest.iter().take_while(|write| write.is_of_sessions()).count();
+            match (sessions, rest[0]) {
+                (0, Write::Clear) => outcomes.push(self.clear(&ring)),
+                (0, _) => outcomes.extend(self.write_directly(&ring, &rest[..1])),
+                _ => outcomes.extend(self.write_to_log(state, &ring, &rest[..sessions])),
+            }
+        }
+        // Not left to the next write, which may never come.
+        if !points::has_bug(Bug::ErrorBeforeLogEnd) {
+            let _ = self.settle(state);
+        }
+        outcomes
+    }
+
+    /// Writes the first of these to the log, as many as fit into a batch.
+    fn write_to_log(&self, state: &mut ModeState, ring: &Arc<Ring>, writes: &[&Write]) -> Vec<Result<u64>> {
+        let all = |error: &StoreError| writes.iter().map(|_| Err(error.clone())).collect::<Vec<_>>();
+        let max = ring.size() / BATCH_SHARE;
+        loop {
+            let refusal = match writes.iter().any(|write| write.seals()) {
+                true => self.environment.ensure_keys().err(),
+                false => None,
+            };
+            match self.has_room(ring, writes) {
+                Ok(true) => {}
+                Ok(false) => return self.write_directly(ring, writes),
+                Err(error) => return all(&error),
+            }
+            let room = ring.room().min(max);
+            let decided = if room < ring.size() / LEAST_SHARE {
+                Decided::default()
+            } else {
+                match self.decide(writes, room, refusal.as_ref()) {
+                    Ok(decided) => decided,
+                    Err(error) => return all(&error),
+                }
+            };
+            if !decided.outcomes.is_empty() {
+                return self.append(state, ring, decided);
+            }
+            if room == max {
+                return self.write_directly(ring, &writes[..1]);
+            }
+            if let Err(error) = self.drain_all(ring) {
+                return all(&error);
+            }
+        }
+    }
+
+    /// Whether the data file will have room for what is in the log and these writes.
+    fn has_room(&self, ring: &Ring, writes: &[&Write]) -> Result<bool> {
+        let environment = &self.environment;
+        let batch = writes.iter().map(|write| write.record_bytes() as u64 + 128).sum::<u64>();
+        let growth = GROWTH * (ring.used() + batch);
+        let usage = {
+            let view = environment.read()?;
+            environment.usage(&view).map_err(|error| environment.failed(error))?
+        };
+        Ok(environment.room.is_ample(usage, growth)
+            && environment.room.reserve(environment.data(), usage, growth))
+    }
+
+    /// Decides writes, as many as fit into a batch of so many bytes.
+    fn decide(&self, writes: &[&Write], max_bytes: u64, refusal: Option<&StoreError>) -> Result<Decided> {
+        let environment = &self.environment;
+        let lost = |error: WriteError| error.at(&environment.data_path());
+        let max_records = (max_bytes as usize).saturating_sub(super::format::batch_bytes(0) + 8);
+        let stale_view = match points::has_bug(Bug::ViewBeforeGate) {
+            true => Some(environment.read()?),
+            false => None,
+        };
+        if stale_view.is_some() {
+            points::sleep(Duration::ZERO);
+        }
+        let mut gate = self.overlay().gate();
+        // A panic may have left some.
+        gate.decided.clear();
+        let view = match stale_view {
+            Some(view) => view,
+            None => environment.read()?,
+        };
+        let next = self.next.load(Ordering::SeqCst);
+        let mut rows =
+            LoggedRows::new(self.overlay(), gate, view, next).map_err(|error| lost(error.into()))?;
+        let max_per_user = environment.limits.max_sessions_per_user;
+        let mut batch =
+            WriteBatch::new(&mut rows, &environment.encryption, max_per_user, environment.clock.now());
+        let mut outcomes = Vec::with_capacity(writes.len());
+        for write in writes {
+            let counted = batch.counted;
+            let refused = refusal.filter(|_| write.seals());
+            let applied = match refused {
+                Some(error) => Err(WriteError::Refused(error.clone())),
+                None => batch.apply_to_sessions(write),
+            };
+            match applied {
+                Ok(changed) if batch.rows.accept(max_records) => outcomes.push(Ok(changed.unwrap_or(0))),
+                Ok(_) => {
+                    batch.counted = counted;
+                    break;
+                }
+                Err(WriteError::Refused(error)) => {
+                    batch.rows.refuse();
+                    batch.counted = counted;
+                    outcomes.push(Err(error));
+                }
+                Err(error) => {
+                    batch.rows.cancel();
+                    return Err(lost(error));
+                }
+            }
+        }
+        let counted = batch.counted;
+        let (records, next) = rows.finish();
+        points::reach(Point::Decided);
+        Ok(Decided { outcomes, records: Some(records), next, counted })
+    }
+
+    /// Writes a decided batch to the log, and enters it.
+    fn append(&self, state: &mut ModeState, ring: &Arc<Ring>, decided: Decided) -> Vec<Result<u64>> {
+        let Decided { outcomes, records, next, counted } = decided;
+        let records = records.filter(|records| !records.is_empty());
+        // What changes nothing rests on what others have brought to the disk.
+        let Some(records) = records else { return outcomes };
+        let delay = self.delay(state, ring, records.len());
+        if !delay.is_zero() {
+            points::sleep(delay);
+        }
+        let fail = |error: StoreError| {
+            self.overlay().gate().decided.clear();
+            // A refusal as well: it may rest on a write of the batch that has not happened.
+            outcomes.iter().map(|_| Err(error.clone())).collect()
+        };
+        if let Err(error) = self.check_files(ring) {
+            return fail(error);
+        }
+        let written = ring.append(records, next).and_then(|()| match self.durability {
+            Durability::Commit if points::has_bug(Bug::OverlayBeforeSync) => {
+                self.overlay().gate().enter(ring.written());
+                ring.enter();
+                ring.sync()
+            }
+            Durability::Commit => ring.sync(),
+            Durability::EverySec => Ok(()),
+        });
+        if let Err(error) = written {
+            self.overlay().gate().decided.clear();
+            let error = ring::failed(&*self.files, &error);
+            if points::has_bug(Bug::ErrorBeforeLogEnd) {
+                return fail(error);
+            }
+            // Once the data file names no log, nothing can bring the batch back.
+            return fail(match self.settle(state) {
+                Ok(()) => error,
+                Err(_) => error.of_unknown_outcome(),
+            });
+        }
+        self.next.store(next, Ordering::SeqCst);
+        self.overlay().gate().enter(ring.written());
+        ring.enter();
+        points::reach(Point::Entered);
+        state.appended_at = Some(points::now());
+        self.environment.counters.add(counted);
+        if ring.used() > ring.size() / 2 {
+            self.wake();
+        }
+        outcomes
+    }
+
+    fn check_files(&self, ring: &Ring) -> Result<()> {
+        self.environment.held.check()?;
+        match ring.is_in_place() {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                self.environment.held.lose();
+                Err(files_replaced(self.environment.dir()))
+            }
+            Err(error) => Err(ring::failed(&*self.files, &error)),
+        }
+    }
+
+    /// How long a batch of so many bytes waits, so that a log which fills gets less than a drain takes out of it. If it filled
+    /// up, a write would have to wait for all of it to be drained.
+    fn delay(&self, state: &ModeState, ring: &Ring, bytes: usize) -> Duration {
+        const MAX: Duration = Duration::from_millis(100);
+        const FREE_BELOW: f64 = 0.6;
+        let fill = ring.used() as f64 / ring.size() as f64;
+        let Some(last) = state.appended_at.filter(|_| fill > FREE_BELOW) else { return Duration::ZERO };
+        let drained_in = self.drain_cost.load(Ordering::Relaxed) as f64 * bytes as f64 / 1024.0;
+        let wanted = Duration::from_nanos((drained_in * (1.1 + 4.0 * (fill - FREE_BELOW))) as u64);
+        wanted.saturating_sub(points::now() - last).min(MAX)
+    }
+
+    /// Drains the log, and writes to the data file. What the log gets later is newer.
+    fn write_directly(&self, ring: &Arc<Ring>, writes: &[&Write]) -> Vec<Result<u64>> {
+        let drained = self.drain_all(ring);
+        if let Err(error) = drained {
+            return writes.iter().map(|_| Err(error.clone())).collect();
+        }
+        let outcomes = write_all(&self.environment, writes);
+        match self.seed_next() {
+            Ok(()) => outcomes,
+            // The log must not give a `created` away twice.
+            Err(_) => {
+                ring.fail();
+                outcomes
+            }
+        }
+    }
+
+    /// Continues the numbering of sessions where the data file is.
+    pub(super) fn seed_next(&self) -> Result<()> {
+        let view = self.environment.read()?;
+        let next = view.tables().next(&view).map_err(|error| self.environment.failed(error))?;
+        self.next.fetch_max(next, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Clears the tables and forgets the log in one commit, and then the overlay.
+    fn clear(&self, ring: &Arc<Ring>) -> Result<u64> {
+        let mut base = points::lock(&self.base);
+        let end = ring.entered();
+        points::reach(Point::BeforeClear);
+        if points::has_bug(Bug::ClearOverlayFirst) {
+            self.overlay().gate().clear();
+            points::sleep(Duration::ZERO);
+        }
+        let cleared = catch_unwind(AssertUnwindSafe(|| {
+            self.environment.commit_with_log(&[&Write::Clear], Some(&ring.entry(end)))
+        }));
+        let cleared = cleared.unwrap_or(Err(PANICKED));
+        points::reach(Point::AfterClear);
+        match cleared {
+            Ok(mut outcomes) => {
+                self.forget(ring, end);
+                outcomes.swap_remove(0)
+            }
+            Err(error) => {
+                // Its commit may be on disk all the same.
+                base.doubtful_clear = Some(end);
+                *self.environment.log.lock() = KnownLog::Doubtful;
+                Err(error)
+            }
+        }
+    }
+
+    /// Drops the overlay after a `clear`.
+    pub(super) fn forget(&self, ring: &Ring, end: super::format::Position) {
+        self.overlay().gate().clear();
+        ring.apply(end);
+    }
+}
+
+/// What became of the first writes of a batch.
+#[derive(Default)]
+struct Decided {
+    outcomes: Vec<Result<u64>>,
+    records: Option<super::format::BatchWriter>,
+    next: u64,
+    counted: CounterDelta,
+}

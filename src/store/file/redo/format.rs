@@ -1,0 +1,274 @@
+//! The bytes of the redo log. `docs/file-format.md` has them as tables.
+//!
+//! A log is a header of one page and a ring of batches. A batch is one commit: it counts as a whole or not at all. Its
+//! records are final states of rows, so that replaying one twice changes nothing.
+//!
+//! An LSN counts the bytes that were ever written to the ring, padding included. So it says where in the ring a batch
+//! stands, and in which lap. The checksum of each batch begins with the log's random id: what an earlier log has left in
+//! the file, or a client has put into a session, is no batch of this one.
+
+use crc32fast::Hasher;
+
+use super::points::{self, Bug};
+use crate::store::file::record::Record;
+
+/// Before the ring.
+pub(super) const HEADER_BYTES: u64 = 4096;
+/// The bytes before a batch's records.
+pub(super) const HEAD_BYTES: usize = 48;
+/// Batches begin at multiples of this.
+const ALIGNMENT: usize = 8;
+
+const FILE_MAGIC: &[u8; 8] = b"FNSREDO\0";
+const FILE_VERSION: u32 = 1;
+const BATCH_MAGIC: u32 = u32::from_le_bytes(*b"redo");
+/// Instead of a number of records: the rest of the ring is padding.
+const PADDING: u32 = u32::MAX;
+/// Instead of the length of a row: the row was deleted.
+const DELETED: u32 = u32::MAX;
+/// The bytes before a record's key.
+const RECORD_HEAD: usize = 6;
+
+/// Which log a store has. It is random, and never used again.
+pub(in crate::store::file) type LogId = [u8; 16];
+
+/// A place between two batches: its LSN, and the checksum of the batch before.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(in crate::store::file) struct Position {
+    pub lsn: u64,
+    pub crc: u32,
+}
+
+/// What the store says of its log. It stands in the unnamed database of the data file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::store::file) struct LogEntry {
+    pub id: LogId,
+    /// Everything before is in the data file.
+    pub applied: Position,
+    /// Everything before was synced when this was written.
+    pub durable: u64,
+}
+
+impl LogEntry {
+    const BYTES: usize = 40;
+
+    pub(in crate::store::file) fn encode(&self) -> [u8; Self::BYTES] {
+        let mut bytes = [0; Self::BYTES];
+        bytes[..16].copy_from_slice(&self.id);
+        bytes[16..24].copy_from_slice(&self.applied.lsn.to_le_bytes());
+        bytes[24..32].copy_from_slice(&self.durable.to_le_bytes());
+        bytes[32..36].copy_from_slice(&self.applied.crc.to_le_bytes());
+        bytes
+    }
+
+    pub(in crate::store::file) fn decode(bytes: &[u8]) -> Option<Self> {
+        let bytes: &[u8; Self::BYTES] = bytes.try_into().ok()?;
+        Some(Self {
+            id: bytes[..16].try_into().ok()?,
+            applied: Position { lsn: u64_at(bytes, 16), crc: u32_at(bytes, 32) },
+            durable: u64_at(bytes, 24),
+        })
+    }
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    bytes[at..at + 4].try_into().map_or(0, u32::from_le_bytes)
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    bytes[at..at + 8].try_into().map_or(0, u64::from_le_bytes)
+}
+
+/// A checksum that begins with the log's id.
+pub(super) fn seeded(id: &LogId) -> Hasher {
+    let mut hasher = Hasher::new();
+    if !points::has_bug(Bug::UnseededChecksum) {
+        hasher.update(id);
+    }
+    hasher
+}
+
+/// The first page of a log with a ring of this many bytes.
+pub(super) fn header(id: &LogId, ring: u64) -> Vec<u8> {
+    let mut page = vec![0; HEADER_BYTES as usize];
+    page[..8].copy_from_slice(FILE_MAGIC);
+    page[8..12].copy_from_slice(&FILE_VERSION.to_le_bytes());
+    page[16..32].copy_from_slice(id);
+    page[32..40].copy_from_slice(&ring.to_le_bytes());
+    let mut hasher = Hasher::new();
+    hasher.update(&page[16..40]);
+    page[12..16].copy_from_slice(&hasher.finalize().to_le_bytes());
+    page
+}
+
+/// The id and the bytes of the ring that a first page names. The inner error says what is wrong with it.
+pub(super) fn parse_header(page: &[u8]) -> Result<(LogId, u64), String> {
+    if page.len() < 40 || &page[..8] != FILE_MAGIC {
+        return Err("it is no redo log".into());
+    }
+    let version = u32_at(page, 8);
+    if version != FILE_VERSION {
+        return Err(format!(
+            "it has version {version}, and this version of the package reads {FILE_VERSION}"
+        ));
+    }
+    let mut hasher = Hasher::new();
+    hasher.update(&page[16..40]);
+    if hasher.finalize() != u32_at(page, 12) {
+        return Err("its first page is damaged".into());
+    }
+    let mut id = LogId::default();
+    id.copy_from_slice(&page[16..32]);
+    Ok((id, u64_at(page, 32)))
+}
+
+/// How many bytes the record of a row takes in a batch.
+pub(super) fn record_bytes(key: &[u8], row: Option<&[u8]>) -> usize {
+    RECORD_HEAD + key.len() + row.map_or(0, <[u8]>::len)
+}
+
+/// How many bytes a batch takes whose records take so many.
+pub(super) fn batch_bytes(records: usize) -> usize {
+    (HEAD_BYTES + records).next_multiple_of(ALIGNMENT)
+}
+
+/// A batch that is being written. Its first bytes are kept for its head.
+pub(super) struct BatchWriter {
+    bytes: Vec<u8>,
+    count: u32,
+}
+
+/// What a batch says beside its records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Head {
+    /// The bytes of the batch, this head included.
+    pub len: usize,
+    pub count: u32,
+    pub lsn: u64,
+    /// Everything before this LSN was synced when the batch was written.
+    pub durable: u64,
+    /// The next `created`.
+    pub next: u64,
+    /// The checksum of the batch before.
+    pub before: u32,
+    pub crc: u32,
+}
+
+impl BatchWriter {
+    pub(super) fn new(capacity: usize) -> Self {
+        let mut bytes = Vec::with_capacity(HEAD_BYTES + capacity + ALIGNMENT);
+        bytes.resize(HEAD_BYTES, 0);
+        Self { bytes, count: 0 }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// How many bytes the batch takes.
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len().next_multiple_of(ALIGNMENT)
+    }
+
+    /// Appends the state of a row. `None` is a deleted one.
+    pub(super) fn push(&mut self, key: &[u8], row: Option<&[u8]>) {
+        let len = row.map_or(DELETED, |row| row.len() as u32);
+        self.bytes.extend_from_slice(&len.to_le_bytes());
+        self.bytes.extend_from_slice(&(key.len() as u16).to_le_bytes());
+        self.bytes.extend_from_slice(key);
+        self.bytes.extend_from_slice(row.unwrap_or_default());
+        self.count += 1;
+    }
+
+    /// Writes the head, and returns the bytes of the batch with their checksum.
+    pub(super) fn finish(mut self, id: &LogId, at: Position, durable: u64, next: u64) -> (Vec<u8>, u32) {
+        let len = self.bytes.len().next_multiple_of(ALIGNMENT);
+        self.bytes.resize(len, 0);
+        let head = Head { len, count: self.count, lsn: at.lsn, durable, next, before: at.crc, crc: 0 };
+        let crc = head.write(id, &mut self.bytes);
+        (self.bytes, crc)
+    }
+}
+
+/// The head of a batch that has no records and takes the rest of the ring, with its checksum.
+pub(super) fn padding(id: &LogId, len: u64, at: Position, durable: u64, next: u64) -> (Vec<u8>, u32) {
+    let head = Head { len: len as usize, count: PADDING, lsn: at.lsn, durable, next, before: at.crc, crc: 0 };
+    let mut bytes = vec![0; HEAD_BYTES];
+    let crc = head.write(id, &mut bytes);
+    (bytes, crc)
+}
+
+impl Head {
+    /// Writes the head into the first bytes of a batch, and returns the checksum.
+    fn write(&self, id: &LogId, batch: &mut [u8]) -> u32 {
+        batch[..4].copy_from_slice(&BATCH_MAGIC.to_le_bytes());
+        batch[8..12].copy_from_slice(&(self.len as u32).to_le_bytes());
+        batch[12..16].copy_from_slice(&self.count.to_le_bytes());
+        batch[16..24].copy_from_slice(&self.lsn.to_le_bytes());
+        batch[24..32].copy_from_slice(&self.durable.to_le_bytes());
+        batch[32..40].copy_from_slice(&self.next.to_le_bytes());
+        batch[40..44].copy_from_slice(&self.before.to_le_bytes());
+        let mut hasher = seeded(id);
+        hasher.update(&batch[8..]);
+        let crc = hasher.finalize();
+        batch[4..8].copy_from_slice(&crc.to_le_bytes());
+        crc
+    }
+
+    /// The head of the batch at the beginning of these bytes, which reach to the end of the ring. `None` if there is no
+    /// whole batch of this log with such a head.
+    pub(super) fn parse(id: &LogId, bytes: &[u8], is_plausible: impl FnOnce(&Self) -> bool) -> Option<Self> {
+        if bytes.len() < HEAD_BYTES || u32_at(bytes, 0) != BATCH_MAGIC {
+            return None;
+        }
+        let head = Self {
+            crc: u32_at(bytes, 4),
+            len: u32_at(bytes, 8) as usize,
+            count: u32_at(bytes, 12),
+            lsn: u64_at(bytes, 16),
+            durable: u64_at(bytes, 24),
+            next: u64_at(bytes, 32),
+            before: u32_at(bytes, 40),
+        };
+        let is_sized = if head.is_padding() { head.len == bytes.len() } else { head.len <= bytes.len() };
+        if head.len < HEAD_BYTES || !is_sized || !head.len.is_multiple_of(ALIGNMENT) || !is_plausible(&head) {
+            return None;
+        }
+        let summed = if head.is_padding() { HEAD_BYTES } else { head.len };
+        let mut hasher = seeded(id);
+        hasher.update(&bytes[8..summed]);
+        (hasher.finalize() == head.crc).then_some(head)
+    }
+
+    pub(super) fn is_padding(&self) -> bool {
+        self.count == PADDING
+    }
+
+    /// Calls `see` with the key and the row of each record of the batch that has this head. Returns `false` if the
+    /// records do not fit into the batch.
+    pub(super) fn records<'b>(
+        &self,
+        batch: &'b [u8],
+        mut see: impl FnMut(&'b [u8], Option<&'b [u8]>),
+    ) -> bool {
+        if self.is_padding() {
+            return true;
+        }
+        let mut rest = &batch[HEAD_BYTES..self.len];
+        for _ in 0..self.count {
+            let Some((head, after)) = rest.split_first_chunk::<RECORD_HEAD>() else { return false };
+            let len = u32_at(head, 0);
+            let key_len = usize::from(u16::from_le_bytes([head[4], head[5]]));
+            let Some((key, after)) = after.split_at_checked(key_len) else { return false };
+            let row_len = if len == DELETED { 0 } else { len as usize };
+            let Some((row, after)) = after.split_at_checked(row_len) else { return false };
+            let row = (len != DELETED).then_some(row);
+            if row.is_some_and(|row| Record::parse(row).is_err()) {
+                return false;
+            }
+            see(key, row);
+            rest = after;
+        }
+        true
+    }
+}

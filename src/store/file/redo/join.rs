@@ -1,0 +1,120 @@
+//! Opening a store that other processes may have open.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use super::mode_lock::ModeLock;
+use super::points::{self, Bug, Point};
+use crate::error::{Result, StoreError};
+use crate::store::file::errors::io_failed;
+
+/// How a process has a store open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::store::file) enum Joined {
+    /// No other process has it open. If it needs a log, this one has to recover it.
+    Exclusive,
+    /// It needs no log, and none begins while this process has it open.
+    Shared,
+}
+
+/// Opens a store, alone or beside others.
+///
+/// Nobody shares a store before it has seen, while it holds the lock, that the store needs no log. The process that had it
+/// to itself may have been killed, or have closed it without draining a large log. Then one of those that wait has to be
+/// the next to have it to itself.
+///
+/// # Errors
+/// `Locked` if a process that has it to itself does not share it within the patience.
+pub(in crate::store::file) fn join(
+    lock: &dyn ModeLock,
+    dir: &Path,
+    patience: Duration,
+    mut needs_log: impl FnMut() -> Result<bool>,
+) -> Result<Joined> {
+    let joined = try_join(lock, dir, patience, &mut needs_log);
+    let _ = lock.request(false);
+    if joined.is_err() {
+        lock.release();
+    }
+    joined
+}
+
+fn try_join(
+    lock: &dyn ModeLock,
+    dir: &Path,
+    patience: Duration,
+    needs_log: &mut dyn FnMut() -> Result<bool>,
+) -> Result<Joined> {
+    let failed = |error: io::Error| io_failed(&dir.display(), "locking", &error);
+    let mut left = patience;
+    loop {
+        if lock.try_exclusive().map_err(failed)? {
+            return Ok(Joined::Exclusive);
+        }
+        lock.request(true).map_err(failed)?;
+        points::reach(Point::Requested);
+        let pause = if lock.try_shared().map_err(failed)? {
+            if !needs_log()? || points::has_bug(Bug::ShareNeededLog) {
+                return Ok(Joined::Shared);
+            }
+            lock.release();
+            // Different ones, as two that wait keep each other from having the store to themselves.
+            Duration::from_millis(1 + u64::from(random_byte() % 10))
+        } else {
+            Duration::from_millis(1)
+        };
+        if left.is_zero() {
+            return Err(not_shared(lock, dir, patience));
+        }
+        left = left.saturating_sub(points::sleep(pause));
+    }
+}
+
+/// Opens a store beside others, for a process that writes nothing.
+///
+/// Returns `Shared` as well if the store needs a log: then nobody has it open, and somebody must recover it first.
+///
+/// # Errors
+/// As for `join`.
+pub(in crate::store::file) fn join_to_read(
+    lock: &dyn ModeLock,
+    dir: &Path,
+    patience: Duration,
+    mut needs_log: impl FnMut() -> Result<bool>,
+) -> Result<Joined> {
+    let failed = |error: io::Error| io_failed(&dir.display(), "locking", &error);
+    lock.request(true).map_err(failed)?;
+    let mut left = patience;
+    let joined = loop {
+        if lock.try_shared().map_err(failed)? {
+            if needs_log()? {
+                lock.release();
+            }
+            break Ok(Joined::Shared);
+        }
+        if left.is_zero() {
+            break Err(not_shared(lock, dir, patience));
+        }
+        let pause = Duration::from_millis(1);
+        left = left.saturating_sub(points::sleep(pause));
+    };
+    let _ = lock.request(false);
+    joined
+}
+
+fn random_byte() -> u8 {
+    let mut byte = [0];
+    // Without randomness the pauses are equal, and the deadline ends the wait.
+    let _ = points::random(&mut byte);
+    byte[0]
+}
+
+fn not_shared(lock: &dyn ModeLock, dir: &Path, patience: Duration) -> StoreError {
+    let holder = lock.holder().map_or_else(|| "another process".into(), |pid| format!("process {pid}"));
+    StoreError::Locked(format!(
+        "{holder} has the store in {} to itself, and has not shared it within {} ms. Is it stopped, or is its disk full?",
+        dir.display(),
+        patience.as_millis()
+    ))
+}

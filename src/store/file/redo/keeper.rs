@@ -1,0 +1,114 @@
+//! The thread that looks after the log: it drains it, syncs it where the writer does not, and lets other processes in.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use super::engine::Redo;
+use super::points;
+use super::ring::Ring;
+use crate::store::file::environment::KnownLog;
+use crate::store::file::options::Durability;
+
+/// How often the thread looks whether another process asks for the store. That one waits about as long.
+const INTERVAL: Duration = Duration::from_millis(20);
+/// How long something stays in the log at most.
+const MAX_AGE: Duration = Duration::from_secs(30);
+/// How often `durability: "everysec"` syncs.
+const SYNC_INTERVAL: Duration = Duration::from_secs(1);
+/// Between two ranges of a drain that has time.
+const DRAIN_PAUSE: Duration = Duration::from_millis(50);
+/// After something has failed.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// A log grows so many times.
+const GROWTH: u64 = 4;
+
+/// What the thread keeps in mind.
+#[derive(Default)]
+pub(in crate::store::file) struct Keeper {
+    /// Since when there has been something in the log.
+    filled_since: Option<Instant>,
+    synced_at: Option<Instant>,
+    retry_at: Option<Instant>,
+}
+
+impl Redo {
+    /// Starts the thread.
+    pub(in crate::store::file) fn start(self: &Arc<Self>) -> std::io::Result<JoinHandle<()>> {
+        let redo = Arc::clone(self);
+        thread::Builder::new().name("session-log".into()).spawn(move || {
+            let mut keeper = Keeper::default();
+            while !redo.is_closing.load(Ordering::SeqCst) {
+                // After a panic other processes must still be let in.
+                let _ = catch_unwind(AssertUnwindSafe(|| redo.keep(&mut keeper, Instant::now())));
+                let mut is_awake = redo.is_awake.lock();
+                if !std::mem::take(&mut *is_awake) && !redo.is_closing.load(Ordering::SeqCst) {
+                    redo.wake.wait_for(&mut is_awake, INTERVAL);
+                }
+                *is_awake = false;
+            }
+        })
+    }
+
+    /// Has the thread look at once.
+    pub(super) fn wake(&self) {
+        *self.is_awake.lock() = true;
+        self.wake.notify_one();
+    }
+
+    /// Has the thread end, and no log begin.
+    pub(in crate::store::file) fn stop(&self) {
+        self.is_closing.store(true, Ordering::SeqCst);
+        self.wake();
+    }
+
+    /// Does what is due.
+    pub(in crate::store::file) fn keep(&self, keeper: &mut Keeper, now: Instant) {
+        self.environment.wake_writer();
+        let Some(lock) = &self.environment.mode_lock else { return };
+        if !self.is_exclusive.load(Ordering::SeqCst) || keeper.retry_at.is_some_and(|at| now < at) {
+            return;
+        }
+        let is_doubtful = *self.environment.log.lock() == KnownLog::Doubtful;
+        let done = if lock.is_requested().unwrap_or(false) {
+            keeper.filled_since = None;
+            self.share()
+        } else if is_doubtful {
+            self.settle(&mut points::lock(&self.mode))
+        } else {
+            self.ring().map_or(Ok(()), |ring| self.keep_log(keeper, &ring, now))
+        };
+        keeper.retry_at = done.is_err().then(|| now + RETRY_PAUSE);
+    }
+
+    fn keep_log(&self, keeper: &mut Keeper, ring: &Arc<Ring>, now: Instant) -> crate::error::Result<()> {
+        if self.must_settle() {
+            // Not left to the next write, which may never come.
+            return self.settle(&mut points::lock(&self.mode));
+        }
+        let used = ring.used();
+        if used == 0 {
+            keeper.filled_since = None;
+            return Ok(());
+        }
+        let since = *keeper.filled_since.get_or_insert(now);
+        if self.durability == Durability::EverySec {
+            let synced_at = *keeper.synced_at.get_or_insert(now);
+            if now >= synced_at + SYNC_INTERVAL && ring.durable() < ring.written() {
+                keeper.synced_at = Some(now);
+                ring.sync().map_err(|error| super::ring::failed(&*self.files, &error))?;
+            }
+        }
+        let is_pressed = used > ring.size() / 2;
+        if is_pressed || now >= since + MAX_AGE {
+            keeper.filled_since = None;
+            self.pass(ring, if is_pressed { Duration::ZERO } else { DRAIN_PAUSE })?;
+            if is_pressed && ring.size() < self.sizes.max {
+                self.grow((GROWTH * ring.size()).min(self.sizes.max))?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,312 @@
+//! Beginning a log, ending it, recovering it, and sharing the store with other processes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use foldhash::quality::RandomState;
+use parking_lot::MutexGuard;
+
+use super::engine::{Base, FIRST_PAUSE, Mode, ModeState, Redo};
+use super::format::{LogEntry, LogId, Position};
+use super::overlay::{Entry, RowKey, RowState};
+use super::points::{self, Bug, Point};
+use super::ring::{NextFile, Ring};
+use crate::error::{Result, StoreError};
+use crate::store::file::apply::Write;
+use crate::store::file::environment::KnownLog;
+use crate::store::file::errors::io_failed;
+use crate::store::file::rows::Indexed;
+
+/// The longest pause after the store was shared, or after the log has failed.
+const MAX_PAUSE: Duration = Duration::from_secs(60);
+/// A process that shares the store looks so often whether it is alone.
+const SHARED_PAUSE: Duration = Duration::from_secs(1);
+
+impl Redo {
+    /// Begins with a store that was just opened: recovers the log that the data file names, and lets other processes in
+    /// where there is to be none.
+    ///
+    /// # Errors
+    /// `Damaged` if the log is not there, or not whole. Those of a commit, if the log cannot be written. Nothing has changed
+    /// then.
+    pub(in crate::store::file) fn begin(&self, log: Option<&LogEntry>) -> Result<()> {
+        if let Some(log) = log {
+            self.recover(log)?;
+            // The process that began it may have died before it could end it for one of an old version.
+            if self.environment.has_old_version().unwrap_or(true) {
+                let mut state = points::lock(&self.mode);
+                self.end_log(&mut points::lock(&self.base))?;
+                postpone(&mut state);
+            }
+        }
+        if self.sizes.max == 0 && self.is_exclusive.load(Ordering::SeqCst) { self.share() } else { Ok(()) }
+    }
+
+    fn recover(&self, entry: &LogEntry) -> Result<()> {
+        let mut newest: HashMap<RowKey, (RowState, u64), RandomState> = HashMap::default();
+        let recovered = Ring::recover(&*self.files, entry, |lsn, key, row| {
+            newest.insert(key.into(), (row.map(Into::into), lsn));
+        })?;
+        // Before anything is appended, as the log counts only if the data file goes on naming it.
+        self.environment.settle()?;
+        self.next.store(recovered.next, Ordering::SeqCst);
+        self.seed_next()?;
+        self.overlay().set_unsure(!newest.is_empty());
+        {
+            let mut gate = self.overlay().gate();
+            for (key, (row, lsn)) in newest {
+                let indexed = row.as_deref().map(|row| Indexed::of(row, &self.environment.encryption));
+                let user = indexed.and_then(|indexed| indexed.user);
+                gate.recover(key, Entry { row, user, lsn, in_base: false });
+            }
+        }
+        let mut state = points::lock(&self.mode);
+        state.next_size = recovered.ring.size();
+        *self.log.lock() = Some(Arc::new(recovered.ring));
+        // If the log could not be written again.
+        self.settle(&mut state)
+    }
+
+    /// Sees to it that a log that has failed is not needed any more, and that it is known which log the store has.
+    ///
+    /// # Errors
+    /// Those of a commit. Nothing may be written then.
+    pub(super) fn settle(&self, state: &mut ModeState) -> Result<()> {
+        if !self.must_settle() {
+            return Ok(());
+        }
+        let has_failed = self.ring().is_some_and(|ring| ring.has_failed());
+        self.end_log(&mut points::lock(&self.base))?;
+        if has_failed {
+            state.next_file = NextFile::New;
+        }
+        postpone(state);
+        Ok(())
+    }
+
+    /// Whether the log has failed, or it is not known which log the store has.
+    pub(super) fn must_settle(&self) -> bool {
+        self.ring().is_some_and(|ring| ring.has_failed())
+            || *self.environment.log.lock() == KnownLog::Doubtful
+    }
+
+    /// Begins what can begin: the store is this process's alone once the others have gone, and a log once there is
+    /// something to write.
+    pub(super) fn adjust_mode(&self, state: &mut ModeState, writes: &[&Write]) {
+        let (Some(lock), true) = (&self.environment.mode_lock, self.sizes.max > 0) else { return };
+        let is_early = || state.not_before.is_some_and(|moment| points::now() < moment);
+        if is_early() || self.is_closing.load(Ordering::SeqCst) {
+            return;
+        }
+        if let Mode::Shared = state.mode {
+            if !lock.try_exclusive().unwrap_or(false) {
+                state.not_before = Some(points::now() + SHARED_PAUSE);
+                return;
+            }
+            if lock.is_requested().unwrap_or(true) {
+                let _ = lock.try_shared();
+                return postpone(state);
+            }
+            state.mode = Mode::Exclusive;
+            self.is_exclusive.store(true, Ordering::SeqCst);
+            points::reach(Point::Exclusive);
+        }
+        let is_wanted = writes.iter().any(|write| write.is_of_sessions());
+        if is_wanted && self.ring().is_none() && !matches!(self.begin_log(state), Ok(true)) {
+            postpone(state);
+        }
+    }
+
+    /// Begins a log. Returns whether there is one now.
+    fn begin_log(&self, state: &mut ModeState) -> Result<bool> {
+        let mut base = points::lock(&self.base);
+        let environment = &self.environment;
+        let usage = {
+            let view = environment.read()?;
+            environment.usage(&view).map_err(|error| environment.failed(error))?
+        };
+        if !environment.room.is_ample(usage, state.next_size / 4) {
+            return Ok(false);
+        }
+        // The file may be that of a log which the data file on disk still names.
+        environment.settle()?;
+        // What was prepared may have taken the name of the log before this failed.
+        let file = state.next_file;
+        if file == NextFile::Prepared {
+            state.next_file = NextFile::New;
+        }
+        let ring = Ring::begin(&*self.files, new_id()?, state.next_size, file)?;
+        points::reach(Point::LogCreated);
+        let entry = ring.entry(Position::default());
+        let begun = environment.change(|rows| {
+            rows.tables.set_log(&mut rows.txn, Some(&entry))?;
+            rows.has_changed = true;
+            Ok(())
+        });
+        *environment.log.lock() = match &begun {
+            Ok(()) => KnownLog::Log(ring.id),
+            Err(_) if points::has_bug(Bug::FailedLogBeginNotDone) => KnownLog::None,
+            Err(_) => KnownLog::Doubtful,
+        };
+        begun?;
+        points::reach(Point::LogBegun);
+        state.next_file = NextFile::Old;
+        state.next_size = ring.size();
+        *self.log.lock() = Some(Arc::new(ring));
+        // Last, as a process of an old version marks itself before it looks at the format, and refuses that of a store with
+        // a log.
+        if environment.has_old_version().unwrap_or(true) || self.seed_next().is_err() {
+            self.end_log(&mut base)?;
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    /// Drains the log and ends it, by a commit after which nothing of it is ever read again.
+    pub(super) fn end_log(&self, base: &mut Base) -> Result<()> {
+        let environment = &self.environment;
+        if *environment.log.lock() == KnownLog::Doubtful {
+            let found = environment.change(|rows| Ok(rows.tables.log(&rows.txn)?))?;
+            self.learn(base, found);
+        }
+        if let Some(ring) = self.ring() {
+            self.drain_under(base, &ring)?;
+        }
+        points::reach(Point::BeforeLogEnd);
+        let next = self.next.load(Ordering::SeqCst);
+        if *environment.log.lock() != KnownLog::None {
+            let ended = environment.change(|rows| {
+                rows.tables.set_log(&mut rows.txn, None)?;
+                // A process that knows of none yet must not set it back.
+                let next = next.max(rows.tables.next(&rows.txn)?);
+                rows.tables.set_next(&mut rows.txn, next)?;
+                rows.has_changed = true;
+                Ok(())
+            });
+            if ended.is_ok() {
+                *environment.log.lock() = KnownLog::None;
+            } else if !points::has_bug(Bug::FailedLogEndNotDone) {
+                *environment.log.lock() = KnownLog::Doubtful;
+            }
+            ended?;
+        }
+        points::reach(Point::AfterLogEnd);
+        *self.log.lock() = None;
+        Ok(())
+    }
+
+    /// Takes note of which log the data file names after a commit whose outcome was in doubt.
+    fn learn(&self, base: &mut Base, found: Option<LogEntry>) {
+        if let (Some(end), Some(ring), Some(found)) = (base.doubtful_clear, self.ring(), &found)
+            && found.id == ring.id
+            && found.applied == end
+        {
+            self.forget(&ring, end);
+        }
+        base.doubtful_clear = None;
+        *self.environment.log.lock() = found.map_or(KnownLog::None, |found| KnownLog::Log(found.id));
+    }
+
+    /// Ends the log and lets other processes in. Writes go on until little is left to drain.
+    pub(super) fn share(&self) -> Result<()> {
+        self.drain_most()?;
+        let mut state = points::lock(&self.mode);
+        self.end_log(&mut points::lock(&self.base))?;
+        let Some(lock) = &self.environment.mode_lock else { return Ok(()) };
+        let is_shared = lock.try_shared().unwrap_or(false);
+        if !is_shared {
+            return Err(StoreError::Internal("the lock could not be shared".into()));
+        }
+        self.is_exclusive.store(false, Ordering::SeqCst);
+        state.mode = Mode::Shared;
+        postpone(&mut state);
+        points::reach(Point::Shared);
+        Ok(())
+    }
+
+    /// Goes on with a larger log.
+    pub(super) fn grow(&self, size: u64) -> Result<()> {
+        self.files.prepare(size + super::format::HEADER_BYTES)?;
+        self.drain_most()?;
+        let mut state = points::lock(&self.mode);
+        self.end_log(&mut points::lock(&self.base))?;
+        state.next_size = size;
+        state.next_file = NextFile::Prepared;
+        if !self.begin_log(&mut state)? {
+            postpone(&mut state);
+        }
+        Ok(())
+    }
+
+    /// Reads the log, and returns what is wrong with it.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub(in crate::store::file) fn verify(&self) -> Result<Option<String>> {
+        // Under its lock nothing of the log is drained, and so nothing overwritten.
+        let _base = points::lock(&self.base);
+        let Some(ring) = self.ring().filter(|ring| !ring.has_failed()) else { return Ok(None) };
+        let path = self.files.path();
+        let found = ring.verify().map_err(|error| io_failed(&path.display(), "reading", &error))?;
+        Ok(found.map(|problem| format!("{}: {problem}", path.display())))
+    }
+
+    /// Ends the log, and calls `copy` while nothing is written, until it has begun. So what it copies needs no log.
+    pub(in crate::store::file) fn without_log<T>(
+        &self,
+        copy: impl FnOnce(Paused<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let state = points::lock(&self.mode);
+        self.end_log(&mut points::lock(&self.base))?;
+        copy(Paused(state))
+    }
+
+    /// Has nothing written to the log any more, as the store's files are no longer at its path. Another store may open them
+    /// where they are now, and recover the log. Returns whether the batch under way has ended by the deadline.
+    pub(in crate::store::file) fn give_up(&self, deadline: std::time::Instant) -> bool {
+        let Some(_state) = self.mode.try_lock_until(deadline) else { return false };
+        if let Some(ring) = self.ring() {
+            ring.fail();
+        }
+        self.is_exclusive.store(false, Ordering::SeqCst);
+        true
+    }
+
+    /// Ends the log before the store is closed, unless there is much to drain: the next to open it does that.
+    pub(in crate::store::file) fn close(&self) {
+        let much = points::limit(8 << 20, 4 << 10);
+        let _state = points::lock(&self.mode);
+        let mut base = points::lock(&self.base);
+        let Some(ring) = self.ring() else { return };
+        let has_much = ring.used() > much && !ring.has_failed();
+        if has_much && (ring.durable() >= ring.written() || ring.sync().is_ok()) {
+            return;
+        }
+        // If it fails, the log is on disk, as after a kill.
+        if self.end_log(&mut base).is_err() && !ring.has_failed() {
+            let _ = ring.sync();
+        }
+    }
+}
+
+/// Nothing is written until this is dropped.
+pub(in crate::store::file) struct Paused<'r>(
+    #[allow(dead_code, reason = "it is held")] MutexGuard<'r, ModeState>,
+);
+
+/// Has the store go on without a log for a while.
+fn postpone(state: &mut ModeState) {
+    let now = points::now();
+    let was_lately = state.not_before.is_some_and(|moment| now < moment + MAX_PAUSE);
+    state.pause = if was_lately { (2 * state.pause).min(MAX_PAUSE) } else { FIRST_PAUSE };
+    state.not_before = Some(now + state.pause);
+}
+
+fn new_id() -> Result<LogId> {
+    let mut id = LogId::default();
+    points::random(&mut id)
+        .map_err(|error| StoreError::Io(format!("the system gave no random number: {error}")))?;
+    Ok(id)
+}

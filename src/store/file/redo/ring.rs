@@ -1,0 +1,345 @@
+//! An open log: where its next batch goes, what of it is synced, and what of it is in the data file.
+//!
+//! **Invariants**
+//! - `applied <= durable <= written` and `entered <= written`. Bytes from `applied` to `written` are never overwritten.
+//! - A log that has failed once is never written or synced again: after a failed sync the kernel may take pages for clean
+//!   that it could not write, and the next sync would succeed without having written them.
+//! - `durable` moves to what was written before the sync began.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+
+use super::format::{
+    BatchWriter, HEAD_BYTES, HEADER_BYTES, Head, LogEntry, LogId, Position, header, padding, parse_header,
+};
+use super::points::{self, Bug, Point};
+use super::storage::{LogFile, LogFiles, damaged};
+use crate::error::{Result, StoreError};
+use crate::store::file::errors::io_failed;
+
+pub(super) struct Ring {
+    file: Arc<dyn LogFile>,
+    pub id: LogId,
+    /// The bytes that the ring has.
+    size: u64,
+    state: Mutex<State>,
+    /// Held by whoever syncs. The kernel reports a failure once to each open file: a sync beside the one that fails may
+    /// succeed without having written anything.
+    syncing: Mutex<()>,
+    has_failed: AtomicBool,
+}
+
+#[derive(Clone, Copy)]
+struct State {
+    /// After the last batch.
+    written: Position,
+    /// After the last batch whose rows are in the overlay.
+    entered: Position,
+    durable: u64,
+    applied: Position,
+}
+
+/// Where the next log gets its file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NextFile {
+    /// That of the last log, or a new one.
+    Old,
+    New,
+    /// The one that was prepared.
+    Prepared,
+}
+
+/// What a log had that is not in the data file.
+pub(super) struct Recovered {
+    pub ring: Ring,
+    /// The next `created` after the last batch.
+    pub next: u64,
+}
+
+impl Ring {
+    /// Begins a log, which no store needs yet.
+    pub(super) fn begin(files: &dyn LogFiles, id: LogId, size: u64, next: NextFile) -> Result<Self> {
+        let failed = |error| io_failed(&files.path().display(), "beginning", &error);
+        let old = if next == NextFile::Old { files.open()? } else { None };
+        let len_of = |file: &Arc<dyn LogFile>| file.len().map_err(failed);
+        let is_of_use = |len: u64| len.is_multiple_of(HEADER_BYTES) && len > MIN_BYTES;
+        let (file, len) = match old.map(|file| len_of(&file).map(|len| (file, len))).transpose()? {
+            Some((file, len)) if is_of_use(len) => {
+                // Whoever has put it there may have been killed before its name was on disk.
+                if !points::has_bug(Bug::NameNotSynced) {
+                    files.sync_name()?;
+                }
+                (file, len)
+            }
+            _ => {
+                let len = size + HEADER_BYTES;
+                if next != NextFile::Prepared {
+                    files.prepare(len)?;
+                }
+                (files.install()?, len)
+            }
+        };
+        let size = len - HEADER_BYTES;
+        file.write_at(&header(&id, size), 0).and_then(|()| file.sync()).map_err(failed)?;
+        Ok(Self::at(file, id, size, Position::default()))
+    }
+
+    fn at(file: Arc<dyn LogFile>, id: LogId, size: u64, at: Position) -> Self {
+        let state = State { written: at, entered: at, durable: at.lsn, applied: at };
+        Self {
+            file,
+            id,
+            size,
+            state: Mutex::new(state),
+            syncing: Mutex::default(),
+            has_failed: AtomicBool::new(false),
+        }
+    }
+
+    /// Opens the log that the store needs, and calls `see` with the LSN, the key and the row of each record that the data
+    /// file may lack, in order.
+    ///
+    /// # Errors
+    /// `Damaged` if it is not the store's log, or lacks something that was synced. Nothing has changed then.
+    pub(super) fn recover(
+        files: &dyn LogFiles,
+        entry: &LogEntry,
+        mut see: impl FnMut(u64, &[u8], Option<&[u8]>),
+    ) -> Result<Recovered> {
+        let path = files.path();
+        let damage = |why: &str| damaged(&path, why);
+        let failed = |error| io_failed(&path.display(), "reading", &error);
+        let file = files.open()?.ok_or_else(|| damage("it is missing"))?;
+        let len = file.len().map_err(failed)?;
+        if len < HEADER_BYTES {
+            return Err(damage("it is cut short"));
+        }
+        let mut page = vec![0; HEADER_BYTES as usize];
+        file.read_at(&mut page, 0).map_err(failed)?;
+        let (id, size) = parse_header(&page).map_err(|why| damage(&why))?;
+        if id != entry.id {
+            return Err(damage("it belongs to another time of this store, or to another store"));
+        }
+        if size == 0 || len != size + HEADER_BYTES {
+            return Err(damage("it does not have its length"));
+        }
+        let mut bytes = vec![0; size as usize];
+        file.read_at(&mut bytes, HEADER_BYTES).map_err(failed)?;
+        let scan = scan(&bytes, entry, &mut see).map_err(damage)?;
+        // After a failed sync the kernel may hold bytes as clean that the disk does not have. Written again, they are
+        // dirty, and the sync is one of this file description.
+        let ring = Self::at(file, id, size, scan.end);
+        ring.state.lock().applied = entry.applied;
+        // A log that has failed is drained next, from memory.
+        if ring.rewrite(&bytes, entry.applied.lsn, scan.end.lsn).is_err() {
+            ring.fail();
+        }
+        Ok(Recovered { ring, next: scan.next })
+    }
+
+    /// Writes a part of the ring again as it is, and returns when it is on disk.
+    fn rewrite(&self, bytes: &[u8], from: u64, to: u64) -> io::Result<()> {
+        let mut at = from;
+        while at < to && !points::has_bug(Bug::RecoverWithoutRewrite) {
+            let place = at % self.size;
+            let len = (self.size - place).min(to - at);
+            let part = &bytes[place as usize..(place + len) as usize];
+            self.file.write_at(part, HEADER_BYTES + place)?;
+            at += len;
+        }
+        points::reach(Point::RecoveryRewritten);
+        self.file.sync()
+    }
+
+    /// The bytes of the ring.
+    pub(super) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The bytes that are not in the data file.
+    pub(super) fn used(&self) -> u64 {
+        let state = self.state.lock();
+        state.written.lsn - state.applied.lsn
+    }
+
+    /// Up to where the data file has everything.
+    pub(super) fn applied(&self) -> Position {
+        self.state.lock().applied
+    }
+
+    /// After the last batch whose rows are in the overlay.
+    pub(super) fn entered(&self) -> Position {
+        self.state.lock().entered
+    }
+
+    /// How many bytes a batch may take now.
+    pub(super) fn room(&self) -> u64 {
+        let state = self.state.lock();
+        let free = self.size - (state.written.lsn - state.applied.lsn);
+        let to_end = self.size - state.written.lsn % self.size;
+        // A batch that does not fit before the end of the ring goes to its beginning, and the rest is padding.
+        if free <= to_end { free } else { to_end.max(free - to_end) }
+    }
+
+    /// What the store has to say of this log.
+    pub(super) fn entry(&self, applied: Position) -> LogEntry {
+        LogEntry { id: self.id, applied, durable: self.state.lock().durable.max(applied.lsn) }
+    }
+
+    /// Writes a batch, for which there must be room. It is on disk after the next `sync`.
+    pub(super) fn append(&self, batch: BatchWriter, next: u64) -> io::Result<()> {
+        self.check()?;
+        let (mut at, durable) = {
+            let state = self.state.lock();
+            (state.written, state.durable)
+        };
+        let to_end = self.size - at.lsn % self.size;
+        if (batch.len() as u64) > to_end {
+            if to_end >= HEAD_BYTES as u64 {
+                let (bytes, crc) = padding(&self.id, to_end, at, durable, next);
+                self.write(&bytes, at.lsn)?;
+                at.crc = crc;
+            }
+            at.lsn += to_end;
+        }
+        let (bytes, crc) = batch.finish(&self.id, at, durable, next);
+        points::reach(Point::BeforeWrite);
+        self.write(&bytes, at.lsn)?;
+        points::reach(Point::AfterWrite);
+        let mut state = self.state.lock();
+        state.written = Position { lsn: at.lsn + bytes.len() as u64, crc };
+        Ok(())
+    }
+
+    fn write(&self, bytes: &[u8], lsn: u64) -> io::Result<()> {
+        self.file.write_at(bytes, HEADER_BYTES + lsn % self.size).inspect_err(|_| self.fail())
+    }
+
+    /// Returns when all that was written before is on disk.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        let syncing = points::lock(&self.syncing);
+        self.check()?;
+        let written = self.state.lock().written.lsn;
+        points::reach(Point::BeforeSync);
+        self.file.sync().inspect_err(|_| self.fail())?;
+        let mut state = self.state.lock();
+        state.durable = state.durable.max(written);
+        drop(state);
+        drop(syncing);
+        points::reach(Point::AfterSync);
+        Ok(())
+    }
+
+    /// The LSN after the last batch.
+    pub(super) fn written(&self) -> u64 {
+        self.state.lock().written.lsn
+    }
+
+    /// Up to where the log is on disk.
+    pub(super) fn durable(&self) -> u64 {
+        self.state.lock().durable
+    }
+
+    /// Notes that the overlay has the rows of all batches.
+    pub(super) fn enter(&self) {
+        let mut state = self.state.lock();
+        state.entered = state.written;
+    }
+
+    /// Notes that the data file has everything up to a place. Its bytes may be overwritten from then on.
+    pub(super) fn apply(&self, to: Position) {
+        self.state.lock().applied = to;
+    }
+
+    /// Has every later write and sync fail.
+    pub(super) fn fail(&self) {
+        self.has_failed.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn has_failed(&self) -> bool {
+        self.has_failed.load(Ordering::SeqCst)
+    }
+
+    /// Whether the file was removed or replaced. Nobody would find what is written to it.
+    pub(super) fn is_in_place(&self) -> io::Result<bool> {
+        self.file.is_in_place()
+    }
+
+    fn check(&self) -> io::Result<()> {
+        if self.has_failed() { Err(io::Error::other("a write to the log has failed before")) } else { Ok(()) }
+    }
+
+    /// Reads the log, and returns what is wrong with what was synced and is not in the data file. Nothing must be applied
+    /// meanwhile.
+    pub(super) fn verify(&self) -> io::Result<Option<&'static str>> {
+        let entry = self.entry(self.applied());
+        let mut bytes = vec![0; self.size as usize];
+        self.file.read_at(&mut bytes, HEADER_BYTES)?;
+        Ok(scan(&bytes, &entry, &mut |_, _, _| ()).err())
+    }
+}
+
+/// A smaller file is replaced.
+const MIN_BYTES: u64 = 32 << 10;
+
+struct Scan {
+    end: Position,
+    next: u64,
+}
+
+/// Reads the batches that follow a place, up to the first that is not whole.
+fn scan(
+    ring: &[u8],
+    entry: &LogEntry,
+    see: &mut impl FnMut(u64, &[u8], Option<&[u8]>),
+) -> Result<Scan, &'static str> {
+    let size = ring.len() as u64;
+    let mut at = entry.applied;
+    let mut next = 0;
+    loop {
+        let rest = &ring[(at.lsn % size) as usize..];
+        if rest.len() < HEAD_BYTES {
+            at.lsn += rest.len() as u64;
+            continue;
+        }
+        let follows = |head: &Head| (head.lsn, head.before) == (at.lsn, at.crc);
+        let Some(head) = Head::parse(&entry.id, rest, follows) else { break };
+        let end = at.lsn + head.len as u64;
+        if end - entry.applied.lsn > size {
+            break;
+        }
+        if !head.records(rest, |key, row| see(end, key, row)) {
+            return Err("a batch has records that do not fit into it");
+        }
+        next = head.next;
+        at = Position { lsn: end, crc: head.crc };
+    }
+    if at.lsn < entry.durable || promised(ring, &entry.id, at.lsn) > at.lsn {
+        return Err("a part that was on disk is gone");
+    }
+    Ok(Scan { end: at, next })
+}
+
+/// The largest LSN up to which some batch of the log says that it was synced, if that is beyond `end`.
+fn promised(ring: &[u8], id: &LogId, end: u64) -> u64 {
+    let size = ring.len() as u64;
+    let heads = (0..ring.len()).step_by(8).filter_map(|at| {
+        // Checked before the checksum, which may be of megabytes: a client can put many such heads into its sessions.
+        let is_plausible = |head: &Head| {
+            head.lsn % size == at as u64 && (end..end + 2 * size).contains(&head.lsn) && head.durable > end
+        };
+        Head::parse(id, &ring[at..], is_plausible).map(|head| head.durable)
+    });
+    heads.max().unwrap_or(0)
+}
+
+/// The error of a write that the log did not take.
+pub(super) fn failed(files: &dyn LogFiles, error: &io::Error) -> StoreError {
+    io_failed(&files.path().display(), "writing", error)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,284 @@
+use std::path::PathBuf;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const ID: LogId = *b"the id of a log.";
+const OTHER: LogId = *b"the id of other.";
+const SIZE: u64 = 64 << 10;
+
+/// A log in memory.
+#[derive(Clone, Default)]
+struct Memory(Arc<Mutex<Option<Vec<u8>>>>);
+
+impl Memory {
+    fn change(&self, change: impl FnOnce(&mut Vec<u8>)) {
+        change(self.0.lock().as_mut().unwrap());
+    }
+}
+
+impl LogFile for Memory {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.lock().as_ref().map_or(0, |bytes| bytes.len() as u64))
+    }
+
+    fn read_at(&self, bytes: &mut [u8], at: u64) -> io::Result<()> {
+        self.change(|all| bytes.copy_from_slice(&all[at as usize..at as usize + bytes.len()]));
+        Ok(())
+    }
+
+    fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        self.change(|all| all[at as usize..at as usize + bytes.len()].copy_from_slice(bytes));
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn is_in_place(&self) -> io::Result<bool> {
+        Ok(true)
+    }
+}
+
+impl LogFiles for Memory {
+    fn open(&self) -> Result<Option<Arc<dyn LogFile>>> {
+        let has_file = self.0.lock().is_some();
+        Ok(has_file.then(|| Arc::new(self.clone()) as Arc<dyn LogFile>))
+    }
+
+    fn prepare(&self, len: u64) -> Result<()> {
+        *self.0.lock() = Some(vec![0; len as usize]);
+        Ok(())
+    }
+
+    fn install(&self) -> Result<Arc<dyn LogFile>> {
+        Ok(Arc::new(self.clone()))
+    }
+
+    fn sync_name(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn path(&self) -> PathBuf {
+        "redo.log".into()
+    }
+}
+
+/// A row of a length, told apart by its `created`.
+fn row(number: u64, len: usize) -> Vec<u8> {
+    let mut row = vec![0; 24 + len];
+    row[16..24].copy_from_slice(&number.to_le_bytes());
+    row
+}
+
+fn append(ring: &Ring, number: u64, len: usize) {
+    let mut batch = BatchWriter::new(len);
+    batch.push(&number.to_be_bytes(), Some(&row(number, len)));
+    ring.append(batch, number + 1).unwrap();
+    ring.enter();
+}
+
+/// The numbers of the rows that are recovered, and the next `created`.
+fn recover(memory: &Memory, entry: &LogEntry) -> Result<(Vec<u64>, u64)> {
+    let mut found = Vec::new();
+    let recovered = Ring::recover(memory, entry, |_, key, row| {
+        let number = u64::from_be_bytes(key.try_into().unwrap());
+        assert_eq!(row.unwrap()[16..24], number.to_le_bytes());
+        found.push(number);
+    })?;
+    Ok((found, recovered.next))
+}
+
+fn begin(memory: &Memory) -> Ring {
+    Ring::begin(memory, ID, SIZE, NextFile::Old).unwrap()
+}
+
+fn refusal(memory: &Memory, entry: &LogEntry) -> String {
+    let error = recover(memory, entry).unwrap_err();
+    assert_eq!(error.code(), "ERR_STORE_CORRUPT");
+    error.to_string()
+}
+
+#[test]
+fn what_was_appended_is_recovered_from_where_it_was_applied() {
+    let memory = Memory::default();
+    let ring = begin(&memory);
+    let start = ring.entry(ring.applied());
+    for number in 0..5 {
+        append(&ring, number, 100);
+    }
+    ring.sync().unwrap();
+    let middle = ring.entered();
+    append(&ring, 5, 100);
+    assert_eq!(recover(&memory, &start), Ok(((0..6).collect(), 6)));
+    assert_eq!(recover(&memory, &ring.entry(middle)), Ok((vec![5], 6)));
+}
+
+#[test]
+fn a_reused_file_has_nothing_of_the_log_before() {
+    let memory = Memory::default();
+    append(&begin(&memory), 1, 100);
+    let ring = Ring::begin(&memory, OTHER, SIZE, NextFile::Old).unwrap();
+    assert_eq!(recover(&memory, &ring.entry(Position::default())), Ok((vec![], 0)));
+}
+
+#[test]
+fn a_batch_that_was_torn_ends_the_log_unless_it_was_synced() {
+    let memory = Memory::default();
+    let ring = begin(&memory);
+    let start = ring.entry(Position::default());
+    append(&ring, 0, 100);
+    ring.sync().unwrap();
+    let end = ring.written();
+    append(&ring, 1, 100);
+    memory.change(|bytes| bytes[(HEADER_BYTES + end) as usize + 60] ^= 1);
+    assert_eq!(recover(&memory, &start), Ok((vec![0], 1)));
+    // A later batch says that it was synced.
+    ring.sync().unwrap();
+    append(&ring, 2, 100);
+    assert!(refusal(&memory, &start).contains("a part that was on disk is gone"));
+    // Or the data file does.
+    let later = LogEntry { durable: ring.written(), ..start };
+    assert!(refusal(&memory, &later).contains("a part that was on disk is gone"));
+}
+
+#[test]
+fn a_log_that_is_not_the_stores_is_refused() {
+    let memory = Memory::default();
+    let ring = begin(&memory);
+    let entry = ring.entry(Position::default());
+    assert!(refusal(&memory, &LogEntry { id: OTHER, ..entry }).contains("belongs to another"));
+    memory.change(|bytes| bytes.truncate(bytes.len() - 1));
+    assert!(refusal(&memory, &entry).contains("its length"));
+    memory.change(|bytes| bytes[20] ^= 1);
+    assert!(refusal(&memory, &entry).contains("first page is damaged"));
+    memory.change(|bytes| bytes[0] ^= 1);
+    assert!(refusal(&memory, &entry).contains("no redo log"));
+    *memory.0.lock() = None;
+    assert!(refusal(&memory, &entry).contains("missing"));
+}
+
+/// A client may store any bytes, and guess at LSNs.
+#[test]
+fn heads_in_a_session_are_no_batches() {
+    let memory = Memory::default();
+    let ring = begin(&memory);
+    let start = ring.entry(Position::default());
+    let mut bytes = row(7, 0);
+    for lsn in (0..SIZE).step_by(64) {
+        let at = Position { lsn, crc: 0 };
+        let (forged, _) = BatchWriter::new(0).finish(&OTHER, at, 1 << 40, 9);
+        bytes.extend_from_slice(&forged);
+    }
+    let mut batch = BatchWriter::new(bytes.len());
+    batch.push(&7_u64.to_be_bytes(), Some(&bytes));
+    ring.append(batch, 8).unwrap();
+    assert_eq!(recover(&memory, &start), Ok((vec![7], 8)));
+}
+
+#[test]
+fn a_log_that_has_failed_takes_nothing_more() {
+    let ring = begin(&Memory::default());
+    ring.fail();
+    assert!(ring.append(BatchWriter::new(0), 0).is_err() && ring.sync().is_err() && ring.has_failed());
+}
+
+/// Readers of a log rely on these bytes.
+#[test]
+fn a_batch_is_these_bytes() {
+    let mut batch = BatchWriter::new(0);
+    batch.push(b"key", Some(&[0; 24]));
+    batch.push(b"gone", None);
+    let (bytes, crc) = batch.finish(&ID, Position { lsn: 0x1122, crc: 0x3344 }, 0x55, 0x66);
+    let mut expected = Vec::new();
+    expected.extend_from_slice(b"redo");
+    expected.extend_from_slice(&crc.to_le_bytes());
+    expected
+        .extend_from_slice(b"\x60\0\0\0\x02\0\0\0\x22\x11\0\0\0\0\0\0\x55\0\0\0\0\0\0\0\x66\0\0\0\0\0\0\0");
+    expected.extend_from_slice(b"\x44\x33\0\0\0\0\0\0");
+    expected.extend_from_slice(b"\x18\0\0\0\x03\0key");
+    expected.extend_from_slice(&[0; 24]);
+    expected.extend_from_slice(b"\xff\xff\xff\xff\x04\0gone");
+    expected.resize(96, 0);
+    assert_eq!(bytes, expected);
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&ID);
+    hasher.update(&bytes[8..]);
+    assert_eq!(hasher.finalize(), crc);
+}
+
+proptest! {
+    /// Many laps, with batches of any size that fits, and stops at any place.
+    #[test]
+    fn laps_are_recovered(steps in prop::collection::vec((1_usize..12_000, any::<bool>()), 1..40)) {
+        let memory = Memory::default();
+        let ring = begin(&memory);
+        let (mut applied, mut first, mut count) = (ring.applied(), 0, 0);
+        for (len, is_applied) in steps {
+            if (batch_bytes_of(len) as u64) > ring.room() || is_applied {
+                applied = ring.entered();
+                ring.apply(applied);
+                first = count;
+            }
+            append(&ring, count, len);
+            count += 1;
+            prop_assert!(ring.used() <= SIZE);
+            let found = recover(&memory, &ring.entry(applied));
+            prop_assert_eq!(found, Ok(((first..count).collect(), count)));
+        }
+    }
+}
+
+fn batch_bytes_of(len: usize) -> usize {
+    super::super::format::batch_bytes(6 + 8 + 24 + len)
+}
+
+/// A file whose first sync fails, and whose second one succeeds if it begins before the first has ended.
+#[derive(Default)]
+struct FailingOnce(Mutex<usize>);
+
+impl LogFile for FailingOnce {
+    fn len(&self) -> io::Result<u64> {
+        Ok(SIZE + HEADER_BYTES)
+    }
+
+    fn read_at(&self, _: &mut [u8], _: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn write_at(&self, _: &[u8], _: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let nth = {
+            let mut syncs = self.0.lock();
+            *syncs += 1;
+            *syncs
+        };
+        if nth > 1 {
+            return Ok(());
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        Err(io::Error::from_raw_os_error(5))
+    }
+
+    fn is_in_place(&self) -> io::Result<bool> {
+        Ok(true)
+    }
+}
+
+#[test]
+fn no_sync_succeeds_beside_one_that_fails() {
+    let ring = Ring::at(Arc::new(FailingOnce::default()), ID, SIZE, Position::default());
+    let mut batch = BatchWriter::new(0);
+    batch.push(b"key", None);
+    ring.append(batch, 1).unwrap();
+    let failed = std::thread::scope(|scope| {
+        let syncs = [(); 2].map(|()| scope.spawn(|| ring.sync().is_err()));
+        syncs.map(|sync| sync.join().unwrap())
+    });
+    assert_eq!((failed, ring.durable()), ([true; 2], 0));
+}

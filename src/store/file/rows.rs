@@ -1,0 +1,167 @@
+//! The rows of sessions, with their index entries: where a write is applied to.
+//!
+//! A write is decided in the same way whether its rows go to the data file at once (`TableRows`) or to the redo log first
+//! (`redo::rows`).
+
+use heed::{AnyTls, RoTxn, RwTxn};
+
+use super::encryption::{Encryption, UserTag};
+use super::record::Record;
+use super::tables::{Tables, expiry_entry, user_entry};
+use crate::clock::Millis;
+
+/// What a row has in the indexes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Indexed {
+    pub indexed_expiry: Millis,
+    pub created: u64,
+    pub user: Option<UserTag>,
+}
+
+impl Indexed {
+    /// What a stored row has in the indexes. Of an unreadable one nothing is known.
+    pub(super) fn of(row: &[u8], encryption: &Encryption) -> Self {
+        let Ok(record) = Record::parse(row) else {
+            return Self { indexed_expiry: 0, created: 0, user: None };
+        };
+        Self {
+            indexed_expiry: record.header.indexed_expiry,
+            created: record.header.created,
+            user: encryption.tag_of(record).unwrap_or_default(),
+        }
+    }
+}
+
+/// A row that is written, and what it has in the indexes.
+pub(super) type NewRow<'r> = (Indexed, &'r [u8]);
+
+pub(super) trait Rows {
+    /// Calls `read` with a row.
+    fn read<T>(&self, key: &[u8], read: impl FnOnce(&[u8]) -> T) -> heed::Result<Option<T>>;
+
+    /// Replaces a row and its index entries. `old` is what is there, `None` for no row.
+    fn set(&mut self, key: &[u8], old: Option<Indexed>, new: Option<NewRow<'_>>) -> heed::Result<()>;
+
+    /// The keys of the sessions that a user may have, each once.
+    fn keys_of_user(&self, user: UserTag) -> heed::Result<Vec<Vec<u8>>>;
+
+    /// The `created` of the next session.
+    fn next_created(&mut self) -> heed::Result<u64>;
+
+    /// Notes that a session has this `created`.
+    fn use_created(&mut self, created: u64) -> heed::Result<()>;
+}
+
+/// The rows of the data file in a transaction.
+pub(super) struct TableRows<'e> {
+    pub txn: RwTxn<'e>,
+    pub tables: Tables,
+    /// Whether there is anything to commit.
+    pub has_changed: bool,
+    next_created: Option<u64>,
+}
+
+impl<'e> TableRows<'e> {
+    pub(super) fn new(txn: RwTxn<'e>, tables: Tables) -> Self {
+        Self { txn, tables, has_changed: false, next_created: None }
+    }
+
+    /// Replaces a row and its index entries. The row that is there is looked up on the way: a new one costs one descent of the
+    /// tree.
+    pub(super) fn put(
+        &mut self,
+        key: &[u8],
+        new: NewRow<'_>,
+        indexed_of: impl FnOnce(&[u8]) -> Indexed,
+    ) -> heed::Result<()> {
+        let (indexed, bytes) = new;
+        match self.tables.sessions.get_or_put(&mut self.txn, key, bytes)?.map(indexed_of) {
+            Some(old) => self.set(key, Some(old), Some(new)),
+            None => {
+                self.has_changed = true;
+                self.set_entries(key, None, Some(indexed))
+            }
+        }
+    }
+
+    /// Replaces the index entries of a row.
+    fn set_entries(&mut self, key: &[u8], old: Option<Indexed>, new: Option<Indexed>) -> heed::Result<()> {
+        let Self { txn, tables, .. } = self;
+        let expiry = |indexed: Indexed| expiry_entry(indexed.indexed_expiry, indexed.created);
+        let (old_expiry, new_expiry) = (old.map(expiry), new.map(expiry));
+        if old_expiry != new_expiry {
+            if let Some(entry) = old_expiry {
+                tables.expiries.delete(txn, &entry)?;
+            }
+            if let Some(entry) = new_expiry {
+                tables.expiries.put(txn, &entry, key)?;
+            }
+        }
+        let user = |indexed: Indexed| indexed.user.map(|user| user_entry(user, indexed.created));
+        let (old_user, new_user) = (old.and_then(user), new.and_then(user));
+        if old_user != new_user {
+            if let Some(entry) = old_user {
+                tables.users.delete(txn, &entry)?;
+            }
+            if let Some(entry) = new_user {
+                tables.users.put(txn, &entry, key)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Commits what has changed, and returns when it is on disk.
+    pub(super) fn commit(mut self) -> heed::Result<()> {
+        if !self.has_changed {
+            return Ok(());
+        }
+        if let Some(next) = self.next_created {
+            self.tables.set_next(&mut self.txn, next)?;
+        }
+        self.txn.commit()
+    }
+}
+
+impl Rows for TableRows<'_> {
+    fn read<T>(&self, key: &[u8], read: impl FnOnce(&[u8]) -> T) -> heed::Result<Option<T>> {
+        Ok(self.tables.sessions.get(&self.txn, key)?.map(read))
+    }
+
+    fn set(&mut self, key: &[u8], old: Option<Indexed>, new: Option<NewRow<'_>>) -> heed::Result<()> {
+        self.has_changed = true;
+        match new {
+            Some((_, bytes)) => self.tables.sessions.put(&mut self.txn, key, bytes)?,
+            None => _ = self.tables.sessions.delete(&mut self.txn, key)?,
+        }
+        self.set_entries(key, old, new.map(|(indexed, _)| indexed))
+    }
+
+    fn keys_of_user(&self, user: UserTag) -> heed::Result<Vec<Vec<u8>>> {
+        table_keys_of_user(self.tables, &self.txn, user)
+    }
+
+    fn next_created(&mut self) -> heed::Result<u64> {
+        self.next_created.map_or_else(|| self.tables.next(&self.txn), Ok)
+    }
+
+    fn use_created(&mut self, created: u64) -> heed::Result<()> {
+        self.next_created = Some(self.tables.created_after(&self.txn, created)?);
+        Ok(())
+    }
+}
+
+/// The keys that the user index of the data file has.
+pub(super) fn table_keys_of_user(
+    tables: Tables,
+    txn: &RoTxn<'_, AnyTls>,
+    user: UserTag,
+) -> heed::Result<Vec<Vec<u8>>> {
+    let mut keys = Vec::new();
+    tables.each_of_user(txn, user, |_, key| {
+        keys.push(key.to_vec());
+        Ok(())
+    })?;
+    keys.sort_unstable();
+    keys.dedup();
+    Ok(keys)
+}
