@@ -36,6 +36,8 @@ mod registry;
 mod room;
 mod rows;
 mod secrets;
+#[cfg(all(test, target_os = "linux"))]
+mod sim;
 #[cfg(target_os = "linux")]
 mod stale_readers;
 mod tables;

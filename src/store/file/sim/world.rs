@@ -1,0 +1,395 @@
+//! All of a simulation: its threads, processes, disk, locks, clock and model, and the faults that the seed has in store.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+use std::fs::File;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use heed::{Env, WithTls};
+use parking_lot::Mutex;
+
+use super::disk::Disk;
+use super::locks::Locks;
+use super::model::Lane;
+use super::process::Process;
+use super::random::Random;
+use super::scheduler::{Killed, ProcessId, Scheduler};
+use crate::clock::{Clock, MockClock};
+use crate::store::conformance::START;
+use crate::store::file::options::Durability;
+use crate::store::file::redo::engine::Sizes;
+use crate::store::file::redo::points::Point;
+use crate::store::file::redo::points::hooks::{CommitFault, Simulator};
+use crate::store::file::tables::Tables;
+
+/// The data file of a thread's simulations. Each begins with an empty one.
+#[derive(Clone)]
+pub(super) struct DataFile {
+    pub dir: PathBuf,
+    pub env: Env<WithTls>,
+    pub tables: Tables,
+    pub data: Arc<File>,
+    pub page_size: u64,
+}
+
+/// What the seed has decided once. Chances are in a million.
+#[derive(Debug, Clone)]
+pub(super) struct Config {
+    #[allow(dead_code, reason = "the trace shows it")]
+    pub seed: u64,
+    pub lanes: usize,
+    pub ids: usize,
+    pub ops: usize,
+    pub max_processes: usize,
+    pub durability: Durability,
+    pub max_per_user: Option<NonZeroUsize>,
+    pub sizes: Sizes,
+    pub max_content: usize,
+    /// How long a step takes.
+    pub step_micros: u64,
+    /// How long a client waits between two operations, at most.
+    pub think_micros: u64,
+    /// Another thread gets its turn at a point.
+    pub switches: u32,
+    /// A process is killed at a point.
+    pub kills: u32,
+    /// The power fails at a point.
+    pub power_losses: u32,
+    /// A process is stopped at a point.
+    pub stops: u32,
+    pub log_errors: u32,
+    pub read_errors: u32,
+    pub commit_errors: u32,
+    /// How long it takes until something happens to a process.
+    pub chaos_micros: u64,
+    /// How often operations are chosen, by kind.
+    pub weights: [usize; OPS],
+}
+
+pub(super) const OPS: usize = 13;
+
+impl Config {
+    pub(super) fn new(seed: u64, random: &mut Random) -> Self {
+        let mut chance = |of: &[u32]| *random.pick(of);
+        let kills = chance(&[0, 0, 2_000, 5_000, 20_000]);
+        let mut power_losses = chance(&[0, 0, 1_000, 5_000, 15_000]);
+        let stops = chance(&[0, 0, 3_000]);
+        let log_errors = chance(&[0, 0, 10_000, 50_000, 150_000]);
+        let commit_errors = chance(&[0, 0, 20_000, 100_000, 300_000]);
+        let read_errors = chance(&[0, 0, 0, 20_000]);
+        let is_lax = chance(&[0, 0, 1]) == 1;
+        if is_lax && log_errors > 0 {
+            // Such a log is drained without having been synced, in several transactions. After a power loss between two of
+            // them the last second is not lost as a whole.
+            power_losses = 0;
+        }
+        let switches = chance(&[50_000, 300_000, 1_000_000]);
+        let ring = *random.pick(&[32_u64, 48, 64]) << 10;
+        let max = *random.pick(&[ring, ring, 4 * ring]);
+        let mut weights = [30, 10, 20, 12, 5, 25, 12, 2, 3, 3, 1, 2, 1];
+        for weight in &mut weights {
+            *weight = (*weight * *random.pick(&[0, 1, 1, 1, 3])).max(1);
+        }
+        weights[7] = *random.pick(&[0, 0, 1, 4]);
+        let think_micros = *random.pick(&[10, 2_000, 300_000, 3_000_000]);
+        let is_long = random.chance(250_000);
+        Self {
+            seed,
+            lanes: random.between(1, 4) as usize,
+            ids: random.between(2, 5) as usize,
+            ops: if is_long { random.between(30, 90) } else { random.between(8, 30) } as usize,
+            max_processes: *random.pick(&[1, 1, 2, 3]),
+            durability: if is_lax { Durability::EverySec } else { Durability::Commit },
+            max_per_user: NonZeroUsize::new(random.below(3)),
+            sizes: Sizes { first: ring, max },
+            max_content: *random.pick(&[64, 900, 4000, 12_000]),
+            step_micros: *random.pick(&[1, 20, 500]),
+            think_micros,
+            switches,
+            kills,
+            power_losses,
+            stops,
+            log_errors,
+            read_errors,
+            commit_errors,
+            chaos_micros: 1_000 + think_micros * random.pick(&[1, 4, 20]),
+            weights,
+        }
+    }
+
+    /// Whether a write may be refused for another reason than what the store has.
+    pub(super) fn has_errors(&self) -> bool {
+        self.log_errors + self.commit_errors > 0
+    }
+}
+
+pub(super) struct World {
+    pub config: Config,
+    pub scheduler: Scheduler,
+    pub random: RefCell<Random>,
+    pub clock: Arc<MockClock>,
+    base: Instant,
+    pub data_file: DataFile,
+    pub disk: Arc<Mutex<Disk>>,
+    pub locks: Arc<Mutex<Locks>>,
+    /// LMDB's writer lock.
+    pub turn: Arc<Mutex<()>>,
+    pub processes: RefCell<Vec<Rc<Process>>>,
+    pub lanes: RefCell<Vec<Lane>>,
+    /// Which process clears the store.
+    pub clearing: Cell<Option<ProcessId>>,
+    /// How many operations of clients have ended, for what a power loss may take.
+    pub events: Cell<u64>,
+    /// Whether faults may happen.
+    pub is_calm: Cell<bool>,
+    pub clients: Cell<usize>,
+    /// Whether a process may have the only copy of something.
+    has_dropped: Cell<bool>,
+    violation: RefCell<Option<String>>,
+    is_over: Cell<bool>,
+    trace: RefCell<VecDeque<String>>,
+    /// How often something has happened, if the whole trace is kept.
+    pub counts: RefCell<BTreeMap<String, u64>>,
+    /// A hash of all that has happened.
+    pub digest: Cell<u64>,
+}
+
+impl World {
+    pub(super) fn new(config: Config, random: Random, data_file: DataFile) -> Rc<Self> {
+        let lanes = (0..config.lanes).map(|_| Lane::default()).collect();
+        Rc::new(Self {
+            scheduler: Scheduler::default(),
+            random: RefCell::new(random),
+            clock: Arc::new(MockClock::new(START)),
+            base: Instant::now(),
+            data_file,
+            disk: Arc::default(),
+            locks: Arc::default(),
+            turn: Arc::default(),
+            processes: RefCell::default(),
+            lanes: RefCell::new(lanes),
+            clearing: Cell::new(None),
+            events: Cell::new(0),
+            is_calm: Cell::new(false),
+            clients: Cell::new(config.lanes),
+            has_dropped: Cell::new(false),
+            violation: RefCell::default(),
+            is_over: Cell::new(false),
+            trace: RefCell::default(),
+            counts: RefCell::default(),
+            digest: Cell::new(0),
+            config,
+        })
+    }
+
+    pub(super) fn chance(&self, per_million: u32) -> bool {
+        per_million > 0 && self.random.borrow_mut().chance(per_million)
+    }
+
+    /// Whether something goes wrong now.
+    pub(super) fn breaks(&self, per_million: u32) -> bool {
+        !self.is_calm.get() && self.chance(per_million)
+    }
+
+    pub(super) fn trace(&self, what: impl Into<String>) {
+        const KEPT: usize = 150;
+        let what = what.into();
+        if super::keeps_all() {
+            let name: String =
+                what.chars().filter(|char| !char.is_ascii_digit()).take_while(|char| *char != ':').collect();
+            *self.counts.borrow_mut().entry(name).or_default() += 1;
+        }
+        let digest = what.bytes().fold(self.digest.get(), |digest, byte| {
+            (digest ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        });
+        self.digest.set(digest);
+        let mut trace = self.trace.borrow_mut();
+        if trace.len() == KEPT && !super::keeps_all() {
+            trace.pop_front();
+        }
+        trace.push_back(format!("{:>10} us  {:<12} {what}", self.scheduler.time.get(), self.task_name()));
+    }
+
+    pub(super) fn traced(&self) -> String {
+        self.trace.borrow().iter().map(|line| format!("{line}\n")).collect()
+    }
+
+    /// Notes a violation. The simulation ends.
+    pub(super) fn fail(&self, what: String) {
+        self.trace(format!("VIOLATION {what}"));
+        self.violation.borrow_mut().get_or_insert(what);
+        self.is_over.set(true);
+    }
+
+    /// Notes a violation, and ends the running thread.
+    pub(super) fn fail_here(&self, what: String) -> ! {
+        self.fail(what);
+        std::panic::resume_unwind(Box::new(Killed))
+    }
+
+    pub(super) fn end(&self) {
+        self.is_over.set(true);
+    }
+
+    pub(super) fn violation(&self) -> Option<String> {
+        self.violation.borrow().clone()
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.is_over.get()
+    }
+
+    pub(super) fn is_dead(&self, process: ProcessId) -> bool {
+        self.processes.borrow()[process].is_dead.get()
+    }
+
+    pub(super) fn stopped_until(&self, process: ProcessId) -> u64 {
+        self.processes.borrow()[process].stopped_until.get()
+    }
+
+    pub(super) fn kill(&self, process: ProcessId) {
+        let process = Rc::clone(&self.processes.borrow()[process]);
+        if !process.is_dead.replace(true) {
+            self.trace(format!("kill {}", process.id));
+            self.locks.lock().release_all(process.id);
+            let mut lanes = self.lanes.borrow_mut();
+            if self.has_dropped.replace(false) {
+                lanes.iter_mut().for_each(|lane| lane.lose_power(self));
+            }
+            for lane in lanes.iter_mut().filter(|lane| lane.process == Some(process.id)) {
+                lane.process = None;
+                lane.kill_writes(self);
+            }
+            if self.clearing.get() == Some(process.id) {
+                self.clearing.set(None);
+                lanes.iter_mut().for_each(|lane| lane.doubt_clear(false, self));
+            }
+        }
+    }
+
+    pub(super) fn lose_power(&self) {
+        self.trace("power loss");
+        let all = self.processes.borrow().len();
+        (0..all).for_each(|process| self.kill(process));
+        self.disk.lock().lose_power(self);
+        self.lanes.borrow_mut().iter_mut().for_each(|lane| lane.lose_power(self));
+    }
+
+    /// The kernel forgets what it could not write. With `everysec` that may be the only place of something acknowledged.
+    pub(super) fn drop_clean(&self) {
+        if self.disk.lock().drop_clean() {
+            self.trace("clean pages are dropped");
+            // A process may still have it in memory, until it is killed.
+            self.has_dropped.set(true);
+            self.lanes.borrow_mut().iter_mut().for_each(|lane| lane.may_lose(self));
+        }
+    }
+
+    pub(super) fn advance(&self, millis: u64) {
+        self.trace(format!("{millis} ms pass"));
+        self.scheduler.time.set(self.scheduler.time.get() + millis * 1000);
+        self.clock.advance(millis as i64);
+        let now = self.clock.now();
+        self.lanes.borrow_mut().iter_mut().for_each(|lane| lane.note_time(now));
+    }
+
+    /// A sync begins. Returns what it will have made durable.
+    pub(super) fn begin_sync(&self) -> u64 {
+        self.events.get()
+    }
+
+    pub(super) fn end_sync(&self, begun: u64) {
+        self.lanes.borrow_mut().iter_mut().for_each(|lane| lane.harden(begun));
+    }
+
+    /// A step of the disk or the locks: something may happen to the process.
+    pub(super) fn step(&self, what: &str) {
+        self.at(what, false);
+    }
+
+    fn at(&self, what: &str, waits: bool) {
+        if std::thread::panicking() {
+            return;
+        }
+        self.check_alive();
+        if !waits {
+            // One that waits asks often.
+            if !matches!(what, "try_exclusive" | "try_shared" | "Requested") {
+                self.trace(what);
+            }
+            if let Some(process) = self.process() {
+                self.happen(process);
+            }
+        }
+        if waits {
+            // Who holds the lock may be stopped for long.
+            let micros = *self.random.borrow_mut().pick(&[0, 0, 100, 5_000]);
+            self.sleep_micros(micros);
+        } else if self.chance(self.config.switches) {
+            self.turn();
+        }
+        self.check_alive();
+    }
+
+    fn happen(&self, process: ProcessId) {
+        if self.breaks(self.config.kills) {
+            self.kill(process);
+        } else if self.breaks(self.config.power_losses) {
+            self.lose_power();
+        } else if self.breaks(self.config.stops) {
+            let micros = *self.random.borrow_mut().pick(&[10_000, 2_000_000, 20_000_000]);
+            self.stop(process, micros);
+        }
+    }
+
+    pub(super) fn stop(&self, process: ProcessId, micros: u64) {
+        self.trace(format!("stop {process} for {micros} us"));
+        let until = self.scheduler.time.get() + micros;
+        self.processes.borrow()[process].stopped_until.set(until);
+    }
+
+    pub(super) fn instant(&self) -> Instant {
+        self.base + Duration::from_micros(self.scheduler.time.get())
+    }
+}
+
+impl Simulator for World {
+    fn reach(&self, point: Point) {
+        match point {
+            Point::Waiting => self.at("", true),
+            _ => self.at(&format!("{point:?}"), false),
+        }
+    }
+
+    fn sleep(&self, pause: Duration) {
+        self.sleep_micros(pause.as_micros() as u64);
+    }
+
+    fn now(&self) -> Instant {
+        self.instant()
+    }
+
+    fn random(&self, bytes: &mut [u8]) {
+        let mut random = self.random.borrow_mut();
+        bytes.fill_with(|| random.next() as u8);
+    }
+
+    fn commit_fault(&self) -> Option<CommitFault> {
+        self.step("commit");
+        if !self.breaks(self.config.commit_errors) {
+            return None;
+        }
+        let fault = match self.random.borrow_mut().below(4) {
+            0 => CommitFault::Full,
+            1 => CommitFault::Lost,
+            2 => CommitFault::Uncertain { is_done: false },
+            _ => CommitFault::Uncertain { is_done: true },
+        };
+        self.trace(format!("{fault:?}"));
+        Some(fault)
+    }
+}
