@@ -46,6 +46,13 @@ function allTests() {
   const steps = [
     cargoTest("Rust tests of the core", ["--no-default-features"]),
     cargoTest("Rust tests of the binding", ["--lib", "binding::"]),
+    cargoTest("Rust tests of processes that are killed", [
+      "--no-default-features",
+      "--features",
+      "crash-points",
+      "--test",
+      "processes",
+    ]),
   ];
   if (fs.existsSync(path.join(ROOT, "tests/shuttle.rs"))) {
     // A target directory of its own, or each run would rebuild everything for the other flags.

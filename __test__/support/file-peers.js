@@ -16,9 +16,10 @@ class Peer {
   #waiting = new Map();
   #last = 0;
 
-  constructor({ send, source, stop }) {
+  constructor({ send, source, stop, kill }) {
     this.send = send;
     this.stop = stop;
+    this.kill = kill;
     this.ready = new Promise((resolve) => this.#waiting.set(0, { resolve }));
     source.on("message", ({ number, value, error }) => {
       const { resolve, reject } = this.#waiting.get(number);
@@ -48,6 +49,7 @@ class Peer {
       "getByUser",
       "deleteByUser",
       "size",
+      "stats",
       "close",
     ];
     const call = (method) => [method, (...args) => this.#tell("call", store, method, ...args)];
@@ -65,7 +67,12 @@ async function startProcess(options) {
     child.disconnect();
     await once(child, "exit");
   };
-  const peer = new Peer({ send: (message) => child.send(message), source: child, stop });
+  const kill = async () => {
+    const hasEnded = child.exitCode !== null || child.signalCode !== null;
+    child.kill("SIGKILL");
+    if (!hasEnded) await once(child, "exit");
+  };
+  const peer = new Peer({ send: (message) => child.send(message), source: child, stop, kill });
   await peer.ready;
   return peer;
 }
