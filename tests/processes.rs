@@ -842,7 +842,7 @@ impl Full {
 #[test]
 fn openers_that_wait_for_a_process_that_closes_with_a_large_log_see_all_of_it() {
     const MIB: u64 = 1 << 20;
-    let full = fill(Durability::Commit, 10_000, 3000, 32 * MIB, 9 * MIB);
+    let full = fill(Durability::Commit, 10_000, 3000, 16 * MIB, 5 * MIB);
     for round in 0..4 {
         let what = format!("a large log, round {round}");
         let mut scene = full.copy(&what, Durability::Commit);

@@ -276,7 +276,7 @@ impl Redo {
 
     /// Ends the log before the store is closed, unless there is much to drain: the next to open it does that.
     pub(in crate::store::file) fn close(&self) {
-        let much = points::limit(8 << 20, 4 << 10);
+        let much = points::limit(4 << 20, 4 << 10);
         let _state = points::lock(&self.mode);
         let mut base = points::lock(&self.base);
         let Some(ring) = self.ring() else { return };
