@@ -15,6 +15,7 @@ use super::format::Position;
 use super::overlay::{Entry, RowKey};
 use super::points::{self, Bug, Point};
 use super::ring::{self, Ring};
+use super::storage::has_room;
 use crate::error::{Result, StoreError};
 use crate::store::file::record::Record;
 use crate::store::file::rows::{Indexed, Rows};
@@ -247,7 +248,9 @@ impl Redo {
         };
         let pages = (PAGES_OF_ROW * rows + PAGES_OF_COMMIT) as u64;
         let growth = (pages * environment.page_size).min(usage.used()) + 2 * bytes as u64;
-        Ok(environment.room.reserve(environment.data(), usage, growth))
+        // Allocated only where the disk is short of room: what is allocated stays, and would double the file.
+        let allocated = if has_room(environment.dir(), growth) { 0 } else { growth };
+        Ok(environment.room.reserve(environment.data(), usage, allocated))
     }
 }
 

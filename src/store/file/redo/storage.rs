@@ -91,14 +91,14 @@ impl LogFiles for Folder {
     }
 }
 
-/// Whether a file of this length takes at most a quarter of what is free. The sessions need room, too.
+/// Whether so many bytes are at most a quarter of what is free on the disk. The sessions, and others, need room too.
 #[cfg(unix)]
-fn has_room(dir: &Path, len: u64) -> bool {
+pub(super) fn has_room(dir: &Path, len: u64) -> bool {
     rustix::fs::statvfs(dir).is_ok_and(|found| found.f_bavail * found.f_frsize / 4 >= len)
 }
 
 #[cfg(not(unix))]
-fn has_room(_: &Path, _: u64) -> bool {
+pub(super) fn has_room(_: &Path, _: u64) -> bool {
     true
 }
 
