@@ -310,6 +310,12 @@ impl Environment {
         table.get(txn, key).map_err(|error| self.failed(error))
     }
 
+    /// How large the file is now, and how much of it is free.
+    pub(super) fn usage_now(&self) -> Result<Usage> {
+        let view = self.read()?;
+        self.usage(&view).map_err(|error| self.failed(error))
+    }
+
     /// How large the file is, and how much of it is free.
     pub(super) fn usage(&self, view: &View) -> heed::Result<Usage> {
         Ok(self.usage_of(&view.open, &Trees::read(view.tables(), view)?))

@@ -276,10 +276,7 @@ impl FileStore {
     /// # Errors
     /// `Io`.
     pub fn file_bytes(&self) -> Result<u64> {
-        let environment = self.environment();
-        let txn = environment.read()?;
-        let usage = environment.usage(&txn).map_err(|error| environment.failed(error))?;
-        Ok(usage.file)
+        Ok(self.environment().usage_now()?.file)
     }
 
     /// Whether `stats` need not wait or read the records: all of them can be decrypted, none was recovered lately, and no

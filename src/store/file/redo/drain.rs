@@ -242,10 +242,7 @@ impl Redo {
     /// pages that it frees are room for the one after the next. So smaller transactions need less in all.
     fn has_room_for(&self, rows: usize, bytes: usize) -> Result<bool> {
         let environment = &self.environment;
-        let usage = {
-            let view = environment.read()?;
-            environment.usage(&view).map_err(|error| environment.failed(error))?
-        };
+        let usage = environment.usage_now()?;
         let pages = (PAGES_OF_ROW * rows + PAGES_OF_COMMIT) as u64;
         let growth = (pages * environment.page_size).min(usage.used()) + 2 * bytes as u64;
         // Allocated only where the disk is short of room: what is allocated stays, and would double the file.

@@ -259,10 +259,7 @@ impl Redo {
         let environment = &self.environment;
         let batch = writes.iter().map(|write| write.record_bytes() as u64 + 128).sum::<u64>();
         let growth = GROWTH * (ring.used() + batch);
-        let usage = {
-            let view = environment.read()?;
-            environment.usage(&view).map_err(|error| environment.failed(error))?
-        };
+        let usage = environment.usage_now()?;
         Ok(environment.room.is_ample(usage, growth)
             && environment.room.reserve(environment.data(), usage, growth))
     }

@@ -123,10 +123,7 @@ impl Redo {
     fn begin_log(&self, state: &mut ModeState) -> Result<bool> {
         let mut base = points::lock(&self.base);
         let environment = &self.environment;
-        let usage = {
-            let view = environment.read()?;
-            environment.usage(&view).map_err(|error| environment.failed(error))?
-        };
+        let usage = environment.usage_now()?;
         if !environment.room.is_ample(usage, state.next_size / 4) {
             return Ok(false);
         }
@@ -179,8 +176,6 @@ impl Redo {
         if *environment.log.lock() != KnownLog::None {
             let ended = environment.change(|rows| {
                 rows.tables.set_log(&mut rows.txn, None)?;
-                // A process that knows of none yet must not set it back.
-                let next = next.max(rows.tables.next(&rows.txn)?);
                 rows.tables.set_next(&mut rows.txn, next)?;
                 rows.has_changed = true;
                 Ok(())
