@@ -44,7 +44,7 @@ pub(super) fn unlock_all(file: &File) {
     unlock(file, Range { start: 0, length: 0 });
 }
 
-/// Where the first lock of another begins that would be in the way. `None` if there is none.
+/// Returns where a conflicting lock of another begins, not always the lowest. `None` if no lock conflicts.
 pub(super) fn find(file: &File, kind: Kind, range: Range) -> io::Result<Option<i64>> {
     let found = fcntl(file, libc::F_OFD_GETLK, type_of(kind), range)?;
     Ok((found.l_type != libc::F_UNLCK as libc::c_short).then_some(found.l_start))

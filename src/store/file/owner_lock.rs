@@ -153,7 +153,7 @@ mod linux {
             }
         }
 
-        /// In this order: whoever sees the PID of a process that knows of the log sees that it does.
+        /// In this order: a process that sees this PID also sees that it knows of the log.
         fn lock_pid(&self, dir: &Path) -> Result<()> {
             let pid = i64::from(std::process::id());
             for byte in [KNOWS_LOG + pid, pid] {

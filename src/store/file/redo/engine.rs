@@ -104,7 +104,7 @@ pub(in crate::store::file) struct Redo {
 }
 
 impl Redo {
-    /// Takes over a store that this process has opened. Whoever has it to itself and finds a log recovers that next.
+    /// Takes over a store that this process has opened. `begin` recovers its log, if there is one.
     pub(in crate::store::file) fn new(
         environment: Arc<Environment>,
         files: Box<dyn LogFiles>,
@@ -142,7 +142,7 @@ impl Redo {
         &self.environment.overlay
     }
 
-    /// The log, without a wait for whoever writes to the data file.
+    /// The log. Does not wait for a write to the data file.
     pub(super) fn ring(&self) -> Option<Arc<Ring>> {
         self.log.lock().clone()
     }

@@ -22,7 +22,7 @@
 //! | `points` | the steps at which tests interfere |
 //!
 //! **Lock order**: the mode, then the base, then LMDB's write lock, then the gate of the overlay, then the shards of its
-//! maps. The base is held by whoever writes to the data file while there is a log.
+//! maps. A thread that writes to the data file while there is a log holds the base.
 //!
 //! **Invariants**
 //! - An acknowledged row is in the synced log, after the place that the data file names, or in the data file. With

@@ -25,7 +25,7 @@ pub(in crate::store::file) type RowKey = Arc<[u8]>;
 /// A row. `None` is a deleted one.
 pub(in crate::store::file) type RowState = Option<Arc<[u8]>>;
 
-/// Many, so that whoever goes through one shard does not hold up the writer for long.
+/// Many, so that a scan of one shard does not hold up the writer for long.
 const SHARDS: usize = 128;
 
 pub(in crate::store::file) struct Overlay {
