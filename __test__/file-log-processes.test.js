@@ -115,7 +115,8 @@ describe("an app that has data in its log, and the command line tool in another 
 
     async stats() {
       const { live, expired } = JSON.parse(await tool("stats", "--json", "--quiet"));
-      assert.equal(expired, 0);
+      // The tool counts the live sessions a moment before it counts all, so "busy" may be in one number alone.
+      assert.ok(expired <= 1, `${expired} expired sessions`);
       assert.ok(live === all.length || live === all.length + 1, `${live} sessions`);
     },
 
