@@ -1,9 +1,12 @@
 //! Drains: from the log into the data file.
 //!
-//! A pass takes the newest states of all keys in the overlay, sorted by key, a range of them in each transaction. Rows and
-//! index entries change together, and the old rows are read in the same transaction. So every view of the data file has
+//! A pass takes the rows that were entered up to some place of the log and have not changed since, sorted by key, a range of
+//! them in each transaction. What has changed since is in the log again behind that place, and left to a later pass. Rows
+//! and index entries change together, and the old rows are read in the same transaction. So every view of the data file has
 //! indexes that agree with its rows, and a stop at any moment needs no repair: the next pass does the same again. The last
 //! transaction of a pass moves the place up to which the data file has everything.
+//!
+//! A log that fills is drained part by part, the oldest first, so that there is room again soon.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -36,26 +39,63 @@ const STEP: usize = 512;
 /// Entries that a pass has taken at its begin. Only a bug of the simulator has any.
 type Taken = HashMap<RowKey, Entry>;
 
+/// What of the log is drained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    Oldest,
+    All,
+}
+
+/// The keys that are to be drained, sorted. Afterwards the data file has everything up to `end`.
+struct Plan {
+    keys: Vec<RowKey>,
+    end: Position,
+    is_all: bool,
+}
+
 impl Redo {
     /// Drains everything, and lets nobody else write to the data file meanwhile.
     pub(super) fn drain_all(&self, ring: &Ring) -> Result<()> {
         let base = points::lock(&self.base);
-        self.drain_under(&base, ring)
+        self.drain_under(&base, ring, Part::All)
     }
 
-    pub(super) fn drain_under(&self, _base: &Base, ring: &Ring) -> Result<()> {
-        let end = ring.entered();
-        self.drain_keys(ring, &self.sorted_keys(), end, &Taken::default())?;
-        self.overlay().set_unsure(false);
+    /// Makes room in a log that is full.
+    pub(super) fn make_room(&self, ring: &Ring) -> Result<()> {
+        let before = ring.applied();
+        let base = points::lock(&self.base);
+        // While this waited, a pass may have made some.
+        if ring.applied() == before { self.drain_under(&base, ring, Part::Oldest) } else { Ok(()) }
+    }
+
+    pub(super) fn drain_under(&self, _base: &Base, ring: &Ring, part: Part) -> Result<()> {
+        let plan = self.plan(ring, part);
+        self.drain_keys(ring, &plan.keys, plan.end, &Taken::default())?;
+        self.end_plan(&plan);
         Ok(())
     }
 
-    /// Drains what is in the log now. Others may write to the data file between two ranges, and during the pauses.
-    pub(super) fn pass(&self, ring: &Arc<Ring>, pause: Duration) -> Result<()> {
-        // First: what is entered later may be among the keys or not.
-        let end = ring.entered();
-        let keys = self.sorted_keys();
-        let used = ring.used();
+    fn plan(&self, ring: &Ring, part: Part) -> Plan {
+        // Not a part while entries may say wrongly whether the data file has their row: newer ones go on saying so.
+        let is_all = part == Part::All || self.overlay().is_unsure();
+        // Before the keys: what is entered later may be among them or not.
+        let end = if is_all { ring.entered() } else { ring.oldest_part() };
+        let mut keys = self.overlay().keys_up_to(if is_all { u64::MAX } else { end.lsn });
+        keys.sort_unstable();
+        Plan { keys, end, is_all }
+    }
+
+    fn end_plan(&self, plan: &Plan) {
+        if plan.is_all {
+            self.overlay().set_unsure(false);
+        }
+    }
+
+    /// Drains a part of what is in the log now. Others may write to the data file between two ranges, and during the pauses.
+    pub(super) fn pass(&self, ring: &Arc<Ring>, part: Part, pause: Duration) -> Result<()> {
+        let plan = self.plan(ring, part);
+        let Plan { keys, end, .. } = &plan;
+        let bytes = end.lsn - ring.applied().lsn;
         let mut worked = Duration::ZERO;
         let mut ranges = keys.chunks(points::limit(RANGE, 4)).peekable();
         let taken: Taken = match points::has_bug(Bug::PassSurvivesClear) {
@@ -76,7 +116,7 @@ impl Redo {
                 if ranges.peek().is_some() {
                     self.drain_range(ring, range, None, &taken)?;
                 } else {
-                    self.drain_keys(ring, range, end, &taken)?;
+                    self.drain_keys(ring, range, *end, &taken)?;
                 }
                 worked += points::now() - range_begun;
             }
@@ -87,9 +127,11 @@ impl Redo {
                 points::sleep(pause);
             }
         }
-        self.overlay().set_unsure(false);
-        if let Some(kibibytes) = std::num::NonZeroU64::new(used / 1024) {
-            self.drain_cost.store(worked.as_nanos() as u64 / kibibytes, Ordering::Relaxed);
+        self.end_plan(&plan);
+        if let Some(kibibytes) = std::num::NonZeroU64::new(bytes / 1024) {
+            let cost = worked.as_nanos() as u64 / kibibytes;
+            let before = self.drain_cost.load(Ordering::Relaxed);
+            self.drain_cost.store(u64::midpoint(before, cost), Ordering::Relaxed);
         }
         Ok(())
     }
@@ -100,7 +142,7 @@ impl Redo {
     /// Those of a commit.
     pub(in crate::store::file) fn drain_now(&self) -> Result<()> {
         if let Some(ring) = self.ring().filter(|_| !self.overlay().is_empty()) {
-            self.pass(&ring, Duration::ZERO)?;
+            self.pass(&ring, Part::All, Duration::ZERO)?;
         }
         // A pass leaves alone what is in doubt, and a log that has failed. Whoever reads the data file would miss what is in
         // it.
@@ -111,23 +153,24 @@ impl Redo {
         }
     }
 
-    /// Drains while others write, until little is left.
+    /// Drains while others write, until little is left. They are slowed down meanwhile.
     pub(super) fn drain_most(&self) -> Result<()> {
+        self.is_emptying.store(true, Ordering::SeqCst);
+        let drained = self.drain_until_little();
+        self.is_emptying.store(false, Ordering::SeqCst);
+        drained
+    }
+
+    fn drain_until_little(&self) -> Result<()> {
         for _ in 0..PASSES {
             match self.ring() {
                 Some(ring) if ring.used() > LITTLE && !ring.has_failed() => {
-                    self.pass(&ring, Duration::ZERO)?
+                    self.pass(&ring, Part::All, Duration::ZERO)?
                 }
                 _ => break,
             }
         }
         Ok(())
-    }
-
-    fn sorted_keys(&self) -> Vec<RowKey> {
-        let mut keys = self.overlay().keys();
-        keys.sort_unstable();
-        keys
     }
 
     /// Drains keys, the last of a pass.
@@ -256,3 +299,6 @@ fn indexed(row: &[u8], entry: &Entry) -> Indexed {
     let (indexed_expiry, created) = header.map_or((0, 0), |header| (header.indexed_expiry, header.created));
     Indexed { indexed_expiry, created, user: entry.user }
 }
+
+#[cfg(test)]
+mod tests;

@@ -101,6 +101,8 @@ pub(in crate::store::file) struct Redo {
     pub(super) is_closing: AtomicBool,
     /// Nanoseconds that a drain lately took for a kibibyte of the log.
     pub(super) drain_cost: AtomicU64,
+    /// Whether the log is drained because it is about to end.
+    pub(super) is_emptying: AtomicBool,
 }
 
 impl Redo {
@@ -135,6 +137,7 @@ impl Redo {
             is_awake: Mutex::new(false),
             is_closing: AtomicBool::new(false),
             drain_cost: AtomicU64::new(FIRST_DRAIN_COST),
+            is_emptying: AtomicBool::new(false),
         }
     }
 
@@ -248,7 +251,7 @@ impl Redo {
             if room == max {
                 return self.write_directly(ring, &writes[..1]);
             }
-            if let Err(error) = self.drain_all(ring) {
+            if let Err(error) = self.make_room(ring) {
                 return all(&error);
             }
         }
@@ -383,15 +386,20 @@ impl Redo {
         }
     }
 
-    /// How long a batch of so many bytes waits, so that a log which fills gets less than a drain takes out of it. If it filled
-    /// up, a write would have to wait for all of it to be drained.
+    /// How long a batch of so many bytes waits, so that a log which fills, or is about to end, gets less than a drain takes
+    /// out of it. If it filled up, a write would have to wait until a part of it is drained.
     fn delay(&self, state: &ModeState, ring: &Ring, bytes: usize) -> Duration {
         const MAX: Duration = Duration::from_millis(100);
         const FREE_BELOW: f64 = 0.6;
         let fill = ring.used() as f64 / ring.size() as f64;
-        let Some(last) = state.appended_at.filter(|_| fill > FREE_BELOW) else { return Duration::ZERO };
+        let times = match self.is_emptying.load(Ordering::SeqCst) {
+            true => 3.0,
+            false if fill > FREE_BELOW => 1.1 + 4.0 * (fill - FREE_BELOW),
+            false => return Duration::ZERO,
+        };
+        let Some(last) = state.appended_at else { return Duration::ZERO };
         let drained_in = self.drain_cost.load(Ordering::Relaxed) as f64 * bytes as f64 / 1024.0;
-        let wanted = Duration::from_nanos((drained_in * (1.1 + 4.0 * (fill - FREE_BELOW))) as u64);
+        let wanted = Duration::from_nanos((drained_in * times) as u64);
         wanted.saturating_sub(points::now() - last).min(MAX)
     }
 

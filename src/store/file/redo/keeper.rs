@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use super::drain::Part;
 use super::engine::Redo;
 use super::points;
 use super::ring::Ring;
@@ -14,7 +15,7 @@ use crate::store::file::options::Durability;
 
 /// How often the thread looks whether another process asks for the store. That one waits about as long.
 const INTERVAL: Duration = Duration::from_millis(20);
-/// How long something stays in the log at most.
+/// How long rows stay in a log that has room for more.
 const MAX_AGE: Duration = Duration::from_secs(30);
 /// How often `durability: "everysec"` syncs.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
@@ -104,7 +105,10 @@ impl Redo {
         let is_pressed = used > ring.size() / 2;
         if is_pressed || now >= since + MAX_AGE {
             keeper.filled_since = None;
-            self.pass(ring, if is_pressed { Duration::ZERO } else { DRAIN_PAUSE })?;
+            match is_pressed {
+                true => self.pass(ring, Part::Oldest, Duration::ZERO)?,
+                false => self.pass(ring, Part::All, DRAIN_PAUSE)?,
+            }
             if is_pressed && ring.size() < self.sizes.max {
                 self.grow((GROWTH * ring.size()).min(self.sizes.max))?;
             }

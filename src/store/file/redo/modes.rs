@@ -8,6 +8,7 @@ use std::time::Duration;
 use foldhash::quality::RandomState;
 use parking_lot::MutexGuard;
 
+use super::drain::Part;
 use super::engine::{Base, FIRST_PAUSE, Mode, ModeState, Redo};
 use super::format::{LogEntry, LogId, Position};
 use super::overlay::{Entry, RowKey, RowState};
@@ -169,7 +170,7 @@ impl Redo {
             self.learn(base, found);
         }
         if let Some(ring) = self.ring() {
-            self.drain_under(base, &ring)?;
+            self.drain_under(base, &ring, Part::All)?;
         }
         points::reach(Point::BeforeLogEnd);
         let next = self.next.load(Ordering::SeqCst);

@@ -136,9 +136,10 @@ impl Overlay {
         self.users.get(user).map_or_else(Vec::new, |keys| keys.to_vec())
     }
 
-    /// All keys, without a lock that covers all of them.
-    pub(in crate::store::file) fn keys(&self) -> Vec<RowKey> {
-        self.rows.iter().map(|entry| Arc::clone(entry.key())).collect()
+    /// The keys of what was entered up to an LSN and has not changed since, without a lock that covers all of them.
+    pub(in crate::store::file) fn keys_up_to(&self, lsn: u64) -> Vec<RowKey> {
+        let found = self.rows.iter().filter(|entry| entry.lsn <= lsn);
+        found.map(|entry| Arc::clone(entry.key())).collect()
     }
 
     /// Calls `see` with each state.

@@ -6,6 +6,7 @@
 //!   that it could not write, and the next sync would succeed without having written them.
 //! - `durable` moves to what was written before the sync began.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,6 +27,8 @@ pub(super) struct Ring {
     /// The bytes that the ring has.
     size: u64,
     state: Mutex<State>,
+    /// Ends of batches that are entered and not in the data file, each about a part of the ring after the last.
+    parts: Mutex<VecDeque<Position>>,
     /// Held by whoever syncs. The kernel reports a failure once to each open file: a sync beside the one that fails may
     /// succeed without having written anything.
     syncing: Mutex<()>,
@@ -94,6 +97,7 @@ impl Ring {
             id,
             size,
             state: Mutex::new(state),
+            parts: Mutex::default(),
             syncing: Mutex::default(),
             has_failed: AtomicBool::new(false),
         }
@@ -245,13 +249,28 @@ impl Ring {
 
     /// Notes that the overlay has the rows of all batches.
     pub(super) fn enter(&self) {
-        let mut state = self.state.lock();
-        state.entered = state.written;
+        let (entered, applied) = {
+            let mut state = self.state.lock();
+            state.entered = state.written;
+            (state.entered, state.applied)
+        };
+        let mut parts = self.parts.lock();
+        let last = parts.back().map_or(applied.lsn, |part| part.lsn);
+        if entered.lsn - last >= self.size / PARTS {
+            parts.push_back(entered);
+        }
+    }
+
+    /// Where the oldest part ends of what is entered and not in the data file.
+    pub(super) fn oldest_part(&self) -> Position {
+        let first = self.parts.lock().front().copied();
+        first.unwrap_or_else(|| self.entered())
     }
 
     /// Notes that the data file has everything up to a place. Its bytes may be overwritten from then on.
     pub(super) fn apply(&self, to: Position) {
         self.state.lock().applied = to;
+        self.parts.lock().retain(|part| part.lsn > to.lsn);
     }
 
     /// Has every later write and sync fail.
@@ -281,6 +300,10 @@ impl Ring {
         Ok(scan(&bytes, &entry, &mut |_, _, _| ()).err())
     }
 }
+
+/// A log that fills is drained in so many parts. The smaller they are, the sooner there is room again, and the more often
+/// two rows of one page are written at different times.
+const PARTS: u64 = 4;
 
 /// A smaller file is replaced.
 const MIN_BYTES: u64 = 32 << 10;

@@ -282,3 +282,25 @@ fn no_sync_succeeds_beside_one_that_fails() {
     });
     assert_eq!((failed, ring.durable()), ([true; 2], 0));
 }
+
+#[test]
+fn the_oldest_part_ends_where_a_batch_does_and_goes_once_it_is_applied() {
+    let ring = begin(&Memory::default());
+    assert_eq!(ring.oldest_part(), ring.applied());
+    append(&ring, 0, 100);
+    assert_eq!(ring.oldest_part(), ring.entered());
+    let mut ends = Vec::new();
+    for number in 1..30 {
+        append(&ring, number, 2000);
+        ends.push(ring.entered());
+    }
+    let first = ring.oldest_part();
+    assert!(ends.contains(&first) && (SIZE / PARTS..SIZE / PARTS + 2200).contains(&first.lsn), "{first:?}");
+    // What is applied beyond the end of a part has that part.
+    let beyond = ends[ends.iter().position(|end| *end == first).unwrap() + 1];
+    ring.apply(beyond);
+    let second = ring.oldest_part();
+    assert!(second.lsn > beyond.lsn && second.lsn < ring.entered().lsn, "{second:?}");
+    ring.apply(ring.entered());
+    assert_eq!(ring.oldest_part(), ring.entered());
+}
