@@ -775,10 +775,10 @@ impl SessionStore for FileStore {
 
     fn size(&self) -> Result<u64> {
         let environment = self.environment();
-        if environment.overlay.is_unsure() || !environment.opens_all_records()? {
+        if !environment.opens_all_records()? {
             self.redo().drain_now()?;
         }
-        let _base = self.redo().hold_base();
+        let _base = self.redo().hold_base()?;
         environment.live_sessions()
     }
 
@@ -810,11 +810,8 @@ impl SessionStore for FileStore {
     }
 
     fn stats(&self) -> Result<Stats> {
-        if self.environment().overlay.is_unsure() {
-            self.redo().drain_now()?;
-        }
         let log = self.redo().stats();
-        let _base = self.redo().hold_base();
+        let _base = self.redo().hold_base()?;
         let stats = self.environment().stats()?;
         Ok(Stats { bytes: stats.bytes + log.map_or(0, |log| log.used), log, ..stats })
     }

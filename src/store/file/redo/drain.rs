@@ -46,11 +46,21 @@ pub(super) enum Part {
     All,
 }
 
-/// The keys that are to be drained, sorted. Afterwards the data file has everything up to `end`.
+/// What a pass drains.
 struct Plan {
+    /// Sorted.
     keys: Vec<RowKey>,
+    /// How many of the keys are drained.
+    drained: usize,
+    /// Once all of them are, the data file has everything up to here.
     end: Position,
+    /// Before that the log must be on disk up to this LSN: it has the newer states of rows that are left out.
+    synced: u64,
     is_all: bool,
+    /// The log has failed, and a power loss takes the end of it. Nobody could go on after a part of the keys, so that they go
+    /// into one transaction.
+    is_whole: bool,
+    is_done: bool,
 }
 
 impl Redo {
@@ -69,20 +79,24 @@ impl Redo {
     }
 
     pub(super) fn drain_under(&self, _base: &Base, ring: &Ring, part: Part) -> Result<()> {
-        let plan = self.plan(ring, part);
-        self.drain_keys(ring, &plan.keys, plan.end, &Taken::default())?;
+        let mut plan = self.plan(ring, part);
+        while !plan.is_done {
+            self.drain_next(ring, &mut plan, &Taken::default())?;
+        }
         self.end_plan(&plan);
         Ok(())
     }
 
     fn plan(&self, ring: &Ring, part: Part) -> Plan {
+        let is_whole = ring.has_failed() && ring.durable() < ring.entered().lsn;
         // Not a part while entries may say wrongly whether the data file has their row: newer ones go on saying so.
-        let is_all = part == Part::All || self.overlay().is_unsure();
+        let is_all = part == Part::All || self.overlay().is_unsure() || is_whole;
         // Before the keys: what is entered later may be among them or not.
         let end = if is_all { ring.entered() } else { ring.oldest_part() };
         let mut keys = self.overlay().keys_up_to(if is_all { u64::MAX } else { end.lsn });
+        let synced = if is_all { 0 } else { ring.entered().lsn };
         keys.sort_unstable();
-        Plan { keys, end, is_all }
+        Plan { keys, drained: 0, end, synced, is_all, is_whole, is_done: false }
     }
 
     fn end_plan(&self, plan: &Plan) {
@@ -93,11 +107,10 @@ impl Redo {
 
     /// Drains a part of what is in the log now. Others may write to the data file between two ranges, and during the pauses.
     pub(super) fn pass(&self, ring: &Arc<Ring>, part: Part, pause: Duration) -> Result<()> {
-        let plan = self.plan(ring, part);
-        let Plan { keys, end, .. } = &plan;
-        let bytes = end.lsn - ring.applied().lsn;
+        let mut plan = self.plan(ring, part);
+        let bytes = plan.end.lsn.saturating_sub(ring.applied().lsn);
         let mut worked = Duration::ZERO;
-        let mut ranges = keys.chunks(points::limit(RANGE, 4)).peekable();
+        let keys = &plan.keys;
         let taken: Taken = match points::has_bug(Bug::PassSurvivesClear) {
             true => {
                 keys.iter().filter_map(|key| Some((RowKey::clone(key), self.overlay().entry(key)?))).collect()
@@ -105,7 +118,6 @@ impl Redo {
             false => Taken::default(),
         };
         loop {
-            let range = ranges.next().unwrap_or_default();
             {
                 let base = points::lock(&self.base);
                 let is_current = self.ring().is_some_and(|current| Arc::ptr_eq(&current, ring));
@@ -113,14 +125,10 @@ impl Redo {
                     return Ok(());
                 }
                 let range_begun = points::now();
-                if ranges.peek().is_some() {
-                    self.drain_range(ring, range, None, &taken)?;
-                } else {
-                    self.drain_keys(ring, range, *end, &taken)?;
-                }
+                self.drain_next(ring, &mut plan, &taken)?;
                 worked += points::now() - range_begun;
             }
-            if ranges.peek().is_none() {
+            if plan.is_done {
                 break;
             }
             if !pause.is_zero() {
@@ -173,52 +181,36 @@ impl Redo {
         Ok(())
     }
 
-    /// Drains keys, the last of a pass.
-    fn drain_keys(&self, ring: &Ring, keys: &[RowKey], end: Position, taken: &Taken) -> Result<()> {
-        let mut ranges = keys.chunks(points::limit(RANGE, 4)).peekable();
+    /// Drains the next range of a plan. Where there is no room for a transaction it makes smaller ones.
+    fn drain_next(&self, ring: &Ring, plan: &mut Plan, taken: &Taken) -> Result<()> {
+        let all = plan.keys.len();
+        let until = if plan.is_whole { all } else { all.min(plan.drained + points::limit(RANGE, 4)) };
+        let mut len = until - plan.drained;
         loop {
-            let range = ranges.next().unwrap_or_default();
-            let is_last = ranges.peek().is_none();
-            self.drain_range(ring, range, Some(end).filter(|_| is_last), taken)?;
-            if is_last {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Drains a range of keys, and notes that everything up to `end` is in the data file. Where there is no room for a
-    /// transaction it makes smaller ones.
-    fn drain_range(&self, ring: &Ring, keys: &[RowKey], end: Option<Position>, taken: &Taken) -> Result<()> {
-        let end = end.filter(|end| end.lsn > ring.applied().lsn);
-        let (mut at, mut len) = (0, keys.len());
-        loop {
-            let rest = &keys[at..];
-            let part = &rest[..len.min(rest.len())];
-            let is_last = part.len() == rest.len();
-            match self.drain_part(ring, part, end.filter(|_| is_last), taken) {
-                Ok(drained) => at += drained,
-                Err(StoreError::Full(_)) if part.len() > 1 => len = part.len() / 2,
+            let to = until.min(plan.drained + len);
+            match self.drain_part(ring, plan, to, taken) {
+                Ok(drained) => plan.drained += drained,
+                Err(StoreError::Full(_)) if to - plan.drained > 1 && !plan.is_whole => {
+                    len = (to - plan.drained) / 2;
+                }
                 Err(error) => return Err(error),
             }
-            if at == keys.len() {
+            if plan.drained == until {
+                plan.is_done = until == all;
                 return Ok(());
             }
         }
     }
 
-    /// Drains the first of these keys, as many as a transaction takes. Returns how many.
-    fn drain_part(
-        &self,
-        ring: &Ring,
-        keys: &[RowKey],
-        end: Option<Position>,
-        before: &Taken,
-    ) -> Result<usize> {
+    /// Drains keys of a plan in one transaction, up to `to` at most, and returns how many. The last one notes that the data
+    /// file has everything up to the plan's end.
+    fn drain_part(&self, ring: &Ring, plan: &Plan, to: usize, before: &Taken) -> Result<usize> {
+        let keys = &plan.keys[plan.drained..to];
         let overlay = self.overlay();
         let mut entries: Vec<(&RowKey, Entry)> = Vec::with_capacity(keys.len());
-        let (mut taken, mut bytes, mut last) = (0, 0, end.map_or(0, |end| end.lsn));
+        let (mut taken, mut bytes, mut last) = (0, 0, 0);
         for key in keys {
-            if bytes > points::limit(RANGE_BYTES, 8 << 10) {
+            if bytes > points::limit(RANGE_BYTES, 8 << 10) && !plan.is_whole {
                 break;
             }
             taken += 1;
@@ -228,7 +220,11 @@ impl Redo {
                 entries.push((key, entry));
             }
         }
-        let end = end.filter(|_| taken == keys.len());
+        let is_last = plan.drained + taken == plan.keys.len();
+        let end = Some(plan.end).filter(|end| is_last && end.lsn > ring.applied().lsn);
+        if let Some(end) = end {
+            last = last.max(end.lsn).max(plan.synced);
+        }
         if entries.is_empty() && end.is_none() {
             return Ok(taken);
         }
@@ -238,7 +234,7 @@ impl Redo {
         }
         // The data file must not be ahead of the log: after a power loss it would name a place that the log does not
         // have. A log that has failed is not needed any more once all of it is drained.
-        if ring.durable() < last && !ring.has_failed() && !points::has_bug(Bug::DrainUnsynced) {
+        if ring.durable() < last && !plan.is_whole && !points::has_bug(Bug::DrainUnsynced) {
             ring.sync().map_err(|error| ring::failed(&*self.files, &error))?;
         }
         if points::has_bug(Bug::RemoveBeforeCommit) {

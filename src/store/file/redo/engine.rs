@@ -150,10 +150,21 @@ impl Redo {
         self.log.lock().clone()
     }
 
-    /// Keeps drains from committing. Between the commit of a drain and the removal of its rows from the overlay, rows are in
-    /// both, and must not be counted.
-    pub(in crate::store::file) fn hold_base(&self) -> MutexGuard<'_, Base> {
-        points::lock(&self.base)
+    /// Keeps drains from committing, so that rows can be counted: between the commit of a drain and the removal of its rows
+    /// from the overlay, they are in both. Drains first if the overlay may be wrong about which of its rows are in both.
+    ///
+    /// # Errors
+    /// Those of a commit.
+    pub(in crate::store::file) fn hold_base(&self) -> Result<MutexGuard<'_, Base>> {
+        loop {
+            let base = points::lock(&self.base);
+            // Only now: a drain that this has waited for may have failed.
+            if !self.overlay().is_unsure() {
+                return Ok(base);
+            }
+            drop(base);
+            self.drain_now()?;
+        }
     }
 
     /// Whether `hold_base` would have to wait.

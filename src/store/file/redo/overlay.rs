@@ -166,7 +166,7 @@ impl Overlay {
     }
 
     pub(in crate::store::file) fn is_unsure(&self) -> bool {
-        self.is_unsure.load(Ordering::SeqCst)
+        self.is_unsure.load(Ordering::SeqCst) && !self.is_empty()
     }
 
     pub(in crate::store::file) fn set_unsure(&self, is_unsure: bool) {

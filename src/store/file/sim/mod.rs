@@ -20,8 +20,7 @@
 //! `npm run simulate -- <count>`.
 //!
 //! **Not simulated**: a power loss in the middle of a commit of LMDB (`tests/power_loss.rs` has it), the queue and its
-//! timeouts, encryption, a full disk for LMDB's pages, versions without a log, and with `everysec` a power loss while a log that has
-//! failed is drained.
+//! timeouts, encryption, a full disk for LMDB's pages, and versions without a log.
 
 mod clients;
 mod director;

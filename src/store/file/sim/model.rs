@@ -391,6 +391,11 @@ impl Lane {
             self.drop_read();
             return if is_known { Ok(()) } else { Err(format!("none of these fits: {:?}", self.candidates)) };
         }
+        if !self.writes.is_empty() {
+            // What this read rules out may be all that is on disk.
+            self.expand(world);
+            self.note_event(world);
+        }
         self.keep(world, |candidate| candidate.answer.take().as_ref() == Some(answer))?;
         self.read = None;
         Ok(())

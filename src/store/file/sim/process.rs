@@ -435,10 +435,7 @@ impl Store {
 
     /// As `FileStore::size`.
     pub(super) fn size(&self) -> Result<u64> {
-        if self.environment.overlay.is_unsure() {
-            self.redo.drain_now()?;
-        }
-        let _base = self.redo.hold_base();
+        let _base = self.redo.hold_base()?;
         self.environment.live_sessions()
     }
 

@@ -76,17 +76,12 @@ impl Config {
     pub(super) fn new(seed: u64, random: &mut Random) -> Self {
         let mut chance = |of: &[u32]| *random.pick(of);
         let kills = chance(&[0, 0, 2_000, 5_000, 20_000]);
-        let mut power_losses = chance(&[0, 0, 1_000, 5_000, 15_000]);
+        let power_losses = chance(&[0, 0, 1_000, 5_000, 15_000]);
         let stops = chance(&[0, 0, 3_000]);
         let log_errors = chance(&[0, 0, 10_000, 50_000, 150_000]);
         let commit_errors = chance(&[0, 0, 20_000, 100_000, 300_000]);
         let read_errors = chance(&[0, 0, 0, 20_000]);
         let is_lax = chance(&[0, 0, 1]) == 1;
-        if is_lax && log_errors > 0 {
-            // Such a log is drained without having been synced, in several transactions. After a power loss between two of
-            // them the last second is not lost as a whole.
-            power_losses = 0;
-        }
         let switches = chance(&[50_000, 300_000, 1_000_000]);
         let ring = *random.pick(&[32_u64, 48, 64]) << 10;
         let max = *random.pick(&[ring, ring, 4 * ring]);
