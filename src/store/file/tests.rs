@@ -12,6 +12,8 @@ use crate::session::{Body, ExpiresForm, UserKeyBuf};
 use crate::store::Answer;
 use crate::store::conformance::{MAX_SESSION_BYTES, START, conformance, id, json, plain};
 
+#[cfg(target_os = "linux")]
+mod drain;
 mod eras;
 mod moved;
 #[cfg(target_os = "linux")]

@@ -254,9 +254,9 @@ impl Redo {
                 }
             }
             rows.tables.set_next(&mut rows.txn, next)?;
-            if let Some(end) = end {
-                rows.tables.set_log(&mut rows.txn, Some(&ring.entry(end)))?;
-            }
+            // Each time, as the data file then says up to where the log has to be readable for its rows not to be newer.
+            let applied = end.unwrap_or_else(|| ring.applied());
+            rows.tables.set_log(&mut rows.txn, Some(&ring.entry(applied)))?;
             rows.has_changed = true;
             points::reach(Point::BeforeDrainCommit);
             Ok(())

@@ -1,0 +1,76 @@
+//! Drains that do not end.
+
+use std::fs;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use super::names::{DATA, REDO};
+use super::redo::points::Point;
+use super::redo::points::hooks::{CommitFault, Simulator, simulate};
+use super::*;
+
+/// Copies a folder's files after the first commit of a drain. Ranges are small under a simulator.
+struct CopyAfterCommit {
+    from: PathBuf,
+    to: PathBuf,
+}
+
+impl Simulator for CopyAfterCommit {
+    fn reach(&self, point: Point) {
+        if point == Point::AfterDrainCommit && !self.to.join(DATA).exists() {
+            for name in [DATA, REDO] {
+                fs::copy(self.from.join(name), self.to.join(name)).unwrap();
+            }
+        }
+    }
+
+    fn sleep(&self, pause: Duration) {
+        thread::sleep(pause);
+    }
+
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    fn random(&self, bytes: &mut [u8]) {
+        getrandom::fill(bytes).unwrap();
+    }
+
+    fn commit_fault(&self) -> Option<CommitFault> {
+        None
+    }
+}
+
+/// Creates and deletes ten sessions, and drains that in several transactions. Copies the files as they are after the first of
+/// them. Returns the log as it was before the deletions.
+pub(super) fn copy_in_a_drain(store: &FileStore, from: &Path, to: &Path) -> Vec<u8> {
+    let user = UserKeyBuf::from_text("ann");
+    let names: Vec<String> = (0..10).map(|at| format!("s{at}")).collect();
+    for name in &names {
+        store.create(&plain(name, &user, Expiry::new(START + 1_000_000).unwrap())).unwrap();
+    }
+    let half = fs::read(from.join(REDO)).unwrap();
+    for name in &names {
+        store.delete(&id(name)).unwrap();
+    }
+    simulate(Some(Rc::new(CopyAfterCommit { from: from.into(), to: to.into() })));
+    store.ids(Cursor::default()).unwrap();
+    simulate(None);
+    assert!(to.join(DATA).exists(), "nothing was drained");
+    half
+}
+
+/// The data file has sessions as deleted that the readable part of the log has as live. To replay that would bring them back.
+#[test]
+fn a_log_that_ends_before_what_a_drain_has_taken_is_refused() {
+    let (dir, copy) = (new_dir(), new_dir());
+    let store = reopen(&options(dir.path())).unwrap();
+    let half = copy_in_a_drain(&store, dir.path(), copy.path());
+    store.close().unwrap();
+    let whole = fs::read(copy.path().join(REDO)).unwrap();
+    fs::write(copy.path().join(REDO), half).unwrap();
+    let error = reopen(&options(copy.path())).err().unwrap();
+    assert_eq!(error.code(), "ERR_STORE_CORRUPT", "{error}");
+    fs::write(copy.path().join(REDO), whole).unwrap();
+    assert_eq!(reopen(&options(copy.path())).unwrap().size(), Ok(0));
+}
