@@ -36,15 +36,28 @@ export declare function commandTimeoutOf(store: object): number | null
  */
 export declare function deleteByUser(store: object, userJson: string, except: string | undefined): JsCount | number | Promise<number>
 
+/** Gives up a damaged redo log, if it is still as `inspect_log` has found it. */
+export declare function discardLog(path: string, allowNetworkFileSystem: boolean, fingerprint: string): JsDiscardedLog
+
 /** Resolves the live sessions of a user, whose `userId` is given as JSON, for `takeFound`. */
 export declare function getByUser(store: object, userJson: string): Promise<object>
 
 /** Gives the next ids after a cursor, which is left out at first. */
 export declare function ids(store: object, cursor?: Uint8Array): JsIds | Promise<JsIds>
 
+/** Looks at the redo log of the store in a folder, which nobody may have open. */
+export declare function inspectLog(path: string, allowNetworkFileSystem: boolean): JsLogState
+
 /** How many sessions a call has ended. */
 export interface JsCount {
   count: number
+}
+
+/** What became of a redo log that was given up. */
+export interface JsDiscardedLog {
+  kept: number
+  ended: number
+  file?: string
 }
 
 /** A call that was refused. */
@@ -85,6 +98,26 @@ export interface JsLog {
   mode: 'exclusive' | 'shared'
   usedBytes: number
   sizeBytes: number
+}
+
+/** What is wrong with a redo log. Times are milliseconds since 1970. */
+export interface JsLogDamage {
+  problem: string
+  file?: string
+  fileBytes: number
+  writtenAt?: number
+  dataWrittenAt?: number
+  changes: number
+  isDataAhead: boolean
+  laterChanges: number
+  lostBytes: number
+  fingerprint: string
+}
+
+/** Whether the store needs a redo log, and what is wrong with that, if anything is. */
+export interface JsLogState {
+  isNeeded: boolean
+  damage?: JsLogDamage
 }
 
 /** The options of a store in memory, which `lib/options.js` has validated: whole numbers. */

@@ -364,7 +364,8 @@ export class FileStore<Fields extends object = object> {
    * secret that is not the store's, or a store that is open in this process with other options; `ERR_STORE_LOCKED`
    * where a process that cannot be told from this one has it open (of the same number in another container, or this
    * one, by another copy of this package); `ERR_STORE_CORRUPT` for what is no store, a damaged one, or one of a
-   * newer version, and nothing is touched then; `ERR_STORE_IO` and `ERR_STORE_FULL` for what the system refuses.
+   * newer version, and nothing is touched then (if its redo log is missing or damaged, `native-store discard-log` opens
+   * it without the lost writes); `ERR_STORE_IO` and `ERR_STORE_FULL` for what the system refuses.
    *
    * Every later call rejects with `ERR_STORE_IO` once a write or a sweep finds that the store's folder was removed,
    * moved or replaced. Close the store then, and open the path again.

@@ -7,6 +7,7 @@ const { spawnSync } = require("node:child_process");
 const fs = require("node:fs");
 const path = require("node:path");
 const { afterEach, beforeEach, describe, it } = require("node:test");
+const { startProcess } = require("./support/file-peers.js");
 const { findPrefix } = require("./support/file-scripts.js");
 const old = require("./support/old-stores.js");
 const { Bench, asLines, finish, linesOf, session } = require("./support/cli.js");
@@ -106,6 +107,23 @@ describe("native-store, run by root on the store of another user,", { skip }, ()
     const { code, stderr } = await bench.run(["list"]);
     assert.equal(code, 3);
     assert.match(stderr, /data\.mdb failed: .*denied.*uid 65534, who owns the store \(ERR_STORE_IO\)$/m);
+  });
+
+  it("gives up a damaged log as that user", async (t) => {
+    await fill("a");
+    const peer = await startProcess();
+    const store = await peer.open({ path: bench.storePath });
+    await store.create(session("b"));
+    const { log } = await store.stats();
+    await peer.kill();
+    if (log === null) return t.skip("no log on this system or file system");
+    const file = path.join(bench.storePath, "redo.log");
+    fs.writeFileSync(file, fs.readFileSync(file).fill(1, 0, 8));
+    for (const name of fs.readdirSync(bench.storePath)) own(path.join(bench.storePath, name));
+    assert.match(await runs("discard-log", "--yes"), /^log given up: 1 session is as in the log/);
+    assert.equal(ownersIn(bench.storePath).length, 4);
+    assert.ok(ownersIn(bench.storePath).every((owner) => owner === UID));
+    assert.deepEqual(idsOf(await runs("list")).sort(), ["a", "b"]);
   });
 
   it("writes an export where only root may, and leaves nothing of one that fails", async () => {

@@ -9,7 +9,7 @@ const { afterEach, beforeEach, describe, it } = require("node:test");
 const { version } = require("../package.json");
 const { Bench, asLines, finish, hasTerminals, later, linesOf, session } = require("./support/cli.js");
 
-const COMMANDS = ["stats", "list", "revoke", "verify", "backup", "export", "import"];
+const COMMANDS = ["stats", "list", "revoke", "verify", "backup", "export", "import", "discard-log"];
 const IS_WINDOWS = process.platform === "win32";
 const byId = (one, other) => (one.sessionId < other.sessionId ? -1 : 1);
 const parsed = (text) => linesOf(text).map((line) => JSON.parse(line));

@@ -11,13 +11,14 @@ use std::ops::Range;
 
 use native_store::clock::Clock;
 use native_store::store::file::Durability::{self, Commit, EverySec};
+use native_store::store::file::LogState;
 use native_store::store::{Cursor, FileStore, SessionStore};
 
 use disk::image::Image;
 use disk::logs::{no_growth, small_log};
 use disk::run::{Used, perform};
 use disk::sessions::{self, Draft, FAR, Lane, Model, Op, START, Setup, View, look, options};
-use disk::{Event, Random};
+use disk::{Call, Event, Failure, Fault, Random};
 
 const CORRUPT: &str = "ERR_STORE_CORRUPT";
 
@@ -255,4 +256,55 @@ fn a_damaged_log_is_refused_by_one_who_reads_alone() {
         assert_eq!(error.code(), CORRUPT, "{error}");
         assert!(Image::of(dir.path()) == image, "the folder has changed: {error}");
     }
+}
+
+/// A log is given up as a whole or not at all, also by a disk that fails. Then the file has its name again.
+#[test]
+fn a_log_that_cannot_be_given_up_stays_as_it_is() {
+    let calls =
+        [Call::Write, Call::Sync, Call::WriteThrough, Call::TakeBack, Call::FolderSync, Call::LogRead];
+    let failures =
+        [Failure::Refused(libc::EIO), Failure::Refused(libc::ENOSPC), Failure::Doubtful(libc::EIO)];
+    let mut failed = 0;
+    for seed in [1, 2] {
+        let killed = kill(Commit, 8, seed);
+        let mut log = killed.log();
+        log[killed.batches[6].start + 60] ^= 1;
+        for (call, failure, after) in calls
+            .iter()
+            .flat_map(|call| failures.iter().map(move |failure| (*call, *failure)))
+            .flat_map(|(call, failure)| (0..4).map(move |after| (call, failure, after)))
+        {
+            let what = format!("{call:?}, {failure:?}, {after}");
+            let dir = disk::temp_dir();
+            Image { log: Some(log.clone()), ..killed.image.clone() }.put(dir.path());
+            let discard = || {
+                let LogState::Damaged(damage) = FileStore::inspect_log(dir.path(), false)? else {
+                    return Ok(());
+                };
+                FileStore::discard_log(dir.path(), false, &damage.fingerprint).map(drop)
+            };
+            let disk = disk::Disk::watch_folder(dir.path());
+            disk.fail(&[Fault { call, after, times: 1, failure }]);
+            let discarded = discard();
+            let has_failed = disk.clear_faults() > 0;
+            drop(disk);
+            failed += usize::from(has_failed);
+            assert!(has_failed || discarded.is_ok(), "{what}: {discarded:?}");
+            if let Err(error) = &discarded
+                && !error.is_outcome_unknown()
+            {
+                assert!(Image::of(dir.path()).log.as_ref() == Some(&log), "{what}: {error}");
+                let opened = sessions::open(dir.path(), killed.setup, START).err().map(|error| error.code());
+                assert_eq!(opened, Some(CORRUPT), "{what}: {error}");
+            }
+            discard().unwrap();
+            let (store, _) = sessions::open(dir.path(), killed.setup, START).unwrap();
+            // The batch that is damaged and the one behind it create a session each.
+            assert!(look(&store, 1).unwrap() == killed.views[6], "{what}");
+            assert_eq!(store.verify(&mut |_, _| ()).unwrap().problems, [""; 0], "{what}");
+        }
+    }
+    io::stdout().write_all(format!("log damage: {failed} failures\n").as_bytes()).unwrap();
+    assert!(failed > 40);
 }

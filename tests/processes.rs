@@ -17,7 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use native_store::store::FileStore;
-use native_store::store::file::Durability;
+use native_store::store::file::{Durability, LogState};
 use tempfile::TempDir;
 
 use peers::model::{
@@ -507,6 +507,77 @@ fn a_kill_during_a_recovery_loses_nothing() {
         others.iter_mut().for_each(Peer::kill);
         recovering.kill();
         scene.check();
+    });
+}
+
+/// Flips a bit in the batch of a log that has this number.
+fn damage_log(path: &Path, nth: usize) {
+    let mut log = fs::read(path.join("redo.log")).unwrap();
+    let mut at = 4096;
+    for _ in 0..nth {
+        at += u32::from_le_bytes(log[at + 8..at + 12].try_into().unwrap()) as usize;
+    }
+    assert_eq!(&log[at..at + 4], b"redo");
+    log[at + 50] ^= 1;
+    fs::write(path.join("redo.log"), log).unwrap();
+}
+
+/// Whether a file of a folder, whatever its name, has these bytes.
+fn has_file(path: &Path, bytes: &[u8]) -> bool {
+    fs::read_dir(path).unwrap().any(|file| fs::read(file.unwrap().path()).unwrap() == bytes)
+}
+
+#[test]
+fn a_kill_while_a_damaged_log_is_given_up_leaves_it_all_or_nothing() {
+    const COMMITS: &str = "the commit itself";
+    let points = ["LogSetAside", "BeforeLogDiscard", "AfterLogDiscard", COMMITS];
+    let mut all = Vec::new();
+    for damaged in [0, 4, 9] {
+        all.extend(cases(&points, 1..=1).into_iter().map(|case| (damaged, case)));
+    }
+    for_all(&all, |&(damaged, (point, time, durability, is_encrypted))| {
+        let what = format!("discard, damage in batch {damaged}, {point}:{time}");
+        let mut scene = Scene::with_base(&what, durability, is_encrypted);
+        let path = scene.kind.path.clone();
+        let mut first = Peer::start();
+        first.open(&scene.kind);
+        assert!(scene.write_each_kind(&mut first));
+        first.kill();
+        damage_log(&path, damaged);
+        let mut log = fs::read(path.join("redo.log")).unwrap();
+        if durability == Durability::EverySec {
+            // Nothing says that a part was on disk. That the first page is damaged can be seen.
+            log[20] ^= 1;
+            fs::write(path.join("redo.log"), &log).unwrap();
+        }
+
+        // What becomes of a copy without a kill.
+        let twin = Kind { path: path.with_file_name("twin"), ..scene.kind.clone() };
+        copy_store(&path, &twin.path);
+        assert_eq!(Peer::start().call(&format!("discardLog {}", twin.path.display())), "");
+        let store = FileStore::open(&twin.options(PATIENCE)).unwrap();
+        let expected = peers::model::look(&store);
+        store.close().unwrap();
+
+        let mut killed = match point {
+            COMMITS => Peer::start_to_die_in_commit(1),
+            _ => Peer::start_to_crash(&format!("{point}:{time}:kill")),
+        };
+        let command = format!("discardLog {}", path.display());
+        assert_eq!(killed.try_call(&command), None, "{what}: not reached");
+        killed.wait_for_death(&what);
+        assert!(has_file(&path, &log), "{what}");
+        let is_done = matches!(point, "AfterLogDiscard" | COMMITS);
+        if is_done {
+            assert_eq!(FileStore::inspect_log(&path, false), Ok(LogState::NotNeeded), "{what}");
+        } else {
+            let error = FileStore::open(&scene.kind.options(PATIENCE)).err().unwrap();
+            assert_eq!(error.code(), "ERR_STORE_CORRUPT", "{what}: {error}");
+            assert_eq!(Peer::start().call(&command), "", "{what}");
+        }
+        scene.model.rows = expected;
+        scene.check();
+        assert!(has_file(&path, &log), "{what}");
     });
 }
 

@@ -77,13 +77,13 @@ class Bench {
     return finish(child);
   }
 
-  /** What a terminal shows of a run in it. Both outputs go there. */
-  runInTerminal(args, env = {}) {
+  /** What a terminal shows of a run in it, where somebody types `input`. Both outputs go there. */
+  runInTerminal(args, env = {}, input = "") {
     const words = [process.execPath, ...TOOL, ...args].map((word) => `'${word.replaceAll("'", "'\\''")}'`);
     const { status, stdout } = spawnSync("script", ["-qec", words.join(" "), "/dev/null"], {
       cwd: this.directory,
       env: { ...process.env, TERM: "xterm", SHELL: "/bin/sh", ...env },
-      input: "",
+      input,
       encoding: "utf8",
     });
     return { code: status, screen: stdout };

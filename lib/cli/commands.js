@@ -9,6 +9,7 @@ const commands = {
   backup: require("./backup.js"),
   export: require("./export.js"),
   import: require("./import.js"),
+  "discard-log": require("./discard-log.js"),
 };
 
 module.exports = { commands };

@@ -23,7 +23,8 @@ Options of every command:
 ${optionTable(commonOptions)}
   --version              the version of this package
 
-All work on a store that other processes have open. Only revoke and import change one.
+All but discard-log work on a store that other processes have open. Only revoke, import and discard-log
+change one.
 
 A secret on the command line could be seen by every user of the machine, so there is no option for one. The
 password of a Redis server is read from $NATIVE_STORE_REDIS_PASSWORD, or in $NATIVE_STORE_REDIS_URL.

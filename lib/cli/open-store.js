@@ -56,20 +56,36 @@ function ownerOfStore(options) {
  */
 function openStore(options, how = {}, storeOptions = {}) {
   const { isRead = false, isCreated = false, hint = "", onlyFiles } = how;
-  const { directory, origin, redis } = locateStore(options);
+  const { redis } = locateStore(options);
   const given = { secret: readSecrets(options), sweepInterval: 0, ...storeOptions };
   if (redis && onlyFiles) throw wrongUsage(onlyFiles);
-  if (!redis && !isCreated && !hasStore(directory)) {
-    throw wrongUsage(`no store at ${directory} (from ${origin})${hint}`);
-  }
+  if (!redis && !isCreated) findFiles(options, hint);
   // Here, so that help needs no addon. And before root becomes somebody who may not read it.
   const { FileStore, RedisStore } = require("../../index.js");
   if (redis) return new RedisStore({ ...redis, commandTimeout: PATIENCE, ...given });
-  const allowNetworkFileSystem = options["allow-network-fs"] === true;
+  return asOwner(
+    options,
+    (path, allowNetworkFileSystem) =>
+      new FileStore({ path, readOnly: isRead, allowNetworkFileSystem, ...given }),
+  );
+}
+
+/** Refuses a place without a store. */
+function findFiles(options, hint = "") {
+  const { directory, origin } = locateStore(options);
+  if (!hasStore(directory)) throw wrongUsage(`no store at ${directory} (from ${origin})${hint}`);
+}
+
+/**
+ * The result of `call`, which has the folder of the store, and whether it may be on a network. Root becomes the owner first,
+ * and stays it.
+ */
+function asOwner(options, call) {
+  const { directory } = locateStore(options);
   const owner = ownerOf(directory, DATA_FILE);
   if (owner !== null) become(owner);
   try {
-    return new FileStore({ path: directory, readOnly: isRead, allowNetworkFileSystem, ...given });
+    return call(directory, options["allow-network-fs"] === true);
   } catch (error) {
     if (owner !== null) error.message += `; this was done as uid ${owner.uid}, who owns the store`;
     throw error;
@@ -85,4 +101,4 @@ function hasStore(directory) {
   }
 }
 
-module.exports = { DATA_FILE, locateStore, openStore, ownerOfStore };
+module.exports = { DATA_FILE, asOwner, findFiles, locateStore, openStore, ownerOfStore };

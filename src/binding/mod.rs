@@ -14,6 +14,7 @@ mod errors;
 mod found;
 mod handle;
 mod lane;
+mod log;
 mod open;
 mod promise;
 mod raw;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use native_store::clock::Millis;
 use native_store::error::{Result, StoreError};
 use native_store::session::{Body, Content, ExpiresForm, Expiry, Session, SessionId, UserKeyBuf};
-use native_store::store::file::Durability;
+use native_store::store::file::{Durability, LogState};
 use native_store::store::{Answer, Completions, FileStore, SessionStore};
 
 use super::model::{Rows, encode, look, row_of};
@@ -134,6 +134,13 @@ impl Served {
             ["log"] => {
                 let log = self.store()?.stats()?.log.unwrap_or_default();
                 Ok(format!("{} {} {}", log.is_exclusive, log.used, log.size))
+            }
+            ["discardLog", path] => {
+                let path = path.as_ref();
+                let LogState::Damaged(damage) = FileStore::inspect_log(path, false)? else {
+                    return Ok("nothing to do".into());
+                };
+                FileStore::discard_log(path, false, &damage.fingerprint).map(|_| String::new())
             }
             ["close"] => {
                 let store = self.store.lock().unwrap().take().ok_or(StoreError::Closed)?;

@@ -57,11 +57,7 @@ impl Encryption {
 
     pub(super) fn tag(&self, user: UserKey<'_>) -> UserTag {
         match self {
-            Self::Off => {
-                let mut tag = UserTag::default();
-                tag.copy_from_slice(&Sha256::digest(user.as_bytes())[..size_of::<UserTag>()]);
-                tag
-            }
+            Self::Off => plain_tag(user),
             Self::On(keyring) => keyring.lookup(Domain::User, user.as_bytes()),
         }
     }
@@ -134,11 +130,22 @@ impl Encryption {
 
     /// The user of a record, as in the user index.
     pub(super) fn tag_of(&self, record: Record<'_>) -> Result<Option<UserTag>> {
-        match self {
-            Self::Off => Ok(codec::decode_user(record.body)?.map(|user| self.tag(user))),
-            Self::On(_) => Ok(Some(split_tag(record.body)?.0).filter(|&tag| tag != NOBODY)),
-        }
+        stored_tag(record, matches!(self, Self::On(_)))
     }
+}
+
+/// The user of a record, as in the user index. Needs no secret.
+pub(super) fn stored_tag(record: Record<'_>, is_encrypted: bool) -> Result<Option<UserTag>> {
+    if is_encrypted {
+        return Ok(Some(split_tag(record.body)?.0).filter(|&tag| tag != NOBODY));
+    }
+    Ok(codec::decode_user(record.body)?.map(plain_tag))
+}
+
+fn plain_tag(user: UserKey<'_>) -> UserTag {
+    let mut tag = UserTag::default();
+    tag.copy_from_slice(&Sha256::digest(user.as_bytes())[..size_of::<UserTag>()]);
+    tag
 }
 
 /// The additional data of an encrypted record. It binds the record to its key and to the header. It leaves out

@@ -11,6 +11,7 @@ mod cost;
 mod counters;
 mod direct;
 mod directory;
+mod discard;
 mod encryption;
 mod environment;
 mod errors;
@@ -76,6 +77,7 @@ use crate::sweeper::{DEFAULT_SWEEP_INTERVAL, Sweeper};
 use crate::sync::join;
 
 pub use crate::keyring::Secret;
+pub use discard::{DiscardedLog, LogDamage, LogState};
 pub use options::{DEFAULT_COMMAND_TIMEOUT, Durability, FileOptions};
 pub use room::MIN_MAX_BYTES;
 pub use verify::Verification;
@@ -205,6 +207,37 @@ impl FileStore {
             let _ = store.sweeper.set(Sweeper::start(interval, clean_while_open(&store)).map_err(no_thread)?);
         }
         Ok(store)
+    }
+
+    /// Says what is wrong with the redo log of a store, if anything is. Needs no secret, and changes nothing.
+    ///
+    /// # Errors
+    /// `Locked` if a process has the store open, also this one. `Damaged` if the data file is damaged as well. `Io`.
+    pub fn inspect_log(path: &Path, may_be_on_network: bool) -> Result<LogState> {
+        let dir = discard::find(path, may_be_on_network)?;
+        let _reserved = Self::reserve(&dir)?;
+        discard::inspect(&dir)
+    }
+
+    /// Gives up a redo log that is missing or damaged. Keeps the readable part of it, and the file under another name. The
+    /// fingerprint is that of the damage that [`FileStore::inspect_log`] has found.
+    ///
+    /// # Errors
+    /// As for `inspect_log`; `Locked` if the log is not as it was then; `Full`. Nothing has changed then, unless the outcome is
+    /// unknown.
+    pub fn discard_log(path: &Path, may_be_on_network: bool, fingerprint: &str) -> Result<DiscardedLog> {
+        let dir = discard::find(path, may_be_on_network)?;
+        let _reserved = Self::reserve(&dir)?;
+        discard::discard(&dir, fingerprint)
+    }
+
+    fn reserve(dir: &Path) -> Result<Registered<Self>> {
+        OPEN.reserve(dir)?.ok_or_else(|| {
+            StoreError::Locked(format!(
+                "the store in {} is open in this process: close it first",
+                dir.display()
+            ))
+        })
     }
 
     fn sweep_interval(&self) -> u64 {

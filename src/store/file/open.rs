@@ -102,7 +102,12 @@ fn open_locked(dir: &Path, options: &FileOptions, state: State) -> Result<Opened
 }
 
 /// Makes what is missing, while no other process does so.
-fn prepare_files(dir: &Path, owner: &OwnerLock, state: State, made: &mut Vec<&'static str>) -> Result<()> {
+pub(super) fn prepare_files(
+    dir: &Path,
+    owner: &OwnerLock,
+    state: State,
+    made: &mut Vec<&'static str>,
+) -> Result<()> {
     let path = dir.join(DATA);
     if let State::Unborn(damaged) = state {
         make_anew(&path, owner, damaged)?;
@@ -180,17 +185,7 @@ fn may_lock(_: &Path) -> bool {
 fn open_parts(dir: &Path, options: &FileOptions, access: Access) -> Result<Opened> {
     let path = dir.join(DATA);
     let lmdb = |error| failed(&path, error);
-    let max_bytes = options.max_bytes.map(u64::from);
-    #[cfg(target_os = "linux")]
-    if access != Access::ReadUnlocked && stale_readers::may_be_in_table(&dir.join(LOCK), std::process::id()) {
-        // Closing an environment frees the slots of this PID, once the environment was read.
-        let (env, _) = open_environment(dir, max_bytes, access)?;
-        drop(env.read_txn().map_err(lmdb)?);
-    }
-    // The log is opened when it is needed, which may be much later.
-    private_files::open_private(&dir.join(REDO), access == Access::Write)?;
-    let (env, data) = open_environment(dir, max_bytes, access)?;
-    env.clear_stale_readers().map_err(lmdb)?;
+    let (env, data) = open_without_stale_readers(dir, options.max_bytes.map(u64::from), access)?;
     let mode_lock = if access == Access::ReadUnlocked { None } else { mode_lock(dir, access)? };
     let patience = Duration::from_millis(options.command_timeout.unwrap_or(DEFAULT_COMMAND_TIMEOUT));
     let read_log = || {
@@ -231,20 +226,41 @@ fn open_parts(dir: &Path, options: &FileOptions, access: Access) -> Result<Opene
     })
 }
 
+/// Opens the environment, and frees the slots that former readers have left in it.
+pub(super) fn open_without_stale_readers(
+    dir: &Path,
+    max_bytes: Option<u64>,
+    access: Access,
+) -> Result<(Env<WithTls>, File)> {
+    let path = dir.join(DATA);
+    let lmdb = |error| failed(&path, error);
+    #[cfg(target_os = "linux")]
+    if access != Access::ReadUnlocked && stale_readers::may_be_in_table(&dir.join(LOCK), std::process::id()) {
+        // Closing an environment frees the slots of this PID, once the environment was read.
+        let (env, _) = open_environment(dir, max_bytes, access)?;
+        drop(env.read_txn().map_err(lmdb)?);
+    }
+    // The log is opened when it is needed, which may be much later.
+    private_files::open_private(&dir.join(REDO), access == Access::Write)?;
+    let (env, data) = open_environment(dir, max_bytes, access)?;
+    env.clear_stale_readers().map_err(lmdb)?;
+    Ok((env, data))
+}
+
 #[cfg(target_os = "linux")]
-fn mode_lock(dir: &Path, access: Access) -> Result<Option<Arc<dyn ModeLock>>> {
+pub(super) fn mode_lock(dir: &Path, access: Access) -> Result<Option<Arc<dyn ModeLock>>> {
     let lock = DataFileLock::open(dir, access == Access::Write)?;
     Ok(lock.map(|lock| Arc::new(lock) as Arc<dyn ModeLock>))
 }
 
 #[cfg(not(target_os = "linux"))]
-fn mode_lock(_: &Path, _: Access) -> Result<Option<Arc<dyn ModeLock>>> {
+pub(super) fn mode_lock(_: &Path, _: Access) -> Result<Option<Arc<dyn ModeLock>>> {
     Ok(None)
 }
 
 /// Makes sure that readers see the last commit. A process that is killed in a commit may have written its meta page and not
 /// noted that in the lock file. Readers then see the state before, until somebody takes the write lock.
-fn see_last_commit(env: &Env<WithTls>) -> heed::Result<()> {
+pub(super) fn see_last_commit(env: &Env<WithTls>) -> heed::Result<()> {
     let last = env.info().last_txn_id;
     let seen = env.read_txn()?.id();
     if seen < last {
@@ -255,7 +271,7 @@ fn see_last_commit(env: &Env<WithTls>) -> heed::Result<()> {
 }
 
 /// The log that the store needs.
-fn read_log(env: &Env<WithTls>, path: &Path) -> Result<Option<LogEntry>> {
+pub(super) fn read_log(env: &Env<WithTls>, path: &Path) -> Result<Option<LogEntry>> {
     let lmdb = |error| failed(path, error);
     let txn = env.read_txn().map_err(lmdb)?;
     let meta: Option<Table> = env.open_database(&txn, None).map_err(lmdb)?;
@@ -290,7 +306,7 @@ fn keep_tables(env: &Env<WithTls>, txn: RoTxn<'_, WithTls>, path: &Path) -> Resu
     tables.ok_or_else(|| StoreError::Damaged(format!("{} has lost a table", path.display())))
 }
 
-enum State {
+pub(super) enum State {
     /// There is no file, or an empty one.
     Missing,
     Sound,
@@ -299,7 +315,7 @@ enum State {
 }
 
 /// Refuses what is no store, or only a part of one: LMDB would mmap it and crash with SIGBUS.
-fn inspect(dir: &Path, path: &Path) -> Result<State> {
+pub(super) fn inspect(dir: &Path, path: &Path) -> Result<State> {
     const TRIES: u32 = 10;
     const PAUSE: Duration = Duration::from_millis(5);
     let failed = |error| io_failed(&path.display(), "reading", &error);
@@ -421,6 +437,17 @@ fn open_tables(
     check_format(meta, &txn, path)?;
     let encryption = secrets::unlock(meta, &txn, secrets, path).map_err(|error| error.at(path))?;
     Ok((keep_tables(env, txn, path)?, encryption))
+}
+
+/// Opens the tables without a secret. Returns whether the store is encrypted.
+pub(super) fn open_tables_locked(env: &Env<WithTls>, path: &Path) -> Result<(Tables, bool)> {
+    let lmdb = |error| failed(path, error);
+    let txn = env.read_txn().map_err(lmdb)?;
+    let tables = keep_tables(env, txn, path)?;
+    let txn = env.read_txn().map_err(lmdb)?;
+    check_format(tables.meta, &txn, path)?;
+    let is_encrypted = secrets::wrapped_keys(tables.meta, &txn).map_err(lmdb)?.is_some();
+    Ok((tables, is_encrypted))
 }
 
 /// Makes the tables, if no other process has done so meanwhile.

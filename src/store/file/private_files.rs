@@ -52,6 +52,24 @@ pub(super) fn open_private(path: &Path, is_writable: bool) -> Result<Option<File
     Ok(Some(file))
 }
 
+/// Takes the permissions of others from a file.
+#[cfg(unix)]
+pub(super) fn make_private(path: &Path) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let failed = |error| io_failed(&path.display(), "setting the permissions of", &error);
+    let file = open_private(path, false)?.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+    let mode = file.metadata().map_err(failed)?.permissions().mode();
+    if mode & 0o7777 == 0o600 {
+        return Ok(());
+    }
+    file.set_permissions(std::fs::Permissions::from_mode(0o600)).map_err(failed)
+}
+
+#[cfg(not(unix))]
+pub(super) fn make_private(_: &Path) -> Result<()> {
+    Ok(())
+}
+
 /// Refuses what is no regular file of one name, without opening it. `None` if it is missing.
 ///
 /// To open and close `lock.mdb` would release the locks that this process may have on it.

@@ -90,6 +90,14 @@ impl<S: Retire> Registry<S> {
         self.open_within(dir, PATIENCE, start)
     }
 
+    /// Keeps a folder from being opened in this process. `None` if a store is open there, or is being opened or closed.
+    pub(super) fn reserve(&self, dir: &Path) -> Result<Option<Registered<S>>> {
+        Ok(match self.enter(dir)? {
+            Entered::New(registered) => Some(registered),
+            Entered::Taken(_) => None,
+        })
+    }
+
     fn open_within(
         &self,
         dir: &Path,

@@ -5,10 +5,11 @@
 
 use heed::{AnyTls, RoTxn, RwTxn};
 
-use super::encryption::{Encryption, UserTag};
+use super::encryption::{Encryption, UserTag, stored_tag};
 use super::record::Record;
 use super::tables::{Tables, expiry_entry, user_entry};
 use crate::clock::Millis;
+use crate::error::Result;
 
 /// What a row has in the indexes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,13 +22,22 @@ pub(super) struct Indexed {
 impl Indexed {
     /// What a stored row has in the indexes. Of an unreadable one nothing is known.
     pub(super) fn of(row: &[u8], encryption: &Encryption) -> Self {
+        Self::with_tag(row, |record| encryption.tag_of(record))
+    }
+
+    /// Likewise, without the secrets of the store.
+    pub(super) fn of_stored(row: &[u8], is_encrypted: bool) -> Self {
+        Self::with_tag(row, |record| stored_tag(record, is_encrypted))
+    }
+
+    fn with_tag(row: &[u8], tag_of: impl FnOnce(Record<'_>) -> Result<Option<UserTag>>) -> Self {
         let Ok(record) = Record::parse(row) else {
             return Self { indexed_expiry: 0, created: 0, user: None };
         };
         Self {
             indexed_expiry: record.header.indexed_expiry,
             created: record.header.created,
-            user: encryption.tag_of(record).unwrap_or_default(),
+            user: tag_of(record).unwrap_or_default(),
         }
     }
 }

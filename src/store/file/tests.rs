@@ -13,6 +13,8 @@ use crate::store::Answer;
 use crate::store::conformance::{MAX_SESSION_BYTES, START, conformance, id, json, plain};
 
 #[cfg(target_os = "linux")]
+mod discard;
+#[cfg(target_os = "linux")]
 mod drain;
 mod eras;
 mod moved;

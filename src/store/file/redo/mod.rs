@@ -10,6 +10,7 @@
 //! | `format` | the bytes of the log |
 //! | `storage` | its file |
 //! | `ring` | appending, syncing and reading it |
+//! | `salvage` | the readable part of a damaged one |
 //! | `overlay` | the newest states of its rows |
 //! | `rows` | deciding a batch by them |
 //! | `mode_lock` | which processes may write |
@@ -42,5 +43,6 @@ pub(super) mod overlay;
 pub(super) mod points;
 pub(super) mod ring;
 pub(super) mod rows;
+pub(super) mod salvage;
 pub(super) mod storage;
 pub(super) mod sweep;

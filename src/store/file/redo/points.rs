@@ -34,6 +34,10 @@ pub(in crate::store::file) enum Point {
     BeforeClear,
     AfterClear,
     RecoveryRewritten,
+    /// A damaged log has another name, and the data file still names it.
+    LogSetAside,
+    BeforeLogDiscard,
+    AfterLogDiscard,
     /// This process waits for another to share the store.
     Requested,
     /// A thread waits, or would have to wait for a lock.

@@ -114,28 +114,14 @@ impl Ring {
         mut see: impl FnMut(u64, &[u8], Option<&[u8]>),
     ) -> Result<Recovered> {
         let path = files.path();
-        let damage = |why: &str| damaged(&path, why);
-        let failed = |error| io_failed(&path.display(), "reading", &error);
-        let file = files.open()?.ok_or_else(|| damage("it is missing"))?;
-        let len = file.len().map_err(failed)?;
-        if len < HEADER_BYTES {
-            return Err(damage("it is cut short"));
-        }
-        let mut page = vec![0; HEADER_BYTES as usize];
-        file.read_at(&mut page, 0).map_err(failed)?;
-        let (id, size) = parse_header(&page).map_err(|why| damage(&why))?;
-        if id != entry.id {
-            return Err(damage("it belongs to another time of this store, or to another store"));
-        }
-        if size == 0 || len != size + HEADER_BYTES {
-            return Err(damage("it does not have its length"));
-        }
-        let mut bytes = vec![0; size as usize];
-        file.read_at(&mut bytes, HEADER_BYTES).map_err(failed)?;
-        let scan = scan(&bytes, entry, &mut see).map_err(damage)?;
+        let file = files.open()?.ok_or_else(|| damaged(&path, MISSING))?;
+        let (bytes, scan) = read(&*file, entry, &mut see).map_err(|fault| match fault {
+            LogFault::Damaged(why) => damaged(&path, &why),
+            LogFault::Io(error) => io_failed(&path.display(), "reading", &error),
+        })?;
         // After a failed sync the kernel may hold bytes as clean that the disk does not have. Written again, they are
         // dirty, and the sync is one of this file description.
-        let ring = Self::at(file, id, size, scan.end);
+        let ring = Self::at(file, entry.id, bytes.len() as u64, scan.end);
         ring.state.lock().applied = entry.applied;
         // A log that has failed is drained next, from memory.
         if ring.rewrite(&bytes, entry.applied.lsn, scan.end.lsn).is_err() {
@@ -308,17 +294,81 @@ const PARTS: u64 = 4;
 /// A smaller file is replaced.
 const MIN_BYTES: u64 = 32 << 10;
 
-struct Scan {
-    end: Position,
-    next: u64,
+/// What is wrong with a log whose file is not there.
+pub(in crate::store::file) const MISSING: &str = "it is missing";
+
+/// Why a log cannot be recovered.
+pub(in crate::store::file) enum LogFault {
+    Damaged(String),
+    Io(io::Error),
 }
 
-/// Reads the batches that follow a place, up to the first that is not whole.
+impl From<io::Error> for LogFault {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// Why a file cannot be recovered as the log that the store needs. `None` if it can.
+pub(in crate::store::file) fn fault_of(file: &dyn LogFile, entry: &LogEntry) -> Option<LogFault> {
+    read(file, entry, &mut |_, _, _| ()).err()
+}
+
+/// Reads the ring of a file that has to be the log of the store.
+fn read(
+    file: &dyn LogFile,
+    entry: &LogEntry,
+    see: &mut impl FnMut(u64, &[u8], Option<&[u8]>),
+) -> Result<(Vec<u8>, Scan), LogFault> {
+    let damaged = |why: &str| LogFault::Damaged(why.into());
+    let len = file.len()?;
+    if len < HEADER_BYTES {
+        return Err(damaged("it is cut short"));
+    }
+    let mut page = vec![0; HEADER_BYTES as usize];
+    file.read_at(&mut page, 0)?;
+    let (id, size) = parse_header(&page).map_err(LogFault::Damaged)?;
+    if id != entry.id {
+        return Err(damaged("it belongs to another time of this store, or to another store"));
+    }
+    if size == 0 || len != size + HEADER_BYTES {
+        return Err(damaged("it does not have its length"));
+    }
+    let mut bytes = vec![0; size as usize];
+    file.read_at(&mut bytes, HEADER_BYTES)?;
+    let scan = scan(&bytes, entry, see).map_err(damaged)?;
+    Ok((bytes, scan))
+}
+
+pub(super) struct Scan {
+    pub end: Position,
+    /// The next `created` after the last batch. 0 if there is none.
+    pub next: u64,
+}
+
+/// Reads the batches that follow a place, up to the first that is not whole, and sees to it that nothing is missing.
 fn scan(
     ring: &[u8],
     entry: &LogEntry,
     see: &mut impl FnMut(u64, &[u8], Option<&[u8]>),
 ) -> Result<Scan, &'static str> {
+    let (scan, is_readable) = follow(ring, entry, see);
+    if !is_readable {
+        return Err("a batch has records that do not fit into it");
+    }
+    if scan.end.lsn < entry.durable || promised(ring, &entry.id, scan.end.lsn) > scan.end.lsn {
+        return Err("a part that was on disk is gone");
+    }
+    Ok(scan)
+}
+
+/// Reads the batches that follow a place, up to the first that is not whole. Returns `false` as well if that one has a right
+/// checksum and records that do not fit into it. `see` may have been called with some of them, whose LSN is beyond the end.
+pub(super) fn follow(
+    ring: &[u8],
+    entry: &LogEntry,
+    see: &mut impl FnMut(u64, &[u8], Option<&[u8]>),
+) -> (Scan, bool) {
     let size = ring.len() as u64;
     let mut at = entry.applied;
     let mut next = 0;
@@ -335,15 +385,12 @@ fn scan(
             break;
         }
         if !head.records(rest, |key, row| see(end, key, row)) {
-            return Err("a batch has records that do not fit into it");
+            return (Scan { end: at, next }, false);
         }
         next = head.next;
         at = Position { lsn: end, crc: head.crc };
     }
-    if at.lsn < entry.durable || promised(ring, &entry.id, at.lsn) > at.lsn {
-        return Err("a part that was on disk is gone");
-    }
-    Ok(Scan { end: at, next })
+    (Scan { end: at, next }, true)
 }
 
 /// The largest LSN up to which some batch of the log says that it was synced, if that is beyond `end`.

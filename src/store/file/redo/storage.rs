@@ -40,6 +40,12 @@ pub(in crate::store::file) trait LogFiles: Send + Sync {
     fn path(&self) -> PathBuf;
 }
 
+/// Opens a file that was a log, to read it. `None` if it is missing.
+pub(in crate::store::file) fn open_to_read(path: &Path) -> Result<Option<Arc<dyn LogFile>>> {
+    let file = open_private(path, false)?;
+    Ok(file.map(|file| Arc::new(Opened { file, path: path.into() }) as Arc<dyn LogFile>))
+}
+
 /// Logs in a store's folder.
 pub(in crate::store::file) struct Folder(pub PathBuf);
 
@@ -170,7 +176,8 @@ fn write_all_at(_: &File, _: &[u8], _: u64) -> io::Result<()> {
 pub(super) fn damaged(path: &Path, why: &str) -> StoreError {
     StoreError::Damaged(format!(
         "{} has sessions that are not in the data file yet, and it is damaged or replaced: {why}. Put the file back that \
-         belongs to this data.mdb, or restore a backup",
+         belongs to this data.mdb. If it is lost, native-store discard-log opens the store without the lost writes. The other way \
+         on is a backup",
         path.display()
     ))
 }

@@ -1,0 +1,122 @@
+"use strict";
+
+const path = require("node:path");
+const { confirm } = require("./confirm.js");
+const { EXIT, Failure, wrongUsage } = require("./failures.js");
+const { DATA_FILE, asOwner, findFiles, locateStore } = require("./open-store.js");
+const show = require("./show.js");
+
+async function run(task) {
+  const { options } = task;
+  const { directory, redis } = locateStore(options);
+  if (redis) throw wrongUsage("discard-log is for a FileStore: in Redis there is no redo log of ours");
+  findFiles(options);
+  const shown = show.escapeUnsafe(path.resolve(directory));
+  const { inspectLog, discardLog } = nativeCalls();
+
+  const { isNeeded, damage } = asOwner(options, inspectLog);
+  if (!isNeeded) throw new Failure(EXIT.no, `nothing to do: the store in ${shown} needs no redo log`);
+  if (!damage) {
+    throw new Failure(
+      EXIT.no,
+      `nothing to do: the redo log of ${shown} is sound, and the store can be opened`,
+    );
+  }
+  if (!options.yes || !options.quiet) task.stderr.write(`${warningOf(shown, damage).join("\n")}\n\n`);
+  if (!options.yes) await requireYes(task);
+
+  const { kept, ended, file } = asOwner(options, (...place) => discardLog(...place, damage.fingerprint));
+  await task.print(
+    `log given up: ${sessions(kept, "is", "are")} as in the log, ${show.number(ended)} ${ended === 1 ? "was" : "were"} ended by it`,
+    ...(file === undefined ? [] : [`the damaged log is now ${show.escapeUnsafe(file)}`]),
+  );
+  task.note("native-store verify checks the store as it is now");
+}
+
+/** The calls of the addon, with the errors of this package. */
+function nativeCalls() {
+  const native = require("../native.js");
+  const { callNative } = require("../session-store.js");
+  const wrap =
+    (call) =>
+    (...args) =>
+      callNative(() => call(...args));
+  return { inspectLog: wrap(native.inspectLog), discardLog: wrap(native.discardLog) };
+}
+
+async function requireYes(task) {
+  const answer = await confirm(task, "Give the log up?");
+  if (answer === undefined) {
+    throw wrongUsage("nothing was changed: there is no terminal to ask at, and --yes was not given");
+  }
+  if (!answer) throw new Failure(EXIT.no, "nothing was changed");
+}
+
+function warningOf(directory, damage) {
+  const data = path.join(directory, DATA_FILE);
+  return [
+    `The redo log of the store in ${directory} cannot be recovered: ${show.escapeUnsafe(damage.problem)}`,
+    "",
+    ...(damage.file === undefined
+      ? []
+      : [
+          `  log        ${show.escapeUnsafe(damage.file)}, ${show.bytes(damage.fileBytes)}, ${written(damage.writtenAt)}`,
+        ]),
+    `  data file  ${data}, ${written(damage.dataWrittenAt)}`,
+    `  kept       ${keptOf(damage)}`,
+    `  lost       ${lostOf(damage)}`,
+    "",
+    ...CONSEQUENCES,
+  ];
+}
+
+function keptOf({ changes, isDataAhead }) {
+  if (changes === 0) return "nothing but the data file";
+  const those = `${show.count(changes, "change")} of sessions from before the damage`;
+  // A session among them may have ended since.
+  return isDataAhead ? `the ends of sessions in ${those}, as the data file may be newer` : those;
+}
+
+function lostOf({ file, lostBytes, laterChanges }) {
+  if (file === undefined) return "all writes since the last drain of the log";
+  const bytes =
+    lostBytes > 0
+      ? `at least ${show.bytes(lostBytes)} of the log`
+      : "what was written after that, if anything was";
+  if (laterChanges === 0) return bytes;
+  return `${bytes}, and ${show.count(laterChanges, "later change")} (the sessions that they end stay ended)`;
+}
+
+const written = (millis) =>
+  millis === undefined ? "last written at an unknown time" : `last written ${new Date(millis).toISOString()}`;
+
+const sessions = (number, one, more) => `${show.count(number, "session")} ${number === 1 ? one : more}`;
+
+// A drain begins when something has been in the log for 30 s, or when the log is half full.
+const CONSEQUENCES = [
+  "Look first for the redo.log that belongs to this data.mdb: with it nothing is lost. A backup loses more than this.",
+  "The log holds the writes since its last drain, often those of the last 30 seconds. The lost ones are undone:",
+  "- Logins and changes are gone. Those users have to log in again.",
+  "- A logout is gone too. The session is live again until it expires, for whoever has its id.",
+  "Where no logout may be undone, end sessions before the app starts again: those of a user by",
+  "native-store revoke --user <id>, or all of them by store.clear() or a new secret for the cookies of the app.",
+];
+
+module.exports = {
+  summary: "opens a store whose redo log is missing or damaged, without the lost writes",
+  usage: ["[--yes]"],
+  about: [
+    "For a store that is refused with ERR_STORE_CORRUPT because of its redo log. Shows the damage, what is kept and what " +
+      "is lost, and asks. Where there is no terminal, it does nothing without --yes.",
+    "Changes before the damage are kept. From changes behind it, and from changes that may be older than the data file, " +
+      "only the ends of sessions are kept. Logins, changes and logouts in the rest are undone: a session that was logged " +
+      "out there is live again until it expires. native-store revoke ends the sessions of a user. store.clear(), or a new " +
+      "secret for the cookies of the app, ends all of them.",
+    "The damaged file stays in the folder, as redo.log.damaged-<id>. Nothing else reads it: remove it when nobody needs it " +
+      "any more. An encrypted store needs no secret for this.",
+    "Stop all processes that use the store first. A kill at any moment leaves the store refused as before, or the log " +
+      "given up as a whole. A log that is sound is left alone.",
+  ],
+  options: { yes: { help: "gives the log up without asking" } },
+  run,
+};

@@ -1,0 +1,363 @@
+//! Gives up a redo log that is missing or damaged, so that its store can be opened again. The readable part of the log goes
+//! to the data file, see `redo::salvage`.
+//!
+//! **Order.** First the log gets another name, with the log's id in it. Then one transaction writes the readable part, and
+//! has the data file name no log. A process that is killed before the commit leaves a store that is refused as before: its
+//! log is missing. The next attempt finds the log by its id, and reads the same. A process that is killed after the commit
+//! leaves a store without a log. A new log never takes the place of the damaged file.
+//!
+//! No secret is needed. Rows are moved as they are, and the user's tag in them is not encrypted.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::UNIX_EPOCH;
+
+use heed::{Env, MdbError, WithTls};
+
+use super::errors::{failed, io_failed};
+use super::names::{DATA, REDO};
+use super::open::{self, Access, State};
+use super::owner_lock::{Others, OwnerLock};
+use super::redo::format::{LogEntry, LogId};
+use super::redo::mode_lock::ModeLock;
+use super::redo::points::{self, Point};
+use super::redo::ring::{LogFault, MISSING, fault_of};
+use super::redo::salvage::{Salvaged, salvage};
+use super::redo::storage::{Folder, LogFile, LogFiles, open_to_read};
+use super::rows::{Indexed, Rows, TableRows};
+use super::tables::Tables;
+use super::{directory, pages, private_files};
+use crate::clock::Millis;
+use crate::error::{Result, StoreError};
+
+/// What is known of a store's redo log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogState {
+    /// The store needs none.
+    NotNeeded,
+    /// Opening the store recovers it.
+    Sound,
+    /// The store cannot be opened.
+    Damaged(LogDamage),
+}
+
+/// What is wrong with a redo log, and what can be kept of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogDamage {
+    /// What is wrong, as a clause.
+    pub problem: String,
+    /// The file of the log. It may have another name after an attempt to give it up.
+    pub file: Option<PathBuf>,
+    pub file_bytes: u64,
+    /// When the log was last written.
+    pub written_at: Option<Millis>,
+    /// When the data file was last written.
+    pub data_written_at: Option<Millis>,
+    /// Changes of sessions before the damage.
+    pub changes: u64,
+    /// Whether the data file may have newer states of sessions than these changes. Then only the ends of sessions are kept.
+    pub is_data_ahead: bool,
+    /// Changes of sessions that can be read behind the damage. Only the ends of sessions are kept.
+    pub later_changes: u64,
+    /// How many bytes are missing at least. 0 if nothing says so.
+    pub lost_bytes: u64,
+    /// Identifies this state of the log. It has to be given to give the log up.
+    pub fingerprint: String,
+}
+
+/// What became of a log that was given up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiscardedLog {
+    /// Sessions that have their newest state from the log.
+    pub kept: u64,
+    /// Sessions that were in the data file, and of which the log says that they have ended.
+    pub ended: u64,
+    /// Where the file of the log is now.
+    pub file: Option<PathBuf>,
+}
+
+/// A store that this process has to itself, and whose sessions it cannot decrypt.
+struct Held {
+    // Dropped before the locks.
+    env: Env<WithTls>,
+    data: File,
+    tables: Tables,
+    is_encrypted: bool,
+    log: Option<LogEntry>,
+    dir: PathBuf,
+    _mode_lock: Option<Arc<dyn ModeLock>>,
+    _owner: OwnerLock,
+}
+
+/// A log that cannot be recovered.
+struct Found {
+    damage: LogDamage,
+    entry: LogEntry,
+    salvaged: Salvaged,
+}
+
+/// Finds the folder of a store.
+pub(super) fn find(path: &Path, may_be_on_network: bool) -> Result<PathBuf> {
+    directory::prepare(path, directory::Rules { is_created: false, may_be_on_network })
+}
+
+/// Says what is wrong with the log of the store in a folder.
+///
+/// # Errors
+/// `Locked` if another process has the store open. `Damaged` if the data file is damaged as well. `Io`.
+pub(super) fn inspect(dir: &Path) -> Result<LogState> {
+    let held = hold(dir)?;
+    Ok(match held.log {
+        None => LogState::NotNeeded,
+        Some(entry) => look(&held, entry)?.map_or(LogState::Sound, |found| LogState::Damaged(found.damage)),
+    })
+}
+
+/// Gives up the log, if it is as `inspect` has found it.
+///
+/// # Errors
+/// As for `inspect`; `Locked` if it has changed; `Full`. Nothing has changed then, unless the outcome is unknown.
+pub(super) fn discard(dir: &Path, fingerprint: &str) -> Result<DiscardedLog> {
+    let held = hold(dir)?;
+    let found = held.log.map(|entry| look(&held, entry)).transpose()?.flatten();
+    let Some(found) = found.filter(|found| found.damage.fingerprint == fingerprint) else {
+        return Err(changed(dir));
+    };
+    let log = dir.join(REDO);
+    let is_renamed = found.damage.file.as_ref() == Some(&log);
+    let file = if is_renamed { Some(set_aside(dir, &found.entry.id)?) } else { found.damage.file.clone() };
+    points::reach(Point::LogSetAside);
+    match commit(&held, &found) {
+        Ok((kept, ended)) => {
+            points::reach(Point::AfterLogDiscard);
+            Ok(DiscardedLog { kept, ended, file })
+        }
+        Err(error) => {
+            if let Some(aside) = file.filter(|_| is_renamed && !error.is_outcome_unknown()) {
+                put_back(dir, &aside);
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Opens a store that no other process has open, and keeps others from opening it.
+fn hold(dir: &Path) -> Result<Held> {
+    let path = dir.join(DATA);
+    let in_use = || {
+        StoreError::Locked(format!(
+            "another process has the store in {} open, or is opening it. Stop all processes that use the store first",
+            dir.display()
+        ))
+    };
+    match open::inspect(dir, &path)? {
+        State::Sound => {}
+        State::Missing => return Err(StoreError::Io(format!("no store at {}", dir.display()))),
+        State::Unborn(damaged) => return Err(damaged),
+    }
+    let (owner, ()) = OwnerLock::mark(dir, |owner, _| {
+        if owner.others()? == Others::Some {
+            return Err(in_use());
+        }
+        open::prepare_files(dir, owner, State::Sound, &mut Vec::new())
+    })?;
+    let mode_lock = open::mode_lock(dir, Access::Write)?;
+    if let Some(lock) = &mode_lock {
+        let is_alone = lock.try_exclusive().map_err(|error| io_failed(&dir.display(), "locking", &error))?;
+        if !is_alone {
+            return Err(in_use());
+        }
+    }
+    check_data(&path)?;
+    let lmdb = |error| failed(&path, error);
+    let (env, data) = open::open_without_stale_readers(dir, None, Access::Write)?;
+    open::see_last_commit(&env).map_err(lmdb)?;
+    let log = open::read_log(&env, &path)?;
+    let (tables, is_encrypted) = open::open_tables_locked(&env, &path)?;
+    Ok(Held {
+        env,
+        data,
+        tables,
+        is_encrypted,
+        log,
+        dir: dir.to_path_buf(),
+        _mode_lock: mode_lock,
+        _owner: owner,
+    })
+}
+
+/// Looks for what is wrong with a log. `None` if it can be recovered.
+fn look(held: &Held, entry: LogEntry) -> Result<Option<Found>> {
+    let log = held.dir.join(REDO);
+    let (problem, found) = match Folder(held.dir.clone()).open()? {
+        None => (MISSING.into(), open_aside(&held.dir, &entry.id)?),
+        Some(file) => match fault_of(&*file, &entry) {
+            None => return Ok(None),
+            Some(LogFault::Damaged(why)) => (why, Some((log, file))),
+            Some(LogFault::Io(error)) => (format!("the disk fails to read it ({error})"), Some((log, file))),
+        },
+    };
+    let (file, salvaged) = match found {
+        None => (None, Salvaged::default()),
+        Some((path, file)) => {
+            let salvaged = salvage(&*file, &entry);
+            (Some(path.clone()), salvaged.map_err(|error| io_failed(&path.display(), "reading", &error))?)
+        }
+    };
+    let metadata = file.as_ref().and_then(|file| fs::metadata(file).ok());
+    let file_bytes = metadata.as_ref().map_or(0, fs::Metadata::len);
+    let name = file.as_ref().and_then(|file| file.file_name()).unwrap_or_default().to_string_lossy();
+    let (id, applied) = (hex(&entry.id), entry.applied.lsn);
+    let damage = LogDamage {
+        fingerprint: format!("{id}-{applied}-{name}-{file_bytes}-{:08x}", salvaged.checksum),
+        problem,
+        file_bytes,
+        written_at: metadata.as_ref().and_then(modified_at),
+        data_written_at: held.data.metadata().ok().as_ref().and_then(modified_at),
+        changes: salvaged.prefix_changes,
+        is_data_ahead: salvaged.is_data_ahead,
+        later_changes: salvaged.later_changes,
+        lost_bytes: salvaged.lost_bytes,
+        file,
+    };
+    Ok(Some(Found { damage, entry, salvaged }))
+}
+
+/// Refuses a data file that is damaged: LMDB trusts its pages. Nobody has it open.
+fn check_data(path: &Path) -> Result<()> {
+    let walk = || {
+        let Some(file) = private_files::open_private(path, false)? else { return Ok(None) };
+        let walked = pages::inspect(&file).and_then(|header| {
+            header.map(|header| pages::walk(&file, header.txn_id, &mut |_, _| ())).transpose()
+        });
+        match walked {
+            Ok(walk) => Ok(walk.and_then(|walk| walk.findings.into_iter().next())),
+            Err(pages::Fault::Io(error)) => Err(io_failed(&path.display(), "reading", &error)),
+            Err(fault) => Ok(Some(fault.to_string())),
+        }
+    };
+    match walk()? {
+        None => Ok(()),
+        Some(fault) => Err(StoreError::Damaged(format!(
+            "{} is damaged, with or without its redo log: {fault}. Restore a backup",
+            path.display()
+        ))),
+    }
+}
+
+/// Gives the log another name, which is on disk when this returns.
+fn set_aside(dir: &Path, id: &LogId) -> Result<PathBuf> {
+    let log = dir.join(REDO);
+    let failed = |error| io_failed(&log.display(), "renaming", &error);
+    let mut aside = None;
+    for path in aside_paths(dir, id) {
+        if !path.try_exists().map_err(failed)? {
+            aside = Some(path);
+            break;
+        }
+    }
+    let aside = aside.unwrap_or_else(|| unreachable!("there are names without end"));
+    private_files::make_private(&log)?;
+    fs::rename(&log, &aside).map_err(failed)?;
+    directory::sync(dir).map_err(|error| {
+        put_back(dir, &aside);
+        failed(error)
+    })?;
+    Ok(aside)
+}
+
+/// Gives the log its name again. If this fails, the next attempt finds it where it is.
+fn put_back(dir: &Path, aside: &Path) {
+    let _ = fs::rename(aside, dir.join(REDO)).and_then(|()| directory::sync(dir));
+}
+
+/// The last file that `set_aside` has renamed of this log.
+fn open_aside(dir: &Path, id: &LogId) -> Result<Option<(PathBuf, Arc<dyn LogFile>)>> {
+    let mut last = None;
+    for path in aside_paths(dir, id) {
+        let Some(file) = open_to_read(&path)? else { break };
+        last = Some((path, file));
+    }
+    Ok(last)
+}
+
+/// The names of a log that was set aside, in the order in which they are taken.
+fn aside_paths(dir: &Path, id: &LogId) -> impl Iterator<Item = PathBuf> {
+    let first = format!("{REDO}.damaged-{}", hex(&id[..4]));
+    let dir = dir.to_path_buf();
+    (1_u64..).map(move |nth| dir.join(if nth == 1 { first.clone() } else { format!("{first}-{nth}") }))
+}
+
+/// Writes the readable part of the log, and has the data file name none, in one transaction. Returns how many sessions have
+/// their state from the log, and how many were ended by it.
+fn commit(held: &Held, found: &Found) -> Result<(u64, u64)> {
+    let path = held.dir.join(DATA);
+    let lmdb = |error| failed(&path, error);
+    let io = |error| io_failed(&path.display(), "writing", &error);
+    let txn = held.env.write_txn().map_err(lmdb)?;
+    // The process before may have left a meta page that was taken back, see `commit`.
+    pages::rewrite_metas(&held.data, u64::from(held.env.stat().page_size)).map_err(io)?;
+    held.data.sync_data().map_err(io)?;
+    if held.tables.log(&txn).map_err(lmdb)? != Some(found.entry) {
+        return Err(changed(&held.dir));
+    }
+    let mut rows = TableRows::new(txn, held.tables);
+    let counts = write(&mut rows, held, &found.salvaged).map_err(lmdb)?;
+    points::reach(Point::BeforeLogDiscard);
+    rows.commit().map_err(|error| {
+        let error = lmdb(error);
+        // LMDB gives up an environment whose meta page it could not write, and that may be on disk.
+        match held.env.read_txn() {
+            Err(heed::Error::Mdb(MdbError::Panic)) => error.of_unknown_outcome(),
+            _ => error,
+        }
+    })?;
+    Ok(counts)
+}
+
+fn write(rows: &mut TableRows<'_>, held: &Held, salvaged: &Salvaged) -> heed::Result<(u64, u64)> {
+    let indexed_of = |row: &[u8]| Indexed::of_stored(row, held.is_encrypted);
+    let mut ended = 0;
+    for (key, row) in &salvaged.rows {
+        match row.as_deref() {
+            Some(row) => rows.put(key, (indexed_of(row), row), indexed_of)?,
+            None => _ = remove_if(rows, key, indexed_of, |_| true)?,
+        }
+    }
+    for (key, before) in &salvaged.ended {
+        ended += u64::from(remove_if(rows, key, indexed_of, |old| old.created < *before)?);
+    }
+    held.tables.set_log(&mut rows.txn, None)?;
+    held.tables.set_next(&mut rows.txn, salvaged.next)?;
+    rows.has_changed = true;
+    Ok((salvaged.rows.len() as u64, ended))
+}
+
+/// Removes a row, if there is one to which this applies. Returns whether there was.
+fn remove_if(
+    rows: &mut TableRows<'_>,
+    key: &[u8],
+    indexed_of: impl FnOnce(&[u8]) -> Indexed,
+    applies: impl FnOnce(Indexed) -> bool,
+) -> heed::Result<bool> {
+    let Some(old) = rows.read(key, indexed_of)?.filter(|old| applies(*old)) else { return Ok(false) };
+    rows.set(key, Some(old), None)?;
+    Ok(true)
+}
+
+fn changed(dir: &Path) -> StoreError {
+    StoreError::Locked(format!(
+        "the redo log of the store in {} is not as it was when it was looked at. Nothing was changed: look at it again",
+        dir.display()
+    ))
+}
+
+fn modified_at(metadata: &fs::Metadata) -> Option<Millis> {
+    let since = metadata.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
+    Millis::try_from(since.as_millis()).ok()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
