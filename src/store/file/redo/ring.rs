@@ -130,7 +130,7 @@ impl Ring {
         Ok(Recovered { ring, next: scan.next })
     }
 
-    /// Writes a part of the ring again as it is, and returns when it is on disk.
+    /// Writes a part of the ring again as it is, ends the log there, and returns when that is on disk.
     fn rewrite(&self, bytes: &[u8], from: u64, to: u64) -> io::Result<()> {
         let mut at = from;
         while at < to && !points::has_bug(Bug::RecoverWithoutRewrite) {
@@ -140,8 +140,19 @@ impl Ring {
             self.file.write_at(part, HEADER_BYTES + place)?;
             at += len;
         }
+        self.write_end(from, to)?;
         points::reach(Point::RecoveryRewritten);
         self.file.sync()
+    }
+
+    /// Writes zeros where the next batch would begin. There may be a part of one that nobody was told of, and where the next
+    /// process writes the same bytes as it had there, a power loss could make it whole.
+    fn write_end(&self, applied: u64, end: u64) -> io::Result<()> {
+        let zeros = [0; HEAD_BYTES];
+        let to_end = self.size - end % self.size;
+        let at = if to_end < zeros.len() as u64 { end + to_end } else { end };
+        let is_free = at + zeros.len() as u64 <= applied + self.size;
+        if is_free { self.file.write_at(&zeros, HEADER_BYTES + at % self.size) } else { Ok(()) }
     }
 
     /// The bytes of the ring.

@@ -304,3 +304,34 @@ fn the_oldest_part_ends_where_a_batch_does_and_goes_once_it_is_applied() {
     ring.apply(ring.entered());
     assert_eq!(ring.oldest_part(), ring.entered());
 }
+
+#[test]
+fn a_torn_batch_does_not_become_whole_after_a_recovery() {
+    let memory = Memory::default();
+    let ring = begin(&memory);
+    let start = ring.entry(Position::default());
+    append(&ring, 0, 100);
+    ring.sync().unwrap();
+    append(&ring, 1, 100);
+    let last = (HEADER_BYTES + ring.written()) as usize - 1;
+    memory.change(|bytes| bytes[last] ^= 1);
+    assert_eq!(recover(&memory, &start), Ok((vec![0], 1)));
+    memory.change(|bytes| bytes[last] ^= 1);
+    assert_eq!(recover(&memory, &start), Ok((vec![0], 1)));
+}
+
+#[test]
+fn the_end_of_a_log_is_not_written_over_what_is_needed() {
+    let memory = Memory::default();
+    let ring = begin(&memory);
+    let start = ring.entry(ring.applied());
+    let mut count = 0;
+    while ring.room() >= 300 {
+        append(&ring, count, 100);
+        count += 1;
+    }
+    ring.sync().unwrap();
+    for _ in 0..2 {
+        assert_eq!(recover(&memory, &start), Ok(((0..count).collect(), count)));
+    }
+}
