@@ -122,10 +122,15 @@ impl Ring {
         // After a failed sync the kernel may hold bytes as clean that the disk does not have. Written again, they are
         // dirty, and the sync is one of this file description.
         let ring = Self::at(file, entry.id, bytes.len() as u64, scan.end);
-        ring.state.lock().applied = entry.applied;
-        // A log that has failed is drained next, from memory.
-        if ring.rewrite(&bytes, entry.applied.lsn, scan.end.lsn).is_err() {
-            ring.fail();
+        {
+            let mut state = ring.state.lock();
+            state.applied = entry.applied;
+            state.durable = entry.durable;
+        }
+        match ring.rewrite(&bytes, entry.applied.lsn, scan.end.lsn) {
+            Ok(()) => ring.state.lock().durable = scan.end.lsn,
+            // It is drained next, from memory.
+            Err(_) => ring.fail(),
         }
         Ok(Recovered { ring, next: scan.next })
     }
