@@ -211,7 +211,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn identity(fd: c_int) -> Option<Identity> {
     let mut stat = std::mem::MaybeUninit::<libc::stat>::uninit();
-    // SAFETY: `stat` is writable; the kernel tells a descriptor that is none.
+    // SAFETY: `stat` is writable; the kernel refuses a bad descriptor.
     if unsafe { libc::fstat(fd, stat.as_mut_ptr()) } != 0 {
         return None;
     }
@@ -370,12 +370,12 @@ fn fail_with(number: c_int) -> ssize_t {
 }
 
 fn raw_pwrite(fd: c_int, bytes: &[u8], at: off_t) -> ssize_t {
-    // SAFETY: the bytes are readable; the kernel tells a descriptor that is none.
+    // SAFETY: the bytes are readable; the kernel refuses a bad descriptor.
     unsafe { libc::syscall(libc::SYS_pwrite64, fd, bytes.as_ptr(), bytes.len(), at) as ssize_t }
 }
 
 fn raw_pread(fd: c_int, bytes: &mut [u8], at: off_t) -> ssize_t {
-    // SAFETY: the bytes are writable; the kernel tells a descriptor that is none.
+    // SAFETY: the bytes are writable; the kernel refuses a bad descriptor.
     unsafe { libc::syscall(libc::SYS_pread64, fd, bytes.as_mut_ptr(), bytes.len(), at) as ssize_t }
 }
 
@@ -408,7 +408,7 @@ fn write((watched, file): &(Arc<Watched>, usize), fd: c_int, bytes: &[u8], at: o
 fn sync(fd: c_int, call: libc::c_long) -> c_int {
     let Some((watched, file)) = watched(fd) else {
         return sync_folder(fd).unwrap_or_else(|| {
-            // SAFETY: the kernel tells a descriptor that is none.
+            // SAFETY: the kernel refuses a bad descriptor.
             unsafe { libc::syscall(call, fd) as c_int }
         });
     };
@@ -464,7 +464,7 @@ fn descriptors(fd: c_int) -> impl Iterator<Item = c_int> {
 /// Notes whether a failed sync is still to be told to a descriptor, and tells whether it was. The note is a flag which
 /// goes with the descriptor and its copies, and means nothing to a file.
 fn set_untold(fd: c_int, untold: bool) -> bool {
-    // SAFETY: the kernel tells a descriptor that is none; with these flags nothing else is changed.
+    // SAFETY: the kernel refuses a bad descriptor; with these flags nothing else is changed.
     unsafe {
         let flags = libc::fcntl(fd, libc::F_GETFL);
         let wanted = if untold { flags | libc::O_NOATIME } else { flags & !libc::O_NOATIME };

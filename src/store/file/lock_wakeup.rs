@@ -31,7 +31,7 @@ impl LockWait {
         done
     }
 
-    /// Whether the wait takes long. Then it counts anew.
+    /// Whether the wait takes long. If so, the time is counted from now on again.
     pub(super) fn is_long(&self) -> bool {
         let mut since = self.0.lock();
         let is_long = since.is_some_and(|since| since.elapsed() >= PATIENCE);

@@ -152,8 +152,7 @@ impl Redo {
         if let Some(ring) = self.ring().filter(|_| !self.overlay().is_empty()) {
             self.pass(&ring, Part::All, Duration::ZERO)?;
         }
-        // A pass leaves alone what is in doubt, and a log that has failed. Whoever reads the data file would miss what is in
-        // it.
+        // A pass drains no log that has failed or that is in doubt. A reader of the data file would miss its rows.
         if self.must_settle() && !points::has_bug(Bug::FailedLogNotDrained) {
             self.settle(&mut points::lock(&self.mode))
         } else {

@@ -3,8 +3,8 @@
 //! **Invariants**
 //! - Readers look here first, and open their view of the data file afterwards. An entry is removed only once the data file
 //!   has it, and only if it has not changed since. So a reader that finds none here finds the row in its view.
-//! - Entries change only under the gate: the writer enters a batch, a drain removes what it has committed. Whoever must
-//!   see both the overlay and the data file at one moment holds the gate while it opens its view.
+//! - Entries change only under the gate: the writer enters a batch, a drain removes what it has committed. To see
+//!   both the overlay and the data file at one moment, hold the gate while the view is opened.
 //! - While the writer holds a batch that it has decided and not yet entered, the gate knows the keys of it.
 //!
 //! **Locking**: the gate comes before the shards of the maps. No shard is held while another is taken.

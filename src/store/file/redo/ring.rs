@@ -29,7 +29,7 @@ pub(super) struct Ring {
     state: Mutex<State>,
     /// Ends of batches that are entered and not in the data file, each about a part of the ring after the last.
     parts: Mutex<VecDeque<Position>>,
-    /// Held by whoever syncs. The kernel reports a failure once to each open file: a sync beside the one that fails may
+    /// Held during a sync. The kernel reports a failure once to each open file: a sync beside the one that fails may
     /// succeed without having written anything.
     syncing: Mutex<()>,
     has_failed: AtomicBool,
@@ -71,7 +71,7 @@ impl Ring {
         let is_of_use = |len: u64| len.is_multiple_of(HEADER_BYTES) && len > MIN_BYTES;
         let (file, len) = match old.map(|file| len_of(&file).map(|len| (file, len))).transpose()? {
             Some((file, len)) if is_of_use(len) => {
-                // Whoever has put it there may have been killed before its name was on disk.
+                // The process that put it there may have been killed before its name was on disk.
                 if !points::has_bug(Bug::NameNotSynced) {
                     files.sync_name()?;
                 }

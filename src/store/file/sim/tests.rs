@@ -76,7 +76,7 @@ fn fresh_seeds() {
 
 /// Says how often each event happens: what happens never is not tested.
 #[test]
-#[ignore = "it is for whoever changes the mix of events"]
+#[ignore = "run by hand after a change to the mix of events"]
 fn events() {
     super::KEEPS_ALL.set(true);
     let simulator = Simulator::new();
