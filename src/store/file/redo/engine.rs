@@ -37,6 +37,8 @@ const LEAST_SHARE: u64 = 16;
 /// The bytes of the data file that a byte in the log may take, at most: a page that is split is left in halves.
 const GROWTH: u64 = 2;
 
+/// How often it is tried to have the overlay right.
+const ATTEMPTS: usize = 8;
 /// Nanoseconds that a drain takes for a kibibyte of the log, until one was measured.
 const FIRST_DRAIN_COST: u64 = 60_000;
 
@@ -156,7 +158,7 @@ impl Redo {
     /// # Errors
     /// Those of a commit.
     pub(in crate::store::file) fn hold_base(&self) -> Result<MutexGuard<'_, Base>> {
-        loop {
+        for _ in 0..ATTEMPTS {
             let base = points::lock(&self.base);
             // Only now: a drain that this has waited for may have failed.
             if !self.overlay().is_unsure() {
@@ -165,6 +167,7 @@ impl Redo {
             drop(base);
             self.drain_now()?;
         }
+        Err(StoreError::Io("drains of the log go on failing".into()))
     }
 
     /// Whether `hold_base` would have to wait.
