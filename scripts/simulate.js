@@ -1,25 +1,38 @@
 "use strict";
 
-// `npm run simulate -- <count> [<first seed>]`: runs seeds of the redo log's simulator (src/store/file/sim), fresh ones
+// `npm run simulate -- [<count> [<first seed>]]`: runs seeds of the redo log's simulator (src/store/file/sim), fresh ones
 // unless a first one is given. It stops at the first violations, and prints the seeds that reproduce them.
+//
+// `npm run simulate -- --mutants [<max count> [<first seed>]]`: checks that the simulator finds bugs (see mutants.js).
 const { spawnSync } = require("node:child_process");
+const mutants = require("./mutants");
 const { ROOT } = require("./sources");
 
 const DEFAULT_COUNT = "10000";
 // Not cargo's `--release`: that takes minutes to build, and checks no overflows.
 const CARGO = ["test", "--locked", "--no-default-features", "--lib", "--profile", "simulate"];
 
-function main([count = DEFAULT_COUNT, seed]) {
+function main(args) {
+  const withRare = args[0] === "--mutants";
+  const withMutants = withRare || args[0] === "--common-mutants";
+  const [count = DEFAULT_COUNT, seed] = withMutants ? args.slice(1) : args;
   for (const given of [count, seed ?? "0"]) {
     if (!/^\d+$/.test(given)) {
-      console.error(`usage: npm run simulate -- [<count> [<first seed>]]; got ${JSON.stringify(given)}`);
+      const usage = "npm run simulate -- [--mutants | --common-mutants] [<count> [<first seed>]]";
+      console.error(`usage: ${usage}; got ${JSON.stringify(given)}`);
       return 2;
     }
   }
+  if (withMutants) return mutants.run({ withRare, seeds: Number(count), first: seed ?? "1" }) ? 0 : 1;
   const env = { ...process.env, SIM_SEEDS: count };
   if (seed !== undefined) env.SIM_SEED = seed;
-  const args = [...CARGO, "sim::tests::fresh_seeds", "--", "--nocapture"];
-  return spawnSync("cargo", args, { cwd: ROOT, env, stdio: "inherit" }).status ?? 1;
+  const command = [...CARGO, "sim::tests::fresh_seeds", "--", "--nocapture"];
+  return spawnSync("cargo", command, { cwd: ROOT, env, stdio: "inherit" }).status ?? 1;
 }
 
-process.exitCode = main(process.argv.slice(2));
+try {
+  process.exitCode = main(process.argv.slice(2));
+} catch (error) {
+  console.error(error.message);
+  process.exitCode = 1;
+}

@@ -11,7 +11,6 @@ use super::cost::Trees;
 use super::encryption::UserTag;
 use super::environment::{Environment, View};
 use super::record::Record;
-use super::redo::points::{self, Bug};
 use super::rows::{Indexed, table_keys_of_user};
 use super::secrets::{self, KeysInUse};
 use super::tables::{created_of, expiry_entry};
@@ -56,15 +55,6 @@ impl Environment {
 
     /// Calls `read` with a row, in the overlay or in the data file.
     pub(super) fn read_row<T>(&self, key: &[u8], read: impl FnOnce(&[u8]) -> T) -> Result<Option<T>> {
-        if points::has_bug(Bug::DataFileBeforeOverlay) {
-            let old = {
-                let txn = self.read()?;
-                self.get(txn.tables().sessions, &txn, key)?.map(<[u8]>::to_vec)
-            };
-            points::sleep(std::time::Duration::ZERO);
-            let newer = self.overlay.get(key);
-            return Ok(newer.map_or(old, |row| row.as_deref().map(<[u8]>::to_vec)).as_deref().map(read));
-        }
         // In this order: what leaves the overlay is in the data file by then.
         if let Some(row) = self.overlay.get(key) {
             self.held.ensure()?;

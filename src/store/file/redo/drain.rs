@@ -8,7 +8,6 @@
 //!
 //! A log that fills is drained part by part, the oldest first, so that there is room again soon.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -16,7 +15,7 @@ use std::time::Duration;
 use super::engine::{Base, Redo};
 use super::format::Position;
 use super::overlay::{Entry, RowKey};
-use super::points::{self, Bug, Point};
+use super::points::{self, Point};
 use super::ring::{self, Ring};
 use super::storage::has_room;
 use crate::error::{Result, StoreError};
@@ -35,9 +34,6 @@ const LITTLE: u64 = 256 << 10;
 const PASSES: usize = 8;
 /// How many entries leave the overlay under one lock of its gate.
 const STEP: usize = 512;
-
-/// Entries that a pass has taken at its begin. Only a bug of the simulator has any.
-type Taken = HashMap<RowKey, Entry>;
 
 /// What of the log is drained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,7 +77,7 @@ impl Redo {
     pub(super) fn drain_under(&self, _base: &Base, ring: &Ring, part: Part) -> Result<()> {
         let mut plan = self.plan(ring, part);
         while !plan.is_done {
-            self.drain_next(ring, &mut plan, &Taken::default())?;
+            self.drain_next(ring, &mut plan)?;
         }
         self.end_plan(&plan);
         Ok(())
@@ -110,13 +106,6 @@ impl Redo {
         let mut plan = self.plan(ring, part);
         let bytes = plan.end.lsn.saturating_sub(ring.applied().lsn);
         let mut worked = Duration::ZERO;
-        let keys = &plan.keys;
-        let taken: Taken = match points::has_bug(Bug::PassSurvivesClear) {
-            true => {
-                keys.iter().filter_map(|key| Some((RowKey::clone(key), self.overlay().entry(key)?))).collect()
-            }
-            false => Taken::default(),
-        };
         loop {
             {
                 let base = points::lock(&self.base);
@@ -125,7 +114,7 @@ impl Redo {
                     return Ok(());
                 }
                 let range_begun = points::now();
-                self.drain_next(ring, &mut plan, &taken)?;
+                self.drain_next(ring, &mut plan)?;
                 worked += points::now() - range_begun;
             }
             if plan.is_done {
@@ -153,11 +142,7 @@ impl Redo {
             self.pass(&ring, Part::All, Duration::ZERO)?;
         }
         // A pass drains no log that has failed or that is in doubt. A reader of the data file would miss its rows.
-        if self.must_settle() && !points::has_bug(Bug::FailedLogNotDrained) {
-            self.settle(&mut points::lock(&self.mode))
-        } else {
-            Ok(())
-        }
+        if self.must_settle() { self.settle(&mut points::lock(&self.mode)) } else { Ok(()) }
     }
 
     /// Drains while others write, until little is left. They are slowed down meanwhile.
@@ -181,13 +166,13 @@ impl Redo {
     }
 
     /// Drains the next range of a plan. Where there is no room for a transaction it makes smaller ones.
-    fn drain_next(&self, ring: &Ring, plan: &mut Plan, taken: &Taken) -> Result<()> {
+    fn drain_next(&self, ring: &Ring, plan: &mut Plan) -> Result<()> {
         let all = plan.keys.len();
         let until = if plan.is_whole { all } else { all.min(plan.drained + points::limit(RANGE, 4)) };
         let mut len = until - plan.drained;
         loop {
             let to = until.min(plan.drained + len);
-            match self.drain_part(ring, plan, to, taken) {
+            match self.drain_part(ring, plan, to) {
                 Ok(drained) => plan.drained += drained,
                 Err(StoreError::Full(_)) if to - plan.drained > 1 && !plan.is_whole => {
                     len = (to - plan.drained) / 2;
@@ -203,7 +188,7 @@ impl Redo {
 
     /// Drains keys of a plan in one transaction, up to `to` at most, and returns how many. The last one notes that the data
     /// file has everything up to the plan's end.
-    fn drain_part(&self, ring: &Ring, plan: &Plan, to: usize, before: &Taken) -> Result<usize> {
+    fn drain_part(&self, ring: &Ring, plan: &Plan, to: usize) -> Result<usize> {
         let keys = &plan.keys[plan.drained..to];
         let overlay = self.overlay();
         let mut entries: Vec<(&RowKey, Entry)> = Vec::with_capacity(keys.len());
@@ -213,7 +198,7 @@ impl Redo {
                 break;
             }
             taken += 1;
-            if let Some(entry) = before.get(key).cloned().or_else(|| overlay.entry(key)) {
+            if let Some(entry) = overlay.entry(key) {
                 bytes += entry.row.as_ref().map_or(0, |row| row.len());
                 last = last.max(entry.lsn);
                 entries.push((key, entry));
@@ -233,11 +218,8 @@ impl Redo {
         }
         // The data file must not be ahead of the log: after a power loss it would name a place that the log does not
         // have. A log that has failed is not needed any more once all of it is drained.
-        if ring.durable() < last && !plan.is_whole && !points::has_bug(Bug::DrainUnsynced) {
+        if ring.durable() < last && !plan.is_whole {
             ring.sync().map_err(|error| ring::failed(&*self.files, &error))?;
-        }
-        if points::has_bug(Bug::RemoveBeforeCommit) {
-            entries.iter().for_each(|(key, entry)| overlay.gate().remove_drained(key, entry));
         }
         let next = self.next.load(Ordering::SeqCst);
         let drained = environment.change(|rows| {

@@ -16,7 +16,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::join::Joined;
 use super::overlay::Overlay;
-use super::points::{self, Bug, Point};
+use super::points::{self, Point};
 use super::ring::{self, NextFile, Ring};
 use super::rows::LoggedRows;
 use super::storage::LogFiles;
@@ -212,9 +212,7 @@ impl Redo {
         while outcomes.len() < writes.len() {
             let rest = &writes[outcomes.len()..];
             // A part of the batch may have left it in doubt which log the store has.
-            if !points::has_bug(Bug::WriteInDoubt)
-                && let Err(error) = self.settle(state)
-            {
+            if let Err(error) = self.settle(state) {
                 outcomes.extend(rest.iter().map(|_| Err(error.clone())));
                 break;
             }
@@ -230,9 +228,7 @@ impl Redo {
             }
         }
         // Not left to the next write, which may never come.
-        if !points::has_bug(Bug::ErrorBeforeLogEnd) {
-            let _ = self.settle(state);
-        }
+        let _ = self.settle(state);
         outcomes
     }
 
@@ -286,20 +282,10 @@ impl Redo {
         let environment = &self.environment;
         let lost = |error: WriteError| error.at(&environment.data_path());
         let max_records = (max_bytes as usize).saturating_sub(super::format::batch_bytes(0) + 8);
-        let stale_view = match points::has_bug(Bug::ViewBeforeGate) {
-            true => Some(environment.read()?),
-            false => None,
-        };
-        if stale_view.is_some() {
-            points::sleep(Duration::ZERO);
-        }
         let mut gate = self.overlay().gate();
         // A panic may have left some.
         gate.decided.clear();
-        let view = match stale_view {
-            Some(view) => view,
-            None => environment.read()?,
-        };
+        let view = environment.read()?;
         let next = self.next.load(Ordering::SeqCst);
         let mut rows =
             LoggedRows::new(self.overlay(), gate, view, next).map_err(|error| lost(error.into()))?;
@@ -356,20 +342,12 @@ impl Redo {
             return fail(error);
         }
         let written = ring.append(records, next).and_then(|()| match self.durability {
-            Durability::Commit if points::has_bug(Bug::OverlayBeforeSync) => {
-                self.overlay().gate().enter(ring.written());
-                ring.enter();
-                ring.sync()
-            }
             Durability::Commit => ring.sync(),
             Durability::EverySec => Ok(()),
         });
         if let Err(error) = written {
             self.overlay().gate().decided.clear();
             let error = ring::failed(&*self.files, &error);
-            if points::has_bug(Bug::ErrorBeforeLogEnd) {
-                return fail(error);
-            }
             // Once the data file names no log, nothing can bring the batch back.
             return fail(match self.settle(state) {
                 Ok(()) => error,
@@ -447,10 +425,6 @@ impl Redo {
         let mut base = points::lock(&self.base);
         let end = ring.entered();
         points::reach(Point::BeforeClear);
-        if points::has_bug(Bug::ClearOverlayFirst) {
-            self.overlay().gate().clear();
-            points::sleep(Duration::ZERO);
-        }
         let cleared = catch_unwind(AssertUnwindSafe(|| {
             self.environment.commit_with_log(&[&Write::Clear], Some(&ring.entry(end)))
         }));

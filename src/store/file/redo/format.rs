@@ -9,7 +9,6 @@
 
 use crc32fast::Hasher;
 
-use super::points::{self, Bug};
 use crate::store::file::record::Record;
 
 /// Before the ring.
@@ -82,9 +81,7 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 /// A checksum that begins with the log's id.
 pub(super) fn seeded(id: &LogId) -> Hasher {
     let mut hasher = Hasher::new();
-    if !points::has_bug(Bug::UnseededChecksum) {
-        hasher.update(id);
-    }
+    hasher.update(id);
     hasher
 }
 

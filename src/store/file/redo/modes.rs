@@ -12,7 +12,7 @@ use super::drain::Part;
 use super::engine::{Base, FIRST_PAUSE, Mode, ModeState, Redo};
 use super::format::{LogEntry, LogId, Position};
 use super::overlay::{Entry, RowKey, RowState};
-use super::points::{self, Bug, Point};
+use super::points::{self, Point};
 use super::ring::{NextFile, Ring};
 use crate::error::{Result, StoreError};
 use crate::store::file::apply::Write;
@@ -145,7 +145,6 @@ impl Redo {
         });
         *environment.log.lock() = match &begun {
             Ok(()) => KnownLog::Log(ring.id),
-            Err(_) if points::has_bug(Bug::FailedLogBeginNotDone) => KnownLog::None,
             Err(_) => KnownLog::Doubtful,
         };
         begun?;
@@ -183,7 +182,7 @@ impl Redo {
             });
             if ended.is_ok() {
                 *environment.log.lock() = KnownLog::None;
-            } else if !points::has_bug(Bug::FailedLogEndNotDone) {
+            } else {
                 *environment.log.lock() = KnownLog::Doubtful;
             }
             ended?;

@@ -88,56 +88,6 @@ pub(in crate::store::file) fn limit<T>(real: T, simulated: T) -> T {
     real
 }
 
-/// A bug that the simulator has to find.
-#[cfg_attr(not(test), allow(dead_code, reason = "only a simulation has one"))]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::store::file) enum Bug {
-    /// The overlay has a batch before the log is synced.
-    OverlayBeforeSync,
-    /// A drain takes what is not synced.
-    DrainUnsynced,
-    /// Rows leave the overlay before the data file has them.
-    RemoveBeforeCommit,
-    /// A reader looks at the data file first, and at the overlay afterwards.
-    DataFileBeforeOverlay,
-    /// A recovery does not write again what it has read.
-    RecoverWithoutRewrite,
-    /// A batch is reported as failed while the data file still names the log.
-    ErrorBeforeLogEnd,
-    /// A process shares a store whose log was not recovered.
-    ShareNeededLog,
-    /// The writer's view of the data file is older than its look at the overlay.
-    ViewBeforeGate,
-    /// A pass that is under way goes on after a `clear` with what it has taken before.
-    PassSurvivesClear,
-    /// A `clear` drops the overlay before its commit.
-    ClearOverlayFirst,
-    /// The checksums do not depend on the log's id.
-    UnseededChecksum,
-    /// A failed commit that ends a log counts as not done.
-    FailedLogEndNotDone,
-    /// A failed commit that begins a log counts as not done.
-    FailedLogBeginNotDone,
-    /// The rest of a batch is written while it is in doubt which log the store has.
-    WriteInDoubt,
-    /// A log is begun in a file whose name may not be on disk.
-    NameNotSynced,
-    /// What lists all sessions leaves out those in a log that has failed.
-    FailedLogNotDrained,
-}
-
-/// Whether a simulation has put a bug in.
-#[inline(always)]
-pub(in crate::store::file) fn has_bug(bug: Bug) -> bool {
-    #[cfg(test)]
-    return hooks::has_bug(bug);
-    #[cfg(not(test))]
-    {
-        let _ = bug;
-        false
-    }
-}
-
 /// Locks a mutex. Under a simulator another thread gets its turn while the mutex is held.
 pub(in crate::store::file) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     #[cfg(test)]
@@ -164,11 +114,11 @@ mod hooks {
 #[cfg(test)]
 #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "there is no simulator"))]
 pub(in crate::store::file) mod hooks {
-    use std::cell::{Cell, RefCell};
+    use std::cell::RefCell;
     use std::rc::Rc;
     use std::time::{Duration, Instant};
 
-    use super::{Bug, Point};
+    use super::Point;
 
     /// Decides all that is left to chance, to time and to the disk.
     pub(in crate::store::file) trait Simulator {
@@ -193,7 +143,6 @@ pub(in crate::store::file) mod hooks {
 
     thread_local! {
         static SIMULATOR: RefCell<Option<Rc<dyn Simulator>>> = const { RefCell::new(None) };
-        static BUG: Cell<Option<Bug>> = const { Cell::new(None) };
     }
 
     pub(in crate::store::file) fn simulate(simulator: Option<Rc<dyn Simulator>>) {
@@ -202,14 +151,6 @@ pub(in crate::store::file) mod hooks {
 
     pub(in crate::store::file) fn simulator() -> Option<Rc<dyn Simulator>> {
         SIMULATOR.with_borrow(Option::clone)
-    }
-
-    pub(in crate::store::file) fn put_in(bug: Option<Bug>) {
-        BUG.set(bug);
-    }
-
-    pub(in crate::store::file) fn has_bug(bug: Bug) -> bool {
-        BUG.get() == Some(bug)
     }
 
     pub(in crate::store::file) fn is_set() -> bool {

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use super::format::{
     BatchWriter, HEAD_BYTES, HEADER_BYTES, Head, LogEntry, LogId, Position, header, padding, parse_header,
 };
-use super::points::{self, Bug, Point};
+use super::points::{self, Point};
 use super::storage::{LogFile, LogFiles, damaged};
 use crate::error::{Result, StoreError};
 use crate::store::file::errors::io_failed;
@@ -72,9 +72,7 @@ impl Ring {
         let (file, len) = match old.map(|file| len_of(&file).map(|len| (file, len))).transpose()? {
             Some((file, len)) if is_of_use(len) => {
                 // The process that put it there may have been killed before its name was on disk.
-                if !points::has_bug(Bug::NameNotSynced) {
-                    files.sync_name()?;
-                }
+                files.sync_name()?;
                 (file, len)
             }
             _ => {
@@ -138,7 +136,7 @@ impl Ring {
     /// Writes a part of the ring again as it is, ends the log there, and returns when that is on disk.
     fn rewrite(&self, bytes: &[u8], from: u64, to: u64) -> io::Result<()> {
         let mut at = from;
-        while at < to && !points::has_bug(Bug::RecoverWithoutRewrite) {
+        while at < to {
             let place = at % self.size;
             let len = (self.size - place).min(to - at);
             let part = &bytes[place as usize..(place + len) as usize];

@@ -1,0 +1,442 @@
+"use strict";
+
+// `npm run simulate -- --mutants [<max seeds> [<first seed>]]`: checks that the simulator of the redo log finds bugs. With
+// `--common-mutants`, as `npm test` calls it, those are left out that it takes thousands of seeds to find.
+//
+// Each mutant takes one safeguard out of the code, and the simulator has to find a violation within a limited number of
+// seeds. All mutants are in one copy of the sources, which is built once. `SIM_MUTANT` names the one that is on.
+const { spawnSync } = require("node:child_process");
+const fs = require("node:fs");
+const path = require("node:path");
+const { ROOT } = require("./sources");
+
+/** Seeds without a mutant: the copy must behave as the code does. */
+const CONTROL_SEEDS = 100;
+const CRATE = "fluidauth-native-store";
+const COPY = `${CRATE}-mutants`;
+// Only the crate itself is optimised. Its dependencies are those of the other tests.
+const OPTIMISED = `profile.test.package.${COPY}.opt-level=2`;
+const CARGO = ["test", "--locked", "--no-default-features", "--lib", "--config", OPTIMISED];
+/** Before the tests of the other modules. Without them the copy builds in a quarter of the time. */
+const TESTS = /#\[cfg\((?:test|all\(test, [^\]]*\))\)\](?=\s+(?:pub(?:\([^)]*\))? )?mod tests\b)/g;
+const COPIED = ["Cargo.toml", "Cargo.lock", "build.rs", "src", "tests", "benches"];
+const FILE = "src/store/file";
+
+/**
+ * What a mutant stands for.
+ * - `rule`: a rule of the log that is broken.
+ * - `review`: a hole that a review of the design found, without its fix.
+ * - `code`: a bug that was in the code until the simulator found it.
+ *
+ * `isRare`: it takes thousands of seeds to find.
+ *
+ * `edits` are pairs of a text, which must occur exactly once in the file, and of what replaces it. There `MUTANT` is true
+ * while the mutant is on.
+ */
+const MUTANTS = [
+  {
+    name: "overlay-before-sync",
+    kind: "rule",
+    what: "The overlay has a batch before the log is synced.",
+    file: `${FILE}/redo/engine.rs`,
+    edits: [
+      [
+        "Durability::Commit => ring.sync(),",
+        `Durability::Commit => {
+           if MUTANT {
+             self.overlay().gate().enter(ring.written());
+             ring.enter();
+           }
+           ring.sync()
+         }`,
+      ],
+    ],
+  },
+  {
+    name: "drain-unsynced",
+    kind: "rule",
+    what: "A drain takes rows that are not synced.",
+    file: `${FILE}/redo/drain.rs`,
+    edits: [
+      [
+        "if ring.durable() < last && !plan.is_whole {",
+        "if ring.durable() < last && !plan.is_whole && !MUTANT {",
+      ],
+    ],
+  },
+  {
+    name: "remove-before-commit",
+    kind: "rule",
+    what: "Rows leave the overlay before the data file has them.",
+    file: `${FILE}/redo/drain.rs`,
+    edits: [
+      [
+        "let drained = environment.change(|rows| {",
+        `if MUTANT {
+           entries.iter().for_each(|(key, entry)| overlay.gate().remove_drained(key, entry));
+         }
+         let drained = environment.change(|rows| {`,
+      ],
+    ],
+  },
+  {
+    name: "data-file-before-overlay",
+    kind: "rule",
+    what: "A reader opens its view of the data file before it looks at the overlay.",
+    file: `${FILE}/reads.rs`,
+    edits: [
+      [
+        "if let Some(row) = self.overlay.get(key) {\n            self.held",
+        `let early = if MUTANT { Some(self.read()?) } else { None };
+         if MUTANT {
+           super::redo::points::sleep(std::time::Duration::ZERO);
+         }
+         if let Some(row) = self.overlay.get(key) {
+            self.held`,
+      ],
+      [
+        "let txn = self.read()?;\n        Ok(self.get(txn.tables().sessions, &txn, key)?.map(read))",
+        `let txn = match early { Some(txn) => txn, None => self.read()? };
+         Ok(self.get(txn.tables().sessions, &txn, key)?.map(read))`,
+      ],
+    ],
+  },
+  {
+    name: "recover-without-rewrite",
+    kind: "rule",
+    what: "A recovery does not write again what it has read.",
+    file: `${FILE}/redo/ring.rs`,
+    edits: [["while at < to {", "while at < to && !MUTANT {"]],
+  },
+  {
+    name: "error-before-log-end",
+    kind: "rule",
+    what: "A batch is reported as failed while the data file still names the log.",
+    file: `${FILE}/redo/engine.rs`,
+    edits: [
+      [
+        "return fail(match self.settle(state) {",
+        `if MUTANT {
+           return fail(error);
+         }
+         return fail(match self.settle(state) {`,
+      ],
+      [
+        "let _ = self.settle(state);",
+        `if !MUTANT {
+           let _ = self.settle(state);
+         }`,
+      ],
+    ],
+  },
+  {
+    name: "share-needed-log",
+    kind: "review",
+    what: "A process shares a store whose log was not recovered.",
+    file: `${FILE}/redo/join.rs`,
+    edits: [["if !needs_log()? {", "if !needs_log()? || MUTANT {"]],
+  },
+  {
+    name: "view-before-gate",
+    kind: "review",
+    what: "The writer's view of the data file is older than its look at the overlay.",
+    file: `${FILE}/redo/engine.rs`,
+    edits: [
+      [
+        "let mut gate = self.overlay().gate();",
+        `let early = if MUTANT { Some(environment.read()?) } else { None };
+         if MUTANT {
+           points::sleep(Duration::ZERO);
+         }
+         let mut gate = self.overlay().gate();`,
+      ],
+      [
+        "let view = environment.read()?;",
+        "let view = match early { Some(view) => view, None => environment.read()? };",
+      ],
+    ],
+  },
+  {
+    name: "pass-survives-clear",
+    kind: "review",
+    what: "A `clear` does not keep a pass out, which then commits what it has taken before.",
+    file: `${FILE}/redo/engine.rs`,
+    edits: [
+      [
+        "let mut base = points::lock(&self.base);",
+        "let base = if MUTANT { None } else { Some(points::lock(&self.base)) };",
+      ],
+      [
+        "base.doubtful_clear = Some(end);",
+        "base.unwrap_or_else(|| points::lock(&self.base)).doubtful_clear = Some(end);",
+      ],
+    ],
+  },
+  {
+    name: "clear-overlay-first",
+    kind: "review",
+    what: "A `clear` drops the overlay before its commit.",
+    file: `${FILE}/redo/engine.rs`,
+    edits: [
+      [
+        "points::reach(Point::BeforeClear);",
+        `points::reach(Point::BeforeClear);
+         if MUTANT {
+           self.overlay().gate().clear();
+           points::sleep(Duration::ZERO);
+         }`,
+      ],
+    ],
+  },
+  {
+    name: "unseeded-checksum",
+    kind: "review",
+    what: "The checksums do not depend on the log's id.",
+    file: `${FILE}/redo/format.rs`,
+    edits: [
+      [
+        "hasher.update(id);",
+        `if !MUTANT {
+           hasher.update(id);
+         }`,
+      ],
+    ],
+  },
+  {
+    name: "failed-log-end-not-done",
+    kind: "review",
+    what: "A failed commit that ends a log counts as not done.",
+    file: `${FILE}/redo/modes.rs`,
+    edits: [
+      [
+        "*environment.log.lock() = KnownLog::Doubtful;",
+        `if !MUTANT {
+           *environment.log.lock() = KnownLog::Doubtful;
+         }`,
+      ],
+    ],
+  },
+  {
+    name: "failed-log-begin-not-done",
+    kind: "review",
+    what: "A failed commit that begins a log counts as not done.",
+    file: `${FILE}/redo/modes.rs`,
+    edits: [
+      [
+        "Err(_) => KnownLog::Doubtful,",
+        "Err(_) => if MUTANT { KnownLog::None } else { KnownLog::Doubtful },",
+      ],
+    ],
+  },
+  {
+    name: "write-in-doubt",
+    kind: "code",
+    isRare: true,
+    what: "The rest of a batch is written while it is in doubt which log the store has.",
+    file: `${FILE}/redo/engine.rs`,
+    edits: [
+      [
+        "if let Err(error) = self.settle(state) {\n                outcomes.extend(",
+        "if !MUTANT && let Err(error) = self.settle(state) {\n                outcomes.extend(",
+      ],
+    ],
+  },
+  {
+    name: "name-not-synced",
+    kind: "code",
+    isRare: true,
+    what: "A log begins in a file whose name may not be on disk.",
+    file: `${FILE}/redo/ring.rs`,
+    edits: [
+      [
+        "files.sync_name()?;",
+        `if !MUTANT {
+           files.sync_name()?;
+         }`,
+      ],
+    ],
+  },
+  {
+    name: "failed-log-not-drained",
+    kind: "code",
+    isRare: true,
+    what: "Calls that list all sessions leave out those in a log that has failed.",
+    file: `${FILE}/redo/drain.rs`,
+    edits: [["if self.must_settle() {", "if self.must_settle() && !MUTANT {"]],
+  },
+];
+
+const SWITCH = `
+/// Whether the process runs this mutant.
+pub(crate) fn is_mutant(name: &str) -> bool {
+    static NAME: std::sync::LazyLock<String> =
+        std::sync::LazyLock::new(|| std::env::var("SIM_MUTANT").unwrap_or_default());
+    NAME.as_str() == name
+}
+`;
+
+/** Where a text occurs in a file, as it must exactly once. */
+function placeOf(text, source, mutant) {
+  const count = source.split(text).length - 1;
+  if (count !== 1) {
+    throw new Error(
+      `the mutant ${mutant.name} does not fit ${mutant.file}: its text must occur once, and occurs ${count} times:\n${text}`,
+    );
+  }
+  return source.indexOf(text);
+}
+
+/** A source with all mutants of its file in it. */
+function mutate(source, mutants) {
+  const places = mutants.flatMap((mutant) => {
+    if (!mutant.edits.some(([, replacement]) => replacement.includes("MUTANT"))) {
+      throw new Error(`the mutant ${mutant.name} cannot be switched off: no replacement names MUTANT`);
+    }
+    return mutant.edits.map(([text, replacement]) => ({
+      mutant,
+      start: placeOf(text, source, mutant),
+      end: placeOf(text, source, mutant) + text.length,
+      replacement: replacement.replaceAll("MUTANT", `crate::is_mutant("${mutant.name}")`),
+    }));
+  });
+  places.sort((one, other) => one.start - other.start);
+  let mutated = "";
+  let end = 0;
+  for (const [index, place] of places.entries()) {
+    if (place.start < end) {
+      throw new Error(
+        `the mutants ${places[index - 1].mutant.name} and ${place.mutant.name} change the same text`,
+      );
+    }
+    mutated += source.slice(end, place.start) + place.replacement;
+    end = place.end;
+  }
+  return mutated + source.slice(end);
+}
+
+/** The files that have mutants, by their path: what is in them with all mutants. */
+function mutateAll(root = ROOT, mutants = MUTANTS) {
+  const mutated = new Map();
+  for (const { file } of mutants) {
+    if (mutated.has(file)) continue;
+    const source = fs.readFileSync(path.join(root, file), "utf8").replaceAll("\r\n", "\n");
+    mutated.set(
+      file,
+      mutate(
+        source,
+        mutants.filter((mutant) => mutant.file === file),
+      ),
+    );
+  }
+  return mutated;
+}
+
+/** Where the copy is: at the same path each time, or cargo would build everything again. */
+function copyFolder() {
+  return path.join(path.resolve(ROOT, process.env.CARGO_TARGET_DIR ?? "target"), "mutants");
+}
+
+/** The files of the copy: by their path, what is in them. */
+function copiedFiles() {
+  const files = new Map();
+  const add = (name) => {
+    const file = path.join(ROOT, name);
+    if (!fs.statSync(file).isDirectory()) files.set(name, fs.readFileSync(file));
+    else for (const child of fs.readdirSync(file)) add(`${name}/${child}`);
+  };
+  COPIED.forEach(add);
+
+  const change = (name, edit) => files.set(name, Buffer.from(edit(files.get(name).toString())));
+  for (const [name, source] of mutateAll()) files.set(name, Buffer.from(source));
+  for (const name of files.keys()) {
+    if (name.endsWith(".rs")) change(name, (source) => source.replace(TESTS, "#[cfg(any())]"));
+  }
+  change("src/lib.rs", (source) => `#![allow(warnings)]\n${source}${SWITCH}`);
+  // Crates of one name share their place in the target folder. Cargo would take the build of one for that of the other.
+  for (const name of ["Cargo.toml", "Cargo.lock"]) {
+    change(name, (source) => {
+      const renamed = source.replace(`name = "${CRATE}"`, `name = "${COPY}"`);
+      if (renamed === source) throw new Error(`${name} names no crate ${CRATE}`);
+      return renamed;
+    });
+  }
+  return files;
+}
+
+/** Makes the copy. Files that do not change keep their time, which cargo goes by. */
+function writeCopy(folder) {
+  fs.mkdirSync(folder, { recursive: true });
+  const files = copiedFiles();
+  for (const name of fs.readdirSync(folder, { recursive: true })) {
+    const file = path.join(folder, name);
+    if (fs.statSync(file).isFile() && !files.has(name.split(path.sep).join("/"))) fs.rmSync(file);
+  }
+  for (const [name, bytes] of files) {
+    const file = path.join(folder, name);
+    if (fs.existsSync(file) && fs.readFileSync(file).equals(bytes)) continue;
+    fs.mkdirSync(path.dirname(file), { recursive: true });
+    fs.writeFileSync(file, bytes);
+  }
+}
+
+function cargo(folder, args, options) {
+  const env = { ...process.env, CARGO_TARGET_DIR: path.dirname(folder), ...options.env };
+  return spawnSync("cargo", [...CARGO, ...args], { cwd: folder, encoding: "utf8", ...options, env });
+}
+
+/** Runs seeds with a mutant. Returns the first seed that violates the contract, and how. */
+function simulate(folder, mutant, seeds, first) {
+  const env = { SIM_MUTANT: mutant, SIM_SEEDS: String(seeds), SIM_SEED: first, SIM_VIOLATIONS: "1" };
+  const args = ["sim::tests::fresh_seeds", "--", "--nocapture"];
+  const { status, signal, stdout, stderr } = cargo(folder, args, { env, maxBuffer: 1 << 28 });
+  const found = /^seed (\d+): (.*)$/m.exec(stdout);
+  const hasBegun = stdout.includes(`simulating ${seeds} seeds from ${first}\n`);
+  if (!hasBegun || (status === 0) === Boolean(found)) {
+    throw new Error(`the simulator ended with ${status ?? signal}:\n${stdout}\n${stderr}`);
+  }
+  return found && { seed: BigInt(found[1]), violation: found[2] };
+}
+
+/** Runs mutants, and prints a table. Returns whether each is found. */
+function run({ withRare, seeds, first }) {
+  const folder = copyFolder();
+  writeCopy(folder);
+  const begun = Date.now();
+  const seconds = (since) => ((Date.now() - since) / 1000).toFixed(1);
+  if (cargo(folder, ["--no-run"], { stdio: "inherit" }).status !== 0) {
+    console.error(`The mutants do not compile. The messages above are about the copy in ${folder}.`);
+    return false;
+  }
+  console.log(`Built in ${seconds(begun)} s. Each mutant gets at most ${seeds} seeds, from ${first}.\n`);
+  const unchanged = simulate(folder, "", Math.min(CONTROL_SEEDS, seeds), first);
+  if (unchanged) {
+    console.error(`Without a mutant, seed ${unchanged.seed} finds a violation: ${unchanged.violation}`);
+    return false;
+  }
+
+  const mutants = MUTANTS.filter(({ isRare }) => withRare || !isRare);
+  const width = Math.max(...mutants.map(({ name }) => name.length));
+  console.log(`${"mutant".padEnd(width)}  kind    seeds needed  seed found  seconds`);
+  const survivors = [];
+  for (const mutant of mutants) {
+    const { name, kind } = mutant;
+    const since = Date.now();
+    const found = simulate(folder, name, seeds, first);
+    if (!found) survivors.push(mutant);
+    const count = found ? String(found.seed - BigInt(first) + 1n) : "-";
+    const cells = [
+      count.padStart(12),
+      String(found?.seed ?? "none").padStart(10),
+      seconds(since).padStart(7),
+    ];
+    console.log(`${name.padEnd(width)}  ${kind.padEnd(6)}  ${cells.join("  ")}`);
+  }
+  const found = mutants.length - survivors.length;
+  console.log(`\n${found} of ${mutants.length} mutants found in ${seconds(begun)} s`);
+  for (const { name, what, file } of survivors) {
+    console.error(`${seeds} seeds do not find ${name} (${what} ${file})`);
+  }
+  return survivors.length === 0;
+}
+
+module.exports = { MUTANTS, mutate, mutateAll, run };
