@@ -54,6 +54,15 @@ function allTests() {
       "processes",
     ]),
   ];
+  // The simulator needs locks that only Linux has.
+  if (process.platform === "linux") {
+    steps.push({
+      title: "Mutants that the simulator has to find",
+      language: "Rust",
+      command: process.execPath,
+      args: ["scripts/simulate.js", "--common-mutants"],
+    });
+  }
   if (fs.existsSync(path.join(ROOT, "tests/shuttle.rs"))) {
     // A target directory of its own, or each run would rebuild everything for the other flags.
     steps.push(cargoTest("Rust tests under the scheduler of shuttle", shuttle, underShuttle));
