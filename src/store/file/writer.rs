@@ -19,7 +19,10 @@ const PANICKED: StoreError = StoreError::Internal(std::borrow::Cow::Borrowed("a 
 
 /// The body of the thread.
 pub(super) fn run(environment: &Environment, redo: &Redo, queue: &Queue) {
-    while let Some(batch) = queue.take() {
+    loop {
+        // Before the queue is looked at, so that what comes meanwhile is in the batch.
+        redo.pace();
+        let Some(batch) = queue.take() else { break };
         let outcomes = redo.write(&batch.writes());
         deliver(environment, queue, queue.finish(&batch, outcomes));
     }

@@ -71,8 +71,8 @@ pub(super) struct ModeState {
     pub not_before: Option<Instant>,
     /// How long the next such pause is.
     pub pause: Duration,
-    /// When the last batch was written to the log.
-    pub appended_at: Option<Instant>,
+    /// When the last batch was written to the log, and its bytes.
+    pub last_batch: Option<(Instant, usize)>,
     pub next_file: NextFile,
     /// How large the next log is.
     pub next_size: u64,
@@ -127,7 +127,7 @@ impl Redo {
                 mode,
                 not_before: None,
                 pause: FIRST_PAUSE,
-                appended_at: None,
+                last_batch: None,
                 next_file: NextFile::Old,
                 next_size: sizes.first,
             }),
@@ -329,10 +329,7 @@ impl Redo {
         let records = records.filter(|records| !records.is_empty());
         // What changes nothing rests on what others have brought to the disk.
         let Some(records) = records else { return outcomes };
-        let delay = self.delay(state, ring, records.len());
-        if !delay.is_zero() {
-            points::sleep(delay);
-        }
+        let bytes = records.len();
         let fail = |error: StoreError| {
             self.overlay().gate().decided.clear();
             // A refusal as well: it may rest on a write of the batch that has not happened.
@@ -358,7 +355,7 @@ impl Redo {
         self.overlay().gate().enter(ring.written());
         ring.enter();
         points::reach(Point::Entered);
-        state.appended_at = Some(points::now());
+        state.last_batch = Some((points::now(), bytes));
         self.environment.counters.add(counted);
         if ring.used() > ring.size() / 2 {
             self.wake();
@@ -378,21 +375,33 @@ impl Redo {
         }
     }
 
-    /// How long a batch of so many bytes waits, so that a log which fills, or is about to end, gets less than a drain takes
-    /// out of it. If it filled up, a write would have to wait until a part of it is drained.
-    fn delay(&self, state: &ModeState, ring: &Ring, bytes: usize) -> Duration {
+    /// Waits before the next batch is taken, so that a log which fills, or is about to end, gets less than a drain takes out
+    /// of it. If it filled up, a write would have to wait until a part of it is drained.
+    pub(in crate::store::file) fn pace(&self) {
+        let delay = self.delay();
+        if !delay.is_zero() {
+            points::sleep(delay);
+        }
+    }
+
+    fn delay(&self) -> Duration {
         const MAX: Duration = Duration::from_millis(100);
         const FREE_BELOW: f64 = 0.6;
+        let Some(ring) = self.ring() else { return Duration::ZERO };
         let fill = ring.used() as f64 / ring.size() as f64;
         let times = match self.is_emptying.load(Ordering::SeqCst) {
             true => 3.0,
             false if fill > FREE_BELOW => 1.1 + 4.0 * (fill - FREE_BELOW),
             false => return Duration::ZERO,
         };
-        let Some(last) = state.appended_at else { return Duration::ZERO };
-        let drained_in = self.drain_cost.load(Ordering::Relaxed) as f64 * bytes as f64 / 1024.0;
-        let wanted = Duration::from_nanos((drained_in * times) as u64);
+        let Some((last, bytes)) = points::lock(&self.mode).last_batch else { return Duration::ZERO };
+        let wanted = self.drains_in(bytes as u64).mul_f64(times);
         wanted.saturating_sub(points::now() - last).min(MAX)
+    }
+
+    /// How long it lately took to drain so many bytes of the log.
+    pub(super) fn drains_in(&self, bytes: u64) -> Duration {
+        Duration::from_nanos(self.drain_cost.load(Ordering::Relaxed) * bytes / 1024)
     }
 
     /// Drains the log, and writes to the data file. What the log gets later is newer.

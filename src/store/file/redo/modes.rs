@@ -269,14 +269,14 @@ impl Redo {
         true
     }
 
-    /// Ends the log before the store is closed, unless there is much to drain: the next to open it does that.
+    /// Ends the log before the store is closed, unless it would take long to drain: the next to open it does that.
     pub(in crate::store::file) fn close(&self) {
-        let much = points::limit(4 << 20, 4 << 10);
+        const LONG: Duration = Duration::from_secs(2);
         let _state = points::lock(&self.mode);
         let mut base = points::lock(&self.base);
         let Some(ring) = self.ring() else { return };
-        let has_much = ring.used() > much && !ring.has_failed();
-        if has_much && (ring.durable() >= ring.written() || ring.sync().is_ok()) {
+        let is_long = points::limit(self.drains_in(ring.used()) > LONG, ring.used() > 4 << 10);
+        if is_long && !ring.has_failed() && (ring.durable() >= ring.written() || ring.sync().is_ok()) {
             return;
         }
         // If it fails, the log is on disk, as after a kill.

@@ -250,6 +250,8 @@ fn write(store: &Rc<Store>) {
             !waited.queue.borrow().is_empty()
                 || (waited.is_closing.get() && waited.users.get() <= waited.threads.get())
         });
+        store.redo.pace();
+        world.check_alive();
         let jobs: Vec<Job> = {
             let mut queue = store.queue.borrow_mut();
             let count = queue.len().min(BATCH);
