@@ -330,12 +330,10 @@ impl Redo {
         // What changes nothing rests on what others have brought to the disk.
         let Some(records) = records else { return outcomes };
         let bytes = records.len();
-        let fail = |error: StoreError| {
-            self.overlay().gate().decided.clear();
-            // A refusal as well: it may rest on a write of the batch that has not happened.
-            outcomes.iter().map(|_| Err(error.clone())).collect()
-        };
+        // A refusal as well: it may rest on a write of the batch that has not happened.
+        let fail = |error: StoreError| outcomes.iter().map(|_| Err(error.clone())).collect();
         if let Err(error) = self.check_files(ring) {
+            self.overlay().gate().decided.clear();
             return fail(error);
         }
         let written = ring.append(records, next).and_then(|()| match self.durability {
