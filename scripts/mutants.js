@@ -19,6 +19,9 @@ const OPTIMISED = `profile.test.package.${COPY}.opt-level=2`;
 const CARGO = ["test", "--locked", "--no-default-features", "--lib", "--config", OPTIMISED];
 /** Before the tests of the other modules. Without them the copy builds in a quarter of the time. */
 const TESTS = /#\[cfg\((?:test|all\(test, [^\]]*\))\)\](?=\s+(?:pub(?:\([^)]*\))? )?mod tests\b)/g;
+const OUTPUT = { encoding: "utf8", maxBuffer: 1 << 28 };
+/** A mutant that takes longer has failed. */
+const MAX_MINUTES = 10;
 const COPIED = ["Cargo.toml", "Cargo.lock", "build.rs", "src", "tests", "benches"];
 const FILE = "src/store/file";
 
@@ -399,20 +402,38 @@ function writeCopy(folder) {
   }
 }
 
-function cargo(folder, args, options) {
-  const env = { ...process.env, CARGO_TARGET_DIR: path.dirname(folder), ...options.env };
-  return spawnSync("cargo", [...CARGO, ...args], { cwd: folder, encoding: "utf8", ...options, env });
+/** Builds the tests of the copy. Returns the program, or `undefined` where they do not compile. */
+function build(folder) {
+  const args = [...CARGO, "--no-run", "--message-format=json-render-diagnostics"];
+  const env = { ...process.env, CARGO_TARGET_DIR: path.dirname(folder) };
+  const stdio = ["ignore", "pipe", "inherit"];
+  const { status, stdout } = spawnSync("cargo", args, { cwd: folder, env, stdio, ...OUTPUT });
+  if (status !== 0) return undefined;
+  const messages = stdout
+    .split("\n")
+    .filter(Boolean)
+    .map((line) => JSON.parse(line));
+  return messages.findLast(({ executable }) => executable).executable;
 }
 
 /** Runs seeds with a mutant. Returns the first seed that violates the contract, and how. */
-function simulate(folder, mutant, seeds, first) {
-  const env = { SIM_MUTANT: mutant, SIM_SEEDS: String(seeds), SIM_SEED: first, SIM_VIOLATIONS: "1" };
-  const args = ["sim::tests::fresh_seeds", "--", "--nocapture"];
-  const { status, signal, stdout, stderr } = cargo(folder, args, { env, maxBuffer: 1 << 28 });
+function simulate(program, mutant, seeds, first) {
+  const env = {
+    ...process.env,
+    SIM_MUTANT: mutant,
+    SIM_SEEDS: String(seeds),
+    SIM_SEED: first,
+    SIM_VIOLATIONS: "1",
+  };
+  const args = ["sim::tests::fresh_seeds", "--nocapture"];
+  // A mutant may spin, which the simulator cannot end.
+  const limits = { timeout: MAX_MINUTES * 60_000, killSignal: "SIGKILL", ...OUTPUT };
+  const { status, signal, stdout, stderr } = spawnSync(program, args, { env, ...limits });
   const found = /^seed (\d+): (.*)$/m.exec(stdout);
   const hasBegun = stdout.includes(`simulating ${seeds} seeds from ${first}\n`);
   if (!hasBegun || (status === 0) === Boolean(found)) {
-    throw new Error(`the simulator ended with ${status ?? signal}:\n${stdout}\n${stderr}`);
+    const name = mutant || "no mutant";
+    throw new Error(`the simulator with ${name} ended with ${status ?? signal}:\n${stdout}\n${stderr}`);
   }
   return found && { seed: BigInt(found[1]), violation: found[2] };
 }
@@ -423,12 +444,13 @@ function run({ withRare, seeds, first }) {
   writeCopy(folder);
   const begun = Date.now();
   const seconds = (since) => ((Date.now() - since) / 1000).toFixed(1);
-  if (cargo(folder, ["--no-run"], { stdio: "inherit" }).status !== 0) {
+  const program = build(folder);
+  if (!program) {
     console.error(`The mutants do not compile. The messages above are about the copy in ${folder}.`);
     return false;
   }
   console.log(`Built in ${seconds(begun)} s. Each mutant gets at most ${seeds} seeds, from ${first}.\n`);
-  const unchanged = simulate(folder, "", Math.min(CONTROL_SEEDS, seeds), first);
+  const unchanged = simulate(program, "", Math.min(CONTROL_SEEDS, seeds), first);
   if (unchanged) {
     console.error(`Without a mutant, seed ${unchanged.seed} finds a violation: ${unchanged.violation}`);
     return false;
@@ -441,7 +463,7 @@ function run({ withRare, seeds, first }) {
   for (const mutant of mutants) {
     const { name, kind } = mutant;
     const since = Date.now();
-    const found = simulate(folder, name, seeds, first);
+    const found = simulate(program, name, seeds, first);
     if (!found) survivors.push(mutant);
     const count = found ? String(found.seed - BigInt(first) + 1n) : "-";
     const cells = [
