@@ -268,19 +268,6 @@ const MUTANTS = [
     edits: [["if self.must_settle() {", "if self.must_settle() && !MUTANT {"]],
   },
   {
-    name: "left-out-not-synced",
-    kind: "code",
-    isRare: true,
-    what: "A drain of the oldest part leaves out rows whose newer states are not synced.",
-    file: `${FILE}/redo/drain.rs`,
-    edits: [
-      [
-        "last = last.max(end.lsn).max(plan.synced);",
-        "last = last.max(end.lsn).max(if MUTANT { 0 } else { plan.synced });",
-      ],
-    ],
-  },
-  {
     name: "count-while-unsure",
     kind: "code",
     what: "Rows are counted while the overlay may be wrong about which of them the data file has too.",
