@@ -92,10 +92,12 @@ const written = (millis) =>
 
 const sessions = (number, one, more) => `${show.count(number, "session")} ${number === 1 ? one : more}`;
 
-// A drain begins when something has been in the log for 30 s, or when the log is half full.
+// All of the log is drained 30 s after a write. A log that is half full is drained by its oldest quarter, without the rows that
+// have changed since.
 const CONSEQUENCES = [
   "Look first for the redo.log that belongs to this data.mdb: with it nothing is lost. A backup loses more than this.",
-  "The log holds the writes since its last drain, often those of the last 30 seconds. The lost ones are undone:",
+  "The log holds the writes since its last drain: often those of the last 30 seconds, and under load also older ones of",
+  "sessions that change all the time. The lost ones are undone:",
   "- Logins and changes are gone. Those users have to log in again.",
   "- A logout is gone too. The session is live again until it expires, for whoever has its id.",
   "Where no logout may be undone, end sessions before the app starts again: those of a user by",

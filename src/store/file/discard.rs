@@ -194,15 +194,30 @@ fn look(held: &Held, entry: LogEntry) -> Result<Option<Found>> {
         None => (MISSING.into(), open_aside(&held.dir, &entry.id)?),
         Some(file) => match fault_of(&*file, &entry) {
             None => return Ok(None),
-            Some(LogFault::Damaged(why)) => (why, Some((log, file))),
-            Some(LogFault::Io(error)) => (format!("the disk fails to read it ({error})"), Some((log, file))),
+            Some(LogFault::Damaged(why)) => (why, Some((log.clone(), file))),
+            Some(LogFault::Io(error)) => {
+                (format!("the disk fails to read it ({error})"), Some((log.clone(), file)))
+            }
         },
     };
     let (file, salvaged) = match found {
         None => (None, Salvaged::default()),
         Some((path, file)) => {
             let salvaged = salvage(&*file, &entry);
-            (Some(path.clone()), salvaged.map_err(|error| io_failed(&path.display(), "reading", &error))?)
+            let salvaged = salvaged.map_err(|error| io_failed(&path.display(), "reading", &error))?;
+            if salvaged.prefix_changes + salvaged.later_changes == 0
+                && path == log
+                && let Some((aside, _)) = open_aside(&held.dir, &entry.id)?
+            {
+                return Err(StoreError::Damaged(format!(
+                    "{} has nothing of this store: {problem}. An earlier attempt has set the store's log aside, as {}. Move {} \
+                     out of the folder and try again, for what is left of that log to be kept",
+                    log.display(),
+                    aside.display(),
+                    log.display()
+                )));
+            }
+            (Some(path), salvaged)
         }
     };
     let metadata = file.as_ref().and_then(|file| fs::metadata(file).ok());

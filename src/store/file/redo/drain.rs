@@ -56,6 +56,8 @@ struct Plan {
     /// The log has failed, and a power loss takes the end of it. Nobody could go on after a part of the keys, so that they go
     /// into one transaction.
     is_whole: bool,
+    /// How many drains had failed when this was made.
+    failures: u64,
     is_done: bool,
 }
 
@@ -71,7 +73,12 @@ impl Redo {
         let before = ring.applied();
         let base = points::lock(&self.base);
         // While this waited, a pass may have made some.
-        if ring.applied() == before { self.drain_under(&base, ring, Part::Oldest) } else { Ok(()) }
+        for part in [Part::Oldest, Part::All] {
+            if ring.applied() == before {
+                self.drain_under(&base, ring, part)?;
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn drain_under(&self, _base: &Base, ring: &Ring, part: Part) -> Result<()> {
@@ -84,20 +91,22 @@ impl Redo {
     }
 
     fn plan(&self, ring: &Ring, part: Part) -> Plan {
+        let failures = self.overlay().failures();
         let is_whole = ring.has_failed() && ring.durable() < ring.entered().lsn;
         // Not a part while entries may say wrongly whether the data file has their row: newer ones go on saying so.
         let is_all = part == Part::All || self.overlay().is_unsure() || is_whole;
         // Before the keys: what is entered later may be among them or not.
         let end = if is_all { ring.entered() } else { ring.oldest_part() };
         let mut keys = self.overlay().keys_up_to(if is_all { u64::MAX } else { end.lsn });
-        let synced = if is_all { 0 } else { ring.entered().lsn };
+        // After the keys, and not `entered`: a batch is in the overlay a moment before that.
+        let synced = if is_all { 0 } else { ring.written() };
         keys.sort_unstable();
-        Plan { keys, drained: 0, end, synced, is_all, is_whole, is_done: false }
+        Plan { keys, drained: 0, end, synced, is_all, is_whole, failures, is_done: false }
     }
 
     fn end_plan(&self, plan: &Plan) {
         if plan.is_all {
-            self.overlay().set_unsure(false);
+            self.overlay().set_sure(plan.failures);
         }
     }
 
@@ -243,7 +252,7 @@ impl Redo {
             Ok(())
         });
         // What has failed may be on disk all the same.
-        drained.inspect_err(|_| overlay.set_unsure(true))?;
+        drained.inspect_err(|_| overlay.set_unsure())?;
         points::reach(Point::AfterDrainCommit);
         for step in entries.chunks(points::limit(STEP, 2)) {
             let mut gate = overlay.gate();

@@ -351,6 +351,7 @@ impl Redo {
         }
         self.next.store(next, Ordering::SeqCst);
         self.overlay().gate().enter(ring.written());
+        points::reach(Point::InOverlay);
         ring.enter();
         points::reach(Point::Entered);
         state.last_batch = Some((points::now(), bytes));
@@ -399,7 +400,7 @@ impl Redo {
 
     /// How long it lately took to drain so many bytes of the log.
     pub(super) fn drains_in(&self, bytes: u64) -> Duration {
-        Duration::from_nanos(self.drain_cost.load(Ordering::Relaxed) * bytes / 1024)
+        Duration::from_nanos(self.drain_cost.load(Ordering::Relaxed).saturating_mul(bytes) / 1024)
     }
 
     /// Drains the log, and writes to the data file. What the log gets later is newer.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::drain::Part;
 use super::engine::Redo;
+use super::format::HEADER_BYTES;
 use super::points;
 use super::ring::Ring;
 use crate::store::file::environment::KnownLog;
@@ -23,6 +24,8 @@ const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 const DRAIN_PAUSE: Duration = Duration::from_millis(50);
 /// After something has failed.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// After there was no room for a larger log.
+const GROWTH_PAUSE: Duration = Duration::from_secs(60);
 /// A log grows so many times.
 const GROWTH: u64 = 4;
 
@@ -33,6 +36,8 @@ pub(in crate::store::file) struct Keeper {
     filled_since: Option<Instant>,
     synced_at: Option<Instant>,
     retry_at: Option<Instant>,
+    /// Before this moment the log does not grow, as there was no room for a larger one.
+    grows_at: Option<Instant>,
 }
 
 impl Redo {
@@ -109,8 +114,14 @@ impl Redo {
                 true => self.pass(ring, Part::Oldest, Duration::ZERO)?,
                 false => self.pass(ring, Part::All, DRAIN_PAUSE)?,
             }
-            if is_pressed && ring.size() < self.sizes.max {
-                self.grow((GROWTH * ring.size()).min(self.sizes.max))?;
+            let may_grow = ring.size() < self.sizes.max && keeper.grows_at.is_none_or(|at| now >= at);
+            if is_pressed && may_grow {
+                let size = (GROWTH * ring.size()).min(self.sizes.max);
+                match self.files.prepare(size + HEADER_BYTES) {
+                    Ok(()) => self.grow(size)?,
+                    // It goes on as it is.
+                    Err(_) => keeper.grows_at = Some(now + GROWTH_PAUSE),
+                }
             }
         }
         Ok(())

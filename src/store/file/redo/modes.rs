@@ -54,7 +54,9 @@ impl Redo {
         self.environment.settle()?;
         self.next.store(recovered.next, Ordering::SeqCst);
         self.seed_next()?;
-        self.overlay().set_unsure(!newest.is_empty());
+        if !newest.is_empty() {
+            self.overlay().set_unsure();
+        }
         {
             let mut gate = self.overlay().gate();
             for (key, (row, lsn)) in newest {
@@ -221,9 +223,8 @@ impl Redo {
         Ok(())
     }
 
-    /// Goes on with a larger log.
+    /// Goes on with a larger log, whose file is prepared.
     pub(super) fn grow(&self, size: u64) -> Result<()> {
-        self.files.prepare(size + super::format::HEADER_BYTES)?;
         self.drain_most()?;
         let mut state = points::lock(&self.mode);
         self.end_log(&mut points::lock(&self.base))?;

@@ -11,7 +11,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use dashmap::{DashMap, Entry as Slot};
 use foldhash::quality::RandomState;
@@ -38,8 +38,11 @@ pub(in crate::store::file) struct Overlay {
     puts: AtomicUsize,
     /// How many keys here have a row in the data file.
     in_base: AtomicUsize,
-    /// Whether entries may say wrongly that the data file lacks their row, as after a recovery.
-    is_unsure: AtomicBool,
+    /// How often entries came to say, perhaps wrongly, that the data file lacks their row: by a recovery, and by drains that
+    /// have failed.
+    failures: AtomicU64,
+    /// How many of those are past, as everything was drained since.
+    past_failures: AtomicU64,
 }
 
 #[derive(Debug, Clone)]
@@ -110,7 +113,8 @@ impl Overlay {
             len: AtomicUsize::new(0),
             puts: AtomicUsize::new(0),
             in_base: AtomicUsize::new(0),
-            is_unsure: AtomicBool::new(false),
+            failures: AtomicU64::new(0),
+            past_failures: AtomicU64::new(0),
         }
     }
 
@@ -166,11 +170,20 @@ impl Overlay {
     }
 
     pub(in crate::store::file) fn is_unsure(&self) -> bool {
-        self.is_unsure.load(Ordering::SeqCst) && !self.is_empty()
+        self.failures() > self.past_failures.load(Ordering::SeqCst) && !self.is_empty()
     }
 
-    pub(in crate::store::file) fn set_unsure(&self, is_unsure: bool) {
-        self.is_unsure.store(is_unsure, Ordering::SeqCst);
+    pub(in crate::store::file) fn set_unsure(&self) {
+        self.failures.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub(in crate::store::file) fn failures(&self) -> u64 {
+        self.failures.load(Ordering::SeqCst)
+    }
+
+    /// Everything was drained that was there after so many failures.
+    pub(in crate::store::file) fn set_sure(&self, failures: u64) {
+        self.past_failures.fetch_max(failures, Ordering::SeqCst);
     }
 }
 

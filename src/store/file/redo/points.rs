@@ -13,6 +13,8 @@ pub(in crate::store::file) enum Point {
     AfterWrite,
     BeforeSync,
     AfterSync,
+    /// The overlay has a batch, and the log does not count it as entered.
+    InOverlay,
     /// The overlay has a batch, and nobody was told.
     Entered,
     /// A transaction has rows of the log, and is not committed.

@@ -27,15 +27,12 @@ pub(super) struct Ring {
     /// The bytes that the ring has.
     size: u64,
     state: Mutex<State>,
-    /// Ends of batches that are entered and not in the data file, each about a part of the ring after the last.
-    parts: Mutex<VecDeque<Position>>,
     /// Held during a sync. The kernel reports a failure once to each open file: a sync beside the one that fails may
     /// succeed without having written anything.
     syncing: Mutex<()>,
     has_failed: AtomicBool,
 }
 
-#[derive(Clone, Copy)]
 struct State {
     /// After the last batch.
     written: Position,
@@ -43,6 +40,8 @@ struct State {
     entered: Position,
     durable: u64,
     applied: Position,
+    /// Ends of batches between `applied` and `entered`, each about a part of the ring after the last.
+    parts: VecDeque<Position>,
 }
 
 /// Where the next log gets its file.
@@ -89,13 +88,13 @@ impl Ring {
     }
 
     fn at(file: Arc<dyn LogFile>, id: LogId, size: u64, at: Position) -> Self {
-        let state = State { written: at, entered: at, durable: at.lsn, applied: at };
+        let parts = VecDeque::new();
+        let state = State { written: at, entered: at, durable: at.lsn, applied: at, parts };
         Self {
             file,
             id,
             size,
             state: Mutex::new(state),
-            parts: Mutex::default(),
             syncing: Mutex::default(),
             has_failed: AtomicBool::new(false),
         }
@@ -249,28 +248,26 @@ impl Ring {
 
     /// Notes that the overlay has the rows of all batches.
     pub(super) fn enter(&self) {
-        let (entered, applied) = {
-            let mut state = self.state.lock();
-            state.entered = state.written;
-            (state.entered, state.applied)
-        };
-        let mut parts = self.parts.lock();
-        let last = parts.back().map_or(applied.lsn, |part| part.lsn);
+        let mut state = self.state.lock();
+        let entered = state.written;
+        state.entered = entered;
+        let last = state.parts.back().unwrap_or(&state.applied).lsn;
         if entered.lsn - last >= self.size / PARTS {
-            parts.push_back(entered);
+            state.parts.push_back(entered);
         }
     }
 
     /// Where the oldest part ends of what is entered and not in the data file.
     pub(super) fn oldest_part(&self) -> Position {
-        let first = self.parts.lock().front().copied();
-        first.unwrap_or_else(|| self.entered())
+        let state = self.state.lock();
+        state.parts.front().copied().unwrap_or(state.entered)
     }
 
     /// Notes that the data file has everything up to a place. Its bytes may be overwritten from then on.
     pub(super) fn apply(&self, to: Position) {
-        self.state.lock().applied = to;
-        self.parts.lock().retain(|part| part.lsn > to.lsn);
+        let mut state = self.state.lock();
+        state.applied = to;
+        state.parts.retain(|part| part.lsn > to.lsn);
     }
 
     /// Has every later write and sync fail.

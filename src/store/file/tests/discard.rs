@@ -411,6 +411,24 @@ fn an_attempt_that_did_not_end_is_gone_on_with() {
     }
 }
 
+/// The log of another store, put there after such an attempt, does not hide the one that was set aside.
+#[test]
+fn a_log_that_was_set_aside_is_not_given_up_for_one_of_another_store() {
+    let (killed, other) = (Killed::new(Vec::new()), Killed::new(Vec::new()));
+    let place = killed.put(Some(&killed.damaged(4)));
+    let aside = aside(&place, &place.damage().fingerprint, 1);
+    fs::rename(place.path().join(REDO), &aside).unwrap();
+    fs::write(place.path().join(REDO), &other.log).unwrap();
+    let before = place.files();
+    let error = FileStore::inspect_log(place.path(), false).unwrap_err();
+    assert_eq!(error.code(), "ERR_STORE_CORRUPT");
+    assert!(error.to_string().contains(&*aside.to_string_lossy()), "{error}");
+    assert_eq!(place.files(), before);
+    fs::remove_file(place.path().join(REDO)).unwrap();
+    place.discard().unwrap();
+    place.goes_on_with(&killed.expected(4, |other| other > 4), "the log that was set aside");
+}
+
 fn aside(place: &Place, fingerprint: &str, nth: usize) -> PathBuf {
     let suffix = if nth == 1 { String::new() } else { format!("-{nth}") };
     place.path().join(format!("{REDO}.damaged-{}{suffix}", &fingerprint[..8]))
