@@ -3,14 +3,11 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use redis::Value;
-
 use super::commands::{Change, Creation, Entry, Left, created_field, touch};
 use super::core::{Call, Core, Counters, Kind};
 use super::errors::{self, number};
 use super::record::{Record, Stamp};
-use super::request::{Request, number as text};
-use super::scripts::{CREATE, END_OF_USER, FORGET, RESCORE, Script};
+use super::resp::{CREATE, END_OF_USER, FORGET, RESCORE, Reply, Request, Script, number as text};
 use super::vault::{Draft, UserName, Vault};
 use crate::clock::Millis;
 use crate::error::{Result, StoreError};
@@ -34,15 +31,15 @@ impl Core {
         let Creation { key, member, user, .. } = &creation;
         let counts = self.options.max_sessions_per_user.is_some();
         let (stored, held) = if user.is_nobody() {
-            let set = |manner| creation.set(Request::write(manner));
+            let set = |mode| creation.set(Request::write(mode));
             (self.get_one(call, key, Kind::Once, set).await?, 0)
         } else if self.topology.is_one_server() {
-            let make = |manner| creation.set(creation.entry().enter(Request::write(manner), counts));
+            let make = |mode| creation.set(creation.entry().enter(Request::write(mode), counts));
             let mut replies = self.ask(call, key, Kind::Once, make).await?;
             let stored = replies.pop().ok_or_else(errors::unexpected)?;
             if let Err(error) = replies.iter().try_for_each(errors::check) {
                 // A session must not be without its entry.
-                if stored == Value::Okay {
+                if stored == Reply::Okay {
                     self.take_back(call, key, user, created).await?;
                 }
                 return Err(error);
@@ -50,17 +47,17 @@ impl Core {
             errors::check(&stored)?;
             (stored, held(&replies))
         } else {
-            let enter = |manner| creation.entry().enter(Request::write(manner), counts);
+            let enter = |mode| creation.entry().enter(Request::write(mode), counts);
             let replies = self.get_all(call, &creation.index, Kind::Aside, enter).await?;
-            let set = |manner| creation.set(Request::write(manner));
+            let set = |mode| creation.set(Request::write(mode));
             (self.get_one(call, key, Kind::Once, set).await?, held(&replies))
         };
-        if stored == Value::Nil {
+        if stored == Reply::Nil {
             let now = text(self.times.now());
             let args: [&[u8]; 3] = [&now, &creation.value, &creation.until];
             match self.run_script(call, Kind::Once, &CREATE, key, &args).await? {
-                Value::Int(1) => {}
-                Value::BulkString(live) => {
+                Reply::Number(1) => {}
+                Reply::Bytes(live) => {
                     self.undo_entry(call, &creation.entry(), user, &live).await;
                     return Err(StoreError::Exists);
                 }
@@ -76,10 +73,10 @@ impl Core {
         let vault = self.vault(call).await?;
         let member = vault.member(id);
         let key = self.names.session(&member);
-        let make = |manner| Request::read(manner).command(&[b"GET", &key]);
+        let make = |mode| Request::read(mode).command(&[b"GET", &key]);
         let found = match self.get_one(call, &key, Kind::Aside, make).await? {
-            Value::Nil => None,
-            Value::BulkString(bytes) => vault.open_live(&member, &bytes, &self.times)?,
+            Reply::Nil => None,
+            Reply::Bytes(bytes) => vault.open_live(&member, &bytes, &self.times)?,
             _ => return Err(errors::unexpected()),
         };
         self.shared.counters.looked_up(found.is_some());
@@ -117,8 +114,8 @@ impl Core {
         expires: Expiry,
     ) -> Result<Option<bool>> {
         let key = &change.key;
-        let get = |manner| Request::read(manner).command(&[b"GET", key]);
-        let Value::BulkString(old) = self.get_one(call, key, Kind::Aside, get).await? else {
+        let get = |mode| Request::read(mode).command(&[b"GET", key]);
+        let Reply::Bytes(old) = self.get_one(call, key, Kind::Aside, get).await? else {
             return Ok(Some(false));
         };
         let old = Record::parse(&old)?;
@@ -135,7 +132,7 @@ impl Core {
         let mut entered = 0;
         if !user.is_nobody() {
             let counts = self.options.max_sessions_per_user.is_some();
-            let enter = |manner| entry.enter(Request::write(manner), counts);
+            let enter = |mode| entry.enter(Request::write(mode), counts);
             entered = held(&self.get_all(call, entry.index, Kind::Aside, enter).await?);
         }
         let replaced = self.replace(call, change, &old_user, Some(old.created)).await?;
@@ -169,7 +166,7 @@ impl Core {
     ) -> Result<bool> {
         let vault = self.vault(call).await?;
         let key = self.names.session(&vault.member(id));
-        let make = |manner| touch(Request::write(manner), &key, expires, enough, &self.times);
+        let make = |mode| touch(Request::write(mode), &key, expires, enough, &self.times);
         match number(&self.get_one(call, &key, Kind::Repeatable, make).await?)? {
             0 => Ok(false),
             1 => Ok(true),
@@ -182,8 +179,8 @@ impl Core {
         let vault = self.vault(call).await?;
         let member = vault.member(id);
         let key = self.names.session(&member);
-        let make = |manner| Request::write(manner).command(&[b"GETDEL", &key]);
-        let Value::BulkString(bytes) = self.get_one(call, &key, Kind::Repeatable, make).await? else {
+        let make = |mode| Request::write(mode).command(&[b"GETDEL", &key]);
+        let Reply::Bytes(bytes) = self.get_one(call, &key, Kind::Repeatable, make).await? else {
             return Ok(());
         };
         if let Some(left) = Left::by(member, &bytes, &self.names) {
@@ -213,8 +210,8 @@ impl Core {
         script: &Script,
         key: &[u8],
         args: &[&[u8]],
-    ) -> Result<Value> {
-        self.get_one(call, key, kind, |manner| Request::write(manner).script(script, key, args)).await
+    ) -> Result<Reply> {
+        self.get_one(call, key, kind, |mode| Request::write(mode).script(script, key, args)).await
     }
 
     async fn replace(
@@ -224,7 +221,7 @@ impl Core {
         user: &UserName,
         created: Option<Stamp>,
     ) -> Result<i64> {
-        let make = |manner| change.replace(Request::write(manner), user, created, &self.times);
+        let make = |mode| change.replace(Request::write(mode), user, created, &self.times);
         number(&self.get_one(call, &change.key, Kind::Once, make).await?)
     }
 
@@ -278,9 +275,9 @@ impl Core {
 }
 
 /// How many entries an index has, if it was asked for: after `ZADD`.
-fn held(replies: &[Value]) -> u64 {
+fn held(replies: &[Reply]) -> u64 {
     match replies {
-        [_, Value::Int(held)] => u64::try_from(*held).unwrap_or(0),
+        [_, Reply::Number(held)] => u64::try_from(*held).unwrap_or(0),
         _ => 0,
     }
 }

@@ -4,8 +4,7 @@ use smallvec::SmallVec;
 
 use super::core::Times;
 use super::record::{self, Record, Stamp};
-use super::request::{Request, number};
-use super::scripts::{TOUCH, UPDATE};
+use super::resp::{Request, TOUCH, UPDATE, number};
 use super::vault::{Draft, Names, UserName, Vault, whole};
 use crate::clock::Millis;
 use crate::error::Result;

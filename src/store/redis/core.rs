@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use parking_lot::{Condvar, Mutex};
-use redis::{ServerError, Value};
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -22,8 +21,7 @@ use super::lane::Line;
 use super::link::Fault;
 use super::options::RedisOptions;
 use super::record::Stamp;
-use super::request::{Manner, Replies, Request};
-use super::slots::slot_of;
+use super::resp::{Replies, Reply, Request, RequestMode, slot_of};
 use super::topology::{Node, Topology};
 use super::vault::{Draft, Names, Vault};
 use super::walks::Walks;
@@ -508,17 +506,17 @@ impl Core {
         &self,
         call: &Call,
         node: &Node,
-        make: impl Fn(Manner) -> Request,
-    ) -> Result<Value> {
+        make: impl Fn(RequestMode) -> Request,
+    ) -> Result<Reply> {
         loop {
             let links = self.topology.links_of(node).await;
-            let request = make(Manner::default());
+            let request = make(RequestMode::default());
             match links.of(&request).send(request).await {
                 Err(Fault::NotSent | Fault::Lost(_)) => {}
                 Err(Fault::NotReplicated(_)) => return Err(errors::unexpected()),
                 Ok(mut replies) => {
-                    let reply = replies.pop().unwrap_or(Value::Nil);
-                    let Value::ServerError(error) = &reply else { return Ok(reply) };
+                    let reply = replies.pop().unwrap_or(Reply::Nil);
+                    let Reply::Error(error) = &reply else { return Ok(reply) };
                     if !errors::passes(errors::code(error)) {
                         return Err(errors::check(&reply).err().unwrap_or_else(errors::unexpected));
                     }
@@ -529,7 +527,7 @@ impl Core {
     }
 
     /// Notes why a server refuses for the time being, and leaves it some.
-    async fn put_off(&self, call: &Call, error: &ServerError) {
+    async fn put_off(&self, call: &Call, error: &[u8]) {
         *call.refusal.borrow_mut() = Some(errors::in_words(error));
         sleep(REFUSAL_PAUSE).await;
     }
@@ -541,19 +539,19 @@ impl Core {
         call: &Call,
         key: &[u8],
         kind: Kind,
-        make: impl Fn(Manner) -> Request,
+        make: impl Fn(RequestMode) -> Request,
     ) -> Result<Replies> {
         let slot = if self.topology.is_one_server() { 0 } else { slot_of(key) };
         call.slot.set(slot);
-        let mut manner = Manner::default();
+        let mut mode = RequestMode::default();
         let mut elsewhere: Option<Rc<Node>> = None;
         loop {
             let links = match elsewhere.take() {
                 Some(node) => self.topology.links_of(&node).await,
                 None => self.topology.links_to(slot).await,
             };
-            let request = make(manner);
-            manner.asking = false;
+            let request = make(mode);
+            mode.asking = false;
             // What is refused takes back its own part alone: others of the call may be under way.
             let part = usize::from(kind != Kind::Aside && request.is_write);
             let not_done = || call.begun.set(call.begun.get() - part);
@@ -577,18 +575,18 @@ impl Core {
                 }
             };
             let refused = replies.iter().find_map(|reply| match reply {
-                Value::ServerError(error) => Some(error),
+                Reply::Error(error) => Some(error),
                 _ => None,
             });
             let Some(error) = refused else { return Ok(replies) };
             // What it says was not done; whether others of the request were is for the caller to see.
             not_done();
             let told = || {
-                let to = error.details()?.split(' ').nth(1)?;
-                self.topology.told_of(to)
+                let to = error.split(|&byte| byte == b' ').nth(2)?;
+                self.topology.told_of(std::str::from_utf8(to).ok()?)
             };
             match errors::code(error) {
-                "NOSCRIPT" => manner.in_full = true,
+                "NOSCRIPT" => mode.in_full = true,
                 "MOVED" => {
                     self.topology.ask_again();
                     elsewhere = told();
@@ -598,7 +596,7 @@ impl Core {
                 }
                 "ASK" => {
                     elsewhere = told();
-                    manner.asking = elsewhere.is_some();
+                    mode.asking = elsewhere.is_some();
                 }
                 code if code == "READONLY" || errors::passes(code) => {
                     // It is a primary no more: connecting again finds the one that is.
@@ -619,7 +617,7 @@ impl Core {
         call: &Call,
         key: &[u8],
         kind: Kind,
-        make: impl Fn(Manner) -> Request,
+        make: impl Fn(RequestMode) -> Request,
     ) -> Result<Replies> {
         let replies = self.ask(call, key, kind, make).await?;
         replies.iter().try_for_each(errors::check)?;
@@ -632,9 +630,9 @@ impl Core {
         call: &Call,
         key: &[u8],
         kind: Kind,
-        make: impl Fn(Manner) -> Request,
-    ) -> Result<Value> {
+        make: impl Fn(RequestMode) -> Request,
+    ) -> Result<Reply> {
         let mut replies = self.get_all(call, key, kind, make).await?;
-        Ok(replies.pop().unwrap_or(Value::Nil))
+        Ok(replies.pop().unwrap_or(Reply::Nil))
     }
 }

@@ -1,11 +1,10 @@
 //! What servers refuse, as errors of the store.
 
-use redis::{ServerError, Value};
-
+use super::resp::Reply;
 use crate::error::{Result, StoreError};
 
 /// What a server says, in its words, but for those in which it repeats what it was asked: ids are secrets.
-pub(super) fn in_words(error: &ServerError) -> String {
+pub(super) fn in_words(error: &[u8]) -> String {
     const LONGEST: usize = 200;
     let (code, details) = parts(error);
     let details = details.split(", with args beginning with").next().unwrap_or_default();
@@ -14,14 +13,16 @@ pub(super) fn in_words(error: &ServerError) -> String {
 }
 
 /// The code by which a server says why it refuses.
-pub(super) fn code(error: &ServerError) -> &str {
+pub(super) fn code(error: &[u8]) -> &str {
     parts(error).0
 }
 
 /// The code of an error and what follows it. Redis 6.2 has one code for all that a script is refused, and puts the
 /// refusal behind the places of it: `ERR Error running script (call to f_…): @user_script:9: @user_script: 9: -OOM …`.
-fn parts(error: &ServerError) -> (&str, &str) {
-    let (code, details) = (error.code(), error.details().unwrap_or_default());
+fn parts(error: &[u8]) -> (&str, &str) {
+    // It may repeat bytes of a request. What follows those is of no use.
+    let text = error.utf8_chunks().next().map_or("", |chunk| chunk.valid());
+    let (code, details) = text.split_once(' ').unwrap_or((text, ""));
     let in_script = || {
         let (_, refusal) = details.strip_prefix("Error running script ")?.rsplit_once("@user_script:")?;
         let (_, refusal) = refusal.split_once(": ")?;
@@ -38,8 +39,8 @@ pub(super) fn passes(code: &str) -> bool {
 
 /// # Errors
 /// If the answer is an error.
-pub(super) fn check(reply: &Value) -> Result<()> {
-    let Value::ServerError(error) = reply else { return Ok(()) };
+pub(super) fn check(reply: &Reply) -> Result<()> {
+    let Reply::Error(error) = reply else { return Ok(()) };
     Err(match code(error) {
         "OOM" => StoreError::Full(in_words(error).into()),
         "WRONGTYPE" => StoreError::Corrupt("it is no session of this store, but of another type"),
@@ -56,23 +57,14 @@ pub(super) fn unexpected() -> StoreError {
 ///
 /// # Errors
 /// As for [`check`]; and if it is none.
-pub(super) fn number(reply: &Value) -> Result<i64> {
+pub(super) fn number(reply: &Reply) -> Result<i64> {
     check(reply)?;
-    if let Value::Int(number) = reply { Ok(*number) } else { Err(unexpected()) }
+    if let Reply::Number(number) = reply { Ok(*number) } else { Err(unexpected()) }
 }
 
 #[cfg(test)]
 mod tests {
-    use redis::parse_redis_value;
-
     use super::*;
-
-    fn error(line: &str) -> ServerError {
-        match parse_redis_value(format!("-{line}\r\n").as_bytes()) {
-            Ok(Value::ServerError(error)) => error,
-            other => panic!("{other:?}"),
-        }
-    }
 
     #[test]
     fn a_refusal_is_known_by_its_code_in_a_script_of_any_version_too() {
@@ -100,8 +92,8 @@ mod tests {
             ),
             ("ERR unknown command", "ERR", "Redis says ERR unknown command"),
         ] {
-            let error = error(line);
-            assert_eq!((code(&error), &in_words(&error)[..]), (code_of_it, words));
+            let error = line.as_bytes();
+            assert_eq!((code(error), &in_words(error)[..]), (code_of_it, words));
         }
     }
 }

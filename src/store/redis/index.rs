@@ -8,7 +8,6 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use redis::Value;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
@@ -16,8 +15,7 @@ use super::commands::{Entry, created_field};
 use super::core::{Call, Core, Counters, Kind};
 use super::errors::{self, number};
 use super::record::{self, AFTER_USER, Record, Stamp};
-use super::request::{Request, number as text};
-use super::scripts::{END_EXPIRED, END_OF_USER, FORGET};
+use super::resp::{END_EXPIRED, END_OF_USER, FORGET, Reply, Request, number as text};
 use super::vault::{UserName, hex};
 use super::walks::Walk;
 use crate::error::{Result, StoreError};
@@ -31,7 +29,7 @@ pub(super) const GRACE: Duration = Duration::from_secs(60);
 pub(super) const AT_ONCE: usize = 512;
 
 /// As `END_OF_USER` has it of a session that is another user's, or none.
-const NOT_THEIRS: Value = Value::Int(0);
+const NOT_THEIRS: Reply = Reply::Number(0);
 
 /// What is of another type than the store's is somebody else's, and is not to keep a call from all the others.
 pub(super) fn unless_foreign<T>(outcome: Result<T>, otherwise: T) -> Result<T> {
@@ -63,13 +61,13 @@ impl Core {
         for some in entries.chunks(AT_ONCE) {
             let keys = some.iter().map(|(member, _)| self.names.session(member));
             let values = join_all(keys.map(async |key| {
-                let get = |manner| Request::read(manner).command(&[b"GET", &key]);
+                let get = |mode| Request::read(mode).command(&[b"GET", &key]);
                 self.get_one(call, &key, Kind::Aside, get).await
             }));
             for ((member, score), value) in some.iter().zip(values.await) {
-                let value = unless_foreign(value, Value::Nil)?;
+                let value = unless_foreign(value, Reply::Nil)?;
                 let record = match &value {
-                    Value::BulkString(bytes) => Record::parse(bytes).ok(),
+                    Reply::Bytes(bytes) => Record::parse(bytes).ok(),
                     _ => None,
                 };
                 let Some(record) = record.filter(|record| record.user == user.json) else {
@@ -179,7 +177,7 @@ impl Core {
             let key = self.names.session(&entry.0);
             let args: [&[u8]; 3] = [&now, &to_match, &created_field(theirs)];
             let ended = self.run_script(call, Kind::Aside, &END_OF_USER, &key, &args).await;
-            if unless_foreign(ended, NOT_THEIRS)? == Value::Int(1) {
+            if unless_foreign(ended, NOT_THEIRS)? == Reply::Number(1) {
                 Counters::add(&self.shared.counters.evicted, 1);
                 self.forget(call, &Entry { index: &index, member: &entry.0, created: entry.1 }).await;
             }
@@ -200,15 +198,13 @@ impl Core {
         last: i64,
     ) -> Result<Vec<(Vec<u8>, Stamp)>> {
         let (first, last) = (text(first), text(last));
-        let make = |manner| Request::read(manner).command(&[b"ZRANGE", index, &first, &last, b"WITHSCORES"]);
-        let Value::Array(values) = self.get_one(call, index, Kind::Aside, make).await? else {
+        let make = |mode| Request::read(mode).command(&[b"ZRANGE", index, &first, &last, b"WITHSCORES"]);
+        let Reply::Array(values) = self.get_one(call, index, Kind::Aside, make).await? else {
             return Err(errors::unexpected());
         };
         let mut entries = Vec::with_capacity(values.len() / 2);
         let mut values = values.into_iter();
-        while let (Some(Value::BulkString(member)), Some(Value::BulkString(score))) =
-            (values.next(), values.next())
-        {
+        while let (Some(Reply::Bytes(member)), Some(Reply::Bytes(score))) = (values.next(), values.next()) {
             // A score that is none of ours is as old as can be.
             let score = std::str::from_utf8(&score).ok().and_then(|score| score.parse::<f64>().ok());
             entries.push((member, score.unwrap_or(0.0) as Stamp));
@@ -227,11 +223,11 @@ impl Core {
         let last = text(owner.last_byte());
         let found = join_all(entries.iter().map(async |(member, _)| {
             let key = self.names.session(member);
-            let make = |manner| Request::read(manner).command(&[b"GETRANGE", &key, b"0", &last]);
+            let make = |mode| Request::read(mode).command(&[b"GETRANGE", &key, b"0", &last]);
             let reply = self.ask(call, &key, Kind::Aside, make).await?;
             Ok(match reply.first() {
-                Some(Value::BulkString(bytes)) if bytes.is_empty() => Named::Absent,
-                Some(Value::BulkString(bytes)) => match record::times(bytes) {
+                Some(Reply::Bytes(bytes)) if bytes.is_empty() => Named::Absent,
+                Some(Reply::Bytes(bytes)) => match record::times(bytes) {
                     Err(_) => Named::Another,
                     Ok(_) if !owner.owns(bytes) => Named::Another,
                     Ok((expires, _)) if expires.is_past(now) => Named::Expired,
@@ -264,7 +260,7 @@ impl Core {
             let args: Vec<&[u8]> =
                 some.iter().zip(&scores).flat_map(|((member, _), score)| [&member[..], &score[..]]).collect();
             match self.run_script(call, Kind::Aside, &FORGET, index, &args).await {
-                Ok(Value::Int(number)) => forgotten += u64::try_from(number).unwrap_or(0),
+                Ok(Reply::Number(number)) => forgotten += u64::try_from(number).unwrap_or(0),
                 _ => return forgotten,
             }
         }
@@ -336,7 +332,7 @@ impl Core {
         }));
         let mut ended = Vec::new();
         for (entry, end) in entries.iter().zip(ends.await) {
-            if unless_foreign(end, NOT_THEIRS)? == Value::Int(1) {
+            if unless_foreign(end, NOT_THEIRS)? == Reply::Number(1) {
                 ended.push(entry.clone());
             }
         }
@@ -366,11 +362,10 @@ impl Core {
             let until = text(i64::try_from(interval).unwrap_or(i64::MAX).clamp(1, i64::from(i32::MAX)));
             let lock = &self.names.sweep;
             let taken = self.step(async |call| {
-                let make =
-                    |manner| Request::read(manner).command(&[b"SET", lock, b"1", b"NX", b"PX", &until]);
+                let make = |mode| Request::read(mode).command(&[b"SET", lock, b"1", b"NX", b"PX", &until]);
                 self.get_one(call, lock, Kind::Aside, make).await
             });
-            if matches!(taken.await, Ok(Value::Okay)) {
+            if matches!(taken.await, Ok(Reply::Okay)) {
                 // A failed sweep leaves only garbage behind, which the next one removes.
                 let _ = self.clean().await;
             }

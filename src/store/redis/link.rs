@@ -9,14 +9,11 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::BytesMut;
-use redis::{Value, ValueCodec};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
-use tokio_util::codec::Decoder;
 
-use super::request::{Replies, Request};
+use super::resp::{Decoder, Malformed, Replies, Reply, Request};
 
 /// Why a request has no answers.
 #[derive(Debug, Clone)]
@@ -28,6 +25,9 @@ pub(super) enum Fault {
     /// The server has carried it out, but so few replicas have it.
     NotReplicated(i64),
 }
+
+/// How much is read at once.
+const BUFFER: usize = 16 * 1024;
 
 type Answer = Result<Replies, Fault>;
 
@@ -194,33 +194,37 @@ impl Link {
     }
 
     async fn read(&self, mut reader: impl AsyncRead + Unpin) -> String {
-        let (mut codec, mut bytes) = (ValueCodec::default(), BytesMut::with_capacity(16 * 1024));
+        let (mut decoder, mut bytes) = (Decoder::default(), Vec::with_capacity(BUFFER));
         loop {
-            bytes.reserve(16 * 1024);
+            bytes.reserve(BUFFER);
             match reader.read_buf(&mut bytes).await {
                 Ok(0) => return "the server closed it".into(),
                 Ok(_) => self.heard.set(Instant::now()),
                 Err(error) => return in_words(&error),
             }
+            let mut taken = 0;
             loop {
-                match codec.decode(&mut bytes) {
-                    Ok(Some(value)) => {
-                        if !self.take(value) {
+                match decoder.decode(&bytes[taken..]) {
+                    Ok(Some((reply, len))) => {
+                        if !matches!(reply, Reply::Push(_)) && !self.take(reply.to_owned()) {
                             return "the server said what nobody asked for".into();
                         }
+                        taken += len;
                     }
                     Ok(None) => break,
                     // Its words may show what was read.
-                    Err(_) => return "the server does not speak Redis's protocol".into(),
+                    Err(Malformed) => return "the server does not speak Redis's protocol".into(),
                 }
             }
+            bytes.drain(..taken);
+            bytes.shrink_to(4 * BUFFER);
         }
     }
 
     /// Takes the next answer; `false` if none is expected.
-    fn take(&self, value: Value) -> bool {
+    fn take(&self, value: Reply) -> bool {
         let mut expected = self.expected.borrow_mut();
-        let number = if let Value::Int(number) = value { number } else { 0 };
+        let number = if let Reply::Number(number) = value { number } else { 0 };
         match expected.front_mut() {
             None => return false,
             Some(Expected::Answers(waiting)) => {
@@ -244,7 +248,7 @@ impl Link {
             Some(Expected::Replicas) => {
                 let enough = self.replication.is_none_or(|wanted| number >= i64::from(wanted.replicas));
                 for (to, replies) in self.unreplicated.take() {
-                    let is_refusal = replies.iter().all(|reply| matches!(reply, Value::ServerError(_)));
+                    let is_refusal = replies.iter().all(|reply| matches!(reply, Reply::Error(_)));
                     let answer =
                         if enough || is_refusal { Ok(replies) } else { Err(Fault::NotReplicated(number)) };
                     let _ = to.send(answer);

@@ -7,7 +7,6 @@
 //! All stores of a process have one thread, on which their connections are (see `runtime`). A call hands its work over,
 //! and is told its end: those of one turn of JavaScript go to the server together, and their ends come back together.
 
-mod base64;
 mod calls;
 mod commands;
 mod core;
@@ -18,12 +17,10 @@ mod lines;
 mod link;
 mod options;
 mod record;
-mod request;
+mod resp;
 mod runtime;
-mod scripts;
 mod seal;
 mod server;
-mod slots;
 mod tls;
 mod topology;
 mod vault;
@@ -56,6 +53,8 @@ pub use self::core::Answers;
 pub use crate::keyring::Secret;
 pub use lane::{AT_ONCE, Ends, Interest, Lane, Line};
 pub use options::{Address, Login, RedisOptions, Servers};
+#[cfg(fuzzing)]
+pub use resp::check_replies;
 pub use tls::TlsOptions;
 
 /// A store in Redis. Calls that were begun end, even if the store is let go of meanwhile.

@@ -7,7 +7,7 @@
 
 use serde_json::value::RawValue;
 
-use super::request::number;
+use super::resp::number;
 
 use crate::error::{Result, StoreError};
 use crate::json::parse_user;

@@ -2,14 +2,13 @@
 //!
 //! The first store of a prefix makes it, and no `clear` removes it. It tells nothing without a secret.
 
-use redis::Value;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 
-use super::base64;
 use super::calls::wrong_secret;
 use super::core::{Call, Core, Kind};
 use super::errors;
-use super::request::Request;
-use super::scripts::REPLACE;
+use super::resp::{REPLACE, Reply, Request};
 use super::vault::Vault;
 use crate::error::{Result, StoreError};
 use crate::keyring::{Keyring, WrappedKeys};
@@ -29,13 +28,14 @@ impl Core {
                 continue;
             };
             const NO_SEAL: StoreError = StoreError::Corrupt("the seal of the encrypted sessions");
-            let seal = base64::decode(&text).ok_or(NO_SEAL).and_then(|bytes| WrappedKeys::decode(&bytes))?;
+            let seal =
+                BASE64.decode(&text).map_err(|_| NO_SEAL).and_then(|bytes| WrappedKeys::decode(&bytes))?;
             let unlocked = Keyring::unlock(&self.options.secrets, &seal).map_err(wrong_secret)?;
             if let Some(exact) = unlocked.exact {
                 let new = encoded(&exact);
                 let args: [&[u8]; 2] = [&text, &new];
                 let replaced = self.run_script(call, Kind::Aside, &REPLACE, &self.names.seal, &args).await?;
-                if replaced != Value::Int(1) {
+                if replaced != Reply::Number(1) {
                     continue;
                 }
                 text = new;
@@ -60,10 +60,10 @@ impl Core {
 
     async fn read_seal(&self, call: &Call) -> Result<Option<Vec<u8>>> {
         let seal = &self.names.seal;
-        let get = |manner| Request::read(manner).command(&[b"GET", seal]);
+        let get = |mode| Request::read(mode).command(&[b"GET", seal]);
         match self.get_one(call, seal, Kind::Aside, get).await? {
-            Value::Nil => Ok(None),
-            Value::BulkString(text) => Ok(Some(text)),
+            Reply::Nil => Ok(None),
+            Reply::Bytes(text) => Ok(Some(text)),
             _ => Err(errors::unexpected()),
         }
     }
@@ -71,11 +71,11 @@ impl Core {
     /// Puts a seal where there is none, and tells whether it did.
     async fn put_seal(&self, call: &Call, text: &[u8]) -> Result<bool> {
         let seal = &self.names.seal;
-        let set = |manner| Request::write(manner).command(&[b"SET", seal, text, b"NX"]);
-        Ok(self.get_one(call, seal, Kind::Aside, set).await? == Value::Okay)
+        let set = |mode| Request::write(mode).command(&[b"SET", seal, text, b"NX"]);
+        Ok(self.get_one(call, seal, Kind::Aside, set).await? == Reply::Okay)
     }
 }
 
 fn encoded(wrapped: &WrappedKeys) -> Vec<u8> {
-    base64::encode(&wrapped.encode())
+    BASE64.encode(wrapped.encode()).into_bytes()
 }

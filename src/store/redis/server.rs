@@ -5,7 +5,6 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
-use redis::Value;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -16,8 +15,7 @@ use tokio_rustls::TlsConnector;
 
 use super::link::{Fault, Link, Replication, in_words};
 use super::options::{Address, Login};
-use super::request::{Replies, Request};
-use super::scripts::{TOUCH, UPDATE};
+use super::resp::{Replies, Reply, Request, TOUCH, UPDATE};
 use super::tls::server_name;
 
 /// What is between us and a server may forget a connection on which nothing is said, without telling.
@@ -87,10 +85,9 @@ impl Dialler {
         let prepare = async {
             log_in(&link, login).await?;
             // What is not loaded here is when it is first called.
-            let scripts =
-                [&*TOUCH, &*UPDATE].into_iter().fold(Request::read(Default::default()), |all, it| {
-                    all.command(&[b"SCRIPT", b"LOAD", it.text.as_bytes()])
-                });
+            let scripts = [&TOUCH, &UPDATE].into_iter().fold(Request::read(Default::default()), |all, it| {
+                all.command(&[b"SCRIPT", b"LOAD", it.text.as_bytes()])
+            });
             ask(&link, scripts).await
         };
         let outcome = match select(pin!(prepare), pin!(link.drive(&mut socket))).await {
@@ -166,11 +163,9 @@ pub(super) async fn ask(link: &Link, request: Request) -> Result<Replies, String
 }
 
 /// The words of an answer that is an error.
-pub(super) fn refusal(reply: &Value) -> Option<String> {
+pub(super) fn refusal(reply: &Reply) -> Option<String> {
     match reply {
-        Value::ServerError(error) => {
-            Some(format!("{} {}", error.code(), error.details().unwrap_or_default()).trim_end().into())
-        }
+        Reply::Error(error) => Some(String::from_utf8_lossy(error).into_owned()),
         _ => None,
     }
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use self::server::{free_port, port};
 use super::index::GRACE;
+use super::resp::Reply;
 use super::*;
 use crate::clock::MockClock;
 use crate::error::Outcome;
@@ -81,12 +82,12 @@ fn in_millis(millis: i64) -> Expiry {
 }
 
 /// Asks the server of a store behind its back.
-fn ask(store: &RedisStore, command: &[&[u8]]) -> redis::Value {
+fn ask(store: &RedisStore, command: &[&[u8]]) -> Reply {
     let command: Vec<Vec<u8>> = command.iter().map(|arg| arg.to_vec()).collect();
     let work = async move |core: Rc<Core>| {
         core.step(async |call| {
             let args: Vec<&[u8]> = command.iter().map(Vec::as_slice).collect();
-            let make = |manner| request::Request::write(manner).command(&args);
+            let make = |mode| resp::Request::write(mode).command(&args);
             core.get_one(call, b"", core::Kind::Once, make).await
         })
         .await
@@ -96,11 +97,11 @@ fn ask(store: &RedisStore, command: &[&[u8]]) -> redis::Value {
 }
 
 /// An answer on its way to another thread.
-struct Told(redis::Value);
+struct Told(Reply);
 
-fn text(value: redis::Value) -> String {
+fn text(value: Reply) -> String {
     match value {
-        redis::Value::BulkString(bytes) => String::from_utf8(bytes).unwrap(),
+        Reply::Bytes(bytes) => String::from_utf8(bytes).unwrap(),
         other => panic!("{other:?}"),
     }
 }
@@ -133,7 +134,7 @@ fn the_server_ends_a_session_at_its_expiry_and_no_sooner() {
     store.create(&plain("a", &ann(), expires)).unwrap();
     let key = format!("{}sess:a", options.prefix);
     let left = match ask(&store, &[b"PTTL", key.as_bytes()]) {
-        redis::Value::Int(left) => left,
+        Reply::Number(left) => left,
         other => panic!("{other:?}"),
     };
     assert!(left > 0 && left <= 150, "{left}");
@@ -141,7 +142,7 @@ fn the_server_ends_a_session_at_its_expiry_and_no_sooner() {
     thread::sleep(Duration::from_millis(200));
     assert!(store.get(&id("a")).unwrap().is_some());
     thread::sleep(Duration::from_millis(150));
-    assert_eq!(ask(&store, &[b"EXISTS", key.as_bytes()]), redis::Value::Int(0));
+    assert_eq!(ask(&store, &[b"EXISTS", key.as_bytes()]), Reply::Number(0));
 }
 
 #[test]
@@ -158,9 +159,9 @@ fn a_sweep_forgets_sessions_that_the_server_has_ended() {
     ask(&store, &[b"DEL", format!("{}sess:a", options.prefix).as_bytes()]);
     assert_eq!(store.get_by_user(ann().as_key()).unwrap().len(), 1);
     // It might be of a creation that is under way.
-    assert_eq!((store.clean(), count()), (Ok(0), redis::Value::Int(2)));
+    assert_eq!((store.clean(), count()), (Ok(0), Reply::Number(2)));
     clock.advance(GRACE.as_millis() as i64 + 1);
-    assert_eq!((store.clean(), count()), (Ok(1), redis::Value::Int(1)));
+    assert_eq!((store.clean(), count()), (Ok(1), Reply::Number(1)));
     assert_eq!(store.get_by_user(ann().as_key()).unwrap().len(), 1);
 }
 
@@ -177,10 +178,10 @@ fn a_session_that_was_refused_leaves_no_trace_in_an_index() {
     assert_eq!(store.create(&plain("a", &ann(), expires)), Err(StoreError::Exists));
     assert_eq!(store.create(&plain("a", &ben, expires)), Err(StoreError::Exists));
     assert_eq!(score(), before);
-    assert_eq!(ask(&store, &[b"EXISTS", index("ben").as_bytes()]), redis::Value::Int(0));
+    assert_eq!(ask(&store, &[b"EXISTS", index("ben").as_bytes()]), Reply::Number(0));
     store.delete(&id("a")).unwrap();
     store.flush();
-    assert_eq!(ask(&store, &[b"EXISTS", index("ann").as_bytes()]), redis::Value::Int(0));
+    assert_eq!(ask(&store, &[b"EXISTS", index("ann").as_bytes()]), Reply::Number(0));
 }
 
 #[test]
@@ -228,8 +229,8 @@ fn secrets_may_rotate() {
     let refused = with(&[3]).get(&id("b")).unwrap_err();
     assert_eq!(refused.code(), "ERR_INVALID_OPTION");
     let key = format!("{}*", options.prefix.replace(['*', '['], "?").replace(']', "?"));
-    let redis::Value::Array(keys) = ask(&new, &[b"KEYS", key.as_bytes()]) else { panic!("no keys") };
-    let shows = |value: &redis::Value| text(value.clone()).ends_with("sess:b");
+    let Reply::Array(keys) = ask(&new, &[b"KEYS", key.as_bytes()]) else { panic!("no keys") };
+    let shows = |value: &Reply| text(value.clone()).ends_with("sess:b");
     assert!(keys.len() >= 3 && !keys.iter().any(shows));
 }
 
@@ -250,7 +251,7 @@ fn a_foreign_value_is_corrupt_and_stays() {
         ] {
             assert_eq!(error.code(), "ERR_STORE_CORRUPT", "{error}");
         }
-        assert_eq!(ask(&store, &[b"EXISTS", key.as_bytes()]), redis::Value::Int(1));
+        assert_eq!(ask(&store, &[b"EXISTS", key.as_bytes()]), Reply::Number(1));
     }
 }
 

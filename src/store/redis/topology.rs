@@ -9,16 +9,14 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use futures_util::future::select;
-use redis::Value;
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout};
 
 use super::link::{Link, in_words};
 use super::options::{Address, Login, Servers};
-use super::request::Request;
+use super::resp::{Reply, Request, SLOTS};
 use super::server::{Connected, Dialler, ask, refusal};
-use super::slots::SLOTS;
 
 /// How long to wait before a server that was not to be reached is tried again: twice as long each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -346,7 +344,7 @@ impl Topology {
                 let replies = within(self.dialler.timeout, ask(&connected.link, role)).await?;
                 // A primary that has just been replaced does not know it yet, but sentinels do.
                 match replies.first() {
-                    Some(Value::Array(role)) if role.first() == Some(&text(b"master")) => Ok(connected),
+                    Some(Reply::Array(role)) if role.first() == Some(&text(b"master")) => Ok(connected),
                     Some(reply) => Err(refusal(reply).unwrap_or_else(|| "it is no primary".into())),
                     None => Err("it is no primary".into()),
                 }
@@ -385,7 +383,7 @@ impl Topology {
                 let request = Request::read(Default::default()).command(&command);
                 let replies = within(self.dialler.timeout, ask(&connected.link, request)).await?;
                 match replies.first() {
-                    Some(Value::Array(parts)) => {
+                    Some(Reply::Array(parts)) => {
                         parse_address(parts, &address.host).ok_or_else(|| "it named no primary".to_owned())
                     }
                     Some(reply) => Err(refusal(reply).unwrap_or_else(|| format!("it knows no {master:?}"))),
@@ -510,21 +508,21 @@ async fn within<T>(patience: Duration, asked: impl Future<Output = Result<T, Str
         .unwrap_or_else(|_| Err(format!("no answer within {} ms", patience.as_millis())))
 }
 
-fn text(text: &[u8]) -> Value {
-    Value::BulkString(text.to_vec())
+fn text(text: &[u8]) -> Reply {
+    Reply::Bytes(text.to_vec())
 }
 
 /// A host and a port. With no host it is that of the server that was asked.
-fn parse_address(parts: &[Value], asked: &str) -> Option<Address> {
+fn parse_address(parts: &[Reply], asked: &str) -> Option<Address> {
     let host = match parts.first()? {
-        Value::BulkString(host) if host.is_empty() => asked.to_owned(),
-        Value::BulkString(host) => String::from_utf8(host.clone()).ok()?,
-        Value::Nil => asked.to_owned(),
+        Reply::Bytes(host) if host.is_empty() => asked.to_owned(),
+        Reply::Bytes(host) => String::from_utf8(host.clone()).ok()?,
+        Reply::Nil => asked.to_owned(),
         _ => return None,
     };
     let port = match parts.get(1)? {
-        Value::Int(port) => u16::try_from(*port).ok()?,
-        Value::BulkString(port) => std::str::from_utf8(port).ok()?.parse().ok()?,
+        Reply::Number(port) => u16::try_from(*port).ok()?,
+        Reply::Bytes(port) => std::str::from_utf8(port).ok()?.parse().ok()?,
         _ => return None,
     };
     // A node of a cluster that does not know its own name says so.
@@ -532,13 +530,13 @@ fn parse_address(parts: &[Value], asked: &str) -> Option<Address> {
 }
 
 /// The primaries of ranges of slots, as `CLUSTER SLOTS` says them.
-fn parse_slots(reply: Option<&Value>, asked: &str) -> Result<Vec<(u16, u16, Address)>, String> {
-    let Some(Value::Array(ranges)) = reply else {
+fn parse_slots(reply: Option<&Reply>, asked: &str) -> Result<Vec<(u16, u16, Address)>, String> {
+    let Some(Reply::Array(ranges)) = reply else {
         return Err(reply.and_then(refusal).unwrap_or_else(|| "it is no node of a cluster".into()));
     };
-    let parse = |range: &Value| {
-        let Value::Array(range) = range else { return None };
-        let (Value::Int(first), Value::Int(last), Value::Array(primary)) =
+    let parse = |range: &Reply| {
+        let Reply::Array(range) = range else { return None };
+        let (Reply::Number(first), Reply::Number(last), Reply::Array(primary)) =
             (range.first()?, range.get(1)?, range.get(2)?)
         else {
             return None;
@@ -566,9 +564,9 @@ mod tests {
 
     #[test]
     fn a_map_of_slots_names_the_primaries() {
-        let node = |host: Value, port| Value::Array(vec![host, Value::Int(port), text(b"id")]);
-        let range = |first, last, node| Value::Array(vec![Value::Int(first), Value::Int(last), node]);
-        let reply = Value::Array(vec![
+        let node = |host: Reply, port| Reply::Array(vec![host, Reply::Number(port), text(b"id")]);
+        let range = |first, last, node| Reply::Array(vec![Reply::Number(first), Reply::Number(last), node]);
+        let reply = Reply::Array(vec![
             range(0, 99, node(text(b"10.0.0.1"), 7000)),
             range(100, 16_383, node(text(b""), 7001)),
             range(5, 6, node(text(b"?"), 7002)),
@@ -576,7 +574,7 @@ mod tests {
         let address = |host: &str, port| Address { host: host.into(), port };
         let slots = parse_slots(Some(&reply), "asked").unwrap();
         assert_eq!(slots, [(0, 99, address("10.0.0.1", 7000)), (100, 16_383, address("asked", 7001))]);
-        assert!(parse_slots(Some(&Value::Array(vec![])), "asked").is_err());
-        assert!(parse_slots(Some(&Value::Int(1)), "asked").is_err());
+        assert!(parse_slots(Some(&Reply::Array(vec![])), "asked").is_err());
+        assert!(parse_slots(Some(&Reply::Number(1)), "asked").is_err());
     }
 }

@@ -1,8 +1,9 @@
 //! By what keys sessions and users are found in Redis, and what of a session may be read there.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use sha2::{Digest, Sha256};
 
-use super::base64;
 use super::core::Times;
 use super::record::{self, AFTER_USER, Form, Payload, Record, Stamp};
 use crate::codec::{self, read_len, write_len};
@@ -189,7 +190,7 @@ impl Vault {
                 codec::encode(&content, &mut plain);
                 let mut sealed = Vec::new();
                 keyring.seal(&bound_to(member, &user.json), &plain, &mut sealed)?;
-                record::write_tail(&user.json, Payload::Sealed(&base64::encode(&sealed)), &mut tail);
+                record::write_tail(&user.json, Payload::Sealed(BASE64.encode(&sealed).as_bytes()), &mut tail);
             }
         }
         Ok(tail)
@@ -210,7 +211,7 @@ impl Vault {
             }
             (Self::Sealed(keyring), Payload::Sealed(base64)) => {
                 let sealed =
-                    base64::decode(base64).ok_or(StoreError::Corrupt("it is not what was sealed"))?;
+                    BASE64.decode(base64).map_err(|_| StoreError::Corrupt("it is not what was sealed"))?;
                 let mut plain = Vec::new();
                 match keyring.open(&bound_to(member, record.user), &sealed, &mut plain)? {
                     Opened::UnknownKey => Ok(None),

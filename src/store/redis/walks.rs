@@ -10,14 +10,13 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
 use futures_util::future::join_all;
-use redis::Value;
 
 use super::core::{Call, Core, Kind};
 use super::errors;
 use super::index::{AT_ONCE, unless_foreign};
 use super::options::Address;
 use super::record::{self, Record};
-use super::request::{Request, number as text};
+use super::resp::{Reply, Request, number as text};
 use super::topology::Node;
 use super::vault::pattern;
 use crate::error::Result;
@@ -105,19 +104,19 @@ impl Core {
         };
         let (pattern, count) = (pattern(&walk.start), text(STEP));
         let make =
-            |manner| Request::read(manner).command(&[b"SCAN", &cursor, b"MATCH", &pattern, b"COUNT", &count]);
+            |mode| Request::read(mode).command(&[b"SCAN", &cursor, b"MATCH", &pattern, b"COUNT", &count]);
         let reply = self.ask_node(call, &node, make).await?;
         // A server that came back while it was asked has begun at a cursor of its past: once more from the start.
         if node.generation() != generation {
             walk.now = Some((node.address(), 0, b"0".to_vec()));
             return Ok(Some(Vec::new()));
         }
-        let Value::Array(parts) = reply else { return Err(errors::unexpected()) };
-        let [Value::BulkString(next), Value::Array(keys)] = &parts[..] else {
+        let Reply::Array(parts) = reply else { return Err(errors::unexpected()) };
+        let [Reply::Bytes(next), Reply::Array(keys)] = &parts[..] else {
             return Err(errors::unexpected());
         };
         let keys = keys.iter().filter_map(|key| match key {
-            Value::BulkString(key) if walk.is_new(key) => Some(key.clone()),
+            Reply::Bytes(key) if walk.is_new(key) => Some(key.clone()),
             _ => None,
         });
         let keys = keys.collect();
@@ -158,13 +157,13 @@ impl Core {
         let mut ids = Vec::new();
         for some in keys.chunks(AT_ONCE) {
             let heads = join_all(some.iter().map(async |key| {
-                let make = |manner| Request::read(manner).command(&[b"GETRANGE", key, b"0", &last]);
+                let make = |mode| Request::read(mode).command(&[b"GETRANGE", key, b"0", &last]);
                 self.ask(call, key, Kind::Aside, make).await
             }));
             for (key, head) in some.iter().zip(heads.await) {
                 let head = head?;
                 // One that cannot be read has no id to give; the others have.
-                let Some(Value::BulkString(head)) = head.first() else { continue };
+                let Some(Reply::Bytes(head)) = head.first() else { continue };
                 if record::times(head).is_ok_and(|(expires, _)| !expires.is_past(now)) {
                     let member = &key[self.names.sessions.len()..];
                     let id = if vault.is_open() {
@@ -207,11 +206,11 @@ impl Core {
         let mut live = 0;
         for some in keys.chunks(AT_ONCE) {
             let heads = join_all(some.iter().map(async |key| {
-                let make = |manner| Request::read(manner).command(&[b"GETRANGE", key, b"0", &last]);
+                let make = |mode| Request::read(mode).command(&[b"GETRANGE", key, b"0", &last]);
                 self.ask(call, key, Kind::Aside, make).await
             }));
             for head in heads.await {
-                if let Some(Value::BulkString(head)) = head?.first()
+                if let Some(Reply::Bytes(head)) = head?.first()
                     && record::times(head).is_ok_and(|(expires, _)| !expires.is_past(now))
                 {
                     live += 1;
@@ -232,7 +231,7 @@ impl Core {
             let unlink = async |call: &Call| {
                 for some in keys.chunks(AT_ONCE) {
                     let removed = join_all(some.iter().map(async |key| {
-                        let make = |manner| Request::write(manner).command(&[b"UNLINK", key]);
+                        let make = |mode| Request::write(mode).command(&[b"UNLINK", key]);
                         self.get_one(call, key, Kind::Repeatable, make).await
                     }));
                     removed.await.into_iter().try_for_each(|removed| removed.map(drop))?;
@@ -249,11 +248,11 @@ impl Core {
                 for some in keys.chunks(AT_ONCE) {
                     let tidied = join_all(some.iter().map(async |key| {
                         let args: [&[u8]; 4] = [b"ZREMRANGEBYSCORE", key, b"-inf", &oldest];
-                        let make = |manner| Request::write(manner).command(&args);
+                        let make = |mode| Request::write(mode).command(&args);
                         self.get_one(call, key, Kind::Aside, make).await
                     }));
                     for tidied in tidied.await {
-                        unless_foreign(tidied, Value::Nil)?;
+                        unless_foreign(tidied, Reply::Nil)?;
                     }
                 }
                 Ok(())
@@ -273,13 +272,13 @@ impl Core {
         let weighed = self
             .step(async |call| {
                 let weights = join_all(sample.iter().map(async |key| {
-                    let make = |manner| Request::read(manner).command(&[b"MEMORY", b"USAGE", key]);
+                    let make = |mode| Request::read(mode).command(&[b"MEMORY", b"USAGE", key]);
                     self.ask(call, key, Kind::Aside, make).await
                 }));
                 let mut weighed = Vec::new();
                 for weight in weights.await {
                     // Not every user may ask for it, and a session may be gone.
-                    if let Some(Value::Int(bytes)) = weight?.first() {
+                    if let Some(Reply::Number(bytes)) = weight?.first() {
                         weighed.push(u64::try_from(*bytes).unwrap_or(0));
                     }
                 }

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use self::strays::{Astray, Tickets};
-use self::wire::{Filled, Reply, Wire};
+use self::wire::{Filled, Wire};
 use super::RedisStore;
 use super::calls::FOREIGN;
 use super::commands::{Change, Creation, Left, touch};
@@ -28,7 +28,7 @@ use super::core::{Answers, Cold, Core, Counters, MAX_CALLS, Op, Waiter, fault};
 use super::errors;
 use super::link::in_words;
 use super::record::Stamp;
-use super::request::{Manner, Request};
+use super::resp::{Reply, Request, RequestMode};
 use super::vault::{Draft, Vault};
 use crate::clock::Millis;
 use crate::error::{Outcome, Result, StoreError};
@@ -395,11 +395,14 @@ impl Lane {
     /// Takes the next answer.
     fn take(
         &mut self,
-        reply: Reply<'_>,
+        reply: Reply<&[u8]>,
         vault: &Vault,
         is_ending: &mut bool,
         ends: &mut impl Ends,
     ) -> Result<(), String> {
+        if let Reply::Push(_) = reply {
+            return Ok(());
+        }
         if let Some(wanted) = self.late.front_mut() {
             *wanted -= 1;
             if *wanted == 0 {
@@ -410,7 +413,7 @@ impl Lane {
         }
         let first = self.waiting.front_mut().ok_or("the server said what nobody asked for")?;
         first.wanted -= 1;
-        if let Reply::Refusal(words) = reply {
+        if let Reply::Error(words) = reply {
             *is_ending |= is_of_another(words);
             self.heard.is_refused = true;
         }
@@ -432,7 +435,7 @@ impl Lane {
     fn finish(
         &mut self,
         call: Waiting,
-        reply: Reply<'_>,
+        reply: Reply<&[u8]>,
         heard: Heard,
         vault: &Vault,
         ends: &mut impl Ends,
@@ -501,7 +504,9 @@ impl Lane {
                 ends.number(ticket, 1);
             }
             _ => {
-                ends.refused(ticket, &errors::unexpected());
+                // It fares as the calls behind it.
+                self.answered -= 1;
+                self.waiting.push_front(call);
                 return Err("the server said what makes no sense here".into());
             }
         }
@@ -581,7 +586,7 @@ impl Lane {
 /// What asks the server to carry out a call.
 fn request_for(store: &RedisStore, vault: &Vault, op: &Op, created: Stamp) -> Result<Request> {
     let (names, times) = (&store.names, &store.times);
-    let (read, write) = (Request::read(Manner::default()), Request::write(Manner::default()));
+    let (read, write) = (Request::read(RequestMode::default()), Request::write(RequestMode::default()));
     let key = |id| vault.key(names, id);
     Ok(match op {
         Op::Get(id) => read.command(&[b"GET", &key(id)]),

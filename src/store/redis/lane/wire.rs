@@ -4,59 +4,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::Instant;
 
-/// What a server answers to the commands of single sessions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reply<'a> {
-    Okay,
-    Number(i64),
-    Bytes(&'a [u8]),
-    Nil,
-    Refusal(&'a [u8]),
-}
-
-/// Of bytes that are no such answer.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Garbled;
-
-impl<'a> Reply<'a> {
-    /// The answer with which the bytes begin, and its length; `None` while it is not whole.
-    pub(super) fn parse(bytes: &'a [u8]) -> Result<Option<(Self, usize)>, Garbled> {
-        let Some((line, mut len)) = line(bytes)? else { return Ok(None) };
-        let (&kind, rest) = line.split_first().ok_or(Garbled)?;
-        let reply = match kind {
-            b'+' if rest == b"OK" => Self::Okay,
-            b'-' => Self::Refusal(rest),
-            b':' => Self::Number(number(rest)?),
-            b'$' if rest == b"-1" => Self::Nil,
-            b'$' => {
-                let size = usize::try_from(number(rest)?).map_err(|_| Garbled)?;
-                let Some(found) = bytes[len..].get(..size.saturating_add(2)) else { return Ok(None) };
-                let found = found.strip_suffix(b"\r\n").ok_or(Garbled)?;
-                len += size + 2;
-                Self::Bytes(found)
-            }
-            _ => return Err(Garbled),
-        };
-        Ok(Some((reply, len)))
-    }
-}
-
-/// The longest line of a reply.
-const MAX_LINE: usize = 4096;
-
-/// The first line, and its length with its end.
-fn line(bytes: &[u8]) -> Result<Option<(&[u8], usize)>, Garbled> {
-    let window = &bytes[..bytes.len().min(MAX_LINE)];
-    match window.iter().position(|&byte| byte == b'\n') {
-        Some(end) => Ok(Some((window[..end].strip_suffix(b"\r").ok_or(Garbled)?, end + 1))),
-        None if bytes.len() < MAX_LINE => Ok(None),
-        None => Err(Garbled),
-    }
-}
-
-fn number(text: &[u8]) -> Result<i64, Garbled> {
-    std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()).ok_or(Garbled)
-}
+use super::super::resp::{Decoded, Decoder};
 
 /// How much is read at once, and what buffers keep while nothing needs more.
 const ROOM: usize = 64 * 1024;
@@ -78,6 +26,7 @@ pub(super) struct Wire {
     /// How much was written before what is in `out`.
     before: u64,
     inbox: Vec<u8>,
+    decoder: Decoder,
     /// What of `inbox` is read, and not yet taken.
     unread: std::ops::Range<usize>,
     /// When the server last said something, or was first to say something after it had said everything.
@@ -95,6 +44,7 @@ impl Wire {
             written: 0,
             before: 0,
             inbox: vec![0; ROOM],
+            decoder: Decoder::default(),
             unread: 0..0,
             heard: Instant::now(),
         })
@@ -185,8 +135,8 @@ impl Wire {
     }
 
     /// The next answer, if it is whole, and how much `take` is to be told of.
-    pub(super) fn reply(&self) -> Result<Option<(Reply<'_>, usize)>, Garbled> {
-        Reply::parse(&self.inbox[self.unread.clone()])
+    pub(super) fn reply(&mut self) -> Decoded<'_> {
+        self.decoder.decode(&self.inbox[self.unread.clone()])
     }
 
     pub(super) fn take(&mut self, len: usize) {
@@ -214,47 +164,6 @@ impl Wire {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn replies_are_these_bytes() {
-        let cases: [(&[u8], Reply<'_>); 7] = [
-            (b"+OK\r\n", Reply::Okay),
-            (b":-12\r\n", Reply::Number(-12)),
-            (b"$-1\r\n", Reply::Nil),
-            (b"$0\r\n\r\n", Reply::Bytes(b"")),
-            (b"$4\r\n\r\n\r\n\r\n", Reply::Bytes(b"\r\n\r\n")),
-            (b"-ERR no\r\n", Reply::Refusal(b"ERR no")),
-            (b"-\r\n", Reply::Refusal(b"")),
-        ];
-        for (bytes, reply) in cases {
-            for len in 0..bytes.len() {
-                assert_eq!(Reply::parse(&bytes[..len]), Ok(None), "{bytes:?}");
-            }
-            assert_eq!(Reply::parse(bytes), Ok(Some((reply, bytes.len()))));
-        }
-    }
-
-    #[test]
-    fn anything_else_is_garbled() {
-        let long = [b'-'; MAX_LINE];
-        for bytes in [
-            &b"\r\n"[..],
-            b"+QUEUED\r\n",
-            b"*1\r\n",
-            b"$x\r\n",
-            b"$-2\r\n",
-            b"$1\r\nabc",
-            b":\r\n",
-            b"HTTP\n",
-            b"$9999999999999999999999\r\n",
-            &long,
-        ] {
-            assert_eq!(Reply::parse(bytes), Err(Garbled), "{bytes:?}");
-        }
-        // It never comes, but is no fault yet.
-        assert_eq!(Reply::parse(b"$9223372036854775807\r\n"), Ok(None));
-    }
 
     #[test]
     fn what_was_written_takes_no_room_though_there_is_always_more() {
@@ -283,16 +192,6 @@ mod tests {
             push(&mut wire);
             assert!(wire.out.len() <= most, "{} bytes", wire.out.len());
             assert!(wire.has_sent(first) && !wire.has_sent(wire.before + wire.written as u64));
-        }
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(256))]
-        #[test]
-        fn any_bytes_are_read(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
-            if let Ok(Some((_, len))) = Reply::parse(&bytes) {
-                prop_assert!(len <= bytes.len());
-            }
         }
     }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use crate::store::redis::scripts::{CREATE, END_OF_USER, FORGET, RESCORE, Script, TOUCH, UPDATE};
+use crate::store::redis::resp::{CREATE, END_OF_USER, FORGET, RESCORE, Script, TOUCH, UPDATE};
 
 pub type Command = Vec<Vec<u8>>;
 
@@ -129,9 +129,8 @@ fn words(command: &Command) -> String {
     let name = match script_of(command) {
         None => String::from_utf8_lossy(&command[0]).into_owned(),
         Some(script) => {
-            let names =
-                [(&*CREATE, "create"), (&*TOUCH, "touch"), (&*UPDATE, "update"), (&*END_OF_USER, "end")];
-            let found = names.iter().find(|(other, _)| other.hash == script.hash);
+            let names = [(&CREATE, "create"), (&TOUCH, "touch"), (&UPDATE, "update"), (&END_OF_USER, "end")];
+            let found = names.iter().find(|(other, _)| other.digest == script.digest);
             found.map_or("aside", |(_, name)| name).into()
         }
     };
@@ -140,9 +139,9 @@ fn words(command: &Command) -> String {
 }
 
 fn script_of(command: &Command) -> Option<&'static Script> {
-    let all = [&*CREATE, &*TOUCH, &*UPDATE, &*END_OF_USER, &*FORGET, &*RESCORE];
+    let all = [&CREATE, &TOUCH, &UPDATE, &END_OF_USER, &FORGET, &RESCORE];
     let is_of =
-        |script: &Script| command[1] == script.hash.as_bytes() || command[1] == script.text.as_bytes();
+        |script: &Script| command[1] == script.digest.as_bytes() || command[1] == script.text.as_bytes();
     command[0].starts_with(b"EVAL").then(|| all.into_iter().find(|script| is_of(script)).unwrap())
 }
 
@@ -184,7 +183,7 @@ impl Data {
     }
 
     fn run(&mut self, script: &Script, key: &[u8], args: &[Vec<u8>]) -> Vec<u8> {
-        let is = |other: &Script| script.hash == other.hash;
+        let is = |other: &Script| script.digest == other.digest;
         let held = self.strings.get_mut(key);
         if is(&CREATE) {
             return match held {

@@ -1,16 +1,16 @@
-//! Commands on their way to a server, as the bytes of its protocol.
+//! Requests: commands as RESP encodes them.
 
-use redis::Value;
+use super::reply::Reply;
 use smallvec::SmallVec;
 
-use super::scripts::Script;
+use super::script::Script;
 
 /// The answers to a request's commands, in their order.
-pub(super) type Replies = SmallVec<[Value; 2]>;
+pub type Replies = SmallVec<[Reply; 2]>;
 
 /// How a request is to be made this time.
 #[derive(Debug, Default, Clone, Copy)]
-pub(super) struct Manner {
+pub struct RequestMode {
     /// Scripts by their text: the server does not know them by their hashes.
     pub in_full: bool,
     /// For a node of a cluster to which the slot is moving.
@@ -19,30 +19,30 @@ pub(super) struct Manner {
 
 /// Some commands that go to one server, one after the other with nothing between them.
 #[derive(Debug)]
-pub(super) struct Request {
+pub struct Request {
     pub bytes: Vec<u8>,
     pub commands: usize,
     /// Whether replicas must have what it changes, where a store waits for them.
     pub is_write: bool,
-    manner: Manner,
+    mode: RequestMode,
 }
 
 impl Request {
-    pub(super) fn read(manner: Manner) -> Self {
-        Self { bytes: Vec::new(), commands: 0, is_write: false, manner }
+    pub fn read(mode: RequestMode) -> Self {
+        Self { bytes: Vec::new(), commands: 0, is_write: false, mode }
     }
 
-    pub(super) fn write(manner: Manner) -> Self {
-        Self { is_write: true, ..Self::read(manner) }
+    pub fn write(mode: RequestMode) -> Self {
+        Self { is_write: true, ..Self::read(mode) }
     }
 
     /// How many answers belong to a command: that to `ASKING` comes first.
-    pub(super) fn answers_of_each(&self) -> usize {
-        if self.manner.asking { 2 } else { 1 }
+    pub fn answers_of_each(&self) -> usize {
+        if self.mode.asking { 2 } else { 1 }
     }
 
     /// Adds a command.
-    pub(super) fn command(mut self, args: &[&[u8]]) -> Self {
+    pub fn command(mut self, args: &[&[u8]]) -> Self {
         self.reserve_for(args, 0);
         self.start(args.len());
         args.iter().for_each(|arg| self.arg(arg));
@@ -50,11 +50,11 @@ impl Request {
     }
 
     /// Adds a call of a script on one key.
-    pub(super) fn script(mut self, script: &Script, key: &[u8], args: &[&[u8]]) -> Self {
-        let text = if self.manner.in_full { script.text } else { &script.hash };
+    pub fn script(mut self, script: &Script, key: &[u8], args: &[&[u8]]) -> Self {
+        let text = if self.mode.in_full { script.text } else { script.digest };
         self.reserve_for(args, key.len() + text.len() + 4 * Self::FRAME);
         self.start(4 + args.len());
-        self.arg(if self.manner.in_full { b"EVAL" } else { b"EVALSHA" });
+        self.arg(if self.mode.in_full { b"EVAL" } else { b"EVALSHA" });
         self.arg(text.as_bytes());
         self.arg(b"1");
         self.arg(key);
@@ -72,7 +72,7 @@ impl Request {
     }
 
     fn start(&mut self, args: usize) {
-        if self.manner.asking {
+        if self.mode.asking {
             self.bytes.extend_from_slice(b"*1\r\n$6\r\nASKING\r\n");
         }
         self.commands += 1;
@@ -94,7 +94,7 @@ impl Request {
 }
 
 /// A number as an argument.
-pub(super) fn number(number: i64) -> SmallVec<[u8; 20]> {
+pub fn number(number: i64) -> SmallVec<[u8; 20]> {
     let mut digits = [0; 20];
     let (mut rest, mut at) = (number.unsigned_abs(), digits.len());
     loop {
@@ -118,15 +118,15 @@ mod tests {
 
     #[test]
     fn a_request_is_these_bytes() {
-        let request = Request::write(Manner::default()).command(&[b"GET", b"k"]).command(&[b"DEL", b""]);
+        let request = Request::write(RequestMode::default()).command(&[b"GET", b"k"]).command(&[b"DEL", b""]);
         assert_eq!(request.bytes, b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n*2\r\n$3\r\nDEL\r\n$0\r\n\r\n");
         assert_eq!((request.commands, request.answers_of_each()), (2, 1));
     }
 
     #[test]
     fn each_command_of_one_that_asks_is_announced() {
-        let manner = Manner { asking: true, ..Manner::default() };
-        let request = Request::read(manner).command(&[b"A"]).command(&[b"B"]);
+        let mode = RequestMode { asking: true, ..RequestMode::default() };
+        let request = Request::read(mode).command(&[b"A"]).command(&[b"B"]);
         let announced = |name: &str| format!("*1\r\n$6\r\nASKING\r\n*1\r\n$1\r\n{name}\r\n");
         assert_eq!(request.bytes, (announced("A") + &announced("B")).as_bytes());
         assert_eq!((request.commands, request.answers_of_each()), (2, 2));

@@ -1,10 +1,10 @@
 //! Which of a cluster's slots a key belongs to.
 
 /// How many slots a cluster has.
-pub(super) const SLOTS: usize = 16_384;
+pub const SLOTS: usize = 16_384;
 
 /// The slot of a key: the checksum of what is within its first braces, or of all of it where there is nothing.
-pub(super) fn slot_of(key: &[u8]) -> u16 {
+pub fn slot_of(key: &[u8]) -> u16 {
     let position = |bytes: &[u8], wanted: u8| bytes.iter().position(|&byte| byte == wanted);
     let tag = position(key, b'{').and_then(|open| {
         let rest = &key[open + 1..];

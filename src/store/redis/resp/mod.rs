@@ -1,0 +1,16 @@
+//! The bytes that servers and clients say to each other: requests, replies, scripts and the slots of keys.
+//!
+//! It does no I/O and knows nothing of sessions. The layers above it are `connection`, which sends these bytes, and all
+//! that make requests of them.
+
+mod reply;
+mod request;
+mod script;
+mod slot;
+
+#[cfg(fuzzing)]
+pub use reply::check_replies;
+pub(super) use reply::{Decoded, Decoder, Malformed, Reply};
+pub(super) use request::{Replies, Request, RequestMode, number};
+pub(super) use script::{CREATE, END_EXPIRED, END_OF_USER, FORGET, REPLACE, RESCORE, Script, TOUCH, UPDATE};
+pub(super) use slot::{SLOTS, slot_of};

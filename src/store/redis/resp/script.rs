@@ -1,0 +1,45 @@
+//! What must happen on a server in one step: each script on one key, so that it runs in a cluster too.
+//!
+//! The numbers in them are the places of fields in a record, counted from 1. The tests of `record` hold them together.
+
+pub struct Script {
+    pub text: &'static str,
+    /// The SHA-1 of the text, by which a server that has seen it knows it.
+    pub digest: &'static str,
+}
+
+macro_rules! scripts {
+    ($($name:ident = $file:literal, $digest:literal;)*) => {
+        $(pub static $name: Script =
+            Script { text: include_str!(concat!("scripts/", $file)), digest: $digest };)*
+
+        #[cfg(test)]
+        const ALL: &[(&str, &Script)] = &[$(($file, &$name)),*];
+    };
+}
+
+scripts! {
+    CREATE = "create.lua", "2741fc5ba16bcb0594f86afe70a27399b7586e34";
+    UPDATE = "update.lua", "ca7d8fb9163d45f68269fb1bebb6f2fad541fb33";
+    TOUCH = "touch.lua", "5d6c23eddea627665f5663112c7c92a99b509b6c";
+    END_OF_USER = "end_of_user.lua", "8adab1007504de4d6a719ccb5190fe90b2a3928c";
+    END_EXPIRED = "end_expired.lua", "25a08eb0a094638550dc6fb0a2d9f30fad3ce54b";
+    FORGET = "forget.lua", "2058f7a512f47bb0ced0405c5436c48e4301ba65";
+    RESCORE = "rescore.lua", "1af804985bb6eba937ba6c08f8d49ed303b29c8e";
+    REPLACE = "replace.lua", "67a4fa906553751f3f3f391df302a467bc94c54e";
+}
+
+#[cfg(test)]
+mod tests {
+    use sha1::{Digest, Sha1};
+
+    use super::*;
+
+    #[test]
+    fn digests_are_those_of_the_texts() {
+        for (file, script) in ALL {
+            let digest: String = Sha1::digest(script.text).iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(script.digest, digest, "{file}");
+        }
+    }
+}
