@@ -5,6 +5,7 @@ const fs = require("node:fs");
 const path = require("node:path");
 const { describe, it } = require("node:test");
 const { FileStore, MemoryStore, RedisStore, SessionStoreError } = require("..");
+const { readServers } = require("../lib/redis-servers.js");
 const { makePlace } = require("./support/file-places.js");
 
 const { next: newFolder } = makePlace();
@@ -429,6 +430,24 @@ describe("options of RedisStore", () => {
     }
     refusesRedis({ url: "redis://host/one" }, /; got one whose database is no number$/);
     refusesRedis({ url: "redis://a@/b" }, /; got one with no host$/);
+  });
+
+  it("take the host and the port of a URL as they are written", () => {
+    for (const [given, host, port] of [
+      ["redis://redis.1", "redis.1", 6379],
+      ["redis://10.1:7000", "10.1", 7000],
+      ["redis://host:80/2", "host", 80],
+      ["rediss://:secret@[::1]:080", "::1", 80],
+      ["valkey://m\u00fcnchen", "xn--mnchen-3ya", 6379],
+    ]) {
+      const { mode, servers } = readServers({ url: given });
+      const { tls } = servers[0];
+      assert.deepEqual([mode, servers[0].host, servers[0].port], ["single", host, port], given);
+      assert.equal(tls, given.startsWith("rediss"));
+    }
+    for (const wrong of ["redis://a b", "redis://a%20b", "redis://:1:2"]) {
+      refusesRedis({ url: wrong }, /; got a text that is no URL$/);
+    }
   });
 
   it("refuse values that are out of range, and TLS where there is none", () => {

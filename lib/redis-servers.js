@@ -1,5 +1,6 @@
 "use strict";
 
+const { domainToASCII } = require("node:url");
 const { SessionStoreError, invalidOption, kindOf } = require("./errors.js");
 const { sentinelOptions, tlsOptions, validateOptions } = require("./options.js");
 
@@ -13,7 +14,7 @@ const NODE = `a URL ${OF_MANY}`;
 const NODES = `a list of URLs ${OF_MANY}`;
 
 // Those of Valkey's own programs mean the same.
-const SCHEME = /^(?:redis|valkey)(s?):\/\//i;
+const SCHEME = /^(?:redis|valkey)s?:\/\//i;
 // As other clients have them, or as paths.
 const UNIX_SOCKET = /^(?:unix:|(?:redis|valkey)s?(?:\+unix|-socket):|\/)/i;
 const NO_HOST = /^[a-z]+:\/\/(?:[^/?#]*@)?(?::\d*)?(?:$|[/?#])/i;
@@ -72,9 +73,9 @@ function readServer(option, expected, url, defaultPort) {
   const refuse = (given) => invalidOption(option, expected, given);
   const fault = faultOfPlace(url);
   if (fault !== undefined) throw refuse(fault);
-  // A URL of another kind than those of the Web would be read by other rules for its host.
-  const parsed = parse(url.replace(SCHEME, "http://"));
-  if (parsed === null) throw refuse("a text that is no URL");
+  const parsed = parse(url);
+  const host = parsed === null ? "" : hostOf(parsed);
+  if (host === "") throw refuse("a text that is no URL");
   if (parsed.search || parsed.hash) throw refuse("one with something after the database");
   const [, database] = /^\/?(\d*)$/.exec(parsed.pathname) ?? [];
   if (database === undefined || Number(database) > MAX_DATABASE)
@@ -83,9 +84,9 @@ function readServer(option, expected, url, defaultPort) {
   if (username === null || password === null) throw refuse("one whose login is not encoded as in URLs");
   if (username && !password) throw refuse("one with a user and no password");
   return {
-    host: parsed.hostname.replace(/^\[|\]$/g, ""),
-    port: portOf(url, parsed) ?? defaultPort,
-    tls: SCHEME.exec(url)[1] !== "",
+    host,
+    port: parsed.port === "" ? defaultPort : Number(parsed.port),
+    tls: ["rediss:", "valkeys:"].includes(parsed.protocol),
     username: username || undefined,
     password: password || undefined,
     database: Number(database),
@@ -100,10 +101,11 @@ function faultOfPlace(url) {
   return /\/\/\/\D/.test(url) ? "one with no host; Unix sockets are not supported" : "one with no host";
 }
 
-/** The port of a URL; that of the Web, 80, is left out of what was parsed. */
-function portOf(url, { port }) {
-  if (port !== "") return Number(port);
-  return /^[a-z]+:\/\/(?:[^/@]*@)?(?:\[[^\]]*\]|[^/:]*):0*80(?:\/|$)/i.test(url) ? 80 : undefined;
+/** The host of a URL, or an empty text if it is none. A name with letters outside ASCII is encoded as in DNS. */
+function hostOf({ hostname }) {
+  // URLs of schemes that are not the Web's have such letters percent-encoded.
+  if (hostname.includes("%")) return domainToASCII(decode(hostname) ?? "");
+  return hostname.replace(/^\[|\]$/g, "");
 }
 
 function parse(url) {
