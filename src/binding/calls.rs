@@ -5,8 +5,8 @@
 use napi::bindgen_prelude::{JsValue, Object};
 use napi_derive::napi;
 
+use super::fast_path::FastPathDriver;
 use super::handle::{OpenFile, OpenStore};
-use super::lane::LaneDriver;
 use super::raw;
 use super::reply;
 use super::values::{Value, room_for};
@@ -17,7 +17,7 @@ use crate::json::{ExpiresField, SessionFields};
 use crate::scratch::with_buffer;
 use crate::session::{Body, Content, Expiry, FieldOrder, Session, SessionId, UserKey, UserKeyBuf};
 use crate::store::SessionStore;
-use crate::store::redis::Lane;
+use crate::store::redis::FastPath;
 
 /// Exports functions as JavaScript's of the name given.
 macro_rules! export {
@@ -184,7 +184,7 @@ fn wake([store]: [Value; 1]) -> Result<Value> {
         match open {
             OpenStore::Memory(_) => {}
             OpenStore::File(file) => file.store.wake(),
-            OpenStore::Redis(redis) => redis.kick(),
+            OpenStore::Redis(redis) => redis.submit(),
         }
         Ok(())
     })?;
@@ -284,11 +284,12 @@ pub(super) fn begin(
 /// Begins a call of Redis'.
 fn begin_call(
     env: napi::sys::napi_env,
-    redis: &LaneDriver,
-    call: impl FnOnce(&mut Lane, u32) -> Result<()>,
+    redis: &FastPathDriver,
+    call: impl FnOnce(&mut FastPath, u32) -> Result<()>,
 ) -> Result<Begun> {
-    let ticket =
-        redis.tickets.with(env, |ticket| redis.with_lane(|lane| call(lane, ticket)).map(|()| true))?;
+    let ticket = redis
+        .tickets
+        .with(env, |ticket| redis.with_fast_path(|fast_path| call(fast_path, ticket)).map(|()| true))?;
     Ok(ticket.map_or(Begun::Done, Begun::Ticket))
 }
 

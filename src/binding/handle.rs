@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use napi::sys;
 
-use super::lane::LaneDriver;
+use super::fast_path::FastPathDriver;
 use super::tickets::Tickets;
 use super::values::Value;
 use crate::error::{Result, StoreError};
@@ -53,7 +53,7 @@ impl AnyStore {
 pub(super) enum OpenStore {
     Memory(Arc<SharedStore>),
     File(OpenFile),
-    Redis(Rc<LaneDriver>),
+    Redis(Rc<FastPathDriver>),
 }
 
 /// A store in a file, and what reports the results of its calls to JavaScript.

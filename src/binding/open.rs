@@ -8,8 +8,8 @@ use napi::bindgen_prelude::{Function, Uint8Array};
 use napi_derive::napi;
 
 use super::errors::{JsError, guarded};
+use super::fast_path::FastPathDriver;
 use super::handle::{OpenFile, OpenStore};
-use super::lane::LaneDriver;
 use super::tickets::{SettleArgs, tickets};
 use super::values::Value;
 use crate::store::file::{Durability, FileOptions, Secret};
@@ -212,7 +212,7 @@ pub fn open_redis(
     guarded(|| {
         let has_loop = options.event_loop;
         let store = RedisStore::open(&options.into())?;
-        Value::store(env.raw(), OpenStore::Redis(LaneDriver::start(env.raw(), store, &settle, has_loop)?))
+        Value::store(env.raw(), OpenStore::Redis(FastPathDriver::start(env.raw(), store, &settle, has_loop)?))
     })
 }
 

@@ -97,7 +97,7 @@ pub(super) trait Owner: 'static {
     fn is_closed(self: Rc<Self>);
 }
 
-/// A panic must not reach libuv. What can go wrong for a caller of the store, the lane tells itself.
+/// A panic must not reach libuv. What can go wrong for a caller of the store, the fast path reports itself.
 fn call(body: impl FnOnce()) {
     let _ = guarded(|| {
         body();

@@ -1,7 +1,7 @@
 "use strict";
 
-// A server on a thread of its own, which resets the connection of a lane right after an answer: the one to the `get` of
-// a session that is called `break`. It holds none, but says of any that is touched by a lane that it is live.
+// A server on a thread of its own, which resets the connection of a fast path right after an answer: the one to the `get` of
+// a session that is called `break`. It holds none, but says of any that is touched by a fast path that it is live.
 
 const { once } = require("node:events");
 const net = require("node:net");
@@ -29,7 +29,7 @@ function take(text) {
 
 function serve(socket, hasBroken) {
   let text = "";
-  let isLane = false;
+  let isFast = false;
   const answers = { PING: "+PONG\r\n", SCRIPT: "+OK\r\n" };
   const breakIt = () => {
     socket.resetAndDestroy();
@@ -45,9 +45,9 @@ function serve(socket, hasBroken) {
     for (let taken = take(text); taken !== undefined; taken = take(text)) {
       const [words, rest] = taken;
       text = rest;
-      if (words[0] === "SCRIPT") isLane = true;
-      if (isLane && words[1]?.endsWith("break")) return socket.write("$-1\r\n", breakIt);
-      if (words[0] === "EVALSHA") socket.write(isLane ? ":1\r\n" : ":0\r\n");
+      if (words[0] === "SCRIPT") isFast = true;
+      if (isFast && words[1]?.endsWith("break")) return socket.write("$-1\r\n", breakIt);
+      if (words[0] === "EVALSHA") socket.write(isFast ? ":1\r\n" : ":0\r\n");
       else socket.write(answers[words[0]] ?? "$-1\r\n");
     }
   });

@@ -1,30 +1,28 @@
 //! Sessions in Redis or Valkey: one server, one that sentinels watch, or a cluster.
 //!
 //! A session is a string that the server ends itself at the session's expiry, and what must happen in one step happens
-//! in a script there. The sessions of a user are named by an index, which may name more than there are, and never less
-//! (see `index`); so it may be on another node of a cluster than they are.
+//! in a script there. An index names the sessions of a user. It may name more than there are, and never fewer (see
+//! `session::user_index`), so that it may be on another node of a cluster than they are.
 //!
-//! All stores of a process have one thread, on which their connections are (see `runtime`). A call hands its work over,
-//! and is told its end: those of one turn of JavaScript go to the server together, and their ends come back together.
+//! All stores of a process share one thread, on which their connections are (see `runtime`). A store's worker runs there:
+//! the calls of one turn of JavaScript go to the server together, and their results come back together.
+//!
+//! Each layer uses those before it, and never the other way round:
+//! `resp`, `connection`, `routing`, `session`, `queue`, `worker`, this module, `fast_path`.
 
-mod calls;
-mod commands;
-mod core;
-mod errors;
-mod index;
-mod lane;
-mod lines;
-mod link;
+mod connection;
+mod counters;
+mod error;
+mod fast_path;
 mod options;
-mod record;
+mod queue;
 mod resp;
+mod routing;
 mod runtime;
-mod seal;
-mod server;
-mod tls;
-mod topology;
-mod vault;
-mod walks;
+mod session;
+mod tasks;
+mod time;
+mod worker;
 
 #[cfg(test)]
 mod tests;
@@ -38,34 +36,36 @@ use std::time::Duration;
 use tokio::task::spawn_local;
 use tokio::time::Instant;
 
-use self::core::{Core, Op, Shared, Times, Waiter};
-use self::link::Replication;
-use self::server::Dialler;
-use self::topology::Topology;
-use self::vault::{Draft, Names};
+use self::connection::{Connector, Replication, tls_connector};
+use self::counters::Counters;
+use self::queue::{Queue, Waiter};
+use self::routing::{Attempt, Router};
+use self::session::{Context, Names, NewSession, Op};
+use self::time::Times;
+use self::worker::Worker;
 use super::{Answer, Cursor, SessionStore, Stats, StoredSession};
 use crate::clock::{Clock, Millis, SystemClock};
 use crate::error::{Result, StoreError};
 use crate::session::{Expiry, Session, SessionId, UserKey};
 use crate::store::DEFAULT_MAX_SESSION_BYTES;
 
-pub use self::core::Answers;
+pub use self::queue::{Answers, EventLoopConnection};
 pub use crate::keyring::Secret;
-pub use lane::{AT_ONCE, Ends, Interest, Lane, Line};
-pub use options::{Address, Login, RedisOptions, Servers};
+pub use fast_path::{AT_ONCE, FastPath, Interest, Results};
+pub use options::{Address, Login, RedisOptions, Servers, TlsOptions};
 #[cfg(fuzzing)]
 pub use resp::check_replies;
-pub use tls::TlsOptions;
 
 /// A store in Redis. Calls that were begun end, even if the store is let go of meanwhile.
 pub struct RedisStore {
-    shared: Arc<Shared>,
+    queue: Arc<Queue>,
+    counters: Arc<Counters>,
     names: Names,
     times: Times,
     command_timeout: Duration,
     max_session_bytes: usize,
     max_sessions_per_user: Option<NonZeroUsize>,
-    can_have_lanes: bool,
+    can_have_fast_path: bool,
 }
 
 impl RedisStore {
@@ -74,7 +74,7 @@ impl RedisStore {
     /// # Errors
     /// `InvalidOption`; `Unavailable` if the system has no thread for it.
     pub fn open(options: &RedisOptions) -> Result<Arc<Self>> {
-        Self::start(options, Times { clock: Arc::new(SystemClock), kept_for: None })
+        Self::start(options, Times::new(Arc::new(SystemClock), None))
     }
 
     /// Opens it with a clock of its own, which the servers do not know: they keep each session for the time given, and
@@ -83,34 +83,35 @@ impl RedisStore {
     /// # Errors
     /// As for [`RedisStore::open`].
     pub fn open_at(options: &RedisOptions, clock: Arc<dyn Clock>, kept_for: Duration) -> Result<Arc<Self>> {
-        Self::start(options, Times { clock, kept_for: Some(kept_for) })
+        Self::start(options, Times::new(clock, Some(kept_for)))
     }
 
     fn start(options: &RedisOptions, times: Times) -> Result<Arc<Self>> {
         options.check()?;
-        let dialler = Dialler {
-            tls: options.uses_tls().then(|| tls::connector(&options.tls)).transpose()?,
+        let connector = Connector {
+            tls: options.uses_tls().then(|| tls_connector(&options.tls)).transpose()?,
             timeout: options.connect_timeout,
             // Of two that follow each other the second has to be answered in time too.
             replication: (options.wait_replicas > 0).then_some(Replication {
                 replicas: options.wait_replicas,
-                patience: options.command_timeout / 2,
+                timeout: options.command_timeout / 2,
             }),
         };
-        let shared = Arc::new(Shared::default());
+        let (queue, counters) = (Arc::new(Queue::default()), Arc::new(Counters::default()));
         let store = Arc::new(Self {
-            shared: Arc::clone(&shared),
+            queue: Arc::clone(&queue),
+            counters: Arc::clone(&counters),
             names: Names::new(&options.prefix),
             times: times.clone(),
             max_sessions_per_user: options.max_sessions_per_user,
-            can_have_lanes: options.can_have_lanes(),
+            can_have_fast_path: options.can_have_fast_path(),
             command_timeout: options.command_timeout,
             max_session_bytes: options.max_session_bytes.map_or(DEFAULT_MAX_SESSION_BYTES, usize::from),
         });
         let options = options.clone();
         runtime::run(move || {
-            let topology = Topology::start(options.servers.clone(), dialler);
-            spawn_local(Core::new(options, times, shared, topology).serve());
+            let router = Router::start(&options, connector);
+            spawn_local(Worker::serve(Context::new(options, times, counters, router), queue));
         })?;
         Ok(store)
     }
@@ -120,16 +121,16 @@ impl RedisStore {
     }
 
     /// Has what is queued begin.
-    fn kick(&self) {
-        self.shared.kick();
+    fn wake(&self) {
+        self.queue.wake();
     }
 
     /// Waits for the calls that were begun before; each ends by its deadline.
     pub fn flush(&self) {
-        self.shared.lane.wait_until_idle(2 * self.command_timeout);
+        self.queue.fast_path.wait_until_idle(2 * self.command_timeout);
         let (sender, receiver) = mpsc::sync_channel::<()>(1);
-        let work = async move |core: Rc<Core>| {
-            core.settled().await;
+        let work = async move |context: Rc<Context>| {
+            context.tasks.others_ended().await;
             Ok(())
         };
         // Whatever the result, the calls have ended.
@@ -137,55 +138,60 @@ impl RedisStore {
         let _ = receiver.recv_timeout(2 * self.command_timeout);
     }
 
-    /// Whether a lane ever gets a connection.
-    pub fn can_have_lanes(&self) -> bool {
-        self.can_have_lanes
+    /// Whether a fast path ever gets a connection.
+    pub fn can_have_fast_path(&self) -> bool {
+        self.can_have_fast_path
     }
 
-    /// Has a connection made for a lane.
-    fn want_line(&self, by: &Arc<dyn Answers>) {
-        if self.can_have_lanes {
-            *self.shared.lane.by.lock() = Some(Arc::clone(by));
-            self.shared.lane.wake.notify_one();
+    /// Has a connection made for a fast path.
+    fn want_connection(&self, by: &Arc<dyn Answers>) {
+        if self.can_have_fast_path {
+            *self.queue.fast_path.by.lock() = Some(Arc::clone(by));
+            self.queue.fast_path.wake.notify_one();
         }
     }
 
-    fn draft(&self, session: &Session<'_>) -> Result<Draft> {
+    fn new_session(&self, session: &Session<'_>) -> Result<NewSession> {
         session.check_size(self.max_session_bytes)?;
-        Ok(Draft::new(session))
+        Ok(NewSession::new(session))
     }
 
     /// Makes a call, and waits for its end.
     fn wait_for(&self, op: Op) -> Result<Answer> {
         let (sender, receiver) = mpsc::sync_channel(1);
-        self.shared.push(op, Waiter::Thread(sender), self.command_timeout);
-        self.kick();
+        self.queue.push(op, Waiter::Thread(sender), self.command_timeout);
+        self.wake();
         receiver.recv().unwrap_or(Err(StoreError::Closed))
     }
 
     fn number(&self, op: Op) -> Result<u64> {
         match self.wait_for(op)? {
             Answer::Number(number) => Ok(number),
-            Answer::Session(_) => Err(errors::unexpected()),
+            Answer::Session(_) => Err(error::unexpected()),
         }
     }
 
-    /// Has the store's thread work, which then calls `done` with the result.
+    /// Has the worker work, which then calls `done` with the result.
     fn begin<T: Send + 'static, F: Future<Output = Result<T>> + 'static>(
         &self,
-        work: impl FnOnce(Rc<Core>) -> F + Send + 'static,
+        work: impl FnOnce(Rc<Context>) -> F + Send + 'static,
         done: impl FnOnce(Result<T>) + Send + 'static,
     ) {
         let done = Done(Some(Box::new(done)));
-        let cold = Op::Cold(Box::new(move |core| Box::pin(async move { done.call(work(core).await) })));
-        self.shared.push(cold, Waiter::Nobody, self.command_timeout);
-        self.kick();
+        let cold = Op::Cold(Box::new(move |context| {
+            Box::pin(async move {
+                done.call(work(context).await);
+                Ok(Answer::Number(0))
+            })
+        }));
+        self.queue.push(cold, Waiter::Nobody, self.command_timeout);
+        self.wake();
     }
 
-    /// As [`SessionStore::clean`], without waiting: `done` is called with the result, on the store's thread. So are those of
+    /// As [`SessionStore::clean`], without waiting: `done` is called with the result, on the worker. So are those of
     /// the calls below.
     pub fn begin_clean(&self, done: impl FnOnce(Result<u64>) + Send + 'static) {
-        self.begin(async move |core: Rc<Core>| core.clean().await, done);
+        self.begin(async move |context: Rc<Context>| session::clean(&context).await, done);
     }
 
     pub fn begin_get_by_user(
@@ -194,8 +200,9 @@ impl RedisStore {
         done: impl FnOnce(Result<Vec<StoredSession>>) + Send + 'static,
     ) {
         let (user, deadline) = (user.to_buf(), Instant::now() + self.command_timeout);
-        let work = async move |core: Rc<Core>| {
-            core.within(deadline, async |call| core.get_by_user(call, user.as_key()).await).await
+        let work = async move |context: Rc<Context>| {
+            let work = async |attempt: &Attempt| session::get_by_user(&context, attempt, user.as_key()).await;
+            context.router.within(deadline, work).await
         };
         self.begin(work, done);
     }
@@ -208,16 +215,17 @@ impl RedisStore {
     ) {
         let (user, except) = (user.to_buf(), except.cloned());
         let deadline = Instant::now() + self.command_timeout;
-        let work = async move |core: Rc<Core>| {
-            let work =
-                async |call: &core::Call| core.delete_by_user(call, user.as_key(), except.as_ref()).await;
-            core.within(deadline, work).await
+        let work = async move |context: Rc<Context>| {
+            let work = async |attempt: &Attempt| {
+                session::delete_by_user(&context, attempt, user.as_key(), except.as_ref()).await
+            };
+            context.router.within(deadline, work).await
         };
         self.begin(work, done);
     }
 
     pub fn begin_size(&self, done: impl FnOnce(Result<u64>) + Send + 'static) {
-        self.begin(async move |core: Rc<Core>| core.size().await, done);
+        self.begin(async move |context: Rc<Context>| session::size(&context).await, done);
     }
 
     pub fn begin_ids(
@@ -225,15 +233,15 @@ impl RedisStore {
         after: Cursor,
         done: impl FnOnce(Result<(Vec<SessionId>, Option<Cursor>)>) + Send + 'static,
     ) {
-        self.begin(async move |core: Rc<Core>| core.ids(after).await, done);
+        self.begin(async move |context: Rc<Context>| session::ids(&context, after).await, done);
     }
 
     pub fn begin_clear(&self, done: impl FnOnce(Result<()>) + Send + 'static) {
-        self.begin(async move |core: Rc<Core>| core.clear().await, done);
+        self.begin(async move |context: Rc<Context>| session::clear(&context).await, done);
     }
 
     pub fn begin_stats(&self, done: impl FnOnce(Result<Stats>) + Send + 'static) {
-        self.begin(async move |core: Rc<Core>| core.stats().await, done);
+        self.begin(async move |context: Rc<Context>| session::stats(&context).await, done);
     }
 }
 
@@ -251,31 +259,31 @@ impl<T> Done<T> {
 impl<T> Drop for Done<T> {
     fn drop(&mut self) {
         if let Some(done) = self.0.take() {
-            done(Err(if thread::panicking() { core::fault() } else { StoreError::Closed }));
+            done(Err(if thread::panicking() { error::panicked() } else { StoreError::Closed }));
         }
     }
 }
 
 impl Drop for RedisStore {
     fn drop(&mut self) {
-        self.shared.close();
+        self.queue.close();
     }
 }
 
 impl SessionStore for RedisStore {
     fn create(&self, session: &Session<'_>) -> Result<()> {
-        self.number(Op::Create(self.draft(session)?)).map(drop)
+        self.number(Op::Create(self.new_session(session)?)).map(drop)
     }
 
     fn get(&self, id: &SessionId) -> Result<Option<StoredSession>> {
         match self.wait_for(Op::Get(id.clone()))? {
             Answer::Session(session) => Ok(session),
-            Answer::Number(_) => Err(errors::unexpected()),
+            Answer::Number(_) => Err(error::unexpected()),
         }
     }
 
     fn update(&self, session: &Session<'_>) -> Result<bool> {
-        self.number(Op::Update(self.draft(session)?)).map(|updated| updated > 0)
+        self.number(Op::Update(self.new_session(session)?)).map(|updated| updated > 0)
     }
 
     fn touch(&self, id: &SessionId, expires: Expiry) -> Result<bool> {

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use super::tls::TlsOptions;
 use crate::error::{Result, StoreError};
 use crate::keyring::Secret;
 
@@ -69,11 +68,23 @@ pub enum Servers {
 
 impl Servers {
     /// How to log in to the servers that have the data.
-    pub(super) fn login(&self) -> &Login {
+    pub fn login(&self) -> &Login {
         match self {
             Self::Single { login, .. } | Self::Cluster { login, .. } | Self::Sentinel { login, .. } => login,
         }
     }
+}
+
+/// What a connection by TLS is made with, as PEM texts.
+#[derive(Debug, Clone, Default)]
+pub struct TlsOptions {
+    /// The authorities to trust in place of those of the Web.
+    pub ca: Option<String>,
+    /// The client's certificate, and those up to its authority.
+    pub cert: Option<String>,
+    pub key: Option<Zeroizing<String>>,
+    /// Takes any certificate: whoever is on the way can read and change all.
+    pub accept_any: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -109,7 +120,7 @@ impl RedisOptions {
         }
     }
 
-    pub(super) fn uses_tls(&self) -> bool {
+    pub fn uses_tls(&self) -> bool {
         match &self.servers {
             Servers::Single { login, .. } | Servers::Cluster { login, .. } => login.is_tls,
             Servers::Sentinel { sentinels, login, .. } => {
@@ -118,16 +129,16 @@ impl RedisOptions {
         }
     }
 
-    /// Whether threads may have connections of their own. What is encrypted is left to the store's thread, as are the
-    /// nodes of a cluster and the waiting for replicas.
-    pub(super) fn can_have_lanes(&self) -> bool {
+    /// Whether JavaScript threads may have connections of their own. TLS, the nodes of a cluster and the waiting for
+    /// replicas are left to the worker.
+    pub fn can_have_fast_path(&self) -> bool {
         let has_one_server = !matches!(self.servers, Servers::Cluster { .. });
         has_one_server && !self.servers.login().is_tls && self.wait_replicas == 0
     }
 
     /// # Errors
     /// `InvalidOption`.
-    pub(super) fn check(&self) -> Result<()> {
+    pub fn check(&self) -> Result<()> {
         if !self.secrets.is_empty() {
             Secret::check(&self.secrets)?;
         }

@@ -8,8 +8,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use self::server::{free_port, port};
-use super::index::GRACE;
 use super::resp::Reply;
+use super::session::GRACE;
 use super::*;
 use crate::clock::MockClock;
 use crate::error::Outcome;
@@ -84,14 +84,16 @@ fn in_millis(millis: i64) -> Expiry {
 /// Asks the server of a store behind its back.
 fn ask(store: &RedisStore, command: &[&[u8]]) -> Reply {
     let command: Vec<Vec<u8>> = command.iter().map(|arg| arg.to_vec()).collect();
-    let work = async move |core: Rc<Core>| {
-        core.step(async |call| {
-            let args: Vec<&[u8]> = command.iter().map(Vec::as_slice).collect();
-            let make = |mode| resp::Request::write(mode).command(&args);
-            core.get_one(call, b"", core::Kind::Once, make).await
-        })
-        .await
-        .map(Told)
+    let work = async move |context: Rc<Context>| {
+        context
+            .router
+            .step(async |attempt| {
+                let args: Vec<&[u8]> = command.iter().map(Vec::as_slice).collect();
+                let make = |mode| resp::Request::write(mode).command(&args);
+                context.router.get_one(attempt, b"", routing::Effect::Once, make).await
+            })
+            .await
+            .map(Told)
     };
     wait(|done| store.begin(work, done)).unwrap().0
 }

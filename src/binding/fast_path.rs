@@ -1,0 +1,428 @@
+//! A store in Redis on its JavaScript thread: the event loop says when the socket of its fast path is ready, and what has
+//! come is batch to JavaScript at once.
+
+use std::cell::{Cell, RefCell};
+use std::ffi::c_void;
+use std::ptr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use napi::bindgen_prelude::{Function, JsValue, ToNapiValue};
+use napi::sys;
+
+use super::reply;
+use super::tickets::{JsFailure, Listener, NOTHING, SettleArgs, Tickets, tickets};
+use super::uv::{Loop, Owner, Poll, Timer};
+use super::values::Value;
+use crate::error::{Result, StoreError};
+use crate::scratch::with_buffer;
+use crate::session::{Content, Expiry};
+use crate::store::RedisStore;
+use crate::store::redis::{AT_ONCE, Answers, EventLoopConnection, FastPath, Results};
+
+/// A fast path and what drives it. The handles of the event loop keep it until its last call has ended.
+pub(super) struct FastPathDriver {
+    env: sys::napi_env,
+    /// Without one all calls go by the worker.
+    event_loop: Option<Loop>,
+    store: Arc<RedisStore>,
+    pub tickets: Rc<Tickets>,
+    fast_path: RefCell<FastPath>,
+    poll: RefCell<Option<Poll<Self>>>,
+    waits_for_room: Cell<bool>,
+    timer: RefCell<Option<Timer<Self>>>,
+    /// When the timer is due, if it is started.
+    due: Cell<Option<Instant>>,
+    /// The handles that are not closed.
+    handles: Cell<usize>,
+    buffer: CompletionBuffer,
+    is_ending: Cell<bool>,
+    has_shut: Cell<bool>,
+    at_exit: Cell<sys::napi_async_cleanup_hook_handle>,
+}
+
+impl FastPathDriver {
+    pub(super) fn start(
+        env: sys::napi_env,
+        store: Arc<RedisStore>,
+        settle: &Function<'_, SettleArgs, ()>,
+        has_loop: bool,
+    ) -> Result<Rc<Self>> {
+        let (tickets, settler) = tickets(settle)?;
+        let settler: Arc<dyn Answers> = settler;
+        let driver = Rc::new(Self {
+            env,
+            event_loop: Some(env).filter(|_| has_loop && store.can_have_fast_path()).and_then(Loop::of),
+            fast_path: RefCell::new(FastPath::new(Arc::clone(&store), settler)),
+            store,
+            tickets,
+            poll: RefCell::default(),
+            waits_for_room: Cell::new(false),
+            timer: RefCell::default(),
+            due: Cell::new(None),
+            handles: Cell::new(0),
+            buffer: CompletionBuffer::new(env, settle)?,
+            is_ending: Cell::new(false),
+            has_shut: Cell::new(false),
+            at_exit: Cell::new(ptr::null_mut()),
+        });
+        if let Some(event_loop) = driver.event_loop {
+            let timer = event_loop.timer(Rc::clone(&driver));
+            driver.handles.set(usize::from(timer.is_some()));
+            if timer.is_some() && driver.end_at_exit() {
+                *driver.timer.borrow_mut() = timer;
+                let listener: Rc<dyn Listener> = driver.clone();
+                driver.tickets.set_listener(Rc::downgrade(&listener));
+                driver.fast_path.borrow_mut().want();
+            }
+        }
+        Ok(driver)
+    }
+
+    pub(super) fn store(&self) -> &Arc<RedisStore> {
+        &self.store
+    }
+
+    pub(super) fn with_fast_path<T>(&self, call: impl FnOnce(&mut FastPath) -> T) -> T {
+        call(&mut self.fast_path.borrow_mut())
+    }
+
+    /// Has what was called begin.
+    pub(super) fn submit(self: &Rc<Self>) {
+        self.fast_path.borrow_mut().submit();
+        self.adjust();
+    }
+
+    /// Takes no more calls, and lets go of the event loop once the last has ended.
+    pub(super) fn finish(self: &Rc<Self>) -> Arc<RedisStore> {
+        self.is_ending.set(true);
+        self.fast_path.borrow_mut().start_drain();
+        // It may have begun calls.
+        self.adjust();
+        self.shut_if_done();
+        Arc::clone(&self.store)
+    }
+
+    fn shut_if_done(&self) {
+        if self.is_ending.get() && self.fast_path.borrow().is_idle() {
+            self.shut();
+        }
+    }
+
+    fn shut(&self) {
+        if self.has_shut.replace(true) {
+            return;
+        }
+        self.poll.take();
+        self.timer.take();
+        let mut fast_path = self.fast_path.borrow_mut();
+        fast_path.shut();
+        // Its poll is closed.
+        drop(fast_path.take_closed_socket());
+        drop(fast_path);
+        self.buffer.shut();
+        self.let_exit();
+    }
+
+    /// Has the event loop wait for what the fast path waits for.
+    fn adjust(self: &Rc<Self>) {
+        let (Some(event_loop), false) = (self.event_loop, self.has_shut.get()) else { return };
+        let mut fast_path = self.fast_path.borrow_mut();
+        let mut poll = self.poll.borrow_mut();
+        if let Some(dead) = fast_path.take_closed_socket() {
+            // A socket must not be closed before its poll.
+            poll.take();
+            drop(dead);
+        }
+        let interest = fast_path.interest();
+        if let Some(socket) = fast_path.socket()
+            && (poll.is_none() || self.waits_for_room.get() != interest.room)
+        {
+            if poll.is_none() {
+                *poll = event_loop.poll(Rc::clone(self), socket);
+                self.handles.set(self.handles.get() + usize::from(poll.is_some()));
+            }
+            self.waits_for_room.set(interest.room);
+            if !poll.as_ref().is_some_and(|poll| poll.wait(interest.room)) {
+                // Nobody would hear what it says.
+                fast_path.give_up();
+            }
+        }
+        if let (Some(deadline), Some(timer)) = (fast_path.interest().deadline, &*self.timer.borrow())
+            && self.due.get().is_none_or(|due| deadline < due)
+        {
+            self.due.set(Some(deadline));
+            // Rounded up, or it would come before the deadline.
+            let millis = deadline.saturating_duration_since(Instant::now()).as_millis() as u64;
+            timer.start(if deadline <= Instant::now() { 0 } else { millis + 1 });
+        }
+    }
+
+    /// Takes what has come, and tells of it.
+    fn read(self: &Rc<Self>) {
+        loop {
+            let mut batch = self.buffer.begin();
+            let more = self.fast_path.borrow_mut().turn(&mut batch);
+            self.tell(batch);
+            if !more || self.has_shut.get() {
+                return;
+            }
+        }
+    }
+
+    fn tell(self: &Rc<Self>, batch: Batch<'_>) {
+        self.adjust();
+        self.tickets.take_back(self.env, batch.done(), &batch.failures);
+        batch.tell();
+        self.shut_if_done();
+    }
+
+    /// Has the environment wait at its end until the handles are closed.
+    fn end_at_exit(self: &Rc<Self>) -> bool {
+        unsafe extern "C" fn exit(_: sys::napi_async_cleanup_hook_handle, driver: *mut c_void) {
+            // SAFETY: the hook is removed before the driver goes.
+            let driver = unsafe { &*driver.cast_const().cast::<FastPathDriver>() };
+            driver.shut();
+        }
+        let mut hook = ptr::null_mut();
+        // SAFETY: `env` is that of the call under way, `hook` is writable.
+        let status = unsafe {
+            sys::napi_add_async_cleanup_hook(
+                self.env,
+                Some(exit),
+                Rc::as_ptr(self).cast_mut().cast(),
+                &mut hook,
+            )
+        };
+        self.at_exit.set(hook);
+        status == sys::Status::napi_ok
+    }
+
+    fn let_exit(&self) {
+        if self.has_shut.get() && self.handles.get() == 0 {
+            let hook = self.at_exit.replace(ptr::null_mut());
+            if !hook.is_null() {
+                // SAFETY: the hook is there, and it is removed once.
+                unsafe { sys::napi_remove_async_cleanup_hook(hook) };
+            }
+        }
+    }
+}
+
+impl Listener for FastPathDriver {
+    fn hear(self: Rc<Self>, ended: &mut dyn Iterator<Item = u32>, connection: Option<EventLoopConnection>) {
+        {
+            let mut fast_path = self.fast_path.borrow_mut();
+            fast_path.completed(ended);
+            if let Some(connection) = connection {
+                fast_path.open(connection);
+            }
+        }
+        self.adjust();
+    }
+}
+
+impl Owner for FastPathDriver {
+    fn is_ready(self: Rc<Self>, is_last: bool) {
+        let _scope = Scope::open(self.env);
+        self.read();
+        if is_last && !self.has_shut.get() {
+            // What had come before the end was read; to read on tells why it ended.
+            self.read();
+            self.fast_path.borrow_mut().give_up();
+            self.read();
+        }
+    }
+
+    fn is_due(self: Rc<Self>) {
+        let _scope = Scope::open(self.env);
+        self.due.set(None);
+        // What has come is no longer late, whatever kept this thread from reading it.
+        self.read();
+        if self.has_shut.get() {
+            return;
+        }
+        let mut batch = self.buffer.begin();
+        self.fast_path.borrow_mut().expire(&mut batch);
+        self.tell(batch);
+    }
+
+    fn is_closed(self: Rc<Self>) {
+        self.handles.set(self.handles.get() - 1);
+        self.let_exit();
+    }
+}
+
+/// What lets callbacks of the event loop make JavaScript values.
+struct Scope {
+    env: sys::napi_env,
+    scope: sys::napi_handle_scope,
+}
+
+impl Scope {
+    fn open(env: sys::napi_env) -> Self {
+        let mut scope = ptr::null_mut();
+        // SAFETY: the environment is that of this thread, and has not ended: the hook at its end closes the handles.
+        unsafe { sys::napi_open_handle_scope(env, &mut scope) };
+        Self { env, scope }
+    }
+}
+
+impl Drop for Scope {
+    fn drop(&mut self) {
+        // SAFETY: it was opened in this environment, and those opened later are closed.
+        unsafe { sys::napi_close_handle_scope(self.env, self.scope) };
+    }
+}
+
+/// Calls `settle`, with numbers in an array that is the same each time.
+struct CompletionBuffer {
+    env: sys::napi_env,
+    settle: Cell<sys::napi_ref>,
+    array: Cell<sys::napi_ref>,
+    numbers: *mut f64,
+}
+
+impl CompletionBuffer {
+    const LEN: usize = 2 * AT_ONCE;
+
+    fn new(env: sys::napi_env, settle: &Function<'_, SettleArgs, ()>) -> Result<Self> {
+        let (mut data, mut buffer, mut array) = (ptr::null_mut(), ptr::null_mut(), ptr::null_mut());
+        let (mut array_ref, mut settle_ref) = (ptr::null_mut(), ptr::null_mut());
+        let size = Self::LEN * size_of::<f64>();
+        // SAFETY: `env` is that of the call under way, and what is pointed to is writable.
+        let statuses = unsafe {
+            [
+                sys::napi_create_arraybuffer(env, size, &mut data, &mut buffer),
+                sys::napi_create_typedarray(
+                    env,
+                    sys::TypedarrayType::float64_array,
+                    Self::LEN,
+                    buffer,
+                    0,
+                    &mut array,
+                ),
+                sys::napi_create_reference(env, array, 1, &mut array_ref),
+                sys::napi_create_reference(env, settle.value().value, 1, &mut settle_ref),
+            ]
+        };
+        if statuses.iter().any(|&status| status != sys::Status::napi_ok) {
+            return Err(StoreError::Internal("Node-API could not make a value".into()));
+        }
+        Ok(Self { env, settle: Cell::new(settle_ref), array: Cell::new(array_ref), numbers: data.cast() })
+    }
+
+    fn begin(&self) -> Batch<'_> {
+        Batch { buffer: self, len: 0, failures: Vec::new(), texts: ptr::null_mut(), texts_len: 0 }
+    }
+
+    fn shut(&self) {
+        for reference in [&self.settle, &self.array] {
+            let reference = reference.replace(ptr::null_mut());
+            if !reference.is_null() {
+                // SAFETY: it was made in this environment, which has not ended, and is deleted once.
+                unsafe { sys::napi_delete_reference(self.env, reference) };
+            }
+        }
+    }
+}
+
+/// Calls that have ended, on their way to JavaScript.
+struct Batch<'a> {
+    buffer: &'a CompletionBuffer,
+    /// How many numbers.
+    len: usize,
+    failures: Vec<JsFailure>,
+    /// An array, once there is a text.
+    texts: sys::napi_value,
+    texts_len: u32,
+}
+
+impl Batch<'_> {
+    fn done(&self) -> &[f64] {
+        // SAFETY: the array has room for `LEN`, of which so many are written; it is not detached, as nobody else has it
+        // but `settle`, which is not called while this is in use.
+        unsafe { std::slice::from_raw_parts(self.buffer.numbers, self.len) }
+    }
+
+    fn push(&mut self, ticket: u32, number: f64) {
+        assert!(self.len + 2 <= CompletionBuffer::LEN, "more ends than a turn has");
+        // SAFETY: as in `done`; there is room.
+        unsafe {
+            self.buffer.numbers.add(self.len).write(f64::from(ticket));
+            self.buffer.numbers.add(self.len + 1).write(number);
+        }
+        self.len += 2;
+    }
+
+    /// Calls `settle`: runs JavaScript.
+    fn tell(self) {
+        if self.len == 0 && self.failures.is_empty() {
+            return;
+        }
+        let env = self.buffer.env;
+        let (mut global, mut settle, mut array) = (ptr::null_mut(), ptr::null_mut(), ptr::null_mut());
+        let (mut length, mut texts, mut result) = (ptr::null_mut(), self.texts, ptr::null_mut());
+        // SAFETY: this is the environment's thread, in a handle scope; the references are not deleted, as that is done
+        // when the last call has ended; what is pointed to is writable.
+        unsafe {
+            sys::napi_get_global(env, &mut global);
+            sys::napi_get_reference_value(env, self.buffer.settle.get(), &mut settle);
+            sys::napi_get_reference_value(env, self.buffer.array.get(), &mut array);
+            sys::napi_create_uint32(env, self.len as u32, &mut length);
+            if texts.is_null() {
+                sys::napi_create_array(env, &mut texts);
+            }
+            let Ok(failures) = Vec::to_napi_value(env, self.failures) else { return };
+            let args = [array, length, failures, texts];
+            let status = sys::napi_make_callback(
+                env,
+                ptr::null_mut(),
+                global,
+                settle,
+                args.len(),
+                args.as_ptr(),
+                &mut result,
+            );
+            if status == sys::Status::napi_pending_exception {
+                // It is of the app's code, which went on in ticks that this call ran.
+                let mut error = ptr::null_mut();
+                sys::napi_get_and_clear_last_exception(env, &mut error);
+                sys::napi_fatal_exception(env, error);
+            }
+        }
+    }
+}
+
+impl Results for Batch<'_> {
+    fn number(&mut self, ticket: u32, number: u64) {
+        self.push(ticket, number as f64);
+    }
+
+    fn session(&mut self, ticket: u32, session: Option<(Expiry, Content<'_>)>) {
+        let Some((expires, content)) = session else { return self.push(ticket, NOTHING) };
+        let env = self.buffer.env;
+        let text = with_buffer(|out| {
+            reply::write(expires, content, out);
+            Value::string(env, out)
+        });
+        let text = match text {
+            Ok(text) => text,
+            Err(error) => return self.refused(ticket, &error),
+        };
+        // SAFETY: this is the environment's thread, in a handle scope.
+        unsafe {
+            if self.texts.is_null() {
+                sys::napi_create_array(env, &mut self.texts);
+            }
+            sys::napi_set_element(env, self.texts, self.texts_len, text.raw());
+        }
+        self.texts_len += 1;
+        self.push(ticket, NOTHING - f64::from(self.texts_len));
+    }
+
+    fn refused(&mut self, ticket: u32, error: &StoreError) {
+        self.failures.push(JsFailure::new(ticket, error));
+    }
+}

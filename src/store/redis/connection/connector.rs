@@ -1,0 +1,172 @@
+//! Connecting to a server: the socket, TLS, the login.
+
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures_util::future::{Either, select};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio::task::spawn_local;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use super::super::options::{Address, Login};
+use super::super::resp::{Replies, Reply, Request, Script};
+use super::multiplexed::{MultiplexedConnection, Replication, SendError, in_words};
+use super::tls::server_name;
+
+/// What is between us and a server may forget a connection on which nothing is said, without telling.
+const KEEPALIVE: TcpKeepalive =
+    TcpKeepalive::new().with_time(Duration::from_secs(30)).with_interval(Duration::from_secs(10));
+
+/// How connections are made.
+#[derive(Clone)]
+pub struct Connector {
+    pub tls: Option<TlsConnector>,
+    pub timeout: Duration,
+    pub replication: Option<Replication>,
+}
+
+/// A connection that is logged in. It ends when this is dropped.
+pub struct Connected {
+    pub link: Rc<MultiplexedConnection>,
+    end: oneshot::Receiver<Rc<str>>,
+}
+
+impl Connected {
+    /// Waits for the end of the connection: why it ended.
+    pub async fn ended(&mut self) -> Rc<str> {
+        (&mut self.end).await.unwrap_or_else(|_| "the store was closed".into())
+    }
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.link.cut();
+    }
+}
+
+impl Connector {
+    /// Connects and logs in, within the time for it.
+    ///
+    /// # Errors
+    /// In words, without the login.
+    pub async fn connect(
+        &self,
+        address: &Address,
+        login: &Login,
+        replication: Option<Replication>,
+    ) -> Result<Connected, String> {
+        let connecting = async {
+            let connected = self.open(address, login, replication).await?;
+            log_in(&connected.link, login).await?;
+            Ok(connected)
+        };
+        match timeout(self.timeout, connecting).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(format!("no connection within {} ms", self.timeout.as_millis())),
+        }
+    }
+
+    /// Connects, logs in and loads scripts, without TLS, for a caller that reads and writes the socket itself.
+    ///
+    /// # Errors
+    /// In words, without the login.
+    pub async fn connect_event_loop(
+        &self,
+        address: &Address,
+        login: &Login,
+        scripts: &[&Script],
+    ) -> Result<std::net::TcpStream, String> {
+        let mut socket = connect_tcp(address).await?;
+        let link = MultiplexedConnection::new(None);
+        let prepare = async {
+            log_in(&link, login).await?;
+            // A script that is not loaded here is when it is first called.
+            let load = scripts.iter().fold(Request::read(Default::default()), |request, script| {
+                request.command(&[b"SCRIPT", b"LOAD", script.text.as_bytes()])
+            });
+            ask(&link, load).await
+        };
+        let outcome = match select(pin!(prepare), pin!(link.drive(&mut socket))).await {
+            Either::Left((outcome, _)) => outcome,
+            Either::Right((reason, _)) => Err(reason.to_string()),
+        };
+        outcome?;
+        socket.into_std().map_err(|error| in_words(&error))
+    }
+
+    async fn open(
+        &self,
+        address: &Address,
+        login: &Login,
+        replication: Option<Replication>,
+    ) -> Result<Connected, String> {
+        let socket = connect_tcp(address).await?;
+        match self.tls.as_ref().filter(|_| login.is_tls) {
+            None => Ok(drive(socket, replication)),
+            Some(tls) => {
+                let name = server_name(&address.host).ok_or("its host is no name for a certificate")?;
+                let secure = tls.connect(name, socket).await;
+                Ok(drive(secure.map_err(|error| format!("no TLS: {error}"))?, replication))
+            }
+        }
+    }
+}
+
+async fn connect_tcp(address: &Address) -> Result<TcpStream, String> {
+    let socket =
+        TcpStream::connect((address.host.as_str(), address.port)).await.map_err(|error| in_words(&error))?;
+    // These fail only where the connection has ended already.
+    let _ = socket.set_nodelay(true);
+    let _ = SockRef::from(&socket).set_tcp_keepalive(&KEEPALIVE);
+    Ok(socket)
+}
+
+/// Begins to speak with a server.
+fn drive(stream: impl AsyncRead + AsyncWrite + 'static, replication: Option<Replication>) -> Connected {
+    let link = MultiplexedConnection::new(replication);
+    let (ended, end) = oneshot::channel();
+    let driven = Rc::clone(&link);
+    spawn_local(async move {
+        // It fails where no one cares for this connection any more.
+        let _ = ended.send(driven.drive(stream).await);
+    });
+    Connected { link, end }
+}
+
+async fn log_in(link: &MultiplexedConnection, login: &Login) -> Result<(), String> {
+    let mut request = Request::read(Default::default());
+    match (&login.username, &login.password) {
+        (Some(user), Some(password)) => {
+            request = request.command(&[b"AUTH", user.as_bytes(), password.as_bytes()]);
+        }
+        (None, Some(password)) => request = request.command(&[b"AUTH", password.as_bytes()]),
+        (_, None) => {}
+    }
+    if login.database > 0 {
+        request = request.command(&[b"SELECT", login.database.to_string().as_bytes()]);
+    }
+    // It refuses while the server loads its data, and where a login is missing.
+    let replies = ask(link, request.command(&[b"PING"])).await?;
+    replies.into_iter().try_for_each(|reply| error_text(&reply).map_or(Ok(()), Err))
+}
+
+/// Sends a request outside the calls of the store.
+pub async fn ask(link: &MultiplexedConnection, request: Request) -> Result<Replies, String> {
+    link.send(request).await.map_err(|fault| match fault {
+        SendError::ConnectionLost(reason) => reason.to_string(),
+        SendError::Unsent | SendError::UnderReplicated(_) => "the connection ended".into(),
+    })
+}
+
+/// The words of an answer that is an error.
+pub fn error_text(reply: &Reply) -> Option<String> {
+    match reply {
+        Reply::Error(error) => Some(String::from_utf8_lossy(error).into_owned()),
+        _ => None,
+    }
+}

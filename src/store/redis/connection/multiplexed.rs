@@ -1,0 +1,274 @@
+//! One connection to one server: requests of many calls go out together, and their answers come back in order.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
+
+use super::super::resp::{Decoder, Malformed, Replies, Reply, Request};
+
+/// Why a request has no answers.
+#[derive(Debug, Clone)]
+pub enum SendError {
+    /// The server has not seen it.
+    Unsent,
+    /// The connection was lost before the answer came.
+    ConnectionLost(Rc<str>),
+    /// The server has carried it out, but so few replicas have it.
+    UnderReplicated(i64),
+}
+
+/// How much is read at once.
+const BUFFER: usize = 16 * 1024;
+
+type Answer = Result<Replies, SendError>;
+
+/// How many replicas a write waits for, and for how long.
+#[derive(Debug, Clone, Copy)]
+pub struct Replication {
+    pub replicas: u32,
+    pub timeout: Duration,
+}
+
+/// A request that waits for its answers.
+struct Waiting {
+    replies: Replies,
+    wanted: usize,
+    /// How many answers there are to each command, of which only the last counts.
+    answers_of_each: usize,
+    is_write: bool,
+    to: oneshot::Sender<Answer>,
+}
+
+enum Expected {
+    Answers(Waiting),
+    /// How many replicas have the writes that were sent since the last of these.
+    Replicas,
+}
+
+/// What is to be sent next.
+#[derive(Default)]
+struct Outgoing {
+    bytes: Vec<u8>,
+    expected: Vec<Expected>,
+    has_writes: bool,
+}
+
+pub struct MultiplexedConnection {
+    outgoing: RefCell<Outgoing>,
+    /// What was sent, or is about to be, in the order of the answers.
+    expected: RefCell<VecDeque<Expected>>,
+    /// Writes that are done, but for their replicas.
+    unreplicated: RefCell<Vec<(oneshot::Sender<Answer>, Replies)>>,
+    has_work: Notify,
+    cut: Notify,
+    is_dead: Cell<bool>,
+    last_read_at: Cell<Instant>,
+    replication: Option<Replication>,
+}
+
+impl MultiplexedConnection {
+    pub fn new(replication: Option<Replication>) -> Rc<Self> {
+        Rc::new(Self {
+            outgoing: RefCell::default(),
+            expected: RefCell::default(),
+            unreplicated: RefCell::default(),
+            has_work: Notify::new(),
+            cut: Notify::new(),
+            is_dead: Cell::new(false),
+            last_read_at: Cell::new(Instant::now()),
+            replication,
+        })
+    }
+
+    /// Sends a request, with all others of this turn, and waits for its answers.
+    pub async fn send(&self, request: Request) -> Answer {
+        if self.is_dead.get() {
+            return Err(SendError::Unsent);
+        }
+        let (to, answer) = oneshot::channel();
+        {
+            let mut outgoing = self.outgoing.borrow_mut();
+            if outgoing.expected.is_empty() {
+                self.has_work.notify_one();
+            }
+            outgoing.bytes.extend_from_slice(&request.bytes);
+            outgoing.has_writes |= request.is_write;
+            outgoing.expected.push(Expected::Answers(Waiting {
+                replies: Replies::new(),
+                wanted: request.commands * request.answers_of_each(),
+                answers_of_each: request.answers_of_each(),
+                is_write: request.is_write,
+                to,
+            }));
+        }
+        // The driver tells each of its end, unless it was dropped itself.
+        answer.await.unwrap_or_else(|_| Err(SendError::ConnectionLost("the store was closed".into())))
+    }
+
+    pub fn is_dead(&self) -> bool {
+        self.is_dead.get()
+    }
+
+    /// Ends the connection: what was sent is lost.
+    pub fn cut(&self) {
+        self.cut.notify_one();
+    }
+
+    /// Ends it if the server, asked, has said nothing at all for so long.
+    pub fn cut_if_silent_for(&self, timeout: Duration) {
+        if !self.expected.borrow().is_empty() && self.last_read_at.get().elapsed() >= timeout {
+            self.cut();
+        }
+    }
+
+    /// Works until the connection ends, and says why it did.
+    pub async fn drive(&self, stream: impl AsyncRead + AsyncWrite) -> Rc<str> {
+        let (reader, writer) = tokio::io::split(stream);
+        let (mut reading, mut writing) = (pin!(self.read(reader)), pin!(self.write(writer)));
+        let mut cut = pin!(self.cut.notified());
+        let reason = poll_fn(|context| {
+            if let Poll::Ready(reason) = reading.as_mut().poll(context) {
+                return Poll::Ready(reason);
+            }
+            if let Poll::Ready(reason) = writing.as_mut().poll(context) {
+                return Poll::Ready(reason);
+            }
+            cut.as_mut().poll(context).map(|()| "it stopped answering".to_owned())
+        })
+        .await;
+        let reason: Rc<str> = reason.into();
+        self.end(&reason);
+        reason
+    }
+
+    fn end(&self, reason: &Rc<str>) {
+        self.is_dead.set(true);
+        let tell = |expected: Expected, fault: SendError| {
+            if let Expected::Answers(waiting) = expected {
+                // It fails where no one waits any more, here and below.
+                let _ = waiting.to.send(Err(fault));
+            }
+        };
+        for expected in self.outgoing.take().expected {
+            tell(expected, SendError::Unsent);
+        }
+        for expected in self.expected.take() {
+            tell(expected, SendError::ConnectionLost(Rc::clone(reason)));
+        }
+        for (to, _) in self.unreplicated.take() {
+            let _ = to.send(Err(SendError::ConnectionLost(Rc::clone(reason))));
+        }
+    }
+
+    async fn write(&self, mut writer: impl AsyncWrite + Unpin) -> String {
+        loop {
+            self.has_work.notified().await;
+            let Outgoing { mut bytes, mut expected, has_writes } = self.outgoing.take();
+            if let Some(Replication { replicas, timeout }) = self.replication.filter(|_| has_writes) {
+                let (replicas, timeout) = (replicas.to_string(), timeout.as_millis().to_string());
+                let wait = [&b"WAIT"[..], replicas.as_bytes(), timeout.as_bytes()];
+                bytes.extend_from_slice(&Request::read(Default::default()).command(&wait).bytes);
+                expected.push(Expected::Replicas);
+            }
+            if self.expected.borrow().is_empty() {
+                self.last_read_at.set(Instant::now());
+            }
+            self.expected.borrow_mut().extend(expected);
+            let written = async {
+                writer.write_all(&bytes).await?;
+                writer.flush().await
+            };
+            if let Err(error) = written.await {
+                return in_words(&error);
+            }
+        }
+    }
+
+    async fn read(&self, mut reader: impl AsyncRead + Unpin) -> String {
+        let (mut decoder, mut bytes) = (Decoder::default(), Vec::with_capacity(BUFFER));
+        loop {
+            bytes.reserve(BUFFER);
+            match reader.read_buf(&mut bytes).await {
+                Ok(0) => return "the server closed it".into(),
+                Ok(_) => self.last_read_at.set(Instant::now()),
+                Err(error) => return in_words(&error),
+            }
+            let mut taken = 0;
+            loop {
+                match decoder.decode(&bytes[taken..]) {
+                    Ok(Some((reply, len))) => {
+                        if !matches!(reply, Reply::Push(_)) && !self.take(reply.to_owned()) {
+                            return "the server said what nobody asked for".into();
+                        }
+                        taken += len;
+                    }
+                    Ok(None) => break,
+                    // Its words may show what was read.
+                    Err(Malformed) => return "the server does not speak Redis's protocol".into(),
+                }
+            }
+            bytes.drain(..taken);
+            bytes.shrink_to(4 * BUFFER);
+        }
+    }
+
+    /// Takes the next answer; `false` if none is expected.
+    fn take(&self, value: Reply) -> bool {
+        let mut expected = self.expected.borrow_mut();
+        let number = if let Reply::Number(number) = value { number } else { 0 };
+        match expected.front_mut() {
+            None => return false,
+            Some(Expected::Answers(waiting)) => {
+                waiting.wanted -= 1;
+                if waiting.wanted.is_multiple_of(waiting.answers_of_each) {
+                    waiting.replies.push(value);
+                }
+                if waiting.wanted > 0 {
+                    return true;
+                }
+            }
+            Some(Expected::Replicas) => {}
+        }
+        match expected.pop_front() {
+            Some(Expected::Answers(waiting)) if waiting.is_write && self.replication.is_some() => {
+                self.unreplicated.borrow_mut().push((waiting.to, waiting.replies));
+            }
+            Some(Expected::Answers(waiting)) => {
+                let _ = waiting.to.send(Ok(waiting.replies));
+            }
+            Some(Expected::Replicas) => {
+                let enough = self.replication.is_none_or(|wanted| number >= i64::from(wanted.replicas));
+                for (to, replies) in self.unreplicated.take() {
+                    let is_refusal = replies.iter().all(|reply| matches!(reply, Reply::Error(_)));
+                    let answer = if enough || is_refusal {
+                        Ok(replies)
+                    } else {
+                        Err(SendError::UnderReplicated(number))
+                    };
+                    let _ = to.send(answer);
+                }
+            }
+            None => {}
+        }
+        true
+    }
+}
+
+/// An error of the system, without what is of no use to a reader.
+pub fn in_words(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => "connection refused".into(),
+        io::ErrorKind::ConnectionReset => "connection reset".into(),
+        io::ErrorKind::BrokenPipe => "the server closed it".into(),
+        _ => error.to_string(),
+    }
+}

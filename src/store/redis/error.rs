@@ -1,0 +1,119 @@
+//! What servers refuse, and what else goes wrong, as errors of the store.
+
+use super::resp::Reply;
+use crate::error::{Result, StoreError};
+
+/// What a server says, in its words, but for those in which it repeats what it was asked: ids are secrets.
+pub fn in_words(error: &[u8]) -> String {
+    const LONGEST: usize = 200;
+    let (code, details) = parts(error);
+    let details = details.split(", with args beginning with").next().unwrap_or_default();
+    let words: String = details.chars().take(LONGEST).collect();
+    format!("Redis says {code} {words}").trim_end().to_owned()
+}
+
+/// The code by which a server says why it refuses.
+pub fn code(error: &[u8]) -> &str {
+    parts(error).0
+}
+
+/// The code of an error and what follows it. Redis 6.2 has one code for all that a script is refused, and puts the
+/// refusal behind the places of it: `ERR Error running script (call to f_…): @user_script:9: @user_script: 9: -OOM …`.
+fn parts(error: &[u8]) -> (&str, &str) {
+    // It may repeat bytes of a request. What follows those is of no use.
+    let text = error.utf8_chunks().next().map_or("", |chunk| chunk.valid());
+    let (code, details) = text.split_once(' ').unwrap_or((text, ""));
+    let in_script = || {
+        let (_, refusal) = details.strip_prefix("Error running script ")?.rsplit_once("@user_script:")?;
+        let (_, refusal) = refusal.split_once(": ")?;
+        let (code, words) = refusal.strip_prefix('-').unwrap_or(refusal).split_once(' ')?;
+        code.bytes().all(|byte| byte.is_ascii_uppercase()).then_some((code, words))
+    };
+    if code == "ERR" { in_script().unwrap_or((code, details)) } else { (code, details) }
+}
+
+/// Whether a server may do later what it refuses with this code; it has done nothing of it.
+pub fn passes(code: &str) -> bool {
+    matches!(code, "LOADING" | "CLUSTERDOWN" | "TRYAGAIN" | "MASTERDOWN" | "NOREPLICAS" | "BUSY")
+}
+
+/// # Errors
+/// If the answer is an error.
+pub fn check(reply: &Reply) -> Result<()> {
+    if let Reply::Error(refusal) = reply { Err(of_refusal(refusal)) } else { Ok(()) }
+}
+
+/// The error for a refusal of a server.
+pub fn of_refusal(refusal: &[u8]) -> StoreError {
+    match code(refusal) {
+        "OOM" => StoreError::Full(in_words(refusal).into()),
+        "WRONGTYPE" => StoreError::Corrupt("it is no session of this store, but of another type"),
+        _ => StoreError::unavailable(in_words(refusal)),
+    }
+}
+
+/// The error for an answer that no server should give.
+pub fn unexpected() -> StoreError {
+    StoreError::unavailable("Redis gave an answer that makes no sense here")
+}
+
+/// The error for a value that is none of the store's.
+pub const FOREIGN: StoreError = StoreError::Corrupt("it is no session of this store");
+
+/// What is of another type than the store's is another app's, and is not to keep a call from all the others.
+pub fn unless_foreign<T>(outcome: Result<T>, otherwise: T) -> Result<T> {
+    match outcome {
+        Err(StoreError::Corrupt(_)) => Ok(otherwise),
+        outcome => outcome,
+    }
+}
+
+/// The error for a call that panicked.
+pub fn panicked() -> StoreError {
+    StoreError::Internal("a call panicked".into())
+}
+
+/// A number that a server answered.
+///
+/// # Errors
+/// As for [`check`]; and if it is none.
+pub fn number(reply: &Reply) -> Result<i64> {
+    check(reply)?;
+    if let Reply::Number(number) = reply { Ok(*number) } else { Err(unexpected()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_known_by_its_code_in_a_script_of_any_version_too() {
+        for (line, code_of_it, words) in [
+            ("READONLY You can't write.", "READONLY", "Redis says READONLY You can't write."),
+            (
+                "OOM full. script: 75d9, on @user_script:9.",
+                "OOM",
+                "Redis says OOM full. script: 75d9, on @user_script:9.",
+            ),
+            (
+                "ERR Error running script (call to f_75d9): @user_script:9: @user_script: 9: -OOM command not allowed.",
+                "OOM",
+                "Redis says OOM command not allowed.",
+            ),
+            (
+                "ERR Error running script (call to f_75d9): @user_script:1: WRONGTYPE Operation against a key",
+                "WRONGTYPE",
+                "Redis says WRONGTYPE Operation against a key",
+            ),
+            (
+                "ERR Error running script (call to f_75d9): @user_script:6: @user_script: 6: The user may not",
+                "ERR",
+                "Redis says ERR Error running script (call to f_75d9): @user_script:6: @user_script: 6: The user may not",
+            ),
+            ("ERR unknown command", "ERR", "Redis says ERR unknown command"),
+        ] {
+            let error = line.as_bytes();
+            assert_eq!((code(error), &in_words(error)[..]), (code_of_it, words));
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! The order of calls that fall back to the worker: the changes of a session that follow one go there too, and none
+//! begins there before what was sent here has been answered.
+
+use std::collections::HashMap;
+use std::mem;
+use std::time::Instant;
+
+use super::super::queue::{Job, Waiter};
+use super::super::session::Op;
+use crate::session::SessionId;
+
+/// How many calls a connection was sent, and how many of them it has answered.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Progress {
+    pub sent: u64,
+    pub answered: u64,
+}
+
+impl Progress {
+    pub fn is_idle(&self) -> bool {
+        self.answered == self.sent
+    }
+}
+
+/// A session of which changes are with the worker, or are to be.
+#[derive(Default)]
+struct Deferred {
+    /// How many the worker has.
+    begun: usize,
+    /// After how many answers it may begin the others. First the retries: they were sent before, in the order of their
+    /// answers.
+    after: u64,
+    retries: Vec<Job>,
+    later: Vec<Job>,
+}
+
+/// The calls that fall back. Its methods return those that the worker is to begin now.
+#[derive(Default)]
+pub struct Fallback {
+    sessions: HashMap<SessionId, Deferred, foldhash::fast::RandomState>,
+    /// Those of `sessions` that wait for answers.
+    held: Vec<SessionId>,
+    /// Whose changes the worker has, by the tickets of those.
+    tickets: HashMap<u32, SessionId, foldhash::fast::RandomState>,
+}
+
+impl Fallback {
+    /// Whether changes of the session that are made now have to fall back too.
+    pub fn has(&self, id: &SessionId) -> bool {
+        !self.sessions.is_empty() && self.sessions.contains_key(id)
+    }
+
+    /// Whether changes of the session that were sent before are to be made by the worker.
+    pub fn has_retries(&self, id: &SessionId) -> bool {
+        self.sessions.get(id).is_some_and(|deferred| !deferred.retries.is_empty())
+    }
+
+    /// Whether any call waits for answers.
+    pub fn is_waiting(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// When the first call that waits for answers is late.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let held = self.held.iter().filter_map(|id| self.sessions.get(id));
+        held.flat_map(|deferred| deferred.retries.iter().chain(&deferred.later))
+            .map(|job| job.deadline.into())
+            .min()
+    }
+
+    /// Adds a call that was not sent.
+    pub fn add(&mut self, job: Job, progress: Progress) -> Option<Job> {
+        self.defer(job, progress, |deferred| &mut deferred.later)
+    }
+
+    /// Adds a call that was sent. The calls after it that change the same session have to be added too: the server may
+    /// have carried them out before it.
+    pub fn retry(&mut self, job: Job, progress: Progress) -> Option<Job> {
+        self.defer(job, progress, |deferred| &mut deferred.retries)
+    }
+
+    /// As `retry`, of a session that was created. It ends first, so that those before it do not come upon it, unless one
+    /// of them ends it anyway.
+    pub fn retry_create(&mut self, job: Job, progress: Progress) -> Vec<Job> {
+        let Some(id) = job.op.changes().cloned() else { return vec![job] };
+        let (op, deadline) = (Op::Delete(id.clone()), job.deadline);
+        let end = Job { op, waiter: Waiter::Nobody, deadline, is_unknown: false };
+        if progress.is_idle() && !self.has(&id) {
+            return [Some(end), self.retry(job, progress)].into_iter().flatten().collect();
+        }
+        let begun = self.retry(job, progress);
+        if let Some(deferred) = self.sessions.get_mut(&id)
+            && !deferred.retries.iter().any(|job| matches!(job.op, Op::Delete(_)))
+        {
+            deferred.retries.insert(0, end);
+        }
+        begun.into_iter().collect()
+    }
+
+    fn defer(
+        &mut self,
+        job: Job,
+        progress: Progress,
+        queue: impl FnOnce(&mut Deferred) -> &mut Vec<Job>,
+    ) -> Option<Job> {
+        let (Some(id), Waiter::Ticket { ticket, .. }) = (job.op.changes().cloned(), &job.waiter) else {
+            return Some(job);
+        };
+        let ticket = *ticket;
+        let deferred = self.sessions.entry(id.clone()).or_insert_with(|| {
+            let after = if progress.is_idle() { 0 } else { progress.sent };
+            if after > 0 {
+                self.held.push(id.clone());
+            }
+            Deferred { after, ..Deferred::default() }
+        });
+        if deferred.after > 0 {
+            queue(deferred).push(job);
+            return None;
+        }
+        deferred.begun += 1;
+        self.tickets.insert(ticket, id);
+        Some(job)
+    }
+
+    /// Removes the calls that wait for answers and are late: the worker says so of each.
+    pub fn take_late(&mut self, now: Instant) -> Vec<Job> {
+        let mut all_late = Vec::new();
+        for id in &self.held {
+            let Some(deferred) = self.sessions.get_mut(id) else { continue };
+            for queue in [&mut deferred.retries, &mut deferred.later] {
+                let late = queue.extract_if(.., |job| now >= job.deadline.into());
+                let late: Vec<Job> = late.filter(|job| !matches!(job.waiter, Waiter::Nobody)).collect();
+                deferred.begun += note(&mut self.tickets, id, &late);
+                all_late.extend(late);
+            }
+        }
+        all_late
+    }
+
+    /// Removes the calls whose answers to wait for have come.
+    pub fn take_ready(&mut self, progress: Progress) -> Vec<Job> {
+        let (mut held, mut ready) = (mem::take(&mut self.held), Vec::new());
+        held.retain(|id| {
+            let Some(deferred) = self.sessions.get_mut(id) else { return false };
+            if deferred.after > progress.answered {
+                return true;
+            }
+            deferred.after = 0;
+            let jobs: Vec<Job> = deferred.retries.drain(..).chain(deferred.later.drain(..)).collect();
+            deferred.begun += note(&mut self.tickets, id, &jobs);
+            if deferred.begun == 0 {
+                self.sessions.remove(id);
+            }
+            ready.extend(jobs);
+            false
+        });
+        self.held = held;
+        ready
+    }
+
+    /// Takes the tickets of calls that the worker has completed.
+    pub fn completed(&mut self, tickets: impl Iterator<Item = u32>) {
+        if self.tickets.is_empty() {
+            return;
+        }
+        for ticket in tickets {
+            let Some(id) = self.tickets.remove(&ticket) else { continue };
+            let Some(deferred) = self.sessions.get_mut(&id) else { continue };
+            deferred.begun -= 1;
+            if deferred.begun == 0 && deferred.after == 0 {
+                self.sessions.remove(&id);
+            }
+        }
+    }
+
+    #[cfg(test)]
+    pub fn is_empty(&self) -> bool {
+        self.sessions.is_empty() && self.tickets.is_empty()
+    }
+}
+
+/// Notes whose changes the worker has from now on. Returns how many of them it will report.
+fn note(
+    tickets: &mut HashMap<u32, SessionId, foldhash::fast::RandomState>,
+    id: &SessionId,
+    jobs: &[Job],
+) -> usize {
+    let mut begun = 0;
+    for job in jobs {
+        if let Waiter::Ticket { ticket, .. } = job.waiter {
+            begun += 1;
+            tickets.insert(ticket, id.clone());
+        }
+    }
+    begun
+}

@@ -1,0 +1,635 @@
+//! The calls on one session without the worker: the thread that makes them writes and reads a socket itself, when its
+//! event loop says that it is ready. To hand each over would cost two more wake-ups of threads.
+//!
+//! The fast path does what goes well. All else (a server that refuses or has gone, an update of another user's session)
+//! falls back to the worker, which begins that call again, in the order of the calls on each session (`fallback`).
+
+mod fallback;
+pub(super) mod provision;
+
+#[cfg(all(test, unix))]
+mod tests;
+
+use std::collections::VecDeque;
+use std::io::ErrorKind;
+use std::mem;
+use std::net::{Shutdown, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use self::fallback::{Fallback, Progress};
+use super::RedisStore;
+use super::connection::{Filled, Socket, in_words};
+use super::counters::Counters;
+use super::error::{self, FOREIGN, panicked};
+use super::queue::{Answers, EventLoopConnection, Job, MAX_CALLS, Waiter};
+use super::resp::{Reply, Request, RequestMode};
+use super::routing::Attempt;
+use super::session::{
+    self, Change, Cipher, Cold, Context, Creation, NewSession, Op, StaleEntry, Step, interpret,
+};
+use super::time::Stamp;
+use crate::clock::Millis;
+use crate::error::{Outcome, Result, StoreError};
+use crate::session::{Content, Expiry, Session, SessionId};
+use crate::store::Answer;
+
+/// The most ends of calls, other than refusals, that one turn tells of.
+pub const AT_ONCE: usize = 1024;
+
+/// After how many calls the server is sent them, though more may come at once: it works on some while others are made.
+/// Where more are under way they are as large a part of them, as each sending costs a system call on either side.
+const A_FLUSH: usize = 16;
+
+/// Receives the results of calls, by their tickets.
+pub trait Results {
+    fn number(&mut self, ticket: u32, number: u64);
+    /// Of a `get`.
+    fn session(&mut self, ticket: u32, session: Option<(Expiry, Content<'_>)>);
+    fn refused(&mut self, ticket: u32, error: &StoreError);
+}
+
+/// What a fast path waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Interest {
+    /// That the socket takes more.
+    pub room: bool,
+    /// When there is something to be done without it: the oldest call has to be answered by then.
+    pub deadline: Option<Instant>,
+}
+
+/// A call that the server has been asked to carry out, or is about to be.
+struct PendingCall {
+    op: Op,
+    ticket: u32,
+    deadline: Instant,
+    /// Where its commands begin in all that is sent.
+    start: u64,
+    /// How many replies it gets.
+    replies: u8,
+    /// When a session that it creates was.
+    created: Stamp,
+}
+
+/// The connection while it is open.
+struct Open {
+    socket: Socket,
+    cipher: Arc<Cipher>,
+    /// The server is no longer the right one: it answers what it was asked, and is asked no more.
+    draining: bool,
+    /// It takes no more bytes, but what it has may be answered yet.
+    write_closed: bool,
+    /// Why nothing can be sent any more; for the next turn to tell.
+    last_error: Option<String>,
+}
+
+/// How one JavaScript thread reaches a store: by a connection of its own while that is well, else by the worker.
+pub struct FastPath {
+    store: Arc<RedisStore>,
+    to: Arc<dyn Answers>,
+    open: Option<Open>,
+    /// That of a connection that has ended, until its poller has let go of it.
+    dead: Option<TcpStream>,
+    waiting: VecDeque<PendingCall>,
+    /// Calls before those that are over, as they were late: how many replies each gets.
+    late: VecDeque<u8>,
+    /// The call whose end is being told.
+    current: Option<u32>,
+    progress: Progress,
+    fallback: Fallback,
+    has_jobs: bool,
+    /// How many calls the system does not have yet.
+    unflushed: usize,
+    /// Whether there is to be a connection.
+    is_wanted: bool,
+}
+
+impl FastPath {
+    /// Makes the fast path of a thread. The worker reports to `to` what becomes of the calls that fall back.
+    pub fn new(store: Arc<RedisStore>, to: Arc<dyn Answers>) -> Self {
+        Self {
+            store,
+            to,
+            open: None,
+            dead: None,
+            waiting: VecDeque::new(),
+            late: VecDeque::new(),
+            current: None,
+            progress: Progress::default(),
+            fallback: Fallback::default(),
+            has_jobs: false,
+            unflushed: 0,
+            is_wanted: false,
+        }
+    }
+
+    /// Has a connection made, and another whenever that ends. `Answers::connected` gives it. Where none is possible it never comes.
+    pub fn want(&mut self) {
+        self.is_wanted = true;
+        self.store.want_connection(&self.to);
+    }
+
+    /// Uses a connection from now on.
+    pub fn open(&mut self, line: EventLoopConnection) {
+        match Socket::new(line.socket) {
+            Ok(socket) if self.open.is_none() && self.is_wanted => {
+                self.open = Some(Open {
+                    socket,
+                    cipher: line.cipher,
+                    draining: false,
+                    write_closed: false,
+                    last_error: None,
+                });
+            }
+            Err(_) if self.is_wanted => self.store.want_connection(&self.to),
+            _ => {}
+        }
+    }
+
+    /// The socket to wait for.
+    pub fn socket(&self) -> Option<&TcpStream> {
+        self.open.as_ref().map(|open| open.socket.socket())
+    }
+
+    /// What is left of a connection that has ended, for whoever waited for its socket.
+    pub fn take_closed_socket(&mut self) -> Option<TcpStream> {
+        self.dead.take()
+    }
+
+    pub fn interest(&self) -> Interest {
+        Interest {
+            room: self.open.as_ref().is_some_and(|open| !open.socket.is_flushed() && !open.write_closed),
+            deadline: match &self.open {
+                Some(open) if open.last_error.is_some() => Some(Instant::now()),
+                _ => self.next_deadline(),
+            },
+        }
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        let first = match &self.open {
+            Some(open) if self.waiting.is_empty() && !self.late.is_empty() => {
+                Some(open.socket.last_read_at() + self.store.command_timeout)
+            }
+            _ => self.waiting.front().map(|first| first.deadline),
+        };
+        first.into_iter().chain(self.fallback.next_deadline()).min()
+    }
+
+    /// Whether no call is under way here. The worker reports those that it has.
+    pub fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && !self.fallback.is_waiting()
+    }
+
+    /// Ends the connection at the next turn, which comes soon.
+    pub fn give_up(&mut self) {
+        if let Some(open) = &mut self.open {
+            open.last_error.get_or_insert_with(|| "the event loop does not wait for it".into());
+        }
+    }
+
+    /// Takes no more calls. `RedisStore::flush` waits until it is idle, and `shut` has told so.
+    pub fn start_drain(&mut self) {
+        self.is_wanted = false;
+        self.store.queue.fast_path.set_busy(true);
+        self.submit();
+    }
+
+    /// Lets go of the connection, and of all that waits for it.
+    pub fn shut(&mut self) {
+        self.is_wanted = false;
+        if let Some(open) = self.open.take() {
+            self.end(open);
+        }
+        self.waiting.clear();
+        self.late.clear();
+        self.store.queue.fast_path.set_busy(false);
+    }
+
+    /// Begins [`crate::store::SessionStore::create`]: queues it, for `submit`.
+    ///
+    /// # Errors
+    /// `TooLarge`; nothing is queued then.
+    pub fn create(&mut self, session: &Session<'_>, ticket: u32) -> Result<()> {
+        let session = self.store.new_session(session)?;
+        self.begin(Op::Create(session), ticket);
+        Ok(())
+    }
+
+    /// Begins [`crate::store::SessionStore::update`]. The number is 1 if there was a live session, or 0.
+    ///
+    /// # Errors
+    /// As for `create`.
+    pub fn update(&mut self, session: &Session<'_>, ticket: u32) -> Result<()> {
+        let session = self.store.new_session(session)?;
+        self.begin(Op::Update(session), ticket);
+        Ok(())
+    }
+
+    /// Begins [`crate::store::SessionStore::get`].
+    pub fn get(&mut self, id: SessionId, ticket: u32) {
+        self.begin(Op::Get(id), ticket);
+    }
+
+    /// Begins [`crate::store::SessionStore::touch`], or `prolong` where `enough` is given. The number is 1 if there was a
+    /// live session, or 0.
+    pub fn touch(&mut self, id: SessionId, expires: Expiry, enough: Option<Millis>, ticket: u32) {
+        self.begin(Op::Touch(id, expires, enough), ticket);
+    }
+
+    /// Begins [`crate::store::SessionStore::delete`].
+    pub fn delete(&mut self, id: SessionId, ticket: u32) {
+        self.begin(Op::Delete(id), ticket);
+    }
+
+    fn begin(&mut self, op: Op, ticket: u32) {
+        let now = Instant::now();
+        let deadline = now + self.store.command_timeout;
+        let is_deferred = op.changes().is_some_and(|id| self.fallback.has(id));
+        if let Some(open) = self.open.as_mut().filter(|open| !is_deferred && !open.draining)
+            && self.waiting.len() < MAX_CALLS
+        {
+            let created = if matches!(op, Op::Create(_)) { self.store.times.stamp() } else { 0 };
+            if let Ok(request) = request_for(&self.store, &open.cipher, &op, created) {
+                if self.waiting.is_empty() && self.late.is_empty() {
+                    open.socket.expect_from(now);
+                }
+                let start = open.socket.push(&request.bytes);
+                let replies = request.commands as u8;
+                self.progress.sent += 1;
+                self.unflushed += 1;
+                if self.unflushed >= A_FLUSH.max(self.waiting.len() / A_FLUSH) {
+                    self.flush();
+                }
+                return self.waiting.push_back(PendingCall { op, ticket, deadline, start, replies, created });
+            }
+        }
+        self.fall_back(op, ticket, deadline);
+    }
+
+    /// Has what is queued begin.
+    pub fn submit(&mut self) {
+        self.flush();
+        if mem::take(&mut self.has_jobs) {
+            self.store.wake();
+        }
+    }
+
+    fn flush(&mut self) {
+        self.unflushed = 0;
+        let Some(open) = self.open.as_mut().filter(|open| open.last_error.is_none() && !open.write_closed)
+        else {
+            return;
+        };
+        match open.socket.flush() {
+            Ok(()) => {}
+            // Its end can be read, behind the answers.
+            Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
+                open.write_closed = true;
+                open.draining = true;
+            }
+            Err(error) => open.last_error = Some(in_words(&error)),
+        }
+    }
+
+    /// Reads what the server says, and writes what it takes; `true` if there is more to be read.
+    pub fn turn(&mut self, results: &mut impl Results) -> bool {
+        let outcome = self.read(results);
+        let more = outcome.as_ref().is_ok_and(|more| *more);
+        if let Err(reason) = outcome {
+            self.fail(&reason, results);
+        }
+        self.hand_over();
+        self.submit();
+        more
+    }
+
+    /// Ends the calls whose time is over; to be called when the deadline has come. What the server says has been read
+    /// before: a thread that was busy may be late itself.
+    pub fn expire(&mut self, results: &mut impl Results) {
+        let now = Instant::now();
+        let owes = !self.waiting.is_empty() || !self.late.is_empty();
+        let is_silent = |open: &Open| now >= open.socket.last_read_at() + self.store.command_timeout;
+        if owes && self.open.as_ref().is_some_and(is_silent) {
+            self.fail("it stopped answering", results);
+        }
+        // One that answers, but not in time, has the others' answers yet.
+        while self.waiting.front().is_some_and(|first| now >= first.deadline)
+            && let Some(call) = self.waiting.pop_front()
+        {
+            self.late.push_back(call.replies);
+            let is_unknown = call.op.changes().is_some();
+            let job = self.job(call.op, call.ticket, call.deadline, is_unknown);
+            self.push([job]);
+        }
+        let late = self.fallback.take_late(now);
+        self.push(late);
+        self.submit();
+    }
+
+    /// Reads once and takes what has come, up to so much; whether there may be more.
+    fn read(&mut self, results: &mut impl Results) -> Result<bool, String> {
+        let Some(mut open) = self.open.take() else { return Ok(false) };
+        // A panic is no reason to leave callers waiting.
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.read_from(&mut open, results)));
+        self.open = Some(open);
+        outcome.unwrap_or_else(|_| {
+            if let Some(ticket) = self.current.take() {
+                results.refused(ticket, &panicked());
+            }
+            Err("a fault in the store's own code".into())
+        })
+    }
+
+    fn read_from(&mut self, open: &mut Open, results: &mut impl Results) -> Result<bool, String> {
+        if let Some(reason) = open.last_error.take() {
+            return Err(reason);
+        }
+        let mut has_read = false;
+        let mut more = true;
+        let mut taken = 0;
+        while taken < AT_ONCE {
+            if let Some(len) = self.take_next(open, results)? {
+                open.socket.take(len);
+                taken += 1;
+                continue;
+            }
+            if has_read {
+                return Ok(more);
+            }
+            match open.socket.fill().map_err(|error| in_words(&error))? {
+                Filled::Ended => return Err("the server closed it".into()),
+                Filled::Nothing => return Ok(false),
+                filled => {
+                    more = matches!(filled, Filled::Whole);
+                    has_read = true;
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Takes the replies to the next call, if all have come; their length.
+    fn take_next(&mut self, open: &mut Open, results: &mut impl Results) -> Result<Option<usize>, String> {
+        const MALFORMED: &str = "the server does not speak Redis's protocol";
+        // One that nobody asked for is read, too.
+        let first = self.late.front().copied().or(self.waiting.front().map(|call| call.replies));
+        let found = open.socket.replies(first.unwrap_or(1)).map_err(|_| MALFORMED)?;
+        let Some((replies, len)) = found else { return Ok(None) };
+        self.take(&replies, &open.cipher, &mut open.draining, results)?;
+        Ok(Some(len))
+    }
+
+    /// Takes the replies to a call.
+    fn take(
+        &mut self,
+        replies: &[Reply<&[u8]>],
+        cipher: &Cipher,
+        draining: &mut bool,
+        results: &mut impl Results,
+    ) -> Result<(), String> {
+        if self.late.pop_front().is_some() {
+            self.progress.answered += 1;
+            return Ok(());
+        }
+        let call = self.waiting.pop_front().ok_or("the server said what nobody asked for")?;
+        self.progress.answered += 1;
+        *draining |= replies.iter().any(ends_connection);
+        self.current = Some(call.ticket);
+        let outcome = self.finish(call, replies, cipher, results);
+        self.current = None;
+        outcome
+    }
+
+    fn finish(
+        &mut self,
+        call: PendingCall,
+        replies: &[Reply<&[u8]>],
+        cipher: &Cipher,
+        results: &mut impl Results,
+    ) -> Result<(), String> {
+        let (ticket, step) = (call.ticket, interpret(call.op.kind(), replies));
+        if let Step::Refused(_) = step {
+            self.retry(call, false);
+            return Ok(());
+        }
+        if let Some(id) = call.op.changes()
+            && self.fallback.has(id)
+        {
+            match step {
+                // What goes before it is not to come upon it.
+                Step::Created { .. } | Step::Unentered(_) => {
+                    if self.fallback.has_retries(id) {
+                        self.retry_create(call);
+                        return Ok(());
+                    }
+                }
+                _ => {
+                    self.retry(call, true);
+                    return Ok(());
+                }
+            }
+        }
+        match (&call.op, step) {
+            (_, Step::Number(number)) => results.number(ticket, number),
+            (Op::Get(id), Step::Found(value)) => {
+                let mut found = false;
+                let opened = cipher.read_live(id, value, &self.store.times, |expires, content| {
+                    found = true;
+                    results.session(ticket, Some((expires, content)));
+                });
+                match opened {
+                    Ok(()) => {
+                        if !found {
+                            results.session(ticket, None);
+                        }
+                        self.store.counters.looked_up(found);
+                    }
+                    Err(error) => results.refused(ticket, &error),
+                }
+            }
+            (_, Step::NotFound) => {
+                self.store.counters.looked_up(false);
+                results.session(ticket, None);
+            }
+            // A session must not be without its entry.
+            (_, Step::Unentered(_)) => self.retry_create(call),
+            (_, Step::Occupied | Step::OtherUser) => self.retry(call, false),
+            (Op::Create(session), Step::Created { index_len }) => {
+                self.created(session, call.created, index_len, ticket, results);
+            }
+            (Op::Delete(id), Step::Deleted(value)) => {
+                if let Some(stale) = StaleEntry::of(cipher.member(id), value, &self.store.names) {
+                    self.apart(Waiter::Nobody, async move |context: Rc<Context>| {
+                        session::forget_later(&context, stale);
+                        Ok(Answer::Number(1))
+                    });
+                }
+                results.number(ticket, 1);
+            }
+            (_, Step::Foreign) => results.refused(ticket, &FOREIGN),
+            _ => {
+                // It fares as the calls behind it.
+                self.progress.answered -= 1;
+                self.waiting.push_front(call);
+                return Err("the server said what makes no sense here".into());
+            }
+        }
+        Ok(())
+    }
+
+    fn created(
+        &mut self,
+        session: &NewSession,
+        created: Stamp,
+        index_len: u64,
+        ticket: u32,
+        results: &mut impl Results,
+    ) {
+        Counters::add(&self.store.counters.created, 1);
+        if self.store.max_sessions_per_user.is_none_or(|max| index_len <= max.get() as u64) {
+            return results.number(ticket, 1);
+        }
+        let (user, id, expires) =
+            (session.user().map(|user| user.to_buf()), session.id.clone(), session.expires);
+        let waiter = Waiter::Ticket { to: Arc::clone(&self.to), ticket };
+        self.apart(waiter, async move |context: Rc<Context>| {
+            let work = async |attempt: &Attempt| {
+                let cipher = session::cipher(&context, attempt).await?;
+                let (user, member) =
+                    (cipher.user(user.as_ref().map(|user| user.as_key())), cipher.member(&id));
+                session::limit(&context, attempt, &user, &member, index_len, Some(created), expires).await;
+                Ok(Answer::Number(1))
+            };
+            context.router.step(work).await
+        });
+    }
+
+    /// Has the worker do what follows a call that went well.
+    fn apart<F>(&mut self, waiter: Waiter, work: impl FnOnce(Rc<Context>) -> F + Send + 'static)
+    where
+        F: Future<Output = Result<Answer>> + 'static,
+    {
+        let cold: Cold = Box::new(move |context| Box::pin(work(context)));
+        self.store.queue.push(Op::Cold(cold), waiter, self.store.command_timeout);
+        self.has_jobs = true;
+    }
+
+    /// The connection has ended: what may be begun again is, by the worker.
+    fn fail(&mut self, reason: &str, results: &mut impl Results) {
+        let Some(open) = self.open.take() else { return };
+        self.late.clear();
+        let now = Instant::now();
+        for call in mem::take(&mut self.waiting) {
+            let was_sent = open.socket.has_sent(call.start);
+            let is_late = now >= call.deadline;
+            match call.op {
+                // Sent twice they might undo what others did in between.
+                Op::Create(_) | Op::Update(_) if was_sent && !is_late => {
+                    let reason = format!("the connection was lost: {reason}");
+                    let error = StoreError::Unavailable { reason, outcome: Outcome::Unknown };
+                    results.refused(call.ticket, &error);
+                }
+                Op::Get(_) => self.retry(call, false),
+                // Of one that is late it only says so.
+                _ => self.retry(call, was_sent),
+            }
+        }
+        self.progress.answered = self.progress.sent;
+        self.end(open);
+        self.hand_over();
+    }
+
+    fn end(&mut self, open: Open) {
+        let socket = open.socket.into_socket();
+        // It fails where the connection has ended already.
+        let _ = socket.shutdown(Shutdown::Both);
+        self.dead = Some(socket);
+        if self.is_wanted {
+            self.store.want_connection(&self.to);
+        }
+    }
+
+    /// Has the worker begin what had to wait for answers that have come.
+    fn hand_over(&mut self) {
+        let ready = self.fallback.take_ready(self.progress);
+        self.push(ready);
+        if self.waiting.is_empty()
+            && let Some(open) = self.open.take_if(|open| open.draining)
+        {
+            self.end(open);
+        }
+    }
+
+    /// Takes the tickets of calls that the worker has completed.
+    pub fn completed(&mut self, tickets: impl Iterator<Item = u32>) {
+        self.fallback.completed(tickets);
+    }
+
+    /// Leaves a call that was not sent to the worker.
+    fn fall_back(&mut self, op: Op, ticket: u32, deadline: Instant) {
+        let job = self.job(op, ticket, deadline, false);
+        // Where no connection ever comes, the worker alone keeps the order.
+        let begun = if self.is_wanted { self.fallback.add(job, self.progress) } else { Some(job) };
+        self.push(begun);
+    }
+
+    /// Leaves a call that was sent to the worker, which begins it again.
+    fn retry(&mut self, call: PendingCall, is_unknown: bool) {
+        let job = self.job(call.op, call.ticket, call.deadline, is_unknown);
+        let begun = self.fallback.retry(job, self.progress);
+        self.push(begun);
+    }
+
+    /// As `retry`, of a session that was created.
+    fn retry_create(&mut self, call: PendingCall) {
+        let job = self.job(call.op, call.ticket, call.deadline, true);
+        let begun = self.fallback.retry_create(job, self.progress);
+        self.push(begun);
+    }
+
+    fn job(&self, op: Op, ticket: u32, deadline: Instant, is_unknown: bool) -> Job {
+        let waiter = Waiter::Ticket { to: Arc::clone(&self.to), ticket };
+        Job { op, waiter, deadline: deadline.into(), is_unknown }
+    }
+
+    fn push(&mut self, jobs: impl IntoIterator<Item = Job>) {
+        let mut jobs = jobs.into_iter().peekable();
+        if jobs.peek().is_some() {
+            self.store.queue.push_jobs(jobs);
+            self.has_jobs = true;
+        }
+    }
+}
+
+/// What asks the server to carry out a call.
+fn request_for(store: &RedisStore, cipher: &Cipher, op: &Op, created: Stamp) -> Result<Request> {
+    let (names, times) = (&store.names, &store.times);
+    let (read, write) = (Request::read(RequestMode::default()), Request::write(RequestMode::default()));
+    let key = |id| cipher.key(names, id);
+    Ok(match op {
+        Op::Get(id) => session::get_request(read, &key(id)),
+        Op::Touch(id, expires, enough) => session::touch_request(write, &key(id), *expires, *enough, times),
+        Op::Delete(id) => session::delete_request(write, &key(id)),
+        Op::Update(session) => {
+            let member = cipher.member(&session.id);
+            let user = cipher.user(session.user());
+            let change = Change::new(session, names.session(&member), &member, &user, cipher, times)?;
+            change.replace(write, &user, None, times)
+        }
+        Op::Create(session) => {
+            let creation = Creation::new(session, created, cipher, names, times)?;
+            let counts = store.max_sessions_per_user.is_some();
+            creation.request(write, counts)
+        }
+        Op::Cold(_) => return Err(error::unexpected()),
+    })
+}
+
+/// Whether a reply says that another server is to be asked from now on, or this one again later.
+fn ends_connection(reply: &Reply<&[u8]>) -> bool {
+    let Reply::Error(error) = reply else { return false };
+    matches!(error::code(error), "READONLY" | "MOVED" | "ASK" | "LOADING" | "MASTERDOWN" | "NOAUTH")
+}

@@ -1,0 +1,616 @@
+//! The fast path, driven by the thread of a test: the contract on a server, and what goes wrong on one that a test plays.
+
+mod fake;
+mod harness;
+mod model;
+
+use std::net::{TcpListener, TcpStream};
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::{Duration, Instant};
+use std::{io::Write, thread};
+
+use self::fake::{Command, Commands, Conduct, Fake, bulk};
+use self::harness::{FastPathStore, Harness};
+use super::*;
+use crate::clock::{Clock, SystemClock};
+use crate::session::{Session, UserKeyBuf};
+use crate::store::SessionStore;
+use crate::store::conformance::{conformance, id, json, plain};
+use crate::store::redis::RedisOptions;
+use crate::store::redis::tests::{open_at, options, options_at, secret};
+
+mod in_the_open {
+    use super::*;
+    conformance!(maybe | clock | Some(FastPathStore::new(open_at(&options()?, &clock))));
+}
+
+mod encrypted {
+    use super::*;
+    conformance!(
+        maybe | clock | {
+            let secrets = vec![secret(1), secret(2)];
+            Some(FastPathStore::new(open_at(&RedisOptions { secrets, ..options()? }, &clock)))
+        }
+    );
+}
+
+mod with_distant_limits {
+    use super::*;
+    conformance!(
+        maybe | clock | {
+            let max_sessions_per_user = NonZeroUsize::new(1 << 40);
+            Some(FastPathStore::new(open_at(&RedisOptions { max_sessions_per_user, ..options()? }, &clock)))
+        }
+    );
+}
+
+fn ann() -> UserKeyBuf {
+    UserKeyBuf::from_text("ann")
+}
+
+fn in_an_hour() -> Expiry {
+    Expiry::new(SystemClock.now() + 3_600_000).unwrap()
+}
+
+fn session<'a>(session_id: &str, user: &'a UserKeyBuf) -> Session<'a> {
+    plain(session_id, user, in_an_hour())
+}
+
+fn open_on(fake: &Fake, change: impl FnOnce(&mut RedisOptions)) -> Arc<RedisStore> {
+    let mut options = options_at(fake.port);
+    options.prefix = String::new();
+    options.max_session_bytes = None;
+    change(&mut options);
+    RedisStore::open(&options).unwrap()
+}
+
+/// A fast path whose server the test plays. The worker has another.
+struct Scene {
+    harness: Harness,
+    peer: Peer,
+    fake: Fake,
+    store: Arc<RedisStore>,
+}
+
+struct Peer {
+    socket: TcpStream,
+    commands: Commands,
+}
+
+impl Peer {
+    /// Opens the fast_path.
+    fn of(harness: &mut Harness) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        harness.fast_path.open(EventLoopConnection { socket, cipher: Arc::new(Cipher::Plain) });
+        let (socket, _) = listener.accept().unwrap();
+        socket.set_nodelay(true).unwrap();
+        Self { socket, commands: Commands::default() }
+    }
+
+    /// The next commands.
+    fn hear(&mut self, count: usize) -> Vec<Command> {
+        (0..count).map(|_| self.commands.next(&self.socket).unwrap()).collect()
+    }
+
+    fn say(&mut self, bytes: &[u8]) {
+        self.socket.write_all(bytes).unwrap();
+    }
+
+    fn defer(self) {
+        // Else what it has not read would be a reset.
+        self.socket.shutdown(Shutdown::Write).unwrap();
+    }
+}
+
+impl Scene {
+    fn new() -> Self {
+        Self::with(Fake::good(), |_| {})
+    }
+
+    fn with(fake: Fake, change: impl FnOnce(&mut RedisOptions)) -> Self {
+        let store = open_on(&fake, change);
+        let mut harness = Harness::new(Arc::clone(&store));
+        harness.takes_connections = false;
+        harness.until(|harness| harness.connections == 1);
+        let peer = Peer::of(&mut harness);
+        Self { harness, peer, fake, store }
+    }
+
+    /// Begins what was called, and hears so many commands of it.
+    fn hear(&mut self, count: usize) -> Vec<Command> {
+        self.harness.fast_path.submit();
+        self.peer.hear(count)
+    }
+
+    /// Says something to a fast path that then takes it.
+    fn say(&mut self, bytes: &[u8]) {
+        self.peer.say(bytes);
+        let count = self.harness.fast_path.progress.answered;
+        self.harness.until(|harness| harness.fast_path.progress.answered > count);
+    }
+
+    /// Has the store's server hold a session.
+    fn put(&self, session: &Session<'_>) {
+        self.store.create(session).unwrap();
+        self.fake.data.lock().unwrap().log.clear();
+    }
+}
+
+/// The number in the text of a session.
+fn number_in(text: &str) -> usize {
+    serde_json::from_str::<serde_json::Value>(text).unwrap()["number"].as_u64().unwrap() as usize
+}
+
+fn is_unknown(outcome: &Result<u64>) -> bool {
+    outcome.as_ref().is_err_and(StoreError::is_outcome_unknown)
+}
+
+const DONE: &[u8] = b":1\r\n";
+const CREATED: &[u8] = b":1\r\n+OK\r\n";
+const NIL: &[u8] = b"$-1\r\n";
+
+#[test]
+fn what_goes_well_is_done_without_the_worker() {
+    let Some(options) = options() else { return };
+    let store = RedisStore::open(&options).unwrap();
+    let mut harness = Harness::open(store);
+    let ann = ann();
+    let tickets = [
+        harness.create(&session("a", &ann)),
+        harness.update(&session("a", &ann)),
+        harness.touch(&id("a"), in_an_hour()),
+        harness.delete(&id("a")),
+    ];
+    let found = harness.get(&id("a"));
+    assert_eq!(tickets.map(|ticket| harness.number(ticket)), [Ok(1), Ok(1), Ok(1), Ok(1)]);
+    assert_eq!(harness.session(found), Ok(None));
+    assert_eq!((harness.fast_path.progress.answered, harness.count()), (5, 5));
+}
+
+#[test]
+fn a_users_oldest_sessions_end_when_there_are_too_many() {
+    let Some(options) = options() else { return };
+    let store =
+        RedisStore::open(&RedisOptions { max_sessions_per_user: NonZeroUsize::new(2), ..options }).unwrap();
+    let fast_path = FastPathStore::new(Arc::clone(&store));
+    for session_id in ["a", "b", "c", "d"] {
+        fast_path.create(&session(session_id, &ann())).unwrap();
+    }
+    let left: Vec<_> =
+        fast_path.get_by_user(ann().as_key()).unwrap().iter().map(|s| s.id.to_string()).collect();
+    assert_eq!(left, ["c", "d"]);
+}
+
+#[test]
+fn answers_may_be_cut_at_every_byte() {
+    let mut scene = Scene::new();
+    let ann = ann();
+    let created = scene.harness.create(&session("a", &ann));
+    let value = scene.hear(2)[1][2].clone();
+    scene.say(CREATED);
+    assert_eq!(scene.harness.number(created), Ok(1));
+    let answers = [&bulk(&value)[..], DONE, b":0\r\n", CREATED, NIL].concat();
+    for cut in 1..answers.len() {
+        let found = scene.harness.get(&id("a"));
+        let numbers = [
+            scene.harness.update(&session("a", &ann)),
+            scene.harness.touch(&id("b"), in_an_hour()),
+            scene.harness.create(&session("b", &ann)),
+            scene.harness.delete(&id("a")),
+        ];
+        scene.hear(6);
+        scene.peer.say(&answers[..cut]);
+        scene.harness.step();
+        scene.peer.say(&answers[cut..]);
+        assert_eq!(scene.harness.session(found).unwrap().unwrap().id, id("a"));
+        assert_eq!(numbers.map(|ticket| scene.harness.number(ticket)), [Ok(1), Ok(0), Ok(1), Ok(1)], "{cut}");
+    }
+    assert!(scene.fake.log().is_empty());
+}
+
+#[test]
+fn a_value_of_any_size_is_read() {
+    let mut scene = Scene::new();
+    let text = format!(r#"{{"cart":"{}"}}"#, "x".repeat(1_000_000));
+    let big = json("big", None, &text, in_an_hour());
+    let created = scene.harness.create(&big);
+    let mut socket = scene.peer.socket.try_clone().unwrap();
+    let server = thread::spawn(move || {
+        let value = Commands::default().next(&socket).unwrap().swap_remove(2);
+        socket.write_all(b"+OK\r\n").unwrap();
+        Commands::default().next(&socket).unwrap();
+        socket.write_all(&[&bulk(&value), NIL].concat()).unwrap();
+    });
+    assert_eq!(scene.harness.number(created), Ok(1));
+    let tickets = [scene.harness.get(&id("big")), scene.harness.get(&id("small"))];
+    let found = tickets.map(|ticket| scene.harness.session(ticket).unwrap());
+    assert_eq!(found[0].as_ref().unwrap().content().unwrap(), big.content);
+    assert_eq!(found[1], None);
+    server.join().unwrap();
+}
+
+#[test]
+fn calls_are_begun_again_after_what_is_no_reply() {
+    for babble in [&b"HTTP/1.1 400 Bad Request\r\n"[..], b"*1\r\n$2\r\nhi\r\n", b"+QUEUED\r\n", b"$x\r\n"] {
+        let mut scene = Scene::new();
+        let ann = ann();
+        let found = scene.harness.get(&id("a"));
+        let repeated = [scene.harness.touch(&id("a"), in_an_hour()), scene.harness.delete(&id("b"))];
+        let lost = [scene.harness.create(&session("c", &ann)), scene.harness.update(&session("d", &ann))];
+        scene.hear(6);
+        scene.peer.say(babble);
+        assert_eq!(scene.harness.session(found), Ok(None));
+        assert_eq!(repeated.map(|ticket| scene.harness.number(ticket)), [Ok(0), Ok(1)]);
+        assert!(lost.map(|ticket| scene.harness.number(ticket)).iter().all(is_unknown));
+        // The connection that was made first, and another.
+        scene.harness.until(|harness| harness.connections == 2);
+    }
+}
+
+#[test]
+fn an_answer_that_nobody_asked_for_ends_the_connection() {
+    let mut scene = Scene::new();
+    scene.peer.say(NIL);
+    scene.harness.until(|harness| harness.fast_path.socket().is_none());
+    let found = scene.harness.get(&id("a"));
+    assert_eq!(scene.harness.session(found), Ok(None));
+    assert_eq!(scene.fake.log(), ["GET sess:a"]);
+}
+
+#[test]
+fn of_calls_that_were_not_sent_none_is_lost_with_the_connection() {
+    let mut scene = Scene::new();
+    let ann = ann();
+    scene.peer.defer();
+    let tickets = [scene.harness.create(&session("a", &ann)), scene.harness.update(&session("a", &ann))];
+    scene.harness.until(|harness| harness.fast_path.socket().is_none());
+    assert_eq!(tickets.map(|ticket| scene.harness.number(ticket)), [Ok(1), Ok(1)]);
+    assert_eq!(scene.fake.log(), ["ZADD user:\"ann\"", "SET sess:a", "update sess:a"]);
+}
+
+#[test]
+fn what_was_sent_is_answered_though_no_more_can_be() {
+    let mut scene = Scene::new();
+    let ann = ann();
+    let sent = scene.harness.create(&session("a", &ann));
+    scene.hear(2);
+    // As the worker does it when its own connection ends.
+    scene.harness.fast_path.socket().unwrap().shutdown(Shutdown::Write).unwrap();
+    let not_sent = scene.harness.create(&session("b", &ann));
+    let after = [scene.harness.update(&session("b", &ann)), scene.harness.delete(&id("a"))];
+    scene.harness.fast_path.submit();
+    assert!(!scene.harness.fast_path.interest().room);
+    scene.say(CREATED);
+    scene.peer.defer();
+    assert_eq!(scene.harness.number(sent), Ok(1));
+    assert_eq!(scene.harness.number(not_sent), Ok(1));
+    assert_eq!(after.map(|ticket| scene.harness.number(ticket)), [Ok(1), Ok(1)]);
+}
+
+#[test]
+fn of_calls_that_were_sent_in_part_nothing_is_known() {
+    let mut scene = Scene::new();
+    let text = format!(r#"{{"cart":"{}"}}"#, "x".repeat(900_000));
+    let mut tickets = Vec::new();
+    let mut count = 0;
+    while !scene.harness.fast_path.interest().room {
+        tickets.push(scene.harness.create(&json(&format!("{count}"), None, &text, in_an_hour())));
+        count += 1;
+        scene.harness.fast_path.submit();
+    }
+    // Of the last a part is with the system.
+    let sent = tickets.len();
+    tickets.extend((0..3).map(|at| scene.harness.create(&session(&format!("later {at}"), &ann()))));
+    scene.peer.defer();
+    let outcomes: Vec<_> = tickets.into_iter().map(|ticket| scene.harness.number(ticket)).collect();
+    assert!(outcomes[..sent].iter().all(is_unknown), "{outcomes:?}");
+    assert_eq!(outcomes[sent..], [Ok(1), Ok(1), Ok(1)]);
+}
+
+#[test]
+fn what_is_refused_is_begun_again_by_the_worker() {
+    for (refusal, ends) in [
+        (&b"-READONLY You can't write against a read only replica.\r\n"[..], true),
+        (b"-LOADING Redis is loading the dataset in memory\r\n", true),
+        (b"-MOVED 1 127.0.0.1:1\r\n", true),
+        (b"-NOAUTH Authentication required.\r\n", true),
+        (b"-NOSCRIPT No matching script.\r\n", false),
+        (b"-OOM command not allowed when used memory > 'maxmemory'.\r\n", false),
+        (b"-ERR\r\n", false),
+    ] {
+        let mut scene = Scene::new();
+        let ann = ann();
+        let refused =
+            [scene.harness.create(&session("a", &ann)), scene.harness.touch(&id("b"), in_an_hour())];
+        let found = scene.harness.get(&id("c"));
+        scene.hear(4);
+        scene.peer.say(&[DONE, refusal, refusal, NIL].concat());
+        assert_eq!(scene.harness.session(found), Ok(None), "it is answered here");
+        assert_eq!(refused.map(|ticket| scene.harness.number(ticket)), [Ok(1), Ok(0)]);
+        assert_eq!(scene.harness.fast_path.socket().is_none(), ends, "{}", refusal.escape_ascii());
+        let mut log = scene.fake.log();
+        log.sort();
+        assert_eq!(log, ["SET sess:a", "ZADD user:\"ann\"", "touch sess:b"]);
+    }
+}
+
+#[test]
+fn a_session_whose_entry_is_refused_is_taken_back() {
+    const REFUSED: &[u8] = b"-OOM command not allowed\r\n";
+    let refuse = |_, command: &Command| {
+        if command[0] == b"ZADD" { Conduct::Say(REFUSED) } else { Conduct::Do }
+    };
+    let mut scene = Scene::with(Fake::start(refuse), |_| {});
+    let ann = ann();
+    let refused = scene.harness.create(&session("a", &ann));
+    let changed = scene.harness.update(&session("a", &ann));
+    let commands = scene.hear(3);
+    scene.fake.data.lock().unwrap().apply(&commands[1]);
+    scene.say(&[REFUSED, b"+OK\r\n", DONE].concat());
+    assert_eq!(scene.harness.number(refused).unwrap_err().code(), "ERR_STORE_FULL");
+    assert!(!scene.fake.has("sess:a"));
+    assert_eq!(scene.harness.number(changed), Ok(0), "of a session that never was");
+}
+
+#[test]
+fn calls_end_by_their_deadline() {
+    let command_timeout = Duration::from_millis(300);
+    let mut scene = Scene::with(Fake::good(), |options| options.command_timeout = command_timeout);
+    let ann = ann();
+    let found = scene.harness.get(&id("a"));
+    let writes = [
+        scene.harness.create(&session("a", &ann)),
+        scene.harness.update(&session("a", &ann)),
+        scene.harness.touch(&id("a"), in_an_hour()),
+        scene.harness.delete(&id("a")),
+    ];
+    scene.hear(6);
+    let begun = Instant::now();
+    let late = scene.harness.session(found).unwrap_err();
+    assert_eq!((late.code(), late.is_outcome_unknown()), ("ERR_STORE_TIMEOUT", false));
+    for ticket in writes {
+        let late = scene.harness.number(ticket).unwrap_err();
+        assert!(late.is_outcome_unknown(), "{late:?}");
+    }
+    assert!(begun.elapsed() < 2 * command_timeout);
+    assert!(scene.harness.fast_path.socket().is_none() && scene.fake.log().is_empty());
+}
+
+#[test]
+fn a_late_answer_does_not_cost_the_others_their_connection() {
+    let command_timeout = Duration::from_millis(600);
+    let mut scene = Scene::with(Fake::good(), |options| options.command_timeout = command_timeout);
+    let ann = ann();
+    let early = scene.harness.get(&id("a"));
+    let late = scene.harness.update(&session("b", &ann));
+    scene.hear(2);
+    pass(command_timeout / 2);
+    scene.say(NIL);
+    assert_eq!(scene.harness.session(early), Ok(None));
+    let other = scene.harness.create(&session("c", &ann));
+    scene.hear(2);
+    let error = scene.harness.number(late).unwrap_err();
+    assert_eq!((error.code(), error.is_outcome_unknown()), ("ERR_STORE_TIMEOUT", true));
+    // First that to the call that is over, and then those to the other.
+    scene.say(b":1\r\n:1\r\n+OK\r\n");
+    assert_eq!(scene.harness.number(other), Ok(1));
+    assert!(scene.harness.fast_path.socket().is_some() && scene.fake.log().is_empty());
+}
+
+#[test]
+fn a_call_that_waits_for_others_answers_ends_by_its_own_deadline() {
+    let command_timeout = Duration::from_millis(1000);
+    let mut scene = Scene::with(Fake::good(), |options| options.command_timeout = command_timeout);
+    let ann = ann();
+    let begun = Instant::now();
+    let fell_back = scene.harness.update(&session("a", &ann));
+    scene.hear(1);
+    pass(command_timeout / 2);
+    let other = scene.harness.get(&id("b"));
+    scene.hear(1);
+    scene.say(b":2\r\n");
+    let late = scene.harness.number(fell_back).unwrap_err();
+    let took = begun.elapsed();
+    assert!(took < command_timeout * 14 / 10, "{took:?}");
+    assert_eq!(late.code(), "ERR_STORE_TIMEOUT");
+    // Its connection is as well as before.
+    scene.say(NIL);
+    assert_eq!(scene.harness.session(other), Ok(None));
+    // Its session is free again.
+    let changed = scene.harness.update(&session("a", &ann));
+    scene.hear(1);
+    scene.say(DONE);
+    assert_eq!(scene.harness.number(changed), Ok(1));
+}
+
+/// Lets time pass.
+fn pass(time: Duration) {
+    let until = Instant::now() + time;
+    while let Some(left) = until.checked_duration_since(Instant::now()) {
+        thread::park_timeout(left);
+    }
+}
+
+#[test]
+fn answers_that_have_come_in_time_are_not_late_for_a_thread_that_was_busy() {
+    let command_timeout = Duration::from_millis(100);
+    let mut scene = Scene::with(Fake::good(), |options| options.command_timeout = command_timeout);
+    let found = scene.harness.get(&id("a"));
+    let changed = scene.harness.update(&session("a", &ann()));
+    scene.hear(2);
+    scene.peer.say(&[NIL, DONE].concat());
+    pass(2 * command_timeout);
+    scene.harness.turn();
+    scene.harness.expire();
+    assert_eq!(scene.harness.ended(found), Some(Ok(Answer::Session(None))));
+    assert_eq!(scene.harness.ended(changed), Some(Ok(Answer::Number(1))));
+    assert!(scene.harness.fast_path.socket().is_some());
+}
+
+#[test]
+fn a_session_changes_its_user_on_the_worker() {
+    let mut scene = Scene::new();
+    scene.put(&session("a", &UserKeyBuf::from_text("ben")));
+    let changed = scene.harness.update(&session("a", &ann()));
+    scene.hear(1);
+    scene.say(b":2\r\n");
+    assert_eq!(scene.harness.number(changed), Ok(1));
+    let found = scene.store.get(&id("a")).unwrap().unwrap();
+    assert_eq!(found.content().unwrap().user, Some(ann().as_key()));
+}
+
+#[test]
+fn changes_of_one_session_keep_their_order_when_one_falls_back() {
+    let mut scene = Scene::new();
+    let ann = ann();
+    scene.put(&session("a", &ann));
+    let fell_back = scene.harness.touch(&id("a"), in_an_hour());
+    let sent_before = scene.harness.update(&session("a", &ann));
+    let elsewhere = scene.harness.touch(&id("b"), in_an_hour());
+    scene.hear(3);
+    scene.say(b"-BUSY Redis is busy running a script.\r\n");
+    let made_after = scene.harness.delete(&id("a"));
+    let of_others = scene.harness.touch(&id("c"), in_an_hour());
+    scene.hear(1);
+    scene.harness.listen();
+    assert!(scene.fake.log().is_empty(), "others wait for their answers");
+    scene.peer.say(&[DONE, DONE, DONE].concat());
+    let all = [fell_back, sent_before, elsewhere, made_after, of_others];
+    assert_eq!(all.map(|ticket| scene.harness.number(ticket)), [const { Ok(1) }; 5]);
+    assert_eq!(scene.fake.log()[..3], ["touch sess:a", "update sess:a", "GETDEL sess:a"]);
+    assert!(scene.harness.fast_path.fallback.is_empty(), "the session is free again");
+    let changed = scene.harness.touch(&id("a"), in_an_hour());
+    assert_eq!(scene.hear(1)[0][3], b"sess:a");
+    scene.say(b":0\r\n");
+    assert_eq!(scene.harness.number(changed), Ok(0));
+}
+
+#[test]
+fn a_session_that_is_created_after_one_that_fell_back_is_not_lost() {
+    let ben = UserKeyBuf::from_text("ben");
+    for with_delete in [true, false] {
+        let mut scene = Scene::new();
+        let ann = ann();
+        scene.put(&session("a", &ben));
+        let fell_back = scene.harness.update(&session("a", &ann));
+        let deleted = with_delete.then(|| scene.harness.delete(&id("a")));
+        let created = scene.harness.create(&json("a", None, r#"{"of":"the last"}"#, in_an_hour()));
+        let mut data = scene.fake.data.lock().unwrap();
+        if !with_delete {
+            // Someone else's.
+            let delete: Command = vec![b"GETDEL".to_vec(), b"sess:a".to_vec()];
+            data.apply(&delete);
+        }
+        scene.harness.fast_path.submit();
+        let commands = scene.peer.hear(if with_delete { 3 } else { 2 });
+        let answers: Vec<_> = commands[1..].iter().map(|command| data.apply(command)).collect();
+        drop(data);
+        scene.peer.say(&[&b":2\r\n"[..], &answers.concat()].concat());
+        assert_eq!(scene.harness.number(created), Ok(1));
+        assert_eq!(scene.harness.number(fell_back), Ok(with_delete.into()));
+        assert_eq!(deleted.map(|ticket| scene.harness.number(ticket)), with_delete.then_some(Ok(1)));
+        let found = scene.store.get(&id("a")).unwrap().expect("it was acknowledged");
+        assert!(
+            matches!(found.content().unwrap().body, crate::session::Body::Json { text, .. } if text.contains("last"))
+        );
+    }
+}
+
+#[test]
+fn calls_go_by_the_worker_until_a_connection_opens_and_those_after_them_too() {
+    let (go, wait) = mpsc::channel::<()>();
+    let wait = Mutex::new(wait);
+    let decide = move |_, _: &Command| {
+        // It fails where the test lets all go on.
+        let _ = wait.lock().unwrap().recv();
+        Conduct::Do
+    };
+    let fake = Fake::start(decide);
+    let store = open_on(&fake, |_| {});
+    let mut harness = Harness::new(store);
+    harness.takes_connections = false;
+    let first = harness.touch(&id("a"), in_an_hour());
+    harness.fast_path.submit();
+    let mut peer = Peer::of(&mut harness);
+    let second = harness.delete(&id("a"));
+    let other = harness.delete(&id("b"));
+    let found = harness.get(&id("a"));
+    harness.fast_path.submit();
+    assert_eq!(peer.hear(2), [["GETDEL", "sess:b"], ["GET", "sess:a"]].map(|c| c.map(Vec::from).to_vec()));
+    peer.say(&[NIL, NIL].concat());
+    assert_eq!(harness.number(other), Ok(1));
+    assert_eq!(harness.session(found), Ok(None));
+    drop(go);
+    assert_eq!([first, second].map(|ticket| harness.number(ticket)), [Ok(0), Ok(1)]);
+    assert_eq!(fake.log(), ["touch sess:a", "GETDEL sess:a"]);
+}
+
+#[test]
+fn a_fast_path_is_idle_once_its_last_call_has_ended() {
+    let mut scene = Scene::new();
+    let ann = ann();
+    assert!(scene.harness.fast_path.is_idle());
+    let fell_back = scene.harness.touch(&id("a"), in_an_hour());
+    let found = scene.harness.get(&id("a"));
+    scene.harness.fast_path.start_drain();
+    assert!(!scene.harness.fast_path.is_idle());
+    scene.peer.hear(2);
+    scene.say(b"-BUSY\r\n");
+    assert!(!scene.harness.fast_path.is_idle());
+    scene.say(NIL);
+    assert!(scene.harness.fast_path.is_idle(), "the worker tells of the other");
+    assert_eq!(scene.harness.session(found), Ok(None));
+    assert_eq!(scene.harness.number(fell_back), Ok(0));
+    scene.harness.fast_path.shut();
+    assert!(
+        scene.harness.fast_path.socket().is_none() && scene.harness.fast_path.take_closed_socket().is_some()
+    );
+    assert!(scene.peer.commands.next(&scene.peer.socket).is_err(), "the connection has ended");
+    drop(ann);
+}
+
+#[test]
+fn a_store_closes_once_its_fast_path_is_idle() {
+    let mut scene = Scene::new();
+    let changed = scene.harness.touch(&id("a"), in_an_hour());
+    scene.harness.fast_path.start_drain();
+    let (store, (tell, results)) = (Arc::clone(&scene.store), mpsc::channel());
+    let closing = thread::spawn(move || {
+        store.flush();
+        tell.send(()).unwrap();
+    });
+    scene.peer.hear(1);
+    assert!(results.try_recv().is_err());
+    scene.say(DONE);
+    assert_eq!(scene.harness.number(changed), Ok(1));
+    scene.harness.fast_path.shut();
+    closing.join().unwrap();
+}
+
+#[test]
+fn more_calls_than_a_fast_path_may_have_under_way_go_by_the_worker() {
+    let mut scene = Scene::new();
+    for _ in 0..MAX_CALLS {
+        scene.harness.get(&id("a"));
+    }
+    assert_eq!(scene.harness.fast_path.waiting.len(), MAX_CALLS);
+    let found = scene.harness.get(&id("b"));
+    assert_eq!(scene.harness.session(found), Ok(None));
+    assert_eq!((scene.harness.count(), scene.fake.log()), (1, vec!["GET sess:b".to_owned()]));
+}
+
+#[test]
+fn a_value_that_is_no_session_is_refused_and_counted_neither_as_found_nor_as_missed() {
+    let mut scene = Scene::new();
+    let found = scene.harness.get(&id("a"));
+    scene.hear(1);
+    scene.say(&bulk(b"something else"));
+    assert_eq!(scene.harness.session(found).unwrap_err().code(), "ERR_STORE_CORRUPT");
+    let counters = &scene.store.counters;
+    assert_eq!(
+        [&counters.hits, &counters.misses].map(|it| it.load(std::sync::atomic::Ordering::Relaxed)),
+        [0, 0]
+    );
+}

@@ -1,0 +1,270 @@
+//! A server that knows as much of Redis as the calls on single sessions ask of it, and does to each command what a test
+//! says.
+
+use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use crate::store::redis::resp::{CREATE, END_OF_USER, FORGET, RESCORE, Script, TOUCH, UPDATE};
+
+pub type Command = Vec<Vec<u8>>;
+
+/// What is done about a command.
+#[derive(Debug, Clone)]
+pub enum Conduct {
+    Do,
+    /// It is refused, or answered otherwise, and not done.
+    Say(&'static [u8]),
+    /// It is not done, and the connection ends.
+    End,
+    /// It is done, and the connection ends after so much of the answer.
+    DoAndEnd(usize),
+    /// It is done, something else is said, and the connection ends.
+    DoAndBabble,
+}
+
+/// Decides about a command, of a fast path or of the worker.
+pub type Decide = dyn Fn(bool, &Command) -> Conduct + Send + Sync;
+
+/// What it holds.
+#[derive(Default)]
+pub struct Data {
+    pub strings: HashMap<Vec<u8>, Vec<u8>>,
+    pub sets: HashMap<Vec<u8>, HashMap<Vec<u8>, i64>>,
+    /// What the worker has asked for, by their names and first keys.
+    pub log: Vec<String>,
+}
+
+pub struct Fake {
+    pub port: u16,
+    pub data: Arc<Mutex<Data>>,
+    has_ended: Arc<AtomicBool>,
+}
+
+impl Fake {
+    pub fn start(decide: impl Fn(bool, &Command) -> Conduct + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (data, has_ended) = (Arc::default(), Arc::new(AtomicBool::new(false)));
+        let decide: Arc<Decide> = Arc::new(decide);
+        let (held, is_over) = (Arc::clone(&data), Arc::clone(&has_ended));
+        thread::spawn(move || {
+            for socket in listener.incoming() {
+                if is_over.load(Ordering::Acquire) {
+                    return;
+                }
+                let (data, decide, socket) = (Arc::clone(&held), Arc::clone(&decide), socket.unwrap());
+                thread::spawn(move || {
+                    // It fails where the other side has gone.
+                    let _ = serve(&socket, &data, &*decide);
+                    let _ = socket.shutdown(Shutdown::Both);
+                });
+            }
+        });
+        Self { port, data, has_ended }
+    }
+
+    /// One that does as it is asked.
+    pub fn good() -> Self {
+        Self::start(|_, _| Conduct::Do)
+    }
+
+    pub fn has(&self, key: &str) -> bool {
+        self.data.lock().unwrap().strings.contains_key(key.as_bytes())
+    }
+
+    pub fn log(&self) -> Vec<String> {
+        self.data.lock().unwrap().log.clone()
+    }
+}
+
+impl Drop for Fake {
+    fn drop(&mut self) {
+        self.has_ended.store(true, Ordering::Release);
+        let _ = TcpStream::connect(("127.0.0.1", self.port));
+    }
+}
+
+fn serve(mut socket: &TcpStream, data: &Mutex<Data>, decide: &Decide) -> std::io::Result<()> {
+    socket.set_nodelay(true)?;
+    let mut reader = Commands::default();
+    // Only fast_path load scripts before they are called.
+    let mut is_fast = false;
+    loop {
+        let command = reader.next(socket)?;
+        is_fast |= command[0] == b"SCRIPT";
+        if matches!(&command[0][..], b"SCRIPT" | b"PING") {
+            socket.write_all(if command[0] == b"PING" { b"+PONG\r\n" } else { b"+OK\r\n" })?;
+            continue;
+        }
+        let conduct = decide(is_fast, &command);
+        let apply = || {
+            let mut data = data.lock().unwrap();
+            if !is_fast {
+                data.log.push(words(&command));
+            }
+            data.apply(&command)
+        };
+        match conduct {
+            Conduct::Do => socket.write_all(&apply())?,
+            Conduct::Say(answer) => socket.write_all(answer)?,
+            Conduct::End => return Ok(()),
+            Conduct::DoAndEnd(len) => {
+                let answer = apply();
+                return socket.write_all(&answer[..len.min(answer.len() - 1)]);
+            }
+            Conduct::DoAndBabble => {
+                apply();
+                return socket.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+            }
+        }
+    }
+}
+
+/// The name of a command and its first key.
+fn words(command: &Command) -> String {
+    let name = match script_of(command) {
+        None => String::from_utf8_lossy(&command[0]).into_owned(),
+        Some(script) => {
+            let names = [(&CREATE, "create"), (&TOUCH, "touch"), (&UPDATE, "update"), (&END_OF_USER, "end")];
+            let found = names.iter().find(|(other, _)| other.digest == script.digest);
+            found.map_or("aside", |(_, name)| name).into()
+        }
+    };
+    let key = if script_of(command).is_some() { &command[3] } else { &command[1] };
+    format!("{name} {}", String::from_utf8_lossy(key))
+}
+
+fn script_of(command: &Command) -> Option<&'static Script> {
+    let all = [&CREATE, &TOUCH, &UPDATE, &END_OF_USER, &FORGET, &RESCORE];
+    let is_of =
+        |script: &Script| command[1] == script.digest.as_bytes() || command[1] == script.text.as_bytes();
+    command[0].starts_with(b"EVAL").then(|| all.into_iter().find(|script| is_of(script)).unwrap())
+}
+
+pub fn bulk(bytes: &[u8]) -> Vec<u8> {
+    [format!("${}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat()
+}
+
+fn number(number: i64) -> Vec<u8> {
+    format!(":{number}\r\n").into_bytes()
+}
+
+fn parsed(bytes: &[u8]) -> i64 {
+    std::str::from_utf8(bytes).unwrap().trim().parse().unwrap()
+}
+
+impl Data {
+    /// Carries a command out: its answer. Nothing expires here.
+    pub fn apply(&mut self, command: &Command) -> Vec<u8> {
+        let nil = || b"$-1\r\n".to_vec();
+        if let Some(script) = script_of(command) {
+            return self.run(script, &command[3], &command[4..]);
+        }
+        match (&command[0][..], &command[1]) {
+            (b"GET", key) => self.strings.get(key).map_or_else(nil, |value| bulk(value)),
+            (b"GETDEL", key) => self.strings.remove(key).map_or_else(nil, |value| bulk(&value)),
+            (b"SET", key) if self.strings.contains_key(key) => nil(),
+            (b"SET", key) => {
+                self.strings.insert(key.clone(), command[2].clone());
+                b"+OK\r\n".to_vec()
+            }
+            (b"ZADD", key) => {
+                let set = self.sets.entry(key.clone()).or_default();
+                let added = set.insert(command[4].clone(), parsed(&command[3])).is_none();
+                number(added.into())
+            }
+            (b"ZCARD", key) => number(self.sets.get(key).map_or(0, HashMap::len) as i64),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn run(&mut self, script: &Script, key: &[u8], args: &[Vec<u8>]) -> Vec<u8> {
+        let is = |other: &Script| script.digest == other.digest;
+        let held = self.strings.get_mut(key);
+        if is(&CREATE) {
+            return match held {
+                Some(value) => bulk(value),
+                None => {
+                    self.strings.insert(key.into(), args[1].clone());
+                    number(1)
+                }
+            };
+        }
+        if is(&FORGET) || is(&RESCORE) {
+            let entries = self.sets.entry(key.into()).or_default();
+            if entries.get(&args[0]).copied() == Some(parsed(&args[1])) {
+                if is(&FORGET) {
+                    entries.remove(&args[0]);
+                } else {
+                    entries.insert(args[0].clone(), parsed(&args[2]));
+                }
+            }
+            return number(1);
+        }
+        let Some(value) = held else { return number(0) };
+        let (user, created) =
+            (if is(&END_OF_USER) { &args[1] } else { args.get(3).unwrap_or(&args[0]) }, &value[40..56]);
+        let is_of = |at: usize| args.get(at).is_none_or(|wanted| wanted == created);
+        if is(&TOUCH) {
+            value[11..29].copy_from_slice(&args[1]);
+            number(1)
+        } else if is(&UPDATE) {
+            if !value[64..].starts_with(user) || !is_of(5) {
+                return number(2);
+            }
+            *value = [&args[1][..], created, &args[2]].concat();
+            number(1)
+        } else {
+            if !value[64..].starts_with(user) || !is_of(2) {
+                return number(0);
+            }
+            self.strings.remove(key);
+            number(1)
+        }
+    }
+}
+
+/// Reads commands from a connection.
+#[derive(Default)]
+pub struct Commands {
+    bytes: Vec<u8>,
+}
+
+impl Commands {
+    /// The next one; an error where the other side has gone.
+    pub fn next(&mut self, mut socket: &TcpStream) -> std::io::Result<Command> {
+        loop {
+            if let Some((command, len)) = parse(&self.bytes) {
+                self.bytes.drain(..len);
+                return Ok(command);
+            }
+            let mut some = [0; 64 * 1024];
+            match socket.read(&mut some)? {
+                0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+                len => self.bytes.extend_from_slice(&some[..len]),
+            }
+        }
+    }
+}
+
+fn parse(bytes: &[u8]) -> Option<(Command, usize)> {
+    let mut at = 0;
+    let size = |at: &mut usize| {
+        let len = bytes[*at..].windows(2).position(|two| two == b"\r\n")?;
+        let size = parsed(&bytes[*at + 1..*at + len]);
+        *at += len + 2;
+        usize::try_from(size).ok()
+    };
+    let args = size(&mut at)?;
+    let mut command = Command::new();
+    for _ in 0..args {
+        let len = size(&mut at)?;
+        command.push(bytes.get(at..at + len)?.to_vec());
+        at += len + 2;
+    }
+    (bytes.len() >= at).then_some((command, at))
+}

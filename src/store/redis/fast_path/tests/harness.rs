@@ -1,0 +1,338 @@
+//! Drives a fast path on the thread of a test, as the event loop of JavaScript does.
+
+use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::{Duration, Instant};
+
+use super::super::{FastPath, Results};
+use crate::clock::Millis;
+use crate::codec;
+use crate::error::{Result, StoreError};
+use crate::session::{Content, Expiry, Session, SessionId, UserKey};
+use crate::store::redis::{Answers, EventLoopConnection, RedisStore};
+use crate::store::{Answer, Completions, Cursor, SessionStore, Stats, StoredSession};
+
+/// What the worker says.
+enum Said {
+    Done(Vec<(u32, Result<Answer>)>),
+    Connected(EventLoopConnection),
+}
+
+/// Says it to a thread that waits for sockets.
+struct Bell(Mutex<(mpsc::Sender<Said>, UnixStream)>);
+
+impl Bell {
+    fn say(&self, said: Said) {
+        let mut bell = self.0.lock().unwrap();
+        // They fail where no one waits any more.
+        let _ = bell.0.send(said);
+        let _ = bell.1.write(b"!");
+    }
+}
+
+impl Completions for Bell {
+    fn complete(&self, done: Vec<(u32, Result<Answer>)>) {
+        self.say(Said::Done(done));
+    }
+}
+
+impl Answers for Bell {
+    fn connected(&self, connection: EventLoopConnection) {
+        self.say(Said::Connected(connection));
+    }
+}
+
+/// What became of calls.
+#[derive(Default)]
+struct Recorder {
+    /// Of which sessions there are `get`s.
+    ids: HashMap<u32, SessionId>,
+    ends: HashMap<u32, Result<Answer>>,
+    /// How many, in all.
+    count: usize,
+}
+
+impl Recorder {
+    fn tell(&mut self, ticket: u32, answer: Result<Answer>) {
+        self.count += 1;
+        assert!(self.ends.insert(ticket, answer).is_none(), "a call ended twice");
+    }
+}
+
+impl Results for Recorder {
+    fn number(&mut self, ticket: u32, number: u64) {
+        self.tell(ticket, Ok(Answer::Number(number)));
+    }
+
+    fn session(&mut self, ticket: u32, session: Option<(Expiry, Content<'_>)>) {
+        let id = &self.ids[&ticket];
+        let session = session.map(|(expires, content)| {
+            let mut bytes = Vec::new();
+            codec::encode(&content, &mut bytes);
+            StoredSession::new(id.clone(), expires, &bytes)
+        });
+        self.tell(ticket, Ok(Answer::Session(session)));
+    }
+
+    fn refused(&mut self, ticket: u32, error: &StoreError) {
+        self.tell(ticket, Err(error.clone()));
+    }
+}
+
+pub struct Harness {
+    pub fast_path: FastPath,
+    said: mpsc::Receiver<Said>,
+    bell: UnixStream,
+    results: Recorder,
+    next: u32,
+    /// How many connections the worker has made.
+    pub connections: usize,
+    /// Whether they are used.
+    pub takes_connections: bool,
+}
+
+/// A test that waits longer than that has failed.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+impl Harness {
+    /// A fast path that waits for a connection of the worker.
+    pub fn new(store: Arc<RedisStore>) -> Self {
+        let (sender, said) = mpsc::channel();
+        let (far, bell) = UnixStream::pair().unwrap();
+        for end in [&far, &bell] {
+            end.set_nonblocking(true).unwrap();
+        }
+        let mut fast_path = FastPath::new(Arc::clone(&store), Arc::new(Bell(Mutex::new((sender, far)))));
+        fast_path.want();
+        Self {
+            fast_path,
+            said,
+            bell,
+            results: Recorder::default(),
+            next: 0,
+            connections: 0,
+            takes_connections: true,
+        }
+    }
+
+    /// One that has it.
+    pub fn open(store: Arc<RedisStore>) -> Self {
+        let mut harness = Self::new(store);
+        harness.until(|harness| harness.fast_path.socket().is_some());
+        harness
+    }
+
+    /// Begins a call: its ticket.
+    pub fn begin(&mut self, call: impl FnOnce(&mut FastPath, u32) -> Result<()>) -> Result<u32> {
+        self.next += 1;
+        call(&mut self.fast_path, self.next).map(|()| self.next)
+    }
+
+    pub fn create(&mut self, session: &Session<'_>) -> u32 {
+        self.begin(|fast_path, ticket| fast_path.create(session, ticket)).unwrap()
+    }
+
+    pub fn update(&mut self, session: &Session<'_>) -> u32 {
+        self.begin(|fast_path, ticket| fast_path.update(session, ticket)).unwrap()
+    }
+
+    pub fn get(&mut self, id: &SessionId) -> u32 {
+        self.results.ids.insert(self.next + 1, id.clone());
+        self.does(|fast_path, ticket| fast_path.get(id.clone(), ticket))
+    }
+
+    pub fn touch(&mut self, id: &SessionId, expires: Expiry) -> u32 {
+        self.does(|fast_path, ticket| fast_path.touch(id.clone(), expires, None, ticket))
+    }
+
+    pub fn delete(&mut self, id: &SessionId) -> u32 {
+        self.does(|fast_path, ticket| fast_path.delete(id.clone(), ticket))
+    }
+
+    fn does(&mut self, call: impl FnOnce(&mut FastPath, u32)) -> u32 {
+        self.next += 1;
+        call(&mut self.fast_path, self.next);
+        self.next
+    }
+
+    /// Reads what the server has said by now.
+    pub fn turn(&mut self) {
+        while self.fast_path.turn(&mut self.results) {}
+        drop(self.fast_path.take_closed_socket());
+    }
+
+    pub fn expire(&mut self) {
+        self.fast_path.expire(&mut self.results);
+        drop(self.fast_path.take_closed_socket());
+    }
+
+    /// Waits until there is something to be done, and does it.
+    pub fn step(&mut self) {
+        let interest = self.fast_path.interest();
+        let of = |fd, room| libc::pollfd {
+            fd,
+            events: if room { libc::POLLIN | libc::POLLOUT } else { libc::POLLIN },
+            revents: 0,
+        };
+        let mut polled = vec![of(self.bell.as_raw_fd(), false)];
+        polled.extend(self.fast_path.socket().map(|socket| of(socket.as_raw_fd(), interest.room)));
+        let left = interest.deadline.map_or(PATIENCE, |at| at.saturating_duration_since(Instant::now()));
+        // SAFETY: it writes to so many.
+        unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, left.as_millis() as i32 + 1) };
+        self.turn();
+        if interest.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            self.expire();
+        }
+        self.listen();
+    }
+
+    /// Takes what the worker has said by now.
+    pub fn listen(&mut self) {
+        let _ = self.bell.read(&mut [0; 64]);
+        for said in self.said.try_iter() {
+            match said {
+                Said::Done(done) => {
+                    self.fast_path.completed(done.iter().map(|(ticket, _)| *ticket));
+                    for (ticket, answer) in done {
+                        self.results.tell(ticket, answer);
+                    }
+                }
+                Said::Connected(connection) => {
+                    self.connections += 1;
+                    if self.takes_connections {
+                        self.fast_path.open(connection);
+                    }
+                }
+            }
+        }
+    }
+
+    pub fn until(&mut self, is_so: impl Fn(&Self) -> bool) {
+        let begun = Instant::now();
+        while !is_so(self) {
+            assert!(begun.elapsed() < PATIENCE, "waited in vain");
+            self.step();
+        }
+    }
+
+    /// What became of a call that has ended.
+    pub fn ended(&mut self, ticket: u32) -> Option<Result<Answer>> {
+        self.results.ends.remove(&ticket)
+    }
+
+    /// Waits for the end of a call.
+    pub fn end_of(&mut self, ticket: u32) -> Result<Answer> {
+        self.fast_path.submit();
+        self.until(|harness| harness.results.ends.contains_key(&ticket));
+        self.ended(ticket).unwrap()
+    }
+
+    pub fn number(&mut self, ticket: u32) -> Result<u64> {
+        match self.end_of(ticket)? {
+            Answer::Number(number) => Ok(number),
+            Answer::Session(session) => panic!("{session:?}"),
+        }
+    }
+
+    pub fn session(&mut self, ticket: u32) -> Result<Option<StoredSession>> {
+        match self.end_of(ticket)? {
+            Answer::Session(session) => Ok(session),
+            Answer::Number(number) => panic!("{number}"),
+        }
+    }
+
+    /// How many calls have ended.
+    pub fn count(&self) -> usize {
+        self.results.count
+    }
+}
+
+impl Drop for Harness {
+    fn drop(&mut self) {
+        self.fast_path.shut();
+    }
+}
+
+/// A store whose calls on one session go by a fast path.
+pub struct FastPathStore {
+    store: Arc<RedisStore>,
+    harness: Mutex<Harness>,
+}
+
+impl FastPathStore {
+    pub fn new(store: Arc<RedisStore>) -> Self {
+        let harness = Mutex::new(Harness::open(Arc::clone(&store)));
+        Self { store, harness }
+    }
+
+    fn number(&self, begin: impl FnOnce(&mut Harness) -> u32) -> Result<u64> {
+        let mut harness = self.harness.lock().unwrap();
+        let ticket = begin(&mut harness);
+        harness.number(ticket)
+    }
+}
+
+impl SessionStore for FastPathStore {
+    fn create(&self, session: &Session<'_>) -> Result<()> {
+        let mut harness = self.harness.lock().unwrap();
+        let ticket = harness.begin(|fast_path, ticket| fast_path.create(session, ticket))?;
+        harness.number(ticket).map(drop)
+    }
+
+    fn get(&self, id: &SessionId) -> Result<Option<StoredSession>> {
+        let mut harness = self.harness.lock().unwrap();
+        let ticket = harness.get(id);
+        harness.session(ticket)
+    }
+
+    fn update(&self, session: &Session<'_>) -> Result<bool> {
+        let mut harness = self.harness.lock().unwrap();
+        let ticket = harness.begin(|fast_path, ticket| fast_path.update(session, ticket))?;
+        harness.number(ticket).map(|updated| updated > 0)
+    }
+
+    fn touch(&self, id: &SessionId, expires: Expiry) -> Result<bool> {
+        self.number(|harness| harness.touch(id, expires)).map(|touched| touched > 0)
+    }
+
+    fn prolong(&self, id: &SessionId, expires: Expiry, enough: Millis) -> Result<bool> {
+        let prolong =
+            |fast_path: &mut FastPath, ticket| fast_path.touch(id.clone(), expires, Some(enough), ticket);
+        self.number(|harness| harness.does(prolong)).map(|touched| touched > 0)
+    }
+
+    fn delete(&self, id: &SessionId) -> Result<()> {
+        self.number(|harness| harness.delete(id)).map(drop)
+    }
+
+    fn clean(&self) -> Result<u64> {
+        self.store.clean()
+    }
+
+    fn get_by_user(&self, user: UserKey<'_>) -> Result<Vec<StoredSession>> {
+        self.store.get_by_user(user)
+    }
+
+    fn delete_by_user(&self, user: UserKey<'_>, except: Option<&SessionId>) -> Result<u64> {
+        self.store.delete_by_user(user, except)
+    }
+
+    fn size(&self) -> Result<u64> {
+        self.store.size()
+    }
+
+    fn ids(&self, after: Cursor) -> Result<(Vec<SessionId>, Option<Cursor>)> {
+        self.store.ids(after)
+    }
+
+    fn clear(&self) -> Result<()> {
+        self.store.clear()
+    }
+
+    fn stats(&self) -> Result<Stats> {
+        self.store.stats()
+    }
+}

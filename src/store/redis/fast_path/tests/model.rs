@@ -1,0 +1,200 @@
+//! Any calls on few sessions, on a server with any faults, compared with what could be there.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Mutex;
+
+use proptest::prelude::*;
+
+use super::fake::{Conduct, Fake};
+use super::harness::Harness;
+use super::{ann, number_in, open_on};
+use crate::clock::{Clock, SystemClock};
+use crate::error::{Result, StoreError};
+use crate::session::{Body, Expiry, UserKeyBuf};
+use crate::store::Answer;
+use crate::store::conformance::{id, json};
+
+#[derive(Debug, Clone, Copy)]
+enum Call {
+    Create { user: bool },
+    Update { user: bool },
+    Touch,
+    Delete,
+    Get,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Call(usize, Call),
+    Kick,
+    /// Waits for the end of the oldest call.
+    Wait,
+    WaitForAll,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let call = prop_oneof![
+        3 => any::<bool>().prop_map(|user| Call::Create { user }),
+        3 => any::<bool>().prop_map(|user| Call::Update { user }),
+        2 => Just(Call::Touch),
+        2 => Just(Call::Delete),
+        2 => Just(Call::Get),
+    ];
+    let step = prop_oneof![
+        8 => (0..3_usize, call).prop_map(|(session, call)| Step::Call(session, call)),
+        1 => Just(Step::Kick),
+        1 => Just(Step::Wait),
+        1 => Just(Step::WaitForAll),
+    ];
+    proptest::collection::vec(step, 1..40)
+}
+
+/// What happens to the commands of fast_path, one after the other.
+fn faults() -> impl Strategy<Value = Vec<Conduct>> {
+    let fault = prop_oneof![
+        12 => Just(Conduct::Do),
+        1 => Just(Conduct::Say(b"-NOSCRIPT No matching script.\r\n")),
+        1 => Just(Conduct::Say(b"-OOM command not allowed\r\n")),
+        1 => Just(Conduct::Say(b"-BUSY Redis is busy running a script.\r\n")),
+        1 => Just(Conduct::Say(b"-READONLY You can't write.\r\n")),
+        1 => Just(Conduct::End),
+        1 => (0..9_usize).prop_map(Conduct::DoAndEnd),
+        1 => Just(Conduct::DoAndBabble),
+    ];
+    proptest::collection::vec(fault, 0..60)
+}
+
+/// What a session may be: the number of the call that wrote it, or absent.
+type States = Vec<Option<usize>>;
+
+/// What a change says of a session, and makes of it.
+fn done(call: Call, number: usize, state: Option<usize>) -> Option<(u64, Option<usize>)> {
+    match (call, state) {
+        (Call::Create { .. }, None) => Some((1, Some(number))),
+        (Call::Create { .. }, Some(_)) | (Call::Get, _) => None,
+        (Call::Update { .. }, Some(_)) => Some((1, Some(number))),
+        (Call::Touch, Some(_)) => Some((1, state)),
+        (Call::Update { .. } | Call::Touch, None) => Some((0, None)),
+        (Call::Delete, _) => Some((1, None)),
+    }
+}
+
+/// What one change of a session may have made of it.
+fn after(states: &States, call: Call, number: usize, outcome: &Result<Answer>) -> States {
+    let done = |state| done(call, number, state);
+    let states = states.iter().copied();
+    let mut left: States = match outcome {
+        Ok(Answer::Number(results)) => states
+            .filter_map(|state| done(state).filter(|(number, _)| number == results))
+            .map(|it| it.1)
+            .collect(),
+        Err(StoreError::Exists) => states.filter(Option::is_some).collect(),
+        Err(error) if error.is_outcome_unknown() => {
+            states.flat_map(|state| [Some(state), done(state).map(|it| it.1)]).flatten().collect()
+        }
+        other => panic!("{call:?}: {other:?}"),
+    };
+    left.sort_unstable();
+    left.dedup();
+    left
+}
+
+#[derive(Default)]
+struct Checker {
+    states: HashMap<usize, States>,
+    /// The calls that have not ended, and those that have but come after such.
+    under_way: VecDeque<(u32, usize, Call, usize)>,
+    ended: usize,
+}
+
+impl Checker {
+    fn states(&mut self, session: usize) -> &mut States {
+        self.states.entry(session).or_insert_with(|| vec![None])
+    }
+
+    /// Waits for the oldest call: changes of a session are to have happened in their order.
+    fn wait(&mut self, harness: &mut Harness) {
+        let Some((ticket, session, call, number)) = self.under_way.pop_front() else { return };
+        let outcome = harness.end_of(ticket);
+        self.ended += 1;
+        if matches!(call, Call::Get) {
+            assert!(matches!(outcome, Ok(Answer::Session(_))), "{outcome:?}");
+            return;
+        }
+        let mut before = self.states(session).clone();
+        // Those that were sent with one that strayed may have been done before it, and again after it.
+        for &(_, _, later, number) in self.under_way.iter().filter(|later| later.1 == session) {
+            let too_soon: States =
+                before.iter().filter_map(|&state| done(later, number, state)).map(|it| it.1).collect();
+            before.extend(too_soon);
+        }
+        let left = after(&before, call, number, &outcome);
+        assert!(!left.is_empty(), "{call:?} of {session} ended with {outcome:?}, but it was {before:?}");
+        *self.states(session) = left;
+    }
+
+    /// Reads a session that no one is changing.
+    fn look(&mut self, harness: &mut Harness, session: usize) {
+        let ticket = harness.get(&id(&session.to_string()));
+        let found = harness.session(ticket).unwrap();
+        self.ended += 1;
+        let found = found.map(|found| match found.content().unwrap().body {
+            Body::Json { text, .. } => number_in(text),
+            Body::Plain(_) => panic!("none was written"),
+        });
+        let states = self.states(session);
+        assert!(states.contains(&found), "{session} is {found:?}, but could be {states:?}");
+        *states = vec![found];
+    }
+}
+
+fn run(steps: &[Step], faults: Vec<Conduct>) {
+    let faults = Mutex::new(VecDeque::from(faults));
+    let fake = Fake::start(move |is_fast, _| {
+        let fault = if is_fast { faults.lock().unwrap().pop_front() } else { None };
+        fault.unwrap_or(Conduct::Do)
+    });
+    let mut harness = Harness::open(open_on(&fake, |_| {}));
+    let (ann, ben) = (ann(), UserKeyBuf::from_text("ben"));
+    let expires = Expiry::new(SystemClock.now() + 3_600_000).unwrap();
+    let mut checker = Checker::default();
+    for (number, step) in steps.iter().enumerate() {
+        match *step {
+            Step::Call(session, call) => {
+                let session_id = session.to_string();
+                let text = format!(r#"{{"number":{number}}}"#);
+                let of = |user| json(&session_id, Some(if user { &ann } else { &ben }), &text, expires);
+                let ticket = match call {
+                    Call::Create { user } => harness.create(&of(user)),
+                    Call::Update { user } => harness.update(&of(user)),
+                    Call::Touch => harness.touch(&id(&session_id), expires),
+                    Call::Delete => harness.delete(&id(&session_id)),
+                    Call::Get => harness.get(&id(&session_id)),
+                };
+                checker.under_way.push_back((ticket, session, call, number));
+            }
+            Step::Kick => harness.fast_path.submit(),
+            Step::Wait => checker.wait(&mut harness),
+            Step::WaitForAll => {
+                while !checker.under_way.is_empty() {
+                    checker.wait(&mut harness);
+                }
+                (0..3).for_each(|session| checker.look(&mut harness, session));
+            }
+        }
+    }
+    while !checker.under_way.is_empty() {
+        checker.wait(&mut harness);
+    }
+    (0..3).for_each(|session| checker.look(&mut harness, session));
+    assert!(harness.fast_path.is_idle() && harness.fast_path.fallback.is_empty());
+    assert_eq!(harness.count(), checker.ended, "each call ends once");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn any_calls_on_a_server_with_any_faults_end_once_and_in_order(steps in steps(), faults in faults()) {
+        run(&steps, faults);
+    }
+}

@@ -1,0 +1,104 @@
+//! What other threads hand to the worker, and what it hands back.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::session::{Cipher, Op};
+use crate::error::Result;
+use crate::store::{Answer, Completions};
+
+/// The most calls that may be under way: without a server they wait, and are not to take all of the memory.
+pub const MAX_CALLS: usize = 1 << 17;
+
+/// A connection that is logged in, for the event loop of a JavaScript thread.
+pub struct EventLoopConnection {
+    pub(super) socket: std::net::TcpStream,
+    pub(super) cipher: Arc<Cipher>,
+}
+
+/// Receives the results of calls, and the connections that a fast path asked for.
+pub trait Answers: Completions {
+    /// The fast path of its thread has this connection now.
+    fn connected(&self, connection: EventLoopConnection) {
+        drop(connection);
+    }
+}
+
+pub enum Waiter {
+    Thread(mpsc::SyncSender<Result<Answer>>),
+    Ticket { to: Arc<dyn Answers>, ticket: u32 },
+    Nobody,
+}
+
+pub struct Job {
+    pub op: Op,
+    pub waiter: Waiter,
+    pub deadline: Instant,
+    /// Whether a server may have carried it out already: what it does may be done twice then.
+    pub is_unknown: bool,
+}
+
+#[derive(Default)]
+pub struct Queue {
+    jobs: Mutex<Vec<Job>>,
+    pub wake: Notify,
+    is_closed: AtomicBool,
+    pub fast_path: FastPathRequest,
+}
+
+/// What a fast path asks of the worker.
+#[derive(Default)]
+pub struct FastPathRequest {
+    /// Who is to have the next connection.
+    pub by: Mutex<Option<Arc<dyn Answers>>>,
+    pub wake: Notify,
+    is_busy: Mutex<bool>,
+    is_idle: Condvar,
+}
+
+impl FastPathRequest {
+    /// Sets whether calls are under way on a fast path that takes no more.
+    pub fn set_busy(&self, is_busy: bool) {
+        *self.is_busy.lock() = is_busy;
+        self.is_idle.notify_all();
+    }
+
+    /// Waits for the end of those calls, for so long at most.
+    pub fn wait_until_idle(&self, timeout: Duration) {
+        self.is_idle.wait_while_for(&mut self.is_busy.lock(), |is_busy| *is_busy, timeout);
+    }
+}
+
+impl Queue {
+    /// Queues a call; `wake` begins it.
+    pub fn push(&self, op: Op, waiter: Waiter, timeout: Duration) {
+        self.push_jobs([Job { op, waiter, deadline: Instant::now() + timeout, is_unknown: false }]);
+    }
+
+    pub fn push_jobs(&self, jobs: impl IntoIterator<Item = Job>) {
+        self.jobs.lock().extend(jobs);
+    }
+
+    pub fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Ends the store once all calls have ended that were begun before.
+    pub fn close(&self) {
+        self.is_closed.store(true, Ordering::Release);
+        self.wake.notify_one();
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::Acquire)
+    }
+
+    pub fn take(&self) -> Vec<Job> {
+        std::mem::take(&mut *self.jobs.lock())
+    }
+}

@@ -1,0 +1,42 @@
+//! The servers of a store: which there are, which one has a key, how they are reached again when they are lost, and where
+//! a request is sent until it is answered for good.
+//!
+//! It uses `connection` and `resp`. All of `session` speaks through its `Router`.
+
+mod cluster;
+mod node;
+mod router;
+mod sentinel;
+mod topology;
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::options::Address;
+use super::resp::Reply;
+
+pub use node::{Node, backoff};
+pub use router::{Attempt, Effect, Router};
+
+async fn within<T>(limit: Duration, asked: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    let outcome = timeout(limit, asked).await;
+    outcome.unwrap_or_else(|_| Err(format!("no answer within {} ms", limit.as_millis())))
+}
+
+/// A host and a port. With no host it is that of the server that was asked.
+fn parse_address(parts: &[Reply], asked: &str) -> Option<Address> {
+    let host = match parts.first()? {
+        Reply::Bytes(host) if host.is_empty() => asked.to_owned(),
+        Reply::Bytes(host) => String::from_utf8(host.clone()).ok()?,
+        Reply::Nil => asked.to_owned(),
+        _ => return None,
+    };
+    let port = match parts.get(1)? {
+        Reply::Number(port) => u16::try_from(*port).ok()?,
+        Reply::Bytes(port) => std::str::from_utf8(port).ok()?.parse().ok()?,
+        _ => return None,
+    };
+    // A node of a cluster that does not know its own name says so.
+    (host != "?" && port > 0).then_some(Address { host, port })
+}

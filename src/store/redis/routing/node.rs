@@ -1,0 +1,242 @@
+//! One server: its connections, and how they are made again when they are lost.
+
+use std::cell::{Cell, RefCell};
+use std::hash::{BuildHasher, RandomState};
+use std::net::Shutdown;
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures_util::future::select;
+use tokio::sync::Notify;
+use tokio::time::timeout;
+
+use super::super::connection::{Connected, Connector, MultiplexedConnection, ask, error_text, in_words};
+use super::super::options::{Address, Servers};
+use super::super::resp::{Reply, Request, Script};
+use super::{sentinel, within};
+
+/// How long to wait before a server that was not to be reached is tried again: twice as long each time.
+const FIRST_BACKOFF: Duration = Duration::from_millis(50);
+const MAX_BACKOFF: Duration = Duration::from_secs(2);
+
+/// How all servers of a store are reached, and who wants to know of it.
+pub struct Network {
+    pub servers: Servers,
+    pub connector: Connector,
+    /// A server was reached, or slots have moved.
+    pub changed: Notify,
+    /// A cluster is to be asked for its slots.
+    pub outdated: Notify,
+}
+
+/// The connections to a server: one, or one more for what is only read, where writes wait for replicas on theirs and reconnect_loop
+/// up what comes after.
+#[derive(Clone)]
+pub struct NodeConnections {
+    pub writes: Rc<MultiplexedConnection>,
+    pub reads: Rc<MultiplexedConnection>,
+}
+
+impl NodeConnections {
+    pub fn of(&self, request: &Request) -> &MultiplexedConnection {
+        if request.is_write { &self.writes } else { &self.reads }
+    }
+
+    pub fn cut(&self) {
+        self.writes.cut();
+        self.reads.cut();
+    }
+
+    fn is_dead(&self) -> bool {
+        self.writes.is_dead() || self.reads.is_dead()
+    }
+}
+
+/// One server, to which there is a connection or the attempt at one for as long as it is known.
+pub struct Node {
+    /// Of the primary that sentinels name it changes.
+    address: RefCell<Address>,
+    connections: RefCell<Option<NodeConnections>>,
+    /// Counts its connections.
+    generation: Cell<u64>,
+    /// The connection of an event loop. It ends with the node's own: another server may be in this one's place then.
+    event_loop: RefCell<Option<std::net::TcpStream>>,
+    last_error: RefCell<Rc<str>>,
+    is_gone: Cell<bool>,
+    gone: Notify,
+}
+
+impl Node {
+    pub fn new(address: Address) -> Rc<Self> {
+        Rc::new(Self {
+            address: RefCell::new(address),
+            connections: RefCell::default(),
+            generation: Cell::new(0),
+            event_loop: RefCell::default(),
+            last_error: RefCell::new("no connection yet".into()),
+            is_gone: Cell::new(false),
+            gone: Notify::new(),
+        })
+    }
+
+    pub fn address(&self) -> Address {
+        self.address.borrow().clone()
+    }
+
+    /// Its connections, if there are any.
+    pub fn connections(&self) -> Option<NodeConnections> {
+        self.connections.borrow().clone().filter(|connections| !connections.is_dead())
+    }
+
+    pub fn generation(&self) -> u64 {
+        self.generation.get()
+    }
+
+    pub fn cut_event_loop(&self) {
+        self.shut_event_loop(Shutdown::Both);
+    }
+
+    /// Has the event loop send no more, but take what is answered yet: the node's own connection, on which little is said, may
+    /// have ended for that alone.
+    fn drain_event_loop(&self) {
+        self.shut_event_loop(Shutdown::Write);
+    }
+
+    fn shut_event_loop(&self, how: Shutdown) {
+        if let Some(socket) = self.event_loop.take() {
+            // It fails where the connection has ended already.
+            let _ = socket.shutdown(how);
+        }
+    }
+
+    pub fn retire(&self) {
+        self.is_gone.set(true);
+        self.gone.notify_one();
+        self.cut_event_loop();
+        if let Some(connections) = self.connections.take() {
+            connections.cut();
+        }
+    }
+
+    /// Connects to a server, and again whenever that ends.
+    pub async fn reconnect_loop(self: Rc<Self>, network: Rc<Network>) {
+        let mut attempts = 0;
+        while !self.is_gone.get() {
+            match self.connect(&network).await {
+                Ok((mut connected, mut reader)) => {
+                    attempts = 0;
+                    self.generation.set(self.generation.get() + 1);
+                    if self.is_gone.get() {
+                        return;
+                    }
+                    let writes = Rc::clone(&connected.link);
+                    let reads =
+                        reader.as_ref().map_or_else(|| Rc::clone(&writes), |reader| Rc::clone(&reader.link));
+                    *self.connections.borrow_mut() = Some(NodeConnections { writes, reads });
+                    network.changed.notify_waiters();
+                    let reason = match &mut reader {
+                        None => connected.ended().await,
+                        // One goes with the other: they are of one server.
+                        Some(reader) => {
+                            let (one, other) = (pin!(connected.ended()), pin!(reader.ended()));
+                            select(one, other).await.factor_first().0
+                        }
+                    };
+                    self.connections.take();
+                    self.drain_event_loop();
+                    *self.last_error.borrow_mut() = reason;
+                }
+                Err(reason) => *self.last_error.borrow_mut() = reason.into(),
+            }
+            network.outdated.notify_one();
+            let rested = timeout(backoff(attempts), self.gone.notified()).await;
+            attempts += 1;
+            if rested.is_ok() {
+                return;
+            }
+        }
+    }
+
+    async fn connect(&self, network: &Network) -> Result<(Connected, Option<Connected>), String> {
+        let connected = self.connect_primary(network).await?;
+        if network.connector.replication.is_none() {
+            return Ok((connected, None));
+        }
+        let reader = network.connector.connect(&self.address(), network.servers.login(), None).await?;
+        Ok((connected, Some(reader)))
+    }
+
+    async fn connect_primary(&self, network: &Network) -> Result<Connected, String> {
+        let replication = network.connector.replication;
+        match &network.servers {
+            Servers::Single { login, .. } | Servers::Cluster { login, .. } => {
+                network.connector.connect(&self.address(), login, replication).await
+            }
+            Servers::Sentinel { sentinels, master, login } => {
+                let address = sentinel::find_primary(&network.connector, sentinels, master).await?;
+                *self.address.borrow_mut() = address.clone();
+                let connected = network.connector.connect(&address, login, replication).await?;
+                let role = Request::read(Default::default()).command(&[b"ROLE"]);
+                let replies = within(network.connector.timeout, ask(&connected.link, role)).await?;
+                // A primary that has just been replaced does not know it yet, but sentinels do.
+                match replies.first() {
+                    Some(Reply::Array(role)) if role.first() == Some(&Reply::Bytes(b"master".to_vec())) => {
+                        Ok(connected)
+                    }
+                    Some(reply) => Err(error_text(reply).unwrap_or_else(|| "it is no primary".into())),
+                    None => Err("it is no primary".into()),
+                }
+            }
+        }
+    }
+
+    /// Opens a connection for an event loop. It ends with the node's own.
+    pub async fn connect_event_loop(
+        &self,
+        network: &Network,
+        scripts: &[&Script],
+    ) -> Result<std::net::TcpStream, String> {
+        let generation = self.generation();
+        let (login, address) = (network.servers.login(), self.address());
+        let connecting = network.connector.connect_event_loop(&address, login, scripts);
+        let socket = within(network.connector.timeout, connecting).await?;
+        let guard = socket.try_clone().map_err(|error| in_words(&error))?;
+        if self.generation() != generation || self.connections().is_none() {
+            return Err("it was lost meanwhile".into());
+        }
+        *self.event_loop.borrow_mut() = Some(guard);
+        Ok(socket)
+    }
+
+    /// Why it is not reached; `None` where it is.
+    pub fn last_error(&self) -> Option<String> {
+        let reason = self.last_error.borrow();
+        self.connections().is_none().then(|| format!("no connection to {}: {reason}", self.address.borrow()))
+    }
+}
+
+/// How long to wait before the next attempt, with some chance in it, so that clients do not all come at once.
+pub fn backoff(attempts: u32) -> Duration {
+    let longest = FIRST_BACKOFF.saturating_mul(1 << attempts.min(10)).min(MAX_BACKOFF);
+    let chance = RandomState::new().hash_one(attempts) as f64 / u64::MAX as f64;
+    longest.mul_f64(0.5 + chance / 2.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backoffs_grow_to_two_seconds_and_differ() {
+        for (attempts, longest) in [(0, 50), (1, 100), (5, 1600), (6, 2000), (u32::MAX, 2000)] {
+            let backoffs: Vec<_> = (0..20).map(|_| backoff(attempts)).collect();
+            let longest = Duration::from_millis(longest);
+            assert!(
+                backoffs.iter().all(|&backoff| backoff >= longest / 2 && backoff <= longest),
+                "{backoffs:?}"
+            );
+            assert!(backoffs.iter().any(|&backoff| backoff != backoffs[0]));
+        }
+    }
+}

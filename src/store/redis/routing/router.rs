@@ -1,0 +1,287 @@
+//! Where a request is sent until it is answered for good: redirects, refusals that pass, and lost connections.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::task::spawn_local;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::super::connection::{Connector, SendError};
+use super::super::error;
+use super::super::options::RedisOptions;
+use super::super::resp::{Replies, Reply, Request, RequestMode, Script, slot_of};
+use super::cluster;
+use super::node::Node;
+use super::topology::Topology;
+use crate::error::{Outcome, Result, StoreError};
+
+/// How long to wait before a server is asked again that refused for a reason that passes.
+const REFUSAL_PAUSE: Duration = Duration::from_millis(20);
+
+/// What is known of a call while it goes on.
+pub struct Attempt {
+    /// How many of its requests a server may have carried out, of those that do what it is for.
+    begun: Cell<usize>,
+    /// Whose server it waits for.
+    slot: Cell<u16>,
+    /// Why a server refused for the time being.
+    refusal: RefCell<Option<String>>,
+}
+
+impl Attempt {
+    pub fn new(is_begun: bool) -> Self {
+        Self { begun: Cell::new(is_begun.into()), slot: Cell::new(0), refusal: RefCell::new(None) }
+    }
+
+    /// Whether some of what it is for may have been done.
+    fn is_begun(&self) -> bool {
+        self.begun.get() > 0
+    }
+
+    /// What is told of an error of a call of many parts: those that were done stay so.
+    pub fn in_part(&self, error: StoreError) -> StoreError {
+        if self.is_begun() { error.of_unknown_outcome() } else { error }
+    }
+}
+
+/// What a request means to its call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// It changes nothing that the call is for, and may be sent twice.
+    None,
+    /// It does what the call is for, and may be sent twice.
+    Repeatable,
+    /// It does what the call is for, and sent twice it might undo what others did in between.
+    Once,
+}
+
+pub struct Router {
+    pub topology: Rc<Topology>,
+    command_timeout: Duration,
+    wait_replicas: u32,
+}
+
+impl Router {
+    /// Begins to connect.
+    pub fn start(options: &RedisOptions, connector: Connector) -> Self {
+        let topology = Topology::new(options.servers.clone(), connector);
+        if !topology.is_one_server() {
+            spawn_local(cluster::follow(Rc::clone(&topology)));
+        }
+        let (command_timeout, wait_replicas) = (options.command_timeout, options.wait_replicas);
+        Self { topology, command_timeout, wait_replicas }
+    }
+
+    /// Runs what is a call of its own, until its deadline.
+    pub async fn within<T>(
+        &self,
+        deadline: Instant,
+        work: impl AsyncFnOnce(&Attempt) -> Result<T>,
+    ) -> Result<T> {
+        self.within_as(false, deadline, work).await
+    }
+
+    pub async fn within_as<T>(
+        &self,
+        is_unknown: bool,
+        deadline: Instant,
+        work: impl AsyncFnOnce(&Attempt) -> Result<T>,
+    ) -> Result<T> {
+        self.until(deadline, &Attempt::new(is_unknown), work).await
+    }
+
+    async fn until<T>(
+        &self,
+        deadline: Instant,
+        attempt: &Attempt,
+        work: impl AsyncFnOnce(&Attempt) -> Result<T>,
+    ) -> Result<T> {
+        // It may have waited for another that changed the same session, and is not to be sent any more.
+        if Instant::now() >= deadline {
+            return Err(self.late(attempt));
+        }
+        match timeout_at(deadline, work(attempt)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(self.late(attempt)),
+        }
+    }
+
+    /// As `within`, for one step of a call that may take as many as there are sessions.
+    pub async fn step<T>(&self, work: impl AsyncFnOnce(&Attempt) -> Result<T>) -> Result<T> {
+        self.within(Instant::now() + self.command_timeout, work).await
+    }
+
+    /// As `step`, for a call that changes what it finds: once a step may have changed something, an error of any step
+    /// is of an unknown outcome.
+    pub async fn step_of<T>(
+        &self,
+        is_begun: &mut bool,
+        work: impl AsyncFnOnce(&Attempt) -> Result<T>,
+    ) -> Result<T> {
+        let attempt = Attempt::new(*is_begun);
+        let done = self.until(Instant::now() + self.command_timeout, &attempt, work).await;
+        *is_begun = attempt.is_begun();
+        done.map_err(|error| attempt.in_part(error))
+    }
+
+    fn late(&self, attempt: &Attempt) -> StoreError {
+        self.topology.cut_silent(self.command_timeout);
+        let outcome = if attempt.is_begun() { Outcome::Unknown } else { Outcome::NotDone };
+        match attempt.refusal.take().or_else(|| self.topology.last_error(attempt.slot.get())) {
+            Some(reason) => StoreError::Unavailable { reason, outcome },
+            None => {
+                let millis = self.command_timeout.as_millis() as u64;
+                StoreError::Timeout { waited_for: "Redis", millis, outcome }
+            }
+        }
+    }
+
+    /// As `ask`, of one server: what it refuses for the time being is refused.
+    pub async fn ask_node(
+        &self,
+        attempt: &Attempt,
+        node: &Node,
+        make: impl Fn(RequestMode) -> Request,
+    ) -> Result<Reply> {
+        loop {
+            let connections = self.topology.connections_of(node).await;
+            let request = make(RequestMode::default());
+            match connections.of(&request).send(request).await {
+                Err(SendError::Unsent | SendError::ConnectionLost(_)) => {}
+                Err(SendError::UnderReplicated(_)) => return Err(error::unexpected()),
+                Ok(mut replies) => {
+                    let reply = replies.pop().unwrap_or(Reply::Nil);
+                    let Reply::Error(error) = &reply else { return Ok(reply) };
+                    if !error::passes(error::code(error)) {
+                        return Err(error::check(&reply).err().unwrap_or_else(error::unexpected));
+                    }
+                    self.back_off(attempt, error).await;
+                }
+            }
+        }
+    }
+
+    /// Notes why a server refuses for the time being, and leaves it some.
+    async fn back_off(&self, attempt: &Attempt, error: &[u8]) {
+        *attempt.refusal.borrow_mut() = Some(error::in_words(error));
+        sleep(REFUSAL_PAUSE).await;
+    }
+
+    /// Sends a request to the server of a key until it is answered for good, and gives its answers. Errors of single
+    /// commands are among them.
+    pub async fn ask(
+        &self,
+        attempt: &Attempt,
+        key: &[u8],
+        effect: Effect,
+        make: impl Fn(RequestMode) -> Request,
+    ) -> Result<Replies> {
+        let slot = if self.topology.is_one_server() { 0 } else { slot_of(key) };
+        attempt.slot.set(slot);
+        let mut mode = RequestMode::default();
+        let mut elsewhere: Option<Rc<Node>> = None;
+        loop {
+            let connections = match elsewhere.take() {
+                Some(node) => self.topology.connections_of(&node).await,
+                None => self.topology.connections_to(slot).await,
+            };
+            let request = make(mode);
+            mode.asking = false;
+            // What is refused takes back its own part alone: others of the call may be under way.
+            let part = usize::from(effect != Effect::None && request.is_write);
+            let not_done = || attempt.begun.set(attempt.begun.get() - part);
+            attempt.begun.set(attempt.begun.get() + part);
+            let replies = match connections.of(&request).send(request).await {
+                Ok(replies) => replies,
+                Err(SendError::Unsent) => {
+                    not_done();
+                    continue;
+                }
+                Err(SendError::ConnectionLost(reason)) if effect == Effect::Once => {
+                    let reason = format!("the connection was lost: {reason}");
+                    return Err(StoreError::Unavailable { reason, outcome: Outcome::Unknown });
+                }
+                Err(SendError::ConnectionLost(_)) => continue,
+                Err(SendError::UnderReplicated(have)) => {
+                    let wanted = self.wait_replicas;
+                    let reason = format!("{have} of {wanted} replicas have it");
+                    let outcome = if effect == Effect::None { Outcome::NotDone } else { Outcome::Unknown };
+                    return Err(StoreError::Unavailable { reason, outcome });
+                }
+            };
+            let refused = replies.iter().find_map(|reply| match reply {
+                Reply::Error(error) => Some(error),
+                _ => None,
+            });
+            let Some(error) = refused else { return Ok(replies) };
+            // What it says was not done; whether others of the request were is for the caller to see.
+            not_done();
+            let told = || {
+                let to = error.split(|&byte| byte == b' ').nth(2)?;
+                self.topology.redirect_target(std::str::from_utf8(to).ok()?)
+            };
+            match error::code(error) {
+                "NOSCRIPT" => mode.in_full = true,
+                "MOVED" => {
+                    self.topology.request_refresh();
+                    elsewhere = told();
+                    if elsewhere.is_none() {
+                        sleep(REFUSAL_PAUSE).await;
+                    }
+                }
+                "ASK" => {
+                    elsewhere = told();
+                    mode.asking = elsewhere.is_some();
+                }
+                code if code == "READONLY" || error::passes(code) => {
+                    // It is a primary no more: connecting again finds the one that is.
+                    if code == "READONLY" {
+                        connections.cut();
+                    }
+                    self.topology.request_refresh();
+                    self.back_off(attempt, error).await;
+                }
+                _ => return Ok(replies),
+            }
+        }
+    }
+
+    /// As `ask`, for requests of which no command may fail.
+    pub async fn get_all(
+        &self,
+        attempt: &Attempt,
+        key: &[u8],
+        effect: Effect,
+        make: impl Fn(RequestMode) -> Request,
+    ) -> Result<Replies> {
+        let replies = self.ask(attempt, key, effect, make).await?;
+        replies.iter().try_for_each(error::check)?;
+        Ok(replies)
+    }
+
+    /// As `get_all`, for requests of one command.
+    pub async fn get_one(
+        &self,
+        attempt: &Attempt,
+        key: &[u8],
+        effect: Effect,
+        make: impl Fn(RequestMode) -> Request,
+    ) -> Result<Reply> {
+        let mut replies = self.get_all(attempt, key, effect, make).await?;
+        Ok(replies.pop().unwrap_or(Reply::Nil))
+    }
+
+    /// Runs a script on a key.
+    pub async fn run_script(
+        &self,
+        attempt: &Attempt,
+        effect: Effect,
+        script: &Script,
+        key: &[u8],
+        args: &[&[u8]],
+    ) -> Result<Reply> {
+        let make = |mode| Request::write(mode).script(script, key, args);
+        self.get_one(attempt, key, effect, make).await
+    }
+}

@@ -1,0 +1,233 @@
+//! Which servers there are, and which one has a slot.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::task::spawn_local;
+
+use super::super::connection::Connector;
+use super::super::options::{Address, Servers};
+use super::super::resp::{SLOTS, Script};
+use super::node::{Network, Node, NodeConnections};
+
+pub struct Topology {
+    pub network: Rc<Network>,
+    nodes: RefCell<BTreeMap<Address, Rc<Node>>>,
+    /// The primary of each slot; the one of all outside of clusters.
+    primaries: RefCell<Vec<Option<Rc<Node>>>>,
+    /// Counts the changes of that.
+    version: Cell<u64>,
+    /// Why the map of a cluster's slots is not known.
+    pub last_error: RefCell<Rc<str>>,
+    is_closed: Cell<bool>,
+}
+
+impl Topology {
+    /// Begins to connect, outside of clusters; `cluster::follow` does for those.
+    pub fn new(servers: Servers, connector: Connector) -> Rc<Self> {
+        let first = match &servers {
+            Servers::Single { address, .. } => Some(address.clone()),
+            Servers::Sentinel { sentinels, .. } => Some(sentinels[0].0.clone()),
+            Servers::Cluster { .. } => None,
+        };
+        let (changed, outdated) = (Notify::new(), Notify::new());
+        let topology = Rc::new(Self {
+            network: Rc::new(Network { servers, connector, changed, outdated }),
+            nodes: RefCell::default(),
+            primaries: RefCell::default(),
+            version: Cell::new(0),
+            last_error: RefCell::new("no connection yet".into()),
+            is_closed: Cell::new(false),
+        });
+        if let Some(address) = first {
+            *topology.primaries.borrow_mut() = vec![Some(topology.node(&address))];
+        }
+        topology
+    }
+
+    /// Lets go of all connections.
+    pub fn close(&self) {
+        self.is_closed.set(true);
+        self.network.outdated.notify_one();
+        self.nodes.borrow().values().for_each(|node| node.retire());
+    }
+
+    /// Whether all keys are on one server.
+    pub fn is_one_server(&self) -> bool {
+        !matches!(self.network.servers, Servers::Cluster { .. })
+    }
+
+    /// The server that has a slot, if it is known.
+    fn primary(&self, slot: u16) -> Option<Rc<Node>> {
+        let primaries = self.primaries.borrow();
+        let at = if self.is_one_server() { 0 } else { usize::from(slot) };
+        primaries.get(at)?.clone()
+    }
+
+    /// All servers that have slots.
+    pub fn all_primaries(&self) -> Vec<Rc<Node>> {
+        let mut all: Vec<Rc<Node>> = Vec::new();
+        for node in self.primaries.borrow().iter().flatten() {
+            // Slots of one node are mostly side by side.
+            if !all.last().is_some_and(|last| Rc::ptr_eq(last, node))
+                && !all.iter().any(|other| Rc::ptr_eq(other, node))
+            {
+                all.push(Rc::clone(node));
+            }
+        }
+        all
+    }
+
+    /// Changes with the map of the slots.
+    pub fn version(&self) -> u64 {
+        self.version.get()
+    }
+
+    /// Waits until there is a connection to the server that has a slot.
+    pub async fn connections_to(&self, slot: u16) -> NodeConnections {
+        loop {
+            let changed = self.network.changed.notified();
+            match self.primary(slot) {
+                Some(node) => match node.connections() {
+                    Some(connections) => return connections,
+                    None => self.network.outdated.notify_one(),
+                },
+                None => self.network.outdated.notify_one(),
+            }
+            changed.await;
+        }
+    }
+
+    /// Waits until there is a connection to this server.
+    pub async fn connections_of(&self, node: &Node) -> NodeConnections {
+        loop {
+            let changed = self.network.changed.notified();
+            if let Some(connections) = node.connections() {
+                return connections;
+            }
+            changed.await;
+        }
+    }
+
+    /// Waits until all servers are known.
+    pub async fn known(&self) {
+        loop {
+            let changed = self.network.changed.notified();
+            if !self.primaries.borrow().is_empty() {
+                return;
+            }
+            self.network.outdated.notify_one();
+            changed.await;
+        }
+    }
+
+    /// Why a slot's server is not reached; `None` where it is.
+    pub fn last_error(&self, slot: u16) -> Option<String> {
+        match self.primary(slot) {
+            Some(node) => node.last_error(),
+            None => Some(self.last_error.borrow().to_string()),
+        }
+    }
+
+    /// The server of which another has told, by `MOVED` or `ASK`: its slot, and where it is.
+    pub fn redirect_target(self: &Rc<Self>, target: &str) -> Option<Rc<Node>> {
+        let (host, port) = target.rsplit_once(':')?;
+        let port = port.parse().ok()?;
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        // With no host it is the one that was asked; the map of the slots will say.
+        (!host.is_empty() && !self.is_closed.get()).then(|| self.node(&Address { host: host.into(), port }))
+    }
+
+    /// The servers are no longer where they were.
+    pub fn request_refresh(&self) {
+        self.network.outdated.notify_one();
+    }
+
+    /// Ends connections on which nothing has come back for so long, though it should.
+    pub fn cut_silent(&self, timeout: Duration) {
+        for node in self.nodes.borrow().values() {
+            if let Some(connections) = node.connections() {
+                connections.writes.cut_if_silent_for(timeout);
+                connections.reads.cut_if_silent_for(timeout);
+            }
+        }
+    }
+
+    /// The node at an address, which is new or known.
+    fn node(self: &Rc<Self>, address: &Address) -> Rc<Node> {
+        if let Some(node) = self.nodes.borrow().get(address) {
+            return Rc::clone(node);
+        }
+        let node = Node::new(address.clone());
+        self.nodes.borrow_mut().insert(address.clone(), Rc::clone(&node));
+        spawn_local(Rc::clone(&node).reconnect_loop(Rc::clone(&self.network)));
+        node
+    }
+
+    /// A connection for an event loop, to the server to which there is one.
+    pub async fn connect_event_loop(&self, scripts: &[&Script]) -> Result<std::net::TcpStream, String> {
+        self.connections_to(0).await;
+        let node = self.primary(0).ok_or("no server is known")?;
+        node.connect_event_loop(&self.network, scripts).await
+    }
+
+    /// Ends the connection of the event loop.
+    pub fn cut_event_loop(&self) {
+        if let Some(node) = self.primary(0) {
+            node.cut_event_loop();
+        }
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.is_closed.get()
+    }
+
+    /// All servers that are known.
+    pub fn nodes(&self) -> Vec<Rc<Node>> {
+        self.nodes.borrow().values().cloned().collect()
+    }
+
+    /// Whether all slots have a server to which there is a connection.
+    pub fn is_whole(&self) -> bool {
+        let primaries = self.primaries.borrow();
+        primaries.iter().all(|node| node.as_ref().is_some_and(|node| node.connections().is_some()))
+    }
+
+    /// Takes the primaries of ranges of slots, and lets go of all other servers.
+    pub fn apply_slot_map(self: &Rc<Self>, slots: &[(u16, u16, Address)]) {
+        if self.is_closed.get() {
+            return;
+        }
+        let mut primaries = vec![None; SLOTS];
+        for (first, last, address) in slots {
+            let node = self.node(address);
+            for slot in *first..=*last {
+                if let Some(primary) = primaries.get_mut(usize::from(slot)) {
+                    *primary = Some(Rc::clone(&node));
+                }
+            }
+        }
+        let is_same = |(one, other): (&Option<Rc<Node>>, &Option<Rc<Node>>)| match (one, other) {
+            (Some(one), Some(other)) => Rc::ptr_eq(one, other),
+            (one, other) => one.is_none() && other.is_none(),
+        };
+        let before = self.primaries.replace(primaries);
+        let now = self.primaries.borrow();
+        if before.len() != now.len() || !before.iter().zip(now.iter()).all(is_same) {
+            self.version.set(self.version.get() + 1);
+        }
+        drop(now);
+        // What is no primary any more is no longer needed.
+        self.nodes.borrow_mut().retain(|address, node| {
+            let is_needed = slots.iter().any(|(_, _, primary)| primary == address);
+            if !is_needed {
+                node.retire();
+            }
+            is_needed
+        });
+        self.network.changed.notify_waiters();
+    }
+}

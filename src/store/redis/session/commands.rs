@@ -1,0 +1,181 @@
+//! What the calls on one session say to a server.
+
+use smallvec::SmallVec;
+
+use super::super::resp::{Request, TOUCH, UPDATE, number};
+use super::super::time::{Stamp, Times};
+use super::cipher::Cipher;
+use super::names::{Names, UserField};
+use super::new_session::NewSession;
+use super::record::{self, Record};
+use crate::clock::Millis;
+use crate::error::Result;
+use crate::session::Expiry;
+
+/// An entry of an index.
+pub struct Entry<'a> {
+    pub index: &'a [u8],
+    pub member: &'a [u8],
+    pub created: Stamp,
+}
+
+impl Entry<'_> {
+    /// Adds it, and asks how many the index has then where that counts.
+    pub fn enter(&self, request: Request, counts: bool) -> Request {
+        let score = number(self.created as i64);
+        // A score never falls: what is older may be removed as a leftover.
+        let request = request.command(&[b"ZADD", self.index, b"GT", &score, self.member]);
+        if counts { request.command(&[b"ZCARD", self.index]) } else { request }
+    }
+}
+
+/// A session that is to be created.
+pub struct Creation {
+    pub key: Vec<u8>,
+    pub value: Vec<u8>,
+    pub until: SmallVec<[u8; 20]>,
+    pub member: Vec<u8>,
+    pub user: UserField,
+    /// That of the user, if there is one.
+    pub index: Vec<u8>,
+    pub created: Stamp,
+}
+
+impl Creation {
+    /// # Errors
+    /// As for [`Cipher::tail`].
+    pub fn new(
+        session: &NewSession,
+        created: Stamp,
+        cipher: &Cipher,
+        names: &Names,
+        times: &Times,
+    ) -> Result<Self> {
+        let member = cipher.member(&session.id);
+        let user = cipher.user(session.user());
+        let value = whole(session.expires, created, &cipher.tail(session, &member, &user)?);
+        let index = if user.is_nobody() { Vec::new() } else { user.index(names) };
+        let until = number(times.server_time(session.expires));
+        Ok(Self { key: names.session(&member), value, until, member, user, index, created })
+    }
+
+    pub fn entry(&self) -> Entry<'_> {
+        Entry { index: &self.index, member: &self.member, created: self.created }
+    }
+
+    /// Adds its entry, if it has a user, and then the session.
+    pub fn request(&self, request: Request, counts: bool) -> Request {
+        let entered = if self.user.is_nobody() { request } else { self.entry().enter(request, counts) };
+        self.set(entered)
+    }
+
+    pub fn set(&self, request: Request) -> Request {
+        request.command(&[b"SET", &self.key, &self.value, b"NX", b"PXAT", &self.until])
+    }
+}
+
+/// What a session is to be replaced with.
+pub struct Change {
+    pub key: Vec<u8>,
+    head: Vec<u8>,
+    tail: Vec<u8>,
+    until: SmallVec<[u8; 20]>,
+}
+
+impl Change {
+    /// # Errors
+    /// As for [`Cipher::tail`].
+    pub fn new(
+        session: &NewSession,
+        key: Vec<u8>,
+        member: &[u8],
+        user: &UserField,
+        cipher: &Cipher,
+        times: &Times,
+    ) -> Result<Self> {
+        let mut head = Vec::with_capacity(record::CREATED_AT);
+        record::write_head(session.expires, &mut head);
+        let until = number(times.server_time(session.expires));
+        Ok(Self { key, head, tail: cipher.tail(session, member, user)?, until })
+    }
+
+    /// Replaces the session if it is of this user, and of this creation, where one is given.
+    pub fn replace(
+        &self,
+        request: Request,
+        user: &UserField,
+        created: Option<Stamp>,
+        times: &Times,
+    ) -> Request {
+        let (now, user) = (number(times.now()), user.to_match());
+        let created = created.map(created_field);
+        let all: [&[u8]; 5] = [&now, &self.head, &self.tail, &user, &self.until];
+        let mut args: SmallVec<[&[u8]; 6]> = SmallVec::from_slice(&all);
+        args.extend(created.as_deref());
+        request.script(&UPDATE, &self.key, &args)
+    }
+}
+
+/// Reads a session.
+pub fn get_request(request: Request, key: &[u8]) -> Request {
+    request.command(&[b"GET", key])
+}
+
+/// Removes a session, and reads what it was: it says whose index has its entry.
+pub fn delete_request(request: Request, key: &[u8]) -> Request {
+    request.command(&[b"GETDEL", key])
+}
+
+/// Moves the expiry of a session, unless it is at `enough` already or after it.
+pub fn touch_request(
+    request: Request,
+    key: &[u8],
+    expires: Expiry,
+    enough: Option<Millis>,
+    times: &Times,
+) -> Request {
+    let (now, until) = (number(times.now()), number(times.server_time(expires)));
+    let mut field = Vec::with_capacity(record::EXPIRES_LEN);
+    record::write_expires(expires, &mut field);
+    let enough = enough.map(number);
+    let all: [&[u8]; 3] = [&now, &field, &until];
+    let mut args: SmallVec<[&[u8]; 4]> = SmallVec::from_slice(&all);
+    args.extend(enough.as_deref());
+    request.script(&TOUCH, key, &args)
+}
+
+/// The entry that a session has left behind.
+pub struct StaleEntry {
+    index: Vec<u8>,
+    member: Vec<u8>,
+    created: Stamp,
+}
+
+impl StaleEntry {
+    /// That of a session of which this was the value, unless it had none.
+    pub fn of(member: Vec<u8>, value: &[u8], names: &Names) -> Option<Self> {
+        // What is no record has no entry.
+        let record = Record::parse(value).ok()?;
+        let user = UserField { json: record.user.to_vec() };
+        (!user.is_nobody()).then(|| Self { index: user.index(names), member, created: record.created })
+    }
+
+    pub fn entry(&self) -> Entry<'_> {
+        Entry { index: &self.index, member: &self.member, created: self.created }
+    }
+}
+
+pub fn created_field(created: Stamp) -> Vec<u8> {
+    let mut field = Vec::with_capacity(record::CREATED_LEN);
+    record::write_created(created, &mut field);
+    field
+}
+
+/// The head of a record and its tail as a whole.
+fn whole(expires: Expiry, created: Stamp, tail: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(record::USER_AT + tail.len());
+    record::write_head(expires, &mut bytes);
+    record::write_created(created, &mut bytes);
+    bytes.extend_from_slice(tail);
+    bytes
+}

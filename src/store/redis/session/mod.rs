@@ -1,0 +1,32 @@
+//! What is said to servers: the records of sessions, their keys and encryption, the calls, the user index, scans and the
+//! background sweep.
+//!
+//! It uses `routing` and what is below. The worker and the fast path use it.
+
+mod cipher;
+mod commands;
+mod context;
+mod cursor;
+mod key_ring;
+mod names;
+mod new_session;
+mod op;
+mod record;
+mod scan;
+mod single;
+mod sweep;
+mod user_index;
+
+pub use cipher::Cipher;
+pub use commands::{Change, Creation, StaleEntry, delete_request, get_request, touch_request};
+pub use context::Context;
+pub use key_ring::cipher;
+pub use names::Names;
+pub use new_session::NewSession;
+pub use op::{Cold, Op, Step, interpret};
+pub use scan::{clear, ids, size, stats};
+pub use single::{create, delete, get, touch, update};
+pub use sweep::{clean, sweep};
+#[cfg(test)]
+pub use user_index::GRACE;
+pub use user_index::{delete_by_user, forget_later, get_by_user, limit};

@@ -1,0 +1,180 @@
+//! The calls of a store, and what the replies to those on one session mean: the worker and the fast path read them alike.
+
+use std::pin::Pin;
+use std::rc::Rc;
+
+use super::super::error::{self, FOREIGN};
+use super::super::resp::Reply;
+use super::context::Context;
+use super::new_session::NewSession;
+use crate::clock::Millis;
+use crate::error::{Result, StoreError};
+use crate::session::{Expiry, SessionId};
+use crate::store::Answer;
+
+pub enum Op {
+    Create(NewSession),
+    Get(SessionId),
+    Update(NewSession),
+    /// An expiry that is at the last or after it stays as it is.
+    Touch(SessionId, Expiry, Option<Millis>),
+    Delete(SessionId),
+    /// Any other call.
+    Cold(Cold),
+}
+
+pub type Cold = Box<dyn FnOnce(Rc<Context>) -> Pin<Box<dyn Future<Output = Result<Answer>>>> + Send>;
+
+impl Op {
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Create(_) => Kind::Create,
+            Self::Get(_) => Kind::Get,
+            Self::Update(_) => Kind::Update,
+            Self::Touch(..) => Kind::Touch,
+            Self::Delete(_) => Kind::Delete,
+            Self::Cold(_) => Kind::Cold,
+        }
+    }
+
+    /// The session that it reads or changes.
+    pub fn session(&self) -> Option<&SessionId> {
+        match self {
+            Self::Get(id) => Some(id),
+            _ => self.changes(),
+        }
+    }
+
+    /// The session that it changes.
+    pub fn changes(&self) -> Option<&SessionId> {
+        match self {
+            Self::Create(session) | Self::Update(session) => Some(&session.id),
+            Self::Touch(id, ..) | Self::Delete(id) => Some(id),
+            Self::Get(_) | Self::Cold(_) => None,
+        }
+    }
+}
+
+/// The calls as the replies to them tell them apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Create,
+    Get,
+    Update,
+    Touch,
+    Delete,
+    Cold,
+}
+
+/// What the replies to the request of a call mean.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step<'a> {
+    /// The call is done, with this number.
+    Number(u64),
+    /// `get` found this value.
+    Found(&'a [u8]),
+    /// `get` found nothing.
+    NotFound,
+    /// The session is stored. This is how many entries the index of its user has, if that was asked.
+    Created {
+        index_len: u64,
+    },
+    /// The session is stored, but its entry was refused: it has to be removed again.
+    Unentered(&'a [u8]),
+    /// `create` found a session of the same id, which may be expired.
+    Occupied,
+    /// `update` found a session of another user, and left it alone.
+    OtherUser,
+    /// The session of this value is deleted.
+    Deleted(&'a [u8]),
+    /// The server refused with this error.
+    Refused(&'a [u8]),
+    /// The value there is none of the store's.
+    Foreign,
+    Unexpected,
+}
+
+impl Step<'_> {
+    /// The error for a step with which a call cannot go on.
+    pub fn error(&self) -> StoreError {
+        match self {
+            Self::Refused(refusal) | Self::Unentered(refusal) => error::of_refusal(refusal),
+            Self::Foreign => FOREIGN,
+            _ => error::unexpected(),
+        }
+    }
+}
+
+/// Reads the replies to the request of a call on one session.
+pub fn interpret<B: AsRef<[u8]>>(kind: Kind, replies: &[Reply<B>]) -> Step<'_> {
+    let Some((last, before)) = replies.split_last() else { return Step::Unexpected };
+    let refusal = replies.iter().find_map(|reply| match reply {
+        Reply::Error(error) => Some(error.as_ref()),
+        _ => None,
+    });
+    if let Some(refusal) = refusal {
+        let is_stored = kind == Kind::Create && matches!(last, Reply::Okay);
+        return if is_stored { Step::Unentered(refusal) } else { Step::Refused(refusal) };
+    }
+    match (kind, last) {
+        (Kind::Create, Reply::Okay) => Step::Created { index_len: index_len(before) },
+        (Kind::Create, Reply::Nil) => Step::Occupied,
+        (Kind::Get, Reply::Bytes(value)) => Step::Found(value.as_ref()),
+        (Kind::Get, Reply::Nil) => Step::NotFound,
+        (Kind::Update | Kind::Touch, Reply::Number(number @ (0 | 1))) => Step::Number(number.unsigned_abs()),
+        (Kind::Update, Reply::Number(2)) => Step::OtherUser,
+        (Kind::Update | Kind::Touch, Reply::Number(_)) => Step::Foreign,
+        (Kind::Delete, Reply::Nil) => Step::Number(1),
+        (Kind::Delete, Reply::Bytes(value)) => Step::Deleted(value.as_ref()),
+        _ => Step::Unexpected,
+    }
+}
+
+/// How many entries an index has, if that was asked: after `ZADD`.
+pub fn index_len<B>(replies: &[Reply<B>]) -> u64 {
+    match replies {
+        [_, Reply::Number(len)] => u64::try_from(*len).unwrap_or(0),
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DONE: Reply<&[u8]> = Reply::Number(1);
+    const REFUSED: Reply<&[u8]> = Reply::Error(b"OOM no");
+
+    #[test]
+    fn replies_mean_this() {
+        let value = || Reply::Bytes(&b"value"[..]);
+        for (kind, replies, step) in [
+            (Kind::Create, vec![Reply::Okay], Step::Created { index_len: 0 }),
+            (Kind::Create, vec![DONE, Reply::Okay], Step::Created { index_len: 0 }),
+            (Kind::Create, vec![DONE, Reply::Number(7), Reply::Okay], Step::Created { index_len: 7 }),
+            (Kind::Create, vec![DONE, Reply::Nil], Step::Occupied),
+            (Kind::Create, vec![REFUSED, Reply::Okay], Step::Unentered(b"OOM no")),
+            (Kind::Create, vec![DONE, REFUSED], Step::Refused(b"OOM no")),
+            (Kind::Create, vec![REFUSED, Reply::Nil], Step::Refused(b"OOM no")),
+            (Kind::Create, vec![DONE, DONE], Step::Unexpected),
+            (Kind::Get, vec![value()], Step::Found(b"value")),
+            (Kind::Get, vec![Reply::Nil], Step::NotFound),
+            (Kind::Get, vec![DONE], Step::Unexpected),
+            (Kind::Update, vec![Reply::Number(0)], Step::Number(0)),
+            (Kind::Update, vec![DONE], Step::Number(1)),
+            (Kind::Update, vec![Reply::Number(2)], Step::OtherUser),
+            (Kind::Update, vec![Reply::Number(-1)], Step::Foreign),
+            (Kind::Update, vec![REFUSED], Step::Refused(b"OOM no")),
+            (Kind::Touch, vec![DONE], Step::Number(1)),
+            (Kind::Touch, vec![Reply::Number(2)], Step::Foreign),
+            (Kind::Touch, vec![Reply::Nil], Step::Unexpected),
+            (Kind::Delete, vec![Reply::Nil], Step::Number(1)),
+            (Kind::Delete, vec![value()], Step::Deleted(b"value")),
+            (Kind::Delete, vec![Reply::Okay], Step::Unexpected),
+            (Kind::Get, vec![], Step::Unexpected),
+            (Kind::Cold, vec![DONE], Step::Unexpected),
+        ] {
+            assert_eq!(interpret(kind, &replies), step, "{kind:?} {replies:?}");
+        }
+    }
+}

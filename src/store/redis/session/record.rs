@@ -1,0 +1,341 @@
+//! A session as a string in Redis: JSON that any language reads, with its head at fixed places.
+//!
+//! `{"expires":‹18›,"created":‹16›,"user":‹JSON›,"session":‹JSON›}`, or `"sealed":"‹base64›"` in place of the session.
+//! The two times are numbers, filled up with spaces, which JSON takes for nothing; so scripts move the expiry and compare the
+//! user without reading the rest. What JSON does not say is said by such spaces too: one before the expiry tells that
+//! `touch` has moved it away from what the session says, and those before the last brace tell the session's form.
+
+use serde_json::value::RawValue;
+
+use super::super::error::FOREIGN;
+use super::super::resp::number;
+use super::super::time::Stamp;
+use crate::error::{Result, StoreError};
+use crate::json::parse_user;
+use crate::session::{Body, Content, ExpiresForm, Expiry, FieldOrder, SessionId, UserKey, UserKeyBuf};
+use crate::{codec, iso};
+
+const EXPIRES: &[u8] = b"{\"expires\":";
+const CREATED: &[u8] = b",\"created\":";
+const USER: &[u8] = b",\"user\":";
+const SESSION: &[u8] = b",\"session\":";
+const SEALED: &[u8] = b",\"sealed\":\"";
+
+/// Where the expiry is, the creation and the user: scripts know these places too.
+pub const EXPIRES_AT: usize = EXPIRES.len();
+pub const EXPIRES_LEN: usize = 18;
+pub const CREATED_AT: usize = EXPIRES_AT + EXPIRES_LEN + CREATED.len();
+pub const CREATED_LEN: usize = 16;
+pub const USER_AT: usize = CREATED_AT + CREATED_LEN + USER.len();
+
+/// What a tail has besides the user and the session is less.
+pub const MORE_THAN_TAIL: usize = 128;
+
+/// What follows a user, as far as a script compares it: by it a user's text ends where the other's does.
+pub const AFTER_USER: &[u8] = b",\"se";
+
+/// A session's string, taken apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Record<'a> {
+    pub expires: Expiry,
+    pub created: Stamp,
+    /// As JSON; `null` for none.
+    pub user: &'a [u8],
+    pub payload: Payload<'a>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Payload<'a> {
+    Open {
+        json: &'a [u8],
+        form: Form,
+    },
+    /// As base64.
+    Sealed(&'a [u8]),
+}
+
+/// What a session's JSON does not say of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    Json(ExpiresForm),
+    Plain,
+}
+
+/// Appends the expiry as it stands in a record.
+pub fn write_expires(expires: Expiry, out: &mut Vec<u8>) {
+    let end = out.len() + EXPIRES_LEN;
+    if expires.was_moved() {
+        out.push(b' ');
+    }
+    out.extend_from_slice(&number(expires.millis()));
+    out.resize(end, b' ');
+}
+
+/// Appends the head up to the creation: what an update puts before the creation that stands.
+pub fn write_head(expires: Expiry, out: &mut Vec<u8>) {
+    out.extend_from_slice(EXPIRES);
+    write_expires(expires, out);
+    out.extend_from_slice(CREATED);
+}
+
+/// Appends the creation as it stands in a record.
+pub fn write_created(created: Stamp, out: &mut Vec<u8>) {
+    let end = out.len() + CREATED_LEN;
+    out.extend_from_slice(&number(created as i64));
+    out.resize(end, b' ');
+}
+
+/// Appends what follows the creation: the user, as JSON, and the payload.
+pub fn write_tail(user: &[u8], payload: Payload<'_>, out: &mut Vec<u8>) {
+    out.extend_from_slice(USER);
+    out.extend_from_slice(user);
+    match payload {
+        Payload::Open { json, form } => {
+            out.extend_from_slice(SESSION);
+            out.extend_from_slice(json);
+            out.extend_from_slice(match form {
+                Form::Json(ExpiresForm::Text) => b"}",
+                Form::Json(ExpiresForm::Number) => b" }",
+                Form::Plain => b"  }",
+            });
+        }
+        Payload::Sealed(base64) => {
+            out.extend_from_slice(SEALED);
+            out.extend_from_slice(base64);
+            out.extend_from_slice(b"\"}");
+        }
+    }
+}
+
+impl<'a> Record<'a> {
+    /// # Errors
+    /// `Corrupt` for any other string.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self> {
+        let (expires, created) = times(bytes)?;
+        let rest = bytes.get(USER_AT..).ok_or(FOREIGN)?;
+        let user_len = value_len(rest).ok_or(FOREIGN)?;
+        let (user, rest) = rest.split_at(user_len);
+        let payload = if let Some(rest) = rest.strip_prefix(SESSION) {
+            let rest = rest.strip_suffix(b"}").ok_or(FOREIGN)?;
+            let json = rest.trim_ascii_end();
+            let form = match rest.len() - json.len() {
+                0 => Form::Json(ExpiresForm::Text),
+                1 => Form::Json(ExpiresForm::Number),
+                _ => Form::Plain,
+            };
+            Payload::Open { json, form }
+        } else {
+            let sealed = rest.strip_prefix(SEALED).and_then(|rest| rest.strip_suffix(b"\"}"));
+            Payload::Sealed(sealed.ok_or(FOREIGN)?)
+        };
+        Ok(Self { expires, created, user, payload })
+    }
+}
+
+/// The expiry and the creation of a record, of which at least the head is given.
+pub fn times(head: &[u8]) -> Result<(Expiry, Stamp)> {
+    let rest = head.strip_prefix(EXPIRES).ok_or(FOREIGN)?;
+    let (expires, rest) = rest.split_at_checked(EXPIRES_LEN).ok_or(FOREIGN)?;
+    let rest = rest.strip_prefix(CREATED).ok_or(FOREIGN)?;
+    let (created, rest) = rest.split_at_checked(CREATED_LEN).ok_or(FOREIGN)?;
+    if !rest.starts_with(USER) {
+        return Err(FOREIGN);
+    }
+    let millis = parse_number(expires).ok_or(FOREIGN)?;
+    let make = if expires[0] == b' ' { Expiry::moved_to } else { Expiry::new };
+    let created = parse_number(created).and_then(|created| Stamp::try_from(created).ok());
+    Ok((make(millis).map_err(|_| FOREIGN)?, created.ok_or(FOREIGN)?))
+}
+
+fn parse_number(text: &[u8]) -> Option<i64> {
+    std::str::from_utf8(text.trim_ascii()).ok()?.parse().ok()
+}
+
+/// How many bytes the JSON value takes with which a text begins.
+fn value_len(text: &[u8]) -> Option<usize> {
+    match text.first()? {
+        b'"' => {
+            let mut at = 1;
+            loop {
+                match text.get(at)? {
+                    b'"' => return Some(at + 1),
+                    b'\\' => at += 2,
+                    _ => at += 1,
+                }
+            }
+        }
+        b'n' => text.starts_with(b"null").then_some(4),
+        _ => {
+            let mut values = serde_json::Deserializer::from_slice(text).into_iter::<&RawValue>();
+            Some(values.next()?.ok()?.get().len())
+        }
+    }
+}
+
+/// A user as JSON: `null` for none.
+pub fn user_json(user: Option<UserKey<'_>>) -> Vec<u8> {
+    match user {
+        None => b"null".to_vec(),
+        Some(user) => match user.text().map(std::str::from_utf8) {
+            Some(Ok(text)) => json_text(text),
+            // Any other key is JSON already, after its tag.
+            _ => user.as_bytes()[1..].to_vec(),
+        },
+    }
+}
+
+/// The user that a record says.
+fn user_of(json: &[u8]) -> Result<Option<UserKeyBuf>> {
+    std::str::from_utf8(json).map(parse_user).map_err(|_| FOREIGN)
+}
+
+fn json_text(text: &str) -> Vec<u8> {
+    let mut json = Vec::with_capacity(text.len() + 2);
+    // A `Vec` takes all of it.
+    let _ = serde_json::to_writer(&mut json, text);
+    json
+}
+
+/// A plain session as the JSON text that `JSON.stringify` would make of it.
+pub fn plain_json(id: &SessionId, user: &[u8], expires: Expiry, order: FieldOrder) -> Vec<u8> {
+    let mut json = Vec::with_capacity(128 + user.len());
+    json.extend_from_slice(b"{\"sessionId\":");
+    json.extend_from_slice(&json_text(&id.to_string()));
+    if order == FieldOrder::UserFirst {
+        json.extend_from_slice(b",\"userId\":");
+        json.extend_from_slice(user);
+    }
+    json.extend_from_slice(b",\"expires\":\"");
+    iso::write(expires.millis(), &mut json);
+    json.push(b'"');
+    if order == FieldOrder::ExpiresFirst {
+        json.extend_from_slice(b",\"userId\":");
+        json.extend_from_slice(user);
+    }
+    json.push(b'}');
+    json
+}
+
+/// Appends the content of a session in the open, as `codec` has it.
+pub fn write_content(user: &[u8], json: &[u8], form: Form, out: &mut Vec<u8>) -> Result<()> {
+    with_content(user, json, form, |content| codec::encode(&content, out))
+}
+
+/// Calls `read` with the content of a session in the open.
+pub fn with_content<T>(
+    user: &[u8],
+    json: &[u8],
+    form: Form,
+    read: impl FnOnce(Content<'_>) -> T,
+) -> Result<T> {
+    let user = user_of(user)?;
+    let text = std::str::from_utf8(json).map_err(|_| StoreError::Corrupt("its JSON is not UTF-8"))?;
+    let body = match form {
+        Form::Json(expires) => Body::Json { text, expires },
+        Form::Plain => Body::Plain(order_of(text).ok_or(FOREIGN)?),
+    };
+    Ok(read(Content { user: user.as_ref().map(UserKeyBuf::as_key), body }))
+}
+
+/// In what order a plain session names its fields.
+fn order_of(json: &str) -> Option<FieldOrder> {
+    let id = json.strip_prefix("{\"sessionId\":")?;
+    let rest = id.get(value_len(id.as_bytes())?..)?;
+    if rest.starts_with(",\"expires\":") {
+        Some(FieldOrder::ExpiresFirst)
+    } else {
+        rest.starts_with(",\"userId\":").then_some(FieldOrder::UserFirst)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn record(expires: Expiry, created: Stamp, user: &[u8], payload: Payload<'_>) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        write_head(expires, &mut bytes);
+        write_created(created, &mut bytes);
+        write_tail(user, payload, &mut bytes);
+        bytes
+    }
+
+    /// What other languages read, and scripts rely on: these bytes never change.
+    #[test]
+    fn a_record_is_these_bytes() {
+        let json = Payload::Open { json: b"{}", form: Form::Json(ExpiresForm::Number) };
+        let expected =
+            &br#"{"expires":1800000000000     ,"created":1800000000000001,"user":42,"session":{} }"#[..];
+        assert_eq!(
+            record(Expiry::new(1_800_000_000_000).unwrap(), 1_800_000_000_000_001, b"42", json),
+            expected
+        );
+        let sealed =
+            br#"{"expires": -1               ,"created":7               ,"user":null,"sealed":"AA=="}"#;
+        assert_eq!(record(Expiry::moved_to(-1).unwrap(), 7, b"null", Payload::Sealed(b"AA==")), sealed);
+    }
+
+    #[test]
+    fn scripts_know_the_places() {
+        assert_eq!((EXPIRES, EXPIRES_AT, EXPIRES_AT + EXPIRES_LEN), (&b"{\"expires\":"[..], 11, 29));
+        assert_eq!((CREATED_AT, CREATED_AT + CREATED_LEN, USER_AT), (40, 56, 64));
+    }
+
+    #[test]
+    fn other_texts_are_corrupt() {
+        let whole = record(Expiry::new(5).unwrap(), 7, b"\"a\"", Payload::Sealed(b"AA=="));
+        for len in 0..whole.len() {
+            assert!(Record::parse(&whole[..len]).is_err(), "{len}");
+        }
+        for text in ["{}", "null", r#"{"expires":5,"created":7,"user":null,"session":{}}"#] {
+            assert_eq!(Record::parse(text.as_bytes()).unwrap_err().code(), "ERR_STORE_CORRUPT");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn parses_what_it_writes(
+            millis in -iso::MAX_MILLIS..=iso::MAX_MILLIS,
+            moved in any::<bool>(),
+            created in 0..9_007_199_254_740_992_u64,
+            user in prop_oneof![
+                Just("null".to_owned()),
+                "\\PC{0,20}".prop_map(|text| String::from_utf8(json_text(&text)).unwrap()),
+                "-?[1-9][0-9]{0,9}",
+                Just(r#"{"a":[1,"}"]}"#.to_owned()),
+            ],
+            plain in any::<bool>(),
+        ) {
+            let expires = if moved { Expiry::moved_to(millis) } else { Expiry::new(millis) }.unwrap();
+            let form = if plain { Form::Plain } else { Form::Json(ExpiresForm::Text) };
+            let payload = Payload::Open { json: br#"{"a":" }"}"#, form };
+            let bytes = record(expires, created, user.as_bytes(), payload);
+            let expected = Record { expires, created, user: user.as_bytes(), payload };
+            prop_assert_eq!(Record::parse(&bytes), Ok(expected));
+            prop_assert_eq!(times(&bytes[..USER_AT]), Ok((expires, created)));
+            prop_assert!(serde_json::from_slice::<serde_json::Value>(&bytes).is_ok());
+        }
+
+        #[test]
+        fn a_plain_session_comes_back(user in "\\PC{0,20}", id in "\\PC{1,20}", user_first in any::<bool>()) {
+            let order = if user_first { FieldOrder::UserFirst } else { FieldOrder::ExpiresFirst };
+            let key = UserKeyBuf::from_text(&user);
+            let user = user_json(Some(key.as_key()));
+            let json = plain_json(&SessionId::new(&id).unwrap(), &user, Expiry::new(0).unwrap(), order);
+            let mut content = Vec::new();
+            write_content(&user, &json, Form::Plain, &mut content).unwrap();
+            let expected = Content { user: Some(key.as_key()), body: Body::Plain(order) };
+            prop_assert_eq!(codec::decode(&content), Ok(expected));
+            prop_assert!(serde_json::from_slice::<serde_json::Value>(&json).is_ok());
+        }
+
+        #[test]
+        fn any_bytes_parse_or_are_corrupt(bytes in proptest::collection::vec(any::<u8>(), 0..64), cut in 0..90_usize) {
+            let mut text = record(Expiry::new(5).unwrap(), 7, b"\"a\"", Payload::Sealed(b"AA=="));
+            text.truncate(cut);
+            text.extend(bytes);
+            let _ = Record::parse(&text);
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! The calls on one session.
+
+use std::rc::Rc;
+
+use super::super::counters::Counters;
+use super::super::error::FOREIGN;
+use super::super::resp::{CREATE, END_OF_USER, Reply, Request, number as text};
+use super::super::routing::{Attempt, Effect};
+use super::super::time::Stamp;
+use super::commands::{
+    Change, Creation, Entry, StaleEntry, created_field, delete_request, get_request, touch_request,
+};
+use super::context::Context;
+use super::key_ring::cipher;
+use super::names::UserField;
+use super::new_session::NewSession;
+use super::op::{Kind, Step, index_len, interpret};
+use super::record::Record;
+use super::user_index::{forget, forget_later, limit, rescore, undo_entry};
+use crate::clock::Millis;
+use crate::error::{Result, StoreError};
+use crate::session::{Expiry, SessionId};
+use crate::store::StoredSession;
+
+/// Stores a session, unless a live one has its id.
+///
+/// Its user's index knows it first: an entry without a session is only passed over, but a session without one would
+/// be missed. The index is on another node of a cluster, so it has to have answered before; one server does one
+/// after the other.
+pub async fn create(context: &Rc<Context>, attempt: &Attempt, session: &NewSession) -> Result<()> {
+    let cipher = cipher(context, attempt).await?;
+    let created = context.times.stamp();
+    let creation = Creation::new(session, created, &cipher, &context.names, &context.times)?;
+    let Creation { key, member, user, .. } = &creation;
+    let router = &context.router;
+    let counts = context.options.max_sessions_per_user.is_some();
+    let mut entered = 0;
+    let make = if user.is_nobody() || router.topology.is_one_server() {
+        |creation: &Creation, mode, counts| creation.request(Request::write(mode), counts)
+    } else {
+        let enter = |mode| creation.entry().enter(Request::write(mode), counts);
+        entered = index_len(&router.get_all(attempt, &creation.index, Effect::None, enter).await?);
+        |creation: &Creation, mode, _| creation.set(Request::write(mode))
+    };
+    let replies = router.ask(attempt, key, Effect::Once, |mode| make(&creation, mode, counts)).await?;
+    match interpret(Kind::Create, &replies) {
+        Step::Created { index_len } => entered = entered.max(index_len),
+        Step::Occupied => {
+            entered = entered.max(index_len(&replies[..replies.len() - 1]));
+            replace_expired(context, attempt, &creation).await?;
+        }
+        step => {
+            if let Step::Unentered(_) = step {
+                take_back(context, attempt, key, user, created).await?;
+            }
+            return Err(step.error());
+        }
+    }
+    Counters::add(&context.counters.created, 1);
+    Box::pin(limit(context, attempt, user, member, entered, Some(created), session.expires)).await;
+    Ok(())
+}
+
+/// Creates a session where the server holds one, unless that is live.
+async fn replace_expired(context: &Context, attempt: &Attempt, creation: &Creation) -> Result<()> {
+    let now = text(context.times.now());
+    let args: [&[u8]; 3] = [&now, &creation.value, &creation.until];
+    match context.router.run_script(attempt, Effect::Once, &CREATE, &creation.key, &args).await? {
+        Reply::Number(1) => Ok(()),
+        Reply::Bytes(live) => {
+            undo_entry(context, attempt, &creation.entry(), &creation.user, &live).await;
+            Err(StoreError::Exists)
+        }
+        _ => Err(FOREIGN),
+    }
+}
+
+pub async fn get(context: &Context, attempt: &Attempt, id: &SessionId) -> Result<Option<StoredSession>> {
+    let cipher = cipher(context, attempt).await?;
+    let member = cipher.member(id);
+    let key = context.names.session(&member);
+    let make = |mode| get_request(Request::read(mode), &key);
+    let replies = context.router.ask(attempt, &key, Effect::None, make).await?;
+    let found = match interpret(Kind::Get, &replies) {
+        Step::NotFound => None,
+        Step::Found(value) => cipher.open_live(&member, value, &context.times)?,
+        step => return Err(step.error()),
+    };
+    context.counters.looked_up(found.is_some());
+    Ok(found)
+}
+
+/// Replaces a live session. That of another user is left alone at first, as the new one's index must know it before.
+pub async fn update(context: &Context, attempt: &Attempt, session: &NewSession) -> Result<bool> {
+    let cipher = cipher(context, attempt).await?;
+    let member = cipher.member(&session.id);
+    let key = context.names.session(&member);
+    let user = cipher.user(session.user());
+    let change = Change::new(session, key, &member, &user, &cipher, &context.times)?;
+    loop {
+        if let Some(found) = replace(context, attempt, &change, &user, None).await? {
+            return Ok(found);
+        }
+        let expires = session.expires;
+        if let Some(found) = Box::pin(change_user(context, attempt, &change, &member, &user, expires)).await?
+        {
+            return Ok(found);
+        }
+    }
+}
+
+/// Replaces the live session of another user, and tells whether there is one; `None` if it has changed meanwhile.
+async fn change_user(
+    context: &Context,
+    attempt: &Attempt,
+    change: &Change,
+    member: &[u8],
+    user: &UserField,
+    expires: Expiry,
+) -> Result<Option<bool>> {
+    let key = &change.key;
+    let get = |mode| Request::read(mode).command(&[b"GET", key]);
+    let Reply::Bytes(old) = context.router.get_one(attempt, key, Effect::None, get).await? else {
+        return Ok(Some(false));
+    };
+    let old = Record::parse(&old)?;
+    if old.expires.is_past(context.times.now()) {
+        return Ok(Some(false));
+    }
+    if old.user == user.json {
+        return Ok(None);
+    }
+    let old_user = UserField { json: old.user.to_vec() };
+    // With a score of now no one takes it for a leftover meanwhile.
+    let index = user.index(&context.names);
+    let entry = Entry { index: &index, member, created: context.times.stamp() };
+    let mut entered = 0;
+    if !user.is_nobody() {
+        let counts = context.options.max_sessions_per_user.is_some();
+        let enter = |mode| entry.enter(Request::write(mode), counts);
+        entered = index_len(&context.router.get_all(attempt, entry.index, Effect::None, enter).await?);
+    }
+    let replaced = replace(context, attempt, change, &old_user, Some(old.created)).await?;
+    if replaced == Some(true) {
+        if !user.is_nobody() {
+            rescore(context, attempt, &entry, old.created).await;
+            Box::pin(limit(context, attempt, user, member, entered, None, expires)).await;
+        }
+        if !old_user.is_nobody() {
+            let index = old_user.index(&context.names);
+            forget(context, attempt, &Entry { index: &index, member, created: old.created }).await;
+        }
+        return Ok(Some(true));
+    }
+    if !user.is_nobody() {
+        forget(context, attempt, &entry).await;
+    }
+    Ok(replaced)
+}
+
+pub async fn touch(
+    context: &Context,
+    attempt: &Attempt,
+    id: &SessionId,
+    expires: Expiry,
+    enough: Option<Millis>,
+) -> Result<bool> {
+    let key = cipher(context, attempt).await?.key(&context.names, id);
+    let make = |mode| touch_request(Request::write(mode), &key, expires, enough, &context.times);
+    let replies = context.router.ask(attempt, &key, Effect::Repeatable, make).await?;
+    match interpret(Kind::Touch, &replies) {
+        Step::Number(touched) => Ok(touched > 0),
+        step => Err(step.error()),
+    }
+}
+
+/// Removes a session. Its entry follows, without being waited for: it is passed over until then.
+pub async fn delete(context: &Rc<Context>, attempt: &Attempt, id: &SessionId) -> Result<()> {
+    let member = cipher(context, attempt).await?.member(id);
+    let key = context.names.session(&member);
+    let make = |mode| delete_request(Request::write(mode), &key);
+    let replies = context.router.ask(attempt, &key, Effect::Repeatable, make).await?;
+    match interpret(Kind::Delete, &replies) {
+        Step::Number(_) => Ok(()),
+        Step::Deleted(value) => {
+            if let Some(stale) = StaleEntry::of(member, value, &context.names) {
+                forget_later(context, stale);
+            }
+            Ok(())
+        }
+        step => Err(step.error()),
+    }
+}
+
+/// Replaces the session if it is live, and returns whether it is; `None` if it is another user's, or of another creation.
+async fn replace(
+    context: &Context,
+    attempt: &Attempt,
+    change: &Change,
+    user: &UserField,
+    created: Option<Stamp>,
+) -> Result<Option<bool>> {
+    let make = |mode| change.replace(Request::write(mode), user, created, &context.times);
+    let replies = context.router.ask(attempt, &change.key, Effect::Once, make).await?;
+    match interpret(Kind::Update, &replies) {
+        Step::Number(found) => Ok(Some(found > 0)),
+        Step::OtherUser => Ok(None),
+        step => Err(step.error()),
+    }
+}
+
+/// Ends a session that was created without its entry.
+async fn take_back(
+    context: &Context,
+    attempt: &Attempt,
+    key: &[u8],
+    user: &UserField,
+    created: Stamp,
+) -> Result<()> {
+    let (now, user, created) = (text(context.times.now()), user.to_match(), created_field(created));
+    let args: [&[u8]; 3] = [&now, &user, &created];
+    context.router.run_script(attempt, Effect::Repeatable, &END_OF_USER, key, &args).await.map(drop)
+}

@@ -1,0 +1,363 @@
+//! The sessions of a user, and the care of the indexes that name them.
+//!
+//! An index is a sorted set of sessions by their creation. It names every live session of its user, as its entry is
+//! made first; and it may name others, which have ended or are another user's now. Those are passed over, as each
+//! session says itself whose it is, and removed when they are come across: only if nothing has changed their score, and
+//! not before they are old enough to be no part of a creation under way.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use sha2::{Digest, Sha256};
+
+use super::super::counters::Counters;
+use super::super::error::{self, number, unless_foreign};
+use super::super::resp::{END_OF_USER, FORGET, RESCORE, Reply, Request, number as text};
+use super::super::routing::{Attempt, Effect};
+use super::super::time::Stamp;
+use super::commands::{Entry, StaleEntry, created_field};
+use super::context::Context;
+use super::key_ring::cipher;
+use super::names::{UserField, hex};
+use super::record::{self, AFTER_USER, Record};
+use crate::error::Result;
+use crate::session::{Expiry, SessionId, UserKey};
+use crate::store::StoredSession;
+
+/// For how long an entry without a session may be that of a creation under way.
+pub const GRACE: Duration = Duration::from_secs(60);
+
+/// How many sessions are asked for at once.
+pub const AT_ONCE: usize = 512;
+
+/// As `END_OF_USER` has it of a session that is another user's, or none.
+pub const NOT_THEIRS: Reply = Reply::Number(0);
+
+/// What a session's record says to an index that names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Named {
+    Live(Stamp),
+    /// It is still there, but over.
+    Expired,
+    Absent,
+    /// Of another user now, or no record.
+    Another,
+}
+
+pub async fn get_by_user(
+    context: &Context,
+    attempt: &Attempt,
+    user: UserKey<'_>,
+) -> Result<Vec<StoredSession>> {
+    let cipher = cipher(context, attempt).await?;
+    let user = cipher.user(Some(user));
+    let index = user.index(&context.names);
+    let entries = entries(context, attempt, &index).await?;
+    let now = context.times.now();
+    let (mut found, mut stale) = (Vec::new(), Vec::new());
+    for some in entries.chunks(AT_ONCE) {
+        let keys = some.iter().map(|(member, _)| context.names.session(member));
+        let values = join_all(keys.map(async |key| {
+            let get = |mode| Request::read(mode).command(&[b"GET", &key]);
+            context.router.get_one(attempt, &key, Effect::None, get).await
+        }));
+        for ((member, score), value) in some.iter().zip(values.await) {
+            let value = unless_foreign(value, Reply::Nil)?;
+            let record = match &value {
+                Reply::Bytes(bytes) => Record::parse(bytes).ok(),
+                _ => None,
+            };
+            let Some(record) = record.filter(|record| record.user == user.json) else {
+                stale.push((member.clone(), *score));
+                continue;
+            };
+            if !record.expires.is_past(now)
+                && let Some(session) = cipher.open(member, record)?
+            {
+                found.push((record.created, session));
+            }
+        }
+    }
+    tidy(context, attempt, &index, &stale).await;
+    found.sort_by_key(|(created, _)| *created);
+    Ok(found.into_iter().map(|(_, session)| session).collect())
+}
+
+/// Ends a user's sessions, save one; all that can be, if some cannot.
+pub async fn delete_by_user(
+    context: &Context,
+    attempt: &Attempt,
+    user: UserKey<'_>,
+    except: Option<&SessionId>,
+) -> Result<u64> {
+    let cipher = cipher(context, attempt).await?;
+    let user = cipher.user(Some(user));
+    let index = user.index(&context.names);
+    let except = except.map(|id| cipher.member(id));
+    let mut entries = entries(context, attempt, &index).await?;
+    entries.retain(|(member, _)| Some(member) != except.as_ref());
+    let (now, to_match) = (text(context.times.now()), user.to_match());
+    let (mut live, mut failed) = (0, None);
+    for some in entries.chunks(AT_ONCE) {
+        let ends = join_all(some.iter().map(async |(member, _)| {
+            let args: [&[u8]; 2] = [&now, &to_match];
+            let key = context.names.session(member);
+            let ended =
+                context.router.run_script(attempt, Effect::Repeatable, &END_OF_USER, &key, &args).await;
+            number(&unless_foreign(ended, NOT_THEIRS)?)
+        }));
+        let (mut ended, mut stale) = (Vec::new(), Vec::new());
+        for (entry, end) in some.iter().zip(ends.await) {
+            match end {
+                Ok(1) => {
+                    live += 1;
+                    ended.push(entry.clone());
+                }
+                Ok(2) => ended.push(entry.clone()),
+                Ok(_) => stale.push(entry.clone()),
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        forget_all(context, attempt, &index, &ended).await;
+        tidy(context, attempt, &index, &stale).await;
+    }
+    match failed {
+        None => Ok(live),
+        Some(error) => Err(attempt.in_part(error)),
+    }
+}
+
+/// Ends the oldest sessions of a user who has more than the limit. Of two creations at once neither ends the younger
+/// one; a session that changed its user ends any but itself.
+pub async fn limit(
+    context: &Context,
+    attempt: &Attempt,
+    user: &UserField,
+    member: &[u8],
+    index_len: u64,
+    created: Option<Stamp>,
+    expires: Expiry,
+) {
+    let Some(max) = context.options.max_sessions_per_user else { return };
+    if index_len <= max.get() as u64 || expires.is_past(context.times.now()) {
+        return;
+    }
+    // The session is stored; should this fail, the next creation sees to it.
+    let _ = end_surplus(context, attempt, user, member, max.get(), created).await;
+}
+
+async fn end_surplus(
+    context: &Context,
+    attempt: &Attempt,
+    user: &UserField,
+    member: &[u8],
+    max: usize,
+    created: Option<Stamp>,
+) -> Result<()> {
+    let index = user.index(&context.names);
+    let entries = entries(context, attempt, &index).await?;
+    let (mut others, mut stale) = (Vec::new(), Vec::new());
+    for some in entries.chunks(AT_ONCE) {
+        for (entry, named) in some.iter().zip(look_up(context, attempt, some, &Owner::Is(user)).await?) {
+            match named {
+                Named::Live(created) if entry.0 != member => others.push((created, entry.clone())),
+                Named::Live(_) | Named::Expired => {}
+                Named::Absent | Named::Another => stale.push(entry.clone()),
+            }
+        }
+    }
+    tidy(context, attempt, &index, &stale).await;
+    others.sort();
+    let surplus = (others.len() + 1).saturating_sub(max);
+    let (now, to_match) = (text(context.times.now()), user.to_match());
+    let older = others.into_iter().filter(|(theirs, _)| created.is_none_or(|ours| *theirs < ours));
+    for (theirs, entry) in older.take(surplus) {
+        let key = context.names.session(&entry.0);
+        let args: [&[u8]; 3] = [&now, &to_match, &created_field(theirs)];
+        let ended = context.router.run_script(attempt, Effect::None, &END_OF_USER, &key, &args).await;
+        if unless_foreign(ended, NOT_THEIRS)? == Reply::Number(1) {
+            Counters::add(&context.counters.evicted, 1);
+            forget(context, attempt, &Entry { index: &index, member: &entry.0, created: entry.1 }).await;
+        }
+    }
+    Ok(())
+}
+
+/// The entries of an index, the oldest first.
+pub async fn entries(context: &Context, attempt: &Attempt, index: &[u8]) -> Result<Vec<(Vec<u8>, Stamp)>> {
+    some_entries(context, attempt, index, 0, -1).await
+}
+
+pub async fn some_entries(
+    context: &Context,
+    attempt: &Attempt,
+    index: &[u8],
+    first: i64,
+    last: i64,
+) -> Result<Vec<(Vec<u8>, Stamp)>> {
+    let (first, last) = (text(first), text(last));
+    let make = |mode| Request::read(mode).command(&[b"ZRANGE", index, &first, &last, b"WITHSCORES"]);
+    let Reply::Array(values) = context.router.get_one(attempt, index, Effect::None, make).await? else {
+        return Err(error::unexpected());
+    };
+    let mut entries = Vec::with_capacity(values.len() / 2);
+    let mut values = values.into_iter();
+    while let (Some(Reply::Bytes(member)), Some(Reply::Bytes(score))) = (values.next(), values.next()) {
+        // A score that is none of ours is as old as can be.
+        let score = std::str::from_utf8(&score).ok().and_then(|score| score.parse::<f64>().ok());
+        entries.push((member, score.unwrap_or(0.0) as Stamp));
+    }
+    Ok(entries)
+}
+
+/// What the sessions of some entries are, without reading more of them than that takes.
+pub async fn look_up(
+    context: &Context,
+    attempt: &Attempt,
+    entries: &[(Vec<u8>, Stamp)],
+    owner: &Owner<'_>,
+) -> Result<Vec<Named>> {
+    let now = context.times.now();
+    let last = text(owner.last_byte());
+    let found = join_all(entries.iter().map(async |(member, _)| {
+        let key = context.names.session(member);
+        let make = |mode| Request::read(mode).command(&[b"GETRANGE", &key, b"0", &last]);
+        let reply = context.router.ask(attempt, &key, Effect::None, make).await?;
+        Ok(match reply.first() {
+            Some(Reply::Bytes(bytes)) if bytes.is_empty() => Named::Absent,
+            Some(Reply::Bytes(bytes)) => match record::times(bytes) {
+                Err(_) => Named::Another,
+                Ok(_) if !owner.owns(bytes) => Named::Another,
+                Ok((expires, _)) if expires.is_past(now) => Named::Expired,
+                Ok((_, created)) => Named::Live(created),
+            },
+            Some(reply) => unless_foreign(error::check(reply), ()).map(|()| Named::Another)?,
+            None => Named::Another,
+        })
+    }));
+    found.await.into_iter().collect()
+}
+
+/// Removes entries whose sessions are not there, if they are old enough; how many.
+pub async fn tidy(context: &Context, attempt: &Attempt, index: &[u8], stale: &[(Vec<u8>, Stamp)]) -> u64 {
+    let oldest = oldest_of_creations_under_way(context);
+    let old: Vec<_> = stale.iter().filter(|(_, score)| *score < oldest).cloned().collect();
+    forget_all(context, attempt, index, &old).await
+}
+
+/// A creation that is under way has no older entry.
+pub fn oldest_of_creations_under_way(context: &Context) -> Stamp {
+    (context.times.now().max(0) as Stamp * 1000).saturating_sub(GRACE.as_micros() as Stamp)
+}
+
+/// Removes entries; how many. Those that it fails to remove are come across again.
+pub async fn forget_all(
+    context: &Context,
+    attempt: &Attempt,
+    index: &[u8],
+    entries: &[(Vec<u8>, Stamp)],
+) -> u64 {
+    let mut forgotten = 0;
+    for some in entries.chunks(AT_ONCE) {
+        let scores: Vec<_> = some.iter().map(|(_, score)| text(*score as i64)).collect();
+        let args: Vec<&[u8]> =
+            some.iter().zip(&scores).flat_map(|((member, _), score)| [&member[..], &score[..]]).collect();
+        match context.router.run_script(attempt, Effect::None, &FORGET, index, &args).await {
+            Ok(Reply::Number(number)) => forgotten += u64::try_from(number).unwrap_or(0),
+            _ => return forgotten,
+        }
+    }
+    forgotten
+}
+
+/// Undoes an entry for a session that was refused, as another has its id.
+pub async fn undo_entry(
+    context: &Context,
+    attempt: &Attempt,
+    entry: &Entry<'_>,
+    user: &UserField,
+    live: &[u8],
+) {
+    if user.is_nobody() {
+        return;
+    }
+    match Record::parse(live) {
+        Ok(live) if live.user == user.json => rescore(context, attempt, entry, live.created).await,
+        _ => forget(context, attempt, entry).await,
+    }
+}
+
+/// Gives an entry the score of its session. Should it fail, the entry is found all the same.
+pub async fn rescore(context: &Context, attempt: &Attempt, entry: &Entry<'_>, created: Stamp) {
+    let (ours, theirs) = (text(entry.created as i64), text(created as i64));
+    let args: [&[u8]; 3] = [entry.member, &ours, &theirs];
+    let _ = context.router.run_script(attempt, Effect::None, &RESCORE, entry.index, &args).await;
+}
+
+/// Removes an entry. Should it fail, the entry is passed over until it is come across again.
+pub async fn forget(context: &Context, attempt: &Attempt, entry: &Entry<'_>) {
+    let score = text(entry.created as i64);
+    let args: [&[u8]; 2] = [entry.member, &score];
+    let _ = context.router.run_script(attempt, Effect::None, &FORGET, entry.index, &args).await;
+}
+
+/// Removes an entry, for which no one waits.
+pub fn forget_later(context: &Rc<Context>, left: StaleEntry) {
+    let owned = Rc::clone(context);
+    context.tasks.spawn(async move {
+        let forgotten = owned.router.step(async |attempt| {
+            forget(&owned, attempt, &left.entry()).await;
+            Ok(())
+        });
+        // Else it stays until it is come across.
+        let _ = forgotten.await;
+    });
+}
+
+/// Whose sessions an index names.
+pub enum Owner<'a> {
+    Is(&'a UserField),
+    /// As an index's key says it.
+    Text(Vec<u8>),
+    /// By the hash of the user, as hex.
+    Hash(Vec<u8>),
+}
+
+impl Owner<'_> {
+    pub fn of(index: &[u8], users: &[u8]) -> Option<Self> {
+        let name = index.strip_prefix(users)?;
+        Some(match name.strip_prefix(b"sha256:") {
+            Some(hash) => Self::Hash(hash.to_vec()),
+            None => Self::Text(name.to_vec()),
+        })
+    }
+
+    fn json(&self) -> Option<&[u8]> {
+        match self {
+            Self::Is(user) => Some(&user.json),
+            Self::Text(json) => Some(json),
+            Self::Hash(_) => None,
+        }
+    }
+
+    /// How much of a record it takes to know.
+    fn last_byte(&self) -> i64 {
+        match self.json() {
+            Some(json) => (record::USER_AT + json.len() + AFTER_USER.len()) as i64 - 1,
+            None => -1,
+        }
+    }
+
+    fn owns(&self, record: &[u8]) -> bool {
+        match self {
+            Self::Is(UserField { json }) | Self::Text(json) => record
+                .get(record::USER_AT..)
+                .and_then(|rest| rest.strip_prefix(&json[..]))
+                .is_some_and(|rest| rest.starts_with(AFTER_USER)),
+            Self::Hash(hash) => {
+                Record::parse(record).is_ok_and(|record| hex(&Sha256::digest(record.user)) == *hash)
+            }
+        }
+    }
+}

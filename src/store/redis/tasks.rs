@@ -1,0 +1,55 @@
+//! The work that is under way on the worker's thread, so that the end of a store can wait for it.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use tokio::sync::Notify;
+use tokio::task::spawn_local;
+
+#[derive(Default)]
+pub struct Tasks {
+    running: Cell<usize>,
+    /// How many of them wait for the end of the others.
+    waiting: Cell<usize>,
+    has_ended: Notify,
+}
+
+impl Tasks {
+    pub fn running(&self) -> usize {
+        self.running.get()
+    }
+
+    pub fn start(&self) {
+        self.running.set(self.running.get() + 1);
+    }
+
+    pub fn end(&self) {
+        self.running.set(self.running.get() - 1);
+        if self.running.get() <= self.waiting.get() {
+            self.has_ended.notify_waiters();
+        }
+    }
+
+    /// Goes on with work for which no caller waits, but the end of the store does.
+    pub fn spawn(self: &Rc<Self>, work: impl Future<Output = ()> + 'static) {
+        let tasks = Rc::clone(self);
+        self.start();
+        spawn_local(async move {
+            work.await;
+            tasks.end();
+        });
+    }
+
+    /// Waits, in a task, until no other is running but those that wait likewise.
+    pub async fn others_ended(&self) {
+        self.waiting.set(self.waiting.get() + 1);
+        self.all_ended().await;
+        self.waiting.set(self.waiting.get() - 1);
+    }
+
+    pub async fn all_ended(&self) {
+        while self.running.get() > self.waiting.get() {
+            self.has_ended.notified().await;
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! The store on the worker's thread: takes calls from other threads, keeps the order of those on each session, and hands
+//! back what became of them.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use tokio::sync::Notify;
+use tokio::task::spawn_local;
+use tokio::time::Instant;
+
+use super::error::panicked;
+use super::fast_path::provision;
+use super::queue::{Answers, Job, MAX_CALLS, Queue, Waiter};
+use super::routing::Attempt;
+use super::session::{self, Context, Op};
+use crate::error::{Result, StoreError};
+use crate::session::SessionId;
+use crate::store::Answer;
+
+/// Completed calls, grouped by recipient.
+type Completed = (Arc<dyn Answers>, Vec<(u32, Result<Answer>)>);
+
+pub struct Worker {
+    context: Rc<Context>,
+    queue: Arc<Queue>,
+    /// The sessions that a call is changing, and the calls of these that were begun after it.
+    busy: RefCell<HashMap<SessionId, VecDeque<Job>, foldhash::fast::RandomState>>,
+    completed: RefCell<Vec<Completed>>,
+    have_completed: Notify,
+}
+
+impl Worker {
+    /// Serves until the store is closed and its last call has ended.
+    pub async fn serve(context: Rc<Context>, queue: Arc<Queue>) {
+        let worker = Rc::new(Self {
+            context,
+            queue,
+            busy: RefCell::default(),
+            completed: RefCell::default(),
+            have_completed: Notify::new(),
+        });
+        let Self { context, queue, .. } = &*worker;
+        let reporter = spawn_local(Rc::clone(&worker).report());
+        let sweeper = spawn_local(session::sweep(Rc::clone(context)));
+        let provider = spawn_local(provision::provide(Rc::clone(context), Arc::clone(queue)));
+        loop {
+            queue.wake.notified().await;
+            let is_closed = queue.is_closed();
+            for job in queue.take() {
+                worker.begin(job);
+            }
+            if is_closed {
+                break;
+            }
+        }
+        sweeper.abort();
+        provider.abort();
+        context.tasks.all_ended().await;
+        reporter.abort();
+        worker.report_now();
+        context.router.topology.close();
+    }
+
+    fn begin(self: &Rc<Self>, job: Job) {
+        if self.context.tasks.running() >= MAX_CALLS && !matches!(job.op, Op::Cold(_)) {
+            let error = StoreError::unavailable(format!("{MAX_CALLS} calls are waiting for Redis already"));
+            return self.complete(job.waiter, Err(error));
+        }
+        self.context.tasks.start();
+        if let Some(id) = job.op.session() {
+            let mut busy = self.busy.borrow_mut();
+            if let Some(later) = busy.get_mut(id) {
+                later.push_back(job);
+                return;
+            }
+            if job.op.changes().is_some() {
+                busy.insert(id.clone(), VecDeque::new());
+            }
+        }
+        spawn_local(Rc::clone(self).run(job));
+    }
+
+    /// Runs a call, and then those of the same session that were begun after it, which have to see it.
+    async fn run(self: Rc<Self>, job: Job) {
+        let id = job.op.changes().cloned();
+        let mut next = Some(job);
+        while let Some(Job { op, waiter, deadline, is_unknown }) = next {
+            // A panic is no reason to leave a caller waiting, or those behind it.
+            let answer = AssertUnwindSafe(self.carry_out(op, deadline, is_unknown)).catch_unwind().await;
+            self.complete(waiter, answer.unwrap_or_else(|_| Err(panicked())));
+            self.context.tasks.end();
+            next = id.as_ref().and_then(|id| {
+                let mut busy = self.busy.borrow_mut();
+                let later = busy.get_mut(id).and_then(VecDeque::pop_front);
+                if later.is_none() {
+                    busy.remove(id);
+                }
+                later
+            });
+        }
+    }
+
+    async fn carry_out(&self, op: Op, deadline: Instant, is_unknown: bool) -> Result<Answer> {
+        let context = &self.context;
+        let found = |found: bool| Answer::Number(found.into());
+        let op = match op {
+            Op::Cold(work) => return work(Rc::clone(context)).await,
+            op => op,
+        };
+        // Boxed each, or every call would take as much room as the largest, and copy it more than once.
+        let work = async |attempt: &Attempt| match op {
+            Op::Create(session) => {
+                Box::pin(session::create(context, attempt, &session)).await.map(|()| Answer::Number(1))
+            }
+            Op::Get(id) => Box::pin(session::get(context, attempt, &id)).await.map(Answer::Session),
+            Op::Update(session) => Box::pin(session::update(context, attempt, &session)).await.map(found),
+            Op::Touch(id, expires, enough) => {
+                Box::pin(session::touch(context, attempt, &id, expires, enough)).await.map(found)
+            }
+            Op::Delete(id) => {
+                Box::pin(session::delete(context, attempt, &id)).await.map(|()| Answer::Number(1))
+            }
+            Op::Cold(_) => Ok(Answer::Number(0)),
+        };
+        context.router.within_as(is_unknown, deadline, work).await
+    }
+
+    fn complete(&self, waiter: Waiter, answer: Result<Answer>) {
+        match waiter {
+            Waiter::Nobody => {}
+            // It fails where no one waits any more.
+            Waiter::Thread(sender) => drop(sender.send(answer)),
+            Waiter::Ticket { to, ticket } => {
+                let mut completed = self.completed.borrow_mut();
+                if completed.is_empty() {
+                    self.have_completed.notify_one();
+                }
+                match completed.iter_mut().find(|(other, _)| Arc::ptr_eq(other, &to)) {
+                    Some((_, done)) => done.push((ticket, answer)),
+                    None => completed.push((to, vec![(ticket, answer)])),
+                }
+            }
+        }
+    }
+
+    /// Reports all calls at once that end in one turn: this task gets its turn after theirs.
+    async fn report(self: Rc<Self>) {
+        loop {
+            self.have_completed.notified().await;
+            self.report_now();
+        }
+    }
+
+    fn report_now(&self) {
+        for (to, done) in self.completed.take() {
+            to.complete(done);
+        }
+    }
+}
