@@ -522,8 +522,8 @@ export type RedisStoreOptions = RedisStoreSettings &
  *
  * The constructor does not wait for the network: the store connects in the background, and again whenever a connection
  * is lost. Until then calls wait, each until its `commandTimeout`. A call that changes something rejects with an error
- * whose `outcome` is `"unknown"` where it was sent and not answered: it may or may not have been carried out. So does a
- * `clear` or a `deleteByUser` that fails when some sessions are gone: call it again.
+ * whose `outcome` is `"unknown"` where it was sent and not answered in time: it may or may not have been carried out. So
+ * does a `clear` or a `deleteByUser` that fails when some sessions are gone: call it again.
  *
  * Each store has a connection to its server on a thread of the package, and with one server (or sentinels) another one,
  * on which its calls on one session go, driven by the event loop of the thread that made the store. Over TLS, in a
@@ -608,8 +608,8 @@ export class SessionStoreError extends Error {
   readonly code: SessionStoreErrorCode;
   /**
    * `"unknown"` where a store cannot say whether a write was carried out: its `commandTimeout` was over after the write
-   * had begun, a connection to Redis was lost before the reply came, the disk failed at the page that completes a commit,
-   * or a partially completed `clear` or `deleteByUser` failed. Absent from all other errors, after which nothing has changed.
+   * had begun, too few replicas of Redis confirmed it, the disk failed at the page that completes a commit, or a partially
+   * completed `clear` or `deleteByUser` failed. Absent from all other errors, after which nothing has changed.
    */
   readonly outcome?: "unknown";
 }

@@ -243,9 +243,9 @@ impl Owner for FastPathDriver {
         if self.has_shut.get() {
             return;
         }
-        let mut batch = self.buffer.begin();
-        self.fast_path.borrow_mut().expire(&mut batch);
-        self.tell(batch);
+        self.fast_path.borrow_mut().expire();
+        self.adjust();
+        self.shut_if_done();
     }
 
     fn is_closed(self: Rc<Self>) {

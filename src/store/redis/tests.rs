@@ -90,7 +90,7 @@ fn ask(store: &RedisStore, command: &[&[u8]]) -> Reply {
             .step(async |attempt| {
                 let args: Vec<&[u8]> = command.iter().map(Vec::as_slice).collect();
                 let make = |mode| resp::Request::write(mode).command(&args);
-                context.router.get_one(attempt, b"", routing::Effect::Once, make).await
+                context.router.get_one(attempt, b"", routing::Effect::Main, make).await
             })
             .await
             .map(Told)

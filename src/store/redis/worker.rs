@@ -113,8 +113,8 @@ impl Worker {
         };
         // Boxed each, or every call would take as much room as the largest, and copy it more than once.
         let work = async |attempt: &Attempt| match op {
-            Op::Create(session) => {
-                Box::pin(session::create(context, attempt, &session)).await.map(|()| Answer::Number(1))
+            Op::Create(session, stamp) => {
+                Box::pin(session::create(context, attempt, &session, stamp)).await.map(|()| Answer::Number(1))
             }
             Op::Get(id) => Box::pin(session::get(context, attempt, &id)).await.map(Answer::Session),
             Op::Update(session) => Box::pin(session::update(context, attempt, &session)).await.map(found),

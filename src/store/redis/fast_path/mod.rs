@@ -21,7 +21,7 @@ use std::time::Instant;
 
 use self::fallback::{Fallback, Progress};
 use super::RedisStore;
-use super::connection::{Filled, Socket, in_words};
+use super::connection::{Filled, Socket};
 use super::counters::Counters;
 use super::error::{self, FOREIGN, panicked};
 use super::queue::{Answers, EventLoopConnection, Job, MAX_CALLS, Waiter};
@@ -32,7 +32,7 @@ use super::session::{
 };
 use super::time::Stamp;
 use crate::clock::Millis;
-use crate::error::{Outcome, Result, StoreError};
+use crate::error::{Result, StoreError};
 use crate::session::{Content, Expiry, Session, SessionId};
 use crate::store::Answer;
 
@@ -69,8 +69,6 @@ struct PendingCall {
     start: u64,
     /// How many replies it gets.
     replies: u8,
-    /// When a session that it creates was.
-    created: Stamp,
 }
 
 /// The connection while it is open.
@@ -81,9 +79,12 @@ struct Open {
     draining: bool,
     /// It takes no more bytes, but what it has may be answered yet.
     write_closed: bool,
-    /// Why nothing can be sent any more; for the next turn to tell.
-    last_error: Option<String>,
+    /// Nothing can be sent any more. The next turn sees to it.
+    has_failed: bool,
 }
+
+/// The error where a connection has ended, or is of no more use: the server closed it, or says what nobody asked for.
+struct Ended;
 
 /// How one JavaScript thread reaches a store: by a connection of its own while that is well, else by the worker.
 pub struct FastPath {
@@ -140,7 +141,7 @@ impl FastPath {
                     cipher: line.cipher,
                     draining: false,
                     write_closed: false,
-                    last_error: None,
+                    has_failed: false,
                 });
             }
             Err(_) if self.is_wanted => self.store.want_connection(&self.to),
@@ -162,7 +163,7 @@ impl FastPath {
         Interest {
             room: self.open.as_ref().is_some_and(|open| !open.socket.is_flushed() && !open.write_closed),
             deadline: match &self.open {
-                Some(open) if open.last_error.is_some() => Some(Instant::now()),
+                Some(open) if open.has_failed => Some(Instant::now()),
                 _ => self.next_deadline(),
             },
         }
@@ -186,7 +187,7 @@ impl FastPath {
     /// Ends the connection at the next turn, which comes soon.
     pub fn give_up(&mut self) {
         if let Some(open) = &mut self.open {
-            open.last_error.get_or_insert_with(|| "the event loop does not wait for it".into());
+            open.has_failed = true;
         }
     }
 
@@ -214,7 +215,8 @@ impl FastPath {
     /// `TooLarge`; nothing is queued then.
     pub fn create(&mut self, session: &Session<'_>, ticket: u32) -> Result<()> {
         let session = self.store.new_session(session)?;
-        self.begin(Op::Create(session), ticket);
+        let op = Op::Create(session, self.store.times.stamp());
+        self.begin(op, ticket);
         Ok(())
     }
 
@@ -250,21 +252,19 @@ impl FastPath {
         let is_deferred = op.changes().is_some_and(|id| self.fallback.has(id));
         if let Some(open) = self.open.as_mut().filter(|open| !is_deferred && !open.draining)
             && self.waiting.len() < MAX_CALLS
+            && let Ok(request) = request_for(&self.store, &open.cipher, &op)
         {
-            let created = if matches!(op, Op::Create(_)) { self.store.times.stamp() } else { 0 };
-            if let Ok(request) = request_for(&self.store, &open.cipher, &op, created) {
-                if self.waiting.is_empty() && self.late.is_empty() {
-                    open.socket.expect_from(now);
-                }
-                let start = open.socket.push(&request.bytes);
-                let replies = request.commands as u8;
-                self.progress.sent += 1;
-                self.unflushed += 1;
-                if self.unflushed >= A_FLUSH.max(self.waiting.len() / A_FLUSH) {
-                    self.flush();
-                }
-                return self.waiting.push_back(PendingCall { op, ticket, deadline, start, replies, created });
+            if self.waiting.is_empty() && self.late.is_empty() {
+                open.socket.expect_from(now);
             }
+            let start = open.socket.push(&request.bytes);
+            let replies = request.commands as u8;
+            self.progress.sent += 1;
+            self.unflushed += 1;
+            if self.unflushed >= A_FLUSH.max(self.waiting.len() / A_FLUSH) {
+                self.flush();
+            }
+            return self.waiting.push_back(PendingCall { op, ticket, deadline, start, replies });
         }
         self.fall_back(op, ticket, deadline);
     }
@@ -279,8 +279,7 @@ impl FastPath {
 
     fn flush(&mut self) {
         self.unflushed = 0;
-        let Some(open) = self.open.as_mut().filter(|open| open.last_error.is_none() && !open.write_closed)
-        else {
+        let Some(open) = self.open.as_mut().filter(|open| !open.has_failed && !open.write_closed) else {
             return;
         };
         match open.socket.flush() {
@@ -290,7 +289,7 @@ impl FastPath {
                 open.write_closed = true;
                 open.draining = true;
             }
-            Err(error) => open.last_error = Some(in_words(&error)),
+            Err(_) => open.has_failed = true,
         }
     }
 
@@ -298,8 +297,8 @@ impl FastPath {
     pub fn turn(&mut self, results: &mut impl Results) -> bool {
         let outcome = self.read(results);
         let more = outcome.as_ref().is_ok_and(|more| *more);
-        if let Err(reason) = outcome {
-            self.fail(&reason, results);
+        if outcome.is_err() {
+            self.fail();
         }
         self.hand_over();
         self.submit();
@@ -308,12 +307,12 @@ impl FastPath {
 
     /// Ends the calls whose time is over; to be called when the deadline has come. What the server says has been read
     /// before: a thread that was busy may be late itself.
-    pub fn expire(&mut self, results: &mut impl Results) {
+    pub fn expire(&mut self) {
         let now = Instant::now();
         let owes = !self.waiting.is_empty() || !self.late.is_empty();
         let is_silent = |open: &Open| now >= open.socket.last_read_at() + self.store.command_timeout;
         if owes && self.open.as_ref().is_some_and(is_silent) {
-            self.fail("it stopped answering", results);
+            self.fail();
         }
         // One that answers, but not in time, has the others' answers yet.
         while self.waiting.front().is_some_and(|first| now >= first.deadline)
@@ -330,7 +329,7 @@ impl FastPath {
     }
 
     /// Reads once and takes what has come, up to so much; whether there may be more.
-    fn read(&mut self, results: &mut impl Results) -> Result<bool, String> {
+    fn read(&mut self, results: &mut impl Results) -> Result<bool, Ended> {
         let Some(mut open) = self.open.take() else { return Ok(false) };
         // A panic is no reason to leave callers waiting.
         let outcome = catch_unwind(AssertUnwindSafe(|| self.read_from(&mut open, results)));
@@ -339,13 +338,13 @@ impl FastPath {
             if let Some(ticket) = self.current.take() {
                 results.refused(ticket, &panicked());
             }
-            Err("a fault in the store's own code".into())
+            Err(Ended)
         })
     }
 
-    fn read_from(&mut self, open: &mut Open, results: &mut impl Results) -> Result<bool, String> {
-        if let Some(reason) = open.last_error.take() {
-            return Err(reason);
+    fn read_from(&mut self, open: &mut Open, results: &mut impl Results) -> Result<bool, Ended> {
+        if open.has_failed {
+            return Err(Ended);
         }
         let mut has_read = false;
         let mut more = true;
@@ -359,8 +358,8 @@ impl FastPath {
             if has_read {
                 return Ok(more);
             }
-            match open.socket.fill().map_err(|error| in_words(&error))? {
-                Filled::Ended => return Err("the server closed it".into()),
+            match open.socket.fill().map_err(|_| Ended)? {
+                Filled::Ended => return Err(Ended),
                 Filled::Nothing => return Ok(false),
                 filled => {
                     more = matches!(filled, Filled::Whole);
@@ -372,11 +371,10 @@ impl FastPath {
     }
 
     /// Takes the replies to the next call, if all have come; their length.
-    fn take_next(&mut self, open: &mut Open, results: &mut impl Results) -> Result<Option<usize>, String> {
-        const MALFORMED: &str = "the server does not speak Redis's protocol";
+    fn take_next(&mut self, open: &mut Open, results: &mut impl Results) -> Result<Option<usize>, Ended> {
         // One that nobody asked for is read, too.
         let first = self.late.front().copied().or(self.waiting.front().map(|call| call.replies));
-        let found = open.socket.replies(first.unwrap_or(1)).map_err(|_| MALFORMED)?;
+        let found = open.socket.replies(first.unwrap_or(1)).map_err(|_| Ended)?;
         let Some((replies, len)) = found else { return Ok(None) };
         self.take(&replies, &open.cipher, &mut open.draining, results)?;
         Ok(Some(len))
@@ -389,12 +387,12 @@ impl FastPath {
         cipher: &Cipher,
         draining: &mut bool,
         results: &mut impl Results,
-    ) -> Result<(), String> {
+    ) -> Result<(), Ended> {
         if self.late.pop_front().is_some() {
             self.progress.answered += 1;
             return Ok(());
         }
-        let call = self.waiting.pop_front().ok_or("the server said what nobody asked for")?;
+        let call = self.waiting.pop_front().ok_or(Ended)?;
         self.progress.answered += 1;
         *draining |= replies.iter().any(ends_connection);
         self.current = Some(call.ticket);
@@ -409,7 +407,7 @@ impl FastPath {
         replies: &[Reply<&[u8]>],
         cipher: &Cipher,
         results: &mut impl Results,
-    ) -> Result<(), String> {
+    ) -> Result<(), Ended> {
         let (ticket, step) = (call.ticket, interpret(call.op.kind(), replies));
         if let Step::Refused(_) = step {
             self.retry(call, false);
@@ -454,11 +452,10 @@ impl FastPath {
                 self.store.counters.looked_up(false);
                 results.session(ticket, None);
             }
-            // A session must not be without its entry.
-            (_, Step::Unentered(_)) => self.retry_create(call),
+            (_, Step::Unentered(_)) => self.retry(call, true),
             (_, Step::Occupied | Step::OtherUser) => self.retry(call, false),
-            (Op::Create(session), Step::Created { index_len }) => {
-                self.created(session, call.created, index_len, ticket, results);
+            (Op::Create(session, stamp), Step::Created { index_len }) => {
+                self.created(session, *stamp, index_len, ticket, results);
             }
             (Op::Delete(id), Step::Deleted(value)) => {
                 if let Some(stale) = StaleEntry::of(cipher.member(id), value, &self.store.names) {
@@ -474,7 +471,7 @@ impl FastPath {
                 // It fares as the calls behind it.
                 self.progress.answered -= 1;
                 self.waiting.push_front(call);
-                return Err("the server said what makes no sense here".into());
+                return Err(Ended);
             }
         }
         Ok(())
@@ -501,9 +498,11 @@ impl FastPath {
                 let (user, member) =
                     (cipher.user(user.as_ref().map(|user| user.as_key())), cipher.member(&id));
                 session::limit(&context, attempt, &user, &member, index_len, Some(created), expires).await;
-                Ok(Answer::Number(1))
+                Ok(())
             };
-            context.router.step(work).await
+            // The session is stored, whatever comes of this.
+            let _ = context.router.step(work).await;
+            Ok(Answer::Number(1))
         });
     }
 
@@ -517,25 +516,14 @@ impl FastPath {
         self.has_jobs = true;
     }
 
-    /// The connection has ended: what may be begun again is, by the worker.
-    fn fail(&mut self, reason: &str, results: &mut impl Results) {
+    /// The connection has ended: the worker begins its calls again, or says that they are late.
+    fn fail(&mut self) {
         let Some(open) = self.open.take() else { return };
         self.late.clear();
-        let now = Instant::now();
         for call in mem::take(&mut self.waiting) {
             let was_sent = open.socket.has_sent(call.start);
-            let is_late = now >= call.deadline;
-            match call.op {
-                // Sent twice they might undo what others did in between.
-                Op::Create(_) | Op::Update(_) if was_sent && !is_late => {
-                    let reason = format!("the connection was lost: {reason}");
-                    let error = StoreError::Unavailable { reason, outcome: Outcome::Unknown };
-                    results.refused(call.ticket, &error);
-                }
-                Op::Get(_) => self.retry(call, false),
-                // Of one that is late it only says so.
-                _ => self.retry(call, was_sent),
-            }
+            let is_unknown = was_sent && call.op.changes().is_some();
+            self.retry(call, is_unknown);
         }
         self.progress.answered = self.progress.sent;
         self.end(open);
@@ -605,7 +593,7 @@ impl FastPath {
 }
 
 /// What asks the server to carry out a call.
-fn request_for(store: &RedisStore, cipher: &Cipher, op: &Op, created: Stamp) -> Result<Request> {
+fn request_for(store: &RedisStore, cipher: &Cipher, op: &Op) -> Result<Request> {
     let (names, times) = (&store.names, &store.times);
     let (read, write) = (Request::read(RequestMode::default()), Request::write(RequestMode::default()));
     let key = |id| cipher.key(names, id);
@@ -619,8 +607,8 @@ fn request_for(store: &RedisStore, cipher: &Cipher, op: &Op, created: Stamp) -> 
             let change = Change::new(session, names.session(&member), &member, &user, cipher, times)?;
             change.replace(write, &user, None, times)
         }
-        Op::Create(session) => {
-            let creation = Creation::new(session, created, cipher, names, times)?;
+        Op::Create(session, stamp) => {
+            let creation = Creation::new(session, *stamp, cipher, names, times)?;
             let counts = store.max_sessions_per_user.is_some();
             creation.request(write, counts)
         }

@@ -98,7 +98,7 @@ impl Peer {
         self.socket.write_all(bytes).unwrap();
     }
 
-    fn defer(self) {
+    fn leave(self) {
         // Else what it has not read would be a reset.
         self.socket.shutdown(Shutdown::Write).unwrap();
     }
@@ -141,10 +141,6 @@ impl Scene {
 /// The number in the text of a session.
 fn number_in(text: &str) -> usize {
     serde_json::from_str::<serde_json::Value>(text).unwrap()["number"].as_u64().unwrap() as usize
-}
-
-fn is_unknown(outcome: &Result<u64>) -> bool {
-    outcome.as_ref().is_err_and(StoreError::is_outcome_unknown)
 }
 
 const DONE: &[u8] = b":1\r\n";
@@ -238,12 +234,12 @@ fn calls_are_begun_again_after_what_is_no_reply() {
         let ann = ann();
         let found = scene.harness.get(&id("a"));
         let repeated = [scene.harness.touch(&id("a"), in_an_hour()), scene.harness.delete(&id("b"))];
-        let lost = [scene.harness.create(&session("c", &ann)), scene.harness.update(&session("d", &ann))];
+        let writes = [scene.harness.create(&session("c", &ann)), scene.harness.update(&session("d", &ann))];
         scene.hear(6);
         scene.peer.say(babble);
         assert_eq!(scene.harness.session(found), Ok(None));
         assert_eq!(repeated.map(|ticket| scene.harness.number(ticket)), [Ok(0), Ok(1)]);
-        assert!(lost.map(|ticket| scene.harness.number(ticket)).iter().all(is_unknown));
+        assert_eq!(writes.map(|ticket| scene.harness.number(ticket)), [Ok(1), Ok(0)]);
         // The connection that was made first, and another.
         scene.harness.until(|harness| harness.connections == 2);
     }
@@ -263,7 +259,7 @@ fn an_answer_that_nobody_asked_for_ends_the_connection() {
 fn of_calls_that_were_not_sent_none_is_lost_with_the_connection() {
     let mut scene = Scene::new();
     let ann = ann();
-    scene.peer.defer();
+    scene.peer.leave();
     let tickets = [scene.harness.create(&session("a", &ann)), scene.harness.update(&session("a", &ann))];
     scene.harness.until(|harness| harness.fast_path.socket().is_none());
     assert_eq!(tickets.map(|ticket| scene.harness.number(ticket)), [Ok(1), Ok(1)]);
@@ -283,14 +279,14 @@ fn what_was_sent_is_answered_though_no_more_can_be() {
     scene.harness.fast_path.submit();
     assert!(!scene.harness.fast_path.interest().room);
     scene.say(CREATED);
-    scene.peer.defer();
+    scene.peer.leave();
     assert_eq!(scene.harness.number(sent), Ok(1));
     assert_eq!(scene.harness.number(not_sent), Ok(1));
     assert_eq!(after.map(|ticket| scene.harness.number(ticket)), [Ok(1), Ok(1)]);
 }
 
 #[test]
-fn of_calls_that_were_sent_in_part_nothing_is_known() {
+fn calls_that_were_sent_in_part_are_sent_again() {
     let mut scene = Scene::new();
     let text = format!(r#"{{"cart":"{}"}}"#, "x".repeat(900_000));
     let mut tickets = Vec::new();
@@ -301,12 +297,11 @@ fn of_calls_that_were_sent_in_part_nothing_is_known() {
         scene.harness.fast_path.submit();
     }
     // Of the last a part is with the system.
-    let sent = tickets.len();
     tickets.extend((0..3).map(|at| scene.harness.create(&session(&format!("later {at}"), &ann()))));
-    scene.peer.defer();
-    let outcomes: Vec<_> = tickets.into_iter().map(|ticket| scene.harness.number(ticket)).collect();
-    assert!(outcomes[..sent].iter().all(is_unknown), "{outcomes:?}");
-    assert_eq!(outcomes[sent..], [Ok(1), Ok(1), Ok(1)]);
+    scene.peer.leave();
+    for ticket in tickets {
+        assert_eq!(scene.harness.number(ticket), Ok(1));
+    }
 }
 
 #[test]
@@ -352,6 +347,67 @@ fn a_session_whose_entry_is_refused_is_taken_back() {
     assert_eq!(scene.harness.number(refused).unwrap_err().code(), "ERR_STORE_FULL");
     assert!(!scene.fake.has("sess:a"));
     assert_eq!(scene.harness.number(changed), Ok(0), "of a session that never was");
+}
+
+#[test]
+fn a_create_whose_answer_is_lost_is_sent_again_and_finds_its_own_session() {
+    let mut scene = Scene::new();
+    let ann = ann();
+    let created = scene.harness.create(&session("a", &ann));
+    let commands = scene.hear(2);
+    for command in &commands {
+        scene.fake.data.lock().unwrap().apply(command);
+    }
+    scene.peer.leave();
+    assert_eq!(scene.harness.number(created), Ok(1));
+    assert_eq!(scene.fake.log(), ["ZADD user:\"ann\"", "SET sess:a", "create sess:a"]);
+    // Of another creation it is refused as ever.
+    assert_eq!(scene.store.create(&session("a", &ann)), Err(StoreError::Exists));
+}
+
+#[test]
+fn the_worker_sends_a_create_again_whose_answer_is_lost() {
+    let is_first = std::sync::atomic::AtomicBool::new(true);
+    let decide = move |_, command: &Command| {
+        let is_lost = command[0] == b"SET" && is_first.swap(false, std::sync::atomic::Ordering::Relaxed);
+        if is_lost { Conduct::DoAndEnd(0) } else { Conduct::Do }
+    };
+    let fake = Fake::start(decide);
+    let store = open_on(&fake, |_| {});
+    assert_eq!(store.create(&session("a", &ann())), Ok(()));
+    assert!(fake.has("sess:a"));
+    assert_eq!(store.create(&session("a", &ann())), Err(StoreError::Exists));
+}
+
+#[test]
+fn a_create_of_which_a_part_was_refused_for_the_time_being_is_no_failure() {
+    let is_first = std::sync::atomic::AtomicBool::new(true);
+    let decide = move |_, command: &Command| {
+        let is_refused = command[0] == b"ZADD" && is_first.swap(false, std::sync::atomic::Ordering::Relaxed);
+        if is_refused { Conduct::Say(b"-LOADING Redis is loading\r\n") } else { Conduct::Do }
+    };
+    let fake = Fake::start(decide);
+    let store = open_on(&fake, |_| {});
+    assert_eq!(store.create(&session("a", &ann())), Ok(()));
+    assert_eq!(fake.data.lock().unwrap().sets[&b"user:\"ann\""[..]].len(), 1);
+}
+
+#[test]
+fn a_create_is_done_though_there_is_no_time_to_end_older_sessions() {
+    let fake = Fake::start(|_, command: &Command| match &command[0][..] {
+        b"ZCARD" => Conduct::Say(b":5\r\n"),
+        b"ZRANGE" => Conduct::Stall,
+        _ => Conduct::Do,
+    });
+    let change = |options: &mut RedisOptions| {
+        options.max_sessions_per_user = NonZeroUsize::new(1);
+        options.command_timeout = Duration::from_millis(300);
+    };
+    let store = open_on(&fake, change);
+    assert_eq!(store.create(&session("a", &ann())), Ok(()), "by the worker");
+    let mut harness = Harness::open(store);
+    let created = harness.create(&session("b", &ann()));
+    assert_eq!(harness.number(created), Ok(1), "by the fast path");
 }
 
 #[test]

@@ -19,7 +19,7 @@ macro_rules! scripts {
 }
 
 scripts! {
-    CREATE = "create.lua", "2741fc5ba16bcb0594f86afe70a27399b7586e34";
+    CREATE = "create.lua", "f4cbc3e0b0e4a520b2766545925a5cb9ef7e1126";
     UPDATE = "update.lua", "ca7d8fb9163d45f68269fb1bebb6f2fad541fb33";
     TOUCH = "touch.lua", "5d6c23eddea627665f5663112c7c92a99b509b6c";
     END_OF_USER = "end_of_user.lua", "8adab1007504de4d6a719ccb5190fe90b2a3928c";

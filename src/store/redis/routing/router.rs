@@ -21,8 +21,11 @@ const REFUSAL_PAUSE: Duration = Duration::from_millis(20);
 
 /// What is known of a call while it goes on.
 pub struct Attempt {
+    pub deadline: Instant,
     /// How many of its requests a server may have carried out, of those that do what it is for.
     begun: Cell<usize>,
+    /// Whether one of these was sent again.
+    is_repeated: Cell<bool>,
     /// Whose server it waits for.
     slot: Cell<u16>,
     /// Why a server refused for the time being.
@@ -30,8 +33,20 @@ pub struct Attempt {
 }
 
 impl Attempt {
-    pub fn new(is_begun: bool) -> Self {
-        Self { begun: Cell::new(is_begun.into()), slot: Cell::new(0), refusal: RefCell::new(None) }
+    /// Begins a call, of which a server may have carried out something before.
+    fn new(deadline: Instant, is_begun: bool) -> Self {
+        Self {
+            deadline,
+            begun: Cell::new(is_begun.into()),
+            is_repeated: Cell::new(is_begun),
+            slot: Cell::new(0),
+            refusal: RefCell::new(None),
+        }
+    }
+
+    /// Whether a server may have carried out more than once what the call is for.
+    pub fn is_repeated(&self) -> bool {
+        self.is_repeated.get()
     }
 
     /// Whether some of what it is for may have been done.
@@ -45,15 +60,13 @@ impl Attempt {
     }
 }
 
-/// What a request means to its call.
+/// What a request means to its call. All requests are idempotent: one whose answer is lost is sent again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
-    /// It changes nothing that the call is for, and may be sent twice.
+    /// It changes nothing that the call is for.
     None,
-    /// It does what the call is for, and may be sent twice.
-    Repeatable,
-    /// It does what the call is for, and sent twice it might undo what others did in between.
-    Once,
+    /// It does what the call is for. Once a server may have carried it out, an error is of unknown outcome.
+    Main,
 }
 
 pub struct Router {
@@ -88,20 +101,15 @@ impl Router {
         deadline: Instant,
         work: impl AsyncFnOnce(&Attempt) -> Result<T>,
     ) -> Result<T> {
-        self.until(deadline, &Attempt::new(is_unknown), work).await
+        self.until(&Attempt::new(deadline, is_unknown), work).await
     }
 
-    async fn until<T>(
-        &self,
-        deadline: Instant,
-        attempt: &Attempt,
-        work: impl AsyncFnOnce(&Attempt) -> Result<T>,
-    ) -> Result<T> {
+    async fn until<T>(&self, attempt: &Attempt, work: impl AsyncFnOnce(&Attempt) -> Result<T>) -> Result<T> {
         // It may have waited for another that changed the same session, and is not to be sent any more.
-        if Instant::now() >= deadline {
+        if Instant::now() >= attempt.deadline {
             return Err(self.late(attempt));
         }
-        match timeout_at(deadline, work(attempt)).await {
+        match timeout_at(attempt.deadline, work(attempt)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(self.late(attempt)),
         }
@@ -119,8 +127,8 @@ impl Router {
         is_begun: &mut bool,
         work: impl AsyncFnOnce(&Attempt) -> Result<T>,
     ) -> Result<T> {
-        let attempt = Attempt::new(*is_begun);
-        let done = self.until(Instant::now() + self.command_timeout, &attempt, work).await;
+        let attempt = Attempt::new(Instant::now() + self.command_timeout, *is_begun);
+        let done = self.until(&attempt, work).await;
         *is_begun = attempt.is_begun();
         done.map_err(|error| attempt.in_part(error))
     }
@@ -181,6 +189,7 @@ impl Router {
         attempt.slot.set(slot);
         let mut mode = RequestMode::default();
         let mut elsewhere: Option<Rc<Node>> = None;
+        let mut was_sent = false;
         loop {
             let connections = match elsewhere.take() {
                 Some(node) => self.topology.connections_of(&node).await,
@@ -192,17 +201,19 @@ impl Router {
             let part = usize::from(effect != Effect::None && request.is_write);
             let not_done = || attempt.begun.set(attempt.begun.get() - part);
             attempt.begun.set(attempt.begun.get() + part);
+            if was_sent && part > 0 {
+                attempt.is_repeated.set(true);
+            }
             let replies = match connections.of(&request).send(request).await {
                 Ok(replies) => replies,
                 Err(SendError::Unsent) => {
                     not_done();
                     continue;
                 }
-                Err(SendError::ConnectionLost(reason)) if effect == Effect::Once => {
-                    let reason = format!("the connection was lost: {reason}");
-                    return Err(StoreError::Unavailable { reason, outcome: Outcome::Unknown });
+                Err(SendError::ConnectionLost(_)) => {
+                    was_sent = true;
+                    continue;
                 }
-                Err(SendError::ConnectionLost(_)) => continue,
                 Err(SendError::UnderReplicated(have)) => {
                     let wanted = self.wait_replicas;
                     let reason = format!("{have} of {wanted} replicas have it");
@@ -215,8 +226,11 @@ impl Router {
                 _ => None,
             });
             let Some(error) = refused else { return Ok(replies) };
-            // What it says was not done; whether others of the request were is for the caller to see.
-            not_done();
+            was_sent = true;
+            // The last command does what the call is for.
+            if matches!(replies.last(), Some(Reply::Error(_))) {
+                not_done();
+            }
             let told = || {
                 let to = error.split(|&byte| byte == b' ').nth(2)?;
                 self.topology.redirect_target(std::str::from_utf8(to).ok()?)

@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use super::super::error::{self, FOREIGN};
 use super::super::resp::Reply;
+use super::super::time::Stamp;
 use super::context::Context;
 use super::new_session::NewSession;
 use crate::clock::Millis;
@@ -13,7 +14,8 @@ use crate::session::{Expiry, SessionId};
 use crate::store::Answer;
 
 pub enum Op {
-    Create(NewSession),
+    /// With the stamp that tells it from any other creation, so that it may be sent twice.
+    Create(NewSession, Stamp),
     Get(SessionId),
     Update(NewSession),
     /// An expiry that is at the last or after it stays as it is.
@@ -28,7 +30,7 @@ pub type Cold = Box<dyn FnOnce(Rc<Context>) -> Pin<Box<dyn Future<Output = Resul
 impl Op {
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Create(_) => Kind::Create,
+            Self::Create(..) => Kind::Create,
             Self::Get(_) => Kind::Get,
             Self::Update(_) => Kind::Update,
             Self::Touch(..) => Kind::Touch,
@@ -48,7 +50,7 @@ impl Op {
     /// The session that it changes.
     pub fn changes(&self) -> Option<&SessionId> {
         match self {
-            Self::Create(session) | Self::Update(session) => Some(&session.id),
+            Self::Create(session, _) | Self::Update(session) => Some(&session.id),
             Self::Touch(id, ..) | Self::Delete(id) => Some(id),
             Self::Get(_) | Self::Cold(_) => None,
         }

@@ -172,7 +172,7 @@ pub async fn clear(context: &Context) -> Result<()> {
             for some in keys.chunks(AT_ONCE) {
                 let removed = join_all(some.iter().map(async |key| {
                     let make = |mode| Request::write(mode).command(&[b"UNLINK", key]);
-                    context.router.get_one(attempt, key, Effect::Repeatable, make).await
+                    context.router.get_one(attempt, key, Effect::Main, make).await
                 }));
                 removed.await.into_iter().try_for_each(|removed| removed.map(drop))?;
             }

@@ -26,10 +26,14 @@ use crate::store::StoredSession;
 ///
 /// Its user's index knows it first: an entry without a session is only passed over, but a session without one would
 /// be missed. The index is on another node of a cluster, so it has to have answered before; one server does one
-/// after the other.
-pub async fn create(context: &Rc<Context>, attempt: &Attempt, session: &NewSession) -> Result<()> {
+/// after the other. A session that was stored is created, even if there is no time left to end older ones.
+pub async fn create(
+    context: &Rc<Context>,
+    attempt: &Attempt,
+    session: &NewSession,
+    created: Stamp,
+) -> Result<()> {
     let cipher = cipher(context, attempt).await?;
-    let created = context.times.stamp();
     let creation = Creation::new(session, created, &cipher, &context.names, &context.times)?;
     let Creation { key, member, user, .. } = &creation;
     let router = &context.router;
@@ -42,7 +46,7 @@ pub async fn create(context: &Rc<Context>, attempt: &Attempt, session: &NewSessi
         entered = index_len(&router.get_all(attempt, &creation.index, Effect::None, enter).await?);
         |creation: &Creation, mode, _| creation.set(Request::write(mode))
     };
-    let replies = router.ask(attempt, key, Effect::Once, |mode| make(&creation, mode, counts)).await?;
+    let replies = router.ask(attempt, key, Effect::Main, |mode| make(&creation, mode, counts)).await?;
     match interpret(Kind::Create, &replies) {
         Step::Created { index_len } => entered = entered.max(index_len),
         Step::Occupied => {
@@ -50,7 +54,8 @@ pub async fn create(context: &Rc<Context>, attempt: &Attempt, session: &NewSessi
             replace_expired(context, attempt, &creation).await?;
         }
         step => {
-            if let Step::Unentered(_) = step {
+            // A session must not be without its entry.
+            if attempt.is_repeated() || matches!(step, Step::Unentered(_)) {
                 take_back(context, attempt, key, user, created).await?;
             }
             return Err(step.error());
@@ -63,9 +68,14 @@ pub async fn create(context: &Rc<Context>, attempt: &Attempt, session: &NewSessi
 
 /// Creates a session where the server holds one, unless that is live.
 async fn replace_expired(context: &Context, attempt: &Attempt, creation: &Creation) -> Result<()> {
-    let now = text(context.times.now());
-    let args: [&[u8]; 3] = [&now, &creation.value, &creation.until];
-    match context.router.run_script(attempt, Effect::Once, &CREATE, &creation.key, &args).await? {
+    let (now, created) = (text(context.times.now()), created_field(creation.created));
+    let make = |mode| {
+        let args: [&[u8]; 4] = [&now, &creation.value, &creation.until, &created];
+        // The live one may be this one only if it was sent before: stamps of two processes may be alike.
+        let args = if attempt.is_repeated() { &args[..] } else { &args[..3] };
+        Request::write(mode).script(&CREATE, &creation.key, args)
+    };
+    match context.router.get_one(attempt, &creation.key, Effect::Main, make).await? {
         Reply::Number(1) => Ok(()),
         Reply::Bytes(live) => {
             undo_entry(context, attempt, &creation.entry(), &creation.user, &live).await;
@@ -152,7 +162,8 @@ async fn change_user(
         }
         return Ok(Some(true));
     }
-    if !user.is_nobody() {
+    // Of one that was sent twice the first may have been carried out.
+    if !user.is_nobody() && !attempt.is_repeated() {
         forget(context, attempt, &entry).await;
     }
     Ok(replaced)
@@ -167,7 +178,7 @@ pub async fn touch(
 ) -> Result<bool> {
     let key = cipher(context, attempt).await?.key(&context.names, id);
     let make = |mode| touch_request(Request::write(mode), &key, expires, enough, &context.times);
-    let replies = context.router.ask(attempt, &key, Effect::Repeatable, make).await?;
+    let replies = context.router.ask(attempt, &key, Effect::Main, make).await?;
     match interpret(Kind::Touch, &replies) {
         Step::Number(touched) => Ok(touched > 0),
         step => Err(step.error()),
@@ -179,7 +190,7 @@ pub async fn delete(context: &Rc<Context>, attempt: &Attempt, id: &SessionId) ->
     let member = cipher(context, attempt).await?.member(id);
     let key = context.names.session(&member);
     let make = |mode| delete_request(Request::write(mode), &key);
-    let replies = context.router.ask(attempt, &key, Effect::Repeatable, make).await?;
+    let replies = context.router.ask(attempt, &key, Effect::Main, make).await?;
     match interpret(Kind::Delete, &replies) {
         Step::Number(_) => Ok(()),
         Step::Deleted(value) => {
@@ -201,7 +212,7 @@ async fn replace(
     created: Option<Stamp>,
 ) -> Result<Option<bool>> {
     let make = |mode| change.replace(Request::write(mode), user, created, &context.times);
-    let replies = context.router.ask(attempt, &change.key, Effect::Once, make).await?;
+    let replies = context.router.ask(attempt, &change.key, Effect::Main, make).await?;
     match interpret(Kind::Update, &replies) {
         Step::Number(found) => Ok(Some(found > 0)),
         Step::OtherUser => Ok(None),
@@ -219,5 +230,5 @@ async fn take_back(
 ) -> Result<()> {
     let (now, user, created) = (text(context.times.now()), user.to_match(), created_field(created));
     let args: [&[u8]; 3] = [&now, &user, &created];
-    context.router.run_script(attempt, Effect::Repeatable, &END_OF_USER, key, &args).await.map(drop)
+    context.router.run_script(attempt, Effect::Main, &END_OF_USER, key, &args).await.map(drop)
 }

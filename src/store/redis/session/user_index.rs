@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use sha2::{Digest, Sha256};
+use tokio::time::timeout_at;
 
 use super::super::counters::Counters;
 use super::super::error::{self, number, unless_foreign};
@@ -103,8 +104,7 @@ pub async fn delete_by_user(
         let ends = join_all(some.iter().map(async |(member, _)| {
             let args: [&[u8]; 2] = [&now, &to_match];
             let key = context.names.session(member);
-            let ended =
-                context.router.run_script(attempt, Effect::Repeatable, &END_OF_USER, &key, &args).await;
+            let ended = context.router.run_script(attempt, Effect::Main, &END_OF_USER, &key, &args).await;
             number(&unless_foreign(ended, NOT_THEIRS)?)
         }));
         let (mut ended, mut stale) = (Vec::new(), Vec::new());
@@ -143,8 +143,9 @@ pub async fn limit(
     if index_len <= max.get() as u64 || expires.is_past(context.times.now()) {
         return;
     }
-    // The session is stored; should this fail, the next creation sees to it.
-    let _ = end_surplus(context, attempt, user, member, max.get(), created).await;
+    // The session is stored. Should this fail or be late, the next creation sees to it.
+    let ended = end_surplus(context, attempt, user, member, max.get(), created);
+    let _ = timeout_at(attempt.deadline, ended).await;
 }
 
 async fn end_surplus(

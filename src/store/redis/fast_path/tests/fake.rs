@@ -18,6 +18,8 @@ pub enum Conduct {
     Do,
     /// It is refused, or answered otherwise, and not done.
     Say(&'static [u8]),
+    /// It is neither done nor answered, nor is any after it.
+    Stall,
     /// It is not done, and the connection ends.
     End,
     /// It is done, and the connection ends after so much of the answer.
@@ -111,6 +113,11 @@ fn serve(mut socket: &TcpStream, data: &Mutex<Data>, decide: &Decide) -> std::io
         match conduct {
             Conduct::Do => socket.write_all(&apply())?,
             Conduct::Say(answer) => socket.write_all(answer)?,
+            Conduct::Stall => {
+                // Until the other side has gone.
+                while reader.next(socket).is_ok() {}
+                return Ok(());
+            }
             Conduct::End => return Ok(()),
             Conduct::DoAndEnd(len) => {
                 let answer = apply();
@@ -187,6 +194,7 @@ impl Data {
         let held = self.strings.get_mut(key);
         if is(&CREATE) {
             return match held {
+                Some(value) if args.get(3).is_some_and(|created| value[40..56] == created[..]) => number(1),
                 Some(value) => bulk(value),
                 None => {
                     self.strings.insert(key.into(), args[1].clone());

@@ -165,7 +165,7 @@ impl Harness {
     }
 
     pub fn expire(&mut self) {
-        self.fast_path.expire(&mut self.results);
+        self.fast_path.expire();
         drop(self.fast_path.take_closed_socket());
     }
 
