@@ -142,6 +142,27 @@ describe("the fast path of a RedisStore", { skip: redisMissing }, () => {
     await store.close();
   });
 
+  it("gives the event loop its turns while answers never end", async () => {
+    const store = await withFastPath({ commandTimeout: 20_000 });
+    await store.create(session("long", { cart: "x".repeat(10_000) }));
+    let [longest, calls, isOver] = [0, 0, false];
+    const loops = Array.from({ length: 500 }, async () => {
+      for (; !isOver; calls++) await store.get("long");
+    });
+    for (let last = performance.now(), end = last + 1500; last < end; ) {
+      await new Promise(setImmediate);
+      longest = Math.max(longest, performance.now() - last);
+      last = performance.now();
+    }
+    isOver = true;
+    await Promise.all(loops);
+    assert.ok(calls > 1000, `${calls} calls`);
+    // Without turns in between it stands still until the loops are over.
+    assert.ok(longest < 400, `the event loop stood still for ${longest} ms`);
+    await store.clear();
+    await store.close();
+  });
+
   it("lets close() wait for calls of any size, and settles them", async () => {
     const store = await withFastPath({ maxSessionBytes: 64e6 });
     await Promise.all([store.get("a"), store.get("b")]);

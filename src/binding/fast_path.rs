@@ -159,16 +159,12 @@ impl FastPathDriver {
         }
     }
 
-    /// Takes what has come, and tells of it.
-    fn read(self: &Rc<Self>) {
-        loop {
-            let mut batch = self.buffer.begin();
-            let more = self.fast_path.borrow_mut().turn(&mut batch);
-            self.tell(batch);
-            if !more || self.has_shut.get() {
-                return;
-            }
-        }
+    /// Reads once, and reports it; `true` if there may be more to be read.
+    fn read(self: &Rc<Self>) -> bool {
+        let mut batch = self.buffer.begin();
+        let more = self.fast_path.borrow_mut().turn(&mut batch);
+        self.tell(batch);
+        more && !self.has_shut.get()
     }
 
     fn tell(self: &Rc<Self>, batch: Batch<'_>) {
@@ -226,10 +222,13 @@ impl Listener for FastPathDriver {
 impl Owner for FastPathDriver {
     fn is_ready(self: Rc<Self>, is_last: bool) {
         let _scope = Scope::open(self.env);
+        // The poll fires again while there is more: the event loop gets its turn before.
         self.read();
+        if is_last {
+            // It does not, as it has failed. No new replies come either.
+            while !self.has_shut.get() && self.read() {}
+        }
         if is_last && !self.has_shut.get() {
-            // What had come before the end was read; to read on tells why it ended.
-            self.read();
             self.fast_path.borrow_mut().give_up();
             self.read();
         }
@@ -239,11 +238,13 @@ impl Owner for FastPathDriver {
         let _scope = Scope::open(self.env);
         self.due.set(None);
         // What has come is no longer late, whatever kept this thread from reading it.
-        self.read();
+        let more = self.read();
         if self.has_shut.get() {
             return;
         }
-        self.fast_path.borrow_mut().expire();
+        if !more {
+            self.fast_path.borrow_mut().expire();
+        }
         self.adjust();
         self.shut_if_done();
     }

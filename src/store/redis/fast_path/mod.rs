@@ -99,6 +99,8 @@ pub struct FastPath {
     /// The call whose end is being told.
     current: Option<u32>,
     progress: Progress,
+    /// Whether replies may have been read that are not taken yet.
+    has_buffered: bool,
     fallback: Fallback,
     has_jobs: bool,
     /// How many calls the system does not have yet.
@@ -119,6 +121,7 @@ impl FastPath {
             late: VecDeque::new(),
             current: None,
             progress: Progress::default(),
+            has_buffered: false,
             fallback: Fallback::default(),
             has_jobs: false,
             unflushed: 0,
@@ -163,7 +166,8 @@ impl FastPath {
         Interest {
             room: self.open.as_ref().is_some_and(|open| !open.socket.is_flushed() && !open.write_closed),
             deadline: match &self.open {
-                Some(open) if open.has_failed => Some(Instant::now()),
+                // Nothing of the socket says so.
+                Some(open) if open.has_failed || self.has_buffered => Some(Instant::now()),
                 _ => self.next_deadline(),
             },
         }
@@ -293,7 +297,10 @@ impl FastPath {
         }
     }
 
-    /// Reads what the server says, and writes what it takes; `true` if there is more to be read.
+    /// Reads once what the server says, and writes what it takes; `true` if there may be more to be read.
+    ///
+    /// The caller has the event loop turn before it reads more: what it reports runs JavaScript, which makes new calls,
+    /// whose replies could be read for ever.
     pub fn turn(&mut self, results: &mut impl Results) -> bool {
         let outcome = self.read(results);
         let more = outcome.as_ref().is_ok_and(|more| *more);
@@ -305,8 +312,8 @@ impl FastPath {
         more
     }
 
-    /// Ends the calls whose time is over; to be called when the deadline has come. What the server says has been read
-    /// before: a thread that was busy may be late itself.
+    /// Ends the calls whose time is over; to be called when the deadline has come, and `turn` has found no more to read: a
+    /// thread that was busy may be late itself.
     pub fn expire(&mut self) {
         let now = Instant::now();
         let owes = !self.waiting.is_empty() || !self.late.is_empty();
@@ -349,6 +356,7 @@ impl FastPath {
         let mut has_read = false;
         let mut more = true;
         let mut taken = 0;
+        self.has_buffered = false;
         while taken < AT_ONCE {
             if let Some(len) = self.take_next(open, results)? {
                 open.socket.take(len);
@@ -367,6 +375,7 @@ impl FastPath {
                 }
             }
         }
+        self.has_buffered = true;
         Ok(true)
     }
 
@@ -531,6 +540,7 @@ impl FastPath {
     }
 
     fn end(&mut self, open: Open) {
+        self.has_buffered = false;
         let socket = open.socket.into_socket();
         // It fails where the connection has ended already.
         let _ = socket.shutdown(Shutdown::Both);
