@@ -76,11 +76,9 @@ fn get([store, session_id]: [Value; 2]) -> Result<Value> {
                 begin(env, file, |file, ticket| file.store.begin_get(&id, wait, &file.settler, ticket))?;
             Value::integer(env, ticket)
         }
-        OpenStore::Redis(redis) => begin_call(env, redis, |redis, ticket| {
-            redis.get(id, ticket);
-            Ok(())
-        })?
-        .to_value(env),
+        OpenStore::Redis(redis) => {
+            begin_call(env, redis, |redis, ticket| redis.get(id, ticket))?.to_value(env)
+        }
     })
 }
 
@@ -149,10 +147,9 @@ fn touch([store, session_id, expires, enough]: [Value; 4]) -> Result<Value> {
             file.store.begin_touch(&id, expires, enough, &file.settler, ticket)
         })
         .map(Begun::Ticket),
-        OpenStore::Redis(redis) => begin_call(store.env(), redis, |redis, ticket| {
-            redis.touch(id.clone(), expires, enough, ticket);
-            Ok(())
-        }),
+        OpenStore::Redis(redis) => {
+            begin_call(store.env(), redis, |redis, ticket| redis.touch(id.clone(), expires, enough, ticket))
+        }
     })?;
     begun.to_value(store.env())
 }
@@ -170,10 +167,9 @@ fn remove([store, session_id]: [Value; 2]) -> Result<Value> {
                 .with(store.env(), |ticket| file.store.begin_delete(&id, &file.settler, ticket))?;
             Ok(ticket.map_or(Begun::Done, Begun::Ticket))
         }
-        OpenStore::Redis(redis) => begin_call(store.env(), redis, |redis, ticket| {
-            redis.delete(id.clone(), ticket);
-            Ok(())
-        }),
+        OpenStore::Redis(redis) => {
+            begin_call(store.env(), redis, |redis, ticket| redis.delete(id.clone(), ticket))
+        }
     })?;
     begun.to_value(store.env())
 }

@@ -9,15 +9,23 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::session::{Cipher, Op};
-use crate::error::Result;
+use crate::error::{Result, StoreError};
 use crate::store::{Answer, Completions};
 
 /// The most calls that may be under way: without a server they wait, and are not to take all of the memory.
 pub const MAX_CALLS: usize = 1 << 17;
 
+/// The most bytes of calls that may wait, on one fast path and in one worker. A call that is alone may have more.
+pub const MAX_QUEUED_BYTES: usize = 32 << 20;
+
+/// The error for a call that would exceed it.
+pub fn too_much_queued() -> StoreError {
+    StoreError::Busy(format!("calls of {} MiB wait for Redis", MAX_QUEUED_BYTES >> 20).into())
+}
+
 /// A connection that is logged in, for the event loop of a JavaScript thread.
 pub struct EventLoopConnection {
-    pub(super) socket: std::net::TcpStream,
+    pub(super) socket: Arc<std::net::TcpStream>,
     pub(super) cipher: Arc<Cipher>,
 }
 

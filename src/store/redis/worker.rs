@@ -1,7 +1,7 @@
 //! The store on the worker's thread: takes calls from other threads, keeps the order of those on each session, and hands
 //! back what became of them.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::error::panicked;
 use super::fast_path::provision;
-use super::queue::{Answers, Job, MAX_CALLS, Queue, Waiter};
+use super::queue::{Answers, Job, MAX_CALLS, MAX_QUEUED_BYTES, Queue, Waiter, too_much_queued};
 use super::routing::Attempt;
 use super::session::{self, Context, Op};
 use crate::error::{Result, StoreError};
@@ -29,6 +29,8 @@ pub struct Worker {
     queue: Arc<Queue>,
     /// The sessions that a call is changing, and the calls of these that were begun after it.
     busy: RefCell<HashMap<SessionId, VecDeque<Job>, foldhash::fast::RandomState>>,
+    /// How many bytes the calls under way hold.
+    bytes: Cell<usize>,
     completed: RefCell<Vec<Completed>>,
     have_completed: Notify,
 }
@@ -40,6 +42,7 @@ impl Worker {
             context,
             queue,
             busy: RefCell::default(),
+            bytes: Cell::new(0),
             completed: RefCell::default(),
             have_completed: Notify::new(),
         });
@@ -67,9 +70,14 @@ impl Worker {
 
     fn begin(self: &Rc<Self>, job: Job) {
         if self.context.tasks.running() >= MAX_CALLS && !matches!(job.op, Op::Cold(_)) {
-            let error = StoreError::unavailable(format!("{MAX_CALLS} calls are waiting for Redis already"));
-            return self.complete(job.waiter, Err(error));
+            return self.refuse(job, StoreError::Busy(format!("{MAX_CALLS} calls wait for Redis").into()));
         }
+        let bytes = job.op.len();
+        // All that waits on a fast path may fall back at once.
+        if self.bytes.get() > 0 && self.bytes.get() + bytes > 2 * MAX_QUEUED_BYTES {
+            return self.refuse(job, too_much_queued());
+        }
+        self.bytes.set(self.bytes.get() + bytes);
         self.context.tasks.start();
         if let Some(id) = job.op.session() {
             let mut busy = self.busy.borrow_mut();
@@ -84,14 +92,21 @@ impl Worker {
         spawn_local(Rc::clone(self).run(job));
     }
 
+    fn refuse(&self, job: Job, error: StoreError) {
+        let error = if job.is_unknown { error.of_unknown_outcome() } else { error };
+        self.complete(job.waiter, Err(error));
+    }
+
     /// Runs a call, and then those of the same session that were begun after it, which have to see it.
     async fn run(self: Rc<Self>, job: Job) {
         let id = job.op.changes().cloned();
         let mut next = Some(job);
         while let Some(Job { op, waiter, deadline, is_unknown }) = next {
             // A panic is no reason to leave a caller waiting, or those behind it.
+            let bytes = op.len();
             let answer = AssertUnwindSafe(self.carry_out(op, deadline, is_unknown)).catch_unwind().await;
             self.complete(waiter, answer.unwrap_or_else(|_| Err(panicked())));
+            self.bytes.set(self.bytes.get() - bytes);
             self.context.tasks.end();
             next = id.as_ref().and_then(|id| {
                 let mut busy = self.busy.borrow_mut();

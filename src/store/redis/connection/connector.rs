@@ -15,6 +15,7 @@ use tokio_rustls::TlsConnector;
 
 use super::super::options::{Address, Login};
 use super::super::resp::{Replies, Reply, Request, Script};
+use super::abort::reset_on_close;
 use super::multiplexed::{MultiplexedConnection, Replication, SendError, in_words};
 use super::tls::server_name;
 
@@ -123,6 +124,7 @@ async fn connect_tcp(address: &Address) -> Result<TcpStream, String> {
     // These fail only where the connection has ended already.
     let _ = socket.set_nodelay(true);
     let _ = SockRef::from(&socket).set_tcp_keepalive(&KEEPALIVE);
+    reset_on_close(&socket);
     Ok(socket)
 }
 
@@ -157,7 +159,7 @@ async fn log_in(link: &MultiplexedConnection, login: &Login) -> Result<(), Strin
 
 /// Sends a request outside the calls of the store.
 pub async fn ask(link: &MultiplexedConnection, request: Request) -> Result<Replies, String> {
-    link.send(request).await.map_err(|fault| match fault {
+    link.send(request, &Rc::default()).await.map_err(|fault| match fault {
         SendError::ConnectionLost(reason) => reason.to_string(),
         SendError::Unsent | SendError::UnderReplicated(_) => "the connection ended".into(),
     })

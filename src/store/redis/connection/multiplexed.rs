@@ -45,6 +45,7 @@ struct Waiting {
     /// How many answers there are to each command, of which only the last counts.
     answers_of_each: usize,
     is_write: bool,
+    sent_at: Instant,
     to: oneshot::Sender<Answer>,
 }
 
@@ -54,16 +55,19 @@ enum Expected {
     Replicas,
 }
 
-/// What is to be sent next.
-#[derive(Default)]
+/// A request that is to be sent.
 struct Outgoing {
-    bytes: Vec<u8>,
-    expected: Vec<Expected>,
-    has_writes: bool,
+    request: Request,
+    /// Counts the requests of its call that were sent.
+    sent: Rc<Cell<usize>>,
+    to: oneshot::Sender<Answer>,
 }
 
+/// How many bytes are written at once, at most by one request more. What waits longer than its call is not sent.
+const MAX_BATCH: usize = 256 * 1024;
+
 pub struct MultiplexedConnection {
-    outgoing: RefCell<Outgoing>,
+    outgoing: RefCell<VecDeque<Outgoing>>,
     /// What was sent, or is about to be, in the order of the answers.
     expected: RefCell<VecDeque<Expected>>,
     /// Writes that are done, but for their replicas.
@@ -89,27 +93,17 @@ impl MultiplexedConnection {
         })
     }
 
-    /// Sends a request, with all others of this turn, and waits for its answers.
-    pub async fn send(&self, request: Request) -> Answer {
+    /// Sends a request, with all others of this turn, and waits for its answers. It is not sent any more once this is
+    /// dropped. Adds 1 to `sent` when it is.
+    pub async fn send(&self, request: Request, sent: &Rc<Cell<usize>>) -> Answer {
         if self.is_dead.get() {
             return Err(SendError::Unsent);
         }
         let (to, answer) = oneshot::channel();
-        {
-            let mut outgoing = self.outgoing.borrow_mut();
-            if outgoing.expected.is_empty() {
-                self.has_work.notify_one();
-            }
-            outgoing.bytes.extend_from_slice(&request.bytes);
-            outgoing.has_writes |= request.is_write;
-            outgoing.expected.push(Expected::Answers(Waiting {
-                replies: Replies::new(),
-                wanted: request.commands * request.answers_of_each(),
-                answers_of_each: request.answers_of_each(),
-                is_write: request.is_write,
-                to,
-            }));
+        if self.outgoing.borrow().is_empty() {
+            self.has_work.notify_one();
         }
+        self.outgoing.borrow_mut().push_back(Outgoing { request, sent: Rc::clone(sent), to });
         // The driver tells each of its end, unless it was dropped itself.
         answer.await.unwrap_or_else(|_| Err(SendError::ConnectionLost("the store was closed".into())))
     }
@@ -123,9 +117,16 @@ impl MultiplexedConnection {
         self.cut.notify_one();
     }
 
-    /// Ends it if the server, asked, has said nothing at all for so long.
-    pub fn cut_if_silent_for(&self, timeout: Duration) {
-        if !self.expected.borrow().is_empty() && self.last_read_at.get().elapsed() >= timeout {
+    /// Ends it if the server, asked, has said nothing at all for so long, or answers twice as late.
+    pub fn cut_if_late(&self, timeout: Duration) {
+        let expected = self.expected.borrow();
+        let oldest = expected.iter().find_map(|expected| match expected {
+            Expected::Answers(waiting) => Some(waiting.sent_at),
+            Expected::Replicas => None,
+        });
+        let is_silent = !expected.is_empty() && self.last_read_at.get().elapsed() >= timeout;
+        // What is so late is in buffers on the way, and all behind it is late too.
+        if is_silent || oldest.is_some_and(|sent_at| sent_at.elapsed() >= 2 * timeout) {
             self.cut();
         }
     }
@@ -152,17 +153,14 @@ impl MultiplexedConnection {
 
     fn end(&self, reason: &Rc<str>) {
         self.is_dead.set(true);
-        let tell = |expected: Expected, fault: SendError| {
-            if let Expected::Answers(waiting) = expected {
-                // It fails where no one waits any more, here and below.
-                let _ = waiting.to.send(Err(fault));
-            }
-        };
-        for expected in self.outgoing.take().expected {
-            tell(expected, SendError::Unsent);
+        for Outgoing { to, .. } in self.outgoing.take() {
+            // It fails where no one waits any more, here and below.
+            let _ = to.send(Err(SendError::Unsent));
         }
         for expected in self.expected.take() {
-            tell(expected, SendError::ConnectionLost(Rc::clone(reason)));
+            if let Expected::Answers(waiting) = expected {
+                let _ = waiting.to.send(Err(SendError::ConnectionLost(Rc::clone(reason))));
+            }
         }
         for (to, _) in self.unreplicated.take() {
             let _ = to.send(Err(SendError::ConnectionLost(Rc::clone(reason))));
@@ -170,19 +168,13 @@ impl MultiplexedConnection {
     }
 
     async fn write(&self, mut writer: impl AsyncWrite + Unpin) -> String {
+        let mut bytes = Vec::new();
         loop {
-            self.has_work.notified().await;
-            let Outgoing { mut bytes, mut expected, has_writes } = self.outgoing.take();
-            if let Some(Replication { replicas, timeout }) = self.replication.filter(|_| has_writes) {
-                let (replicas, timeout) = (replicas.to_string(), timeout.as_millis().to_string());
-                let wait = [&b"WAIT"[..], replicas.as_bytes(), timeout.as_bytes()];
-                bytes.extend_from_slice(&Request::read(Default::default()).command(&wait).bytes);
-                expected.push(Expected::Replicas);
+            if self.outgoing.borrow().is_empty() {
+                self.has_work.notified().await;
             }
-            if self.expected.borrow().is_empty() {
-                self.last_read_at.set(Instant::now());
-            }
-            self.expected.borrow_mut().extend(expected);
+            bytes.clear();
+            self.take_batch(&mut bytes);
             let written = async {
                 writer.write_all(&bytes).await?;
                 writer.flush().await
@@ -190,6 +182,40 @@ impl MultiplexedConnection {
             if let Err(error) = written.await {
                 return in_words(&error);
             }
+            bytes.shrink_to(MAX_BATCH);
+        }
+    }
+
+    /// Takes the next requests, without those for which no one waits any more.
+    fn take_batch(&self, bytes: &mut Vec<u8>) {
+        let (mut expected, now) = (self.expected.borrow_mut(), Instant::now());
+        if expected.is_empty() {
+            self.last_read_at.set(now);
+        }
+        let mut has_writes = false;
+        while bytes.len() < MAX_BATCH
+            && let Some(Outgoing { request, sent, to }) = self.outgoing.borrow_mut().pop_front()
+        {
+            if to.is_closed() {
+                continue;
+            }
+            sent.set(sent.get() + 1);
+            bytes.extend_from_slice(&request.bytes);
+            has_writes |= request.is_write;
+            expected.push_back(Expected::Answers(Waiting {
+                replies: Replies::new(),
+                wanted: request.commands * request.answers_of_each(),
+                answers_of_each: request.answers_of_each(),
+                is_write: request.is_write,
+                sent_at: now,
+                to,
+            }));
+        }
+        if let Some(Replication { replicas, timeout }) = self.replication.filter(|_| has_writes) {
+            let (replicas, timeout) = (replicas.to_string(), timeout.as_millis().to_string());
+            let wait = [&b"WAIT"[..], replicas.as_bytes(), timeout.as_bytes()];
+            bytes.extend_from_slice(&Request::read(Default::default()).command(&wait).bytes);
+            expected.push_back(Expected::Replicas);
         }
     }
 

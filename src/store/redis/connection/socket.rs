@@ -2,6 +2,7 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::sync::Arc;
 use std::time::Instant;
 
 use smallvec::SmallVec;
@@ -24,7 +25,7 @@ pub enum Filled {
 pub type CallReplies<'a> = (SmallVec<[Reply<&'a [u8]>; 3]>, usize);
 
 pub struct Socket {
-    socket: TcpStream,
+    socket: Arc<TcpStream>,
     out: Vec<u8>,
     /// How much of `out` is with the system.
     written: usize,
@@ -40,7 +41,7 @@ pub struct Socket {
 impl Socket {
     /// # Errors
     /// If the socket cannot be told not to wait.
-    pub fn new(socket: TcpStream) -> io::Result<Self> {
+    pub fn new(socket: Arc<TcpStream>) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         Ok(Self {
             socket,
@@ -53,7 +54,7 @@ impl Socket {
         })
     }
 
-    pub fn into_socket(self) -> TcpStream {
+    pub fn into_socket(self) -> Arc<TcpStream> {
         self.socket
     }
 
@@ -82,6 +83,11 @@ impl Socket {
         start < self.before + self.written as u64
     }
 
+    /// How many bytes wait for the system.
+    pub fn unsent(&self) -> usize {
+        self.out.len() - self.written
+    }
+
     /// Whether all that was queued is with the system.
     pub fn is_flushed(&self) -> bool {
         self.out.is_empty()
@@ -90,7 +96,7 @@ impl Socket {
     /// Writes as much as the system takes.
     pub fn flush(&mut self) -> io::Result<()> {
         while self.written < self.out.len() {
-            match self.socket.write(&self.out[self.written..]) {
+            match (&*self.socket).write(&self.out[self.written..]) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(len) => self.written += len,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -123,7 +129,7 @@ impl Socket {
         let room = &mut self.inbox[self.unread.end..];
         let size = room.len();
         loop {
-            return match self.socket.read(room) {
+            return match (&*self.socket).read(room) {
                 Ok(0) => Ok(Filled::Ended),
                 Ok(len) => {
                     self.unread.end += len;
@@ -190,7 +196,7 @@ mod tests {
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let mut peer = listener.accept().unwrap().0;
-        let mut wire = Socket::new(socket).unwrap();
+        let mut wire = Socket::new(Arc::new(socket)).unwrap();
         let (mut read, mut pushed) = (vec![0; SIZE], 0_u64);
         let mut push = |wire: &mut Socket| {
             let bytes: Vec<u8> =

@@ -13,7 +13,7 @@ mod tests;
 use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::mem;
-use std::net::{Shutdown, TcpStream};
+use std::net::TcpStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -21,10 +21,10 @@ use std::time::Instant;
 
 use self::fallback::{Fallback, Progress};
 use super::RedisStore;
-use super::connection::{Filled, Socket};
+use super::connection::{Filled, Socket, abort};
 use super::counters::Counters;
 use super::error::{self, FOREIGN, panicked};
-use super::queue::{Answers, EventLoopConnection, Job, MAX_CALLS, Waiter};
+use super::queue::{Answers, EventLoopConnection, Job, MAX_CALLS, MAX_QUEUED_BYTES, Waiter, too_much_queued};
 use super::resp::{Reply, Request, RequestMode};
 use super::routing::Attempt;
 use super::session::{
@@ -60,6 +60,17 @@ pub struct Interest {
     pub deadline: Option<Instant>,
 }
 
+/// How many bytes may wait for the system at once. Calls beyond that wait before they are encoded, so that those whose
+/// time is over are never sent.
+const MAX_UNSENT: usize = 256 * 1024;
+
+/// A call that waits until the server has taken others.
+struct QueuedCall {
+    op: Op,
+    ticket: u32,
+    deadline: Instant,
+}
+
 /// A call that the server has been asked to carry out, or is about to be.
 struct PendingCall {
     op: Op,
@@ -91,11 +102,15 @@ pub struct FastPath {
     store: Arc<RedisStore>,
     to: Arc<dyn Answers>,
     open: Option<Open>,
-    /// That of a connection that has ended, until its poller has let go of it.
-    dead: Option<TcpStream>,
+    /// The socket of a connection that has ended, until its poll is closed.
+    dead: Option<Arc<TcpStream>>,
     waiting: VecDeque<PendingCall>,
-    /// Calls before those that are over, as they were late: how many replies each gets.
-    late: VecDeque<u8>,
+    /// Calls after those.
+    queued: VecDeque<QueuedCall>,
+    /// How many bytes the queued calls hold.
+    queued_bytes: usize,
+    /// Calls before those that wait, which are over as they were late: how many replies each gets, and its deadline.
+    late: VecDeque<(u8, Instant)>,
     /// The call whose end is being told.
     current: Option<u32>,
     progress: Progress,
@@ -118,6 +133,8 @@ impl FastPath {
             open: None,
             dead: None,
             waiting: VecDeque::new(),
+            queued: VecDeque::new(),
+            queued_bytes: 0,
             late: VecDeque::new(),
             current: None,
             progress: Progress::default(),
@@ -158,7 +175,7 @@ impl FastPath {
     }
 
     /// What is left of a connection that has ended, for whoever waited for its socket.
-    pub fn take_closed_socket(&mut self) -> Option<TcpStream> {
+    pub fn take_closed_socket(&mut self) -> Option<Arc<TcpStream>> {
         self.dead.take()
     }
 
@@ -180,12 +197,13 @@ impl FastPath {
             }
             _ => self.waiting.front().map(|first| first.deadline),
         };
+        let first = first.or(self.queued.front().map(|first| first.deadline));
         first.into_iter().chain(self.fallback.next_deadline()).min()
     }
 
     /// Whether no call is under way here. The worker reports those that it has.
     pub fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && !self.fallback.is_waiting()
+        self.waiting.is_empty() && self.queued.is_empty() && !self.fallback.is_waiting()
     }
 
     /// Ends the connection at the next turn, which comes soon.
@@ -209,6 +227,8 @@ impl FastPath {
             self.end(open);
         }
         self.waiting.clear();
+        self.queued.clear();
+        self.queued_bytes = 0;
         self.late.clear();
         self.store.queue.fast_path.set_busy(false);
     }
@@ -216,12 +236,11 @@ impl FastPath {
     /// Begins [`crate::store::SessionStore::create`]: queues it, for `submit`.
     ///
     /// # Errors
-    /// `TooLarge`; nothing is queued then.
+    /// `TooLarge`; `Busy` if too much waits for the server. Nothing is queued then.
     pub fn create(&mut self, session: &Session<'_>, ticket: u32) -> Result<()> {
         let session = self.store.new_session(session)?;
         let op = Op::Create(session, self.store.times.stamp());
-        self.begin(op, ticket);
-        Ok(())
+        self.begin(op, ticket)
     }
 
     /// Begins [`crate::store::SessionStore::update`]. The number is 1 if there was a live session, or 0.
@@ -230,47 +249,84 @@ impl FastPath {
     /// As for `create`.
     pub fn update(&mut self, session: &Session<'_>, ticket: u32) -> Result<()> {
         let session = self.store.new_session(session)?;
-        self.begin(Op::Update(session), ticket);
-        Ok(())
+        self.begin(Op::Update(session), ticket)
     }
 
     /// Begins [`crate::store::SessionStore::get`].
-    pub fn get(&mut self, id: SessionId, ticket: u32) {
-        self.begin(Op::Get(id), ticket);
+    ///
+    /// # Errors
+    /// `Busy`, as for `create`.
+    pub fn get(&mut self, id: SessionId, ticket: u32) -> Result<()> {
+        self.begin(Op::Get(id), ticket)
     }
 
     /// Begins [`crate::store::SessionStore::touch`], or `prolong` where `enough` is given. The number is 1 if there was a
     /// live session, or 0.
-    pub fn touch(&mut self, id: SessionId, expires: Expiry, enough: Option<Millis>, ticket: u32) {
-        self.begin(Op::Touch(id, expires, enough), ticket);
+    ///
+    /// # Errors
+    /// `Busy`, as for `create`.
+    pub fn touch(
+        &mut self,
+        id: SessionId,
+        expires: Expiry,
+        enough: Option<Millis>,
+        ticket: u32,
+    ) -> Result<()> {
+        self.begin(Op::Touch(id, expires, enough), ticket)
     }
 
     /// Begins [`crate::store::SessionStore::delete`].
-    pub fn delete(&mut self, id: SessionId, ticket: u32) {
-        self.begin(Op::Delete(id), ticket);
+    ///
+    /// # Errors
+    /// `Busy`, as for `create`.
+    pub fn delete(&mut self, id: SessionId, ticket: u32) -> Result<()> {
+        self.begin(Op::Delete(id), ticket)
     }
 
-    fn begin(&mut self, op: Op, ticket: u32) {
-        let now = Instant::now();
-        let deadline = now + self.store.command_timeout;
+    fn begin(&mut self, op: Op, ticket: u32) -> Result<()> {
+        let deadline = Instant::now() + self.store.command_timeout;
+        let has_room = self.open.as_ref().is_none_or(|open| open.socket.unsent() < MAX_UNSENT);
+        if self.queued.is_empty() && has_room {
+            self.send(op, ticket, deadline);
+            if self.unflushed >= A_FLUSH.max(self.waiting.len() / A_FLUSH) {
+                self.flush();
+            }
+            return Ok(());
+        }
+        let bytes = self.queued_bytes + op.len();
+        if bytes > MAX_QUEUED_BYTES && !self.queued.is_empty() {
+            return Err(too_much_queued());
+        }
+        self.queued_bytes = bytes;
+        // Behind the others: they may change the same session.
+        self.queued.push_back(QueuedCall { op, ticket, deadline });
+        Ok(())
+    }
+
+    /// Encodes a call, for `flush`. What cannot be sent here falls back.
+    fn send(&mut self, op: Op, ticket: u32, deadline: Instant) {
         let is_deferred = op.changes().is_some_and(|id| self.fallback.has(id));
         if let Some(open) = self.open.as_mut().filter(|open| !is_deferred && !open.draining)
             && self.waiting.len() < MAX_CALLS
             && let Ok(request) = request_for(&self.store, &open.cipher, &op)
         {
             if self.waiting.is_empty() && self.late.is_empty() {
-                open.socket.expect_from(now);
+                open.socket.expect_from(Instant::now());
             }
             let start = open.socket.push(&request.bytes);
             let replies = request.commands as u8;
             self.progress.sent += 1;
             self.unflushed += 1;
-            if self.unflushed >= A_FLUSH.max(self.waiting.len() / A_FLUSH) {
-                self.flush();
-            }
             return self.waiting.push_back(PendingCall { op, ticket, deadline, start, replies });
         }
         self.fall_back(op, ticket, deadline);
+    }
+
+    /// Takes the next call out of the queue.
+    fn take_queued(&mut self) -> Option<QueuedCall> {
+        let call = self.queued.pop_front()?;
+        self.queued_bytes -= call.op.len();
+        Some(call)
     }
 
     /// Has what is queued begin.
@@ -281,20 +337,46 @@ impl FastPath {
         }
     }
 
+    /// Writes what the system takes, and encodes queued calls in its place.
     fn flush(&mut self) {
-        self.unflushed = 0;
-        let Some(open) = self.open.as_mut().filter(|open| !open.has_failed && !open.write_closed) else {
-            return;
-        };
-        match open.socket.flush() {
-            Ok(()) => {}
-            // Its end can be read, behind the answers.
-            Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
-                open.write_closed = true;
-                open.draining = true;
+        loop {
+            self.unflushed = 0;
+            let Some(open) = self.open.as_mut().filter(|open| !open.has_failed && !open.write_closed) else {
+                return;
+            };
+            match open.socket.flush() {
+                Ok(()) => {}
+                // Its end can be read, behind the answers.
+                Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
+                    open.write_closed = true;
+                    open.draining = true;
+                    return;
+                }
+                Err(_) => {
+                    open.has_failed = true;
+                    return;
+                }
             }
-            Err(_) => open.has_failed = true,
+            if self.queued.is_empty() || open.socket.unsent() >= MAX_UNSENT {
+                return;
+            }
+            let now = Instant::now();
+            while self.open.as_ref().is_some_and(|open| open.socket.unsent() < MAX_UNSENT)
+                && let Some(call) = self.take_queued()
+            {
+                if now >= call.deadline {
+                    self.give_up_unsent(call)
+                } else {
+                    self.send(call.op, call.ticket, call.deadline)
+                }
+            }
         }
+    }
+
+    /// Has the worker say of a call that it is late. Nothing of it was sent.
+    fn give_up_unsent(&mut self, call: QueuedCall) {
+        let job = self.job(call.op, call.ticket, call.deadline, false);
+        self.push([job]);
     }
 
     /// Reads once what the server says, and writes what it takes; `true` if there may be more to be read.
@@ -316,19 +398,27 @@ impl FastPath {
     /// thread that was busy may be late itself.
     pub fn expire(&mut self) {
         let now = Instant::now();
+        let timeout = self.store.command_timeout;
         let owes = !self.waiting.is_empty() || !self.late.is_empty();
-        let is_silent = |open: &Open| now >= open.socket.last_read_at() + self.store.command_timeout;
-        if owes && self.open.as_ref().is_some_and(is_silent) {
+        let is_silent = |open: &Open| now >= open.socket.last_read_at() + timeout;
+        // What is so late is in buffers on the way, and all behind it is late too.
+        let is_overdue = self.late.front().is_some_and(|(_, deadline)| now >= *deadline + timeout);
+        if is_overdue || owes && self.open.as_ref().is_some_and(is_silent) {
             self.fail();
         }
         // One that answers, but not in time, has the others' answers yet.
         while self.waiting.front().is_some_and(|first| now >= first.deadline)
             && let Some(call) = self.waiting.pop_front()
         {
-            self.late.push_back(call.replies);
+            self.late.push_back((call.replies, call.deadline));
             let is_unknown = call.op.changes().is_some();
             let job = self.job(call.op, call.ticket, call.deadline, is_unknown);
             self.push([job]);
+        }
+        while self.queued.front().is_some_and(|first| now >= first.deadline)
+            && let Some(call) = self.take_queued()
+        {
+            self.give_up_unsent(call);
         }
         let late = self.fallback.take_late(now);
         self.push(late);
@@ -382,7 +472,8 @@ impl FastPath {
     /// Takes the replies to the next call, if all have come; their length.
     fn take_next(&mut self, open: &mut Open, results: &mut impl Results) -> Result<Option<usize>, Ended> {
         // One that nobody asked for is read, too.
-        let first = self.late.front().copied().or(self.waiting.front().map(|call| call.replies));
+        let late = self.late.front().map(|(replies, _)| *replies);
+        let first = late.or(self.waiting.front().map(|call| call.replies));
         let found = open.socket.replies(first.unwrap_or(1)).map_err(|_| Ended)?;
         let Some((replies, len)) = found else { return Ok(None) };
         self.take(&replies, &open.cipher, &mut open.draining, results)?;
@@ -528,12 +619,15 @@ impl FastPath {
     /// The connection has ended: the worker begins its calls again, or says that they are late.
     fn fail(&mut self) {
         let Some(open) = self.open.take() else { return };
+        // Before anything goes by another connection.
+        abort(open.socket.socket());
         self.late.clear();
         for call in mem::take(&mut self.waiting) {
             let was_sent = open.socket.has_sent(call.start);
             let is_unknown = was_sent && call.op.changes().is_some();
             self.retry(call, is_unknown);
         }
+        self.fall_back_queued();
         self.progress.answered = self.progress.sent;
         self.end(open);
         self.hand_over();
@@ -542,8 +636,7 @@ impl FastPath {
     fn end(&mut self, open: Open) {
         self.has_buffered = false;
         let socket = open.socket.into_socket();
-        // It fails where the connection has ended already.
-        let _ = socket.shutdown(Shutdown::Both);
+        abort(&socket);
         self.dead = Some(socket);
         if self.is_wanted {
             self.store.want_connection(&self.to);
@@ -552,6 +645,9 @@ impl FastPath {
 
     /// Has the worker begin what had to wait for answers that have come.
     fn hand_over(&mut self) {
+        if self.open.as_ref().is_some_and(|open| open.draining) {
+            self.fall_back_queued();
+        }
         let ready = self.fallback.take_ready(self.progress);
         self.push(ready);
         if self.waiting.is_empty()
@@ -564,6 +660,12 @@ impl FastPath {
     /// Takes the tickets of calls that the worker has completed.
     pub fn completed(&mut self, tickets: impl Iterator<Item = u32>) {
         self.fallback.completed(tickets);
+    }
+
+    fn fall_back_queued(&mut self) {
+        while let Some(call) = self.take_queued() {
+            self.fall_back(call.op, call.ticket, call.deadline);
+        }
     }
 
     /// Leaves a call that was not sent to the worker.

@@ -4,7 +4,7 @@ mod fake;
 mod harness;
 mod model;
 
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
@@ -83,7 +83,9 @@ impl Peer {
     fn of(harness: &mut Harness) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        harness.fast_path.open(EventLoopConnection { socket, cipher: Arc::new(Cipher::Plain) });
+        harness
+            .fast_path
+            .open(EventLoopConnection { socket: Arc::new(socket), cipher: Arc::new(Cipher::Plain) });
         let (socket, _) = listener.accept().unwrap();
         socket.set_nodelay(true).unwrap();
         Self { socket, commands: Commands::default() }
@@ -432,6 +434,76 @@ fn calls_end_by_their_deadline() {
     }
     assert!(begun.elapsed() < 2 * command_timeout);
     assert!(scene.harness.fast_path.socket().is_none() && scene.fake.log().is_empty());
+}
+
+#[test]
+fn calls_whose_time_is_over_are_not_sent_any_more() {
+    let command_timeout = Duration::from_millis(500);
+    let mut scene = Scene::with(Fake::good(), |options| options.command_timeout = command_timeout);
+    let text = format!(r#"{{"cart":"{}"}}"#, "x".repeat(900_000));
+    let create = |scene: &mut Scene, at: usize| {
+        let ticket = scene.harness.create(&json(&format!("{at}"), None, &text, in_an_hour()));
+        scene.harness.fast_path.submit();
+        ticket
+    };
+    // The peer reads nothing.
+    let tickets: Vec<_> = (0..25).map(|at| create(&mut scene, at)).collect();
+    assert!(!scene.harness.fast_path.queued.is_empty());
+    let outcomes: Vec<_> = tickets.into_iter().map(|ticket| scene.harness.number(ticket)).collect();
+    let not_done = |outcome: &Result<u64>| outcome.as_ref().is_err_and(|error| !error.is_outcome_unknown());
+    let is_stored = |at: usize| scene.fake.has(&format!("sess:{at}"));
+    assert!(outcomes.iter().enumerate().all(|(at, outcome)| !not_done(outcome) || !is_stored(at)));
+    let shed = outcomes.iter().filter(|outcome| not_done(outcome)).count();
+    assert!((5..25).contains(&shed), "{shed} were not sent: {outcomes:?}");
+    assert_eq!(scene.harness.fast_path.queued_bytes, 0);
+    assert!(scene.harness.fast_path.socket().is_none(), "it is reset");
+}
+
+#[test]
+fn a_call_is_refused_when_too_much_waits() {
+    let mut scene = Scene::new();
+    let text = format!(r#"{{"cart":"{}"}}"#, "x".repeat(900_000));
+    let mut tickets = Vec::new();
+    let refused = loop {
+        let session = json(&format!("{}", tickets.len()), None, &text, in_an_hour());
+        match scene.harness.begin(|fast_path, ticket| fast_path.create(&session, ticket)) {
+            Ok(ticket) => tickets.push(ticket),
+            Err(error) => break error,
+        }
+        scene.harness.fast_path.submit();
+        assert!(tickets.len() < 100, "there is no limit");
+    };
+    assert_eq!((refused.code(), refused.is_outcome_unknown()), ("ERR_STORE_BUSY", false));
+    scene.peer.leave();
+    for ticket in tickets {
+        assert_eq!(scene.harness.number(ticket), Ok(1));
+    }
+}
+
+#[test]
+fn a_connection_whose_answers_are_twice_as_late_is_reset() {
+    let command_timeout = Duration::from_millis(300);
+    let mut scene = Scene::with(Fake::good(), |options| options.command_timeout = command_timeout);
+    let late = scene.harness.get(&id("a"));
+    let others: Vec<_> = (0..8)
+        .map(|_| {
+            pass(command_timeout / 4);
+            let ticket = scene.harness.get(&id("b"));
+            scene.harness.fast_path.submit();
+            scene.harness.turn();
+            scene.harness.expire();
+            // It says something, but to none of them in full.
+            if scene.harness.fast_path.socket().is_some() {
+                scene.peer.say(b"$");
+            }
+            ticket
+        })
+        .collect();
+    assert!(scene.harness.session(late).is_err());
+    assert!(scene.harness.fast_path.socket().is_none(), "it is reset");
+    for ticket in others {
+        let _ = scene.harness.session(ticket);
+    }
 }
 
 #[test]

@@ -2,16 +2,17 @@
 
 use std::cell::{Cell, RefCell};
 use std::hash::{BuildHasher, RandomState};
-use std::net::Shutdown;
+use std::net::{Shutdown, TcpStream};
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::future::select;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use super::super::connection::{Connected, Connector, MultiplexedConnection, ask, error_text, in_words};
+use super::super::connection::{Connected, Connector, MultiplexedConnection, abort, ask, error_text};
 use super::super::options::{Address, Servers};
 use super::super::resp::{Reply, Request, Script};
 use super::{sentinel, within};
@@ -61,7 +62,7 @@ pub struct Node {
     /// Counts its connections.
     generation: Cell<u64>,
     /// The connection of an event loop. It ends with the node's own: another server may be in this one's place then.
-    event_loop: RefCell<Option<std::net::TcpStream>>,
+    event_loop: RefCell<Weak<TcpStream>>,
     last_error: RefCell<Rc<str>>,
     is_gone: Cell<bool>,
     gone: Notify,
@@ -93,20 +94,19 @@ impl Node {
         self.generation.get()
     }
 
+    /// Resets the connection of the event loop.
     pub fn cut_event_loop(&self) {
-        self.shut_event_loop(Shutdown::Both);
+        if let Some(socket) = self.event_loop.take().upgrade() {
+            abort(&socket);
+        }
     }
 
-    /// Has the event loop send no more, but take what is answered yet: the node's own connection, on which little is said, may
-    /// have ended for that alone.
+    /// Has the event loop send no more, but take what is answered yet: the node's own connection, on which little is
+    /// said, may have ended for that alone.
     fn drain_event_loop(&self) {
-        self.shut_event_loop(Shutdown::Write);
-    }
-
-    fn shut_event_loop(&self, how: Shutdown) {
-        if let Some(socket) = self.event_loop.take() {
+        if let Some(socket) = self.event_loop.take().upgrade() {
             // It fails where the connection has ended already.
-            let _ = socket.shutdown(how);
+            let _ = socket.shutdown(Shutdown::Write);
         }
     }
 
@@ -196,16 +196,15 @@ impl Node {
         &self,
         network: &Network,
         scripts: &[&Script],
-    ) -> Result<std::net::TcpStream, String> {
+    ) -> Result<Arc<TcpStream>, String> {
         let generation = self.generation();
         let (login, address) = (network.servers.login(), self.address());
         let connecting = network.connector.connect_event_loop(&address, login, scripts);
-        let socket = within(network.connector.timeout, connecting).await?;
-        let guard = socket.try_clone().map_err(|error| in_words(&error))?;
+        let socket = Arc::new(within(network.connector.timeout, connecting).await?);
         if self.generation() != generation || self.connections().is_none() {
             return Err("it was lost meanwhile".into());
         }
-        *self.event_loop.borrow_mut() = Some(guard);
+        *self.event_loop.borrow_mut() = Arc::downgrade(&socket);
         Ok(socket)
     }
 

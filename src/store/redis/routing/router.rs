@@ -23,7 +23,7 @@ const REFUSAL_PAUSE: Duration = Duration::from_millis(20);
 pub struct Attempt {
     pub deadline: Instant,
     /// How many of its requests a server may have carried out, of those that do what it is for.
-    begun: Cell<usize>,
+    begun: Rc<Cell<usize>>,
     /// Whether one of these was sent again.
     is_repeated: Cell<bool>,
     /// Whose server it waits for.
@@ -37,7 +37,7 @@ impl Attempt {
     fn new(deadline: Instant, is_begun: bool) -> Self {
         Self {
             deadline,
-            begun: Cell::new(is_begun.into()),
+            begun: Rc::new(Cell::new(is_begun.into())),
             is_repeated: Cell::new(is_begun),
             slot: Cell::new(0),
             refusal: RefCell::new(None),
@@ -134,7 +134,7 @@ impl Router {
     }
 
     fn late(&self, attempt: &Attempt) -> StoreError {
-        self.topology.cut_silent(self.command_timeout);
+        self.topology.cut_late(self.command_timeout);
         let outcome = if attempt.is_begun() { Outcome::Unknown } else { Outcome::NotDone };
         match attempt.refusal.take().or_else(|| self.topology.last_error(attempt.slot.get())) {
             Some(reason) => StoreError::Unavailable { reason, outcome },
@@ -155,7 +155,7 @@ impl Router {
         loop {
             let connections = self.topology.connections_of(node).await;
             let request = make(RequestMode::default());
-            match connections.of(&request).send(request).await {
+            match connections.of(&request).send(request, &Rc::default()).await {
                 Err(SendError::Unsent | SendError::ConnectionLost(_)) => {}
                 Err(SendError::UnderReplicated(_)) => return Err(error::unexpected()),
                 Ok(mut replies) => {
@@ -197,19 +197,15 @@ impl Router {
             };
             let request = make(mode);
             mode.asking = false;
-            // What is refused takes back its own part alone: others of the call may be under way.
-            let part = usize::from(effect != Effect::None && request.is_write);
-            let not_done = || attempt.begun.set(attempt.begun.get() - part);
-            attempt.begun.set(attempt.begun.get() + part);
-            if was_sent && part > 0 {
+            let is_main = effect != Effect::None && request.is_write;
+            if was_sent && is_main {
                 attempt.is_repeated.set(true);
             }
-            let replies = match connections.of(&request).send(request).await {
+            // Counted when it is sent: one that waits until the call is late was not.
+            let sent = if is_main { Rc::clone(&attempt.begun) } else { Rc::default() };
+            let replies = match connections.of(&request).send(request, &sent).await {
                 Ok(replies) => replies,
-                Err(SendError::Unsent) => {
-                    not_done();
-                    continue;
-                }
+                Err(SendError::Unsent) => continue,
                 Err(SendError::ConnectionLost(_)) => {
                     was_sent = true;
                     continue;
@@ -227,9 +223,10 @@ impl Router {
             });
             let Some(error) = refused else { return Ok(replies) };
             was_sent = true;
-            // The last command does what the call is for.
+            // The last command does what the call is for. What is refused takes back its own part alone: others of the call
+            // may be under way.
             if matches!(replies.last(), Some(Reply::Error(_))) {
-                not_done();
+                sent.set(sent.get() - 1);
             }
             let told = || {
                 let to = error.split(|&byte| byte == b' ').nth(2)?;

@@ -2,7 +2,9 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::net::TcpStream;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -146,12 +148,12 @@ impl Topology {
         self.network.outdated.notify_one();
     }
 
-    /// Ends connections on which nothing has come back for so long, though it should.
-    pub fn cut_silent(&self, timeout: Duration) {
+    /// Ends connections on which nothing has come back for so long, though it should, or what comes is twice as late.
+    pub fn cut_late(&self, timeout: Duration) {
         for node in self.nodes.borrow().values() {
             if let Some(connections) = node.connections() {
-                connections.writes.cut_if_silent_for(timeout);
-                connections.reads.cut_if_silent_for(timeout);
+                connections.writes.cut_if_late(timeout);
+                connections.reads.cut_if_late(timeout);
             }
         }
     }
@@ -168,7 +170,7 @@ impl Topology {
     }
 
     /// A connection for an event loop, to the server to which there is one.
-    pub async fn connect_event_loop(&self, scripts: &[&Script]) -> Result<std::net::TcpStream, String> {
+    pub async fn connect_event_loop(&self, scripts: &[&Script]) -> Result<Arc<TcpStream>, String> {
         self.connections_to(0).await;
         let node = self.primary(0).ok_or("no server is known")?;
         node.connect_event_loop(&self.network, scripts).await

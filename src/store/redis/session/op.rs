@@ -28,6 +28,15 @@ pub enum Op {
 pub type Cold = Box<dyn FnOnce(Rc<Context>) -> Pin<Box<dyn Future<Output = Result<Answer>>>> + Send>;
 
 impl Op {
+    /// About how many bytes it holds.
+    pub fn len(&self) -> usize {
+        const ID: usize = 128;
+        match self {
+            Self::Create(session, _) | Self::Update(session) => ID + session.len(),
+            _ => ID,
+        }
+    }
+
     pub fn kind(&self) -> Kind {
         match self {
             Self::Create(..) => Kind::Create,

@@ -152,10 +152,8 @@ impl Harness {
         self.does(|fast_path, ticket| fast_path.delete(id.clone(), ticket))
     }
 
-    fn does(&mut self, call: impl FnOnce(&mut FastPath, u32)) -> u32 {
-        self.next += 1;
-        call(&mut self.fast_path, self.next);
-        self.next
+    fn does(&mut self, call: impl FnOnce(&mut FastPath, u32) -> Result<()>) -> u32 {
+        self.begin(call).unwrap()
     }
 
     /// Reads what the server has said by now.

@@ -1,0 +1,78 @@
+//! Ends connections so that nothing is delivered later.
+//!
+//! A system goes on sending what a closed connection has not delivered, for minutes. A write that was given up would then
+//! overtake one that went by another connection and was acknowledged. So a connection is reset, not closed.
+
+use std::net::{Shutdown, TcpStream};
+use std::time::Duration;
+
+use socket2::SockRef;
+
+/// Has the connection reset when its socket is closed.
+pub fn reset_on_close<'a>(socket: impl Into<SockRef<'a>>) {
+    // It fails only where the connection has ended already.
+    let _ = socket.into().set_linger(Some(Duration::ZERO));
+}
+
+/// Resets a connection now, whoever else has the socket. Where the system cannot, it is reset when all have closed it.
+pub fn abort(socket: &TcpStream) {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    if disconnect(socket).is_ok() {
+        return;
+    }
+    // It fails where the connection has ended already.
+    let _ = socket.shutdown(Shutdown::Both);
+}
+
+/// Dissolves the association of a socket, which resets a connection (connect(2), `AF_UNSPEC`).
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn disconnect(socket: &TcpStream) -> std::io::Result<()> {
+    let size = size_of::<libc::sockaddr>() as libc::socklen_t;
+    // SAFETY: all zeros are an address of the family AF_UNSPEC, whose length is at most that of the storage.
+    let nobody = unsafe { socket2::SockAddr::new(socket2::SockAddrStorage::zeroed(), size) };
+    SockRef::from(socket).connect(&nobody)
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::io::{ErrorKind, Read, Write};
+    use std::net::TcpListener;
+
+    use super::*;
+
+    fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (socket, listener.accept().unwrap().0)
+    }
+
+    fn is_reset(peer: &mut TcpStream) -> bool {
+        let mut some = [0; 64];
+        loop {
+            match peer.read(&mut some) {
+                Ok(0) => return false,
+                Ok(_) => {}
+                Err(error) => return error.kind() == ErrorKind::ConnectionReset,
+            }
+        }
+    }
+
+    #[test]
+    fn a_connection_is_reset_when_it_is_closed() {
+        let (mut socket, mut peer) = pair();
+        reset_on_close(&socket);
+        socket.write_all(b"PING").unwrap();
+        drop(socket);
+        assert!(is_reset(&mut peer));
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    #[test]
+    fn a_connection_is_reset_though_another_has_its_socket() {
+        let (socket, mut peer) = pair();
+        let mut other = socket.try_clone().unwrap();
+        abort(&socket);
+        assert!(is_reset(&mut peer));
+        assert!(other.read(&mut [0; 64]).is_err() && other.write(b"PING").is_err());
+    }
+}
