@@ -625,7 +625,14 @@ impl FastPath {
         for call in mem::take(&mut self.waiting) {
             let was_sent = open.socket.has_sent(call.start);
             let is_unknown = was_sent && call.op.changes().is_some();
-            self.retry(call, is_unknown);
+            let follows_retries = call.op.changes().is_some_and(|id| self.fallback.has_retries(id));
+            if was_sent && follows_retries && matches!(call.op, Op::Create(..)) {
+                // Those before it might change the session that it may have created. The worker says that its time is over.
+                let deadline = Instant::now();
+                self.retry(PendingCall { deadline, ..call }, true);
+            } else {
+                self.retry(call, is_unknown);
+            }
         }
         self.fall_back_queued();
         self.progress.answered = self.progress.sent;
