@@ -457,7 +457,7 @@ export interface RedisStoreSettings extends SessionStoreOptions {
   /**
    * Milliseconds within which a call ends, whatever the servers do: it is retried as long as that is safe, and then
    * rejects with `ERR_STORE_TIMEOUT` or `ERR_STORE_UNAVAILABLE`. Of calls that look at every session each step has as
-   * many. From 1 to 2147483647.
+   * many. From 1 to 30000.
    * @default 2000
    */
   commandTimeout?: number;

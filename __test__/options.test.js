@@ -351,7 +351,7 @@ describe("options of RedisStore", () => {
       url,
       prefix: "é 😀",
       secret: "a secret of some length",
-      commandTimeout: 2 ** 31 - 1,
+      commandTimeout: 30_000,
       connectTimeout: 1,
       waitReplicas: 100,
       maxSessionBytes: 1,
@@ -459,6 +459,7 @@ describe("options of RedisStore", () => {
         );
       }
     }
+    refusesRedis({ url, commandTimeout: 30_001 }, /^commandTimeout must be .+ from 1 to 30000; got 30001$/);
     for (const value of [-1, 101, 0.5, "1"])
       refusesRedis({ url, waitReplicas: value }, /^waitReplicas must be /);
     for (const value of ["", "x".repeat(257), 1, "\ud800"])

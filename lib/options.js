@@ -37,6 +37,12 @@ const timeout = {
   accepts: (value) => Number.isSafeInteger(value) && value >= 1 && value < 2 ** 31,
 };
 
+// A creation that is under way has ended before anybody takes its entry in the user index for a leftover.
+const redisCallTimeout = {
+  expected: "a whole number of milliseconds from 1 to 30000",
+  accepts: (value) => Number.isSafeInteger(value) && value >= 1 && value <= 30_000,
+};
+
 /** Says what is wrong with a path; `undefined` for one that may name a folder. */
 function describePath(value) {
   if (isUint8Array(value)) return "a Buffer: a path is text, such as buffer.toString()";
@@ -103,7 +109,7 @@ const redisOptions = {
     accepts: (value) => text.accepts(value) && Buffer.byteLength(value) <= 256,
   },
   secret: judgedLater,
-  commandTimeout: timeout,
+  commandTimeout: redisCallTimeout,
   connectTimeout: timeout,
   waitReplicas: {
     expected: "a whole number from 0 to 100",

@@ -187,6 +187,56 @@ fn a_session_that_was_refused_leaves_no_trace_in_an_index() {
 }
 
 #[test]
+fn an_entry_that_a_session_comes_back_to_is_not_removed_by_who_saw_it_before() {
+    let Some(options) = options() else { return };
+    let store = open_at(&options, &Arc::new(MockClock::new(START)));
+    let expires = Expiry::new(START + 1000).unwrap();
+    let [ben, cid] = ["ben", "cid"].map(UserKeyBuf::from_text);
+    let index = format!("{}user:\"ben\"", options.prefix);
+    let version = || text(ask(&store, &[b"ZSCORE", index.as_bytes(), b"a"]));
+    store.create(&plain("a", &ben, expires)).unwrap();
+    let mut seen = vec![version()];
+    for _ in 0..3 {
+        store.update(&plain("a", &cid, expires)).unwrap();
+        assert_eq!(ask(&store, &[b"EXISTS", index.as_bytes()]), Reply::Number(0));
+        store.update(&plain("a", &ben, expires)).unwrap();
+        // Of other processes that are slow.
+        for version in &seen {
+            ask(
+                &store,
+                &[b"EVAL", resp::FORGET.text.as_bytes(), b"1", index.as_bytes(), b"a", version.as_bytes()],
+            );
+        }
+        assert_eq!(store.get_by_user(ben.as_key()).unwrap().len(), 1);
+        seen.push(version());
+    }
+    assert!(store.get_by_user(cid.as_key()).unwrap().is_empty());
+}
+
+#[test]
+fn a_session_is_in_its_index_whoever_changes_its_user_at_the_same_time() {
+    let Some(options) = options() else { return };
+    let store = RedisStore::open(&options).unwrap();
+    let users = ["ann", "ben", "cid"].map(UserKeyBuf::from_text);
+    store.create(&plain("a", &users[0], in_millis(600_000))).unwrap();
+    for round in 0..100 {
+        thread::scope(|scope| {
+            for thread in 0..3 {
+                let (options, users) = (&options, &users);
+                scope.spawn(move || {
+                    let store = RedisStore::open(options).unwrap();
+                    let user = &users[(round + thread) % 3];
+                    assert_eq!(store.update(&plain("a", user, in_millis(600_000))), Ok(true));
+                });
+            }
+        });
+        let found = store.get(&id("a")).unwrap().unwrap();
+        let user = found.content().unwrap().user.unwrap();
+        assert_eq!(store.get_by_user(user).unwrap().len(), 1, "round {round}");
+    }
+}
+
+#[test]
 fn a_users_oldest_sessions_end_when_there_are_too_many() {
     let Some(options) = options() else { return };
     let options = RedisOptions { max_sessions_per_user: NonZeroUsize::new(2), ..options };

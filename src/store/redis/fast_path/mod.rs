@@ -554,7 +554,9 @@ impl FastPath {
             }
             (_, Step::Unentered(_)) => self.retry(call, true),
             (_, Step::Occupied | Step::OtherUser) => self.retry(call, false),
-            (Op::Create(session, stamp), Step::Created { index_len }) => {
+            // Whoever has seen the entry before may remove it.
+            (_, Step::Created { is_entered: false, .. }) => self.retry(call, true),
+            (Op::Create(session, stamp), Step::Created { index_len, .. }) => {
                 self.created(session, *stamp, index_len, ticket, results);
             }
             (Op::Delete(id), Step::Deleted(value)) => {

@@ -362,7 +362,7 @@ fn a_create_whose_answer_is_lost_is_sent_again_and_finds_its_own_session() {
     }
     scene.peer.leave();
     assert_eq!(scene.harness.number(created), Ok(1));
-    assert_eq!(scene.fake.log(), ["ZADD user:\"ann\"", "SET sess:a", "create sess:a"]);
+    assert_eq!(scene.fake.log(), ["ZADD user:\"ann\"", "SET sess:a", "create sess:a", "aside user:\"ann\""]);
     // Of another creation it is refused as ever.
     assert_eq!(scene.store.create(&session("a", &ann)), Err(StoreError::Exists));
 }

@@ -24,8 +24,8 @@ scripts! {
     TOUCH = "touch.lua", "5d6c23eddea627665f5663112c7c92a99b509b6c";
     END_OF_USER = "end_of_user.lua", "8adab1007504de4d6a719ccb5190fe90b2a3928c";
     END_EXPIRED = "end_expired.lua", "25a08eb0a094638550dc6fb0a2d9f30fad3ce54b";
-    FORGET = "forget.lua", "2058f7a512f47bb0ced0405c5436c48e4301ba65";
-    RESCORE = "rescore.lua", "1af804985bb6eba937ba6c08f8d49ed303b29c8e";
+    FORGET = "forget.lua", "a410d8c724aeea23f6039db80c79f209ba76a52c";
+    ENTER = "enter.lua", "fdd2e098bfdf217e4054a734eb4eb5006f7c0c76";
     REPLACE = "replace.lua", "67a4fa906553751f3f3f391df302a467bc94c54e";
 }
 

@@ -12,19 +12,19 @@ use crate::clock::Millis;
 use crate::error::Result;
 use crate::session::Expiry;
 
-/// An entry of an index.
+/// An entry of an index. Its score is its version, which only grows.
 pub struct Entry<'a> {
     pub index: &'a [u8],
     pub member: &'a [u8],
-    pub created: Stamp,
+    pub version: Stamp,
 }
 
 impl Entry<'_> {
-    /// Adds it, and asks how many the index has then where that counts.
+    /// Adds it for a creation, and asks how many the index has then where that counts. The first reply is 0 if it
+    /// was there before: then `ENTER` has to follow.
     pub fn enter(&self, request: Request, counts: bool) -> Request {
-        let score = number(self.created as i64);
-        // A score never falls: what is older may be removed as a leftover.
-        let request = request.command(&[b"ZADD", self.index, b"GT", &score, self.member]);
+        let version = number(self.version as i64);
+        let request = request.command(&[b"ZADD", self.index, b"NX", &version, self.member]);
         if counts { request.command(&[b"ZCARD", self.index]) } else { request }
     }
 }
@@ -60,7 +60,7 @@ impl Creation {
     }
 
     pub fn entry(&self) -> Entry<'_> {
-        Entry { index: &self.index, member: &self.member, created: self.created }
+        Entry { index: &self.index, member: &self.member, version: self.created }
     }
 
     /// Adds its entry, if it has a user, and then the session.
@@ -144,11 +144,11 @@ pub fn touch_request(
     request.script(&TOUCH, key, &args)
 }
 
-/// The entry that a session has left behind.
+/// The entry that a session has left behind, if it is still that of its creation.
 pub struct StaleEntry {
     index: Vec<u8>,
     member: Vec<u8>,
-    created: Stamp,
+    version: Stamp,
 }
 
 impl StaleEntry {
@@ -157,11 +157,11 @@ impl StaleEntry {
         // What is no record has no entry.
         let record = Record::parse(value).ok()?;
         let user = UserField { json: record.user.to_vec() };
-        (!user.is_nobody()).then(|| Self { index: user.index(names), member, created: record.created })
+        (!user.is_nobody()).then(|| Self { index: user.index(names), member, version: record.created })
     }
 
     pub fn entry(&self) -> Entry<'_> {
-        Entry { index: &self.index, member: &self.member, created: self.created }
+        Entry { index: &self.index, member: &self.member, version: self.version }
     }
 }
 

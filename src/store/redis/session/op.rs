@@ -86,9 +86,11 @@ pub enum Step<'a> {
     Found(&'a [u8]),
     /// `get` found nothing.
     NotFound,
-    /// The session is stored. This is how many entries the index of its user has, if that was asked.
+    /// The session is stored. `index_len` is how many entries the index of its user has, if that was asked. `is_entered`
+    /// says whether its entry got a version of its own.
     Created {
         index_len: u64,
+        is_entered: bool,
     },
     /// The session is stored, but its entry was refused: it has to be removed again.
     Unentered(&'a [u8]),
@@ -128,7 +130,9 @@ pub fn interpret<B: AsRef<[u8]>>(kind: Kind, replies: &[Reply<B>]) -> Step<'_> {
         return if is_stored { Step::Unentered(refusal) } else { Step::Refused(refusal) };
     }
     match (kind, last) {
-        (Kind::Create, Reply::Okay) => Step::Created { index_len: index_len(before) },
+        (Kind::Create, Reply::Okay) => {
+            Step::Created { index_len: index_len(before), is_entered: is_entered(before) }
+        }
         (Kind::Create, Reply::Nil) => Step::Occupied,
         (Kind::Get, Reply::Bytes(value)) => Step::Found(value.as_ref()),
         (Kind::Get, Reply::Nil) => Step::NotFound,
@@ -149,6 +153,11 @@ pub fn index_len<B>(replies: &[Reply<B>]) -> u64 {
     }
 }
 
+/// Whether an entry got a version of its own: after `ZADD NX`.
+pub fn is_entered<B>(replies: &[Reply<B>]) -> bool {
+    !matches!(replies.first(), Some(Reply::Number(0)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,9 +169,18 @@ mod tests {
     fn replies_mean_this() {
         let value = || Reply::Bytes(&b"value"[..]);
         for (kind, replies, step) in [
-            (Kind::Create, vec![Reply::Okay], Step::Created { index_len: 0 }),
-            (Kind::Create, vec![DONE, Reply::Okay], Step::Created { index_len: 0 }),
-            (Kind::Create, vec![DONE, Reply::Number(7), Reply::Okay], Step::Created { index_len: 7 }),
+            (Kind::Create, vec![Reply::Okay], Step::Created { index_len: 0, is_entered: true }),
+            (Kind::Create, vec![DONE, Reply::Okay], Step::Created { index_len: 0, is_entered: true }),
+            (
+                Kind::Create,
+                vec![DONE, Reply::Number(7), Reply::Okay],
+                Step::Created { index_len: 7, is_entered: true },
+            ),
+            (
+                Kind::Create,
+                vec![Reply::Number(0), Reply::Okay],
+                Step::Created { index_len: 0, is_entered: false },
+            ),
             (Kind::Create, vec![DONE, Reply::Nil], Step::Occupied),
             (Kind::Create, vec![REFUSED, Reply::Okay], Step::Unentered(b"OOM no")),
             (Kind::Create, vec![DONE, REFUSED], Step::Refused(b"OOM no")),

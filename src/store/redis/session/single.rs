@@ -2,6 +2,8 @@
 
 use std::rc::Rc;
 
+use futures_util::future::try_join;
+
 use super::super::counters::Counters;
 use super::super::error::FOREIGN;
 use super::super::resp::{CREATE, END_OF_USER, Reply, Request, number as text};
@@ -14,9 +16,9 @@ use super::context::Context;
 use super::key_ring::cipher;
 use super::names::UserField;
 use super::new_session::NewSession;
-use super::op::{Kind, Step, index_len, interpret};
+use super::op::{Kind, Step, index_len, interpret, is_entered};
 use super::record::Record;
-use super::user_index::{forget, forget_later, limit, rescore, undo_entry};
+use super::user_index::{enter, forget, forget_later, limit, undo_entry, version};
 use crate::clock::Millis;
 use crate::error::{Result, StoreError};
 use crate::session::{Expiry, SessionId};
@@ -38,20 +40,24 @@ pub async fn create(
     let Creation { key, member, user, .. } = &creation;
     let router = &context.router;
     let counts = context.options.max_sessions_per_user.is_some();
-    let mut entered = 0;
+    let (mut entered, mut is_own) = (0, true);
     let make = if user.is_nobody() || router.topology.is_one_server() {
         |creation: &Creation, mode, counts| creation.request(Request::write(mode), counts)
     } else {
         let enter = |mode| creation.entry().enter(Request::write(mode), counts);
-        entered = index_len(&router.get_all(attempt, &creation.index, Effect::None, enter).await?);
+        let replies = router.get_all(attempt, &creation.index, Effect::None, enter).await?;
+        (entered, is_own) = (index_len(&replies), is_entered(&replies));
         |creation: &Creation, mode, _| creation.set(Request::write(mode))
     };
     let replies = router.ask(attempt, key, Effect::Main, |mode| make(&creation, mode, counts)).await?;
     match interpret(Kind::Create, &replies) {
-        Step::Created { index_len } => entered = entered.max(index_len),
+        Step::Created { index_len, is_entered } => {
+            (entered, is_own) = (entered.max(index_len), is_own && is_entered);
+        }
         Step::Occupied => {
-            entered = entered.max(index_len(&replies[..replies.len() - 1]));
-            replace_expired(context, attempt, &creation).await?;
+            let before = &replies[..replies.len() - 1];
+            (entered, is_own) = (entered.max(index_len(before)), is_own && is_entered(before));
+            replace_expired(context, attempt, &creation, is_own).await?;
         }
         step => {
             // A session must not be without its entry.
@@ -62,12 +68,21 @@ pub async fn create(
         }
     }
     Counters::add(&context.counters.created, 1);
+    if !is_own {
+        // Whoever has seen the entry before may remove it.
+        enter(context, attempt, &creation.entry(), false).await?;
+    }
     Box::pin(limit(context, attempt, user, member, entered, Some(created), session.expires)).await;
     Ok(())
 }
 
 /// Creates a session where the server holds one, unless that is live.
-async fn replace_expired(context: &Context, attempt: &Attempt, creation: &Creation) -> Result<()> {
+async fn replace_expired(
+    context: &Context,
+    attempt: &Attempt,
+    creation: &Creation,
+    is_entered: bool,
+) -> Result<()> {
     let (now, created) = (text(context.times.now()), created_field(creation.created));
     let make = |mode| {
         let args: [&[u8]; 4] = [&now, &creation.value, &creation.until, &created];
@@ -78,7 +93,9 @@ async fn replace_expired(context: &Context, attempt: &Attempt, creation: &Creati
     match context.router.get_one(attempt, &creation.key, Effect::Main, make).await? {
         Reply::Number(1) => Ok(()),
         Reply::Bytes(live) => {
-            undo_entry(context, attempt, &creation.entry(), &creation.user, &live).await;
+            if is_entered {
+                undo_entry(context, attempt, &creation.entry(), &creation.user, &live).await;
+            }
             Err(StoreError::Exists)
         }
         _ => Err(FOREIGN),
@@ -141,31 +158,28 @@ async fn change_user(
         return Ok(None);
     }
     let old_user = UserField { json: old.user.to_vec() };
-    // With a score of now no one takes it for a leftover meanwhile.
-    let index = user.index(&context.names);
-    let entry = Entry { index: &index, member, created: context.times.stamp() };
-    let mut entered = 0;
-    if !user.is_nobody() {
-        let counts = context.options.max_sessions_per_user.is_some();
-        let enter = |mode| entry.enter(Request::write(mode), counts);
-        entered = index_len(&context.router.get_all(attempt, entry.index, Effect::None, enter).await?);
-    }
+    let (index, old_index) = (user.index(&context.names), old_user.index(&context.names));
+    let entry = Entry { index: &index, member, version: context.times.stamp() };
+    let counts = context.options.max_sessions_per_user.is_some();
+    let new_entry = async {
+        if user.is_nobody() { Ok(None) } else { enter(context, attempt, &entry, counts).await.map(Some) }
+    };
+    let old_version = async {
+        if old_user.is_nobody() { Ok(None) } else { version(context, attempt, &old_index, member).await }
+    };
+    let (entered, old_version) = try_join(new_entry, old_version).await?;
     let replaced = replace(context, attempt, change, &old_user, Some(old.created)).await?;
     if replaced == Some(true) {
-        if !user.is_nobody() {
-            rescore(context, attempt, &entry, old.created).await;
-            Box::pin(limit(context, attempt, user, member, entered, None, expires)).await;
+        if let Some((_, index_len)) = entered {
+            // Whoever has seen the entry before the session was the user's may remove it.
+            enter(context, attempt, &entry, false).await?;
+            Box::pin(limit(context, attempt, user, member, index_len, None, expires)).await;
         }
-        if !old_user.is_nobody() {
-            let index = old_user.index(&context.names);
-            forget(context, attempt, &Entry { index: &index, member, created: old.created }).await;
+        if let Some(version) = old_version {
+            forget(context, attempt, &Entry { index: &old_index, member, version }).await;
         }
-        return Ok(Some(true));
     }
-    // Of one that was sent twice the first may have been carried out.
-    if !user.is_nobody() && !attempt.is_repeated() {
-        forget(context, attempt, &entry).await;
-    }
+    // If the session is not the user's, the entry is passed over, and removed when it is old enough.
     Ok(replaced)
 }
 

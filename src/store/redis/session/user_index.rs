@@ -1,9 +1,19 @@
 //! The sessions of a user, and the care of the indexes that name them.
 //!
-//! An index is a sorted set of sessions by their creation. It names every live session of its user, as its entry is
-//! made first; and it may name others, which have ended or are another user's now. Those are passed over, as each
-//! session says itself whose it is, and removed when they are come across: only if nothing has changed their score, and
-//! not before they are old enough to be no part of a creation under way.
+//! An index is a sorted set of sessions. It names every live session of its user, and it may name others, which have
+//! ended or are another user's now. Those are passed over, as each session says itself whose it is, and removed when
+//! they are come across.
+//!
+//! The score of an entry is its version, in microseconds since the Unix epoch. It only grows. These rules keep an entry
+//! for as long as its session lives, whatever processes race:
+//!
+//! 1. An entry is removed by its version alone (`FORGET`), and only by a process that read the version first and saw then
+//!    that the session is not the user's.
+//! 2. A session becomes the user's only after its entry got a new version. So the remover of rule 1 has either the new
+//!    version, or removes nothing.
+//! 3. The remover may have the new version, if it looked at the session between the two steps. After a change of the user
+//!    the entry therefore gets another version (`ENTER`). After a creation it does not, for speed: instead entries younger
+//!    than `GRACE` are left alone, in which every creation under way has ended.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -14,13 +24,14 @@ use tokio::time::timeout_at;
 
 use super::super::counters::Counters;
 use super::super::error::{self, number, unless_foreign};
-use super::super::resp::{END_OF_USER, FORGET, RESCORE, Reply, Request, number as text};
+use super::super::resp::{END_OF_USER, ENTER, FORGET, Reply, Request, number as text};
 use super::super::routing::{Attempt, Effect};
 use super::super::time::Stamp;
 use super::commands::{Entry, StaleEntry, created_field};
 use super::context::Context;
 use super::key_ring::cipher;
 use super::names::{UserField, hex};
+use super::op::index_len;
 use super::record::{self, AFTER_USER, Record};
 use crate::error::Result;
 use crate::session::{Expiry, SessionId, UserKey};
@@ -179,13 +190,13 @@ async fn end_surplus(
         let ended = context.router.run_script(attempt, Effect::None, &END_OF_USER, &key, &args).await;
         if unless_foreign(ended, NOT_THEIRS)? == Reply::Number(1) {
             Counters::add(&context.counters.evicted, 1);
-            forget(context, attempt, &Entry { index: &index, member: &entry.0, created: entry.1 }).await;
+            forget(context, attempt, &Entry { index: &index, member: &entry.0, version: entry.1 }).await;
         }
     }
     Ok(())
 }
 
-/// The entries of an index, the oldest first.
+/// The entries of an index, and their versions.
 pub async fn entries(context: &Context, attempt: &Attempt, index: &[u8]) -> Result<Vec<(Vec<u8>, Stamp)>> {
     some_entries(context, attempt, index, 0, -1).await
 }
@@ -205,9 +216,7 @@ pub async fn some_entries(
     let mut entries = Vec::with_capacity(values.len() / 2);
     let mut values = values.into_iter();
     while let (Some(Reply::Bytes(member)), Some(Reply::Bytes(score))) = (values.next(), values.next()) {
-        // A score that is none of ours is as old as can be.
-        let score = std::str::from_utf8(&score).ok().and_then(|score| score.parse::<f64>().ok());
-        entries.push((member, score.unwrap_or(0.0) as Stamp));
+        entries.push((member, parse_version(&score)));
     }
     Ok(entries)
 }
@@ -272,7 +281,46 @@ pub async fn forget_all(
     forgotten
 }
 
-/// Undoes an entry for a session that was refused, as another has its id.
+/// Adds an entry, or gives it a version that no one has seen. Returns that, and how many entries the index has if that
+/// counts.
+pub async fn enter(
+    context: &Context,
+    attempt: &Attempt,
+    entry: &Entry<'_>,
+    counts: bool,
+) -> Result<(Stamp, u64)> {
+    let least = text(entry.version as i64);
+    let make = |mode| {
+        let request = Request::write(mode).script(&ENTER, entry.index, &[entry.member, &least]);
+        if counts { request.command(&[b"ZCARD", entry.index]) } else { request }
+    };
+    let replies = context.router.get_all(attempt, entry.index, Effect::None, make).await?;
+    let version = number(replies.first().unwrap_or(&Reply::Nil))?;
+    Ok((version as Stamp, index_len(&replies)))
+}
+
+/// The version of an entry, if there is one.
+pub async fn version(
+    context: &Context,
+    attempt: &Attempt,
+    index: &[u8],
+    member: &[u8],
+) -> Result<Option<Stamp>> {
+    let make = |mode| Request::read(mode).command(&[b"ZSCORE", index, member]);
+    match context.router.get_one(attempt, index, Effect::None, make).await? {
+        Reply::Nil => Ok(None),
+        Reply::Bytes(score) => Ok(Some(parse_version(&score))),
+        _ => Err(error::unexpected()),
+    }
+}
+
+/// A score that is no version is as old as can be.
+fn parse_version(score: &[u8]) -> Stamp {
+    let score = std::str::from_utf8(score).ok().and_then(|score| score.parse::<f64>().ok());
+    score.unwrap_or(0.0) as Stamp
+}
+
+/// Removes the entry of a session that was refused, unless the live one of its id is the same user's.
 pub async fn undo_entry(
     context: &Context,
     attempt: &Attempt,
@@ -280,26 +328,16 @@ pub async fn undo_entry(
     user: &UserField,
     live: &[u8],
 ) {
-    if user.is_nobody() {
-        return;
+    let is_theirs = Record::parse(live).is_ok_and(|live| live.user == user.json);
+    if !user.is_nobody() && !is_theirs {
+        forget(context, attempt, entry).await;
     }
-    match Record::parse(live) {
-        Ok(live) if live.user == user.json => rescore(context, attempt, entry, live.created).await,
-        _ => forget(context, attempt, entry).await,
-    }
-}
-
-/// Gives an entry the score of its session. Should it fail, the entry is found all the same.
-pub async fn rescore(context: &Context, attempt: &Attempt, entry: &Entry<'_>, created: Stamp) {
-    let (ours, theirs) = (text(entry.created as i64), text(created as i64));
-    let args: [&[u8]; 3] = [entry.member, &ours, &theirs];
-    let _ = context.router.run_script(attempt, Effect::None, &RESCORE, entry.index, &args).await;
 }
 
 /// Removes an entry. Should it fail, the entry is passed over until it is come across again.
 pub async fn forget(context: &Context, attempt: &Attempt, entry: &Entry<'_>) {
-    let score = text(entry.created as i64);
-    let args: [&[u8]; 2] = [entry.member, &score];
+    let version = text(entry.version as i64);
+    let args: [&[u8]; 2] = [entry.member, &version];
     let _ = context.router.run_script(attempt, Effect::None, &FORGET, entry.index, &args).await;
 }
 

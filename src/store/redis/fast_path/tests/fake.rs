@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use crate::store::redis::resp::{CREATE, END_OF_USER, FORGET, RESCORE, Script, TOUCH, UPDATE};
+use crate::store::redis::resp::{CREATE, END_OF_USER, ENTER, FORGET, Script, TOUCH, UPDATE};
 
 pub type Command = Vec<Vec<u8>>;
 
@@ -146,7 +146,7 @@ fn words(command: &Command) -> String {
 }
 
 fn script_of(command: &Command) -> Option<&'static Script> {
-    let all = [&CREATE, &TOUCH, &UPDATE, &END_OF_USER, &FORGET, &RESCORE];
+    let all = [&CREATE, &TOUCH, &UPDATE, &END_OF_USER, &FORGET, &ENTER];
     let is_of =
         |script: &Script| command[1] == script.digest.as_bytes() || command[1] == script.text.as_bytes();
     command[0].starts_with(b"EVAL").then(|| all.into_iter().find(|script| is_of(script)).unwrap())
@@ -181,8 +181,13 @@ impl Data {
             }
             (b"ZADD", key) => {
                 let set = self.sets.entry(key.clone()).or_default();
-                let added = set.insert(command[4].clone(), parsed(&command[3])).is_none();
-                number(added.into())
+                let is_new = !set.contains_key(&command[4]);
+                set.entry(command[4].clone()).or_insert_with(|| parsed(&command[3]));
+                number(is_new.into())
+            }
+            (b"ZSCORE", key) => {
+                let version = self.sets.get(key).and_then(|set| set.get(&command[2]));
+                version.map_or_else(nil, |version| bulk(version.to_string().as_bytes()))
             }
             (b"ZCARD", key) => number(self.sets.get(key).map_or(0, HashMap::len) as i64),
             other => panic!("{other:?}"),
@@ -202,16 +207,18 @@ impl Data {
                 }
             };
         }
-        if is(&FORGET) || is(&RESCORE) {
+        if is(&FORGET) {
             let entries = self.sets.entry(key.into()).or_default();
             if entries.get(&args[0]).copied() == Some(parsed(&args[1])) {
-                if is(&FORGET) {
-                    entries.remove(&args[0]);
-                } else {
-                    entries.insert(args[0].clone(), parsed(&args[2]));
-                }
+                entries.remove(&args[0]);
             }
             return number(1);
+        }
+        if is(&ENTER) {
+            let entries = self.sets.entry(key.into()).or_default();
+            let version = entries.get(&args[0]).map_or(0, |held| held + 1).max(parsed(&args[1]));
+            entries.insert(args[0].clone(), version);
+            return number(version);
         }
         let Some(value) = held else { return number(0) };
         let (user, created) =

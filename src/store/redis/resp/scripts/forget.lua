@@ -1,4 +1,4 @@
--- Removes entries of an index that still have the scores given. Arguments: entries and scores by turns.
+-- Removes entries of an index that still have the versions given. Arguments: entries and versions, alternating.
 local forgotten = 0
 for at = 1, #ARGV, 2 do
   local score = redis.call('ZSCORE', KEYS[1], ARGV[at])
