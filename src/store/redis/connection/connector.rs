@@ -1,13 +1,17 @@
 //! Connecting to a server: the socket, TLS, the login.
 
+use std::io;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use futures_util::future::{Either, select};
+use futures_util::stream::FuturesUnordered;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::oneshot;
 use tokio::task::spawn_local;
 use tokio::time::timeout;
@@ -118,14 +122,50 @@ impl Connector {
     }
 }
 
+/// How long an address has to answer before the next one of its name is tried as well.
+const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
+
 async fn connect_tcp(address: &Address) -> Result<TcpStream, String> {
-    let socket =
-        TcpStream::connect((address.host.as_str(), address.port)).await.map_err(|error| in_words(&error))?;
+    let resolved = lookup_host((address.host.as_str(), address.port)).await;
+    let addresses = alternate_families(resolved.map_err(|error| in_words(&error))?);
+    let socket = connect_any(addresses).await.map_err(|error| in_words(&error))?;
     // These fail only where the connection has ended already.
     let _ = socket.set_nodelay(true);
     let _ = SockRef::from(&socket).set_tcp_keepalive(&KEEPALIVE);
     reset_on_close(&socket);
     Ok(socket)
+}
+
+/// Connects to whichever address answers first. The next one is tried when one has failed, or has not answered for a
+/// moment: a silent one is not to hold up the others (RFC 8305).
+async fn connect_any(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
+    let (mut rest, mut attempts) = (addresses.into_iter(), FuturesUnordered::new());
+    let mut last_error = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
+    loop {
+        match rest.next() {
+            Some(address) => attempts.push(TcpStream::connect(address)),
+            None if attempts.is_empty() => return Err(last_error),
+            None => {}
+        }
+        let limit = if rest.len() > 0 { NEXT_ADDRESS_AFTER } else { Duration::MAX };
+        match timeout(limit, attempts.next()).await {
+            Ok(Some(Ok(socket))) => return Ok(socket),
+            Ok(Some(Err(error))) => last_error = error,
+            Ok(None) | Err(_) => {}
+        }
+    }
+}
+
+/// The addresses of a host, so that those of one family take turns with those of the other.
+fn alternate_families(addresses: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
+    let addresses: Vec<_> = addresses.collect();
+    let is_first = |address: &SocketAddr| address.is_ipv6() == addresses[0].is_ipv6();
+    let (first, second): (Vec<_>, Vec<_>) = addresses.iter().copied().partition(is_first);
+    let mut second = second.into_iter();
+    let mut alternating: Vec<_> =
+        first.into_iter().flat_map(|address| [Some(address), second.next()]).flatten().collect();
+    alternating.extend(second);
+    alternating
 }
 
 /// Begins to speak with a server.
@@ -170,5 +210,65 @@ pub fn error_text(reply: &Reply) -> Option<String> {
     match reply {
         Reply::Error(error) => Some(String::from_utf8_lossy(error).into_owned()),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpListener};
+    use std::time::Instant;
+
+    use socket2::{Domain, Socket, Type};
+
+    use super::*;
+
+    /// A listener that takes no connections, and those that keep it from that.
+    fn silent() -> (Socket, Vec<Socket>, SocketAddr) {
+        let new = || Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let listener = new();
+        listener.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+        listener.listen(0).unwrap();
+        let address = listener.local_addr().unwrap();
+        let fill = || {
+            let socket = new();
+            socket.set_nonblocking(true).unwrap();
+            // It is under way, or waits in vain.
+            let _ = socket.connect(&address);
+            socket
+        };
+        (listener, (0..4).map(|_| fill()).collect(), address.as_socket().unwrap())
+    }
+
+    #[test]
+    fn the_first_address_that_answers_is_used() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let good = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let good_address = good.local_addr().unwrap();
+        let refusing = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+        let (_listener, _others, silent) = silent();
+        for (addresses, least, most) in [
+            (vec![good_address], 0, 200),
+            (vec![refusing, refusing, good_address], 0, 200),
+            (vec![silent, good_address], 240, 900),
+            (vec![silent, refusing, good_address], 240, 900),
+        ] {
+            let begun = Instant::now();
+            let socket = runtime.block_on(connect_any(addresses)).unwrap();
+            assert_eq!(socket.peer_addr().unwrap(), good_address);
+            let took = begun.elapsed().as_millis();
+            assert!((least..most).contains(&took), "{took} ms");
+        }
+        assert!(runtime.block_on(connect_any(vec![refusing])).is_err());
+        assert!(runtime.block_on(connect_any(vec![])).is_err());
+    }
+
+    #[test]
+    fn addresses_of_both_families_alternate() {
+        let parse =
+            |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<SocketAddr>>();
+        let given = parse(&["[::1]:1", "[::2]:1", "[::3]:1", "1.1.1.1:1"]);
+        let expected = parse(&["[::1]:1", "1.1.1.1:1", "[::2]:1", "[::3]:1"]);
+        assert_eq!(alternate_families(given.into_iter()), expected);
+        assert!(alternate_families(std::iter::empty()).is_empty());
     }
 }
