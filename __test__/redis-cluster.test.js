@@ -4,7 +4,7 @@
 
 const assert = require("node:assert/strict");
 const { describe, it } = require("node:test");
-const { SessionStoreError } = require("..");
+const { RedisStore, SessionStoreError } = require("..");
 const { conformance, session } = require("./conformance.js");
 const { makeRedisPlace } = require("./support/redis-places.js");
 const { redisMissing } = require("./support/redis-servers.js");
@@ -29,6 +29,35 @@ describe("in a cluster", { skip: redisMissing }, () => {
     assert.equal(keys.flat().length, 300);
     for (const own of keys) assert.ok(own.length > 50, `${own.length} of 300`);
     for (const user of [0, 1, 2]) assert.equal((await store.getByUser(`user ${user}`)).length, 100);
+    await store.close();
+  });
+
+  it("says so to a store that has the URL of a single node", async () => {
+    const store = cluster.open();
+    const { prefix } = store.db;
+    const { url } = cluster.servers.nodes[0];
+    const mistaken = new RedisStore({ url, prefix, sweepInterval: 0, commandTimeout: 10_000 });
+    const sessions = Array.from({ length: 40 }, (_, at) => session({ userId: `user ${at}` }));
+    const began = performance.now();
+    const errors = await Promise.all(
+      sessions.map((one) =>
+        mistaken.create(one).then(
+          () => null,
+          (error) => error,
+        ),
+      ),
+    );
+    assert.ok(performance.now() - began < 5000, "it does not wait for the deadline");
+    const refused = sessions.filter((_, at) => errors[at] !== null);
+    assert.ok(refused.length > 0);
+    for (const error of errors.filter((one) => one !== null)) {
+      assert.equal(error.code, "ERR_STORE_UNAVAILABLE");
+      assert.match(error.message, /this server is a node of a cluster: use the option cluster/);
+      assert.equal(error.outcome, undefined);
+    }
+    for (const { sessionId } of refused)
+      assert.equal(await store.get(sessionId), null, "nothing has happened");
+    await mistaken.close();
     await store.close();
   });
 

@@ -46,6 +46,10 @@ pub fn check(reply: &Reply) -> Result<()> {
 /// The error for a refusal of a server.
 pub fn of_refusal(refusal: &[u8]) -> StoreError {
     match code(refusal) {
+        // In a cluster these are followed.
+        "MOVED" | "ASK" | "CROSSSLOT" => StoreError::unavailable(
+            "this server is a node of a cluster: use the option cluster, with the URLs of some nodes",
+        ),
         "OOM" => StoreError::Full(in_words(refusal).into()),
         "WRONGTYPE" => StoreError::Corrupt("it is no session of this store, but of another type"),
         _ => StoreError::unavailable(in_words(refusal)),

@@ -740,5 +740,5 @@ fn request_for(store: &RedisStore, cipher: &Cipher, op: &Op) -> Result<Request> 
 /// Whether a reply says that another server is to be asked from now on, or this one again later.
 fn ends_connection(reply: &Reply<&[u8]>) -> bool {
     let Reply::Error(error) = reply else { return false };
-    matches!(error::code(error), "READONLY" | "MOVED" | "ASK" | "LOADING" | "MASTERDOWN" | "NOAUTH")
+    matches!(error::code(error), "READONLY" | "LOADING" | "MASTERDOWN" | "NOAUTH")
 }

@@ -311,7 +311,7 @@ fn what_is_refused_is_begun_again_by_the_worker() {
     for (refusal, ends) in [
         (&b"-READONLY You can't write against a read only replica.\r\n"[..], true),
         (b"-LOADING Redis is loading the dataset in memory\r\n", true),
-        (b"-MOVED 1 127.0.0.1:1\r\n", true),
+        (b"-MOVED 1 127.0.0.1:1\r\n", false),
         (b"-NOAUTH Authentication required.\r\n", true),
         (b"-NOSCRIPT No matching script.\r\n", false),
         (b"-OOM command not allowed when used memory > 'maxmemory'.\r\n", false),

@@ -1,5 +1,6 @@
 //! The map of a cluster's slots, which follows the cluster.
 
+use std::hash::{BuildHasher, RandomState};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -16,6 +17,9 @@ use super::{parse_address, within};
 const ASK_AGAIN: Duration = Duration::from_millis(250);
 /// And how often when all is well: nodes that come and go do not say so.
 const ASK_ANYWAY: Duration = Duration::from_secs(60);
+
+/// How long to wait at least between two questions for the slots, whoever says that they have moved.
+const MIN_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Keeps the map of a cluster's slots.
 pub async fn follow(topology: Rc<Topology>) {
@@ -37,6 +41,7 @@ pub async fn follow(topology: Rc<Topology>) {
             }
         }
         if topology.is_whole() {
+            sleep(MIN_INTERVAL).await;
             let _ = timeout(ASK_ANYWAY, topology.network.outdated.notified()).await;
         } else {
             sleep(ASK_AGAIN).await;
@@ -48,7 +53,12 @@ pub async fn follow(topology: Rc<Topology>) {
 async fn ask_slots(topology: &Topology) -> Result<Vec<(u16, u16, Address)>, String> {
     let Servers::Cluster { seeds, login } = &topology.network.servers else { return Ok(Vec::new()) };
     let request = || Request::read(Default::default()).command(&[b"CLUSTER", b"SLOTS"]);
-    let nodes = topology.nodes();
+    let mut nodes = topology.nodes();
+    if !nodes.is_empty() {
+        // Not always the same: one may be behind, or cut off from the others.
+        let chance = RandomState::new().hash_one(0) as usize % nodes.len();
+        nodes.rotate_left(chance);
+    }
     let mut last_error = String::from("no node is known");
     for node in &nodes {
         let Some(connections) = node.connections() else { continue };

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures_util::future::select;
 use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::super::connection::{Connected, Connector, MultiplexedConnection, abort, ask, error_text};
 use super::super::options::{Address, Servers};
@@ -20,6 +20,9 @@ use super::{sentinel, within};
 /// How long to wait before a server that was not to be reached is tried again: twice as long each time.
 const FIRST_BACKOFF: Duration = Duration::from_millis(50);
 const MAX_BACKOFF: Duration = Duration::from_secs(2);
+
+/// How long a server is kept to which another has redirected, whatever the map of the slots says.
+const KEPT_FOR: Duration = Duration::from_secs(30);
 
 /// How all servers of a store are reached, and who wants to know of it.
 pub struct Network {
@@ -65,6 +68,7 @@ pub struct Node {
     event_loop: RefCell<Weak<TcpStream>>,
     last_error: RefCell<Rc<str>>,
     is_gone: Cell<bool>,
+    kept_until: Cell<Option<Instant>>,
     gone: Notify,
 }
 
@@ -77,6 +81,7 @@ impl Node {
             event_loop: RefCell::default(),
             last_error: RefCell::new("no connection yet".into()),
             is_gone: Cell::new(false),
+            kept_until: Cell::new(None),
             gone: Notify::new(),
         })
     }
@@ -108,6 +113,19 @@ impl Node {
             // It fails where the connection has ended already.
             let _ = socket.shutdown(Shutdown::Write);
         }
+    }
+
+    pub fn is_gone(&self) -> bool {
+        self.is_gone.get()
+    }
+
+    /// Keeps it for a while, as another server has just said that it has a slot.
+    pub fn keep(&self) {
+        self.kept_until.set(Some(Instant::now() + KEPT_FOR));
+    }
+
+    pub fn is_kept(&self) -> bool {
+        self.kept_until.get().is_some_and(|until| Instant::now() < until)
     }
 
     pub fn retire(&self) {

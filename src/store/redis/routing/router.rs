@@ -19,6 +19,10 @@ use crate::error::{Outcome, Result, StoreError};
 /// How long to wait before a server is asked again that refused for a reason that passes.
 const REFUSAL_PAUSE: Duration = Duration::from_millis(20);
 
+/// How many redirects a call follows at once. Before each one after that it waits for twice as long.
+const FREE_REDIRECTS: u32 = 4;
+const REDIRECT_PAUSE: Duration = Duration::from_millis(5);
+
 /// What is known of a call while it goes on.
 pub struct Attempt {
     pub deadline: Instant,
@@ -145,22 +149,22 @@ impl Router {
         }
     }
 
-    /// As `ask`, of one server: what it refuses for the time being is refused.
+    /// As `ask`, of one server; `None` if it is let go of.
     pub async fn ask_node(
         &self,
         attempt: &Attempt,
         node: &Node,
         make: impl Fn(RequestMode) -> Request,
-    ) -> Result<Reply> {
+    ) -> Result<Option<Reply>> {
         loop {
-            let connections = self.topology.connections_of(node).await;
+            let Some(connections) = self.topology.connections_of(node).await else { return Ok(None) };
             let request = make(RequestMode::default());
             match connections.of(&request).send(request, &Rc::default()).await {
                 Err(SendError::Unsent | SendError::ConnectionLost(_)) => {}
                 Err(SendError::UnderReplicated(_)) => return Err(error::unexpected()),
                 Ok(mut replies) => {
                     let reply = replies.pop().unwrap_or(Reply::Nil);
-                    let Reply::Error(error) = &reply else { return Ok(reply) };
+                    let Reply::Error(error) = &reply else { return Ok(Some(reply)) };
                     if !error::passes(error::code(error)) {
                         return Err(error::check(&reply).err().unwrap_or_else(error::unexpected));
                     }
@@ -189,10 +193,13 @@ impl Router {
         attempt.slot.set(slot);
         let mut mode = RequestMode::default();
         let mut elsewhere: Option<Rc<Node>> = None;
-        let mut was_sent = false;
+        let (mut was_sent, mut redirects) = (false, 0_u32);
         loop {
             let connections = match elsewhere.take() {
-                Some(node) => self.topology.connections_of(&node).await,
+                Some(node) => match self.topology.connections_of(&node).await {
+                    Some(connections) => connections,
+                    None => continue,
+                },
                 None => self.topology.connections_to(slot).await,
             };
             let request = make(mode);
@@ -232,7 +239,17 @@ impl Router {
                 let to = error.split(|&byte| byte == b' ').nth(2)?;
                 self.topology.redirect_target(std::str::from_utf8(to).ok()?)
             };
-            match error::code(error) {
+            let code = error::code(error);
+            if matches!(code, "MOVED" | "ASK") {
+                if self.topology.is_one_server() {
+                    return Ok(replies);
+                }
+                redirects += 1;
+                if redirects > FREE_REDIRECTS {
+                    sleep(REDIRECT_PAUSE * (1 << (redirects - FREE_REDIRECTS).min(6))).await;
+                }
+            }
+            match code {
                 "NOSCRIPT" => mode.in_full = true,
                 "MOVED" => {
                     self.topology.request_refresh();

@@ -103,12 +103,15 @@ impl Topology {
         }
     }
 
-    /// Waits until there is a connection to this server.
-    pub async fn connections_of(&self, node: &Node) -> NodeConnections {
+    /// Waits until there is a connection to this server; `None` where it is let go of.
+    pub async fn connections_of(&self, node: &Node) -> Option<NodeConnections> {
         loop {
             let changed = self.network.changed.notified();
+            if node.is_gone() {
+                return None;
+            }
             if let Some(connections) = node.connections() {
-                return connections;
+                return Some(connections);
             }
             changed.await;
         }
@@ -140,7 +143,10 @@ impl Topology {
         let port = port.parse().ok()?;
         let host = host.trim_start_matches('[').trim_end_matches(']');
         // With no host it is the one that was asked; the map of the slots will say.
-        (!host.is_empty() && !self.is_closed.get()).then(|| self.node(&Address { host: host.into(), port }))
+        let is_known = !host.is_empty() && !self.is_closed.get();
+        let node = is_known.then(|| self.node(&Address { host: host.into(), port }))?;
+        node.keep();
+        Some(node)
     }
 
     /// The servers are no longer where they were.
@@ -224,7 +230,8 @@ impl Topology {
         drop(now);
         // What is no primary any more is no longer needed.
         self.nodes.borrow_mut().retain(|address, node| {
-            let is_needed = slots.iter().any(|(_, _, primary)| primary == address);
+            // The map may be older than a redirect, and a new node has no slots before the first one has moved.
+            let is_needed = slots.iter().any(|(_, _, primary)| primary == address) || node.is_kept();
             if !is_needed {
                 node.retire();
             }

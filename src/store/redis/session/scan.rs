@@ -32,7 +32,10 @@ pub async fn next_page(
 ) -> Result<Option<Vec<Vec<u8>>>> {
     context.router.topology.known().await;
     let Some(node) = next_server(context, scan) else { return Ok(None) };
-    context.router.topology.connections_of(&node).await;
+    if context.router.topology.connections_of(&node).await.is_none() {
+        scan.now = None;
+        return Ok(Some(Vec::new()));
+    }
     let generation = node.generation();
     let cursor = match &scan.now {
         Some((_, known, cursor)) if *known == generation => cursor.clone(),
@@ -40,7 +43,10 @@ pub async fn next_page(
     };
     let (pattern, count) = (pattern(&scan.start), text(STEP));
     let make = |mode| Request::read(mode).command(&[b"SCAN", &cursor, b"MATCH", &pattern, b"COUNT", &count]);
-    let reply = context.router.ask_node(attempt, &node, make).await?;
+    let Some(reply) = context.router.ask_node(attempt, &node, make).await? else {
+        scan.now = None;
+        return Ok(Some(Vec::new()));
+    };
     // A server that came back while it was asked has begun at a cursor of its past: once more from the start.
     if node.generation() != generation {
         scan.now = Some((node.address(), 0, b"0".to_vec()));
