@@ -101,7 +101,7 @@ function faultOfPlace(url) {
   return /\/\/\/\D/.test(url) ? "one with no host; Unix sockets are not supported" : "one with no host";
 }
 
-/** The host of a URL, or an empty text if it is none. A name with letters outside ASCII is encoded as in DNS. */
+/** The host of a URL, or an empty text if the URL is not valid. A name with letters outside ASCII is encoded as in DNS. */
 function hostOf({ hostname }) {
   // URLs of schemes that are not the Web's have such letters percent-encoded.
   if (hostname.includes("%")) return domainToASCII(decode(hostname) ?? "");

@@ -61,7 +61,7 @@ pub fn unexpected() -> StoreError {
     StoreError::unavailable("Redis gave an answer that makes no sense here")
 }
 
-/// The error for a value that is none of the store's.
+/// The error for a value that the store has not written.
 pub const FOREIGN: StoreError = StoreError::Corrupt("it is no session of this store");
 
 /// What is of another type than the store's is another app's, and is not to keep a call from all the others.

@@ -83,7 +83,7 @@ pub struct TlsOptions {
     /// The client's certificate, and those up to its authority.
     pub cert: Option<String>,
     pub key: Option<Zeroizing<String>>,
-    /// Takes any certificate: whoever is on the way can read and change all.
+    /// Takes any certificate: an attacker on the network can read and change everything.
     pub accept_any: bool,
 }
 

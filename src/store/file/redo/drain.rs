@@ -53,8 +53,8 @@ struct Plan {
     /// Before that the log must be on disk up to this LSN: it has the newer states of rows that are left out.
     synced: u64,
     is_all: bool,
-    /// The log has failed, and a power loss takes the end of it. Nobody could go on after a part of the keys, so that they go
-    /// into one transaction.
+    /// The log has failed, and a power loss would take its end. A drain of some of the keys could not be continued then, so
+    /// that all of them go into one transaction.
     is_whole: bool,
     /// How many drains had failed when this was made.
     failures: u64,

@@ -37,7 +37,7 @@ const LEAST_SHARE: u64 = 16;
 /// The bytes of the data file that a byte in the log may take, at most: a page that is split is left in halves.
 const GROWTH: u64 = 2;
 
-/// How often it is tried to have the overlay right.
+/// How many drains a call starts before it gives up counting rows.
 const ATTEMPTS: usize = 8;
 /// Nanoseconds that a drain takes for a kibibyte of the log, until one was measured.
 const FIRST_DRAIN_COST: u64 = 60_000;

@@ -147,8 +147,8 @@ impl Ring {
         self.file.sync()
     }
 
-    /// Writes zeros where the next batch would begin. There may be a part of one that nobody was told of, and where the next
-    /// process writes the same bytes as it had there, a power loss could make it whole.
+    /// Writes zeros where the next batch would begin. A part of an unreported batch may be there. If the next process wrote
+    /// the same bytes in its place, a power loss could make that batch whole.
     fn write_end(&self, applied: u64, end: u64) -> io::Result<()> {
         let zeros = [0; HEAD_BYTES];
         let to_end = self.size - end % self.size;
@@ -353,7 +353,7 @@ fn read(
 
 pub(super) struct Scan {
     pub end: Position,
-    /// The next `created` after the last batch. 0 if there is none.
+    /// The next `created` after the last batch, or 0 without a batch.
     pub next: u64,
 }
 

@@ -25,7 +25,7 @@ use super::ring::{Scan, follow};
 use super::storage::LogFile;
 use crate::store::file::record::Record;
 
-/// A larger file is none of ours.
+/// No log of this package is larger.
 const MAX_RING: u64 = 256 << 20;
 /// The unit in which a disk fails to read.
 const PAGE: usize = 4096;
@@ -127,7 +127,7 @@ fn later_batches<'r>(
     })
 }
 
-/// The ring of a file, with zeros for what is missing or cannot be read. Empty if there is none.
+/// The ring of a file, with zeros for what is missing or cannot be read. Empty if the file has no ring.
 fn read_ring(file: &dyn LogFile, entry: &LogEntry) -> io::Result<Vec<u8>> {
     let len = file.len()?;
     let mut page = vec![0; HEADER_BYTES.min(len) as usize];

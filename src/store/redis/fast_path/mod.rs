@@ -174,7 +174,7 @@ impl FastPath {
         self.open.as_ref().map(|open| open.socket.socket())
     }
 
-    /// What is left of a connection that has ended, for whoever waited for its socket.
+    /// What is left of a connection that has ended, for the code that waited for its socket.
     pub fn take_closed_socket(&mut self) -> Option<Arc<TcpStream>> {
         self.dead.take()
     }
@@ -220,7 +220,7 @@ impl FastPath {
         self.submit();
     }
 
-    /// Lets go of the connection, and of all that waits for it.
+    /// Drops the connection and all that waits for it.
     pub fn shut(&mut self) {
         self.is_wanted = false;
         if let Some(open) = self.open.take() {
@@ -554,7 +554,7 @@ impl FastPath {
             }
             (_, Step::Unentered(_)) => self.retry(call, true),
             (_, Step::Occupied | Step::OtherUser) => self.retry(call, false),
-            // Whoever has seen the entry before may remove it.
+            // A process that has seen the entry before may remove it.
             (_, Step::Created { is_entered: false, .. }) => self.retry(call, true),
             (Op::Create(session, stamp), Step::Created { index_len, .. }) => {
                 self.created(session, *stamp, index_len, ticket, results);

@@ -69,7 +69,7 @@ pub async fn create(
     }
     Counters::add(&context.counters.created, 1);
     if !is_own {
-        // Whoever has seen the entry before may remove it.
+        // A process that has seen the entry before may remove it.
         enter(context, attempt, &creation.entry(), false).await?;
     }
     Box::pin(limit(context, attempt, user, member, entered, Some(created), session.expires)).await;
