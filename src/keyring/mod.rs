@@ -7,7 +7,7 @@
 mod cipher;
 mod keys;
 mod lookup;
-mod random;
+pub(crate) mod random;
 mod secret;
 #[cfg(test)]
 mod tests;

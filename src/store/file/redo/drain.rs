@@ -157,12 +157,7 @@ impl Redo {
     /// Drains while others write, until little is left. They are slowed down meanwhile.
     pub(super) fn drain_most(&self) -> Result<()> {
         self.is_emptying.store(true, Ordering::SeqCst);
-        let drained = self.drain_until_little();
-        self.is_emptying.store(false, Ordering::SeqCst);
-        drained
-    }
-
-    fn drain_until_little(&self) -> Result<()> {
+        scopeguard::defer!(self.is_emptying.store(false, Ordering::SeqCst));
         for _ in 0..PASSES {
             match self.ring() {
                 Some(ring) if ring.used() > LITTLE && !ring.has_failed() => {

@@ -136,7 +136,7 @@ pub(super) struct BatchWriter {
 }
 
 /// What a batch says beside its records.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Head {
     /// The bytes of the batch, this head included.
     pub len: usize,
@@ -148,6 +148,9 @@ pub(super) struct Head {
     pub next: u64,
     /// The checksum of the batch before.
     pub before: u32,
+    /// Random, and another one after each recovery. Without it a batch could be equal to one that was lost at its place, and
+    /// what followed that one would follow this one.
+    pub salt: u32,
     pub crc: u32,
 }
 
@@ -178,24 +181,22 @@ impl BatchWriter {
     }
 
     /// Writes the head, and returns the bytes of the batch with their checksum.
-    pub(super) fn finish(mut self, id: &LogId, at: Position, durable: u64, next: u64) -> (Vec<u8>, u32) {
+    pub(super) fn finish(mut self, id: &LogId, head: Head) -> (Vec<u8>, u32) {
         let len = self.bytes.len().next_multiple_of(ALIGNMENT);
         self.bytes.resize(len, 0);
-        let head = Head { len, count: self.count, lsn: at.lsn, durable, next, before: at.crc, crc: 0 };
-        let crc = head.write(id, &mut self.bytes);
+        let crc = Head { len, count: self.count, ..head }.write(id, &mut self.bytes);
         (self.bytes, crc)
     }
 }
 
-/// The head of a batch that has no records and takes the rest of the ring, with its checksum.
-pub(super) fn padding(id: &LogId, len: u64, at: Position, durable: u64, next: u64) -> (Vec<u8>, u32) {
-    let head = Head { len: len as usize, count: PADDING, lsn: at.lsn, durable, next, before: at.crc, crc: 0 };
-    let mut bytes = vec![0; HEAD_BYTES];
-    let crc = head.write(id, &mut bytes);
-    (bytes, crc)
-}
-
 impl Head {
+    /// The bytes of a batch that has no records and takes the rest of the ring, with its checksum.
+    pub(super) fn padding(self, id: &LogId, len: u64) -> (Vec<u8>, u32) {
+        let mut bytes = vec![0; HEAD_BYTES];
+        let crc = Head { len: len as usize, count: PADDING, ..self }.write(id, &mut bytes);
+        (bytes, crc)
+    }
+
     /// Writes the head into the first bytes of a batch, and returns the checksum.
     fn write(&self, id: &LogId, batch: &mut [u8]) -> u32 {
         batch[..4].copy_from_slice(&BATCH_MAGIC.to_le_bytes());
@@ -205,6 +206,7 @@ impl Head {
         batch[24..32].copy_from_slice(&self.durable.to_le_bytes());
         batch[32..40].copy_from_slice(&self.next.to_le_bytes());
         batch[40..44].copy_from_slice(&self.before.to_le_bytes());
+        batch[44..48].copy_from_slice(&self.salt.to_le_bytes());
         let mut hasher = seeded(id);
         hasher.update(&batch[8..]);
         let crc = hasher.finalize();
@@ -226,6 +228,7 @@ impl Head {
             durable: u64_at(bytes, 24),
             next: u64_at(bytes, 32),
             before: u32_at(bytes, 40),
+            salt: u32_at(bytes, 44),
         };
         let is_sized = if head.is_padding() { head.len == bytes.len() } else { head.len <= bytes.len() };
         if head.len < HEAD_BYTES || !is_sized || !head.len.is_multiple_of(ALIGNMENT) || !is_plausible(&head) {

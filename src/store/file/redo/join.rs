@@ -104,10 +104,8 @@ pub(in crate::store::file) fn join_to_read(
 }
 
 fn random_byte() -> u8 {
-    let mut byte = [0];
     // Without randomness the pauses are equal, and the deadline ends the wait.
-    let _ = points::random(&mut byte);
-    byte[0]
+    points::random().map_or(0, |[byte]| byte)
 }
 
 fn not_shared(lock: &dyn ModeLock, dir: &Path, patience: Duration) -> StoreError {

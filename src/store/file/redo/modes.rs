@@ -10,7 +10,7 @@ use parking_lot::MutexGuard;
 
 use super::drain::Part;
 use super::engine::{Base, FIRST_PAUSE, Mode, ModeState, Redo};
-use super::format::{LogEntry, LogId, Position};
+use super::format::{LogEntry, Position};
 use super::overlay::{Entry, RowKey, RowState};
 use super::points::{self, Point};
 use super::ring::{NextFile, Ring};
@@ -137,7 +137,7 @@ impl Redo {
         if file == NextFile::Prepared {
             state.next_file = NextFile::New;
         }
-        let ring = Ring::begin(&*self.files, new_id()?, state.next_size, file)?;
+        let ring = Ring::begin(&*self.files, points::random()?, state.next_size, file)?;
         points::reach(Point::LogCreated);
         let entry = ring.entry(Position::default());
         let begun = environment.change(|rows| {
@@ -298,11 +298,4 @@ fn postpone(state: &mut ModeState) {
     let was_lately = state.not_before.is_some_and(|moment| now < moment + MAX_PAUSE);
     state.pause = if was_lately { (2 * state.pause).min(MAX_PAUSE) } else { FIRST_PAUSE };
     state.not_before = Some(now + state.pause);
-}
-
-fn new_id() -> Result<LogId> {
-    let mut id = LogId::default();
-    points::random(&mut id)
-        .map_err(|error| StoreError::Io(format!("the system gave no random number: {error}")))?;
-    Ok(id)
 }

@@ -4,6 +4,9 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::error::Result;
+use crate::keyring::random;
+
 /// A step of the log's code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(in crate::store::file) enum Point {
@@ -70,14 +73,18 @@ pub(in crate::store::file) fn now() -> Instant {
     Instant::now()
 }
 
-/// Fills bytes at random. A simulator derives them from its seed.
-pub(in crate::store::file) fn random(bytes: &mut [u8]) -> Result<(), getrandom::Error> {
+/// Random bytes. A simulator derives them from its seed.
+///
+/// # Errors
+/// `Io` if the system has none.
+pub(in crate::store::file) fn random<const N: usize>() -> Result<[u8; N]> {
     #[cfg(test)]
     if let Some(simulator) = hooks::simulator() {
-        simulator.random(bytes);
-        return Ok(());
+        let mut bytes = [0; N];
+        simulator.random(&mut bytes);
+        return Ok(bytes);
     }
-    getrandom::fill(bytes)
+    random::bytes()
 }
 
 /// A limit of the real store. A simulator has a small log, and the limit that fits it.

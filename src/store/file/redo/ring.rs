@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 
 use super::format::{
-    BatchWriter, HEAD_BYTES, HEADER_BYTES, Head, LogEntry, LogId, Position, header, padding, parse_header,
+    BatchWriter, HEAD_BYTES, HEADER_BYTES, Head, LogEntry, LogId, Position, header, parse_header,
 };
 use super::points::{self, Point};
 use super::storage::{LogFile, LogFiles, damaged};
@@ -26,6 +26,8 @@ pub(super) struct Ring {
     pub id: LogId,
     /// The bytes that the ring has.
     size: u64,
+    /// See `Head::salt`. 0 in a log that was not recovered.
+    salt: u32,
     state: Mutex<State>,
     /// Held during a sync. The kernel reports a failure once to each open file: a sync beside the one that fails may
     /// succeed without having written anything.
@@ -84,16 +86,17 @@ impl Ring {
         };
         let size = len - HEADER_BYTES;
         file.write_at(&header(&id, size), 0).and_then(|()| file.sync()).map_err(failed)?;
-        Ok(Self::at(file, id, size, Position::default()))
+        Ok(Self::at(file, id, size, Position::default(), 0))
     }
 
-    fn at(file: Arc<dyn LogFile>, id: LogId, size: u64, at: Position) -> Self {
+    fn at(file: Arc<dyn LogFile>, id: LogId, size: u64, at: Position, salt: u32) -> Self {
         let parts = VecDeque::new();
         let state = State { written: at, entered: at, durable: at.lsn, applied: at, parts };
         Self {
             file,
             id,
             size,
+            salt,
             state: Mutex::new(state),
             syncing: Mutex::default(),
             has_failed: AtomicBool::new(false),
@@ -116,9 +119,10 @@ impl Ring {
             LogFault::Damaged(why) => damaged(&path, &why),
             LogFault::Io(error) => io_failed(&path.display(), "reading", &error),
         })?;
+        let salt = u32::from_le_bytes(points::random()?);
         // After a failed sync the kernel may hold bytes as clean that the disk does not have. Written again, they are
         // dirty, and the sync is one of this file description.
-        let ring = Self::at(file, entry.id, bytes.len() as u64, scan.end);
+        let ring = Self::at(file, entry.id, bytes.len() as u64, scan.end, salt);
         {
             let mut state = ring.state.lock();
             state.applied = entry.applied;
@@ -195,25 +199,25 @@ impl Ring {
     /// Writes a batch, for which there must be room. It is on disk after the next `sync`.
     pub(super) fn append(&self, batch: BatchWriter, next: u64) -> io::Result<()> {
         self.check()?;
-        let (mut at, durable) = {
-            let state = self.state.lock();
-            (state.written, state.durable)
+        let mut head = {
+            let State { written: Position { lsn, crc: before }, durable, .. } = *self.state.lock();
+            Head { lsn, before, durable, next, salt: self.salt, ..Head::default() }
         };
-        let to_end = self.size - at.lsn % self.size;
+        let to_end = self.size - head.lsn % self.size;
         if (batch.len() as u64) > to_end {
             if to_end >= HEAD_BYTES as u64 {
-                let (bytes, crc) = padding(&self.id, to_end, at, durable, next);
-                self.write(&bytes, at.lsn)?;
-                at.crc = crc;
+                let (bytes, crc) = head.padding(&self.id, to_end);
+                self.write(&bytes, head.lsn)?;
+                head.before = crc;
             }
-            at.lsn += to_end;
+            head.lsn += to_end;
         }
-        let (bytes, crc) = batch.finish(&self.id, at, durable, next);
+        let (bytes, crc) = batch.finish(&self.id, head);
         points::reach(Point::BeforeWrite);
-        self.write(&bytes, at.lsn)?;
+        self.write(&bytes, head.lsn)?;
         points::reach(Point::AfterWrite);
         let mut state = self.state.lock();
-        state.written = Position { lsn: at.lsn + bytes.len() as u64, crc };
+        state.written = Position { lsn: head.lsn + bytes.len() as u64, crc };
         Ok(())
     }
 

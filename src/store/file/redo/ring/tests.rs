@@ -168,8 +168,8 @@ fn heads_in_a_session_are_no_batches() {
     let start = ring.entry(Position::default());
     let mut bytes = row(7, 0);
     for lsn in (0..SIZE).step_by(64) {
-        let at = Position { lsn, crc: 0 };
-        let (forged, _) = BatchWriter::new(0).finish(&OTHER, at, 1 << 40, 9);
+        let head = Head { lsn, durable: 1 << 40, next: 9, ..Head::default() };
+        let (forged, _) = BatchWriter::new(0).finish(&OTHER, head);
         bytes.extend_from_slice(&forged);
     }
     let mut batch = BatchWriter::new(bytes.len());
@@ -191,13 +191,14 @@ fn a_batch_is_these_bytes() {
     let mut batch = BatchWriter::new(0);
     batch.push(b"key", Some(&[0; 24]));
     batch.push(b"gone", None);
-    let (bytes, crc) = batch.finish(&ID, Position { lsn: 0x1122, crc: 0x3344 }, 0x55, 0x66);
+    let head = Head { lsn: 0x1122, before: 0x3344, durable: 0x55, next: 0x66, salt: 0x77, ..Head::default() };
+    let (bytes, crc) = batch.finish(&ID, head);
     let mut expected = Vec::new();
     expected.extend_from_slice(b"redo");
     expected.extend_from_slice(&crc.to_le_bytes());
     expected
         .extend_from_slice(b"\x60\0\0\0\x02\0\0\0\x22\x11\0\0\0\0\0\0\x55\0\0\0\0\0\0\0\x66\0\0\0\0\0\0\0");
-    expected.extend_from_slice(b"\x44\x33\0\0\0\0\0\0");
+    expected.extend_from_slice(b"\x44\x33\0\0\x77\0\0\0");
     expected.extend_from_slice(b"\x18\0\0\0\x03\0key");
     expected.extend_from_slice(&[0; 24]);
     expected.extend_from_slice(b"\xff\xff\xff\xff\x04\0gone");
@@ -272,7 +273,7 @@ impl LogFile for FailingOnce {
 
 #[test]
 fn no_sync_succeeds_beside_one_that_fails() {
-    let ring = Ring::at(Arc::new(FailingOnce::default()), ID, SIZE, Position::default());
+    let ring = Ring::at(Arc::new(FailingOnce::default()), ID, SIZE, Position::default(), 0);
     let mut batch = BatchWriter::new(0);
     batch.push(b"key", None);
     ring.append(batch, 1).unwrap();
@@ -318,6 +319,25 @@ fn a_torn_batch_does_not_become_whole_after_a_recovery() {
     assert_eq!(recover(&memory, &start), Ok((vec![0], 1)));
     memory.change(|bytes| bytes[last] ^= 1);
     assert_eq!(recover(&memory, &start), Ok((vec![0], 1)));
+}
+
+/// A power loss takes the end of the log, but for a batch behind a hole. The next process writes what filled the hole.
+#[test]
+fn a_batch_that_was_lost_does_not_follow_an_equal_one_after_a_recovery() {
+    let memory = Memory::default();
+    let ring = begin(&memory);
+    let start = ring.entry(Position::default());
+    append(&ring, 0, 100);
+    ring.sync().unwrap();
+    let hole = (HEADER_BYTES + ring.written()) as usize;
+    append(&ring, 1, 100);
+    let end = (HEADER_BYTES + ring.written()) as usize;
+    append(&ring, 2, 100);
+    memory.change(|bytes| bytes[hole..end].fill(0));
+    let recovered = Ring::recover(&memory, &start, |_, _, _| ()).unwrap().ring;
+    append(&recovered, 1, 100);
+    assert_eq!(recovered.written(), end as u64 - HEADER_BYTES);
+    assert_eq!(recover(&memory, &start), Ok((vec![0, 1], 2)));
 }
 
 #[test]

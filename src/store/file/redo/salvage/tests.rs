@@ -1,5 +1,5 @@
 use super::*;
-use crate::store::file::redo::format::{BatchWriter, LogId, Position, header};
+use crate::store::file::redo::format::{BatchWriter, Head, LogId, Position, header};
 
 const ID: LogId = *b"the id of a log.";
 const OTHER: LogId = *b"the id of other.";
@@ -70,7 +70,9 @@ impl Log {
     fn push(&mut self, key: &str, row: Option<&[u8]>, next: u64) {
         let mut batch = BatchWriter::new(200);
         batch.push(key.as_bytes(), row);
-        let (bytes, crc) = batch.finish(&ID, self.at, self.at.lsn, next);
+        let Position { lsn, crc: before } = self.at;
+        let head = Head { lsn, before, durable: lsn, next, ..Head::default() };
+        let (bytes, crc) = batch.finish(&ID, head);
         let place = HEADER_BYTES as usize + self.at.lsn as usize;
         self.places.push(place);
         self.file.bytes[place..place + bytes.len()].copy_from_slice(&bytes);
