@@ -143,7 +143,11 @@ export interface JsRedisOptions {
   commandTimeout?: number
   connectTimeout?: number
   waitReplicas?: number
-  ca?: string
+  /** PEM texts. */
+  ca?: Array<string>
+  /** The authorities where there is no `ca`. */
+  defaultAuthorities?: string
+  servername?: string
   cert?: string
   key?: string
   acceptAny?: boolean

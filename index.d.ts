@@ -397,17 +397,23 @@ export interface FileStore<Fields extends object = object> extends SessionStore<
   stats(): Promise<FileStoreStats>;
 }
 
-/** How a {@link RedisStore} connects by TLS, to `rediss://` or `valkeys://` URLs. All texts are PEM. */
+/** How a {@link RedisStore} connects by TLS, to `rediss://` or `valkeys://` URLs. Certificates and keys are PEM. */
 export interface RedisTlsOptions {
   /**
    * The certificates of the authorities to trust.
-   * @default those of the Web, as Mozilla lists them
+   * @default those that Node trusts: `tls.getCACertificates("default")`, or before Node 22.15 `tls.rootCertificates`
+   * and the file of `NODE_EXTRA_CA_CERTS`
    */
-  ca?: string;
+  ca?: string | Uint8Array | readonly (string | Uint8Array)[];
   /** The client's certificate, followed by those up to its authority, for servers that ask for one. Needs `key`. */
-  cert?: string;
+  cert?: string | Uint8Array;
   /** The private key of `cert`. */
-  key?: string;
+  key?: string | Uint8Array;
+  /**
+   * The name that the servers' certificates must have.
+   * @default the host of the URL, or the name that a node of a cluster announces
+   */
+  servername?: string;
   /**
    * `false` takes any certificate, so that whoever is on the way can read and change all. For tests.
    * @default true

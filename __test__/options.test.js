@@ -3,6 +3,7 @@
 const assert = require("node:assert/strict");
 const fs = require("node:fs");
 const path = require("node:path");
+const { rootCertificates } = require("node:tls");
 const { describe, it } = require("node:test");
 const { FileStore, MemoryStore, RedisStore, SessionStoreError } = require("..");
 const { readServers } = require("../lib/redis-servers.js");
@@ -475,6 +476,28 @@ describe("options of RedisStore", () => {
     refusesRedis(
       { url: secure, tls: { ca: "no PEM" } },
       /^tls\.ca must be one or more certificates as PEM text; got another text$/,
+    );
+    for (const ca of [1, "", [], [""], [1], Buffer.alloc(0)]) {
+      refusesRedis(
+        { url: secure, tls: { ca } },
+        /^tls\.ca must be PEM text, a Buffer of it, or a list of those; got /,
+      );
+    }
+    const certificate = rootCertificates[0];
+    refusesRedis(
+      { url: secure, tls: { ca: [certificate, Buffer.from("no PEM")] } },
+      /^tls\.ca must be one or more /,
+    );
+    refusesRedis(
+      { url: secure, tls: { cert: [certificate] } },
+      /^tls\.cert must be PEM text, or a Buffer of it; got an array$/,
+    );
+    for (const servername of ["", 1]) {
+      refusesRedis({ url: secure, tls: { servername } }, /^tls\.servername must be a non-empty string; got /);
+    }
+    refusesRedis(
+      { url: secure, tls: { servername: "no name" } },
+      /^tls\.servername must be a host name or an IP address, as certificates have it; got another text$/,
     );
     refusesRedis(
       { url: secure, tls: { cert: "x" } },

@@ -1,8 +1,8 @@
 "use strict";
 
 const { domainToASCII } = require("node:url");
-const { SessionStoreError, invalidOption, kindOf } = require("./errors.js");
-const { sentinelOptions, tlsOptions, validateOptions } = require("./options.js");
+const { invalidOption, kindOf } = require("./errors.js");
+const { sentinelOptions, validateOptions, within } = require("./options.js");
 
 const DEFAULT_PORT = 6379;
 const DEFAULT_SENTINEL_PORT = 26379;
@@ -125,27 +125,4 @@ function decode(text) {
   }
 }
 
-/** What a connection by TLS is made with. */
-function readTls(tls, { servers, masterLogin }) {
-  if (tls === undefined) return {};
-  const { ca, cert, key, rejectUnauthorized } = within("tls", () => validateOptions(tls, tlsOptions));
-  if (!masterLogin?.tls && !servers.some((server) => server.tls)) {
-    throw invalidOption("tls", "left out, or the URLs rediss:// ones", "given");
-  }
-  return { ca, cert, key, acceptAny: rejectUnauthorized === false };
-}
-
-/** Calls what validates an option's own options, and has its errors name that option too. */
-function within(option, validate) {
-  try {
-    return validate();
-  } catch (error) {
-    const message = error.message.replace(/^(options\b|unknown option )?/, (start) => {
-      if (start === "options") return option;
-      return start === "" ? `${option}.` : `unknown option of ${option}: `;
-    });
-    throw new SessionStoreError(error.code, message);
-  }
-}
-
-module.exports = { faultOfPlace, readServers, readTls };
+module.exports = { faultOfPlace, readServers };

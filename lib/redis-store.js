@@ -2,7 +2,8 @@
 
 const native = require("./native.js");
 const { redisOptions, validateOptions } = require("./options.js");
-const { readServers, readTls } = require("./redis-servers.js");
+const { readServers } = require("./redis-servers.js");
+const { readTls } = require("./redis-tls.js");
 const { readSecrets } = require("./secrets.js");
 const { SessionStore, callNative } = require("./session-store.js");
 const { PendingCalls } = require("./pending-calls.js");

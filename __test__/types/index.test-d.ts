@@ -183,7 +183,10 @@ export async function redis() {
     waitReplicas: 1,
   });
   new RedisStore({ sentinel: { urls: [url], master: "name", username: "u", password: "p", database: 1 } });
-  new RedisStore({ url, tls: { ca: "", cert: "", key: "", rejectUnauthorized: false } });
+  new RedisStore({
+    url,
+    tls: { ca: ["", new Uint8Array()], cert: "", key: "", servername: "", rejectUnauthorized: false },
+  });
   new RedisStore({ url, commandTimeout: 500, connectTimeout: 500, maxSessionsPerUser: 3, sweepInterval: 0 });
   expectError(new RedisStore());
   expectError(new RedisStore({}));

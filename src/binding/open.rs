@@ -14,7 +14,7 @@ use super::tickets::{SettleArgs, tickets};
 use super::values::Value;
 use crate::store::file::{Durability, FileOptions, Secret};
 use crate::store::memory::{MemoryOptions, SharedStore};
-use crate::store::redis::{Address, Login, RedisOptions, Servers, TlsOptions};
+use crate::store::redis::{Address, Authorities, Login, RedisOptions, Servers, TlsOptions};
 use crate::store::{FileStore, RedisStore};
 
 /// The options of a store in memory, which `lib/options.js` has validated: whole numbers.
@@ -118,7 +118,11 @@ pub struct JsRedisOptions {
     pub command_timeout: Option<f64>,
     pub connect_timeout: Option<f64>,
     pub wait_replicas: Option<u32>,
-    pub ca: Option<String>,
+    /// PEM texts.
+    pub ca: Option<Vec<String>>,
+    /// The authorities where there is no `ca`.
+    pub default_authorities: Option<String>,
+    pub servername: Option<String>,
     pub cert: Option<String>,
     pub key: Option<String>,
     pub accept_any: Option<bool>,
@@ -154,7 +158,11 @@ impl From<JsRedisOptions> for RedisOptions {
             prefix: options.prefix.unwrap_or(defaults.prefix),
             secrets: options.secrets.iter().map(|secret| Secret::new(secret.to_vec())).collect(),
             tls: TlsOptions {
-                ca: options.ca,
+                authorities: match options.ca {
+                    Some(given) => Authorities::Given(given),
+                    None => Authorities::Default(options.default_authorities.unwrap_or_default()),
+                },
+                server_name: options.servername,
                 cert: options.cert,
                 key: options.key.map(Into::into),
                 accept_any: options.accept_any.unwrap_or(false),

@@ -75,12 +75,28 @@ impl Servers {
     }
 }
 
-/// What a connection by TLS is made with, as PEM texts.
+/// The authorities to trust, as PEM texts.
+#[derive(Debug, Clone)]
+pub enum Authorities {
+    /// Each of these texts has one or more.
+    Given(Vec<String>),
+    /// Those that the platform trusts. What cannot be read is left out.
+    Default(String),
+}
+
+impl Default for Authorities {
+    fn default() -> Self {
+        Self::Default(String::new())
+    }
+}
+
+/// What a connection by TLS is made with.
 #[derive(Debug, Clone, Default)]
 pub struct TlsOptions {
-    /// The authorities to trust in place of those of the Web.
-    pub ca: Option<String>,
-    /// The client's certificate, and those up to its authority.
+    pub authorities: Authorities,
+    /// The name that certificates must have, in place of the server's host.
+    pub server_name: Option<String>,
+    /// The client's certificate, and those up to its authority, as PEM text.
     pub cert: Option<String>,
     pub key: Option<Zeroizing<String>>,
     /// Takes any certificate: an attacker on the network can read and change everything.

@@ -1,5 +1,6 @@
 //! Connecting to a server: the socket, TLS, the login.
 
+use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -7,7 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use futures_util::future::{Either, select};
+use futures_util::future::{Either, join_all, select};
 use futures_util::stream::FuturesUnordered;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -15,13 +16,12 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::oneshot;
 use tokio::task::spawn_local;
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
 
 use super::super::options::{Address, Login};
 use super::super::resp::{Replies, Reply, Request, Script};
 use super::abort::reset_on_close;
 use super::multiplexed::{MultiplexedConnection, Replication, SendError, in_words};
-use super::tls::server_name;
+use super::tls::Tls;
 
 /// What is between us and a server may forget a connection on which nothing is said, without telling.
 const KEEPALIVE: TcpKeepalive =
@@ -30,7 +30,7 @@ const KEEPALIVE: TcpKeepalive =
 /// How connections are made.
 #[derive(Clone)]
 pub struct Connector {
-    pub tls: Option<TlsConnector>,
+    pub tls: Option<Tls>,
     pub timeout: Duration,
     pub replication: Option<Replication>,
 }
@@ -65,15 +65,15 @@ impl Connector {
         login: &Login,
         replication: Option<Replication>,
     ) -> Result<Connected, String> {
+        let stage = Cell::new("no connection");
         let connecting = async {
-            let connected = self.open(address, login, replication).await?;
+            let connected = self.open(address, login, replication, &stage).await?;
+            stage.set("no answer to the login");
             log_in(&connected.link, login).await?;
             Ok(connected)
         };
-        match timeout(self.timeout, connecting).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(format!("no connection within {} ms", self.timeout.as_millis())),
-        }
+        let outcome = timeout(self.timeout, connecting).await;
+        outcome.unwrap_or_else(|_| Err(format!("{} within {} ms", stage.get(), self.timeout.as_millis())))
     }
 
     /// Connects, logs in and loads scripts, without TLS, for a caller that reads and writes the socket itself.
@@ -109,14 +109,14 @@ impl Connector {
         address: &Address,
         login: &Login,
         replication: Option<Replication>,
+        stage: &Cell<&str>,
     ) -> Result<Connected, String> {
         let socket = connect_tcp(address).await?;
         match self.tls.as_ref().filter(|_| login.is_tls) {
             None => Ok(drive(socket, replication)),
             Some(tls) => {
-                let name = server_name(&address.host).ok_or("its host is no name for a certificate")?;
-                let secure = tls.connect(name, socket).await;
-                Ok(drive(secure.map_err(|error| format!("no TLS: {error}"))?, replication))
+                stage.set("no TLS handshake, as of a server without TLS,");
+                Ok(drive(tls.connect(address, socket).await?, replication))
             }
         }
     }
@@ -181,20 +181,30 @@ fn drive(stream: impl AsyncRead + AsyncWrite + 'static, replication: Option<Repl
 }
 
 async fn log_in(link: &MultiplexedConnection, login: &Login) -> Result<(), String> {
-    let mut request = Request::read(Default::default());
+    let command = |parts: &[&[u8]]| Request::read(Default::default()).command(parts);
+    let mut commands = Vec::new();
     match (&login.username, &login.password) {
         (Some(user), Some(password)) => {
-            request = request.command(&[b"AUTH", user.as_bytes(), password.as_bytes()]);
+            commands.push(command(&[b"AUTH", user.as_bytes(), password.as_bytes()]));
         }
-        (None, Some(password)) => request = request.command(&[b"AUTH", password.as_bytes()]),
+        (None, Some(password)) => commands.push(command(&[b"AUTH", password.as_bytes()])),
         (_, None) => {}
     }
     if login.database > 0 {
-        request = request.command(&[b"SELECT", login.database.to_string().as_bytes()]);
+        commands.push(command(&[b"SELECT", login.database.to_string().as_bytes()]));
     }
     // It refuses while the server loads its data, and where a login is missing.
-    let replies = ask(link, request.command(&[b"PING"])).await?;
-    replies.into_iter().try_for_each(|reply| error_text(&reply).map_or(Ok(()), Err))
+    commands.push(command(&[b"PING"]));
+    // One by one, as a server may answer the first and close: it has too many clients then.
+    let replies = join_all(commands.into_iter().map(|command| ask(link, command))).await;
+    for reply in replies.into_iter() {
+        let reply = reply.map_err(|reason| match login.is_tls || link.has_read() {
+            true => reason,
+            false => format!("{reason}, as by a server that expects TLS (rediss://)"),
+        })?;
+        reply.iter().try_for_each(|reply| error_text(reply).map_or(Ok(()), Err))?;
+    }
+    Ok(())
 }
 
 /// Sends a request outside the calls of the store.
