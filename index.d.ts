@@ -441,6 +441,13 @@ export interface RedisSentinelOptions {
   database?: number;
 }
 
+/** How to log in to a server. */
+export interface RedisCredentials {
+  /** @default the server's default user */
+  username?: string;
+  password: string;
+}
+
 /** Options of {@link RedisStore}, apart from where the servers are. */
 export interface RedisStoreSettings extends SessionStoreOptions {
   /**
@@ -481,6 +488,22 @@ export interface RedisStoreSettings extends SessionStoreOptions {
    * @default 0
    */
   waitReplicas?: number;
+  /**
+   * The user of the servers that have the data. Needs a password. Each part of the login is given in one place: here, in
+   * the URLs or in `sentinel`.
+   */
+  username?: string;
+  /** The password of the servers that have the data. */
+  password?: string;
+  /**
+   * Gives the login of the servers that have the data. It is called at each connection that is made, also to each node of
+   * a cluster, so that a token may expire. An attempt to connect waits for it within `connectTimeout`. Where it throws,
+   * rejects or is late, the attempt fails, and is made again later. Calls that reject meanwhile have its message.
+   *
+   * It runs on the thread of the store, and does not keep the process alive. It excludes any other login but that of
+   * sentinels.
+   */
+  credentials?: () => RedisCredentials | Promise<RedisCredentials>;
   /** For `rediss://` and `valkeys://` URLs alone. */
   tls?: RedisTlsOptions;
   /**

@@ -363,6 +363,72 @@ describe("options of RedisStore", () => {
     await store.close();
   });
 
+  it("take the login beside the URLs, each part of it once", () => {
+    const node = "redis://host";
+    const login = { username: "app", password: "p@ss" };
+    for (const [options, expected] of [
+      [{ url: node, ...login }, login],
+      [
+        { url: node, password: "p" },
+        { username: undefined, password: "p" },
+      ],
+      [
+        { url: "redis://app@host", password: "p" },
+        { username: "app", password: "p" },
+      ],
+      [
+        { url: "redis://:p@host", username: "app" },
+        { username: "app", password: "p" },
+      ],
+      [{ cluster: [node, node], ...login }, login],
+      [{ sentinel, ...login }, login],
+      [
+        { sentinel: { ...sentinel, username: "app" }, password: "p" },
+        { username: "app", password: "p" },
+      ],
+    ]) {
+      const { servers, masterLogin } = readServers(options);
+      for (const { username, password } of masterLogin ? [masterLogin] : servers) {
+        assert.deepEqual({ username, password }, expected, JSON.stringify(options));
+      }
+    }
+    const credentials = () => ({ password: "p" });
+    for (const [options, words] of [
+      [{ url: node, username: "app" }, /^password must be given where username is; got undefined$/],
+      [{ url: "redis://:p@host", password: "q" }, /^password must be left out where url has one; got both$/],
+      [{ url: "redis://a:p@host", username: "a" }, /^username must be left out where url has one; got both$/],
+      [
+        { cluster: ["redis://:p@host"], password: "q" },
+        /^password must be left out where cluster\[0\] has one/,
+      ],
+      [
+        { sentinel: { ...sentinel, password: "p" }, password: "q" },
+        /^password must be left out where sentinel has/,
+      ],
+      [
+        { url: node, password: "p", credentials },
+        /^password must be left out where credentials is given; got both$/,
+      ],
+      [
+        { url: "redis://:p@host", credentials },
+        /^credentials must be left out where url has a password; got both$/,
+      ],
+      [{ url: "redis://app@host", credentials }, /^credentials must be left out where url has a username/],
+      [
+        { sentinel: { ...sentinel, password: "p" }, credentials },
+        /^credentials must be left out where sentinel has a pass/,
+      ],
+      [
+        { url: node, credentials: {} },
+        /^credentials must be a function that gives \{ username, password \}, or a promise/,
+      ],
+      [{ url: node, password: "" }, /^password must be a non-empty string; got an empty string$/],
+      [{ url: node, username: 1 }, /^username must be a non-empty string; got 1$/],
+    ]) {
+      refusesRedis(options, words);
+    }
+  });
+
   it("refuse what is no URL of Redis, without showing it", () => {
     for (const wrong of [
       "",

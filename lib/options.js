@@ -104,6 +104,12 @@ const redisOptions = {
   url: judgedLater,
   cluster: judgedLater,
   sentinel: judgedLater,
+  username: text,
+  password: text,
+  credentials: {
+    expected: "a function that gives { username, password }, or a promise of it",
+    accepts: (value) => typeof value === "function",
+  },
   prefix: {
     expected: "a non-empty string of at most 256 bytes",
     accepts: (value) => text.accepts(value) && Buffer.byteLength(value) <= 256,
@@ -197,6 +203,7 @@ function unknown(name, known) {
 module.exports = {
   validateOptions,
   within,
+  text,
   anything,
   path,
   fileOptions,

@@ -19,20 +19,47 @@ const SCHEME = /^(?:redis|valkey)s?:\/\//i;
 const UNIX_SOCKET = /^(?:unix:|(?:redis|valkey)s?(?:\+unix|-socket):|\/)/i;
 const NO_HOST = /^[a-z]+:\/\/(?:[^/?#]*@)?(?::\d*)?(?:$|[/?#])/i;
 
-/** The servers of the options, of which one kind must be given; no error shows a URL, as it may have a password. */
-function readServers({ url, cluster, sentinel }) {
+/**
+ * The servers of the options, of which one kind must be given, and how to log in; no error shows a URL, as it may have a
+ * password.
+ */
+function readServers({ url, cluster, sentinel, ...login }) {
+  checkLogin(login);
   const kinds = Object.entries({ url, cluster, sentinel }).filter(([, value]) => value !== undefined);
   if (kinds.length !== 1) {
     const given = kinds.length === 0 ? "none" : kinds.map(([name]) => name).join(" and ");
     throw invalidOption("url", "given, or cluster, or sentinel: one of the three", given);
   }
-  if (url !== undefined) return { mode: "single", servers: [readServer("url", SERVER, url, DEFAULT_PORT)] };
-  if (cluster !== undefined) return { mode: "cluster", servers: readNodes(cluster) };
-  return { mode: "sentinel", ...readSentinel(sentinel) };
+  if (url !== undefined) {
+    return { mode: "single", servers: [readServer("url", SERVER, url, DEFAULT_PORT, login)] };
+  }
+  if (cluster !== undefined) return { mode: "cluster", servers: readNodes(cluster, login) };
+  return { mode: "sentinel", ...readSentinel(sentinel, login) };
 }
 
-function readNodes(cluster) {
-  const servers = readList("cluster", cluster, DEFAULT_PORT);
+function checkLogin({ username, password, credentials }) {
+  if (credentials === undefined) return;
+  const other = Object.entries({ username, password }).find(([, value]) => value !== undefined);
+  if (other) throw invalidOption(other[0], "left out where credentials is given", "both");
+}
+
+/** The login that a place has, with what the options add. Each part is said once. */
+function joinLogin(place, own, { username, password, credentials }) {
+  for (const [name, value] of Object.entries({ username, password })) {
+    if (own[name] === undefined) continue;
+    if (credentials !== undefined) {
+      throw invalidOption("credentials", `left out where ${place} has a ${name}`, "both");
+    }
+    if (value !== undefined) throw invalidOption(name, `left out where ${place} has one`, "both");
+  }
+  if (username !== undefined && password === undefined && own.password === undefined) {
+    throw invalidOption("password", "given where username is", "undefined");
+  }
+  return { username: own.username ?? username, password: own.password ?? password };
+}
+
+function readNodes(cluster, login) {
+  const servers = readList("cluster", cluster, DEFAULT_PORT, login);
   const [{ username, password, tls }] = servers;
   if (servers.some((node) => node.username !== username || node.password !== password || node.tls !== tls)) {
     throw invalidOption("cluster", "URLs with one login and one protocol for all nodes", "different ones");
@@ -40,7 +67,7 @@ function readNodes(cluster) {
   return servers;
 }
 
-function readSentinel(sentinel) {
+function readSentinel(sentinel, login) {
   const { urls, master, username, password, database } = within("sentinel", () =>
     validateOptions(sentinel, sentinelOptions, ["urls", "master"]),
   );
@@ -50,25 +77,26 @@ function readSentinel(sentinel) {
   if (servers.some((server) => server.tls !== tls)) {
     throw invalidOption("sentinel.urls", "URLs with one protocol for all", "different ones");
   }
-  if (username !== undefined && password === undefined) {
+  const joined = joinLogin("sentinel", { username, password }, login);
+  if (joined.username !== undefined && joined.password === undefined) {
     throw invalidOption("sentinel.password", "given where sentinel.username is", "undefined");
   }
   // Of its host and port the sentinels tell.
-  const masterLogin = { host: "", port: 0, tls, username, password, database: database ?? 0 };
+  const masterLogin = { host: "", port: 0, tls, ...joined, database: database ?? 0 };
   return { servers, master, masterLogin };
 }
 
-function readList(option, urls, defaultPort) {
+function readList(option, urls, defaultPort, login) {
   if (!Array.isArray(urls)) throw invalidOption(option, NODES, kindOf(urls));
   if (urls.length === 0) throw invalidOption(option, NODES, "an empty list");
   return urls.map((url, at) => {
-    const server = readServer(`${option}[${at}]`, NODE, url, defaultPort);
+    const server = readServer(`${option}[${at}]`, NODE, url, defaultPort, login);
     if (server.database !== 0) throw invalidOption(`${option}[${at}]`, NODE, "one with a database");
     return server;
   });
 }
 
-function readServer(option, expected, url, defaultPort) {
+function readServer(option, expected, url, defaultPort, login = {}) {
   if (typeof url !== "string") throw invalidOption(option, expected, kindOf(url));
   const refuse = (given) => invalidOption(option, expected, given);
   const fault = faultOfPlace(url);
@@ -82,13 +110,16 @@ function readServer(option, expected, url, defaultPort) {
     throw refuse("one whose database is no number");
   const [username, password] = [decode(parsed.username), decode(parsed.password)];
   if (username === null || password === null) throw refuse("one whose login is not encoded as in URLs");
-  if (username && !password) throw refuse("one with a user and no password");
+  const own = { username: username || undefined, password: password || undefined };
+  const joined = joinLogin(option, own, login);
+  if (joined.username !== undefined && joined.password === undefined) {
+    throw refuse("one with a user and no password");
+  }
   return {
     host,
     port: parsed.port === "" ? defaultPort : Number(parsed.port),
     tls: ["rediss:", "valkeys:"].includes(parsed.protocol),
-    username: username || undefined,
-    password: password || undefined,
+    ...joined,
     database: Number(database),
   };
 }

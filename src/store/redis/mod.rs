@@ -52,7 +52,10 @@ use crate::store::DEFAULT_MAX_SESSION_BYTES;
 pub use self::queue::{Answers, EventLoopConnection};
 pub use crate::keyring::Secret;
 pub use fast_path::{AT_ONCE, FastPath, Interest, Results};
-pub use options::{Address, Authorities, Login, RedisOptions, Servers, TlsOptions};
+pub use options::{
+    Address, Auth, Authorities, Credentials, CredentialsProvider, CredentialsSender, Login, RedisOptions,
+    Servers, TlsOptions,
+};
 #[cfg(fuzzing)]
 pub use resp::check_replies;
 

@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
 use crate::error::{Result, StoreError};
@@ -30,11 +32,33 @@ impl fmt::Display for Address {
     }
 }
 
-/// How to log in to a server.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Login {
+#[derive(Clone)]
+pub struct Credentials {
     pub username: Option<String>,
-    pub password: Option<Zeroizing<String>>,
+    pub password: Zeroizing<String>,
+}
+
+/// Receives credentials, or why there are none. If it is dropped, there are none.
+pub type CredentialsSender = oneshot::Sender<std::result::Result<Credentials, String>>;
+
+/// Gives the credentials of each connection, when it is made: they may end before the store does.
+pub trait CredentialsProvider: Send + Sync {
+    fn ask(&self, sender: CredentialsSender);
+}
+
+/// How a connection is authenticated.
+#[derive(Clone, Default)]
+pub enum Auth {
+    #[default]
+    None,
+    Credentials(Credentials),
+    Provider(Arc<dyn CredentialsProvider>),
+}
+
+/// How to log in to a server.
+#[derive(Clone, Default)]
+pub struct Login {
+    pub auth: Auth,
     pub database: u32,
     pub is_tls: bool,
 }
@@ -47,7 +71,7 @@ impl fmt::Debug for Login {
 }
 
 /// Which servers there are.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Servers {
     Single {
         address: Address,
@@ -67,6 +91,12 @@ pub enum Servers {
 }
 
 impl Servers {
+    pub fn login_mut(&mut self) -> &mut Login {
+        match self {
+            Self::Single { login, .. } | Self::Cluster { login, .. } | Self::Sentinel { login, .. } => login,
+        }
+    }
+
     /// How to log in to the servers that have the data.
     pub fn login(&self) -> &Login {
         match self {

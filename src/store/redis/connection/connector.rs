@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use tokio::task::spawn_local;
 use tokio::time::timeout;
 
-use super::super::options::{Address, Login};
+use super::super::options::{Address, Auth, Credentials, Login};
 use super::super::resp::{Replies, Reply, Request, Script};
 use super::abort::reset_on_close;
 use super::multiplexed::{MultiplexedConnection, Replication, SendError, in_words};
@@ -68,8 +68,13 @@ impl Connector {
         let stage = Cell::new("no connection");
         let connecting = async {
             let connected = self.open(address, login, replication, &stage).await?;
+            stage.set("credentials: no answer");
+            let credentials = credentials_of(login).await?;
+            if connected.link.is_dead() {
+                return Err("the server closed it before there were credentials".into());
+            }
             stage.set("no answer to the login");
-            log_in(&connected.link, login).await?;
+            log_in(&connected.link, login, credentials.as_ref()).await?;
             Ok(connected)
         };
         let outcome = timeout(self.timeout, connecting).await;
@@ -89,7 +94,8 @@ impl Connector {
         let mut socket = connect_tcp(address).await?;
         let link = MultiplexedConnection::new(None);
         let prepare = async {
-            log_in(&link, login).await?;
+            let credentials = credentials_of(login).await?;
+            log_in(&link, login, credentials.as_ref()).await?;
             // A script that is not loaded here is when it is first called.
             let load = scripts.iter().fold(Request::read(Default::default()), |request, script| {
                 request.command(&[b"SCRIPT", b"LOAD", script.text.as_bytes()])
@@ -180,15 +186,30 @@ fn drive(stream: impl AsyncRead + AsyncWrite + 'static, replication: Option<Repl
     Connected { link, end }
 }
 
-async fn log_in(link: &MultiplexedConnection, login: &Login) -> Result<(), String> {
+/// The credentials for one connection. They are asked for when there is a server that can take them.
+async fn credentials_of(login: &Login) -> Result<Option<Credentials>, String> {
+    match &login.auth {
+        Auth::None => Ok(None),
+        Auth::Credentials(credentials) => Ok(Some(credentials.clone())),
+        Auth::Provider(provider) => {
+            let (sender, answer) = oneshot::channel();
+            provider.ask(sender);
+            let answer = answer.await.unwrap_or_else(|_| Err("there was no answer".into()));
+            answer.map(Some).map_err(|reason| format!("credentials: {reason}"))
+        }
+    }
+}
+
+async fn log_in(
+    link: &MultiplexedConnection,
+    login: &Login,
+    credentials: Option<&Credentials>,
+) -> Result<(), String> {
     let command = |parts: &[&[u8]]| Request::read(Default::default()).command(parts);
     let mut commands = Vec::new();
-    match (&login.username, &login.password) {
-        (Some(user), Some(password)) => {
-            commands.push(command(&[b"AUTH", user.as_bytes(), password.as_bytes()]));
-        }
-        (None, Some(password)) => commands.push(command(&[b"AUTH", password.as_bytes()])),
-        (_, None) => {}
+    if let Some(Credentials { username, password }) = credentials {
+        let auth = [Some("AUTH"), username.as_deref(), Some(password)];
+        commands.push(command(&auth.into_iter().flatten().map(str::as_bytes).collect::<Vec<_>>()));
     }
     if login.database > 0 {
         commands.push(command(&[b"SELECT", login.database.to_string().as_bytes()]));
