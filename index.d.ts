@@ -521,8 +521,10 @@ export type RedisStoreOptions = RedisStoreSettings &
         /**
          * One server: `redis://user:password@host:6379/0`, or `rediss://` for TLS; `valkey://` and `valkeys://` mean
          * the same. The login and the number of the database may be left out, and the port, which is 6379 then; a user
-         * needs a password, but not the other way round. What is special in a URL is percent-encoded. Unix sockets are
-         * not supported.
+         * needs a password, but not the other way round. What is special in a URL is percent-encoded.
+         *
+         * Or a Unix socket: `unix://user:password@/run/redis.sock?db=0`; `redis+unix://` and `valkey+unix://` mean the
+         * same. Not on Windows.
          */
         url: string;
         cluster?: undefined;

@@ -473,7 +473,7 @@ describe("options of RedisStore", () => {
     refusesRedis({ sentinel: { ...sentinel, username: "u" } }, /^sentinel\.password must be given/);
   });
 
-  it("say so of a URL with no host, and of a Unix socket", () => {
+  it("say so of a URL with no host, and of a Unix socket that is not written as one", () => {
     const noHost = /^url must be a URL such as .+; got one with no host$/;
     for (const wrong of [
       "redis://",
@@ -484,19 +484,57 @@ describe("options of RedisStore", () => {
     ]) {
       refusesRedis({ url: wrong }, noHost);
     }
-    refusesRedis({ url: "redis:///tmp/x.sock" }, /; got one with no host; Unix sockets are not supported$/);
+    refusesRedis({ url: "redis:///tmp/x.sock" }, /; got one with no host; a Unix socket is written as unix:/);
     for (const wrong of [
-      "unix:///tmp/x.sock",
-      "redis+unix:///x",
-      "valkey+unix:///x",
+      "unix:/tmp/x.sock",
+      "unix://tmp/x.sock",
+      "rediss+unix:///x",
       "redis-socket:///x",
       "/x",
     ]) {
-      refusesRedis({ url: wrong }, /; got a Unix socket, which is not supported$/);
-      refusesRedis({ cluster: [wrong] }, /^cluster\[0\] must be .+; got a Unix socket, which is not supp/);
+      refusesRedis({ url: wrong }, /; got a Unix socket that is not written as unix:\/\/\/run\/redis\.sock$/);
+      refusesRedis({ cluster: [wrong] }, /^cluster\[0\] must be .+; got a Unix socket that is not written/);
     }
     refusesRedis({ url: "redis://host/one" }, /; got one whose database is no number$/);
     refusesRedis({ url: "redis://a@/b" }, /; got one with no host$/);
+  });
+
+  it("take a Unix socket, which url alone may name", { skip: process.platform === "win32" }, () => {
+    for (const [given, host, database, username, password] of [
+      ["unix:///tmp/x.sock", "/tmp/x.sock", 0],
+      ["redis+unix:///x?db=3", "/x", 3],
+      ["valkey+unix:///a%20b/%25?db=", "/a b/%", 0],
+      ["UNIX://app:p%40ss@/run/x.sock?db=1", "/run/x.sock", 1, "app", "p@ss"],
+      ["unix://:p@/x", "/x", 0, undefined, "p"],
+    ]) {
+      const { mode, servers } = readServers({ url: given });
+      assert.deepEqual(mode, "single");
+      assert.deepEqual(servers, [{ host, port: 0, tls: false, username, password, database }], given);
+    }
+    const { servers } = readServers({ url: "unix:///x", username: "app", password: "p" });
+    assert.deepEqual([servers[0].username, servers[0].password], ["app", "p"]);
+    for (const [wrong, given] of [
+      ["unix:///", "one whose path is that of a folder"],
+      ["unix:///run/", "one whose path is that of a folder"],
+      ["unix:///x?db=one", "one whose database is no number"],
+      ["unix:///x?database=1", "one with more than a path and \\?db="],
+      ["unix:///x#1", "one with more than a path and \\?db="],
+      ["unix:///x%00", "one whose path is not encoded as in URLs"],
+      ["unix:///x%", "one whose path is not encoded as in URLs"],
+      ["unix://app@/x", "one with a user and no password"],
+      [`unix:///${"x".repeat(107)}`, "one whose path is longer than 10[37] bytes"],
+    ]) {
+      refusesRedis({ url: wrong }, new RegExp(`^url must be a URL such as .+; got ${given}$`));
+    }
+    refusesRedis(
+      { cluster: ["unix:///x"] },
+      /^cluster\[0\] must be .+; got a Unix socket, which url alone may name$/,
+    );
+    refusesRedis(
+      { sentinel: { ...sentinel, urls: ["unix:///x"] } },
+      /^sentinel\.urls\[0\] must be .+ url alone may/,
+    );
+    refusesRedis({ url: "unix:///x", tls: {} }, /^tls must be left out/);
   });
 
   it("take the host and the port of a URL as they are written", () => {

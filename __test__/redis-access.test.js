@@ -240,6 +240,58 @@ describe("a RedisStore and databases", { skip: redisMissing }, () => {
   });
 });
 
+describe("a RedisStore and a Unix socket", { skip: redisMissing }, () => {
+  const startAt = (file) => startServer({ password: PASSWORD, settings: { unixsocket: `"${file}"` } });
+  const clients = async (server, file) => {
+    const list = await server.call("CLIENT", "LIST");
+    return list.split("\n").filter((line) => line.includes(` addr=${file}:0 `)).length;
+  };
+
+  it("get along, with a password and a database, on the event loop too", async () => {
+    const file = path.join(newDirectory(), "a b.sock");
+    const server = await startAt(file);
+    const one = session();
+    const url = `unix://${as("", PASSWORD)}${file.replace(" ", "%20")}?db=3`;
+    await withStore({ url }, async (store) => {
+      await works(store);
+      await until(async () => (await clients(server, file)) === 2, "it has both connections");
+      const many = Array.from({ length: 500 }, () => session({ data: "x".repeat(10_000) }));
+      await Promise.all(many.map((each) => store.create(each)));
+      const found = await Promise.all(many.map((each) => store.get(each.sessionId)));
+      assert.deepEqual(found, many);
+      await store.create(one);
+    });
+    assert.match((await server.info("keyspace")).db3, /^keys=/);
+    await withStore({ url: `unix://${file}?db=3`, password: PASSWORD }, async (store) => {
+      assert.deepEqual(await store.get(one.sessionId), one);
+    });
+    await server.kill();
+  });
+
+  it("get along again once the server is back", async () => {
+    const file = path.join(newDirectory(), "redis.sock");
+    const server = await startAt(file);
+    await withStore({ url: `redis+unix://${file}`, password: PASSWORD }, async (store) => {
+      await works(store);
+      await until(async () => (await clients(server, file)) === 2, "it has both connections");
+      await server.kill();
+      await fails(store.get("a"), { words: /redis\.sock: connection refused$/ });
+      await server.start();
+      await untilLetIn(store);
+      await works(store);
+      await until(async () => (await clients(server, file)) === 2, "it has both connections again");
+    });
+    await server.kill();
+  });
+
+  it("say so where there is none", async () => {
+    const file = path.join(newDirectory(), "none.sock");
+    await withStore({ url: `unix://${file}` }, (store) =>
+      fails(store.get("a"), { words: /no connection to \/.+none\.sock: No such file/ }),
+    );
+  });
+});
+
 describe("a RedisStore and TLS", { skip: tlsMissing }, () => {
   const rediss = (server) => at(server, { scheme: "rediss" });
   let server;

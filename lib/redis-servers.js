@@ -8,15 +8,19 @@ const DEFAULT_PORT = 6379;
 const DEFAULT_SENTINEL_PORT = 26379;
 const MAX_DATABASE = 2 ** 31 - 1;
 
-const SERVER = "a URL such as redis://user:password@host:6379/0, or rediss:// for TLS";
+const SERVER =
+  "a URL such as redis://user:password@host:6379/0, or rediss:// for TLS, or unix:///run/redis.sock?db=0";
 const OF_MANY = "such as redis://user:password@host:6379, or rediss:// for TLS, with no database";
 const NODE = `a URL ${OF_MANY}`;
 const NODES = `a list of URLs ${OF_MANY}`;
 
 // Those of Valkey's own programs mean the same.
 const SCHEME = /^(?:redis|valkey)s?:\/\//i;
+const UNIX_SOCKET = /^(?:unix|(?:redis|valkey)\+unix):\/\/(?:([^/?#]*)@)?(?=\/)/i;
 // As other clients have them, or as paths.
-const UNIX_SOCKET = /^(?:unix:|(?:redis|valkey)s?(?:\+unix|-socket):|\/)/i;
+const OTHER_UNIX_SOCKET = /^(?:unix:|(?:redis|valkey)s?(?:\+unix|-socket):|\/)/i;
+// So many bytes a system's address has room for.
+const MAX_SOCKET_PATH = process.platform === "linux" ? 107 : 103;
 const NO_HOST = /^[a-z]+:\/\/(?:[^/?#]*@)?(?::\d*)?(?:$|[/?#])/i;
 
 /**
@@ -101,12 +105,13 @@ function readServer(option, expected, url, defaultPort, login = {}) {
   const refuse = (given) => invalidOption(option, expected, given);
   const fault = faultOfPlace(url);
   if (fault !== undefined) throw refuse(fault);
-  const parsed = parse(url);
-  const host = parsed === null ? "" : hostOf(parsed);
-  if (host === "") throw refuse("a text that is no URL");
-  if (parsed.search || parsed.hash) throw refuse("one with something after the database");
-  const [, database] = /^\/?(\d*)$/.exec(parsed.pathname) ?? [];
-  if (database === undefined || Number(database) > MAX_DATABASE)
+  const parsed = parsePlace(url);
+  if (parsed === null) throw refuse("a text that is no URL");
+  const isSocket = isUnixSocket(url);
+  if (isSocket && option !== "url") throw refuse("a Unix socket, which url alone may name");
+  const place = isSocket ? readSocket(parsed, refuse) : readAddress(parsed, defaultPort, refuse);
+  const { database } = place;
+  if (!/^\d*$/.test(database) || Number(database) > MAX_DATABASE)
     throw refuse("one whose database is no number");
   const [username, password] = [decode(parsed.username), decode(parsed.password)];
   if (username === null || password === null) throw refuse("one whose login is not encoded as in URLs");
@@ -115,33 +120,61 @@ function readServer(option, expected, url, defaultPort, login = {}) {
   if (joined.username !== undefined && joined.password === undefined) {
     throw refuse("one with a user and no password");
   }
+  return { ...place, ...joined, database: Number(database) };
+}
+
+function readAddress({ hostname, port, protocol, pathname, search, hash }, defaultPort, refuse) {
+  const host = hostOf(hostname);
+  if (host === "") throw refuse("a text that is no URL");
+  if (search || hash) throw refuse("one with something after the database");
   return {
     host,
-    port: parsed.port === "" ? defaultPort : Number(parsed.port),
-    tls: ["rediss:", "valkeys:"].includes(parsed.protocol),
-    ...joined,
-    database: Number(database),
+    port: port === "" ? defaultPort : Number(port),
+    tls: ["rediss:", "valkeys:"].includes(protocol),
+    database: pathname.replace(/^\//, ""),
   };
 }
 
-/** Why a text leads to no server; `undefined` if it may. */
-function faultOfPlace(url) {
-  if (UNIX_SOCKET.test(url)) return "a Unix socket, which is not supported";
-  if (!SCHEME.test(url)) return "a text that does not begin so";
-  if (!NO_HOST.test(url)) return undefined;
-  return /\/\/\/\D/.test(url) ? "one with no host; Unix sockets are not supported" : "one with no host";
+function readSocket({ pathname, searchParams, hash }, refuse) {
+  const path = decode(pathname);
+  if (path === null || path.includes("\0")) throw refuse("one whose path is not encoded as in URLs");
+  if (path.endsWith("/")) throw refuse("one whose path is that of a folder");
+  if (Buffer.byteLength(path) > MAX_SOCKET_PATH) {
+    throw refuse(`one whose path is longer than ${MAX_SOCKET_PATH} bytes`);
+  }
+  const { db = "", ...others } = Object.fromEntries(searchParams);
+  if (hash || Object.keys(others).length > 0) throw refuse("one with more than a path and ?db=");
+  return { host: path, port: 0, tls: false, database: db };
 }
 
-/** The host of a URL, or an empty text if the URL is not valid. A name with letters outside ASCII is encoded as in DNS. */
-function hostOf({ hostname }) {
+const isUnixSocket = (url) => UNIX_SOCKET.test(url);
+
+/** Why a text leads to no server; `undefined` if it may. */
+function faultOfPlace(url) {
+  if (isUnixSocket(url)) {
+    return process.platform === "win32" ? "a Unix socket, which is not supported on Windows" : undefined;
+  }
+  if (OTHER_UNIX_SOCKET.test(url)) return "a Unix socket that is not written as unix:///run/redis.sock";
+  if (!SCHEME.test(url)) return "a text that does not begin so";
+  if (!NO_HOST.test(url)) return undefined;
+  return /\/\/\/\D/.test(url)
+    ? "one with no host; a Unix socket is written as unix:///run/redis.sock"
+    : "one with no host";
+}
+
+/** A host as it is looked up, or an empty text if it is not valid. A name with letters outside ASCII is encoded as in DNS. */
+function hostOf(hostname) {
   // URLs of schemes that are not the Web's have such letters percent-encoded.
   if (hostname.includes("%")) return domainToASCII(decode(hostname) ?? "");
   return hostname.replace(/^\[|\]$/g, "");
 }
 
-function parse(url) {
+/** The parts of a URL, or `null`. That of a Unix socket gets a host, as `URL` takes no login without one. */
+function parsePlace(url) {
   try {
-    return new URL(url);
+    return new URL(
+      url.replace(UNIX_SOCKET, (_, login) => `unix://${login === undefined ? "" : `${login}@`}localhost`),
+    );
   } catch {
     // Its message shows the URL.
     return null;
@@ -156,4 +189,4 @@ function decode(text) {
   }
 }
 
-module.exports = { faultOfPlace, readServers };
+module.exports = { faultOfPlace, isUnixSocket, parsePlace, readServers };

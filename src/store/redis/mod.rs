@@ -93,6 +93,11 @@ impl RedisStore {
         options.check()?;
         let connector = Connector {
             tls: options.uses_tls().then(|| Tls::new(&options.tls)).transpose()?,
+            // Of one server alone: no server may lead a client to a socket of its machine.
+            socket_path: match &options.servers {
+                Servers::Single { address, .. } => address.socket_path().map(Into::into),
+                Servers::Cluster { .. } | Servers::Sentinel { .. } => None,
+            },
             timeout: options.connect_timeout,
             // Of two that follow each other the second has to be answered in time too.
             replication: (options.wait_replicas > 0).then_some(Replication {

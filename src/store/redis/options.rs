@@ -15,16 +15,25 @@ pub const DEFAULT_PREFIX: &str = "fluid:";
 pub const DEFAULT_COMMAND_TIMEOUT: Duration = Duration::from_millis(2000);
 pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_millis(2000);
 
-/// Where a server is.
+/// Where a server is: a host and a port, or the path of a Unix socket and no port.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Address {
     pub host: String,
     pub port: u16,
 }
 
+impl Address {
+    /// The path of the Unix socket, if it is one.
+    pub fn socket_path(&self) -> Option<&str> {
+        Some(&*self.host).filter(|path| self.port == 0 && path.starts_with('/'))
+    }
+}
+
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
+        if let Some(path) = self.socket_path() {
+            f.write_str(path)
+        } else if self.host.contains(':') {
             write!(f, "[{}]:{}", self.host, self.port)
         } else {
             write!(f, "{}:{}", self.host, self.port)

@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -12,6 +13,8 @@ use futures_util::future::{Either, join_all, select};
 use futures_util::stream::FuturesUnordered;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
+#[cfg(unix)]
+use tokio::net::UnixStream;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::oneshot;
 use tokio::task::spawn_local;
@@ -31,6 +34,8 @@ const KEEPALIVE: TcpKeepalive =
 #[derive(Clone)]
 pub struct Connector {
     pub tls: Option<Tls>,
+    /// The Unix socket of the server, if it is reached so.
+    pub socket_path: Option<Arc<str>>,
     pub timeout: Duration,
     pub replication: Option<Replication>,
 }
@@ -90,24 +95,17 @@ impl Connector {
         address: &Address,
         login: &Login,
         scripts: &[&Script],
-    ) -> Result<std::net::TcpStream, String> {
-        let mut socket = connect_tcp(address).await?;
-        let link = MultiplexedConnection::new(None);
-        let prepare = async {
-            let credentials = credentials_of(login).await?;
-            log_in(&link, login, credentials.as_ref()).await?;
-            // A script that is not loaded here is when it is first called.
-            let load = scripts.iter().fold(Request::read(Default::default()), |request, script| {
-                request.command(&[b"SCRIPT", b"LOAD", script.text.as_bytes()])
-            });
-            ask(&link, load).await
+    ) -> Result<socket2::Socket, String> {
+        let socket = if let Some(path) = &self.socket_path {
+            let mut socket = connect_unix(path).await?;
+            prepare(&mut socket, login, scripts).await?;
+            socket.into_std().map(Into::into)
+        } else {
+            let mut socket = connect_tcp(address).await?;
+            prepare(&mut socket, login, scripts).await?;
+            socket.into_std().map(Into::into)
         };
-        let outcome = match select(pin!(prepare), pin!(link.drive(&mut socket))).await {
-            Either::Left((outcome, _)) => outcome,
-            Either::Right((reason, _)) => Err(reason.to_string()),
-        };
-        outcome?;
-        socket.into_std().map_err(|error| in_words(&error))
+        socket.map_err(|error| in_words(&error))
     }
 
     async fn open(
@@ -117,6 +115,9 @@ impl Connector {
         replication: Option<Replication>,
         stage: &Cell<&str>,
     ) -> Result<Connected, String> {
+        if let Some(path) = &self.socket_path {
+            return Ok(drive(connect_unix(path).await?, replication));
+        }
         let socket = connect_tcp(address).await?;
         match self.tls.as_ref().filter(|_| login.is_tls) {
             None => Ok(drive(socket, replication)),
@@ -128,8 +129,40 @@ impl Connector {
     }
 }
 
+/// Logs in and loads scripts.
+async fn prepare(
+    socket: impl AsyncRead + AsyncWrite,
+    login: &Login,
+    scripts: &[&Script],
+) -> Result<(), String> {
+    let link = MultiplexedConnection::new(None);
+    let prepare = async {
+        let credentials = credentials_of(login).await?;
+        log_in(&link, login, credentials.as_ref()).await?;
+        // A script that is not loaded here is when it is first called.
+        let load = scripts.iter().fold(Request::read(Default::default()), |request, script| {
+            request.command(&[b"SCRIPT", b"LOAD", script.text.as_bytes()])
+        });
+        ask(&link, load).await
+    };
+    match select(pin!(prepare), pin!(link.drive(socket))).await {
+        Either::Left((outcome, _)) => outcome.map(drop),
+        Either::Right((reason, _)) => Err(reason.to_string()),
+    }
+}
+
 /// How long an address has to answer before the next one of its name is tried as well.
 const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
+
+#[cfg(unix)]
+async fn connect_unix(path: &str) -> Result<UnixStream, String> {
+    UnixStream::connect(path).await.map_err(|error| in_words(&error))
+}
+
+#[cfg(not(unix))]
+async fn connect_unix(_: &str) -> Result<TcpStream, String> {
+    Err("Unix sockets are not supported on this system".into())
+}
 
 async fn connect_tcp(address: &Address) -> Result<TcpStream, String> {
     let resolved = lookup_host((address.host.as_str(), address.port)).await;
