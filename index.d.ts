@@ -397,17 +397,23 @@ export interface FileStore<Fields extends object = object> extends SessionStore<
   stats(): Promise<FileStoreStats>;
 }
 
-/** How a {@link RedisStore} connects by TLS, to `rediss://` or `valkeys://` URLs. All texts are PEM. */
+/** How a {@link RedisStore} connects by TLS, to `rediss://` or `valkeys://` URLs. Certificates and keys are PEM. */
 export interface RedisTlsOptions {
   /**
    * The certificates of the authorities to trust.
-   * @default those of the Web, as Mozilla lists them
+   * @default those that Node trusts: `tls.getCACertificates("default")`, or before Node 22.15 `tls.rootCertificates`
+   * and the file of `NODE_EXTRA_CA_CERTS`
    */
-  ca?: string;
+  ca?: string | Uint8Array | readonly (string | Uint8Array)[];
   /** The client's certificate, followed by those up to its authority, for servers that ask for one. Needs `key`. */
-  cert?: string;
+  cert?: string | Uint8Array;
   /** The private key of `cert`. */
-  key?: string;
+  key?: string | Uint8Array;
+  /**
+   * The name that the servers' certificates must have.
+   * @default the host of the URL, or the name that a node of a cluster announces
+   */
+  servername?: string;
   /**
    * `false` takes any certificate, so that whoever is on the way can read and change all. For tests.
    * @default true
@@ -433,6 +439,13 @@ export interface RedisSentinelOptions {
    * @default 0
    */
   database?: number;
+}
+
+/** How to log in to a server. */
+export interface RedisCredentials {
+  /** @default the server's default user */
+  username?: string;
+  password: string;
 }
 
 /** Options of {@link RedisStore}, apart from where the servers are. */
@@ -475,6 +488,22 @@ export interface RedisStoreSettings extends SessionStoreOptions {
    * @default 0
    */
   waitReplicas?: number;
+  /**
+   * The user of the servers that have the data. Needs a password. Each part of the login is given in one place: here, in
+   * the URLs or in `sentinel`.
+   */
+  username?: string;
+  /** The password of the servers that have the data. */
+  password?: string;
+  /**
+   * Gives the login of the servers that have the data. It is called at each connection that is made, also to each node of
+   * a cluster, so that a token may expire. An attempt to connect waits for it within `connectTimeout`. Where it throws,
+   * rejects or is late, the attempt fails, and is made again later. Calls that reject meanwhile have its message.
+   *
+   * It runs on the thread of the store, and does not keep the process alive. It excludes any other login but that of
+   * sentinels.
+   */
+  credentials?: () => RedisCredentials | Promise<RedisCredentials>;
   /** For `rediss://` and `valkeys://` URLs alone. */
   tls?: RedisTlsOptions;
   /**
@@ -492,8 +521,10 @@ export type RedisStoreOptions = RedisStoreSettings &
         /**
          * One server: `redis://user:password@host:6379/0`, or `rediss://` for TLS; `valkey://` and `valkeys://` mean
          * the same. The login and the number of the database may be left out, and the port, which is 6379 then; a user
-         * needs a password, but not the other way round. What is special in a URL is percent-encoded. Unix sockets are
-         * not supported.
+         * needs a password, but not the other way round. What is special in a URL is percent-encoded.
+         *
+         * Or a Unix socket: `unix://user:password@/run/redis.sock?db=0`; `redis+unix://` and `valkey+unix://` mean the
+         * same. Not on Windows.
          */
         url: string;
         cluster?: undefined;

@@ -183,8 +183,15 @@ export async function redis() {
     waitReplicas: 1,
   });
   new RedisStore({ sentinel: { urls: [url], master: "name", username: "u", password: "p", database: 1 } });
-  new RedisStore({ url, tls: { ca: "", cert: "", key: "", rejectUnauthorized: false } });
+  new RedisStore({
+    url,
+    tls: { ca: ["", new Uint8Array()], cert: "", key: "", servername: "", rejectUnauthorized: false },
+  });
   new RedisStore({ url, commandTimeout: 500, connectTimeout: 500, maxSessionsPerUser: 3, sweepInterval: 0 });
+  new RedisStore({ url, username: "app", password: "secret" });
+  new RedisStore({ url, credentials: () => ({ password: "secret" }) });
+  new RedisStore({ cluster: [url], credentials: async () => ({ username: "app", password: "secret" }) });
+  expectError(new RedisStore({ url, credentials: () => ({ username: "app" }) }));
   expectError(new RedisStore());
   expectError(new RedisStore({}));
   expectError(new RedisStore({ url, cluster: [url] }));

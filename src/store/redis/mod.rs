@@ -36,7 +36,7 @@ use std::time::Duration;
 use tokio::task::spawn_local;
 use tokio::time::Instant;
 
-use self::connection::{Connector, Replication, tls_connector};
+use self::connection::{Connector, Replication, Tls};
 use self::counters::Counters;
 use self::queue::{Queue, Waiter};
 use self::routing::{Attempt, Router};
@@ -52,7 +52,10 @@ use crate::store::DEFAULT_MAX_SESSION_BYTES;
 pub use self::queue::{Answers, EventLoopConnection};
 pub use crate::keyring::Secret;
 pub use fast_path::{AT_ONCE, FastPath, Interest, Results};
-pub use options::{Address, Login, RedisOptions, Servers, TlsOptions};
+pub use options::{
+    Address, Auth, Authorities, Credentials, CredentialsProvider, CredentialsSender, Login, RedisOptions,
+    Servers, TlsOptions,
+};
 #[cfg(fuzzing)]
 pub use resp::check_replies;
 
@@ -89,7 +92,12 @@ impl RedisStore {
     fn start(options: &RedisOptions, times: Times) -> Result<Arc<Self>> {
         options.check()?;
         let connector = Connector {
-            tls: options.uses_tls().then(|| tls_connector(&options.tls)).transpose()?,
+            tls: options.uses_tls().then(|| Tls::new(&options.tls)).transpose()?,
+            // Of one server alone: no server may lead a client to a socket of its machine.
+            socket_path: match &options.servers {
+                Servers::Single { address, .. } => address.socket_path().map(Into::into),
+                Servers::Cluster { .. } | Servers::Sentinel { .. } => None,
+            },
             timeout: options.connect_timeout,
             // Of two that follow each other the second has to be answered in time too.
             replication: (options.wait_replicas > 0).then_some(Replication {

@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
 use crate::error::{Result, StoreError};
@@ -13,16 +15,25 @@ pub const DEFAULT_PREFIX: &str = "fluid:";
 pub const DEFAULT_COMMAND_TIMEOUT: Duration = Duration::from_millis(2000);
 pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_millis(2000);
 
-/// Where a server is.
+/// Where a server is: a host and a port, or the path of a Unix socket and no port.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Address {
     pub host: String,
     pub port: u16,
 }
 
+impl Address {
+    /// The path of the Unix socket, if it is one.
+    pub fn socket_path(&self) -> Option<&str> {
+        Some(&*self.host).filter(|path| self.port == 0 && path.starts_with('/'))
+    }
+}
+
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
+        if let Some(path) = self.socket_path() {
+            f.write_str(path)
+        } else if self.host.contains(':') {
             write!(f, "[{}]:{}", self.host, self.port)
         } else {
             write!(f, "{}:{}", self.host, self.port)
@@ -30,11 +41,33 @@ impl fmt::Display for Address {
     }
 }
 
-/// How to log in to a server.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Login {
+#[derive(Clone)]
+pub struct Credentials {
     pub username: Option<String>,
-    pub password: Option<Zeroizing<String>>,
+    pub password: Zeroizing<String>,
+}
+
+/// Receives credentials, or why there are none. If it is dropped, there are none.
+pub type CredentialsSender = oneshot::Sender<std::result::Result<Credentials, String>>;
+
+/// Gives the credentials of each connection, when it is made: they may end before the store does.
+pub trait CredentialsProvider: Send + Sync {
+    fn ask(&self, sender: CredentialsSender);
+}
+
+/// How a connection is authenticated.
+#[derive(Clone, Default)]
+pub enum Auth {
+    #[default]
+    None,
+    Credentials(Credentials),
+    Provider(Arc<dyn CredentialsProvider>),
+}
+
+/// How to log in to a server.
+#[derive(Clone, Default)]
+pub struct Login {
+    pub auth: Auth,
     pub database: u32,
     pub is_tls: bool,
 }
@@ -47,7 +80,7 @@ impl fmt::Debug for Login {
 }
 
 /// Which servers there are.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Servers {
     Single {
         address: Address,
@@ -67,6 +100,12 @@ pub enum Servers {
 }
 
 impl Servers {
+    pub fn login_mut(&mut self) -> &mut Login {
+        match self {
+            Self::Single { login, .. } | Self::Cluster { login, .. } | Self::Sentinel { login, .. } => login,
+        }
+    }
+
     /// How to log in to the servers that have the data.
     pub fn login(&self) -> &Login {
         match self {
@@ -75,12 +114,28 @@ impl Servers {
     }
 }
 
-/// What a connection by TLS is made with, as PEM texts.
+/// The authorities to trust, as PEM texts.
+#[derive(Debug, Clone)]
+pub enum Authorities {
+    /// Each of these texts has one or more.
+    Given(Vec<String>),
+    /// Those that the platform trusts. What cannot be read is left out.
+    Default(String),
+}
+
+impl Default for Authorities {
+    fn default() -> Self {
+        Self::Default(String::new())
+    }
+}
+
+/// What a connection by TLS is made with.
 #[derive(Debug, Clone, Default)]
 pub struct TlsOptions {
-    /// The authorities to trust in place of those of the Web.
-    pub ca: Option<String>,
-    /// The client's certificate, and those up to its authority.
+    pub authorities: Authorities,
+    /// The name that certificates must have, in place of the server's host.
+    pub server_name: Option<String>,
+    /// The client's certificate, and those up to its authority, as PEM text.
     pub cert: Option<String>,
     pub key: Option<Zeroizing<String>>,
     /// Takes any certificate: an attacker on the network can read and change everything.

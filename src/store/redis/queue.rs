@@ -25,7 +25,7 @@ pub fn too_much_queued() -> StoreError {
 
 /// A connection that is logged in, for the event loop of a JavaScript thread.
 pub struct EventLoopConnection {
-    pub(super) socket: Arc<std::net::TcpStream>,
+    pub(super) socket: Arc<socket2::Socket>,
     pub(super) cipher: Arc<Cipher>,
 }
 

@@ -1,27 +1,30 @@
 //! Connecting to a server: the socket, TLS, the login.
 
+use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use futures_util::future::{Either, select};
+use futures_util::future::{Either, join_all, select};
 use futures_util::stream::FuturesUnordered;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
+#[cfg(unix)]
+use tokio::net::UnixStream;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::oneshot;
 use tokio::task::spawn_local;
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
 
-use super::super::options::{Address, Login};
+use super::super::options::{Address, Auth, Credentials, Login};
 use super::super::resp::{Replies, Reply, Request, Script};
 use super::abort::reset_on_close;
 use super::multiplexed::{MultiplexedConnection, Replication, SendError, in_words};
-use super::tls::server_name;
+use super::tls::Tls;
 
 /// What is between us and a server may forget a connection on which nothing is said, without telling.
 const KEEPALIVE: TcpKeepalive =
@@ -30,7 +33,9 @@ const KEEPALIVE: TcpKeepalive =
 /// How connections are made.
 #[derive(Clone)]
 pub struct Connector {
-    pub tls: Option<TlsConnector>,
+    pub tls: Option<Tls>,
+    /// The Unix socket of the server, if it is reached so.
+    pub socket_path: Option<Arc<str>>,
     pub timeout: Duration,
     pub replication: Option<Replication>,
 }
@@ -65,15 +70,20 @@ impl Connector {
         login: &Login,
         replication: Option<Replication>,
     ) -> Result<Connected, String> {
+        let stage = Cell::new("no connection");
         let connecting = async {
-            let connected = self.open(address, login, replication).await?;
-            log_in(&connected.link, login).await?;
+            let connected = self.open(address, login, replication, &stage).await?;
+            stage.set("credentials: no answer");
+            let credentials = credentials_of(login).await?;
+            if connected.link.is_dead() {
+                return Err("the server closed it before there were credentials".into());
+            }
+            stage.set("no answer to the login");
+            log_in(&connected.link, login, credentials.as_ref()).await?;
             Ok(connected)
         };
-        match timeout(self.timeout, connecting).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(format!("no connection within {} ms", self.timeout.as_millis())),
-        }
+        let outcome = timeout(self.timeout, connecting).await;
+        outcome.unwrap_or_else(|_| Err(format!("{} within {} ms", stage.get(), self.timeout.as_millis())))
     }
 
     /// Connects, logs in and loads scripts, without TLS, for a caller that reads and writes the socket itself.
@@ -85,23 +95,17 @@ impl Connector {
         address: &Address,
         login: &Login,
         scripts: &[&Script],
-    ) -> Result<std::net::TcpStream, String> {
-        let mut socket = connect_tcp(address).await?;
-        let link = MultiplexedConnection::new(None);
-        let prepare = async {
-            log_in(&link, login).await?;
-            // A script that is not loaded here is when it is first called.
-            let load = scripts.iter().fold(Request::read(Default::default()), |request, script| {
-                request.command(&[b"SCRIPT", b"LOAD", script.text.as_bytes()])
-            });
-            ask(&link, load).await
+    ) -> Result<socket2::Socket, String> {
+        let socket = if let Some(path) = &self.socket_path {
+            let mut socket = connect_unix(path).await?;
+            prepare(&mut socket, login, scripts).await?;
+            socket.into_std().map(Into::into)
+        } else {
+            let mut socket = connect_tcp(address).await?;
+            prepare(&mut socket, login, scripts).await?;
+            socket.into_std().map(Into::into)
         };
-        let outcome = match select(pin!(prepare), pin!(link.drive(&mut socket))).await {
-            Either::Left((outcome, _)) => outcome,
-            Either::Right((reason, _)) => Err(reason.to_string()),
-        };
-        outcome?;
-        socket.into_std().map_err(|error| in_words(&error))
+        socket.map_err(|error| in_words(&error))
     }
 
     async fn open(
@@ -109,21 +113,56 @@ impl Connector {
         address: &Address,
         login: &Login,
         replication: Option<Replication>,
+        stage: &Cell<&str>,
     ) -> Result<Connected, String> {
+        if let Some(path) = &self.socket_path {
+            return Ok(drive(connect_unix(path).await?, replication));
+        }
         let socket = connect_tcp(address).await?;
         match self.tls.as_ref().filter(|_| login.is_tls) {
             None => Ok(drive(socket, replication)),
             Some(tls) => {
-                let name = server_name(&address.host).ok_or("its host is no name for a certificate")?;
-                let secure = tls.connect(name, socket).await;
-                Ok(drive(secure.map_err(|error| format!("no TLS: {error}"))?, replication))
+                stage.set("no TLS handshake, as of a server without TLS,");
+                Ok(drive(tls.connect(address, socket).await?, replication))
             }
         }
     }
 }
 
+/// Logs in and loads scripts.
+async fn prepare(
+    socket: impl AsyncRead + AsyncWrite,
+    login: &Login,
+    scripts: &[&Script],
+) -> Result<(), String> {
+    let link = MultiplexedConnection::new(None);
+    let prepare = async {
+        let credentials = credentials_of(login).await?;
+        log_in(&link, login, credentials.as_ref()).await?;
+        // A script that is not loaded here is when it is first called.
+        let load = scripts.iter().fold(Request::read(Default::default()), |request, script| {
+            request.command(&[b"SCRIPT", b"LOAD", script.text.as_bytes()])
+        });
+        ask(&link, load).await
+    };
+    match select(pin!(prepare), pin!(link.drive(socket))).await {
+        Either::Left((outcome, _)) => outcome.map(drop),
+        Either::Right((reason, _)) => Err(reason.to_string()),
+    }
+}
+
 /// How long an address has to answer before the next one of its name is tried as well.
 const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
+
+#[cfg(unix)]
+async fn connect_unix(path: &str) -> Result<UnixStream, String> {
+    UnixStream::connect(path).await.map_err(|error| in_words(&error))
+}
+
+#[cfg(not(unix))]
+async fn connect_unix(_: &str) -> Result<TcpStream, String> {
+    Err("Unix sockets are not supported on this system".into())
+}
 
 async fn connect_tcp(address: &Address) -> Result<TcpStream, String> {
     let resolved = lookup_host((address.host.as_str(), address.port)).await;
@@ -180,21 +219,46 @@ fn drive(stream: impl AsyncRead + AsyncWrite + 'static, replication: Option<Repl
     Connected { link, end }
 }
 
-async fn log_in(link: &MultiplexedConnection, login: &Login) -> Result<(), String> {
-    let mut request = Request::read(Default::default());
-    match (&login.username, &login.password) {
-        (Some(user), Some(password)) => {
-            request = request.command(&[b"AUTH", user.as_bytes(), password.as_bytes()]);
+/// The credentials for one connection. They are asked for when there is a server that can take them.
+async fn credentials_of(login: &Login) -> Result<Option<Credentials>, String> {
+    match &login.auth {
+        Auth::None => Ok(None),
+        Auth::Credentials(credentials) => Ok(Some(credentials.clone())),
+        Auth::Provider(provider) => {
+            let (sender, answer) = oneshot::channel();
+            provider.ask(sender);
+            let answer = answer.await.unwrap_or_else(|_| Err("there was no answer".into()));
+            answer.map(Some).map_err(|reason| format!("credentials: {reason}"))
         }
-        (None, Some(password)) => request = request.command(&[b"AUTH", password.as_bytes()]),
-        (_, None) => {}
+    }
+}
+
+async fn log_in(
+    link: &MultiplexedConnection,
+    login: &Login,
+    credentials: Option<&Credentials>,
+) -> Result<(), String> {
+    let command = |parts: &[&[u8]]| Request::read(Default::default()).command(parts);
+    let mut commands = Vec::new();
+    if let Some(Credentials { username, password }) = credentials {
+        let auth = [Some("AUTH"), username.as_deref(), Some(password)];
+        commands.push(command(&auth.into_iter().flatten().map(str::as_bytes).collect::<Vec<_>>()));
     }
     if login.database > 0 {
-        request = request.command(&[b"SELECT", login.database.to_string().as_bytes()]);
+        commands.push(command(&[b"SELECT", login.database.to_string().as_bytes()]));
     }
     // It refuses while the server loads its data, and where a login is missing.
-    let replies = ask(link, request.command(&[b"PING"])).await?;
-    replies.into_iter().try_for_each(|reply| error_text(&reply).map_or(Ok(()), Err))
+    commands.push(command(&[b"PING"]));
+    // One by one, as a server may answer the first and close: it has too many clients then.
+    let replies = join_all(commands.into_iter().map(|command| ask(link, command))).await;
+    for reply in replies.into_iter() {
+        let reply = reply.map_err(|reason| match login.is_tls || link.has_read() {
+            true => reason,
+            false => format!("{reason}, as by a server that expects TLS (rediss://)"),
+        })?;
+        reply.iter().try_for_each(|reply| error_text(reply).map_or(Ok(()), Err))?;
+    }
+    Ok(())
 }
 
 /// Sends a request outside the calls of the store.

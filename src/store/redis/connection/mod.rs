@@ -16,4 +16,4 @@ pub use abort::abort;
 pub use connector::{Connected, Connector, ask, error_text};
 pub use multiplexed::{MultiplexedConnection, Replication, SendError};
 pub use socket::{Filled, Socket};
-pub use tls::connector as tls_connector;
+pub use tls::Tls;

@@ -76,6 +76,7 @@ pub struct MultiplexedConnection {
     cut: Notify,
     is_dead: Cell<bool>,
     last_read_at: Cell<Instant>,
+    has_read: Cell<bool>,
     replication: Option<Replication>,
 }
 
@@ -89,6 +90,7 @@ impl MultiplexedConnection {
             cut: Notify::new(),
             is_dead: Cell::new(false),
             last_read_at: Cell::new(Instant::now()),
+            has_read: Cell::new(false),
             replication,
         })
     }
@@ -110,6 +112,11 @@ impl MultiplexedConnection {
 
     pub fn is_dead(&self) -> bool {
         self.is_dead.get()
+    }
+
+    /// Whether the server has answered anything.
+    pub fn has_read(&self) -> bool {
+        self.has_read.get()
     }
 
     /// Ends the connection: what was sent is lost.
@@ -236,6 +243,7 @@ impl MultiplexedConnection {
                             return "the server said what nobody asked for".into();
                         }
                         taken += len;
+                        self.has_read.set(true);
                     }
                     Ok(None) => break,
                     // Its words may show what was read.

@@ -13,7 +13,6 @@ mod tests;
 use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::mem;
-use std::net::TcpStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -103,7 +102,7 @@ pub struct FastPath {
     to: Arc<dyn Answers>,
     open: Option<Open>,
     /// The socket of a connection that has ended, until its poll is closed.
-    dead: Option<Arc<TcpStream>>,
+    dead: Option<Arc<socket2::Socket>>,
     waiting: VecDeque<PendingCall>,
     /// Calls after those.
     queued: VecDeque<QueuedCall>,
@@ -170,12 +169,12 @@ impl FastPath {
     }
 
     /// The socket to wait for.
-    pub fn socket(&self) -> Option<&TcpStream> {
+    pub fn socket(&self) -> Option<&socket2::Socket> {
         self.open.as_ref().map(|open| open.socket.socket())
     }
 
     /// What is left of a connection that has ended, for the code that waited for its socket.
-    pub fn take_closed_socket(&mut self) -> Option<Arc<TcpStream>> {
+    pub fn take_closed_socket(&mut self) -> Option<Arc<socket2::Socket>> {
         self.dead.take()
     }
 

@@ -85,7 +85,7 @@ impl Peer {
         let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         harness
             .fast_path
-            .open(EventLoopConnection { socket: Arc::new(socket), cipher: Arc::new(Cipher::Plain) });
+            .open(EventLoopConnection { socket: Arc::new(socket.into()), cipher: Arc::new(Cipher::Plain) });
         let (socket, _) = listener.accept().unwrap();
         socket.set_nodelay(true).unwrap();
         Self { socket, commands: Commands::default() }

@@ -64,7 +64,7 @@ async fn ask_slots(topology: &Topology) -> Result<Vec<(u16, u16, Address)>, Stri
         let Some(connections) = node.connections() else { continue };
         let host = node.address().host;
         match within(topology.network.connector.timeout, ask(&connections.reads, request())).await {
-            Ok(replies) => match parse_slots(replies.first(), &host) {
+            Ok(replies) => match read_slots(topology, replies.first(), &host) {
                 Ok(slots) => return Ok(slots),
                 Err(reason) => last_error = format!("{}: {reason}", node.address()),
             },
@@ -75,7 +75,7 @@ async fn ask_slots(topology: &Topology) -> Result<Vec<(u16, u16, Address)>, Stri
         let asked = async {
             let connected = topology.network.connector.connect(&address, login, None).await?;
             let replies = within(topology.network.connector.timeout, ask(&connected.link, request())).await?;
-            parse_slots(replies.first(), &address.host)
+            read_slots(topology, replies.first(), &address.host)
         };
         match asked.await {
             Ok(slots) => return Ok(slots),
@@ -83,6 +83,29 @@ async fn ask_slots(topology: &Topology) -> Result<Vec<(u16, u16, Address)>, Stri
         }
     }
     Err(last_error)
+}
+
+/// The primaries of ranges of slots. Certificates are checked for the names that nodes announce.
+fn read_slots(
+    topology: &Topology,
+    reply: Option<&Reply>,
+    asked: &str,
+) -> Result<Vec<(u16, u16, Address)>, String> {
+    if let (Some(tls), Some(Reply::Array(ranges))) = (&topology.network.connector.tls, reply) {
+        tls.set_hostnames(ranges.iter().filter_map(|range| parse_hostname(range, asked)));
+    }
+    parse_slots(reply, asked)
+}
+
+/// The name that the primary of a range announces beside its address: `[ip, port, id, ["hostname", name, ..]]`.
+fn parse_hostname(range: &Reply, asked: &str) -> Option<(Address, String)> {
+    let Reply::Array(range) = range else { return None };
+    let Reply::Array(primary) = range.get(2)? else { return None };
+    let Reply::Array(metadata) = primary.get(3)? else { return None };
+    let at = metadata.iter().step_by(2).position(|key| *key == Reply::Bytes(b"hostname".to_vec()))?;
+    let Reply::Bytes(name) = metadata.get(2 * at + 1)? else { return None };
+    let name = String::from_utf8(name.clone()).ok().filter(|name| !name.is_empty())?;
+    Some((parse_address(primary, asked)?, name))
 }
 
 /// The primaries of ranges of slots, as `CLUSTER SLOTS` says them.
@@ -126,5 +149,25 @@ mod tests {
         assert_eq!(slots, [(0, 99, address("10.0.0.1", 7000)), (100, 16_383, address("asked", 7001))]);
         assert!(parse_slots(Some(&Reply::Array(vec![])), "asked").is_err());
         assert!(parse_slots(Some(&Reply::Number(1)), "asked").is_err());
+    }
+
+    #[test]
+    fn a_node_may_announce_a_name() {
+        let range = |metadata: Reply| {
+            let node = Reply::Array(vec![text(b"10.0.0.1"), Reply::Number(7000), text(b"id"), metadata]);
+            Reply::Array(vec![Reply::Number(0), Reply::Number(9), node])
+        };
+        let named = |pairs: &[&[u8]]| {
+            let metadata = Reply::Array(pairs.iter().map(|part| text(part)).collect());
+            parse_hostname(&range(metadata), "asked")
+        };
+        let address = Address { host: "10.0.0.1".into(), port: 7000 };
+        let name = "a.example".to_owned();
+        assert_eq!(named(&[b"ip", b"10.0.0.2", b"hostname", b"a.example"]), Some((address, name)));
+        assert_eq!(named(&[]), None);
+        assert_eq!(named(&[b"hostname"]), None);
+        assert_eq!(named(&[b"hostname", b""]), None);
+        assert_eq!(named(&[b"ip", b"hostname"]), None);
+        assert_eq!(parse_hostname(&range(Reply::Nil), "asked"), None);
     }
 }

@@ -2,13 +2,14 @@
 
 use std::cell::{Cell, RefCell};
 use std::hash::{BuildHasher, RandomState};
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::future::select;
+use socket2::Socket;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
@@ -65,7 +66,7 @@ pub struct Node {
     /// Counts its connections.
     generation: Cell<u64>,
     /// The connection of an event loop. It ends with the node's own: another server may be in this one's place then.
-    event_loop: RefCell<Weak<TcpStream>>,
+    event_loop: RefCell<Weak<Socket>>,
     last_error: RefCell<Rc<str>>,
     is_gone: Cell<bool>,
     kept_until: Cell<Option<Instant>>,
@@ -214,7 +215,7 @@ impl Node {
         &self,
         network: &Network,
         scripts: &[&Script],
-    ) -> Result<Arc<TcpStream>, String> {
+    ) -> Result<Arc<Socket>, String> {
         let generation = self.generation();
         let (login, address) = (network.servers.login(), self.address());
         let connecting = network.connector.connect_event_loop(&address, login, scripts);

@@ -2,11 +2,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::net::TcpStream;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use socket2::Socket;
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
 
@@ -176,7 +176,7 @@ impl Topology {
     }
 
     /// A connection for an event loop, to the server to which there is one.
-    pub async fn connect_event_loop(&self, scripts: &[&Script]) -> Result<Arc<TcpStream>, String> {
+    pub async fn connect_event_loop(&self, scripts: &[&Script]) -> Result<Arc<Socket>, String> {
         self.connections_to(0).await;
         let node = self.primary(0).ok_or("no server is known")?;
         node.connect_event_loop(&self.network, scripts).await
