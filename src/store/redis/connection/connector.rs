@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::super::options::{Address, Login};
-use super::super::resp::{Replies, Reply, Request, Script};
+use super::super::resp::{Replies, Reply, Request};
 use super::abort::reset_on_close;
 use super::multiplexed::{MultiplexedConnection, Replication, SendError, in_words};
 use super::tls::server_name;
@@ -76,7 +76,7 @@ impl Connector {
         }
     }
 
-    /// Connects, logs in and loads scripts, without TLS, for a caller that reads and writes the socket itself.
+    /// Connects, logs in and sends a first request, without TLS, for a caller that reads and writes the socket itself.
     ///
     /// # Errors
     /// In words, without the login.
@@ -84,24 +84,21 @@ impl Connector {
         &self,
         address: &Address,
         login: &Login,
-        scripts: &[&Script],
-    ) -> Result<std::net::TcpStream, String> {
+        first: Request,
+    ) -> Result<(std::net::TcpStream, Replies), String> {
         let mut socket = connect_tcp(address).await?;
         let link = MultiplexedConnection::new(None);
         let prepare = async {
             log_in(&link, login).await?;
-            // A script that is not loaded here is when it is first called.
-            let load = scripts.iter().fold(Request::read(Default::default()), |request, script| {
-                request.command(&[b"SCRIPT", b"LOAD", script.text.as_bytes()])
-            });
-            ask(&link, load).await
+            ask(&link, first).await
         };
         let outcome = match select(pin!(prepare), pin!(link.drive(&mut socket))).await {
             Either::Left((outcome, _)) => outcome,
             Either::Right((reason, _)) => Err(reason.to_string()),
         };
-        outcome?;
-        socket.into_std().map_err(|error| in_words(&error))
+        let replies = outcome?;
+        let socket = socket.into_std().map_err(|error| in_words(&error))?;
+        Ok((socket, replies))
     }
 
     async fn open(
