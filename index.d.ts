@@ -462,7 +462,8 @@ export interface RedisStoreSettings extends SessionStoreOptions {
    * is next written, and one whose secret has left the list is absent. 1 to 16 different ones of at least 16 bytes
    * each; random ones, as they are not stretched. All stores of a prefix have secrets in common, or have none.
    *
-   * What the keys are made from stands at `‹prefix›seal`: who removes that has ended all sessions. When sessions end
+   * What the keys are made from stands at `‹prefix›seal`. A process that is up puts it back on a server that lost it.
+   * Who removes it while none is up has ended all sessions. When sessions end
    * is not encrypted, and whoever can write to Redis can move it or bring back an older state of a session.
    * @default none: sessions are JSON that any client can read
    */

@@ -40,7 +40,7 @@ use self::connection::{Connector, Replication, Tls};
 use self::counters::Counters;
 use self::queue::{Queue, Waiter};
 use self::routing::{Attempt, Router};
-use self::session::{Context, Names, NewSession, Op};
+use self::session::{Cipher, Context, Names, NewSession, Op};
 use self::time::Times;
 use self::worker::Worker;
 use super::{Answer, Cursor, SessionStore, Stats, StoredSession};
@@ -209,7 +209,12 @@ impl RedisStore {
     ) {
         let (user, deadline) = (user.to_buf(), Instant::now() + self.command_timeout);
         let work = async move |context: Rc<Context>| {
-            let work = async |attempt: &Attempt| session::get_by_user(&context, attempt, user.as_key()).await;
+            let work = async |attempt: &Attempt| {
+                let call = async |cipher: &Cipher| {
+                    session::get_by_user(&context, attempt, cipher, user.as_key()).await
+                };
+                session::with_cipher(&context, attempt, call).await
+            };
             context.router.within(deadline, work).await
         };
         self.begin(work, done);
@@ -225,7 +230,10 @@ impl RedisStore {
         let deadline = Instant::now() + self.command_timeout;
         let work = async move |context: Rc<Context>| {
             let work = async |attempt: &Attempt| {
-                session::delete_by_user(&context, attempt, user.as_key(), except.as_ref()).await
+                let call = async |cipher: &Cipher| {
+                    session::delete_by_user(&context, attempt, cipher, user.as_key(), except.as_ref()).await
+                };
+                session::with_cipher(&context, attempt, call).await
             };
             context.router.within(deadline, work).await
         };

@@ -21,7 +21,7 @@ use tokio::task::spawn_local;
 use tokio::time::timeout;
 
 use super::super::options::{Address, Auth, Credentials, Login};
-use super::super::resp::{Replies, Reply, Request, Script};
+use super::super::resp::{Replies, Reply, Request};
 use super::abort::reset_on_close;
 use super::multiplexed::{MultiplexedConnection, Replication, SendError, in_words};
 use super::tls::Tls;
@@ -86,7 +86,7 @@ impl Connector {
         outcome.unwrap_or_else(|_| Err(format!("{} within {} ms", stage.get(), self.timeout.as_millis())))
     }
 
-    /// Connects, logs in and loads scripts, without TLS, for a caller that reads and writes the socket itself.
+    /// Connects, logs in and sends a first request, without TLS, for a caller that reads and writes the socket itself.
     ///
     /// # Errors
     /// In words, without the login.
@@ -94,18 +94,18 @@ impl Connector {
         &self,
         address: &Address,
         login: &Login,
-        scripts: &[&Script],
-    ) -> Result<socket2::Socket, String> {
-        let socket = if let Some(path) = &self.socket_path {
+        first: Request,
+    ) -> Result<(socket2::Socket, Replies), String> {
+        let (socket, replies) = if let Some(path) = &self.socket_path {
             let mut socket = connect_unix(path).await?;
-            prepare(&mut socket, login, scripts).await?;
-            socket.into_std().map(Into::into)
+            let replies = prepare(&mut socket, login, first).await?;
+            (socket.into_std().map(Into::into), replies)
         } else {
             let mut socket = connect_tcp(address).await?;
-            prepare(&mut socket, login, scripts).await?;
-            socket.into_std().map(Into::into)
+            let replies = prepare(&mut socket, login, first).await?;
+            (socket.into_std().map(Into::into), replies)
         };
-        socket.map_err(|error| in_words(&error))
+        Ok((socket.map_err(|error| in_words(&error))?, replies))
     }
 
     async fn open(
@@ -129,24 +129,20 @@ impl Connector {
     }
 }
 
-/// Logs in and loads scripts.
+/// Logs in, and sends a first request.
 async fn prepare(
     socket: impl AsyncRead + AsyncWrite,
     login: &Login,
-    scripts: &[&Script],
-) -> Result<(), String> {
+    first: Request,
+) -> Result<Replies, String> {
     let link = MultiplexedConnection::new(None);
     let prepare = async {
         let credentials = credentials_of(login).await?;
         log_in(&link, login, credentials.as_ref()).await?;
-        // A script that is not loaded here is when it is first called.
-        let load = scripts.iter().fold(Request::read(Default::default()), |request, script| {
-            request.command(&[b"SCRIPT", b"LOAD", script.text.as_bytes()])
-        });
-        ask(&link, load).await
+        ask(&link, first).await
     };
     match select(pin!(prepare), pin!(link.drive(socket))).await {
-        Either::Left((outcome, _)) => outcome.map(drop),
+        Either::Left((outcome, _)) => outcome,
         Either::Right((reason, _)) => Err(reason.to_string()),
     }
 }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use tokio::time::sleep;
 
 use super::super::queue::{EventLoopConnection, Queue};
-use super::super::resp::{TOUCH, UPDATE};
+use super::super::resp::{Request, TOUCH, UPDATE};
 use super::super::routing::backoff;
-use super::super::session::{Context, cipher};
+use super::super::session::{Context, cipher, has_keys, keys_request};
 
 /// Makes a connection whenever a fast path wants one.
 pub async fn provide(context: Rc<Context>, queue: Arc<Queue>) {
@@ -30,9 +30,13 @@ pub async fn provide(context: Rc<Context>, queue: Arc<Queue>) {
 
 async fn connect(context: &Context) -> Option<EventLoopConnection> {
     let unlocked = context.router.step(async |attempt| cipher(context, attempt).await).await;
-    let socket = context.router.topology.connect_event_loop(&[&TOUCH, &UPDATE]).await.ok()?;
+    // A script that is not loaded here is when it is first called.
+    let load = [&TOUCH, &UPDATE].iter().fold(Request::read(Default::default()), |request, script| {
+        request.command(&[b"SCRIPT", b"LOAD", script.text.as_bytes()])
+    });
+    let (socket, mut replies) =
+        context.router.topology.connect_event_loop(keys_request(context, load)).await.ok()?;
     let cipher = unlocked.ok()?;
-    // What was encrypted otherwise meanwhile is for the next one.
-    let is_current = context.cipher.borrow().as_ref().is_some_and(|current| Arc::ptr_eq(current, &cipher));
-    is_current.then_some(EventLoopConnection { socket, cipher })
+    // What was encrypted otherwise meanwhile is for the next one, and so is a server that has lost the keys.
+    has_keys(context, &cipher, &replies.pop()?).then_some(EventLoopConnection { socket, cipher })
 }

@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout};
 
 use super::super::connection::{Connected, Connector, MultiplexedConnection, abort, ask, error_text};
 use super::super::options::{Address, Servers};
-use super::super::resp::{Reply, Request, Script};
+use super::super::resp::{Replies, Reply, Request};
 use super::{sentinel, within};
 
 /// How long to wait before a server that was not to be reached is tried again: twice as long each time.
@@ -210,21 +210,22 @@ impl Node {
         }
     }
 
-    /// Opens a connection for an event loop. It ends with the node's own.
+    /// Opens a connection for an event loop, and sends a first request on it. It ends with the node's own.
     pub async fn connect_event_loop(
         &self,
         network: &Network,
-        scripts: &[&Script],
-    ) -> Result<Arc<Socket>, String> {
+        first: Request,
+    ) -> Result<(Arc<Socket>, Replies), String> {
         let generation = self.generation();
         let (login, address) = (network.servers.login(), self.address());
-        let connecting = network.connector.connect_event_loop(&address, login, scripts);
-        let socket = Arc::new(within(network.connector.timeout, connecting).await?);
+        let connecting = network.connector.connect_event_loop(&address, login, first);
+        let (socket, replies) = within(network.connector.timeout, connecting).await?;
+        let socket = Arc::new(socket);
         if self.generation() != generation || self.connections().is_none() {
             return Err("it was lost meanwhile".into());
         }
         *self.event_loop.borrow_mut() = Arc::downgrade(&socket);
-        Ok(socket)
+        Ok((socket, replies))
     }
 
     /// Why it is not reached; `None` where it is.

@@ -12,7 +12,7 @@ use tokio::task::spawn_local;
 
 use super::super::connection::Connector;
 use super::super::options::{Address, Servers};
-use super::super::resp::{SLOTS, Script};
+use super::super::resp::{Replies, Request, SLOTS};
 use super::node::{Network, Node, NodeConnections};
 
 pub struct Topology {
@@ -81,6 +81,11 @@ impl Topology {
             }
         }
         all
+    }
+
+    /// The server that has a slot, and which of its connections is the last one.
+    pub fn connection(&self, slot: u16) -> Option<(Rc<Node>, u64)> {
+        self.primary(slot).map(|node| (Rc::clone(&node), node.generation()))
     }
 
     /// Changes with the map of the slots.
@@ -175,11 +180,11 @@ impl Topology {
         node
     }
 
-    /// A connection for an event loop, to the server to which there is one.
-    pub async fn connect_event_loop(&self, scripts: &[&Script]) -> Result<Arc<Socket>, String> {
+    /// A connection for an event loop, to the server to which there is one, and the replies to its first request.
+    pub async fn connect_event_loop(&self, first: Request) -> Result<(Arc<Socket>, Replies), String> {
         self.connections_to(0).await;
         let node = self.primary(0).ok_or("no server is known")?;
-        node.connect_event_loop(&self.network, scripts).await
+        node.connect_event_loop(&self.network, first).await
     }
 
     /// Ends the connection of the event loop.

@@ -20,7 +20,7 @@ mod user_index;
 pub use cipher::Cipher;
 pub use commands::{Change, Creation, StaleEntry, delete_request, get_request, touch_request};
 pub use context::Context;
-pub use key_ring::cipher;
+pub use key_ring::{cipher, has_keys, keys_request, watch_keys, with_cipher};
 pub use names::Names;
 pub use new_session::NewSession;
 pub use op::{Cold, Op, Step, interpret};

@@ -9,11 +9,11 @@ use super::super::error::FOREIGN;
 use super::super::resp::{CREATE, END_OF_USER, Reply, Request, number as text};
 use super::super::routing::{Attempt, Effect};
 use super::super::time::Stamp;
+use super::cipher::Cipher;
 use super::commands::{
     Change, Creation, Entry, StaleEntry, created_field, delete_request, get_request, touch_request,
 };
 use super::context::Context;
-use super::key_ring::cipher;
 use super::names::UserField;
 use super::new_session::NewSession;
 use super::op::{Kind, Step, index_len, interpret, is_entered};
@@ -32,11 +32,11 @@ use crate::store::StoredSession;
 pub async fn create(
     context: &Rc<Context>,
     attempt: &Attempt,
+    cipher: &Cipher,
     session: &NewSession,
     created: Stamp,
 ) -> Result<()> {
-    let cipher = cipher(context, attempt).await?;
-    let creation = Creation::new(session, created, &cipher, &context.names, &context.times)?;
+    let creation = Creation::new(session, created, cipher, &context.names, &context.times)?;
     let Creation { key, member, user, .. } = &creation;
     let router = &context.router;
     let counts = context.options.max_sessions_per_user.is_some();
@@ -102,8 +102,12 @@ async fn replace_expired(
     }
 }
 
-pub async fn get(context: &Context, attempt: &Attempt, id: &SessionId) -> Result<Option<StoredSession>> {
-    let cipher = cipher(context, attempt).await?;
+pub async fn get(
+    context: &Context,
+    attempt: &Attempt,
+    cipher: &Cipher,
+    id: &SessionId,
+) -> Result<Option<StoredSession>> {
     let member = cipher.member(id);
     let key = context.names.session(&member);
     let make = |mode| get_request(Request::read(mode), &key);
@@ -118,12 +122,16 @@ pub async fn get(context: &Context, attempt: &Attempt, id: &SessionId) -> Result
 }
 
 /// Replaces a live session. That of another user is left alone at first, as the new one's index must know it before.
-pub async fn update(context: &Context, attempt: &Attempt, session: &NewSession) -> Result<bool> {
-    let cipher = cipher(context, attempt).await?;
+pub async fn update(
+    context: &Context,
+    attempt: &Attempt,
+    cipher: &Cipher,
+    session: &NewSession,
+) -> Result<bool> {
     let member = cipher.member(&session.id);
     let key = context.names.session(&member);
     let user = cipher.user(session.user());
-    let change = Change::new(session, key, &member, &user, &cipher, &context.times)?;
+    let change = Change::new(session, key, &member, &user, cipher, &context.times)?;
     loop {
         if let Some(found) = replace(context, attempt, &change, &user, None).await? {
             return Ok(found);
@@ -186,11 +194,12 @@ async fn change_user(
 pub async fn touch(
     context: &Context,
     attempt: &Attempt,
+    cipher: &Cipher,
     id: &SessionId,
     expires: Expiry,
     enough: Option<Millis>,
 ) -> Result<bool> {
-    let key = cipher(context, attempt).await?.key(&context.names, id);
+    let key = cipher.key(&context.names, id);
     let make = |mode| touch_request(Request::write(mode), &key, expires, enough, &context.times);
     let replies = context.router.ask(attempt, &key, Effect::Main, make).await?;
     match interpret(Kind::Touch, &replies) {
@@ -200,8 +209,8 @@ pub async fn touch(
 }
 
 /// Removes a session. Its entry follows, without being waited for: it is passed over until then.
-pub async fn delete(context: &Rc<Context>, attempt: &Attempt, id: &SessionId) -> Result<()> {
-    let member = cipher(context, attempt).await?.member(id);
+pub async fn delete(context: &Rc<Context>, attempt: &Attempt, cipher: &Cipher, id: &SessionId) -> Result<()> {
+    let member = cipher.member(id);
     let key = context.names.session(&member);
     let make = |mode| delete_request(Request::write(mode), &key);
     let replies = context.router.ask(attempt, &key, Effect::Main, make).await?;

@@ -13,7 +13,6 @@ use super::super::routing::{Attempt, Effect};
 use super::super::time::Stamp;
 use super::context::Context;
 use super::cursor::ScanCursor;
-use super::key_ring::keep_seal;
 use super::scan::next_page;
 use super::user_index::{AT_ONCE, NOT_THEIRS, Named, Owner, forget_all, look_up, some_entries, tidy};
 use crate::error::Result;
@@ -23,7 +22,6 @@ use crate::store::Sweep;
 /// shows: the server ends those itself, and what it leaves behind are their entries.
 pub async fn clean(context: &Context) -> Result<u64> {
     let (at, begun) = (context.times.now(), Instant::now());
-    context.router.step(async |attempt| keep_seal(context, attempt).await).await?;
     let mut removed = 0;
     let mut cursor = ScanCursor::new(&context.names.users);
     while let Some(indexes) =

@@ -27,9 +27,9 @@ use super::super::error::{self, number, unless_foreign};
 use super::super::resp::{END_OF_USER, ENTER, FORGET, Reply, Request, number as text};
 use super::super::routing::{Attempt, Effect};
 use super::super::time::Stamp;
+use super::cipher::Cipher;
 use super::commands::{Entry, StaleEntry, created_field};
 use super::context::Context;
-use super::key_ring::cipher;
 use super::names::{UserField, hex};
 use super::op::index_len;
 use super::record::{self, AFTER_USER, Record};
@@ -60,9 +60,9 @@ pub enum Named {
 pub async fn get_by_user(
     context: &Context,
     attempt: &Attempt,
+    cipher: &Cipher,
     user: UserKey<'_>,
 ) -> Result<Vec<StoredSession>> {
-    let cipher = cipher(context, attempt).await?;
     let user = cipher.user(Some(user));
     let index = user.index(&context.names);
     let entries = entries(context, attempt, &index).await?;
@@ -100,10 +100,10 @@ pub async fn get_by_user(
 pub async fn delete_by_user(
     context: &Context,
     attempt: &Attempt,
+    cipher: &Cipher,
     user: UserKey<'_>,
     except: Option<&SessionId>,
 ) -> Result<u64> {
-    let cipher = cipher(context, attempt).await?;
     let user = cipher.user(Some(user));
     let index = user.index(&context.names);
     let except = except.map(|id| cipher.member(id));
