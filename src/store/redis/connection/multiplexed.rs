@@ -73,6 +73,8 @@ pub struct MultiplexedConnection {
     /// Writes that are done, but for their replicas.
     unreplicated: RefCell<Vec<(oneshot::Sender<Answer>, Replies)>>,
     has_work: Notify,
+    /// The server has said something that answers no request.
+    pub pushed: Notify,
     cut: Notify,
     is_dead: Cell<bool>,
     last_read_at: Cell<Instant>,
@@ -87,6 +89,7 @@ impl MultiplexedConnection {
             expected: RefCell::default(),
             unreplicated: RefCell::default(),
             has_work: Notify::new(),
+            pushed: Notify::new(),
             cut: Notify::new(),
             is_dead: Cell::new(false),
             last_read_at: Cell::new(Instant::now()),
@@ -239,7 +242,9 @@ impl MultiplexedConnection {
             loop {
                 match decoder.decode(&bytes[taken..]) {
                     Ok(Some((reply, len))) => {
-                        if !matches!(reply, Reply::Push(_)) && !self.take(reply.to_owned()) {
+                        if matches!(reply, Reply::Push(_)) {
+                            self.pushed.notify_one();
+                        } else if !self.take(reply.to_owned()) {
                             return "the server said what nobody asked for".into();
                         }
                         taken += len;

@@ -9,7 +9,7 @@ use tokio::time::{sleep, timeout};
 use super::super::connection::{ask, error_text};
 use super::super::options::{Address, Servers};
 use super::super::resp::{Reply, Request};
-use super::node::backoff;
+use super::backoff::backoff;
 use super::topology::Topology;
 use super::{parse_address, within};
 

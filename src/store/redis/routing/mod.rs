@@ -3,6 +3,7 @@
 //!
 //! It uses `connection` and `resp`. All of `session` speaks through its `Router`.
 
+mod backoff;
 mod cluster;
 mod node;
 mod router;
@@ -16,7 +17,8 @@ use tokio::time::timeout;
 use super::options::Address;
 use super::resp::Reply;
 
-pub use node::{Node, backoff};
+pub use backoff::backoff;
+pub use node::Node;
 pub use router::{Attempt, Effect, Router};
 
 async fn within<T>(limit: Duration, asked: impl Future<Output = Result<T, String>>) -> Result<T, String> {

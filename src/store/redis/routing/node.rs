@@ -1,14 +1,13 @@
 //! One server: its connections, and how they are made again when they are lost.
 
 use std::cell::{Cell, RefCell};
-use std::hash::{BuildHasher, RandomState};
 use std::net::Shutdown;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use futures_util::future::select;
+use futures_util::future::{Either, pending, select};
 use socket2::Socket;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
@@ -16,11 +15,9 @@ use tokio::time::{Instant, timeout};
 use super::super::connection::{Connected, Connector, MultiplexedConnection, abort, ask, error_text};
 use super::super::options::{Address, Servers};
 use super::super::resp::{Replies, Reply, Request};
-use super::{sentinel, within};
-
-/// How long to wait before a server that was not to be reached is tried again: twice as long each time.
-const FIRST_BACKOFF: Duration = Duration::from_millis(50);
-const MAX_BACKOFF: Duration = Duration::from_secs(2);
+use super::backoff::backoff;
+use super::sentinel::Sentinels;
+use super::within;
 
 /// How long a server is kept to which another has redirected, whatever the map of the slots says.
 const KEPT_FOR: Duration = Duration::from_secs(30);
@@ -29,14 +26,16 @@ const KEPT_FOR: Duration = Duration::from_secs(30);
 pub struct Network {
     pub servers: Servers,
     pub connector: Connector,
+    /// Those that say where the primary is, where there are any.
+    pub sentinels: Option<Rc<Sentinels>>,
     /// A server was reached, or slots have moved.
     pub changed: Notify,
     /// A cluster is to be asked for its slots.
     pub outdated: Notify,
 }
 
-/// The connections to a server: one, or one more for what is only read, where writes wait for replicas on theirs and reconnect_loop
-/// up what comes after.
+/// The connections to a server: one, or one more for what is only read, where writes wait for replicas, which holds up
+/// what comes after them.
 #[derive(Clone)]
 pub struct NodeConnections {
     pub writes: Rc<MultiplexedConnection>,
@@ -154,16 +153,28 @@ impl Node {
                         reader.as_ref().map_or_else(|| Rc::clone(&writes), |reader| Rc::clone(&reader.link));
                     *self.connections.borrow_mut() = Some(NodeConnections { writes, reads });
                     network.changed.notify_waiters();
-                    let reason = match &mut reader {
-                        None => connected.ended().await,
-                        // One goes with the other: they are of one server.
-                        Some(reader) => {
-                            let (one, other) = (pin!(connected.ended()), pin!(reader.ended()));
-                            select(one, other).await.factor_first().0
+                    let replaced = pin!(self.replaced(&network));
+                    let ended = pin!(async {
+                        match &mut reader {
+                            None => connected.ended().await,
+                            // One goes with the other: they are of one server.
+                            Some(reader) => {
+                                let (one, other) = (pin!(connected.ended()), pin!(reader.ended()));
+                                select(one, other).await.factor_first().0
+                            }
+                        }
+                    });
+                    let reason = match select(ended, replaced).await {
+                        Either::Left((reason, _)) => {
+                            self.drain_event_loop();
+                            reason
+                        }
+                        Either::Right(_) => {
+                            self.cut_event_loop();
+                            "it is the primary no more".into()
                         }
                     };
                     self.connections.take();
-                    self.drain_event_loop();
                     *self.last_error.borrow_mut() = reason;
                 }
                 Err(reason) => *self.last_error.borrow_mut() = reason.into(),
@@ -187,26 +198,30 @@ impl Node {
     }
 
     async fn connect_primary(&self, network: &Network) -> Result<Connected, String> {
-        let replication = network.connector.replication;
-        match &network.servers {
-            Servers::Single { login, .. } | Servers::Cluster { login, .. } => {
-                network.connector.connect(&self.address(), login, replication).await
+        let (login, replication) = (network.servers.login(), network.connector.replication);
+        let Some(sentinels) = &network.sentinels else {
+            return network.connector.connect(&self.address(), login, replication).await;
+        };
+        let address = sentinels.find_primary().await?;
+        *self.address.borrow_mut() = address.clone();
+        let connected = network.connector.connect(&address, login, replication).await?;
+        let role = Request::read(Default::default()).command(&[b"ROLE"]);
+        let replies = within(network.connector.timeout, ask(&connected.link, role)).await?;
+        // A primary that has just been replaced does not know it yet, but sentinels do.
+        match replies.first() {
+            Some(Reply::Array(role)) if role.first() == Some(&Reply::Bytes(b"master".to_vec())) => {
+                Ok(connected)
             }
-            Servers::Sentinel { sentinels, master, login } => {
-                let address = sentinel::find_primary(&network.connector, sentinels, master).await?;
-                *self.address.borrow_mut() = address.clone();
-                let connected = network.connector.connect(&address, login, replication).await?;
-                let role = Request::read(Default::default()).command(&[b"ROLE"]);
-                let replies = within(network.connector.timeout, ask(&connected.link, role)).await?;
-                // A primary that has just been replaced does not know it yet, but sentinels do.
-                match replies.first() {
-                    Some(Reply::Array(role)) if role.first() == Some(&Reply::Bytes(b"master".to_vec())) => {
-                        Ok(connected)
-                    }
-                    Some(reply) => Err(error_text(reply).unwrap_or_else(|| "it is no primary".into())),
-                    None => Err("it is no primary".into()),
-                }
-            }
+            Some(reply) => Err(error_text(reply).unwrap_or_else(|| "it is no primary".into())),
+            None => Err("it is no primary".into()),
+        }
+    }
+
+    /// Waits until sentinels name another primary. It may be up, take itself for one, and lose what it is sent.
+    async fn replaced(&self, network: &Network) {
+        match &network.sentinels {
+            Some(sentinels) => sentinels.replaced(&self.address()).await,
+            None => pending().await,
         }
     }
 
@@ -232,30 +247,5 @@ impl Node {
     pub fn last_error(&self) -> Option<String> {
         let reason = self.last_error.borrow();
         self.connections().is_none().then(|| format!("no connection to {}: {reason}", self.address.borrow()))
-    }
-}
-
-/// How long to wait before the next attempt, with some chance in it, so that clients do not all come at once.
-pub fn backoff(attempts: u32) -> Duration {
-    let longest = FIRST_BACKOFF.saturating_mul(1 << attempts.min(10)).min(MAX_BACKOFF);
-    let chance = RandomState::new().hash_one(attempts) as f64 / u64::MAX as f64;
-    longest.mul_f64(0.5 + chance / 2.0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn backoffs_grow_to_two_seconds_and_differ() {
-        for (attempts, longest) in [(0, 50), (1, 100), (5, 1600), (6, 2000), (u32::MAX, 2000)] {
-            let backoffs: Vec<_> = (0..20).map(|_| backoff(attempts)).collect();
-            let longest = Duration::from_millis(longest);
-            assert!(
-                backoffs.iter().all(|&backoff| backoff >= longest / 2 && backoff <= longest),
-                "{backoffs:?}"
-            );
-            assert!(backoffs.iter().any(|&backoff| backoff != backoffs[0]));
-        }
     }
 }

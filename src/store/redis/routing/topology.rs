@@ -14,6 +14,7 @@ use super::super::connection::Connector;
 use super::super::options::{Address, Servers};
 use super::super::resp::{Replies, Request, SLOTS};
 use super::node::{Network, Node, NodeConnections};
+use super::sentinel::Sentinels;
 
 pub struct Topology {
     pub network: Rc<Network>,
@@ -28,16 +29,17 @@ pub struct Topology {
 }
 
 impl Topology {
-    /// Begins to connect, outside of clusters; `cluster::follow` does for those.
+    /// Begins to connect, and to follow sentinels, outside of clusters; `cluster::follow` does for those.
     pub fn new(servers: Servers, connector: Connector) -> Rc<Self> {
         let first = match &servers {
             Servers::Single { address, .. } => Some(address.clone()),
             Servers::Sentinel { sentinels, .. } => Some(sentinels[0].0.clone()),
             Servers::Cluster { .. } => None,
         };
+        let sentinels = Sentinels::follow(&servers, &connector);
         let (changed, outdated) = (Notify::new(), Notify::new());
         let topology = Rc::new(Self {
-            network: Rc::new(Network { servers, connector, changed, outdated }),
+            network: Rc::new(Network { servers, connector, sentinels, changed, outdated }),
             nodes: RefCell::default(),
             primaries: RefCell::default(),
             version: Cell::new(0),
@@ -54,6 +56,9 @@ impl Topology {
     pub fn close(&self) {
         self.is_closed.set(true);
         self.network.outdated.notify_one();
+        if let Some(sentinels) = &self.network.sentinels {
+            sentinels.close();
+        }
         self.nodes.borrow().values().for_each(|node| node.retire());
     }
 
