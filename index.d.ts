@@ -489,6 +489,12 @@ export interface RedisStoreSettings extends SessionStoreOptions {
    */
   waitReplicas?: number;
   /**
+   * The name of the store's connections in `CLIENT LIST`, where the server lets it have one: 1 to 64 printable ASCII
+   * characters without a space.
+   * @default "native-store"
+   */
+  clientName?: string;
+  /**
    * The user of the servers that have the data. Needs a password. Each part of the login is given in one place: here, in
    * the URLs or in `sentinel`.
    */

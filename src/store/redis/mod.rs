@@ -98,6 +98,7 @@ impl RedisStore {
                 Servers::Single { address, .. } => address.socket_path().map(Into::into),
                 Servers::Cluster { .. } | Servers::Sentinel { .. } => None,
             },
+            client_name: options.client_name.as_str().into(),
             timeout: options.connect_timeout,
             // Of two that follow each other the second has to be answered in time too.
             replication: (options.wait_replicas > 0).then_some(Replication {
