@@ -24,6 +24,7 @@ use super::super::options::{Address, Auth, Credentials, Login};
 use super::super::resp::{Replies, Reply, Request, Script};
 use super::abort::reset_on_close;
 use super::multiplexed::{MultiplexedConnection, Replication, SendError, in_words};
+use super::reply_window::ReplyWindow;
 use super::tls::Tls;
 
 /// What is between us and a server may forget a connection on which nothing is said, without telling.
@@ -42,6 +43,7 @@ pub struct Connector {
     pub client_name: Arc<str>,
     pub timeout: Duration,
     pub replication: Option<Replication>,
+    pub window: Arc<ReplyWindow>,
 }
 
 /// A connection that is logged in. It ends when this is dropped.
@@ -84,6 +86,7 @@ impl Connector {
             }
             stage.set("no answer to the login");
             self.log_in(&connected.link, login, credentials.as_ref()).await?;
+            connected.link.limit(Arc::clone(&self.window));
             Ok(connected)
         };
         let outcome = timeout(self.timeout, connecting).await;
