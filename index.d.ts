@@ -564,7 +564,7 @@ export type RedisStoreOptions = RedisStoreSettings &
  *
  * Each store has a connection to its server on a thread of the package, and with one server (or sentinels) another one,
  * on which its calls on one session go, driven by the event loop of the thread that made the store. Over TLS, in a
- * cluster and with `waitReplicas` all calls go by the package's thread, which has a connection to each primary, or two
+ * cluster, with `waitReplicas`, on Windows, and in Bun and Deno all calls go by the package's thread, which has a connection to each primary, or two
  * with `waitReplicas`. A server's `maxclients` has to do for those of all stores in all threads and processes.
  *
  * An expired session is absent by the clock of the app's machine, and removed by the server's: keep them in step. Where

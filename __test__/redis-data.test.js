@@ -287,6 +287,33 @@ describe("what a RedisStore keeps", { skip: redisMissing }, () => {
     await replica.kill();
   });
 
+  it("is read from a replica while writes are refused there, on the connections that there are", async () => {
+    const [given, other] = [session(), session()];
+    await Promise.all([store.create(given), store.create(other)]);
+    const replica = await startServer({ settings: { replicaof: `127.0.0.1 ${server.port}` } });
+    const reader = open({ url: replica.url, commandTimeout: 1000 });
+    await until(
+      async () => (await reader.get(given.sessionId)) && reader.get(other.sessionId),
+      "the replica has both",
+    );
+    const connections = async () => Number((await replica.info("stats")).total_connections_received);
+    const before = await connections();
+    let isOver = false;
+    const refused = Promise.all(
+      Array.from({ length: 5 }, () =>
+        assert.rejects(reader.touch(other.sessionId, Date.now() + 2 * HOUR), { name: "SessionStoreError" }),
+      ),
+    ).finally(() => {
+      isOver = true;
+    });
+    while (!isOver) assert.deepEqual(await reader.get(given.sessionId), given);
+    await refused;
+    const made = (await connections()) - before;
+    assert.ok(made <= 12, `${made} connections`);
+    await reader.close();
+    await replica.kill();
+  });
+
   it("is written by a script, too, once the replica has become the primary", async () => {
     const given = session();
     await store.create(given);

@@ -79,6 +79,7 @@ pub struct MultiplexedConnection {
     is_dead: Cell<bool>,
     last_read_at: Cell<Instant>,
     has_read: Cell<bool>,
+    opened_at: Instant,
     replication: Option<Replication>,
     window: OnceCell<Arc<ReplyWindow>>,
 }
@@ -94,6 +95,7 @@ impl MultiplexedConnection {
             is_dead: Cell::new(false),
             last_read_at: Cell::new(Instant::now()),
             has_read: Cell::new(false),
+            opened_at: Instant::now(),
             replication,
             window: OnceCell::new(),
         })
@@ -130,6 +132,11 @@ impl MultiplexedConnection {
     /// Whether the server has answered anything.
     pub fn has_read(&self) -> bool {
         self.has_read.get()
+    }
+
+    /// For how long it has been open.
+    pub fn age(&self) -> Duration {
+        self.opened_at.elapsed()
     }
 
     /// Ends the connection: what was sent is lost.
