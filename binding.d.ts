@@ -142,6 +142,7 @@ export interface JsRedisOptions {
   master?: string
   masterLogin?: JsRedisServer
   prefix?: string
+  clientName?: string
   secrets: Array<Uint8Array>
   commandTimeout?: number
   connectTimeout?: number

@@ -490,6 +490,12 @@ export interface RedisStoreSettings extends SessionStoreOptions {
    */
   waitReplicas?: number;
   /**
+   * The name of the store's connections in `CLIENT LIST`, where the server lets it have one: 1 to 64 printable ASCII
+   * characters without a space.
+   * @default "native-store"
+   */
+  clientName?: string;
+  /**
    * The user of the servers that have the data. Needs a password. Each part of the login is given in one place: here, in
    * the URLs or in `sentinel`.
    */
@@ -559,7 +565,7 @@ export type RedisStoreOptions = RedisStoreSettings &
  *
  * Each store has a connection to its server on a thread of the package, and with one server (or sentinels) another one,
  * on which its calls on one session go, driven by the event loop of the thread that made the store. Over TLS, in a
- * cluster and with `waitReplicas` all calls go by the package's thread, which has a connection to each primary, or two
+ * cluster, with `waitReplicas`, on Windows, and in Bun and Deno all calls go by the package's thread, which has a connection to each primary, or two
  * with `waitReplicas`. A server's `maxclients` has to do for those of all stores in all threads and processes.
  *
  * An expired session is absent by the clock of the app's machine, and removed by the server's: keep them in step. Where

@@ -351,6 +351,7 @@ describe("options of RedisStore", () => {
     const store = new RedisStore({
       url,
       prefix: "é 😀",
+      clientName: "shop:web-1",
       secret: "a secret of some length",
       commandTimeout: 30_000,
       connectTimeout: 1,
@@ -573,6 +574,12 @@ describe("options of RedisStore", () => {
       { url, commandTimeuot: 1 },
       /^unknown option "commandTimeuot": did you mean commandTimeout\?$/,
     );
+    for (const clientName of ["", "a b", "é", "a\n", "x".repeat(65), 1]) {
+      refusesRedis(
+        { url, clientName },
+        /^clientName must be 1 to 64 printable ASCII characters without a space; got /,
+      );
+    }
     refusesRedis({ url, maxSessions: 1 }, /^unknown option "maxSessions"/);
     refusesRedis({ url, secret: "short" }, /^secret must be /);
     refusesRedis({ url, tls: {} }, /^tls must be left out, or the URLs rediss:/);

@@ -240,6 +240,56 @@ describe("a RedisStore and databases", { skip: redisMissing }, () => {
   });
 });
 
+describe("the connections of a RedisStore", { skip: redisMissing }, () => {
+  const named = async (server) => {
+    const list = await server.call("CLIENT", "LIST");
+    return list.split("\n").map((line) => / name=(\S+) /.exec(line)?.[1]);
+  };
+
+  it("have a name, and that of the package where the server knows libraries", async () => {
+    const server = await startServer();
+    const knowsLibraries = !(await server.call("CLIENT", "SETINFO", "LIB-VER", "1").catch((error) => error))
+      .message;
+    for (const [options, name] of [
+      [{}, "native-store"],
+      [{ clientName: "shop:web-1" }, "shop:web-1"],
+    ]) {
+      await withStore({ url: at(server), ...options }, async (store) => {
+        await works(store);
+        const count = async () => (await named(server)).filter((each) => each === name).length;
+        await until(async () => (await count()) === 2, "both have it");
+        if (knowsLibraries) {
+          const list = await server.call("CLIENT", "LIST", "TYPE", "normal");
+          assert.match(list, /lib-name=@fluidauth\/native-store lib-ver=\d/);
+        }
+      });
+    }
+    await server.kill();
+  });
+
+  it("do without it where the user may not, or the server knows none", async () => {
+    const forbidding = await startServer({ users: { app: "on >s3cret ~fluid:* +@all -client" } });
+    await withStore({ url: at(forbidding, { login: as("app", "s3cret") }) }, works);
+    await forbidding.kill();
+    const ignorant = await startServer({ settings: { "rename-command": 'CLIENT ""' } });
+    await withStore({ url: at(ignorant) }, works);
+    await ignorant.kill();
+  });
+
+  it("say that a server has too many, with a login or without", async () => {
+    const server = await startServer({ password: PASSWORD, settings: { maxclients: 1 } });
+    const client = await server.connect();
+    for (const login of [as("", PASSWORD), ""]) {
+      await withStore({ url: at(server, { login }) }, (store) =>
+        fails(store.get("a"), { words: /max number of clients reached/ }),
+      );
+    }
+    client.close();
+    await withStore({ url: at(server, { login: as("", PASSWORD) }) }, untilLetIn);
+    await server.kill();
+  });
+});
+
 describe("a RedisStore and a Unix socket", { skip: redisMissing }, () => {
   const startAt = (file) => startServer({ password: PASSWORD, settings: { unixsocket: `"${file}"` } });
   const clients = async (server, file) => {

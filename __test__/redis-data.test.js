@@ -215,6 +215,34 @@ describe("what a RedisStore keeps", { skip: redisMissing }, () => {
     await store.create(session());
   });
 
+  it("is read where a server limits the replies of a connection, which it closes once at most", async () => {
+    const own = await startServer({ settings: { "client-output-buffer-limit": "normal 2mb 0 0" } });
+    const store = new RedisStore({ url: own.url, sweepInterval: 0, commandTimeout: 10_000 });
+    const data = "x".repeat(400_000);
+    const all = Array.from({ length: 40 }, (_, at) =>
+      session({ sessionId: `large ${at}`, userId: "lea", data }),
+    );
+    for (const one of all) await store.create(one);
+    const readAll = async () => {
+      assert.deepEqual(await Promise.all(all.map((one) => store.get(one.sessionId))), all);
+      assert.equal((await store.getByUser("lea")).length, all.length);
+    };
+    const connections = async () => Number((await own.info("stats")).total_connections_received);
+    await readAll();
+    // The event loop has its connection again.
+    await until(
+      async () => Number((await own.info("clients")).connected_clients) === 3,
+      "it has both connections",
+    );
+    const before = await connections();
+    await readAll();
+    await readAll();
+    // That of the question.
+    assert.equal(await connections(), before + 1);
+    await store.close();
+    await own.kill();
+  });
+
   it("can be read while replicas are missing, which writes wait for", async () => {
     const sessions = Array.from({ length: 8 }, () => session());
     await Promise.all(sessions.map((one) => store.create(one)));
@@ -256,6 +284,33 @@ describe("what a RedisStore keeps", { skip: redisMissing }, () => {
     // What was refused each time has not happened; one may have been asked once more just before its deadline.
     const unknown = (await Promise.all(refusals)).filter((outcome) => outcome !== undefined);
     assert.ok(unknown.length <= 2, `${unknown.length} of 10 may have been carried out`);
+    await replica.kill();
+  });
+
+  it("is read from a replica while writes are refused there, on the connections that there are", async () => {
+    const [given, other] = [session(), session()];
+    await Promise.all([store.create(given), store.create(other)]);
+    const replica = await startServer({ settings: { replicaof: `127.0.0.1 ${server.port}` } });
+    const reader = open({ url: replica.url, commandTimeout: 1000 });
+    await until(
+      async () => (await reader.get(given.sessionId)) && reader.get(other.sessionId),
+      "the replica has both",
+    );
+    const connections = async () => Number((await replica.info("stats")).total_connections_received);
+    const before = await connections();
+    let isOver = false;
+    const refused = Promise.all(
+      Array.from({ length: 5 }, () =>
+        assert.rejects(reader.touch(other.sessionId, Date.now() + 2 * HOUR), { name: "SessionStoreError" }),
+      ),
+    ).finally(() => {
+      isOver = true;
+    });
+    while (!isOver) assert.deepEqual(await reader.get(given.sessionId), given);
+    await refused;
+    const made = (await connections()) - before;
+    assert.ok(made <= 12, `${made} connections`);
+    await reader.close();
     await replica.kill();
   });
 

@@ -104,6 +104,10 @@ const redisOptions = {
   url: judgedLater,
   cluster: judgedLater,
   sentinel: judgedLater,
+  clientName: {
+    expected: "1 to 64 printable ASCII characters without a space",
+    accepts: (value) => typeof value === "string" && /^[!-~]{1,64}$/.test(value),
+  },
   username: text,
   password: text,
   credentials: {

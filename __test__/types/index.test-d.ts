@@ -188,7 +188,7 @@ export async function redis() {
     tls: { ca: ["", new Uint8Array()], cert: "", key: "", servername: "", rejectUnauthorized: false },
   });
   new RedisStore({ url, commandTimeout: 500, connectTimeout: 500, maxSessionsPerUser: 3, sweepInterval: 0 });
-  new RedisStore({ url, username: "app", password: "secret" });
+  new RedisStore({ url, username: "app", password: "secret", clientName: "web" });
   new RedisStore({ url, credentials: () => ({ password: "secret" }) });
   new RedisStore({ cluster: [url], credentials: async () => ({ username: "app", password: "secret" }) });
   expectError(new RedisStore({ url, credentials: () => ({ username: "app" }) }));

@@ -119,6 +119,7 @@ pub struct JsRedisOptions {
     pub master: Option<String>,
     pub master_login: Option<JsRedisServer>,
     pub prefix: Option<String>,
+    pub client_name: Option<String>,
     pub secrets: Vec<Uint8Array>,
     pub command_timeout: Option<f64>,
     pub connect_timeout: Option<f64>,
@@ -161,6 +162,7 @@ impl From<JsRedisOptions> for RedisOptions {
             |given: Option<f64>, default| given.map_or(default, |ms| Duration::from_millis(ms as u64));
         Self {
             prefix: options.prefix.unwrap_or(defaults.prefix),
+            client_name: options.client_name.unwrap_or(defaults.client_name),
             secrets: options.secrets.iter().map(|secret| Secret::new(secret.to_vec())).collect(),
             tls: TlsOptions {
                 authorities: match options.ca {

@@ -36,7 +36,7 @@ use std::time::Duration;
 use tokio::task::spawn_local;
 use tokio::time::Instant;
 
-use self::connection::{Connector, Replication, Tls};
+use self::connection::{Connector, Replication, ReplyWindow, Tls};
 use self::counters::Counters;
 use self::queue::{Queue, Waiter};
 use self::routing::{Attempt, Router};
@@ -69,6 +69,7 @@ pub struct RedisStore {
     max_session_bytes: usize,
     max_sessions_per_user: Option<NonZeroUsize>,
     can_have_fast_path: bool,
+    window: Arc<ReplyWindow>,
 }
 
 impl RedisStore {
@@ -91,13 +92,16 @@ impl RedisStore {
 
     fn start(options: &RedisOptions, times: Times) -> Result<Arc<Self>> {
         options.check()?;
+        let window = Arc::new(ReplyWindow::default());
         let connector = Connector {
+            window: Arc::clone(&window),
             tls: options.uses_tls().then(|| Tls::new(&options.tls)).transpose()?,
             // Of one server alone: no server may lead a client to a socket of its machine.
             socket_path: match &options.servers {
                 Servers::Single { address, .. } => address.socket_path().map(Into::into),
                 Servers::Cluster { .. } | Servers::Sentinel { .. } => None,
             },
+            client_name: options.client_name.as_str().into(),
             timeout: options.connect_timeout,
             // Of two that follow each other the second has to be answered in time too.
             replication: (options.wait_replicas > 0).then_some(Replication {
@@ -110,6 +114,7 @@ impl RedisStore {
             queue: Arc::clone(&queue),
             counters: Arc::clone(&counters),
             names: Names::new(&options.prefix),
+            window,
             times: times.clone(),
             max_sessions_per_user: options.max_sessions_per_user,
             can_have_fast_path: options.can_have_fast_path(),

@@ -12,6 +12,8 @@ use crate::error::{Result, StoreError};
 use crate::keyring::Secret;
 
 pub const DEFAULT_PREFIX: &str = "fluid:";
+/// As `CLIENT LIST` shows a store's connections.
+pub const DEFAULT_CLIENT_NAME: &str = "native-store";
 pub const DEFAULT_COMMAND_TIMEOUT: Duration = Duration::from_millis(2000);
 pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_millis(2000);
 
@@ -146,6 +148,7 @@ pub struct TlsOptions {
 pub struct RedisOptions {
     pub servers: Servers,
     pub prefix: String,
+    pub client_name: String,
     pub secrets: Vec<Secret>,
     pub tls: TlsOptions,
     /// Within which every command is answered or refused.
@@ -164,6 +167,7 @@ impl RedisOptions {
         Self {
             servers,
             prefix: DEFAULT_PREFIX.into(),
+            client_name: DEFAULT_CLIENT_NAME.into(),
             secrets: Vec::new(),
             tls: TlsOptions::default(),
             command_timeout: DEFAULT_COMMAND_TIMEOUT,

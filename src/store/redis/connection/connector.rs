@@ -24,11 +24,15 @@ use super::super::options::{Address, Auth, Credentials, Login};
 use super::super::resp::{Replies, Reply, Request};
 use super::abort::reset_on_close;
 use super::multiplexed::{MultiplexedConnection, Replication, SendError, in_words};
+use super::reply_window::ReplyWindow;
 use super::tls::Tls;
 
 /// What is between us and a server may forget a connection on which nothing is said, without telling.
 const KEEPALIVE: TcpKeepalive =
     TcpKeepalive::new().with_time(Duration::from_secs(30)).with_interval(Duration::from_secs(10));
+
+/// As `CLIENT LIST` names this package.
+const LIBRARY: &str = "@fluidauth/native-store";
 
 /// How connections are made.
 #[derive(Clone)]
@@ -36,8 +40,10 @@ pub struct Connector {
     pub tls: Option<Tls>,
     /// The Unix socket of the server, if it is reached so.
     pub socket_path: Option<Arc<str>>,
+    pub client_name: Arc<str>,
     pub timeout: Duration,
     pub replication: Option<Replication>,
+    pub window: Arc<ReplyWindow>,
 }
 
 /// A connection that is logged in. It ends when this is dropped.
@@ -79,7 +85,8 @@ impl Connector {
                 return Err("the server closed it before there were credentials".into());
             }
             stage.set("no answer to the login");
-            log_in(&connected.link, login, credentials.as_ref()).await?;
+            self.log_in(&connected.link, login, credentials.as_ref()).await?;
+            connected.link.limit(Arc::clone(&self.window));
             Ok(connected)
         };
         let outcome = timeout(self.timeout, connecting).await;
@@ -98,11 +105,11 @@ impl Connector {
     ) -> Result<(socket2::Socket, Replies), String> {
         let (socket, replies) = if let Some(path) = &self.socket_path {
             let mut socket = connect_unix(path).await?;
-            let replies = prepare(&mut socket, login, first).await?;
+            let replies = self.prepare(&mut socket, login, first).await?;
             (socket.into_std().map(Into::into), replies)
         } else {
             let mut socket = connect_tcp(address).await?;
-            let replies = prepare(&mut socket, login, first).await?;
+            let replies = self.prepare(&mut socket, login, first).await?;
             (socket.into_std().map(Into::into), replies)
         };
         Ok((socket.map_err(|error| in_words(&error))?, replies))
@@ -127,23 +134,59 @@ impl Connector {
             }
         }
     }
-}
 
-/// Logs in, and sends a first request.
-async fn prepare(
-    socket: impl AsyncRead + AsyncWrite,
-    login: &Login,
-    first: Request,
-) -> Result<Replies, String> {
-    let link = MultiplexedConnection::new(None);
-    let prepare = async {
-        let credentials = credentials_of(login).await?;
-        log_in(&link, login, credentials.as_ref()).await?;
-        ask(&link, first).await
-    };
-    match select(pin!(prepare), pin!(link.drive(socket))).await {
-        Either::Left((outcome, _)) => outcome,
-        Either::Right((reason, _)) => Err(reason.to_string()),
+    /// Logs in, and sends a first request.
+    async fn prepare(
+        &self,
+        socket: impl AsyncRead + AsyncWrite,
+        login: &Login,
+        first: Request,
+    ) -> Result<Replies, String> {
+        let link = MultiplexedConnection::new(None);
+        let prepare = async {
+            let credentials = credentials_of(login).await?;
+            self.log_in(&link, login, credentials.as_ref()).await?;
+            ask(&link, first).await
+        };
+        match select(pin!(prepare), pin!(link.drive(socket))).await {
+            Either::Left((outcome, _)) => outcome,
+            Either::Right((reason, _)) => Err(reason.to_string()),
+        }
+    }
+
+    async fn log_in(
+        &self,
+        link: &MultiplexedConnection,
+        login: &Login,
+        credentials: Option<&Credentials>,
+    ) -> Result<(), String> {
+        let command = |parts: &[&[u8]]| Request::read(Default::default()).command(parts);
+        let mut commands = Vec::new();
+        if let Some(Credentials { username, password }) = credentials {
+            let auth = [Some("AUTH"), username.as_deref(), Some(password)];
+            commands.push(command(&auth.into_iter().flatten().map(str::as_bytes).collect::<Vec<_>>()));
+        }
+        if login.database > 0 {
+            commands.push(command(&[b"SELECT", login.database.to_string().as_bytes()]));
+        }
+        // It refuses while the server loads its data, and where a login is missing.
+        commands.push(command(&[b"PING"]));
+        let required = commands.len();
+        // A server may know none of it, or forbid it.
+        commands.push(command(&[b"CLIENT", b"SETNAME", self.client_name.as_bytes()]));
+        for (attribute, value) in [("LIB-NAME", LIBRARY), ("LIB-VER", env!("CARGO_PKG_VERSION"))] {
+            commands.push(command(&[b"CLIENT", b"SETINFO", attribute.as_bytes(), value.as_bytes()]));
+        }
+        // One by one, as a server may answer the first and close: it has too many clients then.
+        let replies = join_all(commands.into_iter().map(|command| ask(link, command))).await;
+        for reply in replies.into_iter().take(required) {
+            let reply = reply.map_err(|reason| match login.is_tls || link.has_read() {
+                true => reason,
+                false => format!("{reason}, as by a server that expects TLS (rediss://)"),
+            })?;
+            reply.iter().try_for_each(|reply| error_text(reply).map_or(Ok(()), Err))?;
+        }
+        Ok(())
     }
 }
 
@@ -227,34 +270,6 @@ async fn credentials_of(login: &Login) -> Result<Option<Credentials>, String> {
             answer.map(Some).map_err(|reason| format!("credentials: {reason}"))
         }
     }
-}
-
-async fn log_in(
-    link: &MultiplexedConnection,
-    login: &Login,
-    credentials: Option<&Credentials>,
-) -> Result<(), String> {
-    let command = |parts: &[&[u8]]| Request::read(Default::default()).command(parts);
-    let mut commands = Vec::new();
-    if let Some(Credentials { username, password }) = credentials {
-        let auth = [Some("AUTH"), username.as_deref(), Some(password)];
-        commands.push(command(&auth.into_iter().flatten().map(str::as_bytes).collect::<Vec<_>>()));
-    }
-    if login.database > 0 {
-        commands.push(command(&[b"SELECT", login.database.to_string().as_bytes()]));
-    }
-    // It refuses while the server loads its data, and where a login is missing.
-    commands.push(command(&[b"PING"]));
-    // One by one, as a server may answer the first and close: it has too many clients then.
-    let replies = join_all(commands.into_iter().map(|command| ask(link, command))).await;
-    for reply in replies.into_iter() {
-        let reply = reply.map_err(|reason| match login.is_tls || link.has_read() {
-            true => reason,
-            false => format!("{reason}, as by a server that expects TLS (rediss://)"),
-        })?;
-        reply.iter().try_for_each(|reply| error_text(reply).map_or(Ok(()), Err))?;
-    }
-    Ok(())
 }
 
 /// Sends a request outside the calls of the store.

@@ -9,11 +9,13 @@
 mod abort;
 mod connector;
 mod multiplexed;
+mod reply_window;
 mod socket;
 mod tls;
 
 pub use abort::abort;
 pub use connector::{Connected, Connector, ask, error_text};
 pub use multiplexed::{MultiplexedConnection, Replication, SendError};
+pub use reply_window::ReplyWindow;
 pub use socket::{Filled, Socket};
 pub use tls::Tls;

@@ -1,11 +1,12 @@
 //! One connection to one server: requests of many calls go out together, and their answers come back in order.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use super::super::resp::{Decoder, Malformed, Replies, Reply, Request};
+use super::reply_window::ReplyWindow;
 
 /// Why a request has no answers.
 #[derive(Debug, Clone)]
@@ -79,7 +81,9 @@ pub struct MultiplexedConnection {
     is_dead: Cell<bool>,
     last_read_at: Cell<Instant>,
     has_read: Cell<bool>,
+    opened_at: Instant,
     replication: Option<Replication>,
+    window: OnceCell<Arc<ReplyWindow>>,
 }
 
 impl MultiplexedConnection {
@@ -94,8 +98,19 @@ impl MultiplexedConnection {
             is_dead: Cell::new(false),
             last_read_at: Cell::new(Instant::now()),
             has_read: Cell::new(false),
+            opened_at: Instant::now(),
             replication,
+            window: OnceCell::new(),
         })
+    }
+
+    /// Has it send no more at once from now on than the window has room for.
+    pub fn limit(&self, window: Arc<ReplyWindow>) {
+        let _ = self.window.set(window);
+    }
+
+    fn has_room(&self, pending: usize) -> bool {
+        self.window.get().is_none_or(|window| window.has_room(pending))
     }
 
     /// Sends a request, with all others of this turn, and waits for its answers. It is not sent any more once this is
@@ -120,6 +135,11 @@ impl MultiplexedConnection {
     /// Whether the server has answered anything.
     pub fn has_read(&self) -> bool {
         self.has_read.get()
+    }
+
+    /// For how long it has been open.
+    pub fn age(&self) -> Duration {
+        self.opened_at.elapsed()
     }
 
     /// Ends the connection: what was sent is lost.
@@ -147,11 +167,15 @@ impl MultiplexedConnection {
         let (mut reading, mut writing) = (pin!(self.read(reader)), pin!(self.write(writer)));
         let mut cut = pin!(self.cut.notified());
         let reason = poll_fn(|context| {
-            if let Poll::Ready(reason) = reading.as_mut().poll(context) {
-                return Poll::Ready(reason);
+            let mut ended = reading.as_mut().poll(context);
+            if ended.is_pending() {
+                ended = writing.as_mut().poll(context);
             }
-            if let Poll::Ready(reason) = writing.as_mut().poll(context) {
-                return Poll::Ready(reason);
+            if let (Poll::Ready(_), Some(window)) = (&ended, self.window.get()) {
+                window.server_closed(self.expected.borrow().len());
+            }
+            if ended.is_ready() {
+                return ended;
             }
             cut.as_mut().poll(context).map(|()| "it stopped answering".to_owned())
         })
@@ -180,7 +204,7 @@ impl MultiplexedConnection {
     async fn write(&self, mut writer: impl AsyncWrite + Unpin) -> String {
         let mut bytes = Vec::new();
         loop {
-            if self.outgoing.borrow().is_empty() {
+            while self.outgoing.borrow().is_empty() || !self.has_room(self.expected.borrow().len()) {
                 self.has_work.notified().await;
             }
             bytes.clear();
@@ -204,6 +228,7 @@ impl MultiplexedConnection {
         }
         let mut has_writes = false;
         while bytes.len() < MAX_BATCH
+            && self.has_room(expected.len())
             && let Some(Outgoing { request, sent, to }) = self.outgoing.borrow_mut().pop_front()
         {
             if to.is_closed() {
@@ -249,11 +274,18 @@ impl MultiplexedConnection {
                         }
                         taken += len;
                         self.has_read.set(true);
+                        if let Some(window) = self.window.get() {
+                            window.reply_came(len);
+                        }
                     }
                     Ok(None) => break,
                     // Its words may show what was read.
                     Err(Malformed) => return "the server does not speak Redis's protocol".into(),
                 }
+            }
+            if taken > 0 && !self.outgoing.borrow().is_empty() {
+                // They may have waited for room.
+                self.has_work.notify_one();
             }
             bytes.drain(..taken);
             bytes.shrink_to(4 * BUFFER);

@@ -284,8 +284,7 @@ impl FastPath {
 
     fn begin(&mut self, op: Op, ticket: u32) -> Result<()> {
         let deadline = Instant::now() + self.store.command_timeout;
-        let has_room = self.open.as_ref().is_none_or(|open| open.socket.unsent() < MAX_UNSENT);
-        if self.queued.is_empty() && has_room {
+        if self.queued.is_empty() && self.has_room() {
             self.send(op, ticket, deadline);
             if self.unflushed >= A_FLUSH.max(self.waiting.len() / A_FLUSH) {
                 self.flush();
@@ -300,6 +299,12 @@ impl FastPath {
         // Behind the others: they may change the same session.
         self.queued.push_back(QueuedCall { op, ticket, deadline });
         Ok(())
+    }
+
+    /// Whether another call may be encoded.
+    fn has_room(&self) -> bool {
+        let Some(open) = &self.open else { return true };
+        open.socket.unsent() < MAX_UNSENT && self.store.window.has_room(self.waiting.len() + self.late.len())
     }
 
     /// Encodes a call, for `flush`. What cannot be sent here falls back.
@@ -356,11 +361,11 @@ impl FastPath {
                     return;
                 }
             }
-            if self.queued.is_empty() || open.socket.unsent() >= MAX_UNSENT {
+            if self.queued.is_empty() || !self.has_room() {
                 return;
             }
             let now = Instant::now();
-            while self.open.as_ref().is_some_and(|open| open.socket.unsent() < MAX_UNSENT)
+            while self.has_room()
                 && let Some(call) = self.take_queued()
             {
                 if now >= call.deadline {
@@ -386,6 +391,7 @@ impl FastPath {
         let outcome = self.read(results);
         let more = outcome.as_ref().is_ok_and(|more| *more);
         if outcome.is_err() {
+            self.store.window.server_closed(self.waiting.len());
             self.fail();
         }
         self.hand_over();
@@ -449,6 +455,7 @@ impl FastPath {
         while taken < AT_ONCE {
             if let Some(len) = self.take_next(open, results)? {
                 open.socket.take(len);
+                self.store.window.reply_came(len);
                 taken += 1;
                 continue;
             }

@@ -22,6 +22,9 @@ use super::within;
 /// How long a server is kept to which another has redirected, whatever the map of the slots says.
 const KEPT_FOR: Duration = Duration::from_secs(30);
 
+/// How long a connection is new.
+const NEW_FOR: Duration = Duration::from_secs(1);
+
 /// How all servers of a store are reached, and who wants to know of it.
 pub struct Network {
     pub servers: Servers,
@@ -50,6 +53,14 @@ impl NodeConnections {
     pub fn cut(&self) {
         self.writes.cut();
         self.reads.cut();
+    }
+
+    /// Ends them, as another server may be in this one's place by now. A new one has just been found there: it stays, with
+    /// the reads that it answers.
+    pub fn cut_unless_new(&self) {
+        if self.writes.age() >= NEW_FOR {
+            self.cut();
+        }
     }
 
     fn is_dead(&self) -> bool {

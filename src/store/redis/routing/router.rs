@@ -265,7 +265,7 @@ impl Router {
                 code if code == "READONLY" || error::passes(code) => {
                     // It is a primary no more: connecting again finds the one that is.
                     if code == "READONLY" {
-                        connections.cut();
+                        connections.cut_unless_new();
                     }
                     self.topology.request_refresh();
                     self.back_off(attempt, error).await;

@@ -98,7 +98,7 @@ fn serve(mut socket: &TcpStream, data: &Mutex<Data>, decide: &Decide) -> std::io
     loop {
         let command = reader.next(socket)?;
         is_fast |= command[0] == b"SCRIPT";
-        if matches!(&command[0][..], b"SCRIPT" | b"PING") {
+        if matches!(&command[0][..], b"SCRIPT" | b"PING" | b"CLIENT") {
             socket.write_all(if command[0] == b"PING" { b"+PONG\r\n" } else { b"+OK\r\n" })?;
             continue;
         }
