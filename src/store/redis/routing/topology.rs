@@ -21,8 +21,6 @@ pub struct Topology {
     nodes: RefCell<BTreeMap<Address, Rc<Node>>>,
     /// The primary of each slot; the one of all outside of clusters.
     primaries: RefCell<Vec<Option<Rc<Node>>>>,
-    /// Counts the changes of that.
-    version: Cell<u64>,
     /// Why the map of a cluster's slots is not known.
     pub last_error: RefCell<Rc<str>>,
     is_closed: Cell<bool>,
@@ -42,7 +40,6 @@ impl Topology {
             network: Rc::new(Network { servers, connector, sentinels, changed, outdated }),
             nodes: RefCell::default(),
             primaries: RefCell::default(),
-            version: Cell::new(0),
             last_error: RefCell::new("no connection yet".into()),
             is_closed: Cell::new(false),
         });
@@ -86,11 +83,6 @@ impl Topology {
             }
         }
         all
-    }
-
-    /// Changes with the map of the slots.
-    pub fn version(&self) -> u64 {
-        self.version.get()
     }
 
     /// Waits until there is a connection to the server that has a slot.
@@ -149,9 +141,14 @@ impl Topology {
         let host = host.trim_start_matches('[').trim_end_matches(']');
         // With no host it is the one that was asked; the map of the slots will say.
         let is_known = !host.is_empty() && !self.is_closed.get();
-        let node = is_known.then(|| self.node(&Address { host: host.into(), port }))?;
+        is_known.then(|| self.node_at(&Address { host: host.into(), port }))
+    }
+
+    /// The node at an address that another has named. It is kept for a while.
+    pub fn node_at(self: &Rc<Self>, address: &Address) -> Rc<Node> {
+        let node = self.node(address);
         node.keep();
-        Some(node)
+        node
     }
 
     /// The servers are no longer where they were.
@@ -223,16 +220,7 @@ impl Topology {
                 }
             }
         }
-        let is_same = |(one, other): (&Option<Rc<Node>>, &Option<Rc<Node>>)| match (one, other) {
-            (Some(one), Some(other)) => Rc::ptr_eq(one, other),
-            (one, other) => one.is_none() && other.is_none(),
-        };
-        let before = self.primaries.replace(primaries);
-        let now = self.primaries.borrow();
-        if before.len() != now.len() || !before.iter().zip(now.iter()).all(is_same) {
-            self.version.set(self.version.get() + 1);
-        }
-        drop(now);
+        self.primaries.replace(primaries);
         // What is no primary any more is no longer needed.
         self.nodes.borrow_mut().retain(|address, node| {
             // The map may be older than a redirect, and a new node has no slots before the first one has moved.
