@@ -10,11 +10,15 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
 
-use super::super::connection::Connector;
+use super::super::connection::{Connector, MultiplexedConnection, ask};
 use super::super::options::{Address, Servers};
-use super::super::resp::{SLOTS, Script};
+use super::super::resp::{Request, SLOTS, Script};
 use super::node::{Network, Node, NodeConnections};
 use super::sentinel::Sentinels;
+use super::within;
+
+/// How long a server has to answer on a connection that is doubted.
+const SIGN_OF_LIFE: Duration = Duration::from_millis(250);
 
 pub struct Topology {
     pub network: Rc<Network>,
@@ -156,12 +160,17 @@ impl Topology {
         self.network.outdated.notify_one();
     }
 
-    /// Ends connections on which nothing has come back for so long, though it should, or what comes is twice as late.
+    /// Ends connections on which nothing has come back for so long, though it should, or what comes is twice as late. The
+    /// others are doubted, too: what has forgotten one connection may have forgotten all.
     pub fn cut_late(&self, timeout: Duration) {
         for node in self.nodes.borrow().values() {
-            if let Some(connections) = node.connections() {
-                connections.writes.cut_if_late(timeout);
-                connections.reads.cut_if_late(timeout);
+            let Some(NodeConnections { writes, reads }) = node.connections() else { continue };
+            for link in [writes, reads] {
+                if !link.is_idle() {
+                    link.cut_if_late(timeout);
+                } else if !link.is_doubted.replace(true) {
+                    spawn_local(cut_unless_alive(link, SIGN_OF_LIFE.min(timeout / 2)));
+                }
             }
         }
     }
@@ -232,4 +241,13 @@ impl Topology {
         });
         self.network.changed.notify_waiters();
     }
+}
+
+/// Ends a connection whose server does not answer in time.
+async fn cut_unless_alive(link: Rc<MultiplexedConnection>, limit: Duration) {
+    let ping = Request::read(Default::default()).command(&[b"PING"]);
+    if within(limit, ask(&link, ping)).await.is_err() {
+        link.cut();
+    }
+    link.is_doubted.set(false);
 }
