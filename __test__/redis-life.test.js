@@ -117,6 +117,25 @@ describe("a RedisStore whose server is away", { skip: redisMissing }, () => {
     await proxy.close();
   });
 
+  it("loses one deadline where both of its connections are silent", async () => {
+    const proxy = await startProxy(server);
+    const store = open({ url: proxy.url });
+    await until(async () => {
+      await store.get("a");
+      const commands = (await server.call("CLIENT", "LIST")).match(/ cmd=(get|ping)/g);
+      return commands?.length === 2;
+    }, "it uses its fast path, which has loaded its scripts before");
+    proxy.goDark();
+    assert.equal(await codeOf(store.get("a")), "ERR_STORE_TIMEOUT");
+    await proxy.heal();
+    const began = performance.now();
+    assert.equal(await store.get("a"), null);
+    const took = performance.now() - began;
+    assert.ok(took < DEADLINE, `the next call took ${took} ms`);
+    await store.close();
+    await proxy.close();
+  });
+
   it("closes by the deadline, and ends what waits", async () => {
     const store = open({ url: server.url });
     await store.get("a");

@@ -168,6 +168,31 @@ fn a_sweep_forgets_sessions_that_the_server_has_ended() {
 }
 
 #[test]
+fn an_entry_is_cleared_with_its_session_if_that_is_there_yet() {
+    for secrets in [Vec::new(), vec![secret(1)]] {
+        let Some(options) = options() else { return };
+        let clock = Arc::new(MockClock::new(START));
+        let store = open_at(&RedisOptions { secrets, ..options }, &clock);
+        let expires = Expiry::new(START + 1_000_000).unwrap();
+        let long = UserKeyBuf::from_text(&"é".repeat(500));
+        let clear_indexes = || {
+            let work = async |context: Rc<Context>| session::clear_indexes(&context, &mut false).await;
+            wait(|done| store.begin(work, done)).unwrap();
+        };
+        let named = || [ann(), long.clone()].map(|user| store.get_by_user(user.as_key()).unwrap().len());
+        store.create(&plain("a", &ann(), expires)).unwrap();
+        store.create(&plain("b", &long, expires)).unwrap();
+        clear_indexes();
+        assert_eq!((named(), store.size()), ([1, 1], Ok(2)), "entries of creations that may be under way");
+        clock.advance(GRACE.as_millis() as i64 + 1);
+        store.create(&plain("c", &ann(), expires)).unwrap();
+        clear_indexes();
+        assert_eq!((named(), store.size()), ([1, 0], Ok(1)));
+        assert_eq!(store.get(&id("a")), Ok(None));
+    }
+}
+
+#[test]
 fn a_session_that_was_refused_leaves_no_trace_in_an_index() {
     let Some(options) = options() else { return };
     let store = open_at(&options, &Arc::new(MockClock::new(START)));

@@ -79,6 +79,8 @@ pub struct MultiplexedConnection {
     pub pushed: Notify,
     cut: Notify,
     is_dead: Cell<bool>,
+    /// The server is asked for a sign of life.
+    pub is_doubted: Cell<bool>,
     last_read_at: Cell<Instant>,
     has_read: Cell<bool>,
     opened_at: Instant,
@@ -96,6 +98,7 @@ impl MultiplexedConnection {
             pushed: Notify::new(),
             cut: Notify::new(),
             is_dead: Cell::new(false),
+            is_doubted: Cell::new(false),
             last_read_at: Cell::new(Instant::now()),
             has_read: Cell::new(false),
             opened_at: Instant::now(),
@@ -159,6 +162,11 @@ impl MultiplexedConnection {
         if is_silent || oldest.is_some_and(|sent_at| sent_at.elapsed() >= 2 * timeout) {
             self.cut();
         }
+    }
+
+    /// Whether nothing is under way, so that its silence says nothing.
+    pub fn is_idle(&self) -> bool {
+        self.outgoing.borrow().is_empty() && self.expected.borrow().is_empty()
     }
 
     /// Works until the connection ends, and says why it did.

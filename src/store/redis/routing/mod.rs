@@ -8,6 +8,7 @@ mod cluster;
 mod node;
 mod router;
 mod sentinel;
+mod slot_view;
 mod topology;
 
 use std::time::Duration;
@@ -20,6 +21,7 @@ use super::resp::Reply;
 pub use backoff::backoff;
 pub use node::Node;
 pub use router::{Attempt, Effect, Router};
+pub use slot_view::{Moves, SlotView};
 
 async fn within<T>(limit: Duration, asked: impl Future<Output = Result<T, String>>) -> Result<T, String> {
     let outcome = timeout(limit, asked).await;

@@ -174,9 +174,13 @@ impl Router {
         }
     }
 
-    /// Notes why a server refuses for the time being, and leaves it some.
     async fn back_off(&self, attempt: &Attempt, error: &[u8]) {
-        *attempt.refusal.borrow_mut() = Some(error::in_words(error));
+        self.pause(attempt, error::in_words(error)).await;
+    }
+
+    /// Notes why servers refuse for the time being, and leaves them some.
+    pub async fn pause(&self, attempt: &Attempt, reason: String) {
+        *attempt.refusal.borrow_mut() = Some(reason);
         sleep(REFUSAL_PAUSE).await;
     }
 

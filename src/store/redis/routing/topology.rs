@@ -10,19 +10,21 @@ use socket2::Socket;
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
 
-use super::super::connection::Connector;
+use super::super::connection::{Connector, MultiplexedConnection, ask};
 use super::super::options::{Address, Servers};
 use super::super::resp::{Replies, Request, SLOTS};
 use super::node::{Network, Node, NodeConnections};
 use super::sentinel::Sentinels;
+use super::within;
+
+/// How long a server has to answer on a connection that is doubted.
+const SIGN_OF_LIFE: Duration = Duration::from_millis(250);
 
 pub struct Topology {
     pub network: Rc<Network>,
     nodes: RefCell<BTreeMap<Address, Rc<Node>>>,
     /// The primary of each slot; the one of all outside of clusters.
     primaries: RefCell<Vec<Option<Rc<Node>>>>,
-    /// Counts the changes of that.
-    version: Cell<u64>,
     /// Why the map of a cluster's slots is not known.
     pub last_error: RefCell<Rc<str>>,
     is_closed: Cell<bool>,
@@ -42,7 +44,6 @@ impl Topology {
             network: Rc::new(Network { servers, connector, sentinels, changed, outdated }),
             nodes: RefCell::default(),
             primaries: RefCell::default(),
-            version: Cell::new(0),
             last_error: RefCell::new("no connection yet".into()),
             is_closed: Cell::new(false),
         });
@@ -91,11 +92,6 @@ impl Topology {
     /// The server that has a slot, and which of its connections is the last one.
     pub fn connection(&self, slot: u16) -> Option<(Rc<Node>, u64)> {
         self.primary(slot).map(|node| (Rc::clone(&node), node.generation()))
-    }
-
-    /// Changes with the map of the slots.
-    pub fn version(&self) -> u64 {
-        self.version.get()
     }
 
     /// Waits until there is a connection to the server that has a slot.
@@ -154,9 +150,14 @@ impl Topology {
         let host = host.trim_start_matches('[').trim_end_matches(']');
         // With no host it is the one that was asked; the map of the slots will say.
         let is_known = !host.is_empty() && !self.is_closed.get();
-        let node = is_known.then(|| self.node(&Address { host: host.into(), port }))?;
+        is_known.then(|| self.node_at(&Address { host: host.into(), port }))
+    }
+
+    /// The node at an address that another has named. It is kept for a while.
+    pub fn node_at(self: &Rc<Self>, address: &Address) -> Rc<Node> {
+        let node = self.node(address);
         node.keep();
-        Some(node)
+        node
     }
 
     /// The servers are no longer where they were.
@@ -164,12 +165,17 @@ impl Topology {
         self.network.outdated.notify_one();
     }
 
-    /// Ends connections on which nothing has come back for so long, though it should, or what comes is twice as late.
+    /// Ends connections on which nothing has come back for so long, though it should, or what comes is twice as late. The
+    /// others are doubted, too: what has forgotten one connection may have forgotten all.
     pub fn cut_late(&self, timeout: Duration) {
         for node in self.nodes.borrow().values() {
-            if let Some(connections) = node.connections() {
-                connections.writes.cut_if_late(timeout);
-                connections.reads.cut_if_late(timeout);
+            let Some(NodeConnections { writes, reads }) = node.connections() else { continue };
+            for link in [writes, reads] {
+                if !link.is_idle() {
+                    link.cut_if_late(timeout);
+                } else if !link.is_doubted.replace(true) {
+                    spawn_local(cut_unless_alive(link, SIGN_OF_LIFE.min(timeout / 2)));
+                }
             }
         }
     }
@@ -228,16 +234,7 @@ impl Topology {
                 }
             }
         }
-        let is_same = |(one, other): (&Option<Rc<Node>>, &Option<Rc<Node>>)| match (one, other) {
-            (Some(one), Some(other)) => Rc::ptr_eq(one, other),
-            (one, other) => one.is_none() && other.is_none(),
-        };
-        let before = self.primaries.replace(primaries);
-        let now = self.primaries.borrow();
-        if before.len() != now.len() || !before.iter().zip(now.iter()).all(is_same) {
-            self.version.set(self.version.get() + 1);
-        }
-        drop(now);
+        self.primaries.replace(primaries);
         // What is no primary any more is no longer needed.
         self.nodes.borrow_mut().retain(|address, node| {
             // The map may be older than a redirect, and a new node has no slots before the first one has moved.
@@ -249,4 +246,13 @@ impl Topology {
         });
         self.network.changed.notify_waiters();
     }
+}
+
+/// Ends a connection whose server does not answer in time.
+async fn cut_unless_alive(link: Rc<MultiplexedConnection>, limit: Duration) {
+    let ping = Request::read(Default::default()).command(&[b"PING"]);
+    if within(limit, ask(&link, ping)).await.is_err() {
+        link.cut();
+    }
+    link.is_doubted.set(false);
 }

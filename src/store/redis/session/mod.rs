@@ -24,6 +24,8 @@ pub use key_ring::{cipher, has_keys, keys_request, watch_keys, with_cipher};
 pub use names::Names;
 pub use new_session::NewSession;
 pub use op::{Cold, Op, Step, interpret};
+#[cfg(test)]
+pub use scan::clear_indexes;
 pub use scan::{clear, ids, size, stats};
 pub use single::{create, delete, get, touch, update};
 pub use sweep::{clean, sweep};
