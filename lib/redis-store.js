@@ -24,6 +24,11 @@ class RedisStore extends SessionStore {
     calls.attach(store);
     super({ type: "redis", mode: settings.mode, prefix: settings.prefix }, store, calls);
   }
+
+  async stats() {
+    const { sweepError = null, ...counters } = await super.stats();
+    return { ...counters, sweepError };
+  }
 }
 
 module.exports = { RedisStore };

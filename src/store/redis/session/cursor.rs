@@ -17,7 +17,8 @@ const MAX_SCANS: usize = 256;
 /// A cursor over the keys that begin alike.
 pub struct ScanCursor {
     pub start: Vec<u8>,
-    seen: HashSet<[u64; 2]>,
+    /// `None` if it may give a key more than once.
+    seen: Option<HashSet<[u64; 2]>>,
     hashers: [foldhash::quality::RandomState; 2],
     /// The servers that are done, and the state of the map by which they were found.
     pub done: Vec<Address>,
@@ -30,7 +31,7 @@ impl ScanCursor {
     pub fn new(start: &[u8]) -> Self {
         Self {
             start: start.to_vec(),
-            seen: HashSet::new(),
+            seen: Some(HashSet::new()),
             hashers: Default::default(),
             done: Vec::new(),
             version: None,
@@ -38,8 +39,14 @@ impl ScanCursor {
         }
     }
 
+    /// One that keeps nothing in mind, and may give a key more than once.
+    pub fn forgetful(start: &[u8]) -> Self {
+        Self { seen: None, ..Self::new(start) }
+    }
+
     pub fn is_new(&mut self, key: &[u8]) -> bool {
-        self.seen.insert([self.hashers[0].hash_one(key), self.hashers[1].hash_one(key)])
+        let Some(seen) = &mut self.seen else { return true };
+        seen.insert([self.hashers[0].hash_one(key), self.hashers[1].hash_one(key)])
     }
 }
 

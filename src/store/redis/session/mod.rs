@@ -24,7 +24,7 @@ pub use key_ring::{cipher, has_keys, keys_request, watch_keys, with_cipher};
 pub use names::Names;
 pub use new_session::NewSession;
 pub use op::{Cold, Op, Step, interpret};
-pub use scan::{clear, ids, size, stats};
+pub use scan::{clear, ids, size};
 pub use single::{create, delete, get, touch, update};
 pub use sweep::{clean, sweep};
 #[cfg(test)]
