@@ -174,8 +174,9 @@ export interface JsRedisServer {
 
 /** Counters of a store. */
 export interface JsStats {
-  sessions: number
-  bytes: number
+  /** Of a store that knows without a look at each of them, and the bytes too. */
+  sessions?: number
+  bytes?: number
   hits: number
   misses: number
   created: number
@@ -185,6 +186,8 @@ export interface JsStats {
   /** Of a store in a file. */
   fileBytes?: number
   log?: JsLog
+  /** Of a store in Redis: why the last background sweep failed. */
+  sweepError?: string
 }
 
 /** When a sweep began and how long it took, in milliseconds, and how many sessions it removed. */

@@ -85,10 +85,6 @@ export interface MemoryStoreOptions extends SessionStoreOptions {
 
 /** Counters of a store since it was opened. */
 export interface StoreStats {
-  /** Sessions held now, expired ones that await the next sweep included. */
-  sessions: number;
-  /** Bytes that they take, the store's own overhead included, within 10 %. This is what `maxBytes` limits. */
-  bytes: number;
   /** `get` calls that found a live session. */
   hits: number;
   /** `get` calls that found none. */
@@ -108,6 +104,14 @@ export interface StoreStats {
     /** How many sessions it removed. */
     removed: number;
   } | null;
+}
+
+/** Counters of a {@link MemoryStore} since it was opened. */
+export interface MemoryStoreStats extends StoreStats {
+  /** Sessions held now, expired ones that await the next sweep included. */
+  sessions: number;
+  /** Bytes that they take, the store's own overhead included, within 10 %. This is what `maxBytes` limits. */
+  bytes: number;
 }
 
 /** What FluidAuth's public property `db` holds: a read-only description of the store. */
@@ -236,6 +240,7 @@ export class MemoryStore<Fields extends object = object> {
 
 export interface MemoryStore<Fields extends object = object> extends SessionStore<Fields> {
   readonly db: MemoryStoreDescription;
+  stats(): Promise<MemoryStoreStats>;
 }
 
 /** Options of {@link FileStore}. */
@@ -312,7 +317,7 @@ export interface FileStoreLog {
 }
 
 /** Counters of a {@link FileStore}: those of this process since it opened the store. */
-export interface FileStoreStats extends StoreStats {
+export interface FileStoreStats extends MemoryStoreStats {
   /** Bytes of the data file; what is free in it is used again, and it never shrinks. */
   fileBytes: number;
   /** The redo log, or `null` where this operating system or file system has none. */
@@ -554,6 +559,12 @@ export type RedisStoreOptions = RedisStoreSettings &
       }
   );
 
+/** Counters of a {@link RedisStore} since it was opened. How many sessions there are says `size()`. */
+export interface RedisStoreStats extends StoreStats {
+  /** Why the last background sweep of this process failed; `null` if none has, or the last one did not. */
+  sweepError: string | null;
+}
+
 /**
  * Sessions in Redis 6.2 or later, or Valkey, where all machines of an app share them: one server, one that sentinels
  * watch, or a cluster.
@@ -574,15 +585,16 @@ export type RedisStoreOptions = RedisStoreSettings &
  * A session is at `‹prefix›sess:‹id›`: JSON text with the members `expires`, `created`, `user` and `session` (or
  * `sealed`, with a `secret`), which the server ends itself. The outer `expires` holds, in milliseconds; `created` is in
  * microseconds. The sessions of a user are named by a sorted set at `‹prefix›user:‹userId as JSON›`, which names every
- * live one, and may name some that have ended: they are passed over, and swept. So a cluster needs no hash tags. The
- * server must not evict keys (`maxmemory-policy noeviction`), or only those that expire (`volatile-*`). `‹prefix›sweep`
+ * live one, and may name some that have ended: they are passed over, and swept. The server ends it after the last session
+ * that it can name. So a cluster needs no hash tags. The server must not evict keys (`maxmemory-policy noeviction`): a
+ * user whose list is evicted keeps sessions that `getByUser` and `deleteByUser` do not find. `‹prefix›sweep`
  * says for as long as a `sweepInterval` that one process has begun the sweep. What others put where a session should be
  * is none: `get`, `create`, `update` and `touch` of that id reject with `ERR_STORE_CORRUPT`; `size`, `ids`, `getByUser`
  * and `deleteByUser` pass it over, and `clear` removes it.
  *
- * `clean()` tidies those lists: what `stats` gives as `expired` is what it finds ended. `stats().bytes` is an estimate from a
- * sample; `size()`, `ids()`, `clear()` and `stats()` go through the keys of all servers by SCAN. `delete` of an absent
- * id asks the server.
+ * `clean()` and the background sweep look at a sample of those lists, and go on while they find much that has ended, for
+ * at most a hundredth of `sweepInterval`. What `stats` gives as `expired` is what they removed. `stats()` asks no server;
+ * `size()`, `ids()` and `clear()` go through the keys of all servers by SCAN. `delete` of an absent id asks the server.
  *
  * The class may be extended.
  *
@@ -603,6 +615,7 @@ export class RedisStore<Fields extends object = object> {
 
 export interface RedisStore<Fields extends object = object> extends SessionStore<Fields> {
   readonly db: RedisStoreDescription;
+  stats(): Promise<RedisStoreStats>;
 }
 
 /** What can go wrong, as {@link SessionStoreError.code}. */

@@ -141,6 +141,7 @@ describe("a RedisStore and a user of its own", { skip: redisMissing }, () => {
         app: "on >s3cret ~fluid:* resetchannels +@all -@dangerous",
         reader: "on >s3cret ~fluid:* +@all -@write",
         other: "on >s3cret ~other:* +@all",
+        "no-scan": "on >s3cret ~fluid:* +@all -scan",
       },
     });
   });
@@ -160,6 +161,15 @@ describe("a RedisStore and a user of its own", { skip: redisMissing }, () => {
         await store.clear();
       },
     );
+  });
+
+  it("show in the counters that the background sweep fails", async () => {
+    const login = as("no-scan", "s3cret");
+    await withStore({ url: at(server, { login }), sweepInterval: 20 }, async (store) => {
+      assert.equal((await store.stats()).sweepError, null);
+      await until(async () => FORBIDDEN.test((await store.stats()).sweepError), "a sweep has failed");
+      assert.equal((await store.stats()).lastSweep, null);
+    });
   });
 
   it("fail at what that user may not do, and at nothing else", async () => {

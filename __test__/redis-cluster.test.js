@@ -16,7 +16,7 @@ describe("in a cluster", { skip: redisMissing }, () => {
     "RedisStore",
     async (options, Store) => cluster.open(options, Store),
     { SessionStoreError },
-    { isRemote: true },
+    { isRemote: true, ownStats: ["sweepError"] },
   );
 
   it("sessions are on every server, and each is found by its user", async () => {

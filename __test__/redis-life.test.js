@@ -69,7 +69,6 @@ describe("a RedisStore whose server is away", { skip: redisMissing }, () => {
       () => store.size(),
       () => store.ids().next(),
       () => store.clear(),
-      () => store.stats(),
     ]);
     assert.ok(
       Object.keys(codes).every((code) => AWAY.includes(code)),

@@ -32,6 +32,11 @@ class RedisStore extends SessionStore {
     super({ type: "redis", mode: settings.mode, prefix: settings.prefix }, store, calls);
     if (credentials !== undefined) KEPT.set(this, credentials);
   }
+
+  async stats() {
+    const { sweepError = null, ...counters } = await super.stats();
+    return { ...counters, sweepError };
+  }
 }
 
 module.exports = { RedisStore };

@@ -133,6 +133,11 @@ impl RedisStore {
         self.max_session_bytes
     }
 
+    /// Why the last background sweep failed, if it did.
+    pub fn sweep_error(&self) -> Option<String> {
+        self.counters.sweep_error.lock().clone()
+    }
+
     /// Has what is queued begin.
     fn wake(&self) {
         self.queue.wake();
@@ -260,10 +265,6 @@ impl RedisStore {
     pub fn begin_clear(&self, done: impl FnOnce(Result<()>) + Send + 'static) {
         self.begin(async move |context: Rc<Context>| session::clear(&context).await, done);
     }
-
-    pub fn begin_stats(&self, done: impl FnOnce(Result<Stats>) + Send + 'static) {
-        self.begin(async move |context: Rc<Context>| session::stats(&context).await, done);
-    }
 }
 
 /// Receives one result: an error if the work ends without one, as when the store's task ends or panics.
@@ -344,7 +345,7 @@ impl SessionStore for RedisStore {
     }
 
     fn stats(&self) -> Result<Stats> {
-        wait(|done| self.begin_stats(done))
+        Ok(self.counters.stats())
     }
 }
 

@@ -238,6 +238,170 @@ fn an_entry_that_a_session_comes_back_to_is_not_removed_by_who_saw_it_before() {
     assert!(store.get_by_user(cid.as_key()).unwrap().is_empty());
 }
 
+const DAY: i64 = 86_400_000;
+
+fn end_of(store: &RedisStore, index: &str) -> i64 {
+    match ask(store, &[b"PEXPIRETIME", index.as_bytes()]) {
+        Reply::Number(end) => end,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_server_keeps_an_index_for_longer_than_any_session_that_it_names() {
+    let Some(options) = options() else { return };
+    let store = RedisStore::open(&options).unwrap();
+    let index = format!("{}user:\"ann\"", options.prefix);
+    let end = || end_of(&store, &index) - SystemClock.now();
+    let is_near = |actual: i64, expected: i64| (expected..expected + 120_000).contains(&actual);
+    store.create(&plain("a", &ann(), in_millis(1000))).unwrap();
+    assert!(is_near(end(), DAY), "{}", end());
+    for (session_id, millis, days) in [("b", 3 * DAY, 4), ("c", DAY / 2, 4), ("d", 5 * DAY, 8)] {
+        store.create(&plain(session_id, &ann(), in_millis(millis))).unwrap();
+        assert!(is_near(end(), days * DAY), "{session_id}: {}", end());
+    }
+    // Of one that others have emptied it is kept as for a new one.
+    store.delete_by_user(ann().as_key(), None).unwrap();
+    store.create(&plain("e", &ann(), in_millis(DAY / 2))).unwrap();
+    assert!(is_near(end(), DAY), "{}", end());
+    // Whatever moves the session's end beyond that moves the index's before.
+    store.touch(&id("e"), in_millis(DAY - 1000)).unwrap();
+    assert!(is_near(end(), DAY), "{}", end());
+    store.touch(&id("e"), in_millis(DAY + 1000)).unwrap();
+    assert!(is_near(end(), 2 * DAY), "{}", end());
+    store.update(&plain("e", &ann(), in_millis(30 * DAY))).unwrap();
+    assert!(is_near(end(), 32 * DAY), "{}", end());
+    store.touch(&id("e"), in_millis(DAY)).unwrap();
+    assert!(is_near(end(), 32 * DAY), "{}", end());
+    // A session that becomes another user's is named for as long there.
+    let ben = UserKeyBuf::from_text("ben");
+    store.update(&plain("e", &ben, in_millis(9 * DAY))).unwrap();
+    let of_ben = end_of(&store, &format!("{}user:\"ben\"", options.prefix)) - SystemClock.now();
+    assert!(is_near(of_ben, 16 * DAY), "{of_ben}");
+    assert_eq!(
+        store.get(&id("e")).unwrap().unwrap().expires.millis() / 1000,
+        in_millis(9 * DAY).millis() / 1000
+    );
+}
+
+#[test]
+fn an_index_that_was_lost_is_there_again_once_a_session_outlives_it() {
+    let Some(options) = options() else { return };
+    let store = RedisStore::open(&options).unwrap();
+    let index = format!("{}user:\"ann\"", options.prefix);
+    for (session_id, is_touched) in [("a", true), ("b", false)] {
+        store.create(&plain(session_id, &ann(), in_millis(DAY / 2))).unwrap();
+        ask(&store, &[b"DEL", index.as_bytes()]);
+        if is_touched {
+            assert_eq!(store.touch(&id(session_id), in_millis(3 * DAY)), Ok(true));
+        } else {
+            assert_eq!(store.update(&plain(session_id, &ann(), in_millis(3 * DAY))), Ok(true));
+        }
+        assert!(end_of(&store, &index) - SystemClock.now() > 3 * DAY);
+        assert_eq!(store.get_by_user(ann().as_key()).unwrap().len(), 1);
+        store.delete(&id(session_id)).unwrap();
+    }
+}
+
+/// The scripts and the store have to agree when an index has to be kept longer.
+#[test]
+fn scripts_know_how_long_an_index_is_kept() {
+    let Some(options) = options() else { return };
+    let clock = Arc::new(MockClock::new(0));
+    let store = open_at(&options, &clock);
+    let times = Times::new(Arc::new(SystemClock), None);
+    let key = format!("{}sess:a", options.prefix);
+    for created in [0, 1, 999, 1_800_000_000_000_999, 1_800_000_000_001_000] {
+        let at = created / 1000;
+        for (from, to) in [
+            (1, 2),
+            (DAY, DAY + 1),
+            (DAY - 1, DAY),
+            (DAY + 1, 2 * DAY),
+            (2 * DAY, 2 * DAY + 1),
+            (5, 100 * DAY),
+        ] {
+            let (from, to) = (at + from, at + to);
+            let head =
+                format!(r#"{{"expires":{from:<18},"created":{created:<16},"user":"ann","session":{{}}}}"#);
+            ask(&store, &[b"SET", key.as_bytes(), head.as_bytes()]);
+            let end = |expires| times.index_end(created as u64, Expiry::new(expires).unwrap());
+            let needs_more = end(to) > end(from);
+            let moved = format!("{to:<18}");
+            let until = (SystemClock.now() + 60_000).to_string();
+            let script = resp::TOUCH.text.as_bytes();
+            let touch =
+                [b"EVAL", script, b"1", key.as_bytes(), b"0", moved.as_bytes(), until.as_bytes(), b""];
+            let expected = if needs_more { 2 } else { 1 };
+            assert_eq!(ask(&store, &touch), Reply::Number(expected), "{created}: {from} to {to}");
+            ask(&store, &[b"SET", key.as_bytes(), head.as_bytes()]);
+            let before = format!(r#"{{"expires":{moved},"created":"#);
+            let script = resp::UPDATE.text.as_bytes();
+            let (after, user) = (br#","user":"ann","session":{}}"#, br#""ann","se"#);
+            let update = [
+                b"EVAL",
+                script,
+                b"1",
+                key.as_bytes(),
+                b"0",
+                before.as_bytes(),
+                after,
+                user,
+                until.as_bytes(),
+            ];
+            let expected = if needs_more { 3 } else { 1 };
+            assert_eq!(ask(&store, &update), Reply::Number(expected), "{created}: {from} to {to}");
+        }
+    }
+}
+
+#[test]
+fn a_touch_to_a_time_that_is_past_for_the_server_leaves_nothing() {
+    let Some(options) = options() else { return };
+    let store = RedisStore::open(&options).unwrap();
+    store.create(&plain("a", &ann(), in_millis(60_000))).unwrap();
+    assert_eq!(store.touch(&id("a"), in_millis(-1000)), Ok(true));
+    assert_eq!(store.get(&id("a")), Ok(None));
+    assert_eq!(ask(&store, &[b"EXISTS", format!("{}sess:a", options.prefix).as_bytes()]), Reply::Number(0));
+}
+
+#[test]
+fn a_sweep_looks_at_a_sample_and_goes_on_where_there_is_much_to_remove() {
+    let Some(options) = options() else { return };
+    let store = RedisStore::open(&options).unwrap();
+    let users = 300;
+    let user = |number: usize| UserKeyBuf::from_text(&format!("user {number}"));
+    let index = |number: usize| format!("{}user:\"user {number}\"", options.prefix);
+    let entries = || -> i64 {
+        let len = |number| match ask(&store, &[b"ZCARD", index(number).as_bytes()]) {
+            Reply::Number(len) => len,
+            other => panic!("{other:?}"),
+        };
+        (0..users).map(len).sum()
+    };
+    for number in 0..users {
+        store.create(&plain(&format!("{number}"), &user(number), in_millis(600_000))).unwrap();
+    }
+    assert_eq!((store.clean(), entries()), (Ok(0), users as i64));
+    // Much that has ended, in a few indexes and in many.
+    for number in 0..users {
+        for more in 0..if number == 0 { 2000 } else { 9 } {
+            let member = format!("gone {more}");
+            ask(&store, &[b"ZADD", index(number).as_bytes(), b"1", member.as_bytes()]);
+        }
+    }
+    let mut sweeps = 0;
+    while entries() > users as i64 * 11 / 10 {
+        assert!(store.clean().is_ok());
+        sweeps += 1;
+        assert!(sweeps < 50, "{} entries are left", entries());
+    }
+    assert_eq!(store.size(), Ok(users as u64));
+    for number in 0..users {
+        assert_eq!(store.get_by_user(user(number).as_key()).unwrap().len(), 1);
+    }
+}
+
 #[test]
 fn a_session_is_in_its_index_whoever_changes_its_user_at_the_same_time() {
     let Some(options) = options() else { return };

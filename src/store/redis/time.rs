@@ -7,6 +7,16 @@ use std::time::Duration;
 use crate::clock::{Clock, Millis, SystemClock};
 use crate::session::Expiry;
 
+/// For how long the index of a user is kept from the creation of a session on: for so many milliseconds, or 2, 4, 8, …
+/// times as long, until that is after the session's expiry. Scripts know it too.
+const INDEX_SPAN: Millis = 86_400_000;
+
+/// How much longer the index is kept, so that what moves by some milliseconds does not matter.
+const INDEX_SLACK: Millis = 60_000;
+
+/// As long as an index is kept if the servers do not know the store's clock: up to the year 9999.
+const END_OF_TIME: Millis = 253_402_300_799_999;
+
 /// When a session was created, in microseconds since the Unix epoch: its age, and what tells it from another of its id.
 pub type Stamp = u64;
 
@@ -35,6 +45,19 @@ impl Times {
             None => expires.millis().max(1),
             Some(kept_for) => SystemClock.now() + kept_for.as_millis() as Millis,
         }
+    }
+
+    /// Until when at least the index of a session's user has to be kept.
+    pub fn index_end(&self, created: Stamp, expires: Expiry) -> Millis {
+        if self.kept_for.is_some() {
+            return END_OF_TIME;
+        }
+        let created = (created / 1000) as Millis;
+        let mut span = INDEX_SPAN;
+        while created.saturating_add(span) < expires.millis() {
+            span *= 2;
+        }
+        created.saturating_add(span + INDEX_SLACK)
     }
 
     /// The stamp of a session that is created now: later than any before it.

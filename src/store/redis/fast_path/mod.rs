@@ -559,7 +559,7 @@ impl FastPath {
                 results.session(ticket, None);
             }
             (_, Step::Unentered(_)) => self.retry(call, true),
-            (_, Step::Occupied | Step::OtherUser) => self.retry(call, false),
+            (_, Step::Occupied | Step::OtherUser | Step::OutlivesIndex) => self.retry(call, false),
             // A process that has seen the entry before may remove it.
             (_, Step::Created { is_entered: false, .. }) => self.retry(call, true),
             (Op::Create(session, stamp), Step::Created { index_len, .. }) => {
@@ -726,7 +726,9 @@ fn request_for(store: &RedisStore, cipher: &Cipher, op: &Op) -> Result<Request> 
     let key = |id| cipher.key(names, id);
     Ok(match op {
         Op::Get(id) => session::get_request(read, &key(id)),
-        Op::Touch(id, expires, enough) => session::touch_request(write, &key(id), *expires, *enough, times),
+        Op::Touch(id, expires, enough) => {
+            session::touch_request(write, &key(id), *expires, *enough, None, times)
+        }
         Op::Delete(id) => session::delete_request(write, &key(id)),
         Op::Update(session) => {
             let member = cipher.member(&session.id);
@@ -736,8 +738,7 @@ fn request_for(store: &RedisStore, cipher: &Cipher, op: &Op) -> Result<Request> 
         }
         Op::Create(session, stamp) => {
             let creation = Creation::new(session, *stamp, cipher, names, times)?;
-            let counts = store.max_sessions_per_user.is_some();
-            creation.request(write, counts)
+            creation.request(write)
         }
         Op::Cold(_) => return Err(error::unexpected()),
     })

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::super::queue::{EventLoopConnection, Queue};
-use super::super::resp::{Request, TOUCH, UPDATE};
+use super::super::resp::{ENTER, Request, TOUCH, UPDATE};
 use super::super::routing::backoff;
 use super::super::session::{Context, cipher, has_keys, keys_request};
 
@@ -63,7 +63,7 @@ pub async fn provide(context: Rc<Context>, queue: Arc<Queue>) {
 async fn connect(context: &Context) -> Option<EventLoopConnection> {
     let unlocked = context.router.step(async |attempt| cipher(context, attempt).await).await;
     // A script that is not loaded here is when it is first called.
-    let load = [&TOUCH, &UPDATE].iter().fold(Request::read(Default::default()), |request, script| {
+    let load = [&ENTER, &TOUCH, &UPDATE].iter().fold(Request::read(Default::default()), |request, script| {
         request.command(&[b"SCRIPT", b"LOAD", script.text.as_bytes()])
     });
     let (socket, mut replies) =

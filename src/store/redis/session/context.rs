@@ -10,7 +10,7 @@ use super::super::routing::{Node, Router};
 use super::super::tasks::Tasks;
 use super::super::time::Times;
 use super::cipher::Cipher;
-use super::cursor::Scans;
+use super::cursor::{ScanCursor, Scans};
 use super::names::Names;
 
 /// A server, and which of its connections.
@@ -40,6 +40,8 @@ pub struct Context {
     pub keys: RefCell<Option<Keys>>,
     pub unlocking: tokio::sync::Mutex<()>,
     pub scans: RefCell<Scans>,
+    /// Where the next sweep goes on.
+    pub sweep_cursor: RefCell<Option<ScanCursor>>,
 }
 
 impl Context {
@@ -54,6 +56,7 @@ impl Context {
             keys: RefCell::default(),
             unlocking: tokio::sync::Mutex::default(),
             scans: RefCell::default(),
+            sweep_cursor: RefCell::default(),
         })
     }
 }

@@ -26,7 +26,7 @@ pub use new_session::NewSession;
 pub use op::{Cold, Op, Step, interpret};
 #[cfg(test)]
 pub use scan::clear_indexes;
-pub use scan::{clear, ids, size, stats};
+pub use scan::{clear, ids, size};
 pub use single::{create, delete, get, touch, update};
 pub use sweep::{clean, sweep};
 #[cfg(test)]

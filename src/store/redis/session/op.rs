@@ -86,8 +86,8 @@ pub enum Step<'a> {
     Found(&'a [u8]),
     /// `get` found nothing.
     NotFound,
-    /// The session is stored. `index_len` is how many entries the index of its user has, if that was asked. `is_entered`
-    /// says whether its entry got a version of its own.
+    /// The session is stored. `index_len` is how many entries the index of its user has. `is_entered` says whether its
+    /// entry got a version of its own.
     Created {
         index_len: u64,
         is_entered: bool,
@@ -98,6 +98,8 @@ pub enum Step<'a> {
     Occupied,
     /// `update` found a session of another user, and left it alone.
     OtherUser,
+    /// The session has to live on for longer than the index of its user is kept: nothing has changed yet.
+    OutlivesIndex,
     /// The session of this value is deleted.
     Deleted(&'a [u8]),
     /// The server refused with this error.
@@ -138,6 +140,7 @@ pub fn interpret<B: AsRef<[u8]>>(kind: Kind, replies: &[Reply<B>]) -> Step<'_> {
         (Kind::Get, Reply::Nil) => Step::NotFound,
         (Kind::Update | Kind::Touch, Reply::Number(number @ (0 | 1))) => Step::Number(number.unsigned_abs()),
         (Kind::Update, Reply::Number(2)) => Step::OtherUser,
+        (Kind::Update, Reply::Number(3)) | (Kind::Touch, Reply::Number(2)) => Step::OutlivesIndex,
         (Kind::Update | Kind::Touch, Reply::Number(_)) => Step::Foreign,
         (Kind::Delete, Reply::Nil) => Step::Number(1),
         (Kind::Delete, Reply::Bytes(value)) => Step::Deleted(value.as_ref()),
@@ -145,17 +148,14 @@ pub fn interpret<B: AsRef<[u8]>>(kind: Kind, replies: &[Reply<B>]) -> Step<'_> {
     }
 }
 
-/// How many entries an index has, if that was asked: after `ZADD`.
+/// How many entries an index has: after `ENTER`.
 pub fn index_len<B>(replies: &[Reply<B>]) -> u64 {
-    match replies {
-        [_, Reply::Number(len)] => u64::try_from(*len).unwrap_or(0),
-        _ => 0,
-    }
+    if let Some(Reply::Number(len)) = replies.first() { len.unsigned_abs() } else { 0 }
 }
 
-/// Whether an entry got a version of its own: after `ZADD NX`.
+/// Whether an entry got a version of its own: after `ENTER`.
 pub fn is_entered<B>(replies: &[Reply<B>]) -> bool {
-    !matches!(replies.first(), Some(Reply::Number(0)))
+    !matches!(replies.first(), Some(Reply::Number(..0)))
 }
 
 #[cfg(test)]
@@ -170,16 +170,15 @@ mod tests {
         let value = || Reply::Bytes(&b"value"[..]);
         for (kind, replies, step) in [
             (Kind::Create, vec![Reply::Okay], Step::Created { index_len: 0, is_entered: true }),
-            (Kind::Create, vec![DONE, Reply::Okay], Step::Created { index_len: 0, is_entered: true }),
             (
                 Kind::Create,
-                vec![DONE, Reply::Number(7), Reply::Okay],
+                vec![Reply::Number(7), Reply::Okay],
                 Step::Created { index_len: 7, is_entered: true },
             ),
             (
                 Kind::Create,
-                vec![Reply::Number(0), Reply::Okay],
-                Step::Created { index_len: 0, is_entered: false },
+                vec![Reply::Number(-7), Reply::Okay],
+                Step::Created { index_len: 7, is_entered: false },
             ),
             (Kind::Create, vec![DONE, Reply::Nil], Step::Occupied),
             (Kind::Create, vec![REFUSED, Reply::Okay], Step::Unentered(b"OOM no")),
@@ -195,7 +194,9 @@ mod tests {
             (Kind::Update, vec![Reply::Number(-1)], Step::Foreign),
             (Kind::Update, vec![REFUSED], Step::Refused(b"OOM no")),
             (Kind::Touch, vec![DONE], Step::Number(1)),
-            (Kind::Touch, vec![Reply::Number(2)], Step::Foreign),
+            (Kind::Update, vec![Reply::Number(3)], Step::OutlivesIndex),
+            (Kind::Touch, vec![Reply::Number(2)], Step::OutlivesIndex),
+            (Kind::Touch, vec![Reply::Number(-1)], Step::Foreign),
             (Kind::Touch, vec![Reply::Nil], Step::Unexpected),
             (Kind::Delete, vec![Reply::Nil], Step::Number(1)),
             (Kind::Delete, vec![value()], Step::Deleted(b"value")),

@@ -1,7 +1,6 @@
 //! The calls on all sessions, which scan the keys of every primary.
 
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
 
 use futures_util::future::join_all;
 
@@ -16,16 +15,13 @@ use super::record::{self, Record};
 use super::user_index::{AT_ONCE, Named, Owner, entries, forget_all, look_up, oldest_of_creations_under_way};
 use crate::error::{Result, StoreError};
 use crate::session::SessionId;
-use crate::store::{Cursor, Stats};
+use crate::store::Cursor;
 
 /// How many keys a server looks at in one step.
 const STEP: i64 = 1000;
 
 /// How many indexes are cleared at once.
 const INDEXES_AT_ONCE: usize = 64;
-
-/// How many sessions are weighed for `stats`.
-const SAMPLE: usize = 16;
 
 /// How often a scan of a cluster follows slots that move, before it gives up.
 const MAX_ROUNDS: u32 = 10;
@@ -240,48 +236,4 @@ async fn clear_index(context: &Context, attempt: &Attempt, index: &[u8]) -> Resu
         forget_all(context, attempt, index, some).await;
     }
     Ok(())
-}
-
-pub async fn stats(context: &Context) -> Result<Stats> {
-    let (mut sessions, mut sample) = (0, Vec::new());
-    let mut cursor = ScanCursor::new(&context.names.sessions);
-    while let Some(keys) =
-        context.router.step(async |attempt| next_page(context, attempt, &mut cursor).await).await?
-    {
-        sessions += keys.len() as u64;
-        sample.extend(keys.into_iter().take(SAMPLE - sample.len().min(SAMPLE)));
-    }
-    let weighed = context
-        .router
-        .step(async |attempt| {
-            let weights = join_all(sample.iter().map(async |key| {
-                let make = |mode| Request::read(mode).command(&[b"MEMORY", b"USAGE", key]);
-                context.router.ask(attempt, key, Effect::None, make).await
-            }));
-            let mut weighed = Vec::new();
-            for weight in weights.await {
-                // Not every user may ask for it, and a session may be gone.
-                if let Some(Reply::Number(bytes)) = weight?.first() {
-                    weighed.push(u64::try_from(*bytes).unwrap_or(0));
-                }
-            }
-            Ok(weighed)
-        })
-        .await?;
-    let bytes = match weighed.len() as u64 {
-        0 => 0,
-        number => weighed.iter().sum::<u64>() * sessions / number,
-    };
-    let counters = &context.counters;
-    Ok(Stats {
-        sessions,
-        bytes,
-        hits: counters.hits.load(Ordering::Relaxed),
-        misses: counters.misses.load(Ordering::Relaxed),
-        created: counters.created.load(Ordering::Relaxed),
-        expired: counters.expired.load(Ordering::Relaxed),
-        evicted: counters.evicted.load(Ordering::Relaxed),
-        last_sweep: *counters.last_sweep.lock(),
-        log: None,
-    })
 }

@@ -14,6 +14,14 @@
 //! 3. The remover may have the new version, if it looked at the session between the two steps. After a change of the user
 //!    the entry therefore gets another version (`ENTER`). After a creation it does not, for speed: instead entries younger
 //!    than `GRACE` are left alone, in which every creation under way has ended.
+//!
+//! The server ends an index by itself. These rules keep an index for longer than any session that it names:
+//!
+//! 4. Each session sets a least time to the end of its user's index (`Times::index_end`), by its creation and its expiry
+//!    alone. `ENTER` only ever moves the end of an index further away, and does so before the session is the user's.
+//! 5. A touch or an update moves an expiry further away only if that least time stays the same, or after the index has
+//!    been prolonged (`prolong`). The script of the session decides, as it sees the creation and both expiries. The index
+//!    was prolonged for a creation and a user, and the script compares them too.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -24,16 +32,17 @@ use tokio::time::timeout_at;
 
 use super::super::counters::Counters;
 use super::super::error::{self, number, unless_foreign};
-use super::super::resp::{END_OF_USER, ENTER, FORGET, Reply, Request, number as text};
+use super::super::resp::{END_OF_USER, FORGET, Reply, Request, number as text};
 use super::super::routing::{Attempt, Effect};
 use super::super::time::Stamp;
 use super::cipher::Cipher;
-use super::commands::{Entry, StaleEntry, created_field};
+use super::commands::{Entry, Reentry, StaleEntry, created_field};
 use super::context::Context;
 use super::names::{UserField, hex};
 use super::op::index_len;
 use super::record::{self, AFTER_USER, Record};
-use crate::error::Result;
+use crate::clock::Millis;
+use crate::error::{Result, StoreError};
 use crate::session::{Expiry, SessionId, UserKey};
 use crate::store::StoredSession;
 
@@ -210,9 +219,12 @@ pub async fn some_entries(
 ) -> Result<Vec<(Vec<u8>, Stamp)>> {
     let (first, last) = (text(first), text(last));
     let make = |mode| Request::read(mode).command(&[b"ZRANGE", index, &first, &last, b"WITHSCORES"]);
-    let Reply::Array(values) = context.router.get_one(attempt, index, Effect::None, make).await? else {
-        return Err(error::unexpected());
-    };
+    context.router.get_one(attempt, index, Effect::None, make).await.and_then(entries_of)
+}
+
+/// The entries of a reply that gives each with its score.
+pub fn entries_of(reply: Reply) -> Result<Vec<(Vec<u8>, Stamp)>> {
+    let Reply::Array(values) = reply else { return Err(error::unexpected()) };
     let mut entries = Vec::with_capacity(values.len() / 2);
     let mut values = values.into_iter();
     while let (Some(Reply::Bytes(member)), Some(Reply::Bytes(score))) = (values.next(), values.next()) {
@@ -281,22 +293,39 @@ pub async fn forget_all(
     forgotten
 }
 
-/// Adds an entry, or gives it a version that no one has seen. Returns that, and how many entries the index has if that
-/// counts.
+/// Adds an entry to its index, which is kept until a time at least. Returns how many entries the index has.
 pub async fn enter(
     context: &Context,
     attempt: &Attempt,
     entry: &Entry<'_>,
-    counts: bool,
-) -> Result<(Stamp, u64)> {
-    let least = text(entry.version as i64);
-    let make = |mode| {
-        let request = Request::write(mode).script(&ENTER, entry.index, &[entry.member, &least]);
-        if counts { request.command(&[b"ZCARD", entry.index]) } else { request }
-    };
+    until: Millis,
+    reentry: Reentry,
+) -> Result<u64> {
+    let make = |mode| entry.enter(Request::write(mode), until, reentry);
     let replies = context.router.get_all(attempt, entry.index, Effect::None, make).await?;
-    let version = number(replies.first().unwrap_or(&Reply::Nil))?;
-    Ok((version as Stamp, index_len(&replies)))
+    Ok(index_len(&replies))
+}
+
+/// Has the index of a user kept until a time at least, for a session of that user. If it has lost the session's entry, it
+/// gets that back.
+pub async fn prolong(
+    context: &Context,
+    attempt: &Attempt,
+    user: &UserField,
+    member: &[u8],
+    until: Millis,
+) -> Result<()> {
+    if user.is_nobody() {
+        return Ok(());
+    }
+    let index = user.index(&context.names);
+    let entry = Entry { index: &index, member, version: context.times.stamp() };
+    match enter(context, attempt, &entry, until, Reentry::Keep).await {
+        // It is kept long enough, or it is gone and there is no room for another one.
+        Err(StoreError::Full(_)) => Ok(()),
+        // What is of another type there is another app's.
+        outcome => unless_foreign(outcome.map(drop), ()),
+    }
 }
 
 /// The version of an entry, if there is one.
