@@ -1,7 +1,6 @@
 "use strict";
 
 const fs = require("node:fs");
-const tls = require("node:tls");
 const { invalidOption } = require("./errors.js");
 const { tlsOptions, validateOptions, within } = require("./options.js");
 
@@ -29,6 +28,8 @@ const toText = (pem) => (pem === undefined || typeof pem === "string" ? pem : Bu
 
 /** The authorities that Node trusts, as PEM text. */
 function defaultAuthorities() {
+  // Here, as it takes longer to load than this package.
+  const tls = require("node:tls");
   // Node has it from 22.15 on.
   if (tls.getCACertificates !== undefined) return tls.getCACertificates("default").join("\n");
   return [...(tls.rootCertificates ?? []), extraAuthorities()].join("\n");

@@ -47,9 +47,9 @@ impl Tls {
         })
     }
 
-    /// Remembers the names of servers. Their certificates are checked for these from now on.
-    pub fn set_hostnames(&self, hostnames: impl IntoIterator<Item = (Address, String)>) {
-        self.hostnames.lock().extend(hostnames);
+    /// Sets the names of servers. Their certificates are checked for these from now on.
+    pub fn set_hostnames(&self, hostnames: HashMap<Address, String>) {
+        *self.hostnames.lock() = hostnames;
     }
 
     /// # Errors

@@ -92,20 +92,25 @@ fn read_slots(
     asked: &str,
 ) -> Result<Vec<(u16, u16, Address)>, String> {
     if let (Some(tls), Some(Reply::Array(ranges))) = (&topology.network.connector.tls, reply) {
-        tls.set_hostnames(ranges.iter().filter_map(|range| parse_hostname(range, asked)));
+        let nodes = ranges.iter().filter_map(nodes_of).flatten();
+        tls.set_hostnames(nodes.filter_map(|node| parse_hostname(node, asked)).collect());
     }
     parse_slots(reply, asked)
 }
 
-/// The name that the primary of a range announces beside its address: `[ip, port, id, ["hostname", name, ..]]`.
-fn parse_hostname(range: &Reply, asked: &str) -> Option<(Address, String)> {
-    let Reply::Array(range) = range else { return None };
-    let Reply::Array(primary) = range.get(2)? else { return None };
-    let Reply::Array(metadata) = primary.get(3)? else { return None };
+/// The nodes of a range: the primary, and its replicas, one of which may be the next primary.
+fn nodes_of(range: &Reply) -> Option<&[Reply]> {
+    if let Reply::Array(range) = range { range.get(2..) } else { None }
+}
+
+/// The name that a node announces beside its address: `[ip, port, id, ["hostname", name, ..]]`.
+fn parse_hostname(node: &Reply, asked: &str) -> Option<(Address, String)> {
+    let Reply::Array(node) = node else { return None };
+    let Reply::Array(metadata) = node.get(3)? else { return None };
     let at = metadata.iter().step_by(2).position(|key| *key == Reply::Bytes(b"hostname".to_vec()))?;
     let Reply::Bytes(name) = metadata.get(2 * at + 1)? else { return None };
     let name = String::from_utf8(name.clone()).ok().filter(|name| !name.is_empty())?;
-    Some((parse_address(primary, asked)?, name))
+    Some((parse_address(node, asked)?, name))
 }
 
 /// The primaries of ranges of slots, as `CLUSTER SLOTS` says them.
@@ -153,13 +158,12 @@ mod tests {
 
     #[test]
     fn a_node_may_announce_a_name() {
-        let range = |metadata: Reply| {
-            let node = Reply::Array(vec![text(b"10.0.0.1"), Reply::Number(7000), text(b"id"), metadata]);
-            Reply::Array(vec![Reply::Number(0), Reply::Number(9), node])
+        let node = |metadata: Reply| {
+            Reply::Array(vec![text(b"10.0.0.1"), Reply::Number(7000), text(b"id"), metadata])
         };
         let named = |pairs: &[&[u8]]| {
             let metadata = Reply::Array(pairs.iter().map(|part| text(part)).collect());
-            parse_hostname(&range(metadata), "asked")
+            parse_hostname(&node(metadata), "asked")
         };
         let address = Address { host: "10.0.0.1".into(), port: 7000 };
         let name = "a.example".to_owned();
@@ -168,6 +172,9 @@ mod tests {
         assert_eq!(named(&[b"hostname"]), None);
         assert_eq!(named(&[b"hostname", b""]), None);
         assert_eq!(named(&[b"ip", b"hostname"]), None);
-        assert_eq!(parse_hostname(&range(Reply::Nil), "asked"), None);
+        assert_eq!(parse_hostname(&node(Reply::Nil), "asked"), None);
+        let range = vec![Reply::Number(0), Reply::Number(9), node(Reply::Nil), node(Reply::Nil)];
+        assert_eq!(nodes_of(&Reply::Array(range)).map(<[_]>::len), Some(2));
+        assert_eq!(nodes_of(&Reply::Array(vec![])), None);
     }
 }
