@@ -7,7 +7,8 @@ const { describe, it } = require("node:test");
 const { RedisStore, SessionStoreError } = require("..");
 const { conformance, session } = require("./conformance.js");
 const { makeRedisPlace } = require("./support/redis-places.js");
-const { redisMissing } = require("./support/redis-servers.js");
+const { bulk, slotsReply, startFakeServer } = require("./support/redis/fake-server.js");
+const { redisMissing, until } = require("./support/redis-servers.js");
 
 const cluster = makeRedisPlace("cluster");
 
@@ -69,5 +70,42 @@ describe("in a cluster", { skip: redisMissing }, () => {
     await store.create(one);
     assert.deepEqual(await store.getByUser("ann"), [one]);
     await store.close();
+  });
+});
+
+describe("a cluster of which one node is behind", () => {
+  it("is asked at the node that has a slot, and an older map of it is not believed", async () => {
+    const MIDDLE = 8192;
+    let [redirects, questions] = [0, 0];
+    const answer = (epoch, owner) => (words) => {
+      if (words[0] === "PING") return "+PONG\r\n";
+      if (words[1] === "INFO") return bulk(`cluster_state:ok\r\ncluster_current_epoch:${epoch}\r\n`);
+      if (words[1] !== "SLOTS") return "$-1\r\n";
+      questions++;
+      return slotsReply([
+        [0, MIDDLE - 1, behind.port],
+        [MIDDLE, 16_383, owner().port],
+      ]);
+    };
+    // It was a primary, `next` has its slots, and it answers nobody.
+    const lost = await startFakeServer(() => undefined);
+    const answerBehind = answer(2, () => lost);
+    const behind = await startFakeServer((words) => {
+      if (words[0] !== "GET" || redirects === 0) return answerBehind(words);
+      redirects--;
+      return `-MOVED 1 127.0.0.1:${next.port}\r\n`;
+    });
+    const next = await startFakeServer(answer(3, () => next));
+    const store = new RedisStore({ cluster: [next.url], sweepInterval: 0, commandTimeout: 10_000 });
+    for (let round = 0; round < 15; round++) {
+      const before = questions;
+      redirects = 1;
+      await Promise.all(Array.from({ length: 20 }, (_, at) => store.get(`session ${at}`)));
+      assert.equal(redirects, 0);
+      await until(() => questions > before, "the map is asked for");
+    }
+    assert.equal(lost.connections, 0);
+    await store.close();
+    for (const server of [lost, behind, next]) server.close();
   });
 });

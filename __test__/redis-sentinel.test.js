@@ -4,11 +4,10 @@
 // `redis-faults.test.js`.
 
 const assert = require("node:assert/strict");
-const { once } = require("node:events");
-const net = require("node:net");
 const { after, afterEach, before, describe, it } = require("node:test");
 const { RedisStore } = require("..");
 const { session } = require("./support/file-session.js");
+const { bulk, list, startFakeServer } = require("./support/redis/fake-server.js");
 const { redisMissing, startSentinels, startServer, until } = require("./support/redis-servers.js");
 
 // Longer than the tests: no call ends by it.
@@ -96,29 +95,13 @@ describe("a RedisStore behind sentinels", { skip: redisMissing }, () => {
 /** A sentinel of the oldest kind: it only says which server is the primary. */
 async function startOldSentinel(primary) {
   const sentinel = { primary, questions: 0 };
-  const answer = (word) => {
-    if (word === "PING") return "+PONG\r\n";
-    if (word !== "get-master-addr-by-name") return "-ERR unknown command\r\n";
+  const { url, close } = await startFakeServer(([command, subcommand]) => {
+    if (command === "PING") return "+PONG\r\n";
+    if (command !== "SENTINEL" || subcommand !== "get-master-addr-by-name") return "-ERR unknown command\r\n";
     sentinel.questions++;
-    const port = String(sentinel.primary.port);
-    return `*2\r\n$9\r\n127.0.0.1\r\n$${port.length}\r\n${port}\r\n`;
-  };
-  const server = net.createServer((socket) => {
-    socket.on("error", () => {});
-    // A request arrives whole: it is short, and goes out in one piece.
-    socket.on("data", (bytes) => {
-      for (const [, words] of bytes.toString().matchAll(/\*\d+\r\n((?:\$\d+\r\n[^\r]*\r\n)+)/g)) {
-        const [command, subcommand] = words.split("\r\n").filter((_, at) => at % 2 === 1);
-        socket.write(answer(command === "SENTINEL" ? subcommand : command));
-      }
-    });
+    return list([bulk("127.0.0.1"), bulk(sentinel.primary.port)]);
   });
-  server.listen(0, "127.0.0.1");
-  await once(server, "listening");
-  return Object.assign(sentinel, {
-    url: `redis://127.0.0.1:${server.address().port}`,
-    close: () => server.close(),
-  });
+  return Object.assign(sentinel, { url, close });
 }
 
 describe("a RedisStore behind a sentinel that cannot be listened to", { skip: redisMissing }, () => {

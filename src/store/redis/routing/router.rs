@@ -256,8 +256,8 @@ impl Router {
             match code {
                 "NOSCRIPT" => mode.in_full = true,
                 "MOVED" => {
-                    self.topology.request_refresh();
                     elsewhere = told();
+                    self.topology.moved(elsewhere.as_ref());
                     if elsewhere.is_none() {
                         sleep(REFUSAL_PAUSE).await;
                     }

@@ -25,6 +25,10 @@ pub struct Topology {
     nodes: RefCell<BTreeMap<Address, Rc<Node>>>,
     /// The primary of each slot; the one of all outside of clusters.
     primaries: RefCell<Vec<Option<Rc<Node>>>>,
+    /// The epoch of the map.
+    epoch: Cell<u64>,
+    /// The node to ask first for the next map.
+    first_to_ask: RefCell<Option<Rc<Node>>>,
     /// Why the map of a cluster's slots is not known.
     pub last_error: RefCell<Rc<str>>,
     is_closed: Cell<bool>,
@@ -44,6 +48,8 @@ impl Topology {
             network: Rc::new(Network { servers, connector, sentinels, changed, outdated }),
             nodes: RefCell::default(),
             primaries: RefCell::default(),
+            epoch: Cell::new(0),
+            first_to_ask: RefCell::default(),
             last_error: RefCell::new("no connection yet".into()),
             is_closed: Cell::new(false),
         });
@@ -165,11 +171,28 @@ impl Topology {
         self.network.outdated.notify_one();
     }
 
+    /// A slot is not where the map says, but at this node, which knows best.
+    pub fn moved(&self, to: Option<&Rc<Node>>) {
+        if let Some(node) = to {
+            *self.first_to_ask.borrow_mut() = Some(Rc::clone(node));
+        }
+        self.request_refresh();
+    }
+
+    pub fn take_first_to_ask(&self) -> Option<Rc<Node>> {
+        self.first_to_ask.take()
+    }
+
+    /// The epoch of the map of a cluster's slots.
+    pub fn epoch(&self) -> u64 {
+        self.epoch.get()
+    }
+
     /// Ends connections on which nothing has come back for so long, though it should, or what comes is twice as late. The
     /// others are doubted, too: what has forgotten one connection may have forgotten all.
     pub fn cut_late(&self, timeout: Duration) {
         for node in self.nodes.borrow().values() {
-            let Some(NodeConnections { writes, reads }) = node.connections() else { continue };
+            let Some(NodeConnections { writes, reads, .. }) = node.connections() else { continue };
             for link in [writes, reads] {
                 if !link.is_idle() {
                     link.cut_if_late(timeout);
@@ -221,10 +244,11 @@ impl Topology {
     }
 
     /// Takes the primaries of ranges of slots, and lets go of all other servers.
-    pub fn apply_slot_map(self: &Rc<Self>, slots: &[(u16, u16, Address)]) {
+    pub fn apply_slot_map(self: &Rc<Self>, epoch: u64, slots: &[(u16, u16, Address)]) {
         if self.is_closed.get() {
             return;
         }
+        self.epoch.set(epoch);
         let mut primaries = vec![None; SLOTS];
         for (first, last, address) in slots {
             let node = self.node(address);
