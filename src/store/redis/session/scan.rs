@@ -5,14 +5,14 @@ use std::rc::Rc;
 use futures_util::future::join_all;
 
 use super::super::error::{self, unless_foreign};
-use super::super::resp::{Reply, Request, number as text};
+use super::super::resp::{END_EXPIRED, Reply, Request, number as text};
 use super::super::routing::{Attempt, Effect, Node};
 use super::context::Context;
 use super::cursor::ScanCursor;
 use super::key_ring::cipher;
 use super::names::pattern;
 use super::record::{self, Record};
-use super::user_index::{AT_ONCE, oldest_of_creations_under_way};
+use super::user_index::{AT_ONCE, GRACE};
 use crate::error::Result;
 use crate::session::SessionId;
 use crate::store::Cursor;
@@ -162,7 +162,7 @@ async fn count_live(context: &Context, attempt: &Attempt, keys: &[Vec<u8>]) -> R
 
 /// Removes all sessions, and then the entries of those: not those of creations under way.
 pub async fn clear(context: &Context) -> Result<()> {
-    let oldest = text(oldest_of_creations_under_way(context) as i64);
+    let oldest = text(context.times.stamp_before(GRACE) as i64);
     let mut is_begun = false;
     let mut sessions = ScanCursor::new(&context.names.sessions);
     while let Some(keys) = context
@@ -172,11 +172,15 @@ pub async fn clear(context: &Context) -> Result<()> {
     {
         let unlink = async |attempt: &Attempt| {
             for some in keys.chunks(AT_ONCE) {
+                // Whatever its expiry: no session is live then.
+                let end_of_time = text(i64::MAX);
                 let removed = join_all(some.iter().map(async |key| {
-                    let make = |mode| Request::write(mode).command(&[b"UNLINK", key]);
-                    context.router.get_one(attempt, key, Effect::Main, make).await
+                    let args: [&[u8]; 1] = [&end_of_time];
+                    context.router.run_script(attempt, Effect::Main, &END_EXPIRED, key, &args).await
                 }));
-                removed.await.into_iter().try_for_each(|removed| removed.map(drop))?;
+                for removed in removed.await {
+                    unless_foreign(removed, Reply::Nil)?;
+                }
             }
             Ok(())
         };
