@@ -582,15 +582,15 @@ export interface RedisStoreStats extends StoreStats {
  * An expired session is absent by the clock of the app's machine, and removed by the server's: keep them in step. Where
  * they differ, a session ends by whichever of them is ahead.
  *
- * A session is at `‹prefix›sess:‹id›`: JSON text with the members `expires`, `created`, `user` and `session` (or
+ * A session is at `‹prefix›sess#‹id›`: JSON text with the members `expires`, `created`, `user` and `session` (or
  * `sealed`, with a `secret`), which the server ends itself. The outer `expires` holds, in milliseconds; `created` is in
- * microseconds. The sessions of a user are named by a sorted set at `‹prefix›user:‹userId as JSON›`, which names every
+ * microseconds. The sessions of a user are named by a sorted set at `‹prefix›user#‹userId as JSON›`, which names every
  * live one, and may name some that have ended: they are passed over, and swept. The server ends it after the last session
  * that it can name. So a cluster needs no hash tags. The server must not evict keys (`maxmemory-policy noeviction`): a
  * user whose list is evicted keeps sessions that `getByUser` and `deleteByUser` do not find. `‹prefix›sweep`
  * says for as long as a `sweepInterval` that one process has begun the sweep. What others put where a session should be
- * is none: `get`, `create`, `update` and `touch` of that id reject with `ERR_STORE_CORRUPT`; `size`, `ids`, `getByUser`
- * and `deleteByUser` pass it over, and `clear` removes it.
+ * is none: it is absent for all calls, and stays. `create` of that id does not overwrite it, and rejects with
+ * `ERR_STORE_CORRUPT`; `delete` of that id removes a text.
  *
  * `clean()` and the background sweep look at a sample of those lists, and go on while they find much that has ended, for
  * at most a hundredth of `sweepInterval`. What `stats` gives as `expired` is what they removed. `stats()` asks no server;

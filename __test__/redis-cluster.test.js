@@ -26,7 +26,7 @@ describe("in a cluster", { skip: redisMissing }, () => {
     const sessions = Array.from({ length: 300 }, (_, at) => session({ userId: `user ${at % 3}` }));
     await Promise.all(sessions.map((one) => store.create(one)));
     const { nodes } = cluster.servers;
-    const keys = await Promise.all(nodes.slice(0, 3).map((node) => node.call("KEYS", `${prefix}sess:*`)));
+    const keys = await Promise.all(nodes.slice(0, 3).map((node) => node.call("KEYS", `${prefix}sess#*`)));
     assert.equal(keys.flat().length, 300);
     for (const own of keys) assert.ok(own.length > 50, `${own.length} of 300`);
     for (const user of [0, 1, 2]) assert.equal((await store.getByUser(`user ${user}`)).length, 100);

@@ -329,7 +329,7 @@ const FAULTS = [
     run: () =>
       withCluster({}, async ({ cluster, traffic }) => {
         for (const id of traffic.ids.filter((_, at) => at % 20 === 0)) {
-          const slot = await cluster.slotOf(`fluid:sess:${id}`);
+          const slot = await cluster.slotOf(`fluid:sess#${id}`);
           const to = ((await cluster.ownerOf(slot)) + 1) % 3;
           const move = await cluster.slotMove(slot, to);
           await move.begin();

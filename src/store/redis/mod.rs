@@ -294,7 +294,7 @@ impl Drop for RedisStore {
 
 impl SessionStore for RedisStore {
     fn create(&self, session: &Session<'_>) -> Result<()> {
-        self.number(Op::Create(self.new_session(session)?, self.times.stamp())).map(drop)
+        self.number(Op::Create(self.new_session(session)?, None)).map(drop)
     }
 
     fn get(&self, id: &SessionId) -> Result<Option<StoredSession>> {

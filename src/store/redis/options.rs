@@ -12,6 +12,11 @@ use crate::error::{Result, StoreError};
 use crate::keyring::Secret;
 
 pub const DEFAULT_PREFIX: &str = "fluid:";
+
+/// Ends the prefix in a key, after the kind of the key. No prefix has it: so no two prefixes share a key, though one may
+/// begin with the other.
+pub const MARK: char = '#';
+
 /// As `CLIENT LIST` shows a store's connections.
 pub const DEFAULT_CLIENT_NAME: &str = "native-store";
 pub const DEFAULT_COMMAND_TIMEOUT: Duration = Duration::from_millis(2000);
@@ -200,6 +205,13 @@ impl RedisOptions {
     pub fn check(&self) -> Result<()> {
         if !self.secrets.is_empty() {
             Secret::check(&self.secrets)?;
+        }
+        if self.prefix.contains(MARK) {
+            return Err(StoreError::InvalidOption {
+                option: "prefix",
+                expected: format!("a text without {MARK:?}, with which the store marks its end in a key"),
+                given: format!("{:?}", self.prefix),
+            });
         }
         let none = match &self.servers {
             Servers::Single { .. } => None,

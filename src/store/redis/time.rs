@@ -1,15 +1,15 @@
 //! The time: by the store's clock, and by the servers'.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::clock::{Clock, Millis, SystemClock};
 use crate::session::Expiry;
 
-/// For how long the index of a user is kept from the creation of a session on: for so many milliseconds, or 2, 4, 8, …
-/// times as long, until that is after the session's expiry. Scripts know it too.
-const INDEX_SPAN: Millis = 86_400_000;
+/// The index of a user is kept for whole hours from the creation of a session on, until one is after the session's
+/// expiry. Scripts know it too.
+const HOUR: Millis = 3_600_000;
 
 /// How much longer the index is kept, so that what moves by some milliseconds does not matter.
 const INDEX_SLACK: Millis = 60_000;
@@ -17,7 +17,8 @@ const INDEX_SLACK: Millis = 60_000;
 /// As long as an index is kept if the servers do not know the store's clock: up to the year 9999.
 const END_OF_TIME: Millis = 253_402_300_799_999;
 
-/// When a session was created, in microseconds since the Unix epoch: its age, and what tells it from another of its id.
+/// When a session was created, in microseconds since the Unix epoch by the servers' clock: its age, and what tells it from
+/// another of its id.
 pub type Stamp = u64;
 
 #[derive(Clone)]
@@ -27,11 +28,16 @@ pub struct Times {
     /// removes what has expired itself.
     pub kept_for: Option<Duration>,
     last_stamp: Arc<AtomicU64>,
+    /// How far the servers' clock is ahead of the store's; `UNKNOWN` until one of them has said what time it is.
+    server_offset: Arc<AtomicI64>,
 }
+
+const UNKNOWN: Millis = Millis::MIN;
 
 impl Times {
     pub fn new(clock: Arc<dyn Clock>, kept_for: Option<Duration>) -> Self {
-        Self { clock, kept_for, last_stamp: Arc::default() }
+        let server_offset = if kept_for.is_some() { 0 } else { UNKNOWN };
+        Self { clock, kept_for, last_stamp: Arc::default(), server_offset: Arc::new(server_offset.into()) }
     }
 
     pub fn now(&self) -> Millis {
@@ -53,16 +59,40 @@ impl Times {
             return END_OF_TIME;
         }
         let created = (created / 1000) as Millis;
-        let mut span = INDEX_SPAN;
-        while created.saturating_add(span) < expires.millis() {
-            span *= 2;
+        let hours = (expires.millis() - created).div_euclid(HOUR) + 1;
+        // Before its time the server has none.
+        (created + hours * HOUR + INDEX_SLACK).max(1)
+    }
+
+    pub fn knows_servers(&self) -> bool {
+        self.server_offset.load(Ordering::Relaxed) != UNKNOWN
+    }
+
+    /// Takes the time that a server said, which was asked at `asked_at` and has just answered. `None` if it does not say:
+    /// then its clock is taken to be in step.
+    pub fn learn(&self, asked_at: Millis, server_time: Option<Millis>) {
+        if self.kept_for.is_none() {
+            let offset = server_time.map_or(0, |server_time| server_time - (asked_at + self.now()) / 2);
+            self.server_offset.store(offset, Ordering::Relaxed);
         }
-        created.saturating_add(span + INDEX_SLACK)
+    }
+
+    /// The time by the servers' clock, as far as it is known.
+    fn servers_now(&self) -> Millis {
+        match self.server_offset.load(Ordering::Relaxed) {
+            UNKNOWN => self.now(),
+            offset => self.now() + offset,
+        }
+    }
+
+    /// The oldest stamp of what is no older than this by the servers' clock.
+    pub fn stamp_before(&self, age: Duration) -> Stamp {
+        (self.servers_now().max(0) as Stamp * 1000).saturating_sub(age.as_micros() as Stamp)
     }
 
     /// The stamp of a session that is created now: later than any before it.
     pub fn stamp(&self) -> Stamp {
-        let now = self.now().max(0) as Stamp * 1000;
+        let now = self.servers_now().max(0) as Stamp * 1000;
         let after = |before: Stamp| now.max(before + 1);
         let update = |before| Some(after(before));
         let before = self.last_stamp.fetch_update(Ordering::Relaxed, Ordering::Relaxed, update);

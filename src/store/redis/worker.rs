@@ -49,7 +49,7 @@ impl Worker {
         let Self { context, queue, .. } = &*worker;
         let reporter = spawn_local(Rc::clone(&worker).report());
         let sweeper = spawn_local(session::sweep(Rc::clone(context)));
-        let watch = spawn_local(session::watch_keys(Rc::clone(context)));
+        let watch = spawn_local(session::watch(Rc::clone(context)));
         let provider = spawn_local(provision::provide(Rc::clone(context), Arc::clone(queue)));
         loop {
             queue.wake.notified().await;

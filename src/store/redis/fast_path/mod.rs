@@ -22,7 +22,7 @@ use self::fallback::{Fallback, Progress};
 use super::RedisStore;
 use super::connection::{Filled, Socket, abort};
 use super::counters::Counters;
-use super::error::{self, FOREIGN, panicked};
+use super::error::{self, panicked};
 use super::queue::{Answers, EventLoopConnection, Job, MAX_CALLS, MAX_QUEUED_BYTES, Waiter, too_much_queued};
 use super::resp::{Reply, Request, RequestMode};
 use super::routing::Attempt;
@@ -238,8 +238,7 @@ impl FastPath {
     /// `TooLarge`; `Busy` if too much waits for the server. Nothing is queued then.
     pub fn create(&mut self, session: &Session<'_>, ticket: u32) -> Result<()> {
         let session = self.store.new_session(session)?;
-        let op = Op::Create(session, self.store.times.stamp());
-        self.begin(op, ticket)
+        self.begin(Op::Create(session, None), ticket)
     }
 
     /// Begins [`crate::store::SessionStore::update`]. The number is 1 if there was a live session, or 0.
@@ -308,8 +307,13 @@ impl FastPath {
     }
 
     /// Encodes a call, for `flush`. What cannot be sent here falls back.
-    fn send(&mut self, op: Op, ticket: u32, deadline: Instant) {
-        let is_deferred = op.changes().is_some_and(|id| self.fallback.has(id));
+    fn send(&mut self, mut op: Op, ticket: u32, deadline: Instant) {
+        if self.open.is_some()
+            && let Op::Create(_, stamp) = &mut op
+        {
+            *stamp = Some(self.store.times.stamp());
+        }
+        let is_deferred = op.session().is_some_and(|id| self.fallback.has(id));
         if let Some(open) = self.open.as_mut().filter(|open| !is_deferred && !open.draining)
             && self.waiting.len() < MAX_CALLS
             && let Ok(request) = request_for(&self.store, &open.cipher, &op)
@@ -519,6 +523,13 @@ impl FastPath {
             self.retry(call, false);
             return Ok(());
         }
+        if let Op::Get(id) = &call.op
+            && self.fallback.has(id)
+        {
+            // It has to see the change before it, which has not been made.
+            self.retry(call, false);
+            return Ok(());
+        }
         if let Some(id) = call.op.changes()
             && self.fallback.has(id)
         {
@@ -574,7 +585,6 @@ impl FastPath {
                 }
                 results.number(ticket, 1);
             }
-            (_, Step::Foreign) => results.refused(ticket, &FOREIGN),
             _ => {
                 // It fares as the calls behind it.
                 self.progress.answered -= 1;
@@ -588,7 +598,7 @@ impl FastPath {
     fn created(
         &mut self,
         session: &NewSession,
-        created: Stamp,
+        created: Option<Stamp>,
         index_len: u64,
         ticket: u32,
         results: &mut impl Results,
@@ -605,7 +615,7 @@ impl FastPath {
                 let cipher = session::cipher(&context, attempt).await?;
                 let (user, member) =
                     (cipher.user(user.as_ref().map(|user| user.as_key())), cipher.member(&id));
-                session::limit(&context, attempt, &user, &member, index_len, Some(created), expires).await;
+                session::limit(&context, attempt, &user, &member, index_len, created, expires).await;
                 Ok(())
             };
             // The session is stored, whatever comes of this.
@@ -737,7 +747,8 @@ fn request_for(store: &RedisStore, cipher: &Cipher, op: &Op) -> Result<Request> 
             change.replace(write, &user, None, times)
         }
         Op::Create(session, stamp) => {
-            let creation = Creation::new(session, *stamp, cipher, names, times)?;
+            let created = stamp.ok_or_else(error::unexpected)?;
+            let creation = Creation::new(session, created, cipher, names, times)?;
             creation.request(write)
         }
         Op::Cold(_) => return Err(error::unexpected()),

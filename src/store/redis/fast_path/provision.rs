@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 use super::super::queue::{EventLoopConnection, Queue};
 use super::super::resp::{ENTER, Request, TOUCH, UPDATE};
 use super::super::routing::backoff;
-use super::super::session::{Context, cipher, has_keys, keys_request};
+use super::super::session::{Context, cipher, has_keys, keys_request, take_time, time_request};
 
 /// A connection that lasts no longer is of no use, as where the event loop cannot poll it, or the server takes no writes.
 const SHORT_LIFE: Duration = Duration::from_secs(1);
@@ -66,11 +66,13 @@ async fn connect(context: &Context) -> Option<EventLoopConnection> {
     let load = [&ENTER, &TOUCH, &UPDATE].iter().fold(Request::read(Default::default()), |request, script| {
         request.command(&[b"SCRIPT", b"LOAD", script.text.as_bytes()])
     });
-    let (socket, mut replies) =
-        context.router.topology.connect_event_loop(keys_request(context, load)).await.ok()?;
+    let (first, asked_at) = (keys_request(context, time_request(load)), context.times.now());
+    let (socket, mut replies) = context.router.topology.connect_event_loop(first).await.ok()?;
     let cipher = unlocked.ok()?;
     // What was encrypted otherwise meanwhile is for the next one, and so is a server that has lost the keys.
-    has_keys(context, &cipher, &replies.pop()?).then_some(EventLoopConnection { socket, cipher })
+    let keys = replies.pop()?;
+    take_time(&context.times, asked_at, replies.last());
+    has_keys(context, &cipher, &keys).then_some(EventLoopConnection { socket, cipher })
 }
 
 #[cfg(test)]

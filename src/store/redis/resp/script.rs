@@ -19,11 +19,11 @@ macro_rules! scripts {
 }
 
 scripts! {
-    CREATE = "create.lua", "f4cbc3e0b0e4a520b2766545925a5cb9ef7e1126";
-    UPDATE = "update.lua", "0d4af409e5f6d9efd44279b822ef50500f3b7218";
-    TOUCH = "touch.lua", "55142a955d289efd34943687d33848e5e8437afd";
-    END_OF_USER = "end_of_user.lua", "8adab1007504de4d6a719ccb5190fe90b2a3928c";
-    END_EXPIRED = "end_expired.lua", "25a08eb0a094638550dc6fb0a2d9f30fad3ce54b";
+    CREATE = "create.lua", "d65debef00f3c3c03509ecb50abc93290b0c6c9b";
+    UPDATE = "update.lua", "96f6e46aabe8fb250d321fd298584a80d1292a30";
+    TOUCH = "touch.lua", "53c6ee242a5034ed129cd82da9243a51790df3e5";
+    END_OF_USER = "end_of_user.lua", "ec6434a92826e2baaa068c194f97c443c7d61ff8";
+    END_EXPIRED = "end_expired.lua", "83cf8a3f76ac92cd195236efb984813a8b6c991f";
     FORGET = "forget.lua", "a410d8c724aeea23f6039db80c79f209ba76a52c";
     ENTER = "enter.lua", "b00ab419a2feeedfa50583143705b8878e8d6824";
     REPLACE = "replace.lua", "67a4fa906553751f3f3f391df302a467bc94c54e";

@@ -8,7 +8,6 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -20,9 +19,6 @@ use super::cipher::Cipher;
 use super::context::{Connection, Context, Keys, WrappedText};
 use crate::error::{Result, StoreError};
 use crate::keyring::{Keyring, UnlockError, WrappedKeys};
-
-/// How often a store looks whether the wrapped keys are still there.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Runs a call with the store's keys, and again if the server has others by then.
 ///
@@ -57,18 +53,23 @@ pub async fn cipher(context: &Context, attempt: &Attempt) -> Result<Arc<Cipher>>
 fn current(context: &Context) -> Option<Arc<Cipher>> {
     let keys = context.keys.borrow();
     let Keys { cipher, wrapped } = keys.as_ref()?;
-    let is_current = wrapped.as_ref().is_none_or(|wrapped| match (&wrapped.seen_on, connection(context)) {
-        (Some((node, generation)), Some((now, now_generation))) => {
-            Rc::ptr_eq(node, &now) && *generation == now_generation
-        }
-        // Nobody has the wrapped keys for now.
-        (_, None) => true,
-        (None, Some(_)) => false,
-    });
+    let now = connection(context);
+    // Without a connection nobody has the wrapped keys for now.
+    let is_current = wrapped.as_ref().is_none_or(|wrapped| now.is_none() || is_same(&wrapped.seen_on, &now));
     is_current.then(|| Arc::clone(cipher))
 }
 
-fn connection(context: &Context) -> Connection {
+pub fn is_same(one: &Connection, other: &Connection) -> bool {
+    match (one, other) {
+        (Some((one, generation)), Some((other, other_generation))) => {
+            Rc::ptr_eq(one, other) && generation == other_generation
+        }
+        (one, other) => one.is_none() && other.is_none(),
+    }
+}
+
+/// The server that has the wrapped keys, and the connection to it.
+pub fn connection(context: &Context) -> Connection {
     context.router.topology.connection(slot_of(&context.names.seal))
 }
 
@@ -143,21 +144,11 @@ async fn unlock(context: &Context, attempt: &Attempt) -> Result<(Keyring, Vec<u8
     }
 }
 
-/// Looks at the wrapped keys every second, as nothing else shows that a server was emptied while its connections stayed.
-pub async fn watch_keys(context: Rc<Context>) {
-    if context.options.secrets.is_empty() {
-        return;
-    }
-    loop {
-        tokio::time::sleep(LOOK_EVERY).await;
-        let looked = context.router.step(async |attempt| {
-            let _turn = context.unlocking.lock().await;
-            let has_keys = context.keys.borrow().is_some();
-            if has_keys { look(&context, attempt).await.map(drop) } else { Ok(()) }
-        });
-        // What keeps it from that fails the calls too, and they say so.
-        let _ = looked.await;
-    }
+/// Looks at the wrapped keys again, as nothing else shows that a server was emptied while its connections stayed.
+pub async fn look_again(context: &Context, attempt: &Attempt) -> Result<()> {
+    let _turn = context.unlocking.lock().await;
+    let is_encrypted = context.keys.borrow().as_ref().is_some_and(|keys| keys.wrapped.is_some());
+    if is_encrypted { look(context, attempt).await.map(drop) } else { Ok(()) }
 }
 
 /// Adds to the first request of a connection what [`has_keys`] asks for.

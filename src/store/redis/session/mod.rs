@@ -16,11 +16,12 @@ mod scan;
 mod single;
 mod sweep;
 mod user_index;
+mod watch;
 
 pub use cipher::Cipher;
 pub use commands::{Change, Creation, StaleEntry, delete_request, get_request, touch_request};
 pub use context::Context;
-pub use key_ring::{cipher, has_keys, keys_request, watch_keys, with_cipher};
+pub use key_ring::{cipher, has_keys, keys_request, with_cipher};
 pub use names::Names;
 pub use new_session::NewSession;
 pub use op::{Cold, Op, Step, interpret};
@@ -32,3 +33,4 @@ pub use sweep::{clean, sweep};
 #[cfg(test)]
 pub use user_index::GRACE;
 pub use user_index::{delete_by_user, forget_later, get_by_user, limit};
+pub use watch::{take_time, time_request, watch};

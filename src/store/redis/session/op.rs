@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::rc::Rc;
 
-use super::super::error::{self, FOREIGN};
+use super::super::error;
 use super::super::resp::Reply;
 use super::super::time::Stamp;
 use super::context::Context;
@@ -14,8 +14,8 @@ use crate::session::{Expiry, SessionId};
 use crate::store::Answer;
 
 pub enum Op {
-    /// With the stamp that tells it from any other creation, so that it may be sent twice.
-    Create(NewSession, Stamp),
+    /// With the stamp that tells it from any other creation, once it was sent: so it may be sent twice.
+    Create(NewSession, Option<Stamp>),
     Get(SessionId),
     Update(NewSession),
     /// An expiry that is at the last or after it stays as it is.
@@ -104,8 +104,6 @@ pub enum Step<'a> {
     Deleted(&'a [u8]),
     /// The server refused with this error.
     Refused(&'a [u8]),
-    /// The value there is none of the store's.
-    Foreign,
     Unexpected,
 }
 
@@ -114,7 +112,6 @@ impl Step<'_> {
     pub fn error(&self) -> StoreError {
         match self {
             Self::Refused(refusal) | Self::Unentered(refusal) => error::of_refusal(refusal),
-            Self::Foreign => FOREIGN,
             _ => error::unexpected(),
         }
     }
@@ -129,7 +126,14 @@ pub fn interpret<B: AsRef<[u8]>>(kind: Kind, replies: &[Reply<B>]) -> Step<'_> {
     });
     if let Some(refusal) = refusal {
         let is_stored = kind == Kind::Create && matches!(last, Reply::Okay);
-        return if is_stored { Step::Unentered(refusal) } else { Step::Refused(refusal) };
+        return match kind {
+            Kind::Create if is_stored => Step::Unentered(refusal),
+            // What is of another type is another app's, and no session.
+            Kind::Get if error::code(refusal) == "WRONGTYPE" => Step::NotFound,
+            Kind::Update | Kind::Touch if error::code(refusal) == "WRONGTYPE" => Step::Number(0),
+            Kind::Delete if error::code(refusal) == "WRONGTYPE" => Step::Number(1),
+            _ => Step::Refused(refusal),
+        };
     }
     match (kind, last) {
         (Kind::Create, Reply::Okay) => {
@@ -141,7 +145,6 @@ pub fn interpret<B: AsRef<[u8]>>(kind: Kind, replies: &[Reply<B>]) -> Step<'_> {
         (Kind::Update | Kind::Touch, Reply::Number(number @ (0 | 1))) => Step::Number(number.unsigned_abs()),
         (Kind::Update, Reply::Number(2)) => Step::OtherUser,
         (Kind::Update, Reply::Number(3)) | (Kind::Touch, Reply::Number(2)) => Step::OutlivesIndex,
-        (Kind::Update | Kind::Touch, Reply::Number(_)) => Step::Foreign,
         (Kind::Delete, Reply::Nil) => Step::Number(1),
         (Kind::Delete, Reply::Bytes(value)) => Step::Deleted(value.as_ref()),
         _ => Step::Unexpected,
@@ -164,6 +167,7 @@ mod tests {
 
     const DONE: Reply<&[u8]> = Reply::Number(1);
     const REFUSED: Reply<&[u8]> = Reply::Error(b"OOM no");
+    const WRONG_TYPE: Reply<&[u8]> = Reply::Error(b"WRONGTYPE no");
 
     #[test]
     fn replies_mean_this() {
@@ -191,12 +195,16 @@ mod tests {
             (Kind::Update, vec![Reply::Number(0)], Step::Number(0)),
             (Kind::Update, vec![DONE], Step::Number(1)),
             (Kind::Update, vec![Reply::Number(2)], Step::OtherUser),
-            (Kind::Update, vec![Reply::Number(-1)], Step::Foreign),
+            (Kind::Update, vec![Reply::Number(-1)], Step::Unexpected),
+            (Kind::Update, vec![WRONG_TYPE], Step::Number(0)),
+            (Kind::Touch, vec![WRONG_TYPE], Step::Number(0)),
+            (Kind::Get, vec![WRONG_TYPE], Step::NotFound),
+            (Kind::Delete, vec![WRONG_TYPE], Step::Number(1)),
+            (Kind::Create, vec![WRONG_TYPE, Reply::Nil], Step::Refused(b"WRONGTYPE no")),
             (Kind::Update, vec![REFUSED], Step::Refused(b"OOM no")),
             (Kind::Touch, vec![DONE], Step::Number(1)),
             (Kind::Update, vec![Reply::Number(3)], Step::OutlivesIndex),
             (Kind::Touch, vec![Reply::Number(2)], Step::OutlivesIndex),
-            (Kind::Touch, vec![Reply::Number(-1)], Step::Foreign),
             (Kind::Touch, vec![Reply::Nil], Step::Unexpected),
             (Kind::Delete, vec![Reply::Nil], Step::Number(1)),
             (Kind::Delete, vec![value()], Step::Deleted(b"value")),

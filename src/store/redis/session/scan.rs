@@ -5,14 +5,14 @@ use std::rc::Rc;
 use futures_util::future::join_all;
 
 use super::super::error::{self, unless_foreign};
-use super::super::resp::{Reply, Request, number as text};
+use super::super::resp::{END_EXPIRED, Reply, Request, number as text};
 use super::super::routing::{Attempt, Effect, SlotView};
 use super::context::Context;
 use super::cursor::ScanCursor;
 use super::key_ring::cipher;
 use super::names::pattern;
 use super::record::{self, Record};
-use super::user_index::{AT_ONCE, Named, Owner, entries, forget_all, look_up, oldest_of_creations_under_way};
+use super::user_index::{AT_ONCE, GRACE, Named, Owner, entries, forget_all, look_up};
 use crate::error::{Result, StoreError};
 use crate::session::SessionId;
 use crate::store::Cursor;
@@ -187,18 +187,23 @@ pub async fn clear(context: &Context) -> Result<()> {
         .step_of(&mut is_begun, async |attempt| next_page(context, attempt, &mut sessions).await)
         .await?
     {
-        context.router.step_of(&mut is_begun, async |attempt| unlink(context, attempt, &keys).await).await?;
+        context.router.step_of(&mut is_begun, async |attempt| remove(context, attempt, &keys).await).await?;
     }
     clear_indexes(context, &mut is_begun).await
 }
 
-async fn unlink(context: &Context, attempt: &Attempt, keys: &[Vec<u8>]) -> Result<()> {
+/// Removes sessions, and leaves alone what is none.
+async fn remove(context: &Context, attempt: &Attempt, keys: &[Vec<u8>]) -> Result<()> {
+    // By then all are expired.
+    let end_of_time = text(i64::MAX);
     for some in keys.chunks(AT_ONCE) {
         let removed = join_all(some.iter().map(async |key| {
-            let make = |mode| Request::write(mode).command(&[b"UNLINK", key]);
-            context.router.get_one(attempt, key, Effect::Main, make).await
+            let args: [&[u8]; 1] = [&end_of_time];
+            context.router.run_script(attempt, Effect::Main, &END_EXPIRED, key, &args).await
         }));
-        removed.await.into_iter().try_for_each(|removed| removed.map(drop))?;
+        for removed in removed.await {
+            unless_foreign(removed, Reply::Nil)?;
+        }
     }
     Ok(())
 }
@@ -225,14 +230,14 @@ pub async fn clear_indexes(context: &Context, is_begun: &mut bool) -> Result<()>
 async fn clear_index(context: &Context, attempt: &Attempt, index: &[u8]) -> Result<()> {
     let Some(owner) = Owner::of(index, &context.names.users) else { return Ok(()) };
     let mut old = unless_foreign(entries(context, attempt, index).await, Vec::new())?;
-    let oldest = oldest_of_creations_under_way(context);
+    let oldest = context.times.stamp_before(GRACE);
     old.retain(|(_, version)| *version < oldest);
     for some in old.chunks(AT_ONCE) {
         let named = look_up(context, attempt, some, &owner).await?;
         let is_there = |named: &Named| matches!(named, Named::Live(_) | Named::Expired);
         let left = some.iter().zip(&named).filter(|(_, named)| is_there(named));
         let keys: Vec<_> = left.map(|((member, _), _)| context.names.session(member)).collect();
-        unlink(context, attempt, &keys).await?;
+        remove(context, attempt, &keys).await?;
         forget_all(context, attempt, index, some).await;
     }
     Ok(())

@@ -19,6 +19,7 @@ use super::new_session::NewSession;
 use super::op::{Kind, Step, index_len, interpret, is_entered};
 use super::record::{self, Record};
 use super::user_index::{enter, forget, forget_later, limit, prolong, undo_entry, version};
+use super::watch::learn_time;
 use crate::clock::Millis;
 use crate::error::{Result, StoreError};
 use crate::session::{Expiry, SessionId};
@@ -34,8 +35,14 @@ pub async fn create(
     attempt: &Attempt,
     cipher: &Cipher,
     session: &NewSession,
-    created: Stamp,
+    stamp: Option<Stamp>,
 ) -> Result<()> {
+    if !context.times.knows_servers() {
+        learn_time(context, attempt, &context.names.session(&cipher.member(&session.id))).await?;
+    }
+    // What may be stored already is known by the stamp with which it was sent.
+    let stamp = stamp.filter(|_| attempt.is_repeated());
+    let created = stamp.unwrap_or_else(|| context.times.stamp());
     let creation = Creation::new(session, created, cipher, &context.names, &context.times)?;
     let Creation { key, member, user, .. } = &creation;
     let router = &context.router;

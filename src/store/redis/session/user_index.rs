@@ -4,7 +4,7 @@
 //! ended or are another user's now. Those are passed over, as each session says itself whose it is, and removed when
 //! they are come across.
 //!
-//! The score of an entry is its version, in microseconds since the Unix epoch. It only grows. These rules keep an entry
+//! The score of an entry is its version, in microseconds since the Unix epoch by the servers' clock. It only grows. These rules keep an entry
 //! for as long as its session lives, whatever processes race:
 //!
 //! 1. An entry is removed by its version alone (`FORGET`), and only by a process that read the version first and saw then
@@ -22,6 +22,10 @@
 //! 5. A touch or an update moves an expiry further away only if that least time stays the same, or after the index has
 //!    been prolonged (`prolong`). The script of the session decides, as it sees the creation and both expiries. The index
 //!    was prolonged for a creation and a user, and the script compares them too.
+//!
+//! An entry that was lost all the same, as the server evicted the index, comes back at the next `prolong`: a session that
+//! lives on is entered again once an hour. That breaks no rule, as the session is the user's already, and the new entry's
+//! version is the present time.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -46,7 +50,7 @@ use crate::error::{Result, StoreError};
 use crate::session::{Expiry, SessionId, UserKey};
 use crate::store::StoredSession;
 
-/// For how long an entry without a session may be that of a creation under way.
+/// For how long an entry without a session may be that of a creation under way, by the servers' clock.
 pub const GRACE: Duration = Duration::from_secs(60);
 
 /// How many sessions are asked for at once.
@@ -263,14 +267,9 @@ pub async fn look_up(
 
 /// Removes entries whose sessions are not there, if they are old enough; how many.
 pub async fn tidy(context: &Context, attempt: &Attempt, index: &[u8], stale: &[(Vec<u8>, Stamp)]) -> u64 {
-    let oldest = oldest_of_creations_under_way(context);
+    let oldest = context.times.stamp_before(GRACE);
     let old: Vec<_> = stale.iter().filter(|(_, score)| *score < oldest).cloned().collect();
     forget_all(context, attempt, index, &old).await
-}
-
-/// A creation that is under way has no older entry.
-pub fn oldest_of_creations_under_way(context: &Context) -> Stamp {
-    (context.times.now().max(0) as Stamp * 1000).saturating_sub(GRACE.as_micros() as Stamp)
 }
 
 /// Removes entries; how many. Those that it fails to remove are come across again.

@@ -98,8 +98,15 @@ fn serve(mut socket: &TcpStream, data: &Mutex<Data>, decide: &Decide) -> std::io
     loop {
         let command = reader.next(socket)?;
         is_fast |= command[0] == b"SCRIPT";
-        if matches!(&command[0][..], b"SCRIPT" | b"PING" | b"CLIENT") {
-            socket.write_all(if command[0] == b"PING" { b"+PONG\r\n" } else { b"+OK\r\n" })?;
+        let said: Option<&[u8]> = match &command[0][..] {
+            b"PING" => Some(b"+PONG\r\n"),
+            b"SCRIPT" | b"CLIENT" => Some(b"+OK\r\n"),
+            // It does not say: then its clock is taken to be in step.
+            b"TIME" => Some(b"-NOPERM no\r\n"),
+            _ => None,
+        };
+        if let Some(said) = said {
+            socket.write_all(said)?;
             continue;
         }
         let conduct = decide(is_fast, &command);

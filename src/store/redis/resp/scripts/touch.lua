@@ -2,15 +2,13 @@
 -- time from which on an expiry is left as it is, or ''; then what the record says from the creation to the user, if that
 -- user's index is kept long enough. `0`: there is none. `1`. `2`: the index has to be kept longer first.
 local head = redis.call('GETRANGE', KEYS[1], 0, 67)
-if head == '' then return 0 end
 local expires, moved = tonumber(string.sub(head, 12, 29)), tonumber(ARGV[2])
-if string.sub(head, 1, 11) ~= '{"expires":' or not expires then return -1 end
+if string.sub(head, 1, 11) ~= '{"expires":' or not expires then return 0 end
 if expires <= tonumber(ARGV[1]) then return 0 end
 if ARGV[4] ~= '' and expires >= tonumber(ARGV[4]) then return 1 end
 if moved > expires and string.sub(head, 65, 68) ~= 'null' then
-  local created, span = math.floor((tonumber(string.sub(head, 41, 56)) or 0) / 1000), 86400000
-  while created + span < expires do span = span * 2 end
-  if moved > created + span
+  local created, hour = math.floor((tonumber(string.sub(head, 41, 56)) or 0) / 1000), 3600000
+  if math.floor((moved - created) / hour) > math.floor((expires - created) / hour)
     and not (ARGV[5] and redis.call('GETRANGE', KEYS[1], 40, 39 + #ARGV[5]) == ARGV[5])
   then
     return 2

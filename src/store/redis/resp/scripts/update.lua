@@ -3,9 +3,8 @@
 -- have, if one is given: then the user's index is kept long enough. `0`: there is none. `1`. `2`: it is another user's,
 -- or of another creation. `3`: the index has to be kept longer first.
 local head = redis.call('GETRANGE', KEYS[1], 0, 63 + #ARGV[4])
-if head == '' then return 0 end
 local expires = tonumber(string.sub(head, 12, 29))
-if string.sub(head, 1, 11) ~= '{"expires":' or not expires then return -1 end
+if string.sub(head, 1, 11) ~= '{"expires":' or not expires then return 0 end
 if expires <= tonumber(ARGV[1]) then return 0 end
 local created = string.sub(head, 41, 56)
 if string.sub(head, 65) ~= ARGV[4] then return 2 end
@@ -14,9 +13,8 @@ if ARGV[6] then
 else
   local moved = tonumber(string.sub(ARGV[2], 12, 29))
   if moved > expires and string.sub(ARGV[4], 1, 4) ~= 'null' then
-    local since, span = math.floor((tonumber(created) or 0) / 1000), 86400000
-    while since + span < expires do span = span * 2 end
-    if moved > since + span then return 3 end
+    local since, hour = math.floor((tonumber(created) or 0) / 1000), 3600000
+    if math.floor((moved - since) / hour) > math.floor((expires - since) / hour) then return 3 end
   end
 end
 redis.call('SET', KEYS[1], ARGV[2] .. created .. ARGV[3], 'PXAT', ARGV[5])
