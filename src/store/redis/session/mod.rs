@@ -17,6 +17,7 @@ mod single;
 mod sweep;
 mod user_index;
 mod watch;
+mod window;
 
 pub use cipher::Cipher;
 pub use commands::{Change, Creation, StaleEntry, delete_request, get_request, touch_request};

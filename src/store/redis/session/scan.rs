@@ -13,6 +13,7 @@ use super::key_ring::cipher;
 use super::names::pattern;
 use super::record::{self, Record};
 use super::user_index::{AT_ONCE, GRACE, Named, Owner, entries, forget_all, look_up};
+use super::window::Window;
 use crate::error::{Result, StoreError};
 use crate::session::SessionId;
 use crate::store::Cursor;
@@ -110,7 +111,9 @@ async fn live_ids(context: &Context, attempt: &Attempt, keys: &[Vec<u8>]) -> Res
     // What is sealed tells its id only as a whole.
     let last = text(if cipher.is_plain() { record::USER_AT as i64 - 1 } else { -1 });
     let mut ids = Vec::new();
-    for some in keys.chunks(AT_ONCE) {
+    let (mut rest, mut window) = (keys, Window::new());
+    while let Some(some) = window.take(&mut rest) {
+        let mut bytes = 0;
         let heads = join_all(some.iter().map(async |key| {
             let make = |mode| Request::read(mode).command(&[b"GETRANGE", key, b"0", &last]);
             context.router.ask(attempt, key, Effect::None, make).await
@@ -119,6 +122,7 @@ async fn live_ids(context: &Context, attempt: &Attempt, keys: &[Vec<u8>]) -> Res
             let head = head?;
             // One that cannot be read has no id to give; the others have.
             let Some(Reply::Bytes(head)) = head.first() else { continue };
+            bytes += head.len();
             if record::times(head).is_ok_and(|(expires, _)| !expires.is_past(now)) {
                 let member = &key[context.names.sessions.len()..];
                 let id = if cipher.is_plain() {
@@ -130,6 +134,7 @@ async fn live_ids(context: &Context, attempt: &Attempt, keys: &[Vec<u8>]) -> Res
                 ids.extend(id);
             }
         }
+        window.adapt(some.len(), bytes);
     }
     Ok(ids)
 }

@@ -45,6 +45,7 @@ use super::context::Context;
 use super::names::{UserField, hex};
 use super::op::index_len;
 use super::record::{self, AFTER_USER, Record};
+use super::window::Window;
 use crate::clock::Millis;
 use crate::error::{Result, StoreError};
 use crate::session::{Expiry, SessionId, UserKey};
@@ -81,7 +82,9 @@ pub async fn get_by_user(
     let entries = entries(context, attempt, &index).await?;
     let now = context.times.now();
     let (mut found, mut stale) = (Vec::new(), Vec::new());
-    for some in entries.chunks(AT_ONCE) {
+    let (mut rest, mut window) = (&entries[..], Window::new());
+    while let Some(some) = window.take(&mut rest) {
+        let mut bytes = 0;
         let keys = some.iter().map(|(member, _)| context.names.session(member));
         let values = join_all(keys.map(async |key| {
             let get = |mode| Request::read(mode).command(&[b"GET", &key]);
@@ -89,6 +92,7 @@ pub async fn get_by_user(
         }));
         for ((member, score), value) in some.iter().zip(values.await) {
             let value = unless_foreign(value, Reply::Nil)?;
+            bytes += if let Reply::Bytes(value) = &value { value.len() } else { 0 };
             let record = match &value {
                 Reply::Bytes(bytes) => Record::parse(bytes).ok(),
                 _ => None,
@@ -103,6 +107,7 @@ pub async fn get_by_user(
                 found.push((record.created, session));
             }
         }
+        window.adapt(some.len(), bytes);
     }
     tidy(context, attempt, &index, &stale).await;
     found.sort_by_key(|(created, _)| *created);
