@@ -104,7 +104,7 @@ async function startOldSentinel(primary) {
   return Object.assign(sentinel, { url, close });
 }
 
-describe("a RedisStore behind a sentinel that cannot be listened to", { skip: redisMissing }, () => {
+describe("a RedisStore behind a sentinel that refuses the subscription", { skip: redisMissing }, () => {
   it("asks it every few seconds", async () => {
     const [one, other] = await Promise.all([startServer(), startServer()]);
     const sentinel = await startOldSentinel(one);

@@ -1,6 +1,6 @@
 //! Sentinels, which know where the primary is.
 //!
-//! There is a connection to each of them. It hears of a failover at once (`+switch-master`), and asks every few seconds
+//! There is a connection to each of them. It is notified of a failover at once (`+switch-master`), and asks every few seconds
 //! besides. Those that were given name the others, so that the store does not depend on one of them.
 
 use std::cell::{Cell, RefCell};
@@ -53,7 +53,7 @@ pub struct Sentinels {
     /// All are to be asked now.
     wanted: Notify,
     /// One has answered or failed.
-    heard: Notify,
+    reported: Notify,
     answers: Cell<u64>,
     failures: Cell<u64>,
     last_error: RefCell<String>,
@@ -72,7 +72,7 @@ impl Sentinels {
             others: RefCell::default(),
             primary: RefCell::default(),
             wanted: Notify::new(),
-            heard: Notify::new(),
+            reported: Notify::new(),
             answers: Cell::new(0),
             failures: Cell::new(0),
             last_error: RefCell::default(),
@@ -97,7 +97,7 @@ impl Sentinels {
         let (answers, failures) = (self.answers.get(), self.failures.get());
         self.wanted.notify_waiters();
         loop {
-            let heard = self.heard.notified();
+            let reported = self.reported.notified();
             if self.answers.get() > answers
                 && let Some(primary) = &*self.primary.borrow()
             {
@@ -106,18 +106,18 @@ impl Sentinels {
             if self.failures.get() - failures >= self.asked.borrow().len() as u64 {
                 return Err(self.last_error.borrow().clone());
             }
-            heard.await;
+            reported.await;
         }
     }
 
     /// Waits until the primary is another one than this.
     pub async fn replaced(&self, address: &Address) {
         loop {
-            let heard = self.heard.notified();
+            let reported = self.reported.notified();
             if self.primary.borrow().as_ref().is_some_and(|primary| primary.address != *address) {
                 return;
             }
-            heard.await;
+            reported.await;
         }
     }
 
@@ -137,7 +137,7 @@ impl Sentinels {
             self.failures.set(self.failures.get() + 1);
             *self.last_error.borrow_mut() = format!("sentinel {address}: {reason}");
             self.with(&address, |sentinel| sentinel.named = None);
-            self.heard.notify_waiters();
+            self.reported.notify_waiters();
             // It is asked sooner where a connection needs the primary.
             let _ = timeout(backoff(attempts), self.wanted.notified()).await;
             attempts += 1;
@@ -242,7 +242,7 @@ impl Sentinels {
             *known = Some(primary);
         }
         self.answers.set(self.answers.get() + 1);
-        self.heard.notify_waiters();
+        self.reported.notify_waiters();
     }
 
     fn take_others(self: &Rc<Self>, mut others: Others, by: &Address, login: &Login) {

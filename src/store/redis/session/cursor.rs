@@ -38,11 +38,11 @@ pub struct ScanCursor {
 impl ScanCursor {
     /// Gives each key once.
     pub fn new(start: &[u8]) -> Self {
-        Self { seen: Some(HashSet::new()), ..Self::repeating(start) }
+        Self { seen: Some(HashSet::new()), ..Self::forgetful(start) }
     }
 
     /// May give a key more than once, and remembers none.
-    pub fn repeating(start: &[u8]) -> Self {
+    pub fn forgetful(start: &[u8]) -> Self {
         Self {
             start: start.to_vec(),
             seen: None,

@@ -186,7 +186,7 @@ async fn count_live(context: &Context, attempt: &Attempt, keys: &[Vec<u8>]) -> R
 /// Removes all sessions, and then the entries of those: not those of creations under way.
 pub async fn clear(context: &Context) -> Result<()> {
     let mut is_begun = false;
-    let mut sessions = ScanCursor::repeating(&context.names.sessions);
+    let mut sessions = ScanCursor::forgetful(&context.names.sessions);
     while let Some(keys) = context
         .router
         .step_of(&mut is_begun, async |attempt| next_page(context, attempt, &mut sessions).await)
@@ -215,7 +215,7 @@ async fn remove(context: &Context, attempt: &Attempt, keys: &[Vec<u8>]) -> Resul
 
 /// Removes old entries, and each session with its entry that is there yet.
 pub async fn clear_indexes(context: &Context, is_begun: &mut bool) -> Result<()> {
-    let mut indexes = ScanCursor::repeating(&context.names.users);
+    let mut indexes = ScanCursor::forgetful(&context.names.users);
     while let Some(keys) = context
         .router
         .step_of(is_begun, async |attempt| next_page(context, attempt, &mut indexes).await)

@@ -86,7 +86,7 @@ async fn sweep_once(context: &Context, renew: impl AsyncFn() -> Result<()>) -> R
 
 async fn sweep_sample(context: &Context, until: Instant, renew: impl AsyncFn() -> Result<()>) -> Result<u64> {
     let resumed = context.sweep_cursor.take();
-    let mut cursor = resumed.unwrap_or_else(|| ScanCursor::repeating(&context.names.users));
+    let mut cursor = resumed.unwrap_or_else(|| ScanCursor::forgetful(&context.names.users));
     let mut looked = Looked::default();
     loop {
         let page =
