@@ -419,7 +419,12 @@ describe("a RedisStore and TLS", { skip: tlsMissing }, () => {
   it("check the certificates of a cluster for the names that its nodes announce", async () => {
     const node = await startTlsServer({
       names: "DNS:localhost",
-      settings: { "cluster-enabled": "yes", "tls-cluster": "yes", "cluster-announce-hostname": "localhost" },
+      settings: {
+        "cluster-enabled": "yes",
+        "tls-cluster": "yes",
+        "cluster-announce-ip": "127.0.0.1",
+        "cluster-announce-hostname": "localhost",
+      },
     });
     await node.call("CLUSTER", "ADDSLOTSRANGE", 0, 16_383);
     await until(async () => /cluster_state:ok/.test(await node.call("CLUSTER", "INFO")), "the cluster is up");
