@@ -302,7 +302,7 @@ describe("a RedisStore and a Unix socket", { skip: redisMissing }, () => {
     const server = await startAt(file);
     const one = session();
     const url = `unix://${as("", PASSWORD)}${file.replace(" ", "%20")}?db=3`;
-    await withStore({ url }, async (store) => {
+    await withStore({ url, commandTimeout: 10_000 }, async (store) => {
       await works(store);
       await until(async () => (await clients(server, file)) === 2, "it has both connections");
       const many = Array.from({ length: 500 }, () => session({ data: "x".repeat(10_000) }));
