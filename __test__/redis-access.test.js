@@ -312,7 +312,7 @@ describe("a RedisStore and a Unix socket", { skip: redisMissing }, () => {
     const server = await startAt(file);
     const one = session();
     const url = `unix://${as("", PASSWORD)}${file.replace(" ", "%20")}?db=3`;
-    await withStore({ url }, async (store) => {
+    await withStore({ url, commandTimeout: 10_000 }, async (store) => {
       await works(store);
       await until(async () => (await clients(server, file)) === 2, "it has both connections");
       const many = Array.from({ length: 500 }, () => session({ data: "x".repeat(10_000) }));
@@ -429,7 +429,12 @@ describe("a RedisStore and TLS", { skip: tlsMissing }, () => {
   it("check the certificates of a cluster for the names that its nodes announce", async () => {
     const node = await startTlsServer({
       names: "DNS:localhost",
-      settings: { "cluster-enabled": "yes", "tls-cluster": "yes", "cluster-announce-hostname": "localhost" },
+      settings: {
+        "cluster-enabled": "yes",
+        "tls-cluster": "yes",
+        "cluster-announce-ip": "127.0.0.1",
+        "cluster-announce-hostname": "localhost",
+      },
     });
     await node.call("CLUSTER", "ADDSLOTSRANGE", 0, 16_383);
     await until(async () => /cluster_state:ok/.test(await node.call("CLUSTER", "INFO")), "the cluster is up");

@@ -273,7 +273,7 @@ describe("what a RedisStore keeps", { skip: redisMissing }, () => {
     await store.create(session());
   });
 
-  it("is read where a server limits the replies of a connection, which it closes once at most", async () => {
+  it("is read where a server limits the replies of a connection, which it does not close again and again", async () => {
     const own = await startServer({ settings: { "client-output-buffer-limit": "normal 2mb 0 0" } });
     const store = new RedisStore({ url: own.url, sweepInterval: 0, commandTimeout: 10_000 });
     const data = "x".repeat(400_000);
