@@ -216,8 +216,8 @@ fn an_entry_that_a_session_comes_back_to_is_not_removed_by_who_saw_it_before() {
 const HOUR: i64 = 3_600_000;
 
 fn end_of(store: &RedisStore, index: &str) -> i64 {
-    match ask(store, &[b"PEXPIRETIME", index.as_bytes()]) {
-        Reply::Number(end) => end,
+    match ask(store, &[b"PTTL", index.as_bytes()]) {
+        Reply::Number(left) if left > 0 => SystemClock.now() + left,
         other => panic!("{other:?}"),
     }
 }
@@ -427,6 +427,39 @@ fn a_session_is_in_its_index_whoever_changes_its_user_at_the_same_time() {
         let found = store.get(&id("a")).unwrap().unwrap();
         let user = found.content().unwrap().user.unwrap();
         assert_eq!(store.get_by_user(user).unwrap().len(), 1, "round {round}");
+    }
+}
+
+/// In any order of calls, of processes that race: an index names each live session, and the server keeps it for longer.
+#[test]
+fn an_index_outlives_its_sessions_whoever_moves_their_ends_and_users_at_the_same_time() {
+    let Some(options) = options() else { return };
+    let users = ["ann", "ben"].map(UserKeyBuf::from_text);
+    let stores: Vec<_> = (0..4).map(|_| RedisStore::open(&options).unwrap()).collect();
+    for round in 0..60_usize {
+        let hours = |thread: usize| ((round * 7 + thread * 5) % 23) as i64;
+        stores[0].create(&plain("a", &users[0], in_millis(HOUR / 2))).unwrap();
+        thread::scope(|scope| {
+            for (thread, store) in stores.iter().enumerate() {
+                let (users, expires) = (&users, in_millis(HOUR / 4 + hours(thread) * HOUR));
+                scope.spawn(move || match (round + thread) % 4 {
+                    0 | 1 => assert_eq!(store.touch(&id("a"), expires), Ok(true)),
+                    2 => assert_eq!(store.update(&plain("a", &users[round % 2], expires)), Ok(true)),
+                    _ => {
+                        store.get_by_user(users[0].as_key()).unwrap();
+                        store.clean().unwrap();
+                        assert_eq!(store.update(&plain("a", &users[1], expires)), Ok(true));
+                    }
+                });
+            }
+        });
+        let found = stores[0].get(&id("a")).unwrap().unwrap();
+        let user = found.content().unwrap().user.unwrap().to_buf();
+        assert_eq!(stores[1].get_by_user(user.as_key()).unwrap().len(), 1, "round {round}");
+        let name = if user == users[0] { "ann" } else { "ben" };
+        let end = end_of(&stores[0], &format!("{}user#\"{name}\"", options.prefix));
+        assert!(end > found.expires.millis(), "round {round}: {} ms too early", found.expires.millis() - end);
+        stores[2].delete(&id("a")).unwrap();
     }
 }
 
