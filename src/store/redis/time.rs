@@ -7,9 +7,11 @@ use std::time::Duration;
 use crate::clock::{Clock, Millis, SystemClock};
 use crate::session::Expiry;
 
-/// The index of a user is kept for whole hours from the creation of a session on, until one is after the session's
-/// expiry. Scripts know it too.
+/// The index of a user is kept for whole hours from 37 minutes after the creation of a session on, until one is after the
+/// session's expiry. Scripts know both numbers too. A session of a usual lifetime, such as 30 minutes or a day, is then in
+/// the midst of an hour: it is touched for a while before the index has to be kept longer.
 const HOUR: Millis = 3_600_000;
+const HOURS_FROM: Millis = 37 * 60_000;
 
 /// How much longer the index is kept, so that what moves by some milliseconds does not matter.
 const INDEX_SLACK: Millis = 60_000;
@@ -61,10 +63,10 @@ impl Times {
         if self.kept_for.is_some() {
             return END_OF_TIME;
         }
-        let created = (created / 1000) as Millis;
-        let hours = (expires.millis() - created).div_euclid(HOUR) + 1;
+        let since = (created / 1000) as Millis + HOURS_FROM;
+        let hours = (expires.millis() - since).div_euclid(HOUR) + 1;
         // Before its time the server has none.
-        (created + hours * HOUR + INDEX_SLACK).max(1)
+        (since + hours * HOUR + INDEX_SLACK).max(1)
     }
 
     pub fn knows_servers(&self) -> bool {
