@@ -456,8 +456,8 @@ export interface RedisCredentials {
 /** Options of {@link RedisStore}, apart from where the servers are. */
 export interface RedisStoreSettings extends SessionStoreOptions {
   /**
-   * With what all keys of the store begin. Stores of one prefix are one store, and those of different ones know
-   * nothing of each other. A non-empty string of at most 256 bytes.
+   * With what all keys of the store begin, without `#`. Stores of one prefix are one store, and those of different ones
+   * know nothing of each other, even if one begins with another. A non-empty string of at most 256 bytes.
    * @default "fluid:"
    */
   prefix?: string;

@@ -7,9 +7,11 @@ use std::time::Duration;
 use crate::clock::{Clock, Millis, SystemClock};
 use crate::session::Expiry;
 
-/// The index of a user is kept for whole hours from the creation of a session on, until one is after the session's
-/// expiry. Scripts know it too.
+/// The index of a user is kept for whole hours from 37 minutes after the creation of a session on, until one is after the
+/// session's expiry. Scripts know both numbers too. A session of a usual lifetime, such as 30 minutes or a day, is then in
+/// the midst of an hour: it is touched for a while before the index has to be kept longer.
 const HOUR: Millis = 3_600_000;
+const HOURS_FROM: Millis = 37 * 60_000;
 
 /// How much longer the index is kept, so that what moves by some milliseconds does not matter.
 const INDEX_SLACK: Millis = 60_000;
@@ -33,6 +35,9 @@ pub struct Times {
 }
 
 const UNKNOWN: Millis = Millis::MIN;
+
+/// Clocks that differ by less are in step.
+const IN_STEP: Millis = 1000;
 
 impl Times {
     pub fn new(clock: Arc<dyn Clock>, kept_for: Option<Duration>) -> Self {
@@ -58,10 +63,10 @@ impl Times {
         if self.kept_for.is_some() {
             return END_OF_TIME;
         }
-        let created = (created / 1000) as Millis;
-        let hours = (expires.millis() - created).div_euclid(HOUR) + 1;
+        let since = (created / 1000) as Millis + HOURS_FROM;
+        let hours = (expires.millis() - since).div_euclid(HOUR) + 1;
         // Before its time the server has none.
-        (created + hours * HOUR + INDEX_SLACK).max(1)
+        (since + hours * HOUR + INDEX_SLACK).max(1)
     }
 
     pub fn knows_servers(&self) -> bool {
@@ -71,10 +76,17 @@ impl Times {
     /// Takes the time that a server said, which was asked at `asked_at` and has just answered. `None` if it does not say:
     /// then its clock is taken to be in step.
     pub fn learn(&self, asked_at: Millis, server_time: Option<Millis>) {
-        if self.kept_for.is_none() {
-            let offset = server_time.map_or(0, |server_time| server_time - (asked_at + self.now()) / 2);
-            self.server_offset.store(offset, Ordering::Relaxed);
+        if self.kept_for.is_some() {
+            return;
         }
+        let known = match self.server_offset.load(Ordering::Relaxed) {
+            UNKNOWN => 0,
+            offset => offset,
+        };
+        let offset = server_time.map_or(0, |server_time| server_time - (asked_at + self.now()) / 2);
+        // What differs by less is the network's delay, too. The stamps of stores on one machine keep their order so.
+        let is_in_step = (offset - known).abs() < IN_STEP;
+        self.server_offset.store(if is_in_step { known } else { offset }, Ordering::Relaxed);
     }
 
     /// The time by the servers' clock, as far as it is known.
@@ -97,5 +109,45 @@ impl Times {
         let update = |before| Some(after(before));
         let before = self.last_stamp.fetch_update(Ordering::Relaxed, Ordering::Relaxed, update);
         after(before.unwrap_or_else(|before| before))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::MockClock;
+
+    #[test]
+    fn stamps_go_by_the_servers_clock_once_that_is_known() {
+        let clock = Arc::new(MockClock::new(1_000_000));
+        let times = Times::new(Arc::clone(&clock) as Arc<dyn Clock>, None);
+        assert!(!times.knows_servers());
+        for (server_time, now) in [
+            // What may be the network's delay is none of the clocks'.
+            (Some(1_000_900), 1_000_000),
+            (Some(1_060_000), 1_060_000),
+            (Some(1_060_999), 1_060_000),
+            (Some(940_000), 940_000),
+            // One that does not say is taken to be in step.
+            (None, 1_000_000),
+        ] {
+            times.learn(1_000_000, server_time);
+            assert!(times.knows_servers());
+            assert_eq!(
+                times.stamp_before(Duration::from_millis(1)),
+                (now - 1) as Stamp * 1000,
+                "{server_time:?}"
+            );
+        }
+        let (first, second) = (times.stamp(), times.stamp());
+        assert_eq!((first, second), (1_000_000_000, 1_000_000_001));
+    }
+
+    #[test]
+    fn servers_that_do_not_know_the_stores_clock_have_no_say() {
+        let times = Times::new(Arc::new(MockClock::new(1_000_000)), Some(Duration::from_secs(1)));
+        times.learn(1_000_000, Some(5_000_000));
+        assert!(times.knows_servers());
+        assert_eq!(times.stamp(), 1_000_000_000);
     }
 }

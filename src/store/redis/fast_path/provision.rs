@@ -8,8 +8,8 @@ use tokio::time::{Instant, sleep};
 
 use super::super::queue::{EventLoopConnection, Queue};
 use super::super::resp::{ENTER, Request, TOUCH, UPDATE};
-use super::super::routing::backoff;
-use super::super::session::{Context, cipher, has_keys, keys_request, take_time, time_request};
+use super::super::routing::{Attempt, backoff};
+use super::super::session::{Context, cipher, has_keys, keys_request, learn_time};
 
 /// A connection that lasts no longer is of no use, as where the event loop cannot poll it, or the server takes no writes.
 const SHORT_LIFE: Duration = Duration::from_secs(1);
@@ -61,18 +61,22 @@ pub async fn provide(context: Rc<Context>, queue: Arc<Queue>) {
 }
 
 async fn connect(context: &Context) -> Option<EventLoopConnection> {
-    let unlocked = context.router.step(async |attempt| cipher(context, attempt).await).await;
+    let unlock = async |attempt: &Attempt| {
+        if !context.times.knows_servers() {
+            learn_time(context, attempt, b"").await?;
+        }
+        cipher(context, attempt).await
+    };
+    let unlocked = context.router.step(unlock).await;
     // A script that is not loaded here is when it is first called.
     let load = [&ENTER, &TOUCH, &UPDATE].iter().fold(Request::read(Default::default()), |request, script| {
         request.command(&[b"SCRIPT", b"LOAD", script.text.as_bytes()])
     });
-    let (first, asked_at) = (keys_request(context, time_request(load)), context.times.now());
+    let first = keys_request(context, load);
     let (socket, mut replies) = context.router.topology.connect_event_loop(first).await.ok()?;
     let cipher = unlocked.ok()?;
     // What was encrypted otherwise meanwhile is for the next one, and so is a server that has lost the keys.
-    let keys = replies.pop()?;
-    take_time(&context.times, asked_at, replies.last());
-    has_keys(context, &cipher, &keys).then_some(EventLoopConnection { socket, cipher })
+    has_keys(context, &cipher, &replies.pop()?).then_some(EventLoopConnection { socket, cipher })
 }
 
 #[cfg(test)]

@@ -7,7 +7,6 @@ use tokio::time::Instant;
 
 use super::super::resp::{Reply, Request};
 use super::super::routing::{Attempt, Effect};
-use super::super::time::Times;
 use super::context::Context;
 use super::key_ring::{connection, is_same, look_again};
 use crate::clock::Millis;
@@ -38,20 +37,14 @@ pub async fn watch(context: Rc<Context>) {
 
 /// Asks the server of a key for the time.
 pub async fn learn_time(context: &Context, attempt: &Attempt, key: &[u8]) -> Result<()> {
-    let asked_at = context.times.now();
-    let replies =
-        context.router.ask(attempt, key, Effect::None, |mode| time_request(Request::read(mode))).await?;
-    take_time(&context.times, asked_at, replies.first());
+    // The first one may have to wait for a connection, and then its answer says little of when it was given.
+    for _ in 0..2 {
+        let asked_at = context.times.now();
+        let make = |mode| Request::read(mode).command(&[b"TIME"]);
+        let replies = context.router.ask(attempt, key, Effect::None, make).await?;
+        context.times.learn(asked_at, replies.first().and_then(millis));
+    }
     Ok(())
-}
-
-pub fn time_request(request: Request) -> Request {
-    request.command(&[b"TIME"])
-}
-
-/// Takes the reply to [`time_request`].
-pub fn take_time(times: &Times, asked_at: Millis, reply: Option<&Reply>) {
-    times.learn(asked_at, reply.and_then(millis));
 }
 
 fn millis(reply: &Reply) -> Option<Millis> {

@@ -13,7 +13,7 @@ if ARGV[6] then
 else
   local moved = tonumber(string.sub(ARGV[2], 12, 29))
   if moved > expires and string.sub(ARGV[4], 1, 4) ~= 'null' then
-    local since, hour = math.floor((tonumber(created) or 0) / 1000), 3600000
+    local since, hour = math.floor((tonumber(created) or 0) / 1000) + 2220000, 3600000
     if math.floor((moved - since) / hour) > math.floor((expires - since) / hour) then return 3 end
   end
 end
