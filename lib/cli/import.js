@@ -19,7 +19,7 @@ async function run(task) {
   if (options.create && directory === undefined) {
     throw wrongUsage("--create is for a FileStore: in Redis there is nothing to make");
   }
-  if (options.create && options.from !== undefined) refuseSamePlace(task.operand, directory);
+  if (options.create && source.folder !== undefined) refuseSamePlace(source.folder, directory);
   const how = { isCreated: options.create, hint: "; import --create makes one" };
   const store = task.openStore(how, { maxSessionBytes: LARGEST_SESSION });
   source.check?.();
@@ -71,9 +71,9 @@ function withReport(error, importer) {
 }
 
 /** Old stores are at ./sessions by default, as ours is. */
-function refuseSamePlace(operand, directory) {
+function refuseSamePlace(folder, directory) {
   // Where ours is beside it already, it was meant to be.
-  if (realPath(directory) !== realPath(operand) || fs.existsSync(path.join(directory, DATA_FILE))) return;
+  if (realPath(directory) !== realPath(folder) || fs.existsSync(path.join(directory, DATA_FILE))) return;
   throw wrongUsage(`${directory} is the old store: --path names another place for the new one`);
 }
 
@@ -92,6 +92,7 @@ module.exports = {
     "--from session-file-store <folder> [--ttl <ms>] [--extension <text>]",
     "--from connect-sqlite3 <file> [--table <name>]",
     "--from better-sqlite3-session-store <file>",
+    "--from connect-pg-simple <url> [--schema <name>] [--table <name>]",
   ],
   about: [
     "Reads lines of JSON as export writes them, from standard input where no file is given, or -. Sessions that have " +
@@ -110,6 +111,8 @@ module.exports = {
     "session-file-store ends a session whose cookie has no expiry by a ttl of its own, which no file tells: give it by " +
       "--ttl if it is not one hour. There it is in seconds, here in milliseconds. Files that are encrypted by a secret " +
       "of session-file-store are left out.",
+    "A server is read by the driver that the app in this folder has: pg for connect-pg-simple. A URL with a password " +
+      "is read from $NATIVE_STORE_FROM_URL, where no URL is given here.",
     "The limits that the app gives its store, such as maxSessionsPerUser, are not applied.",
   ],
   operand: { name: "file" },
@@ -124,7 +127,11 @@ module.exports = {
     },
     ttl: { value: "<ms>", help: "the ttl of session-file-store; 3600000 by default" },
     extension: { value: "<text>", help: "the fileExtension of session-file-store; .json by default" },
-    table: { value: "<name>", help: "the table of connect-sqlite3; sessions by default" },
+    table: {
+      value: "<name>",
+      help: "the table of connect-sqlite3, sessions by default, or of connect-pg-simple, session by default",
+    },
+    schema: { value: "<name>", help: "the schemaName of connect-pg-simple; that of the database by default" },
   },
   run,
 };
