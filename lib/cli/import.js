@@ -93,6 +93,7 @@ module.exports = {
     "--from connect-sqlite3 <file> [--table <name>]",
     "--from better-sqlite3-session-store <file>",
     "--from connect-pg-simple <url> [--schema <name>] [--table <name>]",
+    "--from connect-redis <url> [--from-prefix <text>] [--ttl <ms>]",
   ],
   about: [
     "Reads lines of JSON as export writes them, from standard input where no file is given, or -. Sessions that have " +
@@ -111,8 +112,11 @@ module.exports = {
     "session-file-store ends a session whose cookie has no expiry by a ttl of its own, which no file tells: give it by " +
       "--ttl if it is not one hour. There it is in seconds, here in milliseconds. Files that are encrypted by a secret " +
       "of session-file-store are left out.",
-    "A server is read by the driver that the app in this folder has: pg for connect-pg-simple. A URL with a password " +
-      "is read from $NATIVE_STORE_FROM_URL, where no URL is given here.",
+    "A server is read by the driver that the app in this folder has: pg for connect-pg-simple, " +
+      "redis (4 and later) or ioredis for connect-redis. A URL with a password is read from $NATIVE_STORE_FROM_URL, " +
+      "where no URL is given here. Of a cluster of Redis one node is enough.",
+    "A key of connect-redis without a TTL (disableTTL) ends with its cookie, or in a day if that has no expiry. With --ttl " +
+      "it lives for that time at least.",
     "The limits that the app gives its store, such as maxSessionsPerUser, are not applied.",
   ],
   operand: { name: "file" },
@@ -125,12 +129,16 @@ module.exports = {
       value: "<path>",
       help: "with --from: where a session has its user's id, such as passport.user",
     },
-    ttl: { value: "<ms>", help: "the ttl of session-file-store; 3600000 by default" },
+    ttl: {
+      value: "<ms>",
+      help: "the ttl of session-file-store, 3600000 by default, or of what has no TTL in connect-redis",
+    },
     extension: { value: "<text>", help: "the fileExtension of session-file-store; .json by default" },
     table: {
       value: "<name>",
       help: "the table of connect-sqlite3, sessions by default, or of connect-pg-simple, session by default",
     },
+    "from-prefix": { value: "<text>", help: "the prefix of connect-redis; sess: by default" },
     schema: { value: "<name>", help: "the schemaName of connect-pg-simple; that of the database by default" },
   },
   run,

@@ -3,6 +3,7 @@
 const { likelySpelling } = require("../../spelling.js");
 const { wrongUsage } = require("../failures.js");
 const connectPgSimple = require("./connect-pg-simple.js");
+const connectRedis = require("./connect-redis.js");
 const jsonLines = require("./json-lines.js");
 const sessionFileStore = require("./session-file-store.js");
 const { betterSqlite3SessionStore, connectSqlite3 } = require("./sqlite-stores.js");
@@ -13,6 +14,7 @@ const packages = {
   "connect-sqlite3": connectSqlite3,
   "better-sqlite3-session-store": betterSqlite3SessionStore,
   "connect-pg-simple": connectPgSimple,
+  "connect-redis": connectRedis,
 };
 
 const OF_EVERY_PACKAGE = ["prefix", "user-field"];

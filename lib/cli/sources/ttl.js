@@ -11,4 +11,14 @@ function readTtl({ ttl }) {
   return Number(ttl);
 }
 
-module.exports = { readTtl };
+/**
+ * When a session ends that the old store would never end: with its cookie, or after the `ttl` if that is later. A cookie
+ * without an end counts as one that ends now.
+ */
+function endOfEndless({ expires }, ttl, defaultTtl) {
+  const ofCookie = typeof expires === "string" ? Date.parse(expires) : Number.NaN;
+  if (Number.isNaN(ofCookie)) return Date.now() + (ttl ?? defaultTtl);
+  return ttl === undefined ? ofCookie : Math.max(ofCookie, Date.now() + ttl);
+}
+
+module.exports = { endOfEndless, readTtl };
