@@ -6,10 +6,13 @@ const { session: ours } = require("./cli.js");
 const { summary } = require("./import-bench.js");
 const { connectSession } = require("./old-stores.js");
 
+/** What JSON can have and UTF-8 cannot. */
+const LONE_SURROGATE = "\ud800";
+
 const DATA = {
   views: 3,
   passport: { user: 42 },
-  nested: { list: [1, { x: null }], text: "é😀\u2028 \ud800" },
+  nested: { list: [1, { x: null }], text: "é😀\u2028 " },
   constructor: "data",
 };
 
@@ -23,14 +26,15 @@ const DATA = {
  * @param {() => unknown} traceOf What tells a change of the old store.
  * @param {string} noun What holds a session there.
  * @param {RegExp} nameOfBad How the ones with a sid that begins with "bad-" are named.
+ * @param {boolean} [isUtf8] Whether the old store itself cannot keep what UTF-8 cannot.
  * @param {string} [ownField] What the package adds to a session.
  */
-function describeImports(name, { getBench, getArgs, fill, traceOf, noun, nameOfBad, ownField }) {
+function describeImports(name, { getBench, getArgs, fill, traceOf, noun, nameOfBad, isUtf8, ownField }) {
   describe(name, () => {
     const imports = (args, options) => getBench().imports(args, options);
 
     it("keeps a session as it was, under its id", async () => {
-      const session = connectSession(DATA);
+      const session = connectSession(isUtf8 ? DATA : { ...DATA, odd: LONE_SURROGATE });
       await fill({ Xy_1: session, endless: connectSession({ n: 1 }, { maxAge: null }) });
       assert.equal(await imports(getArgs()), summary(2));
       const { [ownField]: own, ...given } = await getBench().connectGet("Xy_1");

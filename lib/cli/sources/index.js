@@ -2,6 +2,7 @@
 
 const { likelySpelling } = require("../../spelling.js");
 const { wrongUsage } = require("../failures.js");
+const connectMongo = require("./connect-mongo.js");
 const connectPgSimple = require("./connect-pg-simple.js");
 const connectRedis = require("./connect-redis.js");
 const jsonLines = require("./json-lines.js");
@@ -14,6 +15,7 @@ const packages = {
   "connect-sqlite3": connectSqlite3,
   "better-sqlite3-session-store": betterSqlite3SessionStore,
   "connect-pg-simple": connectPgSimple,
+  "connect-mongo": connectMongo,
   "connect-redis": connectRedis,
 };
 
