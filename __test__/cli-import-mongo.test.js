@@ -10,6 +10,7 @@ const { startCuttingProxy } = require("./support/cutting-proxy.js");
 const { ImportBench, summary } = require("./support/import-bench.js");
 const { describeImports } = require("./support/import-suite.js");
 const { startMongo } = require("./support/mongo-server.js");
+const { assertStillLoggedIn, logIn } = require("./support/moved-app.js");
 const { HOUR, connectSession, installPackages } = require("./support/old-stores.js");
 
 const DAY = 24 * HOUR;
@@ -104,6 +105,14 @@ describe("native-store import --from connect-mongo,", () => {
   }
 
   for (const stringify of [true, false]) {
+    it(`keeps whoever was logged in to an app of the package logged in, stringify: ${stringify}`, async () => {
+      const store = MongoStore.create({ mongoUrl: server.url, stringify });
+      const browsers = await logIn(store);
+      await store.close();
+      assert.equal(await imports(), summary(browsers.length));
+      await assertStillLoggedIn(browsers, bench);
+    });
+
     it(`imports what the package itself has written with stringify: ${stringify}`, async () => {
       const given = connectSession({ name: "Zoë", list: [1, null] });
       const [touched, later] = [connectSession({ n: 2 }), new Date(Date.now() + 5 * HOUR)];

@@ -10,6 +10,7 @@ const { ImportBench, summary } = require("./support/import-bench.js");
 const { describeImports } = require("./support/import-suite.js");
 const { startCuttingProxy } = require("./support/cutting-proxy.js");
 const { HOUR, connectSession, installPackages } = require("./support/old-stores.js");
+const { assertStillLoggedIn, logIn } = require("./support/moved-app.js");
 const { postgresMissing, startPostgres } = require("./support/postgres.js");
 
 const IS_WINDOWS = process.platform === "win32";
@@ -124,7 +125,15 @@ describe("native-store import --from connect-pg-simple,", { skip: postgresMissin
     nameOfBad: /row bad-\w+/,
   });
 
-  it("imports what the package itself has written, and its cookies stay valid", async () => {
+  it("keeps whoever was logged in to an app of the package logged in", async () => {
+    const store = new (require("connect-pg-simple")(session))({ conString: server.url });
+    const browsers = await logIn(store);
+    await store.close();
+    assert.equal(await imports(), summary(browsers.length));
+    await assertStillLoggedIn(browsers, bench);
+  });
+
+  it("imports what the package itself has written", async () => {
     await client.query('DROP TABLE "session"');
     const PgStore = require("connect-pg-simple")(session);
     const store = new PgStore({ conString: server.url, createTableIfMissing: true, ttl: 600 });

@@ -12,6 +12,7 @@ const { startCuttingProxy } = require("./support/cutting-proxy.js");
 const { ImportBench, summary } = require("./support/import-bench.js");
 const { describeImports } = require("./support/import-suite.js");
 const { HOUR, connectSession, installPackages } = require("./support/old-stores.js");
+const { assertStillLoggedIn, logIn } = require("./support/moved-app.js");
 const {
   redisMissing,
   startCluster,
@@ -218,6 +219,17 @@ describe("native-store import --from connect-redis,", { skip: redisMissing }, ()
         assert.equal(await run(importFrom(cluster.urls[4])), summary(200));
         await cluster.stop();
       });
+    });
+  }
+
+  for (const disableTTL of [false, true]) {
+    it(`keeps whoever was logged in to an app of the package logged in, disableTTL: ${disableTTL}`, async () => {
+      const own = createClient({ url: server.url });
+      await own.connect();
+      const browsers = await logIn(new RedisStore({ client: own, disableTTL }));
+      await own.close();
+      assert.equal(await imports(), summary(browsers.length));
+      await assertStillLoggedIn(browsers, bench);
     });
   }
 

@@ -142,6 +142,10 @@ class MongoServer {
       documents.set(q._id, { _id: q._id, ...old, ...u.$set, ...(!old && u.$setOnInsert) });
       return old ? { n: 1, nModified: 1 } : { n: 1, nModified: 0, upserted: [{ index: 0, _id: q._id }] };
     },
+    delete: ({ delete: name, deletes, $db }) => {
+      const [{ q }] = deletes;
+      return { n: this.collection(name, $db).delete(q._id) ? 1 : 0 };
+    },
     find: ({ find, filter, batchSize, projection, $db }) => {
       const all = [...this.collection(find, $db).values()];
       const found = filter?._id === undefined ? all : all.filter(({ _id }) => _id === filter._id);
