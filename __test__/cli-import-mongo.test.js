@@ -75,7 +75,13 @@ describe("native-store import --from connect-mongo, of its options,", () => {
     });
   }
 
-  it("takes the driver that the app has", async () => {
+  it("takes the driver that the app has, and says what to install where there is none", async () => {
+    const env = bench.hiding("mongodb");
+    await bench.refuses(
+      getArgs(),
+      /takes the package mongodb, and there is none; npm install mongodb here$/m,
+      { env },
+    );
     const own =
       "exports.MongoClient = class { constructor() { throw new Error('the own one of the app'); } };";
     installPackages(bench.directory, { mongodb: own });

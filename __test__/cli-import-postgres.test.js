@@ -48,16 +48,7 @@ describe("native-store import --from connect-pg-simple, of its options,", () => 
   }
 
   it("takes the driver that the app has, and says what to install where there is none", async () => {
-    // As if this package had none.
-    const hide = `
-      const Module = require("node:module");
-      const { _resolveFilename } = Module;
-      Module._resolveFilename = (name, parent, ...rest) => {
-        if (name === "pg" && !parent.filename.startsWith(process.cwd())) throw new Error("no pg");
-        return _resolveFilename(name, parent, ...rest);
-      };`;
-    fs.writeFileSync(bench.in("hide.js"), hide);
-    const env = { NODE_OPTIONS: `--require ${JSON.stringify(bench.in("hide.js"))}` };
+    const env = bench.hiding("pg");
     const args = ["import", "--create", ...PACKAGE, "postgres://127.0.0.1/db"];
     await bench.refuses(args, /takes the package pg, and there is none; npm install pg here$/m, { env });
     installPackages(bench.directory, { pg: 'throw new Error("of another Node.js\\n");' });

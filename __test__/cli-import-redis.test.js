@@ -35,22 +35,8 @@ afterEach(() => bench.cleanUp());
 const textOf = (each) => JSON.stringify(each);
 const importFrom = (url, ...more) => ["import", "--create", ...PACKAGE, url, ...more];
 
-/** As if this package, whose tests have them all, had none of these. The app's own stay. */
-function hiding(...names) {
-  const source = `
-    const Module = require("node:module");
-    const { _resolveFilename } = Module;
-    Module._resolveFilename = (name, parent, ...rest) => {
-      const isHidden = ${JSON.stringify(names)}.includes(name) && !parent.filename.startsWith(process.cwd());
-      if (isHidden) throw new Error("no " + name);
-      return _resolveFilename(name, parent, ...rest);
-    };`;
-  fs.writeFileSync(bench.in("hide.js"), source);
-  return { NODE_OPTIONS: `--require ${JSON.stringify(bench.in("hide.js"))}` };
-}
-
 /** What makes an import take that client. */
-const taking = (client) => hiding(...CLIENTS.filter((name) => name !== client));
+const taking = (client) => bench.hiding(...CLIENTS.filter((name) => name !== client));
 
 /** About `millis` from now. */
 function assertEndsIn(expires, millis) {
@@ -78,7 +64,7 @@ describe("native-store import --from connect-redis, of its options,", () => {
   }
 
   it("says what to install where there is no client, or one that is too old", async () => {
-    const env = hiding(...CLIENTS);
+    const env = bench.hiding(...CLIENTS);
     const args = importFrom("redis://127.0.0.1:1");
     await bench.refuses(args, /the package redis or ioredis, and there is none; npm install redis here$/m, {
       env,

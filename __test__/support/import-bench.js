@@ -1,6 +1,7 @@
 "use strict";
 
 const assert = require("node:assert/strict");
+const fs = require("node:fs");
 const { ConnectStore } = require("../../connect.js");
 const { Bench } = require("./cli.js");
 
@@ -20,6 +21,20 @@ class ImportBench extends Bench {
     assert.match(stderr, words);
     assert.deepEqual([code, stdout], [exitCode, ""]);
     return stderr;
+  }
+
+  /** The environment of a run in which this package, whose tests have them all, has none of these. The app's own stay. */
+  hiding(...packages) {
+    const source = `
+      const Module = require("node:module");
+      const { _resolveFilename } = Module;
+      Module._resolveFilename = (name, parent, ...rest) => {
+        const isHidden = ${JSON.stringify(packages)}.includes(name) && !parent.filename.startsWith(process.cwd());
+        if (isHidden) throw new Error("no " + name);
+        return _resolveFilename(name, parent, ...rest);
+      };`;
+    fs.writeFileSync(this.in("hide.js"), source);
+    return { NODE_OPTIONS: `--require ${JSON.stringify(this.in("hide.js"))}` };
   }
 
   /** What the store has under an id. */

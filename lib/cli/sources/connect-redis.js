@@ -29,7 +29,8 @@ async function open(task) {
   const ttl = readTtl(options);
   const prefix = options["from-prefix"] ?? DEFAULT_PREFIX;
   const nodes = await connect(task, readServerUrl(task, ACCEPTED));
-  return { noun: "key", entries: entriesOf() };
+  const unit = (keys) => show.count(keys, "key");
+  return { noun: "key", unit, entries: entriesOf() };
 
   async function* entriesOf() {
     let done = 0;
