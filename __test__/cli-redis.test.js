@@ -150,6 +150,10 @@ describe("native-store, of a store in Redis,", () => {
         input: await answerOf(at("export", "--quiet"), { env }),
       });
       assert.equal(back.code, 0, back.stderr);
+      assert.deepEqual(
+        parsed(await answerOf(["export", "--quiet", "--path", "back"])).sort(byId),
+        [...sessions].sort(byId),
+      );
     });
 
     it("keeps to the prefix, and reads what is sealed by the secret", async () => {
