@@ -51,7 +51,7 @@ describe("a RedisStore behind sentinels", { skip: redisMissing }, () => {
     let made = 0;
     await until(async () => {
       await store.create(session(`after ${++made}`));
-      return (await next.call("EXISTS", `fluid:sess:after ${made}`)) === 1;
+      return (await next.call("EXISTS", `fluid:sess#after ${made}`)) === 1;
     }, "it writes to the next one");
     const took = performance.now() - heardAt;
     assert.ok(took < 1000, `it took ${took} ms`);
@@ -117,8 +117,8 @@ describe("a RedisStore behind a sentinel that refuses the subscription", { skip:
     sentinel.primary = other;
     await until(async () => (await store.get("before")) === null, "it goes to the other one");
     await store.create(session("after"));
-    assert.equal(await other.call("EXISTS", "fluid:sess:after"), 1);
-    assert.equal(await one.call("EXISTS", "fluid:sess:before"), 1);
+    assert.equal(await other.call("EXISTS", "fluid:sess#after"), 1);
+    assert.equal(await one.call("EXISTS", "fluid:sess#before"), 1);
     assert.ok(sentinel.questions < 10, `${sentinel.questions} questions`);
     await store.close();
     sentinel.close();

@@ -26,7 +26,7 @@ describe("while slots of a cluster move,", { skip: redisMissing }, () => {
     await Promise.all(idsOf(prefix).map((id) => store.create(session(id))));
     const slots = PRIMARIES.map(() => []);
     for (const id of idsOf(prefix).slice(0, 60)) {
-      const slot = await cluster.slotOf(`${prefix}sess:${id}`);
+      const slot = await cluster.slotOf(`${prefix}sess#${id}`);
       slots[await cluster.ownerOf(slot)].push(slot);
     }
     return { store, slots };
@@ -93,7 +93,7 @@ describe("while slots of a cluster move,", { skip: redisMissing }, () => {
     });
     while (!isOver && slots.every((some) => some.length > 1)) await moveAround(slots);
     await clearing;
-    assert.deepEqual(await keysLeft("clear:sess:*"), []);
+    assert.deepEqual(await keysLeft("clear:sess#*"), []);
     await store.close();
   });
 });

@@ -310,7 +310,7 @@ const FAULTS = [
       withCluster({}, async ({ cluster, traffic }) => {
         const to = await cluster.join();
         for (const id of traffic.ids.filter((_, at) => at % 30 === 0)) {
-          const slot = await cluster.slotOf(`fluid:sess:${id}`);
+          const slot = await cluster.slotOf(`fluid:sess#${id}`);
           if ((await cluster.ownerOf(slot)) === to) continue;
           const move = await cluster.slotMove(slot, to);
           await move.begin();
