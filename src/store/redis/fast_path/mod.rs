@@ -85,6 +85,7 @@ struct PendingCall {
 struct Open {
     socket: Socket,
     cipher: Arc<Cipher>,
+    has_expiry_conditions: bool,
     /// The server is no longer the right one: it answers what it was asked, and is asked no more.
     draining: bool,
     /// It takes no more bytes, but what it has may be answered yet.
@@ -158,6 +159,7 @@ impl FastPath {
                 self.open = Some(Open {
                     socket,
                     cipher: line.cipher,
+                    has_expiry_conditions: line.has_expiry_conditions,
                     draining: false,
                     write_closed: false,
                     has_failed: false,
@@ -316,7 +318,7 @@ impl FastPath {
         let is_deferred = op.session().is_some_and(|id| self.fallback.has(id));
         if let Some(open) = self.open.as_mut().filter(|open| !is_deferred && !open.draining)
             && self.waiting.len() < MAX_CALLS
-            && let Ok(request) = request_for(&self.store, &open.cipher, &op)
+            && let Ok(request) = request_for(&self.store, open, &op)
         {
             if self.waiting.is_empty() && self.late.is_empty() {
                 open.socket.expect_from(Instant::now());
@@ -730,8 +732,8 @@ impl FastPath {
 }
 
 /// What asks the server to carry out a call.
-fn request_for(store: &RedisStore, cipher: &Cipher, op: &Op) -> Result<Request> {
-    let (names, times) = (&store.names, &store.times);
+fn request_for(store: &RedisStore, open: &Open, op: &Op) -> Result<Request> {
+    let (names, times, cipher) = (&store.names, &store.times, &*open.cipher);
     let (read, write) = (Request::read(RequestMode::default()), Request::write(RequestMode::default()));
     let key = |id| cipher.key(names, id);
     Ok(match op {
@@ -749,7 +751,11 @@ fn request_for(store: &RedisStore, cipher: &Cipher, op: &Op) -> Result<Request> 
         Op::Create(session, stamp) => {
             let created = stamp.ok_or_else(error::unexpected)?;
             let creation = Creation::new(session, created, cipher, names, times)?;
-            creation.request(write)
+            if open.has_expiry_conditions {
+                creation.request_by_commands(write, store.max_sessions_per_user.is_some())
+            } else {
+                creation.request(write)
+            }
         }
         Op::Cold(_) => return Err(error::unexpected()),
     })

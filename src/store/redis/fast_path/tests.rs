@@ -83,9 +83,8 @@ impl Peer {
     fn of(harness: &mut Harness) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        harness
-            .fast_path
-            .open(EventLoopConnection { socket: Arc::new(socket.into()), cipher: Arc::new(Cipher::Plain) });
+        let (socket, cipher) = (Arc::new(socket.into()), Arc::new(Cipher::Plain));
+        harness.fast_path.open(EventLoopConnection { socket, cipher, has_expiry_conditions: false });
         let (socket, _) = listener.accept().unwrap();
         socket.set_nodelay(true).unwrap();
         Self { socket, commands: Commands::default() }
@@ -392,6 +391,24 @@ fn a_create_of_which_a_part_was_refused_for_the_time_being_is_no_failure() {
     let store = open_on(&fake, |_| {});
     assert_eq!(store.create(&session("a", &ann())), Ok(()));
     assert_eq!(fake.data.lock().unwrap().sets[&b"user#\"ann\""[..]].len(), 1);
+}
+
+#[test]
+fn a_write_that_is_refused_after_its_answer_was_lost_does_not_say_that_nothing_happened() {
+    let is_first = std::sync::atomic::AtomicBool::new(true);
+    let fake = Fake::start(move |_, command: &Command| {
+        if !command[0].starts_with(b"EVAL") || is_enter(command) {
+            Conduct::Do
+        } else if is_first.swap(false, std::sync::atomic::Ordering::Relaxed) {
+            Conduct::DoAndEnd(0)
+        } else {
+            Conduct::Say(b"-OOM command not allowed\r\n")
+        }
+    });
+    let store = open_on(&fake, |_| {});
+    store.create(&session("a", &ann())).unwrap();
+    let error = store.update(&session("a", &ann())).unwrap_err();
+    assert_eq!(error, StoreError::Full("Redis says OOM command not allowed".into()).of_unknown_outcome());
 }
 
 #[test]

@@ -20,8 +20,8 @@ macro_rules! scripts {
 
 scripts! {
     CREATE = "create.lua", "d65debef00f3c3c03509ecb50abc93290b0c6c9b";
-    UPDATE = "update.lua", "ea374196f4bb10ddd3e6b28a520942bc7b8c6cac";
-    TOUCH = "touch.lua", "16e9ac8d3a0b5e934142e647db29aafa53ad63f7";
+    UPDATE = "update.lua", "7511fc9bd2eaf2f114acf86ffe92f14fe8b2dd5b";
+    TOUCH = "touch.lua", "bd7ebe85b2499e68ccb24f4ac2089f123c7b6062";
     END_OF_USER = "end_of_user.lua", "ec6434a92826e2baaa068c194f97c443c7d61ff8";
     END_EXPIRED = "end_expired.lua", "83cf8a3f76ac92cd195236efb984813a8b6c991f";
     FORGET = "forget.lua", "a410d8c724aeea23f6039db80c79f209ba76a52c";

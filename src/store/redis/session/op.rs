@@ -151,14 +151,17 @@ pub fn interpret<B: AsRef<[u8]>>(kind: Kind, replies: &[Reply<B>]) -> Step<'_> {
     }
 }
 
-/// How many entries an index has: after `ENTER`.
+/// How many entries an index has, after `ENTER`; after commands only if that was asked.
 pub fn index_len<B>(replies: &[Reply<B>]) -> u64 {
-    if let Some(Reply::Number(len)) = replies.first() { len.unsigned_abs() } else { 0 }
+    match replies {
+        [Reply::Number(len)] | [_, _, _, Reply::Number(len)] => len.unsigned_abs(),
+        _ => 0,
+    }
 }
 
-/// Whether an entry got a version of its own: after `ENTER`.
-pub fn is_entered<B>(replies: &[Reply<B>]) -> bool {
-    !matches!(replies.first(), Some(Reply::Number(..0)))
+/// Whether an entry has a version that it never had before, after `ENTER` or commands.
+fn is_entered<B>(replies: &[Reply<B>]) -> bool {
+    !matches!(replies, [Reply::Number(..0)] | [_, Reply::Number(0), ..])
 }
 
 #[cfg(test)]
@@ -182,6 +185,16 @@ mod tests {
             (
                 Kind::Create,
                 vec![Reply::Number(-7), Reply::Okay],
+                Step::Created { index_len: 7, is_entered: false },
+            ),
+            (
+                Kind::Create,
+                vec![Reply::Number(0), DONE, DONE, Reply::Okay],
+                Step::Created { index_len: 0, is_entered: true },
+            ),
+            (
+                Kind::Create,
+                vec![DONE, Reply::Number(0), DONE, Reply::Number(7), Reply::Okay],
                 Step::Created { index_len: 7, is_entered: false },
             ),
             (Kind::Create, vec![DONE, Reply::Nil], Step::Occupied),

@@ -16,7 +16,7 @@ use super::commands::{
 use super::context::Context;
 use super::names::UserField;
 use super::new_session::NewSession;
-use super::op::{Kind, Step, index_len, interpret, is_entered};
+use super::op::{Kind, Step, index_len, interpret};
 use super::record::{self, Record};
 use super::user_index::{enter, forget, forget_later, limit, prolong, undo_entry, version};
 use super::watch::learn_time;
@@ -46,49 +46,43 @@ pub async fn create(
     let creation = Creation::new(session, created, cipher, &context.names, &context.times)?;
     let Creation { key, member, user, .. } = &creation;
     let router = &context.router;
-    let (mut entered, mut is_own) = (0, true);
+    let mut entered = 0;
     let make = if user.is_nobody() || router.topology.is_one_server() {
         |creation: &Creation, mode| creation.request(Request::write(mode))
     } else {
         let enter = |mode| creation.enter(Request::write(mode));
         let replies = router.get_all(attempt, &creation.index, Effect::None, enter).await?;
-        (entered, is_own) = (index_len(&replies), is_entered(&replies));
+        entered = index_len(&replies);
         |creation: &Creation, mode| creation.set(Request::write(mode))
     };
     let replies = router.ask(attempt, key, Effect::Main, |mode| make(&creation, mode)).await?;
     match interpret(Kind::Create, &replies) {
-        Step::Created { index_len, is_entered } => {
-            (entered, is_own) = (entered.max(index_len), is_own && is_entered);
-        }
+        Step::Created { index_len, .. } => entered = entered.max(index_len),
         Step::Occupied => {
-            let before = &replies[..replies.len() - 1];
-            (entered, is_own) = (entered.max(index_len(before)), is_own && is_entered(before));
-            replace_expired(context, attempt, &creation, is_own).await?;
+            entered = entered.max(index_len(&replies[..replies.len() - 1]));
+            replace_expired(context, attempt, &creation).await?;
         }
         step => {
             // A session must not be without its entry.
             if attempt.is_repeated() || matches!(step, Step::Unentered(_)) {
-                take_back(context, attempt, key, user, created).await?;
+                let taken_back = take_back(context, attempt, key, user, created).await;
+                taken_back.map_err(|error| attempt.in_part(error))?;
             }
             return Err(step.error());
         }
     }
     Counters::add(&context.counters.created, 1);
-    if !is_own {
-        // A process that has seen the entry before may remove it.
-        enter(context, attempt, &creation.entry(), creation.index_end, Reentry::Renew).await?;
+    if attempt.is_repeated() && !user.is_nobody() {
+        // In between another process may have ended the session and removed its entry.
+        let entered = enter(context, attempt, &creation.entry(), creation.index_end, Reentry::Renew).await;
+        entered.map_err(|error| attempt.in_part(error))?;
     }
     Box::pin(limit(context, attempt, user, member, entered, Some(created), session.expires)).await;
     Ok(())
 }
 
 /// Creates a session where the server holds one, unless that is live.
-async fn replace_expired(
-    context: &Context,
-    attempt: &Attempt,
-    creation: &Creation,
-    is_entered: bool,
-) -> Result<()> {
+async fn replace_expired(context: &Context, attempt: &Attempt, creation: &Creation) -> Result<()> {
     let (now, created) = (text(context.times.now()), created_field(creation.created));
     let make = |mode| {
         let args: [&[u8]; 4] = [&now, &creation.value, &creation.until, &created];
@@ -99,9 +93,7 @@ async fn replace_expired(
     match context.router.get_one(attempt, &creation.key, Effect::Main, make).await? {
         Reply::Number(1) => Ok(()),
         Reply::Bytes(live) => {
-            if is_entered {
-                undo_entry(context, attempt, &creation.entry(), &creation.user, &live).await;
-            }
+            undo_entry(context, attempt, &creation.entry(), &creation.user, &live).await;
             Err(StoreError::Exists)
         }
         _ => Err(FOREIGN),
@@ -191,7 +183,8 @@ async fn replace_entered(
     if replaced == Some(true) {
         if let Some(index_len) = entered {
             // Whoever has seen the entry before the session was the user's may remove it.
-            enter(context, attempt, &entry, until, Reentry::Renew).await?;
+            let renewed = enter(context, attempt, &entry, until, Reentry::Renew).await;
+            renewed.map_err(|error| attempt.in_part(error))?;
             Box::pin(limit(context, attempt, user, member, index_len, None, expires)).await;
         }
         if let Some(version) = old_version {
@@ -224,7 +217,7 @@ pub async fn touch(
             Step::OutlivesIndex => {
                 prolonged = Box::pin(prolong_for(context, attempt, &key, &member, expires)).await?;
             }
-            step => return Err(step.error()),
+            step => return Err(refusal(attempt, &step)),
         }
     }
 }
@@ -263,7 +256,15 @@ pub async fn delete(context: &Rc<Context>, attempt: &Attempt, cipher: &Cipher, i
             }
             Ok(())
         }
-        step => Err(step.error()),
+        step => Err(refusal(attempt, &step)),
+    }
+}
+
+/// The error of a write that was refused. If its answer was lost before, it may have been carried out then.
+fn refusal(attempt: &Attempt, step: &Step<'_>) -> StoreError {
+    match step {
+        Step::Refused(_) => attempt.in_part(step.error()),
+        step => step.error(),
     }
 }
 
@@ -281,7 +282,7 @@ async fn replace(
     match interpret(Kind::Update, &replies) {
         Step::Number(found) => Ok(Some(found > 0)),
         Step::OtherUser | Step::OutlivesIndex => Ok(None),
-        step => Err(step.error()),
+        step => Err(refusal(attempt, &step)),
     }
 }
 

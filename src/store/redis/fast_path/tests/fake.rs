@@ -103,6 +103,8 @@ fn serve(mut socket: &TcpStream, data: &Mutex<Data>, decide: &Decide) -> std::io
             b"SCRIPT" | b"CLIENT" => Some(b"+OK\r\n"),
             // It does not say: then its clock is taken to be in step.
             b"TIME" => Some(b"-NOPERM no\r\n"),
+            // A server before Redis 7.0.
+            b"PEXPIREAT" => Some(b"-ERR wrong number of arguments for 'pexpireat' command\r\n"),
             _ => None,
         };
         if let Some(said) = said {

@@ -6,9 +6,10 @@ local expires, moved = tonumber(string.sub(head, 12, 29)), tonumber(ARGV[2])
 if string.sub(head, 1, 11) ~= '{"expires":' or not expires then return 0 end
 if expires <= tonumber(ARGV[1]) then return 0 end
 if ARGV[4] ~= '' and expires >= tonumber(ARGV[4]) then return 1 end
-if moved > expires and string.sub(head, 65, 68) ~= 'null' then
-  local since, hour = math.floor((tonumber(string.sub(head, 41, 56)) or 0) / 1000) + 2220000, 3600000
-  if math.floor((moved - since) / hour) > math.floor((expires - since) / hour)
+if moved > expires then
+  -- The last end of an index before the new expiry: every hour, from 37 minutes after the creation on.
+  local last = moved - (moved - math.floor((tonumber(string.sub(head, 41, 56)) or 0) / 1000) - 2220000) % 3600000
+  if last > expires and string.sub(head, 65, 68) ~= 'null'
     and not (ARGV[5] and redis.call('GETRANGE', KEYS[1], 40, 39 + #ARGV[5]) == ARGV[5])
   then
     return 2

@@ -12,9 +12,10 @@ if ARGV[6] then
   if created ~= ARGV[6] then return 2 end
 else
   local moved = tonumber(string.sub(ARGV[2], 12, 29))
-  if moved > expires and string.sub(ARGV[4], 1, 4) ~= 'null' then
-    local since, hour = math.floor((tonumber(created) or 0) / 1000) + 2220000, 3600000
-    if math.floor((moved - since) / hour) > math.floor((expires - since) / hour) then return 3 end
+  if moved > expires then
+    -- The last end of an index before the new expiry: every hour, from 37 minutes after the creation on.
+    local last = moved - (moved - math.floor((tonumber(created) or 0) / 1000) - 2220000) % 3600000
+    if last > expires and string.sub(ARGV[4], 1, 4) ~= 'null' then return 3 end
   end
 end
 redis.call('SET', KEYS[1], ARGV[2] .. created .. ARGV[3], 'PXAT', ARGV[5])
