@@ -85,7 +85,6 @@ struct PendingCall {
 struct Open {
     socket: Socket,
     cipher: Arc<Cipher>,
-    has_expiry_conditions: bool,
     /// The server is no longer the right one: it answers what it was asked, and is asked no more.
     draining: bool,
     /// It takes no more bytes, but what it has may be answered yet.
@@ -159,7 +158,6 @@ impl FastPath {
                 self.open = Some(Open {
                     socket,
                     cipher: line.cipher,
-                    has_expiry_conditions: line.has_expiry_conditions,
                     draining: false,
                     write_closed: false,
                     has_failed: false,
@@ -318,7 +316,7 @@ impl FastPath {
         let is_deferred = op.session().is_some_and(|id| self.fallback.has(id));
         if let Some(open) = self.open.as_mut().filter(|open| !is_deferred && !open.draining)
             && self.waiting.len() < MAX_CALLS
-            && let Ok(request) = request_for(&self.store, open, &op)
+            && let Ok(request) = request_for(&self.store, &open.cipher, &op)
         {
             if self.waiting.is_empty() && self.late.is_empty() {
                 open.socket.expect_from(Instant::now());
@@ -537,7 +535,7 @@ impl FastPath {
         {
             match step {
                 // What goes before it is not to come upon it.
-                Step::Created { .. } | Step::Unentered(_) => {
+                Step::Created { .. } => {
                     if self.fallback.has_retries(id) {
                         self.retry_create(call);
                         return Ok(());
@@ -571,11 +569,8 @@ impl FastPath {
                 self.store.counters.looked_up(false);
                 results.session(ticket, None);
             }
-            (_, Step::Unentered(_)) => self.retry(call, true),
             (_, Step::Occupied | Step::OtherUser | Step::OutlivesIndex) => self.retry(call, false),
-            // A process that has seen the entry before may remove it.
-            (_, Step::Created { is_entered: false, .. }) => self.retry(call, true),
-            (Op::Create(session, stamp), Step::Created { index_len, .. }) => {
+            (Op::Create(session, stamp), Step::Created { index_len }) => {
                 self.created(session, *stamp, index_len, ticket, results);
             }
             (Op::Delete(id), Step::Deleted(value)) => {
@@ -732,8 +727,8 @@ impl FastPath {
 }
 
 /// What asks the server to carry out a call.
-fn request_for(store: &RedisStore, open: &Open, op: &Op) -> Result<Request> {
-    let (names, times, cipher) = (&store.names, &store.times, &*open.cipher);
+fn request_for(store: &RedisStore, cipher: &Cipher, op: &Op) -> Result<Request> {
+    let (names, times) = (&store.names, &store.times);
     let (read, write) = (Request::read(RequestMode::default()), Request::write(RequestMode::default()));
     let key = |id| cipher.key(names, id);
     Ok(match op {
@@ -751,11 +746,7 @@ fn request_for(store: &RedisStore, open: &Open, op: &Op) -> Result<Request> {
         Op::Create(session, stamp) => {
             let created = stamp.ok_or_else(error::unexpected)?;
             let creation = Creation::new(session, created, cipher, names, times)?;
-            if open.has_expiry_conditions {
-                creation.request_by_commands(write, store.max_sessions_per_user.is_some())
-            } else {
-                creation.request(write)
-            }
+            creation.request(write, created, store.max_sessions_per_user.is_some())
         }
         Op::Cold(_) => return Err(error::unexpected()),
     })

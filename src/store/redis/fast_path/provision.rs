@@ -7,9 +7,9 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::super::queue::{EventLoopConnection, Queue};
-use super::super::resp::{ENTER, Reply, Request, TOUCH, UPDATE};
+use super::super::resp::{CREATE_INDEXED, Request, TOUCH, UPDATE};
 use super::super::routing::{Attempt, backoff};
-use super::super::session::{Context, cipher, expiry_conditions_request, has_keys, keys_request, learn_time};
+use super::super::session::{Context, cipher, has_keys, keys_request, learn_time};
 
 /// A connection that lasts no longer is of no use, as where the event loop cannot poll it, or the server takes no writes.
 const SHORT_LIFE: Duration = Duration::from_secs(1);
@@ -69,16 +69,16 @@ async fn connect(context: &Context) -> Option<EventLoopConnection> {
     };
     let unlocked = context.router.step(unlock).await;
     // A script that is not loaded here is when it is first called.
-    let load = [&ENTER, &TOUCH, &UPDATE].iter().fold(Request::read(Default::default()), |request, script| {
-        request.command(&[b"SCRIPT", b"LOAD", script.text.as_bytes()])
-    });
-    let first = keys_request(context, expiry_conditions_request(load, &context.names));
+    let load = [&CREATE_INDEXED, &TOUCH, &UPDATE]
+        .iter()
+        .fold(Request::read(Default::default()), |request, script| {
+            request.command(&[b"SCRIPT", b"LOAD", script.text.as_bytes()])
+        });
+    let first = keys_request(context, load);
     let (socket, mut replies) = context.router.topology.connect_event_loop(first).await.ok()?;
     let cipher = unlocked.ok()?;
     // What was encrypted otherwise meanwhile is for the next one, and so is a server that has lost the keys.
-    let has_keys = has_keys(context, &cipher, &replies.pop()?);
-    let has_expiry_conditions = matches!(replies.pop()?, Reply::Number(_));
-    has_keys.then_some(EventLoopConnection { socket, cipher, has_expiry_conditions })
+    has_keys(context, &cipher, &replies.pop()?).then_some(EventLoopConnection { socket, cipher })
 }
 
 #[cfg(test)]

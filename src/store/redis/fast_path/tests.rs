@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 use std::{io::Write, thread};
 
-use self::fake::{Command, Commands, Conduct, Fake, bulk, is_enter};
+use self::fake::{Command, Commands, Conduct, Fake, bulk, is_create};
 use self::harness::{FastPathStore, Harness};
 use super::*;
 use crate::clock::{Clock, SystemClock};
@@ -84,7 +84,7 @@ impl Peer {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (socket, cipher) = (Arc::new(socket.into()), Arc::new(Cipher::Plain));
-        harness.fast_path.open(EventLoopConnection { socket, cipher, has_expiry_conditions: false });
+        harness.fast_path.open(EventLoopConnection { socket, cipher });
         let (socket, _) = listener.accept().unwrap();
         socket.set_nodelay(true).unwrap();
         Self { socket, commands: Commands::default() }
@@ -145,7 +145,7 @@ fn number_in(text: &str) -> usize {
 }
 
 const DONE: &[u8] = b":1\r\n";
-const CREATED: &[u8] = b":1\r\n+OK\r\n";
+const CREATED: &[u8] = b":1\r\n";
 const NIL: &[u8] = b"$-1\r\n";
 
 #[test]
@@ -185,7 +185,7 @@ fn answers_may_be_cut_at_every_byte() {
     let mut scene = Scene::new();
     let ann = ann();
     let created = scene.harness.create(&session("a", &ann));
-    let value = scene.hear(2)[1][2].clone();
+    let value = scene.hear(1)[0][5].clone();
     scene.say(CREATED);
     assert_eq!(scene.harness.number(created), Ok(1));
     let answers = [&bulk(&value)[..], DONE, b":0\r\n", CREATED, NIL].concat();
@@ -197,7 +197,7 @@ fn answers_may_be_cut_at_every_byte() {
             scene.harness.create(&session("b", &ann)),
             scene.harness.delete(&id("a")),
         ];
-        scene.hear(6);
+        scene.hear(5);
         scene.peer.say(&answers[..cut]);
         scene.harness.step();
         scene.peer.say(&answers[cut..]);
@@ -236,7 +236,7 @@ fn calls_are_begun_again_after_what_is_no_reply() {
         let found = scene.harness.get(&id("a"));
         let repeated = [scene.harness.touch(&id("a"), in_an_hour()), scene.harness.delete(&id("b"))];
         let writes = [scene.harness.create(&session("c", &ann)), scene.harness.update(&session("d", &ann))];
-        scene.hear(6);
+        scene.hear(5);
         scene.peer.say(babble);
         assert_eq!(scene.harness.session(found), Ok(None));
         assert_eq!(repeated.map(|ticket| scene.harness.number(ticket)), [Ok(0), Ok(1)]);
@@ -264,7 +264,7 @@ fn of_calls_that_were_not_sent_none_is_lost_with_the_connection() {
     let tickets = [scene.harness.create(&session("a", &ann)), scene.harness.update(&session("a", &ann))];
     scene.harness.until(|harness| harness.fast_path.socket().is_none());
     assert_eq!(tickets.map(|ticket| scene.harness.number(ticket)), [Ok(1), Ok(1)]);
-    assert_eq!(scene.fake.log(), ["enter user#\"ann\"", "SET sess#a", "update sess#a"]);
+    assert_eq!(scene.fake.log(), ["create sess#a", "update sess#a"]);
 }
 
 #[test]
@@ -272,7 +272,7 @@ fn what_was_sent_is_answered_though_no_more_can_be() {
     let mut scene = Scene::new();
     let ann = ann();
     let sent = scene.harness.create(&session("a", &ann));
-    scene.hear(2);
+    scene.hear(1);
     // As the worker does it when its own connection ends.
     scene.harness.fast_path.socket().unwrap().shutdown(Shutdown::Write).unwrap();
     let not_sent = scene.harness.create(&session("b", &ann));
@@ -321,30 +321,29 @@ fn what_is_refused_is_begun_again_by_the_worker() {
         let refused =
             [scene.harness.create(&session("a", &ann)), scene.harness.touch(&id("b"), in_an_hour())];
         let found = scene.harness.get(&id("c"));
-        scene.hear(4);
-        scene.peer.say(&[DONE, refusal, refusal, NIL].concat());
+        scene.hear(3);
+        scene.peer.say(&[refusal, refusal, NIL].concat());
         assert_eq!(scene.harness.session(found), Ok(None), "it is answered here");
         assert_eq!(refused.map(|ticket| scene.harness.number(ticket)), [Ok(1), Ok(0)]);
         assert_eq!(scene.harness.fast_path.socket().is_none(), ends, "{}", refusal.escape_ascii());
         let mut log = scene.fake.log();
         log.sort();
-        assert_eq!(log, ["SET sess#a", "enter user#\"ann\"", "touch sess#b"]);
+        assert_eq!(log, ["create sess#a", "touch sess#b"]);
     }
 }
 
 #[test]
-fn a_session_whose_entry_is_refused_is_taken_back() {
+fn a_create_that_is_refused_leaves_nothing_behind() {
     const REFUSED: &[u8] = b"-OOM command not allowed\r\n";
     let refuse = |_, command: &Command| {
-        if is_enter(command) { Conduct::Say(REFUSED) } else { Conduct::Do }
+        if is_create(command) { Conduct::Say(REFUSED) } else { Conduct::Do }
     };
     let mut scene = Scene::with(Fake::start(refuse), |_| {});
     let ann = ann();
     let refused = scene.harness.create(&session("a", &ann));
     let changed = scene.harness.update(&session("a", &ann));
-    let commands = scene.hear(3);
-    scene.fake.data.lock().unwrap().apply(&commands[1]);
-    scene.say(&[REFUSED, b"+OK\r\n", DONE].concat());
+    scene.hear(2);
+    scene.say(&[REFUSED, b":0\r\n"].concat());
     assert_eq!(scene.harness.number(refused).unwrap_err().code(), "ERR_STORE_FULL");
     assert!(!scene.fake.has("sess#a"));
     assert_eq!(scene.harness.number(changed), Ok(0), "of a session that never was");
@@ -355,13 +354,11 @@ fn a_create_whose_answer_is_lost_is_sent_again_and_finds_its_own_session() {
     let mut scene = Scene::new();
     let ann = ann();
     let created = scene.harness.create(&session("a", &ann));
-    let commands = scene.hear(2);
-    for command in &commands {
-        scene.fake.data.lock().unwrap().apply(command);
-    }
+    let commands = scene.hear(1);
+    scene.fake.data.lock().unwrap().apply(&commands[0]);
     scene.peer.leave();
     assert_eq!(scene.harness.number(created), Ok(1));
-    assert_eq!(scene.fake.log(), ["enter user#\"ann\"", "SET sess#a", "create sess#a", "enter user#\"ann\""]);
+    assert_eq!(scene.fake.log(), ["create sess#a", "enter user#\"ann\"", "replace sess#a"]);
     // Of another creation it is refused as ever.
     assert_eq!(scene.store.create(&session("a", &ann)), Err(StoreError::Exists));
 }
@@ -370,7 +367,7 @@ fn a_create_whose_answer_is_lost_is_sent_again_and_finds_its_own_session() {
 fn the_worker_sends_a_create_again_whose_answer_is_lost() {
     let is_first = std::sync::atomic::AtomicBool::new(true);
     let decide = move |_, command: &Command| {
-        let is_lost = command[0] == b"SET" && is_first.swap(false, std::sync::atomic::Ordering::Relaxed);
+        let is_lost = is_create(command) && is_first.swap(false, std::sync::atomic::Ordering::Relaxed);
         if is_lost { Conduct::DoAndEnd(0) } else { Conduct::Do }
     };
     let fake = Fake::start(decide);
@@ -381,10 +378,10 @@ fn the_worker_sends_a_create_again_whose_answer_is_lost() {
 }
 
 #[test]
-fn a_create_of_which_a_part_was_refused_for_the_time_being_is_no_failure() {
+fn a_create_that_was_refused_for_the_time_being_is_no_failure() {
     let is_first = std::sync::atomic::AtomicBool::new(true);
     let decide = move |_, command: &Command| {
-        let is_refused = is_enter(command) && is_first.swap(false, std::sync::atomic::Ordering::Relaxed);
+        let is_refused = is_create(command) && is_first.swap(false, std::sync::atomic::Ordering::Relaxed);
         if is_refused { Conduct::Say(b"-LOADING Redis is loading\r\n") } else { Conduct::Do }
     };
     let fake = Fake::start(decide);
@@ -397,7 +394,7 @@ fn a_create_of_which_a_part_was_refused_for_the_time_being_is_no_failure() {
 fn a_write_that_is_refused_after_its_answer_was_lost_does_not_say_that_nothing_happened() {
     let is_first = std::sync::atomic::AtomicBool::new(true);
     let fake = Fake::start(move |_, command: &Command| {
-        if !command[0].starts_with(b"EVAL") || is_enter(command) {
+        if !command[0].starts_with(b"EVAL") || is_create(command) {
             Conduct::Do
         } else if is_first.swap(false, std::sync::atomic::Ordering::Relaxed) {
             Conduct::DoAndEnd(0)
@@ -414,7 +411,7 @@ fn a_write_that_is_refused_after_its_answer_was_lost_does_not_say_that_nothing_h
 #[test]
 fn a_create_is_done_though_there_is_no_time_to_end_older_sessions() {
     let fake = Fake::start(|_, command: &Command| match &command[0][..] {
-        _ if is_enter(command) => Conduct::Say(b":5\r\n"),
+        _ if is_create(command) => Conduct::Say(b":5\r\n"),
         b"ZRANGE" => Conduct::Stall,
         _ => Conduct::Do,
     });
@@ -441,7 +438,7 @@ fn calls_end_by_their_deadline() {
         scene.harness.touch(&id("a"), in_an_hour()),
         scene.harness.delete(&id("a")),
     ];
-    scene.hear(6);
+    scene.hear(5);
     let begun = Instant::now();
     let late = scene.harness.session(found).unwrap_err();
     assert_eq!((late.code(), late.is_outcome_unknown()), ("ERR_STORE_TIMEOUT", false));
@@ -535,11 +532,11 @@ fn a_late_answer_does_not_cost_the_others_their_connection() {
     scene.say(NIL);
     assert_eq!(scene.harness.session(early), Ok(None));
     let other = scene.harness.create(&session("c", &ann));
-    scene.hear(2);
+    scene.hear(1);
     let error = scene.harness.number(late).unwrap_err();
     assert_eq!((error.code(), error.is_outcome_unknown()), ("ERR_STORE_TIMEOUT", true));
-    // First that to the call that is over, and then those to the other.
-    scene.say(b":1\r\n:1\r\n+OK\r\n");
+    // First that to the call that is over, and then that to the other.
+    scene.say(b":1\r\n:1\r\n");
     assert_eq!(scene.harness.number(other), Ok(1));
     assert!(scene.harness.fast_path.socket().is_some() && scene.fake.log().is_empty());
 }

@@ -57,15 +57,20 @@ impl Request {
     }
 
     /// Adds a call of a script on one key.
-    pub fn script(mut self, script: &Script, key: &[u8], args: &[&[u8]]) -> Self {
+    pub fn script(self, script: &Script, key: &[u8], args: &[&[u8]]) -> Self {
+        self.script_on(script, &[key], args)
+    }
+
+    /// Runs a script on keys, which in a cluster have to be in one slot.
+    pub fn script_on(mut self, script: &Script, keys: &[&[u8]], args: &[&[u8]]) -> Self {
         let text = if self.mode.in_full { script.text } else { script.digest };
-        self.reserve_for(args, key.len() + text.len() + 4 * Self::FRAME);
-        self.start(4 + args.len());
+        let keys_len: usize = keys.iter().map(|key| key.len() + Self::FRAME).sum();
+        self.reserve_for(args, keys_len + text.len() + 3 * Self::FRAME);
+        self.start(3 + keys.len() + args.len());
         self.arg(if self.mode.in_full { b"EVAL" } else { b"EVALSHA" });
         self.arg(text.as_bytes());
-        self.arg(b"1");
-        self.arg(key);
-        args.iter().for_each(|arg| self.arg(arg));
+        self.arg(&number(keys.len() as i64));
+        keys.iter().chain(args).for_each(|arg| self.arg(arg));
         self
     }
 

@@ -1,4 +1,5 @@
-//! What must happen on a server in one step: each script on one key, so that it runs in a cluster too.
+//! What must happen on a server in one step: each script on one key, so that it runs in a cluster too. The one exception is
+//! for single servers.
 //!
 //! The numbers in them are the places of fields in a record, counted from 1. The tests of `record` hold them together.
 
@@ -20,6 +21,7 @@ macro_rules! scripts {
 
 scripts! {
     CREATE = "create.lua", "d65debef00f3c3c03509ecb50abc93290b0c6c9b";
+    CREATE_INDEXED = "create_indexed.lua", "b1637fd79f6b8e0d38bf7e4eacb0d8840216c5a5";
     UPDATE = "update.lua", "7511fc9bd2eaf2f114acf86ffe92f14fe8b2dd5b";
     TOUCH = "touch.lua", "bd7ebe85b2499e68ccb24f4ac2089f123c7b6062";
     END_OF_USER = "end_of_user.lua", "ec6434a92826e2baaa068c194f97c443c7d61ff8";

@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use super::super::resp::{ENTER, Request, TOUCH, UPDATE, number};
+use super::super::resp::{CREATE_INDEXED, ENTER, Request, TOUCH, UPDATE, number};
 use super::super::time::{Stamp, Times};
 use super::cipher::Cipher;
 use super::names::{Names, UserField};
@@ -34,20 +34,6 @@ impl Entry<'_> {
         let (version, until) = (number(self.version as i64), number(until));
         let args: [&[u8]; 4] = [self.member, &version, &until, b"again"];
         request.script(&ENTER, self.index, if reentry == Reentry::Renew { &args } else { &args[..3] })
-    }
-
-    /// The same by commands that Redis has from 7.0 on, which cost it half as much as the script. `counts`: also asks how
-    /// many entries the index has.
-    ///
-    /// The first command keeps an index that is there from ending before the entry is added, the third gives an end to one
-    /// that was not. The second one's reply is 0 if the entry was there: then its version may be one that others have seen.
-    fn enter_by_commands(&self, request: Request, until: Millis, counts: bool) -> Request {
-        let (version, until) = (number(self.version as i64), number(until));
-        let request = request
-            .command(&[b"PEXPIREAT", self.index, &until, b"GT"])
-            .command(&[b"ZADD", self.index, b"GT", &version, self.member])
-            .command(&[b"PEXPIREAT", self.index, &until, b"NX"]);
-        if counts { request.command(&[b"ZCARD", self.index]) } else { request }
     }
 }
 
@@ -88,24 +74,15 @@ impl Creation {
         Entry { index: &self.index, member: &self.member, version: self.created }
     }
 
-    /// Adds its entry. One that is there gets another version, so that nobody removes it who has seen it before.
-    pub fn enter(&self, request: Request) -> Request {
-        self.entry().enter(request, self.index_end, Reentry::Renew)
-    }
-
-    /// Adds its entry, if it has a user, and then the session.
-    pub fn request(&self, request: Request) -> Request {
-        self.set(if self.user.is_nobody() { request } else { self.enter(request) })
-    }
-
-    /// The same for a server that knows [`expiry_conditions_request`].
-    pub fn request_by_commands(&self, request: Request, counts: bool) -> Request {
-        let is_nobodys = self.user.is_nobody();
-        self.set(if is_nobodys {
-            request
-        } else {
-            self.entry().enter_by_commands(request, self.index_end, counts)
-        })
+    /// Creates it and its entry on a single server. `version` is that of the entry. `counts`: the reply is how many entries
+    /// the index has.
+    pub fn request(&self, request: Request, version: Stamp, counts: bool) -> Request {
+        if self.user.is_nobody() {
+            return self.set(request);
+        }
+        let (version, index_end) = (number(version as i64), number(self.index_end));
+        let args: [&[u8]; 6] = [&self.value, &self.until, &self.member, &version, &index_end, b"count"];
+        request.script_on(&CREATE_INDEXED, &[&self.key, &self.index], if counts { &args } else { &args[..5] })
     }
 
     pub fn set(&self, request: Request) -> Request {
@@ -154,12 +131,6 @@ impl Change {
         args.extend(created.as_deref());
         request.script(&UPDATE, &self.key, &args)
     }
-}
-
-/// Asks whether a server takes conditions for an expiry, as Redis does from 7.0 on. It changes nothing, as every expiry is
-/// later. The reply is a number if it does.
-pub fn expiry_conditions_request(request: Request, names: &Names) -> Request {
-    request.command(&[b"PEXPIREAT", &names.sweep, b"1", b"GT"])
 }
 
 /// Reads a session.

@@ -20,9 +20,7 @@ mod watch;
 mod window;
 
 pub use cipher::Cipher;
-pub use commands::{
-    Change, Creation, StaleEntry, delete_request, expiry_conditions_request, get_request, touch_request,
-};
+pub use commands::{Change, Creation, StaleEntry, delete_request, get_request, touch_request};
 pub use context::Context;
 pub use key_ring::{cipher, has_keys, keys_request, with_cipher};
 pub use names::Names;

@@ -86,14 +86,10 @@ pub enum Step<'a> {
     Found(&'a [u8]),
     /// `get` found nothing.
     NotFound,
-    /// The session is stored. `index_len` is how many entries the index of its user has. `is_entered` says whether its
-    /// entry got a version of its own.
+    /// The session is stored. `index_len` is how many entries the index of its user has, if that was asked.
     Created {
         index_len: u64,
-        is_entered: bool,
     },
-    /// The session is stored, but its entry was refused: it has to be removed again.
-    Unentered(&'a [u8]),
     /// `create` found a session of the same id, which may be expired.
     Occupied,
     /// `update` found a session of another user, and left it alone.
@@ -111,7 +107,7 @@ impl Step<'_> {
     /// The error for a step with which a call cannot go on.
     pub fn error(&self) -> StoreError {
         match self {
-            Self::Refused(refusal) | Self::Unentered(refusal) => error::of_refusal(refusal),
+            Self::Refused(refusal) => error::of_refusal(refusal),
             _ => error::unexpected(),
         }
     }
@@ -119,15 +115,10 @@ impl Step<'_> {
 
 /// Reads the replies to the request of a call on one session.
 pub fn interpret<B: AsRef<[u8]>>(kind: Kind, replies: &[Reply<B>]) -> Step<'_> {
-    let Some((last, before)) = replies.split_last() else { return Step::Unexpected };
-    let refusal = replies.iter().find_map(|reply| match reply {
-        Reply::Error(error) => Some(error.as_ref()),
-        _ => None,
-    });
-    if let Some(refusal) = refusal {
-        let is_stored = kind == Kind::Create && matches!(last, Reply::Okay);
+    let [reply] = replies else { return Step::Unexpected };
+    if let Reply::Error(refusal) = reply {
+        let refusal = refusal.as_ref();
         return match kind {
-            Kind::Create if is_stored => Step::Unentered(refusal),
             // What is of another type is another app's, and no session.
             Kind::Get if error::code(refusal) == "WRONGTYPE" => Step::NotFound,
             Kind::Update | Kind::Touch if error::code(refusal) == "WRONGTYPE" => Step::Number(0),
@@ -135,11 +126,10 @@ pub fn interpret<B: AsRef<[u8]>>(kind: Kind, replies: &[Reply<B>]) -> Step<'_> {
             _ => Step::Refused(refusal),
         };
     }
-    match (kind, last) {
-        (Kind::Create, Reply::Okay) => {
-            Step::Created { index_len: index_len(before), is_entered: is_entered(before) }
-        }
-        (Kind::Create, Reply::Nil) => Step::Occupied,
+    match (kind, reply) {
+        (Kind::Create, Reply::Okay) => Step::Created { index_len: 0 },
+        (Kind::Create, Reply::Nil | Reply::Number(0)) => Step::Occupied,
+        (Kind::Create, Reply::Number(len)) => Step::Created { index_len: len.unsigned_abs() },
         (Kind::Get, Reply::Bytes(value)) => Step::Found(value.as_ref()),
         (Kind::Get, Reply::Nil) => Step::NotFound,
         (Kind::Update | Kind::Touch, Reply::Number(number @ (0 | 1))) => Step::Number(number.unsigned_abs()),
@@ -149,19 +139,6 @@ pub fn interpret<B: AsRef<[u8]>>(kind: Kind, replies: &[Reply<B>]) -> Step<'_> {
         (Kind::Delete, Reply::Bytes(value)) => Step::Deleted(value.as_ref()),
         _ => Step::Unexpected,
     }
-}
-
-/// How many entries an index has, after `ENTER`; after commands only if that was asked.
-pub fn index_len<B>(replies: &[Reply<B>]) -> u64 {
-    match replies {
-        [Reply::Number(len)] | [_, _, _, Reply::Number(len)] => len.unsigned_abs(),
-        _ => 0,
-    }
-}
-
-/// Whether an entry has a version that it never had before, after `ENTER` or commands.
-fn is_entered<B>(replies: &[Reply<B>]) -> bool {
-    !matches!(replies, [Reply::Number(..0)] | [_, Reply::Number(0), ..])
 }
 
 #[cfg(test)]
@@ -176,31 +153,11 @@ mod tests {
     fn replies_mean_this() {
         let value = || Reply::Bytes(&b"value"[..]);
         for (kind, replies, step) in [
-            (Kind::Create, vec![Reply::Okay], Step::Created { index_len: 0, is_entered: true }),
-            (
-                Kind::Create,
-                vec![Reply::Number(7), Reply::Okay],
-                Step::Created { index_len: 7, is_entered: true },
-            ),
-            (
-                Kind::Create,
-                vec![Reply::Number(-7), Reply::Okay],
-                Step::Created { index_len: 7, is_entered: false },
-            ),
-            (
-                Kind::Create,
-                vec![Reply::Number(0), DONE, DONE, Reply::Okay],
-                Step::Created { index_len: 0, is_entered: true },
-            ),
-            (
-                Kind::Create,
-                vec![DONE, Reply::Number(0), DONE, Reply::Number(7), Reply::Okay],
-                Step::Created { index_len: 7, is_entered: false },
-            ),
-            (Kind::Create, vec![DONE, Reply::Nil], Step::Occupied),
-            (Kind::Create, vec![REFUSED, Reply::Okay], Step::Unentered(b"OOM no")),
-            (Kind::Create, vec![DONE, REFUSED], Step::Refused(b"OOM no")),
-            (Kind::Create, vec![REFUSED, Reply::Nil], Step::Refused(b"OOM no")),
+            (Kind::Create, vec![Reply::Okay], Step::Created { index_len: 0 }),
+            (Kind::Create, vec![Reply::Number(7)], Step::Created { index_len: 7 }),
+            (Kind::Create, vec![Reply::Number(0)], Step::Occupied),
+            (Kind::Create, vec![Reply::Nil], Step::Occupied),
+            (Kind::Create, vec![REFUSED], Step::Refused(b"OOM no")),
             (Kind::Create, vec![DONE, DONE], Step::Unexpected),
             (Kind::Get, vec![value()], Step::Found(b"value")),
             (Kind::Get, vec![Reply::Nil], Step::NotFound),
@@ -213,7 +170,7 @@ mod tests {
             (Kind::Touch, vec![WRONG_TYPE], Step::Number(0)),
             (Kind::Get, vec![WRONG_TYPE], Step::NotFound),
             (Kind::Delete, vec![WRONG_TYPE], Step::Number(1)),
-            (Kind::Create, vec![WRONG_TYPE, Reply::Nil], Step::Refused(b"WRONGTYPE no")),
+            (Kind::Create, vec![WRONG_TYPE], Step::Refused(b"WRONGTYPE no")),
             (Kind::Update, vec![REFUSED], Step::Refused(b"OOM no")),
             (Kind::Touch, vec![DONE], Step::Number(1)),
             (Kind::Update, vec![Reply::Number(3)], Step::OutlivesIndex),

@@ -6,7 +6,7 @@ use futures_util::future::try_join;
 
 use super::super::counters::Counters;
 use super::super::error::FOREIGN;
-use super::super::resp::{CREATE, END_OF_USER, Reply, Request, number as text};
+use super::super::resp::{CREATE, Reply, Request, number as text};
 use super::super::routing::{Attempt, Effect};
 use super::super::time::Stamp;
 use super::cipher::Cipher;
@@ -16,7 +16,7 @@ use super::commands::{
 use super::context::Context;
 use super::names::UserField;
 use super::new_session::NewSession;
-use super::op::{Kind, Step, index_len, interpret};
+use super::op::{Kind, Step, interpret};
 use super::record::{self, Record};
 use super::user_index::{enter, forget, forget_later, limit, prolong, undo_entry, version};
 use super::watch::learn_time;
@@ -28,8 +28,8 @@ use crate::store::StoredSession;
 /// Stores a session, unless a live one has its id.
 ///
 /// Its user's index knows it first: an entry without a session is only passed over, but a session without one would
-/// be missed. The index is on another node of a cluster, so it has to have answered before; one server does one
-/// after the other. A session that was stored is created, even if there is no time left to end older ones.
+/// be missed. On a single server one script does both. In a cluster the index is on another node, which has to have
+/// answered before. A session that was stored is created, even if there is no time left to end older ones.
 pub async fn create(
     context: &Rc<Context>,
     attempt: &Attempt,
@@ -44,38 +44,45 @@ pub async fn create(
     let stamp = stamp.filter(|_| attempt.is_repeated());
     let created = stamp.unwrap_or_else(|| context.times.stamp());
     let creation = Creation::new(session, created, cipher, &context.names, &context.times)?;
-    let Creation { key, member, user, .. } = &creation;
-    let router = &context.router;
+    let Creation { key, member, user, index_end, .. } = &creation;
+    let is_apart = !user.is_nobody() && !context.router.topology.is_one_server();
     let mut entered = 0;
-    let make = if user.is_nobody() || router.topology.is_one_server() {
-        |creation: &Creation, mode| creation.request(Request::write(mode))
-    } else {
-        let enter = |mode| creation.enter(Request::write(mode));
-        let replies = router.get_all(attempt, &creation.index, Effect::None, enter).await?;
-        entered = index_len(&replies);
-        |creation: &Creation, mode| creation.set(Request::write(mode))
+    if is_apart {
+        entered = enter(context, attempt, &creation.entry(), *index_end, Reentry::Renew).await?;
+    }
+    let make = |mode| {
+        let request = Request::write(mode);
+        if is_apart {
+            return creation.set(request);
+        }
+        // If it was sent before, its entry may have been seen since, and its session ended.
+        let version = if attempt.is_repeated() { context.times.stamp() } else { created };
+        creation.request(request, version, context.options.max_sessions_per_user.is_some())
     };
-    let replies = router.ask(attempt, key, Effect::Main, |mode| make(&creation, mode)).await?;
+    let replies = context.router.ask(attempt, key, Effect::Main, make).await?;
     match interpret(Kind::Create, &replies) {
-        Step::Created { index_len, .. } => entered = entered.max(index_len),
+        Step::Created { index_len } => entered = entered.max(index_len),
         Step::Occupied => {
-            entered = entered.max(index_len(&replies[..replies.len() - 1]));
-            replace_expired(context, attempt, &creation).await?;
+            let replaced = async {
+                if !is_apart && !user.is_nobody() {
+                    entered = enter(context, attempt, &creation.entry(), *index_end, Reentry::Renew).await?;
+                }
+                replace_expired(context, attempt, &creation).await
+            };
+            replaced.await.map_err(|error| match error {
+                StoreError::Exists => StoreError::Exists,
+                // It may have been stored when it was sent before.
+                error if attempt.is_repeated() => attempt.in_part(error),
+                error => error,
+            })?;
         }
-        step => {
-            // A session must not be without its entry.
-            if attempt.is_repeated() || matches!(step, Step::Unentered(_)) {
-                let taken_back = take_back(context, attempt, key, user, created).await;
-                taken_back.map_err(|error| attempt.in_part(error))?;
-            }
-            return Err(step.error());
-        }
+        step => return Err(refusal(attempt, &step)),
     }
     Counters::add(&context.counters.created, 1);
-    if attempt.is_repeated() && !user.is_nobody() {
+    if attempt.is_repeated() && is_apart {
         // In between another process may have ended the session and removed its entry.
-        let entered = enter(context, attempt, &creation.entry(), creation.index_end, Reentry::Renew).await;
-        entered.map_err(|error| attempt.in_part(error))?;
+        let renewed = enter(context, attempt, &creation.entry(), *index_end, Reentry::Renew).await;
+        renewed.map_err(|error| attempt.in_part(error))?;
     }
     Box::pin(limit(context, attempt, user, member, entered, Some(created), session.expires)).await;
     Ok(())
@@ -284,17 +291,4 @@ async fn replace(
         Step::OtherUser | Step::OutlivesIndex => Ok(None),
         step => Err(refusal(attempt, &step)),
     }
-}
-
-/// Ends a session that was created without its entry.
-async fn take_back(
-    context: &Context,
-    attempt: &Attempt,
-    key: &[u8],
-    user: &UserField,
-    created: Stamp,
-) -> Result<()> {
-    let (now, user, created) = (text(context.times.now()), user.to_match(), created_field(created));
-    let args: [&[u8]; 3] = [&now, &user, &created];
-    context.router.run_script(attempt, Effect::Main, &END_OF_USER, key, &args).await.map(drop)
 }

@@ -4,12 +4,12 @@
 //! ended or are another user's now. Those are passed over, as each session says itself whose it is, and removed when
 //! they are come across.
 //!
-//! The score of an entry is its version, in microseconds since the Unix epoch by the servers' clock. It only grows. These rules keep an entry
-//! for as long as its session lives, whatever processes race:
+//! The score of an entry is its version, in microseconds since the Unix epoch by the servers' clock. It only grows. These
+//! rules keep an entry for as long as its session lives, whatever processes race:
 //!
 //! 1. An entry is removed by its version alone (`FORGET`), and only by a process that read the version first and saw then
 //!    that the session is not the user's.
-//! 2. A session becomes the user's only after its entry got a new version. So the remover of rule 1 has either the new
+//! 2. A session becomes the user's only after its entry got a new version, on a single server in one step with it. So the remover of rule 1 has either the new
 //!    version, or removes nothing.
 //! 3. The remover may have the new version, if it looked at the session between the two steps. After a change of the user
 //!    the entry therefore gets another version (`ENTER`). After a creation it does not, for speed: instead entries younger
@@ -43,7 +43,6 @@ use super::cipher::Cipher;
 use super::commands::{Entry, Reentry, StaleEntry, created_field};
 use super::context::Context;
 use super::names::{UserField, hex};
-use super::op::index_len;
 use super::record::{self, AFTER_USER, Record};
 use super::window::Window;
 use crate::clock::Millis;
@@ -306,8 +305,10 @@ pub async fn enter(
     reentry: Reentry,
 ) -> Result<u64> {
     let make = |mode| entry.enter(Request::write(mode), until, reentry);
-    let replies = context.router.get_all(attempt, entry.index, Effect::None, make).await?;
-    Ok(index_len(&replies))
+    match context.router.get_one(attempt, entry.index, Effect::None, make).await? {
+        Reply::Number(entries) => Ok(entries.unsigned_abs()),
+        _ => Err(error::unexpected()),
+    }
 }
 
 /// Has the index of a user kept until a time at least, for a session of that user. If it has lost the session's entry, it

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use crate::store::redis::resp::{CREATE, END_OF_USER, ENTER, FORGET, Script, TOUCH, UPDATE};
+use crate::store::redis::resp::{CREATE, CREATE_INDEXED, END_OF_USER, ENTER, FORGET, Script, TOUCH, UPDATE};
 
 pub type Command = Vec<Vec<u8>>;
 
@@ -103,8 +103,6 @@ fn serve(mut socket: &TcpStream, data: &Mutex<Data>, decide: &Decide) -> std::io
             b"SCRIPT" | b"CLIENT" => Some(b"+OK\r\n"),
             // It does not say: then its clock is taken to be in step.
             b"TIME" => Some(b"-NOPERM no\r\n"),
-            // A server before Redis 7.0.
-            b"PEXPIREAT" => Some(b"-ERR wrong number of arguments for 'pexpireat' command\r\n"),
             _ => None,
         };
         if let Some(said) = said {
@@ -146,7 +144,8 @@ fn words(command: &Command) -> String {
         None => String::from_utf8_lossy(&command[0]).into_owned(),
         Some(script) => {
             let names = [
-                (&CREATE, "create"),
+                (&CREATE_INDEXED, "create"),
+                (&CREATE, "replace"),
                 (&TOUCH, "touch"),
                 (&UPDATE, "update"),
                 (&END_OF_USER, "end"),
@@ -160,13 +159,13 @@ fn words(command: &Command) -> String {
     format!("{name} {}", String::from_utf8_lossy(key))
 }
 
-/// Whether it adds an entry to an index.
-pub fn is_enter(command: &Command) -> bool {
-    script_of(command).is_some_and(|script| script.digest == ENTER.digest)
+/// Whether it creates a session.
+pub fn is_create(command: &Command) -> bool {
+    script_of(command).is_some_and(|script| script.digest == CREATE_INDEXED.digest)
 }
 
 fn script_of(command: &Command) -> Option<&'static Script> {
-    let all = [&CREATE, &TOUCH, &UPDATE, &END_OF_USER, &FORGET, &ENTER];
+    let all = [&CREATE, &CREATE_INDEXED, &TOUCH, &UPDATE, &END_OF_USER, &FORGET, &ENTER];
     let is_of =
         |script: &Script| command[1] == script.digest.as_bytes() || command[1] == script.text.as_bytes();
     command[0].starts_with(b"EVAL").then(|| all.into_iter().find(|script| is_of(script)).unwrap())
@@ -189,7 +188,16 @@ impl Data {
     pub fn apply(&mut self, command: &Command) -> Vec<u8> {
         let nil = || b"$-1\r\n".to_vec();
         if let Some(script) = script_of(command) {
-            return self.run(script, &command[3], &command[4..]);
+            let keys = parsed(&command[2]) as usize;
+            let (keys, args) = command[3..].split_at(keys);
+            if script.digest == CREATE_INDEXED.digest {
+                if self.strings.contains_key(&keys[0]) {
+                    return number(0);
+                }
+                self.strings.insert(keys[0].clone(), args[0].clone());
+                return self.run(&ENTER, &keys[1], &[&args[2..5], &[b"again".to_vec()]].concat());
+            }
+            return self.run(script, &keys[0], args);
         }
         match (&command[0][..], &command[1]) {
             (b"GET", key) => self.strings.get(key).map_or_else(nil, |value| bulk(value)),
