@@ -394,6 +394,22 @@ fn a_create_of_which_a_part_was_refused_for_the_time_being_is_no_failure() {
     assert_eq!(fake.data.lock().unwrap().sets[&b"user:\"ann\""[..]].len(), 1);
 }
 
+/// A process that saw the entry of an ended session may still remove it, by its version.
+#[test]
+fn a_create_whose_end_is_lost_has_an_entry_of_a_version_that_nobody_knows() {
+    let fake = Fake::start(
+        |_, command: &Command| {
+            if command[0].starts_with(b"EVAL") { Conduct::Stall } else { Conduct::Do }
+        },
+    );
+    fake.data.lock().unwrap().sets.entry(b"user:\"ann\"".to_vec()).or_default().insert(b"a".to_vec(), 5);
+    let store = open_on(&fake, |options| options.command_timeout = Duration::from_millis(300));
+    let error = store.create(&session("a", &ann())).unwrap_err();
+    assert!(matches!(error, StoreError::Timeout { outcome: crate::error::Outcome::Unknown, .. }), "{error}");
+    assert!(fake.has("sess:a"));
+    assert!(fake.data.lock().unwrap().sets[&b"user:\"ann\""[..]][&b"a"[..]] > 5);
+}
+
 #[test]
 fn a_create_is_done_though_there_is_no_time_to_end_older_sessions() {
     let fake = Fake::start(|_, command: &Command| match &command[0][..] {

@@ -20,11 +20,12 @@ pub struct Entry<'a> {
 }
 
 impl Entry<'_> {
-    /// Adds it for a creation, and asks how many the index has then where that counts. The first reply is 0 if it
-    /// was there before: then `ENTER` has to follow.
+    /// Adds it for a creation, and asks how many the index has then where that counts. One that is there already gets this
+    /// version, so that nobody removes it who has seen it before. The first reply is 0 then, and `ENTER` has to follow: the
+    /// version may not be higher.
     pub fn enter(&self, request: Request, counts: bool) -> Request {
         let version = number(self.version as i64);
-        let request = request.command(&[b"ZADD", self.index, b"NX", &version, self.member]);
+        let request = request.command(&[b"ZADD", self.index, b"GT", &version, self.member]);
         if counts { request.command(&[b"ZCARD", self.index]) } else { request }
     }
 }

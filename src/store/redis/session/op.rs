@@ -153,7 +153,7 @@ pub fn index_len<B>(replies: &[Reply<B>]) -> u64 {
     }
 }
 
-/// Whether an entry got a version of its own: after `ZADD NX`.
+/// Whether an entry is new: after `ZADD GT`.
 pub fn is_entered<B>(replies: &[Reply<B>]) -> bool {
     !matches!(replies.first(), Some(Reply::Number(0)))
 }

@@ -181,9 +181,10 @@ impl Data {
             }
             (b"ZADD", key) => {
                 let set = self.sets.entry(key.clone()).or_default();
-                let is_new = !set.contains_key(&command[4]);
-                set.entry(command[4].clone()).or_insert_with(|| parsed(&command[3]));
-                number(is_new.into())
+                let (version, member) = (parsed(&command[3]), &command[4]);
+                let held = set.insert(member.clone(), version);
+                set.insert(member.clone(), version.max(held.unwrap_or(version)));
+                number(held.is_none().into())
             }
             (b"ZSCORE", key) => {
                 let version = self.sets.get(key).and_then(|set| set.get(&command[2]));
