@@ -411,6 +411,37 @@ fn a_create_whose_end_is_lost_has_an_entry_of_a_version_that_nobody_knows() {
 }
 
 #[test]
+fn a_create_that_is_stored_does_not_say_that_nothing_happened() {
+    let fake = Fake::start(|_, command: &Command| {
+        let is_refused = command[0].starts_with(b"EVAL");
+        if is_refused { Conduct::Say(b"-OOM command not allowed\r\n") } else { Conduct::Do }
+    });
+    fake.data.lock().unwrap().sets.entry(b"user:\"ann\"".to_vec()).or_default().insert(b"a".to_vec(), 5);
+    let store = open_on(&fake, |_| {});
+    let error = store.create(&session("a", &ann())).unwrap_err();
+    assert_eq!(error, StoreError::Full("Redis says OOM command not allowed".into()).of_unknown_outcome());
+    assert!(fake.has("sess:a"));
+}
+
+#[test]
+fn a_write_that_is_refused_after_its_answer_was_lost_does_not_say_that_nothing_happened() {
+    let is_first = std::sync::atomic::AtomicBool::new(true);
+    let fake = Fake::start(move |_, command: &Command| {
+        if !command[0].starts_with(b"EVAL") {
+            Conduct::Do
+        } else if is_first.swap(false, std::sync::atomic::Ordering::Relaxed) {
+            Conduct::DoAndEnd(0)
+        } else {
+            Conduct::Say(b"-OOM command not allowed\r\n")
+        }
+    });
+    let store = open_on(&fake, |_| {});
+    store.create(&session("a", &ann())).unwrap();
+    let error = store.update(&session("a", &ann())).unwrap_err();
+    assert_eq!(error, StoreError::Full("Redis says OOM command not allowed".into()).of_unknown_outcome());
+}
+
+#[test]
 fn a_create_is_done_though_there_is_no_time_to_end_older_sessions() {
     let fake = Fake::start(|_, command: &Command| match &command[0][..] {
         b"ZCARD" => Conduct::Say(b":5\r\n"),

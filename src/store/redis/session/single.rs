@@ -62,7 +62,8 @@ pub async fn create(
         step => {
             // A session must not be without its entry.
             if attempt.is_repeated() || matches!(step, Step::Unentered(_)) {
-                take_back(context, attempt, key, user, created).await?;
+                let taken_back = take_back(context, attempt, key, user, created).await;
+                taken_back.map_err(|error| attempt.in_part(error))?;
             }
             return Err(step.error());
         }
@@ -70,7 +71,8 @@ pub async fn create(
     Counters::add(&context.counters.created, 1);
     if !is_own {
         // A process that has seen the entry before may remove it.
-        enter(context, attempt, &creation.entry(), false).await?;
+        let entered = enter(context, attempt, &creation.entry(), false).await;
+        entered.map_err(|error| attempt.in_part(error))?;
     }
     Box::pin(limit(context, attempt, user, member, entered, Some(created), session.expires)).await;
     Ok(())
@@ -172,7 +174,8 @@ async fn change_user(
     if replaced == Some(true) {
         if let Some((_, index_len)) = entered {
             // Whoever has seen the entry before the session was the user's may remove it.
-            enter(context, attempt, &entry, false).await?;
+            let entered = enter(context, attempt, &entry, false).await;
+            entered.map_err(|error| attempt.in_part(error))?;
             Box::pin(limit(context, attempt, user, member, index_len, None, expires)).await;
         }
         if let Some(version) = old_version {
@@ -195,7 +198,7 @@ pub async fn touch(
     let replies = context.router.ask(attempt, &key, Effect::Main, make).await?;
     match interpret(Kind::Touch, &replies) {
         Step::Number(touched) => Ok(touched > 0),
-        step => Err(step.error()),
+        step => Err(refusal(attempt, &step)),
     }
 }
 
@@ -213,7 +216,7 @@ pub async fn delete(context: &Rc<Context>, attempt: &Attempt, id: &SessionId) ->
             }
             Ok(())
         }
-        step => Err(step.error()),
+        step => Err(refusal(attempt, &step)),
     }
 }
 
@@ -230,7 +233,15 @@ async fn replace(
     match interpret(Kind::Update, &replies) {
         Step::Number(found) => Ok(Some(found > 0)),
         Step::OtherUser => Ok(None),
-        step => Err(step.error()),
+        step => Err(refusal(attempt, &step)),
+    }
+}
+
+/// The error of a write that was refused. If its answer was lost before, it may have been carried out then.
+fn refusal(attempt: &Attempt, step: &Step<'_>) -> StoreError {
+    match step {
+        Step::Refused(_) => attempt.in_part(step.error()),
+        step => step.error(),
     }
 }
 
