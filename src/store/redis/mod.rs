@@ -25,6 +25,8 @@ mod time;
 mod worker;
 
 #[cfg(test)]
+mod sim;
+#[cfg(test)]
 mod tests;
 
 use std::num::NonZeroUsize;
@@ -36,7 +38,7 @@ use std::time::Duration;
 use tokio::task::spawn_local;
 use tokio::time::Instant;
 
-use self::connection::{Connector, Replication, tls_connector};
+use self::connection::{Connector, Replication, System, tls_connector};
 use self::counters::Counters;
 use self::queue::{Queue, Waiter};
 use self::routing::{Attempt, Router};
@@ -87,16 +89,21 @@ impl RedisStore {
     }
 
     fn start(options: &RedisOptions, times: Times) -> Result<Arc<Self>> {
+        let (store, serve) = Self::prepare(options, times)?;
+        runtime::run(move || serve(System::Real))?;
+        Ok(store)
+    }
+
+    /// Makes a store, and what begins to serve it where local tasks may be spawned.
+    fn prepare(
+        options: &RedisOptions,
+        times: Times,
+    ) -> Result<(Arc<Self>, impl FnOnce(System) + Send + use<>)> {
         options.check()?;
-        let connector = Connector {
-            tls: options.uses_tls().then(|| tls_connector(&options.tls)).transpose()?,
-            timeout: options.connect_timeout,
-            // Of two that follow each other the second has to be answered in time too.
-            replication: (options.wait_replicas > 0).then_some(Replication {
-                replicas: options.wait_replicas,
-                timeout: options.command_timeout / 2,
-            }),
-        };
+        let tls = options.uses_tls().then(|| tls_connector(&options.tls)).transpose()?;
+        // Of two that follow each other the second has to be answered in time too.
+        let replication = (options.wait_replicas > 0)
+            .then_some(Replication { replicas: options.wait_replicas, timeout: options.command_timeout / 2 });
         let (queue, counters) = (Arc::new(Queue::default()), Arc::new(Counters::default()));
         let store = Arc::new(Self {
             queue: Arc::clone(&queue),
@@ -109,11 +116,12 @@ impl RedisStore {
             max_session_bytes: options.max_session_bytes.map_or(DEFAULT_MAX_SESSION_BYTES, usize::from),
         });
         let options = options.clone();
-        runtime::run(move || {
+        let serve = move |system| {
+            let connector = Connector { system, tls, timeout: options.connect_timeout, replication };
             let router = Router::start(&options, connector);
             spawn_local(Worker::serve(Context::new(options, times, counters, router), queue));
-        })?;
-        Ok(store)
+        };
+        Ok((store, serve))
     }
 
     pub fn max_session_bytes(&self) -> usize {

@@ -18,6 +18,7 @@ use crate::store::conformance::{MAX_SESSION_BYTES, START, conformance, id, json,
 
 #[path = "../../../tests/redis/mod.rs"]
 mod server;
+mod simulated;
 
 pub(super) fn options_at(port: u16) -> RedisOptions {
     static PREFIXES: AtomicU64 = AtomicU64::new(0);

@@ -10,10 +10,14 @@ mod abort;
 mod connector;
 mod multiplexed;
 mod socket;
+mod system;
 mod tls;
 
 pub use abort::abort;
 pub use connector::{Connected, Connector, ask, error_text};
 pub use multiplexed::{MultiplexedConnection, Replication, SendError};
 pub use socket::{Filled, Socket};
+pub use system::System;
+#[cfg(test)]
+pub use system::{Stream, simulated};
 pub use tls::connector as tls_connector;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::time::sleep;
 
+use super::super::connection::System;
 use super::super::queue::{EventLoopConnection, Queue};
 use super::super::resp::{TOUCH, UPDATE};
 use super::super::routing::backoff;
@@ -20,7 +21,7 @@ pub async fn provide(context: Rc<Context>, queue: Arc<Queue>) {
             // Why one fails the worker's own connection tells, on which the calls go meanwhile.
             match connect(&context).await {
                 Some(connection) => break connection,
-                None => sleep(backoff(attempts)).await,
+                None => sleep(backoff(attempts, System::Real.chance())).await,
             }
             attempts += 1;
         };

@@ -1,6 +1,5 @@
 //! The map of a cluster's slots, which follows the cluster.
 
-use std::hash::{BuildHasher, RandomState};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -36,7 +35,7 @@ pub async fn follow(topology: Rc<Topology>) {
             Err(reason) => {
                 *topology.last_error.borrow_mut() = reason.into();
                 attempts += 1;
-                sleep(backoff(attempts)).await;
+                sleep(backoff(attempts, topology.network.connector.system.chance())).await;
                 continue;
             }
         }
@@ -56,8 +55,9 @@ async fn ask_slots(topology: &Topology) -> Result<Vec<(u16, u16, Address)>, Stri
     let mut nodes = topology.nodes();
     if !nodes.is_empty() {
         // Not always the same: one may be behind, or cut off from the others.
-        let chance = RandomState::new().hash_one(0) as usize % nodes.len();
-        nodes.rotate_left(chance);
+        let chance = topology.network.connector.system.chance();
+        let len = nodes.len();
+        nodes.rotate_left((chance * len as f64) as usize % len);
     }
     let mut last_error = String::from("no node is known");
     for node in &nodes {
