@@ -69,8 +69,8 @@ pub async fn create(
         }
     }
     Counters::add(&context.counters.created, 1);
-    if !is_own {
-        // A process that has seen the entry before may remove it.
+    if !is_own || attempt.is_repeated() {
+        // A process that has seen the entry before may remove it, as one that ended the session in between does.
         let entered = enter(context, attempt, &creation.entry(), false).await;
         entered.map_err(|error| attempt.in_part(error))?;
     }
