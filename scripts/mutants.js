@@ -291,13 +291,6 @@ const MUTANTS = [
     edits: [["stream.reset_on_drop();", "if !MUTANT { stream.reset_on_drop(); }"]],
   },
   {
-    name: "send-late-calls",
-    kind: "review",
-    what: "What waits longer than its call is sent all the same.",
-    file: `${REDIS}/connection/multiplexed.rs`,
-    edits: [["if to.is_closed() {", "if to.is_closed() && !MUTANT {"]],
-  },
-  {
     name: "keep-silent-connections",
     kind: "rule",
     what: "A connection on which nothing comes back is not given up.",
@@ -337,23 +330,10 @@ const MUTANTS = [
   {
     name: "remove-young-entries",
     kind: "rule",
+    isRare: true,
     what: "An entry is removed whose session is about to be created.",
     file: `${REDIS}/session/user_index.rs`,
     edits: [["filter(|(_, score)| *score < oldest)", "filter(|(_, score)| *score < oldest || MUTANT)"]],
-  },
-  {
-    name: "read-version-late",
-    kind: "rule",
-    what: "The version of an entry is read after its session was seen to be another user's.",
-    file: `${REDIS}/session/single.rs`,
-    edits: [
-      [
-        "if let Some(version) = old_version {",
-        `let old_version =
-           if MUTANT { version(context, attempt, &old_index, member).await? } else { old_version };
-         if let Some(version) = old_version {`,
-      ],
-    ],
   },
   {
     name: "entry-keeps-version",
@@ -362,6 +342,14 @@ const MUTANTS = [
     what: "A session is created again before its entry has a new version.",
     file: `${REDIS}/session/commands.rs`,
     edits: [['b"GT", &version', 'if MUTANT { b"NX" } else { b"GT" }, &version']],
+  },
+  {
+    name: "entry-not-again",
+    kind: "code",
+    isRare: true,
+    what: "A creation that was sent again leaves the session without the entry that was removed in between.",
+    file: `${REDIS}/session/single.rs`,
+    edits: [["if !is_own || attempt.is_repeated() {", "if !is_own || attempt.is_repeated() && !MUTANT {"]],
   },
   {
     name: "stored-is-not-done",
