@@ -365,14 +365,6 @@ const MUTANTS = [
       ],
     ],
   },
-  {
-    name: "refused-is-not-done",
-    kind: "code",
-    isRare: true,
-    what: "An error says that nothing happened, though the write was sent twice and only the second was refused.",
-    file: `${REDIS}/session/single.rs`,
-    edits: [["Step::Refused(_) => attempt.in_part", "Step::Refused(_) if !MUTANT => attempt.in_part"]],
-  },
 ];
 
 const SWITCH = `
