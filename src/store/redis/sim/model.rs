@@ -133,6 +133,8 @@ impl History {
                 self.expand(now);
                 let is_so = |seen: &Outcome| match (seen, outcome) {
                     (Outcome::Found(Some(seen)), Outcome::Found(Some(row))) => row.is(seen),
+                    // It may have expired while the answer was on its way.
+                    (Outcome::Found(Some(seen)), Outcome::Found(None)) if seen.expires <= now => true,
                     (seen, outcome) => seen == outcome,
                 };
                 self.retain(|candidate| match &candidate.fates[&id] {
