@@ -9,6 +9,9 @@
  */
 export declare const __napiBindingTarget: 'native' | 'wasm32-wasi' | 'wasm32-wasip1'
 
+/** Answers a request for credentials. */
+export declare function answerCredentials(request: object, username: string | undefined, password: string): void
+
 /** Copies a store to a directory; how many bytes. */
 export declare function backup(store: object, path: string, progress: (done: number, total: number) => void): Promise<number>
 
@@ -139,11 +142,16 @@ export interface JsRedisOptions {
   master?: string
   masterLogin?: JsRedisServer
   prefix?: string
+  clientName?: string
   secrets: Array<Uint8Array>
   commandTimeout?: number
   connectTimeout?: number
   waitReplicas?: number
-  ca?: string
+  /** PEM texts. */
+  ca?: Array<string>
+  /** The authorities where there is no `ca`. */
+  defaultAuthorities?: string
+  servername?: string
   cert?: string
   key?: string
   acceptAny?: boolean
@@ -166,8 +174,9 @@ export interface JsRedisServer {
 
 /** Counters of a store. */
 export interface JsStats {
-  sessions: number
-  bytes: number
+  /** Of a store that knows without a look at each of them, and the bytes too. */
+  sessions?: number
+  bytes?: number
   hits: number
   misses: number
   created: number
@@ -177,6 +186,8 @@ export interface JsStats {
   /** Of a store in a file. */
   fileBytes?: number
   log?: JsLog
+  /** Of a store in Redis: why the last background sweep failed. */
+  sweepError?: string
 }
 
 /** When a sweep began and how long it took, in milliseconds, and how many sessions it removed. */
@@ -204,12 +215,15 @@ export declare function openMemory(options: JsMemoryOptions): object
 
 /**
  * Opens a store in Redis, as an external. It connects in the background. `settle` receives the results of calls. The
- * number of a `get` is -1 for "not found", else `-2 - index` into the texts.
+ * number of a `get` is -1 for "not found", else `-2 - index` into the texts. `ask` receives requests for credentials.
  */
-export declare function openRedis(options: JsRedisOptions, settle: (done: Float64Array, length: number, failures: JsFailure[], texts: string[]) => void): object
+export declare function openRedis(options: JsRedisOptions, settle: (done: Float64Array, length: number, failures: JsFailure[], texts: string[]) => void, ask?: (request: object) => void): object
 
 /** The absolute path of the folder of a store in a file. */
 export declare function pathOf(store: object): string | null
+
+/** Answers a request for credentials of which there are none: why. */
+export declare function refuseCredentials(request: object, reason: string): void
 
 /** Resolves how many sessions are live. */
 export declare function size(store: object): Promise<number>

@@ -85,10 +85,6 @@ export interface MemoryStoreOptions extends SessionStoreOptions {
 
 /** Counters of a store since it was opened. */
 export interface StoreStats {
-  /** Sessions held now, expired ones that await the next sweep included. */
-  sessions: number;
-  /** Bytes that they take, the store's own overhead included, within 10 %. This is what `maxBytes` limits. */
-  bytes: number;
   /** `get` calls that found a live session. */
   hits: number;
   /** `get` calls that found none. */
@@ -108,6 +104,14 @@ export interface StoreStats {
     /** How many sessions it removed. */
     removed: number;
   } | null;
+}
+
+/** Counters of a {@link MemoryStore} since it was opened. */
+export interface MemoryStoreStats extends StoreStats {
+  /** Sessions held now, expired ones that await the next sweep included. */
+  sessions: number;
+  /** Bytes that they take, the store's own overhead included, within 10 %. This is what `maxBytes` limits. */
+  bytes: number;
 }
 
 /** What FluidAuth's public property `db` holds: a read-only description of the store. */
@@ -236,6 +240,7 @@ export class MemoryStore<Fields extends object = object> {
 
 export interface MemoryStore<Fields extends object = object> extends SessionStore<Fields> {
   readonly db: MemoryStoreDescription;
+  stats(): Promise<MemoryStoreStats>;
 }
 
 /** Options of {@link FileStore}. */
@@ -312,7 +317,7 @@ export interface FileStoreLog {
 }
 
 /** Counters of a {@link FileStore}: those of this process since it opened the store. */
-export interface FileStoreStats extends StoreStats {
+export interface FileStoreStats extends MemoryStoreStats {
   /** Bytes of the data file; what is free in it is used again, and it never shrinks. */
   fileBytes: number;
   /** The redo log, or `null` where this operating system or file system has none. */
@@ -397,17 +402,23 @@ export interface FileStore<Fields extends object = object> extends SessionStore<
   stats(): Promise<FileStoreStats>;
 }
 
-/** How a {@link RedisStore} connects by TLS, to `rediss://` or `valkeys://` URLs. All texts are PEM. */
+/** How a {@link RedisStore} connects by TLS, to `rediss://` or `valkeys://` URLs. Certificates and keys are PEM. */
 export interface RedisTlsOptions {
   /**
    * The certificates of the authorities to trust.
-   * @default those of the Web, as Mozilla lists them
+   * @default those that Node trusts: `tls.getCACertificates("default")`, or before Node 22.15 `tls.rootCertificates`
+   * and the file of `NODE_EXTRA_CA_CERTS`
    */
-  ca?: string;
+  ca?: string | Uint8Array | readonly (string | Uint8Array)[];
   /** The client's certificate, followed by those up to its authority, for servers that ask for one. Needs `key`. */
-  cert?: string;
+  cert?: string | Uint8Array;
   /** The private key of `cert`. */
-  key?: string;
+  key?: string | Uint8Array;
+  /**
+   * The name that the servers' certificates must have.
+   * @default the host of the URL, or the name that a node of a cluster announces
+   */
+  servername?: string;
   /**
    * `false` takes any certificate, so that whoever is on the way can read and change all. For tests.
    * @default true
@@ -435,11 +446,18 @@ export interface RedisSentinelOptions {
   database?: number;
 }
 
+/** How to log in to a server. */
+export interface RedisCredentials {
+  /** @default the server's default user */
+  username?: string;
+  password: string;
+}
+
 /** Options of {@link RedisStore}, apart from where the servers are. */
 export interface RedisStoreSettings extends SessionStoreOptions {
   /**
-   * With what all keys of the store begin. Stores of one prefix are one store, and those of different ones know
-   * nothing of each other. A non-empty string of at most 256 bytes.
+   * With what all keys of the store begin, without `#`. Stores of one prefix are one store, and those of different ones
+   * know nothing of each other, even if one begins with another. A non-empty string of at most 256 bytes.
    * @default "fluid:"
    */
   prefix?: string;
@@ -449,7 +467,8 @@ export interface RedisStoreSettings extends SessionStoreOptions {
    * is next written, and one whose secret has left the list is absent. 1 to 16 different ones of at least 16 bytes
    * each; random ones, as they are not stretched. All stores of a prefix have secrets in common, or have none.
    *
-   * What the keys are made from stands at `‹prefix›seal`: who removes that has ended all sessions. When sessions end
+   * What the keys are made from stands at `‹prefix›seal`. A process that is up puts it back on a server that lost it.
+   * Who removes it while none is up has ended all sessions. When sessions end
    * is not encrypted, and whoever can write to Redis can move it or bring back an older state of a session.
    * @default none: sessions are JSON that any client can read
    */
@@ -475,6 +494,28 @@ export interface RedisStoreSettings extends SessionStoreOptions {
    * @default 0
    */
   waitReplicas?: number;
+  /**
+   * The name of the store's connections in `CLIENT LIST`, where the server lets it have one: 1 to 64 printable ASCII
+   * characters without a space.
+   * @default "native-store"
+   */
+  clientName?: string;
+  /**
+   * The user of the servers that have the data. Needs a password. Each part of the login is given in one place: here, in
+   * the URLs or in `sentinel`.
+   */
+  username?: string;
+  /** The password of the servers that have the data. */
+  password?: string;
+  /**
+   * Gives the login of the servers that have the data. It is called at each connection that is made, also to each node of
+   * a cluster, so that a token may expire. An attempt to connect waits for it within `connectTimeout`. Where it throws,
+   * rejects or is late, the attempt fails, and is made again later. Calls that reject meanwhile have its message.
+   *
+   * It runs on the thread of the store, and does not keep the process alive. It excludes any other login but that of
+   * sentinels.
+   */
+  credentials?: () => RedisCredentials | Promise<RedisCredentials>;
   /** For `rediss://` and `valkeys://` URLs alone. */
   tls?: RedisTlsOptions;
   /**
@@ -492,8 +533,10 @@ export type RedisStoreOptions = RedisStoreSettings &
         /**
          * One server: `redis://user:password@host:6379/0`, or `rediss://` for TLS; `valkey://` and `valkeys://` mean
          * the same. The login and the number of the database may be left out, and the port, which is 6379 then; a user
-         * needs a password, but not the other way round. What is special in a URL is percent-encoded. Unix sockets are
-         * not supported.
+         * needs a password, but not the other way round. What is special in a URL is percent-encoded.
+         *
+         * Or a Unix socket: `unix://user:password@/run/redis.sock?db=0`; `redis+unix://` and `valkey+unix://` mean the
+         * same. Not on Windows.
          */
         url: string;
         cluster?: undefined;
@@ -516,6 +559,12 @@ export type RedisStoreOptions = RedisStoreSettings &
       }
   );
 
+/** Counters of a {@link RedisStore} since it was opened. How many sessions there are says `size()`. */
+export interface RedisStoreStats extends StoreStats {
+  /** Why the last background sweep of this process failed; `null` if none has, or the last one did not. */
+  sweepError: string | null;
+}
+
 /**
  * Sessions in Redis 6.2 or later, or Valkey, where all machines of an app share them: one server, one that sentinels
  * watch, or a cluster.
@@ -527,24 +576,25 @@ export type RedisStoreOptions = RedisStoreSettings &
  *
  * Each store has a connection to its server on a thread of the package, and with one server (or sentinels) another one,
  * on which its calls on one session go, driven by the event loop of the thread that made the store. Over TLS, in a
- * cluster and with `waitReplicas` all calls go by the package's thread, which has a connection to each primary, or two
+ * cluster, with `waitReplicas`, on Windows, and in Bun and Deno all calls go by the package's thread, which has a connection to each primary, or two
  * with `waitReplicas`. A server's `maxclients` has to do for those of all stores in all threads and processes.
  *
  * An expired session is absent by the clock of the app's machine, and removed by the server's: keep them in step. Where
  * they differ, a session ends by whichever of them is ahead.
  *
- * A session is at `‹prefix›sess:‹id›`: JSON text with the members `expires`, `created`, `user` and `session` (or
+ * A session is at `‹prefix›sess#‹id›`: JSON text with the members `expires`, `created`, `user` and `session` (or
  * `sealed`, with a `secret`), which the server ends itself. The outer `expires` holds, in milliseconds; `created` is in
- * microseconds. The sessions of a user are named by a sorted set at `‹prefix›user:‹userId as JSON›`, which names every
- * live one, and may name some that have ended: they are passed over, and swept. So a cluster needs no hash tags. The
- * server must not evict keys (`maxmemory-policy noeviction`), or only those that expire (`volatile-*`). `‹prefix›sweep`
+ * microseconds. The sessions of a user are named by a sorted set at `‹prefix›user#‹userId as JSON›`, which names every
+ * live one, and may name some that have ended: they are passed over, and swept. The server ends it after the last session
+ * that it can name. So a cluster needs no hash tags. The server must not evict keys (`maxmemory-policy noeviction`): a
+ * user whose list is evicted keeps sessions that `getByUser` and `deleteByUser` do not find. `‹prefix›sweep`
  * says for as long as a `sweepInterval` that one process has begun the sweep. What others put where a session should be
- * is none: `get`, `create`, `update` and `touch` of that id reject with `ERR_STORE_CORRUPT`; `size`, `ids`, `getByUser`
- * and `deleteByUser` pass it over, and `clear` removes it.
+ * is none: it is absent for all calls, and stays. `create` of that id does not overwrite it, and rejects with
+ * `ERR_STORE_CORRUPT`; `delete` of that id removes a text.
  *
- * `clean()` tidies those lists: what `stats` gives as `expired` is what it finds ended. `stats().bytes` is an estimate from a
- * sample; `size()`, `ids()`, `clear()` and `stats()` go through the keys of all servers by SCAN. `delete` of an absent
- * id asks the server.
+ * `clean()` and the background sweep look at a sample of those lists, and go on while they find much that has ended, for
+ * at most a hundredth of `sweepInterval`. What `stats` gives as `expired` is what they removed. `stats()` asks no server;
+ * `size()`, `ids()` and `clear()` go through the keys of all servers by SCAN. `delete` of an absent id asks the server.
  *
  * The class may be extended.
  *
@@ -565,6 +615,7 @@ export class RedisStore<Fields extends object = object> {
 
 export interface RedisStore<Fields extends object = object> extends SessionStore<Fields> {
   readonly db: RedisStoreDescription;
+  stats(): Promise<RedisStoreStats>;
 }
 
 /** What can go wrong, as {@link SessionStoreError.code}. */

@@ -5,8 +5,9 @@ const fs = require("node:fs");
 const path = require("node:path");
 const { setTimeout: sleep } = require("node:timers/promises");
 const { afterEach, beforeEach, describe, it } = require("node:test");
-const { ConnectStore } = require("../connect.js");
-const { Bench, asLines, finish, hasTerminals, later, session: ours } = require("./support/cli.js");
+const { asLines, finish, hasTerminals, later, session: ours } = require("./support/cli.js");
+const { ImportBench, summary } = require("./support/import-bench.js");
+const { describeImports } = require("./support/import-suite.js");
 const old = require("./support/old-stores.js");
 const drivers = require("./support/sqlite-drivers.js");
 
@@ -21,7 +22,7 @@ const BETTER = ["import", "--create", "--from", "better-sqlite3-session-store", 
 
 let bench;
 beforeEach(() => {
-  bench = new Bench();
+  bench = new ImportBench();
 });
 afterEach(() => bench.cleanUp());
 
@@ -36,41 +37,11 @@ const writeFiles = (files) => old.writeFiles(bench.in("old"), files);
 const makeConnect = (rows, table) => old.makeDatabase(bench.in("old.db"), CONNECT_SQLITE3, rows, table);
 const makeBetter = (rows) => old.makeDatabase(bench.in("old.db"), BETTER_SQLITE3, rows);
 
-/** Runs an import that is to end well, and gives its summary. */
-async function imports(args, options) {
-  const { code, stdout, stderr } = await bench.run(args, options);
-  assert.deepEqual({ code, stdout }, { code: 0, stdout: "" }, stderr);
-  return stderr;
-}
-
-/** Runs one that is to be refused, with one line that says why. */
-async function refuses(args, words, { code: exitCode = 2, ...options } = {}) {
-  const { code, stdout, stderr } = await bench.run(args, options);
-  assert.match(stderr, /^native-store: [^\n]+\n$/);
-  assert.match(stderr, words);
-  assert.deepEqual([code, stdout], [exitCode, ""]);
-}
-
-/** What the store has under an id. */
-async function stored(id) {
-  const store = bench.open();
-  const session = await store.get(id);
-  await store.close();
-  return session;
-}
-
-async function storedIds() {
-  const { stdout } = await bench.run(["list"]);
-  return [...stdout.matchAll(/^[^\t]+/gm)].map(([id]) => id).sort();
-}
-
-/** What ConnectStore, as the app that moved here has it, gives for an id. */
-async function connectGet(sid, options) {
-  const store = new ConnectStore(bench.open(), options);
-  const session = await store.get(sid);
-  await store.close();
-  return session;
-}
+const imports = (args, options) => bench.imports(args, options);
+const refuses = (args, words, options) => bench.refuses(args, words, options);
+const stored = (id) => bench.stored(id);
+const storedIds = () => bench.storedIds();
+const connectGet = (sid, options) => bench.connectGet(sid, options);
 
 /** Everything in a folder, and what would tell a change of it. */
 function traceOf(folder) {
@@ -80,10 +51,6 @@ function traceOf(folder) {
     return [name, size, mtimeMs, mode];
   });
 }
-
-const summary = (created, { existing = 0, expired = 0, unreadable } = {}) =>
-  `${created} session${created === 1 ? "" : "s"} imported; skipped: ${existing} existing, ${expired} expired` +
-  `${unreadable ? `, ${unreadable} unreadable` : ""}\n`;
 
 describe("native-store import --from", () => {
   for (const [args, words] of [
@@ -151,130 +118,35 @@ describe("native-store import --from", () => {
 });
 
 describe("native-store import, of each package,", () => {
-  const DATA = {
-    views: 3,
-    passport: { user: 42 },
-    nested: { list: [1, { x: null }], text: "é😀\u2028 \ud800" },
-    constructor: "data",
-  };
+  const getBench = () => bench;
+  describeImports("session-file-store", {
+    getBench,
+    getArgs: () => FILES,
+    fill: (sessions) => writeFiles(filesOf(Object.entries(sessions))),
+    traceOf: () => traceOf(bench.in("old")),
+    noun: "file",
+    nameOfBad: /bad-\w+\.json/,
+    ownField: "__lastAccess",
+  });
 
-  /** Fills each old store with sessions by their sids. */
-  const PACKAGES = {
-    "session-file-store": {
-      args: FILES,
-      fill: (sessions) => writeFiles(filesOf(Object.entries(sessions))),
-    },
-    "connect-sqlite3": {
-      args: CONNECT,
-      fill: (sessions) => makeConnect(Object.entries(sessions).map((each) => connectRow(...each))),
-    },
-    "better-sqlite3-session-store": {
-      args: BETTER,
-      fill: (sessions) => makeBetter(Object.entries(sessions).map((each) => betterRow(...each))),
-    },
-  };
-
-  for (const [name, { args, fill }] of Object.entries(PACKAGES)) {
-    describe(name, () => {
-      it("keeps a session as it was, under its id", async () => {
-        const session = connectSession(DATA);
-        fill({ Xy_1: session, endless: connectSession({ n: 1 }, { maxAge: null }) });
-        assert.equal(await imports(args), summary(2));
-        const { __lastAccess, ...given } = await connectGet("Xy_1");
-        assert.equal(JSON.stringify(given), JSON.stringify(session));
-        assert.equal(typeof __lastAccess === "number", name === "session-file-store");
-        assert.equal((await connectGet("endless")).cookie.expires, null);
-        const record = await stored("Xy_1");
-        assert.deepEqual(Object.keys(record), ["sessionId", "expires", "session"]);
-        assert.equal(record.expires, session.cookie.expires);
-      });
-
-      it("puts the prefix before the ids, as ConnectStore does", async () => {
-        fill({ a: connectSession({ n: 1 }) });
-        await imports([...args, "--prefix", "sess:"]);
-        await imports([...args]);
-        assert.deepEqual(await storedIds(), ["a", "sess:a"]);
-        assert.equal((await connectGet("a", { prefix: "sess:" })).n, 1);
-      });
-
-      it("finds the user where it is told to, of any type", async () => {
-        fill({
-          number: connectSession({ passport: { user: 42 } }),
-          object: connectSession({ passport: { user: { id: 1 } } }),
-          none: connectSession({ passport: {} }),
-          nobody: connectSession({ passport: { user: null } }),
-          other: connectSession({ passport: "user" }),
-        });
-        assert.equal(await imports([...args, "--user-field", "passport.user"]), summary(5));
-        const users = async (json) => (await bench.run(["list", "--user-json", json])).stdout.split("\t")[0];
-        assert.deepEqual([await users("42"), await users('{"id":1}')], ["number", "object"]);
-        assert.ok(!("userId" in (await stored("nobody"))));
-      });
-
-      it("says so where no session has such a user", async () => {
-        fill({ a: connectSession({ userId: 1 }) });
-        const told = await imports([...args, "--user-field", "userid"]);
-        assert.equal(told, `${summary(1)}no session had a userid: none is found by its user\n`);
-      });
-
-      it("skips what is there, and replaces it by --replace", async () => {
-        fill({ a: connectSession({ n: 1 }), b: connectSession({ n: 1 }) });
-        await bench.fill([ours("a", "ann")]);
-        assert.equal(await imports(args), summary(1, { existing: 1 }));
-        assert.equal((await stored("a")).userId, "ann");
-        assert.equal(
-          await imports([...args, "--replace"]),
-          "0 sessions imported, 2 replaced; skipped: 0 expired\n",
-        );
-        assert.equal((await stored("a")).session.n, 1);
-      });
-
-      it("leaves out what is no session, goes on, and says at the end what it was", async () => {
-        fill({
-          "bad-list": [],
-          "bad-null": null,
-          "no-cookie": { views: 1 },
-          "null-cookie": { cookie: null },
-          ["x".repeat(249)]: connectSession(),
-          good: connectSession({ secret: "do not show" }),
-        });
-        const { code, stdout, stderr } = await bench.run([...args, "--prefix", "sess:abc"]);
-        assert.deepEqual([code, stdout], [1, ""]);
-        const [counts, reasons] = stderr.split("\n");
-        assert.equal(`${counts}\n`, summary(1, { unreadable: 5 }));
-        assert.match(reasons, /^native-store: left out 5 (files|rows): /);
-        assert.match(reasons, /2 no JSON object \((bad-\w+\.json|row \d), (bad-\w+\.json|row \d)\)/);
-        assert.match(reasons, /2 without a cookie \(/);
-        assert.match(reasons, /1 of an id that is none: a text of 1 to 256 bytes, the prefix included \(/);
-        assert.deepEqual(await storedIds(), ["sess:abcgood"]);
-        const quiet = await bench.run([...args, "--quiet"]);
-        assert.match(quiet.stderr, /^native-store: left out 4 [^\n]+\n$/);
-      });
-
-      it("takes a store of nothing, and says nothing of its users", async () => {
-        if (name === "session-file-store") fs.mkdirSync(bench.in("old"));
-        else fill({});
-        assert.equal(await imports([...args, "--user-field", "userId"]), summary(0));
-      });
-
-      it("leaves the old store as it is", async () => {
-        const home = name === "session-file-store" ? bench.in("old") : bench.directory;
-        fill({ a: connectSession(), b: connectSession() });
-        const before = traceOf(home);
-        await imports([...args, "--path", path.join("new", "store")]);
-        assert.deepEqual(
-          traceOf(home).filter(([file]) => file !== "new"),
-          before,
-        );
-      });
-
-      it("imports many", async () => {
-        fill(Object.fromEntries(Array.from({ length: 1234 }, (_, at) => [`s${at}`, connectSession({ at })])));
-        assert.match(await imports(args), /^1,234 sessions imported; /);
-        assert.equal((await storedIds()).length, 1234);
-      });
-    });
-  }
+  // Nothing may be left beside a database either.
+  const traceOfDatabase = () => traceOf(bench.directory).filter(([name]) => name !== "new");
+  describeImports("connect-sqlite3", {
+    getBench,
+    getArgs: () => CONNECT,
+    fill: (sessions) => makeConnect(Object.entries(sessions).map((each) => connectRow(...each))),
+    traceOf: traceOfDatabase,
+    noun: "row",
+    nameOfBad: /row \d/,
+  });
+  describeImports("better-sqlite3-session-store", {
+    getBench,
+    getArgs: () => BETTER,
+    fill: (sessions) => makeBetter(Object.entries(sessions).map((each) => betterRow(...each))),
+    traceOf: traceOfDatabase,
+    noun: "row",
+    nameOfBad: /row \d/,
+  });
 });
 
 describe("native-store import --from session-file-store", () => {
@@ -338,7 +210,7 @@ describe("native-store import --from session-file-store", () => {
     const { code, stderr } = await bench.run(FILES);
     assert.equal(code, 1);
     const names = String.raw`\(\w+\.json, \w+\.json\)`;
-    assert.match(stderr, new RegExp(`2 encrypted by session-file-store, which import cannot undo ${names}`));
+    assert.match(stderr, new RegExp(`2 encrypted, which import cannot undo ${names}`));
     assert.match(stderr, new RegExp(`2 not JSON ${names}`));
     assert.match(stderr, /1 without the __lastAccess of session-file-store \(origin\.json\)/);
     assert.match(stderr, /1 without a time to end at \(date\.json\)/);

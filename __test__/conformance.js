@@ -407,7 +407,7 @@ function conformance(name, createStore, { SessionStoreError }, { isRemote = fals
         if (!isRemote) assert.equal((await store.stats()).sessions, 101);
         assert.equal(await store.clean(), undefined);
         const { sessions, expired, lastSweep } = await store.stats();
-        assert.equal(sessions, 1);
+        assert.equal(sessions, isRemote ? undefined : 1);
         assert.ok(lastSweep.at instanceof Date && lastSweep.duration >= 0);
         if (!isRemote) assert.deepEqual([expired, lastSweep.removed], [100, 100]);
         assert.deepEqual(await idsOf(store), [live.sessionId]);
@@ -541,23 +541,23 @@ function conformance(name, createStore, { SessionStoreError }, { isRemote = fals
         const { sessions, hits, misses, created, expired, evicted, lastSweep } = stats;
         assert.deepEqual(
           { sessions, hits, misses, created, expired, evicted, lastSweep },
-          { sessions: 1, hits: 1, misses: 2, created: 1, expired: 0, evicted: 0, lastSweep: null },
+          {
+            sessions: isRemote ? undefined : 1,
+            hits: 1,
+            misses: 2,
+            created: 1,
+            expired: 0,
+            evicted: 0,
+            lastSweep: null,
+          },
         );
-        assert.ok(stats.bytes > 0);
+        assert.ok(isRemote || stats.bytes > 0);
       });
 
       it("stats have the same keys from the beginning on", async () => {
-        const counters = [
-          "sessions",
-          "bytes",
-          "hits",
-          "misses",
-          "created",
-          "expired",
-          "evicted",
-          "lastSweep",
-        ];
-        const expected = [...counters, ...ownStats].sort();
+        const held = isRemote ? [] : ["sessions", "bytes"];
+        const counters = ["hits", "misses", "created", "expired", "evicted", "lastSweep"];
+        const expected = [...held, ...counters, ...ownStats].sort();
         assert.deepEqual(Object.keys(await store.stats()).sort(), expected);
         await store.create(session());
         await store.clean();
@@ -625,7 +625,7 @@ function conformance(name, createStore, { SessionStoreError }, { isRemote = fals
           const update = bad({ ...live, userId: "mallory" });
           await assert.rejects(store.update(live.sessionId, update), failsWith("ERR_INVALID_SESSION"));
           assert.deepEqual(await store.getByUser("ann"), [live]);
-          assert.equal((await store.stats()).sessions, 1);
+          assert.equal(await store.size(), 1);
         });
       }
 

@@ -3,6 +3,7 @@
 const assert = require("node:assert/strict");
 const fs = require("node:fs");
 const path = require("node:path");
+const { rootCertificates } = require("node:tls");
 const { describe, it } = require("node:test");
 const { FileStore, MemoryStore, RedisStore, SessionStoreError } = require("..");
 const { readServers } = require("../lib/redis-servers.js");
@@ -350,6 +351,7 @@ describe("options of RedisStore", () => {
     const store = new RedisStore({
       url,
       prefix: "é 😀",
+      clientName: "shop:web-1",
       secret: "a secret of some length",
       commandTimeout: 30_000,
       connectTimeout: 1,
@@ -360,6 +362,72 @@ describe("options of RedisStore", () => {
     });
     assert.deepEqual(store.db, { type: "redis", mode: "single", prefix: "é 😀" });
     await store.close();
+  });
+
+  it("take the login beside the URLs, each part of it once", () => {
+    const node = "redis://host";
+    const login = { username: "app", password: "p@ss" };
+    for (const [options, expected] of [
+      [{ url: node, ...login }, login],
+      [
+        { url: node, password: "p" },
+        { username: undefined, password: "p" },
+      ],
+      [
+        { url: "redis://app@host", password: "p" },
+        { username: "app", password: "p" },
+      ],
+      [
+        { url: "redis://:p@host", username: "app" },
+        { username: "app", password: "p" },
+      ],
+      [{ cluster: [node, node], ...login }, login],
+      [{ sentinel, ...login }, login],
+      [
+        { sentinel: { ...sentinel, username: "app" }, password: "p" },
+        { username: "app", password: "p" },
+      ],
+    ]) {
+      const { servers, masterLogin } = readServers(options);
+      for (const { username, password } of masterLogin ? [masterLogin] : servers) {
+        assert.deepEqual({ username, password }, expected, JSON.stringify(options));
+      }
+    }
+    const credentials = () => ({ password: "p" });
+    for (const [options, words] of [
+      [{ url: node, username: "app" }, /^password must be given where username is; got undefined$/],
+      [{ url: "redis://:p@host", password: "q" }, /^password must be left out where url has one; got both$/],
+      [{ url: "redis://a:p@host", username: "a" }, /^username must be left out where url has one; got both$/],
+      [
+        { cluster: ["redis://:p@host"], password: "q" },
+        /^password must be left out where cluster\[0\] has one/,
+      ],
+      [
+        { sentinel: { ...sentinel, password: "p" }, password: "q" },
+        /^password must be left out where sentinel has/,
+      ],
+      [
+        { url: node, password: "p", credentials },
+        /^password must be left out where credentials is given; got both$/,
+      ],
+      [
+        { url: "redis://:p@host", credentials },
+        /^credentials must be left out where url has a password; got both$/,
+      ],
+      [{ url: "redis://app@host", credentials }, /^credentials must be left out where url has a username/],
+      [
+        { sentinel: { ...sentinel, password: "p" }, credentials },
+        /^credentials must be left out where sentinel has a pass/,
+      ],
+      [
+        { url: node, credentials: {} },
+        /^credentials must be a function that gives \{ username, password \}, or a promise/,
+      ],
+      [{ url: node, password: "" }, /^password must be a non-empty string; got an empty string$/],
+      [{ url: node, username: 1 }, /^username must be a non-empty string; got 1$/],
+    ]) {
+      refusesRedis(options, words);
+    }
   });
 
   it("refuse what is no URL of Redis, without showing it", () => {
@@ -406,7 +474,7 @@ describe("options of RedisStore", () => {
     refusesRedis({ sentinel: { ...sentinel, username: "u" } }, /^sentinel\.password must be given/);
   });
 
-  it("say so of a URL with no host, and of a Unix socket", () => {
+  it("say so of a URL with no host, and of a Unix socket that is not written as one", () => {
     const noHost = /^url must be a URL such as .+; got one with no host$/;
     for (const wrong of [
       "redis://",
@@ -417,19 +485,57 @@ describe("options of RedisStore", () => {
     ]) {
       refusesRedis({ url: wrong }, noHost);
     }
-    refusesRedis({ url: "redis:///tmp/x.sock" }, /; got one with no host; Unix sockets are not supported$/);
+    refusesRedis({ url: "redis:///tmp/x.sock" }, /; got one with no host; a Unix socket is written as unix:/);
     for (const wrong of [
-      "unix:///tmp/x.sock",
-      "redis+unix:///x",
-      "valkey+unix:///x",
+      "unix:/tmp/x.sock",
+      "unix://tmp/x.sock",
+      "rediss+unix:///x",
       "redis-socket:///x",
       "/x",
     ]) {
-      refusesRedis({ url: wrong }, /; got a Unix socket, which is not supported$/);
-      refusesRedis({ cluster: [wrong] }, /^cluster\[0\] must be .+; got a Unix socket, which is not supp/);
+      refusesRedis({ url: wrong }, /; got a Unix socket that is not written as unix:\/\/\/run\/redis\.sock$/);
+      refusesRedis({ cluster: [wrong] }, /^cluster\[0\] must be .+; got a Unix socket that is not written/);
     }
     refusesRedis({ url: "redis://host/one" }, /; got one whose database is no number$/);
     refusesRedis({ url: "redis://a@/b" }, /; got one with no host$/);
+  });
+
+  it("take a Unix socket, which url alone may name", { skip: process.platform === "win32" }, () => {
+    for (const [given, host, database, username, password] of [
+      ["unix:///tmp/x.sock", "/tmp/x.sock", 0],
+      ["redis+unix:///x?db=3", "/x", 3],
+      ["valkey+unix:///a%20b/%25?db=", "/a b/%", 0],
+      ["UNIX://app:p%40ss@/run/x.sock?db=1", "/run/x.sock", 1, "app", "p@ss"],
+      ["unix://:p@/x", "/x", 0, undefined, "p"],
+    ]) {
+      const { mode, servers } = readServers({ url: given });
+      assert.deepEqual(mode, "single");
+      assert.deepEqual(servers, [{ host, port: 0, tls: false, username, password, database }], given);
+    }
+    const { servers } = readServers({ url: "unix:///x", username: "app", password: "p" });
+    assert.deepEqual([servers[0].username, servers[0].password], ["app", "p"]);
+    for (const [wrong, given] of [
+      ["unix:///", "one whose path is that of a folder"],
+      ["unix:///run/", "one whose path is that of a folder"],
+      ["unix:///x?db=one", "one whose database is no number"],
+      ["unix:///x?database=1", "one with more than a path and \\?db="],
+      ["unix:///x#1", "one with more than a path and \\?db="],
+      ["unix:///x%00", "one whose path is not encoded as in URLs"],
+      ["unix:///x%", "one whose path is not encoded as in URLs"],
+      ["unix://app@/x", "one with a user and no password"],
+      [`unix:///${"x".repeat(107)}`, "one whose path is longer than 10[37] bytes"],
+    ]) {
+      refusesRedis({ url: wrong }, new RegExp(`^url must be a URL such as .+; got ${given}$`));
+    }
+    refusesRedis(
+      { cluster: ["unix:///x"] },
+      /^cluster\[0\] must be .+; got a Unix socket, which url alone may name$/,
+    );
+    refusesRedis(
+      { sentinel: { ...sentinel, urls: ["unix:///x"] } },
+      /^sentinel\.urls\[0\] must be .+ url alone may/,
+    );
+    refusesRedis({ url: "unix:///x", tls: {} }, /^tls must be left out/);
   });
 
   it("take the host and the port of a URL as they are written", () => {
@@ -468,6 +574,12 @@ describe("options of RedisStore", () => {
       { url, commandTimeuot: 1 },
       /^unknown option "commandTimeuot": did you mean commandTimeout\?$/,
     );
+    for (const clientName of ["", "a b", "é", "a\n", "x".repeat(65), 1]) {
+      refusesRedis(
+        { url, clientName },
+        /^clientName must be 1 to 64 printable ASCII characters without a space; got /,
+      );
+    }
     refusesRedis({ url, maxSessions: 1 }, /^unknown option "maxSessions"/);
     refusesRedis({ url, secret: "short" }, /^secret must be /);
     refusesRedis({ url, tls: {} }, /^tls must be left out, or the URLs rediss:/);
@@ -475,6 +587,28 @@ describe("options of RedisStore", () => {
     refusesRedis(
       { url: secure, tls: { ca: "no PEM" } },
       /^tls\.ca must be one or more certificates as PEM text; got another text$/,
+    );
+    for (const ca of [1, "", [], [""], [1], Buffer.alloc(0)]) {
+      refusesRedis(
+        { url: secure, tls: { ca } },
+        /^tls\.ca must be PEM text, a Buffer of it, or a list of those; got /,
+      );
+    }
+    const certificate = rootCertificates[0];
+    refusesRedis(
+      { url: secure, tls: { ca: [certificate, Buffer.from("no PEM")] } },
+      /^tls\.ca must be one or more /,
+    );
+    refusesRedis(
+      { url: secure, tls: { cert: [certificate] } },
+      /^tls\.cert must be PEM text, or a Buffer of it; got an array$/,
+    );
+    for (const servername of ["", 1]) {
+      refusesRedis({ url: secure, tls: { servername } }, /^tls\.servername must be a non-empty string; got /);
+    }
+    refusesRedis(
+      { url: secure, tls: { servername: "no name" } },
+      /^tls\.servername must be a host name or an IP address, as certificates have it; got another text$/,
     );
     refusesRedis(
       { url: secure, tls: { cert: "x" } },

@@ -3,6 +3,9 @@
 // Who may use a server, and by which way: passwords, users, databases, TLS.
 
 const assert = require("node:assert/strict");
+const { execFileSync } = require("node:child_process");
+const fs = require("node:fs");
+const path = require("node:path");
 const { after, before, describe, it } = require("node:test");
 const { RedisStore, SessionStoreError } = require("..");
 const {
@@ -138,6 +141,7 @@ describe("a RedisStore and a user of its own", { skip: redisMissing }, () => {
         app: "on >s3cret ~fluid:* resetchannels +@all -@dangerous",
         reader: "on >s3cret ~fluid:* +@all -@write",
         other: "on >s3cret ~other:* +@all",
+        "no-scan": "on >s3cret ~fluid:* +@all -scan",
       },
     });
   });
@@ -157,6 +161,15 @@ describe("a RedisStore and a user of its own", { skip: redisMissing }, () => {
         await store.clear();
       },
     );
+  });
+
+  it("show in the counters that the background sweep fails", async () => {
+    const login = as("no-scan", "s3cret");
+    await withStore({ url: at(server, { login }), sweepInterval: 20 }, async (store) => {
+      assert.equal((await store.stats()).sweepError, null);
+      await until(async () => FORBIDDEN.test((await store.stats()).sweepError), "a sweep has failed");
+      assert.equal((await store.stats()).lastSweep, null);
+    });
   });
 
   it("fail at what that user may not do, and at nothing else", async () => {
@@ -237,6 +250,108 @@ describe("a RedisStore and databases", { skip: redisMissing }, () => {
   });
 });
 
+describe("the connections of a RedisStore", { skip: redisMissing }, () => {
+  const named = async (server) => {
+    const list = await server.call("CLIENT", "LIST");
+    return list.split("\n").map((line) => / name=(\S+) /.exec(line)?.[1]);
+  };
+
+  it("have a name, and that of the package where the server knows libraries", async () => {
+    const server = await startServer();
+    const knowsLibraries = !(await server.call("CLIENT", "SETINFO", "LIB-VER", "1").catch((error) => error))
+      .message;
+    for (const [options, name] of [
+      [{}, "native-store"],
+      [{ clientName: "shop:web-1" }, "shop:web-1"],
+    ]) {
+      await withStore({ url: at(server), ...options }, async (store) => {
+        await works(store);
+        const count = async () => (await named(server)).filter((each) => each === name).length;
+        await until(async () => (await count()) === 2, "both have it");
+        if (knowsLibraries) {
+          const list = await server.call("CLIENT", "LIST", "TYPE", "normal");
+          assert.match(list, /lib-name=@fluidauth\/native-store lib-ver=\d/);
+        }
+      });
+    }
+    await server.kill();
+  });
+
+  it("do without it where the user may not, or the server knows none", async () => {
+    const forbidding = await startServer({ users: { app: "on >s3cret ~fluid:* +@all -client" } });
+    await withStore({ url: at(forbidding, { login: as("app", "s3cret") }) }, works);
+    await forbidding.kill();
+    const ignorant = await startServer({ settings: { "rename-command": 'CLIENT ""' } });
+    await withStore({ url: at(ignorant) }, works);
+    await ignorant.kill();
+  });
+
+  it("say that a server has too many, with a login or without", async () => {
+    const server = await startServer({ password: PASSWORD, settings: { maxclients: 1 } });
+    const client = await server.connect();
+    for (const login of [as("", PASSWORD), ""]) {
+      await withStore({ url: at(server, { login }) }, (store) =>
+        fails(store.get("a"), { words: /max number of clients reached/ }),
+      );
+    }
+    client.close();
+    await withStore({ url: at(server, { login: as("", PASSWORD) }) }, untilLetIn);
+    await server.kill();
+  });
+});
+
+describe("a RedisStore and a Unix socket", { skip: redisMissing }, () => {
+  const startAt = (file) => startServer({ password: PASSWORD, settings: { unixsocket: `"${file}"` } });
+  const clients = async (server, file) => {
+    const list = await server.call("CLIENT", "LIST");
+    return list.split("\n").filter((line) => line.includes(` addr=${file}:0 `)).length;
+  };
+
+  it("get along, with a password and a database, on the event loop too", async () => {
+    const file = path.join(newDirectory(), "a b.sock");
+    const server = await startAt(file);
+    const one = session();
+    const url = `unix://${as("", PASSWORD)}${file.replace(" ", "%20")}?db=3`;
+    await withStore({ url, commandTimeout: 10_000 }, async (store) => {
+      await works(store);
+      await until(async () => (await clients(server, file)) === 2, "it has both connections");
+      const many = Array.from({ length: 500 }, () => session({ data: "x".repeat(10_000) }));
+      await Promise.all(many.map((each) => store.create(each)));
+      const found = await Promise.all(many.map((each) => store.get(each.sessionId)));
+      assert.deepEqual(found, many);
+      await store.create(one);
+    });
+    assert.match((await server.info("keyspace")).db3, /^keys=/);
+    await withStore({ url: `unix://${file}?db=3`, password: PASSWORD }, async (store) => {
+      assert.deepEqual(await store.get(one.sessionId), one);
+    });
+    await server.kill();
+  });
+
+  it("get along again once the server is back", async () => {
+    const file = path.join(newDirectory(), "redis.sock");
+    const server = await startAt(file);
+    await withStore({ url: `redis+unix://${file}`, password: PASSWORD }, async (store) => {
+      await works(store);
+      await until(async () => (await clients(server, file)) === 2, "it has both connections");
+      await server.kill();
+      await fails(store.get("a"), { words: /redis\.sock: connection refused$/ });
+      await server.start();
+      await untilLetIn(store);
+      await works(store);
+      await until(async () => (await clients(server, file)) === 2, "it has both connections again");
+    });
+    await server.kill();
+  });
+
+  it("say so where there is none", async () => {
+    const file = path.join(newDirectory(), "none.sock");
+    await withStore({ url: `unix://${file}` }, (store) =>
+      fails(store.get("a"), { words: /no connection to \/.+none\.sock: No such file/ }),
+    );
+  });
+});
+
 describe("a RedisStore and TLS", { skip: tlsMissing }, () => {
   const rediss = (server) => at(server, { scheme: "rediss" });
   let server;
@@ -271,11 +386,69 @@ describe("a RedisStore and TLS", { skip: tlsMissing }, () => {
     await strict.kill();
   });
 
+  it("take authorities as a Buffer, and as a list", async () => {
+    const { ca, cert, key } = server.certificates;
+    const stranger = makeCertificates(newDirectory());
+    for (const given of [Buffer.from(ca), [ca], [stranger.ca, Buffer.from(ca)], `${stranger.ca}\n${ca}`]) {
+      await withStore({ url: rediss(server), tls: { ca: given } }, works);
+    }
+    await withStore(
+      { url: rediss(server), tls: { ca, cert: Buffer.from(cert), key: Buffer.from(key) } },
+      works,
+    );
+  });
+
+  it("trust the authorities that Node trusts", async () => {
+    const file = path.join(newDirectory(), "extra.pem");
+    fs.writeFileSync(file, server.certificates.ca);
+    const script = `const { RedisStore } = require(${JSON.stringify(path.join(__dirname, ".."))});
+      const store = new RedisStore({ url: ${JSON.stringify(rediss(server))}, sweepInterval: 0 });
+      store.get("a").then((found) => console.log(found), (error) => console.log(error.message));`;
+    const run = (NODE_EXTRA_CA_CERTS) =>
+      execFileSync(process.execPath, ["-e", script], {
+        env: { ...process.env, NODE_EXTRA_CA_CERTS },
+        encoding: "utf8",
+      });
+    assert.equal(run(file), "null\n");
+    assert.match(run(""), /certificate/);
+  });
+
+  it("check the certificate for the name that is given", async () => {
+    const named = await startTlsServer({ names: "DNS:redis.test" });
+    const { ca } = named.certificates;
+    await withStore({ url: rediss(named), tls: { ca } }, (store) =>
+      fails(store.get("a"), { words: /certificate not valid for name "127\.0\.0\.1"/ }),
+    );
+    await withStore({ url: rediss(named), tls: { ca, servername: "redis.test" } }, works);
+    await withStore({ url: rediss(named), tls: { ca, servername: "other.test" } }, (store) =>
+      fails(store.get("a"), { words: /certificate not valid for name "other\.test"/ }),
+    );
+    await named.kill();
+  });
+
+  it("check the certificates of a cluster for the names that its nodes announce", async () => {
+    const node = await startTlsServer({
+      names: "DNS:localhost",
+      settings: {
+        "cluster-enabled": "yes",
+        "tls-cluster": "yes",
+        "cluster-announce-ip": "127.0.0.1",
+        "cluster-announce-hostname": "localhost",
+      },
+    });
+    await node.call("CLUSTER", "ADDSLOTSRANGE", 0, 16_383);
+    await until(async () => /cluster_state:ok/.test(await node.call("CLUSTER", "INFO")), "the cluster is up");
+    const cluster = [`rediss://localhost:${node.port}`];
+    await withStore({ cluster, tls: { ca: node.certificates.ca }, commandTimeout: 5000 }, works);
+    await node.kill();
+  });
+
   it("never speak without it to a server that asks for it, nor with it to one that does not know it", async () => {
-    await withStore({ url: at(server) }, (store) => fails(store.get("a"), { words: /./ }));
+    await withStore({ url: at(server) }, (store) => fails(store.get("a"), { words: /rediss:\/\// }));
     const plain = await startServer();
-    await withStore({ url: rediss(plain), tls: { ca: server.certificates.ca } }, (store) =>
-      fails(store.get("a"), { words: /./ }),
+    const tls = { ca: server.certificates.ca };
+    await withStore({ url: rediss(plain), tls, connectTimeout: 200 }, (store) =>
+      fails(store.get("a"), { words: /no TLS handshake, as of a server without TLS, within 200 ms/ }),
     );
     await plain.kill();
   });

@@ -7,7 +7,8 @@ const { describe, it } = require("node:test");
 const { RedisStore, SessionStoreError } = require("..");
 const { conformance, session } = require("./conformance.js");
 const { makeRedisPlace } = require("./support/redis-places.js");
-const { redisMissing } = require("./support/redis-servers.js");
+const { bulk, slotsReply, startFakeServer } = require("./support/redis/fake-server.js");
+const { redisMissing, until } = require("./support/redis-servers.js");
 
 const cluster = makeRedisPlace("cluster");
 
@@ -16,7 +17,7 @@ describe("in a cluster", { skip: redisMissing }, () => {
     "RedisStore",
     async (options, Store) => cluster.open(options, Store),
     { SessionStoreError },
-    { isRemote: true },
+    { isRemote: true, ownStats: ["sweepError"] },
   );
 
   it("sessions are on every server, and each is found by its user", async () => {
@@ -25,7 +26,7 @@ describe("in a cluster", { skip: redisMissing }, () => {
     const sessions = Array.from({ length: 300 }, (_, at) => session({ userId: `user ${at % 3}` }));
     await Promise.all(sessions.map((one) => store.create(one)));
     const { nodes } = cluster.servers;
-    const keys = await Promise.all(nodes.slice(0, 3).map((node) => node.call("KEYS", `${prefix}sess:*`)));
+    const keys = await Promise.all(nodes.slice(0, 3).map((node) => node.call("KEYS", `${prefix}sess#*`)));
     assert.equal(keys.flat().length, 300);
     for (const own of keys) assert.ok(own.length > 50, `${own.length} of 300`);
     for (const user of [0, 1, 2]) assert.equal((await store.getByUser(`user ${user}`)).length, 100);
@@ -69,5 +70,42 @@ describe("in a cluster", { skip: redisMissing }, () => {
     await store.create(one);
     assert.deepEqual(await store.getByUser("ann"), [one]);
     await store.close();
+  });
+});
+
+describe("a cluster of which one node is behind", () => {
+  it("is asked at the node that has a slot, and an older map of it is not believed", async () => {
+    const MIDDLE = 8192;
+    let [redirects, questions] = [0, 0];
+    const answer = (epoch, owner) => (words) => {
+      if (words[0] === "PING") return "+PONG\r\n";
+      if (words[1] === "INFO") return bulk(`cluster_state:ok\r\ncluster_current_epoch:${epoch}\r\n`);
+      if (words[1] !== "SLOTS") return "$-1\r\n";
+      questions++;
+      return slotsReply([
+        [0, MIDDLE - 1, behind.port],
+        [MIDDLE, 16_383, owner().port],
+      ]);
+    };
+    // It was a primary, `next` has its slots, and it answers nobody.
+    const lost = await startFakeServer(() => undefined);
+    const answerBehind = answer(2, () => lost);
+    const behind = await startFakeServer((words) => {
+      if (words[0] !== "GET" || redirects === 0) return answerBehind(words);
+      redirects--;
+      return `-MOVED 1 127.0.0.1:${next.port}\r\n`;
+    });
+    const next = await startFakeServer(answer(3, () => next));
+    const store = new RedisStore({ cluster: [next.url], sweepInterval: 0, commandTimeout: 10_000 });
+    for (let round = 0; round < 15; round++) {
+      const before = questions;
+      redirects = 1;
+      await Promise.all(Array.from({ length: 20 }, (_, at) => store.get(`session ${at}`)));
+      assert.equal(redirects, 0);
+      await until(() => questions > before, "the map is asked for");
+    }
+    assert.equal(lost.connections, 0);
+    await store.close();
+    for (const server of [lost, behind, next]) server.close();
   });
 });

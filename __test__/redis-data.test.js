@@ -23,7 +23,7 @@ describe("what a RedisStore keeps", { skip: redisMissing }, () => {
   });
   afterEach(() => store.close());
 
-  const keyOf = (id, prefix = "fluid:") => `${prefix}sess:${id}`;
+  const keyOf = (id, prefix = "fluid:") => `${prefix}sess#${id}`;
 
   it("is JSON that anybody can read", async () => {
     for (const given of [session(), session({ cart: [{ id: 1 }], name: "é" }), session({ userId: 7 })]) {
@@ -52,7 +52,7 @@ describe("what a RedisStore keeps", { skip: redisMissing }, () => {
     const prefixes = ["fluid:", "fluid", "a*", "a?b[c]^\\:", "ab", "é:", "{tag}:"];
     const stores = prefixes.map((prefix) => open({ url: server.url, prefix }));
     await server.call("SET", "other", "1");
-    await server.call("SET", "abc:sess:x", "2");
+    await server.call("SET", "abc:sess#x", "2");
     for (const [number, one] of stores.entries()) {
       for (let count = 0; count <= number; count++) await one.create(session());
     }
@@ -66,7 +66,7 @@ describe("what a RedisStore keeps", { skip: redisMissing }, () => {
       }
     }
     assert.equal(await server.call("GET", "other"), "1");
-    assert.deepEqual(await server.call("KEYS", "*sess:*"), ["abc:sess:x"]);
+    assert.deepEqual(await server.call("KEYS", "*sess#*"), ["abc:sess#x"]);
     await Promise.all(stores.map((one) => one.close()));
   });
 
@@ -96,31 +96,83 @@ describe("what a RedisStore keeps", { skip: redisMissing }, () => {
     await Promise.all([sealed, stranger, both].map((one) => one.close()));
   });
 
-  it("may be no session of ours, which is said and harms nothing else", async () => {
+  it("may be no session of ours, which is as good as none and stays", async () => {
     const values = ["", "garbage", "{}", "null", '{"expires":1}', "\u0000", '{"expires":"x","session":{}}'];
     for (const [number, value] of values.entries()) await server.call("SET", keyOf(`bad ${number}`), value);
     const fine = session();
     await store.create(fine);
-    for (const id of [...values.keys()].map((number) => `bad ${number}`)) {
-      await assert.rejects(store.get(id), (error) => {
+    await server.call("RPUSH", keyOf("a list"), "1");
+    const ids = [...[...values.keys()].map((number) => `bad ${number}`), "a list"];
+    for (const id of ids) {
+      assert.equal(await store.get(id), null, id);
+      assert.equal(await store.touch(id, at(HOUR)), false, id);
+      await store.update(id, session({ sessionId: id }));
+      await assert.rejects(store.create(session({ sessionId: id })), (error) => {
         assert.equal(error.code, "ERR_STORE_CORRUPT", `${id}: ${error.message}`);
+        assert.match(error.message, /a value that this store has not written/);
         assert.ok(!error.message.includes("garbage"));
         return true;
       });
-      await store.delete(id);
-      assert.equal(await store.get(id), null);
     }
-    // What is of another type is somebody else's.
-    await server.call("RPUSH", keyOf("a list"), "1");
-    await assert.rejects(store.get("a list"), { code: "ERR_STORE_CORRUPT" });
-    await assert.rejects(store.touch("a list", at(HOUR)), { code: "ERR_STORE_CORRUPT" });
-    await assert.rejects(store.delete("a list"), { code: "ERR_STORE_CORRUPT" });
-    assert.equal(await server.call("LLEN", keyOf("a list")), 1);
     assert.deepEqual(await store.getByUser("ann"), [fine]);
+    await store.clear();
+    assert.deepEqual((await server.call("KEYS", "fluid:sess#*")).sort(), ids.map((id) => keyOf(id)).sort());
+    // A text ends with the session of its id; what is of another type stays.
+    for (const id of ids) await store.delete(id);
+    assert.deepEqual(await server.call("KEYS", "fluid:sess#*"), [keyOf("a list")]);
+  });
+
+  it("is not what connect-redis has left, whichever of the prefixes begins with the other", async () => {
+    const left = JSON.stringify({ cookie: { originalMaxAge: null }, passport: { user: 1 } });
+    const before = ["fluid:a", "fluid:sess:a", "fluid:sess#a"];
+    for (const key of before) await server.call("SET", key, left);
+    assert.equal(await store.get("a"), null);
+    assert.equal(await store.size(), 0);
+    await store.clear();
+    for (const key of before) assert.equal(await server.call("GET", key), left);
+  });
+
+  it("is apart from that of any other prefix, though one begins with the other", async () => {
+    const prefixes = [
+      "s",
+      "shop:",
+      "shop:sess",
+      "shop:sess:",
+      "shop:user:",
+      "shop:seal",
+      "shop:sweep",
+      "shop:sess:sess:",
+    ];
+    const secret = "a secret of some length";
+    const stores = prefixes.flatMap((prefix, at) =>
+      open({ url: server.url, prefix, ...(at % 2 && { secret }) }),
+    );
+    const made = stores.map((_, at) => session({ sessionId: "same", n: at }));
+    for (const [at, one] of stores.entries()) await one.create(made[at]);
+    for (const [at, one] of stores.entries()) {
+      assert.deepEqual(await one.get("same"), made[at]);
+      assert.equal(await one.get("sess#same"), null);
+      assert.equal(await one.get("sess:same"), null);
+      assert.deepEqual([await one.size(), (await one.getByUser("ann")).length], [1, 1], prefixes[at]);
+    }
+    for (const [at, one] of stores.entries()) {
+      await one.clear();
+      for (const [other, store] of stores.entries())
+        assert.equal(await store.size(), other > at ? 1 : 0, `${prefixes[at]} cleared ${prefixes[other]}`);
+    }
+    assert.throws(
+      () => open({ url: server.url, prefix: "a#b" }),
+      (error) => {
+        assert.equal(error.code, "ERR_INVALID_OPTION");
+        assert.match(error.message, /prefix.+without '#'/);
+        return true;
+      },
+    );
+    await Promise.all(stores.map((one) => one.close()));
   });
 
   it("may be no session of ours where a user's index names one, whose other sessions are found and end", async () => {
-    const index = 'fluid:user:"ann"';
+    const index = 'fluid:user#"ann"';
     const values = {
       text: (key) => server.call("SET", key, "garbage"),
       json: (key) => server.call("SET", key, "{}"),
@@ -156,13 +208,13 @@ describe("what a RedisStore keeps", { skip: redisMissing }, () => {
   it("may have another's value where an index of ours would be, which is swept around and not cleared", async () => {
     const [one, gone] = [session({ userId: "ben" }), session({ userId: "ben" })];
     await store.create(one);
-    await server.call("RPUSH", 'fluid:user:"ann"', "1");
-    await server.call("ZADD", 'fluid:user:"ben"', 1, gone.sessionId);
+    await server.call("RPUSH", 'fluid:user#"ann"', "1");
+    await server.call("ZADD", 'fluid:user#"ben"', 1, gone.sessionId);
     await store.clean();
-    assert.equal(await server.call("ZCARD", 'fluid:user:"ben"'), 1);
+    assert.equal(await server.call("ZCARD", 'fluid:user#"ben"'), 1);
     await store.clear();
     assert.equal(await store.size(), 0);
-    assert.equal(await server.call("LLEN", 'fluid:user:"ann"'), 1);
+    assert.equal(await server.call("LLEN", 'fluid:user#"ann"'), 1);
   });
 
   it("finds its scripts again when the server has forgotten them", async () => {
@@ -207,12 +259,46 @@ describe("what a RedisStore keeps", { skip: redisMissing }, () => {
       await assert.rejects(store.create(session()), isFull);
       await assert.rejects(store.update(kept.sessionId, { ...kept, more: "x".repeat(1000) }), isFull);
       assert.deepEqual(await store.get(kept.sessionId), kept);
+      // Sessions in use live on, also where the user's index has to be kept longer for that.
+      for (const expires of [at(2 * HOUR), at(50 * HOUR), at(400 * HOUR)]) {
+        assert.equal(await store.touch(kept.sessionId, expires), true);
+        assert.equal((await store.get(kept.sessionId)).expires, expires);
+      }
+      assert.equal((await store.getByUser("kept")).length, 1);
       await store.delete(kept.sessionId);
       assert.equal(await store.get(kept.sessionId), null);
     } finally {
       await server.call("CONFIG", "SET", "maxmemory", 0);
     }
     await store.create(session());
+  });
+
+  it("is read where a server limits the replies of a connection, which it does not close again and again", async () => {
+    const own = await startServer({ settings: { "client-output-buffer-limit": "normal 2mb 0 0" } });
+    const store = new RedisStore({ url: own.url, sweepInterval: 0, commandTimeout: 10_000 });
+    const data = "x".repeat(400_000);
+    const all = Array.from({ length: 40 }, (_, at) =>
+      session({ sessionId: `large ${at}`, userId: "lea", data }),
+    );
+    for (const one of all) await store.create(one);
+    const readAll = async () => {
+      assert.deepEqual(await Promise.all(all.map((one) => store.get(one.sessionId))), all);
+      assert.equal((await store.getByUser("lea")).length, all.length);
+    };
+    const connections = async () => Number((await own.info("stats")).total_connections_received);
+    await readAll();
+    // The event loop has its connection again.
+    await until(
+      async () => Number((await own.info("clients")).connected_clients) === 3,
+      "it has both connections",
+    );
+    const before = await connections();
+    await readAll();
+    await readAll();
+    // That of the question.
+    assert.equal(await connections(), before + 1);
+    await store.close();
+    await own.kill();
   });
 
   it("can be read while replicas are missing, which writes wait for", async () => {
@@ -256,6 +342,33 @@ describe("what a RedisStore keeps", { skip: redisMissing }, () => {
     // What was refused each time has not happened; one may have been asked once more just before its deadline.
     const unknown = (await Promise.all(refusals)).filter((outcome) => outcome !== undefined);
     assert.ok(unknown.length <= 2, `${unknown.length} of 10 may have been carried out`);
+    await replica.kill();
+  });
+
+  it("is read from a replica while writes are refused there, on the connections that there are", async () => {
+    const [given, other] = [session(), session()];
+    await Promise.all([store.create(given), store.create(other)]);
+    const replica = await startServer({ settings: { replicaof: `127.0.0.1 ${server.port}` } });
+    const reader = open({ url: replica.url, commandTimeout: 1000 });
+    await until(
+      async () => (await reader.get(given.sessionId)) && reader.get(other.sessionId),
+      "the replica has both",
+    );
+    const connections = async () => Number((await replica.info("stats")).total_connections_received);
+    const before = await connections();
+    let isOver = false;
+    const refused = Promise.all(
+      Array.from({ length: 5 }, () =>
+        assert.rejects(reader.touch(other.sessionId, Date.now() + 2 * HOUR), { name: "SessionStoreError" }),
+      ),
+    ).finally(() => {
+      isOver = true;
+    });
+    while (!isOver) assert.deepEqual(await reader.get(given.sessionId), given);
+    await refused;
+    const made = (await connections()) - before;
+    assert.ok(made <= 12, `${made} connections`);
+    await reader.close();
     await replica.kill();
   });
 

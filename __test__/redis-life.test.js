@@ -69,7 +69,6 @@ describe("a RedisStore whose server is away", { skip: redisMissing }, () => {
       () => store.size(),
       () => store.ids().next(),
       () => store.clear(),
-      () => store.stats(),
     ]);
     assert.ok(
       Object.keys(codes).every((code) => AWAY.includes(code)),
@@ -113,6 +112,25 @@ describe("a RedisStore whose server is away", { skip: redisMissing }, () => {
     assert.equal(await store.get("a"), null);
     const took = performance.now() - began;
     assert.ok(took < DEADLINE / 2, `the next call took ${took} ms`);
+    await store.close();
+    await proxy.close();
+  });
+
+  it("loses one deadline where both of its connections are silent", async () => {
+    const proxy = await startProxy(server);
+    const store = open({ url: proxy.url });
+    await until(async () => {
+      await store.get("a");
+      const commands = (await server.call("CLIENT", "LIST")).match(/ cmd=(get|ping)/g);
+      return commands?.length === 2;
+    }, "it uses its fast path, which has loaded its scripts before");
+    proxy.goDark();
+    assert.equal(await codeOf(store.get("a")), "ERR_STORE_TIMEOUT");
+    await proxy.heal();
+    const began = performance.now();
+    assert.equal(await store.get("a"), null);
+    const took = performance.now() - began;
+    assert.ok(took < DEADLINE, `the next call took ${took} ms`);
     await store.close();
     await proxy.close();
   });

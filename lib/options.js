@@ -104,6 +104,16 @@ const redisOptions = {
   url: judgedLater,
   cluster: judgedLater,
   sentinel: judgedLater,
+  clientName: {
+    expected: "1 to 64 printable ASCII characters without a space",
+    accepts: (value) => typeof value === "string" && /^[!-~]{1,64}$/.test(value),
+  },
+  username: text,
+  password: text,
+  credentials: {
+    expected: "a function that gives { username, password }, or a promise of it",
+    accepts: (value) => typeof value === "function",
+  },
   prefix: {
     expected: "a non-empty string of at most 256 bytes",
     accepts: (value) => text.accepts(value) && Buffer.byteLength(value) <= 256,
@@ -129,10 +139,20 @@ const sentinelOptions = {
   },
 };
 
+const isPem = (value) => text.accepts(value) || (isUint8Array(value) && value.length > 0);
+
+const pem = { expected: "PEM text, or a Buffer of it", accepts: isPem };
+
+const pems = {
+  expected: "PEM text, a Buffer of it, or a list of those",
+  accepts: (value) => isPem(value) || (Array.isArray(value) && value.length > 0 && value.every(isPem)),
+};
+
 const tlsOptions = {
-  ca: text,
-  cert: text,
-  key: text,
+  ca: pems,
+  cert: pem,
+  key: pem,
+  servername: text,
   rejectUnauthorized: boolean,
 };
 
@@ -163,6 +183,19 @@ function validateOptions(options = {}, known, required = []) {
   return given;
 }
 
+/** Calls what validates an option's own options, and has its errors name that option too. */
+function within(option, validate) {
+  try {
+    return validate();
+  } catch (error) {
+    const message = error.message.replace(/^(options\b|unknown option )?/, (start) => {
+      if (start === "options") return option;
+      return start === "" ? `${option}.` : `unknown option of ${option}: `;
+    });
+    throw new SessionStoreError(error.code, message);
+  }
+}
+
 const describeValue = (value) => (typeof value === "number" ? String(value) : kindOf(value));
 
 function unknown(name, known) {
@@ -173,6 +206,8 @@ function unknown(name, known) {
 
 module.exports = {
   validateOptions,
+  within,
+  text,
   anything,
   path,
   fileOptions,

@@ -49,8 +49,11 @@ class PendingCalls {
   // The addon keeps `settle`, and so this object. A strong reference from here would keep the store for ever, as the
   // addon would never see it collected.
   #store;
+  // What else is kept while a call is under way: likewise weak.
+  #kept;
   // The store, while a call is under way.
   #busyStore;
+  #busyKept;
   #calls = [];
   #ended = [];
   #isWaking = false;
@@ -89,11 +92,12 @@ class PendingCalls {
 
   /**
    * Takes the store, which was opened with `settle`.
-   * @param {{ timeout?: number }} [options] For stores whose deadlines this class has to watch, the milliseconds that a
-   *   call may take.
+   * @param {{ timeout?: number, kept?: object }} [options] For stores whose deadlines this class has to watch, the
+   *   milliseconds that a call may take; and what calls need besides the store.
    */
-  attach(store, { timeout } = {}) {
+  attach(store, { timeout, kept = store } = {}) {
     this.#store = new WeakRef(store);
+    this.#kept = new WeakRef(kept);
     this.#timeout = timeout;
   }
 
@@ -109,6 +113,7 @@ class PendingCalls {
     const isAlone = this.#count++ === 0;
     if (isAlone) {
       this.#busyStore = this.#store.deref();
+      this.#busyKept = this.#kept.deref();
       if (this.#timeout !== undefined && !this.#isTimed) this.#watch(this.#timeout);
     }
     if (this.#isEager && isAlone && this.#lastBatch <= 1) {
@@ -160,7 +165,7 @@ class PendingCalls {
   };
 
   #take(ticket) {
-    if (--this.#count === 0) this.#busyStore = undefined;
+    if (--this.#count === 0) this.#busyStore = this.#busyKept = undefined;
     const call = this.#calls[ticket];
     this.#calls[ticket] = undefined;
     return call;

@@ -1,38 +1,69 @@
 "use strict";
 
 const { domainToASCII } = require("node:url");
-const { SessionStoreError, invalidOption, kindOf } = require("./errors.js");
-const { sentinelOptions, tlsOptions, validateOptions } = require("./options.js");
+const { invalidOption, kindOf } = require("./errors.js");
+const { sentinelOptions, validateOptions, within } = require("./options.js");
 
 const DEFAULT_PORT = 6379;
 const DEFAULT_SENTINEL_PORT = 26379;
 const MAX_DATABASE = 2 ** 31 - 1;
 
-const SERVER = "a URL such as redis://user:password@host:6379/0, or rediss:// for TLS";
+const SERVER =
+  "a URL such as redis://user:password@host:6379/0, or rediss:// for TLS, or unix:///run/redis.sock?db=0";
 const OF_MANY = "such as redis://user:password@host:6379, or rediss:// for TLS, with no database";
 const NODE = `a URL ${OF_MANY}`;
 const NODES = `a list of URLs ${OF_MANY}`;
 
 // Those of Valkey's own programs mean the same.
 const SCHEME = /^(?:redis|valkey)s?:\/\//i;
+const UNIX_SOCKET = /^(?:unix|(?:redis|valkey)\+unix):\/\/(?:([^/?#]*)@)?(?=\/)/i;
 // As other clients have them, or as paths.
-const UNIX_SOCKET = /^(?:unix:|(?:redis|valkey)s?(?:\+unix|-socket):|\/)/i;
+const OTHER_UNIX_SOCKET = /^(?:unix:|(?:redis|valkey)s?(?:\+unix|-socket):|\/)/i;
+// So many bytes a system's address has room for.
+const MAX_SOCKET_PATH = process.platform === "linux" ? 107 : 103;
 const NO_HOST = /^[a-z]+:\/\/(?:[^/?#]*@)?(?::\d*)?(?:$|[/?#])/i;
 
-/** The servers of the options, of which one kind must be given; no error shows a URL, as it may have a password. */
-function readServers({ url, cluster, sentinel }) {
+/**
+ * The servers of the options, of which one kind must be given, and how to log in; no error shows a URL, as it may have a
+ * password.
+ */
+function readServers({ url, cluster, sentinel, ...login }) {
+  checkLogin(login);
   const kinds = Object.entries({ url, cluster, sentinel }).filter(([, value]) => value !== undefined);
   if (kinds.length !== 1) {
     const given = kinds.length === 0 ? "none" : kinds.map(([name]) => name).join(" and ");
     throw invalidOption("url", "given, or cluster, or sentinel: one of the three", given);
   }
-  if (url !== undefined) return { mode: "single", servers: [readServer("url", SERVER, url, DEFAULT_PORT)] };
-  if (cluster !== undefined) return { mode: "cluster", servers: readNodes(cluster) };
-  return { mode: "sentinel", ...readSentinel(sentinel) };
+  if (url !== undefined) {
+    return { mode: "single", servers: [readServer("url", SERVER, url, DEFAULT_PORT, login)] };
+  }
+  if (cluster !== undefined) return { mode: "cluster", servers: readNodes(cluster, login) };
+  return { mode: "sentinel", ...readSentinel(sentinel, login) };
 }
 
-function readNodes(cluster) {
-  const servers = readList("cluster", cluster, DEFAULT_PORT);
+function checkLogin({ username, password, credentials }) {
+  if (credentials === undefined) return;
+  const other = Object.entries({ username, password }).find(([, value]) => value !== undefined);
+  if (other) throw invalidOption(other[0], "left out where credentials is given", "both");
+}
+
+/** The login that a place has, with what the options add. Each part is said once. */
+function joinLogin(place, own, { username, password, credentials }) {
+  for (const [name, value] of Object.entries({ username, password })) {
+    if (own[name] === undefined) continue;
+    if (credentials !== undefined) {
+      throw invalidOption("credentials", `left out where ${place} has a ${name}`, "both");
+    }
+    if (value !== undefined) throw invalidOption(name, `left out where ${place} has one`, "both");
+  }
+  if (username !== undefined && password === undefined && own.password === undefined) {
+    throw invalidOption("password", "given where username is", "undefined");
+  }
+  return { username: own.username ?? username, password: own.password ?? password };
+}
+
+function readNodes(cluster, login) {
+  const servers = readList("cluster", cluster, DEFAULT_PORT, login);
   const [{ username, password, tls }] = servers;
   if (servers.some((node) => node.username !== username || node.password !== password || node.tls !== tls)) {
     throw invalidOption("cluster", "URLs with one login and one protocol for all nodes", "different ones");
@@ -40,7 +71,7 @@ function readNodes(cluster) {
   return servers;
 }
 
-function readSentinel(sentinel) {
+function readSentinel(sentinel, login) {
   const { urls, master, username, password, database } = within("sentinel", () =>
     validateOptions(sentinel, sentinelOptions, ["urls", "master"]),
   );
@@ -50,67 +81,100 @@ function readSentinel(sentinel) {
   if (servers.some((server) => server.tls !== tls)) {
     throw invalidOption("sentinel.urls", "URLs with one protocol for all", "different ones");
   }
-  if (username !== undefined && password === undefined) {
+  const joined = joinLogin("sentinel", { username, password }, login);
+  if (joined.username !== undefined && joined.password === undefined) {
     throw invalidOption("sentinel.password", "given where sentinel.username is", "undefined");
   }
   // Of its host and port the sentinels tell.
-  const masterLogin = { host: "", port: 0, tls, username, password, database: database ?? 0 };
+  const masterLogin = { host: "", port: 0, tls, ...joined, database: database ?? 0 };
   return { servers, master, masterLogin };
 }
 
-function readList(option, urls, defaultPort) {
+function readList(option, urls, defaultPort, login) {
   if (!Array.isArray(urls)) throw invalidOption(option, NODES, kindOf(urls));
   if (urls.length === 0) throw invalidOption(option, NODES, "an empty list");
   return urls.map((url, at) => {
-    const server = readServer(`${option}[${at}]`, NODE, url, defaultPort);
+    const server = readServer(`${option}[${at}]`, NODE, url, defaultPort, login);
     if (server.database !== 0) throw invalidOption(`${option}[${at}]`, NODE, "one with a database");
     return server;
   });
 }
 
-function readServer(option, expected, url, defaultPort) {
+function readServer(option, expected, url, defaultPort, login = {}) {
   if (typeof url !== "string") throw invalidOption(option, expected, kindOf(url));
   const refuse = (given) => invalidOption(option, expected, given);
   const fault = faultOfPlace(url);
   if (fault !== undefined) throw refuse(fault);
-  const parsed = parse(url);
-  const host = parsed === null ? "" : hostOf(parsed);
-  if (host === "") throw refuse("a text that is no URL");
-  if (parsed.search || parsed.hash) throw refuse("one with something after the database");
-  const [, database] = /^\/?(\d*)$/.exec(parsed.pathname) ?? [];
-  if (database === undefined || Number(database) > MAX_DATABASE)
+  const parsed = parsePlace(url);
+  if (parsed === null) throw refuse("a text that is no URL");
+  const isSocket = isUnixSocket(url);
+  if (isSocket && option !== "url") throw refuse("a Unix socket, which url alone may name");
+  const place = isSocket ? readSocket(parsed, refuse) : readAddress(parsed, defaultPort, refuse);
+  const { database } = place;
+  if (!/^\d*$/.test(database) || Number(database) > MAX_DATABASE)
     throw refuse("one whose database is no number");
   const [username, password] = [decode(parsed.username), decode(parsed.password)];
   if (username === null || password === null) throw refuse("one whose login is not encoded as in URLs");
-  if (username && !password) throw refuse("one with a user and no password");
+  const own = { username: username || undefined, password: password || undefined };
+  const joined = joinLogin(option, own, login);
+  if (joined.username !== undefined && joined.password === undefined) {
+    throw refuse("one with a user and no password");
+  }
+  return { ...place, ...joined, database: Number(database) };
+}
+
+function readAddress({ hostname, port, protocol, pathname, search, hash }, defaultPort, refuse) {
+  const host = hostOf(hostname);
+  if (host === "") throw refuse("a text that is no URL");
+  if (search || hash) throw refuse("one with something after the database");
   return {
     host,
-    port: parsed.port === "" ? defaultPort : Number(parsed.port),
-    tls: ["rediss:", "valkeys:"].includes(parsed.protocol),
-    username: username || undefined,
-    password: password || undefined,
-    database: Number(database),
+    port: port === "" ? defaultPort : Number(port),
+    tls: ["rediss:", "valkeys:"].includes(protocol),
+    database: pathname.replace(/^\//, ""),
   };
 }
 
-/** Why a text leads to no server; `undefined` if it may. */
-function faultOfPlace(url) {
-  if (UNIX_SOCKET.test(url)) return "a Unix socket, which is not supported";
-  if (!SCHEME.test(url)) return "a text that does not begin so";
-  if (!NO_HOST.test(url)) return undefined;
-  return /\/\/\/\D/.test(url) ? "one with no host; Unix sockets are not supported" : "one with no host";
+function readSocket({ pathname, searchParams, hash }, refuse) {
+  const path = decode(pathname);
+  if (path === null || path.includes("\0")) throw refuse("one whose path is not encoded as in URLs");
+  if (path.endsWith("/")) throw refuse("one whose path is that of a folder");
+  if (Buffer.byteLength(path) > MAX_SOCKET_PATH) {
+    throw refuse(`one whose path is longer than ${MAX_SOCKET_PATH} bytes`);
+  }
+  const { db = "", ...others } = Object.fromEntries(searchParams);
+  if (hash || Object.keys(others).length > 0) throw refuse("one with more than a path and ?db=");
+  return { host: path, port: 0, tls: false, database: db };
 }
 
-/** The host of a URL, or an empty text if the URL is not valid. A name with letters outside ASCII is encoded as in DNS. */
-function hostOf({ hostname }) {
+const isUnixSocket = (url) => UNIX_SOCKET.test(url);
+
+/** Why a text leads to no server; `undefined` if it may. */
+function faultOfPlace(url) {
+  if (isUnixSocket(url)) {
+    return process.platform === "win32" ? "a Unix socket, which is not supported on Windows" : undefined;
+  }
+  if (OTHER_UNIX_SOCKET.test(url)) return "a Unix socket that is not written as unix:///run/redis.sock";
+  if (!SCHEME.test(url)) return "a text that does not begin so";
+  if (!NO_HOST.test(url)) return undefined;
+  return /\/\/\/\D/.test(url)
+    ? "one with no host; a Unix socket is written as unix:///run/redis.sock"
+    : "one with no host";
+}
+
+/** A host as it is looked up, or an empty text if it is not valid. A name with letters outside ASCII is encoded as in DNS. */
+function hostOf(hostname) {
   // URLs of schemes that are not the Web's have such letters percent-encoded.
   if (hostname.includes("%")) return domainToASCII(decode(hostname) ?? "");
   return hostname.replace(/^\[|\]$/g, "");
 }
 
-function parse(url) {
+/** The parts of a URL, or `null`. That of a Unix socket gets a host, as `URL` takes no login without one. */
+function parsePlace(url) {
   try {
-    return new URL(url);
+    return new URL(
+      url.replace(UNIX_SOCKET, (_, login) => `unix://${login === undefined ? "" : `${login}@`}localhost`),
+    );
   } catch {
     // Its message shows the URL.
     return null;
@@ -125,27 +189,4 @@ function decode(text) {
   }
 }
 
-/** What a connection by TLS is made with. */
-function readTls(tls, { servers, masterLogin }) {
-  if (tls === undefined) return {};
-  const { ca, cert, key, rejectUnauthorized } = within("tls", () => validateOptions(tls, tlsOptions));
-  if (!masterLogin?.tls && !servers.some((server) => server.tls)) {
-    throw invalidOption("tls", "left out, or the URLs rediss:// ones", "given");
-  }
-  return { ca, cert, key, acceptAny: rejectUnauthorized === false };
-}
-
-/** Calls what validates an option's own options, and has its errors name that option too. */
-function within(option, validate) {
-  try {
-    return validate();
-  } catch (error) {
-    const message = error.message.replace(/^(options\b|unknown option )?/, (start) => {
-      if (start === "options") return option;
-      return start === "" ? `${option}.` : `unknown option of ${option}: `;
-    });
-    throw new SessionStoreError(error.code, message);
-  }
-}
-
-module.exports = { faultOfPlace, readServers, readTls };
+module.exports = { faultOfPlace, isUnixSocket, parsePlace, readServers };

@@ -2,7 +2,9 @@
 
 const native = require("./native.js");
 const { redisOptions, validateOptions } = require("./options.js");
-const { readServers, readTls } = require("./redis-servers.js");
+const { answerRequests } = require("./redis-credentials.js");
+const { readServers } = require("./redis-servers.js");
+const { readTls } = require("./redis-tls.js");
 const { readSecrets } = require("./secrets.js");
 const { SessionStore, callNative } = require("./session-store.js");
 const { PendingCalls } = require("./pending-calls.js");
@@ -12,17 +14,28 @@ const DEFAULT_PREFIX = "fluid:";
 // Others than Node have libuv's functions in name only.
 const eventLoop = process.versions.bun === undefined && process.versions.deno === undefined;
 
+// The functions for credentials, each for as long as its store.
+const KEPT = new WeakMap();
+
 /** Sessions in Redis. `index.d.ts` documents it. */
 class RedisStore extends SessionStore {
   constructor(options) {
-    const { url, cluster, sentinel, tls, secret, ...given } = validateOptions(options, redisOptions);
-    const servers = readServers({ url, cluster, sentinel });
+    const { url, cluster, sentinel, username, password, credentials, tls, secret, ...given } =
+      validateOptions(options, redisOptions);
+    const servers = readServers({ url, cluster, sentinel, username, password, credentials });
     const settings = { prefix: DEFAULT_PREFIX, ...given, ...servers, ...readTls(tls, servers) };
     const secrets = readSecrets(secret);
     const calls = new PendingCalls({ isEager: true });
-    const store = callNative(() => native.openRedis({ ...settings, secrets, eventLoop }, calls.settle));
-    calls.attach(store);
+    const ask = credentials && answerRequests(credentials);
+    const store = callNative(() => native.openRedis({ ...settings, secrets, eventLoop }, calls.settle, ask));
+    calls.attach(store, { kept: credentials });
     super({ type: "redis", mode: settings.mode, prefix: settings.prefix }, store, calls);
+    if (credentials !== undefined) KEPT.set(this, credentials);
+  }
+
+  async stats() {
+    const { sweepError = null, ...counters } = await super.stats();
+    return { ...counters, sweepError };
   }
 }
 

@@ -113,14 +113,6 @@ const MUTANTS = [
     edits: [["while at < to {", "while at < to && !MUTANT {"]],
   },
   {
-    name: "recover-without-salt",
-    kind: "code",
-    isRare: true,
-    what: "What was lost at the end of the log can follow what is written there after a recovery.",
-    file: `${FILE}/redo/ring.rs`,
-    edits: [["salt: self.salt,", "salt: if MUTANT { 0 } else { self.salt },"]],
-  },
-  {
     name: "error-before-log-end",
     kind: "rule",
     what: "A batch is reported as failed while the data file still names the log.",

@@ -335,7 +335,7 @@ fn a_full_store_that_is_encrypted_and_limits_users_stays_within_max_bytes() {
         bed.create(20);
     }
     let stats = bed.store.stats().unwrap();
-    assert!(stats.evicted > 20 && stats.bytes > MIB / 2, "{stats:?}");
+    assert!(stats.evicted > 20 && stats.bytes > Some(MIB / 2), "{stats:?}");
     for of in 0..USERS {
         bed.store.delete_by_user(user(of).as_key(), None).unwrap();
     }

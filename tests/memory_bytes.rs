@@ -70,7 +70,7 @@ impl Measured {
     }
 
     fn assert_bytes_agree(&self, what: &str) {
-        let (stated, allocated) = (self.store.stats().unwrap().bytes as usize, self.allocated());
+        let (stated, allocated) = (self.store.stats().unwrap().bytes.unwrap() as usize, self.allocated());
         println!("{what}: stated {stated}, allocated {allocated}");
         let difference = stated.abs_diff(allocated);
         assert!(difference <= allocated / 10, "{what}: stated {stated} bytes, allocated {allocated}");

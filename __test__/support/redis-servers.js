@@ -30,12 +30,13 @@ function startServer({ isDurable = false, password, users = {}, settings } = {})
   }));
 }
 
-/** One that serves with TLS alone. `certificates` has what is needed to trust it. */
-async function startTlsServer({ needsClientCertificate = false } = {}) {
-  const certificates = makeCertificates(newDirectory());
+/** One that serves with TLS alone. `certificates` has what is needed to trust it; `names` are those of its own. */
+async function startTlsServer({ needsClientCertificate = false, names, settings } = {}) {
+  const certificates = makeCertificates(newDirectory(), names);
   const { files, ca, cert, key } = certificates;
   const server = await startOnFreePort((port) => ({
-    tls: { ca, cert, key },
+    // It is reached at 127.0.0.1, whatever its names.
+    tls: { ca, cert, key, checkServerIdentity: () => undefined },
     settings: {
       ...BASE,
       appendonly: "no",
@@ -44,6 +45,7 @@ async function startTlsServer({ needsClientCertificate = false } = {}) {
       "tls-cert-file": files.cert,
       "tls-key-file": files.key,
       "tls-auth-clients": needsClientCertificate ? "yes" : "no",
+      ...settings,
     },
   }));
   return Object.assign(server, { certificates });

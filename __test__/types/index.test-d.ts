@@ -7,6 +7,7 @@ import {
   guardSession,
   MemoryStore,
   RedisStore,
+  type RedisStoreStats,
   type SessionInput,
   type SessionStore,
   SessionStoreError,
@@ -108,6 +109,7 @@ export async function iteration() {
 export async function description() {
   expectAssignable<{ readonly type: "memory"; readonly name: string | null }>(store.db);
   const stats: StoreStats = await store.stats();
+  expectType<number>((await store.stats()).sessions);
   expectType<number>(stats.evicted);
   expectError(stats.log);
   expectType<{ at: Date; duration: number; removed: number } | null>(stats.lastSweep);
@@ -175,7 +177,8 @@ export async function redis() {
   expectType<"single" | "cluster" | "sentinel">(sessions.db.mode);
   expectType<string>(sessions.db.prefix);
   expectType<string[] | undefined>((await sessions.get(sessionId))?.cart);
-  expectType<StoreStats>(await sessions.stats());
+  expectType<RedisStoreStats>(await sessions.stats());
+  expectError((await sessions.stats()).sessions);
   new RedisStore({
     cluster: [url],
     prefix: "app:",
@@ -183,8 +186,15 @@ export async function redis() {
     waitReplicas: 1,
   });
   new RedisStore({ sentinel: { urls: [url], master: "name", username: "u", password: "p", database: 1 } });
-  new RedisStore({ url, tls: { ca: "", cert: "", key: "", rejectUnauthorized: false } });
+  new RedisStore({
+    url,
+    tls: { ca: ["", new Uint8Array()], cert: "", key: "", servername: "", rejectUnauthorized: false },
+  });
   new RedisStore({ url, commandTimeout: 500, connectTimeout: 500, maxSessionsPerUser: 3, sweepInterval: 0 });
+  new RedisStore({ url, username: "app", password: "secret", clientName: "web" });
+  new RedisStore({ url, credentials: () => ({ password: "secret" }) });
+  new RedisStore({ cluster: [url], credentials: async () => ({ username: "app", password: "secret" }) });
+  expectError(new RedisStore({ url, credentials: () => ({ username: "app" }) }));
   expectError(new RedisStore());
   expectError(new RedisStore({}));
   expectError(new RedisStore({ url, cluster: [url] }));

@@ -99,7 +99,7 @@ const CONSEQUENCES = [
   "The log holds the writes since its last drain: often those of the last 30 seconds, and under load also older ones of",
   "sessions that change all the time. The lost ones are undone:",
   "- Logins and changes are gone. Those users have to log in again.",
-  "- A logout is gone too. The session is live again until it expires, for whoever has its id.",
+  "- Logouts are gone too. Who still has the cookie is logged in again, until the session expires.",
   "Where no logout may be undone, end sessions before the app starts again: those of a user by",
   "native-store revoke --user <id>, or all of them by store.clear() or a new secret for the cookies of the app.",
 ];

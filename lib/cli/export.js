@@ -10,7 +10,8 @@ async function run(task) {
   // Before the store, as root gives up the right to make it.
   const target = file === "-" ? output : openFile(task, file);
   const store = task.openStore({ isRead: true });
-  const { sessions: total } = await store.stats();
+  const { sessions: held } = await store.stats();
+  const total = held ?? (await store.size());
   // Data and a bar would not share the terminal.
   const progress = target === output && stdout.isTTY ? silent : task.progress("export");
 

@@ -28,6 +28,7 @@ change one.
 
 A secret on the command line could be seen by every user of the machine, so there is no option for one. The
 password of a Redis server is read from $NATIVE_STORE_REDIS_PASSWORD, or in $NATIVE_STORE_REDIS_URL.
+That of the server of an old store is read in $NATIVE_STORE_FROM_URL.
 Run this as the user that the app runs as. Root becomes the owner of the store before it opens it.
 
 ${EXIT_CODES}

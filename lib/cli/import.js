@@ -19,7 +19,7 @@ async function run(task) {
   if (options.create && directory === undefined) {
     throw wrongUsage("--create is for a FileStore: in Redis there is nothing to make");
   }
-  if (options.create && options.from !== undefined) refuseSamePlace(task.operand, directory);
+  if (options.create && source.folder !== undefined) refuseSamePlace(source.folder, directory);
   const how = { isCreated: options.create, hint: "; import --create makes one" };
   const store = task.openStore(how, { maxSessionBytes: LARGEST_SESSION });
   source.check?.();
@@ -71,9 +71,9 @@ function withReport(error, importer) {
 }
 
 /** Old stores are at ./sessions by default, as ours is. */
-function refuseSamePlace(operand, directory) {
+function refuseSamePlace(folder, directory) {
   // Where ours is beside it already, it was meant to be.
-  if (realPath(directory) !== realPath(operand) || fs.existsSync(path.join(directory, DATA_FILE))) return;
+  if (realPath(directory) !== realPath(folder) || fs.existsSync(path.join(directory, DATA_FILE))) return;
   throw wrongUsage(`${directory} is the old store: --path names another place for the new one`);
 }
 
@@ -92,6 +92,9 @@ module.exports = {
     "--from session-file-store <folder> [--ttl <ms>] [--extension <text>]",
     "--from connect-sqlite3 <file> [--table <name>]",
     "--from better-sqlite3-session-store <file>",
+    "--from connect-pg-simple <url> [--schema <name>] [--table <name>]",
+    "--from connect-mongo <url> [--database <name>] [--collection <name>] [--ttl <ms>]",
+    "--from connect-redis <url> [--from-prefix <text>] [--ttl <ms>]",
   ],
   about: [
     "Reads lines of JSON as export writes them, from standard input where no file is given, or -. Sessions that have " +
@@ -102,7 +105,7 @@ module.exports = {
     "With --from it reads the store that an app with express-session or @fastify/session had, and makes of it what " +
       "ConnectStore reads: each session as it was, under the same id, so that the cookies go on to be valid, and with " +
       "the end that it had there. Give --prefix and --user-field what the app's ConnectStore has as prefix and userId. " +
-      "A file or a row that is no session is left out; their number, the reasons and the first few are told at the " +
+      "A file, a row, a document or a key that is no session is left out; their number, the reasons and the first few are told at the " +
       "end, and the exit code is 1.",
     "Stop the app first: a session that changes meanwhile may be imported as it was before, and one that begins may " +
       "be missed. The old store is only read, and stays as it is. An SQLite database is read by the driver that the " +
@@ -110,6 +113,12 @@ module.exports = {
     "session-file-store ends a session whose cookie has no expiry by a ttl of its own, which no file tells: give it by " +
       "--ttl if it is not one hour. There it is in seconds, here in milliseconds. Files that are encrypted by a secret " +
       "of session-file-store are left out.",
+    "A server is read by the driver that the app in this folder has: pg for connect-pg-simple, mongodb for " +
+      "connect-mongo, redis (4 and later) or ioredis for connect-redis. A URL with a password is read from $NATIVE_STORE_FROM_URL, " +
+      "where no URL is given here. Of a cluster of Redis one node is enough.",
+    "A key of connect-redis without a TTL (disableTTL) ends with its cookie, or in a day if that has no expiry. With --ttl " +
+      "it lives for that time at least. The same holds for a document of connect-mongo that has no expires, but for two " +
+      "weeks. What connect-mongo has encrypted is left out.",
     "The limits that the app gives its store, such as maxSessionsPerUser, are not applied.",
   ],
   operand: { name: "file" },
@@ -122,9 +131,19 @@ module.exports = {
       value: "<path>",
       help: "with --from: where a session has its user's id, such as passport.user",
     },
-    ttl: { value: "<ms>", help: "the ttl of session-file-store; 3600000 by default" },
+    ttl: {
+      value: "<ms>",
+      help: "the ttl of session-file-store, 3600000 by default, or of what has no TTL in a server",
+    },
     extension: { value: "<text>", help: "the fileExtension of session-file-store; .json by default" },
-    table: { value: "<name>", help: "the table of connect-sqlite3; sessions by default" },
+    table: {
+      value: "<name>",
+      help: "the table of connect-sqlite3, sessions by default, or of connect-pg-simple, session by default",
+    },
+    database: { value: "<name>", help: "the dbName of connect-mongo; that of the URL by default" },
+    collection: { value: "<name>", help: "the collectionName of connect-mongo; sessions by default" },
+    "from-prefix": { value: "<text>", help: "the prefix of connect-redis; sess: by default" },
+    schema: { value: "<name>", help: "the schemaName of connect-pg-simple; that of the database by default" },
   },
   run,
 };

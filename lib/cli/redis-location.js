@@ -2,18 +2,19 @@
 
 const { reasonOf, wrongUsage } = require("./failures.js");
 const fs = require("node:fs");
-const { faultOfPlace } = require("../redis-servers.js");
+const { faultOfPlace, isUnixSocket, parsePlace } = require("../redis-servers.js");
 
 /**
  * The options of the `RedisStore` that a text of URLs names, several of which are nodes of one cluster, and how to
  * show it.
  */
 function redisLocation(text, origin, options) {
-  const urls = text.split(",").map((each) => readUrl(each.trim(), origin));
-  const { NATIVE_STORE_REDIS_PASSWORD: password } = process.env;
-  const shown = urls.map((url) => `${url.protocol}//${url.host}${url.pathname}`.replace(/\/$/, "")).join(",");
-  for (const url of urls) if (password && url.password === "") url.password = password;
-  const [first, ...others] = urls.map(String);
+  const urls = text.split(",").map((each) => each.trim());
+  const places = urls.map((url) => readUrl(url, origin));
+  const { NATIVE_STORE_REDIS_PASSWORD } = process.env;
+  const password = places.every((place) => place.password === "") ? NATIVE_STORE_REDIS_PASSWORD : undefined;
+  const shown = urls.map((url, at) => showUrl(url, places[at])).join(",");
+  const [first, ...others] = urls;
   const ca = options["redis-ca"] === undefined ? {} : { tls: { ca: readAuthority(options["redis-ca"]) } };
   return {
     shown,
@@ -21,23 +22,29 @@ function redisLocation(text, origin, options) {
     redis: {
       ...(others.length > 0 ? { cluster: [first, ...others] } : { url: first }),
       ...(options["redis-prefix"] !== undefined && { prefix: options["redis-prefix"] }),
+      ...(password && { password }),
       ...ca,
     },
   };
 }
 
 function readUrl(text, origin) {
-  const fault = faultOfPlace(text) ?? (URL.canParse(text) ? undefined : "a text that is no URL");
+  const url = parsePlace(text);
+  const fault = faultOfPlace(text) ?? (url === null ? "a text that is no URL" : undefined);
   if (fault !== undefined) {
     throw wrongUsage(`${origin} must be a URL such as redis://127.0.0.1:6379; got ${fault}`);
   }
-  const url = new URL(text);
   if (origin === "--redis" && url.password !== "") {
     throw wrongUsage(
       "a password on the command line can be seen by every user of the machine: NATIVE_STORE_REDIS_PASSWORD takes it",
     );
   }
   return url;
+}
+
+/** A URL without its login. */
+function showUrl(text, { protocol, host, pathname }) {
+  return isUnixSocket(text) ? `unix://${pathname}` : `${protocol}//${host}${pathname}`.replace(/\/$/, "");
 }
 
 function readAuthority(file) {

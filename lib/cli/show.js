@@ -19,6 +19,9 @@ const isPlain = (text) => text !== "" && text === text.trim() && text[0] !== '"'
 /** An id as it is, or as JSON where that could be misread. */
 const id = (sessionId) => (isPlain(sessionId) ? sessionId : json(sessionId));
 
+/** An id in a message: the start of one that is long. */
+const shortId = (sessionId) => shorten(id(sessionId));
+
 /** A user as `--user` takes it, else as `--user-json` does; `-` is nobody. */
 function user(userId) {
   if (userId === null || userId === undefined) return "-";
@@ -62,4 +65,4 @@ function bytes(value) {
   return `${(value / 1024 ** power).toFixed(1)} ${["KiB", "MiB", "GiB", "TiB"][power - 1]}`;
 }
 
-module.exports = { escapeUnsafe, json, id, user, duration, number, count, bytes };
+module.exports = { escapeUnsafe, json, id, shortId, user, duration, number, count, bytes };

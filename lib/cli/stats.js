@@ -28,15 +28,14 @@ function inFile({ directory, origin }, { live, sessions, bytes, fileBytes }) {
   };
 }
 
-function inRedis({ db }, { shown, origin }, { live, bytes }) {
+function inRedis({ db }, { shown, origin }, { live }) {
   const { prefix } = db;
   return {
-    answer: { redis: shown, prefix, live, bytes },
+    answer: { redis: shown, prefix, live },
     lines: [
       `store     ${show.escapeUnsafe(shown)} (from ${origin})`,
       `prefix    ${show.escapeUnsafe(prefix)}`,
       `sessions  ${show.number(live)} live`,
-      `in use    about ${show.bytes(bytes)}`,
     ],
   };
 }
@@ -48,11 +47,11 @@ module.exports = {
     "Where the file is much larger than what is in use, native-store backup makes a compact copy.",
     "Each process of the app keeps counters of its own, such as hits and misses, and knows whether it uses the redo " +
       "log. This command does not see them: call store.stats() in the app.",
-    "Of a RedisStore it counts by looking at every key, and estimates the bytes from some of them.",
+    "Of a RedisStore it counts by looking at every key.",
   ],
   options: {
     json: {
-      help: "one line of JSON: path, sessions, live, expired, bytes, fileBytes; or redis, prefix, live, bytes",
+      help: "one line of JSON: path, sessions, live, expired, bytes, fileBytes; or redis, prefix, live",
     },
   },
   run,

@@ -21,8 +21,9 @@ use crate::store::{Cursor, FileStore, RedisStore, SessionStore, Stats};
 /// Counters of a store.
 #[napi(object, object_from_js = false)]
 pub struct JsStats {
-    pub sessions: f64,
-    pub bytes: f64,
+    /// Of a store that knows without a look at each of them, and the bytes too.
+    pub sessions: Option<f64>,
+    pub bytes: Option<f64>,
     pub hits: f64,
     pub misses: f64,
     pub created: f64,
@@ -32,6 +33,8 @@ pub struct JsStats {
     /// Of a store in a file.
     pub file_bytes: Option<f64>,
     pub log: Option<JsLog>,
+    /// Of a store in Redis: why the last background sweep failed.
+    pub sweep_error: Option<String>,
 }
 
 /// When a sweep began and how long it took, in milliseconds, and how many sessions it removed.
@@ -128,14 +131,18 @@ pub fn stats(env: Env, store: Value) -> Result<Either<JsStats, Value>, JsError> 
             }
             promise::run(env, file.tasks(), Arc::clone(&file), stats).map(Either::B)
         }
-        AnyStore::Redis(redis) => promised(env, |done| redis.begin_stats(done), convert).map(Either::B),
+        AnyStore::Redis(redis) => guarded(|| {
+            let sweep_error = redis.sweep_error();
+            redis.stats().map(|stats| JsStats { sweep_error, ..convert(stats) })
+        })
+        .map(Either::A),
     }
 }
 
 fn convert_stats(stats: Stats, file_bytes: Option<u64>) -> JsStats {
     JsStats {
-        sessions: stats.sessions as f64,
-        bytes: stats.bytes as f64,
+        sessions: stats.sessions.map(|sessions| sessions as f64),
+        bytes: stats.bytes.map(|bytes| bytes as f64),
         hits: stats.hits as f64,
         misses: stats.misses as f64,
         created: stats.created as f64,
@@ -152,6 +159,7 @@ fn convert_stats(stats: Stats, file_bytes: Option<u64>) -> JsStats {
             used_bytes: log.used as f64,
             size_bytes: log.size as f64,
         }),
+        sweep_error: None,
     }
 }
 

@@ -10,6 +10,7 @@
 mod allocator;
 mod calls;
 mod cold;
+mod credentials;
 mod errors;
 mod fast_path;
 mod found;

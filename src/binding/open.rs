@@ -1,12 +1,14 @@
 //! Opening stores.
 
 use std::num::{NonZeroU64, NonZeroUsize};
+use std::sync::Arc;
 use std::time::Duration;
 
 use napi::Env;
 use napi::bindgen_prelude::{Function, Uint8Array};
 use napi_derive::napi;
 
+use super::credentials::{AskArgs, JsCredentialsProvider};
 use super::errors::{JsError, guarded};
 use super::fast_path::FastPathDriver;
 use super::handle::{OpenFile, OpenStore};
@@ -14,7 +16,9 @@ use super::tickets::{SettleArgs, tickets};
 use super::values::Value;
 use crate::store::file::{Durability, FileOptions, Secret};
 use crate::store::memory::{MemoryOptions, SharedStore};
-use crate::store::redis::{Address, Login, RedisOptions, Servers, TlsOptions};
+use crate::store::redis::{
+    Address, Auth, Authorities, Credentials, Login, RedisOptions, Servers, TlsOptions,
+};
 use crate::store::{FileStore, RedisStore};
 
 /// The options of a store in memory, which `lib/options.js` has validated: whole numbers.
@@ -93,12 +97,13 @@ pub struct JsRedisServer {
 
 impl JsRedisServer {
     fn into_parts(self) -> (Address, Login) {
-        let login = Login {
-            username: self.username,
-            password: self.password.map(Into::into),
-            database: self.database,
-            is_tls: self.tls,
+        let auth = match self.password {
+            Some(password) => {
+                Auth::Credentials(Credentials { username: self.username, password: password.into() })
+            }
+            None => Auth::None,
         };
+        let login = Login { auth, database: self.database, is_tls: self.tls };
         (Address { host: self.host, port: self.port }, login)
     }
 }
@@ -114,11 +119,16 @@ pub struct JsRedisOptions {
     pub master: Option<String>,
     pub master_login: Option<JsRedisServer>,
     pub prefix: Option<String>,
+    pub client_name: Option<String>,
     pub secrets: Vec<Uint8Array>,
     pub command_timeout: Option<f64>,
     pub connect_timeout: Option<f64>,
     pub wait_replicas: Option<u32>,
-    pub ca: Option<String>,
+    /// PEM texts.
+    pub ca: Option<Vec<String>>,
+    /// The authorities where there is no `ca`.
+    pub default_authorities: Option<String>,
+    pub servername: Option<String>,
     pub cert: Option<String>,
     pub key: Option<String>,
     pub accept_any: Option<bool>,
@@ -152,9 +162,14 @@ impl From<JsRedisOptions> for RedisOptions {
             |given: Option<f64>, default| given.map_or(default, |ms| Duration::from_millis(ms as u64));
         Self {
             prefix: options.prefix.unwrap_or(defaults.prefix),
+            client_name: options.client_name.unwrap_or(defaults.client_name),
             secrets: options.secrets.iter().map(|secret| Secret::new(secret.to_vec())).collect(),
             tls: TlsOptions {
-                ca: options.ca,
+                authorities: match options.ca {
+                    Some(given) => Authorities::Given(given),
+                    None => Authorities::Default(options.default_authorities.unwrap_or_default()),
+                },
+                server_name: options.servername,
                 cert: options.cert,
                 key: options.key.map(Into::into),
                 accept_any: options.accept_any.unwrap_or(false),
@@ -199,19 +214,24 @@ pub fn open_file(
 }
 
 /// Opens a store in Redis, as an external. It connects in the background. `settle` receives the results of calls. The
-/// number of a `get` is -1 for "not found", else `-2 - index` into the texts.
+/// number of a `get` is -1 for "not found", else `-2 - index` into the texts. `ask` receives requests for credentials.
 #[napi(
-    ts_args_type = "options: JsRedisOptions, settle: (done: Float64Array, length: number, failures: JsFailure[], texts: string[]) => void",
+    ts_args_type = "options: JsRedisOptions, settle: (done: Float64Array, length: number, failures: JsFailure[], texts: string[]) => void, ask?: (request: object) => void",
     ts_return_type = "object"
 )]
 pub fn open_redis(
     env: Env,
     options: JsRedisOptions,
     settle: Function<'_, SettleArgs, ()>,
+    ask: Option<Function<'_, AskArgs, ()>>,
 ) -> Result<Value, JsError> {
     guarded(|| {
         let has_loop = options.event_loop;
-        let store = RedisStore::open(&options.into())?;
+        let mut options = RedisOptions::from(options);
+        if let Some(ask) = ask {
+            options.servers.login_mut().auth = Auth::Provider(Arc::new(JsCredentialsProvider::new(&ask)?));
+        }
+        let store = RedisStore::open(&options)?;
         Value::store(env.raw(), OpenStore::Redis(FastPathDriver::start(env.raw(), store, &settle, has_loop)?))
     })
 }

@@ -6,12 +6,12 @@
 
 use std::ffi::{CStr, c_int, c_uint, c_void};
 use std::marker::PhantomData;
-use std::net::TcpStream;
 use std::ptr;
 use std::rc::Rc;
 use std::sync::OnceLock;
 
 use napi::sys;
+use socket2::Socket;
 
 use super::errors::guarded;
 
@@ -70,13 +70,13 @@ fn find(_: &CStr) -> Option<Raw> {
 }
 
 #[cfg(unix)]
-fn number_of(socket: &TcpStream) -> c_int {
+fn number_of(socket: &Socket) -> c_int {
     std::os::fd::AsRawFd::as_raw_fd(socket)
 }
 
 /// There is no loop to wait for it.
 #[cfg(not(unix))]
-fn number_of(_: &TcpStream) -> c_int {
+fn number_of(_: &Socket) -> c_int {
     -1
 }
 
@@ -122,7 +122,7 @@ impl Loop {
     }
 
     /// Waits for a socket, once it is told for what. The socket must stay open until this is dropped.
-    pub(super) fn poll<O: Owner>(self, owner: Rc<O>, socket: &TcpStream) -> Option<Poll<O>> {
+    pub(super) fn poll<O: Owner>(self, owner: Rc<O>, socket: &Socket) -> Option<Poll<O>> {
         let socket = number_of(socket);
         // SAFETY: the loop is that of this thread, `handle` has room for a poll.
         self.handle(POLL, owner, |handle| unsafe { (self.api.poll_init)(self.raw, handle, socket) }).map(Poll)

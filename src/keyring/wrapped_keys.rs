@@ -53,7 +53,8 @@ impl WrappedKeys {
         Ok(())
     }
 
-    pub(super) fn salt(&self) -> &[u8; 32] {
+    /// What tells the keys of one store from those of any other, whatever secrets wrap them.
+    pub fn salt(&self) -> &[u8; 32] {
         &self.salt
     }
 

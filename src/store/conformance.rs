@@ -330,7 +330,7 @@ pub fn clean_removes_what_has_expired_and_nothing_else<S: SessionStore>(bench: &
     assert!(bench.get("1").is_some());
     bench.clock.advance(100);
     assert_eq!(bench.store.clean(), Ok(2500));
-    assert_eq!(bench.store.stats().unwrap().sessions, 0);
+    assert!(matches!(bench.store.stats().unwrap().sessions, None | Some(0)));
 }
 
 pub fn clean_sees_sessions_that_were_touched<S: SessionStore>(bench: &Store<S>) {
@@ -437,14 +437,19 @@ pub fn clear_removes_everything<S: SessionStore>(bench: &Store<S>) {
     assert_eq!(bench.store.size(), Ok(0));
     assert!(bench.sessions_of("user 3").is_empty());
     let stats = bench.store.stats().unwrap();
-    assert_eq!((stats.sessions, stats.expired, stats.evicted), (0, 0, 0));
+    assert_eq!((stats.expired, stats.evicted), (0, 0));
+    assert!(matches!(stats.sessions, None | Some(0)));
     bench.log_in("1", "ann");
     assert_eq!(bench.all_ids(), ["1"]);
 }
 
 pub fn stats_count<S: SessionStore>(bench: &Store<S>) {
-    let log = bench.store.stats().unwrap().log;
-    assert_eq!(bench.store.stats().unwrap(), super::Stats { log, ..super::Stats::default() });
+    // A store that does not know how many it holds never does.
+    let before = bench.store.stats().unwrap();
+    let (sessions, bytes) = (before.sessions.map(|_| 0), before.bytes.map(|_| 0));
+    let log = before.log;
+    assert_eq!(before, super::Stats { sessions, bytes, log, ..super::Stats::default() });
+    let if_known = |sessions: u64| before.sessions.map(|_| sessions);
     bench.log_in("a", "ann");
     bench.log_in("b", "ann");
     bench.get("a");
@@ -453,7 +458,7 @@ pub fn stats_count<S: SessionStore>(bench: &Store<S>) {
     bench.clock.advance(1);
     bench.get("b");
     let stats = bench.store.stats().unwrap();
-    assert_eq!((stats.sessions, stats.created, stats.hits, stats.misses), (2, 2, 1, 2));
+    assert_eq!((stats.sessions, stats.created, stats.hits, stats.misses), (if_known(2), 2, 1, 2));
     assert_eq!((stats.expired, stats.evicted, stats.last_sweep), (0, 0, None));
     // Brings what is in a log to where it takes more bytes.
     bench.all_ids();
@@ -461,9 +466,9 @@ pub fn stats_count<S: SessionStore>(bench: &Store<S>) {
     bench.store.clean().unwrap();
     let stats = bench.store.stats().unwrap();
     let sweep = stats.last_sweep.unwrap();
-    assert_eq!((stats.sessions, stats.expired), (1, 1));
+    assert_eq!((stats.sessions, stats.expired), (if_known(1), 1));
     assert_eq!((sweep.at, sweep.removed), (bench.clock.now(), 1));
-    assert!(stats.bytes > 0 && stats.bytes <= bytes);
+    assert!(stats.bytes <= bytes && stats.bytes != Some(0));
 }
 
 pub fn ids_are_compared_exactly<S: SessionStore>(bench: &Store<S>) {

@@ -179,10 +179,10 @@ impl Cursor {
 /// Counters of a store since it was opened.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Stats {
-    /// Sessions held now, expired ones that await a sweep included.
-    pub sessions: u64,
-    /// Bytes that they take, the store's overhead included.
-    pub bytes: u64,
+    /// Sessions held now, expired ones that await a sweep included. `None` if it takes a look at each of them to know.
+    pub sessions: Option<u64>,
+    /// Bytes that they take, the store's overhead included. `None` likewise.
+    pub bytes: Option<u64>,
     /// `get` calls that found a live session.
     pub hits: u64,
     /// `get` calls that found none.

@@ -7,10 +7,12 @@ const path = require("node:path");
 const DAYS = ["-days", "2"];
 const KEY = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
 
+const LOCAL = "IP:127.0.0.1,DNS:localhost";
+
 /**
- * Makes an authority and a certificate of it for 127.0.0.1 in a directory: the files' paths, and the authority as text.
+ * Makes an authority and a certificate of it for some names in a directory: the files' paths, and their texts.
  */
-function makeCertificates(directory) {
+function makeCertificates(directory, names = LOCAL) {
   const at = (name) => path.join(directory, name);
   const openssl = (...args) => execFileSync("openssl", args, { stdio: ["ignore", "ignore", "pipe"] });
   const name = (text) => ["-subj", `/CN=${text}`];
@@ -20,7 +22,7 @@ function makeCertificates(directory) {
   openssl("req", ...KEY, ...name("localhost"), "-keyout", at("server.key"), "-out", at("server.csr"));
   fs.writeFileSync(
     at("server.ext"),
-    "basicConstraints=CA:FALSE\nextendedKeyUsage=serverAuth,clientAuth\nsubjectAltName=IP:127.0.0.1,DNS:localhost\n",
+    `basicConstraints=CA:FALSE\nextendedKeyUsage=serverAuth,clientAuth\nsubjectAltName=${names}\n`,
   );
   const signing = [
     "-CA",

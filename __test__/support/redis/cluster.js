@@ -74,6 +74,21 @@ class RedisCluster {
     return state === "ok" && (role === "slave" ? link === "up" : Number(followers) > 0);
   }
 
+  /** A node that has no slots joins. Returns where it is among `nodes`. */
+  async join() {
+    const node = await startOnFreePort(() => ({ settings: settingsOf() }), freeNodePort);
+    this.nodes.push(node);
+    this.ids.push(await node.call("CLUSTER", "MYID"));
+    const at = this.nodes.length - 1;
+    await node.call("CLUSTER", "MEET", "127.0.0.1", this.nodes[0].port);
+    await until(async () => {
+      const lists = await Promise.all(this.nodes.map((each) => each.call("CLUSTER", "NODES")));
+      if (!lists.every((list) => list.includes(this.ids[at]) && !list.includes("handshake"))) return false;
+      return linesOf(await node.call("CLUSTER", "INFO")).cluster_state === "ok";
+    }, "all nodes know the new one");
+    return at;
+  }
+
   slotOf(key) {
     return this.nodes[0].call("CLUSTER", "KEYSLOT", key);
   }

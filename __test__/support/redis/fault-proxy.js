@@ -4,20 +4,33 @@ const { once } = require("node:events");
 const net = require("node:net");
 const { freePort } = require("./ports.js");
 
+// As many bytes wait in a slow direction. The system's buffers take more.
+const MAX_WAITING = 1 << 16;
+
 /** One direction of a connection: what goes through keeps its order, however long it takes. */
 class Pipe {
+  #from;
   #to;
   #waiting = [];
+  #bytes = 0;
+  #freeAt = 0;
   #timer;
 
-  constructor(to) {
+  constructor(from, to) {
+    this.#from = from;
     this.#to = to;
   }
 
-  write(bytes, delay) {
-    if (delay === 0 && this.#waiting.length === 0) return this.#to.write(bytes);
-    this.#waiting.push({ bytes, due: performance.now() + delay });
-    this.#timer ??= setTimeout(this.#writeDue, delay);
+  /** `rate` in bytes per second. */
+  write(bytes, delay, rate) {
+    if (delay === 0 && rate === Number.POSITIVE_INFINITY && this.#waiting.length === 0)
+      return this.#to.write(bytes);
+    const now = performance.now();
+    this.#freeAt = Math.max(now, this.#freeAt) + (1000 * bytes.length) / rate;
+    this.#waiting.push({ bytes, due: this.#freeAt + delay });
+    this.#bytes += bytes.length;
+    if (this.#bytes > MAX_WAITING && rate !== Number.POSITIVE_INFINITY) this.#from.pause();
+    this.#timer ??= setTimeout(this.#writeDue, this.#waiting[0].due - now);
   }
 
   /** What has not gone through by now is lost. */
@@ -28,7 +41,12 @@ class Pipe {
 
   #writeDue = () => {
     this.#timer = undefined;
-    while (this.#waiting[0]?.due <= performance.now()) this.#to.write(this.#waiting.shift().bytes);
+    while (this.#waiting[0]?.due <= performance.now()) {
+      const { bytes } = this.#waiting.shift();
+      this.#bytes -= bytes.length;
+      this.#to.write(bytes);
+    }
+    if (this.#bytes <= MAX_WAITING) this.#from.resume();
     if (this.#waiting.length === 0) return;
     this.#timer = setTimeout(this.#writeDue, Math.max(1, this.#waiting[0].due - performance.now()));
   };
@@ -40,6 +58,7 @@ class FaultProxy {
   #server;
   #pairs = new Set();
   #delay = 0;
+  #rate = Number.POSITIVE_INFINITY;
   #isDark = false;
   #remaining = Number.POSITIVE_INFINITY;
   /** How many connections it has taken. */
@@ -64,6 +83,11 @@ class FaultProxy {
   /** From now on whatever passes takes so much longer, there and back each. */
   delay(millis) {
     this.#delay = millis;
+  }
+
+  /** From now on so many bytes a second pass there. */
+  limit(rate) {
+    this.#rate = rate;
   }
 
   /** Of the next answer that is as long, only so many bytes arrive; then the connection is gone. */
@@ -100,6 +124,7 @@ class FaultProxy {
    */
   async heal() {
     this.#delay = 0;
+    this.#rate = Number.POSITIVE_INFINITY;
     this.#remaining = Number.POSITIVE_INFINITY;
     this.#isDark = false;
     if (!this.#server.listening) await this.listen(this.port);
@@ -113,7 +138,7 @@ class FaultProxy {
     this.accepted++;
     const server = net.connect({ port: this.#target.port, host: "127.0.0.1" });
     const pair = { client, server, isDark: this.#isDark };
-    const [there, back] = [new Pipe(server), new Pipe(client)];
+    const [there, back] = [new Pipe(client, server), new Pipe(server, client)];
     this.#pairs.add(pair);
     const end = () => {
       this.#pairs.delete(pair);
@@ -128,11 +153,11 @@ class FaultProxy {
       socket.on("close", end);
     }
     client.on("data", (bytes) => {
-      if (!pair.isDark) there.write(bytes, this.#delay);
+      if (!pair.isDark) there.write(bytes, this.#delay, this.#rate);
     });
     server.on("data", (bytes) => {
       if (pair.isDark) return;
-      if (bytes.length < this.#remaining) return back.write(bytes, this.#delay);
+      if (bytes.length < this.#remaining) return back.write(bytes, this.#delay, Number.POSITIVE_INFINITY);
       const part = bytes.subarray(0, this.#remaining);
       this.#remaining = Number.POSITIVE_INFINITY;
       // It ends once that is through.

@@ -3,6 +3,9 @@
 // What is done to a RedisStore while it is called: each of these breaks something, mends it where it does not mend
 // itself, and tells what came of it.
 
+const { once } = require("node:events");
+const net = require("node:net");
+const { setTimeout: sleep } = require("node:timers/promises");
 const { RedisStore } = require("../../..");
 const { Traffic } = require("./traffic.js");
 const { startCluster, startProxy, startSentinels, startServer } = require("../redis-servers.js");
@@ -85,10 +88,13 @@ async function withCluster(options, breakIt) {
   }
 }
 
-/** The same with sentinels and what they watch. `switched` resolves once they have another primary. */
-async function withSentinels(breakIt) {
+/**
+ * The same with sentinels and what they watch. `switched` resolves once they have another primary. `more` are the URLs of
+ * other sentinels, which come first.
+ */
+async function withSentinels(breakIt, more = []) {
   const all = await startSentinels();
-  const sentinel = { urls: all.urls, master: all.master };
+  const sentinel = { urls: [...more, ...all.urls], master: all.master };
   try {
     return await underLoad({ sentinel, waitReplicas: 1 }, async (traffic, told) => {
       await traffic.progress(WARM_UP);
@@ -99,6 +105,35 @@ async function withSentinels(breakIt) {
     });
   } finally {
     await all.stop();
+  }
+}
+
+/** A sentinel that takes connections and never answers. */
+async function startMuteSentinel() {
+  const connections = new Set();
+  const server = net.createServer((connection) => {
+    connections.add(connection);
+    connection.on("error", () => {});
+    connection.on("close", () => connections.delete(connection));
+  });
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const stop = () => {
+    server.close();
+    for (const connection of connections) connection.destroy();
+  };
+  return { url: `redis://127.0.0.1:${server.address().port}`, stop };
+}
+
+/** Writes more than fits through a connection, for so many milliseconds. The answers do not matter. */
+async function flood(store, millis) {
+  const content = "x".repeat(10_000);
+  const end = now() + millis;
+  for (let nth = 0; now() < end; nth++) {
+    const sessionId = `flood-${nth % 100}`;
+    const expires = new Date(Date.now() + 3_600_000).toISOString();
+    for (let at = 0; at < 10; at++) store.update(sessionId, { sessionId, expires, content }).catch(() => {});
+    await sleep(10);
   }
 }
 
@@ -229,12 +264,72 @@ const FAULTS = [
       }),
   },
   {
+    title: "five times as many writes for 3 s as the connection carries",
+    ...FAILS,
+    run: () =>
+      withProxy(async ({ proxy, traffic }) => {
+        proxy.limit(2_000_000);
+        await flood(traffic.store, 3000);
+        return now();
+      }),
+  },
+  {
+    title: "the server loses its data and its connections, with a secret and a second process",
+    ...SLOWS,
+    run: async () => {
+      const server = await startServer();
+      const options = { url: server.url, secret: "of the processes that share the sessions" };
+      const old = new RedisStore({ ...options, sweepInterval: 0 });
+      try {
+        await old.size();
+        await server.kill();
+        await server.start();
+        // The first to write after the loss is a new process. `old` had other keys.
+        return await underLoad(options, async (traffic) => {
+          await traffic.progress(WARM_UP);
+          const others = new Traffic(old, { prefix: "old" }).start();
+          await others.progress(WARM_UP);
+          await others.stop();
+          const fresh = new RedisStore({ ...options, sweepInterval: 0 });
+          if ((await others.check(fresh)) + (await others.check(traffic.store)) > 0) {
+            traffic.faults.push(...others.faults);
+          }
+          await fresh.close();
+          return now();
+        });
+      } finally {
+        await old.close();
+        await server.kill();
+      }
+    },
+  },
+  {
+    title: "a cluster gets a node, and slots move to it while they are used",
+    ...SLOWS,
+    run: () =>
+      withCluster({}, async ({ cluster, traffic }) => {
+        const to = await cluster.join();
+        for (const id of traffic.ids.filter((_, at) => at % 30 === 0)) {
+          const slot = await cluster.slotOf(`fluid:sess#${id}`);
+          if ((await cluster.ownerOf(slot)) === to) continue;
+          const move = await cluster.slotMove(slot, to);
+          await move.begin();
+          await traffic.progress(20);
+          await move.moveKeys();
+          await traffic.progress(20);
+          await move.end();
+          await traffic.progress(20);
+        }
+        return now();
+      }),
+  },
+  {
     title: "slots of a cluster moved while they are used (ASK, MOVED)",
     ...SLOWS,
     run: () =>
       withCluster({}, async ({ cluster, traffic }) => {
         for (const id of traffic.ids.filter((_, at) => at % 20 === 0)) {
-          const slot = await cluster.slotOf(`fluid:sess:${id}`);
+          const slot = await cluster.slotOf(`fluid:sess#${id}`);
           const to = ((await cluster.ownerOf(slot)) + 1) % 3;
           const move = await cluster.slotMove(slot, to);
           await move.begin();
@@ -296,6 +391,23 @@ const FAULTS = [
         await switched;
         return now();
       }),
+  },
+  {
+    title: "the primary that sentinels watch killed, and the first sentinel never answers, waitReplicas: 1",
+    ...FAILS,
+    run: async () => {
+      const mute = await startMuteSentinel();
+      try {
+        const fault = async ({ primary, switched }) => {
+          await primary.kill();
+          await switched;
+          return now();
+        };
+        return await withSentinels(fault, [mute.url]);
+      } finally {
+        mute.stop();
+      }
+    },
   },
   {
     title: "the primary that sentinels watch stopped until another took over, waitReplicas: 1",

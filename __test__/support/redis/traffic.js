@@ -53,6 +53,10 @@ class Traffic {
     this.#users = Array.from({ length: Math.ceil(callers / 2) }, (_, at) => `${prefix} user ${at}`);
   }
 
+  get store() {
+    return this.#store;
+  }
+
   get ids() {
     return this.#tracked.flat().map(({ id }) => id);
   }

@@ -8,6 +8,8 @@ const LAST_TIME = 8.64e15;
 // express-session and its stores read the clock one after the other.
 const DRIFT = 1000;
 
+const ENCRYPTED = "encrypted, which import cannot undo";
+
 /** Makes of what stores for express-session keep what ConnectStore keeps: `lib/connect/record.js` has its form. */
 class ConnectSessions {
   #prefix;
@@ -72,14 +74,14 @@ function parseSession(text) {
     throw new Fault("not JSON");
   }
   if (!isObject(session)) throw new Fault("no JSON object");
-  if (isEncrypted(session)) throw new Fault("encrypted by session-file-store, which import cannot undo");
+  if (isEncrypted(session)) throw new Fault(ENCRYPTED);
   if (!isObject(session.cookie)) throw new Fault("without a cookie");
   return session;
 }
 
 const isObject = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
 
-/** By kruptein, which session-file-store uses. */
+/** By kruptein, which session-file-store and connect-mongo use. */
 const isEncrypted = ({ ct, hmac, cookie }) =>
   typeof ct === "string" && typeof hmac === "string" && cookie === undefined;
 
@@ -93,4 +95,4 @@ function parseField(text) {
   return names;
 }
 
-module.exports = { ConnectSessions };
+module.exports = { ConnectSessions, ENCRYPTED };

@@ -2,6 +2,9 @@
 
 const { likelySpelling } = require("../../spelling.js");
 const { wrongUsage } = require("../failures.js");
+const connectMongo = require("./connect-mongo.js");
+const connectPgSimple = require("./connect-pg-simple.js");
+const connectRedis = require("./connect-redis.js");
 const jsonLines = require("./json-lines.js");
 const sessionFileStore = require("./session-file-store.js");
 const { betterSqlite3SessionStore, connectSqlite3 } = require("./sqlite-stores.js");
@@ -11,6 +14,9 @@ const packages = {
   "session-file-store": sessionFileStore,
   "connect-sqlite3": connectSqlite3,
   "better-sqlite3-session-store": betterSqlite3SessionStore,
+  "connect-pg-simple": connectPgSimple,
+  "connect-mongo": connectMongo,
+  "connect-redis": connectRedis,
 };
 
 const OF_EVERY_PACKAGE = ["prefix", "user-field"];
@@ -21,6 +27,7 @@ const OF_EVERY_PACKAGE = ["prefix", "user-field"];
  * The `entries` of a source each have a `name`, how much of the `total` has been `read` with them, and either a
  * `session` and its `bytes`, or the `fault` that is why there is none, or neither, where there was nothing to read.
  * A source with a `check` opens more after the store: root may have become somebody who cannot.
+ * A source with a `folder` is the store that is there.
  * A source with a `noun` for its entries may have some of a fault; without, each has to be a session.
  */
 async function openSource(task) {
@@ -29,19 +36,21 @@ async function openSource(task) {
   checkOptions(options);
   if (from === undefined) return jsonLines.open(task);
   const { reads, open } = packages[from];
-  if (operand === undefined || operand === "-")
-    throw wrongUsage(`--from ${from} needs the <${reads}> of its store`);
+  const isInEnvironment = reads === "url" && operand === undefined && process.env.NATIVE_STORE_FROM_URL;
+  if (!isInEnvironment && (operand === undefined || operand === "-")) {
+    const hint = reads === "url" ? ", or NATIVE_STORE_FROM_URL" : "";
+    throw wrongUsage(`--from ${from} needs the <${reads}> of its store${hint}`);
+  }
   return open(task);
 }
 
 function checkOptions({ from, ...options }) {
   if (from !== undefined && !Object.hasOwn(packages, from)) throw unknownPackage(from);
-  const own = Object.entries(packages).flatMap(([name, source]) =>
-    source.options.map((option) => [option, name]),
-  );
-  for (const [option, name] of own) {
-    if (options[option] !== undefined && from !== name)
-      throw wrongUsage(`--${option} goes with --from ${name}`);
+  const own = new Set(Object.values(packages).flatMap((source) => source.options));
+  for (const option of own) {
+    if (options[option] === undefined || packages[from]?.options.includes(option)) continue;
+    const owners = Object.keys(packages).filter((name) => packages[name].options.includes(option));
+    throw wrongUsage(`--${option} goes with --from ${owners.join(" or ")}`);
   }
   const early = OF_EVERY_PACKAGE.find((option) => options[option] !== undefined);
   if (early && from === undefined) throw wrongUsage(`--${early} goes with --from`);

@@ -6,6 +6,7 @@ const { promisify } = require("node:util");
 const { EXIT, Failure, reasonOf, wrongUsage } = require("../failures.js");
 const { ConnectSessions } = require("./connect-sessions.js");
 const { Fault, entryOf } = require("./fault.js");
+const { readTtl } = require("./ttl.js");
 
 // What session-file-store itself takes where it is given none.
 const DEFAULT_TTL = 3_600_000;
@@ -19,7 +20,7 @@ const readFile = promisify(fs.readFile);
 async function open(task) {
   const { operand: folder, options } = task;
   const sessions = new ConnectSessions(options);
-  const ttl = readTtl(options.ttl);
+  const ttl = readTtl(options) ?? DEFAULT_TTL;
   const { extension = DEFAULT_EXTENSION } = options;
   const total = await task.interruptible(countSessions(folder, extension));
   const readSession = (name) =>
@@ -31,6 +32,7 @@ async function open(task) {
     });
   return {
     noun: "file",
+    folder,
     total,
     entries: inOrder(sessionFiles(folder, extension), readSession),
     check: () => checkReadable(folder),
@@ -115,13 +117,6 @@ async function* inOrder(names, read) {
     if (ahead.length === MOST_READS) yield next();
   }
   while (ahead.length > 0) yield next();
-}
-
-function readTtl(text = String(DEFAULT_TTL)) {
-  if (!/^[1-9]\d{0,14}$/.test(text)) {
-    throw wrongUsage(`--ttl must be a whole number of milliseconds from 1; got ${JSON.stringify(text)}`);
-  }
-  return Number(text);
 }
 
 module.exports = { reads: "folder", options: ["ttl", "extension"], open };

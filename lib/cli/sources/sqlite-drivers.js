@@ -1,11 +1,10 @@
 "use strict";
 
-const { createRequire } = require("node:module");
-const path = require("node:path");
 const { wrongUsage } = require("../failures.js");
+const { findInApp, loadPackage } = require("./app-packages.js");
 
-// This package has no dependencies, but whoever has a store in SQLite has a driver for it. Each entry makes of a module
-// a function that opens a file for reading alone, as `{ all(sql, ...values), close() }`, of values or of promises.
+// Each entry makes of a module a function that opens a file for reading alone, as `{ all(sql, ...values), close() }`, of
+// values or of promises.
 const drivers = {
   "better-sqlite3": (Database) => {
     // Only now it loads its binary, which may be of another Node.js.
@@ -55,41 +54,15 @@ const WITHOUT_LOCKS = ["node-sqlite3-wasm"];
  * @param {string} user The package whose store it is, which may have a driver to itself.
  */
 function findDriver(user) {
-  const places = placesOf(user);
-  const broken = [];
-  for (const [name, adapt] of Object.entries(drivers)) {
-    for (const requireFrom of places) {
-      try {
-        const driver = load(name, requireFrom);
-        if (driver) return { name, open: adapt(driver), isLocked: !WITHOUT_LOCKS.includes(name) };
-      } catch (error) {
-        broken.push(`${name} is there, but does not load: ${error.message.split("\n")[0]}`);
-      }
-    }
-  }
-  const why = ["it takes an SQLite driver, and there is none", ...new Set(broken)].join("; ");
+  const { name, driver, broken } = findInApp(drivers, { user, load });
+  if (driver) return { name, open: driver, isLocked: !WITHOUT_LOCKS.includes(name) };
+  const why = ["it takes an SQLite driver, and there is none", ...broken].join("; ");
   throw wrongUsage(`${why}; npm install better-sqlite3 here, or use Node.js 22.13 or later`);
-}
-
-/** What requires as the app in this folder does, as the package that it uses, and as this package. */
-function placesOf(user) {
-  const requireFromHere = createRequire(path.join(process.cwd(), "app.js"));
-  try {
-    return [requireFromHere, createRequire(requireFromHere.resolve(user)), require];
-  } catch {
-    return [requireFromHere, require];
-  }
 }
 
 /** The module, or `null` where there is none. */
 function load(name, requireFrom) {
-  if (name === "node:sqlite") return loadBuiltin(name);
-  try {
-    requireFrom.resolve(name);
-  } catch {
-    return null;
-  }
-  return requireFrom(name);
+  return name === "node:sqlite" ? loadBuiltin(name) : loadPackage(name, requireFrom);
 }
 
 function loadBuiltin(name) {

@@ -846,6 +846,7 @@ impl SessionStore for FileStore {
         let log = self.redo().stats();
         let _base = self.redo().hold_base()?;
         let stats = self.environment().stats()?;
-        Ok(Stats { bytes: stats.bytes + log.map_or(0, |log| log.used), log, ..stats })
+        let in_log = log.map_or(0, |log| log.used);
+        Ok(Stats { bytes: stats.bytes.map(|bytes| bytes + in_log), log, ..stats })
     }
 }

@@ -172,8 +172,8 @@ impl Environment {
         };
         let counted = self.counters.totals();
         Ok(Stats {
-            sessions,
-            bytes: Trees::read(txn.tables(), &txn).map_err(failed)?.pages() * self.page_size,
+            sessions: Some(sessions),
+            bytes: Some(Trees::read(txn.tables(), &txn).map_err(failed)?.pages() * self.page_size),
             hits: self.counters.hits.load(Ordering::Relaxed),
             misses: self.counters.misses.load(Ordering::Relaxed),
             created: counted.created,

@@ -183,21 +183,22 @@ impl SessionStore for MemoryStore {
             log: None,
             ..Stats::default()
         };
+        let mut sessions = 0;
         for shard in &self.shards {
             let (hits, misses) = shard.gets();
             let table = shard.read();
             stats.hits += hits;
             stats.misses += misses;
-            stats.sessions += table.len() as u64;
+            sessions += table.len() as u64;
             stats.created += table.created;
         }
         // The shards were not seen at one moment. Under the lock of the list no limit is exceeded.
         let list = self.lock_list().filter(|_| self.limits.has_capacity());
         if let Some(list) = &list {
-            stats.sessions = list.sessions() as u64;
+            sessions = list.sessions() as u64;
         }
-        stats.bytes = self.bytes(list.as_deref()) as u64;
-        Ok(stats)
+        let bytes = self.bytes(list.as_deref()) as u64;
+        Ok(Stats { sessions: Some(sessions), bytes: Some(bytes), ..stats })
     }
 }
 

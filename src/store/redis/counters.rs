@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::store::Sweep;
+use crate::store::{Stats, Sweep};
 
 #[derive(Default)]
 pub struct Counters {
@@ -14,11 +14,28 @@ pub struct Counters {
     pub expired: AtomicU64,
     pub evicted: AtomicU64,
     pub last_sweep: Mutex<Option<Sweep>>,
+    /// Why the last background sweep failed, if it did.
+    pub sweep_error: Mutex<Option<String>>,
 }
 
 impl Counters {
     pub fn add(counter: &AtomicU64, number: u64) {
         counter.fetch_add(number, Ordering::Relaxed);
+    }
+
+    pub fn stats(&self) -> Stats {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Stats {
+            sessions: None,
+            bytes: None,
+            hits: load(&self.hits),
+            misses: load(&self.misses),
+            created: load(&self.created),
+            expired: load(&self.expired),
+            evicted: load(&self.evicted),
+            last_sweep: *self.last_sweep.lock(),
+            log: None,
+        }
     }
 
     pub fn looked_up(&self, found: bool) {

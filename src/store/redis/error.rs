@@ -51,7 +51,7 @@ pub fn of_refusal(refusal: &[u8]) -> StoreError {
             "this server is a node of a cluster: use the option cluster, with the URLs of some nodes",
         ),
         "OOM" => StoreError::Full(in_words(refusal).into()),
-        "WRONGTYPE" => StoreError::Corrupt("it is no session of this store, but of another type"),
+        "WRONGTYPE" => FOREIGN,
         _ => StoreError::unavailable(in_words(refusal)),
     }
 }
@@ -62,7 +62,7 @@ pub fn unexpected() -> StoreError {
 }
 
 /// The error for a value that the store has not written.
-pub const FOREIGN: StoreError = StoreError::Corrupt("it is no session of this store");
+pub const FOREIGN: StoreError = StoreError::Corrupt("its key has a value that this store has not written");
 
 /// What is of another type than the store's is another app's, and is not to keep a call from all the others.
 pub fn unless_foreign<T>(outcome: Result<T>, otherwise: T) -> Result<T> {

@@ -38,11 +38,11 @@ use std::time::Duration;
 use tokio::task::spawn_local;
 use tokio::time::Instant;
 
-use self::connection::{Connector, Replication, System, tls_connector};
+use self::connection::{Connector, Replication, ReplyWindow, System, Tls};
 use self::counters::Counters;
 use self::queue::{Queue, Waiter};
 use self::routing::{Attempt, Router};
-use self::session::{Context, Names, NewSession, Op};
+use self::session::{Cipher, Context, Names, NewSession, Op};
 use self::time::Times;
 use self::worker::Worker;
 use super::{Answer, Cursor, SessionStore, Stats, StoredSession};
@@ -54,7 +54,10 @@ use crate::store::DEFAULT_MAX_SESSION_BYTES;
 pub use self::queue::{Answers, EventLoopConnection};
 pub use crate::keyring::Secret;
 pub use fast_path::{AT_ONCE, FastPath, Interest, Results};
-pub use options::{Address, Login, RedisOptions, Servers, TlsOptions};
+pub use options::{
+    Address, Auth, Authorities, Credentials, CredentialsProvider, CredentialsSender, Login, RedisOptions,
+    Servers, TlsOptions,
+};
 #[cfg(fuzzing)]
 pub use resp::check_replies;
 
@@ -68,6 +71,7 @@ pub struct RedisStore {
     max_session_bytes: usize,
     max_sessions_per_user: Option<NonZeroUsize>,
     can_have_fast_path: bool,
+    window: Arc<ReplyWindow>,
 }
 
 impl RedisStore {
@@ -100,7 +104,13 @@ impl RedisStore {
         times: Times,
     ) -> Result<(Arc<Self>, impl FnOnce(System) + Send + use<>)> {
         options.check()?;
-        let tls = options.uses_tls().then(|| tls_connector(&options.tls)).transpose()?;
+        let window = Arc::new(ReplyWindow::default());
+        let tls = options.uses_tls().then(|| Tls::new(&options.tls)).transpose()?;
+        // Of one server alone: no server may lead a client to a socket of its machine.
+        let socket_path = match &options.servers {
+            Servers::Single { address, .. } => address.socket_path().map(Into::into),
+            Servers::Cluster { .. } | Servers::Sentinel { .. } => None,
+        };
         // Of two that follow each other the second has to be answered in time too.
         let replication = (options.wait_replicas > 0)
             .then_some(Replication { replicas: options.wait_replicas, timeout: options.command_timeout / 2 });
@@ -109,6 +119,7 @@ impl RedisStore {
             queue: Arc::clone(&queue),
             counters: Arc::clone(&counters),
             names: Names::new(&options.prefix),
+            window: Arc::clone(&window),
             times: times.clone(),
             max_sessions_per_user: options.max_sessions_per_user,
             can_have_fast_path: options.can_have_fast_path(),
@@ -117,7 +128,15 @@ impl RedisStore {
         });
         let options = options.clone();
         let serve = move |system| {
-            let connector = Connector { system, tls, timeout: options.connect_timeout, replication };
+            let connector = Connector {
+                system,
+                tls,
+                socket_path,
+                client_name: options.client_name.as_str().into(),
+                timeout: options.connect_timeout,
+                replication,
+                window,
+            };
             let router = Router::start(&options, connector);
             spawn_local(Worker::serve(Context::new(options, times, counters, router), queue));
         };
@@ -126,6 +145,11 @@ impl RedisStore {
 
     pub fn max_session_bytes(&self) -> usize {
         self.max_session_bytes
+    }
+
+    /// Why the last background sweep failed, if it did.
+    pub fn sweep_error(&self) -> Option<String> {
+        self.counters.sweep_error.lock().clone()
     }
 
     /// Has what is queued begin.
@@ -209,7 +233,12 @@ impl RedisStore {
     ) {
         let (user, deadline) = (user.to_buf(), Instant::now() + self.command_timeout);
         let work = async move |context: Rc<Context>| {
-            let work = async |attempt: &Attempt| session::get_by_user(&context, attempt, user.as_key()).await;
+            let work = async |attempt: &Attempt| {
+                let call = async |cipher: &Cipher| {
+                    session::get_by_user(&context, attempt, cipher, user.as_key()).await
+                };
+                session::with_cipher(&context, attempt, call).await
+            };
             context.router.within(deadline, work).await
         };
         self.begin(work, done);
@@ -225,7 +254,10 @@ impl RedisStore {
         let deadline = Instant::now() + self.command_timeout;
         let work = async move |context: Rc<Context>| {
             let work = async |attempt: &Attempt| {
-                session::delete_by_user(&context, attempt, user.as_key(), except.as_ref()).await
+                let call = async |cipher: &Cipher| {
+                    session::delete_by_user(&context, attempt, cipher, user.as_key(), except.as_ref()).await
+                };
+                session::with_cipher(&context, attempt, call).await
             };
             context.router.within(deadline, work).await
         };
@@ -246,10 +278,6 @@ impl RedisStore {
 
     pub fn begin_clear(&self, done: impl FnOnce(Result<()>) + Send + 'static) {
         self.begin(async move |context: Rc<Context>| session::clear(&context).await, done);
-    }
-
-    pub fn begin_stats(&self, done: impl FnOnce(Result<Stats>) + Send + 'static) {
-        self.begin(async move |context: Rc<Context>| session::stats(&context).await, done);
     }
 }
 
@@ -280,7 +308,7 @@ impl Drop for RedisStore {
 
 impl SessionStore for RedisStore {
     fn create(&self, session: &Session<'_>) -> Result<()> {
-        self.number(Op::Create(self.new_session(session)?, self.times.stamp())).map(drop)
+        self.number(Op::Create(self.new_session(session)?, None)).map(drop)
     }
 
     fn get(&self, id: &SessionId) -> Result<Option<StoredSession>> {
@@ -331,7 +359,7 @@ impl SessionStore for RedisStore {
     }
 
     fn stats(&self) -> Result<Stats> {
-        wait(|done| self.begin_stats(done))
+        Ok(self.counters.stats())
     }
 }
 

@@ -2,27 +2,45 @@
 
 use std::fmt;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
 use crate::error::{Result, StoreError};
 use crate::keyring::Secret;
 
 pub const DEFAULT_PREFIX: &str = "fluid:";
+
+/// Ends the prefix in a key, after the kind of the key. No prefix has it: so no two prefixes share a key, though one may
+/// begin with the other.
+pub const MARK: char = '#';
+
+/// As `CLIENT LIST` shows a store's connections.
+pub const DEFAULT_CLIENT_NAME: &str = "native-store";
 pub const DEFAULT_COMMAND_TIMEOUT: Duration = Duration::from_millis(2000);
 pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_millis(2000);
 
-/// Where a server is.
+/// Where a server is: a host and a port, or the path of a Unix socket and no port.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Address {
     pub host: String,
     pub port: u16,
 }
 
+impl Address {
+    /// The path of the Unix socket, if it is one.
+    pub fn socket_path(&self) -> Option<&str> {
+        Some(&*self.host).filter(|path| self.port == 0 && path.starts_with('/'))
+    }
+}
+
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
+        if let Some(path) = self.socket_path() {
+            f.write_str(path)
+        } else if self.host.contains(':') {
             write!(f, "[{}]:{}", self.host, self.port)
         } else {
             write!(f, "{}:{}", self.host, self.port)
@@ -30,11 +48,33 @@ impl fmt::Display for Address {
     }
 }
 
-/// How to log in to a server.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Login {
+#[derive(Clone)]
+pub struct Credentials {
     pub username: Option<String>,
-    pub password: Option<Zeroizing<String>>,
+    pub password: Zeroizing<String>,
+}
+
+/// Receives credentials, or why there are none. If it is dropped, there are none.
+pub type CredentialsSender = oneshot::Sender<std::result::Result<Credentials, String>>;
+
+/// Gives the credentials of each connection, when it is made: they may end before the store does.
+pub trait CredentialsProvider: Send + Sync {
+    fn ask(&self, sender: CredentialsSender);
+}
+
+/// How a connection is authenticated.
+#[derive(Clone, Default)]
+pub enum Auth {
+    #[default]
+    None,
+    Credentials(Credentials),
+    Provider(Arc<dyn CredentialsProvider>),
+}
+
+/// How to log in to a server.
+#[derive(Clone, Default)]
+pub struct Login {
+    pub auth: Auth,
     pub database: u32,
     pub is_tls: bool,
 }
@@ -47,7 +87,7 @@ impl fmt::Debug for Login {
 }
 
 /// Which servers there are.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Servers {
     Single {
         address: Address,
@@ -67,6 +107,12 @@ pub enum Servers {
 }
 
 impl Servers {
+    pub fn login_mut(&mut self) -> &mut Login {
+        match self {
+            Self::Single { login, .. } | Self::Cluster { login, .. } | Self::Sentinel { login, .. } => login,
+        }
+    }
+
     /// How to log in to the servers that have the data.
     pub fn login(&self) -> &Login {
         match self {
@@ -75,12 +121,28 @@ impl Servers {
     }
 }
 
-/// What a connection by TLS is made with, as PEM texts.
+/// The authorities to trust, as PEM texts.
+#[derive(Debug, Clone)]
+pub enum Authorities {
+    /// Each of these texts has one or more.
+    Given(Vec<String>),
+    /// Those that the platform trusts. What cannot be read is left out.
+    Default(String),
+}
+
+impl Default for Authorities {
+    fn default() -> Self {
+        Self::Default(String::new())
+    }
+}
+
+/// What a connection by TLS is made with.
 #[derive(Debug, Clone, Default)]
 pub struct TlsOptions {
-    /// The authorities to trust in place of those of the Web.
-    pub ca: Option<String>,
-    /// The client's certificate, and those up to its authority.
+    pub authorities: Authorities,
+    /// The name that certificates must have, in place of the server's host.
+    pub server_name: Option<String>,
+    /// The client's certificate, and those up to its authority, as PEM text.
     pub cert: Option<String>,
     pub key: Option<Zeroizing<String>>,
     /// Takes any certificate: an attacker on the network can read and change everything.
@@ -91,6 +153,7 @@ pub struct TlsOptions {
 pub struct RedisOptions {
     pub servers: Servers,
     pub prefix: String,
+    pub client_name: String,
     pub secrets: Vec<Secret>,
     pub tls: TlsOptions,
     /// Within which every command is answered or refused.
@@ -109,6 +172,7 @@ impl RedisOptions {
         Self {
             servers,
             prefix: DEFAULT_PREFIX.into(),
+            client_name: DEFAULT_CLIENT_NAME.into(),
             secrets: Vec::new(),
             tls: TlsOptions::default(),
             command_timeout: DEFAULT_COMMAND_TIMEOUT,
@@ -141,6 +205,13 @@ impl RedisOptions {
     pub fn check(&self) -> Result<()> {
         if !self.secrets.is_empty() {
             Secret::check(&self.secrets)?;
+        }
+        if self.prefix.contains(MARK) {
+            return Err(StoreError::InvalidOption {
+                option: "prefix",
+                expected: format!("a text without {MARK:?}, with which the store marks its end in a key"),
+                given: format!("{:?}", self.prefix),
+            });
         }
         let none = match &self.servers {
             Servers::Single { .. } => None,

@@ -25,8 +25,10 @@ pub fn too_much_queued() -> StoreError {
 
 /// A connection that is logged in, for the event loop of a JavaScript thread.
 pub struct EventLoopConnection {
-    pub(super) socket: Arc<std::net::TcpStream>,
+    pub(super) socket: Arc<socket2::Socket>,
     pub(super) cipher: Arc<Cipher>,
+    /// Whether the server takes conditions for an expiry, as Redis does from 7.0 on.
+    pub(super) has_expiry_conditions: bool,
 }
 
 /// Receives the results of calls, and the connections that a fast path asked for.

@@ -115,7 +115,7 @@ fn a_session_is_json_that_others_can_read() {
     let store = open_at(&options, &Arc::new(MockClock::new(START)));
     let expires = Expiry::new(START + 1000).unwrap();
     store.create(&plain("a", &ann(), expires)).unwrap();
-    let key = format!("{}sess:a", options.prefix);
+    let key = format!("{}sess#a", options.prefix);
     let expected = concat!(
         r#"{"expires":1800000001000     ,"created":1800000000000000,"user":"ann","#,
         r#""session":{"sessionId":"a","expires":"2027-01-15T08:00:01.000Z","userId":"ann"}  }"#,
@@ -135,7 +135,7 @@ fn the_server_ends_a_session_at_its_expiry_and_no_sooner() {
     let store = RedisStore::open(&options).unwrap();
     let expires = in_millis(150);
     store.create(&plain("a", &ann(), expires)).unwrap();
-    let key = format!("{}sess:a", options.prefix);
+    let key = format!("{}sess#a", options.prefix);
     let left = match ask(&store, &[b"PTTL", key.as_bytes()]) {
         Reply::Number(left) => left,
         other => panic!("{other:?}"),
@@ -154,18 +154,43 @@ fn a_sweep_forgets_sessions_that_the_server_has_ended() {
     let clock = Arc::new(MockClock::new(START));
     let store = open_at(&options, &clock);
     let (expires, index) =
-        (Expiry::new(START + 1_000_000).unwrap(), format!("{}user:\"ann\"", options.prefix));
+        (Expiry::new(START + 1_000_000).unwrap(), format!("{}user#\"ann\"", options.prefix));
     let count = || ask(&store, &[b"ZCARD", index.as_bytes()]);
     for session_id in ["a", "b"] {
         store.create(&plain(session_id, &ann(), expires)).unwrap();
     }
-    ask(&store, &[b"DEL", format!("{}sess:a", options.prefix).as_bytes()]);
+    ask(&store, &[b"DEL", format!("{}sess#a", options.prefix).as_bytes()]);
     assert_eq!(store.get_by_user(ann().as_key()).unwrap().len(), 1);
     // It might be of a creation that is under way.
     assert_eq!((store.clean(), count()), (Ok(0), Reply::Number(2)));
     clock.advance(GRACE.as_millis() as i64 + 1);
     assert_eq!((store.clean(), count()), (Ok(1), Reply::Number(1)));
     assert_eq!(store.get_by_user(ann().as_key()).unwrap().len(), 1);
+}
+
+#[test]
+fn an_entry_is_cleared_with_its_session_if_that_is_there_yet() {
+    for secrets in [Vec::new(), vec![secret(1)]] {
+        let Some(options) = options() else { return };
+        let clock = Arc::new(MockClock::new(START));
+        let store = open_at(&RedisOptions { secrets, ..options }, &clock);
+        let expires = Expiry::new(START + 1_000_000).unwrap();
+        let long = UserKeyBuf::from_text(&"é".repeat(500));
+        let clear_indexes = || {
+            let work = async |context: Rc<Context>| session::clear_indexes(&context, &mut false).await;
+            wait(|done| store.begin(work, done)).unwrap();
+        };
+        let named = || [ann(), long.clone()].map(|user| store.get_by_user(user.as_key()).unwrap().len());
+        store.create(&plain("a", &ann(), expires)).unwrap();
+        store.create(&plain("b", &long, expires)).unwrap();
+        clear_indexes();
+        assert_eq!((named(), store.size()), ([1, 1], Ok(2)), "entries of creations that may be under way");
+        clock.advance(GRACE.as_millis() as i64 + 1);
+        store.create(&plain("c", &ann(), expires)).unwrap();
+        clear_indexes();
+        assert_eq!((named(), store.size()), ([1, 0], Ok(1)));
+        assert_eq!(store.get(&id("a")), Ok(None));
+    }
 }
 
 #[test]
@@ -176,13 +201,13 @@ fn a_session_that_was_refused_leaves_no_trace_in_an_index() {
     let expires = Expiry::new(START + 1000).unwrap();
     let ben = UserKeyBuf::from_text("ben");
     store.create(&plain("a", &ann(), expires)).unwrap();
-    let index = |user: &str| format!("{}user:\"{user}\"", options.prefix);
+    let index = |user: &str| format!("{}user#\"{user}\"", options.prefix);
     assert_eq!(store.create(&plain("a", &ann(), expires)), Err(StoreError::Exists));
     assert_eq!(store.create(&plain("a", &ben, expires)), Err(StoreError::Exists));
     assert_eq!(ask(&store, &[b"EXISTS", index("ben").as_bytes()]), Reply::Number(0));
     store.delete(&id("a")).unwrap();
     store.flush();
-    // The entry got the version of the refused one.
+    // The entry has the version of the refused one.
     clock.advance(GRACE.as_millis() as i64 + 1);
     store.clean().unwrap();
     assert_eq!(ask(&store, &[b"EXISTS", index("ann").as_bytes()]), Reply::Number(0));
@@ -194,7 +219,7 @@ fn an_entry_that_a_session_comes_back_to_is_not_removed_by_who_saw_it_before() {
     let store = open_at(&options, &Arc::new(MockClock::new(START)));
     let expires = Expiry::new(START + 1000).unwrap();
     let [ben, cid] = ["ben", "cid"].map(UserKeyBuf::from_text);
-    let index = format!("{}user:\"ben\"", options.prefix);
+    let index = format!("{}user#\"ben\"", options.prefix);
     let version = || text(ask(&store, &[b"ZSCORE", index.as_bytes(), b"a"]));
     store.create(&plain("a", &ben, expires)).unwrap();
     let mut seen = vec![version()];
@@ -213,6 +238,202 @@ fn an_entry_that_a_session_comes_back_to_is_not_removed_by_who_saw_it_before() {
         seen.push(version());
     }
     assert!(store.get_by_user(cid.as_key()).unwrap().is_empty());
+}
+
+const HOUR: i64 = 3_600_000;
+
+fn end_of(store: &RedisStore, index: &str) -> i64 {
+    match ask(store, &[b"PTTL", index.as_bytes()]) {
+        Reply::Number(left) if left > 0 => SystemClock.now() + left,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_server_keeps_an_index_for_longer_than_any_session_that_it_names() {
+    let Some(options) = options() else { return };
+    let store = RedisStore::open(&options).unwrap();
+    let index = format!("{}user#\"ann\"", options.prefix);
+    let end = || end_of(&store, &index) - SystemClock.now();
+    let is_near = |actual: i64, expected: i64| (expected..expected + 120_000).contains(&actual);
+    let hours = |hours: i64| hours * HOUR + 37 * 60_000;
+    store.create(&plain("a", &ann(), in_millis(1000))).unwrap();
+    assert!(is_near(end(), hours(0)), "{}", end());
+    for (session_id, millis, expected) in [("b", HOUR * 5 / 2, 2), ("c", HOUR / 2, 2), ("d", HOUR * 7 / 2, 3)]
+    {
+        store.create(&plain(session_id, &ann(), in_millis(millis))).unwrap();
+        assert!(is_near(end(), hours(expected)), "{session_id}: {}", end());
+    }
+    // Of one that others have emptied it is kept as for a new one.
+    store.delete_by_user(ann().as_key(), None).unwrap();
+    store.create(&plain("e", &ann(), in_millis(HOUR / 4))).unwrap();
+    assert!(is_near(end(), hours(0)), "{}", end());
+    // Whatever moves the session's end beyond that moves the index's before.
+    store.touch(&id("e"), in_millis(HOUR / 2)).unwrap();
+    assert!(is_near(end(), hours(0)), "{}", end());
+    store.touch(&id("e"), in_millis(HOUR * 5 / 4)).unwrap();
+    assert!(is_near(end(), hours(1)), "{}", end());
+    store.update(&plain("e", &ann(), in_millis(HOUR * 61 / 2))).unwrap();
+    assert!(is_near(end(), hours(30)), "{}", end());
+    store.touch(&id("e"), in_millis(HOUR * 3 / 2)).unwrap();
+    assert!(is_near(end(), hours(30)), "{}", end());
+    // A session that becomes another user's is named for as long there.
+    let ben = UserKeyBuf::from_text("ben");
+    store.update(&plain("e", &ben, in_millis(HOUR * 17 / 2))).unwrap();
+    let of_ben = end_of(&store, &format!("{}user#\"ben\"", options.prefix)) - SystemClock.now();
+    assert!(is_near(of_ben, hours(8)), "{of_ben}");
+}
+
+/// Of a machine whose clock is wrong.
+struct SkewedClock(i64);
+
+impl Clock for SkewedClock {
+    fn now(&self) -> Millis {
+        SystemClock.now() + self.0
+    }
+}
+
+#[test]
+fn an_index_goes_by_the_clock_of_the_server() {
+    let Some(options) = options() else { return };
+    let index = format!("{}user#\"ann\"", options.prefix);
+    for skew in [-20 * 60_000, 20 * 60_000] {
+        let store = RedisStore::start(&options, Times::new(Arc::new(SkewedClock(skew)), None)).unwrap();
+        store.create(&plain("a", &ann(), in_millis(HOUR))).unwrap();
+        let version: f64 = text(ask(&store, &[b"ZSCORE", index.as_bytes(), b"a"])).parse().unwrap();
+        let age = SystemClock.now() - version as i64 / 1000;
+        assert!(age.abs() < 10_000, "{age} ms");
+        // An entry may be of a creation under way for a minute, whatever this machine takes for one.
+        let entry = |age: i64| ((SystemClock.now() - age) * 1000).to_string();
+        ask(
+            &store,
+            &[b"ZADD", index.as_bytes(), entry(1000).as_bytes(), b"new", entry(90_000).as_bytes(), b"old"],
+        );
+        assert_eq!(store.get_by_user(ann().as_key()).unwrap().len(), 1);
+        let left = |member: &[u8]| ask(&store, &[b"ZSCORE", index.as_bytes(), member]) != Reply::Nil;
+        assert!(left(b"new") && !left(b"old"), "with a skew of {skew} ms");
+        store.clear().unwrap();
+        ask(&store, &[b"DEL", index.as_bytes()]);
+    }
+}
+
+#[test]
+fn an_index_that_was_lost_is_there_again_once_a_session_outlives_it() {
+    let Some(options) = options() else { return };
+    let store = RedisStore::open(&options).unwrap();
+    let index = format!("{}user#\"ann\"", options.prefix);
+    for (session_id, is_touched) in [("a", true), ("b", false)] {
+        store.create(&plain(session_id, &ann(), in_millis(HOUR / 2))).unwrap();
+        ask(&store, &[b"DEL", index.as_bytes()]);
+        if is_touched {
+            assert_eq!(store.touch(&id(session_id), in_millis(3 * HOUR)), Ok(true));
+        } else {
+            assert_eq!(store.update(&plain(session_id, &ann(), in_millis(3 * HOUR))), Ok(true));
+        }
+        assert!(end_of(&store, &index) - SystemClock.now() > 3 * HOUR);
+        assert_eq!(store.get_by_user(ann().as_key()).unwrap().len(), 1);
+        store.delete(&id(session_id)).unwrap();
+    }
+}
+
+/// The scripts and the store have to agree when an index has to be kept longer.
+#[test]
+fn scripts_know_how_long_an_index_is_kept() {
+    let Some(options) = options() else { return };
+    let clock = Arc::new(MockClock::new(0));
+    let store = open_at(&options, &clock);
+    let times = Times::new(Arc::new(SystemClock), None);
+    let key = format!("{}sess#a", options.prefix);
+    for created in [0, 1, 999, 1_800_000_000_000_999, 1_800_000_000_001_000] {
+        let at = created / 1000 + 37 * 60_000;
+        for (from, to) in [
+            (1, 2),
+            (HOUR, HOUR + 1),
+            (HOUR - 1, HOUR),
+            (HOUR, 2 * HOUR - 1),
+            (2 * HOUR, 1),
+            (-5, 5),
+            (5, 2400 * HOUR),
+        ] {
+            let (from, to) = (at + from, at + to);
+            let head =
+                format!(r#"{{"expires":{from:<18},"created":{created:<16},"user":"ann","session":{{}}}}"#);
+            ask(&store, &[b"SET", key.as_bytes(), head.as_bytes()]);
+            let end = |expires| times.index_end(created as u64, Expiry::new(expires).unwrap());
+            let needs_more = end(to) > end(from);
+            let moved = format!("{to:<18}");
+            let until = (SystemClock.now() + 60_000).to_string();
+            let script = resp::TOUCH.text.as_bytes();
+            let touch =
+                [b"EVAL", script, b"1", key.as_bytes(), b"-9999", moved.as_bytes(), until.as_bytes(), b""];
+            let expected = if needs_more { 2 } else { 1 };
+            assert_eq!(ask(&store, &touch), Reply::Number(expected), "{created}: {from} to {to}");
+            ask(&store, &[b"SET", key.as_bytes(), head.as_bytes()]);
+            let before = format!(r#"{{"expires":{moved},"created":"#);
+            let script = resp::UPDATE.text.as_bytes();
+            let (after, user) = (br#","user":"ann","session":{}}"#, br#""ann","se"#);
+            let update = [
+                b"EVAL",
+                script,
+                b"1",
+                key.as_bytes(),
+                b"-9999",
+                before.as_bytes(),
+                after,
+                user,
+                until.as_bytes(),
+            ];
+            let expected = if needs_more { 3 } else { 1 };
+            assert_eq!(ask(&store, &update), Reply::Number(expected), "{created}: {from} to {to}");
+        }
+    }
+}
+
+#[test]
+fn a_touch_to_a_time_that_is_past_for_the_server_leaves_nothing() {
+    let Some(options) = options() else { return };
+    let store = RedisStore::open(&options).unwrap();
+    store.create(&plain("a", &ann(), in_millis(60_000))).unwrap();
+    assert_eq!(store.touch(&id("a"), in_millis(-1000)), Ok(true));
+    assert_eq!(store.get(&id("a")), Ok(None));
+    assert_eq!(ask(&store, &[b"EXISTS", format!("{}sess#a", options.prefix).as_bytes()]), Reply::Number(0));
+}
+
+#[test]
+fn a_sweep_looks_at_a_sample_and_goes_on_where_there_is_much_to_remove() {
+    let Some(options) = options() else { return };
+    let store = RedisStore::open(&options).unwrap();
+    let users = 300;
+    let user = |number: usize| UserKeyBuf::from_text(&format!("user {number}"));
+    let index = |number: usize| format!("{}user#\"user {number}\"", options.prefix);
+    let entries = || -> i64 {
+        let len = |number| match ask(&store, &[b"ZCARD", index(number).as_bytes()]) {
+            Reply::Number(len) => len,
+            other => panic!("{other:?}"),
+        };
+        (0..users).map(len).sum()
+    };
+    for number in 0..users {
+        store.create(&plain(&format!("{number}"), &user(number), in_millis(600_000))).unwrap();
+    }
+    assert_eq!((store.clean(), entries()), (Ok(0), users as i64));
+    // Much that has ended, in a few indexes and in many.
+    for number in 0..users {
+        for more in 0..if number == 0 { 2000 } else { 9 } {
+            let member = format!("gone {more}");
+            ask(&store, &[b"ZADD", index(number).as_bytes(), b"1", member.as_bytes()]);
+        }
+    }
+    let mut sweeps = 0;
+    while entries() > users as i64 * 11 / 10 {
+        assert!(store.clean().is_ok());
+        sweeps += 1;
+        assert!(sweeps < 50, "{} entries are left", entries());
+    }
+    assert_eq!(store.size(), Ok(users as u64));
+    for number in 0..users {
+        assert_eq!(store.get_by_user(user(number).as_key()).unwrap().len(), 1);
+    }
 }
 
 #[test]
@@ -235,6 +456,39 @@ fn a_session_is_in_its_index_whoever_changes_its_user_at_the_same_time() {
         let found = store.get(&id("a")).unwrap().unwrap();
         let user = found.content().unwrap().user.unwrap();
         assert_eq!(store.get_by_user(user).unwrap().len(), 1, "round {round}");
+    }
+}
+
+/// In any order of calls, of processes that race: an index names each live session, and the server keeps it for longer.
+#[test]
+fn an_index_outlives_its_sessions_whoever_moves_their_ends_and_users_at_the_same_time() {
+    let Some(options) = options() else { return };
+    let users = ["ann", "ben"].map(UserKeyBuf::from_text);
+    let stores: Vec<_> = (0..4).map(|_| RedisStore::open(&options).unwrap()).collect();
+    for round in 0..60_usize {
+        let hours = |thread: usize| ((round * 7 + thread * 5) % 23) as i64;
+        stores[0].create(&plain("a", &users[0], in_millis(HOUR / 2))).unwrap();
+        thread::scope(|scope| {
+            for (thread, store) in stores.iter().enumerate() {
+                let (users, expires) = (&users, in_millis(HOUR / 4 + hours(thread) * HOUR));
+                scope.spawn(move || match (round + thread) % 4 {
+                    0 | 1 => assert_eq!(store.touch(&id("a"), expires), Ok(true)),
+                    2 => assert_eq!(store.update(&plain("a", &users[round % 2], expires)), Ok(true)),
+                    _ => {
+                        store.get_by_user(users[0].as_key()).unwrap();
+                        store.clean().unwrap();
+                        assert_eq!(store.update(&plain("a", &users[1], expires)), Ok(true));
+                    }
+                });
+            }
+        });
+        let found = stores[0].get(&id("a")).unwrap().unwrap();
+        let user = found.content().unwrap().user.unwrap().to_buf();
+        assert_eq!(stores[1].get_by_user(user.as_key()).unwrap().len(), 1, "round {round}");
+        let name = if user == users[0] { "ann" } else { "ben" };
+        let end = end_of(&stores[0], &format!("{}user#\"{name}\"", options.prefix));
+        assert!(end > found.expires.millis(), "round {round}: {} ms too early", found.expires.millis() - end);
+        stores[2].delete(&id("a")).unwrap();
     }
 }
 
@@ -284,28 +538,65 @@ fn secrets_may_rotate() {
     assert_eq!(refused.code(), "ERR_INVALID_OPTION");
     let key = format!("{}*", options.prefix.replace(['*', '['], "?").replace(']', "?"));
     let Reply::Array(keys) = ask(&new, &[b"KEYS", key.as_bytes()]) else { panic!("no keys") };
-    let shows = |value: &Reply| text(value.clone()).ends_with("sess:b");
+    let shows = |value: &Reply| text(value.clone()).ends_with("sess#b");
     assert!(keys.len() >= 3 && !keys.iter().any(shows));
 }
 
 #[test]
-fn a_foreign_value_is_corrupt_and_stays() {
+fn a_foreign_value_is_no_session_and_stays() {
     let Some(options) = options() else { return };
     let store = open_at(&options, &Arc::new(MockClock::new(START)));
-    let key = format!("{}sess:a", options.prefix);
+    let key = format!("{}sess#a", options.prefix);
     let later = Expiry::new(START + 1000).unwrap();
     for set in [&[b"SET", key.as_bytes(), b"something else"][..], &[b"LPUSH", key.as_bytes(), b"x"]] {
         ask(&store, &[b"DEL", key.as_bytes()]);
         ask(&store, set);
-        for error in [
-            store.get(&id("a")).unwrap_err(),
-            store.touch(&id("a"), later).unwrap_err(),
-            store.update(&plain("a", &ann(), later)).unwrap_err(),
-            store.create(&plain("a", &ann(), later)).unwrap_err(),
-        ] {
-            assert_eq!(error.code(), "ERR_STORE_CORRUPT", "{error}");
-        }
+        assert_eq!(store.get(&id("a")), Ok(None));
+        assert_eq!(store.touch(&id("a"), later), Ok(false));
+        assert_eq!(store.update(&plain("a", &ann(), later)), Ok(false));
+        // It is not overwritten.
+        let error = store.create(&plain("a", &ann(), later)).unwrap_err();
+        assert_eq!(error.code(), "ERR_STORE_CORRUPT", "{error}");
+        assert_eq!((store.size(), store.clear()), (Ok(0), Ok(())));
         assert_eq!(ask(&store, &[b"EXISTS", key.as_bytes()]), Reply::Number(1));
+    }
+}
+
+#[test]
+fn a_prefix_does_not_have_the_mark_that_ends_it_in_a_key() {
+    for (prefix, is_taken) in
+        [("", true), ("a:", true), ("sess", true), ("a:sess:", true), ("a#", false), ("#", false)]
+    {
+        let given = RedisOptions { prefix: prefix.into(), ..options_at(1) };
+        assert_eq!(
+            given.check().map_err(|error| error.code()),
+            if is_taken { Ok(()) } else { Err("ERR_INVALID_OPTION") }
+        );
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_two_prefixes_share_a_key(
+        prefixes in proptest::collection::hash_set("(sess|user|seal|sweep|:|a){0,4}", 2),
+        members in proptest::array::uniform2("(sess|user|seal|sweep|:|a|#){0,4}"),
+    ) {
+        let keys: Vec<Vec<Vec<u8>>> = prefixes.iter().zip(&members).map(|(prefix, member)| {
+            let names = session::Names::new(prefix);
+            let user = [&names.users[..], member.as_bytes()].concat();
+            vec![names.session(member.as_bytes()), user, names.seal, names.sweep]
+        }).collect();
+        for key in &keys[0] {
+            proptest::prop_assert!(!keys[1].contains(key), "{}", key.escape_ascii());
+        }
+        // Nor does one find the keys of the other by how its own begin.
+        let prefixes: Vec<_> = prefixes.iter().collect();
+        for (one, other) in [(0, 1), (1, 0)] {
+            let names = session::Names::new(prefixes[one]);
+            for key in &keys[other] {
+                proptest::prop_assert!(!key.starts_with(&names.sessions) && !key.starts_with(&names.users));
+            }
+        }
     }
 }
 

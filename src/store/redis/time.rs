@@ -1,13 +1,26 @@
 //! The time: by the store's clock, and by the servers'.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::clock::{Clock, Millis, SystemClock};
 use crate::session::Expiry;
 
-/// When a session was created, in microseconds since the Unix epoch: its age, and what tells it from another of its id.
+/// The index of a user is kept for whole hours from 37 minutes after the creation of a session on, until one is after the
+/// session's expiry. Scripts know both numbers too. A session of a usual lifetime, such as 30 minutes or a day, is then in
+/// the midst of an hour: it is touched for a while before the index has to be kept longer.
+const HOUR: Millis = 3_600_000;
+const HOURS_FROM: Millis = 37 * 60_000;
+
+/// How much longer the index is kept, so that what moves by some milliseconds does not matter.
+const INDEX_SLACK: Millis = 60_000;
+
+/// As long as an index is kept if the servers do not know the store's clock: up to the year 9999.
+const END_OF_TIME: Millis = 253_402_300_799_999;
+
+/// When a session was created, in microseconds since the Unix epoch by the servers' clock: its age, and what tells it from
+/// another of its id.
 pub type Stamp = u64;
 
 #[derive(Clone)]
@@ -17,11 +30,19 @@ pub struct Times {
     /// removes what has expired itself.
     pub kept_for: Option<Duration>,
     last_stamp: Arc<AtomicU64>,
+    /// How far the servers' clock is ahead of the store's; `UNKNOWN` until one of them has said what time it is.
+    server_offset: Arc<AtomicI64>,
 }
+
+const UNKNOWN: Millis = Millis::MIN;
+
+/// Clocks that differ by less are in step.
+const IN_STEP: Millis = 1000;
 
 impl Times {
     pub fn new(clock: Arc<dyn Clock>, kept_for: Option<Duration>) -> Self {
-        Self { clock, kept_for, last_stamp: Arc::default() }
+        let server_offset = if kept_for.is_some() { 0 } else { UNKNOWN };
+        Self { clock, kept_for, last_stamp: Arc::default(), server_offset: Arc::new(server_offset.into()) }
     }
 
     pub fn now(&self) -> Millis {
@@ -37,12 +58,96 @@ impl Times {
         }
     }
 
+    /// Until when at least the index of a session's user has to be kept.
+    pub fn index_end(&self, created: Stamp, expires: Expiry) -> Millis {
+        if self.kept_for.is_some() {
+            return END_OF_TIME;
+        }
+        let since = (created / 1000) as Millis + HOURS_FROM;
+        let hours = (expires.millis() - since).div_euclid(HOUR) + 1;
+        // Before its time the server has none.
+        (since + hours * HOUR + INDEX_SLACK).max(1)
+    }
+
+    pub fn knows_servers(&self) -> bool {
+        self.server_offset.load(Ordering::Relaxed) != UNKNOWN
+    }
+
+    /// Takes the time that a server said, which was asked at `asked_at` and has just answered. `None` if it does not say:
+    /// then its clock is taken to be in step.
+    pub fn learn(&self, asked_at: Millis, server_time: Option<Millis>) {
+        if self.kept_for.is_some() {
+            return;
+        }
+        let known = match self.server_offset.load(Ordering::Relaxed) {
+            UNKNOWN => 0,
+            offset => offset,
+        };
+        let offset = server_time.map_or(0, |server_time| server_time - (asked_at + self.now()) / 2);
+        // What differs by less is the network's delay, too. The stamps of stores on one machine keep their order so.
+        let is_in_step = (offset - known).abs() < IN_STEP;
+        self.server_offset.store(if is_in_step { known } else { offset }, Ordering::Relaxed);
+    }
+
+    /// The time by the servers' clock, as far as it is known.
+    fn servers_now(&self) -> Millis {
+        match self.server_offset.load(Ordering::Relaxed) {
+            UNKNOWN => self.now(),
+            offset => self.now() + offset,
+        }
+    }
+
+    /// The oldest stamp of what is no older than this by the servers' clock.
+    pub fn stamp_before(&self, age: Duration) -> Stamp {
+        (self.servers_now().max(0) as Stamp * 1000).saturating_sub(age.as_micros() as Stamp)
+    }
+
     /// The stamp of a session that is created now: later than any before it.
     pub fn stamp(&self) -> Stamp {
-        let now = self.now().max(0) as Stamp * 1000;
+        let now = self.servers_now().max(0) as Stamp * 1000;
         let after = |before: Stamp| now.max(before + 1);
         let update = |before| Some(after(before));
         let before = self.last_stamp.fetch_update(Ordering::Relaxed, Ordering::Relaxed, update);
         after(before.unwrap_or_else(|before| before))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::MockClock;
+
+    #[test]
+    fn stamps_go_by_the_servers_clock_once_that_is_known() {
+        let clock = Arc::new(MockClock::new(1_000_000));
+        let times = Times::new(Arc::clone(&clock) as Arc<dyn Clock>, None);
+        assert!(!times.knows_servers());
+        for (server_time, now) in [
+            // What may be the network's delay is none of the clocks'.
+            (Some(1_000_900), 1_000_000),
+            (Some(1_060_000), 1_060_000),
+            (Some(1_060_999), 1_060_000),
+            (Some(940_000), 940_000),
+            // One that does not say is taken to be in step.
+            (None, 1_000_000),
+        ] {
+            times.learn(1_000_000, server_time);
+            assert!(times.knows_servers());
+            assert_eq!(
+                times.stamp_before(Duration::from_millis(1)),
+                (now - 1) as Stamp * 1000,
+                "{server_time:?}"
+            );
+        }
+        let (first, second) = (times.stamp(), times.stamp());
+        assert_eq!((first, second), (1_000_000_000, 1_000_000_001));
+    }
+
+    #[test]
+    fn servers_that_do_not_know_the_stores_clock_have_no_say() {
+        let times = Times::new(Arc::new(MockClock::new(1_000_000)), Some(Duration::from_secs(1)));
+        times.learn(1_000_000, Some(5_000_000));
+        assert!(times.knows_servers());
+        assert_eq!(times.stamp(), 1_000_000_000);
     }
 }

@@ -16,7 +16,7 @@ use super::error::panicked;
 use super::fast_path::provision;
 use super::queue::{Answers, Job, MAX_CALLS, MAX_QUEUED_BYTES, Queue, Waiter, too_much_queued};
 use super::routing::Attempt;
-use super::session::{self, Context, Op};
+use super::session::{self, Cipher, Context, Op};
 use crate::error::{Result, StoreError};
 use crate::session::SessionId;
 use crate::store::Answer;
@@ -49,6 +49,7 @@ impl Worker {
         let Self { context, queue, .. } = &*worker;
         let reporter = spawn_local(Rc::clone(&worker).report());
         let sweeper = spawn_local(session::sweep(Rc::clone(context)));
+        let watch = spawn_local(session::watch(Rc::clone(context)));
         let provider = spawn_local(provision::provide(Rc::clone(context), Arc::clone(queue)));
         loop {
             queue.wake.notified().await;
@@ -61,6 +62,7 @@ impl Worker {
             }
         }
         sweeper.abort();
+        watch.abort();
         provider.abort();
         context.tasks.all_ended().await;
         reporter.abort();
@@ -127,19 +129,27 @@ impl Worker {
             op => op,
         };
         // Boxed each, or every call would take as much room as the largest, and copy it more than once.
-        let work = async |attempt: &Attempt| match op {
-            Op::Create(session, stamp) => {
-                Box::pin(session::create(context, attempt, &session, stamp)).await.map(|()| Answer::Number(1))
-            }
-            Op::Get(id) => Box::pin(session::get(context, attempt, &id)).await.map(Answer::Session),
-            Op::Update(session) => Box::pin(session::update(context, attempt, &session)).await.map(found),
-            Op::Touch(id, expires, enough) => {
-                Box::pin(session::touch(context, attempt, &id, expires, enough)).await.map(found)
-            }
-            Op::Delete(id) => {
-                Box::pin(session::delete(context, attempt, &id)).await.map(|()| Answer::Number(1))
-            }
-            Op::Cold(_) => Ok(Answer::Number(0)),
+        let work = async |attempt: &Attempt| {
+            let call = async |cipher: &Cipher| match &op {
+                Op::Create(session, stamp) => {
+                    let created = Box::pin(session::create(context, attempt, cipher, session, *stamp)).await;
+                    created.map(|()| Answer::Number(1))
+                }
+                Op::Get(id) => {
+                    Box::pin(session::get(context, attempt, cipher, id)).await.map(Answer::Session)
+                }
+                Op::Update(session) => {
+                    Box::pin(session::update(context, attempt, cipher, session)).await.map(found)
+                }
+                Op::Touch(id, expires, enough) => {
+                    Box::pin(session::touch(context, attempt, cipher, id, *expires, *enough)).await.map(found)
+                }
+                Op::Delete(id) => {
+                    Box::pin(session::delete(context, attempt, cipher, id)).await.map(|()| Answer::Number(1))
+                }
+                Op::Cold(_) => Ok(Answer::Number(0)),
+            };
+            session::with_cipher(context, attempt, call).await
         };
         context.router.within_as(is_unknown, deadline, work).await
     }

@@ -3,10 +3,10 @@
 //! A system goes on sending what a closed connection has not delivered, for minutes. A write that was given up would then
 //! overtake one that went by another connection and was acknowledged. So a connection is reset, not closed.
 
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 use std::time::Duration;
 
-use socket2::SockRef;
+use socket2::{SockRef, Socket};
 
 /// Has the connection reset when its socket is closed.
 pub fn reset_on_close<'a>(socket: impl Into<SockRef<'a>>) {
@@ -15,28 +15,28 @@ pub fn reset_on_close<'a>(socket: impl Into<SockRef<'a>>) {
 }
 
 /// Resets a connection now, even if its socket is open elsewhere too. Where the system cannot, it is reset when all have closed it.
-pub fn abort(socket: &TcpStream) {
+pub fn abort(socket: &Socket) {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     if disconnect(socket).is_ok() {
         return;
     }
-    // It fails where the connection has ended already.
+    // It fails where the connection has ended already. What was written to a Unix socket is with the server.
     let _ = socket.shutdown(Shutdown::Both);
 }
 
 /// Dissolves the association of a socket, which resets a connection (connect(2), `AF_UNSPEC`).
 #[cfg(any(target_os = "linux", target_os = "android"))]
-fn disconnect(socket: &TcpStream) -> std::io::Result<()> {
+fn disconnect(socket: &Socket) -> std::io::Result<()> {
     let size = size_of::<libc::sockaddr>() as libc::socklen_t;
     // SAFETY: all zeros are an address of the family AF_UNSPEC, whose length is at most that of the storage.
     let nobody = unsafe { socket2::SockAddr::new(socket2::SockAddrStorage::zeroed(), size) };
-    SockRef::from(socket).connect(&nobody)
+    socket.connect(&nobody)
 }
 
 #[cfg(all(test, unix))]
 mod tests {
     use std::io::{ErrorKind, Read, Write};
-    use std::net::TcpListener;
+    use std::net::{TcpListener, TcpStream};
 
     use super::*;
 
@@ -71,7 +71,7 @@ mod tests {
     fn a_connection_is_reset_though_another_has_its_socket() {
         let (socket, mut peer) = pair();
         let mut other = socket.try_clone().unwrap();
-        abort(&socket);
+        abort(&socket.into());
         assert!(is_reset(&mut peer));
         assert!(other.read(&mut [0; 64]).is_err() && other.write(b"PING").is_err());
     }

@@ -1,39 +1,50 @@
 //! Connecting to a server: the socket, TLS, the login.
 
+use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use futures_util::future::{Either, select};
+use futures_util::future::{Either, join_all, select};
 use futures_util::stream::FuturesUnordered;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
+#[cfg(unix)]
+use tokio::net::UnixStream;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::oneshot;
 use tokio::task::spawn_local;
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
 
-use super::super::options::{Address, Login};
-use super::super::resp::{Replies, Reply, Request, Script};
+use super::super::options::{Address, Auth, Credentials, Login};
+use super::super::resp::{Replies, Reply, Request};
 use super::multiplexed::{MultiplexedConnection, Replication, SendError, in_words};
+use super::reply_window::ReplyWindow;
 use super::system::{Stream, System};
-use super::tls::server_name;
+use super::tls::Tls;
 
 /// What is between us and a server may forget a connection on which nothing is said, without telling.
 const KEEPALIVE: TcpKeepalive =
     TcpKeepalive::new().with_time(Duration::from_secs(30)).with_interval(Duration::from_secs(10));
 
+/// As `CLIENT LIST` names this package.
+const LIBRARY: &str = "@fluidauth/native-store";
+
 /// How connections are made.
 #[derive(Clone)]
 pub struct Connector {
     pub system: System,
-    pub tls: Option<TlsConnector>,
+    pub tls: Option<Tls>,
+    /// The Unix socket of the server, if it is reached so.
+    pub socket_path: Option<Arc<str>>,
+    pub client_name: Arc<str>,
     pub timeout: Duration,
     pub replication: Option<Replication>,
+    pub window: Arc<ReplyWindow>,
 }
 
 /// A connection that is logged in. It ends when this is dropped.
@@ -66,18 +77,24 @@ impl Connector {
         login: &Login,
         replication: Option<Replication>,
     ) -> Result<Connected, String> {
+        let stage = Cell::new("no connection");
         let connecting = async {
-            let connected = self.open(address, login, replication).await?;
-            log_in(&connected.link, login).await?;
+            let connected = self.open(address, login, replication, &stage).await?;
+            stage.set("credentials: no answer");
+            let credentials = credentials_of(login).await?;
+            if connected.link.is_dead() {
+                return Err("the server closed it before there were credentials".into());
+            }
+            stage.set("no answer to the login");
+            self.log_in(&connected.link, login, credentials.as_ref()).await?;
+            connected.link.limit(Arc::clone(&self.window));
             Ok(connected)
         };
-        match timeout(self.timeout, connecting).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(format!("no connection within {} ms", self.timeout.as_millis())),
-        }
+        let outcome = timeout(self.timeout, connecting).await;
+        outcome.unwrap_or_else(|_| Err(format!("{} within {} ms", stage.get(), self.timeout.as_millis())))
     }
 
-    /// Connects, logs in and loads scripts, without TLS, for a caller that reads and writes the socket itself.
+    /// Connects, logs in and sends a first request, without TLS, for a caller that reads and writes the socket itself.
     ///
     /// # Errors
     /// In words, without the login.
@@ -85,24 +102,18 @@ impl Connector {
         &self,
         address: &Address,
         login: &Login,
-        scripts: &[&Script],
-    ) -> Result<std::net::TcpStream, String> {
-        let mut socket = connect_tcp(address).await?;
-        let link = MultiplexedConnection::new(None);
-        let prepare = async {
-            log_in(&link, login).await?;
-            // A script that is not loaded here is when it is first called.
-            let load = scripts.iter().fold(Request::read(Default::default()), |request, script| {
-                request.command(&[b"SCRIPT", b"LOAD", script.text.as_bytes()])
-            });
-            ask(&link, load).await
+        first: Request,
+    ) -> Result<(socket2::Socket, Replies), String> {
+        let (socket, replies) = if let Some(path) = &self.socket_path {
+            let mut socket = connect_unix(path).await?;
+            let replies = self.prepare(&mut socket, login, first).await?;
+            (socket.into_std().map(Into::into), replies)
+        } else {
+            let mut socket = connect_tcp(address).await?;
+            let replies = self.prepare(&mut socket, login, first).await?;
+            (socket.into_std().map(Into::into), replies)
         };
-        let outcome = match select(pin!(prepare), pin!(link.drive(&mut socket))).await {
-            Either::Left((outcome, _)) => outcome,
-            Either::Right((reason, _)) => Err(reason.to_string()),
-        };
-        outcome?;
-        socket.into_std().map_err(|error| in_words(&error))
+        Ok((socket.map_err(|error| in_words(&error))?, replies))
     }
 
     async fn open(
@@ -110,7 +121,11 @@ impl Connector {
         address: &Address,
         login: &Login,
         replication: Option<Replication>,
+        stage: &Cell<&str>,
     ) -> Result<Connected, String> {
+        if let Some(path) = &self.socket_path {
+            return Ok(drive(connect_unix(path).await?, replication));
+        }
         let socket = match &self.system {
             System::Real => connect_tcp(address).await?,
             #[cfg(test)]
@@ -123,16 +138,79 @@ impl Connector {
         match self.tls.as_ref().filter(|_| login.is_tls) {
             None => Ok(drive(socket, replication)),
             Some(tls) => {
-                let name = server_name(&address.host).ok_or("its host is no name for a certificate")?;
-                let secure = tls.connect(name, socket).await;
-                Ok(drive(secure.map_err(|error| format!("no TLS: {error}"))?, replication))
+                stage.set("no TLS handshake, as of a server without TLS,");
+                Ok(drive(tls.connect(address, socket).await?, replication))
             }
         }
+    }
+
+    /// Logs in, and sends a first request.
+    async fn prepare(
+        &self,
+        socket: impl AsyncRead + AsyncWrite,
+        login: &Login,
+        first: Request,
+    ) -> Result<Replies, String> {
+        let link = MultiplexedConnection::new(None);
+        let prepare = async {
+            let credentials = credentials_of(login).await?;
+            self.log_in(&link, login, credentials.as_ref()).await?;
+            ask(&link, first).await
+        };
+        match select(pin!(prepare), pin!(link.drive(socket))).await {
+            Either::Left((outcome, _)) => outcome,
+            Either::Right((reason, _)) => Err(reason.to_string()),
+        }
+    }
+
+    async fn log_in(
+        &self,
+        link: &MultiplexedConnection,
+        login: &Login,
+        credentials: Option<&Credentials>,
+    ) -> Result<(), String> {
+        let command = |parts: &[&[u8]]| Request::read(Default::default()).command(parts);
+        let mut commands = Vec::new();
+        if let Some(Credentials { username, password }) = credentials {
+            let auth = [Some("AUTH"), username.as_deref(), Some(password)];
+            commands.push(command(&auth.into_iter().flatten().map(str::as_bytes).collect::<Vec<_>>()));
+        }
+        if login.database > 0 {
+            commands.push(command(&[b"SELECT", login.database.to_string().as_bytes()]));
+        }
+        // It refuses while the server loads its data, and where a login is missing.
+        commands.push(command(&[b"PING"]));
+        let required = commands.len();
+        // A server may know none of it, or forbid it.
+        commands.push(command(&[b"CLIENT", b"SETNAME", self.client_name.as_bytes()]));
+        for (attribute, value) in [("LIB-NAME", LIBRARY), ("LIB-VER", env!("CARGO_PKG_VERSION"))] {
+            commands.push(command(&[b"CLIENT", b"SETINFO", attribute.as_bytes(), value.as_bytes()]));
+        }
+        // One by one, as a server may answer the first and close: it has too many clients then.
+        let replies = join_all(commands.into_iter().map(|command| ask(link, command))).await;
+        for reply in replies.into_iter().take(required) {
+            let reply = reply.map_err(|reason| match login.is_tls || link.has_read() {
+                true => reason,
+                false => format!("{reason}, as by a server that expects TLS (rediss://)"),
+            })?;
+            reply.iter().try_for_each(|reply| error_text(reply).map_or(Ok(()), Err))?;
+        }
+        Ok(())
     }
 }
 
 /// How long an address has to answer before the next one of its name is tried as well.
 const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
+
+#[cfg(unix)]
+async fn connect_unix(path: &str) -> Result<UnixStream, String> {
+    UnixStream::connect(path).await.map_err(|error| in_words(&error))
+}
+
+#[cfg(not(unix))]
+async fn connect_unix(_: &str) -> Result<TcpStream, String> {
+    Err("Unix sockets are not supported on this system".into())
+}
 
 async fn connect_tcp(address: &Address) -> Result<TcpStream, String> {
     let resolved = lookup_host((address.host.as_str(), address.port));
@@ -201,21 +279,18 @@ fn drive(stream: impl AsyncRead + AsyncWrite + 'static, replication: Option<Repl
     Connected { link, end }
 }
 
-async fn log_in(link: &MultiplexedConnection, login: &Login) -> Result<(), String> {
-    let mut request = Request::read(Default::default());
-    match (&login.username, &login.password) {
-        (Some(user), Some(password)) => {
-            request = request.command(&[b"AUTH", user.as_bytes(), password.as_bytes()]);
+/// The credentials for one connection. They are asked for when there is a server that can take them.
+async fn credentials_of(login: &Login) -> Result<Option<Credentials>, String> {
+    match &login.auth {
+        Auth::None => Ok(None),
+        Auth::Credentials(credentials) => Ok(Some(credentials.clone())),
+        Auth::Provider(provider) => {
+            let (sender, answer) = oneshot::channel();
+            provider.ask(sender);
+            let answer = answer.await.unwrap_or_else(|_| Err("there was no answer".into()));
+            answer.map(Some).map_err(|reason| format!("credentials: {reason}"))
         }
-        (None, Some(password)) => request = request.command(&[b"AUTH", password.as_bytes()]),
-        (_, None) => {}
     }
-    if login.database > 0 {
-        request = request.command(&[b"SELECT", login.database.to_string().as_bytes()]);
-    }
-    // It refuses while the server loads its data, and where a login is missing.
-    let replies = ask(link, request.command(&[b"PING"])).await?;
-    replies.into_iter().try_for_each(|reply| error_text(&reply).map_or(Ok(()), Err))
 }
 
 /// Sends a request outside the calls of the store.

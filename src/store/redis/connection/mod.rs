@@ -9,6 +9,7 @@
 mod abort;
 mod connector;
 mod multiplexed;
+mod reply_window;
 mod socket;
 mod system;
 mod tls;
@@ -16,8 +17,9 @@ mod tls;
 pub use abort::abort;
 pub use connector::{Connected, Connector, ask, error_text};
 pub use multiplexed::{MultiplexedConnection, Replication, SendError};
+pub use reply_window::ReplyWindow;
 pub use socket::{Filled, Socket};
 pub use system::System;
 #[cfg(test)]
 pub use system::{Stream, simulated};
-pub use tls::connector as tls_connector;
+pub use tls::Tls;

@@ -1,11 +1,12 @@
 //! One connection to one server: requests of many calls go out together, and their answers come back in order.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use super::super::resp::{Decoder, Malformed, Replies, Reply, Request};
+use super::reply_window::ReplyWindow;
 
 /// Why a request has no answers.
 #[derive(Debug, Clone)]
@@ -73,10 +75,17 @@ pub struct MultiplexedConnection {
     /// Writes that are done, but for their replicas.
     unreplicated: RefCell<Vec<(oneshot::Sender<Answer>, Replies)>>,
     has_work: Notify,
+    /// The server has said something that answers no request.
+    pub pushed: Notify,
     cut: Notify,
     is_dead: Cell<bool>,
+    /// The server is asked for a sign of life.
+    pub is_doubted: Cell<bool>,
     last_read_at: Cell<Instant>,
+    has_read: Cell<bool>,
+    opened_at: Instant,
     replication: Option<Replication>,
+    window: OnceCell<Arc<ReplyWindow>>,
 }
 
 impl MultiplexedConnection {
@@ -86,11 +95,25 @@ impl MultiplexedConnection {
             expected: RefCell::default(),
             unreplicated: RefCell::default(),
             has_work: Notify::new(),
+            pushed: Notify::new(),
             cut: Notify::new(),
             is_dead: Cell::new(false),
+            is_doubted: Cell::new(false),
             last_read_at: Cell::new(Instant::now()),
+            has_read: Cell::new(false),
+            opened_at: Instant::now(),
             replication,
+            window: OnceCell::new(),
         })
+    }
+
+    /// Has it send no more at once from now on than the window has room for.
+    pub fn limit(&self, window: Arc<ReplyWindow>) {
+        let _ = self.window.set(window);
+    }
+
+    fn has_room(&self, pending: usize) -> bool {
+        self.window.get().is_none_or(|window| window.has_room(pending))
     }
 
     /// Sends a request, with all others of this turn, and waits for its answers. It is not sent any more once this is
@@ -112,6 +135,16 @@ impl MultiplexedConnection {
         self.is_dead.get()
     }
 
+    /// Whether the server has answered anything.
+    pub fn has_read(&self) -> bool {
+        self.has_read.get()
+    }
+
+    /// For how long it has been open.
+    pub fn age(&self) -> Duration {
+        self.opened_at.elapsed()
+    }
+
     /// Ends the connection: what was sent is lost.
     pub fn cut(&self) {
         self.cut.notify_one();
@@ -131,17 +164,26 @@ impl MultiplexedConnection {
         }
     }
 
+    /// Whether nothing is under way, so that its silence says nothing.
+    pub fn is_idle(&self) -> bool {
+        self.outgoing.borrow().is_empty() && self.expected.borrow().is_empty()
+    }
+
     /// Works until the connection ends, and says why it did.
     pub async fn drive(&self, stream: impl AsyncRead + AsyncWrite) -> Rc<str> {
         let (reader, writer) = tokio::io::split(stream);
         let (mut reading, mut writing) = (pin!(self.read(reader)), pin!(self.write(writer)));
         let mut cut = pin!(self.cut.notified());
         let reason = poll_fn(|context| {
-            if let Poll::Ready(reason) = reading.as_mut().poll(context) {
-                return Poll::Ready(reason);
+            let mut ended = reading.as_mut().poll(context);
+            if ended.is_pending() {
+                ended = writing.as_mut().poll(context);
             }
-            if let Poll::Ready(reason) = writing.as_mut().poll(context) {
-                return Poll::Ready(reason);
+            if let (Poll::Ready(_), Some(window)) = (&ended, self.window.get()) {
+                window.server_closed(self.expected.borrow().len());
+            }
+            if ended.is_ready() {
+                return ended;
             }
             cut.as_mut().poll(context).map(|()| "it stopped answering".to_owned())
         })
@@ -170,7 +212,7 @@ impl MultiplexedConnection {
     async fn write(&self, mut writer: impl AsyncWrite + Unpin) -> String {
         let mut bytes = Vec::new();
         loop {
-            if self.outgoing.borrow().is_empty() {
+            while self.outgoing.borrow().is_empty() || !self.has_room(self.expected.borrow().len()) {
                 self.has_work.notified().await;
             }
             bytes.clear();
@@ -194,6 +236,7 @@ impl MultiplexedConnection {
         }
         let mut has_writes = false;
         while bytes.len() < MAX_BATCH
+            && self.has_room(expected.len())
             && let Some(Outgoing { request, sent, to }) = self.outgoing.borrow_mut().pop_front()
         {
             if to.is_closed() {
@@ -232,15 +275,25 @@ impl MultiplexedConnection {
             loop {
                 match decoder.decode(&bytes[taken..]) {
                     Ok(Some((reply, len))) => {
-                        if !matches!(reply, Reply::Push(_)) && !self.take(reply.to_owned()) {
+                        if matches!(reply, Reply::Push(_)) {
+                            self.pushed.notify_one();
+                        } else if !self.take(reply.to_owned()) {
                             return "the server said what nobody asked for".into();
                         }
                         taken += len;
+                        self.has_read.set(true);
+                        if let Some(window) = self.window.get() {
+                            window.reply_came(len);
+                        }
                     }
                     Ok(None) => break,
                     // Its words may show what was read.
                     Err(Malformed) => return "the server does not speak Redis's protocol".into(),
                 }
+            }
+            if taken > 0 && !self.outgoing.borrow().is_empty() {
+                // They may have waited for room.
+                self.has_work.notify_one();
             }
             bytes.drain(..taken);
             bytes.shrink_to(4 * BUFFER);

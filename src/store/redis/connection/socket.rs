@@ -1,7 +1,6 @@
 //! A connection to a server without a runtime: whoever has it writes and reads when the socket is ready.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -25,7 +24,7 @@ pub enum Filled {
 pub type CallReplies<'a> = (SmallVec<[Reply<&'a [u8]>; 3]>, usize);
 
 pub struct Socket {
-    socket: Arc<TcpStream>,
+    socket: Arc<socket2::Socket>,
     out: Vec<u8>,
     /// How much of `out` is with the system.
     written: usize,
@@ -41,7 +40,7 @@ pub struct Socket {
 impl Socket {
     /// # Errors
     /// If the socket cannot be told not to wait.
-    pub fn new(socket: Arc<TcpStream>) -> io::Result<Self> {
+    pub fn new(socket: Arc<socket2::Socket>) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         Ok(Self {
             socket,
@@ -54,11 +53,11 @@ impl Socket {
         })
     }
 
-    pub fn into_socket(self) -> Arc<TcpStream> {
+    pub fn into_socket(self) -> Arc<socket2::Socket> {
         self.socket
     }
 
-    pub fn socket(&self) -> &TcpStream {
+    pub fn socket(&self) -> &socket2::Socket {
         &self.socket
     }
 
@@ -194,9 +193,9 @@ mod tests {
     fn what_was_written_takes_no_room_though_there_is_always_more() {
         const SIZE: usize = 1 << 20;
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let socket = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let mut peer = listener.accept().unwrap().0;
-        let mut wire = Socket::new(Arc::new(socket)).unwrap();
+        let mut wire = Socket::new(Arc::new(socket.into())).unwrap();
         let (mut read, mut pushed) = (vec![0; SIZE], 0_u64);
         let mut push = |wire: &mut Socket| {
             let bytes: Vec<u8> =

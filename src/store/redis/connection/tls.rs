@@ -1,21 +1,85 @@
 //! TLS to servers, by rustls: no library of the system's.
 
+use std::collections::HashMap;
+use std::io;
 use std::sync::Arc;
 
-use super::super::options::TlsOptions;
-use crate::error::{Result, StoreError};
+use parking_lot::Mutex;
+use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use tokio_rustls::rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use tokio_rustls::rustls::{
+    ClientConfig, DigitallySignedStruct, Error, InvalidMessage, RootCertStore, SignatureScheme,
+};
 
-/// Makes what connects by TLS.
-///
-/// # Errors
-/// `InvalidOption` for a text that is not what it should be, naming it.
-pub fn connector(options: &TlsOptions) -> Result<TlsConnector> {
+use super::super::options::{Address, Authorities, TlsOptions};
+use crate::error::{Result, StoreError};
+
+/// How connections by TLS are made.
+#[derive(Clone)]
+pub struct Tls {
+    connector: TlsConnector,
+    /// The name that every certificate must have, whatever the address.
+    server_name: Option<ServerName<'static>>,
+    /// The names of servers that are known by their IP addresses.
+    hostnames: Arc<Mutex<HashMap<Address, String>>>,
+}
+
+impl Tls {
+    /// # Errors
+    /// `InvalidOption` for an option that is not what it should be, naming it.
+    pub fn new(options: &TlsOptions) -> Result<Self> {
+        let server_name = options.server_name.as_deref().map(|name| {
+            server_name(name).ok_or_else(|| StoreError::InvalidOption {
+                option: "tls.servername",
+                expected: "a host name or an IP address, as certificates have it".into(),
+                given: "another text".into(),
+            })
+        });
+        Ok(Self {
+            connector: TlsConnector::from(Arc::new(config(options)?)),
+            server_name: server_name.transpose()?,
+            hostnames: Arc::default(),
+        })
+    }
+
+    /// Sets the names of servers. Their certificates are checked for these from now on.
+    pub fn set_hostnames(&self, hostnames: HashMap<Address, String>) {
+        *self.hostnames.lock() = hostnames;
+    }
+
+    /// # Errors
+    /// In words.
+    pub async fn connect(
+        &self,
+        address: &Address,
+        socket: TcpStream,
+    ) -> Result<TlsStream<TcpStream>, String> {
+        let hostname = self.hostnames.lock().get(address).cloned();
+        let name = match (&self.server_name, hostname) {
+            (Some(name), _) => name.clone(),
+            (None, hostname) => server_name(hostname.as_ref().unwrap_or(&address.host))
+                .ok_or("its host is no name for a certificate: set tls.servername")?,
+        };
+        self.connector.connect(name, socket).await.map_err(|error| in_words(&error))
+    }
+}
+
+/// Why there is no TLS.
+fn in_words(error: &io::Error) -> String {
+    match error.get_ref().and_then(|error| error.downcast_ref()) {
+        Some(Error::InvalidMessage(InvalidMessage::InvalidContentType)) => {
+            "no TLS: the server does not speak it on this port; redis:// is for such servers".into()
+        }
+        _ => format!("no TLS: {error}"),
+    }
+}
+
+fn config(options: &TlsOptions) -> Result<ClientConfig> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
@@ -25,28 +89,38 @@ pub fn connector(options: &TlsOptions) -> Result<TlsConnector> {
     } else {
         builder.with_root_certificates(roots(options)?)
     };
-    let config = match (&options.cert, &options.key) {
+    match (&options.cert, &options.key) {
         (Some(cert), Some(key)) => {
             let key = PrivateKeyDer::from_pem_slice(key.as_bytes())
                 .map_err(|_| not_pem("tls.key", "a private key as PEM text"))?;
             builder
                 .with_client_auth_cert(certificates("tls.cert", cert)?, key)
-                .map_err(|error| invalid("tls.key", "the key of tls.cert", &error))?
+                .map_err(|error| invalid("tls.key", "the key of tls.cert", &error))
         }
-        (None, None) => builder.with_no_client_auth(),
-        (Some(_), None) => return Err(missing("tls.key", "given where tls.cert is")),
-        (None, Some(_)) => return Err(missing("tls.cert", "given where tls.key is")),
-    };
-    Ok(TlsConnector::from(Arc::new(config)))
+        (None, None) => Ok(builder.with_no_client_auth()),
+        (Some(_), None) => Err(missing("tls.key", "given where tls.cert is")),
+        (None, Some(_)) => Err(missing("tls.cert", "given where tls.key is")),
+    }
 }
 
 fn roots(options: &TlsOptions) -> Result<RootCertStore> {
-    let Some(ca) = &options.ca else {
-        return Ok(RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() });
-    };
     let mut roots = RootCertStore::empty();
-    for certificate in certificates("tls.ca", ca)? {
-        roots.add(certificate).map_err(|error| invalid("tls.ca", "certificates of authorities", &error))?;
+    match &options.authorities {
+        Authorities::Given(texts) => {
+            for text in texts {
+                for certificate in certificates("tls.ca", text)? {
+                    let added = roots.add(certificate);
+                    added.map_err(|error| invalid("tls.ca", "certificates of authorities", &error))?;
+                }
+            }
+        }
+        Authorities::Default(text) => {
+            // Some of a system's may be none that rustls takes.
+            roots.add_parsable_certificates(CertificateDer::pem_slice_iter(text.as_bytes()).flatten());
+        }
+    }
+    if roots.is_empty() {
+        return Err(missing("tls.ca", "given where the platform has no authorities"));
     }
     Ok(roots)
 }
@@ -73,7 +147,7 @@ fn missing(option: &'static str, expected: &str) -> StoreError {
 }
 
 /// The name of a host as certificates have it.
-pub fn server_name(host: &str) -> Option<ServerName<'static>> {
+fn server_name(host: &str) -> Option<ServerName<'static>> {
     ServerName::try_from(host.to_owned()).ok()
 }
 

@@ -1,5 +1,5 @@
-//! The order of calls that fall back to the worker: the changes of a session that follow one go there too, and none
-//! begins there before what was sent here has been answered.
+//! The order of calls that fall back to the worker: the calls on a session that follow a change of it go there too, and
+//! none begins there before what was sent here has been answered.
 
 use std::collections::HashMap;
 use std::mem;
@@ -45,7 +45,7 @@ pub struct Fallback {
 }
 
 impl Fallback {
-    /// Whether changes of the session that are made now have to fall back too.
+    /// Whether calls on the session that are made now have to fall back too.
     pub fn has(&self, id: &SessionId) -> bool {
         !self.sessions.is_empty() && self.sessions.contains_key(id)
     }
@@ -73,8 +73,8 @@ impl Fallback {
         self.defer(job, progress, |deferred| &mut deferred.later)
     }
 
-    /// Adds a call that was sent. The calls after it that change the same session have to be added too: the server may
-    /// have carried them out before it.
+    /// Adds a call that was sent. The calls after it on the same session have to be added too: the server may have carried
+    /// them out before it.
     pub fn retry(&mut self, job: Job, progress: Progress) -> Option<Job> {
         self.defer(job, progress, |deferred| &mut deferred.retries)
     }
@@ -103,7 +103,9 @@ impl Fallback {
         progress: Progress,
         queue: impl FnOnce(&mut Deferred) -> &mut Vec<Job>,
     ) -> Option<Job> {
-        let (Some(id), Waiter::Ticket { ticket, .. }) = (job.op.changes().cloned(), &job.waiter) else {
+        // A read waits for changes alone.
+        let id = job.op.changes().or(job.op.session().filter(|id| self.has(id))).cloned();
+        let (Some(id), Waiter::Ticket { ticket, .. }) = (id, &job.waiter) else {
             return Some(job);
         };
         let ticket = *ticket;

@@ -13,7 +13,6 @@ mod tests;
 use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::mem;
-use std::net::TcpStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -23,7 +22,7 @@ use self::fallback::{Fallback, Progress};
 use super::RedisStore;
 use super::connection::{Filled, Socket, abort};
 use super::counters::Counters;
-use super::error::{self, FOREIGN, panicked};
+use super::error::{self, panicked};
 use super::queue::{Answers, EventLoopConnection, Job, MAX_CALLS, MAX_QUEUED_BYTES, Waiter, too_much_queued};
 use super::resp::{Reply, Request, RequestMode};
 use super::routing::Attempt;
@@ -86,6 +85,7 @@ struct PendingCall {
 struct Open {
     socket: Socket,
     cipher: Arc<Cipher>,
+    has_expiry_conditions: bool,
     /// The server is no longer the right one: it answers what it was asked, and is asked no more.
     draining: bool,
     /// It takes no more bytes, but what it has may be answered yet.
@@ -103,7 +103,7 @@ pub struct FastPath {
     to: Arc<dyn Answers>,
     open: Option<Open>,
     /// The socket of a connection that has ended, until its poll is closed.
-    dead: Option<Arc<TcpStream>>,
+    dead: Option<Arc<socket2::Socket>>,
     waiting: VecDeque<PendingCall>,
     /// Calls after those.
     queued: VecDeque<QueuedCall>,
@@ -159,6 +159,7 @@ impl FastPath {
                 self.open = Some(Open {
                     socket,
                     cipher: line.cipher,
+                    has_expiry_conditions: line.has_expiry_conditions,
                     draining: false,
                     write_closed: false,
                     has_failed: false,
@@ -170,12 +171,12 @@ impl FastPath {
     }
 
     /// The socket to wait for.
-    pub fn socket(&self) -> Option<&TcpStream> {
+    pub fn socket(&self) -> Option<&socket2::Socket> {
         self.open.as_ref().map(|open| open.socket.socket())
     }
 
     /// What is left of a connection that has ended, for the code that waited for its socket.
-    pub fn take_closed_socket(&mut self) -> Option<Arc<TcpStream>> {
+    pub fn take_closed_socket(&mut self) -> Option<Arc<socket2::Socket>> {
         self.dead.take()
     }
 
@@ -239,8 +240,7 @@ impl FastPath {
     /// `TooLarge`; `Busy` if too much waits for the server. Nothing is queued then.
     pub fn create(&mut self, session: &Session<'_>, ticket: u32) -> Result<()> {
         let session = self.store.new_session(session)?;
-        let op = Op::Create(session, self.store.times.stamp());
-        self.begin(op, ticket)
+        self.begin(Op::Create(session, None), ticket)
     }
 
     /// Begins [`crate::store::SessionStore::update`]. The number is 1 if there was a live session, or 0.
@@ -285,8 +285,7 @@ impl FastPath {
 
     fn begin(&mut self, op: Op, ticket: u32) -> Result<()> {
         let deadline = Instant::now() + self.store.command_timeout;
-        let has_room = self.open.as_ref().is_none_or(|open| open.socket.unsent() < MAX_UNSENT);
-        if self.queued.is_empty() && has_room {
+        if self.queued.is_empty() && self.has_room() {
             self.send(op, ticket, deadline);
             if self.unflushed >= A_FLUSH.max(self.waiting.len() / A_FLUSH) {
                 self.flush();
@@ -303,12 +302,23 @@ impl FastPath {
         Ok(())
     }
 
+    /// Whether another call may be encoded.
+    fn has_room(&self) -> bool {
+        let Some(open) = &self.open else { return true };
+        open.socket.unsent() < MAX_UNSENT && self.store.window.has_room(self.waiting.len() + self.late.len())
+    }
+
     /// Encodes a call, for `flush`. What cannot be sent here falls back.
-    fn send(&mut self, op: Op, ticket: u32, deadline: Instant) {
-        let is_deferred = op.changes().is_some_and(|id| self.fallback.has(id));
+    fn send(&mut self, mut op: Op, ticket: u32, deadline: Instant) {
+        if self.open.is_some()
+            && let Op::Create(_, stamp) = &mut op
+        {
+            *stamp = Some(self.store.times.stamp());
+        }
+        let is_deferred = op.session().is_some_and(|id| self.fallback.has(id));
         if let Some(open) = self.open.as_mut().filter(|open| !is_deferred && !open.draining)
             && self.waiting.len() < MAX_CALLS
-            && let Ok(request) = request_for(&self.store, &open.cipher, &op)
+            && let Ok(request) = request_for(&self.store, open, &op)
         {
             if self.waiting.is_empty() && self.late.is_empty() {
                 open.socket.expect_from(Instant::now());
@@ -357,11 +367,11 @@ impl FastPath {
                     return;
                 }
             }
-            if self.queued.is_empty() || open.socket.unsent() >= MAX_UNSENT {
+            if self.queued.is_empty() || !self.has_room() {
                 return;
             }
             let now = Instant::now();
-            while self.open.as_ref().is_some_and(|open| open.socket.unsent() < MAX_UNSENT)
+            while self.has_room()
                 && let Some(call) = self.take_queued()
             {
                 if now >= call.deadline {
@@ -387,6 +397,7 @@ impl FastPath {
         let outcome = self.read(results);
         let more = outcome.as_ref().is_ok_and(|more| *more);
         if outcome.is_err() {
+            self.store.window.server_closed(self.waiting.len());
             self.fail();
         }
         self.hand_over();
@@ -450,6 +461,7 @@ impl FastPath {
         while taken < AT_ONCE {
             if let Some(len) = self.take_next(open, results)? {
                 open.socket.take(len);
+                self.store.window.reply_came(len);
                 taken += 1;
                 continue;
             }
@@ -513,6 +525,13 @@ impl FastPath {
             self.retry(call, false);
             return Ok(());
         }
+        if let Op::Get(id) = &call.op
+            && self.fallback.has(id)
+        {
+            // It has to see the change before it, which has not been made.
+            self.retry(call, false);
+            return Ok(());
+        }
         if let Some(id) = call.op.changes()
             && self.fallback.has(id)
         {
@@ -553,7 +572,7 @@ impl FastPath {
                 results.session(ticket, None);
             }
             (_, Step::Unentered(_)) => self.retry(call, true),
-            (_, Step::Occupied | Step::OtherUser) => self.retry(call, false),
+            (_, Step::Occupied | Step::OtherUser | Step::OutlivesIndex) => self.retry(call, false),
             // A process that has seen the entry before may remove it.
             (_, Step::Created { is_entered: false, .. }) => self.retry(call, true),
             (Op::Create(session, stamp), Step::Created { index_len, .. }) => {
@@ -568,7 +587,6 @@ impl FastPath {
                 }
                 results.number(ticket, 1);
             }
-            (_, Step::Foreign) => results.refused(ticket, &FOREIGN),
             _ => {
                 // It fares as the calls behind it.
                 self.progress.answered -= 1;
@@ -582,7 +600,7 @@ impl FastPath {
     fn created(
         &mut self,
         session: &NewSession,
-        created: Stamp,
+        created: Option<Stamp>,
         index_len: u64,
         ticket: u32,
         results: &mut impl Results,
@@ -599,7 +617,7 @@ impl FastPath {
                 let cipher = session::cipher(&context, attempt).await?;
                 let (user, member) =
                     (cipher.user(user.as_ref().map(|user| user.as_key())), cipher.member(&id));
-                session::limit(&context, attempt, &user, &member, index_len, Some(created), expires).await;
+                session::limit(&context, attempt, &user, &member, index_len, created, expires).await;
                 Ok(())
             };
             // The session is stored, whatever comes of this.
@@ -714,13 +732,15 @@ impl FastPath {
 }
 
 /// What asks the server to carry out a call.
-fn request_for(store: &RedisStore, cipher: &Cipher, op: &Op) -> Result<Request> {
-    let (names, times) = (&store.names, &store.times);
+fn request_for(store: &RedisStore, open: &Open, op: &Op) -> Result<Request> {
+    let (names, times, cipher) = (&store.names, &store.times, &*open.cipher);
     let (read, write) = (Request::read(RequestMode::default()), Request::write(RequestMode::default()));
     let key = |id| cipher.key(names, id);
     Ok(match op {
         Op::Get(id) => session::get_request(read, &key(id)),
-        Op::Touch(id, expires, enough) => session::touch_request(write, &key(id), *expires, *enough, times),
+        Op::Touch(id, expires, enough) => {
+            session::touch_request(write, &key(id), *expires, *enough, None, times)
+        }
         Op::Delete(id) => session::delete_request(write, &key(id)),
         Op::Update(session) => {
             let member = cipher.member(&session.id);
@@ -729,9 +749,13 @@ fn request_for(store: &RedisStore, cipher: &Cipher, op: &Op) -> Result<Request> 
             change.replace(write, &user, None, times)
         }
         Op::Create(session, stamp) => {
-            let creation = Creation::new(session, *stamp, cipher, names, times)?;
-            let counts = store.max_sessions_per_user.is_some();
-            creation.request(write, counts)
+            let created = stamp.ok_or_else(error::unexpected)?;
+            let creation = Creation::new(session, created, cipher, names, times)?;
+            if open.has_expiry_conditions {
+                creation.request_by_commands(write, store.max_sessions_per_user.is_some())
+            } else {
+                creation.request(write)
+            }
         }
         Op::Cold(_) => return Err(error::unexpected()),
     })

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 use std::{io::Write, thread};
 
-use self::fake::{Command, Commands, Conduct, Fake, bulk};
+use self::fake::{Command, Commands, Conduct, Fake, bulk, is_enter};
 use self::harness::{FastPathStore, Harness};
 use super::*;
 use crate::clock::{Clock, SystemClock};
@@ -83,9 +83,8 @@ impl Peer {
     fn of(harness: &mut Harness) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        harness
-            .fast_path
-            .open(EventLoopConnection { socket: Arc::new(socket), cipher: Arc::new(Cipher::Plain) });
+        let (socket, cipher) = (Arc::new(socket.into()), Arc::new(Cipher::Plain));
+        harness.fast_path.open(EventLoopConnection { socket, cipher, has_expiry_conditions: false });
         let (socket, _) = listener.accept().unwrap();
         socket.set_nodelay(true).unwrap();
         Self { socket, commands: Commands::default() }
@@ -254,7 +253,7 @@ fn an_answer_that_nobody_asked_for_ends_the_connection() {
     scene.harness.until(|harness| harness.fast_path.socket().is_none());
     let found = scene.harness.get(&id("a"));
     assert_eq!(scene.harness.session(found), Ok(None));
-    assert_eq!(scene.fake.log(), ["GET sess:a"]);
+    assert_eq!(scene.fake.log(), ["GET sess#a"]);
 }
 
 #[test]
@@ -265,7 +264,7 @@ fn of_calls_that_were_not_sent_none_is_lost_with_the_connection() {
     let tickets = [scene.harness.create(&session("a", &ann)), scene.harness.update(&session("a", &ann))];
     scene.harness.until(|harness| harness.fast_path.socket().is_none());
     assert_eq!(tickets.map(|ticket| scene.harness.number(ticket)), [Ok(1), Ok(1)]);
-    assert_eq!(scene.fake.log(), ["ZADD user:\"ann\"", "SET sess:a", "update sess:a"]);
+    assert_eq!(scene.fake.log(), ["enter user#\"ann\"", "SET sess#a", "update sess#a"]);
 }
 
 #[test]
@@ -329,7 +328,7 @@ fn what_is_refused_is_begun_again_by_the_worker() {
         assert_eq!(scene.harness.fast_path.socket().is_none(), ends, "{}", refusal.escape_ascii());
         let mut log = scene.fake.log();
         log.sort();
-        assert_eq!(log, ["SET sess:a", "ZADD user:\"ann\"", "touch sess:b"]);
+        assert_eq!(log, ["SET sess#a", "enter user#\"ann\"", "touch sess#b"]);
     }
 }
 
@@ -337,7 +336,7 @@ fn what_is_refused_is_begun_again_by_the_worker() {
 fn a_session_whose_entry_is_refused_is_taken_back() {
     const REFUSED: &[u8] = b"-OOM command not allowed\r\n";
     let refuse = |_, command: &Command| {
-        if command[0] == b"ZADD" { Conduct::Say(REFUSED) } else { Conduct::Do }
+        if is_enter(command) { Conduct::Say(REFUSED) } else { Conduct::Do }
     };
     let mut scene = Scene::with(Fake::start(refuse), |_| {});
     let ann = ann();
@@ -347,7 +346,7 @@ fn a_session_whose_entry_is_refused_is_taken_back() {
     scene.fake.data.lock().unwrap().apply(&commands[1]);
     scene.say(&[REFUSED, b"+OK\r\n", DONE].concat());
     assert_eq!(scene.harness.number(refused).unwrap_err().code(), "ERR_STORE_FULL");
-    assert!(!scene.fake.has("sess:a"));
+    assert!(!scene.fake.has("sess#a"));
     assert_eq!(scene.harness.number(changed), Ok(0), "of a session that never was");
 }
 
@@ -362,7 +361,7 @@ fn a_create_whose_answer_is_lost_is_sent_again_and_finds_its_own_session() {
     }
     scene.peer.leave();
     assert_eq!(scene.harness.number(created), Ok(1));
-    assert_eq!(scene.fake.log(), ["ZADD user:\"ann\"", "SET sess:a", "create sess:a", "aside user:\"ann\""]);
+    assert_eq!(scene.fake.log(), ["enter user#\"ann\"", "SET sess#a", "create sess#a", "enter user#\"ann\""]);
     // Of another creation it is refused as ever.
     assert_eq!(scene.store.create(&session("a", &ann)), Err(StoreError::Exists));
 }
@@ -377,7 +376,7 @@ fn the_worker_sends_a_create_again_whose_answer_is_lost() {
     let fake = Fake::start(decide);
     let store = open_on(&fake, |_| {});
     assert_eq!(store.create(&session("a", &ann())), Ok(()));
-    assert!(fake.has("sess:a"));
+    assert!(fake.has("sess#a"));
     assert_eq!(store.create(&session("a", &ann())), Err(StoreError::Exists));
 }
 
@@ -385,49 +384,20 @@ fn the_worker_sends_a_create_again_whose_answer_is_lost() {
 fn a_create_of_which_a_part_was_refused_for_the_time_being_is_no_failure() {
     let is_first = std::sync::atomic::AtomicBool::new(true);
     let decide = move |_, command: &Command| {
-        let is_refused = command[0] == b"ZADD" && is_first.swap(false, std::sync::atomic::Ordering::Relaxed);
+        let is_refused = is_enter(command) && is_first.swap(false, std::sync::atomic::Ordering::Relaxed);
         if is_refused { Conduct::Say(b"-LOADING Redis is loading\r\n") } else { Conduct::Do }
     };
     let fake = Fake::start(decide);
     let store = open_on(&fake, |_| {});
     assert_eq!(store.create(&session("a", &ann())), Ok(()));
-    assert_eq!(fake.data.lock().unwrap().sets[&b"user:\"ann\""[..]].len(), 1);
-}
-
-/// A process that saw the entry of an ended session may still remove it, by its version.
-#[test]
-fn a_create_whose_end_is_lost_has_an_entry_of_a_version_that_nobody_knows() {
-    let fake = Fake::start(
-        |_, command: &Command| {
-            if command[0].starts_with(b"EVAL") { Conduct::Stall } else { Conduct::Do }
-        },
-    );
-    fake.data.lock().unwrap().sets.entry(b"user:\"ann\"".to_vec()).or_default().insert(b"a".to_vec(), 5);
-    let store = open_on(&fake, |options| options.command_timeout = Duration::from_millis(300));
-    let error = store.create(&session("a", &ann())).unwrap_err();
-    assert!(matches!(error, StoreError::Timeout { outcome: crate::error::Outcome::Unknown, .. }), "{error}");
-    assert!(fake.has("sess:a"));
-    assert!(fake.data.lock().unwrap().sets[&b"user:\"ann\""[..]][&b"a"[..]] > 5);
-}
-
-#[test]
-fn a_create_that_is_stored_does_not_say_that_nothing_happened() {
-    let fake = Fake::start(|_, command: &Command| {
-        let is_refused = command[0].starts_with(b"EVAL");
-        if is_refused { Conduct::Say(b"-OOM command not allowed\r\n") } else { Conduct::Do }
-    });
-    fake.data.lock().unwrap().sets.entry(b"user:\"ann\"".to_vec()).or_default().insert(b"a".to_vec(), 5);
-    let store = open_on(&fake, |_| {});
-    let error = store.create(&session("a", &ann())).unwrap_err();
-    assert_eq!(error, StoreError::Full("Redis says OOM command not allowed".into()).of_unknown_outcome());
-    assert!(fake.has("sess:a"));
+    assert_eq!(fake.data.lock().unwrap().sets[&b"user#\"ann\""[..]].len(), 1);
 }
 
 #[test]
 fn a_write_that_is_refused_after_its_answer_was_lost_does_not_say_that_nothing_happened() {
     let is_first = std::sync::atomic::AtomicBool::new(true);
     let fake = Fake::start(move |_, command: &Command| {
-        if !command[0].starts_with(b"EVAL") {
+        if !command[0].starts_with(b"EVAL") || is_enter(command) {
             Conduct::Do
         } else if is_first.swap(false, std::sync::atomic::Ordering::Relaxed) {
             Conduct::DoAndEnd(0)
@@ -444,7 +414,7 @@ fn a_write_that_is_refused_after_its_answer_was_lost_does_not_say_that_nothing_h
 #[test]
 fn a_create_is_done_though_there_is_no_time_to_end_older_sessions() {
     let fake = Fake::start(|_, command: &Command| match &command[0][..] {
-        b"ZCARD" => Conduct::Say(b":5\r\n"),
+        _ if is_enter(command) => Conduct::Say(b":5\r\n"),
         b"ZRANGE" => Conduct::Stall,
         _ => Conduct::Do,
     });
@@ -498,7 +468,7 @@ fn calls_whose_time_is_over_are_not_sent_any_more() {
     assert!(!scene.harness.fast_path.queued.is_empty());
     let outcomes: Vec<_> = tickets.into_iter().map(|ticket| scene.harness.number(ticket)).collect();
     let not_done = |outcome: &Result<u64>| outcome.as_ref().is_err_and(|error| !error.is_outcome_unknown());
-    let is_stored = |at: usize| scene.fake.has(&format!("sess:{at}"));
+    let is_stored = |at: usize| scene.fake.has(&format!("sess#{at}"));
     assert!(outcomes.iter().enumerate().all(|(at, outcome)| !not_done(outcome) || !is_stored(at)));
     let shed = outcomes.iter().filter(|outcome| not_done(outcome)).count();
     assert!((5..25).contains(&shed), "{shed} were not sent: {outcomes:?}");
@@ -637,6 +607,27 @@ fn a_session_changes_its_user_on_the_worker() {
 }
 
 #[test]
+fn a_read_sees_the_change_before_it_that_falls_back() {
+    let mut scene = Scene::new();
+    let (ann, ben) = (ann(), UserKeyBuf::from_text("ben"));
+    scene.put(&session("a", &ben));
+    let value = scene.fake.data.lock().unwrap().strings[&b"sess#a"[..]].clone();
+    let changed = scene.harness.update(&session("a", &ann));
+    let sent = scene.harness.get(&id("a"));
+    scene.hear(2);
+    // The server has read it before the worker changes it.
+    scene.say(&[b":2\r\n", &bulk(&value)[..]].concat());
+    let made_after = scene.harness.get(&id("a"));
+    assert_eq!(scene.harness.number(changed), Ok(1));
+    for found in [sent, made_after] {
+        let found = scene.harness.session(found).unwrap().unwrap();
+        assert_eq!(found.content().unwrap().user, Some(ann.as_key()));
+    }
+    scene.harness.listen();
+    assert!(scene.harness.fast_path.fallback.is_empty());
+}
+
+#[test]
 fn changes_of_one_session_keep_their_order_when_one_falls_back() {
     let mut scene = Scene::new();
     let ann = ann();
@@ -654,10 +645,10 @@ fn changes_of_one_session_keep_their_order_when_one_falls_back() {
     scene.peer.say(&[DONE, DONE, DONE].concat());
     let all = [fell_back, sent_before, elsewhere, made_after, of_others];
     assert_eq!(all.map(|ticket| scene.harness.number(ticket)), [const { Ok(1) }; 5]);
-    assert_eq!(scene.fake.log()[..3], ["touch sess:a", "update sess:a", "GETDEL sess:a"]);
+    assert_eq!(scene.fake.log()[..3], ["touch sess#a", "update sess#a", "GETDEL sess#a"]);
     assert!(scene.harness.fast_path.fallback.is_empty(), "the session is free again");
     let changed = scene.harness.touch(&id("a"), in_an_hour());
-    assert_eq!(scene.hear(1)[0][3], b"sess:a");
+    assert_eq!(scene.hear(1)[0][3], b"sess#a");
     scene.say(b":0\r\n");
     assert_eq!(scene.harness.number(changed), Ok(0));
 }
@@ -675,7 +666,7 @@ fn a_session_that_is_created_after_one_that_fell_back_is_not_lost() {
         let mut data = scene.fake.data.lock().unwrap();
         if !with_delete {
             // Someone else's.
-            let delete: Command = vec![b"GETDEL".to_vec(), b"sess:a".to_vec()];
+            let delete: Command = vec![b"GETDEL".to_vec(), b"sess#a".to_vec()];
             data.apply(&delete);
         }
         scene.harness.fast_path.submit();
@@ -711,15 +702,17 @@ fn calls_go_by_the_worker_until_a_connection_opens_and_those_after_them_too() {
     let mut peer = Peer::of(&mut harness);
     let second = harness.delete(&id("a"));
     let other = harness.delete(&id("b"));
-    let found = harness.get(&id("a"));
+    let found = harness.get(&id("c"));
+    let after_them = harness.get(&id("a"));
     harness.fast_path.submit();
-    assert_eq!(peer.hear(2), [["GETDEL", "sess:b"], ["GET", "sess:a"]].map(|c| c.map(Vec::from).to_vec()));
+    assert_eq!(peer.hear(2), [["GETDEL", "sess#b"], ["GET", "sess#c"]].map(|c| c.map(Vec::from).to_vec()));
     peer.say(&[NIL, NIL].concat());
     assert_eq!(harness.number(other), Ok(1));
     assert_eq!(harness.session(found), Ok(None));
     drop(go);
+    assert_eq!(harness.session(after_them), Ok(None));
     assert_eq!([first, second].map(|ticket| harness.number(ticket)), [Ok(0), Ok(1)]);
-    assert_eq!(fake.log(), ["touch sess:a", "GETDEL sess:a"]);
+    assert_eq!(fake.log(), ["touch sess#a", "GETDEL sess#a", "GET sess#a"]);
 }
 
 #[test]
@@ -773,19 +766,19 @@ fn more_calls_than_a_fast_path_may_have_under_way_go_by_the_worker() {
     assert_eq!(scene.harness.fast_path.waiting.len(), MAX_CALLS);
     let found = scene.harness.get(&id("b"));
     assert_eq!(scene.harness.session(found), Ok(None));
-    assert_eq!((scene.harness.count(), scene.fake.log()), (1, vec!["GET sess:b".to_owned()]));
+    assert_eq!((scene.harness.count(), scene.fake.log()), (1, vec!["GET sess#b".to_owned()]));
 }
 
 #[test]
-fn a_value_that_is_no_session_is_refused_and_counted_neither_as_found_nor_as_missed() {
+fn a_damaged_session_is_refused_and_another_apps_value_is_missed() {
     let mut scene = Scene::new();
-    let found = scene.harness.get(&id("a"));
-    scene.hear(1);
-    scene.say(&bulk(b"something else"));
-    assert_eq!(scene.harness.session(found).unwrap_err().code(), "ERR_STORE_CORRUPT");
+    let (damaged, foreign) = (scene.harness.get(&id("a")), scene.harness.get(&id("b")));
+    scene.hear(2);
+    let record = format!(r#"{{"expires":{:<18},"created":{:<16},"user":oops"#, in_an_hour().millis(), 7);
+    scene.say(&[bulk(record.as_bytes()), bulk(b"something else")].concat());
+    assert_eq!(scene.harness.session(damaged).unwrap_err().code(), "ERR_STORE_CORRUPT");
+    assert_eq!(scene.harness.session(foreign), Ok(None));
     let counters = &scene.store.counters;
-    assert_eq!(
-        [&counters.hits, &counters.misses].map(|it| it.load(std::sync::atomic::Ordering::Relaxed)),
-        [0, 0]
-    );
+    let counted = [&counters.hits, &counters.misses].map(|it| it.load(std::sync::atomic::Ordering::Relaxed));
+    assert_eq!(counted, [0, 1]);
 }

@@ -49,6 +49,13 @@ impl Request {
         self
     }
 
+    /// Adds a command that the server answers by a push alone. It is not to be the only one of the request.
+    pub fn pushed_command(mut self, args: &[&[u8]]) -> Self {
+        self = self.command(args);
+        self.commands -= 1;
+        self
+    }
+
     /// Adds a call of a script on one key.
     pub fn script(mut self, script: &Script, key: &[u8], args: &[&[u8]]) -> Self {
         let text = if self.mode.in_full { script.text } else { script.digest };

@@ -19,13 +19,13 @@ macro_rules! scripts {
 }
 
 scripts! {
-    CREATE = "create.lua", "f4cbc3e0b0e4a520b2766545925a5cb9ef7e1126";
-    UPDATE = "update.lua", "ca7d8fb9163d45f68269fb1bebb6f2fad541fb33";
-    TOUCH = "touch.lua", "5d6c23eddea627665f5663112c7c92a99b509b6c";
-    END_OF_USER = "end_of_user.lua", "8adab1007504de4d6a719ccb5190fe90b2a3928c";
-    END_EXPIRED = "end_expired.lua", "25a08eb0a094638550dc6fb0a2d9f30fad3ce54b";
+    CREATE = "create.lua", "d65debef00f3c3c03509ecb50abc93290b0c6c9b";
+    UPDATE = "update.lua", "7511fc9bd2eaf2f114acf86ffe92f14fe8b2dd5b";
+    TOUCH = "touch.lua", "bd7ebe85b2499e68ccb24f4ac2089f123c7b6062";
+    END_OF_USER = "end_of_user.lua", "ec6434a92826e2baaa068c194f97c443c7d61ff8";
+    END_EXPIRED = "end_expired.lua", "83cf8a3f76ac92cd195236efb984813a8b6c991f";
     FORGET = "forget.lua", "a410d8c724aeea23f6039db80c79f209ba76a52c";
-    ENTER = "enter.lua", "fdd2e098bfdf217e4054a734eb4eb5006f7c0c76";
+    ENTER = "enter.lua", "b00ab419a2feeedfa50583143705b8878e8d6824";
     REPLACE = "replace.lua", "67a4fa906553751f3f3f391df302a467bc94c54e";
 }
 

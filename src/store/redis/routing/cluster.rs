@@ -3,12 +3,15 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use tokio::time::{sleep, timeout};
 
-use super::super::connection::{ask, error_text};
-use super::super::options::{Address, Servers};
+use super::super::connection::{MultiplexedConnection, ask, error_text};
+use super::super::options::{Address, Login, Servers};
 use super::super::resp::{Reply, Request};
-use super::node::backoff;
+use super::backoff::backoff;
+use super::node::{Network, Node};
 use super::topology::Topology;
 use super::{parse_address, within};
 
@@ -20,6 +23,9 @@ const ASK_ANYWAY: Duration = Duration::from_secs(60);
 /// How long to wait at least between two questions for the slots, whoever says that they have moved.
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
 
+/// How long a node has to answer before the next one is asked as well.
+const NEXT_NODE_AFTER: Duration = Duration::from_millis(250);
+
 /// Keeps the map of a cluster's slots.
 pub async fn follow(topology: Rc<Topology>) {
     let mut attempts = 0;
@@ -28,9 +34,9 @@ pub async fn follow(topology: Rc<Topology>) {
             return;
         }
         match ask_slots(&topology).await {
-            Ok(slots) => {
+            Ok(map) => {
                 attempts = 0;
-                topology.apply_slot_map(&slots);
+                topology.apply_slot_map(map.epoch, &map.slots);
             }
             Err(reason) => {
                 *topology.last_error.borrow_mut() = reason.into();
@@ -48,45 +54,117 @@ pub async fn follow(topology: Rc<Topology>) {
     }
 }
 
-/// Asks whichever node answers first in turn: those that are connected, then the others and the seeds.
-async fn ask_slots(topology: &Topology) -> Result<Vec<(u16, u16, Address)>, String> {
-    let Servers::Cluster { seeds, login } = &topology.network.servers else { return Ok(Vec::new()) };
-    let request = || Request::read(Default::default()).command(&[b"CLUSTER", b"SLOTS"]);
+/// The primaries of ranges of slots.
+type Slots = Vec<(u16, u16, Address)>;
+
+/// The slots as a node knows them, and the epoch that it has heard of: one that is behind, or cut off, has an earlier one.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct SlotMap {
+    epoch: u64,
+    slots: Slots,
+}
+
+/// Asks the nodes: the one to which another has redirected, then those that are connected, then the others and the seeds.
+/// The next one is asked when one has failed, is behind, or has not answered for a moment.
+async fn ask_slots(topology: &Topology) -> Result<SlotMap, String> {
+    let Servers::Cluster { seeds, login } = &topology.network.servers else { return Ok(SlotMap::default()) };
+    let network = &topology.network;
     let mut nodes = topology.nodes();
     if !nodes.is_empty() {
         // Not always the same: one may be behind, or cut off from the others.
-        let chance = topology.network.connector.system.chance();
-        let len = nodes.len();
+        let (chance, len) = (topology.network.connector.system.chance(), nodes.len());
         nodes.rotate_left((chance * len as f64) as usize % len);
     }
+    let by_link = |node: &Rc<Node>| Candidate {
+        address: node.address(),
+        link: node.connections().map(|connections| connections.reads),
+    };
+    let mut candidates: Vec<_> = topology.take_first_to_ask().iter().map(by_link).collect();
+    candidates.extend(nodes.iter().map(by_link).filter(|candidate| candidate.link.is_some()));
+    let others = seeds.iter().cloned().chain(nodes.iter().map(|node| node.address()));
+    candidates.extend(others.map(|address| Candidate { address, link: None }));
+    let mut candidates = candidates.into_iter();
+    let (mut asked, mut behind) = (FuturesUnordered::new(), None::<SlotMap>);
     let mut last_error = String::from("no node is known");
-    for node in &nodes {
-        let Some(connections) = node.connections() else { continue };
-        let host = node.address().host;
-        match within(topology.network.connector.timeout, ask(&connections.reads, request())).await {
-            Ok(replies) => match parse_slots(replies.first(), &host) {
-                Ok(slots) => return Ok(slots),
-                Err(reason) => last_error = format!("{}: {reason}", node.address()),
-            },
-            Err(reason) => last_error = format!("{}: {reason}", node.address()),
+    loop {
+        match candidates.next() {
+            Some(candidate) => asked.push(candidate.ask(network, login)),
+            None if asked.is_empty() => return behind.ok_or(last_error),
+            None => {}
+        }
+        let limit = if candidates.len() > 0 { NEXT_NODE_AFTER } else { Duration::MAX };
+        match timeout(limit, asked.next()).await {
+            Ok(Some(Ok(map))) if map.epoch >= topology.epoch() => return Ok(map),
+            Ok(Some(Ok(map))) if behind.as_ref().is_none_or(|other| other.epoch < map.epoch) => {
+                behind = Some(map);
+            }
+            Ok(Some(Err(reason))) => last_error = reason,
+            Ok(Some(Ok(_)) | None) | Err(_) => {}
         }
     }
-    for address in seeds.iter().cloned().chain(nodes.iter().map(|node| node.address())) {
+}
+
+/// A node to be asked, by its connection or a new one.
+struct Candidate {
+    address: Address,
+    link: Option<Rc<MultiplexedConnection>>,
+}
+
+impl Candidate {
+    async fn ask(self, network: &Network, login: &Login) -> Result<SlotMap, String> {
+        let Self { address, link } = self;
         let asked = async {
-            let connected = topology.network.connector.connect(&address, login, None).await?;
-            let replies = within(topology.network.connector.timeout, ask(&connected.link, request())).await?;
-            parse_slots(replies.first(), &address.host)
+            let connected = match &link {
+                None => Some(network.connector.connect(&address, login, None).await?),
+                Some(_) => None,
+            };
+            let link = connected.as_ref().map(|connected| &connected.link).or(link.as_ref());
+            let link = link.ok_or("it has no connection")?;
+            let request = Request::read(Default::default())
+                .command(&[b"CLUSTER", b"SLOTS"])
+                .command(&[b"CLUSTER", b"INFO"]);
+            let replies = within(network.connector.timeout, ask(link, request)).await?;
+            let slots = read_slots(network, replies.first(), &address.host)?;
+            Ok(SlotMap { epoch: parse_epoch(replies.get(1)), slots })
         };
-        match asked.await {
-            Ok(slots) => return Ok(slots),
-            Err(reason) => last_error = format!("no connection to {address}: {reason}"),
-        }
+        asked.await.map_err(|reason: String| format!("no slots from {address}: {reason}"))
     }
-    Err(last_error)
+}
+
+/// The epoch of the cluster, as `CLUSTER INFO` says it; 0 where a user may not ask for it.
+fn parse_epoch(reply: Option<&Reply>) -> u64 {
+    let Some(Reply::Bytes(info)) = reply else { return 0 };
+    let info = String::from_utf8_lossy(info);
+    let epoch = info.lines().find_map(|line| line.strip_prefix("cluster_current_epoch:"));
+    epoch.and_then(|epoch| epoch.parse().ok()).unwrap_or(0)
+}
+
+/// The primaries of ranges of slots. Certificates are checked for the names that nodes announce.
+fn read_slots(network: &Network, reply: Option<&Reply>, asked: &str) -> Result<Slots, String> {
+    if let (Some(tls), Some(Reply::Array(ranges))) = (&network.connector.tls, reply) {
+        let nodes = ranges.iter().filter_map(nodes_of).flatten();
+        tls.set_hostnames(nodes.filter_map(|node| parse_hostname(node, asked)).collect());
+    }
+    parse_slots(reply, asked)
+}
+
+/// The nodes of a range: the primary, and its replicas, one of which may be the next primary.
+fn nodes_of(range: &Reply) -> Option<&[Reply]> {
+    if let Reply::Array(range) = range { range.get(2..) } else { None }
+}
+
+/// The name that a node announces beside its address: `[ip, port, id, ["hostname", name, ..]]`.
+fn parse_hostname(node: &Reply, asked: &str) -> Option<(Address, String)> {
+    let Reply::Array(node) = node else { return None };
+    let Reply::Array(metadata) = node.get(3)? else { return None };
+    let at = metadata.iter().step_by(2).position(|key| *key == Reply::Bytes(b"hostname".to_vec()))?;
+    let Reply::Bytes(name) = metadata.get(2 * at + 1)? else { return None };
+    let name = String::from_utf8(name.clone()).ok().filter(|name| !name.is_empty())?;
+    Some((parse_address(node, asked)?, name))
 }
 
 /// The primaries of ranges of slots, as `CLUSTER SLOTS` says them.
-fn parse_slots(reply: Option<&Reply>, asked: &str) -> Result<Vec<(u16, u16, Address)>, String> {
+fn parse_slots(reply: Option<&Reply>, asked: &str) -> Result<Slots, String> {
     let Some(Reply::Array(ranges)) = reply else {
         return Err(reply.and_then(error_text).unwrap_or_else(|| "it is no node of a cluster".into()));
     };
@@ -124,7 +202,32 @@ mod tests {
         let address = |host: &str, port| Address { host: host.into(), port };
         let slots = parse_slots(Some(&reply), "asked").unwrap();
         assert_eq!(slots, [(0, 99, address("10.0.0.1", 7000)), (100, 16_383, address("asked", 7001))]);
+        let info = text(b"cluster_state:ok\r\ncluster_current_epoch:17\r\ncluster_my_epoch:3\r\n");
+        assert_eq!(parse_epoch(Some(&info)), 17);
+        assert_eq!(parse_epoch(Some(&Reply::Error(b"NOPERM".to_vec()))), 0);
         assert!(parse_slots(Some(&Reply::Array(vec![])), "asked").is_err());
         assert!(parse_slots(Some(&Reply::Number(1)), "asked").is_err());
+    }
+
+    #[test]
+    fn a_node_may_announce_a_name() {
+        let node = |metadata: Reply| {
+            Reply::Array(vec![text(b"10.0.0.1"), Reply::Number(7000), text(b"id"), metadata])
+        };
+        let named = |pairs: &[&[u8]]| {
+            let metadata = Reply::Array(pairs.iter().map(|part| text(part)).collect());
+            parse_hostname(&node(metadata), "asked")
+        };
+        let address = Address { host: "10.0.0.1".into(), port: 7000 };
+        let name = "a.example".to_owned();
+        assert_eq!(named(&[b"ip", b"10.0.0.2", b"hostname", b"a.example"]), Some((address, name)));
+        assert_eq!(named(&[]), None);
+        assert_eq!(named(&[b"hostname"]), None);
+        assert_eq!(named(&[b"hostname", b""]), None);
+        assert_eq!(named(&[b"ip", b"hostname"]), None);
+        assert_eq!(parse_hostname(&node(Reply::Nil), "asked"), None);
+        let range = vec![Reply::Number(0), Reply::Number(9), node(Reply::Nil), node(Reply::Nil)];
+        assert_eq!(nodes_of(&Reply::Array(range)).map(<[_]>::len), Some(2));
+        assert_eq!(nodes_of(&Reply::Array(vec![])), None);
     }
 }

@@ -3,10 +3,12 @@
 //!
 //! It uses `connection` and `resp`. All of `session` speaks through its `Router`.
 
+mod backoff;
 mod cluster;
 mod node;
 mod router;
 mod sentinel;
+mod slot_view;
 mod topology;
 
 use std::time::Duration;
@@ -16,8 +18,10 @@ use tokio::time::timeout;
 use super::options::Address;
 use super::resp::Reply;
 
-pub use node::{Node, backoff};
+pub use backoff::backoff;
+pub use node::Node;
 pub use router::{Attempt, Effect, Router};
+pub use slot_view::{Moves, SlotView};
 
 async fn within<T>(limit: Duration, asked: impl Future<Output = Result<T, String>>) -> Result<T, String> {
     let outcome = timeout(limit, asked).await;

@@ -1,40 +1,44 @@
 //! One server: its connections, and how they are made again when they are lost.
 
 use std::cell::{Cell, RefCell};
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use futures_util::future::select;
+use futures_util::future::{Either, pending, select};
+use socket2::Socket;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
 use super::super::connection::{Connected, Connector, MultiplexedConnection, abort, ask, error_text};
 use super::super::options::{Address, Servers};
-use super::super::resp::{Reply, Request, Script};
-use super::{sentinel, within};
-
-/// How long to wait before a server that was not to be reached is tried again: twice as long each time.
-const FIRST_BACKOFF: Duration = Duration::from_millis(50);
-const MAX_BACKOFF: Duration = Duration::from_secs(2);
+use super::super::resp::{Replies, Reply, Request};
+use super::backoff::backoff;
+use super::sentinel::Sentinels;
+use super::within;
 
 /// How long a server is kept to which another has redirected, whatever the map of the slots says.
 const KEPT_FOR: Duration = Duration::from_secs(30);
+
+/// How long a connection is new.
+const NEW_FOR: Duration = Duration::from_secs(1);
 
 /// How all servers of a store are reached, and who wants to know of it.
 pub struct Network {
     pub servers: Servers,
     pub connector: Connector,
+    /// Those that say where the primary is, where there are any.
+    pub sentinels: Option<Rc<Sentinels>>,
     /// A server was reached, or slots have moved.
     pub changed: Notify,
     /// A cluster is to be asked for its slots.
     pub outdated: Notify,
 }
 
-/// The connections to a server: one, or one more for what is only read, where writes wait for replicas on theirs and reconnect_loop
-/// up what comes after.
+/// The connections to a server: one, or one more for what is only read, where writes wait for replicas, which holds up
+/// what comes after them.
 #[derive(Clone)]
 pub struct NodeConnections {
     pub writes: Rc<MultiplexedConnection>,
@@ -51,6 +55,14 @@ impl NodeConnections {
         self.reads.cut();
     }
 
+    /// Ends them, as another server may be in this one's place by now. A new one has just been found there: it stays, with
+    /// the reads that it answers.
+    pub fn cut_unless_new(&self) {
+        if self.writes.age() >= NEW_FOR {
+            self.cut();
+        }
+    }
+
     fn is_dead(&self) -> bool {
         self.writes.is_dead() || self.reads.is_dead()
     }
@@ -64,7 +76,7 @@ pub struct Node {
     /// Counts its connections.
     generation: Cell<u64>,
     /// The connection of an event loop. It ends with the node's own: another server may be in this one's place then.
-    event_loop: RefCell<Weak<TcpStream>>,
+    event_loop: RefCell<Weak<Socket>>,
     last_error: RefCell<Rc<str>>,
     is_gone: Cell<bool>,
     kept_until: Cell<Option<Instant>>,
@@ -152,16 +164,28 @@ impl Node {
                         reader.as_ref().map_or_else(|| Rc::clone(&writes), |reader| Rc::clone(&reader.link));
                     *self.connections.borrow_mut() = Some(NodeConnections { writes, reads });
                     network.changed.notify_waiters();
-                    let reason = match &mut reader {
-                        None => connected.ended().await,
-                        // One goes with the other: they are of one server.
-                        Some(reader) => {
-                            let (one, other) = (pin!(connected.ended()), pin!(reader.ended()));
-                            select(one, other).await.factor_first().0
+                    let replaced = pin!(self.replaced(&network));
+                    let ended = pin!(async {
+                        match &mut reader {
+                            None => connected.ended().await,
+                            // One goes with the other: they are of one server.
+                            Some(reader) => {
+                                let (one, other) = (pin!(connected.ended()), pin!(reader.ended()));
+                                select(one, other).await.factor_first().0
+                            }
+                        }
+                    });
+                    let reason = match select(ended, replaced).await {
+                        Either::Left((reason, _)) => {
+                            self.drain_event_loop();
+                            reason
+                        }
+                        Either::Right(_) => {
+                            self.cut_event_loop();
+                            "it is the primary no more".into()
                         }
                     };
                     self.connections.take();
-                    self.drain_event_loop();
                     *self.last_error.borrow_mut() = reason;
                 }
                 Err(reason) => *self.last_error.borrow_mut() = reason.into(),
@@ -186,74 +210,54 @@ impl Node {
     }
 
     async fn connect_primary(&self, network: &Network) -> Result<Connected, String> {
-        let replication = network.connector.replication;
-        match &network.servers {
-            Servers::Single { login, .. } | Servers::Cluster { login, .. } => {
-                network.connector.connect(&self.address(), login, replication).await
+        let (login, replication) = (network.servers.login(), network.connector.replication);
+        let Some(sentinels) = &network.sentinels else {
+            return network.connector.connect(&self.address(), login, replication).await;
+        };
+        let address = sentinels.find_primary().await?;
+        *self.address.borrow_mut() = address.clone();
+        let connected = network.connector.connect(&address, login, replication).await?;
+        let role = Request::read(Default::default()).command(&[b"ROLE"]);
+        let replies = within(network.connector.timeout, ask(&connected.link, role)).await?;
+        // A primary that has just been replaced does not know it yet, but sentinels do.
+        match replies.first() {
+            Some(Reply::Array(role)) if role.first() == Some(&Reply::Bytes(b"master".to_vec())) => {
+                Ok(connected)
             }
-            Servers::Sentinel { sentinels, master, login } => {
-                let address = sentinel::find_primary(&network.connector, sentinels, master).await?;
-                *self.address.borrow_mut() = address.clone();
-                let connected = network.connector.connect(&address, login, replication).await?;
-                let role = Request::read(Default::default()).command(&[b"ROLE"]);
-                let replies = within(network.connector.timeout, ask(&connected.link, role)).await?;
-                // A primary that has just been replaced does not know it yet, but sentinels do.
-                match replies.first() {
-                    Some(Reply::Array(role)) if role.first() == Some(&Reply::Bytes(b"master".to_vec())) => {
-                        Ok(connected)
-                    }
-                    Some(reply) => Err(error_text(reply).unwrap_or_else(|| "it is no primary".into())),
-                    None => Err("it is no primary".into()),
-                }
-            }
+            Some(reply) => Err(error_text(reply).unwrap_or_else(|| "it is no primary".into())),
+            None => Err("it is no primary".into()),
         }
     }
 
-    /// Opens a connection for an event loop. It ends with the node's own.
+    /// Waits until sentinels name another primary. It may be up, take itself for one, and lose what it is sent.
+    async fn replaced(&self, network: &Network) {
+        match &network.sentinels {
+            Some(sentinels) => sentinels.replaced(&self.address()).await,
+            None => pending().await,
+        }
+    }
+
+    /// Opens a connection for an event loop, and sends a first request on it. It ends with the node's own.
     pub async fn connect_event_loop(
         &self,
         network: &Network,
-        scripts: &[&Script],
-    ) -> Result<Arc<TcpStream>, String> {
+        first: Request,
+    ) -> Result<(Arc<Socket>, Replies), String> {
         let generation = self.generation();
         let (login, address) = (network.servers.login(), self.address());
-        let connecting = network.connector.connect_event_loop(&address, login, scripts);
-        let socket = Arc::new(within(network.connector.timeout, connecting).await?);
+        let connecting = network.connector.connect_event_loop(&address, login, first);
+        let (socket, replies) = within(network.connector.timeout, connecting).await?;
+        let socket = Arc::new(socket);
         if self.generation() != generation || self.connections().is_none() {
             return Err("it was lost meanwhile".into());
         }
         *self.event_loop.borrow_mut() = Arc::downgrade(&socket);
-        Ok(socket)
+        Ok((socket, replies))
     }
 
     /// Why it is not reached; `None` where it is.
     pub fn last_error(&self) -> Option<String> {
         let reason = self.last_error.borrow();
         self.connections().is_none().then(|| format!("no connection to {}: {reason}", self.address.borrow()))
-    }
-}
-
-/// How long to wait before the next attempt, with some chance in it, so that clients do not all come at once.
-pub fn backoff(attempts: u32, chance: f64) -> Duration {
-    let longest = FIRST_BACKOFF.saturating_mul(1 << attempts.min(10)).min(MAX_BACKOFF);
-    longest.mul_f64(0.5 + chance / 2.0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::super::connection::System;
-    use super::*;
-
-    #[test]
-    fn backoffs_grow_to_two_seconds_and_differ() {
-        for (attempts, longest) in [(0, 50), (1, 100), (5, 1600), (6, 2000), (u32::MAX, 2000)] {
-            let backoffs: Vec<_> = (0..20).map(|_| backoff(attempts, System::Real.chance())).collect();
-            let longest = Duration::from_millis(longest);
-            assert!(
-                backoffs.iter().all(|&backoff| backoff >= longest / 2 && backoff <= longest),
-                "{backoffs:?}"
-            );
-            assert!(backoffs.iter().any(|&backoff| backoff != backoffs[0]));
-        }
     }
 }

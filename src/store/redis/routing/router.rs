@@ -174,9 +174,13 @@ impl Router {
         }
     }
 
-    /// Notes why a server refuses for the time being, and leaves it some.
     async fn back_off(&self, attempt: &Attempt, error: &[u8]) {
-        *attempt.refusal.borrow_mut() = Some(error::in_words(error));
+        self.pause(attempt, error::in_words(error)).await;
+    }
+
+    /// Notes why servers refuse for the time being, and leaves them some.
+    pub async fn pause(&self, attempt: &Attempt, reason: String) {
+        *attempt.refusal.borrow_mut() = Some(reason);
         sleep(REFUSAL_PAUSE).await;
     }
 
@@ -252,8 +256,8 @@ impl Router {
             match code {
                 "NOSCRIPT" => mode.in_full = true,
                 "MOVED" => {
-                    self.topology.request_refresh();
                     elsewhere = told();
+                    self.topology.moved(elsewhere.as_ref());
                     if elsewhere.is_none() {
                         sleep(REFUSAL_PAUSE).await;
                     }
@@ -265,7 +269,7 @@ impl Router {
                 code if code == "READONLY" || error::passes(code) => {
                     // It is a primary no more: connecting again finds the one that is.
                     if code == "READONLY" {
-                        connections.cut();
+                        connections.cut_unless_new();
                     }
                     self.topology.request_refresh();
                     self.back_off(attempt, error).await;

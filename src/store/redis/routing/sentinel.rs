@@ -1,43 +1,355 @@
 //! Sentinels, which know where the primary is.
+//!
+//! There is a connection to each of them. It is notified of a failover at once (`+switch-master`), and asks every few seconds
+//! besides. Those that were given name the others, so that the store does not depend on one of them.
 
-use futures_util::future::select_ok;
+use std::cell::{Cell, RefCell};
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::Duration;
 
-use super::super::connection::{Connector, ask, error_text};
-use super::super::options::{Address, Login};
+use futures_util::future::{Either, select};
+use tokio::sync::Notify;
+use tokio::task::spawn_local;
+use tokio::time::timeout;
+
+use super::super::connection::{Connector, MultiplexedConnection, ask, error_text};
+use super::super::options::{Address, Login, Servers};
 use super::super::resp::{Reply, Request};
+use super::backoff::backoff;
 use super::{parse_address, within};
 
-/// Asks all sentinels at once for the primary of a name. The first answer counts: one that is mute holds up nobody.
-///
-/// # Errors
-/// Why the last of them did not say.
-pub async fn find_primary(
-    connector: &Connector,
-    sentinels: &[(Address, Login)],
-    master: &str,
-) -> Result<Address, String> {
-    let asked = sentinels.iter().map(|sentinel| Box::pin(ask_sentinel(connector, sentinel, master)));
-    let (primary, _) = select_ok(asked).await?;
-    Ok(primary)
+/// How often a sentinel is asked that says nothing by itself.
+const POLL_INTERVAL: Duration = Duration::from_secs(5);
+
+/// A primary, as a sentinel names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Primary {
+    address: Address,
+    /// Grows with each failover.
+    epoch: u64,
 }
 
-async fn ask_sentinel(
-    connector: &Connector,
-    (address, login): &(Address, Login),
-    master: &str,
-) -> Result<Address, String> {
-    let asked = async {
-        let connected = connector.connect(address, login, None).await?;
-        let command: [&[u8]; 3] = [b"SENTINEL", b"get-master-addr-by-name", master.as_bytes()];
-        let request = Request::read(Default::default()).command(&command);
-        let replies = within(connector.timeout, ask(&connected.link, request)).await?;
-        match replies.first() {
-            Some(Reply::Array(parts)) => {
-                parse_address(parts, &address.host).ok_or_else(|| "it named no primary".to_owned())
-            }
-            Some(reply) => Err(error_text(reply).unwrap_or_else(|| format!("it knows no {master:?}"))),
-            None => Err("it named no primary".into()),
+/// A sentinel that is asked.
+struct Sentinel {
+    address: Address,
+    /// By which the others know it.
+    id: Option<Vec<u8>>,
+    /// What it said last; nothing without a connection.
+    named: Option<Primary>,
+}
+
+/// The other sentinels that one names, with their ids.
+type Others = Vec<(Address, Option<Vec<u8>>)>;
+
+pub struct Sentinels {
+    connector: Connector,
+    master: String,
+    given: Vec<(Address, Login)>,
+    asked: RefCell<Vec<Sentinel>>,
+    /// Those that are up, as one of them said last, and that one.
+    others: RefCell<Others>,
+    primary: RefCell<Option<Primary>>,
+    /// All are to be asked now.
+    wanted: Notify,
+    /// One has answered or failed.
+    reported: Notify,
+    answers: Cell<u64>,
+    failures: Cell<u64>,
+    last_error: RefCell<String>,
+    is_closed: Cell<bool>,
+}
+
+impl Sentinels {
+    /// Begins to follow the sentinels, if there are any.
+    pub fn follow(servers: &Servers, connector: &Connector) -> Option<Rc<Self>> {
+        let Servers::Sentinel { sentinels, master, .. } = servers else { return None };
+        let all = Rc::new(Self {
+            connector: connector.clone(),
+            master: master.clone(),
+            given: sentinels.clone(),
+            asked: RefCell::default(),
+            others: RefCell::default(),
+            primary: RefCell::default(),
+            wanted: Notify::new(),
+            reported: Notify::new(),
+            answers: Cell::new(0),
+            failures: Cell::new(0),
+            last_error: RefCell::default(),
+            is_closed: Cell::new(false),
+        });
+        for (address, login) in sentinels {
+            all.add(address, login);
         }
-    };
-    asked.await.map_err(|reason| format!("sentinel {address}: {reason}"))
+        Some(all)
+    }
+
+    pub fn close(&self) {
+        self.is_closed.set(true);
+        self.wanted.notify_waiters();
+    }
+
+    /// Asks all sentinels for the primary. The first answer suffices: one that is mute holds up nobody.
+    ///
+    /// # Errors
+    /// Why the last of them did not say.
+    pub async fn find_primary(&self) -> Result<Address, String> {
+        let (answers, failures) = (self.answers.get(), self.failures.get());
+        self.wanted.notify_waiters();
+        loop {
+            let reported = self.reported.notified();
+            if self.answers.get() > answers
+                && let Some(primary) = &*self.primary.borrow()
+            {
+                return Ok(primary.address.clone());
+            }
+            if self.failures.get() - failures >= self.asked.borrow().len() as u64 {
+                return Err(self.last_error.borrow().clone());
+            }
+            reported.await;
+        }
+    }
+
+    /// Waits until the primary is another one than this.
+    pub async fn replaced(&self, address: &Address) {
+        loop {
+            let reported = self.reported.notified();
+            if self.primary.borrow().as_ref().is_some_and(|primary| primary.address != *address) {
+                return;
+            }
+            reported.await;
+        }
+    }
+
+    fn add(self: &Rc<Self>, address: &Address, login: &Login) {
+        if self.is_closed.get() || self.asked.borrow().iter().any(|sentinel| sentinel.address == *address) {
+            return;
+        }
+        self.asked.borrow_mut().push(Sentinel { address: address.clone(), id: None, named: None });
+        spawn_local(Rc::clone(self).keep_asking(address.clone(), login.clone()));
+    }
+
+    /// Follows one sentinel, and connects again whenever that ends, for as long as it is needed.
+    async fn keep_asking(self: Rc<Self>, address: Address, login: Login) {
+        let (mut attempts, mut subscribes) = (0, true);
+        while !self.is_closed.get() && self.is_needed(&address) {
+            let reason = self.ask_one(&address, &login, &mut attempts, &mut subscribes).await;
+            self.failures.set(self.failures.get() + 1);
+            *self.last_error.borrow_mut() = format!("sentinel {address}: {reason}");
+            self.with(&address, |sentinel| sentinel.named = None);
+            self.reported.notify_waiters();
+            // It is asked sooner where a connection needs the primary.
+            let _ = timeout(backoff(attempts, self.connector.system.chance()), self.wanted.notified()).await;
+            attempts += 1;
+        }
+        self.asked.borrow_mut().retain(|sentinel| sentinel.address != address);
+    }
+
+    /// Asks one sentinel again and again until that fails: why it does.
+    async fn ask_one(
+        self: &Rc<Self>,
+        address: &Address,
+        login: &Login,
+        attempts: &mut u32,
+        subscribes: &mut bool,
+    ) -> String {
+        let mut connected = match self.connector.connect(address, login, None).await {
+            Ok(connected) => connected,
+            Err(reason) => return reason,
+        };
+        let link = Rc::clone(&connected.link);
+        let mut ended = pin!(connected.ended());
+        if *subscribes && let Err(reason) = self.subscribe(&link).await {
+            // It is asked, then.
+            *subscribes = false;
+            return reason;
+        }
+        while !self.is_closed.get() && !self.is_double(address) {
+            match self.ask_for_all(&link, address).await {
+                Ok((primary, others, id)) => {
+                    *attempts = 0;
+                    self.take(address, id, primary);
+                    self.take_others(others, address, login);
+                }
+                Err(reason) => return reason,
+            }
+            let (pushed, wanted) = (pin!(link.pushed.notified()), pin!(self.wanted.notified()));
+            match timeout(POLL_INTERVAL, select(select(pushed, wanted), ended.as_mut())).await {
+                Ok(Either::Right((reason, _))) => return reason.to_string(),
+                Ok(Either::Left(_)) | Err(_) => {}
+            }
+        }
+        "it is not needed".to_owned()
+    }
+
+    /// Has a sentinel say of each failover that there was one. With RESP3 it can be asked on the same connection.
+    async fn subscribe(&self, link: &MultiplexedConnection) -> Result<(), String> {
+        let hello = Request::read(Default::default()).command(&[b"HELLO", b"3"]);
+        let subscribe = Request::read(Default::default())
+            .pushed_command(&[b"SUBSCRIBE", b"+switch-master"])
+            .command(&[b"PING"]);
+        for request in [hello, subscribe] {
+            let replies = within(self.connector.timeout, ask(link, request)).await?;
+            if let Some(refusal) = replies.first().and_then(error_text) {
+                return Err(refusal);
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks a sentinel for the primary, the other sentinels, and its id.
+    async fn ask_for_all(
+        &self,
+        link: &MultiplexedConnection,
+        address: &Address,
+    ) -> Result<(Primary, Others, Option<Vec<u8>>), String> {
+        let master = self.master.as_bytes();
+        let request = Request::read(Default::default())
+            .command(&[b"SENTINEL", b"get-master-addr-by-name", master])
+            .command(&[b"SENTINEL", b"MASTER", master])
+            .command(&[b"SENTINEL", b"SENTINELS", master])
+            .command(&[b"SENTINEL", b"MYID"]);
+        let replies = within(self.connector.timeout, ask(link, request)).await?;
+        let named = match replies.first() {
+            Some(Reply::Array(parts)) => parse_address(parts, &address.host),
+            Some(Reply::Error(error)) => return Err(String::from_utf8_lossy(error).into_owned()),
+            Some(Reply::Nil) => return Err(format!("it knows no {:?}", self.master)),
+            _ => None,
+        };
+        let address_of_primary = named.ok_or("it named no primary")?;
+        // The first is what is needed. It may refuse the others, or be too old for them.
+        let epoch = replies.get(1).and_then(|fields| number_of(fields, b"config-epoch")).unwrap_or(0);
+        let others = match replies.get(2) {
+            Some(Reply::Array(others)) => others.iter().filter_map(parse_other).collect(),
+            _ => Others::new(),
+        };
+        let id = match replies.get(3) {
+            Some(Reply::Bytes(id)) => Some(id.clone()),
+            _ => None,
+        };
+        Ok((Primary { address: address_of_primary, epoch }, others, id))
+    }
+
+    fn take(&self, address: &Address, id: Option<Vec<u8>>, primary: Primary) {
+        self.with(address, |sentinel| {
+            sentinel.id = id;
+            sentinel.named = Some(primary.clone());
+        });
+        let asked = self.asked.borrow();
+        let named: Vec<_> = asked.iter().filter_map(|sentinel| sentinel.named.as_ref()).collect();
+        let mut known = self.primary.borrow_mut();
+        if is_believed(known.as_ref(), &primary, &named) {
+            *known = Some(primary);
+        }
+        self.answers.set(self.answers.get() + 1);
+        self.reported.notify_waiters();
+    }
+
+    fn take_others(self: &Rc<Self>, mut others: Others, by: &Address, login: &Login) {
+        for (address, id) in &others {
+            let is_asked = |sentinel: &Sentinel| sentinel.id.is_some() && sentinel.id == *id;
+            if !self.asked.borrow().iter().any(is_asked) {
+                self.add(address, login);
+            }
+        }
+        others.push((by.clone(), None));
+        *self.others.borrow_mut() = others;
+    }
+
+    fn with(&self, address: &Address, work: impl FnOnce(&mut Sentinel)) {
+        self.asked.borrow_mut().iter_mut().find(|sentinel| sentinel.address == *address).map(work);
+    }
+
+    fn is_given(&self, address: &Address) -> bool {
+        self.given.iter().any(|(given, _)| given == address)
+    }
+
+    /// Whether to connect to a sentinel: it was given, or another one names it.
+    fn is_needed(&self, address: &Address) -> bool {
+        let is_named = self.others.borrow().iter().any(|(named, _)| named == address);
+        self.is_given(address) || is_named && !self.is_double(address)
+    }
+
+    /// Whether it is asked by another address too, which was given.
+    fn is_double(&self, address: &Address) -> bool {
+        let asked = self.asked.borrow();
+        let id = asked.iter().find(|sentinel| sentinel.address == *address).and_then(|own| own.id.as_ref());
+        let is_same =
+            |other: &Sentinel| id.is_some() && other.id.as_ref() == id && self.is_given(&other.address);
+        !self.is_given(address) && asked.iter().any(is_same)
+    }
+}
+
+/// Whether what a sentinel says is to be believed. A later failover counts at once. Else most of those that answer must
+/// name the same: one may be cut off from the others, or they may have been set up afresh.
+fn is_believed(known: Option<&Primary>, new: &Primary, named: &[&Primary]) -> bool {
+    let Some(known) = known else { return true };
+    let supporters = named.iter().filter(|other| other.address == new.address).count();
+    new.epoch > known.epoch || new.address != known.address && 2 * supporters > named.len()
+}
+
+/// A number among fields and their values.
+fn number_of(fields: &Reply, name: &[u8]) -> Option<u64> {
+    std::str::from_utf8(field(fields, name)?).ok()?.parse().ok()
+}
+
+fn field<'a>(fields: &'a Reply, name: &[u8]) -> Option<&'a [u8]> {
+    let Reply::Array(fields) = fields else { return None };
+    fields.chunks_exact(2).find_map(|field| match field {
+        [Reply::Bytes(key), Reply::Bytes(value)] if key == name => Some(&value[..]),
+        _ => None,
+    })
+}
+
+/// Another sentinel, if it is up.
+fn parse_other(fields: &Reply) -> Option<(Address, Option<Vec<u8>>)> {
+    let flags = std::str::from_utf8(field(fields, b"flags")?).ok()?;
+    if flags.split(',').any(|flag| matches!(flag, "s_down" | "o_down" | "disconnected")) {
+        return None;
+    }
+    let part = |name| field(fields, name).map(|value| Reply::Bytes(value.to_vec()));
+    let address = parse_address(&[part(b"ip")?, part(b"port")?], "?")?;
+    Some((address, field(fields, b"runid").map(<[u8]>::to_vec)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn primary(port: u16, epoch: u64) -> Primary {
+        Primary { address: Address { host: "a".into(), port }, epoch }
+    }
+
+    #[test]
+    fn a_later_failover_is_believed_at_once_and_an_earlier_one_only_if_most_say_so() {
+        let (old, new) = (primary(1, 4), primary(2, 5));
+        assert!(is_believed(None, &old, &[&old]));
+        assert!(is_believed(Some(&old), &new, &[&old, &old, &new]));
+        // One that is cut off from the others still names the old primary.
+        assert!(!is_believed(Some(&new), &old, &[&old, &new, &new]));
+        assert!(!is_believed(Some(&new), &old, &[&old, &new]));
+        // All were set up afresh: they count their failovers from the start.
+        let afresh = primary(3, 0);
+        assert!(!is_believed(Some(&new), &afresh, &[&afresh, &new, &new]));
+        assert!(is_believed(Some(&new), &afresh, &[&afresh, &afresh, &new]));
+        assert!(is_believed(Some(&new), &afresh, &[&afresh]));
+    }
+
+    #[test]
+    fn other_sentinels_are_known_by_their_fields_and_only_those_that_are_up() {
+        let text = |text: &str| Reply::Bytes(text.into());
+        let other = |flags: &str| {
+            let fields = ["name", "x", "ip", "10.0.0.7", "port", "26379", "runid", "id", "flags", flags];
+            Reply::Array(fields.map(text).to_vec())
+        };
+        let address = Address { host: "10.0.0.7".into(), port: 26_379 };
+        assert_eq!(parse_other(&other("sentinel")), Some((address, Some(b"id".to_vec()))));
+        assert_eq!(parse_other(&other("s_down,sentinel,disconnected")), None);
+        assert_eq!(parse_other(&Reply::Array(vec![text("ip")])), None);
+        assert_eq!(parse_other(&Reply::Nil), None);
+        let fields = Reply::Array(["flags", "master", "config-epoch", "12"].map(text).to_vec());
+        assert_eq!(number_of(&fields, b"config-epoch"), Some(12));
+        assert_eq!(number_of(&fields, b"flags"), None);
+        assert_eq!(number_of(&fields, b"epoch"), None);
+    }
 }

@@ -2,45 +2,54 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::net::TcpStream;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use socket2::Socket;
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
 
-use super::super::connection::Connector;
+use super::super::connection::{Connector, MultiplexedConnection, ask};
 use super::super::options::{Address, Servers};
-use super::super::resp::{SLOTS, Script};
+use super::super::resp::{Replies, Request, SLOTS};
 use super::node::{Network, Node, NodeConnections};
+use super::sentinel::Sentinels;
+use super::within;
+
+/// How long a server has to answer on a connection that is doubted.
+const SIGN_OF_LIFE: Duration = Duration::from_millis(250);
 
 pub struct Topology {
     pub network: Rc<Network>,
     nodes: RefCell<BTreeMap<Address, Rc<Node>>>,
     /// The primary of each slot; the one of all outside of clusters.
     primaries: RefCell<Vec<Option<Rc<Node>>>>,
-    /// Counts the changes of that.
-    version: Cell<u64>,
+    /// The epoch of the map.
+    epoch: Cell<u64>,
+    /// The node to ask first for the next map.
+    first_to_ask: RefCell<Option<Rc<Node>>>,
     /// Why the map of a cluster's slots is not known.
     pub last_error: RefCell<Rc<str>>,
     is_closed: Cell<bool>,
 }
 
 impl Topology {
-    /// Begins to connect, outside of clusters; `cluster::follow` does for those.
+    /// Begins to connect, and to follow sentinels, outside of clusters; `cluster::follow` does for those.
     pub fn new(servers: Servers, connector: Connector) -> Rc<Self> {
         let first = match &servers {
             Servers::Single { address, .. } => Some(address.clone()),
             Servers::Sentinel { sentinels, .. } => Some(sentinels[0].0.clone()),
             Servers::Cluster { .. } => None,
         };
+        let sentinels = Sentinels::follow(&servers, &connector);
         let (changed, outdated) = (Notify::new(), Notify::new());
         let topology = Rc::new(Self {
-            network: Rc::new(Network { servers, connector, changed, outdated }),
+            network: Rc::new(Network { servers, connector, sentinels, changed, outdated }),
             nodes: RefCell::default(),
             primaries: RefCell::default(),
-            version: Cell::new(0),
+            epoch: Cell::new(0),
+            first_to_ask: RefCell::default(),
             last_error: RefCell::new("no connection yet".into()),
             is_closed: Cell::new(false),
         });
@@ -54,6 +63,9 @@ impl Topology {
     pub fn close(&self) {
         self.is_closed.set(true);
         self.network.outdated.notify_one();
+        if let Some(sentinels) = &self.network.sentinels {
+            sentinels.close();
+        }
         self.nodes.borrow().values().for_each(|node| node.retire());
     }
 
@@ -83,9 +95,9 @@ impl Topology {
         all
     }
 
-    /// Changes with the map of the slots.
-    pub fn version(&self) -> u64 {
-        self.version.get()
+    /// The server that has a slot, and which of its connections is the last one.
+    pub fn connection(&self, slot: u16) -> Option<(Rc<Node>, u64)> {
+        self.primary(slot).map(|node| (Rc::clone(&node), node.generation()))
     }
 
     /// Waits until there is a connection to the server that has a slot.
@@ -144,9 +156,14 @@ impl Topology {
         let host = host.trim_start_matches('[').trim_end_matches(']');
         // With no host it is the one that was asked; the map of the slots will say.
         let is_known = !host.is_empty() && !self.is_closed.get();
-        let node = is_known.then(|| self.node(&Address { host: host.into(), port }))?;
+        is_known.then(|| self.node_at(&Address { host: host.into(), port }))
+    }
+
+    /// The node at an address that another has named. It is kept for a while.
+    pub fn node_at(self: &Rc<Self>, address: &Address) -> Rc<Node> {
+        let node = self.node(address);
         node.keep();
-        Some(node)
+        node
     }
 
     /// The servers are no longer where they were.
@@ -154,12 +171,34 @@ impl Topology {
         self.network.outdated.notify_one();
     }
 
-    /// Ends connections on which nothing has come back for so long, though it should, or what comes is twice as late.
+    /// A slot is not where the map says, but at this node, which knows best.
+    pub fn moved(&self, to: Option<&Rc<Node>>) {
+        if let Some(node) = to {
+            *self.first_to_ask.borrow_mut() = Some(Rc::clone(node));
+        }
+        self.request_refresh();
+    }
+
+    pub fn take_first_to_ask(&self) -> Option<Rc<Node>> {
+        self.first_to_ask.take()
+    }
+
+    /// The epoch of the map of a cluster's slots.
+    pub fn epoch(&self) -> u64 {
+        self.epoch.get()
+    }
+
+    /// Ends connections on which nothing has come back for so long, though it should, or what comes is twice as late. The
+    /// others are doubted, too: what has forgotten one connection may have forgotten all.
     pub fn cut_late(&self, timeout: Duration) {
         for node in self.nodes.borrow().values() {
-            if let Some(connections) = node.connections() {
-                connections.writes.cut_if_late(timeout);
-                connections.reads.cut_if_late(timeout);
+            let Some(NodeConnections { writes, reads, .. }) = node.connections() else { continue };
+            for link in [writes, reads] {
+                if !link.is_idle() {
+                    link.cut_if_late(timeout);
+                } else if !link.is_doubted.replace(true) {
+                    spawn_local(cut_unless_alive(link, SIGN_OF_LIFE.min(timeout / 2)));
+                }
             }
         }
     }
@@ -175,11 +214,11 @@ impl Topology {
         node
     }
 
-    /// A connection for an event loop, to the server to which there is one.
-    pub async fn connect_event_loop(&self, scripts: &[&Script]) -> Result<Arc<TcpStream>, String> {
+    /// A connection for an event loop, to the server to which there is one, and the replies to its first request.
+    pub async fn connect_event_loop(&self, first: Request) -> Result<(Arc<Socket>, Replies), String> {
         self.connections_to(0).await;
         let node = self.primary(0).ok_or("no server is known")?;
-        node.connect_event_loop(&self.network, scripts).await
+        node.connect_event_loop(&self.network, first).await
     }
 
     /// Ends the connection of the event loop.
@@ -205,10 +244,11 @@ impl Topology {
     }
 
     /// Takes the primaries of ranges of slots, and lets go of all other servers.
-    pub fn apply_slot_map(self: &Rc<Self>, slots: &[(u16, u16, Address)]) {
+    pub fn apply_slot_map(self: &Rc<Self>, epoch: u64, slots: &[(u16, u16, Address)]) {
         if self.is_closed.get() {
             return;
         }
+        self.epoch.set(epoch);
         let mut primaries = vec![None; SLOTS];
         for (first, last, address) in slots {
             let node = self.node(address);
@@ -218,16 +258,7 @@ impl Topology {
                 }
             }
         }
-        let is_same = |(one, other): (&Option<Rc<Node>>, &Option<Rc<Node>>)| match (one, other) {
-            (Some(one), Some(other)) => Rc::ptr_eq(one, other),
-            (one, other) => one.is_none() && other.is_none(),
-        };
-        let before = self.primaries.replace(primaries);
-        let now = self.primaries.borrow();
-        if before.len() != now.len() || !before.iter().zip(now.iter()).all(is_same) {
-            self.version.set(self.version.get() + 1);
-        }
-        drop(now);
+        self.primaries.replace(primaries);
         // What is no primary any more is no longer needed.
         self.nodes.borrow_mut().retain(|address, node| {
             // The map may be older than a redirect, and a new node has no slots before the first one has moved.
@@ -239,4 +270,13 @@ impl Topology {
         });
         self.network.changed.notify_waiters();
     }
+}
+
+/// Ends a connection whose server does not answer in time.
+async fn cut_unless_alive(link: Rc<MultiplexedConnection>, limit: Duration) {
+    let ping = Request::read(Default::default()).command(&[b"PING"]);
+    if within(limit, ask(&link, ping)).await.is_err() {
+        link.cut();
+    }
+    link.is_doubted.set(false);
 }

@@ -159,10 +159,12 @@ impl Cipher {
     }
 }
 
-/// The record of which this is the value, unless its session is expired.
+/// The record of which this is the value, unless its session is expired, or it is another app's and no record.
 fn live<'a>(value: &'a [u8], times: &Times) -> Result<Option<Record<'a>>> {
-    let record = Record::parse(value)?;
-    Ok(if times.clock.is_past(record.expires.millis()) { None } else { Some(record) })
+    match record::times(value) {
+        Ok((expires, _)) if !times.clock.is_past(expires.millis()) => Record::parse(value).map(Some),
+        _ => Ok(None),
+    }
 }
 
 /// Binds what is sealed to its place and its user. Not to its times: those are for the server to move.

@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use super::super::resp::{Request, TOUCH, UPDATE, number};
+use super::super::resp::{ENTER, Request, TOUCH, UPDATE, number};
 use super::super::time::{Stamp, Times};
 use super::cipher::Cipher;
 use super::names::{Names, UserField};
@@ -19,13 +19,34 @@ pub struct Entry<'a> {
     pub version: Stamp,
 }
 
+/// What happens to an entry that is there already when it is to be added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reentry {
+    /// It stays as it is, and the reply says so.
+    Keep,
+    /// It gets another version.
+    Renew,
+}
+
 impl Entry<'_> {
-    /// Adds it for a creation, and asks how many the index has then where that counts. One that is there already gets this
-    /// version, so that nobody removes it who has seen it before. The first reply is 0 then, and `ENTER` has to follow: the
-    /// version may not be higher.
-    pub fn enter(&self, request: Request, counts: bool) -> Request {
-        let version = number(self.version as i64);
-        let request = request.command(&[b"ZADD", self.index, b"GT", &version, self.member]);
+    /// Adds it to the index, which is kept until a time at least.
+    pub fn enter(&self, request: Request, until: Millis, reentry: Reentry) -> Request {
+        let (version, until) = (number(self.version as i64), number(until));
+        let args: [&[u8]; 4] = [self.member, &version, &until, b"again"];
+        request.script(&ENTER, self.index, if reentry == Reentry::Renew { &args } else { &args[..3] })
+    }
+
+    /// The same by commands that Redis has from 7.0 on, which cost it half as much as the script. `counts`: also asks how
+    /// many entries the index has.
+    ///
+    /// The first command keeps an index that is there from ending before the entry is added, the third gives an end to one
+    /// that was not. The second one's reply is 0 if the entry was there: then its version may be one that others have seen.
+    fn enter_by_commands(&self, request: Request, until: Millis, counts: bool) -> Request {
+        let (version, until) = (number(self.version as i64), number(until));
+        let request = request
+            .command(&[b"PEXPIREAT", self.index, &until, b"GT"])
+            .command(&[b"ZADD", self.index, b"GT", &version, self.member])
+            .command(&[b"PEXPIREAT", self.index, &until, b"NX"]);
         if counts { request.command(&[b"ZCARD", self.index]) } else { request }
     }
 }
@@ -39,6 +60,8 @@ pub struct Creation {
     pub user: UserField,
     /// That of the user, if there is one.
     pub index: Vec<u8>,
+    /// Until when that has to be kept.
+    pub index_end: Millis,
     pub created: Stamp,
 }
 
@@ -57,17 +80,32 @@ impl Creation {
         let value = whole(session.expires, created, &cipher.tail(session, &member, &user)?);
         let index = if user.is_nobody() { Vec::new() } else { user.index(names) };
         let until = number(times.server_time(session.expires));
-        Ok(Self { key: names.session(&member), value, until, member, user, index, created })
+        let index_end = times.index_end(created, session.expires);
+        Ok(Self { key: names.session(&member), value, until, member, user, index, index_end, created })
     }
 
     pub fn entry(&self) -> Entry<'_> {
         Entry { index: &self.index, member: &self.member, version: self.created }
     }
 
+    /// Adds its entry. One that is there gets another version, so that nobody removes it who has seen it before.
+    pub fn enter(&self, request: Request) -> Request {
+        self.entry().enter(request, self.index_end, Reentry::Renew)
+    }
+
     /// Adds its entry, if it has a user, and then the session.
-    pub fn request(&self, request: Request, counts: bool) -> Request {
-        let entered = if self.user.is_nobody() { request } else { self.entry().enter(request, counts) };
-        self.set(entered)
+    pub fn request(&self, request: Request) -> Request {
+        self.set(if self.user.is_nobody() { request } else { self.enter(request) })
+    }
+
+    /// The same for a server that knows [`expiry_conditions_request`].
+    pub fn request_by_commands(&self, request: Request, counts: bool) -> Request {
+        let is_nobodys = self.user.is_nobody();
+        self.set(if is_nobodys {
+            request
+        } else {
+            self.entry().enter_by_commands(request, self.index_end, counts)
+        })
     }
 
     pub fn set(&self, request: Request) -> Request {
@@ -100,7 +138,8 @@ impl Change {
         Ok(Self { key, head, tail: cipher.tail(session, member, user)?, until })
     }
 
-    /// Replaces the session if it is of this user, and of this creation, where one is given.
+    /// Replaces the session if it is of this user. If a creation is given, it has to be of that, and the user's index
+    /// is kept long enough.
     pub fn replace(
         &self,
         request: Request,
@@ -117,6 +156,12 @@ impl Change {
     }
 }
 
+/// Asks whether a server takes conditions for an expiry, as Redis does from 7.0 on. It changes nothing, as every expiry is
+/// later. The reply is a number if it does.
+pub fn expiry_conditions_request(request: Request, names: &Names) -> Request {
+    request.command(&[b"PEXPIREAT", &names.sweep, b"1", b"GT"])
+}
+
 /// Reads a session.
 pub fn get_request(request: Request, key: &[u8]) -> Request {
     request.command(&[b"GET", key])
@@ -127,21 +172,23 @@ pub fn delete_request(request: Request, key: &[u8]) -> Request {
     request.command(&[b"GETDEL", key])
 }
 
-/// Moves the expiry of a session, unless it is at `enough` already or after it.
+/// Moves the expiry of a session, unless it is at `enough` already or after it. `prolonged` is what the record of a
+/// session says whose index is kept long enough, as [`record::owner`] gives it.
 pub fn touch_request(
     request: Request,
     key: &[u8],
     expires: Expiry,
     enough: Option<Millis>,
+    prolonged: Option<&[u8]>,
     times: &Times,
 ) -> Request {
     let (now, until) = (number(times.now()), number(times.server_time(expires)));
     let mut field = Vec::with_capacity(record::EXPIRES_LEN);
     record::write_expires(expires, &mut field);
-    let enough = enough.map(number);
-    let all: [&[u8]; 3] = [&now, &field, &until];
-    let mut args: SmallVec<[&[u8]; 4]> = SmallVec::from_slice(&all);
-    args.extend(enough.as_deref());
+    let enough = enough.map(number).unwrap_or_default();
+    let all: [&[u8]; 4] = [&now, &field, &until, &enough];
+    let mut args: SmallVec<[&[u8]; 5]> = SmallVec::from_slice(&all);
+    args.extend(prolonged);
     request.script(&TOUCH, key, &args)
 }
 

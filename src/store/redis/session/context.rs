@@ -6,12 +6,29 @@ use std::sync::Arc;
 
 use super::super::counters::Counters;
 use super::super::options::RedisOptions;
-use super::super::routing::Router;
+use super::super::routing::{Node, Router};
 use super::super::tasks::Tasks;
 use super::super::time::Times;
 use super::cipher::Cipher;
-use super::cursor::Scans;
+use super::cursor::{ScanCursor, Scans};
 use super::names::Names;
+
+/// A server, and which of its connections.
+pub type Connection = Option<(Rc<Node>, u64)>;
+
+/// The keys that a store goes by.
+pub struct Keys {
+    pub cipher: Arc<Cipher>,
+    /// What they were made from; `None` without encryption.
+    pub wrapped: Option<WrappedText>,
+}
+
+/// The wrapped keys as they are in Redis.
+pub struct WrappedText {
+    pub text: Vec<u8>,
+    /// The connection on which the store has seen them there.
+    pub seen_on: Connection,
+}
 
 pub struct Context {
     pub options: RedisOptions,
@@ -20,11 +37,11 @@ pub struct Context {
     pub counters: Arc<Counters>,
     pub router: Router,
     pub tasks: Rc<Tasks>,
-    pub cipher: RefCell<Option<Arc<Cipher>>>,
-    /// What the keys of encryption were made from, as it stands in Redis.
-    pub wrapped_keys: RefCell<Option<Vec<u8>>>,
+    pub keys: RefCell<Option<Keys>>,
     pub unlocking: tokio::sync::Mutex<()>,
     pub scans: RefCell<Scans>,
+    /// Where the next sweep goes on.
+    pub sweep_cursor: RefCell<Option<ScanCursor>>,
 }
 
 impl Context {
@@ -36,10 +53,10 @@ impl Context {
             counters,
             router,
             tasks: Rc::default(),
-            cipher: RefCell::default(),
-            wrapped_keys: RefCell::default(),
+            keys: RefCell::default(),
             unlocking: tokio::sync::Mutex::default(),
             scans: RefCell::default(),
+            sweep_cursor: RefCell::default(),
         })
     }
 }

@@ -1,87 +1,170 @@
-//! The keys of encrypted sessions, which are made from what stands in Redis under a key of its own.
+//! The keys of encrypted sessions. They are made from the wrapped keys, which are in Redis under a key of their own.
 //!
-//! The first store of a prefix makes it, and no `clear` removes it. It says nothing without a secret.
+//! The first store of a prefix makes the wrapped keys, and no `clear` removes them. They say nothing without a secret.
+//!
+//! A server may lose its data. Then each store that has keys puts its wrapped keys back, unless others are there: then it
+//! goes by those. It looks on each new connection, before a call on that connection completes ([`with_cipher`]), and once a
+//! second, as a server may be emptied while its connections stay. So all stores of a prefix agree on the keys.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::super::error;
-use super::super::resp::{REPLACE, Reply, Request};
+use super::super::resp::{REPLACE, Reply, Request, slot_of};
 use super::super::routing::{Attempt, Effect};
 use super::cipher::Cipher;
-use super::context::Context;
+use super::context::{Connection, Context, Keys, WrappedText};
 use crate::error::{Result, StoreError};
 use crate::keyring::{Keyring, UnlockError, WrappedKeys};
 
-/// The store's keys, once it has them: those of encryption are made of what stands in Redis.
+/// Runs a call with the store's keys, and again if the server has others by then.
+///
+/// A connection that was made meanwhile may be to a server that has lost its data. What the call wrote there with keys
+/// that nobody uses any more is not to be acknowledged.
+pub async fn with_cipher<T>(
+    context: &Context,
+    attempt: &Attempt,
+    call: impl AsyncFn(&Cipher) -> Result<T>,
+) -> Result<T> {
+    loop {
+        let before = cipher(context, attempt).await?;
+        let outcome = call(&before).await;
+        if Arc::ptr_eq(&before, &cipher(context, attempt).await?) {
+            return outcome;
+        }
+    }
+}
+
+/// The store's keys, as the server has them on the connection that there is now.
 pub async fn cipher(context: &Context, attempt: &Attempt) -> Result<Arc<Cipher>> {
-    if let Some(cipher) = &*context.cipher.borrow() {
-        return Ok(Arc::clone(cipher));
+    if let Some(cipher) = current(context) {
+        return Ok(cipher);
     }
     let _turn = context.unlocking.lock().await;
-    if let Some(cipher) = &*context.cipher.borrow() {
-        return Ok(Arc::clone(cipher));
+    if let Some(cipher) = current(context) {
+        return Ok(cipher);
     }
-    let cipher = if context.options.secrets.is_empty() {
-        Cipher::Plain
-    } else {
-        Box::pin(unlock(context, attempt)).await?
+    Box::pin(look(context, attempt)).await
+}
+
+fn current(context: &Context) -> Option<Arc<Cipher>> {
+    let keys = context.keys.borrow();
+    let Keys { cipher, wrapped } = keys.as_ref()?;
+    let now = connection(context);
+    // Without a connection nobody has the wrapped keys for now.
+    let is_current = wrapped.as_ref().is_none_or(|wrapped| now.is_none() || is_same(&wrapped.seen_on, &now));
+    is_current.then(|| Arc::clone(cipher))
+}
+
+pub fn is_same(one: &Connection, other: &Connection) -> bool {
+    match (one, other) {
+        (Some((one, generation)), Some((other, other_generation))) => {
+            Rc::ptr_eq(one, other) && generation == other_generation
+        }
+        (one, other) => one.is_none() && other.is_none(),
+    }
+}
+
+/// The server that has the wrapped keys, and the connection to it.
+pub fn connection(context: &Context) -> Connection {
+    context.router.topology.connection(slot_of(&context.names.seal))
+}
+
+/// Looks at the wrapped keys in Redis: puts the store's own back if there are none, or takes over those of another store.
+async fn look(context: &Context, attempt: &Attempt) -> Result<Arc<Cipher>> {
+    if context.options.secrets.is_empty() {
+        let cipher = Arc::new(Cipher::Plain);
+        *context.keys.borrow_mut() = Some(Keys { cipher: Arc::clone(&cipher), wrapped: None });
+        return Ok(cipher);
+    }
+    // Before the server is asked: the reply may come on a later one, and is then looked at again.
+    let seen_on = connection(context);
+    let ours = context.keys.borrow().as_ref().and_then(|keys| {
+        keys.wrapped.as_ref().map(|wrapped| (Arc::clone(&keys.cipher), wrapped.text.clone()))
+    });
+    let kept = match ours {
+        Some((cipher, text)) => keep(context, attempt, text).await?.map(|text| (cipher, text)),
+        None => None,
     };
-    let cipher = Arc::new(cipher);
-    *context.cipher.borrow_mut() = Some(Arc::clone(&cipher));
+    let (cipher, text) = match kept {
+        Some(kept) => kept,
+        None => {
+            let (keyring, text) = unlock(context, attempt).await?;
+            // It goes by the keys of before.
+            context.router.topology.cut_event_loop();
+            (Arc::new(Cipher::Encrypted(Box::new(keyring))), text)
+        }
+    };
+    let wrapped = Some(WrappedText { text, seen_on });
+    *context.keys.borrow_mut() = Some(Keys { cipher: Arc::clone(&cipher), wrapped });
     Ok(cipher)
 }
 
-/// The keys of the store's secrets.
-pub async fn unlock(context: &Context, attempt: &Attempt) -> Result<Cipher> {
+/// Puts the store's wrapped keys back if the server has none. Returns those that are there, if they wrap the same keys;
+/// `None` if they are of a store that has begun anew.
+async fn keep(context: &Context, attempt: &Attempt, ours: Vec<u8>) -> Result<Option<Vec<u8>>> {
     loop {
-        let Some(mut text) = read_seal(context, attempt).await? else {
-            let (keyring, seal) = Keyring::create(&context.options.secrets)?;
-            let text = encoded(&seal);
-            if put_seal(context, attempt, &text).await? {
-                *context.wrapped_keys.borrow_mut() = Some(text);
-                return Ok(Cipher::Encrypted(Box::new(keyring)));
+        match read_wrapped(context, attempt).await? {
+            Some(text) if text == ours => return Ok(Some(text)),
+            Some(text) => {
+                // A store with more secrets or fewer has wrapped the same keys again.
+                let is_same = decoded(&ours)?.salt() == decoded(&text)?.salt();
+                return Ok(is_same.then_some(text));
+            }
+            None if put_wrapped(context, attempt, &ours).await? => return Ok(Some(ours)),
+            None => {}
+        }
+    }
+}
+
+/// The keys of the store's secrets, and the wrapped keys that they are from.
+async fn unlock(context: &Context, attempt: &Attempt) -> Result<(Keyring, Vec<u8>)> {
+    loop {
+        let Some(text) = read_wrapped(context, attempt).await? else {
+            let (keyring, wrapped) = Keyring::create(&context.options.secrets)?;
+            let text = encoded(&wrapped);
+            if put_wrapped(context, attempt, &text).await? {
+                return Ok((keyring, text));
             }
             // Another was first: this one is for nothing.
             continue;
         };
-        const NO_SEAL: StoreError = StoreError::Corrupt("the seal of the encrypted sessions");
-        let seal = BASE64.decode(&text).map_err(|_| NO_SEAL).and_then(|bytes| WrappedKeys::decode(&bytes))?;
-        let unlocked = Keyring::unlock(&context.options.secrets, &seal).map_err(wrong_secret)?;
-        if let Some(exact) = unlocked.exact {
-            let new = encoded(&exact);
-            let args: [&[u8]; 2] = [&text, &new];
-            let replaced = context
-                .router
-                .run_script(attempt, Effect::None, &REPLACE, &context.names.seal, &args)
-                .await?;
-            if replaced != Reply::Number(1) {
-                continue;
-            }
-            text = new;
+        let unlocked = Keyring::unlock(&context.options.secrets, &decoded(&text)?).map_err(wrong_secret)?;
+        let Some(exact) = unlocked.exact else { return Ok((unlocked.keyring, text)) };
+        let new = encoded(&exact);
+        let args: [&[u8]; 2] = [&text, &new];
+        let replaced =
+            context.router.run_script(attempt, Effect::None, &REPLACE, &context.names.seal, &args).await?;
+        if replaced == Reply::Number(1) {
+            return Ok((unlocked.keyring, new));
         }
-        *context.wrapped_keys.borrow_mut() = Some(text);
-        return Ok(Cipher::Encrypted(Box::new(unlocked.keyring)));
     }
 }
 
-/// Puts the seal back where the server has lost it. Where another stands in its place, whoever opens the store next
-/// goes by that, and so does this one from now on.
-pub async fn keep_seal(context: &Context, attempt: &Attempt) -> Result<()> {
-    let Some(ours) = context.wrapped_keys.borrow().clone() else { return Ok(()) };
-    if !put_seal(context, attempt, &ours).await?
-        && read_seal(context, attempt).await?.is_some_and(|text| text != ours)
-    {
-        context.cipher.take();
-        context.wrapped_keys.take();
-        context.router.topology.cut_event_loop();
-    }
-    Ok(())
+/// Looks at the wrapped keys again, as nothing else shows that a server was emptied while its connections stayed.
+pub async fn look_again(context: &Context, attempt: &Attempt) -> Result<()> {
+    let _turn = context.unlocking.lock().await;
+    let is_encrypted = context.keys.borrow().as_ref().is_some_and(|keys| keys.wrapped.is_some());
+    if is_encrypted { look(context, attempt).await.map(drop) } else { Ok(()) }
 }
 
-async fn read_seal(context: &Context, attempt: &Attempt) -> Result<Option<Vec<u8>>> {
+/// Adds to the first request of a connection what [`has_keys`] asks for.
+pub fn keys_request(context: &Context, request: Request) -> Request {
+    request.command(&[b"GET", &context.names.seal])
+}
+
+/// Whether a server has these keys, by the last reply to its first request, and the store goes by them.
+pub fn has_keys(context: &Context, cipher: &Arc<Cipher>, reply: &Reply) -> bool {
+    context.keys.borrow().as_ref().is_some_and(|keys| {
+        let is_there = |wrapped: &WrappedText| matches!(reply, Reply::Bytes(text) if *text == wrapped.text);
+        Arc::ptr_eq(&keys.cipher, cipher) && keys.wrapped.as_ref().is_none_or(is_there)
+    })
+}
+
+async fn read_wrapped(context: &Context, attempt: &Attempt) -> Result<Option<Vec<u8>>> {
     let seal = &context.names.seal;
     let get = |mode| Request::read(mode).command(&[b"GET", seal]);
     match context.router.get_one(attempt, seal, Effect::None, get).await? {
@@ -91,15 +174,15 @@ async fn read_seal(context: &Context, attempt: &Attempt) -> Result<Option<Vec<u8
     }
 }
 
-/// Puts a seal where there is none, and tells whether it did.
-async fn put_seal(context: &Context, attempt: &Attempt, text: &[u8]) -> Result<bool> {
+/// Puts wrapped keys where there are none, and returns whether it did.
+async fn put_wrapped(context: &Context, attempt: &Attempt, text: &[u8]) -> Result<bool> {
     let seal = &context.names.seal;
     let set = |mode| Request::write(mode).command(&[b"SET", seal, text, b"NX"]);
     Ok(context.router.get_one(attempt, seal, Effect::None, set).await? == Reply::Okay)
 }
 
-/// Of secrets that are none of those with which a store was begun.
-pub fn wrong_secret(error: UnlockError) -> StoreError {
+/// The error where none of the secrets opens the wrapped keys.
+fn wrong_secret(error: UnlockError) -> StoreError {
     match error {
         UnlockError::WrongSecret => StoreError::InvalidOption {
             option: "secret",
@@ -108,6 +191,11 @@ pub fn wrong_secret(error: UnlockError) -> StoreError {
         },
         UnlockError::Store(error) => error,
     }
+}
+
+fn decoded(text: &[u8]) -> Result<WrappedKeys> {
+    const NO_KEYS: StoreError = StoreError::Corrupt("the wrapped keys of the encrypted sessions");
+    BASE64.decode(text).map_err(|_| NO_KEYS).and_then(|bytes| WrappedKeys::decode(&bytes))
 }
 
 fn encoded(wrapped: &WrappedKeys) -> Vec<u8> {

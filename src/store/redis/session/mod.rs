@@ -16,17 +16,24 @@ mod scan;
 mod single;
 mod sweep;
 mod user_index;
+mod watch;
+mod window;
 
 pub use cipher::Cipher;
-pub use commands::{Change, Creation, StaleEntry, delete_request, get_request, touch_request};
+pub use commands::{
+    Change, Creation, StaleEntry, delete_request, expiry_conditions_request, get_request, touch_request,
+};
 pub use context::Context;
-pub use key_ring::cipher;
+pub use key_ring::{cipher, has_keys, keys_request, with_cipher};
 pub use names::Names;
 pub use new_session::NewSession;
 pub use op::{Cold, Op, Step, interpret};
-pub use scan::{clear, ids, size, stats};
+#[cfg(test)]
+pub use scan::clear_indexes;
+pub use scan::{clear, ids, size};
 pub use single::{create, delete, get, touch, update};
 pub use sweep::{clean, sweep};
 #[cfg(test)]
 pub use user_index::GRACE;
 pub use user_index::{delete_by_user, forget_later, get_by_user, limit};
+pub use watch::{learn_time, watch};

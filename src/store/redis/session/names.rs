@@ -2,13 +2,14 @@
 
 use sha2::{Digest, Sha256};
 
+use super::super::options::MARK;
 use super::record::AFTER_USER;
 use crate::keyring::LOOKUP_BYTES;
 
 /// The longest user, as JSON, that an index's key shows; of a longer one it has a hash.
 const MAX_USER: usize = 128;
 
-/// The names of what a store has in Redis: `‹prefix›sess:‹id›`, `‹prefix›user:‹user›` and a few of one each.
+/// The names of what a store has in Redis: `‹prefix›sess#‹id›`, `‹prefix›user#‹user›` and a few of one each.
 #[derive(Debug, Clone)]
 pub struct Names {
     pub sessions: Vec<u8>,
@@ -22,7 +23,8 @@ pub struct Names {
 impl Names {
     pub fn new(prefix: &str) -> Self {
         let name = |name: &str| [prefix, name].concat().into_bytes();
-        Self { sessions: name("sess:"), users: name("user:"), seal: name("seal"), sweep: name("sweep") }
+        let marked = |kind: &str| name(&format!("{kind}{MARK}"));
+        Self { sessions: marked("sess"), users: marked("user"), seal: name("seal"), sweep: name("sweep") }
     }
 
     /// The key of a session, of which this is the name in an index.

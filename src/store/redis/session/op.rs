@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::rc::Rc;
 
-use super::super::error::{self, FOREIGN};
+use super::super::error;
 use super::super::resp::Reply;
 use super::super::time::Stamp;
 use super::context::Context;
@@ -14,8 +14,8 @@ use crate::session::{Expiry, SessionId};
 use crate::store::Answer;
 
 pub enum Op {
-    /// With the stamp that tells it from any other creation, so that it may be sent twice.
-    Create(NewSession, Stamp),
+    /// With the stamp that tells it from any other creation, once it was sent: so it may be sent twice.
+    Create(NewSession, Option<Stamp>),
     Get(SessionId),
     Update(NewSession),
     /// An expiry that is at the last or after it stays as it is.
@@ -86,8 +86,8 @@ pub enum Step<'a> {
     Found(&'a [u8]),
     /// `get` found nothing.
     NotFound,
-    /// The session is stored. `index_len` is how many entries the index of its user has, if that was asked. `is_entered`
-    /// says whether its entry got a version of its own.
+    /// The session is stored. `index_len` is how many entries the index of its user has. `is_entered` says whether its
+    /// entry got a version of its own.
     Created {
         index_len: u64,
         is_entered: bool,
@@ -98,12 +98,12 @@ pub enum Step<'a> {
     Occupied,
     /// `update` found a session of another user, and left it alone.
     OtherUser,
+    /// The session has to live on for longer than the index of its user is kept: nothing has changed yet.
+    OutlivesIndex,
     /// The session of this value is deleted.
     Deleted(&'a [u8]),
     /// The server refused with this error.
     Refused(&'a [u8]),
-    /// The value there is none of the store's.
-    Foreign,
     Unexpected,
 }
 
@@ -112,7 +112,6 @@ impl Step<'_> {
     pub fn error(&self) -> StoreError {
         match self {
             Self::Refused(refusal) | Self::Unentered(refusal) => error::of_refusal(refusal),
-            Self::Foreign => FOREIGN,
             _ => error::unexpected(),
         }
     }
@@ -127,7 +126,14 @@ pub fn interpret<B: AsRef<[u8]>>(kind: Kind, replies: &[Reply<B>]) -> Step<'_> {
     });
     if let Some(refusal) = refusal {
         let is_stored = kind == Kind::Create && matches!(last, Reply::Okay);
-        return if is_stored { Step::Unentered(refusal) } else { Step::Refused(refusal) };
+        return match kind {
+            Kind::Create if is_stored => Step::Unentered(refusal),
+            // What is of another type is another app's, and no session.
+            Kind::Get if error::code(refusal) == "WRONGTYPE" => Step::NotFound,
+            Kind::Update | Kind::Touch if error::code(refusal) == "WRONGTYPE" => Step::Number(0),
+            Kind::Delete if error::code(refusal) == "WRONGTYPE" => Step::Number(1),
+            _ => Step::Refused(refusal),
+        };
     }
     match (kind, last) {
         (Kind::Create, Reply::Okay) => {
@@ -138,24 +144,24 @@ pub fn interpret<B: AsRef<[u8]>>(kind: Kind, replies: &[Reply<B>]) -> Step<'_> {
         (Kind::Get, Reply::Nil) => Step::NotFound,
         (Kind::Update | Kind::Touch, Reply::Number(number @ (0 | 1))) => Step::Number(number.unsigned_abs()),
         (Kind::Update, Reply::Number(2)) => Step::OtherUser,
-        (Kind::Update | Kind::Touch, Reply::Number(_)) => Step::Foreign,
+        (Kind::Update, Reply::Number(3)) | (Kind::Touch, Reply::Number(2)) => Step::OutlivesIndex,
         (Kind::Delete, Reply::Nil) => Step::Number(1),
         (Kind::Delete, Reply::Bytes(value)) => Step::Deleted(value.as_ref()),
         _ => Step::Unexpected,
     }
 }
 
-/// How many entries an index has, if that was asked: after `ZADD`.
+/// How many entries an index has, after `ENTER`; after commands only if that was asked.
 pub fn index_len<B>(replies: &[Reply<B>]) -> u64 {
     match replies {
-        [_, Reply::Number(len)] => u64::try_from(*len).unwrap_or(0),
+        [Reply::Number(len)] | [_, _, _, Reply::Number(len)] => len.unsigned_abs(),
         _ => 0,
     }
 }
 
-/// Whether an entry is new: after `ZADD GT`.
-pub fn is_entered<B>(replies: &[Reply<B>]) -> bool {
-    !matches!(replies.first(), Some(Reply::Number(0)))
+/// Whether an entry has a version that it never had before, after `ENTER` or commands.
+fn is_entered<B>(replies: &[Reply<B>]) -> bool {
+    !matches!(replies, [Reply::Number(..0)] | [_, Reply::Number(0), ..])
 }
 
 #[cfg(test)]
@@ -164,22 +170,32 @@ mod tests {
 
     const DONE: Reply<&[u8]> = Reply::Number(1);
     const REFUSED: Reply<&[u8]> = Reply::Error(b"OOM no");
+    const WRONG_TYPE: Reply<&[u8]> = Reply::Error(b"WRONGTYPE no");
 
     #[test]
     fn replies_mean_this() {
         let value = || Reply::Bytes(&b"value"[..]);
         for (kind, replies, step) in [
             (Kind::Create, vec![Reply::Okay], Step::Created { index_len: 0, is_entered: true }),
-            (Kind::Create, vec![DONE, Reply::Okay], Step::Created { index_len: 0, is_entered: true }),
             (
                 Kind::Create,
-                vec![DONE, Reply::Number(7), Reply::Okay],
+                vec![Reply::Number(7), Reply::Okay],
                 Step::Created { index_len: 7, is_entered: true },
             ),
             (
                 Kind::Create,
-                vec![Reply::Number(0), Reply::Okay],
-                Step::Created { index_len: 0, is_entered: false },
+                vec![Reply::Number(-7), Reply::Okay],
+                Step::Created { index_len: 7, is_entered: false },
+            ),
+            (
+                Kind::Create,
+                vec![Reply::Number(0), DONE, DONE, Reply::Okay],
+                Step::Created { index_len: 0, is_entered: true },
+            ),
+            (
+                Kind::Create,
+                vec![DONE, Reply::Number(0), DONE, Reply::Number(7), Reply::Okay],
+                Step::Created { index_len: 7, is_entered: false },
             ),
             (Kind::Create, vec![DONE, Reply::Nil], Step::Occupied),
             (Kind::Create, vec![REFUSED, Reply::Okay], Step::Unentered(b"OOM no")),
@@ -192,10 +208,16 @@ mod tests {
             (Kind::Update, vec![Reply::Number(0)], Step::Number(0)),
             (Kind::Update, vec![DONE], Step::Number(1)),
             (Kind::Update, vec![Reply::Number(2)], Step::OtherUser),
-            (Kind::Update, vec![Reply::Number(-1)], Step::Foreign),
+            (Kind::Update, vec![Reply::Number(-1)], Step::Unexpected),
+            (Kind::Update, vec![WRONG_TYPE], Step::Number(0)),
+            (Kind::Touch, vec![WRONG_TYPE], Step::Number(0)),
+            (Kind::Get, vec![WRONG_TYPE], Step::NotFound),
+            (Kind::Delete, vec![WRONG_TYPE], Step::Number(1)),
+            (Kind::Create, vec![WRONG_TYPE, Reply::Nil], Step::Refused(b"WRONGTYPE no")),
             (Kind::Update, vec![REFUSED], Step::Refused(b"OOM no")),
             (Kind::Touch, vec![DONE], Step::Number(1)),
-            (Kind::Touch, vec![Reply::Number(2)], Step::Foreign),
+            (Kind::Update, vec![Reply::Number(3)], Step::OutlivesIndex),
+            (Kind::Touch, vec![Reply::Number(2)], Step::OutlivesIndex),
             (Kind::Touch, vec![Reply::Nil], Step::Unexpected),
             (Kind::Delete, vec![Reply::Nil], Step::Number(1)),
             (Kind::Delete, vec![value()], Step::Deleted(b"value")),

@@ -147,6 +147,11 @@ pub fn times(head: &[u8]) -> Result<(Expiry, Stamp)> {
     Ok((make(millis).map_err(|_| FOREIGN)?, created.ok_or(FOREIGN)?))
 }
 
+/// What a record says from its creation on to the end of its user, as scripts compare it.
+pub fn owner<'a>(bytes: &'a [u8], record: &Record<'_>) -> &'a [u8] {
+    &bytes[CREATED_AT..USER_AT + record.user.len() + AFTER_USER.len()]
+}
+
 fn parse_number(text: &[u8]) -> Option<i64> {
     std::str::from_utf8(text.trim_ascii()).ok()?.parse().ok()
 }

@@ -1,55 +1,63 @@
 //! The calls on all sessions, which scan the keys of every primary.
 
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
 
 use futures_util::future::join_all;
 
 use super::super::error::{self, unless_foreign};
-use super::super::resp::{Reply, Request, number as text};
-use super::super::routing::{Attempt, Effect, Node};
+use super::super::resp::{END_EXPIRED, Reply, Request, number as text};
+use super::super::routing::{Attempt, Effect, SlotView};
 use super::context::Context;
 use super::cursor::ScanCursor;
 use super::key_ring::cipher;
 use super::names::pattern;
 use super::record::{self, Record};
-use super::user_index::{AT_ONCE, oldest_of_creations_under_way};
-use crate::error::Result;
+use super::user_index::{AT_ONCE, GRACE, Named, Owner, entries, forget_all, look_up};
+use super::window::Window;
+use crate::error::{Result, StoreError};
 use crate::session::SessionId;
-use crate::store::{Cursor, Stats};
+use crate::store::Cursor;
 
 /// How many keys a server looks at in one step.
 const STEP: i64 = 1000;
 
-/// How many sessions are weighed for `stats`.
-const SAMPLE: usize = 16;
+/// How many indexes are cleared at once.
+const INDEXES_AT_ONCE: usize = 64;
 
-/// The next keys of a cursor, each of which is given once; `None` at the end.
+/// How often a scan of a cluster follows slots that move, before it gives up.
+const MAX_ROUNDS: u32 = 10;
+
+/// The next keys of a cursor; `None` at the end.
+///
+/// # Errors
+/// `Unavailable` if slots of a cluster move so often that keys may have been missed.
 pub async fn next_page(
     context: &Context,
     attempt: &Attempt,
     scan: &mut ScanCursor,
 ) -> Result<Option<Vec<Vec<u8>>>> {
-    context.router.topology.known().await;
-    let Some(node) = next_server(context, scan) else { return Ok(None) };
-    if context.router.topology.connections_of(&node).await.is_none() {
-        scan.now = None;
-        return Ok(Some(Vec::new()));
+    if scan.nodes.is_empty() {
+        begin_round(context, attempt, scan).await?;
     }
+    let Some(node) = scan.nodes.last().map(Rc::clone) else { return Ok(None) };
+    let is_there = context.router.topology.connections_of(&node).await.is_some();
     let generation = node.generation();
     let cursor = match &scan.now {
-        Some((_, known, cursor)) if *known == generation => cursor.clone(),
+        Some((known, cursor)) if *known == generation => cursor.clone(),
         _ => b"0".to_vec(),
     };
     let (pattern, count) = (pattern(&scan.start), text(STEP));
     let make = |mode| Request::read(mode).command(&[b"SCAN", &cursor, b"MATCH", &pattern, b"COUNT", &count]);
-    let Some(reply) = context.router.ask_node(attempt, &node, make).await? else {
-        scan.now = None;
+    let reply = if is_there { context.router.ask_node(attempt, &node, make).await? } else { None };
+    let Some(reply) = reply else {
+        // Another has taken its slots over, and may have been scanned before it did.
+        (scan.view, scan.moves, scan.now) = (None, None, None);
+        scan.nodes.clear();
         return Ok(Some(Vec::new()));
     };
     // A server that came back while it was asked has begun at a cursor of its past: once more from the start.
     if node.generation() != generation {
-        scan.now = Some((node.address(), 0, b"0".to_vec()));
+        scan.now = None;
         return Ok(Some(Vec::new()));
     }
     let Reply::Array(parts) = reply else { return Err(error::unexpected()) };
@@ -62,31 +70,38 @@ pub async fn next_page(
     });
     let keys = keys.collect();
     if next == b"0" {
-        scan.done.push(node.address());
+        scan.nodes.pop();
         scan.now = None;
     } else {
-        scan.now = Some((node.address(), generation, next.clone()));
+        scan.now = Some((generation, next.clone()));
     }
     Ok(Some(keys))
 }
 
-/// The server with which a cursor goes on; `None` at its end.
-fn next_server(context: &Context, cursor: &mut ScanCursor) -> Option<Rc<Node>> {
-    let (primaries, version) = (context.router.topology.all_primaries(), context.router.topology.version());
-    if let Some((address, ..)) = &cursor.now
-        && let Some(node) = primaries.iter().find(|node| node.address() == *address)
-    {
-        return Some(Rc::clone(node));
+/// Chooses the nodes to be scanned: all of them, and then those to which slots have moved meanwhile.
+async fn begin_round(context: &Context, attempt: &Attempt, scan: &mut ScanCursor) -> Result<()> {
+    let topology = &context.router.topology;
+    topology.known().await;
+    if scan.rounds == MAX_ROUNDS {
+        return Err(StoreError::unavailable("slots of the cluster moved all the time while it was scanned"));
     }
-    cursor.now = None;
-    // Sessions may have gone where the cursor has been.
-    if cursor.version.is_some_and(|known| known != version) {
-        cursor.done.clear();
-    }
-    cursor.version = Some(version);
-    let node = primaries.into_iter().find(|node| !cursor.done.contains(&node.address()))?;
-    cursor.now = Some((node.address(), 0, b"0".to_vec()));
-    Some(node)
+    let view = SlotView::look(&context.router, attempt).await?;
+    (scan.nodes, scan.moves) = match (&scan.view, &view) {
+        (None, Some(now)) => (now.nodes(), None),
+        (Some(before), Some(now)) => {
+            let moves = match &scan.moves {
+                None => before.moves_until(now),
+                Some(followed) => before.moves_after(now, followed),
+            };
+            (now.nodes_of(&moves), Some(moves))
+        }
+        // Outside of clusters there is one server.
+        (_, None) if scan.rounds == 0 => (topology.all_primaries(), None),
+        (_, None) => (Vec::new(), None),
+    };
+    scan.view = view;
+    scan.rounds += 1;
+    Ok(())
 }
 
 /// The live ones of some sessions, given by their keys.
@@ -96,7 +111,9 @@ async fn live_ids(context: &Context, attempt: &Attempt, keys: &[Vec<u8>]) -> Res
     // What is sealed tells its id only as a whole.
     let last = text(if cipher.is_plain() { record::USER_AT as i64 - 1 } else { -1 });
     let mut ids = Vec::new();
-    for some in keys.chunks(AT_ONCE) {
+    let (mut rest, mut window) = (keys, Window::new());
+    while let Some(some) = window.take(&mut rest) {
+        let mut bytes = 0;
         let heads = join_all(some.iter().map(async |key| {
             let make = |mode| Request::read(mode).command(&[b"GETRANGE", key, b"0", &last]);
             context.router.ask(attempt, key, Effect::None, make).await
@@ -105,6 +122,7 @@ async fn live_ids(context: &Context, attempt: &Attempt, keys: &[Vec<u8>]) -> Res
             let head = head?;
             // One that cannot be read has no id to give; the others have.
             let Some(Reply::Bytes(head)) = head.first() else { continue };
+            bytes += head.len();
             if record::times(head).is_ok_and(|(expires, _)| !expires.is_past(now)) {
                 let member = &key[context.names.sessions.len()..];
                 let id = if cipher.is_plain() {
@@ -116,6 +134,7 @@ async fn live_ids(context: &Context, attempt: &Attempt, keys: &[Vec<u8>]) -> Res
                 ids.extend(id);
             }
         }
+        window.adapt(some.len(), bytes);
     }
     Ok(ids)
 }
@@ -166,90 +185,65 @@ async fn count_live(context: &Context, attempt: &Attempt, keys: &[Vec<u8>]) -> R
 
 /// Removes all sessions, and then the entries of those: not those of creations under way.
 pub async fn clear(context: &Context) -> Result<()> {
-    let oldest = text(oldest_of_creations_under_way(context) as i64);
     let mut is_begun = false;
-    let mut sessions = ScanCursor::new(&context.names.sessions);
+    let mut sessions = ScanCursor::forgetful(&context.names.sessions);
     while let Some(keys) = context
         .router
         .step_of(&mut is_begun, async |attempt| next_page(context, attempt, &mut sessions).await)
         .await?
     {
-        let unlink = async |attempt: &Attempt| {
-            for some in keys.chunks(AT_ONCE) {
-                let removed = join_all(some.iter().map(async |key| {
-                    let make = |mode| Request::write(mode).command(&[b"UNLINK", key]);
-                    context.router.get_one(attempt, key, Effect::Main, make).await
-                }));
-                removed.await.into_iter().try_for_each(|removed| removed.map(drop))?;
-            }
-            Ok(())
-        };
-        context.router.step_of(&mut is_begun, unlink).await?;
+        context.router.step_of(&mut is_begun, async |attempt| remove(context, attempt, &keys).await).await?;
     }
-    let mut indexes = ScanCursor::new(&context.names.users);
-    while let Some(keys) = context
-        .router
-        .step_of(&mut is_begun, async |attempt| next_page(context, attempt, &mut indexes).await)
-        .await?
-    {
-        let tidy = async |attempt: &Attempt| {
-            for some in keys.chunks(AT_ONCE) {
-                let tidied = join_all(some.iter().map(async |key| {
-                    let args: [&[u8]; 4] = [b"ZREMRANGEBYSCORE", key, b"-inf", &oldest];
-                    let make = |mode| Request::write(mode).command(&args);
-                    context.router.get_one(attempt, key, Effect::None, make).await
-                }));
-                for tidied in tidied.await {
-                    unless_foreign(tidied, Reply::Nil)?;
-                }
-            }
-            Ok(())
-        };
-        context.router.step_of(&mut is_begun, tidy).await?;
+    clear_indexes(context, &mut is_begun).await
+}
+
+/// Removes sessions, and leaves alone what is none.
+async fn remove(context: &Context, attempt: &Attempt, keys: &[Vec<u8>]) -> Result<()> {
+    // By then all are expired.
+    let end_of_time = text(i64::MAX);
+    for some in keys.chunks(AT_ONCE) {
+        let removed = join_all(some.iter().map(async |key| {
+            let args: [&[u8]; 1] = [&end_of_time];
+            context.router.run_script(attempt, Effect::Main, &END_EXPIRED, key, &args).await
+        }));
+        for removed in removed.await {
+            unless_foreign(removed, Reply::Nil)?;
+        }
     }
     Ok(())
 }
 
-pub async fn stats(context: &Context) -> Result<Stats> {
-    let (mut sessions, mut sample) = (0, Vec::new());
-    let mut cursor = ScanCursor::new(&context.names.sessions);
-    while let Some(keys) =
-        context.router.step(async |attempt| next_page(context, attempt, &mut cursor).await).await?
-    {
-        sessions += keys.len() as u64;
-        sample.extend(keys.into_iter().take(SAMPLE - sample.len().min(SAMPLE)));
-    }
-    let weighed = context
+/// Removes old entries, and each session with its entry that is there yet.
+pub async fn clear_indexes(context: &Context, is_begun: &mut bool) -> Result<()> {
+    let mut indexes = ScanCursor::forgetful(&context.names.users);
+    while let Some(keys) = context
         .router
-        .step(async |attempt| {
-            let weights = join_all(sample.iter().map(async |key| {
-                let make = |mode| Request::read(mode).command(&[b"MEMORY", b"USAGE", key]);
-                context.router.ask(attempt, key, Effect::None, make).await
-            }));
-            let mut weighed = Vec::new();
-            for weight in weights.await {
-                // Not every user may ask for it, and a session may be gone.
-                if let Some(Reply::Number(bytes)) = weight?.first() {
-                    weighed.push(u64::try_from(*bytes).unwrap_or(0));
-                }
-            }
-            Ok(weighed)
-        })
-        .await?;
-    let bytes = match weighed.len() as u64 {
-        0 => 0,
-        number => weighed.iter().sum::<u64>() * sessions / number,
-    };
-    let counters = &context.counters;
-    Ok(Stats {
-        sessions,
-        bytes,
-        hits: counters.hits.load(Ordering::Relaxed),
-        misses: counters.misses.load(Ordering::Relaxed),
-        created: counters.created.load(Ordering::Relaxed),
-        expired: counters.expired.load(Ordering::Relaxed),
-        evicted: counters.evicted.load(Ordering::Relaxed),
-        last_sweep: *counters.last_sweep.lock(),
-        log: None,
-    })
+        .step_of(is_begun, async |attempt| next_page(context, attempt, &mut indexes).await)
+        .await?
+    {
+        for some in keys.chunks(INDEXES_AT_ONCE) {
+            let clear = async |attempt: &Attempt| {
+                let cleared = join_all(some.iter().map(|index| clear_index(context, attempt, index))).await;
+                cleared.into_iter().collect::<Result<()>>()
+            };
+            context.router.step_of(is_begun, clear).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn clear_index(context: &Context, attempt: &Attempt, index: &[u8]) -> Result<()> {
+    let Some(owner) = Owner::of(index, &context.names.users) else { return Ok(()) };
+    let mut old = unless_foreign(entries(context, attempt, index).await, Vec::new())?;
+    let oldest = context.times.stamp_before(GRACE);
+    old.retain(|(_, version)| *version < oldest);
+    for some in old.chunks(AT_ONCE) {
+        let named = look_up(context, attempt, some, &owner).await?;
+        let is_there = |named: &Named| matches!(named, Named::Live(_) | Named::Expired);
+        let left = some.iter().zip(&named).filter(|(_, named)| is_there(named));
+        let keys: Vec<_> = left.map(|((member, _), _)| context.names.session(member)).collect();
+        remove(context, attempt, &keys).await?;
+        forget_all(context, attempt, index, some).await;
+    }
+    Ok(())
 }

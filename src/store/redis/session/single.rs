@@ -9,16 +9,17 @@ use super::super::error::FOREIGN;
 use super::super::resp::{CREATE, END_OF_USER, Reply, Request, number as text};
 use super::super::routing::{Attempt, Effect};
 use super::super::time::Stamp;
+use super::cipher::Cipher;
 use super::commands::{
-    Change, Creation, Entry, StaleEntry, created_field, delete_request, get_request, touch_request,
+    Change, Creation, Entry, Reentry, StaleEntry, created_field, delete_request, get_request, touch_request,
 };
 use super::context::Context;
-use super::key_ring::cipher;
 use super::names::UserField;
 use super::new_session::NewSession;
-use super::op::{Kind, Step, index_len, interpret, is_entered};
-use super::record::Record;
-use super::user_index::{enter, forget, forget_later, limit, undo_entry, version};
+use super::op::{Kind, Step, index_len, interpret};
+use super::record::{self, Record};
+use super::user_index::{enter, forget, forget_later, limit, prolong, undo_entry, version};
+use super::watch::learn_time;
 use crate::clock::Millis;
 use crate::error::{Result, StoreError};
 use crate::session::{Expiry, SessionId};
@@ -32,32 +33,34 @@ use crate::store::StoredSession;
 pub async fn create(
     context: &Rc<Context>,
     attempt: &Attempt,
+    cipher: &Cipher,
     session: &NewSession,
-    created: Stamp,
+    stamp: Option<Stamp>,
 ) -> Result<()> {
-    let cipher = cipher(context, attempt).await?;
-    let creation = Creation::new(session, created, &cipher, &context.names, &context.times)?;
+    if !context.times.knows_servers() {
+        learn_time(context, attempt, &context.names.session(&cipher.member(&session.id))).await?;
+    }
+    // What may be stored already is known by the stamp with which it was sent.
+    let stamp = stamp.filter(|_| attempt.is_repeated());
+    let created = stamp.unwrap_or_else(|| context.times.stamp());
+    let creation = Creation::new(session, created, cipher, &context.names, &context.times)?;
     let Creation { key, member, user, .. } = &creation;
     let router = &context.router;
-    let counts = context.options.max_sessions_per_user.is_some();
-    let (mut entered, mut is_own) = (0, true);
+    let mut entered = 0;
     let make = if user.is_nobody() || router.topology.is_one_server() {
-        |creation: &Creation, mode, counts| creation.request(Request::write(mode), counts)
+        |creation: &Creation, mode| creation.request(Request::write(mode))
     } else {
-        let enter = |mode| creation.entry().enter(Request::write(mode), counts);
+        let enter = |mode| creation.enter(Request::write(mode));
         let replies = router.get_all(attempt, &creation.index, Effect::None, enter).await?;
-        (entered, is_own) = (index_len(&replies), is_entered(&replies));
-        |creation: &Creation, mode, _| creation.set(Request::write(mode))
+        entered = index_len(&replies);
+        |creation: &Creation, mode| creation.set(Request::write(mode))
     };
-    let replies = router.ask(attempt, key, Effect::Main, |mode| make(&creation, mode, counts)).await?;
+    let replies = router.ask(attempt, key, Effect::Main, |mode| make(&creation, mode)).await?;
     match interpret(Kind::Create, &replies) {
-        Step::Created { index_len, is_entered } => {
-            (entered, is_own) = (entered.max(index_len), is_own && is_entered);
-        }
+        Step::Created { index_len, .. } => entered = entered.max(index_len),
         Step::Occupied => {
-            let before = &replies[..replies.len() - 1];
-            (entered, is_own) = (entered.max(index_len(before)), is_own && is_entered(before));
-            replace_expired(context, attempt, &creation, is_own).await?;
+            entered = entered.max(index_len(&replies[..replies.len() - 1]));
+            replace_expired(context, attempt, &creation).await?;
         }
         step => {
             // A session must not be without its entry.
@@ -69,9 +72,9 @@ pub async fn create(
         }
     }
     Counters::add(&context.counters.created, 1);
-    if !is_own || attempt.is_repeated() {
-        // A process that has seen the entry before may remove it, as one that ended the session in between does.
-        let entered = enter(context, attempt, &creation.entry(), false).await;
+    if attempt.is_repeated() && !user.is_nobody() {
+        // In between another process may have ended the session and removed its entry.
+        let entered = enter(context, attempt, &creation.entry(), creation.index_end, Reentry::Renew).await;
         entered.map_err(|error| attempt.in_part(error))?;
     }
     Box::pin(limit(context, attempt, user, member, entered, Some(created), session.expires)).await;
@@ -79,12 +82,7 @@ pub async fn create(
 }
 
 /// Creates a session where the server holds one, unless that is live.
-async fn replace_expired(
-    context: &Context,
-    attempt: &Attempt,
-    creation: &Creation,
-    is_entered: bool,
-) -> Result<()> {
+async fn replace_expired(context: &Context, attempt: &Attempt, creation: &Creation) -> Result<()> {
     let (now, created) = (text(context.times.now()), created_field(creation.created));
     let make = |mode| {
         let args: [&[u8]; 4] = [&now, &creation.value, &creation.until, &created];
@@ -95,17 +93,19 @@ async fn replace_expired(
     match context.router.get_one(attempt, &creation.key, Effect::Main, make).await? {
         Reply::Number(1) => Ok(()),
         Reply::Bytes(live) => {
-            if is_entered {
-                undo_entry(context, attempt, &creation.entry(), &creation.user, &live).await;
-            }
+            undo_entry(context, attempt, &creation.entry(), &creation.user, &live).await;
             Err(StoreError::Exists)
         }
         _ => Err(FOREIGN),
     }
 }
 
-pub async fn get(context: &Context, attempt: &Attempt, id: &SessionId) -> Result<Option<StoredSession>> {
-    let cipher = cipher(context, attempt).await?;
+pub async fn get(
+    context: &Context,
+    attempt: &Attempt,
+    cipher: &Cipher,
+    id: &SessionId,
+) -> Result<Option<StoredSession>> {
     let member = cipher.member(id);
     let key = context.names.session(&member);
     let make = |mode| get_request(Request::read(mode), &key);
@@ -119,27 +119,34 @@ pub async fn get(context: &Context, attempt: &Attempt, id: &SessionId) -> Result
     Ok(found)
 }
 
-/// Replaces a live session. That of another user is left alone at first, as the new one's index must know it before.
-pub async fn update(context: &Context, attempt: &Attempt, session: &NewSession) -> Result<bool> {
-    let cipher = cipher(context, attempt).await?;
+/// Replaces a live session. It is left alone at first if it is another user's, as the new one's index must know it before,
+/// or if its user's index has to be kept longer before.
+pub async fn update(
+    context: &Context,
+    attempt: &Attempt,
+    cipher: &Cipher,
+    session: &NewSession,
+) -> Result<bool> {
     let member = cipher.member(&session.id);
     let key = context.names.session(&member);
     let user = cipher.user(session.user());
-    let change = Change::new(session, key, &member, &user, &cipher, &context.times)?;
+    let change = Change::new(session, key, &member, &user, cipher, &context.times)?;
     loop {
         if let Some(found) = replace(context, attempt, &change, &user, None).await? {
             return Ok(found);
         }
         let expires = session.expires;
-        if let Some(found) = Box::pin(change_user(context, attempt, &change, &member, &user, expires)).await?
+        if let Some(found) =
+            Box::pin(replace_entered(context, attempt, &change, &member, &user, expires)).await?
         {
             return Ok(found);
         }
     }
 }
 
-/// Replaces the live session of another user, and tells whether there is one; `None` if it has changed meanwhile.
-async fn change_user(
+/// Enters a live session into the index of the user that it is to have, then replaces it, and returns whether there is one;
+/// `None` if it has changed since.
+async fn replace_entered(
     context: &Context,
     attempt: &Attempt,
     change: &Change,
@@ -156,15 +163,17 @@ async fn change_user(
     if old.expires.is_past(context.times.now()) {
         return Ok(Some(false));
     }
+    let until = context.times.index_end(old.created, expires);
     if old.user == user.json {
-        return Ok(None);
+        prolong(context, attempt, user, member, until).await?;
+        return replace(context, attempt, change, user, Some(old.created)).await;
     }
     let old_user = UserField { json: old.user.to_vec() };
     let (index, old_index) = (user.index(&context.names), old_user.index(&context.names));
     let entry = Entry { index: &index, member, version: context.times.stamp() };
-    let counts = context.options.max_sessions_per_user.is_some();
     let new_entry = async {
-        if user.is_nobody() { Ok(None) } else { enter(context, attempt, &entry, counts).await.map(Some) }
+        let entered = async || enter(context, attempt, &entry, until, Reentry::Renew).await;
+        if user.is_nobody() { Ok(None) } else { entered().await.map(Some) }
     };
     let old_version = async {
         if old_user.is_nobody() { Ok(None) } else { version(context, attempt, &old_index, member).await }
@@ -172,10 +181,10 @@ async fn change_user(
     let (entered, old_version) = try_join(new_entry, old_version).await?;
     let replaced = replace(context, attempt, change, &old_user, Some(old.created)).await?;
     if replaced == Some(true) {
-        if let Some((_, index_len)) = entered {
+        if let Some(index_len) = entered {
             // Whoever has seen the entry before the session was the user's may remove it.
-            let entered = enter(context, attempt, &entry, false).await;
-            entered.map_err(|error| attempt.in_part(error))?;
+            let renewed = enter(context, attempt, &entry, until, Reentry::Renew).await;
+            renewed.map_err(|error| attempt.in_part(error))?;
             Box::pin(limit(context, attempt, user, member, index_len, None, expires)).await;
         }
         if let Some(version) = old_version {
@@ -189,22 +198,53 @@ async fn change_user(
 pub async fn touch(
     context: &Context,
     attempt: &Attempt,
+    cipher: &Cipher,
     id: &SessionId,
     expires: Expiry,
     enough: Option<Millis>,
 ) -> Result<bool> {
-    let key = cipher(context, attempt).await?.key(&context.names, id);
-    let make = |mode| touch_request(Request::write(mode), &key, expires, enough, &context.times);
-    let replies = context.router.ask(attempt, &key, Effect::Main, make).await?;
-    match interpret(Kind::Touch, &replies) {
-        Step::Number(touched) => Ok(touched > 0),
-        step => Err(refusal(attempt, &step)),
+    let member = cipher.member(id);
+    let key = context.names.session(&member);
+    let mut prolonged = None;
+    loop {
+        let make = |mode| {
+            let prolonged = prolonged.as_deref();
+            touch_request(Request::write(mode), &key, expires, enough, prolonged, &context.times)
+        };
+        let replies = context.router.ask(attempt, &key, Effect::Main, make).await?;
+        match interpret(Kind::Touch, &replies) {
+            Step::Number(touched) => return Ok(touched > 0),
+            Step::OutlivesIndex => {
+                prolonged = Box::pin(prolong_for(context, attempt, &key, &member, expires)).await?;
+            }
+            step => return Err(refusal(attempt, &step)),
+        }
     }
 }
 
+/// Has the index of a session's user kept for as long as a session with this expiry needs. Returns what the session's
+/// record says of its creation and user; `None` if there is no session any more.
+async fn prolong_for(
+    context: &Context,
+    attempt: &Attempt,
+    key: &[u8],
+    member: &[u8],
+    expires: Expiry,
+) -> Result<Option<Vec<u8>>> {
+    let get = |mode| get_request(Request::read(mode), key);
+    let Reply::Bytes(value) = context.router.get_one(attempt, key, Effect::None, get).await? else {
+        return Ok(None);
+    };
+    let record = Record::parse(&value)?;
+    let (user, until) =
+        (UserField { json: record.user.to_vec() }, context.times.index_end(record.created, expires));
+    prolong(context, attempt, &user, member, until).await?;
+    Ok(Some(record::owner(&value, &record).to_vec()))
+}
+
 /// Removes a session. Its entry follows, without being waited for: it is passed over until then.
-pub async fn delete(context: &Rc<Context>, attempt: &Attempt, id: &SessionId) -> Result<()> {
-    let member = cipher(context, attempt).await?.member(id);
+pub async fn delete(context: &Rc<Context>, attempt: &Attempt, cipher: &Cipher, id: &SessionId) -> Result<()> {
+    let member = cipher.member(id);
     let key = context.names.session(&member);
     let make = |mode| delete_request(Request::write(mode), &key);
     let replies = context.router.ask(attempt, &key, Effect::Main, make).await?;
@@ -220,7 +260,16 @@ pub async fn delete(context: &Rc<Context>, attempt: &Attempt, id: &SessionId) ->
     }
 }
 
-/// Replaces the session if it is live, and returns whether it is; `None` if it is another user's, or of another creation.
+/// The error of a write that was refused. If its answer was lost before, it may have been carried out then.
+fn refusal(attempt: &Attempt, step: &Step<'_>) -> StoreError {
+    match step {
+        Step::Refused(_) => attempt.in_part(step.error()),
+        step => step.error(),
+    }
+}
+
+/// Replaces the session if it is live, and returns whether it is; `None` if it has to be entered before, or is of another
+/// creation.
 async fn replace(
     context: &Context,
     attempt: &Attempt,
@@ -232,16 +281,8 @@ async fn replace(
     let replies = context.router.ask(attempt, &change.key, Effect::Main, make).await?;
     match interpret(Kind::Update, &replies) {
         Step::Number(found) => Ok(Some(found > 0)),
-        Step::OtherUser => Ok(None),
+        Step::OtherUser | Step::OutlivesIndex => Ok(None),
         step => Err(refusal(attempt, &step)),
-    }
-}
-
-/// The error of a write that was refused. If its answer was lost before, it may have been carried out then.
-fn refusal(attempt: &Attempt, step: &Step<'_>) -> StoreError {
-    match step {
-        Step::Refused(_) => attempt.in_part(step.error()),
-        step => step.error(),
     }
 }
 

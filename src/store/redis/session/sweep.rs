@@ -1,4 +1,8 @@
-//! The background sweep: it removes what expired sessions leave behind.
+//! The background sweep: it removes the entries that ended sessions leave behind in indexes.
+//!
+//! The server ends sessions itself, and whole indexes too, once all that they can name has ended. So a sweep looks at a
+//! sample alone: some entries of some indexes, which are others each time. It goes on for as long as it finds that many of
+//! them are of ended sessions, and takes at most a hundredth of the server's time.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -7,23 +11,151 @@ use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use super::super::counters::Counters;
-use super::super::error::unless_foreign;
+use super::super::error::{self, unless_foreign};
 use super::super::resp::{END_EXPIRED, Reply, Request, number as text};
 use super::super::routing::{Attempt, Effect};
 use super::super::time::Stamp;
 use super::context::Context;
 use super::cursor::ScanCursor;
-use super::key_ring::keep_seal;
 use super::scan::next_page;
-use super::user_index::{AT_ONCE, NOT_THEIRS, Named, Owner, forget_all, look_up, some_entries, tidy};
+use super::user_index::{
+    AT_ONCE, NOT_THEIRS, Named, Owner, entries_of, forget_all, look_up, some_entries, tidy,
+};
 use crate::error::Result;
 use crate::store::Sweep;
 
-/// Goes through all indexes and removes what they name in vain; how many sessions have expired, as far as that
-/// shows: the server ends those itself, and what it leaves behind are their entries.
+/// How many entries of an index are looked at, whichever these are.
+const SAMPLE: i64 = 8;
+
+/// How many indexes are looked at together.
+const INDEXES: usize = AT_ONCE / SAMPLE as usize;
+
+/// How many entries a sweep looks at before it judges by them.
+const ENOUGH: usize = 128;
+
+/// One of so many entries may be of an ended session, in a sample or in an index, without a closer look.
+const TOLERATED: usize = 10;
+
+/// Which part of the time a sweep may take.
+const SHARE: u32 = 100;
+
+/// What became of the entries that were looked at.
+#[derive(Debug, Default, Clone, Copy)]
+struct Looked {
+    entries: usize,
+    /// How many of these name no session of the index's user.
+    stale: usize,
+    /// How many of those were removed.
+    gone: usize,
+    /// How many were of sessions that have ended.
+    removed: u64,
+}
+
+impl Looked {
+    fn add(&mut self, other: Self) {
+        self.entries += other.entries;
+        self.stale += other.stale;
+        self.gone += other.gone;
+        self.removed += other.removed;
+    }
+
+    fn is_tolerable(&self) -> bool {
+        self.stale * TOLERATED <= self.entries
+    }
+}
+
+/// Sweeps once, and returns how many entries of ended sessions that removed. Where the servers do not know the store's
+/// clock, it looks at all indexes and sessions, and removes expired sessions too.
 pub async fn clean(context: &Context) -> Result<u64> {
+    sweep_once(context, async || Ok(())).await
+}
+
+/// `renew` is called before each step but the first.
+async fn sweep_once(context: &Context, renew: impl AsyncFn() -> Result<()>) -> Result<u64> {
     let (at, begun) = (context.times.now(), Instant::now());
-    context.router.step(async |attempt| keep_seal(context, attempt).await).await?;
+    let removed = if context.times.kept_for.is_some() {
+        sweep_all(context).await?
+    } else {
+        sweep_sample(context, begun + interval(context) / SHARE, renew).await?
+    };
+    Counters::add(&context.counters.expired, removed);
+    let duration = begun.elapsed().as_millis() as i64;
+    *context.counters.last_sweep.lock() = Some(Sweep { at, duration, removed });
+    Ok(removed)
+}
+
+async fn sweep_sample(context: &Context, until: Instant, renew: impl AsyncFn() -> Result<()>) -> Result<u64> {
+    let resumed = context.sweep_cursor.take();
+    let mut cursor = resumed.unwrap_or_else(|| ScanCursor::forgetful(&context.names.users));
+    let mut looked = Looked::default();
+    loop {
+        let page =
+            context.router.step(async |attempt| next_page(context, attempt, &mut cursor).await).await?;
+        // After the last one the next sweep begins again.
+        let Some(indexes) = page else { return Ok(looked.removed) };
+        for some in indexes.chunks(INDEXES) {
+            for found in join_all(some.iter().map(|index| sample_index(context, index))).await {
+                looked.add(found?);
+            }
+        }
+        let is_enough = looked.entries >= ENOUGH && looked.is_tolerable();
+        if is_enough || Instant::now() >= until {
+            *context.sweep_cursor.borrow_mut() = Some(cursor);
+            return Ok(looked.removed);
+        }
+        renew().await?;
+    }
+}
+
+/// Looks at some entries of an index, and at all of them if too many of these are stale.
+async fn sample_index(context: &Context, index: &[u8]) -> Result<Looked> {
+    let Some(owner) = Owner::of(index, &context.names.users) else { return Ok(Looked::default()) };
+    let count = text(SAMPLE);
+    let looked = context
+        .router
+        .step(async |attempt| {
+            let command: [&[u8]; 4] = [b"ZRANDMEMBER", index, &count, b"WITHSCORES"];
+            let make = |mode| Request::read(mode).command(&command);
+            let entries = context.router.get_one(attempt, index, Effect::None, make).await;
+            let entries = unless_foreign(entries.and_then(entries_of), Vec::new())?;
+            look_at(context, attempt, index, &owner, &entries).await
+        })
+        .await?;
+    if looked.is_tolerable() || looked.entries < SAMPLE as usize {
+        return Ok(looked);
+    }
+    let removed = looked.removed + clean_index(context, index).await?;
+    Ok(Looked { removed, ..looked })
+}
+
+/// Removes those of some entries of an index that name ended sessions, or sessions of others.
+async fn look_at(
+    context: &Context,
+    attempt: &Attempt,
+    index: &[u8],
+    owner: &Owner<'_>,
+    entries: &[(Vec<u8>, Stamp)],
+) -> Result<Looked> {
+    let named = look_up(context, attempt, entries, owner).await?;
+    let (mut expired, mut absent, mut others) = (Vec::new(), Vec::new(), Vec::new());
+    for (entry, named) in entries.iter().zip(named) {
+        match named {
+            Named::Live(_) => {}
+            Named::Expired => expired.push(entry.clone()),
+            Named::Absent => absent.push(entry.clone()),
+            Named::Another => others.push(entry.clone()),
+        }
+    }
+    let ended = end_each(context, attempt, &expired).await?;
+    let stale = ended.len() + absent.len() + others.len();
+    let gone = forget_all(context, attempt, index, &ended).await;
+    let forgotten = tidy(context, attempt, index, &absent).await;
+    let removed = ended.len() as u64 + forgotten;
+    let gone = (gone + forgotten + tidy(context, attempt, index, &others).await) as usize;
+    Ok(Looked { entries: entries.len(), stale, gone, removed })
+}
+
+async fn sweep_all(context: &Context) -> Result<u64> {
     let mut removed = 0;
     let mut cursor = ScanCursor::new(&context.names.users);
     while let Some(indexes) =
@@ -33,52 +165,31 @@ pub async fn clean(context: &Context) -> Result<u64> {
             removed += clean_index(context, &index).await?;
         }
     }
-    if context.times.kept_for.is_some() {
-        removed += end_expired(context).await?;
-    }
-    Counters::add(&context.counters.expired, removed);
-    let duration = begun.elapsed().as_millis() as i64;
-    *context.counters.last_sweep.lock() = Some(Sweep { at, duration, removed });
-    Ok(removed)
+    Ok(removed + end_expired(context).await?)
 }
 
 async fn clean_index(context: &Context, index: &[u8]) -> Result<u64> {
     let Some(owner) = Owner::of(index, &context.names.users) else { return Ok(0) };
     let (mut first, mut removed) = (0, 0);
     loop {
-        let (entries, gone) = context
+        let looked = context
             .router
             .step(async |attempt| {
                 let last = first + AT_ONCE as i64 - 1;
                 let entries = some_entries(context, attempt, index, first, last).await;
                 let entries = unless_foreign(entries, Vec::new())?;
-                let named = look_up(context, attempt, &entries, &owner).await?;
-                let (mut expired, mut absent, mut others) = (Vec::new(), Vec::new(), Vec::new());
-                for (entry, named) in entries.iter().zip(named) {
-                    match named {
-                        Named::Live(_) => {}
-                        Named::Expired => expired.push(entry.clone()),
-                        Named::Absent => absent.push(entry.clone()),
-                        Named::Another => others.push(entry.clone()),
-                    }
-                }
-                let ended = end_each(context, attempt, &expired).await?;
-                removed += ended.len() as u64;
-                let mut gone = forget_all(context, attempt, index, &ended).await;
-                let forgotten = tidy(context, attempt, index, &absent).await;
-                removed += forgotten;
-                gone += forgotten + tidy(context, attempt, index, &others).await;
-                Ok((entries.len(), gone))
+                look_at(context, attempt, index, &owner, &entries).await
             })
             .await?;
-        if entries < AT_ONCE {
+        removed += looked.removed;
+        if looked.entries < AT_ONCE {
             return Ok(removed);
         }
-        first += entries as i64 - gone as i64;
+        first += (looked.entries - looked.gone) as i64;
     }
 }
 
-/// Removes those of some entries' sessions that are expired by now, and tells which.
+/// Removes those of some entries' sessions that are expired by now, and returns them.
 async fn end_each(
     context: &Context,
     attempt: &Attempt,
@@ -114,23 +225,46 @@ async fn end_expired(context: &Context) -> Result<u64> {
     Ok(removed)
 }
 
-/// Sweeps every so often: one process of all that use the prefix does, if it gets the lock.
+fn interval(context: &Context) -> Duration {
+    let interval = context.options.sweep_interval.filter(|&interval| interval > 0);
+    Duration::from_millis(interval.unwrap_or(crate::sweeper::DEFAULT_SWEEP_INTERVAL))
+}
+
+/// Sweeps every so often: one process of all that use the prefix does, if it gets the lock. `stats` says why the last
+/// sweep failed, until one does not.
 pub async fn sweep(context: Rc<Context>) {
-    let interval = context.options.sweep_interval.unwrap_or(crate::sweeper::DEFAULT_SWEEP_INTERVAL);
-    if interval == 0 {
+    if context.options.sweep_interval == Some(0) {
         return;
     }
+    let interval = interval(&context);
     loop {
-        tokio::time::sleep(Duration::from_millis(interval)).await;
-        let until = text(i64::try_from(interval).unwrap_or(i64::MAX).clamp(1, i64::from(i32::MAX)));
-        let lock = &context.names.sweep;
-        let taken = context.router.step(async |attempt| {
-            let make = |mode| Request::read(mode).command(&[b"SET", lock, b"1", b"NX", b"PX", &until]);
-            context.router.get_one(attempt, lock, Effect::None, make).await
-        });
-        if matches!(taken.await, Ok(Reply::Okay)) {
-            // A failed sweep leaves only garbage behind, which the next one removes.
-            let _ = clean(&context).await;
-        }
+        tokio::time::sleep(interval).await;
+        let failed = match locked_sweep(&context, interval).await {
+            Ok(false) => continue,
+            Ok(true) => None,
+            Err(error) => Some(error.to_string()),
+        };
+        *context.counters.sweep_error.lock() = failed;
     }
+}
+
+/// Sweeps if no other process does, and returns whether it did.
+async fn locked_sweep(context: &Context, interval: Duration) -> Result<bool> {
+    let millis = i64::try_from(interval.as_millis()).unwrap_or(i64::MAX);
+    let until = text(millis.clamp(1, i64::from(i32::MAX)));
+    let lock = &context.names.sweep;
+    let ask = async |command: &[&[u8]]| {
+        let make = |mode| Request::read(mode).command(command);
+        context
+            .router
+            .step(async |attempt| context.router.get_one(attempt, lock, Effect::None, make).await)
+            .await
+    };
+    match ask(&[b"SET", lock, b"1", b"NX", b"PX", &until]).await? {
+        Reply::Okay => {}
+        Reply::Nil => return Ok(false),
+        _ => return Err(error::unexpected()),
+    }
+    sweep_once(context, async || ask(&[b"PEXPIRE", lock, &until]).await.map(drop)).await?;
+    Ok(true)
 }

@@ -4,7 +4,7 @@
 //! ended or are another user's now. Those are passed over, as each session says itself whose it is, and removed when
 //! they are come across.
 //!
-//! The score of an entry is its version, in microseconds since the Unix epoch. It only grows. These rules keep an entry
+//! The score of an entry is its version, in microseconds since the Unix epoch by the servers' clock. It only grows. These rules keep an entry
 //! for as long as its session lives, whatever processes race:
 //!
 //! 1. An entry is removed by its version alone (`FORGET`), and only by a process that read the version first and saw then
@@ -14,6 +14,18 @@
 //! 3. The remover may have the new version, if it looked at the session between the two steps. After a change of the user
 //!    the entry therefore gets another version (`ENTER`). After a creation it does not, for speed: instead entries younger
 //!    than `GRACE` are left alone, in which every creation under way has ended.
+//!
+//! The server ends an index by itself. These rules keep an index for longer than any session that it names:
+//!
+//! 4. Each session sets a least time to the end of its user's index (`Times::index_end`), by its creation and its expiry
+//!    alone. `ENTER` only ever moves the end of an index further away, and does so before the session is the user's.
+//! 5. A touch or an update moves an expiry further away only if that least time stays the same, or after the index has
+//!    been prolonged (`prolong`). The script of the session decides, as it sees the creation and both expiries. The index
+//!    was prolonged for a creation and a user, and the script compares them too.
+//!
+//! An entry that was lost all the same, as the server evicted the index, comes back at the next `prolong`: a session that
+//! lives on is entered again once an hour. That breaks no rule, as the session is the user's already, and the new entry's
+//! version is the present time.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -24,20 +36,22 @@ use tokio::time::timeout_at;
 
 use super::super::counters::Counters;
 use super::super::error::{self, number, unless_foreign};
-use super::super::resp::{END_OF_USER, ENTER, FORGET, Reply, Request, number as text};
+use super::super::resp::{END_OF_USER, FORGET, Reply, Request, number as text};
 use super::super::routing::{Attempt, Effect};
 use super::super::time::Stamp;
-use super::commands::{Entry, StaleEntry, created_field};
+use super::cipher::Cipher;
+use super::commands::{Entry, Reentry, StaleEntry, created_field};
 use super::context::Context;
-use super::key_ring::cipher;
 use super::names::{UserField, hex};
 use super::op::index_len;
 use super::record::{self, AFTER_USER, Record};
-use crate::error::Result;
+use super::window::Window;
+use crate::clock::Millis;
+use crate::error::{Result, StoreError};
 use crate::session::{Expiry, SessionId, UserKey};
 use crate::store::StoredSession;
 
-/// For how long an entry without a session may be that of a creation under way.
+/// For how long an entry without a session may be that of a creation under way, by the servers' clock.
 pub const GRACE: Duration = Duration::from_secs(60);
 
 /// How many sessions are asked for at once.
@@ -60,15 +74,17 @@ pub enum Named {
 pub async fn get_by_user(
     context: &Context,
     attempt: &Attempt,
+    cipher: &Cipher,
     user: UserKey<'_>,
 ) -> Result<Vec<StoredSession>> {
-    let cipher = cipher(context, attempt).await?;
     let user = cipher.user(Some(user));
     let index = user.index(&context.names);
     let entries = entries(context, attempt, &index).await?;
     let now = context.times.now();
     let (mut found, mut stale) = (Vec::new(), Vec::new());
-    for some in entries.chunks(AT_ONCE) {
+    let (mut rest, mut window) = (&entries[..], Window::new());
+    while let Some(some) = window.take(&mut rest) {
+        let mut bytes = 0;
         let keys = some.iter().map(|(member, _)| context.names.session(member));
         let values = join_all(keys.map(async |key| {
             let get = |mode| Request::read(mode).command(&[b"GET", &key]);
@@ -76,6 +92,7 @@ pub async fn get_by_user(
         }));
         for ((member, score), value) in some.iter().zip(values.await) {
             let value = unless_foreign(value, Reply::Nil)?;
+            bytes += if let Reply::Bytes(value) = &value { value.len() } else { 0 };
             let record = match &value {
                 Reply::Bytes(bytes) => Record::parse(bytes).ok(),
                 _ => None,
@@ -90,6 +107,7 @@ pub async fn get_by_user(
                 found.push((record.created, session));
             }
         }
+        window.adapt(some.len(), bytes);
     }
     tidy(context, attempt, &index, &stale).await;
     found.sort_by_key(|(created, _)| *created);
@@ -100,10 +118,10 @@ pub async fn get_by_user(
 pub async fn delete_by_user(
     context: &Context,
     attempt: &Attempt,
+    cipher: &Cipher,
     user: UserKey<'_>,
     except: Option<&SessionId>,
 ) -> Result<u64> {
-    let cipher = cipher(context, attempt).await?;
     let user = cipher.user(Some(user));
     let index = user.index(&context.names);
     let except = except.map(|id| cipher.member(id));
@@ -210,9 +228,12 @@ pub async fn some_entries(
 ) -> Result<Vec<(Vec<u8>, Stamp)>> {
     let (first, last) = (text(first), text(last));
     let make = |mode| Request::read(mode).command(&[b"ZRANGE", index, &first, &last, b"WITHSCORES"]);
-    let Reply::Array(values) = context.router.get_one(attempt, index, Effect::None, make).await? else {
-        return Err(error::unexpected());
-    };
+    context.router.get_one(attempt, index, Effect::None, make).await.and_then(entries_of)
+}
+
+/// The entries of a reply that gives each with its score.
+pub fn entries_of(reply: Reply) -> Result<Vec<(Vec<u8>, Stamp)>> {
+    let Reply::Array(values) = reply else { return Err(error::unexpected()) };
     let mut entries = Vec::with_capacity(values.len() / 2);
     let mut values = values.into_iter();
     while let (Some(Reply::Bytes(member)), Some(Reply::Bytes(score))) = (values.next(), values.next()) {
@@ -251,14 +272,9 @@ pub async fn look_up(
 
 /// Removes entries whose sessions are not there, if they are old enough; how many.
 pub async fn tidy(context: &Context, attempt: &Attempt, index: &[u8], stale: &[(Vec<u8>, Stamp)]) -> u64 {
-    let oldest = oldest_of_creations_under_way(context);
+    let oldest = context.times.stamp_before(GRACE);
     let old: Vec<_> = stale.iter().filter(|(_, score)| *score < oldest).cloned().collect();
     forget_all(context, attempt, index, &old).await
-}
-
-/// A creation that is under way has no older entry.
-pub fn oldest_of_creations_under_way(context: &Context) -> Stamp {
-    (context.times.now().max(0) as Stamp * 1000).saturating_sub(GRACE.as_micros() as Stamp)
 }
 
 /// Removes entries; how many. Those that it fails to remove are come across again.
@@ -281,22 +297,39 @@ pub async fn forget_all(
     forgotten
 }
 
-/// Adds an entry, or gives it a version that no one has seen. Returns that, and how many entries the index has if that
-/// counts.
+/// Adds an entry to its index, which is kept until a time at least. Returns how many entries the index has.
 pub async fn enter(
     context: &Context,
     attempt: &Attempt,
     entry: &Entry<'_>,
-    counts: bool,
-) -> Result<(Stamp, u64)> {
-    let least = text(entry.version as i64);
-    let make = |mode| {
-        let request = Request::write(mode).script(&ENTER, entry.index, &[entry.member, &least]);
-        if counts { request.command(&[b"ZCARD", entry.index]) } else { request }
-    };
+    until: Millis,
+    reentry: Reentry,
+) -> Result<u64> {
+    let make = |mode| entry.enter(Request::write(mode), until, reentry);
     let replies = context.router.get_all(attempt, entry.index, Effect::None, make).await?;
-    let version = number(replies.first().unwrap_or(&Reply::Nil))?;
-    Ok((version as Stamp, index_len(&replies)))
+    Ok(index_len(&replies))
+}
+
+/// Has the index of a user kept until a time at least, for a session of that user. If it has lost the session's entry, it
+/// gets that back.
+pub async fn prolong(
+    context: &Context,
+    attempt: &Attempt,
+    user: &UserField,
+    member: &[u8],
+    until: Millis,
+) -> Result<()> {
+    if user.is_nobody() {
+        return Ok(());
+    }
+    let index = user.index(&context.names);
+    let entry = Entry { index: &index, member, version: context.times.stamp() };
+    match enter(context, attempt, &entry, until, Reentry::Keep).await {
+        // It is kept long enough, or it is gone and there is no room for another one.
+        Err(StoreError::Full(_)) => Ok(()),
+        // What is of another type there is another app's.
+        outcome => unless_foreign(outcome.map(drop), ()),
+    }
 }
 
 /// The version of an entry, if there is one.

@@ -74,7 +74,7 @@ async fn call(world: &Rc<World>, process: &Rc<Process>, kind: usize) {
                 check_error(world, &error);
             }
         }
-        8 if world.has_whole_scans() => clear(world, process).await,
+        8 => clear(world, process).await,
         _ => {}
     }
 }
@@ -194,9 +194,8 @@ async fn create(world: &World, process: &Process, on: usize, row: Row) {
         return;
     }
     let store = process.store();
-    let made = with_session(on, &row, |session| {
-        session::Op::Create(store.new_session(session).unwrap(), store.times.stamp())
-    });
+    let made =
+        with_session(on, &row, |session| session::Op::Create(store.new_session(session).unwrap(), None));
     drop(store);
     write(world, process, on, "create", Op::Create(row), made).await;
 }
@@ -343,9 +342,7 @@ async fn ids(world: &World, process: &Process) -> bool {
     let still = live.iter().filter(|live| {
         (0..world.config.sessions).any(|on| session_id(on) == **live && world.truth(on).is_some())
     });
-    if world.has_whole_scans()
-        && !still.into_iter().all(|live| ids.iter().filter(|id| *id == live).count() == 1)
-    {
+    if !still.into_iter().all(|live| ids.iter().filter(|id| *id == live).count() == 1) {
         world.fail(format!("ids gave {ids:?} where {live:?} are live"));
     }
     true

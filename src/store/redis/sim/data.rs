@@ -31,9 +31,8 @@ const WRONG_TYPE: &[u8] = b"WRONGTYPE Operation against a key holding the wrong 
 pub(super) fn key_of(command: &Command) -> Option<&[u8]> {
     let at = match &command[0][..] {
         b"EVAL" | b"EVALSHA" => 3,
-        b"PING" | b"AUTH" | b"SELECT" | b"ROLE" | b"SCAN" | b"CLUSTER" | b"SENTINEL" | b"SCRIPT"
-        | b"ASKING" | b"CLIENT" => return None,
-        b"MEMORY" => 2,
+        b"PING" | b"ROLE" | b"SCAN" | b"CLUSTER" | b"SENTINEL" | b"ASKING" | b"CLIENT" | b"TIME"
+        | b"HELLO" | b"SUBSCRIBE" => return None,
         _ => 1,
     };
     command.get(at).map(Vec::as_slice)
@@ -41,16 +40,16 @@ pub(super) fn key_of(command: &Command) -> Option<&[u8]> {
 
 /// Whether a replica refuses it.
 pub(super) fn is_write(command: &Command) -> bool {
-    !matches!(
-        &command[0][..],
-        b"GET" | b"GETRANGE" | b"ZCARD" | b"ZSCORE" | b"ZRANGE" | b"SCAN" | b"MEMORY" | b"PING" | b"ROLE"
-    ) && key_of(command).is_some()
+    !matches!(&command[0][..], b"GET" | b"GETRANGE" | b"ZSCORE" | b"ZRANGE" | b"ZRANDMEMBER")
+        && key_of(command).is_some()
 }
 
 /// Whether a full server refuses it.
-pub(super) fn takes_memory(command: &Command) -> bool {
-    let frees = scripts::of(command).is_some_and(scripts::frees_memory);
-    matches!(&command[0][..], b"SET" | b"ZADD" | b"EVAL" | b"EVALSHA") && !frees
+pub(super) fn takes_memory(command: &Command, data: &Data) -> bool {
+    match scripts::of(command) {
+        Some(script) => scripts::takes_memory(script, data, &command[3], &command[4..]),
+        None => matches!(&command[0][..], b"SET" | b"EVAL" | b"EVALSHA"),
+    }
 }
 
 pub(super) fn error(text: &str) -> Reply {
@@ -99,8 +98,11 @@ impl Data {
         self.keys.insert(key.to_vec(), Entry { value: Value::Text(text), expires });
     }
 
-    pub(super) fn expire_at(&mut self, key: &[u8], at: Millis) {
-        if let Some(entry) = self.keys.get_mut(key) {
+    /// Moves the end of a key. A time that is past ends it at once.
+    pub(super) fn expire_at(&mut self, key: &[u8], at: Millis, now: Millis) {
+        if at <= now {
+            self.remove(key);
+        } else if let Some(entry) = self.keys.get_mut(key) {
             entry.expires = Some(at);
         }
     }
@@ -187,56 +189,57 @@ impl Data {
                 self.set_text(key, value.to_vec(), expires);
                 Reply::Okay
             }
-            [b"PEXPIREAT", key, at, ..] => {
+            [name @ (b"PEXPIRE" | b"PEXPIREAT"), key, at] => {
+                let start = if *name == b"PEXPIRE" { now } else { 0 };
                 let has = self.keys.contains_key(*key);
-                self.expire_at(key, parsed(at).unwrap());
+                self.expire_at(key, start + parsed::<Millis>(at).unwrap(), now);
                 Reply::Number(has.into())
             }
-            [b"UNLINK" | b"DEL", key] => Reply::Number(self.remove(key).into()),
-            [b"ZADD", key, option @ (b"GT" | b"NX"), score, member] => {
-                let (score, is_nx): (f64, _) = (parsed(score).unwrap(), *option == b"NX");
+            [b"PEXPIRETIME", key] => Reply::Number(match self.keys.get(*key) {
+                None => -2,
+                Some(entry) => entry.expires.unwrap_or(-1),
+            }),
+            [b"ZADD", key, b"GT", score, member] => {
+                let score: f64 = parsed(score).unwrap();
                 Reply::Number(self.change_set(key, |set| {
                     let held = set.get(*member).copied();
-                    set.insert(
-                        member.to_vec(),
-                        held.map_or(score, |held| if is_nx { held } else { held.max(score) }),
-                    );
+                    set.insert(member.to_vec(), held.map_or(score, |held| held.max(score)));
                     held.is_none().into()
                 })?)
             }
-            [b"ZCARD", key] => Reply::Number(self.set(key)?.map_or(0, BTreeMap::len) as i64),
             [b"ZSCORE", key, member] => match self.score(key, member)? {
                 Some(score) => Reply::Bytes(score.to_string().into_bytes()),
                 None => Reply::Nil,
             },
             [b"ZRANGE", key, first, last, b"WITHSCORES"] => {
-                let mut entries: Vec<_> = self.set(key)?.into_iter().flatten().collect();
-                entries.sort_by(|one, other| one.1.total_cmp(other.1).then(one.0.cmp(other.0)));
-                let (first, last) = (parsed::<i64>(first).unwrap() as usize, parsed::<i64>(last).unwrap());
-                let end = if last < 0 { entries.len() } else { entries.len().min(last as usize + 1) };
-                let some = entries.get(first..end).unwrap_or_default();
-                let each =
-                    some.iter().flat_map(|(member, score)| [(*member).clone(), score.to_string().into()]);
-                Reply::Array(each.map(Reply::Bytes).collect())
+                self.entries(key, parsed::<i64>(first).unwrap() as usize, parsed(last).unwrap())?
             }
-            [b"ZREMRANGEBYSCORE", key, b"-inf", most] => {
-                let most: f64 = parsed(most).unwrap();
-                Reply::Number(self.change_set(key, |set| {
-                    let before = set.len();
-                    set.retain(|_, score| *score > most);
-                    (before - set.len()) as i64
-                })?)
+            // A sample as large as a simulated index is all of it.
+            [b"ZRANDMEMBER", key, count, b"WITHSCORES"] => {
+                let count: i64 = parsed(count).unwrap();
+                assert!(self.set(key)?.map_or(0, BTreeMap::len) as i64 <= count, "a sample is a part");
+                self.entries(key, 0, -1)?
             }
             [b"SCAN", cursor, b"MATCH", pattern, ..] => {
                 self.scan(parsed(cursor).unwrap(), pattern, now, page)
             }
-            [b"MEMORY", b"USAGE", key] => match self.keys.contains_key(*key) {
-                true => Reply::Number(100),
-                false => Reply::Nil,
-            },
-            [b"SCRIPT", b"LOAD", ..] | [b"CLIENT", ..] => Reply::Okay,
+            [b"CLIENT", ..] => Reply::Okay,
+            [b"TIME"] => {
+                let parts = [now / 1000, now % 1000 * 1000];
+                Reply::Array(parts.map(|part| Reply::Bytes(part.to_string().into_bytes())).to_vec())
+            }
             _ => error(&format!("ERR unknown command '{}'", String::from_utf8_lossy(args[0]))),
         })
+    }
+
+    /// Entries of a sorted set with their scores, in the order of these.
+    fn entries(&self, key: &[u8], first: usize, last: i64) -> Result<Reply, Reply> {
+        let mut entries: Vec<_> = self.set(key)?.into_iter().flatten().collect();
+        entries.sort_by(|one, other| one.1.total_cmp(other.1).then(one.0.cmp(other.0)));
+        let end = if last < 0 { entries.len() } else { entries.len().min(last as usize + 1) };
+        let some = entries.get(first..end).unwrap_or_default();
+        let each = some.iter().flat_map(|(member, score)| [(*member).clone(), score.to_string().into()]);
+        Ok(Reply::Array(each.map(Reply::Bytes).collect()))
     }
 
     /// Keys in the order of their hashes, which are the cursors: what is there all the time is found.
@@ -271,7 +274,7 @@ fn hash(key: &[u8]) -> u64 {
     (hash >> 8).max(1)
 }
 
-/// Appends a reply as RESP2 encodes it.
+/// Appends a reply as RESP encodes it.
 pub(super) fn encode(reply: &Reply, out: &mut Vec<u8>) {
     let mut line = |kind: u8, text: &[u8]| {
         out.push(kind);
@@ -290,7 +293,8 @@ pub(super) fn encode(reply: &Reply, out: &mut Vec<u8>) {
             out.extend_from_slice(b"\r\n");
         }
         Reply::Array(items) | Reply::Push(items) => {
-            line(b'*', items.len().to_string().as_bytes());
+            let kind = if matches!(reply, Reply::Push(_)) { b'>' } else { b'*' };
+            line(kind, items.len().to_string().as_bytes());
             items.iter().for_each(|item| encode(item, out));
         }
     }

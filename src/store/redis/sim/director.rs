@@ -37,7 +37,7 @@ pub(super) async fn direct(world: Rc<World>) {
         if world.is_over() {
             return;
         }
-        let rest = world.pick(&[0, 0, 1000, 70_000]);
+        let rest = world.pick(&[0, 0, 1000, 70_000, 2_400_000]);
         sleep(Duration::from_millis(rest)).await;
     }
     world.finish();
@@ -324,6 +324,7 @@ fn fail_over(world: &Rc<World>, old: ServerId) {
     for owner in world.owners.borrow_mut().iter_mut().filter(|owner| **owner == old.id) {
         *owner = new.id;
     }
+    world.begin_epoch(new.id);
     old.follow(&new);
     // What the old one has received may have been for a primary.
     if world.config.topology == Topology::Cluster || world.chance(700_000) {
@@ -337,10 +338,7 @@ fn fail_over(world: &Rc<World>, old: ServerId) {
 fn announce(world: &Rc<World>, first: &[ServerId]) {
     for server in 0..world.servers.len() {
         let millis = if first.contains(&server) { 0 } else { world.pick(&[0, 10, 300, 1500]) };
-        let learn = move |world: &Rc<World>| {
-            let owners = world.owners.borrow().clone();
-            *world.servers[server].view.borrow_mut() = owners;
-        };
+        let learn = move |world: &Rc<World>| world.servers[server].learn(world);
         if millis == 0 { learn(world) } else { world.later(millis, learn) }
     }
 }
@@ -374,6 +372,7 @@ fn move_slots(world: &Rc<World>) {
         }
         world.note("slots have moved", &[range, from, to]);
         world.owners.borrow_mut()[range] = to;
+        world.begin_epoch(to);
         world.moving.borrow_mut().remove(&range);
         announce(&world, &[from, to]);
     });

@@ -98,6 +98,8 @@ pub(super) struct Connection {
     is_dropped: Cell<bool>,
     pub is_open_at_server: Cell<bool>,
     pub is_asking: Cell<bool>,
+    /// A sentinel says of each failover that there was one.
+    pub is_subscribed: Cell<bool>,
     /// The command before this one was the entry of a creation, and was refused.
     pub is_entry_refused: Cell<bool>,
     unparsed: RefCell<Vec<u8>>,
@@ -379,6 +381,7 @@ fn open(world: &Rc<World>, process: ProcessId, server: ServerId) -> Rc<Connectio
         is_dropped: Cell::new(false),
         is_open_at_server: Cell::new(true),
         is_asking: Cell::new(false),
+        is_subscribed: Cell::new(false),
         is_entry_refused: Cell::new(false),
         unparsed: RefCell::default(),
         received: RefCell::default(),

@@ -1,5 +1,7 @@
 //! The store's scripts once more, each as its `.lua` file says. `redis::tests::simulated` compares them with a server's.
 
+use std::collections::BTreeMap;
+
 use super::data::{Command, Data};
 use crate::clock::Millis;
 use crate::store::redis::resp::{
@@ -19,8 +21,17 @@ pub(super) fn of(command: &Command) -> Option<&'static Script> {
     }
 }
 
-pub(super) fn frees_memory(script: &Script) -> bool {
-    [&END_OF_USER, &END_EXPIRED, &FORGET].iter().any(|other| other.digest == script.digest)
+/// Whether a full server refuses to run a script: not if that begins with a command that takes no memory.
+pub(super) fn takes_memory(script: &Script, data: &Data, key: &[u8], args: &[Vec<u8>]) -> bool {
+    let is = |other: &Script| script.digest == other.digest;
+    let end = data.get(key).and_then(|entry| entry.expires);
+    let prolongs = is(&ENTER) && end.is_some_and(|end| number(&args[2]).unwrap() > end);
+    !(prolongs || is(&TOUCH) || is(&END_OF_USER) || is(&END_EXPIRED) || is(&FORGET))
+}
+
+/// Whether a command adds an entry to an index.
+pub(super) fn is_enter(command: &Command) -> bool {
+    of(command).is_some_and(|script| script.digest == ENTER.digest)
 }
 
 /// Lua's `tonumber`.
@@ -33,10 +44,15 @@ fn sub(text: &[u8], first: usize, last: usize) -> &[u8] {
     text.get(first - 1..last.min(text.len())).unwrap_or_default()
 }
 
-/// The expiry that a record says; an answer where it is none.
-fn expiry(head: &[u8]) -> Result<i64, Reply> {
-    let expires = number(sub(head, 12, 29));
-    if sub(head, 1, 11) != b"{\"expires\":" { None } else { expires }.ok_or(Reply::Number(-1))
+/// The expiry that a record says, if it is one.
+fn expiry(head: &[u8]) -> Option<i64> {
+    number(sub(head, 12, 29)).filter(|_| sub(head, 1, 11) == b"{\"expires\":")
+}
+
+/// Whether the index of a session's user has to be kept longer before its expiry is moved.
+fn outlives_index(expires: i64, moved: i64, created: &[u8]) -> bool {
+    let since = number(created).unwrap_or(0).div_euclid(1000) + 37 * 60_000;
+    moved > expires && moved - (moved - since).rem_euclid(3_600_000) > expires
 }
 
 /// Whether the user of a record and what follows it is this.
@@ -68,10 +84,24 @@ pub(super) fn run(
         return Ok(Reply::Number(forgotten));
     }
     if is(&ENTER) {
-        let least = number(&args[1]).unwrap();
-        let version = data.score(key, &args[0])?.map_or(least, |held| least.max(held as i64 + 1));
-        data.change_set(key, |set| set.insert(args[0].clone(), version as f64))?;
-        return Ok(Reply::Number(version));
+        let (version, until) = (number(&args[1]).unwrap(), number(&args[2]).unwrap());
+        let held = data.get(key).map(|entry| entry.expires);
+        if held.flatten().is_some_and(|end| until > end) {
+            data.expire_at(key, until, server_now);
+        }
+        let score = data.score(key, &args[0])?.map(|score| score as i64);
+        let renewed = match score {
+            None => Some(version),
+            Some(score) => args.get(3).map(|_| version.max(score + 1)),
+        };
+        if let Some(version) = renewed {
+            data.change_set(key, |set| set.insert(args[0].clone(), version as f64))?;
+        }
+        if held.is_none() {
+            data.expire_at(key, until, server_now);
+        }
+        let entries = data.set(key)?.map_or(0, BTreeMap::len) as i64;
+        return Ok(Reply::Number(if renewed.is_some() { entries } else { -entries }));
     }
     if is(&REPLACE) {
         if data.get(key).is_none() || data.text(key)? != args[0] {
@@ -88,23 +118,25 @@ pub(super) fn run(
         data.expire(key, server_now);
     };
     if is(&CREATE) {
-        if !record.is_empty() && expiry(&record)? > now {
+        if data.get(key).is_some() && expiry(&record).ok_or(Reply::Number(-1))? > now {
             let is_own = args.len() > 3 && is_created(&record, args.get(3));
             return Ok(if is_own { Reply::Number(1) } else { Reply::Bytes(record) });
         }
         keep(data, args[1].clone(), &args[2]);
         return Ok(Reply::Number(1));
     }
-    if record.is_empty() {
-        return Ok(Reply::Number(0));
-    }
-    let expires = expiry(&record)?;
+    let expires = expiry(&record).ok_or(Reply::Number(0))?;
     if is(&UPDATE) {
         if expires <= now {
             return Ok(Reply::Number(0));
         }
         if !is_of(&record, &args[3]) || !is_created(&record, args.get(5)) {
             return Ok(Reply::Number(2));
+        }
+        let moved = number(sub(&args[1], 12, 29)).unwrap();
+        let is_nobodys = args[3].starts_with(b"null");
+        if args.len() < 6 && !is_nobodys && outlives_index(expires, moved, sub(&record, 41, 56)) {
+            return Ok(Reply::Number(3));
         }
         keep(data, [&args[1], sub(&record, 41, 56), &args[2]].concat(), &args[4]);
     } else if is(&TOUCH) {
@@ -114,10 +146,21 @@ pub(super) fn run(
         if args.get(3).and_then(|enough| number(enough)).is_some_and(|enough| expires >= enough) {
             return Ok(Reply::Number(1));
         }
-        let mut moved = record;
-        moved.resize(moved.len().max(29), 0);
-        moved[11..29].copy_from_slice(&args[1]);
-        keep(data, moved, &args[2]);
+        let is_nobodys = sub(&record, 65, 68) == b"null";
+        let is_prolonged =
+            args.get(4).is_some_and(|owner| sub(&record, 41, 40 + owner.len()) == owner.as_slice());
+        let moved = number(&args[1]).unwrap();
+        if !is_nobodys && !is_prolonged && outlives_index(expires, moved, sub(&record, 41, 56)) {
+            return Ok(Reply::Number(2));
+        }
+        if record.len() < 64 {
+            data.remove(key);
+        } else {
+            let mut moved = record;
+            moved[11..29].copy_from_slice(&args[1]);
+            data.set_text(key, moved, None);
+            data.expire_at(key, number(&args[2]).unwrap(), server_now);
+        }
     } else if is(&END_OF_USER) {
         if !is_of(&record, &args[1]) || !is_created(&record, args.get(2)) {
             return Ok(Reply::Number(0));

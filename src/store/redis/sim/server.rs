@@ -21,6 +21,21 @@ pub(super) type ServerId = usize;
 /// A change on its way to a replica: when it arrives, its key, and what is under that then.
 pub(super) type Replicated = (Instant, Vec<u8>, Option<Entry>);
 
+/// What a server believes of the others. A sentinel knows by it who the primary is.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct View {
+    /// Who has each range of slots.
+    pub owners: Vec<ServerId>,
+    /// Of each server: that of the last time at which it got slots.
+    pub epochs: Vec<u64>,
+}
+
+impl View {
+    fn epoch(&self) -> u64 {
+        self.epochs.iter().copied().max().unwrap_or(0)
+    }
+}
+
 pub(super) struct Server {
     pub id: ServerId,
     pub is_sentinel: bool,
@@ -40,14 +55,13 @@ pub(super) struct Server {
     pub replica_of: Cell<Option<ServerId>>,
     /// What a replica has not applied yet.
     pub log: RefCell<VecDeque<Replicated>>,
-    /// Who it believes to have each range of slots. For a sentinel: who the primary is.
-    pub view: RefCell<Vec<ServerId>>,
+    pub view: RefCell<View>,
     inbox: RefCell<VecDeque<(Rc<Connection>, Command)>>,
     pub changed: Notify,
 }
 
 impl Server {
-    pub(super) fn new(id: ServerId, is_sentinel: bool, view: Vec<ServerId>) -> Rc<Self> {
+    pub(super) fn new(id: ServerId, is_sentinel: bool, view: View) -> Rc<Self> {
         Rc::new(Self {
             id,
             is_sentinel,
@@ -162,29 +176,34 @@ impl Server {
         let follows_refused = connection.is_entry_refused.take() && args[0] == b"SET";
         if let Some((refusal, chance)) = self.refusals.get() {
             let concerns = match refusal.split(' ').next() {
-                Some("OOM") => data::takes_memory(command),
+                Some("OOM") => data::takes_memory(command, &self.data.borrow()),
                 Some("NOREPLICAS") => data::is_write(command),
                 Some("LOADING") => true,
                 _ => data::key_of(command).is_some(),
             };
             if follows_refused || (concerns && world.chance(chance)) {
-                connection.is_entry_refused.set(args[0] == b"ZADD");
+                connection.is_entry_refused.set(scripts::is_enter(command));
                 return error(refusal);
             }
         }
         match &args[..] {
             [b"PING"] => return Reply::Status(b"PONG".to_vec()),
-            [b"AUTH", ..] | [b"SELECT", _] => return Reply::Okay,
             [b"ROLE"] => {
                 let role: &[u8] = if self.replica_of.get().is_some() { b"slave" } else { b"master" };
                 return Reply::Array(vec![Reply::Bytes(role.to_vec())]);
             }
-            [b"SENTINEL", b"get-master-addr-by-name", _] if self.is_sentinel => {
-                let primary = self.view.borrow()[0];
-                let port = PORT.to_string().into_bytes();
-                return Reply::Array(vec![Reply::Bytes(host_of(primary).into_bytes()), Reply::Bytes(port)]);
+            [b"HELLO", b"3"] => return Reply::Array(vec![text("proto"), Reply::Number(3)]),
+            [b"SUBSCRIBE", channel] if self.is_sentinel => {
+                connection.is_subscribed.set(true);
+                let channel = Reply::Bytes(channel.to_vec());
+                return Reply::Push(vec![text("subscribe"), channel, Reply::Number(1)]);
             }
+            [b"SENTINEL", rest @ ..] if self.is_sentinel => return self.answer_as_sentinel(world, rest),
             [b"CLUSTER", b"SLOTS"] if world.config.topology == Topology::Cluster => return self.slots(),
+            [b"CLUSTER", b"INFO"] if world.config.topology == Topology::Cluster => {
+                return text(&format!("cluster_current_epoch:{}\r\n", self.view.borrow().epoch()));
+            }
+            [b"CLUSTER", b"NODES"] if world.config.topology == Topology::Cluster => return self.nodes(world),
             [b"ASKING"] => {
                 connection.is_asking.set(true);
                 return Reply::Okay;
@@ -198,7 +217,7 @@ impl Server {
         let is_write = data::is_write(command);
         let is_replica = self.replica_of.get().is_some();
         if is_write && (is_replica || self.is_readonly.get() || follows_refused) {
-            connection.is_entry_refused.set(args[0] == b"ZADD");
+            connection.is_entry_refused.set(scripts::is_enter(command));
             return error("READONLY You can't write against a read only replica.");
         }
         if command[0].starts_with(b"EVAL") {
@@ -253,30 +272,103 @@ impl Server {
         if target == Some(self.id) && is_asking {
             return None;
         }
-        let known = self.view.borrow()[range];
+        let known = self.view.borrow().owners[range];
         to("MOVED", if known == self.id { owner } else { known })
     }
 
     fn slots(&self) -> Reply {
         let view = self.view.borrow();
-        let ranges = view.len();
-        let edge = |range: usize| (range * SLOTS).div_ceil(ranges) as i64;
-        Reply::Array(
-            view.iter()
-                .enumerate()
-                .map(|(range, owner)| {
-                    let node = vec![
-                        Reply::Bytes(host_of(*owner).into_bytes()),
-                        Reply::Number(PORT.into()),
-                        Reply::Bytes(format!("node-{owner}").into_bytes()),
-                    ];
-                    Reply::Array(vec![
-                        Reply::Number(edge(range)),
-                        Reply::Number(edge(range + 1) - 1),
-                        Reply::Array(node),
-                    ])
-                })
-                .collect(),
-        )
+        let ranges = view.owners.len();
+        let each = view.owners.iter().enumerate().map(|(range, owner)| {
+            let (first, last) = slots_of(range, ranges);
+            let node = vec![text(&host_of(*owner)), Reply::Number(PORT.into()), text(&node_id(*owner))];
+            Reply::Array(vec![Reply::Number(first as i64), Reply::Number(last as i64), Reply::Array(node)])
+        });
+        Reply::Array(each.collect())
     }
+
+    /// The nodes as this one knows them. Of slots that move each node tells its own alone.
+    fn nodes(&self, world: &World) -> Reply {
+        let view = self.view.borrow();
+        let ranges = view.owners.len();
+        let mut lines = String::new();
+        for (other, epoch) in view.epochs.iter().enumerate() {
+            let is_own = other == self.id;
+            let is_primary =
+                if is_own { self.replica_of.get().is_none() } else { view.owners.contains(&other) };
+            let flags = format!(
+                "{}{}",
+                if is_own { "myself," } else { "" },
+                if is_primary { "master" } else { "slave" }
+            );
+            let (id, host) = (node_id(other), host_of(other));
+            lines.push_str(&format!("{id} {host}:{PORT}@1{PORT} {flags} - 0 0 {epoch} connected"));
+            for range in (0..ranges).filter(|range| is_primary && view.owners[*range] == other) {
+                let (first, last) = slots_of(range, ranges);
+                lines.push_str(&format!(" {first}-{last}"));
+            }
+            for (range, target) in world.moving.borrow().iter().filter(|_| is_own && is_primary) {
+                let (first, last) = slots_of(*range, ranges);
+                let source = world.owners.borrow()[*range];
+                for slot in first..=last {
+                    if source == self.id {
+                        lines.push_str(&format!(" [{slot}->-{}]", node_id(*target)));
+                    } else if *target == self.id {
+                        lines.push_str(&format!(" [{slot}-<-{}]", node_id(source)));
+                    }
+                }
+            }
+            lines.push('\n');
+        }
+        text(&lines)
+    }
+
+    fn answer_as_sentinel(&self, world: &World, question: &[&[u8]]) -> Reply {
+        let port = PORT.to_string();
+        let fields = |fields: &[&str]| Reply::Array(fields.iter().map(|field| text(field)).collect());
+        match question {
+            [b"get-master-addr-by-name", _] => fields(&[&host_of(self.view.borrow().owners[0]), &port]),
+            [b"MASTER", _] => fields(&["config-epoch", &self.view.borrow().epoch().to_string()]),
+            [b"SENTINELS", _] => {
+                let others = world.servers.iter().filter(|other| other.is_sentinel && other.id != self.id);
+                let each = others.map(|other| {
+                    let flags = if other.is_up.get() { "sentinel" } else { "s_down,sentinel" };
+                    let (ip, id) = (host_of(other.id), node_id(other.id));
+                    fields(&["ip", &ip, "port", &port, "runid", &id, "flags", flags])
+                });
+                Reply::Array(each.collect())
+            }
+            [b"MYID"] => text(&node_id(self.id)),
+            _ => error("ERR unknown subcommand"),
+        }
+    }
+
+    /// Learns who has which slots. A sentinel says so to all that have subscribed.
+    pub(super) fn learn(&self, world: &World) {
+        let view = View { owners: world.owners.borrow().clone(), epochs: world.epochs.borrow().clone() };
+        let is_news = self.view.replace(view.clone()) != view;
+        if !self.is_sentinel || !is_news || !self.is_up.get() || self.is_paused.get() {
+            return;
+        }
+        let mut bytes = Vec::new();
+        data::encode(&Reply::Push(vec![text("message"), text("+switch-master"), text("main")]), &mut bytes);
+        let connections = world.connections.borrow();
+        let subscribed =
+            |connection: &&Rc<Connection>| connection.server == self.id && connection.is_subscribed.get();
+        connections.iter().filter(subscribed).for_each(|connection| connection.reply(world, bytes.clone()));
+    }
+}
+
+fn text(text: &str) -> Reply {
+    Reply::Bytes(text.as_bytes().to_vec())
+}
+
+fn node_id(server: ServerId) -> String {
+    format!("node-{server}")
+}
+
+/// The first and the last slot of a range.
+fn slots_of(range: usize, ranges: usize) -> (usize, usize) {
+    let edge = |range: usize| (range * SLOTS).div_ceil(ranges);
+    (edge(range), edge(range + 1) - 1)
 }

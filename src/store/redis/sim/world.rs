@@ -14,7 +14,7 @@ use super::data::{Command, Value};
 use super::model::{CallId, Ending, History, Op, Row};
 use super::network::Connection;
 use super::process::{Process, ProcessId};
-use super::server::{Server, ServerId};
+use super::server::{Server, ServerId, View};
 use crate::clock::{Clock, Millis};
 use crate::store::conformance::START;
 use crate::store::redis::resp::{Reply, SLOTS, slot_of};
@@ -121,6 +121,8 @@ impl Config {
                 [600_000; 4],
                 [600_000, 600_000, 600_000, 700],
                 [200, 1500, 4000, 600_000],
+                // Longer than the index of the session's user may be kept at first.
+                [600_000, 2_220_000, 4_000_000, 8_000_000],
             ]),
             page: *random.pick(&[1, 2, 1000]),
             faults,
@@ -150,6 +152,8 @@ pub(super) struct World {
     pub servers: Vec<Rc<Server>>,
     /// The server of each range of slots; outside of clusters there is one range.
     pub owners: RefCell<Vec<ServerId>>,
+    /// Of each server: that of the last time at which it got slots.
+    pub epochs: RefCell<Vec<u64>>,
     /// The ranges that are moving, and to which server.
     pub moving: RefCell<BTreeMap<usize, ServerId>>,
     pub connections: RefCell<Vec<Rc<Connection>>>,
@@ -190,7 +194,10 @@ impl World {
             Topology::Cluster => 6,
         };
         let is_sentinel = |id| config.topology == Topology::Sentinel && id >= 2;
-        let servers: Vec<_> = (0..count).map(|id| Server::new(id, is_sentinel(id), owners.clone())).collect();
+        let epochs: Vec<u64> =
+            (0..count).map(|id| if owners.contains(&id) { id as u64 + 1 } else { 0 }).collect();
+        let view = View { owners: owners.clone(), epochs: epochs.clone() };
+        let servers: Vec<_> = (0..count).map(|id| Server::new(id, is_sentinel(id), view.clone())).collect();
         match config.topology {
             Topology::Single => {}
             Topology::Sentinel => servers[1].replica_of.set(Some(0)),
@@ -202,6 +209,7 @@ impl World {
             clock: Arc::new(SimClock(Instant::now())),
             servers,
             owners: RefCell::new(owners),
+            epochs: RefCell::new(epochs),
             moving: RefCell::default(),
             connections: RefCell::default(),
             opened: Cell::new(0),
@@ -307,10 +315,10 @@ impl World {
         }
     }
 
-    /// Whether scans find all that is there all the time. In a cluster they may miss a slot that has moved, until the next
-    /// look at the map.
-    pub(super) fn has_whole_scans(&self) -> bool {
-        self.config.topology != Topology::Cluster
+    /// A server has got slots.
+    pub(super) fn begin_epoch(&self, server: ServerId) {
+        let mut epochs = self.epochs.borrow_mut();
+        epochs[server] = epochs.iter().max().map_or(0, |last| last + 1);
     }
 
     /// The server that has a key.
@@ -339,9 +347,10 @@ impl World {
 
     /// Whether a user's index names a session.
     pub(super) fn is_named(&self, user: usize, session: usize) -> bool {
-        let key = format!("fluid:user:\"u{user}\"").into_bytes();
+        let key = format!("fluid:user#\"u{user}\"").into_bytes();
         let data = self.holder(&key).data.borrow();
-        matches!(data.score(&key, session_id(session).as_bytes()), Ok(Some(_)))
+        let is_there = data.get(&key).is_some_and(|entry| entry.expires.is_none_or(|end| end >= self.now()));
+        is_there && matches!(data.score(&key, session_id(session).as_bytes()), Ok(Some(_)))
     }
 
     pub(super) fn begin(&self, session: usize, op: Op, process: ProcessId) -> CallId {
@@ -467,5 +476,5 @@ pub(super) fn session_id(session: usize) -> String {
 }
 
 pub(super) fn session_key(session: usize) -> Vec<u8> {
-    format!("fluid:sess:s{session}").into_bytes()
+    format!("fluid:sess#s{session}").into_bytes()
 }

@@ -98,8 +98,17 @@ fn serve(mut socket: &TcpStream, data: &Mutex<Data>, decide: &Decide) -> std::io
     loop {
         let command = reader.next(socket)?;
         is_fast |= command[0] == b"SCRIPT";
-        if matches!(&command[0][..], b"SCRIPT" | b"PING") {
-            socket.write_all(if command[0] == b"PING" { b"+PONG\r\n" } else { b"+OK\r\n" })?;
+        let said: Option<&[u8]> = match &command[0][..] {
+            b"PING" => Some(b"+PONG\r\n"),
+            b"SCRIPT" | b"CLIENT" => Some(b"+OK\r\n"),
+            // It does not say: then its clock is taken to be in step.
+            b"TIME" => Some(b"-NOPERM no\r\n"),
+            // A server before Redis 7.0.
+            b"PEXPIREAT" => Some(b"-ERR wrong number of arguments for 'pexpireat' command\r\n"),
+            _ => None,
+        };
+        if let Some(said) = said {
+            socket.write_all(said)?;
             continue;
         }
         let conduct = decide(is_fast, &command);
@@ -136,13 +145,24 @@ fn words(command: &Command) -> String {
     let name = match script_of(command) {
         None => String::from_utf8_lossy(&command[0]).into_owned(),
         Some(script) => {
-            let names = [(&CREATE, "create"), (&TOUCH, "touch"), (&UPDATE, "update"), (&END_OF_USER, "end")];
+            let names = [
+                (&CREATE, "create"),
+                (&TOUCH, "touch"),
+                (&UPDATE, "update"),
+                (&END_OF_USER, "end"),
+                (&ENTER, "enter"),
+            ];
             let found = names.iter().find(|(other, _)| other.digest == script.digest);
             found.map_or("aside", |(_, name)| name).into()
         }
     };
     let key = if script_of(command).is_some() { &command[3] } else { &command[1] };
     format!("{name} {}", String::from_utf8_lossy(key))
+}
+
+/// Whether it adds an entry to an index.
+pub fn is_enter(command: &Command) -> bool {
+    script_of(command).is_some_and(|script| script.digest == ENTER.digest)
 }
 
 fn script_of(command: &Command) -> Option<&'static Script> {
@@ -179,18 +199,10 @@ impl Data {
                 self.strings.insert(key.clone(), command[2].clone());
                 b"+OK\r\n".to_vec()
             }
-            (b"ZADD", key) => {
-                let set = self.sets.entry(key.clone()).or_default();
-                let (version, member) = (parsed(&command[3]), &command[4]);
-                let held = set.insert(member.clone(), version);
-                set.insert(member.clone(), version.max(held.unwrap_or(version)));
-                number(held.is_none().into())
-            }
             (b"ZSCORE", key) => {
                 let version = self.sets.get(key).and_then(|set| set.get(&command[2]));
                 version.map_or_else(nil, |version| bulk(version.to_string().as_bytes()))
             }
-            (b"ZCARD", key) => number(self.sets.get(key).map_or(0, HashMap::len) as i64),
             other => panic!("{other:?}"),
         }
     }
@@ -217,9 +229,14 @@ impl Data {
         }
         if is(&ENTER) {
             let entries = self.sets.entry(key.into()).or_default();
-            let version = entries.get(&args[0]).map_or(0, |held| held + 1).max(parsed(&args[1]));
-            entries.insert(args[0].clone(), version);
-            return number(version);
+            let held = entries.get(&args[0]).copied();
+            let is_kept = held.is_some() && args.len() == 3;
+            if !is_kept {
+                let version = held.map_or(0, |held| held + 1).max(parsed(&args[1]));
+                entries.insert(args[0].clone(), version);
+            }
+            let len = entries.len() as i64;
+            return number(if is_kept { -len } else { len });
         }
         let Some(value) = held else { return number(0) };
         let (user, created) =

@@ -1,6 +1,7 @@
 -- Creates a session where the server holds one. Arguments: now, the value, when the server ends it; then the creation of
 -- the session, if it may be stored already. `1`, or the live session's value.
 local head = redis.call('GETRANGE', KEYS[1], 0, 55)
+if head == '' and redis.call('EXISTS', KEYS[1]) == 1 then return -1 end
 if head ~= '' then
   local expires = tonumber(string.sub(head, 12, 29))
   if string.sub(head, 1, 11) ~= '{"expires":' or not expires then return -1 end

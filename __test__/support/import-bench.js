@@ -1,0 +1,66 @@
+"use strict";
+
+const assert = require("node:assert/strict");
+const fs = require("node:fs");
+const { ConnectStore } = require("../../connect.js");
+const { Bench } = require("./cli.js");
+
+/** A bench for `native-store import --from`. */
+class ImportBench extends Bench {
+  /** Runs an import that is to end well, and gives its summary. */
+  async imports(args, options) {
+    const { code, stdout, stderr } = await this.run(args, options);
+    assert.deepEqual({ code, stdout }, { code: 0, stdout: "" }, stderr);
+    return stderr;
+  }
+
+  /** Runs one that is to be refused, with one line that says why. */
+  async refuses(args, words, { code: exitCode = 2, ...options } = {}) {
+    const { code, stdout, stderr } = await this.run(args, options);
+    assert.match(stderr, /^native-store: [^\n]+\n$/);
+    assert.match(stderr, words);
+    assert.deepEqual([code, stdout], [exitCode, ""]);
+    return stderr;
+  }
+
+  /** The environment of a run in which this package, whose tests have them all, has none of these. The app's own stay. */
+  hiding(...packages) {
+    const source = `
+      const Module = require("node:module");
+      const { _resolveFilename } = Module;
+      Module._resolveFilename = (name, parent, ...rest) => {
+        const isHidden = ${JSON.stringify(packages)}.includes(name) && !parent.filename.startsWith(process.cwd());
+        if (isHidden) throw new Error("no " + name);
+        return _resolveFilename(name, parent, ...rest);
+      };`;
+    fs.writeFileSync(this.in("hide.js"), source);
+    return { NODE_OPTIONS: `--require ${JSON.stringify(this.in("hide.js"))}` };
+  }
+
+  /** What the store has under an id. */
+  async stored(id) {
+    const store = this.open();
+    const session = await store.get(id);
+    await store.close();
+    return session;
+  }
+
+  async storedIds() {
+    const { stdout } = await this.run(["list"]);
+    return [...stdout.matchAll(/^[^\t]+/gm)].map(([id]) => id).sort();
+  }
+
+  /** What ConnectStore, as the app that moved here has it, gives for an id. */
+  async connectGet(sid, options) {
+    const store = new ConnectStore(this.open(), options);
+    const session = await store.get(sid);
+    await store.close();
+    return session;
+  }
+}
+
+const summary = (created, { existing = 0, expired = 0, unreadable } = {}) =>
+  `${created.toLocaleString("en")} session${created === 1 ? "" : "s"} imported; skipped: ${existing} existing, ${expired} expired` +
+  `${unreadable ? `, ${unreadable} unreadable` : ""}\n`;
+
+module.exports = { ImportBench, summary };

@@ -1,0 +1,42 @@
+"use strict";
+
+const { kindOf } = require("./errors.js");
+const native = require("./native.js");
+const { text } = require("./options.js");
+
+const EXPECTED = "an object with a password, and a username where there is one";
+const MAX_REASON = 200;
+
+/**
+ * What the addon calls for the credentials of each connection. The app's function is for the store to keep: it may reach
+ * the store, which would never be collected otherwise.
+ */
+function answerRequests(credentials) {
+  const weak = new WeakRef(credentials);
+  return (request) => void answer(request, weak.deref());
+}
+
+async function answer(request, credentials) {
+  try {
+    const { username, password } = check(await credentials?.());
+    native.answerCredentials(request, username, password);
+  } catch (error) {
+    native.refuseCredentials(request, reasonOf(error));
+  }
+}
+
+function check(given) {
+  if (given === null || typeof given !== "object")
+    throw new Error(`expected ${EXPECTED}; got ${kindOf(given)}`);
+  const { username, password } = given;
+  for (const [name, value] of Object.entries({ username, password })) {
+    const isValid = text.accepts(value) || (name === "username" && value === undefined);
+    if (!isValid) throw new Error(`${name} must be ${text.expected}; got ${kindOf(value)}`);
+  }
+  return { username, password };
+}
+
+const reasonOf = (error) =>
+  (typeof error?.message === "string" ? error.message : kindOf(error)).toWellFormed().slice(0, MAX_REASON);
+
+module.exports = { answerRequests };

@@ -1,0 +1,102 @@
+//! How many requests may wait for their replies at once.
+//!
+//! A server keeps replies in its memory until they are read, and closes a connection where they exceed its
+//! `client-output-buffer-limit`. The same requests, sent again together, would end each connection. So after the server has
+//! closed one, fewer are sent at once. The number grows again with each reply, as far as the size of the last ones allows.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// How many bytes of replies may be under way, once a server has closed a connection.
+const MAX_BYTES: usize = 1 << 20;
+
+/// From so many requests on it limits nothing.
+const UNLIMITED_FROM: usize = 1 << 16;
+
+/// For the connections of one store. Threads may lose each other's changes: it need not be exact.
+pub struct ReplyWindow {
+    requests: AtomicUsize,
+    /// The size of the largest reply of late.
+    reply_len: AtomicUsize,
+}
+
+impl Default for ReplyWindow {
+    fn default() -> Self {
+        Self { requests: AtomicUsize::new(UNLIMITED_FROM), reply_len: AtomicUsize::new(0) }
+    }
+}
+
+impl ReplyWindow {
+    /// Whether another request may be sent where so many have no reply yet.
+    pub fn has_room(&self, pending: usize) -> bool {
+        let requests = self.requests.load(Ordering::Relaxed);
+        pending < requests || requests >= UNLIMITED_FROM
+    }
+
+    /// A reply has come.
+    pub fn reply_came(&self, len: usize) {
+        let requests = self.requests.load(Ordering::Relaxed);
+        if requests >= UNLIMITED_FROM {
+            return;
+        }
+        let known = self.reply_len.load(Ordering::Relaxed);
+        let len = len.max(known - known / 16).max(1);
+        self.reply_len.store(len, Ordering::Relaxed);
+        self.requests.store((requests + 1).min(MAX_BYTES / len).max(1), Ordering::Relaxed);
+    }
+
+    /// The server has closed a connection on which so many requests had no reply.
+    pub fn server_closed(&self, pending: usize) {
+        if pending > 1 {
+            let requests = self.requests.load(Ordering::Relaxed).min(pending) / 4;
+            self.requests.store(requests.max(1), Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many requests have room at once.
+    fn room(window: &ReplyWindow) -> usize {
+        (0..=UNLIMITED_FROM).find(|&pending| !window.has_room(pending)).unwrap_or(usize::MAX)
+    }
+
+    #[test]
+    fn it_limits_nothing_until_a_server_has_closed_a_connection() {
+        let window = ReplyWindow::default();
+        window.reply_came(MAX_BYTES);
+        window.server_closed(0);
+        window.server_closed(1);
+        assert_eq!(room(&window), usize::MAX);
+    }
+
+    #[test]
+    fn large_replies_come_few_at_once_and_small_ones_as_before() {
+        let window = ReplyWindow::default();
+        window.server_closed(40);
+        assert_eq!(room(&window), 10);
+        window.server_closed(10);
+        assert_eq!(room(&window), 2);
+        for _ in 0..40 {
+            window.reply_came(400_000);
+            assert_eq!(room(&window), 2);
+        }
+        for _ in 0..200 {
+            window.reply_came(300);
+        }
+        assert!(room(&window) > 50, "{}", room(&window));
+        window.reply_came(400_000);
+        assert_eq!(room(&window), 2);
+        (0..2 * UNLIMITED_FROM).for_each(|_| window.reply_came(5));
+        assert_eq!(room(&window), usize::MAX);
+    }
+
+    #[test]
+    fn one_request_always_has_room() {
+        let window = ReplyWindow::default();
+        (0..10).for_each(|_| window.server_closed(2));
+        window.reply_came(100 * MAX_BYTES);
+        assert_eq!(room(&window), 1);
+    }
+}

@@ -1,0 +1,367 @@
+//! Where the slots of a cluster are at one moment, by the word of its nodes: who has each, and where it is moving to.
+//!
+//! `CLUSTER SLOTS` does not say that a slot is moving, and its map is of one node. A scan has to know: the keys of a slot
+//! that moves go one by one, to a node that may have been scanned before.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use futures_util::future::join_all;
+
+use super::super::options::Address;
+use super::super::resp::{Reply, Request, SLOTS};
+use super::node::Node;
+use super::router::{Attempt, Router};
+use crate::error::Result;
+
+/// The place of a slot that nobody has.
+const NOWHERE: u16 = u16::MAX;
+
+/// A node as a line of `CLUSTER NODES` has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Line {
+    id: String,
+    host: String,
+    port: u16,
+    is_own: bool,
+    is_primary: bool,
+    epoch: u64,
+    /// The ranges of its slots.
+    slots: Vec<(u16, u16)>,
+    /// Slots that move, and the nodes to which they do. Only its own line has them.
+    moving: Vec<(u16, String)>,
+}
+
+/// A node that has slots, or is getting some.
+struct Holder {
+    id: String,
+    /// Grows whenever it gets a slot, or takes over those of another.
+    epoch: u64,
+    node: Rc<Node>,
+}
+
+pub struct SlotView {
+    holders: Vec<Holder>,
+    /// Who has each slot.
+    owners: Vec<u16>,
+    /// Where slots move to.
+    moving: BTreeMap<u16, BTreeSet<u16>>,
+}
+
+/// Slots whose keys may have changed their nodes, and to which ones, by their ids.
+pub type Moves = BTreeMap<u16, BTreeSet<String>>;
+
+impl SlotView {
+    /// Asks all primaries; `None` outside of clusters. Waits while a slot has no node: what that holds cannot be seen.
+    pub async fn look(router: &Router, attempt: &Attempt) -> Result<Option<Self>> {
+        if router.topology.is_one_server() {
+            return Ok(None);
+        }
+        loop {
+            let view = Self::ask(router, attempt).await?;
+            match view.owners.iter().filter(|owner| **owner == NOWHERE).count() {
+                0 => return Ok(Some(view)),
+                lost => {
+                    router.pause(attempt, format!("no node of the cluster has {lost} of its slots")).await
+                }
+            }
+        }
+    }
+
+    async fn ask(router: &Router, attempt: &Attempt) -> Result<Self> {
+        let mut asked: Vec<(Rc<Node>, Vec<Line>)> = Vec::new();
+        let mut to_ask = router.topology.all_primaries();
+        loop {
+            let answers = join_all(to_ask.into_iter().map(async |node| {
+                let make = |mode| Request::read(mode).command(&[b"CLUSTER", b"NODES"]);
+                let reply = router.ask_node(attempt, &node, make).await?;
+                Ok((node, reply))
+            }));
+            for answer in answers.await {
+                // One that is gone by now has no slots.
+                if let (node, Some(reply)) = answer? {
+                    let lines = parse_lines(&reply);
+                    asked.push((node, lines));
+                }
+            }
+            let (view, unasked) =
+                Self::of(&asked, |host, port| router.topology.node_at(&Address { host: host.into(), port }));
+            if unasked.is_empty() {
+                return Ok(view);
+            }
+            to_ask = unasked;
+        }
+    }
+
+    /// What nodes say, and those of which they speak that were not asked. What a node says of itself counts.
+    fn of(asked: &[(Rc<Node>, Vec<Line>)], node_at: impl Fn(&str, u16) -> Rc<Node>) -> (Self, Vec<Rc<Node>>) {
+        let mut view = Self { holders: Vec::new(), owners: vec![NOWHERE; SLOTS], moving: BTreeMap::new() };
+        for (node, lines) in asked {
+            if let Some(own) = lines.iter().find(|line| line.is_own && line.is_primary) {
+                view.take(own, || Rc::clone(node));
+            }
+        }
+        let (known, mut unasked) = (view.holders.len(), Vec::new());
+        let has_said =
+            |id: &str| asked.iter().any(|(_, lines)| lines.iter().any(|line| line.is_own && line.id == id));
+        for (node, lines) in asked {
+            for line in lines.iter().filter(|line| line.is_primary && !has_said(&line.id)) {
+                let host = if line.host.is_empty() { node.address().host } else { line.host.clone() };
+                view.take(line, || node_at(&host, line.port));
+            }
+        }
+        let own_moves: Vec<_> =
+            asked.iter().flat_map(|(_, lines)| lines.iter().flat_map(|line| &line.moving)).collect();
+        for (slot, id) in own_moves {
+            let line = asked.iter().flat_map(|(_, lines)| lines).find(|line| line.id == *id);
+            let to = match (view.index_of(id), line) {
+                (Some(to), _) => to,
+                (None, Some(line)) => view.add(line, node_at(&line.host, line.port)),
+                (None, None) => continue,
+            };
+            view.moving.entry(*slot).or_default().insert(to);
+        }
+        for (at, holder) in view.holders.iter().enumerate().skip(known) {
+            let at = at as u16;
+            if view.owners.contains(&at) || view.moving.values().any(|to| to.contains(&at)) {
+                unasked.push(Rc::clone(&holder.node));
+            }
+        }
+        (view, unasked)
+    }
+
+    fn index_of(&self, id: &str) -> Option<u16> {
+        self.holders.iter().position(|holder| holder.id == id).map(|at| at as u16)
+    }
+
+    fn add(&mut self, line: &Line, node: Rc<Node>) -> u16 {
+        self.holders.push(Holder { id: line.id.clone(), epoch: line.epoch, node });
+        (self.holders.len() - 1) as u16
+    }
+
+    /// Takes the slots that a line claims. Of two that claim the same, the later epoch counts.
+    fn take(&mut self, line: &Line, node: impl FnOnce() -> Rc<Node>) {
+        if line.slots.is_empty() && line.moving.is_empty() && !line.is_own {
+            return;
+        }
+        let at = self.index_of(&line.id).unwrap_or_else(|| self.add(line, node()));
+        for slot in line.slots.iter().flat_map(|&(first, last)| first..=last) {
+            let Some(owner) = self.owners.get_mut(usize::from(slot)) else { continue };
+            if self.holders.get(usize::from(*owner)).is_none_or(|holder| holder.epoch < line.epoch) {
+                *owner = at;
+            }
+        }
+    }
+
+    /// All nodes that may have keys.
+    pub fn nodes(&self) -> Vec<Rc<Node>> {
+        let used = |at: &u16| self.owners.contains(at) || self.moving.values().any(|to| to.contains(at));
+        let all = (0..self.holders.len() as u16).filter(used);
+        all.map(|at| Rc::clone(&self.holders[usize::from(at)].node)).collect()
+    }
+
+    /// The nodes of some moves that are still there.
+    pub fn nodes_of(&self, moves: &Moves) -> Vec<Rc<Node>> {
+        let ids: BTreeSet<_> = moves.values().flatten().collect();
+        let found = self.holders.iter().filter(|holder| ids.contains(&holder.id));
+        found.map(|holder| Rc::clone(&holder.node)).collect()
+    }
+
+    fn owner(&self, slot: u16) -> &Holder {
+        &self.holders[usize::from(self.owners[usize::from(slot)])]
+    }
+
+    fn moving_to(&self, slot: u16) -> BTreeSet<String> {
+        let to = self.moving.get(&slot).into_iter().flatten();
+        to.map(|&at| self.holders[usize::from(at)].id.clone()).collect()
+    }
+
+    /// Where keys of a slot may have gone until a later view.
+    fn went_to(&self, later: &Self, slot: u16) -> BTreeSet<String> {
+        let mut to = self.moving_to(slot);
+        to.append(&mut later.moving_to(slot));
+        if self.owner(slot).id != later.owner(slot).id {
+            to.insert(later.owner(slot).id.clone());
+        }
+        to
+    }
+
+    /// The slots whose keys may have changed their nodes from this view to a later one. One that came back in between is
+    /// among them, with all others of its owner: that has another epoch.
+    pub fn moves_until(&self, later: &Self) -> Moves {
+        let mut moves = Moves::new();
+        for slot in 0..SLOTS as u16 {
+            let mut to = self.went_to(later, slot);
+            if self.owner(slot).epoch != later.owner(slot).epoch {
+                to.insert(later.owner(slot).id.clone());
+            }
+            if !to.is_empty() {
+                moves.insert(slot, to);
+            }
+        }
+        moves
+    }
+
+    /// Those of the moves until a later view that a scan has to follow, which has just scanned where slots had moved
+    /// `before`.
+    ///
+    /// A key of another slot was where it is now while all was scanned. A key of these slots was there while that node was
+    /// scanned, unless it may have moved on. Epochs do not count here, or no scan would end while slots move to more than
+    /// one node. So a key can be missed whose slot goes and comes back within each of two rounds.
+    pub fn moves_after(&self, later: &Self, before: &Moves) -> Moves {
+        let followed = before.iter().filter_map(|(&slot, from)| {
+            let to = self.went_to(later, slot);
+            let is_same =
+                self.owner(slot).id == later.owner(slot).id && self.moving_to(slot) == later.moving_to(slot);
+            // Of a slot that was moving on all the time, keys may have left each node before that was scanned.
+            let may_miss = !is_same || from.contains(&self.owner(slot).id);
+            (may_miss && !to.is_empty()).then_some((slot, to))
+        });
+        followed.collect()
+    }
+}
+
+fn parse_lines(reply: &Reply) -> Vec<Line> {
+    let Reply::Bytes(text) = reply else { return Vec::new() };
+    String::from_utf8_lossy(text).lines().filter_map(parse_line).collect()
+}
+
+/// A node: `‹id› ‹host›:‹port›@‹port›,‹hostname› ‹flags› ‹primary› ‹ping› ‹pong› ‹epoch› ‹state› ‹slot› …`.
+fn parse_line(line: &str) -> Option<Line> {
+    let mut fields = line.split(' ');
+    let (id, address, flags) = (fields.next()?, fields.next()?, fields.next()?);
+    let epoch = fields.nth(3)?.parse().ok()?;
+    let (host, port) = address.split(['@', ',']).next()?.rsplit_once(':')?;
+    let flag = |name| flags.split(',').any(|flag| flag == name);
+    let (mut slots, mut moving) = (Vec::new(), Vec::new());
+    for field in fields.skip(1) {
+        if let Some(moved) = field.strip_prefix('[').and_then(|field| field.strip_suffix(']')) {
+            if let Some((slot, to)) = moved.split_once("->-") {
+                moving.push((slot.parse().ok()?, to.to_owned()));
+            } else if let Some((slot, _)) = moved.split_once("-<-") {
+                moving.push((slot.parse().ok()?, id.to_owned()));
+            }
+        } else {
+            let (first, last) = field.split_once('-').unwrap_or((field, field));
+            slots.push((first.parse().ok()?, last.parse().ok()?));
+        }
+    }
+    Some(Line {
+        id: id.into(),
+        host: host.into(),
+        port: port.parse().ok()?,
+        is_own: flag("myself"),
+        is_primary: flag("master"),
+        epoch,
+        slots,
+        moving,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(port: u16) -> Rc<Node> {
+        Node::new(Address { host: "h".into(), port })
+    }
+
+    /// The view by what each of three nodes says of itself: its epoch and slots.
+    fn view(own: [(u64, &str); 3]) -> SlotView {
+        let line = |(at, (epoch, slots)): (usize, (u64, &str))| {
+            let port = at as u16 + 1;
+            let text = format!(
+                "{} h:{port}@1,name myself,master - 0 0 {epoch} connected {slots}",
+                ["a", "b", "c"][at]
+            );
+            (node(port), vec![parse_line(text.trim_end()).unwrap()])
+        };
+        let asked: Vec<_> = own.into_iter().enumerate().map(line).collect();
+        SlotView::of(&asked, |_, port| node(port)).0
+    }
+
+    fn moves(of: &[(u16, &[&str])]) -> Moves {
+        of.iter().map(|(slot, to)| (*slot, to.iter().map(|&id| id.to_owned()).collect())).collect()
+    }
+
+    #[test]
+    fn a_line_of_a_node_has_its_slots_and_those_that_move() {
+        let line =
+            parse_line("id ::1:7000@17000,host myself,master - 0 1 12 connected 0-5 9 [7->-x] [8-<-y]");
+        let expected = Line {
+            id: "id".into(),
+            host: "::1".into(),
+            port: 7000,
+            is_own: true,
+            is_primary: true,
+            epoch: 12,
+            slots: vec![(0, 5), (9, 9)],
+            moving: vec![(7, "x".into()), (8, "id".into())],
+        };
+        assert_eq!(line, Some(expected));
+        let replica = parse_line("id :0@0 slave,fail,noaddr x 0 1 12 disconnected").unwrap();
+        assert!(!replica.is_own && !replica.is_primary && replica.host.is_empty());
+        assert_eq!(parse_line(""), None);
+        assert_eq!(parse_line("id h:1 master - 0 0 x connected"), None);
+    }
+
+    #[test]
+    fn what_a_node_says_of_itself_counts_and_the_others_are_asked() {
+        let parse = |lines: &[&str]| lines.iter().map(|line| parse_line(line).unwrap()).collect::<Vec<_>>();
+        // `b` has not heard yet that `a` has given slot 9 to `c`, and that this is up.
+        let mut asked = vec![
+            (
+                node(1),
+                parse(&[
+                    "a h:1@1 myself,master - 0 0 1 connected 0-8",
+                    "b h:2@1 master - 0 0 2 connected 10-16383",
+                    "c h:3@1 master - 0 0 3 connected 9",
+                ]),
+            ),
+            (
+                node(2),
+                parse(&[
+                    "a h:1@1 master - 0 0 1 connected 0-9",
+                    "b h:2@1 myself,master - 0 0 2 connected 10-16383",
+                ]),
+            ),
+        ];
+        let (view, unasked) = SlotView::of(&asked, |_, port| node(port));
+        assert_eq!(unasked.iter().map(|node| node.address().port).collect::<Vec<_>>(), [3]);
+        assert_eq!(["a", "c", "b"], [8, 9, 10].map(|slot| view.owner(slot).id.as_str()));
+        // A node without slots to which one moves is scanned too.
+        asked.push((node(3), parse(&["c h:3@1 myself,master - 0 0 0 connected [4-<-a]"])));
+        asked[0].1[0].slots = vec![(0, 9)];
+        let (view, unasked) = SlotView::of(&asked, |_, port| node(port));
+        assert!(unasked.is_empty());
+        assert_eq!(view.nodes().iter().map(|node| node.address().port).collect::<Vec<_>>(), [1, 2, 3]);
+        assert_eq!(view.moving_to(4), BTreeSet::from(["c".to_owned()]));
+    }
+
+    #[test]
+    fn a_slot_that_moves_is_followed_until_it_rests() {
+        let quiet = view([(1, "0-9"), (2, "10-19"), (3, "20-16383")]);
+        assert!(quiet.moves_until(&view([(1, "0-9"), (2, "10-19"), (3, "20-16383")])).is_empty());
+        let begun = view([(1, "0-9 [5->-b]"), (2, "10-19 [5-<-a]"), (3, "20-16383")]);
+        let ended = view([(1, "0-4 6-9"), (4, "5 10-19"), (3, "20-16383")]);
+        // Keys that went while all was scanned are sought where they went.
+        let all = quiet.moves_until(&begun);
+        assert_eq!(all, moves(&[(5, &["b"])]));
+        // They are there, and others that go now were seen before.
+        assert!(begun.moves_after(&begun, &all).is_empty());
+        // It ends. A new epoch is that of all slots of `b`: it counts after the first round alone.
+        assert_eq!(quiet.moves_until(&ended).len(), 11);
+        assert_eq!(begun.moves_after(&ended, &all), moves(&[(5, &["b"])]));
+        assert_eq!(begun.moves_after(&ended, &begun.moves_until(&ended)).len(), 1);
+        assert!(ended.moves_after(&ended, &moves(&[(5, &["b"])])).is_empty());
+        // It moves on.
+        let on = view([(1, "0-4 6-9"), (4, "5 10-19 [5->-c]"), (3, "20-16383 [5-<-b]")]);
+        assert_eq!(ended.moves_after(&on, &moves(&[(5, &["b"])])), moves(&[(5, &["c"])]));
+        // What came to `b` while it was already moving on may have been in neither when each was scanned.
+        assert_eq!(on.moves_after(&on, &moves(&[(5, &["b", "c"])])), moves(&[(5, &["c"])]));
+        assert!(on.moves_after(&on, &moves(&[(5, &["c"])])).is_empty());
+        // It was away and is back.
+        let back = view([(5, "0-9"), (4, "10-19"), (3, "20-16383")]);
+        assert!(quiet.moves_until(&back).get(&5).is_some_and(|to| to.contains("a")));
+    }
+}

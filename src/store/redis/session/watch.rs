@@ -1,0 +1,55 @@
+//! What a store looks at without a call: the time of the servers, and the wrapped keys.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::super::resp::{Reply, Request};
+use super::super::routing::{Attempt, Effect};
+use super::context::Context;
+use super::key_ring::{connection, is_same, look_again};
+use crate::clock::Millis;
+use crate::error::Result;
+
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Clocks drift apart by some milliseconds in that time.
+const TIME_EVERY: Duration = Duration::from_secs(60);
+
+/// Asks a server for the time after each reconnect and once a minute, and looks at the wrapped keys every second.
+pub async fn watch(context: Rc<Context>) {
+    let mut asked = None;
+    loop {
+        let now = connection(&context);
+        let is_known = asked
+            .as_ref()
+            .is_some_and(|(at, on): &(Instant, _)| at.elapsed() < TIME_EVERY && is_same(on, &now));
+        if !is_known {
+            let learned = context.router.step(async |attempt| learn_time(&context, attempt, b"").await).await;
+            asked = learned.is_ok().then(|| (Instant::now(), now));
+        }
+        // What keeps it from that fails the calls too, and they say so.
+        let _ = context.router.step(async |attempt| look_again(&context, attempt).await).await;
+        tokio::time::sleep(EVERY).await;
+    }
+}
+
+/// Asks the server of a key for the time.
+pub async fn learn_time(context: &Context, attempt: &Attempt, key: &[u8]) -> Result<()> {
+    // The first one may have to wait for a connection, and then its answer says little of when it was given.
+    for _ in 0..2 {
+        let asked_at = context.times.now();
+        let make = |mode| Request::read(mode).command(&[b"TIME"]);
+        let replies = context.router.ask(attempt, key, Effect::None, make).await?;
+        context.times.learn(asked_at, replies.first().and_then(millis));
+    }
+    Ok(())
+}
+
+fn millis(reply: &Reply) -> Option<Millis> {
+    let Reply::Array(parts) = reply else { return None };
+    let [Reply::Bytes(seconds), Reply::Bytes(micros)] = &parts[..] else { return None };
+    let number = |text: &[u8]| std::str::from_utf8(text).ok()?.parse::<Millis>().ok();
+    Some(number(seconds)? * 1000 + number(micros)? / 1000)
+}

@@ -1,0 +1,56 @@
+//! How many whole sessions are asked for at once: one may be as large as thousands of others, and all answers that are
+//! under way are in memory, before those of the other calls.
+
+/// How many bytes the answers should have.
+const MAX_BYTES: usize = 1 << 20;
+
+const MAX_SESSIONS: usize = 512;
+
+/// For as long as their size is not known.
+const FIRST: usize = 16;
+
+pub struct Window(usize);
+
+impl Window {
+    pub fn new() -> Self {
+        Self(FIRST)
+    }
+
+    /// Takes the next ones of a list.
+    pub fn take<'a, T>(&self, rest: &mut &'a [T]) -> Option<&'a [T]> {
+        let (some, others) = rest.split_at(self.0.min(rest.len()));
+        *rest = others;
+        (!some.is_empty()).then_some(some)
+    }
+
+    /// Adapts to the answers: some sessions, and all their bytes.
+    pub fn adapt(&mut self, sessions: usize, bytes: usize) {
+        let fitting = MAX_BYTES / (bytes / sessions.max(1)).max(1);
+        // The next ones may be larger.
+        self.0 = fitting.clamp(1, MAX_SESSIONS).min(4 * self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_small_sessions_are_asked_for_at_once_and_few_large_ones() {
+        let all = [(); 10_000];
+        let sizes = |bytes: &dyn Fn(usize) -> usize| {
+            let (mut window, mut rest, mut sizes) = (Window::new(), &all[..], Vec::new());
+            while let Some(some) = window.take(&mut rest) {
+                sizes.push(some.len());
+                window.adapt(some.len(), some.len() * bytes(sizes.len()));
+            }
+            assert_eq!(sizes.iter().sum::<usize>(), all.len());
+            sizes
+        };
+        assert_eq!(sizes(&|_| 300)[..5], [16, 64, 256, 512, 512]);
+        assert_eq!(sizes(&|_| 0)[3..5], [512, 512]);
+        assert_eq!(sizes(&|_| 1 << 20)[..3], [16, 1, 1]);
+        assert_eq!(sizes(&|_| 64 << 10)[..3], [16, 16, 16]);
+        assert_eq!(sizes(&|at| if at < 4 { 300 } else { 32 << 10 })[..6], [16, 64, 256, 512, 32, 32]);
+    }
+}
