@@ -51,7 +51,8 @@ impl Answers for Tickets {}
 
 impl Process {
     pub(super) fn start(world: &Rc<World>, id: ProcessId, options: &RedisOptions) -> Rc<Self> {
-        let times = Times::new(Arc::clone(&world.clock) as Arc<dyn Clock>, None);
+        let mut times = Times::new(Arc::clone(&world.clock) as Arc<dyn Clock>, None);
+        times.micros = id as u64;
         let (store, serve) = RedisStore::prepare(options, times).unwrap();
         serve(System::Simulated(Rc::new(ProcessSystem { world: Rc::clone(world), process: id })));
         Rc::new(Self {
