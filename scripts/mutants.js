@@ -292,6 +292,7 @@ const MUTANTS = [
   {
     name: "stay-with-replica",
     kind: "rule",
+    isRare: true,
     what: "A server that has become a replica is not left.",
     file: `${REDIS}/routing/router.rs`,
     edits: [['if code == "READONLY" {', 'if code == "READONLY" && !MUTANT {']],
@@ -333,7 +334,7 @@ const MUTANTS = [
     isRare: true,
     what: "A session is created again before its entry has a new version.",
     file: `${REDIS}/session/commands.rs`,
-    edits: [['b"GT", &version', 'if MUTANT { b"NX" } else { b"GT" }, &version']],
+    edits: [["if reentry == Reentry::Renew {", "if reentry == Reentry::Renew && !MUTANT {"]],
   },
   {
     name: "entry-not-again",
@@ -341,7 +342,45 @@ const MUTANTS = [
     isRare: true,
     what: "A creation that was sent again leaves the session without the entry that was removed in between.",
     file: `${REDIS}/session/single.rs`,
-    edits: [["if !is_own || attempt.is_repeated() {", "if !is_own || attempt.is_repeated() && !MUTANT {"]],
+    edits: [
+      [
+        "if attempt.is_repeated() && !user.is_nobody() {",
+        "if attempt.is_repeated() && !user.is_nobody() && !MUTANT {",
+      ],
+    ],
+  },
+  {
+    name: "entry-by-digest",
+    kind: "code",
+    what: "A server that does not know the script of the entry stores the session alone.",
+    file: `${REDIS}/routing/router.rs`,
+    edits: [["if has_several && !mode.in_full && ", "if has_several && !MUTANT && !mode.in_full && "]],
+  },
+  {
+    name: "index-not-prolonged",
+    kind: "rule",
+    isRare: true,
+    what: "A touch moves the expiry of a session beyond the end of its user's index.",
+    file: `${REDIS}/session/single.rs`,
+    edits: [
+      [
+        "prolong(context, attempt, &user, member, until).await?;",
+        "if !MUTANT { prolong(context, attempt, &user, member, until).await?; }",
+      ],
+    ],
+  },
+  {
+    name: "scan-once",
+    kind: "rule",
+    isRare: true,
+    what: "A scan of a cluster does not follow slots that move.",
+    file: `${REDIS}/session/scan.rs`,
+    edits: [
+      [
+        "None => before.moves_until(now),",
+        "None => if MUTANT { Default::default() } else { before.moves_until(now) },",
+      ],
+    ],
   },
   {
     name: "stored-is-not-done",
@@ -351,8 +390,8 @@ const MUTANTS = [
     file: `${REDIS}/session/single.rs`,
     edits: [
       [
-        "let entered = enter(context, attempt, &creation.entry(), false).await;",
-        `let entered = enter(context, attempt, &creation.entry(), false).await;
+        "enter(context, attempt, &creation.entry(), creation.index_end, Reentry::Renew).await;",
+        `enter(context, attempt, &creation.entry(), creation.index_end, Reentry::Renew).await;
          if MUTANT { entered.as_ref().map_err(Clone::clone)?; }`,
       ],
     ],

@@ -186,13 +186,6 @@ async fn write(
 }
 
 async fn create(world: &World, process: &Process, on: usize, row: Row) {
-    // Those of one millisecond have one stamp in two processes.
-    while world.last_creation.replace(world.now()) == world.now() {
-        sleep(Duration::from_millis(1)).await;
-    }
-    if !process.is_open() {
-        return;
-    }
     let store = process.store();
     let made =
         with_session(on, &row, |session| session::Op::Create(store.new_session(session).unwrap(), None));

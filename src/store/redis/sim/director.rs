@@ -37,7 +37,9 @@ pub(super) async fn direct(world: Rc<World>) {
         if world.is_over() {
             return;
         }
-        let rest = world.pick(&[0, 0, 1000, 70_000, 2_400_000]);
+        // Of a session that lives long the index has to be prolonged by then.
+        let long = world.config.lifetimes[3] as u64 * 3 / 10;
+        let rest = world.pick(&[0, 0, 1000, 70_000, long]);
         sleep(Duration::from_millis(rest)).await;
     }
     world.finish();
@@ -295,12 +297,7 @@ fn restart(
     world.servers[server].stop(world);
     let before = world.servers[server].data.borrow().clone();
     lose(world, server);
-    // A node of a cluster drops what is another's now.
-    let is_its = |key: &[u8]| {
-        let range = world.range_of(key);
-        world.owners.borrow()[range] == server || world.moving.borrow().get(&range) == Some(&server)
-    };
-    world.servers[server].data.borrow_mut().retain(is_its);
+    drop_others(world, server);
     if !world.servers[server].data.borrow().is_same(&before) {
         for replica in world.servers.iter().filter(|other| other.replica_of.get() == Some(server)) {
             replica.follow(&world.servers[server]);
@@ -308,6 +305,15 @@ fn restart(
         world.lose();
     }
     world.later(millis, move |world| world.servers[server].start());
+}
+
+/// Has a node of a cluster drop what is another's now.
+fn drop_others(world: &World, server: ServerId) {
+    let is_its = |key: &[u8]| {
+        let range = world.range_of(key);
+        world.owners.borrow()[range] == server || world.moving.borrow().get(&range) == Some(&server)
+    };
+    world.servers[server].data.borrow_mut().retain(is_its);
 }
 
 /// A replica takes over, with what it has.
@@ -325,6 +331,7 @@ fn fail_over(world: &Rc<World>, old: ServerId) {
         *owner = new.id;
     }
     world.begin_epoch(new.id);
+    drop_others(world, new.id);
     old.follow(&new);
     // What the old one has received may have been for a primary.
     if world.config.topology == Topology::Cluster || world.chance(700_000) {

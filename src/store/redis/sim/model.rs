@@ -45,6 +45,14 @@ impl Op {
         matches!(self, Self::Get | Self::GetByUser(_))
     }
 
+    fn is_create(&self) -> bool {
+        matches!(self, Self::Create(_))
+    }
+
+    fn ends_sessions(&self) -> bool {
+        matches!(self, Self::Delete | Self::Clear | Self::DeleteByUser(_))
+    }
+
     /// Whether it waits for calls that its process began before it on the session.
     fn is_in_order(&self) -> bool {
         !matches!(self, Self::Clear | Self::DeleteByUser(_) | Self::GetByUser(_))
@@ -84,6 +92,8 @@ struct Call {
     has_failed: bool,
     /// A server has lost data since it began.
     is_before_loss: bool,
+    /// It may have been stored, been ended by another call and been stored again, without its entry (see `sim`).
+    may_lack_entry: bool,
 }
 
 pub(super) type CallId = u64;
@@ -97,19 +107,19 @@ struct Candidate {
 
 #[derive(Debug)]
 pub(super) struct History {
+    /// An entry and its session may be on two servers.
+    are_entries_apart: bool,
     calls: BTreeMap<CallId, Call>,
     candidates: Vec<Candidate>,
     next: CallId,
 }
 
-impl Default for History {
-    fn default() -> Self {
-        let nothing = Candidate { row: None, fates: BTreeMap::new() };
-        Self { calls: BTreeMap::new(), candidates: vec![nothing], next: 0 }
-    }
-}
-
 impl History {
+    pub(super) fn new(are_entries_apart: bool) -> Self {
+        let nothing = Candidate { row: None, fates: BTreeMap::new() };
+        Self { are_entries_apart, calls: BTreeMap::new(), candidates: vec![nothing], next: 0 }
+    }
+
     /// How many calls are under way, or have failed and may still have an effect.
     pub(super) fn pending(&self) -> usize {
         self.calls.len()
@@ -118,7 +128,14 @@ impl History {
     pub(super) fn begin(&mut self, op: Op, process: ProcessId, now: Millis) -> CallId {
         let id = self.next;
         self.next += 1;
-        let call = Call { op, process, begun_at: now, has_failed: false, is_before_loss: false };
+        if self.are_entries_apart && op.ends_sessions() {
+            self.calls.values_mut().for_each(|call| call.may_lack_entry |= call.op.is_create());
+        }
+        let may_lack_entry = self.are_entries_apart
+            && op.is_create()
+            && self.calls.values().any(|call| call.op.ends_sessions());
+        let call =
+            Call { op, process, begun_at: now, has_failed: false, is_before_loss: false, may_lack_entry };
         self.calls.insert(id, call);
         for candidate in &mut self.candidates {
             candidate.fates.insert(id, Fate::Waiting);
@@ -141,6 +158,7 @@ impl History {
                     Fate::Done(seen) | Fate::Settled(Some(seen)) => is_so(seen),
                     _ => false,
                 })?;
+                self.enter(id, outcome);
             }
             Ending::NotDone if !is_read => {
                 self.expand(now);
@@ -164,6 +182,19 @@ impl History {
         self.forget(id);
         self.forget_settled();
         Ok(())
+    }
+
+    /// The entry of a session that was created has a version of its own.
+    fn enter(&mut self, id: CallId, outcome: &Outcome) {
+        let call = &self.calls[&id];
+        let (Op::Create(new), Outcome::Done(true), false) = (&call.op, outcome, call.is_before_loss) else {
+            return;
+        };
+        for candidate in &mut self.candidates {
+            if let Some(row) = candidate.row.as_mut().filter(|row| row.version == new.version) {
+                row.may_be_unnamed = false;
+            }
+        }
     }
 
     /// Nothing is under way any more: what has not happened never does.
@@ -319,7 +350,7 @@ impl History {
         if may_be_over {
             match &call.op {
                 Op::Create(new) => {
-                    let may_be_unnamed = call.is_before_loss;
+                    let may_be_unnamed = call.is_before_loss || call.may_lack_entry;
                     add(Some(Row { may_be_unnamed, ..new.clone() }), Outcome::Done(true));
                 }
                 Op::Update(_) | Op::Touch(_) => add(None, Outcome::Done(false)),

@@ -6,7 +6,7 @@ use super::simulate;
 use crate::store::simulation::{check, fresh_seeds as run_fresh_seeds, number};
 
 /// Seeds that run each time.
-const FIXED: &[u64] = &[1, 2, 3, 105_071];
+const FIXED: &[u64] = &[1, 2, 3, 8, 97, 128];
 
 /// Runs a seed. Returns its violation, with what led to it.
 fn run(seed: u64) -> Option<String> {
@@ -25,7 +25,7 @@ fn fixed_seeds() {
 
 #[test]
 fn fresh_seeds() {
-    run_fresh_seeds(300, || run);
+    run_fresh_seeds(150, || run);
 }
 
 /// Says how often each event happens: what happens never is not tested.

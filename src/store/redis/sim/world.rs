@@ -166,7 +166,6 @@ pub(super) struct World {
     pub processes: RefCell<Vec<Rc<Process>>>,
     pub histories: RefCell<Vec<History>>,
     pub versions: Cell<u32>,
-    pub last_creation: Cell<Millis>,
     pub clients: Cell<usize>,
     /// No faults happen.
     pub is_calm: Cell<bool>,
@@ -203,7 +202,8 @@ impl World {
             Topology::Sentinel => servers[1].replica_of.set(Some(0)),
             Topology::Cluster => (3..6).for_each(|id| servers[id].replica_of.set(Some(id - 3))),
         }
-        let histories = (0..config.sessions).map(|_| History::default()).collect();
+        let is_cluster = config.topology == Topology::Cluster;
+        let histories = (0..config.sessions).map(|_| History::new(is_cluster)).collect();
         Rc::new(Self {
             random: RefCell::new(random),
             clock: Arc::new(SimClock(Instant::now())),
@@ -220,7 +220,6 @@ impl World {
             processes: RefCell::default(),
             histories: RefCell::new(histories),
             versions: Cell::new(0),
-            last_creation: Cell::new(0),
             clients: Cell::new(0),
             is_calm: Cell::new(false),
             violation: RefCell::default(),
