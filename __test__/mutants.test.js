@@ -6,7 +6,7 @@ const { MUTANTS, mutate, mutateAll } = require("../scripts/mutants");
 
 const mutant = (name, ...edits) => ({ name, file: "a.rs", edits });
 
-describe("the mutants of the redo log", () => {
+describe("the mutants", () => {
   test("fit the code", () => {
     const files = mutateAll();
     for (const { name, file } of MUTANTS) {

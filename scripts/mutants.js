@@ -1,9 +1,9 @@
 "use strict";
 
-// `npm run simulate -- --mutants [<max seeds> [<first seed>]]`: checks that the simulator of the redo log finds bugs. With
-// `--common-mutants`, as `npm test` calls it, those are left out that it takes thousands of seeds to find.
+// `npm run simulate -- --mutants [<max seeds> [<first seed>]]`: checks that the simulators of the redo log and of RedisStore
+// find bugs. With `--common-mutants`, as `npm test` calls it, those are left out that it takes thousands of seeds to find.
 //
-// Each mutant takes one safeguard out of the code, and the simulator has to find a violation within a limited number of
+// Each mutant takes one safeguard out of the code, and its simulator has to find a violation within a limited number of
 // seeds. All mutants are in one copy of the sources, which is built once. `SIM_MUTANT` names the one that is on.
 const { spawnSync } = require("node:child_process");
 const fs = require("node:fs");
@@ -24,10 +24,11 @@ const OUTPUT = { encoding: "utf8", maxBuffer: 1 << 28 };
 const MAX_MINUTES = 10;
 const COPIED = ["Cargo.toml", "Cargo.lock", "build.rs", "src", "tests", "benches"];
 const FILE = "src/store/file";
+const REDIS = "src/store/redis";
 
 /**
  * What a mutant stands for.
- * - `rule`: a rule of the log that is broken.
+ * - `rule`: a rule of the log, or of the user index and the connections, that is broken.
  * - `review`: a hole that a review of the design found, without its fix.
  * - `code`: a bug that was in the code until the simulator found it.
  *
@@ -274,6 +275,127 @@ const MUTANTS = [
     file: `${FILE}/redo/engine.rs`,
     edits: [["if !self.overlay().is_unsure() {", "if !self.overlay().is_unsure() || MUTANT {"]],
   },
+  {
+    name: "close-without-reset",
+    kind: "review",
+    what: "A connection that is given up is closed, and what it has sent arrives later.",
+    file: `${REDIS}/connection/connector.rs`,
+    edits: [["stream.reset_on_drop();", "if !MUTANT { stream.reset_on_drop(); }"]],
+  },
+  {
+    name: "keep-silent-connections",
+    kind: "rule",
+    what: "A connection on which nothing comes back is not given up.",
+    file: `${REDIS}/connection/multiplexed.rs`,
+    edits: [["if is_silent || oldest", "if !MUTANT && is_silent || !MUTANT && oldest"]],
+  },
+  {
+    name: "stay-with-replica",
+    kind: "rule",
+    isRare: true,
+    what: "A server that has become a replica is not left.",
+    file: `${REDIS}/routing/router.rs`,
+    edits: [['if code == "READONLY" {', 'if code == "READONLY" && !MUTANT {']],
+  },
+  {
+    name: "sent-not-counted",
+    kind: "rule",
+    what: "An error says that nothing happened, though a server may have carried out the call.",
+    file: `${REDIS}/routing/router.rs`,
+    edits: [["let sent = if is_main {", "let sent = if is_main && !MUTANT {"]],
+  },
+  {
+    name: "create-without-stamp",
+    kind: "review",
+    what: "A creation that is sent again takes its own session for another's.",
+    file: `${REDIS}/session/single.rs`,
+    edits: [["let args = if attempt.is_repeated() {", "let args = if attempt.is_repeated() && !MUTANT {"]],
+  },
+  {
+    name: "order-not-kept",
+    kind: "rule",
+    what: "Calls of a process on one session are not carried out in their order.",
+    file: `${REDIS}/worker.rs`,
+    edits: [
+      ["if let Some(later) = busy.get_mut(id) {", "if let Some(later) = busy.get_mut(id) && !MUTANT {"],
+    ],
+  },
+  {
+    name: "remove-young-entries",
+    kind: "rule",
+    isRare: true,
+    what: "An entry is removed whose session is about to be created.",
+    file: `${REDIS}/session/user_index.rs`,
+    edits: [["filter(|(_, score)| *score < oldest)", "filter(|(_, score)| *score < oldest || MUTANT)"]],
+  },
+  {
+    name: "entry-keeps-version",
+    kind: "code",
+    isRare: true,
+    what: "A session is created again before its entry has a new version.",
+    file: `${REDIS}/session/commands.rs`,
+    edits: [["if reentry == Reentry::Renew {", "if reentry == Reentry::Renew && !MUTANT {"]],
+  },
+  {
+    name: "entry-not-again",
+    kind: "code",
+    isRare: true,
+    what: "A creation that was sent again leaves the session without the entry that was removed in between.",
+    file: `${REDIS}/session/single.rs`,
+    edits: [
+      [
+        "if attempt.is_repeated() && !user.is_nobody() {",
+        "if attempt.is_repeated() && !user.is_nobody() && !MUTANT {",
+      ],
+    ],
+  },
+  {
+    name: "entry-by-digest",
+    kind: "code",
+    what: "A server that does not know the script of the entry stores the session alone.",
+    file: `${REDIS}/routing/router.rs`,
+    edits: [["if has_several && !mode.in_full && ", "if has_several && !MUTANT && !mode.in_full && "]],
+  },
+  {
+    name: "index-not-prolonged",
+    kind: "rule",
+    isRare: true,
+    what: "A touch moves the expiry of a session beyond the end of its user's index.",
+    file: `${REDIS}/session/single.rs`,
+    edits: [
+      [
+        "prolong(context, attempt, &user, member, until).await?;",
+        "if !MUTANT { prolong(context, attempt, &user, member, until).await?; }",
+      ],
+    ],
+  },
+  {
+    name: "scan-once",
+    kind: "rule",
+    isRare: true,
+    what: "A scan of a cluster does not follow slots that move.",
+    file: `${REDIS}/session/scan.rs`,
+    edits: [
+      [
+        "None => before.moves_until(now),",
+        "None => if MUTANT { Default::default() } else { before.moves_until(now) },",
+      ],
+    ],
+  },
+  {
+    name: "stored-is-not-done",
+    kind: "code",
+    isRare: true,
+    what: "An error says that nothing happened, though the session is stored and only its entry was refused.",
+    file: `${REDIS}/session/single.rs`,
+    edits: [
+      [
+        "enter(context, attempt, &creation.entry(), creation.index_end, Reentry::Renew).await;",
+        `enter(context, attempt, &creation.entry(), creation.index_end, Reentry::Renew).await;
+         if MUTANT { entered.as_ref().map_err(Clone::clone)?; }`,
+      ],
+    ],
+  },
 ];
 
 const SWITCH = `
@@ -403,8 +525,13 @@ function build(folder) {
   return messages.findLast(({ executable }) => executable).executable;
 }
 
-/** Runs seeds with a mutant. Returns the first seed that violates the contract, and how. */
-function simulate(program, mutant, seeds, first) {
+/** The store whose simulator has to find a mutant. */
+function storeOf({ file }) {
+  return file.startsWith(REDIS) ? "redis" : "file";
+}
+
+/** Runs seeds of a store with a mutant. Returns the first seed that violates the contract, and how. */
+function simulate(program, store, mutant, seeds, first) {
   const env = {
     ...process.env,
     SIM_MUTANT: mutant,
@@ -412,7 +539,7 @@ function simulate(program, mutant, seeds, first) {
     SIM_SEED: first,
     SIM_VIOLATIONS: "1",
   };
-  const args = ["sim::tests::fresh_seeds", "--nocapture"];
+  const args = [`${store}::sim::tests::fresh_seeds`, "--nocapture"];
   // A mutant may spin, which the simulator cannot end.
   const limits = { timeout: MAX_MINUTES * 60_000, killSignal: "SIGKILL", ...OUTPUT };
   const { status, signal, stdout, stderr } = spawnSync(program, args, { env, ...limits });
@@ -437,10 +564,14 @@ function run({ withRare, seeds, first }) {
     return false;
   }
   console.log(`Built in ${seconds(begun)} s. Each mutant gets at most ${seeds} seeds, from ${first}.\n`);
-  const unchanged = simulate(program, "", Math.min(CONTROL_SEEDS, seeds), first);
-  if (unchanged) {
-    console.error(`Without a mutant, seed ${unchanged.seed} finds a violation: ${unchanged.violation}`);
-    return false;
+  for (const store of ["file", "redis"]) {
+    const unchanged = simulate(program, store, "", Math.min(CONTROL_SEEDS, seeds), first);
+    if (unchanged) {
+      console.error(
+        `Without a mutant, seed ${unchanged.seed} of ${store} finds a violation: ${unchanged.violation}`,
+      );
+      return false;
+    }
   }
 
   const mutants = MUTANTS.filter(({ isRare }) => withRare || !isRare);
@@ -450,7 +581,7 @@ function run({ withRare, seeds, first }) {
   for (const mutant of mutants) {
     const { name, kind } = mutant;
     const since = Date.now();
-    const found = simulate(program, name, seeds, first);
+    const found = simulate(program, storeOf(mutant), name, seeds, first);
     if (!found) survivors.push(mutant);
     const count = found ? String(found.seed - BigInt(first) + 1n) : "-";
     const cells = [

@@ -1,13 +1,15 @@
 "use strict";
 
-// `npm run simulate -- [<count> [<first seed>]]`: runs seeds of the redo log's simulator (src/store/file/sim), fresh ones
-// unless a first one is given. It stops at the first violations, and prints the seeds that reproduce them.
+// `npm run simulate -- [--redis] [<count> [<first seed>]]`: runs seeds of the redo log's simulator (src/store/file/sim), or
+// of RedisStore's (src/store/redis/sim). They are fresh ones unless a first one is given. It stops at the first violations,
+// and prints the seeds that reproduce them.
 //
-// `npm run simulate -- --mutants [<max count> [<first seed>]]`: checks that the simulator finds bugs (see mutants.js).
+// `npm run simulate -- --mutants [<max count> [<first seed>]]`: checks that the simulators find bugs (see mutants.js).
 const { spawnSync } = require("node:child_process");
 const mutants = require("./mutants");
 const { ROOT } = require("./sources");
 
+const OPTIONS = ["--redis", "--mutants", "--common-mutants"];
 const DEFAULT_COUNT = "10000";
 // Not cargo's `--release`: that takes minutes to build, and checks no overflows.
 const CARGO = ["test", "--locked", "--no-default-features", "--lib", "--profile", "simulate"];
@@ -15,10 +17,11 @@ const CARGO = ["test", "--locked", "--no-default-features", "--lib", "--profile"
 function main(args) {
   const withRare = args[0] === "--mutants";
   const withMutants = withRare || args[0] === "--common-mutants";
-  const [count = DEFAULT_COUNT, seed] = withMutants ? args.slice(1) : args;
+  const store = args[0] === "--redis" ? "redis" : "file";
+  const [count = DEFAULT_COUNT, seed] = OPTIONS.includes(args[0]) ? args.slice(1) : args;
   for (const given of [count, seed ?? "0"]) {
     if (!/^\d+$/.test(given)) {
-      const usage = "npm run simulate -- [--mutants | --common-mutants] [<count> [<first seed>]]";
+      const usage = `npm run simulate -- [${OPTIONS.join(" | ")}] [<count> [<first seed>]]`;
       console.error(`usage: ${usage}; got ${JSON.stringify(given)}`);
       return 2;
     }
@@ -26,7 +29,7 @@ function main(args) {
   if (withMutants) return mutants.run({ withRare, seeds: Number(count), first: seed ?? "1" }) ? 0 : 1;
   const env = { ...process.env, SIM_SEEDS: count };
   if (seed !== undefined) env.SIM_SEED = seed;
-  const command = [...CARGO, "sim::tests::fresh_seeds", "--", "--nocapture"];
+  const command = [...CARGO, `${store}::sim::tests::fresh_seeds`, "--", "--nocapture"];
   return spawnSync("cargo", command, { cwd: ROOT, env, stdio: "inherit" }).status ?? 1;
 }
 

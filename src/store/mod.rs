@@ -6,6 +6,8 @@ pub mod redis;
 
 #[cfg(test)]
 mod conformance;
+#[cfg(test)]
+mod simulation;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;

@@ -25,6 +25,8 @@ mod time;
 mod worker;
 
 #[cfg(test)]
+mod sim;
+#[cfg(test)]
 mod tests;
 
 use std::num::NonZeroUsize;
@@ -36,7 +38,7 @@ use std::time::Duration;
 use tokio::task::spawn_local;
 use tokio::time::Instant;
 
-use self::connection::{Connector, Replication, ReplyWindow, Tls};
+use self::connection::{Connector, Replication, ReplyWindow, System, Tls};
 use self::counters::Counters;
 use self::queue::{Queue, Waiter};
 use self::routing::{Attempt, Router};
@@ -91,30 +93,33 @@ impl RedisStore {
     }
 
     fn start(options: &RedisOptions, times: Times) -> Result<Arc<Self>> {
+        let (store, serve) = Self::prepare(options, times)?;
+        runtime::run(move || serve(System::Real))?;
+        Ok(store)
+    }
+
+    /// Makes a store, and what begins to serve it where local tasks may be spawned.
+    fn prepare(
+        options: &RedisOptions,
+        times: Times,
+    ) -> Result<(Arc<Self>, impl FnOnce(System) + Send + use<>)> {
         options.check()?;
         let window = Arc::new(ReplyWindow::default());
-        let connector = Connector {
-            window: Arc::clone(&window),
-            tls: options.uses_tls().then(|| Tls::new(&options.tls)).transpose()?,
-            // Of one server alone: no server may lead a client to a socket of its machine.
-            socket_path: match &options.servers {
-                Servers::Single { address, .. } => address.socket_path().map(Into::into),
-                Servers::Cluster { .. } | Servers::Sentinel { .. } => None,
-            },
-            client_name: options.client_name.as_str().into(),
-            timeout: options.connect_timeout,
-            // Of two that follow each other the second has to be answered in time too.
-            replication: (options.wait_replicas > 0).then_some(Replication {
-                replicas: options.wait_replicas,
-                timeout: options.command_timeout / 2,
-            }),
+        let tls = options.uses_tls().then(|| Tls::new(&options.tls)).transpose()?;
+        // Of one server alone: no server may lead a client to a socket of its machine.
+        let socket_path = match &options.servers {
+            Servers::Single { address, .. } => address.socket_path().map(Into::into),
+            Servers::Cluster { .. } | Servers::Sentinel { .. } => None,
         };
+        // Of two that follow each other the second has to be answered in time too.
+        let replication = (options.wait_replicas > 0)
+            .then_some(Replication { replicas: options.wait_replicas, timeout: options.command_timeout / 2 });
         let (queue, counters) = (Arc::new(Queue::default()), Arc::new(Counters::default()));
         let store = Arc::new(Self {
             queue: Arc::clone(&queue),
             counters: Arc::clone(&counters),
             names: Names::new(&options.prefix),
-            window,
+            window: Arc::clone(&window),
             times: times.clone(),
             max_sessions_per_user: options.max_sessions_per_user,
             can_have_fast_path: options.can_have_fast_path(),
@@ -122,11 +127,20 @@ impl RedisStore {
             max_session_bytes: options.max_session_bytes.map_or(DEFAULT_MAX_SESSION_BYTES, usize::from),
         });
         let options = options.clone();
-        runtime::run(move || {
+        let serve = move |system| {
+            let connector = Connector {
+                system,
+                tls,
+                socket_path,
+                client_name: options.client_name.as_str().into(),
+                timeout: options.connect_timeout,
+                replication,
+                window,
+            };
             let router = Router::start(&options, connector);
             spawn_local(Worker::serve(Context::new(options, times, counters, router), queue));
-        })?;
-        Ok(store)
+        };
+        Ok((store, serve))
     }
 
     pub fn max_session_bytes(&self) -> usize {

@@ -1,5 +1,6 @@
 //! The time: by the store's clock, and by the servers'.
 
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
@@ -29,6 +30,8 @@ pub struct Times {
     /// For a clock that is not the servers': how long these keep each session, whatever its expiry. Then the store
     /// removes what has expired itself.
     pub kept_for: Option<Duration>,
+    /// The microseconds of its stamps, by chance: two stores that create the same session in one millisecond are told apart.
+    pub micros: u64,
     last_stamp: Arc<AtomicU64>,
     /// How far the servers' clock is ahead of the store's; `UNKNOWN` until one of them has said what time it is.
     server_offset: Arc<AtomicI64>,
@@ -42,7 +45,13 @@ const IN_STEP: Millis = 1000;
 impl Times {
     pub fn new(clock: Arc<dyn Clock>, kept_for: Option<Duration>) -> Self {
         let server_offset = if kept_for.is_some() { 0 } else { UNKNOWN };
-        Self { clock, kept_for, last_stamp: Arc::default(), server_offset: Arc::new(server_offset.into()) }
+        Self {
+            clock,
+            kept_for,
+            micros: RandomState::new().hash_one(0) % 1000,
+            last_stamp: Arc::default(),
+            server_offset: Arc::new(server_offset.into()),
+        }
     }
 
     pub fn now(&self) -> Millis {
@@ -104,7 +113,7 @@ impl Times {
 
     /// The stamp of a session that is created now: later than any before it.
     pub fn stamp(&self) -> Stamp {
-        let now = self.servers_now().max(0) as Stamp * 1000;
+        let now = self.servers_now().max(0) as Stamp * 1000 + self.micros;
         let after = |before: Stamp| now.max(before + 1);
         let update = |before| Some(after(before));
         let before = self.last_stamp.fetch_update(Ordering::Relaxed, Ordering::Relaxed, update);
@@ -140,7 +149,8 @@ mod tests {
             );
         }
         let (first, second) = (times.stamp(), times.stamp());
-        assert_eq!((first, second), (1_000_000_000, 1_000_000_001));
+        let micros = times.micros;
+        assert_eq!((first, second), (1_000_000_000 + micros, 1_000_000_001 + micros));
     }
 
     #[test]
@@ -148,6 +158,6 @@ mod tests {
         let times = Times::new(Arc::new(MockClock::new(1_000_000)), Some(Duration::from_secs(1)));
         times.learn(1_000_000, Some(5_000_000));
         assert!(times.knows_servers());
-        assert_eq!(times.stamp(), 1_000_000_000);
+        assert_eq!(times.stamp() / 1000, 1_000_000);
     }
 }

@@ -31,7 +31,6 @@ mod disk;
 mod locks;
 mod model;
 mod process;
-mod random;
 mod scheduler;
 mod tests;
 mod world;
@@ -44,10 +43,10 @@ use std::sync::Arc;
 use heed::EnvOpenOptions;
 use tempfile::TempDir;
 
-use self::random::Random;
 use self::world::{Config, DataFile, World};
 use super::redo::points::hooks;
 use super::tables::{TABLES, Tables};
+use crate::store::simulation::Random;
 
 thread_local! {
     static KEEPS_ALL: Cell<bool> = const { Cell::new(false) };

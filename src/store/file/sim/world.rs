@@ -16,7 +16,6 @@ use super::disk::Disk;
 use super::locks::Locks;
 use super::model::Lane;
 use super::process::Process;
-use super::random::Random;
 use super::scheduler::{Killed, ProcessId, Scheduler};
 use crate::clock::{Clock, MockClock};
 use crate::store::conformance::START;
@@ -25,6 +24,7 @@ use crate::store::file::redo::engine::Sizes;
 use crate::store::file::redo::points::Point;
 use crate::store::file::redo::points::hooks::{CommitFault, Simulator};
 use crate::store::file::tables::Tables;
+use crate::store::simulation::Random;
 
 /// The data file of a thread's simulations. Each begins with an empty one.
 #[derive(Clone)]

@@ -22,9 +22,9 @@ use tokio::time::timeout;
 
 use super::super::options::{Address, Auth, Credentials, Login};
 use super::super::resp::{Replies, Reply, Request};
-use super::abort::reset_on_close;
 use super::multiplexed::{MultiplexedConnection, Replication, SendError, in_words};
 use super::reply_window::ReplyWindow;
+use super::system::{Stream, System};
 use super::tls::Tls;
 
 /// What is between us and a server may forget a connection on which nothing is said, without telling.
@@ -37,6 +37,7 @@ const LIBRARY: &str = "@fluidauth/native-store";
 /// How connections are made.
 #[derive(Clone)]
 pub struct Connector {
+    pub system: System,
     pub tls: Option<Tls>,
     /// The Unix socket of the server, if it is reached so.
     pub socket_path: Option<Arc<str>>,
@@ -125,7 +126,15 @@ impl Connector {
         if let Some(path) = &self.socket_path {
             return Ok(drive(connect_unix(path).await?, replication));
         }
-        let socket = connect_tcp(address).await?;
+        let socket = match &self.system {
+            System::Real => connect_tcp(address).await?,
+            #[cfg(test)]
+            System::Simulated(system) => {
+                let resolved = system.lookup(&address.host, address.port);
+                let stream = connect_host(resolved, |address| system.connect(address)).await?;
+                return Ok(drive(stream, replication));
+            }
+        };
         match self.tls.as_ref().filter(|_| login.is_tls) {
             None => Ok(drive(socket, replication)),
             Some(tls) => {
@@ -204,24 +213,36 @@ async fn connect_unix(_: &str) -> Result<TcpStream, String> {
 }
 
 async fn connect_tcp(address: &Address) -> Result<TcpStream, String> {
-    let resolved = lookup_host((address.host.as_str(), address.port)).await;
-    let addresses = alternate_families(resolved.map_err(|error| in_words(&error))?);
-    let socket = connect_any(addresses).await.map_err(|error| in_words(&error))?;
+    let resolved = lookup_host((address.host.as_str(), address.port));
+    let socket = connect_host(resolved, TcpStream::connect).await?;
     // These fail only where the connection has ended already.
     let _ = socket.set_nodelay(true);
     let _ = SockRef::from(&socket).set_tcp_keepalive(&KEEPALIVE);
-    reset_on_close(&socket);
     Ok(socket)
+}
+
+/// Connects to a host by the addresses of its name.
+async fn connect_host<S: Stream, F: Future<Output = io::Result<S>>>(
+    resolved: impl Future<Output = io::Result<impl IntoIterator<Item = SocketAddr>>>,
+    connect: impl Fn(SocketAddr) -> F,
+) -> Result<S, String> {
+    let addresses = alternate_families(resolved.await.map_err(|error| in_words(&error))?);
+    let stream = connect_any(addresses, connect).await.map_err(|error| in_words(&error))?;
+    stream.reset_on_drop();
+    Ok(stream)
 }
 
 /// Connects to whichever address answers first. The next one is tried when one has failed, or has not answered for a
 /// moment: a silent one is not to hold up the others (RFC 8305).
-async fn connect_any(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
+async fn connect_any<S, F: Future<Output = io::Result<S>>>(
+    addresses: Vec<SocketAddr>,
+    connect: impl Fn(SocketAddr) -> F,
+) -> io::Result<S> {
     let (mut rest, mut attempts) = (addresses.into_iter(), FuturesUnordered::new());
     let mut last_error = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
     loop {
         match rest.next() {
-            Some(address) => attempts.push(TcpStream::connect(address)),
+            Some(address) => attempts.push(connect(address)),
             None if attempts.is_empty() => return Err(last_error),
             None => {}
         }
@@ -235,8 +256,8 @@ async fn connect_any(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
 }
 
 /// The addresses of a host, so that those of one family take turns with those of the other.
-fn alternate_families(addresses: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
-    let addresses: Vec<_> = addresses.collect();
+fn alternate_families(addresses: impl IntoIterator<Item = SocketAddr>) -> Vec<SocketAddr> {
+    let addresses: Vec<_> = addresses.into_iter().collect();
     let is_first = |address: &SocketAddr| address.is_ipv6() == addresses[0].is_ipv6();
     let (first, second): (Vec<_>, Vec<_>) = addresses.iter().copied().partition(is_first);
     let mut second = second.into_iter();
@@ -328,13 +349,13 @@ mod tests {
             (vec![silent, refusing, good_address], 240, 900),
         ] {
             let begun = Instant::now();
-            let socket = runtime.block_on(connect_any(addresses)).unwrap();
+            let socket = runtime.block_on(connect_any(addresses, TcpStream::connect)).unwrap();
             assert_eq!(socket.peer_addr().unwrap(), good_address);
             let took = begun.elapsed().as_millis();
             assert!((least..most).contains(&took), "{took} ms");
         }
-        assert!(runtime.block_on(connect_any(vec![refusing])).is_err());
-        assert!(runtime.block_on(connect_any(vec![])).is_err());
+        assert!(runtime.block_on(connect_any(vec![refusing], TcpStream::connect)).is_err());
+        assert!(runtime.block_on(connect_any(vec![], TcpStream::connect)).is_err());
     }
 
     #[test]
@@ -343,7 +364,7 @@ mod tests {
             |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<SocketAddr>>();
         let given = parse(&["[::1]:1", "[::2]:1", "[::3]:1", "1.1.1.1:1"]);
         let expected = parse(&["[::1]:1", "1.1.1.1:1", "[::2]:1", "[::3]:1"]);
-        assert_eq!(alternate_families(given.into_iter()), expected);
+        assert_eq!(alternate_families(given), expected);
         assert!(alternate_families(std::iter::empty()).is_empty());
     }
 }

@@ -11,6 +11,7 @@ mod connector;
 mod multiplexed;
 mod reply_window;
 mod socket;
+mod system;
 mod tls;
 
 pub use abort::abort;
@@ -18,4 +19,7 @@ pub use connector::{Connected, Connector, ask, error_text};
 pub use multiplexed::{MultiplexedConnection, Replication, SendError};
 pub use reply_window::ReplyWindow;
 pub use socket::{Filled, Socket};
+pub use system::System;
+#[cfg(test)]
+pub use system::{Stream, simulated};
 pub use tls::Tls;

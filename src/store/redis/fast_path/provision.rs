@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use super::super::connection::System;
 use super::super::queue::{EventLoopConnection, Queue};
 use super::super::resp::{CREATE_INDEXED, Request, TOUCH, UPDATE};
 use super::super::routing::{Attempt, backoff};
@@ -29,7 +30,7 @@ impl Pace {
             return None;
         }
         self.short_lives += 1;
-        Some(backoff(self.short_lives - 1))
+        Some(backoff(self.short_lives - 1, System::Real.chance()))
     }
 
     fn provided(&mut self) {
@@ -51,7 +52,7 @@ pub async fn provide(context: Rc<Context>, queue: Arc<Queue>) {
             // Why one fails the worker's own connection tells, on which the calls go meanwhile.
             match connect(&context).await {
                 Some(connection) => break connection,
-                None => sleep(backoff(attempts)).await,
+                None => sleep(backoff(attempts, System::Real.chance())).await,
             }
             attempts += 1;
         };

@@ -1,6 +1,5 @@
 //! How long to wait before the next attempt.
 
-use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 /// How long to wait before a server that was not to be reached is tried again: twice as long each time.
@@ -8,20 +7,20 @@ const FIRST_BACKOFF: Duration = Duration::from_millis(50);
 const MAX_BACKOFF: Duration = Duration::from_secs(2);
 
 /// How long to wait before the next attempt, with some chance in it, so that clients do not all come at once.
-pub fn backoff(attempts: u32) -> Duration {
+pub fn backoff(attempts: u32, chance: f64) -> Duration {
     let longest = FIRST_BACKOFF.saturating_mul(1 << attempts.min(10)).min(MAX_BACKOFF);
-    let chance = RandomState::new().hash_one(attempts) as f64 / u64::MAX as f64;
     longest.mul_f64(0.5 + chance / 2.0)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::connection::System;
     use super::*;
 
     #[test]
     fn backoffs_grow_to_two_seconds_and_differ() {
         for (attempts, longest) in [(0, 50), (1, 100), (5, 1600), (6, 2000), (u32::MAX, 2000)] {
-            let backoffs: Vec<_> = (0..20).map(|_| backoff(attempts)).collect();
+            let backoffs: Vec<_> = (0..20).map(|_| backoff(attempts, System::Real.chance())).collect();
             let longest = Duration::from_millis(longest);
             assert!(
                 backoffs.iter().all(|&backoff| backoff >= longest / 2 && backoff <= longest),

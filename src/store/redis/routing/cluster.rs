@@ -1,6 +1,5 @@
 //! The map of a cluster's slots, which follows the cluster.
 
-use std::hash::{BuildHasher, RandomState};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -42,7 +41,7 @@ pub async fn follow(topology: Rc<Topology>) {
             Err(reason) => {
                 *topology.last_error.borrow_mut() = reason.into();
                 attempts += 1;
-                sleep(backoff(attempts)).await;
+                sleep(backoff(attempts, topology.network.connector.system.chance())).await;
                 continue;
             }
         }
@@ -73,8 +72,8 @@ async fn ask_slots(topology: &Topology) -> Result<SlotMap, String> {
     let mut nodes = topology.nodes();
     if !nodes.is_empty() {
         // Not always the same: one may be behind, or cut off from the others.
-        let chance = RandomState::new().hash_one(0) as usize % nodes.len();
-        nodes.rotate_left(chance);
+        let (chance, len) = (topology.network.connector.system.chance(), nodes.len());
+        nodes.rotate_left((chance * len as f64) as usize % len);
     }
     let by_link = |node: &Rc<Node>| Candidate {
         address: node.address(),

@@ -191,7 +191,8 @@ impl Node {
                 Err(reason) => *self.last_error.borrow_mut() = reason.into(),
             }
             network.outdated.notify_one();
-            let rested = timeout(backoff(attempts), self.gone.notified()).await;
+            let rested =
+                timeout(backoff(attempts, network.connector.system.chance()), self.gone.notified()).await;
             attempts += 1;
             if rested.is_ok() {
                 return;

@@ -139,7 +139,7 @@ impl Sentinels {
             self.with(&address, |sentinel| sentinel.named = None);
             self.reported.notify_waiters();
             // It is asked sooner where a connection needs the primary.
-            let _ = timeout(backoff(attempts), self.wanted.notified()).await;
+            let _ = timeout(backoff(attempts, self.connector.system.chance()), self.wanted.notified()).await;
             attempts += 1;
         }
         self.asked.borrow_mut().retain(|sentinel| sentinel.address != address);

@@ -1,0 +1,102 @@
+//! A process that has a store open, and the calls that it makes.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot};
+
+use super::network::ProcessSystem;
+use super::world::World;
+use crate::clock::Clock;
+use crate::error::{Result, StoreError};
+use crate::store::redis::connection::System;
+use crate::store::redis::queue::{Answers, Waiter};
+use crate::store::redis::session::Op;
+use crate::store::redis::time::Times;
+use crate::store::redis::{RedisOptions, RedisStore};
+use crate::store::{Answer, Completions};
+
+pub(super) type ProcessId = usize;
+
+pub(super) struct Process {
+    pub id: ProcessId,
+    pub is_dead: Cell<bool>,
+    pub died: Notify,
+    store: RefCell<Option<Arc<RedisStore>>>,
+    tickets: Arc<Tickets>,
+}
+
+/// Receives results as a JavaScript thread does.
+#[derive(Default)]
+struct Tickets {
+    last: AtomicU32,
+    waiting: Mutex<BTreeMap<u32, oneshot::Sender<Result<Answer>>>>,
+}
+
+impl Completions for Tickets {
+    fn complete(&self, done: Vec<(u32, Result<Answer>)>) {
+        for (ticket, answer) in done {
+            if let Some(sender) = self.waiting.lock().remove(&ticket) {
+                let _ = sender.send(answer);
+            }
+        }
+    }
+}
+
+impl Answers for Tickets {}
+
+impl Process {
+    pub(super) fn start(world: &Rc<World>, id: ProcessId, options: &RedisOptions) -> Rc<Self> {
+        let mut times = Times::new(Arc::clone(&world.clock) as Arc<dyn Clock>, None);
+        times.micros = id as u64;
+        let (store, serve) = RedisStore::prepare(options, times).unwrap();
+        serve(System::Simulated(Rc::new(ProcessSystem { world: Rc::clone(world), process: id })));
+        Rc::new(Self {
+            id,
+            is_dead: Cell::new(false),
+            died: Notify::new(),
+            store: RefCell::new(Some(store)),
+            tickets: Arc::default(),
+        })
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.store.borrow().is_some()
+    }
+
+    pub(super) fn store(&self) -> Arc<RedisStore> {
+        Arc::clone(self.store.borrow().as_ref().unwrap())
+    }
+
+    /// Lets go of the store. Calls that were begun still end.
+    pub(super) fn close(&self) {
+        self.store.take();
+    }
+
+    /// Makes a call on a session.
+    pub(super) async fn call(&self, op: Op) -> Result<Answer> {
+        let (sender, receiver) = oneshot::channel();
+        let ticket = self.tickets.last.fetch_add(1, Ordering::Relaxed);
+        self.tickets.waiting.lock().insert(ticket, sender);
+        let store = self.store();
+        let to = Arc::clone(&self.tickets) as Arc<dyn Answers>;
+        store.queue.push(op, Waiter::Ticket { to, ticket }, store.command_timeout);
+        store.wake();
+        drop(store);
+        receiver.await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    /// Makes any other call.
+    pub(super) async fn begin<T: Send + 'static>(
+        &self,
+        begin: impl FnOnce(&RedisStore, Box<dyn FnOnce(Result<T>) + Send>),
+    ) -> Result<T> {
+        let (sender, receiver) = oneshot::channel();
+        begin(&self.store(), Box::new(move |result| drop(sender.send(result))));
+        receiver.await.unwrap_or(Err(StoreError::Closed))
+    }
+}

@@ -1,0 +1,174 @@
+//! The store's scripts once more, each as its `.lua` file says. `redis::tests::simulated` compares them with a server's.
+
+use std::collections::BTreeMap;
+
+use super::data::{Command, Data};
+use crate::clock::Millis;
+use crate::store::redis::resp::{
+    CREATE, END_EXPIRED, END_OF_USER, ENTER, FORGET, REPLACE, Reply, Script, TOUCH, UPDATE,
+};
+
+pub(in crate::store::redis) static ALL: [&Script; 8] =
+    [&CREATE, &UPDATE, &TOUCH, &END_OF_USER, &END_EXPIRED, &FORGET, &ENTER, &REPLACE];
+
+/// The script that a command runs.
+pub(super) fn of(command: &Command) -> Option<&'static Script> {
+    let is = |text: &str| command[1] == text.as_bytes();
+    match &command[0][..] {
+        b"EVAL" => ALL.into_iter().find(|script| is(script.text)),
+        b"EVALSHA" => ALL.into_iter().find(|script| is(script.digest)),
+        _ => None,
+    }
+}
+
+/// Whether a full server refuses to run a script: not if that begins with a command that takes no memory.
+pub(super) fn takes_memory(script: &Script, data: &Data, key: &[u8], args: &[Vec<u8>]) -> bool {
+    let is = |other: &Script| script.digest == other.digest;
+    let end = data.get(key).and_then(|entry| entry.expires);
+    let prolongs = is(&ENTER) && end.is_some_and(|end| number(&args[2]).unwrap() > end);
+    !(prolongs || is(&TOUCH) || is(&END_OF_USER) || is(&END_EXPIRED) || is(&FORGET))
+}
+
+/// Whether a command adds an entry to an index.
+pub(super) fn is_enter(command: &Command) -> bool {
+    of(command).is_some_and(|script| script.digest == ENTER.digest)
+}
+
+/// Lua's `tonumber`.
+fn number(text: &[u8]) -> Option<i64> {
+    std::str::from_utf8(text).ok()?.trim().parse().ok()
+}
+
+/// Lua's `string.sub`, from 1, both ends included.
+fn sub(text: &[u8], first: usize, last: usize) -> &[u8] {
+    text.get(first - 1..last.min(text.len())).unwrap_or_default()
+}
+
+/// The expiry that a record says, if it is one.
+fn expiry(head: &[u8]) -> Option<i64> {
+    number(sub(head, 12, 29)).filter(|_| sub(head, 1, 11) == b"{\"expires\":")
+}
+
+/// Whether the index of a session's user has to be kept longer before its expiry is moved.
+fn outlives_index(expires: i64, moved: i64, created: &[u8]) -> bool {
+    let since = number(created).unwrap_or(0).div_euclid(1000) + 37 * 60_000;
+    moved > expires && moved - (moved - since).rem_euclid(3_600_000) > expires
+}
+
+/// Whether the user of a record and what follows it is this.
+fn is_of(record: &[u8], user: &[u8]) -> bool {
+    sub(record, 65, 64 + user.len()) == user
+}
+
+fn is_created(record: &[u8], created: Option<&Vec<u8>>) -> bool {
+    created.is_none_or(|created| sub(record, 41, 56) == created)
+}
+
+/// Runs a script at a server. What it refuses is an answer too.
+pub(super) fn run(
+    script: &Script,
+    data: &mut Data,
+    key: &[u8],
+    args: &[Vec<u8>],
+    server_now: Millis,
+) -> Result<Reply, Reply> {
+    let is = |other: &Script| script.digest == other.digest;
+    if is(&FORGET) {
+        let mut forgotten = 0;
+        for entry in args.chunks(2) {
+            if data.score(key, &entry[0])?.is_some_and(|score| Some(score as i64) == number(&entry[1])) {
+                data.change_set(key, |set| set.remove(&entry[0]))?;
+                forgotten += 1;
+            }
+        }
+        return Ok(Reply::Number(forgotten));
+    }
+    if is(&ENTER) {
+        let (version, until) = (number(&args[1]).unwrap(), number(&args[2]).unwrap());
+        let held = data.get(key).map(|entry| entry.expires);
+        if held.flatten().is_some_and(|end| until > end) {
+            data.expire_at(key, until, server_now);
+        }
+        let score = data.score(key, &args[0])?.map(|score| score as i64);
+        let renewed = match score {
+            None => Some(version),
+            Some(score) => args.get(3).map(|_| version.max(score + 1)),
+        };
+        if let Some(version) = renewed {
+            data.change_set(key, |set| set.insert(args[0].clone(), version as f64))?;
+        }
+        if held.is_none() {
+            data.expire_at(key, until, server_now);
+        }
+        let entries = data.set(key)?.map_or(0, BTreeMap::len) as i64;
+        return Ok(Reply::Number(if renewed.is_some() { entries } else { -entries }));
+    }
+    if is(&REPLACE) {
+        if data.get(key).is_none() || data.text(key)? != args[0] {
+            return Ok(Reply::Number(0));
+        }
+        data.set_text(key, args[1].clone(), None);
+        return Ok(Reply::Number(1));
+    }
+    let record = data.text(key)?.to_vec();
+    let now = number(&args[0]).unwrap();
+    // A time that is past ends a key at once.
+    let keep = |data: &mut Data, text: Vec<u8>, until: &[u8]| {
+        data.set_text(key, text, number(until));
+        data.expire(key, server_now);
+    };
+    if is(&CREATE) {
+        if data.get(key).is_some() && expiry(&record).ok_or(Reply::Number(-1))? > now {
+            let is_own = args.len() > 3 && is_created(&record, args.get(3));
+            return Ok(if is_own { Reply::Number(1) } else { Reply::Bytes(record) });
+        }
+        keep(data, args[1].clone(), &args[2]);
+        return Ok(Reply::Number(1));
+    }
+    let expires = expiry(&record).ok_or(Reply::Number(0))?;
+    if is(&UPDATE) {
+        if expires <= now {
+            return Ok(Reply::Number(0));
+        }
+        if !is_of(&record, &args[3]) || !is_created(&record, args.get(5)) {
+            return Ok(Reply::Number(2));
+        }
+        let moved = number(sub(&args[1], 12, 29)).unwrap();
+        let is_nobodys = args[3].starts_with(b"null");
+        if args.len() < 6 && !is_nobodys && outlives_index(expires, moved, sub(&record, 41, 56)) {
+            return Ok(Reply::Number(3));
+        }
+        keep(data, [&args[1], sub(&record, 41, 56), &args[2]].concat(), &args[4]);
+    } else if is(&TOUCH) {
+        if expires <= now {
+            return Ok(Reply::Number(0));
+        }
+        if args.get(3).and_then(|enough| number(enough)).is_some_and(|enough| expires >= enough) {
+            return Ok(Reply::Number(1));
+        }
+        let is_nobodys = sub(&record, 65, 68) == b"null";
+        let is_prolonged =
+            args.get(4).is_some_and(|owner| sub(&record, 41, 40 + owner.len()) == owner.as_slice());
+        let moved = number(&args[1]).unwrap();
+        if !is_nobodys && !is_prolonged && outlives_index(expires, moved, sub(&record, 41, 56)) {
+            return Ok(Reply::Number(2));
+        }
+        if record.len() < 64 {
+            data.remove(key);
+        } else {
+            let mut moved = record;
+            moved[11..29].copy_from_slice(&args[1]);
+            data.set_text(key, moved, None);
+            data.expire_at(key, number(&args[2]).unwrap(), server_now);
+        }
+    } else if is(&END_OF_USER) {
+        if !is_of(&record, &args[1]) || !is_created(&record, args.get(2)) {
+            return Ok(Reply::Number(0));
+        }
+        data.remove(key);
+        return Ok(Reply::Number(if expires <= now { 2 } else { 1 }));
+    } else if is(&END_EXPIRED) {
+        return Ok(Reply::Number(i64::from(expires <= now && data.remove(key))));
+    }
+    Ok(Reply::Number(1))
+}

@@ -1,0 +1,155 @@
+//! The simulator's server answers as a real one does: the commands and scripts of the store, in any order.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use super::server::port;
+use crate::clock::{Clock, SystemClock};
+use crate::store::redis::resp::{Decoder, Reply, Request};
+use crate::store::redis::sim::{Command, Data, SCRIPTS};
+use crate::store::simulation::Random;
+
+struct Client(TcpStream);
+
+impl Client {
+    fn ask(&mut self, command: &Command) -> Reply {
+        let args: Vec<&[u8]> = command.iter().map(Vec::as_slice).collect();
+        self.0.write_all(&Request::read(Default::default()).command(&args).bytes).unwrap();
+        let (mut bytes, mut some) = (Vec::new(), [0; 4096]);
+        loop {
+            let len = self.0.read(&mut some).unwrap();
+            assert!(len > 0, "the server closed it");
+            bytes.extend_from_slice(&some[..len]);
+            if let Some((reply, _)) = Decoder::default().decode(&bytes).unwrap() {
+                return reply.to_owned();
+            }
+        }
+    }
+}
+
+/// A record, or what looks like one in part.
+fn record(random: &mut Random, now: i64) -> Vec<u8> {
+    let expires = now + *random.pick(&[-5000, 500_000, 600_000]);
+    let (created, user) = (created(random), user(random));
+    let whole =
+        format!("{{\"expires\":{expires:<18},\"created\":{created},\"user\":{user}ssion\":{{\"v\":1}}}}");
+    match random.below(8) {
+        0 => b"something else".to_vec(),
+        1 => whole.as_bytes()[..=random.below(whole.len())].to_vec(),
+        _ => whole.into_bytes(),
+    }
+}
+
+fn created(random: &mut Random) -> String {
+    format!("{:<16}", *random.pick(&[1_800_000_000_000_000_u64, 1_800_000_000_000_001, 5]))
+}
+
+fn user(random: &mut Random) -> &'static str {
+    const ALL: [&str; 3] = ["null,\"se", "\"ann\",\"se", "\"ben\",\"se"];
+    ALL[random.below(ALL.len())]
+}
+
+/// A command that the store may send.
+fn command(random: &mut Random, keys: &[&str; 3], now: i64) -> Command {
+    let (key, index) = (*random.pick(&[keys[0], keys[0], keys[0], keys[1]]), keys[2]);
+    let member = *random.pick(&["a", "b", "c"]);
+    let version = *random.pick(&["5", "6", "1800000000000000", "1800000000000001"]);
+    let last = *random.pick(&["63", "28", "-1"]);
+    let [until, now_text, enough] = [[400_000, 700_000, -1000], [0, 0, 550_000], [100_000, 900_000, -1000]]
+        .map(|offsets| (now + random.pick(&offsets)).to_string());
+    let (value, created, user) = (record(random, now), created(random), user(random));
+    let value = String::from_utf8(value).unwrap();
+    let field = format!("{:<18}", now + random.pick(&[650_000, 7_000_000]));
+    let (head, tail) = (format!("{{\"expires\":{field},\"created\":"), format!(",\"user\":{user}"));
+    let owner = format!("{created},\"user\":{user}");
+    let end = (now + random.pick(&[-1000, 300_000, 5_000_000])).to_string();
+    let script = random.below(SCRIPTS.len());
+    let kind = random.below(20);
+    let (whole, least): (Vec<&str>, usize) = match (kind, script) {
+        (0, _) => (vec!["GET", key], 0),
+        (1, _) => (vec!["GETDEL", key], 0),
+        (2, _) => (vec!["GETRANGE", key, "0", last], 0),
+        (3, _) => (vec!["SET", key, &value, "NX", "PXAT", &enough], 0),
+        (4, _) => (vec!["ZADD", index, "GT", version, member], 0),
+        (5, _) => (vec!["PEXPIREAT", index, &end], 0),
+        (6, _) => (vec!["ZSCORE", index, member], 0),
+        (7, _) => (vec!["ZRANGE", index, "0", "-1", "WITHSCORES"], 0),
+        (8, _) => (vec!["ZRANDMEMBER", index, "8", "WITHSCORES"], 0),
+        (9 | 10, _) => (vec!["PEXPIRETIME", *random.pick(&[key, index])], 0),
+        (11, _) => (vec!["GET", index], 0),
+        (_, 0) => (vec![key, &now_text, &value, &until, &created], 1),
+        (_, 1) => (vec![key, &now_text, &head, &tail, user, &until, &created], 1),
+        (_, 2) => (vec![key, &now_text, &field, &until, &enough, &owner], 1),
+        (_, 3) => (vec![key, &now_text, user, &created], 1),
+        (_, 4) => (vec![key, &now_text], 0),
+        (_, 5) => (vec![index, member, version, "b", "6"], 0),
+        (_, 6) => (vec![index, member, version, &end, "again"], 1),
+        (_, _) => (vec![key, "something else", "another"], 0),
+    };
+    // The last argument of some may be left out.
+    let len = whole.len() - if random.chance(400_000) { least } else { 0 };
+    let start = if kind > 11 { &["EVAL", SCRIPTS[script].text, "1"][..] } else { &[] };
+    start.iter().chain(&whole[..len]).map(|arg| arg.as_bytes().to_vec()).collect()
+}
+
+/// The entries of a sample, which come in any order.
+fn in_order(sample: Reply) -> Reply {
+    let Reply::Array(parts) = sample else { return sample };
+    let mut entries: Vec<_> = parts.chunks(2).map(<[Reply]>::to_vec).collect();
+    entries.sort_by_key(|entry| format!("{entry:?}"));
+    Reply::Array(entries.concat())
+}
+
+#[test]
+fn a_simulated_server_answers_as_a_real_one() {
+    let Some(port) = port() else { return };
+    let mut client = (0..100)
+        .find_map(|_| {
+            let connected = TcpStream::connect(("127.0.0.1", port)).ok();
+            if connected.is_none() {
+                std::thread::sleep(std::time::Duration::from_millis(50));
+            }
+            connected.map(Client)
+        })
+        .expect("the server");
+    let (mut random, mut data) = (Random::new(7), Data::default());
+    let keys = ["simulated*:sess#a", "simulated*:sess#b", "simulated*:user#\"ann\""];
+    let mut answers = std::collections::BTreeMap::new();
+    for _ in 0..20_000 {
+        let now = SystemClock.now();
+        let command = command(&mut random, &keys, now);
+        let (mut real, mut simulated) = (client.ask(&command), data.carry_out(&command, now, 1000));
+        if command[0] == b"ZRANDMEMBER" {
+            (real, simulated) = (in_order(real), in_order(simulated));
+        }
+        let shown: Vec<_> = command.iter().map(|arg| String::from_utf8_lossy(arg)).collect();
+        match (&real, &simulated) {
+            (Reply::Error(_), Reply::Error(_)) => {}
+            _ => assert_eq!(real, simulated, "{shown:?}"),
+        }
+        let script = SCRIPTS.iter().position(|script| script.text == shown[1]);
+        let kind = if let Reply::Number(number) = real { number.min(9) } else { 10 };
+        *answers.entry((shown[0].to_string(), script, kind)).or_insert(0) += 1;
+    }
+    // Each script gave each of its answers.
+    for (script, kinds) in [
+        &[-1, 1, 10][..],
+        &[0, 1, 2, 3],
+        &[0, 1, 2],
+        &[0, 1, 2],
+        &[0, 1],
+        &[0, 1],
+        &[-3, -1, 0, 1, 3],
+        &[0, 1],
+    ]
+    .iter()
+    .enumerate()
+    {
+        for kind in *kinds {
+            assert!(
+                answers.contains_key(&("EVAL".into(), Some(script), *kind)),
+                "{script} {kind} {answers:?}"
+            );
+        }
+    }
+}
