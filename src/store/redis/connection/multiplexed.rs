@@ -81,8 +81,6 @@ pub struct MultiplexedConnection {
     is_dead: Cell<bool>,
     /// The server is asked for a sign of life.
     pub is_doubted: Cell<bool>,
-    /// A request of several commands was carried out: the server knows the scripts of such by their digests.
-    pub knows_scripts: Cell<bool>,
     last_read_at: Cell<Instant>,
     has_read: Cell<bool>,
     opened_at: Instant,
@@ -101,7 +99,6 @@ impl MultiplexedConnection {
             cut: Notify::new(),
             is_dead: Cell::new(false),
             is_doubted: Cell::new(false),
-            knows_scripts: Cell::new(false),
             last_read_at: Cell::new(Instant::now()),
             has_read: Cell::new(false),
             opened_at: Instant::now(),

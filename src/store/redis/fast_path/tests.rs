@@ -390,20 +390,6 @@ fn a_create_that_was_refused_for_the_time_being_is_no_failure() {
     assert_eq!(fake.data.lock().unwrap().sets[&b"user#\"ann\""[..]].len(), 1);
 }
 
-/// A server carries out what follows a script in a request, whether it knows the script or not.
-#[test]
-fn a_session_is_not_stored_alone_where_the_server_does_not_know_the_script_of_the_entry() {
-    let fake = Fake::start(|_, command: &Command| match &command[0][..] {
-        b"EVALSHA" => Conduct::Say(b"-NOSCRIPT No matching script\r\n"),
-        b"SET" => Conduct::DoAndEnd(0),
-        _ => Conduct::Do,
-    });
-    let store = open_on(&fake, |options| options.command_timeout = Duration::from_millis(300));
-    store.create(&session("a", &ann())).unwrap_err();
-    assert!(fake.has("sess#a"));
-    assert!(fake.data.lock().unwrap().sets[&b"user#\"ann\""[..]].contains_key(&b"a"[..]));
-}
-
 #[test]
 fn a_write_that_is_refused_after_its_answer_was_lost_does_not_say_that_nothing_happened() {
     let is_first = std::sync::atomic::AtomicBool::new(true);

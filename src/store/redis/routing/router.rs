@@ -206,13 +206,7 @@ impl Router {
                 },
                 None => self.topology.connections_to(slot).await,
             };
-            let mut request = make(mode);
-            // What follows a script in a request is done even where the server does not know the script by its digest.
-            let knows_scripts = &connections.writes.knows_scripts;
-            let has_several = request.commands > 1;
-            if has_several && !mode.in_full && !knows_scripts.get() {
-                request = make(RequestMode { in_full: true, ..mode });
-            }
+            let request = make(mode);
             mode.asking = false;
             let is_main = effect != Effect::None && request.is_write;
             if was_sent && is_main {
@@ -238,12 +232,7 @@ impl Router {
                 Reply::Error(error) => Some(error),
                 _ => None,
             });
-            let Some(error) = refused else {
-                if has_several {
-                    knows_scripts.set(true);
-                }
-                return Ok(replies);
-            };
+            let Some(error) = refused else { return Ok(replies) };
             was_sent = true;
             // The last command does what the call is for. What is refused takes back its own part alone: others of the call
             // may be under way.
