@@ -343,18 +343,9 @@ const MUTANTS = [
     what: "A creation that was sent again leaves the session without the entry that was removed in between.",
     file: `${REDIS}/session/single.rs`,
     edits: [
-      [
-        "if attempt.is_repeated() && !user.is_nobody() {",
-        "if attempt.is_repeated() && !user.is_nobody() && !MUTANT {",
-      ],
+      ["if attempt.is_repeated() && is_apart {", "if attempt.is_repeated() && is_apart && !MUTANT {"],
+      ["let version = if attempt.is_repeated() {", "let version = if attempt.is_repeated() && !MUTANT {"],
     ],
-  },
-  {
-    name: "entry-by-digest",
-    kind: "code",
-    what: "A server that does not know the script of the entry stores the session alone.",
-    file: `${REDIS}/routing/router.rs`,
-    edits: [["if has_several && !mode.in_full && ", "if has_several && !MUTANT && !mode.in_full && "]],
   },
   {
     name: "index-not-prolonged",
@@ -390,9 +381,9 @@ const MUTANTS = [
     file: `${REDIS}/session/single.rs`,
     edits: [
       [
-        "enter(context, attempt, &creation.entry(), creation.index_end, Reentry::Renew).await;",
-        `enter(context, attempt, &creation.entry(), creation.index_end, Reentry::Renew).await;
-         if MUTANT { entered.as_ref().map_err(Clone::clone)?; }`,
+        "let renewed = enter(context, attempt, &creation.entry(), *index_end, Reentry::Renew).await;",
+        `let renewed = enter(context, attempt, &creation.entry(), *index_end, Reentry::Renew).await;
+         if MUTANT { renewed.as_ref().map_err(Clone::clone)?; }`,
       ],
     ],
   },

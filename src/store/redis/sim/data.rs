@@ -38,6 +38,17 @@ pub(super) fn key_of(command: &Command) -> Option<&[u8]> {
     command.get(at).map(Vec::as_slice)
 }
 
+/// The keys of a script, and its arguments.
+pub(super) fn keys_and_args(command: &Command) -> (&[Vec<u8>], &[Vec<u8>]) {
+    command[3..].split_at(parsed(&command[2]).unwrap())
+}
+
+/// All keys of a command.
+pub(super) fn keys_of(command: &Command) -> impl Iterator<Item = &[u8]> {
+    let more = if scripts::of(command).is_some() { &keys_and_args(command).0[1..] } else { &[] };
+    key_of(command).into_iter().chain(more.iter().map(Vec::as_slice))
+}
+
 /// Whether a replica refuses it.
 pub(super) fn is_write(command: &Command) -> bool {
     !matches!(&command[0][..], b"GET" | b"GETRANGE" | b"ZSCORE" | b"ZRANGE" | b"ZRANDMEMBER")
@@ -47,7 +58,7 @@ pub(super) fn is_write(command: &Command) -> bool {
 /// Whether a full server refuses it.
 pub(super) fn takes_memory(command: &Command, data: &Data) -> bool {
     match scripts::of(command) {
-        Some(script) => scripts::takes_memory(script, data, &command[3], &command[4..]),
+        Some(script) => scripts::takes_memory(script, data, &command[3], keys_and_args(command).1),
         None => matches!(&command[0][..], b"SET" | b"EVAL" | b"EVALSHA"),
     }
 }
@@ -152,15 +163,17 @@ impl Data {
         now: Millis,
         page: usize,
     ) -> Reply {
-        if let Some(key) = key_of(command) {
-            self.expire(key, now);
-        }
+        keys_of(command).for_each(|key| self.expire(key, now));
         self.answer(command, now, page).unwrap_or_else(|refusal| refusal)
     }
 
     fn answer(&mut self, command: &Command, now: Millis, page: usize) -> Result<Reply, Reply> {
         if let Some(script) = scripts::of(command) {
-            return scripts::run(script, self, &command[3], &command[4..], now);
+            let (keys, args) = keys_and_args(command);
+            return match keys {
+                [session, index] => scripts::create_indexed(self, session, index, args, now),
+                _ => scripts::run(script, self, &keys[0], args, now),
+            };
         }
         let args: Vec<&[u8]> = command.iter().map(Vec::as_slice).collect();
         let text_or_nil =

@@ -26,15 +26,12 @@
 //! `npm run simulate -- --mutants` checks that the simulator finds bugs. `scripts/mutants.js` lists them: add one for each
 //! new safeguard, and for each bug that the simulator finds.
 //!
-//! **Not simulated**: the fast path with its commands of Redis 7, TLS, encryption, `waitReplicas`, `maxSessionsPerUser`,
+//! **Not simulated**: the fast path, TLS, encryption, `waitReplicas`, `maxSessionsPerUser`,
 //! clocks that differ, servers that evict keys or flush scripts, indexes of more entries than a sample has, a primary that
 //! still takes writes after a replica has taken over, and a server that carries out what one connection has sent
 //! after what a later one has.
 //!
 //! **Known** until the store is better, and left out:
-//! - A single server refuses the entry of a creation for the time being and then stores the session, as when it ends to be
-//!   a replica between the two, and the answer is lost. Then the session is live and in no index. `Server` refuses both.
-//! - The same after `SCRIPT FLUSH`: the server does not know the script that adds the entry, and stores the session alone.
 //! - A creation in a cluster is sent again, its session and its entry are ended by another call in between, and the creation
 //!   ends with an unknown outcome before its entry gets another version. The model takes that for allowed
 //!   (`model::Call::may_lack_entry`).

@@ -100,8 +100,6 @@ pub(super) struct Connection {
     pub is_asking: Cell<bool>,
     /// A sentinel says of each failover that there was one.
     pub is_subscribed: Cell<bool>,
-    /// The command before this one was the entry of a creation, and was refused.
-    pub is_entry_refused: Cell<bool>,
     unparsed: RefCell<Vec<u8>>,
     received: RefCell<VecDeque<u8>>,
     ended: Cell<Option<End>>,
@@ -382,7 +380,6 @@ fn open(world: &Rc<World>, process: ProcessId, server: ServerId) -> Rc<Connectio
         is_open_at_server: Cell::new(true),
         is_asking: Cell::new(false),
         is_subscribed: Cell::new(false),
-        is_entry_refused: Cell::new(false),
         unparsed: RefCell::default(),
         received: RefCell::default(),
         ended: Cell::new(None),

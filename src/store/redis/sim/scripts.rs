@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use super::data::{Command, Data};
 use crate::clock::Millis;
 use crate::store::redis::resp::{
-    CREATE, END_EXPIRED, END_OF_USER, ENTER, FORGET, REPLACE, Reply, Script, TOUCH, UPDATE,
+    CREATE, CREATE_INDEXED, END_EXPIRED, END_OF_USER, ENTER, FORGET, REPLACE, Reply, Script, TOUCH, UPDATE,
 };
 
-pub(in crate::store::redis) static ALL: [&Script; 8] =
-    [&CREATE, &UPDATE, &TOUCH, &END_OF_USER, &END_EXPIRED, &FORGET, &ENTER, &REPLACE];
+pub(in crate::store::redis) static ALL: [&Script; 9] =
+    [&CREATE, &UPDATE, &TOUCH, &END_OF_USER, &END_EXPIRED, &FORGET, &ENTER, &REPLACE, &CREATE_INDEXED];
 
 /// The script that a command runs.
 pub(super) fn of(command: &Command) -> Option<&'static Script> {
@@ -27,11 +27,6 @@ pub(super) fn takes_memory(script: &Script, data: &Data, key: &[u8], args: &[Vec
     let end = data.get(key).and_then(|entry| entry.expires);
     let prolongs = is(&ENTER) && end.is_some_and(|end| number(&args[2]).unwrap() > end);
     !(prolongs || is(&TOUCH) || is(&END_OF_USER) || is(&END_EXPIRED) || is(&FORGET))
-}
-
-/// Whether a command adds an entry to an index.
-pub(super) fn is_enter(command: &Command) -> bool {
-    of(command).is_some_and(|script| script.digest == ENTER.digest)
 }
 
 /// Lua's `tonumber`.
@@ -62,6 +57,27 @@ fn is_of(record: &[u8], user: &[u8]) -> bool {
 
 fn is_created(record: &[u8], created: Option<&Vec<u8>>) -> bool {
     created.is_none_or(|created| sub(record, 41, 56) == created)
+}
+
+/// `CREATE_INDEXED`, which has two keys.
+pub(super) fn create_indexed(
+    data: &mut Data,
+    session: &[u8],
+    index: &[u8],
+    args: &[Vec<u8>],
+    server_now: Millis,
+) -> Result<Reply, Reply> {
+    data.set(index)?;
+    if data.get(session).is_some() {
+        return Ok(Reply::Number(0));
+    }
+    data.set_text(session, args[0].clone(), number(&args[1]));
+    data.expire(session, server_now);
+    let entry = [&args[2..5], &[b"again".to_vec()]].concat();
+    match run(&ENTER, data, index, &entry, server_now)? {
+        Reply::Number(entries) if args.len() > 5 => Ok(Reply::Number(entries)),
+        _ => Ok(Reply::Number(1)),
+    }
 }
 
 /// Runs a script at a server. What it refuses is an answer too.

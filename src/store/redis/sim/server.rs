@@ -172,8 +172,6 @@ impl Server {
 
     fn answer(&self, world: &World, connection: &Connection, command: &Command) -> Reply {
         let args: Vec<&[u8]> = command.iter().map(Vec::as_slice).collect();
-        // Of a creation that is one request the server refuses both parts, or none (see `sim`).
-        let follows_refused = connection.is_entry_refused.take() && args[0] == b"SET";
         if let Some((refusal, chance)) = self.refusals.get() {
             let concerns = match refusal.split(' ').next() {
                 Some("OOM") => data::takes_memory(command, &self.data.borrow()),
@@ -181,8 +179,7 @@ impl Server {
                 Some("LOADING") => true,
                 _ => data::key_of(command).is_some(),
             };
-            if follows_refused || (concerns && world.chance(chance)) {
-                connection.is_entry_refused.set(scripts::is_enter(command));
+            if concerns && world.chance(chance) {
                 return error(refusal);
             }
         }
@@ -216,8 +213,7 @@ impl Server {
         }
         let is_write = data::is_write(command);
         let is_replica = self.replica_of.get().is_some();
-        if is_write && (is_replica || self.is_readonly.get() || follows_refused) {
-            connection.is_entry_refused.set(scripts::is_enter(command));
+        if is_write && (is_replica || self.is_readonly.get()) {
             return error("READONLY You can't write against a read only replica.");
         }
         if command[0].starts_with(b"EVAL") {
@@ -231,8 +227,8 @@ impl Server {
         // A replica that was a primary until now has all that the new one has.
         let holder = &world.servers[self.replica_of.get().unwrap_or(self.id)];
         let reply = holder.data.borrow_mut().carry_out(command, world.clock.now(), world.config.page);
-        if let Some(key) = data::key_of(command).filter(|_| is_write) {
-            self.replicate(world, key);
+        if is_write {
+            data::keys_of(command).for_each(|key| self.replicate(world, key));
         }
         reply
     }

@@ -84,11 +84,13 @@ fn command(random: &mut Random, keys: &[&str; 3], now: i64) -> Command {
         (_, 4) => (vec![key, &now_text], 0),
         (_, 5) => (vec![index, member, version, "b", "6"], 0),
         (_, 6) => (vec![index, member, version, &end, "again"], 1),
+        (_, 8) => (vec![key, index, &value, &enough, member, version, &end, "count"], 1),
         (_, _) => (vec![key, "something else", "another"], 0),
     };
     // The last argument of some may be left out.
     let len = whole.len() - if random.chance(400_000) { least } else { 0 };
-    let start = if kind > 11 { &["EVAL", SCRIPTS[script].text, "1"][..] } else { &[] };
+    let keys = if script == 8 { "2" } else { "1" };
+    let start = if kind > 11 { &["EVAL", SCRIPTS[script].text, keys][..] } else { &[] };
     start.iter().chain(&whole[..len]).map(|arg| arg.as_bytes().to_vec()).collect()
 }
 
@@ -141,6 +143,7 @@ fn a_simulated_server_answers_as_a_real_one() {
         &[0, 1],
         &[-3, -1, 0, 1, 3],
         &[0, 1],
+        &[0, 1, 3],
     ]
     .iter()
     .enumerate()
