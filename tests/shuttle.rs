@@ -117,7 +117,7 @@ fn with_limits() {
         ..Limits::default()
     };
     check(limits, &[log_in, change_user, log_out_everywhere, use_and_extend, expire_and_sweep], |store| {
-        assert!(store.stats().unwrap().sessions <= 2);
+        assert!(store.stats().unwrap().sessions.unwrap() <= 2);
     });
 }
 
@@ -361,13 +361,13 @@ fn clear_agrees_with_creations_and_updates_at_the_same_time() {
     }
     fn agrees(store: &MemoryStore) {
         assert_eq!(user_of(store, "e"), Some(user("ben")));
-        assert_eq!(store.size().unwrap(), store.stats().unwrap().sessions);
+        assert_eq!(Some(store.size().unwrap()), store.stats().unwrap().sessions);
         // This would find an entry whose session a clear has removed.
         for name in ["ann", "ben"] {
             store.delete_by_user(user(name).as_key(), None).unwrap();
         }
         let stats = store.stats().unwrap();
-        assert_eq!((store.size(), stats.sessions), (Ok(0), 0));
+        assert_eq!((store.size(), stats.sessions), (Ok(0), Some(0)));
     }
     for limits in [Limits::default(), far_limits()] {
         check(limits, &[clear, rewrite, log_in, log_out_everywhere], agrees);
