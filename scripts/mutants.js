@@ -108,6 +108,7 @@ const MUTANTS = [
   {
     name: "recover-without-rewrite",
     kind: "rule",
+    isRare: true,
     what: "A recovery does not write again what it has read.",
     file: `${FILE}/redo/ring.rs`,
     edits: [["while at < to {", "while at < to && !MUTANT {"]],
