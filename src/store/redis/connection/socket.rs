@@ -4,9 +4,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::sync::Arc;
 use std::time::Instant;
 
-use smallvec::SmallVec;
-
-use super::super::resp::{Decoder, Malformed, Reply};
+use super::super::resp::{Decoded, Decoder, Reply};
 
 /// How much is read at once, and what buffers keep while nothing needs more.
 const ROOM: usize = 64 * 1024;
@@ -19,9 +17,6 @@ pub enum Filled {
     Nothing,
     Ended,
 }
-
-/// The replies to one call, and their length.
-pub type CallReplies<'a> = (SmallVec<[Reply<&'a [u8]>; 3]>, usize);
 
 pub struct Socket {
     socket: Arc<socket2::Socket>,
@@ -142,25 +137,20 @@ impl Socket {
         }
     }
 
-    /// The next replies, if all of them have come, and their length, for `take`.
+    /// The next reply, if it has come, and its length, for `take`.
     ///
     /// # Errors
     /// As for [`Decoder::decode`].
-    pub fn replies(&self, count: u8) -> Result<Option<CallReplies<'_>>, Malformed> {
-        let (mut replies, mut len) = (SmallVec::new(), 0);
+    pub fn reply(&self) -> Decoded<'_> {
         let unread = &self.inbox[self.unread.clone()];
-        while replies.len() < usize::from(count) {
-            match Decoder::default().decode(&unread[len..])? {
-                None => return Ok(None),
-                Some((reply, reply_len)) => {
-                    len += reply_len;
-                    if !matches!(reply, Reply::Push(_)) {
-                        replies.push(reply);
-                    }
-                }
+        let mut len = 0;
+        while let Some((reply, reply_len)) = Decoder::default().decode(&unread[len..])? {
+            len += reply_len;
+            if !matches!(reply, Reply::Push(_)) {
+                return Ok(Some((reply, len)));
             }
         }
-        Ok(Some((replies, len)))
+        Ok(None)
     }
 
     pub fn take(&mut self, len: usize) {

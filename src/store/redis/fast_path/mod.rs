@@ -75,10 +75,8 @@ struct PendingCall {
     op: Op,
     ticket: u32,
     deadline: Instant,
-    /// Where its commands begin in all that is sent.
+    /// Where its command begins in all that is sent. It gets one reply.
     start: u64,
-    /// How many replies it gets.
-    replies: u8,
 }
 
 /// The connection while it is open.
@@ -108,8 +106,8 @@ pub struct FastPath {
     queued: VecDeque<QueuedCall>,
     /// How many bytes the queued calls hold.
     queued_bytes: usize,
-    /// Calls before those that wait, which are over as they were late: how many replies each gets, and its deadline.
-    late: VecDeque<(u8, Instant)>,
+    /// Calls before those that wait, which are over as they were late: the deadline of each.
+    late: VecDeque<Instant>,
     /// The call whose end is being told.
     current: Option<u32>,
     progress: Progress,
@@ -145,7 +143,8 @@ impl FastPath {
         }
     }
 
-    /// Has a connection made, and another whenever that ends. `Answers::connected` gives it. Where none is possible it never comes.
+    /// Has a connection made, and another whenever that ends. `Answers::connected` gives it. Where none is possible it never
+    /// comes.
     pub fn want(&mut self) {
         self.is_wanted = true;
         self.store.want_connection(&self.to);
@@ -322,10 +321,9 @@ impl FastPath {
                 open.socket.expect_from(Instant::now());
             }
             let start = open.socket.push(&request.bytes);
-            let replies = request.commands as u8;
             self.progress.sent += 1;
             self.unflushed += 1;
-            return self.waiting.push_back(PendingCall { op, ticket, deadline, start, replies });
+            return self.waiting.push_back(PendingCall { op, ticket, deadline, start });
         }
         self.fall_back(op, ticket, deadline);
     }
@@ -411,7 +409,7 @@ impl FastPath {
         let owes = !self.waiting.is_empty() || !self.late.is_empty();
         let is_silent = |open: &Open| now >= open.socket.last_read_at() + timeout;
         // What is so late is in buffers on the way, and all behind it is late too.
-        let is_overdue = self.late.front().is_some_and(|(_, deadline)| now >= *deadline + timeout);
+        let is_overdue = self.late.front().is_some_and(|deadline| now >= *deadline + timeout);
         if is_overdue || owes && self.open.as_ref().is_some_and(is_silent) {
             self.fail();
         }
@@ -419,7 +417,7 @@ impl FastPath {
         while self.waiting.front().is_some_and(|first| now >= first.deadline)
             && let Some(call) = self.waiting.pop_front()
         {
-            self.late.push_back((call.replies, call.deadline));
+            self.late.push_back(call.deadline);
             let is_unknown = call.op.changes().is_some();
             let job = self.job(call.op, call.ticket, call.deadline, is_unknown);
             self.push([job]);
@@ -479,21 +477,18 @@ impl FastPath {
         Ok(true)
     }
 
-    /// Takes the replies to the next call, if all have come; their length.
+    /// Takes the reply to the next call, if it has come; its length.
     fn take_next(&mut self, open: &mut Open, results: &mut impl Results) -> Result<Option<usize>, Ended> {
-        // One that nobody asked for is read, too.
-        let late = self.late.front().map(|(replies, _)| *replies);
-        let first = late.or(self.waiting.front().map(|call| call.replies));
-        let found = open.socket.replies(first.unwrap_or(1)).map_err(|_| Ended)?;
-        let Some((replies, len)) = found else { return Ok(None) };
-        self.take(&replies, &open.cipher, &mut open.draining, results)?;
+        let found = open.socket.reply().map_err(|_| Ended)?;
+        let Some((reply, len)) = found else { return Ok(None) };
+        self.take(&reply, &open.cipher, &mut open.draining, results)?;
         Ok(Some(len))
     }
 
-    /// Takes the replies to a call.
+    /// Takes the reply to a call. One that nobody asked for ends the connection.
     fn take(
         &mut self,
-        replies: &[Reply<&[u8]>],
+        reply: &Reply<&[u8]>,
         cipher: &Cipher,
         draining: &mut bool,
         results: &mut impl Results,
@@ -504,9 +499,9 @@ impl FastPath {
         }
         let call = self.waiting.pop_front().ok_or(Ended)?;
         self.progress.answered += 1;
-        *draining |= replies.iter().any(ends_connection);
+        *draining |= ends_connection(reply);
         self.current = Some(call.ticket);
-        let outcome = self.finish(call, replies, cipher, results);
+        let outcome = self.finish(call, reply, cipher, results);
         self.current = None;
         outcome
     }
@@ -514,11 +509,11 @@ impl FastPath {
     fn finish(
         &mut self,
         call: PendingCall,
-        replies: &[Reply<&[u8]>],
+        reply: &Reply<&[u8]>,
         cipher: &Cipher,
         results: &mut impl Results,
     ) -> Result<(), Ended> {
-        let (ticket, step) = (call.ticket, interpret(call.op.kind(), replies));
+        let (ticket, step) = (call.ticket, interpret(call.op.kind(), std::slice::from_ref(reply)));
         if let Step::Refused(_) = step {
             self.retry(call, false);
             return Ok(());
