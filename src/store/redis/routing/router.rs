@@ -279,20 +279,7 @@ impl Router {
         }
     }
 
-    /// As `ask`, for requests of which no command may fail.
-    pub async fn get_all(
-        &self,
-        attempt: &Attempt,
-        key: &[u8],
-        effect: Effect,
-        make: impl Fn(RequestMode) -> Request,
-    ) -> Result<Replies> {
-        let replies = self.ask(attempt, key, effect, make).await?;
-        replies.iter().try_for_each(error::check)?;
-        Ok(replies)
-    }
-
-    /// As `get_all`, for requests of one command.
+    /// As `ask`, for requests of one command, which must not fail.
     pub async fn get_one(
         &self,
         attempt: &Attempt,
@@ -300,8 +287,9 @@ impl Router {
         effect: Effect,
         make: impl Fn(RequestMode) -> Request,
     ) -> Result<Reply> {
-        let mut replies = self.get_all(attempt, key, effect, make).await?;
-        Ok(replies.pop().unwrap_or(Reply::Nil))
+        let reply = self.ask(attempt, key, effect, make).await?.pop().unwrap_or(Reply::Nil);
+        error::check(&reply)?;
+        Ok(reply)
     }
 
     /// Runs a script on a key.
