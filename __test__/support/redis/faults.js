@@ -137,6 +137,18 @@ async function flood(store, millis) {
   }
 }
 
+/** Moves a slot while calls go on in each state of it. */
+async function moveSlot(cluster, traffic, slot, to) {
+  const move = await cluster.slotMove(slot, to);
+  await move.begin();
+  await traffic.progress(20);
+  // What is created meanwhile is there already.
+  await move.moveKeys();
+  await traffic.progress(20);
+  await move.end();
+  await traffic.progress(20);
+}
+
 /** Whether calls fail by it, or merely take longer. */
 const FAILS = { fails: true };
 const SLOWS = { fails: false };
@@ -311,14 +323,7 @@ const FAULTS = [
         const to = await cluster.join();
         for (const id of traffic.ids.filter((_, at) => at % 30 === 0)) {
           const slot = await cluster.slotOf(`fluid:sess#${id}`);
-          if ((await cluster.ownerOf(slot)) === to) continue;
-          const move = await cluster.slotMove(slot, to);
-          await move.begin();
-          await traffic.progress(20);
-          await move.moveKeys();
-          await traffic.progress(20);
-          await move.end();
-          await traffic.progress(20);
+          if ((await cluster.ownerOf(slot)) !== to) await moveSlot(cluster, traffic, slot, to);
         }
         return now();
       }),
@@ -330,15 +335,7 @@ const FAULTS = [
       withCluster({}, async ({ cluster, traffic }) => {
         for (const id of traffic.ids.filter((_, at) => at % 20 === 0)) {
           const slot = await cluster.slotOf(`fluid:sess#${id}`);
-          const to = ((await cluster.ownerOf(slot)) + 1) % 3;
-          const move = await cluster.slotMove(slot, to);
-          await move.begin();
-          await traffic.progress(20);
-          // What is created meanwhile is there already.
-          await move.moveKeys();
-          await traffic.progress(20);
-          await move.end();
-          await traffic.progress(20);
+          await moveSlot(cluster, traffic, slot, ((await cluster.ownerOf(slot)) + 1) % 3);
         }
         return now();
       }),
