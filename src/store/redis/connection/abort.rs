@@ -14,7 +14,8 @@ pub fn reset_on_close<'a>(socket: impl Into<SockRef<'a>>) {
     let _ = socket.into().set_linger(Some(Duration::ZERO));
 }
 
-/// Resets a connection now, even if its socket is open elsewhere too. Where the system cannot, it is reset when all have closed it.
+/// Resets a connection now, even if its socket is open elsewhere too. Where the system cannot, it is reset when all have
+/// closed it.
 pub fn abort(socket: &Socket) {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     if disconnect(socket).is_ok() {

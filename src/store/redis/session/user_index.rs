@@ -9,8 +9,8 @@
 //!
 //! 1. An entry is removed by its version alone (`FORGET`), and only by a process that read the version first and saw then
 //!    that the session is not the user's.
-//! 2. A session becomes the user's only after its entry got a new version, on a single server in one step with it. So the remover of rule 1 has either the new
-//!    version, or removes nothing.
+//! 2. A session becomes the user's only after its entry got a new version, or in one step with that on a single server. So
+//!    the remover of rule 1 has either the new version, or removes nothing.
 //! 3. The remover may have the new version, if it looked at the session between the two steps. After a change of the user
 //!    the entry therefore gets another version (`ENTER`). After a creation it does not, for speed: instead entries younger
 //!    than `GRACE` are left alone, in which every creation under way has ended.
