@@ -330,6 +330,14 @@ const MUTANTS = [
     edits: [["filter(|(_, score)| *score < oldest)", "filter(|(_, score)| *score < oldest || MUTANT)"]],
   },
   {
+    name: "remove-any-entry-of-ended",
+    kind: "rule",
+    isRare: true,
+    what: "With a session that is ended goes the entry of another creation of its id.",
+    file: `${REDIS}/session/user_index.rs`,
+    edits: [["created == created_field(entry.1)", "MUTANT || created == created_field(entry.1)"]],
+  },
+  {
     name: "entry-keeps-version",
     kind: "code",
     isRare: true,

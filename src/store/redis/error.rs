@@ -77,15 +77,6 @@ pub fn panicked() -> StoreError {
     StoreError::Internal("a call panicked".into())
 }
 
-/// A number that a server answered.
-///
-/// # Errors
-/// As for [`check`]; and if it is none.
-pub fn number(reply: &Reply) -> Result<i64> {
-    check(reply)?;
-    if let Reply::Number(number) = reply { Ok(*number) } else { Err(unexpected()) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

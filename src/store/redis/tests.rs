@@ -225,7 +225,7 @@ fn an_entry_that_a_session_comes_back_to_is_not_removed_by_who_saw_it_before() {
     let mut seen = vec![version()];
     for _ in 0..3 {
         store.update(&plain("a", &cid, expires)).unwrap();
-        assert_eq!(ask(&store, &[b"EXISTS", index.as_bytes()]), Reply::Number(0));
+        assert!(store.get_by_user(ben.as_key()).unwrap().is_empty());
         store.update(&plain("a", &ben, expires)).unwrap();
         // Of other processes that are slow.
         for version in &seen {
@@ -238,6 +238,40 @@ fn an_entry_that_a_session_comes_back_to_is_not_removed_by_who_saw_it_before() {
         seen.push(version());
     }
     assert!(store.get_by_user(cid.as_key()).unwrap().is_empty());
+}
+
+#[test]
+fn the_entry_of_a_creation_under_way_outlives_the_session_that_had_its_id_before() {
+    let Some(options) = options() else { return };
+    let clock = Arc::new(MockClock::new(START));
+    let store = open_at(&options, &clock);
+    let [ann, ben] = ["ann", "ben"].map(UserKeyBuf::from_text);
+    let index = format!("{}user#\"ann\"", options.prefix);
+    let enter = |version: &str| ask(&store, &[b"ZADD", index.as_bytes(), version.as_bytes(), b"a"]);
+    let entry = || ask(&store, &[b"ZSCORE", index.as_bytes(), b"a"]);
+    let ends: [(&str, &dyn Fn()); 3] = [
+        ("ended with all of its user", &|| assert_eq!(store.delete_by_user(ann.as_key(), None), Ok(1))),
+        ("given to another user", &|| {
+            let update = store.update(&plain("a", &ben, Expiry::new(clock.now() + 1000).unwrap()));
+            assert_eq!(update, Ok(true));
+        }),
+        ("swept", &|| {
+            clock.advance(1001);
+            assert!(store.clean().unwrap() > 0);
+        }),
+    ];
+    for (what, end) in ends {
+        store.create(&plain("a", &ann, Expiry::new(clock.now() + 1000).unwrap())).unwrap();
+        let under_way = (clock.now() * 1000 + 500_000).to_string();
+        enter(&under_way);
+        end();
+        assert_eq!(text(entry()), under_way, "{what}");
+        // Once no creation can be under way, it goes.
+        store.delete(&SessionId::new("a").unwrap()).unwrap();
+        clock.advance(61_000);
+        assert!(store.get_by_user(ann.as_key()).unwrap().is_empty());
+        assert_eq!(entry(), Reply::Nil, "{what}");
+    }
 }
 
 const HOUR: i64 = 3_600_000;

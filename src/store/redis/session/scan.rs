@@ -239,7 +239,7 @@ async fn clear_index(context: &Context, attempt: &Attempt, index: &[u8]) -> Resu
     old.retain(|(_, version)| *version < oldest);
     for some in old.chunks(AT_ONCE) {
         let named = look_up(context, attempt, some, &owner).await?;
-        let is_there = |named: &Named| matches!(named, Named::Live(_) | Named::Expired);
+        let is_there = |named: &Named| matches!(named, Named::Live(_) | Named::Expired(_));
         let left = some.iter().zip(&named).filter(|(_, named)| is_there(named));
         let keys: Vec<_> = left.map(|((member, _), _)| context.names.session(member)).collect();
         remove(context, attempt, &keys).await?;

@@ -18,7 +18,7 @@ use super::names::UserField;
 use super::new_session::NewSession;
 use super::op::{Kind, Step, interpret};
 use super::record::{self, Record};
-use super::user_index::{enter, forget, forget_later, limit, prolong, undo_entry, version};
+use super::user_index::{enter, forget, forget_later, limit, may_forget, prolong, undo_entry, version};
 use super::watch::learn_time;
 use crate::clock::Millis;
 use crate::error::{Result, StoreError};
@@ -194,7 +194,9 @@ async fn replace_entered(
             renewed.map_err(|error| attempt.in_part(error))?;
             Box::pin(limit(context, attempt, user, member, index_len, None, expires)).await;
         }
-        if let Some(version) = old_version {
+        if let Some(version) = old_version
+            && may_forget(context, version, old.created)
+        {
             forget(context, attempt, &Entry { index: &old_index, member, version }).await;
         }
     }

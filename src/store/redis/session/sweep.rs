@@ -19,7 +19,7 @@ use super::context::Context;
 use super::cursor::ScanCursor;
 use super::scan::next_page;
 use super::user_index::{
-    AT_ONCE, NOT_THEIRS, Named, Owner, entries_of, forget_all, look_up, some_entries, tidy,
+    AT_ONCE, NOT_THEIRS, Named, Owner, entries_of, forget_all, look_up, may_forget, some_entries, tidy,
 };
 use crate::error::Result;
 use crate::store::Sweep;
@@ -141,14 +141,19 @@ async fn look_at(
     for (entry, named) in entries.iter().zip(named) {
         match named {
             Named::Live(_) => {}
-            Named::Expired => expired.push(entry.clone()),
+            Named::Expired(created) => expired.push((entry.clone(), created)),
             Named::Absent => absent.push(entry.clone()),
             Named::Another => others.push(entry.clone()),
         }
     }
-    let ended = end_each(context, attempt, &expired).await?;
+    let keys = expired.iter().map(|((member, _), _)| context.names.session(member));
+    let ends = end_each(context, attempt, keys).await?;
+    let ended = expired.into_iter().zip(ends).filter_map(|(expired, is_ended)| is_ended.then_some(expired));
+    let ended: Vec<_> = ended.collect();
     let stale = ended.len() + absent.len() + others.len();
-    let gone = forget_all(context, attempt, index, &ended).await;
+    let own = ended.iter().filter(|((_, version), created)| may_forget(context, *version, *created));
+    let own: Vec<_> = own.map(|(entry, _)| entry.clone()).collect();
+    let gone = forget_all(context, attempt, index, &own).await;
     let forgotten = tidy(context, attempt, index, &absent).await;
     let removed = ended.len() as u64 + forgotten;
     let gone = (gone + forgotten + tidy(context, attempt, index, &others).await) as usize;
@@ -189,24 +194,18 @@ async fn clean_index(context: &Context, index: &[u8]) -> Result<u64> {
     }
 }
 
-/// Removes those of some entries' sessions that are expired by now, and returns them.
+/// Removes those of some sessions that are expired by now; which it removed.
 async fn end_each(
     context: &Context,
     attempt: &Attempt,
-    entries: &[(Vec<u8>, Stamp)],
-) -> Result<Vec<(Vec<u8>, Stamp)>> {
+    keys: impl Iterator<Item = Vec<u8>>,
+) -> Result<Vec<bool>> {
     let now = text(context.times.now());
-    let ends = join_all(entries.iter().map(async |(member, _)| {
-        let key = context.names.session(member);
-        context.router.run_script(attempt, Effect::None, &END_EXPIRED, &key, &[&now]).await
+    let ends = join_all(keys.map(async |key| {
+        let end = context.router.run_script(attempt, Effect::None, &END_EXPIRED, &key, &[&now]).await;
+        Ok(unless_foreign(end, NOT_THEIRS)? == Reply::Number(1))
     }));
-    let mut ended = Vec::new();
-    for (entry, end) in entries.iter().zip(ends.await) {
-        if unless_foreign(end, NOT_THEIRS)? == Reply::Number(1) {
-            ended.push(entry.clone());
-        }
-    }
-    Ok(ended)
+    ends.await.into_iter().collect()
 }
 
 /// Removes the expired sessions of no user, which no index names.
@@ -216,11 +215,9 @@ async fn end_expired(context: &Context) -> Result<u64> {
     while let Some(keys) =
         context.router.step(async |attempt| next_page(context, attempt, &mut cursor).await).await?
     {
-        let entries: Vec<_> =
-            keys.iter().map(|key| (key[context.names.sessions.len()..].to_vec(), 0)).collect();
-        removed +=
-            context.router.step(async |attempt| end_each(context, attempt, &entries).await).await?.len()
-                as u64;
+        let end = async |attempt: &Attempt| end_each(context, attempt, keys.iter().cloned()).await;
+        let ends = context.router.step(end).await?;
+        removed += ends.into_iter().filter(|is_ended| *is_ended).count() as u64;
     }
     Ok(removed)
 }

@@ -8,12 +8,13 @@
 //! rules keep an entry for as long as its session lives, whatever processes race:
 //!
 //! 1. An entry is removed by its version alone (`FORGET`), and only by a process that read the version first and saw then
-//!    that the session is not the user's.
+//!    that the session is not the user's, or ended it.
 //! 2. A session becomes the user's only after its entry got a new version, or in one step with that on a single server. So
 //!    the remover of rule 1 has either the new version, or removes nothing.
 //! 3. The remover may have the new version, if it looked at the session between the two steps. After a change of the user
 //!    the entry therefore gets another version (`ENTER`). After a creation it does not, for speed: instead entries younger
-//!    than `GRACE` are left alone, in which every creation under way has ended.
+//!    than `GRACE` are left alone, in which every creation under way has ended. The one exception is the entry of the very
+//!    session that was ended, whose version is that session's creation (`may_forget`).
 //!
 //! The server ends an index by itself. These rules keep an index for longer than any session that it names:
 //!
@@ -35,7 +36,7 @@ use sha2::{Digest, Sha256};
 use tokio::time::timeout_at;
 
 use super::super::counters::Counters;
-use super::super::error::{self, number, unless_foreign};
+use super::super::error::{self, unless_foreign};
 use super::super::resp::{END_OF_USER, FORGET, Reply, Request, number as text};
 use super::super::routing::{Attempt, Effect};
 use super::super::time::Stamp;
@@ -64,7 +65,7 @@ pub const NOT_THEIRS: Reply = Reply::Number(0);
 pub enum Named {
     Live(Stamp),
     /// It is still there, but over.
-    Expired,
+    Expired(Stamp),
     Absent,
     /// Of another user now, or no record.
     Another,
@@ -133,21 +134,21 @@ pub async fn delete_by_user(
             let args: [&[u8]; 2] = [&now, &to_match];
             let key = context.names.session(member);
             let ended = context.router.run_script(attempt, Effect::Main, &END_OF_USER, &key, &args).await;
-            number(&unless_foreign(ended, NOT_THEIRS)?)
+            unless_foreign(ended, NOT_THEIRS)
         }));
-        let (mut ended, mut stale) = (Vec::new(), Vec::new());
+        let (mut own, mut stale) = (Vec::new(), Vec::new());
         for (entry, end) in some.iter().zip(ends.await) {
             match end {
-                Ok(1) => {
+                Ok(Reply::Bytes(created)) => {
                     live += 1;
-                    ended.push(entry.clone());
+                    let is_own = created == created_field(entry.1);
+                    if is_own { &mut own } else { &mut stale }.push(entry.clone());
                 }
-                Ok(2) => ended.push(entry.clone()),
                 Ok(_) => stale.push(entry.clone()),
                 Err(error) => failed = failed.or(Some(error)),
             }
         }
-        forget_all(context, attempt, &index, &ended).await;
+        forget_all(context, attempt, &index, &own).await;
         tidy(context, attempt, &index, &stale).await;
     }
     match failed {
@@ -191,7 +192,7 @@ async fn end_surplus(
         for (entry, named) in some.iter().zip(look_up(context, attempt, some, &Owner::Is(user)).await?) {
             match named {
                 Named::Live(created) if entry.0 != member => others.push((created, entry.clone())),
-                Named::Live(_) | Named::Expired => {}
+                Named::Live(_) | Named::Expired(_) => {}
                 Named::Absent | Named::Another => stale.push(entry.clone()),
             }
         }
@@ -205,9 +206,11 @@ async fn end_surplus(
         let key = context.names.session(&entry.0);
         let args: [&[u8]; 3] = [&now, &to_match, &created_field(theirs)];
         let ended = context.router.run_script(attempt, Effect::None, &END_OF_USER, &key, &args).await;
-        if unless_foreign(ended, NOT_THEIRS)? == Reply::Number(1) {
+        if let Reply::Bytes(_) = unless_foreign(ended, NOT_THEIRS)? {
             Counters::add(&context.counters.evicted, 1);
-            forget(context, attempt, &Entry { index: &index, member: &entry.0, version: entry.1 }).await;
+            if may_forget(context, entry.1, theirs) {
+                forget(context, attempt, &Entry { index: &index, member: &entry.0, version: entry.1 }).await;
+            }
         }
     }
     Ok(())
@@ -259,7 +262,7 @@ pub async fn look_up(
             Some(Reply::Bytes(bytes)) => match record::times(bytes) {
                 Err(_) => Named::Another,
                 Ok(_) if !owner.owns(bytes) => Named::Another,
-                Ok((expires, _)) if expires.is_past(now) => Named::Expired,
+                Ok((expires, created)) if expires.is_past(now) => Named::Expired(created),
                 Ok((_, created)) => Named::Live(created),
             },
             Some(reply) => unless_foreign(error::check(reply), ()).map(|()| Named::Another)?,
@@ -274,6 +277,11 @@ pub async fn tidy(context: &Context, attempt: &Attempt, index: &[u8], stale: &[(
     let oldest = context.times.stamp_before(GRACE);
     let old: Vec<_> = stale.iter().filter(|(_, score)| *score < oldest).cloned().collect();
     forget_all(context, attempt, index, &old).await
+}
+
+/// Whether the entry of a session that was ended may go: no creation under way may have it.
+pub fn may_forget(context: &Context, version: Stamp, created: Stamp) -> bool {
+    version == created || version < context.times.stamp_before(GRACE)
 }
 
 /// Removes entries; how many. Those that it fails to remove are come across again.

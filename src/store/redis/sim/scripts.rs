@@ -182,7 +182,8 @@ pub(super) fn run(
             return Ok(Reply::Number(0));
         }
         data.remove(key);
-        return Ok(Reply::Number(if expires <= now { 2 } else { 1 }));
+        let created = Reply::Bytes(sub(&record, 41, 56).to_vec());
+        return Ok(if expires <= now { Reply::Number(1) } else { created });
     } else if is(&END_EXPIRED) {
         return Ok(Reply::Number(i64::from(expires <= now && data.remove(key))));
     }

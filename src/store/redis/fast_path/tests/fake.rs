@@ -263,8 +263,9 @@ impl Data {
             if !value[64..].starts_with(user) || !is_of(2) {
                 return number(0);
             }
+            let created = created.to_vec();
             self.strings.remove(key);
-            number(1)
+            bulk(&created)
         }
     }
 }

@@ -1,10 +1,11 @@
 -- Ends a session of a user. Arguments: now, the user and what follows it, then the creation that it must have, if one
--- is given. `1`: it was live. `2`: it was expired.
+-- is given. The creation of a session that was live. `0`: there is none. `1`: it was expired.
 local head = redis.call('GETRANGE', KEYS[1], 0, 63 + #ARGV[2])
 local expires = tonumber(string.sub(head, 12, 29))
 if string.sub(head, 1, 11) ~= '{"expires":' or not expires then return 0 end
 if string.sub(head, 65) ~= ARGV[2] then return 0 end
-if ARGV[3] and string.sub(head, 41, 56) ~= ARGV[3] then return 0 end
+local created = string.sub(head, 41, 56)
+if ARGV[3] and created ~= ARGV[3] then return 0 end
 redis.call('DEL', KEYS[1])
-if expires <= tonumber(ARGV[1]) then return 2 end
-return 1
+if expires <= tonumber(ARGV[1]) then return 1 end
+return created
