@@ -1239,7 +1239,7 @@ fn processes_that_come_and_go_and_are_killed_lose_nothing() {
     let rounds = number("KILL_ROUNDS").unwrap_or(ROUNDS);
     let seed = number("KILL_SEED").unwrap_or_else(|| u64::from(std::process::id()));
     // By hand it takes as long as it takes.
-    let end = Instant::now() + Duration::from_secs(if rounds > ROUNDS { 36_000 } else { 15 });
+    let end = Instant::now() + Duration::from_secs(if rounds > ROUNDS { 36_000 } else { 25 });
     println!("seed of the kills: {seed}");
     let (mut done, mut acknowledged, mut scene) = (0, 0, None);
     while done < rounds && Instant::now() < end {
