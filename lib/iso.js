@@ -7,7 +7,9 @@ const padded = (count, digits) =>
 const TWO_DIGITS = padded(60, 2);
 const THREE_DIGITS = padded(1000, 3);
 
-// The day of the last text, and how it begins.
+// The last text, as a request needs it twice; its day, and how it begins.
+let lastMillis;
+let lastText;
 let lastDay;
 let date;
 
@@ -16,6 +18,7 @@ let date;
  * text, and most sessions end on the same few days.
  */
 function isoOf(millis) {
+  if (millis === lastMillis) return lastText;
   const day = Math.floor(millis / DAY);
   if (day !== lastDay) {
     date = new Date(day * DAY).toISOString().slice(0, -"00:00:00.000Z".length);
@@ -25,7 +28,9 @@ function isoOf(millis) {
   const minutes = Math.floor(seconds / 60);
   const hours = Math.floor(minutes / 60);
   const time = `${TWO_DIGITS[hours]}:${TWO_DIGITS[minutes - hours * 60]}:${TWO_DIGITS[seconds - minutes * 60]}`;
-  return `${date}${time}.${THREE_DIGITS[millis - day * DAY - seconds * 1000]}Z`;
+  lastText = `${date}${time}.${THREE_DIGITS[millis - day * DAY - seconds * 1000]}Z`;
+  lastMillis = millis;
+  return lastText;
 }
 
 module.exports = { isoOf };

@@ -118,7 +118,10 @@ class ConnectStore extends EventEmitter {
   createSession(req, loaded) {
     const { sessionID: sid } = req;
     const origin = this.#origins.of(sid, loaded) ?? { cookie: copyOf(loaded.cookie) };
+    const { expires } = loaded.cookie;
     const session = reviveSession(this.#classesFor(req), req, loaded);
+    // The same text need not be read twice.
+    if (expires && expires === origin.expires) origin.expires = session.cookie.expires.getTime();
     this.#origins.revived(sid, session, origin);
     return session;
   }
@@ -190,7 +193,7 @@ class ConnectStore extends EventEmitter {
     const session = sessionOf(record);
     if (session === null) return null;
     const cookie = copyOf(session.cookie);
-    this.#origins.loaded(sid, session, { cookie, expires: timeOf(record.expires), at: Date.now(), text });
+    this.#origins.loaded(sid, session, { cookie, expires: record.expires, at: Date.now(), text });
     return session;
   }
 

@@ -13,9 +13,9 @@ const isFrameworkSession = (session) => typeof session.touch === "function";
  * The origin of a marked object is:
  * - `isNew`: express-session has generated it, and nothing has stored it yet.
  * - `isSure`: it is a request's own, never an old object of the app that serves a second time.
- * - `cookie`, `expires`, `at`: what was loaded or stored last, and when. Times are in milliseconds.
+ * - `cookie`, `expires`, `at`: what was loaded or stored last, and when. `expires` is whatever `new Date` takes.
  * - `text`: the text of that record, if the store gave it, and if nothing else is being stored.
- * - `record`: what is being stored, or was stored last.
+ * - `record`: what is being stored.
  *
  * An object without a mark is new. The exception is one that may be a copy of a session: its id was loaded, stored or
  * destroyed within the last hour, and the object does not prove that it was not loaded.
@@ -74,6 +74,7 @@ class Origins {
   saved(mark, record, at) {
     mark.isNew = false;
     if (mark.record !== record) return;
+    mark.record = undefined;
     mark.cookie = record.cookie;
     mark.expires = record.expires;
     mark.at = at;
