@@ -29,8 +29,9 @@ export interface ConnectStoreOptions<Data extends object = ConnectSession> {
   ttl?: number | ((session: Data) => number);
   /**
    * Leaves out a write that only prolongs the session, by less than so many milliseconds: `touch`, and a `set` of what
-   * the store has already (`resave: true`; @fastify/session saves with every response). For this a `set` reads the
-   * session. A session in use always keeps at least half of its lifetime. A write that shortens the session is made.
+   * the request has not changed (`resave: true`; @fastify/session saves with every response). A session in use always
+   * keeps at least half of its lifetime. A write that shortens the session is made. A `set` reads the session first if
+   * its object does not say what was loaded, as one does not that comes from `all` or `getByUser`.
    * @default 0: every write is made
    */
   touchAfter?: number;
@@ -107,8 +108,12 @@ export class ConnectStore<Data extends object = ConnectSession> extends EventEmi
   get(sid: string, callback: ConnectCallback<Data | null>): void;
 
   /**
-   * Stores a session. @fastify/session saves a session also if the request has not changed it. Then only the expiry
-   * moves, as by `touch`: otherwise the request would undo what another one has saved.
+   * Stores a session. @fastify/session saves a session also if the request has not changed it, and so does
+   * express-session with `resave: true`. Then only the expiry moves, as by `touch`: otherwise the request would undo what
+   * another one has saved.
+   *
+   * "Not changed" is what has the text of what the same request loaded or stored last, the cookie apart. A session that
+   * others have stored in another layout is taken for a changed one, and so is one whose cookie is not its first field.
    *
    * Rejects as `create` and `update` of the store do, with `ERR_SESSION_ENDED` (see the class), and with
    * `ERR_INVALID_OPTION` if `ttl` or `userId` return a value that they must not return.

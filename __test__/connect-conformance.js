@@ -580,6 +580,137 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
       });
     });
 
+    describe("a set of what the request has not changed", () => {
+      const load = async (more, options) => {
+        const connect = other(options);
+        const sid = newId();
+        await connect.set(sid, { cookie: lasting(), step: 1, ...more });
+        return { connect, sid, session: await connect.get(sid) };
+      };
+      const saveElsewhere = async (sid, more) =>
+        other().set(sid, Object.assign(await other().get(sid), more));
+
+      it("moves the expiry, and undoes nothing that another request has saved", async () => {
+        for (const options of [{}, { touchAfter: MINUTE }, { userId: ({ user }) => user }]) {
+          for (const user of [undefined, "ada", 7]) {
+            const { connect, sid, session } = await load({ user }, options);
+            await saveElsewhere(sid, { step: 2 });
+            assert.equal(await connect.set(sid, renewed(session, 2 * HOUR)), undefined);
+            const kept = await connect.get(sid);
+            assert.equal(kept.step, 2);
+            assert.equal(kept.cookie.expires, session.cookie.expires.toISOString());
+          }
+        }
+      });
+
+      it("undoes nothing that is being saved at that moment", async () => {
+        for (const isFirst of [true, false]) {
+          for (const options of [{}, { touchAfter: MINUTE }]) {
+            const { connect, sid, session } = await load({}, options);
+            const changed = Object.assign(await connect.get(sid), { step: 2 });
+            const calls = [
+              () => connect.set(sid, renewed(session, 2 * HOUR)),
+              () => connect.set(sid, changed),
+            ];
+            await Promise.all((isFirst ? calls : calls.reverse()).map((call) => call()));
+            assert.equal((await connect.get(sid)).step, 2);
+          }
+        }
+      });
+
+      it("is that of a copy, too", async () => {
+        const { connect, sid, session } = await load();
+        await saveElsewhere(sid, { step: 2 });
+        await connect.set(sid, { ...session });
+        assert.equal((await connect.get(sid)).step, 2);
+      });
+
+      it("is also that of what the same request has stored before", async () => {
+        const sid = newId();
+        const held = new FrameworkSession({ cookie: lasting(), step: 1 });
+        await store.set(sid, held);
+        await saveElsewhere(sid, { step: 2 });
+        await store.set(sid, renewed(held, 2 * HOUR));
+        assert.equal((await store.get(sid)).step, 2);
+        await store.set(sid, Object.assign(held, { step: 3 }));
+        await saveElsewhere(sid, { step: 4 });
+        await store.set(sid, renewed(held, 3 * HOUR));
+        assert.equal((await store.get(sid)).step, 4);
+      });
+
+      it("is none of what the request has changed back", async () => {
+        const { connect, sid, session } = await load();
+        await connect.set(sid, Object.assign(session, { step: 2 }));
+        await connect.set(sid, Object.assign(session, { step: 1 }));
+        assert.equal((await connect.get(sid)).step, 1);
+        // By a copy, which has a mark of its own.
+        await connect.set(sid, { ...session, step: 3 });
+        await connect.set(sid, session);
+        assert.equal((await connect.get(sid)).step, 1);
+        // While the first is under way.
+        const calls = [
+          connect.set(sid, Object.assign(session, { step: 4 })),
+          connect.set(sid, Object.assign(session, { step: 1 })),
+        ];
+        await Promise.all(calls);
+        assert.equal((await connect.get(sid)).step, 1);
+      });
+
+      it("stores the cookie if that was changed, and no data", async () => {
+        for (const options of [{}, { touchAfter: MINUTE }]) {
+          const { connect, sid, session } = await load({}, options);
+          await saveElsewhere(sid, { step: 2 });
+          await connect.set(sid, Object.assign(session, { cookie: lasting(30 * DAY, { path: "/p" }) }));
+          const { step, cookie } = await connect.get(sid);
+          assert.deepEqual([step, cookie.path, cookie.originalMaxAge], [2, "/p", 30 * DAY]);
+        }
+      });
+
+      it("stores a user that userId did not return before", async () => {
+        const { sid } = await load({ user: "ada" });
+        const connect = other({ userId: ({ user }) => user });
+        await connect.set(sid, await connect.get(sid));
+        assert.deepEqual(await sidsOf(connect, "ada"), [sid]);
+        await store.set(sid, await store.get(sid));
+        assert.deepEqual(await sidsOf(connect, "ada"), []);
+      });
+
+      it("is known without a read, and so is one of what it has changed", async () => {
+        const { connect, sid, session } = await load({}, { touchAfter: MINUTE });
+        const { hits, misses } = await inner.stats();
+        await connect.set(sid, session);
+        await connect.set(sid, renewed(session, 2 * HOUR));
+        await connect.set(sid, Object.assign(session, { step: 2 }));
+        const after = await inner.stats();
+        assert.deepEqual([after.hits, after.misses], [hits, misses]);
+        assert.equal((await connect.get(sid)).step, 2);
+      });
+
+      it("brings no session back, nor tells anybody that it was dropped", async () => {
+        const { connect, sid, session } = await load();
+        await other().destroy(sid);
+        await connect.set(sid, renewed(session, 2 * HOUR));
+        assert.equal(await connect.get(sid), null);
+        assert.equal(await inner.size(), 0);
+      });
+
+      it("is told from one that changed what looks like an expiry or the end of a cookie", async () => {
+        const until = inFuture(HOUR).toISOString();
+        const { connect, sid, session } = await load({
+          until,
+          cookie: lasting(HOUR, { expires: until, path: '/"}' }),
+        });
+        const later = inFuture(2 * HOUR).toISOString();
+        session.cookie.expires = later;
+        session.until = later;
+        await connect.set(sid, session);
+        assert.equal((await connect.get(sid)).until, later);
+        session.step = 2;
+        await connect.set(sid, session);
+        assert.equal((await connect.get(sid)).step, 2);
+      });
+    });
+
     describe("an expiry that is earlier than the loaded one", () => {
       const loads = {
         get: (connect, sid) => connect.get(sid),

@@ -99,7 +99,7 @@ class World {
     met.add(sid);
     this.model.begin(sid, { user, n: 0 }, session.cookie.expires);
     const loadedEnd = Number(session.cookie.expires);
-    this.requests.push({ process, sid, session, loadedEnd, isFramework: true });
+    this.requests.push({ process, sid, session, loadedEnd, isFramework: true, isKnown: true });
   }
 
   async begin({ process, which }) {
@@ -110,7 +110,8 @@ class World {
     assert.equal(session !== null, this.model.live.has(sid));
     if (session === null) return;
     met.add(sid);
-    this.requests.push({ process, sid, session, loadedEnd: Date.parse(session.cookie.expires) });
+    const loadedEnd = Date.parse(session.cookie.expires);
+    this.requests.push({ process, sid, session, loadedEnd, isKnown: true });
   }
 
   async save({ which, n, how }) {
@@ -124,6 +125,8 @@ class World {
     const data = { user: session.user, n };
     const isUnknown = how === "deep copy" || (how === "shallow copy" && request.isFramework);
     const given = COPIES[how](session);
+    // What an unknown copy stores is not known of the object.
+    request.isKnown = !isUnknown;
     if (isUnknown && !this.model.live.has(sid) && met.has(sid)) {
       await assert.rejects(connect.set(sid, given), { code: "ERR_SESSION_ENDED" });
       return;
@@ -132,7 +135,19 @@ class World {
     if (isUnknown && !met.has(sid)) this.model.begin(sid, data, expires);
     else this.model.save(sid, data, expires);
     if (isUnknown) met.add(sid);
-    if (how === "itself" && this.model.live.has(sid)) request.loadedEnd = Number(expires);
+    if (!isUnknown && this.model.live.has(sid)) request.loadedEnd = Number(expires);
+  }
+
+  /** Saves a session that the request has not changed since it loaded or stored it. */
+  async resave({ which }) {
+    if (this.requests.length === 0) return;
+    const request = this.pick(this.requests, which);
+    if (!request.isKnown) return;
+    const { process, sid, session } = request;
+    Object.assign(session.cookie, this.cookie());
+    await this.processes[process].connect.set(sid, session);
+    // What others have saved since stays.
+    if (this.model.live.has(sid)) this.model.prolong(sid, session.cookie.expires);
   }
 
   async touch({ which, late, how }) {
@@ -209,6 +224,7 @@ const steps = fc.oneof(
   { weight: 4, arbitrary: step("login", { process: ofTwo, user, reuses: fc.boolean(), which }) },
   { weight: 5, arbitrary: step("begin", { process: ofTwo, which }) },
   { weight: 6, arbitrary: step("save", { which, n: fc.nat(), how }) },
+  { weight: 3, arbitrary: step("resave", { which }) },
   { weight: 3, arbitrary: step("touch", { which, late: fc.nat({ max: 60 }), how }) },
   { weight: 3, arbitrary: step("destroy", { process: ofTwo, which }) },
   { weight: 1, arbitrary: step("destroyByUser", { process: ofTwo, user }) },

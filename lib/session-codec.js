@@ -2,6 +2,7 @@
 
 const { types } = require("node:util");
 const { SessionStoreError, kindOf } = require("./errors.js");
+const { isoOf } = require("./iso.js");
 
 function invalid(field, expected, given, cause) {
   const message = `${field} must be ${expected}; got ${given}`;
@@ -89,7 +90,7 @@ function decodeMoved(reply) {
   const start = reply.indexOf("{");
   const millis = Number(reply.slice(1, start));
   const session = JSON.parse(reply.slice(start));
-  session.expires = reply[0] === "N" ? millis : new Date(millis).toISOString();
+  session.expires = reply[0] === "N" ? millis : isoOf(millis);
   return session;
 }
 

@@ -11,9 +11,16 @@ const codec = require("./session-codec.js");
 const asyncDispose = Symbol.asyncDispose ?? Symbol.for("nodejs.asyncDispose");
 
 /**
- * `store[prolong](sessionId, expires, enough)`: `touch`, but of an expiry that is before `enough` alone, both in
- * milliseconds. Of calls at once none moves back what another has moved.
+ * Methods for `ConnectStore`:
+ * - `store[load](sessionId, read, given)`: `get`, which resolves to `read(reply, given)`. The reply is `null`, or a text
+ *   for `decode` of `session-codec.js`, which ends with the session's JSON as it is stored.
+ * - `store[createJson](json)`, `store[updateJson](sessionId, json)`: `create` and `update` of a session's JSON text.
+ * - `store[prolong](sessionId, expires, enough)`: `touch`, but of an expiry that is before `enough` alone, both in
+ *   milliseconds. Of calls at once none moves back what another has moved. Resolves to nothing.
  */
+const load = Symbol("load");
+const createJson = Symbol("createJson");
+const updateJson = Symbol("updateJson");
 const prolong = Symbol("prolong");
 
 /** Calls the addon and converts its errors to `SessionStoreError`. */
@@ -61,10 +68,15 @@ class SessionStore {
 
   get(sessionId) {
     try {
-      this.#followClock();
-      const reply = native.get(this.#store, sessionId);
-      if (typeof reply === "number") return this.#calls.add(reply, decodeReply, sessionId);
-      return Promise.resolve(decodeReply(reply, sessionId));
+      return this.#load(sessionId, decodeReply, sessionId);
+    } catch (error) {
+      return Promise.reject(fromNative(error));
+    }
+  }
+
+  [load](sessionId, read, given) {
+    try {
+      return this.#load(sessionId, read, given);
     } catch (error) {
       return Promise.reject(fromNative(error));
     }
@@ -88,10 +100,28 @@ class SessionStore {
     }
   }
 
+  [createJson](json) {
+    try {
+      this.#followClock();
+      return this.#done(this.#beginCreateJson(json));
+    } catch (error) {
+      return Promise.reject(fromNative(error));
+    }
+  }
+
+  [updateJson](sessionId, json) {
+    try {
+      this.#followClock();
+      return this.#done(this.#beginUpdateJson(sessionId, json));
+    } catch (error) {
+      return Promise.reject(fromNative(error));
+    }
+  }
+
   [prolong](sessionId, expires, enough) {
     try {
       this.#followClock();
-      return this.#whether(native.touch(this.#store, sessionId, expires, enough));
+      return this.#done(native.touch(this.#store, sessionId, expires, enough));
     } catch (error) {
       return Promise.reject(fromNative(error));
     }
@@ -160,9 +190,16 @@ class SessionStore {
     await this.close();
   }
 
+  #load(sessionId, read, given) {
+    this.#followClock();
+    const reply = native.get(this.#store, sessionId);
+    if (typeof reply === "number") return this.#calls.add(reply, read, given);
+    return Promise.resolve(read(reply, given));
+  }
+
   /** Settles with the end of a write that gives nothing. */
   #done(begun) {
-    return begun === true ? Promise.resolve() : this.#calls.add(begun, ignore);
+    return typeof begun === "number" ? this.#calls.add(begun, ignore) : Promise.resolve();
   }
 
   /** Settles with whether a call found the session. */
@@ -178,7 +215,10 @@ class SessionStore {
       const begun = native.create(this.#store, sessionId, userId, expires, userFirst);
       if (begun !== false) return begun;
     }
-    const json = codec.sessionToJson(session);
+    return this.#beginCreateJson(codec.sessionToJson(session));
+  }
+
+  #beginCreateJson(json) {
     const begun = native.createJson(this.#store, json);
     return begun === false ? native.createJson(this.#store, json, codec.expiresOf(json)) : begun;
   }
@@ -190,7 +230,10 @@ class SessionStore {
       const begun = native.update(this.#store, sessionId, userId, expires, userFirst);
       if (begun !== false) return begun;
     }
-    const json = codec.sessionToJson(session);
+    return this.#beginUpdateJson(sessionId, codec.sessionToJson(session));
+  }
+
+  #beginUpdateJson(sessionId, json) {
     const begun = native.updateJson(this.#store, sessionId, json);
     return begun === false ? native.updateJson(this.#store, sessionId, json, codec.expiresOf(json)) : begun;
   }
@@ -226,4 +269,4 @@ class SessionStore {
   }
 }
 
-module.exports = { SessionStore, callNative, prolong };
+module.exports = { SessionStore, callNative, createJson, load, prolong, updateJson };

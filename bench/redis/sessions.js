@@ -13,7 +13,10 @@ function padded(session) {
   return { ...session, csrf: randomBytes(rest).toString("hex").slice(0, rest) };
 }
 
-const dataOf = (number) => ({ user: { id: userOf(number), name: "Ada Lovelace" } });
+const dataOf = (number) => ({ user: { id: userOf(number), name: "Ada Lovelace" }, step: 0 });
+
+/** Changes a session, and not the length of its JSON: a store may write nothing for one that is as it was loaded. */
+const change = (session) => Object.assign(session, { step: (session.step + 1) % 10 });
 
 /** A session of express-session. */
 function expressSession(number) {
@@ -28,4 +31,4 @@ function nativeSession(sessionId, number) {
   return padded({ sessionId, userId: userOf(number), expires, ...dataOf(number) });
 }
 
-module.exports = { BYTES, expressSession, nativeSession };
+module.exports = { BYTES, change, expressSession, nativeSession };

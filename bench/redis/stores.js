@@ -1,9 +1,10 @@
 "use strict";
 
+const session = require("express-session");
 const { RedisStore } = require("../..");
 const { ConnectStore } = require("../../connect.js");
 const { farOff } = require("../sessions.js");
-const { expressSession, nativeSession } = require("./sessions.js");
+const { change, expressSession, nativeSession } = require("./sessions.js");
 
 /** A store of express-session, called as that does: with what it has loaded for a request. */
 class ExpressPeer {
@@ -14,6 +15,8 @@ class ExpressPeer {
   constructor(store, close) {
     this.#store = store;
     this.#close = close;
+    // Has it make sessions of what it loads.
+    session({ store, secret: "of nothing", resave: false, saveUninitialized: false });
   }
 
   async fill(sessionId, number) {
@@ -32,9 +35,10 @@ class ExpressPeer {
   }
 
   set(sessionId, number) {
+    const session = change(this.#sessions.get(number));
     return new Promise((resolve, reject) => {
       const done = (error) => (error ? reject(error) : resolve());
-      this.#store.set(sessionId, this.#sessions.get(number), done);
+      this.#store.set(sessionId, session, done);
     });
   }
 
@@ -73,7 +77,7 @@ class NativePeer {
   }
 
   set(sessionId, number) {
-    return this.#store.update(sessionId, this.#sessions.get(number));
+    return this.#store.update(sessionId, change(this.#sessions.get(number)));
   }
 
   touch(sessionId) {

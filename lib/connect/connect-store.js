@@ -3,13 +3,14 @@
 const { EventEmitter } = require("node:events");
 const { SessionStoreError } = require("../errors.js");
 const { validateOptions } = require("../options.js");
-const { sessionToJson } = require("../session-codec.js");
+const { decode } = require("../session-codec.js");
 const { isPossibleId } = require("../session-id.js");
-const { SessionStore, prolong } = require("../session-store.js");
 const { answer } = require("./answer.js");
-const { copyOf, endsSooner, isOtherCookie, isSameData, isUnmodified } = require("./changes.js");
+const { endsSooner, isSameData, isUnmodified } = require("./changes.js");
+const { copyOf, isOtherCookie } = require("./cookie.js");
 const { classesOf, reviveSession } = require("./express-session.js");
 const { isFastifySession, loadedCookie } = require("./fastify-session.js");
+const { HotCalls } = require("./hot-calls.js");
 const { Origins } = require("./origins.js");
 const { byUserOptions, checkStore, readOptions } = require("./options.js");
 const { expiryOf, idOf, recordOf, sessionOf, timeOf } = require("./record.js");
@@ -29,6 +30,7 @@ const asyncDispose = Symbol.asyncDispose ?? Symbol.for("nodejs.asyncDispose");
  */
 class ConnectStore extends EventEmitter {
   #store;
+  #calls;
   #options;
   #generate;
   #generateNew;
@@ -40,6 +42,7 @@ class ConnectStore extends EventEmitter {
     checkStore(store);
     super();
     this.#store = store;
+    this.#calls = new HotCalls(store);
     this.#options = readOptions(options);
   }
 
@@ -48,10 +51,7 @@ class ConnectStore extends EventEmitter {
   }
 
   get(sid, callback) {
-    return answer(
-      this.#turns.read(sid, () => this.#get(sid)),
-      this.#origins.watchLoad(sid, callback),
-    );
+    return answer(this.#get(sid), this.#origins.watchLoad(sid, callback));
   }
 
   set(sid, session, callback) {
@@ -59,10 +59,7 @@ class ConnectStore extends EventEmitter {
   }
 
   touch(sid, session, callback) {
-    return answer(
-      this.#turns.write(sid, () => this.#touch(sid, session)),
-      callback,
-    );
+    return answer(this.#touch(sid, session), callback);
   }
 
   destroy(sid, callback) {
@@ -121,8 +118,11 @@ class ConnectStore extends EventEmitter {
   createSession(req, loaded) {
     const { sessionID: sid } = req;
     const origin = this.#origins.of(sid, loaded) ?? { cookie: copyOf(loaded.cookie) };
+    const { expires } = loaded.cookie;
     const session = reviveSession(this.#classesFor(req), req, loaded);
-    this.#origins.loaded(sid, session, origin);
+    // The same text need not be read twice.
+    if (expires && expires === origin.expires) origin.expires = session.cookie.expires.getTime();
+    this.#origins.revived(sid, session, origin);
     return session;
   }
 
@@ -169,93 +169,118 @@ class ConnectStore extends EventEmitter {
     await this.#store.close();
   }
 
-  async #get(sid) {
-    const id = idOf(sid, this.#options.prefix);
-    if (!isPossibleId(id)) return null;
-    const session = this.#loaded(sid, await this.#store.get(id));
+  #get(sid) {
+    try {
+      const id = idOf(sid, this.#options.prefix);
+      if (!isPossibleId(id)) return Promise.resolve(null);
+      if (!this.#turns.isBusy(sid)) return this.#calls.load(id, this.#read, sid);
+      return this.#turns.read(sid, () => this.#calls.load(id, this.#read, sid));
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  /** The session in what the store gives for an id: a record, its text or `null`. */
+  #read = (found, sid) => {
+    const isText = typeof found === "string";
+    const session = this.#loaded(sid, isText ? decode(sid, found) : found, isText ? found : undefined);
     if (session !== null) this.#origins.met(sid);
     return session;
-  }
+  };
 
   /** The session of a record, if there is one. */
-  #loaded(sid, record) {
+  #loaded(sid, record, text) {
     const session = sessionOf(record);
     if (session === null) return null;
-    const origin = { cookie: copyOf(session.cookie), expires: record.expires, at: Date.now() };
-    this.#origins.loaded(sid, session, origin);
+    const cookie = copyOf(session.cookie);
+    this.#origins.loaded(sid, session, { cookie, expires: record.expires, at: Date.now(), text });
     return session;
   }
 
-  async #set(sid, session) {
-    const record = recordOf(sid, session, this.#options);
-    const before = this.#origins.of(sid, session);
-    const isNew = this.#origins.isNew(sid, session, before);
-    // Now, as the same request may save it again before this has ended.
-    const origin = this.#origins.stored(sid, session, before);
-    if (!isNew && isUnmodified(session)) {
-      return this.#turns.write(sid, () => this.#touch(sid, session));
-    }
+  #set(sid, session) {
     try {
-      if (isNew || this.#readsFirst(before) || this.#turns.isBusy(sid)) {
-        // A copy: the app may change the session before it is written.
-        record.session = JSON.parse(sessionToJson(session));
+      // All of it now, as the app may change the session before it is written.
+      const record = recordOf(sid, session, this.#options);
+      const before = this.#origins.of(sid, session);
+      const isNew = this.#origins.isNew(sid, session, before);
+      if (!isNew && isUnmodified(session, record, before)) {
+        if (before === undefined) this.#origins.saving(sid, session);
+        return this.#touch(sid, session);
       }
-      const stored = { cookie: copyOf(session.cookie), expires: record.expires, at: Date.now() };
-      const write = isNew ? () => this.#create(record) : () => this.#update(record, session, before);
-      if (!(await this.#turns.write(sid, write))) return;
-      Object.assign(origin, stored);
+      const readsFirst = this.#readsFirst(before);
+      const origin = this.#origins.saving(sid, session, { before, isNew, record });
+      const at = Date.now();
+      const write = () => {
+        if (isNew) return this.#create(record);
+        return readsFirst ? this.#compare(record, session, before) : this.#update(record);
+      };
+      return this.#turns.write(sid, write).then(
+        (isWritten) => {
+          if (isWritten !== false) this.#origins.saved(origin, record, at);
+          if (isNew) this.#origins.met(sid);
+        },
+        (error) => {
+          if (isNew) origin.isNew = true;
+          if (error.code === "ERR_SESSION_ENDED") origin.isSure = false;
+          throw error;
+        },
+      );
     } catch (error) {
-      origin.isNew = isNew;
-      if (error.code === "ERR_SESSION_ENDED") origin.isSure = false;
-      throw error;
+      return Promise.reject(error);
     }
-    if (isNew) this.#origins.met(sid);
   }
 
   async #create(record) {
     this.#turns.twoSteps();
     try {
-      await this.#store.create(record);
+      await this.#calls.create(record.json);
     } catch (error) {
       // The app chooses its ids, and chose this one twice: the last `set` wins, as in every store.
       if (error.code !== "ERR_SESSION_EXISTS") throw error;
-      await this.#store.update(record.sessionId, record);
+      await this.#update(record);
     }
-    return true;
   }
 
-  /** Whether an update of an object with this origin looks at what is stored. */
+  #update({ id, json }) {
+    return this.#calls.update(id, json);
+  }
+
+  /** Whether an update of a changed object with this origin looks at what is stored. */
   #readsFirst(origin) {
-    return this.#options.touchAfter > 0 || origin?.isSure !== true;
+    return origin?.isSure !== true || (this.#options.touchAfter > 0 && origin.text === undefined);
   }
 
-  /** Returns whether a write was needed. */
-  async #update(record, session, origin) {
-    if (this.#readsFirst(origin)) {
-      const isSure = origin?.isSure === true;
-      this.#turns.twoSteps();
-      const stored = await this.#store.get(record.sessionId);
-      if (stored === null && !isSure) throw sessionEnded();
-      if (this.#options.touchAfter > 0 && this.#isUnchanged(stored, record, session, origin)) return false;
-    }
-    await this.#store.update(record.sessionId, record);
-    return true;
+  /** An update that looks at what is stored. Resolves to `false` if no write was needed. */
+  async #compare(record, session, origin) {
+    this.#turns.twoSteps();
+    const stored = await this.#store.get(record.id);
+    if (stored === null && origin?.isSure !== true) throw sessionEnded();
+    if (this.#options.touchAfter > 0 && this.#isStored(stored, record, session, origin)) return false;
+    await this.#update(record);
   }
 
   /** Whether a write would only move the expiry, and by too little. */
-  #isUnchanged(stored, { session, expires }, held, origin) {
+  #isStored(stored, { expires, json }, held, origin) {
     const kept = sessionOf(stored);
-    const end = timeOf(expires);
+    const { session } = JSON.parse(json);
     if (kept === null || isOtherCookie(origin?.cookie ?? kept.cookie, session.cookie)) return false;
-    if (endsSooner(held, end, origin)) return false;
-    return this.#isTooSoon(stored.expires, end, origin) && isSameData(kept, session);
+    if (endsSooner(held, expires, origin)) return false;
+    return this.#isTooSoon(stored.expires, expires, origin) && isSameData(kept, session);
   }
 
-  async #touch(sid, session) {
+  #touch(sid, session) {
+    try {
+      return this.#turns.write(sid, () => this.#beginTouch(sid, session));
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  #beginTouch(sid, session) {
     const { prefix, ttl } = this.#options;
     const id = idOf(sid, prefix);
     const expires = expiryOf(session, ttl);
-    if (!isPossibleId(id)) return;
+    if (!isPossibleId(id)) return Promise.resolve();
     const origin = this.#origins.of(sid, session);
     if (origin?.cookie !== undefined) {
       // Compared with what this request loaded: another one may have stored a new cookie since.
@@ -263,17 +288,22 @@ class ConnectStore extends EventEmitter {
         this.#turns.twoSteps();
         return this.#replaceCookie(id, session, expires, origin);
       }
-      if (this.#isTooSoon(origin.expires, expires, origin)) return;
-      if (this.#prolongs) return this.#prolong(id, expires);
+      if (this.#isTooSoon(origin.expires, expires, origin)) return Promise.resolve();
+      if (this.#calls.canProlong) return this.#prolong(id, expires);
     }
     this.#turns.twoSteps();
+    return this.#touchStored(id, session, expires, origin);
+  }
+
+  /** A touch that looks at what is stored. */
+  async #touchStored(id, session, expires, origin) {
     const stored = await this.#store.get(id);
     const kept = sessionOf(stored);
     if (kept === null) return;
     if (origin?.cookie === undefined && this.#changesCookie(kept, session, expires)) {
       await this.#replaceCookie(id, session, expires, origin);
     } else if (!this.#isTooSoon(stored.expires, expires, origin)) {
-      await (origin && this.#prolongs
+      await (origin && this.#calls.canProlong
         ? this.#prolong(id, expires)
         : this.#store.touch(id, new Date(expires)));
     }
@@ -285,14 +315,9 @@ class ConnectStore extends EventEmitter {
     return isFastifySession(session) && endsSooner(session, expires, loadedCookie(session));
   }
 
-  /** An app may override `touch` of the store, which is called then. */
-  get #prolongs() {
-    return this.#store.touch === SessionStore.prototype.touch;
-  }
-
   /** Moves the expiry if that is worth a write at that moment, and never back. */
-  async #prolong(id, expires) {
-    await this.#store[prolong](id, expires, this.#enough(expires));
+  #prolong(id, expires) {
+    return this.#calls.prolong(id, expires, this.#enough(expires));
   }
 
   /** Whether an expiry is not worth a write. A request that did not shorten the session never moves it back. */
@@ -319,7 +344,7 @@ class ConnectStore extends EventEmitter {
     if (sessionOf(stored) === null) return;
     stored.session.cookie = cookie;
     await this.#store.update(id, { ...stored, expires: end.toISOString() });
-    if (origin !== undefined) Object.assign(origin, { cookie, expires: end.toISOString(), at: Date.now() });
+    if (origin !== undefined) Object.assign(origin, { cookie, expires, at: Date.now() });
   }
 
   async #destroy(sid) {

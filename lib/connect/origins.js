@@ -13,7 +13,9 @@ const isFrameworkSession = (session) => typeof session.touch === "function";
  * The origin of a marked object is:
  * - `isNew`: express-session has generated it, and nothing has stored it yet.
  * - `isSure`: it is a request's own, never an old object of the app that serves a second time.
- * - `cookie`, `expires`, `at`: what was loaded or stored last, and when.
+ * - `cookie`, `expires`, `at`: what was loaded or stored last, and when. `expires` is whatever `new Date` takes.
+ * - `text`: the text of that record, if the store gave it, and if nothing else is being stored.
+ * - `record`: what is being stored.
  *
  * An object without a mark is new. The exception is one that may be a copy of a session: its id was loaded, stored or
  * destroyed within the last hour, and the object does not prove that it was not loaded.
@@ -39,22 +41,44 @@ class Origins {
   }
 
   generated(sid, session) {
-    this.#mark(sid, session, { isNew: true, isSure: true });
+    Marked.set(session, this.#mark(sid, { isNew: true, isSure: true }));
   }
 
-  loaded(sid, session, { cookie, expires, at }) {
-    const mark = this.#mark(sid, session, { isSure: true, cookie, expires, at });
-    if (typeof session.cookie !== "object" || session.cookie === null) return;
-    // A shallow copy of the session has the same cookie.
-    Marked.set(session.cookie, mark);
-    if (!this.usesExpress) carryMark(session.cookie);
+  /** Marks a loaded object. `loaded` says what was loaded, and when. */
+  loaded(sid, session, { cookie, expires, at, text }) {
+    this.#markLoaded(session, this.#mark(sid, { isSure: true, cookie, expires, at, text }));
   }
 
-  /** Marks an object that is being stored, and returns the new origin. */
-  stored(sid, session, before) {
-    const { cookie, expires, at } = before ?? {};
-    const isSure = before?.isSure ?? isFrameworkSession(session);
-    return this.#mark(sid, session, { isSure, cookie, expires, at });
+  /** Marks the session that `createSession` has made of an object. */
+  revived(sid, session, origin) {
+    // One mark for both: what is stored of one changes what is known of the other.
+    if (origin.isSure && !origin.isNew) this.#markLoaded(session, origin);
+    else this.loaded(sid, session, origin);
+  }
+
+  /**
+   * Marks an object that is being stored, and returns its origin. A copy shares that of the object, so that each is
+   * compared with what was stored last, of whichever. The session of another request does not.
+   */
+  saving(sid, session, { before, isNew = false, record } = {}) {
+    const { isSure = isFrameworkSession(session), cookie, expires, at } = before ?? {};
+    const isShared = before !== undefined && !isNew;
+    const mark = isShared ? before : this.#mark(sid, { isSure, cookie, expires, at });
+    mark.text = undefined;
+    mark.record = record;
+    Marked.set(session, mark);
+    return mark;
+  }
+
+  /** Notes that a record is stored, unless the same request is storing another one. */
+  saved(mark, record, at) {
+    mark.isNew = false;
+    if (mark.record !== record) return;
+    mark.record = undefined;
+    mark.cookie = record.cookie;
+    mark.expires = record.expires;
+    mark.at = at;
+    mark.text = record.json;
   }
 
   /** The origin of an object, or of the loaded one that it is a copy of. */
@@ -98,10 +122,16 @@ class Origins {
     };
   }
 
-  #mark(sid, session, { isNew = false, isSure, cookie, expires, at }) {
-    const mark = { by: this, era: this.#met, sid, isNew, isSure, cookie, expires, at };
+  #mark(sid, { isNew = false, isSure, cookie, expires, at, text }) {
+    return { by: this, era: this.#met, sid, isNew, isSure, cookie, expires, at, text, record: undefined };
+  }
+
+  #markLoaded(session, mark) {
     Marked.set(session, mark);
-    return mark;
+    if (typeof session.cookie !== "object" || session.cookie === null) return;
+    // A shallow copy of the session has the same cookie.
+    Marked.set(session.cookie, mark);
+    if (!this.usesExpress) carryMark(session.cookie);
   }
 
   #own(sid, object) {

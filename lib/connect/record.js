@@ -1,12 +1,25 @@
 "use strict";
 
 const { SessionStoreError, kindOf } = require("../errors.js");
+const { isoOf } = require("../iso.js");
+const { sessionToJson } = require("../session-codec.js");
+const { copyOf, hasJson } = require("./cookie.js");
 const { lifetimeOf, userOf } = require("./options.js");
 
 /**
  * The form in which our stores keep a session of express-session or @fastify/session:
  * `{ sessionId: prefix + sid, expires, userId?, session: { cookie, … } }`.
  */
+
+// What comes before the expiry in the text of a record. In that of the id a quote has a backslash before it.
+const EXPIRES = '","expires":"';
+// How the session begins. In both frameworks the cookie is the first.
+const COOKIE = '"session":{"cookie":{';
+
+const isEnumerable = Object.prototype.propertyIsEnumerable;
+
+// The range of JavaScript's time.
+const MAX_TIME = 8.64e15;
 
 function invalid(field, expected, given) {
   return new SessionStoreError("ERR_INVALID_SESSION", `${field} must be ${expected}; got ${given}`);
@@ -18,7 +31,11 @@ function idOf(sid, prefix) {
   return prefix + sid;
 }
 
-const timeOf = (date) => new Date(date).getTime();
+/** The time of whatever `new Date` takes. */
+function timeOf(date) {
+  if (Number.isInteger(date) && Math.abs(date) <= MAX_TIME) return date;
+  return (date instanceof Date ? date : new Date(date)).getTime();
+}
 
 /** When a session ends, in milliseconds: when its cookie does, or after `ttl`. */
 function expiryOf(session, ttl) {
@@ -28,10 +45,57 @@ function expiryOf(session, ttl) {
   return Number.isNaN(expires) ? timeOf(Date.now() + lifetimeOf(ttl, session)) : expires;
 }
 
+/**
+ * A session that is to be stored, as the text of its record: `{ id, expires, user, cookie, json }`. `expires` is in
+ * milliseconds, `cookie` is a copy.
+ */
 function recordOf(sid, session, { prefix, ttl, userId }) {
-  const sessionId = idOf(sid, prefix);
-  const expires = new Date(expiryOf(session, ttl)).toISOString();
-  return { sessionId, expires, userId: userOf(userId, session), session };
+  const id = idOf(sid, prefix);
+  const expires = expiryOf(session, ttl);
+  const user = userOf(userId, session);
+  const cookie = copyOf(session.cookie);
+  // Refuses it if JSON makes nothing of it, or an array.
+  if (hasJson(session) || Array.isArray(session)) sessionToJson(session);
+  const given = withCookie(session, cookie);
+  const json = sessionToJson({ sessionId: id, expires: isoOf(expires), userId: user, session: given });
+  return { id, expires, user, cookie, json };
+}
+
+/**
+ * A session with the copy in place of its cookie, if JSON makes the same of it. `JSON.stringify` takes twice as long for
+ * a cookie with a `toJSON` and a `Date`.
+ */
+function withCookie(session, cookie) {
+  if (cookie === undefined || hasJson(session) || !isEnumerable.call(session, "cookie")) return session;
+  try {
+    return { ...session, cookie };
+  } catch {
+    // A getter has thrown, and will again.
+    return session;
+  }
+}
+
+/**
+ * Whether the text of a loaded record has the user and the data of a record that is to be stored: all but the two expiries
+ * and the cookie. It says no where it cannot know, as of a text that others have written.
+ */
+function hasSameData(text, { json, expires, user }) {
+  // A reply of the store may begin with its kind and a number.
+  const start = text.indexOf("{");
+  const expiresAt = json.indexOf(EXPIRES) + EXPIRES.length;
+  const userAt = expiresAt + isoOf(expires).length + '",'.length;
+  const sessionAt = userAt + (user === undefined ? 0 : `"userId":${JSON.stringify(user)},`.length);
+  if (!json.startsWith(COOKIE, sessionAt) || !text.startsWith(COOKIE, start + sessionAt)) return false;
+  // The first brace may be one within the cookie. All of the data comes after it even so.
+  const [textEnd, end] = [text.indexOf("}", start + sessionAt), json.indexOf("}", sessionAt)];
+  // Slices, as `===` of two is a fourth of the time of `startsWith` or `endsWith`.
+  return (
+    text.length - textEnd === json.length - end &&
+    text.slice(textEnd) === json.slice(end) &&
+    text.slice(start, start + expiresAt) === json.slice(0, expiresAt) &&
+    text.indexOf('"', start + expiresAt) === start + userAt - 2 &&
+    text.slice(start + userAt, start + sessionAt) === json.slice(userAt, sessionAt)
+  );
 }
 
 /** The session of a record, or `null` where there is none. */
@@ -44,4 +108,4 @@ function sessionOf(record) {
   return session;
 }
 
-module.exports = { idOf, expiryOf, recordOf, sessionOf, timeOf };
+module.exports = { expiryOf, hasSameData, idOf, recordOf, sessionOf, timeOf };

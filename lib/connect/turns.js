@@ -22,7 +22,7 @@ class Turns {
 
   /** Whether a call of the session would have to wait. */
   isBusy(sid) {
-    return this.#all !== undefined || this.#lines.has(sid);
+    return this.#all !== undefined || (this.#lines.size > 0 && this.#lines.has(sid));
   }
 
   /** Starts a read, at once or after the calls of two steps that were begun before it. */
@@ -34,16 +34,16 @@ class Turns {
   /** Starts a write in the same way. It calls `twoSteps`, before it first waits, if it has two steps. */
   write(sid, call) {
     if (!this.isBusy(sid)) {
-      const { running, end } = this.#begin(call);
-      if (end !== undefined) this.#append(sid, end);
+      const running = this.#begin(call);
+      if (this.#hasTwoSteps) this.#append(sid, awayOf(running));
       return running;
     }
     let end;
     const before = this.#before(sid);
     const running = this.#wait(sid, before, () => {
       const begun = this.#begin(call);
-      end = begun.end;
-      return begun.running;
+      if (this.#hasTwoSteps) end = awayOf(begun);
+      return begun;
     });
     // What comes next waits until this has started, or, if it has two steps, until it has ended.
     this.#append(
@@ -87,11 +87,10 @@ class Turns {
     return Promise.all([this.#all, this.#lines.get(sid)?.last]).then(firstOf);
   }
 
-  /** Starts a call: its promise and, if it has two steps, a promise of its end. */
+  /** Starts a call. Then `#hasTwoSteps` says whether that one has two steps. */
   #begin(call) {
     this.#hasTwoSteps = false;
-    const running = call();
-    return { running, end: this.#hasTwoSteps ? awayOf(running) : undefined };
+    return call();
   }
 
   #append(sid, last) {
