@@ -8,6 +8,7 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::connection::RawConnection;
 use super::session::{Cipher, Op};
 use crate::error::{Result, StoreError};
 use crate::store::{Answer, Completions};
@@ -25,7 +26,7 @@ pub fn too_much_queued() -> StoreError {
 
 /// A connection that is logged in, for the event loop of a JavaScript thread.
 pub struct EventLoopConnection {
-    pub(super) socket: Arc<socket2::Socket>,
+    pub(super) connection: RawConnection,
     pub(super) cipher: Arc<Cipher>,
 }
 

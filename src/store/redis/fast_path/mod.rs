@@ -63,6 +63,9 @@ pub struct Interest {
 /// time is over are never sent.
 const MAX_UNSENT: usize = 256 * 1024;
 
+/// How often a turn fills that again.
+const FLUSHES: usize = 4;
+
 /// A call that waits until the server has taken others.
 struct QueuedCall {
     op: Op,
@@ -152,7 +155,7 @@ impl FastPath {
 
     /// Uses a connection from now on.
     pub fn open(&mut self, line: EventLoopConnection) {
-        match Socket::new(line.socket) {
+        match Socket::new(line.connection) {
             Ok(socket) if self.open.is_none() && self.is_wanted => {
                 self.open = Some(Open {
                     socket,
@@ -179,7 +182,10 @@ impl FastPath {
 
     pub fn interest(&self) -> Interest {
         Interest {
-            room: self.open.as_ref().is_some_and(|open| !open.socket.is_flushed() && !open.write_closed),
+            room: self.open.as_ref().is_some_and(|open| {
+                !open.write_closed
+                    && (!open.socket.is_flushed() || !self.queued.is_empty() && self.has_room())
+            }),
             deadline: match &self.open {
                 // Nothing of the socket says so.
                 Some(open) if open.has_failed || self.has_buffered => Some(Instant::now()),
@@ -343,9 +349,9 @@ impl FastPath {
         }
     }
 
-    /// Writes what the system takes, and encodes queued calls in its place.
+    /// Writes what the system takes, and encodes queued calls in its place. What is left then is for the next turn.
     fn flush(&mut self) {
-        loop {
+        for _ in 0..FLUSHES {
             self.unflushed = 0;
             let Some(open) = self.open.as_mut().filter(|open| !open.has_failed && !open.write_closed) else {
                 return;

@@ -76,10 +76,10 @@ async fn connect(context: &Context) -> Option<EventLoopConnection> {
             request.command(&[b"SCRIPT", b"LOAD", script.text.as_bytes()])
         });
     let first = keys_request(context, load);
-    let (socket, mut replies) = context.router.topology.connect_event_loop(first).await.ok()?;
+    let (connection, mut replies) = context.router.topology.connect_event_loop(first).await.ok()?;
     let cipher = unlocked.ok()?;
     // What was encrypted otherwise meanwhile is for the next one, and so is a server that has lost the keys.
-    has_keys(context, &cipher, &replies.pop()?).then_some(EventLoopConnection { socket, cipher })
+    has_keys(context, &cipher, &replies.pop()?).then_some(EventLoopConnection { connection, cipher })
 }
 
 #[cfg(test)]

@@ -18,11 +18,17 @@ use crate::session::{Session, UserKeyBuf};
 use crate::store::SessionStore;
 use crate::store::conformance::{conformance, id, json, plain};
 use crate::store::redis::RedisOptions;
-use crate::store::redis::tests::{open_at, options, options_at, secret};
+use crate::store::redis::connection::RawConnection;
+use crate::store::redis::tests::{open_at, options, options_at, secret, tls_options};
 
 mod in_the_open {
     use super::*;
     conformance!(maybe | clock | Some(FastPathStore::new(open_at(&options()?, &clock))));
+}
+
+mod over_tls {
+    use super::*;
+    conformance!(maybe | clock | Some(FastPathStore::new(open_at(&tls_options()?, &clock))));
 }
 
 mod encrypted {
@@ -83,8 +89,8 @@ impl Peer {
     fn of(harness: &mut Harness) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let (socket, cipher) = (Arc::new(socket.into()), Arc::new(Cipher::Plain));
-        harness.fast_path.open(EventLoopConnection { socket, cipher });
+        let connection = RawConnection { socket: Arc::new(socket.into()), tls: None };
+        harness.fast_path.open(EventLoopConnection { connection, cipher: Arc::new(Cipher::Plain) });
         let (socket, _) = listener.accept().unwrap();
         socket.set_nodelay(true).unwrap();
         Self { socket, commands: Commands::default() }
@@ -150,8 +156,13 @@ const NIL: &[u8] = b"$-1\r\n";
 
 #[test]
 fn what_goes_well_is_done_without_the_worker() {
-    let Some(options) = options() else { return };
-    let store = RedisStore::open(&options).unwrap();
+    for options in [options(), tls_options()].into_iter().flatten() {
+        goes_well_without_the_worker(&options);
+    }
+}
+
+fn goes_well_without_the_worker(options: &RedisOptions) {
+    let store = RedisStore::open(options).unwrap();
     let mut harness = Harness::open(store);
     let ann = ann();
     let tickets = [

@@ -12,7 +12,9 @@ use socket2::Socket;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
-use super::super::connection::{Connected, Connector, MultiplexedConnection, abort, ask, error_text};
+use super::super::connection::{
+    Connected, Connector, MultiplexedConnection, RawConnection, abort, ask, error_text,
+};
 use super::super::options::{Address, Servers};
 use super::super::resp::{Replies, Reply, Request};
 use super::backoff::backoff;
@@ -242,17 +244,16 @@ impl Node {
         &self,
         network: &Network,
         first: Request,
-    ) -> Result<(Arc<Socket>, Replies), String> {
+    ) -> Result<(RawConnection, Replies), String> {
         let generation = self.generation();
         let (login, address) = (network.servers.login(), self.address());
         let connecting = network.connector.connect_event_loop(&address, login, first);
-        let (socket, replies) = within(network.connector.timeout, connecting).await?;
-        let socket = Arc::new(socket);
+        let (connection, replies) = within(network.connector.timeout, connecting).await?;
         if self.generation() != generation || self.connections().is_none() {
             return Err("it was lost meanwhile".into());
         }
-        *self.event_loop.borrow_mut() = Arc::downgrade(&socket);
-        Ok((socket, replies))
+        *self.event_loop.borrow_mut() = Arc::downgrade(&connection.socket);
+        Ok((connection, replies))
     }
 
     /// Why it is not reached; `None` where it is.

@@ -3,14 +3,12 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::Socket;
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
 
-use super::super::connection::{Connector, MultiplexedConnection, ask};
+use super::super::connection::{Connector, MultiplexedConnection, RawConnection, ask};
 use super::super::options::{Address, Servers};
 use super::super::resp::{Replies, Request, SLOTS};
 use super::node::{Network, Node, NodeConnections};
@@ -215,7 +213,7 @@ impl Topology {
     }
 
     /// A connection for an event loop, to the server to which there is one, and the replies to its first request.
-    pub async fn connect_event_loop(&self, first: Request) -> Result<(Arc<Socket>, Replies), String> {
+    pub async fn connect_event_loop(&self, first: Request) -> Result<(RawConnection, Replies), String> {
         self.connections_to(0).await;
         let node = self.primary(0).ok_or("no server is known")?;
         node.connect_event_loop(&self.network, first).await
