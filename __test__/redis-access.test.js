@@ -363,8 +363,13 @@ describe("a RedisStore and TLS", { skip: tlsMissing }, () => {
   });
   after(() => server?.kill());
 
-  it("get along where the authority is known", async () => {
-    await withStore({ url: rediss(server), tls: { ca: server.certificates.ca } }, works);
+  it("get along where the authority is known, on the event loop too", async () => {
+    const clients = async () => (await server.call("CLIENT", "LIST")).match(/ name=native-store /g)?.length;
+    await withStore({ url: rediss(server), tls: { ca: server.certificates.ca } }, async (store) => {
+      await works(store);
+      await until(async () => (await clients()) === 2, "it has both connections");
+      await works(store);
+    });
   });
 
   it("do not where it is another, or nobody's, or the name is another", async () => {

@@ -7,7 +7,13 @@ const { once } = require("node:events");
 const { after, before, describe, it } = require("node:test");
 const { Worker } = require("node:worker_threads");
 const { RedisStore } = require("..");
-const { redisMissing, startServer, until } = require("./support/redis-servers.js");
+const {
+  redisMissing,
+  startServer,
+  startTlsServer,
+  tlsMissing,
+  until,
+} = require("./support/redis-servers.js");
 const { startBreaker } = require("./support/redis/breaker.js");
 const { PRELUDE, run } = require("./support/file-scripts.js");
 const { session } = require("./support/file-session.js");
@@ -18,7 +24,13 @@ const LONGEST = 30_000;
 // A process that a store keeps alive would not end at all.
 const ENDS = { timeout: 20_000 };
 
-const open = (url, options) => new RedisStore({ url, commandTimeout: LONGEST, sweepInterval: 0, ...options });
+const open = (server, options) =>
+  new RedisStore({ ...optionsFor(server), commandTimeout: LONGEST, sweepInterval: 0, ...options });
+
+const optionsFor = ({ url, certificates }) => ({
+  url,
+  ...(certificates && { tls: { ca: certificates.ca } }),
+});
 
 const codeOf = (call) =>
   call.then(
@@ -31,206 +43,216 @@ const block = (millis) => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)),
 
 const OPEN = `
   const { RedisStore } = require(${JSON.stringify(require.resolve(".."))});
-  const open = () => new RedisStore({ url: process.argv[1], commandTimeout: ${LONGEST} });
+  const given = JSON.parse(process.argv[1]);
+  const open = () => new RedisStore({ ...given, commandTimeout: ${LONGEST} });
   const store = open();
   const calls = async (count) => {
     for (let at = 0; at < count; at++) await store.get("" + at);
   };`;
 
-describe("the fast path of a RedisStore", { skip: redisMissing }, () => {
-  let server;
-  before(async () => {
-    server = await startServer();
-  });
-  after(() => server?.kill());
+const KINDS = [
+  { title: "the fast path of a RedisStore", start: startServer, skip: redisMissing },
+  { title: "the fast path of a RedisStore over TLS", start: startTlsServer, skip: tlsMissing },
+];
 
-  const inProcess = (script, flags) => run(OPEN + script, { args: [server.url], flags, ...ENDS });
+for (const { title, start, skip } of KINDS)
+  describe(title, { skip }, () => {
+    let server;
+    before(async () => {
+      server = await start();
+    });
+    after(() => server?.kill());
 
-  /** The ids of all connections to the server but the one that asks. */
-  async function connections() {
-    const client = await server.connect();
-    const [own, list] = [await client.call("CLIENT", "ID"), await client.call("CLIENT", "LIST")];
-    client.close();
-    const ids = list.split("\n").map((line) => /^id=(\d+)/.exec(line)?.[1]);
-    return ids.filter((id) => id !== undefined && Number(id) !== own);
-  }
+    const inProcess = (script, flags) =>
+      run(OPEN + script, { args: [JSON.stringify(optionsFor(server))], flags, ...ENDS });
 
-  /** A store whose fast path is open. */
-  async function withFastPath(options) {
-    await until(async () => (await connections()).length === 0, "the connections of others are gone");
-    const store = open(server.url, options);
-    await store.get("nobody");
-    await until(async () => (await connections()).length === 2, "it has a fast path");
-    // The store's thread has told of it before it tells of this.
-    await store.size();
-    return store;
-  }
-
-  it("is one connection beside the store's own, and ends with it", async () => {
-    const store = await withFastPath();
-    await Promise.all(Array.from({ length: 100 }, (_, at) => store.get(`${at}`)));
-    assert.equal((await connections()).length, 2);
-    await store.close();
-    await until(async () => (await connections()).length === 0, "both are gone");
-  });
-
-  it("comes back when all connections were killed, and calls go on meanwhile", async () => {
-    const store = await withFastPath();
-    await store.create(session("kept"));
-    for (let round = 0; round < 5; round++) {
-      const old = await connections();
-      await server.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes");
-      assert.equal((await store.get("kept")).userId, "ann");
-      assert.equal(await store.touch("kept", session("kept").expires), true);
-      await until(async () => {
-        const now = await connections();
-        return now.length === 2 && !now.some((id) => old.includes(id));
-      }, "there are new ones");
+    /** The ids of all connections to the server but the one that asks. */
+    async function connections() {
+      const client = await server.connect();
+      const [own, list] = [await client.call("CLIENT", "ID"), await client.call("CLIENT", "LIST")];
+      client.close();
+      const ids = list.split("\n").map((line) => /^id=(\d+)/.exec(line)?.[1]);
+      return ids.filter((id) => id !== undefined && Number(id) !== own);
     }
-    await store.clear();
-    await store.close();
-  });
 
-  it("ends without the loss of a call when the store's own connection does", async () => {
-    const store = await withFastPath();
-    await store.create(session("kept"));
-    const [own] = await connections();
-    let isOver = false;
-    const codes = new Set();
-    const calls = Array.from({ length: 32 }, async () => {
-      while (!isOver) codes.add(await codeOf(store.update("kept", session("kept"))));
+    /** A store whose fast path is open. */
+    async function withFastPath(options) {
+      await until(async () => (await connections()).length === 0, "the connections of others are gone");
+      const store = open(server, options);
+      await store.get("nobody");
+      await until(async () => (await connections()).length === 2, "it has a fast path");
+      // The store's thread has told of it before it tells of this.
+      await store.size();
+      return store;
+    }
+
+    it("is one connection beside the store's own, and ends with it", async () => {
+      const store = await withFastPath();
+      await Promise.all(Array.from({ length: 100 }, (_, at) => store.get(`${at}`)));
+      assert.equal((await connections()).length, 2);
+      await store.close();
+      await until(async () => (await connections()).length === 0, "both are gone");
     });
-    await server.call("CLIENT", "KILL", "ID", own);
-    await until(async () => !(await connections()).includes(own), "it is gone");
-    await until(async () => (await connections()).length === 2, "there are new ones");
-    isOver = true;
-    await Promise.all(calls);
-    assert.deepEqual([...codes], ["done"]);
-    await store.clear();
-    await store.close();
-  });
 
-  it("has calls succeed whose answers came while the event loop was blocked past their deadline", async () => {
-    const store = await withFastPath({ commandTimeout: DEADLINE });
-    const calls = [store.create(session("busy")), store.get("busy"), store.delete("busy")];
-    // Alone, the first is sent at once; these are with the next turn.
-    setImmediate(() => setImmediate(() => block(DEADLINE + 500)));
-    const codes = await Promise.all(calls.map(codeOf));
-    assert.deepEqual(codes, ["done", "done", "done"]);
-    await store.close();
-  });
-
-  it("settles 10 000 calls at once while the event loop turns", async () => {
-    const store = await withFastPath();
-    let [turns, settled, isOver] = [0, 0, false];
-    const turnsAt = [];
-    const turn = () => {
-      turns++;
-      if (!isOver) setImmediate(turn);
-    };
-    setImmediate(turn);
-    const count = () => {
-      settled++;
-      turnsAt.push(turns);
-    };
-    await Promise.all(
-      Array.from({ length: 10_000 }, (_, at) => store.create(session(`m ${at}`)).then(count)),
-    );
-    isOver = true;
-    assert.equal(settled, 10_000);
-    assert.ok(new Set(turnsAt).size >= 10, `they settled in ${new Set(turnsAt).size} turns`);
-    assert.equal(await store.size(), 10_000);
-    await store.clear();
-    await store.close();
-  });
-
-  it("gives the event loop its turns while answers never end", async () => {
-    const store = await withFastPath();
-    await store.create(session("long", { cart: "x".repeat(10_000) }));
-    let [calls, turns] = [0, 0];
-    const loops = Array.from({ length: 500 }, async () => {
-      for (; calls < 20_000; calls++) await store.get("long");
+    it("comes back when all connections were killed, and calls go on meanwhile", async () => {
+      const store = await withFastPath();
+      await store.create(session("kept"));
+      for (let round = 0; round < 5; round++) {
+        const old = await connections();
+        await server.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes");
+        assert.equal((await store.get("kept")).userId, "ann");
+        assert.equal(await store.touch("kept", session("kept").expires), true);
+        await until(async () => {
+          const now = await connections();
+          return now.length === 2 && !now.some((id) => old.includes(id));
+        }, "there are new ones");
+      }
+      await store.clear();
+      await store.close();
     });
-    for (; calls < 20_000; turns++) await new Promise(setImmediate);
-    await Promise.all(loops);
-    // Without turns in between it stands still until the loops are over.
-    assert.ok(turns >= 10, `${turns} turns for ${calls} calls`);
-    await store.clear();
-    await store.close();
-  });
 
-  it("lets close() wait for calls of any size, and settles them", async () => {
-    const store = await withFastPath({ maxSessionBytes: 64e6 });
-    await Promise.all([store.get("a"), store.get("b")]);
-    const calls = [
-      store.create(session("large", { cart: "x".repeat(20e6) })),
-      ...Array.from({ length: 100 }, (_, at) => store.create(session(`c ${at}`))),
-    ];
-    const closed = store.close();
-    assert.deepEqual(new Set(await Promise.all(calls.map(codeOf))), new Set(["done"]));
-    await closed;
-    const again = open(server.url);
-    assert.equal(await again.size(), 101);
-    await again.clear();
-    await again.close();
-  });
+    it("ends without the loss of a call when the store's own connection does", async () => {
+      const store = await withFastPath();
+      await store.create(session("kept"));
+      const [own] = await connections();
+      let isOver = false;
+      const codes = new Set();
+      const calls = Array.from({ length: 32 }, async () => {
+        while (!isOver) codes.add(await codeOf(store.update("kept", session("kept"))));
+      });
+      await server.call("CLIENT", "KILL", "ID", own);
+      await until(async () => !(await connections()).includes(own), "it is gone");
+      await until(async () => (await connections()).length === 2, "there are new ones");
+      isOver = true;
+      await Promise.all(calls);
+      assert.deepEqual([...codes], ["done"]);
+      await store.clear();
+      await store.close();
+    });
 
-  it("settles calls that close() has begun by their deadline, though the server answers nobody", async () => {
-    const store = await withFastPath({ commandTimeout: DEADLINE });
-    const pair = () => Promise.all([store.get("a"), store.get("b")]);
-    await pair();
-    // Nothing is left that would be due.
-    await new Promise((resolve) => setTimeout(resolve, DEADLINE + 100));
-    await pair();
-    await server.pause();
-    try {
-      const began = performance.now();
-      // After two at once it waits for more to go with it.
-      const call = codeOf(store.create(session("late")));
+    it("has calls succeed whose answers came while the event loop was blocked past their deadline", async () => {
+      const store = await withFastPath({ commandTimeout: DEADLINE });
+      const calls = [store.create(session("busy")), store.get("busy"), store.delete("busy")];
+      // Alone, the first is sent at once; these are with the next turn.
+      setImmediate(() => setImmediate(() => block(DEADLINE + 500)));
+      const codes = await Promise.all(calls.map(codeOf));
+      assert.deepEqual(codes, ["done", "done", "done"]);
+      await store.close();
+    });
+
+    it("settles 10 000 calls at once while the event loop turns", async () => {
+      const store = await withFastPath();
+      let [turns, settled, isOver] = [0, 0, false];
+      const turnsAt = [];
+      const turn = () => {
+        turns++;
+        if (!isOver) setImmediate(turn);
+      };
+      setImmediate(turn);
+      const count = () => {
+        settled++;
+        turnsAt.push(turns);
+      };
+      await Promise.all(
+        Array.from({ length: 10_000 }, (_, at) => store.create(session(`m ${at}`)).then(count)),
+      );
+      isOver = true;
+      assert.equal(settled, 10_000);
+      assert.ok(new Set(turnsAt).size >= 10, `they settled in ${new Set(turnsAt).size} turns`);
+      assert.equal(await store.size(), 10_000);
+      await store.clear();
+      await store.close();
+    });
+
+    it("gives the event loop its turns while answers never end", async () => {
+      const store = await withFastPath();
+      await store.create(session("long", { cart: "x".repeat(10_000) }));
+      let [calls, turns] = [0, 0];
+      const loops = Array.from({ length: 500 }, async () => {
+        for (; calls < 20_000; calls++) await store.get("long");
+      });
+      for (; calls < 20_000; turns++) await new Promise(setImmediate);
+      await Promise.all(loops);
+      // Without turns in between it stands still until the loops are over.
+      assert.ok(turns >= 10, `${turns} turns for ${calls} calls`);
+      await store.clear();
+      await store.close();
+    });
+
+    it("lets close() wait for calls of any size, and settles them", async () => {
+      const store = await withFastPath({ maxSessionBytes: 64e6 });
+      await Promise.all([store.get("a"), store.get("b")]);
+      const calls = [
+        store.create(session("large", { cart: "x".repeat(20e6) })),
+        ...Array.from({ length: 100 }, (_, at) => store.create(session(`c ${at}`))),
+      ];
       const closed = store.close();
-      assert.equal(await call, "ERR_STORE_TIMEOUT");
+      assert.deepEqual(new Set(await Promise.all(calls.map(codeOf))), new Set(["done"]));
       await closed;
+      const again = open(server);
+      assert.equal(await again.size(), 101);
+      await again.clear();
+      await again.close();
+    });
+
+    it("settles calls that close() has begun by their deadline, though the server answers nobody", async () => {
+      const store = await withFastPath({ commandTimeout: DEADLINE });
+      const pair = () => Promise.all([store.get("a"), store.get("b")]);
+      await pair();
+      // Nothing is left that would be due.
+      await new Promise((resolve) => setTimeout(resolve, DEADLINE + 100));
+      await pair();
+      await server.pause();
+      try {
+        const began = performance.now();
+        // After two at once it waits for more to go with it.
+        const call = codeOf(store.create(session("late")));
+        const closed = store.close();
+        assert.equal(await call, "ERR_STORE_TIMEOUT");
+        await closed;
+        const took = performance.now() - began;
+        // Without a deadline it would end when the server goes on, which is later than that.
+        assert.ok(took < 5 * DEADLINE, `${took} ms`);
+      } finally {
+        server.resume();
+      }
+    });
+
+    it("reads what came before a reset, and has the other calls begun anew at once", {
+      skip: start !== startServer && "the breaker has no TLS",
+    }, async () => {
+      const breaker = await startBreaker();
+      const store = open(breaker);
+      await until(() => store.touch("any", Date.now() + 1e6), "it has a fast path");
+      const began = performance.now();
+      const calls = [store.get("break"), store.get("next")];
+      // Both are sent; the answer to one, and the reset, are there when this thread looks.
+      setImmediate(() => breaker.waitForBreak());
+      assert.deepEqual(await Promise.all(calls), [null, null]);
       const took = performance.now() - began;
-      // Without a deadline it would end when the server goes on, which is later than that.
-      assert.ok(took < 5 * DEADLINE, `${took} ms`);
-    } finally {
-      server.resume();
-    }
-  });
+      assert.ok(took < LONGEST / 2, `${took} ms`);
+      await store.close();
+      await breaker.end();
+    });
 
-  it("reads what came before a reset, and has the other calls begun anew at once", async () => {
-    const breaker = await startBreaker();
-    const store = open(breaker.url);
-    await until(() => store.touch("any", Date.now() + 1e6), "it has a fast path");
-    const began = performance.now();
-    const calls = [store.get("break"), store.get("next")];
-    // Both are sent; the answer to one, and the reset, are there when this thread looks.
-    setImmediate(() => breaker.waitForBreak());
-    assert.deepEqual(await Promise.all(calls), [null, null]);
-    const took = performance.now() - began;
-    assert.ok(took < LONGEST / 2, `${took} ms`);
-    await store.close();
-    await breaker.end();
-  });
+    it("does not keep a process that has an idle store", async () => {
+      assert.equal(await inProcess('calls(100).then(() => say("idle"));'), "idle");
+    });
 
-  it("does not keep a process that has an idle store", async () => {
-    assert.equal(await inProcess('calls(100).then(() => say("idle"));'), "idle");
-  });
+    it("lets a process exit in a callback, and in the middle of calls", async () => {
+      for (const script of [
+        "calls(50).then(() => { for (let at = 0; at < 1000; at++) store.get('' + at); process.exit(0); });",
+        "calls(50); store.create(session('exit')).finally(() => process.exit(0));",
+        "calls(50).then(() => store.get('a')).then(() => process.nextTick(() => process.exit(0)));",
+        "calls(50); setTimeout(() => process.exit(0), 20); (async () => { for (;;) await calls(10); })();",
+      ]) {
+        assert.equal(await inProcess(script), "");
+      }
+      await server.call("FLUSHALL");
+    });
 
-  it("lets a process exit in a callback, and in the middle of calls", async () => {
-    for (const script of [
-      "calls(50).then(() => { for (let at = 0; at < 1000; at++) store.get('' + at); process.exit(0); });",
-      "calls(50); store.create(session('exit')).finally(() => process.exit(0));",
-      "calls(50).then(() => store.get('a')).then(() => process.nextTick(() => process.exit(0)));",
-      "calls(50); setTimeout(() => process.exit(0), 20); (async () => { for (;;) await calls(10); })();",
-    ]) {
-      assert.equal(await inProcess(script), "");
-    }
-    await server.call("FLUSHALL");
-  });
-
-  it("gives exceptions after a call to the process as they are, and goes on", async () => {
-    const printed = await inProcess(`
+    it("gives exceptions after a call to the process as they are, and goes on", async () => {
+      const printed = await inProcess(`
       process.on("uncaughtException", (error) => say("uncaught " + error.message));
       process.on("unhandledRejection", (error) => say("unhandled " + error.message));
       (async () => {
@@ -248,28 +270,28 @@ describe("the fast path of a RedisStore", { skip: redisMissing }, () => {
         await store.close();
         say("closed");
       })();`);
-    assert.deepEqual(printed.split("\n").sort(), [
-      "closed",
-      "on",
-      "on",
-      "on",
-      "uncaught tick of both",
-      "uncaught tick of tick",
-      "unhandled continuation of both",
-      "unhandled continuation of continuation",
-    ]);
-  });
+      assert.deepEqual(printed.split("\n").sort(), [
+        "closed",
+        "on",
+        "on",
+        "on",
+        "uncaught tick of both",
+        "uncaught tick of tick",
+        "unhandled continuation of both",
+        "unhandled continuation of continuation",
+      ]);
+    });
 
-  it("ends a process whose code throws after a call, as Node does", async () => {
-    const script = `calls(50).then(() => process.nextTick(() => { throw new Error("it is over"); }));`;
-    const error = await inProcess(script).catch((error) => error);
-    assert.equal(error.code, 1);
-    assert.match(error.stderr, /Error: it is over/);
-  });
+    it("ends a process whose code throws after a call, as Node does", async () => {
+      const script = `calls(50).then(() => process.nextTick(() => { throw new Error("it is over"); }));`;
+      const error = await inProcess(script).catch((error) => error);
+      assert.equal(error.code, 1);
+      assert.match(error.stderr, /Error: it is over/);
+    });
 
-  it("settles the calls of a store of which nothing else is left", async () => {
-    const printed = await inProcess(
-      `(async () => {
+    it("settles the calls of a store of which nothing else is left", async () => {
+      const printed = await inProcess(
+        `(async () => {
          await calls(50);
          let settled = 0;
          for (let round = 0; round < 50; round++) {
@@ -281,16 +303,16 @@ describe("the fast path of a RedisStore", { skip: redisMissing }, () => {
          globalThis.gc();
          process.on("exit", () => say("settled " + settled));
        })();`,
-      ["--expose-gc"],
-    );
-    assert.equal(printed, "settled 1000");
-  });
+        ["--expose-gc"],
+      );
+      assert.equal(printed, "settled 1000");
+    });
 
-  it("lets threads end in the midst of calls", async () => {
-    const script = `${PRELUDE}
+    it("lets threads end in the midst of calls", async () => {
+      const script = `${PRELUDE}
       const { parentPort, workerData } = require("node:worker_threads");
       const { RedisStore } = require(${JSON.stringify(require.resolve(".."))});
-      const store = new RedisStore({ url: workerData.url, commandTimeout: ${LONGEST} });
+      const store = new RedisStore({ ...workerData.given, commandTimeout: ${LONGEST} });
       let calls = 0;
       const call = async (by) => {
         for (let at = 0; ; at++) {
@@ -303,13 +325,13 @@ describe("the fast path of a RedisStore", { skip: redisMissing }, () => {
         }
       };
       for (let by = 0; by < 16; by++) call(by);`;
-    // In a process of its own: a crash would be the end of this one.
-    await run(
-      `const { once } = require("node:events");
+      // In a process of its own: a crash would be the end of this one.
+      await run(
+        `const { once } = require("node:events");
        const { Worker } = require("node:worker_threads");
        (async () => {
          for (let round = 0; round < 24; round++) {
-           const workerData = { url: process.argv[1], calls: 1 + 20 * round, exits: round % 3 === 0 };
+           const workerData = { given: JSON.parse(process.argv[1]), calls: 1 + 20 * round, exits: round % 3 === 0 };
            const worker = new Worker(${JSON.stringify(script)}, { eval: true, workerData });
            const exit = once(worker, "exit");
            await once(worker, "message");
@@ -317,31 +339,31 @@ describe("the fast path of a RedisStore", { skip: redisMissing }, () => {
            await exit;
          }
        })();`,
-      { args: [server.url] },
-    );
-    await until(async () => (await connections()).length === 0, "their connections are gone");
-    await server.call("FLUSHALL");
-  });
+        { args: [JSON.stringify(optionsFor(server))] },
+      );
+      await until(async () => (await connections()).length === 0, "their connections are gone");
+      await server.call("FLUSHALL");
+    });
 
-  it("is each thread's own", async () => {
-    const store = await withFastPath();
-    const script = `
+    it("is each thread's own", async () => {
+      const store = await withFastPath();
+      const script = `
       const { parentPort, workerData } = require("node:worker_threads");
       const { RedisStore } = require(${JSON.stringify(require.resolve(".."))});
-      const store = new RedisStore({ url: workerData.url, commandTimeout: ${LONGEST} });
+      const store = new RedisStore({ ...workerData, commandTimeout: ${LONGEST} });
       (async () => {
         for (let at = 0; at < 200; at++) await store.get("nobody");
         parentPort.postMessage("open");
         parentPort.once("message", () => store.close());
       })();`;
-    const workers = [1, 2].map(() => new Worker(script, { eval: true, workerData: { url: server.url } }));
-    const exits = workers.map((worker) => once(worker, "exit"));
-    await Promise.all(workers.map((worker) => once(worker, "message")));
-    await until(async () => (await connections()).length === 6, "each has a fast path");
-    for (const worker of workers) worker.postMessage("close");
-    await Promise.all(exits);
-    await until(async () => (await connections()).length === 2, "theirs are gone");
-    assert.equal(await store.get("nobody"), null);
-    await store.close();
+      const workers = [1, 2].map(() => new Worker(script, { eval: true, workerData: optionsFor(server) }));
+      const exits = workers.map((worker) => once(worker, "exit"));
+      await Promise.all(workers.map((worker) => once(worker, "message")));
+      await until(async () => (await connections()).length === 6, "each has a fast path");
+      for (const worker of workers) worker.postMessage("close");
+      await Promise.all(exits);
+      await until(async () => (await connections()).length === 2, "theirs are gone");
+      assert.equal(await store.get("nobody"), null);
+      await store.close();
+    });
   });
-});

@@ -34,8 +34,10 @@ function describeMachine() {
 }
 
 async function main() {
-  const { quick, names, json, charts, dir, before, raceRounds } = readOptions(Object.keys(parts));
-  const plan = { ...(quick ? QUICK : FULL), directory: dir, before };
+  const { quick, names, json, charts, dir, before, raceRounds, redisServers } = readOptions(
+    Object.keys(parts),
+  );
+  const plan = { ...(quick ? QUICK : FULL), directory: dir, before, redisServers };
   if (raceRounds !== undefined) plan.raceRounds = raceRounds;
   const missing = install(names);
   if (charts) installCharts(progress);

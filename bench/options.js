@@ -6,11 +6,14 @@ const os = require("node:os");
 const path = require("node:path");
 const { parseArgs } = require("node:util");
 
+const REDIS_SERVERS = ["plain", "tls", "cluster"];
+
 const usage = (parts) => `Usage: npm run bench -- [options]
 
   --quick            less of everything: some three minutes instead of an hour
   --part <parts>     some parts only, with commas between them: ${parts.join(", ")}
   --before <folder>  an older version of this package, unpacked and with its addon: the part \`file\` compares with it
+  --redis-servers <kinds>  what the part \`redis\` is measured on, with commas between them: plain (the default), tls, cluster
   --race-rounds <n>  how often the part \`connect\` lets a logout overtake a request, for each way that this ends
   --json <file>      writes all that was measured to a file as well
   --charts <dir>     draws what was measured; charts of what was not are left as they are
@@ -23,6 +26,7 @@ const OPTIONS = {
   part: { type: "string" },
   before: { type: "string" },
   "race-rounds": { type: "string" },
+  "redis-servers": { type: "string", default: "plain" },
   json: { type: "string" },
   charts: { type: "string" },
   dir: { type: "string", default: os.tmpdir() },
@@ -40,12 +44,12 @@ function packageIn(given) {
   throw new Error(`--before must be the folder of an unpacked package; got ${folder}: ${reason}`);
 }
 
-/** The parts that are asked for, in the order in which there are. */
-function partsIn(given, parts) {
+/** What an option asks for of a list, in the order of that. */
+function chosen(option, given, all) {
   const asked = given.split(",").map((name) => name.trim());
-  const unknown = asked.find((name) => !parts.includes(name));
-  if (unknown !== undefined) throw new Error(`--part must be of ${parts.join(", ")}; got ${unknown}`);
-  return parts.filter((name) => asked.includes(name));
+  const unknown = asked.find((name) => !all.includes(name));
+  if (unknown !== undefined) throw new Error(`${option} must be of ${all.join(", ")}; got ${unknown}`);
+  return all.filter((name) => asked.includes(name));
 }
 
 /** What the command line says; ends the process where that is wrong. */
@@ -61,7 +65,8 @@ function readOptions(parts) {
       throw new Error(`--race-rounds must be a whole number from 1; got ${raceRounds}`);
     }
     if (!existsSync(dir)) throw new Error(`--dir must be a directory; there is no ${dir}`);
-    const names = part === undefined ? parts : partsIn(part, parts);
+    const names = part === undefined ? parts : chosen("--part", part, parts);
+    const redisServers = chosen("--redis-servers", values["redis-servers"], REDIS_SERVERS);
     return {
       quick,
       names,
@@ -70,6 +75,7 @@ function readOptions(parts) {
       dir,
       before: before && packageIn(before),
       raceRounds: raceRounds && Number(raceRounds),
+      redisServers,
     };
   } catch (error) {
     console.error(`${error.message}\n\n${usage(parts)}`);

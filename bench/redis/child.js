@@ -12,8 +12,8 @@ const FILLED_AT_ONCE = 256;
 let peer;
 let ids;
 
-async function open({ store, url, size }) {
-  peer = await openStore(store, url);
+async function open({ store, servers, size }) {
+  peer = await openStore(store, servers);
   ids = Ids.random(size);
   await closedLoop(FILLED_AT_ONCE, Array(size).keys(), (number) => peer.fill(ids.at(number), number));
 }

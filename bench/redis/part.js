@@ -1,11 +1,12 @@
 "use strict";
 
 const path = require("node:path");
-const { redisMissing, startServer } = require("../../__test__/support/redis-servers.js");
+const { redisMissing, tlsMissing } = require("../../__test__/support/redis-servers.js");
 const { installPeers } = require("../install.js");
 const { withChildren } = require("../spawn.js");
 const { rotated } = require("../stats.js");
 const { sections } = require("./report.js");
+const { SERVERS } = require("./servers.js");
 const { NAMES, STORES, TRIALS } = require("./stores.js");
 const { judge } = require("./targets.js");
 
@@ -17,37 +18,45 @@ const install = (progress) =>
   redisMissing ? { "redis-server": redisMissing } : installPeers(__dirname, TRIALS, progress);
 
 /**
- * Stores in Redis on this machine: `{ size, server, missing, rows: { call, inFlight, store, rounds }[] }`. All have one
- * server, which keeps nothing on disk, and take turns.
+ * Stores in Redis on this machine: `{ size, server, missing, rows: { servers, call, inFlight, store, rounds }[] }`. All
+ * have the same servers, which keep nothing on disk, and take turns.
  */
-async function run({ redisSize: size, redisRounds, redisSeconds: seconds }, progress, missing) {
+async function run({ redisServers, redisSize: size, redisRounds, redisSeconds: seconds }, progress, missing) {
   if (missing["redis-server"]) return { size, missing, rows: [] };
-  const server = await startServer();
-  try {
-    const { redis_version: version } = await server.info("server");
-    const present = NAMES.filter((name) => !(STORES[name].package in missing));
-    const rows = await withChildren(
-      present.length,
-      (...children) =>
-        measure({ children, present, url: server.url, size, rounds: redisRounds, seconds }, progress),
-      CHILD,
-    );
-    return { size, server: version, missing, rows };
-  } finally {
-    await server.kill();
+  const present = NAMES.filter((name) => !(STORES[name].package in missing));
+  const measured = { size, missing, rows: [] };
+  for (const kind of redisServers) {
+    if (kind === "tls" && tlsMissing) {
+      measured.missing = { ...measured.missing, tls: tlsMissing };
+      continue;
+    }
+    const { servers, one, stop } = await SERVERS[kind].start();
+    try {
+      measured.server = (await one.info("server")).redis_version;
+      const plan = { present, servers, size, rounds: redisRounds, seconds };
+      const rows = await withChildren(
+        present.length,
+        (...children) => measure({ ...plan, children }, (detail) => progress(`redis, ${kind}`, detail)),
+        CHILD,
+      );
+      measured.rows.push(...rows.map((row) => ({ servers: kind, ...row })));
+    } finally {
+      await stop();
+    }
   }
+  return measured;
 }
 
-async function measure({ children, present, url, size, rounds, seconds }, progress) {
+async function measure({ children, present, servers, size, rounds, seconds }, progress) {
   for (const [at, store] of present.entries()) {
-    progress("redis", `: filling ${store}`);
-    await children[at].call("open", { store, url, size });
+    progress(`: filling ${store}`);
+    await children[at].call("open", { store, servers, size });
   }
   const groups = CALLS.flatMap((call) => IN_FLIGHT.map((inFlight) => ({ call, inFlight })));
   const rows = groups.flatMap((group) => present.map((store) => ({ ...group, store, rounds: [] })));
   // The first is for the compiler.
   for (let round = -1; round < rounds; round++) {
-    progress("redis", `: round ${round + 1} of ${rounds}`);
+    progress(`: round ${round + 1} of ${rounds}`);
     for (const { call, inFlight } of groups) {
       for (const row of rotated(
         rows.filter((row) => row.call === call && row.inFlight === inFlight),

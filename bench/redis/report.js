@@ -2,6 +2,7 @@
 
 const { count, medianRatio, plural, summary } = require("../stats.js");
 const { ratio, table, tenths, whole } = require("../table.js");
+const { SERVERS } = require("./servers.js");
 const { BYTES } = require("./sessions.js");
 const { OURS, labelOf } = require("./stores.js");
 
@@ -34,9 +35,22 @@ function sections({ size, server, missing, rows }) {
   const add = (title, body) => all.push({ title, body });
   const reasons = Object.entries(missing).map(([name, reason]) => `${name}: ${reason}`);
   if (reasons.length > 0) add("Left out of redis, as they are not to be had:", reasons.join("\n"));
-  if (rows.length === 0) return all;
+  const kinds = Object.keys(SERVERS).filter((kind) => rows.some((row) => row.servers === kind));
+  for (const kind of kinds) {
+    const where = SERVERS[kind].label;
+    addFigures(
+      add,
+      `Redis ${server} ${where}`,
+      size,
+      rows.filter((row) => row.servers === kind),
+    );
+  }
+  return all;
+}
+
+function addFigures(add, where, size, rows) {
   add(
-    `Calls a second to Redis ${server} on this machine, ${count(size)} sessions of ${BYTES} B of JSON for each store, so many in\n` +
+    `Calls a second to ${where}: ${count(size)} sessions of ${BYTES} B of JSON for each store, so many in\n` +
       `flight (each that completes starts the next): median and quartiles of ${plural(rows[0].rounds.length, "round")}, a process for each store.\n` +
       "set saves a session that is there. Only ours look whether it is, and RedisStore itself keeps an index by user.\n" +
       "More is better:",
@@ -50,7 +64,6 @@ function sections({ size, server, missing, rows }) {
     "The same calls: microseconds of all threads of the process. Less is better:",
     figureTable(rows, "cpu", "CPU, us", tenths),
   );
-  return all;
 }
 
 module.exports = { sections };

@@ -90,26 +90,43 @@ class NativePeer {
 }
 
 const prefixOf = (name) => `${name}:`;
-const newStore = (url, name) => new RedisStore({ url, prefix: prefixOf(name), sweepInterval: 0 });
+const newStore = ({ urls, ca, isCluster }, name) =>
+  new RedisStore({
+    ...(isCluster ? { cluster: urls } : { url: urls[0] }),
+    ...(ca && { tls: { ca } }),
+    prefix: prefixOf(name),
+    sweepInterval: 0,
+  });
+
+function nodeRedisClient({ urls, ca, isCluster }) {
+  const { createClient, createCluster } = require("redis");
+  if (isCluster) return createCluster({ rootNodes: urls.map((url) => ({ url })) });
+  return createClient({ url: urls[0], ...(ca && { socket: { tls: true, ca } }) });
+}
+
+function ioredisClient({ urls, ca, isCluster }) {
+  const { Cluster, Redis } = require("ioredis");
+  return isCluster ? new Cluster(urls) : new Redis(urls[0], ca ? { tls: { ca } } : {});
+}
 
 /** The stores that are compared, ours first. Packages are loaded by the processes that need them. */
 const STORES = {
   connect: {
     label: "ours, ConnectStore",
-    async open(url) {
-      const store = new ConnectStore(newStore(url, "connect"));
+    async open(servers) {
+      const store = new ConnectStore(newStore(servers, "connect"));
       return new ExpressPeer(store, () => store.close());
     },
   },
   native: {
     label: "ours, RedisStore itself",
-    open: async (url) => new NativePeer(newStore(url, "native")),
+    open: async (servers) => new NativePeer(newStore(servers, "native")),
   },
   nodeRedis: {
     label: "connect-redis, node-redis",
     package: "connect-redis",
-    async open(url) {
-      const client = require("redis").createClient({ url });
+    async open(servers) {
+      const client = nodeRedisClient(servers);
       await client.connect();
       const store = new (require("connect-redis").RedisStore)({ client, prefix: prefixOf("nodeRedis") });
       return new ExpressPeer(store, () => client.close());
@@ -118,8 +135,8 @@ const STORES = {
   ioredis: {
     label: "connect-redis, ioredis",
     package: "connect-redis-8",
-    async open(url) {
-      const client = new (require("ioredis").Redis)(url);
+    async open(servers) {
+      const client = ioredisClient(servers);
       const store = new (require("connect-redis-8").RedisStore)({ client, prefix: prefixOf("ioredis") });
       return new ExpressPeer(store, () => client.quit());
     },
@@ -136,6 +153,6 @@ const TRIALS = {
 const NAMES = Object.keys(STORES);
 const OURS = ["connect", "native"];
 const labelOf = (name) => STORES[name].label;
-const openStore = (name, url) => STORES[name].open(url);
+const openStore = (name, servers) => STORES[name].open(servers);
 
 module.exports = { NAMES, OURS, STORES, TRIALS, labelOf, openStore };

@@ -9,8 +9,9 @@ const PEER = "nodeRedis";
 const SPEED = { 1: 0.9, 64: 1, 1024: 1 };
 const CPU = 0.6;
 
-/** The targets of stores in Redis; none where there is nothing to compare with. */
-function judge({ rows }) {
+/** The targets of stores in Redis, on one server without TLS; none where there is nothing to compare with. */
+function judge({ rows: all }) {
+  const rows = all.filter(({ servers }) => servers === "plain");
   const peers = rows.filter(({ store }) => store === PEER);
   return OURS.flatMap((name) =>
     peers.flatMap(({ call, inFlight, rounds }) => {

@@ -1,5 +1,5 @@
-//! A store in Redis on its JavaScript thread: the event loop says when the socket of its fast path is ready, and what has
-//! come is batch to JavaScript at once.
+//! A store in Redis on its JavaScript thread: the event loop says when a socket of its fast path is ready, and what has
+//! come goes to JavaScript at once.
 
 use std::cell::{Cell, RefCell};
 use std::ffi::c_void;
@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use napi::bindgen_prelude::{Function, JsValue, ToNapiValue};
 use napi::sys;
+use socket2::Socket;
 
 use super::reply;
 use super::tickets::{JsFailure, Listener, NOTHING, SettleArgs, Tickets, tickets};
@@ -19,7 +20,7 @@ use crate::error::{Result, StoreError};
 use crate::scratch::with_buffer;
 use crate::session::{Content, Expiry};
 use crate::store::RedisStore;
-use crate::store::redis::{AT_ONCE, Answers, EventLoopConnection, FastPath, Results};
+use crate::store::redis::{AT_ONCE, Answers, FastPath, NodeId, Results, Supply};
 
 /// A fast path and what drives it. The handles of the event loop keep it until its last call has ended.
 pub(super) struct FastPathDriver {
@@ -29,8 +30,7 @@ pub(super) struct FastPathDriver {
     store: Arc<RedisStore>,
     pub tickets: Rc<Tickets>,
     fast_path: RefCell<FastPath>,
-    poll: RefCell<Option<Poll<Self>>>,
-    waits_for_room: Cell<bool>,
+    polls: RefCell<Vec<Polled>>,
     timer: RefCell<Option<Timer<Self>>>,
     /// When the timer is due, if it is started.
     due: Cell<Option<Instant>>,
@@ -40,6 +40,13 @@ pub(super) struct FastPathDriver {
     is_ending: Cell<bool>,
     has_shut: Cell<bool>,
     at_exit: Cell<sys::napi_async_cleanup_hook_handle>,
+}
+
+/// A socket that is waited for, by its server.
+struct Polled {
+    node: NodeId,
+    poll: Poll<FastPathDriver>,
+    waits_for_room: bool,
 }
 
 impl FastPathDriver {
@@ -57,8 +64,7 @@ impl FastPathDriver {
             fast_path: RefCell::new(FastPath::new(Arc::clone(&store), settler)),
             store,
             tickets,
-            poll: RefCell::default(),
-            waits_for_room: Cell::new(false),
+            polls: RefCell::default(),
             timer: RefCell::default(),
             due: Cell::new(None),
             handles: Cell::new(0),
@@ -114,12 +120,12 @@ impl FastPathDriver {
         if self.has_shut.replace(true) {
             return;
         }
-        self.poll.take();
+        self.polls.take();
         self.timer.take();
         let mut fast_path = self.fast_path.borrow_mut();
         fast_path.shut();
-        // Its poll is closed.
-        drop(fast_path.take_closed_socket());
+        // Their polls are closed.
+        drop(fast_path.take_closed_sockets());
         drop(fast_path);
         self.buffer.shut();
         self.let_exit();
@@ -129,27 +135,31 @@ impl FastPathDriver {
     fn adjust(self: &Rc<Self>) {
         let (Some(event_loop), false) = (self.event_loop, self.has_shut.get()) else { return };
         let mut fast_path = self.fast_path.borrow_mut();
-        let mut poll = self.poll.borrow_mut();
-        if let Some(dead) = fast_path.take_closed_socket() {
+        let mut polls = self.polls.borrow_mut();
+        for (node, socket) in fast_path.take_closed_sockets() {
             // A socket must not be closed before its poll.
-            poll.take();
-            drop(dead);
+            polls.retain(|polled| polled.node != node);
+            drop(socket);
         }
-        let interest = fast_path.interest();
-        if let Some(socket) = fast_path.socket()
-            && (poll.is_none() || self.waits_for_room.get() != interest.room)
-        {
-            if poll.is_none() {
-                *poll = event_loop.poll(Rc::clone(self), socket);
-                self.handles.set(self.handles.get() + usize::from(poll.is_some()));
-            }
-            self.waits_for_room.set(interest.room);
-            if !poll.as_ref().is_some_and(|poll| poll.wait(interest.room)) {
-                // Nobody would hear what it says.
-                fast_path.give_up();
+        let mut deaf = Vec::new();
+        for (node, socket, waits_for_room) in fast_path.sockets() {
+            let is_waiting = match polls.iter_mut().find(|polled| polled.node == node) {
+                Some(polled) if polled.waits_for_room == waits_for_room => true,
+                Some(polled) => {
+                    polled.waits_for_room = waits_for_room;
+                    polled.poll.wait(waits_for_room)
+                }
+                None => self.wait_for(event_loop, node, socket, waits_for_room, &mut polls),
+            };
+            if !is_waiting {
+                deaf.push(node);
             }
         }
-        if let (Some(deadline), Some(timer)) = (fast_path.interest().deadline, &*self.timer.borrow())
+        for node in deaf {
+            // Nobody would hear what it says.
+            fast_path.give_up(node);
+        }
+        if let (Some(deadline), Some(timer)) = (fast_path.next_deadline(), &*self.timer.borrow())
             && self.due.get().is_none_or(|due| deadline < due)
         {
             self.due.set(Some(deadline));
@@ -159,10 +169,26 @@ impl FastPathDriver {
         }
     }
 
-    /// Reads once, and reports it; `true` if there may be more to be read.
-    fn read(self: &Rc<Self>) -> bool {
+    /// Begins to wait for the socket of a server.
+    fn wait_for(
+        self: &Rc<Self>,
+        event_loop: Loop,
+        node: NodeId,
+        socket: &Socket,
+        waits_for_room: bool,
+        polls: &mut Vec<Polled>,
+    ) -> bool {
+        let Some(poll) = event_loop.poll(Rc::clone(self), node, socket) else { return false };
+        self.handles.set(self.handles.get() + 1);
+        let is_waiting = poll.wait(waits_for_room);
+        polls.push(Polled { node, poll, waits_for_room });
+        is_waiting
+    }
+
+    /// Reads once what a server says, and reports it; `true` if there may be more to be read.
+    fn read(self: &Rc<Self>, node: NodeId) -> bool {
         let mut batch = self.buffer.begin();
-        let more = self.fast_path.borrow_mut().turn(&mut batch);
+        let more = self.fast_path.borrow_mut().turn(node, &mut batch);
         self.tell(batch);
         more && !self.has_shut.get()
     }
@@ -207,12 +233,14 @@ impl FastPathDriver {
 }
 
 impl Listener for FastPathDriver {
-    fn hear(self: Rc<Self>, ended: &mut dyn Iterator<Item = u32>, connection: Option<EventLoopConnection>) {
+    fn hear(self: Rc<Self>, ended: &mut dyn Iterator<Item = u32>, supply: Option<Supply>) {
         {
             let mut fast_path = self.fast_path.borrow_mut();
             fast_path.completed(ended);
-            if let Some(connection) = connection {
-                fast_path.open(connection);
+            if let Some(supply) = supply {
+                fast_path.take_supply(supply);
+                // It may have begun calls.
+                fast_path.submit();
             }
         }
         self.adjust();
@@ -220,17 +248,17 @@ impl Listener for FastPathDriver {
 }
 
 impl Owner for FastPathDriver {
-    fn is_ready(self: Rc<Self>, is_last: bool) {
+    fn is_ready(self: Rc<Self>, node: NodeId, is_last: bool) {
         let _scope = Scope::open(self.env);
         // The poll fires again while there is more: the event loop gets its turn before.
-        self.read();
+        self.read(node);
         if is_last {
             // It does not, as it has failed. No new replies come either.
-            while !self.has_shut.get() && self.read() {}
+            while !self.has_shut.get() && self.read(node) {}
         }
         if is_last && !self.has_shut.get() {
-            self.fast_path.borrow_mut().give_up();
-            self.read();
+            self.fast_path.borrow_mut().give_up(node);
+            self.read(node);
         }
     }
 
@@ -238,9 +266,13 @@ impl Owner for FastPathDriver {
         let _scope = Scope::open(self.env);
         self.due.set(None);
         // What has come is no longer late, whatever kept this thread from reading it.
-        let more = self.read();
-        if self.has_shut.get() {
-            return;
+        let nodes: Vec<_> = self.fast_path.borrow().sockets().map(|(node, ..)| node).collect();
+        let mut more = false;
+        for node in nodes {
+            more |= self.read(node);
+            if self.has_shut.get() {
+                return;
+            }
         }
         if !more {
             self.fast_path.borrow_mut().expire();

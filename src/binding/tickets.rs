@@ -14,7 +14,7 @@ use super::errors::{code_of, refused_as_store_error};
 use super::reply;
 use super::values::Value;
 use crate::error::{Result, StoreError};
-use crate::store::redis::{Answers, EventLoopConnection};
+use crate::store::redis::{Answers, Supply};
 use crate::store::{Answer, Completions, StoredSession};
 
 /// A call that was refused.
@@ -38,8 +38,8 @@ struct Batch {
     done: Vec<f64>,
     failures: Vec<JsFailure>,
     texts: Vec<Text>,
-    /// A connection for the fast path.
-    connection: Option<EventLoopConnection>,
+    /// For the fast path.
+    supply: Option<Supply>,
 }
 
 /// The number of a `get` that found nothing; the first text has the one before, and so on.
@@ -116,7 +116,7 @@ pub(super) struct Tickets {
 
 /// Receives, on the JavaScript thread, the tickets of calls that have ended on the worker.
 pub(super) trait Listener {
-    fn hear(self: Rc<Self>, ended: &mut dyn Iterator<Item = u32>, connection: Option<EventLoopConnection>);
+    fn hear(self: Rc<Self>, ended: &mut dyn Iterator<Item = u32>, supply: Option<Supply>);
 }
 
 impl Tickets {
@@ -179,8 +179,8 @@ impl Completions for Settler {
 }
 
 impl Answers for Settler {
-    fn connected(&self, connection: EventLoopConnection) {
-        self.report(Batch { connection: Some(connection), ..Batch::default() });
+    fn supply(&self, supply: Supply) {
+        self.report(Batch { supply: Some(supply), ..Batch::default() });
     }
 }
 
@@ -199,11 +199,11 @@ pub(super) fn tickets(settle: &Function<'_, SettleArgs, ()>) -> Result<(Rc<Ticke
         .weak::<true>()
         .callee_handled::<false>()
         .build_callback(move |context| {
-            let Batch { done, failures, texts, connection } = context.value;
+            let Batch { done, failures, texts, supply } = context.value;
             issuer.take_back(context.env.raw(), &done, &failures);
             let listener = issuer.listener.borrow().as_ref().and_then(Weak::upgrade);
             if let Some(listener) = listener {
-                listener.hear(&mut tickets_of(&done, &failures), connection);
+                listener.hear(&mut tickets_of(&done, &failures), supply);
             }
             let length = done.len() as u32;
             Ok(FnArgs::from((Float64Array::new(done), length, failures, texts)))

@@ -89,9 +89,9 @@ fn api() -> Option<&'static Api> {
 
 /// Is told when its handles are ready; it lives for as long as one of them.
 pub(super) trait Owner: 'static {
-    /// The socket can be read, or written where that was asked for, or has ended; of one that has failed this is the
-    /// last that is told.
-    fn is_ready(self: Rc<Self>, is_last: bool);
+    /// The socket of this key can be read, or written where that was asked for, or has ended; of one that has failed this
+    /// is the last that is told.
+    fn is_ready(self: Rc<Self>, key: u32, is_last: bool);
     fn is_due(self: Rc<Self>);
     /// One of its handles is closed.
     fn is_closed(self: Rc<Self>);
@@ -121,22 +121,25 @@ impl Loop {
         (status == sys::Status::napi_ok && !raw.is_null()).then_some(Self { api, raw: raw.cast() })
     }
 
-    /// Waits for a socket, once it is told for what. The socket must stay open until this is dropped.
-    pub(super) fn poll<O: Owner>(self, owner: Rc<O>, socket: &Socket) -> Option<Poll<O>> {
+    /// Waits for a socket, once it is told for what. The owner knows it by its key. The socket must stay open until this is
+    /// dropped.
+    pub(super) fn poll<O: Owner>(self, owner: Rc<O>, key: u32, socket: &Socket) -> Option<Poll<O>> {
         let socket = number_of(socket);
         // SAFETY: the loop is that of this thread, `handle` has room for a poll.
-        self.handle(POLL, owner, |handle| unsafe { (self.api.poll_init)(self.raw, handle, socket) }).map(Poll)
+        let init = |handle| unsafe { (self.api.poll_init)(self.raw, handle, socket) };
+        self.handle(POLL, owner, key, init).map(Poll)
     }
 
     pub(super) fn timer<O: Owner>(self, owner: Rc<O>) -> Option<Timer<O>> {
         // SAFETY: the loop is that of this thread, `handle` has room for a timer.
-        self.handle(TIMER, owner, |handle| unsafe { (self.api.timer_init)(self.raw, handle) }).map(Timer)
+        self.handle(TIMER, owner, 0, |handle| unsafe { (self.api.timer_init)(self.raw, handle) }).map(Timer)
     }
 
     fn handle<O: Owner>(
         self,
         kind: c_int,
         owner: Rc<O>,
+        key: u32,
         init: impl FnOnce(Raw) -> c_int,
     ) -> Option<Handle<O>> {
         // SAFETY: it only looks the size up.
@@ -148,7 +151,7 @@ impl Loop {
             drop(unsafe { Box::from_raw(memory) });
             return None;
         }
-        let shared = Box::into_raw(Box::new(Shared { memory, owner }));
+        let shared = Box::into_raw(Box::new(Shared { memory, owner, key }));
         // SAFETY: `raw` is a handle from here on, and `shared` is freed when it is closed.
         unsafe {
             (self.api.handle_set_data)(raw, shared.cast());
@@ -164,6 +167,7 @@ struct Shared<O> {
     /// libuv's, from `Box::into_raw`: a box that moves would end libuv's right to its pointer.
     memory: *mut [u64],
     owner: Rc<O>,
+    key: u32,
 }
 
 impl<O> Drop for Shared<O> {
@@ -181,14 +185,14 @@ struct Handle<O: Owner> {
 }
 
 impl<O: Owner> Handle<O> {
-    /// The owner of a handle of which libuv tells.
+    /// The owner of a handle of which libuv tells, and the key by which that knows it.
     ///
     /// # Safety
     /// It is one that `Loop::handle` made for this type, and is not closed.
-    unsafe fn owner(raw: Raw) -> Option<Rc<O>> {
+    unsafe fn owner(raw: Raw) -> Option<(Rc<O>, u32)> {
         // SAFETY: by this function's contract, its data is what `Loop::handle` has set.
         let shared = unsafe { (api()?.handle_get_data)(raw).cast::<Shared<O>>().as_ref() };
-        shared.map(|shared| Rc::clone(&shared.owner))
+        shared.map(|shared| (Rc::clone(&shared.owner), shared.key))
     }
 }
 
@@ -215,9 +219,9 @@ impl<O: Owner> Poll<O> {
     pub(super) fn wait(&self, room: bool) -> bool {
         unsafe extern "C" fn ready<O: Owner>(raw: Raw, status: c_int, _events: c_int) {
             // SAFETY: it is started only for a handle of this type.
-            let Some(owner) = (unsafe { Handle::<O>::owner(raw) }) else { return };
+            let Some((owner, key)) = (unsafe { Handle::<O>::owner(raw) }) else { return };
             // Then libuv has stopped the poll.
-            call(|| owner.is_ready(status < 0));
+            call(|| owner.is_ready(key, status < 0));
         }
         let events = if room { READABLE | WRITABLE } else { READABLE };
         // SAFETY: the handle is an open poll of this thread's loop.
@@ -232,7 +236,7 @@ impl<O: Owner> Timer<O> {
     pub(super) fn start(&self, millis: u64) {
         unsafe extern "C" fn due<O: Owner>(raw: Raw) {
             // SAFETY: it is started only for a handle of this type.
-            let Some(owner) = (unsafe { Handle::<O>::owner(raw) }) else { return };
+            let Some((owner, _)) = (unsafe { Handle::<O>::owner(raw) }) else { return };
             call(|| owner.is_due());
         }
         // SAFETY: the handle is an open timer of this thread's loop. It fails only where there is no function to call.

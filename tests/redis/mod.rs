@@ -1,8 +1,8 @@
-//! One redis-server for the tests of a process, on a port of its own. Where none is installed, those who ask for it are
-//! told that there is none, and so is whoever reads what the tests print.
+//! One redis-server for the tests of a process, on a port of its own, and one more with TLS. Where none is installed, those
+//! who ask for it are told that there is none, and so is whoever reads what the tests print.
 
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{LazyLock, Mutex, PoisonError};
@@ -14,35 +14,88 @@ struct Server {
 }
 
 static SERVER: LazyLock<Mutex<Option<Server>>> = LazyLock::new(|| {
-    let server = Server::start();
+    let server = Server::start(|_| Some(vec![]), "--port");
     if server.is_none() {
         println!("redis-server is not installed: what needs it is left out");
     }
+    keep(server)
+});
+
+static TLS_SERVER: LazyLock<Mutex<Option<Server>>> = LazyLock::new(|| {
+    let with_tls = |directory: &Path| {
+        let (cert, key) = make_certificate(directory)?;
+        let files = ["--tls-cert-file", &cert, "--tls-key-file", &key, "--tls-ca-cert-file", &cert];
+        Some(
+            [&["--port", "0", "--tls-auth-clients", "no"][..], &files]
+                .concat()
+                .iter()
+                .map(|&arg| arg.into())
+                .collect(),
+        )
+    };
+    let server = Server::start(with_tls, "--tls-port");
+    if server.is_none() {
+        println!("redis-server or openssl is not installed: what needs both is left out");
+    }
+    keep(server)
+});
+
+fn keep(server: Option<Server>) -> Mutex<Option<Server>> {
     // What is static is not dropped when the process ends.
     // SAFETY: `stop` is a function of this program, and unwinds into nothing.
     unsafe { libc::atexit(stop) };
     Mutex::new(server)
-});
+}
 
 extern "C" fn stop() {
-    if let Some(mut server) = SERVER.lock().unwrap_or_else(PoisonError::into_inner).take() {
-        let _ = server.process.kill();
-        let _ = server.process.wait();
-        let _ = std::fs::remove_dir_all(server.directory);
+    for server in [&SERVER, &TLS_SERVER] {
+        // One that was never asked for is not started now.
+        let Some(server) = LazyLock::get(server) else { continue };
+        if let Some(mut server) = server.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            let _ = server.process.kill();
+            let _ = server.process.wait();
+            let _ = std::fs::remove_dir_all(server.directory);
+        }
     }
 }
 
+/// Makes a certificate that nobody has signed but itself, and its key: the paths of the two. `None` without openssl.
+pub fn make_certificate(directory: &Path) -> Option<(String, String)> {
+    let [cert, key] = ["cert.pem", "key.pem"].map(|name| directory.join(name).display().to_string());
+    let made = Command::new("openssl")
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-days",
+            "2",
+        ])
+        .args(["-subj", "/CN=localhost", "-keyout", &key, "-out", &cert])
+        .stderr(Stdio::null())
+        .status();
+    made.is_ok_and(|status| status.success()).then_some((cert, key))
+}
+
 impl Server {
-    fn start() -> Option<Self> {
+    /// Starts one with the arguments that are given for its directory. `port_option` is that of its port.
+    fn start(args: impl FnOnce(&Path) -> Option<Vec<String>>, port_option: &str) -> Option<Self> {
         let port = free_port();
         let directory = tempfile::tempdir().ok()?.keep();
-        let process = Command::new("redis-server")
-            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
-            .arg("--dir")
-            .arg(&directory)
-            .stdout(Stdio::null())
-            .spawn()
-            .ok();
+        let process = args(&directory).and_then(|args| {
+            Command::new("redis-server")
+                .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+                .args(args)
+                .args([port_option, &port.to_string()])
+                .arg("--dir")
+                .arg(&directory)
+                .stdout(Stdio::null())
+                .spawn()
+                .ok()
+        });
         if process.is_none() {
             let _ = std::fs::remove_dir_all(&directory);
         }
@@ -66,4 +119,10 @@ pub fn free_port() -> u16 {
 /// The server's port. It may still be starting.
 pub fn port() -> Option<u16> {
     SERVER.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|server| server.port)
+}
+
+/// That of the one with TLS, whose certificate nobody has signed.
+#[allow(dead_code, reason = "not every program of tests has TLS")]
+pub fn tls_port() -> Option<u16> {
+    TLS_SERVER.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|server| server.port)
 }

@@ -27,7 +27,7 @@ const shareOf = (at) => {
   return Array.from({ length: to - from }, (_, slot) => from + slot);
 };
 
-/** Three primaries with a replica each: `nodes[3 + n]` is the replica of `nodes[n]`, to begin with. */
+/** Three primaries with a replica each, or none: `nodes[3 + n]` is the replica of `nodes[n]`, to begin with. */
 class RedisCluster {
   constructor(nodes) {
     this.nodes = nodes;
@@ -68,8 +68,9 @@ class RedisCluster {
 
   async #isWell(node) {
     const { cluster_state: state } = linesOf(await node.call("CLUSTER", "INFO"));
-    const known = (await node.call("CLUSTER", "NODES")).match(/ (myself,)?slave /g)?.length;
+    const known = (await node.call("CLUSTER", "NODES")).match(/ (myself,)?slave /g)?.length ?? 0;
     if (known !== this.nodes.length - PRIMARIES) return false;
+    if (known === 0) return state === "ok";
     const { role, master_link_status: link, connected_slaves: followers } = await node.info("replication");
     return state === "ok" && (role === "slave" ? link === "up" : Number(followers) > 0);
   }
@@ -144,10 +145,11 @@ class RedisCluster {
   }
 }
 
-/** Six nodes of a cluster that is whole. */
-async function startCluster({ settings } = {}) {
+/** Six nodes of a cluster that is whole, or three where its primaries have no replicas. */
+async function startCluster({ settings, hasReplicas = true } = {}) {
   const start = () => startOnFreePort(() => ({ settings: settingsOf(settings) }), freeNodePort);
-  const cluster = new RedisCluster(await Promise.all(Array.from({ length: 2 * PRIMARIES }, start)));
+  const length = hasReplicas ? 2 * PRIMARIES : PRIMARIES;
+  const cluster = new RedisCluster(await Promise.all(Array.from({ length }, start)));
   await cluster.form();
   return cluster;
 }

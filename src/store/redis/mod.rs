@@ -51,9 +51,10 @@ use crate::error::{Result, StoreError};
 use crate::session::{Expiry, Session, SessionId, UserKey};
 use crate::store::DEFAULT_MAX_SESSION_BYTES;
 
-pub use self::queue::{Answers, EventLoopConnection};
+pub use self::queue::{Answers, Supply};
+pub use self::routing::NodeId;
 pub use crate::keyring::Secret;
-pub use fast_path::{AT_ONCE, FastPath, Interest, Results};
+pub use fast_path::{AT_ONCE, FastPath, Results};
 pub use options::{
     Address, Auth, Authorities, Credentials, CredentialsProvider, CredentialsSender, Login, RedisOptions,
     Servers, TlsOptions,
@@ -71,6 +72,7 @@ pub struct RedisStore {
     max_session_bytes: usize,
     max_sessions_per_user: Option<NonZeroUsize>,
     can_have_fast_path: bool,
+    is_cluster: bool,
     window: Arc<ReplyWindow>,
 }
 
@@ -123,6 +125,7 @@ impl RedisStore {
             times: times.clone(),
             max_sessions_per_user: options.max_sessions_per_user,
             can_have_fast_path: options.can_have_fast_path(),
+            is_cluster: matches!(options.servers, Servers::Cluster { .. }),
             command_timeout: options.command_timeout,
             max_session_bytes: options.max_session_bytes.map_or(DEFAULT_MAX_SESSION_BYTES, usize::from),
         });
@@ -170,17 +173,25 @@ impl RedisStore {
         let _ = receiver.recv_timeout(2 * self.command_timeout);
     }
 
-    /// Whether a fast path ever gets a connection.
+    /// Whether a fast path ever gets connections.
     pub fn can_have_fast_path(&self) -> bool {
         self.can_have_fast_path
     }
 
-    /// Has a connection made for a fast path.
-    fn want_connection(&self, by: &Arc<dyn Answers>) {
+    /// Has connections made for a fast path.
+    fn want_connections(&self, by: &Arc<dyn Answers>) {
         if self.can_have_fast_path {
-            *self.queue.fast_path.by.lock() = Some(Arc::clone(by));
-            self.queue.fast_path.wake.notify_one();
+            self.queue.fast_path.want(Some(Arc::clone(by)));
         }
+    }
+
+    fn want_no_connections(&self) {
+        self.queue.fast_path.want(None);
+    }
+
+    /// A fast path has lost a connection that it had been given.
+    fn lost_connection(&self, node: NodeId) {
+        self.queue.fast_path.lost(node);
     }
 
     fn new_session(&self, session: &Session<'_>) -> Result<NewSession> {

@@ -193,11 +193,9 @@ impl RedisOptions {
         }
     }
 
-    /// Whether JavaScript threads may have connections of their own. TLS, the nodes of a cluster and the waiting for
-    /// replicas are left to the worker.
+    /// Whether JavaScript threads may have connections of their own. The waiting for replicas is left to the worker.
     pub fn can_have_fast_path(&self) -> bool {
-        let has_one_server = !matches!(self.servers, Servers::Cluster { .. });
-        has_one_server && !self.servers.login().is_tls && self.wait_replicas == 0
+        self.wait_replicas == 0
     }
 
     /// # Errors

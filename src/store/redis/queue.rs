@@ -8,6 +8,8 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::connection::RawConnection;
+use super::routing::NodeId;
 use super::session::{Cipher, Op};
 use crate::error::{Result, StoreError};
 use crate::store::{Answer, Completions};
@@ -25,15 +27,25 @@ pub fn too_much_queued() -> StoreError {
 
 /// A connection that is logged in, for the event loop of a JavaScript thread.
 pub struct EventLoopConnection {
-    pub(super) socket: Arc<socket2::Socket>,
+    pub(super) node: NodeId,
+    pub(super) connection: RawConnection,
     pub(super) cipher: Arc<Cipher>,
 }
 
-/// Receives the results of calls, and the connections that a fast path asked for.
+/// Which servers have which slots: the first and the last of each range.
+pub type SlotRanges = Arc<[(u16, u16, NodeId)]>;
+
+/// What a fast path is given by the worker.
+pub enum Supply {
+    Connection(EventLoopConnection),
+    Slots(SlotRanges),
+}
+
+/// Receives the results of calls, and what a fast path asked for.
 pub trait Answers: Completions {
-    /// The fast path of its thread has this connection now.
-    fn connected(&self, connection: EventLoopConnection) {
-        drop(connection);
+    /// The fast path of its thread has this now.
+    fn supply(&self, supply: Supply) {
+        drop(supply);
     }
 }
 
@@ -62,14 +74,39 @@ pub struct Queue {
 /// What a fast path asks of the worker.
 #[derive(Default)]
 pub struct FastPathRequest {
-    /// Who is to have the next connection.
-    pub by: Mutex<Option<Arc<dyn Answers>>>,
+    wants: Mutex<Wants>,
     pub wake: Notify,
     is_busy: Mutex<bool>,
     is_idle: Condvar,
 }
 
+#[derive(Default)]
+struct Wants {
+    /// Who is to have connections.
+    by: Option<Arc<dyn Answers>>,
+    /// The servers to which it has lost them.
+    lost: Vec<NodeId>,
+}
+
 impl FastPathRequest {
+    /// Has connections made for a fast path, or for none.
+    pub fn want(&self, by: Option<Arc<dyn Answers>>) {
+        *self.wants.lock() = Wants { by, lost: Vec::new() };
+        self.wake.notify_one();
+    }
+
+    /// Has another connection made to a server.
+    pub fn lost(&self, node: NodeId) {
+        self.wants.lock().lost.push(node);
+        self.wake.notify_one();
+    }
+
+    /// Who wants connections, and the servers to which they were lost since the last time.
+    pub fn take(&self) -> (Option<Arc<dyn Answers>>, Vec<NodeId>) {
+        let mut wants = self.wants.lock();
+        (wants.by.clone(), std::mem::take(&mut wants.lost))
+    }
+
     /// Sets whether calls are under way on a fast path that takes no more.
     pub fn set_busy(&self, is_busy: bool) {
         *self.is_busy.lock() = is_busy;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use self::server::{free_port, port};
+use self::server::{free_port, port, tls_port};
 use super::resp::Reply;
 use super::session::GRACE;
 use super::*;
@@ -17,7 +17,7 @@ use crate::session::UserKeyBuf;
 use crate::store::conformance::{MAX_SESSION_BYTES, START, conformance, id, json, plain};
 
 #[path = "../../../tests/redis/mod.rs"]
-mod server;
+pub(super) mod server;
 mod simulated;
 
 pub(super) fn options_at(port: u16) -> RedisOptions {
@@ -38,6 +38,14 @@ pub(super) fn options_at(port: u16) -> RedisOptions {
 /// The options of a store of its own; `None` where there is no server.
 pub(super) fn options() -> Option<RedisOptions> {
     port().map(options_at)
+}
+
+/// Those of a store that speaks TLS.
+pub(super) fn tls_options() -> Option<RedisOptions> {
+    let mut options = options_at(tls_port()?);
+    options.servers.login_mut().is_tls = true;
+    options.tls.accept_any = true;
+    Some(options)
 }
 
 /// With a clock that stands still the server keeps sessions for as long as a test takes.

@@ -24,6 +24,7 @@ use super::super::options::{Address, Auth, Credentials, Login};
 use super::super::resp::{Replies, Reply, Request};
 use super::multiplexed::{MultiplexedConnection, Replication, SendError, in_words};
 use super::reply_window::ReplyWindow;
+use super::socket::RawConnection;
 use super::system::{Stream, System};
 use super::tls::Tls;
 
@@ -94,7 +95,7 @@ impl Connector {
         outcome.unwrap_or_else(|_| Err(format!("{} within {} ms", stage.get(), self.timeout.as_millis())))
     }
 
-    /// Connects, logs in and sends a first request, without TLS, for a caller that reads and writes the socket itself.
+    /// Connects, logs in and sends a first request, for a caller that reads and writes the socket itself.
     ///
     /// # Errors
     /// In words, without the login.
@@ -103,17 +104,31 @@ impl Connector {
         address: &Address,
         login: &Login,
         first: Request,
-    ) -> Result<(socket2::Socket, Replies), String> {
-        let (socket, replies) = if let Some(path) = &self.socket_path {
-            let mut socket = connect_unix(path).await?;
-            let replies = self.prepare(&mut socket, login, first).await?;
-            (socket.into_std().map(Into::into), replies)
-        } else {
-            let mut socket = connect_tcp(address).await?;
-            let replies = self.prepare(&mut socket, login, first).await?;
-            (socket.into_std().map(Into::into), replies)
-        };
-        Ok((socket.map_err(|error| in_words(&error))?, replies))
+    ) -> Result<(RawConnection, Replies), String> {
+        let (socket, tls, replies): (io::Result<socket2::Socket>, _, _) =
+            if let Some(path) = &self.socket_path {
+                let mut socket = connect_unix(path).await?;
+                let replies = self.prepare(&mut socket, login, first).await?;
+                (socket.into_std().map(Into::into), None, replies)
+            } else {
+                let mut socket = connect_tcp(address).await?;
+                if let Some(tls) = self.tls_for(login) {
+                    let mut stream = tls.connect(address, socket).await?;
+                    let replies = self.prepare(&mut stream, login, first).await?;
+                    let (socket, connection) = stream.into_inner();
+                    (socket.into_std().map(Into::into), Some(Box::new(connection)), replies)
+                } else {
+                    let replies = self.prepare(&mut socket, login, first).await?;
+                    (socket.into_std().map(Into::into), None, replies)
+                }
+            };
+        let socket = Arc::new(socket.map_err(|error| in_words(&error))?);
+        Ok((RawConnection { socket, tls }, replies))
+    }
+
+    /// The TLS of connections to servers that are logged in to so.
+    fn tls_for(&self, login: &Login) -> Option<&Tls> {
+        self.tls.as_ref().filter(|_| login.is_tls)
     }
 
     async fn open(
@@ -135,7 +150,7 @@ impl Connector {
                 return Ok(drive(stream, replication));
             }
         };
-        match self.tls.as_ref().filter(|_| login.is_tls) {
+        match self.tls_for(login) {
             None => Ok(drive(socket, replication)),
             Some(tls) => {
                 stage.set("no TLS handshake, as of a server without TLS,");

@@ -3,8 +3,8 @@
 //!
 //! A connection that ends is reset, so that nothing that was given up is delivered later (`abort`).
 //!
-//! The worker's connections are multiplexed, on its runtime. That of the fast path is a plain socket, which the event loop
-//! of a JavaScript thread reads and writes.
+//! The worker's connections are multiplexed, on its runtime. That of the fast path is made there too. The event loop of a
+//! JavaScript thread then reads and writes its socket, and has its TLS.
 
 mod abort;
 mod connector;
@@ -18,7 +18,7 @@ pub use abort::abort;
 pub use connector::{Connected, Connector, ask, error_text};
 pub use multiplexed::{MultiplexedConnection, Replication, SendError};
 pub use reply_window::ReplyWindow;
-pub use socket::{Filled, Socket};
+pub use socket::{Filled, RawConnection, Socket};
 pub use system::System;
 #[cfg(test)]
 pub use system::{Stream, simulated};

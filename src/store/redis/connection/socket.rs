@@ -1,13 +1,19 @@
 //! A connection to a server without a runtime: whoever has it writes and reads when the socket is ready.
 
 use std::io::{self, ErrorKind, Read, Write};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
+
+use tokio_rustls::rustls::ClientConnection;
 
 use super::super::resp::{Decoded, Decoder, Reply};
 
 /// How much is read at once, and what buffers keep while nothing needs more.
 const ROOM: usize = 64 * 1024;
+
+/// About how much is written at once. The event loop gets its turn before the rest.
+const MAX_WRITTEN: usize = 1 << 20;
 
 /// What became of a reading.
 pub enum Filled {
@@ -18,34 +24,54 @@ pub enum Filled {
     Ended,
 }
 
+/// A connection that is logged in, for whoever writes and reads its socket.
+pub struct RawConnection {
+    pub socket: Arc<socket2::Socket>,
+    /// Where it speaks TLS.
+    pub tls: Option<Box<ClientConnection>>,
+}
+
+/// The TLS of a connection, and what has arrived for it.
+struct TlsState {
+    connection: Box<ClientConnection>,
+    arrived: Box<[u8]>,
+}
+
 pub struct Socket {
     socket: Arc<socket2::Socket>,
+    tls: Option<TlsState>,
     out: Vec<u8>,
-    /// How much of `out` is with the system.
+    /// How much of `out` is with the system, or encrypted for it: that has to be sent in its order.
     written: usize,
     /// How much was written before what is in `out`.
     before: u64,
     inbox: Vec<u8>,
     /// What of `inbox` is read, and not yet taken.
-    unread: std::ops::Range<usize>,
+    unread: Range<usize>,
     /// When the server last said something, or was first to say something after it had said everything.
     last_read_at: Instant,
 }
 
 impl Socket {
     /// # Errors
-    /// If the socket cannot be told not to wait.
-    pub fn new(socket: Arc<socket2::Socket>) -> io::Result<Self> {
+    /// If the socket cannot be told not to wait, or its TLS has ended.
+    pub fn new(connection: RawConnection) -> io::Result<Self> {
+        let RawConnection { socket, tls } = connection;
         socket.set_nonblocking(true)?;
-        Ok(Self {
+        let tls = tls.map(|connection| TlsState { connection, arrived: vec![0; ROOM].into() });
+        let mut opened = Self {
             socket,
+            tls,
             out: Vec::new(),
             written: 0,
             before: 0,
             inbox: vec![0; ROOM],
             unread: 0..0,
             last_read_at: Instant::now(),
-        })
+        };
+        // Whoever made it may have received more than it has read.
+        opened.decrypt(0)?;
+        Ok(opened)
     }
 
     pub fn into_socket(self) -> Arc<socket2::Socket> {
@@ -77,40 +103,54 @@ impl Socket {
         start < self.before + self.written as u64
     }
 
-    /// How many bytes wait for the system.
+    /// How many bytes wait for the system, or for their encryption.
     pub fn unsent(&self) -> usize {
         self.out.len() - self.written
     }
 
-    /// Whether all that was queued is with the system.
+    /// Whether all that was queued is with the system, and what TLS itself has to say.
     pub fn is_flushed(&self) -> bool {
-        self.out.is_empty()
+        self.unsent() == 0 && !self.tls.as_ref().is_some_and(|tls| tls.connection.wants_write())
     }
 
-    /// Writes as much as the system takes.
+    /// Writes as much as the system takes, up to so much.
     pub fn flush(&mut self) -> io::Result<()> {
-        while self.written < self.out.len() {
-            match (&*self.socket).write(&self.out[self.written..]) {
+        let mut left = MAX_WRITTEN;
+        while left > 0 && !self.is_flushed() {
+            match self.write(left) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(len) => self.written += len,
+                Ok(len) => left = left.saturating_sub(len),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.forget_written();
-                    return Ok(());
-                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) => return Err(error),
             }
         }
-        self.before += self.written as u64;
-        self.written = 0;
-        self.out.clear();
-        self.out.shrink_to(ROOM);
+        self.forget_written();
         Ok(())
+    }
+
+    /// Writes once, up to so much: how many bytes the system has taken.
+    fn write(&mut self, most: usize) -> io::Result<usize> {
+        let rest = &self.out[self.written..];
+        let (mut socket, rest) = (&*self.socket, &rest[..rest.len().min(most)]);
+        if let Some(TlsState { connection, .. }) = &mut self.tls {
+            // It takes no more than it may hold.
+            self.written += connection.writer().write(rest)?;
+            return connection.write_tls(&mut socket);
+        }
+        let len = socket.write(rest)?;
+        self.written += len;
+        Ok(len)
     }
 
     /// Makes room: of calls that follow each other closely, never all may be with the system.
     fn forget_written(&mut self) {
-        if self.written >= ROOM.max(self.out.len() / 2) {
+        if self.written == self.out.len() {
+            self.before += self.written as u64;
+            self.written = 0;
+            self.out.clear();
+            self.out.shrink_to(ROOM);
+        } else if self.written >= ROOM.max(self.out.len() / 2) {
             self.out.drain(..self.written);
             self.before += self.written as u64;
             self.written = 0;
@@ -120,20 +160,52 @@ impl Socket {
     /// Reads once.
     pub fn fill(&mut self) -> io::Result<Filled> {
         self.make_room();
-        let room = &mut self.inbox[self.unread.end..];
+        let room = match &mut self.tls {
+            Some(tls) => &mut tls.arrived[..],
+            None => &mut self.inbox[self.unread.end..],
+        };
         let size = room.len();
         loop {
             return match (&*self.socket).read(room) {
                 Ok(0) => Ok(Filled::Ended),
                 Ok(len) => {
-                    self.unread.end += len;
                     self.last_read_at = Instant::now();
+                    if self.tls.is_some() {
+                        self.decrypt(len)?;
+                    } else {
+                        self.unread.end += len;
+                    }
                     Ok(if len == size { Filled::Whole } else { Filled::Some })
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(Filled::Nothing),
                 Err(error) => Err(error),
             };
+        }
+    }
+
+    /// Decrypts what has arrived: nothing of it stays with TLS but a part of a record.
+    fn decrypt(&mut self, len: usize) -> io::Result<()> {
+        let Some(TlsState { connection, arrived }) = &mut self.tls else { return Ok(()) };
+        let mut arrived = &arrived[..len];
+        loop {
+            // It takes some kilobytes at once, and none where the server has said that it is done.
+            let has_ended = arrived.is_empty() || connection.read_tls(&mut arrived)? == 0;
+            connection.process_new_packets().map_err(io::Error::other)?;
+            loop {
+                if self.inbox.len() - self.unread.end < ROOM / 4 {
+                    self.inbox.resize(2 * self.inbox.len(), 0);
+                }
+                match connection.reader().read(&mut self.inbox[self.unread.end..]) {
+                    Ok(0) => break,
+                    Ok(len) => self.unread.end += len,
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                    Err(error) => return Err(error),
+                }
+            }
+            if has_ended {
+                return Ok(());
+            }
         }
     }
 
@@ -176,36 +248,4 @@ impl Socket {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_was_written_takes_no_room_though_there_is_always_more() {
-        const SIZE: usize = 1 << 20;
-        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let socket = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let mut peer = listener.accept().unwrap().0;
-        let mut wire = Socket::new(Arc::new(socket.into())).unwrap();
-        let (mut read, mut pushed) = (vec![0; SIZE], 0_u64);
-        let mut push = |wire: &mut Socket| {
-            let bytes: Vec<u8> =
-                (0..SIZE / 8).flat_map(|at| (pushed + 8 * at as u64).to_ne_bytes()).collect();
-            assert_eq!(wire.push(&bytes), pushed);
-            pushed += SIZE as u64;
-            wire.flush().unwrap();
-        };
-        // More than the system takes.
-        while wire.out.len() - wire.written < 8 * SIZE {
-            push(&mut wire);
-        }
-        let most = wire.out.len().max(16 * SIZE) + 2 * SIZE;
-        for round in 0..64 {
-            peer.read_exact(&mut read).unwrap();
-            let first = (round * SIZE) as u64;
-            assert_eq!(read[..8], first.to_ne_bytes());
-            push(&mut wire);
-            assert!(wire.out.len() <= most, "{} bytes", wire.out.len());
-            assert!(wire.has_sent(first) && !wire.has_sent(wire.before + wire.written as u64));
-        }
-    }
-}
+mod tests;

@@ -69,6 +69,13 @@ impl Tls {
     }
 }
 
+/// The client's side of TLS with any server.
+#[cfg(test)]
+pub fn unchecked() -> tokio_rustls::rustls::ClientConnection {
+    let config = config(&TlsOptions { accept_any: true, ..TlsOptions::default() }).unwrap();
+    tokio_rustls::rustls::ClientConnection::new(Arc::new(config), server_name("localhost").unwrap()).unwrap()
+}
+
 /// Why there is no TLS.
 fn in_words(error: &io::Error) -> String {
     match error.get_ref().and_then(|error| error.downcast_ref()) {

@@ -1,22 +1,28 @@
 //! The order of calls that fall back to the worker: the calls on a session that follow a change of it go there too, and
-//! none begins there before what was sent here has been answered.
+//! none begins there before what its primary was sent here has been answered.
 
 use std::collections::HashMap;
 use std::mem;
 use std::time::Instant;
 
 use super::super::queue::{Job, Waiter};
+use super::super::routing::NodeId;
 use super::super::session::Op;
 use crate::session::SessionId;
 
-/// How many calls a connection was sent, and how many of them it has answered.
+/// How many calls a primary was sent, and how many of them it has answered.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Progress {
+    pub node: NodeId,
     pub sent: u64,
     pub answered: u64,
 }
 
 impl Progress {
+    pub fn of(node: NodeId) -> Self {
+        Self { node, ..Self::default() }
+    }
+
     pub fn is_idle(&self) -> bool {
         self.answered == self.sent
     }
@@ -27,9 +33,10 @@ impl Progress {
 struct Deferred {
     /// How many the worker has.
     begun: usize,
-    /// After how many answers it may begin the others. First the retries: they were sent before, in the order of their
-    /// answers.
+    /// After how many answers, and whose, it may begin the others. First the retries: they were sent before, in the order of
+    /// their answers.
     after: u64,
+    node: NodeId,
     retries: Vec<Job>,
     later: Vec<Job>,
 }
@@ -50,6 +57,11 @@ impl Fallback {
         !self.sessions.is_empty() && self.sessions.contains_key(id)
     }
 
+    /// Whether the worker has calls on the session that were made before those that are pending, or is to have them.
+    pub fn has_earlier(&self, id: &SessionId) -> bool {
+        self.sessions.get(id).is_some_and(|deferred| deferred.begun > 0 || !deferred.retries.is_empty())
+    }
+
     /// Whether changes of the session that were sent before are to be made by the worker.
     pub fn has_retries(&self, id: &SessionId) -> bool {
         self.sessions.get(id).is_some_and(|deferred| !deferred.retries.is_empty())
@@ -68,15 +80,16 @@ impl Fallback {
             .min()
     }
 
-    /// Adds a call that was not sent.
+    /// Adds a call that was not sent. It waits for those that were.
     pub fn add(&mut self, job: Job, progress: Progress) -> Option<Job> {
-        self.defer(job, progress, |deferred| &mut deferred.later)
+        let waits = !progress.is_idle();
+        self.defer(job, waits, progress, |deferred| &mut deferred.later)
     }
 
     /// Adds a call that was sent. The calls after it on the same session have to be added too: the server may have carried
     /// them out before it.
     pub fn retry(&mut self, job: Job, progress: Progress) -> Option<Job> {
-        self.defer(job, progress, |deferred| &mut deferred.retries)
+        self.defer(job, false, progress, |deferred| &mut deferred.retries)
     }
 
     /// As `retry`, of a session that was created. It ends first, so that those before it do not come upon it, unless one
@@ -100,11 +113,12 @@ impl Fallback {
     fn defer(
         &mut self,
         job: Job,
+        read_waits: bool,
         progress: Progress,
         queue: impl FnOnce(&mut Deferred) -> &mut Vec<Job>,
     ) -> Option<Job> {
-        // A read waits for changes alone.
-        let id = job.op.changes().or(job.op.session().filter(|id| self.has(id))).cloned();
+        // A read that was sent has seen what was sent before it: it waits for changes that fall back alone.
+        let id = job.op.changes().or(job.op.session().filter(|id| read_waits || self.has(id))).cloned();
         let (Some(id), Waiter::Ticket { ticket, .. }) = (id, &job.waiter) else {
             return Some(job);
         };
@@ -114,7 +128,7 @@ impl Fallback {
             if after > 0 {
                 self.held.push(id.clone());
             }
-            Deferred { after, ..Deferred::default() }
+            Deferred { after, node: progress.node, ..Deferred::default() }
         });
         if deferred.after > 0 {
             queue(deferred).push(job);
@@ -140,12 +154,12 @@ impl Fallback {
         all_late
     }
 
-    /// Removes the calls whose answers to wait for have come.
-    pub fn take_ready(&mut self, progress: Progress) -> Vec<Job> {
+    /// Removes the calls whose answers to wait for have come. `answered` is how many a primary has given.
+    pub fn take_ready(&mut self, answered: impl Fn(NodeId) -> u64) -> Vec<Job> {
         let (mut held, mut ready) = (mem::take(&mut self.held), Vec::new());
         held.retain(|id| {
             let Some(deferred) = self.sessions.get_mut(id) else { return false };
-            if deferred.after > progress.answered {
+            if deferred.after > answered(deferred.node) {
                 return true;
             }
             deferred.after = 0;

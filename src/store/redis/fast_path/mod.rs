@@ -1,16 +1,20 @@
-//! The calls on one session without the worker: the thread that makes them writes and reads a socket itself, when its
-//! event loop says that it is ready. To hand each over would cost two more wake-ups of threads.
+//! The calls on one session without the worker: the thread that makes them writes and reads sockets itself, when its
+//! event loop says that they are ready. To hand each over would cost two more wake-ups of threads.
 //!
 //! The fast path does what goes well. All else (a server that refuses or has gone, an update of another user's session)
 //! falls back to the worker, which begins that call again, in the order of the calls on each session (`fallback`).
+//!
+//! Each primary of a cluster has a connection of its own (`primary`). All calls on a session are on one of them, even
+//! while its slot goes to another (`routes`).
 
 mod fallback;
+mod primary;
 pub(super) mod provision;
+mod routes;
 
 #[cfg(all(test, unix))]
 mod tests;
 
-use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,13 +23,18 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use self::fallback::{Fallback, Progress};
+use self::primary::{Open, Pending, PendingCall, Primary, QueuedCall};
+use self::routes::{Routes, Way};
 use super::RedisStore;
 use super::connection::{Filled, Socket, abort};
 use super::counters::Counters;
 use super::error::{self, panicked};
-use super::queue::{Answers, EventLoopConnection, Job, MAX_CALLS, MAX_QUEUED_BYTES, Waiter, too_much_queued};
-use super::resp::{Reply, Request, RequestMode};
-use super::routing::Attempt;
+use super::queue::{
+    Answers, EventLoopConnection, Job, MAX_CALLS, MAX_QUEUED_BYTES, SlotRanges, Supply, Waiter,
+    too_much_queued,
+};
+use super::resp::{Reply, Request, RequestMode, slot_of};
+use super::routing::{Attempt, NodeId};
 use super::session::{
     self, Change, Cipher, Cold, Context, Creation, NewSession, Op, StaleEntry, Step, interpret,
 };
@@ -42,6 +51,9 @@ pub const AT_ONCE: usize = 1024;
 /// Where more are under way they are as large a part of them, as each sending costs a system call on either side.
 const A_FLUSH: usize = 16;
 
+/// How often a turn fills the socket again with queued calls. What is left then is for the next turn.
+const FLUSHES: usize = 4;
+
 /// Receives the results of calls, by their tickets.
 pub trait Results {
     fn number(&mut self, ticket: u32, number: u64);
@@ -50,163 +62,153 @@ pub trait Results {
     fn refused(&mut self, ticket: u32, error: &StoreError);
 }
 
-/// What a fast path waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Interest {
-    /// That the socket takes more.
-    pub room: bool,
-    /// When there is something to be done without it: the oldest call has to be answered by then.
-    pub deadline: Option<Instant>,
-}
-
-/// How many bytes may wait for the system at once. Calls beyond that wait before they are encoded, so that those whose
-/// time is over are never sent.
-const MAX_UNSENT: usize = 256 * 1024;
-
-/// A call that waits until the server has taken others.
-struct QueuedCall {
-    op: Op,
-    ticket: u32,
-    deadline: Instant,
-}
-
-/// A call that the server has been asked to carry out, or is about to be.
-struct PendingCall {
-    op: Op,
-    ticket: u32,
-    deadline: Instant,
-    /// Where its command begins in all that is sent. It gets one reply.
-    start: u64,
-}
-
-/// The connection while it is open.
-struct Open {
-    socket: Socket,
-    cipher: Arc<Cipher>,
-    /// The server is no longer the right one: it answers what it was asked, and is asked no more.
-    draining: bool,
-    /// It takes no more bytes, but what it has may be answered yet.
-    write_closed: bool,
-    /// Nothing can be sent any more. The next turn sees to it.
-    has_failed: bool,
-}
-
 /// The error where a connection has ended, or is of no more use: the server closed it, or says what nobody asked for.
 struct Ended;
 
-/// How one JavaScript thread reaches a store: by a connection of its own while that is well, else by the worker.
+/// How one JavaScript thread reaches a store: by connections of its own while they are well, else by the worker.
 pub struct FastPath {
     store: Arc<RedisStore>,
     to: Arc<dyn Answers>,
-    open: Option<Open>,
-    /// The socket of a connection that has ended, until its poll is closed.
-    dead: Option<Arc<socket2::Socket>>,
-    waiting: VecDeque<PendingCall>,
-    /// Calls after those.
-    queued: VecDeque<QueuedCall>,
+    primaries: Vec<Primary>,
+    routes: Routes,
+    /// That of the connections, once there has been one.
+    cipher: Option<Arc<Cipher>>,
+    /// The sockets of connections that have ended, until their polls are closed.
+    dead: Vec<(NodeId, Arc<socket2::Socket>)>,
     /// How many bytes the queued calls hold.
     queued_bytes: usize,
-    /// Calls before those that wait, which are over as they were late: the deadline of each.
-    late: VecDeque<Instant>,
     /// The call whose end is being told.
     current: Option<u32>,
-    progress: Progress,
-    /// Whether replies may have been read that are not taken yet.
-    has_buffered: bool,
     fallback: Fallback,
     has_jobs: bool,
-    /// How many calls the system does not have yet.
-    unflushed: usize,
-    /// Whether there is to be a connection.
+    /// Whether there are to be connections.
     is_wanted: bool,
 }
 
 impl FastPath {
     /// Makes the fast path of a thread. The worker reports to `to` what becomes of the calls that fall back.
     pub fn new(store: Arc<RedisStore>, to: Arc<dyn Answers>) -> Self {
+        let (primaries, routes) = if store.is_cluster {
+            (Vec::new(), Routes::of_cluster())
+        } else {
+            (vec![Primary::new(NodeId::default())], Routes::of_one_server())
+        };
         Self {
             store,
             to,
-            open: None,
-            dead: None,
-            waiting: VecDeque::new(),
-            queued: VecDeque::new(),
+            primaries,
+            routes,
+            cipher: None,
+            dead: Vec::new(),
             queued_bytes: 0,
-            late: VecDeque::new(),
             current: None,
-            progress: Progress::default(),
-            has_buffered: false,
             fallback: Fallback::default(),
             has_jobs: false,
-            unflushed: 0,
             is_wanted: false,
         }
     }
 
-    /// Has a connection made, and another whenever that ends. `Answers::connected` gives it. Where none is possible it never
-    /// comes.
+    /// Has a connection to each primary made, and another whenever one ends. `Answers::supply` gives them. Where none is
+    /// possible it never comes.
     pub fn want(&mut self) {
         self.is_wanted = true;
-        self.store.want_connection(&self.to);
+        self.store.want_connections(&self.to);
+    }
+
+    /// Takes what the worker has made.
+    pub fn take_supply(&mut self, supply: Supply) {
+        match supply {
+            Supply::Connection(connection) => self.open(connection),
+            Supply::Slots(ranges) => self.route(&ranges),
+        }
     }
 
     /// Uses a connection from now on.
-    pub fn open(&mut self, line: EventLoopConnection) {
-        match Socket::new(line.socket) {
-            Ok(socket) if self.open.is_none() && self.is_wanted => {
-                self.open = Some(Open {
-                    socket,
-                    cipher: line.cipher,
-                    draining: false,
-                    write_closed: false,
-                    has_failed: false,
-                });
+    fn open(&mut self, connection: EventLoopConnection) {
+        if !self.is_wanted {
+            return;
+        }
+        let EventLoopConnection { node, connection, cipher } = connection;
+        let at = self.place_of(node);
+        if self.primaries[at].open.is_some() {
+            return;
+        }
+        let Ok(socket) = Socket::new(connection) else { return self.store.lost_connection(node) };
+        if self.cipher.as_ref().is_some_and(|other| !Arc::ptr_eq(other, &cipher)) {
+            // The worker has reset the others. Their calls are to be the worker's before any has another key, and slot.
+            (0..self.primaries.len()).for_each(|at| self.fail(at));
+        }
+        self.cipher = Some(Arc::clone(&cipher));
+        let primary = &mut self.primaries[at];
+        primary.has_buffered = false;
+        primary.open = Some(Open { socket, cipher, draining: false, write_closed: false, has_failed: false });
+    }
+
+    /// Takes a new map of the slots.
+    fn route(&mut self, ranges: &SlotRanges) {
+        if self.routes.is_one_server() {
+            return;
+        }
+        let places: Vec<_> =
+            ranges.iter().map(|&(first, last, node)| (first, last, self.place_of(node))).collect();
+        let may_go = |at: usize| self.primaries[at].is_idle();
+        for at in self.routes.apply(places.into_iter(), may_go) {
+            // They may be of slots that are no longer here.
+            self.fall_back_queued(at);
+            let primary = &mut self.primaries[at];
+            primary.lost_until = Some(primary.pending.progress.sent);
+            self.hand_over(at);
+        }
+        for at in (0..self.primaries.len()).rev() {
+            let primary = &self.primaries[at];
+            if primary.open.is_none() && primary.is_idle() && !self.routes.uses(at) {
+                self.primaries.remove(at);
+                self.routes.remove(at);
             }
-            Err(_) if self.is_wanted => self.store.want_connection(&self.to),
-            _ => {}
         }
     }
 
-    /// The socket to wait for.
-    pub fn socket(&self) -> Option<&socket2::Socket> {
-        self.open.as_ref().map(|open| open.socket.socket())
+    /// The place of a primary, which is new or known.
+    fn place_of(&mut self, node: NodeId) -> usize {
+        self.find(node).unwrap_or_else(|| {
+            self.primaries.push(Primary::new(node));
+            self.primaries.len() - 1
+        })
     }
 
-    /// What is left of a connection that has ended, for the code that waited for its socket.
-    pub fn take_closed_socket(&mut self) -> Option<Arc<socket2::Socket>> {
-        self.dead.take()
+    fn find(&self, node: NodeId) -> Option<usize> {
+        self.primaries.iter().position(|primary| primary.node() == node)
     }
 
-    pub fn interest(&self) -> Interest {
-        Interest {
-            room: self.open.as_ref().is_some_and(|open| !open.socket.is_flushed() && !open.write_closed),
-            deadline: match &self.open {
-                // Nothing of the socket says so.
-                Some(open) if open.has_failed || self.has_buffered => Some(Instant::now()),
-                _ => self.next_deadline(),
-            },
-        }
+    /// The sockets to wait for: of which primary each is, and whether it is waited for that it takes more.
+    pub fn sockets(&self) -> impl Iterator<Item = (NodeId, &socket2::Socket, bool)> {
+        self.primaries.iter().filter_map(|primary| {
+            let open = primary.open.as_ref()?;
+            Some((primary.node(), open.socket.socket(), primary.waits_for_room(&self.store.window)))
+        })
     }
 
-    fn next_deadline(&self) -> Option<Instant> {
-        let first = match &self.open {
-            Some(open) if self.waiting.is_empty() && !self.late.is_empty() => {
-                Some(open.socket.last_read_at() + self.store.command_timeout)
-            }
-            _ => self.waiting.front().map(|first| first.deadline),
-        };
-        let first = first.or(self.queued.front().map(|first| first.deadline));
-        first.into_iter().chain(self.fallback.next_deadline()).min()
+    /// What is left of connections that have ended, for the code that waited for their sockets.
+    pub fn take_closed_sockets(&mut self) -> Vec<(NodeId, Arc<socket2::Socket>)> {
+        mem::take(&mut self.dead)
+    }
+
+    /// When there is something to be done without a socket: the oldest call has to be answered by then.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let of_each = self.primaries.iter().map(|primary| primary.next_deadline(self.store.command_timeout));
+        of_each.flatten().chain(self.fallback.next_deadline()).min()
     }
 
     /// Whether no call is under way here. The worker reports those that it has.
     pub fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.queued.is_empty() && !self.fallback.is_waiting()
+        self.primaries.iter().all(Primary::is_idle) && !self.fallback.is_waiting()
     }
 
-    /// Ends the connection at the next turn, which comes soon.
-    pub fn give_up(&mut self) {
-        if let Some(open) = &mut self.open {
+    /// Ends a connection at its next turn, which comes soon.
+    pub fn give_up(&mut self, node: NodeId) {
+        if let Some(at) = self.find(node)
+            && let Some(open) = &mut self.primaries[at].open
+        {
             open.has_failed = true;
         }
     }
@@ -218,16 +220,17 @@ impl FastPath {
         self.submit();
     }
 
-    /// Drops the connection and all that waits for it.
+    /// Drops the connections and all that waits for them.
     pub fn shut(&mut self) {
         self.is_wanted = false;
-        if let Some(open) = self.open.take() {
-            self.end(open);
+        self.store.want_no_connections();
+        for mut primary in mem::take(&mut self.primaries) {
+            if let Some(open) = primary.open.take() {
+                self.end(primary.node(), open);
+            }
         }
-        self.waiting.clear();
-        self.queued.clear();
+        self.routes = Routes::of_cluster();
         self.queued_bytes = 0;
-        self.late.clear();
         self.store.queue.fast_path.set_busy(false);
     }
 
@@ -282,72 +285,93 @@ impl FastPath {
 
     fn begin(&mut self, op: Op, ticket: u32) -> Result<()> {
         let deadline = Instant::now() + self.store.command_timeout;
-        if self.queued.is_empty() && self.has_room() {
-            self.send(op, ticket, deadline);
-            if self.unflushed >= A_FLUSH.max(self.waiting.len() / A_FLUSH) {
-                self.flush();
+        let call = QueuedCall { op, ticket, deadline };
+        let at = match self.way(&call.op) {
+            Way::To(at) => at,
+            Way::After(at) => {
+                self.fall_back(Some(at), call);
+                return Ok(());
+            }
+            Way::Unknown => {
+                self.fall_back(None, call);
+                return Ok(());
+            }
+        };
+        let primary = &self.primaries[at];
+        if primary.queued.is_empty() && primary.has_room(&self.store.window) {
+            self.send(at, call);
+            let primary = &self.primaries[at];
+            if primary.unflushed >= A_FLUSH.max(primary.pending.calls.len() / A_FLUSH) {
+                self.flush(at);
             }
             return Ok(());
         }
-        let bytes = self.queued_bytes + op.len();
-        if bytes > MAX_QUEUED_BYTES && !self.queued.is_empty() {
+        let bytes = self.queued_bytes + call.op.len();
+        if bytes > MAX_QUEUED_BYTES && self.queued_bytes > 0 {
             return Err(too_much_queued());
         }
         self.queued_bytes = bytes;
         // Behind the others: they may change the same session.
-        self.queued.push_back(QueuedCall { op, ticket, deadline });
+        self.primaries[at].queued.push_back(call);
         Ok(())
     }
 
-    /// Whether another call may be encoded.
-    fn has_room(&self) -> bool {
-        let Some(open) = &self.open else { return true };
-        open.socket.unsent() < MAX_UNSENT && self.store.window.has_room(self.waiting.len() + self.late.len())
+    /// Where a call on one session goes.
+    fn way(&self, op: &Op) -> Way {
+        if self.routes.is_one_server() {
+            return self.routes.way(0);
+        }
+        match (&self.cipher, op.session()) {
+            (Some(cipher), Some(id)) => self.routes.way(slot_of(&cipher.key(&self.store.names, id))),
+            _ => Way::Unknown,
+        }
     }
 
     /// Encodes a call, for `flush`. What cannot be sent here falls back.
-    fn send(&mut self, mut op: Op, ticket: u32, deadline: Instant) {
-        if self.open.is_some()
-            && let Op::Create(_, stamp) = &mut op
+    fn send(&mut self, at: usize, mut call: QueuedCall) {
+        let Primary { open, pending, unflushed, .. } = &mut self.primaries[at];
+        if open.is_some()
+            && let Op::Create(_, stamp) = &mut call.op
         {
             *stamp = Some(self.store.times.stamp());
         }
-        let is_deferred = op.session().is_some_and(|id| self.fallback.has(id));
-        if let Some(open) = self.open.as_mut().filter(|open| !is_deferred && !open.draining)
-            && self.waiting.len() < MAX_CALLS
-            && let Ok(request) = request_for(&self.store, &open.cipher, &op)
+        let is_deferred = call.op.session().is_some_and(|id| self.fallback.has(id));
+        if let Some(open) = open.as_mut().filter(|open| !is_deferred && !open.draining)
+            && pending.calls.len() < MAX_CALLS
+            && let Ok(request) = request_for(&self.store, &open.cipher, &call.op)
         {
-            if self.waiting.is_empty() && self.late.is_empty() {
+            if pending.len() == 0 {
                 open.socket.expect_from(Instant::now());
             }
             let start = open.socket.push(&request.bytes);
-            self.progress.sent += 1;
-            self.unflushed += 1;
-            return self.waiting.push_back(PendingCall { op, ticket, deadline, start });
+            *unflushed += 1;
+            let QueuedCall { op, ticket, deadline } = call;
+            return pending.push(PendingCall { op, ticket, deadline, start });
         }
-        self.fall_back(op, ticket, deadline);
+        self.fall_back(Some(at), call);
     }
 
-    /// Takes the next call out of the queue.
-    fn take_queued(&mut self) -> Option<QueuedCall> {
-        let call = self.queued.pop_front()?;
+    /// Takes the next call out of a queue.
+    fn take_queued(&mut self, at: usize) -> Option<QueuedCall> {
+        let call = self.primaries[at].queued.pop_front()?;
         self.queued_bytes -= call.op.len();
         Some(call)
     }
 
     /// Has what is queued begin.
     pub fn submit(&mut self) {
-        self.flush();
+        (0..self.primaries.len()).for_each(|at| self.flush(at));
         if mem::take(&mut self.has_jobs) {
             self.store.wake();
         }
     }
 
     /// Writes what the system takes, and encodes queued calls in its place.
-    fn flush(&mut self) {
-        loop {
-            self.unflushed = 0;
-            let Some(open) = self.open.as_mut().filter(|open| !open.has_failed && !open.write_closed) else {
+    fn flush(&mut self, at: usize) {
+        for _ in 0..FLUSHES {
+            let Primary { open, unflushed, .. } = &mut self.primaries[at];
+            *unflushed = 0;
+            let Some(open) = open.as_mut().filter(|open| !open.has_failed && !open.write_closed) else {
                 return;
             };
             match open.socket.flush() {
@@ -363,20 +387,20 @@ impl FastPath {
                     return;
                 }
             }
-            if self.queued.is_empty() || !self.has_room() {
+            if self.primaries[at].queued.is_empty() || !self.has_room(at) {
                 return;
             }
             let now = Instant::now();
-            while self.has_room()
-                && let Some(call) = self.take_queued()
+            while self.has_room(at)
+                && let Some(call) = self.take_queued(at)
             {
-                if now >= call.deadline {
-                    self.give_up_unsent(call)
-                } else {
-                    self.send(call.op, call.ticket, call.deadline)
-                }
+                if now >= call.deadline { self.give_up_unsent(call) } else { self.send(at, call) }
             }
         }
+    }
+
+    fn has_room(&self, at: usize) -> bool {
+        self.primaries[at].has_room(&self.store.window)
     }
 
     /// Has the worker say of a call that it is late. Nothing of it was sent.
@@ -385,18 +409,19 @@ impl FastPath {
         self.push([job]);
     }
 
-    /// Reads once what the server says, and writes what it takes; `true` if there may be more to be read.
+    /// Reads once what a server says, and writes what it takes; `true` if there may be more to be read.
     ///
     /// The caller has the event loop turn before it reads more: what it reports runs JavaScript, which makes new calls,
     /// whose replies could be read for ever.
-    pub fn turn(&mut self, results: &mut impl Results) -> bool {
-        let outcome = self.read(results);
+    pub fn turn(&mut self, node: NodeId, results: &mut impl Results) -> bool {
+        let Some(at) = self.find(node) else { return false };
+        let outcome = self.read(at, results);
         let more = outcome.as_ref().is_ok_and(|more| *more);
         if outcome.is_err() {
-            self.store.window.server_closed(self.waiting.len());
-            self.fail();
+            self.store.window.server_closed(self.primaries[at].pending.calls.len());
+            self.fail(at);
         }
-        self.hand_over();
+        self.hand_over(at);
         self.submit();
         more
     }
@@ -405,27 +430,21 @@ impl FastPath {
     /// thread that was busy may be late itself.
     pub fn expire(&mut self) {
         let now = Instant::now();
-        let timeout = self.store.command_timeout;
-        let owes = !self.waiting.is_empty() || !self.late.is_empty();
-        let is_silent = |open: &Open| now >= open.socket.last_read_at() + timeout;
-        // What is so late is in buffers on the way, and all behind it is late too.
-        let is_overdue = self.late.front().is_some_and(|deadline| now >= *deadline + timeout);
-        if is_overdue || owes && self.open.as_ref().is_some_and(is_silent) {
-            self.fail();
-        }
-        // One that answers, but not in time, has the others' answers yet.
-        while self.waiting.front().is_some_and(|first| now >= first.deadline)
-            && let Some(call) = self.waiting.pop_front()
-        {
-            self.late.push_back(call.deadline);
-            let is_unknown = call.op.changes().is_some();
-            let job = self.job(call.op, call.ticket, call.deadline, is_unknown);
-            self.push([job]);
-        }
-        while self.queued.front().is_some_and(|first| now >= first.deadline)
-            && let Some(call) = self.take_queued()
-        {
-            self.give_up_unsent(call);
+        for at in 0..self.primaries.len() {
+            if self.primaries[at].is_lost(now, self.store.command_timeout) {
+                self.fail(at);
+            }
+            // One that answers, but not in time, has the others' answers yet.
+            while let Some(call) = self.primaries[at].pending.pop_late(now) {
+                let is_unknown = call.op.changes().is_some();
+                let job = self.job(call.op, call.ticket, call.deadline, is_unknown);
+                self.push([job]);
+            }
+            while self.primaries[at].queued.front().is_some_and(|first| now >= first.deadline)
+                && let Some(call) = self.take_queued(at)
+            {
+                self.give_up_unsent(call);
+            }
         }
         let late = self.fallback.take_late(now);
         self.push(late);
@@ -433,11 +452,12 @@ impl FastPath {
     }
 
     /// Reads once and takes what has come, up to so much; whether there may be more.
-    fn read(&mut self, results: &mut impl Results) -> Result<bool, Ended> {
-        let Some(mut open) = self.open.take() else { return Ok(false) };
+    fn read(&mut self, at: usize, results: &mut impl Results) -> Result<bool, Ended> {
+        // What is taken may have the others changed.
+        let mut primary = mem::take(&mut self.primaries[at]);
         // A panic is no reason to leave callers waiting.
-        let outcome = catch_unwind(AssertUnwindSafe(|| self.read_from(&mut open, results)));
-        self.open = Some(open);
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.read_from(&mut primary, results)));
+        self.primaries[at] = primary;
         outcome.unwrap_or_else(|_| {
             if let Some(ticket) = self.current.take() {
                 results.refused(ticket, &panicked());
@@ -446,16 +466,18 @@ impl FastPath {
         })
     }
 
-    fn read_from(&mut self, open: &mut Open, results: &mut impl Results) -> Result<bool, Ended> {
+    fn read_from(&mut self, primary: &mut Primary, results: &mut impl Results) -> Result<bool, Ended> {
+        let Primary { open, pending, has_buffered, .. } = primary;
+        let Some(open) = open else { return Ok(false) };
         if open.has_failed {
             return Err(Ended);
         }
         let mut has_read = false;
         let mut more = true;
         let mut taken = 0;
-        self.has_buffered = false;
+        *has_buffered = false;
         while taken < AT_ONCE {
-            if let Some(len) = self.take_next(open, results)? {
+            if let Some(len) = self.take_next(open, pending, results)? {
                 open.socket.take(len);
                 self.store.window.reply_came(len);
                 taken += 1;
@@ -473,37 +495,41 @@ impl FastPath {
                 }
             }
         }
-        self.has_buffered = true;
+        *has_buffered = true;
         Ok(true)
     }
 
     /// Takes the reply to the next call, if it has come; its length.
-    fn take_next(&mut self, open: &mut Open, results: &mut impl Results) -> Result<Option<usize>, Ended> {
+    fn take_next(
+        &mut self,
+        open: &mut Open,
+        pending: &mut Pending,
+        results: &mut impl Results,
+    ) -> Result<Option<usize>, Ended> {
         let found = open.socket.reply().map_err(|_| Ended)?;
         let Some((reply, len)) = found else { return Ok(None) };
-        self.take(&reply, &open.cipher, &mut open.draining, results)?;
+        open.draining |= self.take(&reply, &open.cipher, pending, results)?;
         Ok(Some(len))
     }
 
-    /// Takes the reply to a call. One that nobody asked for ends the connection.
+    /// Takes the reply to a call: whether the connection is to be used no more. A reply that nobody asked for ends it.
     fn take(
         &mut self,
         reply: &Reply<&[u8]>,
         cipher: &Cipher,
-        draining: &mut bool,
+        pending: &mut Pending,
         results: &mut impl Results,
-    ) -> Result<(), Ended> {
-        if self.late.pop_front().is_some() {
-            self.progress.answered += 1;
-            return Ok(());
+    ) -> Result<bool, Ended> {
+        if pending.late.pop_front().is_some() {
+            pending.progress.answered += 1;
+            return Ok(false);
         }
-        let call = self.waiting.pop_front().ok_or(Ended)?;
-        self.progress.answered += 1;
-        *draining |= ends_connection(reply);
+        let call = pending.pop().ok_or(Ended)?;
+        pending.progress.answered += 1;
         self.current = Some(call.ticket);
-        let outcome = self.finish(call, reply, cipher, results);
+        let outcome = self.finish(call, reply, cipher, pending, results);
         self.current = None;
-        outcome
+        outcome.map(|()| ends_connection(reply))
     }
 
     fn finish(
@@ -511,33 +537,35 @@ impl FastPath {
         call: PendingCall,
         reply: &Reply<&[u8]>,
         cipher: &Cipher,
+        pending: &mut Pending,
         results: &mut impl Results,
     ) -> Result<(), Ended> {
+        let progress = pending.progress;
         let (ticket, step) = (call.ticket, interpret(call.op.kind(), std::slice::from_ref(reply)));
         if let Step::Refused(_) = step {
-            self.retry(call, false);
+            self.retry(call, progress, false);
             return Ok(());
         }
         if let Op::Get(id) = &call.op
-            && self.fallback.has(id)
+            && self.fallback.has_earlier(id)
         {
             // It has to see the change before it, which has not been made.
-            self.retry(call, false);
+            self.retry(call, progress, false);
             return Ok(());
         }
         if let Some(id) = call.op.changes()
-            && self.fallback.has(id)
+            && self.fallback.has_earlier(id)
         {
             match step {
                 // What goes before it is not to come upon it.
                 Step::Created { .. } => {
                     if self.fallback.has_retries(id) {
-                        self.retry_create(call);
+                        self.retry_create(call, progress);
                         return Ok(());
                     }
                 }
                 _ => {
-                    self.retry(call, true);
+                    self.retry(call, progress, true);
                     return Ok(());
                 }
             }
@@ -564,7 +592,7 @@ impl FastPath {
                 self.store.counters.looked_up(false);
                 results.session(ticket, None);
             }
-            (_, Step::Occupied | Step::OtherUser | Step::OutlivesIndex) => self.retry(call, false),
+            (_, Step::Occupied | Step::OtherUser | Step::OutlivesIndex) => self.retry(call, progress, false),
             (Op::Create(session, stamp), Step::Created { index_len }) => {
                 self.created(session, *stamp, index_len, ticket, results);
             }
@@ -579,8 +607,8 @@ impl FastPath {
             }
             _ => {
                 // It fares as the calls behind it.
-                self.progress.answered -= 1;
-                self.waiting.push_front(call);
+                pending.progress.answered -= 1;
+                pending.put_back(call);
                 return Err(Ended);
             }
         }
@@ -626,52 +654,68 @@ impl FastPath {
         self.has_jobs = true;
     }
 
-    /// The connection has ended: the worker begins its calls again, or says that they are late.
-    fn fail(&mut self) {
-        let Some(open) = self.open.take() else { return };
+    /// A connection has ended: the worker begins its calls again, or says that they are late.
+    fn fail(&mut self, at: usize) {
+        let Primary { open, pending, .. } = &mut self.primaries[at];
+        let Some(open) = open.take() else { return };
         // Before anything goes by another connection.
         abort(open.socket.socket());
-        self.late.clear();
-        for call in mem::take(&mut self.waiting) {
+        let (calls, progress) = (pending.take_all(), pending.progress);
+        for call in calls {
             let was_sent = open.socket.has_sent(call.start);
             let is_unknown = was_sent && call.op.changes().is_some();
             let follows_retries = call.op.changes().is_some_and(|id| self.fallback.has_retries(id));
             if was_sent && follows_retries && matches!(call.op, Op::Create(..)) {
                 // Those before it might change the session that it may have created. The worker says that its time is over.
                 let deadline = Instant::now();
-                self.retry(PendingCall { deadline, ..call }, true);
+                self.retry(PendingCall { deadline, ..call }, progress, true);
             } else {
-                self.retry(call, is_unknown);
+                self.retry(call, progress, is_unknown);
             }
         }
-        self.fall_back_queued();
-        self.progress.answered = self.progress.sent;
-        self.end(open);
-        self.hand_over();
+        self.fall_back_queued(at);
+        let progress = &mut self.primaries[at].pending.progress;
+        progress.answered = progress.sent;
+        let node = progress.node;
+        self.end(node, open);
+        self.hand_over(at);
     }
 
-    fn end(&mut self, open: Open) {
-        self.has_buffered = false;
+    fn end(&mut self, node: NodeId, open: Open) {
         let socket = open.socket.into_socket();
         abort(&socket);
-        self.dead = Some(socket);
+        self.dead.push((node, socket));
         if self.is_wanted {
-            self.store.want_connection(&self.to);
+            self.store.lost_connection(node);
         }
     }
 
     /// Has the worker begin what had to wait for answers that have come.
-    fn hand_over(&mut self) {
-        if self.open.as_ref().is_some_and(|open| open.draining) {
-            self.fall_back_queued();
+    fn hand_over(&mut self, at: usize) {
+        if self.primaries[at].is_draining() {
+            self.fall_back_queued(at);
         }
-        let ready = self.fallback.take_ready(self.progress);
-        self.push(ready);
-        if self.waiting.is_empty()
-            && let Some(open) = self.open.take_if(|open| open.draining)
+        let Primary { open, pending, .. } = &mut self.primaries[at];
+        if pending.calls.is_empty()
+            && let Some(open) = open.take_if(|open| open.draining)
         {
-            self.end(open);
+            // No reply is to come to those that are late.
+            pending.take_all();
+            pending.progress.answered = pending.progress.sent;
+            let node = pending.progress.node;
+            self.end(node, open);
         }
+        let Primary { pending, lost_until, .. } = &mut self.primaries[at];
+        if lost_until.take_if(|until| pending.progress.answered >= *until).is_some() {
+            self.routes.release(at);
+        }
+        let primaries = &self.primaries;
+        let ready = self.fallback.take_ready(|node| {
+            let primary = primaries.iter().find(|primary| primary.node() == node);
+            // One that is gone had nothing to answer.
+            primary.map_or(u64::MAX, |primary| primary.pending.progress.answered)
+        });
+        self.push(ready);
     }
 
     /// Takes the tickets of calls that the worker has completed.
@@ -679,31 +723,34 @@ impl FastPath {
         self.fallback.completed(tickets);
     }
 
-    fn fall_back_queued(&mut self) {
-        while let Some(call) = self.take_queued() {
-            self.fall_back(call.op, call.ticket, call.deadline);
+    fn fall_back_queued(&mut self, at: usize) {
+        while let Some(call) = self.take_queued(at) {
+            self.fall_back(Some(at), call);
         }
     }
 
-    /// Leaves a call that was not sent to the worker.
-    fn fall_back(&mut self, op: Op, ticket: u32, deadline: Instant) {
-        let job = self.job(op, ticket, deadline, false);
+    /// Leaves a call that was not sent to the worker, once the primary that was sent the calls before it has answered them.
+    fn fall_back(&mut self, at: Option<usize>, call: QueuedCall) {
+        let pending = at.map(|at| &self.primaries[at].pending);
+        let pending = pending.filter(|pending| pending.may_precede(&call.op));
+        let after = pending.map_or_else(Progress::default, |pending| pending.progress);
+        let job = self.job(call.op, call.ticket, call.deadline, false);
         // Where no connection ever comes, the worker alone keeps the order.
-        let begun = if self.is_wanted { self.fallback.add(job, self.progress) } else { Some(job) };
+        let begun = if self.is_wanted { self.fallback.add(job, after) } else { Some(job) };
         self.push(begun);
     }
 
     /// Leaves a call that was sent to the worker, which begins it again.
-    fn retry(&mut self, call: PendingCall, is_unknown: bool) {
+    fn retry(&mut self, call: PendingCall, progress: Progress, is_unknown: bool) {
         let job = self.job(call.op, call.ticket, call.deadline, is_unknown);
-        let begun = self.fallback.retry(job, self.progress);
+        let begun = self.fallback.retry(job, progress);
         self.push(begun);
     }
 
     /// As `retry`, of a session that was created.
-    fn retry_create(&mut self, call: PendingCall) {
+    fn retry_create(&mut self, call: PendingCall, progress: Progress) {
         let job = self.job(call.op, call.ticket, call.deadline, true);
-        let begun = self.fallback.retry_create(job, self.progress);
+        let begun = self.fallback.retry_create(job, progress);
         self.push(begun);
     }
 
@@ -737,6 +784,10 @@ fn request_for(store: &RedisStore, cipher: &Cipher, op: &Op) -> Result<Request> 
             let user = cipher.user(session.user());
             let change = Change::new(session, names.session(&member), &member, &user, cipher, times)?;
             change.replace(write, &user, None, times)
+        }
+        // The index of its user is on another node of a cluster, which has to have answered before.
+        Op::Create(session, _) if store.is_cluster && session.user().is_some() => {
+            return Err(error::unexpected());
         }
         Op::Create(session, stamp) => {
             let created = stamp.ok_or_else(error::unexpected)?;

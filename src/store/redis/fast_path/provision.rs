@@ -1,16 +1,24 @@
-//! The connections of event loops, which the worker makes.
+//! The connections of event loops, which the worker makes: one to each primary.
 
+use std::collections::{HashMap, HashSet};
+use std::future::pending;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::future::{Either, LocalBoxFuture, select};
+use futures_util::stream::FuturesUnordered;
 use tokio::time::{Instant, sleep};
 
 use super::super::connection::System;
-use super::super::queue::{EventLoopConnection, Queue};
+use super::super::queue::{Answers, EventLoopConnection, Queue, Supply};
 use super::super::resp::{CREATE_INDEXED, Request, TOUCH, UPDATE};
-use super::super::routing::{Attempt, backoff};
-use super::super::session::{Context, cipher, has_keys, keys_request, learn_time};
+use super::super::routing::{Attempt, Node, NodeId, backoff};
+use super::super::session::{
+    Context, KeyWatch, cipher, goes_by, has_keys, keeps_keys, keys_request, learn_time,
+};
 
 /// A connection that lasts no longer is of no use, as where the event loop cannot poll it, or the server takes no writes.
 const SHORT_LIFE: Duration = Duration::from_secs(1);
@@ -38,30 +46,98 @@ impl Pace {
     }
 }
 
-/// Makes a connection whenever a fast path wants one.
+/// What came of the attempts at a connection: none where the server is known no more.
+type Outcome = (NodeId, Option<EventLoopConnection>);
+
+/// What a fast path has been given.
+#[derive(Default)]
+struct Provided {
+    by: Option<Arc<dyn Answers>>,
+    /// The version of its map of the slots.
+    slots: Option<u64>,
+    /// The servers to which it has a connection, or to which one is being made.
+    nodes: HashSet<NodeId>,
+    paces: HashMap<NodeId, Pace>,
+}
+
+/// Gives the fast path what it wants: a connection to each server that has slots, and which one has which.
 pub async fn provide(context: Rc<Context>, queue: Arc<Queue>) {
-    let mut pace = Pace::default();
+    let topology = &context.router.topology;
+    let (mut provided, mut keys) = (Provided::default(), KeyWatch::default());
+    let mut connecting: FuturesUnordered<LocalBoxFuture<'_, Outcome>> = FuturesUnordered::new();
     loop {
-        queue.fast_path.wake.notified().await;
-        if let Some(pause) = pace.pause() {
-            sleep(pause).await;
+        let changed = topology.network.changed.notified();
+        if keys.is_outdated(&context) {
+            topology.drain_event_loops();
         }
-        let Some(to) = queue.fast_path.by.lock().take() else { continue };
-        let mut attempts = 0;
-        let connection = loop {
-            // Why one fails the worker's own connection tells, on which the calls go meanwhile.
-            match connect(&context).await {
-                Some(connection) => break connection,
-                None => sleep(backoff(attempts, System::Real.chance())).await,
-            }
-            attempts += 1;
+        let (by, lost) = queue.fast_path.take();
+        let is_same = match (&by, &provided.by) {
+            (Some(by), Some(other)) => Arc::ptr_eq(by, other),
+            (by, other) => by.is_none() && other.is_none(),
         };
-        pace.provided();
-        to.connected(connection);
+        if !is_same {
+            connecting.clear();
+            provided = Provided { by, ..Provided::default() };
+        }
+        for node in lost {
+            provided.nodes.remove(&node);
+        }
+        if let Some(by) = &provided.by {
+            let version = topology.slots_version();
+            if provided.slots.replace(version) != Some(version) {
+                by.supply(Supply::Slots(topology.slot_ranges().into()));
+            }
+            let primaries = topology.all_primaries();
+            provided.paces.retain(|id, _| primaries.iter().any(|node| node.id() == *id));
+            for node in primaries {
+                if provided.nodes.insert(node.id()) {
+                    let pause = provided.paces.entry(node.id()).or_default().pause();
+                    connecting.push(Box::pin(connect(&context, node, pause)));
+                }
+            }
+        }
+        let connected = async {
+            match connecting.next().await {
+                Some(outcome) => outcome,
+                // None is under way.
+                None => pending().await,
+            }
+        };
+        let (changed, asked, connected) =
+            (pin!(changed), pin!(queue.fast_path.wake.notified()), pin!(connected));
+        let woken = select(changed, asked);
+        let Either::Left(((node, connection), _)) = select(connected, woken).await else { continue };
+        match (connection, &provided.by) {
+            (Some(connection), Some(by)) => {
+                provided.paces.entry(node).or_default().provided();
+                by.supply(Supply::Connection(connection));
+            }
+            _ => {
+                provided.nodes.remove(&node);
+            }
+        }
     }
 }
 
-async fn connect(context: &Context) -> Option<EventLoopConnection> {
+/// Connects to a server, as often as it takes. Why that fails the worker's own connection tells, on which the calls go
+/// meanwhile.
+async fn connect(context: &Context, node: Rc<Node>, pause: Option<Duration>) -> Outcome {
+    if let Some(pause) = pause {
+        sleep(pause).await;
+    }
+    let mut attempts = 0;
+    while context.router.topology.connections_of(&node).await.is_some() {
+        let connection = try_connect(context, &node).await;
+        if connection.is_some() {
+            return (node.id(), connection);
+        }
+        sleep(backoff(attempts, System::Real.chance())).await;
+        attempts += 1;
+    }
+    (node.id(), None)
+}
+
+async fn try_connect(context: &Context, node: &Rc<Node>) -> Option<EventLoopConnection> {
     let unlock = async |attempt: &Attempt| {
         if !context.times.knows_servers() {
             learn_time(context, attempt, b"").await?;
@@ -75,11 +151,16 @@ async fn connect(context: &Context) -> Option<EventLoopConnection> {
         .fold(Request::read(Default::default()), |request, script| {
             request.command(&[b"SCRIPT", b"LOAD", script.text.as_bytes()])
         });
-    let first = keys_request(context, load);
-    let (socket, mut replies) = context.router.topology.connect_event_loop(first).await.ok()?;
+    // One node of a cluster has the wrapped keys.
+    let is_keeper = keeps_keys(context, node);
+    let first = if is_keeper { keys_request(context, load) } else { load };
+    let (connection, mut replies) =
+        node.connect_event_loop(&context.router.topology.network, first).await.ok()?;
     let cipher = unlocked.ok()?;
     // What was encrypted otherwise meanwhile is for the next one, and so is a server that has lost the keys.
-    has_keys(context, &cipher, &replies.pop()?).then_some(EventLoopConnection { socket, cipher })
+    let is_current =
+        if is_keeper { has_keys(context, &cipher, &replies.pop()?) } else { goes_by(context, &cipher) };
+    is_current.then_some(EventLoopConnection { node: node.id(), connection, cipher })
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The fast path, driven by the thread of a test: the contract on a server, and what goes wrong on one that a test plays.
 
+mod clusters;
 mod fake;
 mod harness;
 mod model;
@@ -18,11 +19,17 @@ use crate::session::{Session, UserKeyBuf};
 use crate::store::SessionStore;
 use crate::store::conformance::{conformance, id, json, plain};
 use crate::store::redis::RedisOptions;
-use crate::store::redis::tests::{open_at, options, options_at, secret};
+use crate::store::redis::connection::RawConnection;
+use crate::store::redis::tests::{open_at, options, options_at, secret, tls_options};
 
 mod in_the_open {
     use super::*;
     conformance!(maybe | clock | Some(FastPathStore::new(open_at(&options()?, &clock))));
+}
+
+mod over_tls {
+    use super::*;
+    conformance!(maybe | clock | Some(FastPathStore::new(open_at(&tls_options()?, &clock))));
 }
 
 mod encrypted {
@@ -79,12 +86,13 @@ struct Peer {
 }
 
 impl Peer {
-    /// Opens the fast_path.
-    fn of(harness: &mut Harness) -> Self {
+    /// Opens the fast path of a server.
+    fn of(harness: &mut Harness, node: NodeId) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let (socket, cipher) = (Arc::new(socket.into()), Arc::new(Cipher::Plain));
-        harness.fast_path.open(EventLoopConnection { socket, cipher });
+        let connection = RawConnection { socket: Arc::new(socket.into()), tls: None };
+        let cipher = harness.fast_path.cipher.clone().unwrap_or(Arc::new(Cipher::Plain));
+        harness.fast_path.take_supply(Supply::Connection(EventLoopConnection { node, connection, cipher }));
         let (socket, _) = listener.accept().unwrap();
         socket.set_nodelay(true).unwrap();
         Self { socket, commands: Commands::default() }
@@ -113,9 +121,9 @@ impl Scene {
     fn with(fake: Fake, change: impl FnOnce(&mut RedisOptions)) -> Self {
         let store = open_on(&fake, change);
         let mut harness = Harness::new(Arc::clone(&store));
-        harness.takes_connections = false;
+        harness.takes_supply = false;
         harness.until(|harness| harness.connections == 1);
-        let peer = Peer::of(&mut harness);
+        let peer = Peer::of(&mut harness, 0);
         Self { harness, peer, fake, store }
     }
 
@@ -128,8 +136,8 @@ impl Scene {
     /// Says something to a fast path that then takes it.
     fn say(&mut self, bytes: &[u8]) {
         self.peer.say(bytes);
-        let count = self.harness.fast_path.progress.answered;
-        self.harness.until(|harness| harness.fast_path.progress.answered > count);
+        let count = self.harness.answered();
+        self.harness.until(|harness| harness.answered() > count);
     }
 
     /// Has the store's server hold a session.
@@ -150,8 +158,13 @@ const NIL: &[u8] = b"$-1\r\n";
 
 #[test]
 fn what_goes_well_is_done_without_the_worker() {
-    let Some(options) = options() else { return };
-    let store = RedisStore::open(&options).unwrap();
+    for options in [options(), tls_options()].into_iter().flatten() {
+        goes_well_without_the_worker(&options);
+    }
+}
+
+fn goes_well_without_the_worker(options: &RedisOptions) {
+    let store = RedisStore::open(options).unwrap();
     let mut harness = Harness::open(store);
     let ann = ann();
     let tickets = [
@@ -163,7 +176,7 @@ fn what_goes_well_is_done_without_the_worker() {
     let found = harness.get(&id("a"));
     assert_eq!(tickets.map(|ticket| harness.number(ticket)), [Ok(1), Ok(1), Ok(1), Ok(1)]);
     assert_eq!(harness.session(found), Ok(None));
-    assert_eq!((harness.fast_path.progress.answered, harness.count()), (5, 5));
+    assert_eq!((harness.answered(), harness.count()), (5, 5));
 }
 
 #[test]
@@ -250,7 +263,7 @@ fn calls_are_begun_again_after_what_is_no_reply() {
 fn an_answer_that_nobody_asked_for_ends_the_connection() {
     let mut scene = Scene::new();
     scene.peer.say(NIL);
-    scene.harness.until(|harness| harness.fast_path.socket().is_none());
+    scene.harness.until(|harness| harness.socket().is_none());
     let found = scene.harness.get(&id("a"));
     assert_eq!(scene.harness.session(found), Ok(None));
     assert_eq!(scene.fake.log(), ["GET sess#a"]);
@@ -262,7 +275,7 @@ fn of_calls_that_were_not_sent_none_is_lost_with_the_connection() {
     let ann = ann();
     scene.peer.leave();
     let tickets = [scene.harness.create(&session("a", &ann)), scene.harness.update(&session("a", &ann))];
-    scene.harness.until(|harness| harness.fast_path.socket().is_none());
+    scene.harness.until(|harness| harness.socket().is_none());
     assert_eq!(tickets.map(|ticket| scene.harness.number(ticket)), [Ok(1), Ok(1)]);
     assert_eq!(scene.fake.log(), ["create sess#a", "update sess#a"]);
 }
@@ -274,11 +287,11 @@ fn what_was_sent_is_answered_though_no_more_can_be() {
     let sent = scene.harness.create(&session("a", &ann));
     scene.hear(1);
     // As the worker does it when its own connection ends.
-    scene.harness.fast_path.socket().unwrap().shutdown(Shutdown::Write).unwrap();
+    scene.harness.socket().unwrap().shutdown(Shutdown::Write).unwrap();
     let not_sent = scene.harness.create(&session("b", &ann));
     let after = [scene.harness.update(&session("b", &ann)), scene.harness.delete(&id("a"))];
     scene.harness.fast_path.submit();
-    assert!(!scene.harness.fast_path.interest().room);
+    assert!(!scene.harness.waits_for_room());
     scene.say(CREATED);
     scene.peer.leave();
     assert_eq!(scene.harness.number(sent), Ok(1));
@@ -292,7 +305,7 @@ fn calls_that_were_sent_in_part_are_sent_again() {
     let text = format!(r#"{{"cart":"{}"}}"#, "x".repeat(900_000));
     let mut tickets = Vec::new();
     let mut count = 0;
-    while !scene.harness.fast_path.interest().room {
+    while !scene.harness.waits_for_room() {
         tickets.push(scene.harness.create(&json(&format!("{count}"), None, &text, in_an_hour())));
         count += 1;
         scene.harness.fast_path.submit();
@@ -325,7 +338,7 @@ fn what_is_refused_is_begun_again_by_the_worker() {
         scene.peer.say(&[refusal, refusal, NIL].concat());
         assert_eq!(scene.harness.session(found), Ok(None), "it is answered here");
         assert_eq!(refused.map(|ticket| scene.harness.number(ticket)), [Ok(1), Ok(0)]);
-        assert_eq!(scene.harness.fast_path.socket().is_none(), ends, "{}", refusal.escape_ascii());
+        assert_eq!(scene.harness.socket().is_none(), ends, "{}", refusal.escape_ascii());
         let mut log = scene.fake.log();
         log.sort();
         assert_eq!(log, ["create sess#a", "touch sess#b"]);
@@ -447,7 +460,7 @@ fn calls_end_by_their_deadline() {
         assert!(late.is_outcome_unknown(), "{late:?}");
     }
     assert!(begun.elapsed() < 10 * command_timeout);
-    assert!(scene.harness.fast_path.socket().is_none() && scene.fake.log().is_empty());
+    assert!(scene.harness.socket().is_none() && scene.fake.log().is_empty());
 }
 
 #[test]
@@ -462,7 +475,7 @@ fn calls_whose_time_is_over_are_not_sent_any_more() {
     };
     // The peer reads nothing.
     let tickets: Vec<_> = (0..25).map(|at| create(&mut scene, at)).collect();
-    assert!(!scene.harness.fast_path.queued.is_empty());
+    assert!(!scene.harness.fast_path.primaries[0].queued.is_empty());
     let outcomes: Vec<_> = tickets.into_iter().map(|ticket| scene.harness.number(ticket)).collect();
     let not_done = |outcome: &Result<u64>| outcome.as_ref().is_err_and(|error| !error.is_outcome_unknown());
     let is_stored = |at: usize| scene.fake.has(&format!("sess#{at}"));
@@ -470,7 +483,7 @@ fn calls_whose_time_is_over_are_not_sent_any_more() {
     let shed = outcomes.iter().filter(|outcome| not_done(outcome)).count();
     assert!((5..25).contains(&shed), "{shed} were not sent: {outcomes:?}");
     assert_eq!(scene.harness.fast_path.queued_bytes, 0);
-    assert!(scene.harness.fast_path.socket().is_none(), "it is reset");
+    assert!(scene.harness.socket().is_none(), "it is reset");
 }
 
 #[test]
@@ -507,14 +520,14 @@ fn a_connection_whose_answers_are_twice_as_late_is_reset() {
             scene.harness.turn();
             scene.harness.expire();
             // It says something, but to none of them in full.
-            if scene.harness.fast_path.socket().is_some() {
+            if scene.harness.socket().is_some() {
                 scene.peer.say(b"$");
             }
             ticket
         })
         .collect();
     assert!(scene.harness.session(late).is_err());
-    assert!(scene.harness.fast_path.socket().is_none(), "it is reset");
+    assert!(scene.harness.socket().is_none(), "it is reset");
     for ticket in others {
         let _ = scene.harness.session(ticket);
     }
@@ -538,7 +551,7 @@ fn a_late_answer_does_not_cost_the_others_their_connection() {
     // First that to the call that is over, and then that to the other.
     scene.say(b":1\r\n:1\r\n");
     assert_eq!(scene.harness.number(other), Ok(1));
-    assert!(scene.harness.fast_path.socket().is_some() && scene.fake.log().is_empty());
+    assert!(scene.harness.socket().is_some() && scene.fake.log().is_empty());
 }
 
 #[test]
@@ -588,7 +601,7 @@ fn answers_that_have_come_in_time_are_not_late_for_a_thread_that_was_busy() {
     scene.harness.expire();
     assert_eq!(scene.harness.ended(found), Some(Ok(Answer::Session(None))));
     assert_eq!(scene.harness.ended(changed), Some(Ok(Answer::Number(1))));
-    assert!(scene.harness.fast_path.socket().is_some());
+    assert!(scene.harness.socket().is_some());
 }
 
 #[test]
@@ -622,6 +635,27 @@ fn a_read_sees_the_change_before_it_that_falls_back() {
     }
     scene.harness.listen();
     assert!(scene.harness.fast_path.fallback.is_empty());
+}
+
+#[test]
+fn a_read_that_cannot_be_sent_sees_the_change_that_was() {
+    let mut scene = Scene::new();
+    scene.put(&session("a", &ann()));
+    let changed = scene.harness.touch(&id("a"), in_an_hour());
+    scene.hear(1);
+    // As the worker does it when its own connection ends.
+    scene.harness.socket().unwrap().shutdown(Shutdown::Write).unwrap();
+    let not_sent = scene.harness.get(&id("b"));
+    scene.harness.fast_path.submit();
+    let found = scene.harness.get(&id("a"));
+    let of_others = scene.harness.get(&id("c"));
+    assert_eq!(scene.harness.session(of_others), Ok(None), "it does not wait");
+    assert_eq!(scene.fake.log(), ["GET sess#c"]);
+    scene.say(DONE);
+    scene.peer.leave();
+    assert_eq!(scene.harness.number(changed), Ok(1));
+    assert!(scene.harness.session(found).unwrap().is_some());
+    assert_eq!(scene.harness.session(not_sent), Ok(None));
 }
 
 #[test]
@@ -693,10 +727,10 @@ fn calls_go_by_the_worker_until_a_connection_opens_and_those_after_them_too() {
     let fake = Fake::start(decide);
     let store = open_on(&fake, |_| {});
     let mut harness = Harness::new(store);
-    harness.takes_connections = false;
+    harness.takes_supply = false;
     let first = harness.touch(&id("a"), in_an_hour());
     harness.fast_path.submit();
-    let mut peer = Peer::of(&mut harness);
+    let mut peer = Peer::of(&mut harness, 0);
     let second = harness.delete(&id("a"));
     let other = harness.delete(&id("b"));
     let found = harness.get(&id("c"));
@@ -729,9 +763,7 @@ fn a_fast_path_is_idle_once_its_last_call_has_ended() {
     assert_eq!(scene.harness.session(found), Ok(None));
     assert_eq!(scene.harness.number(fell_back), Ok(0));
     scene.harness.fast_path.shut();
-    assert!(
-        scene.harness.fast_path.socket().is_none() && scene.harness.fast_path.take_closed_socket().is_some()
-    );
+    assert!(scene.harness.socket().is_none() && !scene.harness.fast_path.take_closed_sockets().is_empty());
     assert!(scene.peer.commands.next(&scene.peer.socket).is_err(), "the connection has ended");
     drop(ann);
 }
@@ -760,7 +792,7 @@ fn more_calls_than_a_fast_path_may_have_under_way_go_by_the_worker() {
     for _ in 0..MAX_CALLS {
         scene.harness.get(&id("a"));
     }
-    assert_eq!(scene.harness.fast_path.waiting.len(), MAX_CALLS);
+    assert_eq!(scene.harness.fast_path.primaries[0].pending.calls.len(), MAX_CALLS);
     let found = scene.harness.get(&id("b"));
     assert_eq!(scene.harness.session(found), Ok(None));
     assert_eq!((scene.harness.count(), scene.fake.log()), (1, vec!["GET sess#b".to_owned()]));

@@ -19,7 +19,7 @@ use super::options::Address;
 use super::resp::Reply;
 
 pub use backoff::backoff;
-pub use node::Node;
+pub use node::{Node, NodeId};
 pub use router::{Attempt, Effect, Router};
 pub use slot_view::{Moves, SlotView};
 

@@ -12,7 +12,9 @@ use socket2::Socket;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
-use super::super::connection::{Connected, Connector, MultiplexedConnection, abort, ask, error_text};
+use super::super::connection::{
+    Connected, Connector, MultiplexedConnection, RawConnection, abort, ask, error_text,
+};
 use super::super::options::{Address, Servers};
 use super::super::resp::{Replies, Reply, Request};
 use super::backoff::backoff;
@@ -31,7 +33,7 @@ pub struct Network {
     pub connector: Connector,
     /// Those that say where the primary is, where there are any.
     pub sentinels: Option<Rc<Sentinels>>,
-    /// A server was reached, or slots have moved.
+    /// A server was reached or lost, or slots have moved.
     pub changed: Notify,
     /// A cluster is to be asked for its slots.
     pub outdated: Notify,
@@ -68,8 +70,12 @@ impl NodeConnections {
     }
 }
 
+/// Tells the servers of a store from each other. No two ever have the same.
+pub type NodeId = u32;
+
 /// One server, to which there is a connection or the attempt at one for as long as it is known.
 pub struct Node {
+    id: NodeId,
     /// Of the primary that sentinels name it changes.
     address: RefCell<Address>,
     connections: RefCell<Option<NodeConnections>>,
@@ -84,8 +90,9 @@ pub struct Node {
 }
 
 impl Node {
-    pub fn new(address: Address) -> Rc<Self> {
+    pub fn new(id: NodeId, address: Address) -> Rc<Self> {
         Rc::new(Self {
+            id,
             address: RefCell::new(address),
             connections: RefCell::default(),
             generation: Cell::new(0),
@@ -95,6 +102,10 @@ impl Node {
             kept_until: Cell::new(None),
             gone: Notify::new(),
         })
+    }
+
+    pub fn id(&self) -> NodeId {
+        self.id
     }
 
     pub fn address(&self) -> Address {
@@ -119,7 +130,7 @@ impl Node {
 
     /// Has the event loop send no more, but take what is answered yet: the node's own connection, on which little is
     /// said, may have ended for that alone.
-    fn drain_event_loop(&self) {
+    pub fn drain_event_loop(&self) {
         if let Some(socket) = self.event_loop.take().upgrade() {
             // It fails where the connection has ended already.
             let _ = socket.shutdown(Shutdown::Write);
@@ -186,6 +197,7 @@ impl Node {
                         }
                     };
                     self.connections.take();
+                    network.changed.notify_waiters();
                     *self.last_error.borrow_mut() = reason;
                 }
                 Err(reason) => *self.last_error.borrow_mut() = reason.into(),
@@ -242,17 +254,16 @@ impl Node {
         &self,
         network: &Network,
         first: Request,
-    ) -> Result<(Arc<Socket>, Replies), String> {
+    ) -> Result<(RawConnection, Replies), String> {
         let generation = self.generation();
         let (login, address) = (network.servers.login(), self.address());
         let connecting = network.connector.connect_event_loop(&address, login, first);
-        let (socket, replies) = within(network.connector.timeout, connecting).await?;
-        let socket = Arc::new(socket);
+        let (connection, replies) = within(network.connector.timeout, connecting).await?;
         if self.generation() != generation || self.connections().is_none() {
             return Err("it was lost meanwhile".into());
         }
-        *self.event_loop.borrow_mut() = Arc::downgrade(&socket);
-        Ok((socket, replies))
+        *self.event_loop.borrow_mut() = Arc::downgrade(&connection.socket);
+        Ok((connection, replies))
     }
 
     /// Why it is not reached; `None` where it is.

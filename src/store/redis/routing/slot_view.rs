@@ -263,7 +263,7 @@ mod tests {
     use super::*;
 
     fn node(port: u16) -> Rc<Node> {
-        Node::new(Address { host: "h".into(), port })
+        Node::new(0, Address { host: "h".into(), port })
     }
 
     /// The view by what each of three nodes says of itself: its epoch and slots.

@@ -3,17 +3,15 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::Socket;
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
 
 use super::super::connection::{Connector, MultiplexedConnection, ask};
 use super::super::options::{Address, Servers};
-use super::super::resp::{Replies, Request, SLOTS};
-use super::node::{Network, Node, NodeConnections};
+use super::super::resp::{Request, SLOTS};
+use super::node::{Network, Node, NodeConnections, NodeId};
 use super::sentinel::Sentinels;
 use super::within;
 
@@ -27,6 +25,9 @@ pub struct Topology {
     primaries: RefCell<Vec<Option<Rc<Node>>>>,
     /// The epoch of the map.
     epoch: Cell<u64>,
+    /// Counts the maps.
+    slots_version: Cell<u64>,
+    next_id: Cell<NodeId>,
     /// The node to ask first for the next map.
     first_to_ask: RefCell<Option<Rc<Node>>>,
     /// Why the map of a cluster's slots is not known.
@@ -49,6 +50,8 @@ impl Topology {
             nodes: RefCell::default(),
             primaries: RefCell::default(),
             epoch: Cell::new(0),
+            slots_version: Cell::new(0),
+            next_id: Cell::new(0),
             first_to_ask: RefCell::default(),
             last_error: RefCell::new("no connection yet".into()),
             is_closed: Cell::new(false),
@@ -208,24 +211,39 @@ impl Topology {
         if let Some(node) = self.nodes.borrow().get(address) {
             return Rc::clone(node);
         }
-        let node = Node::new(address.clone());
+        let id = self.next_id.replace(self.next_id.get() + 1);
+        let node = Node::new(id, address.clone());
         self.nodes.borrow_mut().insert(address.clone(), Rc::clone(&node));
         spawn_local(Rc::clone(&node).reconnect_loop(Rc::clone(&self.network)));
         node
     }
 
-    /// A connection for an event loop, to the server to which there is one, and the replies to its first request.
-    pub async fn connect_event_loop(&self, first: Request) -> Result<(Arc<Socket>, Replies), String> {
-        self.connections_to(0).await;
-        let node = self.primary(0).ok_or("no server is known")?;
-        node.connect_event_loop(&self.network, first).await
+    /// Which servers have which slots: the first and the last of each range.
+    pub fn slot_ranges(&self) -> Vec<(u16, u16, NodeId)> {
+        let mut ranges: Vec<(u16, u16, NodeId)> = Vec::new();
+        for (slot, node) in (0..).zip(self.primaries.borrow().iter()) {
+            let Some(node) = node else { continue };
+            match ranges.last_mut() {
+                Some((_, last, id)) if *id == node.id() && *last + 1 == slot => *last = slot,
+                _ => ranges.push((slot, slot, node.id())),
+            }
+        }
+        ranges
     }
 
-    /// Ends the connection of the event loop.
-    pub fn cut_event_loop(&self) {
-        if let Some(node) = self.primary(0) {
-            node.cut_event_loop();
-        }
+    /// Tells the maps of the slots from each other.
+    pub fn slots_version(&self) -> u64 {
+        self.slots_version.get()
+    }
+
+    /// Ends the connections of the event loop.
+    pub fn cut_event_loops(&self) {
+        self.nodes.borrow().values().for_each(|node| node.cut_event_loop());
+    }
+
+    /// Has the event loop send no more, but take what is answered yet.
+    pub fn drain_event_loops(&self) {
+        self.nodes.borrow().values().for_each(|node| node.drain_event_loop());
     }
 
     pub fn is_closed(&self) -> bool {
@@ -259,6 +277,7 @@ impl Topology {
             }
         }
         self.primaries.replace(primaries);
+        self.slots_version.set(self.slots_version.get() + 1);
         // What is no primary any more is no longer needed.
         self.nodes.borrow_mut().retain(|address, node| {
             // The map may be older than a redirect, and a new node has no slots before the first one has moved.

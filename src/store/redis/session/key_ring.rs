@@ -14,7 +14,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::super::error;
 use super::super::resp::{REPLACE, Reply, Request, slot_of};
-use super::super::routing::{Attempt, Effect};
+use super::super::routing::{Attempt, Effect, Node};
 use super::cipher::Cipher;
 use super::context::{Connection, Context, Keys, WrappedText};
 use crate::error::{Result, StoreError};
@@ -93,8 +93,8 @@ async fn look(context: &Context, attempt: &Attempt) -> Result<Arc<Cipher>> {
         Some(kept) => kept,
         None => {
             let (keyring, text) = unlock(context, attempt).await?;
-            // It goes by the keys of before.
-            context.router.topology.cut_event_loop();
+            // They go by the keys of before.
+            context.router.topology.cut_event_loops();
             (Arc::new(Cipher::Encrypted(Box::new(keyring))), text)
         }
     };
@@ -149,6 +149,31 @@ pub async fn look_again(context: &Context, attempt: &Attempt) -> Result<()> {
     let _turn = context.unlocking.lock().await;
     let is_encrypted = context.keys.borrow().as_ref().is_some_and(|keys| keys.wrapped.is_some());
     if is_encrypted { look(context, attempt).await.map(drop) } else { Ok(()) }
+}
+
+/// Whether a server is the one that has the wrapped keys.
+pub fn keeps_keys(context: &Context, node: &Rc<Node>) -> bool {
+    connection(context).is_some_and(|(keeper, _)| Rc::ptr_eq(&keeper, node))
+}
+
+/// Whether these are the store's keys, as the server that has the wrapped keys was seen to have them.
+pub fn goes_by(context: &Context, cipher: &Arc<Cipher>) -> bool {
+    current(context).is_some_and(|current| Arc::ptr_eq(&current, cipher))
+}
+
+/// Looks out for the loss of the connection to the server that has the wrapped keys. They may be others by the time that
+/// there is a new one. So nothing is to be sent to the other servers of a cluster meanwhile by those who do not look first.
+#[derive(Default)]
+pub struct KeyWatch(Connection);
+
+impl KeyWatch {
+    /// Whether that connection was lost since the last time, and there are keys.
+    pub fn is_outdated(&mut self, context: &Context) -> bool {
+        let now = connection(context).filter(|(node, _)| node.connections().is_some());
+        let is_lost = self.0.is_some() && !is_same(&self.0, &now);
+        self.0 = now;
+        is_lost && !context.options.secrets.is_empty()
+    }
 }
 
 /// Adds to the first request of a connection what [`has_keys`] asks for.

@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use crate::store::redis::resp::{CREATE, CREATE_INDEXED, END_OF_USER, ENTER, FORGET, Script, TOUCH, UPDATE};
+use crate::store::redis::resp::{
+    CREATE, CREATE_INDEXED, END_OF_USER, ENTER, FORGET, SLOTS, Script, TOUCH, UPDATE, slot_of,
+};
 
 pub type Command = Vec<Vec<u8>>;
 
@@ -40,33 +42,104 @@ pub struct Data {
     pub log: Vec<String>,
 }
 
+/// Which nodes a cluster has, and which of them has the lower half of the slots, and the upper one. All hold the same data:
+/// a slot moves at once.
+#[derive(Default)]
+pub struct Slots {
+    ports: Vec<u16>,
+    owners: [usize; 2],
+    epoch: usize,
+}
+
+impl Slots {
+    fn owner(&self, slot: u16) -> u16 {
+        self.ports[self.owners[usize::from(slot) / (SLOTS / 2)]]
+    }
+
+    /// Moves a half to the next node.
+    pub fn move_half(&mut self, half: usize) {
+        self.owners[half] = (self.owners[half] + 1) % self.ports.len();
+        self.epoch += 1;
+    }
+
+    /// What a node says of the cluster, if it is asked.
+    fn describe(&self, command: &Command) -> Option<Vec<u8>> {
+        match (&command[0][..], &command[1][..]) {
+            (b"CLUSTER", b"INFO") => {
+                Some(bulk(format!("cluster_current_epoch:{}\r\n", self.epoch).as_bytes()))
+            }
+            (b"CLUSTER", b"SLOTS") => {
+                let half = SLOTS / 2;
+                let range = |at: usize| {
+                    let (first, last) = (at * half, (at + 1) * half - 1);
+                    let port = self.owner(first as u16);
+                    format!("*3\r\n:{first}\r\n:{last}\r\n*2\r\n$9\r\n127.0.0.1\r\n:{port}\r\n")
+                };
+                Some(format!("*2\r\n{}{}", range(0), range(1)).into_bytes())
+            }
+            _ => None,
+        }
+    }
+
+    /// What a node of a port says of a key that it does not have.
+    fn redirect(&self, port: u16, command: &Command) -> Option<Vec<u8>> {
+        if self.ports.is_empty() {
+            return None;
+        }
+        let slot = slot_of(if script_of(command).is_some() { &command[3] } else { &command[1] });
+        let owner = self.owner(slot);
+        (owner != port).then(|| format!("-MOVED {slot} 127.0.0.1:{owner}\r\n").into_bytes())
+    }
+}
+
 pub struct Fake {
     pub port: u16,
     pub data: Arc<Mutex<Data>>,
+    pub slots: Arc<Mutex<Slots>>,
     has_ended: Arc<AtomicBool>,
 }
 
 impl Fake {
     pub fn start(decide: impl Fn(bool, &Command) -> Conduct + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let port = listener.local_addr().unwrap().port();
+        Self::start_all(1, decide)
+    }
+
+    /// Nodes of a cluster. The first is its seed.
+    pub fn start_cluster(
+        nodes: usize,
+        decide: impl Fn(bool, &Command) -> Conduct + Send + Sync + 'static,
+    ) -> Self {
+        Self::start_all(nodes, decide)
+    }
+
+    fn start_all(nodes: usize, decide: impl Fn(bool, &Command) -> Conduct + Send + Sync + 'static) -> Self {
         let (data, has_ended) = (Arc::default(), Arc::new(AtomicBool::new(false)));
-        let decide: Arc<Decide> = Arc::new(decide);
-        let (held, is_over) = (Arc::clone(&data), Arc::clone(&has_ended));
-        thread::spawn(move || {
-            for socket in listener.incoming() {
-                if is_over.load(Ordering::Acquire) {
-                    return;
+        let (slots, decide): (Arc<Mutex<Slots>>, Arc<Decide>) = (Arc::default(), Arc::new(decide));
+        let listeners: Vec<_> = (0..nodes).map(|_| TcpListener::bind(("127.0.0.1", 0)).unwrap()).collect();
+        let ports: Vec<_> = listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
+        let port = ports[0];
+        if nodes > 1 {
+            *slots.lock().unwrap() = Slots { ports, owners: [0, 1], epoch: 1 };
+        }
+        for listener in listeners {
+            let (held, slots, is_over) = (Arc::clone(&data), Arc::clone(&slots), Arc::clone(&has_ended));
+            let decide = Arc::clone(&decide);
+            thread::spawn(move || {
+                for socket in listener.incoming() {
+                    if is_over.load(Ordering::Acquire) {
+                        return;
+                    }
+                    let (data, slots, socket) = (Arc::clone(&held), Arc::clone(&slots), socket.unwrap());
+                    let decide = Arc::clone(&decide);
+                    thread::spawn(move || {
+                        // It fails where the other side has gone.
+                        let _ = serve(&socket, &data, &slots, &*decide);
+                        let _ = socket.shutdown(Shutdown::Both);
+                    });
                 }
-                let (data, decide, socket) = (Arc::clone(&held), Arc::clone(&decide), socket.unwrap());
-                thread::spawn(move || {
-                    // It fails where the other side has gone.
-                    let _ = serve(&socket, &data, &*decide);
-                    let _ = socket.shutdown(Shutdown::Both);
-                });
-            }
-        });
-        Self { port, data, has_ended }
+            });
+        }
+        Self { port, data, slots, has_ended }
     }
 
     /// One that does as it is asked.
@@ -86,12 +159,21 @@ impl Fake {
 impl Drop for Fake {
     fn drop(&mut self) {
         self.has_ended.store(true, Ordering::Release);
-        let _ = TcpStream::connect(("127.0.0.1", self.port));
+        let ports = self.slots.lock().unwrap().ports.clone();
+        for port in ports.into_iter().chain([self.port]) {
+            let _ = TcpStream::connect(("127.0.0.1", port));
+        }
     }
 }
 
-fn serve(mut socket: &TcpStream, data: &Mutex<Data>, decide: &Decide) -> std::io::Result<()> {
+fn serve(
+    mut socket: &TcpStream,
+    data: &Mutex<Data>,
+    slots: &Mutex<Slots>,
+    decide: &Decide,
+) -> std::io::Result<()> {
     socket.set_nodelay(true)?;
+    let port = socket.local_addr()?.port();
     let mut reader = Commands::default();
     // Only fast_path load scripts before they are called.
     let mut is_fast = false;
@@ -105,12 +187,22 @@ fn serve(mut socket: &TcpStream, data: &Mutex<Data>, decide: &Decide) -> std::io
             b"TIME" => Some(b"-NOPERM no\r\n"),
             _ => None,
         };
+        if command[0] == b"CLUSTER" {
+            let said = slots.lock().unwrap().describe(&command);
+            socket.write_all(&said.unwrap_or_else(|| panic!("{command:?}")))?;
+            continue;
+        }
         if let Some(said) = said {
             socket.write_all(said)?;
             continue;
         }
         let conduct = decide(is_fast, &command);
         let apply = || {
+            // A slot does not move between the question and the answer.
+            let slots = slots.lock().unwrap();
+            if let Some(moved) = slots.redirect(port, &command) {
+                return moved;
+            }
             let mut data = data.lock().unwrap();
             if !is_fast {
                 data.log.push(words(&command));

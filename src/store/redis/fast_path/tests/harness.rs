@@ -12,13 +12,13 @@ use crate::clock::Millis;
 use crate::codec;
 use crate::error::{Result, StoreError};
 use crate::session::{Content, Expiry, Session, SessionId, UserKey};
-use crate::store::redis::{Answers, EventLoopConnection, RedisStore};
+use crate::store::redis::{Answers, RedisStore, Supply};
 use crate::store::{Answer, Completions, Cursor, SessionStore, Stats, StoredSession};
 
 /// What the worker says.
 enum Said {
     Done(Vec<(u32, Result<Answer>)>),
-    Connected(EventLoopConnection),
+    Supply(Supply),
 }
 
 /// Says it to a thread that waits for sockets.
@@ -40,8 +40,8 @@ impl Completions for Bell {
 }
 
 impl Answers for Bell {
-    fn connected(&self, connection: EventLoopConnection) {
-        self.say(Said::Connected(connection));
+    fn supply(&self, supply: Supply) {
+        self.say(Said::Supply(supply));
     }
 }
 
@@ -90,8 +90,8 @@ pub struct Harness {
     next: u32,
     /// How many connections the worker has made.
     pub connections: usize,
-    /// Whether they are used.
-    pub takes_connections: bool,
+    /// Whether they are used, and its maps of the slots.
+    pub takes_supply: bool,
 }
 
 /// A test that waits longer than that has failed.
@@ -114,14 +114,14 @@ impl Harness {
             results: Recorder::default(),
             next: 0,
             connections: 0,
-            takes_connections: true,
+            takes_supply: true,
         }
     }
 
     /// One that has it.
     pub fn open(store: Arc<RedisStore>) -> Self {
         let mut harness = Self::new(store);
-        harness.until(|harness| harness.fast_path.socket().is_some());
+        harness.until(|harness| harness.socket().is_some());
         harness
     }
 
@@ -156,32 +156,50 @@ impl Harness {
         self.begin(call).unwrap()
     }
 
-    /// Reads what the server has said by now.
+    /// The first socket.
+    pub fn socket(&self) -> Option<&socket2::Socket> {
+        self.fast_path.sockets().next().map(|(_, socket, _)| socket)
+    }
+
+    /// Whether one waits for the system to take more.
+    pub fn waits_for_room(&self) -> bool {
+        self.fast_path.sockets().any(|(_, _, waits_for_room)| waits_for_room)
+    }
+
+    /// How many answers there were.
+    pub fn answered(&self) -> u64 {
+        self.fast_path.primaries.iter().map(|primary| primary.pending.progress.answered).sum()
+    }
+
+    /// Reads what the servers have said by now.
     pub fn turn(&mut self) {
-        while self.fast_path.turn(&mut self.results) {}
-        drop(self.fast_path.take_closed_socket());
+        let nodes: Vec<_> = self.fast_path.sockets().map(|(node, ..)| node).collect();
+        for node in nodes {
+            while self.fast_path.turn(node, &mut self.results) {}
+        }
+        drop(self.fast_path.take_closed_sockets());
     }
 
     pub fn expire(&mut self) {
         self.fast_path.expire();
-        drop(self.fast_path.take_closed_socket());
+        drop(self.fast_path.take_closed_sockets());
     }
 
     /// Waits until there is something to be done, and does it.
     pub fn step(&mut self) {
-        let interest = self.fast_path.interest();
+        let deadline = self.fast_path.next_deadline();
         let of = |fd, room| libc::pollfd {
             fd,
             events: if room { libc::POLLIN | libc::POLLOUT } else { libc::POLLIN },
             revents: 0,
         };
         let mut polled = vec![of(self.bell.as_raw_fd(), false)];
-        polled.extend(self.fast_path.socket().map(|socket| of(socket.as_raw_fd(), interest.room)));
-        let left = interest.deadline.map_or(PATIENCE, |at| at.saturating_duration_since(Instant::now()));
+        polled.extend(self.fast_path.sockets().map(|(_, socket, room)| of(socket.as_raw_fd(), room)));
+        let left = deadline.map_or(PATIENCE, |at| at.saturating_duration_since(Instant::now()));
         // SAFETY: it writes to so many.
         unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, left.as_millis() as i32 + 1) };
         self.turn();
-        if interest.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             self.expire();
         }
         self.listen();
@@ -198,10 +216,11 @@ impl Harness {
                         self.results.tell(ticket, answer);
                     }
                 }
-                Said::Connected(connection) => {
-                    self.connections += 1;
-                    if self.takes_connections {
-                        self.fast_path.open(connection);
+                Said::Supply(supply) => {
+                    self.connections += usize::from(matches!(supply, Supply::Connection(_)));
+                    if self.takes_supply {
+                        self.fast_path.take_supply(supply);
+                        self.fast_path.submit();
                     }
                 }
             }

@@ -5,7 +5,8 @@ use std::sync::Mutex;
 
 use proptest::prelude::*;
 
-use super::fake::{Conduct, Fake};
+use super::clusters::open_in_cluster;
+use super::fake::{Command, Conduct, Fake};
 use super::harness::Harness;
 use super::{ann, number_in, open_on};
 use crate::clock::{Clock, SystemClock};
@@ -30,6 +31,8 @@ enum Step {
     /// Waits for the end of the oldest call.
     Wait,
     WaitForAll,
+    /// In a cluster a half of the slots goes to another node.
+    MoveSlots(usize),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -45,6 +48,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(Step::Kick),
         1 => Just(Step::Wait),
         1 => Just(Step::WaitForAll),
+        1 => (0..2_usize).prop_map(Step::MoveSlots),
     ];
     proptest::collection::vec(step, 1..40)
 }
@@ -148,13 +152,15 @@ impl Checker {
     }
 }
 
-fn run(steps: &[Step], faults: Vec<Conduct>) {
+fn run(steps: &[Step], faults: Vec<Conduct>, nodes: usize) {
     let faults = Mutex::new(VecDeque::from(faults));
-    let fake = Fake::start(move |is_fast, _| {
+    let decide = move |is_fast, _: &Command| {
         let fault = if is_fast { faults.lock().unwrap().pop_front() } else { None };
         fault.unwrap_or(Conduct::Do)
-    });
-    let mut harness = Harness::open(open_on(&fake, |_| {}));
+    };
+    let fake = if nodes > 1 { Fake::start_cluster(nodes, decide) } else { Fake::start(decide) };
+    let mut harness =
+        Harness::open(if nodes > 1 { open_in_cluster(&fake, |_| {}) } else { open_on(&fake, |_| {}) });
     let (ann, ben) = (ann(), UserKeyBuf::from_text("ben"));
     let expires = Expiry::new(SystemClock.now() + 3_600_000).unwrap();
     let mut checker = Checker::default();
@@ -174,6 +180,8 @@ fn run(steps: &[Step], faults: Vec<Conduct>) {
                 checker.under_way.push_back((ticket, session, call, number));
             }
             Step::Kick => harness.fast_path.submit(),
+            Step::MoveSlots(half) if nodes > 1 => fake.slots.lock().unwrap().move_half(half),
+            Step::MoveSlots(_) => {}
             Step::Wait => checker.wait(&mut harness),
             Step::WaitForAll => {
                 while !checker.under_way.is_empty() {
@@ -195,6 +203,11 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
     fn any_calls_on_a_server_with_any_faults_end_once_and_in_order(steps in steps(), faults in faults()) {
-        run(&steps, faults);
+        run(&steps, faults, 1);
+    }
+
+    #[test]
+    fn so_they_do_in_a_cluster_whose_slots_move(steps in steps(), faults in faults()) {
+        run(&steps, faults, 3);
     }
 }

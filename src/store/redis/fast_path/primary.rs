@@ -1,0 +1,176 @@
+//! One server that has slots, as a fast path knows it: the connection to it, and the calls that it was sent.
+
+use std::collections::VecDeque;
+use std::mem;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::super::connection::{ReplyWindow, Socket};
+use super::super::routing::NodeId;
+use super::super::session::{Cipher, Op};
+use super::fallback::Progress;
+
+/// How many bytes may wait for the system at once. Calls beyond that wait before they are encoded, so that those whose
+/// time is over are never sent.
+const MAX_UNSENT: usize = 256 * 1024;
+
+/// How many pending calls are looked through for those on one session. Of more, any may be on it.
+const MAX_SEARCHED: usize = 1024;
+
+/// A call that waits until the server has taken others.
+pub struct QueuedCall {
+    pub op: Op,
+    pub ticket: u32,
+    pub deadline: Instant,
+}
+
+/// A call that the server has been asked to carry out, or is about to be.
+pub struct PendingCall {
+    pub op: Op,
+    pub ticket: u32,
+    pub deadline: Instant,
+    /// Where its command begins in all that is sent. It gets one reply.
+    pub start: u64,
+}
+
+/// The connection while it is open.
+pub struct Open {
+    pub socket: Socket,
+    pub cipher: Arc<Cipher>,
+    /// The server is no longer the right one: it answers what it was asked, and is asked no more.
+    pub draining: bool,
+    /// It takes no more bytes, but what it has may be answered yet.
+    pub write_closed: bool,
+    /// Nothing can be sent any more. The next turn sees to it.
+    pub has_failed: bool,
+}
+
+/// The calls that were sent, in the order of their replies.
+#[derive(Default)]
+pub struct Pending {
+    pub calls: VecDeque<PendingCall>,
+    /// Calls before those, which are over as they were late: the deadline of each.
+    pub late: VecDeque<Instant>,
+    pub progress: Progress,
+    /// How many of the calls change sessions.
+    changes: usize,
+}
+
+impl Pending {
+    /// Adds a call that is sent.
+    pub fn push(&mut self, call: PendingCall) {
+        self.progress.sent += 1;
+        self.changes += usize::from(call.op.changes().is_some());
+        self.calls.push_back(call);
+    }
+
+    /// Takes the oldest call.
+    pub fn pop(&mut self) -> Option<PendingCall> {
+        let call = self.calls.pop_front()?;
+        self.changes -= usize::from(call.op.changes().is_some());
+        Some(call)
+    }
+
+    /// Takes the oldest call where its time is over. Its reply is still to come.
+    pub fn pop_late(&mut self, now: Instant) -> Option<PendingCall> {
+        let call = self.calls.front().is_some_and(|first| now >= first.deadline).then(|| self.pop())??;
+        self.late.push_back(call.deadline);
+        Some(call)
+    }
+
+    /// Puts the oldest call back.
+    pub fn put_back(&mut self, call: PendingCall) {
+        self.changes += usize::from(call.op.changes().is_some());
+        self.calls.push_front(call);
+    }
+
+    /// Takes all of them: no reply is to come.
+    pub fn take_all(&mut self) -> VecDeque<PendingCall> {
+        self.late.clear();
+        self.changes = 0;
+        mem::take(&mut self.calls)
+    }
+
+    /// How many replies are to come.
+    pub fn len(&self) -> usize {
+        self.calls.len() + self.late.len()
+    }
+
+    /// Whether a call may go elsewhere only after these: one of them may be on its session, and one of the two changes it.
+    pub fn may_precede(&self, op: &Op) -> bool {
+        if !self.late.is_empty() {
+            return true;
+        }
+        let Some(id) = op.session().filter(|_| self.changes > 0 || op.changes().is_some()) else {
+            return false;
+        };
+        let mut ids = self.calls.iter().map(|call| call.op.session());
+        self.calls.len() > MAX_SEARCHED || ids.any(|other| other == Some(id))
+    }
+}
+
+#[derive(Default)]
+pub struct Primary {
+    pub open: Option<Open>,
+    pub pending: Pending,
+    /// Calls after those.
+    pub queued: VecDeque<QueuedCall>,
+    /// Whether replies may have been read that are not taken yet.
+    pub has_buffered: bool,
+    /// How many calls the system does not have yet.
+    pub unflushed: usize,
+    /// It has lost slots: after so many answers none is pending that is on their sessions.
+    pub lost_until: Option<u64>,
+}
+
+impl Primary {
+    pub fn new(node: NodeId) -> Self {
+        let pending = Pending { progress: Progress::of(node), ..Pending::default() };
+        Self { pending, ..Self::default() }
+    }
+
+    pub fn node(&self) -> NodeId {
+        self.pending.progress.node
+    }
+
+    /// Whether no call is under way on it.
+    pub fn is_idle(&self) -> bool {
+        self.pending.calls.is_empty() && self.queued.is_empty()
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.open.as_ref().is_some_and(|open| open.draining)
+    }
+
+    /// Whether another call may be encoded.
+    pub fn has_room(&self, window: &ReplyWindow) -> bool {
+        let Some(open) = &self.open else { return true };
+        open.socket.unsent() < MAX_UNSENT && window.has_room(self.pending.len())
+    }
+
+    /// Whether there is something to be written once the system takes more.
+    pub fn waits_for_room(&self, window: &ReplyWindow) -> bool {
+        let Some(open) = &self.open else { return false };
+        !open.write_closed && (!open.socket.is_flushed() || !self.queued.is_empty() && self.has_room(window))
+    }
+
+    /// When there is something to be done without the socket.
+    pub fn next_deadline(&self, timeout: Duration) -> Option<Instant> {
+        let Pending { calls, late, .. } = &self.pending;
+        let first = match &self.open {
+            // Nothing of the socket says so.
+            Some(open) if open.has_failed || self.has_buffered => Some(Instant::now()),
+            Some(open) if calls.is_empty() && !late.is_empty() => Some(open.socket.last_read_at() + timeout),
+            _ => calls.front().map(|first| first.deadline),
+        };
+        first.or(self.queued.front().map(|first| first.deadline))
+    }
+
+    /// Whether it answers nothing, though it was asked, or so late that all behind it is late too.
+    pub fn is_lost(&self, now: Instant, timeout: Duration) -> bool {
+        let is_silent = |open: &Open| now >= open.socket.last_read_at() + timeout;
+        // What is so late is in buffers on the way.
+        let is_overdue = self.pending.late.front().is_some_and(|deadline| now >= *deadline + timeout);
+        is_overdue || self.pending.len() > 0 && self.open.as_ref().is_some_and(is_silent)
+    }
+}

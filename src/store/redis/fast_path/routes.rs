@@ -1,0 +1,165 @@
+//! Which primary has a slot. When a slot goes to another one, its calls wait until the first has answered those before
+//! them.
+
+use super::super::resp::SLOTS;
+
+/// The place of no primary.
+const NOWHERE: u16 = u16::MAX;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Route {
+    /// The primary that has been sent the last calls, by its place.
+    holder: u16,
+    /// The one that has the slot now.
+    owner: u16,
+}
+
+const NO_ROUTE: Route = Route { holder: NOWHERE, owner: NOWHERE };
+
+/// Which primary a call goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    To(usize),
+    /// To another one, once this one has answered what it was sent.
+    After(usize),
+    Unknown,
+}
+
+/// The primaries of all slots, by their places in a list.
+pub struct Routes(Vec<Route>);
+
+impl Routes {
+    /// All slots are on the primary at the first place.
+    pub fn of_one_server() -> Self {
+        Self(vec![Route { holder: 0, owner: 0 }])
+    }
+
+    pub fn of_cluster() -> Self {
+        Self(vec![NO_ROUTE; SLOTS])
+    }
+
+    pub fn is_one_server(&self) -> bool {
+        self.0.len() == 1
+    }
+
+    pub fn way(&self, slot: u16) -> Way {
+        match self.0.get(usize::from(slot)) {
+            Some(&Route { holder: NOWHERE, .. }) | None => Way::Unknown,
+            Some(&Route { holder, owner }) if holder == owner => Way::To(holder.into()),
+            Some(&Route { holder, .. }) => Way::After(holder.into()),
+        }
+    }
+
+    /// Takes a new map: the places of the owners of ranges of slots. `may_go` says whether a primary has nothing to answer.
+    /// Returns the places of those that have, and have lost slots.
+    pub fn apply(
+        &mut self,
+        ranges: impl Iterator<Item = (u16, u16, usize)>,
+        may_go: impl Fn(usize) -> bool,
+    ) -> Vec<usize> {
+        self.0.iter_mut().for_each(|route| route.owner = NOWHERE);
+        for (first, last, place) in ranges {
+            if let Some(routes) = self.0.get_mut(usize::from(first)..=usize::from(last)) {
+                routes.iter_mut().for_each(|route| route.owner = place as u16);
+            }
+        }
+        let mut losers = Vec::new();
+        for route in &mut self.0 {
+            let Route { holder, owner } = *route;
+            if holder == owner {
+                continue;
+            }
+            let place = usize::from(holder);
+            if holder == NOWHERE || may_go(place) {
+                route.holder = owner;
+            } else if !losers.contains(&place) {
+                losers.push(place);
+            }
+        }
+        losers
+    }
+
+    /// The primary at a place has answered all that it was sent before it lost slots.
+    pub fn release(&mut self, place: usize) {
+        for route in self.0.iter_mut().filter(|route| usize::from(route.holder) == place) {
+            route.holder = route.owner;
+        }
+    }
+
+    /// Whether a slot is at a place, or was there last.
+    pub fn uses(&self, place: usize) -> bool {
+        let is_of = |at: u16| usize::from(at) == place;
+        self.0.iter().any(|route| is_of(route.holder) || is_of(route.owner))
+    }
+
+    /// A place is no longer there, and those behind it move up.
+    pub fn remove(&mut self, place: usize) {
+        let move_up = |at: &mut u16| {
+            if *at != NOWHERE && usize::from(*at) > place {
+                *at -= 1;
+            }
+        };
+        for Route { holder, owner } in &mut self.0 {
+            move_up(holder);
+            move_up(owner);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LAST: u16 = SLOTS as u16 - 1;
+
+    #[test]
+    fn one_server_has_all() {
+        let routes = Routes::of_one_server();
+        assert_eq!((routes.way(0), routes.is_one_server()), (Way::To(0), true));
+    }
+
+    #[test]
+    fn slots_go_to_another_once_the_first_has_answered() {
+        let mut routes = Routes::of_cluster();
+        assert_eq!(routes.way(7), Way::Unknown);
+        assert!(routes.apply([(0, 99, 0), (100, LAST, 1)].into_iter(), |_| true).is_empty());
+        assert_eq!([0, 99, 100, LAST].map(|slot| routes.way(slot)), [0, 0, 1, 1].map(Way::To));
+        // Slot 7 goes from the first to the second, and 8 to nobody.
+        let map = || [(0, 6, 0), (7, 7, 1), (9, 99, 0), (100, LAST, 1)].into_iter();
+        assert_eq!(routes.apply(map(), |place| place != 0), [0]);
+        assert_eq!(
+            [6, 7, 8, 9].map(|slot| routes.way(slot)),
+            [Way::To(0), Way::After(0), Way::After(0), Way::To(0)]
+        );
+        assert_eq!(routes.apply(map(), |place| place != 0), [0]);
+        routes.release(1);
+        assert_eq!(routes.way(7), Way::After(0));
+        routes.release(0);
+        assert_eq!(
+            [6, 7, 8, 9].map(|slot| routes.way(slot)),
+            [Way::To(0), Way::To(1), Way::Unknown, Way::To(0)]
+        );
+        // And back at once, as nothing was sent.
+        assert!(routes.apply([(0, LAST, 0)].into_iter(), |_| true).is_empty());
+        assert_eq!(routes.way(LAST), Way::To(0));
+    }
+
+    #[test]
+    fn a_slot_that_comes_back_in_time_has_never_been_away() {
+        let mut routes = Routes::of_cluster();
+        let all_to = |place| [(0, LAST, place)].into_iter();
+        routes.apply(all_to(0), |_| true);
+        assert_eq!(routes.apply(all_to(1), |_| false), [0]);
+        assert!(routes.apply(all_to(0), |_| false).is_empty());
+        assert_eq!(routes.way(5), Way::To(0));
+    }
+
+    #[test]
+    fn places_move_up() {
+        let mut routes = Routes::of_cluster();
+        routes.apply([(0, 9, 0), (10, LAST, 2)].into_iter(), |_| true);
+        assert!(routes.uses(0) && !routes.uses(1) && routes.uses(2));
+        routes.remove(1);
+        assert_eq!([0, 10].map(|slot| routes.way(slot)), [Way::To(0), Way::To(1)]);
+    }
+}
