@@ -33,12 +33,14 @@ describe("in a cluster", { skip: redisMissing }, () => {
     await store.close();
   });
 
-  /** The last commands of a store's connections to each primary, by the age of the connections. */
-  async function lastCommands(clientName) {
+  /** A field of a store's connections to each primary, by the age of the connections. */
+  async function fields(clientName, field) {
     const lists = await Promise.all(primaries().map((node) => node.call("CLIENT", "LIST")));
     const own = (list) => list.split("\n").filter((line) => line.includes(` name=${clientName} `));
-    return lists.map((list) => own(list).map((line) => / cmd=(\S+)/.exec(line)[1]));
+    return lists.map((list) => own(list).map((line) => new RegExp(`\\b${field}=(\\S+)`).exec(line)[1]));
   }
+
+  const lastCommands = (clientName) => fields(clientName, "cmd");
 
   const primaries = () => cluster.servers.nodes.slice(0, 3);
 
@@ -117,6 +119,23 @@ describe("in a cluster", { skip: redisMissing }, () => {
       const areThere = async () => (await lastCommands("killed")).every((list) => list.length === 2);
       await until(areThere, "there are new ones");
     }
+    await store.close();
+  });
+
+  it("the event loop's connections all end with that of the thread to the node that keeps the keys", async () => {
+    const store = await withFastPath("keys", { secret: Buffer.alloc(32, 7) });
+    const one = session();
+    await store.create(one);
+    const before = await fields("keys", "id");
+    const keeper = await cluster.servers.ownerOf(await cluster.servers.slotOf(`${store.db.prefix}seal`));
+    // The first is the thread's.
+    await primaries()[keeper].call("CLIENT", "KILL", "ID", before[keeper][0]);
+    assert.deepEqual(await store.get(one.sessionId), one);
+    await until(async () => {
+      const now = await fields("keys", "id");
+      return now.every((list, at) => list.length === 2 && list[1] !== before[at][1]);
+    }, "they are all new");
+    assert.deepEqual(await store.get(one.sessionId), one);
     await store.close();
   });
 

@@ -166,15 +166,37 @@ for (const { title, start, skip } of KINDS)
 
     it("gives the event loop its turns while answers never end", async () => {
       const store = await withFastPath();
-      await store.create(session("long", { cart: "x".repeat(10_000) }));
+      const ids = Array.from({ length: 500 }, (_, at) => `long ${at}`);
+      const cart = "x".repeat(10_000);
+      await Promise.all(ids.map((sessionId) => store.create(session(sessionId, { cart }))));
       let [calls, turns] = [0, 0];
-      const loops = Array.from({ length: 500 }, async () => {
-        for (; calls < 20_000; calls++) await store.get("long");
+      const loops = ids.map(async (sessionId) => {
+        for (; calls < 20_000; calls++) await store.get(sessionId);
       });
       for (; calls < 20_000; turns++) await new Promise(setImmediate);
       await Promise.all(loops);
       // Without turns in between it stands still until the loops are over.
       assert.ok(turns >= 10, `${turns} turns for ${calls} calls`);
+      await store.clear();
+      await store.close();
+    });
+
+    it("reads a session once for all that ask for it in a turn, and each gets a copy of its own", async () => {
+      const store = await withFastPath();
+      await store.create(session("shared", { count: 1 }));
+      const reads = async () => Number((await server.info("stats")).keyspace_hits);
+      const before = await reads();
+      const found = await Promise.all(Array.from({ length: 100 }, () => store.get("shared")));
+      assert.ok((await reads()) - before <= 3, `${(await reads()) - before} reads`);
+      found[0].count = 2;
+      for (const one of found.slice(1)) assert.equal(one.count, 1);
+      // A change in between is seen.
+      const calls = [
+        store.get("shared"),
+        store.update("shared", session("shared", { count: 3 })),
+        store.get("shared"),
+      ];
+      assert.equal((await Promise.all(calls))[2].count, 3);
       await store.clear();
       await store.close();
     });

@@ -22,8 +22,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use smallvec::SmallVec;
+
 use self::fallback::{Fallback, Progress};
-use self::primary::{Open, Pending, PendingCall, Primary, QueuedCall};
+use self::primary::{Call, Open, Pending, PendingCall, Primary};
 use self::routes::{Routes, Way};
 use super::RedisStore;
 use super::connection::{Filled, Socket, abort};
@@ -77,8 +79,8 @@ pub struct FastPath {
     dead: Vec<(NodeId, Arc<socket2::Socket>)>,
     /// How many bytes the queued calls hold.
     queued_bytes: usize,
-    /// The call whose end is being told.
-    current: Option<u32>,
+    /// The calls whose end is being told, the last first.
+    current: SmallVec<[u32; 4]>,
     fallback: Fallback,
     has_jobs: bool,
     /// Whether there are to be connections.
@@ -101,7 +103,7 @@ impl FastPath {
             cipher: None,
             dead: Vec::new(),
             queued_bytes: 0,
-            current: None,
+            current: SmallVec::new(),
             fallback: Fallback::default(),
             has_jobs: false,
             is_wanted: false,
@@ -285,7 +287,7 @@ impl FastPath {
 
     fn begin(&mut self, op: Op, ticket: u32) -> Result<()> {
         let deadline = Instant::now() + self.store.command_timeout;
-        let call = QueuedCall { op, ticket, deadline };
+        let call = Call::new(op, ticket, deadline);
         let at = match self.way(&call.op) {
             Way::To(at) => at,
             Way::After(at) => {
@@ -297,7 +299,13 @@ impl FastPath {
                 return Ok(());
             }
         };
-        let primary = &self.primaries[at];
+        let primary = &mut self.primaries[at];
+        if let Op::Get(id) = &call.op
+            && !self.fallback.has(id)
+            && primary.share(id, ticket, deadline)
+        {
+            return Ok(());
+        }
         if primary.queued.is_empty() && primary.has_room(&self.store.window) {
             self.send(at, call);
             let primary = &self.primaries[at];
@@ -328,7 +336,7 @@ impl FastPath {
     }
 
     /// Encodes a call, for `flush`. What cannot be sent here falls back.
-    fn send(&mut self, at: usize, mut call: QueuedCall) {
+    fn send(&mut self, at: usize, mut call: Call) {
         let Primary { open, pending, unflushed, .. } = &mut self.primaries[at];
         if open.is_some()
             && let Op::Create(_, stamp) = &mut call.op
@@ -345,14 +353,13 @@ impl FastPath {
             }
             let start = open.socket.push(&request.bytes);
             *unflushed += 1;
-            let QueuedCall { op, ticket, deadline } = call;
-            return pending.push(PendingCall { op, ticket, deadline, start });
+            return pending.push(PendingCall { call, start });
         }
         self.fall_back(Some(at), call);
     }
 
     /// Takes the next call out of a queue.
-    fn take_queued(&mut self, at: usize) -> Option<QueuedCall> {
+    fn take_queued(&mut self, at: usize) -> Option<Call> {
         let call = self.primaries[at].queued.pop_front()?;
         self.queued_bytes -= call.op.len();
         Some(call)
@@ -404,9 +411,9 @@ impl FastPath {
     }
 
     /// Has the worker say of a call that it is late. Nothing of it was sent.
-    fn give_up_unsent(&mut self, call: QueuedCall) {
-        let job = self.job(call.op, call.ticket, call.deadline, false);
-        self.push([job]);
+    fn give_up_unsent(&mut self, call: Call) {
+        let jobs = self.jobs(call, false);
+        self.push(jobs);
     }
 
     /// Reads once what a server says, and writes what it takes; `true` if there may be more to be read.
@@ -437,8 +444,8 @@ impl FastPath {
             // One that answers, but not in time, has the others' answers yet.
             while let Some(call) = self.primaries[at].pending.pop_late(now) {
                 let is_unknown = call.op.changes().is_some();
-                let job = self.job(call.op, call.ticket, call.deadline, is_unknown);
-                self.push([job]);
+                let jobs = self.jobs(call, is_unknown);
+                self.push(jobs);
             }
             while self.primaries[at].queued.front().is_some_and(|first| now >= first.deadline)
                 && let Some(call) = self.take_queued(at)
@@ -459,7 +466,7 @@ impl FastPath {
         let outcome = catch_unwind(AssertUnwindSafe(|| self.read_from(&mut primary, results)));
         self.primaries[at] = primary;
         outcome.unwrap_or_else(|_| {
-            if let Some(ticket) = self.current.take() {
+            for ticket in mem::take(&mut self.current) {
                 results.refused(ticket, &panicked());
             }
             Err(Ended)
@@ -476,11 +483,13 @@ impl FastPath {
         let mut more = true;
         let mut taken = 0;
         *has_buffered = false;
-        while taken < AT_ONCE {
+        // One more may be all calls that share a request.
+        while taken + pending.calls.front().map_or(1, |next| next.call.count()) <= AT_ONCE {
+            let sharing = pending.calls.front().map_or(0, |next| next.call.sharing.len());
             if let Some(len) = self.take_next(open, pending, results)? {
                 open.socket.take(len);
                 self.store.window.reply_came(len);
-                taken += 1;
+                taken += 1 + sharing;
                 continue;
             }
             if has_read {
@@ -526,9 +535,10 @@ impl FastPath {
         }
         let call = pending.pop().ok_or(Ended)?;
         pending.progress.answered += 1;
-        self.current = Some(call.ticket);
+        self.current.clear();
+        self.current.extend(call.call.sharing.iter().rev().copied().chain([call.call.ticket]));
         let outcome = self.finish(call, reply, cipher, pending, results);
-        self.current = None;
+        self.current.clear();
         outcome.map(|()| ends_connection(reply))
     }
 
@@ -541,19 +551,20 @@ impl FastPath {
         results: &mut impl Results,
     ) -> Result<(), Ended> {
         let progress = pending.progress;
-        let (ticket, step) = (call.ticket, interpret(call.op.kind(), std::slice::from_ref(reply)));
+        let PendingCall { call: Call { op, ticket, .. }, .. } = &call;
+        let (ticket, step) = (*ticket, interpret(op.kind(), std::slice::from_ref(reply)));
         if let Step::Refused(_) = step {
             self.retry(call, progress, false);
             return Ok(());
         }
-        if let Op::Get(id) = &call.op
+        if let Op::Get(id) = op
             && self.fallback.has_earlier(id)
         {
             // It has to see the change before it, which has not been made.
             self.retry(call, progress, false);
             return Ok(());
         }
-        if let Some(id) = call.op.changes()
+        if let Some(id) = op.changes()
             && self.fallback.has_earlier(id)
         {
             match step {
@@ -570,28 +581,22 @@ impl FastPath {
                 }
             }
         }
-        match (&call.op, step) {
+        match (op, step) {
             (_, Step::Number(number)) => results.number(ticket, number),
             (Op::Get(id), Step::Found(value)) => {
-                let mut found = false;
+                let (current, counters) = (&mut self.current, &self.store.counters);
                 let opened = cipher.read_live(id, value, &self.store.times, |expires, content| {
-                    found = true;
-                    results.session(ticket, Some((expires, content)));
+                    tell_each(current, |ticket| {
+                        results.session(ticket, Some((expires, content)));
+                        counters.looked_up(true);
+                    });
                 });
                 match opened {
-                    Ok(()) => {
-                        if !found {
-                            results.session(ticket, None);
-                        }
-                        self.store.counters.looked_up(found);
-                    }
-                    Err(error) => results.refused(ticket, &error),
+                    Ok(()) => self.not_found(results),
+                    Err(error) => tell_each(&mut self.current, |ticket| results.refused(ticket, &error)),
                 }
             }
-            (_, Step::NotFound) => {
-                self.store.counters.looked_up(false);
-                results.session(ticket, None);
-            }
+            (_, Step::NotFound) => self.not_found(results),
             (_, Step::Occupied | Step::OtherUser | Step::OutlivesIndex) => self.retry(call, progress, false),
             (Op::Create(session, stamp), Step::Created { index_len }) => {
                 self.created(session, *stamp, index_len, ticket, results);
@@ -613,6 +618,15 @@ impl FastPath {
             }
         }
         Ok(())
+    }
+
+    /// Tells those `get`s that are not told yet that there is no session.
+    fn not_found(&mut self, results: &mut impl Results) {
+        let counters = &self.store.counters;
+        tell_each(&mut self.current, |ticket| {
+            results.session(ticket, None);
+            counters.looked_up(false);
+        });
     }
 
     fn created(
@@ -661,14 +675,14 @@ impl FastPath {
         // Before anything goes by another connection.
         abort(open.socket.socket());
         let (calls, progress) = (pending.take_all(), pending.progress);
-        for call in calls {
-            let was_sent = open.socket.has_sent(call.start);
-            let is_unknown = was_sent && call.op.changes().is_some();
-            let follows_retries = call.op.changes().is_some_and(|id| self.fallback.has_retries(id));
-            if was_sent && follows_retries && matches!(call.op, Op::Create(..)) {
+        for mut call in calls {
+            let (op, was_sent) = (&call.call.op, open.socket.has_sent(call.start));
+            let is_unknown = was_sent && op.changes().is_some();
+            let follows_retries = op.changes().is_some_and(|id| self.fallback.has_retries(id));
+            if was_sent && follows_retries && matches!(op, Op::Create(..)) {
                 // Those before it might change the session that it may have created. The worker says that its time is over.
-                let deadline = Instant::now();
-                self.retry(PendingCall { deadline, ..call }, progress, true);
+                call.call.deadline = Instant::now();
+                self.retry(call, progress, true);
             } else {
                 self.retry(call, progress, is_unknown);
             }
@@ -730,33 +744,39 @@ impl FastPath {
     }
 
     /// Leaves a call that was not sent to the worker, once the primary that was sent the calls before it has answered them.
-    fn fall_back(&mut self, at: Option<usize>, call: QueuedCall) {
+    fn fall_back(&mut self, at: Option<usize>, call: Call) {
         let pending = at.map(|at| &self.primaries[at].pending);
         let pending = pending.filter(|pending| pending.may_precede(&call.op));
         let after = pending.map_or_else(Progress::default, |pending| pending.progress);
-        let job = self.job(call.op, call.ticket, call.deadline, false);
-        // Where no connection ever comes, the worker alone keeps the order.
-        let begun = if self.is_wanted { self.fallback.add(job, after) } else { Some(job) };
-        self.push(begun);
+        for job in self.jobs(call, false) {
+            // Where no connection ever comes, the worker alone keeps the order.
+            let begun = if self.is_wanted { self.fallback.add(job, after) } else { Some(job) };
+            self.push(begun);
+        }
     }
 
     /// Leaves a call that was sent to the worker, which begins it again.
     fn retry(&mut self, call: PendingCall, progress: Progress, is_unknown: bool) {
-        let job = self.job(call.op, call.ticket, call.deadline, is_unknown);
-        let begun = self.fallback.retry(job, progress);
-        self.push(begun);
+        for job in self.jobs(call.call, is_unknown) {
+            let begun = self.fallback.retry(job, progress);
+            self.push(begun);
+        }
     }
 
     /// As `retry`, of a session that was created.
     fn retry_create(&mut self, call: PendingCall, progress: Progress) {
-        let job = self.job(call.op, call.ticket, call.deadline, true);
-        let begun = self.fallback.retry_create(job, progress);
-        self.push(begun);
+        for job in self.jobs(call.call, true) {
+            let begun = self.fallback.retry_create(job, progress);
+            self.push(begun);
+        }
     }
 
-    fn job(&self, op: Op, ticket: u32, deadline: Instant, is_unknown: bool) -> Job {
-        let waiter = Waiter::Ticket { to: Arc::clone(&self.to), ticket };
-        Job { op, waiter, deadline: deadline.into(), is_unknown }
+    fn jobs(&self, call: Call, is_unknown: bool) -> impl Iterator<Item = Job> + use<> {
+        let (to, deadline) = (Arc::clone(&self.to), call.deadline.into());
+        call.each().map(move |(op, ticket)| {
+            let waiter = Waiter::Ticket { to: Arc::clone(&to), ticket };
+            Job { op, waiter, deadline, is_unknown }
+        })
     }
 
     fn push(&mut self, jobs: impl IntoIterator<Item = Job>) {
@@ -765,6 +785,14 @@ impl FastPath {
             self.store.queue.push_jobs(jobs);
             self.has_jobs = true;
         }
+    }
+}
+
+/// Tells each of some calls of its end. If that panics, those that are left are not told yet.
+fn tell_each(current: &mut SmallVec<[u32; 4]>, mut tell: impl FnMut(u32)) {
+    while let Some(&ticket) = current.last() {
+        tell(ticket);
+        current.pop();
     }
 }
 

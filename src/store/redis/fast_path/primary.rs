@@ -9,6 +9,7 @@ use super::super::connection::{ReplyWindow, Socket};
 use super::super::routing::NodeId;
 use super::super::session::{Cipher, Op};
 use super::fallback::Progress;
+use crate::session::SessionId;
 
 /// How many bytes may wait for the system at once. Calls beyond that wait before they are encoded, so that those whose
 /// time is over are never sent.
@@ -17,18 +18,47 @@ const MAX_UNSENT: usize = 256 * 1024;
 /// How many pending calls are looked through for those on one session. Of more, any may be on it.
 const MAX_SEARCHED: usize = 1024;
 
-/// A call that waits until the server has taken others.
-pub struct QueuedCall {
+/// How many of the last calls are looked through for one that a `get` can share.
+const MAX_SHARED_SEARCHED: usize = 16;
+
+/// How many calls may share one: a turn tells of their ends together.
+const MAX_SHARING: usize = 128;
+
+/// How much later than the first a call may begin that shares it. They are late together.
+const SHARED_WITHIN: Duration = Duration::from_millis(10);
+
+/// A call, and those that share it.
+pub struct Call {
     pub op: Op,
     pub ticket: u32,
+    /// Of a `get`: the tickets of others on the same session.
+    pub sharing: Vec<u32>,
     pub deadline: Instant,
+}
+
+impl Call {
+    pub fn new(op: Op, ticket: u32, deadline: Instant) -> Self {
+        Self { op, ticket, sharing: Vec::new(), deadline }
+    }
+
+    /// The number of calls that it is.
+    pub fn count(&self) -> usize {
+        1 + self.sharing.len()
+    }
+
+    /// The calls that it is, each by itself.
+    pub fn each(self) -> impl Iterator<Item = (Op, u32)> {
+        let others: Vec<_> = match &self.op {
+            Op::Get(id) => self.sharing.iter().map(|&ticket| (Op::Get(id.clone()), ticket)).collect(),
+            _ => Vec::new(),
+        };
+        [(self.op, self.ticket)].into_iter().chain(others)
+    }
 }
 
 /// A call that the server has been asked to carry out, or is about to be.
 pub struct PendingCall {
-    pub op: Op,
-    pub ticket: u32,
-    pub deadline: Instant,
+    pub call: Call,
     /// Where its command begins in all that is sent. It gets one reply.
     pub start: u64,
 }
@@ -60,27 +90,28 @@ impl Pending {
     /// Adds a call that is sent.
     pub fn push(&mut self, call: PendingCall) {
         self.progress.sent += 1;
-        self.changes += usize::from(call.op.changes().is_some());
+        self.changes += usize::from(call.call.op.changes().is_some());
         self.calls.push_back(call);
     }
 
     /// Takes the oldest call.
     pub fn pop(&mut self) -> Option<PendingCall> {
         let call = self.calls.pop_front()?;
-        self.changes -= usize::from(call.op.changes().is_some());
+        self.changes -= usize::from(call.call.op.changes().is_some());
         Some(call)
     }
 
     /// Takes the oldest call where its time is over. Its reply is still to come.
-    pub fn pop_late(&mut self, now: Instant) -> Option<PendingCall> {
-        let call = self.calls.front().is_some_and(|first| now >= first.deadline).then(|| self.pop())??;
+    pub fn pop_late(&mut self, now: Instant) -> Option<Call> {
+        self.calls.front().filter(|first| now >= first.call.deadline)?;
+        let PendingCall { call, .. } = self.pop()?;
         self.late.push_back(call.deadline);
         Some(call)
     }
 
     /// Puts the oldest call back.
     pub fn put_back(&mut self, call: PendingCall) {
-        self.changes += usize::from(call.op.changes().is_some());
+        self.changes += usize::from(call.call.op.changes().is_some());
         self.calls.push_front(call);
     }
 
@@ -104,7 +135,7 @@ impl Pending {
         let Some(id) = op.session().filter(|_| self.changes > 0 || op.changes().is_some()) else {
             return false;
         };
-        let mut ids = self.calls.iter().map(|call| call.op.session());
+        let mut ids = self.calls.iter().map(|call| call.call.op.session());
         self.calls.len() > MAX_SEARCHED || ids.any(|other| other == Some(id))
     }
 }
@@ -114,7 +145,7 @@ pub struct Primary {
     pub open: Option<Open>,
     pub pending: Pending,
     /// Calls after those.
-    pub queued: VecDeque<QueuedCall>,
+    pub queued: VecDeque<Call>,
     /// Whether replies may have been read that are not taken yet.
     pub has_buffered: bool,
     /// How many calls the system does not have yet.
@@ -148,6 +179,27 @@ impl Primary {
         open.socket.unsent() < MAX_UNSENT && window.has_room(self.pending.len())
     }
 
+    /// Has a `get` share the request of another on the same session that is not written yet, unless a change of that session
+    /// is between them.
+    pub fn share(&mut self, id: &SessionId, ticket: u32, deadline: Instant) -> bool {
+        let Self { open, pending, queued, .. } = self;
+        let Some(Open { socket, .. }) = open else { return false };
+        let unsent = pending.calls.iter_mut().rev().take_while(|call| !socket.has_sent(call.start));
+        let waiting = queued.iter_mut().rev().chain(unsent.map(|call| &mut call.call));
+        let last = waiting.take(MAX_SHARED_SEARCHED).find(|call| call.op.session() == Some(id));
+        match last {
+            Some(call)
+                if matches!(call.op, Op::Get(_))
+                    && call.count() < MAX_SHARING
+                    && deadline <= call.deadline + SHARED_WITHIN =>
+            {
+                call.sharing.push(ticket);
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// Whether there is something to be written once the system takes more.
     pub fn waits_for_room(&self, window: &ReplyWindow) -> bool {
         let Some(open) = &self.open else { return false };
@@ -161,7 +213,7 @@ impl Primary {
             // Nothing of the socket says so.
             Some(open) if open.has_failed || self.has_buffered => Some(Instant::now()),
             Some(open) if calls.is_empty() && !late.is_empty() => Some(open.socket.last_read_at() + timeout),
-            _ => calls.front().map(|first| first.deadline),
+            _ => calls.front().map(|first| first.call.deadline),
         };
         first.or(self.queued.front().map(|first| first.deadline))
     }

@@ -476,6 +476,8 @@ fn calls_whose_time_is_over_are_not_sent_any_more() {
     // The peer reads nothing.
     let tickets: Vec<_> = (0..25).map(|at| create(&mut scene, at)).collect();
     assert!(!scene.harness.fast_path.primaries[0].queued.is_empty());
+    // However long it took to begin them, all are late now.
+    pass(command_timeout);
     let outcomes: Vec<_> = tickets.into_iter().map(|ticket| scene.harness.number(ticket)).collect();
     let not_done = |outcome: &Result<u64>| outcome.as_ref().is_err_and(|error| !error.is_outcome_unknown());
     let is_stored = |at: usize| scene.fake.has(&format!("sess#{at}"));
@@ -637,6 +639,105 @@ fn a_read_sees_the_change_before_it_that_falls_back() {
     assert!(scene.harness.fast_path.fallback.is_empty());
 }
 
+/// The ids of the sessions that commands read.
+fn read_by(commands: &[Command]) -> Vec<String> {
+    let gets = commands.iter().filter(|command| command[0] == b"GET");
+    gets.map(|command| String::from_utf8(command[1].clone()).unwrap()).collect()
+}
+
+#[test]
+fn reads_of_one_session_share_a_request_until_it_is_written() {
+    let mut scene = Scene::new();
+    let created = scene.harness.create(&session("a", &ann()));
+    let value = scene.hear(1)[0][5].clone();
+    scene.say(CREATED);
+    assert_eq!(scene.harness.number(created), Ok(1));
+    let shared: Vec<_> = ["a", "b", "a", "a", "b"].iter().map(|name| scene.harness.get(&id(name))).collect();
+    assert_eq!(read_by(&scene.hear(2)), ["sess#a", "sess#b"]);
+    // It is written.
+    let own = scene.harness.get(&id("a"));
+    assert_eq!(read_by(&scene.hear(1)), ["sess#a"]);
+    scene.peer.say(&[&bulk(&value)[..], NIL, NIL].concat());
+    let found: Vec<_> = shared.iter().map(|&ticket| scene.harness.session(ticket).unwrap()).collect();
+    assert_eq!(found.iter().map(Option::is_some).collect::<Vec<_>>(), [true, false, true, true, false]);
+    assert_eq!(scene.harness.session(own), Ok(None));
+    let counters = &scene.store.counters;
+    let counted = [&counters.hits, &counters.misses].map(|it| it.load(std::sync::atomic::Ordering::Relaxed));
+    assert_eq!(counted, [3, 3]);
+    assert!(scene.fake.log().is_empty());
+}
+
+#[test]
+fn a_read_after_a_change_shares_no_request_with_those_before_it() {
+    let mut scene = Scene::new();
+    let before = [scene.harness.get(&id("a")), scene.harness.get(&id("a"))];
+    let changed = scene.harness.delete(&id("a"));
+    let after = [scene.harness.get(&id("a")), scene.harness.get(&id("a"))];
+    let commands = scene.hear(3);
+    assert_eq!(
+        commands.iter().map(|command| &command[0][..]).collect::<Vec<_>>(),
+        [&b"GET"[..], b"GETDEL", b"GET"]
+    );
+    scene.peer.say(&[bulk(b"not ours"), NIL.to_vec(), NIL.to_vec()].concat());
+    assert_eq!(scene.harness.number(changed), Ok(1));
+    for ticket in [before, after].concat() {
+        assert_eq!(scene.harness.session(ticket), Ok(None));
+    }
+}
+
+#[test]
+fn reads_that_share_a_request_fall_back_and_fail_each_by_itself() {
+    let mut scene = Scene::new();
+    scene.put(&session("a", &ann()));
+    let refused = [scene.harness.get(&id("a")), scene.harness.get(&id("a"))];
+    scene.hear(1);
+    scene.say(b"-BUSY Redis is busy running a script.\r\n");
+    for ticket in refused {
+        assert!(scene.harness.session(ticket).unwrap().is_some());
+    }
+    assert_eq!(scene.fake.log(), ["GET sess#a", "GET sess#a"]);
+    let damaged = [scene.harness.get(&id("a")), scene.harness.get(&id("a"))];
+    scene.hear(1);
+    let record = format!(r#"{{"expires":{:<18},"created":{:<16},"user":oops"#, in_an_hour().millis(), 7);
+    scene.say(&bulk(record.as_bytes()));
+    for ticket in damaged {
+        assert_eq!(scene.harness.session(ticket).unwrap_err().code(), "ERR_STORE_CORRUPT");
+    }
+    let lost = [scene.harness.get(&id("a")), scene.harness.get(&id("a"))];
+    scene.hear(1);
+    scene.peer.leave();
+    for ticket in lost {
+        assert!(scene.harness.session(ticket).unwrap().is_some());
+    }
+}
+
+#[test]
+fn reads_that_share_a_request_are_late_together() {
+    let command_timeout = Duration::from_millis(200);
+    let mut scene = Scene::with(Fake::good(), |options| options.command_timeout = command_timeout);
+    let late = [scene.harness.get(&id("a")), scene.harness.get(&id("a"))];
+    scene.hear(1);
+    for ticket in late {
+        assert_eq!(scene.harness.session(ticket).unwrap_err().code(), "ERR_STORE_TIMEOUT");
+    }
+}
+
+#[test]
+fn a_turn_tells_of_no_more_calls_than_it_has_room_for() {
+    let mut scene = Scene::new();
+    for _ in 0..3 * AT_ONCE {
+        scene.harness.get(&id("a"));
+    }
+    scene.harness.fast_path.submit();
+    let pending = &scene.harness.fast_path.primaries[0].pending.calls;
+    let (commands, calls) = (pending.len(), pending.iter().map(|each| each.call.count()).sum::<usize>());
+    assert!(calls == 3 * AT_ONCE && commands < AT_ONCE / 4, "{commands} for {calls}");
+    scene.peer.hear(commands);
+    scene.peer.say(&NIL.repeat(commands));
+    scene.harness.until(|harness| harness.fast_path.is_idle());
+    assert!(scene.harness.most_at_once <= AT_ONCE, "{} at once", scene.harness.most_at_once);
+}
+
 #[test]
 fn a_read_that_cannot_be_sent_sees_the_change_that_was() {
     let mut scene = Scene::new();
@@ -789,8 +890,9 @@ fn a_store_closes_once_its_fast_path_is_idle() {
 #[test]
 fn more_calls_than_a_fast_path_may_have_under_way_go_by_the_worker() {
     let mut scene = Scene::new();
-    for _ in 0..MAX_CALLS {
-        scene.harness.get(&id("a"));
+    for at in 0..MAX_CALLS {
+        // None shares the request of another.
+        scene.harness.get(&id(&(at % 64).to_string()));
     }
     assert_eq!(scene.harness.fast_path.primaries[0].pending.calls.len(), MAX_CALLS);
     let found = scene.harness.get(&id("b"));

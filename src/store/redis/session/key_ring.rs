@@ -156,9 +156,12 @@ pub fn keeps_keys(context: &Context, node: &Rc<Node>) -> bool {
     connection(context).is_some_and(|(keeper, _)| Rc::ptr_eq(&keeper, node))
 }
 
-/// Whether these are the store's keys, as the server that has the wrapped keys was seen to have them.
+/// Whether these are the store's keys, as the server that has the wrapped keys was seen to have them on the connection that
+/// there is to it.
 pub fn goes_by(context: &Context, cipher: &Arc<Cipher>) -> bool {
-    current(context).is_some_and(|current| Arc::ptr_eq(&current, cipher))
+    let is_there = |(keeper, _): (Rc<Node>, u64)| keeper.connections().is_some();
+    let can_say = context.options.secrets.is_empty() || connection(context).is_some_and(is_there);
+    can_say && current(context).is_some_and(|current| Arc::ptr_eq(&current, cipher))
 }
 
 /// Looks out for the loss of the connection to the server that has the wrapped keys. They may be others by the time that

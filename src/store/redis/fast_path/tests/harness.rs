@@ -90,6 +90,8 @@ pub struct Harness {
     next: u32,
     /// How many connections the worker has made.
     pub connections: usize,
+    /// How many calls a turn told of at most.
+    pub most_at_once: usize,
     /// Whether they are used, and its maps of the slots.
     pub takes_supply: bool,
 }
@@ -114,6 +116,7 @@ impl Harness {
             results: Recorder::default(),
             next: 0,
             connections: 0,
+            most_at_once: 0,
             takes_supply: true,
         }
     }
@@ -175,7 +178,14 @@ impl Harness {
     pub fn turn(&mut self) {
         let nodes: Vec<_> = self.fast_path.sockets().map(|(node, ..)| node).collect();
         for node in nodes {
-            while self.fast_path.turn(node, &mut self.results) {}
+            loop {
+                let before = self.results.count;
+                let more = self.fast_path.turn(node, &mut self.results);
+                self.most_at_once = self.most_at_once.max(self.results.count - before);
+                if !more {
+                    break;
+                }
+            }
         }
         drop(self.fast_path.take_closed_sockets());
     }
