@@ -590,7 +590,8 @@ export interface RedisStoreStats extends StoreStats {
  * user whose list is evicted keeps sessions that `getByUser` and `deleteByUser` do not find. `‹prefix›sweep`
  * says for as long as a `sweepInterval` that one process has begun the sweep. What others put where a session should be
  * is none: it is absent for all calls, and stays. `create` of that id does not overwrite it, and rejects with
- * `ERR_STORE_CORRUPT`; `delete` of that id removes a text.
+ * `ERR_STORE_CORRUPT`; `delete` of that id removes a text. A session of which others have changed the text makes `get`
+ * and `getByUser` reject with `ERR_STORE_CORRUPT`.
  *
  * `clean()` and the background sweep look at a sample of those lists, and go on while they find much that has ended, for
  * at most a hundredth of `sweepInterval`. What `stats` gives as `expired` is what they removed. `stats()` asks no server;

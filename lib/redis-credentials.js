@@ -36,7 +36,13 @@ function check(given) {
   return { username, password };
 }
 
-const reasonOf = (error) =>
-  (typeof error?.message === "string" ? error.message : kindOf(error)).toWellFormed().slice(0, MAX_REASON);
+function reasonOf(error) {
+  try {
+    const reason = typeof error?.message === "string" ? error.message : kindOf(error);
+    return reason.toWellFormed().slice(0, MAX_REASON);
+  } catch {
+    return "an error that throws when it is read";
+  }
+}
 
 module.exports = { answerRequests };

@@ -68,6 +68,18 @@ function toMillis(expires) {
   return new Date(expires).getTime();
 }
 
+/** The object of a JSON text. On a server anybody may have written it. */
+function parseObject(json) {
+  let session;
+  try {
+    session = JSON.parse(json);
+  } catch {
+    // The parser's message shows a part of the text.
+  }
+  if (session !== null && typeof session === "object") return session;
+  throw new SessionStoreError("ERR_STORE_CORRUPT", "a stored session has a text that this store has not written");
+}
+
 /** The session that a native reply says: `src/binding/reply.rs` has the table of its forms. */
 function decode(sessionId, reply) {
   switch (reply.charCodeAt(0)) {
@@ -76,7 +88,7 @@ function decode(sessionId, reply) {
     case 117: // u
       return { sessionId, userId: reply.slice(25), expires: reply.slice(1, 25) };
     case 123: // {
-      return JSON.parse(reply);
+      return parseObject(reply);
     case 69: // E
       return { sessionId, expires: reply.slice(1, 28), userId: reply.slice(28) };
     case 85: // U
@@ -89,7 +101,7 @@ function decode(sessionId, reply) {
 function decodeMoved(reply) {
   const start = reply.indexOf("{");
   const millis = Number(reply.slice(1, start));
-  const session = JSON.parse(reply.slice(start));
+  const session = parseObject(reply.slice(start));
   session.expires = reply[0] === "N" ? millis : isoOf(millis);
   return session;
 }

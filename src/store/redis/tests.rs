@@ -281,6 +281,28 @@ fn the_entry_of_a_creation_under_way_outlives_the_session_that_had_its_id_before
     }
 }
 
+#[test]
+fn an_entry_of_two_creations_has_the_version_of_neither() {
+    let Some(options) = options() else { return };
+    let store = open_at(&options, &Arc::new(MockClock::new(START)));
+    let index = format!("{}user#\"ann\"", options.prefix);
+    let entry = || text(ask(&store, &[b"ZSCORE", index.as_bytes(), b"a"]));
+    let first = (START * 1000 - 1).to_string();
+    ask(&store, &[b"ZADD", index.as_bytes(), first.as_bytes(), b"a"]);
+    store.create(&plain("a", &ann(), Expiry::new(START + 1000).unwrap())).unwrap();
+    let created = START as u64 * 1000 + store.times.micros;
+    assert_eq!(entry(), (created + 1).to_string());
+    // The end of this session leaves the entry to the other one.
+    store.delete(&SessionId::new("a").unwrap()).unwrap();
+    assert_eq!(store.delete_by_user(ann().as_key(), None), Ok(0));
+    assert_eq!(entry(), (created + 1).to_string());
+    let enter = [b"EVAL", resp::ENTER.text.as_bytes(), b"1", index.as_bytes(), b"a"];
+    for (version, entered) in [("5", created + 2), ("9000000000000000", 9_000_000_000_000_001)] {
+        ask(&store, &[&enter[..], &[version.as_bytes(), b"9000000000000", b"again"]].concat());
+        assert_eq!(entry(), entered.to_string());
+    }
+}
+
 const HOUR: i64 = 3_600_000;
 
 fn end_of(store: &RedisStore, index: &str) -> i64 {

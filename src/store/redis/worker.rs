@@ -112,11 +112,19 @@ impl Worker {
             self.context.tasks.end();
             next = id.as_ref().and_then(|id| {
                 let mut busy = self.busy.borrow_mut();
-                let later = busy.get_mut(id).and_then(VecDeque::pop_front);
-                if later.is_none() {
-                    busy.remove(id);
+                loop {
+                    match busy.get_mut(id).and_then(VecDeque::pop_front) {
+                        // Reads change nothing: none waits for another.
+                        Some(read) if read.op.changes().is_none() => {
+                            spawn_local(Rc::clone(&self).run(read));
+                        }
+                        Some(change) => break Some(change),
+                        None => {
+                            busy.remove(id);
+                            break None;
+                        }
+                    }
                 }
-                later
             });
         }
     }

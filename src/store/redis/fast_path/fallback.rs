@@ -134,8 +134,10 @@ impl Fallback {
             queue(deferred).push(job);
             return None;
         }
-        deferred.begun += 1;
-        self.tickets.insert(ticket, id);
+        if job.op.changes().is_some() {
+            deferred.begun += 1;
+            self.tickets.insert(ticket, id);
+        }
         Some(job)
     }
 
@@ -204,7 +206,9 @@ fn note(
 ) -> usize {
     let mut begun = 0;
     for job in jobs {
-        if let Waiter::Ticket { ticket, .. } = job.waiter {
+        if let Waiter::Ticket { ticket, .. } = job.waiter
+            && job.op.changes().is_some()
+        {
             begun += 1;
             tickets.insert(ticket, id.clone());
         }

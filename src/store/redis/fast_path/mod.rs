@@ -551,8 +551,9 @@ impl FastPath {
         results: &mut impl Results,
     ) -> Result<(), Ended> {
         let progress = pending.progress;
-        let PendingCall { call: Call { op, ticket, .. }, .. } = &call;
-        let (ticket, step) = (*ticket, interpret(op.kind(), std::slice::from_ref(reply)));
+        let PendingCall { call: Call { op, ticket, deadline, .. }, .. } = &call;
+        let (ticket, deadline) = (*ticket, *deadline);
+        let step = interpret(op.kind(), std::slice::from_ref(reply));
         if let Step::Refused(_) = step {
             self.retry(call, progress, false);
             return Ok(());
@@ -599,7 +600,7 @@ impl FastPath {
             (_, Step::NotFound) => self.not_found(results),
             (_, Step::Occupied | Step::OtherUser | Step::OutlivesIndex) => self.retry(call, progress, false),
             (Op::Create(session, stamp), Step::Created { index_len }) => {
-                self.created(session, *stamp, index_len, ticket, results);
+                self.created(session, *stamp, index_len, ticket, deadline, results);
             }
             (Op::Delete(id), Step::Deleted(value)) => {
                 if let Some(stale) = StaleEntry::of(cipher.member(id), value, &self.store.names) {
@@ -635,6 +636,7 @@ impl FastPath {
         created: Option<Stamp>,
         index_len: u64,
         ticket: u32,
+        deadline: Instant,
         results: &mut impl Results,
     ) {
         Counters::add(&self.store.counters.created, 1);
@@ -653,7 +655,7 @@ impl FastPath {
                 Ok(())
             };
             // The session is stored, whatever comes of this.
-            let _ = context.router.step(work).await;
+            let _ = context.router.within(deadline.into(), work).await;
             Ok(Answer::Number(1))
         });
     }

@@ -144,7 +144,7 @@ async fn try_connect(context: &Context, node: &Rc<Node>) -> Option<EventLoopConn
         }
         cipher(context, attempt).await
     };
-    let unlocked = context.router.step(unlock).await;
+    let cipher = context.router.step(unlock).await.ok()?;
     // A script that is not loaded here is when it is first called.
     let load = [&CREATE_INDEXED, &TOUCH, &UPDATE]
         .iter()
@@ -156,7 +156,6 @@ async fn try_connect(context: &Context, node: &Rc<Node>) -> Option<EventLoopConn
     let first = if is_keeper { keys_request(context, load) } else { load };
     let (connection, mut replies) =
         node.connect_event_loop(&context.router.topology.network, first).await.ok()?;
-    let cipher = unlocked.ok()?;
     // What was encrypted otherwise meanwhile is for the next one, and so is a server that has lost the keys.
     let is_current =
         if is_keeper { has_keys(context, &cipher, &replies.pop()?) } else { goes_by(context, &cipher) };

@@ -14,7 +14,8 @@
 //! 3. The remover may have the new version, if it looked at the session between the two steps. After a change of the user
 //!    the entry therefore gets another version (`ENTER`). After a creation it does not, for speed: instead entries younger
 //!    than `GRACE` are left alone, in which every creation under way has ended. The one exception is the entry of the very
-//!    session that was ended, whose version is that session's creation (`may_forget`).
+//!    session that was ended, whose version is that session's creation (`may_forget`). An entry that two creations have
+//!    made gets a version that is neither's.
 //!
 //! The server ends an index by itself. These rules keep an index for longer than any session that it names:
 //!

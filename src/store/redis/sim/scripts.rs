@@ -108,7 +108,7 @@ pub(super) fn run(
         let score = data.score(key, &args[0])?.map(|score| score as i64);
         let renewed = match score {
             None => Some(version),
-            Some(score) => args.get(3).map(|_| version.max(score + 1)),
+            Some(score) => args.get(3).map(|_| version.max(score) + 1),
         };
         if let Some(version) = renewed {
             data.change_set(key, |set| set.insert(args[0].clone(), version as f64))?;

@@ -332,7 +332,7 @@ impl Data {
             let held = entries.get(&args[0]).copied();
             let is_kept = held.is_some() && args.len() == 3;
             if !is_kept {
-                let version = held.map_or(0, |held| held + 1).max(parsed(&args[1]));
+                let version = held.map_or(parsed(&args[1]), |held| held.max(parsed(&args[1])) + 1);
                 entries.insert(args[0].clone(), version);
             }
             let len = entries.len() as i64;
