@@ -40,7 +40,7 @@ async function fails(args, exitCode, words, options) {
 }
 
 async function fill(options, sessions) {
-  const store = new RedisStore({ sweepInterval: 0, ...options });
+  const store = new RedisStore({ sweepInterval: 0, commandTimeout: 30_000, ...options });
   await store.clear();
   await Promise.all(sessions.map((each) => store.create(each)));
   await store.close();

@@ -32,7 +32,7 @@ const renewed = (session, millis) =>
 const asJson = (value) => JSON.parse(JSON.stringify(value));
 
 const isNear = (actual, expected, what) =>
-  assert.ok(Math.abs(actual - expected) < 5000, `${what}: ${new Date(actual)}, not ${new Date(expected)}`);
+  assert.ok(Math.abs(actual - expected) < 20_000, `${what}: ${new Date(actual)}, not ${new Date(expected)}`);
 
 /** A session as a framework makes one of what it loads: `@fastify/session` before 11.1.2 keeps nothing else. */
 class FrameworkSession {
@@ -594,17 +594,17 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
             it(`ends the session then: ${load}, ${write}, touchAfter ${touchAfter}`, async () => {
               const connect = other({ touchAfter, userId: (session) => session.user });
               const sid = newId();
-              await connect.set(sid, { cookie: lasting(20_000), user: "ada" });
+              await connect.set(sid, { cookie: lasting(), user: "ada" });
               const session = await loads[load](connect, sid);
-              const end = inFuture(19_900);
+              const end = new Date(Date.parse(session.cookie.expires) - 100);
               session.cookie.expires = end;
               await connect[write](sid, session);
               assert.equal(await endOf(sid), end.getTime());
               assert.equal((await connect.get(sid)).cookie.expires, end.toISOString());
               // The same object again, sooner still.
-              session.cookie.expires = inFuture(3000);
+              session.cookie.expires = inFuture(MINUTE);
               await connect[write](sid, session);
-              isNear(await endOf(sid), Date.now() + 3000, "three seconds on");
+              assert.equal(await endOf(sid), session.cookie.expires.getTime());
             });
           }
         }
@@ -612,14 +612,15 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
 
       it("ends it in a framework's session, whose maxAge was shortened by less than a second", async () => {
         const sid = newId();
-        await store.set(sid, { cookie: lasting(1200) });
+        const shorter = HOUR - 900;
+        await store.set(sid, { cookie: lasting(HOUR) });
         const held = new FrameworkSession(await store.get(sid));
-        Object.assign(held.cookie, lasting(300));
+        Object.assign(held.cookie, lasting(shorter));
         await store.touch(sid, held);
         assert.equal(await endOf(sid), held.cookie.expires.getTime());
-        assert.equal((await store.get(sid)).cookie.originalMaxAge, 300);
+        assert.equal((await store.get(sid)).cookie.originalMaxAge, shorter);
         // That request renews the shorter life.
-        Object.assign(held.cookie, lasting(300));
+        Object.assign(held.cookie, lasting(shorter));
         await store.touch(sid, held);
         assert.equal(await endOf(sid), held.cookie.expires.getTime());
       });

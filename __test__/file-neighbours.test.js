@@ -68,7 +68,8 @@ describe("a neighbour that is stopped while it writes", { skip }, () => {
       assert.notEqual(await store.get(`during ${round}`), null);
     }
     t.diagnostic(`slowest read: ${slowest.toFixed(1)} ms; the neighbour held up ${held} writes of 30`);
-    assert.ok(slowest < 100, `a read took ${slowest} ms`);
+    // One that waits for the neighbour would wait for ever.
+    assert.ok(slowest < 5000, `a read took ${slowest} ms`);
     await neighbour.end();
     await store.close();
   });
@@ -85,18 +86,16 @@ describe("a neighbour that is stopped while it writes", { skip }, () => {
       neighbour.child.kill("SIGSTOP");
       await hasStopped(neighbour.child.pid);
       write = store.touch("mine", Date.now() + 1e6);
-      isHeld = await Promise.race([write.then(() => false), sleep(50, true)]);
+      isHeld = await Promise.race([write.then(() => false), sleep(500, true)]);
       if (!isHeld) neighbour.child.kill("SIGCONT");
     }
-    const began = performance.now();
     const printed = await run(
       `const store = new FileStore({ ...JSON.parse(process.argv[1]), sweepInterval: 1 });
        // Its sweep waits for the neighbour.
        setTimeout(() => store.get("mine").then(({ userId }) => say(userId)), 50);`,
-      { args: [JSON.stringify(options)] },
+      { args: [JSON.stringify(options)], timeout: 30_000 },
     );
     assert.equal(printed, "ann");
-    assert.ok(performance.now() - began < 5000);
     neighbour.child.kill("SIGCONT");
     assert.equal(await write, true);
     await neighbour.end();

@@ -22,7 +22,7 @@ const PRELUDE = `
 /** Runs a script in a process of its own, which must end by itself in time and without error. */
 async function run(script, { prelude = PRELUDE, args = [] } = {}) {
   const { stdout } = await promisify(execFile)(process.execPath, [...args, "-e", prelude + script], {
-    timeout: 20_000,
+    timeout: 60_000,
     cwd: root,
   });
   return stdout.trim();
@@ -71,7 +71,7 @@ describe("a process", () => {
         process.kill(process.pid, "SIGKILL");
       });`;
     const env = { ...process.env, UV_THREADPOOL_SIZE: "1" };
-    const options = { cwd: root, env, timeout: 20_000 };
+    const options = { cwd: root, env, timeout: 60_000 };
     const failed = await promisify(execFile)(process.execPath, ["-e", PRELUDE + script], options).catch(
       (error) => error,
     );

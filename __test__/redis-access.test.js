@@ -20,19 +20,22 @@ const {
 } = require("./support/redis-servers.js");
 const { session } = require("./conformance.js");
 
-const DEADLINE = 400;
-const SLACK = 400;
+// Of the calls that are to fail by it. The server's answer must have come by then, too.
+const DEADLINE = 1500;
+// A busy machine makes no call so late.
+const LATEST = 10_000;
+const LONGEST = 30_000;
 // In a script the server puts it otherwise.
 const FORBIDDEN = /NOPERM|permission|can't run this command/i;
 const PASSWORD = "s3cret/with:odd@signs%";
 
-const open = (options) => new RedisStore({ commandTimeout: DEADLINE, sweepInterval: 0, ...options });
+const open = (options) => new RedisStore({ commandTimeout: LONGEST, sweepInterval: 0, ...options });
 const at = ({ port }, { login = "", database = "", scheme = "redis" } = {}) =>
   `${scheme}://${login}127.0.0.1:${port}${database}`;
 const as = (user, password) => `${user}:${encodeURIComponent(password)}@`;
 
-/** A call that must fail by the deadline, and does not tell what nobody should read. */
-async function fails(call, { code = "ERR_STORE_UNAVAILABLE", words, deadline = DEADLINE }) {
+/** A call that must fail in time, and does not tell what nobody should read. */
+async function fails(call, words) {
   const began = performance.now();
   const error = await call.then(
     () => assert.fail("it did not fail"),
@@ -40,14 +43,16 @@ async function fails(call, { code = "ERR_STORE_UNAVAILABLE", words, deadline = D
   );
   const took = performance.now() - began;
   assert.ok(error instanceof SessionStoreError, error.stack);
-  assert.equal(error.code, code, error.message);
+  assert.equal(error.code, "ERR_STORE_UNAVAILABLE", error.message);
   assert.match(error.message, words);
   assert.equal(error.outcome, undefined, "it says that it may have been carried out");
-  assert.ok(took < deadline + SLACK, `it took ${took} ms`);
+  assert.ok(took < LATEST, `it took ${took} ms`);
   for (const text of [error.message, String(error.cause ?? ""), JSON.stringify(error)]) {
     assert.ok(!text.includes("s3cret") && !text.includes("wr0ng"), text);
   }
 }
+
+const allFail = (calls, words) => Promise.all(calls.map((call) => fails(call, words)));
 
 async function works(store) {
   const one = session();
@@ -67,6 +72,9 @@ async function withStore(options, use) {
     await store.close();
   }
 }
+
+/** The same with a store whose calls fail by the deadline. */
+const withBriefStore = (options, use) => withStore({ commandTimeout: DEADLINE, ...options }, use);
 
 const untilLetIn = (store) =>
   until(
@@ -91,21 +99,18 @@ describe("a RedisStore and a server with a password", { skip: redisMissing }, ()
   });
 
   it("do not if it is missing, or wrong, which it says without showing it", async () => {
-    await withStore({ url: at(server) }, async (store) => {
-      await fails(store.get("a"), { words: /NOAUTH|authenticat|password/i });
-      await fails(store.create(session()), { words: /NOAUTH|authenticat|password/i });
-      await fails(store.size(), { words: /NOAUTH|authenticat|password/i });
-    });
-    await withStore({ url: at(server, { login: as("", "wr0ng") }) }, async (store) => {
-      await fails(store.get("a"), { words: /WRONGPASS|authenticat|password/i });
-      await fails(store.create(session()), { words: /WRONGPASS|authenticat|password/i });
-    });
+    await withBriefStore({ url: at(server) }, (store) =>
+      allFail([store.get("a"), store.create(session()), store.size()], /NOAUTH|authenticat|password/i),
+    );
+    await withBriefStore({ url: at(server, { login: as("", "wr0ng") }) }, (store) =>
+      allFail([store.get("a"), store.create(session())], /WRONGPASS|authenticat|password/i),
+    );
   });
 
   it("get along by themselves once it is put right", async () => {
     const url = at(server, { login: as("late", "s3cret") });
-    await withStore({ url }, async (store) => {
-      await fails(store.get("a"), { words: /WRONGPASS|authenticat|password/i });
+    await withBriefStore({ url }, async (store) => {
+      await fails(store.get("a"), /WRONGPASS|authenticat|password/i);
       await server.call("ACL", "SETUSER", "late", "on", ">s3cret", "~*", "&*", "+@all");
       await untilLetIn(store);
       await works(store);
@@ -114,7 +119,7 @@ describe("a RedisStore and a server with a password", { skip: redisMissing }, ()
 
   it("go on when the password is changed under a connection that is open", async () => {
     await server.call("ACL", "SETUSER", "moved", "on", ">s3cret", "~*", "&*", "+@all");
-    await withStore({ url: at(server, { login: as("moved", "s3cret") }) }, async (store) => {
+    await withBriefStore({ url: at(server, { login: as("moved", "s3cret") }) }, async (store) => {
       await works(store);
       await server.call("ACL", "SETUSER", "moved", "resetpass", ">an0ther");
       await server.call("CLIENT", "KILL", "USER", "moved");
@@ -175,16 +180,16 @@ describe("a RedisStore and a user of its own", { skip: redisMissing }, () => {
   it("fail at what that user may not do, and at nothing else", async () => {
     await withStore({ url: at(server, { login: as("reader", "s3cret") }) }, async (store) => {
       assert.equal(await store.get("a"), null);
-      await fails(store.create(session()), { words: FORBIDDEN });
+      await fails(store.create(session()), FORBIDDEN);
       const one = session();
       await withStore({ url: at(server) }, (owner) => owner.create(one));
-      await fails(store.update(one.sessionId, one), { words: FORBIDDEN });
-      await fails(store.touch(one.sessionId, one.expires), { words: FORBIDDEN });
-      await fails(store.delete(one.sessionId), { words: FORBIDDEN });
+      await fails(store.update(one.sessionId, one), FORBIDDEN);
+      await fails(store.touch(one.sessionId, one.expires), FORBIDDEN);
+      await fails(store.delete(one.sessionId), FORBIDDEN);
       assert.deepEqual(await store.get(one.sessionId), one);
     });
     await withStore({ url: at(server, { login: as("other", "s3cret") }) }, async (store) => {
-      await fails(store.get("a"), { words: FORBIDDEN });
+      await fails(store.get("a"), FORBIDDEN);
     });
     await withStore({ url: at(server, { login: as("other", "s3cret") }), prefix: "other:" }, works);
   });
@@ -202,7 +207,7 @@ describe("a RedisStore and a user of its own", { skip: redisMissing }, () => {
       await withStore({ url: at(server) }, (owner) => Promise.all(sessions.map((one) => owner.create(one))));
       const full = await size();
       const login = { login: as("busy", "s3cret") };
-      await withStore({ url: at(proxy, login), commandTimeout: 10_000 }, async (store) => {
+      await withStore({ url: at(proxy, login) }, async (store) => {
         assert.notEqual(await store.get(sessions[0].sessionId), null);
         // So that it is refused before it is done.
         proxy.delay(100);
@@ -216,7 +221,7 @@ describe("a RedisStore and a user of its own", { skip: redisMissing }, () => {
         assert.equal(error.outcome, "unknown", error.message);
         assert.ok((await size()) > 0, "nothing was left to do");
         // Now its first step is refused.
-        await fails(begin(store), { words: FORBIDDEN, deadline: 10_000 });
+        await fails(begin(store), FORBIDDEN);
       });
       await proxy.heal();
     }
@@ -243,9 +248,7 @@ describe("a RedisStore and databases", { skip: redisMissing }, () => {
 
   it("say so where there is none of that number", async () => {
     const server = await startServer();
-    await withStore({ url: at(server, { database: "/99" }) }, (store) =>
-      fails(store.get("a"), { words: /./ }),
-    );
+    await withBriefStore({ url: at(server, { database: "/99" }) }, (store) => fails(store.get("a"), /./));
     await server.kill();
   });
 });
@@ -290,8 +293,8 @@ describe("the connections of a RedisStore", { skip: redisMissing }, () => {
     const server = await startServer({ password: PASSWORD, settings: { maxclients: 1 } });
     const client = await server.connect();
     for (const login of [as("", PASSWORD), ""]) {
-      await withStore({ url: at(server, { login }) }, (store) =>
-        fails(store.get("a"), { words: /max number of clients reached/ }),
+      await withBriefStore({ url: at(server, { login }) }, (store) =>
+        fails(store.get("a"), /max number of clients reached/),
       );
     }
     client.close();
@@ -312,7 +315,7 @@ describe("a RedisStore and a Unix socket", { skip: redisMissing }, () => {
     const server = await startAt(file);
     const one = session();
     const url = `unix://${as("", PASSWORD)}${file.replace(" ", "%20")}?db=3`;
-    await withStore({ url, commandTimeout: 10_000 }, async (store) => {
+    await withStore({ url }, async (store) => {
       await works(store);
       await until(async () => (await clients(server, file)) === 2, "it has both connections");
       const many = Array.from({ length: 500 }, () => session({ data: "x".repeat(10_000) }));
@@ -331,11 +334,11 @@ describe("a RedisStore and a Unix socket", { skip: redisMissing }, () => {
   it("get along again once the server is back", async () => {
     const file = path.join(newDirectory(), "redis.sock");
     const server = await startAt(file);
-    await withStore({ url: `redis+unix://${file}`, password: PASSWORD }, async (store) => {
+    await withBriefStore({ url: `redis+unix://${file}`, password: PASSWORD }, async (store) => {
       await works(store);
       await until(async () => (await clients(server, file)) === 2, "it has both connections");
       await server.kill();
-      await fails(store.get("a"), { words: /redis\.sock: connection refused$/ });
+      await fails(store.get("a"), /redis\.sock: connection refused$/);
       await server.start();
       await untilLetIn(store);
       await works(store);
@@ -346,8 +349,8 @@ describe("a RedisStore and a Unix socket", { skip: redisMissing }, () => {
 
   it("say so where there is none", async () => {
     const file = path.join(newDirectory(), "none.sock");
-    await withStore({ url: `unix://${file}` }, (store) =>
-      fails(store.get("a"), { words: /no connection to \/.+none\.sock: No such file/ }),
+    await withBriefStore({ url: `unix://${file}` }, (store) =>
+      fails(store.get("a"), /no connection to \/.+none\.sock: No such file/),
     );
   });
 });
@@ -366,12 +369,11 @@ describe("a RedisStore and TLS", { skip: tlsMissing }, () => {
 
   it("do not where it is another, or nobody's, or the name is another", async () => {
     const stranger = makeCertificates(newDirectory());
-    for (const tls of [undefined, {}, { ca: stranger.ca }]) {
-      await withStore({ url: rediss(server), tls }, async (store) => {
-        await fails(store.get("a"), { words: /certificate|TLS|issuer/i });
-        await fails(store.create(session()), { words: /certificate|TLS|issuer/i });
-      });
-    }
+    const check = (tls) =>
+      withBriefStore({ url: rediss(server), tls }, (store) =>
+        allFail([store.get("a"), store.create(session())], /certificate|TLS|issuer/i),
+      );
+    await Promise.all([undefined, {}, { ca: stranger.ca }].map(check));
   });
 
   it("get along with any certificate where it is said that none is checked", async () => {
@@ -382,7 +384,7 @@ describe("a RedisStore and TLS", { skip: tlsMissing }, () => {
     const strict = await startTlsServer({ needsClientCertificate: true });
     const { ca, cert, key } = strict.certificates;
     await withStore({ url: rediss(strict), tls: { ca, cert, key } }, works);
-    await withStore({ url: rediss(strict), tls: { ca } }, (store) => fails(store.get("a"), { words: /./ }));
+    await withBriefStore({ url: rediss(strict), tls: { ca } }, (store) => fails(store.get("a"), /./));
     await strict.kill();
   });
 
@@ -402,26 +404,27 @@ describe("a RedisStore and TLS", { skip: tlsMissing }, () => {
     const file = path.join(newDirectory(), "extra.pem");
     fs.writeFileSync(file, server.certificates.ca);
     const script = `const { RedisStore } = require(${JSON.stringify(path.join(__dirname, ".."))});
-      const store = new RedisStore({ url: ${JSON.stringify(rediss(server))}, sweepInterval: 0 });
+      const [url, commandTimeout] = [${JSON.stringify(rediss(server))}, Number(process.argv[1])];
+      const store = new RedisStore({ url, commandTimeout, sweepInterval: 0 });
       store.get("a").then((found) => console.log(found), (error) => console.log(error.message));`;
-    const run = (NODE_EXTRA_CA_CERTS) =>
-      execFileSync(process.execPath, ["-e", script], {
+    const run = (NODE_EXTRA_CA_CERTS, commandTimeout) =>
+      execFileSync(process.execPath, ["-e", script, "--", commandTimeout], {
         env: { ...process.env, NODE_EXTRA_CA_CERTS },
         encoding: "utf8",
       });
-    assert.equal(run(file), "null\n");
-    assert.match(run(""), /certificate/);
+    assert.equal(run(file, LONGEST), "null\n");
+    assert.match(run("", DEADLINE), /certificate/);
   });
 
   it("check the certificate for the name that is given", async () => {
     const named = await startTlsServer({ names: "DNS:redis.test" });
     const { ca } = named.certificates;
-    await withStore({ url: rediss(named), tls: { ca } }, (store) =>
-      fails(store.get("a"), { words: /certificate not valid for name "127\.0\.0\.1"/ }),
+    await withBriefStore({ url: rediss(named), tls: { ca } }, (store) =>
+      fails(store.get("a"), /certificate not valid for name "127\.0\.0\.1"/),
     );
     await withStore({ url: rediss(named), tls: { ca, servername: "redis.test" } }, works);
-    await withStore({ url: rediss(named), tls: { ca, servername: "other.test" } }, (store) =>
-      fails(store.get("a"), { words: /certificate not valid for name "other\.test"/ }),
+    await withBriefStore({ url: rediss(named), tls: { ca, servername: "other.test" } }, (store) =>
+      fails(store.get("a"), /certificate not valid for name "other\.test"/),
     );
     await named.kill();
   });
@@ -439,16 +442,16 @@ describe("a RedisStore and TLS", { skip: tlsMissing }, () => {
     await node.call("CLUSTER", "ADDSLOTSRANGE", 0, 16_383);
     await until(async () => /cluster_state:ok/.test(await node.call("CLUSTER", "INFO")), "the cluster is up");
     const cluster = [`rediss://localhost:${node.port}`];
-    await withStore({ cluster, tls: { ca: node.certificates.ca }, commandTimeout: 5000 }, works);
+    await withStore({ cluster, tls: { ca: node.certificates.ca } }, works);
     await node.kill();
   });
 
   it("never speak without it to a server that asks for it, nor with it to one that does not know it", async () => {
-    await withStore({ url: at(server) }, (store) => fails(store.get("a"), { words: /rediss:\/\// }));
+    await withBriefStore({ url: at(server) }, (store) => fails(store.get("a"), /rediss:\/\//));
     const plain = await startServer();
     const tls = { ca: server.certificates.ca };
-    await withStore({ url: rediss(plain), tls, connectTimeout: 200 }, (store) =>
-      fails(store.get("a"), { words: /no TLS handshake, as of a server without TLS, within 200 ms/ }),
+    await withBriefStore({ url: rediss(plain), tls, connectTimeout: DEADLINE / 3 }, (store) =>
+      fails(store.get("a"), /no TLS handshake, as of a server without TLS, within 500 ms/),
     );
     await plain.kill();
   });

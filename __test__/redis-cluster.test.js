@@ -37,7 +37,7 @@ describe("in a cluster", { skip: redisMissing }, () => {
     const store = cluster.open();
     const { prefix } = store.db;
     const { url } = cluster.servers.nodes[0];
-    const mistaken = new RedisStore({ url, prefix, sweepInterval: 0, commandTimeout: 10_000 });
+    const mistaken = new RedisStore({ url, prefix, sweepInterval: 0, commandTimeout: 30_000 });
     const sessions = Array.from({ length: 40 }, (_, at) => session({ userId: `user ${at}` }));
     const began = performance.now();
     const errors = await Promise.all(
@@ -48,7 +48,7 @@ describe("in a cluster", { skip: redisMissing }, () => {
         ),
       ),
     );
-    assert.ok(performance.now() - began < 5000, "it does not wait for the deadline");
+    assert.ok(performance.now() - began < 15_000, "it does not wait for the deadline");
     const refused = sessions.filter((_, at) => errors[at] !== null);
     assert.ok(refused.length > 0);
     for (const error of errors.filter((one) => one !== null)) {
@@ -96,7 +96,7 @@ describe("a cluster of which one node is behind", () => {
       return `-MOVED 1 127.0.0.1:${next.port}\r\n`;
     });
     const next = await startFakeServer(answer(3, () => next));
-    const store = new RedisStore({ cluster: [next.url], sweepInterval: 0, commandTimeout: 10_000 });
+    const store = new RedisStore({ cluster: [next.url], sweepInterval: 0, commandTimeout: 30_000 });
     for (let round = 0; round < 15; round++) {
       const before = questions;
       redirects = 1;

@@ -19,6 +19,9 @@ const { session } = require("./conformance.js");
 
 const ROOT = path.join(__dirname, "..");
 const RULES = "~* &* +@all";
+// Of the calls that are to fail by it. The server's answer must have come by then, too.
+const DEADLINE = 1500;
+const LONGEST = 30_000;
 
 const fails = (call, words) =>
   assert.rejects(call, (error) => {
@@ -38,7 +41,7 @@ async function works(store) {
 describe("a RedisStore with a function for credentials", { skip: redisMissing }, () => {
   let server;
   const open = (credentials, options) =>
-    new RedisStore({ url: server.url, commandTimeout: 1000, sweepInterval: 0, credentials, ...options });
+    new RedisStore({ url: server.url, commandTimeout: LONGEST, sweepInterval: 0, credentials, ...options });
   const isIn = (store) =>
     store.get("a").then(
       () => true,
@@ -88,7 +91,7 @@ describe("a RedisStore with a function for credentials", { skip: redisMissing },
 
   it("says why there are none, and goes on asking", async () => {
     const good = { username: "app", password: "first" };
-    for (const [bad, words] of [
+    const cases = [
       [
         () => Promise.reject(new Error("the token service is down")),
         /: credentials: the token service is down$/,
@@ -99,21 +102,22 @@ describe("a RedisStore with a function for credentials", { skip: redisMissing },
       [() => JSON.parse("{"), /: credentials: .*JSON/],
       [() => Promise.reject(null), /: credentials: null$/],
       [() => ({ ...good, password: "wrong" }), /WRONGPASS/],
-    ]) {
+    ];
+    const check = async ([bad, words]) => {
       let give = bad;
-      const store = open(() => give(), { commandTimeout: 300 });
-      await fails(store.get("a"), words);
-      await fails(store.create(session()), words);
+      const store = open(() => give(), { commandTimeout: DEADLINE });
+      await Promise.all([fails(store.get("a"), words), fails(store.create(session()), words)]);
       give = () => good;
       await until(() => isIn(store), "it is let in");
       await works(store);
       await store.close();
-    }
+    };
+    await Promise.all(cases.map(check));
   });
 
   it("does not wait for it for longer than for a connection", async () => {
-    const store = open(() => new Promise(() => {}), { connectTimeout: 100 });
-    await fails(store.get("a"), /: credentials: no answer within 100 ms$/);
+    const store = open(() => new Promise(() => {}), { connectTimeout: 500, commandTimeout: DEADLINE });
+    await fails(store.get("a"), /: credentials: no answer within 500 ms$/);
     await store.close();
   });
 
@@ -132,7 +136,7 @@ describe("a RedisStore with a function for credentials", { skip: redisMissing },
         ...where(servers),
         sweepInterval: 0,
         credentials,
-        commandTimeout: 5000,
+        commandTimeout: LONGEST,
       });
       await Promise.all(Array.from({ length: 30 }, () => works(store)));
       await until(() => asked >= least, "it was asked for each");
@@ -147,7 +151,8 @@ describe("a RedisStore with a function for credentials", { skip: redisMissing },
       const { RedisStore } = require(${JSON.stringify(ROOT)});
       const threads = new Set();
       const credentials = async () => (threads.add(threadId), { username: "app", password: "first" });
-      const store = new RedisStore({ url: ${JSON.stringify(server.url)}, credentials });
+      const url = ${JSON.stringify(server.url)};
+      const store = new RedisStore({ url, credentials, commandTimeout: ${LONGEST} });
       store.get("a").then((found) => parentPort.postMessage([found, [...threads].join(), threadId]));`;
     const worker = new Worker(script, { eval: true });
     const [found, threads, threadId] = await new Promise((resolve, reject) => {
@@ -159,15 +164,18 @@ describe("a RedisStore with a function for credentials", { skip: redisMissing },
   });
 
   it("never keeps a process alive, closed or not, answered or not", () => {
-    for (const [credentials, use] of [
-      ["() => new Promise(() => {})", "store.close()"],
-      ["() => new Promise(() => {})", "store.get('a').catch(() => {})"],
-      ["async () => ({ username: 'app', password: 'first' })", "store.get('a')"],
-      ["async () => ({ username: 'app', password: 'first' })", "store.get('a').then(() => store.close())"],
+    const never = "() => new Promise(() => {})";
+    const good = "async () => ({ username: 'app', password: 'first' })";
+    for (const [credentials, use, commandTimeout] of [
+      [never, "store.close()", LONGEST],
+      [never, "store.get('a').catch(() => {})", DEADLINE],
+      [good, "store.get('a')", LONGEST],
+      [good, "store.get('a').then(() => store.close())", LONGEST],
     ]) {
       const script = `const { RedisStore } = require(${JSON.stringify(ROOT)});
         const store = new RedisStore({
-          url: ${JSON.stringify(server.url)}, credentials: ${credentials}, connectTimeout: 2 ** 31 - 1, commandTimeout: 500,
+          url: ${JSON.stringify(server.url)}, credentials: ${credentials}, connectTimeout: 2 ** 31 - 1,
+          commandTimeout: ${commandTimeout},
         });
         Promise.resolve(${use}).then(() => console.log("end"));`;
       const said = execFileSync(process.execPath, ["-e", script], { encoding: "utf8", timeout: 20_000 });
@@ -183,7 +191,7 @@ describe("a RedisStore with a function for credentials", { skip: redisMissing },
       async function use() {
         const app = { store: undefined, token: () => ({ username: "app", password: "first" }) };
         app.store = new RedisStore({
-          url: ${JSON.stringify(server.url)}, sweepInterval: 0,
+          url: ${JSON.stringify(server.url)}, sweepInterval: 0, commandTimeout: ${LONGEST},
           credentials: async () => (await sleep(50), gc(), app.token()),
         });
         registry.register(app.store, "store");
@@ -200,7 +208,7 @@ describe("a RedisStore with a function for credentials", { skip: redisMissing },
       })();`;
     const said = execFileSync(process.execPath, ["--expose-gc", "-e", script], {
       encoding: "utf8",
-      timeout: 20_000,
+      timeout: 60_000,
     });
     assert.equal(said, "null\nstore\n");
   });

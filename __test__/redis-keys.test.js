@@ -24,7 +24,7 @@ describe("encrypted sessions on a server that loses its data", { skip: redisMiss
   });
 
   const open = (options) => {
-    const store = new RedisStore({ url: server.url, secret: SECRET, commandTimeout: 5000, ...options });
+    const store = new RedisStore({ url: server.url, secret: SECRET, commandTimeout: 30_000, ...options });
     stores.push(store);
     return store;
   };

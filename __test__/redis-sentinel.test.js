@@ -37,7 +37,7 @@ describe("a RedisStore behind sentinels", { skip: redisMissing }, () => {
     return clients.split("\n").some((client) => client.includes(" sub=1 ") && !client.includes("resp=2"));
   };
 
-  it("leaves a primary that is up within a second of the failover", async () => {
+  it("leaves a primary that is up once a sentinel reports the failover", async () => {
     await open().create(session("before"));
     const old = await all.primary();
     await until(() => isHeard(all.sentinels[0]), "it listens");
@@ -54,7 +54,8 @@ describe("a RedisStore behind sentinels", { skip: redisMissing }, () => {
       return (await next.call("EXISTS", `fluid:sess#after ${made}`)) === 1;
     }, "it writes to the next one");
     const took = performance.now() - heardAt;
-    assert.ok(took < 1000, `it took ${took} ms`);
+    // Sentinels that say nothing by themselves are asked every 5 s.
+    assert.ok(took < 5000, `it took ${took} ms`);
     assert.match((await old.call("ROLE"))[0], /^master$/);
     await old.call("ACL", "SETUSER", "default", "+slaveof", "+replicaof");
     await all.untilReplica(old);
@@ -69,7 +70,7 @@ describe("a RedisStore behind sentinels", { skip: redisMissing }, () => {
     await switched;
     const began = performance.now();
     await waiting;
-    assert.ok(performance.now() - began < 2000, "the call goes to the next one");
+    assert.ok(performance.now() - began < LONG / 2, "the call goes to the next one");
     old.resume();
     await all.untilReplica(old);
   });

@@ -22,7 +22,7 @@ describe("while slots of a cluster move,", { skip: redisMissing }, () => {
 
   /** A store with sessions, and the slots of some of them on each primary. */
   async function openWith(prefix) {
-    const store = new RedisStore({ cluster: cluster.urls, prefix, sweepInterval: 0, commandTimeout: 10_000 });
+    const store = new RedisStore({ cluster: cluster.urls, prefix, sweepInterval: 0, commandTimeout: 30_000 });
     await Promise.all(idsOf(prefix).map((id) => store.create(session(id))));
     const slots = PRIMARIES.map(() => []);
     for (const id of idsOf(prefix).slice(0, 60)) {

@@ -38,7 +38,7 @@ const FORGET = `${COUNT}
     await use(0);
     const before = count();
     for (let at = 1; at <= 50; at++) await use(at);
-    for (let tries = 0; tries < 100; tries++) {
+    for (let tries = 0; tries < 400; tries++) {
       globalThis.gc();
       await sleep(100);
       const { threads, files } = count();

@@ -1,1 +1,1 @@
-module.exports = { testMatch: ["<rootDir>/jest/*.test.js"], watchman: false };
+module.exports = { testMatch: ["<rootDir>/jest/*.test.js"], watchman: false, testTimeout: 60_000 };

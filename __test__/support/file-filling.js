@@ -15,7 +15,7 @@ const DELETES_AT_ONCE = 64;
 const OF_A_USER = 20;
 
 /** For how long a store may take to find out that it has room, in milliseconds. */
-const PATIENCE = 5000;
+const PATIENCE = 30_000;
 
 class Filling {
   /** What is acknowledged, by id. */

@@ -35,6 +35,8 @@ function makeRedisPlace(kind = "single") {
     next: (options) => ({
       ...where(server),
       prefix: `place ${++made}:`,
+      // On a busy machine no call is to fail by it.
+      commandTimeout: 30_000,
       sweepInterval: 0,
       ...options,
     }),

@@ -72,7 +72,7 @@ function storeCases({ describe, it, fake }) {
           assert.notEqual(await soon(store.get("a")), null);
           assert.equal(await soon(store.size()), 1);
           // The store adds the offset of the faked time to the machine's clock, which goes on.
-          fake.setTime(now + HOUR - 1000);
+          fake.setTime(now + HOUR - 60_000);
           assert.notEqual(await soon(store.get("a")), null);
           fake.setTime(now + HOUR + 1);
           assert.equal(await soon(store.get("a")), null);

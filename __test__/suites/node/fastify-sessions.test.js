@@ -63,7 +63,7 @@ for (const [name, carriesMarks] of [
       for (const isChanged of [false, true]) {
         const store = await loggedIn();
         const session = await load(store);
-        const end = new Date(Date.now() + 1000);
+        const end = new Date(Date.now() + HOUR / 2);
         session.cookie.expires = end;
         if (isChanged) session.step = 2;
         await session.save();

@@ -17,8 +17,8 @@ const AFTERWARDS = 1000;
 const now = () => performance.now();
 
 /** Opens a store with these options, calls it while `breakIt` does its work, and then compares what is there. */
-async function underLoad(options, breakIt) {
-  const open = () => new RedisStore({ commandTimeout: DEADLINE, sweepInterval: 0, ...options });
+async function underLoad({ commandTimeout = DEADLINE, ...options }, breakIt) {
+  const open = () => new RedisStore({ commandTimeout, sweepInterval: 0, ...options });
   const store = open();
   const traffic = new Traffic(store);
   let brokenAt = now();
@@ -37,7 +37,7 @@ async function underLoad(options, breakIt) {
     const fresh = open();
     const lost = await traffic.check(fresh);
     await fresh.close();
-    return { ...traffic.summary(brokenAt, healedAt), lost, faults: traffic.faults, deadline: DEADLINE };
+    return { ...traffic.summary(brokenAt, healedAt), lost, faults: traffic.faults, deadline: commandTimeout };
   } finally {
     await traffic.stop();
     await store.close();
@@ -45,10 +45,10 @@ async function underLoad(options, breakIt) {
 }
 
 /** The same with a server of its own, of which nothing that it acknowledged is lost by a kill. */
-async function withServer(breakIt) {
+async function withServer(options, breakIt) {
   const server = await startServer({ isDurable: true });
   try {
-    return await underLoad({ url: server.url }, async (traffic, told) => {
+    return await underLoad({ url: server.url, ...options }, async (traffic, told) => {
       await traffic.progress(WARM_UP);
       told.breakNow();
       return breakIt({ server, traffic });
@@ -59,11 +59,11 @@ async function withServer(breakIt) {
 }
 
 /** The same with a proxy before the server. */
-async function withProxy(breakIt) {
+async function withProxy(options, breakIt) {
   const server = await startServer({ isDurable: true });
   const proxy = await startProxy(server);
   try {
-    return await underLoad({ url: proxy.url }, async (traffic, told) => {
+    return await underLoad({ url: proxy.url, ...options }, async (traffic, told) => {
       await traffic.progress(WARM_UP);
       told.breakNow();
       return breakIt({ proxy, traffic });
@@ -92,11 +92,11 @@ async function withCluster(options, breakIt) {
  * The same with sentinels and what they watch. `switched` resolves once they have another primary. `more` are the URLs of
  * other sentinels, which come first.
  */
-async function withSentinels(breakIt, more = []) {
+async function withSentinels(options, breakIt, more = []) {
   const all = await startSentinels();
   const sentinel = { urls: [...more, ...all.urls], master: all.master };
   try {
-    return await underLoad({ sentinel, waitReplicas: 1 }, async (traffic, told) => {
+    return await underLoad({ sentinel, waitReplicas: 1, ...options }, async (traffic, told) => {
       await traffic.progress(WARM_UP);
       const { switched } = await all.nextPrimary();
       const primary = await all.primary();
@@ -125,15 +125,17 @@ async function startMuteSentinel() {
   return { url: `redis://127.0.0.1:${server.address().port}`, stop };
 }
 
-/** Writes more than fits through a connection, for so many milliseconds. The answers do not matter. */
+/** Writes 10 MB a second for so many milliseconds, more than fits through a connection. The answers do not matter. */
 async function flood(store, millis) {
   const content = "x".repeat(10_000);
-  const end = now() + millis;
-  for (let nth = 0; now() < end; nth++) {
-    const sessionId = `flood-${nth % 100}`;
-    const expires = new Date(Date.now() + 3_600_000).toISOString();
-    for (let at = 0; at < 10; at++) store.update(sessionId, { sessionId, expires, content }).catch(() => {});
-    await sleep(10);
+  const begun = now();
+  for (let written = 0; written < millis; await sleep(10)) {
+    // One each millisecond, also where this thread was late.
+    for (; written < Math.min(now() - begun, millis); written++) {
+      const sessionId = `flood-${written % 100}`;
+      const expires = new Date(Date.now() + 3_600_000).toISOString();
+      store.update(sessionId, { sessionId, expires, content }).catch(() => {});
+    }
   }
 }
 
@@ -153,12 +155,13 @@ async function moveSlot(cluster, traffic, slot, to) {
 const FAILS = { fails: true };
 const SLOWS = { fails: false };
 
+/** `run(options)` has a store with these options besides its own, and a deadline of 1000 ms if they give none. */
 const FAULTS = [
   {
     title: "redis-server killed and started again at once, three times",
     ...SLOWS,
-    run: () =>
-      withServer(async ({ server, traffic }) => {
+    run: (options) =>
+      withServer(options, async ({ server, traffic }) => {
         for (let round = 0; round < 3; round++) {
           if (round > 0) await traffic.progress(WARM_UP);
           await server.kill();
@@ -170,8 +173,8 @@ const FAULTS = [
   {
     title: "redis-server killed, and away for longer than the deadline",
     ...FAILS,
-    run: () =>
-      withServer(async ({ server, traffic }) => {
+    run: (options) =>
+      withServer(options, async ({ server, traffic }) => {
         await server.kill();
         await traffic.failure();
         await server.start();
@@ -181,8 +184,8 @@ const FAULTS = [
   {
     title: "redis-server stopped (SIGSTOP) for longer than the deadline",
     ...FAILS,
-    run: () =>
-      withServer(async ({ server, traffic }) => {
+    run: (options) =>
+      withServer(options, async ({ server, traffic }) => {
         await server.pause();
         await traffic.failure();
         server.resume();
@@ -192,11 +195,11 @@ const FAULTS = [
   {
     title: "the server starts only after the store",
     ...FAILS,
-    run: async () => {
+    run: async (options) => {
       const server = await startServer({ isDurable: true });
       await server.kill();
       try {
-        return await underLoad({ url: server.url }, async (traffic) => {
+        return await underLoad({ url: server.url, ...options }, async (traffic) => {
           await traffic.failure();
           await server.start();
           return now();
@@ -209,8 +212,8 @@ const FAULTS = [
   {
     title: "connections cut, 20 times",
     ...SLOWS,
-    run: () =>
-      withProxy(async ({ proxy, traffic }) => {
+    run: (options) =>
+      withProxy(options, async ({ proxy, traffic }) => {
         for (let round = 0; round < 20; round++) {
           proxy.drop();
           await traffic.progress(20);
@@ -221,8 +224,8 @@ const FAULTS = [
   {
     title: "answers cut off in the middle, 20 times",
     ...SLOWS,
-    run: () =>
-      withProxy(async ({ proxy, traffic }) => {
+    run: (options) =>
+      withProxy(options, async ({ proxy, traffic }) => {
         for (let round = 0; round < 20; round++) {
           const before = proxy.accepted;
           proxy.truncate(1 + ((round * 7) % 40));
@@ -234,8 +237,8 @@ const FAULTS = [
   {
     title: "answers late, within the deadline",
     ...SLOWS,
-    run: () =>
-      withProxy(async ({ proxy, traffic }) => {
+    run: (options) =>
+      withProxy(options, async ({ proxy, traffic }) => {
         proxy.delay(DEADLINE / 40);
         await traffic.progress(200);
         await proxy.heal();
@@ -245,8 +248,8 @@ const FAULTS = [
   {
     title: "answers later than the deadline",
     ...FAILS,
-    run: () =>
-      withProxy(async ({ proxy, traffic }) => {
+    run: (options) =>
+      withProxy(options, async ({ proxy, traffic }) => {
         proxy.delay(DEADLINE);
         await traffic.failure();
         await proxy.heal();
@@ -256,8 +259,8 @@ const FAULTS = [
   {
     title: "connections refused for longer than the deadline",
     ...FAILS,
-    run: () =>
-      withProxy(async ({ proxy, traffic }) => {
+    run: (options) =>
+      withProxy(options, async ({ proxy, traffic }) => {
         await proxy.refuse();
         await traffic.failure();
         await proxy.heal();
@@ -267,8 +270,8 @@ const FAULTS = [
   {
     title: "nothing passes any more, and nobody says so",
     ...FAILS,
-    run: () =>
-      withProxy(async ({ proxy, traffic }) => {
+    run: (options) =>
+      withProxy(options, async ({ proxy, traffic }) => {
         proxy.goDark();
         await traffic.failure();
         await proxy.heal();
@@ -278,8 +281,8 @@ const FAULTS = [
   {
     title: "five times as many writes for 3 s as the connection carries",
     ...FAILS,
-    run: () =>
-      withProxy(async ({ proxy, traffic }) => {
+    run: (options) =>
+      withProxy(options, async ({ proxy, traffic }) => {
         proxy.limit(2_000_000);
         await flood(traffic.store, 3000);
         return now();
@@ -288,9 +291,9 @@ const FAULTS = [
   {
     title: "the server loses its data and its connections, with a secret and a second process",
     ...SLOWS,
-    run: async () => {
+    run: async (more) => {
       const server = await startServer();
-      const options = { url: server.url, secret: "of the processes that share the sessions" };
+      const options = { url: server.url, secret: "of the processes that share the sessions", ...more };
       const old = new RedisStore({ ...options, sweepInterval: 0 });
       try {
         await old.size();
@@ -318,8 +321,8 @@ const FAULTS = [
   {
     title: "a cluster gets a node, and slots move to it while they are used",
     ...SLOWS,
-    run: () =>
-      withCluster({}, async ({ cluster, traffic }) => {
+    run: (options) =>
+      withCluster(options, async ({ cluster, traffic }) => {
         const to = await cluster.join();
         for (const id of traffic.ids.filter((_, at) => at % 30 === 0)) {
           const slot = await cluster.slotOf(`fluid:sess#${id}`);
@@ -331,8 +334,8 @@ const FAULTS = [
   {
     title: "slots of a cluster moved while they are used (ASK, MOVED)",
     ...SLOWS,
-    run: () =>
-      withCluster({}, async ({ cluster, traffic }) => {
+    run: (options) =>
+      withCluster(options, async ({ cluster, traffic }) => {
         for (const id of traffic.ids.filter((_, at) => at % 20 === 0)) {
           const slot = await cluster.slotOf(`fluid:sess#${id}`);
           await moveSlot(cluster, traffic, slot, ((await cluster.ownerOf(slot)) + 1) % 3);
@@ -343,8 +346,8 @@ const FAULTS = [
   {
     title: "a primary of a cluster killed, waitReplicas: 1",
     ...FAILS,
-    run: () =>
-      withCluster({ waitReplicas: 1 }, async ({ cluster }) => {
+    run: (options) =>
+      withCluster({ waitReplicas: 1, ...options }, async ({ cluster }) => {
         const primary = cluster.nodes[0];
         await primary.kill();
         await cluster.untilPromoted(0);
@@ -357,8 +360,8 @@ const FAULTS = [
   {
     title: "a primary of a cluster stopped until another took over, waitReplicas: 1",
     ...FAILS,
-    run: () =>
-      withCluster({ waitReplicas: 1 }, async ({ cluster }) => {
+    run: (options) =>
+      withCluster({ waitReplicas: 1, ...options }, async ({ cluster }) => {
         const primary = cluster.nodes[1];
         await primary.pause();
         await cluster.untilPromoted(1);
@@ -371,8 +374,8 @@ const FAULTS = [
   {
     title: "all nodes of a cluster killed and started again",
     ...FAILS,
-    run: () =>
-      withCluster({}, async ({ cluster }) => {
+    run: (options) =>
+      withCluster(options, async ({ cluster }) => {
         await Promise.all(cluster.nodes.map((node) => node.kill()));
         await Promise.all(cluster.nodes.map((node) => node.start()));
         await cluster.untilWhole();
@@ -382,8 +385,8 @@ const FAULTS = [
   {
     title: "the primary that sentinels watch killed, waitReplicas: 1",
     ...FAILS,
-    run: () =>
-      withSentinels(async ({ primary, switched }) => {
+    run: (options) =>
+      withSentinels(options, async ({ primary, switched }) => {
         await primary.kill();
         await switched;
         return now();
@@ -392,7 +395,7 @@ const FAULTS = [
   {
     title: "the primary that sentinels watch killed, and the first sentinel never answers, waitReplicas: 1",
     ...FAILS,
-    run: async () => {
+    run: async (options) => {
       const mute = await startMuteSentinel();
       try {
         const fault = async ({ primary, switched }) => {
@@ -400,7 +403,7 @@ const FAULTS = [
           await switched;
           return now();
         };
-        return await withSentinels(fault, [mute.url]);
+        return await withSentinels(options, fault, [mute.url]);
       } finally {
         mute.stop();
       }
@@ -409,8 +412,8 @@ const FAULTS = [
   {
     title: "the primary that sentinels watch stopped until another took over, waitReplicas: 1",
     ...FAILS,
-    run: () =>
-      withSentinels(async ({ all, primary, switched }) => {
+    run: (options) =>
+      withSentinels(options, async ({ all, primary, switched }) => {
         await primary.pause();
         await switched;
         // It takes itself for the primary until a sentinel tells it.

@@ -38,14 +38,14 @@ async function untilDone(call) {
 async function main() {
   const store = new RedisStore({
     url: "redis://10.9.0.2:7001",
-    commandTimeout: 500,
+    commandTimeout: 1000,
     connectTimeout: 300,
     sweepInterval: 0,
   });
   lead(address);
   await untilDone(() => store.create(session(0)));
   // By then it has both of its connections.
-  for (let at = 0; at < 20; at++, await sleep(20)) await store.get("s");
+  for (let at = 0; at < 20; at++, await sleep(20)) await untilDone(() => store.get("s"));
   const begun = performance.now();
   lead(NOWHERE);
   const outcome = await store.update("s", session(1)).then(
@@ -58,7 +58,7 @@ async function main() {
   const read = new Set();
   do {
     await sleep(20);
-    read.add(await store.get("s").then(({ version }) => version));
+    read.add(await untilDone(() => store.get("s")).then(({ version }) => version));
   } while (performance.now() - begun < LOOKED_FOR);
   await store.close();
   console.log(JSON.stringify({ outcome, read: [...read] }));

@@ -3,7 +3,7 @@
 const { setTimeout: sleep } = require("node:timers/promises");
 
 const SHORTLY = 10;
-const PATIENCE = 20_000;
+const PATIENCE = 60_000;
 
 /** Waits for what nobody tells: looks every few milliseconds whether `isSo`, and resolves to what that gives. */
 async function until(isSo, what, patience = PATIENCE) {
