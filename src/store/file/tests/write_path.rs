@@ -233,7 +233,7 @@ fn the_sessions_of_a_user_wait_for_the_writes_that_concern_that_user_and_for_no_
 
 #[test]
 fn a_call_ends_by_its_deadline_and_says_what_may_have_happened() {
-    let bed = Bed::new(50);
+    let bed = Bed::new(1000);
     bed.store.create(&plain("old", &ann(), at(100))).unwrap();
     let stopped = bed.clock.stop();
     bed.create("in the writer", &ann(), 1);

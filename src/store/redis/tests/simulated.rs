@@ -9,6 +9,9 @@ use crate::store::redis::resp::{Decoder, Reply, Request};
 use crate::store::redis::sim::{Command, Data, SCRIPTS};
 use crate::store::simulation::Random;
 
+/// A minute. What ends while the test runs would end on one of the servers first.
+const UNIT: i64 = 60_000;
+
 struct Client(TcpStream);
 
 impl Client {
@@ -29,7 +32,7 @@ impl Client {
 
 /// A record, or what looks like one in part.
 fn record(random: &mut Random, now: i64) -> Vec<u8> {
-    let expires = now + *random.pick(&[-5000, 500_000, 600_000]);
+    let expires = now + UNIT * random.pick(&[-5, 500, 600]);
     let (created, user) = (created(random), user(random));
     let whole =
         format!("{{\"expires\":{expires:<18},\"created\":{created},\"user\":{user}ssion\":{{\"v\":1}}}}");
@@ -55,14 +58,14 @@ fn command(random: &mut Random, keys: &[&str; 3], now: i64) -> Command {
     let member = *random.pick(&["a", "b", "c"]);
     let version = *random.pick(&["5", "6", "1800000000000000", "1800000000000001"]);
     let last = *random.pick(&["63", "28", "-1"]);
-    let [until, now_text, enough] = [[400_000, 700_000, -1000], [0, 0, 550_000], [100_000, 900_000, -1000]]
-        .map(|offsets| (now + random.pick(&offsets)).to_string());
+    let [until, now_text, enough] = [[400, 700, -1], [0, 0, 550], [100, 900, -1]]
+        .map(|offsets| (now + UNIT * random.pick(&offsets)).to_string());
     let (value, created, user) = (record(random, now), created(random), user(random));
     let value = String::from_utf8(value).unwrap();
-    let field = format!("{:<18}", now + random.pick(&[650_000, 7_000_000]));
+    let field = format!("{:<18}", now + UNIT * random.pick(&[650, 7000]));
     let (head, tail) = (format!("{{\"expires\":{field},\"created\":"), format!(",\"user\":{user}"));
     let owner = format!("{created},\"user\":{user}");
-    let end = (now + random.pick(&[-1000, 300_000, 5_000_000])).to_string();
+    let end = (now + UNIT * random.pick(&[-1, 300, 5000])).to_string();
     let script = random.below(SCRIPTS.len());
     let kind = random.below(20);
     let (whole, least): (Vec<&str>, usize) = match (kind, script) {
