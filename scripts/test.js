@@ -4,6 +4,7 @@
 // machines that others built it for.
 const { spawn } = require("node:child_process");
 const fs = require("node:fs");
+const os = require("node:os");
 const path = require("node:path");
 const { javaScriptCases, rustCases, rustProperties } = require("./property-cases");
 const { setup } = require("./setup");
@@ -21,12 +22,14 @@ const NEED_MORE_THAN_THE_ADDON = [
   "types.test.js",
 ];
 
-const cargoTest = (title, args, env) => ({
+/** By default Node runs one file at a time on two cores. Many of them wait for servers and deadlines most of the time. */
+const FILES_AT_ONCE = Math.max(3, os.availableParallelism());
+
+const cargoTest = (title, args) => ({
   title,
   language: "Rust",
   command: "cargo",
   args: ["test", "--locked", ...args],
-  env,
 });
 
 /** Node 20 takes no patterns, hence the names. */
@@ -36,23 +39,21 @@ function javaScriptTests(without = []) {
     title: "JavaScript tests",
     language: "JavaScript",
     command: process.execPath,
-    args: ["--test", "--test-reporter=spec", ...files.map((file) => path.join("__test__", file))],
+    args: [
+      "--test",
+      `--test-concurrency=${FILES_AT_ONCE}`,
+      "--test-reporter=spec",
+      ...files.map((file) => path.join("__test__", file)),
+    ],
   };
 }
 
 function allTests() {
-  const shuttle = ["--no-default-features", "--target-dir", "target/shuttle", "--test", "shuttle"];
-  const underShuttle = { RUSTFLAGS: `${process.env.RUSTFLAGS ?? ""} --cfg shuttle`.trim() };
   const steps = [
-    cargoTest("Rust tests of the core", ["--no-default-features"]),
-    cargoTest("Rust tests of the binding", ["--lib", "binding::"]),
-    cargoTest("Rust tests of processes that are killed", [
-      "--no-default-features",
-      "--features",
-      "crash-points",
-      "--test",
-      "processes",
-    ]),
+    // All in one build: the binding, the core, and processes that are killed, which need the feature.
+    cargoTest("Rust tests", ["--features", "crash-points"]),
+    // With the binding the crate has an allocator of its own.
+    cargoTest("Rust tests of allocations", ["--no-default-features", "--test", "memory_bytes"]),
   ];
   // The simulator needs locks that only Linux has.
   if (process.platform === "linux") {
@@ -63,20 +64,21 @@ function allTests() {
       args: ["scripts/simulate.js", "--common-mutants"],
     });
   }
-  if (fs.existsSync(path.join(ROOT, "tests/shuttle.rs"))) {
-    // A target directory of its own, or each run would rebuild everything for the other flags.
-    steps.push(cargoTest("Rust tests under the scheduler of shuttle", shuttle, underShuttle));
-  }
+  steps.push(
+    cargoTest("Rust tests under the scheduler of shuttle", [
+      "--no-default-features",
+      "--features",
+      "shuttle",
+      "--test",
+      "shuttle",
+    ]),
+  );
   return [...steps, javaScriptTests()];
 }
 
 /** Runs a step, and resolves to what it printed besides its messages of progress. */
-function run({ command, args, env }) {
-  const child = spawn(command, args, {
-    cwd: ROOT,
-    env: { ...process.env, ...env },
-    stdio: ["ignore", "pipe", "inherit"],
-  });
+function run({ command, args }) {
+  const child = spawn(command, args, { cwd: ROOT, stdio: ["ignore", "pipe", "inherit"] });
   let output = "";
   child.stdout.setEncoding("utf8").on("data", (text) => {
     output += text;

@@ -136,7 +136,7 @@ impl<K: Eq + Hash, S> Drop for Visit<K, S> {
     }
 }
 
-#[cfg(all(test, not(shuttle)))]
+#[cfg(all(test, not(feature = "shuttle")))]
 mod tests {
     use super::*;
     use std::sync::Barrier;

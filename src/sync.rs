@@ -1,5 +1,5 @@
 //! What threads wait for: the end of a thread, and the locks of the stores. The locks are parking_lot's, or those of the
-//! model checker under `--cfg shuttle`.
+//! model checker under the feature `shuttle`.
 //!
 //! parking_lot's are eventually fair, and fair at once with `unlock_fair`. With the standard library's a sweep can take
 //! its lock again and again while another thread waits for it. They have no poisoning: a panic under a lock becomes an
@@ -15,7 +15,7 @@ pub(crate) fn join(thread: JoinHandle<()>) {
     }
 }
 
-#[cfg(not(shuttle))]
+#[cfg(not(feature = "shuttle"))]
 mod locks {
     use std::time::Duration;
 
@@ -53,7 +53,7 @@ mod locks {
     }
 }
 
-#[cfg(shuttle)]
+#[cfg(feature = "shuttle")]
 mod locks {
     use std::time::Duration;
 

@@ -1,6 +1,5 @@
 //! Model checks of the locks: no interleaving deadlocks, and the user index agrees with the sessions during and after
-//! each call. Run with `RUSTFLAGS="--cfg shuttle"`.
-#![cfg(shuttle)]
+//! each call. Built with the feature `shuttle`.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;

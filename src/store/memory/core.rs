@@ -25,7 +25,7 @@ use crate::sync::{Mutex, MutexGuard, lock};
 
 /// Enough that threads seldom meet. At a million sessions the index of a shard has some 10 000 words: it grows in well
 /// under a millisecond.
-const SHARDS: usize = if cfg!(shuttle) { 2 } else { MAX_SHARDS };
+const SHARDS: usize = if cfg!(feature = "shuttle") { 2 } else { MAX_SHARDS };
 
 /// The sessions of most users are in so few shards.
 const FEW_SHARDS: usize = 4;

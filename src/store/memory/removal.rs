@@ -13,7 +13,7 @@ use crate::sync::unlock_fair;
 
 /// `end_by_user` itself removes so many records. That takes up to a millisecond, which an event loop can afford.
 /// The model checker goes the other way, which has more steps.
-pub(super) const DIRECT: usize = if cfg!(shuttle) { 0 } else { 1000 };
+pub(super) const DIRECT: usize = if cfg!(feature = "shuttle") { 0 } else { 1000 };
 
 /// How many records `remove_ended` removes in a step.
 const STEP: usize = 250;
