@@ -30,8 +30,8 @@ export interface ConnectStoreOptions<Data extends object = ConnectSession> {
   /**
    * Leaves out a write that only prolongs the session, by less than so many milliseconds: `touch`, and a `set` of what
    * the request has not changed (`resave: true`; @fastify/session saves with every response). A session in use always
-   * keeps at least half of its lifetime. A write that shortens the session is made. A `set` reads the session first if
-   * its object does not say what was loaded, as one does not that comes from `all` or `getByUser`.
+   * keeps at least half of its lifetime. A write that shortens the session is made. A `set` of a session that `all` or
+   * `getByUser` gave, or of an object of the app, reads the stored session first.
    * @default 0: every write is made
    */
   touchAfter?: number;
@@ -112,8 +112,9 @@ export class ConnectStore<Data extends object = ConnectSession> extends EventEmi
    * express-session with `resave: true`. Then only the expiry moves, as by `touch`: otherwise the request would undo what
    * another one has saved.
    *
-   * "Not changed" is what has the text of what the same request loaded or stored last, the cookie apart. A session that
-   * others have stored in another layout is taken for a changed one, and so is one whose cookie is not its first field.
+   * The store compares the JSON text with that which the same request loaded or stored last, without the cookie. It
+   * cannot compare a session that another program stored in another layout, or one whose cookie is not its first field.
+   * Such a session is written. So is each one if the app overrides the `get` of the store.
    *
    * Rejects as `create` and `update` of the store do, with `ERR_SESSION_ENDED` (see the class), and with
    * `ERR_INVALID_OPTION` if `ttl` or `userId` return a value that they must not return.

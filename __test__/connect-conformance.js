@@ -618,14 +618,14 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         }
       });
 
-      it("is that of a copy, too", async () => {
+      it("may be given a copy", async () => {
         const { connect, sid, session } = await load();
         await saveElsewhere(sid, { step: 2 });
         await connect.set(sid, { ...session });
         assert.equal((await connect.get(sid)).step, 2);
       });
 
-      it("is also that of what the same request has stored before", async () => {
+      it("compares with what the same request stored last", async () => {
         const sid = newId();
         const held = new FrameworkSession({ cookie: lasting(), step: 1 });
         await store.set(sid, held);
@@ -638,7 +638,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         assert.equal((await store.get(sid)).step, 4);
       });
 
-      it("is none of what the request has changed back", async () => {
+      it("writes what the request has changed back", async () => {
         const { connect, sid, session } = await load();
         await connect.set(sid, Object.assign(session, { step: 2 }));
         await connect.set(sid, Object.assign(session, { step: 1 }));
@@ -675,7 +675,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         assert.deepEqual(await sidsOf(connect, "ada"), []);
       });
 
-      it("is known without a read, and so is one of what it has changed", async () => {
+      it("reads no session with touchAfter, nor does a set of what it has changed", async () => {
         const { connect, sid, session } = await load({}, { touchAfter: MINUTE });
         const { hits, misses } = await inner.stats();
         await connect.set(sid, session);
@@ -686,7 +686,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         assert.equal((await connect.get(sid)).step, 2);
       });
 
-      it("brings no session back, nor tells anybody that it was dropped", async () => {
+      it("brings no session back, and reports no error", async () => {
         const { connect, sid, session } = await load();
         await other().destroy(sid);
         await connect.set(sid, renewed(session, 2 * HOUR));
@@ -694,7 +694,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         assert.equal(await inner.size(), 0);
       });
 
-      it("is told from one that changed what looks like an expiry or the end of a cookie", async () => {
+      it("writes a change that looks like an expiry or the end of a cookie", async () => {
         const until = inFuture(HOUR).toISOString();
         const { connect, sid, session } = await load({
           until,

@@ -5,11 +5,11 @@ const { isoOf } = require("../iso.js");
 // express-session reads the clock twice when it renews a cookie, so that `originalMaxAge` may differ a little.
 const DRIFT = 1000;
 
-/** Whether JSON makes something else of a value than what it is. */
+/** Whether a value has a JSON form of its own. */
 const hasJson = (value) => typeof value?.toJSON === "function";
 
 /**
- * A copy with the expiry as JSON has it, as the app may change the cookie in place; `undefined` for what is no cookie.
+ * A copy with the expiry as JSON has it, as the app may change the cookie in place. Returns `undefined` for no object.
  * express-session and @fastify/session give theirs a `toJSON`.
  */
 function copyOf(cookie) {

@@ -54,7 +54,7 @@ function recordOf(sid, session, { prefix, ttl, userId }) {
   const expires = expiryOf(session, ttl);
   const user = userOf(userId, session);
   const cookie = copyOf(session.cookie);
-  // Refuses it if JSON makes nothing of it, or an array.
+  // Throws for an array, and for a session that JSON leaves out.
   if (hasJson(session) || Array.isArray(session)) sessionToJson(session);
   const given = withCookie(session, cookie);
   const json = sessionToJson({ sessionId: id, expires: isoOf(expires), userId: user, session: given });
@@ -76,8 +76,8 @@ function withCookie(session, cookie) {
 }
 
 /**
- * Whether the text of a loaded record has the user and the data of a record that is to be stored: all but the two expiries
- * and the cookie. It says no where it cannot know, as of a text that others have written.
+ * Whether the text of a loaded record has the user and the data of a record that is to be stored. The two expiries and the
+ * cookie may differ. Returns `false` where it cannot know, such as for a text that others have written.
  */
 function hasSameData(text, { json, expires, user }) {
   // A reply of the store may begin with its kind and a number.
