@@ -202,7 +202,7 @@ for (const { title, start, skip } of KINDS)
     });
 
     it("lets close() wait for calls of any size, and settles them", async () => {
-      const store = await withFastPath({ maxSessionBytes: 64e6 });
+      const store = await withFastPath({ maxSessionBytes: 64e6, commandTimeout: 20_000 });
       await Promise.all([store.get("a"), store.get("b")]);
       const calls = [
         store.create(session("large", { cart: "x".repeat(20e6) })),

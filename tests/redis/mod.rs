@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 struct Server {
     process: Child,
@@ -13,49 +13,53 @@ struct Server {
     port: u16,
 }
 
-static SERVER: LazyLock<Mutex<Option<Server>>> = LazyLock::new(|| {
+/// Those that are to be stopped when the process ends.
+static RUNNING: Mutex<Vec<Server>> = Mutex::new(Vec::new());
+
+static PORT: LazyLock<Option<u16>> = LazyLock::new(|| {
     let server = Server::start(|_| Some(vec![]), "--port");
     if server.is_none() {
         println!("redis-server is not installed: what needs it is left out");
     }
-    keep(server)
+    server.map(keep)
 });
 
-static TLS_SERVER: LazyLock<Mutex<Option<Server>>> = LazyLock::new(|| {
+static TLS_PORT: LazyLock<Option<u16>> = LazyLock::new(|| {
     let with_tls = |directory: &Path| {
         let (cert, key) = make_certificate(directory)?;
         let files = ["--tls-cert-file", &cert, "--tls-key-file", &key, "--tls-ca-cert-file", &cert];
-        Some(
-            [&["--port", "0", "--tls-auth-clients", "no"][..], &files]
-                .concat()
-                .iter()
-                .map(|&arg| arg.into())
-                .collect(),
-        )
+        let args = [&["--port", "0", "--tls-auth-clients", "no"][..], &files].concat();
+        Some(args.iter().map(|&arg| arg.into()).collect())
     };
     let server = Server::start(with_tls, "--tls-port");
     if server.is_none() {
         println!("redis-server or openssl is not installed: what needs both is left out");
     }
-    keep(server)
+    server.map(keep)
 });
 
-fn keep(server: Option<Server>) -> Mutex<Option<Server>> {
-    // What is static is not dropped when the process ends.
-    // SAFETY: `stop` is a function of this program, and unwinds into nothing.
-    unsafe { libc::atexit(stop) };
-    Mutex::new(server)
+fn running() -> MutexGuard<'static, Vec<Server>> {
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Keeps a server until the process ends: its port.
+fn keep(server: Server) -> u16 {
+    let port = server.port;
+    let mut running = running();
+    if running.is_empty() {
+        // What is static is not dropped when the process ends.
+        // SAFETY: `stop` is a function of this program, and unwinds into nothing.
+        unsafe { libc::atexit(stop) };
+    }
+    running.push(server);
+    port
 }
 
 extern "C" fn stop() {
-    for server in [&SERVER, &TLS_SERVER] {
-        // One that was never asked for is not started now.
-        let Some(server) = LazyLock::get(server) else { continue };
-        if let Some(mut server) = server.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            let _ = server.process.kill();
-            let _ = server.process.wait();
-            let _ = std::fs::remove_dir_all(server.directory);
-        }
+    for mut server in running().drain(..) {
+        let _ = server.process.kill();
+        let _ = server.process.wait();
+        let _ = std::fs::remove_dir_all(server.directory);
     }
 }
 
@@ -118,11 +122,11 @@ pub fn free_port() -> u16 {
 
 /// The server's port. It may still be starting.
 pub fn port() -> Option<u16> {
-    SERVER.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|server| server.port)
+    *PORT
 }
 
 /// That of the one with TLS, whose certificate nobody has signed.
 #[allow(dead_code, reason = "not every program of tests has TLS")]
 pub fn tls_port() -> Option<u16> {
-    TLS_SERVER.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|server| server.port)
+    *TLS_PORT
 }
