@@ -656,6 +656,27 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         assert.equal((await connect.get(sid)).step, 1);
       });
 
+      it("is compared with nothing that another set of the same request is replacing", async () => {
+        const { connect, sid, session } = await load();
+        const { update } = inner;
+        let open;
+        const opened = new Promise((resolve) => {
+          open = resolve;
+        });
+        let updates = 0;
+        inner.update = async (...args) => {
+          if (++updates === 2) await opened;
+          return update.apply(inner, args);
+        };
+        const first = connect.set(sid, Object.assign(session, { step: 2 }));
+        const second = connect.set(sid, Object.assign(session, { step: 3 }));
+        await first;
+        const third = connect.set(sid, Object.assign(session, { step: 2 }));
+        open();
+        await Promise.all([second, third]);
+        assert.equal(updates, 3);
+      });
+
       it("stores the cookie if that was changed, and no data", async () => {
         for (const options of [{}, { touchAfter: MINUTE }]) {
           const { connect, sid, session } = await load({}, options);

@@ -128,6 +128,13 @@ describe("the text of a record", () => {
     assert.ok(known.same > RUNS / 100 && known.other > RUNS / 100, JSON.stringify(known));
   });
 
+  it("has other data if only the user differs", () => {
+    const session = { cookie: { path: "/" }, a: 1 };
+    const [ada, bob] = ["ada", "bob"].map((user) => ({ ...OPTIONS, userId: () => user }));
+    assert.equal(hasSameData(textOf(session, ada), recordOf("an id", session, ada)), true);
+    assert.equal(hasSameData(textOf(session, ada), recordOf("an id", session, bob)), false);
+  });
+
   it("of another layout says nothing of its data", () => {
     const session = { cookie: { path: "/" }, a: 1 };
     const record = recordOf("an id", session, OPTIONS);
