@@ -77,7 +77,10 @@ function parseObject(json) {
     // The parser's message shows a part of the text.
   }
   if (session !== null && typeof session === "object") return session;
-  throw new SessionStoreError("ERR_STORE_CORRUPT", "a stored session has a text that this store has not written");
+  throw new SessionStoreError(
+    "ERR_STORE_CORRUPT",
+    "a stored session has a text that this store has not written",
+  );
 }
 
 /** The session that a native reply says: `src/binding/reply.rs` has the table of its forms. */
