@@ -47,6 +47,10 @@ impl Used {
     pub fn open(setup: Setup, first: &Image, now: Millis) -> Self {
         let dir = super::temp_dir();
         first.put(dir.path());
+        if !first.data.is_empty() {
+            // It is there before anything is written to a data file: one that is cut off is known by it.
+            fs::write(dir.path().join("lock.mdb"), []).unwrap();
+        }
         let disk = Arc::new(match setup.log {
             Some(_) => Disk::watch_folder(dir.path()),
             None => Disk::watch(&dir.path().join(super::DATA)),
