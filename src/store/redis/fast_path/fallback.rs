@@ -215,3 +215,45 @@ fn note(
     }
     begun
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::error::Result;
+    use crate::store::redis::Answers;
+    use crate::store::{Answer, Completions};
+
+    struct Nobody;
+
+    impl Completions for Nobody {
+        fn complete(&self, _: Vec<(u32, Result<Answer>)>) {}
+    }
+
+    impl Answers for Nobody {}
+
+    fn job(op: Op, ticket: u32) -> Job {
+        let waiter = Waiter::Ticket { to: Arc::new(Nobody), ticket };
+        Job { op, waiter, deadline: Instant::now().into(), is_unknown: false }
+    }
+
+    /// A session that is read all the time would never come back to the fast path.
+    #[test]
+    fn only_changes_keep_a_session_with_the_worker() {
+        let id = SessionId::new("a").unwrap();
+        for progress in [Progress::default(), Progress { sent: 1, ..Progress::default() }] {
+            let mut fallback = Fallback::default();
+            let ops = [Op::Delete(id.clone()), Op::Get(id.clone()), Op::Get(id.clone())];
+            let mut begun = Vec::new();
+            for (ticket, op) in (0..).zip(ops) {
+                begun.extend(fallback.add(job(op, ticket), progress));
+            }
+            begun.extend(fallback.take_ready(|_| 1));
+            assert_eq!(begun.len(), 3);
+            assert!(fallback.has(&id));
+            fallback.completed([0].into_iter());
+            assert!(fallback.is_empty(), "{progress:?}");
+        }
+    }
+}
