@@ -101,6 +101,15 @@ describe("a RedisStore with a function for credentials", { skip: redisMissing },
       [() => ({ ...good, username: 7 }), /: credentials: username must be a non-empty string; got a number$/],
       [() => JSON.parse("{"), /: credentials: .*JSON/],
       [() => Promise.reject(null), /: credentials: null$/],
+      [
+        () =>
+          Promise.reject({
+            get message() {
+              throw new Error("nobody reads me");
+            },
+          }),
+        /: credentials: an error that throws when it is read$/,
+      ],
       [() => ({ ...good, password: "wrong" }), /WRONGPASS/],
     ];
     const check = async ([bad, words]) => {

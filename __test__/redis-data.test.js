@@ -126,6 +126,26 @@ describe("what a RedisStore keeps", { skip: redisMissing }, () => {
     assert.deepEqual(await server.call("KEYS", "fluid:sess#*"), [keyOf("a list")]);
   });
 
+  it("of which others have changed the text is refused, without a word of it", async () => {
+    const [broken, number] = [session(), session()];
+    for (const [given, text] of [
+      [broken, '{"card":4111'],
+      [number, "5"],
+    ]) {
+      await store.create(given);
+      const stored = await server.call("GET", keyOf(given.sessionId));
+      await server.call("SET", keyOf(given.sessionId), stored.replace(/"session":.*/, `"session":${text}}`));
+      for (const call of [store.get(given.sessionId), store.getByUser(given.userId)]) {
+        await assert.rejects(call, (error) => {
+          assert.equal(error.code, "ERR_STORE_CORRUPT", error.message);
+          assert.ok(!/4111|card/.test(`${error.message}${error.cause}`), error.message);
+          return true;
+        });
+      }
+      await store.delete(given.sessionId);
+    }
+  });
+
   it("is not what connect-redis has left, whichever of the prefixes begins with the other", async () => {
     const left = JSON.stringify({ cookie: { originalMaxAge: null }, passport: { user: 1 } });
     const before = ["fluid:a", "fluid:sess:a", "fluid:sess#a"];
