@@ -498,6 +498,10 @@ describe("options of RedisStore", () => {
     }
     refusesRedis({ url: "redis://host/one" }, /; got one whose database is no number$/);
     refusesRedis({ url: "redis://a@/b" }, /; got one with no host$/);
+    refusesRedis({ url: "redis://host:0" }, /; got one with port 0$/);
+    refusesRedis({ url: "redis://host%2fx" }, /; got a text that is no URL$/);
+    // biome-ignore lint/suspicious/noSparseArray: a gap is what the app may give.
+    refusesRedis({ cluster: [, "redis://host"] }, /^cluster\[0\] must be .+; got undefined$/);
   });
 
   it("take a Unix socket, which url alone may name", { skip: process.platform === "win32" }, () => {
@@ -520,6 +524,7 @@ describe("options of RedisStore", () => {
       ["unix:///x?db=one", "one whose database is no number"],
       ["unix:///x?database=1", "one with more than a path and \\?db="],
       ["unix:///x#1", "one with more than a path and \\?db="],
+      ["unix:///x?db=1&db=2", "one with more than a path and \\?db="],
       ["unix:///x%00", "one whose path is not encoded as in URLs"],
       ["unix:///x%", "one whose path is not encoded as in URLs"],
       ["unix://app@/x", "one with a user and no password"],

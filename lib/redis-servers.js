@@ -93,7 +93,8 @@ function readSentinel(sentinel, login) {
 function readList(option, urls, defaultPort, login) {
   if (!Array.isArray(urls)) throw invalidOption(option, NODES, kindOf(urls));
   if (urls.length === 0) throw invalidOption(option, NODES, "an empty list");
-  return urls.map((url, at) => {
+  // A copy, as `map` skips what is missing in a list.
+  return [...urls].map((url, at) => {
     const server = readServer(`${option}[${at}]`, NODE, url, defaultPort, login);
     if (server.database !== 0) throw invalidOption(`${option}[${at}]`, NODE, "one with a database");
     return server;
@@ -127,6 +128,7 @@ function readAddress({ hostname, port, protocol, pathname, search, hash }, defau
   const host = hostOf(hostname);
   if (host === "") throw refuse("a text that is no URL");
   if (search || hash) throw refuse("one with something after the database");
+  if (port === "0") throw refuse("one with port 0");
   return {
     host,
     port: port === "" ? defaultPort : Number(port),
@@ -142,9 +144,10 @@ function readSocket({ pathname, searchParams, hash }, refuse) {
   if (Buffer.byteLength(path) > MAX_SOCKET_PATH) {
     throw refuse(`one whose path is longer than ${MAX_SOCKET_PATH} bytes`);
   }
-  const { db = "", ...others } = Object.fromEntries(searchParams);
-  if (hash || Object.keys(others).length > 0) throw refuse("one with more than a path and ?db=");
-  return { host: path, port: 0, tls: false, database: db };
+  const database = searchParams.get("db") ?? "";
+  const isMore = searchParams.size > 1 || (searchParams.size === 1 && !searchParams.has("db"));
+  if (hash || isMore) throw refuse("one with more than a path and ?db=");
+  return { host: path, port: 0, tls: false, database };
 }
 
 const isUnixSocket = (url) => UNIX_SOCKET.test(url);
@@ -165,7 +168,10 @@ function faultOfPlace(url) {
 /** A host as it is looked up, or an empty text if it is not valid. A name with letters outside ASCII is encoded as in DNS. */
 function hostOf(hostname) {
   // URLs of schemes that are not the Web's have such letters percent-encoded.
-  if (hostname.includes("%")) return domainToASCII(decode(hostname) ?? "");
+  if (hostname.includes("%")) {
+    const name = decode(hostname) ?? "";
+    return /[/\\?#@:]/.test(name) ? "" : domainToASCII(name);
+  }
   return hostname.replace(/^\[|\]$/g, "");
 }
 
