@@ -296,7 +296,9 @@ for (const [name, createStore, skip] of [
       const jar = {};
       await ask("/", jar);
       await ask("/remember", jar);
-      assert.equal((await ask("/", jar)).body, `${30 * 24 * HOUR}`);
+      // express-session reads the clock twice to set it.
+      const lost = 30 * 24 * HOUR - Number((await ask("/", jar)).body);
+      assert.ok(lost >= 0 && lost < HOUR / 2, `${lost} ms less`);
       await ask("/forget", jar);
       assert.equal((await ask("/", jar)).body, "null");
       const { cookie } = await store.get(sidOf(jar));
