@@ -118,7 +118,8 @@ describe("a RedisStore whose server is away", { skip: redisMissing }, () => {
     const proxy = await startProxy(server);
     const store = await openConnected(proxy.url);
     proxy.goDark();
-    assert.equal(await codeOf(store.get("a")), "ERR_STORE_TIMEOUT");
+    // Unavailable, if its second connection was being made.
+    assert.ok(AWAY.includes(await codeOf(store.get("a"))));
     await proxy.heal();
     // On the old connection it would end by its deadline, too.
     assert.equal(await store.get("a"), null);
