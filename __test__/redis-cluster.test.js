@@ -49,7 +49,7 @@ describe("in a cluster", { skip: redisMissing }, () => {
     const store = cluster.open({ clientName, commandTimeout: 10_000, ...options });
     const areThere = async () => (await lastCommands(clientName)).every((list) => list.length === 2);
     await until(areThere, "it has two connections to each primary");
-    // The store's thread has told of them before it tells of this.
+    // The store's thread reports in order: first the connections, then this call.
     await store.size();
     return store;
   }

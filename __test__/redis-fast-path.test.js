@@ -81,7 +81,7 @@ for (const { title, start, skip } of KINDS)
       const store = open(server, options);
       await store.get("nobody");
       await until(async () => (await connections()).length === 2, "it has a fast path");
-      // The store's thread has told of it before it tells of this.
+      // The store's thread reports in order: first the connection, then this call.
       await store.size();
       return store;
     }

@@ -11,7 +11,7 @@ const { FAULTS } = require("./support/redis/faults.js");
 // Where calls are only slowed, nothing but a call that is lost or waits for a connection that is gone takes so long.
 const PATIENT = { commandTimeout: 10_000 };
 // For calls that are late as the machine is busy. A call without a deadline would wait until the fault is over, and one
-// whose deadline begins anew with each attempt would wait for several.
+// that gets a new deadline with each attempt would wait for several.
 const SLACK = 2500;
 // A store that waited for a server on this thread would do so again and again.
 const LONGEST_STALL = 2500;

@@ -1,5 +1,5 @@
-//! One redis-server for the tests of a process, on a port of its own, and one more with TLS. Where none is installed, those
-//! who ask for it are told that there is none, and so is whoever reads what the tests print.
+//! One redis-server for the tests of a process, on a port of its own, and one more with TLS. Where none is installed, the
+//! tests skip what needs it and print that.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};

@@ -155,7 +155,7 @@ async function moveSlot(cluster, traffic, slot, to) {
 const FAILS = { fails: true };
 const SLOWS = { fails: false };
 
-/** `run(options)` has a store with these options besides its own, and a deadline of 1000 ms if they give none. */
+/** `run(options)` adds these options to those of its store. The default deadline is 1000 ms. */
 const FAULTS = [
   {
     title: "redis-server killed and started again at once, three times",

@@ -24,7 +24,7 @@ pub enum Filled {
     Ended,
 }
 
-/// A connection that is logged in, for whoever writes and reads its socket.
+/// An authenticated connection whose socket the event loop reads and writes.
 pub struct RawConnection {
     pub socket: Arc<socket2::Socket>,
     /// Where it speaks TLS.
@@ -69,7 +69,7 @@ impl Socket {
             unread: 0..0,
             last_read_at: Instant::now(),
         };
-        // Whoever made it may have received more than it has read.
+        // The worker may have received bytes that it has not parsed.
         opened.decrypt(0)?;
         Ok(opened)
     }

@@ -96,7 +96,7 @@ impl Data {
         self.keys.keys().map(Vec::as_slice)
     }
 
-    /// A string: empty where there is none.
+    /// The string of a key, or an empty one if the key is absent.
     pub(super) fn text(&self, key: &[u8]) -> Result<&[u8], Reply> {
         match self.keys.get(key).map(|entry| &entry.value) {
             None => Ok(&[]),

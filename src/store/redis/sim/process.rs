@@ -73,7 +73,7 @@ impl Process {
         Arc::clone(self.store.borrow().as_ref().unwrap())
     }
 
-    /// Lets go of the store. Calls that were begun still end.
+    /// Drops the store. Calls that have begun still complete.
     pub(super) fn close(&self) {
         self.store.take();
     }

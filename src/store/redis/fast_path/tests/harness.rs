@@ -90,7 +90,7 @@ pub struct Harness {
     next: u32,
     /// How many connections the worker has made.
     pub connections: usize,
-    /// How many calls a turn told of at most.
+    /// The most calls that one turn completed.
     pub most_at_once: usize,
     /// Whether they are used, and its maps of the slots.
     pub takes_supply: bool,

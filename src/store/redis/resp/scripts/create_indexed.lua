@@ -9,7 +9,8 @@ if not call('SET', KEYS[1], ARGV[1], 'NX', 'PXAT', ARGV[2]) then
   return 0
 end
 if added == 0 then
-  -- Whoever has seen the entry before must not remove it now, nor who ends this session: another creation may need it.
+  -- Another creation may need the entry. With a new version, no process removes it that has read the old one, or that
+  -- ends this session.
   local version = math.max(tonumber(ARGV[4]), tonumber(call('ZSCORE', index, ARGV[3]))) + 1
   call('ZADD', index, string.format('%.0f', version), ARGV[3])
 end
