@@ -82,8 +82,7 @@ impl MemoryStore {
         old: Option<&Entry>,
         now: Millis,
     ) -> Result<()> {
-        let cost = new.cost() + ENTRY_BYTES;
-        if !self.limits.fits(1, cost) {
+        if !self.limits.fits(1, new.cost_alone() + ENTRY_BYTES) {
             return Err(StoreError::Full("the session alone is larger than maxBytes".into()));
         }
         let mut candidates = candidates(list, new, now);
@@ -93,7 +92,7 @@ impl MemoryStore {
         let costs = |victims: &[Victim]| victims.iter().map(|(entry, _)| entry.cost).sum::<usize>();
         // Costs are averages, so that their sum may be more than the bytes.
         let freed = old.map_or(0, |old| old.cost) + costs(victims);
-        let mut bytes = (self.bytes(Some(list)) + cost).saturating_sub(freed);
+        let mut bytes = (self.bytes(Some(list)) + new.cost() + ENTRY_BYTES).saturating_sub(freed);
         while !self.limits.fits(sessions, bytes) {
             let Some((entry, reason)) = candidates.next() else {
                 // If all others may go, the session fits: what is left beside it is memory that goes with them.

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::size_class::slot_words;
+use super::size_class::{first_chunk_words, slot_words};
 use crate::clock::Millis;
 use crate::codec;
 use crate::error::Result;
@@ -13,6 +13,9 @@ use crate::store::StoredSession;
 /// What a session takes beside its record: a word in the index of sessions and one in the user index, both at their
 /// average load of about 0.72, and its share of what describes its chunk.
 const INDEX_BYTES: usize = 24;
+
+/// What the only session of a store takes beside its chunk, as measured: two indexes and the lists of chunks.
+const INDEX_BYTES_ALONE: usize = 320;
 
 const WORD: usize = size_of::<u64>();
 
@@ -69,6 +72,11 @@ impl NewRecord {
     /// About what the session takes, its words in the indexes included.
     pub(super) fn cost(&self) -> usize {
         cost(self.bytes.len())
+    }
+
+    /// What it takes as the only session of its store.
+    pub(super) fn cost_alone(&self) -> usize {
+        first_chunk_words(self.words()) * WORD + INDEX_BYTES_ALONE
     }
 
     pub(super) fn words(&self) -> usize {

@@ -49,11 +49,12 @@ impl SizeClass {
 
     /// How many slots the next chunk has in a class that holds so many records.
     ///
-    /// Chunks of all classes have few sizes, powers of two: what one class frees, the allocator gives to another.
+    /// The first is as small as possible, so that a lone session takes little. Other chunks of all classes have few
+    /// sizes, powers of two: what one class frees, the allocator gives to another.
     pub(super) fn slots_of_next_chunk(self, records: usize) -> usize {
         let (max, words) = self.shape();
         let mut size = (records / GROWTH * words).next_power_of_two().max(MIN_CHUNK_WORDS);
-        while size < CHUNK_WORDS && size % words > size / UNUSED_PART {
+        while records > 0 && size < CHUNK_WORDS && size % words > size / UNUSED_PART {
             size *= 2;
         }
         (size / words).clamp(1, max)
@@ -71,6 +72,12 @@ impl SizeClass {
 /// How many words of a slab a record of so many takes.
 pub(super) fn slot_words(words: usize) -> usize {
     SizeClass::of(words).map_or_else(|| chunk_of_one(words), SizeClass::slot_words)
+}
+
+/// How many words of a slab such a record takes if it holds no other.
+pub(super) fn first_chunk_words(words: usize) -> usize {
+    SizeClass::of(words)
+        .map_or_else(|| chunk_of_one(words), |class| class.slots_of_next_chunk(0) * class.slot_words())
 }
 
 /// The size of a chunk for one record: 4, 5, 6 or 7 times a power of two, as the allocator rounds it up anyway. So

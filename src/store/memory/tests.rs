@@ -240,6 +240,28 @@ fn bytes_are_kept_within_their_limit() {
     assert_eq!(live(&bench), left);
 }
 
+/// Some sizes of slots leave no room in a chunk smaller than 4 KiB.
+#[test]
+fn a_session_alone_keeps_the_limit_or_is_refused() {
+    let ann = UserKeyBuf::from_text("ann");
+    let (mut stored, mut refused) = (0, 0);
+    for (max, size) in
+        [1000, 3000, 10_000].into_iter().flat_map(|max| (0..max).step_by(3).map(move |size| (max, size)))
+    {
+        let bench = with_max_bytes(max);
+        let text = format!("{{\"pad\":\"{}\"}}", "x".repeat(size));
+        match bench.store.create(&json("one", Some(&ann), &text, bench.in_millis(1000))) {
+            Ok(()) => stored += 1,
+            Err(error) => {
+                assert_eq!((error.code(), bytes(&bench)), ("ERR_STORE_FULL", 0));
+                refused += 1;
+            }
+        }
+        assert!(bytes(&bench) <= max, "{} bytes of {max} after one of {size}", bytes(&bench));
+    }
+    assert!(stored > 3 * refused, "{stored} stored, {refused} refused");
+}
+
 /// An expired session may need a new chunk, but it evicts no live session.
 #[test]
 fn bytes_are_kept_within_their_limit_by_sessions_that_have_expired() {
