@@ -17,7 +17,7 @@ describe("in a cluster", { skip: redisMissing }, () => {
     "RedisStore",
     async (options, Store) => cluster.open(options, Store),
     { SessionStoreError },
-    { isRemote: true, ownStats: ["sweepError"] },
+    { isRemote: true, ownStats: ["sweepError", "connections"] },
   );
 
   it("sessions are on every server, and each is found by its user", async () => {

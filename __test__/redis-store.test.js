@@ -17,6 +17,11 @@ const VARIANTS = {
 describe("on a single server", { skip: redisMissing }, () => {
   for (const [name, given] of Object.entries(VARIANTS)) {
     const createStore = async (options, Store) => redis.open({ ...given, ...options }, Store);
-    conformance(name, createStore, { SessionStoreError }, { isRemote: true, ownStats: ["sweepError"] });
+    conformance(
+      name,
+      createStore,
+      { SessionStoreError },
+      { isRemote: true, ownStats: ["sweepError", "connections"] },
+    );
   }
 });

@@ -165,6 +165,8 @@ const anything = { expected: "anything", accepts: () => true };
 
 const deleteByUserOptions = { except: anything };
 
+const pingOptions = { timeout };
+
 /** The given options that are not `undefined`. Throws for one that is unknown, out of range, or required and missing. */
 function validateOptions(options = {}, known, required = []) {
   if (options === null || typeof options !== "object" || Array.isArray(options)) {
@@ -216,5 +218,6 @@ module.exports = {
   sentinelOptions,
   tlsOptions,
   deleteByUserOptions,
+  pingOptions,
   progressOptions,
 };

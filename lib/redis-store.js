@@ -1,6 +1,7 @@
 "use strict";
 
 const native = require("./native.js");
+const { Metrics } = require("./metrics.js");
 const { redisOptions, validateOptions } = require("./options.js");
 const { answerRequests } = require("./redis-credentials.js");
 const { readServers } = require("./redis-servers.js");
@@ -25,11 +26,12 @@ class RedisStore extends SessionStore {
     const servers = readServers({ url, cluster, sentinel, username, password, credentials });
     const settings = { prefix: DEFAULT_PREFIX, ...given, ...servers, ...readTls(tls, servers) };
     const secrets = readSecrets(secret);
-    const calls = new PendingCalls({ isEager: true });
+    const metrics = new Metrics([]);
+    const calls = new PendingCalls(metrics, { isEager: true });
     const ask = credentials && answerRequests(credentials);
     const store = callNative(() => native.openRedis({ ...settings, secrets, eventLoop }, calls.settle, ask));
     calls.attach(store, { kept: credentials });
-    super({ type: "redis", mode: settings.mode, prefix: settings.prefix }, store, calls);
+    super({ type: "redis", mode: settings.mode, prefix: settings.prefix }, store, metrics, calls);
     if (credentials !== undefined) KEPT.set(this, credentials);
   }
 

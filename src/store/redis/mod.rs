@@ -8,12 +8,15 @@
 //! the calls of one turn of JavaScript go to the server together, and their results come back together.
 //!
 //! Each layer uses those before it, and never the other way round:
-//! `resp`, `connection`, `routing`, `session`, `queue`, `worker`, this module, `fast_path`.
+//! `resp`, `monitor`, `connection`, `routing`, `session`, `health`, `queue`, `worker`, this module, `fast_path`.
 
 mod connection;
 mod counters;
 mod error;
 mod fast_path;
+mod fault;
+mod health;
+mod monitor;
 mod options;
 mod queue;
 mod resp;
@@ -40,6 +43,7 @@ use tokio::time::Instant;
 
 use self::connection::{Connector, Replication, ReplyWindow, System, Tls};
 use self::counters::Counters;
+use self::monitor::Monitor;
 use self::queue::{Queue, Waiter};
 use self::routing::{Attempt, Router};
 use self::session::{Cipher, Context, Names, NewSession, Op};
@@ -55,6 +59,8 @@ pub use self::queue::{Answers, Supply};
 pub use self::routing::NodeId;
 pub use crate::keyring::Secret;
 pub use fast_path::{AT_ONCE, FastPath, Results};
+pub use fault::Fault;
+pub use monitor::{ConnectionState, Connections};
 pub use options::{
     Address, Auth, Authorities, Credentials, CredentialsProvider, CredentialsSender, Login, RedisOptions,
     Servers, TlsOptions,
@@ -66,6 +72,7 @@ pub use resp::check_replies;
 pub struct RedisStore {
     queue: Arc<Queue>,
     counters: Arc<Counters>,
+    monitor: Arc<Monitor>,
     names: Names,
     times: Times,
     command_timeout: Duration,
@@ -117,9 +124,11 @@ impl RedisStore {
         let replication = (options.wait_replicas > 0)
             .then_some(Replication { replicas: options.wait_replicas, timeout: options.command_timeout / 2 });
         let (queue, counters) = (Arc::new(Queue::default()), Arc::new(Counters::default()));
+        let monitor = Arc::new(Monitor::default());
         let store = Arc::new(Self {
             queue: Arc::clone(&queue),
             counters: Arc::clone(&counters),
+            monitor: Arc::clone(&monitor),
             names: Names::new(&options.prefix),
             window: Arc::clone(&window),
             times: times.clone(),
@@ -139,6 +148,7 @@ impl RedisStore {
                 timeout: options.connect_timeout,
                 replication,
                 window,
+                monitor,
             };
             let router = Router::start(&options, connector);
             spawn_local(Worker::serve(Context::new(options, times, counters, router), queue));
@@ -153,6 +163,16 @@ impl RedisStore {
     /// Why the last background sweep failed, if it did.
     pub fn sweep_error(&self) -> Option<String> {
         self.counters.sweep_error.lock().clone()
+    }
+
+    /// The connections to the servers, as the worker has them.
+    pub fn connections(&self) -> Connections {
+        self.monitor.connections()
+    }
+
+    /// How long a call may take.
+    pub fn command_timeout(&self) -> Duration {
+        self.command_timeout
     }
 
     /// Has what is queued begin.
@@ -271,6 +291,22 @@ impl RedisStore {
                 session::with_cipher(&context, attempt, call).await
             };
             context.router.within(deadline, work).await
+        };
+        self.begin(work, done);
+    }
+
+    /// Asks every primary whether it serves. Waits for connections, until the time is over.
+    pub fn begin_ping(&self, timeout: Duration, done: impl FnOnce(Result<()>) + Send + 'static) {
+        let (deadline, monitor) = (Instant::now() + timeout, Arc::clone(&self.monitor));
+        let work = async move |context: Rc<Context>| {
+            let ping = async |attempt: &Attempt| health::ping(&context, attempt).await;
+            context.router.within(deadline, ping).await.map_err(|error| match (error, monitor.problem()) {
+                (StoreError::Timeout { .. }, Some(reason)) => StoreError::unavailable(reason),
+                (StoreError::Timeout { waited_for, outcome, .. }, None) => {
+                    StoreError::Timeout { waited_for, millis: timeout.as_millis() as u64, outcome }
+                }
+                (error, _) => error,
+            })
         };
         self.begin(work, done);
     }
