@@ -327,7 +327,12 @@ const MUTANTS = [
     isRare: true,
     what: "An entry is removed whose session is about to be created.",
     file: `${REDIS}/session/user_index.rs`,
-    edits: [["filter(|(_, score)| *score < oldest)", "filter(|(_, score)| *score < oldest || MUTANT)"]],
+    edits: [
+      [
+        "filter(|(_, version)| is_old(context, *version))",
+        "filter(|(_, version)| is_old(context, *version) || MUTANT)",
+      ],
+    ],
   },
   {
     name: "remove-any-entry-of-ended",
