@@ -11,13 +11,14 @@ use super::super::connection::{Connector, SendError};
 use super::super::error;
 use super::super::options::RedisOptions;
 use super::super::resp::{Replies, Reply, Request, RequestMode, Script, slot_of};
+use super::backoff::backoff;
 use super::cluster;
 use super::node::Node;
 use super::topology::Topology;
 use crate::error::{Outcome, Result, StoreError};
 
-/// How long to wait before a server is asked again that refused for a reason that passes.
-const REFUSAL_PAUSE: Duration = Duration::from_millis(20);
+/// How long to wait at least before a server is asked again that refused for a reason that passes.
+const MIN_PAUSE: Duration = Duration::from_millis(20);
 
 /// How many redirects a call follows at once. Before each one after that it waits for twice as long.
 const FREE_REDIRECTS: u32 = 4;
@@ -71,6 +72,20 @@ pub enum Effect {
     None,
     /// It does what the call is for. Once a server may have carried it out, an error is of unknown outcome.
     Main,
+}
+
+/// How often in a row a request was refused for reasons that pass.
+#[derive(Default)]
+pub struct Refusals(u32);
+
+impl Refusals {
+    /// The pause before the next attempt: that of a server that was not reached, but at most half of the time that is left,
+    /// as the reason may pass at any moment before the deadline.
+    fn next_pause(&mut self, left: Duration, chance: f64) -> Duration {
+        let pause = backoff(self.0, chance);
+        self.0 += 1;
+        pause.min((left / 2).max(MIN_PAUSE))
+    }
 }
 
 pub struct Router {
@@ -156,6 +171,7 @@ impl Router {
         node: &Node,
         make: impl Fn(RequestMode) -> Request,
     ) -> Result<Option<Reply>> {
+        let mut refusals = Refusals::default();
         loop {
             let Some(connections) = self.topology.connections_of(node).await else { return Ok(None) };
             let request = make(RequestMode::default());
@@ -168,20 +184,17 @@ impl Router {
                     if !error::passes(error::code(error)) {
                         return Err(error::check(&reply).err().unwrap_or_else(error::unexpected));
                     }
-                    self.back_off(attempt, error).await;
+                    self.pause(attempt, &mut refusals, error::in_words(error)).await;
                 }
             }
         }
     }
 
-    async fn back_off(&self, attempt: &Attempt, error: &[u8]) {
-        self.pause(attempt, error::in_words(error)).await;
-    }
-
     /// Notes why servers refuse for the time being, and leaves them some.
-    pub async fn pause(&self, attempt: &Attempt, reason: String) {
+    pub async fn pause(&self, attempt: &Attempt, refusals: &mut Refusals, reason: String) {
         *attempt.refusal.borrow_mut() = Some(reason);
-        sleep(REFUSAL_PAUSE).await;
+        let left = attempt.deadline.saturating_duration_since(Instant::now());
+        sleep(refusals.next_pause(left, self.topology.network.connector.system.chance())).await;
     }
 
     /// Sends a request to the server of a key until it is answered for good, and gives its answers. Errors of single
@@ -197,7 +210,7 @@ impl Router {
         attempt.slot.set(slot);
         let mut mode = RequestMode::default();
         let mut elsewhere: Option<Rc<Node>> = None;
-        let (mut was_sent, mut redirects) = (false, 0_u32);
+        let (mut was_sent, mut redirects, mut refusals) = (false, 0_u32, Refusals::default());
         loop {
             let connections = match elsewhere.take() {
                 Some(node) => match self.topology.connections_of(&node).await {
@@ -259,7 +272,7 @@ impl Router {
                     elsewhere = told();
                     self.topology.moved(elsewhere.as_ref());
                     if elsewhere.is_none() {
-                        sleep(REFUSAL_PAUSE).await;
+                        self.pause(attempt, &mut refusals, error::in_words(error)).await;
                     }
                 }
                 "ASK" => {
@@ -272,7 +285,7 @@ impl Router {
                         connections.cut_unless_new();
                     }
                     self.topology.request_refresh();
-                    self.back_off(attempt, error).await;
+                    self.pause(attempt, &mut refusals, error::in_words(error)).await;
                 }
                 _ => return Ok(replies),
             }

@@ -1,0 +1,161 @@
+//! A store on a server that answers as a test says, in simulated time.
+
+use std::cell::RefCell;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::LocalBoxFuture;
+use parking_lot::Mutex;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::oneshot;
+use tokio::task::spawn_local;
+use tokio::time::Instant;
+
+use super::*;
+use crate::store::Completions;
+use crate::store::redis::connection::{Stream, simulated};
+use crate::store::redis::sim::{self, Command};
+
+const TIMEOUT: Duration = Duration::from_millis(1000);
+
+type Answering = dyn Fn(&Command) -> Reply;
+
+/// A server that answers as a test says, but for what begins each connection.
+struct Scripted(Rc<Answering>);
+
+impl Stream for DuplexStream {
+    fn reset_on_drop(&self) {}
+}
+
+impl simulated::System for Scripted {
+    fn lookup(&self, _: &str, port: u16) -> LocalBoxFuture<'static, io::Result<Vec<SocketAddr>>> {
+        async move { Ok(vec![SocketAddr::from(([127, 0, 0, 1], port))]) }.boxed_local()
+    }
+
+    fn connect(&self, _: SocketAddr) -> simulated::Opening {
+        let answer = Rc::clone(&self.0);
+        async move {
+            let (near, far) = duplex(1 << 16);
+            spawn_local(serve(far, answer));
+            let near: Box<dyn Stream> = Box::new(near);
+            Ok(near)
+        }
+        .boxed_local()
+    }
+
+    fn chance(&self) -> f64 {
+        1.0
+    }
+}
+
+async fn serve(mut stream: DuplexStream, answer: Rc<Answering>) {
+    let mut bytes = Vec::new();
+    loop {
+        while let Some((command, len)) = sim::parse(&bytes) {
+            bytes.drain(..len);
+            let reply = match &command[0][..] {
+                b"PING" | b"CLIENT" => Reply::Okay,
+                _ => answer(&command),
+            };
+            let mut out = Vec::new();
+            sim::encode(&reply, &mut out);
+            if stream.write_all(&out).await.is_err() {
+                return;
+            }
+        }
+        if !matches!(stream.read_buf(&mut bytes).await, Ok(len) if len > 0) {
+            return;
+        }
+    }
+}
+
+/// Receives the result of one call.
+struct Told(Mutex<Option<oneshot::Sender<Result<Answer>>>>);
+
+impl Completions for Told {
+    fn complete(&self, done: Vec<(u32, Result<Answer>)>) {
+        for (_, answer) in done {
+            let _ = self.0.lock().take().unwrap().send(answer);
+        }
+    }
+}
+
+impl Answers for Told {}
+
+/// Makes a call, which begins at the worker's next turn.
+fn call(store: &RedisStore, op: Op) -> impl Future<Output = Result<Answer>> + use<> {
+    let (sender, receiver) = oneshot::channel();
+    let to: Arc<dyn Answers> = Arc::new(Told(Mutex::new(Some(sender))));
+    store.queue.push(op, Waiter::Ticket { to, ticket: 0 }, store.command_timeout);
+    store.wake();
+    async { receiver.await.unwrap() }
+}
+
+/// Runs a test with a store on a server that answers so.
+fn run<T>(answer: impl Fn(&Command) -> Reply + 'static, test: impl AsyncFnOnce(&RedisStore) -> T) -> T {
+    let runtime =
+        Builder::new_current_thread().enable_time().start_paused(true).build_local(LocalOptions::default());
+    runtime.unwrap().block_on(async {
+        let options = RedisOptions { command_timeout: TIMEOUT, ..options_at(1) };
+        let (store, serve) = RedisStore::prepare(&options, Times::new(Arc::new(SystemClock), None)).unwrap();
+        serve(System::Simulated(Rc::new(Scripted(Rc::new(answer)))));
+        test(&store).await
+    })
+}
+
+fn refusal(text: &str) -> Reply {
+    Reply::Error(text.as_bytes().to_vec())
+}
+
+fn touch(session_id: &str) -> Op {
+    Op::Touch(id(session_id), in_millis(60_000), None)
+}
+
+fn is_script(command: &Command) -> bool {
+    command[0].starts_with(b"EVAL")
+}
+
+/// When the server was asked for what it refuses, in milliseconds since the first time.
+fn attempts(refused: &'static str, passes_after: Duration) -> (Vec<u64>, Result<Answer>) {
+    let times: Rc<RefCell<Vec<Instant>>> = Rc::default();
+    let noted = Rc::clone(&times);
+    let answer = move |command: &Command| {
+        if !is_script(command) {
+            return Reply::Nil;
+        }
+        let mut times = noted.borrow_mut();
+        times.push(Instant::now());
+        if times[0].elapsed() < passes_after { refusal(refused) } else { Reply::Number(1) }
+    };
+    let result = run(answer, async |store| call(store, touch("a")).await);
+    let times = times.borrow();
+    (times.iter().map(|time| time.duration_since(times[0]).as_millis() as u64).collect(), result)
+}
+
+#[test]
+fn a_refusal_that_passes_is_tried_again_ever_more_slowly_and_until_the_deadline() {
+    for refused in
+        ["NOREPLICAS no", "LOADING no", "MASTERDOWN no", "TRYAGAIN no", "CLUSTERDOWN no", "BUSY no"]
+    {
+        let (times, result) = attempts(refused, Duration::MAX);
+        assert_eq!(
+            result,
+            Err(StoreError::Unavailable {
+                reason: format!("Redis says {refused}"),
+                outcome: Outcome::NotDone
+            })
+        );
+        assert!((5..20).contains(&times.len()), "{times:?}");
+        let pauses: Vec<u64> = times.windows(2).map(|two| two[1] - two[0]).collect();
+        assert!(pauses[2] > pauses[1] && pauses[1] > pauses[0], "{pauses:?}");
+        // It may pass at the last moment.
+        assert!(*times.last().unwrap() >= 900, "{times:?}");
+        let (times, result) = attempts(refused, Duration::from_millis(900));
+        assert_eq!(result, Ok(Answer::Number(1)), "{times:?}");
+    }
+}
