@@ -37,15 +37,24 @@ pub struct Attempt {
     refusal: RefCell<Option<String>>,
 }
 
+/// What is known of a call before its first attempt here.
+pub struct Begun {
+    pub deadline: Instant,
+    /// Whether a server may have carried it out already.
+    pub is_unknown: bool,
+    /// Why servers refused the call for which it had to wait.
+    pub refusal: Option<String>,
+}
+
 impl Attempt {
-    /// Begins a call, of which a server may have carried out something before.
-    fn new(deadline: Instant, is_begun: bool) -> Self {
+    fn new(begun: Begun) -> Self {
+        let Begun { deadline, is_unknown, refusal } = begun;
         Self {
             deadline,
-            begun: Rc::new(Cell::new(is_begun.into())),
-            is_repeated: Cell::new(is_begun),
+            begun: Rc::new(Cell::new(is_unknown.into())),
+            is_repeated: Cell::new(is_unknown),
             slot: Cell::new(0),
-            refusal: RefCell::new(None),
+            refusal: RefCell::new(refusal),
         }
     }
 
@@ -111,16 +120,15 @@ impl Router {
         deadline: Instant,
         work: impl AsyncFnOnce(&Attempt) -> Result<T>,
     ) -> Result<T> {
-        self.within_as(false, deadline, work).await
+        self.within_as(Begun { deadline, is_unknown: false, refusal: None }, work).await
     }
 
     pub async fn within_as<T>(
         &self,
-        is_unknown: bool,
-        deadline: Instant,
+        begun: Begun,
         work: impl AsyncFnOnce(&Attempt) -> Result<T>,
     ) -> Result<T> {
-        self.until(&Attempt::new(deadline, is_unknown), work).await
+        self.until(&Attempt::new(begun), work).await
     }
 
     async fn until<T>(&self, attempt: &Attempt, work: impl AsyncFnOnce(&Attempt) -> Result<T>) -> Result<T> {
@@ -146,7 +154,8 @@ impl Router {
         is_begun: &mut bool,
         work: impl AsyncFnOnce(&Attempt) -> Result<T>,
     ) -> Result<T> {
-        let attempt = Attempt::new(Instant::now() + self.command_timeout, *is_begun);
+        let deadline = Instant::now() + self.command_timeout;
+        let attempt = Attempt::new(Begun { deadline, is_unknown: *is_begun, refusal: None });
         let done = self.until(&attempt, work).await;
         *is_begun = attempt.is_begun();
         done.map_err(|error| attempt.in_part(error))

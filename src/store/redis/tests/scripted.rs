@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use futures_util::future::LocalBoxFuture;
+use futures_util::future::{LocalBoxFuture, join};
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::runtime::{Builder, LocalOptions};
@@ -158,4 +158,14 @@ fn a_refusal_that_passes_is_tried_again_ever_more_slowly_and_until_the_deadline(
         let (times, result) = attempts(refused, Duration::from_millis(900));
         assert_eq!(result, Ok(Answer::Number(1)), "{times:?}");
     }
+}
+
+#[test]
+fn a_call_behind_one_that_was_refused_says_why_too() {
+    let answer = |command: &Command| if is_script(command) { refusal("READONLY no") } else { Reply::Nil };
+    let (first, second) =
+        run(answer, async |store| join(call(store, touch("a")), call(store, touch("a"))).await);
+    let refused =
+        Err(StoreError::Unavailable { reason: "Redis says READONLY no".into(), outcome: Outcome::NotDone });
+    assert_eq!((first, second), (refused.clone(), refused));
 }
