@@ -392,14 +392,8 @@ const MUTANTS = [
     kind: "code",
     isRare: true,
     what: "An error says that nothing happened, though the session is stored and only its entry was refused.",
-    file: `${REDIS}/session/single.rs`,
-    edits: [
-      [
-        "let renewed = enter(context, attempt, &creation.entry(), *index_end, Reentry::Renew).await;",
-        `let renewed = enter(context, attempt, &creation.entry(), *index_end, Reentry::Renew).await;
-         if MUTANT { renewed.as_ref().map_err(Clone::clone)?; }`,
-      ],
-    ],
+    file: `${REDIS}/routing/router.rs`,
+    edits: [["if error != StoreError::Exists =>", "if error != StoreError::Exists && !MUTANT =>"]],
   },
 ];
 

@@ -68,8 +68,13 @@ impl Attempt {
         self.begun.get() > 0
     }
 
-    /// What is told of an error of a call of many parts: those that were done stay so.
-    pub fn in_part(&self, error: StoreError) -> StoreError {
+    /// The reply to a request of [`Effect::Main`] says that it has changed nothing.
+    pub fn changed_nothing(&self) {
+        self.begun.set(self.begun.get() - 1);
+    }
+
+    /// The error of a call of which something may have been done: that stays so.
+    fn in_part(&self, error: StoreError) -> StoreError {
         if self.is_begun() { error.of_unknown_outcome() } else { error }
     }
 }
@@ -137,6 +142,7 @@ impl Router {
             return Err(self.late(attempt));
         }
         match timeout_at(attempt.deadline, work(attempt)).await {
+            Ok(Err(error)) if error != StoreError::Exists => Err(attempt.in_part(error)),
             Ok(outcome) => outcome,
             Err(_) => Err(self.late(attempt)),
         }
@@ -158,7 +164,7 @@ impl Router {
         let attempt = Attempt::new(Begun { deadline, is_unknown: *is_begun, refusal: None });
         let done = self.until(&attempt, work).await;
         *is_begun = attempt.is_begun();
-        done.map_err(|error| attempt.in_part(error))
+        done
     }
 
     fn late(&self, attempt: &Attempt) -> StoreError {

@@ -204,7 +204,11 @@ async fn remove(context: &Context, attempt: &Attempt, keys: &[Vec<u8>]) -> Resul
     for some in keys.chunks(AT_ONCE) {
         let removed = join_all(some.iter().map(async |key| {
             let args: [&[u8]; 1] = [&end_of_time];
-            context.router.run_script(attempt, Effect::Main, &END_EXPIRED, key, &args).await
+            let removed = context.router.run_script(attempt, Effect::Main, &END_EXPIRED, key, &args).await;
+            if removed == Ok(Reply::Number(0)) {
+                attempt.changed_nothing();
+            }
+            removed
         }));
         for removed in removed.await {
             unless_foreign(removed, Reply::Nil)?;

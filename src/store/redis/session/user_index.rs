@@ -135,6 +135,9 @@ pub async fn delete_by_user(
             let args: [&[u8]; 2] = [&now, &to_match];
             let key = context.names.session(member);
             let ended = context.router.run_script(attempt, Effect::Main, &END_OF_USER, &key, &args).await;
+            if let Ok(Reply::Number(_)) = ended {
+                attempt.changed_nothing();
+            }
             unless_foreign(ended, NOT_THEIRS)
         }));
         let (mut own, mut stale) = (Vec::new(), Vec::new());
@@ -152,10 +155,7 @@ pub async fn delete_by_user(
         forget_all(context, attempt, &index, &own).await;
         tidy(context, attempt, &index, &stale).await;
     }
-    match failed {
-        None => Ok(live),
-        Some(error) => Err(attempt.in_part(error)),
-    }
+    failed.map_or(Ok(live), Err)
 }
 
 /// Ends the oldest sessions of a user who has more than the limit. Of two creations at once neither ends the younger

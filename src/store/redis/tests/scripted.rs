@@ -169,3 +169,79 @@ fn a_call_behind_one_that_was_refused_says_why_too() {
         Err(StoreError::Unavailable { reason: "Redis says READONLY no".into(), outcome: Outcome::NotDone });
     assert_eq!((first, second), (refused.clone(), refused));
 }
+
+fn is(command: &Command, script: &resp::Script) -> bool {
+    is_script(command) && (command[1] == script.digest.as_bytes() || command[1] == script.text.as_bytes())
+}
+
+/// The record of a live session.
+fn record(user: &str) -> Reply {
+    let expires = SystemClock.now() + 60_000;
+    let record = format!(
+        r#"{{"expires":{expires:<18},"created":{:<16},"user":{user},"session":{{}}}}"#,
+        1_800_000_000_000_000_u64
+    );
+    Reply::Bytes(record.into_bytes())
+}
+
+/// What a server says to the first request of a call, and how the call ends if the rest is refused.
+fn ends(first: &'static resp::Script, reply: i64, refused: &'static str, op: Op) -> StoreError {
+    let is_first = std::cell::Cell::new(true);
+    let answer = move |command: &Command| match &command[0][..] {
+        b"GET" => record("\"ben\""),
+        b"ZSCORE" => Reply::Nil,
+        _ if is(command, first) && is_first.replace(false) => Reply::Number(reply),
+        _ if is(command, &resp::ENTER) && !refused.starts_with("LOADING") => Reply::Number(1),
+        _ if is_script(command) => refusal(refused),
+        _ => Reply::Nil,
+    };
+    // `GET` of the wrapped keys has none.
+    let answer = move |command: &Command| {
+        if command.last().is_some_and(|key| key.ends_with(b"seal")) { Reply::Nil } else { answer(command) }
+    };
+    run(answer, async |store| call(store, op).await.unwrap_err())
+}
+
+#[test]
+fn a_write_that_is_refused_after_replies_that_changed_nothing_has_changed_nothing() {
+    let new = || NewSession::new(&plain("a", &ann(), in_millis(60_000)));
+    type Make = Box<dyn Fn() -> Op>;
+    let cases: [(&resp::Script, i64, Make); 4] = [
+        (&resp::TOUCH, 2, Box::new(|| touch("a"))),
+        (&resp::UPDATE, 2, Box::new(move || Op::Update(new()))),
+        (&resp::UPDATE, 3, Box::new(move || Op::Update(new()))),
+        (&resp::CREATE_INDEXED, 0, Box::new(move || Op::Create(new(), None))),
+    ];
+    for (script, reply, make) in cases {
+        let error = ends(script, reply, "OOM full", make());
+        assert_eq!(error, StoreError::Full("Redis says OOM full".into()), "{reply}");
+        let error = ends(script, reply, "LOADING no", make());
+        let reason = "Redis says LOADING no".into();
+        assert_eq!(error, StoreError::Unavailable { reason, outcome: Outcome::NotDone }, "{reply}");
+    }
+}
+
+/// What a server holds of a user, and says to the end of each session.
+fn delete_by_user(first: Reply, second: Reply) -> StoreError {
+    let ends = RefCell::new(vec![second, first]);
+    let answer = move |command: &Command| match &command[0][..] {
+        b"ZRANGE" => Reply::Array(["a", "1", "b", "1"].map(|part| Reply::Bytes(part.into())).to_vec()),
+        _ if is(command, &resp::END_OF_USER) => ends.borrow_mut().pop().unwrap(),
+        _ if is_script(command) => Reply::Number(0),
+        _ => Reply::Nil,
+    };
+    run(answer, async |store| {
+        let (sender, receiver) = oneshot::channel();
+        store.begin_delete_by_user(ann().as_key(), None, move |result| drop(sender.send(result)));
+        receiver.await.unwrap().unwrap_err()
+    })
+}
+
+#[test]
+fn the_end_of_a_users_sessions_that_fails_before_it_has_ended_one_has_changed_nothing() {
+    let full = StoreError::Full("Redis says OOM full".into());
+    let created = Reply::Bytes(b"1800000000000000".to_vec());
+    assert_eq!(delete_by_user(Reply::Number(0), refusal("OOM full")), full);
+    assert_eq!(delete_by_user(Reply::Number(1), refusal("OOM full")), full);
+    assert!(delete_by_user(created, refusal("OOM full")).is_outcome_unknown());
+}
