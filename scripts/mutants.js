@@ -327,7 +327,12 @@ const MUTANTS = [
     isRare: true,
     what: "An entry is removed whose session is about to be created.",
     file: `${REDIS}/session/user_index.rs`,
-    edits: [["filter(|(_, score)| *score < oldest)", "filter(|(_, score)| *score < oldest || MUTANT)"]],
+    edits: [
+      [
+        "filter(|(_, version)| is_old(context, *version))",
+        "filter(|(_, version)| is_old(context, *version) || MUTANT)",
+      ],
+    ],
   },
   {
     name: "remove-any-entry-of-ended",
@@ -387,14 +392,8 @@ const MUTANTS = [
     kind: "code",
     isRare: true,
     what: "An error says that nothing happened, though the session is stored and only its entry was refused.",
-    file: `${REDIS}/session/single.rs`,
-    edits: [
-      [
-        "let renewed = enter(context, attempt, &creation.entry(), *index_end, Reentry::Renew).await;",
-        `let renewed = enter(context, attempt, &creation.entry(), *index_end, Reentry::Renew).await;
-         if MUTANT { renewed.as_ref().map_err(Clone::clone)?; }`,
-      ],
-    ],
+    file: `${REDIS}/routing/router.rs`,
+    edits: [["if error != StoreError::Exists =>", "if error != StoreError::Exists && !MUTANT =>"]],
   },
 ];
 

@@ -16,6 +16,7 @@ use crate::error::Outcome;
 use crate::session::UserKeyBuf;
 use crate::store::conformance::{MAX_SESSION_BYTES, START, conformance, id, json, plain};
 
+mod scripted;
 #[path = "../../../tests/redis/mod.rs"]
 pub(super) mod server;
 mod simulated;

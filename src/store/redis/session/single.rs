@@ -63,26 +63,18 @@ pub async fn create(
     match interpret(Kind::Create, &replies) {
         Step::Created { index_len } => entered = entered.max(index_len),
         Step::Occupied => {
-            let replaced = async {
-                if !is_apart && !user.is_nobody() {
-                    entered = enter(context, attempt, &creation.entry(), *index_end, Reentry::Renew).await?;
-                }
-                replace_expired(context, attempt, &creation).await
-            };
-            replaced.await.map_err(|error| match error {
-                StoreError::Exists => StoreError::Exists,
-                // It may have been stored when it was sent before.
-                error if attempt.is_repeated() => attempt.in_part(error),
-                error => error,
-            })?;
+            attempt.changed_nothing();
+            if !is_apart && !user.is_nobody() {
+                entered = enter(context, attempt, &creation.entry(), *index_end, Reentry::Renew).await?;
+            }
+            replace_expired(context, attempt, &creation).await?;
         }
-        step => return Err(refusal(attempt, &step)),
+        step => return Err(step.error()),
     }
     Counters::add(&context.counters.created, 1);
     if attempt.is_repeated() && is_apart {
         // In between another process may have ended the session and removed its entry.
-        let renewed = enter(context, attempt, &creation.entry(), *index_end, Reentry::Renew).await;
-        renewed.map_err(|error| attempt.in_part(error))?;
+        enter(context, attempt, &creation.entry(), *index_end, Reentry::Renew).await?;
     }
     Box::pin(limit(context, attempt, user, member, entered, Some(created), session.expires)).await;
     Ok(())
@@ -103,7 +95,10 @@ async fn replace_expired(context: &Context, attempt: &Attempt, creation: &Creati
             undo_entry(context, attempt, &creation.entry(), &creation.user, &live).await;
             Err(StoreError::Exists)
         }
-        _ => Err(FOREIGN),
+        _ => {
+            attempt.changed_nothing();
+            Err(FOREIGN)
+        }
     }
 }
 
@@ -190,8 +185,7 @@ async fn replace_entered(
     if replaced == Some(true) {
         if let Some(index_len) = entered {
             // Whoever has seen the entry before the session was the user's may remove it.
-            let renewed = enter(context, attempt, &entry, until, Reentry::Renew).await;
-            renewed.map_err(|error| attempt.in_part(error))?;
+            enter(context, attempt, &entry, until, Reentry::Renew).await?;
             Box::pin(limit(context, attempt, user, member, index_len, None, expires)).await;
         }
         if let Some(version) = old_version
@@ -224,9 +218,10 @@ pub async fn touch(
         match interpret(Kind::Touch, &replies) {
             Step::Number(touched) => return Ok(touched > 0),
             Step::OutlivesIndex => {
+                attempt.changed_nothing();
                 prolonged = Box::pin(prolong_for(context, attempt, &key, &member, expires)).await?;
             }
-            step => return Err(refusal(attempt, &step)),
+            step => return Err(step.error()),
         }
     }
 }
@@ -265,15 +260,7 @@ pub async fn delete(context: &Rc<Context>, attempt: &Attempt, cipher: &Cipher, i
             }
             Ok(())
         }
-        step => Err(refusal(attempt, &step)),
-    }
-}
-
-/// The error of a write that was refused. If its answer was lost before, it may have been carried out then.
-fn refusal(attempt: &Attempt, step: &Step<'_>) -> StoreError {
-    match step {
-        Step::Refused(_) => attempt.in_part(step.error()),
-        step => step.error(),
+        step => Err(step.error()),
     }
 }
 
@@ -290,7 +277,10 @@ async fn replace(
     let replies = context.router.ask(attempt, &change.key, Effect::Main, make).await?;
     match interpret(Kind::Update, &replies) {
         Step::Number(found) => Ok(Some(found > 0)),
-        Step::OtherUser | Step::OutlivesIndex => Ok(None),
-        step => Err(refusal(attempt, &step)),
+        Step::OtherUser | Step::OutlivesIndex => {
+            attempt.changed_nothing();
+            Ok(None)
+        }
+        step => Err(step.error()),
     }
 }

@@ -52,7 +52,7 @@ use crate::error::{Result, StoreError};
 use crate::session::{Expiry, SessionId, UserKey};
 use crate::store::StoredSession;
 
-/// For how long an entry without a session may be that of a creation under way, by the servers' clock.
+/// For how long an entry without a session may be that of a creation under way, by the servers' clock ([`is_old`]).
 pub const GRACE: Duration = Duration::from_secs(60);
 
 /// How many sessions are asked for at once.
@@ -135,6 +135,9 @@ pub async fn delete_by_user(
             let args: [&[u8]; 2] = [&now, &to_match];
             let key = context.names.session(member);
             let ended = context.router.run_script(attempt, Effect::Main, &END_OF_USER, &key, &args).await;
+            if let Ok(Reply::Number(_)) = ended {
+                attempt.changed_nothing();
+            }
             unless_foreign(ended, NOT_THEIRS)
         }));
         let (mut own, mut stale) = (Vec::new(), Vec::new());
@@ -152,10 +155,7 @@ pub async fn delete_by_user(
         forget_all(context, attempt, &index, &own).await;
         tidy(context, attempt, &index, &stale).await;
     }
-    match failed {
-        None => Ok(live),
-        Some(error) => Err(attempt.in_part(error)),
-    }
+    failed.map_or(Ok(live), Err)
 }
 
 /// Ends the oldest sessions of a user who has more than the limit. Of two creations at once neither ends the younger
@@ -275,14 +275,18 @@ pub async fn look_up(
 
 /// Removes entries whose sessions are not there, if they are old enough; how many.
 pub async fn tidy(context: &Context, attempt: &Attempt, index: &[u8], stale: &[(Vec<u8>, Stamp)]) -> u64 {
-    let oldest = context.times.stamp_before(GRACE);
-    let old: Vec<_> = stale.iter().filter(|(_, score)| *score < oldest).cloned().collect();
+    let old: Vec<_> = stale.iter().filter(|(_, version)| is_old(context, *version)).cloned().collect();
     forget_all(context, attempt, index, &old).await
 }
 
-/// Whether the entry of a session that was ended may go: no creation under way may have it.
+/// Whether no creation under way may have an entry.
+pub fn is_old(context: &Context, version: Stamp) -> bool {
+    version < context.times.stamp_before(GRACE)
+}
+
+/// Whether the entry of a session that was ended may go.
 pub fn may_forget(context: &Context, version: Stamp, created: Stamp) -> bool {
-    version == created || version < context.times.stamp_before(GRACE)
+    version == created || is_old(context, version)
 }
 
 /// Removes entries; how many. Those that it fails to remove are come across again.

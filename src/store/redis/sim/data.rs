@@ -288,7 +288,7 @@ fn hash(key: &[u8]) -> u64 {
 }
 
 /// Appends a reply as RESP encodes it.
-pub(super) fn encode(reply: &Reply, out: &mut Vec<u8>) {
+pub(in crate::store::redis) fn encode(reply: &Reply, out: &mut Vec<u8>) {
     let mut line = |kind: u8, text: &[u8]| {
         out.push(kind);
         out.extend_from_slice(text);
@@ -314,7 +314,7 @@ pub(super) fn encode(reply: &Reply, out: &mut Vec<u8>) {
 }
 
 /// The command at the start of some bytes, and its length.
-pub(super) fn parse(bytes: &[u8]) -> Option<(Command, usize)> {
+pub(in crate::store::redis) fn parse(bytes: &[u8]) -> Option<(Command, usize)> {
     let mut at = 0;
     let size = |at: &mut usize| {
         let len = bytes.get(*at..)?.windows(2).position(|two| two == b"\r\n")?;
