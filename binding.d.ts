@@ -51,6 +51,23 @@ export declare function ids(store: object, cursor?: Uint8Array): JsIds | Promise
 /** Looks at the redo log of the store in a folder, which nobody may have open. */
 export declare function inspectLog(path: string, allowNetworkFileSystem: boolean): JsLogState
 
+/** A near cache: its bytes, and for how many milliseconds a proof that it is current holds. */
+export interface JsCacheOptions {
+  maxBytes: number
+  maxStaleness: number
+}
+
+/** Counters of a near cache. */
+export interface JsCacheStats {
+  hits: number
+  misses: number
+  invalidations: number
+  sessions: number
+  bytes: number
+  /** Why nothing is cached. */
+  off?: string
+}
+
 /** How many sessions a call has ended. */
 export interface JsCount {
   count: number
@@ -147,6 +164,7 @@ export interface JsRedisOptions {
   commandTimeout?: number
   connectTimeout?: number
   waitReplicas?: number
+  cache?: JsCacheOptions
   /** PEM texts. */
   ca?: Array<string>
   /** The authorities where there is no `ca`. */
@@ -188,6 +206,8 @@ export interface JsStats {
   log?: JsLog
   /** Of a store in Redis: why the last background sweep failed. */
   sweepError?: string
+  /** Of a store in Redis that has one. */
+  cache?: JsCacheStats
 }
 
 /** When a sweep began and how long it took, in milliseconds, and how many sessions it removed. */

@@ -3,6 +3,7 @@
 const native = require("./native.js");
 const { redisOptions, validateOptions } = require("./options.js");
 const { answerRequests } = require("./redis-credentials.js");
+const { readCache } = require("./redis-cache.js");
 const { readServers } = require("./redis-servers.js");
 const { readTls } = require("./redis-tls.js");
 const { readSecrets } = require("./secrets.js");
@@ -20,10 +21,16 @@ const KEPT = new WeakMap();
 /** Sessions in Redis. `index.d.ts` documents it. */
 class RedisStore extends SessionStore {
   constructor(options) {
-    const { url, cluster, sentinel, username, password, credentials, tls, secret, ...given } =
+    const { url, cluster, sentinel, username, password, credentials, tls, secret, cache, ...given } =
       validateOptions(options, redisOptions);
     const servers = readServers({ url, cluster, sentinel, username, password, credentials });
-    const settings = { prefix: DEFAULT_PREFIX, ...given, ...servers, ...readTls(tls, servers) };
+    const settings = {
+      prefix: DEFAULT_PREFIX,
+      ...given,
+      ...servers,
+      ...readTls(tls, servers),
+      cache: readCache(cache),
+    };
     const secrets = readSecrets(secret);
     const calls = new PendingCalls({ isEager: true });
     const ask = credentials && answerRequests(credentials);
@@ -34,8 +41,9 @@ class RedisStore extends SessionStore {
   }
 
   async stats() {
-    const { sweepError = null, ...counters } = await super.stats();
-    return { ...counters, sweepError };
+    const { sweepError = null, cache, ...counters } = await super.stats();
+    const own = { ...counters, sweepError };
+    return cache === undefined ? own : { ...own, cache: { ...cache, off: cache.off ?? null } };
   }
 }
 

@@ -16,6 +16,7 @@ use crate::error::{Result, StoreError};
 use crate::executor::Executor;
 use crate::json::parse_user;
 use crate::session::{SessionId, UserKeyBuf};
+use crate::store::redis::CacheStats;
 use crate::store::{Cursor, FileStore, RedisStore, SessionStore, Stats};
 
 /// Counters of a store.
@@ -35,6 +36,20 @@ pub struct JsStats {
     pub log: Option<JsLog>,
     /// Of a store in Redis: why the last background sweep failed.
     pub sweep_error: Option<String>,
+    /// Of a store in Redis that has one.
+    pub cache: Option<JsCacheStats>,
+}
+
+/// Counters of a near cache.
+#[napi(object, object_from_js = false)]
+pub struct JsCacheStats {
+    pub hits: f64,
+    pub misses: f64,
+    pub invalidations: f64,
+    pub sessions: f64,
+    pub bytes: f64,
+    /// Why nothing is cached.
+    pub off: Option<String>,
 }
 
 /// When a sweep began and how long it took, in milliseconds, and how many sessions it removed.
@@ -133,7 +148,11 @@ pub fn stats(env: Env, store: Value) -> Result<Either<JsStats, Value>, JsError> 
         }
         AnyStore::Redis(redis) => guarded(|| {
             let sweep_error = redis.sweep_error();
-            redis.stats().map(|stats| JsStats { sweep_error, ..convert(stats) })
+            let cache = store.with_store(|store| match store {
+                OpenStore::Redis(redis) => Ok(redis.cache_stats().map(convert_cache_stats)),
+                OpenStore::Memory(_) | OpenStore::File(_) => Ok(None),
+            })?;
+            redis.stats().map(|stats| JsStats { sweep_error, cache, ..convert(stats) })
         })
         .map(Either::A),
     }
@@ -160,6 +179,18 @@ fn convert_stats(stats: Stats, file_bytes: Option<u64>) -> JsStats {
             size_bytes: log.size as f64,
         }),
         sweep_error: None,
+        cache: None,
+    }
+}
+
+fn convert_cache_stats(stats: CacheStats) -> JsCacheStats {
+    JsCacheStats {
+        hits: stats.hits as f64,
+        misses: stats.misses as f64,
+        invalidations: stats.invalidations as f64,
+        sessions: stats.sessions as f64,
+        bytes: stats.bytes as f64,
+        off: stats.off,
     }
 }
 

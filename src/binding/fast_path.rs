@@ -18,9 +18,9 @@ use super::uv::{Loop, Owner, Poll, Timer};
 use super::values::Value;
 use crate::error::{Result, StoreError};
 use crate::scratch::with_buffer;
-use crate::session::{Content, Expiry};
+use crate::session::{Content, Expiry, SessionId};
 use crate::store::RedisStore;
-use crate::store::redis::{AT_ONCE, Answers, FastPath, NodeId, Results, Supply};
+use crate::store::redis::{AT_ONCE, Answers, CacheStats, FastPath, Hit, NodeId, Results, Supply};
 
 /// A fast path and what drives it. The handles of the event loop keep it until its last call has ended.
 pub(super) struct FastPathDriver {
@@ -92,6 +92,25 @@ impl FastPathDriver {
 
     pub(super) fn with_fast_path<T>(&self, call: impl FnOnce(&mut FastPath) -> T) -> T {
         call(&mut self.fast_path.borrow_mut())
+    }
+
+    /// Calls `read` with the reply to a `get` that needs no round trip.
+    pub(super) fn cached<T>(self: &Rc<Self>, id: &SessionId, read: impl FnOnce(&[u8]) -> T) -> Option<T> {
+        let (hit, value) = with_buffer(|text| {
+            let hit = self.fast_path.borrow_mut().try_get(id, |expires, content| {
+                text.clear();
+                reply::write(expires, content, text);
+            });
+            hit.map(|hit| (hit, read(text)))
+        })?;
+        if hit == Hit::HasWork {
+            self.submit();
+        }
+        Some(value)
+    }
+
+    pub(super) fn cache_stats(&self) -> Option<CacheStats> {
+        self.fast_path.borrow().cache_stats()
     }
 
     /// Has what was called begin.

@@ -17,7 +17,7 @@ use super::values::Value;
 use crate::store::file::{Durability, FileOptions, Secret};
 use crate::store::memory::{MemoryOptions, SharedStore};
 use crate::store::redis::{
-    Address, Auth, Authorities, Credentials, Login, RedisOptions, Servers, TlsOptions,
+    Address, Auth, Authorities, CacheOptions, Credentials, Login, RedisOptions, Servers, TlsOptions,
 };
 use crate::store::{FileStore, RedisStore};
 
@@ -108,6 +108,20 @@ impl JsRedisServer {
     }
 }
 
+/// A near cache: its bytes, and for how many milliseconds a proof that it is current holds.
+#[napi(object, object_to_js = false)]
+pub struct JsCacheOptions {
+    pub max_bytes: f64,
+    pub max_staleness: f64,
+}
+
+impl JsCacheOptions {
+    fn convert(self) -> Option<CacheOptions> {
+        let max_staleness = Duration::from_millis(self.max_staleness as u64);
+        limit(Some(self.max_bytes)).map(|max_bytes| CacheOptions { max_bytes, max_staleness })
+    }
+}
+
 /// The options of a store in Redis, likewise.
 #[napi(object, object_to_js = false)]
 pub struct JsRedisOptions {
@@ -124,6 +138,7 @@ pub struct JsRedisOptions {
     pub command_timeout: Option<f64>,
     pub connect_timeout: Option<f64>,
     pub wait_replicas: Option<u32>,
+    pub cache: Option<JsCacheOptions>,
     /// PEM texts.
     pub ca: Option<Vec<String>>,
     /// The authorities where there is no `ca`.
@@ -177,6 +192,7 @@ impl From<JsRedisOptions> for RedisOptions {
             command_timeout: millis(options.command_timeout, defaults.command_timeout),
             connect_timeout: millis(options.connect_timeout, defaults.connect_timeout),
             wait_replicas: options.wait_replicas.unwrap_or(0),
+            cache: options.cache.and_then(JsCacheOptions::convert),
             max_session_bytes: limit(options.max_session_bytes),
             max_sessions_per_user: limit(options.max_sessions_per_user),
             sweep_interval: options.sweep_interval.map(|millis| millis as u64),

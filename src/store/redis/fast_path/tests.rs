@@ -15,6 +15,7 @@ use self::fake::{Command, Commands, Conduct, Fake, bulk, is_create};
 use self::harness::{FastPathStore, Harness};
 use super::*;
 use crate::clock::{Clock, SystemClock};
+use crate::error::StoreError;
 use crate::session::{Session, UserKeyBuf};
 use crate::store::SessionStore;
 use crate::store::conformance::{conformance, id, json, plain};
@@ -92,7 +93,12 @@ impl Peer {
         let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let connection = RawConnection { socket: Arc::new(socket.into()), tls: None };
         let cipher = harness.fast_path.cipher.clone().unwrap_or(Arc::new(Cipher::Plain));
-        harness.fast_path.take_supply(Supply::Connection(EventLoopConnection { node, connection, cipher }));
+        harness.fast_path.take_supply(Supply::Connection(EventLoopConnection {
+            node,
+            connection,
+            cipher,
+            tracking: None,
+        }));
         let (socket, _) = listener.accept().unwrap();
         socket.set_nodelay(true).unwrap();
         Self { socket, commands: Commands::default() }

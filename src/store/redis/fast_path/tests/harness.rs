@@ -7,12 +7,12 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
-use super::super::{FastPath, Results};
+use super::super::FastPath;
 use crate::clock::Millis;
 use crate::codec;
 use crate::error::{Result, StoreError};
 use crate::session::{Content, Expiry, Session, SessionId, UserKey};
-use crate::store::redis::{Answers, RedisStore, Supply};
+use crate::store::redis::{Answers, RedisStore, Results, Supply};
 use crate::store::{Answer, Completions, Cursor, SessionStore, Stats, StoredSession};
 
 /// What the worker says.
