@@ -37,9 +37,6 @@ mod ends;
 mod proof;
 mod tracking;
 
-#[cfg(test)]
-mod tests;
-
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -307,6 +304,12 @@ impl NearCache {
         self.under_way.clear();
         self.tickets.values_mut().for_each(|key| *key = None);
         self.keyless = self.tickets.len();
+    }
+
+    /// Whether it has nothing noted.
+    #[cfg(test)]
+    pub fn is_idle(&self) -> bool {
+        self.under_way.is_empty() && self.tickets.is_empty() && self.keyless == 0
     }
 
     /// Takes how often the worker has ended sessions that a call did not name (rule 4).

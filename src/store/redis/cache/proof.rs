@@ -33,6 +33,14 @@ impl Proof {
         self.probed_at = Some(now);
     }
 
+    /// Has it be older.
+    #[cfg(test)]
+    pub fn age(&mut self, by: Duration) {
+        for at in [&mut self.asked_at, &mut self.probed_at] {
+            *at = at.and_then(|at| at.checked_sub(by));
+        }
+    }
+
     pub(super) fn freshness(
         &self,
         now: Instant,

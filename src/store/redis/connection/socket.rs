@@ -245,8 +245,13 @@ impl Socket {
         let Self { inbox, unread, looked_until, .. } = self;
         *looked_until = unread.start.max(*looked_until);
         while let Some((reply, len)) = Decoder::default().decode(&inbox[*looked_until..unread.end])? {
+            let is_first = *looked_until == unread.start;
             *looked_until += len;
             if let Reply::Push(message) = reply {
+                if is_first {
+                    // There may be many before the next reply.
+                    unread.start = *looked_until;
+                }
                 return Ok(Some(message));
             }
         }

@@ -84,7 +84,8 @@ impl FastPath {
                 return None;
             }
         }
-        primary.has_buffered |= has_read;
+        let has_replies = open.socket.unread() > 0;
+        primary.has_buffered |= has_replies;
         if has_read && !cache.copy(&key, &mut read) {
             return None;
         }
@@ -96,7 +97,7 @@ impl FastPath {
             return Some(Hit::HasWork);
         }
         self.store.counters.looked_up(true);
-        Some(if has_read { Hit::HasWork } else { Hit::Done })
+        Some(if has_replies { Hit::HasWork } else { Hit::Done })
     }
 
     /// Sends a `get` that nobody has made. It counts as the hit that it follows.

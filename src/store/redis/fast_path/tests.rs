@@ -1,5 +1,6 @@
 //! The fast path, driven by the thread of a test: the contract on a server, and what goes wrong on one that a test plays.
 
+mod cached;
 mod clusters;
 mod fake;
 mod harness;
@@ -39,6 +40,23 @@ mod encrypted {
         maybe | clock | {
             let secrets = vec![secret(1), secret(2)];
             Some(FastPathStore::new(open_at(&RedisOptions { secrets, ..options()? }, &clock)))
+        }
+    );
+}
+
+mod with_a_cache {
+    use super::*;
+    conformance!(
+        maybe | clock | { Some(FastPathStore::new(open_at(&cached::with_cache(options()?), &clock))) }
+    );
+}
+
+mod encrypted_with_a_cache {
+    use super::*;
+    conformance!(
+        maybe | clock | {
+            let options = RedisOptions { secrets: vec![secret(1), secret(2)], ..options()? };
+            Some(FastPathStore::new(open_at(&cached::with_cache(options), &clock)))
         }
     );
 }
@@ -93,11 +111,12 @@ impl Peer {
         let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let connection = RawConnection { socket: Arc::new(socket.into()), tls: None };
         let cipher = harness.fast_path.cipher.clone().unwrap_or(Arc::new(Cipher::Plain));
+        let tracking = harness.fast_path.cache.is_some().then_some(Ok(()));
         harness.fast_path.take_supply(Supply::Connection(EventLoopConnection {
             node,
             connection,
             cipher,
-            tracking: None,
+            tracking,
         }));
         let (socket, _) = listener.accept().unwrap();
         socket.set_nodelay(true).unwrap();
