@@ -235,9 +235,10 @@ export declare function openMemory(options: JsMemoryOptions): object
 
 /**
  * Opens a store in Redis, as an external. It connects in the background. `settle` receives the results of calls. The
- * number of a `get` is -1 for "not found", else `-2 - index` into the texts. `ask` receives requests for credentials.
+ * number of a `get` is -1 for "not found", else `-2 - index` into the texts. `ask` receives requests for credentials,
+ * `warn` why there is no cache.
  */
-export declare function openRedis(options: JsRedisOptions, settle: (done: Float64Array, length: number, failures: JsFailure[], texts: string[]) => void, ask?: (request: object) => void): object
+export declare function openRedis(options: JsRedisOptions, settle: (done: Float64Array, length: number, failures: JsFailure[], texts: string[]) => void, ask?: (request: object) => void, warn?: (reason: string) => void): object
 
 /** The absolute path of the folder of a store in a file. */
 export declare function pathOf(store: object): string | null

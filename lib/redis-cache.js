@@ -14,4 +14,9 @@ function readCache(cache) {
   return { maxBytes, maxStaleness };
 }
 
-module.exports = { readCache };
+/** The store works as one without a cache. */
+function warnOfCache(reason) {
+  process.emitWarning(`RedisStore goes without its cache: ${reason}`, { code: "NATIVE_STORE_CACHE_OFF" });
+}
+
+module.exports = { readCache, warnOfCache };

@@ -3,7 +3,7 @@
 const native = require("./native.js");
 const { redisOptions, validateOptions } = require("./options.js");
 const { answerRequests } = require("./redis-credentials.js");
-const { readCache } = require("./redis-cache.js");
+const { readCache, warnOfCache } = require("./redis-cache.js");
 const { readServers } = require("./redis-servers.js");
 const { readTls } = require("./redis-tls.js");
 const { readSecrets } = require("./secrets.js");
@@ -34,7 +34,10 @@ class RedisStore extends SessionStore {
     const secrets = readSecrets(secret);
     const calls = new PendingCalls({ isEager: true });
     const ask = credentials && answerRequests(credentials);
-    const store = callNative(() => native.openRedis({ ...settings, secrets, eventLoop }, calls.settle, ask));
+    const warn = settings.cache && warnOfCache;
+    const store = callNative(() =>
+      native.openRedis({ ...settings, secrets, eventLoop }, calls.settle, ask, warn),
+    );
     calls.attach(store, { kept: credentials });
     super({ type: "redis", mode: settings.mode, prefix: settings.prefix }, store, calls);
     if (credentials !== undefined) KEPT.set(this, credentials);

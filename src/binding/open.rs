@@ -14,6 +14,7 @@ use super::fast_path::FastPathDriver;
 use super::handle::{OpenFile, OpenStore};
 use super::tickets::{SettleArgs, tickets};
 use super::values::Value;
+use super::warning::{Warn, WarnArgs};
 use crate::store::file::{Durability, FileOptions, Secret};
 use crate::store::memory::{MemoryOptions, SharedStore};
 use crate::store::redis::{
@@ -230,9 +231,10 @@ pub fn open_file(
 }
 
 /// Opens a store in Redis, as an external. It connects in the background. `settle` receives the results of calls. The
-/// number of a `get` is -1 for "not found", else `-2 - index` into the texts. `ask` receives requests for credentials.
+/// number of a `get` is -1 for "not found", else `-2 - index` into the texts. `ask` receives requests for credentials,
+/// `warn` why there is no cache.
 #[napi(
-    ts_args_type = "options: JsRedisOptions, settle: (done: Float64Array, length: number, failures: JsFailure[], texts: string[]) => void, ask?: (request: object) => void",
+    ts_args_type = "options: JsRedisOptions, settle: (done: Float64Array, length: number, failures: JsFailure[], texts: string[]) => void, ask?: (request: object) => void, warn?: (reason: string) => void",
     ts_return_type = "object"
 )]
 pub fn open_redis(
@@ -240,6 +242,7 @@ pub fn open_redis(
     options: JsRedisOptions,
     settle: Function<'_, SettleArgs, ()>,
     ask: Option<Function<'_, AskArgs, ()>>,
+    warn: Option<Function<'_, WarnArgs, ()>>,
 ) -> Result<Value, JsError> {
     guarded(|| {
         let has_loop = options.event_loop;
@@ -248,7 +251,9 @@ pub fn open_redis(
             options.servers.login_mut().auth = Auth::Provider(Arc::new(JsCredentialsProvider::new(&ask)?));
         }
         let store = RedisStore::open(&options)?;
-        Value::store(env.raw(), OpenStore::Redis(FastPathDriver::start(env.raw(), store, &settle, has_loop)?))
+        let warn = warn.as_ref().map(Warn::new).transpose()?;
+        let driver = FastPathDriver::start(env.raw(), store, &settle, has_loop, warn)?;
+        Value::store(env.raw(), OpenStore::Redis(driver))
     })
 }
 
