@@ -51,6 +51,23 @@ export declare function ids(store: object, cursor?: Uint8Array): JsIds | Promise
 /** Looks at the redo log of the store in a folder, which nobody may have open. */
 export declare function inspectLog(path: string, allowNetworkFileSystem: boolean): JsLogState
 
+/** A near cache: its bytes, and for how many milliseconds a proof that it is current holds. */
+export interface JsCacheOptions {
+  maxBytes: number
+  maxStaleness: number
+}
+
+/** Counters of a near cache. */
+export interface JsCacheStats {
+  hits: number
+  misses: number
+  invalidations: number
+  sessions: number
+  bytes: number
+  /** Why nothing is cached. */
+  off?: string
+}
+
 /** Counters of the connections to servers. */
 export interface JsConnections {
   connects: number
@@ -161,6 +178,7 @@ export interface JsRedisOptions {
   commandTimeout?: number
   connectTimeout?: number
   waitReplicas?: number
+  cache?: JsCacheOptions
   /** PEM texts. */
   ca?: Array<string>
   /** The authorities where there is no `ca`. */
@@ -206,6 +224,8 @@ export interface JsStats {
   /** Of a store in Redis: why the last background sweep failed. */
   sweepError?: string
   connections?: JsConnections
+  /** Of a store in Redis that has one. */
+  cache?: JsCacheStats
   state: 'ready' | 'connecting' | 'degraded' | 'unavailable'
   problem?: JsProblem
 }
@@ -235,9 +255,10 @@ export declare function openMemory(options: JsMemoryOptions): object
 
 /**
  * Opens a store in Redis, as an external. It connects in the background. `settle` receives the results of calls. The
- * number of a `get` is -1 for "not found", else `-2 - index` into the texts. `ask` receives requests for credentials.
+ * number of a `get` is -1 for "not found", else `-2 - index` into the texts. `ask` receives requests for credentials,
+ * `warn` why there is no cache.
  */
-export declare function openRedis(options: JsRedisOptions, settle: (done: Float64Array, length: number, failures: JsFailure[], texts: string[]) => void, ask?: (request: object) => void): object
+export declare function openRedis(options: JsRedisOptions, settle: (done: Float64Array, length: number, failures: JsFailure[], texts: string[]) => void, ask?: (request: object) => void, warn?: (reason: string) => void): object
 
 /** The absolute path of the folder of a store in a file. */
 export declare function pathOf(store: object): string | null

@@ -118,7 +118,7 @@ export interface CallStats {
   /**
    * From the call to the moment when its promise is settled, of those that were not rejected. One call in 64 is measured
    * of those that end at once: `get`, `create`, `update`, `touch` and `delete` of a `MemoryStore`, and `get` of a
-   * `FileStore`. Of the others each is.
+   * `FileStore` or of a `RedisStore` with a cache. Of the others each is.
    */
   latency: LatencyStats;
 }

@@ -17,7 +17,7 @@ use crate::error::{Result, StoreError};
 use crate::executor::Executor;
 use crate::json::parse_user;
 use crate::session::{SessionId, UserKeyBuf};
-use crate::store::redis::ConnectionState;
+use crate::store::redis::{CacheStats, ConnectionState};
 use crate::store::{Cursor, FileStore, RedisStore, SessionStore, Stats};
 
 /// Counters of a store.
@@ -41,6 +41,8 @@ pub struct JsStats {
     /// Of a store in Redis: why the last background sweep failed.
     pub sweep_error: Option<String>,
     pub connections: Option<JsConnections>,
+    /// Of a store in Redis that has one.
+    pub cache: Option<JsCacheStats>,
     #[napi(ts_type = "'ready' | 'connecting' | 'degraded' | 'unavailable'")]
     pub state: &'static str,
     pub problem: Option<JsProblem>,
@@ -66,6 +68,18 @@ pub struct JsConnections {
     pub disconnects: f64,
     pub failures: f64,
     pub retries: f64,
+}
+
+/// Counters of a near cache.
+#[napi(object, object_from_js = false)]
+pub struct JsCacheStats {
+    pub hits: f64,
+    pub misses: f64,
+    pub invalidations: f64,
+    pub sessions: f64,
+    pub bytes: f64,
+    /// Why nothing is cached.
+    pub off: Option<String>,
 }
 
 /// When a sweep began and how long it took, in milliseconds, and how many sessions it removed.
@@ -172,6 +186,10 @@ pub fn stats(env: Env, store: Value) -> Result<Either<JsStats, Value>, JsError> 
         }
         AnyStore::Redis(redis) => guarded(|| {
             let (sweep_error, connections) = (redis.sweep_error(), redis.connections());
+            let cache = store.with_store(|store| match store {
+                OpenStore::Redis(redis) => Ok(redis.cache_stats().map(convert_cache_stats)),
+                OpenStore::Memory(_) | OpenStore::File(_) => Ok(None),
+            })?;
             redis.stats().map(|stats| JsStats {
                 sweep_error,
                 state: match connections.state {
@@ -187,6 +205,7 @@ pub fn stats(env: Env, store: Value) -> Result<Either<JsStats, Value>, JsError> 
                     failures: connections.failures as f64,
                     retries: connections.retries as f64,
                 }),
+                cache,
                 ..convert(stats)
             })
         })
@@ -218,6 +237,7 @@ fn convert_stats(stats: Stats, file_bytes: Option<u64>) -> JsStats {
         max_queued_bytes: None,
         sweep_error: None,
         connections: None,
+        cache: None,
         state: "ready",
         problem: None,
     }
@@ -236,6 +256,17 @@ pub fn ping(env: Env, store: Value, timeout: f64) -> Result<Option<Value>, JsErr
             let timeout = Duration::from_millis(timeout as u64);
             promised(env, |done| redis.begin_ping(timeout, done), |()| ()).map(Some)
         }
+    }
+}
+
+fn convert_cache_stats(stats: CacheStats) -> JsCacheStats {
+    JsCacheStats {
+        hits: stats.hits as f64,
+        misses: stats.misses as f64,
+        invalidations: stats.invalidations as f64,
+        sessions: stats.sessions as f64,
+        bytes: stats.bytes as f64,
+        off: stats.off,
     }
 }
 

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use futures_util::future::join_all;
 
 use super::resp::{Reply, Request};
-use super::routing::{Attempt, Node};
+use super::routing::{Attempt, Node, Refusals};
 use super::session::Context;
 use crate::error::{Result, StoreError};
 
@@ -21,7 +21,7 @@ pub async fn ping(context: &Context, attempt: &Attempt) -> Result<()> {
 }
 
 async fn ping_node(context: &Context, attempt: &Attempt, node: Rc<Node>) -> Result<()> {
-    let router = &context.router;
+    let (router, mut refusals) = (&context.router, Refusals::default());
     loop {
         let ping = |mode| Request::read(mode).command(&[b"PING"]);
         if router.ask_node(attempt, &node, ping).await?.is_none() {
@@ -32,7 +32,7 @@ async fn ping_node(context: &Context, attempt: &Attempt, node: Rc<Node>) -> Resu
         match router.ask_node(attempt, &node, role).await {
             Ok(Some(Reply::Array(role))) if role.first() == Some(&Reply::Bytes(b"slave".to_vec())) => {
                 let reason = format!("{} is a replica, and no primary", node.address());
-                router.pause(attempt, reason).await;
+                router.pause(attempt, &mut refusals, reason).await;
             }
             // The user may not ask for it.
             Ok(_) | Err(StoreError::Unavailable { .. }) => return Ok(()),

@@ -8,8 +8,9 @@
 //! the calls of one turn of JavaScript go to the server together, and their results come back together.
 //!
 //! Each layer uses those before it, and never the other way round:
-//! `resp`, `monitor`, `connection`, `routing`, `session`, `health`, `queue`, `worker`, this module, `fast_path`.
+//! `resp`, `monitor`, `connection`, `routing`, `session`, `health`, `queue`, `cache`, `worker`, this module, `fast_path`.
 
+mod cache;
 mod connection;
 mod counters;
 mod error;
@@ -55,15 +56,16 @@ use crate::error::{Result, StoreError};
 use crate::session::{Expiry, Session, SessionId, UserKey};
 use crate::store::DEFAULT_MAX_SESSION_BYTES;
 
-pub use self::queue::{Answers, Supply};
+pub use self::cache::CacheStats;
+pub use self::queue::{Answers, Results, Supply};
 pub use self::routing::NodeId;
 pub use crate::keyring::Secret;
-pub use fast_path::{AT_ONCE, FastPath, Results};
+pub use fast_path::{AT_ONCE, FastPath, Hit};
 pub use fault::Fault;
 pub use monitor::{ConnectionState, Connections};
 pub use options::{
-    Address, Auth, Authorities, Credentials, CredentialsProvider, CredentialsSender, Login, RedisOptions,
-    Servers, TlsOptions,
+    Address, Auth, Authorities, CacheOptions, Credentials, CredentialsProvider, CredentialsSender, Login,
+    RedisOptions, Servers, TlsOptions,
 };
 #[cfg(fuzzing)]
 pub use resp::check_replies;
@@ -80,6 +82,8 @@ pub struct RedisStore {
     max_sessions_per_user: Option<NonZeroUsize>,
     can_have_fast_path: bool,
     is_cluster: bool,
+    waits_for_replicas: bool,
+    cache: Option<CacheOptions>,
     window: Arc<ReplyWindow>,
 }
 
@@ -135,6 +139,8 @@ impl RedisStore {
             max_sessions_per_user: options.max_sessions_per_user,
             can_have_fast_path: options.can_have_fast_path(),
             is_cluster: matches!(options.servers, Servers::Cluster { .. }),
+            waits_for_replicas: options.wait_replicas > 0,
+            cache: options.cache,
             command_timeout: options.command_timeout,
             max_session_bytes: options.max_session_bytes.map_or(DEFAULT_MAX_SESSION_BYTES, usize::from),
         });
@@ -281,6 +287,7 @@ impl RedisStore {
         except: Option<&SessionId>,
         done: impl FnOnce(Result<u64>) + Send + 'static,
     ) {
+        let done = self.noting_mass_end(done);
         let (user, except) = (user.to_buf(), except.cloned());
         let deadline = Instant::now() + self.command_timeout;
         let work = async move |context: Rc<Context>| {
@@ -311,6 +318,18 @@ impl RedisStore {
         self.begin(work, done);
     }
 
+    /// Has the caches know, before the caller does, that sessions were ended that the call did not name.
+    fn noting_mass_end<T>(
+        &self,
+        done: impl FnOnce(Result<T>) + Send + 'static,
+    ) -> impl FnOnce(Result<T>) + Send + 'static {
+        let counters = Arc::clone(&self.counters);
+        move |result| {
+            Counters::add(&counters.mass_ends, 1);
+            done(result);
+        }
+    }
+
     pub fn begin_size(&self, done: impl FnOnce(Result<u64>) + Send + 'static) {
         self.begin(async move |context: Rc<Context>| session::size(&context).await, done);
     }
@@ -324,6 +343,7 @@ impl RedisStore {
     }
 
     pub fn begin_clear(&self, done: impl FnOnce(Result<()>) + Send + 'static) {
+        let done = self.noting_mass_end(done);
         self.begin(async move |context: Rc<Context>| session::clear(&context).await, done);
     }
 }
