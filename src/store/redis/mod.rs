@@ -42,7 +42,7 @@ use self::connection::{Connector, Replication, ReplyWindow, System, Tls};
 use self::counters::Counters;
 use self::queue::{Queue, Waiter};
 use self::routing::{Attempt, Router};
-use self::session::{Cipher, Context, Names, NewSession, Op};
+use self::session::{Cipher, Context, Names, NewSession, Op, Transactions};
 use self::time::Times;
 use self::worker::Worker;
 use super::{Answer, Cursor, SessionStore, Stats, StoredSession};
@@ -74,6 +74,7 @@ pub struct RedisStore {
     can_have_fast_path: bool,
     is_cluster: bool,
     window: Arc<ReplyWindow>,
+    transactions: Arc<Transactions>,
 }
 
 impl RedisStore {
@@ -117,9 +118,11 @@ impl RedisStore {
         let replication = (options.wait_replicas > 0)
             .then_some(Replication { replicas: options.wait_replicas, timeout: options.command_timeout / 2 });
         let (queue, counters) = (Arc::new(Queue::default()), Arc::new(Counters::default()));
+        let transactions = Arc::<Transactions>::default();
         let store = Arc::new(Self {
             queue: Arc::clone(&queue),
             counters: Arc::clone(&counters),
+            transactions: Arc::clone(&transactions),
             names: Names::new(&options.prefix),
             window: Arc::clone(&window),
             times: times.clone(),
@@ -141,7 +144,8 @@ impl RedisStore {
                 window,
             };
             let router = Router::start(&options, connector);
-            spawn_local(Worker::serve(Context::new(options, times, counters, router), queue));
+            let context = Context::new(options, times, counters, transactions, router);
+            spawn_local(Worker::serve(context, queue));
         };
         Ok((store, serve))
     }
