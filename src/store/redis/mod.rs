@@ -47,7 +47,7 @@ use self::counters::Counters;
 use self::monitor::Monitor;
 use self::queue::{Queue, Waiter};
 use self::routing::{Attempt, Router};
-use self::session::{Cipher, Context, Names, NewSession, Op};
+use self::session::{Cipher, Context, Names, NewSession, Op, Transactions};
 use self::time::Times;
 use self::worker::Worker;
 use super::{Answer, Cursor, SessionStore, Stats, StoredSession};
@@ -85,6 +85,7 @@ pub struct RedisStore {
     waits_for_replicas: bool,
     cache: Option<CacheOptions>,
     window: Arc<ReplyWindow>,
+    transactions: Arc<Transactions>,
 }
 
 impl RedisStore {
@@ -128,11 +129,12 @@ impl RedisStore {
         let replication = (options.wait_replicas > 0)
             .then_some(Replication { replicas: options.wait_replicas, timeout: options.command_timeout / 2 });
         let (queue, counters) = (Arc::new(Queue::default()), Arc::new(Counters::default()));
-        let monitor = Arc::new(Monitor::default());
+        let (monitor, transactions) = (Arc::new(Monitor::default()), Arc::<Transactions>::default());
         let store = Arc::new(Self {
             queue: Arc::clone(&queue),
             counters: Arc::clone(&counters),
             monitor: Arc::clone(&monitor),
+            transactions: Arc::clone(&transactions),
             names: Names::new(&options.prefix),
             window: Arc::clone(&window),
             times: times.clone(),
@@ -157,7 +159,8 @@ impl RedisStore {
                 monitor,
             };
             let router = Router::start(&options, connector);
-            spawn_local(Worker::serve(Context::new(options, times, counters, router), queue));
+            let context = Context::new(options, times, counters, transactions, router);
+            spawn_local(Worker::serve(context, queue));
         };
         Ok((store, serve))
     }

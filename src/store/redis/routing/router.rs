@@ -73,6 +73,11 @@ impl Attempt {
         self.begun.set(self.begun.get() - 1);
     }
 
+    /// Whatever was done of what the call is for was taken back.
+    pub fn was_undone(&self) {
+        self.begun.set(0);
+    }
+
     /// The error of a call of which something may have been done: that stays so.
     fn in_part(&self, error: StoreError) -> StoreError {
         if self.is_begun() { error.of_unknown_outcome() } else { error }
@@ -268,9 +273,10 @@ impl Router {
             });
             let Some(error) = refused else { return Ok(replies) };
             was_sent = true;
-            // The last command does what the call is for. What is refused takes back its own part alone: others of the call
-            // may be under way.
-            if matches!(replies.last(), Some(Reply::Error(_))) {
+            // What is refused as a whole takes back its own part alone: others of the call may be under way. A transaction is if
+            // it was begun and its end refused.
+            let is_transaction = || matches!(replies.first(), Some(Reply::Okay));
+            if matches!(replies.last(), Some(Reply::Error(_))) && (replies.len() == 1 || is_transaction()) {
                 sent.set(sent.get() - 1);
             }
             let told = || {
