@@ -22,7 +22,7 @@ mod window;
 pub use cipher::Cipher;
 pub use commands::{Change, Creation, StaleEntry, delete_request, get_request, touch_request};
 pub use context::Context;
-pub use key_ring::{KeyWatch, cipher, goes_by, has_keys, keeps_keys, keys_request, with_cipher};
+pub use key_ring::{KeyWatch, check_keys, cipher, goes_by, has_keys, keeps_keys, keys_request, with_cipher};
 pub use names::Names;
 pub use new_session::NewSession;
 pub use op::{Cold, Op, Step, interpret};

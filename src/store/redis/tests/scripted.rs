@@ -245,3 +245,61 @@ fn the_end_of_a_users_sessions_that_fails_before_it_has_ended_one_has_changed_no
     assert_eq!(delete_by_user(Reply::Number(1), refusal("OOM full")), full);
     assert!(delete_by_user(created, refusal("OOM full")).is_outcome_unknown());
 }
+
+#[test]
+fn a_store_without_a_secret_refuses_sessions_that_others_encrypt() {
+    let seal: Rc<RefCell<Reply>> = Rc::new(RefCell::new(Reply::Bytes(b"wrapped keys".to_vec())));
+    let wrote = Rc::new(std::cell::Cell::new(0));
+    let (held, writes) = (Rc::clone(&seal), Rc::clone(&wrote));
+    let answer = move |command: &Command| match &command[0][..] {
+        b"GET" if command[1].ends_with(b"seal") => held.borrow().clone(),
+        b"SCAN" => Reply::Array(vec![Reply::Bytes(b"0".to_vec()), Reply::Array(vec![])]),
+        b"ZRANGE" => Reply::Array(vec![]),
+        b"GET" | b"TIME" => Reply::Nil,
+        _ => {
+            writes.set(writes.get() + 1);
+            if command[0] == b"GETDEL" { Reply::Nil } else { Reply::Number(1) }
+        }
+    };
+    let all = async |store: &RedisStore| {
+        let new = NewSession::new(&plain("a", &ann(), in_millis(60_000)));
+        let of_one = [Op::Create(new, None), Op::Get(id("a")), touch("a"), Op::Delete(id("a"))];
+        let mut errors = Vec::new();
+        for op in of_one {
+            errors.push(call(store, op).await.err());
+        }
+        async fn of<T: Send + 'static>(begin: impl FnOnce(oneshot::Sender<Result<T>>)) -> Option<StoreError> {
+            let (sender, receiver) = oneshot::channel();
+            begin(sender);
+            receiver.await.unwrap().err()
+        }
+        errors.push(of(|to| store.begin_size(move |result| drop(to.send(result)))).await);
+        errors.push(of(|to| store.begin_clear(move |result| drop(to.send(result)))).await);
+        errors.push(of(|to| store.begin_clean(move |result| drop(to.send(result)))).await);
+        errors.push(of(|to| store.begin_ids(Cursor::default(), move |result| drop(to.send(result)))).await);
+        let user = ann();
+        let by_user = |to: oneshot::Sender<Result<Vec<StoredSession>>>| {
+            store.begin_get_by_user(user.as_key(), move |result| drop(to.send(result)));
+        };
+        errors.push(of(by_user).await);
+        errors
+    };
+    run(answer, async |store| {
+        for error in all(store).await {
+            let error = error.unwrap();
+            assert_eq!(error.code(), "ERR_INVALID_OPTION", "{error}");
+            assert!(error.to_string().starts_with("secret must be one of those"), "{error}");
+            assert!(error.to_string().ends_with("; got none"), "{error}");
+        }
+        assert_eq!(wrote.get(), 0);
+        // Once somebody has removed the wrapped keys it is a store without encryption.
+        seal.replace(Reply::Nil);
+        assert_eq!(all(store).await, vec![None; 9]);
+        // Another store begins to encrypt.
+        seal.replace(Reply::Bytes(b"wrapped keys".to_vec()));
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let before = wrote.get();
+        assert!(all(store).await.iter().all(Option::is_some));
+        assert_eq!(wrote.get(), before);
+    });
+}
