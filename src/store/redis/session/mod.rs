@@ -34,4 +34,4 @@ pub use sweep::{clean, sweep};
 #[cfg(test)]
 pub use user_index::GRACE;
 pub use user_index::{delete_by_user, forget_later, get_by_user, limit};
-pub use watch::{learn_time, watch};
+pub use watch::{know_time, watch};

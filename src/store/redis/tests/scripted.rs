@@ -221,6 +221,39 @@ fn a_write_that_is_refused_after_replies_that_changed_nothing_has_changed_nothin
     }
 }
 
+/// Else its entry might look old to other processes, and be removed before the session is the user's.
+#[test]
+fn a_session_is_given_to_another_user_by_the_clock_of_the_server() {
+    let begun: Rc<RefCell<Option<Instant>>> = Rc::default();
+    let version = Rc::new(std::cell::Cell::new(0));
+    let noted = Rc::clone(&version);
+    let ahead = SystemClock.now() / 1000 + 900;
+    let is_first = std::cell::Cell::new(true);
+    let answer = move |command: &Command| match &command[0][..] {
+        b"GET" if command[1].ends_with(b"seal") => Reply::Nil,
+        b"GET" => record("\"ben\""),
+        // Neither the call nor the store itself has its time at once.
+        b"TIME"
+            if begun.borrow_mut().get_or_insert_with(Instant::now).elapsed() < Duration::from_millis(30) =>
+        {
+            refusal("LOADING no")
+        }
+        b"TIME" => {
+            Reply::Array([ahead.to_string(), "0".into()].map(|part| Reply::Bytes(part.into())).to_vec())
+        }
+        _ if is(command, &resp::UPDATE) => Reply::Number(if is_first.replace(false) { 2 } else { 1 }),
+        _ if is(command, &resp::ENTER) => {
+            noted.set(String::from_utf8_lossy(&command[5]).parse().unwrap());
+            Reply::Number(1)
+        }
+        _ => Reply::Nil,
+    };
+    let new = NewSession::new(&plain("a", &ann(), in_millis(60_000)));
+    assert_eq!(run(answer, async |store| call(store, Op::Update(new)).await), Ok(Answer::Number(1)));
+    let seconds = version.get() / 1_000_000 - ahead;
+    assert!((0..60).contains(&seconds), "{seconds} s");
+}
+
 /// What a server holds of a user, and says to the end of each session.
 fn delete_by_user(first: Reply, second: Reply) -> StoreError {
     let ends = RefCell::new(vec![second, first]);
