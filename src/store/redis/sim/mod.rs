@@ -34,7 +34,7 @@
 //! **Known** until the store is better, and left out:
 //! - A creation in a cluster is sent again, its session and its entry are ended by another call in between, and the creation
 //!   ends with an unknown outcome before its entry gets another version. The model takes that for allowed
-//!   (`model::Call::may_lack_entry`).
+//!   (`model::History::stored`).
 //! - Two processes create the same id in the same millisecond, one has to send its creation again, and both have the same
 //!   microseconds in their stamps, as one pair of 1000 has. Then both succeed. Here all processes have others.
 //! - A scan of a cluster may miss a slot that goes and comes back within each of two rounds (`SlotView::moves_after`).

@@ -45,14 +45,6 @@ impl Op {
         matches!(self, Self::Get | Self::GetByUser(_))
     }
 
-    fn is_create(&self) -> bool {
-        matches!(self, Self::Create(_))
-    }
-
-    fn ends_sessions(&self) -> bool {
-        matches!(self, Self::Delete | Self::Clear | Self::DeleteByUser(_))
-    }
-
     /// Whether it waits for calls that its process began before it on the session.
     fn is_in_order(&self) -> bool {
         !matches!(self, Self::Clear | Self::DeleteByUser(_) | Self::GetByUser(_))
@@ -92,8 +84,8 @@ struct Call {
     has_failed: bool,
     /// A server has lost data since it began.
     is_before_loss: bool,
-    /// It may have been stored, been ended by another call and been stored again, without its entry (see `sim`).
-    may_lack_entry: bool,
+    /// How often a server has stored its session.
+    stored: u32,
 }
 
 pub(super) type CallId = u64;
@@ -128,14 +120,7 @@ impl History {
     pub(super) fn begin(&mut self, op: Op, process: ProcessId, now: Millis) -> CallId {
         let id = self.next;
         self.next += 1;
-        if self.are_entries_apart && op.ends_sessions() {
-            self.calls.values_mut().for_each(|call| call.may_lack_entry |= call.op.is_create());
-        }
-        let may_lack_entry = self.are_entries_apart
-            && op.is_create()
-            && self.calls.values().any(|call| call.op.ends_sessions());
-        let call =
-            Call { op, process, begun_at: now, has_failed: false, is_before_loss: false, may_lack_entry };
+        let call = Call { op, process, begun_at: now, has_failed: false, is_before_loss: false, stored: 0 };
         self.calls.insert(id, call);
         for candidate in &mut self.candidates {
             candidate.fates.insert(id, Fate::Waiting);
@@ -182,6 +167,23 @@ impl History {
         self.forget(id);
         self.forget_settled();
         Ok(())
+    }
+
+    /// A server has stored a session that it did not have. A creation that is stored once more was sent again, and its session
+    /// had been ended in between. If the entry is on another server it may have gone with that, and the creation enters the
+    /// session again only after this. So until the creation succeeds, the entry may be missing, and for good if the creation
+    /// ends with an unknown outcome. All else about such a session must hold, and all of any other session.
+    pub(super) fn stored(&mut self, version: u32, now: Millis) {
+        let creation = |op: &Op| matches!(op, Op::Create(row) if row.version == version);
+        let Some(call) = self.calls.values_mut().find(|call| creation(&call.op)) else { return };
+        call.stored += 1;
+        if self.are_entries_apart && call.stored > 1 {
+            self.expand(now);
+            for row in self.candidates.iter_mut().filter_map(|candidate| candidate.row.as_mut()) {
+                row.may_be_unnamed |= row.version == version;
+            }
+            self.dedup();
+        }
     }
 
     /// The entry of a session that was created has a version of its own.
@@ -350,7 +352,7 @@ impl History {
         if may_be_over {
             match &call.op {
                 Op::Create(new) => {
-                    let may_be_unnamed = call.is_before_loss || call.may_lack_entry;
+                    let may_be_unnamed = call.is_before_loss || self.are_entries_apart && call.stored > 1;
                     add(Some(Row { may_be_unnamed, ..new.clone() }), Outcome::Done(true));
                 }
                 Op::Update(_) | Op::Touch(_) => add(None, Outcome::Done(false)),

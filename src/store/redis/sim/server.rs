@@ -226,7 +226,12 @@ impl Server {
         }
         // A replica that was a primary until now has all that the new one has.
         let holder = &world.servers[self.replica_of.get().unwrap_or(self.id)];
+        let session = data::key_of(command).filter(|_| is_write).and_then(|key| world.session_of(key));
+        let before = session.and_then(|session| world.truth(session));
         let reply = holder.data.borrow_mut().carry_out(command, world.clock.now(), world.config.page);
+        if let Some(session) = session {
+            world.has_written(session, before.as_ref());
+        }
         if is_write {
             data::keys_of(command).for_each(|key| self.replicate(world, key));
         }

@@ -330,6 +330,20 @@ impl World {
         }
     }
 
+    /// The session of a key.
+    pub(super) fn session_of(&self, key: &[u8]) -> Option<usize> {
+        (0..self.config.sessions).find(|session| session_key(*session) == key)
+    }
+
+    /// A server that held this of a session has carried out a write of it.
+    pub(super) fn has_written(&self, session: usize, before: Option<&Row>) {
+        if let Some(after) = self.truth(session)
+            && before.is_none_or(|before| before.version != after.version)
+        {
+            self.histories.borrow_mut()[session].stored(after.version, self.now());
+        }
+    }
+
     /// What the servers hold of a session.
     pub(super) fn truth(&self, session: usize) -> Option<Row> {
         let key = session_key(session);
