@@ -26,10 +26,9 @@
 //! `npm run simulate -- --mutants` checks that the simulator finds bugs. `scripts/mutants.js` lists them: add one for each
 //! new safeguard, and for each bug that the simulator finds.
 //!
-//! **Not simulated**: the fast path, TLS, encryption, `waitReplicas`, `maxSessionsPerUser`,
-//! clocks that differ, servers that evict keys or flush scripts, indexes of more entries than a sample has, a primary that
-//! still takes writes after a replica has taken over, and a server that carries out what one connection has sent
-//! after what a later one has.
+//! **Not simulated**: the fast path, TLS, encryption, `waitReplicas`, `maxSessionsPerUser`, clocks of servers that differ,
+//! servers that evict keys, a primary that still takes writes after a replica has taken over, and a server that carries out
+//! what one connection has sent after what a later one has.
 //!
 //! **Known** until the store is better, and left out:
 //! - A creation in a cluster is sent again, its session and its entry are ended by another call in between, and the creation

@@ -101,15 +101,17 @@ struct Candidate {
 pub(super) struct History {
     /// An entry and its session may be on two servers.
     are_entries_apart: bool,
+    /// By how much the clocks of the processes may differ from the servers'.
+    clock_margin: Millis,
     calls: BTreeMap<CallId, Call>,
     candidates: Vec<Candidate>,
     next: CallId,
 }
 
 impl History {
-    pub(super) fn new(are_entries_apart: bool) -> Self {
+    pub(super) fn new(are_entries_apart: bool, clock_margin: Millis) -> Self {
         let nothing = Candidate { row: None, fates: BTreeMap::new() };
-        Self { are_entries_apart, calls: BTreeMap::new(), candidates: vec![nothing], next: 0 }
+        Self { are_entries_apart, clock_margin, calls: BTreeMap::new(), candidates: vec![nothing], next: 0 }
     }
 
     /// How many calls are under way, or have failed and may still have an effect.
@@ -133,10 +135,11 @@ impl History {
         match ending {
             Ending::Saw(outcome) => {
                 self.expand(now);
+                let latest = now + self.clock_margin;
                 let is_so = |seen: &Outcome| match (seen, outcome) {
                     (Outcome::Found(Some(seen)), Outcome::Found(Some(row))) => row.is(seen),
                     // It may have expired while the answer was on its way.
-                    (Outcome::Found(Some(seen)), Outcome::Found(None)) if seen.expires <= now => true,
+                    (Outcome::Found(Some(seen)), Outcome::Found(None)) if seen.expires <= latest => true,
                     (seen, outcome) => seen == outcome,
                 };
                 self.retain(|candidate| match &candidate.fates[&id] {
@@ -207,13 +210,21 @@ impl History {
         self.dedup();
     }
 
+    /// Whether a process may take a session for ended.
+    fn may_be_over(&self, row: &Row, now: Millis) -> bool {
+        row.expires <= now + self.clock_margin
+    }
+
     /// Checks what a server holds while nothing is under way.
     pub(super) fn check(&mut self, truth: Option<&Row>, now: Millis) -> Result<(), String> {
         let live = |row: Option<&Row>| row.filter(|row| row.expires > now).cloned();
         let truth = live(truth);
+        let margin = self.clock_margin;
         self.retain(|candidate| match (live(candidate.row.as_ref()), &truth) {
             (Some(row), Some(truth)) => row.is(truth),
-            (row, truth) => row.is_none() && truth.is_none(),
+            // The sweep of a process whose clock is ahead may have ended it.
+            (Some(row), None) => row.expires <= now + margin,
+            (None, truth) => truth.is_none(),
         })
     }
 
@@ -273,6 +284,14 @@ impl History {
         let mut seen: HashSet<Candidate> = self.candidates.iter().cloned().collect();
         let mut at = 0;
         while at < self.candidates.len() {
+            let row = self.candidates[at].row.as_ref();
+            if self.clock_margin > 0 && row.is_some_and(|row| self.may_be_over(row, now)) {
+                // The sweep of a process whose clock is ahead may have ended it.
+                let ended = Candidate { row: None, ..self.candidates[at].clone() };
+                if seen.insert(ended.clone()) {
+                    self.candidates.push(ended);
+                }
+            }
             for (id, call) in &self.calls {
                 let is_over = match &self.candidates[at].fates[id] {
                     Fate::Settled(_) => true,
@@ -314,8 +333,8 @@ impl History {
             fates.insert(id, if call.has_failed { Fate::Waiting } else { Fate::Done(outcome) });
             all.push(Candidate { row, fates });
         };
-        let may_be_live = before.row.as_ref().filter(|row| row.expires > call.begun_at);
-        let may_be_over = before.row.as_ref().is_none_or(|row| row.expires <= now);
+        let may_be_live = before.row.as_ref().filter(|row| row.expires > call.begun_at - self.clock_margin);
+        let may_be_over = before.row.as_ref().is_none_or(|row| self.may_be_over(row, now));
         if let Some(row) = may_be_live {
             let (same, is_named) = (before.row.clone(), !row.may_be_unnamed);
             match &call.op {
@@ -355,7 +374,10 @@ impl History {
                     let may_be_unnamed = call.is_before_loss || self.are_entries_apart && call.stored > 1;
                     add(Some(Row { may_be_unnamed, ..new.clone() }), Outcome::Done(true));
                 }
-                Op::Update(_) | Op::Touch(_) => add(None, Outcome::Done(false)),
+                Op::Update(_) | Op::Touch(_) => {
+                    // It stays for those whose clocks are behind.
+                    add(before.row.clone().filter(|_| self.clock_margin > 0), Outcome::Done(false));
+                }
                 Op::Delete | Op::Clear | Op::DeleteByUser(_) => add(None, Outcome::Done(true)),
                 // It may have expired while the answer was on its way.
                 Op::Get | Op::GetByUser(_) => add(before.row.clone(), Outcome::Found(None)),

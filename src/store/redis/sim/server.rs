@@ -106,12 +106,17 @@ impl Server {
     pub(super) fn stop(&self, world: &World) {
         self.is_up.set(false);
         self.drop_connections(world);
-        self.scripts.borrow_mut().clear();
+        self.flush_scripts();
     }
 
     pub(super) fn start(&self) {
         self.is_up.set(true);
         self.is_paused.set(false);
+    }
+
+    /// As by `SCRIPT FLUSH`.
+    pub(super) fn flush_scripts(&self) {
+        self.scripts.borrow_mut().clear();
     }
 
     /// Ends all connections, with what was not carried out of them.
