@@ -8,12 +8,16 @@
 //! the calls of one turn of JavaScript go to the server together, and their results come back together.
 //!
 //! Each layer uses those before it, and never the other way round:
-//! `resp`, `connection`, `routing`, `session`, `queue`, `worker`, this module, `fast_path`.
+//! `resp`, `monitor`, `connection`, `routing`, `session`, `health`, `queue`, `cache`, `worker`, this module, `fast_path`.
 
+mod cache;
 mod connection;
 mod counters;
 mod error;
 mod fast_path;
+mod fault;
+mod health;
+mod monitor;
 mod options;
 mod queue;
 mod resp;
@@ -40,6 +44,7 @@ use tokio::time::Instant;
 
 use self::connection::{Connector, Replication, ReplyWindow, System, Tls};
 use self::counters::Counters;
+use self::monitor::Monitor;
 use self::queue::{Queue, Waiter};
 use self::routing::{Attempt, Router};
 use self::session::{Cipher, Context, Names, NewSession, Op};
@@ -51,13 +56,16 @@ use crate::error::{Result, StoreError};
 use crate::session::{Expiry, Session, SessionId, UserKey};
 use crate::store::DEFAULT_MAX_SESSION_BYTES;
 
-pub use self::queue::{Answers, Supply};
+pub use self::cache::CacheStats;
+pub use self::queue::{Answers, Results, Supply};
 pub use self::routing::NodeId;
 pub use crate::keyring::Secret;
-pub use fast_path::{AT_ONCE, FastPath, Results};
+pub use fast_path::{AT_ONCE, FastPath, Hit};
+pub use fault::Fault;
+pub use monitor::{ConnectionState, Connections};
 pub use options::{
-    Address, Auth, Authorities, Credentials, CredentialsProvider, CredentialsSender, Login, RedisOptions,
-    Servers, TlsOptions,
+    Address, Auth, Authorities, CacheOptions, Credentials, CredentialsProvider, CredentialsSender, Login,
+    RedisOptions, Servers, TlsOptions,
 };
 #[cfg(fuzzing)]
 pub use resp::check_replies;
@@ -66,6 +74,7 @@ pub use resp::check_replies;
 pub struct RedisStore {
     queue: Arc<Queue>,
     counters: Arc<Counters>,
+    monitor: Arc<Monitor>,
     names: Names,
     times: Times,
     command_timeout: Duration,
@@ -73,6 +82,8 @@ pub struct RedisStore {
     max_sessions_per_user: Option<NonZeroUsize>,
     can_have_fast_path: bool,
     is_cluster: bool,
+    waits_for_replicas: bool,
+    cache: Option<CacheOptions>,
     window: Arc<ReplyWindow>,
 }
 
@@ -117,15 +128,19 @@ impl RedisStore {
         let replication = (options.wait_replicas > 0)
             .then_some(Replication { replicas: options.wait_replicas, timeout: options.command_timeout / 2 });
         let (queue, counters) = (Arc::new(Queue::default()), Arc::new(Counters::default()));
+        let monitor = Arc::new(Monitor::default());
         let store = Arc::new(Self {
             queue: Arc::clone(&queue),
             counters: Arc::clone(&counters),
+            monitor: Arc::clone(&monitor),
             names: Names::new(&options.prefix),
             window: Arc::clone(&window),
             times: times.clone(),
             max_sessions_per_user: options.max_sessions_per_user,
             can_have_fast_path: options.can_have_fast_path(),
             is_cluster: matches!(options.servers, Servers::Cluster { .. }),
+            waits_for_replicas: options.wait_replicas > 0,
+            cache: options.cache,
             command_timeout: options.command_timeout,
             max_session_bytes: options.max_session_bytes.map_or(DEFAULT_MAX_SESSION_BYTES, usize::from),
         });
@@ -139,6 +154,7 @@ impl RedisStore {
                 timeout: options.connect_timeout,
                 replication,
                 window,
+                monitor,
             };
             let router = Router::start(&options, connector);
             spawn_local(Worker::serve(Context::new(options, times, counters, router), queue));
@@ -153,6 +169,16 @@ impl RedisStore {
     /// Why the last background sweep failed, if it did.
     pub fn sweep_error(&self) -> Option<String> {
         self.counters.sweep_error.lock().clone()
+    }
+
+    /// The connections to the servers, as the worker has them.
+    pub fn connections(&self) -> Connections {
+        self.monitor.connections()
+    }
+
+    /// How long a call may take.
+    pub fn command_timeout(&self) -> Duration {
+        self.command_timeout
     }
 
     /// Has what is queued begin.
@@ -265,6 +291,7 @@ impl RedisStore {
         except: Option<&SessionId>,
         done: impl FnOnce(Result<u64>) + Send + 'static,
     ) {
+        let done = self.noting_mass_end(done);
         let (user, except) = (user.to_buf(), except.cloned());
         let deadline = Instant::now() + self.command_timeout;
         let work = async move |context: Rc<Context>| {
@@ -277,6 +304,34 @@ impl RedisStore {
             context.router.within(deadline, work).await
         };
         self.begin(work, done);
+    }
+
+    /// Asks every primary whether it serves. Waits for connections, until the time is over.
+    pub fn begin_ping(&self, timeout: Duration, done: impl FnOnce(Result<()>) + Send + 'static) {
+        let (deadline, monitor) = (Instant::now() + timeout, Arc::clone(&self.monitor));
+        let work = async move |context: Rc<Context>| {
+            let ping = async |attempt: &Attempt| health::ping(&context, attempt).await;
+            context.router.within(deadline, ping).await.map_err(|error| match (error, monitor.problem()) {
+                (StoreError::Timeout { .. }, Some(reason)) => StoreError::unavailable(reason),
+                (StoreError::Timeout { waited_for, outcome, .. }, None) => {
+                    StoreError::Timeout { waited_for, millis: timeout.as_millis() as u64, outcome }
+                }
+                (error, _) => error,
+            })
+        };
+        self.begin(work, done);
+    }
+
+    /// Has the caches know, before the caller does, that sessions were ended that the call did not name.
+    fn noting_mass_end<T>(
+        &self,
+        done: impl FnOnce(Result<T>) + Send + 'static,
+    ) -> impl FnOnce(Result<T>) + Send + 'static {
+        let counters = Arc::clone(&self.counters);
+        move |result| {
+            Counters::add(&counters.mass_ends, 1);
+            done(result);
+        }
     }
 
     pub fn begin_size(&self, done: impl FnOnce(Result<u64>) + Send + 'static) {
@@ -296,6 +351,7 @@ impl RedisStore {
     }
 
     pub fn begin_clear(&self, done: impl FnOnce(Result<()>) + Send + 'static) {
+        let done = self.noting_mass_end(done);
         let work = async move |context: Rc<Context>| {
             session::check_keys(&context).await?;
             session::clear(&context).await

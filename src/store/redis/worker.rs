@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use tokio::task::spawn_local;
 use tokio::time::Instant;
 
+use super::counters::Counters;
 use super::error::panicked;
 use super::fast_path::provision;
 use super::queue::{Answers, Job, MAX_CALLS, MAX_QUEUED_BYTES, Queue, Waiter, too_much_queued};
@@ -106,6 +107,9 @@ impl Worker {
         while let Some(Job { op, waiter, deadline, is_unknown }) = next {
             // A panic is no reason to leave a caller waiting, or those behind it.
             let bytes = op.len();
+            // Beyond the limit of a user it ends others.
+            let may_end_others = !matches!((&op, &waiter), (Op::Get(_), _) | (_, Waiter::Nobody))
+                && self.context.options.max_sessions_per_user.is_some();
             let begun = Begun { deadline, is_unknown, refusal };
             let answer = AssertUnwindSafe(self.carry_out(op, begun)).catch_unwind().await;
             let answer = answer.unwrap_or_else(|_| Err(panicked()));
@@ -116,6 +120,9 @@ impl Worker {
                 }
                 _ => None,
             };
+            if may_end_others {
+                Counters::add(&self.context.counters.mass_ends, 1);
+            }
             self.complete(waiter, answer);
             self.bytes.set(self.bytes.get() - bytes);
             self.context.tasks.end();

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use tokio_rustls::rustls::ClientConnection;
 
-use super::super::resp::{Decoded, Decoder, Reply};
+use super::super::resp::{Decoded, Decoder, Malformed, Reply};
 
 /// How much is read at once, and what buffers keep while nothing needs more.
 const ROOM: usize = 64 * 1024;
@@ -48,6 +48,8 @@ pub struct Socket {
     inbox: Vec<u8>,
     /// What of `inbox` is read, and not yet taken.
     unread: Range<usize>,
+    /// Where `inbox` is still to be looked through for messages.
+    looked_until: usize,
     /// When the server last said something, or was first to say something after it had said everything.
     last_read_at: Instant,
 }
@@ -67,6 +69,7 @@ impl Socket {
             before: 0,
             inbox: vec![0; ROOM],
             unread: 0..0,
+            looked_until: 0,
             last_read_at: Instant::now(),
         };
         // The worker may have received bytes that it has not parsed.
@@ -229,9 +232,36 @@ impl Socket {
         self.unread.start += len;
     }
 
+    /// How many bytes are read, and not yet taken.
+    pub fn unread(&self) -> usize {
+        self.unread.len()
+    }
+
+    /// The next message that answers no request, ahead of the replies before it. `reply` passes over it.
+    ///
+    /// # Errors
+    /// As for [`Decoder::decode`].
+    pub fn next_message(&mut self) -> Result<Option<Vec<Reply<&[u8]>>>, Malformed> {
+        let Self { inbox, unread, looked_until, .. } = self;
+        *looked_until = unread.start.max(*looked_until);
+        while let Some((reply, len)) = Decoder::default().decode(&inbox[*looked_until..unread.end])? {
+            let is_first = *looked_until == unread.start;
+            *looked_until += len;
+            if let Reply::Push(message) = reply {
+                if is_first {
+                    // There may be many before the next reply.
+                    unread.start = *looked_until;
+                }
+                return Ok(Some(message));
+            }
+        }
+        Ok(None)
+    }
+
     fn make_room(&mut self) {
         if self.unread.is_empty() {
             self.unread = 0..0;
+            self.looked_until = 0;
             if self.inbox.len() > ROOM {
                 self.inbox.truncate(ROOM);
                 self.inbox.shrink_to_fit();
@@ -239,6 +269,7 @@ impl Socket {
         } else if self.unread.start > 0 {
             // Less than one answer is left.
             self.inbox.copy_within(self.unread.clone(), 0);
+            self.looked_until = self.looked_until.saturating_sub(self.unread.start);
             self.unread = 0..self.unread.len();
         }
         if self.inbox.len() - self.unread.end < ROOM / 4 {

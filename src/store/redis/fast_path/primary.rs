@@ -5,6 +5,7 @@ use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::super::cache::Proof;
 use super::super::connection::{ReplyWindow, Socket};
 use super::super::routing::NodeId;
 use super::super::session::{Cipher, Op};
@@ -73,6 +74,18 @@ pub struct Open {
     pub write_closed: bool,
     /// Nothing can be sent any more. The next turn sees to it.
     pub has_failed: bool,
+    /// Whether its server tells of changes of sessions that are read on it.
+    pub is_tracked: bool,
+    pub proof: Proof,
+    /// When its socket had nothing to be read.
+    pub empty_at: Instant,
+}
+
+impl Open {
+    /// Whether what is sent on it is answered.
+    pub fn is_usable(&self) -> bool {
+        !self.draining && !self.write_closed && !self.has_failed
+    }
 }
 
 /// The calls that were sent, in the order of their replies.
@@ -107,6 +120,11 @@ impl Pending {
         let PendingCall { call, .. } = self.pop()?;
         self.late.push_back(call.deadline);
         Some(call)
+    }
+
+    /// The deadline of the call whose reply comes next.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.late.front().copied().or_else(|| self.calls.front().map(|first| first.call.deadline))
     }
 
     /// Puts the oldest call back.

@@ -12,6 +12,7 @@ use futures_util::future::{Either, LocalBoxFuture, select};
 use futures_util::stream::FuturesUnordered;
 use tokio::time::{Instant, sleep};
 
+use super::super::cache::{begin_tracking, read_tracking};
 use super::super::connection::System;
 use super::super::queue::{Answers, EventLoopConnection, Queue, Supply};
 use super::super::resp::{CREATE_INDEXED, Request, TOUCH, UPDATE};
@@ -152,12 +153,15 @@ async fn try_connect(context: &Context, node: &Rc<Node>) -> Option<EventLoopConn
     // One node of a cluster has the wrapped keys.
     let is_keeper = keeps_keys(context, node);
     let first = if is_keeper { keys_request(context, load) } else { load };
+    // Last of all: no message is to come before the event loop has the socket.
+    let first = if context.options.cache.is_some() { begin_tracking(first) } else { first };
     let (connection, mut replies) =
         node.connect_event_loop(&context.router.topology.network, first).await.ok()?;
+    let tracking = context.options.cache.is_some().then(|| read_tracking(&mut replies));
     // What was encrypted otherwise meanwhile is for the next one, and so is a server that has lost the keys.
     let is_current =
         if is_keeper { has_keys(context, &cipher, &replies.pop()?) } else { goes_by(context, &cipher) };
-    is_current.then_some(EventLoopConnection { node: node.id(), connection, cipher })
+    is_current.then_some(EventLoopConnection { node: node.id(), connection, cipher, tracking })
 }
 
 #[cfg(test)]

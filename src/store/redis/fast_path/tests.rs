@@ -1,5 +1,6 @@
 //! The fast path, driven by the thread of a test: the contract on a server, and what goes wrong on one that a test plays.
 
+mod cached;
 mod clusters;
 mod fake;
 mod harness;
@@ -15,6 +16,7 @@ use self::fake::{Command, Commands, Conduct, Fake, bulk, is_create};
 use self::harness::{FastPathStore, Harness};
 use super::*;
 use crate::clock::{Clock, SystemClock};
+use crate::error::StoreError;
 use crate::session::{Session, UserKeyBuf};
 use crate::store::SessionStore;
 use crate::store::conformance::{conformance, id, json, plain};
@@ -38,6 +40,23 @@ mod encrypted {
         maybe | clock | {
             let secrets = vec![secret(1), secret(2)];
             Some(FastPathStore::new(open_at(&RedisOptions { secrets, ..options()? }, &clock)))
+        }
+    );
+}
+
+mod with_a_cache {
+    use super::*;
+    conformance!(
+        maybe | clock | { Some(FastPathStore::new(open_at(&cached::with_cache(options()?), &clock))) }
+    );
+}
+
+mod encrypted_with_a_cache {
+    use super::*;
+    conformance!(
+        maybe | clock | {
+            let options = RedisOptions { secrets: vec![secret(1), secret(2)], ..options()? };
+            Some(FastPathStore::new(open_at(&cached::with_cache(options), &clock)))
         }
     );
 }
@@ -92,7 +111,13 @@ impl Peer {
         let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let connection = RawConnection { socket: Arc::new(socket.into()), tls: None };
         let cipher = harness.fast_path.cipher.clone().unwrap_or(Arc::new(Cipher::Plain));
-        harness.fast_path.take_supply(Supply::Connection(EventLoopConnection { node, connection, cipher }));
+        let tracking = harness.fast_path.cache.is_some().then_some(Ok(()));
+        harness.fast_path.take_supply(Supply::Connection(EventLoopConnection {
+            node,
+            connection,
+            cipher,
+            tracking,
+        }));
         let (socket, _) = listener.accept().unwrap();
         socket.set_nodelay(true).unwrap();
         Self { socket, commands: Commands::default() }

@@ -137,6 +137,9 @@ impl Router {
     }
 
     async fn until<T>(&self, attempt: &Attempt, work: impl AsyncFnOnce(&Attempt) -> Result<T>) -> Result<T> {
+        if attempt.is_repeated() {
+            self.topology.network.connector.monitor.retried();
+        }
         // It may have waited for another that changed the same session, and is not to be sent any more.
         if Instant::now() >= attempt.deadline {
             return Err(self.late(attempt));
@@ -239,6 +242,9 @@ impl Router {
             let is_main = effect != Effect::None && request.is_write;
             if was_sent && is_main {
                 attempt.is_repeated.set(true);
+            }
+            if was_sent {
+                self.topology.network.connector.monitor.retried();
             }
             // Counted when it is sent: one that waits until the call is late was not.
             let sent = if is_main { Rc::clone(&attempt.begun) } else { Rc::default() };

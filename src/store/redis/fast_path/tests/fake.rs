@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
+use std::mem;
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -40,6 +41,10 @@ pub struct Data {
     pub sets: HashMap<Vec<u8>, HashMap<Vec<u8>, i64>>,
     /// What the worker has asked for, by their names and first keys.
     pub log: Vec<String>,
+    /// The connections that are told of changes, by the keys that were read on them.
+    readers: HashMap<Vec<u8>, Vec<Arc<TcpStream>>>,
+    /// What each string was, one after the other; it was absent at first.
+    pub history: HashMap<Vec<u8>, Vec<Option<Vec<u8>>>>,
 }
 
 /// Which nodes a cluster has, and which of them has the lower half of the slots, and the upper one. All hold the same data:
@@ -133,6 +138,7 @@ impl Fake {
                     let decide = Arc::clone(&decide);
                     thread::spawn(move || {
                         // It fails where the other side has gone.
+                        let socket = Arc::new(socket);
                         let _ = serve(&socket, &data, &slots, &*decide);
                         let _ = socket.shutdown(Shutdown::Both);
                     });
@@ -167,22 +173,25 @@ impl Drop for Fake {
 }
 
 fn serve(
-    mut socket: &TcpStream,
+    shared: &Arc<TcpStream>,
     data: &Mutex<Data>,
     slots: &Mutex<Slots>,
     decide: &Decide,
 ) -> std::io::Result<()> {
+    let mut socket: &TcpStream = shared;
     socket.set_nodelay(true)?;
     let port = socket.local_addr()?.port();
     let mut reader = Commands::default();
     // Only fast_path load scripts before they are called.
-    let mut is_fast = false;
+    let (mut is_fast, mut is_tracked) = (false, false);
     loop {
         let command = reader.next(socket)?;
         is_fast |= command[0] == b"SCRIPT";
+        is_tracked |= command[0] == b"CLIENT" && command[1] == b"TRACKING";
         let said: Option<&[u8]> = match &command[0][..] {
             b"PING" => Some(b"+PONG\r\n"),
             b"SCRIPT" | b"CLIENT" => Some(b"+OK\r\n"),
+            b"HELLO" => Some(b"%1\r\n$5\r\nproto\r\n:3\r\n"),
             // It does not say: then its clock is taken to be in step.
             b"TIME" => Some(b"-NOPERM no\r\n"),
             b"GET" if command[1].ends_with(b"seal") => Some(b"$-1\r\n"),
@@ -198,20 +207,23 @@ fn serve(
             continue;
         }
         let conduct = decide(is_fast, &command);
-        let apply = || {
+        // Says what comes of it, or so much of that. Messages of later changes come after it.
+        let apply = |most: Option<usize>| {
+            let part = |len: usize| most.map_or(len, |most| most.min(len - 1));
             // A slot does not move between the question and the answer.
             let slots = slots.lock().unwrap();
             if let Some(moved) = slots.redirect(port, &command) {
-                return moved;
+                return (&**shared).write_all(&moved[..part(moved.len())]);
             }
             let mut data = data.lock().unwrap();
             if !is_fast {
                 data.log.push(words(&command));
             }
-            data.apply(&command)
+            let answer = data.apply_for(&command, shared, is_tracked);
+            (&**shared).write_all(&answer[..part(answer.len())])
         };
         match conduct {
-            Conduct::Do => socket.write_all(&apply())?,
+            Conduct::Do => apply(None)?,
             Conduct::Say(answer) => socket.write_all(answer)?,
             Conduct::Stall => {
                 // Until the other side has gone.
@@ -219,12 +231,9 @@ fn serve(
                 return Ok(());
             }
             Conduct::End => return Ok(()),
-            Conduct::DoAndEnd(len) => {
-                let answer = apply();
-                return socket.write_all(&answer[..len.min(answer.len() - 1)]);
-            }
+            Conduct::DoAndEnd(len) => return apply(Some(len)),
             Conduct::DoAndBabble => {
-                apply();
+                apply(Some(0))?;
                 return socket.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
             }
         }
@@ -277,6 +286,53 @@ fn parsed(bytes: &[u8]) -> i64 {
 }
 
 impl Data {
+    /// Carries out the command of a connection, and tells others of what it changes. Its own changes it knows (`NOLOOP`).
+    fn apply_for(&mut self, command: &Command, from: &Arc<TcpStream>, is_tracked: bool) -> Vec<u8> {
+        let key = if script_of(command).is_some() { &command[3] } else { &command[1] };
+        let before = self.strings.get(key).cloned();
+        let answer = self.apply(command);
+        self.changed(key, before, Some(from));
+        if is_tracked && command[0] == b"GET" {
+            self.readers.entry(key.clone()).or_default().push(Arc::clone(from));
+        }
+        answer
+    }
+
+    /// Changes a session as another process does.
+    pub fn put(&mut self, key: &[u8], value: Option<Vec<u8>>) {
+        let before = self.strings.remove(key);
+        if let Some(value) = value {
+            self.strings.insert(key.into(), value);
+        }
+        self.changed(key, before, None);
+    }
+
+    /// Removes all that there is.
+    pub fn empty(&mut self) {
+        for (key, value) in mem::take(&mut self.strings) {
+            self.changed(&key, Some(value), None);
+        }
+        // Without the keys, as a server that was emptied does.
+        for reader in mem::take(&mut self.readers).into_values().flatten() {
+            let _ = (&*reader).write_all(b">2\r\n$10\r\ninvalidate\r\n_\r\n");
+        }
+    }
+
+    fn changed(&mut self, key: &[u8], before: Option<Vec<u8>>, by: Option<&Arc<TcpStream>>) {
+        let now = self.strings.get(key).cloned();
+        if before == now {
+            return;
+        }
+        self.history.entry(key.into()).or_insert_with(|| vec![None]).push(now);
+        let message = [b">2\r\n$10\r\ninvalidate\r\n*1\r\n", &bulk(key)[..]].concat();
+        for reader in self.readers.remove(key).unwrap_or_default() {
+            if !by.is_some_and(|by| Arc::ptr_eq(by, &reader)) {
+                // It fails where the other side has gone.
+                let _ = (&*reader).write_all(&message);
+            }
+        }
+    }
+
     /// Carries a command out: its answer. Nothing expires here.
     pub fn apply(&mut self, command: &Command) -> Vec<u8> {
         let nil = || b"$-1\r\n".to_vec();
