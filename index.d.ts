@@ -556,7 +556,9 @@ export interface RedisStoreSettings extends SessionStoreOptions {
    * Encrypts ids, users and contents in Redis (XChaCha20-Poly1305; keys by HKDF-SHA-256, lookups by HMAC-SHA-256).
    * In a list the first encrypts and all decrypt, so that secrets can be rotated: a session is encrypted anew when it
    * is next written, and one whose secret has left the list is absent. 1 to 16 different ones of at least 16 bytes
-   * each; random ones, as they are not stretched. All stores of a prefix have secrets in common, or have none.
+   * each; random ones, as they are not stretched. All stores of a prefix have secrets in common, or have none: once one
+   * with a secret was opened, those without reject all calls with `ERR_INVALID_OPTION`, from the next second on. It does
+   * not find the plaintext sessions of before.
    *
    * What the keys are made from stands at `‹prefix›seal`. A process that is up puts it back on a server that lost it.
    * Who removes it while none is up has ended all sessions. When sessions end
@@ -710,8 +712,8 @@ export interface RedisStoreStats extends StoreStats {
 export class RedisStore<Fields extends object = object> {
   /**
    * @throws {SessionStoreError} `ERR_INVALID_OPTION` for an option that is missing, unknown or out of range, or no
-   * or several of `url`, `cluster` and `sentinel`. No message shows a URL. Secrets that are none of the store's make
-   * every call reject with that code, as only the server knows.
+   * or several of `url`, `cluster` and `sentinel`. No message shows a URL. Secrets that are none of the store's, or none
+   * where its sessions are encrypted, make every call reject with that code, as only the server knows.
    */
   constructor(options: RedisStoreOptions);
 

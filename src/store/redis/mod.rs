@@ -263,7 +263,11 @@ impl RedisStore {
     /// As [`SessionStore::clean`], without waiting: `done` is called with the result, on the worker. So are those of
     /// the calls below.
     pub fn begin_clean(&self, done: impl FnOnce(Result<u64>) + Send + 'static) {
-        self.begin(async move |context: Rc<Context>| session::clean(&context).await, done);
+        let work = async move |context: Rc<Context>| {
+            session::check_keys(&context).await?;
+            session::clean(&context).await
+        };
+        self.begin(work, done);
     }
 
     pub fn begin_get_by_user(
@@ -334,7 +338,11 @@ impl RedisStore {
     }
 
     pub fn begin_size(&self, done: impl FnOnce(Result<u64>) + Send + 'static) {
-        self.begin(async move |context: Rc<Context>| session::size(&context).await, done);
+        let work = async move |context: Rc<Context>| {
+            session::check_keys(&context).await?;
+            session::size(&context).await
+        };
+        self.begin(work, done);
     }
 
     pub fn begin_ids(
@@ -347,7 +355,11 @@ impl RedisStore {
 
     pub fn begin_clear(&self, done: impl FnOnce(Result<()>) + Send + 'static) {
         let done = self.noting_mass_end(done);
-        self.begin(async move |context: Rc<Context>| session::clear(&context).await, done);
+        let work = async move |context: Rc<Context>| {
+            session::check_keys(&context).await?;
+            session::clear(&context).await
+        };
+        self.begin(work, done);
     }
 }
 

@@ -19,7 +19,7 @@ use super::new_session::NewSession;
 use super::op::{Kind, Step, interpret};
 use super::record::{self, Record};
 use super::user_index::{enter, forget, forget_later, limit, may_forget, prolong, undo_entry, version};
-use super::watch::learn_time;
+use super::watch::know_time;
 use crate::clock::Millis;
 use crate::error::{Result, StoreError};
 use crate::session::{Expiry, SessionId};
@@ -38,9 +38,7 @@ pub async fn create(
     session: &NewSession,
     stamp: Option<Stamp>,
 ) -> Result<()> {
-    if !context.times.knows_servers() {
-        learn_time(context, attempt, &context.names.session(&cipher.member(&session.id))).await?;
-    }
+    know_time(context, attempt, || cipher.key(&context.names, &session.id)).await?;
     // What may be stored already is known by the stamp with which it was sent.
     let stamp = stamp.filter(|_| attempt.is_repeated());
     let created = stamp.unwrap_or_else(|| context.times.stamp());
@@ -225,6 +223,7 @@ async fn replace_entered(
     if old.expires.is_past(context.times.now()) {
         return Ok(Some(false));
     }
+    know_time(context, attempt, || key.clone()).await?;
     let until = context.times.index_end(old.created, expires);
     if old.user == user.json {
         prolong(context, attempt, user, member, until).await?;

@@ -317,7 +317,8 @@ pub(super) async fn try_all(world: &World, process: &Process) -> bool {
 /// Lists all ids while nothing changes. Returns whether that succeeded.
 async fn ids(world: &World, process: &Process) -> bool {
     let now = world.now();
-    let is_live = |on: &usize| world.truth(*on).is_some_and(|row| row.expires > now + 60_000);
+    let margin = 60_000 + world.config.clock_margin;
+    let is_live = |on: &usize| world.truth(*on).is_some_and(|row| row.expires > now + margin);
     let live: Vec<_> = (0..world.config.sessions).filter(is_live).map(session_id).collect();
     let (mut ids, mut cursor) = (Vec::new(), Some(Cursor::default()));
     while let Some(at) = cursor {
