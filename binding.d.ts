@@ -30,7 +30,7 @@ export declare function clear(store: object): JsCount | number | Promise<number>
  */
 export declare function close(store: object): Promise<void>
 
-/** The milliseconds that a call of a store in a file may take. */
+/** The milliseconds that a call of a store in a file or in Redis may take. */
 export declare function commandTimeoutOf(store: object): number | null
 
 /**
@@ -66,6 +66,14 @@ export interface JsCacheStats {
   bytes: number
   /** Why nothing is cached. */
   off?: string
+}
+
+/** Counters of the connections to servers. */
+export interface JsConnections {
+  connects: number
+  disconnects: number
+  failures: number
+  retries: number
 }
 
 /** How many sessions a call has ended. */
@@ -150,6 +158,12 @@ export interface JsMemoryOptions {
   sweepInterval?: number
 }
 
+/** What keeps a store from serving: an error's code for `lib/errors.js`, and its message. */
+export interface JsProblem {
+  code: string
+  message: string
+}
+
 /** The options of a store in Redis, likewise. */
 export interface JsRedisOptions {
   mode: 'single' | 'cluster' | 'sentinel'
@@ -204,10 +218,16 @@ export interface JsStats {
   /** Of a store in a file. */
   fileBytes?: number
   log?: JsLog
+  /** Likewise: the bytes of calls that wait for the disk, and the most that they may have. */
+  queuedBytes?: number
+  maxQueuedBytes?: number
   /** Of a store in Redis: why the last background sweep failed. */
   sweepError?: string
+  connections?: JsConnections
   /** Of a store in Redis that has one. */
   cache?: JsCacheStats
+  state: 'ready' | 'connecting' | 'degraded' | 'unavailable'
+  problem?: JsProblem
 }
 
 /** When a sweep began and how long it took, in milliseconds, and how many sessions it removed. */
@@ -242,6 +262,12 @@ export declare function openRedis(options: JsRedisOptions, settle: (done: Float6
 
 /** The absolute path of the folder of a store in a file. */
 export declare function pathOf(store: object): string | null
+
+/**
+ * Asks a store whether it can serve. Resolves once it can. Of a store in Redis the call waits for so many milliseconds at
+ * most.
+ */
+export declare function ping(store: object, timeout: number): Promise<void> | undefined
 
 /** Answers a request for credentials of which there are none: why. */
 export declare function refuseCredentials(request: object, reason: string): void

@@ -13,9 +13,10 @@ const { redisMissing, until } = require("./support/redis-servers.js");
 const cluster = makeRedisPlace("cluster");
 
 describe("in a cluster", { skip: redisMissing }, () => {
+  const counters = ["sweepError", "connections"];
   for (const [name, given, ownStats] of [
-    ["RedisStore", {}, ["sweepError"]],
-    ["RedisStore with a cache", { cache: {} }, ["sweepError", "cache"]],
+    ["RedisStore", {}, counters],
+    ["RedisStore with a cache", { cache: {} }, [...counters, "cache"]],
   ]) {
     const createStore = async (options, Store) => cluster.open({ ...given, ...options }, Store);
     conformance(name, createStore, { SessionStoreError }, { isRemote: true, ownStats });

@@ -19,7 +19,7 @@ const VARIANTS = {
 describe("on a single server", { skip: redisMissing }, () => {
   for (const [name, given] of Object.entries(VARIANTS)) {
     const createStore = async (options, Store) => redis.open({ ...given, ...options }, Store);
-    const ownStats = given.cache ? ["sweepError", "cache"] : ["sweepError"];
+    const ownStats = ["sweepError", "connections", ...(given.cache ? ["cache"] : [])];
     conformance(name, createStore, { SessionStoreError }, { isRemote: true, ownStats });
   }
 });

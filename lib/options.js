@@ -178,6 +178,8 @@ const anything = { expected: "anything", accepts: () => true };
 
 const deleteByUserOptions = { except: anything };
 
+const pingOptions = { timeout };
+
 /** The given options that are not `undefined`. Throws for one that is unknown, out of range, or required and missing. */
 function validateOptions(options = {}, known, required = []) {
   if (options === null || typeof options !== "object" || Array.isArray(options)) {
@@ -230,5 +232,6 @@ module.exports = {
   sentinelOptions,
   tlsOptions,
   deleteByUserOptions,
+  pingOptions,
   progressOptions,
 };

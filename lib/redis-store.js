@@ -1,6 +1,7 @@
 "use strict";
 
 const native = require("./native.js");
+const { KIND, Metrics } = require("./metrics.js");
 const { redisOptions, validateOptions } = require("./options.js");
 const { answerRequests } = require("./redis-credentials.js");
 const { readCache, warnOfCache } = require("./redis-cache.js");
@@ -11,6 +12,9 @@ const { SessionStore, callNative } = require("./session-store.js");
 const { PendingCalls } = require("./pending-calls.js");
 
 const DEFAULT_PREFIX = "fluid:";
+
+// The calls that mostly end at once where there is a cache.
+const SAMPLED = [KIND.get];
 
 // Others than Node have libuv's functions in name only.
 const eventLoop = process.versions.bun === undefined && process.versions.deno === undefined;
@@ -32,14 +36,15 @@ class RedisStore extends SessionStore {
       cache: readCache(cache),
     };
     const secrets = readSecrets(secret);
-    const calls = new PendingCalls({ isEager: true });
+    const metrics = new Metrics(settings.cache ? SAMPLED : []);
+    const calls = new PendingCalls(metrics, { isEager: true });
     const ask = credentials && answerRequests(credentials);
     const warn = settings.cache && warnOfCache;
     const store = callNative(() =>
       native.openRedis({ ...settings, secrets, eventLoop }, calls.settle, ask, warn),
     );
     calls.attach(store, { kept: credentials });
-    super({ type: "redis", mode: settings.mode, prefix: settings.prefix }, store, calls);
+    super({ type: "redis", mode: settings.mode, prefix: settings.prefix }, store, metrics, calls);
     if (credentials !== undefined) KEPT.set(this, credentials);
   }
 

@@ -257,10 +257,16 @@ pub fn open_redis(
     })
 }
 
-/// The milliseconds that a call of a store in a file may take.
+/// The milliseconds that a call of a store in a file or in Redis may take.
 #[napi(ts_args_type = "store: object")]
 pub fn command_timeout_of(store: Value) -> Result<Option<f64>, JsError> {
-    of_file(store, |file| file.command_timeout().as_millis() as f64)
+    let timeout = |store: &OpenStore| match store {
+        OpenStore::Memory(_) => None,
+        OpenStore::File(file) => Some(file.store.command_timeout()),
+        OpenStore::Redis(redis) => Some(redis.store().command_timeout()),
+    };
+    let timeout = guarded(|| store.with_store(|store| Ok(timeout(store))))?;
+    Ok(timeout.map(|timeout| timeout.as_millis() as f64))
 }
 
 /// The absolute path of the folder of a store in a file.

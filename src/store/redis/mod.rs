@@ -8,13 +8,16 @@
 //! the calls of one turn of JavaScript go to the server together, and their results come back together.
 //!
 //! Each layer uses those before it, and never the other way round:
-//! `resp`, `connection`, `routing`, `session`, `queue`, `cache`, `worker`, this module, `fast_path`.
+//! `resp`, `monitor`, `connection`, `routing`, `session`, `health`, `queue`, `cache`, `worker`, this module, `fast_path`.
 
 mod cache;
 mod connection;
 mod counters;
 mod error;
 mod fast_path;
+mod fault;
+mod health;
+mod monitor;
 mod options;
 mod queue;
 mod resp;
@@ -41,9 +44,10 @@ use tokio::time::Instant;
 
 use self::connection::{Connector, Replication, ReplyWindow, System, Tls};
 use self::counters::Counters;
+use self::monitor::Monitor;
 use self::queue::{Queue, Waiter};
 use self::routing::{Attempt, Router};
-use self::session::{Cipher, Context, Names, NewSession, Op};
+use self::session::{Cipher, Context, Names, NewSession, Op, Transactions};
 use self::time::Times;
 use self::worker::Worker;
 use super::{Answer, Cursor, SessionStore, Stats, StoredSession};
@@ -57,6 +61,8 @@ pub use self::queue::{Answers, Results, Supply};
 pub use self::routing::NodeId;
 pub use crate::keyring::Secret;
 pub use fast_path::{AT_ONCE, FastPath, Hit};
+pub use fault::Fault;
+pub use monitor::{ConnectionState, Connections};
 pub use options::{
     Address, Auth, Authorities, CacheOptions, Credentials, CredentialsProvider, CredentialsSender, Login,
     RedisOptions, Servers, TlsOptions,
@@ -68,6 +74,7 @@ pub use resp::check_replies;
 pub struct RedisStore {
     queue: Arc<Queue>,
     counters: Arc<Counters>,
+    monitor: Arc<Monitor>,
     names: Names,
     times: Times,
     command_timeout: Duration,
@@ -78,6 +85,7 @@ pub struct RedisStore {
     waits_for_replicas: bool,
     cache: Option<CacheOptions>,
     window: Arc<ReplyWindow>,
+    transactions: Arc<Transactions>,
 }
 
 impl RedisStore {
@@ -121,9 +129,12 @@ impl RedisStore {
         let replication = (options.wait_replicas > 0)
             .then_some(Replication { replicas: options.wait_replicas, timeout: options.command_timeout / 2 });
         let (queue, counters) = (Arc::new(Queue::default()), Arc::new(Counters::default()));
+        let (monitor, transactions) = (Arc::new(Monitor::default()), Arc::<Transactions>::default());
         let store = Arc::new(Self {
             queue: Arc::clone(&queue),
             counters: Arc::clone(&counters),
+            monitor: Arc::clone(&monitor),
+            transactions: Arc::clone(&transactions),
             names: Names::new(&options.prefix),
             window: Arc::clone(&window),
             times: times.clone(),
@@ -145,9 +156,11 @@ impl RedisStore {
                 timeout: options.connect_timeout,
                 replication,
                 window,
+                monitor,
             };
             let router = Router::start(&options, connector);
-            spawn_local(Worker::serve(Context::new(options, times, counters, router), queue));
+            let context = Context::new(options, times, counters, transactions, router);
+            spawn_local(Worker::serve(context, queue));
         };
         Ok((store, serve))
     }
@@ -159,6 +172,16 @@ impl RedisStore {
     /// Why the last background sweep failed, if it did.
     pub fn sweep_error(&self) -> Option<String> {
         self.counters.sweep_error.lock().clone()
+    }
+
+    /// The connections to the servers, as the worker has them.
+    pub fn connections(&self) -> Connections {
+        self.monitor.connections()
+    }
+
+    /// How long a call may take.
+    pub fn command_timeout(&self) -> Duration {
+        self.command_timeout
     }
 
     /// Has what is queued begin.
@@ -278,6 +301,22 @@ impl RedisStore {
                 session::with_cipher(&context, attempt, call).await
             };
             context.router.within(deadline, work).await
+        };
+        self.begin(work, done);
+    }
+
+    /// Asks every primary whether it serves. Waits for connections, until the time is over.
+    pub fn begin_ping(&self, timeout: Duration, done: impl FnOnce(Result<()>) + Send + 'static) {
+        let (deadline, monitor) = (Instant::now() + timeout, Arc::clone(&self.monitor));
+        let work = async move |context: Rc<Context>| {
+            let ping = async |attempt: &Attempt| health::ping(&context, attempt).await;
+            context.router.within(deadline, ping).await.map_err(|error| match (error, monitor.problem()) {
+                (StoreError::Timeout { .. }, Some(reason)) => StoreError::unavailable(reason),
+                (StoreError::Timeout { waited_for, outcome, .. }, None) => {
+                    StoreError::Timeout { waited_for, millis: timeout.as_millis() as u64, outcome }
+                }
+                (error, _) => error,
+            })
         };
         self.begin(work, done);
     }

@@ -152,7 +152,8 @@ fn messages_may_come_in_pieces_and_by_thousands() {
 fn own_calls_are_seen_from_their_beginning_on() {
     let mut scene = cached_scene();
     let ann = ann();
-    let changes: [(fn(&mut Harness, &Session<'_>) -> u32, &[u8]); 4] = [
+    type Change = fn(&mut Harness, &Session<'_>) -> u32;
+    let changes: [(Change, &[u8]); 4] = [
         (|harness, session| harness.update(session), DONE),
         (|harness, session| harness.touch(&session.id, session.expires), DONE),
         (|harness, session| harness.delete(&session.id), NIL),
