@@ -544,6 +544,47 @@ export interface RedisCredentials {
   password: string;
 }
 
+/**
+ * A near cache of a {@link RedisStore}. Redis tells it which sessions change (`CLIENT TRACKING`, RESP3).
+ *
+ * A logout on another machine is seen as soon as the network has brought Redis' message of it, and at the latest
+ * `maxStaleness` milliseconds after Redis has carried it out, even if the network holds all messages back.
+ *
+ * It is empty after each reconnect, failover and `FLUSHALL`. `getByUser`, `deleteByUser` and `ids` never use it. With a
+ * `secret` it holds plaintext. Where the server refuses `HELLO 3` or `CLIENT TRACKING`, on Windows, and in Bun and Deno the
+ * store works without it: a process warning and `stats().cache.off` say why.
+ */
+export interface RedisCacheOptions {
+  /**
+   * How many bytes the cached sessions may take, within 10 %. Those of no user go first, then those least recently used.
+   * From 1048576 (1 MiB).
+   * @default 67108864 (64 MiB)
+   */
+  maxBytes?: number;
+  /**
+   * For how many milliseconds a cached session may be given after the server was last known to have told of all changes.
+   * With a partition of the network, a session that was ended elsewhere can be seen for so long. From 1 to 60000.
+   * @default 1000
+   */
+  maxStaleness?: number;
+}
+
+/** Counters of a near cache since its store was opened. */
+export interface RedisCacheStats {
+  /** `get` calls that were answered in this process. */
+  hits: number;
+  /** `get` calls that asked the server. */
+  misses: number;
+  /** Cached sessions of which servers said that they have changed or ended. */
+  invalidations: number;
+  /** Sessions in the cache. */
+  sessions: number;
+  /** What they take, of `maxBytes`. */
+  bytes: number;
+  /** Why nothing is cached; `null` while the cache works, and until there is a connection. */
+  off: string | null;
+}
+
 /** Options of {@link RedisStore}, apart from where the servers are. */
 export interface RedisStoreSettings extends SessionStoreOptions {
   /**
@@ -587,6 +628,12 @@ export interface RedisStoreSettings extends SessionStoreOptions {
    * @default 0
    */
   waitReplicas?: number;
+  /**
+   * Keeps sessions that were read in this process, so that the next `get` needs no round trip. Pays with sticky sessions
+   * and `touchAfter`, as every write and every touch drops the session. See {@link RedisCacheOptions}.
+   * @default no cache
+   */
+  cache?: RedisCacheOptions;
   /**
    * The name of the store's connections in `CLIENT LIST`, where the server lets it have one: 1 to 64 printable ASCII
    * characters without a space.
@@ -669,6 +716,8 @@ export interface RedisStoreStats extends StoreStats {
   connections: RedisStoreConnections;
   /** Why the last background sweep of this process failed; `null` if none has, or the last one did not. */
   sweepError: string | null;
+  /** Of a store that has a `cache`. */
+  cache?: RedisCacheStats;
 }
 
 /**

@@ -6,6 +6,7 @@ import {
   type GuardableSession,
   guardSession,
   MemoryStore,
+  type RedisCacheStats,
   RedisStore,
   type RedisStoreStats,
   type SessionInput,
@@ -179,6 +180,11 @@ export async function redis() {
   expectType<string[] | undefined>((await sessions.get(sessionId))?.cart);
   expectType<RedisStoreStats>(await sessions.stats());
   expectError((await sessions.stats()).sessions);
+  expectType<RedisCacheStats | undefined>((await sessions.stats()).cache);
+  new RedisStore({ url, cache: {} });
+  new RedisStore({ url, cache: { maxBytes: 2 ** 20, maxStaleness: 500 } });
+  expectError(new RedisStore({ url, cache: true }));
+  expectError(new RedisStore({ url, cache: { maxAge: 1 } }));
   new RedisStore({
     cluster: [url],
     prefix: "app:",
