@@ -9,7 +9,7 @@
 //! binding
 //! store::file, store::memory, store::redis
 //! store
-//! codec, executor, json, keyring, registry, sweeper
+//! codec, events, executor, json, keyring, registry, sweeper
 //! session
 //! iso
 //! clock, error, scratch, sync
@@ -18,6 +18,7 @@
 pub mod clock;
 pub mod codec;
 pub mod error;
+pub mod events;
 pub mod executor;
 pub mod iso;
 pub mod json;
