@@ -53,6 +53,7 @@ use self::worker::Worker;
 use super::{Answer, Cursor, SessionStore, Stats, StoredSession};
 use crate::clock::{Clock, Millis, SystemClock};
 use crate::error::{Result, StoreError};
+use crate::events::Bus;
 use crate::session::{Expiry, Session, SessionId, UserKey};
 use crate::store::DEFAULT_MAX_SESSION_BYTES;
 
@@ -129,7 +130,8 @@ impl RedisStore {
         let replication = (options.wait_replicas > 0)
             .then_some(Replication { replicas: options.wait_replicas, timeout: options.command_timeout / 2 });
         let (queue, counters) = (Arc::new(Queue::default()), Arc::new(Counters::default()));
-        let (monitor, transactions) = (Arc::new(Monitor::default()), Arc::<Transactions>::default());
+        let monitor = Arc::new(Monitor::new(Arc::clone(&counters.events)));
+        let transactions = Arc::<Transactions>::default();
         let store = Arc::new(Self {
             queue: Arc::clone(&queue),
             counters: Arc::clone(&counters),
@@ -172,6 +174,11 @@ impl RedisStore {
     /// Why the last background sweep failed, if it did.
     pub fn sweep_error(&self) -> Option<String> {
         self.counters.sweep_error.lock().clone()
+    }
+
+    /// Where it publishes what happens.
+    pub fn events(&self) -> &Bus {
+        &self.counters.events
     }
 
     /// The connections to the servers, as the worker has them.

@@ -305,19 +305,25 @@ async fn prolong_for(
     Ok(Some(record::owner(&value, &record).to_vec()))
 }
 
-/// Removes a session. Its entry follows, without being waited for: it is passed over until then.
-pub async fn delete(context: &Rc<Context>, attempt: &Attempt, cipher: &Cipher, id: &SessionId) -> Result<()> {
+/// Removes a session, and returns whether it was there. Its entry follows, without being waited for: it is passed over until
+/// then.
+pub async fn delete(
+    context: &Rc<Context>,
+    attempt: &Attempt,
+    cipher: &Cipher,
+    id: &SessionId,
+) -> Result<bool> {
     let member = cipher.member(id);
     let key = context.names.session(&member);
     let make = |mode| delete_request(Request::write(mode), &key);
     let replies = context.router.ask(attempt, &key, Effect::Main, make).await?;
     match interpret(Kind::Delete, &replies) {
-        Step::Number(_) => Ok(()),
+        Step::Number(_) => Ok(false),
         Step::Deleted(value) => {
             if let Some(stale) = StaleEntry::of(member, value, &context.names) {
                 forget_later(context, stale);
             }
-            Ok(())
+            Ok(true)
         }
         step => Err(step.error()),
     }
