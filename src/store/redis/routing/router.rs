@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::super::connection::{Connector, SendError};
 use super::super::error;
 use super::super::options::RedisOptions;
-use super::super::resp::{Replies, Reply, Request, RequestMode, Script, slot_of};
+use super::super::resp::{Replies, Reply, Request, RequestMode, Script, are_refused, slot_of};
 use super::cluster;
 use super::node::Node;
 use super::topology::Topology;
@@ -206,12 +206,13 @@ impl Router {
                 },
                 None => self.topology.connections_to(slot).await,
             };
+            // Before the request is made, which may depend on it.
+            if was_sent && effect != Effect::None {
+                attempt.is_repeated.set(true);
+            }
             let request = make(mode);
             mode.asking = false;
             let is_main = effect != Effect::None && request.is_write;
-            if was_sent && is_main {
-                attempt.is_repeated.set(true);
-            }
             // Counted when it is sent: one that waits until the call is late was not.
             let sent = if is_main { Rc::clone(&attempt.begun) } else { Rc::default() };
             let replies = match connections.of(&request).send(request, &sent).await {
@@ -234,10 +235,8 @@ impl Router {
             });
             let Some(error) = refused else { return Ok(replies) };
             was_sent = true;
-            // What is refused as a whole takes back its own part alone: others of the call may be under way. A transaction is if
-            // it was begun and its end refused.
-            let is_transaction = || matches!(replies.first(), Some(Reply::Okay));
-            if matches!(replies.last(), Some(Reply::Error(_))) && (replies.len() == 1 || is_transaction()) {
+            // It takes back its own part alone: others of the call may be under way.
+            if are_refused(&replies) {
                 sent.set(sent.get() - 1);
             }
             let told = || {
