@@ -68,8 +68,8 @@ pub async fn create(
             let index_len = by_script.map_err(|error| match error {
                 // Then it is certain what is stored.
                 StoreError::Exists | StoreError::Corrupt(_) => error,
-                // It may have been stored when it was sent before.
-                error if attempt.is_repeated() => attempt.in_part(error),
+                // It may have been stored before.
+                error if attempt.is_repeated() || stored == Stored::Perhaps => attempt.in_part(error),
                 error => error,
             })?;
             entered = entered.max(index_len);
