@@ -392,9 +392,9 @@ const MUTANTS = [
       [
         '.command(&[b"ZADD", &self.index, &version, &self.member])',
         `.command(if MUTANT {
-           &[b"ZADD", &self.index, b"NX", &version, &self.member][..]
+           &[b"ZADD" as &[u8], &self.index, b"NX", &version, &self.member] as &[&[u8]]
          } else {
-           &[b"ZADD", &self.index, &version, &self.member]
+           &[b"ZADD" as &[u8], &self.index, &version, &self.member]
          })`,
       ],
     ],
@@ -407,7 +407,7 @@ const MUTANTS = [
     edits: [
       [
         '.command(&[b"PEXPIREAT", &self.index, &end, b"GT"])',
-        '.command(&[b"PEXPIREAT", &self.index, if MUTANT { b"1" } else { &end }, b"GT"])',
+        '.command(&[b"PEXPIREAT", &self.index, if MUTANT { &b"1"[..] } else { &end }, b"GT"])',
       ],
     ],
   },

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::super::connection::{Connector, SendError};
 use super::super::error;
 use super::super::options::RedisOptions;
-use super::super::resp::{Replies, Reply, Request, RequestMode, Script, slot_of};
+use super::super::resp::{Replies, Reply, Request, RequestMode, Script, are_refused, slot_of};
 use super::backoff::backoff;
 use super::cluster;
 use super::node::Node;
@@ -242,12 +242,13 @@ impl Router {
                 },
                 None => self.topology.connections_to(slot).await,
             };
+            // Before the request is made, which may depend on it.
+            if was_sent && effect != Effect::None {
+                attempt.is_repeated.set(true);
+            }
             let request = make(mode);
             mode.asking = false;
             let is_main = effect != Effect::None && request.is_write;
-            if was_sent && is_main {
-                attempt.is_repeated.set(true);
-            }
             if was_sent {
                 self.topology.network.connector.monitor.retried();
             }
@@ -273,10 +274,8 @@ impl Router {
             });
             let Some(error) = refused else { return Ok(replies) };
             was_sent = true;
-            // What is refused as a whole takes back its own part alone: others of the call may be under way. A transaction is if
-            // it was begun and its end refused.
-            let is_transaction = || matches!(replies.first(), Some(Reply::Okay));
-            if matches!(replies.last(), Some(Reply::Error(_))) && (replies.len() == 1 || is_transaction()) {
+            // It takes back its own part alone: others of the call may be under way.
+            if are_refused(&replies) {
                 sent.set(sent.get() - 1);
             }
             let told = || {

@@ -81,8 +81,9 @@ enum Stored {
     Yes {
         index_len: u64,
     },
+    /// The server takes no such request, and has changed nothing.
     Untried,
-    /// There is another one, or the server does not take such a request.
+    /// There is another one.
     No,
     /// Perhaps, without its entry.
     Perhaps,
@@ -111,7 +112,7 @@ async fn store(
             context.transactions.were_refused(reason);
             Stored::Perhaps
         }
-        Step::Refused(reason) if context.transactions.were_refused(reason) => Stored::No,
+        Step::Refused(reason) if context.transactions.were_refused(reason) => Stored::Untried,
         step => return Err(step.error()),
     })
 }
