@@ -247,6 +247,12 @@ export interface JsVerification {
   found: number
 }
 
+/**
+ * Has a store publish some topics in this thread, or none. Returns `false` if another store object of the thread gets
+ * them already.
+ */
+export declare function listen(store: object, topics: number, signal: (inbox: object) => void): boolean
+
 /** Opens a store in a file, as an external. `settle` receives the results of calls. */
 export declare function openFile(options: JsFileOptions, settle: (done: Float64Array, length: number, failures: JsFailure[], texts: string[]) => void): object
 
@@ -277,6 +283,9 @@ export declare function size(store: object): Promise<number>
 
 /** Counters since the store was opened. */
 export declare function stats(store: object): JsStats | Promise<JsStats>
+
+/** The next events as a JSON array. An empty one says that there will be another signal. */
+export declare function takeEvents(inbox: object, max: number): string
 
 /** Takes the next sessions. */
 export declare function takeFound(found: object): JsFound

@@ -597,7 +597,9 @@ export interface RedisStoreSettings extends SessionStoreOptions {
    * Encrypts ids, users and contents in Redis (XChaCha20-Poly1305; keys by HKDF-SHA-256, lookups by HMAC-SHA-256).
    * In a list the first encrypts and all decrypt, so that secrets can be rotated: a session is encrypted anew when it
    * is next written, and one whose secret has left the list is absent. 1 to 16 different ones of at least 16 bytes
-   * each; random ones, as they are not stretched. All stores of a prefix have secrets in common, or have none.
+   * each; random ones, as they are not stretched. All stores of a prefix have secrets in common, or have none: once one
+   * with a secret was opened, those without reject all calls with `ERR_INVALID_OPTION`, from the next second on. It does
+   * not find the plaintext sessions of before.
    *
    * What the keys are made from stands at `‹prefix›seal`. A process that is up puts it back on a server that lost it.
    * Who removes it while none is up has ended all sessions. When sessions end
@@ -759,8 +761,8 @@ export interface RedisStoreStats extends StoreStats {
 export class RedisStore<Fields extends object = object> {
   /**
    * @throws {SessionStoreError} `ERR_INVALID_OPTION` for an option that is missing, unknown or out of range, or no
-   * or several of `url`, `cluster` and `sentinel`. No message shows a URL. Secrets that are none of the store's make
-   * every call reject with that code, as only the server knows.
+   * or several of `url`, `cluster` and `sentinel`. No message shows a URL. Secrets that are none of the store's, or none
+   * where its sessions are encrypted, make every call reject with that code, as only the server knows.
    */
   constructor(options: RedisStoreOptions);
 
@@ -838,6 +840,94 @@ export class SessionStoreError extends Error {
   readonly outcome?: "unknown";
   /** Of `ERR_STORE_UNAVAILABLE`: what kind of reason the message says. */
   readonly reason?: UnavailableReason;
+}
+
+/** What each event says. `docs/operating.md` in the repository says when there are which. */
+export interface StoreEvent {
+  /** The `db` of the store. */
+  store: StoreDescription;
+}
+
+/** `native-store:session:end` */
+export interface SessionEndEvent extends StoreEvent {
+  reason: "deleted" | "revoked" | "replaced" | "evicted" | "expired" | "cleared";
+  /** The first 16 hexadecimal digits of the SHA-256 of the session's id; `null` where `count` may be another than 1. */
+  id: string | null;
+  /** The user of the session; `null` for nobody, and where it is not known. */
+  userId: unknown;
+  /** How many sessions; `null` where it is not known: `clear()` of a {@link RedisStore}. */
+  count: number | null;
+}
+
+/** `native-store:write:dropped`: `ConnectStore.set` has not stored a session, as it had ended. */
+export interface WriteDroppedEvent extends StoreEvent {
+  reason: "ended";
+  id: string;
+  userId: unknown;
+}
+
+/** `native-store:store:error`: a call has failed with one of the codes `ERR_STORE_…`, save `ERR_STORE_CLOSED`, or `ERR_INTERNAL`. */
+export interface StoreErrorEvent extends StoreEvent {
+  call: StoreCall;
+  code: SessionStoreErrorCode;
+  reason?: UnavailableReason;
+  outcome?: "unknown";
+  message: string;
+  /** What the call rejects with. */
+  error: SessionStoreError;
+}
+
+/** `native-store:sweep`. All but `removed` and `error` is `null` if the sweep failed. */
+export interface SweepEvent extends StoreEvent {
+  at: Date | null;
+  /** In milliseconds. */
+  duration: number | null;
+  removed: number;
+  /** Why it failed. */
+  error: string | null;
+}
+
+/** `native-store:redis:connect` */
+export interface RedisConnectEvent extends StoreEvent {
+  /** `host:port` */
+  server: string;
+}
+
+/** `native-store:redis:disconnect` */
+export interface RedisDisconnectEvent extends RedisConnectEvent {
+  message: string;
+}
+
+/** `native-store:redis:failover`: another server has become the primary. */
+export interface RedisFailoverEvent extends StoreEvent {
+  from: string;
+  to: string;
+}
+
+/** `native-store:file:drain`: the redo log was brought into the data file. */
+export interface FileDrainEvent extends StoreEvent {
+  bytes: number;
+  /** In milliseconds. */
+  duration: number;
+}
+
+/** `native-store:file:full`: a call was rejected with `ERR_STORE_FULL`. */
+export interface FileFullEvent extends StoreEvent {
+  call: StoreCall;
+  message: string;
+}
+
+/** The channels of `node:diagnostics_channel` on which stores publish, and their payloads. */
+export interface StoreEvents {
+  "native-store:session:end": SessionEndEvent;
+  "native-store:write:dropped": WriteDroppedEvent;
+  "native-store:store:error": StoreErrorEvent;
+  "native-store:sweep": SweepEvent;
+  "native-store:redis:connect": RedisConnectEvent;
+  "native-store:redis:disconnect": RedisDisconnectEvent;
+  "native-store:redis:failover": RedisFailoverEvent;
+  "native-store:file:drain": FileDrainEvent;
+  "native-store:file:full": FileFullEvent;
 }
 
 /** The part of FluidAuth's `Session` that {@link guardSession} relies on. */

@@ -14,7 +14,9 @@ import {
   SessionStoreError,
   type SessionStoreErrorCode,
   type StoredSession,
+  type StoreEvents,
   type StoreStats,
+  type UnavailableReason,
   type Verification,
 } from "@fluidauth/native-store";
 import { expectAssignable, expectError, expectNotAssignable, expectType } from "tsd";
@@ -114,6 +116,23 @@ export async function description() {
   expectType<number>(stats.evicted);
   expectError(stats.log);
   expectType<{ at: Date; duration: number; removed: number } | null>(stats.lastSweep);
+}
+
+// How it is, and what happens in it.
+export async function operating() {
+  expectType<Promise<void>>(store.ready());
+  expectType<Promise<number>>(store.ping({ timeout: 100 }));
+  expectError(store.ping({ timeOut: 100 }));
+  const { state, problem, calls, errors } = await store.stats();
+  expectType<"ready" | "connecting" | "degraded" | "unavailable">(state);
+  expectType<UnavailableReason | undefined>(problem?.reason);
+  expectType<number | undefined>(errors.ERR_STORE_TIMEOUT);
+  expectType<{ le: number; count: number }[]>(calls.get.latency.buckets);
+  expectError(calls.close);
+  const hear = ({ reason, id, count }: StoreEvents["native-store:session:end"]) => [reason, id, count];
+  expectType<(string | number | null)[]>(
+    hear({ store: store.db, reason: "expired", id: null, userId: 1, count: 2 }),
+  );
 }
 
 // Options.

@@ -32,6 +32,7 @@ use super::tables::{Table, Tables};
 use crate::clock::Clock;
 use crate::codec;
 use crate::error::{Result, StoreError};
+use crate::events::Bus;
 use crate::keyring::Secret;
 use crate::session::{Content, Expiry};
 use crate::store::Sweep;
@@ -106,6 +107,7 @@ pub(super) struct Environment {
     pub limits: Limits,
     pub clock: Arc<dyn Clock>,
     pub counters: Counters,
+    pub events: Bus,
     pub last_sweep: Mutex<Option<Sweep>>,
     pub room: Room,
     pub held: HeldFiles,
@@ -159,6 +161,7 @@ impl Environment {
             limits,
             clock,
             counters: Counters::default(),
+            events: Bus::default(),
             last_sweep: Mutex::default(),
             room,
             held: HeldFiles::new(&dir, &data),
