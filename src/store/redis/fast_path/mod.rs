@@ -534,16 +534,12 @@ impl FastPath {
             if has_read {
                 return Ok(more);
             }
-            match open.socket.fill().map_err(|_| Ended)? {
+            match open.fill(ends.cache.as_mut(), &self.store.names).map_err(|_| Ended)? {
                 Filled::Ended => return Err(Ended),
                 Filled::Nothing => return Ok(false),
                 filled => {
                     more = matches!(filled, Filled::Whole);
                     has_read = true;
-                    if let Some(cache) = &mut ends.cache {
-                        let heard = cache.hear(&mut open.socket, &open.cipher, &self.store.names);
-                        heard.map_err(|_| Ended)?;
-                    }
                 }
             }
         }

@@ -1,14 +1,15 @@
 //! One server that has slots, as a fast path knows it: the connection to it, and the calls that it was sent.
 
 use std::collections::VecDeque;
+use std::io;
 use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::super::cache::Proof;
-use super::super::connection::{ReplyWindow, Socket};
+use super::super::cache::{NearCache, Proof};
+use super::super::connection::{Filled, ReplyWindow, Socket};
 use super::super::routing::NodeId;
-use super::super::session::{Cipher, Op};
+use super::super::session::{Cipher, Names, Op};
 use super::fallback::Progress;
 use crate::session::SessionId;
 
@@ -90,6 +91,16 @@ pub struct Open {
 }
 
 impl Open {
+    /// Reads once. All messages are heard before any reply that was read with them is taken, which passes over them.
+    pub fn fill(&mut self, cache: Option<&mut NearCache>, names: &Names) -> io::Result<Filled> {
+        let filled = self.socket.fill()?;
+        if let (Filled::Whole | Filled::Some, Some(cache)) = (&filled, cache) {
+            let heard = cache.hear(&mut self.socket, &self.cipher, names);
+            heard.map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+        }
+        Ok(filled)
+    }
+
     /// Whether what is sent on it is answered.
     pub fn is_usable(&self) -> bool {
         !self.draining && !self.write_closed && !self.has_failed
