@@ -78,14 +78,8 @@ class Events {
     }
   }
 
-  /** A server says whether it had the session of a `delete`. The other stores report its end themselves. */
-  serverDeleted = (number, sessionId) => {
-    if (number !== 1 || !sessionEnd.hasSubscribers) return;
-    this.#ended({ reason: "deleted", id: shortenedHash(sessionId), userId: null, count: 1 });
-  };
-
-  /** As `serverDeleted`, for the sessions of a user. */
-  serverRevoked(userId, count) {
+  /** A server has ended the sessions of a user. The other stores report each of them themselves. */
+  revoked(userId, count) {
     if (count === 0 || !sessionEnd.hasSubscribers) return;
     this.#ended({ reason: "revoked", id: null, userId, count });
   }

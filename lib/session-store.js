@@ -54,7 +54,6 @@ class SessionStore {
   #metrics;
   #calls;
   #events;
-  #afterDelete;
   #closing;
   #clockOffset = 0;
 
@@ -63,7 +62,6 @@ class SessionStore {
     this.#metrics = metrics;
     this.#calls = calls;
     this.#events = new Events(db);
-    this.#afterDelete = db.type === "redis" ? this.#events.serverDeleted : ignore;
     metrics.reportTo(this.#events);
     this.#events.follow(store);
     Object.defineProperty(this, "db", { value: Object.freeze(db), enumerable: true });
@@ -144,9 +142,7 @@ class SessionStore {
   delete(sessionId) {
     try {
       const begun = this.#beginChange(KIND.delete);
-      const result = native.remove(this.#store, sessionId);
-      if (typeof result !== "number") return this.#done(result, KIND.delete, begun);
-      return this.#calls.add(result, this.#afterDelete, sessionId, KIND.delete, begun);
+      return this.#done(native.remove(this.#store, sessionId), KIND.delete, begun);
     } catch (error) {
       return SessionStore.#reject(error, this, KIND.delete);
     }
@@ -175,7 +171,7 @@ class SessionStore {
       const { except } = validateOptions(options, deleteByUserOptions);
       return native.deleteByUser(store, codec.userToJson(userId), except);
     });
-    if (this.db.type === "redis") this.#events.serverRevoked(userId, ended);
+    if (this.db.type === "redis") this.#events.revoked(userId, ended);
     return ended;
   }
 

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::events::{Bus, Event, Reason, SWEEPS};
+use crate::events::{Bus, ENDS, Event, Reason, SWEEPS};
+use crate::session::SessionId;
 use crate::store::{Stats, Sweep};
 
 #[derive(Default)]
@@ -26,6 +27,12 @@ pub struct Counters {
 impl Counters {
     pub fn add(counter: &AtomicU64, number: u64) {
         counter.fetch_add(number, Ordering::Relaxed);
+    }
+
+    /// Notes that a session was deleted by its id.
+    pub fn deleted(&self, id: &SessionId) {
+        let deleted = || Event::Ended { reason: Reason::Deleted, id: id.clone(), user: None };
+        self.events.publish(ENDS, deleted);
     }
 
     /// Notes that a session has ended as its user had too many.

@@ -306,25 +306,20 @@ async fn prolong_for(
     Ok(Some(record::owner(&value, &record).to_vec()))
 }
 
-/// Removes a session, and returns whether it was there. Its entry follows, without being waited for: it is passed over until
-/// then.
-pub async fn delete(
-    context: &Rc<Context>,
-    attempt: &Attempt,
-    cipher: &Cipher,
-    id: &SessionId,
-) -> Result<bool> {
+/// Removes a session. Its entry follows, without being waited for: it is passed over until then.
+pub async fn delete(context: &Rc<Context>, attempt: &Attempt, cipher: &Cipher, id: &SessionId) -> Result<()> {
     let member = cipher.member(id);
     let key = context.names.session(&member);
     let make = |mode| delete_request(Request::write(mode), &key);
     let replies = context.router.ask(attempt, &key, Effect::Main, make).await?;
     match interpret(Kind::Delete, &replies) {
-        Step::Number(_) => Ok(false),
+        Step::Number(_) => Ok(()),
         Step::Deleted(value) => {
+            context.counters.deleted(id);
             if let Some(stale) = StaleEntry::of(member, value, &context.names) {
                 forget_later(context, stale);
             }
-            Ok(true)
+            Ok(())
         }
         step => Err(step.error()),
     }

@@ -165,9 +165,8 @@ fn end(world: &World, on: usize, call: CallId, ending: &Ending) {
     world.end(on, call, ending);
 }
 
-/// What a write says. A delete that was sent twice may find its session gone.
-fn number(answer: Answer, is_delete: bool) -> Outcome {
-    Outcome::Done(is_delete || answer == Answer::Number(1))
+fn number(answer: Answer) -> Outcome {
+    Outcome::Done(answer == Answer::Number(1))
 }
 
 /// Makes a call that writes one session. Returns whether that succeeded.
@@ -179,11 +178,10 @@ async fn write(
     op: Op,
     made: session::Op,
 ) -> bool {
-    let is_delete = matches!(op, Op::Delete);
     let call = begin(world, process, on, op);
     let result = in_time(world, process, what, process.call(made)).await;
     let is_ok = matches!(result, Some(Ok(_)));
-    end(world, on, call, &ending(result, |answer| number(answer, is_delete)));
+    end(world, on, call, &ending(result, number));
     is_ok
 }
 
