@@ -46,6 +46,8 @@ const FULL = {
   redisSize: 10_000,
   redisRounds: 15,
   redisSeconds: 0.5,
+  scaleSize: 1_000_000,
+  scaleChecks: [10_000_000],
 };
 
 /** All of it in less than three minutes, with the same stores and calls. */
@@ -91,6 +93,8 @@ const QUICK = {
   redisSize: 1000,
   redisRounds: 3,
   redisSeconds: 0.15,
+  scaleSize: 10_000,
+  scaleChecks: [],
 };
 
 module.exports = { FULL, QUICK };

@@ -1,0 +1,123 @@
+"use strict";
+
+/**
+ * Measured: `npm run bench -- --part scale` prints them, and measures again what they predict. These are of 2 cores of
+ * an Intel Xeon (Sapphire Rapids, 2.3 GHz) in a virtual machine with 23 GB of memory, ext4, Node 20 and Redis 7.0.
+ *
+ * `plain` is of a session of FluidAuth's three fields. One with app data takes `base`, and `perByte` for each byte of
+ * the data's JSON. `perDecade` is added for each ten times more sessions than `reference`, and all sessions share
+ * `fixed`. Each has another user, which is the most that the user index can take.
+ */
+const COSTS = {
+  reference: 1000000,
+  memory: {
+    figures: {
+      bytes: {
+        plain: 82.75,
+        base: 180,
+        perByte: 1.174,
+        perDecade: 0,
+        fixed: 1543000,
+      },
+      get: {
+        plain: 1050,
+        base: 922.7,
+        perByte: 5.578,
+        perDecade: 137.2,
+        fixed: 0,
+      },
+      create: {
+        plain: 2379,
+        base: 6844,
+        perByte: 10.57,
+        perDecade: 0,
+        fixed: 0,
+      },
+      sweep: {
+        plain: 919,
+        base: 685.8,
+        perByte: 5.487,
+        perDecade: 0,
+        fixed: 0,
+      },
+    },
+  },
+  file: {
+    figures: {
+      bytes: {
+        plain: 308.2,
+        base: 599.2,
+        perByte: 1.34,
+        perDecade: 0,
+        fixed: 22170000,
+      },
+      open: {
+        plain: 1.395,
+        base: 2.029,
+        perByte: -0.001651,
+        perDecade: 0,
+        fixed: 0,
+      },
+      get: {
+        plain: 2551,
+        base: 2820,
+        perByte: 1.907,
+        perDecade: 1479,
+        fixed: 0,
+      },
+      create: {
+        plain: 9927,
+        base: 21530,
+        perByte: 19.84,
+        perDecade: 0,
+        fixed: 0,
+      },
+      sweep: {
+        plain: 45880,
+        base: 53230,
+        perByte: 82.42,
+        perDecade: 27420,
+        fixed: 0,
+      },
+      written: {
+        plain: 1504,
+        base: 4368,
+        perByte: 6.542,
+        perDecade: 668,
+        fixed: 0,
+      },
+    },
+  },
+  redis: {
+    figures: {
+      bytes: { plain: 577.8, base: 609.9, perByte: 1, perDecade: 0, fixed: 0 },
+    },
+    cpu: {
+      get: { spread: 10.16, together: 3.816 },
+      touch: { spread: 16.43, together: 10.84 },
+      create: { spread: 19.12, together: 31.35 },
+    },
+  },
+};
+
+/** Chosen, not measured: what an operator expects of the load, and what there is for it. */
+const CHOICES = {
+  content: 384,
+  secondsBetweenRequests: 100,
+  touchShare: 0.1,
+  lifetimeSeconds: 7 * 24 * 3600,
+  machine: { memory: 64e9, cores: 8, diskBytesPerSecond: 200e6 },
+  /** What is left of the memory for sessions, beside the system and the app, or the copy of a fork. */
+  usableMemory: 0.75,
+  /** How busy a core or a disk may be, so that peaks fit in. */
+  busyShare: 0.5,
+  shardBytes: 16e9,
+  replicas: 1,
+  /** `cluster-node-timeout` of 15 s, and 2 s for the vote. */
+  failoverSeconds: 17,
+  /** How far a replica may be behind. */
+  lagSeconds: 1,
+  networkBytesPerSecond: 125e6,
+};
+
+module.exports = { CHOICES, COSTS };
