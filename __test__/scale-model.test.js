@@ -9,7 +9,7 @@ const path = require("node:path");
 const { describe, it } = require("node:test");
 const { percentOff } = require("../bench/scale/check.js");
 const { CHOICES, COSTS } = require("../bench/scale/costs.js");
-const { BY_DECADE, FIGURES, SHARED, calibrationOf, fit } = require("../bench/scale/fit.js");
+const { BY_DECADE, FIGURES, NEVER, SHARED, calibrationOf, fit } = require("../bench/scale/fit.js");
 const {
   capacityOf,
   planFile,
@@ -181,19 +181,15 @@ describe("fit", () => {
   }
 
   it("finds the costs that rows were made from", () => {
+    const figureOf = (change) => ({
+      plain: 10,
+      base: change === NEVER ? 10 : 30,
+      perByte: change === NEVER ? 0 : 0.5,
+      perDecade: change === BY_DECADE ? 3 : 0,
+      fixed: change === SHARED ? 50_000 : 0,
+    });
     const names = Object.keys(FIGURES.file);
-    const figures = Object.fromEntries(
-      names.map((name, at) => [
-        name,
-        {
-          plain: 10 * (at + 1),
-          base: 30,
-          perByte: 0.5,
-          perDecade: FIGURES.file[name] === BY_DECADE ? at + 1 : 0,
-          fixed: FIGURES.file[name] === SHARED ? 50_000 : 0,
-        },
-      ]),
-    );
+    const figures = Object.fromEntries(names.map((name) => [name, figureOf(FIGURES.file[name])]));
     const made = { reference: 10_000, file: { figures } };
     const rows = calibrationOf("file", 10_000).map((args) => rowOf(made, args));
     assert.deepEqual(fit(rows, 10_000), made);

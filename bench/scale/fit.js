@@ -14,12 +14,14 @@ const BY_DECADE = "by decade";
 /** A store takes some bytes whatever it holds, which count less for each of more sessions. */
 const SHARED = "shared";
 const NOT = "not";
+/** Nor does it change with what sessions hold. */
+const NEVER = "never";
 
 const FIGURES = {
   memory: { bytes: SHARED, get: BY_DECADE, create: BY_DECADE, sweep: BY_DECADE },
   file: {
     bytes: SHARED,
-    open: NOT,
+    open: NEVER,
     get: BY_DECADE,
     create: BY_DECADE,
     sweep: BY_DECADE,
@@ -28,12 +30,16 @@ const FIGURES = {
   redis: { bytes: NOT },
 };
 
+const changes = (change) => change === SHARED || change === BY_DECADE;
+
 const isAt = (size, content) => (row) => row.size === size && row.content === content;
 
 /** A figure from rows of several contents, and of a tenth of their size. */
 function fitFigure(rows, size, name, change) {
   const of = (content, at = size) => rows.find(isAt(at, content))[name];
-  const more = change === NOT ? 0 : of(CONTENTS.plain, size / 10) - of(CONTENTS.plain);
+  if (change === NEVER)
+    return { plain: of(CONTENTS.plain), base: of(CONTENTS.plain), perByte: 0, perDecade: 0, fixed: 0 };
+  const more = changes(change) ? of(CONTENTS.plain, size / 10) - of(CONTENTS.plain) : 0;
   // Less time in a larger store is noise.
   const perDecade = change === BY_DECADE ? Math.max(0, -more) : 0;
   const fixed = change === SHARED ? Math.max(0, more / (10 / size - 1 / size)) : 0;
@@ -45,9 +51,7 @@ function fitFigure(rows, size, name, change) {
 /** Where the costs of a store are taken from. */
 const calibrationOf = (store, size) => [
   ...Object.values(CONTENTS).map((content) => ({ store, size, content })),
-  ...(Object.values(FIGURES[store]).some((change) => change !== NOT)
-    ? [{ store, size: size / 10, content: 0 }]
-    : []),
+  ...(Object.values(FIGURES[store]).some(changes) ? [{ store, size: size / 10, content: 0 }] : []),
 ];
 
 /** The costs of the stores of which all the rows are there: `{ reference, memory?, file?, redis? }`. */
@@ -77,4 +81,4 @@ function cpuOf(rows) {
   return cpu;
 }
 
-module.exports = { BY_DECADE, CHECKED_CONTENT, FIGURES, SHARED, calibrationOf, fit };
+module.exports = { BY_DECADE, CHECKED_CONTENT, FIGURES, NEVER, SHARED, calibrationOf, fit };

@@ -6,7 +6,7 @@
 const SMALLEST = 1 / 10;
 
 /** What one figure comes to. Sessions of three fields have a compact form; with app data they grow by each byte of it. */
-function figure({ plain, base, perByte, perDecade, fixed }, reference, { size, content }) {
+function figure({ plain, base, perByte = 0, perDecade = 0, fixed = 0 }, reference, { size, content }) {
   const ofContent = content === 0 ? plain : base + perByte * content;
   // Nothing was measured in stores that are smaller.
   return ofContent + perDecade * Math.log10(Math.max(size / reference, SMALLEST)) + fixed / size;

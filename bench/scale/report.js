@@ -5,12 +5,10 @@ const { count } = require("../stats.js");
 const { table, tenths, whole } = require("../table.js");
 const { percentOff } = require("./check.js");
 const { COSTS } = require("./costs.js");
-const { FIGURES } = require("./fit.js");
 const { predict } = require("./model.js");
 
-/** How figures are shown, by their names. Those of bytes a session also come as a total. */
+/** How figures are shown, by their names. Bytes a session come as a total. */
 const SHOWN = {
-  bytes: { label: "bytes a session", format: whole },
   open: { label: "open until the first get, ms", format: tenths },
   get: { label: "get, ns", format: whole },
   create: { label: "create, ns", format: whole },
@@ -30,7 +28,7 @@ function checkLines(row) {
     lines.push([...head, label, ...cells]);
   };
   add(TOTALS[row.store], tenths, "bytes", row.size / MB);
-  const names = Object.keys(FIGURES[row.store]).filter((name) => row[name] !== undefined);
+  const names = Object.keys(SHOWN).filter((name) => row[name] !== undefined);
   for (const name of names) add(SHOWN[name].label, SHOWN[name].format, name);
   return lines;
 }
@@ -79,8 +77,12 @@ function cpuTable(rows) {
   return table(["sessions", "app data, B", "call", "64 connections, us", "one connection, us"], lines, 0);
 }
 
-const rounded = (value) =>
-  JSON.parse(JSON.stringify(value, (_, one) => (typeof one === "number" ? Number(one.toPrecision(4)) : one)));
+/** As it is written in a source: four digits, and nothing that is 0. */
+const short = (_, one) => (typeof one === "number" ? Number(one.toPrecision(4)) || undefined : one);
+
+/** Costs as text for their file. */
+const costsText = (costs) =>
+  inspect(JSON.parse(JSON.stringify(costs, short)), { depth: 5, breakLength: 100 });
 
 /** The sections of the report on sizes: `{ title, body }[]`. */
 function sections({ rows, costs, missing }) {
@@ -98,10 +100,10 @@ function sections({ rows, costs, missing }) {
     all.push({ title, body: cpuTable(servers) });
   }
   if (Object.keys(costs).length > 1) {
-    const body = inspect(rounded(costs), { depth: 5, breakLength: 100 });
+    const body = costsText(costs);
     all.push({ title: "These rows as costs, for bench/scale/costs.js:", body });
   }
   return all;
 }
 
-module.exports = { sections };
+module.exports = { costsText, sections };
