@@ -48,6 +48,7 @@ const FULL = {
   redisSeconds: 0.5,
   scaleSize: 1_000_000,
   scaleChecks: [10_000_000],
+  scaleSeconds: 1,
 };
 
 /** All of it in less than three minutes, with the same stores and calls. */
@@ -95,6 +96,7 @@ const QUICK = {
   redisSeconds: 0.15,
   scaleSize: 10_000,
   scaleChecks: [],
+  scaleSeconds: 0.1,
 };
 
 module.exports = { FULL, QUICK };

@@ -14,7 +14,6 @@ const { judge } = require("./targets.js");
 
 const CHILD = path.join(__dirname, "child.js");
 const OPENINGS = 5;
-const REDIS_SECONDS = 1;
 
 const withChild = (use) => withChildren(1, use, CHILD);
 
@@ -50,7 +49,7 @@ function measureFile(args, parent) {
 const MEASURE = {
   memory: (args) => withChild((child) => child.call("measureMemory", args)),
   file: measureFile,
-  redis: (args) => withChild((child) => measureRedis(child, { ...args, seconds: REDIS_SECONDS })),
+  redis: (args) => withChild((child) => measureRedis(child, args)),
 };
 
 /** What the stores take by their size: `{ rows, costs, missing }`. */
@@ -61,7 +60,10 @@ async function run(plan, progress) {
   for (const args of asked.filter(({ store }) => store !== "redis" || !redisMissing)) {
     const { store, size, content } = args;
     progress(`scale, ${store}, ${count(size)} sessions, ${content} B of app data`);
-    rows.push({ ...args, ...(await MEASURE[store](args, plan.directory)) });
+    rows.push({
+      ...args,
+      ...(await MEASURE[store]({ ...args, seconds: plan.scaleSeconds }, plan.directory)),
+    });
   }
   return { rows, costs: fit(rows, plan.scaleSize), missing };
 }
