@@ -18,6 +18,7 @@ const {
   predict,
   trafficOf,
 } = require("../bench/scale/model.js");
+const { writtenACreate } = require("../bench/scale/writes.js");
 
 const figure = (plain, more = {}) => ({ plain, base: plain, perByte: 0, perDecade: 0, fixed: 0, ...more });
 
@@ -31,9 +32,9 @@ const costs = {
       bytes: figure(400),
       open: figure(5, { perDecade: 2 }),
       get: figure(2000),
-      create: figure(10_000),
-      written: figure(500),
     },
+    // No page of the file is written: only the record.
+    writes: { recordBytes: 500, changedShare: 0, nsACreate: 10_000, nsAByte: 0 },
   },
   redis: {
     figures: { bytes: figure(1000) },
@@ -78,6 +79,25 @@ describe("the bytes that a store takes whatever it holds", () => {
   });
 });
 
+describe("writtenACreate", () => {
+  const writes = { recordBytes: 512, changedShare: 0.5 };
+  const writtenAt = (fileBytes, content = 0) => writtenACreate(writes, { fileBytes, content });
+
+  it("is a record, and in a small file the share of all pages that change in a drain", () => {
+    // A log of 16 MiB has 32 768 such records, and of 256 pages the half changes in any case.
+    assert.ok(Math.abs(writtenAt(256 * 4096) - (512 + (128 * 4096) / 32_768)) < 1e-6);
+  });
+
+  it("comes to four pages of its own in a file without end", () => {
+    assert.ok(Math.abs(writtenAt(1e18) - (512 + 4 * 4096)) < 1);
+  });
+
+  it("grows with the file and with what a session holds", () => {
+    assert.ok(writtenAt(1e9) > writtenAt(1e8));
+    assert.ok(writtenAt(1e9, 500) > writtenAt(1e9, 100));
+  });
+});
+
 describe("trafficOf", () => {
   it("divides the sessions by the time between requests, and by their life", () => {
     assert.deepEqual(trafficOf(choices, 100_000), { gets: 1000, touches: 100, creates: 100 });
@@ -113,7 +133,7 @@ describe("planFile", () => {
     const machine = { ...choices.machine, diskBytesPerSecond: 1e12 };
     const plan = planFile(costs, { ...choices, machine }, { sessions: 1e7, content: 0 });
     assert.equal(plan.first, "memory");
-    const small = { ...costs, file: { figures: { ...costs.file.figures, bytes: figure(1) } } };
+    const small = { ...costs, file: { ...costs.file, figures: { ...costs.file.figures, bytes: figure(1) } } };
     assert.equal(planFile(small, { ...choices, machine }, { sessions: 1e7, content: 0 }).first, "writer");
   });
 });
@@ -190,14 +210,27 @@ describe("fit", () => {
     });
     const names = Object.keys(FIGURES.file);
     const figures = Object.fromEntries(names.map((name) => [name, figureOf(FIGURES.file[name])]));
-    const made = { reference: 10_000, file: { figures } };
+    const writes = { recordBytes: 700, changedShare: 0.08, nsACreate: 5000, nsAByte: 3 };
+    const made = { reference: 10_000, file: { figures, writes } };
     const rows = calibrationOf("file", 10_000).map((args) => rowOf(made, args));
-    assert.deepEqual(fit(rows, 10_000), made);
+    const { file } = fit(rows, 10_000);
+    assert.deepEqual(file.figures, figures);
+    for (const [name, value] of Object.entries(writes)) {
+      assert.ok(Math.abs(file.writes[name] / value - 1) < 1e-9, `${name} is ${file.writes[name]}`);
+    }
     for (const row of rows) assert.ok(names.every((name) => Math.abs(percentOff(made, row, name)) < 1e-9));
   });
 
+  it("leaves out what creates write where the disk has no counters", () => {
+    const made = { reference: 10_000, file: costs.file };
+    const rows = calibrationOf("file", 10_000).map((args) => ({ ...rowOf(made, args), sweep: 1 }));
+    const uncounted = rows.map((row) => ({ ...row, written: undefined }));
+    assert.deepEqual(Object.keys(fit(uncounted, 10_000).file), ["figures"]);
+    assert.deepEqual(Object.keys(fit(rows, 10_000).file), ["figures", "writes"]);
+  });
+
   it("leaves out a store of which a row is missing", () => {
-    const made = { reference: 10_000, file: { figures: costs.file.figures } };
+    const made = { reference: 10_000, file: costs.file };
     const [first, ...others] = calibrationOf("file", 10_000).map((args) => rowOf(made, args));
     assert.ok(first);
     assert.deepEqual(fit(others, 10_000), { reference: 10_000 });

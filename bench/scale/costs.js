@@ -23,10 +23,9 @@ const COSTS = {
       bytes: { plain: 308.2, base: 599.2, perByte: 1.34, fixed: 22170000 },
       open: { plain: 1.395, base: 1.395 },
       get: { plain: 2551, base: 2820, perByte: 1.907, perDecade: 1479 },
-      create: { plain: 9927, base: 21530, perByte: 19.84 },
       sweep: { plain: 45880, base: 53230, perByte: 82.42, perDecade: 27420 },
-      written: { plain: 1504, base: 4368, perByte: 6.542, perDecade: 668 },
     },
+    writes: { recordBytes: 600, changedShare: 0.1, nsACreate: 6847, nsAByte: 3.246 },
   },
   redis: {
     figures: { bytes: { plain: 577.9, base: 609.9, perByte: 1 } },

@@ -3,6 +3,7 @@
 // From measured rows to costs.
 
 const { median } = require("../stats.js");
+const { fitWrites } = require("./writes.js");
 
 /** Bytes of app data in the sessions that costs are taken from; of none, a session has three fields. */
 const CONTENTS = { plain: 0, less: 128, more: 384 };
@@ -23,9 +24,7 @@ const FIGURES = {
     bytes: SHARED,
     open: NEVER,
     get: BY_DECADE,
-    create: BY_DECADE,
     sweep: BY_DECADE,
-    written: BY_DECADE,
   },
   redis: { bytes: NOT },
 };
@@ -66,9 +65,19 @@ function fit(rows, reference) {
         Object.entries(figures).map(([name, change]) => [name, fitFigure(ofStore, reference, name, change)]),
       ),
     };
+    if (store === "file" && ofStore.every(isCounted)) costs.file.writes = writesOf(ofStore, reference);
     if (store === "redis") costs.redis.cpu = cpuOf(ofStore);
   }
   return costs;
+}
+
+/** Whether the disk has counters of what is written. */
+const isCounted = ({ written }) => written !== undefined;
+
+/** What creates write and take, from the rows that all costs are from. */
+function writesOf(rows, reference) {
+  const isUsed = (row) => calibrationOf("file", reference).some((used) => isAt(used.size, used.content)(row));
+  return fitWrites(rows.filter(isUsed));
 }
 
 /** The server's microseconds a call. They hardly depend on what a session holds. */

@@ -20,7 +20,6 @@ const EXPIRED_SHARE = 1 / 10;
 /** A file that never shrinks is not to grow much by what is measured. */
 const MAX_EXPIRED_IN_FILE = 100_000;
 const IN_FLIGHT = 4096;
-const ALONE_SECONDS = 2;
 const MAX_ALONE = 200_000;
 /** More than V8's young generation, so that its pages are there before the store is. */
 const WARM_UP = 200_000;
@@ -112,7 +111,7 @@ async function fillFile({ size, content, directory, idsFile }) {
 }
 
 /** A FileStore that was filled by another process, as one that runs later. */
-async function measureFile({ size, content, directory, idsFile }) {
+async function measureFile({ size, content, directory, idsFile, seconds }) {
   warmUp(content);
   const ids = Ids.readFrom(idsFile);
   const before = await memoryUse();
@@ -127,7 +126,7 @@ async function measureFile({ size, content, directory, idsFile }) {
   );
   const { own, mapped } = await memoryUse();
   const fresh = newSessions(MAX_ALONE, { firstNumber: 4 * size, content });
-  const alone = await costOfCreates(store, folder, 1, until(after(1000 * ALONE_SECONDS), fresh));
+  const alone = await costOfCreates(store, folder, 1, until(after(1000 * seconds), fresh));
   await store.close();
   return {
     ...calls,

@@ -2,6 +2,8 @@
 
 // What sessions cost, by their number. All of it is pure: costs and choices are arguments.
 
+const { createNs, writtenACreate } = require("./writes.js");
+
 /** The smallest store that costs are taken from, as a share of the reference. */
 const SMALLEST = 1 / 10;
 
@@ -14,12 +16,16 @@ function figure({ plain, base, perByte = 0, perDecade = 0, fixed = 0 }, referenc
 
 /** Every figure of a store at a size: bytes a session, nanoseconds a call, milliseconds for the opening. */
 function predict(costs, store, { size, content }) {
-  return Object.fromEntries(
+  const { writes } = costs[store];
+  const figures = Object.fromEntries(
     Object.entries(costs[store].figures).map(([name, cost]) => [
       name,
       figure(cost, costs.reference, { size, content }),
     ]),
   );
+  if (writes === undefined) return figures;
+  const written = writtenACreate(writes, { fileBytes: figures.bytes * size, content });
+  return { ...figures, create: createNs(writes, written), written };
 }
 
 /** Calls a second, of sessions that come and go evenly. */
