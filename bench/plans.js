@@ -47,6 +47,9 @@ const FULL = {
   redisRounds: 15,
   redisSeconds: 0.5,
   redisLogouts: 10_000,
+  scaleSize: 1_000_000,
+  scaleChecks: [10_000_000],
+  scaleSeconds: 1,
 };
 
 /** All of it in less than three minutes, with the same stores and calls. */
@@ -93,6 +96,9 @@ const QUICK = {
   redisRounds: 3,
   redisSeconds: 0.15,
   redisLogouts: 200,
+  scaleSize: 10_000,
+  scaleChecks: [],
+  scaleSeconds: 0.1,
 };
 
 module.exports = { FULL, QUICK };
