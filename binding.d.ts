@@ -77,6 +77,7 @@ export interface JsFileOptions {
   maxBytes?: number
   maxSessionBytes?: number
   maxSessionsPerUser?: number
+  maxLifetime?: number
   sweepInterval?: number
   commandTimeout?: number
   durability?: 'commit' | 'everysec'
@@ -130,6 +131,7 @@ export interface JsMemoryOptions {
   maxSessionsPerUser?: number
   maxSessions?: number
   maxBytes?: number
+  maxLifetime?: number
   sweepInterval?: number
 }
 
@@ -157,6 +159,7 @@ export interface JsRedisOptions {
   acceptAny?: boolean
   maxSessionBytes?: number
   maxSessionsPerUser?: number
+  maxLifetime?: number
   sweepInterval?: number
   /** Whether the event loop is libuv's, and may wait for a socket of ours. */
   eventLoop: boolean
@@ -206,6 +209,9 @@ export interface JsVerification {
   problems: Array<string>
   found: number
 }
+
+/** How long a session of a store may live after its creation, in milliseconds, if that is limited. */
+export declare function maxLifetimeOf(store: object): number | null
 
 /** Opens a store in a file, as an external. `settle` receives the results of calls. */
 export declare function openFile(options: JsFileOptions, settle: (done: Float64Array, length: number, failures: JsFailure[], texts: string[]) => void): object

@@ -17,11 +17,13 @@ const asyncDispose = Symbol.asyncDispose ?? Symbol.for("nodejs.asyncDispose");
  * - `store[createJson](json)`, `store[updateJson](sessionId, json)`: `create` and `update` of a session's JSON text.
  * - `store[prolong](sessionId, expires, enough)`: `touch`, but of an expiry that is before `enough` alone, both in
  *   milliseconds. Of calls at once none moves back what another has moved. Resolves to nothing.
+ * - `store[maxLifetime]`: the option, or `null`.
  */
 const load = Symbol("load");
 const createJson = Symbol("createJson");
 const updateJson = Symbol("updateJson");
 const prolong = Symbol("prolong");
+const maxLifetime = Symbol("maxLifetime");
 
 /** Calls the addon and converts its errors to `SessionStoreError`. */
 function callNative(call) {
@@ -125,6 +127,10 @@ class SessionStore {
     } catch (error) {
       return Promise.reject(fromNative(error));
     }
+  }
+
+  get [maxLifetime]() {
+    return callNative(() => native.maxLifetimeOf(this.#store)) ?? null;
   }
 
   delete(sessionId) {
@@ -269,4 +275,4 @@ class SessionStore {
   }
 }
 
-module.exports = { SessionStore, callNative, createJson, load, prolong, updateJson };
+module.exports = { SessionStore, callNative, createJson, load, maxLifetime, prolong, updateJson };

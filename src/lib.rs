@@ -10,6 +10,7 @@
 //! store::file, store::memory, store::redis
 //! store
 //! codec, executor, json, keyring, registry, sweeper
+//! lifetime
 //! session
 //! iso
 //! clock, error, scratch, sync
@@ -22,6 +23,7 @@ pub mod executor;
 pub mod iso;
 pub mod json;
 mod keyring;
+pub mod lifetime;
 mod registry;
 mod scratch;
 pub mod session;

@@ -163,6 +163,8 @@ pub struct RedisOptions {
     pub wait_replicas: u32,
     pub max_session_bytes: Option<NonZeroUsize>,
     pub max_sessions_per_user: Option<NonZeroUsize>,
+    /// In milliseconds.
+    pub max_lifetime: Option<u64>,
     /// In milliseconds; 0 is off.
     pub sweep_interval: Option<u64>,
 }
@@ -180,6 +182,7 @@ impl RedisOptions {
             wait_replicas: 0,
             max_session_bytes: None,
             max_sessions_per_user: None,
+            max_lifetime: None,
             sweep_interval: None,
         }
     }

@@ -44,7 +44,7 @@ impl Redo {
         }
         let mut removed = Vec::new();
         environment.change(|rows| {
-            let mut batch = WriteBatch::new(rows, &environment.encryption, None, now);
+            let mut batch = WriteBatch::new(rows, &environment.encryption, environment.rules(), now);
             removed = batch.sweep(&free, now)?;
             Ok(())
         })?;

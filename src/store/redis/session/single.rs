@@ -84,7 +84,7 @@ pub async fn create(
         let renewed = enter(context, attempt, &creation.entry(), *index_end, Reentry::Renew).await;
         renewed.map_err(|error| attempt.in_part(error))?;
     }
-    Box::pin(limit(context, attempt, user, member, entered, Some(created), session.expires)).await;
+    Box::pin(limit(context, attempt, user, member, entered, Some(created), creation.expires)).await;
     Ok(())
 }
 
@@ -167,7 +167,7 @@ async fn replace_entered(
         return Ok(Some(false));
     };
     let old = Record::parse(&old)?;
-    if old.expires.is_past(context.times.now()) {
+    if context.times.end(old.expires, old.created).is_past(context.times.now()) {
         return Ok(Some(false));
     }
     let until = context.times.index_end(old.created, expires);
