@@ -30,7 +30,7 @@ export declare function clear(store: object): JsCount | number | Promise<number>
  */
 export declare function close(store: object): Promise<void>
 
-/** The milliseconds that a call of a store in a file may take. */
+/** The milliseconds that a call of a store in a file or in Redis may take. */
 export declare function commandTimeoutOf(store: object): number | null
 
 /**
@@ -50,6 +50,31 @@ export declare function ids(store: object, cursor?: Uint8Array): JsIds | Promise
 
 /** Looks at the redo log of the store in a folder, which nobody may have open. */
 export declare function inspectLog(path: string, allowNetworkFileSystem: boolean): JsLogState
+
+/** A near cache: its bytes, and for how many milliseconds a proof that it is current holds. */
+export interface JsCacheOptions {
+  maxBytes: number
+  maxStaleness: number
+}
+
+/** Counters of a near cache. */
+export interface JsCacheStats {
+  hits: number
+  misses: number
+  invalidations: number
+  sessions: number
+  bytes: number
+  /** Why nothing is cached. */
+  off?: string
+}
+
+/** Counters of the connections to servers. */
+export interface JsConnections {
+  connects: number
+  disconnects: number
+  failures: number
+  retries: number
+}
 
 /** How many sessions a call has ended. */
 export interface JsCount {
@@ -135,6 +160,12 @@ export interface JsMemoryOptions {
   sweepInterval?: number
 }
 
+/** What keeps a store from serving: an error's code for `lib/errors.js`, and its message. */
+export interface JsProblem {
+  code: string
+  message: string
+}
+
 /** The options of a store in Redis, likewise. */
 export interface JsRedisOptions {
   mode: 'single' | 'cluster' | 'sentinel'
@@ -149,6 +180,7 @@ export interface JsRedisOptions {
   commandTimeout?: number
   connectTimeout?: number
   waitReplicas?: number
+  cache?: JsCacheOptions
   /** PEM texts. */
   ca?: Array<string>
   /** The authorities where there is no `ca`. */
@@ -189,8 +221,16 @@ export interface JsStats {
   /** Of a store in a file. */
   fileBytes?: number
   log?: JsLog
+  /** Likewise: the bytes of calls that wait for the disk, and the most that they may have. */
+  queuedBytes?: number
+  maxQueuedBytes?: number
   /** Of a store in Redis: why the last background sweep failed. */
   sweepError?: string
+  connections?: JsConnections
+  /** Of a store in Redis that has one. */
+  cache?: JsCacheStats
+  state: 'ready' | 'connecting' | 'degraded' | 'unavailable'
+  problem?: JsProblem
 }
 
 /** When a sweep began and how long it took, in milliseconds, and how many sessions it removed. */
@@ -221,12 +261,19 @@ export declare function openMemory(options: JsMemoryOptions): object
 
 /**
  * Opens a store in Redis, as an external. It connects in the background. `settle` receives the results of calls. The
- * number of a `get` is -1 for "not found", else `-2 - index` into the texts. `ask` receives requests for credentials.
+ * number of a `get` is -1 for "not found", else `-2 - index` into the texts. `ask` receives requests for credentials,
+ * `warn` why there is no cache.
  */
-export declare function openRedis(options: JsRedisOptions, settle: (done: Float64Array, length: number, failures: JsFailure[], texts: string[]) => void, ask?: (request: object) => void): object
+export declare function openRedis(options: JsRedisOptions, settle: (done: Float64Array, length: number, failures: JsFailure[], texts: string[]) => void, ask?: (request: object) => void, warn?: (reason: string) => void): object
 
 /** The absolute path of the folder of a store in a file. */
 export declare function pathOf(store: object): string | null
+
+/**
+ * Asks a store whether it can serve. Resolves once it can. Of a store in Redis the call waits for so many milliseconds at
+ * most.
+ */
+export declare function ping(store: object, timeout: number): Promise<void> | undefined
 
 /** Answers a request for credentials of which there are none: why. */
 export declare function refuseCredentials(request: object, reason: string): void

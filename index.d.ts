@@ -90,8 +90,79 @@ export interface MemoryStoreOptions extends SessionStoreOptions {
   maxBytes?: number;
 }
 
+/** The calls that a store counts. `[Symbol.asyncDispose]`, `close` and `stats` are not among them. */
+export type StoreCall =
+  | "get"
+  | "create"
+  | "update"
+  | "touch"
+  | "delete"
+  | "clean"
+  | "getByUser"
+  | "deleteByUser"
+  | "size"
+  /** One for each page of some hundred ids. */
+  | "ids"
+  | "clear"
+  /** `ping` and `ready`. */
+  | "ping";
+
+/** How long calls took, as a Prometheus histogram has it. Times are milliseconds. */
+export interface LatencyStats {
+  /** How many calls were measured. */
+  count: number;
+  /** What they took together. */
+  sum: number;
+  /** How many of them took at most `le`. The bounds are the same in every store: 20 of them, from 0.001 to 2500. */
+  buckets: { le: number; count: number }[];
+}
+
+/** The calls of one kind that this store object has begun. */
+export interface CallStats {
+  count: number;
+  /** How many of them were rejected, by code. */
+  errors: Partial<Record<SessionStoreErrorCode, number>>;
+  /**
+   * From the call to the moment when its promise is settled, of those that were not rejected. One call in 64 is measured
+   * of those that end at once: `get`, `create`, `update`, `touch` and `delete` of a `MemoryStore`, and `get` of a
+   * `FileStore` or of a `RedisStore` with a cache. Of the others each is.
+   */
+  latency: LatencyStats;
+}
+
+/** What keeps a store from serving. */
+export interface StoreProblem {
+  code: SessionStoreErrorCode;
+  /** Of `ERR_STORE_UNAVAILABLE`. */
+  reason?: UnavailableReason;
+  message: string;
+}
+
+/** Options of `ready` and `ping`. */
+export interface PingOptions {
+  /**
+   * Milliseconds to wait. From 1 to 2147483647.
+   * @default 10000 for `ready`; for `ping` the store's `commandTimeout`
+   */
+  timeout?: number;
+}
+
 /** Counters of a store since it was opened. */
 export interface StoreStats {
+  /**
+   * Whether the store can serve, as far as it is known without a call. Of a `RedisStore` `"connecting"` before the first
+   * connection, `"degraded"` where some primaries of a cluster are not reached, and `"unavailable"` where none is. A
+   * `FileStore` is `"unavailable"` if it cannot take another session. A `MemoryStore` is always `"ready"`.
+   */
+  state: "ready" | "connecting" | "degraded" | "unavailable";
+  /** Why the state is not `"ready"`, if that is known. */
+  problem: StoreProblem | null;
+  /** Calls under way of this store object that wait for a disk or a server. */
+  pending: number;
+  /** The calls of this store object, by their names. The other counters are those of all threads of the process. */
+  calls: Record<StoreCall, CallStats>;
+  /** How many calls of this store object were rejected, by code. */
+  errors: Partial<Record<SessionStoreErrorCode, number>>;
   /** `get` calls that found a live session. */
   hits: number;
   /** `get` calls that found none. */
@@ -211,8 +282,25 @@ export interface SessionStore<Fields extends object = object> {
   /** Removes every session, on a background thread. */
   clear(): Promise<void>;
 
-  /** Counters since the store was opened. */
+  /** Counters since the store was opened, and its state. It costs no look at the sessions, and asks no server. */
   stats(): Promise<StoreStats>;
+
+  /**
+   * Resolves once the store can serve. Rejects with the reason if it cannot when the time is over: see `ping`.
+   */
+  ready(options?: PingOptions): Promise<void>;
+
+  /**
+   * Checks that the store can serve, and resolves to the milliseconds that this took.
+   *
+   * - A `MemoryStore` always can.
+   * - A `FileStore` waits for the writes that were begun before, and syncs its log, or takes the lock for writing where it
+   *   has no log. It rejects with `ERR_STORE_FULL` if there is no room for another session, `ERR_STORE_IO` if the folder
+   *   or the file cannot be used, and `ERR_STORE_TIMEOUT`. One that is `readOnly` looks whether it can be read.
+   * - A `RedisStore` asks each primary for `PING` and `ROLE`. It waits for connections until the time is over, and then
+   *   rejects with `ERR_STORE_UNAVAILABLE` and a `reason`, or with `ERR_STORE_TIMEOUT`. It writes nothing.
+   */
+  ping(options?: PingOptions): Promise<number>;
 
   /**
    * Closes this store, when the writes that were begun before are done; calling it again does nothing. Later calls
@@ -329,6 +417,9 @@ export interface FileStoreStats extends MemoryStoreStats {
   fileBytes: number;
   /** The redo log, or `null` where this operating system or file system has none. */
   log: FileStoreLog | null;
+  /** Bytes of the calls that wait for the disk. A call that would exceed `maxQueuedBytes` rejects with `ERR_STORE_BUSY`. */
+  queuedBytes: number;
+  maxQueuedBytes: number;
 }
 
 /** How far {@link FileStore.backup} has come, in bytes. `total` is an estimate until the end. */
@@ -566,8 +657,21 @@ export type RedisStoreOptions = RedisStoreSettings &
       }
   );
 
+/** The connections of a {@link RedisStore} to its primaries, apart from those of the event loop. */
+export interface RedisStoreConnections {
+  /** Connections that were made. All but the first to each server are reconnects. */
+  connects: number;
+  /** Those of them that were lost. */
+  disconnects: number;
+  /** Attempts to connect that failed. */
+  failures: number;
+  /** Requests that were sent again: after a lost connection, a redirect, or a refusal that passes. */
+  retries: number;
+}
+
 /** Counters of a {@link RedisStore} since it was opened. How many sessions there are says `size()`. */
 export interface RedisStoreStats extends StoreStats {
+  connections: RedisStoreConnections;
   /** Why the last background sweep of this process failed; `null` if none has, or the last one did not. */
   sweepError: string | null;
 }
@@ -659,6 +763,25 @@ export type SessionStoreErrorCode =
   /** A fault of this package: please report it. It says nothing about your data. */
   | "ERR_INTERNAL";
 
+/** Why a {@link RedisStore} has not reached a server, or was refused. */
+export type UnavailableReason =
+  /** The server refuses the login or a command of it, or `credentials` gave none. */
+  | "authentication"
+  /** The name of the host has no address. */
+  | "dns"
+  /** No TLS: a certificate that is not trusted, or one side does not speak it. */
+  | "tls"
+  /** The server is a replica. */
+  | "not-primary"
+  /** Nothing listens at the address. */
+  | "refused"
+  /** The server loads its data, or the cluster is down. */
+  | "loading"
+  /** There was no answer in time. */
+  | "timeout"
+  /** Something else: the message says what. */
+  | "other";
+
 /** Every error that a store reports. Its message never contains a session's content. */
 export class SessionStoreError extends Error {
   constructor(code: SessionStoreErrorCode, message: string, options?: { cause?: unknown });
@@ -671,6 +794,8 @@ export class SessionStoreError extends Error {
    * completed `clear` or `deleteByUser` failed. Absent from all other errors, after which nothing has changed.
    */
   readonly outcome?: "unknown";
+  /** Of `ERR_STORE_UNAVAILABLE`: what kind of reason the message says. */
+  readonly reason?: UnavailableReason;
 }
 
 /** The part of FluidAuth's `Session` that {@link guardSession} relies on. */

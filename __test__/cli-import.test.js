@@ -329,7 +329,7 @@ describe("native-store import, of SQLite drivers,", () => {
     const env = { NODE_OPTIONS: `--require ${JSON.stringify(bench.in("hide.js"))}` };
     await refuses(
       CONNECT,
-      /an SQLite driver, and there is none; npm install better-sqlite3 here, or use Node/,
+      /only be read with a driver; npm install better-sqlite3 in this folder, or run this with Node/,
       { env },
     );
     assert.ok(!fs.existsSync(bench.storePath));

@@ -4,6 +4,7 @@ const assert = require("node:assert/strict");
 const { once } = require("node:events");
 const fs = require("node:fs");
 const path = require("node:path");
+const { createInterface } = require("node:readline");
 const { setTimeout: sleep } = require("node:timers/promises");
 const { afterEach, beforeEach, describe, it } = require("node:test");
 const { version } = require("../package.json");
@@ -50,7 +51,14 @@ describe("native-store", () => {
       assert.match(help, /--path <dir>.+\.\/sessions$/m);
       assert.match(help, /^Exit codes:/m);
       assert.equal(help, await answerOf("-h", command));
+      assert.equal(help, await answerOf("help", command));
     }
+  });
+
+  it("explains itself where help is asked for in other ways", async () => {
+    const general = await answerOf("--help");
+    for (const args of [["help"], ["-h"]]) assert.equal(await answerOf(...args), general);
+    await fails(["help", "lsit"], 2, /unknown command "lsit": did you mean list\?/);
   });
 
   it("warns of ids where it prints them", async () => {
@@ -60,7 +68,7 @@ describe("native-store", () => {
   });
 
   it("tells its version", async () => {
-    assert.equal(await answerOf("--version"), `${version}\n`);
+    for (const option of ["--version", "-v"]) assert.equal(await answerOf(option), `${version}\n`);
   });
 
   it("shows its help as an error where no command is given", async () => {
@@ -74,7 +82,9 @@ describe("native-store", () => {
     [["show"], /unknown command "show": the commands are stats, list, /],
     [["constructor"], /unknown command "constructor"/],
     [["stats", "--jason"], /unknown option "--jason" of stats: did you mean --json\?/],
-    [["stats", "--secret", "x"], /unknown option "--secret" of stats: /],
+    [["clear"], /no command clear: revoke --all ends all sessions/],
+    [["stats", "--secret", "x"], /no --secret, as every user .+: use --secret-file or NATIVE_STORE_SECRET/],
+    [["stats", "--password=x"], /no --password, as every user .+: use NATIVE_STORE_REDIS_PASSWORD/],
     [["stats", "--user", "ann"], /unknown option "--user" of stats: the options are --json, --path/],
     [["stats", "-j"], /unknown option "-j"/],
     [["stats", "--__proto__"], /unknown option "--__proto__"/],
@@ -92,7 +102,11 @@ describe("native-store", () => {
     [["list", "--limit", "0"], /--limit must be a whole number from 1/],
     [["list", "--limit", "1e3"], /--limit must be/],
     [["stats", "--redis", "redis://h", "--allow-network-fs"], /--allow-network-fs is for a FileStore/],
-    [["revoke"], /revoke needs one of --user, --user-json and --id/],
+    [["list", "--limit", "1", "--watch"], /--watch and --limit exclude each other/],
+    [["revoke"], /revoke needs one of --user, --user-json, --id and --all/],
+    [["revoke", "--user", "a", "--all"], /revoke needs one of/],
+    [["revoke", "--user", "a", "--yes"], /--yes goes with --all/],
+    [["revoke", "--all", "--except", "b"], /--except goes with a user/],
     [["revoke", "--user", "a", "--id", "b"], /revoke needs one of/],
     [["revoke", "--id", "a", "--except", "b"], /--except goes with a user/],
     [["stats", "--secret-file", "none"], /cannot read the secret file none: no such file/],
@@ -304,6 +318,86 @@ describe("native-store list", () => {
       const { code, stderr } = await finish(child);
       assert.deepEqual([code, stderr], [0, ""]);
     }
+  });
+});
+
+describe("native-store, where the user's id is of another type,", () => {
+  for (const command of ["list", "revoke"]) {
+    it(`says so: ${command}`, async () => {
+      await bench.fill([session("a", 42), session("b", 42), session("c", "7")]);
+      for (const [args, hint] of [
+        [["--user", "42"], "no session of the text 42, but 2 sessions of the number: use --user-json\n"],
+        [["--user-json", "7"], "no session of the number 7, but 1 session of the text: use --user\n"],
+        [["--user", "nobody"], ""],
+        [["--user-json", "41"], ""],
+        [["--user-json", '"ann"'], ""],
+      ]) {
+        const { stdout, stderr } = await bench.run([command, ...args]);
+        assert.deepEqual([stdout, stderr], [command === "list" ? "" : "0 sessions ended\n", hint]);
+      }
+    });
+  }
+});
+
+describe("native-store list --watch", () => {
+  it("goes on with the sessions that come and go, until a signal ends it", async () => {
+    const store = bench.open();
+    await store.create(session("a"));
+    const child = bench.start(["list", "--watch"]);
+    const ended = finish(child);
+    const lines = createInterface(child.stdout)[Symbol.asyncIterator]();
+    const next = async () => (await lines.next()).value;
+    const first = await next();
+    assert.match(first, /^\+\ta\tann\t/);
+    await store.create(session("b", "ben"));
+    assert.match(await next(), /^\+\tb\tben\t/);
+    await store.delete("a");
+    assert.equal(await next(), first.replace("+", "-"));
+    child.kill("SIGINT");
+    assert.equal((await ended).signal, "SIGINT");
+  });
+
+  it("watches one user, as JSON", async () => {
+    const store = bench.open();
+    await store.create(session("a"));
+    const child = bench.start(["list", "--watch", "--json", "--user", "ben"]);
+    const ended = finish(child);
+    await store.create(session("b", "ben"));
+    const { value } = await createInterface(child.stdout)[Symbol.asyncIterator]().next();
+    assert.equal(JSON.parse(value.slice("+\t".length)).sessionId, "b");
+    child.kill();
+    await ended;
+  });
+});
+
+describe("native-store revoke --all", () => {
+  const ALL = [
+    session("a"),
+    session("b", 42),
+    session("c", null),
+    session("old", "ben", { expires: later(-1) }),
+  ];
+
+  it("ends every session where --yes is given, and counts the live ones", async () => {
+    await bench.fill(ALL);
+    assert.equal(await answerOf("revoke", "--all", "--yes"), "3 sessions ended\n");
+    assert.equal(await answerOf("list"), "");
+    assert.equal((await bench.run(["revoke", "--all", "--yes"])).code, 1);
+  });
+
+  it("changes nothing where there is no terminal to ask at", async () => {
+    await bench.fill(ALL);
+    await fails(["revoke", "--all"], 2, /nothing was changed: .+ --yes was not given/);
+    assert.equal(linesOf(await answerOf("list")).length, 3);
+  });
+
+  it("asks at a terminal", { skip: !hasTerminals() && "needs the script of util-linux" }, async () => {
+    await bench.fill(ALL);
+    const no = bench.runInTerminal(["revoke", "--all"], {}, "n\n");
+    assert.match(no.screen, /End 3 sessions, of all users\? \[y\/N\]/);
+    assert.deepEqual([no.code, linesOf(await answerOf("list")).length], [1, 3]);
+    assert.equal(bench.runInTerminal(["revoke", "--all"], {}, "y\n").code, 0);
+    assert.equal(await answerOf("list"), "");
   });
 });
 
@@ -565,11 +659,11 @@ describe("native-store with secrets", () => {
 
   it("says what is wrong with them, and never shows one", async () => {
     await bench.fill([session("a")], { secret: OLD });
-    await fails(["list"], 3, /secret must be given, as the store is encrypted/);
+    await fails(["list"], 2, /the store is encrypted.+--secret-file or NATIVE_STORE_SECRET/);
     for (const secret of [NEW, "short"]) {
       const { code, stderr } = await bench.run(["list"], { env: { NATIVE_STORE_SECRET: secret } });
-      assert.equal(code, 3);
-      assert.match(stderr, /^native-store: secret must be .+\n$/);
+      assert.equal(code, 2);
+      assert.match(stderr, /^native-store: secret must be .+; it is given by --secret-file or .+\n$/);
       assert.ok(!stderr.includes(secret));
     }
     fs.writeFileSync(bench.in("empty"), "\n\n");

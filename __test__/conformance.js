@@ -556,7 +556,8 @@ function conformance(name, createStore, { SessionStoreError }, { isRemote = fals
 
       it("stats have the same keys from the beginning on", async () => {
         const held = isRemote ? [] : ["sessions", "bytes"];
-        const counters = ["hits", "misses", "created", "expired", "evicted", "lastSweep"];
+        const ofObject = ["state", "problem", "pending", "calls", "errors"];
+        const counters = ["hits", "misses", "created", "expired", "evicted", "lastSweep", ...ofObject];
         const expected = [...held, ...counters, ...ownStats].sort();
         assert.deepEqual(Object.keys(await store.stats()).sort(), expected);
         await store.create(session());

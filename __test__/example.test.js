@@ -59,6 +59,11 @@ describe("the login example", () => {
     assert.match((await laptop.request("/login")).text, /<label for="password">/);
   });
 
+  it("tells operators how it is", async () => {
+    assert.match((await laptop.request("/healthz")).text, /^ok, in [\d.]+ ms\n$/);
+    assert.match((await laptop.request("/metrics")).text, /^native_store_ready\{store="\w+"\} 1$/m);
+  });
+
   it("shows who is logged in, with the session's device", async () => {
     const { status, location } = await laptop.post("/login", ADA);
     assert.deepEqual([status, location], [303, "/"]);

@@ -11,7 +11,7 @@ const withOptions =
   async (options, Store = FileStore) =>
     new Store({ path: newFolder(), ...given, ...options });
 
-const ownStats = ["fileBytes", "log"];
+const ownStats = ["fileBytes", "log", "queuedBytes", "maxQueuedBytes"];
 
 conformance("FileStore", withOptions({}), { SessionStoreError }, { ownStats });
 conformance(

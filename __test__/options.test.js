@@ -356,6 +356,7 @@ describe("options of RedisStore", () => {
       commandTimeout: 30_000,
       connectTimeout: 1,
       waitReplicas: 100,
+      cache: { maxBytes: 2 ** 20, maxStaleness: 60_000 },
       maxSessionBytes: 1,
       maxSessionsPerUser: 1,
       sweepInterval: 0,
@@ -573,6 +574,17 @@ describe("options of RedisStore", () => {
     refusesRedis({ url, commandTimeout: 30_001 }, /^commandTimeout must be .+ from 1 to 30000; got 30001$/);
     for (const value of [-1, 101, 0.5, "1"])
       refusesRedis({ url, waitReplicas: value }, /^waitReplicas must be /);
+    for (const [cache, words] of [
+      [true, /^cache must be an object; got a boolean$/],
+      [null, /^cache must be an object; got null$/],
+      [{ maxBytes: 1 }, /^cache\.maxBytes must be a whole number of bytes from 1048576 to \d+; got 1$/],
+      [{ maxBytes: "64mb" }, /^cache\.maxBytes must be .+; got a string$/],
+      [{ maxStaleness: 0 }, /^cache\.maxStaleness must be .+ milliseconds from 1 to 60000; got 0$/],
+      [{ maxStaleness: 60_001 }, /^cache\.maxStaleness must be .+; got 60001$/],
+      [{ maxStalenes: 1 }, /^unknown option of cache: "maxStalenes": did you mean maxStaleness\?$/],
+    ]) {
+      refusesRedis({ url, cache }, words);
+    }
     for (const value of ["", "x".repeat(257), 1, "\ud800"])
       refusesRedis({ url, prefix: value }, /^prefix must be /);
     refusesRedis(

@@ -170,7 +170,7 @@ describe("the package", () => {
         "installed FileStore",
         async (options, Store = FileStore) => new Store({ path: place.next(), ...options }),
         { SessionStoreError },
-        { ownStats: ["fileBytes", "log"] },
+        { ownStats: ["fileBytes", "log", "queuedBytes", "maxQueuedBytes"] },
       );
       const { ConnectStore } = require("${NAME}/connect");
       const { connectConformance } = require(${JSON.stringify(path.join(__dirname, "connect-conformance.js"))});

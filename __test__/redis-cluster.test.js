@@ -13,12 +13,14 @@ const { redisMissing, until } = require("./support/redis-servers.js");
 const cluster = makeRedisPlace("cluster");
 
 describe("in a cluster", { skip: redisMissing }, () => {
-  conformance(
-    "RedisStore",
-    async (options, Store) => cluster.open(options, Store),
-    { SessionStoreError },
-    { isRemote: true, ownStats: ["sweepError"] },
-  );
+  const counters = ["sweepError", "connections"];
+  for (const [name, given, ownStats] of [
+    ["RedisStore", {}, counters],
+    ["RedisStore with a cache", { cache: {} }, [...counters, "cache"]],
+  ]) {
+    const createStore = async (options, Store) => cluster.open({ ...given, ...options }, Store);
+    conformance(name, createStore, { SessionStoreError }, { isRemote: true, ownStats });
+  }
 
   it("sessions are on every server, and each is found by its user", async () => {
     const store = cluster.open();

@@ -14,11 +14,12 @@ Object.defineProperty(SessionStoreError.prototype, "name", {
   writable: true,
 });
 
-/** Makes the error of a native code, such as "ERR_STORE_TIMEOUT:unknown": the part after the colon is the outcome. */
+/** Makes the error of a native code, such as "ERR_STORE_UNAVAILABLE:unknown:dns": code, outcome and reason. */
 function makeError(nativeCode, message, options) {
-  const [code, outcome] = nativeCode.split(":");
+  const [code, outcome, reason] = nativeCode.split(":");
   const error = new SessionStoreError(code, message, options);
-  if (outcome !== undefined) error.outcome = outcome;
+  if (outcome) error.outcome = outcome;
+  if (reason) error.reason = reason;
   return error;
 }
 

@@ -2,6 +2,7 @@
 
 const native = require("./native.js");
 const { fromNative, invalidOption } = require("./errors.js");
+const { KIND, Metrics } = require("./metrics.js");
 const { fileOptions, path: pathRule, progressOptions, validateOptions } = require("./options.js");
 const { PendingCalls } = require("./pending-calls.js");
 const { readSecrets } = require("./secrets.js");
@@ -10,6 +11,9 @@ const { SessionStore, callNative } = require("./session-store.js");
 /** `store[backupInto](descriptor, options)`: `backup` into an empty file that is open for writing. Not on Windows. */
 const backupInto = Symbol("backupInto");
 
+// The calls that mostly end at once.
+const SAMPLED = [KIND.get];
+
 /** Sessions in a file. `index.d.ts` documents it. */
 class FileStore extends SessionStore {
   #store;
@@ -17,10 +21,11 @@ class FileStore extends SessionStore {
   constructor(options) {
     const { secret, ...given } = validateOptions(options, fileOptions, ["path"]);
     const secrets = readSecrets(secret);
-    const calls = new PendingCalls();
+    const metrics = new Metrics(SAMPLED);
+    const calls = new PendingCalls(metrics);
     const store = callNative(() => native.openFile({ ...given, secrets }, calls.settle));
     calls.attach(store, { timeout: native.commandTimeoutOf(store) });
-    super({ type: "file", path: native.pathOf(store) }, store, calls);
+    super({ type: "file", path: native.pathOf(store) }, store, metrics, calls);
     this.#store = store;
   }
 

@@ -127,6 +127,19 @@ const redisOptions = {
     accepts: (value) => Number.isInteger(value) && value >= 0 && value <= 100,
   },
   tls: judgedLater,
+  cache: judgedLater,
+};
+
+const cacheOptions = {
+  maxBytes: {
+    expected: `a whole number of bytes from ${2 ** 20} to ${Number.MAX_SAFE_INTEGER}`,
+    accepts: (value) => Number.isSafeInteger(value) && value >= 2 ** 20,
+  },
+  // Longer than a minute it would hide for how long an ended session may be seen.
+  maxStaleness: {
+    expected: "a whole number of milliseconds from 1 to 60000",
+    accepts: (value) => Number.isSafeInteger(value) && value >= 1 && value <= 60_000,
+  },
 };
 
 const sentinelOptions = {
@@ -165,6 +178,8 @@ const progressOptions = {
 const anything = { expected: "anything", accepts: () => true };
 
 const deleteByUserOptions = { except: anything };
+
+const pingOptions = { timeout };
 
 /** The given options that are not `undefined`. Throws for one that is unknown, out of range, or required and missing. */
 function validateOptions(options = {}, known, required = []) {
@@ -214,8 +229,10 @@ module.exports = {
   fileOptions,
   memoryOptions,
   redisOptions,
+  cacheOptions,
   sentinelOptions,
   tlsOptions,
   deleteByUserOptions,
+  pingOptions,
   progressOptions,
 };

@@ -3,7 +3,7 @@
 // Kept from when this module is loaded: suites with fake timers replace the globals.
 const { setImmediate, setTimeout } = require("node:timers");
 const native = require("./native.js");
-const { fromNative, makeError } = require("./errors.js");
+const { SessionStoreError, fromNative, makeError } = require("./errors.js");
 
 // App code continues after each call: at most this many calls end before the event loop turns, so that I/O is not starved.
 const MAX_ENDED_AT_ONCE = 256;
@@ -14,14 +14,18 @@ class Call {
   #reject;
   #read;
   #given;
+  #kind;
+  #begun;
   #result;
   #error;
 
-  constructor(resolve, reject, read, given) {
+  constructor(resolve, reject, read, given, kind, begun) {
     this.#resolve = resolve;
     this.#reject = reject;
     this.#read = read;
     this.#given = given;
+    this.#kind = kind;
+    this.#begun = begun;
   }
 
   succeed(result) {
@@ -34,12 +38,18 @@ class Call {
     return this;
   }
 
-  end() {
-    if (this.#error !== undefined) return this.#reject(this.#error);
+  end(metrics) {
     try {
-      this.#resolve(this.#read(this.#result, this.#given));
+      if (this.#error !== undefined) throw this.#error;
+      const result = this.#read(this.#result, this.#given);
+      if (this.#begun > 0) metrics.end(this.#kind, this.#begun);
+      this.#resolve(result);
     } catch (error) {
-      this.#reject(fromNative(error));
+      const failure = fromNative(error);
+      if (this.#kind !== undefined && failure instanceof SessionStoreError) {
+        metrics.fail(this.#kind, failure.code);
+      }
+      this.#reject(failure);
     }
   }
 }
@@ -54,6 +64,7 @@ class PendingCalls {
   // The store, while a call is under way.
   #busyStore;
   #busyKept;
+  #metrics;
   #calls = [];
   #ended = [];
   #isWaking = false;
@@ -65,10 +76,12 @@ class PendingCalls {
   #lastBatch = 0;
 
   /**
+   * @param {Metrics} metrics counts the calls that have ended.
    * @param {{ isEager?: boolean }} [options] `isEager`: whether a call that is alone begins at once. Calls of a file wait
    *   for the end of the event loop's turn instead, as a commit costs much more than what is in it.
    */
-  constructor({ isEager = false } = {}) {
+  constructor(metrics, { isEager = false } = {}) {
+    this.#metrics = metrics;
     this.#isEager = isEager;
   }
 
@@ -103,12 +116,12 @@ class PendingCalls {
 
   /**
    * Returns the promise of `read(result, given)`, where `result` is the number of a write, or the reply of a read or
-   * `null`.
+   * `null`. The call is counted if it has a kind, and measured if it began at a time that is not 0.
    */
-  add(ticket, read, given) {
+  add(ticket, read, given, kind, begun) {
     // First, as the addon has begun the call already: nothing that follows may lose it.
     const promise = new Promise((resolve, reject) => {
-      this.#calls[ticket] = new Call(resolve, reject, read, given);
+      this.#calls[ticket] = new Call(resolve, reject, read, given, kind, begun);
     });
     const isAlone = this.#count++ === 0;
     if (isAlone) {
@@ -124,6 +137,11 @@ class PendingCalls {
       setImmediate(this.#wake);
     }
     return promise;
+  }
+
+  /** How many calls are under way. */
+  get count() {
+    return this.#count;
   }
 
   #wake = () => {
@@ -158,7 +176,7 @@ class PendingCalls {
     const ended = this.#ended;
     const some = ended.length <= MAX_ENDED_AT_ONCE ? ended : ended.splice(0, MAX_ENDED_AT_ONCE);
     if (some === ended) this.#ended = [];
-    for (const call of some) call.end();
+    for (const call of some) call.end(this.#metrics);
     if (some.length < MAX_ENDED_AT_ONCE) return;
     this.#isResting = true;
     setImmediate(this.#endSome);

@@ -1,8 +1,10 @@
 "use strict";
 
 const native = require("./native.js");
+const { KIND, Metrics } = require("./metrics.js");
 const { redisOptions, validateOptions } = require("./options.js");
 const { answerRequests } = require("./redis-credentials.js");
+const { readCache, warnOfCache } = require("./redis-cache.js");
 const { readServers } = require("./redis-servers.js");
 const { readTls } = require("./redis-tls.js");
 const { readSecrets } = require("./secrets.js");
@@ -10,6 +12,9 @@ const { SessionStore, callNative } = require("./session-store.js");
 const { PendingCalls } = require("./pending-calls.js");
 
 const DEFAULT_PREFIX = "fluid:";
+
+// The calls that mostly end at once where there is a cache.
+const SAMPLED = [KIND.get];
 
 // Others than Node have libuv's functions in name only.
 const eventLoop = process.versions.bun === undefined && process.versions.deno === undefined;
@@ -20,22 +25,33 @@ const KEPT = new WeakMap();
 /** Sessions in Redis. `index.d.ts` documents it. */
 class RedisStore extends SessionStore {
   constructor(options) {
-    const { url, cluster, sentinel, username, password, credentials, tls, secret, ...given } =
+    const { url, cluster, sentinel, username, password, credentials, tls, secret, cache, ...given } =
       validateOptions(options, redisOptions);
     const servers = readServers({ url, cluster, sentinel, username, password, credentials });
-    const settings = { prefix: DEFAULT_PREFIX, ...given, ...servers, ...readTls(tls, servers) };
+    const settings = {
+      prefix: DEFAULT_PREFIX,
+      ...given,
+      ...servers,
+      ...readTls(tls, servers),
+      cache: readCache(cache),
+    };
     const secrets = readSecrets(secret);
-    const calls = new PendingCalls({ isEager: true });
+    const metrics = new Metrics(settings.cache ? SAMPLED : []);
+    const calls = new PendingCalls(metrics, { isEager: true });
     const ask = credentials && answerRequests(credentials);
-    const store = callNative(() => native.openRedis({ ...settings, secrets, eventLoop }, calls.settle, ask));
+    const warn = settings.cache && warnOfCache;
+    const store = callNative(() =>
+      native.openRedis({ ...settings, secrets, eventLoop }, calls.settle, ask, warn),
+    );
     calls.attach(store, { kept: credentials });
-    super({ type: "redis", mode: settings.mode, prefix: settings.prefix }, store, calls);
+    super({ type: "redis", mode: settings.mode, prefix: settings.prefix }, store, metrics, calls);
     if (credentials !== undefined) KEPT.set(this, credentials);
   }
 
   async stats() {
-    const { sweepError = null, ...counters } = await super.stats();
-    return { ...counters, sweepError };
+    const { sweepError = null, cache, ...counters } = await super.stats();
+    const own = { ...counters, sweepError };
+    return cache === undefined ? own : { ...own, cache: { ...cache, off: cache.off ?? null } };
   }
 }
 

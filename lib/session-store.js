@@ -3,8 +3,10 @@
 const { setImmediate } = require("node:timers/promises");
 const { clockOffset } = require("./clock.js");
 const native = require("./native.js");
-const { fromNative } = require("./errors.js");
-const { deleteByUserOptions, validateOptions } = require("./options.js");
+const { SessionStoreError, fromNative } = require("./errors.js");
+const { READY_TIMEOUT, describeProblem, pingTimeout, probe } = require("./health.js");
+const { KIND, now } = require("./metrics.js");
+const { deleteByUserOptions, pingOptions, validateOptions } = require("./options.js");
 const codec = require("./session-codec.js");
 
 // Node 20 had it from its fourth release on.
@@ -49,22 +51,24 @@ const decodeReply = (reply, sessionId) => (reply === null ? null : codec.decode(
  */
 class SessionStore {
   #store;
+  #metrics;
   #calls;
   #closing;
   #clockOffset = 0;
 
-  constructor(db, store, calls) {
+  constructor(db, store, metrics, calls) {
     this.#store = store;
+    this.#metrics = metrics;
     this.#calls = calls;
     Object.defineProperty(this, "db", { value: Object.freeze(db), enumerable: true });
   }
 
   create(session) {
     try {
-      this.#followClock();
-      return this.#done(this.#beginCreate(session));
+      const begun = this.#begin(KIND.create);
+      return this.#done(this.#beginCreate(session), KIND.create, begun);
     } catch (error) {
-      return Promise.reject(fromNative(error));
+      return SessionStore.#reject(error, this, KIND.create);
     }
   }
 
@@ -72,7 +76,7 @@ class SessionStore {
     try {
       return this.#load(sessionId, decodeReply, sessionId);
     } catch (error) {
-      return Promise.reject(fromNative(error));
+      return SessionStore.#reject(error, this, KIND.get);
     }
   }
 
@@ -80,52 +84,53 @@ class SessionStore {
     try {
       return this.#load(sessionId, read, given);
     } catch (error) {
-      return Promise.reject(fromNative(error));
+      return SessionStore.#reject(error, this, KIND.get);
     }
   }
 
   update(sessionId, session) {
     try {
-      this.#followClock();
-      return this.#done(this.#beginUpdate(sessionId, session));
+      const begun = this.#begin(KIND.update);
+      return this.#done(this.#beginUpdate(sessionId, session), KIND.update, begun);
     } catch (error) {
-      return Promise.reject(fromNative(error));
+      return SessionStore.#reject(error, this, KIND.update);
     }
   }
 
   touch(sessionId, expires) {
     try {
-      this.#followClock();
-      return this.#whether(native.touch(this.#store, sessionId, codec.toMillis(expires)));
+      const begun = this.#begin(KIND.touch);
+      const result = native.touch(this.#store, sessionId, codec.toMillis(expires));
+      return this.#whether(result, KIND.touch, begun);
     } catch (error) {
-      return Promise.reject(fromNative(error));
+      return SessionStore.#reject(error, this, KIND.touch);
     }
   }
 
   [createJson](json) {
     try {
-      this.#followClock();
-      return this.#done(this.#beginCreateJson(json));
+      const begun = this.#begin(KIND.create);
+      return this.#done(this.#beginCreateJson(json), KIND.create, begun);
     } catch (error) {
-      return Promise.reject(fromNative(error));
+      return SessionStore.#reject(error, this, KIND.create);
     }
   }
 
   [updateJson](sessionId, json) {
     try {
-      this.#followClock();
-      return this.#done(this.#beginUpdateJson(sessionId, json));
+      const begun = this.#begin(KIND.update);
+      return this.#done(this.#beginUpdateJson(sessionId, json), KIND.update, begun);
     } catch (error) {
-      return Promise.reject(fromNative(error));
+      return SessionStore.#reject(error, this, KIND.update);
     }
   }
 
   [prolong](sessionId, expires, enough) {
     try {
-      this.#followClock();
-      return this.#done(native.touch(this.#store, sessionId, expires, enough));
+      const begun = this.#begin(KIND.touch);
+      return this.#done(native.touch(this.#store, sessionId, expires, enough), KIND.touch, begun);
     } catch (error) {
-      return Promise.reject(fromNative(error));
+      return SessionStore.#reject(error, this, KIND.touch);
     }
   }
 
@@ -135,19 +140,21 @@ class SessionStore {
 
   delete(sessionId) {
     try {
-      this.#followClock();
-      return this.#done(native.remove(this.#store, sessionId));
+      const begun = this.#begin(KIND.delete);
+      return this.#done(native.remove(this.#store, sessionId), KIND.delete, begun);
     } catch (error) {
-      return Promise.reject(fromNative(error));
+      return SessionStore.#reject(error, this, KIND.delete);
     }
   }
 
   async clean() {
-    await this.#call(native.clean);
+    await this.#call(KIND.clean, native.clean);
   }
 
   async getByUser(userId) {
-    const found = await this.#call(native.getByUser, codec.userToJson(userId));
+    const found = await this.#call(KIND.getByUser, (store) =>
+      native.getByUser(store, codec.userToJson(userId)),
+    );
     const sessions = [];
     for (;;) {
       const { texts, isLast } = callNative(() => native.takeFound(found));
@@ -159,36 +166,52 @@ class SessionStore {
   }
 
   async deleteByUser(userId, options) {
-    const { except } = validateOptions(options, deleteByUserOptions);
-    return this.#end(native.deleteByUser, codec.userToJson(userId), except);
+    return this.#end(KIND.deleteByUser, (store) => {
+      const { except } = validateOptions(options, deleteByUserOptions);
+      return native.deleteByUser(store, codec.userToJson(userId), except);
+    });
   }
 
   async size() {
-    return this.#call(native.size);
+    return this.#call(KIND.size, native.size);
   }
 
   async *ids() {
-    let page = await this.#call(native.ids);
+    let page = await this.#call(KIND.ids, native.ids);
     yield* page.ids;
     while (page.next !== undefined) {
       // Microtasks alone, which is what a loop with nothing but reads makes, would keep all else waiting.
       await setImmediate();
-      page = await this.#call(native.ids, page.next);
+      page = await this.#call(KIND.ids, native.ids, page.next);
       yield* page.ids;
     }
   }
 
   async clear() {
-    await this.#end(native.clear);
+    await this.#end(KIND.clear, native.clear);
+  }
+
+  async ready(options) {
+    await this.#probe(options, READY_TIMEOUT);
+  }
+
+  async ping(options) {
+    return this.#probe(options);
   }
 
   async stats() {
-    const { lastSweep, ...counters } = await this.#call(native.stats);
-    return { ...counters, lastSweep: lastSweep ? { ...lastSweep, at: new Date(lastSweep.at) } : null };
+    const { lastSweep, problem, ...counters } = await this.#call(undefined, native.stats);
+    return {
+      ...counters,
+      lastSweep: lastSweep ? { ...lastSweep, at: new Date(lastSweep.at) } : null,
+      problem: describeProblem(problem),
+      pending: this.#calls?.count ?? 0,
+      ...this.#metrics.report(),
+    };
   }
 
   async close() {
-    this.#closing ??= this.#call(native.close);
+    this.#closing ??= this.#call(undefined, native.close);
     await this.#closing;
   }
 
@@ -197,20 +220,39 @@ class SessionStore {
   }
 
   #load(sessionId, read, given) {
-    this.#followClock();
+    const begun = this.#begin(KIND.get);
     const reply = native.get(this.#store, sessionId);
-    if (typeof reply === "number") return this.#calls.add(reply, read, given);
-    return Promise.resolve(read(reply, given));
+    if (typeof reply === "number") return this.#calls.add(reply, read, given, KIND.get, begun);
+    const result = read(reply, given);
+    if (begun !== 0) this.#metrics.end(KIND.get, begun);
+    return Promise.resolve(result);
+  }
+
+  /** Counts a call that begins, and returns when it did, or 0 if it is not measured. */
+  #begin(kind) {
+    this.#followClock();
+    return this.#metrics.begin(kind);
   }
 
   /** Settles with the end of a write that gives nothing. */
-  #done(begun) {
-    return typeof begun === "number" ? this.#calls.add(begun, ignore) : Promise.resolve();
+  #done(result, kind, begun) {
+    if (typeof result === "number") return this.#calls.add(result, ignore, undefined, kind, begun);
+    if (begun !== 0) this.#metrics.end(kind, begun);
+    return Promise.resolve();
   }
 
   /** Settles with whether a call found the session. */
-  #whether(begun) {
-    return typeof begun === "number" ? this.#calls.add(begun, isFound) : Promise.resolve(begun);
+  #whether(result, kind, begun) {
+    if (typeof result === "number") return this.#calls.add(result, isFound, undefined, kind, begun);
+    if (begun !== 0) this.#metrics.end(kind, begun);
+    return Promise.resolve(result);
+  }
+
+  /** The promise of a call that was refused. Without a store, as of a method without its `this`, nothing is counted. */
+  static #reject(error, store, kind) {
+    const failure = fromNative(error);
+    if (failure instanceof SessionStoreError) store.#metrics.fail(kind, failure.code);
+    return Promise.reject(failure);
   }
 
   /** The native call's ticket, or `true`. */
@@ -244,26 +286,38 @@ class SessionStore {
     return begun === false ? native.updateJson(this.#store, sessionId, json, codec.expiresOf(json)) : begun;
   }
 
-  async #call(method, ...args) {
+  /** Makes a call that returns a promise, and counts it if it has a kind. */
+  async #call(kind, method, ...args) {
+    this.#followClock();
+    const begun = kind === undefined ? 0 : this.#metrics.begin(kind);
     try {
-      this.#followClock();
-      return await method(this.#store, ...args);
+      const result = await method(this.#store, ...args);
+      if (begun !== 0) this.#metrics.end(kind, begun);
+      return result;
     } catch (error) {
-      throw fromNative(error);
+      const failure = fromNative(error);
+      if (kind !== undefined && failure instanceof SessionStoreError) this.#metrics.fail(kind, failure.code);
+      throw failure;
     }
   }
 
+  /** Resolves, once the store can serve, to the milliseconds that it took to know. */
+  #probe(options, limit) {
+    return this.#call(KIND.ping, async (store) => {
+      const { timeout = limit ?? pingTimeout(store) } = validateOptions(options, pingOptions);
+      const begun = now();
+      await probe(store, this.db.type, timeout);
+      return now() - begun;
+    });
+  }
+
   /** Resolves to how many sessions a call has ended, which it says at once, under a ticket or by a promise. */
-  async #end(method, ...args) {
-    try {
-      this.#followClock();
-      const begun = method(this.#store, ...args);
-      if (typeof begun === "number") return await this.#calls.add(begun, (number) => number);
-      const ended = await begun;
-      return typeof ended === "number" ? ended : ended.count;
-    } catch (error) {
-      throw fromNative(error);
-    }
+  async #end(kind, method) {
+    const ended = await this.#call(kind, (store) => {
+      const begun = method(store);
+      return typeof begun === "number" ? this.#calls.add(begun, (number) => number) : begun;
+    });
+    return typeof ended === "number" ? ended : ended.count;
   }
 
   /** Has the store judge expiry by this thread's `Date.now()`, which a suite of tests may have replaced. */

@@ -7,7 +7,8 @@
 //!
 //! ```text
 //! binding
-//! store::file, store::memory, store::redis
+//! store::file, store::redis
+//! store::memory
 //! store
 //! codec, executor, json, keyring, registry, sweeper
 //! lifetime

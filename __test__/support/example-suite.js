@@ -62,6 +62,16 @@ function testExample({ name, cookieName, toServer }) {
       assert.deepEqual([laptop.set, await store.size()], ["", 0]);
     });
 
+    it("tells operators how it is", async () => {
+      const health = await laptop.request("/healthz");
+      assert.equal(health.status, 200);
+      assert.match(health.text, /^ok, in [\d.]+ ms\n$/);
+      const metrics = await laptop.request("/metrics");
+      assert.equal(metrics.status, 200);
+      assert.match(metrics.text, /^native_store_ready\{store="file"\} 1$/m);
+      assert.deepEqual([laptop.set, await store.size()], ["", 0]);
+    });
+
     it("shows who is logged in, with the session's device", async () => {
       const { status, location } = await laptop.post("/login", ADA);
       assert.deepEqual([status, location], [303, "/"]);

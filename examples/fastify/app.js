@@ -7,6 +7,7 @@ const fastifyFormbody = require("@fastify/formbody");
 const fastifySession = require("@fastify/session");
 const fastify = require("fastify");
 const { isCrossSitePost, TRUSTED_PROXIES } = require("../shared/http");
+const { operations } = require("../shared/operations");
 const { errorPage, notFoundPage, refusedPage } = require("../shared/pages");
 const { findUser } = require("../shared/users");
 const { COOKIE_NAME } = require("./auth");
@@ -57,6 +58,12 @@ function createApp({ store, secret, demoLogins = [] }) {
   app.setErrorHandler(reportError);
   app.setNotFoundHandler((_request, reply) => sendPage(reply.code(404), notFoundPage()));
   app.get("/style.css", (_request, reply) => reply.type("text/css").send(STYLE));
+  for (const [path, answer] of Object.entries(operations(store.store))) {
+    app.get(path, async (_request, reply) => {
+      const { status, type, text } = await answer();
+      return reply.code(status).type(type).send(text);
+    });
+  }
   app.register(withSession, { store, secret, isProduction, demoLogins });
   return app;
 }

@@ -2,7 +2,7 @@
 
 const cookieParser = require("cookie-parser");
 const express = require("express");
-const { beforeSession, notFound, reportError } = require("../shared/express");
+const { beforeSession, forOperators, notFound, reportError } = require("../shared/express");
 const { findUser } = require("../shared/users");
 const { createAuth } = require("./auth");
 const { accountRoutes, loginRoutes } = require("./routes");
@@ -19,7 +19,7 @@ function createApp({ store, secret, sessionDuration = 30 * 60_000, demoLogins = 
   const app = express();
   app.disable("x-powered-by");
   app.locals.authName = auth.name;
-  app.use(beforeSession());
+  app.use(beforeSession(), forOperators(store));
   app.use(cookieParser(), express.urlencoded({ extended: false }));
   app.use(store.trackRequests(), ...auth.middleware);
   app.use(loginRoutes({ store, auth, demoLogins }), accountRoutes({ store, auth }));

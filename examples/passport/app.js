@@ -2,7 +2,7 @@
 
 const express = require("express");
 const session = require("express-session");
-const { beforeSession, notFound, reportError } = require("../shared/express");
+const { beforeSession, forOperators, notFound, reportError } = require("../shared/express");
 const { TRUSTED_PROXIES } = require("../shared/http");
 const { COOKIE_NAME, createPassport } = require("./auth");
 const { accountRoutes, loginRoutes } = require("./routes");
@@ -15,7 +15,7 @@ function createApp({ store, secret, demoLogins = [] }) {
   app.disable("x-powered-by");
   // In production a proxy speaks HTTPS for the app. Without this, express-session would send no Secure cookie.
   app.set("trust proxy", isProduction ? TRUSTED_PROXIES : false);
-  app.use(beforeSession());
+  app.use(beforeSession(), forOperators(store.store));
   app.use(
     session({
       store,

@@ -3,6 +3,7 @@
 const path = require("node:path");
 const { Router } = require("express");
 const { isCrossSitePost, SECURITY_HEADERS } = require("./http");
+const { operations } = require("./operations");
 const { errorPage, notFoundPage, refusedPage } = require("./pages");
 
 // Express 4 does not look at the promise of a handler.
@@ -33,6 +34,21 @@ function beforeSession() {
   return router;
 }
 
+/** `/healthz` and `/metrics` of a store. */
+function forOperators(store) {
+  const router = Router();
+  for (const [path, answer] of Object.entries(operations(store))) {
+    router.get(
+      path,
+      handle(async (_req, res) => {
+        const { status, type, text } = await answer();
+        res.status(status).type(type).send(text);
+      }),
+    );
+  }
+  return router;
+}
+
 function notFound(_req, res) {
   res.status(404).send(String(notFoundPage()));
 }
@@ -45,4 +61,4 @@ function reportError(error, _req, res, next) {
   res.status(status).send(String(errorPage(status)));
 }
 
-module.exports = { beforeSession, handle, notFound, reportError };
+module.exports = { beforeSession, forOperators, handle, notFound, reportError };

@@ -5,6 +5,12 @@ const { likelySpelling } = require("../spelling.js");
 const { commonOptions } = require("./common-options.js");
 const { wrongUsage } = require("./failures.js");
 
+/** What other tools take on the command line, and where it belongs. */
+const SECRETS = {
+  "--secret": "--secret-file or NATIVE_STORE_SECRET",
+  "--password": "NATIVE_STORE_REDIS_PASSWORD",
+};
+
 /**
  * What the command line asks for: a command's name, if any, its options and its operands.
  * @param {string[]} argv
@@ -12,14 +18,16 @@ const { wrongUsage } = require("./failures.js");
  */
 function parseArguments(argv, commands) {
   const tokens = tokensOf(argv, commands);
-  const words = tokens.filter(({ kind }) => kind === "positional").map(({ value }) => value);
+  const positionals = tokens.filter(({ kind }) => kind === "positional").map(({ value }) => value);
+  const isHelp = positionals[0] === "help";
+  const words = isHelp ? positionals.slice(1) : positionals;
   const given = tokens.filter(({ kind }) => kind === "option");
   const has = (name) => given.some((option) => option.name === name);
 
   const name = words[0];
   if (has("version")) return { isVersion: true };
   if (name !== undefined && !Object.hasOwn(commands, name)) throw unknownCommand(name, commands);
-  if (has("help")) return { isHelp: true, name };
+  if (isHelp || has("help")) return { isHelp: true, name };
 
   const command = commands[name];
   const known = { ...command?.options, ...commonOptions };
@@ -30,7 +38,7 @@ function parseArguments(argv, commands) {
 
 function tokensOf(args, commands) {
   const all = Object.values(commands).map((command) => Object.entries(command.options));
-  const options = { help: { type: "boolean", short: "h" }, version: { type: "boolean" } };
+  const options = { help: { type: "boolean", short: "h" }, version: { type: "boolean", short: "v" } };
   for (const [name, { value }] of [...all.flat(), ...Object.entries(commonOptions)]) {
     options[name] ??= { type: value ? "string" : "boolean" };
   }
@@ -64,12 +72,19 @@ function checkOperands(given, operand, command) {
 }
 
 function unknownCommand(given, commands) {
+  if (given === "clear") return wrongUsage("there is no command clear: revoke --all ends all sessions");
   const likely = likelySpelling(given, Object.keys(commands));
   const hint = likely ? `did you mean ${likely}?` : `the commands are ${Object.keys(commands).join(", ")}`;
   return wrongUsage(`unknown command ${JSON.stringify(given)}: ${hint}`);
 }
 
 function unknownOption(given, known, command) {
+  const instead = SECRETS[given];
+  if (instead) {
+    return wrongUsage(
+      `there is no ${given}, as every user of this machine can see the command line: use ${instead}`,
+    );
+  }
   const names = Object.keys(known).map((name) => `--${name}`);
   const likely = likelySpelling(given, names);
   const hint = likely ? `did you mean ${likely}?` : `the options are ${names.join(", ")}`;

@@ -1,6 +1,7 @@
 "use strict";
 
 const readline = require("node:readline");
+const { EXIT, Failure, wrongUsage } = require("./failures.js");
 
 /** Asks somebody at a terminal. Resolves whether the answer is yes; `undefined` where there is no terminal. */
 async function confirm(task, question) {
@@ -20,4 +21,13 @@ async function confirm(task, question) {
   }
 }
 
-module.exports = { confirm };
+/** Ends the command unless somebody at a terminal says yes. */
+async function requireYes(task, question) {
+  const answer = await confirm(task, question);
+  if (answer === undefined) {
+    throw wrongUsage("nothing was changed: there is no terminal to ask at, and --yes was not given");
+  }
+  if (!answer) throw new Failure(EXIT.no, "nothing was changed");
+}
+
+module.exports = { requireYes };

@@ -1,7 +1,7 @@
 "use strict";
 
 const path = require("node:path");
-const { confirm } = require("./confirm.js");
+const { requireYes } = require("./confirm.js");
 const { EXIT, Failure, wrongUsage } = require("./failures.js");
 const { DATA_FILE, asOwner, findFiles, locateStore } = require("./open-store.js");
 const show = require("./show.js");
@@ -23,7 +23,7 @@ async function run(task) {
     );
   }
   if (!options.yes || !options.quiet) task.stderr.write(`${warningOf(shown, damage).join("\n")}\n\n`);
-  if (!options.yes) await requireYes(task);
+  if (!options.yes) await requireYes(task, "Give the log up?");
 
   const { kept, ended, file } = asOwner(options, (...place) => discardLog(...place, damage.fingerprint));
   await task.print(
@@ -42,14 +42,6 @@ function nativeCalls() {
     (...args) =>
       callNative(() => call(...args));
   return { inspectLog: wrap(native.inspectLog), discardLog: wrap(native.discardLog) };
-}
-
-async function requireYes(task) {
-  const answer = await confirm(task, "Give the log up?");
-  if (answer === undefined) {
-    throw wrongUsage("nothing was changed: there is no terminal to ask at, and --yes was not given");
-  }
-  if (!answer) throw new Failure(EXIT.no, "nothing was changed");
 }
 
 function warningOf(directory, damage) {
@@ -101,7 +93,7 @@ const CONSEQUENCES = [
   "- Logins and changes are gone. Those users have to log in again.",
   "- Logouts are gone too. Who still has the cookie is logged in again, until the session expires.",
   "Where no logout may be undone, end sessions before the app starts again: those of a user by",
-  "native-store revoke --user <id>, or all of them by store.clear() or a new secret for the cookies of the app.",
+  "native-store revoke --user <id>, or all of them by native-store revoke --all.",
 ];
 
 module.exports = {
@@ -112,8 +104,7 @@ module.exports = {
       "is lost, and asks. Where there is no terminal, it does nothing without --yes.",
     "Changes before the damage are kept. From changes behind it, and from changes that may be older than the data file, " +
       "only the ends of sessions are kept. Logins, changes and logouts in the rest are undone: a session that was logged " +
-      "out there is live again until it expires. native-store revoke ends the sessions of a user. store.clear(), or a new " +
-      "secret for the cookies of the app, ends all of them.",
+      "out there is live again until it expires. native-store revoke ends the sessions of a user, or all of them.",
     "The damaged file stays in the folder, as redo.log.damaged-<id>. Nothing else reads it: remove it when nobody needs it " +
       "any more. An encrypted store needs no secret for this.",
     "Stop all processes that use the store first. A kill at any moment leaves the store refused as before, or the log " +

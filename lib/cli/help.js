@@ -15,13 +15,14 @@ function generalHelp(commands) {
   return `native-store: looks into a store of @fluidauth/native-store, ends its sessions, checks and copies them
 
 Usage: native-store <command> [options]
+       native-store help <command>
 
 Commands:
 ${table(Object.entries(commands).map(([name, { summary }]) => [name, summary]))}
 
 Options of every command:
 ${optionTable(commonOptions)}
-  --version              the version of this package
+  -v, --version          the version of this package
 
 All but discard-log work on a store that other processes have open. Only revoke, import and discard-log
 change one.

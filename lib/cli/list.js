@@ -1,25 +1,52 @@
 "use strict";
 
 const { wrongUsage } = require("./failures.js");
+const { setTimeout: sleep } = require("node:timers/promises");
 const { LiveSessions } = require("./live-sessions.js");
 const show = require("./show.js");
-const { hasUser, readUser, userOptions } = require("./user-options.js");
+const { hasUser, noteOtherType, readUser, userOptions } = require("./user-options.js");
+
+const WATCH_EVERY = 1000;
 
 async function run(task) {
   const { options, output } = task;
   const limit = readLimit(options.limit);
   const userId = readUser(options);
+  if (options.watch && options.limit) throw wrongUsage("--watch and --limit exclude each other");
   const store = task.openStore({ isRead: true });
   const everyone = new LiveSessions(store, task);
-  const sessions = hasUser(options) ? await store.getByUser(userId) : everyone;
+  const sessions = async () => (hasUser(options) ? store.getByUser(userId) : everyone);
+  const lineOf = options.json ? show.json : columnsOf;
+  if (options.watch) return watch(task, sessions, lineOf);
 
   let listed = 0;
-  for await (const session of sessions) {
-    await output.line(options.json ? show.json(session) : lineOf(session));
+  for await (const session of await sessions()) {
+    await output.line(lineOf(session));
     if (++listed === limit) break;
   }
   await output.finish();
+  if (listed === 0) await noteOtherType(task, store);
   everyone.throwIfAnyUnreadable();
+}
+
+/** Lists the sessions, and then those that come and go, until a signal ends it. */
+async function watch(task, sessions, lineOf) {
+  const { output } = task;
+  let before = new Map();
+  for (;;) {
+    const lines = new Map();
+    for await (const session of await sessions()) {
+      const { sessionId } = session;
+      if (!before.has(sessionId)) await output.line(`+\t${lineOf(session)}`);
+      lines.set(sessionId, before.get(sessionId) ?? lineOf(session));
+    }
+    for (const [sessionId, line] of before) {
+      if (!lines.has(sessionId)) await output.line(`-\t${line}`);
+    }
+    await output.finish();
+    before = lines;
+    await task.interruptible(sleep(WATCH_EVERY));
+  }
 }
 
 function readLimit(text) {
@@ -28,7 +55,7 @@ function readLimit(text) {
   return Number(text);
 }
 
-function lineOf({ sessionId, userId, expires }) {
+function columnsOf({ sessionId, userId, expires }) {
   const end = new Date(expires);
   return [
     show.id(sessionId),
@@ -40,18 +67,21 @@ function lineOf({ sessionId, userId, expires }) {
 
 module.exports = {
   summary: "the live sessions, one a line",
-  usage: ["[--user <id> | --user-json <json>] [--limit <n>] [--json]"],
+  usage: ["[--user <id> | --user-json <json>] [--limit <n> | --watch] [--json]"],
   about: [
     "Each line has the id, the user, the time when the session ends and how long that is from now, with tabs between " +
       "them. The user is - for a visitor who is not logged in. What is no plain text stands there as JSON, and " +
       "of a long user only the beginning; --json has all of it.",
     "A user's sessions come oldest first, those of everyone in no order.",
+    "--watch goes on once a second. Each line then begins with + for a session that is new, or - for one that has ended, " +
+      "and a tab. It keeps the line of each live session in memory.",
     "CAUTION: whoever has the id of a session can be its user. An id is as good as a password: keep it out of logs, " +
       "tickets and chats.",
   ],
   options: {
     ...userOptions,
     limit: { value: "<n>", help: "no more than so many" },
+    watch: { help: "the sessions, and then those that come and go, until Ctrl+C" },
     json: { help: "each session whole, as a line of JSON" },
   },
   run,

@@ -3,7 +3,7 @@
 const { version } = require("../../package.json");
 const { parseArguments } = require("./arguments.js");
 const { commands } = require("./commands.js");
-const { EXIT, Failure, Interruption, ReaderGone } = require("./failures.js");
+const { EXIT, Failure, Interruption, ReaderGone, wrongUsage } = require("./failures.js");
 const { commandHelp, generalHelp } = require("./help.js");
 const { Output } = require("./output.js");
 const { escapeUnsafe } = require("./show.js");
@@ -17,8 +17,15 @@ async function main(argv) {
   try {
     process.exitCode = await answer(argv);
   } catch (error) {
-    process.exitCode = report(error);
+    process.exitCode = report(ofSecrets(error));
   }
+}
+
+/** A secret that is missing or another is a wrong use of the command, which has its own names for it. */
+function ofSecrets(error) {
+  const { code, message } = error;
+  if (code !== "ERR_INVALID_OPTION" || !message.startsWith("secret ")) return error;
+  return wrongUsage(`${message}; it is given by --secret-file or NATIVE_STORE_SECRET`);
 }
 
 async function answer(argv) {

@@ -1,6 +1,7 @@
 "use strict";
 
 const { wrongUsage } = require("./failures.js");
+const show = require("./show.js");
 
 /** The options that name a user. */
 const userOptions = {
@@ -28,4 +29,32 @@ function parse(json) {
   }
 }
 
-module.exports = { userOptions, hasUser, readUser };
+/**
+ * Says so where a user has no session, and one whose id is written alike has: `--user 1` is the text, and the app's id may
+ * be the number.
+ */
+async function noteOtherType(task, store) {
+  const { user, "user-json": json } = task.options;
+  const isText = user !== undefined;
+  const other = isText ? numberOrOther(user) : json;
+  if (other === undefined) return;
+  const found = await store.getByUser(other);
+  if (found.length === 0) return;
+  const [type, option] = isText ? [typeof other, "--user-json"] : ["text", "--user"];
+  const sessions = show.count(found.length, "session");
+  task.note(
+    `no session of the ${isText ? "text" : typeof parse(json)} ${show.escapeUnsafe(user ?? json)}, but ${sessions} of the ${type}: use ${option}`,
+  );
+}
+
+/** The JSON value that a text may stand for, if that is no text itself. */
+function numberOrOther(text) {
+  try {
+    const value = JSON.parse(text);
+    return value === null || typeof value === "string" ? undefined : value;
+  } catch {
+    return undefined;
+  }
+}
+
+module.exports = { userOptions, hasUser, noteOtherType, readUser };

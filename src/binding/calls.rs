@@ -77,7 +77,10 @@ fn get([store, session_id]: [Value; 2]) -> Result<Value> {
             Value::integer(env, ticket)
         }
         OpenStore::Redis(redis) => {
-            begin_call(env, redis, |redis, ticket| redis.get(id, ticket))?.to_value(env)
+            let cached = redis.cached(&id, |text| Value::string(env, text));
+            cached.unwrap_or_else(|| {
+                begin_call(env, redis, |redis, ticket| redis.get(id, ticket))?.to_value(env)
+            })
         }
     })
 }

@@ -1,13 +1,14 @@
 //! The cold calls: those that look at many sessions. Where that may take long, they run on an executor of the store.
 
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use napi::Env;
 use napi::bindgen_prelude::{Either, Either3, External, ToNapiValue, Uint8Array};
 use napi_derive::napi;
 
 use super::calls::begin;
-use super::errors::{JsError, guarded};
+use super::errors::{JsError, code_of, guarded};
 use super::found::Found;
 use super::handle::{AnyStore, OpenStore, release};
 use super::promise;
@@ -16,6 +17,7 @@ use crate::error::{Result, StoreError};
 use crate::executor::Executor;
 use crate::json::parse_user;
 use crate::session::{SessionId, UserKeyBuf};
+use crate::store::redis::{CacheStats, ConnectionState};
 use crate::store::{Cursor, FileStore, RedisStore, SessionStore, Stats};
 
 /// Counters of a store.
@@ -33,8 +35,51 @@ pub struct JsStats {
     /// Of a store in a file.
     pub file_bytes: Option<f64>,
     pub log: Option<JsLog>,
+    /// Likewise: the bytes of calls that wait for the disk, and the most that they may have.
+    pub queued_bytes: Option<f64>,
+    pub max_queued_bytes: Option<f64>,
     /// Of a store in Redis: why the last background sweep failed.
     pub sweep_error: Option<String>,
+    pub connections: Option<JsConnections>,
+    /// Of a store in Redis that has one.
+    pub cache: Option<JsCacheStats>,
+    #[napi(ts_type = "'ready' | 'connecting' | 'degraded' | 'unavailable'")]
+    pub state: &'static str,
+    pub problem: Option<JsProblem>,
+}
+
+/// What keeps a store from serving: an error's code for `lib/errors.js`, and its message.
+#[napi(object, object_from_js = false)]
+pub struct JsProblem {
+    pub code: String,
+    pub message: String,
+}
+
+impl From<StoreError> for JsProblem {
+    fn from(error: StoreError) -> Self {
+        Self { code: code_of(&error).into(), message: error.to_string() }
+    }
+}
+
+/// Counters of the connections to servers.
+#[napi(object, object_from_js = false)]
+pub struct JsConnections {
+    pub connects: f64,
+    pub disconnects: f64,
+    pub failures: f64,
+    pub retries: f64,
+}
+
+/// Counters of a near cache.
+#[napi(object, object_from_js = false)]
+pub struct JsCacheStats {
+    pub hits: f64,
+    pub misses: f64,
+    pub invalidations: f64,
+    pub sessions: f64,
+    pub bytes: f64,
+    /// Why nothing is cached.
+    pub off: Option<String>,
 }
 
 /// When a sweep began and how long it took, in milliseconds, and how many sessions it removed.
@@ -124,7 +169,15 @@ pub fn stats(env: Env, store: Value) -> Result<Either<JsStats, Value>, JsError> 
         AnyStore::File(file) => {
             let stats = |file: &Arc<FileStore>| {
                 let bytes = file.file_bytes()?;
-                file.stats().map(|stats| convert_stats(stats, Some(bytes)))
+                let (queued, max) = file.queued_bytes();
+                let problem = file.problem().map(JsProblem::from);
+                file.stats().map(|stats| JsStats {
+                    queued_bytes: Some(queued as f64),
+                    max_queued_bytes: Some(max as f64),
+                    state: if problem.is_some() { "unavailable" } else { "ready" },
+                    problem,
+                    ..convert_stats(stats, Some(bytes))
+                })
             };
             if guarded(|| file.has_quick_stats())? {
                 return guarded(|| stats(&file)).map(Either::A);
@@ -132,8 +185,29 @@ pub fn stats(env: Env, store: Value) -> Result<Either<JsStats, Value>, JsError> 
             promise::run(env, file.tasks(), Arc::clone(&file), stats).map(Either::B)
         }
         AnyStore::Redis(redis) => guarded(|| {
-            let sweep_error = redis.sweep_error();
-            redis.stats().map(|stats| JsStats { sweep_error, ..convert(stats) })
+            let (sweep_error, connections) = (redis.sweep_error(), redis.connections());
+            let cache = store.with_store(|store| match store {
+                OpenStore::Redis(redis) => Ok(redis.cache_stats().map(convert_cache_stats)),
+                OpenStore::Memory(_) | OpenStore::File(_) => Ok(None),
+            })?;
+            redis.stats().map(|stats| JsStats {
+                sweep_error,
+                state: match connections.state {
+                    ConnectionState::Connecting => "connecting",
+                    ConnectionState::Ready => "ready",
+                    ConnectionState::Degraded => "degraded",
+                    ConnectionState::Unavailable => "unavailable",
+                },
+                problem: connections.problem.map(|reason| StoreError::unavailable(reason).into()),
+                connections: Some(JsConnections {
+                    connects: connections.connects as f64,
+                    disconnects: connections.disconnects as f64,
+                    failures: connections.failures as f64,
+                    retries: connections.retries as f64,
+                }),
+                cache,
+                ..convert(stats)
+            })
         })
         .map(Either::A),
     }
@@ -159,7 +233,40 @@ fn convert_stats(stats: Stats, file_bytes: Option<u64>) -> JsStats {
             used_bytes: log.used as f64,
             size_bytes: log.size as f64,
         }),
+        queued_bytes: None,
+        max_queued_bytes: None,
         sweep_error: None,
+        connections: None,
+        cache: None,
+        state: "ready",
+        problem: None,
+    }
+}
+
+/// Asks a store whether it can serve. Resolves once it can. Of a store in Redis the call waits for so many milliseconds at
+/// most.
+#[napi(ts_args_type = "store: object, timeout: number", ts_return_type = "Promise<void> | undefined")]
+pub fn ping(env: Env, store: Value, timeout: f64) -> Result<Option<Value>, JsError> {
+    match guarded(|| store.share_store())? {
+        AnyStore::Memory(_) => Ok(None),
+        AnyStore::File(file) => {
+            promise::run(env, file.probes(), Arc::clone(&file), |file| file.probe()).map(Some)
+        }
+        AnyStore::Redis(redis) => {
+            let timeout = Duration::from_millis(timeout as u64);
+            promised(env, |done| redis.begin_ping(timeout, done), |()| ()).map(Some)
+        }
+    }
+}
+
+fn convert_cache_stats(stats: CacheStats) -> JsCacheStats {
+    JsCacheStats {
+        hits: stats.hits as f64,
+        misses: stats.misses as f64,
+        invalidations: stats.invalidations as f64,
+        sessions: stats.sessions as f64,
+        bytes: stats.bytes as f64,
+        off: stats.off,
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::error::{Result, StoreError};
+use crate::error::{Outcome, Result, StoreError};
+use crate::store::redis::Fault;
 
 /// An error with a code of `StoreError`'s. JavaScript makes a `SessionStoreError` of it.
 pub(super) type JsError = napi::Error<&'static str>;
@@ -27,15 +28,42 @@ pub(super) fn refused_as_store_error(error: napi::Error) -> StoreError {
     StoreError::Internal(format!("Node-API refused a call ({})", error.reason).into())
 }
 
-/// An error's code for `lib/errors.js`. What follows the colon becomes the error's `outcome`.
+/// The code of an error of outcome `$outcome`, which says the fault.
+macro_rules! unavailable {
+    ($outcome:literal, $reason:expr; $($fault:ident: $name:literal,)*) => {
+        match Fault::of($reason) {
+            $(Fault::$fault => concat!("ERR_STORE_UNAVAILABLE:", $outcome, ":", $name),)*
+        }
+    };
+    ($outcome:literal, $reason:expr) => {
+        unavailable!($outcome, $reason;
+            Authentication: "authentication",
+            Dns: "dns",
+            Tls: "tls",
+            NotPrimary: "not-primary",
+            Refused: "refused",
+            Loading: "loading",
+            Timeout: "timeout",
+            Other: "other",
+        )
+    };
+}
+
+/// An error's code for `lib/errors.js`. What follows the first colon becomes the error's `outcome`, and what follows the
+/// second one its `reason`.
 pub(super) fn code_of(error: &StoreError) -> &'static str {
+    if let StoreError::Unavailable { reason, outcome } = error {
+        return match outcome {
+            Outcome::NotDone => unavailable!("", reason),
+            Outcome::Unknown => unavailable!("unknown", reason),
+        };
+    }
     let code = error.code();
     if !error.is_outcome_unknown() {
         return code;
     }
     match code {
         "ERR_STORE_TIMEOUT" => "ERR_STORE_TIMEOUT:unknown",
-        "ERR_STORE_UNAVAILABLE" => "ERR_STORE_UNAVAILABLE:unknown",
         "ERR_STORE_FULL" => "ERR_STORE_FULL:unknown",
         "ERR_STORE_IO" => "ERR_STORE_IO:unknown",
         "ERR_STORE_CORRUPT" => "ERR_STORE_CORRUPT:unknown",
@@ -56,6 +84,19 @@ mod tests {
         let error = guarded::<()>(|| panic!("a secret")).unwrap_err();
         assert_eq!(error.status, "ERR_INTERNAL");
         assert!(!error.reason.contains("secret"));
+    }
+
+    #[test]
+    fn an_unavailable_server_has_a_fault() {
+        for (words, name) in
+            [("NOAUTH", "authentication"), ("DNS: none", "dns"), ("MASTERDOWN", "not-primary")]
+        {
+            let error = StoreError::unavailable(words);
+            assert_eq!(code_of(&error), format!("ERR_STORE_UNAVAILABLE::{name}"));
+            assert_eq!(Fault::of(words).name(), name);
+            let code = format!("ERR_STORE_UNAVAILABLE:unknown:{name}");
+            assert_eq!(code_of(&error.of_unknown_outcome()), code);
+        }
     }
 
     #[test]

@@ -16,11 +16,12 @@ use super::reply;
 use super::tickets::{JsFailure, Listener, NOTHING, SettleArgs, Tickets, tickets};
 use super::uv::{Loop, Owner, Poll, Timer};
 use super::values::Value;
+use super::warning::Warn;
 use crate::error::{Result, StoreError};
 use crate::scratch::with_buffer;
-use crate::session::{Content, Expiry};
+use crate::session::{Content, Expiry, SessionId};
 use crate::store::RedisStore;
-use crate::store::redis::{AT_ONCE, Answers, FastPath, NodeId, Results, Supply};
+use crate::store::redis::{AT_ONCE, Answers, CacheStats, FastPath, Hit, NodeId, Results, Supply};
 
 /// A fast path and what drives it. The handles of the event loop keep it until its last call has ended.
 pub(super) struct FastPathDriver {
@@ -39,6 +40,8 @@ pub(super) struct FastPathDriver {
     buffer: CompletionBuffer,
     is_ending: Cell<bool>,
     has_shut: Cell<bool>,
+    /// Receives once why there is no cache.
+    warn: Cell<Option<Warn>>,
     at_exit: Cell<sys::napi_async_cleanup_hook_handle>,
 }
 
@@ -55,6 +58,7 @@ impl FastPathDriver {
         store: Arc<RedisStore>,
         settle: &Function<'_, SettleArgs, ()>,
         has_loop: bool,
+        warn: Option<Warn>,
     ) -> Result<Rc<Self>> {
         let (tickets, settler) = tickets(settle)?;
         let settler: Arc<dyn Answers> = settler;
@@ -71,6 +75,7 @@ impl FastPathDriver {
             buffer: CompletionBuffer::new(env, settle)?,
             is_ending: Cell::new(false),
             has_shut: Cell::new(false),
+            warn: Cell::new(warn),
             at_exit: Cell::new(ptr::null_mut()),
         });
         if let Some(event_loop) = driver.event_loop {
@@ -83,6 +88,7 @@ impl FastPathDriver {
                 driver.fast_path.borrow_mut().want();
             }
         }
+        driver.warn_if_off();
         Ok(driver)
     }
 
@@ -92,6 +98,33 @@ impl FastPathDriver {
 
     pub(super) fn with_fast_path<T>(&self, call: impl FnOnce(&mut FastPath) -> T) -> T {
         call(&mut self.fast_path.borrow_mut())
+    }
+
+    /// Calls `read` with the reply to a `get` that needs no round trip.
+    pub(super) fn cached<T>(self: &Rc<Self>, id: &SessionId, read: impl FnOnce(&[u8]) -> T) -> Option<T> {
+        let (hit, value) = with_buffer(|text| {
+            let hit = self.fast_path.borrow_mut().try_get(id, |expires, content| {
+                text.clear();
+                reply::write(expires, content, text);
+            });
+            hit.map(|hit| (hit, read(text)))
+        })?;
+        if hit == Hit::HasWork {
+            self.submit();
+        }
+        Some(value)
+    }
+
+    pub(super) fn cache_stats(&self) -> Option<CacheStats> {
+        self.fast_path.borrow().cache_stats()
+    }
+
+    fn warn_if_off(&self) {
+        if let Some(off) = self.cache_stats().and_then(|stats| stats.off)
+            && let Some(warn) = self.warn.take()
+        {
+            warn.call(off);
+        }
     }
 
     /// Has what was called begin.
@@ -241,6 +274,8 @@ impl Listener for FastPathDriver {
                 fast_path.take_supply(supply);
                 // It may have begun calls.
                 fast_path.submit();
+                drop(fast_path);
+                self.warn_if_off();
             }
         }
         self.adjust();

@@ -24,3 +24,4 @@ mod tickets;
 mod upkeep;
 mod uv;
 mod values;
+mod warning;

@@ -14,10 +14,11 @@ use super::fast_path::FastPathDriver;
 use super::handle::{OpenFile, OpenStore};
 use super::tickets::{SettleArgs, tickets};
 use super::values::Value;
+use super::warning::{Warn, WarnArgs};
 use crate::store::file::{Durability, FileOptions, Secret};
 use crate::store::memory::{MemoryOptions, SharedStore};
 use crate::store::redis::{
-    Address, Auth, Authorities, Credentials, Login, RedisOptions, Servers, TlsOptions,
+    Address, Auth, Authorities, CacheOptions, Credentials, Login, RedisOptions, Servers, TlsOptions,
 };
 use crate::store::{FileStore, RedisStore};
 
@@ -112,6 +113,20 @@ impl JsRedisServer {
     }
 }
 
+/// A near cache: its bytes, and for how many milliseconds a proof that it is current holds.
+#[napi(object, object_to_js = false)]
+pub struct JsCacheOptions {
+    pub max_bytes: f64,
+    pub max_staleness: f64,
+}
+
+impl JsCacheOptions {
+    fn convert(self) -> Option<CacheOptions> {
+        let max_staleness = Duration::from_millis(self.max_staleness as u64);
+        limit(Some(self.max_bytes)).map(|max_bytes| CacheOptions { max_bytes, max_staleness })
+    }
+}
+
 /// The options of a store in Redis, likewise.
 #[napi(object, object_to_js = false)]
 pub struct JsRedisOptions {
@@ -128,6 +143,7 @@ pub struct JsRedisOptions {
     pub command_timeout: Option<f64>,
     pub connect_timeout: Option<f64>,
     pub wait_replicas: Option<u32>,
+    pub cache: Option<JsCacheOptions>,
     /// PEM texts.
     pub ca: Option<Vec<String>>,
     /// The authorities where there is no `ca`.
@@ -182,6 +198,7 @@ impl From<JsRedisOptions> for RedisOptions {
             command_timeout: millis(options.command_timeout, defaults.command_timeout),
             connect_timeout: millis(options.connect_timeout, defaults.connect_timeout),
             wait_replicas: options.wait_replicas.unwrap_or(0),
+            cache: options.cache.and_then(JsCacheOptions::convert),
             max_session_bytes: limit(options.max_session_bytes),
             max_sessions_per_user: limit(options.max_sessions_per_user),
             max_lifetime: options.max_lifetime.map(|millis| millis as u64),
@@ -220,9 +237,10 @@ pub fn open_file(
 }
 
 /// Opens a store in Redis, as an external. It connects in the background. `settle` receives the results of calls. The
-/// number of a `get` is -1 for "not found", else `-2 - index` into the texts. `ask` receives requests for credentials.
+/// number of a `get` is -1 for "not found", else `-2 - index` into the texts. `ask` receives requests for credentials,
+/// `warn` why there is no cache.
 #[napi(
-    ts_args_type = "options: JsRedisOptions, settle: (done: Float64Array, length: number, failures: JsFailure[], texts: string[]) => void, ask?: (request: object) => void",
+    ts_args_type = "options: JsRedisOptions, settle: (done: Float64Array, length: number, failures: JsFailure[], texts: string[]) => void, ask?: (request: object) => void, warn?: (reason: string) => void",
     ts_return_type = "object"
 )]
 pub fn open_redis(
@@ -230,6 +248,7 @@ pub fn open_redis(
     options: JsRedisOptions,
     settle: Function<'_, SettleArgs, ()>,
     ask: Option<Function<'_, AskArgs, ()>>,
+    warn: Option<Function<'_, WarnArgs, ()>>,
 ) -> Result<Value, JsError> {
     guarded(|| {
         let has_loop = options.event_loop;
@@ -238,14 +257,22 @@ pub fn open_redis(
             options.servers.login_mut().auth = Auth::Provider(Arc::new(JsCredentialsProvider::new(&ask)?));
         }
         let store = RedisStore::open(&options)?;
-        Value::store(env.raw(), OpenStore::Redis(FastPathDriver::start(env.raw(), store, &settle, has_loop)?))
+        let warn = warn.as_ref().map(Warn::new).transpose()?;
+        let driver = FastPathDriver::start(env.raw(), store, &settle, has_loop, warn)?;
+        Value::store(env.raw(), OpenStore::Redis(driver))
     })
 }
 
-/// The milliseconds that a call of a store in a file may take.
+/// The milliseconds that a call of a store in a file or in Redis may take.
 #[napi(ts_args_type = "store: object")]
 pub fn command_timeout_of(store: Value) -> Result<Option<f64>, JsError> {
-    of_file(store, |file| file.command_timeout().as_millis() as f64)
+    let timeout = |store: &OpenStore| match store {
+        OpenStore::Memory(_) => None,
+        OpenStore::File(file) => Some(file.store.command_timeout()),
+        OpenStore::Redis(redis) => Some(redis.store().command_timeout()),
+    };
+    let timeout = guarded(|| store.with_store(|store| Ok(timeout(store))))?;
+    Ok(timeout.map(|timeout| timeout.as_millis() as f64))
 }
 
 /// How long a session of a store may live after its creation, in milliseconds, if that is limited.

@@ -56,8 +56,10 @@ const WITHOUT_LOCKS = ["node-sqlite3-wasm"];
 function findDriver(user) {
   const { name, driver, broken } = findInApp(drivers, { user, load });
   if (driver) return { name, open: driver, isLocked: !WITHOUT_LOCKS.includes(name) };
-  const why = ["it takes an SQLite driver, and there is none", ...broken].join("; ");
-  throw wrongUsage(`${why}; npm install better-sqlite3 here, or use Node.js 22.13 or later`);
+  const why = ["an SQLite file can only be read with a driver", ...broken].join("; ");
+  throw wrongUsage(
+    `${why}; npm install better-sqlite3 in this folder, or run this with Node.js 22.13 or later`,
+  );
 }
 
 /** The module, or `null` where there is none. */

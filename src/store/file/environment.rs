@@ -312,6 +312,15 @@ impl Environment {
         self.usage(&view).map_err(|error| self.failed(error))
     }
 
+    /// Checks that a session fits into `maxBytes`.
+    ///
+    /// # Errors
+    /// `Full`; those of a read.
+    pub(super) fn check_room(&self) -> Result<()> {
+        let usage = self.usage_now()?;
+        self.room.check(Usage { file: 0, free: 0 }, usage.used())
+    }
+
     /// How large the file is, and how much of it is free.
     pub(super) fn usage(&self, view: &View) -> heed::Result<Usage> {
         Ok(self.usage_of(&view.open, &Trees::read(view.tables(), view)?))

@@ -93,6 +93,8 @@ const PAGE: usize = 1000;
 /// user's `getByUser`.
 const TASK_THREADS: usize = 2;
 const UPKEEP_THREADS: usize = 1;
+/// A probe may hang with the disk, and no other call is to hang with it.
+const PROBE_THREADS: usize = 1;
 
 /// The stores that are open in this process.
 static OPEN: Registry<FileStore> = Registry::new();
@@ -109,6 +111,7 @@ pub struct FileStore {
     sweeper: OnceLock<Sweeper>,
     tasks: Executor,
     upkeep: Executor,
+    probes: Executor,
     clock: Arc<dyn Clock>,
     handles: AtomicUsize,
     /// Whether the last handle has ended.
@@ -197,6 +200,7 @@ impl FileStore {
             sweeper: OnceLock::new(),
             tasks: Executor::new(TASK_THREADS),
             upkeep: Executor::new(UPKEEP_THREADS),
+            probes: Executor::new(PROBE_THREADS),
             clock,
             handles: AtomicUsize::new(0),
             is_closing: AtomicBool::new(false),
@@ -339,6 +343,45 @@ impl FileStore {
     /// Where calls that read the whole file run.
     pub fn upkeep(&self) -> &Executor {
         &self.upkeep
+    }
+
+    /// Where probes run.
+    pub fn probes(&self) -> &Executor {
+        &self.probes
+    }
+
+    /// Checks that the store can write: the folder is there, what was begun is written, the log and the data file take
+    /// writes, and there is room. Of a store that is read only, that it can be read.
+    ///
+    /// # Errors
+    /// `Timeout`, `Io`, `Full`; those of a write.
+    pub fn probe(&self) -> Result<()> {
+        let environment = self.environment();
+        environment.held.check()?;
+        if self.options.read_only {
+            return environment.read().map(drop);
+        }
+        self.flush()?;
+        self.redo().probe()
+    }
+
+    /// What keeps the store from writing, as far as that is known without a write.
+    pub fn problem(&self) -> Option<StoreError> {
+        let environment = self.environment();
+        if self.options.read_only {
+            return environment.held.ensure().err();
+        }
+        environment
+            .held
+            .ensure()
+            .and_then(|()| self.redo().check())
+            .and_then(|()| environment.check_room())
+            .err()
+    }
+
+    /// How many bytes the calls take that wait for the disk, and the most that they may take.
+    pub fn queued_bytes(&self) -> (usize, usize) {
+        (self.queue.bytes(), queue::MAX_BYTES)
     }
 
     /// The clock that says which sessions are expired.
@@ -724,6 +767,7 @@ impl Drop for FileStore {
         self.keeper.take().into_iter().for_each(join);
         self.tasks.close();
         self.upkeep.close();
+        self.probes.close();
         if let Some(sweeper) = self.sweeper.take() {
             sweeper.stop();
         }

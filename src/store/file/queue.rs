@@ -176,6 +176,11 @@ impl Queue {
         })
     }
 
+    /// How many bytes are taken by what is queued or in the writer's hands.
+    pub(super) fn bytes(&self) -> usize {
+        self.state.lock().bytes
+    }
+
     /// Has the writer begin with what is queued.
     pub(super) fn wake(&self) {
         self.state.lock().awake = true;

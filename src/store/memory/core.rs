@@ -113,13 +113,26 @@ impl MemoryStore {
         id: &SessionId,
         read: impl FnOnce(Expiry, Content<'_>) -> T,
     ) -> Result<Option<T>> {
-        self.use_record(id, |expires, record| record.content().map(|content| read(expires, content)))
+        self.use_record(id, true, |expires, record| record.content().map(|content| read(expires, content)))
     }
 
-    /// Calls `read` with a live record and its expiry, under the lock of its shard, and counts that as a use.
+    /// As `get_with`, but it is no use of the session: that does not keep it from being the next to go.
+    ///
+    /// # Errors
+    /// As for `get_with`.
+    pub fn peek_with<T>(
+        &self,
+        id: &SessionId,
+        read: impl FnOnce(Expiry, Content<'_>) -> T,
+    ) -> Result<Option<T>> {
+        self.use_record(id, false, |expires, record| record.content().map(|content| read(expires, content)))
+    }
+
+    /// Calls `read` with a live record and its expiry, under the lock of its shard. That may be a use of the session.
     pub(super) fn use_record<T>(
         &self,
         id: &SessionId,
+        is_use: bool,
         read: impl FnOnce(Expiry, Record<'_>) -> Result<T>,
     ) -> Result<Option<T>> {
         let hash = self.hash(id.as_bytes());
@@ -132,7 +145,7 @@ impl MemoryStore {
         let Some((expires, record)) = found else { return Ok(None) };
         let given = read(expires, record);
         // By its creation number: its slot may be another's when the list is locked.
-        let used = self.limits.has_capacity().then(|| record.created());
+        let used = (is_use && self.limits.has_capacity()).then(|| record.created());
         drop(table);
         if let (Some(created), Some(mut list)) = (used, self.lock_list()) {
             list.used(created);

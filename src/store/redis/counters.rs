@@ -13,6 +13,8 @@ pub struct Counters {
     pub created: AtomicU64,
     pub expired: AtomicU64,
     pub evicted: AtomicU64,
+    /// How often the worker has ended sessions that the call did not name: those of a user, those over a limit, or all.
+    pub mass_ends: AtomicU64,
     pub last_sweep: Mutex<Option<Sweep>>,
     /// Why the last background sweep failed, if it did.
     pub sweep_error: Mutex<Option<String>>,

@@ -8,12 +8,16 @@
 //! the calls of one turn of JavaScript go to the server together, and their results come back together.
 //!
 //! Each layer uses those before it, and never the other way round:
-//! `resp`, `connection`, `routing`, `session`, `queue`, `worker`, this module, `fast_path`.
+//! `resp`, `monitor`, `connection`, `routing`, `session`, `health`, `queue`, `cache`, `worker`, this module, `fast_path`.
 
+mod cache;
 mod connection;
 mod counters;
 mod error;
 mod fast_path;
+mod fault;
+mod health;
+mod monitor;
 mod options;
 mod queue;
 mod resp;
@@ -40,9 +44,10 @@ use tokio::time::Instant;
 
 use self::connection::{Connector, Replication, ReplyWindow, System, Tls};
 use self::counters::Counters;
+use self::monitor::Monitor;
 use self::queue::{Queue, Waiter};
 use self::routing::{Attempt, Router};
-use self::session::{Cipher, Context, Names, NewSession, Op};
+use self::session::{Cipher, Context, Names, NewSession, Op, Transactions};
 use self::time::Times;
 use self::worker::Worker;
 use super::{Answer, Cursor, SessionStore, Stats, StoredSession};
@@ -52,13 +57,16 @@ use crate::lifetime::Lifetime;
 use crate::session::{Expiry, Session, SessionId, UserKey};
 use crate::store::DEFAULT_MAX_SESSION_BYTES;
 
-pub use self::queue::{Answers, Supply};
+pub use self::cache::CacheStats;
+pub use self::queue::{Answers, Results, Supply};
 pub use self::routing::NodeId;
 pub use crate::keyring::Secret;
-pub use fast_path::{AT_ONCE, FastPath, Results};
+pub use fast_path::{AT_ONCE, FastPath, Hit};
+pub use fault::Fault;
+pub use monitor::{ConnectionState, Connections};
 pub use options::{
-    Address, Auth, Authorities, Credentials, CredentialsProvider, CredentialsSender, Login, RedisOptions,
-    Servers, TlsOptions,
+    Address, Auth, Authorities, CacheOptions, Credentials, CredentialsProvider, CredentialsSender, Login,
+    RedisOptions, Servers, TlsOptions,
 };
 #[cfg(fuzzing)]
 pub use resp::check_replies;
@@ -67,6 +75,7 @@ pub use resp::check_replies;
 pub struct RedisStore {
     queue: Arc<Queue>,
     counters: Arc<Counters>,
+    monitor: Arc<Monitor>,
     names: Names,
     times: Times,
     command_timeout: Duration,
@@ -74,7 +83,10 @@ pub struct RedisStore {
     max_sessions_per_user: Option<NonZeroUsize>,
     can_have_fast_path: bool,
     is_cluster: bool,
+    waits_for_replicas: bool,
+    cache: Option<CacheOptions>,
     window: Arc<ReplyWindow>,
+    transactions: Arc<Transactions>,
 }
 
 impl RedisStore {
@@ -123,15 +135,20 @@ impl RedisStore {
         let replication = (options.wait_replicas > 0)
             .then_some(Replication { replicas: options.wait_replicas, timeout: options.command_timeout / 2 });
         let (queue, counters) = (Arc::new(Queue::default()), Arc::new(Counters::default()));
+        let (monitor, transactions) = (Arc::new(Monitor::default()), Arc::<Transactions>::default());
         let store = Arc::new(Self {
             queue: Arc::clone(&queue),
             counters: Arc::clone(&counters),
+            monitor: Arc::clone(&monitor),
+            transactions: Arc::clone(&transactions),
             names: Names::new(&options.prefix),
             window: Arc::clone(&window),
             times: times.clone(),
             max_sessions_per_user: options.max_sessions_per_user,
             can_have_fast_path: options.can_have_fast_path(),
             is_cluster: matches!(options.servers, Servers::Cluster { .. }),
+            waits_for_replicas: options.wait_replicas > 0,
+            cache: options.cache,
             command_timeout: options.command_timeout,
             max_session_bytes: options.max_session_bytes.map_or(DEFAULT_MAX_SESSION_BYTES, usize::from),
         });
@@ -145,9 +162,11 @@ impl RedisStore {
                 timeout: options.connect_timeout,
                 replication,
                 window,
+                monitor,
             };
             let router = Router::start(&options, connector);
-            spawn_local(Worker::serve(Context::new(options, times, counters, router), queue));
+            let context = Context::new(options, times, counters, transactions, router);
+            spawn_local(Worker::serve(context, queue));
         };
         Ok((store, serve))
     }
@@ -159,6 +178,16 @@ impl RedisStore {
     /// Why the last background sweep failed, if it did.
     pub fn sweep_error(&self) -> Option<String> {
         self.counters.sweep_error.lock().clone()
+    }
+
+    /// The connections to the servers, as the worker has them.
+    pub fn connections(&self) -> Connections {
+        self.monitor.connections()
+    }
+
+    /// How long a call may take.
+    pub fn command_timeout(&self) -> Duration {
+        self.command_timeout
     }
 
     /// Has what is queued begin.
@@ -267,6 +296,7 @@ impl RedisStore {
         except: Option<&SessionId>,
         done: impl FnOnce(Result<u64>) + Send + 'static,
     ) {
+        let done = self.noting_mass_end(done);
         let (user, except) = (user.to_buf(), except.cloned());
         let deadline = Instant::now() + self.command_timeout;
         let work = async move |context: Rc<Context>| {
@@ -279,6 +309,34 @@ impl RedisStore {
             context.router.within(deadline, work).await
         };
         self.begin(work, done);
+    }
+
+    /// Asks every primary whether it serves. Waits for connections, until the time is over.
+    pub fn begin_ping(&self, timeout: Duration, done: impl FnOnce(Result<()>) + Send + 'static) {
+        let (deadline, monitor) = (Instant::now() + timeout, Arc::clone(&self.monitor));
+        let work = async move |context: Rc<Context>| {
+            let ping = async |attempt: &Attempt| health::ping(&context, attempt).await;
+            context.router.within(deadline, ping).await.map_err(|error| match (error, monitor.problem()) {
+                (StoreError::Timeout { .. }, Some(reason)) => StoreError::unavailable(reason),
+                (StoreError::Timeout { waited_for, outcome, .. }, None) => {
+                    StoreError::Timeout { waited_for, millis: timeout.as_millis() as u64, outcome }
+                }
+                (error, _) => error,
+            })
+        };
+        self.begin(work, done);
+    }
+
+    /// Has the caches know, before the caller does, that sessions were ended that the call did not name.
+    fn noting_mass_end<T>(
+        &self,
+        done: impl FnOnce(Result<T>) + Send + 'static,
+    ) -> impl FnOnce(Result<T>) + Send + 'static {
+        let counters = Arc::clone(&self.counters);
+        move |result| {
+            Counters::add(&counters.mass_ends, 1);
+            done(result);
+        }
     }
 
     pub fn begin_size(&self, done: impl FnOnce(Result<u64>) + Send + 'static) {
@@ -294,6 +352,7 @@ impl RedisStore {
     }
 
     pub fn begin_clear(&self, done: impl FnOnce(Result<()>) + Send + 'static) {
+        let done = self.noting_mass_end(done);
         self.begin(async move |context: Rc<Context>| session::clear(&context).await, done);
     }
 }

@@ -136,6 +136,13 @@ impl Default for Authorities {
     }
 }
 
+/// A near cache of sessions: how many bytes it may take, and for how long it may go without a proof that it is current.
+#[derive(Debug, Clone, Copy)]
+pub struct CacheOptions {
+    pub max_bytes: NonZeroUsize,
+    pub max_staleness: Duration,
+}
+
 /// What a connection by TLS is made with.
 #[derive(Debug, Clone, Default)]
 pub struct TlsOptions {
@@ -161,6 +168,7 @@ pub struct RedisOptions {
     pub connect_timeout: Duration,
     /// How many replicas have a write before it is done.
     pub wait_replicas: u32,
+    pub cache: Option<CacheOptions>,
     pub max_session_bytes: Option<NonZeroUsize>,
     pub max_sessions_per_user: Option<NonZeroUsize>,
     /// In milliseconds.
@@ -180,6 +188,7 @@ impl RedisOptions {
             command_timeout: DEFAULT_COMMAND_TIMEOUT,
             connect_timeout: DEFAULT_CONNECT_TIMEOUT,
             wait_replicas: 0,
+            cache: None,
             max_session_bytes: None,
             max_sessions_per_user: None,
             max_lifetime: None,
@@ -196,9 +205,10 @@ impl RedisOptions {
         }
     }
 
-    /// Whether JavaScript threads may have connections of their own. The waiting for replicas is left to the worker.
+    /// Whether JavaScript threads may have connections of their own. The waiting for replicas is left to the worker: then
+    /// they are for a cache alone.
     pub fn can_have_fast_path(&self) -> bool {
-        self.wait_replicas == 0
+        self.wait_replicas == 0 || self.cache.is_some()
     }
 
     /// # Errors

@@ -12,6 +12,7 @@ use super::connection::RawConnection;
 use super::routing::NodeId;
 use super::session::{Cipher, Op};
 use crate::error::{Result, StoreError};
+use crate::session::{Content, Expiry};
 use crate::store::{Answer, Completions};
 
 /// The most calls that may be under way: without a server they wait, and are not to take all of the memory.
@@ -30,6 +31,8 @@ pub struct EventLoopConnection {
     pub(super) node: NodeId,
     pub(super) connection: RawConnection,
     pub(super) cipher: Arc<Cipher>,
+    /// Where there is a cache: whether the server tells of changes, or why it does not.
+    pub(super) tracking: Option<std::result::Result<(), String>>,
 }
 
 /// Which servers have which slots: the first and the last of each range.
@@ -47,6 +50,14 @@ pub trait Answers: Completions {
     fn supply(&self, supply: Supply) {
         drop(supply);
     }
+}
+
+/// Receives the results of the calls of a fast path, by their tickets.
+pub trait Results {
+    fn number(&mut self, ticket: u32, number: u64);
+    /// Of a `get`.
+    fn session(&mut self, ticket: u32, session: Option<(Expiry, Content<'_>)>);
+    fn refused(&mut self, ticket: u32, error: &StoreError);
 }
 
 pub enum Waiter {

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::clock::{Clock, Millis, SystemClock};
 use crate::lifetime::Lifetime;
 use crate::session::Expiry;
@@ -38,6 +40,10 @@ pub struct Times {
     last_stamp: Arc<AtomicU64>,
     /// How far the servers' clock is ahead of the store's; `UNKNOWN` until one of them has said what time it is.
     server_offset: Arc<AtomicI64>,
+    /// How far it is ahead of the time since `opened_at`. The store's clock may be set, and this one stands still while the
+    /// machine sleeps: neither alone says what time it is by the servers' clock.
+    steady_offset: Arc<AtomicI64>,
+    opened_at: Instant,
 }
 
 const UNKNOWN: Millis = Millis::MIN;
@@ -56,6 +62,8 @@ impl Times {
             lifetime: Lifetime::UNLIMITED,
             last_stamp: Arc::default(),
             server_offset: Arc::new(server_offset.into()),
+            steady_offset: Arc::default(),
+            opened_at: Instant::now(),
         }
     }
 
@@ -90,19 +98,16 @@ impl Times {
     /// Takes the time that a server said, which was asked at `asked_at` and has just answered. `None` if it does not say:
     /// then its clock is taken to be in step.
     pub fn learn(&self, asked_at: Millis, server_time: Option<Millis>) {
-        if self.kept_for.is_some() {
+        let is_known = self.knows_servers();
+        if self.kept_for.is_some() || is_known && server_time.is_none() {
             return;
         }
         let known = self.offset();
         let offset = server_time.map_or(0, |server_time| server_time - (asked_at + self.now()) / 2);
         // What differs by less is the network's delay, too. The stamps of stores on one machine keep their order so.
-        let is_in_step = (offset - known).abs() < IN_STEP;
-        self.server_offset.store(if is_in_step { known } else { offset }, Ordering::Relaxed);
-    }
-
-    /// The time by the servers' clock, as far as it is known.
-    fn servers_now(&self) -> Millis {
-        self.now() + self.offset()
+        let offset = if (offset - known).abs() < IN_STEP { known } else { offset };
+        self.steady_offset.store(self.now() + offset - self.steady(), Ordering::Relaxed);
+        self.server_offset.store(offset, Ordering::Relaxed);
     }
 
     /// How far the servers' clock is ahead, as far as it is known.
@@ -111,6 +116,24 @@ impl Times {
             UNKNOWN => 0,
             offset => offset,
         }
+    }
+
+    /// The time since the store was opened.
+    fn steady(&self) -> Millis {
+        self.opened_at.elapsed().as_millis() as Millis
+    }
+
+    /// The time by the servers' clock, as far as it is known: the earliest and the latest that it may be.
+    fn servers_now(&self) -> (Millis, Millis) {
+        let now = match self.server_offset.load(Ordering::Relaxed) {
+            UNKNOWN => return (0, self.now()),
+            offset => self.now() + offset,
+        };
+        if self.kept_for.is_some() {
+            return (now, now);
+        }
+        let steady = self.steady() + self.steady_offset.load(Ordering::Relaxed);
+        (now.min(steady), now.max(steady))
     }
 
     /// When a session ends by its lifetime, if not before.
@@ -130,14 +153,16 @@ impl Times {
         created as Stamp * 1000 + stamp % 1000
     }
 
-    /// The oldest stamp of what is no older than this by the servers' clock.
+    /// The oldest stamp of what is no older than this by the servers' clock. Until their time is known nothing is older.
     pub fn stamp_before(&self, age: Duration) -> Stamp {
-        (self.servers_now().max(0) as Stamp * 1000).saturating_sub(age.as_micros() as Stamp)
+        let (now, _) = self.servers_now();
+        (now.max(0) as Stamp * 1000).saturating_sub(age.as_micros() as Stamp)
     }
 
     /// The stamp of a session that is created now: later than any before it.
     pub fn stamp(&self) -> Stamp {
-        let now = self.servers_now().max(0) as Stamp * 1000 + self.micros;
+        let (_, now) = self.servers_now();
+        let now = now.max(0) as Stamp * 1000 + self.micros;
         let after = |before: Stamp| now.max(before + 1);
         let update = |before| Some(after(before));
         let before = self.last_stamp.fetch_update(Ordering::Relaxed, Ordering::Relaxed, update);
@@ -150,31 +175,78 @@ mod tests {
     use super::*;
     use crate::clock::MockClock;
 
+    const MILLI: Duration = Duration::from_millis(1);
+
+    /// Runs a test in simulated time.
+    fn run(test: impl AsyncFnOnce()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+        runtime.unwrap().block_on(test());
+    }
+
     #[test]
     fn stamps_go_by_the_servers_clock_once_that_is_known() {
-        let clock = Arc::new(MockClock::new(1_000_000));
-        let times = Times::new(Arc::clone(&clock) as Arc<dyn Clock>, None);
-        assert!(!times.knows_servers());
-        for (server_time, now) in [
-            // What may be the network's delay is none of the clocks'.
-            (Some(1_000_900), 1_000_000),
-            (Some(1_060_000), 1_060_000),
-            (Some(1_060_999), 1_060_000),
-            (Some(940_000), 940_000),
-            // One that does not say is taken to be in step.
-            (None, 1_000_000),
-        ] {
-            times.learn(1_000_000, server_time);
-            assert!(times.knows_servers());
-            assert_eq!(
-                times.stamp_before(Duration::from_millis(1)),
-                (now - 1) as Stamp * 1000,
-                "{server_time:?}"
-            );
-        }
-        let (first, second) = (times.stamp(), times.stamp());
-        let micros = times.micros;
-        assert_eq!((first, second), (1_000_000_000 + micros, 1_000_000_001 + micros));
+        run(async || {
+            let clock = Arc::new(MockClock::new(1_000_000));
+            let times = Times::new(Arc::clone(&clock) as Arc<dyn Clock>, None);
+            assert!(!times.knows_servers());
+            // Nothing is known to be old.
+            assert_eq!(times.stamp_before(MILLI), 0);
+            for (server_time, now) in [
+                // What may be the network's delay is none of the clocks'.
+                (Some(1_000_900), 1_000_000),
+                (Some(1_060_000), 1_060_000),
+                (Some(1_060_999), 1_060_000),
+                (Some(940_000), 940_000),
+                // One that does not say makes no difference any more.
+                (None, 940_000),
+            ] {
+                times.learn(1_000_000, server_time);
+                assert!(times.knows_servers());
+                assert_eq!(times.stamp_before(MILLI), (now - 1) as Stamp * 1000, "{server_time:?}");
+            }
+            let (first, second) = (times.stamp(), times.stamp());
+            let micros = times.micros;
+            assert_eq!((first, second), (940_000_000 + micros, 940_000_001 + micros));
+        });
+    }
+
+    #[test]
+    fn servers_that_do_not_say_their_time_are_taken_to_be_in_step() {
+        run(async || {
+            let times = Times::new(Arc::new(MockClock::new(1_000_000)), None);
+            times.learn(1_000_000, None);
+            assert_eq!((times.stamp_before(MILLI), times.stamp() / 1000), (999_999_000, 1_000_000));
+        });
+    }
+
+    #[test]
+    fn nothing_ages_by_a_clock_that_is_set_nor_gets_younger_while_the_machine_sleeps() {
+        run(async || {
+            let (clock, minute) = (Arc::new(MockClock::new(1_000_000)), Duration::from_secs(60));
+            let times = Times::new(Arc::clone(&clock) as Arc<dyn Clock>, None);
+            times.learn(1_000_000, Some(1_000_000));
+            let created = times.stamp();
+            let pass = async |millis: u64| {
+                clock.advance(millis as i64);
+                tokio::time::sleep(Duration::from_millis(millis)).await;
+            };
+            pass(10_000).await;
+            // The clock is set, or this was sleep. Creations of now are not old for other machines in either case.
+            clock.advance(600_000);
+            assert!(created > times.stamp_before(minute));
+            assert_eq!(times.stamp() / 1000, 1_610_000);
+            pass(49_000).await;
+            assert!(created > times.stamp_before(minute));
+            pass(2000).await;
+            assert!(created < times.stamp_before(minute));
+            // It is set back.
+            clock.advance(-900_000);
+            assert!(times.stamp_before(minute) < created);
+            assert!(times.stamp() > created + 600_000_000);
+            // The server says which it was.
+            times.learn(clock.now(), Some(1_061_000));
+            assert!(created < times.stamp_before(minute));
+        });
     }
 
     #[test]

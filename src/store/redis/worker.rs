@@ -12,10 +12,11 @@ use tokio::sync::Notify;
 use tokio::task::spawn_local;
 use tokio::time::Instant;
 
+use super::counters::Counters;
 use super::error::panicked;
 use super::fast_path::provision;
 use super::queue::{Answers, Job, MAX_CALLS, MAX_QUEUED_BYTES, Queue, Waiter, too_much_queued};
-use super::routing::Attempt;
+use super::routing::{Attempt, Begun};
 use super::session::{self, Cipher, Context, Op};
 use crate::error::{Result, StoreError};
 use crate::session::SessionId;
@@ -102,12 +103,27 @@ impl Worker {
     /// Runs a call, and then those of the same session that were begun after it, which have to see it.
     async fn run(self: Rc<Self>, job: Job) {
         let id = job.op.changes().cloned();
-        let mut next = Some(job);
+        let (mut next, mut refusal) = (Some(job), None);
         while let Some(Job { op, waiter, deadline, is_unknown }) = next {
             // A panic is no reason to leave a caller waiting, or those behind it.
             let bytes = op.len();
-            let answer = AssertUnwindSafe(self.carry_out(op, deadline, is_unknown)).catch_unwind().await;
-            self.complete(waiter, answer.unwrap_or_else(|_| Err(panicked())));
+            // Beyond the limit of a user it ends others.
+            let may_end_others = !matches!((&op, &waiter), (Op::Get(_), _) | (_, Waiter::Nobody))
+                && self.context.options.max_sessions_per_user.is_some();
+            let begun = Begun { deadline, is_unknown, refusal };
+            let answer = AssertUnwindSafe(self.carry_out(op, begun)).catch_unwind().await;
+            let answer = answer.unwrap_or_else(|_| Err(panicked()));
+            // If that took all of its time, the next one has little of its own.
+            refusal = match &answer {
+                Err(StoreError::Unavailable { reason, .. }) if Instant::now() >= deadline => {
+                    Some(reason.clone())
+                }
+                _ => None,
+            };
+            if may_end_others {
+                Counters::add(&self.context.counters.mass_ends, 1);
+            }
+            self.complete(waiter, answer);
             self.bytes.set(self.bytes.get() - bytes);
             self.context.tasks.end();
             next = id.as_ref().and_then(|id| {
@@ -129,7 +145,7 @@ impl Worker {
         }
     }
 
-    async fn carry_out(&self, op: Op, deadline: Instant, is_unknown: bool) -> Result<Answer> {
+    async fn carry_out(&self, op: Op, begun: Begun) -> Result<Answer> {
         let context = &self.context;
         let found = |found: bool| Answer::Number(found.into());
         let op = match op {
@@ -159,7 +175,7 @@ impl Worker {
             };
             session::with_cipher(context, attempt, call).await
         };
-        context.router.within_as(is_unknown, deadline, work).await
+        context.router.within_as(begun, work).await
     }
 
     fn complete(&self, waiter: Waiter, answer: Result<Answer>) {

@@ -188,6 +188,35 @@ impl Redo {
         })
     }
 
+    /// Fails where the log has failed, and no write has replaced it since.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub(in crate::store::file) fn check(&self) -> Result<()> {
+        match self.ring() {
+            Some(ring) => ring.check().map_err(|error| ring::failed(&*self.files, &error)),
+            None => Ok(()),
+        }
+    }
+
+    /// Checks that a write would succeed: there is room on the disk and below `maxBytes`, and the log, or the data file
+    /// where there is none, takes writes.
+    ///
+    /// # Errors
+    /// `Full`; those of a write.
+    pub(in crate::store::file) fn probe(&self) -> Result<()> {
+        self.settle(&mut points::lock(&self.mode))?;
+        let environment = &self.environment;
+        environment.check_room()?;
+        if !environment.room.reserve(environment.data(), environment.usage_now()?, 0) {
+            return Err(StoreError::Full("there is no space left on the disk".into()));
+        }
+        match self.ring() {
+            Some(ring) => ring.sync().map_err(|error| ring::failed(&*self.files, &error)),
+            None => environment.change(|_| Ok(())),
+        }
+    }
+
     /// Writes a batch, and returns when it is on disk, or as the durability says. Each write has an outcome of its own.
     pub(in crate::store::file) fn write(&self, writes: &[&Write]) -> Vec<Result<u64>> {
         let write = || {

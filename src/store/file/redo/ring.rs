@@ -288,7 +288,7 @@ impl Ring {
         self.file.is_in_place()
     }
 
-    fn check(&self) -> io::Result<()> {
+    pub(super) fn check(&self) -> io::Result<()> {
         if self.has_failed() { Err(io::Error::other("a write to the log has failed before")) } else { Ok(()) }
     }
 

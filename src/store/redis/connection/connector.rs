@@ -20,6 +20,7 @@ use tokio::sync::oneshot;
 use tokio::task::spawn_local;
 use tokio::time::timeout;
 
+use super::super::monitor::Monitor;
 use super::super::options::{Address, Auth, Credentials, Login};
 use super::super::resp::{Replies, Reply, Request};
 use super::multiplexed::{MultiplexedConnection, Replication, SendError, in_words};
@@ -46,6 +47,8 @@ pub struct Connector {
     pub timeout: Duration,
     pub replication: Option<Replication>,
     pub window: Arc<ReplyWindow>,
+    /// For those who make connections.
+    pub monitor: Arc<Monitor>,
 }
 
 /// A connection that is logged in. It ends when this is dropped.
@@ -241,7 +244,7 @@ async fn connect_host<S: Stream, F: Future<Output = io::Result<S>>>(
     resolved: impl Future<Output = io::Result<impl IntoIterator<Item = SocketAddr>>>,
     connect: impl Fn(SocketAddr) -> F,
 ) -> Result<S, String> {
-    let addresses = alternate_families(resolved.await.map_err(|error| in_words(&error))?);
+    let addresses = alternate_families(resolved.await.map_err(|error| format!("DNS: {error}"))?);
     let stream = connect_any(addresses, connect).await.map_err(|error| in_words(&error))?;
     stream.reset_on_drop();
     Ok(stream)

@@ -2,17 +2,16 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
-use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
+use futures_util::future::{Either, select};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Notify, oneshot};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::super::resp::{Decoder, Malformed, Replies, Reply, Request};
 use super::reply_window::ReplyWindow;
@@ -30,6 +29,9 @@ pub enum SendError {
 
 /// How much is read at once.
 const BUFFER: usize = 16 * 1024;
+
+/// How long replies are waited for on a connection that takes no more requests.
+const LAST_REPLIES: Duration = Duration::from_millis(250);
 
 type Answer = Result<Replies, SendError>;
 
@@ -172,33 +174,48 @@ impl MultiplexedConnection {
     /// Works until the connection ends, and says why it did.
     pub async fn drive(&self, stream: impl AsyncRead + AsyncWrite) -> Rc<str> {
         let (reader, writer) = tokio::io::split(stream);
-        let (mut reading, mut writing) = (pin!(self.read(reader)), pin!(self.write(writer)));
-        let mut cut = pin!(self.cut.notified());
-        let reason = poll_fn(|context| {
-            let mut ended = reading.as_mut().poll(context);
-            if ended.is_pending() {
-                ended = writing.as_mut().poll(context);
-            }
-            if let (Poll::Ready(_), Some(window)) = (&ended, self.window.get()) {
-                window.server_closed(self.expected.borrow().len());
-            }
-            if ended.is_ready() {
-                return ended;
-            }
-            cut.as_mut().poll(context).map(|()| "it stopped answering".to_owned())
-        })
-        .await;
+        let (reading, writing) = (pin!(self.read(reader)), pin!(self.write(writer)));
+        let (works, cut) = (pin!(self.read_and_write(reading, writing)), pin!(self.cut.notified()));
+        let reason = match select(works, cut).await {
+            Either::Left((reason, _)) => reason,
+            Either::Right(_) => "it stopped answering".to_owned(),
+        };
         let reason: Rc<str> = reason.into();
         self.end(&reason);
         reason
     }
 
-    fn end(&self, reason: &Rc<str>) {
+    async fn read_and_write(
+        &self,
+        reading: impl Future<Output = String> + Unpin,
+        writing: impl Future<Output = String> + Unpin,
+    ) -> String {
+        let reason = match select(reading, writing).await {
+            Either::Left((reason, _)) => reason,
+            Either::Right((reason, reading)) => {
+                self.send_no_more();
+                // Replies may still arrive, such as why the server closes it.
+                let _ = timeout(LAST_REPLIES, reading).await;
+                reason
+            }
+        };
+        if let Some(window) = self.window.get() {
+            window.server_closed(self.expected.borrow().len());
+        }
+        reason
+    }
+
+    /// Has requests that were not sent go by another connection.
+    fn send_no_more(&self) {
         self.is_dead.set(true);
         for Outgoing { to, .. } in self.outgoing.take() {
             // It fails where no one waits any more, here and below.
             let _ = to.send(Err(SendError::Unsent));
         }
+    }
+
+    fn end(&self, reason: &Rc<str>) {
+        self.send_no_more();
         for expected in self.expected.take() {
             if let Expected::Answers(waiting) = expected {
                 let _ = waiting.to.send(Err(SendError::ConnectionLost(Rc::clone(reason))));
@@ -349,5 +366,79 @@ pub fn in_words(error: &io::Error) -> String {
         io::ErrorKind::ConnectionReset => "connection reset".into(),
         io::ErrorKind::BrokenPipe => "the server closed it".into(),
         _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use futures_util::future::join;
+    use tokio::io::ReadBuf;
+    use tokio::time::{Sleep, sleep};
+
+    use super::*;
+
+    /// A connection that the server has closed: it takes nothing any more, and what the server said before comes late.
+    struct Closed {
+        words: &'static [u8],
+        arrival: Pin<Box<Sleep>>,
+    }
+
+    impl AsyncRead for Closed {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            out: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            if self.arrival.as_mut().poll(context).is_pending() || self.words.is_empty() {
+                return Poll::Pending;
+            }
+            out.put_slice(std::mem::take(&mut self.words));
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Closed {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// The answer to a request on such a connection, why that ended, and after how long.
+    fn ask_closed(words: &'static [u8], arrives_after: Duration) -> (Answer, Rc<str>, Duration) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+        runtime.unwrap().block_on(async {
+            let (link, begun) = (MultiplexedConnection::new(None), Instant::now());
+            let closed = Closed { words, arrival: Box::pin(sleep(arrives_after)) };
+            let sent = Rc::default();
+            let request = Request::read(Default::default()).command(&[b"PING"]);
+            let (answer, reason) = join(link.send(request, &sent), link.drive(closed)).await;
+            (answer, reason, begun.elapsed())
+        })
+    }
+
+    #[test]
+    fn what_a_server_said_before_it_closed_is_read_though_it_takes_nothing_more() {
+        let (answer, reason, took) =
+            ask_closed(b"-ERR max number of clients reached\r\n", Duration::from_millis(20));
+        let replies = answer.unwrap();
+        assert_eq!(replies.first(), Some(&Reply::Error(b"ERR max number of clients reached".to_vec())));
+        assert_eq!(&*reason, "the server closed it");
+        assert!(took < Duration::from_secs(1), "{took:?}");
+        // It need not have said anything.
+        let (answer, reason, took) = ask_closed(b"", Duration::ZERO);
+        assert!(matches!(answer, Err(SendError::ConnectionLost(_))), "{answer:?}");
+        assert_eq!(&*reason, "the server closed it");
+        assert!(took < Duration::from_secs(1), "{took:?}");
     }
 }

@@ -5,15 +5,19 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
+use smallvec::SmallVec;
 use tokio_rustls::rustls::ClientConnection;
 
-use super::super::resp::{Decoded, Decoder, Reply};
+use super::super::resp::{Decoder, Malformed, Reply};
 
 /// How much is read at once, and what buffers keep while nothing needs more.
 const ROOM: usize = 64 * 1024;
 
 /// About how much is written at once. The event loop gets its turn before the rest.
 const MAX_WRITTEN: usize = 1 << 20;
+
+/// Some replies in the bytes received. Most requests get one.
+pub type SomeReplies<'a> = SmallVec<[Reply<&'a [u8]>; 1]>;
 
 /// What became of a reading.
 pub enum Filled {
@@ -48,6 +52,8 @@ pub struct Socket {
     inbox: Vec<u8>,
     /// What of `inbox` is read, and not yet taken.
     unread: Range<usize>,
+    /// Where `inbox` is still to be looked through for messages.
+    looked_until: usize,
     /// When the server last said something, or was first to say something after it had said everything.
     last_read_at: Instant,
 }
@@ -67,6 +73,7 @@ impl Socket {
             before: 0,
             inbox: vec![0; ROOM],
             unread: 0..0,
+            looked_until: 0,
             last_read_at: Instant::now(),
         };
         // The worker may have received bytes that it has not parsed.
@@ -209,29 +216,59 @@ impl Socket {
         }
     }
 
-    /// The next reply, if it has come, and its length, for `take`.
+    /// The next replies, so many, if all have come, and their length, for `take`.
     ///
     /// # Errors
     /// As for [`Decoder::decode`].
-    pub fn reply(&self) -> Decoded<'_> {
+    pub fn replies(&self, count: usize) -> Result<Option<(SomeReplies<'_>, usize)>, Malformed> {
         let unread = &self.inbox[self.unread.clone()];
-        let mut len = 0;
-        while let Some((reply, reply_len)) = Decoder::default().decode(&unread[len..])? {
+        let (mut replies, mut len) = (SomeReplies::new(), 0);
+        while replies.len() < count {
+            let Some((reply, reply_len)) = Decoder::default().decode(&unread[len..])? else {
+                return Ok(None);
+            };
             len += reply_len;
             if !matches!(reply, Reply::Push(_)) {
-                return Ok(Some((reply, len)));
+                replies.push(reply);
             }
         }
-        Ok(None)
+        Ok(Some((replies, len)))
     }
 
     pub fn take(&mut self, len: usize) {
         self.unread.start += len;
     }
 
+    /// How many bytes are read, and not yet taken.
+    pub fn unread(&self) -> usize {
+        self.unread.len()
+    }
+
+    /// The next message that answers no request, ahead of the replies before it. `reply` passes over it.
+    ///
+    /// # Errors
+    /// As for [`Decoder::decode`].
+    pub fn next_message(&mut self) -> Result<Option<Vec<Reply<&[u8]>>>, Malformed> {
+        let Self { inbox, unread, looked_until, .. } = self;
+        *looked_until = unread.start.max(*looked_until);
+        while let Some((reply, len)) = Decoder::default().decode(&inbox[*looked_until..unread.end])? {
+            let is_first = *looked_until == unread.start;
+            *looked_until += len;
+            if let Reply::Push(message) = reply {
+                if is_first {
+                    // There may be many before the next reply.
+                    unread.start = *looked_until;
+                }
+                return Ok(Some(message));
+            }
+        }
+        Ok(None)
+    }
+
     fn make_room(&mut self) {
         if self.unread.is_empty() {
             self.unread = 0..0;
+            self.looked_until = 0;
             if self.inbox.len() > ROOM {
                 self.inbox.truncate(ROOM);
                 self.inbox.shrink_to_fit();
@@ -239,6 +276,7 @@ impl Socket {
         } else if self.unread.start > 0 {
             // Less than one answer is left.
             self.inbox.copy_within(self.unread.clone(), 0);
+            self.looked_until = self.looked_until.saturating_sub(self.unread.start);
             self.unread = 0..self.unread.len();
         }
         if self.inbox.len() - self.unread.end < ROOM / 4 {

@@ -179,9 +179,6 @@ impl Fallback {
 
     /// Takes the tickets of calls that the worker has completed.
     pub fn completed(&mut self, tickets: impl Iterator<Item = u32>) {
-        if self.tickets.is_empty() {
-            return;
-        }
         for ticket in tickets {
             let Some(id) = self.tickets.remove(&ticket) else { continue };
             let Some(deferred) = self.sessions.get_mut(&id) else { continue };

@@ -7,10 +7,13 @@
 //! Each primary of a cluster has a connection of its own (`primary`). All calls on a session are on one of them, even
 //! while its slot goes to another (`routes`).
 
+mod cached;
 mod fallback;
 mod primary;
 pub(super) mod provision;
 mod routes;
+
+pub use cached::Hit;
 
 #[cfg(all(test, unix))]
 mod tests;
@@ -28,11 +31,12 @@ use self::fallback::{Fallback, Progress};
 use self::primary::{Call, Open, Pending, PendingCall, Primary};
 use self::routes::{Routes, Way};
 use super::RedisStore;
+use super::cache::{Ends, NearCache, PROBE, Proof};
 use super::connection::{Filled, Socket, abort};
 use super::counters::Counters;
 use super::error::{self, panicked};
 use super::queue::{
-    Answers, EventLoopConnection, Job, MAX_CALLS, MAX_QUEUED_BYTES, SlotRanges, Supply, Waiter,
+    Answers, EventLoopConnection, Job, MAX_CALLS, MAX_QUEUED_BYTES, Results, SlotRanges, Supply, Waiter,
     too_much_queued,
 };
 use super::resp::{Reply, Request, RequestMode, slot_of};
@@ -42,8 +46,8 @@ use super::session::{
 };
 use super::time::Stamp;
 use crate::clock::Millis;
-use crate::error::{Result, StoreError};
-use crate::session::{Content, Expiry, Session, SessionId};
+use crate::error::Result;
+use crate::session::{Expiry, Session, SessionId};
 use crate::store::Answer;
 
 /// The most ends of calls, other than refusals, that one turn tells of.
@@ -55,14 +59,6 @@ const A_FLUSH: usize = 16;
 
 /// How often a turn fills the socket again with queued calls. What is left then is for the next turn.
 const FLUSHES: usize = 4;
-
-/// Receives the results of calls, by their tickets.
-pub trait Results {
-    fn number(&mut self, ticket: u32, number: u64);
-    /// Of a `get`.
-    fn session(&mut self, ticket: u32, session: Option<(Expiry, Content<'_>)>);
-    fn refused(&mut self, ticket: u32, error: &StoreError);
-}
 
 /// The error where a connection has ended, or is of no more use: the server closed it, or says what nobody asked for.
 struct Ended;
@@ -85,6 +81,9 @@ pub struct FastPath {
     has_jobs: bool,
     /// Whether there are to be connections.
     is_wanted: bool,
+    cache: Option<NearCache>,
+    /// The map of the slots by which sessions are cached.
+    slots: Option<SlotRanges>,
 }
 
 impl FastPath {
@@ -95,6 +94,8 @@ impl FastPath {
         } else {
             (vec![Primary::new(NodeId::default())], Routes::of_one_server())
         };
+        let cache =
+            store.cache.as_ref().map(|options| NearCache::new(options, Arc::clone(&store.times.clock)));
         Self {
             store,
             to,
@@ -107,6 +108,8 @@ impl FastPath {
             fallback: Fallback::default(),
             has_jobs: false,
             is_wanted: false,
+            cache,
+            slots: None,
         }
     }
 
@@ -130,7 +133,7 @@ impl FastPath {
         if !self.is_wanted {
             return;
         }
-        let EventLoopConnection { node, connection, cipher } = connection;
+        let EventLoopConnection { node, connection, cipher, tracking } = connection;
         let at = self.place_of(node);
         if self.primaries[at].open.is_some() {
             return;
@@ -139,17 +142,34 @@ impl FastPath {
         if self.cipher.as_ref().is_some_and(|other| !Arc::ptr_eq(other, &cipher)) {
             // The worker has reset the others. Their calls are to be the worker's before any has another key, and slot.
             (0..self.primaries.len()).for_each(|at| self.fail(at));
+            self.cache.iter_mut().for_each(NearCache::forget_keys);
         }
         self.cipher = Some(Arc::clone(&cipher));
         let primary = &mut self.primaries[at];
         primary.has_buffered = false;
-        primary.open = Some(Open { socket, cipher, draining: false, write_closed: false, has_failed: false });
+        let is_tracked = matches!(tracking, Some(Ok(())));
+        primary.open = Some(Open {
+            socket,
+            cipher,
+            draining: false,
+            write_closed: false,
+            has_failed: false,
+            is_tracked,
+            proof: Proof::default(),
+            empty_at: Instant::now(),
+        });
+        if let (Some(cache), Some(tracking)) = (&mut self.cache, tracking) {
+            cache.opened(tracking);
+        }
     }
 
     /// Takes a new map of the slots.
     fn route(&mut self, ranges: &SlotRanges) {
         if self.routes.is_one_server() {
             return;
+        }
+        if self.slots.replace(Arc::clone(ranges)).as_ref() != Some(ranges) {
+            self.cache.iter_mut().for_each(NearCache::drop_all);
         }
         let places: Vec<_> =
             ranges.iter().map(|&(first, last, node)| (first, last, self.place_of(node))).collect();
@@ -296,6 +316,17 @@ impl FastPath {
     }
 
     fn begin(&mut self, op: Op, ticket: u32) -> Result<()> {
+        if let Some(cache) = &mut self.cache {
+            cache.begin(&op, ticket, self.cipher.as_deref());
+        }
+        let begun = self.begin_noted(op, ticket);
+        if begun.is_err() {
+            self.cache.iter_mut().for_each(|cache| cache.end(ticket));
+        }
+        begun
+    }
+
+    fn begin_noted(&mut self, op: Op, ticket: u32) -> Result<()> {
         let deadline = Instant::now() + self.store.command_timeout;
         let call = Call::new(op, ticket, deadline);
         let at = match self.way(&call.op) {
@@ -363,7 +394,7 @@ impl FastPath {
             }
             let start = open.socket.push(&request.bytes);
             *unflushed += 1;
-            return pending.push(PendingCall { call, start });
+            return pending.push(PendingCall { call, start, commands: request.commands });
         }
         self.fall_back(Some(at), call);
     }
@@ -472,18 +503,26 @@ impl FastPath {
     fn read(&mut self, at: usize, results: &mut impl Results) -> Result<bool, Ended> {
         // What is taken may have the others changed.
         let mut primary = mem::take(&mut self.primaries[at]);
+        let is_tracked = primary.open.as_ref().is_some_and(|open| open.is_tracked);
+        let mut ends = Ends { results, cache: self.cache.take(), is_tracked };
         // A panic is no reason to leave callers waiting.
-        let outcome = catch_unwind(AssertUnwindSafe(|| self.read_from(&mut primary, results)));
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.read_from(&mut primary, &mut ends)));
         self.primaries[at] = primary;
-        outcome.unwrap_or_else(|_| {
+        let outcome = outcome.unwrap_or_else(|_| {
             for ticket in mem::take(&mut self.current) {
-                results.refused(ticket, &panicked());
+                ends.refused(ticket, &panicked());
             }
             Err(Ended)
-        })
+        });
+        self.cache = ends.cache;
+        outcome
     }
 
-    fn read_from(&mut self, primary: &mut Primary, results: &mut impl Results) -> Result<bool, Ended> {
+    fn read_from<R: Results>(
+        &mut self,
+        primary: &mut Primary,
+        ends: &mut Ends<'_, R>,
+    ) -> Result<bool, Ended> {
         let Primary { open, pending, has_buffered, .. } = primary;
         let Some(open) = open else { return Ok(false) };
         if open.has_failed {
@@ -496,7 +535,7 @@ impl FastPath {
         // One more may be all calls that share a request.
         while taken + pending.calls.front().map_or(1, |next| next.call.count()) <= AT_ONCE {
             let sharing = pending.calls.front().map_or(0, |next| next.call.sharing.len());
-            if let Some(len) = self.take_next(open, pending, results)? {
+            if let Some(len) = self.take_next(open, pending, ends)? {
                 open.socket.take(len);
                 self.store.window.reply_came(len);
                 taken += 1 + sharing;
@@ -511,6 +550,10 @@ impl FastPath {
                 filled => {
                     more = matches!(filled, Filled::Whole);
                     has_read = true;
+                    if let Some(cache) = &mut ends.cache {
+                        let heard = cache.hear(&mut open.socket, &open.cipher, &self.store.names);
+                        heard.map_err(|_| Ended)?;
+                    }
                 }
             }
         }
@@ -518,23 +561,27 @@ impl FastPath {
         Ok(true)
     }
 
-    /// Takes the reply to the next call, if it has come; its length.
+    /// Takes the replies to the next call, if all have come; their length.
     fn take_next(
         &mut self,
         open: &mut Open,
         pending: &mut Pending,
-        results: &mut impl Results,
+        ends: &mut Ends<'_, impl Results>,
     ) -> Result<Option<usize>, Ended> {
-        let found = open.socket.reply().map_err(|_| Ended)?;
-        let Some((reply, len)) = found else { return Ok(None) };
-        open.draining |= self.take(&reply, &open.cipher, pending, results)?;
+        let found = open.socket.replies(pending.next_replies()).map_err(|_| Ended)?;
+        let Some((replies, len)) = found else { return Ok(None) };
+        if let Some(cache) = &mut ends.cache {
+            let begun_at = pending.next_deadline().and_then(|at| at.checked_sub(self.store.command_timeout));
+            replies.iter().for_each(|reply| cache.note_reply(&mut open.proof, reply, begun_at));
+        }
+        open.draining |= self.take(&replies, &open.cipher, pending, ends)?;
         Ok(Some(len))
     }
 
-    /// Takes the reply to a call: whether the connection is to be used no more. A reply that nobody asked for ends it.
+    /// Takes the replies to a call: whether the connection is to be used no more. A reply that nobody asked for ends it.
     fn take(
         &mut self,
-        reply: &Reply<&[u8]>,
+        replies: &[Reply<&[u8]>],
         cipher: &Cipher,
         pending: &mut Pending,
         results: &mut impl Results,
@@ -547,15 +594,15 @@ impl FastPath {
         pending.progress.answered += 1;
         self.current.clear();
         self.current.extend(call.call.sharing.iter().rev().copied().chain([call.call.ticket]));
-        let outcome = self.finish(call, reply, cipher, pending, results);
+        let outcome = self.finish(call, replies, cipher, pending, results);
         self.current.clear();
-        outcome.map(|()| ends_connection(reply))
+        outcome.map(|()| replies.iter().any(ends_connection))
     }
 
     fn finish(
         &mut self,
         call: PendingCall,
-        reply: &Reply<&[u8]>,
+        replies: &[Reply<&[u8]>],
         cipher: &Cipher,
         pending: &mut Pending,
         results: &mut impl Results,
@@ -563,9 +610,12 @@ impl FastPath {
         let progress = pending.progress;
         let PendingCall { call: Call { op, ticket, deadline, .. }, .. } = &call;
         let (ticket, deadline) = (*ticket, *deadline);
-        let step = interpret(op.kind(), std::slice::from_ref(reply));
-        if let Step::Refused(_) = step {
-            self.retry(call, progress, false);
+        let step = interpret(op.kind(), replies);
+        if let Step::Refused(reason) | Step::PartlyRefused(reason) = step {
+            if matches!(op, Op::Create(..)) {
+                self.store.transactions.were_refused(reason);
+            }
+            self.retry(call, progress, matches!(step, Step::PartlyRefused(_)));
             return Ok(());
         }
         if let Op::Get(id) = op
@@ -708,6 +758,7 @@ impl FastPath {
     }
 
     fn end(&mut self, node: NodeId, open: Open) {
+        self.cache.iter_mut().for_each(NearCache::drop_all);
         let socket = open.socket.into_socket();
         abort(&socket);
         self.dead.push((node, socket));
@@ -746,7 +797,8 @@ impl FastPath {
 
     /// Takes the tickets of calls that the worker has completed.
     pub fn completed(&mut self, tickets: impl Iterator<Item = u32>) {
-        self.fallback.completed(tickets);
+        let Self { cache, fallback, .. } = self;
+        fallback.completed(tickets.inspect(|&ticket| cache.iter_mut().for_each(|cache| cache.end(ticket))));
     }
 
     fn fall_back_queued(&mut self, at: usize) {
@@ -785,7 +837,7 @@ impl FastPath {
 
     fn jobs(&self, call: Call, is_unknown: bool) -> impl Iterator<Item = Job> + use<> {
         let (to, deadline) = (Arc::clone(&self.to), call.deadline.into());
-        call.each().map(move |(op, ticket)| {
+        call.each().filter(|(_, ticket)| *ticket != PROBE).map(move |(op, ticket)| {
             let waiter = Waiter::Ticket { to: Arc::clone(&to), ticket };
             Job { op, waiter, deadline, is_unknown }
         })
@@ -814,6 +866,8 @@ fn request_for(store: &RedisStore, cipher: &Cipher, op: &Op) -> Result<Request> 
     let (read, write) = (Request::read(RequestMode::default()), Request::write(RequestMode::default()));
     let key = |id| cipher.key(names, id);
     Ok(match op {
+        // The worker waits for replicas.
+        op if store.waits_for_replicas && op.changes().is_some() => return Err(error::unexpected()),
         Op::Get(id) => session::get_request(read, &key(id)),
         Op::Touch(id, expires, enough) => {
             session::touch_request(write, &key(id), *expires, *enough, None, times)
@@ -832,7 +886,12 @@ fn request_for(store: &RedisStore, cipher: &Cipher, op: &Op) -> Result<Request> 
         Op::Create(session, stamp) => {
             let created = stamp.ok_or_else(error::unexpected)?;
             let creation = Creation::new(session, created, cipher, names, times)?;
-            creation.request(write, created, store.max_sessions_per_user.is_some())
+            let counts = store.max_sessions_per_user.is_some();
+            if session.user().is_none() || store.transactions.are_taken() {
+                creation.transaction(write, created, counts)
+            } else {
+                creation.script(write, Some(created), counts, false, times)
+            }
         }
         Op::Cold(_) => return Err(error::unexpected()),
     })

@@ -5,6 +5,7 @@ use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::super::cache::Proof;
 use super::super::connection::{ReplyWindow, Socket};
 use super::super::routing::NodeId;
 use super::super::session::{Cipher, Op};
@@ -59,8 +60,16 @@ impl Call {
 /// A call that the server has been asked to carry out, or is about to be.
 pub struct PendingCall {
     pub call: Call,
-    /// Where its command begins in all that is sent. It gets one reply.
+    /// Where its commands begin in all that is sent.
     pub start: u64,
+    /// How many commands they are: each gets a reply.
+    pub commands: usize,
+}
+
+/// A call that is over, whose replies are still to come.
+pub struct Late {
+    deadline: Instant,
+    commands: usize,
 }
 
 /// The connection while it is open.
@@ -73,14 +82,26 @@ pub struct Open {
     pub write_closed: bool,
     /// Nothing can be sent any more. The next turn sees to it.
     pub has_failed: bool,
+    /// Whether its server tells of changes of sessions that are read on it.
+    pub is_tracked: bool,
+    pub proof: Proof,
+    /// When its socket had nothing to be read.
+    pub empty_at: Instant,
+}
+
+impl Open {
+    /// Whether what is sent on it is answered.
+    pub fn is_usable(&self) -> bool {
+        !self.draining && !self.write_closed && !self.has_failed
+    }
 }
 
 /// The calls that were sent, in the order of their replies.
 #[derive(Default)]
 pub struct Pending {
     pub calls: VecDeque<PendingCall>,
-    /// Calls before those, which are over as they were late: the deadline of each.
-    pub late: VecDeque<Instant>,
+    /// Calls before those, which are over as they were late.
+    pub late: VecDeque<Late>,
     pub progress: Progress,
     /// How many of the calls change sessions.
     changes: usize,
@@ -104,9 +125,15 @@ impl Pending {
     /// Takes the oldest call where its time is over. Its reply is still to come.
     pub fn pop_late(&mut self, now: Instant) -> Option<Call> {
         self.calls.front().filter(|first| now >= first.call.deadline)?;
-        let PendingCall { call, .. } = self.pop()?;
-        self.late.push_back(call.deadline);
+        let PendingCall { call, commands, .. } = self.pop()?;
+        self.late.push_back(Late { deadline: call.deadline, commands });
         Some(call)
+    }
+
+    /// The deadline of the call whose reply comes next.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let late = self.late.front().map(|late| late.deadline);
+        late.or_else(|| self.calls.front().map(|first| first.call.deadline))
     }
 
     /// Puts the oldest call back.
@@ -122,7 +149,14 @@ impl Pending {
         mem::take(&mut self.calls)
     }
 
-    /// How many replies are to come.
+    /// How many replies the oldest request gets.
+    pub fn next_replies(&self) -> usize {
+        let late = self.late.front().map(|late| late.commands);
+        // One that nobody asked for ends the connection.
+        late.or(self.calls.front().map(|call| call.commands)).unwrap_or(1)
+    }
+
+    /// How many requests have no reply yet.
     pub fn len(&self) -> usize {
         self.calls.len() + self.late.len()
     }
@@ -222,7 +256,7 @@ impl Primary {
     pub fn is_lost(&self, now: Instant, timeout: Duration) -> bool {
         let is_silent = |open: &Open| now >= open.socket.last_read_at() + timeout;
         // What is so late is in buffers on the way.
-        let is_overdue = self.pending.late.front().is_some_and(|deadline| now >= *deadline + timeout);
+        let is_overdue = self.pending.late.front().is_some_and(|late| now >= late.deadline + timeout);
         is_overdue || self.pending.len() > 0 && self.open.as_ref().is_some_and(is_silent)
     }
 }

@@ -12,9 +12,10 @@ use futures_util::future::{Either, LocalBoxFuture, select};
 use futures_util::stream::FuturesUnordered;
 use tokio::time::{Instant, sleep};
 
+use super::super::cache::{begin_tracking, read_tracking};
 use super::super::connection::System;
 use super::super::queue::{Answers, EventLoopConnection, Queue, Supply};
-use super::super::resp::{CREATE_INDEXED, Request, TOUCH, UPDATE};
+use super::super::resp::{CREATE, Request, TOUCH, UPDATE};
 use super::super::routing::{Attempt, Node, NodeId, backoff};
 use super::super::session::{
     Context, KeyWatch, cipher, goes_by, has_keys, keeps_keys, keys_request, learn_time,
@@ -146,20 +147,22 @@ async fn try_connect(context: &Context, node: &Rc<Node>) -> Option<EventLoopConn
     };
     let cipher = context.router.step(unlock).await.ok()?;
     // A script that is not loaded here is when it is first called.
-    let load = [&CREATE_INDEXED, &TOUCH, &UPDATE]
-        .iter()
-        .fold(Request::read(Default::default()), |request, script| {
+    let load =
+        [&CREATE, &TOUCH, &UPDATE].iter().fold(Request::read(Default::default()), |request, script| {
             request.command(&[b"SCRIPT", b"LOAD", script.text.as_bytes()])
         });
     // One node of a cluster has the wrapped keys.
     let is_keeper = keeps_keys(context, node);
     let first = if is_keeper { keys_request(context, load) } else { load };
+    // Last of all: no message is to come before the event loop has the socket.
+    let first = if context.options.cache.is_some() { begin_tracking(first) } else { first };
     let (connection, mut replies) =
         node.connect_event_loop(&context.router.topology.network, first).await.ok()?;
+    let tracking = context.options.cache.is_some().then(|| read_tracking(&mut replies));
     // What was encrypted otherwise meanwhile is for the next one, and so is a server that has lost the keys.
     let is_current =
         if is_keeper { has_keys(context, &cipher, &replies.pop()?) } else { goes_by(context, &cipher) };
-    is_current.then_some(EventLoopConnection { node: node.id(), connection, cipher })
+    is_current.then_some(EventLoopConnection { node: node.id(), connection, cipher, tracking })
 }
 
 #[cfg(test)]

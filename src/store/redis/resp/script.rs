@@ -1,5 +1,5 @@
-//! What must happen on a server in one step: each script on one key, so that it runs in a cluster too. The one exception is
-//! for single servers.
+//! What must happen on a server in one step: each script on one key, so that it runs in a cluster too. On a single server
+//! `CREATE` takes the index as well.
 //!
 //! The numbers in them are the places of fields in a record, counted from 1. The tests of `record` hold them together.
 
@@ -20,8 +20,7 @@ macro_rules! scripts {
 }
 
 scripts! {
-    CREATE = "create.lua", "d65debef00f3c3c03509ecb50abc93290b0c6c9b";
-    CREATE_INDEXED = "create_indexed.lua", "06975ecda267ad32c8e7902d6f24077b94e4e42c";
+    CREATE = "create.lua", "04e22bb84fce7eaa24e7dfda1b98eef23b0d60cc";
     UPDATE = "update.lua", "adcbb8f30c68b71158526cfdf978bdec6e428869";
     TOUCH = "touch.lua", "c2a3e2ed56f452861e1b4a32994a7430f68bb7be";
     END_OF_USER = "end_of_user.lua", "b3e4835a3f2d54bd5fb63384d1e60e15e2383186";

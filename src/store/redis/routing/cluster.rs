@@ -39,6 +39,7 @@ pub async fn follow(topology: Rc<Topology>) {
                 topology.apply_slot_map(map.epoch, &map.slots);
             }
             Err(reason) => {
+                topology.network.connector.monitor.no_map(&reason);
                 *topology.last_error.borrow_mut() = reason.into();
                 attempts += 1;
                 sleep(backoff(attempts, topology.network.connector.system.chance())).await;

@@ -174,6 +174,7 @@ impl Node {
                     let reads =
                         reader.as_ref().map_or_else(|| Rc::clone(&writes), |reader| Rc::clone(&reader.link));
                     *self.connections.borrow_mut() = Some(NodeConnections { writes, reads });
+                    network.connector.monitor.connected(self.id);
                     network.changed.notify_waiters();
                     let replaced = pin!(self.replaced(&network));
                     let ended = pin!(async {
@@ -198,18 +199,23 @@ impl Node {
                     };
                     self.connections.take();
                     network.changed.notify_waiters();
+                    network.connector.monitor.disconnected(self.id, self.no_connection(&reason));
                     *self.last_error.borrow_mut() = reason;
                 }
-                Err(reason) => *self.last_error.borrow_mut() = reason.into(),
+                Err(reason) => {
+                    network.connector.monitor.failed(self.id, self.no_connection(&reason));
+                    *self.last_error.borrow_mut() = reason.into();
+                }
             }
             network.outdated.notify_one();
             let rested =
                 timeout(backoff(attempts, network.connector.system.chance()), self.gone.notified()).await;
             attempts += 1;
             if rested.is_ok() {
-                return;
+                break;
             }
         }
+        network.connector.monitor.forget(self.id);
     }
 
     async fn connect(&self, network: &Network) -> Result<(Connected, Option<Connected>), String> {
@@ -268,7 +274,10 @@ impl Node {
 
     /// Why it is not reached; `None` where it is.
     pub fn last_error(&self) -> Option<String> {
-        let reason = self.last_error.borrow();
-        self.connections().is_none().then(|| format!("no connection to {}: {reason}", self.address.borrow()))
+        self.connections().is_none().then(|| self.no_connection(&self.last_error.borrow()))
+    }
+
+    fn no_connection(&self, reason: &str) -> String {
+        format!("no connection to {}: {reason}", self.address.borrow())
     }
 }

@@ -11,13 +11,14 @@ use super::super::connection::{Connector, SendError};
 use super::super::error;
 use super::super::options::RedisOptions;
 use super::super::resp::{Replies, Reply, Request, RequestMode, Script, slot_of};
+use super::backoff::backoff;
 use super::cluster;
 use super::node::Node;
 use super::topology::Topology;
 use crate::error::{Outcome, Result, StoreError};
 
-/// How long to wait before a server is asked again that refused for a reason that passes.
-const REFUSAL_PAUSE: Duration = Duration::from_millis(20);
+/// How long to wait at least before a server is asked again that refused for a reason that passes.
+const MIN_PAUSE: Duration = Duration::from_millis(20);
 
 /// How many redirects a call follows at once. Before each one after that it waits for twice as long.
 const FREE_REDIRECTS: u32 = 4;
@@ -36,15 +37,24 @@ pub struct Attempt {
     refusal: RefCell<Option<String>>,
 }
 
+/// What is known of a call before its first attempt here.
+pub struct Begun {
+    pub deadline: Instant,
+    /// Whether a server may have carried it out already.
+    pub is_unknown: bool,
+    /// Why servers refused the call for which it had to wait.
+    pub refusal: Option<String>,
+}
+
 impl Attempt {
-    /// Begins a call, of which a server may have carried out something before.
-    fn new(deadline: Instant, is_begun: bool) -> Self {
+    fn new(begun: Begun) -> Self {
+        let Begun { deadline, is_unknown, refusal } = begun;
         Self {
             deadline,
-            begun: Rc::new(Cell::new(is_begun.into())),
-            is_repeated: Cell::new(is_begun),
+            begun: Rc::new(Cell::new(is_unknown.into())),
+            is_repeated: Cell::new(is_unknown),
             slot: Cell::new(0),
-            refusal: RefCell::new(None),
+            refusal: RefCell::new(refusal),
         }
     }
 
@@ -58,8 +68,18 @@ impl Attempt {
         self.begun.get() > 0
     }
 
-    /// What is told of an error of a call of many parts: those that were done stay so.
-    pub fn in_part(&self, error: StoreError) -> StoreError {
+    /// The reply to a request of [`Effect::Main`] says that it has changed nothing.
+    pub fn changed_nothing(&self) {
+        self.begun.set(self.begun.get() - 1);
+    }
+
+    /// Whatever was done of what the call is for was taken back.
+    pub fn was_undone(&self) {
+        self.begun.set(0);
+    }
+
+    /// The error of a call of which something may have been done: that stays so.
+    fn in_part(&self, error: StoreError) -> StoreError {
         if self.is_begun() { error.of_unknown_outcome() } else { error }
     }
 }
@@ -71,6 +91,20 @@ pub enum Effect {
     None,
     /// It does what the call is for. Once a server may have carried it out, an error is of unknown outcome.
     Main,
+}
+
+/// How often in a row a request was refused for reasons that pass.
+#[derive(Default)]
+pub struct Refusals(u32);
+
+impl Refusals {
+    /// The pause before the next attempt: that of a server that was not reached, but at most half of the time that is left,
+    /// as the reason may pass at any moment before the deadline.
+    fn next_pause(&mut self, left: Duration, chance: f64) -> Duration {
+        let pause = backoff(self.0, chance);
+        self.0 += 1;
+        pause.min((left / 2).max(MIN_PAUSE))
+    }
 }
 
 pub struct Router {
@@ -96,24 +130,27 @@ impl Router {
         deadline: Instant,
         work: impl AsyncFnOnce(&Attempt) -> Result<T>,
     ) -> Result<T> {
-        self.within_as(false, deadline, work).await
+        self.within_as(Begun { deadline, is_unknown: false, refusal: None }, work).await
     }
 
     pub async fn within_as<T>(
         &self,
-        is_unknown: bool,
-        deadline: Instant,
+        begun: Begun,
         work: impl AsyncFnOnce(&Attempt) -> Result<T>,
     ) -> Result<T> {
-        self.until(&Attempt::new(deadline, is_unknown), work).await
+        self.until(&Attempt::new(begun), work).await
     }
 
     async fn until<T>(&self, attempt: &Attempt, work: impl AsyncFnOnce(&Attempt) -> Result<T>) -> Result<T> {
+        if attempt.is_repeated() {
+            self.topology.network.connector.monitor.retried();
+        }
         // It may have waited for another that changed the same session, and is not to be sent any more.
         if Instant::now() >= attempt.deadline {
             return Err(self.late(attempt));
         }
         match timeout_at(attempt.deadline, work(attempt)).await {
+            Ok(Err(error)) if error != StoreError::Exists => Err(attempt.in_part(error)),
             Ok(outcome) => outcome,
             Err(_) => Err(self.late(attempt)),
         }
@@ -131,10 +168,11 @@ impl Router {
         is_begun: &mut bool,
         work: impl AsyncFnOnce(&Attempt) -> Result<T>,
     ) -> Result<T> {
-        let attempt = Attempt::new(Instant::now() + self.command_timeout, *is_begun);
+        let deadline = Instant::now() + self.command_timeout;
+        let attempt = Attempt::new(Begun { deadline, is_unknown: *is_begun, refusal: None });
         let done = self.until(&attempt, work).await;
         *is_begun = attempt.is_begun();
-        done.map_err(|error| attempt.in_part(error))
+        done
     }
 
     fn late(&self, attempt: &Attempt) -> StoreError {
@@ -156,6 +194,7 @@ impl Router {
         node: &Node,
         make: impl Fn(RequestMode) -> Request,
     ) -> Result<Option<Reply>> {
+        let mut refusals = Refusals::default();
         loop {
             let Some(connections) = self.topology.connections_of(node).await else { return Ok(None) };
             let request = make(RequestMode::default());
@@ -168,20 +207,17 @@ impl Router {
                     if !error::passes(error::code(error)) {
                         return Err(error::check(&reply).err().unwrap_or_else(error::unexpected));
                     }
-                    self.back_off(attempt, error).await;
+                    self.pause(attempt, &mut refusals, error::in_words(error)).await;
                 }
             }
         }
     }
 
-    async fn back_off(&self, attempt: &Attempt, error: &[u8]) {
-        self.pause(attempt, error::in_words(error)).await;
-    }
-
     /// Notes why servers refuse for the time being, and leaves them some.
-    pub async fn pause(&self, attempt: &Attempt, reason: String) {
+    pub async fn pause(&self, attempt: &Attempt, refusals: &mut Refusals, reason: String) {
         *attempt.refusal.borrow_mut() = Some(reason);
-        sleep(REFUSAL_PAUSE).await;
+        let left = attempt.deadline.saturating_duration_since(Instant::now());
+        sleep(refusals.next_pause(left, self.topology.network.connector.system.chance())).await;
     }
 
     /// Sends a request to the server of a key until it is answered for good, and gives its answers. Errors of single
@@ -197,7 +233,7 @@ impl Router {
         attempt.slot.set(slot);
         let mut mode = RequestMode::default();
         let mut elsewhere: Option<Rc<Node>> = None;
-        let (mut was_sent, mut redirects) = (false, 0_u32);
+        let (mut was_sent, mut redirects, mut refusals) = (false, 0_u32, Refusals::default());
         loop {
             let connections = match elsewhere.take() {
                 Some(node) => match self.topology.connections_of(&node).await {
@@ -211,6 +247,9 @@ impl Router {
             let is_main = effect != Effect::None && request.is_write;
             if was_sent && is_main {
                 attempt.is_repeated.set(true);
+            }
+            if was_sent {
+                self.topology.network.connector.monitor.retried();
             }
             // Counted when it is sent: one that waits until the call is late was not.
             let sent = if is_main { Rc::clone(&attempt.begun) } else { Rc::default() };
@@ -234,9 +273,10 @@ impl Router {
             });
             let Some(error) = refused else { return Ok(replies) };
             was_sent = true;
-            // The last command does what the call is for. What is refused takes back its own part alone: others of the call
-            // may be under way.
-            if matches!(replies.last(), Some(Reply::Error(_))) {
+            // What is refused as a whole takes back its own part alone: others of the call may be under way. A transaction is if
+            // it was begun and its end refused.
+            let is_transaction = || matches!(replies.first(), Some(Reply::Okay));
+            if matches!(replies.last(), Some(Reply::Error(_))) && (replies.len() == 1 || is_transaction()) {
                 sent.set(sent.get() - 1);
             }
             let told = || {
@@ -259,7 +299,7 @@ impl Router {
                     elsewhere = told();
                     self.topology.moved(elsewhere.as_ref());
                     if elsewhere.is_none() {
-                        sleep(REFUSAL_PAUSE).await;
+                        self.pause(attempt, &mut refusals, error::in_words(error)).await;
                     }
                 }
                 "ASK" => {
@@ -272,7 +312,7 @@ impl Router {
                         connections.cut_unless_new();
                     }
                     self.topology.request_refresh();
-                    self.back_off(attempt, error).await;
+                    self.pause(attempt, &mut refusals, error::in_words(error)).await;
                 }
                 _ => return Ok(replies),
             }

@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 use super::super::options::Address;
 use super::super::resp::{Reply, Request, SLOTS};
 use super::node::Node;
-use super::router::{Attempt, Router};
+use super::router::{Attempt, Refusals, Router};
 use crate::error::Result;
 
 /// The place of a slot that nobody has.
@@ -57,12 +57,14 @@ impl SlotView {
         if router.topology.is_one_server() {
             return Ok(None);
         }
+        let mut refusals = Refusals::default();
         loop {
             let view = Self::ask(router, attempt).await?;
             match view.owners.iter().filter(|owner| **owner == NOWHERE).count() {
                 0 => return Ok(Some(view)),
                 lost => {
-                    router.pause(attempt, format!("no node of the cluster has {lost} of its slots")).await
+                    let reason = format!("no node of the cluster has {lost} of its slots");
+                    router.pause(attempt, &mut refusals, reason).await;
                 }
             }
         }

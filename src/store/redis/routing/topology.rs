@@ -58,6 +58,7 @@ impl Topology {
         });
         if let Some(address) = first {
             *topology.primaries.borrow_mut() = vec![Some(topology.node(&address))];
+            topology.report_primaries();
         }
         topology
     }
@@ -287,7 +288,14 @@ impl Topology {
             }
             is_needed
         });
+        self.report_primaries();
         self.network.changed.notify_waiters();
+    }
+
+    fn report_primaries(&self) {
+        let all = self.all_primaries().iter().map(|node| node.id()).collect();
+        let has_gap = self.primaries.borrow().iter().any(Option::is_none);
+        self.network.connector.monitor.set_primaries(all, has_gap);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use super::super::resp::{CREATE_INDEXED, ENTER, Request, TOUCH, UPDATE, number};
+use super::super::resp::{CREATE, ENTER, Request, TOUCH, UPDATE, number};
 use super::super::time::{Stamp, Times};
 use super::cipher::Cipher;
 use super::names::{Names, UserField};
@@ -12,7 +12,7 @@ use crate::clock::Millis;
 use crate::error::Result;
 use crate::session::Expiry;
 
-/// An entry of an index. Its score is its version, which only grows.
+/// An entry of an index. Its score is its version.
 pub struct Entry<'a> {
     pub index: &'a [u8],
     pub member: &'a [u8],
@@ -50,8 +50,8 @@ pub struct Creation {
     pub index_end: Millis,
     pub expires: Expiry,
     pub created: Stamp,
-    /// That of its entry, if it is not its creation: it was created in another store.
-    version: Stamp,
+    /// That of its entry: its creation, unless it was created in another store.
+    pub version: Stamp,
 }
 
 impl Creation {
@@ -80,15 +80,46 @@ impl Creation {
         Entry { index: &self.index, member: &self.member, version: self.version }
     }
 
-    /// Creates it and its entry on a single server. `version` is that of the entry. `counts`: the reply is how many entries
-    /// the index has.
-    pub fn request(&self, request: Request, version: Stamp, counts: bool) -> Request {
+    /// Creates it on a server that holds none, and its entry in the same step if the server has the index too. `version` is
+    /// that of the entry, which must never have had it. `counts`: the reply says how many entries the index has.
+    pub fn transaction(&self, request: Request, version: Stamp, counts: bool) -> Request {
         if self.user.is_nobody() {
             return self.set(request);
         }
-        let (version, index_end) = (number(version as i64), number(self.index_end));
-        let args: [&[u8]; 6] = [&self.value, &self.until, &self.member, &version, &index_end, b"count"];
-        request.script_on(&CREATE_INDEXED, &[&self.key, &self.index], if counts { &args } else { &args[..5] })
+        let (version, end) = (number(version as i64), number(self.index_end));
+        // The end of the index is moved if it has one, or given to a new one. In this order it is never too early.
+        let mut request = request
+            .command(&[b"MULTI"])
+            .command(&[b"PEXPIREAT", &self.index, &end, b"GT"])
+            .command(&[b"ZADD", &self.index, &version, &self.member])
+            .command(&[b"PEXPIREAT", &self.index, &end, b"NX"]);
+        request = self.set(request);
+        if counts {
+            request = request.command(&[b"ZCARD", &self.index]);
+        }
+        request.command(&[b"EXEC"])
+    }
+
+    /// Creates it unless a live session is stored. `entry`: the server has the index too, and this is the version of the
+    /// entry. `may_be_stored`: it may be there already, and is known by its creation.
+    pub fn script(
+        &self,
+        request: Request,
+        entry: Option<Stamp>,
+        counts: bool,
+        may_be_stored: bool,
+        times: &Times,
+    ) -> Request {
+        let now = number(times.now());
+        // The live one may be this one only if it was sent before: stamps of two processes may be alike.
+        let created = if may_be_stored { created_field(self.created) } else { Vec::new() };
+        let (version, end) = (number(entry.unwrap_or(0) as i64), number(self.index_end));
+        let args: [&[u8]; 8] =
+            [&now, &self.value, &self.until, &created, &self.member, &version, &end, b"count"];
+        if entry.is_none() || self.user.is_nobody() {
+            return request.script(&CREATE, &self.key, &args[..4]);
+        }
+        request.script_on(&CREATE, &[&self.key, &self.index], if counts { &args } else { &args[..7] })
     }
 
     pub fn set(&self, request: Request) -> Request {

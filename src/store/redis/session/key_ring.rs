@@ -32,8 +32,7 @@ pub async fn with_cipher<T>(
     loop {
         let before = cipher(context, attempt).await?;
         let outcome = call(&before).await;
-        // The call may have changed something by now.
-        let after = cipher(context, attempt).await.map_err(|error| attempt.in_part(error))?;
+        let after = cipher(context, attempt).await?;
         if Arc::ptr_eq(&before, &after) {
             return outcome;
         }

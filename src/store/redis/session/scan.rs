@@ -12,7 +12,7 @@ use super::cursor::ScanCursor;
 use super::key_ring::cipher;
 use super::names::pattern;
 use super::record::{self, Record};
-use super::user_index::{AT_ONCE, GRACE, Named, Owner, entries, forget_all, look_up};
+use super::user_index::{AT_ONCE, Named, Owner, entries, forget_all, is_old, look_up};
 use super::window::Window;
 use crate::error::{Result, StoreError};
 use crate::session::SessionId;
@@ -204,7 +204,11 @@ async fn remove(context: &Context, attempt: &Attempt, keys: &[Vec<u8>]) -> Resul
     for some in keys.chunks(AT_ONCE) {
         let removed = join_all(some.iter().map(async |key| {
             let args: [&[u8]; 1] = [&end_of_time];
-            context.router.run_script(attempt, Effect::Main, &END_EXPIRED, key, &args).await
+            let removed = context.router.run_script(attempt, Effect::Main, &END_EXPIRED, key, &args).await;
+            if removed == Ok(Reply::Number(0)) {
+                attempt.changed_nothing();
+            }
+            removed
         }));
         for removed in removed.await {
             unless_foreign(removed, Reply::Nil)?;
@@ -235,8 +239,7 @@ pub async fn clear_indexes(context: &Context, is_begun: &mut bool) -> Result<()>
 async fn clear_index(context: &Context, attempt: &Attempt, index: &[u8]) -> Result<()> {
     let Some(owner) = Owner::of(index, &context.names.users) else { return Ok(()) };
     let mut old = unless_foreign(entries(context, attempt, index).await, Vec::new())?;
-    let oldest = context.times.stamp_before(GRACE);
-    old.retain(|(_, version)| *version < oldest);
+    old.retain(|(_, version)| is_old(context, *version));
     for some in old.chunks(AT_ONCE) {
         let named = look_up(context, attempt, some, &owner).await?;
         let is_there = |named: &Named| matches!(named, Named::Live(_) | Named::Expired(_));

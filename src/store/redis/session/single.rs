@@ -6,7 +6,7 @@ use futures_util::future::try_join;
 
 use super::super::counters::Counters;
 use super::super::error::FOREIGN;
-use super::super::resp::{CREATE, Reply, Request, number as text};
+use super::super::resp::{END_OF_USER, Reply, Request, number as text};
 use super::super::routing::{Attempt, Effect};
 use super::super::time::Stamp;
 use super::cipher::Cipher;
@@ -28,8 +28,9 @@ use crate::store::StoredSession;
 /// Stores a session, unless a live one has its id.
 ///
 /// Its user's index knows it first: an entry without a session is only passed over, but a session without one would
-/// be missed. On a single server one script does both. In a cluster the index is on another node, which has to have
-/// answered before. A session that was stored is created, even if there is no time left to end older ones.
+/// be missed. On a single server one step does both: a transaction, or a script where the server holds a session of the id,
+/// or may have been sent the creation before, or takes no such transactions. In a cluster the index is on another node, which
+/// has to have answered before. A session that was stored is created, even if there is no time left to end older ones.
 pub async fn create(
     context: &Rc<Context>,
     attempt: &Attempt,
@@ -44,66 +45,120 @@ pub async fn create(
     let stamp = stamp.filter(|_| attempt.is_repeated());
     let created = stamp.unwrap_or_else(|| context.times.stamp());
     let creation = Creation::new(session, created, cipher, &context.names, &context.times)?;
-    let Creation { key, member, user, index_end, .. } = &creation;
-    let is_apart = !user.is_nobody() && !context.router.topology.is_one_server();
+    let Creation { member, user, index_end, .. } = &creation;
+    let has_index = !user.is_nobody();
+    let is_apart = has_index && !context.router.topology.is_one_server();
     let mut entered = 0;
     if is_apart {
         entered = enter(context, attempt, &creation.entry(), *index_end, Reentry::Renew).await?;
     }
-    let make = |mode| {
-        let request = Request::write(mode);
-        if is_apart {
-            return creation.set(request);
-        }
-        // If it was sent before, its entry may have been seen since, and its session ended.
-        let version = if attempt.is_repeated() { context.times.stamp() } else { created };
-        creation.request(request, version, context.options.max_sessions_per_user.is_some())
+    let stored = if is_apart {
+        store(context, attempt, &creation, |request, _| creation.set(request)).await?
+    } else if has_index && (attempt.is_repeated() || !context.transactions.are_taken()) {
+        Stored::Untried
+    } else {
+        let counts = context.options.max_sessions_per_user.is_some();
+        let transaction = |request, version| creation.transaction(request, version, counts);
+        store(context, attempt, &creation, transaction).await?
     };
-    let replies = context.router.ask(attempt, key, Effect::Main, make).await?;
-    match interpret(Kind::Create, &replies) {
-        Step::Created { index_len } => entered = entered.max(index_len),
-        Step::Occupied => {
-            let replaced = async {
-                if !is_apart && !user.is_nobody() {
-                    entered = enter(context, attempt, &creation.entry(), *index_end, Reentry::Renew).await?;
-                }
-                replace_expired(context, attempt, &creation).await
-            };
-            replaced.await.map_err(|error| match error {
-                StoreError::Exists => StoreError::Exists,
-                // It may have been stored when it was sent before.
-                error if attempt.is_repeated() => attempt.in_part(error),
-                error => error,
-            })?;
+    match stored {
+        Stored::Yes { index_len } => entered = entered.max(index_len),
+        stored => {
+            let index_len = store_by_script(context, attempt, &creation, stored, !is_apart).await?;
+            entered = entered.max(index_len);
         }
-        step => return Err(refusal(attempt, &step)),
     }
     Counters::add(&context.counters.created, 1);
     if attempt.is_repeated() && is_apart {
         // In between another process may have ended the session and removed its entry.
-        let renewed = enter(context, attempt, &creation.entry(), *index_end, Reentry::Renew).await;
-        renewed.map_err(|error| attempt.in_part(error))?;
+        enter(context, attempt, &creation.entry(), *index_end, Reentry::Renew).await?;
     }
     Box::pin(limit(context, attempt, user, member, entered, Some(created), creation.expires)).await;
     Ok(())
 }
 
-/// Creates a session where the server holds one, unless that is live.
-async fn replace_expired(context: &Context, attempt: &Attempt, creation: &Creation) -> Result<()> {
-    let (now, created) = (text(context.times.now()), created_field(creation.created));
+/// Whether a session is stored.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stored {
+    Yes {
+        index_len: u64,
+    },
+    Untried,
+    /// There is another one, or the server does not take such a request.
+    No,
+    /// Perhaps, without its entry.
+    Perhaps,
+}
+
+/// Stores a session where the server holds none. `make` adds to a request what does that, by the version of the entry.
+async fn store(
+    context: &Context,
+    attempt: &Attempt,
+    creation: &Creation,
+    make: impl Fn(Request, Stamp) -> Request,
+) -> Result<Stored> {
     let make = |mode| {
-        let args: [&[u8]; 4] = [&now, &creation.value, &creation.until, &created];
-        // The live one may be this one only if it was sent before: stamps of two processes may be alike.
-        let args = if attempt.is_repeated() { &args[..] } else { &args[..3] };
-        Request::write(mode).script(&CREATE, &creation.key, args)
+        // If it was sent before, its entry may have been seen since, and its session ended.
+        let version = if attempt.is_repeated() { context.times.stamp() } else { creation.version };
+        make(Request::write(mode), version)
     };
-    match context.router.get_one(attempt, &creation.key, Effect::Main, make).await? {
-        Reply::Number(1) => Ok(()),
-        Reply::Bytes(live) => {
-            undo_entry(context, attempt, &creation.entry(), &creation.user, &live).await;
+    let replies = context.router.ask(attempt, &creation.key, Effect::Main, make).await?;
+    Ok(match interpret(Kind::Create, &replies) {
+        Step::Created { index_len } => Stored::Yes { index_len },
+        Step::Occupied => {
+            attempt.changed_nothing();
+            Stored::No
+        }
+        Step::PartlyRefused(reason) => {
+            context.transactions.were_refused(reason);
+            Stored::Perhaps
+        }
+        Step::Refused(reason) if context.transactions.were_refused(reason) => Stored::No,
+        step => return Err(step.error()),
+    })
+}
+
+/// Creates a session unless a live one is stored, and its entry in the same step if the server `has_index`. Returns how many
+/// entries the index has, if that matters.
+async fn store_by_script(
+    context: &Context,
+    attempt: &Attempt,
+    creation: &Creation,
+    stored: Stored,
+    has_index: bool,
+) -> Result<u64> {
+    let make = |mode| {
+        let is_repeated = attempt.is_repeated();
+        // If it was sent before, its entry may have been seen since.
+        let is_first = stored == Stored::Untried && !is_repeated;
+        let version = if is_first { creation.version } else { context.times.stamp() };
+        let may_be_stored = stored == Stored::Perhaps || is_repeated;
+        let counts = context.options.max_sessions_per_user.is_some();
+        let entry = has_index.then_some(version);
+        creation.script(Request::write(mode), entry, counts, may_be_stored, &context.times)
+    };
+    match context.router.get_one(attempt, &creation.key, Effect::Main, make).await {
+        Ok(Reply::Number(index_len @ 1..)) => Ok(index_len.unsigned_abs()),
+        Ok(Reply::Bytes(live)) => {
+            if !has_index {
+                undo_entry(context, attempt, &creation.entry(), &creation.user, &live).await;
+            }
             Err(StoreError::Exists)
         }
-        _ => Err(FOREIGN),
+        Ok(_) => {
+            attempt.changed_nothing();
+            Err(FOREIGN)
+        }
+        Err(StoreError::Corrupt(_)) if has_index => {
+            // What is under the key of the index is another app's. A transaction may have stored the session all the same.
+            let (now, created) = (text(context.times.now()), created_field(creation.created));
+            let args: [&[u8]; 3] = [&now, &creation.user.to_match(), &created];
+            let end = context.router.run_script(attempt, Effect::Main, &END_OF_USER, &creation.key, &args);
+            end.await?;
+            attempt.was_undone();
+            Err(FOREIGN)
+        }
+        Err(error) => Err(error),
     }
 }
 
@@ -190,8 +245,7 @@ async fn replace_entered(
     if replaced == Some(true) {
         if let Some(index_len) = entered {
             // Whoever has seen the entry before the session was the user's may remove it.
-            let renewed = enter(context, attempt, &entry, until, Reentry::Renew).await;
-            renewed.map_err(|error| attempt.in_part(error))?;
+            enter(context, attempt, &entry, until, Reentry::Renew).await?;
             Box::pin(limit(context, attempt, user, member, index_len, None, expires)).await;
         }
         if let Some(version) = old_version
@@ -224,9 +278,10 @@ pub async fn touch(
         match interpret(Kind::Touch, &replies) {
             Step::Number(touched) => return Ok(touched > 0),
             Step::OutlivesIndex => {
+                attempt.changed_nothing();
                 prolonged = Box::pin(prolong_for(context, attempt, &key, &member, expires)).await?;
             }
-            step => return Err(refusal(attempt, &step)),
+            step => return Err(step.error()),
         }
     }
 }
@@ -265,15 +320,7 @@ pub async fn delete(context: &Rc<Context>, attempt: &Attempt, cipher: &Cipher, i
             }
             Ok(())
         }
-        step => Err(refusal(attempt, &step)),
-    }
-}
-
-/// The error of a write that was refused. If its answer was lost before, it may have been carried out then.
-fn refusal(attempt: &Attempt, step: &Step<'_>) -> StoreError {
-    match step {
-        Step::Refused(_) => attempt.in_part(step.error()),
-        step => step.error(),
+        step => Err(step.error()),
     }
 }
 
@@ -290,7 +337,10 @@ async fn replace(
     let replies = context.router.ask(attempt, &change.key, Effect::Main, make).await?;
     match interpret(Kind::Update, &replies) {
         Step::Number(found) => Ok(Some(found > 0)),
-        Step::OtherUser | Step::OutlivesIndex => Ok(None),
-        step => Err(refusal(attempt, &step)),
+        Step::OtherUser | Step::OutlivesIndex => {
+            attempt.changed_nothing();
+            Ok(None)
+        }
+        step => Err(step.error()),
     }
 }

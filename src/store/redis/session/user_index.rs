@@ -4,23 +4,23 @@
 //! ended or are another user's now. Those are passed over, as each session says itself whose it is, and removed when
 //! they are come across.
 //!
-//! The score of an entry is its version, in microseconds since the Unix epoch by the servers' clock. It only grows. These
-//! rules keep an entry for as long as its session lives, whatever processes race:
+//! The score of an entry is its version, in microseconds since the Unix epoch by the servers' clock. The entry never gets
+//! one that it had before. These rules keep an entry for as long as its session lives, whatever processes race:
 //!
 //! 1. An entry is removed by its version alone (`FORGET`), and only by a process that read the version first and saw then
 //!    that the session is not the user's, or ended it.
 //! 2. A session becomes the user's only after its entry got a new version, or in one step with that on a single server. So
 //!    the remover of rule 1 has either the new version, or removes nothing.
 //! 3. The remover may have the new version, if it looked at the session between the two steps. After a change of the user
-//!    the entry therefore gets another version (`ENTER`). After a creation it does not, for speed: instead entries younger
-//!    than `GRACE` are left alone, in which every creation under way has ended. The one exception is the entry of the very
-//!    session that was ended, whose version is that session's creation (`may_forget`). An entry that two creations have
-//!    made gets a version that is neither's.
+//!    the entry therefore gets another version (`ENTER`). After a creation in a cluster it does not, for speed: instead
+//!    entries younger than `GRACE` are left alone, in which every creation under way has ended. The one exception is the
+//!    entry of the very session that was ended, whose version is that session's creation (`may_forget`). In a cluster an
+//!    entry that two creations have made gets a version that is neither's.
 //!
 //! The server ends an index by itself. These rules keep an index for longer than any session that it names:
 //!
 //! 4. Each session sets a least time to the end of its user's index (`Times::index_end`), by its creation and its expiry
-//!    alone. `ENTER` only ever moves the end of an index further away, and does so before the session is the user's.
+//!    alone. `ENTER` and creations only ever move the end of an index further away, and before the session is the user's.
 //! 5. A touch or an update moves an expiry further away only if that least time stays the same, or after the index has
 //!    been prolonged (`prolong`). The script of the session decides, as it sees the creation and both expiries. The index
 //!    was prolonged for a creation and a user, and the script compares them too.
@@ -52,8 +52,9 @@ use crate::error::{Result, StoreError};
 use crate::session::{Expiry, SessionId, UserKey};
 use crate::store::StoredSession;
 
-/// For how long an entry without a session may be that of a creation under way, by the servers' clock.
-pub const GRACE: Duration = Duration::from_secs(60);
+/// For how long an entry without a session may be that of a creation under way, by the servers' clock ([`is_old`]). A creation
+/// on a single server may set it back by its deadline, before a change of the user that has one too.
+pub const GRACE: Duration = Duration::from_secs(120);
 
 /// How many sessions are asked for at once.
 pub const AT_ONCE: usize = 512;
@@ -137,6 +138,9 @@ pub async fn delete_by_user(
             let args: [&[u8]; 2] = [&now, &to_match];
             let key = context.names.session(member);
             let ended = context.router.run_script(attempt, Effect::Main, &END_OF_USER, &key, &args).await;
+            if let Ok(Reply::Number(_)) = ended {
+                attempt.changed_nothing();
+            }
             unless_foreign(ended, NOT_THEIRS)
         }));
         let (mut own, mut stale) = (Vec::new(), Vec::new());
@@ -154,10 +158,7 @@ pub async fn delete_by_user(
         forget_all(context, attempt, &index, &own).await;
         tidy(context, attempt, &index, &stale).await;
     }
-    match failed {
-        None => Ok(live),
-        Some(error) => Err(attempt.in_part(error)),
-    }
+    failed.map_or(Ok(live), Err)
 }
 
 /// Ends the oldest sessions of a user who has more than the limit. Of two creations at once neither ends the younger
@@ -277,14 +278,18 @@ pub async fn look_up(
 
 /// Removes entries whose sessions are not there, if they are old enough; how many.
 pub async fn tidy(context: &Context, attempt: &Attempt, index: &[u8], stale: &[(Vec<u8>, Stamp)]) -> u64 {
-    let oldest = context.times.stamp_before(GRACE);
-    let old: Vec<_> = stale.iter().filter(|(_, score)| *score < oldest).cloned().collect();
+    let old: Vec<_> = stale.iter().filter(|(_, version)| is_old(context, *version)).cloned().collect();
     forget_all(context, attempt, index, &old).await
 }
 
-/// Whether the entry of a session that was ended may go: no creation under way may have it.
+/// Whether no creation under way may have an entry.
+pub fn is_old(context: &Context, version: Stamp) -> bool {
+    version < context.times.stamp_before(GRACE)
+}
+
+/// Whether the entry of a session that was ended may go.
 pub fn may_forget(context: &Context, version: Stamp, created: Stamp) -> bool {
-    version == created || version < context.times.stamp_before(GRACE)
+    version == created || is_old(context, version)
 }
 
 /// Removes entries; how many. Those that it fails to remove are come across again.

@@ -61,7 +61,7 @@ use tokio::task::spawn_local;
 use self::world::{Config, World};
 use crate::store::simulation::Random;
 
-pub(super) use self::data::{Command, Data};
+pub(super) use self::data::{Command, Data, encode, parse};
 pub(super) use self::scripts::ALL as SCRIPTS;
 
 /// What became of a seed.

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use super::data::{Command, Data};
 use crate::clock::Millis;
 use crate::store::redis::resp::{
-    CREATE, CREATE_INDEXED, END_EXPIRED, END_OF_USER, ENTER, FORGET, REPLACE, Reply, Script, TOUCH, UPDATE,
+    CREATE, END_EXPIRED, END_OF_USER, ENTER, FORGET, REPLACE, Reply, Script, TOUCH, UPDATE,
 };
 
-pub(in crate::store::redis) static ALL: [&Script; 9] =
-    [&CREATE, &UPDATE, &TOUCH, &END_OF_USER, &END_EXPIRED, &FORGET, &ENTER, &REPLACE, &CREATE_INDEXED];
+pub(in crate::store::redis) static ALL: [&Script; 8] =
+    [&CREATE, &UPDATE, &TOUCH, &END_OF_USER, &END_EXPIRED, &FORGET, &ENTER, &REPLACE];
 
 /// The script that a command runs.
 pub(super) fn of(command: &Command) -> Option<&'static Script> {
@@ -86,25 +86,39 @@ impl Limited {
     }
 }
 
-/// `CREATE_INDEXED`, which has two keys.
-pub(super) fn create_indexed(
+/// `CREATE`, which may have the key of an index too.
+pub(super) fn create(
     data: &mut Data,
-    session: &[u8],
-    index: &[u8],
+    keys: &[Vec<u8>],
     args: &[Vec<u8>],
     server_now: Millis,
 ) -> Result<Reply, Reply> {
-    data.set(index)?;
-    if data.get(session).is_some() {
-        return Ok(Reply::Number(0));
+    let session = &keys[0];
+    let record = data.text(session)?.to_vec();
+    let mut is_own = false;
+    if !record.is_empty() && expiry(&record).ok_or(Reply::Number(-1))? > number(&args[0]).unwrap() {
+        is_own = sub(&record, 41, 56) == args[3];
+        if !is_own {
+            return Ok(Reply::Bytes(record));
+        }
     }
-    data.set_text(session, args[0].clone(), number(&args[1]));
-    data.expire(session, server_now);
-    let entry = [&args[2..5], &[b"again".to_vec()]].concat();
-    match run(&ENTER, data, index, &entry, server_now)? {
-        Reply::Number(entries) if args.len() > 5 => Ok(Reply::Number(entries)),
-        _ => Ok(Reply::Number(1)),
+    if let Some(index) = keys.get(1) {
+        let (version, until) = (number(&args[5]).unwrap(), number(&args[6]).unwrap());
+        let held = data.get(index).map(|entry| entry.expires);
+        data.change_set(index, |set| set.insert(args[4].clone(), version as f64))?;
+        if held.is_none_or(|end| end.is_some_and(|end| until > end)) {
+            data.expire_at(index, until, server_now);
+        }
     }
+    if !is_own {
+        if record.is_empty() && data.get(session).is_some() {
+            return Ok(Reply::Number(-1));
+        }
+        data.set_text(session, args[1].clone(), number(&args[2]));
+        data.expire(session, server_now);
+    }
+    let entries = |data: &Data| Ok(data.set(&keys[1])?.map_or(0, BTreeMap::len) as i64);
+    Ok(Reply::Number(if args.len() > 7 { entries(data)? } else { 1 }))
 }
 
 /// Runs a script at a server. What it refuses is an answer too.
@@ -160,14 +174,6 @@ pub(super) fn run(
         data.set_text(key, text, number(until));
         data.expire(key, server_now);
     };
-    if is(&CREATE) {
-        if data.get(key).is_some() && expiry(&record).ok_or(Reply::Number(-1))? > now {
-            let is_own = args.len() > 3 && is_created(&record, args.get(3));
-            return Ok(if is_own { Reply::Number(1) } else { Reply::Bytes(record) });
-        }
-        keep(data, args[1].clone(), &args[2]);
-        return Ok(Reply::Number(1));
-    }
     let expires = expiry(&record).ok_or(Reply::Number(0))?;
     if is(&UPDATE) {
         if expires <= now {

@@ -227,7 +227,7 @@ fn connections_with_other_keys_end_those_before_them() {
     let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let connection = RawConnection { socket: Arc::new(socket.into()), tls: None };
     let cipher = Arc::new(Cipher::Plain);
-    let connection = EventLoopConnection { node: ONE + 10, connection, cipher };
+    let connection = EventLoopConnection { node: ONE + 10, connection, cipher, tracking: None };
     cluster.harness.fast_path.take_supply(Supply::Connection(connection));
     assert_eq!(cluster.harness.fast_path.sockets().map(|(node, ..)| node).collect::<Vec<_>>(), [ONE + 10]);
     assert_eq!(cluster.harness.number(before), Ok(0));

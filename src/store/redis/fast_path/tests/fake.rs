@@ -3,14 +3,13 @@
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
+use std::mem;
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use crate::store::redis::resp::{
-    CREATE, CREATE_INDEXED, END_OF_USER, ENTER, FORGET, SLOTS, Script, TOUCH, UPDATE, slot_of,
-};
+use crate::store::redis::resp::{CREATE, END_OF_USER, ENTER, FORGET, SLOTS, Script, TOUCH, UPDATE, slot_of};
 
 pub type Command = Vec<Vec<u8>>;
 
@@ -40,6 +39,10 @@ pub struct Data {
     pub sets: HashMap<Vec<u8>, HashMap<Vec<u8>, i64>>,
     /// What the worker has asked for, by their names and first keys.
     pub log: Vec<String>,
+    /// The connections that are told of changes, by the keys that were read on them.
+    readers: HashMap<Vec<u8>, Vec<Arc<TcpStream>>>,
+    /// What each string was, one after the other; it was absent at first.
+    pub history: HashMap<Vec<u8>, Vec<Option<Vec<u8>>>>,
 }
 
 /// Which nodes a cluster has, and which of them has the lower half of the slots, and the upper one. All hold the same data:
@@ -133,6 +136,7 @@ impl Fake {
                     let decide = Arc::clone(&decide);
                     thread::spawn(move || {
                         // It fails where the other side has gone.
+                        let socket = Arc::new(socket);
                         let _ = serve(&socket, &data, &slots, &*decide);
                         let _ = socket.shutdown(Shutdown::Both);
                     });
@@ -167,22 +171,25 @@ impl Drop for Fake {
 }
 
 fn serve(
-    mut socket: &TcpStream,
+    shared: &Arc<TcpStream>,
     data: &Mutex<Data>,
     slots: &Mutex<Slots>,
     decide: &Decide,
 ) -> std::io::Result<()> {
+    let mut socket: &TcpStream = shared;
     socket.set_nodelay(true)?;
     let port = socket.local_addr()?.port();
     let mut reader = Commands::default();
     // Only fast_path load scripts before they are called.
-    let mut is_fast = false;
+    let (mut is_fast, mut is_tracked) = (false, false);
     loop {
         let command = reader.next(socket)?;
         is_fast |= command[0] == b"SCRIPT";
+        is_tracked |= command[0] == b"CLIENT" && command[1] == b"TRACKING";
         let said: Option<&[u8]> = match &command[0][..] {
             b"PING" => Some(b"+PONG\r\n"),
             b"SCRIPT" | b"CLIENT" => Some(b"+OK\r\n"),
+            b"HELLO" => Some(b"%1\r\n$5\r\nproto\r\n:3\r\n"),
             // It does not say: then its clock is taken to be in step.
             b"TIME" => Some(b"-NOPERM no\r\n"),
             _ => None,
@@ -197,20 +204,26 @@ fn serve(
             continue;
         }
         let conduct = decide(is_fast, &command);
-        let apply = || {
+        // Says what comes of it, or so much of that. Messages of later changes come after it.
+        let apply = |most: Option<usize>| {
+            let part = |len: usize| most.map_or(len, |most| most.min(len - 1));
             // A slot does not move between the question and the answer.
             let slots = slots.lock().unwrap();
             if let Some(moved) = slots.redirect(port, &command) {
-                return moved;
+                return (&**shared).write_all(&moved[..part(moved.len())]);
             }
             let mut data = data.lock().unwrap();
             if !is_fast {
                 data.log.push(words(&command));
             }
-            data.apply(&command)
+            let answer = data.apply_for(&command, shared, is_tracked);
+            (&**shared).write_all(&answer[..part(answer.len())])
         };
         match conduct {
-            Conduct::Do => socket.write_all(&apply())?,
+            Conduct::Do => apply(None)?,
+            Conduct::Say(answer) if is_transaction(&command) => {
+                socket.write_all(&answer_to_transaction(answer))?;
+            }
             Conduct::Say(answer) => socket.write_all(answer)?,
             Conduct::Stall => {
                 // Until the other side has gone.
@@ -218,12 +231,9 @@ fn serve(
                 return Ok(());
             }
             Conduct::End => return Ok(()),
-            Conduct::DoAndEnd(len) => {
-                let answer = apply();
-                return socket.write_all(&answer[..len.min(answer.len() - 1)]);
-            }
+            Conduct::DoAndEnd(len) => return apply(Some(len)),
             Conduct::DoAndBabble => {
-                apply();
+                apply(Some(0))?;
                 return socket.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
             }
         }
@@ -233,10 +243,10 @@ fn serve(
 /// The name of a command and its first key.
 fn words(command: &Command) -> String {
     let name = match script_of(command) {
+        None if is_transaction(command) => "create".into(),
         None => String::from_utf8_lossy(&command[0]).into_owned(),
         Some(script) => {
             let names = [
-                (&CREATE_INDEXED, "create"),
                 (&CREATE, "replace"),
                 (&TOUCH, "touch"),
                 (&UPDATE, "update"),
@@ -251,13 +261,39 @@ fn words(command: &Command) -> String {
     format!("{name} {}", String::from_utf8_lossy(key))
 }
 
-/// Whether it creates a session.
+/// Whether it creates a session by a transaction.
 pub fn is_create(command: &Command) -> bool {
-    script_of(command).is_some_and(|script| script.digest == CREATE_INDEXED.digest)
+    is_transaction(command)
+}
+
+/// Whether it is a transaction, as [`Commands::next`] gives it.
+fn is_transaction(command: &Command) -> bool {
+    command[0] == b"MULTI"
+}
+
+/// A transaction that creates a session, as one command: the session, its value, the index, the entry and its version.
+fn as_one(parts: &[Command]) -> Command {
+    let [prolong, add, end, set, ..] = parts else { panic!("{parts:?}") };
+    assert_eq!((&prolong[0][..], &prolong[3][..], &end[3][..]), (&b"PEXPIREAT"[..], &b"GT"[..], &b"NX"[..]));
+    assert_eq!((&add[0][..], &set[0][..], &set[3][..]), (&b"ZADD"[..], &b"SET"[..], &b"NX"[..]));
+    let (key, value, index) = (set[1].clone(), set[2].clone(), add[1].clone());
+    [b"MULTI".to_vec(), key, value, index, add[3].clone(), add[2].clone()].into()
+}
+
+/// The replies to a transaction of which a part is answered so: a refusal ends all of it.
+pub fn answer_to_transaction(answer: &[u8]) -> Vec<u8> {
+    let queued = if answer[0] == b'-' { answer } else { b"+QUEUED\r\n" };
+    let end = match answer[0] {
+        b'-' => b"-EXECABORT Transaction discarded because of previous errors.\r\n".to_vec(),
+        b':' => [b"*5\r\n:0\r\n:1\r\n:1\r\n+OK\r\n", answer].concat(),
+        _ => [b"*4\r\n:0\r\n:1\r\n:1\r\n", answer].concat(),
+    };
+    let queued_all = if answer[0] == b':' { 5 } else { 4 };
+    [b"+OK\r\n", &queued.repeat(queued_all)[..], &end].concat()
 }
 
 fn script_of(command: &Command) -> Option<&'static Script> {
-    let all = [&CREATE, &CREATE_INDEXED, &TOUCH, &UPDATE, &END_OF_USER, &FORGET, &ENTER];
+    let all = [&CREATE, &TOUCH, &UPDATE, &END_OF_USER, &FORGET, &ENTER];
     let is_of =
         |script: &Script| command[1] == script.digest.as_bytes() || command[1] == script.text.as_bytes();
     command[0].starts_with(b"EVAL").then(|| all.into_iter().find(|script| is_of(script)).unwrap())
@@ -276,22 +312,74 @@ fn parsed(bytes: &[u8]) -> i64 {
 }
 
 impl Data {
+    /// Carries out the command of a connection, and tells others of what it changes. Its own changes it knows (`NOLOOP`).
+    fn apply_for(&mut self, command: &Command, from: &Arc<TcpStream>, is_tracked: bool) -> Vec<u8> {
+        let key = if script_of(command).is_some() { &command[3] } else { &command[1] };
+        let before = self.strings.get(key).cloned();
+        let answer = self.apply(command);
+        self.changed(key, before, Some(from));
+        if is_tracked && command[0] == b"GET" {
+            self.readers.entry(key.clone()).or_default().push(Arc::clone(from));
+        }
+        answer
+    }
+
+    /// Changes a session as another process does.
+    pub fn put(&mut self, key: &[u8], value: Option<Vec<u8>>) {
+        let before = self.strings.remove(key);
+        if let Some(value) = value {
+            self.strings.insert(key.into(), value);
+        }
+        self.changed(key, before, None);
+    }
+
+    /// Removes all that there is.
+    pub fn empty(&mut self) {
+        for (key, value) in mem::take(&mut self.strings) {
+            self.changed(&key, Some(value), None);
+        }
+        // Without the keys, as a server that was emptied does.
+        for reader in mem::take(&mut self.readers).into_values().flatten() {
+            let _ = (&*reader).write_all(b">2\r\n$10\r\ninvalidate\r\n_\r\n");
+        }
+    }
+
+    fn changed(&mut self, key: &[u8], before: Option<Vec<u8>>, by: Option<&Arc<TcpStream>>) {
+        let now = self.strings.get(key).cloned();
+        if before == now {
+            return;
+        }
+        self.history.entry(key.into()).or_insert_with(|| vec![None]).push(now);
+        let message = [b">2\r\n$10\r\ninvalidate\r\n*1\r\n", &bulk(key)[..]].concat();
+        for reader in self.readers.remove(key).unwrap_or_default() {
+            if !by.is_some_and(|by| Arc::ptr_eq(by, &reader)) {
+                // It fails where the other side has gone.
+                let _ = (&*reader).write_all(&message);
+            }
+        }
+    }
+
     /// Carries a command out: its answer. Nothing expires here.
     pub fn apply(&mut self, command: &Command) -> Vec<u8> {
         let nil = || b"$-1\r\n".to_vec();
         if let Some(script) = script_of(command) {
             let keys = parsed(&command[2]) as usize;
             let (keys, args) = command[3..].split_at(keys);
-            if script.digest == CREATE_INDEXED.digest {
-                if self.strings.contains_key(&keys[0]) {
-                    return number(0);
-                }
-                self.strings.insert(keys[0].clone(), args[0].clone());
-                return self.run(&ENTER, &keys[1], &[&args[2..5], &[b"again".to_vec()]].concat());
+            if script.digest == CREATE.digest {
+                return self.create(keys, args);
             }
             return self.run(script, &keys[0], args);
         }
         match (&command[0][..], &command[1]) {
+            (b"MULTI", key) => {
+                let entries = self.sets.entry(command[3].clone()).or_default();
+                entries.insert(command[4].clone(), parsed(&command[5]));
+                let is_free = !self.strings.contains_key(key);
+                if is_free {
+                    self.strings.insert(key.clone(), command[2].clone());
+                }
+                answer_to_transaction(if is_free { b"+OK\r\n" } else { b"$-1\r\n" })
+            }
             (b"GET", key) => self.strings.get(key).map_or_else(nil, |value| bulk(value)),
             (b"GETDEL", key) => self.strings.remove(key).map_or_else(nil, |value| bulk(&value)),
             (b"SET", key) if self.strings.contains_key(key) => nil(),
@@ -307,19 +395,23 @@ impl Data {
         }
     }
 
+    fn create(&mut self, keys: &[Vec<u8>], args: &[Vec<u8>]) -> Vec<u8> {
+        let held = self.strings.get(&keys[0]);
+        if let Some(value) = held
+            && value[40..56] != args[3][..]
+        {
+            return bulk(value);
+        }
+        if let Some(index) = keys.get(1) {
+            self.sets.entry(index.clone()).or_default().insert(args[4].clone(), parsed(&args[5]));
+        }
+        self.strings.entry(keys[0].clone()).or_insert_with(|| args[1].clone());
+        number(keys.get(1).map_or(1, |index| self.sets[index].len() as i64))
+    }
+
     fn run(&mut self, script: &Script, key: &[u8], args: &[Vec<u8>]) -> Vec<u8> {
         let is = |other: &Script| script.digest == other.digest;
         let held = self.strings.get_mut(key);
-        if is(&CREATE) {
-            return match held {
-                Some(value) if args.get(3).is_some_and(|created| value[40..56] == created[..]) => number(1),
-                Some(value) => bulk(value),
-                None => {
-                    self.strings.insert(key.into(), args[1].clone());
-                    number(1)
-                }
-            };
-        }
         if is(&FORGET) {
             let entries = self.sets.entry(key.into()).or_default();
             if entries.get(&args[0]).copied() == Some(parsed(&args[1])) {
@@ -369,8 +461,20 @@ pub struct Commands {
 }
 
 impl Commands {
-    /// The next one; an error where the other side has gone.
-    pub fn next(&mut self, mut socket: &TcpStream) -> std::io::Result<Command> {
+    /// The next one, or the next transaction; an error where the other side has gone.
+    pub fn next(&mut self, socket: &TcpStream) -> std::io::Result<Command> {
+        let command = self.next_part(socket)?;
+        if !is_transaction(&command) {
+            return Ok(command);
+        }
+        let mut parts = vec![self.next_part(socket)?];
+        while parts.last().is_some_and(|part| part[0] != b"EXEC") {
+            parts.push(self.next_part(socket)?);
+        }
+        Ok(as_one(&parts))
+    }
+
+    fn next_part(&mut self, mut socket: &TcpStream) -> std::io::Result<Command> {
         loop {
             if let Some((command, len)) = parse(&self.bytes) {
                 self.bytes.drain(..len);

@@ -7,12 +7,12 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
-use super::super::{FastPath, Results};
+use super::super::{FastPath, Hit};
 use crate::clock::Millis;
 use crate::codec;
 use crate::error::{Result, StoreError};
 use crate::session::{Content, Expiry, Session, SessionId, UserKey};
-use crate::store::redis::{Answers, RedisStore, Supply};
+use crate::store::redis::{Answers, RedisStore, Results, Supply};
 use crate::store::{Answer, Completions, Cursor, SessionStore, Stats, StoredSession};
 
 /// What the worker says.
@@ -145,6 +145,20 @@ impl Harness {
     pub fn get(&mut self, id: &SessionId) -> u32 {
         self.results.ids.insert(self.next + 1, id.clone());
         self.does(|fast_path, ticket| fast_path.get(id.clone(), ticket))
+    }
+
+    /// What a `get` finds without a round trip.
+    pub fn cached(&mut self, id: &SessionId) -> Option<StoredSession> {
+        let mut found = None;
+        let hit = self.fast_path.try_get(id, |expires, content| {
+            let mut bytes = Vec::new();
+            codec::encode(&content, &mut bytes);
+            found = Some(StoredSession::new(id.clone(), expires, &bytes));
+        });
+        if hit == Some(Hit::HasWork) {
+            self.fast_path.submit();
+        }
+        hit.and(found)
     }
 
     pub fn touch(&mut self, id: &SessionId, expires: Expiry) -> u32 {
@@ -317,6 +331,9 @@ impl SessionStore for FastPathStore {
 
     fn get(&self, id: &SessionId) -> Result<Option<StoredSession>> {
         let mut harness = self.harness.lock().unwrap();
+        if let Some(found) = harness.cached(id) {
+            return Ok(Some(found));
+        }
         let ticket = harness.get(id);
         harness.session(ticket)
     }

@@ -1,0 +1,17 @@
+"use strict";
+
+// A process that ends the sessions that it is told of, and says when each is over.
+
+const { RedisStore } = require("../../..");
+
+let store;
+
+process.on("message", async (message) => {
+  if (store === undefined) {
+    store = new RedisStore({ sweepInterval: 0, ...message.options, prefix: message.prefix });
+    await store.get("nobody");
+    return process.send("open");
+  }
+  await store.delete(message);
+  return process.send(message);
+});

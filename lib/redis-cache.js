@@ -1,0 +1,22 @@
+"use strict";
+
+const { cacheOptions, validateOptions, within } = require("./options.js");
+
+const DEFAULT_MAX_BYTES = 64 * 2 ** 20;
+const DEFAULT_MAX_STALENESS = 1000;
+
+/** The near cache of a `RedisStore`, as the addon takes it. */
+function readCache(cache) {
+  if (cache === undefined) return undefined;
+  const { maxBytes = DEFAULT_MAX_BYTES, maxStaleness = DEFAULT_MAX_STALENESS } = within("cache", () =>
+    validateOptions(cache, cacheOptions),
+  );
+  return { maxBytes, maxStaleness };
+}
+
+/** The store works as one without a cache. */
+function warnOfCache(reason) {
+  process.emitWarning(`RedisStore goes without its cache: ${reason}`, { code: "NATIVE_STORE_CACHE_OFF" });
+}
+
+module.exports = { readCache, warnOfCache };

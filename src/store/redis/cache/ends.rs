@@ -1,0 +1,46 @@
+//! The ends of calls, as a cache sees them on their way to the callers.
+
+use super::super::queue::Results;
+use super::{NearCache, PROBE};
+use crate::error::StoreError;
+use crate::session::{Content, Expiry};
+
+/// Passes the ends of calls on, and has the cache take note of each.
+pub struct Ends<'a, R> {
+    pub results: &'a mut R,
+    pub cache: Option<NearCache>,
+    /// Whether the server of the connection that is read tells of changes.
+    pub is_tracked: bool,
+}
+
+impl<R> Ends<'_, R> {
+    fn end(&mut self, ticket: u32) -> bool {
+        if let Some(cache) = &mut self.cache {
+            cache.end(ticket);
+        }
+        ticket != PROBE
+    }
+}
+
+impl<R: Results> Results for Ends<'_, R> {
+    fn number(&mut self, ticket: u32, number: u64) {
+        if self.end(ticket) {
+            self.results.number(ticket, number);
+        }
+    }
+
+    fn session(&mut self, ticket: u32, session: Option<(Expiry, Content<'_>)>) {
+        if let (Some(cache), Some((expires, content)), true) = (&mut self.cache, session, self.is_tracked) {
+            cache.load(ticket, expires, content);
+        }
+        if self.end(ticket) {
+            self.results.session(ticket, session);
+        }
+    }
+
+    fn refused(&mut self, ticket: u32, error: &StoreError) {
+        if self.end(ticket) {
+            self.results.refused(ticket, error);
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! For how long a connection has proved that all messages of its server have come.
+
+use std::time::{Duration, Instant};
+
+/// A proof is asked for again when it is older than this part of what it may be.
+const RENEWED_AFTER: u32 = 2;
+
+/// What the replies on a connection prove.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Proof {
+    /// When the last request was sent that has a reply. All messages of changes before that have come.
+    asked_at: Option<Instant>,
+    /// When the last request was sent only to renew it.
+    probed_at: Option<Instant>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Freshness {
+    Fresh,
+    /// It is, but soon not any more.
+    ToBeRenewed,
+    Stale,
+}
+
+impl Proof {
+    /// There is a reply to a request that was sent then, or later.
+    pub fn replied(&mut self, sent_at: Instant) {
+        self.asked_at = self.asked_at.max(Some(sent_at));
+    }
+
+    /// A request is sent to renew it.
+    pub fn probed(&mut self, now: Instant) {
+        self.probed_at = Some(now);
+    }
+
+    /// Has it be older.
+    #[cfg(test)]
+    pub fn age(&mut self, by: Duration) {
+        for at in [&mut self.asked_at, &mut self.probed_at] {
+            *at = at.and_then(|at| at.checked_sub(by));
+        }
+    }
+
+    pub(super) fn freshness(
+        &self,
+        now: Instant,
+        max_staleness: Duration,
+        not_before: Option<Instant>,
+    ) -> Freshness {
+        let Some(asked_at) = self.asked_at.filter(|&asked_at| Some(asked_at) >= not_before) else {
+            return Freshness::Stale;
+        };
+        let age = now.saturating_duration_since(asked_at);
+        if age > max_staleness {
+            return Freshness::Stale;
+        }
+        let renew_after = max_staleness / RENEWED_AFTER;
+        let is_old = |at: Instant| now.saturating_duration_since(at) >= renew_after;
+        if is_old(asked_at) && self.probed_at.is_none_or(is_old) {
+            Freshness::ToBeRenewed
+        } else {
+            Freshness::Fresh
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_holds_for_so_long_after_the_request_was_sent() {
+        let (begun, limit) = (Instant::now(), Duration::from_millis(100));
+        let at = |millis| begun + Duration::from_millis(millis);
+        let mut proof = Proof::default();
+        let of = |proof: &Proof, millis| proof.freshness(at(millis), limit, None);
+        assert_eq!(of(&proof, 0), Freshness::Stale);
+        proof.replied(at(10));
+        // A late reply to an earlier request takes nothing away.
+        proof.replied(at(5));
+        for (millis, freshness) in [
+            (10, Freshness::Fresh),
+            (59, Freshness::Fresh),
+            (60, Freshness::ToBeRenewed),
+            (110, Freshness::ToBeRenewed),
+            (111, Freshness::Stale),
+        ] {
+            assert_eq!(of(&proof, millis), freshness, "{millis}");
+        }
+        // It is asked for once in a while, and not by every hit.
+        proof.probed(at(60));
+        assert_eq!(of(&proof, 61), Freshness::Fresh);
+        assert_eq!(of(&proof, 110), Freshness::ToBeRenewed);
+        assert_eq!(of(&proof, 111), Freshness::Stale);
+        // Sessions were ended at 60: what was asked for before does not count.
+        assert_eq!(proof.freshness(at(61), limit, Some(at(60))), Freshness::Stale);
+        proof.replied(at(60));
+        assert_eq!(proof.freshness(at(61), limit, Some(at(60))), Freshness::Fresh);
+    }
+}

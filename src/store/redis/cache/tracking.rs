@@ -1,0 +1,45 @@
+//! Has a server tell of changes of the sessions that are read on a connection.
+
+use super::super::resp::{Replies, Reply, Request};
+
+/// Adds what begins it. Messages are of RESP3 alone: without that a server would take the command and say nothing.
+pub fn begin_tracking(request: Request) -> Request {
+    request.command(&[b"HELLO", b"3"]).command(&[b"CLIENT", b"TRACKING", b"ON", b"NOLOOP"])
+}
+
+/// Takes the replies to that, which are the last ones.
+///
+/// # Errors
+/// Why the server does not do it.
+pub fn read_tracking(replies: &mut Replies) -> Result<(), String> {
+    let (tracking, hello) = (replies.pop(), replies.pop());
+    for (name, reply) in [("HELLO 3", hello), ("CLIENT TRACKING", tracking)] {
+        match reply {
+            Some(Reply::Array(_) | Reply::Okay) => {}
+            Some(Reply::Error(error)) => {
+                return Err(format!("the server refused {name}: {}", String::from_utf8_lossy(&error)));
+            }
+            _ => return Err(format!("the server answered {name} otherwise than Redis")),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_commands_have_to_be_done() {
+        let refused = || Reply::Error(b"NOPERM no".to_vec());
+        let read = |hello, tracking| read_tracking(&mut Replies::from_iter([Reply::Nil, hello, tracking]));
+        assert_eq!(read(Reply::Array(vec![]), Reply::Okay), Ok(()));
+        assert_eq!(read(refused(), Reply::Okay), Err("the server refused HELLO 3: NOPERM no".into()));
+        assert_eq!(
+            read(Reply::Array(vec![]), refused()),
+            Err("the server refused CLIENT TRACKING: NOPERM no".into())
+        );
+        assert!(read(Reply::Array(vec![]), Reply::Nil).is_err());
+        assert!(read_tracking(&mut Replies::new()).is_err());
+    }
+}

@@ -1,0 +1,109 @@
+//! The `get`s that need no round trip.
+
+use std::time::{Duration, Instant};
+
+use super::super::cache::{CacheStats, Freshness, PROBE, key};
+use super::super::connection::Filled;
+use super::super::resp::slot_of;
+use super::super::session::Op;
+use super::FastPath;
+use super::primary::Call;
+use super::routes::Way;
+use crate::session::{Content, Expiry, SessionId};
+use std::sync::atomic::Ordering;
+
+/// How many bytes of replies may wait for the next turn. With more a `get` goes to the server, as all before it.
+const MAX_UNREAD: usize = 256 * 1024;
+
+/// For how long a socket that was empty is taken to be. No reply takes so short a time to come: so no caller can have been
+/// told of a change within it.
+const EMPTY_FOR: Duration = Duration::from_micros(2);
+
+/// What has to be done after a `get` was answered from the cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hit {
+    Done,
+    /// There are replies that no poll of the socket will tell of, or something is to be written: `submit` is to be called,
+    /// and `next_deadline` has changed.
+    HasWork,
+}
+
+impl FastPath {
+    /// Counters of the cache, if there is one.
+    pub fn cache_stats(&self) -> Option<CacheStats> {
+        let mut stats = self.cache.as_ref()?.stats();
+        if !self.is_wanted {
+            stats.off = Some("this platform has no event loop that can wait for a connection".into());
+        }
+        Some(stats)
+    }
+
+    /// Calls `read` with a live session of the cache, or begins nothing. What `read` has made is of no use unless the last
+    /// call of it was followed by a hit.
+    pub fn try_get(&mut self, id: &SessionId, mut read: impl FnMut(Expiry, Content<'_>)) -> Option<Hit> {
+        let (cache, cipher) = (self.cache.as_mut()?, self.cipher.as_ref()?);
+        cache.note_mass_ends(self.store.counters.mass_ends.load(Ordering::Acquire), Instant::now);
+        let key = key(cipher, id)?;
+        let at = if self.routes.is_one_server() {
+            0
+        } else {
+            match self.routes.way(slot_of(&self.store.names.session(&cipher.member(id)))) {
+                Way::To(at) => at,
+                Way::After(_) | Way::Unknown => return None,
+            }
+        };
+        let primary = &mut self.primaries[at];
+        let open = primary.open.as_mut().filter(|open| open.is_tracked && open.is_usable())?;
+        let now = Instant::now();
+        let freshness = cache.freshness(&open.proof, now);
+        if freshness == Freshness::Stale || !cache.copy(&key, &mut read) {
+            return None;
+        }
+        let mut has_read = false;
+        while now.saturating_duration_since(open.empty_at) > EMPTY_FOR {
+            match open.socket.fill() {
+                Ok(Filled::Nothing) => {
+                    open.empty_at = now;
+                    break;
+                }
+                Ok(Filled::Whole | Filled::Some) if open.socket.unread() <= MAX_UNREAD => {}
+                Ok(Filled::Whole | Filled::Some) => {
+                    primary.has_buffered = true;
+                    return None;
+                }
+                Ok(Filled::Ended) | Err(_) => {
+                    open.has_failed = true;
+                    cache.drop_all();
+                    return None;
+                }
+            }
+            has_read = true;
+            if cache.hear(&mut open.socket, &open.cipher, &self.store.names).is_err() {
+                open.has_failed = true;
+                cache.drop_all();
+                return None;
+            }
+        }
+        let has_replies = open.socket.unread() > 0;
+        primary.has_buffered |= has_replies;
+        if has_read && !cache.copy(&key, &mut read) {
+            return None;
+        }
+        cache.hit();
+        if freshness == Freshness::ToBeRenewed {
+            open.proof.probed(now);
+            let call = Call::new(Op::Get(id.clone()), PROBE, now + self.store.command_timeout);
+            self.renew(at, call);
+            return Some(Hit::HasWork);
+        }
+        self.store.counters.looked_up(true);
+        Some(if has_replies { Hit::HasWork } else { Hit::Done })
+    }
+
+    /// Sends a `get` that nobody has made. It counts as the hit that it follows.
+    fn renew(&mut self, at: usize, call: Call) {
+        if self.primaries[at].queued.is_empty() && self.has_room(at) {
+            self.send(at, call);
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! Whether the servers serve.
+
+use std::rc::Rc;
+
+use futures_util::future::join_all;
+
+use super::resp::{Reply, Request};
+use super::routing::{Attempt, Node, Refusals};
+use super::session::Context;
+use crate::error::{Result, StoreError};
+
+/// Asks every primary whether it is one, until all have said so.
+///
+/// # Errors
+/// Why one of them does not serve.
+pub async fn ping(context: &Context, attempt: &Attempt) -> Result<()> {
+    let topology = &context.router.topology;
+    topology.known().await;
+    let pings = topology.all_primaries().into_iter().map(|node| ping_node(context, attempt, node));
+    join_all(pings).await.into_iter().collect()
+}
+
+async fn ping_node(context: &Context, attempt: &Attempt, node: Rc<Node>) -> Result<()> {
+    let (router, mut refusals) = (&context.router, Refusals::default());
+    loop {
+        let ping = |mode| Request::read(mode).command(&[b"PING"]);
+        if router.ask_node(attempt, &node, ping).await?.is_none() {
+            // It is known no more: another one has its slots.
+            return Ok(());
+        }
+        let role = |mode| Request::read(mode).command(&[b"ROLE"]);
+        match router.ask_node(attempt, &node, role).await {
+            Ok(Some(Reply::Array(role))) if role.first() == Some(&Reply::Bytes(b"slave".to_vec())) => {
+                let reason = format!("{} is a replica, and no primary", node.address());
+                router.pause(attempt, &mut refusals, reason).await;
+            }
+            // The user may not ask for it.
+            Ok(_) | Err(StoreError::Unavailable { .. }) => return Ok(()),
+            Err(error) => return Err(error),
+        }
+    }
+}

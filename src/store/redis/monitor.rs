@@ -1,0 +1,173 @@
+//! What is known of the connections of a store, on whichever thread.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+/// Tells the servers of a store from each other.
+type Node = u32;
+
+/// The connections of a store: how many there were, and what they are now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Connections {
+    pub state: ConnectionState,
+    /// Why the state is what it is, unless it is `Ready`.
+    pub problem: Option<String>,
+    /// Connections that were made to servers.
+    pub connects: u64,
+    /// Those of them that were lost.
+    pub disconnects: u64,
+    /// Attempts that failed.
+    pub failures: u64,
+    /// Requests that were sent again.
+    pub retries: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConnectionState {
+    /// There has been no connection yet.
+    Connecting,
+    /// There is a connection to each primary.
+    Ready,
+    /// There is one to some of them.
+    Degraded,
+    /// There was one, and there is none.
+    Unavailable,
+}
+
+#[derive(Default)]
+pub struct Monitor {
+    state: Mutex<State>,
+    retries: AtomicU64,
+}
+
+#[derive(Default)]
+struct State {
+    primaries: Vec<Node>,
+    /// Whether some slots of a cluster have no primary.
+    has_gap: bool,
+    connected: HashSet<Node>,
+    problems: HashMap<Node, String>,
+    /// Why it is not known which primaries there are.
+    map_problem: Option<String>,
+    connects: u64,
+    disconnects: u64,
+    failures: u64,
+}
+
+impl Monitor {
+    pub fn set_primaries(&self, primaries: Vec<Node>, has_gap: bool) {
+        let mut state = self.state.lock();
+        (state.primaries, state.has_gap, state.map_problem) = (primaries, has_gap, None);
+    }
+
+    /// The primaries are not known: why.
+    pub fn no_map(&self, reason: &str) {
+        self.state.lock().map_problem = Some(reason.into());
+    }
+
+    pub fn connected(&self, node: Node) {
+        let mut state = self.state.lock();
+        state.connects += 1;
+        state.connected.insert(node);
+        state.problems.remove(&node);
+    }
+
+    /// `problem` is why there is no connection to a node, with its address.
+    pub fn disconnected(&self, node: Node, problem: String) {
+        let mut state = self.state.lock();
+        state.disconnects += 1;
+        state.connected.remove(&node);
+        state.problems.insert(node, problem);
+    }
+
+    pub fn failed(&self, node: Node, problem: String) {
+        let mut state = self.state.lock();
+        state.failures += 1;
+        state.problems.insert(node, problem);
+    }
+
+    /// A node is known no more.
+    pub fn forget(&self, node: Node) {
+        self.state.lock().problems.remove(&node);
+    }
+
+    /// A request is sent that was sent before.
+    pub fn retried(&self) {
+        self.retries.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Why some primary is not reached, if that is so and known.
+    pub fn problem(&self) -> Option<String> {
+        self.state.lock().problem()
+    }
+
+    pub fn connections(&self) -> Connections {
+        let state = self.state.lock();
+        Connections {
+            state: state.state(),
+            problem: state.problem(),
+            connects: state.connects,
+            disconnects: state.disconnects,
+            failures: state.failures,
+            retries: self.retries.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl State {
+    fn state(&self) -> ConnectionState {
+        let reached = self.primaries.iter().filter(|node| self.connected.contains(node)).count();
+        match (reached, self.primaries.len()) {
+            (0, _) if self.connects == 0 => ConnectionState::Connecting,
+            (0, _) => ConnectionState::Unavailable,
+            (reached, all) if reached == all && !self.has_gap => ConnectionState::Ready,
+            _ => ConnectionState::Degraded,
+        }
+    }
+
+    fn problem(&self) -> Option<String> {
+        if self.state() == ConnectionState::Ready {
+            return None;
+        }
+        let of_primary = self.primaries.iter().find_map(|node| self.problems.get(node));
+        let gap = || self.has_gap.then(|| "some slots of the cluster have no primary".to_owned());
+        of_primary.or(self.map_problem.as_ref()).cloned().or_else(gap)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(monitor: &Monitor) -> (ConnectionState, Option<String>) {
+        let Connections { state, problem, .. } = monitor.connections();
+        (state, problem)
+    }
+
+    #[test]
+    fn the_state_is_that_of_all_primaries() {
+        let monitor = Monitor::default();
+        let why = |reason: &str| Some(reason.to_owned());
+        assert_eq!(seen(&monitor), (ConnectionState::Connecting, None));
+        monitor.no_map("no slots");
+        assert_eq!(seen(&monitor), (ConnectionState::Connecting, why("no slots")));
+        monitor.set_primaries(vec![1, 2], false);
+        monitor.failed(1, "refused".into());
+        assert_eq!(seen(&monitor), (ConnectionState::Connecting, why("refused")));
+        monitor.connected(1);
+        assert_eq!(seen(&monitor), (ConnectionState::Degraded, None));
+        monitor.connected(2);
+        assert_eq!(seen(&monitor), (ConnectionState::Ready, None));
+        monitor.set_primaries(vec![1, 2], true);
+        assert_eq!(seen(&monitor).0, ConnectionState::Degraded);
+        monitor.set_primaries(vec![1], false);
+        monitor.disconnected(2, "gone".into());
+        assert_eq!(seen(&monitor), (ConnectionState::Ready, None), "2 is no primary any more");
+        monitor.disconnected(1, "reset".into());
+        assert_eq!(seen(&monitor), (ConnectionState::Unavailable, why("reset")));
+        let Connections { connects, disconnects, failures, .. } = monitor.connections();
+        assert_eq!((connects, disconnects, failures), (2, 2, 1));
+    }
+}

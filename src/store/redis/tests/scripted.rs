@@ -1,0 +1,255 @@
+//! A store on a server that answers as a test says, in simulated time.
+
+use std::cell::RefCell;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::{LocalBoxFuture, join};
+use parking_lot::Mutex;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::oneshot;
+use tokio::task::spawn_local;
+use tokio::time::Instant;
+
+use super::*;
+use crate::store::Completions;
+use crate::store::redis::connection::{Stream, simulated};
+use crate::store::redis::sim::{self, Command};
+
+const TIMEOUT: Duration = Duration::from_millis(1000);
+
+type Answering = dyn Fn(&Command) -> Reply;
+
+/// A server that answers as a test says, but for what begins each connection.
+struct Scripted(Rc<Answering>);
+
+impl Stream for DuplexStream {
+    fn reset_on_drop(&self) {}
+}
+
+impl simulated::System for Scripted {
+    fn lookup(&self, _: &str, port: u16) -> LocalBoxFuture<'static, io::Result<Vec<SocketAddr>>> {
+        async move { Ok(vec![SocketAddr::from(([127, 0, 0, 1], port))]) }.boxed_local()
+    }
+
+    fn connect(&self, _: SocketAddr) -> simulated::Opening {
+        let answer = Rc::clone(&self.0);
+        async move {
+            let (near, far) = duplex(1 << 16);
+            spawn_local(serve(far, answer));
+            let near: Box<dyn Stream> = Box::new(near);
+            Ok(near)
+        }
+        .boxed_local()
+    }
+
+    fn chance(&self) -> f64 {
+        1.0
+    }
+}
+
+async fn serve(mut stream: DuplexStream, answer: Rc<Answering>) {
+    let mut bytes = Vec::new();
+    loop {
+        while let Some((command, len)) = sim::parse(&bytes) {
+            bytes.drain(..len);
+            let reply = match &command[0][..] {
+                b"PING" | b"CLIENT" => Reply::Okay,
+                _ => answer(&command),
+            };
+            let mut out = Vec::new();
+            sim::encode(&reply, &mut out);
+            if stream.write_all(&out).await.is_err() {
+                return;
+            }
+        }
+        if !matches!(stream.read_buf(&mut bytes).await, Ok(len) if len > 0) {
+            return;
+        }
+    }
+}
+
+/// Receives the result of one call.
+struct Told(Mutex<Option<oneshot::Sender<Result<Answer>>>>);
+
+impl Completions for Told {
+    fn complete(&self, done: Vec<(u32, Result<Answer>)>) {
+        for (_, answer) in done {
+            let _ = self.0.lock().take().unwrap().send(answer);
+        }
+    }
+}
+
+impl Answers for Told {}
+
+/// Makes a call, which begins at the worker's next turn.
+fn call(store: &RedisStore, op: Op) -> impl Future<Output = Result<Answer>> + use<> {
+    let (sender, receiver) = oneshot::channel();
+    let to: Arc<dyn Answers> = Arc::new(Told(Mutex::new(Some(sender))));
+    store.queue.push(op, Waiter::Ticket { to, ticket: 0 }, store.command_timeout);
+    store.wake();
+    async { receiver.await.unwrap() }
+}
+
+/// Runs a test with a store on a server that answers so.
+fn run<T>(answer: impl Fn(&Command) -> Reply + 'static, test: impl AsyncFnOnce(&RedisStore) -> T) -> T {
+    let runtime =
+        Builder::new_current_thread().enable_time().start_paused(true).build_local(LocalOptions::default());
+    runtime.unwrap().block_on(async {
+        let options = RedisOptions { command_timeout: TIMEOUT, ..options_at(1) };
+        let (store, serve) = RedisStore::prepare(&options, Times::new(Arc::new(SystemClock), None)).unwrap();
+        serve(System::Simulated(Rc::new(Scripted(Rc::new(answer)))));
+        test(&store).await
+    })
+}
+
+fn refusal(text: &str) -> Reply {
+    Reply::Error(text.as_bytes().to_vec())
+}
+
+fn touch(session_id: &str) -> Op {
+    Op::Touch(id(session_id), in_millis(60_000), None)
+}
+
+fn is_script(command: &Command) -> bool {
+    command[0].starts_with(b"EVAL")
+}
+
+/// When the server was asked for what it refuses, in milliseconds since the first time.
+fn attempts(refused: &'static str, passes_after: Duration) -> (Vec<u64>, Result<Answer>) {
+    let times: Rc<RefCell<Vec<Instant>>> = Rc::default();
+    let noted = Rc::clone(&times);
+    let answer = move |command: &Command| {
+        if !is_script(command) {
+            return Reply::Nil;
+        }
+        let mut times = noted.borrow_mut();
+        times.push(Instant::now());
+        if times[0].elapsed() < passes_after { refusal(refused) } else { Reply::Number(1) }
+    };
+    let result = run(answer, async |store| call(store, touch("a")).await);
+    let times = times.borrow();
+    (times.iter().map(|time| time.duration_since(times[0]).as_millis() as u64).collect(), result)
+}
+
+#[test]
+fn a_refusal_that_passes_is_tried_again_ever_more_slowly_and_until_the_deadline() {
+    for refused in
+        ["NOREPLICAS no", "LOADING no", "MASTERDOWN no", "TRYAGAIN no", "CLUSTERDOWN no", "BUSY no"]
+    {
+        let (times, result) = attempts(refused, Duration::MAX);
+        assert_eq!(
+            result,
+            Err(StoreError::Unavailable {
+                reason: format!("Redis says {refused}"),
+                outcome: Outcome::NotDone
+            })
+        );
+        assert!((5..20).contains(&times.len()), "{times:?}");
+        let pauses: Vec<u64> = times.windows(2).map(|two| two[1] - two[0]).collect();
+        assert!(pauses[2] > pauses[1] && pauses[1] > pauses[0], "{pauses:?}");
+        // It may pass at the last moment.
+        assert!(*times.last().unwrap() >= 900, "{times:?}");
+        let (times, result) = attempts(refused, Duration::from_millis(900));
+        assert_eq!(result, Ok(Answer::Number(1)), "{times:?}");
+    }
+}
+
+#[test]
+fn a_call_behind_one_that_was_refused_says_why_too() {
+    let answer = |command: &Command| if is_script(command) { refusal("READONLY no") } else { Reply::Nil };
+    let (first, second) =
+        run(answer, async |store| join(call(store, touch("a")), call(store, touch("a"))).await);
+    let refused =
+        Err(StoreError::Unavailable { reason: "Redis says READONLY no".into(), outcome: Outcome::NotDone });
+    assert_eq!((first, second), (refused.clone(), refused));
+}
+
+fn is(command: &Command, script: &resp::Script) -> bool {
+    is_script(command) && (command[1] == script.digest.as_bytes() || command[1] == script.text.as_bytes())
+}
+
+/// The record of a live session.
+fn record(user: &str) -> Reply {
+    let expires = SystemClock.now() + 60_000;
+    let record = format!(
+        r#"{{"expires":{expires:<18},"created":{:<16},"user":{user},"session":{{}}}}"#,
+        1_800_000_000_000_000_u64
+    );
+    Reply::Bytes(record.into_bytes())
+}
+
+/// The script of the first request of a call, and the reply to it. `None`: it is a transaction, which finds a session.
+type First = Option<(&'static resp::Script, i64)>;
+
+/// How a call ends if all behind its first request is refused.
+fn ends(first: First, refused: &'static str, op: Op) -> StoreError {
+    let is_first = std::cell::Cell::new(true);
+    let answer = move |command: &Command| match &command[0][..] {
+        b"GET" => record("\"ben\""),
+        b"ZSCORE" => Reply::Nil,
+        b"MULTI" => Reply::Okay,
+        b"PEXPIREAT" | b"ZADD" | b"SET" => Reply::Status(b"QUEUED".to_vec()),
+        b"EXEC" => Reply::Array([Reply::Number(0), Reply::Number(0), Reply::Number(0), Reply::Nil].to_vec()),
+        _ if first.is_some_and(|(script, _)| is(command, script)) && is_first.replace(false) => {
+            Reply::Number(first.map_or(0, |(_, reply)| reply))
+        }
+        _ if is(command, &resp::ENTER) && !refused.starts_with("LOADING") => Reply::Number(1),
+        _ if is_script(command) => refusal(refused),
+        _ => Reply::Nil,
+    };
+    // `GET` of the wrapped keys has none.
+    let answer = move |command: &Command| {
+        if command.last().is_some_and(|key| key.ends_with(b"seal")) { Reply::Nil } else { answer(command) }
+    };
+    run(answer, async |store| call(store, op).await.unwrap_err())
+}
+
+#[test]
+fn a_write_that_is_refused_after_replies_that_changed_nothing_has_changed_nothing() {
+    let new = || NewSession::new(&plain("a", &ann(), in_millis(60_000)));
+    type Make = Box<dyn Fn() -> Op>;
+    let cases: [(First, Make); 4] = [
+        (Some((&resp::TOUCH, 2)), Box::new(|| touch("a"))),
+        (Some((&resp::UPDATE, 2)), Box::new(move || Op::Update(new()))),
+        (Some((&resp::UPDATE, 3)), Box::new(move || Op::Update(new()))),
+        (None, Box::new(move || Op::Create(new(), None))),
+    ];
+    for (at, (first, make)) in cases.into_iter().enumerate() {
+        let error = ends(first, "OOM full", make());
+        assert_eq!(error, StoreError::Full("Redis says OOM full".into()), "{at}");
+        let error = ends(first, "LOADING no", make());
+        let reason = "Redis says LOADING no".into();
+        assert_eq!(error, StoreError::Unavailable { reason, outcome: Outcome::NotDone }, "{at}");
+    }
+}
+
+/// What a server holds of a user, and says to the end of each session.
+fn delete_by_user(first: Reply, second: Reply) -> StoreError {
+    let ends = RefCell::new(vec![second, first]);
+    let answer = move |command: &Command| match &command[0][..] {
+        b"ZRANGE" => Reply::Array(["a", "1", "b", "1"].map(|part| Reply::Bytes(part.into())).to_vec()),
+        _ if is(command, &resp::END_OF_USER) => ends.borrow_mut().pop().unwrap(),
+        _ if is_script(command) => Reply::Number(0),
+        _ => Reply::Nil,
+    };
+    run(answer, async |store| {
+        let (sender, receiver) = oneshot::channel();
+        store.begin_delete_by_user(ann().as_key(), None, move |result| drop(sender.send(result)));
+        receiver.await.unwrap().unwrap_err()
+    })
+}
+
+#[test]
+fn the_end_of_a_users_sessions_that_fails_before_it_has_ended_one_has_changed_nothing() {
+    let full = StoreError::Full("Redis says OOM full".into());
+    let created = Reply::Bytes(b"1800000000000000".to_vec());
+    assert_eq!(delete_by_user(Reply::Number(0), refusal("OOM full")), full);
+    assert_eq!(delete_by_user(Reply::Number(1), refusal("OOM full")), full);
+    assert!(delete_by_user(created, refusal("OOM full")).is_outcome_unknown());
+}
