@@ -250,6 +250,12 @@ export interface JsVerification {
   found: number
 }
 
+/**
+ * Has a store publish some topics in this thread, or none. Returns `false` if another store object of the thread gets
+ * them already.
+ */
+export declare function listen(store: object, topics: number, signal: (inbox: object) => void): boolean
+
 /** How long a session of a store may live after its creation, in milliseconds, if that is limited. */
 export declare function maxLifetimeOf(store: object): number | null
 
@@ -283,6 +289,9 @@ export declare function size(store: object): Promise<number>
 
 /** Counters since the store was opened. */
 export declare function stats(store: object): JsStats | Promise<JsStats>
+
+/** The next events as a JSON array. An empty one says that there will be another signal. */
+export declare function takeEvents(inbox: object, max: number): string
 
 /** Takes the next sessions. */
 export declare function takeFound(found: object): JsFound

@@ -87,8 +87,9 @@ export type ConnectCallback<Value = void> = (error: any, value?: Value) => void;
  *
  * What a callback throws is an uncaught exception. No callback is called twice. A promise that nobody looks at, such as
  * that of `req.session.destroy()` without a callback, never ends the process. The class extends Node's `EventEmitter` and
- * emits nothing. It takes the classes of express-session from the sessions that `session({ store })` generates, so it
- * needs no module of that name near it: bundles and linked packages work.
+ * emits nothing: events are on `node:diagnostics_channel` (see `StoreEvents`). It takes the classes of express-session
+ * from the sessions that `session({ store })` generates, so it needs no module of that name near it: bundles and linked
+ * packages work.
  *
  * @typeParam Data The session, such as `SessionData` of express-session.
  * @example

@@ -100,6 +100,56 @@ describe("what a RedisStore keeps", { skip: redisMissing }, () => {
     await Promise.all([sealed, stranger, both].map((one) => one.close()));
   });
 
+  it("is not plaintext beside what others encrypt", async () => {
+    const refused = {
+      code: "ERR_INVALID_OPTION",
+      message: "secret must be one of those with which the sessions of this prefix were encrypted; got none",
+    };
+    const plain = session();
+    await store.create(plain);
+    const sealed = open({ url: server.url, secret: "a secret of some length" });
+    const given = session();
+    await sealed.create(given);
+    // Those of before are there for nobody.
+    assert.equal(await sealed.get(plain.sessionId), null);
+    assert.deepEqual(await sealed.getByUser(plain.userId), [given]);
+    assert.equal(await sealed.size(), 2);
+    const late = open({ url: server.url });
+    for (const one of [late, store]) {
+      await until(
+        () =>
+          one.size().then(
+            () => false,
+            () => true,
+          ),
+        "it has seen that they are encrypted",
+      );
+      const calls = [
+        () => one.create(session()),
+        () => one.get(given.sessionId),
+        () => one.update(plain.sessionId, plain),
+        () => one.touch(plain.sessionId, plain.expires),
+        () => one.delete(plain.sessionId),
+        () => one.getByUser(plain.userId),
+        () => one.deleteByUser(plain.userId),
+        () => one.ids().next(),
+        () => one.size(),
+        () => one.clean(),
+        () => one.clear(),
+      ];
+      for (const call of calls) await assert.rejects(call, refused);
+    }
+    assert.equal((await server.call("KEYS", "fluid:sess#*")).length, 2);
+    await sealed.clear();
+    assert.equal(await sealed.size(), 0);
+    // It was a mistake.
+    await sealed.close();
+    await server.call("DEL", "fluid:seal");
+    await store.create(plain);
+    assert.deepEqual(await late.get(plain.sessionId), plain);
+    await late.close();
+  });
+
   it("may be no session of ours, which is as good as none and stays", async () => {
     const values = ["", "garbage", "{}", "null", '{"expires":1}', "\u0000", '{"expires":"x","session":{}}'];
     for (const [number, value] of values.entries()) await server.call("SET", keyOf(`bad ${number}`), value);

@@ -340,6 +340,19 @@ const MUTANTS = [
     ],
   },
   {
+    name: "age-by-set-clock",
+    kind: "review",
+    isRare: true,
+    what: "Entries grow old where the clock of a machine is set.",
+    file: `${REDIS}/time.rs`,
+    edits: [
+      [
+        "(now.min(steady), now.max(steady))",
+        "if MUTANT { (now, now) } else { (now.min(steady), now.max(steady)) }",
+      ],
+    ],
+  },
+  {
     name: "remove-any-entry-of-ended",
     kind: "rule",
     isRare: true,

@@ -10,7 +10,7 @@
 //! store::file, store::redis
 //! store::memory
 //! store
-//! codec, executor, json, keyring, registry, sweeper
+//! codec, events, executor, json, keyring, registry, sweeper
 //! lifetime
 //! session
 //! iso
@@ -20,6 +20,7 @@
 pub mod clock;
 pub mod codec;
 pub mod error;
+pub mod events;
 pub mod executor;
 pub mod iso;
 pub mod json;

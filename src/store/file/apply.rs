@@ -18,6 +18,7 @@ use super::write_error::WriteError;
 use crate::clock::Millis;
 use crate::codec;
 use crate::error::StoreError;
+use crate::events::{Ends, Reason};
 use crate::lifetime::Lifetime;
 use crate::session::{Expiry, Session, SessionId, UserKey, UserKeyBuf};
 
@@ -148,6 +149,7 @@ pub(super) struct WriteBatch<'a, R> {
     /// One moment for all of them.
     now: Millis,
     pub counted: CounterDelta,
+    pub ended: Ends,
     buffer: Vec<u8>,
 }
 
@@ -175,8 +177,15 @@ impl Found {
 }
 
 impl<'a, R: Rows> WriteBatch<'a, R> {
-    pub(super) fn new(rows: &'a mut R, encryption: &'a Encryption, rules: Rules, now: Millis) -> Self {
-        Self { rows, encryption, rules, now, counted: CounterDelta::default(), buffer: Vec::new() }
+    pub(super) fn new(
+        rows: &'a mut R,
+        encryption: &'a Encryption,
+        rules: Rules,
+        now: Millis,
+        ended: Ends,
+    ) -> Self {
+        let (counted, buffer) = (CounterDelta::default(), Vec::new());
+        Self { rows, encryption, rules, now, counted, ended, buffer }
     }
 
     /// Applies a write of sessions, and returns how many it changed. `None` if it is a write to the whole store.
@@ -207,6 +216,9 @@ impl<'a, R: Rows> WriteBatch<'a, R> {
         let created_at = Some(created_at).filter(|_| self.rules.keeps_times);
         let header = Header { expires, indexed_expiry: expires.millis(), created, created_at };
         let (indexed, row) = self.encode(&key, header, record)?;
+        if old.is_some_and(|old| old.is_expired) {
+            self.note_end(&key, Reason::Expired)?;
+        }
         self.rows.set(&key, old.map(Found::indexed), Some((indexed, &row)))?;
         self.make_room_for_user(indexed.user, expires, &key)?;
         self.rows.use_created(created)?;
@@ -257,7 +269,7 @@ impl<'a, R: Rows> WriteBatch<'a, R> {
     fn delete(&mut self, id: &SessionId) -> Result<u64, WriteError> {
         let key = self.encryption.key(id);
         let Some(found) = self.find(&key)? else { return Ok(0) };
-        self.remove(&key, found)?;
+        self.remove(&key, found, if found.is_expired { Reason::Expired } else { Reason::Deleted })?;
         Ok(1)
     }
 
@@ -275,7 +287,7 @@ impl<'a, R: Rows> WriteBatch<'a, R> {
         sessions.retain(|(key, found)| !found.is_expired && except.as_deref() != Some(&key[..]));
         sessions.truncate(max);
         for (key, found) in &sessions {
-            self.remove(key, *found)?;
+            self.remove(key, *found, Reason::Revoked)?;
         }
         Ok(count_live(&sessions))
     }
@@ -295,7 +307,7 @@ impl<'a, R: Rows> WriteBatch<'a, R> {
         others.retain(|(key, found)| !found.is_expired && key != except);
         let surplus = (others.len() + 1).saturating_sub(max.get());
         for (key, found) in &others[..surplus] {
-            self.remove(key, *found)?;
+            self.remove(key, *found, Reason::Replaced)?;
         }
         self.counted.evicted += count_live(&others[..surplus]);
         Ok(())
@@ -359,8 +371,33 @@ impl<'a, R: Rows> WriteBatch<'a, R> {
         Ok(self.rows.read(key, rewrite)?.transpose()?.flatten())
     }
 
-    fn remove(&mut self, key: &[u8], found: Found) -> heed::Result<()> {
+    fn remove(&mut self, key: &[u8], found: Found, reason: Reason) -> heed::Result<()> {
+        self.note_end(key, reason)?;
         self.rows.set(key, Some(found.indexed()), None)
+    }
+}
+
+impl<R: Rows> WriteBatch<'_, R> {
+    /// Notes whose session is about to end, if anybody wants to know.
+    fn note_end(&mut self, key: &[u8], reason: Reason) -> heed::Result<()> {
+        if !self.ended.is_wanted() {
+            return Ok(());
+        }
+        let Self { rows, encryption, ended, buffer, .. } = self;
+        let note = |row: &[u8]| -> Result<bool, StoreError> {
+            let contents = match ended.has_room() {
+                true => encryption.decrypt(key, Record::parse(row)?, buffer)?,
+                false => None,
+            };
+            let Some(contents) = contents else { return Ok(false) };
+            ended.add(reason, SessionId::from_packed(contents.id)?, codec::decode_user(contents.content)?);
+            Ok(true)
+        };
+        // One that cannot be read is counted all the same.
+        if rows.read(key, note)? != Some(Ok(true)) {
+            ended.add_unnamed(reason);
+        }
+        Ok(())
     }
 }
 
@@ -394,7 +431,7 @@ impl WriteBatch<'_, TableRows<'_>> {
                 |found: &Found| expiry_entry(found.header.indexed_expiry, found.header.created)[..] == *entry;
             match self.find(key)?.filter(names) {
                 Some(found) if found.header.end(self.rules.lifetime).is_past(now) => {
-                    self.remove(key, found)?;
+                    self.remove(key, found, Reason::Expired)?;
                     removed.push(key.clone());
                 }
                 Some(found) => self.reindex(key, found)?,

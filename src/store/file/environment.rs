@@ -32,6 +32,7 @@ use super::tables::{Table, Tables};
 use crate::clock::Clock;
 use crate::codec;
 use crate::error::{Result, StoreError};
+use crate::events::Bus;
 use crate::keyring::Secret;
 use crate::session::{Content, Expiry};
 use crate::store::Sweep;
@@ -101,6 +102,7 @@ pub(super) struct Environment {
     pub keeps_times: bool,
     pub clock: Arc<dyn Clock>,
     pub counters: Counters,
+    pub events: Bus,
     pub last_sweep: Mutex<Option<Sweep>>,
     pub room: Room,
     pub held: HeldFiles,
@@ -155,6 +157,7 @@ impl Environment {
             keeps_times: false,
             clock,
             counters: Counters::default(),
+            events: Bus::default(),
             last_sweep: Mutex::default(),
             room,
             held: HeldFiles::new(&dir, &data),

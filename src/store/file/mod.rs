@@ -72,6 +72,7 @@ use self::registry::{Registered, Registry, Retire};
 use super::{Completions, Cursor, SessionStore, Stats, StoredSession, Sweep};
 use crate::clock::{AppClock, Clock, Millis};
 use crate::error::{Outcome, Result, StoreError};
+use crate::events::{Bus, Event, SWEEPS};
 use crate::executor::Executor;
 use crate::lifetime::Lifetime;
 use crate::scratch::with_buffer;
@@ -343,6 +344,11 @@ impl FileStore {
     /// Where calls that read the whole file run.
     pub fn upkeep(&self) -> &Executor {
         &self.upkeep
+    }
+
+    /// Where it publishes what happens.
+    pub fn events(&self) -> &Bus {
+        &self.environment().events
     }
 
     /// Where probes run.
@@ -666,6 +672,45 @@ impl FileStore {
         }
     }
 
+    /// Sweeps in steps of a transaction each, between which others write.
+    fn sweep(&self) -> Result<u64> {
+        let environment = self.environment();
+        // A sweep comes by even where nobody writes.
+        environment.held.check()?;
+        // A sweep passes over what is in the log.
+        self.redo().drain_now()?;
+        let at = environment.clock.now();
+        let (mut removed, mut after) = (0, None);
+        // Not after the last user has closed the store: the next one goes on.
+        while !self.is_closing() {
+            match self.redo().sweep(after.as_deref(), at) {
+                Ok(Some(step)) => {
+                    removed += step.removed;
+                    after = step.next;
+                    if after.is_none() {
+                        break;
+                    }
+                }
+                // Without a log, or where there is too little room for such a step.
+                Ok(None) | Err(StoreError::Full(_)) => {
+                    if !environment.is_due(at)? {
+                        break;
+                    }
+                    removed += self.write(Write::Sweep { now: at, max: SWEEP_STEP })?;
+                    after = None;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if !self.is_closing() && environment.has_unused_keys()? {
+            self.write(Write::DropUnusedKeys)?;
+        }
+        let duration = environment.clock.now() - at;
+        *environment.last_sweep.lock() = Some(Sweep { at, duration, removed });
+        environment.events.publish(SWEEPS, || Event::Swept { at, duration, removed });
+        Ok(removed)
+    }
+
     /// [`SessionStore::get_by_user`] by a deadline.
     ///
     /// # Errors
@@ -822,42 +867,9 @@ impl SessionStore for FileStore {
         Ok(())
     }
 
-    /// In steps of a transaction each, between which others write.
     fn clean(&self) -> Result<u64> {
-        let environment = self.environment();
-        // A sweep comes by even where nobody writes.
-        environment.held.check()?;
-        // A sweep passes over what is in the log.
-        self.redo().drain_now()?;
-        let at = environment.clock.now();
-        let (mut removed, mut after) = (0, None);
-        // Not after the last user has closed the store: the next one goes on.
-        while !self.is_closing() {
-            match self.redo().sweep(after.as_deref(), at) {
-                Ok(Some(step)) => {
-                    removed += step.removed;
-                    after = step.next;
-                    if after.is_none() {
-                        break;
-                    }
-                }
-                // Without a log, or where there is too little room for such a step.
-                Ok(None) | Err(StoreError::Full(_)) => {
-                    if !environment.is_due(at)? {
-                        break;
-                    }
-                    removed += self.write(Write::Sweep { now: at, max: SWEEP_STEP })?;
-                    after = None;
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        if !self.is_closing() && environment.has_unused_keys()? {
-            self.write(Write::DropUnusedKeys)?;
-        }
-        let duration = environment.clock.now() - at;
-        *environment.last_sweep.lock() = Some(Sweep { at, duration, removed });
-        Ok(removed)
+        self.sweep()
+            .inspect_err(|error| self.events().publish(SWEEPS, || Event::SweepFailed(error.to_string())))
     }
 
     fn get_by_user(&self, user: UserKey<'_>) -> Result<Vec<StoredSession>> {

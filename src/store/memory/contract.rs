@@ -3,12 +3,13 @@
 use std::sync::atomic::Ordering;
 
 use super::capacity::Fit;
-use super::core::{MemoryStore, Reason};
+use super::core::MemoryStore;
 use super::eviction::Entry;
 use super::record::{NewRecord, Record};
 use super::shard::Shard;
 use crate::clock::Millis;
 use crate::error::{Result, StoreError};
+use crate::events::Reason;
 use crate::session::{Expiry, Session, SessionId, UserKey};
 use crate::store::{Cursor, SessionStore, Stats, StoredSession};
 use crate::sync::lock;
@@ -80,7 +81,7 @@ impl SessionStore for MemoryStore {
         let mut list = self.lock_list();
         let mut table = shard.write();
         if let Some((slot, _)) = table.find(hash, id) {
-            self.remove(&mut table, list.as_deref_mut(), hash, slot, Reason::Requested);
+            self.remove(&mut table, list.as_deref_mut(), hash, slot, Reason::Deleted);
         }
         Ok(())
     }

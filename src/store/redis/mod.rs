@@ -53,6 +53,7 @@ use self::worker::Worker;
 use super::{Answer, Cursor, SessionStore, Stats, StoredSession};
 use crate::clock::{Clock, Millis, SystemClock};
 use crate::error::{Result, StoreError};
+use crate::events::Bus;
 use crate::lifetime::Lifetime;
 use crate::session::{Expiry, Session, SessionId, UserKey};
 use crate::store::DEFAULT_MAX_SESSION_BYTES;
@@ -135,7 +136,8 @@ impl RedisStore {
         let replication = (options.wait_replicas > 0)
             .then_some(Replication { replicas: options.wait_replicas, timeout: options.command_timeout / 2 });
         let (queue, counters) = (Arc::new(Queue::default()), Arc::new(Counters::default()));
-        let (monitor, transactions) = (Arc::new(Monitor::default()), Arc::<Transactions>::default());
+        let monitor = Arc::new(Monitor::new(Arc::clone(&counters.events)));
+        let transactions = Arc::<Transactions>::default();
         let store = Arc::new(Self {
             queue: Arc::clone(&queue),
             counters: Arc::clone(&counters),
@@ -178,6 +180,11 @@ impl RedisStore {
     /// Why the last background sweep failed, if it did.
     pub fn sweep_error(&self) -> Option<String> {
         self.counters.sweep_error.lock().clone()
+    }
+
+    /// Where it publishes what happens.
+    pub fn events(&self) -> &Bus {
+        &self.counters.events
     }
 
     /// The connections to the servers, as the worker has them.
@@ -269,7 +276,11 @@ impl RedisStore {
     /// As [`SessionStore::clean`], without waiting: `done` is called with the result, on the worker. So are those of
     /// the calls below.
     pub fn begin_clean(&self, done: impl FnOnce(Result<u64>) + Send + 'static) {
-        self.begin(async move |context: Rc<Context>| session::clean(&context).await, done);
+        let work = async move |context: Rc<Context>| {
+            session::check_keys(&context).await?;
+            session::clean(&context).await
+        };
+        self.begin(work, done);
     }
 
     pub fn begin_get_by_user(
@@ -340,7 +351,11 @@ impl RedisStore {
     }
 
     pub fn begin_size(&self, done: impl FnOnce(Result<u64>) + Send + 'static) {
-        self.begin(async move |context: Rc<Context>| session::size(&context).await, done);
+        let work = async move |context: Rc<Context>| {
+            session::check_keys(&context).await?;
+            session::size(&context).await
+        };
+        self.begin(work, done);
     }
 
     pub fn begin_ids(
@@ -353,7 +368,11 @@ impl RedisStore {
 
     pub fn begin_clear(&self, done: impl FnOnce(Result<()>) + Send + 'static) {
         let done = self.noting_mass_end(done);
-        self.begin(async move |context: Rc<Context>| session::clear(&context).await, done);
+        let work = async move |context: Rc<Context>| {
+            session::check_keys(&context).await?;
+            session::clear(&context).await
+        };
+        self.begin(work, done);
     }
 }
 

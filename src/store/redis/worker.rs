@@ -168,9 +168,7 @@ impl Worker {
                 Op::Touch(id, expires, enough) => {
                     Box::pin(session::touch(context, attempt, cipher, id, *expires, *enough)).await.map(found)
                 }
-                Op::Delete(id) => {
-                    Box::pin(session::delete(context, attempt, cipher, id)).await.map(|()| Answer::Number(1))
-                }
+                Op::Delete(id) => Box::pin(session::delete(context, attempt, cipher, id)).await.map(found),
                 Op::Cold(_) => Ok(Answer::Number(0)),
             };
             session::with_cipher(context, attempt, call).await

@@ -18,7 +18,7 @@ use super::super::queue::{Answers, EventLoopConnection, Queue, Supply};
 use super::super::resp::{CREATE, Request, TOUCH, UPDATE};
 use super::super::routing::{Attempt, Node, NodeId, backoff};
 use super::super::session::{
-    Context, KeyWatch, cipher, goes_by, has_keys, keeps_keys, keys_request, learn_time,
+    Context, KeyWatch, cipher, goes_by, has_keys, keeps_keys, keys_request, know_time,
 };
 
 /// A connection that lasts no longer is of no use, as where the event loop cannot poll it, or the server takes no writes.
@@ -140,9 +140,7 @@ async fn connect(context: &Context, node: Rc<Node>, pause: Option<Duration>) -> 
 
 async fn try_connect(context: &Context, node: &Rc<Node>) -> Option<EventLoopConnection> {
     let unlock = async |attempt: &Attempt| {
-        if !context.times.knows_servers() {
-            learn_time(context, attempt, b"").await?;
-        }
+        know_time(context, attempt, Vec::new).await?;
         cipher(context, attempt).await
     };
     let cipher = context.router.step(unlock).await.ok()?;

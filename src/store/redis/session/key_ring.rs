@@ -5,6 +5,9 @@
 //! A server may lose its data. Then each store that has keys puts its wrapped keys back, unless others are there: then it
 //! goes by those. It looks on each new connection, before a call on that connection completes ([`with_cipher`]), and once a
 //! second, as a server may be emptied while its connections stay. So all stores of a prefix agree on the keys.
+//!
+//! A store without a secret looks before its first call, and once a second. Where there are wrapped keys, it refuses all
+//! calls. It does not look on each new connection: a cluster's node that is away is not to hold up the calls on the others.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -77,9 +80,7 @@ pub fn connection(context: &Context) -> Connection {
 /// Looks at the wrapped keys in Redis: puts the store's own back if there are none, or takes over those of another store.
 async fn look(context: &Context, attempt: &Attempt) -> Result<Arc<Cipher>> {
     if context.options.secrets.is_empty() {
-        let cipher = Arc::new(Cipher::Plain);
-        *context.keys.borrow_mut() = Some(Keys { cipher: Arc::clone(&cipher), wrapped: None });
-        return Ok(cipher);
+        return look_without_secret(context, attempt).await;
     }
     // Before the server is asked: the reply may come on a later one, and is then looked at again.
     let seen_on = connection(context);
@@ -102,6 +103,19 @@ async fn look(context: &Context, attempt: &Attempt) -> Result<Arc<Cipher>> {
     let wrapped = Some(WrappedText { text, seen_on });
     *context.keys.borrow_mut() = Some(Keys { cipher: Arc::clone(&cipher), wrapped });
     Ok(cipher)
+}
+
+/// Makes sure that no other store encrypts the sessions: they would be plaintext beside those.
+async fn look_without_secret(context: &Context, attempt: &Attempt) -> Result<Arc<Cipher>> {
+    if read_wrapped(context, attempt).await?.is_some() {
+        // The next call looks again.
+        context.keys.take();
+        context.router.topology.cut_event_loops();
+        return Err(wrong_secret("none"));
+    }
+    let mut keys = context.keys.borrow_mut();
+    let keys = keys.get_or_insert_with(|| Keys { cipher: Arc::new(Cipher::Plain), wrapped: None });
+    Ok(Arc::clone(&keys.cipher))
 }
 
 /// Puts the store's wrapped keys back if the server has none. Returns those that are there, if they wrap the same keys;
@@ -133,7 +147,11 @@ async fn unlock(context: &Context, attempt: &Attempt) -> Result<(Keyring, Vec<u8
             // Another was first: this one is for nothing.
             continue;
         };
-        let unlocked = Keyring::unlock(&context.options.secrets, &decoded(&text)?).map_err(wrong_secret)?;
+        let unlocked = Keyring::unlock(&context.options.secrets, &decoded(&text)?);
+        let unlocked = unlocked.map_err(|error| match error {
+            UnlockError::WrongSecret => wrong_secret("another"),
+            UnlockError::Store(error) => error,
+        })?;
         let Some(exact) = unlocked.exact else { return Ok((unlocked.keyring, text)) };
         let new = encoded(&exact);
         let args: [&[u8]; 2] = [&text, &new];
@@ -145,11 +163,17 @@ async fn unlock(context: &Context, attempt: &Attempt) -> Result<(Keyring, Vec<u8
     }
 }
 
-/// Looks at the wrapped keys again, as nothing else shows that a server was emptied while its connections stayed.
+/// Looks at the wrapped keys again, as nothing else shows that a server was emptied while its connections stayed, or that
+/// another store has begun to encrypt.
 pub async fn look_again(context: &Context, attempt: &Attempt) -> Result<()> {
     let _turn = context.unlocking.lock().await;
-    let is_encrypted = context.keys.borrow().as_ref().is_some_and(|keys| keys.wrapped.is_some());
-    if is_encrypted { look(context, attempt).await.map(drop) } else { Ok(()) }
+    let has_looked = context.keys.borrow().is_some();
+    if has_looked { look(context, attempt).await.map(drop) } else { Ok(()) }
+}
+
+/// Fails unless the store has the keys of the sessions: for calls that need no key themselves.
+pub async fn check_keys(context: &Context) -> Result<()> {
+    context.router.step(async |attempt| cipher(context, attempt).await.map(drop)).await
 }
 
 /// Whether a server is the one that has the wrapped keys.
@@ -188,8 +212,11 @@ pub fn keys_request(context: &Context, request: Request) -> Request {
 /// Whether a server has these keys, by the last reply to its first request, and the store goes by them.
 pub fn has_keys(context: &Context, cipher: &Arc<Cipher>, reply: &Reply) -> bool {
     context.keys.borrow().as_ref().is_some_and(|keys| {
-        let is_there = |wrapped: &WrappedText| matches!(reply, Reply::Bytes(text) if *text == wrapped.text);
-        Arc::ptr_eq(&keys.cipher, cipher) && keys.wrapped.as_ref().is_none_or(is_there)
+        let is_there = match &keys.wrapped {
+            Some(wrapped) => matches!(reply, Reply::Bytes(text) if *text == wrapped.text),
+            None => matches!(reply, Reply::Nil),
+        };
+        Arc::ptr_eq(&keys.cipher, cipher) && is_there
     })
 }
 
@@ -210,15 +237,12 @@ async fn put_wrapped(context: &Context, attempt: &Attempt, text: &[u8]) -> Resul
     Ok(context.router.get_one(attempt, seal, Effect::None, set).await? == Reply::Okay)
 }
 
-/// The error where none of the secrets opens the wrapped keys.
-fn wrong_secret(error: UnlockError) -> StoreError {
-    match error {
-        UnlockError::WrongSecret => StoreError::InvalidOption {
-            option: "secret",
-            expected: "one of those with which the sessions of this prefix were encrypted".into(),
-            given: "another".into(),
-        },
-        UnlockError::Store(error) => error,
+/// The error where no secret of the store opens the wrapped keys.
+fn wrong_secret(given: &str) -> StoreError {
+    StoreError::InvalidOption {
+        option: "secret",
+        expected: "one of those with which the sessions of this prefix were encrypted".into(),
+        given: given.into(),
     }
 }
 

@@ -23,7 +23,7 @@ mod window;
 pub use cipher::Cipher;
 pub use commands::{Change, Creation, StaleEntry, delete_request, get_request, touch_request};
 pub use context::Context;
-pub use key_ring::{KeyWatch, cipher, goes_by, has_keys, keeps_keys, keys_request, with_cipher};
+pub use key_ring::{KeyWatch, check_keys, cipher, goes_by, has_keys, keeps_keys, keys_request, with_cipher};
 pub use names::Names;
 pub use new_session::NewSession;
 pub use op::{Cold, Op, Step, interpret};
@@ -36,4 +36,4 @@ pub use transactions::Transactions;
 #[cfg(test)]
 pub use user_index::GRACE;
 pub use user_index::{delete_by_user, forget_later, get_by_user, limit};
-pub use watch::{learn_time, watch};
+pub use watch::{know_time, watch};

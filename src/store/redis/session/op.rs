@@ -127,8 +127,9 @@ pub fn interpret<B: AsRef<[u8]>>(kind: Kind, replies: &[Reply<B>]) -> Step<'_> {
         return match kind {
             // What is of another type is another app's, and no session.
             Kind::Get if error::code(refusal) == "WRONGTYPE" => Step::NotFound,
-            Kind::Update | Kind::Touch if error::code(refusal) == "WRONGTYPE" => Step::Number(0),
-            Kind::Delete if error::code(refusal) == "WRONGTYPE" => Step::Number(1),
+            Kind::Update | Kind::Touch | Kind::Delete if error::code(refusal) == "WRONGTYPE" => {
+                Step::Number(0)
+            }
             _ => Step::Refused(refusal),
         };
     }
@@ -141,7 +142,7 @@ pub fn interpret<B: AsRef<[u8]>>(kind: Kind, replies: &[Reply<B>]) -> Step<'_> {
         (Kind::Update | Kind::Touch, Reply::Number(number @ (0 | 1))) => Step::Number(number.unsigned_abs()),
         (Kind::Update, Reply::Number(2)) => Step::OtherUser,
         (Kind::Update, Reply::Number(3)) | (Kind::Touch, Reply::Number(2)) => Step::OutlivesIndex,
-        (Kind::Delete, Reply::Nil) => Step::Number(1),
+        (Kind::Delete, Reply::Nil) => Step::Number(0),
         (Kind::Delete, Reply::Bytes(value)) => Step::Deleted(value.as_ref()),
         _ => Step::Unexpected,
     }
@@ -233,14 +234,14 @@ mod tests {
             (Kind::Update, vec![WRONG_TYPE], Step::Number(0)),
             (Kind::Touch, vec![WRONG_TYPE], Step::Number(0)),
             (Kind::Get, vec![WRONG_TYPE], Step::NotFound),
-            (Kind::Delete, vec![WRONG_TYPE], Step::Number(1)),
+            (Kind::Delete, vec![WRONG_TYPE], Step::Number(0)),
             (Kind::Create, vec![WRONG_TYPE], Step::Refused(b"WRONGTYPE no")),
             (Kind::Update, vec![REFUSED], Step::Refused(b"OOM no")),
             (Kind::Touch, vec![DONE], Step::Number(1)),
             (Kind::Update, vec![Reply::Number(3)], Step::OutlivesIndex),
             (Kind::Touch, vec![Reply::Number(2)], Step::OutlivesIndex),
             (Kind::Touch, vec![Reply::Nil], Step::Unexpected),
-            (Kind::Delete, vec![Reply::Nil], Step::Number(1)),
+            (Kind::Delete, vec![Reply::Nil], Step::Number(0)),
             (Kind::Delete, vec![value()], Step::Deleted(b"value")),
             (Kind::Delete, vec![Reply::Okay], Step::Unexpected),
             (Kind::Get, vec![], Step::Unexpected),

@@ -19,7 +19,7 @@ use super::new_session::NewSession;
 use super::op::{Kind, Step, interpret};
 use super::record::{self, Record};
 use super::user_index::{enter, forget, forget_later, limit, may_forget, prolong, undo_entry, version};
-use super::watch::learn_time;
+use super::watch::know_time;
 use crate::clock::Millis;
 use crate::error::{Result, StoreError};
 use crate::session::{Expiry, SessionId};
@@ -38,9 +38,7 @@ pub async fn create(
     session: &NewSession,
     stamp: Option<Stamp>,
 ) -> Result<()> {
-    if !context.times.knows_servers() {
-        learn_time(context, attempt, &context.names.session(&cipher.member(&session.id))).await?;
-    }
+    know_time(context, attempt, || cipher.key(&context.names, &session.id)).await?;
     // What may be stored already is known by the stamp with which it was sent.
     let stamp = stamp.filter(|_| attempt.is_repeated());
     let created = stamp.unwrap_or_else(|| context.times.stamp());
@@ -225,6 +223,7 @@ async fn replace_entered(
     if context.times.end(old.expires, old.created).is_past(context.times.now()) {
         return Ok(Some(false));
     }
+    know_time(context, attempt, || key.clone()).await?;
     let until = context.times.index_end(old.created, expires);
     if old.user == user.json {
         prolong(context, attempt, user, member, until).await?;
@@ -306,19 +305,25 @@ async fn prolong_for(
     Ok(Some(record::owner(&value, &record).to_vec()))
 }
 
-/// Removes a session. Its entry follows, without being waited for: it is passed over until then.
-pub async fn delete(context: &Rc<Context>, attempt: &Attempt, cipher: &Cipher, id: &SessionId) -> Result<()> {
+/// Removes a session, and returns whether it was there. Its entry follows, without being waited for: it is passed over until
+/// then.
+pub async fn delete(
+    context: &Rc<Context>,
+    attempt: &Attempt,
+    cipher: &Cipher,
+    id: &SessionId,
+) -> Result<bool> {
     let member = cipher.member(id);
     let key = context.names.session(&member);
     let make = |mode| delete_request(Request::write(mode), &key);
     let replies = context.router.ask(attempt, &key, Effect::Main, make).await?;
     match interpret(Kind::Delete, &replies) {
-        Step::Number(_) => Ok(()),
+        Step::Number(_) => Ok(false),
         Step::Deleted(value) => {
             if let Some(stale) = StaleEntry::of(member, value, &context.names) {
                 forget_later(context, stale);
             }
-            Ok(())
+            Ok(true)
         }
         step => Err(step.error()),
     }

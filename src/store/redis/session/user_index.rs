@@ -36,7 +36,6 @@ use futures_util::future::join_all;
 use sha2::{Digest, Sha256};
 use tokio::time::timeout_at;
 
-use super::super::counters::Counters;
 use super::super::error::{self, unless_foreign};
 use super::super::resp::{END_OF_USER, FORGET, Reply, Request, number as text};
 use super::super::routing::{Attempt, Effect};
@@ -211,7 +210,7 @@ async fn end_surplus(
         let args: [&[u8]; 3] = [&now, &to_match, &created_field(theirs)];
         let ended = context.router.run_script(attempt, Effect::None, &END_OF_USER, &key, &args).await;
         if let Reply::Bytes(_) = unless_foreign(ended, NOT_THEIRS)? {
-            Counters::add(&context.counters.evicted, 1);
+            context.counters.replaced();
             if may_forget(context, entry.1, theirs) {
                 forget(context, attempt, &Entry { index: &index, member: &entry.0, version: entry.1 }).await;
             }

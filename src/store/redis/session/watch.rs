@@ -35,8 +35,13 @@ pub async fn watch(context: Rc<Context>) {
     }
 }
 
+/// Makes sure that the servers' time is known, before a stamp is made: asks the server of a key, unless one was asked.
+pub async fn know_time(context: &Context, attempt: &Attempt, key: impl FnOnce() -> Vec<u8>) -> Result<()> {
+    if context.times.knows_servers() { Ok(()) } else { learn_time(context, attempt, &key()).await }
+}
+
 /// Asks the server of a key for the time.
-pub async fn learn_time(context: &Context, attempt: &Attempt, key: &[u8]) -> Result<()> {
+async fn learn_time(context: &Context, attempt: &Attempt, key: &[u8]) -> Result<()> {
     // The first one may have to wait for a connection, and then its answer says little of when it was given.
     for _ in 0..2 {
         let asked_at = context.times.now();

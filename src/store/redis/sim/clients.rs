@@ -165,8 +165,9 @@ fn end(world: &World, on: usize, call: CallId, ending: &Ending) {
     world.end(on, call, ending);
 }
 
-fn number(answer: Answer) -> Outcome {
-    Outcome::Done(answer == Answer::Number(1))
+/// What a write says. A delete that was sent twice may find its session gone.
+fn number(answer: Answer, is_delete: bool) -> Outcome {
+    Outcome::Done(is_delete || answer == Answer::Number(1))
 }
 
 /// Makes a call that writes one session. Returns whether that succeeded.
@@ -178,10 +179,11 @@ async fn write(
     op: Op,
     made: session::Op,
 ) -> bool {
+    let is_delete = matches!(op, Op::Delete);
     let call = begin(world, process, on, op);
     let result = in_time(world, process, what, process.call(made)).await;
     let is_ok = matches!(result, Some(Ok(_)));
-    end(world, on, call, &ending(result, number));
+    end(world, on, call, &ending(result, |answer| number(answer, is_delete)));
     is_ok
 }
 
@@ -317,7 +319,8 @@ pub(super) async fn try_all(world: &World, process: &Process) -> bool {
 /// Lists all ids while nothing changes. Returns whether that succeeded.
 async fn ids(world: &World, process: &Process) -> bool {
     let now = world.now();
-    let is_live = |on: &usize| world.truth(*on).is_some_and(|row| row.expires > now + 60_000);
+    let margin = 60_000 + world.config.clock_margin;
+    let is_live = |on: &usize| world.truth(*on).is_some_and(|row| row.expires > now + margin);
     let live: Vec<_> = (0..world.config.sessions).filter(is_live).map(session_id).collect();
     let (mut ids, mut cursor) = (Vec::new(), Some(Cursor::default()));
     while let Some(at) = cursor {

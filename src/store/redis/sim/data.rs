@@ -240,12 +240,7 @@ impl Data {
             [b"ZRANGE", key, first, last, b"WITHSCORES"] => {
                 self.entries(key, parsed::<i64>(first).unwrap() as usize, parsed(last).unwrap())?
             }
-            // A sample as large as a simulated index is all of it.
-            [b"ZRANDMEMBER", key, count, b"WITHSCORES"] => {
-                let count: i64 = parsed(count).unwrap();
-                assert!(self.set(key)?.map_or(0, BTreeMap::len) as i64 <= count, "a sample is a part");
-                self.entries(key, 0, -1)?
-            }
+            [b"ZRANDMEMBER", key, count, b"WITHSCORES"] => self.sample(key, parsed(count).unwrap(), now)?,
             [b"SCAN", cursor, b"MATCH", pattern, ..] => {
                 self.scan(parsed(cursor).unwrap(), pattern, now, page)
             }
@@ -266,6 +261,19 @@ impl Data {
         let some = entries.get(first..end).unwrap_or_default();
         let each = some.iter().flat_map(|(member, score)| [(*member).clone(), score.to_string().into()]);
         Ok(Reply::Array(each.map(Reply::Bytes).collect()))
+    }
+
+    /// Some entries of a sorted set: others each time.
+    fn sample(&self, key: &[u8], count: usize, now: Millis) -> Result<Reply, Reply> {
+        let Reply::Array(parts) = self.entries(key, 0, -1)? else { return Ok(Reply::Array(Vec::new())) };
+        let mut entries: Vec<_> = parts.chunks(2).collect();
+        let salt = now.to_le_bytes();
+        entries.sort_by_key(|entry| match &entry[0] {
+            Reply::Bytes(member) => hash(&[member, &salt[..]].concat()),
+            _ => 0,
+        });
+        entries.truncate(count);
+        Ok(Reply::Array(entries.concat()))
     }
 
     /// Keys in the order of their hashes, which are the cursors: what is there all the time is found.

@@ -13,7 +13,14 @@ use super::network::{HOST, PORT, host_of};
 use super::process::Process;
 use super::server::ServerId;
 use super::world::{Topology, World};
+use crate::clock::Millis;
 use crate::store::redis::{Address, Login, RedisOptions, Servers};
+
+/// By how much a clock may be wrong, and be set. An entry of an index is old after less.
+const CLOCK_STEPS: [Millis; 4] = [-90_000, -1500, 1500, 90_000];
+
+/// By how much a clock may be wrong in the end.
+pub(super) const MAX_CLOCK_ERROR: Millis = 270_000;
 
 /// How many processes there are in all, one after another.
 const MAX_PROCESSES: usize = 10;
@@ -28,6 +35,9 @@ fn recovery(world: &World) -> u64 {
 pub(super) async fn direct(world: Rc<World>) {
     for server in &world.servers {
         spawn_local(Rc::clone(server).serve(Rc::clone(&world)));
+    }
+    for user in 0..world.config.users {
+        world.add_old_entries(user);
     }
     for _ in 0..world.config.processes {
         start(&world);
@@ -268,6 +278,15 @@ fn act(world: &Rc<World>, fault: usize) {
             world.note("a server saves its data", &[primary]);
             let server = &world.servers[primary];
             *server.snapshot.borrow_mut() = server.data.borrow().clone();
+        }
+        (20, ..) => {
+            world.note("a server forgets its scripts", &[server]);
+            world.servers[server].flush_scripts();
+        }
+        (21, _, Some(process)) if world.config.clock_margin > 0 => {
+            let millis = world.pick(&CLOCK_STEPS);
+            process.clock.step(millis);
+            world.note("a clock is set", &[process.id, millis.unsigned_abs() as usize]);
         }
         _ => {}
     }

@@ -26,15 +26,14 @@
 //! `npm run simulate -- --mutants` checks that the simulator finds bugs. `scripts/mutants.js` lists them: add one for each
 //! new safeguard, and for each bug that the simulator finds.
 //!
-//! **Not simulated**: the fast path, TLS, encryption, `waitReplicas`, `maxSessionsPerUser`,
-//! clocks that differ, servers that evict keys or flush scripts, indexes of more entries than a sample has, a primary that
-//! still takes writes after a replica has taken over, and a server that carries out what one connection has sent
-//! after what a later one has.
+//! **Not simulated**: the fast path, TLS, encryption, `waitReplicas`, `maxSessionsPerUser`, clocks of servers that differ,
+//! servers that evict keys, a primary that still takes writes after a replica has taken over, and a server that carries out
+//! what one connection has sent after what a later one has.
 //!
 //! **Known** until the store is better, and left out:
 //! - A creation in a cluster is sent again, its session and its entry are ended by another call in between, and the creation
 //!   ends with an unknown outcome before its entry gets another version. The model takes that for allowed
-//!   (`model::Call::may_lack_entry`).
+//!   (`model::History::stored`).
 //! - Two processes create the same id in the same millisecond, one has to send its creation again, and both have the same
 //!   microseconds in their stamps, as one pair of 1000 has. Then both succeed. Here all processes have others.
 //! - A scan of a cluster may miss a slot that goes and comes back within each of two rounds (`SlotView::moves_after`).

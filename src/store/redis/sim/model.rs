@@ -45,14 +45,6 @@ impl Op {
         matches!(self, Self::Get | Self::GetByUser(_))
     }
 
-    fn is_create(&self) -> bool {
-        matches!(self, Self::Create(_))
-    }
-
-    fn ends_sessions(&self) -> bool {
-        matches!(self, Self::Delete | Self::Clear | Self::DeleteByUser(_))
-    }
-
     /// Whether it waits for calls that its process began before it on the session.
     fn is_in_order(&self) -> bool {
         !matches!(self, Self::Clear | Self::DeleteByUser(_) | Self::GetByUser(_))
@@ -92,8 +84,8 @@ struct Call {
     has_failed: bool,
     /// A server has lost data since it began.
     is_before_loss: bool,
-    /// It may have been stored, been ended by another call and been stored again, without its entry (see `sim`).
-    may_lack_entry: bool,
+    /// How often a server has stored its session.
+    stored: u32,
 }
 
 pub(super) type CallId = u64;
@@ -109,15 +101,17 @@ struct Candidate {
 pub(super) struct History {
     /// An entry and its session may be on two servers.
     are_entries_apart: bool,
+    /// By how much the clocks of the processes may differ from the servers'.
+    clock_margin: Millis,
     calls: BTreeMap<CallId, Call>,
     candidates: Vec<Candidate>,
     next: CallId,
 }
 
 impl History {
-    pub(super) fn new(are_entries_apart: bool) -> Self {
+    pub(super) fn new(are_entries_apart: bool, clock_margin: Millis) -> Self {
         let nothing = Candidate { row: None, fates: BTreeMap::new() };
-        Self { are_entries_apart, calls: BTreeMap::new(), candidates: vec![nothing], next: 0 }
+        Self { are_entries_apart, clock_margin, calls: BTreeMap::new(), candidates: vec![nothing], next: 0 }
     }
 
     /// How many calls are under way, or have failed and may still have an effect.
@@ -128,14 +122,7 @@ impl History {
     pub(super) fn begin(&mut self, op: Op, process: ProcessId, now: Millis) -> CallId {
         let id = self.next;
         self.next += 1;
-        if self.are_entries_apart && op.ends_sessions() {
-            self.calls.values_mut().for_each(|call| call.may_lack_entry |= call.op.is_create());
-        }
-        let may_lack_entry = self.are_entries_apart
-            && op.is_create()
-            && self.calls.values().any(|call| call.op.ends_sessions());
-        let call =
-            Call { op, process, begun_at: now, has_failed: false, is_before_loss: false, may_lack_entry };
+        let call = Call { op, process, begun_at: now, has_failed: false, is_before_loss: false, stored: 0 };
         self.calls.insert(id, call);
         for candidate in &mut self.candidates {
             candidate.fates.insert(id, Fate::Waiting);
@@ -148,10 +135,11 @@ impl History {
         match ending {
             Ending::Saw(outcome) => {
                 self.expand(now);
+                let latest = now + self.clock_margin;
                 let is_so = |seen: &Outcome| match (seen, outcome) {
                     (Outcome::Found(Some(seen)), Outcome::Found(Some(row))) => row.is(seen),
                     // It may have expired while the answer was on its way.
-                    (Outcome::Found(Some(seen)), Outcome::Found(None)) if seen.expires <= now => true,
+                    (Outcome::Found(Some(seen)), Outcome::Found(None)) if seen.expires <= latest => true,
                     (seen, outcome) => seen == outcome,
                 };
                 self.retain(|candidate| match &candidate.fates[&id] {
@@ -184,6 +172,23 @@ impl History {
         Ok(())
     }
 
+    /// A server has stored a session that it did not have. A creation that is stored once more was sent again, and its session
+    /// had been ended in between. If the entry is on another server it may have gone with that, and the creation enters the
+    /// session again only after this. So until the creation succeeds, the entry may be missing, and for good if the creation
+    /// ends with an unknown outcome. All else about such a session must hold, and all of any other session.
+    pub(super) fn stored(&mut self, version: u32, now: Millis) {
+        let creation = |op: &Op| matches!(op, Op::Create(row) if row.version == version);
+        let Some(call) = self.calls.values_mut().find(|call| creation(&call.op)) else { return };
+        call.stored += 1;
+        if self.are_entries_apart && call.stored > 1 {
+            self.expand(now);
+            for row in self.candidates.iter_mut().filter_map(|candidate| candidate.row.as_mut()) {
+                row.may_be_unnamed |= row.version == version;
+            }
+            self.dedup();
+        }
+    }
+
     /// The entry of a session that was created has a version of its own.
     fn enter(&mut self, id: CallId, outcome: &Outcome) {
         let call = &self.calls[&id];
@@ -205,13 +210,21 @@ impl History {
         self.dedup();
     }
 
+    /// Whether a process may take a session for ended.
+    fn may_be_over(&self, row: &Row, now: Millis) -> bool {
+        row.expires <= now + self.clock_margin
+    }
+
     /// Checks what a server holds while nothing is under way.
     pub(super) fn check(&mut self, truth: Option<&Row>, now: Millis) -> Result<(), String> {
         let live = |row: Option<&Row>| row.filter(|row| row.expires > now).cloned();
         let truth = live(truth);
+        let margin = self.clock_margin;
         self.retain(|candidate| match (live(candidate.row.as_ref()), &truth) {
             (Some(row), Some(truth)) => row.is(truth),
-            (row, truth) => row.is_none() && truth.is_none(),
+            // The sweep of a process whose clock is ahead may have ended it.
+            (Some(row), None) => row.expires <= now + margin,
+            (None, truth) => truth.is_none(),
         })
     }
 
@@ -271,6 +284,14 @@ impl History {
         let mut seen: HashSet<Candidate> = self.candidates.iter().cloned().collect();
         let mut at = 0;
         while at < self.candidates.len() {
+            let row = self.candidates[at].row.as_ref();
+            if self.clock_margin > 0 && row.is_some_and(|row| self.may_be_over(row, now)) {
+                // The sweep of a process whose clock is ahead may have ended it.
+                let ended = Candidate { row: None, ..self.candidates[at].clone() };
+                if seen.insert(ended.clone()) {
+                    self.candidates.push(ended);
+                }
+            }
             for (id, call) in &self.calls {
                 let is_over = match &self.candidates[at].fates[id] {
                     Fate::Settled(_) => true,
@@ -312,8 +333,8 @@ impl History {
             fates.insert(id, if call.has_failed { Fate::Waiting } else { Fate::Done(outcome) });
             all.push(Candidate { row, fates });
         };
-        let may_be_live = before.row.as_ref().filter(|row| row.expires > call.begun_at);
-        let may_be_over = before.row.as_ref().is_none_or(|row| row.expires <= now);
+        let may_be_live = before.row.as_ref().filter(|row| row.expires > call.begun_at - self.clock_margin);
+        let may_be_over = before.row.as_ref().is_none_or(|row| self.may_be_over(row, now));
         if let Some(row) = may_be_live {
             let (same, is_named) = (before.row.clone(), !row.may_be_unnamed);
             match &call.op {
@@ -350,10 +371,13 @@ impl History {
         if may_be_over {
             match &call.op {
                 Op::Create(new) => {
-                    let may_be_unnamed = call.is_before_loss || call.may_lack_entry;
+                    let may_be_unnamed = call.is_before_loss || self.are_entries_apart && call.stored > 1;
                     add(Some(Row { may_be_unnamed, ..new.clone() }), Outcome::Done(true));
                 }
-                Op::Update(_) | Op::Touch(_) => add(None, Outcome::Done(false)),
+                Op::Update(_) | Op::Touch(_) => {
+                    // It stays for those whose clocks are behind.
+                    add(before.row.clone().filter(|_| self.clock_margin > 0), Outcome::Done(false));
+                }
                 Op::Delete | Op::Clear | Op::DeleteByUser(_) => add(None, Outcome::Done(true)),
                 // It may have expired while the answer was on its way.
                 Op::Get | Op::GetByUser(_) => add(before.row.clone(), Outcome::Found(None)),

@@ -4,14 +4,15 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
+use super::director::MAX_CLOCK_ERROR;
 use super::network::ProcessSystem;
-use super::world::World;
-use crate::clock::Clock;
+use super::world::{SimClock, World};
+use crate::clock::{Clock, Millis};
 use crate::error::{Result, StoreError};
 use crate::store::redis::connection::System;
 use crate::store::redis::queue::{Answers, Waiter};
@@ -22,12 +23,36 @@ use crate::store::{Answer, Completions};
 
 pub(super) type ProcessId = usize;
 
+/// By how much the clock of a process is wrong when it starts.
+const CLOCK_ERRORS: [Millis; 4] = [0, 700, -90_000, 90_000];
+
 pub(super) struct Process {
     pub id: ProcessId,
     pub is_dead: Cell<bool>,
     pub died: Notify,
+    pub clock: Arc<ProcessClock>,
     store: RefCell<Option<Arc<RedisStore>>>,
     tickets: Arc<Tickets>,
+}
+
+/// The clock of a process's machine.
+pub(super) struct ProcessClock {
+    world: Arc<SimClock>,
+    error: AtomicI64,
+}
+
+impl ProcessClock {
+    /// Sets it.
+    pub(super) fn step(&self, millis: Millis) {
+        let error = self.error.load(Ordering::Relaxed) + millis;
+        self.error.store(error.clamp(-MAX_CLOCK_ERROR, MAX_CLOCK_ERROR), Ordering::Relaxed);
+    }
+}
+
+impl Clock for ProcessClock {
+    fn now(&self) -> Millis {
+        self.world.now() + self.error.load(Ordering::Relaxed)
+    }
 }
 
 /// Receives results as a JavaScript thread does.
@@ -51,7 +76,9 @@ impl Answers for Tickets {}
 
 impl Process {
     pub(super) fn start(world: &Rc<World>, id: ProcessId, options: &RedisOptions) -> Rc<Self> {
-        let mut times = Times::new(Arc::clone(&world.clock) as Arc<dyn Clock>, None);
+        let error = if world.config.clock_margin > 0 { world.pick(&CLOCK_ERRORS) } else { 0 };
+        let clock = Arc::new(ProcessClock { world: Arc::clone(&world.clock), error: error.into() });
+        let mut times = Times::new(Arc::clone(&clock) as Arc<dyn Clock>, None);
         // No stamp of one process is another's, though each one of a millisecond is greater by one than the last.
         times.micros = id as u64 * 20 % 1000;
         let (store, serve) = RedisStore::prepare(options, times).unwrap();
@@ -60,6 +87,7 @@ impl Process {
             id,
             is_dead: Cell::new(false),
             died: Notify::new(),
+            clock,
             store: RefCell::new(Some(store)),
             tickets: Arc::default(),
         })

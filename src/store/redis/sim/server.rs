@@ -106,12 +106,17 @@ impl Server {
     pub(super) fn stop(&self, world: &World) {
         self.is_up.set(false);
         self.drop_connections(world);
-        self.scripts.borrow_mut().clear();
+        self.flush_scripts();
     }
 
     pub(super) fn start(&self) {
         self.is_up.set(true);
         self.is_paused.set(false);
+    }
+
+    /// As by `SCRIPT FLUSH`.
+    pub(super) fn flush_scripts(&self) {
+        self.scripts.borrow_mut().clear();
     }
 
     /// Ends all connections, with what was not carried out of them.
@@ -274,8 +279,14 @@ impl Server {
     fn carry_out(&self, world: &World, command: &Command) -> Reply {
         // A replica that was a primary until now has all that the new one has.
         let holder = &world.servers[self.replica_of.get().unwrap_or(self.id)];
+        let is_write = data::is_write(command);
+        let session = data::keys_of(command).filter(|_| is_write).find_map(|key| world.session_of(key));
+        let before = session.and_then(|session| world.truth(session));
         let reply = holder.data.borrow_mut().carry_out(command, world.clock.now(), world.config.page);
-        if data::is_write(command) {
+        if let Some(session) = session {
+            world.has_written(session, before.as_ref());
+        }
+        if is_write {
             data::keys_of(command).for_each(|key| self.replicate(world, key));
         }
         reply

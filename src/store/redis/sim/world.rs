@@ -10,7 +10,8 @@ use tokio::sync::Notify;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep};
 
-use super::data::{Command, Value};
+use super::data::{Command, Entry, Value};
+use super::director::MAX_CLOCK_ERROR;
 use super::model::{CallId, Ending, History, Op, Row};
 use super::network::Connection;
 use super::process::{Process, ProcessId};
@@ -58,6 +59,11 @@ pub(super) struct Config {
     pub connect_timeout: u64,
     pub sweep_interval: u64,
     pub lifetimes: [Millis; 4],
+    /// By how much the clocks of the processes may differ from the servers'. A session that ends within that may be seen to
+    /// be over, or not.
+    pub clock_margin: Millis,
+    /// How many old entries each index has from the start, of sessions that have ended.
+    pub old_entries: usize,
     /// How many keys a step of a scan looks at.
     pub page: usize,
     /// How often each fault is chosen.
@@ -68,7 +74,7 @@ pub(super) struct Config {
     pub durations: [u64; 4],
 }
 
-pub(super) const FAULTS: usize = 20;
+pub(super) const FAULTS: usize = 22;
 pub(super) const CALLS: usize = 9;
 
 impl Config {
@@ -127,6 +133,8 @@ impl Config {
                 // Longer than the index of the session's user may be kept at first.
                 [600_000, 2_220_000, 4_000_000, 8_000_000],
             ]),
+            clock_margin: *random.pick(&[0, 0, 0, MAX_CLOCK_ERROR]),
+            old_entries: *random.pick(&[0, 0, 0, 40]),
             page: *random.pick(&[1, 2, 1000]),
             faults,
             calls,
@@ -206,7 +214,7 @@ impl World {
             Topology::Cluster => (3..6).for_each(|id| servers[id].replica_of.set(Some(id - 3))),
         }
         let is_cluster = config.topology == Topology::Cluster;
-        let histories = (0..config.sessions).map(|_| History::new(is_cluster)).collect();
+        let histories = (0..config.sessions).map(|_| History::new(is_cluster, config.clock_margin)).collect();
         Rc::new(Self {
             random: RefCell::new(random),
             clock: Arc::new(SimClock(Instant::now())),
@@ -333,6 +341,20 @@ impl World {
         }
     }
 
+    /// The session of a key.
+    pub(super) fn session_of(&self, key: &[u8]) -> Option<usize> {
+        (0..self.config.sessions).find(|session| session_key(*session) == key)
+    }
+
+    /// A server that held this of a session has carried out a write of it.
+    pub(super) fn has_written(&self, session: usize, before: Option<&Row>) {
+        if let Some(after) = self.truth(session)
+            && before.is_none_or(|before| before.version != after.version)
+        {
+            self.histories.borrow_mut()[session].stored(after.version, self.now());
+        }
+    }
+
     /// What the servers hold of a session.
     pub(super) fn truth(&self, session: usize) -> Option<Row> {
         let key = session_key(session);
@@ -347,9 +369,20 @@ impl World {
         Some(Row { user, expires, version, may_be_unnamed: false })
     }
 
+    /// Gives a user's index entries that sessions of long ago have left.
+    pub(super) fn add_old_entries(&self, user: usize) {
+        let key = index_key(user);
+        let entries = (0..self.config.old_entries).map(|at| (format!("old {at}").into_bytes(), at as f64));
+        let value = Value::Set(entries.collect());
+        if self.config.old_entries > 0 {
+            let end = self.now() + 600_000_000;
+            self.holder(&key).data.borrow_mut().put(&key, Some(Entry { value, expires: Some(end) }));
+        }
+    }
+
     /// Whether a user's index names a session.
     pub(super) fn is_named(&self, user: usize, session: usize) -> bool {
-        let key = format!("fluid:user#\"u{user}\"").into_bytes();
+        let key = index_key(user);
         let data = self.holder(&key).data.borrow();
         let is_there = data.get(&key).is_some_and(|entry| entry.expires.is_none_or(|end| end >= self.now()));
         is_there && matches!(data.score(&key, session_id(session).as_bytes()), Ok(Some(_)))
@@ -475,6 +508,10 @@ fn show(bytes: &[u8]) -> String {
 
 pub(super) fn session_id(session: usize) -> String {
     format!("s{session}")
+}
+
+fn index_key(user: usize) -> Vec<u8> {
+    format!("fluid:user#\"u{user}\"").into_bytes()
 }
 
 pub(super) fn session_key(session: usize) -> Vec<u8> {

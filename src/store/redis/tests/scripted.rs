@@ -229,6 +229,39 @@ fn a_write_that_is_refused_after_replies_that_changed_nothing_has_changed_nothin
     }
 }
 
+/// Else its entry might look old to other processes, and be removed before the session is the user's.
+#[test]
+fn a_session_is_given_to_another_user_by_the_clock_of_the_server() {
+    let begun: Rc<RefCell<Option<Instant>>> = Rc::default();
+    let version = Rc::new(std::cell::Cell::new(0));
+    let noted = Rc::clone(&version);
+    let ahead = SystemClock.now() / 1000 + 900;
+    let is_first = std::cell::Cell::new(true);
+    let answer = move |command: &Command| match &command[0][..] {
+        b"GET" if command[1].ends_with(b"seal") => Reply::Nil,
+        b"GET" => record("\"ben\""),
+        // Neither the call nor the store itself has its time at once.
+        b"TIME"
+            if begun.borrow_mut().get_or_insert_with(Instant::now).elapsed() < Duration::from_millis(30) =>
+        {
+            refusal("LOADING no")
+        }
+        b"TIME" => {
+            Reply::Array([ahead.to_string(), "0".into()].map(|part| Reply::Bytes(part.into())).to_vec())
+        }
+        _ if is(command, &resp::UPDATE) => Reply::Number(if is_first.replace(false) { 2 } else { 1 }),
+        _ if is(command, &resp::ENTER) => {
+            noted.set(String::from_utf8_lossy(&command[5]).parse().unwrap());
+            Reply::Number(1)
+        }
+        _ => Reply::Nil,
+    };
+    let new = NewSession::new(&plain("a", &ann(), in_millis(60_000)));
+    assert_eq!(run(answer, async |store| call(store, Op::Update(new)).await), Ok(Answer::Number(1)));
+    let seconds = version.get() / 1_000_000 - ahead;
+    assert!((0..60).contains(&seconds), "{seconds} s");
+}
+
 /// What a server holds of a user, and says to the end of each session.
 fn delete_by_user(first: Reply, second: Reply) -> StoreError {
     let ends = RefCell::new(vec![second, first]);
@@ -252,4 +285,62 @@ fn the_end_of_a_users_sessions_that_fails_before_it_has_ended_one_has_changed_no
     assert_eq!(delete_by_user(Reply::Number(0), refusal("OOM full")), full);
     assert_eq!(delete_by_user(Reply::Number(1), refusal("OOM full")), full);
     assert!(delete_by_user(created, refusal("OOM full")).is_outcome_unknown());
+}
+
+#[test]
+fn a_store_without_a_secret_refuses_sessions_that_others_encrypt() {
+    let seal: Rc<RefCell<Reply>> = Rc::new(RefCell::new(Reply::Bytes(b"wrapped keys".to_vec())));
+    let wrote = Rc::new(std::cell::Cell::new(0));
+    let (held, writes) = (Rc::clone(&seal), Rc::clone(&wrote));
+    let answer = move |command: &Command| match &command[0][..] {
+        b"GET" if command[1].ends_with(b"seal") => held.borrow().clone(),
+        b"SCAN" => Reply::Array(vec![Reply::Bytes(b"0".to_vec()), Reply::Array(vec![])]),
+        b"ZRANGE" => Reply::Array(vec![]),
+        b"GET" | b"TIME" => Reply::Nil,
+        _ => {
+            writes.set(writes.get() + 1);
+            if command[0] == b"GETDEL" { Reply::Nil } else { Reply::Number(1) }
+        }
+    };
+    let all = async |store: &RedisStore| {
+        let new = NewSession::new(&plain("a", &ann(), in_millis(60_000)));
+        let of_one = [Op::Create(new, None), Op::Get(id("a")), touch("a"), Op::Delete(id("a"))];
+        let mut errors = Vec::new();
+        for op in of_one {
+            errors.push(call(store, op).await.err());
+        }
+        async fn of<T: Send + 'static>(begin: impl FnOnce(oneshot::Sender<Result<T>>)) -> Option<StoreError> {
+            let (sender, receiver) = oneshot::channel();
+            begin(sender);
+            receiver.await.unwrap().err()
+        }
+        errors.push(of(|to| store.begin_size(move |result| drop(to.send(result)))).await);
+        errors.push(of(|to| store.begin_clear(move |result| drop(to.send(result)))).await);
+        errors.push(of(|to| store.begin_clean(move |result| drop(to.send(result)))).await);
+        errors.push(of(|to| store.begin_ids(Cursor::default(), move |result| drop(to.send(result)))).await);
+        let user = ann();
+        let by_user = |to: oneshot::Sender<Result<Vec<StoredSession>>>| {
+            store.begin_get_by_user(user.as_key(), move |result| drop(to.send(result)));
+        };
+        errors.push(of(by_user).await);
+        errors
+    };
+    run(answer, async |store| {
+        for error in all(store).await {
+            let error = error.unwrap();
+            assert_eq!(error.code(), "ERR_INVALID_OPTION", "{error}");
+            assert!(error.to_string().starts_with("secret must be one of those"), "{error}");
+            assert!(error.to_string().ends_with("; got none"), "{error}");
+        }
+        assert_eq!(wrote.get(), 0);
+        // Once somebody has removed the wrapped keys it is a store without encryption.
+        seal.replace(Reply::Nil);
+        assert_eq!(all(store).await, vec![None; 9]);
+        // Another store begins to encrypt.
+        seal.replace(Reply::Bytes(b"wrapped keys".to_vec()));
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let before = wrote.get();
+        assert!(all(store).await.iter().all(Option::is_some));
+        assert_eq!(wrote.get(), before);
+    });
 }

@@ -192,6 +192,7 @@ fn serve(
             b"HELLO" => Some(b"%1\r\n$5\r\nproto\r\n:3\r\n"),
             // It does not say: then its clock is taken to be in step.
             b"TIME" => Some(b"-NOPERM no\r\n"),
+            b"GET" if command[1].ends_with(b"seal") => Some(b"$-1\r\n"),
             _ => None,
         };
         if command[0] == b"CLUSTER" {
