@@ -53,6 +53,13 @@ export interface SessionStoreOptions {
    */
   maxSessionsPerUser?: number;
   /**
+   * Milliseconds after its creation at which a session ends at the latest, whatever `expires` says: no `touch`, `update`,
+   * cookie or other process moves its end past that. `get` returns the earlier of the two in `expires`. All processes that
+   * share a store give the same value.
+   * @default no limit
+   */
+  maxLifetime?: number;
+  /**
    * Milliseconds between two background sweeps that remove expired sessions, on a thread of their own;
    * `0` turns them off.
    * @default 60000

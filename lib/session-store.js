@@ -21,11 +21,13 @@ const asyncDispose = Symbol.asyncDispose ?? Symbol.for("nodejs.asyncDispose");
  *   latter resolves to whether there was a session.
  * - `store[prolong](sessionId, expires, enough)`: `touch`, but of an expiry that is before `enough` alone, both in
  *   milliseconds. Of calls at once none moves back what another has moved. Resolves to nothing.
+ * - `store[maxLifetime]`: the option, or `null`.
  */
 const load = Symbol("load");
 const createJson = Symbol("createJson");
 const updateJson = Symbol("updateJson");
 const prolong = Symbol("prolong");
+const maxLifetime = Symbol("maxLifetime");
 
 /** Calls the addon and converts its errors to `SessionStoreError`. */
 function callNative(call) {
@@ -137,6 +139,10 @@ class SessionStore {
     } catch (error) {
       return SessionStore.#reject(error, this, KIND.touch);
     }
+  }
+
+  get [maxLifetime]() {
+    return callNative(() => native.maxLifetimeOf(this.#store)) ?? null;
   }
 
   delete(sessionId) {
@@ -353,4 +359,4 @@ class SessionStore {
   }
 }
 
-module.exports = { SessionStore, callNative, createJson, load, prolong, updateJson };
+module.exports = { SessionStore, callNative, createJson, load, maxLifetime, prolong, updateJson };

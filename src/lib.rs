@@ -11,6 +11,7 @@
 //! store::memory
 //! store
 //! codec, events, executor, json, keyring, registry, sweeper
+//! lifetime
 //! session
 //! iso
 //! clock, error, scratch, sync
@@ -24,6 +25,7 @@ pub mod executor;
 pub mod iso;
 pub mod json;
 mod keyring;
+pub mod lifetime;
 mod registry;
 mod scratch;
 pub mod session;

@@ -144,6 +144,7 @@ export async function options() {
     maxBytes: 1,
     maxSessionBytes: 1,
     maxSessionsPerUser: 1,
+    maxLifetime: 1,
     sweepInterval: 0,
   });
   expectError(new MemoryStore(null));

@@ -47,7 +47,7 @@ class ConnectStore extends EventEmitter {
     super();
     this.#store = store;
     this.#calls = new HotCalls(store);
-    this.#options = readOptions(options);
+    this.#options = readOptions(options, store);
   }
 
   get store() {

@@ -25,12 +25,13 @@ use std::sync::atomic::Ordering;
 
 use heed::{AnyTls, MdbError, RoTxn, RwTxn};
 
-use super::apply::{Write, WriteBatch};
+use super::apply::{Rules, Write, WriteBatch};
 use super::cost::{Costing, Trees};
 use super::counters::CounterDelta;
 use super::encryption::Encryption;
 use super::environment::{Environment, KnownLog, Open};
 use super::errors::{log_of_another, read_only};
+use super::limits::Limits;
 use super::open::Access;
 use super::pages;
 use super::redo::format::LogEntry;
@@ -89,6 +90,12 @@ impl Environment {
         if self.must_sync.load(Ordering::Relaxed) { self.change(|_| Ok(())) } else { Ok(()) }
     }
 
+    /// What writes of this process keep to.
+    pub(super) fn rules(&self) -> Rules {
+        let Limits { max_sessions_per_user, max_lifetime, .. } = self.limits;
+        Rules { max_per_user: max_sessions_per_user, lifetime: max_lifetime, keeps_times: self.keeps_times }
+    }
+
     fn try_change<T>(
         &self,
         change: impl FnOnce(&mut TableRows<'_>) -> Result<T, WriteError>,
@@ -138,10 +145,9 @@ impl Environment {
             }
             may_wait = false;
         };
-        let max_per_user = self.limits.max_sessions_per_user;
         let mut rows = TableRows::new(txn, tables);
         let mut batch =
-            WriteBatch::new(&mut rows, &self.encryption, max_per_user, self.clock.now(), self.events.ends());
+            WriteBatch::new(&mut rows, &self.encryption, self.rules(), self.clock.now(), self.events.ends());
         let refusal = self.add_missing_keys(batch.rows, writes)?;
         let mut outcomes = Vec::with_capacity(writes.len());
         for write in writes {

@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 use super::byte_count::ByteCount;
 use super::eviction::{Entry, EvictionList};
 use super::limits::Limits;
-use super::record::{NewRecord, Record};
+use super::record::{COUNT_BITS, NewRecord, Record, created_at, creation_number};
 use super::shard::{Shard, shard_of};
 use super::slab::Moved;
 use super::slot::{MAX_SHARDS, SessionRef, Slot};
@@ -45,7 +45,7 @@ pub struct MemoryStore {
     pub(super) clock: Arc<dyn Clock>,
     /// What the tables of sessions and the user index have allocated.
     bytes: ByteCount,
-    next_created: AtomicU64,
+    creations: AtomicU64,
     pub(super) expired: AtomicU64,
     pub(super) evicted: AtomicU64,
     pub(super) last_sweep: Mutex<Option<Sweep>>,
@@ -78,7 +78,7 @@ impl MemoryStore {
             hasher,
             clock,
             bytes,
-            next_created: AtomicU64::new(0),
+            creations: AtomicU64::new(0),
             expired: AtomicU64::new(0),
             evicted: AtomicU64::new(0),
             last_sweep: Mutex::new(None),
@@ -169,8 +169,24 @@ impl MemoryStore {
         EvictionList::new(self.hasher.clone(), self.limits.has_capacity())
     }
 
-    pub(super) fn next_created(&self) -> u64 {
-        self.next_created.fetch_add(1, Ordering::Relaxed)
+    /// Numbers a creation at a time, and ends the session by its lifetime.
+    pub(super) fn number(&self, new: &mut NewRecord, at: Millis, list: Option<&EvictionList>) {
+        let number = loop {
+            let creations = self.creations.fetch_add(1, Ordering::Relaxed);
+            let number = creation_number(at, creations);
+            // The list knows sessions by their numbers.
+            let is_first = creations >> COUNT_BITS == 0;
+            if is_first || list.is_none_or(|list| list.entry(number).is_none()) {
+                break number;
+            }
+        };
+        self.keep_creation(new, number);
+    }
+
+    /// Gives a new record the creation of the old one, and ends the session by its lifetime.
+    pub(super) fn keep_creation(&self, new: &mut NewRecord, created: u64) {
+        new.created = created;
+        new.expires = self.limits.max_lifetime.end(new.expires, created_at(created));
     }
 
     /// What the sessions take: the tables, the user index and the eviction list.

@@ -29,7 +29,7 @@ pub struct Ended {
     records: Vec<EndedRecord>,
 }
 
-/// A record of an ended session, by the creation number that no other session gets.
+/// A record of an ended session, by its creation number: another session that has its slot by then has another number.
 #[derive(Debug, Clone, Copy)]
 struct EndedRecord {
     session: SessionRef,

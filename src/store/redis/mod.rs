@@ -54,6 +54,7 @@ use super::{Answer, Cursor, SessionStore, Stats, StoredSession};
 use crate::clock::{Clock, Millis, SystemClock};
 use crate::error::{Result, StoreError};
 use crate::events::Bus;
+use crate::lifetime::Lifetime;
 use crate::session::{Expiry, Session, SessionId, UserKey};
 use crate::store::DEFAULT_MAX_SESSION_BYTES;
 
@@ -98,6 +99,10 @@ impl RedisStore {
         Self::start(options, Times::new(Arc::new(SystemClock), None))
     }
 
+    pub fn max_lifetime(&self) -> Lifetime {
+        self.times.lifetime
+    }
+
     /// Opens it with a clock of its own, which the servers do not know: they keep each session for the time given, and
     /// `clean` removes what has expired.
     ///
@@ -116,9 +121,10 @@ impl RedisStore {
     /// Makes a store, and what begins to serve it where local tasks may be spawned.
     fn prepare(
         options: &RedisOptions,
-        times: Times,
+        mut times: Times,
     ) -> Result<(Arc<Self>, impl FnOnce(System) + Send + use<>)> {
         options.check()?;
+        times.lifetime = Lifetime::new(options.max_lifetime);
         let window = Arc::new(ReplyWindow::default());
         let tls = options.uses_tls().then(|| Tls::new(&options.tls)).transpose()?;
         // Of one server alone: no server may lead a client to a socket of its machine.
@@ -398,6 +404,12 @@ impl Drop for RedisStore {
 impl SessionStore for RedisStore {
     fn create(&self, session: &Session<'_>) -> Result<()> {
         self.number(Op::Create(self.new_session(session)?, None)).map(drop)
+    }
+
+    fn create_at(&self, session: &Session<'_>, created: Millis) -> Result<()> {
+        let mut session = self.new_session(session)?;
+        session.created_at = Some(created);
+        self.number(Op::Create(session, None)).map(drop)
     }
 
     fn get(&self, id: &SessionId) -> Result<Option<StoredSession>> {

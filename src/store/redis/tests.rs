@@ -14,7 +14,7 @@ use super::*;
 use crate::clock::MockClock;
 use crate::error::Outcome;
 use crate::session::UserKeyBuf;
-use crate::store::conformance::{MAX_SESSION_BYTES, START, conformance, id, json, plain};
+use crate::store::conformance::{MAX_LIFETIME, MAX_SESSION_BYTES, START, conformance, id, json, plain};
 
 mod scripted;
 #[path = "../../../tests/redis/mod.rs"]
@@ -61,6 +61,16 @@ pub(super) fn secret(byte: u8) -> Secret {
 mod in_the_open {
     use super::*;
     conformance!(maybe | clock | Some(open_at(&options()?, &clock)));
+}
+
+mod with_a_lifetime {
+    use super::*;
+    conformance!(
+        lifetime maybe | clock | {
+            let max_lifetime = Some(MAX_LIFETIME as u64);
+            Some(open_at(&RedisOptions { max_lifetime, ..options()? }, &clock))
+        }
+    );
 }
 
 mod encrypted {

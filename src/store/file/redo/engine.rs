@@ -319,11 +319,10 @@ impl Redo {
         let next = self.next.load(Ordering::SeqCst);
         let mut rows =
             LoggedRows::new(self.overlay(), gate, view, next).map_err(|error| lost(error.into()))?;
-        let max_per_user = environment.limits.max_sessions_per_user;
         let mut batch = WriteBatch::new(
             &mut rows,
             &environment.encryption,
-            max_per_user,
+            environment.rules(),
             environment.clock.now(),
             environment.events.ends(),
         );

@@ -43,8 +43,13 @@ impl Redo {
             return Ok(Some(Step { removed: 0, next }));
         }
         let (removed, ended) = environment.change(|rows| {
-            let mut batch =
-                WriteBatch::new(rows, &environment.encryption, None, now, environment.events.ends());
+            let mut batch = WriteBatch::new(
+                rows,
+                &environment.encryption,
+                environment.rules(),
+                now,
+                environment.events.ends(),
+            );
             let removed = batch.sweep(&free, now)?;
             Ok((removed, batch.ended))
         })?;

@@ -265,6 +265,16 @@ impl FastPath {
         self.begin(Op::Create(session, None), ticket)
     }
 
+    /// Begins [`crate::store::SessionStore::create_at`].
+    ///
+    /// # Errors
+    /// As for `create`.
+    pub fn create_at(&mut self, session: &Session<'_>, created: Millis, ticket: u32) -> Result<()> {
+        let mut session = self.store.new_session(session)?;
+        session.created_at = Some(created);
+        self.begin(Op::Create(session, None), ticket)
+    }
+
     /// Begins [`crate::store::SessionStore::update`]. The number is 1 if there was a live session, or 0.
     ///
     /// # Errors

@@ -19,7 +19,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::error::StoreError;
 use crate::session::{Session, UserKeyBuf};
 use crate::store::SessionStore;
-use crate::store::conformance::{conformance, id, json, plain};
+use crate::store::conformance::{MAX_LIFETIME, conformance, id, json, plain};
 use crate::store::redis::RedisOptions;
 use crate::store::redis::connection::RawConnection;
 use crate::store::redis::tests::{open_at, options, options_at, secret, tls_options};
@@ -32,6 +32,16 @@ mod in_the_open {
 mod over_tls {
     use super::*;
     conformance!(maybe | clock | Some(FastPathStore::new(open_at(&tls_options()?, &clock))));
+}
+
+mod with_a_lifetime {
+    use super::*;
+    conformance!(
+        lifetime maybe | clock | {
+            let max_lifetime = Some(MAX_LIFETIME as u64);
+            Some(FastPathStore::new(open_at(&RedisOptions { max_lifetime, ..options()? }, &clock)))
+        }
+    );
 }
 
 mod encrypted {

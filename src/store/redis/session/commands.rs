@@ -48,7 +48,10 @@ pub struct Creation {
     pub index: Vec<u8>,
     /// Until when that has to be kept.
     pub index_end: Millis,
+    pub expires: Expiry,
     pub created: Stamp,
+    /// That of its entry: its creation, unless it was created in another store.
+    pub version: Stamp,
 }
 
 impl Creation {
@@ -56,22 +59,25 @@ impl Creation {
     /// As for [`Cipher::tail`].
     pub fn new(
         session: &NewSession,
-        created: Stamp,
+        stamp: Stamp,
         cipher: &Cipher,
         names: &Names,
         times: &Times,
     ) -> Result<Self> {
+        let created = session.created_at.map_or(stamp, |created_at| times.stamp_at(created_at, stamp));
+        let expires = times.end(session.expires, created);
         let member = cipher.member(&session.id);
         let user = cipher.user(session.user());
-        let value = whole(session.expires, created, &cipher.tail(session, &member, &user)?);
+        let value = whole(expires, created, &cipher.tail(session, &member, &user)?);
         let index = if user.is_nobody() { Vec::new() } else { user.index(names) };
-        let until = number(times.server_time(session.expires));
-        let index_end = times.index_end(created, session.expires);
-        Ok(Self { key: names.session(&member), value, until, member, user, index, index_end, created })
+        let until = number(times.server_time(expires));
+        let index_end = times.index_end(created, expires);
+        let (key, version) = (names.session(&member), stamp);
+        Ok(Self { key, value, until, member, user, index, index_end, expires, created, version })
     }
 
     pub fn entry(&self) -> Entry<'_> {
-        Entry { index: &self.index, member: &self.member, version: self.created }
+        Entry { index: &self.index, member: &self.member, version: self.version }
     }
 
     /// Creates it on a server that holds none, and its entry in the same step if the server has the index too. `version` is
@@ -156,10 +162,10 @@ impl Change {
         times: &Times,
     ) -> Request {
         let (now, user) = (number(times.now()), user.to_match());
-        let created = created.map(created_field);
+        let (created, lifetime) = (created.map(created_field), times.lifetime_of_stamp().map(number));
         let all: [&[u8]; 5] = [&now, &self.head, &self.tail, &user, &self.until];
-        let mut args: SmallVec<[&[u8]; 6]> = SmallVec::from_slice(&all);
-        args.extend(created.as_deref());
+        let mut args: SmallVec<[&[u8]; 7]> = SmallVec::from_slice(&all);
+        push_given(&mut args, [created.as_deref(), lifetime.as_deref()]);
         request.script(&UPDATE, &self.key, &args)
     }
 }
@@ -188,10 +194,20 @@ pub fn touch_request(
     let mut field = Vec::with_capacity(record::EXPIRES_LEN);
     record::write_expires(expires, &mut field);
     let enough = enough.map(number).unwrap_or_default();
+    let lifetime = times.lifetime_of_stamp().map(number);
     let all: [&[u8]; 4] = [&now, &field, &until, &enough];
-    let mut args: SmallVec<[&[u8]; 5]> = SmallVec::from_slice(&all);
-    args.extend(prolonged);
+    let mut args: SmallVec<[&[u8]; 6]> = SmallVec::from_slice(&all);
+    push_given(&mut args, [lifetime.as_deref(), prolonged]);
     request.script(&TOUCH, key, &args)
+}
+
+/// Adds the last arguments of a script: an empty one stands for what is not given, if another one follows.
+fn push_given<'a, const MAX: usize>(args: &mut SmallVec<[&'a [u8]; MAX]>, last: [Option<&'a [u8]>; 2])
+where
+    [&'a [u8]; MAX]: smallvec::Array<Item = &'a [u8]>,
+{
+    let given = last.iter().rposition(Option::is_some).map_or(0, |at| at + 1);
+    args.extend(last.into_iter().take(given).map(Option::unwrap_or_default));
 }
 
 /// The entry that a session has left behind, if it is still that of its creation.

@@ -71,7 +71,7 @@ pub async fn create(
         // In between another process may have ended the session and removed its entry.
         enter(context, attempt, &creation.entry(), *index_end, Reentry::Renew).await?;
     }
-    Box::pin(limit(context, attempt, user, member, entered, Some(created), session.expires)).await;
+    Box::pin(limit(context, attempt, user, member, entered, Some(created), creation.expires)).await;
     Ok(())
 }
 
@@ -98,7 +98,7 @@ async fn store(
 ) -> Result<Stored> {
     let make = |mode| {
         // If it was sent before, its entry may have been seen since, and its session ended.
-        let version = if attempt.is_repeated() { context.times.stamp() } else { creation.created };
+        let version = if attempt.is_repeated() { context.times.stamp() } else { creation.version };
         make(Request::write(mode), version)
     };
     let replies = context.router.ask(attempt, &creation.key, Effect::Main, make).await?;
@@ -130,7 +130,7 @@ async fn store_by_script(
         let is_repeated = attempt.is_repeated();
         // If it was sent before, its entry may have been seen since.
         let is_first = stored == Stored::Untried && !is_repeated;
-        let version = if is_first { creation.created } else { context.times.stamp() };
+        let version = if is_first { creation.version } else { context.times.stamp() };
         let may_be_stored = stored == Stored::Perhaps || is_repeated;
         let counts = context.options.max_sessions_per_user.is_some();
         let entry = has_index.then_some(version);
@@ -221,7 +221,7 @@ async fn replace_entered(
         return Ok(Some(false));
     };
     let old = Record::parse(&old)?;
-    if old.expires.is_past(context.times.now()) {
+    if context.times.end(old.expires, old.created).is_past(context.times.now()) {
         return Ok(Some(false));
     }
     know_time(context, attempt, || key.clone()).await?;

@@ -102,7 +102,9 @@ pub async fn get_by_user(
                 stale.push((member.clone(), *score));
                 continue;
             };
-            if !record.expires.is_past(now)
+            let expires = context.times.end(record.expires, record.created);
+            let record = Record { expires, ..record };
+            if !expires.is_past(now)
                 && let Some(session) = cipher.open(member, record)?
             {
                 found.push((record.created, session));
@@ -260,7 +262,7 @@ pub async fn look_up(
         let reply = context.router.ask(attempt, &key, Effect::None, make).await?;
         Ok(match reply.first() {
             Some(Reply::Bytes(bytes)) if bytes.is_empty() => Named::Absent,
-            Some(Reply::Bytes(bytes)) => match record::times(bytes) {
+            Some(Reply::Bytes(bytes)) => match record::end(bytes, &context.times) {
                 Err(_) => Named::Another,
                 Ok(_) if !owner.owns(bytes) => Named::Another,
                 Ok((expires, created)) if expires.is_past(now) => Named::Expired(created),

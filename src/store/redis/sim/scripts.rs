@@ -59,6 +59,33 @@ fn is_created(record: &[u8], created: Option<&Vec<u8>>) -> bool {
     created.is_none_or(|created| sub(record, 41, 56) == created)
 }
 
+/// What is given to `UPDATE` or `TOUCH` with its last arguments, of which an empty one stands for none.
+fn given(args: &[Vec<u8>], at: usize) -> Option<&Vec<u8>> {
+    args.get(at).filter(|arg| !arg.is_empty())
+}
+
+/// When a session's lifetime ends, and its expiry and the server's time for it, no later than that.
+struct Limited {
+    last: i64,
+    moved: i64,
+    field: Vec<u8>,
+    until: Vec<u8>,
+}
+
+impl Limited {
+    fn new(record: &[u8], lifetime: Option<&Vec<u8>>, field: &[u8], until: &[u8]) -> Self {
+        let created = number(sub(record, 41, 56)).unwrap_or(0).div_euclid(1000);
+        let last = lifetime.map_or(i64::MAX, |lifetime| created + number(lifetime).unwrap());
+        let moved = number(field).unwrap();
+        if moved <= last {
+            return Self { last, moved, field: field.to_vec(), until: until.to_vec() };
+        }
+        let is_same = number(until) == Some(moved);
+        let until = if is_same { last.to_string().into_bytes() } else { until.to_vec() };
+        Self { last, moved: last, field: format!(" {last:<17}").into_bytes(), until }
+    }
+}
+
 /// `CREATE`, which may have the key of an index too.
 pub(super) fn create(
     data: &mut Data,
@@ -152,36 +179,45 @@ pub(super) fn run(
         if expires <= now {
             return Ok(Reply::Number(0));
         }
-        if !is_of(&record, &args[3]) || !is_created(&record, args.get(5)) {
+        let limited = Limited::new(&record, given(args, 6), sub(&args[1], 12, 29), &args[4]);
+        if limited.last <= now {
+            return Ok(Reply::Number(0));
+        }
+        let created = given(args, 5);
+        if !is_of(&record, &args[3]) || !is_created(&record, created) {
             return Ok(Reply::Number(2));
         }
-        let moved = number(sub(&args[1], 12, 29)).unwrap();
         let is_nobodys = args[3].starts_with(b"null");
-        if args.len() < 6 && !is_nobodys && outlives_index(expires, moved, sub(&record, 41, 56)) {
+        if created.is_none() && !is_nobodys && outlives_index(expires, limited.moved, sub(&record, 41, 56)) {
             return Ok(Reply::Number(3));
         }
-        keep(data, [&args[1], sub(&record, 41, 56), &args[2]].concat(), &args[4]);
+        let head = [sub(&args[1], 1, 11), &limited.field, sub(&args[1], 30, args[1].len())].concat();
+        keep(data, [&head[..], sub(&record, 41, 56), &args[2]].concat(), &limited.until);
     } else if is(&TOUCH) {
         if expires <= now {
             return Ok(Reply::Number(0));
         }
-        if args.get(3).and_then(|enough| number(enough)).is_some_and(|enough| expires >= enough) {
+        let limited = Limited::new(&record, given(args, 4), &args[1], &args[2]);
+        if limited.last <= now {
+            return Ok(Reply::Number(0));
+        }
+        let enough = args.get(3).and_then(|enough| number(enough));
+        if enough.is_some_and(|enough| expires >= enough.min(limited.last)) {
             return Ok(Reply::Number(1));
         }
         let is_nobodys = sub(&record, 65, 68) == b"null";
         let is_prolonged =
-            args.get(4).is_some_and(|owner| sub(&record, 41, 40 + owner.len()) == owner.as_slice());
-        let moved = number(&args[1]).unwrap();
-        if !is_nobodys && !is_prolonged && outlives_index(expires, moved, sub(&record, 41, 56)) {
+            given(args, 5).is_some_and(|owner| sub(&record, 41, 40 + owner.len()) == owner.as_slice());
+        if !is_nobodys && !is_prolonged && outlives_index(expires, limited.moved, sub(&record, 41, 56)) {
             return Ok(Reply::Number(2));
         }
         if record.len() < 64 {
             data.remove(key);
         } else {
             let mut moved = record;
-            moved[11..29].copy_from_slice(&args[1]);
+            moved[11..29].copy_from_slice(&limited.field);
             data.set_text(key, moved, None);
-            data.expire_at(key, number(&args[2]).unwrap(), server_now);
+            data.expire_at(key, number(&limited.until).unwrap(), server_now);
         }
     } else if is(&END_OF_USER) {
         if !is_of(&record, &args[1]) || !is_created(&record, args.get(2)) {
