@@ -17,6 +17,8 @@ const SHOWN = {
 };
 const TOTALS = { memory: "RSS, MB", file: "data.mdb and redo.log, MB", redis: "used_memory, MB" };
 const MB = 1e6;
+/** In smaller stores, what does not grow with them hides what does. */
+const SMALLEST_REFERENCE = 1_000_000;
 
 function checkLines(row) {
   const head = [row.store, count(row.size), String(row.content)];
@@ -99,7 +101,7 @@ function sections({ rows, costs, missing }) {
     const title = `Redis ${servers[0].version}, processor time of the server a call:`;
     all.push({ title, body: cpuTable(servers) });
   }
-  if (Object.keys(costs).length > 1) {
+  if (costs.reference >= SMALLEST_REFERENCE && Object.keys(costs).length > 1) {
     const body = costsText(costs);
     all.push({ title: "These rows as costs, for bench/scale/costs.js:", body });
   }
