@@ -299,7 +299,7 @@ mod tests {
             empty_at: now,
         });
         let (first, second) = (now + timeout / 4, now + timeout / 2);
-        primary.pending.push(PendingCall { call: call(first), start: 0 });
+        primary.pending.push(PendingCall { call: call(first), start: 0, commands: 1 });
         primary.queued.push_back(call(second));
         assert_eq!(primary.next_deadline(timeout), Some(first));
         assert!(primary.pending.pop_late(first).is_some());
