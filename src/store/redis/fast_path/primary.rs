@@ -287,8 +287,7 @@ mod tests {
         let socket = Socket::new(RawConnection { socket: Arc::new(stream.into()), tls: None }).unwrap();
         let (now, timeout) = (Instant::now(), Duration::from_secs(1));
         let call = |deadline| Call::new(Op::Get(SessionId::new("a").unwrap()), 0, deadline);
-        let mut primary = Primary::default();
-        primary.open = Some(Open {
+        let open = Open {
             socket,
             cipher: Arc::new(Cipher::Plain),
             draining: false,
@@ -297,7 +296,8 @@ mod tests {
             is_tracked: false,
             proof: Proof::default(),
             empty_at: now,
-        });
+        };
+        let mut primary = Primary { open: Some(open), ..Primary::default() };
         let (first, second) = (now + timeout / 4, now + timeout / 2);
         primary.pending.push(PendingCall { call: call(first), start: 0, commands: 1 });
         primary.queued.push_back(call(second));
