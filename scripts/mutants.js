@@ -384,22 +384,6 @@ const MUTANTS = [
     ],
   },
   {
-    name: "transaction-keeps-version",
-    kind: "rule",
-    what: "A creation on a single server leaves the version of an entry as it is.",
-    file: `${REDIS}/session/commands.rs`,
-    edits: [
-      [
-        '.command(&[b"ZADD", &self.index, &version, &self.member])',
-        `.command(if MUTANT {
-           &[b"ZADD" as &[u8], &self.index, b"NX", &version, &self.member] as &[&[u8]]
-         } else {
-           &[b"ZADD" as &[u8], &self.index, &version, &self.member]
-         })`,
-      ],
-    ],
-  },
-  {
     name: "transaction-keeps-end",
     kind: "rule",
     what: "A creation on a single server does not move the end of an index that has one.",

@@ -224,14 +224,6 @@ impl Data {
                 let held = self.change_set(key, |set| set.insert(member.to_vec(), score))?;
                 Reply::Number(held.is_none().into())
             }
-            [b"ZADD", key, b"NX", score, member] => match self.score(key, member)? {
-                Some(_) => Reply::Number(0),
-                None => self.answer(
-                    &vec![b"ZADD".to_vec(), key.to_vec(), score.to_vec(), member.to_vec()],
-                    now,
-                    page,
-                )?,
-            },
             [b"ZCARD", key] => Reply::Number(self.set(key)?.map_or(0, BTreeMap::len) as i64),
             [b"ZSCORE", key, member] => match self.score(key, member)? {
                 Some(score) => Reply::Bytes(score.to_string().into_bytes()),
