@@ -233,7 +233,8 @@ impl Primary {
             Some(open) if calls.is_empty() && !late.is_empty() => Some(open.socket.last_read_at() + timeout),
             _ => calls.front().map(|first| first.call.deadline),
         };
-        first.or(self.queued.front().map(|first| first.deadline))
+        // Those that are queued may be late before the server has said anything of the others.
+        first.into_iter().chain(self.queued.front().map(|first| first.deadline)).min()
     }
 
     /// Whether it answers nothing, though it was asked, or so late that all behind it is late too.
@@ -242,5 +243,39 @@ impl Primary {
         // What is so late is in buffers on the way.
         let is_overdue = self.pending.late.front().is_some_and(|deadline| now >= *deadline + timeout);
         is_overdue || self.pending.len() > 0 && self.open.as_ref().is_some_and(is_silent)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::super::super::connection::RawConnection;
+    use super::*;
+
+    #[test]
+    fn a_queued_call_is_late_by_its_own_deadline_whatever_the_server_has_to_answer() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let socket = Socket::new(RawConnection { socket: Arc::new(stream.into()), tls: None }).unwrap();
+        let (now, timeout) = (Instant::now(), Duration::from_secs(1));
+        let call = |deadline| Call::new(Op::Get(SessionId::new("a").unwrap()), 0, deadline);
+        let open = Some(Open {
+            socket,
+            cipher: Arc::new(Cipher::Plain),
+            draining: false,
+            write_closed: false,
+            has_failed: false,
+            is_tracked: false,
+            proof: Proof::default(),
+            empty_at: now,
+        });
+        let mut primary = Primary { open, ..Primary::default() };
+        let (first, second) = (now + timeout / 4, now + timeout / 2);
+        primary.pending.push(PendingCall { call: call(first), start: 0 });
+        primary.queued.push_back(call(second));
+        assert_eq!(primary.next_deadline(timeout), Some(first));
+        assert!(primary.pending.pop_late(first).is_some());
+        assert_eq!(primary.next_deadline(timeout), Some(second));
     }
 }
