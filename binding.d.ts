@@ -102,6 +102,7 @@ export interface JsFileOptions {
   maxBytes?: number
   maxSessionBytes?: number
   maxSessionsPerUser?: number
+  maxLifetime?: number
   sweepInterval?: number
   commandTimeout?: number
   durability?: 'commit' | 'everysec'
@@ -155,6 +156,7 @@ export interface JsMemoryOptions {
   maxSessionsPerUser?: number
   maxSessions?: number
   maxBytes?: number
+  maxLifetime?: number
   sweepInterval?: number
 }
 
@@ -189,6 +191,7 @@ export interface JsRedisOptions {
   acceptAny?: boolean
   maxSessionBytes?: number
   maxSessionsPerUser?: number
+  maxLifetime?: number
   sweepInterval?: number
   /** Whether the event loop is libuv's, and may wait for a socket of ours. */
   eventLoop: boolean
@@ -247,6 +250,15 @@ export interface JsVerification {
   found: number
 }
 
+/**
+ * Has a store publish some topics in this thread, or none. Returns `false` if another store object of the thread gets
+ * them already.
+ */
+export declare function listen(store: object, topics: number, signal: (inbox: object) => void): boolean
+
+/** How long a session of a store may live after its creation, in milliseconds, if that is limited. */
+export declare function maxLifetimeOf(store: object): number | null
+
 /** Opens a store in a file, as an external. `settle` receives the results of calls. */
 export declare function openFile(options: JsFileOptions, settle: (done: Float64Array, length: number, failures: JsFailure[], texts: string[]) => void): object
 
@@ -277,6 +289,9 @@ export declare function size(store: object): Promise<number>
 
 /** Counters since the store was opened. */
 export declare function stats(store: object): JsStats | Promise<JsStats>
+
+/** The next events as a JSON array. An empty one says that there will be another signal. */
+export declare function takeEvents(inbox: object, max: number): string
 
 /** Takes the next sessions. */
 export declare function takeFound(found: object): JsFound

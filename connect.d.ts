@@ -36,6 +36,13 @@ export interface ConnectStoreOptions<Data extends object = ConnectSession> {
    */
   touchAfter?: number;
   /**
+   * The `maxLifetime` of the store, for certainty: the constructor throws `ERR_INVALID_OPTION` if the store has another one or
+   * none. The store ends each session that long after its creation at the latest. `get` gives the earlier end in
+   * `cookie.expires`. A framework that renews the browser's cookie may give that a later one: then the session ends first.
+   * @default whatever the store has
+   */
+  maxLifetime?: number;
+  /**
    * Stands before each id in the store, so that others may have sessions in it too: `all`, `ids`, `length`, `clear`
    * and what is done by user are about the ids with this prefix alone. Then `clear` and `destroyByUser` look at each
    * session, and other calls wait until they have found all of them.
@@ -80,8 +87,9 @@ export type ConnectCallback<Value = void> = (error: any, value?: Value) => void;
  *
  * What a callback throws is an uncaught exception. No callback is called twice. A promise that nobody looks at, such as
  * that of `req.session.destroy()` without a callback, never ends the process. The class extends Node's `EventEmitter` and
- * emits nothing. It takes the classes of express-session from the sessions that `session({ store })` generates, so it
- * needs no module of that name near it: bundles and linked packages work.
+ * emits nothing: events are on `node:diagnostics_channel` (see `StoreEvents`). It takes the classes of express-session
+ * from the sessions that `session({ store })` generates, so it needs no module of that name near it: bundles and linked
+ * packages work.
  *
  * @typeParam Data The session, such as `SessionData` of express-session.
  * @example

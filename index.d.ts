@@ -53,6 +53,13 @@ export interface SessionStoreOptions {
    */
   maxSessionsPerUser?: number;
   /**
+   * Milliseconds after its creation at which a session ends at the latest, whatever `expires` says: no `touch`, `update`,
+   * cookie or other process moves its end past that. `get` returns the earlier of the two in `expires`. All processes that
+   * share a store give the same value.
+   * @default no limit
+   */
+  maxLifetime?: number;
+  /**
    * Milliseconds between two background sweeps that remove expired sessions, on a thread of their own;
    * `0` turns them off.
    * @default 60000
@@ -544,6 +551,47 @@ export interface RedisCredentials {
   password: string;
 }
 
+/**
+ * A near cache of a {@link RedisStore}. Redis tells it which sessions change (`CLIENT TRACKING`, RESP3).
+ *
+ * A logout on another machine is seen as soon as the network has brought Redis' message of it, and at the latest
+ * `maxStaleness` milliseconds after Redis has carried it out, even if the network holds all messages back.
+ *
+ * It is empty after each reconnect, failover and `FLUSHALL`. `getByUser`, `deleteByUser` and `ids` never use it. With a
+ * `secret` it holds plaintext. Where the server refuses `HELLO 3` or `CLIENT TRACKING`, on Windows, and in Bun and Deno the
+ * store works without it: a process warning and `stats().cache.off` say why.
+ */
+export interface RedisCacheOptions {
+  /**
+   * How many bytes the cached sessions may take, within 10 %. Those of no user go first, then those least recently used.
+   * From 1048576 (1 MiB).
+   * @default 67108864 (64 MiB)
+   */
+  maxBytes?: number;
+  /**
+   * For how many milliseconds a cached session may be given after the server was last known to have told of all changes.
+   * With a partition of the network, a session that was ended elsewhere can be seen for so long. From 1 to 60000.
+   * @default 1000
+   */
+  maxStaleness?: number;
+}
+
+/** Counters of a near cache since its store was opened. */
+export interface RedisCacheStats {
+  /** `get` calls that were answered in this process. */
+  hits: number;
+  /** `get` calls that asked the server. */
+  misses: number;
+  /** Cached sessions of which servers said that they have changed or ended. */
+  invalidations: number;
+  /** Sessions in the cache. */
+  sessions: number;
+  /** What they take, of `maxBytes`. */
+  bytes: number;
+  /** Why nothing is cached; `null` while the cache works, and until there is a connection. */
+  off: string | null;
+}
+
 /** Options of {@link RedisStore}, apart from where the servers are. */
 export interface RedisStoreSettings extends SessionStoreOptions {
   /**
@@ -587,6 +635,12 @@ export interface RedisStoreSettings extends SessionStoreOptions {
    * @default 0
    */
   waitReplicas?: number;
+  /**
+   * Keeps sessions that were read in this process, so that the next `get` needs no round trip. Pays with sticky sessions
+   * and `touchAfter`, as every write and every touch drops the session. See {@link RedisCacheOptions}.
+   * @default no cache
+   */
+  cache?: RedisCacheOptions;
   /**
    * The name of the store's connections in `CLIENT LIST`, where the server lets it have one: 1 to 64 printable ASCII
    * characters without a space.
@@ -669,6 +723,8 @@ export interface RedisStoreStats extends StoreStats {
   connections: RedisStoreConnections;
   /** Why the last background sweep of this process failed; `null` if none has, or the last one did not. */
   sweepError: string | null;
+  /** Of a store that has a `cache`. */
+  cache?: RedisCacheStats;
 }
 
 /**
@@ -791,6 +847,94 @@ export class SessionStoreError extends Error {
   readonly outcome?: "unknown";
   /** Of `ERR_STORE_UNAVAILABLE`: what kind of reason the message says. */
   readonly reason?: UnavailableReason;
+}
+
+/** What each event says. `docs/operating.md` in the repository says when there are which. */
+export interface StoreEvent {
+  /** The `db` of the store. */
+  store: StoreDescription;
+}
+
+/** `native-store:session:end` */
+export interface SessionEndEvent extends StoreEvent {
+  reason: "deleted" | "revoked" | "replaced" | "evicted" | "expired" | "cleared";
+  /** The first 16 hexadecimal digits of the SHA-256 of the session's id; `null` where `count` may be another than 1. */
+  id: string | null;
+  /** The user of the session; `null` for nobody, and where it is not known. */
+  userId: unknown;
+  /** How many sessions; `null` where it is not known: `clear()` of a {@link RedisStore}. */
+  count: number | null;
+}
+
+/** `native-store:write:dropped`: `ConnectStore.set` has not stored a session, as it had ended. */
+export interface WriteDroppedEvent extends StoreEvent {
+  reason: "ended";
+  id: string;
+  userId: unknown;
+}
+
+/** `native-store:store:error`: a call has failed with one of the codes `ERR_STORE_…`, save `ERR_STORE_CLOSED`, or `ERR_INTERNAL`. */
+export interface StoreErrorEvent extends StoreEvent {
+  call: StoreCall;
+  code: SessionStoreErrorCode;
+  reason?: UnavailableReason;
+  outcome?: "unknown";
+  message: string;
+  /** What the call rejects with. */
+  error: SessionStoreError;
+}
+
+/** `native-store:sweep`. All but `removed` and `error` is `null` if the sweep failed. */
+export interface SweepEvent extends StoreEvent {
+  at: Date | null;
+  /** In milliseconds. */
+  duration: number | null;
+  removed: number;
+  /** Why it failed. */
+  error: string | null;
+}
+
+/** `native-store:redis:connect` */
+export interface RedisConnectEvent extends StoreEvent {
+  /** `host:port` */
+  server: string;
+}
+
+/** `native-store:redis:disconnect` */
+export interface RedisDisconnectEvent extends RedisConnectEvent {
+  message: string;
+}
+
+/** `native-store:redis:failover`: another server has become the primary. */
+export interface RedisFailoverEvent extends StoreEvent {
+  from: string;
+  to: string;
+}
+
+/** `native-store:file:drain`: the redo log was brought into the data file. */
+export interface FileDrainEvent extends StoreEvent {
+  bytes: number;
+  /** In milliseconds. */
+  duration: number;
+}
+
+/** `native-store:file:full`: a call was rejected with `ERR_STORE_FULL`. */
+export interface FileFullEvent extends StoreEvent {
+  call: StoreCall;
+  message: string;
+}
+
+/** The channels of `node:diagnostics_channel` on which stores publish, and their payloads. */
+export interface StoreEvents {
+  "native-store:session:end": SessionEndEvent;
+  "native-store:write:dropped": WriteDroppedEvent;
+  "native-store:store:error": StoreErrorEvent;
+  "native-store:sweep": SweepEvent;
+  "native-store:redis:connect": RedisConnectEvent;
+  "native-store:redis:disconnect": RedisDisconnectEvent;
+  "native-store:redis:failover": RedisFailoverEvent;
+  "native-store:file:drain": FileDrainEvent;
+  "native-store:file:full": FileFullEvent;
 }
 
 /** The part of FluidAuth's `Session` that {@link guardSession} relies on. */

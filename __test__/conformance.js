@@ -581,6 +581,65 @@ function conformance(name, createStore, { SessionStoreError }, { isRemote = fals
       });
     });
 
+    describe("maxLifetime", () => {
+      const LIFETIME = 600_000;
+      let limited;
+      beforeEach(async () => {
+        limited = await createStore({ maxLifetime: LIFETIME });
+      });
+      afterEach(() => limited.close());
+
+      /** Stores a session, and gives the moments between which its lifetime ends. */
+      async function create(given) {
+        const before = Date.now();
+        await limited.create(given);
+        return [before + LIFETIME, Date.now() + LIFETIME];
+      }
+
+      const isBetween = (end, [first, last]) =>
+        assert.ok(end >= first && end <= last, `${end} is not from ${first} to ${last}`);
+
+      it("ends a session of either form, whatever its expires says", async () => {
+        for (const fields of [{}, { cart: [1] }, { cart: [2], expires: Date.now() + HOUR }]) {
+          const given = session(fields);
+          const ends = await create(given);
+          const { expires, ...rest } = await limited.get(given.sessionId);
+          assert.equal(typeof expires, typeof given.expires);
+          isBetween(new Date(expires).getTime(), ends);
+          assert.deepEqual(rest, (({ expires, ...others }) => others)(given));
+        }
+        for (const { expires } of await limited.getByUser("ann")) {
+          assert.ok(new Date(expires).getTime() <= Date.now() + LIFETIME);
+        }
+      });
+
+      it("leaves a session alone that ends before", async () => {
+        const given = session({ expires: at(LIFETIME / 2) });
+        await limited.create(given);
+        assert.deepEqual(await limited.get(given.sessionId), given);
+        const later = at(LIFETIME / 2 + 1);
+        assert.equal(await limited.touch(given.sessionId, later), true);
+        assert.equal((await limited.get(given.sessionId)).expires, later);
+      });
+
+      it("is not moved by touch and update", async () => {
+        const given = session({ expires: at(1000) });
+        const ends = await create(given);
+        const end = async () => new Date((await limited.get(given.sessionId)).expires).getTime();
+        assert.equal(await limited.touch(given.sessionId, at(HOUR)), true);
+        const last = await end();
+        isBetween(last, ends);
+        await limited.update(given.sessionId, { ...given, expires: at(2 * HOUR) });
+        assert.equal(await end(), last);
+        await limited.update(given.sessionId, { ...given, expires: at(2 * HOUR), cart: [1] });
+        assert.equal(await end(), last);
+        await limited.touch(given.sessionId, at(1000));
+        assert.ok((await end()) < last);
+        await limited.touch(given.sessionId, at(HOUR));
+        assert.equal(await end(), last);
+      });
+    });
+
     describe("maxSessionBytes", () => {
       it("is 1 MiB of JSON unless it is said", async () => {
         const frame = session({ data: "" });

@@ -25,7 +25,7 @@ async function sessionsOf(store) {
   return found.sort(byId);
 }
 
-/** The version of the file format: 2 needs a redo log. Read as LMDB has it on disk. */
+/** The version of the file format: 2 and 4 need a redo log, 3 and 4 say when sessions were created. Read as LMDB has it on disk. */
 function formatOf(folder) {
   const PAGE = 4096;
   const file = fs.readFileSync(path.join(folder, "data.mdb"));
@@ -133,7 +133,7 @@ describe("an app that has data in its log, and the command line tool in another 
 
     async backup() {
       await tool("backup", bench.in("copy"), "--quiet");
-      assert.equal(formatOf(bench.in("copy")), 1);
+      assert.equal(formatOf(bench.in("copy")), 3);
       await withStore({ path: bench.in("copy") }, async (copy) => {
         const found = await sessionsOf(copy);
         assert.deepEqual(idsOf(found.filter(({ sessionId }) => sessionId !== "busy")), idsOf(all));
@@ -165,19 +165,19 @@ describe("an app that has data in its log, and the command line tool in another 
       const isLive = name !== "revoke";
       assert.equal((await app.getByUser("ann")).length, isLive ? anns.length : 0);
       await app.close();
-      assert.equal(formatOf(bench.storePath), 1);
+      assert.equal(formatOf(bench.storePath), 3);
     });
   }
 
   it("the tool recovers the log of an app that was killed", async (t) => {
     if ((await openApp()) === null) return t.skip(NO_LOG);
     await peer.kill();
-    assert.equal(formatOf(bench.storePath), 2);
+    assert.equal(formatOf(bench.storePath), 4);
     const { code, stdout } = await bench.run(["list", "--json", "--quiet"]);
     assert.equal(code, 0);
     const found = linesOf(stdout).map((line) => JSON.parse(line));
     assert.deepEqual(found.sort(byId), [...all].sort(byId));
-    assert.equal(formatOf(bench.storePath), 1);
+    assert.equal(formatOf(bench.storePath), 3);
   });
 });
 
@@ -251,21 +251,44 @@ for (const [name, secret] of [
         assert.equal(await store.touch("cart-4", Date.now() + 1e6), true);
         const { log } = await store.stats();
         if (log === null) t.diagnostic(NO_LOG);
-        else assert.equal(formatOf(options.path), 2, "a version without a log could open it");
+        else assert.equal(formatOf(options.path), 4, "a version without a log could open it");
         const found = await check(store, expected);
         assert.equal(found.get("of-ann-0").cart, "full");
         await store.clean();
         assert.equal((await store.stats()).sessions, expected.length, "expired sessions are left");
         await check(store, expected);
       });
-      assert.equal(formatOf(options.path), 1);
+      assert.equal(formatOf(options.path), 3);
       await withStore(options, async (store) => {
         await check(store, expected);
         assert.equal(await store.deleteByUser(42), numbered.length);
         expected = expected.filter((id) => !numbered.includes(id));
       });
-      assert.equal(formatOf(options.path), 1);
+      assert.equal(formatOf(options.path), 3);
       await withStore({ ...options, readOnly: true }, (store) => check(store, expected));
+    });
+
+    it("has sessions whose lifetime counts from their first write", async () => {
+      const options = { ...unpack(), maxLifetime: 3_600_000 };
+      const endOf = async (store, id) => Date.parse((await store.get(id)).expires);
+      let [before, after] = [0, 0];
+      await withStore(options, async (store) => {
+        assert.equal((await store.get("cart-4")).expires, FAR);
+        before = Date.now();
+        assert.equal(await store.touch("cart-4", FAR), true);
+        await store.update("of-ann-0", session("of-ann-0", "ann", { expires: FAR, cart: "full" }));
+        after = Date.now();
+        await check(store);
+      });
+      await withStore(options, async (store) => {
+        for (const id of ["cart-4", "of-ann-0"]) {
+          await store.touch(id, FAR);
+          const end = await endOf(store, id);
+          assert.ok(end >= before + 3_600_000 && end <= after + 3_600_000, `${id} ends at ${end}`);
+        }
+        assert.equal((await store.get("cart-5")).expires, FAR);
+        await check(store);
+      });
     });
 
     /** A store whose process was killed, with all of its writes in the log. */
@@ -278,23 +301,23 @@ for (const [name, secret] of [
       const { log } = await store.stats();
       await peer.kill();
       if (log === null) t.skip(NO_LOG);
-      else assert.equal(formatOf(options.path), 2);
+      else assert.equal(formatOf(options.path), 4);
       const expected = [...ids.filter((id) => id !== "of-ann-0"), "new"];
       return { options, expected, isLogged: log !== null };
     }
 
-    it("has format 2 after a kill, and loses nothing", async (t) => {
+    it("has format 4 after a kill, and loses nothing", async (t) => {
       const { options, expected, isLogged } = await kill(t);
       if (!isLogged) return;
       await withStore(options, (store) => check(store, expected));
-      assert.equal(formatOf(options.path), 1);
+      assert.equal(formatOf(options.path), 3);
     });
 
     it("is recovered by a reader after a kill", async (t) => {
       const { options, expected, isLogged } = await kill(t);
       if (!isLogged) return;
       await withStore({ ...options, readOnly: true }, (store) => check(store, expected));
-      assert.equal(formatOf(options.path), 1);
+      assert.equal(formatOf(options.path), 3);
     });
 
     it("is not touched after a kill by whoever has another secret", async (t) => {

@@ -42,7 +42,7 @@ describe("options of MemoryStore", () => {
     await store.close();
   });
 
-  for (const limit of ["maxSessionBytes", "maxSessionsPerUser", "maxSessions", "maxBytes"]) {
+  for (const limit of ["maxSessionBytes", "maxSessionsPerUser", "maxLifetime", "maxSessions", "maxBytes"]) {
     it(`refuse a ${limit} that is no whole number from 1`, () => {
       for (const value of [0, -1, 1.5, NaN, Infinity, 2 ** 53]) {
         refuses(

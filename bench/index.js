@@ -34,10 +34,10 @@ function describeMachine() {
 }
 
 async function main() {
-  const { quick, names, json, charts, dir, before, raceRounds, redisServers } = readOptions(
+  const { quick, names, json, charts, dir, before, raceRounds, redisServers, scaleRows } = readOptions(
     Object.keys(parts),
   );
-  const plan = { ...(quick ? QUICK : FULL), directory: dir, before, redisServers };
+  const plan = { ...(quick ? QUICK : FULL), directory: dir, before, redisServers, scaleRows };
   if (raceRounds !== undefined) plan.raceRounds = raceRounds;
   const missing = install(names);
   if (charts) installCharts(progress);

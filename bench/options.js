@@ -15,6 +15,8 @@ const usage = (parts) => `Usage: npm run bench -- [options]
   --before <folder>  an older version of this package, unpacked and with its addon: the part \`file\` compares with it
   --redis-servers <kinds>  what the part \`redis\` is measured on, with commas between them: plain (the default), tls, cluster
   --race-rounds <n>  how often the part \`connect\` lets a logout overtake a request, for each way that this ends
+  --scale-rows <rows>  what the part \`scale\` measures, with commas between them, each as store:sessions:bytes of app data,
+                     such as memory:10000000:0; by default all that its model is made from and checked with
   --json <file>      writes all that was measured to a file as well
   --charts <dir>     draws what was measured; charts of what was not are left as they are
   --dir <dir>        where the stores in files are made and removed again, by default in the directory for
@@ -26,6 +28,7 @@ const OPTIONS = {
   part: { type: "string" },
   before: { type: "string" },
   "race-rounds": { type: "string" },
+  "scale-rows": { type: "string" },
   "redis-servers": { type: "string", default: "plain" },
   json: { type: "string" },
   charts: { type: "string" },
@@ -52,6 +55,20 @@ function chosen(option, given, all) {
   return all.filter((name) => asked.includes(name));
 }
 
+const SCALE_ROW = /^(memory|file|redis):([1-9]\d{3,}):(0|[1-9]\d{1,3})$/;
+
+/** What is to be measured: `{ store, size, content }[]`. */
+function scaleRows(given) {
+  return given.split(",").map((text) => {
+    const [, store, size, content] = SCALE_ROW.exec(text.trim()) ?? [];
+    if (store !== undefined) return { store, size: Number(size), content: Number(content) };
+    throw new Error(
+      "--scale-rows must be of memory, file or redis, sessions from 1000 and bytes from 10 to 9999 or 0, " +
+        `such as memory:10000000:0; got ${text}`,
+    );
+  });
+}
+
 /** What the command line says; ends the process where that is wrong. */
 function readOptions(parts) {
   try {
@@ -76,6 +93,7 @@ function readOptions(parts) {
       before: before && packageIn(before),
       raceRounds: raceRounds && Number(raceRounds),
       redisServers,
+      scaleRows: values["scale-rows"] && scaleRows(values["scale-rows"]),
     };
   } catch (error) {
     console.error(`${error.message}\n\n${usage(parts)}`);

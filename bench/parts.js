@@ -15,4 +15,5 @@ module.exports = {
   http: require("./http/part.js"),
   connect: require("./connect/part.js"),
   redis: require("./redis/part.js"),
+  scale: require("./scale/part.js"),
 };

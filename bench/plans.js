@@ -46,6 +46,10 @@ const FULL = {
   redisSize: 10_000,
   redisRounds: 15,
   redisSeconds: 0.5,
+  redisLogouts: 10_000,
+  scaleSize: 1_000_000,
+  scaleChecks: [10_000_000],
+  scaleSeconds: 1,
 };
 
 /** All of it in less than three minutes, with the same stores and calls. */
@@ -91,6 +95,10 @@ const QUICK = {
   redisSize: 1000,
   redisRounds: 3,
   redisSeconds: 0.15,
+  redisLogouts: 200,
+  scaleSize: 10_000,
+  scaleChecks: [],
+  scaleSeconds: 0.1,
 };
 
 module.exports = { FULL, QUICK };

@@ -40,10 +40,16 @@ class Metrics {
   #masks = new Int32Array(KINDS.length);
   #errors = KINDS.map(() => new Map());
   #latencies = KINDS.map(() => new Latency());
+  #events;
 
   /** @param {number[]} sampled the kinds that mostly end at once. Of these one call in `SAMPLE` is measured. */
   constructor(sampled) {
     for (const kind of sampled) this.#masks[kind] = SAMPLE - 1;
+  }
+
+  /** Takes what is to be told of errors. */
+  reportTo(events) {
+    this.#events = events;
   }
 
   /** Counts a call that begins. Returns when it began, or 0 if it is not measured. */
@@ -57,9 +63,11 @@ class Metrics {
     this.#latencies[kind].add(now() - begun);
   }
 
-  fail(kind, code) {
+  /** Notes that a call was rejected with a `SessionStoreError`. */
+  fail(kind, error) {
     const errors = this.#errors[kind];
-    errors.set(code, (errors.get(code) ?? 0) + 1);
+    errors.set(error.code, (errors.get(error.code) ?? 0) + 1);
+    this.#events.failed(KINDS[kind], error);
   }
 
   /** What `stats()` gives of it. */

@@ -18,6 +18,7 @@ const text = {
 const common = {
   maxSessionBytes: wholeNumber(1),
   maxSessionsPerUser: wholeNumber(1),
+  maxLifetime: wholeNumber(1),
   sweepInterval: wholeNumber(0),
 };
 

@@ -47,7 +47,7 @@ class Call {
     } catch (error) {
       const failure = fromNative(error);
       if (this.#kind !== undefined && failure instanceof SessionStoreError) {
-        metrics.fail(this.#kind, failure.code);
+        metrics.fail(this.#kind, failure);
       }
       this.#reject(failure);
     }

@@ -4,6 +4,7 @@ const { setImmediate } = require("node:timers/promises");
 const { clockOffset } = require("./clock.js");
 const native = require("./native.js");
 const { SessionStoreError, fromNative } = require("./errors.js");
+const { Events } = require("./events.js");
 const { READY_TIMEOUT, describeProblem, pingTimeout, probe } = require("./health.js");
 const { KIND, now } = require("./metrics.js");
 const { deleteByUserOptions, pingOptions, validateOptions } = require("./options.js");
@@ -16,14 +17,17 @@ const asyncDispose = Symbol.asyncDispose ?? Symbol.for("nodejs.asyncDispose");
  * Methods for `ConnectStore`:
  * - `store[load](sessionId, read, given)`: `get`, which resolves to `read(reply, given)`. The reply is `null`, or a text
  *   for `decode` of `session-codec.js`, which ends with the session's JSON as it is stored.
- * - `store[createJson](json)`, `store[updateJson](sessionId, json)`: `create` and `update` of a session's JSON text.
+ * - `store[createJson](json)`, `store[updateJson](sessionId, json)`: `create` and `update` of a session's JSON text. The
+ *   latter resolves to whether there was a session.
  * - `store[prolong](sessionId, expires, enough)`: `touch`, but of an expiry that is before `enough` alone, both in
  *   milliseconds. Of calls at once none moves back what another has moved. Resolves to nothing.
+ * - `store[maxLifetime]`: the option, or `null`.
  */
 const load = Symbol("load");
 const createJson = Symbol("createJson");
 const updateJson = Symbol("updateJson");
 const prolong = Symbol("prolong");
+const maxLifetime = Symbol("maxLifetime");
 
 /** Calls the addon and converts its errors to `SessionStoreError`. */
 function callNative(call) {
@@ -51,6 +55,7 @@ class SessionStore {
   #store;
   #metrics;
   #calls;
+  #events;
   #closing;
   #clockOffset = 0;
 
@@ -58,12 +63,15 @@ class SessionStore {
     this.#store = store;
     this.#metrics = metrics;
     this.#calls = calls;
+    this.#events = new Events(db);
+    metrics.reportTo(this.#events);
+    this.#events.follow(store);
     Object.defineProperty(this, "db", { value: Object.freeze(db), enumerable: true });
   }
 
   create(session) {
     try {
-      const begun = this.#begin(KIND.create);
+      const begun = this.#beginChange(KIND.create);
       return this.#done(this.#beginCreate(session), KIND.create, begun);
     } catch (error) {
       return SessionStore.#reject(error, this, KIND.create);
@@ -88,7 +96,7 @@ class SessionStore {
 
   update(sessionId, session) {
     try {
-      const begun = this.#begin(KIND.update);
+      const begun = this.#beginChange(KIND.update);
       return this.#done(this.#beginUpdate(sessionId, session), KIND.update, begun);
     } catch (error) {
       return SessionStore.#reject(error, this, KIND.update);
@@ -107,7 +115,7 @@ class SessionStore {
 
   [createJson](json) {
     try {
-      const begun = this.#begin(KIND.create);
+      const begun = this.#beginChange(KIND.create);
       return this.#done(this.#beginCreateJson(json), KIND.create, begun);
     } catch (error) {
       return SessionStore.#reject(error, this, KIND.create);
@@ -116,8 +124,9 @@ class SessionStore {
 
   [updateJson](sessionId, json) {
     try {
-      const begun = this.#begin(KIND.update);
-      return this.#done(this.#beginUpdateJson(sessionId, json), KIND.update, begun);
+      const begun = this.#beginChange(KIND.update);
+      const result = this.#beginUpdateJson(sessionId, json);
+      return this.#whether(result === null ? false : result, KIND.update, begun);
     } catch (error) {
       return SessionStore.#reject(error, this, KIND.update);
     }
@@ -132,9 +141,13 @@ class SessionStore {
     }
   }
 
+  get [maxLifetime]() {
+    return callNative(() => native.maxLifetimeOf(this.#store)) ?? null;
+  }
+
   delete(sessionId) {
     try {
-      const begun = this.#begin(KIND.delete);
+      const begun = this.#beginChange(KIND.delete);
       return this.#done(native.remove(this.#store, sessionId), KIND.delete, begun);
     } catch (error) {
       return SessionStore.#reject(error, this, KIND.delete);
@@ -160,10 +173,12 @@ class SessionStore {
   }
 
   async deleteByUser(userId, options) {
-    return this.#end(KIND.deleteByUser, (store) => {
+    const ended = await this.#end(KIND.deleteByUser, (store) => {
       const { except } = validateOptions(options, deleteByUserOptions);
       return native.deleteByUser(store, codec.userToJson(userId), except);
     });
+    if (this.db.type === "redis") this.#events.revoked(userId, ended);
+    return ended;
   }
 
   async size() {
@@ -182,7 +197,8 @@ class SessionStore {
   }
 
   async clear() {
-    await this.#end(KIND.clear, native.clear);
+    const ended = await this.#end(KIND.clear, native.clear);
+    this.#events.cleared(this.db.type === "redis" ? null : ended);
   }
 
   async ready(options) {
@@ -205,7 +221,7 @@ class SessionStore {
   }
 
   async close() {
-    this.#closing ??= this.#call(undefined, native.close);
+    this.#closing ??= this.#close();
     await this.#closing;
   }
 
@@ -225,6 +241,15 @@ class SessionStore {
   /** Counts a call that begins, and returns when it did, or 0 if it is not measured. */
   #begin(kind) {
     this.#followClock();
+    const begun = this.#metrics.begin(kind);
+    if (begun !== 0) this.#events.follow(this.#store);
+    return begun;
+  }
+
+  /** As `#begin`, for a call that may end sessions. */
+  #beginChange(kind) {
+    this.#followClock();
+    this.#events.follow(this.#store);
     return this.#metrics.begin(kind);
   }
 
@@ -245,7 +270,7 @@ class SessionStore {
   /** The promise of a call that was refused. Without a store, as of a method without its `this`, nothing is counted. */
   static #reject(error, store, kind) {
     const failure = fromNative(error);
-    if (failure instanceof SessionStoreError) store.#metrics.fail(kind, failure.code);
+    if (failure instanceof SessionStoreError) store.#metrics.fail(kind, failure);
     return Promise.reject(failure);
   }
 
@@ -285,13 +310,24 @@ class SessionStore {
     this.#followClock();
     const begun = kind === undefined ? 0 : this.#metrics.begin(kind);
     try {
+      this.#events.follow(this.#store);
       const result = await method(this.#store, ...args);
       if (begun !== 0) this.#metrics.end(kind, begun);
       return result;
     } catch (error) {
       const failure = fromNative(error);
-      if (kind !== undefined && failure instanceof SessionStoreError) this.#metrics.fail(kind, failure.code);
+      if (kind !== undefined && failure instanceof SessionStoreError) this.#metrics.fail(kind, failure);
       throw failure;
+    }
+  }
+
+  /** Closes the store, which asks no more whether anybody listens. */
+  async #close() {
+    try {
+      this.#followClock();
+      await native.close(this.#store);
+    } catch (error) {
+      throw fromNative(error);
     }
   }
 
@@ -323,4 +359,4 @@ class SessionStore {
   }
 }
 
-module.exports = { SessionStore, callNative, createJson, load, prolong, updateJson };
+module.exports = { SessionStore, callNative, createJson, load, maxLifetime, prolong, updateJson };

@@ -310,7 +310,12 @@ const MUTANTS = [
     kind: "review",
     what: "A creation that is sent again takes its own session for another's.",
     file: `${REDIS}/session/single.rs`,
-    edits: [["let args = if attempt.is_repeated() {", "let args = if attempt.is_repeated() && !MUTANT {"]],
+    edits: [
+      [
+        "let may_be_stored = stored == Stored::Perhaps || is_repeated;",
+        "let may_be_stored = (stored == Stored::Perhaps || is_repeated) && !MUTANT;",
+      ],
+    ],
   },
   {
     name: "order-not-kept",
@@ -372,6 +377,38 @@ const MUTANTS = [
     edits: [
       ["if attempt.is_repeated() && is_apart {", "if attempt.is_repeated() && is_apart && !MUTANT {"],
       ["let version = if attempt.is_repeated() {", "let version = if attempt.is_repeated() && !MUTANT {"],
+      [
+        "let is_first = stored == Stored::Untried && !is_repeated;",
+        "let is_first = MUTANT || stored == Stored::Untried && !is_repeated;",
+      ],
+    ],
+  },
+  {
+    name: "transaction-keeps-version",
+    kind: "rule",
+    what: "A creation on a single server leaves the version of an entry as it is.",
+    file: `${REDIS}/session/commands.rs`,
+    edits: [
+      [
+        '.command(&[b"ZADD", &self.index, &version, &self.member])',
+        `.command(if MUTANT {
+           &[b"ZADD" as &[u8], &self.index, b"NX", &version, &self.member] as &[&[u8]]
+         } else {
+           &[b"ZADD" as &[u8], &self.index, &version, &self.member]
+         })`,
+      ],
+    ],
+  },
+  {
+    name: "transaction-keeps-end",
+    kind: "rule",
+    what: "A creation on a single server does not move the end of an index that has one.",
+    file: `${REDIS}/session/commands.rs`,
+    edits: [
+      [
+        '.command(&[b"PEXPIREAT", &self.index, &end, b"GT"])',
+        '.command(&[b"PEXPIREAT", &self.index, if MUTANT { &b"1"[..] } else { &end }, b"GT"])',
+      ],
     ],
   },
   {

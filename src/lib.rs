@@ -10,7 +10,8 @@
 //! store::file, store::redis
 //! store::memory
 //! store
-//! codec, executor, json, keyring, registry, sweeper
+//! codec, events, executor, json, keyring, registry, sweeper
+//! lifetime
 //! session
 //! iso
 //! clock, error, scratch, sync
@@ -19,10 +20,12 @@
 pub mod clock;
 pub mod codec;
 pub mod error;
+pub mod events;
 pub mod executor;
 pub mod iso;
 pub mod json;
 mod keyring;
+pub mod lifetime;
 mod registry;
 mod scratch;
 pub mod session;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use native_store::clock::{Clock, Millis, MockClock};
 use native_store::error::StoreError;
+use native_store::lifetime::Lifetime;
 use native_store::session::{Body, Content, ExpiresForm, Expiry, Session, SessionId, UserKeyBuf};
 use native_store::store::file::{FileOptions, Secret};
 use native_store::store::memory::{Limits, MemoryStore};
@@ -57,11 +58,18 @@ fn limits() -> impl Strategy<Value = Limits> {
     let limit = |range: std::ops::Range<usize>| {
         proptest::option::of(range).prop_map(|max: Option<usize>| max.and_then(NonZeroUsize::new))
     };
-    (limit(1..5), limit(1..8)).prop_map(|(max_sessions_per_user, max_sessions)| Limits {
-        max_sessions_per_user,
-        max_sessions,
-        ..Limits::default()
-    })
+    (limit(1..5), limit(1..8), max_lifetime()).prop_map(
+        |(max_sessions_per_user, max_sessions, max_lifetime)| Limits {
+            max_sessions_per_user,
+            max_sessions,
+            max_lifetime,
+            ..Limits::default()
+        },
+    )
+}
+
+fn max_lifetime() -> impl Strategy<Value = Lifetime> {
+    proptest::option::of(1..90_u64).prop_map(Lifetime::new)
 }
 
 /// What the model has of a session.
@@ -72,6 +80,7 @@ struct Entry {
     expires: Millis,
     text: String,
     created: u64,
+    created_at: Millis,
     used: u64,
 }
 
@@ -93,6 +102,16 @@ impl Model {
         self.live.retain(|entry| entry.expires > now);
     }
 
+    /// The promise of `maxLifetime`.
+    fn end(&self, expires: Millis, created_at: Millis) -> Millis {
+        self.limits.max_lifetime.max().map_or(expires, |max| expires.min(created_at + max as Millis))
+    }
+
+    fn end_of(&mut self, id: u8, expires: Millis) -> Millis {
+        let created_at = self.find(id).map_or(0, |entry| entry.created_at);
+        self.end(expires, created_at)
+    }
+
     fn find(&mut self, id: u8) -> Option<&mut Entry> {
         self.live.iter_mut().find(|entry| entry.id == id)
     }
@@ -105,6 +124,7 @@ impl Model {
             return Ok(());
         }
         let entry = Entry { created: self.tick(), used: self.tick(), ..entry };
+        let entry = Entry { expires: self.end(entry.expires, entry.created_at), ..entry };
         self.make_room(&entry, None)?;
         self.live.push(entry);
         Ok(())
@@ -116,7 +136,9 @@ impl Model {
             self.live.remove(at);
             return Ok(true);
         }
-        let entry = Entry { created: self.live[at].created, used: self.tick(), ..entry };
+        let Entry { created, created_at, .. } = self.live[at];
+        let expires = self.end(entry.expires, created_at);
+        let entry = Entry { created, created_at, expires, used: self.tick(), ..entry };
         self.make_room(&entry, Some(entry.id))?;
         self.live.retain(|old| old.id != entry.id);
         self.live.push(entry);
@@ -170,7 +192,8 @@ fn with_session<T>(
     let content = Content { user: key.as_ref().map(UserKeyBuf::as_key), body };
     let expires = Expiry::new(now + lives_for).unwrap();
     let session = Session { id: session_id(id), expires, content };
-    let entry = Entry { id, user, expires: expires.millis(), text: text.clone(), created: 0, used: 0 };
+    let (expires, created_at) = (expires.millis(), now);
+    let entry = Entry { id, user, expires, text: text.clone(), created: 0, created_at, used: 0 };
     call(&session, entry)
 }
 
@@ -200,22 +223,24 @@ fn apply(op: &Op, store: &dyn SessionStore, clock: &MockClock, model: &mut Model
         }
         Op::Touch { id, lives_for } => {
             let used = model.tick();
+            let expires = model.end_of(id, now + lives_for);
             let expected = model.find(id);
             let touched = store.touch(&session_id(id), Expiry::moved_to(now + lives_for).unwrap()).unwrap();
             assert_eq!(touched, expected.is_some());
             if let Some(entry) = expected {
-                (entry.used, entry.expires) = (used, now + lives_for);
+                (entry.used, entry.expires) = (used, expires);
             }
         }
         Op::Prolong { id, lives_for, enough } => {
             let used = model.tick();
+            let (end, enough_end) = (model.end_of(id, now + lives_for), model.end_of(id, now + enough));
             let expected = model.find(id);
             let expires = Expiry::moved_to(now + lives_for).unwrap();
             assert_eq!(store.prolong(&session_id(id), expires, now + enough), Ok(expected.is_some()));
             if let Some(entry) = expected {
                 entry.used = used;
-                if entry.expires < now + enough {
-                    entry.expires = now + lives_for;
+                if entry.expires < enough_end {
+                    entry.expires = end;
                 }
             }
         }
@@ -376,6 +401,7 @@ proptest! {
     #[test]
     fn a_store_in_a_file_does_what_its_model_does(
         max_sessions_per_user in proptest::option::of(1..5_usize),
+        max_lifetime in max_lifetime(),
         sealed in any::<bool>(),
         ops in proptest::collection::vec(op(), 1..80),
         reopened_after in proptest::collection::vec(0..80_usize, 0..3),
@@ -384,12 +410,14 @@ proptest! {
         let dir = directory();
         let limits = Limits {
             max_sessions_per_user: max_sessions_per_user.and_then(NonZeroUsize::new),
+            max_lifetime,
             ..Limits::default()
         };
         let mut options = FileOptions {
             path: dir.path().into(),
             secrets: if sealed { vec![Secret::new(vec![7; 32])] } else { Vec::new() },
             max_sessions_per_user: limits.max_sessions_per_user,
+            max_lifetime: max_lifetime.max(),
             sweep_interval: Some(0),
             ..FileOptions::default()
         };
@@ -423,6 +451,7 @@ proptest! {
     #[test]
     fn a_store_in_redis_does_what_its_model_does(
         max_sessions_per_user in proptest::option::of(1..5_usize),
+        max_lifetime in max_lifetime(),
         sealed in any::<bool>(),
         ops in proptest::collection::vec(op(), 1..60),
     ) {
@@ -432,6 +461,7 @@ proptest! {
             let clock = Arc::new(MockClock::new(1_000_000));
             let limits = Limits {
                 max_sessions_per_user: max_sessions_per_user.and_then(NonZeroUsize::new),
+                max_lifetime,
                 ..Limits::default()
             };
             let address = Address { host: "127.0.0.1".into(), port };
@@ -440,6 +470,7 @@ proptest! {
                 prefix: format!("{}:", PREFIXES.fetch_add(1, Ordering::Relaxed)),
                 secrets: if sealed { vec![Secret::new(vec![7; 32])] } else { Vec::new() },
                 max_sessions_per_user: limits.max_sessions_per_user,
+                max_lifetime: max_lifetime.max(),
                 sweep_interval: Some(0),
                 command_timeout: Duration::from_secs(10),
                 ..RedisOptions::new(servers)

@@ -6,6 +6,7 @@ import {
   type GuardableSession,
   guardSession,
   MemoryStore,
+  type RedisCacheStats,
   RedisStore,
   type RedisStoreStats,
   type SessionInput,
@@ -13,7 +14,9 @@ import {
   SessionStoreError,
   type SessionStoreErrorCode,
   type StoredSession,
+  type StoreEvents,
   type StoreStats,
+  type UnavailableReason,
   type Verification,
 } from "@fluidauth/native-store";
 import { expectAssignable, expectError, expectNotAssignable, expectType } from "tsd";
@@ -115,6 +118,23 @@ export async function description() {
   expectType<{ at: Date; duration: number; removed: number } | null>(stats.lastSweep);
 }
 
+// How it is, and what happens in it.
+export async function operating() {
+  expectType<Promise<void>>(store.ready());
+  expectType<Promise<number>>(store.ping({ timeout: 100 }));
+  expectError(store.ping({ timeOut: 100 }));
+  const { state, problem, calls, errors } = await store.stats();
+  expectType<"ready" | "connecting" | "degraded" | "unavailable">(state);
+  expectType<UnavailableReason | undefined>(problem?.reason);
+  expectType<number | undefined>(errors.ERR_STORE_TIMEOUT);
+  expectType<{ le: number; count: number }[]>(calls.get.latency.buckets);
+  expectError(calls.close);
+  const hear = ({ reason, id, count }: StoreEvents["native-store:session:end"]) => [reason, id, count];
+  expectType<(string | number | null)[]>(
+    hear({ store: store.db, reason: "expired", id: null, userId: 1, count: 2 }),
+  );
+}
+
 // Options.
 export async function options() {
   new MemoryStore({});
@@ -124,6 +144,7 @@ export async function options() {
     maxBytes: 1,
     maxSessionBytes: 1,
     maxSessionsPerUser: 1,
+    maxLifetime: 1,
     sweepInterval: 0,
   });
   expectError(new MemoryStore(null));
@@ -179,6 +200,11 @@ export async function redis() {
   expectType<string[] | undefined>((await sessions.get(sessionId))?.cart);
   expectType<RedisStoreStats>(await sessions.stats());
   expectError((await sessions.stats()).sessions);
+  expectType<RedisCacheStats | undefined>((await sessions.stats()).cache);
+  new RedisStore({ url, cache: {} });
+  new RedisStore({ url, cache: { maxBytes: 2 ** 20, maxStaleness: 500 } });
+  expectError(new RedisStore({ url, cache: true }));
+  expectError(new RedisStore({ url, cache: { maxAge: 1 } }));
   new RedisStore({
     cluster: [url],
     prefix: "app:",

@@ -5,23 +5,41 @@ const { redisMissing, tlsMissing } = require("../../__test__/support/redis-serve
 const { installPeers } = require("../install.js");
 const { withChildren } = require("../spawn.js");
 const { rotated } = require("../stats.js");
+const { TRIALS: LOADER_TRIALS } = require("../connect/stores.js");
+const { measureNear } = require("./near/measure.js");
 const { sections } = require("./report.js");
 const { SERVERS } = require("./servers.js");
 const { NAMES, STORES, TRIALS } = require("./stores.js");
 const { judge } = require("./targets.js");
 
+const LOADER = path.join(__dirname, "../connect");
 const CHILD = path.join(__dirname, "child.js");
 const CALLS = ["get", "set", "touch"];
 const IN_FLIGHT = [1, 64, 1024];
 
 const install = (progress) =>
-  redisMissing ? { "redis-server": redisMissing } : installPeers(__dirname, TRIALS, progress);
+  redisMissing
+    ? { "redis-server": redisMissing }
+    : {
+        ...installPeers(__dirname, TRIALS, progress),
+        ...installPeers(LOADER, { autocannon: LOADER_TRIALS.autocannon }, progress),
+      };
 
 /**
- * Stores in Redis on this machine: `{ size, server, missing, rows: { servers, call, inFlight, store, rounds }[] }`. All
- * have the same servers, which keep nothing on disk, and take turns.
+ * Stores in Redis on this machine: `{ size, server, missing, near, rows: { servers, call, inFlight, store, rounds }[] }`.
+ * All have the same servers, which keep nothing on disk, and take turns. `near` is that of `measureNear`.
  */
-async function run({ redisServers, redisSize: size, redisRounds, redisSeconds: seconds }, progress, missing) {
+async function run(plan, progress, missing) {
+  const measured = await runStores(plan, progress, missing);
+  if (missing["redis-server"] || !plan.redisServers.includes("plain")) return measured;
+  return { ...measured, near: await measureNear(plan, progress, missing) };
+}
+
+async function runStores(
+  { redisServers, redisSize: size, redisRounds, redisSeconds: seconds },
+  progress,
+  missing,
+) {
   if (missing["redis-server"]) return { size, missing, rows: [] };
   const present = NAMES.filter((name) => !(STORES[name].package in missing));
   const measured = { size, missing, rows: [] };

@@ -2,6 +2,7 @@
 
 const { count, medianRatio, plural, summary } = require("../stats.js");
 const { ratio, table, tenths, whole } = require("../table.js");
+const { nearSections } = require("./near/report.js");
 const { SERVERS } = require("./servers.js");
 const { BYTES } = require("./sessions.js");
 const { OURS, labelOf } = require("./stores.js");
@@ -30,7 +31,7 @@ function figureTable(rows, figure, head, format) {
 }
 
 /** The sections of the report on stores in Redis: `{ title, body }[]`. */
-function sections({ size, server, missing, rows }) {
+function sections({ size, server, missing, near, rows }) {
   const all = [];
   const add = (title, body) => all.push({ title, body });
   const reasons = Object.entries(missing).map(([name, reason]) => `${name}: ${reason}`);
@@ -45,7 +46,7 @@ function sections({ size, server, missing, rows }) {
       rows.filter((row) => row.servers === kind),
     );
   }
-  return all;
+  return near ? [...all, ...nearSections(near)] : all;
 }
 
 function addFigures(add, where, size, rows) {

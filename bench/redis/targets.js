@@ -2,6 +2,7 @@
 
 const { atLeast, atMost } = require("../limits.js");
 const { medianRatio } = require("../stats.js");
+const { judgeNear } = require("./near/report.js");
 const { OURS, labelOf } = require("./stores.js");
 
 const PEER = "nodeRedis";
@@ -11,10 +12,10 @@ const SPEED = { 1: 0.9, 64: 1, 1024: 1 };
 const CPU = { connect: 0.85, native: 0.6 };
 
 /** The targets of stores in Redis, on one server without TLS; none where there is nothing to compare with. */
-function judge({ rows: all }) {
+function judge({ near, rows: all }) {
   const rows = all.filter(({ servers }) => servers === "plain");
   const peers = rows.filter(({ store }) => store === PEER);
-  return OURS.flatMap((name) =>
+  const ofCalls = OURS.flatMap((name) =>
     peers.flatMap(({ call, inFlight, rounds }) => {
       const ours = rows.find(
         (row) => row.store === name && row.call === call && row.inFlight === inFlight,
@@ -31,6 +32,7 @@ function judge({ rows: all }) {
       ];
     }),
   );
+  return near ? [...ofCalls, ...judgeNear(near)] : ofCalls;
 }
 
 module.exports = { judge };

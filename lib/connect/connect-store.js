@@ -2,6 +2,7 @@
 
 const { EventEmitter } = require("node:events");
 const { SessionStoreError } = require("../errors.js");
+const { publishDropped } = require("../events.js");
 const { validateOptions } = require("../options.js");
 const { decode } = require("../session-codec.js");
 const { isPossibleId } = require("../session-id.js");
@@ -18,6 +19,9 @@ const { Turns } = require("./turns.js");
 
 // Deletes that one call has under way at once.
 const AT_ONCE = 256;
+
+// What a `set` comes to that would only have moved the expiry, and by too little.
+const NOT_NEEDED = Symbol("not needed");
 
 const asyncDispose = Symbol.asyncDispose ?? Symbol.for("nodejs.asyncDispose");
 
@@ -43,7 +47,7 @@ class ConnectStore extends EventEmitter {
     super();
     this.#store = store;
     this.#calls = new HotCalls(store);
-    this.#options = readOptions(options);
+    this.#options = readOptions(options, store);
   }
 
   get store() {
@@ -215,8 +219,9 @@ class ConnectStore extends EventEmitter {
         return readsFirst ? this.#compare(record, session, before) : this.#update(record);
       };
       return this.#turns.write(sid, write).then(
-        (isWritten) => {
-          if (isWritten !== false) this.#origins.saved(origin, record, at);
+        (outcome) => {
+          if (outcome !== NOT_NEEDED) this.#origins.saved(origin, record, at);
+          if (outcome === false) publishDropped(this.#store, record.id, record.user);
           if (isNew) this.#origins.met(sid);
         },
         (error) => {
@@ -237,10 +242,11 @@ class ConnectStore extends EventEmitter {
     } catch (error) {
       // The app chooses its ids, and chose this one twice: the last `set` wins, as in every store.
       if (error.code !== "ERR_SESSION_EXISTS") throw error;
-      await this.#update(record);
+      return this.#update(record);
     }
   }
 
+  /** Resolves to `false` if there is no such session. */
   #update({ id, json }) {
     return this.#calls.update(id, json);
   }
@@ -250,13 +256,18 @@ class ConnectStore extends EventEmitter {
     return origin?.isSure !== true || (this.#options.touchAfter > 0 && origin.text === undefined);
   }
 
-  /** An update that looks at what is stored. Resolves to `false` if no write was needed. */
+  /** An update that looks at what is stored, or `NOT_NEEDED`. */
   async #compare(record, session, origin) {
     this.#turns.twoSteps();
     const stored = await this.#store.get(record.id);
-    if (stored === null && origin?.isSure !== true) throw sessionEnded();
-    if (this.#options.touchAfter > 0 && this.#isStored(stored, record, session, origin)) return false;
-    await this.#update(record);
+    if (stored === null && origin?.isSure !== true) {
+      publishDropped(this.#store, record.id, record.user);
+      throw sessionEnded();
+    }
+    if (this.#options.touchAfter > 0 && this.#isStored(stored, record, session, origin)) {
+      return NOT_NEEDED;
+    }
+    return this.#update(record);
   }
 
   /** Whether a write would only move the expiry, and by too little. */

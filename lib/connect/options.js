@@ -2,6 +2,7 @@
 
 const { invalidOption, kindOf, SessionStoreError } = require("../errors.js");
 const { anything, validateOptions } = require("../options.js");
+const { maxLifetime } = require("../session-store.js");
 
 const DAY = 24 * 60 * 60 * 1000;
 // From today on JavaScript has dates for longer than that.
@@ -32,6 +33,10 @@ const connectOptions = {
     expected: "a whole number of milliseconds from 0",
     accepts: (value) => isTime(value) && value >= 0,
   },
+  maxLifetime: {
+    expected: "a whole number of milliseconds from 1",
+    accepts: (value) => Number.isSafeInteger(value) && value >= 1,
+  },
   prefix: {
     expected: "a string",
     accepts: (value) => typeof value === "string" && value.isWellFormed(),
@@ -44,14 +49,25 @@ const connectOptions = {
 
 const byUserOptions = { except: anything };
 
-function readOptions(options) {
-  const { ttl = DAY, touchAfter = 0, prefix = "", userId } = validateOptions(options, connectOptions);
+function readOptions(options, store) {
+  const given = validateOptions(options, connectOptions);
+  const { ttl = DAY, touchAfter = 0, prefix = "", userId } = given;
+  checkLifetime(store, given.maxLifetime);
   return { ttl: typeof ttl === "function" ? ttl : () => ttl, touchAfter, prefix, userId };
 }
 
 function checkStore(store) {
   if (METHODS.every((method) => typeof store?.[method] === "function")) return;
   throw invalidOption("store", "a store of this package, such as new FileStore({ path })", kindOf(store));
+}
+
+/** Throws if the store does not have the `maxLifetime` that is given here. It is the store that ends sessions. */
+function checkLifetime(store, given) {
+  const limit = store[maxLifetime] ?? null;
+  if (given === undefined || given === limit) return;
+  const expected = `that of the store, such as new FileStore({ path, maxLifetime: ${given} })`;
+  const has = limit === null ? "none" : limit;
+  throw invalidOption("maxLifetime", expected, `${given}, where the store has ${has}`);
 }
 
 /** The milliseconds that `ttl` gives a session. */

@@ -106,8 +106,8 @@ fn create([store, session_id, user, expires, user_first]: [Value; 5]) -> Result<
     with_plain(session_id, user, expires, user_first, create)?.to_value(store.env())
 }
 
-/// `update(store, sessionId: string, userId: string, expires: string, userFirst: boolean): boolean | number`, as
-/// `create`.
+/// `update(store, sessionId: string, userId: string, expires: string, userFirst: boolean): boolean | null | number`, as
+/// `create`. `null`: there was no session.
 fn update([store, session_id, user, expires, user_first]: [Value; 5]) -> Result<Value> {
     let update = |session: &Session<'_>| store.with_store(|open| begin_update(store.env(), open, session));
     with_plain(session_id, user, expires, user_first, update)?.to_value(store.env())
@@ -122,7 +122,8 @@ fn create_json([store, json, expires]: [Value; 3]) -> Result<Value> {
     begun.to_value(store.env())
 }
 
-/// `updateJson(store, sessionId: string, json: string, expires?: number): boolean | number`, as `createJson`.
+/// `updateJson(store, sessionId: string, json: string, expires?: number): boolean | null | number`, as `createJson` and
+/// `update`.
 fn update_json([store, session_id, json, expires]: [Value; 4]) -> Result<Value> {
     let id = session_id.session_id()?;
     let begun = store.with_store(|open| {
@@ -227,7 +228,10 @@ fn now([env]: [Value; 1]) -> Result<Value> {
 
 /// How far a call has come when its call returns.
 enum Begun {
+    /// It is to be called another way.
     No,
+    /// It was of a session that is not there.
+    Absent,
     Done,
     Ticket(u32),
 }
@@ -242,6 +246,7 @@ impl Begun {
     fn to_value(&self, env: napi::sys::napi_env) -> Result<Value> {
         match self {
             Self::No => Value::boolean(env, false),
+            Self::Absent => Value::null(env),
             Self::Done => Value::boolean(env, true),
             Self::Ticket(ticket) => Value::integer(env, *ticket),
         }
@@ -261,7 +266,9 @@ fn begin_create(env: napi::sys::napi_env, store: &OpenStore, session: &Session<'
 
 fn begin_update(env: napi::sys::napi_env, store: &OpenStore, session: &Session<'_>) -> Result<Begun> {
     match store {
-        OpenStore::Memory(memory) => memory.update(session).map(|_| Begun::Done),
+        OpenStore::Memory(memory) => {
+            memory.update(session).map(|found| if found { Begun::Done } else { Begun::Absent })
+        }
         OpenStore::File(file) => {
             begin(env, file, |file, ticket| file.store.begin_update(session, &file.settler, ticket))
                 .map(Begun::Ticket)

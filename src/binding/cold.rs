@@ -329,8 +329,9 @@ pub fn clear(env: Env, store: Value) -> Result<Either3<JsCount, u32, Value>, JsE
             Ok(match open {
                 OpenStore::Memory(memory) => {
                     let cleared = memory.detach_all();
+                    let count = cleared.count() as f64;
                     memory.tasks().submit(move |_| drop(cleared));
-                    Err(Either3::A(JsCount { count: 0.0 }))
+                    Err(Either3::A(JsCount { count }))
                 }
                 OpenStore::File(file) => Err(Either3::B(begin(env.raw(), file, |file, ticket| {
                     file.store.begin_clear(&file.settler, ticket)

@@ -16,6 +16,7 @@ use super::fast_path::FastPathDriver;
 use super::tickets::Tickets;
 use super::values::Value;
 use crate::error::{Result, StoreError};
+use crate::events::{Bus, Inbox};
 use crate::store::memory::SharedStore;
 use crate::store::{Completions, FileStore, RedisStore};
 
@@ -83,6 +84,14 @@ impl OpenStore {
         }
     }
 
+    pub(super) fn events(&self) -> &Bus {
+        match self {
+            Self::Memory(store) => store.events(),
+            Self::File(file) => file.store.events(),
+            Self::Redis(redis) => redis.store().events(),
+        }
+    }
+
     pub(super) fn max_session_bytes(&self) -> usize {
         match self {
             Self::Memory(store) => store.limits().max_session_bytes,
@@ -95,6 +104,8 @@ impl OpenStore {
 /// What an external points to. It never leaves the JavaScript thread that made it.
 pub(super) struct Handle {
     store: RefCell<Option<OpenStore>>,
+    /// Receives the store's events, once somebody has listened.
+    inbox: RefCell<Option<Arc<Inbox>>>,
 }
 
 thread_local! {
@@ -106,7 +117,8 @@ thread_local! {
 impl Value {
     /// Wraps a store for JavaScript.
     pub(super) fn store(env: sys::napi_env, store: OpenStore) -> Result<Self> {
-        let handle = Box::into_raw(Box::new(Handle { store: RefCell::new(Some(store)) }));
+        let handle =
+            Box::into_raw(Box::new(Handle { store: RefCell::new(Some(store)), inbox: RefCell::default() }));
         let mut value = ptr::null_mut();
         // SAFETY: `env` is that of the call under way, `handle` stays valid until `finalize` frees it.
         let status = unsafe {
@@ -151,9 +163,29 @@ impl Value {
         self.with_store(|store| Ok(store.to_any()))
     }
 
+    /// Calls `call` with the open store of this external and its inbox, which `make` makes at first.
+    pub(super) fn with_inbox<T>(
+        self,
+        make: impl FnOnce() -> Result<Arc<Inbox>>,
+        call: impl FnOnce(&OpenStore, &Arc<Inbox>) -> T,
+    ) -> Result<T> {
+        let inbox = &self.handle()?.inbox;
+        self.with_store(|store| {
+            let mut inbox = inbox.borrow_mut();
+            let inbox = match &mut *inbox {
+                Some(inbox) => inbox,
+                none => none.insert(make()?),
+            };
+            Ok(call(store, inbox))
+        })
+    }
+
     /// Takes the store of this external: from now on it is closed.
     pub(super) fn take_store(self) -> Result<Option<AnyStore>> {
-        Ok(self.handle()?.store.take().map(OpenStore::into_any))
+        let handle = self.handle()?;
+        // What is under way for it arrives all the same.
+        handle.inbox.take();
+        Ok(handle.store.take().map(OpenStore::into_any))
     }
 }
 

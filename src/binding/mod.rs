@@ -12,6 +12,7 @@ mod calls;
 mod cold;
 mod credentials;
 mod errors;
+mod events;
 mod fast_path;
 mod found;
 mod handle;

@@ -30,6 +30,7 @@ pub struct JsMemoryOptions {
     pub max_sessions_per_user: Option<f64>,
     pub max_sessions: Option<f64>,
     pub max_bytes: Option<f64>,
+    pub max_lifetime: Option<f64>,
     pub sweep_interval: Option<f64>,
 }
 
@@ -41,6 +42,7 @@ impl From<JsMemoryOptions> for MemoryOptions {
             max_sessions_per_user: limit(options.max_sessions_per_user),
             max_sessions: limit(options.max_sessions),
             max_bytes: limit(options.max_bytes),
+            max_lifetime: options.max_lifetime.map(|millis| millis as u64),
             sweep_interval: options.sweep_interval.map(|millis| millis as u64),
         }
     }
@@ -54,6 +56,7 @@ pub struct JsFileOptions {
     pub max_bytes: Option<f64>,
     pub max_session_bytes: Option<f64>,
     pub max_sessions_per_user: Option<f64>,
+    pub max_lifetime: Option<f64>,
     pub sweep_interval: Option<f64>,
     pub command_timeout: Option<f64>,
     #[napi(ts_type = "'commit' | 'everysec'")]
@@ -70,6 +73,7 @@ impl From<JsFileOptions> for FileOptions {
             max_bytes: options.max_bytes.and_then(|bytes| NonZeroU64::new(bytes as u64)),
             max_session_bytes: limit(options.max_session_bytes),
             max_sessions_per_user: limit(options.max_sessions_per_user),
+            max_lifetime: options.max_lifetime.map(|millis| millis as u64),
             sweep_interval: options.sweep_interval.map(|millis| millis as u64),
             command_timeout: options.command_timeout.map(|millis| millis as u64),
             durability: options.durability.as_deref().map(durability),
@@ -150,6 +154,7 @@ pub struct JsRedisOptions {
     pub accept_any: Option<bool>,
     pub max_session_bytes: Option<f64>,
     pub max_sessions_per_user: Option<f64>,
+    pub max_lifetime: Option<f64>,
     pub sweep_interval: Option<f64>,
     /// Whether the event loop is libuv's, and may wait for a socket of ours.
     pub event_loop: bool,
@@ -196,6 +201,7 @@ impl From<JsRedisOptions> for RedisOptions {
             cache: options.cache.and_then(JsCacheOptions::convert),
             max_session_bytes: limit(options.max_session_bytes),
             max_sessions_per_user: limit(options.max_sessions_per_user),
+            max_lifetime: options.max_lifetime.map(|millis| millis as u64),
             sweep_interval: options.sweep_interval.map(|millis| millis as u64),
             servers: defaults.servers,
         }
@@ -267,6 +273,21 @@ pub fn command_timeout_of(store: Value) -> Result<Option<f64>, JsError> {
     };
     let timeout = guarded(|| store.with_store(|store| Ok(timeout(store))))?;
     Ok(timeout.map(|timeout| timeout.as_millis() as f64))
+}
+
+/// How long a session of a store may live after its creation, in milliseconds, if that is limited.
+#[napi(ts_args_type = "store: object")]
+pub fn max_lifetime_of(store: Value) -> Result<Option<f64>, JsError> {
+    guarded(|| {
+        store.with_store(|store| {
+            let lifetime = match store {
+                OpenStore::Memory(memory) => memory.limits().max_lifetime,
+                OpenStore::File(file) => file.store.max_lifetime(),
+                OpenStore::Redis(redis) => redis.store().max_lifetime(),
+            };
+            Ok(lifetime.max().map(|max| max as f64))
+        })
+    })
 }
 
 /// The absolute path of the folder of a store in a file.

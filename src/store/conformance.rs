@@ -2,6 +2,8 @@
 //!
 //! `conformance!(open)` in a store's tests runs them all. `open` takes a clock and gives an empty store without
 //! limits, save a `max_session_bytes` of [`MAX_SESSION_BYTES`]. `conformance!(maybe open)` runs them if `open` gives one.
+//! `conformance!(lifetime open)` runs those of a store with a `max_lifetime` of [`MAX_LIFETIME`], and `lifetime maybe`
+//! likewise.
 
 use std::sync::Arc;
 use std::thread;
@@ -15,6 +17,9 @@ use crate::session::{
 
 /// The limit that the suite reckons with.
 pub const MAX_SESSION_BYTES: usize = 2000;
+
+/// The limit of a lifetime that the suite reckons with, in milliseconds.
+pub const MAX_LIFETIME: Millis = 1000;
 
 /// When the suite's clock begins.
 pub const START: Millis = 1_800_000_000_000;
@@ -121,6 +126,20 @@ macro_rules! conformance {
             a_session_over_the_limit_is_refused_and_changes_nothing
             any_expiry_of_javascript_is_kept
         }
+    };
+    (lifetime maybe $open:expr) => {
+        $crate::store::conformance::conformance! { $open;
+            create_ends_a_session_by_its_lifetime
+            no_call_moves_a_session_past_its_lifetime
+            a_session_within_its_lifetime_moves_as_ever
+            an_end_that_cannot_move_is_enough
+            a_session_past_its_lifetime_is_absent_from_every_call
+            a_session_that_was_created_before_has_the_rest_of_its_lifetime
+            a_new_session_of_an_old_id_has_a_lifetime_of_its_own
+        }
+    };
+    (lifetime $open:expr) => {
+        $crate::store::conformance::conformance!(lifetime maybe |clock| Some(($open)(clock)));
     };
     ($open:expr; $($test:ident)*) => {
         $(
@@ -504,10 +523,139 @@ pub fn any_expiry_of_javascript_is_kept<S: SessionStore>(bench: &Store<S>) {
     assert_eq!(bench.store.clean(), Ok(1));
 }
 
+/// The name of a call that moves a session's end, and the call with the expiry that it asks for.
+type Mover<'a> = (&'static str, Box<dyn Fn(Expiry) -> bool + 'a>);
+
+fn movers<S: SessionStore>(bench: &Store<S>) -> [Mover<'_>; 4] {
+    let store = &bench.store;
+    let text = r#"{"sessionId":"a","expires":0}"#;
+    [
+        ("touch", Box::new(|expires| store.touch(&id("a"), expires).unwrap())),
+        ("prolong", Box::new(|expires| store.prolong(&id("a"), expires, expires.millis()).unwrap())),
+        ("update", Box::new(|expires| store.update(&json("a", None, text, expires)).unwrap())),
+        (
+            "update of a plain one",
+            Box::new(|expires| {
+                let ann = UserKeyBuf::from_text("ann");
+                store.update(&plain("a", &ann, expires)).unwrap()
+            }),
+        ),
+    ]
+}
+
+pub fn create_ends_a_session_by_its_lifetime<S: SessionStore>(bench: &Store<S>) {
+    let ann = UserKeyBuf::from_text("ann");
+    let text = r#"{"sessionId":"b","expires":0}"#;
+    bench.store.create(&plain("a", &ann, bench.in_millis(MAX_LIFETIME + 1))).unwrap();
+    bench.store.create(&json("b", Some(&ann), text, bench.in_millis(1 << 40))).unwrap();
+    bench.store.create(&plain("c", &ann, bench.in_millis(MAX_LIFETIME))).unwrap();
+    bench.store.create(&plain("d", &ann, bench.in_millis(1))).unwrap();
+    for (name, millis, was_moved) in
+        [("a", MAX_LIFETIME, true), ("b", MAX_LIFETIME, true), ("c", MAX_LIFETIME, false), ("d", 1, false)]
+    {
+        let expires = bench.get(name).unwrap().expires;
+        assert_eq!((expires.millis(), expires.was_moved()), (START + millis, was_moved), "{name}");
+    }
+    let found = bench.store.get_by_user(ann.as_key()).unwrap();
+    assert_eq!(found[0].expires.millis(), START + MAX_LIFETIME);
+    bench.clock.advance(MAX_LIFETIME - 1);
+    assert_eq!(bench.all_ids(), ["a", "b", "c"]);
+    bench.clock.advance(1);
+    assert_eq!(bench.all_ids(), Vec::<String>::new());
+}
+
+pub fn no_call_moves_a_session_past_its_lifetime<S: SessionStore>(bench: &Store<S>) {
+    bench.log_in("a", "ann");
+    let mut last = START + 100;
+    for (at, (call, move_to)) in movers(bench).iter().cycle().take(12).enumerate() {
+        bench.clock.advance(83);
+        assert!(move_to(bench.in_millis(if at < 6 { 200 } else { 5000 })), "{call}");
+        let expires = bench.get("a").unwrap().expires.millis();
+        assert_eq!(expires, (bench.clock.now() + if at < 6 { 200 } else { 5000 }).min(START + MAX_LIFETIME));
+        last = expires;
+    }
+    assert_eq!(last, START + MAX_LIFETIME);
+    bench.clock.advance(last - bench.clock.now());
+    assert_eq!(bench.get("a"), None);
+    for (call, move_to) in movers(bench) {
+        assert!(!move_to(bench.in_millis(5000)), "{call}");
+    }
+}
+
+pub fn a_session_within_its_lifetime_moves_as_ever<S: SessionStore>(bench: &Store<S>) {
+    bench.log_in("a", "ann");
+    for (call, move_to) in movers(bench) {
+        for millis in [300, 200] {
+            move_to(bench.in_millis(millis));
+            let expected = if call == "prolong" { 300 } else { millis };
+            assert_eq!(bench.get("a").unwrap().expires.millis(), START + expected, "{call}");
+        }
+    }
+}
+
+pub fn an_end_that_cannot_move_is_enough<S: SessionStore>(bench: &Store<S>) {
+    bench.log_in("a", "ann");
+    let far = bench.in_millis(MAX_LIFETIME + 500);
+    for _ in 0..2 {
+        assert_eq!(bench.store.prolong(&id("a"), far, far.millis() - 10), Ok(true));
+        assert_eq!(bench.get("a").unwrap().expires.millis(), START + MAX_LIFETIME);
+    }
+    // It shortens a session that is not at its end yet, and no other.
+    assert_eq!(bench.store.touch(&id("a"), bench.in_millis(50)), Ok(true));
+    assert_eq!(bench.store.prolong(&id("a"), bench.in_millis(40), bench.clock.now() + 30), Ok(true));
+    assert_eq!(bench.get("a").unwrap().expires.millis(), START + 50);
+}
+
+pub fn a_session_past_its_lifetime_is_absent_from_every_call<S: SessionStore>(bench: &Store<S>) {
+    bench.log_in("a", "ann");
+    assert_eq!(bench.store.touch(&id("a"), bench.in_millis(1 << 40)), Ok(true));
+    bench.clock.advance(MAX_LIFETIME);
+    assert_eq!((bench.get("a"), bench.sessions_of("ann")), (None, Vec::new()));
+    assert_eq!((bench.store.size(), bench.all_ids()), (Ok(0), Vec::new()));
+    assert_eq!(bench.store.clean(), Ok(1));
+    assert_eq!(bench.store.delete_by_user(UserKeyBuf::from_text("ann").as_key(), None), Ok(0));
+}
+
+pub fn a_session_that_was_created_before_has_the_rest_of_its_lifetime<S: SessionStore>(bench: &Store<S>) {
+    let ann = UserKeyBuf::from_text("ann");
+    let create_at = |name: &str, created: Millis| {
+        bench.store.create_at(&plain(name, &ann, bench.in_millis(5000)), START + created).unwrap();
+    };
+    create_at("old", 10 - MAX_LIFETIME);
+    create_at("young", -10);
+    create_at("past", -MAX_LIFETIME);
+    create_at("to come", 5000);
+    let ends = |name: &str| bench.get(name).map(|session| session.expires.millis() - START);
+    assert_eq!((ends("young"), ends("old")), (Some(MAX_LIFETIME - 10), Some(10)));
+    assert_eq!((ends("past"), ends("to come")), (None, Some(MAX_LIFETIME)));
+    assert_eq!(bench.sessions_of("ann"), ["old", "young", "to come"]);
+    bench.clock.advance(5);
+    for name in ["young", "old"] {
+        assert_eq!(bench.store.touch(&id(name), bench.in_millis(5000)), Ok(true));
+    }
+    assert_eq!((ends("young"), ends("old")), (Some(MAX_LIFETIME - 10), Some(10)));
+    assert_eq!(bench.store.create_at(&plain("old", &ann, bench.in_millis(1)), 0), Err(StoreError::Exists));
+}
+
+pub fn a_new_session_of_an_old_id_has_a_lifetime_of_its_own<S: SessionStore>(bench: &Store<S>) {
+    bench.log_in("a", "ann");
+    bench.clock.advance(60);
+    bench.store.delete(&id("a")).unwrap();
+    bench.log_in("a", "ann");
+    bench.clock.advance(100);
+    bench.log_in("a", "ann");
+    assert_eq!(bench.store.touch(&id("a"), bench.in_millis(5000)), Ok(true));
+    assert_eq!(bench.get("a").unwrap().expires.millis(), START + 160 + MAX_LIFETIME);
+}
+
 /// `RedisStore` and `FileStore` open as an `Arc`. The suite takes a store.
 impl<S: SessionStore + ?Sized> SessionStore for Arc<S> {
     fn create(&self, session: &Session<'_>) -> Result<()> {
         (**self).create(session)
+    }
+
+    fn create_at(&self, session: &Session<'_>, created: Millis) -> Result<()> {
+        (**self).create_at(session, created)
     }
 
     fn get(&self, id: &SessionId) -> Result<Option<StoredSession>> {

@@ -15,6 +15,8 @@ use std::sync::Arc;
 use crate::clock::Millis;
 use crate::codec;
 use crate::error::{Result, StoreError};
+#[cfg(doc)]
+use crate::lifetime::Lifetime;
 use crate::session::{Content, Expiry, Session, SessionId, UserKey};
 
 pub use file::FileStore;
@@ -33,6 +35,9 @@ pub const DEFAULT_MAX_SESSION_BYTES: usize = 1 << 20;
 /// Each call takes effect at one moment between its beginning and its end, whatever other threads do. The user index
 /// changes at that same moment: no call sees one without the other. A call that returns an error has changed nothing.
 ///
+/// A store may limit a session's [`Lifetime`]. Then no call, and no other process, moves the session's end past it. A
+/// session's `expires` is that end: no later than the limit, whatever was given.
+///
 /// There are two exceptions. Calls that look at every session go through the store part by part, and see each part at a
 /// moment of its own. [`delete_by_user`] ends one session after another: until it returns, other threads may still see
 /// some of them.
@@ -46,6 +51,13 @@ pub trait SessionStore: Send + Sync {
     /// # Errors
     /// `Exists` if a live session has its id. `TooLarge`. `Full` where the store's limits leave no room for it.
     fn create(&self, session: &Session<'_>) -> Result<()>;
+
+    /// As `create`, but the session was created at that time: in another store, say. A time that is yet to come counts as
+    /// the present.
+    ///
+    /// # Errors
+    /// As for `create`.
+    fn create_at(&self, session: &Session<'_>, created: Millis) -> Result<()>;
 
     /// Returns a copy of a live session.
     ///

@@ -31,11 +31,14 @@ async function withLoad(run, script, use) {
 }
 
 /** Opens each of the stores in a server of its own and logs in: what to ask `cannon` for, by the store's name. */
-async function openAll({ plan, directory, present, progress }, cannon, servers, core) {
+async function openAll(run, cannon, servers, core) {
+  const { plan, directory, present, progress } = run;
+  // A store of another kind says itself where it is.
+  const { placeOf = (store) => ({ directory: path.join(directory, `load-${store}`) }) } = run;
   const targets = {};
   for (const [at, store] of present.entries()) {
     progress("load", `: ${plan.sessions} logins with ${store}`);
-    const args = { store, directory: path.join(directory, `load-${store}`), core };
+    const args = { store, ...placeOf(store), core };
     const address = await servers[at].call("open", args);
     targets[store] = { address, connections: plan.connections };
     await cannon.call("login", { ...targets[store], sessions: plan.sessions });

@@ -18,6 +18,8 @@ use super::write_error::WriteError;
 use crate::clock::Millis;
 use crate::codec;
 use crate::error::StoreError;
+use crate::events::{Ends, Reason};
+use crate::lifetime::Lifetime;
 use crate::session::{Expiry, Session, SessionId, UserKey, UserKeyBuf};
 
 /// The maximum number of expiry index entries that a sweep reads in one transaction.
@@ -54,6 +56,8 @@ pub(super) enum Write {
 pub(super) struct NewRecord {
     pub id: SessionId,
     pub expires: Expiry,
+    /// When it was created, if not now.
+    pub created_at: Option<Millis>,
     user: Option<UserKeyBuf>,
     content: Vec<u8>,
 }
@@ -63,7 +67,7 @@ impl NewRecord {
         let mut content = Vec::new();
         codec::encode(&session.content, &mut content);
         let user = session.content.user.map(UserKey::to_buf);
-        Self { id: session.id.clone(), expires: session.expires, user, content }
+        Self { id: session.id.clone(), expires: session.expires, created_at: None, user, content }
     }
 
     pub(super) fn user(&self) -> Option<UserKey<'_>> {
@@ -128,14 +132,24 @@ impl Write {
     }
 }
 
+/// What writes keep to.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Rules {
+    pub max_per_user: Option<NonZeroUsize>,
+    pub lifetime: Lifetime,
+    /// Whether records say when their sessions were created.
+    pub keeps_times: bool,
+}
+
 /// Writes that are applied one after another to the same rows.
 pub(super) struct WriteBatch<'a, R> {
     pub rows: &'a mut R,
     encryption: &'a Encryption,
-    max_per_user: Option<NonZeroUsize>,
+    rules: Rules,
     /// One moment for all of them.
     now: Millis,
     pub counted: CounterDelta,
+    pub ended: Ends,
     buffer: Vec<u8>,
 }
 
@@ -166,10 +180,12 @@ impl<'a, R: Rows> WriteBatch<'a, R> {
     pub(super) fn new(
         rows: &'a mut R,
         encryption: &'a Encryption,
-        max_per_user: Option<NonZeroUsize>,
+        rules: Rules,
         now: Millis,
+        ended: Ends,
     ) -> Self {
-        Self { rows, encryption, max_per_user, now, counted: CounterDelta::default(), buffer: Vec::new() }
+        let (counted, buffer) = (CounterDelta::default(), Vec::new());
+        Self { rows, encryption, rules, now, counted, ended, buffer }
     }
 
     /// Applies a write of sessions, and returns how many it changed. `None` if it is a write to the whole store.
@@ -194,10 +210,17 @@ impl<'a, R: Rows> WriteBatch<'a, R> {
             return Err(StoreError::Exists.into());
         }
         let created = self.rows.next_created()?;
-        let header = Header { expires: record.expires, indexed_expiry: record.expires.millis(), created };
+        // A creation that is yet to come would make the session's lifetime longer.
+        let created_at = record.created_at.map_or(self.now, |created_at| created_at.min(self.now));
+        let expires = self.rules.lifetime.end(record.expires, created_at);
+        let created_at = Some(created_at).filter(|_| self.rules.keeps_times);
+        let header = Header { expires, indexed_expiry: expires.millis(), created, created_at };
         let (indexed, row) = self.encode(&key, header, record)?;
+        if old.is_some_and(|old| old.is_expired) {
+            self.note_end(&key, Reason::Expired)?;
+        }
         self.rows.set(&key, old.map(Found::indexed), Some((indexed, &row)))?;
-        self.make_room_for_user(indexed.user, record.expires, &key)?;
+        self.make_room_for_user(indexed.user, expires, &key)?;
         self.rows.use_created(created)?;
         self.counted.expired += u64::from(old.is_some_and(|old| old.is_expired));
         self.counted.created += 1;
@@ -209,7 +232,7 @@ impl<'a, R: Rows> WriteBatch<'a, R> {
         let Some(old) = self.find(&key)?.filter(|old| old.is_live()) else { return Ok(0) };
         let header = self.moved(old.header, record.expires);
         let (indexed, row) = self.encode(&key, header, record)?;
-        self.make_room_for_user(indexed.user, record.expires, &key)?;
+        self.make_room_for_user(indexed.user, header.expires, &key)?;
         self.rows.set(&key, Some(old.indexed()), Some((indexed, &row)))?;
         Ok(1)
     }
@@ -217,27 +240,36 @@ impl<'a, R: Rows> WriteBatch<'a, R> {
     fn touch(&mut self, id: &SessionId, expires: Expiry, enough: Option<Millis>) -> Result<u64, WriteError> {
         let key = self.encryption.key(id);
         let Some(old) = self.find(&key)?.filter(|old| old.is_live()) else { return Ok(0) };
-        if enough.is_some_and(|enough| old.header.expires.millis() >= enough) {
+        let kept = self.moved(old.header, old.header.expires);
+        let last = kept.created_at.map_or(Millis::MAX, |created_at| self.rules.lifetime.last(created_at));
+        // The end of its lifetime is as far as an expiry can get.
+        let is_enough = enough.is_some_and(|enough| kept.expires.millis() >= enough.min(last));
+        let header = if is_enough { kept } else { self.moved(old.header, expires) };
+        let is_limited = self.rules.lifetime.is_limited();
+        let is_same = header.expires == old.header.expires && header.created_at == old.header.created_at;
+        if (is_enough && !is_limited) || (is_limited && is_same) {
             return Ok(1);
         }
-        let header = self.moved(old.header, expires);
         let Some((indexed, row)) = self.with_header(&key, header)? else { return Ok(0) };
         self.rows.set(&key, Some(old.indexed()), Some((indexed, &row)))?;
         Ok(1)
     }
 
-    /// The header of a session whose expiry moves. The entry in the expiry index stays where it is, for a sweep to move
+    /// The header of a session whose expiry moves. If it does not say when the session was created, it says that it was now:
+    /// an older version of this package has written it. The entry in the expiry index stays where it is, for a sweep to move
     /// it, unless it is due already: a session that is always in use would keep it there.
     fn moved(&self, old: Header, expires: Expiry) -> Header {
+        let created_at = old.created_at.or(Some(self.now).filter(|_| self.rules.keeps_times));
+        let expires = created_at.map_or(expires, |created_at| self.rules.lifetime.end(expires, created_at));
         let new = expires.millis();
         let indexed_expiry = if old.indexed_expiry <= self.now { new } else { old.indexed_expiry.min(new) };
-        Header { expires, indexed_expiry, created: old.created }
+        Header { expires, indexed_expiry, created_at, ..old }
     }
 
     fn delete(&mut self, id: &SessionId) -> Result<u64, WriteError> {
         let key = self.encryption.key(id);
         let Some(found) = self.find(&key)? else { return Ok(0) };
-        self.remove(&key, found)?;
+        self.remove(&key, found, if found.is_expired { Reason::Expired } else { Reason::Deleted })?;
         Ok(1)
     }
 
@@ -255,7 +287,7 @@ impl<'a, R: Rows> WriteBatch<'a, R> {
         sessions.retain(|(key, found)| !found.is_expired && except.as_deref() != Some(&key[..]));
         sessions.truncate(max);
         for (key, found) in &sessions {
-            self.remove(key, *found)?;
+            self.remove(key, *found, Reason::Revoked)?;
         }
         Ok(count_live(&sessions))
     }
@@ -267,7 +299,7 @@ impl<'a, R: Rows> WriteBatch<'a, R> {
         expires: Expiry,
         except: &[u8],
     ) -> heed::Result<()> {
-        let (Some(user), Some(max)) = (user, self.max_per_user) else { return Ok(()) };
+        let (Some(user), Some(max)) = (user, self.rules.max_per_user) else { return Ok(()) };
         if expires.is_past(self.now) {
             return Ok(());
         }
@@ -275,7 +307,7 @@ impl<'a, R: Rows> WriteBatch<'a, R> {
         others.retain(|(key, found)| !found.is_expired && key != except);
         let surplus = (others.len() + 1).saturating_sub(max.get());
         for (key, found) in &others[..surplus] {
-            self.remove(key, *found)?;
+            self.remove(key, *found, Reason::Replaced)?;
         }
         self.counted.evicted += count_live(&others[..surplus]);
         Ok(())
@@ -288,13 +320,14 @@ impl<'a, R: Rows> WriteBatch<'a, R> {
     fn found(&self, bytes: &[u8]) -> Found {
         // An unreadable record is treated as expired: it can be replaced, but is not swept.
         let Ok(record) = Record::parse(bytes) else {
-            let header = Header { expires: Expiry::LONG_AGO, indexed_expiry: 0, created: 0 };
+            let header =
+                Header { expires: Expiry::LONG_AGO, indexed_expiry: 0, created: 0, created_at: None };
             return Found { header, user: None, is_expired: true, is_readable: false };
         };
         Found {
             header: record.header,
             user: self.encryption.tag_of(record).unwrap_or_default(),
-            is_expired: record.header.expires.is_past(self.now),
+            is_expired: record.header.end(self.rules.lifetime).is_past(self.now),
             is_readable: self.encryption.can_read(record),
         }
     }
@@ -338,8 +371,33 @@ impl<'a, R: Rows> WriteBatch<'a, R> {
         Ok(self.rows.read(key, rewrite)?.transpose()?.flatten())
     }
 
-    fn remove(&mut self, key: &[u8], found: Found) -> heed::Result<()> {
+    fn remove(&mut self, key: &[u8], found: Found, reason: Reason) -> heed::Result<()> {
+        self.note_end(key, reason)?;
         self.rows.set(key, Some(found.indexed()), None)
+    }
+}
+
+impl<R: Rows> WriteBatch<'_, R> {
+    /// Notes whose session is about to end, if anybody wants to know.
+    fn note_end(&mut self, key: &[u8], reason: Reason) -> heed::Result<()> {
+        if !self.ended.is_wanted() {
+            return Ok(());
+        }
+        let Self { rows, encryption, ended, buffer, .. } = self;
+        let note = |row: &[u8]| -> Result<bool, StoreError> {
+            let contents = match ended.has_room() {
+                true => encryption.decrypt(key, Record::parse(row)?, buffer)?,
+                false => None,
+            };
+            let Some(contents) = contents else { return Ok(false) };
+            ended.add(reason, SessionId::from_packed(contents.id)?, codec::decode_user(contents.content)?);
+            Ok(true)
+        };
+        // One that cannot be read is counted all the same.
+        if rows.read(key, note)? != Some(Ok(true)) {
+            ended.add_unnamed(reason);
+        }
+        Ok(())
     }
 }
 
@@ -372,8 +430,8 @@ impl WriteBatch<'_, TableRows<'_>> {
             let names =
                 |found: &Found| expiry_entry(found.header.indexed_expiry, found.header.created)[..] == *entry;
             match self.find(key)?.filter(names) {
-                Some(found) if found.header.expires.is_past(now) => {
-                    self.remove(key, found)?;
+                Some(found) if found.header.end(self.rules.lifetime).is_past(now) => {
+                    self.remove(key, found, Reason::Expired)?;
                     removed.push(key.clone());
                 }
                 Some(found) => self.reindex(key, found)?,
@@ -385,10 +443,11 @@ impl WriteBatch<'_, TableRows<'_>> {
         Ok(removed)
     }
 
-    /// Moves a session's entry in the expiry index to its expiry. Encryption does not cover `indexed_expiry`, so that the
+    /// Moves a session's entry in the expiry index to its end. Encryption does not cover `indexed_expiry`, so that the
     /// record need not be decrypted.
     fn reindex(&mut self, key: &[u8], found: Found) -> heed::Result<()> {
-        let header = Header { indexed_expiry: found.header.expires.millis(), ..found.header };
+        let end = found.header.end(self.rules.lifetime);
+        let header = Header { indexed_expiry: end.millis(), ..found.header };
         let rewrite = |row: &[u8]| {
             let mut bytes = Vec::with_capacity(row.len());
             header.write(&mut bytes);

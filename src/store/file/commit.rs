@@ -25,12 +25,13 @@ use std::sync::atomic::Ordering;
 
 use heed::{AnyTls, MdbError, RoTxn, RwTxn};
 
-use super::apply::{Write, WriteBatch};
+use super::apply::{Rules, Write, WriteBatch};
 use super::cost::{Costing, Trees};
 use super::counters::CounterDelta;
 use super::encryption::Encryption;
 use super::environment::{Environment, KnownLog, Open};
 use super::errors::{log_of_another, read_only};
+use super::limits::Limits;
 use super::open::Access;
 use super::pages;
 use super::redo::format::LogEntry;
@@ -42,6 +43,7 @@ use super::secrets;
 use super::tables::Tables;
 use super::write_error::WriteError;
 use crate::error::{Result, StoreError};
+use crate::events::Ends;
 
 impl Environment {
     /// Applies writes in one transaction, and returns when they are on disk. A write that is refused fails alone. An
@@ -61,8 +63,9 @@ impl Environment {
         }
         self.clear_stale_readers();
         let committed = self.try_commit(writes, log).map_err(|error| error.at(&self.data_path()));
-        let (outcomes, counted) = committed?;
+        let (outcomes, counted, ended) = committed?;
         self.counters.add(counted);
+        self.events.publish_ends(ended);
         Ok(outcomes)
     }
 
@@ -85,6 +88,12 @@ impl Environment {
     /// As for `change`.
     pub(super) fn settle(&self) -> Result<()> {
         if self.must_sync.load(Ordering::Relaxed) { self.change(|_| Ok(())) } else { Ok(()) }
+    }
+
+    /// What writes of this process keep to.
+    pub(super) fn rules(&self) -> Rules {
+        let Limits { max_sessions_per_user, max_lifetime, .. } = self.limits;
+        Rules { max_per_user: max_sessions_per_user, lifetime: max_lifetime, keeps_times: self.keeps_times }
     }
 
     fn try_change<T>(
@@ -110,7 +119,7 @@ impl Environment {
         &self,
         writes: &[&Write],
         log: Option<&LogEntry>,
-    ) -> Result<(Vec<Result<u64>>, CounterDelta), WriteError> {
+    ) -> Result<(Vec<Result<u64>>, CounterDelta, Ends), WriteError> {
         let _turn = self.writer_turn();
         let open = self.open()?;
         let tables = open.tables;
@@ -136,21 +145,25 @@ impl Environment {
             }
             may_wait = false;
         };
-        let max_per_user = self.limits.max_sessions_per_user;
         let mut rows = TableRows::new(txn, tables);
-        let mut batch = WriteBatch::new(&mut rows, &self.encryption, max_per_user, self.clock.now());
+        let mut batch =
+            WriteBatch::new(&mut rows, &self.encryption, self.rules(), self.clock.now(), self.events.ends());
         let refusal = self.add_missing_keys(batch.rows, writes)?;
         let mut outcomes = Vec::with_capacity(writes.len());
         for write in writes {
+            let mark = batch.ended.mark();
             let refused = refusal.as_ref().filter(|_| write.seals());
             let applied = refused.map_or_else(|| batch.apply(write), |error| Err(error.clone().into()));
             outcomes.push(match applied {
                 Ok(number) => Ok(number),
-                Err(WriteError::Refused(error)) => Err(error),
+                Err(WriteError::Refused(error)) => {
+                    batch.ended.rewind(mark);
+                    Err(error)
+                }
                 Err(lost) => return Err(lost),
             });
         }
-        let counted = batch.counted;
+        let (counted, ended) = (batch.counted, batch.ended);
         if adds {
             self.room.check(usage, self.used(&Trees::read(tables, &rows.txn)?))?;
         }
@@ -164,7 +177,7 @@ impl Environment {
         if refusal.is_none() && writes.iter().any(|write| write.seals()) {
             *self.complete_keys.lock() = keys;
         }
-        Ok((outcomes, counted))
+        Ok((outcomes, counted, ended))
     }
 
     /// Sees to it that the file has the wrapped keys of our secrets, if a write encrypts a session. Opening alone does not

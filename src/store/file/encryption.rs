@@ -5,6 +5,7 @@ use std::ops::Deref;
 use sha2::{Digest, Sha256};
 
 use super::record::{Header, Record};
+use crate::clock::Millis;
 use crate::codec::{self, read_len, write_len};
 use crate::error::{Result, StoreError};
 use crate::keyring::{Domain, KeyId, Keyring, Opened};
@@ -149,10 +150,11 @@ fn plain_tag(user: UserKey<'_>) -> UserTag {
 }
 
 /// The additional data of an encrypted record. It binds the record to its key and to the header. It leaves out
-/// `indexed_expiry`, which a sweep changes without decrypting the record.
+/// `indexed_expiry`, which a sweep changes without decrypting the record. The key of an encrypted record has one length.
 fn bound_to(key: &[u8], header: Header, tag: UserTag) -> Vec<u8> {
     let (expires, created) = (header.expires.to_bits().to_le_bytes(), header.created.to_le_bytes());
-    [&expires[..], &created, &tag, key].concat()
+    let created_at = header.created_at.map(Millis::to_le_bytes);
+    [&expires[..], &created, &tag, key, created_at.as_ref().map_or(&[][..], |time| time)].concat()
 }
 
 fn split_tag(body: &[u8]) -> Result<(UserTag, &[u8])> {

@@ -3,7 +3,6 @@
 //! A process has one for each folder. POSIX locks belong to a process, so LMDB must not open a folder twice.
 
 use std::fs::File;
-use std::num::NonZeroUsize;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,11 +17,12 @@ use super::counters::Counters;
 use super::encryption::Encryption;
 use super::errors::{failed, io_failed};
 use super::held::HeldFiles;
+use super::limits::Limits;
 #[cfg(target_os = "linux")]
 use super::names::LOCK;
 use super::names::{DATA, OWNERS};
 use super::open::{self, Access, Opened};
-use super::owner_lock::OwnerLock;
+use super::owner_lock::{Feature, OwnerLock};
 use super::redo::format::LogId;
 use super::redo::mode_lock::ModeLock;
 use super::redo::overlay::Overlay;
@@ -32,19 +32,13 @@ use super::tables::{Table, Tables};
 use crate::clock::Clock;
 use crate::codec;
 use crate::error::{Result, StoreError};
+use crate::events::Bus;
 use crate::keyring::Secret;
 use crate::session::{Content, Expiry};
 use crate::store::Sweep;
 
 /// How long the slots of killed readers may keep freed pages from being reused, if the file does not grow meanwhile.
 const STALE_FOR: Duration = Duration::from_secs(2);
-
-/// The limits of one session and of one user.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Limits {
-    pub max_session_bytes: usize,
-    pub max_sessions_per_user: Option<NonZeroUsize>,
-}
 
 /// LMDB's environment, and its tables.
 #[derive(Clone)]
@@ -104,8 +98,11 @@ pub(super) struct Environment {
     /// The wrapped keys of the file, as they were when they had those of all our secrets.
     pub complete_keys: Mutex<Option<Vec<u8>>>,
     pub limits: Limits,
+    /// Whether records say when their sessions were created. See `times`.
+    pub keeps_times: bool,
     pub clock: Arc<dyn Clock>,
     pub counters: Counters,
+    pub events: Bus,
     pub last_sweep: Mutex<Option<Sweep>>,
     pub room: Room,
     pub held: HeldFiles,
@@ -157,8 +154,10 @@ impl Environment {
             secrets,
             complete_keys: Mutex::default(),
             limits,
+            keeps_times: false,
             clock,
             counters: Counters::default(),
+            events: Bus::default(),
             last_sweep: Mutex::default(),
             room,
             held: HeldFiles::new(&dir, &data),
@@ -231,12 +230,12 @@ impl Environment {
         }
     }
 
-    /// Whether a process has the store open whose version of this package knows of no redo log.
-    pub(super) fn has_old_version(&self) -> Result<bool> {
+    /// Whether a process has the store open whose version of this package does not know of a feature.
+    pub(super) fn has_old_version(&self, feature: Feature) -> Result<bool> {
         match &*self.owner.lock() {
-            Some(owner) => {
-                owner.has_old_version().map_err(|error| io_failed(&OWNERS, "looking at the locks of", &error))
-            }
+            Some(owner) => owner
+                .has_old_version(feature)
+                .map_err(|error| io_failed(&OWNERS, "looking at the locks of", &error)),
             None => Ok(false),
         }
     }

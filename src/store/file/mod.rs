@@ -16,6 +16,7 @@ mod encryption;
 mod environment;
 mod errors;
 mod held;
+mod limits;
 #[cfg(target_os = "linux")]
 mod lock_wakeup;
 mod map_size;
@@ -42,6 +43,7 @@ mod sim;
 #[cfg(target_os = "linux")]
 mod stale_readers;
 mod tables;
+mod times;
 mod verify;
 mod write_error;
 mod writer;
@@ -58,7 +60,8 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use self::apply::{NewRecord, SWEEP_STEP, Write};
-use self::environment::{Environment, Limits, decoded};
+use self::environment::{Environment, decoded};
+use self::limits::Limits;
 use self::open::{Access, Opened};
 use self::pending::{Pending, Seen};
 use self::queue::{Queue, Reader, Waiter};
@@ -69,7 +72,9 @@ use self::registry::{Registered, Registry, Retire};
 use super::{Completions, Cursor, SessionStore, Stats, StoredSession, Sweep};
 use crate::clock::{AppClock, Clock, Millis};
 use crate::error::{Outcome, Result, StoreError};
+use crate::events::{Bus, Event, SWEEPS};
 use crate::executor::Executor;
+use crate::lifetime::Lifetime;
 use crate::scratch::with_buffer;
 use crate::session::{Content, Expiry, Session, SessionId, UserKey};
 use crate::store::{DEFAULT_MAX_SESSION_BYTES, clean_while_open};
@@ -162,14 +167,12 @@ impl FileStore {
         let limits = Limits {
             max_session_bytes: options.max_session_bytes.map_or(DEFAULT_MAX_SESSION_BYTES, usize::from),
             max_sessions_per_user: options.max_sessions_per_user,
+            max_lifetime: Lifetime::new(options.max_lifetime),
         };
-        let environment = Arc::new(Environment::new(
-            opened,
-            options.secrets.clone(),
-            limits,
-            max_bytes,
-            Arc::clone(&clock),
-        ));
+        let mut environment =
+            Environment::new(opened, options.secrets.clone(), limits, max_bytes, Arc::clone(&clock));
+        environment.keep_times()?;
+        let environment = Arc::new(environment);
         let timeout = options.command_timeout.unwrap_or(DEFAULT_COMMAND_TIMEOUT);
         let pending = Pending::new(options.max_sessions_per_user.is_some());
         let queue = Arc::new(Queue::new(Duration::from_millis(timeout), pending));
@@ -260,6 +263,7 @@ impl FileStore {
                 Some(limits.max_session_bytes as u64),
             ),
             ("maxSessionsPerUser", max_per_user(given), max_per_user(&self.options)),
+            ("maxLifetime", given.max_lifetime, self.options.max_lifetime),
             ("sweepInterval", given.sweep_interval, Some(self.sweep_interval())),
             ("commandTimeout", given.command_timeout, Some(self.queue.timeout().as_millis() as u64)),
         ];
@@ -308,6 +312,10 @@ impl FileStore {
         self.environment().limits.max_session_bytes
     }
 
+    pub fn max_lifetime(&self) -> Lifetime {
+        self.environment().limits.max_lifetime
+    }
+
     /// The bytes of the data file.
     ///
     /// # Errors
@@ -336,6 +344,11 @@ impl FileStore {
     /// Where calls that read the whole file run.
     pub fn upkeep(&self) -> &Executor {
         &self.upkeep
+    }
+
+    /// Where it publishes what happens.
+    pub fn events(&self) -> &Bus {
+        &self.environment().events
     }
 
     /// Where probes run.
@@ -591,7 +604,8 @@ impl FileStore {
         }
         let environment = self.environment();
         // An unreadable record is there all the same.
-        let is_past = |record: Record<'_>| environment.clock.is_past(record.header.expires.millis());
+        let lifetime = environment.limits.max_lifetime;
+        let is_past = |record: Record<'_>| environment.clock.is_past(record.header.end(lifetime).millis());
         let is_live = |row: &[u8]| !Record::parse(row).is_ok_and(is_past);
         environment.read_row(&environment.encryption.key(id), is_live).map(|found| found.unwrap_or(false))
     }
@@ -599,13 +613,13 @@ impl FileStore {
     /// The live sessions of a user that are on disk, oldest first.
     fn find_by_user(&self, user: UserKey<'_>) -> Result<Vec<StoredSession>> {
         let environment = self.environment();
-        let now = environment.clock.now();
+        let (now, lifetime) = (environment.clock.now(), environment.limits.max_lifetime);
         let tag = environment.encryption.tag(user);
         let mut sessions = Vec::new();
         environment.each_row_of_user(tag, |key, row| {
             let record = Record::parse(row)?;
-            let header = record.header;
-            if header.expires.is_past(now) {
+            let (created, expires) = (record.header.created, record.header.end(lifetime));
+            if expires.is_past(now) {
                 return Ok(());
             }
             let session = with_buffer(|buffer| {
@@ -613,13 +627,13 @@ impl FileStore {
                     return Ok(None);
                 };
                 let id = SessionId::from_packed(contents.id)?;
-                Ok(Some(StoredSession::new(id, header.expires, contents.content)))
+                Ok(Some(StoredSession::new(id, expires, contents.content)))
             })?;
             // The tag is a hash; what counts is the user.
             if let Some(session) = session
                 && session.content()?.user == Some(user)
             {
-                sessions.push((header.created, session));
+                sessions.push((created, session));
             }
             Ok(())
         })?;
@@ -656,6 +670,45 @@ impl FileStore {
                 Err(mpsc::RecvTimeoutError::Timeout) => _ = self.expire(),
             }
         }
+    }
+
+    /// Sweeps in steps of a transaction each, between which others write.
+    fn sweep(&self) -> Result<u64> {
+        let environment = self.environment();
+        // A sweep comes by even where nobody writes.
+        environment.held.check()?;
+        // A sweep passes over what is in the log.
+        self.redo().drain_now()?;
+        let at = environment.clock.now();
+        let (mut removed, mut after) = (0, None);
+        // Not after the last user has closed the store: the next one goes on.
+        while !self.is_closing() {
+            match self.redo().sweep(after.as_deref(), at) {
+                Ok(Some(step)) => {
+                    removed += step.removed;
+                    after = step.next;
+                    if after.is_none() {
+                        break;
+                    }
+                }
+                // Without a log, or where there is too little room for such a step.
+                Ok(None) | Err(StoreError::Full(_)) => {
+                    if !environment.is_due(at)? {
+                        break;
+                    }
+                    removed += self.write(Write::Sweep { now: at, max: SWEEP_STEP })?;
+                    after = None;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if !self.is_closing() && environment.has_unused_keys()? {
+            self.write(Write::DropUnusedKeys)?;
+        }
+        let duration = environment.clock.now() - at;
+        *environment.last_sweep.lock() = Some(Sweep { at, duration, removed });
+        environment.events.publish(SWEEPS, || Event::Swept { at, duration, removed });
+        Ok(removed)
     }
 
     /// [`SessionStore::get_by_user`] by a deadline.
@@ -707,7 +760,11 @@ fn open_recovered(dir: &Path, options: &FileOptions, clock: &Arc<dyn Clock>) -> 
 fn recover_and_close(dir: &Path, options: &FileOptions, clock: &Arc<dyn Clock>) -> Result<()> {
     let opened = open::open(dir, options)?;
     let (joined, log) = (opened.joined, opened.log);
-    let limits = Limits { max_session_bytes: DEFAULT_MAX_SESSION_BYTES, max_sessions_per_user: None };
+    let limits = Limits {
+        max_session_bytes: DEFAULT_MAX_SESSION_BYTES,
+        max_sessions_per_user: None,
+        max_lifetime: Lifetime::UNLIMITED,
+    };
     let max_bytes = options.max_bytes.map(u64::from);
     let environment =
         Arc::new(Environment::new(opened, options.secrets.clone(), limits, max_bytes, Arc::clone(clock)));
@@ -771,6 +828,12 @@ impl SessionStore for FileStore {
         self.write(Write::Create(self.new_record(session)?)).map(drop)
     }
 
+    fn create_at(&self, session: &Session<'_>, created: Millis) -> Result<()> {
+        let mut record = self.new_record(session)?;
+        record.created_at = Some(created);
+        self.write(Write::Create(record)).map(drop)
+    }
+
     fn get(&self, id: &SessionId) -> Result<Option<StoredSession>> {
         let stored = |expires, content: &[u8]| Ok(StoredSession::new(id.clone(), expires, content));
         let mut seen = self.see(id, stored)?;
@@ -804,42 +867,9 @@ impl SessionStore for FileStore {
         Ok(())
     }
 
-    /// In steps of a transaction each, between which others write.
     fn clean(&self) -> Result<u64> {
-        let environment = self.environment();
-        // A sweep comes by even where nobody writes.
-        environment.held.check()?;
-        // A sweep passes over what is in the log.
-        self.redo().drain_now()?;
-        let at = environment.clock.now();
-        let (mut removed, mut after) = (0, None);
-        // Not after the last user has closed the store: the next one goes on.
-        while !self.is_closing() {
-            match self.redo().sweep(after.as_deref(), at) {
-                Ok(Some(step)) => {
-                    removed += step.removed;
-                    after = step.next;
-                    if after.is_none() {
-                        break;
-                    }
-                }
-                // Without a log, or where there is too little room for such a step.
-                Ok(None) | Err(StoreError::Full(_)) => {
-                    if !environment.is_due(at)? {
-                        break;
-                    }
-                    removed += self.write(Write::Sweep { now: at, max: SWEEP_STEP })?;
-                    after = None;
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        if !self.is_closing() && environment.has_unused_keys()? {
-            self.write(Write::DropUnusedKeys)?;
-        }
-        let duration = environment.clock.now() - at;
-        *environment.last_sweep.lock() = Some(Sweep { at, duration, removed });
-        Ok(removed)
+        self.sweep()
+            .inspect_err(|error| self.events().publish(SWEEPS, || Event::SweepFailed(error.to_string())))
     }
 
     fn get_by_user(&self, user: UserKey<'_>) -> Result<Vec<StoredSession>> {
@@ -852,7 +882,7 @@ impl SessionStore for FileStore {
 
     fn size(&self) -> Result<u64> {
         let environment = self.environment();
-        if !environment.opens_all_records()? {
+        if environment.must_scan_to_count()? {
             self.redo().drain_now()?;
         }
         let _base = self.redo().hold_base()?;
@@ -862,7 +892,7 @@ impl SessionStore for FileStore {
     /// In the order of the keys, which a session never changes.
     fn ids(&self, after: Cursor) -> Result<(Vec<SessionId>, Option<Cursor>)> {
         let environment = self.environment();
-        let now = environment.clock.now();
+        let (now, lifetime) = (environment.clock.now(), environment.limits.max_lifetime);
         if after.as_bytes().is_empty() {
             // Sessions that are in the log alone are in no page.
             self.redo().drain_now()?;
@@ -872,7 +902,7 @@ impl SessionStore for FileStore {
             (last, seen) = (Some(Cursor::from_bytes(key)), seen + 1);
             // One that cannot be read has no id to give; the others have.
             let Some(Ok(record)) = row.map(Record::parse) else { return };
-            if !record.header.expires.is_past(now) {
+            if !record.header.end(lifetime).is_past(now) {
                 ids.extend(with_buffer(|buffer| {
                     let contents = environment.encryption.decrypt(key, record, buffer).ok()??;
                     SessionId::from_packed(contents.id).ok()

@@ -24,7 +24,7 @@ use super::redo::mode_lock::ModeLock;
 use super::secrets;
 #[cfg(target_os = "linux")]
 use super::stale_readers;
-use super::tables::{NEWEST_VERSION, TABLES, Table, Tables, VERSION_WITH_LOG, log_of};
+use super::tables::{NEWEST_VERSION, TABLES, Table, Tables, log_of, needs_log};
 use crate::error::{Result, StoreError};
 use crate::keyring::Secret;
 
@@ -278,7 +278,7 @@ pub(super) fn read_log(env: &Env<WithTls>, path: &Path) -> Result<Option<LogEntr
     let Some(meta) = meta else { return Ok(None) };
     let found = log_of(meta, &txn).map_err(lmdb)?;
     match (Tables::format(meta, &txn).map_err(lmdb)?, found) {
-        (Some(VERSION_WITH_LOG), None) => {
+        (Some(version @ 1..=NEWEST_VERSION), None) if needs_log(version) => {
             Err(StoreError::Damaged(format!("{} does not say which redo log it needs", path.display())))
         }
         (_, found) => Ok(found),
@@ -458,7 +458,7 @@ fn create_tables(env: &Env<WithTls>, secrets: &[Secret], path: &Path) -> Result<
     if Tables::format(tables.meta, &txn).map_err(lmdb)?.is_some() {
         return txn.commit().map_err(lmdb);
     }
-    tables.set_log(&mut txn, None).map_err(lmdb)?;
+    tables.keep_times(&mut txn).map_err(lmdb)?;
     if !secrets.is_empty() {
         secrets::create(tables.meta, &mut txn, secrets).map_err(|error| error.at(path))?;
     }

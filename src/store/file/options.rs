@@ -41,6 +41,8 @@ pub struct FileOptions {
     pub max_bytes: Option<NonZeroU64>,
     pub max_session_bytes: Option<NonZeroUsize>,
     pub max_sessions_per_user: Option<NonZeroUsize>,
+    /// In milliseconds.
+    pub max_lifetime: Option<u64>,
     /// In milliseconds; 0 is off.
     pub sweep_interval: Option<u64>,
     /// How long a call may wait for the disk or another process, in milliseconds.

@@ -14,6 +14,15 @@ pub(super) enum Others {
     Unknown,
 }
 
+/// What versions of this package know, or do not know yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Feature {
+    /// The redo log.
+    Log,
+    /// Records that say when their sessions were created.
+    Times,
+}
+
 #[cfg(not(target_os = "linux"))]
 pub(super) use fallback::OwnerLock;
 #[cfg(target_os = "linux")]
@@ -31,7 +40,7 @@ mod linux {
     use crate::store::file::errors::{io_failed, same_pid};
     use crate::store::file::names::OWNERS;
     use crate::store::file::ofd_lock::{self, Kind, Range};
-    use crate::store::file::owner_lock::Others;
+    use crate::store::file::owner_lock::{Feature, Others};
     use crate::store::file::private_files::{create_private, give_to_owner, is_at, open_private};
 
     /// How long an opener waits for another that makes the files.
@@ -41,8 +50,13 @@ mod linux {
     /// Each PID has the byte of its number. Behind them, as Linux keeps PIDs below 2^22:
     const TURN: Range = Range::byte(1 << 30);
     const ALL_PIDS: Range = Range { start: 0, length: 1 << 30 };
-    /// A process that knows of the redo log has this byte, plus its PID, as well.
-    const KNOWS_LOG: i64 = 1 << 32;
+    /// A process that knows of a feature has a byte for it as well: the one of this number plus its PID.
+    fn knows(feature: Feature) -> i64 {
+        match feature {
+            Feature::Log => 1 << 32,
+            Feature::Times => 1 << 33,
+        }
+    }
 
     /// Held while this process has the store open.
     pub(in super::super) struct OwnerLock {
@@ -113,14 +127,14 @@ mod linux {
             }
         }
 
-        /// Whether a process has the store open whose version of this package knows of no redo log.
-        pub(in super::super) fn has_old_version(&self) -> io::Result<bool> {
+        /// Whether a process has the store open whose version of this package does not know of a feature.
+        pub(in super::super) fn has_old_version(&self, feature: Feature) -> io::Result<bool> {
             // The first lock that the kernel reports is that of the oldest mark, not that of the lowest PID.
             let mut ranges = vec![ALL_PIDS];
             while let Some(range) = ranges.pop() {
                 let Some(pid) = ofd_lock::find(&self.file, Kind::Exclusive, range)? else { continue };
                 let pid = pid.max(range.start);
-                if ofd_lock::find(&self.file, Kind::Exclusive, Range::byte(KNOWS_LOG + pid))?.is_none() {
+                if ofd_lock::find(&self.file, Kind::Exclusive, Range::byte(knows(feature) + pid))?.is_none() {
                     return Ok(true);
                 }
                 let end = range.start + range.length;
@@ -153,10 +167,10 @@ mod linux {
             }
         }
 
-        /// In this order: a process that sees this PID also sees that it knows of the log.
+        /// In this order: a process that sees this PID also sees what it knows.
         fn lock_pid(&self, dir: &Path) -> Result<()> {
             let pid = i64::from(std::process::id());
-            for byte in [KNOWS_LOG + pid, pid] {
+            for byte in [knows(Feature::Log) + pid, knows(Feature::Times) + pid, pid] {
                 match ofd_lock::try_lock(&self.file, Kind::Exclusive, Range::byte(byte)) {
                     Ok(true) => {}
                     Ok(false) => return Err(same_pid(dir)),
@@ -237,12 +251,13 @@ mod linux {
         fn a_process_of_an_old_version_is_known_by_its_missing_byte() {
             let dir = tempfile::tempdir().unwrap();
             let owner = mark(dir.path()).unwrap();
-            assert!(!owner.has_old_version().unwrap());
+            let lacks = |feature| owner.has_old_version(feature).unwrap();
+            assert!(!lacks(Feature::Log) && !lacks(Feature::Times));
             let another = held_by_another(dir.path(), another_pid());
-            assert!(owner.has_old_version().unwrap());
-            let knows_log = Range::byte(KNOWS_LOG + another_pid().start);
+            assert!(lacks(Feature::Log) && lacks(Feature::Times));
+            let knows_log = Range::byte(knows(Feature::Log) + another_pid().start);
             assert!(ofd_lock::try_lock(&another, Kind::Exclusive, knows_log).unwrap());
-            assert!(!owner.has_old_version().unwrap());
+            assert!(!lacks(Feature::Log) && lacks(Feature::Times));
         }
 
         #[test]
@@ -251,16 +266,16 @@ mod linux {
             let owner = mark(dir.path()).unwrap();
             let mut others = Vec::new();
             for pid in [500, 100, 900, 300] {
-                let knows_log = held_by_another(dir.path(), Range::byte(KNOWS_LOG + pid));
+                let knows_log = held_by_another(dir.path(), Range::byte(knows(Feature::Log) + pid));
                 assert!(ofd_lock::try_lock(&knows_log, Kind::Exclusive, Range::byte(pid)).unwrap());
                 others.push(knows_log);
             }
-            assert!(!owner.has_old_version().unwrap());
+            assert!(!owner.has_old_version(Feature::Log).unwrap());
             for pid in [1, 200, 301, 901] {
                 let old = held_by_another(dir.path(), Range::byte(pid));
-                assert!(owner.has_old_version().unwrap(), "{pid}");
+                assert!(owner.has_old_version(Feature::Log).unwrap(), "{pid}");
                 drop(old);
-                assert!(!owner.has_old_version().unwrap(), "{pid}");
+                assert!(!owner.has_old_version(Feature::Log).unwrap(), "{pid}");
             }
         }
 
@@ -310,7 +325,7 @@ mod fallback {
 
     use crate::error::Result;
     use crate::store::file::names::LOCK;
-    use crate::store::file::owner_lock::Others;
+    use crate::store::file::owner_lock::{Feature, Others};
 
     pub(in super::super) struct OwnerLock;
 
@@ -333,8 +348,9 @@ mod fallback {
             Ok(Others::Unknown)
         }
 
-        pub(in super::super) fn has_old_version(&self) -> std::io::Result<bool> {
-            Ok(true)
+        /// Without the locks a log is not used, while times are kept.
+        pub(in super::super) fn has_old_version(&self, feature: Feature) -> std::io::Result<bool> {
+            Ok(feature == Feature::Log)
         }
     }
 }

@@ -41,7 +41,7 @@ impl Environment {
         let key = self.encryption.key(id);
         let decode = |row: &[u8]| {
             let record = Record::parse(row)?;
-            let expires = record.header.expires;
+            let expires = record.header.end(self.limits.max_lifetime);
             if self.clock.is_past(expires.millis()) {
                 return Ok(None);
             }
@@ -133,9 +133,10 @@ impl Environment {
         let gate = self.overlay.gate();
         let txn = self.read()?;
         let tables = txn.tables();
-        if !self.opens_all(&txn)? {
+        let lifetime = self.limits.max_lifetime;
+        if self.must_scan(&txn)? {
             drop(gate);
-            return self.count_readable(&txn, |record| !record.header.expires.is_past(now));
+            return self.count_readable(&txn, |record| !record.header.end(lifetime).is_past(now));
         }
         // Those in the overlay are counted there. Of the others all that there are, without the expired ones, which are at
         // the beginning of the expiry index.
@@ -184,6 +185,16 @@ impl Environment {
         })
     }
 
+    /// Whether it takes a look at each record of the data file to know which sessions are live: where a secret may be
+    /// missing, or where records may say a later expiry than the limit of their lifetime allows.
+    pub(super) fn must_scan_to_count(&self) -> Result<bool> {
+        self.must_scan(&self.read()?)
+    }
+
+    fn must_scan(&self, txn: &View) -> Result<bool> {
+        Ok(self.limits.max_lifetime.is_limited() || !self.opens_all(txn)?)
+    }
+
     /// Whether every record can be read with our secrets.
     pub(super) fn opens_all_records(&self) -> Result<bool> {
         self.opens_all(&self.read()?)
@@ -210,13 +221,14 @@ impl Environment {
         let Write::DeleteByUser { user, except, .. } = write else { return Ok(false) };
         let failed = |error| self.failed(error);
         let except = except.as_ref().map(|id| self.encryption.key(id));
-        let now = self.clock.now();
+        let (now, lifetime) = (self.clock.now(), self.limits.max_lifetime);
         let txn = self.read()?;
         let tables = txn.tables();
         let mut has_rest = false;
         let each = tables.each_of_user(&txn, self.encryption.tag(user.as_key()), |created, key| {
-            let is_left =
-                |record: Record<'_>| record.header.created == created && !record.header.expires.is_past(now);
+            let is_left = |record: Record<'_>| {
+                record.header.created == created && !record.header.end(lifetime).is_past(now)
+            };
             has_rest |= except.as_deref() != Some(key)
                 && tables
                     .sessions

@@ -2,6 +2,7 @@
 
 use crate::clock::Millis;
 use crate::error::{Result, StoreError};
+use crate::lifetime::Lifetime;
 use crate::session::Expiry;
 
 /// What the writer and the sweep need to know about a session.
@@ -12,15 +13,31 @@ pub(super) struct Header {
     pub indexed_expiry: Millis,
     /// The number of its creation, which no other record has. It orders sessions by age.
     pub created: u64,
+    /// When it was created. `None` in a record that no version of this package has written that keeps the time.
+    pub created_at: Option<Millis>,
 }
+
+/// Says that a header ends with the time of the creation. The bits of an expiry are those of a small number, in which this
+/// one is as the sign.
+const HAS_TIME: i64 = 1 << 62;
 
 impl Header {
     const LEN: usize = 24;
+    const TIME_LEN: usize = 8;
 
     pub(super) fn write(self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.expires.to_bits().to_le_bytes());
+        let expires = self.expires.to_bits() ^ self.created_at.map_or(0, |_| HAS_TIME);
+        out.extend_from_slice(&expires.to_le_bytes());
         out.extend_from_slice(&self.indexed_expiry.to_le_bytes());
         out.extend_from_slice(&self.created.to_le_bytes());
+        if let Some(created_at) = self.created_at {
+            out.extend_from_slice(&created_at.to_le_bytes());
+        }
+    }
+
+    /// When the session ends in a store with this limit. The limit may be lower than when the record was written.
+    pub(super) fn end(self, lifetime: Lifetime) -> Expiry {
+        self.created_at.map_or(self.expires, |created_at| lifetime.end(self.expires, created_at))
     }
 }
 
@@ -35,15 +52,22 @@ impl<'a> Record<'a> {
     /// # Errors
     /// `Corrupt` if there are too few bytes.
     pub(super) fn parse(bytes: &'a [u8]) -> Result<Self> {
-        let (header, body) =
-            bytes.split_first_chunk::<{ Header::LEN }>().ok_or(StoreError::Corrupt("it is cut short"))?;
+        const CUT_SHORT: StoreError = StoreError::Corrupt("it is cut short");
+        let (header, mut body) = bytes.split_first_chunk::<{ Header::LEN }>().ok_or(CUT_SHORT)?;
         let word = |at: usize| {
             let mut word = [0; 8];
             word.copy_from_slice(&header[at..at + 8]);
-            u64::from_le_bytes(word)
+            i64::from_le_bytes(word)
         };
-        let expires = Expiry::from_bits(word(0) as i64);
-        let header = Header { expires, indexed_expiry: word(8) as i64, created: word(16) };
+        let mut expires = word(0);
+        let mut created_at = None;
+        if (expires ^ expires >> 1) & HAS_TIME != 0 {
+            expires ^= HAS_TIME;
+            let (time, rest) = body.split_first_chunk::<{ Header::TIME_LEN }>().ok_or(CUT_SHORT)?;
+            (created_at, body) = (Some(Millis::from_le_bytes(*time)), rest);
+        }
+        let expires = Expiry::from_bits(expires);
+        let header = Header { expires, indexed_expiry: word(8), created: word(16) as u64, created_at };
         Ok(Self { header, body })
     }
 }
@@ -51,11 +75,13 @@ impl<'a> Record<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::iso::MAX_MILLIS;
 
     /// Later versions read these bytes: they never change.
     #[test]
     fn a_header_is_these_bytes() {
-        let header = Header { expires: Expiry::moved_to(1).unwrap(), indexed_expiry: -2, created: 0x0102 };
+        let expires = Expiry::moved_to(1).unwrap();
+        let header = Header { expires, indexed_expiry: -2, created: 0x0102, created_at: None };
         let mut bytes = Vec::new();
         header.write(&mut bytes);
         let expected = b"\x03\0\0\0\0\0\0\0\xfe\xff\xff\xff\xff\xff\xff\xff\x02\x01\0\0\0\0\0\0";
@@ -64,5 +90,34 @@ mod tests {
         let record = Record::parse(&bytes).unwrap();
         assert_eq!((record.header, record.body), (header, &[7][..]));
         assert_eq!(Record::parse(&bytes[..23]).err().unwrap().code(), "ERR_STORE_CORRUPT");
+    }
+
+    #[test]
+    fn a_header_with_the_time_of_the_creation_is_these_bytes() {
+        let expires = Expiry::moved_to(1).unwrap();
+        let header = Header { expires, indexed_expiry: -2, created: 0x0102, created_at: Some(0x0304) };
+        let mut bytes = Vec::new();
+        header.write(&mut bytes);
+        let expected =
+            b"\x03\0\0\0\0\0\0\x40\xfe\xff\xff\xff\xff\xff\xff\xff\x02\x01\0\0\0\0\0\0\x04\x03\0\0\0\0\0\0";
+        assert_eq!(bytes, expected);
+        bytes.push(7);
+        let record = Record::parse(&bytes).unwrap();
+        assert_eq!((record.header, record.body), (header, &[7][..]));
+        assert_eq!(Record::parse(&bytes[..31]).err().unwrap().code(), "ERR_STORE_CORRUPT");
+    }
+
+    #[test]
+    fn every_expiry_comes_back_with_and_without_a_time() {
+        let bounds =
+            [Expiry::new(-MAX_MILLIS), Expiry::moved_to(-1), Expiry::new(0), Expiry::moved_to(MAX_MILLIS)];
+        for expires in bounds.map(Result::unwrap).into_iter().chain([Expiry::LONG_AGO]) {
+            for created_at in [None, Some(0), Some(-1), Some(MAX_MILLIS)] {
+                let header = Header { expires, indexed_expiry: 0, created: u64::MAX, created_at };
+                let mut bytes = Vec::new();
+                header.write(&mut bytes);
+                assert_eq!(Record::parse(&bytes).unwrap().header, header);
+            }
+        }
     }
 }

@@ -8,7 +8,7 @@
 //! | unnamed | `format` | the version of the file format |
 //! | unnamed | `seal`, `covered` | the wrapped keys, and a hash of them (see `secrets`) |
 //! | unnamed | `next` | the next `created` |
-//! | unnamed | `log` | which redo log the store needs, and from where (see `redo::format`). Format 2 alone has it |
+//! | unnamed | `log` | which redo log the store needs, and from where (see `redo::format`). Formats 2 and 4 alone have it |
 //!
 //! Numbers in keys are big-endian. Signed ones have the sign bit flipped, so that their bytes sort as they do. The
 //! counter stands in the unnamed database because each commit writes that page anyhow.
@@ -42,10 +42,17 @@ const LOG: &[u8] = b"log";
 
 /// The version of the file format: of `tables`, `record` and `encryption`.
 const VERSION: u32 = 1;
-/// The version of a store that needs its redo log.
-pub(super) const VERSION_WITH_LOG: u32 = 2;
+/// What a store adds to it that needs its redo log.
+const WITH_LOG: u32 = 1;
+/// What a store adds to it whose records may say when their sessions were created.
+const WITH_TIMES: u32 = 2;
 /// The newest version that can be read.
-pub(super) const NEWEST_VERSION: u32 = VERSION_WITH_LOG;
+pub(super) const NEWEST_VERSION: u32 = VERSION + WITH_LOG + WITH_TIMES;
+
+/// Whether a store of this version needs its redo log.
+pub(super) fn needs_log(version: u32) -> bool {
+    version.saturating_sub(VERSION) & WITH_LOG != 0
+}
 
 const NAMES: [&str; 3] = ["sessions", "users", "expiries"];
 pub(super) const TABLES: u32 = NAMES.len() as u32;
@@ -103,7 +110,22 @@ impl Tables {
             Some(log) => self.meta.put(txn, LOG, &log.encode())?,
             None => _ = self.meta.delete(txn, LOG)?,
         }
-        let version = if log.is_some() { VERSION_WITH_LOG } else { VERSION };
+        let times = if self.keeps_times(txn)? { WITH_TIMES } else { 0 };
+        let version = VERSION + times + if log.is_some() { WITH_LOG } else { 0 };
+        self.meta.put(txn, FORMAT, &version.to_le_bytes())
+    }
+
+    /// Whether records may say when their sessions were created.
+    pub(super) fn keeps_times(&self, txn: &RoTxn<'_, AnyTls>) -> heed::Result<bool> {
+        Ok(Self::format(self.meta, txn)?
+            .is_some_and(|version| version.saturating_sub(VERSION) & WITH_TIMES != 0))
+    }
+
+    /// Lets records say when their sessions were created. A version of this package that does not know of that must not
+    /// open the store from then on.
+    pub(super) fn keep_times(&self, txn: &mut RwTxn<'_>) -> heed::Result<()> {
+        let version = Self::format(self.meta, txn)?.unwrap_or(VERSION);
+        let version = VERSION + (version.saturating_sub(VERSION) | WITH_TIMES);
         self.meta.put(txn, FORMAT, &version.to_le_bytes())
     }
 

@@ -10,7 +10,7 @@ use super::*;
 use crate::clock::{Millis, MockClock};
 use crate::session::{Body, ExpiresForm, UserKeyBuf};
 use crate::store::Answer;
-use crate::store::conformance::{MAX_SESSION_BYTES, START, conformance, id, json, plain};
+use crate::store::conformance::{MAX_LIFETIME, MAX_SESSION_BYTES, START, conformance, id, json, plain};
 
 #[cfg(target_os = "linux")]
 mod discard;
@@ -21,6 +21,7 @@ mod moved;
 #[cfg(target_os = "linux")]
 mod readers;
 mod rotation;
+mod times;
 mod write_path;
 
 /// A store in a directory that goes with it.
@@ -32,6 +33,9 @@ struct Kept {
 impl SessionStore for Kept {
     fn create(&self, session: &Session<'_>) -> Result<()> {
         self.store.create(session)
+    }
+    fn create_at(&self, session: &Session<'_>, created: Millis) -> Result<()> {
+        self.store.create_at(session, created)
     }
     fn get(&self, id: &SessionId) -> Result<Option<StoredSession>> {
         self.store.get(id)
@@ -94,6 +98,23 @@ fn open(secrets: Vec<Secret>, clock: Arc<MockClock>) -> Kept {
 mod in_the_open {
     use super::*;
     conformance!(|clock| open(Vec::new(), clock));
+}
+
+mod with_a_lifetime {
+    use super::*;
+    conformance!(lifetime | clock | open_limited(Vec::new(), clock));
+}
+
+mod encrypted_with_a_lifetime {
+    use super::*;
+    conformance!(lifetime | clock | open_limited(vec![secret("first")], clock));
+}
+
+fn open_limited(secrets: Vec<Secret>, clock: Arc<MockClock>) -> Kept {
+    let dir = new_dir();
+    let max_lifetime = Some(MAX_LIFETIME as u64);
+    let options = FileOptions { secrets, max_lifetime, ..options(dir.path()) };
+    Kept { store: FileStore::open_at(&options, clock).unwrap(), _dir: dir }
 }
 
 mod encrypted {
@@ -363,7 +384,7 @@ fn a_verification_finds_what_does_not_fit() {
 fn a_newer_format_and_a_foreign_file_are_refused_and_left_alone() {
     let dir = new_dir();
     drop(reopen(&options(dir.path())).unwrap());
-    tamper(dir.path(), |txn, tables| tables.meta.put(txn, tables::FORMAT, &3_u32.to_le_bytes()).unwrap());
+    tamper(dir.path(), |txn, tables| tables.meta.put(txn, tables::FORMAT, &5_u32.to_le_bytes()).unwrap());
     let refused = |dir: &Path| {
         let before = std::fs::read(dir.join(names::DATA)).unwrap();
         let error = reopen(&options(dir)).err().unwrap();
@@ -371,7 +392,7 @@ fn a_newer_format_and_a_foreign_file_are_refused_and_left_alone() {
         assert!(std::fs::read(dir.join(names::DATA)).unwrap() == before);
         error.to_string()
     };
-    assert!(refused(dir.path()).contains("format 3, of a newer version"));
+    assert!(refused(dir.path()).contains("format 5, of a newer version"));
 
     let foreign = new_dir();
     {

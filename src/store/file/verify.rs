@@ -182,7 +182,7 @@ fn check_session(
         Err(error) => return Ok(Err(error.to_string())),
     };
     let header = record.header;
-    seen.expired += u64::from(header.expires.is_past(now));
+    seen.expired += u64::from(header.end(environment.limits.max_lifetime).is_past(now));
     if header.indexed_expiry > header.expires.millis()
         || environment.get(tables.expiries, txn, &expiry_entry(header.indexed_expiry, header.created))?
             != Some(key)

@@ -1,10 +1,11 @@
 //! Making room for a session in a store with limits.
 
-use super::core::{MemoryStore, Reason};
+use super::core::MemoryStore;
 use super::eviction::{ENTRY_BYTES, Entry, EvictionList};
 use super::record::NewRecord;
 use crate::clock::Millis;
 use crate::error::{Result, StoreError};
+use crate::events::Reason;
 
 /// Whether a session fits after `make_room`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +71,7 @@ impl MemoryStore {
         let surplus = (others.len() + 1).saturating_sub(max.get());
         others.sort_unstable_by_key(|entry| entry.created);
         others.truncate(surplus);
-        others.into_iter().map(|entry| (entry, Reason::Evicted)).collect()
+        others.into_iter().map(|entry| (entry, Reason::Replaced)).collect()
     }
 
     /// Adds to `victims`, which are the user's own, the sessions that have to go for the store's limits.

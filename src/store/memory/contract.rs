@@ -3,12 +3,13 @@
 use std::sync::atomic::Ordering;
 
 use super::capacity::Fit;
-use super::core::{MemoryStore, Reason};
+use super::core::MemoryStore;
 use super::eviction::Entry;
 use super::record::{NewRecord, Record};
 use super::shard::Shard;
 use crate::clock::Millis;
 use crate::error::{Result, StoreError};
+use crate::events::Reason;
 use crate::session::{Expiry, Session, SessionId, UserKey};
 use crate::store::{Cursor, SessionStore, Stats, StoredSession};
 use crate::sync::lock;
@@ -18,40 +19,11 @@ const MIN_IDS: usize = 500;
 
 impl SessionStore for MemoryStore {
     fn create(&self, session: &Session<'_>) -> Result<()> {
-        session.check_size(self.limits.max_session_bytes)?;
-        let new = NewRecord::new(session, self.next_created());
-        let hash = self.hash(session.id.as_bytes());
-        let shard = self.shard(hash);
-        let mut list = self.lock_list();
-        let now = self.clock.now();
-        if let Some(list) = list.as_deref_mut() {
-            // Before any session ends to make room. It holds until the record is in, as no other thread can write.
-            if self.is_live(hash, &session.id, now) {
-                return Err(StoreError::Exists);
-            }
-            if self.make_room(list, &new, None, now)? == Fit::AlreadyExpired {
-                shard.write().created += 1;
-                self.count_expired(1);
-                return Ok(());
-            }
-        }
-        let mut table = shard.write();
-        match table.find(hash, &session.id).map(|(slot, record)| (slot, record.is_live(now))) {
-            None => {}
-            Some((_, true)) => return Err(StoreError::Exists),
-            Some((slot, false)) => {
-                self.remove(&mut table, list.as_deref_mut(), hash, slot, Reason::Expired);
-            }
-        }
-        let slot = table.insert(hash, &new);
-        self.inserted(list.as_deref_mut(), &new, self.session_ref(hash, slot));
-        table.created += 1;
-        shard.record_expiry(session.expires.millis(), true);
-        drop(table);
-        if let Some(list) = list.as_deref_mut() {
-            self.trim(list, &new, now);
-        }
-        Ok(())
+        self.create_session(session, None)
+    }
+
+    fn create_at(&self, session: &Session<'_>, created: Millis) -> Result<()> {
+        self.create_session(session, Some(created))
     }
 
     fn get(&self, id: &SessionId) -> Result<Option<StoredSession>> {
@@ -71,6 +43,7 @@ impl SessionStore for MemoryStore {
             let old = old.map(|(slot, record)| Entry::of(record, self.session_ref(hash, slot)));
             drop(table);
             let Some(old) = old else { return Ok(false) };
+            self.keep_creation(&mut new, old.created);
             if self.make_room(list, &new, Some(&old), now)? == Fit::AlreadyExpired {
                 self.remove_entry(list, &old, Reason::Expired);
                 return Ok(true);
@@ -81,9 +54,9 @@ impl SessionStore for MemoryStore {
         else {
             return Ok(false);
         };
-        new.created = record.created();
+        self.keep_creation(&mut new, record.created());
         self.replace(&mut table, list.as_deref_mut(), hash, old, &new);
-        shard.record_expiry(session.expires.millis(), true);
+        shard.record_expiry(new.expires.millis(), true);
         drop(table);
         if let Some(list) = list.as_deref_mut() {
             self.trim(list, &new, now);
@@ -108,7 +81,7 @@ impl SessionStore for MemoryStore {
         let mut list = self.lock_list();
         let mut table = shard.write();
         if let Some((slot, _)) = table.find(hash, id) {
-            self.remove(&mut table, list.as_deref_mut(), hash, slot, Reason::Requested);
+            self.remove(&mut table, list.as_deref_mut(), hash, slot, Reason::Deleted);
         }
         Ok(())
     }
@@ -203,6 +176,45 @@ impl SessionStore for MemoryStore {
 }
 
 impl MemoryStore {
+    fn create_session(&self, session: &Session<'_>, created: Option<Millis>) -> Result<()> {
+        session.check_size(self.limits.max_session_bytes)?;
+        let mut new = NewRecord::new(session, 0);
+        let hash = self.hash(session.id.as_bytes());
+        let shard = self.shard(hash);
+        let mut list = self.lock_list();
+        let now = self.clock.now();
+        // A creation that is yet to come would make the session's lifetime longer.
+        self.number(&mut new, created.map_or(now, |created| created.min(now)), list.as_deref());
+        if let Some(list) = list.as_deref_mut() {
+            // Before any session ends to make room. It holds until the record is in, as no other thread can write.
+            if self.is_live(hash, &session.id, now) {
+                return Err(StoreError::Exists);
+            }
+            if self.make_room(list, &new, None, now)? == Fit::AlreadyExpired {
+                shard.write().created += 1;
+                self.count_expired(1);
+                return Ok(());
+            }
+        }
+        let mut table = shard.write();
+        match table.find(hash, &session.id).map(|(slot, record)| (slot, record.is_live(now))) {
+            None => {}
+            Some((_, true)) => return Err(StoreError::Exists),
+            Some((slot, false)) => {
+                self.remove(&mut table, list.as_deref_mut(), hash, slot, Reason::Expired);
+            }
+        }
+        let slot = table.insert(hash, &new);
+        self.inserted(list.as_deref_mut(), &new, self.session_ref(hash, slot));
+        table.created += 1;
+        shard.record_expiry(new.expires.millis(), true);
+        drop(table);
+        if let Some(list) = list.as_deref_mut() {
+            self.trim(list, &new, now);
+        }
+        Ok(())
+    }
+
     /// Moves the expiry of a live session, unless it is at `enough` or later. Returns whether there was a live session.
     fn move_expiry(&self, id: &SessionId, expires: Expiry, enough: Option<Millis>) -> bool {
         let hash = self.hash(id.as_bytes());
@@ -210,6 +222,10 @@ impl MemoryStore {
         let list = self.lock_list();
         let table = shard.read();
         let Some((_, record)) = table.find(hash, id) else { return false };
+        let (lifetime, created) = (self.limits.max_lifetime, record.created_at());
+        let expires = lifetime.end(expires, created);
+        // The end of its lifetime is as far as an expiry can get.
+        let enough = enough.map(|enough| enough.min(lifetime.last(created)));
         let mut before = record.expires();
         // The lock is shared and the expiry atomic: another thread may move it between the look and the move.
         let after = loop {

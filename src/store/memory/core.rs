@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 use super::byte_count::ByteCount;
 use super::eviction::{Entry, EvictionList};
 use super::limits::Limits;
-use super::record::{NewRecord, Record};
+use super::record::{COUNT_BITS, NewRecord, Record, created_at, creation_number};
 use super::shard::{Shard, shard_of};
 use super::slab::Moved;
 use super::slot::{MAX_SHARDS, SessionRef, Slot};
@@ -19,6 +19,7 @@ use super::table::Table;
 use super::user_index::UserIndex;
 use crate::clock::{Clock, Millis, SystemClock};
 use crate::error::Result;
+use crate::events::{Bus, ENDS, Event, Reason};
 use crate::session::{Content, Expiry, SessionId, UserKey, UserKeyBuf};
 use crate::store::Sweep;
 use crate::sync::{Mutex, MutexGuard, lock};
@@ -44,18 +45,11 @@ pub struct MemoryStore {
     pub(super) clock: Arc<dyn Clock>,
     /// What the tables of sessions and the user index have allocated.
     bytes: ByteCount,
-    next_created: AtomicU64,
+    creations: AtomicU64,
     pub(super) expired: AtomicU64,
     pub(super) evicted: AtomicU64,
     pub(super) last_sweep: Mutex<Option<Sweep>>,
-}
-
-/// Why a record is removed, for the counters.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reason {
-    Requested,
-    Expired,
-    Evicted,
+    pub(super) events: Bus,
 }
 
 impl Default for MemoryStore {
@@ -84,10 +78,11 @@ impl MemoryStore {
             hasher,
             clock,
             bytes,
-            next_created: AtomicU64::new(0),
+            creations: AtomicU64::new(0),
             expired: AtomicU64::new(0),
             evicted: AtomicU64::new(0),
             last_sweep: Mutex::new(None),
+            events: Bus::default(),
         }
     }
 
@@ -98,6 +93,11 @@ impl MemoryStore {
     /// The clock that says which sessions are expired.
     pub fn clock(&self) -> &dyn Clock {
         &*self.clock
+    }
+
+    /// Where it publishes what happens.
+    pub fn events(&self) -> &Bus {
+        &self.events
     }
 
     /// Calls `read` with a live session's expiry and content. This is [`SessionStore::get`] without the copy.
@@ -169,8 +169,24 @@ impl MemoryStore {
         EvictionList::new(self.hasher.clone(), self.limits.has_capacity())
     }
 
-    pub(super) fn next_created(&self) -> u64 {
-        self.next_created.fetch_add(1, Ordering::Relaxed)
+    /// Numbers a creation at a time, and ends the session by its lifetime.
+    pub(super) fn number(&self, new: &mut NewRecord, at: Millis, list: Option<&EvictionList>) {
+        let number = loop {
+            let creations = self.creations.fetch_add(1, Ordering::Relaxed);
+            let number = creation_number(at, creations);
+            // The list knows sessions by their numbers.
+            let is_first = creations >> COUNT_BITS == 0;
+            if is_first || list.is_none_or(|list| list.entry(number).is_none()) {
+                break number;
+            }
+        };
+        self.keep_creation(new, number);
+    }
+
+    /// Gives a new record the creation of the old one, and ends the session by its lifetime.
+    pub(super) fn keep_creation(&self, new: &mut NewRecord, created: u64) {
+        new.created = created;
+        new.expires = self.limits.max_lifetime.end(new.expires, created_at(created));
     }
 
     /// What the sessions take: the tables, the user index and the eviction list.
@@ -265,7 +281,10 @@ impl MemoryStore {
         reason: Reason,
     ) -> bool {
         let record = table.slab().get(slot);
-        let reason = if record.is_ended() { Reason::Requested } else { reason };
+        let reason = if record.is_ended() { Reason::Revoked } else { reason };
+        if self.events.wants(ENDS) {
+            self.publish_end(record, reason);
+        }
         self.users.remove(record.user(), self.session_ref(hash, slot));
         let mut list = list;
         if let Some(list) = list.as_deref_mut() {
@@ -274,11 +293,26 @@ impl MemoryStore {
         let moved = table.remove(hash, slot);
         self.moved(table, list, hash, moved);
         match reason {
-            Reason::Requested => {}
+            Reason::Deleted | Reason::Revoked => {}
             Reason::Expired => self.count_expired(1),
-            Reason::Evicted => _ = self.evicted.fetch_add(1, Ordering::Relaxed),
+            Reason::Evicted | Reason::Replaced => _ = self.evicted.fetch_add(1, Ordering::Relaxed),
         }
         reason == Reason::Expired
+    }
+
+    #[cold]
+    fn publish_end(&self, record: Record<'_>, reason: Reason) {
+        // A record that is deleted may have been there without a session.
+        let is_past = reason == Reason::Deleted && !record.is_live(self.clock.now());
+        let reason = if is_past { Reason::Expired } else { reason };
+        match record.session_id() {
+            Ok(id) => self.events.publish(ENDS, || Event::Ended {
+                reason,
+                id,
+                user: record.user().map(UserKey::to_buf),
+            }),
+            Err(_) => self.events.publish_unnamed(reason, 1),
+        }
     }
 
     /// Updates all indexes after a record has moved, in the shard of `hash`.

@@ -18,7 +18,7 @@ pub(super) const ENTRY_BYTES: usize = 116;
 ///
 /// Only a store with limits has one. Its lock comes **before** the lock of any shard, and every call that changes the
 /// store holds it from beginning to end. So while it is held, its entries are true, and each has the ref of its session.
-/// A caller without the lock knows a session by its creation number, which no other session gets.
+/// A caller without the lock knows a session by its creation number, which no other entry has.
 ///
 /// If `maxSessionsPerUser` is the only limit, the list has no entries and serves as a lock: the user index and the
 /// records say which of a user's sessions is the oldest.

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 
+use crate::lifetime::Lifetime;
 use crate::store::DEFAULT_MAX_SESSION_BYTES;
 
 /// The limits of a store; `None` is no limit.
@@ -15,6 +16,8 @@ pub struct Limits {
     pub max_sessions: Option<NonZeroUsize>,
     /// How many bytes the sessions may take, as `Stats::bytes` counts them.
     pub max_bytes: Option<NonZeroUsize>,
+    /// How long a session may live after its creation.
+    pub max_lifetime: Lifetime,
 }
 
 impl Default for Limits {
@@ -24,6 +27,7 @@ impl Default for Limits {
             max_sessions_per_user: None,
             max_sessions: None,
             max_bytes: None,
+            max_lifetime: Lifetime::UNLIMITED,
         }
     }
 }

@@ -21,16 +21,17 @@ const WORD: usize = size_of::<u64>();
 
 /// The bits of an `Expiry`. The only word that is written under a shared lock.
 const EXPIRES: usize = 0;
-/// The creation number of the record, over the length of its bytes.
+/// The creation number of the record.
 const CREATED: usize = 1;
-/// Where its bytes begin: the length of the packed id, the packed id, and the content in the format of `codec`.
+/// Where its bytes begin: their length in the format of `codec`, and then the length of the packed id, the packed id, and
+/// the content in that format.
 const BYTES: usize = 2;
 
-/// The other 48 bits hold the creation number: 89 years at 100 000 creations a second.
-const LEN_BITS: u32 = 16;
-/// From here on the length is not that of the bytes. It says how many bytes of the chunk's last word are unused: the
-/// record has a chunk of exactly its size.
-const WHOLE_CHUNK: usize = (1 << LEN_BITS) - WORD;
+/// The longest length of the bytes.
+const MAX_LEN_BYTES: usize = 5;
+
+/// The low bits of a creation number count the creations. The others are the time in milliseconds, up to the year 2527.
+pub(super) const COUNT_BITS: u32 = 20;
 
 /// The expiry of a session that `end_by_user` ended and whose record is still held. No date of JavaScript is so early.
 const ENDED: Expiry = Expiry::from_bits(i64::MIN);
@@ -45,20 +46,41 @@ pub(super) struct Record<'a>(&'a [AtomicU64]);
 /// A record that is not in a slab yet.
 pub(super) struct NewRecord {
     pub(super) expires: Expiry,
-    /// The creation number: an older session has a smaller one. No two creations share one, and an update keeps it.
+    /// The creation number: see [`creation_number`]. An update keeps it.
     pub(super) created: u64,
     pub(super) has_user: bool,
+    /// The record's bytes, from `start` on.
     bytes: Vec<u8>,
+    start: usize,
+}
+
+/// The number of a creation, by its time and by how many there were before it in this store: an older session has a smaller
+/// one. Two sessions have the same one only if both were created in one millisecond, and 2^20 others between them.
+pub(super) fn creation_number(at: Millis, creations: u64) -> u64 {
+    const MAX: u64 = u64::MAX >> COUNT_BITS;
+    (at.max(0) as u64).min(MAX) << COUNT_BITS | creations & ((1 << COUNT_BITS) - 1)
+}
+
+/// When the session of a creation number was created.
+pub(super) fn created_at(created: u64) -> Millis {
+    (created >> COUNT_BITS) as Millis
 }
 
 impl NewRecord {
     pub(super) fn new(session: &Session<'_>, created: u64) -> Self {
         let mut bytes = SPARE.take();
         bytes.clear();
+        bytes.extend_from_slice(&[0; MAX_LEN_BYTES]);
         codec::write_len(session.id.as_bytes().len(), &mut bytes);
         bytes.extend_from_slice(session.id.as_bytes());
         codec::encode(&session.content, &mut bytes);
-        Self { expires: session.expires, created, has_user: session.content.user.is_some(), bytes }
+        // Their length goes before them, and takes as many bytes as it needs.
+        let end = bytes.len();
+        codec::write_len(end - MAX_LEN_BYTES, &mut bytes);
+        let start = MAX_LEN_BYTES - (bytes.len() - end);
+        bytes.copy_within(end.., start);
+        bytes.truncate(end);
+        Self { expires: session.expires, created, has_user: session.content.user.is_some(), bytes, start }
     }
 
     pub(super) fn is_live(&self, now: Millis) -> bool {
@@ -66,12 +88,17 @@ impl NewRecord {
     }
 
     pub(super) fn user(&self) -> Option<UserKey<'_>> {
-        codec::decode_user(parts(&self.bytes).1).unwrap_or_default()
+        codec::decode_user(parts(&self.bytes[MAX_LEN_BYTES..]).1).unwrap_or_default()
+    }
+
+    /// Its bytes with their length.
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[self.start..]
     }
 
     /// About what the session takes, its words in the indexes included.
     pub(super) fn cost(&self) -> usize {
-        cost(self.bytes.len())
+        cost(self.bytes().len())
     }
 
     /// What it takes as the only session of its store.
@@ -80,16 +107,14 @@ impl NewRecord {
     }
 
     pub(super) fn words(&self) -> usize {
-        words(self.bytes.len())
+        words(self.bytes().len())
     }
 
     /// Writes the record to the beginning of these words.
     pub(super) fn write(&self, to: &mut [AtomicU64]) {
-        let len = self.bytes.len();
-        let len = if len < WHOLE_CHUNK { len } else { WHOLE_CHUNK + len.next_multiple_of(WORD) - len };
         *to[EXPIRES].get_mut() = self.expires.to_bits() as u64;
-        *to[CREATED].get_mut() = self.created << LEN_BITS | len as u64;
-        for (word, bytes) in to[BYTES..].iter_mut().zip(self.bytes.chunks(WORD)) {
+        *to[CREATED].get_mut() = self.created;
+        for (word, bytes) in to[BYTES..].iter_mut().zip(self.bytes().chunks(WORD)) {
             let mut padded = [0; WORD];
             padded[..bytes.len()].copy_from_slice(bytes);
             *word.get_mut() = u64::from_ne_bytes(padded);
@@ -125,7 +150,11 @@ impl<'a> Record<'a> {
     }
 
     pub(super) fn created(self) -> u64 {
-        self.head(CREATED) >> LEN_BITS
+        self.head(CREATED)
+    }
+
+    pub(super) fn created_at(self) -> Millis {
+        created_at(self.created())
     }
 
     pub(super) fn expires(self) -> Expiry {
@@ -188,26 +217,30 @@ impl<'a> Record<'a> {
 
     /// About what the session takes, its words in the indexes included.
     pub(super) fn cost(self) -> usize {
-        cost(self.bytes().len())
+        let (start, len) = self.place();
+        cost(start + len)
     }
 
     fn head(self, word: usize) -> u64 {
         self.0[word].load(Ordering::Relaxed)
     }
 
+    /// Where its bytes begin, behind their length, and that length.
+    fn place(self) -> (usize, usize) {
+        let first = self.head(BYTES).to_ne_bytes();
+        // The first word has the length, and nothing else is read of it: the words behind it may be those of others.
+        codec::read_len(&first).map_or((0, 0), |(len, rest)| (WORD - rest.len(), len))
+    }
+
     fn bytes(self) -> &'a [u8] {
         let words = &self.0[BYTES..];
-        let all = size_of_val(words);
-        let len = match (self.head(CREATED) & ((1 << LEN_BITS) - 1)) as usize {
-            len @ ..WHOLE_CHUNK => len,
-            unused => all - (unused - WHOLE_CHUNK),
-        };
-        assert!(len <= all);
+        let (start, len) = self.place();
+        assert!(start + len <= size_of_val(words));
         // SAFETY:
-        // - These words are initialized memory of one allocation, borrowed for 'a, and `len` is within them.
+        // - These words are initialized memory of one allocation, borrowed for 'a, and the bytes are within them.
         // - Nothing writes them during 'a, though they are atomic. `NewRecord::write` takes an exclusive borrow.
-        //   `move_expires` writes through a shared one, but only the first word, which is not among these.
-        unsafe { std::slice::from_raw_parts(words.as_ptr().cast(), len) }
+        //   `move_expires` writes through a shared one, but only the first word of a record, which is not among these.
+        unsafe { std::slice::from_raw_parts(words.as_ptr().cast::<u8>().add(start), len) }
     }
 }
 

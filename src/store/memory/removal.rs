@@ -1,6 +1,6 @@
 //! Ending many sessions at once: all of a user, and all.
 
-use super::core::{MemoryStore, Reason};
+use super::core::MemoryStore;
 use super::eviction::EvictionList;
 use super::record::Record;
 use super::slot::SessionRef;
@@ -8,6 +8,7 @@ use super::sweep::Pace;
 use super::table::Table;
 use super::user_index::DetachedUsers;
 use crate::clock::Millis;
+use crate::events::Reason;
 use crate::session::{SessionId, UserKey};
 use crate::sync::unlock_fair;
 
@@ -28,7 +29,7 @@ pub struct Ended {
     records: Vec<EndedRecord>,
 }
 
-/// A record of an ended session, by the creation number that no other session gets.
+/// A record of an ended session, by its creation number: another session that has its slot by then has another number.
 #[derive(Debug, Clone, Copy)]
 struct EndedRecord {
     session: SessionRef,
@@ -51,9 +52,16 @@ impl Ended {
 /// million sessions.
 #[must_use = "dropping it takes time: do that on a thread that may wait"]
 pub struct Cleared {
-    _tables: Vec<Table>,
+    tables: Vec<Table>,
     _users: DetachedUsers,
     _list: Option<EvictionList>,
+}
+
+impl Cleared {
+    /// How many sessions that were, expired ones included.
+    pub fn count(&self) -> u64 {
+        self.tables.iter().map(|table| table.len() as u64).sum()
+    }
 }
 
 impl MemoryStore {
@@ -109,7 +117,7 @@ impl MemoryStore {
                 let record = table.slab().try_get(slot);
                 let record = record.filter(|record| record.created() == created && record.is_ended());
                 if let Some(hash) = record.map(|record| self.hash(record.id())) {
-                    self.remove(&mut table, list.as_deref_mut(), hash, slot, Reason::Requested);
+                    self.remove(&mut table, list.as_deref_mut(), hash, slot, Reason::Revoked);
                 }
             }
             unlock_fair(table);
@@ -127,6 +135,6 @@ impl MemoryStore {
         let list = list.as_deref_mut().map(|list| std::mem::replace(list, self.new_list()));
         let detached = tables.iter_mut().map(|table| table.detach()).collect();
         self.shards.iter().for_each(|shard| shard.set_earliest(Millis::MAX));
-        Cleared { _tables: detached, _users: users, _list: list }
+        Cleared { tables: detached, _users: users, _list: list }
     }
 }

@@ -10,6 +10,7 @@ use super::limits::Limits;
 use crate::clock::AppClock;
 use crate::error::{Result, StoreError};
 use crate::executor::Executor;
+use crate::lifetime::Lifetime;
 use crate::registry::{OpenError, Registration, Registry};
 use crate::store::{self, DEFAULT_MAX_SESSION_BYTES};
 use crate::sweeper::{DEFAULT_SWEEP_INTERVAL, Sweeper};
@@ -22,6 +23,8 @@ pub struct MemoryOptions {
     pub max_sessions_per_user: Option<NonZeroUsize>,
     pub max_sessions: Option<NonZeroUsize>,
     pub max_bytes: Option<NonZeroUsize>,
+    /// In milliseconds.
+    pub max_lifetime: Option<u64>,
     /// In milliseconds; 0 is off.
     pub sweep_interval: Option<u64>,
 }
@@ -80,6 +83,7 @@ impl SharedStore {
             max_sessions_per_user: options.max_sessions_per_user,
             max_sessions: options.max_sessions,
             max_bytes: options.max_bytes,
+            max_lifetime: Lifetime::new(options.max_lifetime),
         };
         let store = Arc::new(MemoryStore::new(limits, Arc::new(AppClock::default())));
         let sweep_interval = options.sweep_interval.unwrap_or(DEFAULT_SWEEP_INTERVAL);
@@ -116,6 +120,7 @@ impl SharedStore {
             ("maxSessionsPerUser", get(options.max_sessions_per_user), get(limits.max_sessions_per_user)),
             ("maxSessions", get(options.max_sessions), get(limits.max_sessions)),
             ("maxBytes", get(options.max_bytes), get(limits.max_bytes)),
+            ("maxLifetime", options.max_lifetime, limits.max_lifetime.max()),
             ("sweepInterval", options.sweep_interval, Some(self.sweep_interval)),
         ];
         store::check_same(&pairs, "name")

@@ -3,12 +3,13 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::core::{MemoryStore, Reason};
+use super::core::MemoryStore;
 use super::eviction::{Entry, EvictionList};
 use super::shard::Shard;
 use super::slot::Slot;
 use super::table::Table;
 use crate::clock::Millis;
+use crate::events::{Event, Reason, SWEEPS};
 use crate::store::Sweep;
 use crate::sync::{MutexGuard, RwLockWriteGuard, lock, unlock_fair, unlock_fair_mutex};
 
@@ -57,7 +58,9 @@ impl MemoryStore {
         } else {
             self.shards.iter().map(|shard| self.sweep_shard(shard, &mut pace)).sum()
         };
-        *lock(&self.last_sweep) = Some(Sweep { at, duration: self.clock.now() - at, removed });
+        let duration = self.clock.now() - at;
+        *lock(&self.last_sweep) = Some(Sweep { at, duration, removed });
+        self.events.publish(SWEEPS, || Event::Swept { at, duration, removed });
         removed
     }
 

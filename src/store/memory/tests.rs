@@ -6,8 +6,9 @@ use std::sync::Arc;
 use super::*;
 use crate::clock::MockClock;
 use crate::error::{Result, StoreError};
+use crate::lifetime::Lifetime;
 use crate::session::UserKeyBuf;
-use crate::store::conformance::{self, Bench, MAX_SESSION_BYTES, conformance, id, json, plain};
+use crate::store::conformance::{self, Bench, MAX_LIFETIME, MAX_SESSION_BYTES, conformance, id, json, plain};
 use crate::store::{Cursor, SessionStore};
 
 fn unlimited() -> Limits {
@@ -40,6 +41,23 @@ mod with_a_distant_limit_of_a_user {
         let limits = Limits { max_sessions_per_user: NonZeroUsize::new(1 << 40), ..unlimited() };
         MemoryStore::new(limits, clock)
     });
+}
+
+mod with_a_lifetime {
+    use super::*;
+    conformance!(lifetime |clock: Arc<MockClock>| MemoryStore::new(lifetime(), clock));
+}
+
+mod with_a_lifetime_and_distant_limits {
+    use super::*;
+    conformance!(lifetime |clock: Arc<MockClock>| {
+        let far = NonZeroUsize::new(1 << 40);
+        MemoryStore::new(Limits { max_sessions: far, max_bytes: far, max_sessions_per_user: far, ..lifetime() }, clock)
+    });
+}
+
+fn lifetime() -> Limits {
+    Limits { max_lifetime: Lifetime::new(Some(MAX_LIFETIME as u64)), ..unlimited() }
 }
 
 /// A table of one shard makes the sweep take many steps.

@@ -1,9 +1,12 @@
 //! What a store counts for `stats`.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use crate::events::{Bus, ENDS, Event, Reason, SWEEPS};
+use crate::session::SessionId;
 use crate::store::{Stats, Sweep};
 
 #[derive(Default)]
@@ -18,11 +21,39 @@ pub struct Counters {
     pub last_sweep: Mutex<Option<Sweep>>,
     /// Why the last background sweep failed, if it did.
     pub sweep_error: Mutex<Option<String>>,
+    pub events: Arc<Bus>,
 }
 
 impl Counters {
     pub fn add(counter: &AtomicU64, number: u64) {
         counter.fetch_add(number, Ordering::Relaxed);
+    }
+
+    /// Notes that a session was deleted by its id.
+    pub fn deleted(&self, id: &SessionId) {
+        let deleted = || Event::Ended { reason: Reason::Deleted, id: id.clone(), user: None };
+        self.events.publish(ENDS, deleted);
+    }
+
+    /// Notes that a session has ended as its user had too many.
+    pub fn replaced(&self) {
+        Self::add(&self.evicted, 1);
+        self.events.publish_unnamed(Reason::Replaced, 1);
+    }
+
+    pub fn swept(&self, sweep: Sweep) {
+        let Sweep { at, duration, removed } = sweep;
+        Self::add(&self.expired, removed);
+        *self.last_sweep.lock() = Some(sweep);
+        self.events.publish_unnamed(Reason::Expired, removed);
+        self.events.publish(SWEEPS, || Event::Swept { at, duration, removed });
+    }
+
+    pub fn set_sweep_error(&self, error: Option<String>) {
+        if let Some(error) = &error {
+            self.events.publish(SWEEPS, || Event::SweepFailed(error.clone()));
+        }
+        *self.sweep_error.lock() = error;
     }
 
     pub fn stats(&self) -> Stats {

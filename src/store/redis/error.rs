@@ -17,7 +17,8 @@ pub fn code(error: &[u8]) -> &str {
     parts(error).0
 }
 
-/// The code of an error and what follows it. Redis 6.2 has one code for all that a script is refused, and puts the
+/// The code of an error and what follows it. A transaction that the server refuses as a whole has its reason behind
+/// `EXECABORT`. Redis 6.2 has one code for all that a script is refused, and puts the
 /// refusal behind the places of it: `ERR Error running script (call to f_…): @user_script:9: @user_script: 9: -OOM …`.
 fn parts(error: &[u8]) -> (&str, &str) {
     // It may repeat bytes of a request. What follows those is of no use.
@@ -29,7 +30,13 @@ fn parts(error: &[u8]) -> (&str, &str) {
         let (code, words) = refusal.strip_prefix('-').unwrap_or(refusal).split_once(' ')?;
         code.bytes().all(|byte| byte.is_ascii_uppercase()).then_some((code, words))
     };
-    if code == "ERR" { in_script().unwrap_or((code, details)) } else { (code, details) }
+    let of_transaction = || details.strip_prefix("Transaction discarded because of: ")?.split_once(' ');
+    let reason = match code {
+        "ERR" => in_script(),
+        "EXECABORT" => of_transaction(),
+        _ => None,
+    };
+    reason.unwrap_or((code, details))
 }
 
 /// Whether a server may do later what it refuses with this code; it has done nothing of it.
@@ -106,6 +113,7 @@ mod tests {
                 "Redis says ERR Error running script (call to f_75d9): @user_script:6: @user_script: 6: The user may not",
             ),
             ("ERR unknown command", "ERR", "Redis says ERR unknown command"),
+            ("EXECABORT Transaction discarded because of: OOM not now.", "OOM", "Redis says OOM not now."),
         ] {
             let error = line.as_bytes();
             assert_eq!((code(error), &in_words(error)[..]), (code_of_it, words));

@@ -47,12 +47,14 @@ use self::counters::Counters;
 use self::monitor::Monitor;
 use self::queue::{Queue, Waiter};
 use self::routing::{Attempt, Router};
-use self::session::{Cipher, Context, Names, NewSession, Op};
+use self::session::{Cipher, Context, Names, NewSession, Op, Transactions};
 use self::time::Times;
 use self::worker::Worker;
 use super::{Answer, Cursor, SessionStore, Stats, StoredSession};
 use crate::clock::{Clock, Millis, SystemClock};
 use crate::error::{Result, StoreError};
+use crate::events::Bus;
+use crate::lifetime::Lifetime;
 use crate::session::{Expiry, Session, SessionId, UserKey};
 use crate::store::DEFAULT_MAX_SESSION_BYTES;
 
@@ -85,6 +87,7 @@ pub struct RedisStore {
     waits_for_replicas: bool,
     cache: Option<CacheOptions>,
     window: Arc<ReplyWindow>,
+    transactions: Arc<Transactions>,
 }
 
 impl RedisStore {
@@ -94,6 +97,10 @@ impl RedisStore {
     /// `InvalidOption`; `Unavailable` if the system has no thread for it.
     pub fn open(options: &RedisOptions) -> Result<Arc<Self>> {
         Self::start(options, Times::new(Arc::new(SystemClock), None))
+    }
+
+    pub fn max_lifetime(&self) -> Lifetime {
+        self.times.lifetime
     }
 
     /// Opens it with a clock of its own, which the servers do not know: they keep each session for the time given, and
@@ -114,9 +121,10 @@ impl RedisStore {
     /// Makes a store, and what begins to serve it where local tasks may be spawned.
     fn prepare(
         options: &RedisOptions,
-        times: Times,
+        mut times: Times,
     ) -> Result<(Arc<Self>, impl FnOnce(System) + Send + use<>)> {
         options.check()?;
+        times.lifetime = Lifetime::new(options.max_lifetime);
         let window = Arc::new(ReplyWindow::default());
         let tls = options.uses_tls().then(|| Tls::new(&options.tls)).transpose()?;
         // Of one server alone: no server may lead a client to a socket of its machine.
@@ -128,11 +136,13 @@ impl RedisStore {
         let replication = (options.wait_replicas > 0)
             .then_some(Replication { replicas: options.wait_replicas, timeout: options.command_timeout / 2 });
         let (queue, counters) = (Arc::new(Queue::default()), Arc::new(Counters::default()));
-        let monitor = Arc::new(Monitor::default());
+        let monitor = Arc::new(Monitor::new(Arc::clone(&counters.events)));
+        let transactions = Arc::<Transactions>::default();
         let store = Arc::new(Self {
             queue: Arc::clone(&queue),
             counters: Arc::clone(&counters),
             monitor: Arc::clone(&monitor),
+            transactions: Arc::clone(&transactions),
             names: Names::new(&options.prefix),
             window: Arc::clone(&window),
             times: times.clone(),
@@ -157,7 +167,8 @@ impl RedisStore {
                 monitor,
             };
             let router = Router::start(&options, connector);
-            spawn_local(Worker::serve(Context::new(options, times, counters, router), queue));
+            let context = Context::new(options, times, counters, transactions, router);
+            spawn_local(Worker::serve(context, queue));
         };
         Ok((store, serve))
     }
@@ -169,6 +180,11 @@ impl RedisStore {
     /// Why the last background sweep failed, if it did.
     pub fn sweep_error(&self) -> Option<String> {
         self.counters.sweep_error.lock().clone()
+    }
+
+    /// Where it publishes what happens.
+    pub fn events(&self) -> &Bus {
+        &self.counters.events
     }
 
     /// The connections to the servers, as the worker has them.
@@ -388,6 +404,12 @@ impl Drop for RedisStore {
 impl SessionStore for RedisStore {
     fn create(&self, session: &Session<'_>) -> Result<()> {
         self.number(Op::Create(self.new_session(session)?, None)).map(drop)
+    }
+
+    fn create_at(&self, session: &Session<'_>, created: Millis) -> Result<()> {
+        let mut session = self.new_session(session)?;
+        session.created_at = Some(created);
+        self.number(Op::Create(session, None)).map(drop)
     }
 
     fn get(&self, id: &SessionId) -> Result<Option<StoredSession>> {

@@ -1,9 +1,13 @@
 //! What is known of the connections of a store, on whichever thread.
 
 use std::collections::{HashMap, HashSet};
+use std::fmt::Display;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
+
+use crate::events::{Bus, Event, OTHERS};
 
 /// Tells the servers of a store from each other.
 type Node = u32;
@@ -40,6 +44,7 @@ pub enum ConnectionState {
 pub struct Monitor {
     state: Mutex<State>,
     retries: AtomicU64,
+    events: Arc<Bus>,
 }
 
 #[derive(Default)]
@@ -57,6 +62,10 @@ struct State {
 }
 
 impl Monitor {
+    pub fn new(events: Arc<Bus>) -> Self {
+        Self { events, ..Self::default() }
+    }
+
     pub fn set_primaries(&self, primaries: Vec<Node>, has_gap: bool) {
         let mut state = self.state.lock();
         (state.primaries, state.has_gap, state.map_problem) = (primaries, has_gap, None);
@@ -67,7 +76,9 @@ impl Monitor {
         self.state.lock().map_problem = Some(reason.into());
     }
 
-    pub fn connected(&self, node: Node) {
+    /// `server` is the address of a node.
+    pub fn connected(&self, node: Node, server: &impl Display) {
+        self.events.publish(OTHERS, || Event::Connected { server: server.to_string() });
         let mut state = self.state.lock();
         state.connects += 1;
         state.connected.insert(node);
@@ -75,7 +86,9 @@ impl Monitor {
     }
 
     /// `problem` is why there is no connection to a node, with its address.
-    pub fn disconnected(&self, node: Node, problem: String) {
+    pub fn disconnected(&self, node: Node, server: &impl Display, problem: String) {
+        let lost = || Event::Disconnected { server: server.to_string(), problem: problem.clone() };
+        self.events.publish(OTHERS, lost);
         let mut state = self.state.lock();
         state.disconnects += 1;
         state.connected.remove(&node);
@@ -86,6 +99,11 @@ impl Monitor {
         let mut state = self.state.lock();
         state.failures += 1;
         state.problems.insert(node, problem);
+    }
+
+    /// Another server has become the primary.
+    pub fn failed_over(&self, from: &impl Display, to: &impl Display) {
+        self.events.publish(OTHERS, || Event::FailedOver { from: from.to_string(), to: to.to_string() });
     }
 
     /// A node is known no more.
@@ -156,16 +174,16 @@ mod tests {
         monitor.set_primaries(vec![1, 2], false);
         monitor.failed(1, "refused".into());
         assert_eq!(seen(&monitor), (ConnectionState::Connecting, why("refused")));
-        monitor.connected(1);
+        monitor.connected(1, &"a:1");
         assert_eq!(seen(&monitor), (ConnectionState::Degraded, None));
-        monitor.connected(2);
+        monitor.connected(2, &"b:1");
         assert_eq!(seen(&monitor), (ConnectionState::Ready, None));
         monitor.set_primaries(vec![1, 2], true);
         assert_eq!(seen(&monitor).0, ConnectionState::Degraded);
         monitor.set_primaries(vec![1], false);
-        monitor.disconnected(2, "gone".into());
+        monitor.disconnected(2, &"b:1", "gone".into());
         assert_eq!(seen(&monitor), (ConnectionState::Ready, None), "2 is no primary any more");
-        monitor.disconnected(1, "reset".into());
+        monitor.disconnected(1, &"a:1", "reset".into());
         assert_eq!(seen(&monitor), (ConnectionState::Unavailable, why("reset")));
         let Connections { connects, disconnects, failures, .. } = monitor.connections();
         assert_eq!((connects, disconnects, failures), (2, 2, 1));

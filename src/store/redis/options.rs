@@ -171,6 +171,8 @@ pub struct RedisOptions {
     pub cache: Option<CacheOptions>,
     pub max_session_bytes: Option<NonZeroUsize>,
     pub max_sessions_per_user: Option<NonZeroUsize>,
+    /// In milliseconds.
+    pub max_lifetime: Option<u64>,
     /// In milliseconds; 0 is off.
     pub sweep_interval: Option<u64>,
 }
@@ -189,6 +191,7 @@ impl RedisOptions {
             cache: None,
             max_session_bytes: None,
             max_sessions_per_user: None,
+            max_lifetime: None,
             sweep_interval: None,
         }
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::clock::{Clock, Millis, SystemClock};
+use crate::lifetime::Lifetime;
 use crate::session::Expiry;
 
 /// The index of a user is kept for whole hours from 37 minutes after the creation of a session on, until one is after the
@@ -34,6 +35,8 @@ pub struct Times {
     pub kept_for: Option<Duration>,
     /// The microseconds of its stamps, by chance: two stores that create the same session in one millisecond are told apart.
     pub micros: u64,
+    /// How long a session may live after its creation.
+    pub lifetime: Lifetime,
     last_stamp: Arc<AtomicU64>,
     /// How far the servers' clock is ahead of the store's; `UNKNOWN` until one of them has said what time it is.
     server_offset: Arc<AtomicI64>,
@@ -54,7 +57,9 @@ impl Times {
         Self {
             clock,
             kept_for,
-            micros: RandomState::new().hash_one(0) % 1000,
+            // So many may be created in the same millisecond before a stamp is one of the next millisecond.
+            micros: RandomState::new().hash_one(0) % 500,
+            lifetime: Lifetime::UNLIMITED,
             last_stamp: Arc::default(),
             server_offset: Arc::new(server_offset.into()),
             steady_offset: Arc::default(),
@@ -97,12 +102,20 @@ impl Times {
         if self.kept_for.is_some() || is_known && server_time.is_none() {
             return;
         }
-        let known = if is_known { self.server_offset.load(Ordering::Relaxed) } else { 0 };
+        let known = self.offset();
         let offset = server_time.map_or(0, |server_time| server_time - (asked_at + self.now()) / 2);
         // What differs by less is the network's delay, too. The stamps of stores on one machine keep their order so.
         let offset = if (offset - known).abs() < IN_STEP { known } else { offset };
         self.steady_offset.store(self.now() + offset - self.steady(), Ordering::Relaxed);
         self.server_offset.store(offset, Ordering::Relaxed);
+    }
+
+    /// How far the servers' clock is ahead, as far as it is known.
+    fn offset(&self) -> Millis {
+        match self.server_offset.load(Ordering::Relaxed) {
+            UNKNOWN => 0,
+            offset => offset,
+        }
     }
 
     /// The time since the store was opened.
@@ -121,6 +134,23 @@ impl Times {
         }
         let steady = self.steady() + self.steady_offset.load(Ordering::Relaxed);
         (now.min(steady), now.max(steady))
+    }
+
+    /// When a session ends by its lifetime, if not before.
+    pub fn end(&self, expires: Expiry, created: Stamp) -> Expiry {
+        self.lifetime.end(expires, (created / 1000) as Millis - self.offset())
+    }
+
+    /// What a script adds to the milliseconds of a creation to know when the session's lifetime ends.
+    pub fn lifetime_of_stamp(&self) -> Option<Millis> {
+        self.lifetime.is_limited().then(|| self.lifetime.last(0).saturating_sub(self.offset()))
+    }
+
+    /// The stamp of a session that was created at this time, if it is sent with this stamp. A time that is yet to come counts
+    /// as the present.
+    pub fn stamp_at(&self, created: Millis, stamp: Stamp) -> Stamp {
+        let created = created.saturating_add(self.offset()).clamp(0, (stamp / 1000) as Millis);
+        created as Stamp * 1000 + stamp % 1000
     }
 
     /// The oldest stamp of what is no older than this by the servers' clock. Until their time is known nothing is older.

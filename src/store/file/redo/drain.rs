@@ -19,6 +19,7 @@ use super::points::{self, Point};
 use super::ring::{self, Ring};
 use super::storage::has_room;
 use crate::error::{Result, StoreError};
+use crate::events::{Event, OTHERS};
 use crate::store::file::record::Record;
 use crate::store::file::rows::{Indexed, Rows};
 
@@ -82,12 +83,22 @@ impl Redo {
     }
 
     pub(super) fn drain_under(&self, _base: &Base, ring: &Ring, part: Part) -> Result<()> {
+        let begun = points::now();
         let mut plan = self.plan(ring, part);
+        let bytes = plan.end.lsn.saturating_sub(ring.applied().lsn);
         while !plan.is_done {
             self.drain_next(ring, &mut plan)?;
         }
         self.end_plan(&plan);
+        self.publish_drain(bytes, points::now() - begun);
         Ok(())
+    }
+
+    fn publish_drain(&self, bytes: u64, took: Duration) {
+        if bytes > 0 {
+            let millis = took.as_millis() as u64;
+            self.environment.events.publish(OTHERS, || Event::Drained { bytes, millis });
+        }
     }
 
     fn plan(&self, ring: &Ring, part: Part) -> Plan {
@@ -134,6 +145,7 @@ impl Redo {
             }
         }
         self.end_plan(&plan);
+        self.publish_drain(bytes, worked);
         if let Some(kibibytes) = std::num::NonZeroU64::new(bytes / 1024) {
             let cost = worked.as_nanos() as u64 / kibibytes;
             let before = self.drain_cost.load(Ordering::Relaxed);

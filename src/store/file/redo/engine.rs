@@ -21,6 +21,7 @@ use super::ring::{self, NextFile, Ring};
 use super::rows::LoggedRows;
 use super::storage::LogFiles;
 use crate::error::{Result, StoreError};
+use crate::events::{ENDS, Ends};
 use crate::store::LogStats;
 use crate::store::file::apply::{Write, WriteBatch};
 use crate::store::file::counters::CounterDelta;
@@ -318,12 +319,16 @@ impl Redo {
         let next = self.next.load(Ordering::SeqCst);
         let mut rows =
             LoggedRows::new(self.overlay(), gate, view, next).map_err(|error| lost(error.into()))?;
-        let max_per_user = environment.limits.max_sessions_per_user;
-        let mut batch =
-            WriteBatch::new(&mut rows, &environment.encryption, max_per_user, environment.clock.now());
+        let mut batch = WriteBatch::new(
+            &mut rows,
+            &environment.encryption,
+            environment.rules(),
+            environment.clock.now(),
+            environment.events.ends(),
+        );
         let mut outcomes = Vec::with_capacity(writes.len());
         for write in writes {
-            let counted = batch.counted;
+            let (counted, ended) = (batch.counted, batch.ended.mark());
             let refused = refusal.filter(|_| write.seals());
             let applied = match refused {
                 Some(error) => Err(WriteError::Refused(error.clone())),
@@ -333,11 +338,13 @@ impl Redo {
                 Ok(changed) if batch.rows.accept(max_records) => outcomes.push(Ok(changed.unwrap_or(0))),
                 Ok(_) => {
                     batch.counted = counted;
+                    batch.ended.rewind(ended);
                     break;
                 }
                 Err(WriteError::Refused(error)) => {
                     batch.rows.refuse();
                     batch.counted = counted;
+                    batch.ended.rewind(ended);
                     outcomes.push(Err(error));
                 }
                 Err(error) => {
@@ -346,15 +353,15 @@ impl Redo {
                 }
             }
         }
-        let counted = batch.counted;
+        let (counted, ended) = (batch.counted, batch.ended);
         let (records, next) = rows.finish();
         points::reach(Point::Decided);
-        Ok(Decided { outcomes, records: Some(records), next, counted })
+        Ok(Decided { outcomes, records: Some(records), next, counted, ended })
     }
 
     /// Writes a decided batch to the log, and enters it.
     fn append(&self, state: &mut ModeState, ring: &Arc<Ring>, decided: Decided) -> Vec<Result<u64>> {
-        let Decided { outcomes, records, next, counted } = decided;
+        let Decided { outcomes, records, next, counted, ended } = decided;
         let records = records.filter(|records| !records.is_empty());
         // What changes nothing rests on what others have brought to the disk.
         let Some(records) = records else { return outcomes };
@@ -385,6 +392,7 @@ impl Redo {
         points::reach(Point::Entered);
         state.last_batch = Some((points::now(), bytes));
         self.environment.counters.add(counted);
+        self.environment.events.publish_ends(ended);
         if ring.used() > ring.size() / 2 {
             self.wake();
         }
@@ -461,6 +469,7 @@ impl Redo {
     fn clear(&self, ring: &Arc<Ring>) -> Result<u64> {
         let mut base = points::lock(&self.base);
         let end = ring.entered();
+        let held = self.held_for_event();
         points::reach(Point::BeforeClear);
         let cleared = catch_unwind(AssertUnwindSafe(|| {
             self.environment.commit_with_log(&[&Write::Clear], Some(&ring.entry(end)))
@@ -470,7 +479,7 @@ impl Redo {
         match cleared {
             Ok(mut outcomes) => {
                 self.forget(ring, end);
-                outcomes.swap_remove(0)
+                outcomes.swap_remove(0).map(|in_file| held.unwrap_or(in_file))
             }
             Err(error) => {
                 // Its commit may be on disk all the same.
@@ -479,6 +488,12 @@ impl Redo {
                 Err(error)
             }
         }
+    }
+
+    /// How many sessions a `clear` ends, if anybody wants to know. Those that are in the log alone are in no table.
+    fn held_for_event(&self) -> Option<u64> {
+        let is_wanted = self.environment.events.wants(ENDS) && !self.overlay().is_unsure();
+        if is_wanted { self.environment.stats().ok()?.sessions } else { None }
     }
 
     /// Drops the overlay after a `clear`.
@@ -495,4 +510,5 @@ struct Decided {
     records: Option<super::format::BatchWriter>,
     next: u64,
     counted: CounterDelta,
+    ended: Ends,
 }

@@ -18,6 +18,7 @@ use crate::error::{Result, StoreError};
 use crate::store::file::apply::Write;
 use crate::store::file::environment::KnownLog;
 use crate::store::file::errors::io_failed;
+use crate::store::file::owner_lock::Feature;
 use crate::store::file::rows::Indexed;
 
 /// The longest pause after the store was shared, or after the log has failed.
@@ -36,7 +37,7 @@ impl Redo {
         if let Some(log) = log {
             self.recover(log)?;
             // The process that began it may have died before it could end it for one of an old version.
-            if self.environment.has_old_version().unwrap_or(true) {
+            if self.environment.has_old_version(Feature::Log).unwrap_or(true) {
                 let mut state = points::lock(&self.mode);
                 self.end_log(&mut points::lock(&self.base))?;
                 postpone(&mut state);
@@ -156,7 +157,7 @@ impl Redo {
         *self.log.lock() = Some(Arc::new(ring));
         // Last, as a process of an old version marks itself before it looks at the format, and refuses that of a store with
         // a log.
-        if environment.has_old_version().unwrap_or(true) || self.seed_next().is_err() {
+        if environment.has_old_version(Feature::Log).unwrap_or(true) || self.seed_next().is_err() {
             self.end_log(&mut base)?;
             return Ok(false);
         }

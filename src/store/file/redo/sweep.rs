@@ -42,11 +42,16 @@ impl Redo {
         if free.is_empty() {
             return Ok(Some(Step { removed: 0, next }));
         }
-        let mut removed = Vec::new();
-        environment.change(|rows| {
-            let mut batch = WriteBatch::new(rows, &environment.encryption, None, now);
-            removed = batch.sweep(&free, now)?;
-            Ok(())
+        let (removed, ended) = environment.change(|rows| {
+            let mut batch = WriteBatch::new(
+                rows,
+                &environment.encryption,
+                environment.rules(),
+                now,
+                environment.events.ends(),
+            );
+            let removed = batch.sweep(&free, now)?;
+            Ok((removed, batch.ended))
         })?;
         // The writer may have decided a batch since.
         for key in &removed {
@@ -54,6 +59,7 @@ impl Redo {
         }
         let removed = removed.len() as u64;
         environment.counters.add(CounterDelta { expired: removed, ..CounterDelta::default() });
+        environment.events.publish_ends(ended);
         Ok(Some(Step { removed, next }))
     }
 }

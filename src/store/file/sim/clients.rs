@@ -167,6 +167,7 @@ fn new_write(world: &World, lane: usize, kind: usize) -> (Op, Write) {
         user: Some(random.below(USERS + 1)).filter(|user| *user < USERS),
         expires: now + lifetime,
         version: random.next() as u32,
+        created_at: now,
     };
     let padding = random.below(world.config.max_content);
     let user = random.below(USERS);

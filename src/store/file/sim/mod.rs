@@ -45,7 +45,7 @@ use tempfile::TempDir;
 
 use self::world::{Config, DataFile, World};
 use super::redo::points::hooks;
-use super::tables::{TABLES, Tables};
+use super::tables::{FORMAT, TABLES, Tables};
 use crate::store::simulation::Random;
 
 thread_local! {
@@ -125,6 +125,8 @@ impl Simulator {
         for table in [tables.sessions, tables.users, tables.expiries] {
             table.clear(&mut txn).unwrap();
         }
+        // As an older version leaves it: the first process to open it changes that.
+        tables.meta.put(&mut txn, FORMAT, &1_u32.to_le_bytes()).unwrap();
         tables.set_log(&mut txn, None).unwrap();
         tables.set_next(&mut txn, 0).unwrap();
         txn.commit().unwrap();

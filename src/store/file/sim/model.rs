@@ -8,8 +8,9 @@
 use std::collections::{HashSet, VecDeque};
 
 use super::scheduler::ProcessId;
-use super::world::World;
+use super::world::{Config, World};
 use crate::clock::{Clock, Millis};
+use crate::lifetime::Lifetime;
 use crate::store::file::options::Durability;
 
 /// A session that is stored.
@@ -19,6 +20,25 @@ pub(super) struct Row {
     pub user: Option<usize>,
     pub expires: Millis,
     pub version: u32,
+    pub created_at: Millis,
+}
+
+/// What the store is opened with.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    max_per_user: Option<usize>,
+    lifetime: Lifetime,
+}
+
+impl Limits {
+    fn of(world: &World) -> Self {
+        let Config { max_per_user, max_lifetime, .. } = &world.config;
+        Self { max_per_user: max_per_user.map(usize::from), lifetime: *max_lifetime }
+    }
+
+    fn end(self, expires: Millis, created_at: Millis) -> Millis {
+        expires.min(self.lifetime.last(created_at))
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -94,31 +114,34 @@ impl State {
         });
     }
 
-    fn apply(&mut self, op: &Op, now: Millis, max: Option<usize>) -> Outcome {
+    fn apply(&mut self, op: &Op, now: Millis, limits: Limits) -> Outcome {
+        let max = limits.max_per_user;
         match op {
             Op::Create(row) => {
                 if self.live(row.id, now).is_some() {
                     return Some(Err(()));
                 }
                 self.0.retain(|other| other.id != row.id);
-                self.evict(row.user, row.expires, row.id, max, now);
-                self.0.push(row.clone());
+                let expires = limits.end(row.expires, now);
+                self.evict(row.user, expires, row.id, max, now);
+                self.0.push(Row { expires, created_at: now, ..row.clone() });
                 Some(Ok(1))
             }
             Op::Update(row) => {
-                if self.live(row.id, now).is_none() {
-                    return Some(Ok(0));
-                }
-                self.evict(row.user, row.expires, row.id, max, now);
+                let Some(at) = self.live(row.id, now) else { return Some(Ok(0)) };
+                let created_at = self.0[at].created_at;
+                let expires = limits.end(row.expires, created_at);
+                self.evict(row.user, expires, row.id, max, now);
                 if let Some(at) = self.live(row.id, now) {
-                    self.0[at] = row.clone();
+                    self.0[at] = Row { expires, created_at, ..row.clone() };
                 }
                 Some(Ok(1))
             }
             Op::Touch { id, expires, enough } => {
                 let Some(at) = self.live(*id, now) else { return Some(Ok(0)) };
-                if enough.is_none_or(|enough| self.0[at].expires < enough) {
-                    self.0[at].expires = *expires;
+                let created_at = self.0[at].created_at;
+                if enough.is_none_or(|enough| self.0[at].expires < limits.end(enough, created_at)) {
+                    self.0[at].expires = limits.end(*expires, created_at);
                 }
                 Some(Ok(1))
             }
@@ -220,7 +243,7 @@ impl Default for Lane {
 impl Lane {
     /// Adds the candidates that what is under way may have led to by now.
     pub(super) fn expand(&mut self, world: &World) {
-        let max = world.config.max_per_user.map(usize::from);
+        let limits = Limits::of(world);
         let may_skip = world.config.has_errors();
         if self.writes.is_empty() && self.read.is_none() && self.clear.is_none() {
             return;
@@ -228,7 +251,7 @@ impl Lane {
         let mut seen: HashSet<Candidate> = self.candidates.iter().cloned().collect();
         let mut at = 0;
         while at < self.candidates.len() {
-            for candidate in self.successors(&self.candidates[at], max, may_skip) {
+            for candidate in self.successors(&self.candidates[at], limits, may_skip) {
                 if seen.insert(candidate.clone()) {
                     self.candidates.push(candidate);
                 }
@@ -237,12 +260,12 @@ impl Lane {
         }
     }
 
-    fn successors(&self, candidate: &Candidate, max: Option<usize>, may_skip: bool) -> Vec<Candidate> {
+    fn successors(&self, candidate: &Candidate, limits: Limits, may_skip: bool) -> Vec<Candidate> {
         let mut next = Vec::new();
         if let Some(write) = self.writes.get(candidate.fates.len()) {
             for time in &write.times {
                 let mut after = candidate.clone();
-                let outcome = after.state.apply(&write.what, *time, max);
+                let outcome = after.state.apply(&write.what, *time, limits);
                 after.fates.push(Fate::Done(outcome));
                 next.push(after);
             }

@@ -15,7 +15,8 @@ use crate::error::{Result, StoreError};
 use crate::session::{SessionId, UserKeyBuf};
 use crate::store::file::apply::{SWEEP_STEP, Write};
 use crate::store::file::encryption::Encryption;
-use crate::store::file::environment::{Environment, Limits};
+use crate::store::file::environment::Environment;
+use crate::store::file::limits::Limits;
 use crate::store::file::open::{Access, Opened};
 use crate::store::file::record::Record;
 use crate::store::file::redo::engine::{Redo, Sizes};
@@ -204,7 +205,11 @@ fn try_open(world: &Rc<World>, id: ProcessId, is_reader: bool) -> Result<Store> 
         lock.release();
         return Err(StoreError::Locked("the store needs its log".into()));
     }
-    let limits = Limits { max_session_bytes: 1 << 20, max_sessions_per_user: world.config.max_per_user };
+    let limits = Limits {
+        max_session_bytes: 1 << 20,
+        max_sessions_per_user: world.config.max_per_user,
+        max_lifetime: world.config.max_lifetime,
+    };
     let opened = Opened {
         env: data_file.env.clone(),
         tables: data_file.tables,
@@ -221,6 +226,7 @@ fn try_open(world: &Rc<World>, id: ProcessId, is_reader: bool) -> Result<Store> 
     let clock = Arc::clone(&world.clock) as Arc<dyn Clock>;
     let mut environment = Environment::new(opened, Vec::new(), limits, None, clock);
     environment.turn = Some(Arc::clone(&world.turn));
+    environment.keep_times()?;
     let environment = Arc::new(environment);
     let files = SimFiles { disk: Arc::clone(&world.disk), process: id };
     let redo = Redo::new(
@@ -437,6 +443,9 @@ impl Store {
 
     /// As `FileStore::size`.
     pub(super) fn size(&self) -> Result<u64> {
+        if self.environment.must_scan_to_count()? {
+            self.redo.drain_now()?;
+        }
         let _base = self.redo.hold_base()?;
         self.environment.live_sessions()
     }

@@ -18,6 +18,7 @@ use super::model::Lane;
 use super::process::Process;
 use super::scheduler::{Killed, ProcessId, Scheduler};
 use crate::clock::{Clock, MockClock};
+use crate::lifetime::Lifetime;
 use crate::store::conformance::START;
 use crate::store::file::options::Durability;
 use crate::store::file::redo::engine::Sizes;
@@ -47,6 +48,7 @@ pub(super) struct Config {
     pub max_processes: usize,
     pub durability: Durability,
     pub max_per_user: Option<NonZeroUsize>,
+    pub max_lifetime: Lifetime,
     pub sizes: Sizes,
     pub max_content: usize,
     /// How long a step takes.
@@ -100,6 +102,7 @@ impl Config {
             max_processes: *random.pick(&[1, 1, 2, 3]),
             durability: if is_lax { Durability::EverySec } else { Durability::Commit },
             max_per_user: NonZeroUsize::new(random.below(3)),
+            max_lifetime: Lifetime::new(*random.pick(&[None, None, Some(2_000), Some(60_000)])),
             sizes: Sizes { first: ring, max },
             max_content: *random.pick(&[64, 900, 4000, 12_000]),
             step_micros: *random.pick(&[1, 20, 500]),

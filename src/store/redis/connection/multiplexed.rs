@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout};
 
-use super::super::resp::{Decoder, Malformed, Replies, Reply, Request};
+use super::super::resp::{Decoder, Malformed, Replies, Reply, Request, are_refused};
 use super::reply_window::ReplyWindow;
 
 /// Why a request has no answers.
@@ -344,8 +344,7 @@ impl MultiplexedConnection {
             Some(Expected::Replicas) => {
                 let enough = self.replication.is_none_or(|wanted| number >= i64::from(wanted.replicas));
                 for (to, replies) in self.unreplicated.take() {
-                    let is_refusal = replies.iter().all(|reply| matches!(reply, Reply::Error(_)));
-                    let answer = if enough || is_refusal {
+                    let answer = if enough || are_refused(&replies) {
                         Ok(replies)
                     } else {
                         Err(SendError::UnderReplicated(number))

@@ -5,15 +5,19 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
+use smallvec::SmallVec;
 use tokio_rustls::rustls::ClientConnection;
 
-use super::super::resp::{Decoded, Decoder, Malformed, Reply};
+use super::super::resp::{Decoder, Malformed, Reply};
 
 /// How much is read at once, and what buffers keep while nothing needs more.
 const ROOM: usize = 64 * 1024;
 
 /// About how much is written at once. The event loop gets its turn before the rest.
 const MAX_WRITTEN: usize = 1 << 20;
+
+/// Some replies in the bytes received. Most requests get one.
+pub type SomeReplies<'a> = SmallVec<[Reply<&'a [u8]>; 1]>;
 
 /// What became of a reading.
 pub enum Filled {
@@ -212,20 +216,23 @@ impl Socket {
         }
     }
 
-    /// The next reply, if it has come, and its length, for `take`.
+    /// The next replies, so many, if all have come, and their length, for `take`.
     ///
     /// # Errors
     /// As for [`Decoder::decode`].
-    pub fn reply(&self) -> Decoded<'_> {
+    pub fn replies(&self, count: usize) -> Result<Option<(SomeReplies<'_>, usize)>, Malformed> {
         let unread = &self.inbox[self.unread.clone()];
-        let mut len = 0;
-        while let Some((reply, reply_len)) = Decoder::default().decode(&unread[len..])? {
+        let (mut replies, mut len) = (SomeReplies::new(), 0);
+        while replies.len() < count {
+            let Some((reply, reply_len)) = Decoder::default().decode(&unread[len..])? else {
+                return Ok(None);
+            };
             len += reply_len;
             if !matches!(reply, Reply::Push(_)) {
-                return Ok(Some((reply, len)));
+                replies.push(reply);
             }
         }
-        Ok(None)
+        Ok(Some((replies, len)))
     }
 
     pub fn take(&mut self, len: usize) {

@@ -42,7 +42,8 @@ impl FastPath {
     /// call of it was followed by a hit.
     pub fn try_get(&mut self, id: &SessionId, mut read: impl FnMut(Expiry, Content<'_>)) -> Option<Hit> {
         let (cache, cipher) = (self.cache.as_mut()?, self.cipher.as_ref()?);
-        cache.note_mass_ends(self.store.counters.mass_ends.load(Ordering::Acquire), Instant::now);
+        // Whoever was told of them on this thread was told after the count.
+        cache.note_mass_ends(self.store.counters.mass_ends.load(Ordering::Relaxed), Instant::now);
         let key = key(cipher, id)?;
         let at = if self.routes.is_one_server() {
             0
@@ -61,27 +62,19 @@ impl FastPath {
         }
         let mut has_read = false;
         while now.saturating_duration_since(open.empty_at) > EMPTY_FOR {
-            match open.socket.fill() {
-                Ok(Filled::Nothing) => {
-                    open.empty_at = now;
-                    break;
-                }
-                Ok(Filled::Whole | Filled::Some) if open.socket.unread() <= MAX_UNREAD => {}
+            match open.fill(Some(&mut *cache), &self.store.names) {
+                Ok(Filled::Nothing) => open.empty_at = now,
+                Ok(Filled::Whole | Filled::Some) if open.socket.unread() <= MAX_UNREAD => has_read = true,
                 Ok(Filled::Whole | Filled::Some) => {
                     primary.has_buffered = true;
                     return None;
                 }
+                // The next turn takes the replies that came before, and comes upon the same.
                 Ok(Filled::Ended) | Err(_) => {
-                    open.has_failed = true;
                     cache.drop_all();
+                    primary.has_buffered = true;
                     return None;
                 }
-            }
-            has_read = true;
-            if cache.hear(&mut open.socket, &open.cipher, &self.store.names).is_err() {
-                open.has_failed = true;
-                cache.drop_all();
-                return None;
             }
         }
         let has_replies = open.socket.unread() > 0;

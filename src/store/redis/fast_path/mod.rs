@@ -265,6 +265,16 @@ impl FastPath {
         self.begin(Op::Create(session, None), ticket)
     }
 
+    /// Begins [`crate::store::SessionStore::create_at`].
+    ///
+    /// # Errors
+    /// As for `create`.
+    pub fn create_at(&mut self, session: &Session<'_>, created: Millis, ticket: u32) -> Result<()> {
+        let mut session = self.store.new_session(session)?;
+        session.created_at = Some(created);
+        self.begin(Op::Create(session, None), ticket)
+    }
+
     /// Begins [`crate::store::SessionStore::update`]. The number is 1 if there was a live session, or 0.
     ///
     /// # Errors
@@ -384,7 +394,7 @@ impl FastPath {
             }
             let start = open.socket.push(&request.bytes);
             *unflushed += 1;
-            return pending.push(PendingCall { call, start });
+            return pending.push(PendingCall { call, start, commands: request.commands });
         }
         self.fall_back(Some(at), call);
     }
@@ -534,16 +544,12 @@ impl FastPath {
             if has_read {
                 return Ok(more);
             }
-            match open.socket.fill().map_err(|_| Ended)? {
+            match open.fill(ends.cache.as_mut(), &self.store.names).map_err(|_| Ended)? {
                 Filled::Ended => return Err(Ended),
                 Filled::Nothing => return Ok(false),
                 filled => {
                     more = matches!(filled, Filled::Whole);
                     has_read = true;
-                    if let Some(cache) = &mut ends.cache {
-                        let heard = cache.hear(&mut open.socket, &open.cipher, &self.store.names);
-                        heard.map_err(|_| Ended)?;
-                    }
                 }
             }
         }
@@ -551,27 +557,27 @@ impl FastPath {
         Ok(true)
     }
 
-    /// Takes the reply to the next call, if it has come; its length.
+    /// Takes the replies to the next call, if all have come; their length.
     fn take_next(
         &mut self,
         open: &mut Open,
         pending: &mut Pending,
         ends: &mut Ends<'_, impl Results>,
     ) -> Result<Option<usize>, Ended> {
-        let found = open.socket.reply().map_err(|_| Ended)?;
-        let Some((reply, len)) = found else { return Ok(None) };
+        let found = open.socket.replies(pending.next_replies()).map_err(|_| Ended)?;
+        let Some((replies, len)) = found else { return Ok(None) };
         if let Some(cache) = &mut ends.cache {
             let begun_at = pending.next_deadline().and_then(|at| at.checked_sub(self.store.command_timeout));
-            cache.note_reply(&mut open.proof, &reply, begun_at);
+            replies.iter().for_each(|reply| cache.note_reply(&mut open.proof, reply, begun_at));
         }
-        open.draining |= self.take(&reply, &open.cipher, pending, ends)?;
+        open.draining |= self.take(&replies, &open.cipher, pending, ends)?;
         Ok(Some(len))
     }
 
-    /// Takes the reply to a call: whether the connection is to be used no more. A reply that nobody asked for ends it.
+    /// Takes the replies to a call: whether the connection is to be used no more. A reply that nobody asked for ends it.
     fn take(
         &mut self,
-        reply: &Reply<&[u8]>,
+        replies: &[Reply<&[u8]>],
         cipher: &Cipher,
         pending: &mut Pending,
         results: &mut impl Results,
@@ -584,15 +590,15 @@ impl FastPath {
         pending.progress.answered += 1;
         self.current.clear();
         self.current.extend(call.call.sharing.iter().rev().copied().chain([call.call.ticket]));
-        let outcome = self.finish(call, reply, cipher, pending, results);
+        let outcome = self.finish(call, replies, cipher, pending, results);
         self.current.clear();
-        outcome.map(|()| ends_connection(reply))
+        outcome.map(|()| replies.iter().any(ends_connection))
     }
 
     fn finish(
         &mut self,
         call: PendingCall,
-        reply: &Reply<&[u8]>,
+        replies: &[Reply<&[u8]>],
         cipher: &Cipher,
         pending: &mut Pending,
         results: &mut impl Results,
@@ -600,9 +606,12 @@ impl FastPath {
         let progress = pending.progress;
         let PendingCall { call: Call { op, ticket, deadline, .. }, .. } = &call;
         let (ticket, deadline) = (*ticket, *deadline);
-        let step = interpret(op.kind(), std::slice::from_ref(reply));
-        if let Step::Refused(_) = step {
-            self.retry(call, progress, false);
+        let step = interpret(op.kind(), replies);
+        if let Step::Refused(reason) | Step::PartlyRefused(reason) = step {
+            if matches!(op, Op::Create(..)) {
+                self.store.transactions.were_refused(reason);
+            }
+            self.retry(call, progress, matches!(step, Step::PartlyRefused(_)));
             return Ok(());
         }
         if let Op::Get(id) = op
@@ -650,6 +659,7 @@ impl FastPath {
                 self.created(session, *stamp, index_len, ticket, deadline, results);
             }
             (Op::Delete(id), Step::Deleted(value)) => {
+                self.store.counters.deleted(id);
                 if let Some(stale) = StaleEntry::of(cipher.member(id), value, &self.store.names) {
                     self.apart(Waiter::Nobody, async move |context: Rc<Context>| {
                         session::forget_later(&context, stale);
@@ -873,7 +883,12 @@ fn request_for(store: &RedisStore, cipher: &Cipher, op: &Op) -> Result<Request> 
         Op::Create(session, stamp) => {
             let created = stamp.ok_or_else(error::unexpected)?;
             let creation = Creation::new(session, created, cipher, names, times)?;
-            creation.request(write, created, store.max_sessions_per_user.is_some())
+            let counts = store.max_sessions_per_user.is_some();
+            if session.user().is_none() || store.transactions.are_taken() {
+                creation.transaction(write, created, counts)
+            } else {
+                creation.script(write, Some(created), counts, false, times)
+            }
         }
         Op::Cold(_) => return Err(error::unexpected()),
     })

@@ -1,14 +1,15 @@
 //! One server that has slots, as a fast path knows it: the connection to it, and the calls that it was sent.
 
 use std::collections::VecDeque;
+use std::io;
 use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::super::cache::Proof;
-use super::super::connection::{ReplyWindow, Socket};
+use super::super::cache::{NearCache, Proof};
+use super::super::connection::{Filled, ReplyWindow, Socket};
 use super::super::routing::NodeId;
-use super::super::session::{Cipher, Op};
+use super::super::session::{Cipher, Names, Op};
 use super::fallback::Progress;
 use crate::session::SessionId;
 
@@ -60,8 +61,16 @@ impl Call {
 /// A call that the server has been asked to carry out, or is about to be.
 pub struct PendingCall {
     pub call: Call,
-    /// Where its command begins in all that is sent. It gets one reply.
+    /// Where its commands begin in all that is sent.
     pub start: u64,
+    /// How many commands they are: each gets a reply.
+    pub commands: usize,
+}
+
+/// A call that is over, whose replies are still to come.
+pub struct Late {
+    deadline: Instant,
+    commands: usize,
 }
 
 /// The connection while it is open.
@@ -82,6 +91,16 @@ pub struct Open {
 }
 
 impl Open {
+    /// Reads once. All messages are heard before any reply that was read with them is taken, which passes over them.
+    pub fn fill(&mut self, cache: Option<&mut NearCache>, names: &Names) -> io::Result<Filled> {
+        let filled = self.socket.fill()?;
+        if let (Filled::Whole | Filled::Some, Some(cache)) = (&filled, cache) {
+            let heard = cache.hear(&mut self.socket, &self.cipher, names);
+            heard.map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+        }
+        Ok(filled)
+    }
+
     /// Whether what is sent on it is answered.
     pub fn is_usable(&self) -> bool {
         !self.draining && !self.write_closed && !self.has_failed
@@ -92,8 +111,8 @@ impl Open {
 #[derive(Default)]
 pub struct Pending {
     pub calls: VecDeque<PendingCall>,
-    /// Calls before those, which are over as they were late: the deadline of each.
-    pub late: VecDeque<Instant>,
+    /// Calls before those, which are over as they were late.
+    pub late: VecDeque<Late>,
     pub progress: Progress,
     /// How many of the calls change sessions.
     changes: usize,
@@ -117,14 +136,15 @@ impl Pending {
     /// Takes the oldest call where its time is over. Its reply is still to come.
     pub fn pop_late(&mut self, now: Instant) -> Option<Call> {
         self.calls.front().filter(|first| now >= first.call.deadline)?;
-        let PendingCall { call, .. } = self.pop()?;
-        self.late.push_back(call.deadline);
+        let PendingCall { call, commands, .. } = self.pop()?;
+        self.late.push_back(Late { deadline: call.deadline, commands });
         Some(call)
     }
 
     /// The deadline of the call whose reply comes next.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.late.front().copied().or_else(|| self.calls.front().map(|first| first.call.deadline))
+        let late = self.late.front().map(|late| late.deadline);
+        late.or_else(|| self.calls.front().map(|first| first.call.deadline))
     }
 
     /// Puts the oldest call back.
@@ -140,7 +160,14 @@ impl Pending {
         mem::take(&mut self.calls)
     }
 
-    /// How many replies are to come.
+    /// How many replies the oldest request gets.
+    pub fn next_replies(&self) -> usize {
+        let late = self.late.front().map(|late| late.commands);
+        // One that nobody asked for ends the connection.
+        late.or(self.calls.front().map(|call| call.commands)).unwrap_or(1)
+    }
+
+    /// How many requests have no reply yet.
     pub fn len(&self) -> usize {
         self.calls.len() + self.late.len()
     }
@@ -241,7 +268,7 @@ impl Primary {
     pub fn is_lost(&self, now: Instant, timeout: Duration) -> bool {
         let is_silent = |open: &Open| now >= open.socket.last_read_at() + timeout;
         // What is so late is in buffers on the way.
-        let is_overdue = self.pending.late.front().is_some_and(|deadline| now >= *deadline + timeout);
+        let is_overdue = self.pending.late.front().is_some_and(|late| now >= late.deadline + timeout);
         is_overdue || self.pending.len() > 0 && self.open.as_ref().is_some_and(is_silent)
     }
 }
@@ -272,7 +299,7 @@ mod tests {
         });
         let mut primary = Primary { open, ..Primary::default() };
         let (first, second) = (now + timeout / 4, now + timeout / 2);
-        primary.pending.push(PendingCall { call: call(first), start: 0 });
+        primary.pending.push(PendingCall { call: call(first), start: 0, commands: 1 });
         primary.queued.push_back(call(second));
         assert_eq!(primary.next_deadline(timeout), Some(first));
         assert!(primary.pending.pop_late(first).is_some());

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 use super::super::cache::{begin_tracking, read_tracking};
 use super::super::connection::System;
 use super::super::queue::{Answers, EventLoopConnection, Queue, Supply};
-use super::super::resp::{CREATE_INDEXED, Request, TOUCH, UPDATE};
+use super::super::resp::{CREATE, Request, TOUCH, UPDATE};
 use super::super::routing::{Attempt, Node, NodeId, backoff};
 use super::super::session::{
     Context, KeyWatch, cipher, goes_by, has_keys, keeps_keys, keys_request, know_time,
@@ -145,9 +145,8 @@ async fn try_connect(context: &Context, node: &Rc<Node>) -> Option<EventLoopConn
     };
     let cipher = context.router.step(unlock).await.ok()?;
     // A script that is not loaded here is when it is first called.
-    let load = [&CREATE_INDEXED, &TOUCH, &UPDATE]
-        .iter()
-        .fold(Request::read(Default::default()), |request, script| {
+    let load =
+        [&CREATE, &TOUCH, &UPDATE].iter().fold(Request::read(Default::default()), |request, script| {
             request.command(&[b"SCRIPT", b"LOAD", script.text.as_bytes()])
         });
     // One node of a cluster has the wrapped keys.

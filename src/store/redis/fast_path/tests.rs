@@ -12,14 +12,14 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 use std::{io::Write, thread};
 
-use self::fake::{Command, Commands, Conduct, Fake, bulk, is_create};
+use self::fake::{Command, Commands, Conduct, Fake, answer_to_transaction, bulk, is_create};
 use self::harness::{FastPathStore, Harness};
 use super::*;
 use crate::clock::{Clock, SystemClock};
 use crate::error::StoreError;
 use crate::session::{Session, UserKeyBuf};
 use crate::store::SessionStore;
-use crate::store::conformance::{conformance, id, json, plain};
+use crate::store::conformance::{MAX_LIFETIME, conformance, id, json, plain};
 use crate::store::redis::RedisOptions;
 use crate::store::redis::connection::RawConnection;
 use crate::store::redis::tests::{open_at, options, options_at, secret, tls_options};
@@ -32,6 +32,16 @@ mod in_the_open {
 mod over_tls {
     use super::*;
     conformance!(maybe | clock | Some(FastPathStore::new(open_at(&tls_options()?, &clock))));
+}
+
+mod with_a_lifetime {
+    use super::*;
+    conformance!(
+        lifetime maybe | clock | {
+            let max_lifetime = Some(MAX_LIFETIME as u64);
+            Some(FastPathStore::new(open_at(&RedisOptions { max_lifetime, ..options()? }, &clock)))
+        }
+    );
 }
 
 mod encrypted {
@@ -178,7 +188,7 @@ fn number_in(text: &str) -> usize {
 }
 
 const DONE: &[u8] = b":1\r\n";
-const CREATED: &[u8] = b":1\r\n";
+const CREATED: &[u8] = b"+OK\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n*4\r\n:0\r\n:1\r\n:1\r\n+OK\r\n";
 const NIL: &[u8] = b"$-1\r\n";
 
 #[test]
@@ -223,7 +233,7 @@ fn answers_may_be_cut_at_every_byte() {
     let mut scene = Scene::new();
     let ann = ann();
     let created = scene.harness.create(&session("a", &ann));
-    let value = scene.hear(1)[0][5].clone();
+    let value = scene.hear(1)[0][2].clone();
     scene.say(CREATED);
     assert_eq!(scene.harness.number(created), Ok(1));
     let answers = [&bulk(&value)[..], DONE, b":0\r\n", CREATED, NIL].concat();
@@ -360,13 +370,15 @@ fn what_is_refused_is_begun_again_by_the_worker() {
             [scene.harness.create(&session("a", &ann)), scene.harness.touch(&id("b"), in_an_hour())];
         let found = scene.harness.get(&id("c"));
         scene.hear(3);
-        scene.peer.say(&[refusal, refusal, NIL].concat());
+        scene.peer.say(&[&answer_to_transaction(refusal)[..], refusal, NIL].concat());
         assert_eq!(scene.harness.session(found), Ok(None), "it is answered here");
         assert_eq!(refused.map(|ticket| scene.harness.number(ticket)), [Ok(1), Ok(0)]);
         assert_eq!(scene.harness.socket().is_none(), ends, "{}", refusal.escape_ascii());
         let mut log = scene.fake.log();
         log.sort();
-        assert_eq!(log, ["create sess#a", "touch sess#b"]);
+        // A server that does not know the transaction is sent the script.
+        let create = if refusal == b"-ERR\r\n" { "replace sess#a" } else { "create sess#a" };
+        assert_eq!(log, [create, "touch sess#b"]);
     }
 }
 
@@ -381,10 +393,57 @@ fn a_create_that_is_refused_leaves_nothing_behind() {
     let refused = scene.harness.create(&session("a", &ann));
     let changed = scene.harness.update(&session("a", &ann));
     scene.hear(2);
-    scene.say(&[REFUSED, b":0\r\n"].concat());
+    scene.say(&[&answer_to_transaction(REFUSED)[..], b":0\r\n"].concat());
     assert_eq!(scene.harness.number(refused).unwrap_err().code(), "ERR_STORE_FULL");
     assert!(!scene.fake.has("sess#a"));
     assert_eq!(scene.harness.number(changed), Ok(0), "of a session that never was");
+}
+
+#[test]
+fn a_server_that_knows_no_such_transaction_is_sent_scripts() {
+    const REFUSED: &[u8] = b"-ERR wrong number of arguments for 'pexpireat' command\r\n";
+    let mut scene = Scene::new();
+    let ann = ann();
+    let refused = scene.harness.create(&session("a", &ann));
+    scene.hear(1);
+    scene.say(&answer_to_transaction(REFUSED));
+    assert_eq!(scene.harness.number(refused), Ok(1));
+    let created = scene.harness.create(&session("b", &ann));
+    let commands = scene.hear(1);
+    let names = [0, 3, 4].map(|at| String::from_utf8_lossy(&commands[0][at]).into_owned());
+    assert_eq!(names, ["EVALSHA", "sess#b", "user#\"ann\""]);
+    scene.say(DONE);
+    assert_eq!(scene.harness.number(created), Ok(1));
+    assert_eq!(scene.fake.log(), ["replace sess#a"]);
+}
+
+#[test]
+fn a_create_of_which_a_part_is_refused_is_done_by_the_worker_or_not_at_all() {
+    const NOT_BEGUN: &[u8] = b"-ERR unknown command\r\n:0\r\n:1\r\n:1\r\n+OK\r\n-ERR EXEC without MULTI\r\n";
+    const NO_INDEX: &[u8] = b"-WRONGTYPE another's\r\n";
+    const HALF: &[u8] = b"+OK\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n*4\r\n:0\r\n-WRONGTYPE another's\r\n:0\r\n+OK\r\n";
+    let is_script = |command: &Command| command[0].starts_with(b"EVAL") && command.len() > 8;
+    for has_index in [true, false] {
+        let decide = move |_, command: &Command| {
+            if !has_index && is_script(command) { Conduct::Say(NO_INDEX) } else { Conduct::Do }
+        };
+        let mut scene = Scene::with(Fake::start(decide), |_| {});
+        let created = scene.harness.create(&session("a", &ann()));
+        let commands = scene.hear(1);
+        scene.fake.data.lock().unwrap().apply(&commands[0]);
+        scene.say(if has_index { NOT_BEGUN } else { HALF });
+        let outcome = scene.harness.number(created);
+        assert_eq!(scene.fake.has("sess#a"), has_index);
+        let worker = if has_index { &["replace sess#a"][..] } else { &["end sess#a"] };
+        assert_eq!(scene.fake.log(), worker);
+        match outcome {
+            Ok(1) => assert!(has_index),
+            Err(error) => {
+                assert_eq!((error.code(), error.is_outcome_unknown()), ("ERR_STORE_CORRUPT", false))
+            }
+            other => panic!("{other:?}"),
+        }
+    }
 }
 
 #[test]
@@ -396,7 +455,7 @@ fn a_create_whose_answer_is_lost_is_sent_again_and_finds_its_own_session() {
     scene.fake.data.lock().unwrap().apply(&commands[0]);
     scene.peer.leave();
     assert_eq!(scene.harness.number(created), Ok(1));
-    assert_eq!(scene.fake.log(), ["create sess#a", "enter user#\"ann\"", "replace sess#a"]);
+    assert_eq!(scene.fake.log(), ["replace sess#a"]);
     // Of another creation it is refused as ever.
     assert_eq!(scene.store.create(&session("a", &ann)), Err(StoreError::Exists));
 }
@@ -576,7 +635,7 @@ fn a_late_answer_does_not_cost_the_others_their_connection() {
     let error = scene.harness.number(late).unwrap_err();
     assert_eq!((error.code(), error.is_outcome_unknown()), ("ERR_STORE_TIMEOUT", true));
     // First that to the call that is over, and then that to the other.
-    scene.say(b":1\r\n:1\r\n");
+    scene.say(&[DONE, CREATED].concat());
     assert_eq!(scene.harness.number(other), Ok(1));
     assert!(scene.harness.socket().is_some() && scene.fake.log().is_empty());
 }
@@ -674,7 +733,7 @@ fn read_by(commands: &[Command]) -> Vec<String> {
 fn reads_of_one_session_share_a_request_until_it_is_written() {
     let mut scene = Scene::new();
     let created = scene.harness.create(&session("a", &ann()));
-    let value = scene.hear(1)[0][5].clone();
+    let value = scene.hear(1)[0][2].clone();
     scene.say(CREATED);
     assert_eq!(scene.harness.number(created), Ok(1));
     let shared: Vec<_> = ["a", "b", "a", "a", "b"].iter().map(|name| scene.harness.get(&id(name))).collect();

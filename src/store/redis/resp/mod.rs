@@ -10,9 +10,7 @@ mod slot;
 
 #[cfg(fuzzing)]
 pub use reply::check_replies;
-pub(super) use reply::{Decoded, Decoder, Malformed, Reply};
-pub(super) use request::{Replies, Request, RequestMode, number};
-pub(super) use script::{
-    CREATE, CREATE_INDEXED, END_EXPIRED, END_OF_USER, ENTER, FORGET, REPLACE, Script, TOUCH, UPDATE,
-};
+pub(super) use reply::{Decoder, Malformed, Reply};
+pub(super) use request::{Replies, Request, RequestMode, are_refused, number};
+pub(super) use script::{CREATE, END_EXPIRED, END_OF_USER, ENTER, FORGET, REPLACE, Script, TOUCH, UPDATE};
 pub(super) use slot::{SLOTS, slot_of};

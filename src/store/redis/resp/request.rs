@@ -8,6 +8,12 @@ use super::script::Script;
 /// The answers to a request's commands, in their order.
 pub type Replies = SmallVec<[Reply; 2]>;
 
+/// Whether a server has refused all of a request: each command, or the transaction that they are.
+pub fn are_refused(replies: &[Reply]) -> bool {
+    let is_refused = |reply: &Reply| matches!(reply, Reply::Error(_));
+    replies.iter().all(is_refused) || matches!(replies, [Reply::Okay, .., end] if is_refused(end))
+}
+
 /// How a request is to be made this time.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct RequestMode {
@@ -142,6 +148,21 @@ mod tests {
         let announced = |name: &str| format!("*1\r\n$6\r\nASKING\r\n*1\r\n$1\r\n{name}\r\n");
         assert_eq!(request.bytes, (announced("A") + &announced("B")).as_bytes());
         assert_eq!((request.commands, request.answers_of_each()), (2, 2));
+    }
+
+    #[test]
+    fn a_request_is_refused_as_a_whole_or_in_part() {
+        let refused = || Reply::Error(b"OOM no".to_vec());
+        for (replies, is_whole) in [
+            (vec![refused()], true),
+            (vec![refused(), refused()], true),
+            (vec![Reply::Okay, Reply::Status(b"QUEUED".to_vec()), refused()], true),
+            (vec![Reply::Okay], false),
+            (vec![refused(), Reply::Number(1), refused()], false),
+            (vec![Reply::Okay, Reply::Status(b"QUEUED".to_vec()), Reply::Array(vec![refused()])], false),
+        ] {
+            assert_eq!(are_refused(&replies), is_whole, "{replies:?}");
+        }
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! What must happen on a server in one step: each script on one key, so that it runs in a cluster too. The one exception is
-//! for single servers.
+//! What must happen on a server in one step: each script on one key, so that it runs in a cluster too. On a single server
+//! `CREATE` takes the index as well.
 //!
 //! The numbers in them are the places of fields in a record, counted from 1. The tests of `record` hold them together.
 
@@ -20,10 +20,9 @@ macro_rules! scripts {
 }
 
 scripts! {
-    CREATE = "create.lua", "d65debef00f3c3c03509ecb50abc93290b0c6c9b";
-    CREATE_INDEXED = "create_indexed.lua", "06975ecda267ad32c8e7902d6f24077b94e4e42c";
-    UPDATE = "update.lua", "7511fc9bd2eaf2f114acf86ffe92f14fe8b2dd5b";
-    TOUCH = "touch.lua", "bd7ebe85b2499e68ccb24f4ac2089f123c7b6062";
+    CREATE = "create.lua", "04e22bb84fce7eaa24e7dfda1b98eef23b0d60cc";
+    UPDATE = "update.lua", "adcbb8f30c68b71158526cfdf978bdec6e428869";
+    TOUCH = "touch.lua", "c2a3e2ed56f452861e1b4a32994a7430f68bb7be";
     END_OF_USER = "end_of_user.lua", "b3e4835a3f2d54bd5fb63384d1e60e15e2383186";
     END_EXPIRED = "end_expired.lua", "83cf8a3f76ac92cd195236efb984813a8b6c991f";
     FORGET = "forget.lua", "a410d8c724aeea23f6039db80c79f209ba76a52c";

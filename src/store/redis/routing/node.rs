@@ -174,7 +174,7 @@ impl Node {
                     let reads =
                         reader.as_ref().map_or_else(|| Rc::clone(&writes), |reader| Rc::clone(&reader.link));
                     *self.connections.borrow_mut() = Some(NodeConnections { writes, reads });
-                    network.connector.monitor.connected(self.id);
+                    network.connector.monitor.connected(self.id, &self.address.borrow());
                     network.changed.notify_waiters();
                     let replaced = pin!(self.replaced(&network));
                     let ended = pin!(async {
@@ -199,7 +199,8 @@ impl Node {
                     };
                     self.connections.take();
                     network.changed.notify_waiters();
-                    network.connector.monitor.disconnected(self.id, self.no_connection(&reason));
+                    let problem = self.no_connection(&reason);
+                    network.connector.monitor.disconnected(self.id, &self.address.borrow(), problem);
                     *self.last_error.borrow_mut() = reason;
                 }
                 Err(reason) => {
@@ -233,7 +234,11 @@ impl Node {
             return network.connector.connect(&self.address(), login, replication).await;
         };
         let address = sentinels.find_primary().await?;
-        *self.address.borrow_mut() = address.clone();
+        let before = self.address.replace(address.clone());
+        // Before the first connection it is the address of a sentinel.
+        if before != address && self.generation() > 0 {
+            network.connector.monitor.failed_over(&before, &address);
+        }
         let connected = network.connector.connect(&address, login, replication).await?;
         let role = Request::read(Default::default()).command(&[b"ROLE"]);
         let replies = within(network.connector.timeout, ask(&connected.link, role)).await?;

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::super::connection::{Connector, SendError};
 use super::super::error;
 use super::super::options::RedisOptions;
-use super::super::resp::{Replies, Reply, Request, RequestMode, Script, slot_of};
+use super::super::resp::{Replies, Reply, Request, RequestMode, Script, are_refused, slot_of};
 use super::backoff::backoff;
 use super::cluster;
 use super::node::Node;
@@ -71,6 +71,11 @@ impl Attempt {
     /// The reply to a request of [`Effect::Main`] says that it has changed nothing.
     pub fn changed_nothing(&self) {
         self.begun.set(self.begun.get() - 1);
+    }
+
+    /// Whatever was done of what the call is for was taken back.
+    pub fn was_undone(&self) {
+        self.begun.set(0);
     }
 
     /// The error of a call of which something may have been done: that stays so.
@@ -237,12 +242,13 @@ impl Router {
                 },
                 None => self.topology.connections_to(slot).await,
             };
+            // Before the request is made, which may depend on it.
+            if was_sent && effect != Effect::None {
+                attempt.is_repeated.set(true);
+            }
             let request = make(mode);
             mode.asking = false;
             let is_main = effect != Effect::None && request.is_write;
-            if was_sent && is_main {
-                attempt.is_repeated.set(true);
-            }
             if was_sent {
                 self.topology.network.connector.monitor.retried();
             }
@@ -268,9 +274,8 @@ impl Router {
             });
             let Some(error) = refused else { return Ok(replies) };
             was_sent = true;
-            // The last command does what the call is for. What is refused takes back its own part alone: others of the call
-            // may be under way.
-            if matches!(replies.last(), Some(Reply::Error(_))) {
+            // It takes back its own part alone: others of the call may be under way.
+            if are_refused(&replies) {
                 sent.set(sent.get() - 1);
             }
             let told = || {

@@ -277,7 +277,8 @@ impl Topology {
                 }
             }
         }
-        self.primaries.replace(primaries);
+        let before = self.primaries.replace(primaries);
+        self.report_failovers(&before);
         self.slots_version.set(self.slots_version.get() + 1);
         // What is no primary any more is no longer needed.
         self.nodes.borrow_mut().retain(|address, node| {
@@ -290,6 +291,20 @@ impl Topology {
         });
         self.report_primaries();
         self.network.changed.notify_waiters();
+    }
+
+    /// Reports the servers that had slots and have none: who has the first of these now.
+    fn report_failovers(&self, before: &[Option<Rc<Node>>]) {
+        let all = self.all_primaries();
+        let mut reported: Vec<NodeId> = all.iter().map(|node| node.id()).collect();
+        for (old, new) in before.iter().zip(self.primaries.borrow().iter()) {
+            if let (Some(old), Some(new)) = (old, new)
+                && !reported.contains(&old.id())
+            {
+                reported.push(old.id());
+                self.network.connector.monitor.failed_over(&old.address(), &new.address());
+            }
+        }
     }
 
     fn report_primaries(&self) {

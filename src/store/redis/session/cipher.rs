@@ -161,10 +161,11 @@ impl Cipher {
 
 /// The record of which this is the value, unless its session is expired, or it is another app's and no record.
 fn live<'a>(value: &'a [u8], times: &Times) -> Result<Option<Record<'a>>> {
-    match record::times(value) {
-        Ok((expires, _)) if !times.clock.is_past(expires.millis()) => Record::parse(value).map(Some),
-        _ => Ok(None),
+    let Ok((expires, _)) = record::end(value, times) else { return Ok(None) };
+    if times.clock.is_past(expires.millis()) {
+        return Ok(None);
     }
+    Record::parse(value).map(|record| Some(Record { expires, ..record }))
 }
 
 /// Binds what is sealed to its place and its user. Not to its times: those are for the server to move.

@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use super::super::resp::{CREATE_INDEXED, ENTER, Request, TOUCH, UPDATE, number};
+use super::super::resp::{CREATE, ENTER, Request, TOUCH, UPDATE, number};
 use super::super::time::{Stamp, Times};
 use super::cipher::Cipher;
 use super::names::{Names, UserField};
@@ -12,7 +12,7 @@ use crate::clock::Millis;
 use crate::error::Result;
 use crate::session::Expiry;
 
-/// An entry of an index. Its score is its version, which only grows.
+/// An entry of an index. Its score is its version.
 pub struct Entry<'a> {
     pub index: &'a [u8],
     pub member: &'a [u8],
@@ -48,7 +48,10 @@ pub struct Creation {
     pub index: Vec<u8>,
     /// Until when that has to be kept.
     pub index_end: Millis,
+    pub expires: Expiry,
     pub created: Stamp,
+    /// That of its entry: its creation, unless it was created in another store.
+    pub version: Stamp,
 }
 
 impl Creation {
@@ -56,33 +59,67 @@ impl Creation {
     /// As for [`Cipher::tail`].
     pub fn new(
         session: &NewSession,
-        created: Stamp,
+        stamp: Stamp,
         cipher: &Cipher,
         names: &Names,
         times: &Times,
     ) -> Result<Self> {
+        let created = session.created_at.map_or(stamp, |created_at| times.stamp_at(created_at, stamp));
+        let expires = times.end(session.expires, created);
         let member = cipher.member(&session.id);
         let user = cipher.user(session.user());
-        let value = whole(session.expires, created, &cipher.tail(session, &member, &user)?);
+        let value = whole(expires, created, &cipher.tail(session, &member, &user)?);
         let index = if user.is_nobody() { Vec::new() } else { user.index(names) };
-        let until = number(times.server_time(session.expires));
-        let index_end = times.index_end(created, session.expires);
-        Ok(Self { key: names.session(&member), value, until, member, user, index, index_end, created })
+        let until = number(times.server_time(expires));
+        let index_end = times.index_end(created, expires);
+        let (key, version) = (names.session(&member), stamp);
+        Ok(Self { key, value, until, member, user, index, index_end, expires, created, version })
     }
 
     pub fn entry(&self) -> Entry<'_> {
-        Entry { index: &self.index, member: &self.member, version: self.created }
+        Entry { index: &self.index, member: &self.member, version: self.version }
     }
 
-    /// Creates it and its entry on a single server. `version` is that of the entry. `counts`: the reply is how many entries
-    /// the index has.
-    pub fn request(&self, request: Request, version: Stamp, counts: bool) -> Request {
+    /// Creates it on a server that holds none, and its entry in the same step if the server has the index too. `version` is
+    /// that of the entry, which must never have had it. `counts`: the reply says how many entries the index has.
+    pub fn transaction(&self, request: Request, version: Stamp, counts: bool) -> Request {
         if self.user.is_nobody() {
             return self.set(request);
         }
-        let (version, index_end) = (number(version as i64), number(self.index_end));
-        let args: [&[u8]; 6] = [&self.value, &self.until, &self.member, &version, &index_end, b"count"];
-        request.script_on(&CREATE_INDEXED, &[&self.key, &self.index], if counts { &args } else { &args[..5] })
+        let (version, end) = (number(version as i64), number(self.index_end));
+        // The end of the index is moved if it has one, or given to a new one. In this order it is never too early.
+        let mut request = request
+            .command(&[b"MULTI"])
+            .command(&[b"PEXPIREAT", &self.index, &end, b"GT"])
+            .command(&[b"ZADD", &self.index, &version, &self.member])
+            .command(&[b"PEXPIREAT", &self.index, &end, b"NX"]);
+        request = self.set(request);
+        if counts {
+            request = request.command(&[b"ZCARD", &self.index]);
+        }
+        request.command(&[b"EXEC"])
+    }
+
+    /// Creates it unless a live session is stored. `entry`: the server has the index too, and this is the version of the
+    /// entry. `may_be_stored`: it may be there already, and is known by its creation.
+    pub fn script(
+        &self,
+        request: Request,
+        entry: Option<Stamp>,
+        counts: bool,
+        may_be_stored: bool,
+        times: &Times,
+    ) -> Request {
+        let now = number(times.now());
+        // The live one may be this one only if it was sent before: stamps of two processes may be alike.
+        let created = if may_be_stored { created_field(self.created) } else { Vec::new() };
+        let (version, end) = (number(entry.unwrap_or(0) as i64), number(self.index_end));
+        let args: [&[u8]; 8] =
+            [&now, &self.value, &self.until, &created, &self.member, &version, &end, b"count"];
+        if entry.is_none() || self.user.is_nobody() {
+            return request.script(&CREATE, &self.key, &args[..4]);
+        }
+        request.script_on(&CREATE, &[&self.key, &self.index], if counts { &args } else { &args[..7] })
     }
 
     pub fn set(&self, request: Request) -> Request {
@@ -125,10 +162,10 @@ impl Change {
         times: &Times,
     ) -> Request {
         let (now, user) = (number(times.now()), user.to_match());
-        let created = created.map(created_field);
+        let (created, lifetime) = (created.map(created_field), times.lifetime_of_stamp().map(number));
         let all: [&[u8]; 5] = [&now, &self.head, &self.tail, &user, &self.until];
-        let mut args: SmallVec<[&[u8]; 6]> = SmallVec::from_slice(&all);
-        args.extend(created.as_deref());
+        let mut args: SmallVec<[&[u8]; 7]> = SmallVec::from_slice(&all);
+        push_given(&mut args, [created.as_deref(), lifetime.as_deref()]);
         request.script(&UPDATE, &self.key, &args)
     }
 }
@@ -157,10 +194,20 @@ pub fn touch_request(
     let mut field = Vec::with_capacity(record::EXPIRES_LEN);
     record::write_expires(expires, &mut field);
     let enough = enough.map(number).unwrap_or_default();
+    let lifetime = times.lifetime_of_stamp().map(number);
     let all: [&[u8]; 4] = [&now, &field, &until, &enough];
-    let mut args: SmallVec<[&[u8]; 5]> = SmallVec::from_slice(&all);
-    args.extend(prolonged);
+    let mut args: SmallVec<[&[u8]; 6]> = SmallVec::from_slice(&all);
+    push_given(&mut args, [lifetime.as_deref(), prolonged]);
     request.script(&TOUCH, key, &args)
+}
+
+/// Adds the last arguments of a script: an empty one stands for what is not given, if another one follows.
+fn push_given<'a, const MAX: usize>(args: &mut SmallVec<[&'a [u8]; MAX]>, last: [Option<&'a [u8]>; 2])
+where
+    [&'a [u8]; MAX]: smallvec::Array<Item = &'a [u8]>,
+{
+    let given = last.iter().rposition(Option::is_some).map_or(0, |at| at + 1);
+    args.extend(last.into_iter().take(given).map(Option::unwrap_or_default));
 }
 
 /// The entry that a session has left behind, if it is still that of its creation.

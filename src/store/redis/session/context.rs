@@ -12,6 +12,7 @@ use super::super::time::Times;
 use super::cipher::Cipher;
 use super::cursor::{ScanCursor, Scans};
 use super::names::Names;
+use super::transactions::Transactions;
 
 /// A server, and which of its connections.
 pub type Connection = Option<(Rc<Node>, u64)>;
@@ -35,6 +36,7 @@ pub struct Context {
     pub names: Names,
     pub times: Times,
     pub counters: Arc<Counters>,
+    pub transactions: Arc<Transactions>,
     pub router: Router,
     pub tasks: Rc<Tasks>,
     pub keys: RefCell<Option<Keys>>,
@@ -45,12 +47,19 @@ pub struct Context {
 }
 
 impl Context {
-    pub fn new(options: RedisOptions, times: Times, counters: Arc<Counters>, router: Router) -> Rc<Self> {
+    pub fn new(
+        options: RedisOptions,
+        times: Times,
+        counters: Arc<Counters>,
+        transactions: Arc<Transactions>,
+        router: Router,
+    ) -> Rc<Self> {
         Rc::new(Self {
             names: Names::new(&options.prefix),
             options,
             times,
             counters,
+            transactions,
             router,
             tasks: Rc::default(),
             keys: RefCell::default(),

@@ -15,6 +15,7 @@ mod record;
 mod scan;
 mod single;
 mod sweep;
+mod transactions;
 mod user_index;
 mod watch;
 mod window;
@@ -31,6 +32,7 @@ pub use scan::clear_indexes;
 pub use scan::{clear, ids, size};
 pub use single::{create, delete, get, touch, update};
 pub use sweep::{clean, sweep};
+pub use transactions::Transactions;
 #[cfg(test)]
 pub use user_index::GRACE;
 pub use user_index::{delete_by_user, forget_later, get_by_user, limit};

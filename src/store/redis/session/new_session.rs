@@ -1,5 +1,6 @@
 //! A session on its way to Redis, from another thread.
 
+use crate::clock::Millis;
 use crate::session::{
     Body, Content, ExpiresForm, Expiry, FieldOrder, Session, SessionId, UserKey, UserKeyBuf,
 };
@@ -7,6 +8,8 @@ use crate::session::{
 pub struct NewSession {
     pub id: SessionId,
     pub expires: Expiry,
+    /// When it was created, if not now.
+    pub created_at: Option<Millis>,
     user: Option<UserKeyBuf>,
     body: NewBody,
 }
@@ -23,7 +26,7 @@ impl NewSession {
             Body::Json { text, expires } => NewBody::Json { text: text.into(), expires },
         };
         let user = session.content.user.map(UserKey::to_buf);
-        Self { id: session.id.clone(), expires: session.expires, user, body }
+        Self { id: session.id.clone(), expires: session.expires, created_at: None, user, body }
     }
 
     pub fn user(&self) -> Option<UserKey<'_>> {

@@ -98,8 +98,10 @@ pub enum Step<'a> {
     OutlivesIndex,
     /// The session of this value is deleted.
     Deleted(&'a [u8]),
-    /// The server refused with this error.
+    /// The server refused with this error, and nothing has changed.
     Refused(&'a [u8]),
+    /// The server refused a part of a transaction with this error. Others may have been carried out.
+    PartlyRefused(&'a [u8]),
     Unexpected,
 }
 
@@ -107,7 +109,7 @@ impl Step<'_> {
     /// The error for a step with which a call cannot go on.
     pub fn error(&self) -> StoreError {
         match self {
-            Self::Refused(refusal) => error::of_refusal(refusal),
+            Self::Refused(refusal) | Self::PartlyRefused(refusal) => error::of_refusal(refusal),
             _ => error::unexpected(),
         }
     }
@@ -115,7 +117,11 @@ impl Step<'_> {
 
 /// Reads the replies to the request of a call on one session.
 pub fn interpret<B: AsRef<[u8]>>(kind: Kind, replies: &[Reply<B>]) -> Step<'_> {
-    let [reply] = replies else { return Step::Unexpected };
+    let reply = match replies {
+        [reply] => reply,
+        [first, .., last] if kind == Kind::Create => return interpret_transaction(first, replies, last),
+        _ => return Step::Unexpected,
+    };
     if let Reply::Error(refusal) = reply {
         let refusal = refusal.as_ref();
         return match kind {
@@ -128,8 +134,8 @@ pub fn interpret<B: AsRef<[u8]>>(kind: Kind, replies: &[Reply<B>]) -> Step<'_> {
     }
     match (kind, reply) {
         (Kind::Create, Reply::Okay) => Step::Created { index_len: 0 },
-        (Kind::Create, Reply::Nil | Reply::Number(0)) => Step::Occupied,
-        (Kind::Create, Reply::Number(len)) => Step::Created { index_len: len.unsigned_abs() },
+        (Kind::Create, Reply::Number(len @ 1..)) => Step::Created { index_len: len.unsigned_abs() },
+        (Kind::Create, Reply::Nil | Reply::Number(_) | Reply::Bytes(_)) => Step::Occupied,
         (Kind::Get, Reply::Bytes(value)) => Step::Found(value.as_ref()),
         (Kind::Get, Reply::Nil) => Step::NotFound,
         (Kind::Update | Kind::Touch, Reply::Number(number @ (0 | 1))) => Step::Number(number.unsigned_abs()),
@@ -137,6 +143,38 @@ pub fn interpret<B: AsRef<[u8]>>(kind: Kind, replies: &[Reply<B>]) -> Step<'_> {
         (Kind::Update, Reply::Number(3)) | (Kind::Touch, Reply::Number(2)) => Step::OutlivesIndex,
         (Kind::Delete, Reply::Nil) => Step::Number(1),
         (Kind::Delete, Reply::Bytes(value)) => Step::Deleted(value.as_ref()),
+        _ => Step::Unexpected,
+    }
+}
+
+/// Reads the replies to [`super::commands::Creation::transaction`].
+fn interpret_transaction<'a, B: AsRef<[u8]>>(
+    first: &'a Reply<B>,
+    replies: &'a [Reply<B>],
+    last: &'a Reply<B>,
+) -> Step<'a> {
+    let refusal = |replies: &'a [Reply<B>]| {
+        replies.iter().find_map(|reply| match reply {
+            Reply::Error(refusal) => Some(refusal.as_ref()),
+            _ => None,
+        })
+    };
+    match last {
+        Reply::Array(done) => match (refusal(done), &done[..]) {
+            (Some(refusal), _) => Step::PartlyRefused(refusal),
+            (None, [_, _, _, Reply::Okay]) => Step::Created { index_len: 0 },
+            (None, [_, _, _, Reply::Okay, Reply::Number(len)]) => {
+                Step::Created { index_len: len.unsigned_abs() }
+            }
+            (None, [_, _, _, Reply::Nil, ..]) => Step::Occupied,
+            _ => Step::Unexpected,
+        },
+        Reply::Error(_) => match refusal(replies) {
+            // The server drops a transaction of which it has refused a command.
+            Some(refusal) if matches!(first, Reply::Okay) => Step::Refused(refusal),
+            Some(refusal) => Step::PartlyRefused(refusal),
+            None => Step::Unexpected,
+        },
         _ => Step::Unexpected,
     }
 }
@@ -150,12 +188,38 @@ mod tests {
     const WRONG_TYPE: Reply<&[u8]> = Reply::Error(b"WRONGTYPE no");
 
     #[test]
+    fn replies_to_a_transaction_mean_this() {
+        let queued = || Reply::Status(&b"QUEUED"[..]);
+        let done = |parts: &[Reply<&'static [u8]>]| {
+            let mut replies = vec![Reply::Okay, queued(), queued(), queued(), queued()];
+            replies.push(Reply::Array(parts.to_vec()));
+            replies
+        };
+        let aborted = Reply::Error(&b"EXECABORT Transaction discarded"[..]);
+        let not_begun = Reply::Error(&b"ERR EXEC without MULTI"[..]);
+        for (replies, step) in [
+            (done(&[DONE, DONE, DONE, Reply::Okay]), Step::Created { index_len: 0 }),
+            (done(&[DONE, DONE, DONE, Reply::Okay, Reply::Number(7)]), Step::Created { index_len: 7 }),
+            (done(&[DONE, DONE, DONE, Reply::Nil]), Step::Occupied),
+            (done(&[DONE, DONE, DONE, Reply::Nil, DONE]), Step::Occupied),
+            (done(&[DONE, WRONG_TYPE, DONE, Reply::Okay]), Step::PartlyRefused(b"WRONGTYPE no")),
+            (done(&[DONE, DONE, DONE]), Step::Unexpected),
+            (vec![Reply::Okay, queued(), REFUSED, queued(), aborted.clone()], Step::Refused(b"OOM no")),
+            (vec![WRONG_TYPE, DONE, DONE, Reply::Okay, not_begun], Step::PartlyRefused(b"WRONGTYPE no")),
+            (vec![Reply::Okay, queued()], Step::Unexpected),
+        ] {
+            assert_eq!(interpret(Kind::Create, &replies), step, "{replies:?}");
+        }
+    }
+
+    #[test]
     fn replies_mean_this() {
         let value = || Reply::Bytes(&b"value"[..]);
         for (kind, replies, step) in [
             (Kind::Create, vec![Reply::Okay], Step::Created { index_len: 0 }),
             (Kind::Create, vec![Reply::Number(7)], Step::Created { index_len: 7 }),
-            (Kind::Create, vec![Reply::Number(0)], Step::Occupied),
+            (Kind::Create, vec![Reply::Number(-1)], Step::Occupied),
+            (Kind::Create, vec![value()], Step::Occupied),
             (Kind::Create, vec![Reply::Nil], Step::Occupied),
             (Kind::Create, vec![REFUSED], Step::Refused(b"OOM no")),
             (Kind::Create, vec![DONE, DONE], Step::Unexpected),

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use super::super::error::FOREIGN;
 use super::super::resp::number;
-use super::super::time::Stamp;
+use super::super::time::{Stamp, Times};
 use crate::error::{Result, StoreError};
 use crate::json::parse_user;
 use crate::session::{Body, Content, ExpiresForm, Expiry, FieldOrder, SessionId, UserKey, UserKeyBuf};
@@ -145,6 +145,11 @@ pub fn times(head: &[u8]) -> Result<(Expiry, Stamp)> {
     let make = if expires[0] == b' ' { Expiry::moved_to } else { Expiry::new };
     let created = parse_number(created).and_then(|created| Stamp::try_from(created).ok());
     Ok((make(millis).map_err(|_| FOREIGN)?, created.ok_or(FOREIGN)?))
+}
+
+/// When the session of a record ends, by its expiry or by its lifetime, and its creation. At least the head is given.
+pub fn end(head: &[u8], of: &Times) -> Result<(Expiry, Stamp)> {
+    times(head).map(|(expires, created)| (of.end(expires, created), created))
 }
 
 /// What a record says from its creation on to the end of its user, as scripts compare it.

@@ -123,7 +123,7 @@ async fn live_ids(context: &Context, attempt: &Attempt, keys: &[Vec<u8>]) -> Res
             // One that cannot be read has no id to give; the others have.
             let Some(Reply::Bytes(head)) = head.first() else { continue };
             bytes += head.len();
-            if record::times(head).is_ok_and(|(expires, _)| !expires.is_past(now)) {
+            if record::end(head, &context.times).is_ok_and(|(expires, _)| !expires.is_past(now)) {
                 let member = &key[context.names.sessions.len()..];
                 let id = if cipher.is_plain() {
                     cipher.id_of(member).ok()
@@ -174,7 +174,7 @@ async fn count_live(context: &Context, attempt: &Attempt, keys: &[Vec<u8>]) -> R
         }));
         for head in heads.await {
             if let Some(Reply::Bytes(head)) = head?.first()
-                && record::times(head).is_ok_and(|(expires, _)| !expires.is_past(now))
+                && record::end(head, &context.times).is_ok_and(|(expires, _)| !expires.is_past(now))
             {
                 live += 1;
             }

@@ -6,7 +6,7 @@ use futures_util::future::try_join;
 
 use super::super::counters::Counters;
 use super::super::error::FOREIGN;
-use super::super::resp::{CREATE, Reply, Request, number as text};
+use super::super::resp::{END_OF_USER, Reply, Request, number as text};
 use super::super::routing::{Attempt, Effect};
 use super::super::time::Stamp;
 use super::cipher::Cipher;
@@ -28,8 +28,9 @@ use crate::store::StoredSession;
 /// Stores a session, unless a live one has its id.
 ///
 /// Its user's index knows it first: an entry without a session is only passed over, but a session without one would
-/// be missed. On a single server one script does both. In a cluster the index is on another node, which has to have
-/// answered before. A session that was stored is created, even if there is no time left to end older ones.
+/// be missed. On a single server one step does both: a transaction, or a script where the server holds a session of the id,
+/// or may have been sent the creation before, or takes no such transactions. In a cluster the index is on another node, which
+/// has to have answered before. A session that was stored is created, even if there is no time left to end older ones.
 pub async fn create(
     context: &Rc<Context>,
     attempt: &Attempt,
@@ -42,61 +43,121 @@ pub async fn create(
     let stamp = stamp.filter(|_| attempt.is_repeated());
     let created = stamp.unwrap_or_else(|| context.times.stamp());
     let creation = Creation::new(session, created, cipher, &context.names, &context.times)?;
-    let Creation { key, member, user, index_end, .. } = &creation;
-    let is_apart = !user.is_nobody() && !context.router.topology.is_one_server();
+    let Creation { member, user, index_end, .. } = &creation;
+    let has_index = !user.is_nobody();
+    let is_apart = has_index && !context.router.topology.is_one_server();
     let mut entered = 0;
     if is_apart {
         entered = enter(context, attempt, &creation.entry(), *index_end, Reentry::Renew).await?;
     }
-    let make = |mode| {
-        let request = Request::write(mode);
-        if is_apart {
-            return creation.set(request);
-        }
-        // If it was sent before, its entry may have been seen since, and its session ended.
-        let version = if attempt.is_repeated() { context.times.stamp() } else { created };
-        creation.request(request, version, context.options.max_sessions_per_user.is_some())
+    let stored = if is_apart {
+        store(context, attempt, &creation, |request, _| creation.set(request)).await?
+    } else if has_index && (attempt.is_repeated() || !context.transactions.are_taken()) {
+        Stored::Untried
+    } else {
+        let counts = context.options.max_sessions_per_user.is_some();
+        let transaction = |request, version| creation.transaction(request, version, counts);
+        store(context, attempt, &creation, transaction).await?
     };
-    let replies = context.router.ask(attempt, key, Effect::Main, make).await?;
-    match interpret(Kind::Create, &replies) {
-        Step::Created { index_len } => entered = entered.max(index_len),
-        Step::Occupied => {
-            attempt.changed_nothing();
-            if !is_apart && !user.is_nobody() {
-                entered = enter(context, attempt, &creation.entry(), *index_end, Reentry::Renew).await?;
-            }
-            replace_expired(context, attempt, &creation).await?;
+    match stored {
+        Stored::Yes { index_len } => entered = entered.max(index_len),
+        stored => {
+            let index_len = store_by_script(context, attempt, &creation, stored, !is_apart).await?;
+            entered = entered.max(index_len);
         }
-        step => return Err(step.error()),
     }
     Counters::add(&context.counters.created, 1);
     if attempt.is_repeated() && is_apart {
         // In between another process may have ended the session and removed its entry.
         enter(context, attempt, &creation.entry(), *index_end, Reentry::Renew).await?;
     }
-    Box::pin(limit(context, attempt, user, member, entered, Some(created), session.expires)).await;
+    Box::pin(limit(context, attempt, user, member, entered, Some(created), creation.expires)).await;
     Ok(())
 }
 
-/// Creates a session where the server holds one, unless that is live.
-async fn replace_expired(context: &Context, attempt: &Attempt, creation: &Creation) -> Result<()> {
-    let (now, created) = (text(context.times.now()), created_field(creation.created));
+/// Whether a session is stored.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stored {
+    Yes {
+        index_len: u64,
+    },
+    /// The server takes no such request, and has changed nothing.
+    Untried,
+    /// There is another one.
+    No,
+    /// Perhaps, without its entry.
+    Perhaps,
+}
+
+/// Stores a session where the server holds none. `make` adds to a request what does that, by the version of the entry.
+async fn store(
+    context: &Context,
+    attempt: &Attempt,
+    creation: &Creation,
+    make: impl Fn(Request, Stamp) -> Request,
+) -> Result<Stored> {
     let make = |mode| {
-        let args: [&[u8]; 4] = [&now, &creation.value, &creation.until, &created];
-        // The live one may be this one only if it was sent before: stamps of two processes may be alike.
-        let args = if attempt.is_repeated() { &args[..] } else { &args[..3] };
-        Request::write(mode).script(&CREATE, &creation.key, args)
+        // If it was sent before, its entry may have been seen since, and its session ended.
+        let version = if attempt.is_repeated() { context.times.stamp() } else { creation.version };
+        make(Request::write(mode), version)
     };
-    match context.router.get_one(attempt, &creation.key, Effect::Main, make).await? {
-        Reply::Number(1) => Ok(()),
-        Reply::Bytes(live) => {
-            undo_entry(context, attempt, &creation.entry(), &creation.user, &live).await;
+    let replies = context.router.ask(attempt, &creation.key, Effect::Main, make).await?;
+    Ok(match interpret(Kind::Create, &replies) {
+        Step::Created { index_len } => Stored::Yes { index_len },
+        Step::Occupied => {
+            attempt.changed_nothing();
+            Stored::No
+        }
+        Step::PartlyRefused(reason) => {
+            context.transactions.were_refused(reason);
+            Stored::Perhaps
+        }
+        Step::Refused(reason) if context.transactions.were_refused(reason) => Stored::Untried,
+        step => return Err(step.error()),
+    })
+}
+
+/// Creates a session unless a live one is stored, and its entry in the same step if the server `has_index`. Returns how many
+/// entries the index has, if that matters.
+async fn store_by_script(
+    context: &Context,
+    attempt: &Attempt,
+    creation: &Creation,
+    stored: Stored,
+    has_index: bool,
+) -> Result<u64> {
+    let make = |mode| {
+        let is_repeated = attempt.is_repeated();
+        // If it was sent before, its entry may have been seen since.
+        let is_first = stored == Stored::Untried && !is_repeated;
+        let version = if is_first { creation.version } else { context.times.stamp() };
+        let may_be_stored = stored == Stored::Perhaps || is_repeated;
+        let counts = context.options.max_sessions_per_user.is_some();
+        let entry = has_index.then_some(version);
+        creation.script(Request::write(mode), entry, counts, may_be_stored, &context.times)
+    };
+    match context.router.get_one(attempt, &creation.key, Effect::Main, make).await {
+        Ok(Reply::Number(index_len @ 1..)) => Ok(index_len.unsigned_abs()),
+        Ok(Reply::Bytes(live)) => {
+            if !has_index {
+                undo_entry(context, attempt, &creation.entry(), &creation.user, &live).await;
+            }
             Err(StoreError::Exists)
         }
-        _ => {
+        Ok(_) => {
             attempt.changed_nothing();
             Err(FOREIGN)
         }
+        Err(StoreError::Corrupt(_)) if has_index => {
+            // What is under the key of the index is another app's. A transaction may have stored the session all the same.
+            let (now, created) = (text(context.times.now()), created_field(creation.created));
+            let args: [&[u8]; 3] = [&now, &creation.user.to_match(), &created];
+            let end = context.router.run_script(attempt, Effect::Main, &END_OF_USER, &creation.key, &args);
+            end.await?;
+            attempt.was_undone();
+            Err(FOREIGN)
+        }
+        Err(error) => Err(error),
     }
 }
 
@@ -160,7 +221,7 @@ async fn replace_entered(
         return Ok(Some(false));
     };
     let old = Record::parse(&old)?;
-    if old.expires.is_past(context.times.now()) {
+    if context.times.end(old.expires, old.created).is_past(context.times.now()) {
         return Ok(Some(false));
     }
     know_time(context, attempt, || key.clone()).await?;
@@ -254,6 +315,7 @@ pub async fn delete(context: &Rc<Context>, attempt: &Attempt, cipher: &Cipher, i
     match interpret(Kind::Delete, &replies) {
         Step::Number(_) => Ok(()),
         Step::Deleted(value) => {
+            context.counters.deleted(id);
             if let Some(stale) = StaleEntry::of(member, value, &context.names) {
                 forget_later(context, stale);
             }

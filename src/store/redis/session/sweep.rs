@@ -10,7 +10,6 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
-use super::super::counters::Counters;
 use super::super::error::{self, unless_foreign};
 use super::super::resp::{END_EXPIRED, Reply, Request, number as text};
 use super::super::routing::{Attempt, Effect};
@@ -78,9 +77,8 @@ async fn sweep_once(context: &Context, renew: impl AsyncFn() -> Result<()>) -> R
     } else {
         sweep_sample(context, begun + interval(context) / SHARE, renew).await?
     };
-    Counters::add(&context.counters.expired, removed);
     let duration = begun.elapsed().as_millis() as i64;
-    *context.counters.last_sweep.lock() = Some(Sweep { at, duration, removed });
+    context.counters.swept(Sweep { at, duration, removed });
     Ok(removed)
 }
 
@@ -241,7 +239,7 @@ pub async fn sweep(context: Rc<Context>) {
             Ok(true) => None,
             Err(error) => Some(error.to_string()),
         };
-        *context.counters.sweep_error.lock() = failed;
+        context.counters.set_sweep_error(failed);
     }
 }
 

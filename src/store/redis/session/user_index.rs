@@ -4,23 +4,23 @@
 //! ended or are another user's now. Those are passed over, as each session says itself whose it is, and removed when
 //! they are come across.
 //!
-//! The score of an entry is its version, in microseconds since the Unix epoch by the servers' clock. It only grows. These
-//! rules keep an entry for as long as its session lives, whatever processes race:
+//! The score of an entry is its version, in microseconds since the Unix epoch by the servers' clock. The entry never gets
+//! one that it had before. These rules keep an entry for as long as its session lives, whatever processes race:
 //!
 //! 1. An entry is removed by its version alone (`FORGET`), and only by a process that read the version first and saw then
 //!    that the session is not the user's, or ended it.
 //! 2. A session becomes the user's only after its entry got a new version, or in one step with that on a single server. So
 //!    the remover of rule 1 has either the new version, or removes nothing.
 //! 3. The remover may have the new version, if it looked at the session between the two steps. After a change of the user
-//!    the entry therefore gets another version (`ENTER`). After a creation it does not, for speed: instead entries younger
-//!    than `GRACE` are left alone, in which every creation under way has ended. The one exception is the entry of the very
-//!    session that was ended, whose version is that session's creation (`may_forget`). An entry that two creations have
-//!    made gets a version that is neither's.
+//!    the entry therefore gets another version (`ENTER`). After a creation in a cluster it does not, for speed: instead
+//!    entries younger than `GRACE` are left alone, in which every creation under way has ended. The one exception is the
+//!    entry of the very session that was ended, whose version is that session's creation (`may_forget`). In a cluster an
+//!    entry that two creations have made gets a version that is neither's.
 //!
 //! The server ends an index by itself. These rules keep an index for longer than any session that it names:
 //!
 //! 4. Each session sets a least time to the end of its user's index (`Times::index_end`), by its creation and its expiry
-//!    alone. `ENTER` only ever moves the end of an index further away, and does so before the session is the user's.
+//!    alone. `ENTER` and creations only ever move the end of an index further away, and before the session is the user's.
 //! 5. A touch or an update moves an expiry further away only if that least time stays the same, or after the index has
 //!    been prolonged (`prolong`). The script of the session decides, as it sees the creation and both expiries. The index
 //!    was prolonged for a creation and a user, and the script compares them too.
@@ -36,7 +36,6 @@ use futures_util::future::join_all;
 use sha2::{Digest, Sha256};
 use tokio::time::timeout_at;
 
-use super::super::counters::Counters;
 use super::super::error::{self, unless_foreign};
 use super::super::resp::{END_OF_USER, FORGET, Reply, Request, number as text};
 use super::super::routing::{Attempt, Effect};
@@ -52,8 +51,9 @@ use crate::error::{Result, StoreError};
 use crate::session::{Expiry, SessionId, UserKey};
 use crate::store::StoredSession;
 
-/// For how long an entry without a session may be that of a creation under way, by the servers' clock ([`is_old`]).
-pub const GRACE: Duration = Duration::from_secs(60);
+/// For how long an entry without a session may be that of a creation under way, by the servers' clock ([`is_old`]). A creation
+/// on a single server may set it back by its deadline, before a change of the user that has one too.
+pub const GRACE: Duration = Duration::from_secs(120);
 
 /// How many sessions are asked for at once.
 pub const AT_ONCE: usize = 512;
@@ -102,7 +102,9 @@ pub async fn get_by_user(
                 stale.push((member.clone(), *score));
                 continue;
             };
-            if !record.expires.is_past(now)
+            let expires = context.times.end(record.expires, record.created);
+            let record = Record { expires, ..record };
+            if !expires.is_past(now)
                 && let Some(session) = cipher.open(member, record)?
             {
                 found.push((record.created, session));
@@ -208,7 +210,7 @@ async fn end_surplus(
         let args: [&[u8]; 3] = [&now, &to_match, &created_field(theirs)];
         let ended = context.router.run_script(attempt, Effect::None, &END_OF_USER, &key, &args).await;
         if let Reply::Bytes(_) = unless_foreign(ended, NOT_THEIRS)? {
-            Counters::add(&context.counters.evicted, 1);
+            context.counters.replaced();
             if may_forget(context, entry.1, theirs) {
                 forget(context, attempt, &Entry { index: &index, member: &entry.0, version: entry.1 }).await;
             }
@@ -260,7 +262,7 @@ pub async fn look_up(
         let reply = context.router.ask(attempt, &key, Effect::None, make).await?;
         Ok(match reply.first() {
             Some(Reply::Bytes(bytes)) if bytes.is_empty() => Named::Absent,
-            Some(Reply::Bytes(bytes)) => match record::times(bytes) {
+            Some(Reply::Bytes(bytes)) => match record::end(bytes, &context.times) {
                 Err(_) => Named::Another,
                 Ok(_) if !owner.owns(bytes) => Named::Another,
                 Ok((expires, created)) if expires.is_past(now) => Named::Expired(created),

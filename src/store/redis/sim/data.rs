@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::scripts;
 use crate::clock::Millis;
-use crate::store::redis::resp::Reply;
+use crate::store::redis::resp::{CREATE, Reply};
 
 pub(in crate::store::redis) type Command = Vec<Vec<u8>>;
 
@@ -32,7 +32,7 @@ pub(super) fn key_of(command: &Command) -> Option<&[u8]> {
     let at = match &command[0][..] {
         b"EVAL" | b"EVALSHA" => 3,
         b"PING" | b"ROLE" | b"SCAN" | b"CLUSTER" | b"SENTINEL" | b"ASKING" | b"CLIENT" | b"TIME"
-        | b"HELLO" | b"SUBSCRIBE" => return None,
+        | b"HELLO" | b"SUBSCRIBE" | b"MULTI" | b"EXEC" => return None,
         _ => 1,
     };
     command.get(at).map(Vec::as_slice)
@@ -51,7 +51,7 @@ pub(super) fn keys_of(command: &Command) -> impl Iterator<Item = &[u8]> {
 
 /// Whether a replica refuses it.
 pub(super) fn is_write(command: &Command) -> bool {
-    !matches!(&command[0][..], b"GET" | b"GETRANGE" | b"ZSCORE" | b"ZRANGE" | b"ZRANDMEMBER")
+    !matches!(&command[0][..], b"GET" | b"GETRANGE" | b"ZCARD" | b"ZSCORE" | b"ZRANGE" | b"ZRANDMEMBER")
         && key_of(command).is_some()
 }
 
@@ -59,7 +59,7 @@ pub(super) fn is_write(command: &Command) -> bool {
 pub(super) fn takes_memory(command: &Command, data: &Data) -> bool {
     match scripts::of(command) {
         Some(script) => scripts::takes_memory(script, data, &command[3], keys_and_args(command).1),
-        None => matches!(&command[0][..], b"SET" | b"EVAL" | b"EVALSHA"),
+        None => matches!(&command[0][..], b"SET" | b"ZADD" | b"EVAL" | b"EVALSHA"),
     }
 }
 
@@ -170,10 +170,10 @@ impl Data {
     fn answer(&mut self, command: &Command, now: Millis, page: usize) -> Result<Reply, Reply> {
         if let Some(script) = scripts::of(command) {
             let (keys, args) = keys_and_args(command);
-            return match keys {
-                [session, index] => scripts::create_indexed(self, session, index, args, now),
-                _ => scripts::run(script, self, &keys[0], args, now),
-            };
+            if script.digest == CREATE.digest {
+                return scripts::create(self, keys, args, now);
+            }
+            return scripts::run(script, self, &keys[0], args, now);
         }
         let args: Vec<&[u8]> = command.iter().map(Vec::as_slice).collect();
         let text_or_nil =
@@ -202,24 +202,37 @@ impl Data {
                 self.set_text(key, value.to_vec(), expires);
                 Reply::Okay
             }
-            [name @ (b"PEXPIRE" | b"PEXPIREAT"), key, at] => {
+            [name @ (b"PEXPIRE" | b"PEXPIREAT"), key, at, only @ ..] => {
                 let start = if *name == b"PEXPIRE" { now } else { 0 };
-                let has = self.keys.contains_key(*key);
-                self.expire_at(key, start + parsed::<Millis>(at).unwrap(), now);
-                Reply::Number(has.into())
+                let at = start + parsed::<Millis>(at).unwrap();
+                let moves = self.keys.get(*key).is_some_and(|entry| match only {
+                    [b"GT"] => entry.expires.is_some_and(|end| at > end),
+                    [b"NX"] => entry.expires.is_none(),
+                    _ => true,
+                });
+                if moves {
+                    self.expire_at(key, at, now);
+                }
+                Reply::Number(moves.into())
             }
             [b"PEXPIRETIME", key] => Reply::Number(match self.keys.get(*key) {
                 None => -2,
                 Some(entry) => entry.expires.unwrap_or(-1),
             }),
-            [b"ZADD", key, b"GT", score, member] => {
-                let score: f64 = parsed(score).unwrap();
-                Reply::Number(self.change_set(key, |set| {
-                    let held = set.get(*member).copied();
-                    set.insert(member.to_vec(), held.map_or(score, |held| held.max(score)));
-                    held.is_none().into()
-                })?)
+            [b"ZADD", key, score, member] => {
+                let score = parsed(score).unwrap();
+                let held = self.change_set(key, |set| set.insert(member.to_vec(), score))?;
+                Reply::Number(held.is_none().into())
             }
+            [b"ZADD", key, b"NX", score, member] => match self.score(key, member)? {
+                Some(_) => Reply::Number(0),
+                None => self.answer(
+                    &vec![b"ZADD".to_vec(), key.to_vec(), score.to_vec(), member.to_vec()],
+                    now,
+                    page,
+                )?,
+            },
+            [b"ZCARD", key] => Reply::Number(self.set(key)?.map_or(0, BTreeMap::len) as i64),
             [b"ZSCORE", key, member] => match self.score(key, member)? {
                 Some(score) => Reply::Bytes(score.to_string().into_bytes()),
                 None => Reply::Nil,

@@ -100,6 +100,8 @@ pub(super) struct Connection {
     pub is_asking: Cell<bool>,
     /// A sentinel says of each failover that there was one.
     pub is_subscribed: Cell<bool>,
+    /// The transaction that was begun. `None` in it: a command of it was refused.
+    pub transaction: RefCell<Option<Option<Vec<super::data::Command>>>>,
     unparsed: RefCell<Vec<u8>>,
     received: RefCell<VecDeque<u8>>,
     ended: Cell<Option<End>>,
@@ -380,6 +382,7 @@ fn open(world: &Rc<World>, process: ProcessId, server: ServerId) -> Rc<Connectio
         is_open_at_server: Cell::new(true),
         is_asking: Cell::new(false),
         is_subscribed: Cell::new(false),
+        transaction: RefCell::default(),
         unparsed: RefCell::default(),
         received: RefCell::default(),
         ended: Cell::new(None),

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use super::data::{Command, Data};
 use crate::clock::Millis;
 use crate::store::redis::resp::{
-    CREATE, CREATE_INDEXED, END_EXPIRED, END_OF_USER, ENTER, FORGET, REPLACE, Reply, Script, TOUCH, UPDATE,
+    CREATE, END_EXPIRED, END_OF_USER, ENTER, FORGET, REPLACE, Reply, Script, TOUCH, UPDATE,
 };
 
-pub(in crate::store::redis) static ALL: [&Script; 9] =
-    [&CREATE, &UPDATE, &TOUCH, &END_OF_USER, &END_EXPIRED, &FORGET, &ENTER, &REPLACE, &CREATE_INDEXED];
+pub(in crate::store::redis) static ALL: [&Script; 8] =
+    [&CREATE, &UPDATE, &TOUCH, &END_OF_USER, &END_EXPIRED, &FORGET, &ENTER, &REPLACE];
 
 /// The script that a command runs.
 pub(super) fn of(command: &Command) -> Option<&'static Script> {
@@ -59,25 +59,66 @@ fn is_created(record: &[u8], created: Option<&Vec<u8>>) -> bool {
     created.is_none_or(|created| sub(record, 41, 56) == created)
 }
 
-/// `CREATE_INDEXED`, which has two keys.
-pub(super) fn create_indexed(
+/// What is given to `UPDATE` or `TOUCH` with its last arguments, of which an empty one stands for none.
+fn given(args: &[Vec<u8>], at: usize) -> Option<&Vec<u8>> {
+    args.get(at).filter(|arg| !arg.is_empty())
+}
+
+/// When a session's lifetime ends, and its expiry and the server's time for it, no later than that.
+struct Limited {
+    last: i64,
+    moved: i64,
+    field: Vec<u8>,
+    until: Vec<u8>,
+}
+
+impl Limited {
+    fn new(record: &[u8], lifetime: Option<&Vec<u8>>, field: &[u8], until: &[u8]) -> Self {
+        let created = number(sub(record, 41, 56)).unwrap_or(0).div_euclid(1000);
+        let last = lifetime.map_or(i64::MAX, |lifetime| created + number(lifetime).unwrap());
+        let moved = number(field).unwrap();
+        if moved <= last {
+            return Self { last, moved, field: field.to_vec(), until: until.to_vec() };
+        }
+        let is_same = number(until) == Some(moved);
+        let until = if is_same { last.to_string().into_bytes() } else { until.to_vec() };
+        Self { last, moved: last, field: format!(" {last:<17}").into_bytes(), until }
+    }
+}
+
+/// `CREATE`, which may have the key of an index too.
+pub(super) fn create(
     data: &mut Data,
-    session: &[u8],
-    index: &[u8],
+    keys: &[Vec<u8>],
     args: &[Vec<u8>],
     server_now: Millis,
 ) -> Result<Reply, Reply> {
-    data.set(index)?;
-    if data.get(session).is_some() {
-        return Ok(Reply::Number(0));
+    let session = &keys[0];
+    let record = data.text(session)?.to_vec();
+    let mut is_own = false;
+    if !record.is_empty() && expiry(&record).ok_or(Reply::Number(-1))? > number(&args[0]).unwrap() {
+        is_own = sub(&record, 41, 56) == args[3];
+        if !is_own {
+            return Ok(Reply::Bytes(record));
+        }
     }
-    data.set_text(session, args[0].clone(), number(&args[1]));
-    data.expire(session, server_now);
-    let entry = [&args[2..5], &[b"again".to_vec()]].concat();
-    match run(&ENTER, data, index, &entry, server_now)? {
-        Reply::Number(entries) if args.len() > 5 => Ok(Reply::Number(entries)),
-        _ => Ok(Reply::Number(1)),
+    if let Some(index) = keys.get(1) {
+        let (version, until) = (number(&args[5]).unwrap(), number(&args[6]).unwrap());
+        let held = data.get(index).map(|entry| entry.expires);
+        data.change_set(index, |set| set.insert(args[4].clone(), version as f64))?;
+        if held.is_none_or(|end| end.is_some_and(|end| until > end)) {
+            data.expire_at(index, until, server_now);
+        }
     }
+    if !is_own {
+        if record.is_empty() && data.get(session).is_some() {
+            return Ok(Reply::Number(-1));
+        }
+        data.set_text(session, args[1].clone(), number(&args[2]));
+        data.expire(session, server_now);
+    }
+    let entries = |data: &Data| Ok(data.set(&keys[1])?.map_or(0, BTreeMap::len) as i64);
+    Ok(Reply::Number(if args.len() > 7 { entries(data)? } else { 1 }))
 }
 
 /// Runs a script at a server. What it refuses is an answer too.
@@ -133,49 +174,50 @@ pub(super) fn run(
         data.set_text(key, text, number(until));
         data.expire(key, server_now);
     };
-    if is(&CREATE) {
-        if data.get(key).is_some() && expiry(&record).ok_or(Reply::Number(-1))? > now {
-            let is_own = args.len() > 3 && is_created(&record, args.get(3));
-            return Ok(if is_own { Reply::Number(1) } else { Reply::Bytes(record) });
-        }
-        keep(data, args[1].clone(), &args[2]);
-        return Ok(Reply::Number(1));
-    }
     let expires = expiry(&record).ok_or(Reply::Number(0))?;
     if is(&UPDATE) {
         if expires <= now {
             return Ok(Reply::Number(0));
         }
-        if !is_of(&record, &args[3]) || !is_created(&record, args.get(5)) {
+        let limited = Limited::new(&record, given(args, 6), sub(&args[1], 12, 29), &args[4]);
+        if limited.last <= now {
+            return Ok(Reply::Number(0));
+        }
+        let created = given(args, 5);
+        if !is_of(&record, &args[3]) || !is_created(&record, created) {
             return Ok(Reply::Number(2));
         }
-        let moved = number(sub(&args[1], 12, 29)).unwrap();
         let is_nobodys = args[3].starts_with(b"null");
-        if args.len() < 6 && !is_nobodys && outlives_index(expires, moved, sub(&record, 41, 56)) {
+        if created.is_none() && !is_nobodys && outlives_index(expires, limited.moved, sub(&record, 41, 56)) {
             return Ok(Reply::Number(3));
         }
-        keep(data, [&args[1], sub(&record, 41, 56), &args[2]].concat(), &args[4]);
+        let head = [sub(&args[1], 1, 11), &limited.field, sub(&args[1], 30, args[1].len())].concat();
+        keep(data, [&head[..], sub(&record, 41, 56), &args[2]].concat(), &limited.until);
     } else if is(&TOUCH) {
         if expires <= now {
             return Ok(Reply::Number(0));
         }
-        if args.get(3).and_then(|enough| number(enough)).is_some_and(|enough| expires >= enough) {
+        let limited = Limited::new(&record, given(args, 4), &args[1], &args[2]);
+        if limited.last <= now {
+            return Ok(Reply::Number(0));
+        }
+        let enough = args.get(3).and_then(|enough| number(enough));
+        if enough.is_some_and(|enough| expires >= enough.min(limited.last)) {
             return Ok(Reply::Number(1));
         }
         let is_nobodys = sub(&record, 65, 68) == b"null";
         let is_prolonged =
-            args.get(4).is_some_and(|owner| sub(&record, 41, 40 + owner.len()) == owner.as_slice());
-        let moved = number(&args[1]).unwrap();
-        if !is_nobodys && !is_prolonged && outlives_index(expires, moved, sub(&record, 41, 56)) {
+            given(args, 5).is_some_and(|owner| sub(&record, 41, 40 + owner.len()) == owner.as_slice());
+        if !is_nobodys && !is_prolonged && outlives_index(expires, limited.moved, sub(&record, 41, 56)) {
             return Ok(Reply::Number(2));
         }
         if record.len() < 64 {
             data.remove(key);
         } else {
             let mut moved = record;
-            moved[11..29].copy_from_slice(&args[1]);
+            moved[11..29].copy_from_slice(&limited.field);
             data.set_text(key, moved, None);
-            data.expire_at(key, number(&args[2]).unwrap(), server_now);
+            data.expire_at(key, number(&limited.until).unwrap(), server_now);
         }
     } else if is(&END_OF_USER) {
         if !is_of(&record, &args[1]) || !is_created(&record, args.get(2)) {

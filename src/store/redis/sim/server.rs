@@ -176,62 +176,111 @@ impl Server {
     }
 
     fn answer(&self, world: &World, connection: &Connection, command: &Command) -> Reply {
+        if let Some(reply) = self.answer_at_once(world, connection, command) {
+            if matches!(reply, Reply::Error(_))
+                && let Some(transaction) = &mut *connection.transaction.borrow_mut()
+            {
+                *transaction = None;
+            }
+            return reply;
+        }
+        let mut transaction = connection.transaction.borrow_mut();
+        match (&command[0][..], &mut *transaction) {
+            (b"MULTI", None) => {
+                *transaction = Some(Some(Vec::new()));
+                Reply::Okay
+            }
+            (b"EXEC", Some(commands)) => {
+                let commands = commands.take();
+                *transaction = None;
+                match commands {
+                    Some(commands) => {
+                        Reply::Array(commands.iter().map(|command| self.carry_out(world, command)).collect())
+                    }
+                    None => error("EXECABORT Transaction discarded because of previous errors."),
+                }
+            }
+            (_, Some(commands)) => {
+                if let Some(commands) = commands {
+                    commands.push(command.clone());
+                }
+                Reply::Status(b"QUEUED".to_vec())
+            }
+            (_, None) => self.carry_out(world, command),
+        }
+    }
+
+    /// What a server says of a command without carrying it out, or a refusal.
+    fn answer_at_once(&self, world: &World, connection: &Connection, command: &Command) -> Option<Reply> {
         let args: Vec<&[u8]> = command.iter().map(Vec::as_slice).collect();
         if let Some((refusal, chance)) = self.refusals.get() {
             let concerns = match refusal.split(' ').next() {
                 Some("OOM") => data::takes_memory(command, &self.data.borrow()),
                 Some("NOREPLICAS") => data::is_write(command),
-                Some("LOADING") => true,
+                Some("LOADING") => command[0] != b"EXEC",
                 _ => data::key_of(command).is_some(),
             };
             if concerns && world.chance(chance) {
-                return error(refusal);
+                return Some(error(refusal));
             }
         }
         match &args[..] {
-            [b"PING"] => return Reply::Status(b"PONG".to_vec()),
+            [b"PING"] => return Some(Reply::Status(b"PONG".to_vec())),
             [b"ROLE"] => {
                 let role: &[u8] = if self.replica_of.get().is_some() { b"slave" } else { b"master" };
-                return Reply::Array(vec![Reply::Bytes(role.to_vec())]);
+                return Some(Reply::Array(vec![Reply::Bytes(role.to_vec())]));
             }
-            [b"HELLO", b"3"] => return Reply::Array(vec![text("proto"), Reply::Number(3)]),
+            [b"HELLO", b"3"] => return Some(Reply::Array(vec![text("proto"), Reply::Number(3)])),
             [b"SUBSCRIBE", channel] if self.is_sentinel => {
                 connection.is_subscribed.set(true);
                 let channel = Reply::Bytes(channel.to_vec());
-                return Reply::Push(vec![text("subscribe"), channel, Reply::Number(1)]);
+                return Some(Reply::Push(vec![text("subscribe"), channel, Reply::Number(1)]));
             }
-            [b"SENTINEL", rest @ ..] if self.is_sentinel => return self.answer_as_sentinel(world, rest),
-            [b"CLUSTER", b"SLOTS"] if world.config.topology == Topology::Cluster => return self.slots(),
+            [b"SENTINEL", rest @ ..] if self.is_sentinel => {
+                return Some(self.answer_as_sentinel(world, rest));
+            }
+            [b"CLUSTER", b"SLOTS"] if world.config.topology == Topology::Cluster => {
+                return Some(self.slots());
+            }
             [b"CLUSTER", b"INFO"] if world.config.topology == Topology::Cluster => {
-                return text(&format!("cluster_current_epoch:{}\r\n", self.view.borrow().epoch()));
+                return Some(text(&format!("cluster_current_epoch:{}\r\n", self.view.borrow().epoch())));
             }
-            [b"CLUSTER", b"NODES"] if world.config.topology == Topology::Cluster => return self.nodes(world),
+            [b"CLUSTER", b"NODES"] if world.config.topology == Topology::Cluster => {
+                return Some(self.nodes(world));
+            }
             [b"ASKING"] => {
                 connection.is_asking.set(true);
-                return Reply::Okay;
+                return Some(Reply::Okay);
             }
             _ => {}
         }
         let is_asking = connection.is_asking.take();
         if let Some(redirect) = self.redirect(world, command, is_asking) {
-            return redirect;
+            return Some(redirect);
         }
         let is_write = data::is_write(command);
         let is_replica = self.replica_of.get().is_some();
         if is_write && (is_replica || self.is_readonly.get()) {
-            return error("READONLY You can't write against a read only replica.");
+            return Some(error("READONLY You can't write against a read only replica."));
         }
         if command[0].starts_with(b"EVAL") {
-            let Some(script) = scripts::of(command) else { return error("ERR an unknown script") };
+            let Some(script) = scripts::of(command) else { return Some(error("ERR an unknown script")) };
             if command[0] == b"EVAL" {
                 self.scripts.borrow_mut().insert(script.digest);
             } else if !self.scripts.borrow().contains(script.digest) {
-                return error("NOSCRIPT No matching script. Please use EVAL.");
+                return Some(error("NOSCRIPT No matching script. Please use EVAL."));
             }
         }
+        // As before Redis 7.
+        let is_unknown = world.config.is_old && command[0] == b"PEXPIREAT" && command.len() > 3;
+        is_unknown.then(|| error("ERR wrong number of arguments for 'pexpireat' command"))
+    }
+
+    fn carry_out(&self, world: &World, command: &Command) -> Reply {
         // A replica that was a primary until now has all that the new one has.
         let holder = &world.servers[self.replica_of.get().unwrap_or(self.id)];
-        let session = data::key_of(command).filter(|_| is_write).and_then(|key| world.session_of(key));
+        let is_write = data::is_write(command);
+        let session = data::keys_of(command).filter(|_| is_write).find_map(|key| world.session_of(key));
         let before = session.and_then(|session| world.truth(session));
         let reply = holder.data.borrow_mut().carry_out(command, world.clock.now(), world.config.page);
         if let Some(session) = session {

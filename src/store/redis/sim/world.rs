@@ -53,6 +53,8 @@ pub(super) struct Config {
     pub parts: u32,
     pub lags: [u64; 4],
     pub has_dead_address: bool,
+    /// Its servers do not know what came with Redis 7.
+    pub is_old: bool,
     pub command_timeout: u64,
     pub connect_timeout: u64,
     pub sweep_interval: u64,
@@ -117,6 +119,7 @@ impl Config {
             parts: *random.pick(&[0, 20_000, 300_000]),
             lags: *random.pick(&[[0; 4], [0, 1, 20, 300], [1000; 4], [0, 0, 5, 5000]]),
             has_dead_address,
+            is_old: random.chance(300_000),
             command_timeout,
             // The second address of a host is tried after 250 ms.
             connect_timeout: latency.1 * 10

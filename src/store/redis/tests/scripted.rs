@@ -184,13 +184,21 @@ fn record(user: &str) -> Reply {
     Reply::Bytes(record.into_bytes())
 }
 
-/// What a server says to the first request of a call, and how the call ends if the rest is refused.
-fn ends(first: &'static resp::Script, reply: i64, refused: &'static str, op: Op) -> StoreError {
+/// The script of the first request of a call, and the reply to it. `None`: it is a transaction, which finds a session.
+type First = Option<(&'static resp::Script, i64)>;
+
+/// How a call ends if all behind its first request is refused.
+fn ends(first: First, refused: &'static str, op: Op) -> StoreError {
     let is_first = std::cell::Cell::new(true);
     let answer = move |command: &Command| match &command[0][..] {
         b"GET" => record("\"ben\""),
         b"ZSCORE" => Reply::Nil,
-        _ if is(command, first) && is_first.replace(false) => Reply::Number(reply),
+        b"MULTI" => Reply::Okay,
+        b"PEXPIREAT" | b"ZADD" | b"SET" => Reply::Status(b"QUEUED".to_vec()),
+        b"EXEC" => Reply::Array([Reply::Number(0), Reply::Number(0), Reply::Number(0), Reply::Nil].to_vec()),
+        _ if first.is_some_and(|(script, _)| is(command, script)) && is_first.replace(false) => {
+            Reply::Number(first.map_or(0, |(_, reply)| reply))
+        }
         _ if is(command, &resp::ENTER) && !refused.starts_with("LOADING") => Reply::Number(1),
         _ if is_script(command) => refusal(refused),
         _ => Reply::Nil,
@@ -206,18 +214,18 @@ fn ends(first: &'static resp::Script, reply: i64, refused: &'static str, op: Op)
 fn a_write_that_is_refused_after_replies_that_changed_nothing_has_changed_nothing() {
     let new = || NewSession::new(&plain("a", &ann(), in_millis(60_000)));
     type Make = Box<dyn Fn() -> Op>;
-    let cases: [(&resp::Script, i64, Make); 4] = [
-        (&resp::TOUCH, 2, Box::new(|| touch("a"))),
-        (&resp::UPDATE, 2, Box::new(move || Op::Update(new()))),
-        (&resp::UPDATE, 3, Box::new(move || Op::Update(new()))),
-        (&resp::CREATE_INDEXED, 0, Box::new(move || Op::Create(new(), None))),
+    let cases: [(First, Make); 4] = [
+        (Some((&resp::TOUCH, 2)), Box::new(|| touch("a"))),
+        (Some((&resp::UPDATE, 2)), Box::new(move || Op::Update(new()))),
+        (Some((&resp::UPDATE, 3)), Box::new(move || Op::Update(new()))),
+        (None, Box::new(move || Op::Create(new(), None))),
     ];
-    for (script, reply, make) in cases {
-        let error = ends(script, reply, "OOM full", make());
-        assert_eq!(error, StoreError::Full("Redis says OOM full".into()), "{reply}");
-        let error = ends(script, reply, "LOADING no", make());
+    for (at, (first, make)) in cases.into_iter().enumerate() {
+        let error = ends(first, "OOM full", make());
+        assert_eq!(error, StoreError::Full("Redis says OOM full".into()), "{at}");
+        let error = ends(first, "LOADING no", make());
         let reason = "Redis says LOADING no".into();
-        assert_eq!(error, StoreError::Unavailable { reason, outcome: Outcome::NotDone }, "{reply}");
+        assert_eq!(error, StoreError::Unavailable { reason, outcome: Outcome::NotDone }, "{at}");
     }
 }
 

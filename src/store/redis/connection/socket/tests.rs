@@ -105,10 +105,10 @@ fn fill(socket: &mut Socket) -> io::Result<Filled> {
 
 /// The next reply, which is a text.
 fn text(socket: &mut Socket) -> Option<Vec<u8>> {
-    let (reply, len) = match socket.reply() {
-        Ok(Some((Reply::Bytes(text), len))) => (text.to_vec(), len),
-        Ok(None) => return None,
-        other => panic!("{other:?}"),
+    let (reply, len) = {
+        let (replies, len) = socket.replies(1).unwrap()?;
+        let [Reply::Bytes(text)] = &replies[..] else { panic!("{replies:?}") };
+        (text.to_vec(), len)
     };
     socket.take(len);
     Some(reply)

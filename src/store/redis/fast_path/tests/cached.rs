@@ -125,6 +125,46 @@ fn a_hit_leaves_the_replies_to_the_next_turn() {
     assert_eq!(scene.cached("b"), None);
 }
 
+/// What a hit has read and leaves to the next turn may be more than it waits for.
+#[test]
+fn messages_behind_large_replies_are_heard() {
+    let mut scene = cached_scene();
+    scene.load("a", 1);
+    let more = format!(r#""number":2,"more":"{}""#, "x".repeat(600_000));
+    let big = String::from_utf8(record("big", 2)).unwrap().replace(r#""number":2"#, &more);
+    let tickets = [scene.ask("c"), scene.ask("big")];
+    let mut socket = scene.peer.socket.try_clone().unwrap();
+    let said = [&bulk(&record("c", 3))[..], &message("c"), &bulk(big.as_bytes()), &message("a")].concat();
+    let writer = thread::spawn(move || socket.write_all(&said).unwrap());
+    // Until all has come, it may be given.
+    while scene.cached("a").is_some() {}
+    assert_eq!(scene.cached("c"), None);
+    for ticket in tickets {
+        let _ = scene.harness.end_of(ticket);
+    }
+    writer.join().unwrap();
+    let ticket = scene.ask("d");
+    scene.peer.say(NIL);
+    assert_eq!(scene.harness.session(ticket), Ok(None));
+    assert_eq!((scene.cached("a"), scene.cached("c")), (None, None));
+}
+
+/// Where a connection ends, what came before its end is taken all the same.
+#[test]
+fn a_hit_that_finds_the_end_of_the_connection_loses_no_reply() {
+    let mut scene = cached_scene();
+    scene.load("a", 1);
+    let ann = ann();
+    let updated = scene.harness.update(&session("b", &ann));
+    scene.hear(1);
+    scene.peer.say(DONE);
+    scene.peer.leave();
+    thread::sleep(Duration::from_micros(10));
+    assert_eq!(scene.harness.cached(&id("a")), None);
+    assert_eq!(scene.harness.number(updated), Ok(1));
+    assert!(scene.fake.log().is_empty(), "the worker has it done again");
+}
+
 #[test]
 fn messages_may_come_in_pieces_and_by_thousands() {
     let mut scene = cached_scene();

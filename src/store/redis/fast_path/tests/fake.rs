@@ -9,9 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use crate::store::redis::resp::{
-    CREATE, CREATE_INDEXED, END_OF_USER, ENTER, FORGET, SLOTS, Script, TOUCH, UPDATE, slot_of,
-};
+use crate::store::redis::resp::{CREATE, END_OF_USER, ENTER, FORGET, SLOTS, Script, TOUCH, UPDATE, slot_of};
 
 pub type Command = Vec<Vec<u8>>;
 
@@ -224,6 +222,9 @@ fn serve(
         };
         match conduct {
             Conduct::Do => apply(None)?,
+            Conduct::Say(answer) if is_transaction(&command) => {
+                socket.write_all(&answer_to_transaction(answer))?;
+            }
             Conduct::Say(answer) => socket.write_all(answer)?,
             Conduct::Stall => {
                 // Until the other side has gone.
@@ -243,10 +244,10 @@ fn serve(
 /// The name of a command and its first key.
 fn words(command: &Command) -> String {
     let name = match script_of(command) {
+        None if is_transaction(command) => "create".into(),
         None => String::from_utf8_lossy(&command[0]).into_owned(),
         Some(script) => {
             let names = [
-                (&CREATE_INDEXED, "create"),
                 (&CREATE, "replace"),
                 (&TOUCH, "touch"),
                 (&UPDATE, "update"),
@@ -261,13 +262,39 @@ fn words(command: &Command) -> String {
     format!("{name} {}", String::from_utf8_lossy(key))
 }
 
-/// Whether it creates a session.
+/// Whether it creates a session by a transaction.
 pub fn is_create(command: &Command) -> bool {
-    script_of(command).is_some_and(|script| script.digest == CREATE_INDEXED.digest)
+    is_transaction(command)
+}
+
+/// Whether it is a transaction, as [`Commands::next`] gives it.
+fn is_transaction(command: &Command) -> bool {
+    command[0] == b"MULTI"
+}
+
+/// A transaction that creates a session, as one command: the session, its value, the index, the entry and its version.
+fn as_one(parts: &[Command]) -> Command {
+    let [prolong, add, end, set, ..] = parts else { panic!("{parts:?}") };
+    assert_eq!((&prolong[0][..], &prolong[3][..], &end[3][..]), (&b"PEXPIREAT"[..], &b"GT"[..], &b"NX"[..]));
+    assert_eq!((&add[0][..], &set[0][..], &set[3][..]), (&b"ZADD"[..], &b"SET"[..], &b"NX"[..]));
+    let (key, value, index) = (set[1].clone(), set[2].clone(), add[1].clone());
+    [b"MULTI".to_vec(), key, value, index, add[3].clone(), add[2].clone()].into()
+}
+
+/// The replies to a transaction of which a part is answered so: a refusal ends all of it.
+pub fn answer_to_transaction(answer: &[u8]) -> Vec<u8> {
+    let queued = if answer[0] == b'-' { answer } else { b"+QUEUED\r\n" };
+    let end = match answer[0] {
+        b'-' => b"-EXECABORT Transaction discarded because of previous errors.\r\n".to_vec(),
+        b':' => [b"*5\r\n:0\r\n:1\r\n:1\r\n+OK\r\n", answer].concat(),
+        _ => [b"*4\r\n:0\r\n:1\r\n:1\r\n", answer].concat(),
+    };
+    let queued_all = if answer[0] == b':' { 5 } else { 4 };
+    [b"+OK\r\n", &queued.repeat(queued_all)[..], &end].concat()
 }
 
 fn script_of(command: &Command) -> Option<&'static Script> {
-    let all = [&CREATE, &CREATE_INDEXED, &TOUCH, &UPDATE, &END_OF_USER, &FORGET, &ENTER];
+    let all = [&CREATE, &TOUCH, &UPDATE, &END_OF_USER, &FORGET, &ENTER];
     let is_of =
         |script: &Script| command[1] == script.digest.as_bytes() || command[1] == script.text.as_bytes();
     command[0].starts_with(b"EVAL").then(|| all.into_iter().find(|script| is_of(script)).unwrap())
@@ -339,16 +366,21 @@ impl Data {
         if let Some(script) = script_of(command) {
             let keys = parsed(&command[2]) as usize;
             let (keys, args) = command[3..].split_at(keys);
-            if script.digest == CREATE_INDEXED.digest {
-                if self.strings.contains_key(&keys[0]) {
-                    return number(0);
-                }
-                self.strings.insert(keys[0].clone(), args[0].clone());
-                return self.run(&ENTER, &keys[1], &[&args[2..5], &[b"again".to_vec()]].concat());
+            if script.digest == CREATE.digest {
+                return self.create(keys, args);
             }
             return self.run(script, &keys[0], args);
         }
         match (&command[0][..], &command[1]) {
+            (b"MULTI", key) => {
+                let entries = self.sets.entry(command[3].clone()).or_default();
+                entries.insert(command[4].clone(), parsed(&command[5]));
+                let is_free = !self.strings.contains_key(key);
+                if is_free {
+                    self.strings.insert(key.clone(), command[2].clone());
+                }
+                answer_to_transaction(if is_free { b"+OK\r\n" } else { b"$-1\r\n" })
+            }
             (b"GET", key) => self.strings.get(key).map_or_else(nil, |value| bulk(value)),
             (b"GETDEL", key) => self.strings.remove(key).map_or_else(nil, |value| bulk(&value)),
             (b"SET", key) if self.strings.contains_key(key) => nil(),
@@ -364,19 +396,23 @@ impl Data {
         }
     }
 
+    fn create(&mut self, keys: &[Vec<u8>], args: &[Vec<u8>]) -> Vec<u8> {
+        let held = self.strings.get(&keys[0]);
+        if let Some(value) = held
+            && value[40..56] != args[3][..]
+        {
+            return bulk(value);
+        }
+        if let Some(index) = keys.get(1) {
+            self.sets.entry(index.clone()).or_default().insert(args[4].clone(), parsed(&args[5]));
+        }
+        self.strings.entry(keys[0].clone()).or_insert_with(|| args[1].clone());
+        number(keys.get(1).map_or(1, |index| self.sets[index].len() as i64))
+    }
+
     fn run(&mut self, script: &Script, key: &[u8], args: &[Vec<u8>]) -> Vec<u8> {
         let is = |other: &Script| script.digest == other.digest;
         let held = self.strings.get_mut(key);
-        if is(&CREATE) {
-            return match held {
-                Some(value) if args.get(3).is_some_and(|created| value[40..56] == created[..]) => number(1),
-                Some(value) => bulk(value),
-                None => {
-                    self.strings.insert(key.into(), args[1].clone());
-                    number(1)
-                }
-            };
-        }
         if is(&FORGET) {
             let entries = self.sets.entry(key.into()).or_default();
             if entries.get(&args[0]).copied() == Some(parsed(&args[1])) {
@@ -426,8 +462,20 @@ pub struct Commands {
 }
 
 impl Commands {
-    /// The next one; an error where the other side has gone.
-    pub fn next(&mut self, mut socket: &TcpStream) -> std::io::Result<Command> {
+    /// The next one, or the next transaction; an error where the other side has gone.
+    pub fn next(&mut self, socket: &TcpStream) -> std::io::Result<Command> {
+        let command = self.next_part(socket)?;
+        if !is_transaction(&command) {
+            return Ok(command);
+        }
+        let mut parts = vec![self.next_part(socket)?];
+        while parts.last().is_some_and(|part| part[0] != b"EXEC") {
+            parts.push(self.next_part(socket)?);
+        }
+        Ok(as_one(&parts))
+    }
+
+    fn next_part(&mut self, mut socket: &TcpStream) -> std::io::Result<Command> {
         loop {
             if let Some((command, len)) = parse(&self.bytes) {
                 self.bytes.drain(..len);

@@ -317,6 +317,12 @@ impl FastPathStore {
 }
 
 impl SessionStore for FastPathStore {
+    fn create_at(&self, session: &Session<'_>, created: Millis) -> Result<()> {
+        let mut harness = self.harness.lock().unwrap();
+        let ticket = harness.begin(|fast_path, ticket| fast_path.create_at(session, created, ticket))?;
+        harness.number(ticket).map(drop)
+    }
+
     fn create(&self, session: &Session<'_>) -> Result<()> {
         let mut harness = self.harness.lock().unwrap();
         let ticket = harness.begin(|fast_path, ticket| fast_path.create(session, ticket))?;

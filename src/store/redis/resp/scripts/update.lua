@@ -1,22 +1,31 @@
 -- Replaces a live session, whose creation stays. Arguments: now, the value before the creation, the value after it,
--- the user that the session must be of and what follows it, when the server ends it; then the creation that it must
--- have, if one is given: then the user's index is kept long enough. `0`: there is none. `1`. `2`: it is another user's,
--- or of another creation. `3`: the index has to be kept longer first.
+-- the user that the session must be of and what follows it, when the server ends it; then, each of them or '', the creation
+-- that it must have: if that is given, the user's index is kept long enough; and how long after its creation a session may
+-- live. `0`: there is none. `1`. `2`: it is another user's, or of another creation. `3`: the index has to be kept longer
+-- first.
 local head = redis.call('GETRANGE', KEYS[1], 0, 63 + #ARGV[4])
 local expires = tonumber(string.sub(head, 12, 29))
 if string.sub(head, 1, 11) ~= '{"expires":' or not expires then return 0 end
 if expires <= tonumber(ARGV[1]) then return 0 end
 local created = string.sub(head, 41, 56)
-if string.sub(head, 65) ~= ARGV[4] then return 2 end
-if ARGV[6] then
-  if created ~= ARGV[6] then return 2 end
-else
-  local moved = tonumber(string.sub(ARGV[2], 12, 29))
-  if moved > expires then
-    -- The last end of an index before the new expiry: every hour, from 37 minutes after the creation on.
-    local last = moved - (moved - math.floor((tonumber(created) or 0) / 1000) - 2220000) % 3600000
-    if last > expires and string.sub(ARGV[4], 1, 4) ~= 'null' then return 3 end
+local start, ends, lifetime = ARGV[2], ARGV[5], tonumber(ARGV[7] or '')
+local moved, created_at = tonumber(string.sub(start, 12, 29)), math.floor((tonumber(created) or 0) / 1000)
+if lifetime then
+  local last = created_at + lifetime
+  if last <= tonumber(ARGV[1]) then return 0 end
+  if moved > last then
+    if tonumber(ends) == moved then ends = string.format('%.0f', last) end
+    start = string.sub(start, 1, 11) .. string.format(' %-17.0f', last) .. string.sub(start, 30)
+    moved = last
   end
 end
-redis.call('SET', KEYS[1], ARGV[2] .. created .. ARGV[3], 'PXAT', ARGV[5])
+if string.sub(head, 65) ~= ARGV[4] then return 2 end
+if (ARGV[6] or '') ~= '' then
+  if created ~= ARGV[6] then return 2 end
+elseif moved > expires then
+  -- The last end of an index before the new expiry: every hour, from 37 minutes after the creation on.
+  local last = moved - (moved - created_at - 2220000) % 3600000
+  if last > expires and string.sub(ARGV[4], 1, 4) ~= 'null' then return 3 end
+end
+redis.call('SET', KEYS[1], start .. created .. ARGV[3], 'PXAT', ends)
 return 1

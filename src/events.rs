@@ -1,0 +1,431 @@
+//! What happens in a store, for those who listen.
+//!
+//! A store publishes on its [`Bus`], from any of its threads and under its locks. Each listener has an [`Inbox`], from
+//! which one thread takes. Where nobody listens to a topic, a store looks at one atomic and collects nothing.
+//!
+//! **Invariants**
+//! - An inbox holds at most [`MAX_WAITING`] ends of sessions. Further ones are counted by reason, so that no count is lost.
+//! - An inbox wakes its thread once for all events until that thread has found it empty.
+//! - A thread has one inbox at a bus, however often it has the store open.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Weak};
+use std::thread::{self, ThreadId};
+
+use parking_lot::Mutex;
+
+use crate::clock::Millis;
+use crate::session::{SessionId, UserKey, UserKeyBuf};
+
+/// How many ends of sessions an inbox holds, and a transaction.
+pub const MAX_WAITING: usize = 4096;
+
+/// Others than ends of sessions are few. Beyond this the oldest is given up.
+const MAX_OTHERS: usize = 1024;
+
+/// Topics, as bits.
+pub type Topics = u8;
+
+/// Ends of sessions.
+pub const ENDS: Topics = 1;
+pub const SWEEPS: Topics = 2;
+/// Connections, and the upkeep of files.
+pub const OTHERS: Topics = 4;
+
+/// Why a session has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// By its id.
+    Deleted,
+    /// With the others of its user.
+    Revoked,
+    Expired,
+    /// As the store was full.
+    Evicted,
+    /// As its user had too many.
+    Replaced,
+}
+
+impl Reason {
+    const ALL: [Self; 5] = [Self::Deleted, Self::Revoked, Self::Expired, Self::Evicted, Self::Replaced];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Deleted => "deleted",
+            Self::Revoked => "revoked",
+            Self::Expired => "expired",
+            Self::Evicted => "evicted",
+            Self::Replaced => "replaced",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    Ended {
+        reason: Reason,
+        id: SessionId,
+        user: Option<UserKeyBuf>,
+    },
+    /// Sessions of which no more is known.
+    EndedUnnamed {
+        reason: Reason,
+        count: u64,
+    },
+    Swept {
+        at: Millis,
+        duration: Millis,
+        removed: u64,
+    },
+    SweepFailed(String),
+    Connected {
+        server: String,
+    },
+    Disconnected {
+        server: String,
+        problem: String,
+    },
+    /// Another server has become the primary.
+    FailedOver {
+        from: String,
+        to: String,
+    },
+    /// The log of a file was brought into the data file.
+    Drained {
+        bytes: u64,
+        millis: u64,
+    },
+}
+
+impl Event {
+    fn topic(&self) -> Topics {
+        match self {
+            Self::Ended { .. } | Self::EndedUnnamed { .. } => ENDS,
+            Self::Swept { .. } | Self::SweepFailed(_) => SWEEPS,
+            _ => OTHERS,
+        }
+    }
+}
+
+/// Ends of sessions that a transaction makes, until it is known to be done.
+#[derive(Debug, Default)]
+pub struct Ends {
+    /// Whether anybody wants to know.
+    is_wanted: bool,
+    named: Vec<(Reason, SessionId, Option<UserKeyBuf>)>,
+    unnamed: [u64; Reason::ALL.len()],
+}
+
+/// How many ends there were at a moment.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct EndsMark {
+    named: usize,
+    unnamed: [u64; Reason::ALL.len()],
+}
+
+impl Ends {
+    pub fn is_wanted(&self) -> bool {
+        self.is_wanted
+    }
+
+    /// Whether the next end should have a name.
+    pub fn has_room(&self) -> bool {
+        self.named.len() < MAX_WAITING
+    }
+
+    pub fn add(&mut self, reason: Reason, id: SessionId, user: Option<UserKey<'_>>) {
+        self.named.push((reason, id, user.map(UserKey::to_buf)));
+    }
+
+    pub fn add_unnamed(&mut self, reason: Reason) {
+        self.unnamed[reason as usize] += 1;
+    }
+
+    pub fn mark(&self) -> EndsMark {
+        EndsMark { named: self.named.len(), unnamed: self.unnamed }
+    }
+
+    /// Forgets the ends since a moment.
+    pub fn rewind(&mut self, mark: EndsMark) {
+        self.named.truncate(mark.named);
+        self.unnamed = mark.unnamed;
+    }
+}
+
+/// Where a store publishes.
+#[derive(Default)]
+pub struct Bus {
+    /// The topics to which anybody listens.
+    topics: AtomicU8,
+    inboxes: Mutex<Vec<Weak<Inbox>>>,
+}
+
+impl Bus {
+    pub fn wants(&self, topic: Topics) -> bool {
+        self.topics.load(Ordering::Relaxed) & topic != 0
+    }
+
+    /// Has an inbox get what is published on some topics, or on none. Returns `false` if another inbox of the same thread
+    /// does already.
+    pub fn listen(&self, inbox: &Arc<Inbox>, topics: Topics) -> bool {
+        let mut inboxes = self.inboxes.lock();
+        inboxes.retain(|other| other.upgrade().is_some_and(|other| !Arc::ptr_eq(&other, inbox)));
+        let is_rival =
+            |other: &Weak<Inbox>| other.upgrade().is_some_and(|other| other.thread == inbox.thread);
+        let is_first = !inboxes.iter().any(is_rival);
+        inbox.topics.store(topics, Ordering::Relaxed);
+        if is_first && topics != 0 {
+            inboxes.push(Arc::downgrade(inbox));
+        }
+        let of =
+            |inbox: &Weak<Inbox>| inbox.upgrade().map_or(0, |inbox| inbox.topics.load(Ordering::Relaxed));
+        self.topics.store(inboxes.iter().map(of).fold(0, |all, topics| all | topics), Ordering::Relaxed);
+        is_first
+    }
+
+    /// Publishes an event, which is made only if somebody wants it.
+    pub fn publish(&self, topic: Topics, event: impl FnOnce() -> Event) {
+        if self.wants(topic) {
+            self.send(event());
+        }
+    }
+
+    /// Publishes the end of sessions of which no more is known.
+    pub fn publish_unnamed(&self, reason: Reason, count: u64) {
+        if count > 0 {
+            self.publish(ENDS, || Event::EndedUnnamed { reason, count });
+        }
+    }
+
+    /// An empty list for the ends of a transaction.
+    pub fn ends(&self) -> Ends {
+        Ends { is_wanted: self.wants(ENDS), ..Ends::default() }
+    }
+
+    /// Publishes the ends of a transaction that is done.
+    pub fn publish_ends(&self, ends: Ends) {
+        for (reason, id, user) in ends.named {
+            self.send(Event::Ended { reason, id, user });
+        }
+        for (reason, count) in Reason::ALL.into_iter().zip(ends.unnamed) {
+            self.publish_unnamed(reason, count);
+        }
+    }
+
+    fn send(&self, event: Event) {
+        let listening: Vec<Arc<Inbox>> = {
+            let mut inboxes = self.inboxes.lock();
+            inboxes.retain(|inbox| inbox.strong_count() > 0);
+            let topic = event.topic();
+            let wants = |inbox: &Arc<Inbox>| inbox.topics.load(Ordering::Relaxed) & topic != 0;
+            inboxes.iter().filter_map(Weak::upgrade).filter(wants).collect()
+        };
+        if listening.is_empty() {
+            self.topics.store(0, Ordering::Relaxed);
+        }
+        for inbox in listening {
+            inbox.push(event.clone());
+        }
+    }
+}
+
+/// The events that wait for a thread.
+pub struct Inbox {
+    thread: ThreadId,
+    topics: AtomicU8,
+    waiting: Mutex<Waiting>,
+    /// Has the thread take them.
+    wake: Box<dyn Fn(Arc<Inbox>) + Send + Sync>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    ends: VecDeque<Event>,
+    left_out: [u64; Reason::ALL.len()],
+    others: VecDeque<Event>,
+    is_awake: bool,
+}
+
+impl Inbox {
+    /// An inbox of the calling thread.
+    pub fn new(wake: impl Fn(Arc<Self>) + Send + Sync + 'static) -> Arc<Self> {
+        Arc::new(Self {
+            thread: thread::current().id(),
+            topics: AtomicU8::new(0),
+            waiting: Mutex::default(),
+            wake: Box::new(wake),
+        })
+    }
+
+    /// The next events, those that are not of sessions first. Once it gives none, it wakes its thread for the next one.
+    pub fn take(&self, max: usize) -> Vec<Event> {
+        let mut waiting = self.waiting.lock();
+        let others = waiting.others.len().min(max);
+        let mut taken: Vec<Event> = waiting.others.drain(..others).collect();
+        let ends = waiting.ends.len().min(max - others);
+        taken.extend(waiting.ends.drain(..ends));
+        if waiting.ends.is_empty() {
+            for (reason, count) in Reason::ALL.into_iter().zip(std::mem::take(&mut waiting.left_out)) {
+                if count > 0 {
+                    taken.push(Event::EndedUnnamed { reason, count });
+                }
+            }
+        }
+        waiting.is_awake = !taken.is_empty();
+        taken
+    }
+
+    fn push(self: Arc<Self>, event: Event) {
+        let mut waiting = self.waiting.lock();
+        match event {
+            Event::EndedUnnamed { reason, count } => waiting.left_out[reason as usize] += count,
+            Event::Ended { reason, .. } if waiting.ends.len() >= MAX_WAITING => {
+                waiting.left_out[reason as usize] += 1;
+            }
+            Event::Ended { .. } => waiting.ends.push_back(event),
+            _ => {
+                if waiting.others.len() >= MAX_OTHERS {
+                    waiting.others.pop_front();
+                }
+                waiting.others.push_back(event);
+            }
+        }
+        if !std::mem::replace(&mut waiting.is_awake, true) {
+            drop(waiting);
+            (self.wake)(Arc::clone(&self));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+
+    fn inbox() -> (Arc<Inbox>, Arc<AtomicUsize>) {
+        let woken = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&woken);
+        (Inbox::new(move |_| _ = count.fetch_add(1, Ordering::SeqCst)), woken)
+    }
+
+    fn ended(number: usize) -> Event {
+        let id = SessionId::new(&number.to_string()).unwrap();
+        Event::Ended { reason: Reason::Expired, id, user: None }
+    }
+
+    fn swept(removed: u64) -> Event {
+        Event::Swept { at: 0, duration: 0, removed }
+    }
+
+    fn counted(events: &[Event]) -> u64 {
+        let count = |event: &Event| match event {
+            Event::Ended { .. } => 1,
+            Event::EndedUnnamed { count, .. } => *count,
+            _ => 0,
+        };
+        events.iter().map(count).sum()
+    }
+
+    #[test]
+    fn nothing_is_made_where_nobody_listens() {
+        let bus = Bus::default();
+        let (inbox, woken) = inbox();
+        bus.publish(ENDS, || unreachable!("nobody listens"));
+        assert!(bus.listen(&inbox, SWEEPS));
+        bus.publish(ENDS, || unreachable!("nobody listens to that"));
+        bus.publish(SWEEPS, || swept(1));
+        assert_eq!((inbox.take(9), woken.load(Ordering::SeqCst)), (vec![swept(1)], 1));
+        assert!(bus.listen(&inbox, 0));
+        bus.publish(SWEEPS, || unreachable!("nobody listens any more"));
+        bus.listen(&inbox, SWEEPS);
+        drop(inbox);
+        // The first one finds that the listener has gone.
+        bus.publish(SWEEPS, || swept(2));
+        bus.publish(SWEEPS, || unreachable!("the listener has gone"));
+    }
+
+    #[test]
+    fn a_thread_is_woken_once_until_it_has_found_nothing() {
+        let bus = Bus::default();
+        let (inbox, woken) = inbox();
+        bus.listen(&inbox, ENDS);
+        for number in 0..3 {
+            bus.publish(ENDS, || ended(number));
+        }
+        assert_eq!(inbox.take(2), [ended(0), ended(1)]);
+        bus.publish(ENDS, || ended(3));
+        assert_eq!(inbox.take(9), [ended(2), ended(3)]);
+        assert_eq!((inbox.take(9), woken.load(Ordering::SeqCst)), (vec![], 1));
+        bus.publish(ENDS, || ended(4));
+        assert_eq!(woken.load(Ordering::SeqCst), 2);
+    }
+
+    #[test]
+    fn a_full_inbox_counts_what_it_leaves_out() {
+        let bus = Bus::default();
+        let (inbox, _) = inbox();
+        bus.listen(&inbox, ENDS | SWEEPS);
+        let all = 100_000;
+        for number in 0..all {
+            bus.publish(ENDS, || ended(number));
+        }
+        bus.publish(SWEEPS, || swept(7));
+        let mut taken = Vec::new();
+        loop {
+            let some = inbox.take(256);
+            if some.is_empty() {
+                break;
+            }
+            taken.extend(some);
+        }
+        assert_eq!((counted(&taken), taken.len()), (all as u64, MAX_WAITING + 2));
+        assert_eq!(taken[0], swept(7));
+        let left_out = (all - MAX_WAITING) as u64;
+        let last = Event::EndedUnnamed { reason: Reason::Expired, count: left_out };
+        assert_eq!(taken.last(), Some(&last));
+    }
+
+    #[test]
+    fn a_thread_gets_each_event_once_and_every_thread_gets_it() {
+        let bus = Arc::new(Bus::default());
+        let (one, _) = inbox();
+        let (twin, _) = inbox();
+        assert!(bus.listen(&one, ENDS));
+        assert!(!bus.listen(&twin, ENDS), "this thread listens already");
+        let theirs = {
+            let bus = Arc::clone(&bus);
+            thread::spawn(move || {
+                let (theirs, _) = inbox();
+                assert!(bus.listen(&theirs, ENDS));
+                theirs
+            })
+            .join()
+            .unwrap()
+        };
+        bus.publish(ENDS, || ended(1));
+        assert_eq!((one.take(9).len(), twin.take(9).len(), theirs.take(9).len()), (1, 0, 1));
+        drop(one);
+        assert!(bus.listen(&twin, ENDS), "the other one has gone");
+        bus.publish(ENDS, || ended(2));
+        assert_eq!((twin.take(9).len(), theirs.take(9).len()), (1, 1));
+    }
+
+    #[test]
+    fn the_ends_of_what_was_refused_are_taken_back() {
+        let bus = Bus::default();
+        let (inbox, _) = inbox();
+        assert!(!bus.ends().is_wanted());
+        bus.listen(&inbox, ENDS);
+        let mut ends = bus.ends();
+        let id = |number: usize| SessionId::new(&number.to_string()).unwrap();
+        ends.add(Reason::Deleted, id(1), None);
+        let mark = ends.mark();
+        ends.add(Reason::Revoked, id(2), None);
+        ends.add_unnamed(Reason::Revoked);
+        ends.rewind(mark);
+        bus.publish_ends(ends);
+        assert_eq!(inbox.take(9), [Event::Ended { reason: Reason::Deleted, id: id(1), user: None }]);
+    }
+}

@@ -1,0 +1,165 @@
+//! When sessions were created, in stores that older versions of this package have written or have open.
+
+use super::*;
+
+const HOUR: Millis = 3_600_000;
+
+fn limited(dir: &Path, max_lifetime: Millis) -> FileOptions {
+    FileOptions { max_lifetime: Some(max_lifetime as u64), ..options(dir) }
+}
+
+fn log_in(store: &FileStore, name: &str, expires: Expiry) {
+    store.create(&plain(name, &UserKeyBuf::from_text("ann"), expires)).unwrap();
+}
+
+fn end_of(store: &FileStore, name: &str) -> Option<Millis> {
+    store.get(&id(name)).unwrap().map(|session| session.expires.millis() - START)
+}
+
+fn format(dir: &Path) -> Option<u32> {
+    let mut format = None;
+    tamper(dir, |txn, tables| format = Tables::format(tables.meta, txn).unwrap());
+    format
+}
+
+/// A store as an older version has left it, with a session.
+fn made_before(dir: &Path) {
+    let store = reopen(&options(dir)).unwrap();
+    log_in(&store, "old", at(100 * HOUR));
+    drop(store);
+    tamper(dir, |txn, tables| {
+        let (key, row) = {
+            let (key, row) = tables.sessions.first(txn).unwrap().unwrap();
+            let Record { header, body } = Record::parse(row).unwrap();
+            let mut row = Vec::new();
+            record::Header { created_at: None, ..header }.write(&mut row);
+            row.extend_from_slice(body);
+            (key.to_vec(), row)
+        };
+        tables.sessions.put(txn, &key, &row).unwrap();
+        tables.meta.put(txn, tables::FORMAT, &1_u32.to_le_bytes()).unwrap();
+    });
+}
+
+#[test]
+fn the_lifetime_of_an_older_session_counts_from_its_first_write() {
+    let dir = new_dir();
+    made_before(dir.path());
+    let clock = clock();
+    let open = || FileStore::open_at(&limited(dir.path(), HOUR), clock.clone()).unwrap();
+    let store = open();
+    clock.advance(5 * HOUR);
+    assert_eq!(end_of(&store, "old"), Some(100 * HOUR));
+    // It is a write even where the expiry is far enough.
+    assert_eq!(store.prolong(&id("old"), at(200 * HOUR), START + 150 * HOUR), Ok(true));
+    assert_eq!(end_of(&store, "old"), Some(6 * HOUR));
+    drop(store);
+    let store = open();
+    clock.advance(HOUR - 1);
+    assert_eq!(store.touch(&id("old"), at(100 * HOUR)), Ok(true));
+    assert_eq!(end_of(&store, "old"), Some(6 * HOUR));
+    clock.advance(1);
+    assert_eq!((end_of(&store, "old"), store.size()), (None, Ok(0)));
+}
+
+#[test]
+fn a_limit_counts_for_sessions_that_were_stored_without_it() {
+    let dir = new_dir();
+    let clock = clock();
+    let open = |options: &FileOptions| FileStore::open_at(options, clock.clone()).unwrap();
+    let store = open(&options(dir.path()));
+    log_in(&store, "a", at(100 * HOUR));
+    clock.advance(HOUR);
+    log_in(&store, "b", at(100 * HOUR));
+    drop(store);
+    let store = open(&limited(dir.path(), 2 * HOUR));
+    assert_eq!((end_of(&store, "a"), end_of(&store, "b")), (Some(2 * HOUR), Some(3 * HOUR)));
+    clock.advance(HOUR);
+    assert_eq!((end_of(&store, "a"), end_of(&store, "b")), (None, Some(3 * HOUR)));
+    assert_eq!((store.size(), store.ids(Cursor::default()).unwrap().0), (Ok(1), vec![id("b")]));
+    let ann = UserKeyBuf::from_text("ann");
+    assert_eq!(store.get_by_user(ann.as_key()).unwrap().len(), 1);
+    assert_eq!(store.touch(&id("a"), at(5 * HOUR)), Ok(false));
+    assert_eq!(store.update(&plain("a", &ann, at(5 * HOUR))), Ok(false));
+    assert_eq!(store.delete_by_user(ann.as_key(), None), Ok(1));
+    log_in(&store, "a", at(5 * HOUR));
+    assert_eq!(end_of(&store, "a"), Some(4 * HOUR));
+}
+
+#[test]
+fn a_new_store_is_refused_by_older_versions() {
+    let dir = new_dir();
+    drop(reopen(&options(dir.path())).unwrap());
+    assert_eq!(format(dir.path()), Some(3));
+}
+
+/// The lock file as a process of an older version has it open: it knows of the log.
+#[cfg(target_os = "linux")]
+fn older_process(dir: &Path) -> std::fs::File {
+    use crate::store::file::ofd_lock::{self, Kind, Range};
+    let file = private_files::open_private(&dir.join(names::OWNERS), true).unwrap().unwrap();
+    let pid = i64::from(std::process::id()) + 1;
+    for byte in [(1 << 32) + pid, pid] {
+        assert!(ofd_lock::try_lock(&file, Kind::Exclusive, Range::byte(byte)).unwrap());
+    }
+    file
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn while_an_older_version_has_the_store_open_nothing_is_written_that_it_cannot_read() {
+    let dir = new_dir();
+    made_before(dir.path());
+    let older = older_process(dir.path());
+    let error = reopen(&limited(dir.path(), HOUR)).err().unwrap();
+    assert_eq!(error.code(), "ERR_STORE_LOCKED");
+    assert!(error.to_string().contains("knows of no maxLifetime"), "{error}");
+    let store = reopen(&options(dir.path())).unwrap();
+    log_in(&store, "new", at(100 * HOUR));
+    assert_eq!(store.touch(&id("old"), at(100 * HOUR)), Ok(true));
+    drop(store);
+    assert_eq!(format(dir.path()), Some(1));
+    tamper(dir.path(), |txn, tables| {
+        for entry in tables.sessions.iter(txn).unwrap() {
+            assert_eq!(Record::parse(entry.unwrap().1).unwrap().header.created_at, None);
+        }
+    });
+    drop(older);
+    let store = reopen(&limited(dir.path(), HOUR)).unwrap();
+    log_in(&store, "newer", at(100 * HOUR));
+    assert_eq!(end_of(&store, "newer"), Some(HOUR));
+    drop(store);
+    assert_eq!(format(dir.path()), Some(3));
+}
+
+#[test]
+fn a_record_whose_time_was_changed_does_not_decrypt() {
+    let dir = new_dir();
+    let options = FileOptions { secrets: vec![secret("first")], ..limited(dir.path(), HOUR) };
+    let store = reopen(&options).unwrap();
+    log_in(&store, "a", at(HOUR / 2));
+    drop(store);
+    for created_at in [Some(START + HOUR), None] {
+        let mut before = Vec::new();
+        tamper(dir.path(), |txn, tables| {
+            let (key, row) = {
+                let (key, row) = tables.sessions.first(txn).unwrap().unwrap();
+                before = row.to_vec();
+                let Record { header, body } = Record::parse(row).unwrap();
+                let mut row = Vec::new();
+                record::Header { created_at, ..header }.write(&mut row);
+                row.extend_from_slice(body);
+                (key.to_vec(), row)
+            };
+            tables.sessions.put(txn, &key, &row).unwrap();
+        });
+        let store = reopen(&options).unwrap();
+        assert_eq!(store.get(&id("a")).unwrap_err().code(), "ERR_STORE_CORRUPT");
+        drop(store);
+        tamper(dir.path(), |txn, tables| {
+            let key = tables.sessions.first(txn).unwrap().unwrap().0.to_vec();
+            tables.sessions.put(txn, &key, &before).unwrap();
+        });
+    }
+    assert_eq!(end_of(&reopen(&options).unwrap(), "a"), Some(HOUR / 2));
+}

@@ -1,0 +1,46 @@
+//! Whether servers take the transactions that create sessions: those before Redis 7 do not know `PEXPIREAT … GT`.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::super::error;
+
+#[derive(Default)]
+pub struct Transactions {
+    are_refused: AtomicBool,
+}
+
+impl Transactions {
+    pub fn are_taken(&self) -> bool {
+        !self.are_refused.load(Ordering::Relaxed)
+    }
+
+    /// Takes the reason why a server refused one. Returns whether it may take a script in its place, as it does from then on.
+    pub fn were_refused(&self, reason: &[u8]) -> bool {
+        let is_unknown = matches!(error::code(reason), "ERR" | "NOPERM");
+        if is_unknown {
+            self.are_refused.store(true, Ordering::Relaxed);
+        }
+        is_unknown
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn they_are_sent_until_a_server_does_not_know_them() {
+        for (reason, is_unknown) in [
+            ("OOM command not allowed", false),
+            ("WRONGTYPE Operation against a key", false),
+            ("READONLY no", false),
+            ("ERR wrong number of arguments for 'pexpireat' command", true),
+            ("NOPERM this user has no permissions to run the 'multi' command", true),
+            ("EXECABORT Transaction discarded because of: NOPERM no", true),
+        ] {
+            let transactions = Transactions::default();
+            assert_eq!(transactions.were_refused(reason.as_bytes()), is_unknown, "{reason}");
+            assert_eq!(transactions.are_taken(), !is_unknown, "{reason}");
+        }
+    }
+}
