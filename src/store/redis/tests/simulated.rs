@@ -104,7 +104,8 @@ fn command(random: &mut Random, keys: &[&str; 3], now: i64) -> Command {
         (_, _) => (vec![key, "something else", "another"], 0),
     };
     // The last arguments of some may be left out.
-    let len = whole.len() - if random.chance(400_000) { random.below(least + 1) } else { 0 };
+    let are_left_out = least > 0 && random.chance(400_000);
+    let len = whole.len() - if are_left_out { 1 + random.below(least) } else { 0 };
     let keys = if script == 0 && has_index { "2" } else { "1" };
     let start = if kind > 11 { &["EVAL", SCRIPTS[script].text, keys][..] } else { &[] };
     start.iter().chain(&whole[..len]).map(|arg| arg.as_bytes().to_vec()).collect()
