@@ -123,17 +123,17 @@ describe("a file that is no store", { skip }, () => {
   });
 
   it("of LMDB's is refused where it has other tables", async () => {
-    await areRefused([replaced(good, "format\x01\0\0\0", "fosmat\x01\0\0\0")], /not a session store/);
-    await areRefused([replaced(good, "format\x01\0\0\0", "format\0\0\0\0")], /not a session store/);
+    await areRefused([replaced(good, "format\x03\0\0\0", "fosmat\x03\0\0\0")], /not a session store/);
+    await areRefused([replaced(good, "format\x03\0\0\0", "format\0\0\0\0")], /not a session store/);
     await areRefused([replaced(good, "expiries", "expirier")], /lost a table/);
   });
 
   it("of a newer version says so and is left alone", async () => {
     await areRefused(
-      [replaced(good, "format\x01\0\0\0", "format\x03\0\0\0")],
-      /format 3, of a newer version/,
+      [replaced(good, "format\x03\0\0\0", "format\x05\0\0\0")],
+      /format 5, of a newer version/,
     );
-    await areRefused([replaced(good, "format\x01\0\0\0", "format\xff\xff\xff\x7f")], /newer version/);
+    await areRefused([replaced(good, "format\x03\0\0\0", "format\xff\xff\xff\x7f")], /newer version/);
   });
 
   it("that was cut anywhere is refused, unless what is gone held nothing", async () => {

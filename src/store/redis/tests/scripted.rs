@@ -297,6 +297,12 @@ fn a_store_without_a_secret_refuses_sessions_that_others_encrypt() {
         b"SCAN" => Reply::Array(vec![Reply::Bytes(b"0".to_vec()), Reply::Array(vec![])]),
         b"ZRANGE" => Reply::Array(vec![]),
         b"GET" | b"TIME" => Reply::Nil,
+        b"MULTI" => Reply::Okay,
+        b"PEXPIREAT" | b"ZADD" | b"SET" => Reply::Status(b"QUEUED".to_vec()),
+        b"EXEC" => {
+            writes.set(writes.get() + 1);
+            Reply::Array([Reply::Number(0), Reply::Number(1), Reply::Number(1), Reply::Okay].to_vec())
+        }
         _ => {
             writes.set(writes.get() + 1);
             if command[0] == b"GETDEL" { Reply::Nil } else { Reply::Number(1) }

@@ -212,7 +212,7 @@ fn own_calls_are_seen_from_their_beginning_on() {
         assert!(scene.harness.session(before).unwrap().is_some());
         assert_eq!(scene.cached("a"), None);
         scene.peer.say(&[done, &bulk(&record("a", 2))[..]].concat());
-        assert_eq!(scene.harness.number(changed), Ok(u64::from(done != NIL)));
+        assert_eq!(scene.harness.number(changed), Ok(1));
         assert!(scene.harness.session(within).unwrap().is_some());
         // From here on it is told again.
         scene.load("a", 2);
@@ -227,7 +227,7 @@ fn calls_that_end_on_the_worker_are_seen_too() {
     let changed = scene.harness.delete(&id("a"));
     scene.hear(1);
     scene.peer.say(b"-LOADING Redis is loading the dataset in memory\r\n");
-    assert_eq!(scene.harness.number(changed), Ok(0));
+    assert_eq!(scene.harness.number(changed), Ok(1));
     assert_eq!(scene.cached("a"), None);
     let ticket = scene.harness.get(&id("a"));
     assert_eq!(scene.harness.session(ticket), Ok(None));
@@ -362,7 +362,7 @@ fn nothing_is_loaded_while_a_change_is_under_way_that_began_before_there_was_a_c
     assert!(scene.harness.session(ticket).unwrap().is_some());
     assert_eq!(scene.cached("b"), None);
     drop(closed);
-    assert_eq!(scene.harness.number(deleted), Ok(0));
+    assert_eq!(scene.harness.number(deleted), Ok(1));
     scene.load("b", 1);
 }
 
