@@ -67,7 +67,10 @@ describe("new ConnectStore", () => {
       [{ prefix: "\ud800" }, /prefix/],
       [{ userId: "passport.user" }, /userId must be a function of the session; got a string/],
       [{ touchafter: 1 }, /unknown option "touchafter": did you mean touchAfter\?/],
-      [{ client: {} }, /unknown option "client": the options are ttl, touchAfter, maxLifetime, prefix, userId/],
+      [
+        { client: {} },
+        /unknown option "client": the options are ttl, touchAfter, maxLifetime, prefix, userId/,
+      ],
       [null, /options must be an object; got null/],
       [[], /options must be an object; got an array/],
     ];
