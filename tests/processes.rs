@@ -79,7 +79,7 @@ impl Scene {
             }
         }
         peer.call("close");
-        assert_eq!(format_of(&scene.kind.path), 1, "{}: after a clean close", scene.what);
+        assert_eq!(format_of(&scene.kind.path), 3, "{}: after a clean close", scene.what);
         scene
     }
 
@@ -133,7 +133,7 @@ impl Scene {
         self.write(&mut peer, create("afterwards", "ann"));
         assert_eq!(decode(&peer.call("look")), self.model.rows, "{}: another process", self.what);
         peer.call("close");
-        assert_eq!(format_of(&self.kind.path), 1, "{}: after a clean close", self.what);
+        assert_eq!(format_of(&self.kind.path), 3, "{}: after a clean close", self.what);
         let store = FileStore::open(&self.kind.options(PATIENCE)).unwrap();
         self.model.check(&store, &[], &self.what);
         store.close().unwrap();
@@ -484,7 +484,7 @@ fn a_kill_during_a_recovery_loses_nothing() {
         first.open(&scene.kind);
         assert!(scene.write_each_kind(&mut first));
         first.kill();
-        assert_eq!(format_of(&scene.kind.path), 2, "{what}: after a kill");
+        assert_eq!(format_of(&scene.kind.path), 4, "{what}: after a kill");
         let mut recovering = Peer::start_to_crash(&format!("{point}:{time}:kill"));
         let ticket = recovering.send(&open_command(&scene.kind, PATIENCE));
         if point != "RecoveryRewritten" {
@@ -1008,7 +1008,7 @@ fn no_log_is_used_beside_a_process_of_an_old_version() {
     assert!(scene.write_each_kind(&mut peer));
     assert_eq!(log_size(&mut peer), 0);
     peer.kill();
-    assert_eq!(format_of(&scene.kind.path), 1, "an old version may open it");
+    assert_eq!(format_of(&scene.kind.path), 3, "no log has begun");
     peer = Peer::start();
     peer.open(&scene.kind);
     scene.use_with(&mut peer, "again");
@@ -1024,7 +1024,7 @@ fn no_log_is_used_beside_a_process_of_an_old_version() {
         thread::sleep(Duration::from_millis(50));
     }
     peer.kill();
-    assert_eq!(format_of(&scene.kind.path), 2, "an old version must not open it");
+    assert_eq!(format_of(&scene.kind.path), 4, "a version without logs must not open it");
     scene.check();
 }
 
@@ -1045,7 +1045,7 @@ fn a_log_that_began_beside_an_old_version_and_was_left_behind_is_ended() {
         scene.use_with(&mut peer, "b");
         assert_eq!(log_size(&mut peer), 0, "a log is used beside an old version");
         peer.kill();
-        assert_eq!(format_of(&scene.kind.path), 1);
+        assert_eq!(format_of(&scene.kind.path), 3);
         drop(mark);
         scene.check();
     }

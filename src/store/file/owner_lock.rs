@@ -134,7 +134,12 @@ mod linux {
             while let Some(range) = ranges.pop() {
                 let Some(pid) = ofd_lock::find(&self.file, Kind::Exclusive, range)? else { continue };
                 let pid = pid.max(range.start);
-                if ofd_lock::find(&self.file, Kind::Exclusive, Range::byte(knows(feature) + pid))?.is_none() {
+                let is_marked = |byte| {
+                    ofd_lock::find(&self.file, Kind::Exclusive, Range::byte(byte))
+                        .map(|found| found.is_some())
+                };
+                // One that closes the store meanwhile has neither mark any more.
+                if !is_marked(knows(feature) + pid)? && is_marked(pid)? {
                     return Ok(true);
                 }
                 let end = range.start + range.length;

@@ -21,10 +21,11 @@ impl Environment {
             return Ok(());
         }
         // Without such locks nothing is known of other processes.
-        let has_old_version =
-            |environment: &Self| environment.has_old_version(Feature::Times).unwrap_or(false);
-        let begun = self.begin_times(has_old_version(self));
-        self.keeps_times = begun.is_ok() && !has_old_version(self);
+        let has_old_version = || self.has_old_version(Feature::Times).unwrap_or(false);
+        let may_begin = !has_old_version();
+        let begun = if may_begin { self.begin_times() } else { Ok(()) };
+        // One may have come before the commit.
+        self.keeps_times = may_begin && begun.is_ok() && !has_old_version();
         if self.keeps_times || !self.limits.max_lifetime.is_limited() {
             return Ok(());
         }
@@ -36,12 +37,13 @@ impl Environment {
         )))
     }
 
-    fn begin_times(&self, has_old_version: bool) -> Result<()> {
+    /// Sets the version of the file's format, unless it is that.
+    fn begin_times(&self) -> Result<()> {
         let keeps_times = {
             let view = self.read()?;
             view.tables().keeps_times(&view).map_err(|error| self.failed(error))?
         };
-        if keeps_times || has_old_version {
+        if keeps_times {
             return Ok(());
         }
         self.change(|rows| {

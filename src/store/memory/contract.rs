@@ -184,7 +184,8 @@ impl MemoryStore {
         let mut list = self.lock_list();
         let now = self.clock.now();
         // A creation that is yet to come would make the session's lifetime longer.
-        self.number(&mut new, created.map_or(now, |created| created.min(now)), list.as_deref());
+        let created = created.map_or_else(|| self.created_now(now), |created| created.min(now));
+        self.number(&mut new, created, list.as_deref());
         if let Some(list) = list.as_deref_mut() {
             // Before any session ends to make room. It holds until the record is in, as no other thread can write.
             if self.is_live(hash, &session.id, now) {

@@ -2,7 +2,7 @@
 
 use std::hash::BuildHasher;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use crossbeam_utils::CachePadded;
 use foldhash::quality::RandomState;
@@ -46,6 +46,8 @@ pub struct MemoryStore {
     /// What the tables of sessions and the user index have allocated.
     bytes: ByteCount,
     creations: AtomicU64,
+    /// The time of the last creation that was given none.
+    last_created: AtomicI64,
     pub(super) expired: AtomicU64,
     pub(super) evicted: AtomicU64,
     pub(super) last_sweep: Mutex<Option<Sweep>>,
@@ -79,6 +81,7 @@ impl MemoryStore {
             clock,
             bytes,
             creations: AtomicU64::new(0),
+            last_created: AtomicI64::new(0),
             expired: AtomicU64::new(0),
             evicted: AtomicU64::new(0),
             last_sweep: Mutex::new(None),
@@ -169,8 +172,13 @@ impl MemoryStore {
         EvictionList::new(self.hasher.clone(), self.limits.has_capacity())
     }
 
+    /// The time of a creation now. A clock that is set back makes it no older than the one before.
+    pub(super) fn created_now(&self, now: Millis) -> Millis {
+        self.last_created.fetch_max(now, Ordering::Relaxed).max(now)
+    }
+
     /// Numbers a creation at a time, and ends the session by its lifetime.
-    pub(super) fn number(&self, new: &mut NewRecord, at: Millis, list: Option<&EvictionList>) {
+    pub(super) fn number(&self, new: &mut NewRecord, mut at: Millis, list: Option<&EvictionList>) {
         let number = loop {
             let creations = self.creations.fetch_add(1, Ordering::Relaxed);
             let number = creation_number(at, creations);
@@ -178,6 +186,10 @@ impl MemoryStore {
             let is_first = creations >> COUNT_BITS == 0;
             if is_first || list.is_none_or(|list| list.entry(number).is_none()) {
                 break number;
+            }
+            if creations & ((1 << COUNT_BITS) - 1) == 0 {
+                // Sessions of one millisecond may have all of its numbers.
+                at += 1;
             }
         };
         self.keep_creation(new, number);

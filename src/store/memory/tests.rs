@@ -220,6 +220,17 @@ fn expired_sessions_of_a_user_do_not_count() {
     assert_eq!(evicted(&bench), 0);
 }
 
+#[test]
+fn the_oldest_goes_first_after_the_clock_was_set_back() {
+    let limits = Limits { max_sessions_per_user: NonZeroUsize::new(2), ..Limits::default() };
+    let bench = open(limits);
+    create(&bench, "first", "ann").unwrap();
+    bench.clock.advance(-500);
+    create(&bench, "second", "ann").unwrap();
+    create(&bench, "third", "ann").unwrap();
+    assert_eq!(live(&bench), ["second", "third"]);
+}
+
 /// A store with `maxBytes` in one shard, so that its chunks and indexes are not random.
 fn with_max_bytes(max: usize) -> Bench<MemoryStore> {
     let limits = Limits { max_bytes: NonZeroUsize::new(max), ..Limits::default() };
