@@ -178,10 +178,15 @@ impl Bus {
         if is_first && topics != 0 {
             inboxes.push(Arc::downgrade(inbox));
         }
+        self.count_topics(&inboxes);
+        is_first
+    }
+
+    /// Sets the topics to which anybody listens. Call it under the lock of the inboxes.
+    fn count_topics(&self, inboxes: &[Weak<Inbox>]) {
         let of =
             |inbox: &Weak<Inbox>| inbox.upgrade().map_or(0, |inbox| inbox.topics.load(Ordering::Relaxed));
         self.topics.store(inboxes.iter().map(of).fold(0, |all, topics| all | topics), Ordering::Relaxed);
-        is_first
     }
 
     /// Publishes an event, which is made only if somebody wants it.
@@ -216,14 +221,15 @@ impl Bus {
     fn send(&self, event: Event) {
         let listening: Vec<Arc<Inbox>> = {
             let mut inboxes = self.inboxes.lock();
+            let before = inboxes.len();
             inboxes.retain(|inbox| inbox.strong_count() > 0);
+            if inboxes.len() < before {
+                self.count_topics(&inboxes);
+            }
             let topic = event.topic();
             let wants = |inbox: &Arc<Inbox>| inbox.topics.load(Ordering::Relaxed) & topic != 0;
             inboxes.iter().filter_map(Weak::upgrade).filter(wants).collect()
         };
-        if listening.is_empty() {
-            self.topics.store(0, Ordering::Relaxed);
-        }
         for inbox in listening {
             inbox.push(event.clone());
         }
@@ -326,6 +332,20 @@ mod tests {
             _ => 0,
         };
         events.iter().map(count).sum()
+    }
+
+    #[test]
+    fn a_listener_that_goes_takes_only_its_own_topics_along() {
+        let bus = Bus::default();
+        let (stays, _) = inbox();
+        assert!(bus.listen(&stays, SWEEPS));
+        std::thread::scope(|scope| {
+            scope.spawn(|| assert!(bus.listen(&inbox().0, ENDS)));
+        });
+        bus.publish(ENDS, || ended(1));
+        bus.publish(ENDS, || unreachable!("that listener has gone"));
+        bus.publish(SWEEPS, || swept(1));
+        assert_eq!(stays.take(9), vec![swept(1)]);
     }
 
     #[test]
