@@ -384,18 +384,6 @@ const MUTANTS = [
     ],
   },
   {
-    name: "transaction-keeps-end",
-    kind: "rule",
-    what: "A creation on a single server does not move the end of an index that has one.",
-    file: `${REDIS}/session/commands.rs`,
-    edits: [
-      [
-        '.command(&[b"PEXPIREAT", &self.index, &end, b"GT"])',
-        '.command(&[b"PEXPIREAT", &self.index, if MUTANT { &b"1"[..] } else { &end }, b"GT"])',
-      ],
-    ],
-  },
-  {
     name: "index-not-prolonged",
     kind: "rule",
     isRare: true,
