@@ -569,7 +569,7 @@ export interface RedisCacheOptions {
    */
   maxBytes?: number;
   /**
-   * For how many milliseconds a cached session may be given after the server was last known to have told of all changes.
+   * For how many milliseconds cached sessions may be used after the last proof that all invalidations have arrived.
    * With a partition of the network, a session that was ended elsewhere can be seen for so long. From 1 to 60000.
    * @default 1000
    */

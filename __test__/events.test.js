@@ -220,7 +220,7 @@ describe("where nobody listens", () => {
 });
 
 describe("a full MemoryStore", () => {
-  it("publishes whom it evicts, and that a session is too large", async () => {
+  it("publishes evictions, and errors of sessions that are too large", async () => {
     const store = new MemoryStore({ maxSessions: 1, maxBytes: 10_000, sweepInterval: 0 });
     const [ends, errors] = [listen("session:end", store), listen("store:error", store)];
     const [visitor, user] = [session({ userId: null }), session()];

@@ -63,7 +63,7 @@ for (const { name, open, isQuick, skip = false } of STORES) {
       assert.deepEqual({ state, problem }, { state: "ready", problem: null });
     });
 
-    it("refuses a timeout that is none", async () => {
+    it("refuses an invalid timeout", async () => {
       for (const timeout of [0, 1.5, -1, 2 ** 31, "1", null]) {
         const error = await refusal(store.ping({ timeout }));
         assert.equal(error.code, "ERR_INVALID_OPTION");

@@ -46,7 +46,7 @@ async function load(store, id) {
   await until(() => isHit(store, id), "it is cached");
 }
 
-/** What was ended before has been told of when this resolves. */
+/** Resolves once the server's messages about earlier changes have arrived. */
 const roundTrip = (store) => store.get("nobody");
 
 async function withStores(stores, use) {
@@ -125,8 +125,8 @@ describe("the cache of a RedisStore", { skip: redisMissing }, () => {
     });
   });
 
-  // An own write under NOLOOP ends the server's interest in the session. Whoever kept it in the cache would never be told.
-  it("is told of a session again after its own write", async () => {
+  // An own write under NOLOOP ends the server's interest in the session. A cached copy would never be invalidated.
+  it("tracks a session again after its own write", async () => {
     await withStores(pair(), async (store, other) => {
       const one = session({ number: 0 });
       const { sessionId: id } = one;

@@ -47,7 +47,7 @@ class Metrics {
     for (const kind of sampled) this.#masks[kind] = SAMPLE - 1;
   }
 
-  /** Takes what is to be told of errors. */
+  /** Sets the `Events` that publish the errors of calls. */
   reportTo(events) {
     this.#events = events;
   }

@@ -1,6 +1,6 @@
 "use strict";
 
-// A process that ends the sessions that it is told of, and says when each is over.
+// A process that ends sessions by request, and reports when each has ended.
 
 const { RedisStore } = require("../../..");
 

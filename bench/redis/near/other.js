@@ -1,6 +1,6 @@
 "use strict";
 
-// A process that ends the sessions that it is told of, and says when that was acknowledged.
+// A process that ends sessions by request, and reports when each end was acknowledged.
 const { RedisStore } = require("../../..");
 
 let store;
