@@ -12,6 +12,7 @@ const CHECKED = [
   "docs/connect-store.md",
   "docs/errors.md",
   "docs/file-store.md",
+  "docs/guarantees.md",
   "docs/memory-store.md",
   "docs/redis-format.md",
   "docs/redis-store.md",
