@@ -17,6 +17,7 @@ const CHECKED = [
   "docs/memory-store.md",
   "docs/redis-format.md",
   "docs/redis-store.md",
+  "docs/security.md",
 ];
 
 /** How long a Markdown text is and its sentences, the longest first. */
