@@ -18,6 +18,7 @@ const NEED_MORE_THAN_THE_ADDON = [
   "example-passport.test.js",
   "example-redis.test.js",
   "package.test.js",
+  "site.test.js",
   "suites.test.js",
   "types.test.js",
 ];

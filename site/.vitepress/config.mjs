@@ -1,0 +1,56 @@
+import { fileURLToPath } from "node:url";
+import { slug } from "github-slugger";
+import { defineConfig } from "vitepress";
+import { drawDiagrams } from "../diagrams.mjs";
+import { EXCLUDED, manifest, pageOnSite, REPOSITORY, ROOT, rewriteLinks, sidebar } from "../pages.mjs";
+
+const { description, version } = manifest();
+
+// Pages that are still being written.
+const UNWRITTEN = ["api", "architecture", "deploying", "express", "faq", "fastify", "fluidauth"];
+
+/** Finds Vue for the pages, which are outside of the folder that has it. */
+const vueForPages = {
+  name: "vue-for-pages",
+  enforce: "pre",
+  resolveId(id, importer, options) {
+    if (!/^vue(\/|$)/.test(id) || !importer?.endsWith(".md")) return undefined;
+    return this.resolve(id, fileURLToPath(import.meta.url), { ...options, skipSelf: true });
+  },
+};
+
+export default defineConfig({
+  title: "native-store",
+  description,
+  lang: "en",
+  srcDir: ROOT,
+  srcExclude: EXCLUDED,
+  // No icon: browsers would ask for one.
+  head: [["link", { rel: "icon", href: "data:," }]],
+  outDir: "dist",
+  rewrites: pageOnSite,
+  ignoreDeadLinks: UNWRITTEN.map((name) => `/${name}`),
+  markdown: {
+    // GitHub's anchors, which links in the repository have, and no syntax that GitHub does not know.
+    anchor: { slugify: slug },
+    attrs: { disable: true },
+    config(md) {
+      rewriteLinks(md);
+      drawDiagrams(md);
+    },
+  },
+  vite: {
+    plugins: [vueForPages],
+    publicDir: false,
+  },
+  themeConfig: {
+    nav: [
+      { text: "Documentation", link: "/documentation" },
+      { text: version, items: [{ text: "Changelog", link: "/changelog" }] },
+    ],
+    sidebar: sidebar(),
+    outline: [2, 3],
+    search: { provider: "local" },
+    socialLinks: [{ icon: "github", link: REPOSITORY }],
+  },
+});
