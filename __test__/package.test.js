@@ -7,6 +7,7 @@ const fs = require("node:fs");
 const os = require("node:os");
 const path = require("node:path");
 const { after, before, describe, it } = require("node:test");
+const { parse } = require("../scripts/markdown.js");
 const { choose } = require("../scripts/spdx.js");
 
 const ROOT = path.join(__dirname, "..");
@@ -68,6 +69,7 @@ describe("the package", () => {
     const lib = fs
       .readdirSync(path.join(ROOT, "lib"), { recursive: true })
       .map((file) => path.join("lib", file));
+    const docs = fs.readdirSync(path.join(ROOT, "docs"));
     const expected = [
       ...["package.json", "README.md", "LICENSE", "CHANGELOG.md", "THIRD_PARTY_NOTICES.txt"],
       ...[
@@ -80,10 +82,23 @@ describe("the package", () => {
         ...addons,
       ],
       ...lib.filter((file) => file.endsWith(".js")).map((file) => file.replaceAll("\\", "/")),
+      ...docs.filter((file) => /\.(md|json)$/.test(file)).map((file) => `docs/${file}`),
     ];
     assert.deepEqual(files.sort(), expected.sort());
     const [size, unpackedSize] = [packed.size, packed.unpackedSize].map((bytes) => Math.ceil(bytes / 1024));
     t.diagnostic(`tarball: ${size} KiB packed, ${unpackedSize} KiB unpacked`);
+  });
+
+  it("has the pages that its own pages link to", async () => {
+    const names = packed.files.map((file) => file.path).filter((file) => file.endsWith(".md"));
+    for (const page of names) {
+      const { links } = await parse(fs.readFileSync(installed(page), "utf8"));
+      const linked = links
+        .filter((link) => /^[^:#]+\.md(#|$)/.test(link))
+        .map((link) => path.posix.join(path.posix.dirname(page), link.split("#")[0]))
+        .filter((target) => fs.existsSync(path.join(ROOT, target)));
+      for (const target of linked) assert.ok(names.includes(target), `${page} links to ${target}`);
+    }
   });
 
   it("needs no script and no other package to install", () => {
