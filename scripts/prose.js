@@ -8,6 +8,7 @@ const MAX_WORDS = 35;
 
 // The others were written before there was this check.
 const CHECKED = [
+  "CHANGELOG.md",
   "docs/benchmarks.md",
   "docs/cli.md",
   "docs/connect-store.md",

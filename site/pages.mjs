@@ -22,7 +22,7 @@ export function pageOnSite(file) {
   return file.replace(/^docs\//, "");
 }
 
-const isPage = (file) => /^(README|CHANGELOG|docs\/[^/]+)\.md$/.test(file);
+export const isPage = (file) => /^(README|CHANGELOG|docs\/[^/]+)\.md$/.test(file);
 
 /**
  * Returns the link of a page as the site needs it. Files of the repository that are not on the site are on GitHub.
