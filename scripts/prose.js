@@ -16,6 +16,7 @@ const CHECKED = [
   "docs/file-store.md",
   "docs/guarantees.md",
   "docs/memory-store.md",
+  "docs/moving.md",
   "docs/redis-format.md",
   "docs/redis-store.md",
   "docs/security.md",
