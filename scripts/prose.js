@@ -17,6 +17,7 @@ const CHECKED = [
   "docs/guarantees.md",
   "docs/memory-store.md",
   "docs/moving.md",
+  "docs/operating.md",
   "docs/redis-format.md",
   "docs/redis-store.md",
   "docs/security.md",
