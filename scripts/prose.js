@@ -20,6 +20,7 @@ const CHECKED = [
   "docs/operating.md",
   "docs/redis-format.md",
   "docs/redis-store.md",
+  "docs/scaling.md",
   "docs/security.md",
 ];
 
