@@ -13,6 +13,7 @@ const CHECKED = [
   "docs/cli.md",
   "docs/connect-store.md",
   "docs/errors.md",
+  "docs/file-format.md",
   "docs/file-store.md",
   "docs/guarantees.md",
   "docs/memory-store.md",
