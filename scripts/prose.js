@@ -12,6 +12,7 @@ const CHECKED = [
   "docs/benchmarks.md",
   "docs/cli.md",
   "docs/connect-store.md",
+  "docs/design.md",
   "docs/errors.md",
   "docs/file-format.md",
   "docs/file-store.md",
