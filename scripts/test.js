@@ -15,6 +15,7 @@ const NEED_MORE_THAN_THE_ADDON = [
   "bundlers.test.js",
   "example.test.js",
   "example-fastify.test.js",
+  "example-minimal.test.js",
   "example-passport.test.js",
   "example-redis.test.js",
   "package.test.js",
