@@ -19,6 +19,7 @@ const NEED_MORE_THAN_THE_ADDON = [
   "example-passport.test.js",
   "example-redis.test.js",
   "package.test.js",
+  "snippets.test.js",
   "suites.test.js",
   "types.test.js",
 ];

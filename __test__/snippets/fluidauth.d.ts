@@ -1,0 +1,2 @@
+// No registry has it.
+declare module "@fluidauth/express";

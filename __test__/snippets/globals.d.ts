@@ -1,0 +1,30 @@
+// What a fragment of JavaScript on a page may use without an import. Other names are unknown to it only if they begin with a
+// capital letter: see ../support/snippets.js.
+
+import type * as stores from "@fluidauth/native-store";
+import type * as connect from "@fluidauth/native-store/connect";
+
+declare global {
+  const FileStore: typeof stores.FileStore;
+  const MemoryStore: typeof stores.MemoryStore;
+  const RedisStore: typeof stores.RedisStore;
+  const SessionStoreError: typeof stores.SessionStoreError;
+  const guardSession: typeof stores.guardSession;
+  const ConnectStore: typeof connect.ConnectStore;
+  /** Any store: what it is called with is checked, and what it gives. */
+  const store: stores.FileStore & stores.RedisStore & connect.ConnectStore;
+}
+
+declare module "express-session" {
+  interface SessionData {
+    // biome-ignore lint/suspicious/noExplicitAny: the app's own fields
+    [field: string]: any;
+  }
+}
+
+declare module "fastify" {
+  interface Session {
+    // biome-ignore lint/suspicious/noExplicitAny: the app's own fields
+    [field: string]: any;
+  }
+}
