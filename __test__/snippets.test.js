@@ -44,6 +44,15 @@ describe("the code on the pages", () => {
   }
 });
 
+describe("the first app of a page", () => {
+  for (const name of ["express", "fastify", "fluidauth"]) {
+    it(`is examples/minimal/${name}.mjs`, () => {
+      const { code } = blocks.find(({ page, isApp }) => page === `docs/${name}.md` && isApp);
+      assert.equal(code, fs.readFileSync(path.join(ROOT, `examples/minimal/${name}.mjs`), "utf8"));
+    });
+  }
+});
+
 describe("the check of the code on the pages", () => {
   const page = (language, code) => blocksOf("page.md", `# Title\n\n\`\`\`${language}\n${code}\n\`\`\`\n`);
   const faults = async (language, code) => faultsOf(newFolder(), page(language, code));

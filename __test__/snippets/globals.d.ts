@@ -14,17 +14,3 @@ declare global {
   /** Any store: what it is called with is checked, and what it gives. */
   const store: stores.FileStore & stores.RedisStore & connect.ConnectStore;
 }
-
-declare module "express-session" {
-  interface SessionData {
-    // biome-ignore lint/suspicious/noExplicitAny: the app's own fields
-    [field: string]: any;
-  }
-}
-
-declare module "fastify" {
-  interface Session {
-    // biome-ignore lint/suspicious/noExplicitAny: the app's own fields
-    [field: string]: any;
-  }
-}

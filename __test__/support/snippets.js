@@ -16,15 +16,16 @@ const FENCE = /^( *)```(\w*)[^\n]*\n([\s\S]*?)^ *```$/gm;
 const JAVASCRIPT = new Set(["js", "mjs", "cjs"]);
 const SHELL = new Set(["sh", "bash"]);
 
-/**
- * The code blocks of a page: `{ page, line, language, code, isApp }`. `isApp`: it is a whole program that serves, as it
- * imports what it needs and listens.
- */
+/** Whether code is a whole program that serves: it imports what it needs, no file of an app around it, and listens. */
+const isWholeApp = (code) =>
+  /\b(import|require)\b/.test(code) && !/["']\.\.?\//.test(code) && /\.listen\(/.test(code);
+
+/** The code blocks of a page: `{ page, line, language, code, isApp }`. */
 function blocksOf(page, text) {
   return [...text.matchAll(FENCE)].map(({ index, 1: indent, 2: language, 3: body }) => {
     const code = body.replaceAll(new RegExp(`^${indent}`, "gm"), "");
-    const isApp = /\b(import|require)\b/.test(code) && /\.listen\(/.test(code);
-    return { page, line: text.slice(0, index).split("\n").length + 1, language, code, isApp };
+    const line = text.slice(0, index).split("\n").length + 1;
+    return { page, line, language, code, isApp: isWholeApp(code) };
   });
 }
 
@@ -57,12 +58,14 @@ function compile(folder, files, options) {
   });
 }
 
+const AWAIT = /^The current file is a CommonJS module and cannot use 'await'/;
 const UNKNOWN_FILE = /^Cannot find module '\.\.?\//;
 const UNKNOWN_NAME = /^(?:Cannot find name|No value exists in scope for the shorthand property) '([^']+)'/;
 
-/** A fragment may use what the app around it has, files and names, but no class that there is not. */
+/** A fragment may use what the app around it has: an async function, files and names. A class has to be there. */
 function isOfTheApp(block, message) {
   if (block.isApp) return false;
+  if (AWAIT.test(message)) return true;
   const [, name = ""] = UNKNOWN_NAME.exec(message) ?? [];
   return UNKNOWN_FILE.test(message) || /^[a-z]/.test(name);
 }
@@ -78,22 +81,27 @@ async function faultsInCode(folder, blocks, extensionOf, options, ambient) {
     .map(([file, line, , message]) => `${blockOf.get(file)?.page ?? file}:${line}: ${message}`);
 }
 
-/** Names that are not exported, options that there are not, calls that do not fit: of JavaScript. */
+/** Names that this package does not export, options that there are not, calls that do not fit. */
 function faultsInJavaScript(folder, blocks) {
   const extensionOf = ({ code }) => (/\brequire\(/.test(code) ? ".cjs" : ".mjs");
   const options = ["--allowJs", "--checkJs", "--strict", "false"];
-  return faultsInCode(folder, blocks, extensionOf, options, ["globals.d.ts", "fluidauth.d.ts"]);
+  return faultsInCode(folder, blocks, extensionOf, options, [
+    "globals.d.ts",
+    "frameworks.d.ts",
+    "not-installed.d.ts",
+  ]);
 }
 
 function faultsInTypeScript(folder, blocks) {
-  const options = ["--strict", "--noImplicitAny", "false"];
-  return faultsInCode(folder, blocks, () => ".mts", options, ["fluidauth.d.ts"]);
+  const options = ["--strict", "--noImplicitAny", "false", "--experimentalDecorators"];
+  return faultsInCode(folder, blocks, () => ".mts", options, ["not-installed.d.ts"]);
 }
 
 /** Commands of this package, and their options, that there are not; scripts of npm; and what the shell cannot parse. */
 function faultsInShell(blocks) {
   return blocks.flatMap((block) => {
-    const { code } = block;
+    // A synopsis has the names of values: <id>.
+    const code = block.code.replaceAll(/<[a-z-]+>/g, "x");
     const { status, stderr } = spawnSync("bash", ["-n"], { input: code, encoding: "utf8" });
     const faults = status === 0 ? [] : [stderr.trim()];
     for (const [call, name, rest] of code.matchAll(/\bnative-store ([a-z][\w-]*)([^\n|;&]*)/g)) {

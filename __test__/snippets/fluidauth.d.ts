@@ -1,2 +1,0 @@
-// No registry has it.
-declare module "@fluidauth/express";
