@@ -65,6 +65,7 @@ describe("the check of the code on the pages", () => {
     ["the same with require", "js", 'const { Fluid } = require("@fluidauth/native-store");', /'Fluid'/],
     ["a method that there is not", "js", 'await store.destroyAll("ada");', /'destroyAll'/],
     ["a wrong type", "ts", 'const port: number = "3000";', /'string' is not assignable/],
+    ["a signature of no method", "ts", "size(): Promise<string>;", /nothing has these members/],
     ["a shell's syntax that is none", "sh", "echo $(ls", /page\.md:4: /],
     ["a command that there is not", "sh", "npx native-store lst", /lst.*no such command/],
     ["a command's option that there is not", "sh", "npx native-store list --usr 1", /no option --usr/],

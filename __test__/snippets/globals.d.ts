@@ -11,6 +11,8 @@ declare global {
   const SessionStoreError: typeof stores.SessionStoreError;
   const guardSession: typeof stores.guardSession;
   const ConnectStore: typeof connect.ConnectStore;
-  /** Any store: what it is called with is checked, and what it gives. */
-  const store: stores.FileStore & stores.RedisStore & connect.ConnectStore;
+  // biome-ignore lint/suspicious/noExplicitAny: with whatever fields the page speaks of
+  type Any = any;
+  /** Any store: its methods and their options are checked. */
+  const store: stores.FileStore<Any> & stores.RedisStore<Any> & connect.ConnectStore<Any>;
 }

@@ -29,6 +29,14 @@ function blocksOf(page, text) {
   });
 }
 
+/** `size(): Promise<number>;`, as it is in an interface. */
+const isSignature = ({ language, code }) =>
+  language === "ts" && /^(readonly )?[\w[][\w.\]]*(<.*>)?(\(.*\))?: .*;$/m.test(code.split("\n")[0]);
+
+/** Code, on the same lines, that compiles if something in this package has these members. */
+const asInterface = (code) =>
+  `interface Members { ${code.trimEnd()} } export const has: Has<Members> = true;\n`;
+
 const placeOf = ({ page, line }) => `${page}:${line}`;
 
 /** Writes blocks as files that have the code on the lines where the page has it. Returns the files by block. */
@@ -36,7 +44,8 @@ function writeBlocks(folder, blocks, extensionOf) {
   return new Map(
     blocks.map((block) => {
       const file = `${block.page.replaceAll(/\W/g, "-")}-${block.line}${extensionOf(block)}`;
-      fs.writeFileSync(path.join(folder, file), "\n".repeat(block.line - 1) + block.code);
+      const code = isSignature(block) ? asInterface(block.code) : block.code;
+      fs.writeFileSync(path.join(folder, file), "\n".repeat(block.line - 1) + code);
       return [block, file];
     }),
   );
@@ -94,7 +103,7 @@ function faultsInJavaScript(folder, blocks) {
 
 function faultsInTypeScript(folder, blocks) {
   const options = ["--strict", "--noImplicitAny", "false", "--experimentalDecorators"];
-  return faultsInCode(folder, blocks, () => ".mts", options, ["not-installed.d.ts"]);
+  return faultsInCode(folder, blocks, () => ".mts", options, ["not-installed.d.ts", "signatures.d.ts"]);
 }
 
 /** Commands of this package, and their options, that there are not; scripts of npm; and what the shell cannot parse. */
