@@ -7,24 +7,12 @@ const { once } = require("node:events");
 const fs = require("node:fs");
 const path = require("node:path");
 const { after, describe, it } = require("node:test");
+const { ROOT, pages, readPage } = require("../scripts/markdown.js");
 const { makePlace } = require("./support/file-places.js");
 const { blocksOf, faultsOf, placeOf, startApp } = require("./support/snippets.js");
 
-const ROOT = path.join(__dirname, "..");
-const folders = ["docs", "examples/minimal", "examples/typescript"];
 const { next: newFolder } = makePlace();
-
-const pages = ["README.md", "CONTRIBUTING.md"].concat(
-  folders.flatMap((folder) =>
-    fs
-      .readdirSync(path.join(ROOT, folder))
-      .filter((file) => file.endsWith(".md"))
-      .map((file) => `${folder}/${file}`),
-  ),
-);
-const blocks = pages
-  .filter((page) => fs.existsSync(path.join(ROOT, page)))
-  .flatMap((page) => blocksOf(page, fs.readFileSync(path.join(ROOT, page), "utf8")));
+const blocks = pages().flatMap((page) => blocksOf(page, readPage(page)));
 
 describe("the code on the pages", () => {
   it("is right", async () => {
