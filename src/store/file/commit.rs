@@ -93,7 +93,8 @@ impl Environment {
     /// What writes of this process keep to.
     pub(super) fn rules(&self) -> Rules {
         let Limits { max_sessions_per_user, max_lifetime, .. } = self.limits;
-        Rules { max_per_user: max_sessions_per_user, lifetime: max_lifetime, keeps_times: self.keeps_times }
+        let keeps_times = self.keeps_times.load(Ordering::SeqCst);
+        Rules { max_per_user: max_sessions_per_user, lifetime: max_lifetime, keeps_times }
     }
 
     fn try_change<T>(
