@@ -2,8 +2,11 @@
 
 use std::rc::Rc;
 
+use super::apply::Write;
+use super::cost::{Costing, Trees};
 use super::redo::points::hooks::{CommitFault, Simulator, simulate};
 use super::*;
+use crate::codec;
 
 const HOUR: Millis = 3_600_000;
 
@@ -197,6 +200,50 @@ fn a_store_opens_on_a_full_disk_and_keeps_lifetimes_once_there_is_room() {
     assert_eq!(end_of(&store, "old"), Some(HOUR));
     drop(store);
     assert_eq!(format(dir.path()), Some(3));
+}
+
+#[test]
+fn the_estimate_of_room_has_the_time_that_a_touched_session_gets() {
+    let dir = new_dir();
+    let options = FileOptions { max_session_bytes: None, ..options(dir.path()) };
+    let store = reopen(&options).unwrap();
+    let page_size = store.environment().page_size;
+    let text = |pad| format!(r#"{{"sessionId":"old","expires":1,"pad":"{}"}}"#, "x".repeat(pad));
+    let record_bytes = |pad| {
+        let (text, mut bytes) = (text(pad), Vec::new());
+        codec::encode(&json("old", None, &text, at(HOUR)).content, &mut bytes);
+        24 + bytes.len()
+    };
+    // Without the time it just fits into two pages.
+    let pad = 5000 + (2 * page_size as usize - 16 - record_bytes(5000));
+    assert_eq!(record_bytes(pad), 2 * page_size as usize - 16);
+    store.create(&json("old", None, &text(pad), at(HOUR))).unwrap();
+    drop(store);
+    make_older(dir.path());
+    let store = reopen(&options).unwrap();
+    let environment = store.environment();
+    let overflow_pages = || {
+        let view = environment.read().unwrap();
+        view.tables().sessions.stat(&view).unwrap().overflow_pages
+    };
+    assert_eq!(overflow_pages(), 2);
+    let estimate = {
+        let view = environment.read().unwrap();
+        let trees = Trees::read(view.tables(), &view).unwrap();
+        let costing = Costing {
+            tables: view.tables(),
+            txn: &view,
+            encryption: &environment.encryption,
+            trees: &trees,
+            page_size,
+            free: 0,
+            max_per_user: None,
+        };
+        costing.of(&[&Write::Touch { id: id("old"), expires: at(HOUR), enough: None }], true).unwrap()
+    };
+    assert_eq!(store.touch(&id("old"), at(HOUR)), Ok(true));
+    store.redo().drain_now().unwrap();
+    assert_eq!((estimate.runs, overflow_pages()), (vec![3], 3));
 }
 
 #[test]
