@@ -298,7 +298,8 @@ export interface SessionStore<Fields extends object = object> {
    *   has no log. It rejects with `ERR_STORE_FULL` if there is no room for another session, `ERR_STORE_IO` if the folder
    *   or the file cannot be used, and `ERR_STORE_TIMEOUT`. One that is `readOnly` looks whether it can be read.
    * - A `RedisStore` asks each primary for `PING` and `ROLE`. It waits for connections until the time is over, and then
-   *   rejects with `ERR_STORE_UNAVAILABLE` and a `reason`, or with `ERR_STORE_TIMEOUT`. It writes nothing.
+   *   rejects with `ERR_STORE_UNAVAILABLE` and a `reason`, or with `ERR_STORE_TIMEOUT`. It changes no session. If the store
+   *   refuses all calls because of its `secret`, it rejects with `ERR_INVALID_OPTION`.
    */
   ping(options?: PingOptions): Promise<number>;
 
