@@ -241,6 +241,29 @@ fn a_write_that_is_refused_after_replies_that_changed_nothing_has_changed_nothin
     }
 }
 
+#[test]
+fn a_create_whose_transaction_is_discarded_is_done_by_a_script_once() {
+    let done = Rc::new(RefCell::new(Vec::new()));
+    let noted = Rc::clone(&done);
+    let answer = move |command: &Command| match &command[0][..] {
+        b"MULTI" => Reply::Okay,
+        b"PEXPIREAT" | b"ZADD" | b"SET" => Reply::Status(b"QUEUED".to_vec()),
+        b"EXEC" => refusal("EXECABORT Transaction discarded because of previous errors."),
+        _ if is(command, &resp::CREATE) => {
+            // It takes no live session for its own.
+            noted.borrow_mut().push(command[8].clone());
+            Reply::Number(1)
+        }
+        _ => Reply::Nil,
+    };
+    let new = || Op::Create(NewSession::new(&plain("a", &ann(), in_millis(60_000))), None);
+    run(answer, async |store| {
+        assert_eq!(call(store, new()).await, Ok(Answer::Number(1)));
+        assert!(!store.transactions.are_taken());
+    });
+    assert_eq!(*done.borrow(), [b""]);
+}
+
 /// Else its entry might look old to other processes, and be removed before the session is the user's.
 #[test]
 fn a_session_is_given_to_another_user_by_the_clock_of_the_server() {
