@@ -558,7 +558,8 @@ export interface RedisCredentials {
  * A logout on another machine is seen as soon as the network has brought Redis' message of it, and at the latest
  * `maxStaleness` milliseconds after Redis has carried it out, even if the network holds all messages back.
  *
- * It is empty after each reconnect, failover and `FLUSHALL`. `getByUser`, `deleteByUser` and `ids` never use it. With a
+ * It is emptied once a minute, as Redis sends no message of a `SWAPDB`. It is empty after each reconnect, failover and
+ * `FLUSHALL`, and after the machine was suspended. `getByUser`, `deleteByUser` and `ids` never use it. With a
  * `secret` it holds plaintext. Where the server refuses `HELLO 3` or `CLIENT TRACKING`, on Windows, and in Bun and Deno the
  * store works without it: a process warning and `stats().cache.off` say why.
  */
