@@ -868,7 +868,7 @@ export interface SessionEndEvent extends StoreEvent {
   count: number | null;
 }
 
-/** `native-store:write:dropped`: `ConnectStore.set` has not stored a session, as it had ended. */
+/** `native-store:write:dropped`: `ConnectStore` has not stored a session or its new cookie, as it had ended. */
 export interface WriteDroppedEvent extends StoreEvent {
   reason: "ended";
   id: string;
