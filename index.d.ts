@@ -298,7 +298,8 @@ export interface SessionStore<Fields extends object = object> {
    *   has no log. It rejects with `ERR_STORE_FULL` if there is no room for another session, `ERR_STORE_IO` if the folder
    *   or the file cannot be used, and `ERR_STORE_TIMEOUT`. One that is `readOnly` looks whether it can be read.
    * - A `RedisStore` asks each primary for `PING` and `ROLE`. It waits for connections until the time is over, and then
-   *   rejects with `ERR_STORE_UNAVAILABLE` and a `reason`, or with `ERR_STORE_TIMEOUT`. It writes nothing.
+   *   rejects with `ERR_STORE_UNAVAILABLE` and a `reason`, or with `ERR_STORE_TIMEOUT`. It changes no session. If the store
+   *   refuses all calls because of its `secret`, it rejects with `ERR_INVALID_OPTION`.
    */
   ping(options?: PingOptions): Promise<number>;
 
@@ -557,7 +558,8 @@ export interface RedisCredentials {
  * A logout on another machine is seen as soon as the network has brought Redis' message of it, and at the latest
  * `maxStaleness` milliseconds after Redis has carried it out, even if the network holds all messages back.
  *
- * It is empty after each reconnect, failover and `FLUSHALL`. `getByUser`, `deleteByUser` and `ids` never use it. With a
+ * It is emptied once a minute, as Redis sends no message of a `SWAPDB`. It is empty after each reconnect, failover and
+ * `FLUSHALL`, and after the machine was suspended. `getByUser`, `deleteByUser` and `ids` never use it. With a
  * `secret` it holds plaintext. Where the server refuses `HELLO 3` or `CLIENT TRACKING`, on Windows, and in Bun and Deno the
  * store works without it: a process warning and `stats().cache.off` say why.
  */
@@ -866,7 +868,7 @@ export interface SessionEndEvent extends StoreEvent {
   count: number | null;
 }
 
-/** `native-store:write:dropped`: `ConnectStore.set` has not stored a session, as it had ended. */
+/** `native-store:write:dropped`: `ConnectStore` has not stored a session or its new cookie, as it had ended. */
 export interface WriteDroppedEvent extends StoreEvent {
   reason: "ended";
   id: string;

@@ -95,7 +95,7 @@ for (const { name, open, isRemote = false, skip = false } of STORES) {
       await store.delete("nobody");
       await store.delete(one.sessionId);
       await store.delete(one.sessionId);
-      const userId = isRemote ? null : { n: [1, "é"] };
+      const userId = { n: [1, "é"] };
       assert.deepEqual(await untilEnded(heard, 1), [["deleted", hashOf(one.sessionId), userId, 1]]);
       assert.equal(heard[0].store, store.db);
       const text = JSON.stringify(heard);
@@ -169,6 +169,50 @@ for (const { name, open, isRemote = false, skip = false } of STORES) {
       await assert.rejects(connect.set("one", { cookie, user: 8 }), { code: "ERR_SESSION_ENDED" });
       assert.deepEqual([heard.length, heard[1].userId], [2, 8]);
       assert.equal(await store.get("p:one"), null);
+    });
+
+    it("that ConnectStore did not give an ended session another cookie", async () => {
+      const connect = new ConnectStore(opened());
+      const heard = listen("write:dropped", store);
+      const cookie = (millis) => ({ originalMaxAge: millis, expires: new Date(Date.now() + millis) });
+      await connect.set("one", { cookie: cookie(60_000) });
+      const loaded = await connect.get("one");
+      await connect.touch("one", { ...loaded, cookie: cookie(50_000) });
+      assert.deepEqual(heard, []);
+      const stale = await connect.get("one");
+      await store.delete("one");
+      stale.cookie = cookie(40_000);
+      await connect.touch("one", stale);
+      assert.deepEqual(
+        heard.map(({ reason, id, userId }) => [reason, id, userId]),
+        [["ended", hashOf("one"), null]],
+      );
+    });
+
+    it("what follows events that were lost", async () => {
+      const heard = listen("session:end", opened());
+      const warnings = [];
+      const warned = ({ code }) => warnings.push(code);
+      process.on("warning", warned);
+      const { takeEvents } = native;
+      native.takeEvents = (...args) => {
+        native.takeEvents = takeEvents;
+        takeEvents(...args);
+        throw new Error("a call panicked");
+      };
+      try {
+        const [lost, other] = [session(), session()];
+        await store.create(lost);
+        await store.delete(lost.sessionId);
+        await until(() => warnings.length > 0, "a warning");
+        await store.create(other);
+        await store.delete(other.sessionId);
+        assert.deepEqual(await untilEnded(heard, 1), [["deleted", hashOf(other.sessionId), "ann", 1]]);
+        assert.deepEqual(warnings, ["NATIVE_STORE_EVENTS_LOST"]);
+      } finally {
+        native.takeEvents = takeEvents;
+        process.off("warning", warned);
+      }
     });
 
     it("no error of what it was given, and nothing that nobody hears", async () => {

@@ -115,15 +115,13 @@ describe("what a RedisStore keeps", { skip: redisMissing }, () => {
     assert.deepEqual(await sealed.getByUser(plain.userId), [given]);
     assert.equal(await sealed.size(), 2);
     const late = open({ url: server.url });
-    for (const one of [late, store]) {
-      await until(
-        () =>
-          one.size().then(
-            () => false,
-            () => true,
-          ),
-        "it has seen that they are encrypted",
+    const isRefused = (one) =>
+      one.size().then(
+        () => false,
+        () => true,
       );
+    for (const one of [late, store]) {
+      await until(() => isRefused(one), "it has seen that they are encrypted");
       const calls = [
         () => one.create(session()),
         () => one.get(given.sessionId),
@@ -136,6 +134,8 @@ describe("what a RedisStore keeps", { skip: redisMissing }, () => {
         () => one.size(),
         () => one.clean(),
         () => one.clear(),
+        () => one.ping(),
+        () => one.ready(),
       ];
       for (const call of calls) await assert.rejects(call, refused);
     }
@@ -145,6 +145,9 @@ describe("what a RedisStore keeps", { skip: redisMissing }, () => {
     // It was a mistake.
     await sealed.close();
     await server.call("DEL", "fluid:seal");
+    for (const one of [late, store]) {
+      await until(async () => !(await isRefused(one)), "it has seen that they are not");
+    }
     await store.create(plain);
     assert.deepEqual(await late.get(plain.sessionId), plain);
     await late.close();

@@ -96,15 +96,26 @@ class Events {
 
   /** The addon calls it when there are events, and not again before all are taken. */
   #signal = (inbox) => {
-    const taken = JSON.parse(native.takeEvents(inbox, MAX_AT_ONCE));
-    if (taken.length === 0) return;
-    for (const [name, payload] of taken) {
+    const taken = takeFrom(inbox);
+    if (taken?.length === 0) return;
+    for (const [name, payload] of taken ?? []) {
       if (typeof payload.at === "number") payload.at = new Date(payload.at);
       channels[name].publish({ store: this.#db, ...payload });
     }
     // A process that has nothing else to do may end.
     setImmediate(this.#signal, inbox).unref();
   };
+}
+
+/** The next events, or nothing if they are lost: no app is to end by that. */
+function takeFrom(inbox) {
+  try {
+    return JSON.parse(native.takeEvents(inbox, MAX_AT_ONCE));
+  } catch (error) {
+    process.emitWarning(`events of a store were lost: ${error.message}`, {
+      code: "NATIVE_STORE_EVENTS_LOST",
+    });
+  }
 }
 
 /** A `ConnectStore` has not stored a session, as it has ended. `userId` is what the record says. */

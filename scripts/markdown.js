@@ -5,15 +5,20 @@ const fs = require("node:fs");
 const path = require("node:path");
 
 const ROOT = path.join(__dirname, "..");
-const DOCS = path.join(ROOT, "docs");
 
 // Abbreviations whose dot ends no sentence.
 const ABBREVIATION = /\b(?:e\.g|i\.e|etc|vs|cf)\.$/i;
 
-/** README and all pages of docs/, as paths from the root of the repository. */
+/** README, all pages of docs/, and the other pages for readers, as paths from the root of the repository. */
 function pages() {
-  const inDocs = fs.readdirSync(DOCS).filter((file) => file.endsWith(".md"));
-  return ["README.md", ...inDocs.sort().map((file) => `docs/${file}`)];
+  const inFolder = (folder) =>
+    fs
+      .readdirSync(path.join(ROOT, folder))
+      .filter((file) => file.endsWith(".md"))
+      .sort()
+      .map((file) => `${folder}/${file}`);
+  const examples = ["examples", "examples/minimal", "examples/typescript", "examples/deploy"];
+  return ["README.md", "CONTRIBUTING.md", "SECURITY.md", ...["docs", ...examples].flatMap(inFolder)];
 }
 
 const readPage = (page) => fs.readFileSync(path.join(ROOT, page), "utf8");

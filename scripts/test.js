@@ -15,10 +15,12 @@ const NEED_MORE_THAN_THE_ADDON = [
   "bundlers.test.js",
   "example.test.js",
   "example-fastify.test.js",
+  "example-minimal.test.js",
   "example-passport.test.js",
   "example-redis.test.js",
   "package.test.js",
   "site.test.js",
+  "snippets.test.js",
   "suites.test.js",
   "types.test.js",
 ];

@@ -1,7 +1,7 @@
 //! The time, injected, so that no test of expiry has to sleep.
 
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Milliseconds since the Unix epoch, as in JavaScript's `Date.now()`.
 pub type Millis = i64;
@@ -18,6 +18,27 @@ pub trait Clock: Send + Sync {
 
     /// Moves the clock to `offset` milliseconds after the machine's, if it is one that follows JavaScript's.
     fn set_offset(&self, _offset: Millis) {}
+}
+
+/// The time since the machine was started. It goes on while the machine is suspended, where `Instant` stands still.
+pub fn since_boot() -> Duration {
+    #[cfg(unix)]
+    {
+        use rustix::time::{ClockId, clock_gettime};
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        const CLOCK: ClockId = ClockId::Boottime;
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        const CLOCK: ClockId = ClockId::Monotonic;
+        let time = clock_gettime(CLOCK);
+        Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+    }
+    #[cfg(not(unix))]
+    {
+        use std::sync::LazyLock;
+        use std::time::Instant;
+        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+        START.elapsed()
+    }
 }
 
 /// The machine's wall clock, which JavaScript's `Date.now()` reads too.

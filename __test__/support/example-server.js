@@ -17,9 +17,10 @@ const children = new Set();
 
 const serverOf = (example) => path.join(__dirname, `../../examples/${example}/server.js`);
 
-async function start(example, dataDir, env) {
-  const child = spawn(process.execPath, [serverOf(example)], {
-    env: { ...process.env, PORT: "0", HOST: "127.0.0.1", DATA_DIR: dataDir, ...env },
+/** Starts a server on a free port, and resolves when it has printed its URL, and `also`. */
+async function startFile(file, env, also = "") {
+  const child = spawn(process.execPath, [file], {
+    env: { ...process.env, PORT: "0", HOST: "127.0.0.1", ...env },
     stdio: ["ignore", "pipe", "inherit"],
   });
   children.add(child);
@@ -27,10 +28,13 @@ async function start(example, dataDir, env) {
   for await (const chunk of child.stdout) {
     output += chunk;
     const url = /http:\S+/.exec(output)?.[0];
-    if (url && output.includes("kept in")) return { child, url };
+    if (url && output.includes(also)) return { child, url };
   }
   throw new Error(`the server said ${output}`);
 }
+
+const start = (example, dataDir, env) =>
+  startFile(serverOf(example), { DATA_DIR: dataDir, ...env }, "kept in");
 
 /** Ends a process, and resolves to its exit code. */
 async function kill(child, signal = "SIGKILL") {
@@ -136,4 +140,4 @@ class Client {
   }
 }
 
-module.exports = { ADA, Client, FIREFOX, GRACE, IPHONE, kill, killAll, serverOf, start };
+module.exports = { ADA, Client, FIREFOX, GRACE, IPHONE, kill, killAll, serverOf, start, startFile };

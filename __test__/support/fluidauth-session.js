@@ -80,4 +80,33 @@ class FluidAuthSession {
   }
 }
 
-module.exports = { FluidAuthSession };
+/** What `AuthService` of `@fluidauth/express` makes of a `Session`. */
+class FluidAuthService {
+  #session;
+
+  constructor({ session }) {
+    this.#session = session;
+  }
+
+  serializeUser(serialize) {
+    this.#session.serializeUser = serialize;
+  }
+
+  deserializeUser(deserialize) {
+    this.#session.deserializeUser = deserialize;
+  }
+
+  session() {
+    return this.#session.manageSession.bind(this.#session);
+  }
+
+  initialize() {
+    return (req, _res, next) => {
+      req.login = async (user) => req.session.create(user);
+      req.logout = async () => req.session.destroy();
+      next();
+    };
+  }
+}
+
+module.exports = { FluidAuthService, FluidAuthSession };

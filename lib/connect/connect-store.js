@@ -350,9 +350,9 @@ class ConnectStore extends EventEmitter {
     const cookie = copyOf(session.cookie);
     const end = new Date(expires);
     // It completes after all writes that were begun before, so that the read sees them.
-    if (!(await this.#store.touch(id, end))) return;
-    const stored = await this.#store.get(id);
-    if (sessionOf(stored) === null) return;
+    const isLive = await this.#store.touch(id, end);
+    const stored = isLive ? await this.#store.get(id) : null;
+    if (sessionOf(stored) === null) return publishDropped(this.#store, id, stored?.userId);
     stored.session.cookie = cookie;
     await this.#store.update(id, { ...stored, expires: end.toISOString() });
     if (origin !== undefined) Object.assign(origin, { cookie, expires, at: Date.now() });

@@ -6,9 +6,6 @@ import { EXCLUDED, manifest, pageOnSite, REPOSITORY, ROOT, rewriteLinks, sidebar
 
 const { description, version } = manifest();
 
-// Pages that are still being written.
-const UNWRITTEN = ["api", "architecture", "deploying", "express", "faq", "fastify", "fluidauth"];
-
 /** Finds Vue for the pages, which are outside of the folder that has it. */
 const vueForPages = {
   name: "vue-for-pages",
@@ -29,7 +26,6 @@ export default defineConfig({
   head: [["link", { rel: "icon", href: "data:," }]],
   outDir: "dist",
   rewrites: pageOnSite,
-  ignoreDeadLinks: UNWRITTEN.map((name) => `/${name}`),
   markdown: {
     // GitHub's anchors, which links in the repository have, and no syntax that GitHub does not know.
     anchor: { slugify: slug },

@@ -44,9 +44,11 @@ pub fn listen(store: Value, topics: u32, signal: Function<'_, SignalArgs, ()>) -
 
 /// The next events as a JSON array. An empty one says that there will be another signal.
 #[napi(ts_args_type = "inbox: object, max: number")]
-pub fn take_events(inbox: &External<Arc<Inbox>>, max: u32) -> String {
-    let events: Vec<Json> = inbox.take(max as usize).into_iter().map(to_json).collect();
-    Json::from(events).to_string()
+pub fn take_events(inbox: &External<Arc<Inbox>>, max: u32) -> Result<String, JsError> {
+    guarded(|| {
+        let events: Vec<Json> = inbox.take(max as usize).into_iter().map(to_json).collect();
+        Ok(Json::from(events).to_string())
+    })
 }
 
 /// The name of an event's channel, and its payload.

@@ -100,10 +100,17 @@ impl Write {
         }
     }
 
+    /// Whether it may add a session, or make one larger.
+    pub(super) fn adds(&self) -> bool {
+        matches!(self, Self::Create(_) | Self::Update(_))
+    }
+
     /// About how many bytes it adds to the file; 0 for what makes room.
     pub(super) fn growth(&self) -> usize {
         match self {
             Self::Create(record) | Self::Update(record) => record.content.len() + 512,
+            // A record of an older version gets the time of the creation.
+            Self::Touch { .. } => Header::TIME_LEN,
             _ => 0,
         }
     }

@@ -93,7 +93,8 @@ impl Environment {
     /// What writes of this process keep to.
     pub(super) fn rules(&self) -> Rules {
         let Limits { max_sessions_per_user, max_lifetime, .. } = self.limits;
-        Rules { max_per_user: max_sessions_per_user, lifetime: max_lifetime, keeps_times: self.keeps_times }
+        let keeps_times = self.keeps_times.load(Ordering::SeqCst);
+        Rules { max_per_user: max_sessions_per_user, lifetime: max_lifetime, keeps_times }
     }
 
     fn try_change<T>(
@@ -123,7 +124,7 @@ impl Environment {
         let _turn = self.writer_turn();
         let open = self.open()?;
         let tables = open.tables;
-        let adds = writes.iter().any(|write| write.growth() > 0);
+        let adds = writes.iter().any(|write| write.adds());
         let mut may_wait = true;
         let (txn, usage) = loop {
             let mut txn = self.write_txn(&open)?;
@@ -295,7 +296,7 @@ impl Environment {
         let need = Need {
             pages: costing.of(writes, !self.room.is_ample(usage, 2 * growth))?,
             next: costing.least(),
-            adds: growth > 0,
+            adds: writes.iter().any(|write| write.adds()),
             is_least: matches!(writes, [write] if write.part(1).is_none()),
             may_wait,
         };

@@ -139,7 +139,9 @@ impl Costing<'_> {
             Write::Touch { id, .. } => {
                 count.entries += 1;
                 if exact && let Some(bytes) = self.tables.sessions.get(self.txn, &self.encryption.key(id))? {
-                    self.add_record(bytes.len(), count, 0);
+                    let has_time = |record: Record<'_>| record.header.created_at.is_some();
+                    let growth = if Record::parse(bytes).is_ok_and(has_time) { 0 } else { write.growth() };
+                    self.add_record(bytes.len() + growth, count, growth);
                 }
             }
             Write::DeleteByUser { user, max, .. } => {

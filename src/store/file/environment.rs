@@ -15,12 +15,12 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 use super::cost::Trees;
 use super::counters::Counters;
 use super::encryption::Encryption;
-use super::errors::{failed, io_failed};
+use super::errors::failed;
 use super::held::HeldFiles;
 use super::limits::Limits;
+use super::names::DATA;
 #[cfg(target_os = "linux")]
 use super::names::LOCK;
-use super::names::{DATA, OWNERS};
 use super::open::{self, Access, Opened};
 use super::owner_lock::{Feature, OwnerLock};
 use super::redo::format::LogId;
@@ -99,7 +99,7 @@ pub(super) struct Environment {
     pub complete_keys: Mutex<Option<Vec<u8>>>,
     pub limits: Limits,
     /// Whether records say when their sessions were created. See `times`.
-    pub keeps_times: bool,
+    pub keeps_times: AtomicBool,
     pub clock: Arc<dyn Clock>,
     pub counters: Counters,
     pub events: Bus,
@@ -154,7 +154,7 @@ impl Environment {
             secrets,
             complete_keys: Mutex::default(),
             limits,
-            keeps_times: false,
+            keeps_times: AtomicBool::new(false),
             clock,
             counters: Counters::default(),
             events: Bus::default(),
@@ -230,14 +230,9 @@ impl Environment {
         }
     }
 
-    /// Whether a process has the store open whose version of this package does not know of a feature.
-    pub(super) fn has_old_version(&self, feature: Feature) -> Result<bool> {
-        match &*self.owner.lock() {
-            Some(owner) => owner
-                .has_old_version(feature)
-                .map_err(|error| io_failed(&OWNERS, "looking at the locks of", &error)),
-            None => Ok(false),
-        }
+    /// Whether a process may have the store open whose version of this package does not know of a feature.
+    pub(super) fn may_have_old_version(&self, feature: Feature) -> bool {
+        self.owner.lock().as_ref().is_some_and(|owner| owner.may_have_old_version(feature))
     }
 
     /// Fails if another process has opened a store that is read without locks.

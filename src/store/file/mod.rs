@@ -169,9 +169,8 @@ impl FileStore {
             max_sessions_per_user: options.max_sessions_per_user,
             max_lifetime: Lifetime::new(options.max_lifetime),
         };
-        let mut environment =
+        let environment =
             Environment::new(opened, options.secrets.clone(), limits, max_bytes, Arc::clone(&clock));
-        environment.keep_times()?;
         let environment = Arc::new(environment);
         let timeout = options.command_timeout.unwrap_or(DEFAULT_COMMAND_TIMEOUT);
         let pending = Pending::new(options.max_sessions_per_user.is_some());
@@ -183,6 +182,10 @@ impl FileStore {
         let redo = Redo::new(Arc::clone(&environment), files, durability, sizes, joined);
         let redo = Arc::new(redo);
         redo.begin(log.as_ref())?;
+        // With another error, as of a full disk, sessions can be read and ended all the same. The sweep tries again.
+        if let Err(error @ StoreError::Locked(_)) = redo.keep_times() {
+            return Err(error);
+        }
         let keeper = if sizes.max > 0 { Some(redo.start().map_err(no_thread)?) } else { None };
         let writer = {
             let (environment, redo, queue) =
@@ -708,6 +711,7 @@ impl FileStore {
         let duration = environment.clock.now() - at;
         *environment.last_sweep.lock() = Some(Sweep { at, duration, removed });
         environment.events.publish(SWEEPS, || Event::Swept { at, duration, removed });
+        self.redo().keep_times()?;
         Ok(removed)
     }
 

@@ -23,6 +23,11 @@ pub(super) enum Feature {
     Times,
 }
 
+/// The answer of systems and file systems without such locks: no log is used there, but times are kept.
+fn without_locks(feature: Feature) -> bool {
+    feature == Feature::Log
+}
+
 #[cfg(not(target_os = "linux"))]
 pub(super) use fallback::OwnerLock;
 #[cfg(target_os = "linux")]
@@ -40,7 +45,7 @@ mod linux {
     use crate::store::file::errors::{io_failed, same_pid};
     use crate::store::file::names::OWNERS;
     use crate::store::file::ofd_lock::{self, Kind, Range};
-    use crate::store::file::owner_lock::{Feature, Others};
+    use crate::store::file::owner_lock::{Feature, Others, without_locks};
     use crate::store::file::private_files::{create_private, give_to_owner, is_at, open_private};
 
     /// How long an opener waits for another that makes the files.
@@ -127,8 +132,16 @@ mod linux {
             }
         }
 
-        /// Whether a process has the store open whose version of this package does not know of a feature.
-        pub(in super::super) fn has_old_version(&self, feature: Feature) -> io::Result<bool> {
+        /// Whether a process may have the store open whose version of this package does not know of a feature.
+        pub(in super::super) fn may_have_old_version(&self, feature: Feature) -> bool {
+            match self.has_old_version(feature) {
+                Ok(has_old_version) => has_old_version,
+                Err(error) if ofd_lock::is_unsupported(&error) => without_locks(feature),
+                Err(_) => true,
+            }
+        }
+
+        fn has_old_version(&self, feature: Feature) -> io::Result<bool> {
             // The first lock that the kernel reports is that of the oldest mark, not that of the lowest PID.
             let mut ranges = vec![ALL_PIDS];
             while let Some(range) = ranges.pop() {
@@ -285,6 +298,18 @@ mod linux {
         }
 
         #[test]
+        fn there_may_be_a_process_of_an_old_version_where_the_locks_cannot_be_read() {
+            use std::os::unix::fs::OpenOptionsExt;
+            let dir = tempfile::tempdir().unwrap();
+            drop(mark(dir.path()).unwrap());
+            let options = fs::OpenOptions::new().read(true).custom_flags(libc::O_PATH).clone();
+            let owner = OwnerLock { file: options.open(dir.path().join(OWNERS)).unwrap() };
+            let error = owner.has_old_version(Feature::Times).unwrap_err();
+            assert!(!ofd_lock::is_unsupported(&error), "{error}");
+            assert!(owner.may_have_old_version(Feature::Log) && owner.may_have_old_version(Feature::Times));
+        }
+
+        #[test]
         fn files_are_removed_only_by_the_last_process() {
             let dir = tempfile::tempdir().unwrap();
             let owner = mark(dir.path()).unwrap();
@@ -330,7 +355,7 @@ mod fallback {
 
     use crate::error::Result;
     use crate::store::file::names::LOCK;
-    use crate::store::file::owner_lock::{Feature, Others};
+    use crate::store::file::owner_lock::{Feature, Others, without_locks};
 
     pub(in super::super) struct OwnerLock;
 
@@ -353,9 +378,8 @@ mod fallback {
             Ok(Others::Unknown)
         }
 
-        /// Without the locks a log is not used, while times are kept.
-        pub(in super::super) fn has_old_version(&self, feature: Feature) -> std::io::Result<bool> {
-            Ok(feature == Feature::Log)
+        pub(in super::super) fn may_have_old_version(&self, feature: Feature) -> bool {
+            without_locks(feature)
         }
     }
 }

@@ -23,7 +23,8 @@ const HAS_TIME: i64 = 1 << 62;
 
 impl Header {
     const LEN: usize = 24;
-    const TIME_LEN: usize = 8;
+    /// How much longer a header with the time of the creation is.
+    pub(super) const TIME_LEN: usize = 8;
 
     pub(super) fn write(self, out: &mut Vec<u8>) {
         let expires = self.expires.to_bits() ^ self.created_at.map_or(0, |_| HAS_TIME);

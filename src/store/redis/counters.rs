@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use crate::events::{Bus, ENDS, Event, Reason, SWEEPS};
-use crate::session::SessionId;
+use crate::session::{SessionId, UserKeyBuf};
 use crate::store::{Stats, Sweep};
 
 #[derive(Default)]
@@ -29,9 +29,9 @@ impl Counters {
         counter.fetch_add(number, Ordering::Relaxed);
     }
 
-    /// Notes that a session was deleted by its id.
-    pub fn deleted(&self, id: &SessionId) {
-        let deleted = || Event::Ended { reason: Reason::Deleted, id: id.clone(), user: None };
+    /// Notes that a session was deleted by its id. `user` finds out whose it was.
+    pub fn deleted(&self, id: &SessionId, user: impl FnOnce() -> Option<UserKeyBuf>) {
+        let deleted = || Event::Ended { reason: Reason::Deleted, id: id.clone(), user: user() };
         self.events.publish(ENDS, deleted);
     }
 

@@ -6,18 +6,19 @@ use futures_util::future::join_all;
 
 use super::resp::{Reply, Request};
 use super::routing::{Attempt, Node, Refusals};
-use super::session::Context;
+use super::session::{Context, cipher};
 use crate::error::{Result, StoreError};
 
-/// Asks every primary whether it is one, until all have said so.
+/// Asks every primary whether it is one, until all have said so, and makes sure that the store has the keys of the sessions.
 ///
 /// # Errors
-/// Why one of them does not serve.
+/// Why one of them does not serve, or why the store refuses all calls.
 pub async fn ping(context: &Context, attempt: &Attempt) -> Result<()> {
     let topology = &context.router.topology;
     topology.known().await;
     let pings = topology.all_primaries().into_iter().map(|node| ping_node(context, attempt, node));
-    join_all(pings).await.into_iter().collect()
+    join_all(pings).await.into_iter().collect::<Result<()>>()?;
+    cipher(context, attempt).await.map(drop)
 }
 
 async fn ping_node(context: &Context, attempt: &Attempt, node: Rc<Node>) -> Result<()> {

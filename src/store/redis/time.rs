@@ -148,9 +148,12 @@ impl Times {
 
     /// The stamp of a session that was created at this time, if it is sent with this stamp. A time that is yet to come counts
     /// as the present.
+    ///
+    /// Its microseconds are of the whole stamp: a creation that is sent again is not to take one of the same time and session,
+    /// which was sent a while before, for its own.
     pub fn stamp_at(&self, created: Millis, stamp: Stamp) -> Stamp {
         let created = created.saturating_add(self.offset()).clamp(0, (stamp / 1000) as Millis);
-        created as Stamp * 1000 + stamp % 1000
+        created as Stamp * 1000 + (stamp.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) % 1000
     }
 
     /// The oldest stamp of what is no older than this by the servers' clock. Until their time is known nothing is older.
@@ -207,6 +210,25 @@ mod tests {
             let (first, second) = (times.stamp(), times.stamp());
             let micros = times.micros;
             assert_eq!((first, second), (940_000_000 + micros, 940_000_001 + micros));
+        });
+    }
+
+    #[test]
+    fn sessions_that_are_created_at_one_past_time_are_told_apart() {
+        run(async || {
+            let clock = Arc::new(MockClock::new(2_000_000));
+            let times = Times::new(Arc::clone(&clock) as Arc<dyn Clock>, None);
+            let stamps: std::collections::HashSet<_> = (0..100)
+                .map(|_| {
+                    clock.advance(10);
+                    let stamp = times.stamp();
+                    assert_eq!(times.stamp_at(1_000_000, stamp), times.stamp_at(1_000_000, stamp));
+                    times.stamp_at(1_000_000, stamp)
+                })
+                .collect();
+            assert!(stamps.iter().all(|stamp| stamp / 1000 == 1_000_000));
+            // Of a thousand microseconds two may get the same by chance.
+            assert!(stamps.len() > 80, "{}", stamps.len());
         });
     }
 

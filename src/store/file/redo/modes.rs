@@ -37,7 +37,7 @@ impl Redo {
         if let Some(log) = log {
             self.recover(log)?;
             // The process that began it may have died before it could end it for one of an old version.
-            if self.environment.has_old_version(Feature::Log).unwrap_or(true) {
+            if self.environment.may_have_old_version(Feature::Log) {
                 let mut state = points::lock(&self.mode);
                 self.end_log(&mut points::lock(&self.base))?;
                 postpone(&mut state);
@@ -157,7 +157,7 @@ impl Redo {
         *self.log.lock() = Some(Arc::new(ring));
         // Last, as a process of an old version marks itself before it looks at the format, and refuses that of a store with
         // a log.
-        if environment.has_old_version(Feature::Log).unwrap_or(true) || self.seed_next().is_err() {
+        if environment.may_have_old_version(Feature::Log) || self.seed_next().is_err() {
             self.end_log(&mut base)?;
             return Ok(false);
         }

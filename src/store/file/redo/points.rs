@@ -129,14 +129,26 @@ pub(in crate::store::file) mod hooks {
 
     use super::Point;
 
-    /// Decides all that is left to chance, to time and to the disk.
+    /// Decides all that is left to chance, to time and to the disk. By default that is as without a simulator.
     pub(in crate::store::file) trait Simulator {
-        fn reach(&self, point: Point);
-        fn sleep(&self, pause: Duration);
-        fn now(&self) -> Instant;
-        fn random(&self, bytes: &mut [u8]);
+        fn reach(&self, _: Point) {}
+
+        fn sleep(&self, pause: Duration) {
+            std::thread::sleep(pause);
+        }
+
+        fn now(&self) -> Instant {
+            Instant::now()
+        }
+
+        fn random(&self, bytes: &mut [u8]) {
+            getrandom::fill(bytes).unwrap();
+        }
+
         /// What becomes of the commit that is about to begin. `None`: it succeeds.
-        fn commit_fault(&self) -> Option<CommitFault>;
+        fn commit_fault(&self) -> Option<CommitFault> {
+            None
+        }
     }
 
     /// How a commit of the data file fails.

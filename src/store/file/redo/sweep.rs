@@ -62,4 +62,13 @@ impl Redo {
         environment.events.publish_ends(ended);
         Ok(Some(Step { removed, next }))
     }
+
+    /// Has records say when their sessions were created, if that was not possible when the store was opened.
+    ///
+    /// # Errors
+    /// As for [`Environment::keep_times`](crate::store::file::environment::Environment::keep_times).
+    pub(in crate::store::file) fn keep_times(&self) -> Result<()> {
+        let _base = points::lock(&self.base);
+        self.environment.keep_times()
+    }
 }

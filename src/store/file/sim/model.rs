@@ -184,6 +184,8 @@ impl State {
 enum Fate {
     Done(Outcome),
     Skipped,
+    /// Nobody will learn which of the two. So candidates of the same state are one.
+    Unknown,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
@@ -266,12 +268,12 @@ impl Lane {
             for time in &write.times {
                 let mut after = candidate.clone();
                 let outcome = after.state.apply(&write.what, *time, limits);
-                after.fates.push(Fate::Done(outcome));
+                after.fates.push(if write.is_unknown { Fate::Unknown } else { Fate::Done(outcome) });
                 next.push(after);
             }
             if may_skip {
                 let mut after = candidate.clone();
-                after.fates.push(Fate::Skipped);
+                after.fates.push(if write.is_unknown { Fate::Unknown } else { Fate::Skipped });
                 next.push(after);
             }
         }
@@ -363,11 +365,11 @@ impl Lane {
     pub(super) fn refuse_write(&mut self, number: u64, world: &World) -> Result<(), String> {
         let at = self.place(number);
         self.keep(world, |candidate| match candidate.fates.get(at) {
-            Some(Fate::Done(_)) => false,
             Some(Fate::Skipped) => {
                 candidate.fates.remove(at);
                 true
             }
+            Some(_) => false,
             None => true,
         })?;
         self.writes.remove(at);
@@ -380,6 +382,10 @@ impl Lane {
         self.expand(world);
         let at = self.place(number);
         self.writes[at].is_unknown = true;
+        for candidate in &mut self.candidates {
+            candidate.fates.get_mut(at).into_iter().for_each(|fate| *fate = Fate::Unknown);
+        }
+        self.dedup();
         self.note_event(world);
     }
 

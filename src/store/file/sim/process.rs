@@ -226,7 +226,6 @@ fn try_open(world: &Rc<World>, id: ProcessId, is_reader: bool) -> Result<Store> 
     let clock = Arc::clone(&world.clock) as Arc<dyn Clock>;
     let mut environment = Environment::new(opened, Vec::new(), limits, None, clock);
     environment.turn = Some(Arc::clone(&world.turn));
-    environment.keep_times()?;
     let environment = Arc::new(environment);
     let files = SimFiles { disk: Arc::clone(&world.disk), process: id };
     let redo = Redo::new(
@@ -237,6 +236,7 @@ fn try_open(world: &Rc<World>, id: ProcessId, is_reader: bool) -> Result<Store> 
         joined,
     );
     redo.begin(log.as_ref())?;
+    redo.keep_times()?;
     Ok(Store {
         environment,
         redo,
@@ -403,7 +403,7 @@ impl Store {
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        self.redo.keep_times()
     }
 
     /// As `FileStore::ids`, on one page.

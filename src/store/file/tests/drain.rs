@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use super::names::{DATA, REDO};
 use super::redo::points::Point;
-use super::redo::points::hooks::{CommitFault, Simulator, simulate};
+use super::redo::points::hooks::{Simulator, simulate};
 use super::*;
 
 /// Copies a folder's files after the first commit of a drain. Ranges are small under a simulator.
@@ -22,22 +22,6 @@ impl Simulator for CopyAfterCommit {
                 fs::copy(self.from.join(name), self.to.join(name)).unwrap();
             }
         }
-    }
-
-    fn sleep(&self, pause: Duration) {
-        thread::sleep(pause);
-    }
-
-    fn now(&self) -> Instant {
-        Instant::now()
-    }
-
-    fn random(&self, bytes: &mut [u8]) {
-        getrandom::fill(bytes).unwrap();
-    }
-
-    fn commit_fault(&self) -> Option<CommitFault> {
-        None
     }
 }
 

@@ -1,6 +1,12 @@
 //! When sessions were created, in stores that older versions of this package have written or have open.
 
+use std::rc::Rc;
+
+use super::apply::Write;
+use super::cost::{Costing, Trees};
+use super::redo::points::hooks::{CommitFault, Simulator, simulate};
 use super::*;
+use crate::codec;
 
 const HOUR: Millis = 3_600_000;
 
@@ -27,6 +33,11 @@ fn made_before(dir: &Path) {
     let store = reopen(&options(dir)).unwrap();
     log_in(&store, "old", at(100 * HOUR));
     drop(store);
+    make_older(dir);
+}
+
+/// Makes a store with a session one of an older version.
+fn make_older(dir: &Path) {
     tamper(dir, |txn, tables| {
         let (key, row) = {
             let (key, row) = tables.sessions.first(txn).unwrap().unwrap();
@@ -130,6 +141,109 @@ fn while_an_older_version_has_the_store_open_nothing_is_written_that_it_cannot_r
     assert_eq!(end_of(&store, "newer"), Some(HOUR));
     drop(store);
     assert_eq!(format(dir.path()), Some(3));
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_sweep_begins_with_times_once_the_older_version_has_gone() {
+    let dir = new_dir();
+    made_before(dir.path());
+    let older = older_process(dir.path());
+    let store = reopen(&options(dir.path())).unwrap();
+    let keeps_times = || store.environment().rules().keeps_times;
+    assert_eq!((store.clean(), keeps_times()), (Ok(0), false));
+    drop(older);
+    assert_eq!((store.clean(), keeps_times()), (Ok(0), true));
+    log_in(&store, "new", at(100 * HOUR));
+    drop(store);
+    assert_eq!(format(dir.path()), Some(3));
+    let store = reopen(&limited(dir.path(), HOUR)).unwrap();
+    assert_eq!((end_of(&store, "new"), end_of(&store, "old")), (Some(HOUR), Some(100 * HOUR)));
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_store_whose_log_cannot_be_recovered_can_be_opened_by_the_older_version_that_left_it() {
+    let (dir, copy) = (new_dir(), new_dir());
+    let store = reopen(&options(dir.path())).unwrap();
+    log_in(&store, "old", at(100 * HOUR));
+    std::fs::copy(dir.path().join(names::DATA), copy.path().join(names::DATA)).unwrap();
+    drop(store);
+    tamper(copy.path(), |txn, tables| tables.meta.put(txn, tables::FORMAT, &2_u32.to_le_bytes()).unwrap());
+    let error = reopen(&options(copy.path())).err().unwrap();
+    assert_eq!(error.code(), "ERR_STORE_CORRUPT", "{error}");
+    assert_eq!(format(copy.path()), Some(2));
+}
+
+/// A disk without room for a commit.
+struct FullDisk;
+
+impl Simulator for FullDisk {
+    fn commit_fault(&self) -> Option<CommitFault> {
+        Some(CommitFault::Full)
+    }
+}
+
+#[test]
+fn a_store_opens_on_a_full_disk_and_keeps_lifetimes_once_there_is_room() {
+    let dir = new_dir();
+    made_before(dir.path());
+    simulate(Some(Rc::new(FullDisk)));
+    let opened = reopen(&limited(dir.path(), HOUR));
+    let cleaned = opened.as_ref().map(|store| store.clean());
+    simulate(None);
+    assert_eq!(cleaned.unwrap().unwrap_err().code(), "ERR_STORE_FULL");
+    let store = opened.unwrap();
+    assert_eq!(end_of(&store, "old"), Some(100 * HOUR));
+    assert_eq!(store.clean(), Ok(0));
+    assert_eq!(store.touch(&id("old"), at(200 * HOUR)), Ok(true));
+    assert_eq!(end_of(&store, "old"), Some(HOUR));
+    drop(store);
+    assert_eq!(format(dir.path()), Some(3));
+}
+
+#[test]
+fn the_estimate_of_room_has_the_time_that_a_touched_session_gets() {
+    let dir = new_dir();
+    let options = FileOptions { max_session_bytes: None, ..options(dir.path()) };
+    let store = reopen(&options).unwrap();
+    let page_size = store.environment().page_size;
+    let text = |pad| format!(r#"{{"sessionId":"old","expires":1,"pad":"{}"}}"#, "x".repeat(pad));
+    let record_bytes = |pad| {
+        let (text, mut bytes) = (text(pad), Vec::new());
+        codec::encode(&json("old", None, &text, at(HOUR)).content, &mut bytes);
+        24 + bytes.len()
+    };
+    // Without the time it just fits into two pages.
+    let pad = 5000 + (2 * page_size as usize - 16 - record_bytes(5000));
+    assert_eq!(record_bytes(pad), 2 * page_size as usize - 16);
+    store.create(&json("old", None, &text(pad), at(HOUR))).unwrap();
+    drop(store);
+    make_older(dir.path());
+    let store = reopen(&options).unwrap();
+    let environment = store.environment();
+    let overflow_pages = || {
+        let view = environment.read().unwrap();
+        view.tables().sessions.stat(&view).unwrap().overflow_pages
+    };
+    assert_eq!(overflow_pages(), 2);
+    let estimate = {
+        let view = environment.read().unwrap();
+        let trees = Trees::read(view.tables(), &view).unwrap();
+        let costing = Costing {
+            tables: view.tables(),
+            txn: &view,
+            encryption: &environment.encryption,
+            trees: &trees,
+            page_size,
+            free: 0,
+            max_per_user: None,
+        };
+        costing.of(&[&Write::Touch { id: id("old"), expires: at(HOUR), enough: None }], true).unwrap()
+    };
+    assert_eq!(store.touch(&id("old"), at(HOUR)), Ok(true));
+    store.redo().drain_now().unwrap();
+    assert_eq!((estimate.runs, overflow_pages()), (vec![3], 3));
 }
 
 #[test]

@@ -28,6 +28,8 @@
 //!    ([`Proof`]). It counts from the sending: a reply may have been held back for as long as any message. Errors prove
 //!    nothing.
 //! 6. *Messages first.* A hit is given after the socket was found empty (`fast_path::cached`).
+//! 7. *Time.* All sessions leave when the machine was suspended, as the time of a proof stands still meanwhile. They also
+//!    leave a minute after the first of them came: no server sends a message of `SWAPDB` (`note_time`).
 //!
 //! A session that is absent is not cached: nearly all ids that are looked up are those of sessions. Encrypted sessions are
 //! cached as plaintext: the process has the secret and the sessions in use in its memory anyway. They are found by the
@@ -50,7 +52,7 @@ use super::error::code;
 use super::options::CacheOptions;
 use super::resp::{Malformed, Reply};
 use super::session::{Cipher, Names, Op};
-use crate::clock::Clock;
+use crate::clock::{Clock, since_boot};
 use crate::session::{Content, Expiry, Session, SessionId};
 use crate::store::SessionStore;
 use crate::store::memory::{Limits, MemoryStore};
@@ -65,6 +67,12 @@ pub const PROBE: u32 = u32::MAX;
 /// One hit of so many counts as a use of its session, by which the least recently used one goes first. To count each
 /// would make a hit take half as long again.
 const USED_EVERY: u64 = 8;
+
+/// For how long a session may be in the cache, whatever the server says of it.
+const MAX_AGE: Duration = Duration::from_secs(60);
+
+/// Two clocks that are read one after the other differ by less, unless the machine was suspended.
+const NO_SUSPENSION: Duration = Duration::from_millis(10);
 
 /// Counters of a cache since its store was opened.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -101,6 +109,10 @@ pub struct NearCache {
     /// The mass ends that were noted, and from when on a proof counts.
     mass_ends: u64,
     not_before: Option<Instant>,
+    /// The time before the last `get`, by two clocks: `since_boot` is the second.
+    time: Option<(Instant, Duration)>,
+    /// When the first of the sessions came, by `since_boot`.
+    filled_at: Option<Duration>,
     hits: u64,
     misses: u64,
     invalidations: u64,
@@ -132,6 +144,8 @@ impl NearCache {
             keyless: 0,
             mass_ends: 0,
             not_before: None,
+            time: None,
+            filled_at: None,
             hits: 0,
             misses: 0,
             invalidations: 0,
@@ -208,17 +222,17 @@ impl NearCache {
         }
     }
 
-    /// A `get` has found a session by a reply on a connection that is tracked.
+    /// A `get` has found a session by a reply on a connection that is tracked. `end` is called next.
     pub fn load(&mut self, ticket: u32, expires: Expiry, content: Content<'_>) {
-        let Some(Some(key)) = self.tickets.remove(&ticket) else { return };
-        let may_enter = self.under_way.get(&key).is_some_and(|under_way| under_way.load == Some(ticket));
+        let Some(Some(key)) = self.tickets.get(&ticket) else { return };
+        let may_enter = self.under_way.get(key).is_some_and(|under_way| under_way.load == Some(ticket));
         if may_enter {
             // It may be there yet, where there was no proof that it is current.
-            self.remove(&key);
+            self.remove(key);
             // One that has no room is not cached.
             let _ = self.sessions.create(&Session { id: key.clone(), expires, content });
+            self.filled_at.get_or_insert_with(since_boot);
         }
-        self.forget(key, ticket);
     }
 
     /// Crosses out what a call that has ended had noted.
@@ -295,6 +309,7 @@ impl NearCache {
     /// Drops all sessions, and crosses out what loads any (rule 1).
     pub fn drop_all(&mut self) {
         let _ = self.sessions.clear();
+        self.filled_at = None;
         self.under_way.values_mut().for_each(|under_way| under_way.load = None);
     }
 
@@ -304,6 +319,31 @@ impl NearCache {
         self.under_way.clear();
         self.tickets.values_mut().for_each(|key| *key = None);
         self.keyless = self.tickets.len();
+    }
+
+    /// Takes the time before a `get`, by a clock that stands still while the machine is suspended and by one that goes on
+    /// (rule 7).
+    pub fn note_time(&mut self, now: Instant, since_boot: Duration) {
+        let before = self.time.replace((now, since_boot));
+        let was_suspended = before.is_some_and(|(at, booted)| {
+            since_boot.saturating_sub(booted) > now.saturating_duration_since(at) + NO_SUSPENSION
+        });
+        let is_old = self.filled_at.is_some_and(|filled_at| since_boot.saturating_sub(filled_at) > MAX_AGE);
+        if was_suspended || is_old {
+            self.drop_all();
+        }
+    }
+
+    /// Has the last `get` be as if the machine had been suspended since, for so long.
+    #[cfg(test)]
+    pub fn suspend(&mut self, by: Duration) {
+        self.time = self.time.map(|(at, since_boot)| (at, since_boot.saturating_sub(by)));
+    }
+
+    /// Has its first session be older.
+    #[cfg(test)]
+    pub fn age(&mut self, by: Duration) {
+        self.filled_at = self.filled_at.map(|at| at.saturating_sub(by));
     }
 
     /// Whether it has nothing noted.
@@ -323,5 +363,29 @@ impl NearCache {
     /// Whether a hit may be given on a connection (rule 5).
     pub fn freshness(&self, proof: &Proof, now: Instant) -> Freshness {
         proof.freshness(now, self.max_staleness, self.not_before)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::MockClock;
+    use crate::session::{Body, FieldOrder};
+
+    #[test]
+    fn a_read_whose_session_has_another_key_by_then_does_not_keep_the_cache_empty() {
+        let options = CacheOptions {
+            max_bytes: std::num::NonZeroUsize::new(1 << 20).unwrap(),
+            max_staleness: Duration::from_secs(1),
+        };
+        let mut cache = NearCache::new(&options, Arc::new(MockClock::new(0)));
+        cache.begin(&Op::Get(SessionId::new("a").unwrap()), 7, Some(&Cipher::Plain));
+        cache.forget_keys();
+        assert!(!cache.is_idle());
+        let content = Content { user: None, body: Body::Plain(FieldOrder::UserFirst) };
+        cache.load(7, Expiry::new(1000).unwrap(), content);
+        cache.end(7);
+        assert!(cache.is_idle());
+        assert_eq!(cache.stats().sessions, 0);
     }
 }

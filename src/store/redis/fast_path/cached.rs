@@ -9,6 +9,7 @@ use super::super::session::Op;
 use super::FastPath;
 use super::primary::Call;
 use super::routes::Way;
+use crate::clock::since_boot;
 use crate::session::{Content, Expiry, SessionId};
 use std::sync::atomic::Ordering;
 
@@ -44,6 +45,8 @@ impl FastPath {
         let (cache, cipher) = (self.cache.as_mut()?, self.cipher.as_ref()?);
         // Whoever was told of them on this thread was told after the count.
         cache.note_mass_ends(self.store.counters.mass_ends.load(Ordering::Relaxed), Instant::now);
+        let now = Instant::now();
+        cache.note_time(now, since_boot());
         let key = key(cipher, id)?;
         let at = if self.routes.is_one_server() {
             0
@@ -55,7 +58,6 @@ impl FastPath {
         };
         let primary = &mut self.primaries[at];
         let open = primary.open.as_mut().filter(|open| open.is_tracked && open.is_usable())?;
-        let now = Instant::now();
         let freshness = cache.freshness(&open.proof, now);
         if freshness == Freshness::Stale || !cache.copy(&key, &mut read) {
             return None;

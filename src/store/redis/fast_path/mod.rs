@@ -659,8 +659,9 @@ impl FastPath {
                 self.created(session, *stamp, index_len, ticket, deadline, results);
             }
             (Op::Delete(id), Step::Deleted(value)) => {
-                self.store.counters.deleted(id);
-                if let Some(stale) = StaleEntry::of(cipher.member(id), value, &self.store.names) {
+                let member = cipher.member(id);
+                self.store.counters.deleted(id, || cipher.user_of(&member, value));
+                if let Some(stale) = StaleEntry::of(member, value, &self.store.names) {
                     self.apart(Waiter::Nobody, async move |context: Rc<Context>| {
                         session::forget_later(&context, stale);
                         Ok(Answer::Number(1))

@@ -401,20 +401,24 @@ fn a_create_that_is_refused_leaves_nothing_behind() {
 
 #[test]
 fn a_server_that_knows_no_such_transaction_is_sent_scripts() {
-    const REFUSED: &[u8] = b"-ERR wrong number of arguments for 'pexpireat' command\r\n";
-    let mut scene = Scene::new();
-    let ann = ann();
-    let refused = scene.harness.create(&session("a", &ann));
-    scene.hear(1);
-    scene.say(&answer_to_transaction(REFUSED));
-    assert_eq!(scene.harness.number(refused), Ok(1));
-    let created = scene.harness.create(&session("b", &ann));
-    let commands = scene.hear(1);
-    let names = [0, 3, 4].map(|at| String::from_utf8_lossy(&commands[0][at]).into_owned());
-    assert_eq!(names, ["EVALSHA", "sess#b", "user#\"ann\""]);
-    scene.say(DONE);
-    assert_eq!(scene.harness.number(created), Ok(1));
-    assert_eq!(scene.fake.log(), ["replace sess#a"]);
+    let unknown = answer_to_transaction(b"-ERR wrong number of arguments for 'pexpireat' command\r\n");
+    let discarded =
+        [b"+OK\r\n", &b"+QUEUED\r\n".repeat(4)[..], b"-EXECABORT Transaction discarded\r\n"].concat();
+    for refusal in [unknown, discarded] {
+        let mut scene = Scene::new();
+        let ann = ann();
+        let refused = scene.harness.create(&session("a", &ann));
+        scene.hear(1);
+        scene.say(&refusal);
+        assert_eq!(scene.harness.number(refused), Ok(1));
+        let created = scene.harness.create(&session("b", &ann));
+        let commands = scene.hear(1);
+        let names = [0, 3, 4].map(|at| String::from_utf8_lossy(&commands[0][at]).into_owned());
+        assert_eq!(names, ["EVALSHA", "sess#b", "user#\"ann\""]);
+        scene.say(DONE);
+        assert_eq!(scene.harness.number(created), Ok(1));
+        assert_eq!(scene.fake.log(), ["replace sess#a"]);
+    }
 }
 
 #[test]

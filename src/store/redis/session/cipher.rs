@@ -10,7 +10,7 @@ use super::record::{self, Form, Payload, Record};
 use crate::codec::{self, read_len, write_len};
 use crate::error::{Result, StoreError};
 use crate::keyring::{Domain, Keyring, Opened};
-use crate::session::{Body, Content, Expiry, SessionId, UserKey};
+use crate::session::{Body, Content, Expiry, SessionId, UserKey, UserKeyBuf};
 use crate::store::StoredSession;
 
 /// How a store writes and reads sessions.
@@ -82,6 +82,12 @@ impl Cipher {
             }
         }
         Ok(tail)
+    }
+
+    /// The user of the session of this value, if it has one that can be read.
+    pub fn user_of(&self, member: &[u8], value: &[u8]) -> Option<UserKeyBuf> {
+        let session = self.open(member, Record::parse(value).ok()?).ok()??;
+        session.content().ok()?.user.map(UserKey::to_buf)
     }
 
     /// The session of a record; `None` if its secret is no longer in the list, which makes it absent.

@@ -4,6 +4,8 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::super::counters::Counters;
 use super::super::options::RedisOptions;
 use super::super::routing::{Node, Router};
@@ -13,6 +15,7 @@ use super::cipher::Cipher;
 use super::cursor::{ScanCursor, Scans};
 use super::names::Names;
 use super::transactions::Transactions;
+use crate::error::StoreError;
 
 /// A server, and which of its connections.
 pub type Connection = Option<(Rc<Node>, u64)>;
@@ -22,6 +25,15 @@ pub struct Keys {
     pub cipher: Arc<Cipher>,
     /// What they were made from; `None` without encryption.
     pub wrapped: Option<WrappedText>,
+    /// Whether the server has those of stores with other secrets: no call is made until it has these again.
+    pub are_locked_out: bool,
+}
+
+/// Why the server's wrapped keys were of no use when they were last looked at.
+pub struct KeyRefusal {
+    pub at: Instant,
+    pub on: Connection,
+    pub error: StoreError,
 }
 
 /// The wrapped keys as they are in Redis.
@@ -40,6 +52,7 @@ pub struct Context {
     pub router: Router,
     pub tasks: Rc<Tasks>,
     pub keys: RefCell<Option<Keys>>,
+    pub key_refusal: RefCell<Option<KeyRefusal>>,
     pub unlocking: tokio::sync::Mutex<()>,
     pub scans: RefCell<Scans>,
     /// Where the next sweep goes on.
@@ -63,6 +76,7 @@ impl Context {
             router,
             tasks: Rc::default(),
             keys: RefCell::default(),
+            key_refusal: RefCell::default(),
             unlocking: tokio::sync::Mutex::default(),
             scans: RefCell::default(),
             sweep_cursor: RefCell::default(),

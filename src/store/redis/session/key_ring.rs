@@ -8,20 +8,28 @@
 //!
 //! A store without a secret looks before its first call, and once a second. Where there are wrapped keys, it refuses all
 //! calls. It does not look on each new connection: a cluster's node that is away is not to hold up the calls on the others.
+//!
+//! A store that may not read them, or that has no secret of theirs, refuses all calls for a second before it looks again.
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use tokio::time::Instant;
 
 use super::super::error;
 use super::super::resp::{REPLACE, Reply, Request, slot_of};
 use super::super::routing::{Attempt, Effect, Node};
 use super::cipher::Cipher;
-use super::context::{Connection, Context, Keys, WrappedText};
+use super::context::{Connection, Context, KeyRefusal, Keys, WrappedText};
+use super::names::pattern;
 use crate::error::{Result, StoreError};
 use crate::keyring::{Keyring, UnlockError, WrappedKeys};
+
+/// For how long calls are refused without a look at the wrapped keys, after one that failed.
+const REFUSED_FOR: Duration = Duration::from_secs(1);
 
 /// Runs a call with the store's keys, and again if the server has others by then.
 ///
@@ -44,19 +52,30 @@ pub async fn with_cipher<T>(
 
 /// The store's keys, as the server has them on the connection that there is now.
 pub async fn cipher(context: &Context, attempt: &Attempt) -> Result<Arc<Cipher>> {
-    if let Some(cipher) = current(context) {
-        return Ok(cipher);
+    if let Some(known) = known(context) {
+        return known;
     }
     let _turn = context.unlocking.lock().await;
-    if let Some(cipher) = current(context) {
-        return Ok(cipher);
+    if let Some(known) = known(context) {
+        return known;
     }
     Box::pin(look(context, attempt)).await
 }
 
+/// The store's keys, or why it has none of use, if that is known without another look.
+fn known(context: &Context) -> Option<Result<Arc<Cipher>>> {
+    let refused = || {
+        let refusal = context.key_refusal.borrow();
+        let KeyRefusal { at, on, error } = refusal.as_ref()?;
+        let is_recent = at.elapsed() < REFUSED_FOR && is_same(on, &connection(context));
+        is_recent.then(|| Err(error.clone()))
+    };
+    current(context).map(Ok).or_else(refused)
+}
+
 fn current(context: &Context) -> Option<Arc<Cipher>> {
     let keys = context.keys.borrow();
-    let Keys { cipher, wrapped } = keys.as_ref()?;
+    let Keys { cipher, wrapped, .. } = keys.as_ref().filter(|keys| !keys.are_locked_out)?;
     let now = connection(context);
     // Without a connection nobody has the wrapped keys for now.
     let is_current = wrapped.as_ref().is_none_or(|wrapped| now.is_none() || is_same(&wrapped.seen_on, &now));
@@ -77,11 +96,26 @@ pub fn connection(context: &Context) -> Connection {
     context.router.topology.connection(slot_of(&context.names.seal))
 }
 
-/// Looks at the wrapped keys in Redis: puts the store's own back if there are none, or takes over those of another store.
+/// Looks at the wrapped keys in Redis, and notes why they are of no use, if so.
 async fn look(context: &Context, attempt: &Attempt) -> Result<Arc<Cipher>> {
-    if context.options.secrets.is_empty() {
-        return look_without_secret(context, attempt).await;
+    let looked = if context.options.secrets.is_empty() {
+        look_without_secret(context, attempt).await
+    } else {
+        look_with_secret(context, attempt).await
+    };
+    if let Err(StoreError::InvalidOption { .. }) = looked {
+        if let Some(keys) = &mut *context.keys.borrow_mut() {
+            keys.are_locked_out = true;
+        }
+        context.router.topology.cut_event_loops();
     }
+    let refused = |error| KeyRefusal { at: Instant::now(), on: connection(context), error };
+    *context.key_refusal.borrow_mut() = looked.as_ref().err().cloned().map(refused);
+    looked
+}
+
+/// Puts the store's own wrapped keys back if there are none, or takes over those of another store.
+async fn look_with_secret(context: &Context, attempt: &Attempt) -> Result<Arc<Cipher>> {
     // Before the server is asked: the reply may come on a later one, and is then looked at again.
     let seen_on = connection(context);
     let ours = context.keys.borrow().as_ref().and_then(|keys| {
@@ -101,20 +135,20 @@ async fn look(context: &Context, attempt: &Attempt) -> Result<Arc<Cipher>> {
         }
     };
     let wrapped = Some(WrappedText { text, seen_on });
-    *context.keys.borrow_mut() = Some(Keys { cipher: Arc::clone(&cipher), wrapped });
+    *context.keys.borrow_mut() = Some(Keys { cipher: Arc::clone(&cipher), wrapped, are_locked_out: false });
     Ok(cipher)
 }
 
 /// Makes sure that no other store encrypts the sessions: they would be plaintext beside those.
 async fn look_without_secret(context: &Context, attempt: &Attempt) -> Result<Arc<Cipher>> {
     if read_wrapped(context, attempt).await?.is_some() {
-        // The next call looks again.
-        context.keys.take();
-        context.router.topology.cut_event_loops();
         return Err(wrong_secret("none"));
     }
     let mut keys = context.keys.borrow_mut();
-    let keys = keys.get_or_insert_with(|| Keys { cipher: Arc::new(Cipher::Plain), wrapped: None });
+    // Always the same cipher: with another one, `with_cipher` would make a call twice.
+    let plain = || Keys { cipher: Arc::new(Cipher::Plain), wrapped: None, are_locked_out: false };
+    let keys = keys.get_or_insert_with(plain);
+    keys.are_locked_out = false;
     Ok(Arc::clone(&keys.cipher))
 }
 
@@ -223,10 +257,19 @@ pub fn has_keys(context: &Context, cipher: &Arc<Cipher>, reply: &Reply) -> bool 
 async fn read_wrapped(context: &Context, attempt: &Attempt) -> Result<Option<Vec<u8>>> {
     let seal = &context.names.seal;
     let get = |mode| Request::read(mode).command(&[b"GET", seal]);
-    match context.router.get_one(attempt, seal, Effect::None, get).await? {
-        Reply::Nil => Ok(None),
-        Reply::Bytes(text) => Ok(Some(text)),
-        _ => Err(error::unexpected()),
+    let reply = context.router.ask(attempt, seal, Effect::None, get).await?.pop();
+    match reply {
+        Some(Reply::Nil) => Ok(None),
+        Some(Reply::Bytes(text)) => Ok(Some(text)),
+        Some(Reply::Error(refusal)) if error::code(&refusal) == "NOPERM" => {
+            let (words, keys) = (error::in_words(&refusal), pattern(context.options.prefix.as_bytes()));
+            let keys = String::from_utf8_lossy(&keys);
+            let reason =
+                format!("{words}: a store has to GET all keys of its prefix (ACL rule ~{keys} +get)");
+            Err(StoreError::unavailable(reason))
+        }
+        Some(reply) => error::check(&reply).and(Err(error::unexpected())),
+        None => Err(error::unexpected()),
     }
 }
 

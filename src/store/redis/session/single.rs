@@ -315,7 +315,7 @@ pub async fn delete(context: &Rc<Context>, attempt: &Attempt, cipher: &Cipher, i
     match interpret(Kind::Delete, &replies) {
         Step::Number(_) => Ok(()),
         Step::Deleted(value) => {
-            context.counters.deleted(id);
+            context.counters.deleted(id, || cipher.user_of(&member, value));
             if let Some(stale) = StaleEntry::of(member, value, &context.names) {
                 forget_later(context, stale);
             }

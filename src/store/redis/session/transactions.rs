@@ -16,7 +16,8 @@ impl Transactions {
 
     /// Takes the reason why a server refused one. Returns whether it may take a script in its place, as it does from then on.
     pub fn were_refused(&self, reason: &[u8]) -> bool {
-        let is_unknown = matches!(error::code(reason), "ERR" | "NOPERM");
+        // A proxy, or a rule on transactions, may say no more than that it was discarded.
+        let is_unknown = matches!(error::code(reason), "ERR" | "NOPERM" | "EXECABORT");
         if is_unknown {
             self.are_refused.store(true, Ordering::Relaxed);
         }
@@ -37,6 +38,8 @@ mod tests {
             ("ERR wrong number of arguments for 'pexpireat' command", true),
             ("NOPERM this user has no permissions to run the 'multi' command", true),
             ("EXECABORT Transaction discarded because of: NOPERM no", true),
+            ("EXECABORT Transaction discarded because of: OOM no", false),
+            ("EXECABORT Transaction discarded because of previous errors.", true),
         ] {
             let transactions = Transactions::default();
             assert_eq!(transactions.were_refused(reason.as_bytes()), is_unknown, "{reason}");

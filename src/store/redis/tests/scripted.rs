@@ -1,12 +1,14 @@
 //! A store on a server that answers as a test says, in simulated time.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use futures_util::FutureExt;
 use futures_util::future::{LocalBoxFuture, join};
 use parking_lot::Mutex;
@@ -17,6 +19,7 @@ use tokio::task::spawn_local;
 use tokio::time::Instant;
 
 use super::*;
+use crate::keyring::Keyring;
 use crate::store::Completions;
 use crate::store::redis::connection::{Stream, simulated};
 use crate::store::redis::sim::{self, Command};
@@ -98,10 +101,19 @@ fn call(store: &RedisStore, op: Op) -> impl Future<Output = Result<Answer>> + us
 
 /// Runs a test with a store on a server that answers so.
 fn run<T>(answer: impl Fn(&Command) -> Reply + 'static, test: impl AsyncFnOnce(&RedisStore) -> T) -> T {
+    run_with(Vec::new(), answer, test)
+}
+
+/// The same with a store that has secrets.
+fn run_with<T>(
+    secrets: Vec<Secret>,
+    answer: impl Fn(&Command) -> Reply + 'static,
+    test: impl AsyncFnOnce(&RedisStore) -> T,
+) -> T {
     let runtime =
         Builder::new_current_thread().enable_time().start_paused(true).build_local(LocalOptions::default());
     runtime.unwrap().block_on(async {
-        let options = RedisOptions { command_timeout: TIMEOUT, ..options_at(1) };
+        let options = RedisOptions { command_timeout: TIMEOUT, secrets, ..options_at(1) };
         let (store, serve) = RedisStore::prepare(&options, Times::new(Arc::new(SystemClock), None)).unwrap();
         serve(System::Simulated(Rc::new(Scripted(Rc::new(answer)))));
         test(&store).await
@@ -189,7 +201,7 @@ type First = Option<(&'static resp::Script, i64)>;
 
 /// How a call ends if all behind its first request is refused.
 fn ends(first: First, refused: &'static str, op: Op) -> StoreError {
-    let is_first = std::cell::Cell::new(true);
+    let is_first = Cell::new(true);
     let answer = move |command: &Command| match &command[0][..] {
         b"GET" => record("\"ben\""),
         b"ZSCORE" => Reply::Nil,
@@ -229,14 +241,37 @@ fn a_write_that_is_refused_after_replies_that_changed_nothing_has_changed_nothin
     }
 }
 
+#[test]
+fn a_create_whose_transaction_is_discarded_is_done_by_a_script_once() {
+    let done = Rc::new(RefCell::new(Vec::new()));
+    let noted = Rc::clone(&done);
+    let answer = move |command: &Command| match &command[0][..] {
+        b"MULTI" => Reply::Okay,
+        b"PEXPIREAT" | b"ZADD" | b"SET" => Reply::Status(b"QUEUED".to_vec()),
+        b"EXEC" => refusal("EXECABORT Transaction discarded because of previous errors."),
+        _ if is(command, &resp::CREATE) => {
+            // It takes no live session for its own.
+            noted.borrow_mut().push(command[8].clone());
+            Reply::Number(1)
+        }
+        _ => Reply::Nil,
+    };
+    let new = || Op::Create(NewSession::new(&plain("a", &ann(), in_millis(60_000))), None);
+    run(answer, async |store| {
+        assert_eq!(call(store, new()).await, Ok(Answer::Number(1)));
+        assert!(!store.transactions.are_taken());
+    });
+    assert_eq!(*done.borrow(), [b""]);
+}
+
 /// Else its entry might look old to other processes, and be removed before the session is the user's.
 #[test]
 fn a_session_is_given_to_another_user_by_the_clock_of_the_server() {
     let begun: Rc<RefCell<Option<Instant>>> = Rc::default();
-    let version = Rc::new(std::cell::Cell::new(0));
+    let version = Rc::new(Cell::new(0));
     let noted = Rc::clone(&version);
     let ahead = SystemClock.now() / 1000 + 900;
-    let is_first = std::cell::Cell::new(true);
+    let is_first = Cell::new(true);
     let answer = move |command: &Command| match &command[0][..] {
         b"GET" if command[1].ends_with(b"seal") => Reply::Nil,
         b"GET" => record("\"ben\""),
@@ -290,13 +325,13 @@ fn the_end_of_a_users_sessions_that_fails_before_it_has_ended_one_has_changed_no
 #[test]
 fn a_store_without_a_secret_refuses_sessions_that_others_encrypt() {
     let seal: Rc<RefCell<Reply>> = Rc::new(RefCell::new(Reply::Bytes(b"wrapped keys".to_vec())));
-    let wrote = Rc::new(std::cell::Cell::new(0));
+    let wrote = Rc::new(Cell::new(0));
     let (held, writes) = (Rc::clone(&seal), Rc::clone(&wrote));
     let answer = move |command: &Command| match &command[0][..] {
         b"GET" if command[1].ends_with(b"seal") => held.borrow().clone(),
         b"SCAN" => Reply::Array(vec![Reply::Bytes(b"0".to_vec()), Reply::Array(vec![])]),
         b"ZRANGE" => Reply::Array(vec![]),
-        b"GET" | b"TIME" => Reply::Nil,
+        b"GET" | b"TIME" | b"ROLE" => Reply::Nil,
         b"MULTI" => Reply::Okay,
         b"PEXPIREAT" | b"ZADD" | b"SET" => Reply::Status(b"QUEUED".to_vec()),
         b"EXEC" => {
@@ -329,6 +364,7 @@ fn a_store_without_a_secret_refuses_sessions_that_others_encrypt() {
             store.begin_get_by_user(user.as_key(), move |result| drop(to.send(result)));
         };
         errors.push(of(by_user).await);
+        errors.push(of(|to| store.begin_ping(TIMEOUT, move |result| drop(to.send(result)))).await);
         errors
     };
     run(answer, async |store| {
@@ -341,7 +377,8 @@ fn a_store_without_a_secret_refuses_sessions_that_others_encrypt() {
         assert_eq!(wrote.get(), 0);
         // Once somebody has removed the wrapped keys it is a store without encryption.
         seal.replace(Reply::Nil);
-        assert_eq!(all(store).await, vec![None; 9]);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(all(store).await, vec![None; 10]);
         // Another store begins to encrypt.
         seal.replace(Reply::Bytes(b"wrapped keys".to_vec()));
         tokio::time::sleep(Duration::from_secs(2)).await;
@@ -349,4 +386,75 @@ fn a_store_without_a_secret_refuses_sessions_that_others_encrypt() {
         assert!(all(store).await.iter().all(Option::is_some));
         assert_eq!(wrote.get(), before);
     });
+}
+
+/// What a store goes by.
+async fn cipher(store: &RedisStore) -> Result<Arc<Cipher>> {
+    let (sender, receiver) = oneshot::channel();
+    let work = async |context: Rc<Context>| {
+        context.router.step(async |attempt| session::cipher(&context, attempt).await).await
+    };
+    store.begin(work, move |result| drop(sender.send(result)));
+    receiver.await.unwrap()
+}
+
+#[test]
+fn a_store_that_may_not_look_for_wrapped_keys_says_what_it_needs_and_asks_once_a_second() {
+    let looks = Rc::new(Cell::new(0));
+    let count = Rc::clone(&looks);
+    let answer = move |command: &Command| match &command[0][..] {
+        b"GET" if command[1].ends_with(b"seal") => {
+            count.set(count.get() + 1);
+            refusal("NOPERM No permissions to access a key")
+        }
+        _ => Reply::Nil,
+    };
+    run(answer, async |store| {
+        for second in 1..4 {
+            for _ in 0..50 {
+                let error = call(store, Op::Get(id("a"))).await.unwrap_err();
+                let prefix = String::from_utf8(store.names.seal.clone()).unwrap().replace("seal", "");
+                let rule =
+                    format!("~{}* +get", prefix.replace('*', "\\*").replace('[', "\\[").replace(']', "\\]"));
+                assert!(error.to_string().contains("NOPERM No permissions to access a key"), "{error}");
+                assert!(error.to_string().contains(&rule), "{error}");
+                assert_eq!(error.code(), "ERR_STORE_UNAVAILABLE");
+                let (sender, receiver) = oneshot::channel();
+                store.begin_ping(TIMEOUT, move |result| drop(sender.send(result)));
+                assert_eq!(receiver.await.unwrap(), Err(error));
+            }
+            assert_eq!(looks.get(), second);
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    });
+}
+
+/// With others the calls under way would be made twice.
+#[test]
+fn a_store_goes_by_the_keys_of_before_once_it_is_no_longer_locked_out() {
+    for secrets in [vec![], vec![secret(1)]] {
+        let held: Rc<RefCell<Reply>> = Rc::new(RefCell::new(Reply::Nil));
+        let seal = Rc::clone(&held);
+        let answer = move |command: &Command| match &command[0][..] {
+            b"GET" if command[1].ends_with(b"seal") => held.borrow().clone(),
+            b"SET" if command[1].ends_with(b"seal") => {
+                held.replace(Reply::Bytes(command[2].clone()));
+                Reply::Okay
+            }
+            _ => Reply::Nil,
+        };
+        run_with(secrets, answer, async |store| {
+            let first = cipher(store).await.unwrap();
+            let (_, wrapped) = Keyring::create(&[secret(2)]).unwrap();
+            let others = STANDARD.encode(wrapped.encode()).into_bytes();
+            let own = seal.replace(Reply::Bytes(others));
+            tokio::time::sleep(Duration::from_millis(1500)).await;
+            assert_eq!(cipher(store).await.map(drop).unwrap_err().code(), "ERR_INVALID_OPTION");
+            assert_eq!(call(store, Op::Get(id("a"))).await.unwrap_err().code(), "ERR_INVALID_OPTION");
+            seal.replace(Reply::Nil);
+            tokio::time::sleep(Duration::from_millis(1500)).await;
+            assert!(Arc::ptr_eq(&first, &cipher(store).await.unwrap()));
+            assert_eq!(*seal.borrow(), own, "a store with a secret puts its own back");
+        });
+    }
 }

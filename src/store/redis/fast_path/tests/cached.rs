@@ -288,6 +288,41 @@ fn a_hit_needs_a_proof() {
     assert_eq!(scene.cached("a"), None);
 }
 
+/// A proof would look younger than it is.
+#[test]
+fn everything_leaves_when_the_machine_was_suspended() {
+    let mut scene = cached_scene();
+    scene.load("a", 1);
+    let suspend = |scene: &mut Scene, by| scene.harness.fast_path.cache.as_mut().unwrap().suspend(by);
+    suspend(&mut scene, Duration::from_millis(500));
+    assert_eq!(scene.cached("a"), None);
+    scene.load("a", 2);
+    // What was asked for before is not loaded after it.
+    let ticket = scene.ask("b");
+    suspend(&mut scene, Duration::from_millis(500));
+    assert_eq!(scene.cached("a"), None);
+    scene.peer.say(&bulk(&record("b", 1)));
+    assert!(scene.harness.session(ticket).unwrap().is_some());
+    assert_eq!(scene.cached("b"), None);
+}
+
+/// After a `SWAPDB` no message says that a session has changed.
+#[test]
+fn a_session_is_not_cached_for_more_than_a_minute() {
+    let mut scene = cached_scene();
+    let age = |scene: &mut Scene, seconds| {
+        scene.harness.fast_path.cache.as_mut().unwrap().age(Duration::from_secs(seconds));
+    };
+    scene.load("a", 1);
+    age(&mut scene, 30);
+    scene.load("b", 1);
+    age(&mut scene, 29);
+    assert_eq!((scene.cached("a"), scene.cached("b")), (Some(1), Some(1)));
+    age(&mut scene, 2);
+    assert_eq!((scene.cached("a"), scene.cached("b")), (None, None));
+    scene.load("a", 2);
+}
+
 #[test]
 fn a_renewal_that_is_refused_or_late_is_no_call() {
     let mut scene = cached_scene();

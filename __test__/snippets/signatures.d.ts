@@ -1,0 +1,26 @@
+// What a signature on a page may name, and what it has to be a signature of.
+
+import type * as stores from "@fluidauth/native-store";
+import type * as connect from "@fluidauth/native-store/connect";
+
+declare global {
+  type GuardableSession = stores.GuardableSession;
+  type SessionInput<Fields extends object> = stores.SessionInput<Fields>;
+  type SessionStore = stores.SessionStore;
+  type StoreDescription = stores.StoreDescription;
+  type StoredSession<Fields extends object> = stores.StoredSession<Fields>;
+  type StoreStats = stores.StoreStats;
+  type Verification = stores.Verification;
+
+  type Fields = { anything?: string };
+  type Data = connect.ConnectSession;
+  /** Whether one of what this package exports has the members. */
+  type Has<Members> =
+    stores.FileStore<Fields> extends Members
+      ? true
+      : connect.ConnectStore<Data> extends Members
+        ? true
+        : typeof stores extends Members
+          ? true
+          : "nothing has these members";
+}

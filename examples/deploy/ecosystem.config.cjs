@@ -1,0 +1,21 @@
+// pm2 start ecosystem.config.cjs, then: pm2 save
+module.exports = {
+  apps: [
+    {
+      name: "myapp",
+      script: "express.mjs",
+      cwd: "/opt/myapp/current",
+      // Several processes share one store folder. One process writes faster, as it has the redo log to itself.
+      exec_mode: "cluster",
+      instances: 2,
+      env: {
+        NODE_ENV: "production",
+        PORT: "3000",
+        NATIVE_STORE_PATH: "/var/lib/myapp/sessions", // the same for all, and outside of the release
+        SESSION_SECRET: process.env.SESSION_SECRET,
+      },
+      // After SIGINT the app finishes its requests and closes the store. SIGKILL comes after this time.
+      kill_timeout: 30_000,
+    },
+  ],
+};
