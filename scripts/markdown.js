@@ -18,7 +18,13 @@ function pages() {
       .sort()
       .map((file) => `${folder}/${file}`);
   const examples = ["examples", "examples/minimal", "examples/typescript", "examples/deploy"];
-  return ["README.md", "CONTRIBUTING.md", "SECURITY.md", ...["docs", ...examples].flatMap(inFolder)];
+  return [
+    "README.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    ...["docs", ...examples].flatMap(inFolder),
+  ];
 }
 
 const readPage = (page) => fs.readFileSync(path.join(ROOT, page), "utf8");
