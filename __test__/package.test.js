@@ -109,9 +109,10 @@ describe("the package", () => {
       "both.mjs",
       `import assert from "node:assert/strict";
       import { createRequire } from "node:module";
-      import whole, { MemoryStore, SessionStoreError, guardSession } from "${NAME}";
+      import whole, { ConnectStore, MemoryStore, SessionStoreError, guardSession } from "${NAME}";
       const required = createRequire(import.meta.url)("${NAME}");
-      assert.deepEqual(Object.keys(required).sort(), ["FileStore", "MemoryStore", "RedisStore", "SessionStoreError", "guardSession"]);
+      assert.deepEqual(Object.keys(required).sort(), ["ConnectStore", "FileStore", "MemoryStore", "RedisStore", "SessionStoreError", "guardSession"]);
+      assert.equal(ConnectStore, createRequire(import.meta.url)("${NAME}/connect").ConnectStore);
       assert.equal(whole, required);
       assert.equal(MemoryStore, required.MemoryStore);
       assert.equal(SessionStoreError, required.SessionStoreError);
@@ -122,6 +123,13 @@ describe("the package", () => {
       await assert.rejects(store.create(null), SessionStoreError);`,
     );
     node(["both.mjs"], app, env);
+  });
+
+  it("loads the adapter of other frameworks when it is used", () => {
+    const script = `const { MemoryStore, ...others } = Object.getOwnPropertyDescriptors(require("${NAME}"));
+      const isLoaded = () => Object.keys(require.cache).some((file) => file.endsWith("connect-store.js"));
+      console.log(isLoaded(), others.ConnectStore.get() === require("${NAME}/connect").ConnectStore, isLoaded());`;
+    assert.equal(node(["-e", script], app, env), "false true true\n");
   });
 
   it("serves its stores to others from a module of its own, with express-session and without", () => {
