@@ -111,7 +111,7 @@ async fn look_without_secret(context: &Context, attempt: &Attempt) -> Result<Arc
         // The next call looks again.
         context.keys.take();
         context.router.topology.cut_event_loops();
-        return Err(wrong_secret("none"));
+        return Err(wrong_secret("no secret"));
     }
     let mut keys = context.keys.borrow_mut();
     let keys = keys.get_or_insert_with(|| Keys { cipher: Arc::new(Cipher::Plain), wrapped: None });
@@ -149,7 +149,7 @@ async fn unlock(context: &Context, attempt: &Attempt) -> Result<(Keyring, Vec<u8
         };
         let unlocked = Keyring::unlock(&context.options.secrets, &decoded(&text)?);
         let unlocked = unlocked.map_err(|error| match error {
-            UnlockError::WrongSecret => wrong_secret("another"),
+            UnlockError::WrongSecret => wrong_secret("a different secret"),
             UnlockError::Store(error) => error,
         })?;
         let Some(exact) = unlocked.exact else { return Ok((unlocked.keyring, text)) };
@@ -241,7 +241,7 @@ async fn put_wrapped(context: &Context, attempt: &Attempt, text: &[u8]) -> Resul
 fn wrong_secret(given: &str) -> StoreError {
     StoreError::InvalidOption {
         option: "secret",
-        expected: "one of those with which the sessions of this prefix were encrypted".into(),
+        expected: "one that encrypts the sessions of this prefix".into(),
         given: given.into(),
     }
 }
