@@ -736,10 +736,10 @@ export interface RedisStoreStats extends StoreStats {
  * whose `outcome` is `"unknown"` where it was sent and not answered in time: it may or may not have been carried out. So
  * does a `clear` or a `deleteByUser` that fails when some sessions are gone: call it again.
  *
- * Each store has a connection to its server on a thread of the package, and with one server (or sentinels) another one,
- * on which its calls on one session go, driven by the event loop of the thread that made the store. Over TLS, in a
- * cluster, with `waitReplicas`, on Windows, and in Bun and Deno all calls go by the package's thread, which has a connection to each primary, or two
- * with `waitReplicas`. A server's `maxclients` has to do for those of all stores in all threads and processes.
+ * Each store has two connections to its server, or to each primary of a cluster: one on a thread of the package, and one
+ * for the calls on one session, driven by the event loop of the thread that made the store. With `waitReplicas`, on
+ * Windows, and in Bun and Deno the package's thread makes all calls. `docs/redis-store.md` in the repository counts the
+ * connections. Set `maxclients` high enough for the stores of all threads and processes.
  *
  * An expired session is absent by the clock of the app's machine, and removed by the server's: keep them in step. Where
  * they differ, a session ends by whichever of them is ahead.

@@ -19,7 +19,7 @@
 //! process, as the process before may have left such a page, and before the first commit after a failed one. It holds
 //! LMDB's write lock: no other process may change the pages between the read and the write. Where the kernel has dropped
 //! the page that was taken back, it reads the new meta page from the disk: then the commit that failed has happened,
-//! as README says.
+//! as docs/guarantees.md says.
 
 use std::sync::atomic::Ordering;
 

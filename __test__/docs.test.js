@@ -1,0 +1,141 @@
+"use strict";
+
+// The pages for users agree with each other, with the typings and with the code.
+const assert = require("node:assert/strict");
+const fs = require("node:fs");
+const path = require("node:path");
+const { before, describe, it } = require("node:test");
+const { FileStore, MemoryStore, RedisStore } = require("..");
+const { ConnectStore } = require("../connect.js");
+const { commands } = require("../lib/cli/commands.js");
+const { commonOptions } = require("../lib/cli/common-options.js");
+const { ROOT, pages, parse, readPage } = require("../scripts/markdown");
+
+const read = (...names) => fs.readFileSync(path.join(ROOT, ...names), "utf8");
+
+// Pages that are still being written.
+const EXPECTED = ["api", "architecture", "deploying", "express", "faq", "fastify", "fluidauth"].map(
+  (name) => `docs/${name}.md`,
+);
+
+const all = (text, pattern) => [...text.matchAll(pattern)].map(([, found]) => found);
+const sorted = (values) => [...new Set(values)].sort();
+
+describe("the documentation", () => {
+  const parsed = new Map();
+  before(async () => {
+    for (const page of pages()) parsed.set(page, await parse(readPage(page)));
+  });
+
+  /** Why a link of a page leads nowhere, if it does. */
+  function faultOf(page, link) {
+    if (/^[a-z][a-z+.-]*:/i.test(link)) return undefined;
+    const [file, anchor] = link.split("#").map(decodeURIComponent);
+    const target = file === "" ? page : path.posix.join(path.posix.dirname(page), file);
+    if (!fs.existsSync(path.join(ROOT, target))) {
+      return EXPECTED.includes(target) ? undefined : `there is no ${target}`;
+    }
+    if (anchor === undefined) return undefined;
+    return parsed.get(target)?.anchors.has(anchor) ? undefined : `${target} has no #${anchor}`;
+  }
+
+  it("has no link that leads nowhere", () => {
+    const faults = [...parsed].flatMap(([page, { links }]) =>
+      links
+        .map((link) => [link, faultOf(page, link)])
+        .map(([link, why]) => why && `${page}: ${link}: ${why}`),
+    );
+    assert.deepEqual(faults.filter(Boolean), []);
+  });
+
+  it("would find such links", () => {
+    for (const link of [
+      "no-such-page.md",
+      "cli.md#no-such-heading",
+      "#no-such-heading",
+      "../no-such-file.js",
+    ]) {
+      assert.notEqual(faultOf("docs/errors.md", link), undefined, link);
+    }
+    for (const link of [
+      "https://example.com/x",
+      "#outcome",
+      "../lib/errors.js",
+      "../README.md",
+      "charts/get.svg",
+    ]) {
+      assert.equal(faultOf("docs/errors.md", link), undefined, link);
+    }
+  });
+
+  it("lists every page in its index", () => {
+    const linked = new Set(parsed.get("docs/README.md").links);
+    const unlisted = [...parsed.keys()]
+      .filter((page) => page.startsWith("docs/") && page !== "docs/README.md")
+      .filter((page) => !linked.has(path.posix.basename(page)));
+    assert.deepEqual(unlisted, []);
+  });
+
+  it("has a heading for each code of an error, and for no other", () => {
+    const typings = read("index.d.ts");
+    const [, union] = /export type SessionStoreErrorCode =([^;]+);/.exec(typings);
+    const codes = sorted(all(union, /"(ERR_\w+)"/g));
+    const headings = parsed.get("docs/errors.md").headings.map(({ text }) => text);
+    assert.deepEqual(sorted(headings.filter((text) => text.startsWith("ERR_"))), codes);
+
+    const lib = fs
+      .readdirSync(path.join(ROOT, "lib"), { recursive: true })
+      .filter((file) => file.endsWith(".js"))
+      .map((file) => read("lib", file))
+      .join("\n");
+    const thrown = [
+      ...all(lib, /SessionStoreError\(\s*"(ERR_\w+)"/g),
+      ...all(read("src", "error.rs"), /=> "(ERR_\w+)"/g),
+    ];
+    assert.deepEqual(sorted(thrown), codes);
+  });
+
+  it("has each reason of ERR_STORE_UNAVAILABLE, and no other", () => {
+    const [, union] = /export type UnavailableReason =([^;]+);/.exec(read("index.d.ts"));
+    const [, section] = /\n## `reason`\n(.*?)\n## /s.exec(readPage("docs/errors.md"));
+    assert.deepEqual(sorted(all(section, /^\| `"([^"]+)"`/gm)), sorted(all(union, /"([^"]+)"/g)));
+  });
+
+  it("has a heading for each command, and its options", () => {
+    const page = readPage("docs/cli.md");
+    const headings = parsed.get("docs/cli.md").headings.map(({ text }) => text);
+    const isNamed = (option) => new RegExp(`--${option}(?![\\w-])`).test(page);
+    for (const [name, { options }] of Object.entries(commands)) {
+      assert.ok(headings.includes(name), name);
+      for (const option of Object.keys(options)) assert.ok(isNamed(option), `--${option} of ${name}`);
+    }
+    for (const option of Object.keys(commonOptions)) assert.ok(isNamed(option), `--${option}`);
+  });
+
+  for (const [page, open] of [
+    ["docs/memory-store.md", (options) => new MemoryStore(options)],
+    ["docs/file-store.md", (options) => new FileStore(options)],
+    ["docs/redis-store.md", (options) => new RedisStore(options)],
+    ["docs/connect-store.md", (options) => new ConnectStore(new MemoryStore(), options)],
+  ]) {
+    it(`has a heading for each option in ${page}`, () => {
+      const headings = parsed.get(page).headings.flatMap(({ text }) => text.split(" and "));
+      const options = optionsOf(open);
+      assert.ok(options.length > 4);
+      assert.deepEqual(
+        options.filter((option) => !headings.includes(option)),
+        [],
+      );
+    });
+  }
+});
+
+/** The options that a constructor takes, by its refusal of another one. */
+function optionsOf(open) {
+  try {
+    open({ "?": 1 });
+  } catch ({ message }) {
+    return /the options are (.+)$/.exec(message)[1].split(", ");
+  }
+  assert.fail("an unknown option was taken");
+}
