@@ -17,6 +17,7 @@ const NEED_MORE_THAN_THE_ADDON = [
   "example-fastify.test.js",
   "example-passport.test.js",
   "example-redis.test.js",
+  "hover.test.js",
   "package.test.js",
   "suites.test.js",
   "types.test.js",
