@@ -9,8 +9,8 @@
 import { EventEmitter } from "node:events";
 import type { SessionStore } from "./index.js";
 
-/** `never` for a type of any keys, as that of a package that is not installed. */
-type Installed<Type> = Type extends object ? (string extends keyof Type ? never : Type) : never;
+/** `never` for a type of no keys or of any keys, as that of a package that is not installed. */
+type Installed<Type> = [keyof Type] extends [never] ? never : string extends keyof Type ? never : Type;
 
 // @ts-ignore: may not be installed
 type ExpressSession = Installed<import("express-session").SessionData>;
