@@ -1,18 +1,37 @@
-/// <reference lib="esnext.disposable" />
-/// <reference types="node" />
+/**
+ * The stores of this package for express-session and `@fastify/session`.
+ *
+ * All times are milliseconds. Every method takes a callback as its last argument, and returns a Promise where it is
+ * given none. An error is a `SessionStoreError`. express-session passes it to `next`.
+ */
 
+// @ts-ignore: any class where Node's types are not installed, as in an app on FluidAuth alone
 import { EventEmitter } from "node:events";
 import type { SessionStore } from "./index.js";
 
-/**
- * The stores of this package for express-session and @fastify/session.
- *
- * All times are milliseconds. Every method takes a callback as its last argument, and returns a Promise where it is
- * given none. An error is a `SessionStoreError`; express-session hands it to `next`.
- */
+/** `never` for a type of no keys or of any keys, as that of a package that is not installed. */
+type Installed<Type> = [keyof Type] extends [never] ? never : string extends keyof Type ? never : Type;
 
-/** A session as express-session and @fastify/session keep it. */
+// @ts-ignore: may not be installed
+type ExpressSession = Installed<import("express-session").SessionData>;
+// @ts-ignore: may not be installed
+type FastifySession = Installed<Parameters<import("@fastify/session").SessionStore["set"]>[1]>;
+
+/**
+ * The session of the framework that is installed: `SessionData` of express-session or `Session` of Fastify, with what your
+ * app has declared in it. Of any fields if neither is installed.
+ */
+export type AppSession = [ExpressSession, FastifySession] extends [never, never]
+  ? ConnectSession
+  : [ExpressSession] extends [never]
+    ? FastifySession
+    : [FastifySession] extends [never]
+      ? ExpressSession
+      : ExpressSession & FastifySession;
+
+/** A session as express-session and `@fastify/session` keep it. */
 export interface ConnectSession {
+  /** When the browser's cookie ends, and its attributes. */
   // biome-ignore lint/suspicious/noExplicitAny: each of them has a type of its own
   cookie: any;
   // biome-ignore lint/suspicious/noExplicitAny: the app's own fields
@@ -20,57 +39,60 @@ export interface ConnectSession {
 }
 
 /** Options of {@link ConnectStore}. */
-export interface ConnectStoreOptions<Data extends object = ConnectSession> {
+export interface ConnectStoreOptions<Data extends object = AppSession> {
   /**
-   * How long a session lasts whose cookie has no expiry (`cookie.maxAge` is not set), from its last `set` or `touch`:
-   * milliseconds from 1, or a function of the session that returns them.
+   * The lifetime, in **milliseconds**, of sessions whose cookie has no `maxAge`. It counts from the last `set` or `touch`.
+   * A whole number from 1, or a function of the session that returns one.
    * @default 86400000, one day
    */
   ttl?: number | ((session: Data) => number);
   /**
-   * Leaves out a write that only prolongs the session, by less than so many milliseconds: `touch`, and a `set` of what
-   * the request has not changed (`resave: true`; @fastify/session saves with every response). A session in use always
-   * keeps at least half of its lifetime. A write that shortens the session is made. A `set` of a session that `all` or
-   * `getByUser` gave, or of an object of the app, reads the stored session first.
+   * Skips a write that would only move the expiry, and by less than so many **milliseconds**. That is a `touch`, or a `set`
+   * that changes nothing (`resave: true`, and `@fastify/session` with every response). A session in use always keeps at
+   * least half of its lifetime. A write that shortens the session is made. A `set` of a session that `all` or `getByUser`
+   * gave, or of an object of the app, reads the stored session first.
    * @default 0: every write is made
    */
   touchAfter?: number;
   /**
-   * The `maxLifetime` of the store, for certainty: the constructor throws `ERR_INVALID_OPTION` if the store has another one or
-   * none. The store ends each session that long after its creation at the latest. `get` gives the earlier end in
-   * `cookie.expires`. A framework that renews the browser's cookie may give that a later one: then the session ends first.
+   * Checks the `maxLifetime` of the store, in milliseconds: the constructor throws if the store has another one, or none.
+   * The store ends each session that long after its creation at the latest. `get` gives the earlier end in
+   * `cookie.expires`. A framework that renews the browser's cookie may give it a later end: then the session ends first.
    * @default whatever the store has
    */
   maxLifetime?: number;
   /**
-   * Stands before each id in the store, so that others may have sessions in it too: `all`, `ids`, `length`, `clear`
-   * and what is done by user are about the ids with this prefix alone. Then `clear` and `destroyByUser` look at each
-   * session, and other calls wait until they have found all of them.
+   * The prefix of each id in the store, so that others can keep sessions in it too. `all`, `ids`, `length`, `clear`,
+   * `getByUser` and `destroyByUser` are about the ids with this prefix alone. With a prefix, `clear` and `destroyByUser`
+   * look at each session, and other calls wait until they have found all of them.
    * @default "": all of the store
    */
   prefix?: string;
   /**
-   * Whom a session belongs to, as any JSON value, for {@link ConnectStore.destroyByUser} and the store's
-   * `maxSessionsPerUser`; `undefined` or `null` for a visitor. With Passport: `(session) => session.passport?.user`.
-   * @default nobody
+   * Returns the user of a session, as any JSON value, or `undefined` or `null` for a visitor.
+   * {@link ConnectStore.getByUser}, {@link ConnectStore.destroyByUser} and the store's `maxSessionsPerUser` need it. With
+   * Passport: `(session) => session.passport?.user`. The type counts: `42` is not `"42"`.
+   * @default no session has a user
    */
   userId?: (session: Data) => unknown;
 }
 
 /** A session of a user. */
-export interface OwnedSession<Data extends object = ConnectSession> {
+export interface OwnedSession<Data extends object = AppSession> {
+  /** The id, as in the cookie. */
   sid: string;
   /** When it ends if nothing moves that: its cookie's expiry, or what `ttl` made of it. */
   expires: Date;
+  /** A fresh copy, as `get` returns it. */
   session: Data;
 }
 
 /** What a callback is given: an error, or what the Promise would resolve to. */
-// biome-ignore lint/suspicious/noExplicitAny: as express-session and @fastify/session declare theirs
+// biome-ignore lint/suspicious/noExplicitAny: as the frameworks declare theirs
 export type ConnectCallback<Value = void> = (error: any, value?: Value) => void;
 
 /**
- * A store of this package as express-session and @fastify/session want one.
+ * The adapter for express-session and `@fastify/session`: it makes a store of this package one of theirs.
  *
  * A session that has ended does not come back by a request that loaded it before, in whichever process, and however it
  * ended (`destroy`, `destroyByUser`, `clear`, the store's own methods, `native-store revoke`, expiry). The `set` and the
@@ -78,7 +100,7 @@ export type ConnectCallback<Value = void> = (error: any, value?: Value) => void;
  *
  * `set` creates a session if the object is new:
  * - express-session has just generated it, also under an id that was used before.
- * - @fastify/session 11.1.2 or later has made it, and not from a session that it loaded; likewise.
+ * - `@fastify/session` 11.1.2 or later has made it, and not from a session that it loaded. Likewise.
  * - This store has not met its id (in `get`, `set` or `destroy`) within the last hour. It remembers up to a million ids,
  *   and `clear` forgets them.
  *
@@ -91,22 +113,31 @@ export type ConnectCallback<Value = void> = (error: any, value?: Value) => void;
  * from the sessions that `session({ store })` generates, so it needs no module of that name near it: bundles and linked
  * packages work.
  *
- * @typeParam Data The session, such as `SessionData` of express-session.
+ * @typeParam Data The session. By default that of your framework, with what your app has declared in it.
+ * @typeParam Store The class of the store.
  * @example
  * app.use(session({ secret, store: new ConnectStore(new FileStore({ path: "./sessions" })) }));
  */
-export class ConnectStore<Data extends object = ConnectSession> extends EventEmitter {
-  /**
-   * @param store Any store of this package. It keeps each session as `{ sessionId, expires, userId, session }`.
-   * @throws {SessionStoreError} `ERR_INVALID_OPTION` for what is no store, and for an option that is unknown or out of
-   * range.
-   */
+export class ConnectStore<
+  Data extends object = AppSession,
   // biome-ignore lint/suspicious/noExplicitAny: of whatever fields
-  constructor(store: SessionStore<any>, options?: ConnectStoreOptions<Data>);
+  Store extends SessionStore<any> = SessionStore<any>,
+> extends EventEmitter {
+  /**
+   * Adapts a store to express-session and `@fastify/session`.
+   *
+   * @param store Any store of this package. It keeps each session as `{ sessionId, expires, userId, session }`.
+   * @example
+   * const store = new ConnectStore(new FileStore({ path: "/var/lib/app/sessions" }), {
+   *   userId: (session) => session.userId,
+   * });
+   * @throws {SessionStoreError} `ERR_INVALID_OPTION`.
+   * @see https://github.com/fluidauth/native-store/blob/main/docs/connect-store.md
+   */
+  constructor(store: Store, options?: ConnectStoreOptions<Data>);
 
   /** The store that it was made with. */
-  // biome-ignore lint/suspicious/noExplicitAny: of whatever fields
-  readonly store: SessionStore<any>;
+  readonly store: Store;
 
   /**
    * A fresh copy of a live session, or `null`, also for an id of more than 256 bytes, which no session can have. Its
@@ -116,7 +147,7 @@ export class ConnectStore<Data extends object = ConnectSession> extends EventEmi
   get(sid: string, callback: ConnectCallback<Data | null>): void;
 
   /**
-   * Stores a session. @fastify/session saves a session also if the request has not changed it, and so does
+   * Stores a session. `@fastify/session` saves a session also if the request has not changed it, and so does
    * express-session with `resave: true`. Then only the expiry moves, as by `touch`: otherwise the request would undo what
    * another one has saved.
    *
@@ -138,7 +169,7 @@ export class ConnectStore<Data extends object = ConnectSession> extends EventEmi
    * A request that shortens its session is believed: a `cookie.expires` or `cookie.maxAge` that ends earlier than what
    * the request loaded becomes the session's end. A request that only renews its cookie never moves the end back,
    * whatever others do at that moment: the store decides it in one call. The session is read first if its object does
-   * not say what was loaded (@fastify/session before 11.1.2), and if the app overrides the `touch` of the store.
+   * not say what was loaded (`@fastify/session` before 11.1.2), and if the app overrides the `touch` of the store.
    */
   touch(sid: string, session: Data): Promise<void>;
   touch(sid: string, session: Data, callback: ConnectCallback | undefined): void;
@@ -163,14 +194,24 @@ export class ConnectStore<Data extends object = ConnectSession> extends EventEmi
   clear(): Promise<void>;
   clear(callback: ConnectCallback | undefined): void;
 
-  /** The live sessions of a user, oldest first (the option `userId`). */
+  /**
+   * The live sessions of a user, oldest first: "your devices".
+   *
+   * Rejects with `ERR_INVALID_OPTION` without the option `userId`, as it would find nobody.
+   * @param userId What the option `userId` returned, of the same type: `42` is not `"42"`.
+   */
   getByUser(userId: unknown): Promise<OwnedSession<Data>[]>;
   getByUser(userId: unknown, callback: ConnectCallback<OwnedSession<Data>[]>): void;
 
   /**
    * Ends the sessions of a user: "log out everywhere". Without a prefix, those of others in the same store too.
+   *
+   * Rejects with `ERR_INVALID_OPTION` without the option `userId`, as it would end none.
+   * @param userId As for `getByUser`.
    * @param options.except The id of one to keep: "log out everywhere else".
    * @returns How many it ended.
+   * @example
+   * await store.destroyByUser(req.session.userId, { except: req.sessionID });
    */
   destroyByUser(userId: unknown, options?: { except?: string }): Promise<number>;
   destroyByUser(userId: unknown, callback: ConnectCallback<number>): void;
@@ -187,23 +228,23 @@ export class ConnectStore<Data extends object = ConnectSession> extends EventEmi
   /** `close()`, for `await using`. */
   [Symbol.asyncDispose](): Promise<void>;
 
-  /** Set and called by express-session: makes the session of a request that has none. */
+  /** express-session sets and calls it: it makes the session of a request that has none. */
   // biome-ignore lint/suspicious/noExplicitAny: of express-session
   generate: (req: any) => void;
 
-  /** Of express-session: a new session for a request, whose old one is destroyed. */
+  /** express-session calls it: it destroys the session of a request, and makes a new one. */
   // biome-ignore lint/suspicious/noExplicitAny: of express-session
   regenerate(req: any, callback: (error?: any) => any): void;
 
   /**
-   * Of express-session: `get`, as a session with methods.
+   * express-session has it: `get`, as a session with methods.
    *
    * Fails with `ERR_INVALID_OPTION` if `session({ store })` was never called with this store.
    */
   // biome-ignore lint/suspicious/noExplicitAny: of express-session
   load(sid: string, callback: (error: any, session?: any) => any): void;
 
-  /** Of express-session: makes what `get` gave the session of a request. */
+  /** express-session calls it: it makes what `get` gave the session of a request. */
   // biome-ignore lint/suspicious/noExplicitAny: of express-session
   createSession(req: any, session: any): any;
 }

@@ -1,26 +1,52 @@
-/// <reference lib="esnext.disposable" />
-
 /**
  * Session stores in Rust for Node.js, as classes that fit FluidAuth's `BaseSessionStore`.
  *
- * All times are milliseconds. Every method of a store returns a Promise and reports bad input by
- * rejecting with a {@link SessionStoreError}; only a constructor throws.
+ * All times are milliseconds. Every method of a store returns a Promise. It rejects bad input with a
+ * {@link SessionStoreError}. Only constructors throw, and methods that are given a callback.
  */
+
+// As `lib.esnext.disposable` declares them. A reference to that would need TypeScript 5.2.
+declare global {
+  interface SymbolConstructor {
+    readonly dispose: unique symbol;
+    readonly asyncDispose: unique symbol;
+  }
+
+  interface Disposable {
+    [Symbol.dispose](): void;
+  }
+
+  interface AsyncDisposable {
+    [Symbol.asyncDispose](): PromiseLike<void>;
+  }
+}
+
+export {
+  type AppSession,
+  type ConnectCallback,
+  type ConnectSession,
+  ConnectStore,
+  type ConnectStoreOptions,
+  type OwnedSession,
+} from "./connect.js";
 
 /** The fields that every session has. Extra fields are kept: name them in a store's type argument. */
 export interface SessionData {
   /**
-   * Non-empty, well-formed, at most 256 bytes as UTF-8. Compared exactly. `get`, `touch` and `delete` of a longer id find
+   * The id: a non-empty, well-formed string of at most 256 bytes as UTF-8. `get`, `touch` and `delete` of a longer one find
    * nothing, as a cookie may hold anything.
    */
   sessionId: string;
   /**
-   * Whom the session belongs to: whatever the app's `serializeUser` returned. Any JSON value; it comes back
-   * with its type. `null` or absent means an anonymous visitor.
+   * The user of the session, as the app's `serializeUser` returned it: any JSON value. It keeps its type, so `42` is not
+   * `"42"`. `null` or absent means an anonymous visitor.
    */
   // biome-ignore lint/suspicious/noExplicitAny: FluidAuth declares string, but stores whatever serializeUser returns
   userId: any;
-  /** When the session ends: anything that `new Date(expires)` makes a valid date. */
+  /**
+   * When the session ends, as ISO text. `create` and `update` take a `Date` as well, which comes back as text. To store
+   * milliseconds since 1970, declare the field: `new MemoryStore<{ expires: number }>()`.
+   */
   expires: string;
 }
 
@@ -32,12 +58,22 @@ type Named<Fields> = keyof {
 /** A session as a store returns it: `SessionData` with the app's own fields in it. */
 export type StoredSession<Fields extends object = object> = Fields & Omit<SessionData, Named<Fields>>;
 
-/** A session as a store takes it: `expires` may be a `Date` too, which comes back as its ISO text. */
+/** A session as a store takes it: `expires` may also be a `Date`, which comes back as ISO text. */
 export type SessionInput<Fields extends object = object> = Fields &
   Omit<SessionData, Named<Fields> | "userId" | "expires"> &
-  // biome-ignore lint/suspicious/noExplicitAny: see SessionData.userId
-  ("userId" extends Named<Fields> ? unknown : { userId?: any }) &
-  ("expires" extends Named<Fields> ? unknown : { expires: string | Date });
+  ("userId" extends Named<Fields>
+    ? unknown
+    : {
+        /** The user of the session: any JSON value, or nothing for an anonymous visitor. */
+        // biome-ignore lint/suspicious/noExplicitAny: see SessionData.userId
+        userId?: any;
+      }) &
+  ("expires" extends Named<Fields>
+    ? unknown
+    : {
+        /** When the session ends. A `Date` comes back as ISO text. */
+        expires: string | Date;
+      });
 
 /** Options that every store takes. */
 export interface SessionStoreOptions {
@@ -119,6 +155,7 @@ export interface LatencyStats {
 
 /** The calls of one kind that this store object has begun. */
 export interface CallStats {
+  /** How many calls were begun. */
   count: number;
   /** How many of them were rejected, by code. */
   errors: Partial<Record<SessionStoreErrorCode, number>>;
@@ -132,9 +169,11 @@ export interface CallStats {
 
 /** What keeps a store from serving. */
 export interface StoreProblem {
+  /** The code of the error that calls reject with. */
   code: SessionStoreErrorCode;
-  /** Of `ERR_STORE_UNAVAILABLE`. */
+  /** The kind of reason, of `ERR_STORE_UNAVAILABLE`. */
   reason?: UnavailableReason;
+  /** What is wrong, for people. */
   message: string;
 }
 
@@ -194,6 +233,7 @@ export interface MemoryStoreStats extends StoreStats {
 
 /** What FluidAuth's public property `db` holds: a read-only description of the store. */
 export interface MemoryStoreDescription {
+  /** The kind of store. */
   readonly type: "memory";
   /** The store's `name`, or `null`. */
   readonly name: string | null;
@@ -201,6 +241,7 @@ export interface MemoryStoreDescription {
 
 /** What FluidAuth's public property `db` holds: a read-only description of the store. */
 export interface FileStoreDescription {
+  /** The kind of store. */
   readonly type: "file";
   /** The store's folder: its absolute path, without symbolic links. */
   readonly path: string;
@@ -208,13 +249,15 @@ export interface FileStoreDescription {
 
 /** What FluidAuth's public property `db` holds: a read-only description of the store. */
 export interface RedisStoreDescription {
+  /** The kind of store. */
   readonly type: "redis";
   /** Which servers it has: one, those of a cluster, or one that sentinels name. */
   readonly mode: "single" | "cluster" | "sentinel";
-  /** With what its keys begin. */
+  /** The prefix of its keys. */
   readonly prefix: string;
 }
 
+/** The description of any store. */
 export type StoreDescription = MemoryStoreDescription | FileStoreDescription | RedisStoreDescription;
 
 /** What every store does. No method calls another one, so that overriding `get` does not change `getByUser`. */
@@ -236,17 +279,17 @@ export interface SessionStore<Fields extends object = object> {
   get(sessionId: string): Promise<StoredSession<Fields> | null>;
 
   /**
-   * Replaces a live session; never creates one, so that a request in flight cannot bring back a session that
-   * was logged out meanwhile. `session.sessionId` must equal `sessionId`.
+   * Replaces a live session. It never creates one, so that a request in flight cannot bring back a session that was
+   * logged out. `session.sessionId` must equal `sessionId`. An absent session resolves as well.
    *
-   * Rejects as `create` does, save `ERR_SESSION_EXISTS`.
+   * Rejects as `create` does, except with `ERR_SESSION_EXISTS`.
    */
   update(sessionId: string, session: SessionInput<Fields>): Promise<void>;
 
   /**
    * Moves a session's expiry alone. `get` then returns the new one in `expires`, as a number if it was a number
    * and as ISO text otherwise.
-   * @param expires Anything that `new Date(expires)` makes a valid date.
+   * @param expires A `Date`, its text, or milliseconds since 1970: not seconds, and not a duration.
    * @returns `true` if the session was live.
    */
   touch(sessionId: string, expires: string | number | Date): Promise<boolean>;
@@ -258,15 +301,18 @@ export interface SessionStore<Fields extends object = object> {
   clean(): Promise<void>;
 
   /**
-   * The live sessions of a user, oldest first.
+   * The live sessions of a user, oldest first: "your devices".
    * @param userId As in the session: compared by JSON value and type, so `42` is not `"42"`. Not `null`.
    */
   getByUser(userId: unknown): Promise<StoredSession<Fields>[]>;
 
   /**
    * Ends the sessions of a user: "log out everywhere".
+   * @param userId As for `getByUser`.
    * @param options.except The id of one session to keep: "log out everywhere else".
    * @returns How many live sessions it ended.
+   * @example
+   * await store.deleteByUser(user.id, { except: sessionId });
    */
   deleteByUser(userId: unknown, options?: { except?: string }): Promise<number>;
 
@@ -326,8 +372,12 @@ export interface SessionStore<Fields extends object = object> {
  */
 export class MemoryStore<Fields extends object = object> {
   /**
-   * @throws {SessionStoreError} `ERR_INVALID_OPTION` for an unknown option (its likely spelling is named), a
-   * value out of range, or a `name` that is open with other limits.
+   * Opens a store in native memory.
+   *
+   * @example
+   * const store = new MemoryStore({ maxSessions: 100_000 });
+   * @throws {SessionStoreError} `ERR_INVALID_OPTION`.
+   * @see https://github.com/fluidauth/native-store/blob/main/docs/memory-store.md
    */
   constructor(options?: MemoryStoreOptions);
 
@@ -339,14 +389,25 @@ export interface MemoryStore<Fields extends object = object> extends SessionStor
   stats(): Promise<MemoryStoreStats>;
 }
 
+/** A `URL` of the scheme `file:`, such as `new URL("./sessions", import.meta.url)`. */
+export interface FileUrl {
+  /** `"file:"`. */
+  readonly protocol: string;
+  /** The whole URL. */
+  readonly href: string;
+  /** The path in it. */
+  readonly pathname: string;
+}
+
 /** Options of {@link FileStore}. */
 export interface FileStoreOptions extends SessionStoreOptions {
   /**
-   * The store's folder, created with its parents if it is missing, for its owner alone. It must be on a local disk
-   * (see `allowNetworkFileSystem`). The folder may be a symbolic link, the files in it may not. A second opener in
-   * the same process gets the same store, and gives the same options or leaves them out.
+   * The store's folder, best outside of the release folder: a path, or a URL such as
+   * `new URL("./sessions", import.meta.url)`. It is created with its parents if it is missing, for its owner alone. It must
+   * be on a local disk (see `allowNetworkFileSystem`). The folder may be a symbolic link, the files in it may not. A second
+   * opener in the same process gets the same store, and gives the same options or leaves them out.
    */
-  path: string;
+  path: string | FileUrl;
   /**
    * When the promise of a write resolves:
    * - `"commit"`: after `fdatasync`. The write survives a power loss. In Redis this is `appendfsync always`.
@@ -365,8 +426,8 @@ export interface FileStoreOptions extends SessionStoreOptions {
    * In a list the first encrypts and all decrypt, so that secrets can be rotated. A session is encrypted with the first
    * secret when it is next written. A session whose secret is not in the list is absent; `deleteByUser` ends it all
    * the same. A secret that has left the list opens the store until a sweep finds no session that needs it. 1 to 16
-   * different secrets of at least 16 bytes each; random ones, as they are not stretched. A store is made with or
-   * without a secret, for good.
+   * different secrets of at least 16 bytes each. They are used as they are (no password hashing), so use random bytes.
+   * Whether a store is encrypted is fixed when it is created.
    * @default none: the sessions are not encrypted, and the file is readable for its owner alone
    */
   secret?: string | Uint8Array | readonly (string | Uint8Array)[];
@@ -420,18 +481,23 @@ export interface FileStoreStats extends MemoryStoreStats {
   log: FileStoreLog | null;
   /** Bytes of the calls that wait for the disk. A call that would exceed `maxQueuedBytes` rejects with `ERR_STORE_BUSY`. */
   queuedBytes: number;
+  /** The limit of `queuedBytes`. */
   maxQueuedBytes: number;
 }
 
-/** How far {@link FileStore.backup} has come, in bytes. `total` is an estimate until the end. */
+/** How far {@link FileStore.backup} has come, in bytes. */
 export interface BackupProgress {
+  /** Bytes that are copied. */
   copied: number;
+  /** Bytes of the copy: an estimate until the end. */
   total: number;
 }
 
 /** How far {@link FileStore.verify} has come, in steps of no unit. */
 export interface VerifyProgress {
+  /** Steps that are done. */
   checked: number;
+  /** All steps. */
   total: number;
 }
 
@@ -464,27 +530,26 @@ export interface Verification {
  */
 export class FileStore<Fields extends object = object> {
   /**
-   * @throws {SessionStoreError} `ERR_INVALID_OPTION` for an option that is missing, unknown or out of range, a
-   * secret that is not the store's, or a store that is open in this process with other options; `ERR_STORE_LOCKED`
-   * where a process that cannot be told from this one has it open (of the same number in another container, or this
-   * one, by another copy of this package); `ERR_STORE_CORRUPT` for what is no store, a damaged one, or one of a
-   * newer version, and nothing is touched then (if its redo log is missing or damaged, `native-store discard-log` opens
-   * it without the lost writes); `ERR_STORE_IO` and `ERR_STORE_FULL` for what the system refuses.
+   * Opens the store in a folder, or creates it.
    *
-   * Every later call rejects with `ERR_STORE_IO` once a write or a sweep finds that the store's folder was removed,
-   * moved or replaced. Close the store then, and open the path again.
+   * @example
+   * const store = new FileStore({ path: "/var/lib/app/sessions" });
+   * @throws {SessionStoreError} `ERR_INVALID_OPTION`, `ERR_STORE_LOCKED` (another container with the same PID has it
+   * open), `ERR_STORE_CORRUPT` (damaged, not a store, or of a newer version), `ERR_STORE_IO` or `ERR_STORE_FULL`.
+   * @see https://github.com/fluidauth/native-store/blob/main/docs/file-store.md
    */
   constructor(options: FileStoreOptions);
 
   readonly db: FileStoreDescription;
 
   /**
-   * Copies the store, as it is at one moment, into a folder that is new or empty, and then is a store; without the
-   * free room of the original. Others read and write meanwhile; the file may grow until it ends.
+   * Copies the store into a new or empty folder, which then is a store: consistent as at one moment, and without the free
+   * room of the original. Others can read and write during that. The file may grow until it ends.
+   * @param path The folder of the copy.
    * @returns The bytes of the copy's data file.
    */
   backup(
-    path: string,
+    path: string | FileUrl,
     options?: { onProgress?: (progress: BackupProgress) => void },
   ): Promise<{ bytes: number }>;
 
@@ -501,7 +566,7 @@ export interface FileStore<Fields extends object = object> extends SessionStore<
   stats(): Promise<FileStoreStats>;
 }
 
-/** How a {@link RedisStore} connects by TLS, to `rediss://` or `valkeys://` URLs. Certificates and keys are PEM. */
+/** TLS options of a {@link RedisStore}, for `rediss://` and `valkeys://` URLs. Certificates and keys are PEM. */
 export interface RedisTlsOptions {
   /**
    * The certificates of the authorities to trust.
@@ -529,7 +594,7 @@ export interface RedisTlsOptions {
 export interface RedisSentinelOptions {
   /**
    * The sentinels: `redis://host:26379`, with a user and a password if they ask for them; the port is 26379 if it is
-   * left out. With `rediss://`, which is for all or none, the data's servers are spoken to by TLS as well.
+   * left out. If one is `rediss://`, all must be, and the data servers are then reached by TLS too.
    */
   urls: readonly string[];
   /** The name by which the sentinels know the primary. */
@@ -547,8 +612,12 @@ export interface RedisSentinelOptions {
 
 /** How to log in to a server. */
 export interface RedisCredentials {
-  /** @default the server's default user */
+  /**
+   * The user.
+   * @default the server's default user
+   */
   username?: string;
+  /** The user's password, or a token. */
   password: string;
 }
 
@@ -630,10 +699,9 @@ export interface RedisStoreSettings extends SessionStoreOptions {
    */
   connectTimeout?: number;
   /**
-   * How many replicas must have a write before its promise resolves, so that it outlives its primary (`WAIT`). One that
-   * fewer have after half of `commandTimeout` rejects, of unknown outcome. Reads then have a connection of their own,
-   * so that there are two to each primary.
-   * From 0 to 100.
+   * How many replicas must have a write before its promise resolves, so that it outlives its primary (`WAIT`). If too few
+   * have it after half of `commandTimeout`, the write rejects with `outcome: "unknown"`. Reads then have a connection of
+   * their own, so that there are two to each primary. From 0 to 100.
    * @default 0
    */
   waitReplicas?: number;
@@ -688,8 +756,8 @@ export type RedisStoreOptions = RedisStoreSettings &
          * same. Not on Windows.
          */
         url: string;
-        cluster?: undefined;
-        sentinel?: undefined;
+        cluster?: never;
+        sentinel?: never;
       }
     | {
         /**
@@ -697,14 +765,14 @@ export type RedisStoreOptions = RedisStoreSettings &
          * login and one protocol for all.
          */
         cluster: readonly string[];
-        url?: undefined;
-        sentinel?: undefined;
+        url?: never;
+        sentinel?: never;
       }
     | {
         /** Servers of which sentinels say which one is the primary. */
         sentinel: RedisSentinelOptions;
-        url?: undefined;
-        cluster?: undefined;
+        url?: never;
+        cluster?: never;
       }
   );
 
@@ -722,10 +790,11 @@ export interface RedisStoreConnections {
 
 /** Counters of a {@link RedisStore} since it was opened. How many sessions there are says `size()`. */
 export interface RedisStoreStats extends StoreStats {
+  /** Connections, reconnects and retries. */
   connections: RedisStoreConnections;
   /** Why the last background sweep of this process failed; `null` if none has, or the last one did not. */
   sweepError: string | null;
-  /** Of a store that has a `cache`. */
+  /** The near cache, if the store has one. */
   cache?: RedisCacheStats;
 }
 
@@ -769,9 +838,13 @@ export interface RedisStoreStats extends StoreStats {
  */
 export class RedisStore<Fields extends object = object> {
   /**
-   * @throws {SessionStoreError} `ERR_INVALID_OPTION` for an option that is missing, unknown or out of range, or no
-   * or several of `url`, `cluster` and `sentinel`. No message shows a URL. Secrets that are none of the store's, or none
-   * where its sessions are encrypted, make every call reject with that code, as only the server knows.
+   * Makes a store, and connects in the background. Calls wait for the connection, each until its `commandTimeout`.
+   *
+   * @example
+   * const store = new RedisStore({ url: "redis://localhost:6379" });
+   * @throws {SessionStoreError} `ERR_INVALID_OPTION`. Its message never shows a URL. Only the server knows the secrets of
+   * the store: with others, every call rejects with that code.
+   * @see https://github.com/fluidauth/native-store/blob/main/docs/redis-store.md
    */
   constructor(options: RedisStoreOptions);
 
@@ -787,13 +860,13 @@ export interface RedisStore<Fields extends object = object> extends SessionStore
 export type SessionStoreErrorCode =
   /** `create`: a live session has the id. */
   | "ERR_SESSION_EXISTS"
-  /** A session, an id or a user id that is none. The message names the field and what was expected. */
+  /** Not a valid session, session id or user id. The message names the field and what is accepted. */
   | "ERR_INVALID_SESSION"
   /** `ConnectStore.set`: a session of this id has ended, and what was given may be an old copy of it. */
   | "ERR_SESSION_ENDED"
   /** A session over `maxSessionBytes`. */
   | "ERR_SESSION_TOO_LARGE"
-  /** An option, or an argument that is none of a session's, that is unknown or out of range. */
+  /** An option that is unknown, missing or out of range, or an invalid argument. */
   | "ERR_INVALID_OPTION"
   /** A call after `close()`. */
   | "ERR_STORE_CLOSED"
@@ -837,7 +910,15 @@ export type UnavailableReason =
 
 /** Every error that a store reports. Its message never contains a session's content. */
 export class SessionStoreError extends Error {
+  /**
+   * Makes an error such as those of the stores, for tests and for stores of your own.
+   *
+   * @example
+   * throw new SessionStoreError("ERR_STORE_FULL", "no room");
+   * @see https://github.com/fluidauth/native-store/blob/main/docs/errors.md
+   */
   constructor(code: SessionStoreErrorCode, message: string, options?: { cause?: unknown });
+  /** Always `"SessionStoreError"`. */
   readonly name: "SessionStoreError";
   /** What went wrong: for programs, where `message` is for people. */
   readonly code: SessionStoreErrorCode;
@@ -859,6 +940,7 @@ export interface StoreEvent {
 
 /** `native-store:session:end` */
 export interface SessionEndEvent extends StoreEvent {
+  /** Why the session ended. */
   reason: "deleted" | "revoked" | "replaced" | "evicted" | "expired" | "cleared";
   /** The first 16 hexadecimal digits of the SHA-256 of the session's id; `null` where `count` may be another than 1. */
   id: string | null;
@@ -870,17 +952,25 @@ export interface SessionEndEvent extends StoreEvent {
 
 /** `native-store:write:dropped`: `ConnectStore` has not stored a session or its new cookie, as it had ended. */
 export interface WriteDroppedEvent extends StoreEvent {
+  /** Why the session was not stored. */
   reason: "ended";
+  /** The first 16 hexadecimal digits of the SHA-256 of the session's id. */
   id: string;
+  /** The user of the session that was given. */
   userId: unknown;
 }
 
 /** `native-store:store:error`: a call has failed with one of the codes `ERR_STORE_…`, save `ERR_STORE_CLOSED`, or `ERR_INTERNAL`. */
 export interface StoreErrorEvent extends StoreEvent {
+  /** The call that failed. */
   call: StoreCall;
+  /** The code of the error. */
   code: SessionStoreErrorCode;
+  /** The kind of reason, of `ERR_STORE_UNAVAILABLE`. */
   reason?: UnavailableReason;
+  /** `"unknown"` if the write may have happened. */
   outcome?: "unknown";
+  /** What went wrong, for people. */
   message: string;
   /** What the call rejects with. */
   error: SessionStoreError;
@@ -888,9 +978,11 @@ export interface StoreErrorEvent extends StoreEvent {
 
 /** `native-store:sweep`. All but `removed` and `error` is `null` if the sweep failed. */
 export interface SweepEvent extends StoreEvent {
+  /** When it began. */
   at: Date | null;
-  /** In milliseconds. */
+  /** How long it took, in milliseconds. */
   duration: number | null;
+  /** How many sessions it removed. */
   removed: number;
   /** Why it failed. */
   error: string | null;
@@ -904,47 +996,65 @@ export interface RedisConnectEvent extends StoreEvent {
 
 /** `native-store:redis:disconnect` */
 export interface RedisDisconnectEvent extends RedisConnectEvent {
+  /** Why the connection ended. */
   message: string;
 }
 
 /** `native-store:redis:failover`: another server has become the primary. */
 export interface RedisFailoverEvent extends StoreEvent {
+  /** The primary of before, as `host:port`. */
   from: string;
+  /** The new primary, as `host:port`. */
   to: string;
 }
 
 /** `native-store:file:drain`: the redo log was brought into the data file. */
 export interface FileDrainEvent extends StoreEvent {
+  /** Bytes of the log. */
   bytes: number;
-  /** In milliseconds. */
+  /** How long it took, in milliseconds. */
   duration: number;
 }
 
 /** `native-store:file:full`: a call was rejected with `ERR_STORE_FULL`. */
 export interface FileFullEvent extends StoreEvent {
+  /** The call that was rejected. */
   call: StoreCall;
+  /** What is full, for people. */
   message: string;
 }
 
 /** The channels of `node:diagnostics_channel` on which stores publish, and their payloads. */
 export interface StoreEvents {
+  /** Sessions have ended. */
   "native-store:session:end": SessionEndEvent;
+  /** A session was not stored, as it had ended. */
   "native-store:write:dropped": WriteDroppedEvent;
+  /** A call has failed. */
   "native-store:store:error": StoreErrorEvent;
+  /** A sweep has ended. */
   "native-store:sweep": SweepEvent;
+  /** A connection to a Redis server was made. */
   "native-store:redis:connect": RedisConnectEvent;
+  /** A connection to a Redis server was lost. */
   "native-store:redis:disconnect": RedisDisconnectEvent;
+  /** Another Redis server has become the primary. */
   "native-store:redis:failover": RedisFailoverEvent;
+  /** The redo log was brought into the data file. */
   "native-store:file:drain": FileDrainEvent;
+  /** A call was rejected, as the file or the disk is full. */
   "native-store:file:full": FileFullEvent;
 }
 
 /** The part of FluidAuth's `Session` that {@link guardSession} relies on. */
 export interface GuardableSession {
+  /** The middleware behind `AuthService.session()`. */
   // biome-ignore lint/suspicious/noExplicitAny: Express's types, without depending on them
   manageSession(req: any, res: any, next: any): Promise<void>;
+  /** Ends the session of a request. */
   // biome-ignore lint/suspicious/noExplicitAny: as above
   destroySession(req: any, res: any): Promise<void>;
+  /** The name of the cookie. */
   sessionInfo: { name: string };
 }
 
@@ -952,12 +1062,12 @@ export interface GuardableSession {
  * Makes a FluidAuth `Session` survive stale and garbage cookies, and a store that fails. With `@fluidauth/express`
  * 1.1.10 on Express 4 one request with any of these ends the process, whatever the store.
  *
- * A cookie of a session that is gone, or that does not decrypt to a session id, is cleared and the request goes on
- * as anonymous. Every other error reaches `next`, once. Changes the session in place, and only once. Call it before
- * `AuthService.session()`, which binds the methods.
+ * A cookie of a session that is gone, or that does not decrypt to a session id, is cleared. The request goes on as
+ * anonymous. Every other error reaches `next`, once. It changes the session in place, and only once. Call it before
+ * `AuthService.session()`, which binds the methods. `cookie-parser` must come before that, too.
  *
  * @returns The same session.
- * @throws {SessionStoreError} `ERR_INVALID_OPTION` if it is no FluidAuth `Session`.
+ * @throws {SessionStoreError} `ERR_INVALID_OPTION` if the argument is not a FluidAuth `Session`.
  * @example
  * const session = guardSession(new Session({ secret, store: new MemoryStore() }));
  */

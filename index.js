@@ -9,3 +9,16 @@ const { MemoryStore } = require("./lib/memory-store.js");
 const { RedisStore } = require("./lib/redis-store.js");
 
 module.exports = { FileStore, MemoryStore, RedisStore, SessionStoreError, guardSession };
+
+const connect = {
+  get ConnectStore() {
+    return require("./connect.js").ConnectStore;
+  },
+};
+// Loaded where it is used. Node.js finds the name for `import { ConnectStore }` by this form of a getter.
+Object.defineProperty(module.exports, "ConnectStore", {
+  enumerable: true,
+  get() {
+    return connect.ConnectStore;
+  },
+});

@@ -66,10 +66,14 @@ describe("new ConnectStore", () => {
       [{ prefix: 7 }, /prefix must be a string; got 7/],
       [{ prefix: "\ud800" }, /prefix/],
       [{ userId: "passport.user" }, /userId must be a function of the session; got a string/],
-      [{ touchafter: 1 }, /unknown option "touchafter": did you mean touchAfter\?/],
+      [{ touchafter: 1 }, /ConnectStore has no option "touchafter": did you mean touchAfter\?/],
       [
         { client: {} },
-        /unknown option "client": the options are ttl, touchAfter, maxLifetime, prefix, userId/,
+        /ConnectStore has no option "client": a Redis server is given to the store: new ConnectStore\(new Red/,
+      ],
+      [
+        { colour: 1 },
+        /has no option "colour": the options are ttl, touchAfter, maxLifetime, prefix, userId$/,
       ],
       [null, /options must be an object; got null/],
       [[], /options must be an object; got an array/],

@@ -119,7 +119,9 @@ describe("a store with maxBytes", { skip }, () => {
   it("lets go of what has expired before it refuses", async (t) => {
     const filling = new Filling(new FileStore({ path: place.next(), maxBytes: MIB, sweepInterval: 0 }));
     // Three times as many as there is room for.
-    const expired = Array.from({ length: 9000 }, (_, at) => session(`expired-${at}`, { expires: 1 }));
+    const expired = Array.from({ length: 9000 }, (_, at) =>
+      session(`expired-${at}`, { expires: new Date(1) }),
+    );
     for (const one of expired) await filling.store.create(one);
     const live = await filling.fill();
     await filling.check();

@@ -27,7 +27,7 @@ describe("a process", { skip }, () => {
     assert.equal(await withStore(options, (store) => store.size()), 1000);
     await run(
       `const store = new FileStore(JSON.parse(process.argv[1]));
-       for (let at = 0; at < 1000; at++) at % 2 ? store.delete("s" + at) : store.touch("s" + at, 1);
+       for (let at = 0; at < 1000; at++) at % 2 ? store.delete("s" + at) : store.touch("s" + at, new Date(1));
        store.create(session("last"));`,
       { args },
     );

@@ -78,7 +78,7 @@ describe("a neighbour that is stopped while it writes", { skip }, () => {
     const options = { path: place.next() };
     const store = new FileStore(options);
     await store.create(session("mine"));
-    await store.create(session("due", { expires: 1 }));
+    await store.create(session("due", { expires: new Date(1) }));
     const neighbour = start(BUSY, { args: [JSON.stringify(options)] });
     let write;
     for (let isHeld = false; !isHeld; ) {

@@ -39,7 +39,7 @@ const isRefused = (error) => {
 describe("a store that is read alone", { skip }, () => {
   it("answers reads, refuses writes and changes nothing", async () => {
     const path = await makeStore(["a", "b"]);
-    await withStore({ path }, (store) => store.create(session("due", { expires: 1 })));
+    await withStore({ path }, (store) => store.create(session("due", { expires: new Date(1) })));
     const hash = hashOf(path);
     await withStore({ path, readOnly: true, sweepInterval: 1 }, async (store) => {
       const given = await store.get("a");

@@ -345,8 +345,13 @@ describe("an error", () => {
     const { port, errors } = await start(t, guarded(), { before: [(_req, _res, next) => next()] });
     assert.equal((await get(port)).status, 500);
     assert.deepEqual(
-      errors.map((error) => error.name),
-      ["TypeError"],
+      errors.map(({ message, cause }) => [message, cause.name]),
+      [
+        [
+          "req.cookies is missing: app.use(cookieParser()), of cookie-parser, must come before app.use(auth.session())",
+          "TypeError",
+        ],
+      ],
     );
   });
 

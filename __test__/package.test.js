@@ -7,10 +7,13 @@ const fs = require("node:fs");
 const os = require("node:os");
 const path = require("node:path");
 const { after, before, describe, it } = require("node:test");
+const { installPeers } = require("../bench/install.js");
 const { parse } = require("../scripts/markdown.js");
 const { choose } = require("../scripts/spdx.js");
+const { copyPackage } = require("./support/package-copy.js");
 
 const ROOT = path.join(__dirname, "..");
+const OLDEST = path.join(__dirname, "compilers");
 const NAME = "@fluidauth/native-store";
 const PLATFORM = `${process.platform}-${process.arch}`;
 
@@ -123,9 +126,10 @@ describe("the package", () => {
       "both.mjs",
       `import assert from "node:assert/strict";
       import { createRequire } from "node:module";
-      import whole, { MemoryStore, SessionStoreError, guardSession } from "${NAME}";
+      import whole, { ConnectStore, MemoryStore, SessionStoreError, guardSession } from "${NAME}";
       const required = createRequire(import.meta.url)("${NAME}");
-      assert.deepEqual(Object.keys(required).sort(), ["FileStore", "MemoryStore", "RedisStore", "SessionStoreError", "guardSession"]);
+      assert.deepEqual(Object.keys(required).sort(), ["ConnectStore", "FileStore", "MemoryStore", "RedisStore", "SessionStoreError", "guardSession"]);
+      assert.equal(ConnectStore, createRequire(import.meta.url)("${NAME}/connect").ConnectStore);
       assert.equal(whole, required);
       assert.equal(MemoryStore, required.MemoryStore);
       assert.equal(SessionStoreError, required.SessionStoreError);
@@ -136,6 +140,13 @@ describe("the package", () => {
       await assert.rejects(store.create(null), SessionStoreError);`,
     );
     node(["both.mjs"], app, env);
+  });
+
+  it("loads the adapter of other frameworks when it is used", () => {
+    const script = `const { MemoryStore, ...others } = Object.getOwnPropertyDescriptors(require("${NAME}"));
+      const isLoaded = () => Object.keys(require.cache).some((file) => file.endsWith("connect-store.js"));
+      console.log(isLoaded(), others.ConnectStore.get() === require("${NAME}/connect").ConnectStore, isLoaded());`;
+    assert.equal(node(["-e", script], app, env), "false true true\n");
   });
 
   it("serves its stores to others from a module of its own, with express-session and without", () => {
@@ -219,10 +230,53 @@ describe("the package", () => {
   it("brings its typings to apps of both module systems", () => {
     const programs = ["fluidauth.d.ts", "app.mts", "app.cts"];
     for (const file of programs) fs.copyFileSync(path.join(__dirname, "types", file), path.join(app, file));
-    const tsc = path.join(ROOT, "node_modules/typescript/bin/tsc");
     const options = ["--noEmit", "--strict", "--skipLibCheck", "false", "--target", "es2022"];
-    node([tsc, ...options, "--module", "node16", ...programs], app, env);
+    installPeers(OLDEST, { typescript: 'require("typescript")' }, () => {});
+    for (const folder of [ROOT, OLDEST]) {
+      const tsc = path.join(folder, "node_modules/typescript/bin/tsc");
+      node([tsc, ...options, "--module", "node16", ...programs], app, env);
+    }
   });
+});
+
+describe("the typings of ConnectStore", () => {
+  for (const { framework, types, session, packages } of [
+    {
+      framework: "express-session",
+      types: "express-session",
+      session: "SessionData",
+      packages: ["@types/express-session", "@types/node"],
+    },
+    {
+      framework: "@fastify/session",
+      types: "fastify",
+      session: "Session",
+      packages: ["@fastify/session", "@fastify/cookie", "fastify", "@types/node"],
+    },
+  ]) {
+    it(`take the session's type of ${framework} where that is installed`, () => {
+      const app = fs.mkdtempSync(path.join(os.tmpdir(), "native-store-typed-"));
+      copyPackage(app);
+      for (const name of packages) {
+        const link = path.join(app, "node_modules", name);
+        fs.mkdirSync(path.dirname(link), { recursive: true });
+        fs.symlinkSync(path.join(ROOT, "node_modules", name), link, "junction");
+      }
+      const source = `
+        import "${framework}";
+        import { ConnectStore, MemoryStore } from "${NAME}";
+        declare module "${types}" { interface ${session} { user: number } }
+        const store = new ConnectStore(new MemoryStore(), { userId: (session) => session.user });
+        export const user: Promise<number | undefined> = store.get("an id").then((session) => session?.user);
+        // @ts-expect-error: misspelt
+        store.get("an id").then((session) => session?.usr);`;
+      fs.writeFileSync(path.join(app, "app.mts"), source);
+      const tsc = path.join(ROOT, "node_modules/typescript/bin/tsc");
+      const options = ["--noEmit", "--strict", "--target", "es2022", "--module", "node16"];
+      node([tsc, ...options, "app.mts"], app, process.env);
+      fs.rmSync(app, { recursive: true, force: true });
+    });
+  }
 });
 
 describe("the licence check", () => {

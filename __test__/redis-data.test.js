@@ -103,7 +103,7 @@ describe("what a RedisStore keeps", { skip: redisMissing }, () => {
   it("is not plaintext beside what others encrypt", async () => {
     const refused = {
       code: "ERR_INVALID_OPTION",
-      message: "secret must be one of those with which the sessions of this prefix were encrypted; got none",
+      message: "secret must be one that encrypts the sessions of this prefix; got no secret",
     };
     const plain = session();
     await store.create(plain);

@@ -4,12 +4,14 @@ const assert = require("node:assert/strict");
 const { execFile } = require("node:child_process");
 const fs = require("node:fs");
 const path = require("node:path");
-const { describe, it } = require("node:test");
+const { before, describe, it } = require("node:test");
+const { installPeers } = require("../bench/install.js");
 
 const ROOT = path.join(__dirname, "..");
 const TYPES = path.join(__dirname, "types");
 const MODULES = path.join(ROOT, "node_modules");
 
+const OLDEST = path.join(__dirname, "compilers");
 const TSD = path.join(MODULES, "tsd/dist/cli.js");
 
 const node16 = ["--module", "node16", "--moduleResolution", "node16"];
@@ -18,6 +20,7 @@ const withNode = ["--types", "node"];
 // Neither Node's types nor the newest of JavaScript. (No compiler takes an empty `--types` here.)
 const bare = ["--typeRoots", ".", "--lib", "es2022"];
 
+const DISPOSAL = "disposal.mts";
 const ESM_AND_CJS = ["app.mts", "app.cts"];
 const ESM = ["app.mts"];
 const CONNECT = ["connect.mts", "connect.cts"];
@@ -26,8 +29,8 @@ const COMPILERS = [
     title: "today's TypeScript",
     file: path.join(MODULES, "typescript/bin/tsc"),
     programs: [
-      ["node16", [...node16, ...withNode], ESM_AND_CJS],
-      ["node16 with ES2022 alone", [...node16, ...bare], ESM_AND_CJS],
+      ["node16", [...node16, ...withNode], [...ESM_AND_CJS, DISPOSAL]],
+      ["node16 with ES2022 alone", [...node16, ...bare], [...ESM_AND_CJS, DISPOSAL]],
       ["bundler", [...bundler, ...withNode], ESM],
       ["bundler with ES2022 alone", [...bundler, ...bare], ESM],
     ],
@@ -36,9 +39,19 @@ const COMPILERS = [
     title: "TypeScript 5, which tsd brings",
     file: path.join(MODULES, "@tsd/typescript/typescript/lib/tsc.js"),
     programs: [
-      ["node16", [...node16, ...withNode], ESM_AND_CJS],
+      ["node16", [...node16, ...withNode], [...ESM_AND_CJS, DISPOSAL]],
+      ["bundler with ES2022 alone", [...bundler, ...bare], [...ESM, DISPOSAL]],
+    ],
+  },
+  {
+    title: "TypeScript 5.0, the oldest",
+    file: path.join(OLDEST, "node_modules/typescript/bin/tsc"),
+    programs: [
+      ["node16 with ES2022 alone", [...node16, ...bare], ESM_AND_CJS],
       ["bundler with ES2022 alone", [...bundler, ...bare], ESM],
     ],
+    // The frameworks' typings need a newer one. ../package.test.js has it check ours.
+    more: ["--skipLibCheck", "true"],
   },
 ];
 
@@ -65,17 +78,23 @@ function compile(compiler, options, files) {
   return run(compiler, [...strict, ...options, "fluidauth.d.ts", ...files], TYPES);
 }
 
-for (const { title, file, programs } of COMPILERS) {
+before(() => {
+  assert.deepEqual(
+    installPeers(OLDEST, { typescript: 'require("typescript")' }, () => {}),
+    {},
+  );
+});
+
+for (const { title, file, programs, more = [] } of COMPILERS) {
   describe(`the typings, with ${title}`, () => {
     for (const [name, options, files] of programs) {
       it(`compile in a strict FluidAuth app: ${name}`, async () => {
-        assert.deepEqual(await compile(file, options, files), { code: 0, output: "" });
+        assert.deepEqual(await compile(file, [...options, ...more], files), { code: 0, output: "" });
       });
     }
 
     it("compile in a strict app on express-session and @fastify/session", async () => {
-      const esnext = ["--lib", "es2022,esnext.disposable"];
-      const { code, output } = await compile(file, [...node16, ...withNode, ...esnext], CONNECT);
+      const { code, output } = await compile(file, [...node16, ...withNode, ...more], CONNECT);
       assert.deepEqual({ code, output }, { code: 0, output: "" });
     });
 
@@ -87,7 +106,7 @@ for (const { title, file, programs } of COMPILERS) {
         const lines = fs.readFileSync(path.join(TYPES, wrong), "utf8").split("\n");
         const marked = lines.flatMap((line, index) => (line.endsWith("// wrong") ? [index + 1] : []));
         assert.ok(marked.length > 0);
-        const { code, output } = await compile(file, [...node16, ...types], [wrong]);
+        const { code, output } = await compile(file, [...node16, ...types, ...more], [wrong]);
         assert.notEqual(code, 0);
         const refused = [...output.matchAll(/^(\S+)\((\d+),\d+\): error/gm)];
         assert.deepEqual(new Set(refused.map(([, file]) => file)), new Set([wrong]), output);

@@ -30,8 +30,25 @@ function makeError(nativeCode, message, options) {
 function fromNative(error) {
   if (error instanceof SessionStoreError || typeof error?.code !== "string") return error;
   // Any other code is Node-API's own: this package made a call that it should not have made.
-  const code = /^ERR_(SESSION|STORE|INVALID|INTERNAL)/.test(error.code) ? error.code : "ERR_INTERNAL";
-  return makeError(code, error.message, { cause: error });
+  if (!/^ERR_(SESSION|STORE|INVALID|INTERNAL)/.test(error.code)) {
+    return new SessionStoreError("ERR_INTERNAL", error.message, { cause: error });
+  }
+  return makeError(error.code, error.message);
+}
+
+/** Begins the stack of an error where the app called `method`, which is under way. */
+function calledAt(method, error) {
+  if (error instanceof SessionStoreError) Error.captureStackTrace(error, method);
+  return error;
+}
+
+/** Runs what the app called `method` for. The stack of its error begins at that call. */
+function onBehalfOf(method, run) {
+  try {
+    return run();
+  } catch (error) {
+    throw calledAt(method, error);
+  }
 }
 
 /** What a value is, in words that do not show its content. */
@@ -43,9 +60,9 @@ function kindOf(value) {
   return `${typeof value === "object" ? "an" : "a"} ${typeof value}`;
 }
 
-/** The error for an option that is none, or out of range. */
+/** The error for an option whose value is not accepted. */
 function invalidOption(option, expected, given) {
   return new SessionStoreError("ERR_INVALID_OPTION", `${option} must be ${expected}; got ${given}`);
 }
 
-module.exports = { SessionStoreError, makeError, fromNative, invalidOption, kindOf };
+module.exports = { SessionStoreError, calledAt, onBehalfOf, makeError, fromNative, invalidOption, kindOf };

@@ -1,8 +1,9 @@
 "use strict";
 
 const native = require("./native.js");
-const { fromNative, invalidOption } = require("./errors.js");
+const { fromNative, invalidOption, onBehalfOf } = require("./errors.js");
 const { KIND, Metrics } = require("./metrics.js");
+const { warnOfSeconds } = require("./durations.js");
 const { fileOptions, path: pathRule, progressOptions, validateOptions } = require("./options.js");
 const { PendingCalls } = require("./pending-calls.js");
 const { readSecrets } = require("./secrets.js");
@@ -19,13 +20,8 @@ class FileStore extends SessionStore {
   #store;
 
   constructor(options) {
-    const { secret, ...given } = validateOptions(options, fileOptions, ["path"]);
-    const secrets = readSecrets(secret);
-    const metrics = new Metrics(SAMPLED);
-    const calls = new PendingCalls(metrics);
-    const store = callNative(() => native.openFile({ ...given, secrets }, calls.settle));
-    calls.attach(store, { timeout: native.commandTimeoutOf(store) });
-    super({ type: "file", path: native.pathOf(store) }, store, metrics, calls);
+    const { store, metrics, calls, given } = onBehalfOf(FileStore, () => open(options));
+    super({ type: "file", path: native.pathOf(store) }, store, metrics, calls, given);
     this.#store = store;
   }
 
@@ -36,7 +32,7 @@ class FileStore extends SessionStore {
 
   async backup(path, options) {
     if (!pathRule.accepts(path)) throw invalidOption("path", pathRule.expected, pathRule.describe(path));
-    return this.#backup(options, (progress) => native.backup(this.#store, path, progress));
+    return this.#backup(options, (progress) => native.backup(this.#store, pathRule.read(path), progress));
   }
 
   [backupInto](descriptor, options) {
@@ -44,12 +40,12 @@ class FileStore extends SessionStore {
   }
 
   async #backup(options, call) {
-    const { onProgress } = validateOptions(options, progressOptions);
+    const { onProgress } = validateOptions(options, progressOptions, { of: "backup" });
     return { bytes: await withProgress(onProgress, "copied", call) };
   }
 
   async verify(options) {
-    const { onProgress } = validateOptions(options, progressOptions);
+    const { onProgress } = validateOptions(options, progressOptions, { of: "verify" });
     const { found, problems, ...counts } = await withProgress(onProgress, "checked", (progress) =>
       native.verify(this.#store, progress),
     );
@@ -58,6 +54,18 @@ class FileStore extends SessionStore {
     if (found > sentences.length) sentences.push(`and ${found - sentences.length} more`);
     return { ok: found === 0, ...counts, problems: sentences };
   }
+}
+
+function open(options) {
+  const what = { of: "FileStore", required: ["path"], main: "path" };
+  const { secret, ...given } = validateOptions(options, fileOptions, what);
+  const secrets = readSecrets(secret);
+  const metrics = new Metrics(SAMPLED);
+  const calls = new PendingCalls(metrics);
+  const store = callNative(() => native.openFile({ ...given, secrets }, calls.settle));
+  calls.attach(store, { timeout: native.commandTimeoutOf(store) });
+  warnOfSeconds("maxLifetime of FileStore", given.maxLifetime, { isLifetime: true });
+  return { store, metrics, calls, given };
 }
 
 /** Runs a long native call, whose promise rejects with what `onProgress` throws. */

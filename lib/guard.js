@@ -44,7 +44,7 @@ function guardSession(session) {
         return manage.call(session, req, res, pass.record);
       });
     } catch (error) {
-      pass.record(orUnknown(error));
+      pass.record(isForWantOfCookies(error, req) ? withoutCookies(error) : orUnknown(error));
     }
     await pass.settle();
   });
@@ -146,6 +146,17 @@ function mayBeId(id) {
     return true;
   }
   return isPossibleId(id);
+}
+
+/** FluidAuth 1.1 reads `req.cookies`. Another version may parse them itself. */
+const isForWantOfCookies = (error, req) => req.cookies === undefined && error instanceof TypeError;
+
+function withoutCookies(cause) {
+  return new SessionStoreError(
+    "ERR_INVALID_OPTION",
+    "req.cookies is missing: app.use(cookieParser()), of cookie-parser, must come before app.use(auth.session())",
+    { cause },
+  );
 }
 
 function dropCookie(session, req, res) {

@@ -109,4 +109,4 @@ class Latency {
   }
 }
 
-module.exports = { KIND, Metrics, now };
+module.exports = { KIND, KINDS, Metrics, now };

@@ -1,13 +1,19 @@
 "use strict";
 
 const { isUint8Array } = require("node:util/types");
+const { fileURLToPath } = require("node:url");
 const { SessionStoreError, invalidOption, kindOf } = require("./errors.js");
+const { hintFor } = require("./option-hints.js");
+const { isPossibleId } = require("./session-id.js");
 const { likelySpelling } = require("./spelling.js");
 
-const wholeNumber = (min) => ({
-  expected: `a whole number from ${min} to ${Number.MAX_SAFE_INTEGER}`,
+const wholeNumber = (min, { of = "", example = "" } = {}) => ({
+  expected: `a whole number ${of && `of ${of} `}from ${min}${example && `, such as ${example}`}`,
   accepts: (value) => Number.isSafeInteger(value) && value >= min,
 });
+
+const bytes = (min) => wholeNumber(min, { of: "bytes", example: "64 * 1024 * 1024" });
+const milliseconds = (min, example) => wholeNumber(min, { of: "milliseconds", example });
 
 const text = {
   expected: "a non-empty string",
@@ -16,20 +22,22 @@ const text = {
 
 /** The options that every store takes. */
 const common = {
-  maxSessionBytes: wholeNumber(1),
+  maxSessionBytes: wholeNumber(1, { of: "bytes", example: "1024 * 1024" }),
   maxSessionsPerUser: wholeNumber(1),
-  maxLifetime: wholeNumber(1),
-  sweepInterval: wholeNumber(0),
+  maxLifetime: milliseconds(1, "30 * 24 * 60 * 60 * 1000 for 30 days"),
+  sweepInterval: milliseconds(0, "60 * 1000 for a minute"),
 };
 
-const memoryOptions = { ...common, name: text, maxSessions: wholeNumber(1), maxBytes: wholeNumber(1) };
+const memoryOptions = { name: text, maxSessions: wholeNumber(1), maxBytes: bytes(1), ...common };
 
 const boolean = { expected: "a boolean", accepts: (value) => typeof value === "boolean" };
 
 const path = {
-  expected: 'the path of a folder, a non-empty string such as "/var/lib/app/sessions"',
+  expected: 'the path of a folder, such as "/var/lib/app/sessions"',
+  required: 'the folder that holds the sessions, such as "/var/lib/app/sessions"',
   accepts: (value) => describePath(value) === undefined,
   describe: describePath,
+  read: (value) => (isUrl(value) ? fileURLToPath(value.href) : value),
 };
 
 // So many milliseconds a timer of Node.js can wait.
@@ -44,17 +52,30 @@ const redisCallTimeout = {
   accepts: (value) => Number.isSafeInteger(value) && value >= 1 && value <= 30_000,
 };
 
+// A URL may be of another realm.
+const isUrl = (value) => typeof value?.href === "string" && typeof value.protocol === "string";
+
 /** Says what is wrong with a path; `undefined` for one that may name a folder. */
 function describePath(value) {
-  if (isUint8Array(value)) return "a Buffer: a path is text, such as buffer.toString()";
-  // A URL may be of another realm.
-  if (typeof value?.href === "string" && typeof value.protocol === "string")
-    return "a URL: convert it by fileURLToPath() of node:url";
+  if (isUint8Array(value)) return "a Buffer: use buffer.toString()";
+  if (isUrl(value)) return describeUrl(value);
   if (typeof value !== "string" || value === "") return kindOf(value);
-  if (/^file:\/\//i.test(value)) return "the text of a file: URL: convert it by fileURLToPath() of node:url";
+  if (/^file:/i.test(value)) return "the string of a file: URL: use new URL(path)";
+  if (/^~(?:$|[/\\])/.test(value))
+    return "a path that begins with ~, which only shells know: use os.homedir()";
   if (value.includes("\0")) return "a string with a NUL character";
   if (!value.isWellFormed()) return "a string with a lone surrogate";
   return undefined;
+}
+
+/** Says what is wrong with a URL in place of a path; `undefined` for that of a file. */
+function describeUrl({ href, protocol }) {
+  if (protocol !== "file:") return "a URL that is not of a file";
+  try {
+    return describePath(fileURLToPath(href));
+  } catch {
+    return "a file: URL that names no path of this system";
+  }
 }
 
 // A longer text is no misspelt word, and may be anything.
@@ -85,23 +106,22 @@ function likelyDurability(word) {
 }
 
 const fileOptions = {
-  ...common,
   path,
   commandTimeout: timeout,
   durability,
   // What it must be is for `readSecrets` to say.
   secret: { expected: "a secret", accepts: () => true },
   // The addon has a constant of the same: less has no room for what a single write may need.
-  maxBytes: wholeNumber(2 ** 20),
+  maxBytes: bytes(2 ** 20),
   readOnly: boolean,
   allowNetworkFileSystem: boolean,
+  ...common,
 };
 
 // What these must be is for `redis-servers.js` and `secrets.js` to say.
 const judgedLater = { expected: "given", accepts: () => true };
 
 const redisOptions = {
-  ...common,
   url: judgedLater,
   cluster: judgedLater,
   sentinel: judgedLater,
@@ -128,13 +148,11 @@ const redisOptions = {
   },
   tls: judgedLater,
   cache: judgedLater,
+  ...common,
 };
 
 const cacheOptions = {
-  maxBytes: {
-    expected: `a whole number of bytes from ${2 ** 20} to ${Number.MAX_SAFE_INTEGER}`,
-    accepts: (value) => Number.isSafeInteger(value) && value >= 2 ** 20,
-  },
+  maxBytes: bytes(2 ** 20),
   // Longer than a minute it would hide for how long an ended session may be seen.
   maxStaleness: {
     expected: "a whole number of milliseconds from 1 to 60000",
@@ -143,8 +161,8 @@ const cacheOptions = {
 };
 
 const sentinelOptions = {
-  urls: judgedLater,
-  master: text,
+  urls: { ...judgedLater, required: 'the URLs of the sentinels, such as ["redis://localhost:26379"]' },
+  master: { ...text, required: "the name by which the sentinels know the primary" },
   username: text,
   password: text,
   database: {
@@ -174,57 +192,51 @@ const progressOptions = {
   onProgress: { expected: "a function", accepts: (value) => typeof value === "function" },
 };
 
-// Any value: the addon knows what an id is, and refuses `null`, which must not end the session that was to be kept.
-const anything = { expected: "anything", accepts: () => true };
-
-const deleteByUserOptions = { except: anything };
+// `null` and the like must not end the session that was to be kept.
+const deleteByUserOptions = {
+  except: {
+    expected: "the id of the session to keep, a non-empty string of at most 256 bytes",
+    accepts: (value) => typeof value === "string" && isPossibleId(value),
+  },
+};
 
 const pingOptions = { timeout };
 
-/** The given options that are not `undefined`. Throws for one that is unknown, out of range, or required and missing. */
-function validateOptions(options = {}, known, required = []) {
+/**
+ * The given options that are not `undefined`. Throws for one that is unknown, out of range, or required and missing.
+ * @param {{ of?: string, within?: string, required?: string[], main?: string }} what `of`: the class or method whose
+ *   options they are. `within`: the option that they are the value of. `main`: the option that a string was meant for.
+ */
+function validateOptions(options = {}, known, { of, within, required = [], main }) {
   if (options === null || typeof options !== "object" || Array.isArray(options)) {
-    throw invalidOption("options", "an object", kindOf(options));
+    const hint = typeof options === "string" && main ? `: did you mean { ${main}: … }?` : "";
+    throw invalidOption(within ?? "options", "an object", kindOf(options) + hint);
   }
+  const nameOf = (name) => (within ? `${within}.${name}` : name);
   const given = {};
   for (const [name, value] of Object.entries(options)) {
-    if (!Object.hasOwn(known, name)) throw unknown(name, Object.keys(known));
+    if (!Object.hasOwn(known, name)) throw unknownOption(name, Object.keys(known), within ?? of);
     if (value === undefined) continue;
-    const { expected, accepts, describe = describeValue } = known[name];
-    if (!accepts(value)) throw invalidOption(name, expected, describe(value));
-    given[name] = value;
+    const { expected, accepts, describe = describeValue, read } = known[name];
+    if (!accepts(value)) throw invalidOption(nameOf(name), expected, describe(value));
+    given[name] = read ? read(value) : value;
   }
   const missing = required.find((name) => !Object.hasOwn(given, name));
-  if (missing) throw invalidOption(missing, known[missing].expected, "undefined");
-  return given;
-}
-
-/** Calls what validates an option's own options, and has its errors name that option too. */
-function within(option, validate) {
-  try {
-    return validate();
-  } catch (error) {
-    const message = error.message.replace(/^(options\b|unknown option )?/, (start) => {
-      if (start === "options") return option;
-      return start === "" ? `${option}.` : `unknown option of ${option}: `;
-    });
-    throw new SessionStoreError(error.code, message);
-  }
+  if (missing === undefined) return given;
+  const got = Object.hasOwn(options, missing) ? "; got undefined" : "";
+  throw invalid(`${nameOf(missing)} is required: ${known[missing].required}${got}`);
 }
 
 const describeValue = (value) => (typeof value === "number" ? String(value) : kindOf(value));
 
-function unknown(name, known) {
-  const likely = likelySpelling(name, known);
-  const hint = likely ? `did you mean ${likely}?` : `the options are ${known.join(", ")}`;
-  return new SessionStoreError("ERR_INVALID_OPTION", `unknown option ${JSON.stringify(name)}: ${hint}`);
-}
+const invalid = (message) => new SessionStoreError("ERR_INVALID_OPTION", message);
+
+const unknownOption = (name, known, of) =>
+  invalid(`${of} has no option ${JSON.stringify(name)}: ${hintFor(name, known, of)}`);
 
 module.exports = {
   validateOptions,
-  within,
   text,
-  anything,
   path,
   fileOptions,
   memoryOptions,

@@ -1,6 +1,6 @@
 "use strict";
 
-const { cacheOptions, validateOptions, within } = require("./options.js");
+const { cacheOptions, validateOptions } = require("./options.js");
 
 const DEFAULT_MAX_BYTES = 64 * 2 ** 20;
 const DEFAULT_MAX_STALENESS = 1000;
@@ -8,9 +8,8 @@ const DEFAULT_MAX_STALENESS = 1000;
 /** The near cache of a `RedisStore`, as the addon takes it. */
 function readCache(cache) {
   if (cache === undefined) return undefined;
-  const { maxBytes = DEFAULT_MAX_BYTES, maxStaleness = DEFAULT_MAX_STALENESS } = within("cache", () =>
-    validateOptions(cache, cacheOptions),
-  );
+  const given = validateOptions(cache, cacheOptions, { within: "cache" });
+  const { maxBytes = DEFAULT_MAX_BYTES, maxStaleness = DEFAULT_MAX_STALENESS } = given;
   return { maxBytes, maxStaleness };
 }
 

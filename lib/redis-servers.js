@@ -1,15 +1,18 @@
 "use strict";
 
 const { domainToASCII } = require("node:url");
-const { invalidOption, kindOf } = require("./errors.js");
-const { sentinelOptions, validateOptions, within } = require("./options.js");
+const { SessionStoreError, invalidOption, kindOf } = require("./errors.js");
+const { sentinelOptions, validateOptions } = require("./options.js");
 
 const DEFAULT_PORT = 6379;
 const DEFAULT_SENTINEL_PORT = 26379;
 const MAX_DATABASE = 2 ** 31 - 1;
 
 const SERVER =
-  "a URL such as redis://user:password@host:6379/0, or rediss:// for TLS, or unix:///run/redis.sock?db=0";
+  "a URL such as redis://localhost:6379, rediss://user:password@host:6379/0 or unix:///run/redis.sock?db=0";
+const SERVERS = 'one of url, cluster and sentinel, such as url: "redis://localhost:6379"';
+const NO_URL = "a string that is not a URL";
+const NO_SCHEME = "a string that does not begin with redis:// or rediss://";
 const OF_MANY = "such as redis://user:password@host:6379, or rediss:// for TLS, with no database";
 const NODE = `a URL ${OF_MANY}`;
 const NODES = `a list of URLs ${OF_MANY}`;
@@ -23,6 +26,8 @@ const OTHER_UNIX_SOCKET = /^(?:unix:|(?:redis|valkey)s?(?:\+unix|-socket):|\/)/i
 const MAX_SOCKET_PATH = process.platform === "linux" ? 107 : 103;
 const NO_HOST = /^[a-z]+:\/\/(?:[^/?#]*@)?(?::\d*)?(?:$|[/?#])/i;
 
+const invalid = (message) => new SessionStoreError("ERR_INVALID_OPTION", message);
+
 /**
  * The servers of the options, of which one kind must be given, and how to log in; no error shows a URL, as it may have a
  * password.
@@ -31,8 +36,8 @@ function readServers({ url, cluster, sentinel, ...login }) {
   checkLogin(login);
   const kinds = Object.entries({ url, cluster, sentinel }).filter(([, value]) => value !== undefined);
   if (kinds.length !== 1) {
-    const given = kinds.length === 0 ? "none" : kinds.map(([name]) => name).join(" and ");
-    throw invalidOption("url", "given, or cluster, or sentinel: one of the three", given);
+    const given = kinds.length === 0 ? "" : `; got ${kinds.map(([name]) => name).join(" and ")}`;
+    throw invalid(`RedisStore needs ${SERVERS}${given}`);
   }
   if (url !== undefined) {
     return { mode: "single", servers: [readServer("url", SERVER, url, DEFAULT_PORT, login)] };
@@ -44,7 +49,7 @@ function readServers({ url, cluster, sentinel, ...login }) {
 function checkLogin({ username, password, credentials }) {
   if (credentials === undefined) return;
   const other = Object.entries({ username, password }).find(([, value]) => value !== undefined);
-  if (other) throw invalidOption(other[0], "left out where credentials is given", "both");
+  if (other) throw invalid(`${other[0]} and credentials exclude each other: credentials gives the login`);
 }
 
 /** The login that a place has, with what the options add. Each part is said once. */
@@ -52,12 +57,12 @@ function joinLogin(place, own, { username, password, credentials }) {
   for (const [name, value] of Object.entries({ username, password })) {
     if (own[name] === undefined) continue;
     if (credentials !== undefined) {
-      throw invalidOption("credentials", `left out where ${place} has a ${name}`, "both");
+      throw invalid(`credentials gives the login: remove the ${name} from ${place}`);
     }
-    if (value !== undefined) throw invalidOption(name, `left out where ${place} has one`, "both");
+    if (value !== undefined) throw invalid(`${name} is given twice: as an option, and in ${place}`);
   }
   if (username !== undefined && password === undefined && own.password === undefined) {
-    throw invalidOption("password", "given where username is", "undefined");
+    throw invalid("password is required where username is given");
   }
   return { username: own.username ?? username, password: own.password ?? password };
 }
@@ -66,24 +71,23 @@ function readNodes(cluster, login) {
   const servers = readList("cluster", cluster, DEFAULT_PORT, login);
   const [{ username, password, tls }] = servers;
   if (servers.some((node) => node.username !== username || node.password !== password || node.tls !== tls)) {
-    throw invalidOption("cluster", "URLs with one login and one protocol for all nodes", "different ones");
+    throw invalidOption("cluster", "URLs with the same login and protocol", "URLs that differ");
   }
   return servers;
 }
 
 function readSentinel(sentinel, login) {
-  const { urls, master, username, password, database } = within("sentinel", () =>
-    validateOptions(sentinel, sentinelOptions, ["urls", "master"]),
-  );
+  const what = { within: "sentinel", required: ["urls", "master"] };
+  const { urls, master, username, password, database } = validateOptions(sentinel, sentinelOptions, what);
   const servers = readList("sentinel.urls", urls, DEFAULT_SENTINEL_PORT);
   // Who has put TLS before the sentinels has put it before the data too.
   const { tls } = servers[0];
   if (servers.some((server) => server.tls !== tls)) {
-    throw invalidOption("sentinel.urls", "URLs with one protocol for all", "different ones");
+    throw invalidOption("sentinel.urls", "URLs with the same protocol", "URLs that differ");
   }
   const joined = joinLogin("sentinel", { username, password }, login);
   if (joined.username !== undefined && joined.password === undefined) {
-    throw invalidOption("sentinel.password", "given where sentinel.username is", "undefined");
+    throw invalid("sentinel.password is required where sentinel.username is given");
   }
   // Of its host and port the sentinels tell.
   const masterLogin = { host: "", port: 0, tls, ...joined, database: database ?? 0 };
@@ -96,7 +100,7 @@ function readList(option, urls, defaultPort, login) {
   // A copy, as `map` skips what is missing in a list.
   return [...urls].map((url, at) => {
     const server = readServer(`${option}[${at}]`, NODE, url, defaultPort, login);
-    if (server.database !== 0) throw invalidOption(`${option}[${at}]`, NODE, "one with a database");
+    if (server.database !== 0) throw invalidOption(`${option}[${at}]`, NODE, "a URL with a database");
     return server;
   });
 }
@@ -107,28 +111,28 @@ function readServer(option, expected, url, defaultPort, login = {}) {
   const fault = faultOfPlace(url);
   if (fault !== undefined) throw refuse(fault);
   const parsed = parsePlace(url);
-  if (parsed === null) throw refuse("a text that is no URL");
+  if (parsed === null) throw refuse(NO_URL);
   const isSocket = isUnixSocket(url);
-  if (isSocket && option !== "url") throw refuse("a Unix socket, which url alone may name");
+  if (isSocket && option !== "url") throw refuse("a Unix socket, which only url supports");
   const place = isSocket ? readSocket(parsed, refuse) : readAddress(parsed, defaultPort, refuse);
   const { database } = place;
   if (!/^\d*$/.test(database) || Number(database) > MAX_DATABASE)
-    throw refuse("one whose database is no number");
+    throw refuse("a URL whose database is not a number");
   const [username, password] = [decode(parsed.username), decode(parsed.password)];
-  if (username === null || password === null) throw refuse("one whose login is not encoded as in URLs");
+  if (username === null || password === null) throw refuse("a URL whose login is not percent-encoded");
   const own = { username: username || undefined, password: password || undefined };
   const joined = joinLogin(option, own, login);
   if (joined.username !== undefined && joined.password === undefined) {
-    throw refuse("one with a user and no password");
+    throw refuse("a URL with a user but no password");
   }
   return { ...place, ...joined, database: Number(database) };
 }
 
 function readAddress({ hostname, port, protocol, pathname, search, hash }, defaultPort, refuse) {
   const host = hostOf(hostname);
-  if (host === "") throw refuse("a text that is no URL");
-  if (search || hash) throw refuse("one with something after the database");
-  if (port === "0") throw refuse("one with port 0");
+  if (host === "") throw refuse(NO_URL);
+  if (search || hash) throw refuse("a URL with a query or a fragment");
+  if (port === "0") throw refuse("a URL with port 0");
   return {
     host,
     port: port === "" ? defaultPort : Number(port),
@@ -139,14 +143,14 @@ function readAddress({ hostname, port, protocol, pathname, search, hash }, defau
 
 function readSocket({ pathname, searchParams, hash }, refuse) {
   const path = decode(pathname);
-  if (path === null || path.includes("\0")) throw refuse("one whose path is not encoded as in URLs");
-  if (path.endsWith("/")) throw refuse("one whose path is that of a folder");
+  if (path === null || path.includes("\0")) throw refuse("a URL whose path is not percent-encoded");
+  if (path.endsWith("/")) throw refuse("a URL whose path is that of a folder");
   if (Buffer.byteLength(path) > MAX_SOCKET_PATH) {
-    throw refuse(`one whose path is longer than ${MAX_SOCKET_PATH} bytes`);
+    throw refuse(`a URL whose path is longer than ${MAX_SOCKET_PATH} bytes`);
   }
   const database = searchParams.get("db") ?? "";
   const isMore = searchParams.size > 1 || (searchParams.size === 1 && !searchParams.has("db"));
-  if (hash || isMore) throw refuse("one with more than a path and ?db=");
+  if (hash || isMore) throw refuse("a URL with more than a path and ?db=");
   return { host: path, port: 0, tls: false, database };
 }
 
@@ -158,11 +162,11 @@ function faultOfPlace(url) {
     return process.platform === "win32" ? "a Unix socket, which is not supported on Windows" : undefined;
   }
   if (OTHER_UNIX_SOCKET.test(url)) return "a Unix socket that is not written as unix:///run/redis.sock";
-  if (!SCHEME.test(url)) return "a text that does not begin so";
+  if (!SCHEME.test(url)) return url === "" ? "an empty string" : NO_SCHEME;
   if (!NO_HOST.test(url)) return undefined;
   return /\/\/\/\D/.test(url)
-    ? "one with no host; a Unix socket is written as unix:///run/redis.sock"
-    : "one with no host";
+    ? "a URL without a host; a Unix socket is written as unix:///run/redis.sock"
+    : "a URL without a host";
 }
 
 /** A host as it is looked up, or an empty text if it is not valid. A name with letters outside ASCII is encoded as in DNS. */

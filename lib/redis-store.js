@@ -1,5 +1,7 @@
 "use strict";
 
+const { warnOfSeconds } = require("./durations.js");
+const { onBehalfOf } = require("./errors.js");
 const native = require("./native.js");
 const { KIND, Metrics } = require("./metrics.js");
 const { redisOptions, validateOptions } = require("./options.js");
@@ -25,26 +27,9 @@ const KEPT = new WeakMap();
 /** Sessions in Redis. `index.d.ts` documents it. */
 class RedisStore extends SessionStore {
   constructor(options) {
-    const { url, cluster, sentinel, username, password, credentials, tls, secret, cache, ...given } =
-      validateOptions(options, redisOptions);
-    const servers = readServers({ url, cluster, sentinel, username, password, credentials });
-    const settings = {
-      prefix: DEFAULT_PREFIX,
-      ...given,
-      ...servers,
-      ...readTls(tls, servers),
-      cache: readCache(cache),
-    };
-    const secrets = readSecrets(secret);
-    const metrics = new Metrics(settings.cache ? SAMPLED : []);
-    const calls = new PendingCalls(metrics, { isEager: true });
-    const ask = credentials && answerRequests(credentials);
-    const warn = settings.cache && warnOfCache;
-    const store = callNative(() =>
-      native.openRedis({ ...settings, secrets, eventLoop }, calls.settle, ask, warn),
-    );
-    calls.attach(store, { kept: credentials });
-    super({ type: "redis", mode: settings.mode, prefix: settings.prefix }, store, metrics, calls);
+    const opened = onBehalfOf(RedisStore, () => open(options));
+    const { store, mode, prefix, credentials, metrics, calls, given } = opened;
+    super({ type: "redis", mode, prefix }, store, metrics, calls, given);
     if (credentials !== undefined) KEPT.set(this, credentials);
   }
 
@@ -53,6 +38,31 @@ class RedisStore extends SessionStore {
     const own = { ...counters, sweepError };
     return cache === undefined ? own : { ...own, cache: { ...cache, off: cache.off ?? null } };
   }
+}
+
+function open(options) {
+  const { url, cluster, sentinel, username, password, credentials, tls, secret, cache, ...given } =
+    validateOptions(options, redisOptions, { of: "RedisStore", main: "url" });
+  const servers = readServers({ url, cluster, sentinel, username, password, credentials });
+  const settings = {
+    prefix: DEFAULT_PREFIX,
+    ...given,
+    ...servers,
+    ...readTls(tls, servers),
+    cache: readCache(cache),
+  };
+  const secrets = readSecrets(secret);
+  const metrics = new Metrics(settings.cache ? SAMPLED : []);
+  const calls = new PendingCalls(metrics, { isEager: true });
+  const ask = credentials && answerRequests(credentials);
+  const warn = settings.cache && warnOfCache;
+  const store = callNative(() =>
+    native.openRedis({ ...settings, secrets, eventLoop }, calls.settle, ask, warn),
+  );
+  calls.attach(store, { kept: credentials });
+  warnOfSeconds("maxLifetime of RedisStore", given.maxLifetime, { isLifetime: true });
+  const { mode, prefix } = settings;
+  return { store, mode, prefix, credentials, metrics, calls, given };
 }
 
 module.exports = { RedisStore };

@@ -1,16 +1,19 @@
 "use strict";
 
 const fs = require("node:fs");
-const { invalidOption } = require("./errors.js");
-const { tlsOptions, validateOptions, within } = require("./options.js");
+const { SessionStoreError } = require("./errors.js");
+const { tlsOptions, validateOptions } = require("./options.js");
 
 /** What connections by TLS are made with; nothing where no server is reached so. */
 function readTls(given, { servers, masterLogin }) {
   if (!masterLogin?.tls && !servers.some((server) => server.tls)) {
     if (given === undefined) return {};
-    throw invalidOption("tls", "left out, or the URLs rediss:// ones", "given");
+    throw new SessionStoreError(
+      "ERR_INVALID_OPTION",
+      "tls needs URLs that begin with rediss:// or valkeys://; the given ones connect without TLS",
+    );
   }
-  const options = within("tls", () => validateOptions(given, tlsOptions));
+  const options = validateOptions(given, tlsOptions, { within: "tls" });
   const { ca, cert, key, servername, rejectUnauthorized } = options;
   const acceptAny = rejectUnauthorized === false;
   return {

@@ -9,7 +9,11 @@ function invalid(field, expected, given, cause) {
   return new SessionStoreError("ERR_INVALID_SESSION", message, cause && { cause });
 }
 
+const USER = "a JSON value other than null";
 const SESSION = "an object that JSON.stringify can write";
+
+// In March 1973: fewer milliseconds than that are seconds, or a duration.
+const FIRST_MILLIS = 1e11;
 
 /** The fields of a session that has those of FluidAuth and no other, and their order; `null` for any other. */
 function readPlain(session) {
@@ -25,7 +29,7 @@ function readPlain(session) {
     // JSON makes a string of a `String` object.
     return typeof sessionId === "string" ? { sessionId, userId, expires, userFirst } : null;
   } catch (cause) {
-    throw invalid("session", SESSION, "one that throws when it is read", cause);
+    throw invalid("session", SESSION, "an object that throws when it is read", cause);
   }
 }
 
@@ -36,22 +40,57 @@ function toJson(field, expected, value) {
     json = JSON.stringify(value);
   } catch (cause) {
     // Its message may name what is in the session.
-    throw invalid(field, expected, "what JSON.stringify refuses", cause);
+    throw invalid(field, expected, describeRefusal(value, cause), cause);
   }
   if (json === undefined) throw invalid(field, expected, kindOf(value));
   return json;
+}
+
+/** Why `JSON.stringify` threw, and of which field of every session: never what is in it. */
+function describeRefusal(value, cause) {
+  if (typeof value === "bigint") return "a BigInt";
+  const field = fieldOf(value);
+  const place = field === undefined ? "" : ` in ${field}`;
+  if (cause instanceof TypeError && /BigInt/.test(cause.message)) return `a BigInt${place}`;
+  if (cause instanceof TypeError && /circular|cyclic/i.test(cause.message))
+    return `a circular object${place}`;
+  return `an object that throws when it is read${place}`;
+}
+
+// The names of others may be content.
+const fieldOf = (value) => ["sessionId", "userId", "expires"].find((name) => !isJson(() => value[name]));
+
+function isJson(read) {
+  try {
+    JSON.stringify(read());
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 function sessionToJson(session) {
   if (session === null || typeof session !== "object" || Array.isArray(session)) {
     throw invalid("session", "an object", kindOf(session));
   }
-  return toJson("session", SESSION, session);
+  const json = toJson("session", SESSION, session);
+  if (isTooEarly(session.expires)) throw tooEarly(session.expires);
+  return json;
+}
+
+/** Whether a number is no time of today's. A suite of tests may have set the clock to 1970. */
+const isTooEarly = (expires) =>
+  typeof expires === "number" && expires > 0 && expires < FIRST_MILLIS && Date.now() >= FIRST_MILLIS;
+
+function tooEarly(expires) {
+  const time = `${expires}, which is ${new Date(expires).toISOString()}`;
+  const hint = "multiply seconds by 1000, add a duration to Date.now()";
+  return invalid("expires", "a Date, its text or milliseconds since 1970", `${time}: ${hint}`);
 }
 
 function userToJson(userId) {
-  if (userId === null) throw invalid("userId", "a JSON value other than null", "null");
-  return toJson("userId", "a JSON value other than null", userId);
+  if (userId === null) throw invalid("userId", USER, "null");
+  return toJson("userId", USER, userId);
 }
 
 /** The time of the `expires` in a session's JSON text. */
@@ -65,6 +104,7 @@ function toMillis(expires) {
   if (!isDate && typeof expires !== "string" && typeof expires !== "number") {
     throw invalid("expires", "anything that new Date(expires) makes a valid date", kindOf(expires));
   }
+  if (isTooEarly(expires)) throw tooEarly(expires);
   return new Date(expires).getTime();
 }
 

@@ -3,10 +3,10 @@
 const { setImmediate } = require("node:timers/promises");
 const { clockOffset } = require("./clock.js");
 const native = require("./native.js");
-const { SessionStoreError, fromNative } = require("./errors.js");
+const { SessionStoreError, calledAt, fromNative } = require("./errors.js");
 const { Events } = require("./events.js");
 const { READY_TIMEOUT, describeProblem, pingTimeout, probe } = require("./health.js");
-const { KIND, now } = require("./metrics.js");
+const { KIND, KINDS, now } = require("./metrics.js");
 const { deleteByUserOptions, pingOptions, validateOptions } = require("./options.js");
 const codec = require("./session-codec.js");
 
@@ -22,12 +22,14 @@ const asyncDispose = Symbol.asyncDispose ?? Symbol.for("nodejs.asyncDispose");
  * - `store[prolong](sessionId, expires, enough)`: `touch`, but of an expiry that is before `enough` alone, both in
  *   milliseconds. Of calls at once none moves back what another has moved. Resolves to nothing.
  * - `store[maxLifetime]`: the option, or `null`.
+ * - `store[maxSessionsPerUser]`: the option as this object was given it.
  */
 const load = Symbol("load");
 const createJson = Symbol("createJson");
 const updateJson = Symbol("updateJson");
 const prolong = Symbol("prolong");
 const maxLifetime = Symbol("maxLifetime");
+const maxSessionsPerUser = Symbol("maxSessionsPerUser");
 
 /** Calls the addon and converts its errors to `SessionStoreError`. */
 function callNative(call) {
@@ -37,6 +39,29 @@ function callNative(call) {
     throw fromNative(error);
   }
 }
+
+const CONNECT = 'new ConnectStore(store), from "@fluidauth/native-store"';
+
+/** Nobody would call it, and the app would wait for ever. */
+function refuseCallback(callback, store, method) {
+  if (typeof callback !== "function") return;
+  throw new SessionStoreError(
+    "ERR_INVALID_OPTION",
+    `${store?.constructor?.name}.${method} returns a promise and takes no callback. express-session and @fastify/session ` +
+      `need ${CONNECT}`,
+  );
+}
+
+const needsConnectStore = (name) =>
+  new SessionStoreError(
+    "ERR_INVALID_OPTION",
+    `${name} is not a store for express-session or @fastify/session: give them ${CONNECT}`,
+  );
+
+const withoutStore = (method) =>
+  new TypeError(
+    `${method} was called without its store: call store.${method}(…), or store.${method}.bind(store)`,
+  );
 
 const ignore = () => undefined;
 const isFound = (number) => number === 1;
@@ -57,10 +82,12 @@ class SessionStore {
   #calls;
   #events;
   #closing;
+  #maxSessionsPerUser;
   #clockOffset = 0;
 
-  constructor(db, store, metrics, calls) {
+  constructor(db, store, metrics, calls, given) {
     this.#store = store;
+    this.#maxSessionsPerUser = given.maxSessionsPerUser;
     this.#metrics = metrics;
     this.#calls = calls;
     this.#events = new Events(db);
@@ -69,20 +96,22 @@ class SessionStore {
     Object.defineProperty(this, "db", { value: Object.freeze(db), enumerable: true });
   }
 
-  create(session) {
+  create(session, callback) {
+    if (callback !== undefined) refuseCallback(callback, this, "create");
     try {
       const begun = this.#beginChange(KIND.create);
       return this.#done(this.#beginCreate(session), KIND.create, begun);
     } catch (error) {
-      return SessionStore.#reject(error, this, KIND.create);
+      return SessionStore.#reject(error, this, KIND.create, SessionStore.prototype.create);
     }
   }
 
-  get(sessionId) {
+  get(sessionId, callback) {
+    if (callback !== undefined) refuseCallback(callback, this, "get");
     try {
       return this.#load(sessionId, decodeReply, sessionId);
     } catch (error) {
-      return SessionStore.#reject(error, this, KIND.get);
+      return SessionStore.#reject(error, this, KIND.get, SessionStore.prototype.get);
     }
   }
 
@@ -94,22 +123,24 @@ class SessionStore {
     }
   }
 
-  update(sessionId, session) {
+  update(sessionId, session, callback) {
+    if (callback !== undefined) refuseCallback(callback, this, "update");
     try {
       const begun = this.#beginChange(KIND.update);
       return this.#done(this.#beginUpdate(sessionId, session), KIND.update, begun);
     } catch (error) {
-      return SessionStore.#reject(error, this, KIND.update);
+      return SessionStore.#reject(error, this, KIND.update, SessionStore.prototype.update);
     }
   }
 
-  touch(sessionId, expires) {
+  touch(sessionId, expires, callback) {
+    if (callback !== undefined) refuseCallback(callback, this, "touch");
     try {
       const begun = this.#begin(KIND.touch);
       const result = native.touch(this.#store, sessionId, codec.toMillis(expires));
       return this.#whether(result, KIND.touch, begun);
     } catch (error) {
-      return SessionStore.#reject(error, this, KIND.touch);
+      return SessionStore.#reject(error, this, KIND.touch, SessionStore.prototype.touch);
     }
   }
 
@@ -141,25 +172,32 @@ class SessionStore {
     }
   }
 
+  get [maxSessionsPerUser]() {
+    return this.#maxSessionsPerUser;
+  }
+
   get [maxLifetime]() {
     return callNative(() => native.maxLifetimeOf(this.#store)) ?? null;
   }
 
-  delete(sessionId) {
+  delete(sessionId, callback) {
+    if (callback !== undefined) refuseCallback(callback, this, "delete");
     try {
       const begun = this.#beginChange(KIND.delete);
       return this.#done(native.remove(this.#store, sessionId), KIND.delete, begun);
     } catch (error) {
-      return SessionStore.#reject(error, this, KIND.delete);
+      return SessionStore.#reject(error, this, KIND.delete, SessionStore.prototype.delete);
     }
   }
 
-  async clean() {
-    await this.#call(KIND.clean, native.clean);
+  async clean(callback) {
+    refuseCallback(callback, this, "clean");
+    await SessionStore.#call(this, KIND.clean, native.clean);
   }
 
-  async getByUser(userId) {
-    const found = await this.#call(KIND.getByUser, (store) =>
+  async getByUser(userId, callback) {
+    refuseCallback(callback, this, "getByUser");
+    const found = await SessionStore.#call(this, KIND.getByUser, (store) =>
       native.getByUser(store, codec.userToJson(userId)),
     );
     const sessions = [];
@@ -172,45 +210,52 @@ class SessionStore {
     }
   }
 
-  async deleteByUser(userId, options) {
-    const ended = await this.#end(KIND.deleteByUser, (store) => {
-      const { except } = validateOptions(options, deleteByUserOptions);
+  async deleteByUser(userId, options, callback) {
+    refuseCallback(callback ?? options, this, "deleteByUser");
+    const ended = await SessionStore.#end(this, KIND.deleteByUser, (store) => {
+      const { except } = validateOptions(options, deleteByUserOptions, {
+        of: "deleteByUser",
+        main: "except",
+      });
       return native.deleteByUser(store, codec.userToJson(userId), except);
     });
     if (this.db.type === "redis") this.#events.revoked(userId, ended);
     return ended;
   }
 
-  async size() {
-    return this.#call(KIND.size, native.size);
+  async size(callback) {
+    refuseCallback(callback, this, "size");
+    return SessionStore.#call(this, KIND.size, native.size);
   }
 
   async *ids() {
-    let page = await this.#call(KIND.ids, native.ids);
+    let page = await SessionStore.#call(this, KIND.ids, native.ids);
     yield* page.ids;
     while (page.next !== undefined) {
       // Microtasks alone, which is what a loop with nothing but reads makes, would keep all else waiting.
       await setImmediate();
-      page = await this.#call(KIND.ids, native.ids, page.next);
+      page = await SessionStore.#call(this, KIND.ids, native.ids, page.next);
       yield* page.ids;
     }
   }
 
-  async clear() {
-    const ended = await this.#end(KIND.clear, native.clear);
+  async clear(callback) {
+    refuseCallback(callback, this, "clear");
+    const ended = await SessionStore.#end(this, KIND.clear, native.clear);
     this.#events.cleared(this.db.type === "redis" ? null : ended);
   }
 
   async ready(options) {
-    await this.#probe(options, READY_TIMEOUT);
+    await SessionStore.#probe(this, options, READY_TIMEOUT);
   }
 
   async ping(options) {
-    return this.#probe(options);
+    return SessionStore.#probe(this, options);
   }
 
-  async stats() {
-    const { lastSweep, problem, ...counters } = await this.#call(undefined, native.stats);
+  async stats(callback) {
+    refuseCallback(callback, this, "stats");
+    const { lastSweep, problem, ...counters } = await SessionStore.#call(this, undefined, native.stats);
     return {
       ...counters,
       lastSweep: lastSweep ? { ...lastSweep, at: new Date(lastSweep.at) } : null,
@@ -220,13 +265,30 @@ class SessionStore {
     };
   }
 
-  async close() {
+  async close(callback) {
+    if (!SessionStore.#isStore(this)) throw withoutStore("close");
+    refuseCallback(callback, this, "close");
     this.#closing ??= this.#close();
     await this.#closing;
   }
 
   async [asyncDispose]() {
     await this.close();
+  }
+
+  /** express-session calls it on each store that it is given. */
+  on() {
+    throw needsConnectStore(this.constructor.name);
+  }
+
+  static on() {
+    // biome-ignore lint/complexity/noThisInStatic: the class that was given
+    throw needsConnectStore(this.name);
+  }
+
+  /** @fastify/session calls it. */
+  set() {
+    throw needsConnectStore(this.constructor.name);
   }
 
   #load(sessionId, read, given) {
@@ -267,9 +329,15 @@ class SessionStore {
     return Promise.resolve(result);
   }
 
-  /** The promise of a call that was refused. Without a store, as of a method without its `this`, nothing is counted. */
-  static #reject(error, store, kind) {
+  static #isStore(value) {
+    return typeof value === "object" && value !== null && #store in value;
+  }
+
+  /** The promise of a call that was refused. `method`: what the app called. */
+  static #reject(error, store, kind, method) {
+    if (!SessionStore.#isStore(store)) return Promise.reject(withoutStore(KINDS[kind]));
     const failure = fromNative(error);
+    if (method !== undefined) calledAt(method, failure);
     if (failure instanceof SessionStoreError) store.#metrics.fail(kind, failure);
     return Promise.reject(failure);
   }
@@ -306,17 +374,18 @@ class SessionStore {
   }
 
   /** Makes a call that returns a promise, and counts it if it has a kind. */
-  async #call(kind, method, ...args) {
-    this.#followClock();
-    const begun = kind === undefined ? 0 : this.#metrics.begin(kind);
+  static async #call(self, kind, method, ...args) {
+    if (!SessionStore.#isStore(self)) throw withoutStore(KINDS[kind] ?? "stats");
+    self.#followClock();
+    const begun = kind === undefined ? 0 : self.#metrics.begin(kind);
     try {
-      this.#events.follow(this.#store);
-      const result = await method(this.#store, ...args);
-      if (begun !== 0) this.#metrics.end(kind, begun);
+      self.#events.follow(self.#store);
+      const result = await method(self.#store, ...args);
+      if (begun !== 0) self.#metrics.end(kind, begun);
       return result;
     } catch (error) {
       const failure = fromNative(error);
-      if (kind !== undefined && failure instanceof SessionStoreError) this.#metrics.fail(kind, failure);
+      if (kind !== undefined && failure instanceof SessionStoreError) self.#metrics.fail(kind, failure);
       throw failure;
     }
   }
@@ -332,20 +401,20 @@ class SessionStore {
   }
 
   /** Resolves, once the store can serve, to the milliseconds that it took to know. */
-  #probe(options, limit) {
-    return this.#call(KIND.ping, async (store) => {
-      const { timeout = limit ?? pingTimeout(store) } = validateOptions(options, pingOptions);
+  static #probe(self, options, limit) {
+    return SessionStore.#call(self, KIND.ping, async (store) => {
+      const { timeout = limit ?? pingTimeout(store) } = validateOptions(options, pingOptions, { of: "ping" });
       const begun = now();
-      await probe(store, this.db.type, timeout);
+      await probe(store, self.db.type, timeout);
       return now() - begun;
     });
   }
 
   /** Resolves to how many sessions a call has ended, which it says at once, under a ticket or by a promise. */
-  async #end(kind, method) {
-    const ended = await this.#call(kind, (store) => {
+  static async #end(self, kind, method) {
+    const ended = await SessionStore.#call(self, kind, (store) => {
       const begun = method(store);
-      return typeof begun === "number" ? this.#calls.add(begun, (number) => number) : begun;
+      return typeof begun === "number" ? self.#calls.add(begun, (number) => number) : begun;
     });
     return typeof ended === "number" ? ended : ended.count;
   }
@@ -359,4 +428,13 @@ class SessionStore {
   }
 }
 
-module.exports = { SessionStore, callNative, createJson, load, maxLifetime, prolong, updateJson };
+module.exports = {
+  SessionStore,
+  callNative,
+  createJson,
+  load,
+  maxLifetime,
+  maxSessionsPerUser,
+  prolong,
+  updateJson,
+};

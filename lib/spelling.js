@@ -4,8 +4,13 @@
 function likelySpelling(word, known) {
   return known
     .map((candidate) => ({ candidate, distance: editDistance(word.toLowerCase(), candidate.toLowerCase()) }))
-    .filter(({ candidate, distance }) => distance <= Math.max(2, candidate.length / 3))
+    .filter(({ candidate, distance }) => distance <= farthest(word, candidate))
     .sort((one, other) => one.distance - other.distance)[0]?.candidate;
+}
+
+/** The greatest distance at which one may be a misspelling of the other. Half of a short word is another word. */
+function farthest(word, candidate) {
+  return Math.min(word.length, candidate.length) <= 3 ? 1 : Math.max(2, candidate.length / 3);
 }
 
 /** How many letters must be put in, taken out or changed to make one word of the other (Levenshtein). */

@@ -18,6 +18,7 @@ const NEED_MORE_THAN_THE_ADDON = [
   "example-minimal.test.js",
   "example-passport.test.js",
   "example-redis.test.js",
+  "hover.test.js",
   "package.test.js",
   "site.test.js",
   "snippets.test.js",

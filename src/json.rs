@@ -40,10 +40,10 @@ impl SessionFields {
         let field =
             |name: &str| members.iter().find(|(key, _)| key.get() == name).map(|(_, value)| value.get());
         let id = match field("\"sessionId\"") {
-            Some(id) if id.starts_with('"') => {
-                SessionId::new(&string(id).ok_or_else(|| SessionId::invalid("a lone surrogate in it"))?)?
-            }
-            other => return Err(SessionId::invalid(other.map_or("nothing", kind))),
+            Some(id) if id.starts_with('"') => SessionId::new(
+                &string(id).ok_or_else(|| SessionId::invalid("a string with a lone surrogate"))?,
+            )?,
+            other => return Err(SessionId::invalid(other.map_or("undefined", kind))),
         };
         let (expires, form) = parse_expires(field("\"expires\""))?;
         Ok(Self { id, user: field("\"userId\"").and_then(parse_user), expires, form })
@@ -84,11 +84,11 @@ fn parse_expires(json: Option<&str>) -> Result<(ExpiresField, ExpiresForm)> {
             // As `new Date(number)` does, cut off the fraction.
             let millis: f64 = number.parse().map_err(|_| Expiry::invalid("a number"))?;
             if millis.abs() > iso::MAX_MILLIS as f64 {
-                return Err(Expiry::invalid("a number beyond every date"));
+                return Err(Expiry::invalid("a number that no date can have"));
             }
             Ok((ExpiresField::At(Expiry::new(millis as Millis)?), ExpiresForm::Number))
         }
-        other => Err(Expiry::invalid(other.map_or("nothing", kind))),
+        other => Err(Expiry::invalid(other.map_or("undefined", kind))),
     }
 }
 
@@ -205,18 +205,18 @@ mod tests {
             ("\"text\"", "session must be an object; got a string"),
             ("12", "session must be an object; got a number"),
             ("null", "session must be an object; got null"),
-            (r#"{"expires":1}"#, "got nothing"),
+            (r#"{"expires":1}"#, "got undefined"),
             (r#"{"sessionId":"","expires":1}"#, "got an empty string"),
             (r#"{"sessionId":12,"expires":1}"#, "got a number"),
             (r#"{"sessionId":null,"expires":1}"#, "got null"),
-            (r#"{"sessionId":"\ud800","expires":1}"#, "got a lone surrogate in it"),
+            (r#"{"sessionId":"\ud800","expires":1}"#, "got a string with a lone surrogate"),
             (
                 r#"{"sessionId":"a"}"#,
-                "expires must be anything that new Date(expires) makes a valid date; got nothing",
+                "expires must be anything that new Date(expires) makes a valid date; got undefined",
             ),
             (r#"{"sessionId":"a","expires":true}"#, "got a boolean"),
             (r#"{"sessionId":"a","expires":{}}"#, "got an object"),
-            (r#"{"sessionId":"a","expires":8640000000000001}"#, "got a number beyond every date"),
+            (r#"{"sessionId":"a","expires":8640000000000001}"#, "got a number that no date can have"),
         ] {
             assert!(refusal(text).ends_with(words), "{text}: {}", refusal(text));
         }

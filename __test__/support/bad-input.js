@@ -74,6 +74,8 @@ const badSessions = [
   ["a number beyond every date", (good) => ({ ...good, expires: 8.64e15 + 1 })],
   ["expires true", (good) => ({ ...good, expires: true })],
   ["an object as expires", (good) => ({ ...good, expires: {} })],
+  ["seconds as expires", (good) => ({ ...good, expires: Math.floor(Date.now() / 1000) })],
+  ["a duration as expires", (good) => ({ ...good, expires: 60_000 })],
 ];
 
 /** Strings that are longer than any id, as a cookie may hold: their sessions are absent. */
@@ -103,7 +105,11 @@ const lookups = [
 const callsThatNameIds = [
   ["update", (store, id, live) => store.update(id, live)],
   ["update with more fields", (store, id, live) => store.update(id, { ...live, extra: 1 })],
-  ["deleteByUser's except", (store, id) => id !== undefined && store.deleteByUser("ann", { except: id })],
+  [
+    "deleteByUser's except",
+    (store, id) => id !== undefined && store.deleteByUser("ann", { except: id }),
+    "ERR_INVALID_OPTION",
+  ],
 ];
 
 const badExpiries = [
@@ -117,6 +123,8 @@ const badExpiries = [
   ["beyond every date", 8.64e15 + 1],
   ['"soon"', "soon"],
   ["an invalid Date", new Date(NaN)],
+  ["seconds", Math.floor(Date.now() / 1000)],
+  ["a duration", 60_000],
 ];
 
 const badUsers = [
@@ -128,13 +136,13 @@ const badUsers = [
 ];
 
 const withIds = (calls, ids) =>
-  calls.flatMap(([name, call]) =>
+  calls.flatMap(([name, call, code = "ERR_INVALID_SESSION"]) =>
     ids
       .filter(([, id]) => !(name.startsWith("deleteByUser") && id === undefined))
       .map(([what, id]) => [
         `${name} of an id that is ${what}`,
         (store, live) => call(store, id, live),
-        "ERR_INVALID_SESSION",
+        code,
       ]),
   );
 

@@ -60,7 +60,7 @@ function choose() {
     const { expires } = next;
     return { id, after: { ...old, expires }, call: () => store.touch(id, expires), answer: true };
   }
-  if (kind < 0.7) return { id, after: null, call: () => store.touch(id, 1), answer: true };
+  if (kind < 0.7) return { id, after: null, call: () => store.touch(id, new Date(1)), answer: true };
   return { id, after: null, call: () => store.delete(id) };
 }
 

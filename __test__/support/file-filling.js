@@ -77,7 +77,7 @@ class Filling {
   /** Ends some by moving their expiry, and sweeps. */
   async expire(count) {
     const ids = [...this.live.keys()].slice(0, count);
-    for (const id of ids) assert.equal(await this.store.touch(id, 1), true);
+    for (const id of ids) assert.equal(await this.store.touch(id, new Date(1)), true);
     for (const id of ids) this.live.delete(id);
     await this.store.clean();
     this.#look();

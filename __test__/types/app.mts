@@ -1,6 +1,7 @@
 // A strict app in TypeScript that must compile without a cast. See ../types.test.js.
 import { AuthService, type BaseSessionStore, type ISessionData, Session } from "@fluidauth/express";
 import {
+  ConnectStore,
   FileStore,
   guardSession,
   MemoryStore,
@@ -83,13 +84,19 @@ export async function logOutElsewhere(store: DeviceStore, sessionId: string): Pr
   return devices;
 }
 
-export async function oneTask(): Promise<number> {
-  await using store = new MemoryStore();
+export async function countOne(): Promise<number> {
+  const store = new MemoryStore();
   try {
     await store.create({ sessionId: "an id", userId: 42, expires: new Date(Date.now() + 60_000) });
   } catch (error) {
     if (error instanceof SessionStoreError && error.code === "ERR_SESSION_EXISTS") return 0;
     throw error;
   }
-  return store.size();
+  const count = await store.size();
+  await store[Symbol.asyncDispose]();
+  return count;
 }
+
+// The adapter needs none of the frameworks' types.
+export const adapter = new ConnectStore(new FileStore({ path: "./sessions" }));
+export const checked = adapter.store.verify();

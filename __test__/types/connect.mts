@@ -1,7 +1,7 @@
 // A strict app on express-session and @fastify/session that must compile without a cast. See ../types.test.js.
 import type { FastifySessionOptions } from "@fastify/session";
 import { FileStore, MemoryStore } from "@fluidauth/native-store";
-import { type ConnectSession, ConnectStore, type ConnectStoreOptions } from "@fluidauth/native-store/connect";
+import { type AppSession, ConnectStore, type ConnectStoreOptions } from "@fluidauth/native-store/connect";
 import session, { type SessionData } from "express-session";
 
 declare module "express-session" {
@@ -21,20 +21,24 @@ declare module "fastify" {
 const DAY = 24 * 60 * 60 * 1000;
 const options: ConnectStoreOptions = { ttl: DAY, touchAfter: 60_000, prefix: "app:" };
 
-const loose = new ConnectStore(new FileStore({ path: "./sessions" }), {
+// Without a type argument sessions have what the app has declared in its framework's.
+const inferred = new ConnectStore(new FileStore({ path: "./sessions" }), {
   ...options,
+  ttl: (kept) => (kept.isAdmin ? DAY / 24 : DAY),
   userId: (kept) => kept.passport?.user,
 });
+export const isSound = async () => (await inferred.store.verify()).ok;
+export const asFile = new ConnectStore<SessionData, FileStore>(inferred.store).store.backup("./copy");
 const typed = new ConnectStore<SessionData>(new MemoryStore<{ anything: unknown }>(), {
   ttl: (kept) => (kept.isAdmin ? DAY / 24 : DAY),
   userId: (kept) => kept.passport?.user,
 });
-await using own = new ConnectStore(loose.store);
+const own = new ConnectStore(inferred.store);
 
 const secret = "a secret of thirty-two characters";
-export const middlewares = [loose, typed, own].map((store) => session({ secret, store }));
-export const plugins: FastifySessionOptions[] = [loose, typed, own].map((store) => ({ secret, store }));
-export const stores: session.Store[] = [loose, typed];
+export const middlewares = [inferred, typed, own].map((store) => session({ secret, store }));
+export const plugins: FastifySessionOptions[] = [inferred, typed, own].map((store) => ({ secret, store }));
+export const stores: session.Store[] = [inferred, typed];
 
 export async function logOutElsewhere(user: number, sid: string): Promise<string[]> {
   const ended: number = await typed.destroyByUser(user, { except: sid });
@@ -55,4 +59,5 @@ export function byCallbacks(done: (error?: unknown) => void): void {
   typed.on("disconnect", done);
 }
 
-export const kept: Promise<ConnectSession | null> = loose.get("an id");
+export const kept: Promise<AppSession | null> = inferred.get("an id");
+export const user: Promise<string | undefined> = inferred.get("an id").then((found) => found?.user);

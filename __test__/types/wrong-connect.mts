@@ -12,6 +12,8 @@ new ConnectStore(inner, { ttl: "1d" }); // wrong
 new ConnectStore(inner, { touchafter: 1 }); // wrong
 new ConnectStore(inner, { userId: "passport.user" }); // wrong
 new ConnectStore<SessionData>(inner, { userId: (kept) => kept.users }); // wrong
+new ConnectStore(inner, { userId: (kept) => kept.users }); // wrong
+new ConnectStore(inner).store.verify(); // wrong
 
 const store = new ConnectStore<SessionData>(inner);
 store.set("an id", { user: "ada" }); // wrong

@@ -11,6 +11,7 @@ new FileStore(); // wrong
 new FileStore({ path: "./sessions", durability: "always" }); // wrong
 new RedisStore({ prefix: "app:" }); // wrong
 new RedisStore({ url: "redis://localhost", cluster: [] }); // wrong
+new FileStore({ path: 5 }); // wrong
 guardSession({ store }); // wrong
 new Session({ secret: "a secret", store: new Map() }); // wrong
 guardSession(new Session({ secret: "a secret", store })).decryptSessionId("a cookie"); // wrong
@@ -22,6 +23,7 @@ export const numbering: BaseSessionStore = new MemoryStore<{ userId: number }>()
 store.create({ expires: new Date() }); // wrong
 store.create({ ...session, cart: "apple" }); // wrong
 store.create({ ...session, expires: null }); // wrong
+store.create({ ...session, expires: Date.now() }); // wrong
 store.update(session); // wrong
 store.touch("an id"); // wrong
 store.deleteByUser(42, { exept: "an id" }); // wrong

@@ -25,7 +25,7 @@ async function main(argv) {
 function ofSecrets(error) {
   const { code, message } = error;
   if (code !== "ERR_INVALID_OPTION" || !message.startsWith("secret ")) return error;
-  return wrongUsage(`${message}; it is given by --secret-file or NATIVE_STORE_SECRET`);
+  return wrongUsage(`${message}: use --secret-file or NATIVE_STORE_SECRET`);
 }
 
 async function answer(argv) {

@@ -30,7 +30,7 @@ function redisLocation(text, origin, options) {
 
 function readUrl(text, origin) {
   const url = parsePlace(text);
-  const fault = faultOfPlace(text) ?? (url === null ? "a text that is no URL" : undefined);
+  const fault = faultOfPlace(text) ?? (url === null ? "a string that is not a URL" : undefined);
   if (fault !== undefined) {
     throw wrongUsage(`${origin} must be a URL such as redis://127.0.0.1:6379; got ${fault}`);
   }

@@ -1,9 +1,10 @@
 "use strict";
 
 const { EventEmitter } = require("node:events");
-const { SessionStoreError } = require("../errors.js");
+const { inspect } = require("node:util");
+const { SessionStoreError, onBehalfOf } = require("../errors.js");
 const { publishDropped } = require("../events.js");
-const { validateOptions } = require("../options.js");
+const { deleteByUserOptions, validateOptions } = require("../options.js");
 const { decode } = require("../session-codec.js");
 const { isPossibleId } = require("../session-id.js");
 const { answer } = require("./answer.js");
@@ -13,7 +14,7 @@ const { classesOf, reviveSession } = require("./express-session.js");
 const { isFastifySession, loadedCookie } = require("./fastify-session.js");
 const { HotCalls } = require("./hot-calls.js");
 const { Origins } = require("./origins.js");
-const { byUserOptions, checkStore, readOptions } = require("./options.js");
+const { checkStore, readOptions, requireUserId } = require("./options.js");
 const { expiryOf, idOf, recordOf, sessionOf, timeOf } = require("./record.js");
 const { Turns } = require("./turns.js");
 
@@ -43,11 +44,26 @@ class ConnectStore extends EventEmitter {
   #turns = new Turns();
 
   constructor(store, options) {
-    checkStore(store);
+    const read = onBehalfOf(ConnectStore, () => readOptions(options, checkStore(store)));
     super();
     this.#store = store;
     this.#calls = new HotCalls(store);
-    this.#options = readOptions(options, store);
+    this.#options = read;
+  }
+
+  /** express-session calls it on whatever is given as its store. */
+  static on(...args) {
+    if (args[0] instanceof EventEmitter) return EventEmitter.on(...args);
+    throw new SessionStoreError(
+      "ERR_INVALID_OPTION",
+      "the store is the class ConnectStore: give an instance, new ConnectStore(store)",
+    );
+  }
+
+  [inspect.custom](depth, options) {
+    if (depth < 0) return "[ConnectStore]";
+    const { given } = this.#options;
+    return `${this.constructor.name} ${inspect({ store: this.#store, ...given }, { ...options, depth })}`;
   }
 
   get store() {
@@ -431,6 +447,7 @@ class ConnectStore extends EventEmitter {
   }
 
   async #getByUser(userId) {
+    requireUserId(this.#options, "getByUser");
     await this.#turns.idle();
     return this.#findByUser(userId);
   }
@@ -448,7 +465,8 @@ class ConnectStore extends EventEmitter {
   }
 
   async #destroyByUser(userId, options) {
-    const { except } = validateOptions(options, byUserOptions);
+    requireUserId(this.#options, "destroyByUser");
+    const { except } = validateOptions(options, deleteByUserOptions, { of: "destroyByUser" });
     const { prefix } = this.#options;
     const kept = except === undefined ? undefined : idOf(except, prefix);
     if (prefix === "" && this.#turns.idle() === undefined) {

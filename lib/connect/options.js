@@ -1,8 +1,9 @@
 "use strict";
 
 const { invalidOption, kindOf, SessionStoreError } = require("../errors.js");
-const { anything, validateOptions } = require("../options.js");
-const { maxLifetime } = require("../session-store.js");
+const { warnOfSeconds } = require("../durations.js");
+const { validateOptions } = require("../options.js");
+const { SessionStore, maxLifetime, maxSessionsPerUser } = require("../session-store.js");
 
 const DAY = 24 * 60 * 60 * 1000;
 // From today on JavaScript has dates for longer than that.
@@ -47,18 +48,58 @@ const connectOptions = {
   },
 };
 
-const byUserOptions = { except: anything };
-
 function readOptions(options, store) {
-  const given = validateOptions(options, connectOptions);
+  const given = validateOptions(options, connectOptions, { of: "ConnectStore" });
   const { ttl = DAY, touchAfter = 0, prefix = "", userId } = given;
   checkLifetime(store, given.maxLifetime);
-  return { ttl: typeof ttl === "function" ? ttl : () => ttl, touchAfter, prefix, userId };
+  if (typeof ttl === "number") warnOfSeconds("ttl of ConnectStore", ttl, { isLifetime: true });
+  warnOfSeconds("touchAfter of ConnectStore", touchAfter);
+  if (userId === undefined && store[maxSessionsPerUser] !== undefined) warnOfUsers();
+  return {
+    ttl: typeof ttl === "function" ? ttl : () => ttl,
+    touchAfter,
+    prefix,
+    userId,
+    // For people: what `inspect` shows.
+    given: { ttl, touchAfter, prefix, userId },
+  };
 }
 
+const USER_ID = "new ConnectStore(store, { userId: (session) => session.userId })";
+
+/** Throws where no session has a user, so that a call would find none and say nothing. */
+function requireUserId({ userId }, method) {
+  if (userId !== undefined) return;
+  throw new SessionStoreError(
+    "ERR_INVALID_OPTION",
+    `${method} needs the option userId, which says whose a session is: ${USER_ID}`,
+  );
+}
+
+let hasWarned = false;
+
+function warnOfUsers() {
+  if (hasWarned) return;
+  hasWarned = true;
+  process.emitWarning(
+    `maxSessionsPerUser has no effect on the sessions of a ConnectStore without the option userId: ${USER_ID}`,
+    { code: "NATIVE_STORE_NO_USER" },
+  );
+}
+
+/** The store, if it is one. */
 function checkStore(store) {
-  if (METHODS.every((method) => typeof store?.[method] === "function")) return;
-  throw invalidOption("store", "a store of this package, such as new FileStore({ path })", kindOf(store));
+  if (METHODS.every((method) => typeof store?.[method] === "function")) return store;
+  throw invalidOption("store", "a store of this package, such as new FileStore({ path })", describe(store));
+}
+
+function describe(store) {
+  if (typeof store === "function" && store.prototype instanceof SessionStore) {
+    const options = { FileStore: "{ path }", RedisStore: "{ url }" }[store.name] ?? "";
+    return `the class ${store.name}: did you mean new ${store.name}(${options})?`;
+  }
+  if (typeof store?.then === "function") return "a promise: await it";
+  return kindOf(store);
 }
 
 /** Throws if the store does not have the `maxLifetime` that is given here. It is the store that ends sessions. */
@@ -91,4 +132,4 @@ function userOf(userId, session) {
   throw new SessionStoreError("ERR_INVALID_OPTION", "userId must return a JSON value; got a promise");
 }
 
-module.exports = { readOptions, checkStore, lifetimeOf, userOf, byUserOptions };
+module.exports = { readOptions, checkStore, requireUserId, lifetimeOf, userOf };

@@ -338,7 +338,7 @@ fn with_json(
     let text = json.long_text(bytes, &mut buffer).ok_or_else(invalid)?;
     let fields = SessionFields::parse(text)?;
     if update_of.is_some_and(|id| *id != fields.id) {
-        return Err(StoreError::invalid("session.sessionId", "the sessionId of the call", "another"));
+        return Err(StoreError::invalid("session.sessionId", "the sessionId of the call", "a different one"));
     }
     let expires = match (fields.expires, expires.number()) {
         (ExpiresField::At(expires), _) => expires,

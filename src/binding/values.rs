@@ -133,10 +133,11 @@ impl Value {
             return Ok(id);
         }
         if len > MAX_ID_BYTES {
-            return Err(SessionId::invalid("a longer one"));
+            return Err(SessionId::invalid("a longer string"));
         }
         SessionId::new(
-            self.well_formed(&buffer[..len]).ok_or_else(|| SessionId::invalid("a lone surrogate in it"))?,
+            self.well_formed(&buffer[..len])
+                .ok_or_else(|| SessionId::invalid("a string with a lone surrogate"))?,
         )
     }
 

@@ -9,6 +9,8 @@ use crate::error::{Result, StoreError};
 /// The maximum number of secrets of a store.
 pub const MAX_SECRETS: usize = 16;
 const MIN_BYTES: usize = 16;
+/// Prints a good one.
+const EXAMPLE: &str = "openssl rand -base64 32";
 
 /// A secret, wiped from memory when dropped.
 ///
@@ -29,27 +31,34 @@ impl Secret {
     /// `InvalidOption` unless there are 1 to 16 secrets, all different, each of 16 bytes at least.
     pub fn check(secrets: &[Self]) -> Result<()> {
         match secrets.len() {
-            0 => return Err(Self::invalid("an empty list")),
+            0 => return Err(Self::invalid_list("an empty list")),
             1..=MAX_SECRETS => {}
-            more => return Err(Self::invalid(format!("{more} secrets"))),
+            more => return Err(Self::invalid_list(format!("{more} secrets"))),
         }
         for (at, secret) in secrets.iter().enumerate() {
             let bytes = secret.as_bytes().len();
             if bytes < MIN_BYTES {
-                return Err(Self::invalid(format!("{bytes} bytes as secret {}", at + 1)));
+                return Err(StoreError::InvalidOption {
+                    option: "secret",
+                    expected: format!("at least {MIN_BYTES} bytes long, such as the output of {EXAMPLE:?}"),
+                    given: match secrets.len() {
+                        1 => format!("{bytes} bytes"),
+                        _ => format!("{bytes} bytes as secret {}", at + 1),
+                    },
+                });
             }
             if let Some(twin) = secrets[..at].iter().position(|other| other.0 == secret.0) {
-                let given = format!("one twice, as secret {} and secret {}", twin + 1, at + 1);
-                return Err(Self::invalid(given));
+                let given = format!("the same one as secret {} and secret {}", twin + 1, at + 1);
+                return Err(Self::invalid_list(given));
             }
         }
         Ok(())
     }
 
-    fn invalid(given: impl Into<String>) -> StoreError {
+    fn invalid_list(given: impl Into<String>) -> StoreError {
         StoreError::InvalidOption {
             option: "secret",
-            expected: format!("1 to {MAX_SECRETS} different secrets of at least {MIN_BYTES} bytes each"),
+            expected: format!("1 to {MAX_SECRETS} different secrets"),
             given: given.into(),
         }
     }
@@ -87,14 +96,16 @@ mod tests {
         assert_eq!(given(&[&b"sixteen bytes it"[..]; 17]), "17 secrets");
         assert_eq!(given(&[b"sixteen bytes it", b"hunter2"]), "7 bytes as secret 2");
         let twice = given(&[b"sixteen bytes it", b"other sixteen by", b"sixteen bytes it"]);
-        assert_eq!(twice, "one twice, as secret 1 and secret 3");
+        assert_eq!(twice, "the same one as secret 1 and secret 3");
     }
 
     #[test]
     fn the_error_says_what_is_expected() {
         let error = Secret::check(&[]).unwrap_err().to_string();
-        let expected = "1 to 16 different secrets of at least 16 bytes each";
-        assert_eq!(error, format!("secret must be {expected}; got an empty list"));
+        assert_eq!(error, "secret must be 1 to 16 different secrets; got an empty list");
+        let error = Secret::check(&[Secret::new(b"cat".to_vec())]).unwrap_err().to_string();
+        let expected = "at least 16 bytes long, such as the output of \"openssl rand -base64 32\"";
+        assert_eq!(error, format!("secret must be {expected}; got 3 bytes"));
     }
 
     #[test]

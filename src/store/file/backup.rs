@@ -102,8 +102,8 @@ fn prepare(to: &Path) -> Result<PathBuf> {
     if entries.next().is_some() {
         return Err(StoreError::InvalidOption {
             option: "path",
-            expected: "that of a folder which is new or empty".into(),
-            given: dir.display().to_string(),
+            expected: "the path of a new or empty folder".into(),
+            given: format!("that of a folder with files, {}", dir.display()),
         });
     }
     Ok(dir)

@@ -121,8 +121,8 @@ pub(super) fn read_only(dir: &Path) -> StoreError {
 pub(super) fn same_pid(dir: &Path) -> StoreError {
     StoreError::Locked(format!(
         "{} is open in another container, by a process with the same PID ({}), or in this process by another copy \
-         of this package. Containers that share a store must see each other's processes (docker run --pid), and a \
-         process must load the package once",
+         of this package. Stop the old container before the new one starts, or let them see each other's processes \
+         (docker run --pid). A process must load the package once",
         dir.display(),
         std::process::id()
     ))

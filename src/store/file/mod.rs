@@ -290,11 +290,14 @@ impl FileStore {
         if given.secrets == self.options.secrets {
             return Ok(());
         }
-        Err(StoreError::InvalidOption {
-            option: "secret",
-            expected: "the same as that of the open store of this path".into(),
-            given: if given.secrets.is_empty() { "none".into() } else { "another".into() },
-        })
+        let (expected, given) = match (self.options.secrets.is_empty(), given.secrets.is_empty()) {
+            (true, _) => {
+                ("left out, as this process has the store of this path open without one", "a secret")
+            }
+            (_, true) => ("given, as this process has the store of this path open with one", "no secret"),
+            _ => ("the same as that of the open store of this path", "a different secret"),
+        };
+        Err(StoreError::InvalidOption { option: "secret", expected: expected.into(), given: given.into() })
     }
 
     fn environment(&self) -> &Arc<Environment> {

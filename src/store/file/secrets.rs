@@ -45,8 +45,8 @@ pub(super) fn unlock(
 ) -> Result<Encryption, WriteError> {
     match (meta.get(txn, SEAL)?, secrets) {
         (None, []) => Ok(Encryption::Off),
-        (None, _) => Err(wrong("left out, as there was none when the store was made:", path, "one").into()),
-        (Some(_), []) => Err(wrong("given, as the store is encrypted:", path, "none").into()),
+        (None, _) => Err(wrong("left out, as the store is not encrypted:", path, "a secret").into()),
+        (Some(_), []) => Err(wrong("given, as the store is encrypted:", path, "no secret").into()),
         (Some(bytes), _) => match Keyring::unlock(secrets, &WrappedKeys::decode(bytes)?) {
             Ok(unlocked) => Ok(Encryption::On(Box::new(unlocked.keyring))),
             Err(error) => Err(refusal(error, path).into()),
@@ -56,7 +56,9 @@ pub(super) fn unlock(
 
 fn refusal(error: UnlockError, path: &Path) -> StoreError {
     match error {
-        UnlockError::WrongSecret => wrong("one that the store was encrypted with:", path, "another"),
+        UnlockError::WrongSecret => {
+            wrong("one that the store was encrypted with:", path, "a different secret")
+        }
         UnlockError::Store(error) => error,
     }
 }

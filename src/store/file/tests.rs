@@ -283,7 +283,7 @@ fn secrets_other_than_the_stores_are_refused_and_change_nothing() {
     let with = |secrets| FileOptions { secrets, ..options(dir.path()) };
     drop(reopen(&with(vec![secret("first")])).unwrap());
     let before = std::fs::read(dir.path().join(names::DATA)).unwrap();
-    for (secrets, words) in [(vec![], "got none"), (vec![secret("other")], "got another")] {
+    for (secrets, words) in [(vec![], "got no secret"), (vec![secret("other")], "got a different secret")] {
         let error = reopen(&with(secrets)).err().unwrap();
         assert_eq!(error.code(), "ERR_INVALID_OPTION");
         let text = error.to_string();

@@ -62,7 +62,7 @@ mod tests {
             (Fault::Authentication, "Redis says NOPERM this user has no permissions"),
             (Fault::Dns, "no connection to a:1: DNS: failed to lookup address information"),
             (Fault::Tls, "no connection to a:1: no TLS: invalid peer certificate: UnknownIssuer"),
-            (Fault::Tls, "no TLS handshake, as of a server without TLS, within 2000 ms"),
+            (Fault::Tls, "no TLS handshake (redis:// is for servers without TLS) within 2000 ms"),
             (Fault::Tls, "the server closed it, as by a server that expects TLS (rediss://)"),
             (Fault::NotPrimary, "Redis says READONLY You can't write against a read only replica."),
             (Fault::NotPrimary, "no connection to a:1: it is no primary"),

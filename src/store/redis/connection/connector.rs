@@ -156,7 +156,7 @@ impl Connector {
         match self.tls_for(login) {
             None => Ok(drive(socket, replication)),
             Some(tls) => {
-                stage.set("no TLS handshake, as of a server without TLS,");
+                stage.set("no TLS handshake (redis:// is for servers without TLS)");
                 Ok(drive(tls.connect(address, socket).await?, replication))
             }
         }

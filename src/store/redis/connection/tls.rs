@@ -37,7 +37,7 @@ impl Tls {
             server_name(name).ok_or_else(|| StoreError::InvalidOption {
                 option: "tls.servername",
                 expected: "a host name or an IP address, as certificates have it".into(),
-                given: "another text".into(),
+                given: "a string that is neither".into(),
             })
         });
         Ok(Self {
@@ -105,8 +105,8 @@ fn config(options: &TlsOptions) -> Result<ClientConfig> {
                 .map_err(|error| invalid("tls.key", "the key of tls.cert", &error))
         }
         (None, None) => Ok(builder.with_no_client_auth()),
-        (Some(_), None) => Err(missing("tls.key", "given where tls.cert is")),
-        (None, Some(_)) => Err(missing("tls.cert", "given where tls.key is")),
+        (Some(_), None) => Err(missing("tls.key", "given with tls.cert")),
+        (None, Some(_)) => Err(missing("tls.cert", "given with tls.key")),
     }
 }
 
@@ -142,15 +142,19 @@ fn certificates(option: &'static str, pem: &str) -> Result<Vec<CertificateDer<'s
 }
 
 fn invalid(option: &'static str, expected: &str, error: &Error) -> StoreError {
-    StoreError::InvalidOption { option, expected: expected.into(), given: format!("another ({error})") }
+    StoreError::InvalidOption {
+        option,
+        expected: expected.into(),
+        given: format!("one that does not fit: {error}"),
+    }
 }
 
 fn not_pem(option: &'static str, expected: &str) -> StoreError {
-    StoreError::InvalidOption { option, expected: expected.into(), given: "another text".into() }
+    StoreError::InvalidOption { option, expected: expected.into(), given: "something else".into() }
 }
 
 fn missing(option: &'static str, expected: &str) -> StoreError {
-    StoreError::InvalidOption { option, expected: expected.into(), given: "nothing".into() }
+    StoreError::InvalidOption { option, expected: expected.into(), given: "undefined".into() }
 }
 
 /// The name of a host as certificates have it.

@@ -142,7 +142,7 @@ async fn look_with_secret(context: &Context, attempt: &Attempt) -> Result<Arc<Ci
 /// Makes sure that no other store encrypts the sessions: they would be plaintext beside those.
 async fn look_without_secret(context: &Context, attempt: &Attempt) -> Result<Arc<Cipher>> {
     if read_wrapped(context, attempt).await?.is_some() {
-        return Err(wrong_secret("none"));
+        return Err(wrong_secret("no secret"));
     }
     let mut keys = context.keys.borrow_mut();
     // Always the same cipher: with another one, `with_cipher` would make a call twice.
@@ -183,7 +183,7 @@ async fn unlock(context: &Context, attempt: &Attempt) -> Result<(Keyring, Vec<u8
         };
         let unlocked = Keyring::unlock(&context.options.secrets, &decoded(&text)?);
         let unlocked = unlocked.map_err(|error| match error {
-            UnlockError::WrongSecret => wrong_secret("another"),
+            UnlockError::WrongSecret => wrong_secret("a different secret"),
             UnlockError::Store(error) => error,
         })?;
         let Some(exact) = unlocked.exact else { return Ok((unlocked.keyring, text)) };
@@ -284,7 +284,7 @@ async fn put_wrapped(context: &Context, attempt: &Attempt, text: &[u8]) -> Resul
 fn wrong_secret(given: &str) -> StoreError {
     StoreError::InvalidOption {
         option: "secret",
-        expected: "one of those with which the sessions of this prefix were encrypted".into(),
+        expected: "one that encrypts the sessions of this prefix".into(),
         given: given.into(),
     }
 }
