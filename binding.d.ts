@@ -102,6 +102,7 @@ export interface JsFileOptions {
   maxBytes?: number
   maxSessionBytes?: number
   maxSessionsPerUser?: number
+  whenUserIsFull?: 'end-oldest' | 'reject'
   maxLifetime?: number
   sweepInterval?: number
   commandTimeout?: number
@@ -154,6 +155,7 @@ export interface JsMemoryOptions {
   name?: string
   maxSessionBytes?: number
   maxSessionsPerUser?: number
+  whenUserIsFull?: 'end-oldest' | 'reject'
   maxSessions?: number
   maxBytes?: number
   maxLifetime?: number
@@ -191,6 +193,7 @@ export interface JsRedisOptions {
   acceptAny?: boolean
   maxSessionBytes?: number
   maxSessionsPerUser?: number
+  whenUserIsFull?: 'end-oldest' | 'reject'
   maxLifetime?: number
   sweepInterval?: number
   /** Whether the event loop is libuv's, and may wait for a socket of ours. */

@@ -48,10 +48,24 @@ export interface SessionStoreOptions {
    */
   maxSessionBytes?: number;
   /**
-   * How many live sessions one user may have. The user's oldest ends when a new one would exceed it.
+   * How many live sessions one user may have. `whenUserIsFull` says what happens beyond that.
    * @default no limit
    */
   maxSessionsPerUser?: number;
+  /**
+   * What happens when a user would get one more live session than `maxSessionsPerUser`:
+   *
+   * - `"end-oldest"`: the user's oldest session ends.
+   * - `"reject"`: the call rejects with `ERR_TOO_MANY_SESSIONS`, and nothing changes. That concerns `create`, and an `update`
+   *   that gives the session to this user. A session that the user has already can always be updated.
+   *
+   * Expired sessions do not count. Logins at the same moment never exceed the limit, from whatever thread or process. Of
+   * `RedisStore` there are two exceptions. With `"end-oldest"` a user may be over the limit until the oldest session has ended.
+   * In Redis Cluster with `"reject"`, two logins at one moment may both be refused, and an `update` that changes the user may
+   * exceed the limit. Needs `maxSessionsPerUser`.
+   * @default "end-oldest"
+   */
+  whenUserIsFull?: "end-oldest" | "reject";
   /**
    * Milliseconds after its creation at which a session ends at the latest, whatever `expires` says: no `touch`, `update`,
    * cookie or other process moves its end past that. `get` returns the earlier of the two in `expires`. All processes that
@@ -228,7 +242,8 @@ export interface SessionStore<Fields extends object = object> {
    * Rejects with `ERR_SESSION_EXISTS` if a live session has its id (an expired one counts as absent),
    * `ERR_INVALID_SESSION`, `ERR_SESSION_TOO_LARGE`, or `ERR_STORE_FULL` where there is no room: in memory, where
    * room could only be made by ending the sessions of users for an anonymous visitor, or where it is larger than
-   * `maxBytes`; in a file, where `maxBytes` or the disk is full.
+   * `maxBytes`; in a file, where `maxBytes` or the disk is full. With `whenUserIsFull: "reject"` also with
+   * `ERR_TOO_MANY_SESSIONS`.
    */
   create(session: SessionInput<Fields>): Promise<void>;
 
@@ -239,7 +254,8 @@ export interface SessionStore<Fields extends object = object> {
    * Replaces a live session; never creates one, so that a request in flight cannot bring back a session that
    * was logged out meanwhile. `session.sessionId` must equal `sessionId`.
    *
-   * Rejects as `create` does, save `ERR_SESSION_EXISTS`.
+   * Rejects as `create` does, save `ERR_SESSION_EXISTS`; with `ERR_TOO_MANY_SESSIONS` only where the session gets another
+   * user.
    */
   update(sessionId: string, session: SessionInput<Fields>): Promise<void>;
 
@@ -789,6 +805,8 @@ export type SessionStoreErrorCode =
   | "ERR_INVALID_SESSION"
   /** `ConnectStore.set`: a session of this id has ended, and what was given may be an old copy of it. */
   | "ERR_SESSION_ENDED"
+  /** One more session of a user who has `maxSessionsPerUser`, with `whenUserIsFull: "reject"`. Nothing has changed. */
+  | "ERR_TOO_MANY_SESSIONS"
   /** A session over `maxSessionBytes`. */
   | "ERR_SESSION_TOO_LARGE"
   /** An option, or an argument that is none of a session's, that is unknown or out of range. */

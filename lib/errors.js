@@ -30,7 +30,9 @@ function makeError(nativeCode, message, options) {
 function fromNative(error) {
   if (error instanceof SessionStoreError || typeof error?.code !== "string") return error;
   // Any other code is Node-API's own: this package made a call that it should not have made.
-  const code = /^ERR_(SESSION|STORE|INVALID|INTERNAL)/.test(error.code) ? error.code : "ERR_INTERNAL";
+  const code = /^ERR_(SESSION|STORE|INVALID|INTERNAL|TOO_MANY)/.test(error.code)
+    ? error.code
+    : "ERR_INTERNAL";
   return makeError(code, error.message, { cause: error });
 }
 

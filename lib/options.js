@@ -14,10 +14,39 @@ const text = {
   accepts: (value) => typeof value === "string" && value !== "" && value.isWellFormed(),
 };
 
+// A longer text is no misspelt word, and may be anything.
+const MAX_SHOWN_WORD = 16;
+
+/** An option of named values. `meaning` gives the one that a word of another system stands for, if it does for any. */
+const oneOf = (expected, values, meaning) => ({
+  expected,
+  accepts: (value) => values.includes(value),
+  describe(value) {
+    if (typeof value !== "string" && value !== true) return describeValue(value);
+    const word = String(value);
+    if (word === "" || word.length > MAX_SHOWN_WORD) return kindOf(value);
+    const likely = meaning(word) ?? likelySpelling(word, values);
+    return JSON.stringify(value) + (likely ? `: did you mean "${likely}"?` : "");
+  },
+});
+
+const whenUserIsFull = {
+  ...oneOf(
+    '"end-oldest" (the user\'s oldest session ends) or "reject" (the new one is refused)',
+    ["end-oldest", "reject"],
+    (word) => {
+      if (/^(?:refuse|deny|forbid|block|error)$/i.test(word)) return "reject";
+      return /^(?:oldest|evict|replace)$/i.test(word) ? "end-oldest" : undefined;
+    },
+  ),
+  needs: "maxSessionsPerUser",
+};
+
 /** The options that every store takes. */
 const common = {
   maxSessionBytes: wholeNumber(1),
   maxSessionsPerUser: wholeNumber(1),
+  whenUserIsFull,
   maxLifetime: wholeNumber(1),
   sweepInterval: wholeNumber(0),
 };
@@ -57,32 +86,14 @@ function describePath(value) {
   return undefined;
 }
 
-// A longer text is no misspelt word, and may be anything.
-const MAX_SHOWN_WORD = 16;
-
-const durabilities = ["commit", "everysec"];
-
-const durability = {
-  expected: '"commit" (resolves once the write is on disk) or "everysec" (on disk about a second later)',
-  accepts: (value) => durabilities.includes(value),
-  describe: describeDurability,
-};
-
-/** Shows a wrong durability and, where one is near, the value that it may have been meant to be. */
-function describeDurability(value) {
-  if (typeof value !== "string" && value !== true) return describeValue(value);
-  const word = String(value);
-  if (word === "" || word.length > MAX_SHOWN_WORD) return kindOf(value);
-  const likely = likelyDurability(word);
-  return JSON.stringify(value) + (likely ? `: did you mean "${likely}"?` : "");
-}
-
-/** Knows the words of Redis and SQLite, and misspellings. */
-function likelyDurability(word) {
-  if (/^(?:always|f?sync|fdatasync|full|true)$/i.test(word)) return "commit";
-  if (/^every/i.test(word)) return "everysec";
-  return likelySpelling(word, durabilities);
-}
+const durability = oneOf(
+  '"commit" (resolves once the write is on disk) or "everysec" (on disk about a second later)',
+  ["commit", "everysec"],
+  (word) => {
+    if (/^(?:always|f?sync|fdatasync|full|true)$/i.test(word)) return "commit";
+    return /^every/i.test(word) ? "everysec" : undefined;
+  },
+);
 
 const fileOptions = {
   ...common,
@@ -181,7 +192,7 @@ const deleteByUserOptions = { except: anything };
 
 const pingOptions = { timeout };
 
-/** The given options that are not `undefined`. Throws for one that is unknown, out of range, or required and missing. */
+/** The given options that are not `undefined`. Throws for one that is unknown, out of range, or missing. */
 function validateOptions(options = {}, known, required = []) {
   if (options === null || typeof options !== "object" || Array.isArray(options)) {
     throw invalidOption("options", "an object", kindOf(options));
@@ -196,6 +207,13 @@ function validateOptions(options = {}, known, required = []) {
   }
   const missing = required.find((name) => !Object.hasOwn(given, name));
   if (missing) throw invalidOption(missing, known[missing].expected, "undefined");
+  for (const name of Object.keys(given)) {
+    const { needs } = known[name];
+    if (needs && !Object.hasOwn(given, needs)) {
+      const message = `${name} needs ${needs} beside it: ${needs} must be ${known[needs].expected}; got undefined`;
+      throw new SessionStoreError("ERR_INVALID_OPTION", message);
+    }
+  }
   return given;
 }
 

@@ -144,6 +144,7 @@ export async function options() {
     maxBytes: 1,
     maxSessionBytes: 1,
     maxSessionsPerUser: 1,
+    whenUserIsFull: "end-oldest",
     maxLifetime: 1,
     sweepInterval: 0,
   });
@@ -177,6 +178,8 @@ export async function files() {
 
   new FileStore({ path, readOnly: true, allowNetworkFileSystem: false });
   new FileStore({ path, durability: "commit", maxBytes: 2 ** 30, maxSessionsPerUser: 3, sweepInterval: 0 });
+  new FileStore({ path, maxSessionsPerUser: 3, whenUserIsFull: "reject" });
+  expectError(new FileStore({ path, maxSessionsPerUser: 3, whenUserIsFull: "evict" }));
   new FileStore({ path, durability: "everysec" });
   for (const secret of ["a", new Uint8Array(32), ["a", new Uint8Array(32)] as const]) {
     new FileStore({ path, secret });

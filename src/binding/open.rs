@@ -20,7 +20,7 @@ use crate::store::memory::{MemoryOptions, SharedStore};
 use crate::store::redis::{
     Address, Auth, Authorities, CacheOptions, Credentials, Login, RedisOptions, Servers, TlsOptions,
 };
-use crate::store::{FileStore, RedisStore};
+use crate::store::{FileStore, RedisStore, WhenUserIsFull};
 
 /// The options of a store in memory, which `lib/options.js` has validated: whole numbers.
 #[napi(object, object_to_js = false)]
@@ -28,6 +28,8 @@ pub struct JsMemoryOptions {
     pub name: Option<String>,
     pub max_session_bytes: Option<f64>,
     pub max_sessions_per_user: Option<f64>,
+    #[napi(ts_type = "'end-oldest' | 'reject'")]
+    pub when_user_is_full: Option<String>,
     pub max_sessions: Option<f64>,
     pub max_bytes: Option<f64>,
     pub max_lifetime: Option<f64>,
@@ -40,6 +42,7 @@ impl From<JsMemoryOptions> for MemoryOptions {
             name: options.name,
             max_session_bytes: options.max_session_bytes.map(|bytes| bytes as usize),
             max_sessions_per_user: limit(options.max_sessions_per_user),
+            when_user_is_full: options.when_user_is_full.as_deref().map(when_user_is_full),
             max_sessions: limit(options.max_sessions),
             max_bytes: limit(options.max_bytes),
             max_lifetime: options.max_lifetime.map(|millis| millis as u64),
@@ -56,6 +59,8 @@ pub struct JsFileOptions {
     pub max_bytes: Option<f64>,
     pub max_session_bytes: Option<f64>,
     pub max_sessions_per_user: Option<f64>,
+    #[napi(ts_type = "'end-oldest' | 'reject'")]
+    pub when_user_is_full: Option<String>,
     pub max_lifetime: Option<f64>,
     pub sweep_interval: Option<f64>,
     pub command_timeout: Option<f64>,
@@ -73,6 +78,7 @@ impl From<JsFileOptions> for FileOptions {
             max_bytes: options.max_bytes.and_then(|bytes| NonZeroU64::new(bytes as u64)),
             max_session_bytes: limit(options.max_session_bytes),
             max_sessions_per_user: limit(options.max_sessions_per_user),
+            when_user_is_full: options.when_user_is_full.as_deref().map(when_user_is_full),
             max_lifetime: options.max_lifetime.map(|millis| millis as u64),
             sweep_interval: options.sweep_interval.map(|millis| millis as u64),
             command_timeout: options.command_timeout.map(|millis| millis as u64),
@@ -87,6 +93,11 @@ impl From<JsFileOptions> for FileOptions {
 fn durability(name: &str) -> Durability {
     // A name that only one side knows must not weaken what the app is promised.
     if name == Durability::EverySec.name() { Durability::EverySec } else { Durability::Commit }
+}
+
+/// What happens to a user who is full, by a name that `lib/options.js` has validated.
+fn when_user_is_full(name: &str) -> WhenUserIsFull {
+    if name == WhenUserIsFull::Reject.name() { WhenUserIsFull::Reject } else { WhenUserIsFull::EndOldest }
 }
 
 /// A server of Redis, and how to log in to it.
@@ -154,6 +165,8 @@ pub struct JsRedisOptions {
     pub accept_any: Option<bool>,
     pub max_session_bytes: Option<f64>,
     pub max_sessions_per_user: Option<f64>,
+    #[napi(ts_type = "'end-oldest' | 'reject'")]
+    pub when_user_is_full: Option<String>,
     pub max_lifetime: Option<f64>,
     pub sweep_interval: Option<f64>,
     /// Whether the event loop is libuv's, and may wait for a socket of ours.
@@ -201,6 +214,11 @@ impl From<JsRedisOptions> for RedisOptions {
             cache: options.cache.and_then(JsCacheOptions::convert),
             max_session_bytes: limit(options.max_session_bytes),
             max_sessions_per_user: limit(options.max_sessions_per_user),
+            when_user_is_full: options
+                .when_user_is_full
+                .as_deref()
+                .map(when_user_is_full)
+                .unwrap_or_default(),
             max_lifetime: options.max_lifetime.map(|millis| millis as u64),
             sweep_interval: options.sweep_interval.map(|millis| millis as u64),
             servers: defaults.servers,

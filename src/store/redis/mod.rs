@@ -33,7 +33,6 @@ mod sim;
 #[cfg(test)]
 mod tests;
 
-use std::num::NonZeroUsize;
 use std::rc::Rc;
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -50,7 +49,7 @@ use self::routing::{Attempt, Router};
 use self::session::{Cipher, Context, Names, NewSession, Op, Transactions};
 use self::time::Times;
 use self::worker::Worker;
-use super::{Answer, Cursor, SessionStore, Stats, StoredSession};
+use super::{Answer, Cursor, SessionStore, Stats, StoredSession, UserLimit};
 use crate::clock::{Clock, Millis, SystemClock};
 use crate::error::{Result, StoreError};
 use crate::events::Bus;
@@ -81,7 +80,7 @@ pub struct RedisStore {
     times: Times,
     command_timeout: Duration,
     max_session_bytes: usize,
-    max_sessions_per_user: Option<NonZeroUsize>,
+    per_user: UserLimit,
     can_have_fast_path: bool,
     is_cluster: bool,
     waits_for_replicas: bool,
@@ -146,7 +145,7 @@ impl RedisStore {
             names: Names::new(&options.prefix),
             window: Arc::clone(&window),
             times: times.clone(),
-            max_sessions_per_user: options.max_sessions_per_user,
+            per_user: options.user_limit(),
             can_have_fast_path: options.can_have_fast_path(),
             is_cluster: matches!(options.servers, Servers::Cluster { .. }),
             waits_for_replicas: options.wait_replicas > 0,

@@ -22,7 +22,7 @@ use crate::store::SessionStore;
 use crate::store::conformance::{MAX_LIFETIME, conformance, id, json, plain};
 use crate::store::redis::RedisOptions;
 use crate::store::redis::connection::RawConnection;
-use crate::store::redis::tests::{open_at, options, options_at, secret, tls_options};
+use crate::store::redis::tests::{open_at, options, options_at, rejecting, secret, tls_options};
 
 mod in_the_open {
     use super::*;
@@ -79,6 +79,11 @@ mod with_distant_limits {
             Some(FastPathStore::new(open_at(&RedisOptions { max_sessions_per_user, ..options()? }, &clock)))
         }
     );
+}
+
+mod that_rejects {
+    use super::*;
+    conformance!(reject maybe | clock | Some(FastPathStore::new(open_at(&rejecting()?, &clock))));
 }
 
 fn ann() -> UserKeyBuf {

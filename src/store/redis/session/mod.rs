@@ -35,5 +35,5 @@ pub use sweep::{clean, sweep};
 pub use transactions::Transactions;
 #[cfg(test)]
 pub use user_index::GRACE;
-pub use user_index::{delete_by_user, forget_later, get_by_user, limit};
+pub use user_index::{delete_by_user, forget_later, get_by_user, keep_limit};
 pub use watch::{know_time, watch};
