@@ -52,6 +52,10 @@ export interface ConnectStoreOptions<Data extends object = ConnectSession> {
   /**
    * Whom a session belongs to, as any JSON value, for {@link ConnectStore.destroyByUser} and the store's
    * `maxSessionsPerUser`; `undefined` or `null` for a visitor. With Passport: `(session) => session.passport?.user`.
+   *
+   * With the store's `whenUserIsFull: "reject"`, the `set` of one more session of a full user fails with
+   * `ERR_TOO_MANY_SESSIONS`, and the user's sessions stay. A login then hands that error to `next`. Have it call
+   * `req.session.save` and wait for it: otherwise express-session saves at the end of the response, which is sent all the same.
    * @default nobody
    */
   userId?: (session: Data) => unknown;

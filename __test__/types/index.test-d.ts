@@ -257,6 +257,7 @@ export async function errors() {
     | "ERR_SESSION_EXISTS"
     | "ERR_INVALID_SESSION"
     | "ERR_SESSION_ENDED"
+    | "ERR_TOO_MANY_SESSIONS"
     | "ERR_SESSION_TOO_LARGE"
     | "ERR_INVALID_OPTION"
     | "ERR_ADDON_LOAD"
