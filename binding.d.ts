@@ -109,6 +109,8 @@ export interface JsFileOptions {
   durability?: 'commit' | 'everysec'
   readOnly?: boolean
   allowNetworkFileSystem?: boolean
+  /** Opened by the command line. */
+  isTool?: boolean
 }
 
 /** Some of the sessions: the id of each, and after it the session as `get` gives it. */
@@ -298,6 +300,12 @@ export declare function takeEvents(inbox: object, max: number): string
 
 /** Takes the next sessions. */
 export declare function takeFound(found: object): JsFound
+
+/**
+ * The limits of this process and of another that had a store in a file open before with other ones, as JSON. They are given
+ * once.
+ */
+export declare function takeLimitsDiffer(store: object): string | null
 
 /** Reads all of a store. */
 export declare function verify(store: object, progress: (done: number, total: number) => void): Promise<JsVerification>

@@ -942,6 +942,20 @@ export interface FileFullEvent extends StoreEvent {
   message: string;
 }
 
+/** The limits that all processes of a store should have in common. `null` for an option that is not given. */
+export interface CommonLimits {
+  maxSessionsPerUser: number | null;
+  whenUserIsFull: "end-oldest" | "reject" | null;
+  maxLifetime: number | null;
+}
+
+/** `native-store:limits:differ`: another process had the store open before, with other limits. */
+export interface LimitsDifferEvent extends StoreEvent {
+  own: CommonLimits;
+  other: CommonLimits;
+  message: string;
+}
+
 /** The channels of `node:diagnostics_channel` on which stores publish, and their payloads. */
 export interface StoreEvents {
   "native-store:session:end": SessionEndEvent;
@@ -953,6 +967,7 @@ export interface StoreEvents {
   "native-store:redis:failover": RedisFailoverEvent;
   "native-store:file:drain": FileDrainEvent;
   "native-store:file:full": FileFullEvent;
+  "native-store:limits:differ": LimitsDifferEvent;
 }
 
 /** The part of FluidAuth's `Session` that {@link guardSession} relies on. */

@@ -3,7 +3,8 @@
 const native = require("./native.js");
 const { fromNative, invalidOption } = require("./errors.js");
 const { KIND, Metrics } = require("./metrics.js");
-const { fileOptions, path: pathRule, progressOptions, validateOptions } = require("./options.js");
+const { warnOfLimits } = require("./limits-differ.js");
+const { fileOptions, isTool, path: pathRule, progressOptions, validateOptions } = require("./options.js");
 const { PendingCalls } = require("./pending-calls.js");
 const { readSecrets } = require("./secrets.js");
 const { SessionStore, callNative } = require("./session-store.js");
@@ -23,10 +24,13 @@ class FileStore extends SessionStore {
     const secrets = readSecrets(secret);
     const metrics = new Metrics(SAMPLED);
     const calls = new PendingCalls(metrics);
-    const store = callNative(() => native.openFile({ ...given, secrets }, calls.settle));
+    const settings = { ...given, secrets, isTool: options[isTool] };
+    const store = callNative(() => native.openFile(settings, calls.settle));
     calls.attach(store, { timeout: native.commandTimeoutOf(store) });
     super({ type: "file", path: native.pathOf(store) }, store, metrics, calls);
     this.#store = store;
+    const differ = native.takeLimitsDiffer(store);
+    if (differ !== null) warnOfLimits(this.db, JSON.parse(differ));
   }
 
   async stats() {

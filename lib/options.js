@@ -42,6 +42,9 @@ const whenUserIsFull = {
   needs: "maxSessionsPerUser",
 };
 
+/** The option of a store that the command line opens: its limits are none of the app's. */
+const isTool = Symbol("isTool");
+
 /** The options that every store takes. */
 const common = {
   maxSessionBytes: wholeNumber(1),
@@ -239,6 +242,7 @@ function unknown(name, known) {
 }
 
 module.exports = {
+  isTool,
   validateOptions,
   within,
   text,

@@ -20,7 +20,7 @@ use crate::store::memory::{MemoryOptions, SharedStore};
 use crate::store::redis::{
     Address, Auth, Authorities, CacheOptions, Credentials, Login, RedisOptions, Servers, TlsOptions,
 };
-use crate::store::{FileStore, RedisStore, WhenUserIsFull};
+use crate::store::{FileStore, LimitsDiffer, RedisStore, WhenUserIsFull};
 
 /// The options of a store in memory, which `lib/options.js` has validated: whole numbers.
 #[napi(object, object_to_js = false)]
@@ -68,6 +68,8 @@ pub struct JsFileOptions {
     pub durability: Option<String>,
     pub read_only: Option<bool>,
     pub allow_network_file_system: Option<bool>,
+    /// Opened by the command line.
+    pub is_tool: Option<bool>,
 }
 
 impl From<JsFileOptions> for FileOptions {
@@ -85,6 +87,7 @@ impl From<JsFileOptions> for FileOptions {
             durability: options.durability.as_deref().map(durability),
             read_only: options.read_only.unwrap_or(false),
             allow_network_file_system: options.allow_network_file_system.unwrap_or(false),
+            is_tool: options.is_tool.unwrap_or(false),
         }
     }
 }
@@ -312,6 +315,14 @@ pub fn max_lifetime_of(store: Value) -> Result<Option<f64>, JsError> {
 #[napi(ts_args_type = "store: object")]
 pub fn path_of(store: Value) -> Result<Option<String>, JsError> {
     of_file(store, |file| file.path().to_string_lossy().into_owned())
+}
+
+/// The limits of this process and of another that had a store in a file open before with other ones, as JSON. They are given
+/// once.
+#[napi(ts_args_type = "store: object")]
+pub fn take_limits_differ(store: Value) -> Result<Option<String>, JsError> {
+    let differ = of_file(store, FileStore::take_limits_differ)?;
+    Ok(differ.flatten().map(LimitsDiffer::to_json))
 }
 
 /// What a store in a file says of itself. `None` for the other stores.

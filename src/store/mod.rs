@@ -1,5 +1,6 @@
 //! The contract that every store keeps, and the stores.
 
+mod common_limits;
 pub mod file;
 pub mod memory;
 pub mod redis;
@@ -20,6 +21,7 @@ use crate::error::{Result, StoreError};
 use crate::lifetime::Lifetime;
 use crate::session::{Content, Expiry, Session, SessionId, UserKey};
 
+pub use common_limits::{CommonLimits, LimitsDiffer};
 pub use file::FileStore;
 pub use memory::MemoryStore;
 pub use redis::RedisStore;
@@ -28,7 +30,7 @@ pub use redis::RedisStore;
 pub const DEFAULT_MAX_SESSION_BYTES: usize = 1 << 20;
 
 /// What happens when a user gets one more live session than `maxSessionsPerUser` allows.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum WhenUserIsFull {
     /// The user's oldest sessions end.
     #[default]
@@ -48,7 +50,7 @@ impl WhenUserIsFull {
 }
 
 /// How many live sessions a user may have, and what happens beyond that.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct UserLimit {
     pub max: Option<NonZeroUsize>,
     pub when_full: WhenUserIsFull,

@@ -22,7 +22,7 @@ use super::limits::Limits;
 use super::names::LOCK;
 use super::names::{DATA, OWNERS};
 use super::open::{self, Access, Opened};
-use super::owner_lock::{Feature, OwnerLock};
+use super::owner_lock::{Feature, OwnerLock, Subject};
 use super::redo::format::LogId;
 use super::redo::mode_lock::ModeLock;
 use super::redo::overlay::Overlay;
@@ -35,7 +35,7 @@ use crate::error::{Result, StoreError};
 use crate::events::Bus;
 use crate::keyring::Secret;
 use crate::session::{Content, Expiry};
-use crate::store::Sweep;
+use crate::store::{CommonLimits, Sweep};
 
 /// How long the slots of killed readers may keep freed pages from being reused, if the file does not grow meanwhile.
 const STALE_FOR: Duration = Duration::from_secs(2);
@@ -238,6 +238,19 @@ impl Environment {
                 .map_err(|error| io_failed(&OWNERS, "looking at the locks of", &error)),
             None => Ok(false),
         }
+    }
+
+    /// Has other processes know the limits, and returns those of one that has others.
+    pub(super) fn say_limits(&self, own: CommonLimits) -> Option<CommonLimits> {
+        let owner = self.owner.lock();
+        let owner = owner.as_ref().filter(|_| self.access == Access::Write)?;
+        // Where the system has no such locks, nothing is known of others.
+        let other = |subject, value| owner.say(subject, value).ok().flatten();
+        let (user, lifetime) = (own.user_code(), own.lifetime_code());
+        let (other_user, other_lifetime) =
+            (other(Subject::UserLimit, user), other(Subject::Lifetime, lifetime));
+        (other_user.is_some() || other_lifetime.is_some())
+            .then(|| CommonLimits::from_codes(other_user.unwrap_or(user), other_lifetime.unwrap_or(lifetime)))
     }
 
     /// Fails if another process has opened a store that is read without locks.

@@ -77,6 +77,7 @@ use crate::executor::Executor;
 use crate::lifetime::Lifetime;
 use crate::scratch::with_buffer;
 use crate::session::{Content, Expiry, Session, SessionId, UserKey};
+use crate::store::{CommonLimits, LimitsDiffer};
 use crate::store::{DEFAULT_MAX_SESSION_BYTES, UserLimit, WhenUserIsFull, check_same_name, clean_while_open};
 use crate::sweeper::{DEFAULT_SWEEP_INTERVAL, Sweeper};
 use crate::sync::join;
@@ -118,6 +119,7 @@ pub struct FileStore {
     /// Whether the last handle has ended.
     is_closing: AtomicBool,
     options: FileOptions,
+    limits_differ: Mutex<Option<LimitsDiffer>>,
     // After the files, as its end lets others open the folder again.
     _registered: Registered<Self>,
     ended: Ended,
@@ -173,6 +175,9 @@ impl FileStore {
             Environment::new(opened, options.secrets.clone(), limits, max_bytes, Arc::clone(&clock));
         environment.keep_times()?;
         let environment = Arc::new(environment);
+        let own = CommonLimits { per_user: limits.per_user, max_lifetime: options.max_lifetime };
+        let other = if options.is_tool { None } else { environment.say_limits(own) };
+        let limits_differ = Mutex::new(other.map(|other| LimitsDiffer { own, other }));
         let timeout = options.command_timeout.unwrap_or(DEFAULT_COMMAND_TIMEOUT);
         let pending = Pending::new(limits.per_user.ends_beyond().is_some());
         let queue = Arc::new(Queue::new(Duration::from_millis(timeout), pending));
@@ -206,6 +211,7 @@ impl FileStore {
             handles: AtomicUsize::new(0),
             is_closing: AtomicBool::new(false),
             options: options.clone(),
+            limits_differ,
             _registered: registered,
             ended: Ended::default(),
         });
@@ -309,6 +315,11 @@ impl FileStore {
 
     pub fn max_lifetime(&self) -> Lifetime {
         self.environment().limits.max_lifetime
+    }
+
+    /// The limits of another process that had the store open before with other limits. They are given once.
+    pub fn take_limits_differ(&self) -> Option<LimitsDiffer> {
+        self.limits_differ.lock().take()
     }
 
     /// The bytes of the data file.

@@ -52,6 +52,8 @@ pub struct FileOptions {
     pub durability: Option<Durability>,
     /// Opens a store that is there, and refuses writes. It may be on a read-only file system.
     pub read_only: bool,
+    /// Opened by the command line: other processes hear nothing of its limits, and it hears nothing of theirs.
+    pub is_tool: bool,
     /// Opens a store on a network file system, at the user's own risk.
     pub allow_network_file_system: bool,
 }
