@@ -198,6 +198,8 @@ export interface JsRedisOptions {
   whenUserIsFull?: 'end-oldest' | 'reject'
   maxLifetime?: number
   sweepInterval?: number
+  /** Opened by the command line. */
+  isTool?: boolean
   /** Whether the event loop is libuv's, and may wait for a socket of ours. */
   eventLoop: boolean
 }
@@ -273,9 +275,9 @@ export declare function openMemory(options: JsMemoryOptions): object
 /**
  * Opens a store in Redis, as an external. It connects in the background. `settle` receives the results of calls. The
  * number of a `get` is -1 for "not found", else `-2 - index` into the texts. `ask` receives requests for credentials,
- * `warn` why there is no cache.
+ * `warn` why there is no cache, `differ` the limits of this process and of another that has other ones, as JSON.
  */
-export declare function openRedis(options: JsRedisOptions, settle: (done: Float64Array, length: number, failures: JsFailure[], texts: string[]) => void, ask?: (request: object) => void, warn?: (reason: string) => void): object
+export declare function openRedis(options: JsRedisOptions, settle: (done: Float64Array, length: number, failures: JsFailure[], texts: string[]) => void, ask?: (request: object) => void, warn?: (reason: string) => void, differ?: (limits: string) => void): object
 
 /** The absolute path of the folder of a store in a file. */
 export declare function pathOf(store: object): string | null

@@ -8,13 +8,16 @@ const diagnostics = require("node:diagnostics_channel");
 const path = require("node:path");
 const { after, afterEach, before, beforeEach, describe, it } = require("node:test");
 const { promisify } = require("node:util");
-const { FileStore } = require("..");
+const { FileStore, RedisStore } = require("..");
 const { startProcess, startThread } = require("./support/file-peers.js");
 const { makePlace, skip } = require("./support/file-places.js");
+const { makeRedisPlace } = require("./support/redis-places.js");
+const { redisMissing, until } = require("./support/redis-servers.js");
 
 const CLI = path.join(__dirname, "../bin/native-store.js");
 const run = promisify(execFile);
 const place = makePlace();
+const redis = makeRedisPlace();
 
 const NONE = { maxSessionsPerUser: null, whenUserIsFull: null, maxLifetime: null };
 
@@ -118,6 +121,67 @@ describe("a process that opens a FileStore with other limits than one that has i
     const store = new FileStore({ ...options, maxSessionsPerUser: 5 });
     const { stderr } = await run(process.execPath, [CLI, "stats", "--path", options.path]);
     assert.equal(stderr, "");
+    await store.close();
+  });
+});
+
+describe("a process that opens a RedisStore with other limits than one of the last minutes", {
+  skip: redisMissing,
+}, () => {
+  const heard = [];
+  const hear = (event) => heard.push(event);
+  before(() => diagnostics.subscribe("native-store:limits:differ", hear));
+  after(() => diagnostics.unsubscribe("native-store:limits:differ", hear));
+
+  /** The limits that processes have said, once there are so many. */
+  async function untilSaid(prefix, count) {
+    const said = () => redis.servers.call("ZCARD", `${prefix}limits`);
+    await until(async () => (await said()) === count, `${count} have said theirs`);
+  }
+
+  it("is warned, once for all of its threads", async () => {
+    const options = redis.next();
+    const peer = await startProcess();
+    const theirs = await peer.open({ ...options, maxSessionsPerUser: 3, maxLifetime: 5000 });
+    await untilSaid(options.prefix, 1);
+    const own = { ...options, maxSessionsPerUser: 3, whenUserIsFull: "reject", maxLifetime: 5000 };
+    const store = new RedisStore(own);
+    await until(() => heard.length > 0, "the event is there");
+    const same = { maxSessionsPerUser: 3, maxLifetime: 5000 };
+    const [{ message, ...event }] = heard;
+    assert.deepEqual(event, {
+      store: store.db,
+      own: { ...same, whenUserIsFull: "reject" },
+      other: { ...same, whenUserIsFull: "end-oldest" },
+    });
+    assert.match(
+      message,
+      /^another process has the RedisStore of the prefix "place \d+:" open with other limits: whenUserIsFull is "end-oldest" there, and "reject" here\./,
+    );
+    const said = () => redis.servers.call("ZSCORE", `${options.prefix}limits`, "7 5000");
+    const before = await said();
+    const twin = new RedisStore(own);
+    await until(async () => (await said()) !== before, "the twin has said the same");
+    const none = new RedisStore(options);
+    await Promise.all([twin, none].map((each) => each.ping()));
+    await untilSaid(options.prefix, 2);
+    // A minute later each says its own again, and looks at no others.
+    assert.equal(heard.length, 1);
+    const end = Number(await redis.servers.call("PTTL", `${options.prefix}limits`));
+    assert.ok(end > 100_000 && end <= 151_000, `it ends in ${end} ms`);
+    for (const each of [store, twin, none, theirs]) await each.close();
+    await peer.stop();
+  });
+
+  it("is not warned of those that nobody has said for minutes", async () => {
+    heard.length = 0;
+    const options = redis.next();
+    const key = `${options.prefix}limits`;
+    await redis.servers.call("ZADD", key, String(Date.now() - 160_000), "14 0");
+    const store = new RedisStore({ ...options, maxSessionsPerUser: 2 });
+    await untilSaid(options.prefix, 2);
+    await store.ping();
+    assert.deepEqual(heard, []);
     await store.close();
   });
 });

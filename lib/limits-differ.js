@@ -17,9 +17,18 @@ function warnOfLimits(db, { own, other }) {
   process.emitWarning(message, { code: "NATIVE_STORE_LIMITS_DIFFER" });
 }
 
+/**
+ * What the addon calls with the limits of both, as JSON; `undefined` for a store without limits. Made here, as the addon keeps
+ * it: it must not reach the store.
+ */
+function limitsWarner(db, { maxSessionsPerUser, maxLifetime }) {
+  if (maxSessionsPerUser === undefined && maxLifetime === undefined) return undefined;
+  return (limits) => warnOfLimits(db, JSON.parse(limits));
+}
+
 const KINDS = {
   file: ({ path }) => `FileStore in ${path}`,
   redis: ({ prefix }) => `RedisStore of the prefix ${JSON.stringify(prefix)}`,
 };
 
-module.exports = { warnOfLimits };
+module.exports = { limitsWarner, warnOfLimits };

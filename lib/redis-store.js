@@ -2,7 +2,8 @@
 
 const native = require("./native.js");
 const { KIND, Metrics } = require("./metrics.js");
-const { redisOptions, validateOptions } = require("./options.js");
+const { limitsWarner } = require("./limits-differ.js");
+const { isTool, redisOptions, validateOptions } = require("./options.js");
 const { answerRequests } = require("./redis-credentials.js");
 const { readCache, warnOfCache } = require("./redis-cache.js");
 const { readServers } = require("./redis-servers.js");
@@ -40,11 +41,19 @@ class RedisStore extends SessionStore {
     const calls = new PendingCalls(metrics, { isEager: true });
     const ask = credentials && answerRequests(credentials);
     const warn = settings.cache && warnOfCache;
+    const db = { type: "redis", mode: settings.mode, prefix: settings.prefix };
+    const differ = limitsWarner(db, settings);
     const store = callNative(() =>
-      native.openRedis({ ...settings, secrets, eventLoop }, calls.settle, ask, warn),
+      native.openRedis(
+        { ...settings, secrets, eventLoop, isTool: options[isTool] },
+        calls.settle,
+        ask,
+        warn,
+        differ,
+      ),
     );
     calls.attach(store, { kept: credentials });
-    super({ type: "redis", mode: settings.mode, prefix: settings.prefix }, store, metrics, calls);
+    super(db, store, metrics, calls);
     if (credentials !== undefined) KEPT.set(this, credentials);
   }
 

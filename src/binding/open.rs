@@ -172,6 +172,8 @@ pub struct JsRedisOptions {
     pub when_user_is_full: Option<String>,
     pub max_lifetime: Option<f64>,
     pub sweep_interval: Option<f64>,
+    /// Opened by the command line.
+    pub is_tool: Option<bool>,
     /// Whether the event loop is libuv's, and may wait for a socket of ours.
     pub event_loop: bool,
 }
@@ -224,6 +226,7 @@ impl From<JsRedisOptions> for RedisOptions {
                 .unwrap_or_default(),
             max_lifetime: options.max_lifetime.map(|millis| millis as u64),
             sweep_interval: options.sweep_interval.map(|millis| millis as u64),
+            is_tool: options.is_tool.unwrap_or(false),
             servers: defaults.servers,
         }
     }
@@ -259,9 +262,9 @@ pub fn open_file(
 
 /// Opens a store in Redis, as an external. It connects in the background. `settle` receives the results of calls. The
 /// number of a `get` is -1 for "not found", else `-2 - index` into the texts. `ask` receives requests for credentials,
-/// `warn` why there is no cache.
+/// `warn` why there is no cache, `differ` the limits of this process and of another that has other ones, as JSON.
 #[napi(
-    ts_args_type = "options: JsRedisOptions, settle: (done: Float64Array, length: number, failures: JsFailure[], texts: string[]) => void, ask?: (request: object) => void, warn?: (reason: string) => void",
+    ts_args_type = "options: JsRedisOptions, settle: (done: Float64Array, length: number, failures: JsFailure[], texts: string[]) => void, ask?: (request: object) => void, warn?: (reason: string) => void, differ?: (limits: string) => void",
     ts_return_type = "object"
 )]
 pub fn open_redis(
@@ -270,6 +273,7 @@ pub fn open_redis(
     settle: Function<'_, SettleArgs, ()>,
     ask: Option<Function<'_, AskArgs, ()>>,
     warn: Option<Function<'_, WarnArgs, ()>>,
+    differ: Option<Function<'_, WarnArgs, ()>>,
 ) -> Result<Value, JsError> {
     guarded(|| {
         let has_loop = options.event_loop;
@@ -278,6 +282,9 @@ pub fn open_redis(
             options.servers.login_mut().auth = Auth::Provider(Arc::new(JsCredentialsProvider::new(&ask)?));
         }
         let store = RedisStore::open(&options)?;
+        if let Some(differ) = differ.as_ref().map(Warn::new).transpose()? {
+            store.on_limits_differ(move |limits| differ.call(limits.to_json()));
+        }
         let warn = warn.as_ref().map(Warn::new).transpose()?;
         let driver = FastPathDriver::start(env.raw(), store, &settle, has_loop, warn)?;
         Value::store(env.raw(), OpenStore::Redis(driver))

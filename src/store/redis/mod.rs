@@ -17,6 +17,7 @@ mod error;
 mod fast_path;
 mod fault;
 mod health;
+mod limits_report;
 mod monitor;
 mod options;
 mod queue;
@@ -43,13 +44,14 @@ use tokio::time::Instant;
 
 use self::connection::{Connector, Replication, ReplyWindow, System, Tls};
 use self::counters::Counters;
+use self::limits_report::LimitsReport;
 use self::monitor::Monitor;
 use self::queue::{Queue, Waiter};
 use self::routing::{Attempt, Router};
 use self::session::{Cipher, Context, Names, NewSession, Op, Transactions};
 use self::time::Times;
 use self::worker::Worker;
-use super::{Answer, Cursor, SessionStore, Stats, StoredSession, UserLimit};
+use super::{Answer, Cursor, LimitsDiffer, SessionStore, Stats, StoredSession, UserLimit};
 use crate::clock::{Clock, Millis, SystemClock};
 use crate::error::{Result, StoreError};
 use crate::events::Bus;
@@ -87,6 +89,7 @@ pub struct RedisStore {
     cache: Option<CacheOptions>,
     window: Arc<ReplyWindow>,
     transactions: Arc<Transactions>,
+    limits_report: Arc<LimitsReport>,
 }
 
 impl RedisStore {
@@ -137,11 +140,13 @@ impl RedisStore {
         let (queue, counters) = (Arc::new(Queue::default()), Arc::new(Counters::default()));
         let monitor = Arc::new(Monitor::new(Arc::clone(&counters.events)));
         let transactions = Arc::<Transactions>::default();
+        let limits_report = Arc::<LimitsReport>::default();
         let store = Arc::new(Self {
             queue: Arc::clone(&queue),
             counters: Arc::clone(&counters),
             monitor: Arc::clone(&monitor),
             transactions: Arc::clone(&transactions),
+            limits_report: Arc::clone(&limits_report),
             names: Names::new(&options.prefix),
             window: Arc::clone(&window),
             times: times.clone(),
@@ -166,10 +171,15 @@ impl RedisStore {
                 monitor,
             };
             let router = Router::start(&options, connector);
-            let context = Context::new(options, times, counters, transactions, router);
+            let context = Context::new(options, times, counters, transactions, router, limits_report);
             spawn_local(Worker::serve(context, queue));
         };
         Ok((store, serve))
+    }
+
+    /// Calls the listener once if another process of the prefix has said other limits before.
+    pub fn on_limits_differ(&self, listener: impl FnOnce(LimitsDiffer) + Send + 'static) {
+        self.limits_report.listen(listener);
     }
 
     pub fn max_session_bytes(&self) -> usize {

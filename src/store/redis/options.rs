@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use crate::error::{Result, StoreError};
 use crate::keyring::Secret;
-use crate::store::{UserLimit, WhenUserIsFull};
+use crate::store::{CommonLimits, UserLimit, WhenUserIsFull};
 
 pub const DEFAULT_PREFIX: &str = "fluid:";
 
@@ -177,6 +177,8 @@ pub struct RedisOptions {
     pub max_lifetime: Option<u64>,
     /// In milliseconds; 0 is off.
     pub sweep_interval: Option<u64>,
+    /// Opened by the command line: other processes hear nothing of its limits, and it hears nothing of theirs.
+    pub is_tool: bool,
 }
 
 impl RedisOptions {
@@ -196,11 +198,16 @@ impl RedisOptions {
             when_user_is_full: WhenUserIsFull::default(),
             max_lifetime: None,
             sweep_interval: None,
+            is_tool: false,
         }
     }
 
     pub fn user_limit(&self) -> UserLimit {
         UserLimit { max: self.max_sessions_per_user, when_full: self.when_user_is_full }
+    }
+
+    pub fn common_limits(&self) -> CommonLimits {
+        CommonLimits { per_user: self.user_limit(), max_lifetime: self.max_lifetime }
     }
 
     pub fn uses_tls(&self) -> bool {

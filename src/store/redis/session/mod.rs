@@ -8,6 +8,7 @@ mod commands;
 mod context;
 mod cursor;
 mod key_ring;
+mod limits_differ;
 mod names;
 mod new_session;
 mod op;
