@@ -102,12 +102,15 @@ export interface JsFileOptions {
   maxBytes?: number
   maxSessionBytes?: number
   maxSessionsPerUser?: number
+  whenUserIsFull?: 'end-oldest' | 'reject'
   maxLifetime?: number
   sweepInterval?: number
   commandTimeout?: number
   durability?: 'commit' | 'everysec'
   readOnly?: boolean
   allowNetworkFileSystem?: boolean
+  /** Opened by the command line. */
+  isTool?: boolean
 }
 
 /** Some of the sessions: the id of each, and after it the session as `get` gives it. */
@@ -154,6 +157,7 @@ export interface JsMemoryOptions {
   name?: string
   maxSessionBytes?: number
   maxSessionsPerUser?: number
+  whenUserIsFull?: 'end-oldest' | 'reject'
   maxSessions?: number
   maxBytes?: number
   maxLifetime?: number
@@ -191,8 +195,11 @@ export interface JsRedisOptions {
   acceptAny?: boolean
   maxSessionBytes?: number
   maxSessionsPerUser?: number
+  whenUserIsFull?: 'end-oldest' | 'reject'
   maxLifetime?: number
   sweepInterval?: number
+  /** Opened by the command line. */
+  isTool?: boolean
   /** Whether the event loop is libuv's, and may wait for a socket of ours. */
   eventLoop: boolean
 }
@@ -268,9 +275,9 @@ export declare function openMemory(options: JsMemoryOptions): object
 /**
  * Opens a store in Redis, as an external. It connects in the background. `settle` receives the results of calls. The
  * number of a `get` is -1 for "not found", else `-2 - index` into the texts. `ask` receives requests for credentials,
- * `warn` why there is no cache.
+ * `warn` why there is no cache, `differ` the limits of this process and of another that has other ones, as JSON.
  */
-export declare function openRedis(options: JsRedisOptions, settle: (done: Float64Array, length: number, failures: JsFailure[], texts: string[]) => void, ask?: (request: object) => void, warn?: (reason: string) => void): object
+export declare function openRedis(options: JsRedisOptions, settle: (done: Float64Array, length: number, failures: JsFailure[], texts: string[]) => void, ask?: (request: object) => void, warn?: (reason: string) => void, differ?: (limits: string) => void): object
 
 /** The absolute path of the folder of a store in a file. */
 export declare function pathOf(store: object): string | null
@@ -295,6 +302,12 @@ export declare function takeEvents(inbox: object, max: number): string
 
 /** Takes the next sessions. */
 export declare function takeFound(found: object): JsFound
+
+/**
+ * The limits of this process and of another that had a store in a file open before with other ones, as JSON. They are given
+ * once.
+ */
+export declare function takeLimitsDiffer(store: object): string | null
 
 /** Reads all of a store. */
 export declare function verify(store: object, progress: (done: number, total: number) => void): Promise<JsVerification>

@@ -72,6 +72,10 @@ export interface ConnectStoreOptions<Data extends object = AppSession> {
    * Returns the user of a session, as any JSON value, or `undefined` or `null` for a visitor.
    * {@link ConnectStore.getByUser}, {@link ConnectStore.destroyByUser} and the store's `maxSessionsPerUser` need it. With
    * Passport: `(session) => session.passport?.user`. The type counts: `42` is not `"42"`.
+   *
+   * With the store's `whenUserIsFull: "reject"`, the `set` of one more session of a full user fails with
+   * `ERR_TOO_MANY_SESSIONS`, and the user's sessions remain. Call `req.session.save` at login and wait for it, so that the
+   * error reaches `next` before the response is sent.
    * @default no session has a user
    */
   userId?: (session: Data) => unknown;

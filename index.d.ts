@@ -84,10 +84,24 @@ export interface SessionStoreOptions {
    */
   maxSessionBytes?: number;
   /**
-   * How many live sessions one user may have. The user's oldest ends when a new one would exceed it.
+   * How many live sessions one user may have. `whenUserIsFull` says what happens beyond that.
    * @default no limit
    */
   maxSessionsPerUser?: number;
+  /**
+   * What happens when a user would get one more live session than `maxSessionsPerUser`:
+   *
+   * - `"end-oldest"`: the user's oldest session ends.
+   * - `"reject"`: the call rejects with `ERR_TOO_MANY_SESSIONS`, and nothing changes. That concerns `create`, and an `update`
+   *   that gives the session to this user. A session that the user has already can always be updated.
+   *
+   * Expired sessions do not count. Logins at the same moment never exceed the limit, from whatever thread or process. Of
+   * `RedisStore` there are two exceptions. With `"end-oldest"` a user may be over the limit until the oldest session has ended.
+   * In Redis Cluster with `"reject"`, two logins at one moment may both be refused, and an `update` that changes the user may
+   * exceed the limit. Needs `maxSessionsPerUser`.
+   * @default "end-oldest"
+   */
+  whenUserIsFull?: "end-oldest" | "reject";
   /**
    * Milliseconds after its creation at which a session ends at the latest, whatever `expires` says: no `touch`, `update`,
    * cookie or other process moves its end past that. `get` returns the earlier of the two in `expires`. All processes that
@@ -271,7 +285,8 @@ export interface SessionStore<Fields extends object = object> {
    * Rejects with `ERR_SESSION_EXISTS` if a live session has its id (an expired one counts as absent),
    * `ERR_INVALID_SESSION`, `ERR_SESSION_TOO_LARGE`, or `ERR_STORE_FULL` where there is no room: in memory, where
    * room could only be made by ending the sessions of users for an anonymous visitor, or where it is larger than
-   * `maxBytes`; in a file, where `maxBytes` or the disk is full.
+   * `maxBytes`; in a file, where `maxBytes` or the disk is full. With `whenUserIsFull: "reject"` also with
+   * `ERR_TOO_MANY_SESSIONS`.
    */
   create(session: SessionInput<Fields>): Promise<void>;
 
@@ -282,7 +297,8 @@ export interface SessionStore<Fields extends object = object> {
    * Replaces a live session. It never creates one, so that a request in flight cannot bring back a session that was
    * logged out. `session.sessionId` must equal `sessionId`. An absent session resolves as well.
    *
-   * Rejects as `create` does, except with `ERR_SESSION_EXISTS`.
+   * Rejects as `create` does, except with `ERR_SESSION_EXISTS`. It rejects with `ERR_TOO_MANY_SESSIONS` only if the session
+   * gets another user.
    */
   update(sessionId: string, session: SessionInput<Fields>): Promise<void>;
 
@@ -864,6 +880,8 @@ export type SessionStoreErrorCode =
   | "ERR_INVALID_SESSION"
   /** `ConnectStore.set`: a session of this id has ended, and what was given may be an old copy of it. */
   | "ERR_SESSION_ENDED"
+  /** One more session of a user who has `maxSessionsPerUser`, with `whenUserIsFull: "reject"`. Nothing has changed. */
+  | "ERR_TOO_MANY_SESSIONS"
   /** A session over `maxSessionBytes`. */
   | "ERR_SESSION_TOO_LARGE"
   /** An option that is unknown, missing or out of range, or an invalid argument. */
@@ -1024,6 +1042,20 @@ export interface FileFullEvent extends StoreEvent {
   message: string;
 }
 
+/** The limits that all processes of a store should have in common. `null` for an option that is not given. */
+export interface CommonLimits {
+  maxSessionsPerUser: number | null;
+  whenUserIsFull: "end-oldest" | "reject" | null;
+  maxLifetime: number | null;
+}
+
+/** `native-store:limits:differ`: another process had the store open before, with other limits. */
+export interface LimitsDifferEvent extends StoreEvent {
+  own: CommonLimits;
+  other: CommonLimits;
+  message: string;
+}
+
 /** The channels of `node:diagnostics_channel` on which stores publish, and their payloads. */
 export interface StoreEvents {
   /** Sessions have ended. */
@@ -1044,6 +1076,7 @@ export interface StoreEvents {
   "native-store:file:drain": FileDrainEvent;
   /** A call was rejected, as the file or the disk is full. */
   "native-store:file:full": FileFullEvent;
+  "native-store:limits:differ": LimitsDifferEvent;
 }
 
 /** The part of FluidAuth's `Session` that {@link guardSession} relies on. */

@@ -32,10 +32,15 @@ async function idsOf(store) {
  * @param {(options?: object, Store?: Function) => Promise<object>} createStore gives an empty store with these
  *   options, of a class that extends the store's if one is given
  * @param {{ SessionStoreError: Function }} errors of the package under test
- * @param {{ isRemote?: boolean, ownStats?: string[] }} kind a remote store has to ask a server, which ends sessions
- *   itself; `ownStats` names what the store's `stats()` has and others have not
+ * @param {{ isRemote?: boolean, isApart?: boolean, ownStats?: string[] }} kind a remote store has to ask a server, which ends
+ *   sessions itself; one that is apart has the sessions of a user on several servers; `ownStats` names what the store's `stats()` has and others have not
  */
-function conformance(name, createStore, { SessionStoreError }, { isRemote = false, ownStats = [] } = {}) {
+function conformance(
+  name,
+  createStore,
+  { SessionStoreError },
+  { isRemote = false, isApart = false, ownStats = [] } = {},
+) {
   const failsWith = (code, words) => (error) => {
     assert.ok(error instanceof SessionStoreError, `not a SessionStoreError: ${error?.stack}`);
     assert.equal(error.code, code);
@@ -578,6 +583,64 @@ function conformance(name, createStore, { SessionStoreError }, { isRemote = fals
         assert.equal(await limited.size(), 3);
         assert.equal((await limited.stats()).evicted, 1);
         await limited.close();
+      });
+    });
+
+    describe('maxSessionsPerUser with whenUserIsFull: "reject"', () => {
+      const full = failsWith(
+        "ERR_TOO_MANY_SESSIONS",
+        /^the user has at least 2 live sessions, the limit of maxSessionsPerUser \(whenUserIsFull is "reject"\): end one of them first, by delete\(\) or deleteByUser\(\)$/,
+      );
+      let limited;
+      let mine;
+      beforeEach(async () => {
+        limited = await createStore({ maxSessionsPerUser: 2, whenUserIsFull: "reject" });
+        mine = [session(), session({ cart: [1] })];
+        for (const one of mine) await limited.create(one);
+      });
+      afterEach(() => limited.close());
+
+      it("refuses one more session of the user, in either form", async () => {
+        await assert.rejects(limited.create(session()), full);
+        await assert.rejects(limited.create(session({ cart: [2] })), full);
+        await limited.create(session({ userId: "ben" }));
+        await limited.create(session({ userId: null }));
+        assert.deepEqual(await limited.getByUser("ann"), mine);
+        assert.equal(await limited.size(), 4);
+        const { created, evicted, errors } = await limited.stats();
+        assert.deepEqual([created, evicted, errors.ERR_TOO_MANY_SESSIONS], [4, 0, 2]);
+      });
+
+      it("takes one more when another has ended or expired", async () => {
+        await limited.delete(mine[0].sessionId);
+        await limited.create(session());
+        await limited.touch(mine[1].sessionId, at(-1));
+        await limited.create(session());
+        await assert.rejects(limited.create(session()), full);
+      });
+
+      it("changes a session of the user, and gives the user no other", async () => {
+        const changed = { ...mine[0], cart: [3] };
+        await limited.update(changed.sessionId, changed);
+        const visitor = session({ userId: null, cart: [4] });
+        await limited.create(visitor);
+        await assert.rejects(limited.update(visitor.sessionId, { ...visitor, userId: "ann" }), full);
+        assert.deepEqual(await limited.get(visitor.sessionId), visitor);
+        assert.deepEqual(await limited.getByUser("ann"), [changed, mine[1]]);
+        await limited.deleteByUser("ann", { except: changed.sessionId });
+        const given = { ...visitor, userId: "ann" };
+        await limited.update(visitor.sessionId, given);
+        assert.deepEqual(await limited.get(visitor.sessionId), given);
+      });
+
+      it("never takes too many at once", async () => {
+        await limited.deleteByUser("ann");
+        const logins = Array.from({ length: 20 }, () => limited.create(session()));
+        const refused = (await Promise.allSettled(logins)).filter(({ status }) => status === "rejected");
+        for (const { reason } of refused) full(reason);
+        const held = (await limited.getByUser("ann")).length;
+        assert.equal(held, logins.length - refused.length);
+        assert.ok(isApart ? held <= 2 : held === 2, `${held} sessions`);
       });
     });
 

@@ -50,9 +50,9 @@ async function serve(store, options, handler) {
 const sidOf = ({ cookie }) => decodeURIComponent(cookie.split("=")[1]).slice(2).split(".")[0];
 
 for (const [name, createStore, skip] of [
-  ["MemoryStore", () => new MemoryStore()],
-  ["FileStore", () => new FileStore({ path: newFolder() })],
-  ["RedisStore", () => redis.open(), redisMissing],
+  ["MemoryStore", (options) => new MemoryStore(options)],
+  ["FileStore", (options) => new FileStore({ path: newFolder(), ...options })],
+  ["RedisStore", (options) => redis.open(options), redisMissing],
 ]) {
   describe(`an app on express-session over ${name}`, { skip }, () => {
     let store;
@@ -65,6 +65,68 @@ for (const [name, createStore, skip] of [
       req.session.views = (req.session.views ?? 0) + 1;
       res.end(`${req.session.views}`);
     };
+
+    describe('with whenUserIsFull: "reject"', () => {
+      const limits = { maxSessionsPerUser: 2, whenUserIsFull: "reject" };
+      const userId = ({ user }) => user;
+      const full = /^ERR_TOO_MANY_SESSIONS: the user has at least 2 live sessions/;
+      let limited;
+      beforeEach(() => {
+        limited = new ConnectStore(createStore(limits), { userId });
+      });
+      afterEach(() => limited.close());
+
+      /** Logs a user in, and answers once that is stored. */
+      const login = (req, res, next) => {
+        req.session.user = "ada";
+        req.session.save((error) => (error ? next(error) : res.end("in")));
+      };
+
+      async function assertLimits(ask) {
+        const jars = [{}, {}];
+        for (const jar of jars) assert.equal((await ask("/login", jar)).body, "in");
+        const late = {};
+        await ask("/visit", late);
+        const refused = await ask("/login", late);
+        assert.equal(refused.status, 500);
+        assert.match(refused.body, full);
+        assert.equal((await ask("/me", late)).body, "nobody");
+        for (const jar of jars) assert.equal((await ask("/me", jar)).body, "ada");
+        assert.equal((await limited.getByUser("ada")).length, 2);
+        await ask("/logout", jars[0]);
+        assert.equal((await ask("/login", late)).body, "in");
+        assert.equal((await ask("/me", late)).body, "ada");
+      }
+
+      const routes = (logIn) => (req, res, next) => {
+        if (req.path === "/login") return logIn(req, res, next);
+        if (req.path === "/logout") return req.session.destroy((error) => (error ? next(error) : res.end()));
+        if (req.path === "/visit") req.session.seen = true;
+        res.end(req.session.user ?? "nobody");
+      };
+
+      it("a login by regenerate fails with the error, and the user's sessions stay", async () => {
+        const renew = (req, res, next) =>
+          req.session.regenerate((error) => (error ? next(error) : login(req, res, next)));
+        await assertLimits(await serve(limited, {}, routes(renew)));
+      });
+
+      it("so does one in the visitor's session, which stays as it was", async () => {
+        const ask = await serve(limited, {}, routes(login));
+        await assertLimits(ask);
+      });
+
+      it("the callback gets the error", async () => {
+        const set = (sid) =>
+          new Promise((resolve) =>
+            limited.set(sid, { cookie: { expires: new Date(Date.now() + HOUR) }, user: "ada" }, resolve),
+          );
+        for (const sid of ["a", "b"]) assert.equal(await set(sid), null);
+        assert.equal((await set("c")).code, "ERR_TOO_MANY_SESSIONS");
+        assert.equal(await set("a"), null, "a session that the user has already");
+        assert.deepEqual(await limited.ids().then((ids) => ids.sort()), ["a", "b"]);
+      });
+    });
 
     it("gets sessions of express-session's own classes, also in the first request of a process", async () => {
       const handler = (req, res) => {

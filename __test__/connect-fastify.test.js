@@ -36,9 +36,9 @@ async function serve(store, options, handler) {
 const sidOf = ({ cookies }) => cookies.sessionId.split(".")[0];
 
 for (const [name, createStore, skip] of [
-  ["MemoryStore", () => new MemoryStore()],
-  ["FileStore", () => new FileStore({ path: newFolder() })],
-  ["RedisStore", () => redis.open(), redisMissing],
+  ["MemoryStore", (options) => new MemoryStore(options)],
+  ["FileStore", (options) => new FileStore({ path: newFolder(), ...options })],
+  ["RedisStore", (options) => redis.open(options), redisMissing],
 ]) {
   describe(`an app on @fastify/session over ${name}`, { skip }, () => {
     let store;
@@ -51,6 +51,26 @@ for (const [name, createStore, skip] of [
       session.views = (session.views ?? 0) + 1;
       return `${session.views}`;
     };
+
+    it("refuses a login of a user who is full, and keeps the user's sessions", async () => {
+      const options = { maxSessionsPerUser: 1, whenUserIsFull: "reject" };
+      const limited = new ConnectStore(createStore(options), { userId: ({ user }) => user });
+      const ask = await serve(limited, {}, async ({ url, session }) => {
+        if (url === "/login") {
+          session.user = "ada";
+          await session.save();
+        }
+        return session.user ?? "nobody";
+      });
+      const [first, late] = [{}, {}];
+      assert.equal((await ask("/login", first)).body, "ada");
+      const refused = await ask("/login", late);
+      assert.equal(refused.status, 500);
+      assert.equal(JSON.parse(refused.body).code, "ERR_TOO_MANY_SESSIONS");
+      assert.equal((await ask("/me", first)).body, "ada");
+      assert.equal((await limited.getByUser("ada")).length, 1);
+      await limited.close();
+    });
 
     it("keeps its sessions", async () => {
       const ask = await serve(store, {}, counter);

@@ -33,6 +33,7 @@ describe("options of MemoryStore", () => {
     const store = new MemoryStore({
       maxSessionBytes: 1,
       maxSessionsPerUser: Number.MAX_SAFE_INTEGER,
+      whenUserIsFull: "end-oldest",
       maxSessions: 1,
       maxBytes: Number.MAX_SAFE_INTEGER,
       sweepInterval: 0,
@@ -61,6 +62,31 @@ describe("options of MemoryStore", () => {
   it("refuse a sweepInterval that is no whole number from 0", () => {
     for (const value of [-1, 0.5, NaN, Infinity, "60000", null])
       refuses({ sweepInterval: value }, /^sweepInterval/);
+  });
+
+  it("refuse another rule for a full user, and one without a limit", () => {
+    for (const [value, given] of [
+      ["refuse", '"refuse": did you mean "reject"?'],
+      ["REJECT", '"REJECT": did you mean "reject"?'],
+      ["evict", '"evict": did you mean "end-oldest"?'],
+      ["endOldest", '"endOldest": did you mean "end-oldest"?'],
+      ["keep", '"keep"'],
+      ["x".repeat(17), "a string"],
+      [1, "1"],
+      [null, "null"],
+    ]) {
+      assert.throws(() => new MemoryStore({ maxSessionsPerUser: 1, whenUserIsFull: value }), {
+        code: "ERR_INVALID_OPTION",
+        message: `whenUserIsFull must be "end-oldest" (the user's oldest session ends) or "reject" (the new one is refused); got ${given}`,
+      });
+    }
+    const words = /^whenUserIsFull needs maxSessionsPerUser beside it: .* must be a whole number from 1 /;
+    for (const Store of [MemoryStore, FileStore, RedisStore]) {
+      const place = { FileStore: { path: newFolder() }, RedisStore: { url: "redis://127.0.0.1:1" } }[
+        Store.name
+      ];
+      refuses({ ...place, whenUserIsFull: "reject" }, words, Store);
+    }
   });
 
   it("refuse a name that is no text", () => {
@@ -225,6 +251,10 @@ describe("options of FileStore", () => {
       [
         { maxSessionsPerUser: 3 },
         /^maxSessionsPerUser must be 2, as the open store of this path has it; got 3$/,
+      ],
+      [
+        { maxSessionsPerUser: 2, whenUserIsFull: "reject" },
+        /^whenUserIsFull must be "end-oldest", as the open store of this path has it; got "reject"$/,
       ],
       [{ maxBytes: 2 ** 30 }, /^maxBytes must be left out, as the open store of this path has it/],
       [{ sweepInterval: 1 }, /^sweepInterval must be 60000/],

@@ -19,7 +19,7 @@ describe("in a cluster", { skip: redisMissing }, () => {
     ["RedisStore with a cache", { cache: {} }, [...counters, "cache"]],
   ]) {
     const createStore = async (options, Store) => cluster.open({ ...given, ...options }, Store);
-    conformance(name, createStore, { SessionStoreError }, { isRemote: true, ownStats });
+    conformance(name, createStore, { SessionStoreError }, { isRemote: true, isApart: true, ownStats });
   }
 
   it("sessions are on every server, and each is found by its user", async () => {

@@ -30,7 +30,7 @@ function makeError(nativeCode, message, options) {
 function fromNative(error) {
   if (error instanceof SessionStoreError || typeof error?.code !== "string") return error;
   // Any other code is Node-API's own: this package made a call that it should not have made.
-  if (!/^ERR_(SESSION|STORE|INVALID|INTERNAL)/.test(error.code)) {
+  if (!/^ERR_(SESSION|STORE|INVALID|INTERNAL|TOO_MANY)/.test(error.code)) {
     return new SessionStoreError("ERR_INTERNAL", error.message, { cause: error });
   }
   return makeError(error.code, error.message);

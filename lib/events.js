@@ -17,6 +17,7 @@ const NAMES = [
   "redis:failover",
   "file:drain",
   "file:full",
+  "limits:differ",
 ];
 // Kept here, as Node.js forgets a channel that nobody has.
 const channels = Object.fromEntries(NAMES.map((name) => [name, diagnostics.channel(`native-store:${name}`)]));
@@ -125,6 +126,12 @@ function publishDropped(store, sessionId, userId = null) {
   }
 }
 
+/** Another process has a store open with other limits. */
+function publishLimitsDiffer(db, payload) {
+  const channel = channels["limits:differ"];
+  if (channel.hasSubscribers) channel.publish({ store: db, ...payload });
+}
+
 /** Prints events in a process that has `NODE_DEBUG=native-store`. */
 function printEvents() {
   const debug = debuglog("native-store");
@@ -136,4 +143,4 @@ function printEvents() {
 
 printEvents();
 
-module.exports = { Events, publishDropped };
+module.exports = { Events, publishDropped, publishLimitsDiffer };

@@ -4,7 +4,8 @@ const native = require("./native.js");
 const { fromNative, invalidOption, onBehalfOf } = require("./errors.js");
 const { KIND, Metrics } = require("./metrics.js");
 const { warnOfSeconds } = require("./durations.js");
-const { fileOptions, path: pathRule, progressOptions, validateOptions } = require("./options.js");
+const { warnOfLimits } = require("./limits-differ.js");
+const { fileOptions, isTool, path: pathRule, progressOptions, validateOptions } = require("./options.js");
 const { PendingCalls } = require("./pending-calls.js");
 const { readSecrets } = require("./secrets.js");
 const { SessionStore, callNative } = require("./session-store.js");
@@ -23,6 +24,8 @@ class FileStore extends SessionStore {
     const { store, metrics, calls, given } = onBehalfOf(FileStore, () => open(options));
     super({ type: "file", path: native.pathOf(store) }, store, metrics, calls, given);
     this.#store = store;
+    const differ = native.takeLimitsDiffer(store);
+    if (differ !== null) warnOfLimits(this.db, JSON.parse(differ));
   }
 
   async stats() {
@@ -62,7 +65,8 @@ function open(options) {
   const secrets = readSecrets(secret);
   const metrics = new Metrics(SAMPLED);
   const calls = new PendingCalls(metrics);
-  const store = callNative(() => native.openFile({ ...given, secrets }, calls.settle));
+  const settings = { ...given, secrets, isTool: options[isTool] };
+  const store = callNative(() => native.openFile(settings, calls.settle));
   calls.attach(store, { timeout: native.commandTimeoutOf(store) });
   warnOfSeconds("maxLifetime of FileStore", given.maxLifetime, { isLifetime: true });
   return { store, metrics, calls, given };

@@ -20,10 +20,42 @@ const text = {
   accepts: (value) => typeof value === "string" && value !== "" && value.isWellFormed(),
 };
 
+// A longer text is no misspelt word, and may be anything.
+const MAX_SHOWN_WORD = 16;
+
+/** An option of named values. `meaning` gives the one that a word of another system stands for, if it does for any. */
+const oneOf = (expected, values, meaning) => ({
+  expected,
+  accepts: (value) => values.includes(value),
+  describe(value) {
+    if (typeof value !== "string" && value !== true) return describeValue(value);
+    const word = String(value);
+    if (word === "" || word.length > MAX_SHOWN_WORD) return kindOf(value);
+    const likely = meaning(word) ?? likelySpelling(word, values);
+    return JSON.stringify(value) + (likely ? `: did you mean "${likely}"?` : "");
+  },
+});
+
+const whenUserIsFull = {
+  ...oneOf(
+    '"end-oldest" (the user\'s oldest session ends) or "reject" (the new one is refused)',
+    ["end-oldest", "reject"],
+    (word) => {
+      if (/^(?:refuse|deny|forbid|block|error)$/i.test(word)) return "reject";
+      return /^(?:oldest|evict|replace)$/i.test(word) ? "end-oldest" : undefined;
+    },
+  ),
+  needs: "maxSessionsPerUser",
+};
+
+/** The option of a store that the command line opens: its limits are none of the app's. */
+const isTool = Symbol("isTool");
+
 /** The options that every store takes. */
 const common = {
   maxSessionBytes: wholeNumber(1, { of: "bytes", example: "1024 * 1024" }),
   maxSessionsPerUser: wholeNumber(1),
+  whenUserIsFull,
   maxLifetime: milliseconds(1, "30 * 24 * 60 * 60 * 1000 for 30 days"),
   sweepInterval: milliseconds(0, "60 * 1000 for a minute"),
 };
@@ -78,32 +110,14 @@ function describeUrl({ href, protocol }) {
   }
 }
 
-// A longer text is no misspelt word, and may be anything.
-const MAX_SHOWN_WORD = 16;
-
-const durabilities = ["commit", "everysec"];
-
-const durability = {
-  expected: '"commit" (resolves once the write is on disk) or "everysec" (on disk about a second later)',
-  accepts: (value) => durabilities.includes(value),
-  describe: describeDurability,
-};
-
-/** Shows a wrong durability and, where one is near, the value that it may have been meant to be. */
-function describeDurability(value) {
-  if (typeof value !== "string" && value !== true) return describeValue(value);
-  const word = String(value);
-  if (word === "" || word.length > MAX_SHOWN_WORD) return kindOf(value);
-  const likely = likelyDurability(word);
-  return JSON.stringify(value) + (likely ? `: did you mean "${likely}"?` : "");
-}
-
-/** Knows the words of Redis and SQLite, and misspellings. */
-function likelyDurability(word) {
-  if (/^(?:always|f?sync|fdatasync|full|true)$/i.test(word)) return "commit";
-  if (/^every/i.test(word)) return "everysec";
-  return likelySpelling(word, durabilities);
-}
+const durability = oneOf(
+  '"commit" (resolves once the write is on disk) or "everysec" (on disk about a second later)',
+  ["commit", "everysec"],
+  (word) => {
+    if (/^(?:always|f?sync|fdatasync|full|true)$/i.test(word)) return "commit";
+    return /^every/i.test(word) ? "everysec" : undefined;
+  },
+);
 
 const fileOptions = {
   path,
@@ -222,9 +236,18 @@ function validateOptions(options = {}, known, { of, within, required = [], main 
     given[name] = read ? read(value) : value;
   }
   const missing = required.find((name) => !Object.hasOwn(given, name));
-  if (missing === undefined) return given;
-  const got = Object.hasOwn(options, missing) ? "; got undefined" : "";
-  throw invalid(`${nameOf(missing)} is required: ${known[missing].required}${got}`);
+  if (missing !== undefined) {
+    const got = Object.hasOwn(options, missing) ? "; got undefined" : "";
+    throw invalid(`${nameOf(missing)} is required: ${known[missing].required}${got}`);
+  }
+  for (const name of Object.keys(given)) {
+    const { needs } = known[name];
+    if (needs && !Object.hasOwn(given, needs)) {
+      const { expected } = known[needs];
+      throw invalid(`${nameOf(name)} needs ${needs} beside it: ${needs} must be ${expected}; got undefined`);
+    }
+  }
+  return given;
 }
 
 const describeValue = (value) => (typeof value === "number" ? String(value) : kindOf(value));
@@ -235,6 +258,7 @@ const unknownOption = (name, known, of) =>
   invalid(`${of} has no option ${JSON.stringify(name)}: ${hintFor(name, known, of)}`);
 
 module.exports = {
+  isTool,
   validateOptions,
   text,
   path,

@@ -4,7 +4,8 @@ const { warnOfSeconds } = require("./durations.js");
 const { onBehalfOf } = require("./errors.js");
 const native = require("./native.js");
 const { KIND, Metrics } = require("./metrics.js");
-const { redisOptions, validateOptions } = require("./options.js");
+const { limitsWarner } = require("./limits-differ.js");
+const { isTool, redisOptions, validateOptions } = require("./options.js");
 const { answerRequests } = require("./redis-credentials.js");
 const { readCache, warnOfCache } = require("./redis-cache.js");
 const { readServers } = require("./redis-servers.js");
@@ -28,8 +29,8 @@ const KEPT = new WeakMap();
 class RedisStore extends SessionStore {
   constructor(options) {
     const opened = onBehalfOf(RedisStore, () => open(options));
-    const { store, mode, prefix, credentials, metrics, calls, given } = opened;
-    super({ type: "redis", mode, prefix }, store, metrics, calls, given);
+    const { store, db, credentials, metrics, calls, given } = opened;
+    super(db, store, metrics, calls, given);
     if (credentials !== undefined) KEPT.set(this, credentials);
   }
 
@@ -56,13 +57,13 @@ function open(options) {
   const calls = new PendingCalls(metrics, { isEager: true });
   const ask = credentials && answerRequests(credentials);
   const warn = settings.cache && warnOfCache;
-  const store = callNative(() =>
-    native.openRedis({ ...settings, secrets, eventLoop }, calls.settle, ask, warn),
-  );
+  const db = { type: "redis", mode: settings.mode, prefix: settings.prefix };
+  const differ = limitsWarner(db, settings);
+  const nativeSettings = { ...settings, secrets, eventLoop, isTool: options[isTool] };
+  const store = callNative(() => native.openRedis(nativeSettings, calls.settle, ask, warn, differ));
   calls.attach(store, { kept: credentials });
   warnOfSeconds("maxLifetime of RedisStore", given.maxLifetime, { isLifetime: true });
-  const { mode, prefix } = settings;
-  return { store, mode, prefix, credentials, metrics, calls, given };
+  return { store, db, credentials, metrics, calls, given };
 }
 
 module.exports = { RedisStore };

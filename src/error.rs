@@ -14,6 +14,12 @@ pub enum StoreError {
     #[error("{field} must be {expected}; got {given}")]
     InvalidSession { field: &'static str, expected: &'static str, given: Cow<'static, str> },
 
+    #[error(
+        "the user has at least {max} live sessions, the limit of maxSessionsPerUser (whenUserIsFull is \"reject\"): end one \
+         of them first, by delete() or deleteByUser()"
+    )]
+    TooManySessions { max: usize },
+
     #[error("the session takes {bytes} bytes as JSON; maxSessionBytes is {max}")]
     TooLarge { bytes: usize, max: usize },
 
@@ -86,6 +92,7 @@ impl StoreError {
         match self {
             Self::Exists => "ERR_SESSION_EXISTS",
             Self::InvalidSession { .. } => "ERR_INVALID_SESSION",
+            Self::TooManySessions { .. } => "ERR_TOO_MANY_SESSIONS",
             Self::TooLarge { .. } => "ERR_SESSION_TOO_LARGE",
             Self::InvalidOption { .. } => "ERR_INVALID_OPTION",
             Self::Full(_) => "ERR_STORE_FULL",

@@ -12,7 +12,7 @@ use native_store::session::{Body, Content, ExpiresForm, Expiry, Session, Session
 use native_store::store::file::{FileOptions, Secret};
 use native_store::store::memory::{Limits, MemoryStore};
 use native_store::store::redis::{Address, Login, RedisOptions, Servers};
-use native_store::store::{Cursor, FileStore, RedisStore, SessionStore};
+use native_store::store::{Cursor, FileStore, RedisStore, SessionStore, WhenUserIsFull};
 use proptest::prelude::*;
 
 mod redis;
@@ -58,14 +58,19 @@ fn limits() -> impl Strategy<Value = Limits> {
     let limit = |range: std::ops::Range<usize>| {
         proptest::option::of(range).prop_map(|max: Option<usize>| max.and_then(NonZeroUsize::new))
     };
-    (limit(1..5), limit(1..8), max_lifetime()).prop_map(
-        |(max_sessions_per_user, max_sessions, max_lifetime)| Limits {
+    (limit(1..5), when_user_is_full(), limit(1..8), max_lifetime()).prop_map(
+        |(max_sessions_per_user, when_user_is_full, max_sessions, max_lifetime)| Limits {
             max_sessions_per_user,
+            when_user_is_full,
             max_sessions,
             max_lifetime,
             ..Limits::default()
         },
     )
+}
+
+fn when_user_is_full() -> impl Strategy<Value = WhenUserIsFull> {
+    prop_oneof![Just(WhenUserIsFull::EndOldest), Just(WhenUserIsFull::Reject)]
 }
 
 fn max_lifetime() -> impl Strategy<Value = Lifetime> {
@@ -152,6 +157,13 @@ impl Model {
         let others = rest.len();
         if let (Some(user), Some(max)) = (new.user, self.limits.max_sessions_per_user) {
             while rest.iter().filter(|entry| entry.user == Some(user)).count() >= max.get() {
+                if self.limits.when_user_is_full == WhenUserIsFull::Reject {
+                    let is_theirs = |old: &Entry| Some(old.id) == replaces && old.user == Some(user);
+                    if self.live.iter().any(is_theirs) {
+                        break;
+                    }
+                    return Err("ERR_TOO_MANY_SESSIONS");
+                }
                 let of_user = rest.iter().filter(|entry| entry.user == Some(user));
                 let oldest = of_user.min_by_key(|entry| entry.created).unwrap().id;
                 rest.retain(|entry| entry.id != oldest);
@@ -401,6 +413,7 @@ proptest! {
     #[test]
     fn a_store_in_a_file_does_what_its_model_does(
         max_sessions_per_user in proptest::option::of(1..5_usize),
+        when_user_is_full in when_user_is_full(),
         max_lifetime in max_lifetime(),
         sealed in any::<bool>(),
         ops in proptest::collection::vec(op(), 1..80),
@@ -410,6 +423,7 @@ proptest! {
         let dir = directory();
         let limits = Limits {
             max_sessions_per_user: max_sessions_per_user.and_then(NonZeroUsize::new),
+            when_user_is_full,
             max_lifetime,
             ..Limits::default()
         };
@@ -417,6 +431,7 @@ proptest! {
             path: dir.path().into(),
             secrets: if sealed { vec![Secret::new(vec![7; 32])] } else { Vec::new() },
             max_sessions_per_user: limits.max_sessions_per_user,
+            when_user_is_full: Some(when_user_is_full),
             max_lifetime: max_lifetime.max(),
             sweep_interval: Some(0),
             ..FileOptions::default()
@@ -451,6 +466,7 @@ proptest! {
     #[test]
     fn a_store_in_redis_does_what_its_model_does(
         max_sessions_per_user in proptest::option::of(1..5_usize),
+        when_user_is_full in when_user_is_full(),
         max_lifetime in max_lifetime(),
         sealed in any::<bool>(),
         ops in proptest::collection::vec(op(), 1..60),
@@ -461,6 +477,7 @@ proptest! {
             let clock = Arc::new(MockClock::new(1_000_000));
             let limits = Limits {
                 max_sessions_per_user: max_sessions_per_user.and_then(NonZeroUsize::new),
+                when_user_is_full,
                 max_lifetime,
                 ..Limits::default()
             };
@@ -470,6 +487,7 @@ proptest! {
                 prefix: format!("{}:", PREFIXES.fetch_add(1, Ordering::Relaxed)),
                 secrets: if sealed { vec![Secret::new(vec![7; 32])] } else { Vec::new() },
                 max_sessions_per_user: limits.max_sessions_per_user,
+                when_user_is_full,
                 max_lifetime: max_lifetime.max(),
                 sweep_interval: Some(0),
                 command_timeout: Duration::from_secs(10),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use native_store::clock::{Clock, MockClock};
 use native_store::session::{Body, Content, ExpiresForm, Expiry, FieldOrder, Session, SessionId, UserKeyBuf};
 use native_store::store::memory::{Limits, MemoryStore};
-use native_store::store::{Cursor, SessionStore};
+use native_store::store::{Cursor, SessionStore, WhenUserIsFull};
 use shuttle::thread;
 
 const SCHEDULES: usize = 2000;
@@ -83,6 +83,12 @@ fn change_user(store: &MemoryStore, _: &MockClock) {
     }
 }
 
+fn log_in_ben(store: &MemoryStore, _: &MockClock) {
+    for session_id in ["d", "e"] {
+        let _ = with_session(session_id, "ben", |session| store.create(session));
+    }
+}
+
 fn log_out_everywhere(store: &MemoryStore, _: &MockClock) {
     store.delete_by_user(user("ann").as_key(), Some(&id("c"))).unwrap();
     store.delete(&id("a")).unwrap();
@@ -117,6 +123,21 @@ fn with_limits() {
     };
     check(limits, &[log_in, change_user, log_out_everywhere, use_and_extend, expire_and_sweep], |store| {
         assert!(store.stats().unwrap().sessions.unwrap() <= 2);
+    });
+}
+
+#[test]
+fn a_limit_of_a_user_that_rejects() {
+    let limits = Limits {
+        max_sessions_per_user: NonZeroUsize::new(2),
+        when_user_is_full: WhenUserIsFull::Reject,
+        ..Limits::default()
+    };
+    check(limits, &[log_in, change_user, log_in_ben, use_and_extend], |store| {
+        for name in ["ann", "ben"] {
+            assert!(store.get_by_user(user(name).as_key()).unwrap().len() <= 2);
+        }
+        assert_eq!(store.stats().unwrap().evicted, 0);
     });
 }
 

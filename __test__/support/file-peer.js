@@ -3,7 +3,7 @@
 // Opens stores and calls them for another process or thread, as messages say: see `file-peers.js`.
 
 const { parentPort } = require("node:worker_threads");
-const { FileStore } = require("../..");
+const { FileStore, RedisStore } = require("../..");
 
 const port = parentPort ?? process;
 const send = (message) => (parentPort ? parentPort.postMessage(message) : process.send(message));
@@ -17,7 +17,8 @@ function waitUntil(moment) {
 const commands = {
   open(options, moment) {
     waitUntil(moment);
-    return stores.push(new FileStore(options)) - 1;
+    const Store = options.path === undefined ? RedisStore : FileStore;
+    return stores.push(new Store(options)) - 1;
   },
 
   call(store, method, ...args) {

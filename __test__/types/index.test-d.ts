@@ -144,6 +144,7 @@ export async function options() {
     maxBytes: 1,
     maxSessionBytes: 1,
     maxSessionsPerUser: 1,
+    whenUserIsFull: "end-oldest",
     maxLifetime: 1,
     sweepInterval: 0,
   });
@@ -177,6 +178,8 @@ export async function files() {
 
   new FileStore({ path, readOnly: true, allowNetworkFileSystem: false });
   new FileStore({ path, durability: "commit", maxBytes: 2 ** 30, maxSessionsPerUser: 3, sweepInterval: 0 });
+  new FileStore({ path, maxSessionsPerUser: 3, whenUserIsFull: "reject" });
+  expectError(new FileStore({ path, maxSessionsPerUser: 3, whenUserIsFull: "evict" }));
   new FileStore({ path, durability: "everysec" });
   for (const secret of ["a", new Uint8Array(32), ["a", new Uint8Array(32)] as const]) {
     new FileStore({ path, secret });
@@ -254,6 +257,7 @@ export async function errors() {
     | "ERR_SESSION_EXISTS"
     | "ERR_INVALID_SESSION"
     | "ERR_SESSION_ENDED"
+    | "ERR_TOO_MANY_SESSIONS"
     | "ERR_SESSION_TOO_LARGE"
     | "ERR_INVALID_OPTION"
     | "ERR_ADDON_LOAD"

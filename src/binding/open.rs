@@ -20,7 +20,7 @@ use crate::store::memory::{MemoryOptions, SharedStore};
 use crate::store::redis::{
     Address, Auth, Authorities, CacheOptions, Credentials, Login, RedisOptions, Servers, TlsOptions,
 };
-use crate::store::{FileStore, RedisStore};
+use crate::store::{FileStore, LimitsDiffer, RedisStore, WhenUserIsFull};
 
 /// The options of a store in memory, which `lib/options.js` has validated: whole numbers.
 #[napi(object, object_to_js = false)]
@@ -28,6 +28,8 @@ pub struct JsMemoryOptions {
     pub name: Option<String>,
     pub max_session_bytes: Option<f64>,
     pub max_sessions_per_user: Option<f64>,
+    #[napi(ts_type = "'end-oldest' | 'reject'")]
+    pub when_user_is_full: Option<String>,
     pub max_sessions: Option<f64>,
     pub max_bytes: Option<f64>,
     pub max_lifetime: Option<f64>,
@@ -40,6 +42,7 @@ impl From<JsMemoryOptions> for MemoryOptions {
             name: options.name,
             max_session_bytes: options.max_session_bytes.map(|bytes| bytes as usize),
             max_sessions_per_user: limit(options.max_sessions_per_user),
+            when_user_is_full: options.when_user_is_full.as_deref().map(when_user_is_full),
             max_sessions: limit(options.max_sessions),
             max_bytes: limit(options.max_bytes),
             max_lifetime: options.max_lifetime.map(|millis| millis as u64),
@@ -56,6 +59,8 @@ pub struct JsFileOptions {
     pub max_bytes: Option<f64>,
     pub max_session_bytes: Option<f64>,
     pub max_sessions_per_user: Option<f64>,
+    #[napi(ts_type = "'end-oldest' | 'reject'")]
+    pub when_user_is_full: Option<String>,
     pub max_lifetime: Option<f64>,
     pub sweep_interval: Option<f64>,
     pub command_timeout: Option<f64>,
@@ -63,6 +68,8 @@ pub struct JsFileOptions {
     pub durability: Option<String>,
     pub read_only: Option<bool>,
     pub allow_network_file_system: Option<bool>,
+    /// Opened by the command line.
+    pub is_tool: Option<bool>,
 }
 
 impl From<JsFileOptions> for FileOptions {
@@ -73,12 +80,14 @@ impl From<JsFileOptions> for FileOptions {
             max_bytes: options.max_bytes.and_then(|bytes| NonZeroU64::new(bytes as u64)),
             max_session_bytes: limit(options.max_session_bytes),
             max_sessions_per_user: limit(options.max_sessions_per_user),
+            when_user_is_full: options.when_user_is_full.as_deref().map(when_user_is_full),
             max_lifetime: options.max_lifetime.map(|millis| millis as u64),
             sweep_interval: options.sweep_interval.map(|millis| millis as u64),
             command_timeout: options.command_timeout.map(|millis| millis as u64),
             durability: options.durability.as_deref().map(durability),
             read_only: options.read_only.unwrap_or(false),
             allow_network_file_system: options.allow_network_file_system.unwrap_or(false),
+            is_tool: options.is_tool.unwrap_or(false),
         }
     }
 }
@@ -87,6 +96,11 @@ impl From<JsFileOptions> for FileOptions {
 fn durability(name: &str) -> Durability {
     // A name that only one side knows must not weaken what the app is promised.
     if name == Durability::EverySec.name() { Durability::EverySec } else { Durability::Commit }
+}
+
+/// What happens to a user who is full, by a name that `lib/options.js` has validated.
+fn when_user_is_full(name: &str) -> WhenUserIsFull {
+    if name == WhenUserIsFull::Reject.name() { WhenUserIsFull::Reject } else { WhenUserIsFull::EndOldest }
 }
 
 /// A server of Redis, and how to log in to it.
@@ -154,8 +168,12 @@ pub struct JsRedisOptions {
     pub accept_any: Option<bool>,
     pub max_session_bytes: Option<f64>,
     pub max_sessions_per_user: Option<f64>,
+    #[napi(ts_type = "'end-oldest' | 'reject'")]
+    pub when_user_is_full: Option<String>,
     pub max_lifetime: Option<f64>,
     pub sweep_interval: Option<f64>,
+    /// Opened by the command line.
+    pub is_tool: Option<bool>,
     /// Whether the event loop is libuv's, and may wait for a socket of ours.
     pub event_loop: bool,
 }
@@ -201,8 +219,14 @@ impl From<JsRedisOptions> for RedisOptions {
             cache: options.cache.and_then(JsCacheOptions::convert),
             max_session_bytes: limit(options.max_session_bytes),
             max_sessions_per_user: limit(options.max_sessions_per_user),
+            when_user_is_full: options
+                .when_user_is_full
+                .as_deref()
+                .map(when_user_is_full)
+                .unwrap_or_default(),
             max_lifetime: options.max_lifetime.map(|millis| millis as u64),
             sweep_interval: options.sweep_interval.map(|millis| millis as u64),
+            is_tool: options.is_tool.unwrap_or(false),
             servers: defaults.servers,
         }
     }
@@ -238,9 +262,9 @@ pub fn open_file(
 
 /// Opens a store in Redis, as an external. It connects in the background. `settle` receives the results of calls. The
 /// number of a `get` is -1 for "not found", else `-2 - index` into the texts. `ask` receives requests for credentials,
-/// `warn` why there is no cache.
+/// `warn` why there is no cache, `differ` the limits of this process and of another that has other ones, as JSON.
 #[napi(
-    ts_args_type = "options: JsRedisOptions, settle: (done: Float64Array, length: number, failures: JsFailure[], texts: string[]) => void, ask?: (request: object) => void, warn?: (reason: string) => void",
+    ts_args_type = "options: JsRedisOptions, settle: (done: Float64Array, length: number, failures: JsFailure[], texts: string[]) => void, ask?: (request: object) => void, warn?: (reason: string) => void, differ?: (limits: string) => void",
     ts_return_type = "object"
 )]
 pub fn open_redis(
@@ -249,6 +273,7 @@ pub fn open_redis(
     settle: Function<'_, SettleArgs, ()>,
     ask: Option<Function<'_, AskArgs, ()>>,
     warn: Option<Function<'_, WarnArgs, ()>>,
+    differ: Option<Function<'_, WarnArgs, ()>>,
 ) -> Result<Value, JsError> {
     guarded(|| {
         let has_loop = options.event_loop;
@@ -257,6 +282,9 @@ pub fn open_redis(
             options.servers.login_mut().auth = Auth::Provider(Arc::new(JsCredentialsProvider::new(&ask)?));
         }
         let store = RedisStore::open(&options)?;
+        if let Some(differ) = differ.as_ref().map(Warn::new).transpose()? {
+            store.on_limits_differ(move |limits| differ.call(limits.to_json()));
+        }
         let warn = warn.as_ref().map(Warn::new).transpose()?;
         let driver = FastPathDriver::start(env.raw(), store, &settle, has_loop, warn)?;
         Value::store(env.raw(), OpenStore::Redis(driver))
@@ -294,6 +322,14 @@ pub fn max_lifetime_of(store: Value) -> Result<Option<f64>, JsError> {
 #[napi(ts_args_type = "store: object")]
 pub fn path_of(store: Value) -> Result<Option<String>, JsError> {
     of_file(store, |file| file.path().to_string_lossy().into_owned())
+}
+
+/// The limits of this process and of another that had a store in a file open before with other ones, as JSON. They are given
+/// once.
+#[napi(ts_args_type = "store: object")]
+pub fn take_limits_differ(store: Value) -> Result<Option<String>, JsError> {
+    let differ = of_file(store, FileStore::take_limits_differ)?;
+    Ok(differ.flatten().map(LimitsDiffer::to_json))
 }
 
 /// What a store in a file says of itself. `None` for the other stores.

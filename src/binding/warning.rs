@@ -7,7 +7,7 @@ use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use super::errors::refused_as_store_error;
 use crate::error::Result;
 
-/// `warn(reason: string)`.
+/// `warn(reason: string)`, and likewise `differ(limits: string)`.
 pub(super) type WarnArgs = FnArgs<(String,)>;
 
 /// The app's function, which is called later. It does not keep the event loop going.

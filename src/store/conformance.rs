@@ -2,8 +2,8 @@
 //!
 //! `conformance!(open)` in a store's tests runs them all. `open` takes a clock and gives an empty store without
 //! limits, save a `max_session_bytes` of [`MAX_SESSION_BYTES`]. `conformance!(maybe open)` runs them if `open` gives one.
-//! `conformance!(lifetime open)` runs those of a store with a `max_lifetime` of [`MAX_LIFETIME`], and `lifetime maybe`
-//! likewise.
+//! `conformance!(lifetime open)` runs those of a store with a `max_lifetime` of [`MAX_LIFETIME`], and `conformance!(reject open)`
+//! those of a store that refuses a user more than [`MAX_PER_USER`] sessions; `lifetime maybe` and `reject maybe` likewise.
 
 use std::sync::Arc;
 use std::thread;
@@ -20,6 +20,9 @@ pub const MAX_SESSION_BYTES: usize = 2000;
 
 /// The limit of a lifetime that the suite reckons with, in milliseconds.
 pub const MAX_LIFETIME: Millis = 1000;
+
+/// The limit of a user's sessions that the suite reckons with.
+pub const MAX_PER_USER: usize = 2;
 
 /// When the suite's clock begins.
 pub const START: Millis = 1_800_000_000_000;
@@ -137,6 +140,21 @@ macro_rules! conformance {
             a_session_that_was_created_before_has_the_rest_of_its_lifetime
             a_new_session_of_an_old_id_has_a_lifetime_of_its_own
         }
+    };
+    (reject maybe $open:expr) => {
+        $crate::store::conformance::conformance! { $open;
+            a_full_user_gets_no_more_sessions
+            expired_sessions_leave_room
+            a_session_that_has_expired_already_needs_no_room
+            a_session_of_a_full_user_may_change
+            no_update_gives_a_full_user_one_more_session
+            a_live_session_with_the_id_counts_before_a_full_user
+            logins_at_once_never_exceed_the_limit
+            changes_of_user_at_once_never_exceed_the_limit
+        }
+    };
+    (reject $open:expr) => {
+        $crate::store::conformance::conformance!(reject maybe |clock| Some(($open)(clock)));
     };
     (lifetime $open:expr) => {
         $crate::store::conformance::conformance!(lifetime maybe |clock| Some(($open)(clock)));
@@ -646,6 +664,127 @@ pub fn a_new_session_of_an_old_id_has_a_lifetime_of_its_own<S: SessionStore>(ben
     bench.log_in("a", "ann");
     assert_eq!(bench.store.touch(&id("a"), bench.in_millis(5000)), Ok(true));
     assert_eq!(bench.get("a").unwrap().expires.millis(), START + 160 + MAX_LIFETIME);
+}
+
+const FULL: Result<()> = Err(StoreError::TooManySessions { max: MAX_PER_USER });
+
+impl<S: SessionStore> Bench<S> {
+    /// As `log_in`, where it may be refused.
+    fn try_log_in(&self, session_id: &str, user: &str) -> Result<()> {
+        self.store.create(&plain(session_id, &UserKeyBuf::from_text(user), self.in_millis(100)))
+    }
+
+    fn give(&self, session_id: &str, user: &str) -> Result<bool> {
+        self.store.update(&plain(session_id, &UserKeyBuf::from_text(user), self.in_millis(200)))
+    }
+
+    fn fill(&self) {
+        self.log_in("a", "ann");
+        self.log_in("b", "ann");
+    }
+}
+
+pub fn a_full_user_gets_no_more_sessions<S: SessionStore>(bench: &Store<S>) {
+    bench.fill();
+    let before = bench.store.stats().unwrap();
+    assert_eq!(bench.try_log_in("c", "ann"), FULL);
+    assert_eq!(bench.try_log_in("c", "ann"), FULL, "nor the second time");
+    assert_eq!((bench.get("c"), bench.sessions_of("ann")), (None, vec!["a".into(), "b".into()]));
+    let after = bench.store.stats().unwrap();
+    assert_eq!((after.created, after.evicted), (before.created, 0));
+    assert_eq!(bench.try_log_in("c", "ben"), Ok(()), "another user's");
+    bench.store.create(&json("d", None, "{}", bench.in_millis(100))).unwrap();
+    bench.store.delete(&id("a")).unwrap();
+    assert_eq!(bench.try_log_in("e", "ann"), Ok(()));
+    assert_eq!(bench.try_log_in("f", "ann"), FULL);
+    assert_eq!(bench.store.delete_by_user(UserKeyBuf::from_text("ann").as_key(), None), Ok(2));
+    assert_eq!(bench.try_log_in("f", "ann"), Ok(()));
+    assert_eq!(bench.all_ids(), ["c", "d", "f"]);
+}
+
+pub fn expired_sessions_leave_room<S: SessionStore>(bench: &Store<S>) {
+    bench.fill();
+    bench.store.touch(&id("b"), bench.in_millis(500)).unwrap();
+    bench.clock.advance(100);
+    assert_eq!(bench.try_log_in("a", "ann"), Ok(()), "of the same id");
+    assert_eq!(bench.try_log_in("c", "ann"), FULL);
+    bench.clock.advance(400);
+    assert_eq!((bench.try_log_in("c", "ann"), bench.try_log_in("d", "ann")), (Ok(()), Ok(())));
+    assert_eq!(bench.try_log_in("e", "ann"), FULL);
+    assert_eq!(bench.sessions_of("ann"), ["c", "d"]);
+}
+
+pub fn a_session_that_has_expired_already_needs_no_room<S: SessionStore>(bench: &Store<S>) {
+    bench.fill();
+    let ann = UserKeyBuf::from_text("ann");
+    assert_eq!(bench.store.create(&plain("c", &ann, bench.in_millis(-1))), Ok(()));
+    bench.log_in("d", "ben");
+    assert_eq!(bench.store.update(&plain("d", &ann, bench.in_millis(-1))), Ok(true));
+    assert_eq!((bench.get("c"), bench.get("d")), (None, None));
+    assert_eq!(bench.sessions_of("ann"), ["a", "b"]);
+}
+
+pub fn a_session_of_a_full_user_may_change<S: SessionStore>(bench: &Store<S>) {
+    bench.fill();
+    assert_eq!(bench.give("a", "ann"), Ok(true));
+    assert_eq!(bench.store.touch(&id("b"), bench.in_millis(300)), Ok(true));
+    assert_eq!(bench.give("a", "ben"), Ok(true));
+    assert_eq!(bench.give("a", "ann"), Ok(true), "it has left room");
+    assert_eq!(bench.sessions_of("ann"), ["a", "b"]);
+}
+
+pub fn no_update_gives_a_full_user_one_more_session<S: SessionStore>(bench: &Store<S>) {
+    bench.fill();
+    bench.log_in("c", "ben");
+    bench.store.create(&json("d", None, "{}", bench.in_millis(100))).unwrap();
+    let before = ["c", "d"].map(|session_id| bench.get(session_id));
+    for session_id in ["c", "d", "c"] {
+        assert_eq!(bench.give(session_id, "ann").map(|_| ()), FULL);
+    }
+    assert_eq!(["c", "d"].map(|session_id| bench.get(session_id)), before);
+    assert_eq!(
+        (bench.sessions_of("ann"), bench.sessions_of("ben")),
+        (vec!["a".into(), "b".into()], vec!["c".into()])
+    );
+    assert_eq!(bench.give("e", "ann"), Ok(false), "an absent session is no more than that");
+    bench.store.delete(&id("b")).unwrap();
+    assert_eq!(bench.give("c", "ann"), Ok(true));
+    assert_eq!(bench.give("d", "ann").map(|_| ()), FULL);
+    assert_eq!((bench.sessions_of("ann"), bench.sessions_of("ben")), (vec!["a".into(), "c".into()], vec![]));
+}
+
+pub fn a_live_session_with_the_id_counts_before_a_full_user<S: SessionStore>(bench: &Store<S>) {
+    bench.fill();
+    assert_eq!(bench.try_log_in("a", "ann"), Err(StoreError::Exists));
+    bench.log_in("c", "ben");
+    assert_eq!(bench.try_log_in("c", "ann"), Err(StoreError::Exists));
+}
+
+pub fn logins_at_once_never_exceed_the_limit<S: SessionStore>(bench: &Store<S>) {
+    at_once(bench, |name| bench.try_log_in(name, "ann"));
+}
+
+pub fn changes_of_user_at_once_never_exceed_the_limit<S: SessionStore>(bench: &Store<S>) {
+    at_once(bench, |name| {
+        bench.log_in(name, name);
+        bench.give(name, "ann").map(|_| ())
+    });
+}
+
+/// Has ann get sessions from several threads, and end them when she is full.
+fn at_once<S: SessionStore>(bench: &Store<S>, log_in: impl Fn(&str) -> Result<()> + Sync) {
+    for round in 0..20 {
+        let outcomes: Vec<_> = thread::scope(|scope| {
+            let log_in = &log_in;
+            let each = |at| scope.spawn(move || log_in(&format!("{round} {at}")));
+            let threads: Vec<_> = (0..6).map(each).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        let (done, refused): (Vec<_>, Vec<_>) = outcomes.into_iter().partition(|outcome| *outcome == Ok(()));
+        assert_eq!((done.len(), bench.sessions_of("ann").len()), (MAX_PER_USER, MAX_PER_USER));
+        assert!(refused.iter().all(|outcome| *outcome == FULL), "{refused:?}");
+        bench.store.clear().unwrap();
+    }
 }
 
 /// `RedisStore` and `FileStore` open as an `Arc`. The suite takes a store.

@@ -1,5 +1,6 @@
 //! The contract that every store keeps, and the stores.
 
+mod common_limits;
 pub mod file;
 pub mod memory;
 pub mod redis;
@@ -9,6 +10,7 @@ mod conformance;
 #[cfg(test)]
 mod simulation;
 
+use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -19,12 +21,52 @@ use crate::error::{Result, StoreError};
 use crate::lifetime::Lifetime;
 use crate::session::{Content, Expiry, Session, SessionId, UserKey};
 
+pub use common_limits::{CommonLimits, LimitsDiffer};
 pub use file::FileStore;
 pub use memory::MemoryStore;
 pub use redis::RedisStore;
 
 /// The default of `maxSessionBytes`.
 pub const DEFAULT_MAX_SESSION_BYTES: usize = 1 << 20;
+
+/// What happens when a user gets one more live session than `maxSessionsPerUser` allows.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum WhenUserIsFull {
+    /// The user's oldest sessions end.
+    #[default]
+    EndOldest,
+    /// The call is refused. A session that is the user's already is none more: its updates are not refused.
+    Reject,
+}
+
+impl WhenUserIsFull {
+    /// The option's value in JavaScript.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::EndOldest => "end-oldest",
+            Self::Reject => "reject",
+        }
+    }
+}
+
+/// How many live sessions a user may have, and what happens beyond that.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct UserLimit {
+    pub max: Option<NonZeroUsize>,
+    pub when_full: WhenUserIsFull,
+}
+
+impl UserLimit {
+    /// The limit beyond which a user's oldest sessions end.
+    pub fn ends_beyond(self) -> Option<NonZeroUsize> {
+        self.max.filter(|_| self.when_full == WhenUserIsFull::EndOldest)
+    }
+
+    /// The limit beyond which a user gets no more sessions.
+    pub fn rejects_beyond(self) -> Option<NonZeroUsize> {
+        self.max.filter(|_| self.when_full == WhenUserIsFull::Reject)
+    }
+}
 
 /// Keeps login sessions.
 ///
@@ -50,6 +92,7 @@ pub trait SessionStore: Send + Sync {
     ///
     /// # Errors
     /// `Exists` if a live session has its id. `TooLarge`. `Full` where the store's limits leave no room for it.
+    /// `TooManySessions` if its user has as many as allowed, and the store refuses more.
     fn create(&self, session: &Session<'_>) -> Result<()>;
 
     /// As `create`, but the session was created at that time: in another store, say. A time that is yet to come counts as
@@ -69,7 +112,7 @@ pub trait SessionStore: Send + Sync {
     /// must not bring back a session that was logged out.
     ///
     /// # Errors
-    /// `TooLarge`; `Full` as for `create`.
+    /// `TooLarge`; `Full` as for `create`; `TooManySessions` as for `create`, if the session was not the user's before.
     fn update(&self, session: &Session<'_>) -> Result<bool>;
 
     /// Moves the expiry of a live session and leaves its content alone. Returns whether there was a live session.
@@ -242,6 +285,23 @@ pub(crate) fn clean_while_open<S: SessionStore + 'static>(
         // What a failed sweep leaves behind, the next one removes.
         let _ = store.clean();
         ControlFlow::Continue(())
+    }
+}
+
+/// As [`check_same`], for an option with named values.
+pub(crate) fn check_same_name(
+    option: &'static str,
+    given: Option<&'static str>,
+    actual: &'static str,
+    what: &str,
+) -> Result<()> {
+    match given.filter(|given| *given != actual) {
+        None => Ok(()),
+        Some(given) => Err(StoreError::InvalidOption {
+            option,
+            expected: format!("{actual:?}, as the open store of this {what} has it"),
+            given: format!("{given:?}"),
+        }),
     }
 }
 

@@ -21,6 +21,7 @@ use crate::error::StoreError;
 use crate::events::{Ends, Reason};
 use crate::lifetime::Lifetime;
 use crate::session::{Expiry, Session, SessionId, UserKey, UserKeyBuf};
+use crate::store::UserLimit;
 
 /// The maximum number of expiry index entries that a sweep reads in one transaction.
 pub(super) const SWEEP_STEP: usize = 200;
@@ -142,7 +143,7 @@ impl Write {
 /// What writes keep to.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Rules {
-    pub max_per_user: Option<NonZeroUsize>,
+    pub per_user: UserLimit,
     pub lifetime: Lifetime,
     /// Whether records say when their sessions were created.
     pub keeps_times: bool,
@@ -223,6 +224,7 @@ impl<'a, R: Rows> WriteBatch<'a, R> {
         let created_at = Some(created_at).filter(|_| self.rules.keeps_times);
         let header = Header { expires, indexed_expiry: expires.millis(), created, created_at };
         let (indexed, row) = self.encode(&key, header, record)?;
+        self.check_room_for_user(indexed.user, expires, &key)?;
         if old.is_some_and(|old| old.is_expired) {
             self.note_end(&key, Reason::Expired)?;
         }
@@ -239,6 +241,9 @@ impl<'a, R: Rows> WriteBatch<'a, R> {
         let Some(old) = self.find(&key)?.filter(|old| old.is_live()) else { return Ok(0) };
         let header = self.moved(old.header, record.expires);
         let (indexed, row) = self.encode(&key, header, record)?;
+        if indexed.user != old.user {
+            self.check_room_for_user(indexed.user, header.expires, &key)?;
+        }
         self.make_room_for_user(indexed.user, header.expires, &key)?;
         self.rows.set(&key, Some(old.indexed()), Some((indexed, &row)))?;
         Ok(1)
@@ -299,25 +304,52 @@ impl<'a, R: Rows> WriteBatch<'a, R> {
         Ok(count_live(&sessions))
     }
 
-    /// Ends the user's oldest sessions, so that there is room for one more. A session that is expired needs no room.
+    /// Refuses one more session of a user who is full, where no other is to end for it.
+    ///
+    /// # Errors
+    /// `TooManySessions`.
+    fn check_room_for_user(
+        &self,
+        user: Option<UserTag>,
+        expires: Expiry,
+        except: &[u8],
+    ) -> Result<(), WriteError> {
+        let Some(max) = self.rules.per_user.rejects_beyond() else { return Ok(()) };
+        match &self.surplus_of_user(max, user, expires, except)?[..] {
+            [] => Ok(()),
+            _ => Err(StoreError::TooManySessions { max: max.get() }.into()),
+        }
+    }
+
+    /// Ends the user's oldest sessions, so that there is room for one more.
     fn make_room_for_user(
         &mut self,
         user: Option<UserTag>,
         expires: Expiry,
         except: &[u8],
     ) -> heed::Result<()> {
-        let (Some(user), Some(max)) = (user, self.rules.max_per_user) else { return Ok(()) };
-        if expires.is_past(self.now) {
-            return Ok(());
-        }
-        let mut others = self.of_user(user)?;
-        others.retain(|(key, found)| !found.is_expired && key != except);
-        let surplus = (others.len() + 1).saturating_sub(max.get());
-        for (key, found) in &others[..surplus] {
+        let Some(max) = self.rules.per_user.ends_beyond() else { return Ok(()) };
+        let surplus = self.surplus_of_user(max, user, expires, except)?;
+        for (key, found) in &surplus {
             self.remove(key, *found, Reason::Replaced)?;
         }
-        self.counted.evicted += count_live(&others[..surplus]);
+        self.counted.evicted += count_live(&surplus);
         Ok(())
+    }
+
+    /// The user's oldest sessions, as many as are in the way of one more. A session that is expired needs no room.
+    fn surplus_of_user(
+        &self,
+        max: NonZeroUsize,
+        user: Option<UserTag>,
+        expires: Expiry,
+        except: &[u8],
+    ) -> heed::Result<Vec<(Vec<u8>, Found)>> {
+        let Some(user) = user.filter(|_| !expires.is_past(self.now)) else { return Ok(Vec::new()) };
+        let mut others = self.of_user(user)?;
+        others.retain(|(key, found)| !found.is_expired && key != except);
+        others.truncate((others.len() + 1).saturating_sub(max.get()));
+        Ok(others)
     }
 
     fn find(&self, key: &[u8]) -> heed::Result<Option<Found>> {

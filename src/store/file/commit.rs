@@ -92,9 +92,9 @@ impl Environment {
 
     /// What writes of this process keep to.
     pub(super) fn rules(&self) -> Rules {
-        let Limits { max_sessions_per_user, max_lifetime, .. } = self.limits;
+        let Limits { per_user, max_lifetime, .. } = self.limits;
         let keeps_times = self.keeps_times.load(Ordering::SeqCst);
-        Rules { max_per_user: max_sessions_per_user, lifetime: max_lifetime, keeps_times }
+        Rules { per_user, lifetime: max_lifetime, keeps_times }
     }
 
     fn try_change<T>(
@@ -291,7 +291,7 @@ impl Environment {
             trees,
             page_size: self.page_size,
             free: usage.free / self.page_size,
-            max_per_user: self.limits.max_sessions_per_user,
+            max_per_user: self.limits.per_user.ends_beyond(),
         };
         let need = Need {
             pages: costing.of(writes, !self.room.is_ample(usage, 2 * growth))?,

@@ -87,7 +87,7 @@ pub(super) struct Costing<'c> {
     pub page_size: u64,
     /// How many pages are free.
     pub free: u64,
-    /// `maxSessionsPerUser`: a new session may end others of its user.
+    /// The limit beyond which a new session ends others of its user.
     pub max_per_user: Option<NonZeroUsize>,
 }
 

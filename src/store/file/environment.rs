@@ -22,7 +22,7 @@ use super::names::DATA;
 #[cfg(target_os = "linux")]
 use super::names::LOCK;
 use super::open::{self, Access, Opened};
-use super::owner_lock::{Feature, OwnerLock};
+use super::owner_lock::{Feature, OwnerLock, Subject};
 use super::redo::format::LogId;
 use super::redo::mode_lock::ModeLock;
 use super::redo::overlay::Overlay;
@@ -35,7 +35,7 @@ use crate::error::{Result, StoreError};
 use crate::events::Bus;
 use crate::keyring::Secret;
 use crate::session::{Content, Expiry};
-use crate::store::Sweep;
+use crate::store::{CommonLimits, Sweep};
 
 /// How long the slots of killed readers may keep freed pages from being reused, if the file does not grow meanwhile.
 const STALE_FOR: Duration = Duration::from_secs(2);
@@ -233,6 +233,19 @@ impl Environment {
     /// Whether a process may have the store open whose version of this package does not know of a feature.
     pub(super) fn may_have_old_version(&self, feature: Feature) -> bool {
         self.owner.lock().as_ref().is_some_and(|owner| owner.may_have_old_version(feature))
+    }
+
+    /// Has other processes know the limits, and returns those of one that has others.
+    pub(super) fn say_limits(&self, own: CommonLimits) -> Option<CommonLimits> {
+        let owner = self.owner.lock();
+        let owner = owner.as_ref().filter(|_| self.access == Access::Write)?;
+        // Where the system has no such locks, nothing is known of others.
+        let other = |subject, value| owner.say(subject, value).ok().flatten();
+        let (user, lifetime) = (own.user_code(), own.lifetime_code());
+        let (other_user, other_lifetime) =
+            (other(Subject::UserLimit, user), other(Subject::Lifetime, lifetime));
+        (other_user.is_some() || other_lifetime.is_some())
+            .then(|| CommonLimits::from_codes(other_user.unwrap_or(user), other_lifetime.unwrap_or(lifetime)))
     }
 
     /// Fails if another process has opened a store that is read without locks.

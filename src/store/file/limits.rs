@@ -1,12 +1,11 @@
 //! The limits of sessions and users in a store.
 
-use std::num::NonZeroUsize;
-
 use crate::lifetime::Lifetime;
+use crate::store::UserLimit;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Limits {
     pub max_session_bytes: usize,
-    pub max_sessions_per_user: Option<NonZeroUsize>,
+    pub per_user: UserLimit,
     pub max_lifetime: Lifetime,
 }

@@ -77,7 +77,8 @@ use crate::executor::Executor;
 use crate::lifetime::Lifetime;
 use crate::scratch::with_buffer;
 use crate::session::{Content, Expiry, Session, SessionId, UserKey};
-use crate::store::{DEFAULT_MAX_SESSION_BYTES, clean_while_open};
+use crate::store::{CommonLimits, LimitsDiffer};
+use crate::store::{DEFAULT_MAX_SESSION_BYTES, UserLimit, WhenUserIsFull, check_same_name, clean_while_open};
 use crate::sweeper::{DEFAULT_SWEEP_INTERVAL, Sweeper};
 use crate::sync::join;
 
@@ -118,6 +119,7 @@ pub struct FileStore {
     /// Whether the last handle has ended.
     is_closing: AtomicBool,
     options: FileOptions,
+    limits_differ: Mutex<Option<LimitsDiffer>>,
     // After the files, as its end lets others open the folder again.
     _registered: Registered<Self>,
     ended: Ended,
@@ -166,14 +168,17 @@ impl FileStore {
         let sizes = log_sizes(&opened, options);
         let limits = Limits {
             max_session_bytes: options.max_session_bytes.map_or(DEFAULT_MAX_SESSION_BYTES, usize::from),
-            max_sessions_per_user: options.max_sessions_per_user,
+            per_user: options.user_limit(),
             max_lifetime: Lifetime::new(options.max_lifetime),
         };
         let environment =
             Environment::new(opened, options.secrets.clone(), limits, max_bytes, Arc::clone(&clock));
         let environment = Arc::new(environment);
+        let own = CommonLimits { per_user: limits.per_user, max_lifetime: options.max_lifetime };
+        let other = if options.is_tool { None } else { environment.say_limits(own) };
+        let limits_differ = Mutex::new(other.map(|other| LimitsDiffer { own, other }));
         let timeout = options.command_timeout.unwrap_or(DEFAULT_COMMAND_TIMEOUT);
-        let pending = Pending::new(options.max_sessions_per_user.is_some());
+        let pending = Pending::new(limits.per_user.ends_beyond().is_some());
         let queue = Arc::new(Queue::new(Duration::from_millis(timeout), pending));
         let no_thread =
             |error| StoreError::Io(format!("no thread for the store in {}: {error}", dir.display()));
@@ -209,6 +214,7 @@ impl FileStore {
             handles: AtomicUsize::new(0),
             is_closing: AtomicBool::new(false),
             options: options.clone(),
+            limits_differ,
             _registered: registered,
             ended: Ended::default(),
         });
@@ -271,15 +277,10 @@ impl FileStore {
             ("commandTimeout", given.command_timeout, Some(self.queue.timeout().as_millis() as u64)),
         ];
         super::check_same(&pairs, "path")?;
-        let durability = |options: &FileOptions| options.durability.unwrap_or_default();
-        if given.durability.is_some() && durability(given) != durability(&self.options) {
-            let name = |options: &FileOptions| format!("{:?}", durability(options).name());
-            return Err(StoreError::InvalidOption {
-                option: "durability",
-                expected: format!("{}, as the open store of this path has it", name(&self.options)),
-                given: name(given),
-            });
-        }
+        let durability = self.options.durability.unwrap_or_default().name();
+        check_same_name("durability", given.durability.map(Durability::name), durability, "path")?;
+        let when_full = given.when_user_is_full.map(WhenUserIsFull::name);
+        check_same_name("whenUserIsFull", when_full, limits.per_user.when_full.name(), "path")?;
         if given.read_only != self.options.read_only {
             return Err(StoreError::InvalidOption {
                 option: "readOnly",
@@ -320,6 +321,11 @@ impl FileStore {
 
     pub fn max_lifetime(&self) -> Lifetime {
         self.environment().limits.max_lifetime
+    }
+
+    /// The limits of another process that had the store open before with other limits. They are given once.
+    pub fn take_limits_differ(&self) -> Option<LimitsDiffer> {
+        self.limits_differ.lock().take()
     }
 
     /// The bytes of the data file.
@@ -769,7 +775,7 @@ fn recover_and_close(dir: &Path, options: &FileOptions, clock: &Arc<dyn Clock>) 
     let (joined, log) = (opened.joined, opened.log);
     let limits = Limits {
         max_session_bytes: DEFAULT_MAX_SESSION_BYTES,
-        max_sessions_per_user: None,
+        per_user: UserLimit::default(),
         max_lifetime: Lifetime::UNLIMITED,
     };
     let max_bytes = options.max_bytes.map(u64::from);

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::room::MIN_MAX_BYTES;
 use crate::error::{Result, StoreError};
 use crate::keyring::Secret;
+use crate::store::{UserLimit, WhenUserIsFull};
 
 /// The default of `commandTimeout`, in milliseconds.
 pub const DEFAULT_COMMAND_TIMEOUT: u64 = 10_000;
@@ -41,6 +42,7 @@ pub struct FileOptions {
     pub max_bytes: Option<NonZeroU64>,
     pub max_session_bytes: Option<NonZeroUsize>,
     pub max_sessions_per_user: Option<NonZeroUsize>,
+    pub when_user_is_full: Option<WhenUserIsFull>,
     /// In milliseconds.
     pub max_lifetime: Option<u64>,
     /// In milliseconds; 0 is off.
@@ -50,11 +52,17 @@ pub struct FileOptions {
     pub durability: Option<Durability>,
     /// Opens a store that is there, and refuses writes. It may be on a read-only file system.
     pub read_only: bool,
+    /// Opened by the command line: other processes hear nothing of its limits, and it hears nothing of theirs.
+    pub is_tool: bool,
     /// Opens a store on a network file system, at the user's own risk.
     pub allow_network_file_system: bool,
 }
 
 impl FileOptions {
+    pub(super) fn user_limit(&self) -> UserLimit {
+        UserLimit { max: self.max_sessions_per_user, when_full: self.when_user_is_full.unwrap_or_default() }
+    }
+
     pub(super) fn check(&self) -> Result<()> {
         if !self.secrets.is_empty() {
             Secret::check(&self.secrets)?;

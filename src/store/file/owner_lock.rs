@@ -23,6 +23,14 @@ pub(super) enum Feature {
     Times,
 }
 
+/// What processes say of themselves while they have the store open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(not(target_os = "linux"), allow(dead_code))]
+pub(super) enum Subject {
+    UserLimit = 0,
+    Lifetime = 1,
+}
+
 /// The answer of systems and file systems without such locks: no log is used there, but times are kept.
 fn without_locks(feature: Feature) -> bool {
     feature == Feature::Log
@@ -45,7 +53,7 @@ mod linux {
     use crate::store::file::errors::{io_failed, same_pid};
     use crate::store::file::names::OWNERS;
     use crate::store::file::ofd_lock::{self, Kind, Range};
-    use crate::store::file::owner_lock::{Feature, Others, without_locks};
+    use crate::store::file::owner_lock::{Feature, Others, Subject, without_locks};
     use crate::store::file::private_files::{create_private, give_to_owner, is_at, open_private};
 
     /// How long an opener waits for another that makes the files.
@@ -62,6 +70,11 @@ mod linux {
             Feature::Times => 1 << 33,
         }
     }
+
+    /// A process says a value of a subject by its byte: the one of the subject, plus its PID, plus the value times so many.
+    const PIDS: i64 = 1 << 22;
+    const SUBJECT: i64 = 1 << 60;
+    const SUBJECTS: i64 = 1 << 61;
 
     /// Held while this process has the store open.
     pub(in super::super) struct OwnerLock {
@@ -164,6 +177,27 @@ mod linux {
                 ranges.extend(sides.into_iter().filter(|side| side.length > 0));
             }
             Ok(false)
+        }
+
+        /// Has other processes know a value of 38 bits for as long as this one has the store open. Returns another value that
+        /// one of them has said, if there is any.
+        pub(in super::super) fn say(&self, subject: Subject, value: u64) -> io::Result<Option<u64>> {
+            let start = SUBJECTS + subject as i64 * SUBJECT;
+            let own = start + value as i64 * PIDS;
+            ofd_lock::try_lock(
+                &self.file,
+                Kind::Exclusive,
+                Range::byte(own + i64::from(std::process::id())),
+            )?;
+            let before = Range { start, length: own - start };
+            let after = Range { start: own + PIDS, length: start + SUBJECT - own - PIDS };
+            // A length of 0 would mean all that follows.
+            for range in [before, after].into_iter().filter(|range| range.length > 0) {
+                if let Some(other) = ofd_lock::find(&self.file, Kind::Exclusive, range)? {
+                    return Ok(Some(((other - start) / PIDS) as u64));
+                }
+            }
+            Ok(None)
         }
 
         fn take_turn(&self, path: &Path, patience: Duration) -> Result<Turn<'_>> {
@@ -310,6 +344,33 @@ mod linux {
         }
 
         #[test]
+        fn other_values_are_known_for_as_long_as_their_processes_have_the_store_open() {
+            let dir = tempfile::tempdir().unwrap();
+            let owner = mark(dir.path()).unwrap();
+            const LAST: u64 = (1 << 38) - 1;
+            for (subject, other_subject) in
+                [(Subject::UserLimit, Subject::Lifetime), (Subject::Lifetime, Subject::UserLimit)]
+            {
+                let place = |value: u64| {
+                    let pid = another_pid().start;
+                    Range::byte(SUBJECTS + subject as i64 * SUBJECT + value as i64 * PIDS + pid)
+                };
+                for (own, theirs) in [(0, 7), (7, 0), (7, 8), (LAST, 0), (0, LAST), (LAST, LAST - 1)] {
+                    ofd_lock::unlock_all(&owner.file);
+                    assert_eq!(owner.say(subject, own).unwrap(), None);
+                    let same = held_by_another(dir.path(), place(own));
+                    assert_eq!(owner.say(subject, own).unwrap(), None);
+                    let another = held_by_another(dir.path(), place(theirs));
+                    assert_eq!(owner.say(subject, own).unwrap(), Some(theirs));
+                    assert_eq!(owner.say(other_subject, own).unwrap(), None);
+                    drop((same, another));
+                    assert_eq!(owner.say(subject, own).unwrap(), None);
+                }
+            }
+            assert_eq!(owner.others().unwrap(), Others::None);
+        }
+
+        #[test]
         fn files_are_removed_only_by_the_last_process() {
             let dir = tempfile::tempdir().unwrap();
             let owner = mark(dir.path()).unwrap();
@@ -355,7 +416,7 @@ mod fallback {
 
     use crate::error::Result;
     use crate::store::file::names::LOCK;
-    use crate::store::file::owner_lock::{Feature, Others, without_locks};
+    use crate::store::file::owner_lock::{Feature, Others, Subject, without_locks};
 
     pub(in super::super) struct OwnerLock;
 
@@ -376,6 +437,10 @@ mod fallback {
 
         pub(in super::super) fn others(&self) -> Result<Others> {
             Ok(Others::Unknown)
+        }
+
+        pub(in super::super) fn say(&self, _: Subject, _: u64) -> std::io::Result<Option<u64>> {
+            Ok(None)
         }
 
         pub(in super::super) fn may_have_old_version(&self, feature: Feature) -> bool {

@@ -39,7 +39,7 @@ pub(super) struct Pending {
     hasher: RandomState,
     /// How often writes have ended.
     ended: AtomicU64,
-    /// Whether a write of one session may end others of its user, as with `maxSessionsPerUser`.
+    /// Whether a write of one session may end others of its user, as `maxSessionsPerUser` with `"end-oldest"` does.
     evicts: bool,
 }
 

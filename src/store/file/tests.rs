@@ -10,7 +10,9 @@ use super::*;
 use crate::clock::{Millis, MockClock};
 use crate::session::{Body, ExpiresForm, UserKeyBuf};
 use crate::store::Answer;
-use crate::store::conformance::{MAX_LIFETIME, MAX_SESSION_BYTES, START, conformance, id, json, plain};
+use crate::store::conformance::{
+    MAX_LIFETIME, MAX_PER_USER, MAX_SESSION_BYTES, START, conformance, id, json, plain,
+};
 
 #[cfg(target_os = "linux")]
 mod discard;
@@ -108,6 +110,27 @@ mod with_a_lifetime {
 mod encrypted_with_a_lifetime {
     use super::*;
     conformance!(lifetime | clock | open_limited(vec![secret("first")], clock));
+}
+
+fn open_rejecting(secrets: Vec<Secret>, clock: Arc<MockClock>) -> Kept {
+    let dir = new_dir();
+    let options = FileOptions {
+        secrets,
+        max_sessions_per_user: NonZeroUsize::new(MAX_PER_USER),
+        when_user_is_full: Some(WhenUserIsFull::Reject),
+        ..options(dir.path())
+    };
+    Kept { store: FileStore::open_at(&options, clock).unwrap(), _dir: dir }
+}
+
+mod that_rejects {
+    use super::*;
+    conformance!(reject | clock | open_rejecting(Vec::new(), clock));
+}
+
+mod that_rejects_encrypted {
+    use super::*;
+    conformance!(reject | clock | open_rejecting(vec![secret("first"), secret("second")], clock));
 }
 
 fn open_limited(secrets: Vec<Secret>, clock: Arc<MockClock>) -> Kept {

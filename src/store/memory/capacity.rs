@@ -1,11 +1,15 @@
 //! Making room for a session in a store with limits.
 
+use std::num::NonZeroUsize;
+
 use super::core::MemoryStore;
 use super::eviction::{ENTRY_BYTES, Entry, EvictionList};
+use super::limits::Limits;
 use super::record::NewRecord;
 use crate::clock::Millis;
 use crate::error::{Result, StoreError};
 use crate::events::Reason;
+use crate::store::WhenUserIsFull;
 
 /// Whether a session fits after `make_room`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +19,12 @@ pub(super) enum Fit {
     AlreadyExpired,
 }
 
+/// The session that a new record replaces.
+pub(super) struct Replaced {
+    pub(super) entry: Entry,
+    pub(super) is_of_same_user: bool,
+}
+
 /// A session that goes so that another fits.
 type Victim = (Entry, Reason);
 
@@ -22,16 +32,17 @@ impl MemoryStore {
     /// Ends sessions until `new` fits, in place of `old` if that is given.
     ///
     /// # Errors
-    /// `Full` if that is impossible. Then no session has ended.
+    /// `Full` if that is impossible. `TooManySessions` if the user has no room for one more. Then no session has ended.
     pub(super) fn make_room(
         &self,
         list: &mut EvictionList,
         new: &NewRecord,
-        old: Option<&Entry>,
+        old: Option<&Replaced>,
         now: Millis,
     ) -> Result<Fit> {
         let is_live = new.is_live(now);
-        let mut victims = if is_live { self.surplus_of_user(new, old, now) } else { Vec::new() };
+        let mut victims = if is_live { self.surplus_of_user(new, old, now)? } else { Vec::new() };
+        let old = old.map(|old| &old.entry);
         if self.limits.has_capacity()
             && let Err(error) = self.plan_for_store(&mut victims, list, new, old, now)
         {
@@ -59,19 +70,28 @@ impl MemoryStore {
     }
 
     /// The user's oldest sessions, as many as are over `maxSessionsPerUser`.
-    fn surplus_of_user(&self, new: &NewRecord, old: Option<&Entry>, now: Millis) -> Vec<Victim> {
-        let (Some(max), Some(user)) = (self.limits.max_sessions_per_user, new.user()) else {
-            return Vec::new();
+    ///
+    /// # Errors
+    /// `TooManySessions` where these are to stay, and the user gets one more session.
+    fn surplus_of_user(&self, new: &NewRecord, old: Option<&Replaced>, now: Millis) -> Result<Vec<Victim>> {
+        let Limits { max_sessions_per_user, when_user_is_full, .. } = self.limits;
+        let (Some(max), Some(user)) = (max_sessions_per_user.map(NonZeroUsize::get), new.user()) else {
+            return Ok(Vec::new());
         };
-        if self.users.at_most(user) < max.get() {
-            return Vec::new();
+        let rejects = when_user_is_full == WhenUserIsFull::Reject;
+        if self.users.at_most(user) < max || (rejects && old.is_some_and(|old| old.is_of_same_user)) {
+            return Ok(Vec::new());
         }
         let mut others = self.of_user(user, |session, record| Some(Entry::of(record, session)));
-        others.retain(|entry| entry.expires > now && old.is_none_or(|old| old.created != entry.created));
-        let surplus = (others.len() + 1).saturating_sub(max.get());
+        others
+            .retain(|entry| entry.expires > now && old.is_none_or(|old| old.entry.created != entry.created));
+        let surplus = (others.len() + 1).saturating_sub(max);
+        if rejects {
+            return if surplus == 0 { Ok(Vec::new()) } else { Err(StoreError::TooManySessions { max }) };
+        }
         others.sort_unstable_by_key(|entry| entry.created);
         others.truncate(surplus);
-        others.into_iter().map(|entry| (entry, Reason::Replaced)).collect()
+        Ok(others.into_iter().map(|entry| (entry, Reason::Replaced)).collect())
     }
 
     /// Adds to `victims`, which are the user's own, the sessions that have to go for the store's limits.

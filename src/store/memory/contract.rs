@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::capacity::Fit;
+use super::capacity::{Fit, Replaced};
 use super::core::MemoryStore;
 use super::eviction::Entry;
 use super::record::{NewRecord, Record};
@@ -40,12 +40,15 @@ impl SessionStore for MemoryStore {
         if let Some(list) = list.as_deref_mut() {
             let table = shard.read();
             let old = table.find(hash, &session.id).filter(|(_, record)| record.is_live(now));
-            let old = old.map(|(slot, record)| Entry::of(record, self.session_ref(hash, slot)));
+            let old = old.map(|(slot, record)| Replaced {
+                entry: Entry::of(record, self.session_ref(hash, slot)),
+                is_of_same_user: record.user() == new.user(),
+            });
             drop(table);
             let Some(old) = old else { return Ok(false) };
-            self.keep_creation(&mut new, old.created);
+            self.keep_creation(&mut new, old.entry.created);
             if self.make_room(list, &new, Some(&old), now)? == Fit::AlreadyExpired {
-                self.remove_entry(list, &old, Reason::Expired);
+                self.remove_entry(list, &old.entry, Reason::Expired);
                 return Ok(true);
             }
         }

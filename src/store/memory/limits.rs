@@ -3,15 +3,16 @@
 use std::num::NonZeroUsize;
 
 use crate::lifetime::Lifetime;
-use crate::store::DEFAULT_MAX_SESSION_BYTES;
+use crate::store::{DEFAULT_MAX_SESSION_BYTES, WhenUserIsFull};
 
 /// The limits of a store; `None` is no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// The largest session, in bytes of its JSON text.
     pub max_session_bytes: usize,
-    /// How many live sessions a user may have; the oldest goes first.
+    /// How many live sessions a user may have.
     pub max_sessions_per_user: Option<NonZeroUsize>,
+    pub when_user_is_full: WhenUserIsFull,
     /// How many sessions the store holds.
     pub max_sessions: Option<NonZeroUsize>,
     /// How many bytes the sessions may take, as `Stats::bytes` counts them.
@@ -25,6 +26,7 @@ impl Default for Limits {
         Self {
             max_session_bytes: DEFAULT_MAX_SESSION_BYTES,
             max_sessions_per_user: None,
+            when_user_is_full: WhenUserIsFull::default(),
             max_sessions: None,
             max_bytes: None,
             max_lifetime: Lifetime::UNLIMITED,

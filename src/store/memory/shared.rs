@@ -12,7 +12,7 @@ use crate::error::{Result, StoreError};
 use crate::executor::Executor;
 use crate::lifetime::Lifetime;
 use crate::registry::{OpenError, Registration, Registry};
-use crate::store::{self, DEFAULT_MAX_SESSION_BYTES};
+use crate::store::{self, DEFAULT_MAX_SESSION_BYTES, WhenUserIsFull};
 use crate::sweeper::{DEFAULT_SWEEP_INTERVAL, Sweeper};
 
 /// The options of a `MemoryStore`. `None` stands for an option that is not given.
@@ -21,6 +21,7 @@ pub struct MemoryOptions {
     pub name: Option<String>,
     pub max_session_bytes: Option<usize>,
     pub max_sessions_per_user: Option<NonZeroUsize>,
+    pub when_user_is_full: Option<WhenUserIsFull>,
     pub max_sessions: Option<NonZeroUsize>,
     pub max_bytes: Option<NonZeroUsize>,
     /// In milliseconds.
@@ -81,6 +82,7 @@ impl SharedStore {
         let limits = Limits {
             max_session_bytes: options.max_session_bytes.unwrap_or(DEFAULT_MAX_SESSION_BYTES),
             max_sessions_per_user: options.max_sessions_per_user,
+            when_user_is_full: options.when_user_is_full.unwrap_or_default(),
             max_sessions: options.max_sessions,
             max_bytes: options.max_bytes,
             max_lifetime: Lifetime::new(options.max_lifetime),
@@ -123,7 +125,9 @@ impl SharedStore {
             ("maxLifetime", options.max_lifetime, limits.max_lifetime.max()),
             ("sweepInterval", options.sweep_interval, Some(self.sweep_interval)),
         ];
-        store::check_same(&pairs, "name")
+        store::check_same(&pairs, "name")?;
+        let when_full = options.when_user_is_full.map(WhenUserIsFull::name);
+        store::check_same_name("whenUserIsFull", when_full, limits.when_user_is_full.name(), "name")
     }
 }
 

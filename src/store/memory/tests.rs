@@ -8,8 +8,10 @@ use crate::clock::MockClock;
 use crate::error::{Result, StoreError};
 use crate::lifetime::Lifetime;
 use crate::session::UserKeyBuf;
-use crate::store::conformance::{self, Bench, MAX_LIFETIME, MAX_SESSION_BYTES, conformance, id, json, plain};
-use crate::store::{Cursor, SessionStore};
+use crate::store::conformance::{
+    self, Bench, MAX_LIFETIME, MAX_PER_USER, MAX_SESSION_BYTES, conformance, id, json, plain,
+};
+use crate::store::{Cursor, SessionStore, WhenUserIsFull};
 
 fn unlimited() -> Limits {
     Limits { max_session_bytes: MAX_SESSION_BYTES, ..Limits::default() }
@@ -40,6 +42,24 @@ mod with_a_distant_limit_of_a_user {
     conformance!(|clock: Arc<MockClock>| {
         let limits = Limits { max_sessions_per_user: NonZeroUsize::new(1 << 40), ..unlimited() };
         MemoryStore::new(limits, clock)
+    });
+}
+
+fn rejecting() -> Limits {
+    let max_sessions_per_user = NonZeroUsize::new(MAX_PER_USER);
+    Limits { max_sessions_per_user, when_user_is_full: WhenUserIsFull::Reject, ..unlimited() }
+}
+
+mod that_rejects {
+    use super::*;
+    conformance!(reject |clock: Arc<MockClock>| MemoryStore::new(rejecting(), clock));
+}
+
+mod that_rejects_with_distant_limits {
+    use super::*;
+    conformance!(reject |clock: Arc<MockClock>| {
+        let far = NonZeroUsize::new(1 << 40);
+        MemoryStore::new(Limits { max_sessions: far, max_bytes: far, ..rejecting() }, clock)
     });
 }
 

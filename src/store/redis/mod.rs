@@ -17,6 +17,7 @@ mod error;
 mod fast_path;
 mod fault;
 mod health;
+mod limits_report;
 mod monitor;
 mod options;
 mod queue;
@@ -33,7 +34,6 @@ mod sim;
 #[cfg(test)]
 mod tests;
 
-use std::num::NonZeroUsize;
 use std::rc::Rc;
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -44,13 +44,14 @@ use tokio::time::Instant;
 
 use self::connection::{Connector, Replication, ReplyWindow, System, Tls};
 use self::counters::Counters;
+use self::limits_report::LimitsReport;
 use self::monitor::Monitor;
 use self::queue::{Queue, Waiter};
 use self::routing::{Attempt, Router};
 use self::session::{Cipher, Context, Names, NewSession, Op, Transactions};
 use self::time::Times;
 use self::worker::Worker;
-use super::{Answer, Cursor, SessionStore, Stats, StoredSession};
+use super::{Answer, Cursor, LimitsDiffer, SessionStore, Stats, StoredSession, UserLimit};
 use crate::clock::{Clock, Millis, SystemClock};
 use crate::error::{Result, StoreError};
 use crate::events::Bus;
@@ -81,13 +82,14 @@ pub struct RedisStore {
     times: Times,
     command_timeout: Duration,
     max_session_bytes: usize,
-    max_sessions_per_user: Option<NonZeroUsize>,
+    per_user: UserLimit,
     can_have_fast_path: bool,
     is_cluster: bool,
     waits_for_replicas: bool,
     cache: Option<CacheOptions>,
     window: Arc<ReplyWindow>,
     transactions: Arc<Transactions>,
+    limits_report: Arc<LimitsReport>,
 }
 
 impl RedisStore {
@@ -138,15 +140,17 @@ impl RedisStore {
         let (queue, counters) = (Arc::new(Queue::default()), Arc::new(Counters::default()));
         let monitor = Arc::new(Monitor::new(Arc::clone(&counters.events)));
         let transactions = Arc::<Transactions>::default();
+        let limits_report = Arc::<LimitsReport>::default();
         let store = Arc::new(Self {
             queue: Arc::clone(&queue),
             counters: Arc::clone(&counters),
             monitor: Arc::clone(&monitor),
             transactions: Arc::clone(&transactions),
+            limits_report: Arc::clone(&limits_report),
             names: Names::new(&options.prefix),
             window: Arc::clone(&window),
             times: times.clone(),
-            max_sessions_per_user: options.max_sessions_per_user,
+            per_user: options.user_limit(),
             can_have_fast_path: options.can_have_fast_path(),
             is_cluster: matches!(options.servers, Servers::Cluster { .. }),
             waits_for_replicas: options.wait_replicas > 0,
@@ -167,10 +171,15 @@ impl RedisStore {
                 monitor,
             };
             let router = Router::start(&options, connector);
-            let context = Context::new(options, times, counters, transactions, router);
+            let context = Context::new(options, times, counters, transactions, router, limits_report);
             spawn_local(Worker::serve(context, queue));
         };
         Ok((store, serve))
+    }
+
+    /// Calls the listener once if another process of the prefix has said other limits before.
+    pub fn on_limits_differ(&self, listener: impl FnOnce(LimitsDiffer) + Send + 'static) {
+        self.limits_report.listen(listener);
     }
 
     pub fn max_session_bytes(&self) -> usize {

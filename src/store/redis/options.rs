@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use crate::error::{Result, StoreError};
 use crate::keyring::Secret;
+use crate::store::{CommonLimits, UserLimit, WhenUserIsFull};
 
 pub const DEFAULT_PREFIX: &str = "fluid:";
 
@@ -171,10 +172,13 @@ pub struct RedisOptions {
     pub cache: Option<CacheOptions>,
     pub max_session_bytes: Option<NonZeroUsize>,
     pub max_sessions_per_user: Option<NonZeroUsize>,
+    pub when_user_is_full: WhenUserIsFull,
     /// In milliseconds.
     pub max_lifetime: Option<u64>,
     /// In milliseconds; 0 is off.
     pub sweep_interval: Option<u64>,
+    /// Opened by the command line: other processes hear nothing of its limits, and it hears nothing of theirs.
+    pub is_tool: bool,
 }
 
 impl RedisOptions {
@@ -191,9 +195,19 @@ impl RedisOptions {
             cache: None,
             max_session_bytes: None,
             max_sessions_per_user: None,
+            when_user_is_full: WhenUserIsFull::default(),
             max_lifetime: None,
             sweep_interval: None,
+            is_tool: false,
         }
+    }
+
+    pub fn user_limit(&self) -> UserLimit {
+        UserLimit { max: self.max_sessions_per_user, when_full: self.when_user_is_full }
+    }
+
+    pub fn common_limits(&self) -> CommonLimits {
+        CommonLimits { per_user: self.user_limit(), max_lifetime: self.max_lifetime }
     }
 
     pub fn uses_tls(&self) -> bool {

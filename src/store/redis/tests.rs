@@ -14,7 +14,10 @@ use super::*;
 use crate::clock::MockClock;
 use crate::error::Outcome;
 use crate::session::UserKeyBuf;
-use crate::store::conformance::{MAX_LIFETIME, MAX_SESSION_BYTES, START, conformance, id, json, plain};
+use crate::store::WhenUserIsFull;
+use crate::store::conformance::{
+    MAX_LIFETIME, MAX_PER_USER, MAX_SESSION_BYTES, START, conformance, id, json, plain,
+};
 
 mod scripted;
 #[path = "../../../tests/redis/mod.rs"]
@@ -89,6 +92,27 @@ mod with_distant_limits {
         maybe | clock | {
             let max_sessions_per_user = NonZeroUsize::new(1 << 40);
             Some(open_at(&RedisOptions { max_sessions_per_user, ..options()? }, &clock))
+        }
+    );
+}
+
+pub(super) fn rejecting() -> Option<RedisOptions> {
+    let max_sessions_per_user = NonZeroUsize::new(MAX_PER_USER);
+    Some(RedisOptions { max_sessions_per_user, when_user_is_full: WhenUserIsFull::Reject, ..options()? })
+}
+
+mod that_rejects {
+    use super::*;
+    conformance!(reject maybe | clock | Some(open_at(&rejecting()?, &clock)));
+}
+
+mod that_rejects_encrypted {
+    use super::*;
+    conformance!(
+        reject maybe | clock | {
+            let secrets = vec![secret(1), secret(2)];
+            let max_lifetime = Some(3_600_000);
+            Some(open_at(&RedisOptions { secrets, max_lifetime, ..rejecting()? }, &clock))
         }
     );
 }

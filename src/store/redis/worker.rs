@@ -109,7 +109,7 @@ impl Worker {
             let bytes = op.len();
             // Beyond the limit of a user it ends others.
             let may_end_others = !matches!((&op, &waiter), (Op::Get(_), _) | (_, Waiter::Nobody))
-                && self.context.options.max_sessions_per_user.is_some();
+                && self.context.options.user_limit().ends_beyond().is_some();
             let begun = Begun { deadline, is_unknown, refusal };
             let answer = AssertUnwindSafe(self.carry_out(op, begun)).catch_unwind().await;
             let answer = answer.unwrap_or_else(|_| Err(panicked()));

@@ -12,6 +12,7 @@ use super::world::{Config, World};
 use crate::clock::{Clock, Millis};
 use crate::lifetime::Lifetime;
 use crate::store::file::options::Durability;
+use crate::store::{UserLimit, WhenUserIsFull};
 
 /// A session that is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -26,14 +27,14 @@ pub(super) struct Row {
 /// What the store is opened with.
 #[derive(Debug, Clone, Copy)]
 struct Limits {
-    max_per_user: Option<usize>,
+    per_user: UserLimit,
     lifetime: Lifetime,
 }
 
 impl Limits {
     fn of(world: &World) -> Self {
-        let Config { max_per_user, max_lifetime, .. } = &world.config;
-        Self { max_per_user: max_per_user.map(usize::from), lifetime: *max_lifetime }
+        let Config { per_user, max_lifetime, .. } = &world.config;
+        Self { per_user: *per_user, lifetime: *max_lifetime }
     }
 
     fn end(self, expires: Millis, created_at: Millis) -> Millis {
@@ -50,8 +51,8 @@ pub(super) enum Op {
     DeleteByUser { user: usize, except: Option<usize> },
 }
 
-/// What a write reports. `None` where it does not matter.
-pub(super) type Outcome = Option<Result<u64, ()>>;
+/// What a write reports, or the code of its refusal. `None` where it does not matter.
+pub(super) type Outcome = Option<Result<u64, &'static str>>;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Read {
@@ -93,47 +94,47 @@ impl State {
         self.0.iter().position(|row| row.id == id && row.expires > now)
     }
 
-    fn evict(
-        &mut self,
-        user: Option<usize>,
-        expires: Millis,
-        except: usize,
-        max: Option<usize>,
-        now: Millis,
-    ) {
-        let (Some(user), Some(max)) = (user, max) else { return };
-        if expires <= now {
-            return;
+    /// Makes room for one more session of its user. `Err` if there is none.
+    fn make_room(&mut self, new: &Row, now: Millis, limit: UserLimit) -> Result<(), &'static str> {
+        let Some(max) = limit.max.filter(|_| new.user.is_some() && new.expires > now) else { return Ok(()) };
+        let is_other = |row: &Row| row.user == new.user && row.id != new.id && row.expires > now;
+        let others = self.0.iter().filter(|row| is_other(row)).count();
+        let mut surplus = (others + 1).saturating_sub(max.get());
+        if surplus > 0 && limit.when_full == WhenUserIsFull::Reject {
+            let is_theirs = self.live(new.id, now).is_some_and(|at| self.0[at].user == new.user);
+            return if is_theirs { Ok(()) } else { Err("ERR_TOO_MANY_SESSIONS") };
         }
-        let is_other = |row: &Row| row.user == Some(user) && row.id != except && row.expires > now;
-        let mut surplus = (self.0.iter().filter(|row| is_other(row)).count() + 1).saturating_sub(max);
         self.0.retain(|row| {
             let ends = surplus > 0 && is_other(row);
             surplus -= usize::from(ends);
             !ends
         });
+        Ok(())
     }
 
     fn apply(&mut self, op: &Op, now: Millis, limits: Limits) -> Outcome {
-        let max = limits.max_per_user;
         match op {
             Op::Create(row) => {
                 if self.live(row.id, now).is_some() {
-                    return Some(Err(()));
+                    return Some(Err("ERR_SESSION_EXISTS"));
+                }
+                let new = Row { expires: limits.end(row.expires, now), created_at: now, ..row.clone() };
+                if let Err(refusal) = self.make_room(&new, now, limits.per_user) {
+                    return Some(Err(refusal));
                 }
                 self.0.retain(|other| other.id != row.id);
-                let expires = limits.end(row.expires, now);
-                self.evict(row.user, expires, row.id, max, now);
-                self.0.push(Row { expires, created_at: now, ..row.clone() });
+                self.0.push(new);
                 Some(Ok(1))
             }
             Op::Update(row) => {
                 let Some(at) = self.live(row.id, now) else { return Some(Ok(0)) };
                 let created_at = self.0[at].created_at;
-                let expires = limits.end(row.expires, created_at);
-                self.evict(row.user, expires, row.id, max, now);
+                let new = Row { expires: limits.end(row.expires, created_at), created_at, ..row.clone() };
+                if let Err(refusal) = self.make_room(&new, now, limits.per_user) {
+                    return Some(Err(refusal));
+                }
                 if let Some(at) = self.live(row.id, now) {
-                    self.0[at] = Row { expires, created_at, ..row.clone() };
+                    self.0[at] = new;
                 }
                 Some(Ok(1))
             }
@@ -340,7 +341,7 @@ impl Lane {
     pub(super) fn end_write(
         &mut self,
         number: u64,
-        outcome: Result<u64, ()>,
+        outcome: Result<u64, &'static str>,
         world: &World,
     ) -> Result<(), String> {
         let at = self.place(number);

@@ -207,7 +207,7 @@ fn try_open(world: &Rc<World>, id: ProcessId, is_reader: bool) -> Result<Store> 
     }
     let limits = Limits {
         max_session_bytes: 1 << 20,
-        max_sessions_per_user: world.config.max_per_user,
+        per_user: world.config.per_user,
         max_lifetime: world.config.max_lifetime,
     };
     let opened = Opened {
@@ -291,7 +291,10 @@ fn deliver(world: &World, job: &Job, outcome: Result<u64>, is_logged: bool) {
     let is_refusal = |error: &StoreError| matches!(error, StoreError::Io(_) | StoreError::Full(_));
     let judged = match (job.of, &outcome) {
         (JobOf::Lane(lane, number), Ok(changed)) => lanes[lane].end_write(number, Ok(*changed), world),
-        (JobOf::Lane(lane, number), Err(StoreError::Exists)) => lanes[lane].end_write(number, Err(()), world),
+        (
+            JobOf::Lane(lane, number),
+            Err(error @ (StoreError::Exists | StoreError::TooManySessions { .. })),
+        ) => lanes[lane].end_write(number, Err(error.code()), world),
         (JobOf::Lane(lane, number), Err(error)) if may_fail && error.is_outcome_unknown() => {
             lanes[lane].doubt_write(number, world);
             Ok(())

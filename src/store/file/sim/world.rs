@@ -26,6 +26,7 @@ use crate::store::file::redo::points::Point;
 use crate::store::file::redo::points::hooks::{CommitFault, Simulator};
 use crate::store::file::tables::Tables;
 use crate::store::simulation::Random;
+use crate::store::{UserLimit, WhenUserIsFull};
 
 /// The data file of a thread's simulations. Each begins with an empty one.
 #[derive(Clone)]
@@ -47,7 +48,7 @@ pub(super) struct Config {
     pub ops: usize,
     pub max_processes: usize,
     pub durability: Durability,
-    pub max_per_user: Option<NonZeroUsize>,
+    pub per_user: UserLimit,
     pub max_lifetime: Lifetime,
     pub sizes: Sizes,
     pub max_content: usize,
@@ -101,7 +102,10 @@ impl Config {
             ops: if is_long { random.between(30, 90) } else { random.between(8, 30) } as usize,
             max_processes: *random.pick(&[1, 1, 2, 3]),
             durability: if is_lax { Durability::EverySec } else { Durability::Commit },
-            max_per_user: NonZeroUsize::new(random.below(3)),
+            per_user: UserLimit {
+                max: NonZeroUsize::new(random.below(3)),
+                when_full: if seed % 4 < 2 { WhenUserIsFull::EndOldest } else { WhenUserIsFull::Reject },
+            },
             max_lifetime: Lifetime::new(*random.pick(&[None, None, Some(2_000), Some(60_000)])),
             sizes: Sizes { first: ring, max },
             max_content: *random.pick(&[64, 900, 4000, 12_000]),

@@ -46,7 +46,7 @@ use super::session::{
 };
 use super::time::Stamp;
 use crate::clock::Millis;
-use crate::error::Result;
+use crate::error::{Result, StoreError};
 use crate::session::{Expiry, Session, SessionId};
 use crate::store::Answer;
 
@@ -658,6 +658,10 @@ impl FastPath {
             (Op::Create(session, stamp), Step::Created { index_len }) => {
                 self.created(session, *stamp, index_len, ticket, deadline, results);
             }
+            (_, Step::UserIsFull) => {
+                let max = self.store.per_user.max.map_or(0, usize::from);
+                results.refused(ticket, &StoreError::TooManySessions { max });
+            }
             (Op::Delete(id), Step::Deleted(value)) => {
                 let member = cipher.member(id);
                 self.store.counters.deleted(id, || cipher.user_of(&member, value));
@@ -698,18 +702,25 @@ impl FastPath {
         results: &mut impl Results,
     ) {
         Counters::add(&self.store.counters.created, 1);
-        if self.store.max_sessions_per_user.is_none_or(|max| index_len <= max.get() as u64) {
-            return results.number(ticket, 1);
+        let limit = self.store.per_user;
+        let is_above = limit.max.is_some_and(|max| index_len > max.get() as u64);
+        let ends_others = is_above && limit.ends_beyond().is_some();
+        if !ends_others {
+            results.number(ticket, 1);
+        }
+        if !is_above {
+            return;
         }
         let (user, id, expires) =
             (session.user().map(|user| user.to_buf()), session.id.clone(), session.expires);
-        let waiter = Waiter::Ticket { to: Arc::clone(&self.to), ticket };
+        let waiter =
+            if ends_others { Waiter::Ticket { to: Arc::clone(&self.to), ticket } } else { Waiter::Nobody };
         self.apart(waiter, async move |context: Rc<Context>| {
             let work = async |attempt: &Attempt| {
                 let cipher = session::cipher(&context, attempt).await?;
                 let (user, member) =
                     (cipher.user(user.as_ref().map(|user| user.as_key())), cipher.member(&id));
-                session::limit(&context, attempt, &user, &member, index_len, created, expires).await;
+                session::keep_limit(&context, attempt, &user, &member, index_len, created, expires).await;
                 Ok(())
             };
             // The session is stored, whatever comes of this.
@@ -884,11 +895,12 @@ fn request_for(store: &RedisStore, cipher: &Cipher, op: &Op) -> Result<Request> 
         Op::Create(session, stamp) => {
             let created = stamp.ok_or_else(error::unexpected)?;
             let creation = Creation::new(session, created, cipher, names, times)?;
-            let counts = store.max_sessions_per_user.is_some();
-            if session.user().is_none() || store.transactions.are_taken() {
-                creation.transaction(write, created, counts)
+            let limit = store.per_user;
+            let is_simple = store.transactions.are_taken() && !creation.needs_script(limit);
+            if session.user().is_none() || is_simple {
+                creation.transaction(write, created, limit.max.is_some())
             } else {
-                creation.script(write, Some(created), counts, false, times)
+                creation.script(write, Some(created), limit, false, times)
             }
         }
         Op::Cold(_) => return Err(error::unexpected()),

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 use super::super::cache::{begin_tracking, read_tracking};
 use super::super::connection::System;
 use super::super::queue::{Answers, EventLoopConnection, Queue, Supply};
-use super::super::resp::{CREATE, Request, TOUCH, UPDATE};
+use super::super::resp::{CREATE, CREATE_WITHIN_LIMIT, Request, TOUCH, UPDATE};
 use super::super::routing::{Attempt, Node, NodeId, backoff};
 use super::super::session::{
     Context, KeyWatch, cipher, goes_by, has_keys, keeps_keys, keys_request, know_time,
@@ -145,10 +145,11 @@ async fn try_connect(context: &Context, node: &Rc<Node>) -> Option<EventLoopConn
     };
     let cipher = context.router.step(unlock).await.ok()?;
     // A script that is not loaded here is when it is first called.
-    let load =
-        [&CREATE, &TOUCH, &UPDATE].iter().fold(Request::read(Default::default()), |request, script| {
-            request.command(&[b"SCRIPT", b"LOAD", script.text.as_bytes()])
-        });
+    let rejects = context.options.user_limit().rejects_beyond().is_some();
+    let create = if rejects { &CREATE_WITHIN_LIMIT } else { &CREATE };
+    let load = [create, &TOUCH, &UPDATE].iter().fold(Request::read(Default::default()), |request, script| {
+        request.command(&[b"SCRIPT", b"LOAD", script.text.as_bytes()])
+    });
     // One node of a cluster has the wrapped keys.
     let is_keeper = keeps_keys(context, node);
     let first = if is_keeper { keys_request(context, load) } else { load };

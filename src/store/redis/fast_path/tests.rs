@@ -18,11 +18,11 @@ use super::*;
 use crate::clock::{Clock, SystemClock};
 use crate::error::StoreError;
 use crate::session::{Session, UserKeyBuf};
-use crate::store::SessionStore;
 use crate::store::conformance::{MAX_LIFETIME, conformance, id, json, plain};
 use crate::store::redis::RedisOptions;
 use crate::store::redis::connection::RawConnection;
-use crate::store::redis::tests::{open_at, options, options_at, secret, tls_options};
+use crate::store::redis::tests::{open_at, options, options_at, rejecting, secret, tls_options};
+use crate::store::{SessionStore, WhenUserIsFull};
 
 mod in_the_open {
     use super::*;
@@ -79,6 +79,11 @@ mod with_distant_limits {
             Some(FastPathStore::new(open_at(&RedisOptions { max_sessions_per_user, ..options()? }, &clock)))
         }
     );
+}
+
+mod that_rejects {
+    use super::*;
+    conformance!(reject maybe | clock | Some(FastPathStore::new(open_at(&rejecting()?, &clock))));
 }
 
 fn ann() -> UserKeyBuf {
@@ -476,6 +481,47 @@ fn the_worker_sends_a_create_again_whose_answer_is_lost() {
     assert_eq!(store.create(&session("a", &ann())), Ok(()));
     assert!(fake.has("sess#a"));
     assert_eq!(store.create(&session("a", &ann())), Err(StoreError::Exists));
+}
+
+fn rejects_the_second(options: &mut RedisOptions) {
+    options.max_sessions_per_user = NonZeroUsize::new(1);
+    options.when_user_is_full = WhenUserIsFull::Reject;
+}
+
+#[test]
+fn no_create_is_refused_for_the_session_of_its_own_first_sending() {
+    let full = Err(StoreError::TooManySessions { max: 1 });
+    let mut scene = Scene::with(Fake::good(), rejects_the_second);
+    let ann = ann();
+    let created = scene.harness.create(&session("a", &ann));
+    let commands = scene.hear(1);
+    scene.fake.data.lock().unwrap().apply(&commands[0]);
+    scene.peer.leave();
+    assert_eq!(scene.harness.number(created), Ok(1), "by the fast path first");
+    assert_eq!(scene.fake.log(), ["create within the limit sess#a"]);
+    assert_eq!(scene.store.create(&session("b", &ann)), full);
+
+    let is_first = std::sync::atomic::AtomicBool::new(true);
+    let fake = Fake::start(move |_, command: &Command| {
+        let is_lost =
+            command[0].starts_with(b"EVAL") && is_first.swap(false, std::sync::atomic::Ordering::Relaxed);
+        if is_lost { Conduct::DoAndEnd(0) } else { Conduct::Do }
+    });
+    let store = open_on(&fake, rejects_the_second);
+    assert_eq!(store.create(&session("a", &ann)), Ok(()), "by the worker");
+    assert_eq!(store.create(&session("b", &ann)), full);
+    assert_eq!(store.create(&session("a", &ann)), Err(StoreError::Exists));
+}
+
+#[test]
+fn a_create_for_a_full_user_is_refused_by_the_fast_path() {
+    let mut scene = Scene::with(Fake::good(), rejects_the_second);
+    let ann = ann();
+    let created = scene.harness.create(&session("a", &ann));
+    scene.hear(1);
+    scene.say(b":-2\r\n");
+    assert_eq!(scene.harness.number(created), Err(StoreError::TooManySessions { max: 1 }));
+    assert!(scene.fake.log().is_empty());
 }
 
 #[test]

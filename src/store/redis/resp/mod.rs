@@ -12,5 +12,8 @@ mod slot;
 pub use reply::check_replies;
 pub(super) use reply::{Decoder, Malformed, Reply};
 pub(super) use request::{Replies, Request, RequestMode, are_refused, number};
-pub(super) use script::{CREATE, END_EXPIRED, END_OF_USER, ENTER, FORGET, REPLACE, Script, TOUCH, UPDATE};
+pub(super) use script::{
+    CREATE, CREATE_WITHIN_LIMIT, END_EXPIRED, END_OF_USER, ENTER, FORGET, REPLACE, Script, TOUCH, UPDATE,
+    UPDATE_WITHIN_LIMIT,
+};
 pub(super) use slot::{SLOTS, slot_of};

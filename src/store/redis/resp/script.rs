@@ -1,5 +1,6 @@
 //! What must happen on a server in one step: each script on one key, so that it runs in a cluster too. On a single server
-//! `CREATE` takes the index as well.
+//! `CREATE` takes the index as well. There the scripts that know the limit of a user's sessions also read those of the user,
+//! by keys that they make themselves.
 //!
 //! The numbers in them are the places of fields in a record, counted from 1. The tests of `record` hold them together.
 
@@ -10,18 +11,20 @@ pub struct Script {
 }
 
 macro_rules! scripts {
-    ($($name:ident = $file:literal, $digest:literal;)*) => {
+    ($($name:ident = $($file:literal)+, $digest:literal;)*) => {
         $(pub static $name: Script =
-            Script { text: include_str!(concat!("scripts/", $file)), digest: $digest };)*
+            Script { text: concat!($(include_str!(concat!("scripts/", $file))),+), digest: $digest };)*
 
         #[cfg(test)]
-        const ALL: &[(&str, &Script)] = &[$(($file, &$name)),*];
+        const ALL: &[(&str, &Script)] = &[$((concat!($($file, " "),+), &$name)),*];
     };
 }
 
 scripts! {
-    CREATE = "create.lua", "04e22bb84fce7eaa24e7dfda1b98eef23b0d60cc";
-    UPDATE = "update.lua", "adcbb8f30c68b71158526cfdf978bdec6e428869";
+    CREATE = "create.lua", "0b8025478ac77f32fcfba770632e888bbeba5921";
+    CREATE_WITHIN_LIMIT = "room.lua" "create.lua", "0a85a6800b42ebc1acff1404d159573a3cf2f3bc";
+    UPDATE = "update.lua", "c8e4f8f5474dccba47317825c80f062a5bddce04";
+    UPDATE_WITHIN_LIMIT = "room.lua" "update.lua", "348bb35dea417be1ab478901e1b8101cc182100d";
     TOUCH = "touch.lua", "c2a3e2ed56f452861e1b4a32994a7430f68bb7be";
     END_OF_USER = "end_of_user.lua", "b3e4835a3f2d54bd5fb63384d1e60e15e2383186";
     END_EXPIRED = "end_expired.lua", "83cf8a3f76ac92cd195236efb984813a8b6c991f";

@@ -150,7 +150,8 @@ impl Router {
             return Err(self.late(attempt));
         }
         match timeout_at(attempt.deadline, work(attempt)).await {
-            Ok(Err(error)) if error != StoreError::Exists => Err(attempt.in_part(error)),
+            Ok(Err(error @ (StoreError::Exists | StoreError::TooManySessions { .. }))) => Err(error),
+            Ok(Err(error)) => Err(attempt.in_part(error)),
             Ok(outcome) => outcome,
             Err(_) => Err(self.late(attempt)),
         }

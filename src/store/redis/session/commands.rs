@@ -1,8 +1,12 @@
 //! What the calls on one session say to a server.
 
+use std::num::NonZeroUsize;
+
 use smallvec::SmallVec;
 
-use super::super::resp::{CREATE, ENTER, Request, TOUCH, UPDATE, number};
+use super::super::resp::{
+    CREATE, CREATE_WITHIN_LIMIT, ENTER, Request, TOUCH, UPDATE, UPDATE_WITHIN_LIMIT, number,
+};
 use super::super::time::{Stamp, Times};
 use super::cipher::Cipher;
 use super::names::{Names, UserField};
@@ -11,6 +15,7 @@ use super::record::{self, Record};
 use crate::clock::Millis;
 use crate::error::Result;
 use crate::session::Expiry;
+use crate::store::UserLimit;
 
 /// An entry of an index. Its score is its version.
 pub struct Entry<'a> {
@@ -106,11 +111,14 @@ impl Creation {
         &self,
         request: Request,
         entry: Option<Stamp>,
-        counts: bool,
+        limit: UserLimit,
         may_be_stored: bool,
         times: &Times,
     ) -> Request {
-        let now = number(times.now());
+        let now = times.now();
+        // One that has expired needs no room.
+        let room = limit.rejects_beyond().filter(|_| !self.expires.is_past(now));
+        let now = number(now);
         // The live one may be this one only if it was sent before: stamps of two processes may be alike.
         let created = if may_be_stored { created_field(self.created) } else { Vec::new() };
         let (version, end) = (number(entry.unwrap_or(0) as i64), number(self.index_end));
@@ -119,7 +127,19 @@ impl Creation {
         if entry.is_none() || self.user.is_nobody() {
             return request.script(&CREATE, &self.key, &args[..4]);
         }
-        request.script_on(&CREATE, &[&self.key, &self.index], if counts { &args } else { &args[..7] })
+        let keys: [&[u8]; 2] = [&self.key, &self.index];
+        if let Some(max) = room {
+            let sessions = &self.key[..self.key.len() - self.member.len()];
+            let room = room_args(max, &self.user, times);
+            let args = [&args[..], &[&room.max, sessions, &room.user, &room.lifetime]].concat();
+            return request.script_on(&CREATE_WITHIN_LIMIT, &keys, &args);
+        }
+        request.script_on(&CREATE, &keys, if limit.max.is_some() { &args } else { &args[..7] })
+    }
+
+    /// Whether it takes the script even where a server takes transactions.
+    pub fn needs_script(&self, limit: UserLimit) -> bool {
+        !self.user.is_nobody() && limit.rejects_beyond().is_some()
     }
 
     pub fn set(&self, request: Request) -> Request {
@@ -168,6 +188,51 @@ impl Change {
         push_given(&mut args, [created.as_deref(), lifetime.as_deref()]);
         request.script(&UPDATE, &self.key, &args)
     }
+
+    /// Replaces the session of this user and creation by one of another user, unless that user has as many others as allowed.
+    /// The server has that user's index too, and the entry there.
+    pub fn give(
+        &self,
+        request: Request,
+        (user, created): (&UserField, Stamp),
+        (heir, entry): (&UserField, &Entry<'_>),
+        max: NonZeroUsize,
+        times: &Times,
+    ) -> Request {
+        let (now, user, created) = (number(times.now()), user.to_match(), created_field(created));
+        let (version, room) = (number(entry.version as i64), room_args(max, heir, times));
+        let sessions = &self.key[..self.key.len() - entry.member.len()];
+        let args: [&[u8]; 13] = [
+            &now,
+            &self.head,
+            &self.tail,
+            &user,
+            &self.until,
+            &created,
+            &room.lifetime,
+            entry.member,
+            &version,
+            &room.max,
+            sessions,
+            &room.user,
+            &room.lifetime,
+        ];
+        request.script_on(&UPDATE_WITHIN_LIMIT, &[&self.key, entry.index], &args)
+    }
+}
+
+/// What `room.lua` takes.
+struct RoomArgs {
+    max: SmallVec<[u8; 20]>,
+    user: Vec<u8>,
+    lifetime: SmallVec<[u8; 20]>,
+}
+
+fn room_args(max: NonZeroUsize, user: &UserField, times: &Times) -> RoomArgs {
+    // Beyond 2^53 it is no limit, and no number of Lua's.
+    let max = number(i64::try_from(max.get()).unwrap_or(i64::MAX));
+    let lifetime = times.lifetime_of_stamp().map(number).unwrap_or_default();
+    RoomArgs { max, user: user.to_match(), lifetime }
 }
 
 /// Reads a session.

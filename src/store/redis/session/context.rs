@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::super::counters::Counters;
+use super::super::limits_report::LimitsReport;
 use super::super::options::RedisOptions;
 use super::super::routing::{Node, Router};
 use super::super::tasks::Tasks;
@@ -57,6 +58,7 @@ pub struct Context {
     pub scans: RefCell<Scans>,
     /// Where the next sweep goes on.
     pub sweep_cursor: RefCell<Option<ScanCursor>>,
+    pub limits_report: Arc<LimitsReport>,
 }
 
 impl Context {
@@ -66,6 +68,7 @@ impl Context {
         counters: Arc<Counters>,
         transactions: Arc<Transactions>,
         router: Router,
+        limits_report: Arc<LimitsReport>,
     ) -> Rc<Self> {
         Rc::new(Self {
             names: Names::new(&options.prefix),
@@ -80,6 +83,7 @@ impl Context {
             unlocking: tokio::sync::Mutex::default(),
             scans: RefCell::default(),
             sweep_cursor: RefCell::default(),
+            limits_report,
         })
     }
 }

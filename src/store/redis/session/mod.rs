@@ -8,6 +8,7 @@ mod commands;
 mod context;
 mod cursor;
 mod key_ring;
+mod limits_differ;
 mod names;
 mod new_session;
 mod op;
@@ -35,5 +36,5 @@ pub use sweep::{clean, sweep};
 pub use transactions::Transactions;
 #[cfg(test)]
 pub use user_index::GRACE;
-pub use user_index::{delete_by_user, forget_later, get_by_user, limit};
+pub use user_index::{delete_by_user, forget_later, get_by_user, keep_limit};
 pub use watch::{know_time, watch};

@@ -18,13 +18,21 @@ pub struct Names {
     pub seal: Vec<u8>,
     /// Whose holder sweeps.
     pub sweep: Vec<u8>,
+    /// The limits of the processes.
+    pub limits: Vec<u8>,
 }
 
 impl Names {
     pub fn new(prefix: &str) -> Self {
         let name = |name: &str| [prefix, name].concat().into_bytes();
         let marked = |kind: &str| name(&format!("{kind}{MARK}"));
-        Self { sessions: marked("sess"), users: marked("user"), seal: name("seal"), sweep: name("sweep") }
+        Self {
+            sessions: marked("sess"),
+            users: marked("user"),
+            seal: name("seal"),
+            sweep: name("sweep"),
+            limits: name("limits"),
+        }
     }
 
     /// The key of a session, of which this is the name in an index.

@@ -77,6 +77,9 @@ pub enum Kind {
     Cold,
 }
 
+/// As `CREATE` has it of a user who gets no more sessions.
+pub const USER_IS_FULL: i64 = -2;
+
 /// What the replies to the request of a call mean.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step<'a> {
@@ -92,6 +95,8 @@ pub enum Step<'a> {
     },
     /// `create` found a session of the same id, which may be expired.
     Occupied,
+    /// The user of the session has as many as the store allows, and nothing has changed.
+    UserIsFull,
     /// `update` found a session of another user, and left it alone.
     OtherUser,
     /// The session has to live on for longer than the index of its user is kept: nothing has changed yet.
@@ -135,6 +140,7 @@ pub fn interpret<B: AsRef<[u8]>>(kind: Kind, replies: &[Reply<B>]) -> Step<'_> {
     match (kind, reply) {
         (Kind::Create, Reply::Okay) => Step::Created { index_len: 0 },
         (Kind::Create, Reply::Number(len @ 1..)) => Step::Created { index_len: len.unsigned_abs() },
+        (Kind::Create, Reply::Number(USER_IS_FULL)) | (Kind::Update, Reply::Number(4)) => Step::UserIsFull,
         (Kind::Create, Reply::Nil | Reply::Number(_) | Reply::Bytes(_)) => Step::Occupied,
         (Kind::Get, Reply::Bytes(value)) => Step::Found(value.as_ref()),
         (Kind::Get, Reply::Nil) => Step::NotFound,
@@ -219,6 +225,7 @@ mod tests {
             (Kind::Create, vec![Reply::Okay], Step::Created { index_len: 0 }),
             (Kind::Create, vec![Reply::Number(7)], Step::Created { index_len: 7 }),
             (Kind::Create, vec![Reply::Number(-1)], Step::Occupied),
+            (Kind::Create, vec![Reply::Number(-2)], Step::UserIsFull),
             (Kind::Create, vec![value()], Step::Occupied),
             (Kind::Create, vec![Reply::Nil], Step::Occupied),
             (Kind::Create, vec![REFUSED], Step::Refused(b"OOM no")),
@@ -238,6 +245,7 @@ mod tests {
             (Kind::Update, vec![REFUSED], Step::Refused(b"OOM no")),
             (Kind::Touch, vec![DONE], Step::Number(1)),
             (Kind::Update, vec![Reply::Number(3)], Step::OutlivesIndex),
+            (Kind::Update, vec![Reply::Number(4)], Step::UserIsFull),
             (Kind::Touch, vec![Reply::Number(2)], Step::OutlivesIndex),
             (Kind::Touch, vec![Reply::Nil], Step::Unexpected),
             (Kind::Delete, vec![Reply::Nil], Step::Number(1)),

@@ -1,5 +1,6 @@
 //! The calls on one session.
 
+use std::num::NonZeroUsize;
 use std::rc::Rc;
 
 use futures_util::future::try_join;
@@ -16,9 +17,11 @@ use super::commands::{
 use super::context::Context;
 use super::names::UserField;
 use super::new_session::NewSession;
-use super::op::{Kind, Step, interpret};
+use super::op::{Kind, Step, USER_IS_FULL, interpret};
 use super::record::{self, Record};
-use super::user_index::{enter, forget, forget_later, limit, may_forget, prolong, undo_entry, version};
+use super::user_index::{
+    enter, forget, forget_later, is_full, keep_limit, may_forget, prolong, undo_entry, version,
+};
 use super::watch::know_time;
 use crate::clock::Millis;
 use crate::error::{Result, StoreError};
@@ -31,6 +34,10 @@ use crate::store::StoredSession;
 /// be missed. On a single server one step does both: a transaction, or a script where the server holds a session of the id,
 /// or may have been sent the creation before, or takes no such transactions. In a cluster the index is on another node, which
 /// has to have answered before. A session that was stored is created, even if there is no time left to end older ones.
+///
+/// Where a user who is full gets no more sessions, the script counts those of the user. In a cluster they are on many nodes.
+/// There the store looks at them before it stores the session, and again afterwards. If another creation came between, it
+/// removes its own session: of two at one moment, both may be refused.
 pub async fn create(
     context: &Rc<Context>,
     attempt: &Attempt,
@@ -46,17 +53,29 @@ pub async fn create(
     let Creation { member, user, index_end, .. } = &creation;
     let has_index = !user.is_nobody();
     let is_apart = has_index && !context.router.topology.is_one_server();
+    let limit = context.options.user_limit();
+    let checked =
+        limit.rejects_beyond().filter(|_| is_apart && !creation.expires.is_past(context.times.now()));
     let mut entered = 0;
     if is_apart {
         entered = enter(context, attempt, &creation.entry(), *index_end, Reentry::Renew).await?;
+        if let Some(max) = checked
+            && !attempt.is_repeated()
+            && entered > max.get() as u64
+            && is_full(context, attempt, user, member, max).await?
+        {
+            forget(context, attempt, &creation.entry()).await;
+            return Err(StoreError::TooManySessions { max: max.get() });
+        }
     }
     let stored = if is_apart {
         store(context, attempt, &creation, |request, _| creation.set(request)).await?
-    } else if has_index && (attempt.is_repeated() || !context.transactions.are_taken()) {
+    } else if has_index
+        && (attempt.is_repeated() || creation.needs_script(limit) || !context.transactions.are_taken())
+    {
         Stored::Untried
     } else {
-        let counts = context.options.max_sessions_per_user.is_some();
-        let transaction = |request, version| creation.transaction(request, version, counts);
+        let transaction = |request, version| creation.transaction(request, version, limit.max.is_some());
         store(context, attempt, &creation, transaction).await?
     };
     match stored {
@@ -66,13 +85,34 @@ pub async fn create(
             entered = entered.max(index_len);
         }
     }
+    if let Some(max) = checked
+        && is_full(context, attempt, user, member, max).await?
+    {
+        undo(context, attempt, &creation).await?;
+        return Err(StoreError::TooManySessions { max: max.get() });
+    }
     Counters::add(&context.counters.created, 1);
     if attempt.is_repeated() && is_apart {
         // In between another process may have ended the session and removed its entry.
         enter(context, attempt, &creation.entry(), *index_end, Reentry::Renew).await?;
     }
-    Box::pin(limit(context, attempt, user, member, entered, Some(created), creation.expires)).await;
+    Box::pin(keep_limit(context, attempt, user, member, entered, Some(created), creation.expires)).await;
     Ok(())
+}
+
+/// Removes a session again that was created for a user who is full.
+async fn undo(context: &Context, attempt: &Attempt, creation: &Creation) -> Result<()> {
+    end(context, attempt, creation).await?;
+    attempt.was_undone();
+    forget(context, attempt, &creation.entry()).await;
+    Ok(())
+}
+
+/// Ends the session of a creation, if it is still that.
+async fn end(context: &Context, attempt: &Attempt, creation: &Creation) -> Result<()> {
+    let (now, created) = (text(context.times.now()), created_field(creation.created));
+    let args: [&[u8]; 3] = [&now, &creation.user.to_match(), &created];
+    context.router.run_script(attempt, Effect::Main, &END_OF_USER, &creation.key, &args).await.map(drop)
 }
 
 /// Whether a session is stored.
@@ -132,11 +172,16 @@ async fn store_by_script(
         let is_first = stored == Stored::Untried && !is_repeated;
         let version = if is_first { creation.version } else { context.times.stamp() };
         let may_be_stored = stored == Stored::Perhaps || is_repeated;
-        let counts = context.options.max_sessions_per_user.is_some();
         let entry = has_index.then_some(version);
-        creation.script(Request::write(mode), entry, counts, may_be_stored, &context.times)
+        let limit = context.options.user_limit();
+        creation.script(Request::write(mode), entry, limit, may_be_stored, &context.times)
     };
+    let max = context.options.max_sessions_per_user.map_or(0, usize::from);
     match context.router.get_one(attempt, &creation.key, Effect::Main, make).await {
+        Ok(Reply::Number(USER_IS_FULL)) => {
+            attempt.changed_nothing();
+            Err(StoreError::TooManySessions { max })
+        }
         Ok(Reply::Number(index_len @ 1..)) => Ok(index_len.unsigned_abs()),
         Ok(Reply::Bytes(live)) => {
             if !has_index {
@@ -150,10 +195,7 @@ async fn store_by_script(
         }
         Err(StoreError::Corrupt(_)) if has_index => {
             // What is under the key of the index is another app's. A transaction may have stored the session all the same.
-            let (now, created) = (text(context.times.now()), created_field(creation.created));
-            let args: [&[u8]; 3] = [&now, &creation.user.to_match(), &created];
-            let end = context.router.run_script(attempt, Effect::Main, &END_OF_USER, &creation.key, &args);
-            end.await?;
+            end(context, attempt, creation).await?;
             attempt.was_undone();
             Err(FOREIGN)
         }
@@ -241,12 +283,21 @@ async fn replace_entered(
         if old_user.is_nobody() { Ok(None) } else { version(context, attempt, &old_index, member).await }
     };
     let (entered, old_version) = try_join(new_entry, old_version).await?;
-    let replaced = replace(context, attempt, change, &old_user, Some(old.created)).await?;
+    let checked = context.options.user_limit().rejects_beyond();
+    let checked = checked.filter(|_| !user.is_nobody() && !expires.is_past(context.times.now()));
+    let replaced = match checked {
+        Some(max) => give(context, attempt, change, (&old_user, old.created), (user, &entry), max).await,
+        None => replace(context, attempt, change, &old_user, Some(old.created)).await,
+    };
+    if let Err(StoreError::TooManySessions { .. }) = replaced {
+        forget(context, attempt, &entry).await;
+    }
+    let replaced = replaced?;
     if replaced == Some(true) {
         if let Some(index_len) = entered {
             // Whoever has seen the entry before the session was the user's may remove it.
             enter(context, attempt, &entry, until, Reentry::Renew).await?;
-            Box::pin(limit(context, attempt, user, member, index_len, None, expires)).await;
+            Box::pin(keep_limit(context, attempt, user, member, index_len, None, expires)).await;
         }
         if let Some(version) = old_version
             && may_forget(context, version, old.created)
@@ -325,6 +376,33 @@ pub async fn delete(context: &Rc<Context>, attempt: &Attempt, cipher: &Cipher, i
     }
 }
 
+/// As [`replace`], where the session is to be of a user who may have no room for it. In a cluster the others' sessions are
+/// on many nodes: they are looked at before.
+async fn give(
+    context: &Context,
+    attempt: &Attempt,
+    change: &Change,
+    (old_user, created): (&UserField, Stamp),
+    (user, entry): (&UserField, &Entry<'_>),
+    max: NonZeroUsize,
+) -> Result<Option<bool>> {
+    let full = StoreError::TooManySessions { max: max.get() };
+    if !context.router.topology.is_one_server() {
+        if is_full(context, attempt, user, entry.member, max).await? {
+            return Err(full);
+        }
+        return replace(context, attempt, change, old_user, Some(created)).await;
+    }
+    let make =
+        |mode| change.give(Request::write(mode), (old_user, created), (user, entry), max, &context.times);
+    let replies = context.router.ask(attempt, &change.key, Effect::Main, make).await?;
+    if interpret(Kind::Update, &replies) == Step::UserIsFull {
+        attempt.changed_nothing();
+        return Err(full);
+    }
+    replaced(attempt, &replies)
+}
+
 /// Replaces the session if it is live, and returns whether it is; `None` if it has to be entered before, or is of another
 /// creation.
 async fn replace(
@@ -336,7 +414,12 @@ async fn replace(
 ) -> Result<Option<bool>> {
     let make = |mode| change.replace(Request::write(mode), user, created, &context.times);
     let replies = context.router.ask(attempt, &change.key, Effect::Main, make).await?;
-    match interpret(Kind::Update, &replies) {
+    replaced(attempt, &replies)
+}
+
+/// What the replies to a replacement say.
+fn replaced(attempt: &Attempt, replies: &[Reply]) -> Result<Option<bool>> {
+    match interpret(Kind::Update, replies) {
         Step::Number(found) => Ok(Some(found > 0)),
         Step::OtherUser | Step::OutlivesIndex => {
             attempt.changed_nothing();

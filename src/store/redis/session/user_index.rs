@@ -29,6 +29,7 @@
 //! lives on is entered again once an hour. That breaks no rule, as the session is the user's already, and the new entry's
 //! version is the present time.
 
+use std::num::NonZeroUsize;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -161,8 +162,9 @@ pub async fn delete_by_user(
 }
 
 /// Ends the oldest sessions of a user who has more than the limit. Of two creations at once neither ends the younger
-/// one; a session that changed its user ends any but itself.
-pub async fn limit(
+/// one; a session that changed its user ends any but itself. Where a full user gets no more sessions, none ends, and only
+/// entries go that are left over.
+pub async fn keep_limit(
     context: &Context,
     attempt: &Attempt,
     user: &UserField,
@@ -180,6 +182,18 @@ pub async fn limit(
     let _ = timeout_at(attempt.deadline, ended).await;
 }
 
+/// Whether a user has so many live sessions beside this one that there is no room for it.
+pub async fn is_full(
+    context: &Context,
+    attempt: &Attempt,
+    user: &UserField,
+    member: &[u8],
+    max: NonZeroUsize,
+) -> Result<bool> {
+    let others = live_others(context, attempt, user, member, max.get()).await?;
+    Ok(others.len() >= max.get())
+}
+
 async fn end_surplus(
     context: &Context,
     attempt: &Attempt,
@@ -189,18 +203,10 @@ async fn end_surplus(
     created: Option<Stamp>,
 ) -> Result<()> {
     let index = user.index(&context.names);
-    let entries = entries(context, attempt, &index).await?;
-    let (mut others, mut stale) = (Vec::new(), Vec::new());
-    for some in entries.chunks(AT_ONCE) {
-        for (entry, named) in some.iter().zip(look_up(context, attempt, some, &Owner::Is(user)).await?) {
-            match named {
-                Named::Live(created) if entry.0 != member => others.push((created, entry.clone())),
-                Named::Live(_) | Named::Expired(_) => {}
-                Named::Absent | Named::Another => stale.push(entry.clone()),
-            }
-        }
+    let mut others = live_others(context, attempt, user, member, max).await?;
+    if context.options.user_limit().rejects_beyond().is_some() {
+        return Ok(());
     }
-    tidy(context, attempt, &index, &stale).await;
     others.sort();
     let surplus = (others.len() + 1).saturating_sub(max);
     let (now, to_match) = (text(context.times.now()), user.to_match());
@@ -217,6 +223,34 @@ async fn end_surplus(
         }
     }
     Ok(())
+}
+
+/// The live sessions of a user beside one, if the index names more than `max` sessions: their creations and entries. Removes
+/// the entries of those that are not there.
+async fn live_others(
+    context: &Context,
+    attempt: &Attempt,
+    user: &UserField,
+    member: &[u8],
+    max: usize,
+) -> Result<Vec<(Stamp, (Vec<u8>, Stamp))>> {
+    let index = user.index(&context.names);
+    let entries = entries(context, attempt, &index).await?;
+    let (mut others, mut stale) = (Vec::new(), Vec::new());
+    if entries.len() <= max {
+        return Ok(others);
+    }
+    for some in entries.chunks(AT_ONCE) {
+        for (entry, named) in some.iter().zip(look_up(context, attempt, some, &Owner::Is(user)).await?) {
+            match named {
+                Named::Live(created) if entry.0 != member => others.push((created, entry.clone())),
+                Named::Live(_) | Named::Expired(_) => {}
+                Named::Absent | Named::Another => stale.push(entry.clone()),
+            }
+        }
+    }
+    tidy(context, attempt, &index, &stale).await;
+    Ok(others)
 }
 
 /// The entries of an index, and their versions.

@@ -9,6 +9,7 @@ use super::super::resp::{Reply, Request};
 use super::super::routing::{Attempt, Effect};
 use super::context::Context;
 use super::key_ring::{connection, is_same, look_again};
+use super::limits_differ::say_limits;
 use crate::clock::Millis;
 use crate::error::Result;
 
@@ -17,9 +18,9 @@ const EVERY: Duration = Duration::from_secs(1);
 /// Clocks drift apart by some milliseconds in that time.
 const TIME_EVERY: Duration = Duration::from_secs(60);
 
-/// Asks a server for the time after each reconnect and once a minute, and looks at the wrapped keys every second.
+/// Asks a server for the time after each reconnect and once a minute, says then which limits the store keeps to, and looks at the wrapped keys every second.
 pub async fn watch(context: Rc<Context>) {
-    let mut asked = None;
+    let (mut asked, mut is_first) = (None, true);
     loop {
         let now = connection(&context);
         let is_known = asked
@@ -28,6 +29,12 @@ pub async fn watch(context: Rc<Context>) {
         if !is_known {
             let learned = context.router.step(async |attempt| learn_time(&context, attempt, b"").await).await;
             asked = learned.is_ok().then(|| (Instant::now(), now));
+            if asked.is_some() {
+                // Where a server refuses it, nobody is warned.
+                let said =
+                    context.router.step(async |attempt| say_limits(&context, attempt, is_first).await).await;
+                is_first &= said.is_err();
+            }
         }
         // What keeps it from that fails the calls too, and they say so.
         let _ = context.router.step(async |attempt| look_again(&context, attempt).await).await;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::scripts;
 use crate::clock::Millis;
-use crate::store::redis::resp::{CREATE, Reply};
+use crate::store::redis::resp::{CREATE, CREATE_WITHIN_LIMIT, Reply};
 
 pub(in crate::store::redis) type Command = Vec<Vec<u8>>;
 
@@ -170,10 +170,10 @@ impl Data {
     fn answer(&mut self, command: &Command, now: Millis, page: usize) -> Result<Reply, Reply> {
         if let Some(script) = scripts::of(command) {
             let (keys, args) = keys_and_args(command);
-            if script.digest == CREATE.digest {
+            if [CREATE.digest, CREATE_WITHIN_LIMIT.digest].contains(&script.digest) {
                 return scripts::create(self, keys, args, now);
             }
-            return scripts::run(script, self, &keys[0], args, now);
+            return scripts::run(script, self, keys, args, now);
         }
         let args: Vec<&[u8]> = command.iter().map(Vec::as_slice).collect();
         let text_or_nil =

@@ -5,11 +5,22 @@ use std::collections::BTreeMap;
 use super::data::{Command, Data};
 use crate::clock::Millis;
 use crate::store::redis::resp::{
-    CREATE, END_EXPIRED, END_OF_USER, ENTER, FORGET, REPLACE, Reply, Script, TOUCH, UPDATE,
+    CREATE, CREATE_WITHIN_LIMIT, END_EXPIRED, END_OF_USER, ENTER, FORGET, REPLACE, Reply, Script, TOUCH,
+    UPDATE, UPDATE_WITHIN_LIMIT,
 };
 
-pub(in crate::store::redis) static ALL: [&Script; 8] =
-    [&CREATE, &UPDATE, &TOUCH, &END_OF_USER, &END_EXPIRED, &FORGET, &ENTER, &REPLACE];
+pub(in crate::store::redis) static ALL: [&Script; 10] = [
+    &CREATE,
+    &UPDATE,
+    &TOUCH,
+    &END_OF_USER,
+    &END_EXPIRED,
+    &FORGET,
+    &ENTER,
+    &REPLACE,
+    &CREATE_WITHIN_LIMIT,
+    &UPDATE_WITHIN_LIMIT,
+];
 
 /// The script that a command runs.
 pub(super) fn of(command: &Command) -> Option<&'static Script> {
@@ -86,7 +97,31 @@ impl Limited {
     }
 }
 
-/// `CREATE`, which may have the key of an index too.
+/// `is_full` of `room.lua`, with the arguments of the script from the limit on.
+fn is_full(
+    data: &Data,
+    index: &[u8],
+    member: &[u8],
+    now: i64,
+    rule: &[Vec<u8>],
+    server_now: Millis,
+) -> Result<bool, Reply> {
+    let max = number(&rule[0]).unwrap() as usize;
+    let lifetime = number(&rule[3]);
+    let is_live = |other: &Vec<u8>| {
+        let key = [&rule[1][..], other].concat();
+        let is_kept = data.get(&key).is_some_and(|entry| entry.expires.is_none_or(|end| end > server_now));
+        let Some(record) = data.text(&key).ok().filter(|_| is_kept) else { return false };
+        let end = lifetime.map_or(i64::MAX, |lifetime| {
+            number(sub(record, 41, 56)).unwrap_or(0).div_euclid(1000) + lifetime
+        });
+        is_of(record, &rule[2]) && expiry(record).is_some_and(|expires| expires.min(end) > now)
+    };
+    let others = data.set(index)?.into_iter().flat_map(BTreeMap::keys).filter(|other| *other != member);
+    Ok(others.filter(|other| is_live(other)).count() >= max)
+}
+
+/// `CREATE` with what may go before it, which may have the key of an index too.
 pub(super) fn create(
     data: &mut Data,
     keys: &[Vec<u8>],
@@ -101,6 +136,11 @@ pub(super) fn create(
         if !is_own {
             return Ok(Reply::Bytes(record));
         }
+    }
+    if let Some(rule) = args.get(8..).filter(|rule| !rule.is_empty() && !is_own)
+        && is_full(data, &keys[1], &args[4], number(&args[0]).unwrap(), rule, server_now)?
+    {
+        return Ok(Reply::Number(-2));
     }
     if let Some(index) = keys.get(1) {
         let (version, until) = (number(&args[5]).unwrap(), number(&args[6]).unwrap());
@@ -125,10 +165,11 @@ pub(super) fn create(
 pub(super) fn run(
     script: &Script,
     data: &mut Data,
-    key: &[u8],
+    keys: &[Vec<u8>],
     args: &[Vec<u8>],
     server_now: Millis,
 ) -> Result<Reply, Reply> {
+    let key = &keys[0];
     let is = |other: &Script| script.digest == other.digest;
     if is(&FORGET) {
         let mut forgotten = 0;
@@ -175,7 +216,7 @@ pub(super) fn run(
         data.expire(key, server_now);
     };
     let expires = expiry(&record).ok_or(Reply::Number(0))?;
-    if is(&UPDATE) {
+    if is(&UPDATE) || is(&UPDATE_WITHIN_LIMIT) {
         if expires <= now {
             return Ok(Reply::Number(0));
         }
@@ -190,6 +231,15 @@ pub(super) fn run(
         let is_nobodys = args[3].starts_with(b"null");
         if created.is_none() && !is_nobodys && outlives_index(expires, limited.moved, sub(&record, 41, 56)) {
             return Ok(Reply::Number(3));
+        }
+        if let [member, version, rule @ ..] = args.get(7..).unwrap_or_default() {
+            let index = &keys[1];
+            let Some(score) = data.score(index, member)? else { return Ok(Reply::Number(2)) };
+            if is_full(data, index, member, now, rule, server_now)? {
+                return Ok(Reply::Number(4));
+            }
+            let renewed = (score as i64).max(number(version).unwrap()) + 1;
+            data.change_set(index, |set| set.insert(member.clone(), renewed as f64))?;
         }
         let head = [sub(&args[1], 1, 11), &limited.field, sub(&args[1], 30, args[1].len())].concat();
         keep(data, [&head[..], sub(&record, 41, 56), &args[2]].concat(), &limited.until);

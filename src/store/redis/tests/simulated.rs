@@ -61,7 +61,7 @@ fn command(random: &mut Random, keys: &[&str; 3], begun: i64, now: i64) -> Comma
     let [until, now_text, enough] = [[400, 700, -1], [0, 0, 550], [100, 900, -1]]
         .map(|offsets| (now + UNIT * random.pick(&offsets)).to_string());
     let (value, created, user) = (record(random, now), created(random), user(random));
-    let value = String::from_utf8(value).unwrap();
+    let (value, other_user) = (String::from_utf8(value).unwrap(), self::user(random));
     let field = format!("{:<18}", now + UNIT * random.pick(&[650, 7000]));
     let (head, tail) = (format!("{{\"expires\":{field},\"created\":"), format!(",\"user\":{user}"));
     let owner = format!("{created},\"user\":{user}");
@@ -79,6 +79,7 @@ fn command(random: &mut Random, keys: &[&str; 3], begun: i64, now: i64) -> Comma
     // Never near to another one: the two clocks may differ by a millisecond.
     let end = (begun + UNIT * random.pick(&[-1, 300, 5000])).to_string();
     let script = random.below(SCRIPTS.len());
+    let (max, sessions) = (*random.pick(&["1", "2"]), keys[0].strip_suffix('a').unwrap());
     let (kind, has_index) = (random.below(20), random.chance(500_000));
     let (whole, least): (Vec<&str>, usize) = match (kind, script) {
         (0, _) => (vec!["GET", key], 0),
@@ -102,12 +103,21 @@ fn command(random: &mut Random, keys: &[&str; 3], begun: i64, now: i64) -> Comma
         (_, 4) => (vec![key, &now_text], 0),
         (_, 5) => (vec![index, member, version, "b", "6"], 0),
         (_, 6) => (vec![index, member, version, &end, "again"], 1),
+        (_, 8) => {
+            let create = [key, index, &now_text, &value, &until, &created, member, version, &end, "count"];
+            ([&create[..], &[max, sessions, user, &lifetime]].concat(), 0)
+        }
+        (_, 9) => {
+            let update =
+                [key, index, &now_text, &head, &tail, user, &until, &created, &lifetime, member, version];
+            ([&update[..], &[max, sessions, other_user, &lifetime]].concat(), 0)
+        }
         (_, _) => (vec![key, "something else", "another"], 0),
     };
     // The last arguments of some may be left out.
     let are_left_out = least > 0 && random.chance(400_000);
     let len = whole.len() - if are_left_out { 1 + random.below(least) } else { 0 };
-    let keys = if script == 0 && has_index { "2" } else { "1" };
+    let keys = if (script == 0 && has_index) || script > 7 { "2" } else { "1" };
     let start = if kind > 11 { &["EVAL", SCRIPTS[script].text, keys][..] } else { &[] };
     start.iter().chain(&whole[..len]).map(|arg| arg.as_bytes().to_vec()).collect()
 }
@@ -135,7 +145,7 @@ fn a_simulated_server_answers_as_a_real_one() {
     let (mut random, mut data, begun) = (Random::new(7), Data::default(), SystemClock.now());
     let keys = ["simulated*:sess#a", "simulated*:sess#b", "simulated*:user#\"ann\""];
     let mut answers = std::collections::BTreeMap::new();
-    for _ in 0..20_000 {
+    for _ in 0..40_000 {
         let now = SystemClock.now();
         let command = command(&mut random, &keys, begun, now);
         let (mut real, mut simulated) = (client.ask(&command), data.carry_out(&command, now, 1000));
@@ -161,6 +171,8 @@ fn a_simulated_server_answers_as_a_real_one() {
         &[0, 1],
         &[-3, -1, 0, 1, 3],
         &[0, 1],
+        &[-2, -1, 1, 2, 10],
+        &[0, 1, 2, 3, 4],
     ]
     .iter()
     .enumerate()

@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use crate::store::redis::resp::{CREATE, END_OF_USER, ENTER, FORGET, SLOTS, Script, TOUCH, UPDATE, slot_of};
+use crate::store::redis::resp::{
+    CREATE, CREATE_WITHIN_LIMIT, END_OF_USER, ENTER, FORGET, SLOTS, Script, TOUCH, UPDATE, slot_of,
+};
 
 pub type Command = Vec<Vec<u8>>;
 
@@ -193,6 +195,8 @@ fn serve(
             // It does not say: then its clock is taken to be in step.
             b"TIME" => Some(b"-NOPERM no\r\n"),
             b"GET" if command[1].ends_with(b"seal") => Some(b"$-1\r\n"),
+            b"ZRANGE" if command[1].ends_with(b"limits") => Some(b"*0\r\n"),
+            b"ZADD" | b"PEXPIREAT" if command[1].ends_with(b"limits") => Some(b":1\r\n"),
             _ => None,
         };
         if command[0] == b"CLUSTER" {
@@ -249,6 +253,7 @@ fn words(command: &Command) -> String {
         Some(script) => {
             let names = [
                 (&CREATE, "replace"),
+                (&CREATE_WITHIN_LIMIT, "create within the limit"),
                 (&TOUCH, "touch"),
                 (&UPDATE, "update"),
                 (&END_OF_USER, "end"),
@@ -294,7 +299,7 @@ pub fn answer_to_transaction(answer: &[u8]) -> Vec<u8> {
 }
 
 fn script_of(command: &Command) -> Option<&'static Script> {
-    let all = [&CREATE, &TOUCH, &UPDATE, &END_OF_USER, &FORGET, &ENTER];
+    let all = [&CREATE, &CREATE_WITHIN_LIMIT, &TOUCH, &UPDATE, &END_OF_USER, &FORGET, &ENTER];
     let is_of =
         |script: &Script| command[1] == script.digest.as_bytes() || command[1] == script.text.as_bytes();
     command[0].starts_with(b"EVAL").then(|| all.into_iter().find(|script| is_of(script)).unwrap())
@@ -366,7 +371,7 @@ impl Data {
         if let Some(script) = script_of(command) {
             let keys = parsed(&command[2]) as usize;
             let (keys, args) = command[3..].split_at(keys);
-            if script.digest == CREATE.digest {
+            if [CREATE.digest, CREATE_WITHIN_LIMIT.digest].contains(&script.digest) {
                 return self.create(keys, args);
             }
             return self.run(script, &keys[0], args);
@@ -402,6 +407,15 @@ impl Data {
             && value[40..56] != args[3][..]
         {
             return bulk(value);
+        }
+        if let [max, sessions, ..] = args.get(8..).unwrap_or_default()
+            && held.is_none()
+        {
+            let is_live = |other: &&Vec<u8>| self.strings.contains_key(&[&sessions[..], other].concat());
+            let others = self.sets.get(&keys[1]).into_iter().flat_map(HashMap::keys);
+            if others.filter(|other| **other != args[4]).filter(is_live).count() as i64 >= parsed(max) {
+                return number(-2);
+            }
         }
         if let Some(index) = keys.get(1) {
             self.sets.entry(index.clone()).or_default().insert(args[4].clone(), parsed(&args[5]));

@@ -1,8 +1,9 @@
 -- Replaces a live session, whose creation stays. Arguments: now, the value before the creation, the value after it,
 -- the user that the session must be of and what follows it, when the server ends it; then, each of them or '', the creation
 -- that it must have: if that is given, the user's index is kept long enough; and how long after its creation a session may
--- live. `0`: there is none. `1`. `2`: it is another user's, or of another creation. `3`: the index has to be kept longer
--- first.
+-- live. To give it to a user who may have no room for it: also the key of that user's index, the entry there, a version that
+-- it never had, and what `room.lua` takes, which goes before. `0`: there is none. `1`. `2`: it is another user's, or of
+-- another creation, or has no entry. `3`: the index has to be kept longer first. `4`: the user has no room for it.
 local head = redis.call('GETRANGE', KEYS[1], 0, 63 + #ARGV[4])
 local expires = tonumber(string.sub(head, 12, 29))
 if string.sub(head, 1, 11) ~= '{"expires":' or not expires then return 0 end
@@ -26,6 +27,13 @@ elseif moved > expires then
   -- The last end of an index before the new expiry: every hour, from 37 minutes after the creation on.
   local last = moved - (moved - created_at - 2220000) % 3600000
   if last > expires and string.sub(ARGV[4], 1, 4) ~= 'null' then return 3 end
+end
+if ARGV[8] then
+  local score = redis.call('ZSCORE', KEYS[2], ARGV[8])
+  if not score then return 2 end
+  if is_full(KEYS[2], ARGV[8], tonumber(ARGV[1]), ARGV, 10) then return 4 end
+  -- Whoever has seen the entry before the session was the user's may not remove it any more.
+  redis.call('ZADD', KEYS[2], string.format('%.0f', math.max(tonumber(ARGV[9]), tonumber(score)) + 1), ARGV[8])
 end
 redis.call('SET', KEYS[1], start .. created .. ARGV[3], 'PXAT', ends)
 return 1

@@ -1,0 +1,22 @@
+-- Goes before a script that gives a user one more session. Whether the user has so many other live sessions that there is no
+-- room for it. The index names all of them, and may name others. `rule`: a table of arguments, which has from a place on: the
+-- limit, what the keys of sessions begin with, the user and what follows it, and how long after its creation a session may
+-- live, or ''.
+local function is_full(index, member, now, rule, at)
+  local max = tonumber(rule[at])
+  if redis.call('ZCARD', index) < max then return false end
+  local entries, user, lifetime, live = redis.call('ZRANGE', index, 0, -1), rule[at + 2], tonumber(rule[at + 3]), 0
+  -- The newest are the likeliest to be live.
+  for place = #entries, 1, -1 do
+    local head = entries[place] ~= member and redis.pcall('GETRANGE', rule[at + 1] .. entries[place], 0, 63 + #user)
+    if type(head) == 'string' and string.sub(head, 1, 11) == '{"expires":' and string.sub(head, 65) == user then
+      local expires = tonumber(string.sub(head, 12, 29))
+      if lifetime and expires then
+        expires = math.min(expires, math.floor((tonumber(string.sub(head, 41, 56)) or 0) / 1000) + lifetime)
+      end
+      if expires and expires > now then live = live + 1 end
+      if live >= max then return true end
+    end
+  end
+  return false
+end
