@@ -50,8 +50,8 @@ describe("native-store, of a store in Redis,", () => {
   for (const [args, words, env] of [
     [["stats", "--redis", "127.0.0.1"], /--redis must be a URL such as redis:\/\/127\.0\.0\.1:6379/],
     [["stats", "--redis", "http://127.0.0.1"], /--redis must be a URL/],
-    [["stats", "--redis", "redis://"], /--redis must be a URL .+; got one with no host$/m],
-    [["stats", "--redis", "redis://h:99999"], /--redis must be a URL .+; got a text that is no URL$/m],
+    [["stats", "--redis", "redis://"], /--redis must be a URL .+; got a URL without a host$/m],
+    [["stats", "--redis", "redis://h:99999"], /--redis must be a URL .+; got a string that is not a URL$/m],
     [
       ["stats", "--redis", "unix:/tmp/x.sock"],
       /--redis must be a URL .+; got a Unix socket that is not written/,

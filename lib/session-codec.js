@@ -119,7 +119,7 @@ function parseObject(json) {
   if (session !== null && typeof session === "object") return session;
   throw new SessionStoreError(
     "ERR_STORE_CORRUPT",
-    "a stored session has a text that this store has not written",
+    "a stored session is damaged, or was written by something else",
   );
 }
 
