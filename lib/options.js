@@ -179,6 +179,9 @@ const anything = { expected: "anything", accepts: () => true };
 
 const deleteByUserOptions = { except: anything };
 
+// What a user is, the codec knows.
+const sessionsOptions = { userId: anything };
+
 const pingOptions = { timeout };
 
 /** The given options that are not `undefined`. Throws for one that is unknown, out of range, or required and missing. */
@@ -233,6 +236,7 @@ module.exports = {
   sentinelOptions,
   tlsOptions,
   deleteByUserOptions,
+  sessionsOptions,
   pingOptions,
   progressOptions,
 };
