@@ -18,6 +18,7 @@ const METHODS = [
   "deleteByUser",
   "size",
   "ids",
+  "sessions",
   "clear",
   "close",
 ];
@@ -53,7 +54,15 @@ function readOptions(options, store) {
   const given = validateOptions(options, connectOptions);
   const { ttl = DAY, touchAfter = 0, prefix = "", userId } = given;
   checkLifetime(store, given.maxLifetime);
-  return { ttl: typeof ttl === "function" ? ttl : () => ttl, touchAfter, prefix, userId };
+  const isFixed = typeof ttl !== "function";
+  return {
+    ttl: isFixed ? () => ttl : ttl,
+    fixedTtl: isFixed ? ttl : undefined,
+    touchAfter,
+    prefix,
+    userId,
+    maxLifetime: store[maxLifetime] ?? null,
+  };
 }
 
 function checkStore(store) {
