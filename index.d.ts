@@ -224,8 +224,9 @@ export interface SessionEntry<Fields extends object = object> {
   /** A fresh copy, as `get` returns it. */
   session: StoredSession<Fields>;
   /**
-   * When `create` stored it. No `update`, `touch` or `native-store import` changes that. `null` for a session that a version
-   * of this package without `maxLifetime` has created in a {@link FileStore}: its time is not known.
+   * When `create` stored it. No `update` or `touch` changes that, and `native-store import` keeps that of an export. `null`
+   * for a session in a {@link FileStore} that a version of this package without `maxLifetime` has written. From its next
+   * write on, the time of that write counts.
    */
   createdAt: Date | null;
   /** When it ends: `session.expires`. */
@@ -883,6 +884,8 @@ export class SessionStoreError extends Error {
    * completed `clear` or `deleteByUser` failed. Absent from all other errors, after which nothing has changed.
    */
   readonly outcome?: "unknown";
+  /** Of `ERR_STORE_CORRUPT` at the end of `sessions()`: how many sessions could not be read. All others were given. */
+  readonly unreadable?: number;
   /** Of `ERR_STORE_UNAVAILABLE`: what kind of reason the message says. */
   readonly reason?: UnavailableReason;
 }

@@ -2,6 +2,7 @@
 
 const { setImmediate } = require("node:timers/promises");
 const { clockOffset } = require("./clock.js");
+const { createAt } = require("./create-at.js");
 const native = require("./native.js");
 const { SessionStoreError, fromNative } = require("./errors.js");
 const { Events } = require("./events.js");
@@ -156,6 +157,18 @@ class SessionStore {
     try {
       const begun = this.#beginChange(KIND.create);
       return this.#done(this.#beginCreateJson(json), KIND.create, begun);
+    } catch (error) {
+      return SessionStore.#reject(error, this, KIND.create);
+    }
+  }
+
+  [createAt](session, millis) {
+    try {
+      const begun = this.#beginChange(KIND.create);
+      const json = codec.sessionToJson(session);
+      const created = (expires) => native.createAt(this.#store, json, millis, expires);
+      const result = created();
+      return this.#done(result === false ? created(codec.expiresOf(json)) : result, KIND.create, begun);
     } catch (error) {
       return SessionStore.#reject(error, this, KIND.create);
     }
@@ -384,10 +397,12 @@ class SessionStore {
   }
 
   #failUnreadable(count) {
+    const sessions = count === 1 ? "1 session" : `${count} sessions`;
     const error = new SessionStoreError(
       "ERR_STORE_CORRUPT",
-      `${count} session${count === 1 ? "" : "s"} cannot be read. All others were given`,
+      `${sessions} cannot be read. All others were given`,
     );
+    error.unreadable = count;
     this.#metrics.fail(KIND.sessions, error);
     throw error;
   }

@@ -455,6 +455,20 @@ impl FileStore {
         self.begin(Write::Create(self.new_record(session)?), to, ticket)
     }
 
+    /// Begins [`SessionStore::create_at`]. `to` receives 1.
+    ///
+    /// # Errors
+    /// As for `begin_create`.
+    pub fn begin_create_at(
+        &self,
+        session: &Session<'_>,
+        created: Millis,
+        to: &Arc<dyn Completions>,
+        ticket: u32,
+    ) -> Result<()> {
+        self.begin(Write::Create(self.dated_record(session, created)?), to, ticket)
+    }
+
     /// Begins [`SessionStore::update`]. `to` receives 1 if there was a live session, else 0.
     ///
     /// # Errors
@@ -595,6 +609,12 @@ impl FileStore {
     fn new_record(&self, session: &Session<'_>) -> Result<NewRecord> {
         session.check_size(self.max_session_bytes())?;
         Ok(NewRecord::new(session))
+    }
+
+    fn dated_record(&self, session: &Session<'_>, created: Millis) -> Result<NewRecord> {
+        let mut record = self.new_record(session)?;
+        record.created_at = Some(created);
+        Ok(record)
     }
 
     /// Whether there is a live session of this id, or a write to it under way.
@@ -823,9 +843,7 @@ impl SessionStore for FileStore {
     }
 
     fn create_at(&self, session: &Session<'_>, created: Millis) -> Result<()> {
-        let mut record = self.new_record(session)?;
-        record.created_at = Some(created);
-        self.write(Write::Create(record)).map(drop)
+        self.write(Write::Create(self.dated_record(session, created)?)).map(drop)
     }
 
     fn get(&self, id: &SessionId) -> Result<Option<StoredSession>> {
