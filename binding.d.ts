@@ -42,6 +42,12 @@ export declare function deleteByUser(store: object, userJson: string, except: st
 /** Gives up a damaged redo log, if it is still as `inspect_log` has found it. */
 export declare function discardLog(path: string, allowNetworkFileSystem: boolean, fingerprint: string): JsDiscardedLog
 
+/** Drops the sessions that were not taken. */
+export declare function dropFound(found: object): void
+
+/** Ends an iteration over `ids` or `sessions` before its end. A closed store has none. */
+export declare function endScan(store: object, cursor: Uint8Array): void
+
 /** Resolves the live sessions of a user, whose `userId` is given as JSON, for `takeFound`. */
 export declare function getByUser(store: object, userJson: string): Promise<object>
 
@@ -113,9 +119,13 @@ export interface JsFileOptions {
   isTool?: boolean
 }
 
-/** Some of the sessions: the id of each, and after it the session as `get` gives it. */
+/**
+ * Some of the sessions: the id of each, and after it the session as `get` gives it; and when each was created, in
+ * milliseconds, or NaN.
+ */
 export interface JsFound {
   texts: Array<string>
+  created: Float64Array
   isLast: boolean
 }
 
@@ -162,6 +172,13 @@ export interface JsMemoryOptions {
   maxBytes?: number
   maxLifetime?: number
   sweepInterval?: number
+}
+
+/** A page of all sessions, and where to go on. The end has no `next`. */
+export interface JsPage {
+  found: object
+  unreadable: number
+  next?: Uint8Array
 }
 
 /** What keeps a store from serving: an error's code for `lib/errors.js`, and its message. */
@@ -290,6 +307,9 @@ export declare function ping(store: object, timeout: number): Promise<void> | un
 
 /** Answers a request for credentials of which there are none: why. */
 export declare function refuseCredentials(request: object, reason: string): void
+
+/** Gives the next page of sessions after a cursor, which is left out at first. */
+export declare function sessions(store: object, cursor?: Uint8Array): JsPage | Promise<JsPage>
 
 /** Resolves how many sessions are live. */
 export declare function size(store: object): Promise<number>

@@ -81,14 +81,31 @@ export interface ConnectStoreOptions<Data extends object = AppSession> {
   userId?: (session: Data) => unknown;
 }
 
-/** A session of a user. */
-export interface OwnedSession<Data extends object = AppSession> {
+/** A session and its times. */
+export interface ConnectSessionEntry<Data extends object = AppSession> {
   /** The id, as in the cookie. */
   sid: string;
-  /** When it ends if nothing moves that: its cookie's expiry, or what `ttl` made of it. */
-  expires: Date;
   /** A fresh copy, as `get` returns it. */
   session: Data;
+  /** When it was created. `null` where the store does not know it: see `SessionEntry` of the stores. */
+  createdAt: Date | null;
+  /** When it ends if nothing moves that: its cookie's expiry, or what `ttl` made of it. */
+  expiresAt: Date;
+  /**
+   * When a request last saved or touched it, within a second: its end without `cookie.originalMaxAge`, or without `ttl`
+   * where the cookie has no expiry. Reads do not count, nor does a touch that `touchAfter` left out: the last use may be
+   * later by so much. A session that was last saved under another `ttl` gives a wrong time.
+   *
+   * `undefined` where the end does not say it: if `ttl` is a function, if `maxLifetime` has moved the end, or if the app
+   * has set an end of its own.
+   */
+  lastUsedAt: Date | undefined;
+}
+
+/** A session of a user. */
+export interface OwnedSession<Data extends object = AppSession> extends ConnectSessionEntry<Data> {
+  /** The same as `expiresAt`. */
+  expires: Date;
 }
 
 /** What a callback is given: an error, or what the Promise would resolve to. */
@@ -182,13 +199,23 @@ export class ConnectStore<
   destroy(sid: string): Promise<void>;
   destroy(sid: string, callback: ConnectCallback | undefined): void;
 
-  /** All live sessions by their ids, in an object without a prototype. */
+  /**
+   * All live sessions by their ids, in an object without a prototype. It holds all of them in memory at once, and the event
+   * loop up for as long as it takes to make them. Use `sessions` for more than some thousand.
+   */
   all(): Promise<Record<string, Data>>;
   all(callback: ConnectCallback<Record<string, Data>>): void;
 
   /** The ids of all live sessions. */
   ids(): Promise<string[]>;
   ids(callback: ConnectCallback<string[]>): void;
+
+  /**
+   * The live sessions with their times, in no order, or those of one user, oldest first. It reads page by page, and promises
+   * what `sessions` of the store does. It takes no callback.
+   * @param options.userId As for `getByUser`. `undefined` rejects: leave the option out to list everybody.
+   */
+  sessions(options?: { userId: unknown }): AsyncIterableIterator<ConnectSessionEntry<Data>>;
 
   /** How many sessions are live. */
   length(): Promise<number>;

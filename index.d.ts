@@ -153,6 +153,8 @@ export type StoreCall =
   | "size"
   /** One for each page of some hundred ids. */
   | "ids"
+  /** One for each page of some hundred sessions. */
+  | "sessions"
   | "clear"
   /** `ping` and `ready`. */
   | "ping";
@@ -274,6 +276,20 @@ export interface RedisStoreDescription {
 /** The description of any store. */
 export type StoreDescription = MemoryStoreDescription | FileStoreDescription | RedisStoreDescription;
 
+/** A session and its times. */
+export interface SessionEntry<Fields extends object = object> {
+  /** A fresh copy, as `get` returns it. */
+  session: StoredSession<Fields>;
+  /**
+   * When `create` stored it. No `update` or `touch` changes that, and `native-store import` keeps that of an export. `null`
+   * for a session in a {@link FileStore} that a version of this package without `maxLifetime` has written. From its next
+   * write on, the time of that write counts.
+   */
+  createdAt: Date | null;
+  /** When it ends: `session.expires`. */
+  expiresAt: Date;
+}
+
 /** What every store does. No method calls another one, so that overriding `get` does not change `getByUser`. */
 export interface SessionStore<Fields extends object = object> {
   /** A small description of the store; not the sessions. */
@@ -340,6 +356,29 @@ export interface SessionStore<Fields extends object = object> {
    * beginning to end is yielded exactly once.
    */
   ids(): AsyncIterableIterator<string>;
+
+  /**
+   * The live sessions with their times, in no order, or those of one user, oldest first. No store is told when a session
+   * was used: see `ConnectStore.sessions`.
+   *
+   * The store may change meanwhile. A session that is there from beginning to end is given exactly once, as it was
+   * when its page was read. One that is created or ended meanwhile is given at most once. No session is given after its
+   * expiry.
+   *
+   * A page has some 256 sessions, and ends after 256 KiB. It is read when the loop asks for its first session. Between two
+   * pages nothing is locked or open, and a `break` frees what is left. A {@link RedisStore} reads with `SCAN` and `GET`. It
+   * remembers 64 bits of each id until the end, for at most 256 loops at once: beyond that the one that has rested longest
+   * rejects with `ERR_STORE_BUSY`. The sessions of a user are read at one moment, and kept off the V8 heap until the loop
+   * has taken them.
+   *
+   * What cannot be read is left out, and the loop then ends with `ERR_STORE_CORRUPT`. With `userId` it begins with that, as
+   * `getByUser` does. Other errors are those of `ids`.
+   * @param options.userId As for `getByUser`. `undefined` rejects with `ERR_INVALID_SESSION`, as `null` does: leave the
+   * option out to list everybody.
+   * @example
+   * for await (const { session, createdAt } of store.sessions({ userId: 42 })) console.log(session.sessionId, createdAt);
+   */
+  sessions(options?: { userId: unknown }): AsyncIterableIterator<SessionEntry<Fields>>;
 
   /** Removes every session, on a background thread. */
   clear(): Promise<void>;
@@ -644,7 +683,7 @@ export interface RedisCredentials {
  * `maxStaleness` milliseconds after Redis has carried it out, even if the network holds all messages back.
  *
  * It is emptied once a minute, as Redis sends no message of a `SWAPDB`. It is empty after each reconnect, failover and
- * `FLUSHALL`, and after the machine was suspended. `getByUser`, `deleteByUser` and `ids` never use it. With a
+ * `FLUSHALL`, and after the machine was suspended. `getByUser`, `deleteByUser`, `ids` and `sessions` never use it. With a
  * `secret` it holds plaintext. Where the server refuses `HELLO 3` or `CLIENT TRACKING`, on Windows, and in Bun and Deno the
  * store works without it: a process warning and `stats().cache.off` say why.
  */
@@ -844,7 +883,7 @@ export interface RedisStoreStats extends StoreStats {
  *
  * `clean()` and the background sweep look at a sample of those lists, and go on while they find much that has ended, for
  * at most a hundredth of `sweepInterval`. What `stats` gives as `expired` is what they removed. `stats()` asks no server;
- * `size()`, `ids()` and `clear()` go through the keys of all servers by SCAN. `delete` of an absent id asks the server.
+ * `size()`, `ids()`, `sessions()` and `clear()` go through the keys of all servers by SCAN. `delete` of an absent id asks the server.
  *
  * The class may be extended.
  *
@@ -946,6 +985,8 @@ export class SessionStoreError extends Error {
    * completed `clear` or `deleteByUser` failed. Absent from all other errors, after which nothing has changed.
    */
   readonly outcome?: "unknown";
+  /** Of `ERR_STORE_CORRUPT` at the end of `sessions()`: how many sessions could not be read. All others were given. */
+  readonly unreadable?: number;
   /** Of `ERR_STORE_UNAVAILABLE`: what kind of reason the message says. */
   readonly reason?: UnavailableReason;
 }

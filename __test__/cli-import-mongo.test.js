@@ -183,6 +183,21 @@ describe("native-store import --from connect-mongo,", () => {
     assert.doesNotMatch(stderr, /s3cret/);
   });
 
+  it("keeps when a session was created, where timestamps say it", async () => {
+    const [session, createdAt] = [JSON.stringify(connectSession()), new Date("2026-01-02T03:04:05.678Z")];
+    insert("dated", { session, createdAt });
+    insert("spoilt", { session, createdAt: "a text" });
+    insert("undated", { session });
+    const before = Date.now();
+    assert.equal(await imports(), summary(3));
+    const store = bench.open();
+    for await (const entry of store.sessions()) {
+      if (entry.session.sessionId === "dated") assert.deepEqual(entry.createdAt, createdAt);
+      else assert.ok(entry.createdAt >= before && entry.createdAt <= Date.now());
+    }
+    await store.close();
+  });
+
   it("makes of values that JSON has not what the app would see as JSON", async () => {
     const id = new BSON.ObjectId();
     const at = new Date(1e12);

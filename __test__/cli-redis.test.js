@@ -17,6 +17,7 @@ const {
 
 const byId = (one, other) => (one.sessionId < other.sessionId ? -1 : 1);
 const parsed = (text) => linesOf(text).map((line) => JSON.parse(line));
+const byIdOfEntry = (one, other) => byId(one.session, other.session);
 
 let bench;
 beforeEach(() => {
@@ -140,10 +141,12 @@ describe("native-store, of a store in Redis,", () => {
       const lines = await answerOf(["export", "--quiet"]);
       const { code, stderr } = await bench.run(at("import"), { env, input: lines });
       assert.deepEqual([code, stderr], [0, "3 sessions imported; skipped: 0 existing, 0 expired\n"]);
+      const entries = parsed(lines).sort(byIdOfEntry);
       assert.deepEqual(
-        parsed(await answerOf(at("export", "--quiet"), { env })).sort(byId),
+        entries.map((entry) => entry.session),
         [...sessions].sort(byId),
       );
+      assert.deepEqual(parsed(await answerOf(at("export", "--quiet"), { env })).sort(byIdOfEntry), entries);
       const again = await bench.run(at("import"), { env, input: asLines(sessions) });
       assert.equal(again.stderr, "0 sessions imported; skipped: 3 existing, 0 expired\n");
       const back = await bench.run(["import", "--create", "--path", "back"], {
@@ -151,9 +154,29 @@ describe("native-store, of a store in Redis,", () => {
       });
       assert.equal(back.code, 0, back.stderr);
       assert.deepEqual(
-        parsed(await answerOf(["export", "--quiet", "--path", "back"])).sort(byId),
-        [...sessions].sort(byId),
+        parsed(await answerOf(["export", "--quiet", "--path", "back"])).sort(byIdOfEntry),
+        entries,
       );
+    });
+
+    it("keeps when sessions were created, and ends the older ones", async () => {
+      await fill(redis, [session("new")]);
+      const createdAt = "2026-01-02T03:04:05.678Z";
+      const input = asLines([{ createdAt, session: session("old") }]);
+      assert.equal((await bench.run(at("import"), { env, input })).code, 0);
+      const entries = parsed(await answerOf(at("export", "--quiet"), { env })).sort(byIdOfEntry);
+      assert.equal(entries[1].createdAt, createdAt);
+      for (const which of [
+        ["--all", "--yes"],
+        ["--user", "ann"],
+      ]) {
+        assert.equal((await bench.run(at("revoke", ...which, "--before", createdAt), { env })).code, 1);
+      }
+      assert.equal(
+        await answerOf(at("revoke", "--user", "ann", "--before", "1h"), { env }),
+        "1 session ended\n",
+      );
+      assert.match(await answerOf(at("list"), { env }), /^new\t[^\n]+\n$/);
     });
 
     it("keeps to the prefix, and reads what is sealed by the secret", async () => {

@@ -14,6 +14,11 @@ const COMMANDS = ["stats", "list", "revoke", "verify", "backup", "export", "impo
 const IS_WINDOWS = process.platform === "win32";
 const byId = (one, other) => (one.sessionId < other.sessionId ? -1 : 1);
 const parsed = (text) => linesOf(text).map((line) => JSON.parse(line));
+const byIdOfEntry = (one, other) => byId(one.session, other.session);
+const exportedSessions = (text) =>
+  parsed(text)
+    .map(({ session }) => session)
+    .sort(byId);
 
 /** Sessions enough for a run to take a while, and for more output than a pipe holds. */
 const many = (count) =>
@@ -109,6 +114,12 @@ describe("native-store", () => {
     [["revoke", "--all", "--except", "b"], /--except goes with a user/],
     [["revoke", "--user", "a", "--id", "b"], /revoke needs one of/],
     [["revoke", "--id", "a", "--except", "b"], /--except goes with a user/],
+    [["revoke", "--id", "a", "--before", "1h"], /--before goes with a user or --all/],
+    [["revoke", "--before", "1h"], /revoke needs one of/],
+    ...["", "5m", "0d", "1.5h", "1 h", "yesterday", "1700000000000", "2026-11-28T10:00", "2026-13-01"].map(
+      (text) => [["revoke", "--all", `--before=${text}`], /--before must be how long ago, such as .+; got "/],
+    ),
+    [["revoke", "--all", "--before", "2999-01-01"], /--before 2999-01-01T00:00:00\.000Z is yet to come/],
     [["stats", "--secret-file", "none"], /cannot read the secret file none: no such file/],
     [["import", "none"], /cannot read none: no such file/],
     [["import", "."], /cannot read \.: it is a directory/],
@@ -401,6 +412,76 @@ describe("native-store revoke --all", () => {
   });
 });
 
+describe("native-store revoke --before", () => {
+  const DAY = 86_400_000;
+  const ago = (days) => new Date(Date.now() - days * DAY).toISOString();
+
+  /** A store with sessions of these users that were created so many days ago. */
+  async function fillAged(ages) {
+    await bench.fill([]);
+    const lines = Object.entries(ages).map(([name, [days, user]]) => ({
+      createdAt: ago(days),
+      session: session(name, user),
+    }));
+    const { code, stderr } = await bench.run(["import"], { input: asLines(lines) });
+    assert.equal(code, 0, stderr);
+  }
+
+  const AGED = { a: [10, "ann"], b: [5, "ann"], c: [10, "ben"], d: [0, "ben"], e: [10, null] };
+  const left = async () => parsed(await answerOf("list", "--json")).map(({ sessionId }) => sessionId);
+
+  it("ends the sessions of a user that were created before a time, save one", async () => {
+    await fillAged({ ...AGED, f: [20, "ann"] });
+    assert.equal(
+      await answerOf("revoke", "--user", "ann", "--before", "7d", "--except", "f"),
+      "1 session ended\n",
+    );
+    assert.deepEqual((await left()).sort(), ["b", "c", "d", "e", "f"]);
+    const again = await bench.run(["revoke", "--user", "ben", "--before", ago(12)]);
+    assert.deepEqual([again.code, again.stdout], [1, "0 sessions ended\n"]);
+  });
+
+  for (const [what, text] of [
+    ["how long ago", "96h"],
+    ["a time", ago(4)],
+    ["a date", ago(4).slice(0, 10)],
+  ]) {
+    it(`ends those of all users by ${what}, where --yes is given`, async () => {
+      await fillAged(AGED);
+      assert.equal(await answerOf("revoke", "--all", "--before", text, "--yes"), "4 sessions ended\n");
+      assert.deepEqual(await left(), ["d"]);
+      assert.equal((await bench.run(["revoke", "--all", "--before", text, "--yes"])).code, 1);
+    });
+  }
+
+  it("changes nothing where there is no terminal to ask at", async () => {
+    await fillAged(AGED);
+    await fails(["revoke", "--all", "--before", "1d"], 2, /nothing was changed: .+ --yes was not given/);
+    assert.equal((await left()).length, 5);
+  });
+
+  it("asks at a terminal, with the time that it takes", {
+    skip: !hasTerminals() && "needs script",
+  }, async () => {
+    await fillAged(AGED);
+    const no = bench.runInTerminal(["revoke", "--all", "--before", "2026-01-01"], {}, "n\n");
+    assert.match(
+      no.screen,
+      /End 0 sessions created before 2026-01-01T00:00:00\.000Z, of all users\? \[y\/N\]/,
+    );
+    const yes = bench.runInTerminal(["revoke", "--all", "--before", "7d"], {}, "y\n");
+    assert.match(yes.screen, /End 3 sessions created before /);
+    assert.equal(yes.code, 0);
+    assert.deepEqual(await left(), ["b", "d"]);
+  });
+
+  it("ends as many as there are, more than are deleted at once", async () => {
+    await fillAged(Object.fromEntries(Array.from({ length: 700 }, (_, at) => [`s${at}`, [3, "ann"]])));
+    assert.equal(await answerOf("revoke", "--all", "--before", "1d", "--yes"), "700 sessions ended\n");
+    assert.deepEqual(await left(), []);
+  });
+});
+
 describe("native-store revoke", () => {
   it("ends the sessions of a user, and says how many", async () => {
     await bench.fill([session("a"), session("b"), session("c", "ben"), session("d", 42)]);
@@ -483,7 +564,7 @@ describe("native-store backup", () => {
       await answerOf("export", "--quiet"),
       await answerOf("export", "--quiet", "--path", "copy"),
     ];
-    assert.deepEqual(parsed(copy).sort(byId), parsed(original).sort(byId));
+    assert.deepEqual(parsed(copy).sort(byIdOfEntry), parsed(original).sort(byIdOfEntry));
     assert.deepEqual(fs.readdirSync(bench.directory).sort(), ["copy", "sessions"]);
     if (!IS_WINDOWS) assert.equal(fs.statSync(bench.in("copy")).mode & 0o777, 0o700);
   });
@@ -515,7 +596,7 @@ describe("native-store export", () => {
     for (const args of [[], ["-"]]) {
       const { code, stdout, stderr } = await bench.run(["export", ...args]);
       assert.deepEqual([code, stderr], [0, "2 sessions exported\n"]);
-      assert.deepEqual(parsed(stdout).sort(byId), sessions);
+      assert.deepEqual(exportedSessions(stdout), sessions);
     }
   });
 
@@ -523,7 +604,7 @@ describe("native-store export", () => {
     await bench.fill([session("a")]);
     const { code, stdout, stderr } = await bench.run(["export", "all.jsonl"]);
     assert.deepEqual([code, stdout, stderr], [0, "", "1 session exported to all.jsonl\n"]);
-    assert.equal(parsed(fs.readFileSync(bench.in("all.jsonl"), "utf8"))[0].sessionId, "a");
+    assert.equal(exportedSessions(fs.readFileSync(bench.in("all.jsonl"), "utf8"))[0].sessionId, "a");
     if (!IS_WINDOWS) assert.equal(fs.statSync(bench.in("all.jsonl")).mode & 0o777, 0o600);
     assert.deepEqual(fs.readdirSync(bench.directory).sort(), ["all.jsonl", "sessions"]);
   });
@@ -557,8 +638,36 @@ describe("native-store import", () => {
     assert.deepEqual([code, stdout], [0, ""]);
     assert.equal(stderr, "3 sessions imported; skipped: 0 existing, 0 expired\n");
     const imported = await answerOf("export", "--quiet", "--path", "new");
-    assert.deepEqual(parsed(imported).sort(byId), parsed(exported).sort(byId));
-    assert.deepEqual(parsed(imported).sort(byId), sessions);
+    assert.deepEqual(parsed(imported).sort(byIdOfEntry), parsed(exported).sort(byIdOfEntry));
+    assert.deepEqual(exportedSessions(imported), sessions);
+  });
+
+  it("keeps the time of a creation, and takes a session as new where a line has none", async () => {
+    await bench.fill([]);
+    const began = "2026-01-02T03:04:05.678Z";
+    const connect = session("of ConnectStore", "ann", {
+      session: { cookie: {} },
+      createdAt: "the app's own",
+    });
+    const lines = [
+      { createdAt: began, session: session("dated") },
+      { createdAt: null, session: session("undated") },
+      { createdAt: later(), session: session("yet to come") },
+      session("of an older export"),
+      connect,
+      { createdAt: began, session: { ...connect, sessionId: "both" } },
+    ];
+    const before = Date.now();
+    const { code, stderr } = await bench.run(["import"], { input: asLines(lines) });
+    assert.deepEqual([code, stderr], [0, "6 sessions imported; skipped: 0 existing, 0 expired\n"]);
+    const entries = parsed(await answerOf("export", "--quiet"));
+    const times = Object.fromEntries(entries.map((entry) => [entry.session.sessionId, entry.createdAt]));
+    assert.deepEqual([times.dated, times.both], [began, began]);
+    for (const name of ["undated", "yet to come", "of an older export", "of ConnectStore"]) {
+      assert.ok(Date.parse(times[name]) >= before && Date.parse(times[name]) <= Date.now(), name);
+    }
+    const found = entries.find((entry) => entry.session.sessionId === "of ConnectStore");
+    assert.deepEqual(found.session, connect);
   });
 
   it("skips what is there and what has expired", async () => {
@@ -601,6 +710,14 @@ describe("native-store import", () => {
     ["without an end", '{"sessionId":"c"}', /line 3: expires must be/],
     ["of an end that is no date", '{"sessionId":"c","expires":"soon"}', /line 3: expires must be/],
     ["of an end that is null", '{"sessionId":"c","expires":null}', /line 3: expires must be/],
+    ["a creation of nothing", '{"createdAt":null,"session":null}', /line 3 is no session; stopped after 2/],
+    ["a creation of a text", '{"createdAt":null,"session":"c"}', /line 3 is no session; stopped after 2/],
+    [
+      "of a creation that is no time",
+      '{"createdAt":"soon","session":{}}',
+      /line 3 is of a createdAt that is/,
+    ],
+    ["of a creation that is a number", '{"createdAt":5,"session":{}}', /line 3 is of a createdAt that is/],
   ]) {
     it(`stops at a line that is ${what}, and says what it has imported`, async () => {
       await bench.fill([]);
@@ -629,7 +746,7 @@ describe("native-store import", () => {
     const { code, stderr } = await bench.run(["import"], { input });
     assert.equal(code, 0, stderr);
     const everything = await answerOf("export", "--quiet");
-    assert.equal(parsed(everything)[0].blob.length, 2e6);
+    assert.equal(exportedSessions(everything)[0].blob.length, 2e6);
   });
 });
 
@@ -697,7 +814,8 @@ describe("native-store on a store that is in use", () => {
       const { code, stdout, stderr } = await bench.run(args);
       assert.equal(code, 0, `${args}: ${stdout}${stderr}`);
       if (args[0] === "verify" || args[0] === "backup" || args[0] === "stats") continue;
-      const ids = parsed(stdout).map(({ sessionId }) => sessionId);
+      const sessions = args[0] === "list" ? parsed(stdout) : exportedSessions(stdout);
+      const ids = sessions.map(({ sessionId }) => sessionId);
       assert.equal(ids.filter((id) => id.startsWith("fixed")).length, 1000);
       assert.equal(new Set(ids).size, ids.length);
     }
@@ -788,7 +906,7 @@ describe("native-store in a terminal", { skip: !hasTerminals() && "needs the scr
   it("does not mix it with the data", async () => {
     await bench.fill([session("a")]);
     const { screen } = bench.runInTerminal(["export"]);
-    assert.match(screen, /^\{"sessionId":"a".+\}\r\n1 session exported\r\n$/);
+    assert.match(screen, /^\{"createdAt":".+","session":\{"sessionId":"a".+\}\}\r\n1 session exported\r\n$/);
   });
 
   it("does not wait for somebody to type sessions", async () => {

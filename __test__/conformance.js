@@ -7,6 +7,7 @@
 
 const assert = require("node:assert/strict");
 const { describe, it, beforeEach, afterEach } = require("node:test");
+const { sessionsConformance } = require("./sessions-conformance.js");
 const { badCalls, badSessions, longIds } = require("./support/bad-input.js");
 const { hostileSessions } = require("./support/hostile.js");
 
@@ -497,6 +498,8 @@ function conformance(
       });
     });
 
+    describe("sessions()", () => sessionsConformance(() => store, failsWith));
+
     describe("size, ids, clear and stats", () => {
       it("count, list and remove", async () => {
         const ids = [];
@@ -797,6 +800,8 @@ function conformance(
           () => store.deleteByUser("ann"),
           () => store.size(),
           () => store.ids().next(),
+          () => store.sessions().next(),
+          () => store.sessions({ userId: "ann" }).next(),
           () => store.clear(),
           () => store.stats(),
         ]) {

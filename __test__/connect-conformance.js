@@ -5,6 +5,7 @@
 const assert = require("node:assert/strict");
 const { EventEmitter } = require("node:events");
 const { afterEach, beforeEach, describe, it } = require("node:test");
+const { connectSessions } = require("./connect-sessions.js");
 const { callingBack } = require("./support/callbacks.js");
 const { later } = require("./support/later.js");
 
@@ -55,7 +56,7 @@ const newId = () => `sid-${++made}`;
 
 /**
  * @param {string} name of the store
- * @param {() => object} createStore makes an empty one
+ * @param {(options?: object) => object} createStore makes an empty one
  * @param {{ ConnectStore: Function, SessionStoreError: Function }} classes of the package under test
  * @param {object} [options] of the suite, such as `skip`
  */
@@ -1054,6 +1055,8 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         assert.equal((await blog.get("1")).of, "blog");
       });
     });
+
+    describe("sessions()", () => connectSessions(other, createStore, ConnectStore, failsWith));
 
     describe("the users", () => {
       const byUser = { userId: (session) => session.passport?.user };

@@ -12,6 +12,7 @@ const passport = require("passport");
 const { Strategy } = require("passport-local");
 const { FileStore, MemoryStore } = require("..");
 const { ConnectStore } = require("../connect.js");
+const { assertKnowsLastUse } = require("./support/last-use.js");
 const { assertKeepsOtherSave } = require("./support/unchanged-save.js");
 const { makePlace } = require("./support/file-places.js");
 const { makeRedisPlace } = require("./support/redis-places.js");
@@ -198,6 +199,20 @@ for (const [name, createStore, skip] of [
       assert.equal((await ask("/", other)).body, "1");
       assert.equal(await store.length(), 2);
     });
+
+    for (const [what, cookie] of [
+      ["lasts", { maxAge: HOUR }],
+      ["ends with the browser", {}],
+    ]) {
+      it(`knows when a session was last used whose cookie ${what}`, async () => {
+        const ask = await serve(store, { cookie }, (req, res) => {
+          req.session.user = "ada";
+          res.end();
+        });
+        const jar = {};
+        await assertKnowsLastUse(store, () => ask("/", jar));
+      });
+    }
 
     it("never adopts an id that it did not make", async () => {
       const ask = await serve(store, {}, counter);

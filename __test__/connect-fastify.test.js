@@ -7,6 +7,7 @@ const { after, afterEach, beforeEach, describe, it } = require("node:test");
 const Fastify = require("fastify");
 const { FileStore, MemoryStore } = require("..");
 const { ConnectStore } = require("../connect.js");
+const { assertKnowsLastUse } = require("./support/last-use.js");
 const { assertKeepsOtherSave } = require("./support/unchanged-save.js");
 const { makePlace } = require("./support/file-places.js");
 const { makeRedisPlace } = require("./support/redis-places.js");
@@ -101,6 +102,20 @@ for (const [name, createStore, skip] of [
       assert.equal((await ask("/", { cookies: { sessionId: "mine.signature" } })).body, "1");
       assert.equal(await store.get("mine"), null);
     });
+
+    for (const [what, cookie] of [
+      ["lasts", { secure: false, maxAge: HOUR }],
+      ["ends with the browser", { secure: false }],
+    ]) {
+      it(`knows when a session was last used whose cookie ${what}`, async () => {
+        const ask = await serve(store, { cookie }, async ({ session }) => {
+          session.user = "ada";
+          return "";
+        });
+        const jar = {};
+        await assertKnowsLastUse(store, () => ask("/", jar));
+      });
+    }
 
     it("replaces a session by a new one, which keeps what it is told to", async () => {
       const ask = await serve(store, {}, async ({ session, url }) => {

@@ -14,19 +14,20 @@ const { redisMissing } = require("./support/redis-servers.js");
 const { next: newFolder } = makePlace();
 const redis = makeRedisPlace();
 const cluster = makeRedisPlace("cluster");
+const secret = "a secret of some length";
 
 for (const [name, createStore] of [
-  ["MemoryStore", () => new MemoryStore()],
-  ["FileStore", () => new FileStore({ path: newFolder() })],
-  ["FileStore with a secret", () => new FileStore({ path: newFolder(), secret: "a secret of some length" })],
+  ["MemoryStore", (options) => new MemoryStore(options)],
+  ["FileStore", (options) => new FileStore({ path: newFolder(), ...options })],
+  ["FileStore with a secret", (options) => new FileStore({ path: newFolder(), secret, ...options })],
 ]) {
   connectConformance(name, createStore, { ConnectStore, SessionStoreError });
 }
 
 for (const [name, createStore] of [
-  ["RedisStore", () => redis.open()],
-  ["RedisStore with a secret", () => redis.open({ secret: "a secret of some length" })],
-  ["RedisStore of a cluster", () => cluster.open()],
+  ["RedisStore", (options) => redis.open(options)],
+  ["RedisStore with a secret", (options) => redis.open({ secret, ...options })],
+  ["RedisStore of a cluster", (options) => cluster.open(options)],
 ]) {
   connectConformance(name, createStore, { ConnectStore, SessionStoreError }, { skip: redisMissing });
 }

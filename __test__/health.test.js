@@ -107,6 +107,7 @@ for (const { name, open, isQuick, skip = false } of STORES) {
         deleteByUser: 1,
         size: 1,
         ids: 0,
+        sessions: 0,
         clear: 1,
         ping: 1,
       });

@@ -199,7 +199,7 @@ describe("the package", () => {
       );
       const { ConnectStore } = require("${NAME}/connect");
       const { connectConformance } = require(${JSON.stringify(path.join(__dirname, "connect-conformance.js"))});
-      connectConformance("an installed FileStore", () => new FileStore({ path: place.next() }), {
+      connectConformance("an installed FileStore", (options) => new FileStore({ path: place.next(), ...options }), {
         ConnectStore,
         SessionStoreError,
       });`,

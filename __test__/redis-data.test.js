@@ -10,6 +10,12 @@ const { session, at, HOUR } = require("./conformance.js");
 
 const open = (options) => new RedisStore({ sweepInterval: 0, commandTimeout: 30_000, ...options });
 
+async function sessionsOf(store) {
+  const sessions = [];
+  for await (const entry of store.sessions()) sessions.push(entry.session);
+  return sessions;
+}
+
 describe("what a RedisStore keeps", { skip: redisMissing }, () => {
   let server;
   let store;
@@ -113,6 +119,7 @@ describe("what a RedisStore keeps", { skip: redisMissing }, () => {
     // Those of before are there for nobody.
     assert.equal(await sealed.get(plain.sessionId), null);
     assert.deepEqual(await sealed.getByUser(plain.userId), [given]);
+    assert.deepEqual(await sessionsOf(sealed), [given]);
     assert.equal(await sealed.size(), 2);
     const late = open({ url: server.url });
     const isRefused = (one) =>
@@ -131,6 +138,8 @@ describe("what a RedisStore keeps", { skip: redisMissing }, () => {
         () => one.getByUser(plain.userId),
         () => one.deleteByUser(plain.userId),
         () => one.ids().next(),
+        () => one.sessions().next(),
+        () => one.sessions({ userId: plain.userId }).next(),
         () => one.size(),
         () => one.clean(),
         () => one.clear(),
@@ -172,6 +181,7 @@ describe("what a RedisStore keeps", { skip: redisMissing }, () => {
       });
     }
     assert.deepEqual(await store.getByUser("ann"), [fine]);
+    assert.deepEqual(await sessionsOf(store), [fine]);
     await store.clear();
     assert.deepEqual((await server.call("KEYS", "fluid:sess#*")).sort(), ids.map((id) => keyOf(id)).sort());
     // A text ends with the session of its id; what is of another type stays.
@@ -197,6 +207,34 @@ describe("what a RedisStore keeps", { skip: redisMissing }, () => {
       }
       await store.delete(given.sessionId);
     }
+  });
+
+  it("of which others have changed the text does not hide the others from sessions()", async () => {
+    const given = Array.from({ length: 20 }, () => session());
+    for (const one of given) await store.create(one);
+    for (const { sessionId } of given.slice(0, 3)) {
+      const stored = await server.call("GET", keyOf(sessionId));
+      await server.call("SET", keyOf(sessionId), stored.replace(/"session":.*/, '"session":{"card":4111}'));
+    }
+    for (const options of [undefined, { userId: given[0].userId }]) {
+      const seen = [];
+      const loop = async () => {
+        for await (const entry of store.sessions(options)) seen.push(entry.session.sessionId);
+      };
+      await assert.rejects(loop(), {
+        code: "ERR_STORE_CORRUPT",
+        message: "3 sessions cannot be read. All others were given",
+        unreadable: 3,
+      });
+      assert.deepEqual(
+        seen.sort(),
+        given
+          .slice(3)
+          .map(({ sessionId }) => sessionId)
+          .sort(),
+      );
+    }
+    assert.equal((await store.stats()).calls.sessions.errors.ERR_STORE_CORRUPT, 2);
   });
 
   it("is not what connect-redis has left, whichever of the prefixes begins with the other", async () => {

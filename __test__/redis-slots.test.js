@@ -58,17 +58,22 @@ describe("while slots of a cluster move,", { skip: redisMissing }, () => {
     return each.flat();
   };
 
-  it("ids() gives each id once", async () => {
-    const { store, slots } = await openWith("ids:");
-    const found = [];
-    for await (const id of store.ids()) {
-      found.push(id);
-      if (found.length === 1) await moveAround(slots);
-    }
-    assert.deepEqual(found.sort(), idsOf("ids:").sort());
-    assert.equal(await store.size(), SESSIONS);
-    await store.close();
-  });
+  for (const [name, idOf] of [
+    ["ids", (id) => id],
+    ["sessions", ({ session }) => session.sessionId],
+  ]) {
+    it(`${name}() gives each once`, async () => {
+      const { store, slots } = await openWith(`${name}:`);
+      const found = [];
+      for await (const one of store[name]()) {
+        found.push(idOf(one));
+        if (found.length === 1) await moveAround(slots);
+      }
+      assert.deepEqual(found.sort(), idsOf(`${name}:`).sort());
+      assert.equal(await store.size(), SESSIONS);
+      await store.close();
+    });
+  }
 
   it("ids() gives each id, though a slot is between two nodes for the whole time", async () => {
     const { store, slots } = await openWith("between:");

@@ -17,6 +17,7 @@ const KINDS = [
   "deleteByUser",
   "size",
   "ids",
+  "sessions",
   "clear",
   "ping",
 ];

@@ -214,6 +214,9 @@ const deleteByUserOptions = {
   },
 };
 
+// What a user is, the codec knows.
+const sessionsOptions = { userId: { expected: "a user id", accepts: () => true } };
+
 const pingOptions = { timeout };
 
 /**
@@ -269,6 +272,7 @@ module.exports = {
   sentinelOptions,
   tlsOptions,
   deleteByUserOptions,
+  sessionsOptions,
   pingOptions,
   progressOptions,
 };

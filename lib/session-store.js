@@ -2,12 +2,13 @@
 
 const { setImmediate } = require("node:timers/promises");
 const { clockOffset } = require("./clock.js");
+const { createAt } = require("./create-at.js");
 const native = require("./native.js");
 const { SessionStoreError, calledAt, fromNative } = require("./errors.js");
 const { Events } = require("./events.js");
 const { READY_TIMEOUT, describeProblem, pingTimeout, probe } = require("./health.js");
 const { KIND, KINDS, now } = require("./metrics.js");
-const { deleteByUserOptions, pingOptions, validateOptions } = require("./options.js");
+const { deleteByUserOptions, pingOptions, sessionsOptions, validateOptions } = require("./options.js");
 const codec = require("./session-codec.js");
 
 // Node 20 had it from its fourth release on.
@@ -66,6 +67,45 @@ const withoutStore = (method) =>
 const ignore = () => undefined;
 const isFound = (number) => number === 1;
 const decodeReply = (reply, sessionId) => (reply === null ? null : codec.decode(sessionId, reply));
+
+/** The first page of `sessions`, or the one at `next`. A user's sessions are one page. */
+async function beginSessions(store, options, next) {
+  if (next !== undefined) return native.sessions(store, next);
+  const { userId } = validateOptions(options, sessionsOptions, { of: "sessions" });
+  // A user who is `undefined` by mistake must not be taken for all of them.
+  if (options === undefined || !("userId" in options)) return native.sessions(store);
+  return { found: await native.getByUser(store, codec.userToJson(userId)), unreadable: 0 };
+}
+
+/** The sessions that a native call has found, in parts. Leaving early drops the rest. */
+async function* partsOf(found) {
+  try {
+    for (;;) {
+      const { isLast, ...part } = callNative(() => native.takeFound(found));
+      yield part;
+      if (isLast) return;
+      // Thousands of sessions must not hold up the event loop.
+      await setImmediate();
+    }
+  } finally {
+    callNative(() => native.dropFound(found));
+  }
+}
+
+/** A session, or `null` for one whose text somebody has spoilt on a server. */
+function decodeReadable(sessionId, text) {
+  try {
+    return codec.decode(sessionId, text);
+  } catch (error) {
+    if (error.code === "ERR_STORE_CORRUPT") return null;
+    throw error;
+  }
+}
+
+function dated(session, created) {
+  const createdAt = Number.isNaN(created) ? null : new Date(created);
+  return { session, createdAt, expiresAt: new Date(session.expires) };
+}
 
 /**
  * What every store does. `index.d.ts` documents it.
@@ -153,6 +193,18 @@ class SessionStore {
     }
   }
 
+  [createAt](session, millis) {
+    try {
+      const begun = this.#beginChange(KIND.create);
+      const json = codec.sessionToJson(session);
+      const created = (expires) => native.createAt(this.#store, json, millis, expires);
+      const result = created();
+      return this.#done(result === false ? created(codec.expiresOf(json)) : result, KIND.create, begun);
+    } catch (error) {
+      return SessionStore.#reject(error, this, KIND.create);
+    }
+  }
+
   [updateJson](sessionId, json) {
     try {
       const begun = this.#beginChange(KIND.update);
@@ -201,13 +253,10 @@ class SessionStore {
       native.getByUser(store, codec.userToJson(userId)),
     );
     const sessions = [];
-    for (;;) {
-      const { texts, isLast } = callNative(() => native.takeFound(found));
+    for await (const { texts } of partsOf(found)) {
       for (let at = 0; at < texts.length; at += 2) sessions.push(codec.decode(texts[at], texts[at + 1]));
-      if (isLast) return sessions;
-      // Thousands of sessions must not hold up the event loop.
-      await setImmediate();
     }
+    return sessions;
   }
 
   async deleteByUser(userId, options, callback) {
@@ -229,14 +278,24 @@ class SessionStore {
   }
 
   async *ids() {
-    let page = await SessionStore.#call(this, KIND.ids, native.ids);
-    yield* page.ids;
-    while (page.next !== undefined) {
-      // Microtasks alone, which is what a loop with nothing but reads makes, would keep all else waiting.
-      await setImmediate();
-      page = await SessionStore.#call(this, KIND.ids, native.ids, page.next);
-      yield* page.ids;
+    for await (const { ids } of this.#pages(KIND.ids, native.ids)) yield* ids;
+  }
+
+  async *sessions(options) {
+    let unreadable = 0;
+    const begin = (store, next) => beginSessions(store, options, next);
+    for await (const page of this.#pages(KIND.sessions, begin)) {
+      unreadable += page.unreadable;
+      for await (const { texts, created } of partsOf(page.found)) {
+        for (const [at, time] of created.entries()) {
+          const session = decodeReadable(texts[2 * at], texts[2 * at + 1]);
+          if (session === null) unreadable++;
+          // It may have expired since the page was read.
+          else if (new Date(session.expires) > Date.now()) yield dated(session, time);
+        }
+      }
     }
+    if (unreadable > 0) this.#failUnreadable(unreadable);
   }
 
   async clear(callback) {
@@ -388,6 +447,33 @@ class SessionStore {
       if (kind !== undefined && failure instanceof SessionStoreError) self.#metrics.fail(kind, failure);
       throw failure;
     }
+  }
+
+  /** The pages of a native call that takes where to go on. Leaving early ends what the addon keeps for the next one. */
+  async *#pages(kind, method) {
+    let next;
+    try {
+      do {
+        const page = await SessionStore.#call(this, kind, method, ...(next === undefined ? [] : [next]));
+        next = page.next;
+        yield page;
+        // Microtasks alone, which is what a loop with nothing but reads makes, would keep all else waiting.
+        if (next !== undefined) await setImmediate();
+      } while (next !== undefined);
+    } finally {
+      if (next !== undefined) callNative(() => native.endScan(this.#store, next));
+    }
+  }
+
+  #failUnreadable(count) {
+    const sessions = count === 1 ? "1 session" : `${count} sessions`;
+    const error = new SessionStoreError(
+      "ERR_STORE_CORRUPT",
+      `${sessions} cannot be read. All others were given`,
+    );
+    error.unreadable = count;
+    this.#metrics.fail(KIND.sessions, error);
+    throw error;
   }
 
   /** Closes the store, which asks no more whether anybody listens. */

@@ -303,6 +303,13 @@ fn compare(store: &dyn SessionStore, model: &Model) {
             );
         }
     }
+    let mut expected: Vec<_> = model
+        .live
+        .iter()
+        .map(|entry| (session_id(entry.id), Some(entry.created_at), entry.expires, entry.text.clone()))
+        .collect();
+    expected.sort();
+    assert_eq!(all_sessions(store), expected);
     let stats = store.stats().unwrap();
     assert_eq!(stats.evicted, model.evicted);
     assert!(model.limits.max_sessions.is_none_or(|max| stats.sessions <= Some(max.get() as u64)));
@@ -317,6 +324,22 @@ fn all_ids(store: &dyn SessionStore) -> Vec<SessionId> {
     }
     ids.sort();
     ids
+}
+
+/// The id, the creation, the expiry and the text of each session.
+fn all_sessions(store: &dyn SessionStore) -> Vec<(SessionId, Option<Millis>, Millis, String)> {
+    let (mut sessions, mut cursor) = (Vec::new(), Some(Cursor::default()));
+    while let Some(at) = cursor {
+        let page = store.sessions(at).unwrap();
+        assert_eq!(page.unreadable, 0);
+        sessions.extend(page.sessions.iter().map(|session| {
+            let Body::Json { text, .. } = session.content().unwrap().body else { panic!("another body") };
+            (session.id.clone(), session.created, session.expires.millis(), text.to_owned())
+        }));
+        cursor = page.next;
+    }
+    sessions.sort();
+    sessions
 }
 
 /// Applies an operation to a store with `maxBytes`. How many sessions go for another, only the store knows: it depends

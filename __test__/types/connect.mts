@@ -48,6 +48,16 @@ export async function logOutElsewhere(user: number, sid: string): Promise<string
     : typed.ids();
 }
 
+export async function idle(since: Date): Promise<string[]> {
+  const found: string[] = [];
+  for await (const { sid, session, createdAt, expiresAt, lastUsedAt } of typed.sessions()) {
+    const began: Date = lastUsedAt ?? createdAt ?? expiresAt;
+    if (began < since && session.user !== undefined) found.push(sid);
+  }
+  for await (const { sid } of loose.sessions({ userId: 42 })) found.push(sid);
+  return found;
+}
+
 export function byCallbacks(done: (error?: unknown) => void): void {
   typed.get("an id", (error, kept) => done(error ?? kept?.cookie.maxAge));
   typed.set("an id", { cookie: new session.Cookie(), user: "ada" }, done);

@@ -104,6 +104,15 @@ export async function users() {
 export async function iteration() {
   expectType<AsyncIterableIterator<string>>(store.ids());
   for await (const id of store.ids()) expectType<string>(id);
+  for await (const { session, createdAt, expiresAt } of store.sessions()) {
+    expectType<string>(session.sessionId);
+    expectType<Date | null>(createdAt);
+    expectType<Date>(expiresAt);
+  }
+  store.sessions({ userId: 42 });
+  expectError(store.sessions({}));
+  expectError(store.sessions({ user: 42 }));
+  expectError(store.sessions(42));
   expectType<Promise<void>>(store[Symbol.asyncDispose]());
   expectAssignable<AsyncDisposable>(store);
 }

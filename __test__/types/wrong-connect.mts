@@ -21,4 +21,6 @@ store.get(42); // wrong
 store.get("an id").then((kept) => kept.cookie); // wrong
 store.get("an id", (_error, kept) => kept.cookie); // wrong
 store.destroyByUser(42, { exept: "an id" }); // wrong
+store.sessions({ user: 42 }); // wrong
+store.sessions(42); // wrong
 store.store = inner; // wrong

@@ -17,8 +17,8 @@ async function run(task) {
 
   const sessions = new LiveSessions(store, task);
   let exported = 0;
-  for await (const session of sessions) {
-    await target.line(show.json(session));
+  for await (const { session, createdAt } of sessions) {
+    await target.line(show.json({ createdAt, session }));
     progress.at(++exported, total);
   }
   await target.finish();
@@ -39,6 +39,8 @@ module.exports = {
   about: [
     "To a file that only its owner may read, which is there once it is whole; without a file, or with -, to standard " +
       "output. native-store import reads it.",
+    "A line is { createdAt, session }: when the session was created, or null where that is not known, and the session as " +
+      "get returns it.",
     "The app may go on: a session that is there from the beginning to the end is exported once.",
     "CAUTION: the sessions are not encrypted here, whatever the store is, and whoever has the id of a session can be " +
       "its user. Ids are as good as passwords: handle the export as you would a list of those.",

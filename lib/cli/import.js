@@ -98,7 +98,8 @@ module.exports = {
   ],
   about: [
     "Reads lines of JSON as export writes them, from standard input where no file is given, or -. Sessions that have " +
-      "expired are skipped, and so are those whose id is there already; the numbers are told at the end.",
+      "expired are skipped, and so are those whose id is there already; the numbers are told at the end. A session keeps the " +
+      "createdAt of its line, or counts as new where there is none; with --replace one that is there keeps its own.",
     "A line that is no session stops it: the number of the line is told, and how many sessions were imported. Every " +
       "good line before it is in the store; so may be some of those after it. To mend the line and import again is " +
       "safe, as what is there is skipped.",

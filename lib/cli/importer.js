@@ -1,5 +1,6 @@
 "use strict";
 
+const { createAt } = require("../create-at.js");
 const { EXIT, Failure } = require("./failures.js");
 const show = require("./show.js");
 
@@ -27,14 +28,14 @@ class Importer {
   }
 
   /** Resolves when there is room for the next entry; throws the failure of this one or of one before. */
-  async take({ name, fault, session, bytes }) {
+  async take({ name, fault, session, bytes, createdAt }) {
     if (fault !== undefined) this.#refuse(name, fault);
     if (session === undefined) return;
     if (hasExpired(session)) {
       this.#counts.expired++;
       return;
     }
-    this.#start(session, bytes, name);
+    this.#start(session, bytes, name, createdAt);
     await this.#until(() => this.#inFlight < MOST_IN_FLIGHT && this.#bytesInFlight < MOST_BYTES_IN_FLIGHT);
     if (this.failure) throw this.failure;
   }
@@ -60,11 +61,11 @@ class Importer {
     this.#leftOut.add(name, fault);
   }
 
-  async #start(session, bytes, name) {
+  async #start(session, bytes, name, createdAt) {
     this.#inFlight++;
     this.#bytesInFlight += bytes;
     try {
-      await this.#put(session);
+      await this.#put(session, createdAt);
     } catch (error) {
       this.#fail(error, name);
     }
@@ -90,9 +91,12 @@ class Importer {
     }
   }
 
-  async #put(session) {
+  /** @param {number} [createdAt] Left out where the source does not know it: then the session counts as new. */
+  async #put(session, createdAt) {
     try {
-      await this.#store.create(session);
+      await (createdAt === undefined
+        ? this.#store.create(session)
+        : this.#store[createAt](session, createdAt));
       this.#counts.created++;
     } catch (error) {
       if (error.code !== "ERR_SESSION_EXISTS") throw error;

@@ -14,19 +14,18 @@ async function run(task) {
   const userId = readUser(options);
   if (options.watch && options.limit) throw wrongUsage("--watch and --limit exclude each other");
   const store = task.openStore({ isRead: true });
-  const everyone = new LiveSessions(store, task);
-  const sessions = async () => (hasUser(options) ? store.getByUser(userId) : everyone);
+  const sessions = new LiveSessions(store, task, hasUser(options) ? { userId } : undefined);
   const lineOf = options.json ? show.json : columnsOf;
   if (options.watch) return watch(task, sessions, lineOf);
 
   let listed = 0;
-  for await (const session of await sessions()) {
+  for await (const { session } of sessions) {
     await output.line(lineOf(session));
     if (++listed === limit) break;
   }
   await output.finish();
   if (listed === 0) await noteOtherType(task, store);
-  everyone.throwIfAnyUnreadable();
+  sessions.throwIfAnyUnreadable();
 }
 
 /** Lists the sessions, and then those that come and go, until a signal ends it. */
@@ -35,7 +34,7 @@ async function watch(task, sessions, lineOf) {
   let before = new Map();
   for (;;) {
     const lines = new Map();
-    for await (const session of await sessions()) {
+    for await (const { session } of sessions) {
       const { sessionId } = session;
       if (!before.has(sessionId)) await output.line(`+\t${lineOf(session)}`);
       lines.set(sessionId, before.get(sessionId) ?? lineOf(session));

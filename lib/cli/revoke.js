@@ -1,7 +1,9 @@
 "use strict";
 
+const { readBefore } = require("./before.js");
 const { requireYes } = require("./confirm.js");
 const { EXIT, wrongUsage } = require("./failures.js");
+const { OldSessions } = require("./old-sessions.js");
 const show = require("./show.js");
 const { hasUser, noteOtherType, readUser, userOptions } = require("./user-options.js");
 
@@ -13,12 +15,28 @@ async function run(task) {
   }
   if (options.except !== undefined && !hasUser(options)) throw wrongUsage("--except goes with a user");
   if (options.yes && !options.all) throw wrongUsage("--yes goes with --all");
+  if (options.before !== undefined && options.id !== undefined) {
+    throw wrongUsage("--before goes with a user or --all");
+  }
+  const before = options.before === undefined ? undefined : readBefore(options.before);
   const userId = readUser(options);
   const store = task.openStore();
-  const ended = await end(task, store, userId);
+  const user = hasUser(options) ? { userId } : undefined;
+  const old = before && new OldSessions(store, task, { before, except: options.except, user });
+  const ended = await (old ? endOld(task, old, before) : end(task, store, userId));
   await task.print(`${show.count(ended, "session")} ended`);
   if (ended === 0) await noteOtherType(task, store);
+  old?.throwIfAnyUnreadable();
   return ended > 0 ? EXIT.done : EXIT.no;
+}
+
+async function endOld(task, old, before) {
+  const { all, yes } = task.options;
+  if (all && !yes) {
+    const sessions = show.count(await old.count(), "session");
+    await requireYes(task, `End ${sessions} created before ${new Date(before).toISOString()}, of all users?`);
+  }
+  return old.end();
 }
 
 async function end(task, store, userId) {
@@ -52,10 +70,19 @@ async function endAll(task, store) {
 
 module.exports = {
   summary: "ends sessions: one, those of a user, or all",
-  usage: ["--user <id> [--except <id>]", "--user-json <json> [--except <id>]", "--id <id>", "--all [--yes]"],
+  usage: [
+    "--user <id> [--except <id>] [--before <time>]",
+    "--user-json <json> [--except <id>] [--before <time>]",
+    "--id <id>",
+    "--all [--before <time>] [--yes]",
+  ],
   about: [
     "Prints how many it ended. The exit code is 0 where that is one or more, and 1 where there was none to end.",
     "--all counts the sessions, and asks. Where there is no terminal, it does nothing without --yes.",
+    "--before ends only the sessions that were created before a time: how long ago, such as 90min, 12h or 7d, a date in UTC, " +
+      "such as 2026-11-28, or a time with its zone, such as 2026-11-28T10:00Z. A session that a version without creation times " +
+      "left in a file counts as older than any time, until it is next written. Sessions that cannot be read stay; their number " +
+      "is told, and the exit code is 1.",
     "Every process that has the store open knows at once. Other users of this machine can see the command line while " +
       "this runs: the id of --id is of no use to them afterwards, that of --except is.",
   ],
@@ -64,6 +91,7 @@ module.exports = {
     except: { value: "<id>", help: "the id of one session of the user that goes on" },
     id: { value: "<id>", help: "the session of this id" },
     all: { help: "every session of the store: all users have to log in again" },
+    before: { value: "<time>", help: "with a user or --all: only those that were created before it" },
     yes: { help: "with --all: does not ask" },
   },
   run,

@@ -13,6 +13,7 @@ const { copyOf, isOtherCookie } = require("./cookie.js");
 const { classesOf, reviveSession } = require("./express-session.js");
 const { isFastifySession, loadedCookie } = require("./fastify-session.js");
 const { HotCalls } = require("./hot-calls.js");
+const { lastUseOf } = require("./last-use.js");
 const { Origins } = require("./origins.js");
 const { checkStore, readOptions, requireUserId } = require("./options.js");
 const { expiryOf, idOf, recordOf, sessionOf, timeOf } = require("./record.js");
@@ -92,6 +93,15 @@ class ConnectStore extends EventEmitter {
 
   ids(callback) {
     return answer(this.#ids(), callback);
+  }
+
+  async *sessions(options) {
+    if (options?.userId !== undefined) requireUserId(this.#options, "sessions({ userId })");
+    await this.#turns.idle();
+    for await (const entry of this.#store.sessions(options)) {
+      const owned = this.#owned(entry);
+      if (owned !== null) yield owned;
+    }
   }
 
   length(callback) {
@@ -453,15 +463,23 @@ class ConnectStore extends EventEmitter {
   }
 
   async #findByUser(userId) {
-    const { prefix } = this.#options;
     const found = [];
-    for (const record of await this.#store.getByUser(userId)) {
-      if (!record.sessionId.startsWith(prefix)) continue;
-      const sid = record.sessionId.slice(prefix.length);
-      const session = this.#loaded(sid, record);
-      if (session !== null) found.push({ sid, expires: new Date(record.expires), session });
+    for await (const entry of this.#store.sessions({ userId })) {
+      const owned = this.#owned(entry);
+      if (owned !== null) found.push({ ...owned, expires: owned.expiresAt });
     }
     return found;
+  }
+
+  /** What the store's entry has of a session of this store, or `null` where it is none. */
+  #owned({ session: record, createdAt, expiresAt }) {
+    const { prefix } = this.#options;
+    if (!record.sessionId.startsWith(prefix)) return null;
+    const sid = record.sessionId.slice(prefix.length);
+    const session = this.#loaded(sid, record);
+    if (session === null) return null;
+    const entry = { sid, session, createdAt, expiresAt };
+    return { ...entry, lastUsedAt: lastUseOf(entry, this.#options) };
   }
 
   async #destroyByUser(userId, options) {

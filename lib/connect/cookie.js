@@ -51,4 +51,4 @@ function hasOtherAttributes(old, given) {
   return found !== 0;
 }
 
-module.exports = { copyOf, hasJson, isOtherCookie };
+module.exports = { DRIFT, copyOf, hasJson, isOtherCookie };

@@ -19,6 +19,7 @@ const METHODS = [
   "deleteByUser",
   "size",
   "ids",
+  "sessions",
   "clear",
   "close",
 ];
@@ -55,11 +56,14 @@ function readOptions(options, store) {
   if (typeof ttl === "number") warnOfSeconds("ttl of ConnectStore", ttl, { isLifetime: true });
   warnOfSeconds("touchAfter of ConnectStore", touchAfter);
   if (userId === undefined && store[maxSessionsPerUser] !== undefined) warnOfUsers();
+  const isFixed = typeof ttl !== "function";
   return {
-    ttl: typeof ttl === "function" ? ttl : () => ttl,
+    ttl: isFixed ? () => ttl : ttl,
+    fixedTtl: isFixed ? ttl : undefined,
     touchAfter,
     prefix,
     userId,
+    maxLifetime: store[maxLifetime] ?? null,
     // For people: what `inspect` shows.
     given: { ttl, touchAfter, prefix, userId },
   };

@@ -43,6 +43,7 @@ pub fn export_hot_calls(exports: Object<'_>) -> napi::Result<()> {
         c"update": update,
         c"createJson": create_json,
         c"updateJson": update_json,
+        c"createAt": create_at,
         c"touch": touch,
         c"remove": remove,
         c"wake": wake,
@@ -118,6 +119,16 @@ fn update([store, session_id, user, expires, user_first]: [Value; 5]) -> Result<
 fn create_json([store, json, expires]: [Value; 3]) -> Result<Value> {
     let begun = store.with_store(|open| {
         with_json(open, json, expires, None, |session| begin_create(store.env(), open, session))
+    })?;
+    begun.to_value(store.env())
+}
+
+/// `createAt(store, json: string, created: number, expires?: number): boolean | number`, as `createJson`, of a session that
+/// was created at that time.
+fn create_at([store, json, created, expires]: [Value; 4]) -> Result<Value> {
+    let created = to_millis(created.number().unwrap_or(f64::NAN))?;
+    let begun = store.with_store(|open| {
+        with_json(open, json, expires, None, |session| begin_create_at(store.env(), open, session, created))
     })?;
     begun.to_value(store.env())
 }
@@ -261,6 +272,24 @@ fn begin_create(env: napi::sys::napi_env, store: &OpenStore, session: &Session<'
                 .map(Begun::Ticket)
         }
         OpenStore::Redis(redis) => begin_call(env, redis, |redis, ticket| redis.create(session, ticket)),
+    }
+}
+
+fn begin_create_at(
+    env: napi::sys::napi_env,
+    store: &OpenStore,
+    session: &Session<'_>,
+    created: Millis,
+) -> Result<Begun> {
+    match store {
+        OpenStore::Memory(memory) => memory.create_at(session, created).map(|()| Begun::Done),
+        OpenStore::File(file) => begin(env, file, |file, ticket| {
+            file.store.begin_create_at(session, created, &file.settler, ticket)
+        })
+        .map(Begun::Ticket),
+        OpenStore::Redis(redis) => {
+            begin_call(env, redis, |redis, ticket| redis.create_at(session, created, ticket))
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use napi_derive::napi;
 
 use super::calls::begin;
 use super::errors::{JsError, code_of, guarded};
-use super::found::Found;
+use super::found::{Found, JsPage};
 use super::handle::{AnyStore, OpenStore, release};
 use super::promise;
 use super::values::Value;
@@ -158,6 +158,33 @@ pub fn ids(env: Env, store: Value, cursor: Option<Uint8Array>) -> Result<Either<
     let theirs = cursor.clone();
     call(env, store, |store| store.ids(theirs), |redis, done| redis.begin_ids(cursor, done), page)
         .map(Either::B)
+}
+
+/// Gives the next page of sessions after a cursor, which is left out at first.
+#[napi(ts_args_type = "store: object, cursor?: Uint8Array", ts_return_type = "JsPage | Promise<JsPage>")]
+pub fn sessions(
+    env: Env,
+    store: Value,
+    cursor: Option<Uint8Array>,
+) -> Result<Either<JsPage, Value>, JsError> {
+    let cursor = cursor.map_or_else(Cursor::default, |bytes| Cursor::from_bytes(&bytes));
+    if let AnyStore::Memory(memory) = guarded(|| store.share_store())? {
+        return guarded(|| memory.sessions(cursor).map(JsPage::from)).map(Either::A);
+    }
+    let theirs = cursor.clone();
+    let remote = |redis: &RedisStore, done| redis.begin_sessions(cursor, done);
+    call(env, store, |store| store.sessions(theirs), remote, JsPage::from).map(Either::B)
+}
+
+/// Ends an iteration over `ids` or `sessions` before its end. A closed store has none.
+#[napi(ts_args_type = "store: object, cursor: Uint8Array")]
+pub fn end_scan(store: Value, cursor: Uint8Array) -> Result<(), JsError> {
+    guarded(|| {
+        if let Ok(AnyStore::Redis(redis)) = store.share_store() {
+            redis.end_scan(Cursor::from_bytes(&cursor));
+        }
+        Ok(())
+    })
 }
 
 /// Counters since the store was opened.

@@ -1,21 +1,17 @@
-//! The sessions that `getByUser` found, which JavaScript takes in parts: converting all of them at once would hold up the
-//! event loop.
+//! Sessions that a call found, which JavaScript takes in parts: converting all of them at once would hold up the event loop.
 
 use std::vec;
 
-use napi::bindgen_prelude::External;
+use napi::bindgen_prelude::{External, Float64Array, Uint8Array};
 use napi_derive::napi;
 use parking_lot::Mutex;
 
 use super::errors::{JsError, guarded};
 use super::reply;
 use crate::scratch::with_buffer;
-use crate::store::StoredSession;
+use crate::store::{MAX_PAGE_BYTES, MAX_PAGE_SESSIONS, Page, StoredSession};
 
-/// A part has so many sessions at most, and ends after so many bytes of text.
-const PART: usize = 256;
-const PART_BYTES: usize = 256 << 10;
-
+/// The sessions of a user, or a page of all.
 pub struct Found(Mutex<vec::IntoIter<StoredSession>>);
 
 impl Found {
@@ -24,11 +20,32 @@ impl Found {
     }
 }
 
-/// Some of the sessions: the id of each, and after it the session as `get` gives it.
+/// Some of the sessions: the id of each, and after it the session as `get` gives it; and when each was created, in
+/// milliseconds, or NaN.
 #[napi(object, object_from_js = false)]
 pub struct JsFound {
     pub texts: Vec<String>,
+    pub created: Float64Array,
     pub is_last: bool,
+}
+
+/// A page of all sessions, and where to go on. The end has no `next`.
+#[napi(object, object_from_js = false)]
+pub struct JsPage {
+    #[napi(ts_type = "object")]
+    pub found: External<Found>,
+    pub unreadable: f64,
+    pub next: Option<Uint8Array>,
+}
+
+impl From<Page> for JsPage {
+    fn from(page: Page) -> Self {
+        Self {
+            found: External::new(Found::new(page.sessions)),
+            unreadable: page.unreadable as f64,
+            next: page.next.map(|next| Uint8Array::from(next.as_bytes())),
+        }
+    }
 }
 
 /// Takes the next sessions.
@@ -36,8 +53,8 @@ pub struct JsFound {
 pub fn take_found(found: &External<Found>) -> Result<JsFound, JsError> {
     guarded(|| {
         let mut sessions = found.0.lock();
-        let (mut texts, mut bytes) = (Vec::new(), 0);
-        for session in sessions.by_ref().take(PART) {
+        let (mut texts, mut created, mut bytes) = (Vec::new(), Vec::new(), 0);
+        for session in sessions.by_ref().take(MAX_PAGE_SESSIONS) {
             let content = session.content()?;
             let text = with_buffer(|out| {
                 reply::write(session.expires, content, out);
@@ -45,10 +62,20 @@ pub fn take_found(found: &External<Found>) -> Result<JsFound, JsError> {
             });
             bytes += text.len();
             texts.extend([session.id.to_string(), text]);
-            if bytes >= PART_BYTES {
+            created.push(session.created.map_or(f64::NAN, |created| created as f64));
+            if bytes >= MAX_PAGE_BYTES {
                 break;
             }
         }
-        Ok(JsFound { texts, is_last: sessions.as_slice().is_empty() })
+        Ok(JsFound { texts, created: created.into(), is_last: sessions.as_slice().is_empty() })
+    })
+}
+
+/// Drops the sessions that were not taken.
+#[napi(ts_args_type = "found: object")]
+pub fn drop_found(found: &External<Found>) -> Result<(), JsError> {
+    guarded(|| {
+        *found.0.lock() = Vec::new().into_iter();
+        Ok(())
     })
 }

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::thread;
 
-use super::{Cursor, SessionStore, Stats, StoredSession};
+use super::{Cursor, MAX_PAGE_BYTES, MAX_PAGE_SESSIONS, Page, SessionStore, Stats, StoredSession};
 use crate::clock::{Clock, Millis, MockClock};
 use crate::error::{Result, StoreError};
 use crate::session::{
@@ -123,6 +123,9 @@ macro_rules! conformance {
             delete_by_user_ends_live_sessions_and_counts_them
             delete_by_user_keeps_the_excepted_one
             ids_are_each_given_once
+            sessions_are_each_given_once_whatever_else_changes
+            sessions_say_when_they_were_created_and_end
+            sessions_are_given_in_bounded_pages
             clear_removes_everything
             stats_count
             ids_are_compared_exactly
@@ -655,6 +658,95 @@ pub fn a_session_that_was_created_before_has_the_rest_of_its_lifetime<S: Session
     assert_eq!(bench.store.create_at(&plain("old", &ann, bench.in_millis(1)), 0), Err(StoreError::Exists));
 }
 
+pub fn sessions_are_each_given_once_whatever_else_changes<S: SessionStore>(bench: &Store<S>) {
+    let ann = UserKeyBuf::from_text("ann");
+    let long = format!(r#"{{"padding":"{}"}}"#, "x".repeat(600));
+    let end = bench.in_millis(10_000);
+    let staying: Vec<String> = (0..700).map(|at| format!("session {at:03}")).collect();
+    for session_id in &staying {
+        bench.store.create(&plain(session_id, &ann, end)).unwrap();
+    }
+    for at in 0..300 {
+        bench.store.create(&plain(&format!("leaving {at:03}"), &ann, end)).unwrap();
+    }
+    let (mut seen, mut cursor, mut round) = (Vec::new(), Some(Cursor::default()), 0);
+    while let Some(at) = cursor {
+        let page = bench.store.sessions(at).unwrap();
+        assert_eq!(page.unreadable, 0);
+        seen.extend(page.sessions.iter().map(|session| session.id.to_string()));
+        // Records grow, shrink and go, and the tables with them.
+        for at in 0..60 {
+            bench.store.create(&plain(&format!("new {round} {at}"), &ann, end)).unwrap();
+            bench.store.delete(&id(&format!("leaving {:03}", (round * 60 + at) % 300))).unwrap();
+            let changed = id(&staying[(at * 11 + round) % 700]);
+            let text = if at % 2 == 0 { &long } else { "{}" };
+            assert_eq!(bench.store.update(&json(&changed.to_string(), Some(&ann), text, end)), Ok(true));
+            assert_eq!(bench.store.touch(&changed, bench.in_millis(20_000)), Ok(true));
+        }
+        (cursor, round) = (page.next, round + 1);
+    }
+    assert!(round > 2, "{round} pages");
+    seen.sort();
+    let all = seen.len();
+    seen.dedup();
+    assert_eq!(seen.len(), all, "none comes twice");
+    seen.retain(|id| id.starts_with("session"));
+    assert_eq!(seen, staying);
+}
+
+pub fn sessions_say_when_they_were_created_and_end<S: SessionStore>(bench: &Store<S>) {
+    let ann = UserKeyBuf::from_text("ann");
+    bench.log_in("a", "ann");
+    bench.clock.advance(30);
+    bench.log_in("b", "ben");
+    bench.store.create_at(&plain("c", &ann, bench.in_millis(400)), START - 5).unwrap();
+    bench.store.create_at(&plain("early", &ann, bench.in_millis(1)), START).unwrap();
+    bench.clock.advance(30);
+    assert_eq!(bench.store.update(&json("a", Some(&ann), "{}", bench.in_millis(300))), Ok(true));
+    assert_eq!(bench.store.touch(&id("b"), bench.in_millis(200)), Ok(true));
+    let times = |sessions: &[StoredSession]| {
+        let time =
+            |session: &StoredSession| (session.id.to_string(), session.created, session.expires.millis());
+        sessions.iter().map(time).collect::<Vec<_>>()
+    };
+    let page = bench.store.sessions(Cursor::default()).unwrap();
+    let mut all = times(&page.sessions);
+    let mut next = page.next;
+    while let Some(at) = next {
+        let page = bench.store.sessions(at).unwrap();
+        all.extend(times(&page.sessions));
+        next = page.next;
+    }
+    all.sort();
+    let a = ("a".to_owned(), Some(START), START + 360);
+    let b = ("b".to_owned(), Some(START + 30), START + 260);
+    let c = ("c".to_owned(), Some(START - 5), START + 430);
+    assert_eq!(all, [a.clone(), b, c.clone()]);
+    let mut of_ann = times(&bench.store.get_by_user(ann.as_key()).unwrap());
+    of_ann.sort();
+    assert_eq!(of_ann, [a, c]);
+}
+
+pub fn sessions_are_given_in_bounded_pages<S: SessionStore>(bench: &Store<S>) {
+    const COUNT: usize = 400;
+    /// As many bytes as may be asked for before it is known how large sessions are, and what shares the hash of the last one.
+    const MORE: usize = 16 * MAX_SESSION_BYTES;
+    let text = format!(r#"{{"padding":"{}"}}"#, "x".repeat(1500));
+    for at in 0..COUNT {
+        bench.store.create(&json(&format!("session {at}"), None, &text, bench.in_millis(10_000))).unwrap();
+    }
+    let (mut seen, mut cursor) = (0, Some(Cursor::default()));
+    while let Some(at) = cursor {
+        let page = bench.store.sessions(at).unwrap();
+        let count = page.sessions.len();
+        assert!(count <= MAX_PAGE_SESSIONS + 8, "{count} sessions");
+        assert!(count * text.len() <= 2 * MAX_PAGE_BYTES + MORE, "{count} sessions");
+        seen += count;
+        cursor = page.next;
+    }
+    assert_eq!(seen, COUNT);
+}
+
 pub fn a_new_session_of_an_old_id_has_a_lifetime_of_its_own<S: SessionStore>(bench: &Store<S>) {
     bench.log_in("a", "ann");
     bench.clock.advance(60);
@@ -835,6 +927,10 @@ impl<S: SessionStore + ?Sized> SessionStore for Arc<S> {
 
     fn ids(&self, after: Cursor) -> Result<(Vec<SessionId>, Option<Cursor>)> {
         (**self).ids(after)
+    }
+
+    fn sessions(&self, after: Cursor) -> Result<Page> {
+        (**self).sessions(after)
     }
 
     fn clear(&self) -> Result<()> {

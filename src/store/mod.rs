@@ -7,6 +7,7 @@ pub mod redis;
 
 #[cfg(test)]
 mod conformance;
+mod page;
 #[cfg(test)]
 mod simulation;
 
@@ -24,6 +25,7 @@ use crate::session::{Content, Expiry, Session, SessionId, UserKey};
 pub use common_limits::{CommonLimits, LimitsDiffer};
 pub use file::FileStore;
 pub use memory::MemoryStore;
+pub use page::{MAX_PAGE_BYTES, MAX_PAGE_SESSIONS, Page};
 pub use redis::RedisStore;
 
 /// The default of `maxSessionBytes`.
@@ -168,6 +170,14 @@ pub trait SessionStore: Send + Sync {
     /// As for `get`.
     fn ids(&self, after: Cursor) -> Result<(Vec<SessionId>, Option<Cursor>)>;
 
+    /// As `ids`, but returns a page of whole sessions. It leaves out those that cannot be read, and counts them. A page holds
+    /// about [`MAX_PAGE_SESSIONS`] sessions at most, and ends after about [`MAX_PAGE_BYTES`]. Between two calls the store
+    /// holds no lock, no transaction and no session for the caller.
+    ///
+    /// # Errors
+    /// As for `touch`.
+    fn sessions(&self, after: Cursor) -> Result<Page>;
+
     /// Removes every session that is there when the call begins.
     ///
     /// # Errors
@@ -186,12 +196,19 @@ pub trait SessionStore: Send + Sync {
 pub struct StoredSession {
     pub id: SessionId,
     pub expires: Expiry,
+    /// When it was created. Known in what `get_by_user` and `sessions` return, save of a session in a file that an older
+    /// version of this package has written. `get` need not say it.
+    pub created: Option<Millis>,
     content: Box<[u8]>,
 }
 
 impl StoredSession {
     pub(crate) fn new(id: SessionId, expires: Expiry, content: &[u8]) -> Self {
-        Self { id, expires, content: content.into() }
+        Self { id, expires, created: None, content: content.into() }
+    }
+
+    pub(crate) fn with_creation(self, created: Option<Millis>) -> Self {
+        Self { created, ..self }
     }
 
     /// # Errors
@@ -215,7 +232,7 @@ pub trait Completions: Send + Sync {
     fn complete(&self, done: Vec<(u32, Result<Answer>)>);
 }
 
-/// A resume token of [`SessionStore::ids`]. Its bytes are opaque.
+/// A resume token of [`SessionStore::ids`] or [`SessionStore::sessions`]. Its bytes are opaque.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Cursor(Box<[u8]>);
 

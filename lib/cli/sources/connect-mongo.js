@@ -29,11 +29,13 @@ async function open(task) {
   async function* entriesOf() {
     let read = 0;
     for await (const document of documentsOf(server, collection)) {
-      const { _id: sid, session, expires } = document;
+      const { _id: sid, session, expires, createdAt } = document;
       const entry = await entryOf(`document ${show.shortId(String(sid))}`, () =>
         sessions.read(sid, textOf(session), ({ cookie }) => endOf(expires, cookie, ttl)),
       );
-      yield { ...entry, read: ++read };
+      // With `timestamps` connect-mongo says it.
+      const created = createdAt instanceof Date ? createdAt.getTime() : undefined;
+      yield { ...entry, createdAt: created, read: ++read };
     }
   }
 }
@@ -54,7 +56,7 @@ async function openCollection(task, server) {
 }
 
 async function* documentsOf(server, collection) {
-  const projection = { session: 1, expires: 1 };
+  const projection = { session: 1, expires: 1, createdAt: 1 };
   const cursor = collection.find({}, { projection, batchSize: BATCH });
   for (;;) {
     const document = await server.attempt(cursor.next());

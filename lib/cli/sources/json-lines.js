@@ -6,7 +6,10 @@ const { linesOf } = require("../lines.js");
 const show = require("../show.js");
 const { isDatabase } = require("./sqlite-file.js");
 
-/** The sessions of an export: every line has to be one. */
+/**
+ * The sessions of an export: every line has to be one. It is `{ createdAt, session }`, or the session alone, as older exports
+ * have it.
+ */
 function open(task) {
   const { stream, size } = openStream(task.operand);
   task.defer(() => stream.destroy());
@@ -31,12 +34,23 @@ function parse(line, decoder) {
   try {
     const text = decoder.decode(line);
     if (text.trim() === "") return {};
-    const session = JSON.parse(text);
-    return session === null ? { fault: "no session" } : { session };
+    return entryOf(JSON.parse(text));
   } catch {
     // The error itself would show what is in the session.
     return { fault: "not JSON in UTF-8" };
   }
+}
+
+function entryOf(line) {
+  if (line === null) return { fault: "no session" };
+  // A session of ConnectStore has a `session` as well, but also its id.
+  if (!Object.hasOwn(line, "createdAt") || Object.hasOwn(line, "sessionId")) return { session: line };
+  const { createdAt, session } = line;
+  if (session === null || typeof session !== "object") return { fault: "no session" };
+  if (createdAt === null) return { session };
+  const time = typeof createdAt === "string" ? Date.parse(createdAt) : Number.NaN;
+  if (Number.isNaN(time)) return { fault: "of a createdAt that is neither null nor an ISO time" };
+  return { session, createdAt: time };
 }
 
 function openStream(file) {

@@ -51,6 +51,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
@@ -69,7 +70,7 @@ use self::record::Record;
 use self::redo::engine::{Redo, Sizes};
 use self::redo::storage::Folder;
 use self::registry::{Registered, Registry, Retire};
-use super::{Completions, Cursor, SessionStore, Stats, StoredSession, Sweep};
+use super::{Completions, Cursor, Page, SessionStore, Stats, StoredSession, Sweep};
 use crate::clock::{AppClock, Clock, Millis};
 use crate::error::{Outcome, Result, StoreError};
 use crate::events::{Bus, Event, SWEEPS};
@@ -88,7 +89,7 @@ pub use options::{DEFAULT_COMMAND_TIMEOUT, Durability, FileOptions};
 pub use room::MIN_MAX_BYTES;
 pub use verify::Verification;
 
-/// How many ids a page of them has at most.
+/// How many records are looked at for a page of ids or sessions.
 const PAGE: usize = 1000;
 
 /// Threads for calls that look at many sessions, and for those that read the whole file: `verify` must not hold up a
@@ -466,6 +467,20 @@ impl FileStore {
         self.begin(Write::Create(self.new_record(session)?), to, ticket)
     }
 
+    /// Begins [`SessionStore::create_at`]. `to` receives 1.
+    ///
+    /// # Errors
+    /// As for `begin_create`.
+    pub fn begin_create_at(
+        &self,
+        session: &Session<'_>,
+        created: Millis,
+        to: &Arc<dyn Completions>,
+        ticket: u32,
+    ) -> Result<()> {
+        self.begin(Write::Create(self.dated_record(session, created)?), to, ticket)
+    }
+
     /// Begins [`SessionStore::update`]. `to` receives 1 if there was a live session, else 0.
     ///
     /// # Errors
@@ -608,6 +623,12 @@ impl FileStore {
         Ok(NewRecord::new(session))
     }
 
+    fn dated_record(&self, session: &Session<'_>, created: Millis) -> Result<NewRecord> {
+        let mut record = self.new_record(session)?;
+        record.created_at = Some(created);
+        Ok(record)
+    }
+
     /// Whether there is a live session of this id, or a write to it under way.
     fn must_delete(&self, id: &SessionId) -> Result<bool> {
         // In this order: a write is no longer under way once it is in the file.
@@ -634,15 +655,8 @@ impl FileStore {
             if expires.is_past(now) {
                 return Ok(());
             }
-            let session = with_buffer(|buffer| {
-                let Some(contents) = environment.encryption.decrypt(key, record, buffer)? else {
-                    return Ok(None);
-                };
-                let id = SessionId::from_packed(contents.id)?;
-                Ok(Some(StoredSession::new(id, expires, contents.content)))
-            })?;
             // The tag is a hash; what counts is the user.
-            if let Some(session) = session
+            if let Some(session) = environment.dated(key, record)?
                 && session.content()?.user == Some(user)
             {
                 sessions.push((created, session));
@@ -842,9 +856,7 @@ impl SessionStore for FileStore {
     }
 
     fn create_at(&self, session: &Session<'_>, created: Millis) -> Result<()> {
-        let mut record = self.new_record(session)?;
-        record.created_at = Some(created);
-        self.write(Write::Create(record)).map(drop)
+        self.write(Write::Create(self.dated_record(session, created)?)).map(drop)
     }
 
     fn get(&self, id: &SessionId) -> Result<Option<StoredSession>> {
@@ -914,15 +926,46 @@ impl SessionStore for FileStore {
         environment.each_row_after(after.as_bytes(), PAGE, |key, row| {
             (last, seen) = (Some(Cursor::from_bytes(key)), seen + 1);
             // One that cannot be read has no id to give; the others have.
-            let Some(Ok(record)) = row.map(Record::parse) else { return };
-            if !record.header.end(lifetime).is_past(now) {
+            let record = row.and_then(|row| Record::parse(row).ok());
+            if let Some(record) = record.filter(|record| !record.header.end(lifetime).is_past(now)) {
                 ids.extend(with_buffer(|buffer| {
                     let contents = environment.encryption.decrypt(key, record, buffer).ok()??;
                     SessionId::from_packed(contents.id).ok()
                 }));
             }
+            ControlFlow::Continue(())
         })?;
         Ok((ids, last.filter(|_| seen == PAGE)))
+    }
+
+    /// In the order of the keys, as `ids`. The view of each page ends with the call.
+    fn sessions(&self, after: Cursor) -> Result<Page> {
+        let environment = self.environment();
+        let (now, lifetime) = (environment.clock.now(), environment.limits.max_lifetime);
+        if after.as_bytes().is_empty() {
+            self.redo().drain_now()?;
+        }
+        let (mut page, mut rows, mut last) = (Page::default(), 0, Cursor::default());
+        environment.each_row_after(after.as_bytes(), PAGE, |key, row| {
+            rows += 1;
+            match row.map(Record::parse) {
+                None => {}
+                Some(Ok(record)) if record.header.end(lifetime).is_past(now) => {}
+                Some(record) => {
+                    let session = record.and_then(|record| environment.dated(key, record));
+                    if let Some(session) = session.transpose() {
+                        page.add(session);
+                    }
+                }
+            }
+            if page.is_full() || rows == PAGE {
+                last = Cursor::from_bytes(key);
+                return ControlFlow::Break(());
+            }
+            ControlFlow::Continue(())
+        })?;
+        page.next = Some(last).filter(|last| !last.as_bytes().is_empty());
+        Ok(page)
     }
 
     fn clear(&self) -> Result<()> {

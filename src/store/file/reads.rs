@@ -3,7 +3,7 @@
 //! A session whose secret is not in the list is in no result. While the secrets open every wrapped key there is no such
 //! session (see `secrets`). Otherwise `size` and `stats` read every record.
 
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 use std::sync::atomic::Ordering;
 
 use super::apply::Write;
@@ -19,7 +19,7 @@ use crate::clock::Millis;
 use crate::error::{Result, StoreError};
 use crate::scratch::with_buffer;
 use crate::session::{Expiry, SessionId};
-use crate::store::Stats;
+use crate::store::{Stats, StoredSession};
 
 /// The maximum number of records that one view reads in a scan of the whole store.
 const SCAN_STEP: usize = 10_000;
@@ -64,6 +64,20 @@ impl Environment {
         Ok(self.get(txn.tables().sessions, &txn, key)?.map(read))
     }
 
+    /// The session of a record, with the time of its creation. `None` if its secret is not in the list.
+    ///
+    /// # Errors
+    /// `Corrupt`.
+    pub(super) fn dated(&self, key: &[u8], record: Record<'_>) -> Result<Option<StoredSession>> {
+        with_buffer(|buffer| {
+            let Some(contents) = self.encryption.decrypt(key, record, buffer)? else { return Ok(None) };
+            let (id, expires) =
+                (SessionId::from_packed(contents.id)?, record.header.end(self.limits.max_lifetime));
+            let session = StoredSession::new(id, expires, contents.content);
+            Ok(Some(session.with_creation(record.header.created_at)))
+        })
+    }
+
     /// Calls `see` with the key and the row of each session that a user has, in no order.
     pub(super) fn each_row_of_user(
         &self,
@@ -96,12 +110,13 @@ impl Environment {
         Ok(())
     }
 
-    /// Calls `see` with the rows of the data file after a key, as they are now: `None` for one that was deleted.
+    /// Calls `see` with the rows of the data file after a key, as they are now: `None` for one that was deleted. It ends
+    /// after `max` rows, or when `see` breaks.
     pub(super) fn each_row_after(
         &self,
         after: &[u8],
         max: usize,
-        mut see: impl FnMut(&[u8], Option<&[u8]>),
+        mut see: impl FnMut(&[u8], Option<&[u8]>) -> ControlFlow<()>,
     ) -> Result<()> {
         let failed = |error| self.failed(error);
         let start = if after.is_empty() { Bound::Unbounded } else { Bound::Excluded(after) };
@@ -111,9 +126,12 @@ impl Environment {
         let rows = txn.tables().sessions.range(&txn, &(start, Bound::Unbounded)).map_err(failed)?;
         for entry in rows.take(max) {
             let (key, row) = entry.map_err(failed)?;
-            match self.overlay.get(key) {
+            let seen = match self.overlay.get(key) {
                 Some(newer) => see(key, newer.as_deref()),
                 None => see(key, Some(row)),
+            };
+            if seen.is_break() {
+                break;
             }
         }
         Ok(())

@@ -9,10 +9,10 @@ use super::tables::Tables;
 use super::*;
 use crate::clock::{Millis, MockClock};
 use crate::session::{Body, ExpiresForm, UserKeyBuf};
-use crate::store::Answer;
 use crate::store::conformance::{
     MAX_LIFETIME, MAX_PER_USER, MAX_SESSION_BYTES, START, conformance, id, json, plain,
 };
+use crate::store::{Answer, Page};
 
 #[cfg(target_os = "linux")]
 mod discard;
@@ -69,6 +69,9 @@ impl SessionStore for Kept {
     }
     fn ids(&self, after: Cursor) -> Result<(Vec<SessionId>, Option<Cursor>)> {
         self.store.ids(after)
+    }
+    fn sessions(&self, after: Cursor) -> Result<Page> {
+        self.store.sessions(after)
     }
     fn clear(&self) -> Result<()> {
         self.store.clear()

@@ -128,12 +128,40 @@ fn new_record(id: &SessionId, expires: Expiry, text: &str, created: u64) -> NewR
     )
 }
 
-/// Adds values to an index and to a set, and removes them, as `bytes` say.
+/// A walk through an index by its pages, while the index changes.
+#[derive(Default)]
+struct Walk {
+    from: u64,
+    /// What was there when it began, and is there yet.
+    staying: BTreeSet<(u64, u64)>,
+    seen: BTreeSet<(u64, u64)>,
+}
+
+impl Walk {
+    /// Takes a page. At the end, what stayed was seen.
+    fn step(&mut self, index: &Index, count: usize, model: &BTreeSet<(u64, u64)>) {
+        if self.from == 0 {
+            *self = Self { staying: model.clone(), ..Self::default() };
+        }
+        let (values, next) = index.page(self.from, count);
+        assert!(next.is_none() || values.len() >= count);
+        for (tag, value) in values {
+            assert!(tag >= self.from && next.is_none_or(|next| tag < next));
+            assert!(self.seen.insert((tag << VALUE_BITS, value)), "given twice");
+        }
+        self.from = next.unwrap_or(0);
+        if next.is_none() {
+            assert!(self.staying.is_subset(&self.seen), "missed");
+        }
+    }
+}
+
+/// Adds values to an index and to a set, removes them, and walks through them, as `bytes` say.
 ///
 /// # Panics
 /// If the two do not agree.
 pub fn check_index(bytes: &[u8]) {
-    let (mut index, mut model) = (Index::default(), BTreeSet::<(u64, u64)>::new());
+    let (mut index, mut model, mut walk) = (Index::default(), BTreeSet::new(), Walk::default());
     for pair in bytes.chunks_exact(2) {
         // The first and the last tags, so that runs go over the end.
         let hash = (u64::from(pair[0]) % 64).wrapping_sub(32) << VALUE_BITS;
@@ -144,6 +172,10 @@ pub fn check_index(bytes: &[u8]) {
             }
         } else {
             assert_eq!(index.remove(hash, value), model.remove(&(hash, value)));
+            walk.staying.remove(&(hash, value));
+        }
+        if pair[0] >= 192 {
+            walk.step(&index, 1 + usize::from(pair[1] % 16), &model);
         }
         let of_hash = |model: &BTreeSet<(u64, u64)>| {
             model.range((hash, 0)..=(hash, u64::MAX)).map(|(_, value)| *value).collect::<BTreeSet<_>>()

@@ -11,11 +11,14 @@ use crate::clock::Millis;
 use crate::error::{Result, StoreError};
 use crate::events::Reason;
 use crate::session::{Expiry, Session, SessionId, UserKey};
-use crate::store::{Cursor, SessionStore, Stats, StoredSession};
+use crate::store::{Cursor, MAX_PAGE_SESSIONS, Page, SessionStore, Stats, StoredSession};
 use crate::sync::lock;
 
 /// `ids` gives at least so many, as long as there are more: it should be worth a call.
 const MIN_IDS: usize = 500;
+
+/// How many records `sessions` looks at before it ends a page: many may have expired.
+const LOOKS: usize = 4 * MAX_PAGE_SESSIONS;
 
 impl SessionStore for MemoryStore {
     fn create(&self, session: &Session<'_>) -> Result<()> {
@@ -98,7 +101,7 @@ impl SessionStore for MemoryStore {
         let copy = |_, record: Record<'_>| {
             // Read once: another thread may move it under a shared lock.
             let expires = record.expires();
-            (!expires.is_past(now)).then(|| (record.created(), record.to_stored(expires)))
+            (!expires.is_past(now)).then(|| (record.created(), record.to_dated(expires)))
         };
         let mut sessions = self.of_user(user, copy);
         sessions.sort_unstable_by_key(|(created, _)| *created);
@@ -144,6 +147,38 @@ impl SessionStore for MemoryStore {
             at += 1;
         }
         Ok((ids, None))
+    }
+
+    /// By shards, and in each by the tags of the ids' hashes. A session keeps both, wherever its record goes.
+    fn sessions(&self, after: Cursor) -> Result<Page> {
+        let now = self.clock.now();
+        let start = after.as_bytes().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+        let (mut at, mut tag) = ((start >> u32::BITS) as usize, u64::from(start as u32));
+        let (mut page, mut looks) = (Page::default(), 0);
+        while let Some(shard) = self.shards.get(at) {
+            if page.is_full() || looks >= LOOKS {
+                page.next = Some(Cursor::from_bytes(&((at as u64) << u32::BITS | tag).to_le_bytes()));
+                break;
+            }
+            let table = shard.read();
+            let (records, mut next) = table.page(tag, page.room());
+            looks += records.len() + 1;
+            let mut last = None;
+            for (tag, record) in records {
+                // Those of one tag stay together: the cursor has nothing but that.
+                if page.is_full() && last != Some(tag) {
+                    next = Some(tag);
+                    break;
+                }
+                last = Some(tag);
+                let expires = record.expires();
+                if !expires.is_past(now) {
+                    page.add(record.to_dated(expires));
+                }
+            }
+            (at, tag) = next.map_or((at + 1, 0), |tag| (at, tag));
+        }
+        Ok(page)
     }
 
     fn clear(&self) -> Result<()> {

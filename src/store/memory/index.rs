@@ -62,6 +62,32 @@ impl Index {
         run.filter(move |word| tag(*word) == tag(hash)).map(|word| word & VALUE_MASK)
     }
 
+    /// The next values in the order of their tags, from a tag on: at least `count`, or all that are left. Returns them with
+    /// their tags, and the tag at which the next page begins. `None` is the end.
+    ///
+    /// A tag stays what it is when the index grows or shrinks. So a value that stays there is on one page exactly.
+    pub(super) fn page(&self, from: u64, count: usize) -> (Vec<(u64, u64)>, Option<u64>) {
+        let is_wrapped = |at: usize, word: u64| self.home(tag(word)) > at;
+        let (mut words, mut next) = (Vec::new(), None);
+        for (at, &word) in self.words.iter().enumerate().skip(self.home(from)) {
+            if word == 0 && words.len() >= count {
+                // No word whose home is before a gap is behind it.
+                next = Some(((at as u64) << TAG_BITS).div_ceil(self.words.len() as u64));
+                break;
+            }
+            if word != 0 && tag(word) >= from && !is_wrapped(at, word) {
+                words.push(word);
+            }
+        }
+        if next.is_none() {
+            let first_run = self.words.iter().copied().enumerate().take_while(|(_, word)| *word != 0);
+            let wrapped = first_run.filter(|&(at, word)| tag(word) >= from && is_wrapped(at, word));
+            words.extend(wrapped.map(|(_, word)| word));
+        }
+        words.sort_unstable();
+        (words.into_iter().map(|word| (tag(word), word & VALUE_MASK)).collect(), next)
+    }
+
     /// Adds a value that is not there with this hash.
     pub(super) fn insert(&mut self, hash: u64, value: u64) {
         debug_assert!(value != 0 && value <= VALUE_MASK);

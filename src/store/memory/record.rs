@@ -215,6 +215,11 @@ impl<'a> Record<'a> {
         Ok(StoredSession::new(self.session_id()?, expires, parts(self.bytes()).1))
     }
 
+    /// Likewise, with the time of its creation.
+    pub(super) fn to_dated(self, expires: Expiry) -> Result<StoredSession> {
+        self.to_stored(expires).map(|session| session.with_creation(Some(self.created_at())))
+    }
+
     /// About what the session takes, its words in the indexes included.
     pub(super) fn cost(self) -> usize {
         let (start, len) = self.place();

@@ -36,6 +36,14 @@ impl Table {
         })
     }
 
+    /// Some records by the tags of their hashes: see [`Index::page`].
+    pub(super) fn page(&self, from: u64, count: usize) -> (Vec<(u64, Record<'_>)>, Option<u64>) {
+        let (values, next) = self.index.page(from, count);
+        let records =
+            values.into_iter().map(|(tag, bits)| (tag, self.slab.get(Slot::from_bits(bits as u32))));
+        (records.collect(), next)
+    }
+
     pub(super) fn slab(&self) -> &Slab {
         &self.slab
     }

@@ -51,7 +51,7 @@ use self::routing::{Attempt, Router};
 use self::session::{Cipher, Context, Names, NewSession, Op, Transactions};
 use self::time::Times;
 use self::worker::Worker;
-use super::{Answer, Cursor, LimitsDiffer, SessionStore, Stats, StoredSession, UserLimit};
+use super::{Answer, Cursor, LimitsDiffer, Page, SessionStore, Stats, StoredSession, UserLimit};
 use crate::clock::{Clock, Millis, SystemClock};
 use crate::error::{Result, StoreError};
 use crate::events::Bus;
@@ -375,6 +375,19 @@ impl RedisStore {
         self.begin(async move |context: Rc<Context>| session::ids(&context, after).await, done);
     }
 
+    pub fn begin_sessions(&self, after: Cursor, done: impl FnOnce(Result<Page>) + Send + 'static) {
+        self.begin(async move |context: Rc<Context>| session::sessions(&context, after).await, done);
+    }
+
+    /// Ends a scan of ids or sessions that nobody goes on with.
+    pub fn end_scan(&self, at: Cursor) {
+        let work = async move |context: Rc<Context>| {
+            session::end_scan(&context, &at);
+            Ok(())
+        };
+        self.begin(work, |_| {});
+    }
+
     pub fn begin_clear(&self, done: impl FnOnce(Result<()>) + Send + 'static) {
         let done = self.noting_mass_end(done);
         let work = async move |context: Rc<Context>| {
@@ -462,6 +475,10 @@ impl SessionStore for RedisStore {
 
     fn ids(&self, after: Cursor) -> Result<(Vec<SessionId>, Option<Cursor>)> {
         wait(|done| self.begin_ids(after, done))
+    }
+
+    fn sessions(&self, after: Cursor) -> Result<Page> {
+        wait(|done| self.begin_sessions(after, done))
     }
 
     fn clear(&self) -> Result<()> {

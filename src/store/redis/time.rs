@@ -138,7 +138,12 @@ impl Times {
 
     /// When a session ends by its lifetime, if not before.
     pub fn end(&self, expires: Expiry, created: Stamp) -> Expiry {
-        self.lifetime.end(expires, (created / 1000) as Millis - self.offset())
+        self.lifetime.end(expires, self.created_at(created))
+    }
+
+    /// When a session was created, by the store's clock.
+    pub fn created_at(&self, created: Stamp) -> Millis {
+        (created / 1000) as Millis - self.offset()
     }
 
     /// What a script adds to the milliseconds of a creation to know when the session's lifetime ends.

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -415,10 +416,11 @@ impl Store {
         let now = self.environment.clock.now();
         let mut ids = Vec::new();
         self.environment.each_row_after(&[], usize::MAX, |key, row| {
-            let Some(Ok(record)) = row.map(Record::parse) else { return };
-            if !record.header.expires.is_past(now) {
+            let record = row.and_then(|row| Record::parse(row).ok());
+            if record.is_some_and(|record| !record.header.expires.is_past(now)) {
                 ids.extend(SessionId::from_packed(key).ok());
             }
+            ControlFlow::Continue(())
         })?;
         Ok(ids)
     }

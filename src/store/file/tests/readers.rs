@@ -57,6 +57,22 @@ fn slots(dir: &Path, pid: u32) -> Vec<(usize, bool)> {
 }
 
 #[test]
+fn no_view_is_open_between_the_pages_of_all_sessions() {
+    let dir = new_dir();
+    let store = reopen(&options(dir.path())).unwrap();
+    let ann = UserKeyBuf::from_text("ann");
+    for at in 0..600 {
+        store
+            .create(&plain(&format!("session {at}"), &ann, Expiry::new(i64::from(i32::MAX) * 1000).unwrap()))
+            .unwrap();
+    }
+    let page = store.sessions(Cursor::default()).unwrap();
+    assert!(page.next.is_some());
+    let ours = slots(dir.path(), std::process::id());
+    assert!(!ours.is_empty() && ours.iter().all(|(_, reads)| !reads), "{ours:?}");
+}
+
+#[test]
 fn a_process_frees_the_slots_that_a_killed_one_of_its_pid_has_left() {
     let dir = new_dir();
     drop(reopen(&options(dir.path())).unwrap());

@@ -148,7 +148,9 @@ impl Cipher {
     /// # Errors
     /// As for [`Cipher::open`].
     pub fn open_live(&self, member: &[u8], value: &[u8], times: &Times) -> Result<Option<StoredSession>> {
-        live(value, times)?.map_or(Ok(None), |record| self.open(member, record))
+        let Some(record) = live(value, times)? else { return Ok(None) };
+        let created = Some(times.created_at(record.created));
+        Ok(self.open(member, record)?.map(|session| session.with_creation(created)))
     }
 
     /// The id of a session that is in the open.

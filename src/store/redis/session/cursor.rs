@@ -12,10 +12,12 @@ use std::hash::BuildHasher;
 use std::rc::Rc;
 
 use super::super::routing::{Moves, Node, SlotView};
+use super::window::Window;
+use crate::error::{Result, StoreError};
 use crate::store::Cursor;
 
-/// How many scans of the ids may be under way. Beyond that the one that has rested longest is forgotten: it starts again,
-/// and may repeat ids. One that was given up takes some 32 KiB until then, and as much again in a cluster.
+/// How many scans may be under way for callers. Beyond that the one that has rested longest ends, and its next call fails.
+/// A scan that nobody ends stays until then.
 const MAX_SCANS: usize = 256;
 
 /// A cursor over the keys that begin alike.
@@ -33,6 +35,10 @@ pub struct ScanCursor {
     pub nodes: Vec<Rc<Node>>,
     /// Of the node under way: its connection, and its cursor.
     pub now: Option<(u64, Vec<u8>)>,
+    /// Keys that were given, and whose sessions are to be read.
+    pub unread: Vec<Vec<u8>>,
+    /// How many of these may be read at once.
+    pub window: Window,
 }
 
 impl ScanCursor {
@@ -52,6 +58,8 @@ impl ScanCursor {
             moves: None,
             nodes: Vec::new(),
             now: None,
+            unread: Vec::new(),
+            window: Window::new(),
         }
     }
 
@@ -60,7 +68,7 @@ impl ScanCursor {
     }
 }
 
-/// The scans of the ids that are under way, by numbers that cursors hold.
+/// The scans that are under way for callers, by numbers that cursors hold.
 #[derive(Default)]
 pub struct Scans {
     last: u64,
@@ -69,16 +77,32 @@ pub struct Scans {
 }
 
 impl Scans {
-    pub fn take(&mut self, cursor: &Cursor, start: &[u8]) -> (u64, ScanCursor) {
-        let number = cursor.as_bytes().try_into().ok().map(u64::from_le_bytes);
-        let at = number.and_then(|number| self.scans.iter().position(|(other, _)| *other == number));
-        match at {
-            Some(at) => self.scans.remove(at),
-            None => {
-                self.last += 1;
-                (self.last, ScanCursor::new(start))
-            }
+    /// Takes the scan of a cursor, or begins one.
+    ///
+    /// # Errors
+    /// `Busy` if the scan has ended for others.
+    pub fn take(&mut self, cursor: &Cursor, start: &[u8]) -> Result<(u64, ScanCursor)> {
+        if cursor.as_bytes().is_empty() {
+            self.last += 1;
+            return Ok((self.last, ScanCursor::new(start)));
         }
+        self.position(cursor).map(|at| self.scans.remove(at)).ok_or_else(|| {
+            StoreError::Busy(
+                format!("more than {MAX_SCANS} iterations are under way, and this one ended").into(),
+            )
+        })
+    }
+
+    /// Ends the scan of a cursor, if it is under way.
+    pub fn end(&mut self, cursor: &Cursor) {
+        if let Some(at) = self.position(cursor) {
+            self.scans.remove(at);
+        }
+    }
+
+    fn position(&self, cursor: &Cursor) -> Option<usize> {
+        let number = cursor.as_bytes().try_into().ok().map(u64::from_le_bytes)?;
+        self.scans.iter().position(|(other, _)| *other == number)
     }
 
     pub fn keep(&mut self, number: u64, cursor: ScanCursor) {
@@ -86,5 +110,37 @@ impl Scans {
             self.scans.remove(0);
         }
         self.scans.push((number, cursor));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cursor(number: u64) -> Cursor {
+        Cursor::from_bytes(&number.to_le_bytes())
+    }
+
+    #[test]
+    fn only_so_many_scans_are_kept_and_one_that_is_gone_does_not_begin_again() {
+        let mut scans = Scans::default();
+        let begin = |scans: &mut Scans| {
+            let (number, scan) = scans.take(&Cursor::default(), b"sess#").unwrap();
+            scans.keep(number, scan);
+            number
+        };
+        let first = begin(&mut scans);
+        for _ in 0..2 * MAX_SCANS {
+            let left_early = begin(&mut scans);
+            scans.end(&cursor(left_early));
+        }
+        let (_, scan) = scans.take(&cursor(first), b"sess#").unwrap();
+        scans.keep(first, scan);
+        for _ in 0..MAX_SCANS {
+            begin(&mut scans);
+        }
+        assert_eq!(scans.scans.len(), MAX_SCANS);
+        let gone = scans.take(&cursor(first), b"sess#").map(drop);
+        assert_eq!(gone.unwrap_err().code(), "ERR_STORE_BUSY");
     }
 }

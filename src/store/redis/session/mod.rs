@@ -30,7 +30,7 @@ pub use new_session::NewSession;
 pub use op::{Cold, Op, Step, interpret};
 #[cfg(test)]
 pub use scan::clear_indexes;
-pub use scan::{clear, ids, size};
+pub use scan::{clear, end_scan, ids, sessions, size};
 pub use single::{create, delete, get, touch, update};
 pub use sweep::{clean, sweep};
 pub use transactions::Transactions;

@@ -132,6 +132,11 @@ impl<'a> Record<'a> {
     }
 }
 
+/// Whether it is a record that is not encrypted.
+pub fn is_open(bytes: &[u8]) -> bool {
+    Record::parse(bytes).is_ok_and(|record| matches!(record.payload, Payload::Open { .. }))
+}
+
 /// The expiry and the creation of a record, of which at least the head is given.
 pub fn times(head: &[u8]) -> Result<(Expiry, Stamp)> {
     let rest = head.strip_prefix(EXPIRES).ok_or(FOREIGN)?;

@@ -16,7 +16,7 @@ use super::user_index::{AT_ONCE, Named, Owner, entries, forget_all, is_old, look
 use super::window::Window;
 use crate::error::{Result, StoreError};
 use crate::session::SessionId;
-use crate::store::Cursor;
+use crate::store::{Cursor, Page};
 
 /// How many keys a server looks at in one step.
 const STEP: i64 = 1000;
@@ -140,7 +140,7 @@ async fn live_ids(context: &Context, attempt: &Attempt, keys: &[Vec<u8>]) -> Res
 }
 
 pub async fn ids(context: &Context, after: Cursor) -> Result<(Vec<SessionId>, Option<Cursor>)> {
-    let (number, mut cursor) = context.scans.borrow_mut().take(&after, &context.names.sessions);
+    let (number, mut cursor) = context.scans.borrow_mut().take(&after, &context.names.sessions)?;
     let page = context
         .router
         .step(async |attempt| {
@@ -151,6 +151,66 @@ pub async fn ids(context: &Context, after: Cursor) -> Result<(Vec<SessionId>, Op
     let Some(ids) = page else { return Ok((Vec::new(), None)) };
     context.scans.borrow_mut().keep(number, cursor);
     Ok((ids, Some(Cursor::from_bytes(&number.to_le_bytes()))))
+}
+
+/// The next page of whole sessions.
+pub async fn sessions(context: &Context, after: Cursor) -> Result<Page> {
+    let (number, mut scan) = context.scans.borrow_mut().take(&after, &context.names.sessions)?;
+    let mut page = Page::default();
+    let is_over = context
+        .router
+        .step(async |attempt| {
+            if scan.unread.is_empty() {
+                let Some(keys) = next_page(context, attempt, &mut scan).await? else { return Ok(true) };
+                scan.unread = keys;
+            }
+            read_some(context, attempt, &mut scan, &mut page).await?;
+            Ok(false)
+        })
+        .await?;
+    if !is_over {
+        context.scans.borrow_mut().keep(number, scan);
+        page.next = Some(Cursor::from_bytes(&number.to_le_bytes()));
+    }
+    Ok(page)
+}
+
+/// Reads sessions of a scan, until the page is full or none is left.
+async fn read_some(
+    context: &Context,
+    attempt: &Attempt,
+    scan: &mut ScanCursor,
+    page: &mut Page,
+) -> Result<()> {
+    let cipher = cipher(context, attempt).await?;
+    while !scan.unread.is_empty() && !page.is_full() {
+        let count = scan.unread.len().min(scan.window.size()).min(page.room());
+        let some = scan.unread.split_off(scan.unread.len() - count);
+        let values = join_all(some.iter().map(async |key| {
+            let get = |mode| Request::read(mode).command(&[b"GET", key]);
+            context.router.get_one(attempt, key, Effect::None, get).await
+        }));
+        let mut bytes = 0;
+        for (key, value) in some.iter().zip(values.await) {
+            let Reply::Bytes(value) = unless_foreign(value, Reply::Nil)? else { continue };
+            bytes += value.len();
+            // What was in the open before the store had a secret is there for no call.
+            if !cipher.is_plain() && record::is_open(&value) {
+                continue;
+            }
+            let member = &key[context.names.sessions.len()..];
+            if let Some(session) = cipher.open_live(member, &value, &context.times).transpose() {
+                page.add(session);
+            }
+        }
+        scan.window.adapt(count, bytes);
+    }
+    Ok(())
+}
+
+/// Ends a scan of ids or sessions before it is over.
+pub fn end_scan(context: &Context, at: &Cursor) {
+    context.scans.borrow_mut().end(at);
 }
 
 pub async fn size(context: &Context) -> Result<u64> {

@@ -108,7 +108,8 @@ pub async fn get_by_user(
             if !expires.is_past(now)
                 && let Some(session) = cipher.open(member, record)?
             {
-                found.push((record.created, session));
+                let created = context.times.created_at(record.created);
+                found.push((record.created, session.with_creation(Some(created))));
             }
         }
         window.adapt(some.len(), bytes);

@@ -16,6 +16,11 @@ impl Window {
         Self(FIRST)
     }
 
+    /// How many may be asked for now.
+    pub fn size(&self) -> usize {
+        self.0
+    }
+
     /// Takes the next ones of a list.
     pub fn take<'a, T>(&self, rest: &mut &'a [T]) -> Option<&'a [T]> {
         let (some, others) = rest.split_at(self.0.min(rest.len()));

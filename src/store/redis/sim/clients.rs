@@ -311,20 +311,40 @@ pub(super) async fn try_all(world: &World, process: &Process) -> bool {
     for by in 0..world.config.users {
         is_ok &= get_by_user(world, process, by).await;
     }
-    is_ok && ids(world, process).await
+    is_ok && lists(world, process, Listing::Ids).await && lists(world, process, Listing::Sessions).await
 }
 
-/// Lists all ids while nothing changes. Returns whether that succeeded.
-async fn ids(world: &World, process: &Process) -> bool {
+/// The calls that go through all sessions.
+#[derive(Debug, Clone, Copy)]
+enum Listing {
+    Ids,
+    Sessions,
+}
+
+async fn page(process: &Process, listing: Listing, at: Cursor) -> Result<(Vec<String>, Option<Cursor>)> {
+    match listing {
+        Listing::Ids => {
+            let (ids, next) = process.begin(|store, done| store.begin_ids(at, done)).await?;
+            Ok((ids.iter().map(ToString::to_string).collect(), next))
+        }
+        Listing::Sessions => {
+            let page = process.begin(|store, done| store.begin_sessions(at, done)).await?;
+            Ok((page.sessions.iter().map(|session| session.id.to_string()).collect(), page.next))
+        }
+    }
+}
+
+/// Lists all sessions while nothing changes. Returns whether that succeeded.
+async fn lists(world: &World, process: &Process, listing: Listing) -> bool {
     let now = world.now();
     let margin = 60_000 + world.config.clock_margin;
     let is_live = |on: &usize| world.truth(*on).is_some_and(|row| row.expires > now + margin);
     let live: Vec<_> = (0..world.config.sessions).filter(is_live).map(session_id).collect();
     let (mut ids, mut cursor) = (Vec::new(), Some(Cursor::default()));
     while let Some(at) = cursor {
-        match process.begin(|store, done| store.begin_ids(at, done)).await {
+        match page(process, listing, at).await {
             Ok((some, next)) => {
-                ids.extend(some.iter().map(ToString::to_string));
+                ids.extend(some);
                 cursor = next;
             }
             Err(error) => {
@@ -337,7 +357,7 @@ async fn ids(world: &World, process: &Process) -> bool {
         (0..world.config.sessions).any(|on| session_id(on) == **live && world.truth(on).is_some())
     });
     if !still.into_iter().all(|live| ids.iter().filter(|id| *id == live).count() == 1) {
-        world.fail(format!("ids gave {ids:?} where {live:?} are live"));
+        world.fail(format!("{listing:?} gave {ids:?} where {live:?} are live"));
     }
     true
 }

@@ -13,7 +13,7 @@ use crate::codec;
 use crate::error::{Result, StoreError};
 use crate::session::{Content, Expiry, Session, SessionId, UserKey};
 use crate::store::redis::{Answers, RedisStore, Results, Supply};
-use crate::store::{Answer, Completions, Cursor, SessionStore, Stats, StoredSession};
+use crate::store::{Answer, Completions, Cursor, Page, SessionStore, Stats, StoredSession};
 
 /// What the worker says.
 enum Said {
@@ -376,6 +376,10 @@ impl SessionStore for FastPathStore {
 
     fn ids(&self, after: Cursor) -> Result<(Vec<SessionId>, Option<Cursor>)> {
         self.store.ids(after)
+    }
+
+    fn sessions(&self, after: Cursor) -> Result<Page> {
+        self.store.sessions(after)
     }
 
     fn clear(&self) -> Result<()> {

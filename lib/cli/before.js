@@ -1,0 +1,31 @@
+"use strict";
+
+const { wrongUsage } = require("./failures.js");
+
+const UNITS = { s: 1000, min: 60_000, h: 3_600_000, d: 86_400_000 };
+const AGO = /^([1-9]\d{0,8})(s|min|h|d)$/;
+// A time of day has its zone: that of this machine may be another than whoever types it thinks.
+const TIME = /^\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d{1,3})?)?(Z|[+-]\d\d:\d\d))?$/;
+
+const ACCEPTED =
+  "how long ago, such as 90min, 12h or 7d, a date in UTC, such as 2026-11-28, or a time with its zone, such as 2026-11-28T10:00Z";
+
+/** The time that `--before` names, in milliseconds. */
+function readBefore(text) {
+  const time = timeOf(text);
+  if (Number.isNaN(time)) throw wrongUsage(`--before must be ${ACCEPTED}; got ${JSON.stringify(text)}`);
+  if (time > Date.now()) {
+    throw wrongUsage(
+      `--before ${new Date(time).toISOString()} is yet to come: leave it out to end every session`,
+    );
+  }
+  return time;
+}
+
+function timeOf(text) {
+  const [, count, unit] = AGO.exec(text) ?? [];
+  if (unit !== undefined) return Date.now() - count * UNITS[unit];
+  return TIME.test(text) ? Date.parse(text) : Number.NaN;
+}
+
+module.exports = { readBefore };
