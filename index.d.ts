@@ -1085,15 +1085,21 @@ export interface FileFullEvent extends StoreEvent {
 
 /** The limits that all processes of a store should have in common. `null` for an option that is not given. */
 export interface CommonLimits {
+  /** The limit per user, or `null` without one. */
   maxSessionsPerUser: number | null;
+  /** What a login above that limit does, or `null` without a limit. */
   whenUserIsFull: "end-oldest" | "reject" | null;
+  /** The absolute lifetime in milliseconds, or `null` without one. */
   maxLifetime: number | null;
 }
 
 /** `native-store:limits:differ`: another process had the store open before, with other limits. */
 export interface LimitsDifferEvent extends StoreEvent {
+  /** The limits of this process. */
   own: CommonLimits;
+  /** Those of the other process. */
   other: CommonLimits;
+  /** The text of the process warning, for people. */
   message: string;
 }
 
@@ -1117,6 +1123,7 @@ export interface StoreEvents {
   "native-store:file:drain": FileDrainEvent;
   /** A call was rejected, as the file or the disk is full. */
   "native-store:file:full": FileFullEvent;
+  /** Another process had the store open before, with other limits. */
   "native-store:limits:differ": LimitsDifferEvent;
 }
 

@@ -106,7 +106,7 @@ mistakes("options as other stores call them", {
     'ConnectStore has no option "secret": it is an option of the store: new ConnectStore(new FileStore({ path, secret }))',
   "new MemoryStore({ colour: 1 })":
     'MemoryStore has no option "colour": the options are name, maxSessions, maxBytes, maxSessionBytes, ' +
-    "maxSessionsPerUser, maxLifetime, sweepInterval",
+    "maxSessionsPerUser, whenUserIsFull, maxLifetime, sweepInterval",
 });
 
 mistakes("values of options", {

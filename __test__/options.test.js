@@ -80,7 +80,8 @@ describe("options of MemoryStore", () => {
         message: `whenUserIsFull must be "end-oldest" (the user's oldest session ends) or "reject" (the new one is refused); got ${given}`,
       });
     }
-    const words = /^whenUserIsFull needs maxSessionsPerUser beside it: .* must be a whole number from 1 /;
+    const words =
+      /^whenUserIsFull needs maxSessionsPerUser beside it: .* must be a whole number from 1; got undefined$/;
     for (const Store of [MemoryStore, FileStore, RedisStore]) {
       const place = { FileStore: { path: newFolder() }, RedisStore: { url: "redis://127.0.0.1:1" } }[
         Store.name

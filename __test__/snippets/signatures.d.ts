@@ -4,7 +4,10 @@ import type * as stores from "@fluidauth/native-store";
 import type * as connect from "@fluidauth/native-store/connect";
 
 declare global {
+  type ConnectSessionEntry<Data extends object> = connect.ConnectSessionEntry<Data>;
   type GuardableSession = stores.GuardableSession;
+  type OwnedSession<Data extends object> = connect.OwnedSession<Data>;
+  type SessionEntry<Fields extends object> = stores.SessionEntry<Fields>;
   type SessionInput<Fields extends object> = stores.SessionInput<Fields>;
   type SessionStore = stores.SessionStore;
   type StoreDescription = stores.StoreDescription;

@@ -54,7 +54,7 @@ export async function idle(since: Date): Promise<string[]> {
     const began: Date = lastUsedAt ?? createdAt ?? expiresAt;
     if (began < since && session.user !== undefined) found.push(sid);
   }
-  for await (const { sid } of loose.sessions({ userId: 42 })) found.push(sid);
+  for await (const { sid } of own.sessions({ userId: 42 })) found.push(sid);
   return found;
 }
 
