@@ -73,12 +73,8 @@ impl SessionStore for MemoryStore {
 
     fn delete(&self, id: &SessionId) -> Result<()> {
         let hash = self.hash(id.as_bytes());
-        let shard = self.shard(hash);
-        if shard.read().find(hash, id).is_none() {
-            return Ok(());
-        }
         let mut list = self.lock_list();
-        let mut table = shard.write();
+        let mut table = self.shard(hash).write();
         if let Some((slot, _)) = table.find(hash, id) {
             self.remove(&mut table, list.as_deref_mut(), hash, slot, Reason::Deleted);
         }
