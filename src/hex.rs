@@ -31,13 +31,13 @@ fn decode_eight(text: [u8; DIGITS]) -> Option<[u8; DIGITS / 2]> {
     // A digit is 0x30 to 0x39, a letter 0x61 to 0x66. No sum carries from one byte into the next.
     let low = text & (0x0f * ONES);
     let letter = (text >> 6) & ONES;
-    let wrong_kind = (text & (0xf0 * ONES)) ^ (0x30 * ONES + 0x30 * letter);
-    let too_large = (low + 6 * ONES + 3 * letter) & (0x10 * ONES);
-    let too_small = (letter << 4) & !(low + 0x0f * ONES);
-    if wrong_kind | too_large | too_small != 0 {
+    let values = low + 9 * letter;
+    // A letter stands for ten or more, and a digit for less: six more set bit 4 for letters alone. No value has it itself.
+    let wrong_value = ((values + 6 * ONES) ^ (letter << 4) | values) & (0x10 * ONES);
+    let wrong_kind = (text ^ low) ^ (0x30 * ONES + 0x30 * letter);
+    if wrong_value | wrong_kind != 0 {
         return None;
     }
-    let values = low + 9 * letter;
     // The first of two is the high one. Then every other byte is left out.
     let bytes = (values << 4 | values >> 8) & 0x00ff_00ff_00ff_00ff;
     let bytes = (bytes | bytes >> 8) & 0x0000_ffff_0000_ffff;
