@@ -13,9 +13,12 @@ const USERS_FROM = 10_000_000;
  */
 class Ids {
   #text;
+  #numbers;
 
-  constructor(text) {
+  /** `numbers` are those that the ids have where they come from, if not their own order here. */
+  constructor(text, numbers) {
     this.#text = text;
+    this.#numbers = numbers;
   }
 
   static random(count) {
@@ -49,6 +52,11 @@ class Ids {
     return this.#text.latin1Slice(index * ID_CHARS, (index + 1) * ID_CHARS);
   }
 
+  /** The number of an id among those that it was taken from by `sample`. */
+  numberAt(index) {
+    return this.#numbers === undefined ? index : this.#numbers[index];
+  }
+
   /** Some of the ids in their order, of which nothing is copied. */
   slice(from, to = this.length) {
     return new Ids(this.#text.subarray(from * ID_CHARS, to * ID_CHARS));
@@ -65,11 +73,13 @@ class Ids {
   /** Some of the ids, or of the first of them, in random order and side by side: reading them misses no cache. */
   sample(count, first = this.length) {
     const text = Buffer.allocUnsafe(count * ID_CHARS);
+    const numbers = new Uint32Array(count);
     for (let taken = 0; taken < count; taken++) {
       const index = Math.floor(Math.random() * first);
+      numbers[taken] = index;
       this.#text.copy(text, taken * ID_CHARS, index * ID_CHARS, (index + 1) * ID_CHARS);
     }
-    return new Ids(text);
+    return new Ids(text, numbers);
   }
 }
 

@@ -33,6 +33,7 @@ pub fn encode(content: &Content<'_>, out: &mut Vec<u8>) {
 ///
 /// # Errors
 /// `Corrupt` for any other bytes.
+#[inline]
 pub fn decode(bytes: &[u8]) -> Result<Content<'_>> {
     let (user, form, body) = split(bytes)?;
     let text = || std::str::from_utf8(body).map_err(|_| StoreError::Corrupt("its JSON is not UTF-8"));
@@ -54,18 +55,20 @@ pub fn decode_user(bytes: &[u8]) -> Result<Option<UserKey<'_>>> {
     split(bytes).map(|(user, _, _)| user)
 }
 
+const CUT_SHORT: StoreError = StoreError::Corrupt("it is cut short");
+
 type Parts<'a> = (Option<UserKey<'a>>, u8, &'a [u8]);
 
+#[inline]
 fn split(bytes: &[u8]) -> Result<Parts<'_>> {
-    const CUT_SHORT: StoreError = StoreError::Corrupt("it is cut short");
-    let (&head, rest) = bytes.split_first().ok_or(CUT_SHORT)?;
+    let Some((&head, rest)) = bytes.split_first() else { return Err(CUT_SHORT) };
     if head >> VERSION_SHIFT != VERSION {
         return Err(StoreError::Corrupt("its version is unknown"));
     }
-    let (len, rest) = read_len(rest).ok_or(CUT_SHORT)?;
-    let (user, body) = rest.split_at_checked(len).ok_or(CUT_SHORT)?;
+    let user_and_body = read_len(rest).and_then(|(len, rest)| rest.split_at_checked(len));
+    let Some((user, body)) = user_and_body else { return Err(CUT_SHORT) };
     let form = head & ((1 << VERSION_SHIFT) - 1);
-    Ok(((len > 0).then(|| UserKey::from_bytes(user)), form, body))
+    Ok(((!user.is_empty()).then(|| UserKey::from_bytes(user)), form, body))
 }
 
 /// Appends a length as LEB128: seven bits a byte, the lowest first.
@@ -78,6 +81,7 @@ pub(crate) fn write_len(mut len: usize, out: &mut Vec<u8>) {
 }
 
 /// Reads a length, and gives what follows it.
+#[inline]
 pub(crate) fn read_len(bytes: &[u8]) -> Option<(usize, &[u8])> {
     let mut len = 0;
     for (at, &byte) in bytes.iter().take(5).enumerate() {

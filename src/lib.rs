@@ -13,7 +13,7 @@
 //! codec, events, executor, json, keyring, registry, sweeper
 //! lifetime
 //! session
-//! iso
+//! hex, iso
 //! clock, error, scratch, sync
 //! ```
 
@@ -22,6 +22,7 @@ pub mod codec;
 pub mod error;
 pub mod events;
 pub mod executor;
+mod hex;
 pub mod iso;
 pub mod json;
 mod keyring;

@@ -1,25 +1,23 @@
 //! A buffer for each thread, for bytes that a call needs only while it runs.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 
 /// One large session must not keep its size in memory for the life of the thread.
 const KEPT_BYTES: usize = 16 * 1024;
 
 /// Calls `call` with an empty buffer. A call within `call` gets a buffer of its own.
+#[inline]
 pub(crate) fn with_buffer<T>(call: impl FnOnce(&mut Vec<u8>) -> T) -> T {
     thread_local! {
-        static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+        static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
     }
-    BUFFER.with(|buffer| match buffer.try_borrow_mut() {
-        Ok(mut buffer) => {
-            // After a panic in an earlier call it is not empty.
-            buffer.clear();
-            let result = call(&mut buffer);
-            buffer.clear();
-            buffer.shrink_to(KEPT_BYTES);
-            result
-        }
-        Err(_) => call(&mut Vec::new()),
+    BUFFER.with(|spare| {
+        let mut buffer = spare.take();
+        let result = call(&mut buffer);
+        buffer.clear();
+        buffer.shrink_to(KEPT_BYTES);
+        spare.set(buffer);
+        result
     })
 }
 

@@ -6,6 +6,7 @@ use smallvec::SmallVec;
 
 use crate::clock::Millis;
 use crate::error::{Result, StoreError};
+use crate::hex;
 use crate::iso::MAX_MILLIS;
 
 /// The longest session id, in bytes of UTF-8.
@@ -14,7 +15,9 @@ pub const MAX_ID_BYTES: usize = 256;
 const ID_EXPECTED: &str = "a non-empty, well-formed string of at most 256 bytes as UTF-8";
 
 /// The packed bytes of an id, on the stack where they are few.
-type Packed = SmallVec<[u8; 40]>;
+type Packed = SmallVec<[u8; INLINE]>;
+
+const INLINE: usize = 40;
 
 /// A session id, packed: lower-case hex of even length, as FluidAuth makes it, takes half its length.
 ///
@@ -45,32 +48,31 @@ impl SessionId {
     }
 
     /// An id that packs to half its length; `None` for any other text, be it an id or not.
-    #[inline]
     pub fn from_hex(text: &[u8]) -> Option<Self> {
-        const NONE: u8 = 0xff;
-        const VALUES: [u8; 256] = {
-            let mut values = [NONE; 256];
-            let mut value = 0;
-            while value < 16 {
-                values[b"0123456789abcdef"[value] as usize] = value as u8;
-                value += 1;
-            }
-            values
-        };
-        let (pairs, []) = text.as_chunks::<2>() else { return None };
-        if pairs.is_empty() || text.len() > MAX_ID_BYTES {
-            return None;
+        let mut id = Self::unset();
+        id.set_hex(text).then_some(id)
+    }
+
+    /// Room for an id, to be set before any use.
+    pub(crate) fn unset() -> Self {
+        Self(Packed::new())
+    }
+
+    /// As `from_hex`, but in place. A move of bytes that were just written makes the processor wait. Returns whether it is
+    /// set.
+    #[inline]
+    pub(crate) fn set_hex(&mut self, text: &[u8]) -> bool {
+        let len = 1 + text.len() / 2;
+        if text.is_empty() || !text.len().is_multiple_of(2) || text.len() > MAX_ID_BYTES {
+            return false;
         }
-        let mut packed = Packed::with_capacity(1 + pairs.len());
-        packed.push(Self::HEX);
-        // A value that is none has high bits, which stay in the union of them all.
-        let mut union = 0;
-        packed.extend(pairs.iter().map(|&[high, low]| {
-            let (high, low) = (VALUES[usize::from(high)], VALUES[usize::from(low)]);
-            union |= high | low;
-            high << 4 | low & 15
-        }));
-        (union < 16).then_some(Self(packed))
+        self.0 = if len <= INLINE {
+            Packed::from_buf_and_len([0; INLINE], len)
+        } else {
+            Packed::from_elem(0, len)
+        };
+        self.0[0] = Self::HEX;
+        hex::decode(text, &mut self.0[1..])
     }
 
     /// The error for an id that is none, whatever was given.

@@ -22,7 +22,7 @@ async function open({ size }) {
     await store.create(session);
     native.create(handle, session.sessionId, session.userId, session.expires, true);
   }
-  layers = layersOf(store, handle);
+  layers = layersOf(store, handle, native.openMemory({}));
   global.gc();
   return Object.entries(layers).flatMap(([call, ofCall]) => ofCall.map(({ text }) => ({ call, text })));
 }

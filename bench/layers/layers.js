@@ -6,6 +6,7 @@ const { farOff, userOf } = require("../sessions.js");
 
 const AT_ONCE = 1000;
 const AWAIT = "awaiting it";
+const READING = "reading the id, and finding nothing in an empty store";
 const METHOD = "the method, and its promise";
 const SESSION = "making the session, and the text of its expiry";
 
@@ -38,9 +39,10 @@ const started = (call) => async (ids, first) => {
  * loop over ids that does all that the one before it does. `of` says of what ids: of sessions that are there if left
  * out, of `fresh` ones, which `before` may create, and `after` remove, while no time is taken, or of `absent` ones.
  *
- * `store` is the class, `handle` another store of the same content, for calls of the addon without a class.
+ * `store` is the class, `handle` another store of the same content, for calls of the addon without a class, and `empty` one
+ * without sessions.
  */
-function layersOf(store, handle) {
+function layersOf(store, handle, empty) {
   let clock = 0;
   const later = () => farOff(clock++);
 
@@ -71,11 +73,8 @@ function layersOf(store, handle) {
     get: [
       id,
       crossing,
-      {
-        text: "reading the id, and finding nothing",
-        of: "absent",
-        loop: sync((id) => native.get(handle, id)),
-      },
+      { text: READING, of: "absent", loop: sync((id) => native.get(empty, id)) },
+      { text: "finding nothing among many", of: "absent", loop: sync((id) => native.get(handle, id)) },
       { text: "finding it, and copying to JavaScript", loop: sync((id) => native.get(handle, id)) },
       { text: "making the object", loop: sync((id) => codec.decode(id, native.get(handle, id))) },
       { text: METHOD, loop: started((id) => store.get(id)) },
@@ -84,8 +83,9 @@ function layersOf(store, handle) {
     touch: [
       id,
       crossing,
+      { text: READING, of: "absent", loop: sync((id) => native.touch(empty, id, later())) },
       {
-        text: "reading the id, and finding nothing",
+        text: "finding nothing among many",
         of: "absent",
         loop: sync((id) => native.touch(handle, id, later())),
       },
@@ -120,11 +120,8 @@ function layersOf(store, handle) {
     delete: [
       id,
       crossing,
-      {
-        text: "reading the id, and finding nothing",
-        of: "absent",
-        loop: sync((id) => native.remove(handle, id)),
-      },
+      { text: READING, of: "absent", loop: sync((id) => native.remove(empty, id)) },
+      { text: "finding nothing among many", of: "absent", loop: sync((id) => native.remove(handle, id)) },
       { text: "finding it, and removing it", ...gone, loop: sync((id) => native.remove(handle, id)) },
       { text: METHOD, ...gone, loop: started((id) => store.delete(id)) },
       { text: AWAIT, ...gone, loop: awaited((id) => store.delete(id)) },

@@ -58,9 +58,10 @@ async function touchOneByOne(sample) {
   return sample.length;
 }
 
+/** Each session keeps its user, as where FluidAuth extends one. */
 async function updateOneByOne(sample, data) {
   for (let i = 0; i < sample.length; i++)
-    await peer.update(sample.at(i), userOf(i), farOff(clock++), data[i]);
+    await peer.update(sample.at(i), userOf(sample.numberAt(i)), farOff(clock++), data[i]);
   return sample.length;
 }
 

@@ -2,6 +2,8 @@
 //!
 //! A session of FluidAuth's shape comes as its fields, any other as the text that `JSON.stringify` made of it.
 
+use std::mem::MaybeUninit;
+
 use napi::bindgen_prelude::{JsValue, Object};
 use napi_derive::napi;
 
@@ -58,7 +60,10 @@ pub fn export_hot_calls(exports: Object<'_>) -> napi::Result<()> {
 /// of the call, whose end gives that.
 fn get([store, session_id]: [Value; 2]) -> Result<Value> {
     let env = store.env();
-    let Some(id) = session_id.lookup_id()? else { return check_open(store).and_then(|()| Value::null(env)) };
+    let mut id = SessionId::unset();
+    if !session_id.read_lookup_id(&mut id)? {
+        return check_open(store).and_then(|()| Value::null(env));
+    }
     store.with_store(|open| match open {
         OpenStore::Memory(memory) => {
             reply_to(env, |out| memory.get_with(&id, |expires, content| reply::write(expires, content, out)))
@@ -92,6 +97,7 @@ fn check_open(store: Value) -> Result<()> {
 }
 
 /// What `get` writes, as a string; `null` if it finds nothing.
+#[inline(always)]
 fn reply_to(env: napi::sys::napi_env, get: impl FnOnce(&mut Vec<u8>) -> Result<Option<()>>) -> Result<Value> {
     with_buffer(|text| match get(text)? {
         Some(()) => Value::string(env, text),
@@ -146,9 +152,10 @@ fn update_json([store, session_id, json, expires]: [Value; 4]) -> Result<Value> 
 /// `touch(store, sessionId: string, expires: number, enough?: number): boolean | number`: moves the expiry, unless it is
 /// at `enough` or after it, and tells whether it was live; or a ticket, whose number then tells that.
 fn touch([store, session_id, expires, enough]: [Value; 4]) -> Result<Value> {
-    let Some(id) = session_id.lookup_id()? else {
+    let mut id = SessionId::unset();
+    if !session_id.read_lookup_id(&mut id)? {
         return check_open(store).and_then(|()| Value::boolean(store.env(), false));
-    };
+    }
     let millis = expires.number().ok_or_else(|| Expiry::invalid(expires.kind()))?;
     let expires = Expiry::moved_to(to_millis(millis)?)?;
     let enough = enough.number().map(to_millis).transpose()?;
@@ -171,9 +178,10 @@ fn touch([store, session_id, expires, enough]: [Value; 4]) -> Result<Value> {
 
 /// `remove(store, sessionId: string): true | number`.
 fn remove([store, session_id]: [Value; 2]) -> Result<Value> {
-    let Some(id) = session_id.lookup_id()? else {
+    let mut id = SessionId::unset();
+    if !session_id.read_lookup_id(&mut id)? {
         return check_open(store).and_then(|()| Value::boolean(store.env(), true));
-    };
+    }
     let begun = store.with_store(|open| match open {
         OpenStore::Memory(memory) => memory.delete(&id).map(|()| Begun::Done),
         OpenStore::File(file) => {
@@ -337,17 +345,21 @@ fn with_plain(
 ) -> Result<Begun> {
     /// The longest user that is read on the stack; a longer one comes as JSON.
     const MAX_USER_BYTES: usize = 512;
-    let id = session_id.session_id()?;
-    let mut expires_buffer = [0; room_for(24)];
-    let mut user_buffer = [0; 1 + room_for(MAX_USER_BYTES)];
-    user_buffer[0] = UserKey::TEXT;
-    let millis = expires.short_text(&mut expires_buffer).and_then(|text| iso::parse(text.as_bytes()));
-    let user_len = user.short_text(&mut user_buffer[1..]).map(str::len);
-    let (Some(millis), Some(user_len)) = (millis, user_len) else { return Ok(Begun::No) };
+    let mut expires_buffer = [MaybeUninit::uninit(); room_for(24)];
+    let mut user_buffer = [MaybeUninit::uninit(); 1 + room_for(MAX_USER_BYTES)];
     let order = if user_first.is_true() { FieldOrder::UserFirst } else { FieldOrder::ExpiresFirst };
-    let content =
-        Content { user: Some(UserKey::from_bytes(&user_buffer[..1 + user_len])), body: Body::Plain(order) };
-    call(&Session { id, expires: Expiry::new(millis)?, content })
+    let mut session = Session {
+        id: SessionId::unset(),
+        expires: Expiry::LONG_AGO,
+        content: Content { user: None, body: Body::Plain(order) },
+    };
+    session_id.read_session_id(&mut session.id)?;
+    let millis = expires.read_utf8(&mut expires_buffer).and_then(iso::parse);
+    let user = user.text_behind(UserKey::TEXT, &mut user_buffer);
+    let (Some(millis), Some(user)) = (millis, user) else { return Ok(Begun::No) };
+    session.expires = Expiry::new(millis)?;
+    session.content.user = Some(UserKey::from_bytes(user));
+    call(&session)
 }
 
 fn with_json(

@@ -10,12 +10,13 @@ pub(super) type JsError = napi::Error<&'static str>;
 
 /// Runs the body of a call from JavaScript. A panic must not reach N-API, where it would end the process.
 pub(super) fn guarded<T>(body: impl FnOnce() -> Result<T>) -> Result<T, JsError> {
-    match catch_unwind(AssertUnwindSafe(body)) {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(to_js(&error)),
-        // Not its message, which might show a session's content.
-        Err(_) => Err(to_js(&StoreError::Internal("a call panicked".into()))),
-    }
+    caught(body)?.map_err(|error| to_js(&error))
+}
+
+/// Makes an error of a panic.
+pub(super) fn caught<T>(body: impl FnOnce() -> T) -> Result<T, JsError> {
+    // Not its message, which might show a session's content.
+    catch_unwind(AssertUnwindSafe(body)).map_err(|_| to_js(&StoreError::Internal("a call panicked".into())))
 }
 
 /// The error for a call of ours that N-API refused.
@@ -71,7 +72,7 @@ pub(super) fn code_of(error: &StoreError) -> &'static str {
     }
 }
 
-fn to_js(error: &StoreError) -> JsError {
+pub(super) fn to_js(error: &StoreError) -> JsError {
     JsError::new(code_of(error), error.to_string())
 }
 

@@ -154,8 +154,10 @@ impl Value {
     /// Calls `call` with the open store of this external.
     pub(super) fn with_store<T>(self, call: impl FnOnce(&OpenStore) -> Result<T>) -> Result<T> {
         let handle = self.handle()?;
-        let store = handle.store.borrow();
-        call(store.as_ref().ok_or(StoreError::Closed)?)
+        match &*handle.store.borrow() {
+            Some(store) => call(store),
+            None => Err(StoreError::Closed),
+        }
     }
 
     /// The open store of this external, for a task on another thread.

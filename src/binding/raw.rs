@@ -2,9 +2,9 @@
 
 use std::ptr;
 
-use napi::{JsError, sys};
+use napi::sys;
 
-use super::errors::guarded;
+use super::errors::{JsError, caught, to_js};
 use super::values::Value;
 use crate::error::Result;
 
@@ -22,17 +22,28 @@ pub(super) unsafe fn run<const N: usize>(
     unsafe {
         sys::napi_get_cb_info(env, info, &mut count, args.as_mut_ptr(), ptr::null_mut(), ptr::null_mut());
     }
-    match guarded(|| {
+    // Only a pointer leaves `caught`: to move a whole `Result` there takes as long as to find a session.
+    let result = caught(|| {
         // SAFETY: the arguments are values of the call under way.
-        body(args.map(|arg| unsafe { Value::new(env, arg) }))
-    }) {
-        Ok(value) => value.raw(),
-        Err(error) => {
+        match body(args.map(|arg| unsafe { Value::new(env, arg) })) {
+            Ok(value) => value.raw(),
             // SAFETY: by this function's contract.
-            unsafe { JsError::from(error).throw_into(env) };
-            ptr::null_mut()
+            Err(error) => unsafe { throw(env, to_js(&error)) },
         }
-    }
+    });
+    // SAFETY: by this function's contract.
+    result.unwrap_or_else(|error| unsafe { throw(env, error) })
+}
+
+/// Throws an error, and gives what its callback returns then.
+///
+/// # Safety
+/// `env` is that of the call under way.
+#[cold]
+unsafe fn throw(env: sys::napi_env, error: JsError) -> sys::napi_value {
+    // SAFETY: by this function's contract.
+    unsafe { napi::JsError::from(error).throw_into(env) };
+    ptr::null_mut()
 }
 
 /// Adds a function to the addon's exports.

@@ -1,6 +1,7 @@
 //! JavaScript values as arguments: read on the stack, and refused with an error that says what was given.
 
 use std::ffi::c_char;
+use std::mem::MaybeUninit;
 use std::ptr;
 
 use napi::bindgen_prelude::{FromNapiValue, ToNapiValue, TypeName, ValidateNapiValue};
@@ -113,41 +114,57 @@ impl Value {
         self.value
     }
 
-    /// The id to look a session up by; `None` for a string that is longer than any id, as a cookie may hold.
+    /// Reads the id to look a session up by. Returns `false` for a string that is longer than any id, as a cookie may
+    /// hold.
     ///
     /// # Errors
     /// `InvalidSession` for any other value that is not an id.
-    pub(super) fn lookup_id(self) -> Result<Option<SessionId>> {
-        match self.session_id() {
-            Err(_) if self.utf8_len().is_some_and(|len| len > MAX_ID_BYTES) => Ok(None),
-            id => id.map(Some),
+    #[inline]
+    pub(super) fn read_lookup_id(self, id: &mut SessionId) -> Result<bool> {
+        match self.read_session_id(id) {
+            Err(_) if self.utf8_len().is_some_and(|len| len > MAX_ID_BYTES) => Ok(false),
+            read => read.map(|()| true),
         }
+    }
+
+    /// # Errors
+    /// As for `read_session_id`.
+    pub(super) fn session_id(self) -> Result<SessionId> {
+        let mut id = SessionId::unset();
+        self.read_session_id(&mut id).map(|()| id)
     }
 
     /// # Errors
     /// `InvalidSession` if the value cannot be a session id.
-    pub(super) fn session_id(self) -> Result<SessionId> {
-        let mut buffer = [0; room_for(MAX_ID_BYTES)];
-        let Some(len) = self.read_utf8(&mut buffer) else { return Err(SessionId::invalid(self.kind())) };
-        if let Some(id) = SessionId::from_hex(&buffer[..len]) {
-            return Ok(id);
+    #[inline]
+    pub(super) fn read_session_id(self, id: &mut SessionId) -> Result<()> {
+        let mut buffer = [MaybeUninit::uninit(); room_for(MAX_ID_BYTES)];
+        let Some(text) = self.read_utf8(&mut buffer) else { return Err(SessionId::invalid(self.kind())) };
+        if !id.set_hex(text) {
+            *id = self.text_id(text)?;
         }
-        if len > MAX_ID_BYTES {
-            return Err(SessionId::invalid("a longer string"));
-        }
-        SessionId::new(
-            self.well_formed(&buffer[..len])
-                .ok_or_else(|| SessionId::invalid("a string with a lone surrogate"))?,
-        )
+        Ok(())
     }
 
-    /// Reads a well-formed string for which there is room (`room_for`) as UTF-8; any other value is `None`.
-    pub(super) fn short_text(self, buffer: &mut [u8]) -> Option<&str> {
-        let len = self.read_utf8(buffer)?;
-        if room_for(len) > buffer.len() {
-            return None;
+    /// The id that is not hexadecimal, of which `text` was read.
+    fn text_id(self, text: &[u8]) -> Result<SessionId> {
+        if text.len() > MAX_ID_BYTES {
+            return Err(SessionId::invalid("a longer string"));
         }
-        self.well_formed(&buffer[..len])
+        let text = self.well_formed(text).ok_or_else(|| SessionId::invalid("a string with a lone surrogate"))?;
+        SessionId::new(text)
+    }
+
+    /// Reads a well-formed string for which there is room (`room_for`) as UTF-8, behind a `first` byte; any other value is
+    /// `None`.
+    pub(super) fn text_behind(self, first: u8, buffer: &mut [MaybeUninit<u8>]) -> Option<&[u8]> {
+        let (before, behind) = buffer.split_first_mut()?;
+        before.write(first);
+        let room = behind.len();
+        let text = self.read_utf8(behind)?;
+        let len = self.well_formed(text).filter(|text| room_for(text.len()) <= room)?.len();
+        // SAFETY: the first byte was written here, and those behind it by `read_utf8`.
+        Some(unsafe { written(&buffer[..1 + len]) })
     }
 
     /// The number of bytes that a string takes as UTF-8; `None` for any other value.
@@ -163,9 +180,9 @@ impl Value {
     /// `JSON.stringify` is.
     pub(super) fn long_text(self, len: usize, buffer: &mut Vec<u8>) -> Option<&str> {
         buffer.clear();
-        buffer.resize(len + 1, 0);
-        let len = self.read_utf8(buffer)?;
-        std::str::from_utf8(&buffer[..len]).ok()
+        buffer.reserve(len + 1);
+        let text = self.read_utf8(buffer.spare_capacity_mut())?;
+        std::str::from_utf8(text).ok()
     }
 
     /// The value as a number; `None` for any other value.
@@ -209,15 +226,17 @@ impl Value {
         ValueType::from(value_type)
     }
 
-    /// Copies whole characters for as long as the buffer holds them and a NUL, and tells how many bytes.
-    fn read_utf8(self, buffer: &mut [u8]) -> Option<usize> {
+    /// Reads whole characters for as long as the buffer holds them and a NUL; `None` if the value is no string.
+    #[inline]
+    pub(super) fn read_utf8(self, buffer: &mut [MaybeUninit<u8>]) -> Option<&[u8]> {
         let mut len = 0;
         // SAFETY: `self` is a value of the call under way; N-API writes within the buffer's length.
         let status = unsafe {
             let buffer_ptr = buffer.as_mut_ptr().cast::<c_char>();
             sys::napi_get_value_string_utf8(self.env, self.value, buffer_ptr, buffer.len(), &mut len)
         };
-        (status == sys::Status::napi_ok).then_some(len)
+        // SAFETY: N-API has written so many bytes.
+        (status == sys::Status::napi_ok).then(|| unsafe { written(&buffer[..len]) })
     }
 
     /// What was read of this value, if it is the whole truth: N-API reads a lone surrogate as U+FFFD.
@@ -237,4 +256,13 @@ impl Value {
         };
         char::decode_utf16(units[..len].iter().copied()).all(|unit| unit.is_ok())
     }
+}
+
+/// Bytes of a buffer.
+///
+/// # Safety
+/// All of them have been written.
+unsafe fn written(bytes: &[MaybeUninit<u8>]) -> &[u8] {
+    // SAFETY: by this function's contract. The types have the same layout.
+    unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len()) }
 }

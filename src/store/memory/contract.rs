@@ -39,8 +39,8 @@ impl SessionStore for MemoryStore {
         let hash = self.hash(session.id.as_bytes());
         let shard = self.shard(hash);
         let mut list = self.lock_list();
-        let now = self.clock.now();
         if let Some(list) = list.as_deref_mut() {
+            let now = self.clock.now();
             let table = shard.read();
             let old = table.find(hash, &session.id).filter(|(_, record)| record.is_live(now));
             let old = old.map(|(slot, record)| Replaced {
@@ -56,16 +56,15 @@ impl SessionStore for MemoryStore {
             }
         }
         let mut table = shard.write();
-        let Some((old, record)) = table.find(hash, &session.id).filter(|(_, record)| record.is_live(now))
-        else {
-            return Ok(false);
-        };
+        let found = table.find(hash, &session.id);
+        let found = found.filter(|(_, record)| !self.clock.is_past(record.expires().millis()));
+        let Some((old, record)) = found else { return Ok(false) };
         self.keep_creation(&mut new, record.created());
         self.replace(&mut table, list.as_deref_mut(), hash, old, &new);
         shard.record_expiry(new.expires.millis(), true);
         drop(table);
         if let Some(list) = list.as_deref_mut() {
-            self.trim(list, &new, now);
+            self.trim(list, &new, self.clock.now());
         }
         Ok(true)
     }
@@ -80,12 +79,8 @@ impl SessionStore for MemoryStore {
 
     fn delete(&self, id: &SessionId) -> Result<()> {
         let hash = self.hash(id.as_bytes());
-        let shard = self.shard(hash);
-        if shard.read().find(hash, id).is_none() {
-            return Ok(());
-        }
         let mut list = self.lock_list();
-        let mut table = shard.write();
+        let mut table = self.shard(hash).write();
         if let Some((slot, _)) = table.find(hash, id) {
             self.remove(&mut table, list.as_deref_mut(), hash, slot, Reason::Deleted);
         }

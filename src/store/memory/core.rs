@@ -20,7 +20,7 @@ use super::user_index::UserIndex;
 use crate::clock::{Clock, Millis, SystemClock};
 use crate::error::Result;
 use crate::events::{Bus, ENDS, Event, Reason};
-use crate::session::{Content, Expiry, SessionId, UserKey, UserKeyBuf};
+use crate::session::{Content, Expiry, SessionId, UserKey};
 use crate::store::Sweep;
 use crate::sync::{Mutex, MutexGuard, lock};
 
@@ -265,13 +265,12 @@ impl MemoryStore {
     ) {
         let record = table.slab().get(old);
         let changed = record.user() != new.user();
-        let user_before = changed.then(|| record.user().map(UserKey::to_buf));
+        let user_before = changed.then(|| self.users.hash(record.user()));
         let (slot, moved) = table.replace(hash, old, new);
         if changed || slot != old {
-            let before =
-                user_before.as_ref().map_or(new.user(), |user| user.as_ref().map(UserKeyBuf::as_key));
+            let user = self.users.hash(new.user());
             let (old, slot) = (self.session_ref(hash, old), self.session_ref(hash, slot));
-            self.users.replace(before, old, new.user(), slot);
+            self.users.replace(user_before.unwrap_or(user), old, user, slot);
         }
         let mut list = list;
         if let Some(list) = list.as_deref_mut() {
@@ -332,7 +331,8 @@ impl MemoryStore {
         let Some(moved) = moved else { return };
         let record = table.slab().get(moved.to);
         let (from, to) = (self.session_ref(hash, moved.from), self.session_ref(hash, moved.to));
-        self.users.replace(record.user(), from, record.user(), to);
+        let user = self.users.hash(record.user());
+        self.users.replace(user, from, user, to);
         if let Some(list) = list {
             list.moved(record.created(), to);
         }

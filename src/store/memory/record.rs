@@ -194,6 +194,7 @@ impl<'a> Record<'a> {
     }
 
     /// The packed id.
+    #[inline]
     pub(super) fn id(self) -> &'a [u8] {
         parts(self.bytes()).0
     }
@@ -202,6 +203,7 @@ impl<'a> Record<'a> {
         codec::decode_user(parts(self.bytes()).1).unwrap_or_default()
     }
 
+    #[inline]
     pub(super) fn content(self) -> Result<Content<'a>> {
         codec::decode(parts(self.bytes()).1)
     }
@@ -226,17 +228,20 @@ impl<'a> Record<'a> {
         cost(start + len)
     }
 
+    #[inline]
     fn head(self, word: usize) -> u64 {
         self.0[word].load(Ordering::Relaxed)
     }
 
     /// Where its bytes begin, behind their length, and that length.
+    #[inline]
     fn place(self) -> (usize, usize) {
         let first = self.head(BYTES).to_ne_bytes();
         // The first word has the length, and nothing else is read of it: the words behind it may be those of others.
         codec::read_len(&first).map_or((0, 0), |(len, rest)| (WORD - rest.len(), len))
     }
 
+    #[inline]
     fn bytes(self) -> &'a [u8] {
         let words = &self.0[BYTES..];
         let (start, len) = self.place();
@@ -250,6 +255,7 @@ impl<'a> Record<'a> {
 }
 
 /// The packed id and the content.
+#[inline]
 fn parts(bytes: &[u8]) -> (&[u8], &[u8]) {
     codec::read_len(bytes).and_then(|(len, rest)| rest.split_at_checked(len)).unwrap_or_default()
 }

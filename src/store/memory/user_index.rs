@@ -83,33 +83,26 @@ impl UserIndex {
         }
     }
 
-    /// Replaces the entry of a session that has another slot or another user now.
+    /// Replaces the entry of a session that has another slot or another user now, given the hashes of both users.
     ///
     /// A thread that looks at any moment finds one of the two, and then waits for the lock of the session's shard. Where
     /// the entries have a lock each, the new one comes first. Two users may have the same hash bits: then both entries
     /// can be one, which stays.
-    pub(super) fn replace(
-        &self,
-        before: Option<UserKey<'_>>,
-        old: SessionRef,
-        after: Option<UserKey<'_>>,
-        new: SessionRef,
-    ) {
-        let (hash_before, hash_after) = (self.hash(before), self.hash(after));
-        if hash_before.map(|hash| self.entry(hash, old)) == hash_after.map(|hash| self.entry(hash, new)) {
+    pub(super) fn replace(&self, before: Option<u64>, old: SessionRef, after: Option<u64>, new: SessionRef) {
+        if before.map(|hash| self.entry(hash, old)) == after.map(|hash| self.entry(hash, new)) {
             return;
         }
-        if let Some(hash) = hash_after.filter(|_| hash_before == hash_after) {
+        if let Some(hash) = after.filter(|_| before == after) {
             // In this order no memory is needed for both.
             return self.change(hash, |shard| {
                 shard.remove(hash, old);
                 shard.insert(hash, new);
             });
         }
-        if let Some(hash) = hash_after {
+        if let Some(hash) = after {
             self.change(hash, |shard| shard.insert(hash, new));
         }
-        if let Some(hash) = hash_before {
+        if let Some(hash) = before {
             self.change(hash, |shard| shard.remove(hash, old));
         }
     }
@@ -157,7 +150,7 @@ impl UserIndex {
         UserEntry { shard: shard_of(hash, self.shards.len()), tag: index::tag(hash), session }
     }
 
-    fn hash(&self, user: Option<UserKey<'_>>) -> Option<u64> {
+    pub(super) fn hash(&self, user: Option<UserKey<'_>>) -> Option<u64> {
         user.map(|user| self.hasher.hash_one(user.as_bytes()))
     }
 }
@@ -251,7 +244,8 @@ mod tests {
         // Few sessions, and then so many that they are in a set.
         for sessions in [1, FEW as u32 + 4] {
             (0..sessions).for_each(|number| index.insert(Some(ann.as_key()), session(number)));
-            index.replace(Some(ann.as_key()), session(0), Some(ben.as_key()), session(0));
+            let hash = |user: &UserKeyBuf| index.hash(Some(user.as_key()));
+            index.replace(hash(&ann), session(0), hash(&ben), session(0));
             assert_eq!(index.of_user(ben.as_key()).len(), sessions as usize);
             assert!(index.of_user(ben.as_key()).contains(&session(0)));
             (0..sessions).for_each(|number| index.remove(Some(ann.as_key()), session(number)));
@@ -263,11 +257,12 @@ mod tests {
     fn replace_adds_and_removes_entries_of_sessions_with_and_without_a_user() {
         let index = UserIndex::new(4, RandomState::default(), ByteCount::default());
         let ann = UserKeyBuf::from_text("ann");
-        index.replace(None, session(1), Some(ann.as_key()), session(1));
+        let hash = index.hash(Some(ann.as_key()));
+        index.replace(None, session(1), hash, session(1));
         assert_eq!(index.of_user(ann.as_key()).as_slice(), [session(1)]);
-        index.replace(Some(ann.as_key()), session(1), Some(ann.as_key()), session(2));
+        index.replace(hash, session(1), hash, session(2));
         assert_eq!(index.of_user(ann.as_key()).as_slice(), [session(2)]);
-        index.replace(Some(ann.as_key()), session(2), None, session(2));
+        index.replace(hash, session(2), None, session(2));
         assert_eq!(index.at_most(ann.as_key()), 0);
     }
 
@@ -278,7 +273,8 @@ mod tests {
         let ann = UserKeyBuf::from_text("ann");
         (0..FEW as u32).for_each(|number| index.insert(Some(ann.as_key()), session(number)));
         let before = bytes.total();
-        index.replace(Some(ann.as_key()), session(0), Some(ann.as_key()), session(99));
+        let hash = index.hash(Some(ann.as_key()));
+        index.replace(hash, session(0), hash, session(99));
         assert_eq!((bytes.total(), index.at_most(ann.as_key())), (before, FEW));
     }
 
