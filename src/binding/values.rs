@@ -151,7 +151,8 @@ impl Value {
         if text.len() > MAX_ID_BYTES {
             return Err(SessionId::invalid("a longer string"));
         }
-        let text = self.well_formed(text).ok_or_else(|| SessionId::invalid("a string with a lone surrogate"))?;
+        let text =
+            self.well_formed(text).ok_or_else(|| SessionId::invalid("a string with a lone surrogate"))?;
         SessionId::new(text)
     }
 
