@@ -363,7 +363,7 @@ fn apply_within_bytes(op: &Op, store: &dyn SessionStore, clock: &MockClock, mode
             return assert!(model.live.iter().any(|other| other.user.is_some()));
         }
         let ids = all_ids(store);
-        let created = model.find(entry.id).map_or(0, |old| old.created);
+        let replaced = model.find(entry.id).map(|old| (old.created, old.created_at));
         model.live.retain(|other| other.id != entry.id);
         model.live.sort_by_key(|other| (other.user.is_some(), other.used));
         let went = model.live.iter().filter(|other| !ids.contains(&session_id(other.id))).count();
@@ -371,8 +371,11 @@ fn apply_within_bytes(op: &Op, store: &dyn SessionStore, clock: &MockClock, mode
         assert!(entry.user.is_some() || gone.iter().all(|other| other.user.is_none()));
         model.evicted += went as u64;
         if entry.expires > now {
-            let (created, used) = (if is_update { created } else { model.tick() }, model.tick());
-            model.live.push(Entry { created, used, ..entry });
+            // An update keeps the creation. A created session may replace an expired one.
+            let kept = replaced.filter(|_| is_update);
+            let (created, created_at) = kept.unwrap_or_else(|| (model.tick(), entry.created_at));
+            let used = model.tick();
+            model.live.push(Entry { created, created_at, used, ..entry });
         }
     });
 }
