@@ -152,7 +152,12 @@ async function startApp(folder, { code }) {
   const child = fork(file, {
     cwd: folder,
     execArgv: ["--require", PRELOAD],
-    env: { ...process.env, SESSION_SECRET: "a secret of 32 characters or more", HOME: folder },
+    env: {
+      ...process.env,
+      HOME: folder,
+      NATIVE_STORE_PATH: path.join(folder, "sessions"),
+      SESSION_SECRET: "a secret of 32 characters or more",
+    },
     stdio: ["ignore", "ignore", "pipe", "ipc"],
   });
   let stderr = "";
