@@ -11,6 +11,7 @@ const { FileStore } = require("..");
 const { kill, killAll, startFile } = require("./support/example-server.js");
 const { makePlace } = require("./support/file-places.js");
 const { addFluidAuth, linkModules, moduleOf } = require("./support/linked-app.js");
+const { copyPackage } = require("./support/package-copy.js");
 
 const EXAMPLES = path.join(__dirname, "../examples");
 const SECRET = "the secret of this test, of 32 bytes or more";
@@ -27,6 +28,8 @@ function copyOut(name, links) {
   const folder = path.join(newFolder(), name);
   fs.cpSync(path.join(EXAMPLES, name), folder, { recursive: true });
   linkModules(folder, links);
+  // A link would find the types of the package's own node_modules, and those are of another Express.
+  copyPackage(folder);
   addFluidAuth(folder);
   return folder;
 }

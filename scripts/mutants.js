@@ -415,7 +415,12 @@ const MUTANTS = [
     isRare: true,
     what: "An error says that nothing happened, though the session is stored and only its entry was refused.",
     file: `${REDIS}/routing/router.rs`,
-    edits: [["if error != StoreError::Exists =>", "if error != StoreError::Exists && !MUTANT =>"]],
+    edits: [
+      [
+        "Ok(Err(error)) => Err(attempt.in_part(error)),",
+        "Ok(Err(error)) => Err(if MUTANT { error } else { attempt.in_part(error) }),",
+      ],
+    ],
   },
 ];
 
