@@ -126,7 +126,7 @@ describe("an app that has data in its log, and the command line tool in another 
     },
 
     async export() {
-      const lines = linesOf(await tool("export", "-", "--quiet")).map((line) => JSON.parse(line));
+      const lines = linesOf(await tool("export", "-", "--quiet")).map((line) => JSON.parse(line).session);
       const found = lines.filter(({ sessionId }) => sessionId !== "busy");
       assert.deepEqual(found.sort(byId), [...all].sort(byId));
     },
