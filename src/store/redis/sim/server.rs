@@ -217,7 +217,8 @@ impl Server {
             let concerns = match refusal.split(' ').next() {
                 Some("OOM") => data::takes_memory(command, &self.data.borrow()),
                 Some("NOREPLICAS") => data::is_write(command),
-                Some("LOADING") => command[0] != b"EXEC",
+                // Redis runs these while it loads: `COMMAND INFO` gives them the flag "loading".
+                Some("LOADING") => !matches!(&command[0][..], b"MULTI" | b"EXEC"),
                 _ => data::key_of(command).is_some(),
             };
             if concerns && world.chance(chance) {
