@@ -454,6 +454,15 @@ describe("native-store revoke --before", () => {
     });
   }
 
+  it("ends no session by 1970-01-01, which is the time 0", async () => {
+    await fillAged(AGED);
+    for (const which of [["--user", "ann"], ["--all", "--yes"]]) {
+      const { code, stdout } = await bench.run(["revoke", ...which, "--before", "1970-01-01"]);
+      assert.deepEqual([code, stdout], [1, "0 sessions ended\n"]);
+    }
+    assert.equal((await left()).length, 5);
+  });
+
   it("changes nothing where there is no terminal to ask at", async () => {
     await fillAged(AGED);
     await fails(["revoke", "--all", "--before", "1d"], 2, /nothing was changed: .+ --yes was not given/);

@@ -22,7 +22,8 @@ async function run(task) {
   const userId = readUser(options);
   const store = task.openStore();
   const user = hasUser(options) ? { userId } : undefined;
-  const old = before && new OldSessions(store, task, { before, except: options.except, user });
+  const old =
+    before === undefined ? undefined : new OldSessions(store, task, { before, except: options.except, user });
   const ended = await (old ? endOld(task, old, before) : end(task, store, userId));
   await task.print(`${show.count(ended, "session")} ended`);
   if (ended === 0) await noteOtherType(task, store);
