@@ -116,9 +116,24 @@ describe("native-store", () => {
     [["revoke", "--id", "a", "--except", "b"], /--except goes with a user/],
     [["revoke", "--id", "a", "--before", "1h"], /--before goes with a user or --all/],
     [["revoke", "--before", "1h"], /revoke needs one of/],
-    ...["", "5m", "0d", "1.5h", "1 h", "yesterday", "1700000000000", "2026-11-28T10:00", "2026-13-01"].map(
-      (text) => [["revoke", "--all", `--before=${text}`], /--before must be how long ago, such as .+; got "/],
-    ),
+    ...[
+      "",
+      "5m",
+      "0d",
+      "1.5h",
+      "1 h",
+      "yesterday",
+      "1700000000000",
+      "2026-11-28T10:00",
+      "2026-13-01",
+      "2026-02-31",
+      "2025-02-29T10:00Z",
+      "2026-04-31T23:00+05:00",
+      "999999999d",
+    ].map((text) => [
+      ["revoke", "--all", `--before=${text}`],
+      /--before must be how long ago, such as .+; got "/,
+    ]),
     [["revoke", "--all", "--before", "2999-01-01"], /--before 2999-01-01T00:00:00\.000Z is yet to come/],
     [["stats", "--secret-file", "none"], /cannot read the secret file none: no such file/],
     [["import", "none"], /cannot read none: no such file/],
@@ -456,7 +471,10 @@ describe("native-store revoke --before", () => {
 
   it("ends no session by 1970-01-01, which is the time 0", async () => {
     await fillAged(AGED);
-    for (const which of [["--user", "ann"], ["--all", "--yes"]]) {
+    for (const which of [
+      ["--user", "ann"],
+      ["--all", "--yes"],
+    ]) {
       const { code, stdout } = await bench.run(["revoke", ...which, "--before", "1970-01-01"]);
       assert.deepEqual([code, stdout], [1, "0 sessions ended\n"]);
     }
