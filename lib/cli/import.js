@@ -2,7 +2,7 @@
 
 const fs = require("node:fs");
 const path = require("node:path");
-const { EXIT, Failure, Interruption, wrongUsage } = require("./failures.js");
+const { stoppedAfter, wrongUsage } = require("./failures.js");
 const { Importer } = require("./importer.js");
 const { LeftOut } = require("./left-out.js");
 const { DATA_FILE, locateStore } = require("./open-store.js");
@@ -32,7 +32,7 @@ async function run(task) {
     seen = await readAll(task, source, importer, progress);
   } catch (error) {
     await importer.settle();
-    throw withReport(importer.failure ?? error, importer);
+    throw stoppedAfter(importer.failure ?? error, importer.report());
   }
   task.note(importer.report());
   noteMissingUsers(task, seen);
@@ -60,14 +60,6 @@ function noteMissingUsers(task, { sessions, users }) {
   const field = task.options["user-field"];
   if (field === undefined || sessions === 0 || users > 0) return;
   task.note(`no session had a ${show.escapeUnsafe(field)}: none is found by its user`);
-}
-
-/** The same failure, with what has been imported: nobody should have to guess. */
-function withReport(error, importer) {
-  const end = `stopped after ${importer.report()}`;
-  if (error instanceof Interruption) return new Interruption(end);
-  const code = error.code ? ` (${error.code})` : "";
-  return new Failure(error.exitCode ?? EXIT.failed, `${error.message}${code}; ${end}`);
 }
 
 /** Old stores are at ./sessions by default, as ours is. */
