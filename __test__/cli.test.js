@@ -317,14 +317,19 @@ describe("native-store list", () => {
     assert.equal(linesOf(await answerOf("list", "--limit=30", "--json")).length, 10);
   });
 
-  it("leaves out what cannot be read, and says so", async () => {
-    await bench.fill(["a", "b", "c"].map((id) => session(id, `user of ${id}`)));
+  /** Damages a record, which the user of the text names. */
+  function damage(text) {
     const file = bench.in("sessions", "data.mdb");
     const bytes = fs.readFileSync(file);
-    for (let at = bytes.indexOf("user of b"); at >= 0; at = bytes.indexOf("user of b", at + 1)) {
-      bytes.fill(0xff, at - 2, at + 9);
+    for (let at = bytes.indexOf(text); at >= 0; at = bytes.indexOf(text, at + 1)) {
+      bytes.fill(0xff, at - 2, at + text.length);
     }
     fs.writeFileSync(file, bytes);
+  }
+
+  it("leaves out what cannot be read, and says so", async () => {
+    await bench.fill(["a", "b", "c"].map((id) => session(id, `user of ${id}`)));
+    damage("user of b");
     for (const args of [["list"], ["export", "--quiet"], ["verify"]]) {
       const { code, stdout, stderr } = await bench.run(args);
       assert.equal(code, 1);
@@ -334,6 +339,35 @@ describe("native-store list", () => {
     }
     assert.equal(await answerOf("revoke", "--id", "b"), "1 session ended\n");
     assert.equal(linesOf(await answerOf("list")).length, 2);
+  });
+
+  it("finds and ends the other sessions of a user, one of whose cannot be read", async () => {
+    const user = { name: "ann", of: [1] };
+    const asJson = ["--user-json", '{"of":[1],"name":"ann"}'];
+    await bench.fill([
+      session("a", user),
+      session("b", user, { note: "to be damaged" }),
+      session("c", user),
+      session("d", { ...user, of: [2] }),
+    ]);
+    damage("to be damaged");
+    const leftOut = /^native-store: left out 1 session that could not be read: [^\n]+\n$/;
+    const listed = await bench.run(["list", ...asJson]);
+    assert.match(listed.stderr, leftOut);
+    assert.deepEqual(
+      [
+        listed.code,
+        linesOf(listed.stdout)
+          .map(([id]) => id)
+          .sort(),
+      ],
+      [1, ["a", "c"]],
+    );
+    const ended = await bench.run(["revoke", ...asJson, "--before", new Date().toISOString()]);
+    assert.match(ended.stderr, leftOut);
+    assert.deepEqual([ended.code, ended.stdout], [1, "2 sessions ended\n"]);
+    assert.equal(await answerOf("revoke", ...asJson), "1 session ended\n");
+    assert.match(await answerOf("list"), /^d\t[^\n]+\n$/);
   });
 
   it("ends quietly when its reader has had enough", async () => {
