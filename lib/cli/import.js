@@ -112,7 +112,8 @@ module.exports = {
     "A key of connect-redis without a TTL (disableTTL) ends with its cookie, or in a day if that has no expiry. With --ttl " +
       "it lives for that time at least. The same holds for a document of connect-mongo that has no expires, but for two " +
       "weeks. What connect-mongo has encrypted is left out.",
-    "The limits that the app gives its store, such as maxSessionsPerUser, are not applied.",
+    "The limits that the app gives its store, such as maxSessionsPerUser, are not applied. A session that is older than " +
+      "the app's maxLifetime counts as imported, but for the app it has ended.",
   ],
   operand: { name: "file" },
   options: {
