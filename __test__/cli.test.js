@@ -399,6 +399,19 @@ describe("native-store, where the user's id is of another type,", () => {
   }
 });
 
+describe("native-store revoke, where the user has sessions that stay,", () => {
+  it("does not say that there is none", async () => {
+    await bench.fill([session("text", "42"), session("number", 42)]);
+    for (const which of [
+      ["--except", "text"],
+      ["--before", "1h"],
+    ]) {
+      const { stdout, stderr } = await bench.run(["revoke", "--user", "42", ...which]);
+      assert.deepEqual([stdout, stderr], ["0 sessions ended\n", ""]);
+    }
+  });
+});
+
 describe("native-store list --watch", () => {
   it("goes on with the sessions that come and go, until a signal ends it", async () => {
     const store = bench.open();
