@@ -371,8 +371,9 @@ export interface SessionStore<Fields extends object = object> {
    * rejects with `ERR_STORE_BUSY`. The sessions of a user are read at one moment, and kept off the V8 heap until the loop
    * has taken them.
    *
-   * What cannot be read is left out, and the loop then ends with `ERR_STORE_CORRUPT`. With `userId` it begins with that, as
-   * `getByUser` does. Other errors are those of `ids`.
+   * What cannot be read is left out, and the loop then ends with `ERR_STORE_CORRUPT`. With `userId`, a {@link FileStore}
+   * yields nothing and rejects with it, as its `getByUser` does. A {@link RedisStore} passes over a record that does not
+   * name the user in a form that it can read. Other errors are those of `ids`.
    * @param options.userId As for `getByUser`. `undefined` rejects with `ERR_INVALID_SESSION`, as `null` does: leave the
    * option out to list everybody.
    * @example
@@ -879,7 +880,7 @@ export interface RedisStoreStats extends StoreStats {
  * says for as long as a `sweepInterval` that one process has begun the sweep. What others put where a session should be
  * is none: it is absent for all calls, and stays. `create` of that id does not overwrite it, and rejects with
  * `ERR_STORE_CORRUPT`; `delete` of that id removes a text. A session of which others have changed the text makes `get`
- * and `getByUser` reject with `ERR_STORE_CORRUPT`.
+ * reject with `ERR_STORE_CORRUPT`. `getByUser` does so as well, or passes over it if its record cannot be read.
  *
  * `clean()` and the background sweep look at a sample of those lists, and go on while they find much that has ended, for
  * at most a hundredth of `sweepInterval`. What `stats` gives as `expired` is what they removed. `stats()` asks no server;

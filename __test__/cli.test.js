@@ -116,9 +116,24 @@ describe("native-store", () => {
     [["revoke", "--id", "a", "--except", "b"], /--except goes with a user/],
     [["revoke", "--id", "a", "--before", "1h"], /--before goes with a user or --all/],
     [["revoke", "--before", "1h"], /revoke needs one of/],
-    ...["", "5m", "0d", "1.5h", "1 h", "yesterday", "1700000000000", "2026-11-28T10:00", "2026-13-01"].map(
-      (text) => [["revoke", "--all", `--before=${text}`], /--before must be how long ago, such as .+; got "/],
-    ),
+    ...[
+      "",
+      "5m",
+      "0d",
+      "1.5h",
+      "1 h",
+      "yesterday",
+      "1700000000000",
+      "2026-11-28T10:00",
+      "2026-13-01",
+      "2026-02-31",
+      "2025-02-29T10:00Z",
+      "2026-04-31T23:00+05:00",
+      "999999999d",
+    ].map((text) => [
+      ["revoke", "--all", `--before=${text}`],
+      /--before must be how long ago, such as .+; got "/,
+    ]),
     [["revoke", "--all", "--before", "2999-01-01"], /--before 2999-01-01T00:00:00\.000Z is yet to come/],
     [["stats", "--secret-file", "none"], /cannot read the secret file none: no such file/],
     [["import", "none"], /cannot read none: no such file/],
@@ -302,14 +317,19 @@ describe("native-store list", () => {
     assert.equal(linesOf(await answerOf("list", "--limit=30", "--json")).length, 10);
   });
 
-  it("leaves out what cannot be read, and says so", async () => {
-    await bench.fill(["a", "b", "c"].map((id) => session(id, `user of ${id}`)));
+  /** Damages a record, which the user of the text names. */
+  function damage(text) {
     const file = bench.in("sessions", "data.mdb");
     const bytes = fs.readFileSync(file);
-    for (let at = bytes.indexOf("user of b"); at >= 0; at = bytes.indexOf("user of b", at + 1)) {
-      bytes.fill(0xff, at - 2, at + 9);
+    for (let at = bytes.indexOf(text); at >= 0; at = bytes.indexOf(text, at + 1)) {
+      bytes.fill(0xff, at - 2, at + text.length);
     }
     fs.writeFileSync(file, bytes);
+  }
+
+  it("leaves out what cannot be read, and says so", async () => {
+    await bench.fill(["a", "b", "c"].map((id) => session(id, `user of ${id}`)));
+    damage("user of b");
     for (const args of [["list"], ["export", "--quiet"], ["verify"]]) {
       const { code, stdout, stderr } = await bench.run(args);
       assert.equal(code, 1);
@@ -319,6 +339,35 @@ describe("native-store list", () => {
     }
     assert.equal(await answerOf("revoke", "--id", "b"), "1 session ended\n");
     assert.equal(linesOf(await answerOf("list")).length, 2);
+  });
+
+  it("finds and ends the other sessions of a user, one of whose cannot be read", async () => {
+    const user = { name: "ann", of: [1] };
+    const asJson = ["--user-json", '{"of":[1],"name":"ann"}'];
+    await bench.fill([
+      session("a", user),
+      session("b", user, { note: "to be damaged" }),
+      session("c", user),
+      session("d", { ...user, of: [2] }),
+    ]);
+    damage("to be damaged");
+    const leftOut = /^native-store: left out 1 session that could not be read: [^\n]+\n$/;
+    const listed = await bench.run(["list", ...asJson]);
+    assert.match(listed.stderr, leftOut);
+    assert.deepEqual(
+      [
+        listed.code,
+        linesOf(listed.stdout)
+          .map(([id]) => id)
+          .sort(),
+      ],
+      [1, ["a", "c"]],
+    );
+    const ended = await bench.run(["revoke", ...asJson, "--before", new Date().toISOString()]);
+    assert.match(ended.stderr, leftOut);
+    assert.deepEqual([ended.code, ended.stdout], [1, "2 sessions ended\n"]);
+    assert.equal(await answerOf("revoke", ...asJson), "1 session ended\n");
+    assert.match(await answerOf("list"), /^d\t[^\n]+\n$/);
   });
 
   it("ends quietly when its reader has had enough", async () => {
@@ -348,6 +397,19 @@ describe("native-store, where the user's id is of another type,", () => {
       }
     });
   }
+});
+
+describe("native-store revoke, where the user has sessions that stay,", () => {
+  it("does not say that there is none", async () => {
+    await bench.fill([session("text", "42"), session("number", 42)]);
+    for (const which of [
+      ["--except", "text"],
+      ["--before", "1h"],
+    ]) {
+      const { stdout, stderr } = await bench.run(["revoke", "--user", "42", ...which]);
+      assert.deepEqual([stdout, stderr], ["0 sessions ended\n", ""]);
+    }
+  });
 });
 
 describe("native-store list --watch", () => {
@@ -453,6 +515,18 @@ describe("native-store revoke --before", () => {
       assert.equal((await bench.run(["revoke", "--all", "--before", text, "--yes"])).code, 1);
     });
   }
+
+  it("ends no session by 1970-01-01, which is the time 0", async () => {
+    await fillAged(AGED);
+    for (const which of [
+      ["--user", "ann"],
+      ["--all", "--yes"],
+    ]) {
+      const { code, stdout } = await bench.run(["revoke", ...which, "--before", "1970-01-01"]);
+      assert.deepEqual([code, stdout], [1, "0 sessions ended\n"]);
+    }
+    assert.equal((await left()).length, 5);
+  });
 
   it("changes nothing where there is no terminal to ask at", async () => {
     await fillAged(AGED);

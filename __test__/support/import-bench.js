@@ -59,8 +59,14 @@ class ImportBench extends Bench {
   }
 }
 
-const summary = (created, { existing = 0, expired = 0, unreadable } = {}) =>
-  `${created.toLocaleString("en")} session${created === 1 ? "" : "s"} imported; skipped: ${existing} existing, ${expired} expired` +
-  `${unreadable ? `, ${unreadable} unreadable` : ""}\n`;
+const withoutUser = (where = "") =>
+  `no session has a user${where}: destroyByUser and revoke --user do not find them. To give them one, import again before the app starts, with ` +
+  "--replace and --user-field, such as --user-field passport.user\n";
 
-module.exports = { ImportBench, summary };
+/** What an import says at its end. Without `hasUsers`, none of the sessions has a user. */
+const summary = (created, { existing = 0, expired = 0, unreadable, hasUsers = false } = {}) =>
+  `${created.toLocaleString("en")} session${created === 1 ? "" : "s"} imported; skipped: ${existing} existing, ${expired} expired` +
+  `${unreadable ? `, ${unreadable} unreadable` : ""}\n` +
+  (hasUsers || created + existing + expired === 0 ? "" : withoutUser());
+
+module.exports = { ImportBench, summary, withoutUser };

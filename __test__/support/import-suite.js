@@ -3,7 +3,7 @@
 const assert = require("node:assert/strict");
 const { describe, it } = require("node:test");
 const { session: ours } = require("./cli.js");
-const { summary } = require("./import-bench.js");
+const { summary, withoutUser } = require("./import-bench.js");
 const { connectSession } = require("./old-stores.js");
 
 /** What JSON can have and UTF-8 cannot. */
@@ -62,17 +62,30 @@ function describeImports(name, { getBench, getArgs, fill, traceOf, noun, nameOfB
         nobody: connectSession({ passport: { user: null } }),
         other: connectSession({ passport: "user" }),
       });
-      assert.equal(await imports([...getArgs(), "--user-field", "passport.user"]), summary(5));
+      assert.equal(
+        await imports([...getArgs(), "--user-field", "passport.user"]),
+        summary(5, { hasUsers: true }),
+      );
       const users = async (json) =>
         (await getBench().run(["list", "--user-json", json])).stdout.split("\t")[0];
       assert.deepEqual([await users("42"), await users('{"id":1}')], ["number", "object"]);
       assert.ok(!("userId" in (await getBench().stored("nobody"))));
     });
 
-    it("says so where no session has such a user", async () => {
+    it("says so where no session has a user, and gives them one by --replace", async () => {
       await fill({ a: connectSession({ userId: 1 }) });
-      const told = await imports([...getArgs(), "--user-field", "userid"]);
-      assert.equal(told, `${summary(1)}no session had a userid: none is found by its user\n`);
+      const counts = summary(1, { hasUsers: true });
+      assert.equal(
+        await imports([...getArgs(), "--user-field", "userid"]),
+        counts + withoutUser(" in userid"),
+      );
+      assert.equal(await imports([...getArgs(), "--path", "other"]), counts + withoutUser());
+      assert.equal(await imports([...getArgs(), "--path", "quiet", "--quiet"]), "");
+      assert.equal(
+        await imports([...getArgs(), "--replace", "--user-field", "userId"]),
+        "0 sessions imported, 1 replaced; skipped: 0 expired\n",
+      );
+      assert.match((await getBench().run(["list", "--user-json", "1"])).stdout, /^a\t/);
     });
 
     it("skips what is there, and replaces it by --replace", async () => {
@@ -82,7 +95,7 @@ function describeImports(name, { getBench, getArgs, fill, traceOf, noun, nameOfB
       assert.equal((await getBench().stored("a")).userId, "ann");
       assert.equal(
         await imports([...getArgs(), "--replace"]),
-        "0 sessions imported, 2 replaced; skipped: 0 expired\n",
+        `0 sessions imported, 2 replaced; skipped: 0 expired\n${withoutUser()}`,
       );
       assert.equal((await getBench().stored("a")).session.n, 1);
     });
@@ -98,8 +111,8 @@ function describeImports(name, { getBench, getArgs, fill, traceOf, noun, nameOfB
       });
       const { code, stdout, stderr } = await getBench().run([...getArgs(), "--prefix", "sess:abc"]);
       assert.deepEqual([code, stdout], [1, ""]);
-      const [counts, reasons] = stderr.split("\n");
-      assert.equal(`${counts}\n`, summary(1, { unreadable: 5 }));
+      const [counts, note, reasons] = stderr.split("\n");
+      assert.equal(`${counts}\n${note}\n`, summary(1, { unreadable: 5 }));
       assert.match(reasons, new RegExp(`^native-store: left out 5 ${noun}s: `));
       const bad = nameOfBad.source;
       assert.match(reasons, new RegExp(`2 no JSON object \\(${bad}, ${bad}\\)`));

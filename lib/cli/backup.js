@@ -12,7 +12,9 @@ const show = require("./show.js");
 async function run(task) {
   const destination = path.resolve(task.operand);
   if (fs.lstatSync(destination, { throwIfNoEntry: false })) {
-    throw wrongUsage(`${task.operand} is there already: a backup is a new directory`);
+    throw wrongUsage(
+      `${task.operand} is there already: a backup is a new folder, such as one with the date in its name`,
+    );
   }
   // Beside it, so that a copy that was broken off is never taken for a backup.
   const partial = path.join(
@@ -75,8 +77,9 @@ module.exports = {
   summary: "copies the store, compacted, while it is in use",
   usage: ["<destination>"],
   about: [
-    "The destination is a new directory, which only its owner may read; a FileStore opens it as any other store. It is " +
-      "there once the copy is whole. Sessions that change meanwhile are in it as they were at one moment.",
+    "The destination is a new folder, such as /backups/sessions-$(date +%F), which only its owner may read. A FileStore " +
+      "opens it as any other store. It is there once the copy is whole. Sessions that change meanwhile are in it as they " +
+      "were at one moment.",
     "This is also how to make a store smaller, whose file never shrinks: back it up, stop the app, put the copy in the " +
       "store's place, and start the app. Sessions that changed after the backup began are as they were then, so stop " +
       "the app first where that matters.",

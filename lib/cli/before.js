@@ -22,10 +22,17 @@ function readBefore(text) {
   return time;
 }
 
+/** `NaN` is a text that means no time, or one that no `Date` can have. */
 function timeOf(text) {
   const [, count, unit] = AGO.exec(text) ?? [];
-  if (unit !== undefined) return Date.now() - count * UNITS[unit];
-  return TIME.test(text) ? Date.parse(text) : Number.NaN;
+  if (unit !== undefined) return new Date(Date.now() - count * UNITS[unit]).getTime();
+  return TIME.test(text) && isDay(text.slice(0, "2026-11-28".length)) ? Date.parse(text) : Number.NaN;
+}
+
+/** Whether the calendar has this day: `Date.parse` reads 31 February as 3 March. */
+function isDay(day) {
+  const time = Date.parse(day);
+  return !Number.isNaN(time) && new Date(time).toISOString().startsWith(day);
 }
 
 module.exports = { readBefore };

@@ -2,7 +2,7 @@
 
 const fs = require("node:fs");
 const path = require("node:path");
-const { EXIT, Failure, Interruption, wrongUsage } = require("./failures.js");
+const { stoppedAfter, wrongUsage } = require("./failures.js");
 const { Importer } = require("./importer.js");
 const { LeftOut } = require("./left-out.js");
 const { DATA_FILE, locateStore } = require("./open-store.js");
@@ -32,7 +32,7 @@ async function run(task) {
     seen = await readAll(task, source, importer, progress);
   } catch (error) {
     await importer.settle();
-    throw withReport(importer.failure ?? error, importer);
+    throw stoppedAfter(importer.failure ?? error, importer.report());
   }
   task.note(importer.report());
   noteMissingUsers(task, seen);
@@ -55,19 +55,15 @@ async function readAll(task, { entries, total }, importer, progress) {
   return seen;
 }
 
-/** A field that is misspelt would show only when somebody is to be logged out everywhere. */
+/** Without it, a missing or misspelt field would show only when somebody is to be logged out everywhere. */
 function noteMissingUsers(task, { sessions, users }) {
-  const field = task.options["user-field"];
-  if (field === undefined || sessions === 0 || users > 0) return;
-  task.note(`no session had a ${show.escapeUnsafe(field)}: none is found by its user`);
-}
-
-/** The same failure, with what has been imported: nobody should have to guess. */
-function withReport(error, importer) {
-  const end = `stopped after ${importer.report()}`;
-  if (error instanceof Interruption) return new Interruption(end);
-  const code = error.code ? ` (${error.code})` : "";
-  return new Failure(error.exitCode ?? EXIT.failed, `${error.message}${code}; ${end}`);
+  const { from, "user-field": field } = task.options;
+  if (from === undefined || sessions === 0 || users > 0) return;
+  const where = field === undefined ? "" : ` in ${show.escapeUnsafe(field)}`;
+  task.note(
+    `no session has a user${where}: destroyByUser and revoke --user do not find them. To give them one, import again before the app starts, with ` +
+      "--replace and --user-field, such as --user-field passport.user",
+  );
 }
 
 /** Old stores are at ./sessions by default, as ours is. */
@@ -100,12 +96,14 @@ module.exports = {
     "Reads lines of JSON as export writes them, from standard input where no file is given, or -. Sessions that have " +
       "expired are skipped, and so are those whose id is there already; the numbers are told at the end. A session keeps the " +
       "createdAt of its line, or counts as new where there is none; with --replace one that is there keeps its own.",
-    "A line that is no session stops it: the number of the line is told, and how many sessions were imported. Every " +
-      "good line before it is in the store; so may be some of those after it. To mend the line and import again is " +
-      "safe, as what is there is skipped.",
+    "A line that is no session stops it. The message has the number of the line, and how many sessions were imported. Every " +
+      "good line before it is in the store, and so may be some of those after it. Fix the line and import again: what is " +
+      "there is skipped.",
+    "A second import brings back sessions that users have ended since the first. Run it again only before the app starts.",
     "With --from it reads the store that an app with express-session or @fastify/session had, and makes of it what " +
       "ConnectStore reads: each session as it was, under the same id, so that the cookies go on to be valid, and with " +
       "the end that it had there. Give --prefix and --user-field what the app's ConnectStore has as prefix and userId. " +
+      "Without --user-field no session has a user: destroyByUser and revoke --user do not find them. " +
       "A file, a row, a document or a key that is no session is left out; their number, the reasons and the first few are told at the " +
       "end, and the exit code is 1.",
     "Stop the app first: a session that changes meanwhile may be imported as it was before, and one that begins may " +
@@ -120,7 +118,8 @@ module.exports = {
     "A key of connect-redis without a TTL (disableTTL) ends with its cookie, or in a day if that has no expiry. With --ttl " +
       "it lives for that time at least. The same holds for a document of connect-mongo that has no expires, but for two " +
       "weeks. What connect-mongo has encrypted is left out.",
-    "The limits that the app gives its store, such as maxSessionsPerUser, are not applied.",
+    "The limits that the app gives its store, such as maxSessionsPerUser, are not applied. A session that is older than " +
+      "the app's maxLifetime counts as imported, but for the app it has ended.",
   ],
   operand: { name: "file" },
   options: {

@@ -1,5 +1,6 @@
 "use strict";
 
+const { isDeepStrictEqual } = require("node:util");
 const { EXIT, Failure } = require("./failures.js");
 const show = require("./show.js");
 
@@ -7,24 +8,22 @@ const show = require("./show.js");
 class LiveSessions {
   #store;
   #task;
-  #options;
+  #user;
   #unreadable = 0;
 
-  constructor(store, task, options) {
+  /** @param {{ userId: unknown }} [user] Whose sessions; without it, those of everyone. */
+  constructor(store, task, user) {
     this.#store = store;
     this.#task = task;
-    this.#options = options;
+    this.#user = user;
   }
 
   async *[Symbol.asyncIterator]() {
     try {
-      for await (const entry of this.#store.sessions(this.#options)) {
-        this.#task.throwIfInterrupted();
-        yield entry;
-      }
+      yield* this.#each(this.#user);
     } catch (error) {
-      if (error.unreadable === undefined) throw error;
-      this.#unreadable = error.unreadable;
+      if (this.#user === undefined || !isUnreadable(error)) throw error;
+      yield* this.#ofUserAmongAll();
     }
   }
 
@@ -35,6 +34,28 @@ class LiveSessions {
     const sessions = show.count(this.#unreadable, "session");
     throw new Failure(EXIT.no, `left out ${sessions} that could not be read${hint}`);
   }
+
+  /** A `FileStore` gives no session of a user who has one that cannot be read. */
+  async *#ofUserAmongAll() {
+    const userId = JSON.parse(JSON.stringify(this.#user.userId));
+    for await (const entry of this.#each()) {
+      if (isDeepStrictEqual(entry.session.userId, userId)) yield entry;
+    }
+  }
+
+  async *#each(user) {
+    try {
+      for await (const entry of this.#store.sessions(user)) {
+        this.#task.throwIfInterrupted();
+        yield entry;
+      }
+    } catch (error) {
+      if (error.unreadable === undefined) throw error;
+      this.#unreadable = error.unreadable;
+    }
+  }
 }
+
+const isUnreadable = (error) => error.code === "ERR_STORE_CORRUPT";
 
 module.exports = { LiveSessions };

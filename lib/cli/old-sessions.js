@@ -1,5 +1,6 @@
 "use strict";
 
+const { stoppedAfter } = require("./failures.js");
 const { LiveSessions } = require("./live-sessions.js");
 const show = require("./show.js");
 
@@ -13,6 +14,8 @@ class OldSessions {
   #sessions;
   #before;
   #except;
+  #ended = 0;
+  #undated = 0;
 
   /** @param {{ before: number, except?: string, user?: { userId: unknown } }} which */
   constructor(store, task, { before, except, user }) {
@@ -29,28 +32,46 @@ class OldSessions {
     return count;
   }
 
-  /** Ends them, and resolves to how many. */
+  /** Ends them, and resolves to how many. A failure says how many it has ended. */
   async end() {
-    let [ended, undated] = [0, 0];
-    let deletes = [];
-    for await (const { session, createdAt } of this.#each()) {
-      ended++;
-      if (createdAt === null) undated++;
-      if (deletes.push(this.#store.delete(session.sessionId)) < AT_ONCE) continue;
-      await Promise.all(deletes);
-      deletes = [];
+    try {
+      await this.#endEach();
+    } catch (error) {
+      if (this.#ended === 0) throw error;
+      throw stoppedAfter(error, `${show.count(this.#ended, "session")} ended`);
     }
-    await Promise.all(deletes);
-    if (undated > 0) {
+    if (this.#undated > 0) {
       this.#task.note(
-        `${show.count(undated, "session")} of them have no time of creation: an older version created them`,
+        `${show.count(this.#undated, "session")} of them have no time of creation: an older version created them`,
       );
     }
-    return ended;
+    return this.#ended;
   }
 
   throwIfAnyUnreadable() {
     this.#sessions.throwIfAnyUnreadable();
+  }
+
+  async #endEach() {
+    let batch = [];
+    for await (const { session, createdAt } of this.#each()) {
+      if (batch.push({ id: session.sessionId, createdAt }) < AT_ONCE) continue;
+      await this.#endBatch(batch);
+      batch = [];
+    }
+    await this.#endBatch(batch);
+  }
+
+  /** Counts the deletes that are done, also if another one fails. */
+  async #endBatch(batch) {
+    const ends = await Promise.allSettled(batch.map(({ id }) => this.#store.delete(id)));
+    for (const [at, { status }] of ends.entries()) {
+      if (status === "rejected") continue;
+      this.#ended++;
+      if (batch[at].createdAt === null) this.#undated++;
+    }
+    const failed = ends.find(({ status }) => status === "rejected");
+    if (failed) throw failed.reason;
   }
 
   /** A session whose creation nobody knows is one of an older version of this package. */

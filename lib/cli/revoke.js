@@ -22,7 +22,8 @@ async function run(task) {
   const userId = readUser(options);
   const store = task.openStore();
   const user = hasUser(options) ? { userId } : undefined;
-  const old = before && new OldSessions(store, task, { before, except: options.except, user });
+  const old =
+    before === undefined ? undefined : new OldSessions(store, task, { before, except: options.except, user });
   const ended = await (old ? endOld(task, old, before) : end(task, store, userId));
   await task.print(`${show.count(ended, "session")} ended`);
   if (ended === 0) await noteOtherType(task, store);
@@ -81,8 +82,9 @@ module.exports = {
     "--all counts the sessions, and asks. Where there is no terminal, it does nothing without --yes.",
     "--before ends only the sessions that were created before a time: how long ago, such as 90min, 12h or 7d, a date in UTC, " +
       "such as 2026-11-28, or a time with its zone, such as 2026-11-28T10:00Z. A session that a version without creation times " +
-      "left in a file counts as older than any time, until it is next written. Sessions that cannot be read stay; their number " +
-      "is told, and the exit code is 1.",
+      "left in a file counts as older than any time, until it is next written.",
+    "With --before, sessions that cannot be read stay. The command counts them, and the exit code is 1. With a user, a " +
+      "FileStore counts those of everyone. A RedisStore passes over records that do not say whose they are.",
     "Every process that has the store open knows at once. Other users of this machine can see the command line while " +
       "this runs: the id of --id is of no use to them afterwards, that of --except is.",
   ],

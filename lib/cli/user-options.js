@@ -39,7 +39,8 @@ async function noteOtherType(task, store) {
   const other = isText ? numberOrOther(user) : json;
   if (other === undefined) return;
   const found = await store.getByUser(other);
-  if (found.length === 0) return;
+  // The user may have sessions that were to stay.
+  if (found.length === 0 || (await store.getByUser(readUser(task.options))).length > 0) return;
   const [type, option] = isText ? [typeof other, "--user-json"] : ["text", "--user"];
   const sessions = show.count(found.length, "session");
   task.note(
