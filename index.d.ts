@@ -97,8 +97,8 @@ export interface SessionStoreOptions {
    *
    * Expired sessions do not count. Logins at the same moment never exceed the limit, from whatever thread or process. Of
    * `RedisStore` there are two exceptions. With `"end-oldest"` a user may be over the limit until the oldest session has ended.
-   * In Redis Cluster with `"reject"`, two logins at one moment may both be refused, and an `update` that changes the user may
-   * exceed the limit. Needs `maxSessionsPerUser`.
+   * In Redis Cluster with `"reject"`, all of more than `maxSessionsPerUser` logins at one moment may be refused, and an
+   * `update` that changes the user may exceed the limit. Needs `maxSessionsPerUser`.
    * @default "end-oldest"
    */
   whenUserIsFull?: "end-oldest" | "reject";
