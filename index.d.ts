@@ -97,8 +97,8 @@ export interface SessionStoreOptions {
    *
    * Expired sessions do not count. Logins at the same moment never exceed the limit, from whatever thread or process. Of
    * `RedisStore` there are two exceptions. With `"end-oldest"` a user may be over the limit until the oldest session has ended.
-   * In Redis Cluster with `"reject"`, two logins at one moment may both be refused, and an `update` that changes the user may
-   * exceed the limit. Needs `maxSessionsPerUser`.
+   * In Redis Cluster with `"reject"`, all of more than `maxSessionsPerUser` logins at one moment may be refused, and an
+   * `update` that changes the user may exceed the limit. Needs `maxSessionsPerUser`.
    * @default "end-oldest"
    */
   whenUserIsFull?: "end-oldest" | "reject";
@@ -368,7 +368,7 @@ export interface SessionStore<Fields extends object = object> {
    * A page has some 256 sessions, and ends after 256 KiB. It is read when the loop asks for its first session. Between two
    * pages nothing is locked or open, and a `break` frees what is left. A {@link RedisStore} reads with `SCAN` and `GET`. It
    * remembers 64 bits of each id until the end, for at most 256 loops at once: beyond that the one that has rested longest
-   * rejects with `ERR_STORE_BUSY`. The sessions of a user are read at one moment, and kept off the V8 heap until the loop
+   * rejects with `ERR_STORE_BUSY`, as does one that has asked for no page for an hour. The sessions of a user are read at one moment, and kept off the V8 heap until the loop
    * has taken them.
    *
    * What cannot be read is left out, and the loop then ends with `ERR_STORE_CORRUPT`. With `userId`, a {@link FileStore}

@@ -592,7 +592,7 @@ function conformance(
     describe('maxSessionsPerUser with whenUserIsFull: "reject"', () => {
       const full = failsWith(
         "ERR_TOO_MANY_SESSIONS",
-        /^the user has at least 2 live sessions, the limit of maxSessionsPerUser \(whenUserIsFull is "reject"\): end one of them first, by delete\(\) or deleteByUser\(\)$/,
+        /^the user already has 2 live sessions, which is maxSessionsPerUser \(whenUserIsFull is "reject"\): end one of them first$/,
       );
       let limited;
       let mine;
@@ -612,6 +612,18 @@ function conformance(
         assert.equal(await limited.size(), 4);
         const { created, evicted, errors } = await limited.stats();
         assert.deepEqual([created, evicted, errors.ERR_TOO_MANY_SESSIONS], [4, 0, 2]);
+      });
+
+      it("refuses an id that is taken as such", async () => {
+        const taken = session({ userId: "ben" });
+        await limited.create(taken);
+        for (const { sessionId } of [taken, mine[0]]) {
+          await assert.rejects(limited.create(session({ sessionId })), failsWith("ERR_SESSION_EXISTS"));
+        }
+        assert.deepEqual(await limited.getByUser("ann"), mine);
+        assert.deepEqual(await limited.getByUser("ben"), [taken]);
+        await limited.touch(taken.sessionId, at(-1));
+        await assert.rejects(limited.create({ ...taken, userId: "ann" }), full);
       });
 
       it("takes one more when another has ended or expired", async () => {

@@ -70,7 +70,7 @@ for (const [name, createStore, skip] of [
     describe('with whenUserIsFull: "reject"', () => {
       const limits = { maxSessionsPerUser: 2, whenUserIsFull: "reject" };
       const userId = ({ user }) => user;
-      const full = /^ERR_TOO_MANY_SESSIONS: the user has at least 2 live sessions/;
+      const full = /^ERR_TOO_MANY_SESSIONS: the user already has 2 live sessions/;
       let limited;
       beforeEach(() => {
         limited = new ConnectStore(createStore(limits), { userId });

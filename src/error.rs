@@ -15,8 +15,8 @@ pub enum StoreError {
     InvalidSession { field: &'static str, expected: &'static str, given: Cow<'static, str> },
 
     #[error(
-        "the user has at least {max} live sessions, the limit of maxSessionsPerUser (whenUserIsFull is \"reject\"): end one \
-         of them first, by delete() or deleteByUser()"
+        "the user already has {max} live sessions, which is maxSessionsPerUser (whenUserIsFull is \"reject\"): end one of \
+         them first"
     )]
     TooManySessions { max: usize },
 

@@ -315,7 +315,8 @@ impl<'a, R: Rows> WriteBatch<'a, R> {
         except: &[u8],
     ) -> Result<(), WriteError> {
         let Some(max) = self.rules.per_user.rejects_beyond() else { return Ok(()) };
-        match &self.surplus_of_user(max, user, expires, except)?[..] {
+        // A session whose secret is not in the list is in nobody's way: no call lists it, for the user to end it.
+        match &self.surplus_of_user(max, user, expires, except, Found::is_live)?[..] {
             [] => Ok(()),
             _ => Err(StoreError::TooManySessions { max: max.get() }.into()),
         }
@@ -329,7 +330,7 @@ impl<'a, R: Rows> WriteBatch<'a, R> {
         except: &[u8],
     ) -> heed::Result<()> {
         let Some(max) = self.rules.per_user.ends_beyond() else { return Ok(()) };
-        let surplus = self.surplus_of_user(max, user, expires, except)?;
+        let surplus = self.surplus_of_user(max, user, expires, except, |found| !found.is_expired)?;
         for (key, found) in &surplus {
             self.remove(key, *found, Reason::Replaced)?;
         }
@@ -337,17 +338,19 @@ impl<'a, R: Rows> WriteBatch<'a, R> {
         Ok(())
     }
 
-    /// The user's oldest sessions, as many as are in the way of one more. A session that is expired needs no room.
+    /// The user's oldest sessions, as many as are in the way of one more, of those that count. A session that is expired
+    /// needs no room.
     fn surplus_of_user(
         &self,
         max: NonZeroUsize,
         user: Option<UserTag>,
         expires: Expiry,
         except: &[u8],
+        counts: impl Fn(Found) -> bool,
     ) -> heed::Result<Vec<(Vec<u8>, Found)>> {
         let Some(user) = user.filter(|_| !expires.is_past(self.now)) else { return Ok(Vec::new()) };
         let mut others = self.of_user(user)?;
-        others.retain(|(key, found)| !found.is_expired && key != except);
+        others.retain(|(key, found)| counts(*found) && key != except);
         others.truncate((others.len() + 1).saturating_sub(max.get()));
         Ok(others)
     }

@@ -6,7 +6,8 @@
 //! commit, or the other one sees the new format. While there is such a process, records are written without the time.
 //!
 //! The format changes after the log is recovered: an older version can open a store whose recovery fails here. What hinders
-//! the change, such as that process or a full disk, passes. So each sweep tries it again.
+//! the change, such as that process or a full disk, passes. So each sweep tries it again, and where lifetimes are limited so
+//! does each write that creates or prolongs a session.
 
 use std::sync::atomic::Ordering;
 
@@ -28,6 +29,11 @@ impl Environment {
         }
         let begun = self.try_keep_times();
         if self.limits.max_lifetime.is_limited() { begun } else { Ok(()) }
+    }
+
+    /// Whether lifetimes are limited, and records do not yet say when their sessions were created.
+    pub(super) fn lacks_times(&self) -> bool {
+        self.limits.max_lifetime.is_limited() && !self.keeps_times.load(Ordering::SeqCst)
     }
 
     fn try_keep_times(&self) -> Result<()> {

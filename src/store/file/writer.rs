@@ -23,7 +23,12 @@ pub(super) fn run(environment: &Environment, redo: &Redo, queue: &Queue) {
         // Before the queue is looked at, so that what comes meanwhile is in the batch.
         redo.pace();
         let Some(batch) = queue.take() else { break };
-        let outcomes = redo.write(&batch.writes());
+        let writes = batch.writes();
+        if environment.lacks_times() && writes.iter().any(|write| write.seals()) {
+            // Without times no lifetime ends. If this fails for want of room, so does what follows.
+            let _ = redo.keep_times();
+        }
+        let outcomes = redo.write(&writes);
         deliver(environment, queue, queue.finish(&batch, outcomes));
     }
 }

@@ -540,6 +540,22 @@ fn a_cleared_store_is_empty_before_its_memory_is_freed() {
 }
 
 #[test]
+fn the_end_of_an_absent_session_waits_for_no_writer() {
+    let bench = open(max_sessions(100));
+    create(&bench, "a", "ann").unwrap();
+    let (sender, receiver) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        // Writers hold the list, and readers the session's shard.
+        let list = bench.store.lock_list();
+        let tables: Vec<_> = bench.store.shards.iter().map(|shard| shard.read()).collect();
+        scope.spawn(|| sender.send(bench.store.delete(&id("absent"))).unwrap());
+        let deleted = receiver.recv_timeout(std::time::Duration::from_secs(30));
+        drop((tables, list));
+        assert_eq!(deleted, Ok(Ok(())));
+    });
+}
+
+#[test]
 fn a_sweep_that_is_disturbed_leaves_the_rest_to_the_next() {
     let bench = Bench::new(|clock| MemoryStore::with_shards(unlimited(), clock, 1));
     let user = UserKeyBuf::from_text("ann");

@@ -152,6 +152,28 @@ fn text(value: Reply) -> String {
     }
 }
 
+/// A proxy may refuse keys that a script does not declare, too.
+#[test]
+fn a_limit_that_refuses_is_not_off_where_sessions_cannot_be_counted() {
+    let Some(mut options) = rejecting() else { return };
+    options.prefix = "limit-with-acl:".into();
+    let clock = Arc::new(MockClock::new(START));
+    let all = open_at(&options, &clock);
+    let expires = Expiry::new(START + 1000).unwrap();
+    for taken in ["a", "b"] {
+        all.create(&plain(taken, &ann(), expires)).unwrap();
+    }
+    let rules: [&[u8]; 7] = [b"on", b">pw", b"+@all", b"&*", b"~*:user#*", b"~*:sess#c", b"~*:limits"];
+    ask(&all, &[&[&b"ACL"[..], b"SETUSER", b"part", b"reset"], &rules[..]].concat());
+    let credentials = Credentials { username: Some("part".into()), password: "pw".to_owned().into() };
+    let mut part = options.clone();
+    part.servers.login_mut().auth = Auth::Credentials(credentials);
+    let refused = open_at(&part, &clock).create(&plain("c", &ann(), expires)).unwrap_err();
+    ask(&all, &[b"ACL", b"DELUSER", b"part"]);
+    assert_eq!((refused.code(), all.get(&id("c"))), ("ERR_STORE_UNAVAILABLE", Ok(None)), "{refused}");
+    all.clear().unwrap();
+}
+
 #[test]
 fn a_session_is_json_that_others_can_read() {
     let Some(options) = options() else { return };

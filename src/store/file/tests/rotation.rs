@@ -7,17 +7,24 @@ struct Rotated {
     dir: TempDir,
     clock: Arc<MockClock>,
     max_per_user: Option<usize>,
+    when_user_is_full: WhenUserIsFull,
 }
 
 impl Rotated {
     fn new() -> Self {
-        Self { dir: new_dir(), clock: clock(), max_per_user: None }
+        Self {
+            dir: new_dir(),
+            clock: clock(),
+            max_per_user: None,
+            when_user_is_full: WhenUserIsFull::default(),
+        }
     }
 
     fn open(&self, names: &[&str]) -> Result<Arc<FileStore>> {
         let options = FileOptions {
             secrets: names.iter().map(|name| secret(name)).collect(),
             max_sessions_per_user: self.max_per_user.and_then(NonZeroUsize::new),
+            when_user_is_full: Some(self.when_user_is_full),
             ..options(self.dir.path())
         };
         FileStore::open_at(&options, self.clock.clone())
@@ -160,6 +167,24 @@ fn sessions_whose_secret_is_away_have_their_part_of_a_users_limit() {
     drop(new);
     let both = rotated.open(&["second secret", "first secret"]).unwrap();
     assert_eq!(ids_of(&both.get_by_user(ann().as_key()).unwrap()), ["c", "d"]);
+}
+
+#[test]
+fn nobody_is_refused_for_sessions_whose_secret_is_away() {
+    let when_user_is_full = WhenUserIsFull::Reject;
+    let rotated = Rotated { max_per_user: Some(1), when_user_is_full, ..Rotated::new() };
+    drop(rotated.write(&["first secret"], &["a"]));
+    let both = rotated.open(&["second secret", "first secret"]).unwrap();
+    assert_eq!(both.create(&plain("b", &ann(), at(100))), Err(StoreError::TooManySessions { max: 1 }));
+    // A session that is encrypted with the second secret, without which that one would not open the store.
+    assert_eq!(both.create(&plain("c", &UserKeyBuf::from_text("ben"), at(100))), Ok(()));
+    drop(both);
+    let new = rotated.open(&["second secret"]).unwrap();
+    assert_eq!(new.create(&plain("b", &ann(), at(100))), Ok(()));
+    let refused = new.create(&plain("d", &ann(), at(100)));
+    assert_eq!(refused, Err(StoreError::TooManySessions { max: 1 }));
+    assert_eq!(new.delete(&id("b")), Ok(()));
+    assert_eq!(new.update(&plain("c", &ann(), at(100))), Ok(true));
 }
 
 #[test]

@@ -203,6 +203,21 @@ fn a_store_opens_on_a_full_disk_and_keeps_lifetimes_once_there_is_room() {
 }
 
 #[test]
+fn the_first_write_with_room_keeps_lifetimes_if_nothing_is_swept() {
+    let dir = new_dir();
+    made_before(dir.path());
+    simulate(Some(Rc::new(FullDisk)));
+    let opened = reopen(&limited(dir.path(), HOUR));
+    simulate(None);
+    let store = opened.unwrap();
+    assert_eq!((end_of(&store, "old"), store.environment().lacks_times()), (Some(100 * HOUR), true));
+    assert_eq!(store.touch(&id("old"), at(200 * HOUR)), Ok(true));
+    assert_eq!((end_of(&store, "old"), store.environment().lacks_times()), (Some(HOUR), false));
+    drop(store);
+    assert_eq!(format(dir.path()), Some(3));
+}
+
+#[test]
 fn the_estimate_of_room_has_the_time_that_a_touched_session_gets() {
     let dir = new_dir();
     let options = FileOptions { max_session_bytes: None, ..options(dir.path()) };

@@ -22,9 +22,9 @@ macro_rules! scripts {
 
 scripts! {
     CREATE = "create.lua", "0b8025478ac77f32fcfba770632e888bbeba5921";
-    CREATE_WITHIN_LIMIT = "room.lua" "create.lua", "0a85a6800b42ebc1acff1404d159573a3cf2f3bc";
+    CREATE_WITHIN_LIMIT = "room.lua" "create.lua", "4026a3486cfa72156ec8241bcd098207020f908f";
     UPDATE = "update.lua", "c8e4f8f5474dccba47317825c80f062a5bddce04";
-    UPDATE_WITHIN_LIMIT = "room.lua" "update.lua", "348bb35dea417be1ab478901e1b8101cc182100d";
+    UPDATE_WITHIN_LIMIT = "room.lua" "update.lua", "72bb8b4e85c8494a5e45f429fd2b35a46adfc390";
     TOUCH = "touch.lua", "c2a3e2ed56f452861e1b4a32994a7430f68bb7be";
     END_OF_USER = "end_of_user.lua", "b3e4835a3f2d54bd5fb63384d1e60e15e2383186";
     END_EXPIRED = "end_expired.lua", "83cf8a3f76ac92cd195236efb984813a8b6c991f";

@@ -10,6 +10,9 @@
 use std::collections::HashSet;
 use std::hash::BuildHasher;
 use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::super::routing::{Moves, Node, SlotView};
 use super::window::Window;
@@ -17,8 +20,11 @@ use crate::error::{Result, StoreError};
 use crate::store::Cursor;
 
 /// How many scans may be under way for callers. Beyond that the one that has rested longest ends, and its next call fails.
-/// A scan that nobody ends stays until then.
+/// A scan that nobody ends stays until then, or until it has rested for [`MAX_REST`].
 const MAX_SCANS: usize = 256;
+
+/// For how long a scan may rest. The caller of a page of ids may take a while for each.
+const MAX_REST: Duration = Duration::from_secs(3600);
 
 /// A cursor over the keys that begin alike.
 pub struct ScanCursor {
@@ -73,7 +79,13 @@ impl ScanCursor {
 pub struct Scans {
     last: u64,
     /// The one that has rested longest comes first.
-    scans: Vec<(u64, ScanCursor)>,
+    scans: Vec<RestingScan>,
+}
+
+struct RestingScan {
+    number: u64,
+    since: Instant,
+    cursor: ScanCursor,
 }
 
 impl Scans {
@@ -82,15 +94,27 @@ impl Scans {
     /// # Errors
     /// `Busy` if the scan has ended for others.
     pub fn take(&mut self, cursor: &Cursor, start: &[u8]) -> Result<(u64, ScanCursor)> {
+        self.end_abandoned();
         if cursor.as_bytes().is_empty() {
             self.last += 1;
             return Ok((self.last, ScanCursor::new(start)));
         }
-        self.position(cursor).map(|at| self.scans.remove(at)).ok_or_else(|| {
+        let number_of = |scan: RestingScan| (scan.number, scan.cursor);
+        self.position(cursor).map(|at| number_of(self.scans.remove(at))).ok_or_else(|| {
+            let minutes = MAX_REST.as_secs() / 60;
             StoreError::Busy(
-                format!("more than {MAX_SCANS} iterations are under way, and this one ended").into(),
+                format!(
+                    "this iteration has ended, as more than {MAX_SCANS} were under way, or as it asked for nothing for \
+                     {minutes} minutes"
+                )
+                .into(),
             )
         })
+    }
+
+    /// Ends the scans that have rested for too long.
+    pub fn end_abandoned(&mut self) {
+        self.scans.retain(|scan| scan.since.elapsed() < MAX_REST);
     }
 
     /// Ends the scan of a cursor, if it is under way.
@@ -102,19 +126,21 @@ impl Scans {
 
     fn position(&self, cursor: &Cursor) -> Option<usize> {
         let number = cursor.as_bytes().try_into().ok().map(u64::from_le_bytes)?;
-        self.scans.iter().position(|(other, _)| *other == number)
+        self.scans.iter().position(|scan| scan.number == number)
     }
 
     pub fn keep(&mut self, number: u64, cursor: ScanCursor) {
         if self.scans.len() == MAX_SCANS {
             self.scans.remove(0);
         }
-        self.scans.push((number, cursor));
+        self.scans.push(RestingScan { number, since: Instant::now(), cursor });
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::runtime::Builder;
+
     use super::*;
 
     fn cursor(number: u64) -> Cursor {
@@ -142,5 +168,23 @@ mod tests {
         assert_eq!(scans.scans.len(), MAX_SCANS);
         let gone = scans.take(&cursor(first), b"sess#").map(drop);
         assert_eq!(gone.unwrap_err().code(), "ERR_STORE_BUSY");
+    }
+
+    #[test]
+    fn a_scan_that_nobody_goes_on_with_ends() {
+        let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            let mut scans = Scans::default();
+            let (number, mut scan) = scans.take(&Cursor::default(), b"sess#").unwrap();
+            for _ in 0..3 {
+                scans.keep(number, scan);
+                tokio::time::advance(MAX_REST - Duration::from_millis(1)).await;
+                (_, scan) = scans.take(&cursor(number), b"sess#").unwrap();
+            }
+            scans.keep(number, scan);
+            tokio::time::advance(MAX_REST).await;
+            assert_eq!(scans.take(&cursor(number), b"sess#").map(drop).unwrap_err().code(), "ERR_STORE_BUSY");
+            assert_eq!(scans.scans.len(), 0);
+        });
     }
 }

@@ -64,8 +64,7 @@ pub async fn create(
             && entered > max.get() as u64
             && is_full(context, attempt, user, member, max).await?
         {
-            forget(context, attempt, &creation.entry()).await;
-            return Err(StoreError::TooManySessions { max: max.get() });
+            return Err(refusal(context, attempt, &creation, max).await);
         }
     }
     let stored = if is_apart {
@@ -98,6 +97,26 @@ pub async fn create(
     }
     Box::pin(keep_limit(context, attempt, user, member, entered, Some(created), creation.expires)).await;
     Ok(())
+}
+
+/// Removes the entry of a creation for a user who is full, and says why it is refused: a live session may have its id.
+async fn refusal(context: &Context, attempt: &Attempt, creation: &Creation, max: NonZeroUsize) -> StoreError {
+    let get = |mode| get_request(Request::read(mode), &creation.key);
+    let stored = context.router.get_one(attempt, &creation.key, Effect::None, get).await;
+    let error = match &stored {
+        Ok(Reply::Bytes(bytes)) => match record::times(bytes) {
+            Ok((expires, _)) if !expires.is_past(context.times.now()) => {
+                undo_entry(context, attempt, &creation.entry(), &creation.user, bytes).await;
+                return StoreError::Exists;
+            }
+            Ok(_) => StoreError::TooManySessions { max: max.get() },
+            Err(error) => error,
+        },
+        Ok(_) => StoreError::TooManySessions { max: max.get() },
+        Err(error) => error.clone(),
+    };
+    forget(context, attempt, &creation.entry()).await;
+    error
 }
 
 /// Removes a session again that was created for a user who is full.

@@ -234,6 +234,7 @@ pub async fn sweep(context: Rc<Context>) {
     let interval = interval(&context);
     loop {
         tokio::time::sleep(interval).await;
+        context.scans.borrow_mut().end_abandoned();
         let failed = match locked_sweep(&context, interval).await {
             Ok(false) => continue,
             Ok(true) => None,

@@ -8,7 +8,10 @@ local function is_full(index, member, now, rule, at)
   local entries, user, lifetime, live = redis.call('ZRANGE', index, 0, -1), rule[at + 2], tonumber(rule[at + 3]), 0
   -- The newest are the likeliest to be live.
   for place = #entries, 1, -1 do
-    local head = entries[place] ~= member and redis.pcall('GETRANGE', rule[at + 1] .. entries[place], 0, 63 + #user)
+    local key, last = rule[at + 1] .. entries[place], 63 + #user
+    local head = entries[place] ~= member and redis.pcall('GETRANGE', key, 0, last)
+    -- A value of another type is no session. Any other error fails the script, or a refused read would switch the limit off.
+    if type(head) == 'table' and string.sub(head.err, 1, 9) ~= 'WRONGTYPE' then redis.call('GETRANGE', key, 0, last) end
     if type(head) == 'string' and string.sub(head, 1, 11) == '{"expires":' and string.sub(head, 65) == user then
       local expires = tonumber(string.sub(head, 12, 29))
       if lifetime and expires then
