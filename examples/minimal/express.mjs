@@ -21,7 +21,7 @@ function checkPassword(req, res, next) {
 
 const app = express();
 app.set("trust proxy", "loopback, uniquelocal"); // the proxy that speaks HTTPS
-app.get("/healthz", (_req, res, next) => store.store.ping().then(() => res.send("ok\n"), next));
+app.get("/healthz", (_req, res, next) => store.ping().then(() => res.send("ok\n"), next));
 app.use(session({ store, secret, cookie, resave: false, saveUninitialized: false }), express.json());
 app.get("/", (req, res) => res.json({ userId: req.session.userId ?? null }));
 app.post("/login", checkPassword, (req, res, next) => {

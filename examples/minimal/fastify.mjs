@@ -22,7 +22,7 @@ function findUser({ name, password }) {
 }
 
 const app = fastify({ trustProxy: "loopback, uniquelocal" }); // the proxy that speaks HTTPS
-app.get("/healthz", () => store.store.ping().then(() => "ok\n"));
+app.get("/healthz", () => store.ping().then(() => "ok\n"));
 await app.register(fastifyCookie);
 await app.register(fastifySession, { store, secret, cookie, saveUninitialized: false });
 app.get("/", async ({ session }) => ({ userId: session.userId ?? null }));

@@ -31,7 +31,7 @@ const checkPassword: RequestHandler = (req, res, next) => {
 const app = express();
 app.set("trust proxy", "loopback, uniquelocal"); // the proxy that speaks HTTPS
 app.get("/healthz", (_req, res, next) => {
-  store.store.ping().then(() => res.send("ok\n"), next);
+  store.ping().then(() => res.send("ok\n"), next);
 });
 app.use(
   session({
