@@ -122,6 +122,10 @@ mistakes("values of options", {
 });
 
 mistakes("secrets", {
+  "new FileStore({ path: newFolder(), secret: env.SESSION_FILE_SECRET })":
+    "secret is undefined: leave it out for a store without encryption",
+  'new RedisStore({ url: "redis://localhost", secret: undefined })':
+    "secret is undefined: leave it out for a store without encryption",
   'new FileStore({ path: newFolder(), secret: "cat" })':
     'secret must be at least 16 bytes long, such as the output of "openssl rand -base64 32"; got 3 bytes',
   'new FileStore({ path: open.db.path, secret: "a secret that is long enough" })':
