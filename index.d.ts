@@ -2,7 +2,8 @@
  * Session stores in Rust for Node.js, as classes that fit FluidAuth's `BaseSessionStore`.
  *
  * All times are milliseconds. Every method of a store returns a Promise. It rejects bad input with a
- * {@link SessionStoreError}. Only constructors throw, and methods that are given a callback.
+ * {@link SessionStoreError}. Constructors throw it. No method takes a callback: `create`, `get`, `update`, `touch` and
+ * `delete` throw when they are given one, and the others reject.
  */
 
 // As `lib.esnext.disposable` declares them. A reference to that would need TypeScript 5.2.

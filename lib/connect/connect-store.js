@@ -133,6 +133,14 @@ class ConnectStore extends EventEmitter {
     return this.#forward("stats", undefined, callback);
   }
 
+  /** The stores call it so. */
+  async deleteByUser() {
+    throw new SessionStoreError(
+      "ERR_INVALID_OPTION",
+      "ConnectStore has no deleteByUser: it is destroyByUser",
+    );
+  }
+
   close(callback) {
     return answer(this.#close(), callback);
   }
