@@ -1,7 +1,6 @@
 // Logins that survive restarts, on Express 4 or 5 with express-session.
 import { homedir } from "node:os";
-import { FileStore } from "@fluidauth/native-store";
-import { ConnectStore } from "@fluidauth/native-store/connect";
+import { ConnectStore, FileStore } from "@fluidauth/native-store";
 import express from "express";
 import session from "express-session";
 

@@ -1,7 +1,6 @@
 // examples/minimal/express.mjs with types: `req.session.userId` is a number here and in the store.
 import { homedir } from "node:os";
-import { FileStore } from "@fluidauth/native-store";
-import { ConnectStore } from "@fluidauth/native-store/connect";
+import { ConnectStore, FileStore } from "@fluidauth/native-store";
 import express, { type RequestHandler } from "express";
 import session, { type SessionData } from "express-session";
 

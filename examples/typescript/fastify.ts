@@ -2,8 +2,7 @@
 import { homedir } from "node:os";
 import fastifyCookie from "@fastify/cookie";
 import fastifySession from "@fastify/session";
-import { FileStore } from "@fluidauth/native-store";
-import { ConnectStore } from "@fluidauth/native-store/connect";
+import { ConnectStore, FileStore } from "@fluidauth/native-store";
 import fastify, { type Session } from "fastify";
 
 declare module "fastify" {
