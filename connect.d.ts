@@ -1,13 +1,13 @@
 /**
  * The stores of this package for express-session and `@fastify/session`.
  *
- * All times are milliseconds. Every method takes a callback as its last argument, and returns a Promise where it is
- * given none. An error is a `SessionStoreError`. express-session passes it to `next`.
+ * All times are milliseconds. Methods take a callback as their last argument, and return a Promise where they are given
+ * none. Only `sessions`, `ready`, `ping` and `stats` take no callback. An error is a `SessionStoreError`. express-session passes it to `next`.
  */
 
 // @ts-ignore: any class where Node's types are not installed, as in an app on FluidAuth alone
 import { EventEmitter } from "node:events";
-import type { SessionStore } from "./index.js";
+import type { PingOptions, SessionStore } from "./index.js";
 
 /** `never` for a type of no keys or of any keys, as that of a package that is not installed. */
 type Installed<Type> = [keyof Type] extends [never] ? never : string extends keyof Type ? never : Type;
@@ -251,6 +251,23 @@ export class ConnectStore<
     options: { except?: string } | undefined,
     callback: ConnectCallback<number>,
   ): void;
+
+  /**
+   * Resolves once the store that it was made with can serve, and rejects with the reason if it cannot in time. Await it
+   * before the app listens. It takes no callback.
+   */
+  ready(options?: PingOptions): Promise<void>;
+
+  /**
+   * Checks that the store that it was made with can serve: for health checks. Resolves to the milliseconds that this took.
+   * It takes no callback.
+   * @example
+   * app.get("/healthz", (_req, res, next) => store.ping().then(() => res.send("ok"), next));
+   */
+  ping(options?: PingOptions): Promise<number>;
+
+  /** The counters and the state of the store that it was made with. It takes no callback. */
+  stats(): ReturnType<Store["stats"]>;
 
   /** Closes the store that it was made with. */
   close(): Promise<void>;

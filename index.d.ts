@@ -2,7 +2,8 @@
  * Session stores in Rust for Node.js, as classes that fit FluidAuth's `BaseSessionStore`.
  *
  * All times are milliseconds. Every method of a store returns a Promise. It rejects bad input with a
- * {@link SessionStoreError}. Only constructors throw, and methods that are given a callback.
+ * {@link SessionStoreError}. Constructors throw it. No method takes a callback: `create`, `get`, `update`, `touch` and
+ * `delete` throw when they are given one, and the others reject.
  */
 
 // As `lib.esnext.disposable` declares them. A reference to that would need TypeScript 5.2.
@@ -483,7 +484,7 @@ export interface FileStoreOptions extends SessionStoreOptions {
    * secret when it is next written. A session whose secret is not in the list is absent; `deleteByUser` ends it all
    * the same. A secret that has left the list opens the store until a sweep finds no session that needs it. 1 to 16
    * different secrets of at least 16 bytes each. They are used as they are (no password hashing), so use random bytes.
-   * Whether a store is encrypted is fixed when it is created.
+   * Whether a store is encrypted is fixed when it is created. `undefined` throws: leave the option out for none.
    * @default none: the sessions are not encrypted, and the file is readable for its owner alone
    */
   secret?: string | Uint8Array | readonly (string | Uint8Array)[];
@@ -737,7 +738,8 @@ export interface RedisStoreSettings extends SessionStoreOptions {
    *
    * What the keys are made from stands at `‹prefix›seal`. A process that is up puts it back on a server that lost it.
    * Who removes it while none is up has ended all sessions. When sessions end
-   * is not encrypted, and whoever can write to Redis can move it or bring back an older state of a session.
+   * is not encrypted, and whoever can write to Redis can move it or bring back an older state of a session. `undefined`
+   * throws: leave the option out for none.
    * @default none: sessions are JSON that any client can read
    */
   secret?: string | Uint8Array | readonly (string | Uint8Array)[];

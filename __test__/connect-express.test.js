@@ -117,6 +117,27 @@ for (const [name, createStore, skip] of [
         await assertLimits(ask);
       });
 
+      it("is saved once and sends no cookie where the route answers and drops the session", async (t) => {
+        const set = t.mock.method(limited, "set");
+        const answerFull = (req, res, next) => {
+          req.session.regenerate((error) => {
+            if (error) return next(error);
+            req.session.user = "ada";
+            req.session.save((error) => {
+              if (error?.code !== "ERR_TOO_MANY_SESSIONS") return error ? next(error) : res.end("in");
+              req.session = null;
+              res.status(409).end("full");
+            });
+          });
+        };
+        const ask = await serve(limited, {}, routes(answerFull));
+        for (const _ of [1, 2]) assert.equal((await ask("/login")).body, "in");
+        set.mock.resetCalls();
+        assert.deepEqual(await ask("/login"), { status: 409, body: "full", setCookie: undefined });
+        assert.equal(set.mock.callCount(), 1);
+        assert.equal((await limited.getByUser("ada")).length, 2);
+      });
+
       it("the callback gets the error", async () => {
         const set = (sid) =>
           new Promise((resolve) =>

@@ -39,6 +39,37 @@ const invalidOption = (words) => (error) => {
   return true;
 };
 
+describe("ready, ping and stats of a ConnectStore", () => {
+  const inner = new FileStore({ path: newFolder() });
+  const store = new ConnectStore(inner);
+
+  it("are those of its store", async () => {
+    assert.equal(await store.ready({ timeout: 5000 }), undefined);
+    assert.ok((await store.ping()) >= 0);
+    await store.set("a", { cookie: {} });
+    const { created, log, calls } = await store.stats();
+    assert.deepEqual([created, calls.ping.count], [1, 2]);
+    assert.deepEqual(log, (await inner.stats()).log);
+    await assert.rejects(store.ping({ timeout: 0 }), invalidOption(/^timeout must be /));
+  });
+
+  it("take no callback", async () => {
+    const callback = () => assert.fail("called back");
+    for (const method of ["ready", "ping", "stats"]) {
+      const words = new RegExp(`^ConnectStore\\.${method} returns a promise and takes no callback$`);
+      await assert.rejects(store[method](callback), invalidOption(words));
+      if (method !== "stats") await assert.rejects(store[method]({}, callback), invalidOption(words));
+    }
+  });
+
+  it("reject when it is closed", async () => {
+    await store.close();
+    for (const method of ["ready", "ping", "stats"]) {
+      await assert.rejects(store[method](), { code: "ERR_STORE_CLOSED" });
+    }
+  });
+});
+
 describe("new ConnectStore", () => {
   it("wants a store of ours", () => {
     const map = new Map();

@@ -12,6 +12,8 @@ const { commands } = require("../lib/cli/commands.js");
 const { commonOptions } = require("../lib/cli/common-options.js");
 const { ROOT, pages, parse, readPage } = require("../scripts/markdown");
 
+const GITHUB = "https://github.com/fluidauth/native-store";
+
 const read = (...names) => fs.readFileSync(path.join(ROOT, ...names), "utf8");
 
 const all = (text, pattern) => [...text.matchAll(pattern)].map(([, found]) => found);
@@ -25,6 +27,9 @@ describe("the documentation", () => {
 
   /** Why a link of a page leads nowhere, if it does. */
   function faultOf(page, link) {
+    const [, own] =
+      /^https:\/\/github\.com\/fluidauth\/native-store\/(?:blob|tree)\/HEAD\/(.+)$/.exec(link) ?? [];
+    if (own !== undefined) return faultOf("README.md", own);
     if (/^[a-z][a-z+.-]*:/i.test(link)) return undefined;
     const [file, anchor] = link.split("#").map(decodeURIComponent);
     const target = file === "" ? page : path.posix.join(path.posix.dirname(page), file);
@@ -50,6 +55,7 @@ describe("the documentation", () => {
       "cli.md#no-such-heading",
       "#no-such-heading",
       "../no-such-file.js",
+      `${GITHUB}/blob/HEAD/no-such-file.js`,
     ]) {
       assert.notEqual(faultOf("docs/errors.md", link), undefined, link);
     }
@@ -59,6 +65,7 @@ describe("the documentation", () => {
       "../lib/errors.js",
       "../README.md",
       "charts/get.svg",
+      `${GITHUB}/tree/HEAD/examples/login`,
     ]) {
       assert.equal(faultOf("docs/errors.md", link), undefined, link);
     }
@@ -110,12 +117,12 @@ describe("the documentation", () => {
 
   it("has a heading for each method", () => {
     const headings = parsed.get("docs/api.md").headings.map(({ text }) => text);
-    // The frameworks call `on` and `set` on a store without ConnectStore, and get an error.
-    const isMethod = (name) => name !== "on" && name !== "set";
+    // Those that say what to call in their place: the frameworks call three of them on a store without ConnectStore.
+    const isMethod = (name) => !["on", "set", "destroy", "destroyByUser"].includes(name);
     const stores = [FileStore, RedisStore, MemoryStore].flatMap(methodsOf).filter(isMethod);
     const adapter = methodsOf(ConnectStore).map((name) => `ConnectStore.${name}`);
-    // For express-session alone.
-    const internal = ["generate", "createSession", "regenerate", "load"].map(
+    // For express-session alone, and one that says what to call in its place.
+    const internal = ["generate", "createSession", "regenerate", "load", "deleteByUser"].map(
       (name) => `ConnectStore.${name}`,
     );
     const names = sorted([...stores, ...adapter]).filter((name) => !internal.includes(name));

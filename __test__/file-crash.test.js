@@ -75,7 +75,7 @@ class Scene {
 
   constructor(place, { secret, isKeptOpen }) {
     this.place = place;
-    this.options = { path: place.next(), secret };
+    this.options = { path: place.next(), ...(secret && { secret }) };
     this.store = isKeptOpen ? new FileStore(this.options) : null;
   }
 

@@ -202,7 +202,7 @@ for (const [name, secret] of [
       const packed = fs.readFileSync(path.join(FIXTURES, `${name}.mdb.gz`));
       fs.writeFileSync(path.join(folder, "data.mdb"), zlib.gunzipSync(packed));
       assert.equal(formatOf(folder), 1);
-      return { path: folder, secret, sweepInterval: 0 };
+      return { path: folder, ...(secret && { secret }), sweepInterval: 0 };
     }
 
     async function check(store, expected = ids) {

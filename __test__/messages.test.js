@@ -122,6 +122,10 @@ mistakes("values of options", {
 });
 
 mistakes("secrets", {
+  "new FileStore({ path: newFolder(), secret: env.SESSION_FILE_SECRET })":
+    "secret is undefined: leave it out for a store without encryption",
+  'new RedisStore({ url: "redis://localhost", secret: undefined })':
+    "secret is undefined: leave it out for a store without encryption",
   'new FileStore({ path: newFolder(), secret: "cat" })':
     'secret must be at least 16 bytes long, such as the output of "openssl rand -base64 32"; got 3 bytes',
   'new FileStore({ path: open.db.path, secret: "a secret that is long enough" })':
@@ -157,6 +161,7 @@ mistakes("stores for express-session and @fastify/session", {
     "the store is the class ConnectStore: give an instance, new ConnectStore(store)",
   'store.get("mine", (error, session) => {})': `MemoryStore.get returns a promise and takes no callback. express-session and @fastify/session need ${CONNECT}`,
   "store.size((error, size) => {})": `MemoryStore.size returns a promise and takes no callback. express-session and @fastify/session need ${CONNECT}`,
+  "store.ping((error) => {})": `MemoryStore.ping returns a promise and takes no callback. express-session and @fastify/session need ${CONNECT}`,
   "new ConnectStore()":
     "store must be a store of this package, such as new FileStore({ path }); got undefined",
   "new ConnectStore(FileStore)":
@@ -168,6 +173,8 @@ mistakes("stores for express-session and @fastify/session", {
 
 mistakes("users", {
   "connect.destroyByUser(5)": `destroyByUser needs the option userId, which says whose a session is: ${USER_ID}`,
+  "connect.deleteByUser(5)": "ConnectStore has no deleteByUser: it is destroyByUser",
+  "store.destroyByUser(5)": "MemoryStore has no destroyByUser: it is deleteByUser",
   "connect.getByUser(5)": `getByUser needs the option userId, which says whose a session is: ${USER_ID}`,
   "store.deleteByUser(5, { except: null })":
     "except must be the id of the session to keep, a non-empty string of at most 256 bytes; got null",
@@ -245,12 +252,14 @@ it("a store in the place of a ConnectStore answers requests of @fastify/session 
   app.register(require("@fastify/cookie"));
   app.register(require("@fastify/session"), { secret, store, cookie: { secure: false } });
   app.get("/", async () => "unreachable");
-  const fails = async (cookies) => {
-    const { statusCode, body } = await app.inject({ url: "/", cookies });
+  app.get("/login", async ({ session }) => session.regenerate());
+  const fails = async (cookies, url = "/") => {
+    const { statusCode, body } = await app.inject({ url, cookies });
     assert.equal(statusCode, 500);
     assert.match(JSON.parse(body).message, /new ConnectStore\(store\)/);
   };
   await fails({});
+  await fails({}, "/login");
   await app.ready();
   await fails({ sessionId: require("@fastify/cookie").sign("x".repeat(32), secret) });
   await app.close();
@@ -265,6 +274,14 @@ it("a method without its store says how to call it", async () => {
   }
   const { close, stats } = store;
   await assert.rejects(close(), { name: "TypeError", message: message("close") });
+  for (const name of ["sessions", "ids"]) {
+    const method = store[name];
+    await assert.rejects(method().next(), { name: "TypeError", message: message(name) });
+  }
+  for (const name of ["ready", "ping"]) {
+    const method = store[name];
+    await assert.rejects(method(), { name: "TypeError", message: message(name) });
+  }
   await assert.rejects(stats.call({}), { name: "TypeError", message: message("stats") });
 });
 

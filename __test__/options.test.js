@@ -125,7 +125,7 @@ describe("options of FileStore", () => {
 
   it("may all be left out but the path", async () => {
     const folder = newFolder();
-    const store = new FileStore({ path: folder, durability: undefined, secret: undefined });
+    const store = new FileStore({ path: folder, durability: undefined });
     assert.deepEqual(store.db, { type: "file", path: fs.realpathSync(folder) });
     await store.close();
   });
@@ -259,7 +259,6 @@ describe("options of FileStore", () => {
       ],
       [{ maxBytes: 2 ** 30 }, /^maxBytes must be left out, as the open store of this path has it/],
       [{ sweepInterval: 1 }, /^sweepInterval must be 60000/],
-      [{ secret: undefined }, /^secret must be given, as this process has the store .*; got no secret$/],
       [{ secret: Buffer.alloc(32, 2) }, /^secret must be the same .* got a different secret$/],
     ]) {
       refusesFile({ ...open, ...options }, words);

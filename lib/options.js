@@ -119,12 +119,18 @@ const durability = oneOf(
   },
 );
 
+// What it must be is for `secrets.js` to say. An environment variable that is missing must not store plaintext.
+const secret = {
+  expected: "a secret",
+  accepts: () => true,
+  ifUndefined: "leave it out for a store without encryption",
+};
+
 const fileOptions = {
   path,
   commandTimeout: timeout,
   durability,
-  // What it must be is for `readSecrets` to say.
-  secret: { expected: "a secret", accepts: () => true },
+  secret,
   // The addon has a constant of the same: less has no room for what a single write may need.
   maxBytes: bytes(2 ** 20),
   readOnly: boolean,
@@ -132,7 +138,7 @@ const fileOptions = {
   ...common,
 };
 
-// What these must be is for `redis-servers.js` and `secrets.js` to say.
+// What these must be is for `redis-servers.js` to say.
 const judgedLater = { expected: "given", accepts: () => true };
 
 const redisOptions = {
@@ -153,7 +159,7 @@ const redisOptions = {
     expected: "a non-empty string of at most 256 bytes",
     accepts: (value) => text.accepts(value) && Buffer.byteLength(value) <= 256,
   },
-  secret: judgedLater,
+  secret,
   commandTimeout: redisCallTimeout,
   connectTimeout: timeout,
   waitReplicas: {
@@ -220,7 +226,8 @@ const sessionsOptions = { userId: { expected: "a user id", accepts: () => true }
 const pingOptions = { timeout };
 
 /**
- * The given options that are not `undefined`. Throws for one that is unknown, out of range, or required and missing.
+ * The given options that are not `undefined`. Throws for one that is unknown, out of range, or required and missing. An
+ * option with `ifUndefined` must not be `undefined` either.
  * @param {{ of?: string, within?: string, required?: string[], main?: string }} what `of`: the class or method whose
  *   options they are. `within`: the option that they are the value of. `main`: the option that a string was meant for.
  */
@@ -233,8 +240,9 @@ function validateOptions(options = {}, known, { of, within, required = [], main 
   const given = {};
   for (const [name, value] of Object.entries(options)) {
     if (!Object.hasOwn(known, name)) throw unknownOption(name, Object.keys(known), within ?? of);
+    const { expected, accepts, describe = describeValue, read, ifUndefined } = known[name];
+    if (value === undefined && ifUndefined) throw invalid(`${nameOf(name)} is undefined: ${ifUndefined}`);
     if (value === undefined) continue;
-    const { expected, accepts, describe = describeValue, read } = known[name];
     if (!accepts(value)) throw invalidOption(nameOf(name), expected, describe(value));
     given[name] = read ? read(value) : value;
   }

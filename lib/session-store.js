@@ -278,13 +278,13 @@ class SessionStore {
   }
 
   async *ids() {
-    for await (const { ids } of this.#pages(KIND.ids, native.ids)) yield* ids;
+    for await (const { ids } of SessionStore.#pages(this, KIND.ids, native.ids)) yield* ids;
   }
 
   async *sessions(options) {
     let unreadable = 0;
     const begin = (store, next) => beginSessions(store, options, next);
-    for await (const page of this.#pages(KIND.sessions, begin)) {
+    for await (const page of SessionStore.#pages(this, KIND.sessions, begin)) {
       unreadable += page.unreadable;
       for await (const { texts, created } of partsOf(page.found)) {
         for (const [at, time] of created.entries()) {
@@ -304,12 +304,16 @@ class SessionStore {
     this.#events.cleared(this.db.type === "redis" ? null : ended);
   }
 
-  async ready(options) {
-    await SessionStore.#probe(this, options, READY_TIMEOUT);
+  async ready(options, callback) {
+    if (!SessionStore.#isStore(this)) throw withoutStore("ready");
+    refuseCallback(callback ?? options, this, "ready");
+    await this.#probe(options, READY_TIMEOUT);
   }
 
-  async ping(options) {
-    return SessionStore.#probe(this, options);
+  async ping(options, callback) {
+    if (!SessionStore.#isStore(this)) throw withoutStore("ping");
+    refuseCallback(callback ?? options, this, "ping");
+    return this.#probe(options);
   }
 
   async stats(callback) {
@@ -348,6 +352,19 @@ class SessionStore {
   /** @fastify/session calls it. */
   set() {
     throw needsConnectStore(this.constructor.name);
+  }
+
+  /** @fastify/session calls it first where a login regenerates its session. */
+  destroy() {
+    throw needsConnectStore(this.constructor.name);
+  }
+
+  /** `ConnectStore` calls it so. */
+  async destroyByUser() {
+    throw new SessionStoreError(
+      "ERR_INVALID_OPTION",
+      `${this.constructor.name} has no destroyByUser: it is deleteByUser`,
+    );
   }
 
   #load(sessionId, read, given) {
@@ -450,18 +467,18 @@ class SessionStore {
   }
 
   /** The pages of a native call that takes where to go on. Leaving early ends what the addon keeps for the next one. */
-  async *#pages(kind, method) {
+  static async *#pages(self, kind, method) {
     let next;
     try {
       do {
-        const page = await SessionStore.#call(this, kind, method, ...(next === undefined ? [] : [next]));
+        const page = await SessionStore.#call(self, kind, method, ...(next === undefined ? [] : [next]));
         next = page.next;
         yield page;
         // Microtasks alone, which is what a loop with nothing but reads makes, would keep all else waiting.
         if (next !== undefined) await setImmediate();
       } while (next !== undefined);
     } finally {
-      if (next !== undefined) callNative(() => native.endScan(this.#store, next));
+      if (next !== undefined) callNative(() => native.endScan(self.#store, next));
     }
   }
 
@@ -487,11 +504,11 @@ class SessionStore {
   }
 
   /** Resolves, once the store can serve, to the milliseconds that it took to know. */
-  static #probe(self, options, limit) {
-    return SessionStore.#call(self, KIND.ping, async (store) => {
+  #probe(options, limit) {
+    return SessionStore.#call(this, KIND.ping, async (store) => {
       const { timeout = limit ?? pingTimeout(store) } = validateOptions(options, pingOptions, { of: "ping" });
       const begun = now();
-      await probe(store, self.db.type, timeout);
+      await probe(store, this.db.type, timeout);
       return now() - begun;
     });
   }

@@ -28,7 +28,13 @@ const inferred = new ConnectStore(new FileStore({ path: "./sessions" }), {
   userId: (kept) => kept.passport?.user,
 });
 export const isSound = async () => (await inferred.store.verify()).ok;
-export const asFile = new ConnectStore<SessionData, FileStore>(inferred.store).store.backup("./copy");
+export const health = async (): Promise<[number, string]> => {
+  await inferred.ready({ timeout: 1000 });
+  return [await inferred.ping(), (await inferred.stats()).state];
+};
+const file = new ConnectStore<SessionData, FileStore>(inferred.store);
+export const asFile = file.store.backup("./copy");
+export const fileBytes = async (): Promise<number> => (await file.stats()).fileBytes;
 const typed = new ConnectStore<SessionData>(new MemoryStore<{ anything: unknown }>(), {
   ttl: (kept) => (kept.isAdmin ? DAY / 24 : DAY),
   userId: (kept) => kept.passport?.user,

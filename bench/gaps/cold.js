@@ -57,8 +57,8 @@ const CALLS = {
 /** The longest gap in milliseconds during a call that looks at many sessions. */
 async function longestGapOfCold({ store: kind, call: name }) {
   if (kind === "memory") return measure(new MemoryStore(), CALLS[name]);
-  const secret = kind === "encrypted file" ? SECRET : undefined;
-  return withDirectory(os.tmpdir(), (path) => measure(new FileStore({ path, secret }), CALLS[name]));
+  const secret = kind === "encrypted file" ? { secret: SECRET } : {};
+  return withDirectory(os.tmpdir(), (path) => measure(new FileStore({ path, ...secret }), CALLS[name]));
 }
 
 async function measure(store, { count, sessionOf, call }) {

@@ -1,7 +1,6 @@
 // Logins that survive restarts, on Express 4 or 5 with express-session.
 import { homedir } from "node:os";
-import { FileStore } from "@fluidauth/native-store";
-import { ConnectStore } from "@fluidauth/native-store/connect";
+import { ConnectStore, FileStore } from "@fluidauth/native-store";
 import express from "express";
 import session from "express-session";
 
@@ -21,7 +20,7 @@ function checkPassword(req, res, next) {
 
 const app = express();
 app.set("trust proxy", "loopback, uniquelocal"); // the proxy that speaks HTTPS
-app.get("/healthz", (_req, res, next) => store.store.ping().then(() => res.send("ok\n"), next));
+app.get("/healthz", (_req, res, next) => store.ping().then(() => res.send("ok\n"), next));
 app.use(session({ store, secret, cookie, resave: false, saveUninitialized: false }), express.json());
 app.get("/", (req, res) => res.json({ userId: req.session.userId ?? null }));
 app.post("/login", checkPassword, (req, res, next) => {

@@ -2,8 +2,7 @@
 import { homedir } from "node:os";
 import fastifyCookie from "@fastify/cookie";
 import fastifySession from "@fastify/session";
-import { FileStore } from "@fluidauth/native-store";
-import { ConnectStore } from "@fluidauth/native-store/connect";
+import { ConnectStore, FileStore } from "@fluidauth/native-store";
 import fastify from "fastify";
 
 const { PORT = "3000", HOST, NODE_ENV, NATIVE_STORE_PATH, SESSION_SECRET: secret } = process.env;
@@ -22,7 +21,7 @@ function findUser({ name, password }) {
 }
 
 const app = fastify({ trustProxy: "loopback, uniquelocal" }); // the proxy that speaks HTTPS
-app.get("/healthz", () => store.store.ping().then(() => "ok\n"));
+app.get("/healthz", () => store.ping().then(() => "ok\n"));
 await app.register(fastifyCookie);
 await app.register(fastifySession, { store, secret, cookie, saveUninitialized: false });
 app.get("/", async ({ session }) => ({ userId: session.userId ?? null }));

@@ -1,6 +1,6 @@
 "use strict";
 
-const { ConnectStore } = require("@fluidauth/native-store/connect");
+const { ConnectStore } = require("@fluidauth/native-store");
 
 const MINUTE = 60_000;
 

@@ -1,7 +1,6 @@
 // examples/minimal/express.mjs with types: `req.session.userId` is a number here and in the store.
 import { homedir } from "node:os";
-import { FileStore } from "@fluidauth/native-store";
-import { ConnectStore } from "@fluidauth/native-store/connect";
+import { ConnectStore, FileStore } from "@fluidauth/native-store";
 import express, { type RequestHandler } from "express";
 import session, { type SessionData } from "express-session";
 
@@ -31,7 +30,7 @@ const checkPassword: RequestHandler = (req, res, next) => {
 const app = express();
 app.set("trust proxy", "loopback, uniquelocal"); // the proxy that speaks HTTPS
 app.get("/healthz", (_req, res, next) => {
-  store.store.ping().then(() => res.send("ok\n"), next);
+  store.ping().then(() => res.send("ok\n"), next);
 });
 app.use(
   session({

@@ -2,8 +2,7 @@
 import { homedir } from "node:os";
 import fastifyCookie from "@fastify/cookie";
 import fastifySession from "@fastify/session";
-import { FileStore } from "@fluidauth/native-store";
-import { ConnectStore } from "@fluidauth/native-store/connect";
+import { ConnectStore, FileStore } from "@fluidauth/native-store";
 import fastify, { type Session } from "fastify";
 
 declare module "fastify" {
@@ -33,7 +32,7 @@ function findUser({ name, password }: Credentials): { id: number } | null {
 }
 
 const app = fastify({ trustProxy: "loopback, uniquelocal" }); // the proxy that speaks HTTPS
-app.get("/healthz", () => store.store.ping().then(() => "ok\n"));
+app.get("/healthz", () => store.ping().then(() => "ok\n"));
 await app.register(fastifyCookie);
 await app.register(fastifySession, {
   store,

@@ -58,7 +58,7 @@ function ownerOfStore(options) {
 function openStore(options, how = {}, storeOptions = {}) {
   const { isRead = false, isCreated = false, hint = "", onlyFiles } = how;
   const { redis } = locateStore(options);
-  const given = { secret: readSecrets(options), sweepInterval: 0, [isTool]: true, ...storeOptions };
+  const given = { ...readSecrets(options), sweepInterval: 0, [isTool]: true, ...storeOptions };
   if (redis && onlyFiles) throw wrongUsage(onlyFiles);
   if (!redis && !isCreated) findFiles(options, hint);
   // Here, so that help needs no addon. And before root becomes somebody who may not read it.

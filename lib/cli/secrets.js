@@ -3,16 +3,16 @@
 const fs = require("node:fs");
 const { reasonOf, wrongUsage } = require("./failures.js");
 
-/** The secrets of the store, the one that encrypts first; `undefined` where none are given. */
+/** The option `secret` of the store, with the one that encrypts first. Empty options where none are given. */
 function readSecrets(options) {
   const file = options["secret-file"];
   if (file !== undefined) {
     const secrets = linesOf(readFile(file));
     if (secrets.length === 0) throw wrongUsage(`the secret file ${file} is empty`);
-    return secrets;
+    return { secret: secrets };
   }
   const secrets = linesOf(process.env.NATIVE_STORE_SECRET ?? "");
-  return secrets.length > 0 ? secrets : undefined;
+  return secrets.length > 0 ? { secret: secrets } : {};
 }
 
 function readFile(file) {

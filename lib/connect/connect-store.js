@@ -121,6 +121,26 @@ class ConnectStore extends EventEmitter {
     return answer(this.#destroyByUser(userId, options), callback);
   }
 
+  ready(options, callback) {
+    return this.#forward("ready", options, callback);
+  }
+
+  ping(options, callback) {
+    return this.#forward("ping", options, callback);
+  }
+
+  stats(callback) {
+    return this.#forward("stats", undefined, callback);
+  }
+
+  /** The stores call it so. */
+  async deleteByUser() {
+    throw new SessionStoreError(
+      "ERR_INVALID_OPTION",
+      "ConnectStore has no deleteByUser: it is destroyByUser",
+    );
+  }
+
   close(callback) {
     return answer(this.#close(), callback);
   }
@@ -175,6 +195,16 @@ class ConnectStore extends EventEmitter {
       }
       callback(null, session);
     });
+  }
+
+  async #forward(method, options, callback) {
+    if (typeof (callback ?? options) === "function") {
+      throw new SessionStoreError(
+        "ERR_INVALID_OPTION",
+        `ConnectStore.${method} returns a promise and takes no callback`,
+      );
+    }
+    return this.#store[method](options);
   }
 
   #classesFor(req) {
