@@ -738,7 +738,7 @@ export interface RedisStoreSettings extends SessionStoreOptions {
    *
    * What the keys are made from stands at `‹prefix›seal`. A process that is up puts it back on a server that lost it.
    * Who removes it while none is up has ended all sessions. When sessions end
-   * is not encrypted, and whoever can write to Redis can move it or bring back an older state of a session. `undefined`
+   * is not encrypted, and anyone who can write to Redis can move it or bring back an older state of a session. `undefined`
    * throws: leave the option out for none.
    * @default none: sessions are JSON that any client can read
    */

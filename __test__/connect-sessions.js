@@ -131,7 +131,7 @@ function connectSessions(connectOf, createStore, ConnectStore, failsWith) {
     assert.deepEqual((await only(connect)).session.cart, [1]);
   });
 
-  it("may be left early, and refuses a user who is none", async () => {
+  it("may be left early, and refuses what cannot be a user", async () => {
     const connect = connectOf(byUser);
     for (const sid of ["a", "b", "c"]) await connect.set(sid, { cookie: cookie(HOUR), user: "ada" });
     for await (const { sid } of connect.sessions()) {

@@ -46,7 +46,7 @@ describe("the check of the code on the pages", () => {
   const faults = async (language, code) => faultsOf(newFolder(), page(language, code));
 
   for (const [title, language, code, expected] of [
-    ["syntax that is none", "js", "const store = new FileStore({ path );", /^page\.md:4: /],
+    ["wrong syntax", "js", "const store = new FileStore({ path );", /^page\.md:4: /],
     ["an option that there is not", "js", "new FileStore({ path, maxSession: 1 });", /'maxSession'/],
     ["a class that there is not", "js", "new FileSotre({ path });", /'FileSotre'/],
     ["an export that there is not", "js", 'import { Fluid } from "@fluidauth/native-store";', /'Fluid'/],
@@ -54,7 +54,7 @@ describe("the check of the code on the pages", () => {
     ["a method that there is not", "js", 'await store.destroyAll("ada");', /'destroyAll'/],
     ["a wrong type", "ts", 'const port: number = "3000";', /'string' is not assignable/],
     ["a signature of no method", "ts", "size(): Promise<string>;", /nothing has these members/],
-    ["a shell's syntax that is none", "sh", "echo $(ls", /page\.md:4: /],
+    ["wrong syntax of a shell", "sh", "echo $(ls", /page\.md:4: /],
     ["a command that there is not", "sh", "npx native-store lst", /lst.*no such command/],
     ["a command's option that there is not", "sh", "npx native-store list --usr 1", /no option --usr/],
   ]) {

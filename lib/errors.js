@@ -60,9 +60,23 @@ function kindOf(value) {
   return `${typeof value === "object" ? "an" : "a"} ${typeof value}`;
 }
 
-/** The error for an option whose value is not accepted. */
-function invalidOption(option, expected, given) {
-  return new SessionStoreError("ERR_INVALID_OPTION", `${option} must be ${expected}; got ${given}`);
+/** The error for what the app has done wrong, in words of its own. */
+function misuse(message, options) {
+  return new SessionStoreError("ERR_INVALID_OPTION", message, options);
 }
 
-module.exports = { SessionStoreError, calledAt, onBehalfOf, makeError, fromNative, invalidOption, kindOf };
+/** The error for an option whose value is not accepted. */
+function invalidOption(option, expected, given) {
+  return misuse(`${option} must be ${expected}; got ${given}`);
+}
+
+module.exports = {
+  SessionStoreError,
+  calledAt,
+  onBehalfOf,
+  makeError,
+  fromNative,
+  invalidOption,
+  kindOf,
+  misuse,
+};

@@ -1,7 +1,7 @@
 "use strict";
 
 const { callOutside } = require("./callbacks.js");
-const { SessionStoreError, kindOf } = require("./errors.js");
+const { kindOf, misuse } = require("./errors.js");
 const { isPossibleId } = require("./session-id.js");
 
 // Registered, so that two copies of this package in one process do not wrap twice.
@@ -152,8 +152,7 @@ function mayBeId(id) {
 const isForWantOfCookies = (error, req) => req.cookies === undefined && error instanceof TypeError;
 
 function withoutCookies(cause) {
-  return new SessionStoreError(
-    "ERR_INVALID_OPTION",
+  return misuse(
     "req.cookies is missing: app.use(cookieParser()), of cookie-parser, must come before app.use(auth.session())",
     { cause },
   );
@@ -201,7 +200,7 @@ function define(session, key, value) {
 function assertSession(session) {
   const fault = faultOf(session);
   if (!fault) return;
-  throw new SessionStoreError("ERR_INVALID_OPTION", `session must be a FluidAuth Session, got ${fault}`);
+  throw misuse(`session must be a FluidAuth Session, got ${fault}`);
 }
 
 function faultOf(session) {

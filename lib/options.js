@@ -2,7 +2,7 @@
 
 const { isUint8Array } = require("node:util/types");
 const { fileURLToPath } = require("node:url");
-const { SessionStoreError, invalidOption, kindOf } = require("./errors.js");
+const { invalidOption, kindOf, misuse } = require("./errors.js");
 const { hintFor } = require("./option-hints.js");
 const { isPossibleId } = require("./session-id.js");
 const { likelySpelling } = require("./spelling.js");
@@ -241,7 +241,7 @@ function validateOptions(options = {}, known, { of, within, required = [], main 
   for (const [name, value] of Object.entries(options)) {
     if (!Object.hasOwn(known, name)) throw unknownOption(name, Object.keys(known), within ?? of);
     const { expected, accepts, describe = describeValue, read, ifUndefined } = known[name];
-    if (value === undefined && ifUndefined) throw invalid(`${nameOf(name)} is undefined: ${ifUndefined}`);
+    if (value === undefined && ifUndefined) throw misuse(`${nameOf(name)} is undefined: ${ifUndefined}`);
     if (value === undefined) continue;
     if (!accepts(value)) throw invalidOption(nameOf(name), expected, describe(value));
     given[name] = read ? read(value) : value;
@@ -249,13 +249,13 @@ function validateOptions(options = {}, known, { of, within, required = [], main 
   const missing = required.find((name) => !Object.hasOwn(given, name));
   if (missing !== undefined) {
     const got = Object.hasOwn(options, missing) ? "; got undefined" : "";
-    throw invalid(`${nameOf(missing)} is required: ${known[missing].required}${got}`);
+    throw misuse(`${nameOf(missing)} is required: ${known[missing].required}${got}`);
   }
   for (const name of Object.keys(given)) {
     const { needs } = known[name];
     if (needs && !Object.hasOwn(given, needs)) {
       const { expected } = known[needs];
-      throw invalid(`${nameOf(name)} needs ${needs} beside it: ${needs} must be ${expected}; got undefined`);
+      throw misuse(`${nameOf(name)} needs ${needs} beside it: ${needs} must be ${expected}; got undefined`);
     }
   }
   return given;
@@ -263,10 +263,8 @@ function validateOptions(options = {}, known, { of, within, required = [], main 
 
 const describeValue = (value) => (typeof value === "number" ? String(value) : kindOf(value));
 
-const invalid = (message) => new SessionStoreError("ERR_INVALID_OPTION", message);
-
 const unknownOption = (name, known, of) =>
-  invalid(`${of} has no option ${JSON.stringify(name)}: ${hintFor(name, known, of)}`);
+  misuse(`${of} has no option ${JSON.stringify(name)}: ${hintFor(name, known, of)}`);
 
 module.exports = {
   isTool,

@@ -1,7 +1,7 @@
 "use strict";
 
 const { domainToASCII } = require("node:url");
-const { SessionStoreError, invalidOption, kindOf } = require("./errors.js");
+const { invalidOption, kindOf, misuse } = require("./errors.js");
 const { sentinelOptions, validateOptions } = require("./options.js");
 
 const DEFAULT_PORT = 6379;
@@ -26,8 +26,6 @@ const OTHER_UNIX_SOCKET = /^(?:unix:|(?:redis|valkey)s?(?:\+unix|-socket):|\/)/i
 const MAX_SOCKET_PATH = process.platform === "linux" ? 107 : 103;
 const NO_HOST = /^[a-z]+:\/\/(?:[^/?#]*@)?(?::\d*)?(?:$|[/?#])/i;
 
-const invalid = (message) => new SessionStoreError("ERR_INVALID_OPTION", message);
-
 /**
  * The servers of the options, of which one kind must be given, and how to log in; no error shows a URL, as it may have a
  * password.
@@ -37,7 +35,7 @@ function readServers({ url, cluster, sentinel, ...login }) {
   const kinds = Object.entries({ url, cluster, sentinel }).filter(([, value]) => value !== undefined);
   if (kinds.length !== 1) {
     const given = kinds.length === 0 ? "" : `; got ${kinds.map(([name]) => name).join(" and ")}`;
-    throw invalid(`RedisStore needs ${SERVERS}${given}`);
+    throw misuse(`RedisStore needs ${SERVERS}${given}`);
   }
   if (url !== undefined) {
     return { mode: "single", servers: [readServer("url", SERVER, url, DEFAULT_PORT, login)] };
@@ -49,7 +47,7 @@ function readServers({ url, cluster, sentinel, ...login }) {
 function checkLogin({ username, password, credentials }) {
   if (credentials === undefined) return;
   const other = Object.entries({ username, password }).find(([, value]) => value !== undefined);
-  if (other) throw invalid(`${other[0]} and credentials exclude each other: credentials gives the login`);
+  if (other) throw misuse(`${other[0]} and credentials exclude each other: credentials gives the login`);
 }
 
 /** The login that a place has, with what the options add. Each part is said once. */
@@ -57,12 +55,12 @@ function joinLogin(place, own, { username, password, credentials }) {
   for (const [name, value] of Object.entries({ username, password })) {
     if (own[name] === undefined) continue;
     if (credentials !== undefined) {
-      throw invalid(`credentials gives the login: remove the ${name} from ${place}`);
+      throw misuse(`credentials gives the login: remove the ${name} from ${place}`);
     }
-    if (value !== undefined) throw invalid(`${name} is given twice: as an option, and in ${place}`);
+    if (value !== undefined) throw misuse(`${name} is given twice: as an option, and in ${place}`);
   }
   if (username !== undefined && password === undefined && own.password === undefined) {
-    throw invalid("password is required where username is given");
+    throw misuse("password is required where username is given");
   }
   return { username: own.username ?? username, password: own.password ?? password };
 }
@@ -87,7 +85,7 @@ function readSentinel(sentinel, login) {
   }
   const joined = joinLogin("sentinel", { username, password }, login);
   if (joined.username !== undefined && joined.password === undefined) {
-    throw invalid("sentinel.password is required where sentinel.username is given");
+    throw misuse("sentinel.password is required where sentinel.username is given");
   }
   // Of its host and port the sentinels tell.
   const masterLogin = { host: "", port: 0, tls, ...joined, database: database ?? 0 };

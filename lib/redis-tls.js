@@ -1,15 +1,14 @@
 "use strict";
 
 const fs = require("node:fs");
-const { SessionStoreError } = require("./errors.js");
+const { misuse } = require("./errors.js");
 const { tlsOptions, validateOptions } = require("./options.js");
 
 /** What connections by TLS are made with; nothing where no server is reached so. */
 function readTls(given, { servers, masterLogin }) {
   if (!masterLogin?.tls && !servers.some((server) => server.tls)) {
     if (given === undefined) return {};
-    throw new SessionStoreError(
-      "ERR_INVALID_OPTION",
+    throw misuse(
       "tls needs URLs that begin with rediss:// or valkeys://; the given ones connect without TLS",
     );
   }

@@ -4,7 +4,7 @@ const { setImmediate } = require("node:timers/promises");
 const { clockOffset } = require("./clock.js");
 const { createAt } = require("./create-at.js");
 const native = require("./native.js");
-const { SessionStoreError, calledAt, fromNative } = require("./errors.js");
+const { SessionStoreError, calledAt, fromNative, misuse } = require("./errors.js");
 const { Events } = require("./events.js");
 const { READY_TIMEOUT, describeProblem, pingTimeout, probe } = require("./health.js");
 const { KIND, KINDS, now } = require("./metrics.js");
@@ -46,18 +46,14 @@ const CONNECT = 'new ConnectStore(store), from "@fluidauth/native-store"';
 /** Nobody would call it, and the app would wait for ever. */
 function refuseCallback(callback, store, method) {
   if (typeof callback !== "function") return;
-  throw new SessionStoreError(
-    "ERR_INVALID_OPTION",
+  throw misuse(
     `${store?.constructor?.name}.${method} returns a promise and takes no callback. express-session and @fastify/session ` +
       `need ${CONNECT}`,
   );
 }
 
 const needsConnectStore = (name) =>
-  new SessionStoreError(
-    "ERR_INVALID_OPTION",
-    `${name} is not a store for express-session or @fastify/session: give them ${CONNECT}`,
-  );
+  misuse(`${name} is not a store for express-session or @fastify/session: give them ${CONNECT}`);
 
 const withoutStore = (method) =>
   new TypeError(
@@ -361,10 +357,7 @@ class SessionStore {
 
   /** `ConnectStore` calls it so. */
   async destroyByUser() {
-    throw new SessionStoreError(
-      "ERR_INVALID_OPTION",
-      `${this.constructor.name} has no destroyByUser: it is deleteByUser`,
-    );
+    throw misuse(`${this.constructor.name} has no destroyByUser: it is deleteByUser`);
   }
 
   #load(sessionId, read, given) {

@@ -4,7 +4,7 @@ const { wrongUsage } = require("./failures.js");
 
 const UNITS = { s: 1000, min: 60_000, h: 3_600_000, d: 86_400_000 };
 const AGO = /^([1-9]\d{0,8})(s|min|h|d)$/;
-// A time of day has its zone: that of this machine may be another than whoever types it thinks.
+// A time of day needs its zone: the operator may expect a different one than that of this machine.
 const TIME = /^\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d{1,3})?)?(Z|[+-]\d\d:\d\d))?$/;
 
 const ACCEPTED =

@@ -2,7 +2,7 @@
 
 const { EventEmitter } = require("node:events");
 const { inspect } = require("node:util");
-const { SessionStoreError, onBehalfOf } = require("../errors.js");
+const { SessionStoreError, misuse, onBehalfOf } = require("../errors.js");
 const { publishDropped } = require("../events.js");
 const { deleteByUserOptions, validateOptions } = require("../options.js");
 const { decode } = require("../session-codec.js");
@@ -55,10 +55,7 @@ class ConnectStore extends EventEmitter {
   /** express-session calls it on whatever is given as its store. */
   static on(...args) {
     if (args[0] instanceof EventEmitter) return EventEmitter.on(...args);
-    throw new SessionStoreError(
-      "ERR_INVALID_OPTION",
-      "the store is the class ConnectStore: give an instance, new ConnectStore(store)",
-    );
+    throw misuse("the store is the class ConnectStore: give an instance, new ConnectStore(store)");
   }
 
   [inspect.custom](depth, options) {
@@ -135,10 +132,7 @@ class ConnectStore extends EventEmitter {
 
   /** The stores call it so. */
   async deleteByUser() {
-    throw new SessionStoreError(
-      "ERR_INVALID_OPTION",
-      "ConnectStore has no deleteByUser: it is destroyByUser",
-    );
+    throw misuse("ConnectStore has no deleteByUser: it is destroyByUser");
   }
 
   close(callback) {
@@ -199,10 +193,7 @@ class ConnectStore extends EventEmitter {
 
   async #forward(method, options, callback) {
     if (typeof (callback ?? options) === "function") {
-      throw new SessionStoreError(
-        "ERR_INVALID_OPTION",
-        `ConnectStore.${method} returns a promise and takes no callback`,
-      );
+      throw misuse(`ConnectStore.${method} returns a promise and takes no callback`);
     }
     return this.#store[method](options);
   }
@@ -210,8 +201,7 @@ class ConnectStore extends EventEmitter {
   #classesFor(req) {
     if (this.#classes === undefined) {
       if (this.#generateNew === undefined) {
-        throw new SessionStoreError(
-          "ERR_INVALID_OPTION",
+        throw misuse(
           "createSession and load need express-session: call session({ store, … }) with this store first",
         );
       }
@@ -501,7 +491,7 @@ class ConnectStore extends EventEmitter {
     return found;
   }
 
-  /** What the store's entry has of a session of this store, or `null` where it is none. */
+  /** The entry of a session as Connect sees it. `null` if the session is not under this prefix, or not of Connect. */
   #owned({ session: record, createdAt, expiresAt }) {
     const { prefix } = this.#options;
     if (!record.sessionId.startsWith(prefix)) return null;

@@ -1,6 +1,6 @@
 "use strict";
 
-const { invalidOption, kindOf, SessionStoreError } = require("../errors.js");
+const { invalidOption, kindOf, misuse } = require("../errors.js");
 const { warnOfSeconds } = require("../durations.js");
 const { validateOptions } = require("../options.js");
 const { SessionStore, maxLifetime, maxSessionsPerUser } = require("../session-store.js");
@@ -74,10 +74,7 @@ const USER_ID = "new ConnectStore(store, { userId: (session) => session.userId }
 /** Throws where no session has a user, so that a call would find none and say nothing. */
 function requireUserId({ userId }, method) {
   if (userId !== undefined) return;
-  throw new SessionStoreError(
-    "ERR_INVALID_OPTION",
-    `${method} needs the option userId, which says whose a session is: ${USER_ID}`,
-  );
+  throw misuse(`${method} needs the option userId, which says whose a session is: ${USER_ID}`);
 }
 
 let hasWarned = false;
@@ -120,20 +117,17 @@ function lifetimeOf(ttl, session) {
   const lifetime = ttl(session);
   if (typeof lifetime === "number" && lifetime > 0 && lifetime <= LONGEST) return lifetime;
   const given = typeof lifetime === "number" ? String(lifetime) : kindOf(lifetime);
-  throw new SessionStoreError(
-    "ERR_INVALID_OPTION",
-    `ttl must return a number of milliseconds above 0; got ${given}`,
-  );
+  throw misuse(`ttl must return a number of milliseconds above 0; got ${given}`);
 }
 
 /** The user of a session, if it has one. */
 function userOf(userId, session) {
   const user = userId?.(session) ?? undefined;
   if (typeof user === "function" || typeof user === "symbol") {
-    throw new SessionStoreError("ERR_INVALID_OPTION", `userId must return a JSON value; got ${kindOf(user)}`);
+    throw misuse(`userId must return a JSON value; got ${kindOf(user)}`);
   }
   if (typeof user?.then !== "function") return user;
-  throw new SessionStoreError("ERR_INVALID_OPTION", "userId must return a JSON value; got a promise");
+  throw misuse("userId must return a JSON value; got a promise");
 }
 
 module.exports = { readOptions, checkStore, requireUserId, lifetimeOf, userOf };
