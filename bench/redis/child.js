@@ -33,7 +33,7 @@ function* numbersFor(millis) {
   }
 }
 
-/** Calls a second, and microseconds of the processor for each: of the main thread, and of all. */
+/** How many calls, how many a second, and the processor time of each in microseconds: of the main thread, and of all. */
 async function round({ call, inFlight, seconds }) {
   const start = CALLS[call];
   global.gc({ type: "minor" });
@@ -47,6 +47,7 @@ async function round({ call, inFlight, seconds }) {
   const elapsed = performance.now() - begun;
   const { user, system } = process.cpuUsage(all);
   return {
+    calls,
     perSecond: (calls / elapsed) * 1000,
     mainCpu: (mainThreadCpu() - main) / calls,
     cpu: (user + system) / calls,

@@ -6,10 +6,11 @@ const { installPeers } = require("../install.js");
 const { withChildren } = require("../spawn.js");
 const { rotated } = require("../stats.js");
 const { TRIALS: LOADER_TRIALS } = require("../connect/stores.js");
+const { measureApp } = require("./app/measure.js");
 const { measureNear } = require("./near/measure.js");
 const { sections } = require("./report.js");
-const { SERVERS } = require("./servers.js");
-const { NAMES, STORES, TRIALS } = require("./stores.js");
+const { SERVERS, cpuOf } = require("./servers.js");
+const { NAMES, OF_EXPRESS, STORES, TRIALS } = require("./stores.js");
 const { judge } = require("./targets.js");
 
 const LOADER = path.join(__dirname, "../connect");
@@ -26,8 +27,9 @@ const install = (progress) =>
       };
 
 /**
- * Stores in Redis on this machine: `{ size, server, missing, near, rows: { servers, call, inFlight, store, rounds }[] }`.
- * All have the same servers, which keep nothing on disk, and take turns. `near` is that of `measureNear`.
+ * Stores in Redis on this machine: `{ size, server, missing, near, apps, rows: { servers, call, inFlight, store, rounds }[] }`.
+ * All have the same servers, which keep nothing on disk, and take turns. `near` is that of `measureNear`; `apps` is that of
+ * `measureApp` for each kind of servers, and empty without autocannon.
  */
 async function run(plan, progress, missing) {
   const measured = await runStores(plan, progress, missing);
@@ -35,29 +37,29 @@ async function run(plan, progress, missing) {
   return { ...measured, near: await measureNear(plan, progress, missing) };
 }
 
-async function runStores(
-  { redisServers, redisSize: size, redisRounds, redisSeconds: seconds },
-  progress,
-  missing,
-) {
-  if (missing["redis-server"]) return { size, missing, rows: [] };
+async function runStores(whole, progress, missing) {
+  const { redisServers, redisSize: size, redisRounds, redisSeconds: seconds } = whole;
+  if (missing["redis-server"]) return { size, missing, apps: [], rows: [] };
   const present = NAMES.filter((name) => !(STORES[name].package in missing));
-  const measured = { size, missing, rows: [] };
+  const measured = { size, missing, apps: [], rows: [] };
   for (const kind of redisServers) {
     if (kind === "tls" && tlsMissing) {
       measured.missing = { ...measured.missing, tls: tlsMissing };
       continue;
     }
-    const { servers, one, stop } = await SERVERS[kind].start();
+    const { servers, all, stop } = await SERVERS[kind].start();
     try {
-      measured.server = (await one.info("server")).redis_version;
-      const plan = { present, servers, size, rounds: redisRounds, seconds };
+      measured.server = (await all[0].info("server")).redis_version;
+      const plan = { present, servers, all, size, rounds: redisRounds, seconds };
       const rows = await withChildren(
         present.length,
         (...children) => measure({ ...plan, children }, (detail) => progress(`redis, ${kind}`, detail)),
         CHILD,
       );
       measured.rows.push(...rows.map((row) => ({ servers: kind, ...row })));
+      if (missing.autocannon) continue;
+      const stores = { servers, present: present.filter((name) => OF_EXPRESS.includes(name)) };
+      measured.apps.push({ servers: kind, ...(await measureApp(stores, whole, progress)) });
     } finally {
       await stop();
     }
@@ -65,7 +67,7 @@ async function runStores(
   return measured;
 }
 
-async function measure({ children, present, servers, size, rounds, seconds }, progress) {
+async function measure({ children, present, servers, all, size, rounds, seconds }, progress) {
   for (const [at, store] of present.entries()) {
     progress(`: filling ${store}`);
     await children[at].call("open", { store, servers, size });
@@ -80,8 +82,11 @@ async function measure({ children, present, servers, size, rounds, seconds }, pr
         rows.filter((row) => row.call === call && row.inFlight === inFlight),
         round,
       )) {
-        const figures = await children[present.indexOf(row.store)].call("round", { call, inFlight, seconds });
-        if (round >= 0) row.rounds.push(figures);
+        const before = await cpuOf(all);
+        const child = children[present.indexOf(row.store)];
+        const { calls, ...figures } = await child.call("round", { call, inFlight, seconds });
+        const serverCpu = ((await cpuOf(all)) - before) / calls;
+        if (round >= 0) row.rounds.push({ ...figures, serverCpu });
       }
     }
   }

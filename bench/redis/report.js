@@ -31,7 +31,7 @@ function figureTable(rows, figure, head, format) {
 }
 
 /** The sections of the report on stores in Redis: `{ title, body }[]`. */
-function sections({ size, server, missing, near, rows }) {
+function sections({ size, server, missing, near, apps, rows }) {
   const all = [];
   const add = (title, body) => all.push({ title, body });
   const reasons = Object.entries(missing).map(([name, reason]) => `${name}: ${reason}`);
@@ -45,6 +45,8 @@ function sections({ size, server, missing, near, rows }) {
       size,
       rows.filter((row) => row.servers === kind),
     );
+    const app = apps.find(({ servers }) => servers === kind);
+    if (app) addApp(add, where, app.rows);
   }
   return near ? [...all, ...nearSections(near)] : all;
 }
@@ -65,6 +67,35 @@ function addFigures(add, where, size, rows) {
     "The same calls: microseconds of all threads of the process. Less is better:",
     figureTable(rows, "cpu", "CPU, us", tenths),
   );
+  add(
+    "The same calls: microseconds of CPU time that the servers spend on each. Less is better:",
+    figureTable(rows, "serverCpu", "CPU, us", tenths),
+  );
+}
+
+function addApp(add, where, rows) {
+  const rounds = plural(rows[0].rounds.length, "round");
+  const figures = [
+    ["Requests a second", "perSecond", "requests/s", "More"],
+    ["Microseconds of CPU time of the app for each request", "serverCpu", "CPU, us", "Less"],
+  ];
+  for (const [what, figure, head, better] of figures) {
+    add(
+      `${what}, an Express app with express-session on ${where}: median and quartiles of\n` +
+        `${rounds}. /read touches its session, /change saves it. ${better} is better:`,
+      appTable(rows, figure, head),
+    );
+  }
+}
+
+function appTable(rows, figure, head) {
+  const lines = rows.map((row) => {
+    const ours = rows.find(({ route, store }) => route === row.route && store === "connect");
+    const { median: middle, low, high } = summary(roundsOf(row, figure));
+    const against = ours === row ? "" : ratio(medianRatio(roundsOf(ours, figure), roundsOf(row, figure)));
+    return [row.route, labelOf(row.store), whole(middle), `${whole(low)}-${whole(high)}`, against];
+  });
+  return table(["route", "store", head, "quartiles", "ConnectStore/this"], lines, 2);
 }
 
 module.exports = { sections };

@@ -6,14 +6,14 @@ const NOTHING_ON_DISK = { appendonly: "no" };
 
 /**
  * The servers that stores are measured on. `start` resolves to what a store needs to reach them (`{ urls, ca,
- * isCluster }`), to one of them, and to a function that stops them.
+ * isCluster }`), to all servers, and to a function that stops them.
  */
 const SERVERS = {
   plain: {
     label: "on this machine",
     async start() {
       const server = await startServer();
-      return { servers: { urls: [server.url] }, one: server, stop: () => server.kill() };
+      return { servers: { urls: [server.url] }, all: [server], stop: () => server.kill() };
     },
   },
   tls: {
@@ -21,7 +21,7 @@ const SERVERS = {
     async start() {
       const server = await startTlsServer();
       const servers = { urls: [server.url], ca: server.certificates.ca };
-      return { servers, one: server, stop: () => server.kill() };
+      return { servers, all: [server], stop: () => server.kill() };
     },
   },
   cluster: {
@@ -29,9 +29,20 @@ const SERVERS = {
     async start() {
       const cluster = await startCluster({ settings: NOTHING_ON_DISK, hasReplicas: false });
       const servers = { urls: cluster.urls, isCluster: true };
-      return { servers, one: cluster.nodes[0], stop: () => cluster.stop() };
+      return { servers, all: cluster.nodes, stop: () => cluster.stop() };
     },
   },
 };
 
-module.exports = { SERVERS };
+/** The processor time that servers have used so far, in microseconds. */
+async function cpuOf(servers) {
+  const seconds = await Promise.all(
+    servers.map(async (server) => {
+      const { used_cpu_user: user, used_cpu_sys: system } = await server.info("cpu");
+      return Number(user) + Number(system);
+    }),
+  );
+  return seconds.reduce((sum, part) => sum + part, 0) * 1e6;
+}
+
+module.exports = { SERVERS, cpuOf };

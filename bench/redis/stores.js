@@ -109,14 +109,37 @@ function ioredisClient({ urls, ca, isCluster }) {
   return isCluster ? new Cluster(urls) : new Redis(urls[0], ca ? { tls: { ca } } : {});
 }
 
-/** The stores that are compared, ours first. Packages are loaded by the processes that need them. */
+/** Stores of express-session: each opens one, and says how to close it. */
+const EXPRESS = {
+  connect: (servers) => {
+    const store = new ConnectStore(newStore(servers, "connect"));
+    return { store, close: () => store.close() };
+  },
+  nodeRedis: async (servers) => {
+    const client = nodeRedisClient(servers);
+    await client.connect();
+    const store = new (require("connect-redis").RedisStore)({ client, prefix: prefixOf("nodeRedis") });
+    return { store, close: () => client.close() };
+  },
+  ioredis: (servers) => {
+    const client = ioredisClient(servers);
+    const store = new (require("connect-redis-8").RedisStore)({ client, prefix: prefixOf("ioredis") });
+    return { store, close: () => client.quit() };
+  },
+};
+
+const openExpress = async (name, servers) => EXPRESS[name](servers);
+
+async function openExpressPeer(name, servers) {
+  const { store, close } = await openExpress(name, servers);
+  return new ExpressPeer(store, close);
+}
+
+/** The stores to compare, ours first. Each process loads only the packages that it needs. */
 const STORES = {
   connect: {
     label: "ours, ConnectStore",
-    async open(servers) {
-      const store = new ConnectStore(newStore(servers, "connect"));
-      return new ExpressPeer(store, () => store.close());
-    },
+    open: (servers) => openExpressPeer("connect", servers),
   },
   native: {
     label: "ours, RedisStore itself",
@@ -125,21 +148,12 @@ const STORES = {
   nodeRedis: {
     label: "connect-redis, node-redis",
     package: "connect-redis",
-    async open(servers) {
-      const client = nodeRedisClient(servers);
-      await client.connect();
-      const store = new (require("connect-redis").RedisStore)({ client, prefix: prefixOf("nodeRedis") });
-      return new ExpressPeer(store, () => client.close());
-    },
+    open: (servers) => openExpressPeer("nodeRedis", servers),
   },
   ioredis: {
     label: "connect-redis, ioredis",
     package: "connect-redis-8",
-    async open(servers) {
-      const client = ioredisClient(servers);
-      const store = new (require("connect-redis-8").RedisStore)({ client, prefix: prefixOf("ioredis") });
-      return new ExpressPeer(store, () => client.quit());
-    },
+    open: (servers) => openExpressPeer("ioredis", servers),
   },
 };
 
@@ -152,7 +166,8 @@ const TRIALS = {
 
 const NAMES = Object.keys(STORES);
 const OURS = ["connect", "native"];
+const OF_EXPRESS = Object.keys(EXPRESS);
 const labelOf = (name) => STORES[name].label;
 const openStore = (name, servers) => STORES[name].open(servers);
 
-module.exports = { NAMES, OURS, STORES, TRIALS, labelOf, openStore };
+module.exports = { NAMES, OF_EXPRESS, OURS, STORES, TRIALS, labelOf, openExpress, openStore };
