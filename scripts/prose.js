@@ -4,7 +4,7 @@
 // too long. Tables, code and headings have no sentences.
 const { countWords, pages, parse, readPage, sentencesOf } = require("./markdown");
 
-const MAX_WORDS = 35;
+const MAX_WORDS = 25;
 
 /** How long a Markdown text is and its sentences, the longest first. */
 async function measure(markdown) {
