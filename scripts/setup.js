@@ -66,4 +66,4 @@ function setup(total) {
   step(2, addonIsCurrent(), "building the addon", buildAddon);
 }
 
-module.exports = { setup };
+module.exports = { addonIsCurrent, setup };

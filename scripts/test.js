@@ -7,7 +7,8 @@ const fs = require("node:fs");
 const os = require("node:os");
 const path = require("node:path");
 const { javaScriptCases, rustCases, rustProperties } = require("./property-cases");
-const { setup } = require("./setup");
+const { addonIsCurrent, setup } = require("./setup");
+const { runLanes } = require("./steps");
 
 const ROOT = path.join(__dirname, "..");
 const TESTS = path.join(ROOT, "__test__");
@@ -52,46 +53,47 @@ function javaScriptTests(without = []) {
   };
 }
 
+// All in one build: the binding, the core, and processes that are killed, which need the feature.
+const RUST_TESTS = cargoTest("Rust tests", ["--features", "crash-points"]);
+
+// With the binding the crate has an allocator of its own.
+const ALLOCATIONS = cargoTest("Rust tests of allocations", [
+  "--no-default-features",
+  "--test",
+  "memory_bytes",
+]);
+
+const SHUTTLE = cargoTest("Rust tests under the scheduler of shuttle", [
+  "--no-default-features",
+  "--features",
+  "shuttle",
+  "--test",
+  "shuttle",
+]);
+
+const MUTANTS = {
+  title: "Mutants that the simulator has to find",
+  language: "Rust",
+  command: process.execPath,
+  args: ["scripts/simulate.js", "--common-mutants"],
+};
+
+/**
+ * Groups of lanes of steps. Lanes run side by side, which only steps without a clock and a deadline may. Cargo still
+ * compiles one after the other: while one compiles, another one runs.
+ */
 function allTests() {
-  const steps = [
-    // All in one build: the binding, the core, and processes that are killed, which need the feature.
-    cargoTest("Rust tests", ["--features", "crash-points"]),
-    // With the binding the crate has an allocator of its own.
-    cargoTest("Rust tests of allocations", ["--no-default-features", "--test", "memory_bytes"]),
-  ];
   // The simulator needs locks that only Linux has.
-  if (process.platform === "linux") {
-    steps.push({
-      title: "Mutants that the simulator has to find",
-      language: "Rust",
-      command: process.execPath,
-      args: ["scripts/simulate.js", "--common-mutants"],
-    });
-  }
-  steps.push(
-    cargoTest("Rust tests under the scheduler of shuttle", [
-      "--no-default-features",
-      "--features",
-      "shuttle",
-      "--test",
-      "shuttle",
-    ]),
-  );
-  return [...steps, javaScriptTests()];
+  const beside = process.platform === "linux" ? [[MUTANTS]] : [];
+  return [[[RUST_TESTS]], [[ALLOCATIONS, SHUTTLE], ...beside], [[javaScriptTests()]]];
 }
 
-/** Runs a step, and resolves to what it printed besides its messages of progress. */
-function run({ command, args }) {
-  const child = spawn(command, args, { cwd: ROOT, stdio: ["ignore", "pipe", "inherit"] });
-  let output = "";
-  child.stdout.setEncoding("utf8").on("data", (text) => {
-    output += text;
-    process.stdout.write(text);
-  });
-  return new Promise((resolve, reject) => {
-    child.on("error", reject);
-    child.on("close", (code) => resolve({ code: code ?? 1, output }));
-  });
+/** Numbers the steps as in `[3/7] Rust tests`. */
+function numbered(groups, before) {
+  const total = before + groups.flat(2).length;
+  let number = before;
+  const numbering = (step) => ({ ...step, title: `[${++number}/${total}] ${step.title}` });
+  return { total, groups: groups.map((lanes) => lanes.map((steps) => steps.map(numbering))) };
 }
 
 function passedIn(output) {
@@ -107,26 +109,49 @@ function countLeftOut(output, counts) {
   }
 }
 
+/** Compiles the Rust tests, and prints nothing: cargo repeats its messages in the step that runs them. */
+function compileRustTests() {
+  const { command, args } = RUST_TESTS;
+  const child = spawn(command, [...args, "--no-run"], { cwd: ROOT, stdio: "ignore" });
+  const ended = new Promise((resolve) => child.on("error", resolve).on("close", resolve));
+  return { ended, end: () => child.kill() };
+}
+
+/** Installs and builds what the tests need. While the addon is linked, which takes one core, the other one compiles. */
+async function prepare(total) {
+  if (addonIsCurrent()) return setup(total);
+  const compilation = compileRustTests();
+  try {
+    setup(total);
+    console.log("compiling the Rust tests, begun before ...");
+    await compilation.ended;
+  } finally {
+    compilation.end();
+  }
+}
+
 async function main() {
   const onlyAddon = process.argv.includes("--addon");
-  const steps = onlyAddon ? [javaScriptTests(NEED_MORE_THAN_THE_ADDON)] : allTests();
-  const total = onlyAddon ? 1 : steps.length + 2;
-  if (!onlyAddon) setup(total);
+  const steps = onlyAddon ? [[[javaScriptTests(NEED_MORE_THAN_THE_ADDON)]]] : allTests();
+  const { total, groups } = numbered(steps, onlyAddon ? 0 : 2);
+  if (!onlyAddon) await prepare(total);
 
   const passed = { Rust: 0, JavaScript: 0 };
   const leftOut = new Map();
   let cases = 0;
   const properties = rustProperties([path.join(ROOT, "src"), path.join(ROOT, "tests")]);
-  for (const [index, step] of steps.entries()) {
-    console.log(`\n[${total - steps.length + index + 1}/${total}] ${step.title} ...`);
-    const { code, output } = await run(step);
-    if (code !== 0) {
-      console.error(`\n${step.title}: failed`);
-      return code;
+  for (const lanes of groups) {
+    const results = await runLanes(lanes, (text) => process.stdout.write(text));
+    const failed = results.find(({ code }) => code !== 0);
+    if (failed) {
+      console.error(`\n${failed.step.title}: failed`);
+      return failed.code;
     }
-    passed[step.language] += passedIn(output);
-    countLeftOut(output, leftOut);
-    cases += rustCases(output, properties) + javaScriptCases(output);
+    for (const { step, output } of results) {
+      passed[step.language] += passedIn(output);
+      countLeftOut(output, leftOut);
+      cases += rustCases(output, properties) + javaScriptCases(output);
+    }
   }
   console.log(
     `\nAll passed: ${passed.Rust} Rust tests, ${passed.JavaScript} JavaScript tests, ${cases} property cases`,
