@@ -5,7 +5,7 @@
 // their names. With `--no-skips` what cannot run here counts as a failure.
 const { parseArgs } = require("node:util");
 const { redisMissing, startServer } = require("../__test__/support/redis-servers");
-const { conclude, select, table } = require("./matrix/report");
+const { cellText, conclude, select, table } = require("./matrix/report");
 const { Matrix } = require("./matrix/rows");
 const { platformHere } = require("./matrix/runtimes");
 const { ROWS } = require("./matrix/versions");
@@ -29,8 +29,9 @@ async function main() {
   const matrix = new Matrix({ workshop, platform: platformHere(), redis });
   const results = [];
   for (const row of rows) {
-    progress(row.name);
-    results.push(await matrix.run(row));
+    const result = await matrix.run(row);
+    results.push(result);
+    progress(`${row.name}: ${Object.values(result.cells).map(cellText).join(", ")}`);
   }
   await server?.kill();
 

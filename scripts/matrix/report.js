@@ -10,7 +10,7 @@ const SYMBOLS = { passed: "✓", failed: "✗" };
  * @typedef {{ name: string, versions: string, cells: Record<string, Cell> }} Result
  */
 
-function textOf(cell) {
+function cellText(cell) {
   if (cell === undefined) return "";
   if (cell.outcome === "skipped") return "skipped";
   return `${SYMBOLS[cell.outcome]} ${cell.seconds.toFixed(1)} s`;
@@ -23,7 +23,7 @@ function table(results) {
     ...results.map(({ name, versions, cells }) => [
       name,
       versions,
-      ...COLUMNS.map((column) => textOf(cells[column])),
+      ...COLUMNS.map((column) => cellText(cells[column])),
     ]),
   ];
   const widths = lines[0].map((_, index) => Math.max(...lines.map((line) => line[index].length)));
@@ -74,4 +74,4 @@ function select(rows, words) {
   return rows.filter(({ name }) => wanted.some((word) => name.includes(word)));
 }
 
-module.exports = { COLUMNS, conclude, select, table };
+module.exports = { COLUMNS, cellText, conclude, select, table };
