@@ -10,7 +10,7 @@ const manifest = require("../package.json");
 const { ROOT } = require("../scripts/sources");
 const { conclude, select, table } = require("../scripts/matrix/report");
 const { Matrix } = require("../scripts/matrix/rows");
-const { platformHere, runtimeFor } = require("../scripts/matrix/runtimes");
+const { DENO_RIGHTS, platformHere, runtimeFor } = require("../scripts/matrix/runtimes");
 const { runScenario } = require("../scripts/matrix/scenario");
 const versions = require("../scripts/matrix/versions");
 
@@ -215,6 +215,10 @@ describe("what is supported", () => {
     ]) {
       assert.ok(page.includes(`\n| ${name} | ${worded(ranges)} |`), `${name}: ${worded(ranges)}`);
     }
+  });
+
+  it("says which rights Deno needs", () => {
+    assert.ok(page.includes(`rights: ${DENO_RIGHTS.map((right) => `\`${right}\``).join(", ")}.`));
   });
 
   it("is what package.json asks for", () => {

@@ -3,15 +3,8 @@
 // Where npm has a runtime as a program, and how that runs an app. No package's install script is needed for it.
 const path = require("node:path");
 
-/** Deno asks for each right. These are all that an app on a `FileStore` or a `RedisStore` needs. */
-const DENO_RIGHTS = [
-  "--allow-ffi",
-  "--allow-net",
-  "--allow-env",
-  "--allow-read",
-  "--allow-write",
-  "--allow-sys",
-];
+/** Deno asks for each right. These are all that an app needs. */
+const DENO_RIGHTS = ["--allow-ffi", "--allow-net", "--allow-env", "--allow-read"];
 
 const KINDS = {
   node: {
@@ -73,4 +66,4 @@ function runtimeFor(kind, platform) {
   return { title, name, program: path.normalize(program) + suffix, args };
 }
 
-module.exports = { platformHere, runtimeFor };
+module.exports = { DENO_RIGHTS, platformHere, runtimeFor };
