@@ -1,12 +1,13 @@
-//! What must happen on a server in one step: each script on one key, so that it runs in a cluster too. On a single server
-//! `CREATE` takes the index as well. There the scripts that know the limit of a user's sessions also read those of the user,
-//! by keys that they make themselves.
+//! The Lua scripts, for changes that must be atomic. Each uses a single key, so that it also works in a cluster. On a
+//! single server `CREATE` also takes the index. There the scripts with a limit per user also read that user's
+//! sessions, under keys that they build themselves.
 //!
-//! The numbers in them are the places of fields in a record, counted from 1. The tests of `record` hold them together.
+//! The numbers in the scripts are the positions of a record's fields, counted from 1. The tests of `record` check
+//! them.
 
 pub struct Script {
     pub text: &'static str,
-    /// The SHA-1 of the text, by which a server that has seen it knows it.
+    /// The SHA-1 of the text. A server that has loaded the script finds it by this digest.
     pub digest: &'static str,
 }
 
