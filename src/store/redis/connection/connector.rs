@@ -1,4 +1,4 @@
-//! Connecting to a server: the socket, TLS, the login.
+//! Connects to a server: socket, TLS and login.
 
 use std::cell::Cell;
 use std::io;
@@ -29,36 +29,36 @@ use super::socket::RawConnection;
 use super::system::{Stream, System};
 use super::tls::Tls;
 
-/// What is between us and a server may forget a connection on which nothing is said, without telling.
+/// A router or firewall may silently drop an idle connection.
 const KEEPALIVE: TcpKeepalive =
     TcpKeepalive::new().with_time(Duration::from_secs(30)).with_interval(Duration::from_secs(10));
 
-/// As `CLIENT LIST` names this package.
+/// The library name in `CLIENT LIST`.
 const LIBRARY: &str = "@fluidauth/native-store";
 
-/// How connections are made.
+/// Makes connections.
 #[derive(Clone)]
 pub struct Connector {
     pub system: System,
     pub tls: Option<Tls>,
-    /// The Unix socket of the server, if it is reached so.
+    /// The path of the server's Unix socket, if it has one.
     pub socket_path: Option<Arc<str>>,
     pub client_name: Arc<str>,
     pub timeout: Duration,
     pub replication: Option<Replication>,
     pub window: Arc<ReplyWindow>,
-    /// For those who make connections.
+    /// Where the callers record connections and failures.
     pub monitor: Arc<Monitor>,
 }
 
-/// A connection that is logged in. It ends when this is dropped.
+/// A connection after login. Dropping it ends the connection.
 pub struct Connected {
     pub link: Rc<MultiplexedConnection>,
     end: oneshot::Receiver<Rc<str>>,
 }
 
 impl Connected {
-    /// Waits for the end of the connection: why it ended.
+    /// Waits until the connection ends. Returns the reason.
     pub async fn ended(&mut self) -> Rc<str> {
         (&mut self.end).await.unwrap_or_else(|_| "the store was closed".into())
     }
@@ -71,10 +71,10 @@ impl Drop for Connected {
 }
 
 impl Connector {
-    /// Connects and logs in, within the time for it.
+    /// Connects and logs in, within `timeout`.
     ///
     /// # Errors
-    /// In words, without the login.
+    /// A message for people, without credentials.
     pub async fn connect(
         &self,
         address: &Address,
@@ -98,10 +98,10 @@ impl Connector {
         outcome.unwrap_or_else(|_| Err(format!("{} within {} ms", stage.get(), self.timeout.as_millis())))
     }
 
-    /// Connects, logs in and sends a first request, for a caller that reads and writes the socket itself.
+    /// Connects, logs in and sends a first request. The caller then reads and writes the socket itself.
     ///
     /// # Errors
-    /// In words, without the login.
+    /// A message for people, without credentials.
     pub async fn connect_event_loop(
         &self,
         address: &Address,
@@ -129,7 +129,7 @@ impl Connector {
         Ok((RawConnection { socket, tls }, replies))
     }
 
-    /// The TLS of connections to servers that are logged in to so.
+    /// The TLS settings, if this login uses TLS.
     fn tls_for(&self, login: &Login) -> Option<&Tls> {
         self.tls.as_ref().filter(|_| login.is_tls)
     }
@@ -196,15 +196,16 @@ impl Connector {
         if login.database > 0 {
             commands.push(command(&[b"SELECT", login.database.to_string().as_bytes()]));
         }
-        // It refuses while the server loads its data, and where a login is missing.
+        // The server refuses `PING` while it loads its data, and if it requires a login.
         commands.push(command(&[b"PING"]));
         let required = commands.len();
-        // A server may know none of it, or forbid it.
+        // These are optional: a server may not know them, or may forbid them.
         commands.push(command(&[b"CLIENT", b"SETNAME", self.client_name.as_bytes()]));
         for (attribute, value) in [("LIB-NAME", LIBRARY), ("LIB-VER", env!("CARGO_PKG_VERSION"))] {
             commands.push(command(&[b"CLIENT", b"SETINFO", attribute.as_bytes(), value.as_bytes()]));
         }
-        // One by one, as a server may answer the first and close: it has too many clients then.
+        // Each command is a request of its own. A server that has too many clients answers the first one and closes
+        // the connection.
         let replies = join_all(commands.into_iter().map(|command| ask(link, command))).await;
         for reply in replies.into_iter().take(required) {
             let reply = reply.map_err(|reason| match login.is_tls || link.has_read() {
@@ -217,7 +218,7 @@ impl Connector {
     }
 }
 
-/// How long an address has to answer before the next one of its name is tried as well.
+/// How long an address has to answer before the next address of the host is tried too.
 const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
 
 #[cfg(unix)]
@@ -233,13 +234,13 @@ async fn connect_unix(_: &str) -> Result<TcpStream, String> {
 async fn connect_tcp(address: &Address) -> Result<TcpStream, String> {
     let resolved = lookup_host((address.host.as_str(), address.port));
     let socket = connect_host(resolved, TcpStream::connect).await?;
-    // These fail only where the connection has ended already.
+    // These fail only if the connection has ended already.
     let _ = socket.set_nodelay(true);
     let _ = SockRef::from(&socket).set_tcp_keepalive(&KEEPALIVE);
     Ok(socket)
 }
 
-/// Connects to a host by the addresses of its name.
+/// Resolves a host and connects to one of its addresses.
 async fn connect_host<S: Stream, F: Future<Output = io::Result<S>>>(
     resolved: impl Future<Output = io::Result<impl IntoIterator<Item = SocketAddr>>>,
     connect: impl Fn(SocketAddr) -> F,
@@ -250,8 +251,8 @@ async fn connect_host<S: Stream, F: Future<Output = io::Result<S>>>(
     Ok(stream)
 }
 
-/// Connects to whichever address answers first. The next one is tried when one has failed, or has not answered for a
-/// moment: a silent one is not to hold up the others (RFC 8305).
+/// Connects to the address that answers first. Tries the next one when an address has failed or has not answered
+/// soon, so that a silent address does not delay the others (RFC 8305).
 async fn connect_any<S, F: Future<Output = io::Result<S>>>(
     addresses: Vec<SocketAddr>,
     connect: impl Fn(SocketAddr) -> F,
@@ -273,7 +274,7 @@ async fn connect_any<S, F: Future<Output = io::Result<S>>>(
     }
 }
 
-/// The addresses of a host, so that those of one family take turns with those of the other.
+/// Alternates the addresses of the two families.
 fn alternate_families(addresses: impl IntoIterator<Item = SocketAddr>) -> Vec<SocketAddr> {
     let addresses: Vec<_> = addresses.into_iter().collect();
     let is_first = |address: &SocketAddr| address.is_ipv6() == addresses[0].is_ipv6();
@@ -285,19 +286,19 @@ fn alternate_families(addresses: impl IntoIterator<Item = SocketAddr>) -> Vec<So
     alternating
 }
 
-/// Begins to speak with a server.
+/// Starts the driver of a connection.
 fn drive(stream: impl AsyncRead + AsyncWrite + 'static, replication: Option<Replication>) -> Connected {
     let link = MultiplexedConnection::new(replication);
     let (ended, end) = oneshot::channel();
     let driven = Rc::clone(&link);
     spawn_local(async move {
-        // It fails where no one cares for this connection any more.
+        // Sending fails only if the connection was dropped.
         let _ = ended.send(driven.drive(stream).await);
     });
     Connected { link, end }
 }
 
-/// The credentials for one connection. They are asked for when there is a server that can take them.
+/// The credentials for one connection. A provider is called only when the server has accepted the connection.
 async fn credentials_of(login: &Login) -> Result<Option<Credentials>, String> {
     match &login.auth {
         Auth::None => Ok(None),
@@ -311,7 +312,7 @@ async fn credentials_of(login: &Login) -> Result<Option<Credentials>, String> {
     }
 }
 
-/// Sends a request outside the calls of the store.
+/// Sends a request that belongs to no call of the store.
 pub async fn ask(link: &MultiplexedConnection, request: Request) -> Result<Replies, String> {
     link.send(request, &Rc::default()).await.map_err(|fault| match fault {
         SendError::ConnectionLost(reason) => reason.to_string(),
@@ -319,7 +320,7 @@ pub async fn ask(link: &MultiplexedConnection, request: Request) -> Result<Repli
     })
 }
 
-/// The words of an answer that is an error.
+/// The message of an error reply.
 pub fn error_text(reply: &Reply) -> Option<String> {
     match reply {
         Reply::Error(error) => Some(String::from_utf8_lossy(error).into_owned()),
@@ -336,7 +337,7 @@ mod tests {
 
     use super::*;
 
-    /// A listener that takes no connections, and those that keep it from that.
+    /// A listener with a full backlog, and the sockets that fill it.
     fn silent() -> (Socket, Vec<Socket>, SocketAddr) {
         let new = || Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         let listener = new();
@@ -346,7 +347,7 @@ mod tests {
         let fill = || {
             let socket = new();
             socket.set_nonblocking(true).unwrap();
-            // It is under way, or waits in vain.
+            // The connection attempt is pending, or never completes.
             let _ = socket.connect(&address);
             socket
         };

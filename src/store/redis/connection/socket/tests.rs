@@ -16,14 +16,15 @@ fn plain() -> (Socket, TcpStream) {
     (Socket::new(connection).unwrap(), listener.accept().unwrap().0)
 }
 
-/// A server that speaks TLS by hand: what it encrypts is sent when a test says so.
+/// The server side of TLS, driven by the test: it sends what it encrypts only when the test says so.
 struct TlsPeer {
     connection: ServerConnection,
     stream: TcpStream,
 }
 
 impl TlsPeer {
-    /// Shakes hands with a client, and then says `early`, which that receives with the end of the handshake.
+    /// Completes the handshake with a client. Sends `early` directly behind it, so that the client reads both
+    /// together.
     fn shake_hands(early: &[u8]) -> Option<(Socket, Self)> {
         let directory = tempfile::tempdir().unwrap();
         let (cert, key) = make_certificate(directory.path())?;
@@ -39,7 +40,7 @@ impl TlsPeer {
         let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let mut stream = listener.accept().unwrap().0;
         let mut client = tls::unchecked();
-        // One thread has both ends: each says all that it has to, and then reads it.
+        // One thread drives both ends: each writes all it has, then reads.
         while client.is_handshaking() || connection.is_handshaking() {
             while client.wants_write() {
                 client.write_tls(&mut &near).unwrap();
@@ -64,7 +65,7 @@ impl TlsPeer {
         Some((socket.unwrap(), Self { connection, stream }))
     }
 
-    /// The bytes on the wire that say this.
+    /// Encrypts a message, without sending it.
     fn encrypt(&mut self, bytes: &[u8]) -> Vec<u8> {
         self.connection.set_buffer_limit(None);
         self.connection.writer().write_all(bytes).unwrap();
@@ -75,7 +76,7 @@ impl TlsPeer {
         encrypted
     }
 
-    /// Reads what the client has said, until it is so much.
+    /// Reads until the client has sent `len` bytes.
     fn hear(&mut self, len: usize) -> Vec<u8> {
         let mut heard = Vec::new();
         while heard.len() < len {
@@ -93,7 +94,7 @@ impl TlsPeer {
     }
 }
 
-/// Reads until there is something, or the end.
+/// Reads until data or the end arrives.
 fn fill(socket: &mut Socket) -> io::Result<Filled> {
     loop {
         match socket.fill()? {
@@ -103,7 +104,7 @@ fn fill(socket: &mut Socket) -> io::Result<Filled> {
     }
 }
 
-/// The next reply, which is a text.
+/// The next reply, which must be a bulk string.
 fn text(socket: &mut Socket) -> Option<Vec<u8>> {
     let (reply, len) = {
         let (replies, len) = socket.replies(1).unwrap()?;
@@ -129,7 +130,7 @@ fn what_was_written_takes_no_room_though_there_is_always_more() {
         pushed += SIZE as u64;
         wire.flush().unwrap();
     };
-    // More than the system takes.
+    // More than the system's buffers take.
     while wire.out.len() - wire.written < 8 * SIZE {
         push(&mut wire);
     }
@@ -230,7 +231,7 @@ fn what_is_no_tls_and_what_was_changed_is_an_error() {
         let mut encrypted = peer.encrypt(&bulk(b"a secret"));
         spoil(&mut encrypted);
         peer.stream.write_all(&encrypted).unwrap();
-        // What belongs to the handshake may come before.
+        // Messages of the handshake may come first.
         while fill(&mut socket).is_ok() {}
         assert_eq!(text(&mut socket), None);
     }
