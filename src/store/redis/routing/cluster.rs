@@ -1,4 +1,4 @@
-//! The map of a cluster's slots, which follows the cluster.
+//! Keeps the slot map of a cluster current.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -15,18 +15,18 @@ use super::node::{Network, Node};
 use super::topology::Topology;
 use super::{parse_address, within};
 
-/// How often a cluster is asked for its slots while the node of some is not to be reached.
+/// How often to ask for the slot map while some slots have no reachable node.
 const ASK_AGAIN: Duration = Duration::from_millis(250);
-/// And how often when all is well: nodes that come and go do not say so.
+/// How often to ask otherwise: new nodes and removed nodes do not announce themselves.
 const ASK_ANYWAY: Duration = Duration::from_secs(60);
 
-/// How long to wait at least between two questions for the slots, whoever says that they have moved.
+/// The minimum time between two requests for the slot map, however many redirects ask for one.
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How long a node has to answer before the next one is asked as well.
+/// How long to wait for one node before the next one is asked too.
 const NEXT_NODE_AFTER: Duration = Duration::from_millis(250);
 
-/// Keeps the map of a cluster's slots.
+/// Asks for the slot map until the store is closed.
 pub async fn follow(topology: Rc<Topology>) {
     let mut attempts = 0;
     loop {
@@ -55,24 +55,25 @@ pub async fn follow(topology: Rc<Topology>) {
     }
 }
 
-/// The primaries of ranges of slots.
+/// Ranges of slots, each with its primary.
 type Slots = Vec<(u16, u16, Address)>;
 
-/// The slots as a node knows them, and the epoch that it has heard of: one that is behind, or cut off, has an earlier one.
+/// The slot map of one node, and the cluster epoch that the node knows. A node that is behind, or cut off, knows a
+/// lower epoch.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct SlotMap {
     epoch: u64,
     slots: Slots,
 }
 
-/// Asks the nodes: the one to which another has redirected, then those that are connected, then the others and the seeds.
-/// The next one is asked when one has failed, is behind, or has not answered for a moment.
+/// Asks the nodes for the slot map: first the target of the last redirect, then the connected nodes, then other nodes
+/// and the seeds. Asks the next one if a node fails, is behind, or does not answer soon.
 async fn ask_slots(topology: &Topology) -> Result<SlotMap, String> {
     let Servers::Cluster { seeds, login } = &topology.network.servers else { return Ok(SlotMap::default()) };
     let network = &topology.network;
     let mut nodes = topology.nodes();
     if !nodes.is_empty() {
-        // Not always the same: one may be behind, or cut off from the others.
+        // Starts at a random node, because a node may be behind or cut off from the others.
         let (chance, len) = (topology.network.connector.system.chance(), nodes.len());
         nodes.rotate_left((chance * len as f64) as usize % len);
     }
@@ -105,7 +106,7 @@ async fn ask_slots(topology: &Topology) -> Result<SlotMap, String> {
     }
 }
 
-/// A node to be asked, by its connection or a new one.
+/// A node to ask, through its connection or a new one.
 struct Candidate {
     address: Address,
     link: Option<Rc<MultiplexedConnection>>,
@@ -132,7 +133,7 @@ impl Candidate {
     }
 }
 
-/// The epoch of the cluster, as `CLUSTER INFO` says it; 0 where a user may not ask for it.
+/// The epoch in the reply to `CLUSTER INFO`, or 0 if the user may not call it.
 fn parse_epoch(reply: Option<&Reply>) -> u64 {
     let Some(Reply::Bytes(info)) = reply else { return 0 };
     let info = String::from_utf8_lossy(info);
@@ -140,7 +141,8 @@ fn parse_epoch(reply: Option<&Reply>) -> u64 {
     epoch.and_then(|epoch| epoch.parse().ok()).unwrap_or(0)
 }
 
-/// The primaries of ranges of slots. Certificates are checked for the names that nodes announce.
+/// The primaries of ranges of slots. Also sets the host names that the nodes announce, for which TLS checks
+/// certificates.
 fn read_slots(network: &Network, reply: Option<&Reply>, asked: &str) -> Result<Slots, String> {
     if let (Some(tls), Some(Reply::Array(ranges))) = (&network.connector.tls, reply) {
         let nodes = ranges.iter().filter_map(nodes_of).flatten();
@@ -149,12 +151,12 @@ fn read_slots(network: &Network, reply: Option<&Reply>, asked: &str) -> Result<S
     parse_slots(reply, asked)
 }
 
-/// The nodes of a range: the primary, and its replicas, one of which may be the next primary.
+/// The nodes of a range: its primary, then its replicas, which may become primaries.
 fn nodes_of(range: &Reply) -> Option<&[Reply]> {
     if let Reply::Array(range) = range { range.get(2..) } else { None }
 }
 
-/// The name that a node announces beside its address: `[ip, port, id, ["hostname", name, ..]]`.
+/// The host name that a node announces next to its address: `[ip, port, id, ["hostname", name, ..]]`.
 fn parse_hostname(node: &Reply, asked: &str) -> Option<(Address, String)> {
     let Reply::Array(node) = node else { return None };
     let Reply::Array(metadata) = node.get(3)? else { return None };
@@ -164,7 +166,7 @@ fn parse_hostname(node: &Reply, asked: &str) -> Option<(Address, String)> {
     Some((parse_address(node, asked)?, name))
 }
 
-/// The primaries of ranges of slots, as `CLUSTER SLOTS` says them.
+/// The primaries in the reply to `CLUSTER SLOTS`.
 fn parse_slots(reply: Option<&Reply>, asked: &str) -> Result<Slots, String> {
     let Some(Reply::Array(ranges)) = reply else {
         return Err(reply.and_then(error_text).unwrap_or_else(|| "it is no node of a cluster".into()));

@@ -1,4 +1,5 @@
-//! Where a request is sent until it is answered for good: redirects, refusals that pass, and lost connections.
+//! Sends a request until it has a final reply: follows redirects, and retries after transient errors and lost
+//! connections.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -17,32 +18,32 @@ use super::node::Node;
 use super::topology::Topology;
 use crate::error::{Outcome, Result, StoreError};
 
-/// How long to wait at least before a server is asked again that refused for a reason that passes.
+/// The minimum delay before a request is repeated after a transient error.
 const MIN_PAUSE: Duration = Duration::from_millis(20);
 
-/// How many redirects a call follows at once. Before each one after that it waits for twice as long.
+/// The number of redirects that a call follows without a delay. Before each further one the delay doubles.
 const FREE_REDIRECTS: u32 = 4;
 const REDIRECT_PAUSE: Duration = Duration::from_millis(5);
 
-/// What is known of a call while it goes on.
+/// The state of a call while it runs.
 pub struct Attempt {
     pub deadline: Instant,
-    /// How many of its requests a server may have carried out, of those that do what it is for.
+    /// The number of [`Effect::Main`] requests that a server may have carried out.
     begun: Rc<Cell<usize>>,
-    /// Whether one of these was sent again.
+    /// Whether one of them was sent again.
     is_repeated: Cell<bool>,
-    /// Whose server it waits for.
+    /// The slot of the latest request, for the error if its server cannot be reached.
     slot: Cell<u16>,
-    /// Why a server refused for the time being.
+    /// The last transient error of a server.
     refusal: RefCell<Option<String>>,
 }
 
-/// What is known of a call before its first attempt here.
+/// The state of a call before it reaches the router.
 pub struct Begun {
     pub deadline: Instant,
-    /// Whether a server may have carried it out already.
+    /// Whether a server may have carried out the call already.
     pub is_unknown: bool,
-    /// Why servers refused the call for which it had to wait.
+    /// The transient error of the call that this one had to wait for.
     pub refusal: Option<String>,
 }
 
@@ -58,48 +59,49 @@ impl Attempt {
         }
     }
 
-    /// Whether a server may have carried out more than once what the call is for.
+    /// Whether a server may have carried out the purpose of the call more than once.
     pub fn is_repeated(&self) -> bool {
         self.is_repeated.get()
     }
 
-    /// Whether some of what it is for may have been done.
+    /// Whether a server may have carried out a part of the call.
     fn is_begun(&self) -> bool {
         self.begun.get() > 0
     }
 
-    /// The reply to a request of [`Effect::Main`] says that it has changed nothing.
+    /// Records that a request of [`Effect::Main`] has changed nothing, according to its reply.
     pub fn changed_nothing(&self) {
         self.begun.set(self.begun.get() - 1);
     }
 
-    /// Whatever was done of what the call is for was taken back.
+    /// Records that all effects of the call have been undone.
     pub fn was_undone(&self) {
         self.begun.set(0);
     }
 
-    /// The error of a call of which something may have been done: that stays so.
+    /// Marks an error as of unknown outcome if a part of the call may have been carried out.
     fn in_part(&self, error: StoreError) -> StoreError {
         if self.is_begun() { error.of_unknown_outcome() } else { error }
     }
 }
 
-/// What a request means to its call. All requests are idempotent: one whose answer is lost is sent again.
+/// The role of a request in its call. All requests are idempotent: if a reply is lost, the request is sent again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
-    /// It changes nothing that the call is for.
+    /// The request does not change what the call is about.
     None,
-    /// It does what the call is for. Once a server may have carried it out, an error is of unknown outcome.
+    /// The request makes the change that the call is about. Once a server may have carried it out, an error has an
+    /// unknown outcome.
     Main,
 }
 
-/// How often in a row a request was refused for reasons that pass.
+/// Counts the consecutive transient errors of a request.
 #[derive(Default)]
 pub struct Refusals(u32);
 
 impl Refusals {
-    /// The pause before the next attempt: that of a server that was not reached, but at most half of the time that is left,
-    /// as the reason may pass at any moment before the deadline.
+    /// The delay before the next attempt: the usual backoff, but at most half of the remaining time. So the request
+    /// is tried again shortly before the deadline.
     fn next_pause(&mut self, left: Duration, chance: f64) -> Duration {
         let pause = backoff(self.0, chance);
         self.0 += 1;
@@ -114,7 +116,7 @@ pub struct Router {
 }
 
 impl Router {
-    /// Begins to connect.
+    /// Starts to connect.
     pub fn start(options: &RedisOptions, connector: Connector) -> Self {
         let topology = Topology::new(options.servers.clone(), connector);
         if !topology.is_one_server() {
@@ -124,7 +126,7 @@ impl Router {
         Self { topology, command_timeout, wait_replicas }
     }
 
-    /// Runs what is a call of its own, until its deadline.
+    /// Runs a call until its deadline.
     pub async fn within<T>(
         &self,
         deadline: Instant,
@@ -145,7 +147,7 @@ impl Router {
         if attempt.is_repeated() {
             self.topology.network.connector.monitor.retried();
         }
-        // It may have waited for another that changed the same session, and is not to be sent any more.
+        // The call may have waited for another one on the same session, and is too late to be sent.
         if Instant::now() >= attempt.deadline {
             return Err(self.late(attempt));
         }
@@ -157,13 +159,13 @@ impl Router {
         }
     }
 
-    /// As `within`, for one step of a call that may take as many as there are sessions.
+    /// Runs one step of a call that takes a number of steps. Each step has its own deadline.
     pub async fn step<T>(&self, work: impl AsyncFnOnce(&Attempt) -> Result<T>) -> Result<T> {
         self.within(Instant::now() + self.command_timeout, work).await
     }
 
-    /// As `step`, for a call that changes what it finds: once a step may have changed something, an error of any step
-    /// is of an unknown outcome.
+    /// Like `step`, for a call that changes sessions. Once a step may have changed something, an error of any later
+    /// step has an unknown outcome.
     pub async fn step_of<T>(
         &self,
         is_begun: &mut bool,
@@ -188,7 +190,7 @@ impl Router {
         }
     }
 
-    /// As `ask`, of one server; `None` if it is let go of.
+    /// Like `ask`, for a given node. `None` if the node was retired.
     pub async fn ask_node(
         &self,
         attempt: &Attempt,
@@ -214,15 +216,15 @@ impl Router {
         }
     }
 
-    /// Notes why servers refuse for the time being, and leaves them some.
+    /// Records a transient error, and waits before the next attempt.
     pub async fn pause(&self, attempt: &Attempt, refusals: &mut Refusals, reason: String) {
         *attempt.refusal.borrow_mut() = Some(reason);
         let left = attempt.deadline.saturating_duration_since(Instant::now());
         sleep(refusals.next_pause(left, self.topology.network.connector.system.chance())).await;
     }
 
-    /// Sends a request to the server of a key until it is answered for good, and gives its answers. Errors of single
-    /// commands are among them.
+    /// Sends a request to the primary of a key until it has a final reply. The replies may contain errors of single
+    /// commands.
     pub async fn ask(
         &self,
         attempt: &Attempt,
@@ -243,7 +245,7 @@ impl Router {
                 },
                 None => self.topology.connections_to(slot).await,
             };
-            // Before the request is made, which may depend on it.
+            // Set before `make`, which depends on it.
             if was_sent && effect != Effect::None {
                 attempt.is_repeated.set(true);
             }
@@ -253,7 +255,7 @@ impl Router {
             if was_sent {
                 self.topology.network.connector.monitor.retried();
             }
-            // Counted when it is sent: one that waits until the call is late was not.
+            // Counted only when the request is sent. A request that waits until the deadline was never sent.
             let sent = if is_main { Rc::clone(&attempt.begun) } else { Rc::default() };
             let replies = match connections.of(&request).send(request, &sent).await {
                 Ok(replies) => replies,
@@ -275,7 +277,7 @@ impl Router {
             });
             let Some(error) = refused else { return Ok(replies) };
             was_sent = true;
-            // It takes back its own part alone: others of the call may be under way.
+            // Takes back only its own count, because other requests of the call may be pending.
             if are_refused(&replies) {
                 sent.set(sent.get() - 1);
             }
@@ -307,7 +309,7 @@ impl Router {
                     mode.asking = elsewhere.is_some();
                 }
                 code if code == "READONLY" || error::passes(code) => {
-                    // It is a primary no more: connecting again finds the one that is.
+                    // The server is no longer a primary. Reconnecting finds the new one.
                     if code == "READONLY" {
                         connections.cut_unless_new();
                     }
@@ -319,7 +321,7 @@ impl Router {
         }
     }
 
-    /// As `ask`, for requests of one command, which must not fail.
+    /// Like `ask`, for a request of one command. An error reply is an error.
     pub async fn get_one(
         &self,
         attempt: &Attempt,
@@ -332,7 +334,7 @@ impl Router {
         Ok(reply)
     }
 
-    /// Runs a script on a key.
+    /// Runs a script on one key.
     pub async fn run_script(
         &self,
         attempt: &Attempt,
