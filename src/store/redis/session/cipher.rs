@@ -1,4 +1,4 @@
-//! What of a session may be read in Redis: all, or nothing.
+//! Writes and reads sessions: as plaintext, or encrypted.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -20,7 +20,7 @@ pub enum Cipher {
 }
 
 impl Cipher {
-    /// What a session is called in keys and indexes.
+    /// The name of a session in its key and in indexes.
     pub fn member(&self, id: &SessionId) -> Vec<u8> {
         match self {
             Self::Plain => {
@@ -55,7 +55,7 @@ impl Cipher {
         }
     }
 
-    /// What follows the creation in the session's record.
+    /// The part of the session's record after the creation.
     ///
     /// # Errors
     /// `Io` if the system has no randomness.
@@ -84,16 +84,17 @@ impl Cipher {
         Ok(tail)
     }
 
-    /// The user of the session of this value, if it has one that can be read.
+    /// The user of the session with this value, if it has one and can be decrypted.
     pub fn user_of(&self, member: &[u8], value: &[u8]) -> Option<UserKeyBuf> {
         let session = self.open(member, Record::parse(value).ok()?).ok()??;
         session.content().ok()?.user.map(UserKey::to_buf)
     }
 
-    /// The session of a record; `None` if its secret is no longer in the list, which makes it absent.
+    /// The session of a record. `None` if it was encrypted with a secret that is no longer in the list, so that it
+    /// counts as absent.
     ///
     /// # Errors
-    /// `Corrupt` if it is not what this store wrote.
+    /// `Corrupt` if this store has not written the record.
     pub fn open(&self, member: &[u8], record: Record<'_>) -> Result<Option<StoredSession>> {
         const CUT_SHORT: StoreError = StoreError::Corrupt("it is cut short");
         match (self, record.payload) {
@@ -122,7 +123,7 @@ impl Cipher {
         }
     }
 
-    /// As [`Cipher::open_live`], for one who only reads it: `read` is called where it finds one.
+    /// Calls `read` with the session of a value, if it is live. Unlike [`Cipher::open_live`], it copies no plaintext.
     ///
     /// # Errors
     /// As for [`Cipher::open`].
@@ -143,7 +144,7 @@ impl Cipher {
         Ok(())
     }
 
-    /// The session of which this is the value, if it is live.
+    /// The session of a value, if it is live.
     ///
     /// # Errors
     /// As for [`Cipher::open`].
@@ -153,10 +154,10 @@ impl Cipher {
         Ok(self.open(member, record)?.map(|session| session.with_creation(created)))
     }
 
-    /// The id of a session that is in the open.
+    /// The id of a plaintext session.
     ///
     /// # Errors
-    /// `Corrupt` if it is none.
+    /// `Corrupt` if it is not a session id.
     pub fn id_of(&self, member: &[u8]) -> Result<SessionId> {
         const NO_ID: StoreError = StoreError::Corrupt("not a session id");
         SessionId::new(std::str::from_utf8(member).map_err(|_| NO_ID)?).map_err(|_| NO_ID)
@@ -167,7 +168,7 @@ impl Cipher {
     }
 }
 
-/// The record of which this is the value, unless its session is expired, or it is another app's and no record.
+/// The record of a value. `None` if its session has expired, or if it is no record but a value of another app.
 fn live<'a>(value: &'a [u8], times: &Times) -> Result<Option<Record<'a>>> {
     let Ok((expires, _)) = record::end(value, times) else { return Ok(None) };
     if times.clock.is_past(expires.millis()) {
@@ -176,7 +177,7 @@ fn live<'a>(value: &'a [u8], times: &Times) -> Result<Option<Record<'a>>> {
     Record::parse(value).map(|record| Some(Record { expires, ..record }))
 }
 
-/// Binds what is sealed to its place and its user. Not to its times: those are for the server to move.
+/// Binds the ciphertext to its key and its user. Not to its times, because the server moves the expiry.
 fn bound_to(member: &[u8], user: &[u8]) -> Vec<u8> {
     [member, b"|", user].concat()
 }

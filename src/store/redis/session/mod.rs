@@ -1,7 +1,6 @@
-//! What is said to servers: the records of sessions, their keys and encryption, the calls, the user index, scans and the
-//! background sweep.
+//! The commands behind each call: records, keys, encryption, the user index, scans and the background sweep.
 //!
-//! It uses `routing` and what is below. The worker and the fast path use it.
+//! It uses `routing` and the modules below that. The worker and the fast path use it.
 
 mod cipher;
 mod commands;

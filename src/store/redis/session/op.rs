@@ -1,4 +1,5 @@
-//! The calls of a store, and what the replies to those on one session mean: the worker and the fast path read them alike.
+//! The calls of a store, and the meaning of the replies to calls on one session. The worker and the fast path share
+//! it.
 
 use std::pin::Pin;
 use std::rc::Rc;
@@ -14,21 +15,21 @@ use crate::session::{Expiry, SessionId};
 use crate::store::Answer;
 
 pub enum Op {
-    /// With the stamp that tells it from any other creation, once it was sent: so it may be sent twice.
+    /// The stamp is set once the creation was sent. It identifies this creation, so that it can be sent again.
     Create(NewSession, Option<Stamp>),
     Get(SessionId),
     Update(NewSession),
-    /// An expiry that is at the last or after it stays as it is.
+    /// `Some(enough)` leaves an expiry from `enough` on unchanged.
     Touch(SessionId, Expiry, Option<Millis>),
     Delete(SessionId),
-    /// Any other call.
+    /// Any call that is not on one session.
     Cold(Cold),
 }
 
 pub type Cold = Box<dyn FnOnce(Rc<Context>) -> Pin<Box<dyn Future<Output = Result<Answer>>>> + Send>;
 
 impl Op {
-    /// About how many bytes it holds.
+    /// The approximate size in bytes.
     pub fn len(&self) -> usize {
         const ID: usize = 128;
         match self {
@@ -48,7 +49,7 @@ impl Op {
         }
     }
 
-    /// The session that it reads or changes.
+    /// The session that the call reads or changes.
     pub fn session(&self) -> Option<&SessionId> {
         match self {
             Self::Get(id) => Some(id),
@@ -56,7 +57,7 @@ impl Op {
         }
     }
 
-    /// The session that it changes.
+    /// The session that the call changes.
     pub fn changes(&self) -> Option<&SessionId> {
         match self {
             Self::Create(session, _) | Self::Update(session) => Some(&session.id),
@@ -66,7 +67,7 @@ impl Op {
     }
 }
 
-/// The calls as the replies to them tell them apart.
+/// The kinds of calls whose replies differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Create,
@@ -77,41 +78,42 @@ pub enum Kind {
     Cold,
 }
 
-/// As `CREATE` has it of a user who gets no more sessions.
+/// The reply of `CREATE` if the user has no room for another session.
 pub const USER_IS_FULL: i64 = -2;
 
-/// What the replies to the request of a call mean.
+/// The meaning of the replies to a call's request.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step<'a> {
-    /// The call is done, with this number.
+    /// The call is complete, with this number as its result.
     Number(u64),
     /// `get` found this value.
     Found(&'a [u8]),
     /// `get` found nothing.
     NotFound,
-    /// The session is stored. `index_len` is how many entries the index of its user has, if that was asked.
+    /// The session is stored. `index_len` is the number of entries in its user's index, or 0 if the request did not
+    /// ask for it.
     Created {
         index_len: u64,
     },
-    /// `create` found a session of the same id, which may be expired.
+    /// `create` found a session with the same id, which may have expired.
     Occupied,
-    /// The user of the session has as many as the store allows, and nothing has changed.
+    /// The user already has the maximum number of sessions. Nothing has changed.
     UserIsFull,
-    /// `update` found a session of another user, and left it alone.
+    /// `update` found a session of another user. Nothing has changed.
     OtherUser,
-    /// The session has to live on for longer than the index of its user is kept: nothing has changed yet.
+    /// The new expiry is after the end of the user's index. Nothing has changed.
     OutlivesIndex,
-    /// The session of this value is deleted.
+    /// The session with this value is deleted.
     Deleted(&'a [u8]),
-    /// The server refused with this error, and nothing has changed.
+    /// The server refused the request with this error. Nothing has changed.
     Refused(&'a [u8]),
-    /// The server refused a part of a transaction with this error. Others may have been carried out.
+    /// The server refused a part of a transaction with this error. Other parts may have been carried out.
     PartlyRefused(&'a [u8]),
     Unexpected,
 }
 
 impl Step<'_> {
-    /// The error for a step with which a call cannot go on.
+    /// The error for a reply with which the call cannot continue.
     pub fn error(&self) -> StoreError {
         match self {
             Self::Refused(refusal) | Self::PartlyRefused(refusal) => error::of_refusal(refusal),
@@ -120,7 +122,7 @@ impl Step<'_> {
     }
 }
 
-/// Reads the replies to the request of a call on one session.
+/// Interprets the replies to the request of a call on one session.
 pub fn interpret<B: AsRef<[u8]>>(kind: Kind, replies: &[Reply<B>]) -> Step<'_> {
     let reply = match replies {
         [reply] => reply,
@@ -130,7 +132,7 @@ pub fn interpret<B: AsRef<[u8]>>(kind: Kind, replies: &[Reply<B>]) -> Step<'_> {
     if let Reply::Error(refusal) = reply {
         let refusal = refusal.as_ref();
         return match kind {
-            // What is of another type is another app's, and no session.
+            // A value of another type belongs to another app, and is no session.
             Kind::Get if error::code(refusal) == "WRONGTYPE" => Step::NotFound,
             Kind::Update | Kind::Touch if error::code(refusal) == "WRONGTYPE" => Step::Number(0),
             Kind::Delete if error::code(refusal) == "WRONGTYPE" => Step::Number(1),
@@ -153,7 +155,7 @@ pub fn interpret<B: AsRef<[u8]>>(kind: Kind, replies: &[Reply<B>]) -> Step<'_> {
     }
 }
 
-/// Reads the replies to [`super::commands::Creation::transaction`].
+/// Interprets the replies to [`super::commands::Creation::transaction`].
 fn interpret_transaction<'a, B: AsRef<[u8]>>(
     first: &'a Reply<B>,
     replies: &'a [Reply<B>],
@@ -176,7 +178,7 @@ fn interpret_transaction<'a, B: AsRef<[u8]>>(
             _ => Step::Unexpected,
         },
         Reply::Error(_) => match refusal(replies) {
-            // The server drops a transaction of which it has refused a command.
+            // The server discards a transaction if it has refused one of its commands.
             Some(refusal) if matches!(first, Reply::Okay) => Step::Refused(refusal),
             Some(refusal) => Step::PartlyRefused(refusal),
             None => Step::Unexpected,

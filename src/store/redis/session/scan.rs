@@ -18,19 +18,19 @@ use crate::error::{Result, StoreError};
 use crate::session::SessionId;
 use crate::store::{Cursor, Page};
 
-/// How many keys a server looks at in one step.
+/// How many keys a server looks at for one `SCAN`.
 const STEP: i64 = 1000;
 
-/// How many indexes are cleared at once.
+/// How many indexes are cleared together.
 const INDEXES_AT_ONCE: usize = 64;
 
-/// How often a scan of a cluster follows slots that move, before it gives up.
+/// How many rounds a scan takes to follow moving slots before it fails.
 const MAX_ROUNDS: u32 = 10;
 
-/// The next keys of a cursor; `None` at the end.
+/// The next keys of a scan. `None` at the end.
 ///
 /// # Errors
-/// `Unavailable` if slots of a cluster move so often that keys may have been missed.
+/// `Unavailable` if slots move so often that keys may have been missed.
 pub async fn next_page(
     context: &Context,
     attempt: &Attempt,
@@ -50,12 +50,13 @@ pub async fn next_page(
     let make = |mode| Request::read(mode).command(&[b"SCAN", &cursor, b"MATCH", &pattern, b"COUNT", &count]);
     let reply = if is_there { context.router.ask_node(attempt, &node, make).await? } else { None };
     let Some(reply) = reply else {
-        // Another has taken its slots over, and may have been scanned before it did.
+        // Another node has taken over its slots. It may have been scanned before that.
         (scan.view, scan.moves, scan.now) = (None, None, None);
         scan.nodes.clear();
         return Ok(Some(Vec::new()));
     };
-    // A server that came back while it was asked has begun at a cursor of its past: once more from the start.
+    // After a reconnect, the server may have continued from an invalid cursor. The node is scanned again from the
+    // start.
     if node.generation() != generation {
         scan.now = None;
         return Ok(Some(Vec::new()));
@@ -78,7 +79,7 @@ pub async fn next_page(
     Ok(Some(keys))
 }
 
-/// Chooses the nodes to be scanned: all of them, and then those to which slots have moved meanwhile.
+/// Chooses the nodes to scan: all nodes in the first round, then those to which slots have moved.
 async fn begin_round(context: &Context, attempt: &Attempt, scan: &mut ScanCursor) -> Result<()> {
     let topology = &context.router.topology;
     topology.known().await;
@@ -95,7 +96,7 @@ async fn begin_round(context: &Context, attempt: &Attempt, scan: &mut ScanCursor
             };
             (now.nodes_of(&moves), Some(moves))
         }
-        // Outside of clusters there is one server.
+        // Without a cluster there is one server.
         (_, None) if scan.rounds == 0 => (topology.all_primaries(), None),
         (_, None) => (Vec::new(), None),
     };
@@ -104,11 +105,11 @@ async fn begin_round(context: &Context, attempt: &Attempt, scan: &mut ScanCursor
     Ok(())
 }
 
-/// The live ones of some sessions, given by their keys.
+/// The ids of the live sessions among some keys.
 async fn live_ids(context: &Context, attempt: &Attempt, keys: &[Vec<u8>]) -> Result<Vec<SessionId>> {
     let cipher = cipher(context, attempt).await?;
     let now = context.times.now();
-    // What is sealed tells its id only as a whole.
+    // An encrypted record contains the id only in its payload.
     let last = text(if cipher.is_plain() { record::USER_AT as i64 - 1 } else { -1 });
     let mut ids = Vec::new();
     let (mut rest, mut window) = (keys, Window::new());
@@ -120,7 +121,7 @@ async fn live_ids(context: &Context, attempt: &Attempt, keys: &[Vec<u8>]) -> Res
         }));
         for (key, head) in some.iter().zip(heads.await) {
             let head = head?;
-            // One that cannot be read has no id to give; the others have.
+            // A session that cannot be read is skipped.
             let Some(Reply::Bytes(head)) = head.first() else { continue };
             bytes += head.len();
             if record::end(head, &context.times).is_ok_and(|(expires, _)| !expires.is_past(now)) {
@@ -175,7 +176,7 @@ pub async fn sessions(context: &Context, after: Cursor) -> Result<Page> {
     Ok(page)
 }
 
-/// Reads sessions of a scan, until the page is full or none is left.
+/// Reads sessions of a scan until the page is full or none is left.
 async fn read_some(
     context: &Context,
     attempt: &Attempt,
@@ -194,7 +195,7 @@ async fn read_some(
         for (key, value) in some.iter().zip(values.await) {
             let Reply::Bytes(value) = unless_foreign(value, Reply::Nil)? else { continue };
             bytes += value.len();
-            // What was in the open before the store had a secret is there for no call.
+            // An encrypted store ignores plaintext sessions from before it had a secret.
             if !cipher.is_plain() && record::is_open(&value) {
                 continue;
             }
@@ -208,7 +209,7 @@ async fn read_some(
     Ok(())
 }
 
-/// Ends a scan of ids or sessions before it is over.
+/// Ends a scan of ids or sessions early.
 pub fn end_scan(context: &Context, at: &Cursor) {
     context.scans.borrow_mut().end(at);
 }
@@ -243,7 +244,7 @@ async fn count_live(context: &Context, attempt: &Attempt, keys: &[Vec<u8>]) -> R
     Ok(live)
 }
 
-/// Removes all sessions, and then the entries of those: not those of creations under way.
+/// Removes all sessions, then their entries. Keeps the entries of pending creations.
 pub async fn clear(context: &Context) -> Result<()> {
     let mut is_begun = false;
     let mut sessions = ScanCursor::forgetful(&context.names.sessions);
@@ -257,9 +258,9 @@ pub async fn clear(context: &Context) -> Result<()> {
     clear_indexes(context, &mut is_begun).await
 }
 
-/// Removes sessions, and leaves alone what is none.
+/// Removes sessions. Leaves foreign values alone.
 async fn remove(context: &Context, attempt: &Attempt, keys: &[Vec<u8>]) -> Result<()> {
-    // By then all are expired.
+    // At this time every session has expired.
     let end_of_time = text(i64::MAX);
     for some in keys.chunks(AT_ONCE) {
         let removed = join_all(some.iter().map(async |key| {
@@ -277,7 +278,7 @@ async fn remove(context: &Context, attempt: &Attempt, keys: &[Vec<u8>]) -> Resul
     Ok(())
 }
 
-/// Removes old entries, and each session with its entry that is there yet.
+/// Removes old entries, after removing each session that they still name.
 pub async fn clear_indexes(context: &Context, is_begun: &mut bool) -> Result<()> {
     let mut indexes = ScanCursor::forgetful(&context.names.users);
     while let Some(keys) = context

@@ -30,14 +30,15 @@ use crate::store::StoredSession;
 
 /// Stores a session, unless a live one has its id.
 ///
-/// Its user's index knows it first: an entry without a session is only passed over, but a session without one would
-/// be missed. On a single server one step does both: a transaction, or a script where the server holds a session of the id,
-/// or may have been sent the creation before, or takes no such transactions. In a cluster the index is on another node, which
-/// has to have answered before. A session that was stored is created, even if there is no time left to end older ones.
+/// Its user's index is updated first. An entry without a session does no harm, but a session without an entry would
+/// be missed. On a single server both changes are atomic. Usually that is a transaction. It is a script if the server
+/// has a session with the id, may have received the creation before, or does not support the transaction. In a
+/// cluster the index is on another node, which must answer first. Once the session is stored, the creation succeeds,
+/// even if there is no time left to end older sessions.
 ///
-/// Where a user who is full gets no more sessions, the script counts those of the user. In a cluster they are on many nodes.
-/// There the store looks at them before it stores the session, and again afterwards. If another creation came between, it
-/// removes its own session: of two at one moment, both may be refused.
+/// If a full user gets no more sessions, the script counts the user's sessions. In a cluster they are on many nodes.
+/// So the store counts them before it stores the session, and again afterwards. If another creation came in between,
+/// it removes its own session. Two concurrent creations may both be refused.
 pub async fn create(
     context: &Rc<Context>,
     attempt: &Attempt,
@@ -46,7 +47,7 @@ pub async fn create(
     stamp: Option<Stamp>,
 ) -> Result<()> {
     know_time(context, attempt, || cipher.key(&context.names, &session.id)).await?;
-    // What may be stored already is known by the stamp with which it was sent.
+    // A repeated creation keeps its stamp, which identifies a session that may be stored already.
     let stamp = stamp.filter(|_| attempt.is_repeated());
     let created = stamp.unwrap_or_else(|| context.times.stamp());
     let creation = Creation::new(session, created, cipher, &context.names, &context.times)?;
@@ -92,14 +93,14 @@ pub async fn create(
     }
     Counters::add(&context.counters.created, 1);
     if attempt.is_repeated() && is_apart {
-        // In between another process may have ended the session and removed its entry.
+        // Another process may have ended the session and removed its entry in between.
         enter(context, attempt, &creation.entry(), *index_end, Reentry::Renew).await?;
     }
     Box::pin(keep_limit(context, attempt, user, member, entered, Some(created), creation.expires)).await;
     Ok(())
 }
 
-/// Removes the entry of a creation for a user who is full, and says why it is refused: a live session may have its id.
+/// Removes the entry of a refused creation. Returns the error: the user is full, or a live session has the id.
 async fn refusal(context: &Context, attempt: &Attempt, creation: &Creation, max: NonZeroUsize) -> StoreError {
     let get = |mode| get_request(Request::read(mode), &creation.key);
     let stored = context.router.get_one(attempt, &creation.key, Effect::None, get).await;
@@ -119,7 +120,7 @@ async fn refusal(context: &Context, attempt: &Attempt, creation: &Creation, max:
     error
 }
 
-/// Removes a session again that was created for a user who is full.
+/// Undoes a creation for a user who turned out to be full.
 async fn undo(context: &Context, attempt: &Attempt, creation: &Creation) -> Result<()> {
     end(context, attempt, creation).await?;
     attempt.was_undone();
@@ -127,7 +128,7 @@ async fn undo(context: &Context, attempt: &Attempt, creation: &Creation) -> Resu
     Ok(())
 }
 
-/// Ends the session of a creation, if it is still that.
+/// Ends the session of a creation, unless another one has replaced it.
 async fn end(context: &Context, attempt: &Attempt, creation: &Creation) -> Result<()> {
     let (now, created) = (text(context.times.now()), created_field(creation.created));
     let args: [&[u8]; 3] = [&now, &creation.user.to_match(), &created];
@@ -140,15 +141,16 @@ enum Stored {
     Yes {
         index_len: u64,
     },
-    /// The server takes no such request, and has changed nothing.
+    /// The server does not support the request, and has changed nothing.
     Untried,
-    /// There is another one.
+    /// The server has another session with the id.
     No,
-    /// Perhaps, without its entry.
+    /// The session may be stored, without its entry.
     Perhaps,
 }
 
-/// Stores a session where the server holds none. `make` adds to a request what does that, by the version of the entry.
+/// Stores a session if the server has none with its id. `make` adds the commands to a request, with a version for the
+/// entry.
 async fn store(
     context: &Context,
     attempt: &Attempt,
@@ -156,7 +158,7 @@ async fn store(
     make: impl Fn(Request, Stamp) -> Request,
 ) -> Result<Stored> {
     let make = |mode| {
-        // If it was sent before, its entry may have been seen since, and its session ended.
+        // After a first attempt, another process may have seen the entry and ended the session.
         let version = if attempt.is_repeated() { context.times.stamp() } else { creation.version };
         make(Request::write(mode), version)
     };
@@ -176,8 +178,8 @@ async fn store(
     })
 }
 
-/// Creates a session unless a live one is stored, and its entry in the same step if the server `has_index`. Returns how many
-/// entries the index has, if that matters.
+/// Creates a session unless a live one is stored. If the server also has the index, adds the entry in the same
+/// script. Returns the number of entries in the index, if there is a limit.
 async fn store_by_script(
     context: &Context,
     attempt: &Attempt,
@@ -187,7 +189,7 @@ async fn store_by_script(
 ) -> Result<u64> {
     let make = |mode| {
         let is_repeated = attempt.is_repeated();
-        // If it was sent before, its entry may have been seen since.
+        // After a first attempt, another process may have seen the entry.
         let is_first = stored == Stored::Untried && !is_repeated;
         let version = if is_first { creation.version } else { context.times.stamp() };
         let may_be_stored = stored == Stored::Perhaps || is_repeated;
@@ -213,7 +215,8 @@ async fn store_by_script(
             Err(FOREIGN)
         }
         Err(StoreError::Corrupt(_)) if has_index => {
-            // What is under the key of the index is another app's. A transaction may have stored the session all the same.
+            // The key of the index has a value of another app. A transaction may have stored the session all the
+            // same.
             end(context, attempt, creation).await?;
             attempt.was_undone();
             Err(FOREIGN)
@@ -241,8 +244,8 @@ pub async fn get(
     Ok(found)
 }
 
-/// Replaces a live session. It is left alone at first if it is another user's, as the new one's index must know it before,
-/// or if its user's index has to be kept longer before.
+/// Replaces a live session. The first attempt changes nothing in two cases: if the session has another user, or if
+/// its index ends too early. The index must then change first.
 pub async fn update(
     context: &Context,
     attempt: &Attempt,
@@ -266,8 +269,8 @@ pub async fn update(
     }
 }
 
-/// Enters a live session into the index of the user that it is to have, then replaces it, and returns whether there is one;
-/// `None` if it has changed since.
+/// Adds a live session to the index of its new user, then replaces the session. Returns whether there is a live
+/// session, and `None` if it has changed since.
 async fn replace_entered(
     context: &Context,
     attempt: &Attempt,
@@ -314,7 +317,7 @@ async fn replace_entered(
     let replaced = replaced?;
     if replaced == Some(true) {
         if let Some(index_len) = entered {
-            // Whoever has seen the entry before the session was the user's may remove it.
+            // A process that saw the entry before the session was the user's may otherwise remove it.
             enter(context, attempt, &entry, until, Reentry::Renew).await?;
             Box::pin(keep_limit(context, attempt, user, member, index_len, None, expires)).await;
         }
@@ -324,7 +327,7 @@ async fn replace_entered(
             forget(context, attempt, &Entry { index: &old_index, member, version }).await;
         }
     }
-    // If the session is not the user's, the entry is passed over, and removed when it is old enough.
+    // If the session did not become the user's, readers ignore the entry, and remove it when it is old enough.
     Ok(replaced)
 }
 
@@ -356,8 +359,8 @@ pub async fn touch(
     }
 }
 
-/// Has the index of a session's user kept for as long as a session with this expiry needs. Returns what the session's
-/// record says of its creation and user; `None` if there is no session any more.
+/// Prolongs the index of a session's user for a new expiry. Returns the creation and user in the session's record,
+/// and `None` if the session has ended.
 async fn prolong_for(
     context: &Context,
     attempt: &Attempt,
@@ -376,7 +379,7 @@ async fn prolong_for(
     Ok(Some(record::owner(&value, &record).to_vec()))
 }
 
-/// Removes a session. Its entry follows, without being waited for: it is passed over until then.
+/// Removes a session. Its entry is removed in the background, and readers ignore it until then.
 pub async fn delete(context: &Rc<Context>, attempt: &Attempt, cipher: &Cipher, id: &SessionId) -> Result<()> {
     let member = cipher.member(id);
     let key = context.names.session(&member);
@@ -395,8 +398,8 @@ pub async fn delete(context: &Rc<Context>, attempt: &Attempt, cipher: &Cipher, i
     }
 }
 
-/// As [`replace`], where the session is to be of a user who may have no room for it. In a cluster the others' sessions are
-/// on many nodes: they are looked at before.
+/// Like [`replace`], for a new user who may have no room. In a cluster the user's other sessions are on many nodes,
+/// so they are counted before.
 async fn give(
     context: &Context,
     attempt: &Attempt,
@@ -422,8 +425,8 @@ async fn give(
     replaced(attempt, &replies)
 }
 
-/// Replaces the session if it is live, and returns whether it is; `None` if it has to be entered before, or is of another
-/// creation.
+/// Replaces the session if it is live, and returns whether it is. `None` if its index must change first, or if it is
+/// of another creation.
 async fn replace(
     context: &Context,
     attempt: &Attempt,
@@ -436,7 +439,7 @@ async fn replace(
     replaced(attempt, &replies)
 }
 
-/// What the replies to a replacement say.
+/// Interprets the replies to a replacement.
 fn replaced(attempt: &Attempt, replies: &[Reply]) -> Result<Option<bool>> {
     match interpret(Kind::Update, replies) {
         Step::Number(found) => Ok(Some(found > 0)),

@@ -1,8 +1,8 @@
-//! The background sweep: it removes the entries that ended sessions leave behind in indexes.
+//! The background sweep: removes index entries of sessions that have ended.
 //!
-//! The server ends sessions itself, and whole indexes too, once all that they can name has ended. So a sweep looks at a
-//! sample alone: some entries of some indexes, which are others each time. It goes on for as long as it finds that many of
-//! them are of ended sessions, and takes at most a hundredth of the server's time.
+//! The server expires sessions, and also each index after all of its sessions. So a sweep only checks a random
+//! sample: some entries of some indexes. It continues while it finds many stale entries, and takes at most a
+//! hundredth of the server's time.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -23,30 +23,30 @@ use super::user_index::{
 use crate::error::Result;
 use crate::store::Sweep;
 
-/// How many entries of an index are looked at, whichever these are.
+/// The number of random entries to check in each index.
 const SAMPLE: i64 = 8;
 
-/// How many indexes are looked at together.
+/// The number of indexes to check together.
 const INDEXES: usize = AT_ONCE / SAMPLE as usize;
 
-/// How many entries a sweep looks at before it judges by them.
+/// The number of entries to check before the sweep may stop.
 const ENOUGH: usize = 128;
 
-/// One of so many entries may be of an ended session, in a sample or in an index, without a closer look.
+/// One in this many entries may be stale, in a sample or in an index, without a further check.
 const TOLERATED: usize = 10;
 
-/// Which part of the time a sweep may take.
+/// A sweep takes at most one part in this many of its interval.
 const SHARE: u32 = 100;
 
-/// What became of the entries that were looked at.
+/// The result of checking some entries.
 #[derive(Debug, Default, Clone, Copy)]
 struct Looked {
     entries: usize,
-    /// How many of these name no session of the index's user.
+    /// How many of them name no session of the index's user.
     stale: usize,
-    /// How many of those were removed.
+    /// How many of these were removed.
     gone: usize,
-    /// How many were of sessions that have ended.
+    /// How many of the removed entries were of sessions that have ended.
     removed: u64,
 }
 
@@ -63,13 +63,13 @@ impl Looked {
     }
 }
 
-/// Sweeps once, and returns how many entries of ended sessions that removed. Where the servers do not know the store's
-/// clock, it looks at all indexes and sessions, and removes expired sessions too.
+/// Sweeps once. Returns the number of removed entries whose sessions have ended. If the servers do not share the
+/// store's clock, it checks all indexes and sessions, and also removes expired sessions.
 pub async fn clean(context: &Context) -> Result<u64> {
     sweep_once(context, async || Ok(())).await
 }
 
-/// `renew` is called before each step but the first.
+/// Calls `renew` before each step but the first.
 async fn sweep_once(context: &Context, renew: impl AsyncFn() -> Result<()>) -> Result<u64> {
     let (at, begun) = (context.times.now(), Instant::now());
     let removed = if context.times.kept_for.is_some() {
@@ -89,7 +89,7 @@ async fn sweep_sample(context: &Context, until: Instant, renew: impl AsyncFn() -
     loop {
         let page =
             context.router.step(async |attempt| next_page(context, attempt, &mut cursor).await).await?;
-        // After the last one the next sweep begins again.
+        // The next sweep starts from the beginning.
         let Some(indexes) = page else { return Ok(looked.removed) };
         for some in indexes.chunks(INDEXES) {
             for found in join_all(some.iter().map(|index| sample_index(context, index))).await {
@@ -105,7 +105,7 @@ async fn sweep_sample(context: &Context, until: Instant, renew: impl AsyncFn() -
     }
 }
 
-/// Looks at some entries of an index, and at all of them if too many of these are stale.
+/// Checks a sample of an index, and all of its entries if too many of the sample are stale.
 async fn sample_index(context: &Context, index: &[u8]) -> Result<Looked> {
     let Some(owner) = Owner::of(index, &context.names.users) else { return Ok(Looked::default()) };
     let count = text(SAMPLE);
@@ -126,7 +126,7 @@ async fn sample_index(context: &Context, index: &[u8]) -> Result<Looked> {
     Ok(Looked { removed, ..looked })
 }
 
-/// Removes those of some entries of an index that name ended sessions, or sessions of others.
+/// Checks some entries of an index. Removes those of ended sessions, and those of other users' sessions.
 async fn look_at(
     context: &Context,
     attempt: &Attempt,
@@ -192,7 +192,7 @@ async fn clean_index(context: &Context, index: &[u8]) -> Result<u64> {
     }
 }
 
-/// Removes those of some sessions that are expired by now; which it removed.
+/// Removes the sessions that have expired. Returns which ones it has removed.
 async fn end_each(
     context: &Context,
     attempt: &Attempt,
@@ -206,7 +206,7 @@ async fn end_each(
     ends.await.into_iter().collect()
 }
 
-/// Removes the expired sessions of no user, which no index names.
+/// Removes expired sessions without a user, which no index names.
 async fn end_expired(context: &Context) -> Result<u64> {
     let mut removed = 0;
     let mut cursor = ScanCursor::new(&context.names.sessions);
@@ -225,8 +225,8 @@ fn interval(context: &Context) -> Duration {
     Duration::from_millis(interval.unwrap_or(crate::sweeper::DEFAULT_SWEEP_INTERVAL))
 }
 
-/// Sweeps every so often: one process of all that use the prefix does, if it gets the lock. `stats` says why the last
-/// sweep failed, until one does not.
+/// Runs the background sweep. Of all processes with the prefix, the one that gets the lock sweeps. `stats` reports
+/// the error of the last sweep, until one succeeds.
 pub async fn sweep(context: Rc<Context>) {
     if context.options.sweep_interval == Some(0) {
         return;
@@ -244,7 +244,7 @@ pub async fn sweep(context: Rc<Context>) {
     }
 }
 
-/// Sweeps if no other process does, and returns whether it did.
+/// Sweeps if no other process does. Returns whether it did.
 async fn locked_sweep(context: &Context, interval: Duration) -> Result<bool> {
     let millis = i64::try_from(interval.as_millis()).unwrap_or(i64::MAX);
     let until = text(millis.clamp(1, i64::from(i32::MAX)));

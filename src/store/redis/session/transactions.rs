@@ -1,4 +1,5 @@
-//! Whether servers take the transactions that create sessions: those before Redis 7 do not know `PEXPIREAT … GT`.
+//! Whether the servers support the transaction that creates a session. Before Redis 7 they do not know `PEXPIREAT …
+//! GT`.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -14,9 +15,10 @@ impl Transactions {
         !self.are_refused.load(Ordering::Relaxed)
     }
 
-    /// Takes the reason why a server refused one. Returns whether it may take a script in its place, as it does from then on.
+    /// Records why a server refused a transaction. Returns whether the server does not support it, so that the store
+    /// uses a script from now on.
     pub fn were_refused(&self, reason: &[u8]) -> bool {
-        // A proxy, or a rule on transactions, may say no more than that it was discarded.
+        // A proxy or an ACL may report only that the transaction was discarded.
         let is_unknown = matches!(error::code(reason), "ERR" | "NOPERM" | "EXECABORT");
         if is_unknown {
             self.are_refused.store(true, Ordering::Relaxed);
