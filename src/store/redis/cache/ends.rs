@@ -1,15 +1,15 @@
-//! The ends of calls, as a cache sees them on their way to the callers.
+//! Passes the results of calls through the cache on their way to the callers.
 
 use super::super::queue::Results;
 use super::{NearCache, PROBE};
 use crate::error::StoreError;
 use crate::session::{Content, Expiry};
 
-/// Passes the ends of calls on, and has the cache take note of each.
+/// Forwards results, and records each in the cache.
 pub struct Ends<'a, R> {
     pub results: &'a mut R,
     pub cache: Option<NearCache>,
-    /// Whether the server of the connection that is read tells of changes.
+    /// Whether the server of this connection sends invalidations.
     pub is_tracked: bool,
 }
 

@@ -1,16 +1,17 @@
-//! Has a server tell of changes of the sessions that are read on a connection.
+//! Turns on client tracking: the server then sends invalidations for the sessions that are read on a connection.
 
 use super::super::resp::{Replies, Reply, Request};
 
-/// Adds what begins it. Messages are of RESP3 alone: without that a server would take the command and say nothing.
+/// Adds the commands that turn it on. Invalidations need RESP3: with RESP2 a server accepts the command, but sends
+/// nothing.
 pub fn begin_tracking(request: Request) -> Request {
     request.command(&[b"HELLO", b"3"]).command(&[b"CLIENT", b"TRACKING", b"ON", b"NOLOOP"])
 }
 
-/// Takes the replies to that, which are the last ones.
+/// Reads the replies to these commands, which are the last ones.
 ///
 /// # Errors
-/// Why the server does not do it.
+/// Why the server does not track.
 pub fn read_tracking(replies: &mut Replies) -> Result<(), String> {
     let (tracking, hello) = (replies.pop(), replies.pop());
     for (name, reply) in [("HELLO 3", hello), ("CLIENT TRACKING", tracking)] {
