@@ -1,11 +1,12 @@
-//! The calls on one session without the worker: the thread that makes them writes and reads sockets itself, when its
-//! event loop says that they are ready. To hand each over would cost two more wake-ups of threads.
+//! Calls on one session without the worker. The calling thread reads and writes the sockets itself, when its event
+//! loop reports that they are ready. Handing each call to the worker would cost two more thread wake-ups.
 //!
-//! The fast path does what goes well. All else (a server that refuses or has gone, an update of another user's session)
-//! falls back to the worker, which begins that call again, in the order of the calls on each session (`fallback`).
+//! The fast path handles calls that go well. All others fall back to the worker, such as when a server refuses a
+//! call, or an update finds another user's session. The worker starts them again, in the order of the calls on each
+//! session (`fallback`).
 //!
-//! Each primary of a cluster has a connection of its own (`primary`). All calls on a session are on one of them, even
-//! while its slot goes to another (`routes`).
+//! Each primary of a cluster has its own connection (`primary`). All pending calls on a session are on one
+//! connection, even while its slot moves to another primary (`routes`).
 
 mod cached;
 mod fallback;
@@ -50,44 +51,44 @@ use crate::error::{Result, StoreError};
 use crate::session::{Expiry, Session, SessionId};
 use crate::store::Answer;
 
-/// The most ends of calls, other than refusals, that one turn tells of.
+/// The maximum number of calls that one turn completes. Refused calls do not count.
 pub const AT_ONCE: usize = 1024;
 
-/// After how many calls the server is sent them, though more may come at once: it works on some while others are made.
-/// Where more are under way they are as large a part of them, as each sending costs a system call on either side.
+/// The number of calls after which a batch is sent, so that the server works while the thread makes more calls. With
+/// many pending calls a batch is this fraction of them, because each one costs a system call on both sides.
 const A_FLUSH: usize = 16;
 
-/// How often a turn fills the socket again with queued calls. What is left then is for the next turn.
+/// How often one turn refills the socket with queued calls. The rest waits for the next turn.
 const FLUSHES: usize = 4;
 
-/// The error where a connection has ended, or is of no more use: the server closed it, or says what nobody asked for.
+/// The connection has ended, or is unusable: the server closed it, or sent a reply that no call expects.
 struct Ended;
 
-/// How one JavaScript thread reaches a store: by connections of its own while they are well, else by the worker.
+/// One JavaScript thread's access to a store: through its own connections, or else through the worker.
 pub struct FastPath {
     store: Arc<RedisStore>,
     to: Arc<dyn Answers>,
     primaries: Vec<Primary>,
     routes: Routes,
-    /// That of the connections, once there has been one.
+    /// The cipher of the connections, once there was one.
     cipher: Option<Arc<Cipher>>,
-    /// The sockets of connections that have ended, until their polls are closed.
+    /// The sockets of ended connections, until their polls are closed.
     dead: Vec<(NodeId, Arc<socket2::Socket>)>,
-    /// How many bytes the queued calls hold.
+    /// The size of all queued calls.
     queued_bytes: usize,
-    /// The calls whose end is being told, the last first.
+    /// The tickets of the calls that are being completed, in reverse order.
     current: SmallVec<[u32; 4]>,
     fallback: Fallback,
     has_jobs: bool,
-    /// Whether there are to be connections.
+    /// Whether the fast path wants connections.
     is_wanted: bool,
     cache: Option<NearCache>,
-    /// The map of the slots by which sessions are cached.
+    /// The slot map that was current when the sessions were cached.
     slots: Option<SlotRanges>,
 }
 
 impl FastPath {
-    /// Makes the fast path of a thread. The worker reports to `to` what becomes of the calls that fall back.
+    /// Creates the fast path of a thread. The worker reports the results of fallbacks to `to`.
     pub fn new(store: Arc<RedisStore>, to: Arc<dyn Answers>) -> Self {
         let (primaries, routes) = if store.is_cluster {
             (Vec::new(), Routes::of_cluster())
@@ -113,14 +114,14 @@ impl FastPath {
         }
     }
 
-    /// Has a connection to each primary made, and another whenever one ends. `Answers::supply` gives them. Where none is
-    /// possible it never comes.
+    /// Requests a connection to each primary, and a new one whenever one ends. They arrive through `Answers::supply`,
+    /// or never if connections are impossible.
     pub fn want(&mut self) {
         self.is_wanted = true;
         self.store.want_connections(&self.to);
     }
 
-    /// Takes what the worker has made.
+    /// Takes what the worker provides.
     pub fn take_supply(&mut self, supply: Supply) {
         match supply {
             Supply::Connection(connection) => self.open(connection),
@@ -140,7 +141,8 @@ impl FastPath {
         }
         let Ok(socket) = Socket::new(connection) else { return self.store.lost_connection(node) };
         if self.cipher.as_ref().is_some_and(|other| !Arc::ptr_eq(other, &cipher)) {
-            // The worker has reset the others. Their calls are to be the worker's before any has another key, and slot.
+            // The keys have changed, and the worker has reset the other connections. Their calls fall back before any
+            // call uses the new keys and slots.
             (0..self.primaries.len()).for_each(|at| self.fail(at));
             self.cache.iter_mut().for_each(NearCache::forget_keys);
         }
@@ -163,7 +165,7 @@ impl FastPath {
         }
     }
 
-    /// Takes a new map of the slots.
+    /// Applies a new slot map.
     fn route(&mut self, ranges: &SlotRanges) {
         if self.routes.is_one_server() {
             return;
@@ -175,7 +177,7 @@ impl FastPath {
             ranges.iter().map(|&(first, last, node)| (first, last, self.place_of(node))).collect();
         let may_go = |at: usize| self.primaries[at].is_idle();
         for at in self.routes.apply(places.into_iter(), may_go) {
-            // They may be of slots that are no longer here.
+            // Queued calls may be on slots that have moved.
             self.fall_back_queued(at);
             let primary = &mut self.primaries[at];
             primary.lost_until = Some(primary.pending.progress.sent);
@@ -190,7 +192,7 @@ impl FastPath {
         }
     }
 
-    /// The place of a primary, which is new or known.
+    /// Returns the index of a primary, and adds it if it is new.
     fn place_of(&mut self, node: NodeId) -> usize {
         self.find(node).unwrap_or_else(|| {
             self.primaries.push(Primary::new(node));
@@ -202,7 +204,7 @@ impl FastPath {
         self.primaries.iter().position(|primary| primary.node() == node)
     }
 
-    /// The sockets to wait for: of which primary each is, and whether it is waited for that it takes more.
+    /// The sockets to poll, each with its primary, and whether to poll for writing.
     pub fn sockets(&self) -> impl Iterator<Item = (NodeId, &socket2::Socket, bool)> {
         self.primaries.iter().filter_map(|primary| {
             let open = primary.open.as_ref()?;
@@ -210,23 +212,23 @@ impl FastPath {
         })
     }
 
-    /// What is left of connections that have ended, for the code that waited for their sockets.
+    /// The sockets of ended connections, for the code that polled them.
     pub fn take_closed_sockets(&mut self) -> Vec<(NodeId, Arc<socket2::Socket>)> {
         mem::take(&mut self.dead)
     }
 
-    /// When there is something to be done without a socket: the oldest call has to be answered by then.
+    /// When `expire` must be called, if no socket becomes ready before: usually the deadline of the oldest call.
     pub fn next_deadline(&self) -> Option<Instant> {
         let of_each = self.primaries.iter().map(|primary| primary.next_deadline(self.store.command_timeout));
         of_each.flatten().chain(self.fallback.next_deadline()).min()
     }
 
-    /// Whether no call is under way here. The worker reports those that it has.
+    /// Whether no call is pending here. The worker reports its own calls.
     pub fn is_idle(&self) -> bool {
         self.primaries.iter().all(Primary::is_idle) && !self.fallback.is_waiting()
     }
 
-    /// Ends a connection at its next turn, which comes soon.
+    /// Ends a connection at its next turn, which is due immediately.
     pub fn give_up(&mut self, node: NodeId) {
         if let Some(at) = self.find(node)
             && let Some(open) = &mut self.primaries[at].open
@@ -235,14 +237,14 @@ impl FastPath {
         }
     }
 
-    /// Takes no more calls. `RedisStore::flush` waits until it is idle, and `shut` has told so.
+    /// Accepts no more calls. `RedisStore::flush` waits until the fast path is idle and `shut` was called.
     pub fn start_drain(&mut self) {
         self.is_wanted = false;
         self.store.queue.fast_path.set_busy(true);
         self.submit();
     }
 
-    /// Drops the connections and all that waits for them.
+    /// Drops the connections and all calls on them.
     pub fn shut(&mut self) {
         self.is_wanted = false;
         self.store.want_no_connections();
@@ -256,16 +258,16 @@ impl FastPath {
         self.store.queue.fast_path.set_busy(false);
     }
 
-    /// Begins [`crate::store::SessionStore::create`]: queues it, for `submit`.
+    /// Starts [`crate::store::SessionStore::create`]. `submit` sends it.
     ///
     /// # Errors
-    /// `TooLarge`; `Busy` if too much waits for the server. Nothing is queued then.
+    /// `TooLarge`. `Busy` if too many calls are queued. In both cases nothing is queued.
     pub fn create(&mut self, session: &Session<'_>, ticket: u32) -> Result<()> {
         let session = self.store.new_session(session)?;
         self.begin(Op::Create(session, None), ticket)
     }
 
-    /// Begins [`crate::store::SessionStore::create_at`].
+    /// Starts [`crate::store::SessionStore::create_at`].
     ///
     /// # Errors
     /// As for `create`.
@@ -275,7 +277,7 @@ impl FastPath {
         self.begin(Op::Create(session, None), ticket)
     }
 
-    /// Begins [`crate::store::SessionStore::update`]. The number is 1 if there was a live session, or 0.
+    /// Starts [`crate::store::SessionStore::update`]. The result is 1 if there was a live session, or 0.
     ///
     /// # Errors
     /// As for `create`.
@@ -284,7 +286,7 @@ impl FastPath {
         self.begin(Op::Update(session), ticket)
     }
 
-    /// Begins [`crate::store::SessionStore::get`].
+    /// Starts [`crate::store::SessionStore::get`].
     ///
     /// # Errors
     /// `Busy`, as for `create`.
@@ -292,8 +294,8 @@ impl FastPath {
         self.begin(Op::Get(id), ticket)
     }
 
-    /// Begins [`crate::store::SessionStore::touch`], or `prolong` where `enough` is given. The number is 1 if there was a
-    /// live session, or 0.
+    /// Starts [`crate::store::SessionStore::touch`], or `prolong` if `enough` is given. The result is 1 if there was
+    /// a live session, or 0.
     ///
     /// # Errors
     /// `Busy`, as for `create`.
@@ -307,7 +309,7 @@ impl FastPath {
         self.begin(Op::Touch(id, expires, enough), ticket)
     }
 
-    /// Begins [`crate::store::SessionStore::delete`].
+    /// Starts [`crate::store::SessionStore::delete`].
     ///
     /// # Errors
     /// `Busy`, as for `create`.
@@ -360,12 +362,12 @@ impl FastPath {
             return Err(too_much_queued());
         }
         self.queued_bytes = bytes;
-        // Behind the others: they may change the same session.
+        // Behind the other queued calls, which may change the same session.
         self.primaries[at].queued.push_back(call);
         Ok(())
     }
 
-    /// Where a call on one session goes.
+    /// The primary that a call on one session goes to.
     fn way(&self, op: &Op) -> Way {
         if self.routes.is_one_server() {
             return self.routes.way(0);
@@ -376,7 +378,7 @@ impl FastPath {
         }
     }
 
-    /// Encodes a call, for `flush`. What cannot be sent here falls back.
+    /// Encodes a call, for `flush`. If that is not possible here, the call falls back.
     fn send(&mut self, at: usize, mut call: Call) {
         let Primary { open, pending, unflushed, .. } = &mut self.primaries[at];
         if open.is_some()
@@ -399,14 +401,14 @@ impl FastPath {
         self.fall_back(Some(at), call);
     }
 
-    /// Takes the next call out of a queue.
+    /// Takes the next queued call.
     fn take_queued(&mut self, at: usize) -> Option<Call> {
         let call = self.primaries[at].queued.pop_front()?;
         self.queued_bytes -= call.op.len();
         Some(call)
     }
 
-    /// Has what is queued begin.
+    /// Sends all calls that were started.
     pub fn submit(&mut self) {
         (0..self.primaries.len()).for_each(|at| self.flush(at));
         if mem::take(&mut self.has_jobs) {
@@ -414,7 +416,7 @@ impl FastPath {
         }
     }
 
-    /// Writes what the system takes, and encodes queued calls in its place.
+    /// Writes what the system accepts, and encodes queued calls in its place.
     fn flush(&mut self, at: usize) {
         for _ in 0..FLUSHES {
             let Primary { open, unflushed, .. } = &mut self.primaries[at];
@@ -424,7 +426,7 @@ impl FastPath {
             };
             match open.socket.flush() {
                 Ok(()) => {}
-                // Its end can be read, behind the answers.
+                // The end of the connection can be read, after the remaining replies.
                 Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
                     open.write_closed = true;
                     open.draining = true;
@@ -451,16 +453,16 @@ impl FastPath {
         self.primaries[at].has_room(&self.store.window)
     }
 
-    /// Has the worker say of a call that it is late. Nothing of it was sent.
+    /// Lets the worker report that a call is late. Nothing of the call was sent.
     fn give_up_unsent(&mut self, call: Call) {
         let jobs = self.jobs(call, false);
         self.push(jobs);
     }
 
-    /// Reads once what a server says, and writes what it takes; `true` if there may be more to be read.
+    /// Reads once from a server and handles the replies. Returns whether there may be more to read.
     ///
-    /// The caller has the event loop turn before it reads more: what it reports runs JavaScript, which makes new calls,
-    /// whose replies could be read for ever.
+    /// The caller lets the event loop turn before it reads more. The results run JavaScript, which makes new calls.
+    /// Reading their replies too could go on forever.
     pub fn turn(&mut self, node: NodeId, results: &mut impl Results) -> bool {
         let Some(at) = self.find(node) else { return false };
         let outcome = self.read(at, results);
@@ -474,15 +476,15 @@ impl FastPath {
         more
     }
 
-    /// Ends the calls whose time is over; to be called when the deadline has come, and `turn` has found no more to read: a
-    /// thread that was busy may be late itself.
+    /// Completes the calls whose deadline has passed. Call this after `turn` has found nothing more to read, because
+    /// a busy thread may itself be late.
     pub fn expire(&mut self) {
         let now = Instant::now();
         for at in 0..self.primaries.len() {
             if self.primaries[at].is_lost(now, self.store.command_timeout) {
                 self.fail(at);
             }
-            // One that answers, but not in time, has the others' answers yet.
+            // A server that answers late still owes the replies to the other calls.
             while let Some(call) = self.primaries[at].pending.pop_late(now) {
                 let is_unknown = call.op.changes().is_some();
                 let jobs = self.jobs(call, is_unknown);
@@ -499,13 +501,13 @@ impl FastPath {
         self.submit();
     }
 
-    /// Reads once and takes what has come, up to so much; whether there may be more.
+    /// Reads once and handles the replies, up to a limit. Returns whether there may be more.
     fn read(&mut self, at: usize, results: &mut impl Results) -> Result<bool, Ended> {
-        // What is taken may have the others changed.
+        // Handling a reply may change the other primaries.
         let mut primary = mem::take(&mut self.primaries[at]);
         let is_tracked = primary.open.as_ref().is_some_and(|open| open.is_tracked);
         let mut ends = Ends { results, cache: self.cache.take(), is_tracked };
-        // A panic is no reason to leave callers waiting.
+        // If this panics, the callers still get a result.
         let outcome = catch_unwind(AssertUnwindSafe(|| self.read_from(&mut primary, &mut ends)));
         self.primaries[at] = primary;
         let outcome = outcome.unwrap_or_else(|_| {
@@ -532,7 +534,7 @@ impl FastPath {
         let mut more = true;
         let mut taken = 0;
         *has_buffered = false;
-        // One more may be all calls that share a request.
+        // One pending call may complete all the calls that share its request.
         while taken + pending.calls.front().map_or(1, |next| next.call.count()) <= AT_ONCE {
             let sharing = pending.calls.front().map_or(0, |next| next.call.sharing.len());
             if let Some(len) = self.take_next(open, pending, ends)? {
@@ -557,7 +559,7 @@ impl FastPath {
         Ok(true)
     }
 
-    /// Takes the replies to the next call, if all have come; their length.
+    /// Handles the replies to the next call, if they are complete. Returns their length.
     fn take_next(
         &mut self,
         open: &mut Open,
@@ -574,7 +576,8 @@ impl FastPath {
         Ok(Some(len))
     }
 
-    /// Takes the replies to a call: whether the connection is to be used no more. A reply that nobody asked for ends it.
+    /// Handles the replies to a call. Returns whether the connection must not be used any more. Replies that no call
+    /// expects end it.
     fn take(
         &mut self,
         replies: &[Reply<&[u8]>],
@@ -617,7 +620,7 @@ impl FastPath {
         if let Op::Get(id) = op
             && self.fallback.has_earlier(id)
         {
-            // It has to see the change before it, which has not been made.
+            // The read must see an earlier change, which the worker has not made yet.
             self.retry(call, progress, false);
             return Ok(());
         }
@@ -625,7 +628,7 @@ impl FastPath {
             && self.fallback.has_earlier(id)
         {
             match step {
-                // What goes before it is not to come upon it.
+                // The earlier change must not find the session that this call has created.
                 Step::Created { .. } => {
                     if self.fallback.has_retries(id) {
                         self.retry_create(call, progress);
@@ -674,7 +677,7 @@ impl FastPath {
                 results.number(ticket, 1);
             }
             _ => {
-                // It fares as the calls behind it.
+                // This call is handled like those behind it.
                 pending.progress.answered -= 1;
                 pending.put_back(call);
                 return Err(Ended);
@@ -683,7 +686,7 @@ impl FastPath {
         Ok(())
     }
 
-    /// Tells those `get`s that are not told yet that there is no session.
+    /// Completes the remaining `get`s: there is no session.
     fn not_found(&mut self, results: &mut impl Results) {
         let counters = &self.store.counters;
         tell_each(&mut self.current, |ticket| {
@@ -723,13 +726,13 @@ impl FastPath {
                 session::keep_limit(&context, attempt, &user, &member, index_len, created, expires).await;
                 Ok(())
             };
-            // The session is stored, whatever comes of this.
+            // The session is stored, even if this fails.
             let _ = context.router.within(deadline.into(), work).await;
             Ok(Answer::Number(1))
         });
     }
 
-    /// Has the worker do what follows a call that went well.
+    /// Lets the worker do the follow-up work of a call that has succeeded.
     fn apart<F>(&mut self, waiter: Waiter, work: impl FnOnce(Rc<Context>) -> F + Send + 'static)
     where
         F: Future<Output = Result<Answer>> + 'static,
@@ -739,11 +742,11 @@ impl FastPath {
         self.has_jobs = true;
     }
 
-    /// A connection has ended: the worker begins its calls again, or says that they are late.
+    /// Ends a connection. Its calls fall back to the worker, which repeats them or reports that they are late.
     fn fail(&mut self, at: usize) {
         let Primary { open, pending, .. } = &mut self.primaries[at];
         let Some(open) = open.take() else { return };
-        // Before anything goes by another connection.
+        // Before anything is sent on another connection.
         abort(open.socket.socket());
         let (calls, progress) = (pending.take_all(), pending.progress);
         for mut call in calls {
@@ -751,7 +754,8 @@ impl FastPath {
             let is_unknown = was_sent && op.changes().is_some();
             let follows_retries = op.changes().is_some_and(|id| self.fallback.has_retries(id));
             if was_sent && follows_retries && matches!(op, Op::Create(..)) {
-                // Those before it might change the session that it may have created. The worker says that its time is over.
+                // Earlier calls on this session are retried, and might change the session that this one may have
+                // created. The worker reports it as late.
                 call.call.deadline = Instant::now();
                 self.retry(call, progress, true);
             } else {
@@ -776,7 +780,7 @@ impl FastPath {
         }
     }
 
-    /// Has the worker begin what had to wait for answers that have come.
+    /// Gives the worker the calls whose preceding replies have arrived.
     fn hand_over(&mut self, at: usize) {
         if self.primaries[at].is_draining() {
             self.fall_back_queued(at);
@@ -785,7 +789,7 @@ impl FastPath {
         if pending.calls.is_empty()
             && let Some(open) = open.take_if(|open| open.draining)
         {
-            // No reply is to come to those that are late.
+            // No replies to late calls will arrive.
             pending.take_all();
             pending.progress.answered = pending.progress.sent;
             let node = pending.progress.node;
@@ -798,13 +802,13 @@ impl FastPath {
         let primaries = &self.primaries;
         let ready = self.fallback.take_ready(|node| {
             let primary = primaries.iter().find(|primary| primary.node() == node);
-            // One that is gone had nothing to answer.
+            // A removed primary has no pending calls.
             primary.map_or(u64::MAX, |primary| primary.pending.progress.answered)
         });
         self.push(ready);
     }
 
-    /// Takes the tickets of calls that the worker has completed.
+    /// Records that the worker has completed calls, by their tickets.
     pub fn completed(&mut self, tickets: impl Iterator<Item = u32>) {
         let Self { cache, fallback, .. } = self;
         fallback.completed(tickets.inspect(|&ticket| cache.iter_mut().for_each(|cache| cache.end(ticket))));
@@ -816,19 +820,19 @@ impl FastPath {
         }
     }
 
-    /// Leaves a call that was not sent to the worker, once the primary that was sent the calls before it has answered them.
+    /// Gives an unsent call to the worker, after the primary has answered the calls before it.
     fn fall_back(&mut self, at: Option<usize>, call: Call) {
         let pending = at.map(|at| &self.primaries[at].pending);
         let pending = pending.filter(|pending| pending.may_precede(&call.op));
         let after = pending.map_or_else(Progress::default, |pending| pending.progress);
         for job in self.jobs(call, false) {
-            // Where no connection ever comes, the worker alone keeps the order.
+            // If there will never be a connection, the worker alone keeps the order.
             let begun = if self.is_wanted { self.fallback.add(job, after) } else { Some(job) };
             self.push(begun);
         }
     }
 
-    /// Leaves a call that was sent to the worker, which begins it again.
+    /// Gives a call that was sent to the worker, which starts it again.
     fn retry(&mut self, call: PendingCall, progress: Progress, is_unknown: bool) {
         for job in self.jobs(call.call, is_unknown) {
             let begun = self.fallback.retry(job, progress);
@@ -836,7 +840,7 @@ impl FastPath {
         }
     }
 
-    /// As `retry`, of a session that was created.
+    /// Like `retry`, for a creation that has stored its session.
     fn retry_create(&mut self, call: PendingCall, progress: Progress) {
         for job in self.jobs(call.call, true) {
             let begun = self.fallback.retry_create(job, progress);
@@ -861,7 +865,7 @@ impl FastPath {
     }
 }
 
-/// Tells each of some calls of its end. If that panics, those that are left are not told yet.
+/// Completes each of the current calls. If that panics, `current` contains the remaining ones.
 fn tell_each(current: &mut SmallVec<[u32; 4]>, mut tell: impl FnMut(u32)) {
     while let Some(&ticket) = current.last() {
         tell(ticket);
@@ -869,13 +873,13 @@ fn tell_each(current: &mut SmallVec<[u32; 4]>, mut tell: impl FnMut(u32)) {
     }
 }
 
-/// What asks the server to carry out a call.
+/// The request of a call.
 fn request_for(store: &RedisStore, cipher: &Cipher, op: &Op) -> Result<Request> {
     let (names, times) = (&store.names, &store.times);
     let (read, write) = (Request::read(RequestMode::default()), Request::write(RequestMode::default()));
     let key = |id| cipher.key(names, id);
     Ok(match op {
-        // The worker waits for replicas.
+        // With `wait_replicas` the worker makes all changes.
         op if store.waits_for_replicas && op.changes().is_some() => return Err(error::unexpected()),
         Op::Get(id) => session::get_request(read, &key(id)),
         Op::Touch(id, expires, enough) => {
@@ -888,7 +892,7 @@ fn request_for(store: &RedisStore, cipher: &Cipher, op: &Op) -> Result<Request> 
             let change = Change::new(session, names.session(&member), &member, &user, cipher, times)?;
             change.replace(write, &user, None, times)
         }
-        // The index of its user is on another node of a cluster, which has to have answered before.
+        // In a cluster the index is on another node, which must answer first.
         Op::Create(session, _) if store.is_cluster && session.user().is_some() => {
             return Err(error::unexpected());
         }
@@ -907,7 +911,7 @@ fn request_for(store: &RedisStore, cipher: &Cipher, op: &Op) -> Result<Request> 
     })
 }
 
-/// Whether a reply says that another server is to be asked from now on, or this one again later.
+/// Whether a reply shows that another server must be used, or this one only later.
 fn ends_connection(reply: &Reply<&[u8]>) -> bool {
     let Reply::Error(error) = reply else { return false };
     matches!(error::code(error), "READONLY" | "LOADING" | "MASTERDOWN" | "NOAUTH")

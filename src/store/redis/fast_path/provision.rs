@@ -1,4 +1,4 @@
-//! The connections of event loops, which the worker makes: one to each primary.
+//! The event loops' connections, one to each primary. The worker makes them.
 
 use std::collections::{HashMap, HashSet};
 use std::future::pending;
@@ -21,10 +21,10 @@ use super::super::session::{
     Context, KeyWatch, cipher, goes_by, has_keys, keeps_keys, keys_request, know_time,
 };
 
-/// A connection that lasts no longer is of no use, as where the event loop cannot poll it, or the server takes no writes.
+/// A connection with a shorter life is useless: the event loop cannot poll it, or the server refuses all writes.
 const SHORT_LIFE: Duration = Duration::from_secs(1);
 
-/// How long to wait before a connection is replaced.
+/// The delay before a connection is replaced.
 #[derive(Default)]
 struct Pace {
     provided_at: Option<Instant>,
@@ -32,7 +32,7 @@ struct Pace {
 }
 
 impl Pace {
-    /// The pause before the next one, where the last has ended.
+    /// The delay before the next connection, after the last one has ended.
     fn pause(&mut self) -> Option<Duration> {
         if self.provided_at.is_none_or(|at| at.elapsed() >= SHORT_LIFE) {
             self.short_lives = 0;
@@ -47,21 +47,21 @@ impl Pace {
     }
 }
 
-/// What came of the attempts at a connection: none where the server is known no more.
+/// The result of connecting to a server. `None` if the server was retired.
 type Outcome = (NodeId, Option<EventLoopConnection>);
 
-/// What a fast path has been given.
+/// What a fast path was given.
 #[derive(Default)]
 struct Provided {
     by: Option<Arc<dyn Answers>>,
-    /// The version of its map of the slots.
+    /// The version of its slot map.
     slots: Option<u64>,
-    /// The servers to which it has a connection, or to which one is being made.
+    /// The servers to which it has a connection, or to which the worker is connecting.
     nodes: HashSet<NodeId>,
     paces: HashMap<NodeId, Pace>,
 }
 
-/// Gives the fast path what it wants: a connection to each server that has slots, and which one has which.
+/// Provides the fast path with what it wants: a connection to each primary, and the slot map.
 pub async fn provide(context: Rc<Context>, queue: Arc<Queue>) {
     let topology = &context.router.topology;
     let (mut provided, mut keys) = (Provided::default(), KeyWatch::default());
@@ -100,7 +100,7 @@ pub async fn provide(context: Rc<Context>, queue: Arc<Queue>) {
         let connected = async {
             match connecting.next().await {
                 Some(outcome) => outcome,
-                // None is under way.
+                // No connection is being made.
                 None => pending().await,
             }
         };
@@ -120,8 +120,8 @@ pub async fn provide(context: Rc<Context>, queue: Arc<Queue>) {
     }
 }
 
-/// Connects to a server, as often as it takes. Why that fails the worker's own connection tells, on which the calls go
-/// meanwhile.
+/// Connects to a server, with as many attempts as necessary. The worker's own connection reports errors, and serves
+/// the calls until then.
 async fn connect(context: &Context, node: Rc<Node>, pause: Option<Duration>) -> Outcome {
     if let Some(pause) = pause {
         sleep(pause).await;
@@ -144,21 +144,21 @@ async fn try_connect(context: &Context, node: &Rc<Node>) -> Option<EventLoopConn
         cipher(context, attempt).await
     };
     let cipher = context.router.step(unlock).await.ok()?;
-    // A script that is not loaded here is when it is first called.
+    // If loading a script fails, its first call loads it.
     let rejects = context.options.user_limit().rejects_beyond().is_some();
     let create = if rejects { &CREATE_WITHIN_LIMIT } else { &CREATE };
     let load = [create, &TOUCH, &UPDATE].iter().fold(Request::read(Default::default()), |request, script| {
         request.command(&[b"SCRIPT", b"LOAD", script.text.as_bytes()])
     });
-    // One node of a cluster has the wrapped keys.
+    // In a cluster, one node has the wrapped keys.
     let is_keeper = keeps_keys(context, node);
     let first = if is_keeper { keys_request(context, load) } else { load };
-    // Last of all: no message is to come before the event loop has the socket.
+    // Sent last, so that no push message arrives before the event loop has the socket.
     let first = if context.options.cache.is_some() { begin_tracking(first) } else { first };
     let (connection, mut replies) =
         node.connect_event_loop(&context.router.topology.network, first).await.ok()?;
     let tracking = context.options.cache.is_some().then(|| read_tracking(&mut replies));
-    // What was encrypted otherwise meanwhile is for the next one, and so is a server that has lost the keys.
+    // The keys may have changed, or the server may have lost them. The next connection then checks again.
     let is_current =
         if is_keeper { has_keys(context, &cipher, &replies.pop()?) } else { goes_by(context, &cipher) };
     is_current.then_some(EventLoopConnection { node: node.id(), connection, cipher, tracking })

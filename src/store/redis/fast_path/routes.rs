@@ -1,35 +1,35 @@
-//! Which primary has a slot. When a slot goes to another one, its calls wait until the first has answered those before
+//! The primary of each slot. When a slot moves, its calls wait until the old primary has answered the calls before
 //! them.
 
 use super::super::resp::SLOTS;
 
-/// The place of no primary.
+/// The index of no primary.
 const NOWHERE: u16 = u16::MAX;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Route {
-    /// The primary that has been sent the last calls, by its place.
+    /// The index of the primary that was sent the last calls.
     holder: u16,
-    /// The one that has the slot now.
+    /// The index of the primary that owns the slot now.
     owner: u16,
 }
 
 const NO_ROUTE: Route = Route { holder: NOWHERE, owner: NOWHERE };
 
-/// Which primary a call goes to.
+/// Where a call goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
     To(usize),
-    /// To another one, once this one has answered what it was sent.
+    /// To another primary, after this one has answered all calls that it was sent.
     After(usize),
     Unknown,
 }
 
-/// The primaries of all slots, by their places in a list.
+/// The primaries of all slots, as indexes into a list.
 pub struct Routes(Vec<Route>);
 
 impl Routes {
-    /// All slots are on the primary at the first place.
+    /// The routes of a single server: all slots have the first primary.
     pub fn of_one_server() -> Self {
         Self(vec![Route { holder: 0, owner: 0 }])
     }
@@ -50,8 +50,8 @@ impl Routes {
         }
     }
 
-    /// Takes a new map: the places of the owners of ranges of slots. `may_go` says whether a primary has nothing to answer.
-    /// Returns the places of those that have, and have lost slots.
+    /// Applies a new slot map, with the owners as indexes. `may_go` returns whether a primary has no pending calls.
+    /// Returns the primaries that have lost slots and still have pending calls.
     pub fn apply(
         &mut self,
         ranges: impl Iterator<Item = (u16, u16, usize)>,
@@ -79,20 +79,20 @@ impl Routes {
         losers
     }
 
-    /// The primary at a place has answered all that it was sent before it lost slots.
+    /// Moves the slots that a primary has lost: it has answered all earlier calls.
     pub fn release(&mut self, place: usize) {
         for route in self.0.iter_mut().filter(|route| usize::from(route.holder) == place) {
             route.holder = route.owner;
         }
     }
 
-    /// Whether a slot is at a place, or was there last.
+    /// Whether a primary owns a slot, or was the last one to get its calls.
     pub fn uses(&self, place: usize) -> bool {
         let is_of = |at: u16| usize::from(at) == place;
         self.0.iter().any(|route| is_of(route.holder) || is_of(route.owner))
     }
 
-    /// A place is no longer there, and those behind it move up.
+    /// Removes a primary. The indexes of those behind it decrease by one.
     pub fn remove(&mut self, place: usize) {
         let move_up = |at: &mut u16| {
             if *at != NOWHERE && usize::from(*at) > place {
@@ -124,7 +124,7 @@ mod tests {
         assert_eq!(routes.way(7), Way::Unknown);
         assert!(routes.apply([(0, 99, 0), (100, LAST, 1)].into_iter(), |_| true).is_empty());
         assert_eq!([0, 99, 100, LAST].map(|slot| routes.way(slot)), [0, 0, 1, 1].map(Way::To));
-        // Slot 7 goes from the first to the second, and 8 to nobody.
+        // Slot 7 moves from the first primary to the second, and slot 8 to nobody.
         let map = || [(0, 6, 0), (7, 7, 1), (9, 99, 0), (100, LAST, 1)].into_iter();
         assert_eq!(routes.apply(map(), |place| place != 0), [0]);
         assert_eq!(
@@ -139,7 +139,7 @@ mod tests {
             [6, 7, 8, 9].map(|slot| routes.way(slot)),
             [Way::To(0), Way::To(1), Way::Unknown, Way::To(0)]
         );
-        // And back at once, as nothing was sent.
+        // All slots move back immediately, because nothing was sent.
         assert!(routes.apply([(0, LAST, 0)].into_iter(), |_| true).is_empty());
         assert_eq!(routes.way(LAST), Way::To(0));
     }
