@@ -1,9 +1,9 @@
-//! What servers refuse, and what else goes wrong, as errors of the store.
+//! Maps errors of the servers to errors of the store.
 
 use super::resp::Reply;
 use crate::error::{Result, StoreError};
 
-/// What a server says, in its words, but for those in which it repeats what it was asked: ids are secrets.
+/// The server's error message, without the arguments that the server repeats: ids are secrets.
 pub fn in_words(error: &[u8]) -> String {
     const LONGEST: usize = 200;
     let (code, details) = parts(error);
@@ -12,16 +12,16 @@ pub fn in_words(error: &[u8]) -> String {
     format!("Redis says {code} {words}").trim_end().to_owned()
 }
 
-/// The code by which a server says why it refuses.
+/// The error code, such as `OOM`.
 pub fn code(error: &[u8]) -> &str {
     parts(error).0
 }
 
-/// The code of an error and what follows it. A transaction that the server refuses as a whole has its reason behind
-/// `EXECABORT`. Redis 6.2 has one code for all that a script is refused, and puts the
-/// refusal behind the places of it: `ERR Error running script (call to f_…): @user_script:9: @user_script: 9: -OOM …`.
+/// Splits an error into its code and its message. If a server refuses a whole transaction, the reason follows
+/// `EXECABORT`. Redis 6.2 reports every error of a script with the code `ERR`, and puts the reason at the end: `ERR
+/// Error running script (call to f_…): @user_script:9: @user_script: 9: -OOM …`.
 fn parts(error: &[u8]) -> (&str, &str) {
-    // It may repeat bytes of a request. What follows those is of no use.
+    // The server may repeat bytes of a request. The text after invalid UTF-8 is ignored.
     let text = error.utf8_chunks().next().map_or("", |chunk| chunk.valid());
     let (code, details) = text.split_once(' ').unwrap_or((text, ""));
     let in_script = || {
@@ -39,21 +39,21 @@ fn parts(error: &[u8]) -> (&str, &str) {
     reason.unwrap_or((code, details))
 }
 
-/// Whether a server may do later what it refuses with this code; it has done nothing of it.
+/// Whether the error is transient: the server has done nothing, and may accept the same command later.
 pub fn passes(code: &str) -> bool {
     matches!(code, "LOADING" | "CLUSTERDOWN" | "TRYAGAIN" | "MASTERDOWN" | "NOREPLICAS" | "BUSY")
 }
 
 /// # Errors
-/// If the answer is an error.
+/// If the reply is an error.
 pub fn check(reply: &Reply) -> Result<()> {
     if let Reply::Error(refusal) = reply { Err(of_refusal(refusal)) } else { Ok(()) }
 }
 
-/// The error for a refusal of a server.
+/// The error of the store for an error reply.
 pub fn of_refusal(refusal: &[u8]) -> StoreError {
     match code(refusal) {
-        // In a cluster these are followed.
+        // In a cluster the router follows these.
         "MOVED" | "ASK" | "CROSSSLOT" => StoreError::unavailable(
             "this server is a node of a cluster: use the option cluster, with the URLs of some nodes",
         ),
@@ -63,15 +63,16 @@ pub fn of_refusal(refusal: &[u8]) -> StoreError {
     }
 }
 
-/// The error for an answer that no server should give.
+/// The error for a reply that no server should send.
 pub fn unexpected() -> StoreError {
     StoreError::unavailable("Redis gave an answer that makes no sense here")
 }
 
-/// The error for a value that the store has not written.
+/// The error for a value that this store has not written.
 pub const FOREIGN: StoreError = StoreError::Corrupt("its key has a value that this store has not written");
 
-/// What is of another type than the store's is another app's, and is not to keep a call from all the others.
+/// Replaces the error for a foreign value by `otherwise`: a key of another app must not fail the call for all other
+/// keys.
 pub fn unless_foreign<T>(outcome: Result<T>, otherwise: T) -> Result<T> {
     match outcome {
         Err(StoreError::Corrupt(_)) => Ok(otherwise),

@@ -1,26 +1,27 @@
-//! Why servers are not reached, for programs: the words that people read are of many kinds, some of them the servers'.
+//! Why a server cannot be reached, as a code for programs. The messages for people vary, and servers write some of
+//! them.
 
-/// Why a server is not reached, or does not serve.
+/// Why a server cannot be reached, or does not accept commands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// It refuses the login, or a command of it.
+    /// The server refuses the login, or a command of the login.
     Authentication,
-    /// Its name has no address.
+    /// The host name does not resolve.
     Dns,
     Tls,
-    /// It is a replica.
+    /// The server is a replica.
     NotPrimary,
-    /// Nothing listens at its address.
+    /// Nothing listens at the address.
     Refused,
-    /// It loads its data, or a cluster is down.
+    /// The server is loading its data, or the cluster is down.
     Loading,
-    /// It did not answer in time.
+    /// The server did not answer in time.
     Timeout,
     Other,
 }
 
 impl Fault {
-    /// The fault of which the words of an error are.
+    /// Classifies an error message.
     pub fn of(words: &str) -> Self {
         const SIGNS: [(Fault, &[&str]); 7] = [
             (Fault::Authentication, &["WRONGPASS", "NOAUTH", "NOPERM", "ERR AUTH", "credentials: "]),

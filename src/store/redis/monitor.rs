@@ -1,4 +1,4 @@
-//! What is known of the connections of a store, on whichever thread.
+//! The state of a store's connections, for any thread.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
@@ -9,20 +9,20 @@ use parking_lot::Mutex;
 
 use crate::events::{Bus, Event, OTHERS};
 
-/// Tells the servers of a store from each other.
+/// Identifies a server of a store.
 type Node = u32;
 
-/// The connections of a store: how many there were, and what they are now.
+/// A summary of a store's connections: counts since the start, and the current state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Connections {
     pub state: ConnectionState,
-    /// Why the state is what it is, unless it is `Ready`.
+    /// The reason for any state other than `Ready`.
     pub problem: Option<String>,
-    /// Connections that were made to servers.
+    /// Connections made.
     pub connects: u64,
-    /// Those of them that were lost.
+    /// Connections lost.
     pub disconnects: u64,
-    /// Attempts that failed.
+    /// Attempts to connect that failed.
     pub failures: u64,
     /// Requests that were sent again.
     pub retries: u64,
@@ -30,13 +30,13 @@ pub struct Connections {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConnectionState {
-    /// There has been no connection yet.
+    /// No connection has been made yet.
     Connecting,
-    /// There is a connection to each primary.
+    /// Every primary has a connection.
     Ready,
-    /// There is one to some of them.
+    /// Only some primaries have a connection.
     Degraded,
-    /// There was one, and there is none.
+    /// There was a connection, and now there is none.
     Unavailable,
 }
 
@@ -54,7 +54,7 @@ struct State {
     has_gap: bool,
     connected: HashSet<Node>,
     problems: HashMap<Node, String>,
-    /// Why it is not known which primaries there are.
+    /// Why the primaries are unknown.
     map_problem: Option<String>,
     connects: u64,
     disconnects: u64,
@@ -71,12 +71,12 @@ impl Monitor {
         (state.primaries, state.has_gap, state.map_problem) = (primaries, has_gap, None);
     }
 
-    /// The primaries are not known: why.
+    /// Records why the primaries are unknown.
     pub fn no_map(&self, reason: &str) {
         self.state.lock().map_problem = Some(reason.into());
     }
 
-    /// `server` is the address of a node.
+    /// `server` is the address of the node.
     pub fn connected(&self, node: Node, server: &impl Display) {
         self.events.publish(OTHERS, || Event::Connected { server: server.to_string() });
         let mut state = self.state.lock();
@@ -85,7 +85,7 @@ impl Monitor {
         state.problems.remove(&node);
     }
 
-    /// `problem` is why there is no connection to a node, with its address.
+    /// `problem` says why the connection ended, and includes the node's address.
     pub fn disconnected(&self, node: Node, server: &impl Display, problem: String) {
         let lost = || Event::Disconnected { server: server.to_string(), problem: problem.clone() };
         self.events.publish(OTHERS, lost);
@@ -101,22 +101,22 @@ impl Monitor {
         state.problems.insert(node, problem);
     }
 
-    /// Another server has become the primary.
+    /// Records that another server has become the primary.
     pub fn failed_over(&self, from: &impl Display, to: &impl Display) {
         self.events.publish(OTHERS, || Event::FailedOver { from: from.to_string(), to: to.to_string() });
     }
 
-    /// A node is known no more.
+    /// Removes a node that is no longer part of the topology.
     pub fn forget(&self, node: Node) {
         self.state.lock().problems.remove(&node);
     }
 
-    /// A request is sent that was sent before.
+    /// Counts a request that is sent again.
     pub fn retried(&self) {
         self.retries.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Why some primary is not reached, if that is so and known.
+    /// Why a primary has no connection, if that is known.
     pub fn problem(&self) -> Option<String> {
         self.state.lock().problem()
     }
