@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_is_known_by_its_code_in_a_script_of_any_version_too() {
+    fn error_codes_are_found_in_script_errors_of_any_version() {
         for (line, code_of_it, words) in [
             ("READONLY You can't write.", "READONLY", "Redis says READONLY You can't write."),
             (

@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_words_of_an_error_say_its_fault() {
+    fn error_messages_are_classified() {
         for (fault, words) in [
             (Fault::Authentication, "no connection to a:1: WRONGPASS invalid username-password pair"),
             (Fault::Authentication, "no connection to a:1: NOAUTH Authentication required."),

@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn the_state_is_that_of_all_primaries() {
+    fn the_state_combines_all_primaries() {
         let monitor = Monitor::default();
         let why = |reason: &str| Some(reason.to_owned());
         assert_eq!(seen(&monitor), (ConnectionState::Connecting, None));

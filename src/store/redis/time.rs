@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn stamps_go_by_the_servers_clock_once_that_is_known() {
+    fn stamps_follow_the_servers_clock() {
         run(async || {
             let clock = Arc::new(MockClock::new(1_000_000));
             let times = Times::new(Arc::clone(&clock) as Arc<dyn Clock>, None);
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn sessions_that_are_created_at_one_past_time_are_told_apart() {
+    fn sessions_with_the_same_creation_time_have_different_stamps() {
         run(async || {
             let clock = Arc::new(MockClock::new(2_000_000));
             let times = Times::new(Arc::clone(&clock) as Arc<dyn Clock>, None);
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn servers_that_do_not_say_their_time_are_taken_to_be_in_step() {
+    fn without_a_reported_time_the_servers_clock_is_taken_to_agree() {
         run(async || {
             let times = Times::new(Arc::new(MockClock::new(1_000_000)), None);
             times.learn(1_000_000, None);
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_ages_by_a_clock_that_is_set_nor_gets_younger_while_the_machine_sleeps() {
+    fn ages_are_right_when_the_clock_is_set_or_the_machine_is_suspended() {
         run(async || {
             let (clock, minute) = (Arc::new(MockClock::new(1_000_000)), Duration::from_secs(60));
             let times = Times::new(Arc::clone(&clock) as Arc<dyn Clock>, None);
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn servers_that_do_not_know_the_stores_clock_have_no_say() {
+    fn servers_that_do_not_share_the_clock_are_ignored() {
         let times = Times::new(Arc::new(MockClock::new(1_000_000)), Some(Duration::from_secs(1)));
         times.learn(1_000_000, Some(5_000_000));
         assert!(times.knows_servers());

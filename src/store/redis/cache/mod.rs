@@ -374,7 +374,7 @@ mod tests {
     use crate::session::{Body, FieldOrder};
 
     #[test]
-    fn a_read_whose_session_has_another_key_by_then_does_not_keep_the_cache_empty() {
+    fn a_read_across_a_change_of_keys_does_not_block_the_cache() {
         let options = CacheOptions {
             max_bytes: std::num::NonZeroUsize::new(1 << 20).unwrap(),
             max_staleness: Duration::from_secs(1),

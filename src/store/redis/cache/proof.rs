@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_holds_for_so_long_after_the_request_was_sent() {
+    fn a_proof_counts_from_the_time_of_its_request() {
         let (begun, limit) = (Instant::now(), Duration::from_millis(100));
         let at = |millis| begun + Duration::from_millis(millis);
         let mut proof = Proof::default();

@@ -31,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_commands_have_to_be_done() {
+    fn tracking_needs_both_commands() {
         let refused = || Reply::Error(b"NOPERM no".to_vec());
         let read = |hello, tracking| read_tracking(&mut Replies::from_iter([Reply::Nil, hello, tracking]));
         assert_eq!(read(Reply::Array(vec![]), Reply::Okay), Ok(()));

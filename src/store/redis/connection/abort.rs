@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_is_reset_when_it_is_closed() {
+    fn a_closed_connection_is_reset() {
         let (mut socket, mut peer) = pair();
         reset_on_close(&socket);
         socket.write_all(b"PING").unwrap();
@@ -69,7 +69,7 @@ mod tests {
 
     #[cfg(any(target_os = "linux", target_os = "android"))]
     #[test]
-    fn a_connection_is_reset_though_another_has_its_socket() {
+    fn a_connection_is_reset_although_its_socket_has_a_duplicate() {
         let (socket, mut peer) = pair();
         let mut other = socket.try_clone().unwrap();
         abort(&socket.into());

@@ -429,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_server_said_before_it_closed_is_read_though_it_takes_nothing_more() {
+    fn the_last_message_of_a_closed_connection_is_read() {
         let (answer, reason, took) =
             ask_closed(b"-ERR max number of clients reached\r\n", Duration::from_millis(20));
         let replies = answer.unwrap();

@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn it_limits_nothing_until_a_server_has_closed_a_connection() {
+    fn the_window_is_unlimited_until_a_server_closes_a_connection() {
         let window = ReplyWindow::default();
         window.reply_came(MAX_BYTES);
         window.server_closed(0);
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn large_replies_come_few_at_once_and_small_ones_as_before() {
+    fn the_window_depends_on_the_size_of_replies() {
         let window = ReplyWindow::default();
         window.server_closed(40);
         assert_eq!(room(&window), 10);
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn one_request_always_has_room() {
+    fn the_window_always_allows_one_request() {
         let window = ReplyWindow::default();
         (0..10).for_each(|_| window.server_closed(2));
         window.reply_came(100 * MAX_BYTES);

@@ -238,7 +238,7 @@ mod tests {
 
     /// Otherwise a session with constant reads would never return to the fast path.
     #[test]
-    fn only_changes_keep_a_session_with_the_worker() {
+    fn reads_do_not_keep_a_session_on_the_worker() {
         let id = SessionId::new("a").unwrap();
         for progress in [Progress::default(), Progress { sent: 1, ..Progress::default() }] {
             let mut fallback = Fallback::default();

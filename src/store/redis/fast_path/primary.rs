@@ -282,7 +282,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_queued_call_is_late_by_its_own_deadline_whatever_the_server_has_to_answer() {
+    fn a_queued_call_has_its_own_deadline() {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let socket = Socket::new(RawConnection { socket: Arc::new(stream.into()), tls: None }).unwrap();

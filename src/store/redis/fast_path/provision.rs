@@ -169,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn connections_that_end_at_once_are_replaced_ever_more_slowly() {
+    fn short_lived_connections_are_replaced_with_backoff() {
         let mut pace = Pace::default();
         assert_eq!(pace.pause(), None);
         let pauses: Vec<_> = (0..8)

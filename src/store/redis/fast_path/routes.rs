@@ -113,13 +113,13 @@ mod tests {
     const LAST: u16 = SLOTS as u16 - 1;
 
     #[test]
-    fn one_server_has_all() {
+    fn a_single_server_owns_all_slots() {
         let routes = Routes::of_one_server();
         assert_eq!((routes.way(0), routes.is_one_server()), (Way::To(0), true));
     }
 
     #[test]
-    fn slots_go_to_another_once_the_first_has_answered() {
+    fn slots_move_after_the_old_primary_has_answered() {
         let mut routes = Routes::of_cluster();
         assert_eq!(routes.way(7), Way::Unknown);
         assert!(routes.apply([(0, 99, 0), (100, LAST, 1)].into_iter(), |_| true).is_empty());
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_that_comes_back_in_time_has_never_been_away() {
+    fn a_slot_that_moves_back_in_time_never_left() {
         let mut routes = Routes::of_cluster();
         let all_to = |place| [(0, LAST, place)].into_iter();
         routes.apply(all_to(0), |_| true);
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn places_move_up() {
+    fn indexes_decrease_after_a_removal() {
         let mut routes = Routes::of_cluster();
         routes.apply([(0, 9, 0), (10, LAST, 2)].into_iter(), |_| true);
         assert!(routes.uses(0) && !routes.uses(1) && routes.uses(2));

@@ -1,4 +1,4 @@
-//! The fast path, driven by the thread of a test: the contract on a server, and what goes wrong on one that a test plays.
+//! Tests of the fast path: the contract on a real server, and faults on a server that the test plays.
 
 mod cached;
 mod clusters;
@@ -106,7 +106,7 @@ fn open_on(fake: &Fake, change: impl FnOnce(&mut RedisOptions)) -> Arc<RedisStor
     RedisStore::open(&options).unwrap()
 }
 
-/// A fast path whose server the test plays. The worker has another.
+/// A fast path whose server the test plays. The worker has another server.
 struct Scene {
     harness: Harness,
     peer: Peer,
@@ -120,7 +120,7 @@ struct Peer {
 }
 
 impl Peer {
-    /// Opens the fast path of a server.
+    /// Accepts the fast path's connection to a node.
     fn of(harness: &mut Harness, node: NodeId) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -138,7 +138,7 @@ impl Peer {
         Self { socket, commands: Commands::default() }
     }
 
-    /// The next commands.
+    /// Receives the next commands.
     fn hear(&mut self, count: usize) -> Vec<Command> {
         (0..count).map(|_| self.commands.next(&self.socket).unwrap()).collect()
     }
@@ -148,7 +148,7 @@ impl Peer {
     }
 
     fn leave(self) {
-        // Else what it has not read would be a reset.
+        // Closing with unread data would be a reset.
         self.socket.shutdown(Shutdown::Write).unwrap();
     }
 }
@@ -167,27 +167,27 @@ impl Scene {
         Self { harness, peer, fake, store }
     }
 
-    /// Begins what was called, and hears so many commands of it.
+    /// Submits the calls, and receives `count` commands of them.
     fn hear(&mut self, count: usize) -> Vec<Command> {
         self.harness.fast_path.submit();
         self.peer.hear(count)
     }
 
-    /// Says something to a fast path that then takes it.
+    /// Sends bytes, and waits until the fast path has handled a reply.
     fn say(&mut self, bytes: &[u8]) {
         self.peer.say(bytes);
         let count = self.harness.answered();
         self.harness.until(|harness| harness.answered() > count);
     }
 
-    /// Has the store's server hold a session.
+    /// Stores a session on the worker's server.
     fn put(&self, session: &Session<'_>) {
         self.store.create(session).unwrap();
         self.fake.data.lock().unwrap().log.clear();
     }
 }
 
-/// The number in the text of a session.
+/// The number in a session's JSON.
 fn number_in(text: &str) -> usize {
     serde_json::from_str::<serde_json::Value>(text).unwrap()["number"].as_u64().unwrap() as usize
 }
@@ -197,7 +197,7 @@ const CREATED: &[u8] = b"+OK\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n*4\r
 const NIL: &[u8] = b"$-1\r\n";
 
 #[test]
-fn what_goes_well_is_done_without_the_worker() {
+fn calls_that_go_well_do_not_use_the_worker() {
     for options in [options(), tls_options()].into_iter().flatten() {
         goes_well_without_the_worker(&options);
     }
@@ -220,7 +220,7 @@ fn goes_well_without_the_worker(options: &RedisOptions) {
 }
 
 #[test]
-fn a_users_oldest_sessions_end_when_there_are_too_many() {
+fn the_oldest_sessions_of_a_user_end_beyond_the_limit() {
     let Some(options) = options() else { return };
     let store =
         RedisStore::open(&RedisOptions { max_sessions_per_user: NonZeroUsize::new(2), ..options }).unwrap();
@@ -234,7 +234,7 @@ fn a_users_oldest_sessions_end_when_there_are_too_many() {
 }
 
 #[test]
-fn answers_may_be_cut_at_every_byte() {
+fn replies_may_be_split_at_every_byte() {
     let mut scene = Scene::new();
     let ann = ann();
     let created = scene.harness.create(&session("a", &ann));
@@ -282,7 +282,7 @@ fn a_value_of_any_size_is_read() {
 }
 
 #[test]
-fn calls_are_begun_again_after_what_is_no_reply() {
+fn calls_fall_back_after_an_invalid_reply() {
     for babble in [&b"HTTP/1.1 400 Bad Request\r\n"[..], b"*1\r\n$2\r\nhi\r\n", b"+QUEUED\r\n", b"$x\r\n"] {
         let mut scene = Scene::new();
         let ann = ann();
@@ -294,13 +294,13 @@ fn calls_are_begun_again_after_what_is_no_reply() {
         assert_eq!(scene.harness.session(found), Ok(None));
         assert_eq!(repeated.map(|ticket| scene.harness.number(ticket)), [Ok(0), Ok(1)]);
         assert_eq!(writes.map(|ticket| scene.harness.number(ticket)), [Ok(1), Ok(0)]);
-        // The connection that was made first, and another.
+        // The first connection, and the one that replaces it.
         scene.harness.until(|harness| harness.connections == 2);
     }
 }
 
 #[test]
-fn an_answer_that_nobody_asked_for_ends_the_connection() {
+fn an_unexpected_reply_ends_the_connection() {
     let mut scene = Scene::new();
     scene.peer.say(NIL);
     scene.harness.until(|harness| harness.socket().is_none());
@@ -310,7 +310,7 @@ fn an_answer_that_nobody_asked_for_ends_the_connection() {
 }
 
 #[test]
-fn of_calls_that_were_not_sent_none_is_lost_with_the_connection() {
+fn unsent_calls_fall_back_when_the_connection_ends() {
     let mut scene = Scene::new();
     let ann = ann();
     scene.peer.leave();
@@ -321,12 +321,12 @@ fn of_calls_that_were_not_sent_none_is_lost_with_the_connection() {
 }
 
 #[test]
-fn what_was_sent_is_answered_though_no_more_can_be() {
+fn calls_that_were_sent_complete_although_writing_has_ended() {
     let mut scene = Scene::new();
     let ann = ann();
     let sent = scene.harness.create(&session("a", &ann));
     scene.hear(1);
-    // As the worker does it when its own connection ends.
+    // The worker does this when its own connection ends.
     scene.harness.socket().unwrap().shutdown(Shutdown::Write).unwrap();
     let not_sent = scene.harness.create(&session("b", &ann));
     let after = [scene.harness.update(&session("b", &ann)), scene.harness.delete(&id("a"))];
@@ -340,7 +340,7 @@ fn what_was_sent_is_answered_though_no_more_can_be() {
 }
 
 #[test]
-fn calls_that_were_sent_in_part_are_sent_again() {
+fn partly_sent_calls_fall_back() {
     let mut scene = Scene::new();
     let text = format!(r#"{{"cart":"{}"}}"#, "x".repeat(900_000));
     let mut tickets = Vec::new();
@@ -350,7 +350,7 @@ fn calls_that_were_sent_in_part_are_sent_again() {
         count += 1;
         scene.harness.fast_path.submit();
     }
-    // Of the last a part is with the system.
+    // The last one was written in part.
     tickets.extend((0..3).map(|at| scene.harness.create(&session(&format!("later {at}"), &ann()))));
     scene.peer.leave();
     for ticket in tickets {
@@ -359,7 +359,7 @@ fn calls_that_were_sent_in_part_are_sent_again() {
 }
 
 #[test]
-fn what_is_refused_is_begun_again_by_the_worker() {
+fn refused_calls_fall_back() {
     for (refusal, ends) in [
         (&b"-READONLY You can't write against a read only replica.\r\n"[..], true),
         (b"-LOADING Redis is loading the dataset in memory\r\n", true),
@@ -381,14 +381,14 @@ fn what_is_refused_is_begun_again_by_the_worker() {
         assert_eq!(scene.harness.socket().is_none(), ends, "{}", refusal.escape_ascii());
         let mut log = scene.fake.log();
         log.sort();
-        // A server that does not know the transaction is sent the script.
+        // If the server does not know the transaction, the worker sends the script.
         let create = if refusal == b"-ERR\r\n" { "replace sess#a" } else { "create sess#a" };
         assert_eq!(log, [create, "touch sess#b"]);
     }
 }
 
 #[test]
-fn a_create_that_is_refused_leaves_nothing_behind() {
+fn a_refused_create_stores_nothing() {
     const REFUSED: &[u8] = b"-OOM command not allowed\r\n";
     let refuse = |_, command: &Command| {
         if is_create(command) { Conduct::Say(REFUSED) } else { Conduct::Do }
@@ -405,7 +405,7 @@ fn a_create_that_is_refused_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_server_that_knows_no_such_transaction_is_sent_scripts() {
+fn a_server_without_the_transaction_gets_scripts() {
     let unknown = answer_to_transaction(b"-ERR wrong number of arguments for 'pexpireat' command\r\n");
     let discarded =
         [b"+OK\r\n", &b"+QUEUED\r\n".repeat(4)[..], b"-EXECABORT Transaction discarded\r\n"].concat();
@@ -427,7 +427,7 @@ fn a_server_that_knows_no_such_transaction_is_sent_scripts() {
 }
 
 #[test]
-fn a_create_of_which_a_part_is_refused_is_done_by_the_worker_or_not_at_all() {
+fn a_partly_refused_create_is_completed_or_undone_by_the_worker() {
     const NOT_BEGUN: &[u8] = b"-ERR unknown command\r\n:0\r\n:1\r\n:1\r\n+OK\r\n-ERR EXEC without MULTI\r\n";
     const NO_INDEX: &[u8] = b"-WRONGTYPE another's\r\n";
     const HALF: &[u8] = b"+OK\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n*4\r\n:0\r\n-WRONGTYPE another's\r\n:0\r\n+OK\r\n";
@@ -456,7 +456,7 @@ fn a_create_of_which_a_part_is_refused_is_done_by_the_worker_or_not_at_all() {
 }
 
 #[test]
-fn a_create_whose_answer_is_lost_is_sent_again_and_finds_its_own_session() {
+fn a_create_whose_reply_is_lost_falls_back_and_finds_its_own_session() {
     let mut scene = Scene::new();
     let ann = ann();
     let created = scene.harness.create(&session("a", &ann));
@@ -465,12 +465,12 @@ fn a_create_whose_answer_is_lost_is_sent_again_and_finds_its_own_session() {
     scene.peer.leave();
     assert_eq!(scene.harness.number(created), Ok(1));
     assert_eq!(scene.fake.log(), ["replace sess#a"]);
-    // Of another creation it is refused as ever.
+    // For another creation the session exists.
     assert_eq!(scene.store.create(&session("a", &ann)), Err(StoreError::Exists));
 }
 
 #[test]
-fn the_worker_sends_a_create_again_whose_answer_is_lost() {
+fn the_worker_repeats_a_create_whose_reply_is_lost() {
     let is_first = std::sync::atomic::AtomicBool::new(true);
     let decide = move |_, command: &Command| {
         let is_lost = is_create(command) && is_first.swap(false, std::sync::atomic::Ordering::Relaxed);
@@ -489,7 +489,7 @@ fn rejects_the_second(options: &mut RedisOptions) {
 }
 
 #[test]
-fn no_create_is_refused_for_the_session_of_its_own_first_sending() {
+fn a_repeated_create_does_not_count_its_own_session() {
     let full = Err(StoreError::TooManySessions { max: 1 });
     let mut scene = Scene::with(Fake::good(), rejects_the_second);
     let ann = ann();
@@ -514,7 +514,7 @@ fn no_create_is_refused_for_the_session_of_its_own_first_sending() {
 }
 
 #[test]
-fn a_create_for_a_full_user_is_refused_by_the_fast_path() {
+fn the_fast_path_refuses_a_create_for_a_full_user() {
     let mut scene = Scene::with(Fake::good(), rejects_the_second);
     let ann = ann();
     let created = scene.harness.create(&session("a", &ann));
@@ -525,7 +525,7 @@ fn a_create_for_a_full_user_is_refused_by_the_fast_path() {
 }
 
 #[test]
-fn a_create_that_was_refused_for_the_time_being_is_no_failure() {
+fn a_create_succeeds_after_a_transient_error() {
     let is_first = std::sync::atomic::AtomicBool::new(true);
     let decide = move |_, command: &Command| {
         let is_refused = is_create(command) && is_first.swap(false, std::sync::atomic::Ordering::Relaxed);
@@ -538,7 +538,7 @@ fn a_create_that_was_refused_for_the_time_being_is_no_failure() {
 }
 
 #[test]
-fn a_write_that_is_refused_after_its_answer_was_lost_does_not_say_that_nothing_happened() {
+fn a_refusal_after_a_lost_reply_has_an_unknown_outcome() {
     let is_first = std::sync::atomic::AtomicBool::new(true);
     let fake = Fake::start(move |_, command: &Command| {
         if !command[0].starts_with(b"EVAL") || is_create(command) {
@@ -556,7 +556,7 @@ fn a_write_that_is_refused_after_its_answer_was_lost_does_not_say_that_nothing_h
 }
 
 #[test]
-fn a_create_is_done_though_there_is_no_time_to_end_older_sessions() {
+fn a_create_succeeds_without_time_to_end_older_sessions() {
     let fake = Fake::start(|_, command: &Command| match &command[0][..] {
         _ if is_create(command) => Conduct::Say(b":5\r\n"),
         b"ZRANGE" => Conduct::Stall,
@@ -574,7 +574,7 @@ fn a_create_is_done_though_there_is_no_time_to_end_older_sessions() {
 }
 
 #[test]
-fn calls_end_by_their_deadline() {
+fn calls_fail_at_their_deadline() {
     let command_timeout = Duration::from_millis(300);
     let mut scene = Scene::with(Fake::good(), |options| options.command_timeout = command_timeout);
     let ann = ann();
@@ -598,7 +598,7 @@ fn calls_end_by_their_deadline() {
 }
 
 #[test]
-fn calls_whose_time_is_over_are_not_sent_any_more() {
+fn late_calls_are_not_sent() {
     let command_timeout = Duration::from_millis(500);
     let mut scene = Scene::with(Fake::good(), |options| options.command_timeout = command_timeout);
     let text = format!(r#"{{"cart":"{}"}}"#, "x".repeat(900_000));
@@ -610,7 +610,7 @@ fn calls_whose_time_is_over_are_not_sent_any_more() {
     // The peer reads nothing.
     let tickets: Vec<_> = (0..25).map(|at| create(&mut scene, at)).collect();
     assert!(!scene.harness.fast_path.primaries[0].queued.is_empty());
-    // However long it took to begin them, all are late now.
+    // Now all calls are late, however long it took to start them.
     pass(command_timeout);
     let outcomes: Vec<_> = tickets.into_iter().map(|ticket| scene.harness.number(ticket)).collect();
     let not_done = |outcome: &Result<u64>| outcome.as_ref().is_err_and(|error| !error.is_outcome_unknown());
@@ -623,7 +623,7 @@ fn calls_whose_time_is_over_are_not_sent_any_more() {
 }
 
 #[test]
-fn a_call_is_refused_when_too_much_waits() {
+fn a_call_is_refused_when_too_many_bytes_are_queued() {
     let mut scene = Scene::new();
     let text = format!(r#"{{"cart":"{}"}}"#, "x".repeat(900_000));
     let mut tickets = Vec::new();
@@ -644,7 +644,7 @@ fn a_call_is_refused_when_too_much_waits() {
 }
 
 #[test]
-fn a_connection_whose_answers_are_twice_as_late_is_reset() {
+fn a_connection_is_reset_when_its_oldest_reply_is_twice_as_late() {
     let command_timeout = Duration::from_millis(300);
     let mut scene = Scene::with(Fake::good(), |options| options.command_timeout = command_timeout);
     let late = scene.harness.get(&id("a"));
@@ -655,7 +655,7 @@ fn a_connection_whose_answers_are_twice_as_late_is_reset() {
             scene.harness.fast_path.submit();
             scene.harness.turn();
             scene.harness.expire();
-            // It says something, but to none of them in full.
+            // The server sends a byte, but no complete reply.
             if scene.harness.socket().is_some() {
                 scene.peer.say(b"$");
             }
@@ -670,7 +670,7 @@ fn a_connection_whose_answers_are_twice_as_late_is_reset() {
 }
 
 #[test]
-fn a_late_answer_does_not_cost_the_others_their_connection() {
+fn a_late_reply_does_not_end_the_connection() {
     let command_timeout = Duration::from_millis(3000);
     let mut scene = Scene::with(Fake::good(), |options| options.command_timeout = command_timeout);
     let ann = ann();
@@ -684,14 +684,14 @@ fn a_late_answer_does_not_cost_the_others_their_connection() {
     scene.hear(1);
     let error = scene.harness.number(late).unwrap_err();
     assert_eq!((error.code(), error.is_outcome_unknown()), ("ERR_STORE_TIMEOUT", true));
-    // First that to the call that is over, and then that to the other.
+    // The first reply is to the late call, the second one to the other.
     scene.say(&[DONE, CREATED].concat());
     assert_eq!(scene.harness.number(other), Ok(1));
     assert!(scene.harness.socket().is_some() && scene.fake.log().is_empty());
 }
 
 #[test]
-fn a_call_that_waits_for_others_answers_ends_by_its_own_deadline() {
+fn a_call_that_waits_for_other_replies_fails_at_its_own_deadline() {
     let command_timeout = Duration::from_millis(3000);
     let mut scene = Scene::with(Fake::good(), |options| options.command_timeout = command_timeout);
     let ann = ann();
@@ -706,10 +706,10 @@ fn a_call_that_waits_for_others_answers_ends_by_its_own_deadline() {
     let took = begun.elapsed();
     assert!(took < command_timeout * 14 / 10, "{took:?}");
     assert_eq!(late.code(), "ERR_STORE_TIMEOUT");
-    // Its connection is as well as before.
+    // The connection stays.
     scene.say(NIL);
     assert_eq!(scene.harness.session(other), Ok(None));
-    // Its session is free again.
+    // The session is back on the fast path.
     let changed = scene.harness.update(&session("a", &ann));
     scene.hear(1);
     scene.say(DONE);
@@ -725,7 +725,7 @@ fn pass(time: Duration) {
 }
 
 #[test]
-fn answers_that_have_come_in_time_are_not_late_for_a_thread_that_was_busy() {
+fn replies_that_arrived_in_time_count_on_a_busy_thread() {
     let command_timeout = Duration::from_millis(1500);
     let mut scene = Scene::with(Fake::good(), |options| options.command_timeout = command_timeout);
     let found = scene.harness.get(&id("a"));
@@ -741,7 +741,7 @@ fn answers_that_have_come_in_time_are_not_late_for_a_thread_that_was_busy() {
 }
 
 #[test]
-fn a_session_changes_its_user_on_the_worker() {
+fn a_change_of_the_user_falls_back() {
     let mut scene = Scene::new();
     scene.put(&session("a", &UserKeyBuf::from_text("ben")));
     let changed = scene.harness.update(&session("a", &ann()));
@@ -753,7 +753,7 @@ fn a_session_changes_its_user_on_the_worker() {
 }
 
 #[test]
-fn a_read_sees_the_change_before_it_that_falls_back() {
+fn a_read_sees_an_earlier_change_that_falls_back() {
     let mut scene = Scene::new();
     let (ann, ben) = (ann(), UserKeyBuf::from_text("ben"));
     scene.put(&session("a", &ben));
@@ -761,7 +761,7 @@ fn a_read_sees_the_change_before_it_that_falls_back() {
     let changed = scene.harness.update(&session("a", &ann));
     let sent = scene.harness.get(&id("a"));
     scene.hear(2);
-    // The server has read it before the worker changes it.
+    // The server reads the session before the worker changes it.
     scene.say(&[b":2\r\n", &bulk(&value)[..]].concat());
     let made_after = scene.harness.get(&id("a"));
     assert_eq!(scene.harness.number(changed), Ok(1));
@@ -773,7 +773,7 @@ fn a_read_sees_the_change_before_it_that_falls_back() {
     assert!(scene.harness.fast_path.fallback.is_empty());
 }
 
-/// The ids of the sessions that commands read.
+/// The keys that `GET` commands read.
 fn read_by(commands: &[Command]) -> Vec<String> {
     let gets = commands.iter().filter(|command| command[0] == b"GET");
     gets.map(|command| String::from_utf8(command[1].clone()).unwrap()).collect()
@@ -788,7 +788,7 @@ fn reads_of_one_session_share_a_request_until_it_is_written() {
     assert_eq!(scene.harness.number(created), Ok(1));
     let shared: Vec<_> = ["a", "b", "a", "a", "b"].iter().map(|name| scene.harness.get(&id(name))).collect();
     assert_eq!(read_by(&scene.hear(2)), ["sess#a", "sess#b"]);
-    // It is written.
+    // The request was written, so it is no longer shared.
     let own = scene.harness.get(&id("a"));
     assert_eq!(read_by(&scene.hear(1)), ["sess#a"]);
     scene.peer.say(&[&bulk(&value)[..], NIL, NIL].concat());
@@ -802,7 +802,7 @@ fn reads_of_one_session_share_a_request_until_it_is_written() {
 }
 
 #[test]
-fn a_read_after_a_change_shares_no_request_with_those_before_it() {
+fn a_read_after_a_change_shares_no_earlier_request() {
     let mut scene = Scene::new();
     let before = [scene.harness.get(&id("a")), scene.harness.get(&id("a"))];
     let changed = scene.harness.delete(&id("a"));
@@ -820,7 +820,7 @@ fn a_read_after_a_change_shares_no_request_with_those_before_it() {
 }
 
 #[test]
-fn reads_that_share_a_request_fall_back_and_fail_each_by_itself() {
+fn reads_that_share_a_request_fall_back_and_fail_one_by_one() {
     let mut scene = Scene::new();
     scene.put(&session("a", &ann()));
     let refused = [scene.harness.get(&id("a")), scene.harness.get(&id("a"))];
@@ -857,7 +857,7 @@ fn reads_that_share_a_request_are_late_together() {
 }
 
 #[test]
-fn a_turn_tells_of_no_more_calls_than_it_has_room_for() {
+fn a_turn_completes_a_limited_number_of_calls() {
     let mut scene = Scene::new();
     for _ in 0..3 * AT_ONCE {
         scene.harness.get(&id("a"));
@@ -873,12 +873,12 @@ fn a_turn_tells_of_no_more_calls_than_it_has_room_for() {
 }
 
 #[test]
-fn a_read_that_cannot_be_sent_sees_the_change_that_was() {
+fn an_unsent_read_sees_an_earlier_change() {
     let mut scene = Scene::new();
     scene.put(&session("a", &ann()));
     let changed = scene.harness.touch(&id("a"), in_an_hour());
     scene.hear(1);
-    // As the worker does it when its own connection ends.
+    // The worker does this when its own connection ends.
     scene.harness.socket().unwrap().shutdown(Shutdown::Write).unwrap();
     let not_sent = scene.harness.get(&id("b"));
     scene.harness.fast_path.submit();
@@ -920,7 +920,7 @@ fn changes_of_one_session_keep_their_order_when_one_falls_back() {
 }
 
 #[test]
-fn a_session_that_is_created_after_one_that_fell_back_is_not_lost() {
+fn a_create_after_a_fallback_is_not_lost() {
     let ben = UserKeyBuf::from_text("ben");
     for with_delete in [true, false] {
         let mut scene = Scene::new();
@@ -931,7 +931,7 @@ fn a_session_that_is_created_after_one_that_fell_back_is_not_lost() {
         let created = scene.harness.create(&json("a", None, r#"{"of":"the last"}"#, in_an_hour()));
         let mut data = scene.fake.data.lock().unwrap();
         if !with_delete {
-            // Someone else's.
+            // Another process deletes it.
             let delete: Command = vec![b"GETDEL".to_vec(), b"sess#a".to_vec()];
             data.apply(&delete);
         }
@@ -951,11 +951,11 @@ fn a_session_that_is_created_after_one_that_fell_back_is_not_lost() {
 }
 
 #[test]
-fn calls_go_by_the_worker_until_a_connection_opens_and_those_after_them_too() {
+fn calls_fall_back_until_there_is_a_connection() {
     let (go, wait) = mpsc::channel::<()>();
     let wait = Mutex::new(wait);
     let decide = move |_, _: &Command| {
-        // It fails where the test lets all go on.
+        // This fails once the test lets all commands through.
         let _ = wait.lock().unwrap().recv();
         Conduct::Do
     };
@@ -982,7 +982,7 @@ fn calls_go_by_the_worker_until_a_connection_opens_and_those_after_them_too() {
 }
 
 #[test]
-fn a_fast_path_is_idle_once_its_last_call_has_ended() {
+fn a_fast_path_is_idle_after_its_last_call() {
     let mut scene = Scene::new();
     let ann = ann();
     assert!(scene.harness.fast_path.is_idle());
@@ -1004,7 +1004,7 @@ fn a_fast_path_is_idle_once_its_last_call_has_ended() {
 }
 
 #[test]
-fn a_store_closes_once_its_fast_path_is_idle() {
+fn a_store_closes_after_its_fast_path_is_idle() {
     let mut scene = Scene::new();
     let changed = scene.harness.touch(&id("a"), in_an_hour());
     scene.harness.fast_path.start_drain();
@@ -1022,10 +1022,10 @@ fn a_store_closes_once_its_fast_path_is_idle() {
 }
 
 #[test]
-fn more_calls_than_a_fast_path_may_have_under_way_go_by_the_worker() {
+fn calls_beyond_the_pending_limit_fall_back() {
     let mut scene = Scene::new();
     for at in 0..MAX_CALLS {
-        // None shares the request of another.
+        // Different ids, so that no two share a request.
         scene.harness.get(&id(&(at % 64).to_string()));
     }
     assert_eq!(scene.harness.fast_path.primaries[0].pending.calls.len(), MAX_CALLS);
@@ -1035,7 +1035,7 @@ fn more_calls_than_a_fast_path_may_have_under_way_go_by_the_worker() {
 }
 
 #[test]
-fn a_damaged_session_is_refused_and_another_apps_value_is_missed() {
+fn a_damaged_session_is_an_error_and_a_foreign_value_is_a_miss() {
     let mut scene = Scene::new();
     let (damaged, foreign) = (scene.harness.get(&id("a")), scene.harness.get(&id("b")));
     scene.hear(2);

@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn replies_are_these_bytes() {
+    fn replies_are_decoded() {
         let cases: [(&[u8], Reply<&[u8]>); 23] = [
             (b"+OK\r\n", Reply::Okay),
             (b"+PONG\r\n", Reply::Status(b"PONG")),
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_malformed() {
+    fn invalid_bytes_are_malformed() {
         let long = [b'-'; MAX_LINE];
         let deep = b"*1\r\n".repeat(MAX_DEPTH + 1);
         let deep = [&deep[..], b":1\r\n"].concat();
@@ -328,17 +328,17 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(256))]
         #[test]
-        fn any_bytes_decode_to_the_same_in_pieces(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+        fn arbitrary_bytes_decode_the_same_in_pieces(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
             check_replies(&bytes);
         }
 
         #[test]
-        fn so_do_bytes_that_look_like_replies(text in "[\\x01-\\x05]([*%~>|$:+_#,-][0-4]{0,2}\r\n){0,12}") {
+        fn bytes_like_replies_decode_the_same_in_pieces(text in "[\\x01-\\x05]([*%~>|$:+_#,-][0-4]{0,2}\r\n){0,12}") {
             check_replies(text.as_bytes());
         }
 
         #[test]
-        fn replies_arrive_in_any_pieces(
+        fn replies_may_arrive_in_any_pieces(
             replies in proptest::collection::vec(encoded(), 1..8),
             cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..8),
         ) {

@@ -135,14 +135,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_is_these_bytes() {
+    fn a_request_has_these_bytes() {
         let request = Request::write(RequestMode::default()).command(&[b"GET", b"k"]).command(&[b"DEL", b""]);
         assert_eq!(request.bytes, b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n*2\r\n$3\r\nDEL\r\n$0\r\n\r\n");
         assert_eq!((request.commands, request.answers_of_each()), (2, 1));
     }
 
     #[test]
-    fn each_command_of_one_that_asks_is_announced() {
+    fn asking_precedes_each_command() {
         let mode = RequestMode { asking: true, ..RequestMode::default() };
         let request = Request::read(mode).command(&[b"A"]).command(&[b"B"]);
         let announced = |name: &str| format!("*1\r\n$6\r\nASKING\r\n*1\r\n$1\r\n{name}\r\n");
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_refused_as_a_whole_or_in_part() {
+    fn a_request_is_refused_if_all_of_it_is() {
         let refused = || Reply::Error(b"OOM no".to_vec());
         for (replies, is_whole) in [
             (vec![refused()], true),
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_written_out() {
+    fn numbers_are_formatted_as_decimals() {
         for (given, text) in [(0, "0"), (-12, "-12"), (i64::MIN, "-9223372036854775808")] {
             assert_eq!(&number(given)[..], text.as_bytes());
         }

@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn digests_are_those_of_the_texts() {
+    fn digests_match_the_scripts() {
         for (file, script) in ALL {
             let digest: String = Sha1::digest(script.text).iter().map(|byte| format!("{byte:02x}")).collect();
             assert_eq!(script.digest, digest, "{file}");

@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slots_are_those_of_redis() {
+    fn slots_match_cluster_keyslot() {
         assert_eq!(crc16(b"123456789"), 0x31c3);
         // These are the results of `CLUSTER KEYSLOT`.
         assert_eq!(slot_of(b"somekey"), 11058);

@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_map_of_slots_names_the_primaries() {
+    fn a_slot_map_lists_the_primaries() {
         let node = |host: Reply, port| Reply::Array(vec![host, Reply::Number(port), text(b"id")]);
         let range = |first, last, node| Reply::Array(vec![Reply::Number(first), Reply::Number(last), node]);
         let reply = Reply::Array(vec![
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_may_announce_a_name() {
+    fn a_node_may_announce_a_host_name() {
         let node = |metadata: Reply| {
             Reply::Array(vec![text(b"10.0.0.1"), Reply::Number(7000), text(b"id"), metadata])
         };

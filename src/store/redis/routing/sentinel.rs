@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn a_later_failover_is_believed_at_once_and_an_earlier_one_only_if_most_say_so() {
+    fn an_earlier_failover_needs_a_majority_of_sentinels() {
         let (old, new) = (primary(1, 4), primary(2, 5));
         assert!(is_believed(None, &old, &[&old]));
         assert!(is_believed(Some(&old), &new, &[&old, &old, &new]));
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn other_sentinels_are_known_by_their_fields_and_only_those_that_are_up() {
+    fn only_sentinels_that_are_up_are_followed() {
         let text = |text: &str| Reply::Bytes(text.into());
         let other = |flags: &str| {
             let fields = ["name", "x", "ip", "10.0.0.7", "port", "26379", "runid", "id", "flags", flags];

@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_a_node_has_its_slots_and_those_that_move() {
+    fn a_line_lists_owned_and_moving_slots() {
         let line =
             parse_line("id ::1:7000@17000,host myself,master - 0 1 12 connected 0-5 9 [7->-x] [8-<-y]");
         let expected = Line {
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_node_says_of_itself_counts_and_the_others_are_asked() {
+    fn a_nodes_own_report_takes_precedence_and_other_nodes_are_asked() {
         let parse = |lines: &[&str]| lines.iter().map(|line| parse_line(line).unwrap()).collect::<Vec<_>>();
         // `b` does not know yet that `a` has given slot 9 to `c`, and that `c` is up.
         let mut asked = vec![
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_that_moves_is_followed_until_it_rests() {
+    fn a_moving_slot_is_followed_until_it_stays() {
         let quiet = view([(1, "0-9"), (2, "10-19"), (3, "20-16383")]);
         assert!(quiet.moves_until(&view([(1, "0-9"), (2, "10-19"), (3, "20-16383")])).is_empty());
         let begun = view([(1, "0-9 [5->-b]"), (2, "10-19 [5-<-a]"), (3, "20-16383")]);

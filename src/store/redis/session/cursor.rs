@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn only_so_many_scans_are_kept_and_one_that_is_gone_does_not_begin_again() {
+    fn the_number_of_open_scans_is_limited() {
         let mut scans = Scans::default();
         let begin = |scans: &mut Scans| {
             let (number, scan) = scans.take(&Cursor::default(), b"sess#").unwrap();
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scan_that_nobody_goes_on_with_ends() {
+    fn an_idle_scan_ends() {
         let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         runtime.block_on(async {
             let mut scans = Scans::default();

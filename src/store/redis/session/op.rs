@@ -196,7 +196,7 @@ mod tests {
     const WRONG_TYPE: Reply<&[u8]> = Reply::Error(b"WRONGTYPE no");
 
     #[test]
-    fn replies_to_a_transaction_mean_this() {
+    fn replies_to_a_transaction_are_interpreted() {
         let queued = || Reply::Status(&b"QUEUED"[..]);
         let done = |parts: &[Reply<&'static [u8]>]| {
             let mut replies = vec![Reply::Okay, queued(), queued(), queued(), queued()];
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn replies_mean_this() {
+    fn replies_are_interpreted() {
         let value = || Reply::Bytes(&b"value"[..]);
         for (kind, replies, step) in [
             (Kind::Create, vec![Reply::Okay], Step::Created { index_len: 0 }),

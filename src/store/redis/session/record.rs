@@ -279,7 +279,7 @@ mod tests {
 
     /// Other languages and the scripts depend on these bytes, so they never change.
     #[test]
-    fn a_record_is_these_bytes() {
+    fn a_record_has_these_bytes() {
         let json = Payload::Open { json: b"{}", form: Form::Json(ExpiresForm::Number) };
         let expected =
             &br#"{"expires":1800000000000     ,"created":1800000000000001,"user":42,"session":{} }"#[..];
@@ -293,13 +293,13 @@ mod tests {
     }
 
     #[test]
-    fn scripts_know_the_places() {
+    fn the_scripts_use_the_positions_of_the_fields() {
         assert_eq!((EXPIRES, EXPIRES_AT, EXPIRES_AT + EXPIRES_LEN), (&b"{\"expires\":"[..], 11, 29));
         assert_eq!((CREATED_AT, CREATED_AT + CREATED_LEN, USER_AT), (40, 56, 64));
     }
 
     #[test]
-    fn other_texts_are_corrupt() {
+    fn other_values_are_corrupt() {
         let whole = record(Expiry::new(5).unwrap(), 7, b"\"a\"", Payload::Sealed(b"AA=="));
         for len in 0..whole.len() {
             assert!(Record::parse(&whole[..len]).is_err(), "{len}");

@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn they_are_sent_until_a_server_does_not_know_them() {
+    fn transactions_are_used_until_a_server_refuses_them() {
         for (reason, is_unknown) in [
             ("OOM command not allowed", false),
             ("WRONGTYPE Operation against a key", false),

@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn many_small_sessions_are_asked_for_at_once_and_few_large_ones() {
+    fn small_sessions_are_requested_in_larger_batches() {
         let all = [(); 10_000];
         let sizes = |bytes: &dyn Fn(usize) -> usize| {
             let (mut window, mut rest, mut sizes) = (Window::new(), &all[..], Vec::new());

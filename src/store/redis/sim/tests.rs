@@ -42,7 +42,7 @@ fn events() {
 }
 
 #[test]
-fn a_seed_decides_everything() {
+fn a_seed_is_reproducible() {
     for seed in 0..30 {
         let run = || {
             let verdict = simulate(seed, false);

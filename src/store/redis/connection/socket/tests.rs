@@ -120,7 +120,7 @@ fn bulk(bytes: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn what_was_written_takes_no_room_though_there_is_always_more() {
+fn written_bytes_are_freed_under_constant_load() {
     const SIZE: usize = 1 << 20;
     let (mut wire, mut peer) = plain();
     let (mut read, mut pushed) = (vec![0; SIZE], 0_u64);
@@ -146,7 +146,7 @@ fn what_was_written_takes_no_room_though_there_is_always_more() {
 }
 
 #[test]
-fn a_flush_writes_no_more_than_its_share() {
+fn a_flush_writes_a_limited_number_of_bytes() {
     let (mut wire, mut peer) = plain();
     let reader = std::thread::spawn(move || {
         let mut bytes = vec![0; 8 * MAX_WRITTEN];
@@ -163,7 +163,7 @@ fn a_flush_writes_no_more_than_its_share() {
 }
 
 #[test]
-fn tls_may_be_cut_at_every_byte() {
+fn tls_records_may_be_split_at_every_byte() {
     let Some((mut socket, mut peer)) = TlsPeer::shake_hands(b"") else { return };
     let first = peer.encrypt(&[bulk(b"one"), bulk(b"")].concat());
     let encrypted = [first, peer.encrypt(&bulk(b"three"))].concat();
@@ -177,7 +177,7 @@ fn tls_may_be_cut_at_every_byte() {
 }
 
 #[test]
-fn what_tls_had_received_before_is_read_first() {
+fn bytes_received_during_the_handshake_are_read_first() {
     let Some((mut socket, mut peer)) = TlsPeer::shake_hands(&bulk(b"early")) else { return };
     let encrypted = peer.encrypt(&bulk(b"late"));
     peer.stream.write_all(&encrypted).unwrap();
@@ -192,7 +192,7 @@ fn what_tls_had_received_before_is_read_first() {
 }
 
 #[test]
-fn tls_carries_more_than_the_system_takes_both_ways() {
+fn tls_transfers_more_than_the_systems_buffers_both_ways() {
     const SIZE: usize = 4 << 20;
     let Some((mut socket, mut peer)) = TlsPeer::shake_hands(b"") else { return };
     let large: Vec<u8> = (0..SIZE).map(|at| at as u8).collect();
@@ -223,7 +223,7 @@ fn tls_carries_more_than_the_system_takes_both_ways() {
 }
 
 #[test]
-fn what_is_no_tls_and_what_was_changed_is_an_error() {
+fn plaintext_and_tampered_records_are_errors() {
     for spoil in
         [|bytes: &mut Vec<u8>| bytes[20] ^= 1, |bytes: &mut Vec<u8>| *bytes = b"HTTP/1.1 400\r\n".to_vec()]
     {
@@ -238,7 +238,7 @@ fn what_is_no_tls_and_what_was_changed_is_an_error() {
 }
 
 #[test]
-fn replies_before_the_end_of_tls_are_read() {
+fn replies_before_the_end_of_the_tls_session_are_read() {
     let Some((mut socket, mut peer)) = TlsPeer::shake_hands(b"") else { return };
     let mut encrypted = peer.encrypt(&bulk(b"the last"));
     peer.connection.send_close_notify();
