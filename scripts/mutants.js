@@ -312,8 +312,8 @@ const MUTANTS = [
     file: `${REDIS}/session/single.rs`,
     edits: [
       [
-        "let may_be_stored = stored == Stored::Perhaps || is_repeated;",
-        "let may_be_stored = (stored == Stored::Perhaps || is_repeated) && !MUTANT;",
+        "let may_be_stored = || stored == Stored::Perhaps || attempt.is_repeated();",
+        "let may_be_stored = || (stored == Stored::Perhaps || attempt.is_repeated()) && !MUTANT;",
       ],
     ],
   },
@@ -378,8 +378,8 @@ const MUTANTS = [
       ["if attempt.is_repeated() && is_apart {", "if attempt.is_repeated() && is_apart && !MUTANT {"],
       ["let version = if attempt.is_repeated() {", "let version = if attempt.is_repeated() && !MUTANT {"],
       [
-        "let is_first = stored == Stored::Untried && !is_repeated;",
-        "let is_first = MUTANT || stored == Stored::Untried && !is_repeated;",
+        "let is_first = stored == Stored::Untried && !attempt.is_repeated();",
+        "let is_first = MUTANT || stored == Stored::Untried && !attempt.is_repeated();",
       ],
     ],
   },

@@ -428,30 +428,29 @@ fn a_server_without_the_transaction_gets_scripts() {
 
 #[test]
 fn a_partly_refused_create_is_completed_or_undone_by_the_worker() {
-    const NOT_BEGUN: &[u8] = b"-ERR unknown command\r\n:0\r\n:1\r\n:1\r\n+OK\r\n-ERR EXEC without MULTI\r\n";
-    const NO_INDEX: &[u8] = b"-WRONGTYPE another's\r\n";
+    const NO_MULTI: &[u8] = b"-ERR unknown command\r\n:0\r\n:1\r\n:1\r\n+OK\r\n-ERR EXEC without MULTI\r\n";
+    const NO_ENTRY: &[u8] = b"-ERR unknown command\r\n:0\r\n-OOM\r\n:0\r\n+OK\r\n-ERR EXEC without MULTI\r\n";
     const HALF: &[u8] = b"+OK\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n*4\r\n:0\r\n-WRONGTYPE another's\r\n:0\r\n+OK\r\n";
     let is_script = |command: &Command| command[0].starts_with(b"EVAL") && command.len() > 8;
-    for has_index in [true, false] {
-        let decide = move |_, command: &Command| {
-            if !has_index && is_script(command) { Conduct::Say(NO_INDEX) } else { Conduct::Do }
+    for (replies, refusal, log, outcome) in [
+        (NO_MULTI, None, "replace sess#a", Ok(1)),
+        (NO_ENTRY, Some(&b"-OOM\r\n"[..]), "end sess#a", Err("ERR_STORE_FULL")),
+        (HALF, Some(&b"-WRONGTYPE another's\r\n"[..]), "end sess#a", Err("ERR_STORE_CORRUPT")),
+    ] {
+        let decide = move |_, command: &Command| match refusal {
+            Some(refusal) if is_script(command) => Conduct::Say(refusal),
+            _ => Conduct::Do,
         };
         let mut scene = Scene::with(Fake::start(decide), |_| {});
         let created = scene.harness.create(&session("a", &ann()));
         let commands = scene.hear(1);
         scene.fake.data.lock().unwrap().apply(&commands[0]);
-        scene.say(if has_index { NOT_BEGUN } else { HALF });
-        let outcome = scene.harness.number(created);
-        assert_eq!(scene.fake.has("sess#a"), has_index);
-        let worker = if has_index { &["replace sess#a"][..] } else { &["end sess#a"] };
-        assert_eq!(scene.fake.log(), worker);
-        match outcome {
-            Ok(1) => assert!(has_index),
-            Err(error) => {
-                assert_eq!((error.code(), error.is_outcome_unknown()), ("ERR_STORE_CORRUPT", false))
-            }
-            other => panic!("{other:?}"),
-        }
+        scene.say(replies);
+        let created = scene.harness.number(created);
+        assert_eq!(scene.fake.has("sess#a"), outcome.is_ok());
+        assert_eq!(scene.fake.log(), [log]);
+        assert!(!created.as_ref().is_err_and(StoreError::is_outcome_unknown), "{created:?}");
+        assert_eq!(created.map_err(|error| error.code()), outcome);
     }
 }
 

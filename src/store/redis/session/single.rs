@@ -187,15 +187,14 @@ async fn store_by_script(
     stored: Stored,
     has_index: bool,
 ) -> Result<u64> {
+    let may_be_stored = || stored == Stored::Perhaps || attempt.is_repeated();
     let make = |mode| {
-        let is_repeated = attempt.is_repeated();
         // After a first attempt, another process may have seen the entry.
-        let is_first = stored == Stored::Untried && !is_repeated;
+        let is_first = stored == Stored::Untried && !attempt.is_repeated();
         let version = if is_first { creation.version } else { context.times.stamp() };
-        let may_be_stored = stored == Stored::Perhaps || is_repeated;
         let entry = has_index.then_some(version);
         let limit = context.options.user_limit();
-        creation.script(Request::write(mode), entry, limit, may_be_stored, &context.times)
+        creation.script(Request::write(mode), entry, limit, may_be_stored(), &context.times)
     };
     let max = context.options.max_sessions_per_user.map_or(0, usize::from);
     match context.router.get_one(attempt, &creation.key, Effect::Main, make).await {
@@ -214,12 +213,12 @@ async fn store_by_script(
             attempt.changed_nothing();
             Err(FOREIGN)
         }
-        Err(StoreError::Corrupt(_)) if has_index => {
-            // The key of the index has a value of another app. A transaction may have stored the session all the
-            // same.
+        Err(error @ (StoreError::Corrupt(_) | StoreError::Full(_))) if has_index && may_be_stored() => {
+            // The index belongs to another app, or the server is full. An earlier request may have stored the session
+            // without its entry.
             end(context, attempt, creation).await?;
             attempt.was_undone();
-            Err(FOREIGN)
+            Err(error)
         }
         Err(error) => Err(error),
     }

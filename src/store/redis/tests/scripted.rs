@@ -264,6 +264,33 @@ fn a_discarded_transaction_is_replaced_by_a_script() {
     assert_eq!(*done.borrow(), [b""]);
 }
 
+/// A server without `MULTI` runs the commands one by one, and may have no memory for the entry alone.
+#[test]
+fn a_create_that_is_refused_leaves_no_session_without_an_entry() {
+    let stored: Rc<RefCell<Option<Vec<u8>>>> = Rc::default();
+    let held = Rc::clone(&stored);
+    let answer = move |command: &Command| match &command[0][..] {
+        b"MULTI" => refusal("NOPERM this user has no permissions to run the 'multi' command"),
+        b"PEXPIREAT" => Reply::Number(0),
+        b"ZADD" => refusal("OOM full"),
+        b"SET" => {
+            held.replace(Some(command[2].clone()));
+            Reply::Okay
+        }
+        b"EXEC" => refusal("ERR EXEC without MULTI"),
+        _ if is(command, &resp::CREATE) => refusal("OOM full"),
+        _ if is(command, &resp::END_OF_USER) => {
+            let ended = held.borrow_mut().take_if(|value| value[40..56] == command[6]);
+            ended.map_or(Reply::Number(0), |value| Reply::Bytes(value[40..56].to_vec()))
+        }
+        _ => Reply::Nil,
+    };
+    let new = NewSession::new(&plain("a", &ann(), in_millis(60_000)));
+    let outcome = run(answer, async |store| call(store, Op::Create(new, None)).await);
+    assert_eq!(*stored.borrow(), None);
+    assert_eq!(outcome, Err(StoreError::Full("Redis says OOM full".into())));
+}
+
 /// Otherwise the entry might look old to other processes, which would remove it before the session is the user's.
 #[test]
 fn a_change_of_the_user_uses_the_servers_clock() {
