@@ -309,7 +309,7 @@ const MUTANTS = [
     name: "create-without-stamp",
     kind: "review",
     what: "A creation that is sent again takes its own session for another's.",
-    file: `${REDIS}/session/single.rs`,
+    file: `${REDIS}/session/create.rs`,
     edits: [
       [
         "let may_be_stored = || stored == Stored::Perhaps || attempt.is_repeated();",
@@ -373,7 +373,7 @@ const MUTANTS = [
     kind: "code",
     isRare: true,
     what: "A creation that was sent again leaves the session without the entry that was removed in between.",
-    file: `${REDIS}/session/single.rs`,
+    file: `${REDIS}/session/create.rs`,
     edits: [
       ["if attempt.is_repeated() && is_apart {", "if attempt.is_repeated() && is_apart && !MUTANT {"],
       ["let version = if attempt.is_repeated() {", "let version = if attempt.is_repeated() && !MUTANT {"],

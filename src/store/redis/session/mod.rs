@@ -5,6 +5,7 @@
 mod cipher;
 mod commands;
 mod context;
+mod create;
 mod cursor;
 mod key_ring;
 mod limits_differ;
@@ -16,6 +17,7 @@ mod scan;
 mod single;
 mod sweep;
 mod transactions;
+mod update;
 mod user_index;
 mod watch;
 mod window;
@@ -23,6 +25,7 @@ mod window;
 pub use cipher::Cipher;
 pub use commands::{Change, Creation, StaleEntry, delete_request, get_request, touch_request};
 pub use context::Context;
+pub use create::create;
 pub use key_ring::{KeyWatch, check_keys, cipher, goes_by, has_keys, keeps_keys, keys_request, with_cipher};
 pub use names::Names;
 pub use new_session::NewSession;
@@ -30,9 +33,10 @@ pub use op::{Cold, Op, Step, interpret};
 #[cfg(test)]
 pub use scan::clear_indexes;
 pub use scan::{clear, end_scan, ids, sessions, size};
-pub use single::{create, delete, get, touch, update};
+pub use single::{delete, get, touch};
 pub use sweep::{clean, sweep};
 pub use transactions::Transactions;
+pub use update::update;
 #[cfg(test)]
 pub use user_index::GRACE;
 pub use user_index::{delete_by_user, forget_later, get_by_user, keep_limit};
