@@ -16,13 +16,14 @@ use self::fake::{Command, Commands, Conduct, Fake, answer_to_transaction, bulk, 
 use self::harness::{FastPathStore, Harness};
 use super::*;
 use crate::clock::{Clock, SystemClock};
-use crate::error::StoreError;
-use crate::session::{Session, UserKeyBuf};
+use crate::error::{Result, StoreError};
+use crate::session::{Expiry, Session, UserKeyBuf};
 use crate::store::conformance::{MAX_LIFETIME, conformance, id, json, plain};
 use crate::store::redis::RedisOptions;
 use crate::store::redis::connection::RawConnection;
+use crate::store::redis::queue::MAX_CALLS;
 use crate::store::redis::tests::{open_at, options, options_at, rejecting, secret, tls_options};
-use crate::store::{SessionStore, WhenUserIsFull};
+use crate::store::{Answer, SessionStore, WhenUserIsFull};
 
 mod in_the_open {
     use super::*;

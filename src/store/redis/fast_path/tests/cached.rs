@@ -9,6 +9,7 @@ use super::fake::Conduct;
 use super::*;
 use crate::session::Body;
 use crate::store::redis::CacheOptions;
+use crate::store::redis::counters::Counters;
 use crate::store::{Answer, StoredSession};
 
 pub fn with_cache(options: RedisOptions) -> RedisOptions {

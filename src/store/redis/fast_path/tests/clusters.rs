@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::store::redis::options::{Address, Login, Servers};
-use crate::store::redis::resp::SLOTS;
+use crate::store::redis::resp::{SLOTS, slot_of};
 
 const ONE: NodeId = 101;
 const OTHER: NodeId = 102;
