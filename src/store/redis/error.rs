@@ -4,12 +4,12 @@ use super::resp::Reply;
 use crate::error::{Result, StoreError};
 
 /// The server's error message, without the arguments that the server repeats: ids are secrets.
-pub fn in_words(error: &[u8]) -> String {
+pub fn message(error: &[u8]) -> String {
     const LONGEST: usize = 200;
     let (code, details) = parts(error);
     let details = details.split(", with args beginning with").next().unwrap_or_default();
-    let words: String = details.chars().take(LONGEST).collect();
-    format!("Redis says {code} {words}").trim_end().to_owned()
+    let text: String = details.chars().take(LONGEST).collect();
+    format!("Redis says {code} {text}").trim_end().to_owned()
 }
 
 /// The error code, such as `OOM`.
@@ -27,8 +27,8 @@ fn parts(error: &[u8]) -> (&str, &str) {
     let in_script = || {
         let (_, refusal) = details.strip_prefix("Error running script ")?.rsplit_once("@user_script:")?;
         let (_, refusal) = refusal.split_once(": ")?;
-        let (code, words) = refusal.strip_prefix('-').unwrap_or(refusal).split_once(' ')?;
-        code.bytes().all(|byte| byte.is_ascii_uppercase()).then_some((code, words))
+        let (code, text) = refusal.strip_prefix('-').unwrap_or(refusal).split_once(' ')?;
+        code.bytes().all(|byte| byte.is_ascii_uppercase()).then_some((code, text))
     };
     let of_transaction = || details.strip_prefix("Transaction discarded because of: ")?.split_once(' ');
     let reason = match code {
@@ -40,7 +40,7 @@ fn parts(error: &[u8]) -> (&str, &str) {
 }
 
 /// Whether the error is transient: the server has done nothing, and may accept the same command later.
-pub fn passes(code: &str) -> bool {
+pub fn is_transient(code: &str) -> bool {
     matches!(code, "LOADING" | "CLUSTERDOWN" | "TRYAGAIN" | "MASTERDOWN" | "NOREPLICAS" | "BUSY")
 }
 
@@ -57,9 +57,9 @@ pub fn of_refusal(refusal: &[u8]) -> StoreError {
         "MOVED" | "ASK" | "CROSSSLOT" => StoreError::unavailable(
             "this server is a node of a cluster: use the option cluster, with the URLs of some nodes",
         ),
-        "OOM" => StoreError::Full(in_words(refusal).into()),
+        "OOM" => StoreError::Full(message(refusal).into()),
         "WRONGTYPE" => FOREIGN,
-        _ => StoreError::unavailable(in_words(refusal)),
+        _ => StoreError::unavailable(message(refusal)),
     }
 }
 
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn error_codes_are_found_in_script_errors_of_any_version() {
-        for (line, code_of_it, words) in [
+        for (line, code_of_it, text) in [
             ("READONLY You can't write.", "READONLY", "Redis says READONLY You can't write."),
             (
                 "OOM full. script: 75d9, on @user_script:9.",
@@ -117,7 +117,7 @@ mod tests {
             ("EXECABORT Transaction discarded because of: OOM not now.", "OOM", "Redis says OOM not now."),
         ] {
             let error = line.as_bytes();
-            assert_eq!((code(error), &in_words(error)[..]), (code_of_it, words));
+            assert_eq!((code(error), &message(error)[..]), (code_of_it, text));
         }
     }
 }

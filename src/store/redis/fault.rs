@@ -22,7 +22,7 @@ pub enum Fault {
 
 impl Fault {
     /// Classifies an error message.
-    pub fn of(words: &str) -> Self {
+    pub fn of(message: &str) -> Self {
         const SIGNS: [(Fault, &[&str]); 7] = [
             (Fault::Authentication, &["WRONGPASS", "NOAUTH", "NOPERM", "ERR AUTH", "credentials: "]),
             (Fault::Dns, &["DNS: "]),
@@ -32,7 +32,7 @@ impl Fault {
             (Fault::Refused, &["connection refused"]),
             (Fault::Timeout, &["did not answer within", "no answer", "no connection within"]),
         ];
-        let is_of = |(_, signs): &&(Self, &[&str])| signs.iter().any(|sign| words.contains(sign));
+        let is_of = |(_, signs): &&(Self, &[&str])| signs.iter().any(|sign| message.contains(sign));
         SIGNS.iter().find(is_of).map_or(Self::Other, |(fault, _)| *fault)
     }
 
@@ -56,7 +56,7 @@ mod tests {
 
     #[test]
     fn error_messages_are_classified() {
-        for (fault, words) in [
+        for (fault, message) in [
             (Fault::Authentication, "no connection to a:1: WRONGPASS invalid username-password pair"),
             (Fault::Authentication, "no connection to a:1: NOAUTH Authentication required."),
             (Fault::Authentication, "no connection to a:1: credentials: no answer within 2000 ms"),
@@ -73,7 +73,7 @@ mod tests {
             (Fault::Timeout, "no answer to the login within 2000 ms"),
             (Fault::Other, "connection reset"),
         ] {
-            assert_eq!(Fault::of(words), fault, "{words}");
+            assert_eq!(Fault::of(message), fault, "{message}");
         }
     }
 }

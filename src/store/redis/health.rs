@@ -34,7 +34,7 @@ async fn ping_node(context: &Context, attempt: &Attempt, node: Rc<Node>) -> Resu
         match router.ask_node(attempt, &node, role).await {
             Ok(Some(Reply::Array(role))) if role.first() == Some(&Reply::Bytes(b"slave".to_vec())) => {
                 let reason = format!("{} is a replica, and no primary", node.address());
-                router.pause(attempt, &mut refusals, reason).await;
+                router.back_off(attempt, &mut refusals, reason).await;
             }
             // The user may not call `ROLE`.
             Ok(_) | Err(StoreError::Unavailable { .. }) => return Ok(()),

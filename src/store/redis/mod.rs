@@ -63,7 +63,7 @@ pub use self::cache::CacheStats;
 pub use self::queue::{Answers, Results, Supply};
 pub use self::routing::NodeId;
 pub use crate::keyring::Secret;
-pub use fast_path::{AT_ONCE, FastPath, Hit};
+pub use fast_path::{FastPath, Hit, MAX_COMPLETIONS};
 pub use fault::Fault;
 pub use monitor::{ConnectionState, Connections};
 pub use options::{

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use crate::events::{Bus, Event, OTHERS};
 
 /// Identifies a server of a store.
-type Node = u32;
+type NodeKey = u32;
 
 /// A summary of a store's connections: counts since the start, and the current state.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,11 +49,11 @@ pub struct Monitor {
 
 #[derive(Default)]
 struct State {
-    primaries: Vec<Node>,
+    primaries: Vec<NodeKey>,
     /// Whether some slots of a cluster have no primary.
     has_gap: bool,
-    connected: HashSet<Node>,
-    problems: HashMap<Node, String>,
+    connected: HashSet<NodeKey>,
+    problems: HashMap<NodeKey, String>,
     /// Why the primaries are unknown.
     map_problem: Option<String>,
     connects: u64,
@@ -66,7 +66,7 @@ impl Monitor {
         Self { events, ..Self::default() }
     }
 
-    pub fn set_primaries(&self, primaries: Vec<Node>, has_gap: bool) {
+    pub fn set_primaries(&self, primaries: Vec<NodeKey>, has_gap: bool) {
         let mut state = self.state.lock();
         (state.primaries, state.has_gap, state.map_problem) = (primaries, has_gap, None);
     }
@@ -77,7 +77,7 @@ impl Monitor {
     }
 
     /// `server` is the address of the node.
-    pub fn connected(&self, node: Node, server: &impl Display) {
+    pub fn connected(&self, node: NodeKey, server: &impl Display) {
         self.events.publish(OTHERS, || Event::Connected { server: server.to_string() });
         let mut state = self.state.lock();
         state.connects += 1;
@@ -86,7 +86,7 @@ impl Monitor {
     }
 
     /// `problem` says why the connection ended, and includes the node's address.
-    pub fn disconnected(&self, node: Node, server: &impl Display, problem: String) {
+    pub fn disconnected(&self, node: NodeKey, server: &impl Display, problem: String) {
         let lost = || Event::Disconnected { server: server.to_string(), problem: problem.clone() };
         self.events.publish(OTHERS, lost);
         let mut state = self.state.lock();
@@ -95,7 +95,7 @@ impl Monitor {
         state.problems.insert(node, problem);
     }
 
-    pub fn failed(&self, node: Node, problem: String) {
+    pub fn failed(&self, node: NodeKey, problem: String) {
         let mut state = self.state.lock();
         state.failures += 1;
         state.problems.insert(node, problem);
@@ -107,7 +107,7 @@ impl Monitor {
     }
 
     /// Removes a node that is no longer part of the topology.
-    pub fn forget(&self, node: Node) {
+    pub fn forget(&self, node: NodeKey) {
         self.state.lock().problems.remove(&node);
     }
 
@@ -182,7 +182,7 @@ mod tests {
         assert_eq!(seen(&monitor).0, ConnectionState::Degraded);
         monitor.set_primaries(vec![1], false);
         monitor.disconnected(2, &"b:1", "gone".into());
-        assert_eq!(seen(&monitor), (ConnectionState::Ready, None), "2 is no primary any more");
+        assert_eq!(seen(&monitor), (ConnectionState::Ready, None), "2 is no longer a primary");
         monitor.disconnected(1, &"a:1", "reset".into());
         assert_eq!(seen(&monitor), (ConnectionState::Unavailable, why("reset")));
         let Connections { connects, disconnects, failures, .. } = monitor.connections();

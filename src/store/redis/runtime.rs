@@ -34,23 +34,23 @@ pub(super) fn run(start: impl FnOnce() + Send + 'static) -> Result<()> {
         }
     }
     let (starts, inbox) = unbounded_channel();
-    let (tell, told) = mpsc::channel::<io::Result<()>>();
+    let (report, reported) = mpsc::channel::<io::Result<()>>();
     let body = move || {
         // Unlike the tasks of a `LocalSet`, tasks of a local runtime wake each other without a lock.
         let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
         // Sending fails only if the receiver is gone, here and below.
         match runtime {
             Ok(runtime) => {
-                let _ = tell.send(Ok(()));
+                let _ = report.send(Ok(()));
                 runtime.block_on(serve(inbox));
             }
-            Err(error) => drop(tell.send(Err(error))),
+            Err(error) => drop(report.send(Err(error))),
         }
     };
     thread::Builder::new()
         .name("session-store-redis".into())
         .spawn(body)
-        .and_then(|_| told.recv().unwrap_or_else(|_| Err(io::Error::other("it ended"))))
+        .and_then(|_| reported.recv().unwrap_or_else(|_| Err(io::Error::other("it ended"))))
         .map_err(|error| StoreError::unavailable(format!("no thread for Redis: {error}")))?;
     // The thread holds the other end of the channel, so this cannot fail.
     let _ = starts.send(start);

@@ -61,7 +61,7 @@ pub(super) fn secret(byte: u8) -> Secret {
     Secret::new(vec![byte; 32])
 }
 
-mod in_the_open {
+mod unencrypted {
     use super::*;
     conformance!(maybe | clock | Some(open_at(&options()?, &clock)));
 }
@@ -137,13 +137,13 @@ fn ask(store: &RedisStore, command: &[&[u8]]) -> Reply {
                 context.router.get_one(attempt, b"", routing::Effect::Main, make).await
             })
             .await
-            .map(Told)
+            .map(SendReply)
     };
     wait(|done| store.begin(work, done)).unwrap().0
 }
 
 /// A reply on its way to another thread.
-struct Told(Reply);
+struct SendReply(Reply);
 
 fn text(value: Reply) -> String {
     match value {
@@ -703,7 +703,7 @@ proptest::proptest! {
         let keys: Vec<Vec<Vec<u8>>> = prefixes.iter().zip(&members).map(|(prefix, member)| {
             let names = session::Names::new(prefix);
             let user = [&names.users[..], member.as_bytes()].concat();
-            vec![names.session(member.as_bytes()), user, names.seal, names.sweep]
+            vec![names.session(member.as_bytes()), user, names.wrapped_keys, names.sweep]
         }).collect();
         for key in &keys[0] {
             proptest::prop_assert!(!keys[1].contains(key), "{}", key.escape_ascii());
@@ -724,9 +724,9 @@ fn calls_fail_at_their_deadline_without_a_server() {
     let command_timeout = Duration::from_millis(200);
     let options = RedisOptions { command_timeout, ..options_at(free_port()) };
     let store = RedisStore::open(&options).unwrap();
-    let begun = Instant::now();
+    let started = Instant::now();
     let error = store.create(&plain("a", &ann(), in_millis(1000))).unwrap_err();
-    let took = begun.elapsed();
+    let took = started.elapsed();
     assert!(took >= command_timeout && took < 20 * command_timeout, "{took:?}");
     let StoreError::Unavailable { reason, outcome: Outcome::NotDone } = error else { panic!("{error:?}") };
     assert!(reason.contains("connection refused"), "{reason}");

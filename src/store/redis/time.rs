@@ -50,6 +50,10 @@ pub struct Times {
 
 const UNKNOWN: Millis = Millis::MIN;
 
+/// The bound of [`Times::micros`]. At least 500 sessions can be created in one millisecond before a stamp falls into the next
+/// one.
+const MAX_FIRST_MICROS: u64 = 500;
+
 /// A smaller difference between two clocks is ignored.
 const IN_STEP: Millis = 1000;
 
@@ -59,8 +63,7 @@ impl Times {
         Self {
             clock,
             kept_for,
-            // So at least 500 sessions can be created in one millisecond before a stamp falls into the next one.
-            micros: RandomState::new().hash_one(0) % 500,
+            micros: RandomState::new().hash_one(0) % MAX_FIRST_MICROS,
             lifetime: Lifetime::UNLIMITED,
             last_stamp: Arc::default(),
             server_offset: Arc::new(server_offset.into()),
@@ -93,14 +96,14 @@ impl Times {
         (since + hours * HOUR + INDEX_SLACK).max(1)
     }
 
-    pub fn knows_servers(&self) -> bool {
+    pub fn knows_server_time(&self) -> bool {
         self.server_offset.load(Ordering::Relaxed) != UNKNOWN
     }
 
     /// Records the time that a server has reported in response to a request of `asked_at`. `None` means that the
     /// server does not report it: its clock is then taken to agree with the store's.
-    pub fn learn(&self, asked_at: Millis, server_time: Option<Millis>) {
-        let is_known = self.knows_servers();
+    pub fn record_server_time(&self, asked_at: Millis, server_time: Option<Millis>) {
+        let is_known = self.knows_server_time();
         if self.kept_for.is_some() || is_known && server_time.is_none() {
             return;
         }
@@ -127,7 +130,7 @@ impl Times {
     }
 
     /// The earliest and the latest time that the servers' clock may show now.
-    fn servers_now(&self) -> (Millis, Millis) {
+    fn server_now_bounds(&self) -> (Millis, Millis) {
         let now = match self.server_offset.load(Ordering::Relaxed) {
             UNKNOWN => return (0, self.now()),
             offset => self.now() + offset,
@@ -167,13 +170,13 @@ impl Times {
     /// The lowest stamp that is at most `age` old by the servers' clock. While their time is unknown, no stamp counts
     /// as old.
     pub fn stamp_before(&self, age: Duration) -> Stamp {
-        let (now, _) = self.servers_now();
+        let (now, _) = self.server_now_bounds();
         (now.max(0) as Stamp * 1000).saturating_sub(age.as_micros() as Stamp)
     }
 
     /// A stamp for a session created now. It is higher than all stamps before.
     pub fn stamp(&self) -> Stamp {
-        let (_, now) = self.servers_now();
+        let (_, now) = self.server_now_bounds();
         let now = now.max(0) as Stamp * 1000 + self.micros;
         let after = |before: Stamp| now.max(before + 1);
         let update = |before| Some(after(before));
@@ -200,7 +203,7 @@ mod tests {
         run(async || {
             let clock = Arc::new(MockClock::new(1_000_000));
             let times = Times::new(Arc::clone(&clock) as Arc<dyn Clock>, None);
-            assert!(!times.knows_servers());
+            assert!(!times.knows_server_time());
             // No stamp is known to be old.
             assert_eq!(times.stamp_before(MILLI), 0);
             for (server_time, now) in [
@@ -212,8 +215,8 @@ mod tests {
                 // A server that does not report its time changes nothing.
                 (None, 940_000),
             ] {
-                times.learn(1_000_000, server_time);
-                assert!(times.knows_servers());
+                times.record_server_time(1_000_000, server_time);
+                assert!(times.knows_server_time());
                 assert_eq!(times.stamp_before(MILLI), (now - 1) as Stamp * 1000, "{server_time:?}");
             }
             let (first, second) = (times.stamp(), times.stamp());
@@ -245,7 +248,7 @@ mod tests {
     fn without_a_reported_time_the_servers_clock_is_taken_to_agree() {
         run(async || {
             let times = Times::new(Arc::new(MockClock::new(1_000_000)), None);
-            times.learn(1_000_000, None);
+            times.record_server_time(1_000_000, None);
             assert_eq!((times.stamp_before(MILLI), times.stamp() / 1000), (999_999_000, 1_000_000));
         });
     }
@@ -255,7 +258,7 @@ mod tests {
         run(async || {
             let (clock, minute) = (Arc::new(MockClock::new(1_000_000)), Duration::from_secs(60));
             let times = Times::new(Arc::clone(&clock) as Arc<dyn Clock>, None);
-            times.learn(1_000_000, Some(1_000_000));
+            times.record_server_time(1_000_000, Some(1_000_000));
             let created = times.stamp();
             let pass = async |millis: u64| {
                 clock.advance(millis as i64);
@@ -276,7 +279,7 @@ mod tests {
             assert!(times.stamp_before(minute) < created);
             assert!(times.stamp() > created + 600_000_000);
             // The server's time shows which of the two happened.
-            times.learn(clock.now(), Some(1_061_000));
+            times.record_server_time(clock.now(), Some(1_061_000));
             assert!(created < times.stamp_before(minute));
         });
     }
@@ -284,8 +287,8 @@ mod tests {
     #[test]
     fn servers_that_do_not_share_the_clock_are_ignored() {
         let times = Times::new(Arc::new(MockClock::new(1_000_000)), Some(Duration::from_secs(1)));
-        times.learn(1_000_000, Some(5_000_000));
-        assert!(times.knows_servers());
+        times.record_server_time(1_000_000, Some(5_000_000));
+        assert!(times.knows_server_time());
         assert_eq!(times.stamp() / 1000, 1_000_000);
     }
 }

@@ -16,7 +16,7 @@ use super::counters::Counters;
 use super::error::panicked;
 use super::fast_path::provision;
 use super::queue::{Answers, Job, MAX_CALLS, MAX_QUEUED_BYTES, Queue, Waiter, too_much_queued};
-use super::routing::{Attempt, Begun};
+use super::routing::{Attempt, PriorState};
 use super::session::{self, Cipher, Context, Op};
 use crate::error::{Result, StoreError};
 use crate::session::SessionId;
@@ -110,8 +110,8 @@ impl Worker {
             // A creation over the user's limit ends other sessions.
             let may_end_others = !matches!((&op, &waiter), (Op::Get(_), _) | (_, Waiter::Nobody))
                 && self.context.options.user_limit().ends_beyond().is_some();
-            let begun = Begun { deadline, is_unknown, refusal };
-            let answer = AssertUnwindSafe(self.carry_out(op, begun)).catch_unwind().await;
+            let prior = PriorState { deadline, is_unknown, refusal };
+            let answer = AssertUnwindSafe(self.carry_out(op, prior)).catch_unwind().await;
             let answer = answer.unwrap_or_else(|_| Err(panicked()));
             // If this call used up its time, the next one has little left. It then reports the same reason.
             refusal = match &answer {
@@ -145,7 +145,7 @@ impl Worker {
         }
     }
 
-    async fn carry_out(&self, op: Op, begun: Begun) -> Result<Answer> {
+    async fn carry_out(&self, op: Op, prior: PriorState) -> Result<Answer> {
         let context = &self.context;
         let found = |found: bool| Answer::Number(found.into());
         let op = match op {
@@ -176,7 +176,7 @@ impl Worker {
             };
             session::with_cipher(context, attempt, call).await
         };
-        context.router.within_as(begun, work).await
+        context.router.resume(prior, work).await
     }
 
     fn complete(&self, waiter: Waiter, answer: Result<Answer>) {

@@ -36,8 +36,8 @@
 //! plaintext: the memory of the process contains the secret and the sessions in use anyway. Their cache keys are the
 //! blind indexes of their ids, which the invalidations contain.
 
-mod ends;
 mod proof;
+mod results;
 mod tracking;
 
 use std::borrow::Cow;
@@ -58,8 +58,8 @@ use crate::session::{Content, Expiry, Session, SessionId};
 use crate::store::SessionStore;
 use crate::store::memory::{Limits, MemoryStore};
 
-pub use ends::Ends;
 pub use proof::{Freshness, Proof};
+pub use results::CachingResults;
 pub use tracking::{begin_tracking, read_tracking};
 
 /// The ticket of a `get` without a caller, whose reply is a proof.
@@ -92,7 +92,7 @@ pub struct CacheStats {
 
 /// The pending calls on one session.
 #[derive(Default)]
-struct UnderWay {
+struct SessionCalls {
     /// The number of pending calls that change the session.
     changes: usize,
     /// The `get` whose reply may enter the cache.
@@ -102,7 +102,7 @@ struct UnderWay {
 pub struct NearCache {
     sessions: MemoryStore,
     max_staleness: Duration,
-    under_way: HashMap<SessionId, UnderWay, RandomState>,
+    pending: HashMap<SessionId, SessionCalls, RandomState>,
     /// The cache keys of the pending calls. `None` if the call has no key, because there was no cipher yet.
     tickets: HashMap<u32, Option<SessionId>, RandomState>,
     /// The number of pending calls without a key. While there are any, nothing is loaded.
@@ -140,7 +140,7 @@ impl NearCache {
         Self {
             sessions: MemoryStore::new(limits, clock),
             max_staleness: options.max_staleness,
-            under_way: HashMap::default(),
+            pending: HashMap::default(),
             tickets: HashMap::default(),
             keyless: 0,
             mass_ends: 0,
@@ -196,7 +196,7 @@ impl NearCache {
             Some(key) if is_change => {
                 self.drop_session(&key);
                 let key = key.into_owned();
-                self.under_way.entry(key.clone()).or_default().changes += 1;
+                self.pending.entry(key.clone()).or_default().changes += 1;
                 self.tickets.insert(ticket, Some(key));
             }
             None if is_change => {
@@ -205,8 +205,8 @@ impl NearCache {
             }
             Some(key) if self.keyless == 0 => {
                 let key = key.into_owned();
-                if let Entry::Vacant(vacant) = self.under_way.entry(key.clone()) {
-                    vacant.insert(UnderWay { changes: 0, load: Some(ticket) });
+                if let Entry::Vacant(vacant) = self.pending.entry(key.clone()) {
+                    vacant.insert(SessionCalls { changes: 0, load: Some(ticket) });
                     self.tickets.insert(ticket, Some(key));
                 }
             }
@@ -226,7 +226,7 @@ impl NearCache {
     /// Caches a session that a `get` has found on a tracked connection. `end` follows.
     pub fn load(&mut self, ticket: u32, expires: Expiry, content: Content<'_>) {
         let Some(Some(key)) = self.tickets.get(&ticket) else { return };
-        let may_enter = self.under_way.get(key).is_some_and(|under_way| under_way.load == Some(ticket));
+        let may_enter = self.pending.get(key).is_some_and(|pending| pending.load == Some(ticket));
         if may_enter {
             // An old version may still be there, if it had no proof.
             self.remove(key);
@@ -238,14 +238,14 @@ impl NearCache {
 
     /// Removes what a completed call had recorded.
     fn forget(&mut self, key: SessionId, ticket: u32) {
-        let Entry::Occupied(mut noted) = self.under_way.entry(key) else { return };
-        let under_way = noted.get_mut();
-        if under_way.load == Some(ticket) {
-            under_way.load = None;
-        } else if under_way.changes > 0 {
-            under_way.changes -= 1;
+        let Entry::Occupied(mut noted) = self.pending.entry(key) else { return };
+        let pending = noted.get_mut();
+        if pending.load == Some(ticket) {
+            pending.load = None;
+        } else if pending.changes > 0 {
+            pending.changes -= 1;
         }
-        if under_way.changes == 0 && under_way.load.is_none() {
+        if pending.changes == 0 && pending.load.is_none() {
             noted.remove();
         }
     }
@@ -254,7 +254,12 @@ impl NearCache {
     ///
     /// # Errors
     /// As for [`Socket::next_message`].
-    pub fn hear(&mut self, socket: &mut Socket, cipher: &Cipher, names: &Names) -> Result<(), Malformed> {
+    pub fn handle_pushes(
+        &mut self,
+        socket: &mut Socket,
+        cipher: &Cipher,
+        names: &Names,
+    ) -> Result<(), Malformed> {
         while let Some(message) = socket.next_message()? {
             self.take(&message, cipher, names);
         }
@@ -278,9 +283,9 @@ impl NearCache {
         }
     }
 
-    /// Records a reply to a request that was sent at `begun_at` or later (rules 1 and 5).
-    pub fn note_reply(&mut self, proof: &mut Proof, reply: &Reply<&[u8]>, begun_at: Option<Instant>) {
-        match (reply, begun_at) {
+    /// Records a reply to a request that was sent at `started_at` or later (rules 1 and 5).
+    pub fn note_reply(&mut self, proof: &mut Proof, reply: &Reply<&[u8]>, started_at: Option<Instant>) {
+        match (reply, started_at) {
             (Reply::Error(error), _) => {
                 if matches!(
                     code(error),
@@ -289,7 +294,7 @@ impl NearCache {
                     self.drop_all();
                 }
             }
-            (_, Some(begun_at)) => proof.replied(begun_at),
+            (_, Some(started_at)) => proof.replied(started_at),
             (_, None) => {}
         }
     }
@@ -297,8 +302,8 @@ impl NearCache {
     /// Drops a session, and cancels its load.
     fn drop_session(&mut self, key: &SessionId) {
         self.remove(key);
-        if let Some(under_way) = self.under_way.get_mut(key) {
-            under_way.load = None;
+        if let Some(pending) = self.pending.get_mut(key) {
+            pending.load = None;
         }
     }
 
@@ -311,13 +316,13 @@ impl NearCache {
     pub fn drop_all(&mut self) {
         let _ = self.sessions.clear();
         self.filled_at = None;
-        self.under_way.values_mut().for_each(|under_way| under_way.load = None);
+        self.pending.values_mut().for_each(|pending| pending.load = None);
     }
 
     /// The cache keys of all sessions change. Nothing is loaded until the pending calls have completed.
     pub fn forget_keys(&mut self) {
         self.drop_all();
-        self.under_way.clear();
+        self.pending.clear();
         self.tickets.values_mut().for_each(|key| *key = None);
         self.keyless = self.tickets.len();
     }
@@ -350,7 +355,7 @@ impl NearCache {
     /// Whether no call is recorded.
     #[cfg(test)]
     pub fn is_idle(&self) -> bool {
-        self.under_way.is_empty() && self.tickets.is_empty() && self.keyless == 0
+        self.pending.is_empty() && self.tickets.is_empty() && self.keyless == 0
     }
 
     /// Records how often the worker has ended sessions that a call did not name (rule 4).

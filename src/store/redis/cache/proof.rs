@@ -70,8 +70,8 @@ mod tests {
 
     #[test]
     fn a_proof_counts_from_the_time_of_its_request() {
-        let (begun, limit) = (Instant::now(), Duration::from_millis(100));
-        let at = |millis| begun + Duration::from_millis(millis);
+        let (started, limit) = (Instant::now(), Duration::from_millis(100));
+        let at = |millis| started + Duration::from_millis(millis);
         let mut proof = Proof::default();
         let of = |proof: &Proof, millis| proof.freshness(at(millis), limit, None);
         assert_eq!(of(&proof, 0), Freshness::Stale);

@@ -23,7 +23,7 @@ use tokio::time::timeout;
 use super::super::monitor::Monitor;
 use super::super::options::{Address, Auth, Credentials, Login};
 use super::super::resp::{Replies, Reply, Request};
-use super::multiplexed::{MultiplexedConnection, Replication, SendError, in_words};
+use super::multiplexed::{MultiplexedConnection, Replication, SendError, describe};
 use super::reply_window::ReplyWindow;
 use super::socket::RawConnection;
 use super::system::{Stream, System};
@@ -53,7 +53,7 @@ pub struct Connector {
 
 /// A connection after login. Dropping it ends the connection.
 pub struct Connected {
-    pub link: Rc<MultiplexedConnection>,
+    pub connection: Rc<MultiplexedConnection>,
     end: oneshot::Receiver<Rc<str>>,
 }
 
@@ -66,7 +66,7 @@ impl Connected {
 
 impl Drop for Connected {
     fn drop(&mut self) {
-        self.link.cut();
+        self.connection.cut();
     }
 }
 
@@ -86,12 +86,12 @@ impl Connector {
             let connected = self.open(address, login, replication, &stage).await?;
             stage.set("credentials: no answer");
             let credentials = credentials_of(login).await?;
-            if connected.link.is_dead() {
+            if connected.connection.is_dead() {
                 return Err("the server closed it before there were credentials".into());
             }
             stage.set("no answer to the login");
-            self.log_in(&connected.link, login, credentials.as_ref()).await?;
-            connected.link.limit(Arc::clone(&self.window));
+            self.log_in(&connected.connection, login, credentials.as_ref()).await?;
+            connected.connection.limit(Arc::clone(&self.window));
             Ok(connected)
         };
         let outcome = timeout(self.timeout, connecting).await;
@@ -125,7 +125,7 @@ impl Connector {
                     (socket.into_std().map(Into::into), None, replies)
                 }
             };
-        let socket = Arc::new(socket.map_err(|error| in_words(&error))?);
+        let socket = Arc::new(socket.map_err(|error| describe(&error))?);
         Ok((RawConnection { socket, tls }, replies))
     }
 
@@ -169,13 +169,13 @@ impl Connector {
         login: &Login,
         first: Request,
     ) -> Result<Replies, String> {
-        let link = MultiplexedConnection::new(None);
+        let connection = MultiplexedConnection::new(None);
         let prepare = async {
             let credentials = credentials_of(login).await?;
-            self.log_in(&link, login, credentials.as_ref()).await?;
-            ask(&link, first).await
+            self.log_in(&connection, login, credentials.as_ref()).await?;
+            ask(&connection, first).await
         };
-        match select(pin!(prepare), pin!(link.drive(socket))).await {
+        match select(pin!(prepare), pin!(connection.drive(socket))).await {
             Either::Left((outcome, _)) => outcome,
             Either::Right((reason, _)) => Err(reason.to_string()),
         }
@@ -183,7 +183,7 @@ impl Connector {
 
     async fn log_in(
         &self,
-        link: &MultiplexedConnection,
+        connection: &MultiplexedConnection,
         login: &Login,
         credentials: Option<&Credentials>,
     ) -> Result<(), String> {
@@ -206,9 +206,9 @@ impl Connector {
         }
         // Each command is a request of its own. A server that has too many clients answers the first one and closes
         // the connection.
-        let replies = join_all(commands.into_iter().map(|command| ask(link, command))).await;
+        let replies = join_all(commands.into_iter().map(|command| ask(connection, command))).await;
         for reply in replies.into_iter().take(required) {
-            let reply = reply.map_err(|reason| match login.is_tls || link.has_read() {
+            let reply = reply.map_err(|reason| match login.is_tls || connection.has_read() {
                 true => reason,
                 false => format!("{reason}, as by a server that expects TLS (rediss://)"),
             })?;
@@ -223,7 +223,7 @@ const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
 
 #[cfg(unix)]
 async fn connect_unix(path: &str) -> Result<UnixStream, String> {
-    UnixStream::connect(path).await.map_err(|error| in_words(&error))
+    UnixStream::connect(path).await.map_err(|error| describe(&error))
 }
 
 #[cfg(not(unix))]
@@ -246,7 +246,7 @@ async fn connect_host<S: Stream, F: Future<Output = io::Result<S>>>(
     connect: impl Fn(SocketAddr) -> F,
 ) -> Result<S, String> {
     let addresses = alternate_families(resolved.await.map_err(|error| format!("DNS: {error}"))?);
-    let stream = connect_any(addresses, connect).await.map_err(|error| in_words(&error))?;
+    let stream = connect_any(addresses, connect).await.map_err(|error| describe(&error))?;
     stream.reset_on_drop();
     Ok(stream)
 }
@@ -288,14 +288,14 @@ fn alternate_families(addresses: impl IntoIterator<Item = SocketAddr>) -> Vec<So
 
 /// Starts the driver of a connection.
 fn drive(stream: impl AsyncRead + AsyncWrite + 'static, replication: Option<Replication>) -> Connected {
-    let link = MultiplexedConnection::new(replication);
+    let connection = MultiplexedConnection::new(replication);
     let (ended, end) = oneshot::channel();
-    let driven = Rc::clone(&link);
+    let driven = Rc::clone(&connection);
     spawn_local(async move {
         // Sending fails only if the connection was dropped.
         let _ = ended.send(driven.drive(stream).await);
     });
-    Connected { link, end }
+    Connected { connection, end }
 }
 
 /// The credentials for one connection. A provider is called only when the server has accepted the connection.
@@ -313,8 +313,8 @@ async fn credentials_of(login: &Login) -> Result<Option<Credentials>, String> {
 }
 
 /// Sends a request that belongs to no call of the store.
-pub async fn ask(link: &MultiplexedConnection, request: Request) -> Result<Replies, String> {
-    link.send(request, &Rc::default()).await.map_err(|fault| match fault {
+pub async fn ask(connection: &MultiplexedConnection, request: Request) -> Result<Replies, String> {
+    connection.send(request, &Rc::default()).await.map_err(|fault| match fault {
         SendError::ConnectionLost(reason) => reason.to_string(),
         SendError::Unsent | SendError::UnderReplicated(_) => "the connection ended".into(),
     })
@@ -367,10 +367,10 @@ mod tests {
             (vec![silent, good_address], 240, 900),
             (vec![silent, refusing, good_address], 240, 900),
         ] {
-            let begun = Instant::now();
+            let started = Instant::now();
             let socket = runtime.block_on(connect_any(addresses, TcpStream::connect)).unwrap();
             assert_eq!(socket.peer_addr().unwrap(), good_address);
-            let took = begun.elapsed().as_millis();
+            let took = started.elapsed().as_millis();
             assert!((least..most).contains(&took), "{took} ms");
         }
         assert!(runtime.block_on(connect_any(vec![refusing], TcpStream::connect)).is_err());

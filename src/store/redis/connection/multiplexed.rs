@@ -241,7 +241,7 @@ impl MultiplexedConnection {
                 writer.flush().await
             };
             if let Err(error) = written.await {
-                return in_words(&error);
+                return describe(&error);
             }
             bytes.shrink_to(MAX_BATCH);
         }
@@ -288,7 +288,7 @@ impl MultiplexedConnection {
             match reader.read_buf(&mut bytes).await {
                 Ok(0) => return "the server closed it".into(),
                 Ok(_) => self.last_read_at.set(Instant::now()),
-                Err(error) => return in_words(&error),
+                Err(error) => return describe(&error),
             }
             let mut taken = 0;
             loop {
@@ -361,7 +361,7 @@ impl MultiplexedConnection {
 }
 
 /// Describes an error of the system briefly.
-pub fn in_words(error: &io::Error) -> String {
+pub fn describe(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => "connection refused".into(),
         io::ErrorKind::ConnectionReset => "connection reset".into(),
@@ -383,7 +383,7 @@ mod tests {
 
     /// A connection that the server has closed: writes fail, and its last message arrives late.
     struct Closed {
-        words: &'static [u8],
+        last_message: &'static [u8],
         arrival: Pin<Box<Sleep>>,
     }
 
@@ -393,10 +393,10 @@ mod tests {
             context: &mut Context<'_>,
             out: &mut ReadBuf<'_>,
         ) -> Poll<io::Result<()>> {
-            if self.arrival.as_mut().poll(context).is_pending() || self.words.is_empty() {
+            if self.arrival.as_mut().poll(context).is_pending() || self.last_message.is_empty() {
                 return Poll::Pending;
             }
-            out.put_slice(std::mem::take(&mut self.words));
+            out.put_slice(std::mem::take(&mut self.last_message));
             Poll::Ready(Ok(()))
         }
     }
@@ -416,15 +416,15 @@ mod tests {
     }
 
     /// Sends a request on such a connection. Returns the reply, why the connection ended, and how long it took.
-    fn ask_closed(words: &'static [u8], arrives_after: Duration) -> (Answer, Rc<str>, Duration) {
+    fn ask_closed(last_message: &'static [u8], arrives_after: Duration) -> (Answer, Rc<str>, Duration) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
         runtime.unwrap().block_on(async {
-            let (link, begun) = (MultiplexedConnection::new(None), Instant::now());
-            let closed = Closed { words, arrival: Box::pin(sleep(arrives_after)) };
+            let (connection, started) = (MultiplexedConnection::new(None), Instant::now());
+            let closed = Closed { last_message, arrival: Box::pin(sleep(arrives_after)) };
             let sent = Rc::default();
             let request = Request::read(Default::default()).command(&[b"PING"]);
-            let (answer, reason) = join(link.send(request, &sent), link.drive(closed)).await;
-            (answer, reason, begun.elapsed())
+            let (answer, reason) = join(connection.send(request, &sent), connection.drive(closed)).await;
+            (answer, reason, started.elapsed())
         })
     }
 

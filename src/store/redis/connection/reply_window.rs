@@ -10,6 +10,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// The maximum size of pending replies, once a server has closed a connection.
 const MAX_BYTES: usize = 1 << 20;
 
+/// By this factor the window shrinks when the server closes a connection.
+const SHRINK: usize = 4;
+
+/// The known size of replies shrinks by one part in this many with each smaller reply.
+const DECAY: usize = 16;
+
 /// At this number of requests the window limits nothing.
 const UNLIMITED_FROM: usize = 1 << 16;
 
@@ -40,7 +46,7 @@ impl ReplyWindow {
             return;
         }
         let known = self.reply_len.load(Ordering::Relaxed);
-        let len = len.max(known - known / 16).max(1);
+        let len = len.max(known - known / DECAY).max(1);
         self.reply_len.store(len, Ordering::Relaxed);
         self.requests.store((requests + 1).min(MAX_BYTES / len).max(1), Ordering::Relaxed);
     }
@@ -48,7 +54,7 @@ impl ReplyWindow {
     /// Records that the server has closed a connection with `pending` requests, which narrows the window.
     pub fn server_closed(&self, pending: usize) {
         if pending > 1 {
-            let requests = self.requests.load(Ordering::Relaxed).min(pending) / 4;
+            let requests = self.requests.load(Ordering::Relaxed).min(pending) / SHRINK;
             self.requests.store(requests.max(1), Ordering::Relaxed);
         }
     }

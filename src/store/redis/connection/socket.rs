@@ -13,6 +13,9 @@ use super::super::resp::{Decoder, Malformed, Reply};
 /// The size of a read, and the size to which idle buffers shrink.
 const ROOM: usize = 64 * 1024;
 
+/// The receive buffer grows if it has less free space than this.
+const MIN_FREE: usize = ROOM / 4;
+
 /// About how much is written before the event loop gets its turn.
 const MAX_WRITTEN: usize = 1 << 20;
 
@@ -200,7 +203,7 @@ impl Socket {
             let has_ended = arrived.is_empty() || connection.read_tls(&mut arrived)? == 0;
             connection.process_new_packets().map_err(io::Error::other)?;
             loop {
-                if self.inbox.len() - self.unread.end < ROOM / 4 {
+                if self.inbox.len() - self.unread.end < MIN_FREE {
                     self.inbox.resize(2 * self.inbox.len(), 0);
                 }
                 match connection.reader().read(&mut self.inbox[self.unread.end..]) {
@@ -279,7 +282,7 @@ impl Socket {
             self.looked_until = self.looked_until.saturating_sub(self.unread.start);
             self.unread = 0..self.unread.len();
         }
-        if self.inbox.len() - self.unread.end < ROOM / 4 {
+        if self.inbox.len() - self.unread.end < MIN_FREE {
             self.inbox.resize(2 * self.inbox.len(), 0);
         }
     }

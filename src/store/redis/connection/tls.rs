@@ -65,7 +65,7 @@ impl Tls {
             (None, hostname) => server_name(hostname.as_ref().unwrap_or(&address.host))
                 .ok_or("its host is no name for a certificate: set tls.servername")?,
         };
-        self.connector.connect(name, socket).await.map_err(|error| in_words(&error))
+        self.connector.connect(name, socket).await.map_err(|error| describe(&error))
     }
 }
 
@@ -77,7 +77,7 @@ pub fn unchecked() -> tokio_rustls::rustls::ClientConnection {
 }
 
 /// Explains why the handshake failed.
-fn in_words(error: &io::Error) -> String {
+fn describe(error: &io::Error) -> String {
     match error.get_ref().and_then(|error| error.downcast_ref()) {
         Some(Error::InvalidMessage(InvalidMessage::InvalidContentType)) => {
             "no TLS: the server does not speak it on this port; redis:// is for such servers".into()

@@ -8,7 +8,7 @@ use super::super::resp::slot_of;
 use super::super::session::Op;
 use super::FastPath;
 use super::primary::Call;
-use super::routes::Way;
+use super::routes::Destination;
 use crate::clock::since_boot;
 use crate::session::{Content, Expiry, SessionId};
 use std::sync::atomic::Ordering;
@@ -52,9 +52,9 @@ impl FastPath {
         let at = if self.routes.is_one_server() {
             0
         } else {
-            match self.routes.way(slot_of(&self.store.names.session(&cipher.member(id)))) {
-                Way::To(at) => at,
-                Way::After(_) | Way::Unknown => return None,
+            match self.routes.destination(slot_of(&self.store.names.session(&cipher.member(id)))) {
+                Destination::To(at) => at,
+                Destination::After(_) | Destination::Unknown => return None,
             }
         };
         let primary = &mut self.primaries[at];

@@ -11,17 +11,17 @@ use super::super::resp::{Request, RequestMode, slot_of};
 use super::super::session::{self, Change, Cipher, Creation, Op};
 use super::FastPath;
 use super::primary::{Call, PendingCall, Primary};
-use super::routes::Way;
+use super::routes::Destination;
 use crate::clock::Millis;
 use crate::error::Result;
 use crate::session::{Expiry, Session, SessionId};
 
 /// The number of calls after which a batch is sent, so that the server works while the thread makes more calls. With
 /// many pending calls a batch is this fraction of them, because each one costs a system call on both sides.
-const A_FLUSH: usize = 16;
+const CALLS_PER_BATCH: usize = 16;
 
 /// How often one turn refills the socket with queued calls. The rest waits for the next turn.
-const FLUSHES: usize = 4;
+const MAX_REFILLS: usize = 4;
 
 impl FastPath {
     /// Starts [`crate::store::SessionStore::create`]. `submit` sends it.
@@ -87,23 +87,23 @@ impl FastPath {
         if let Some(cache) = &mut self.cache {
             cache.begin(&op, ticket, self.cipher.as_deref());
         }
-        let begun = self.begin_noted(op, ticket);
-        if begun.is_err() {
+        let started = self.start(op, ticket);
+        if started.is_err() {
             self.cache.iter_mut().for_each(|cache| cache.end(ticket));
         }
-        begun
+        started
     }
 
-    fn begin_noted(&mut self, op: Op, ticket: u32) -> Result<()> {
+    fn start(&mut self, op: Op, ticket: u32) -> Result<()> {
         let deadline = Instant::now() + self.store.command_timeout;
         let call = Call::new(op, ticket, deadline);
-        let at = match self.way(&call.op) {
-            Way::To(at) => at,
-            Way::After(at) => {
+        let at = match self.destination(&call.op) {
+            Destination::To(at) => at,
+            Destination::After(at) => {
                 self.fall_back(Some(at), call);
                 return Ok(());
             }
-            Way::Unknown => {
+            Destination::Unknown => {
                 self.fall_back(None, call);
                 return Ok(());
             }
@@ -118,7 +118,7 @@ impl FastPath {
         if primary.queued.is_empty() && primary.has_room(&self.store.window) {
             self.send(at, call);
             let primary = &self.primaries[at];
-            if primary.unflushed >= A_FLUSH.max(primary.pending.calls.len() / A_FLUSH) {
+            if primary.unflushed >= CALLS_PER_BATCH.max(primary.pending.calls.len() / CALLS_PER_BATCH) {
                 self.flush(at);
             }
             return Ok(());
@@ -134,13 +134,13 @@ impl FastPath {
     }
 
     /// The primary that a call on one session goes to.
-    fn way(&self, op: &Op) -> Way {
+    fn destination(&self, op: &Op) -> Destination {
         if self.routes.is_one_server() {
-            return self.routes.way(0);
+            return self.routes.destination(0);
         }
         match (&self.cipher, op.session()) {
-            (Some(cipher), Some(id)) => self.routes.way(slot_of(&cipher.key(&self.store.names, id))),
-            _ => Way::Unknown,
+            (Some(cipher), Some(id)) => self.routes.destination(slot_of(&cipher.key(&self.store.names, id))),
+            _ => Destination::Unknown,
         }
     }
 
@@ -184,7 +184,7 @@ impl FastPath {
 
     /// Writes what the system accepts, and encodes queued calls in its place.
     fn flush(&mut self, at: usize) {
-        for _ in 0..FLUSHES {
+        for _ in 0..MAX_REFILLS {
             let Primary { open, unflushed, .. } = &mut self.primaries[at];
             *unflushed = 0;
             let Some(open) = open.as_mut().filter(|open| !open.has_failed && !open.write_closed) else {
@@ -247,7 +247,7 @@ fn request_for(store: &RedisStore, cipher: &Cipher, op: &Op) -> Result<Request> 
             let created = stamp.ok_or_else(error::unexpected)?;
             let creation = Creation::new(session, created, cipher, names, times)?;
             let limit = store.per_user;
-            let is_simple = store.transactions.are_taken() && !creation.needs_script(limit);
+            let is_simple = store.transactions.are_supported() && !creation.needs_script(limit);
             if session.user().is_none() || is_simple {
                 creation.transaction(write, created, limit.max.is_some())
             } else {

@@ -33,7 +33,7 @@ impl Progress {
 #[derive(Default)]
 struct Deferred {
     /// The number of changes that the worker has.
-    begun: usize,
+    on_worker: usize,
     /// The worker gets the calls below after this many replies of `node`. The retries come first: they were sent
     /// earlier, and are in the order of their replies.
     after: u64,
@@ -60,7 +60,7 @@ impl Fallback {
 
     /// Whether calls on the session that are older than the pending ones have fallen back.
     pub fn has_earlier(&self, id: &SessionId) -> bool {
-        self.sessions.get(id).is_some_and(|deferred| deferred.begun > 0 || !deferred.retries.is_empty())
+        self.sessions.get(id).is_some_and(|deferred| deferred.on_worker > 0 || !deferred.retries.is_empty())
     }
 
     /// Whether changes of the session that were sent have fallen back.
@@ -102,13 +102,13 @@ impl Fallback {
         if progress.is_idle() && !self.has(&id) {
             return [Some(end), self.retry(job, progress)].into_iter().flatten().collect();
         }
-        let begun = self.retry(job, progress);
+        let ready = self.retry(job, progress);
         if let Some(deferred) = self.sessions.get_mut(&id)
             && !deferred.retries.iter().any(|job| matches!(job.op, Op::Delete(_)))
         {
             deferred.retries.insert(0, end);
         }
-        begun.into_iter().collect()
+        ready.into_iter().collect()
     }
 
     fn defer(
@@ -136,7 +136,7 @@ impl Fallback {
             return None;
         }
         if job.op.changes().is_some() {
-            deferred.begun += 1;
+            deferred.on_worker += 1;
             self.tickets.insert(ticket, id);
         }
         Some(job)
@@ -150,7 +150,7 @@ impl Fallback {
             for queue in [&mut deferred.retries, &mut deferred.later] {
                 let late = queue.extract_if(.., |job| now >= job.deadline.into());
                 let late: Vec<Job> = late.filter(|job| !matches!(job.waiter, Waiter::Nobody)).collect();
-                deferred.begun += note(&mut self.tickets, id, &late);
+                deferred.on_worker += track(&mut self.tickets, id, &late);
                 all_late.extend(late);
             }
         }
@@ -167,8 +167,8 @@ impl Fallback {
             }
             deferred.after = 0;
             let jobs: Vec<Job> = deferred.retries.drain(..).chain(deferred.later.drain(..)).collect();
-            deferred.begun += note(&mut self.tickets, id, &jobs);
-            if deferred.begun == 0 {
+            deferred.on_worker += track(&mut self.tickets, id, &jobs);
+            if deferred.on_worker == 0 {
                 self.sessions.remove(id);
             }
             ready.extend(jobs);
@@ -183,8 +183,8 @@ impl Fallback {
         for ticket in tickets {
             let Some(id) = self.tickets.remove(&ticket) else { continue };
             let Some(deferred) = self.sessions.get_mut(&id) else { continue };
-            deferred.begun -= 1;
-            if deferred.begun == 0 && deferred.after == 0 {
+            deferred.on_worker -= 1;
+            if deferred.on_worker == 0 && deferred.after == 0 {
                 self.sessions.remove(&id);
             }
         }
@@ -197,21 +197,21 @@ impl Fallback {
 }
 
 /// Records the changes that the worker now has. Returns how many results it will report.
-fn note(
+fn track(
     tickets: &mut HashMap<u32, SessionId, foldhash::fast::RandomState>,
     id: &SessionId,
     jobs: &[Job],
 ) -> usize {
-    let mut begun = 0;
+    let mut on_worker = 0;
     for job in jobs {
         if let Waiter::Ticket { ticket, .. } = job.waiter
             && job.op.changes().is_some()
         {
-            begun += 1;
+            on_worker += 1;
             tickets.insert(ticket, id.clone());
         }
     }
-    begun
+    on_worker
 }
 
 #[cfg(test)]
@@ -243,12 +243,12 @@ mod tests {
         for progress in [Progress::default(), Progress { sent: 1, ..Progress::default() }] {
             let mut fallback = Fallback::default();
             let ops = [Op::Delete(id.clone()), Op::Get(id.clone()), Op::Get(id.clone())];
-            let mut begun = Vec::new();
+            let mut ready = Vec::new();
             for (ticket, op) in (0..).zip(ops) {
-                begun.extend(fallback.add(job(op, ticket), progress));
+                ready.extend(fallback.add(job(op, ticket), progress));
             }
-            begun.extend(fallback.take_ready(|_| 1));
-            assert_eq!(begun.len(), 3);
+            ready.extend(fallback.take_ready(|_| 1));
+            assert_eq!(ready.len(), 3);
             assert!(fallback.has(&id));
             fallback.completed([0].into_iter());
             assert!(fallback.is_empty(), "{progress:?}");

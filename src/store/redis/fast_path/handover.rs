@@ -10,7 +10,7 @@ use super::super::routing::NodeId;
 use super::super::session::Op;
 use super::FastPath;
 use super::fallback::Progress;
-use super::primary::{Call, Open, PendingCall, Primary};
+use super::primary::{Call, OpenConnection, PendingCall, Primary};
 
 impl FastPath {
     /// Completes the calls whose deadline has passed. Call this after `turn` has found nothing more to read, because
@@ -72,7 +72,7 @@ impl FastPath {
         self.hand_over(at);
     }
 
-    pub(super) fn end(&mut self, node: NodeId, open: Open) {
+    pub(super) fn end(&mut self, node: NodeId, open: OpenConnection) {
         self.cache.iter_mut().for_each(NearCache::drop_all);
         let socket = open.socket.into_socket();
         abort(&socket);
@@ -129,24 +129,24 @@ impl FastPath {
         let after = pending.map_or_else(Progress::default, |pending| pending.progress);
         for job in self.jobs(call, false) {
             // If there will never be a connection, the worker alone keeps the order.
-            let begun = if self.is_wanted { self.fallback.add(job, after) } else { Some(job) };
-            self.push(begun);
+            let ready = if self.is_wanted { self.fallback.add(job, after) } else { Some(job) };
+            self.push(ready);
         }
     }
 
     /// Gives a call that was sent to the worker, which starts it again.
     pub(super) fn retry(&mut self, call: PendingCall, progress: Progress, is_unknown: bool) {
         for job in self.jobs(call.call, is_unknown) {
-            let begun = self.fallback.retry(job, progress);
-            self.push(begun);
+            let ready = self.fallback.retry(job, progress);
+            self.push(ready);
         }
     }
 
     /// Like `retry`, for a creation that has stored its session.
     pub(super) fn retry_create(&mut self, call: PendingCall, progress: Progress) {
         for job in self.jobs(call.call, true) {
-            let begun = self.fallback.retry_create(job, progress);
-            self.push(begun);
+            let ready = self.fallback.retry_create(job, progress);
+            self.push(ready);
         }
     }
 

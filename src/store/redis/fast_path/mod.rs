@@ -18,7 +18,7 @@ mod replies;
 mod routes;
 
 pub use cached::Hit;
-pub use replies::AT_ONCE;
+pub use replies::MAX_COMPLETIONS;
 
 #[cfg(all(test, unix))]
 mod tests;
@@ -30,7 +30,7 @@ use std::time::Instant;
 use smallvec::SmallVec;
 
 use self::fallback::Fallback;
-use self::primary::{Open, Primary};
+use self::primary::{OpenConnection, Primary};
 use self::routes::Routes;
 use super::RedisStore;
 use super::cache::{NearCache, Proof};
@@ -110,7 +110,7 @@ impl FastPath {
             return;
         }
         let EventLoopConnection { node, connection, cipher, tracking } = connection;
-        let at = self.place_of(node);
+        let at = self.index_of(node);
         if self.primaries[at].open.is_some() {
             return;
         }
@@ -125,7 +125,7 @@ impl FastPath {
         let primary = &mut self.primaries[at];
         primary.has_buffered = false;
         let is_tracked = matches!(tracking, Some(Ok(())));
-        primary.open = Some(Open {
+        primary.open = Some(OpenConnection {
             socket,
             cipher,
             draining: false,
@@ -148,10 +148,10 @@ impl FastPath {
         if self.slots.replace(Arc::clone(ranges)).as_ref() != Some(ranges) {
             self.cache.iter_mut().for_each(NearCache::drop_all);
         }
-        let places: Vec<_> =
-            ranges.iter().map(|&(first, last, node)| (first, last, self.place_of(node))).collect();
+        let indexes: Vec<_> =
+            ranges.iter().map(|&(first, last, node)| (first, last, self.index_of(node))).collect();
         let may_go = |at: usize| self.primaries[at].is_idle();
-        for at in self.routes.apply(places.into_iter(), may_go) {
+        for at in self.routes.apply(indexes.into_iter(), may_go) {
             // Queued calls may be on slots that have moved.
             self.fall_back_queued(at);
             let primary = &mut self.primaries[at];
@@ -168,7 +168,7 @@ impl FastPath {
     }
 
     /// Returns the index of a primary, and adds it if it is new.
-    fn place_of(&mut self, node: NodeId) -> usize {
+    fn index_of(&mut self, node: NodeId) -> usize {
         self.find(node).unwrap_or_else(|| {
             self.primaries.push(Primary::new(node));
             self.primaries.len() - 1

@@ -74,7 +74,7 @@ pub struct Late {
 }
 
 /// An open connection.
-pub struct Open {
+pub struct OpenConnection {
     pub socket: Socket,
     pub cipher: Arc<Cipher>,
     /// The server is no longer the right one. It sends the remaining replies, and gets no more requests.
@@ -90,13 +90,13 @@ pub struct Open {
     pub empty_at: Instant,
 }
 
-impl Open {
+impl OpenConnection {
     /// Reads once. Handles all push messages before any reply that was read with them.
     pub fn fill(&mut self, cache: Option<&mut NearCache>, names: &Names) -> io::Result<Filled> {
         let filled = self.socket.fill()?;
         if let (Filled::Whole | Filled::Some, Some(cache)) = (&filled, cache) {
-            let heard = cache.hear(&mut self.socket, &self.cipher, names);
-            heard.map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+            let handled = cache.handle_pushes(&mut self.socket, &self.cipher, names);
+            handled.map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
         }
         Ok(filled)
     }
@@ -188,7 +188,7 @@ impl Pending {
 
 #[derive(Default)]
 pub struct Primary {
-    pub open: Option<Open>,
+    pub open: Option<OpenConnection>,
     pub pending: Pending,
     /// Calls that wait to be encoded.
     pub queued: VecDeque<Call>,
@@ -229,7 +229,7 @@ impl Primary {
     /// between them.
     pub fn share(&mut self, id: &SessionId, ticket: u32, deadline: Instant) -> bool {
         let Self { open, pending, queued, .. } = self;
-        let Some(Open { socket, .. }) = open else { return false };
+        let Some(OpenConnection { socket, .. }) = open else { return false };
         let unsent = pending.calls.iter_mut().rev().take_while(|call| !socket.has_sent(call.start));
         let waiting = queued.iter_mut().rev().chain(unsent.map(|call| &mut call.call));
         let last = waiting.take(MAX_SHARED_SEARCHED).find(|call| call.op.session() == Some(id));
@@ -267,7 +267,7 @@ impl Primary {
 
     /// Whether the server is silent although requests are pending, or so late that all further replies are late too.
     pub fn is_lost(&self, now: Instant, timeout: Duration) -> bool {
-        let is_silent = |open: &Open| now >= open.socket.last_read_at() + timeout;
+        let is_silent = |open: &OpenConnection| now >= open.socket.last_read_at() + timeout;
         // Such a late reply is stuck in buffers of the network.
         let is_overdue = self.pending.late.front().is_some_and(|late| now >= late.deadline + timeout);
         is_overdue || self.pending.len() > 0 && self.open.as_ref().is_some_and(is_silent)
@@ -288,7 +288,7 @@ mod tests {
         let socket = Socket::new(RawConnection { socket: Arc::new(stream.into()), tls: None }).unwrap();
         let (now, timeout) = (Instant::now(), Duration::from_secs(1));
         let call = |deadline| Call::new(Op::Get(SessionId::new("a").unwrap()), 0, deadline);
-        let open = Open {
+        let open = OpenConnection {
             socket,
             cipher: Arc::new(Cipher::Plain),
             draining: false,

@@ -18,7 +18,7 @@ use super::super::queue::{Answers, EventLoopConnection, Queue, Supply};
 use super::super::resp::{CREATE, CREATE_WITHIN_LIMIT, Request, TOUCH, UPDATE};
 use super::super::routing::{Attempt, Node, NodeId, backoff};
 use super::super::session::{
-    Context, KeyWatch, cipher, goes_by, has_keys, keeps_keys, keys_request, know_time,
+    Context, KeyWatch, cipher, ensure_server_time, has_keys, holds_keys, keys_request, uses_cipher,
 };
 
 /// A connection with a shorter life is useless: the event loop cannot poll it, or the server refuses all writes.
@@ -140,7 +140,7 @@ async fn connect(context: &Context, node: Rc<Node>, pause: Option<Duration>) -> 
 
 async fn try_connect(context: &Context, node: &Rc<Node>) -> Option<EventLoopConnection> {
     let unlock = async |attempt: &Attempt| {
-        know_time(context, attempt, Vec::new).await?;
+        ensure_server_time(context, attempt, Vec::new).await?;
         cipher(context, attempt).await
     };
     let cipher = context.router.step(unlock).await.ok()?;
@@ -151,7 +151,7 @@ async fn try_connect(context: &Context, node: &Rc<Node>) -> Option<EventLoopConn
         request.command(&[b"SCRIPT", b"LOAD", script.text.as_bytes()])
     });
     // In a cluster, one node has the wrapped keys.
-    let is_keeper = keeps_keys(context, node);
+    let is_keeper = holds_keys(context, node);
     let first = if is_keeper { keys_request(context, load) } else { load };
     // Sent last, so that no push message arrives before the event loop has the socket.
     let first = if context.options.cache.is_some() { begin_tracking(first) } else { first };
@@ -160,7 +160,7 @@ async fn try_connect(context: &Context, node: &Rc<Node>) -> Option<EventLoopConn
     let tracking = context.options.cache.is_some().then(|| read_tracking(&mut replies));
     // The keys may have changed, or the server may have lost them. The next connection then checks again.
     let is_current =
-        if is_keeper { has_keys(context, &cipher, &replies.pop()?) } else { goes_by(context, &cipher) };
+        if is_keeper { has_keys(context, &cipher, &replies.pop()?) } else { uses_cipher(context, &cipher) };
     is_current.then_some(EventLoopConnection { node: node.id(), connection, cipher, tracking })
 }
 

@@ -8,22 +8,22 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
-use super::super::cache::Ends;
+use super::super::cache::CachingResults;
 use super::super::connection::Filled;
 use super::super::counters::Counters;
 use super::super::error::{self, panicked};
 use super::super::queue::{Results, Waiter};
 use super::super::resp::Reply;
 use super::super::routing::{Attempt, NodeId};
-use super::super::session::{self, Cipher, Cold, Context, NewSession, Op, StaleEntry, Step, interpret};
+use super::super::session::{self, CallReply, Cipher, Cold, Context, NewSession, Op, StaleEntry, interpret};
 use super::super::time::Stamp;
 use super::FastPath;
-use super::primary::{Call, Open, Pending, PendingCall, Primary};
+use super::primary::{Call, OpenConnection, Pending, PendingCall, Primary};
 use crate::error::{Result, StoreError};
 use crate::store::Answer;
 
 /// The maximum number of calls that one turn completes. Refused calls do not count.
-pub const AT_ONCE: usize = 1024;
+pub const MAX_COMPLETIONS: usize = 1024;
 
 /// The connection has ended, or is unusable: the server closed it, or sent a reply that no call expects.
 struct Ended;
@@ -51,7 +51,7 @@ impl FastPath {
         // Handling a reply may change the other primaries.
         let mut primary = mem::take(&mut self.primaries[at]);
         let is_tracked = primary.open.as_ref().is_some_and(|open| open.is_tracked);
-        let mut ends = Ends { results, cache: self.cache.take(), is_tracked };
+        let mut ends = CachingResults { results, cache: self.cache.take(), is_tracked };
         // If this panics, the callers still get a result.
         let outcome = catch_unwind(AssertUnwindSafe(|| self.read_from(&mut primary, &mut ends)));
         self.primaries[at] = primary;
@@ -68,7 +68,7 @@ impl FastPath {
     fn read_from<R: Results>(
         &mut self,
         primary: &mut Primary,
-        ends: &mut Ends<'_, R>,
+        ends: &mut CachingResults<'_, R>,
     ) -> Result<bool, Ended> {
         let Primary { open, pending, has_buffered, .. } = primary;
         let Some(open) = open else { return Ok(false) };
@@ -80,7 +80,7 @@ impl FastPath {
         let mut taken = 0;
         *has_buffered = false;
         // One pending call may complete all the calls that share its request.
-        while taken + pending.calls.front().map_or(1, |next| next.call.count()) <= AT_ONCE {
+        while taken + pending.calls.front().map_or(1, |next| next.call.count()) <= MAX_COMPLETIONS {
             let sharing = pending.calls.front().map_or(0, |next| next.call.sharing.len());
             if let Some(len) = self.take_next(open, pending, ends)? {
                 open.socket.take(len);
@@ -107,15 +107,16 @@ impl FastPath {
     /// Handles the replies to the next call, if they are complete. Returns their length.
     fn take_next(
         &mut self,
-        open: &mut Open,
+        open: &mut OpenConnection,
         pending: &mut Pending,
-        ends: &mut Ends<'_, impl Results>,
+        ends: &mut CachingResults<'_, impl Results>,
     ) -> Result<Option<usize>, Ended> {
         let found = open.socket.replies(pending.next_replies()).map_err(|_| Ended)?;
         let Some((replies, len)) = found else { return Ok(None) };
         if let Some(cache) = &mut ends.cache {
-            let begun_at = pending.next_deadline().and_then(|at| at.checked_sub(self.store.command_timeout));
-            replies.iter().for_each(|reply| cache.note_reply(&mut open.proof, reply, begun_at));
+            let started_at =
+                pending.next_deadline().and_then(|at| at.checked_sub(self.store.command_timeout));
+            replies.iter().for_each(|reply| cache.note_reply(&mut open.proof, reply, started_at));
         }
         open.draining |= self.take(&replies, &open.cipher, pending, ends)?;
         Ok(Some(len))
@@ -155,11 +156,11 @@ impl FastPath {
         let PendingCall { call: Call { op, ticket, deadline, .. }, .. } = &call;
         let (ticket, deadline) = (*ticket, *deadline);
         let step = interpret(op.kind(), replies);
-        if let Step::Refused(reason) | Step::PartlyRefused(reason) = step {
+        if let CallReply::Refused(reason) | CallReply::PartlyRefused(reason) = step {
             if matches!(op, Op::Create(..)) {
-                self.store.transactions.were_refused(reason);
+                self.store.transactions.record_refusal(reason);
             }
-            self.retry(call, progress, matches!(step, Step::PartlyRefused(_)));
+            self.retry(call, progress, matches!(step, CallReply::PartlyRefused(_)));
             return Ok(());
         }
         if let Op::Get(id) = op
@@ -174,7 +175,7 @@ impl FastPath {
         {
             match step {
                 // The earlier change must not find the session that this call has created.
-                Step::Created { .. } => {
+                CallReply::Created { .. } => {
                     if self.fallback.has_retries(id) {
                         self.retry_create(call, progress);
                         return Ok(());
@@ -187,34 +188,36 @@ impl FastPath {
             }
         }
         match (op, step) {
-            (_, Step::Number(number)) => results.number(ticket, number),
-            (Op::Get(id), Step::Found(value)) => {
+            (_, CallReply::Number(number)) => results.number(ticket, number),
+            (Op::Get(id), CallReply::Found(value)) => {
                 let (current, counters) = (&mut self.current, &self.store.counters);
                 let opened = cipher.read_live(id, value, &self.store.times, |expires, content| {
-                    tell_each(current, |ticket| {
+                    complete_each(current, |ticket| {
                         results.session(ticket, Some((expires, content)));
                         counters.looked_up(true);
                     });
                 });
                 match opened {
                     Ok(()) => self.not_found(results),
-                    Err(error) => tell_each(&mut self.current, |ticket| results.refused(ticket, &error)),
+                    Err(error) => complete_each(&mut self.current, |ticket| results.refused(ticket, &error)),
                 }
             }
-            (_, Step::NotFound) => self.not_found(results),
-            (_, Step::Occupied | Step::OtherUser | Step::OutlivesIndex) => self.retry(call, progress, false),
-            (Op::Create(session, stamp), Step::Created { index_len }) => {
+            (_, CallReply::NotFound) => self.not_found(results),
+            (_, CallReply::Occupied | CallReply::OtherUser | CallReply::OutlivesIndex) => {
+                self.retry(call, progress, false)
+            }
+            (Op::Create(session, stamp), CallReply::Created { index_len }) => {
                 self.created(session, *stamp, index_len, ticket, deadline, results);
             }
-            (_, Step::UserIsFull) => {
+            (_, CallReply::UserIsFull) => {
                 let max = self.store.per_user.max.map_or(0, usize::from);
                 results.refused(ticket, &StoreError::TooManySessions { max });
             }
-            (Op::Delete(id), Step::Deleted(value)) => {
+            (Op::Delete(id), CallReply::Deleted(value)) => {
                 let member = cipher.member(id);
                 self.store.counters.deleted(id, || cipher.user_of(&member, value));
                 if let Some(stale) = StaleEntry::of(member, value, &self.store.names) {
-                    self.apart(Waiter::Nobody, async move |context: Rc<Context>| {
+                    self.follow_up(Waiter::Nobody, async move |context: Rc<Context>| {
                         session::forget_later(&context, stale);
                         Ok(Answer::Number(1))
                     });
@@ -234,7 +237,7 @@ impl FastPath {
     /// Completes the remaining `get`s: there is no session.
     fn not_found(&mut self, results: &mut impl Results) {
         let counters = &self.store.counters;
-        tell_each(&mut self.current, |ticket| {
+        complete_each(&mut self.current, |ticket| {
             results.session(ticket, None);
             counters.looked_up(false);
         });
@@ -263,7 +266,7 @@ impl FastPath {
             (session.user().map(|user| user.to_buf()), session.id.clone(), session.expires);
         let waiter =
             if ends_others { Waiter::Ticket { to: Arc::clone(&self.to), ticket } } else { Waiter::Nobody };
-        self.apart(waiter, async move |context: Rc<Context>| {
+        self.follow_up(waiter, async move |context: Rc<Context>| {
             let work = async |attempt: &Attempt| {
                 let cipher = session::cipher(&context, attempt).await?;
                 let (user, member) =
@@ -278,7 +281,7 @@ impl FastPath {
     }
 
     /// Lets the worker do the follow-up work of a call that has succeeded.
-    fn apart<F>(&mut self, waiter: Waiter, work: impl FnOnce(Rc<Context>) -> F + Send + 'static)
+    fn follow_up<F>(&mut self, waiter: Waiter, work: impl FnOnce(Rc<Context>) -> F + Send + 'static)
     where
         F: Future<Output = Result<Answer>> + 'static,
     {
@@ -289,9 +292,9 @@ impl FastPath {
 }
 
 /// Completes each of the current calls. If that panics, `current` contains the remaining ones.
-fn tell_each(current: &mut SmallVec<[u32; 4]>, mut tell: impl FnMut(u32)) {
+fn complete_each(current: &mut SmallVec<[u32; 4]>, mut complete: impl FnMut(u32)) {
     while let Some(&ticket) = current.last() {
-        tell(ticket);
+        complete(ticket);
         current.pop();
     }
 }

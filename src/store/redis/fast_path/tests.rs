@@ -25,7 +25,7 @@ use crate::store::redis::queue::MAX_CALLS;
 use crate::store::redis::tests::{open_at, options, options_at, rejecting, secret, tls_options};
 use crate::store::{Answer, SessionStore, WhenUserIsFull};
 
-mod in_the_open {
+mod unencrypted {
     use super::*;
     conformance!(maybe | clock | Some(FastPathStore::new(open_at(&options()?, &clock))));
 }
@@ -140,11 +140,11 @@ impl Peer {
     }
 
     /// Receives the next commands.
-    fn hear(&mut self, count: usize) -> Vec<Command> {
+    fn receive(&mut self, count: usize) -> Vec<Command> {
         (0..count).map(|_| self.commands.next(&self.socket).unwrap()).collect()
     }
 
-    fn say(&mut self, bytes: &[u8]) {
+    fn send(&mut self, bytes: &[u8]) {
         self.socket.write_all(bytes).unwrap();
     }
 
@@ -169,14 +169,14 @@ impl Scene {
     }
 
     /// Submits the calls, and receives `count` commands of them.
-    fn hear(&mut self, count: usize) -> Vec<Command> {
+    fn receive(&mut self, count: usize) -> Vec<Command> {
         self.harness.fast_path.submit();
-        self.peer.hear(count)
+        self.peer.receive(count)
     }
 
     /// Sends bytes, and waits until the fast path has handled a reply.
-    fn say(&mut self, bytes: &[u8]) {
-        self.peer.say(bytes);
+    fn send(&mut self, bytes: &[u8]) {
+        self.peer.send(bytes);
         let count = self.harness.answered();
         self.harness.until(|harness| harness.answered() > count);
     }
@@ -239,8 +239,8 @@ fn replies_may_be_split_at_every_byte() {
     let mut scene = Scene::new();
     let ann = ann();
     let created = scene.harness.create(&session("a", &ann));
-    let value = scene.hear(1)[0][2].clone();
-    scene.say(CREATED);
+    let value = scene.receive(1)[0][2].clone();
+    scene.send(CREATED);
     assert_eq!(scene.harness.number(created), Ok(1));
     let answers = [&bulk(&value)[..], DONE, b":0\r\n", CREATED, NIL].concat();
     for cut in 1..answers.len() {
@@ -251,10 +251,10 @@ fn replies_may_be_split_at_every_byte() {
             scene.harness.create(&session("b", &ann)),
             scene.harness.delete(&id("a")),
         ];
-        scene.hear(5);
-        scene.peer.say(&answers[..cut]);
+        scene.receive(5);
+        scene.peer.send(&answers[..cut]);
         scene.harness.step();
-        scene.peer.say(&answers[cut..]);
+        scene.peer.send(&answers[cut..]);
         assert_eq!(scene.harness.session(found).unwrap().unwrap().id, id("a"));
         assert_eq!(numbers.map(|ticket| scene.harness.number(ticket)), [Ok(1), Ok(0), Ok(1), Ok(1)], "{cut}");
     }
@@ -284,14 +284,14 @@ fn a_value_of_any_size_is_read() {
 
 #[test]
 fn calls_fall_back_after_an_invalid_reply() {
-    for babble in [&b"HTTP/1.1 400 Bad Request\r\n"[..], b"*1\r\n$2\r\nhi\r\n", b"+QUEUED\r\n", b"$x\r\n"] {
+    for garbage in [&b"HTTP/1.1 400 Bad Request\r\n"[..], b"*1\r\n$2\r\nhi\r\n", b"+QUEUED\r\n", b"$x\r\n"] {
         let mut scene = Scene::new();
         let ann = ann();
         let found = scene.harness.get(&id("a"));
         let repeated = [scene.harness.touch(&id("a"), in_an_hour()), scene.harness.delete(&id("b"))];
         let writes = [scene.harness.create(&session("c", &ann)), scene.harness.update(&session("d", &ann))];
-        scene.hear(5);
-        scene.peer.say(babble);
+        scene.receive(5);
+        scene.peer.send(garbage);
         assert_eq!(scene.harness.session(found), Ok(None));
         assert_eq!(repeated.map(|ticket| scene.harness.number(ticket)), [Ok(0), Ok(1)]);
         assert_eq!(writes.map(|ticket| scene.harness.number(ticket)), [Ok(1), Ok(0)]);
@@ -303,7 +303,7 @@ fn calls_fall_back_after_an_invalid_reply() {
 #[test]
 fn an_unexpected_reply_ends_the_connection() {
     let mut scene = Scene::new();
-    scene.peer.say(NIL);
+    scene.peer.send(NIL);
     scene.harness.until(|harness| harness.socket().is_none());
     let found = scene.harness.get(&id("a"));
     assert_eq!(scene.harness.session(found), Ok(None));
@@ -326,14 +326,14 @@ fn calls_that_were_sent_complete_although_writing_has_ended() {
     let mut scene = Scene::new();
     let ann = ann();
     let sent = scene.harness.create(&session("a", &ann));
-    scene.hear(1);
+    scene.receive(1);
     // The worker does this when its own connection ends.
     scene.harness.socket().unwrap().shutdown(Shutdown::Write).unwrap();
     let not_sent = scene.harness.create(&session("b", &ann));
     let after = [scene.harness.update(&session("b", &ann)), scene.harness.delete(&id("a"))];
     scene.harness.fast_path.submit();
     assert!(!scene.harness.waits_for_room());
-    scene.say(CREATED);
+    scene.send(CREATED);
     scene.peer.leave();
     assert_eq!(scene.harness.number(sent), Ok(1));
     assert_eq!(scene.harness.number(not_sent), Ok(1));
@@ -375,8 +375,8 @@ fn refused_calls_fall_back() {
         let refused =
             [scene.harness.create(&session("a", &ann)), scene.harness.touch(&id("b"), in_an_hour())];
         let found = scene.harness.get(&id("c"));
-        scene.hear(3);
-        scene.peer.say(&[&answer_to_transaction(refusal)[..], refusal, NIL].concat());
+        scene.receive(3);
+        scene.peer.send(&[&answer_to_transaction(refusal)[..], refusal, NIL].concat());
         assert_eq!(scene.harness.session(found), Ok(None), "it is answered here");
         assert_eq!(refused.map(|ticket| scene.harness.number(ticket)), [Ok(1), Ok(0)]);
         assert_eq!(scene.harness.socket().is_none(), ends, "{}", refusal.escape_ascii());
@@ -392,14 +392,14 @@ fn refused_calls_fall_back() {
 fn a_refused_create_stores_nothing() {
     const REFUSED: &[u8] = b"-OOM command not allowed\r\n";
     let refuse = |_, command: &Command| {
-        if is_create(command) { Conduct::Say(REFUSED) } else { Conduct::Do }
+        if is_create(command) { Conduct::Answer(REFUSED) } else { Conduct::Do }
     };
     let mut scene = Scene::with(Fake::start(refuse), |_| {});
     let ann = ann();
     let refused = scene.harness.create(&session("a", &ann));
     let changed = scene.harness.update(&session("a", &ann));
-    scene.hear(2);
-    scene.say(&[&answer_to_transaction(REFUSED)[..], b":0\r\n"].concat());
+    scene.receive(2);
+    scene.send(&[&answer_to_transaction(REFUSED)[..], b":0\r\n"].concat());
     assert_eq!(scene.harness.number(refused).unwrap_err().code(), "ERR_STORE_FULL");
     assert!(!scene.fake.has("sess#a"));
     assert_eq!(scene.harness.number(changed), Ok(0), "of a session that never was");
@@ -414,14 +414,14 @@ fn a_server_without_the_transaction_gets_scripts() {
         let mut scene = Scene::new();
         let ann = ann();
         let refused = scene.harness.create(&session("a", &ann));
-        scene.hear(1);
-        scene.say(&refusal);
+        scene.receive(1);
+        scene.send(&refusal);
         assert_eq!(scene.harness.number(refused), Ok(1));
         let created = scene.harness.create(&session("b", &ann));
-        let commands = scene.hear(1);
+        let commands = scene.receive(1);
         let names = [0, 3, 4].map(|at| String::from_utf8_lossy(&commands[0][at]).into_owned());
         assert_eq!(names, ["EVALSHA", "sess#b", "user#\"ann\""]);
-        scene.say(DONE);
+        scene.send(DONE);
         assert_eq!(scene.harness.number(created), Ok(1));
         assert_eq!(scene.fake.log(), ["replace sess#a"]);
     }
@@ -439,14 +439,14 @@ fn a_partly_refused_create_is_completed_or_undone_by_the_worker() {
         (HALF, Some(&b"-WRONGTYPE another's\r\n"[..]), "end sess#a", Err("ERR_STORE_CORRUPT")),
     ] {
         let decide = move |_, command: &Command| match refusal {
-            Some(refusal) if is_script(command) => Conduct::Say(refusal),
+            Some(refusal) if is_script(command) => Conduct::Answer(refusal),
             _ => Conduct::Do,
         };
         let mut scene = Scene::with(Fake::start(decide), |_| {});
         let created = scene.harness.create(&session("a", &ann()));
-        let commands = scene.hear(1);
+        let commands = scene.receive(1);
         scene.fake.data.lock().unwrap().apply(&commands[0]);
-        scene.say(replies);
+        scene.send(replies);
         let created = scene.harness.number(created);
         assert_eq!(scene.fake.has("sess#a"), outcome.is_ok());
         assert_eq!(scene.fake.log(), [log]);
@@ -460,7 +460,7 @@ fn a_create_whose_reply_is_lost_falls_back_and_finds_its_own_session() {
     let mut scene = Scene::new();
     let ann = ann();
     let created = scene.harness.create(&session("a", &ann));
-    let commands = scene.hear(1);
+    let commands = scene.receive(1);
     scene.fake.data.lock().unwrap().apply(&commands[0]);
     scene.peer.leave();
     assert_eq!(scene.harness.number(created), Ok(1));
@@ -494,7 +494,7 @@ fn a_repeated_create_does_not_count_its_own_session() {
     let mut scene = Scene::with(Fake::good(), rejects_the_second);
     let ann = ann();
     let created = scene.harness.create(&session("a", &ann));
-    let commands = scene.hear(1);
+    let commands = scene.receive(1);
     scene.fake.data.lock().unwrap().apply(&commands[0]);
     scene.peer.leave();
     assert_eq!(scene.harness.number(created), Ok(1), "by the fast path first");
@@ -518,8 +518,8 @@ fn the_fast_path_refuses_a_create_for_a_full_user() {
     let mut scene = Scene::with(Fake::good(), rejects_the_second);
     let ann = ann();
     let created = scene.harness.create(&session("a", &ann));
-    scene.hear(1);
-    scene.say(b":-2\r\n");
+    scene.receive(1);
+    scene.send(b":-2\r\n");
     assert_eq!(scene.harness.number(created), Err(StoreError::TooManySessions { max: 1 }));
     assert!(scene.fake.log().is_empty());
 }
@@ -529,7 +529,7 @@ fn a_create_succeeds_after_a_transient_error() {
     let is_first = std::sync::atomic::AtomicBool::new(true);
     let decide = move |_, command: &Command| {
         let is_refused = is_create(command) && is_first.swap(false, std::sync::atomic::Ordering::Relaxed);
-        if is_refused { Conduct::Say(b"-LOADING Redis is loading\r\n") } else { Conduct::Do }
+        if is_refused { Conduct::Answer(b"-LOADING Redis is loading\r\n") } else { Conduct::Do }
     };
     let fake = Fake::start(decide);
     let store = open_on(&fake, |_| {});
@@ -546,7 +546,7 @@ fn a_refusal_after_a_lost_reply_has_an_unknown_outcome() {
         } else if is_first.swap(false, std::sync::atomic::Ordering::Relaxed) {
             Conduct::DoAndEnd(0)
         } else {
-            Conduct::Say(b"-OOM command not allowed\r\n")
+            Conduct::Answer(b"-OOM command not allowed\r\n")
         }
     });
     let store = open_on(&fake, |_| {});
@@ -558,7 +558,7 @@ fn a_refusal_after_a_lost_reply_has_an_unknown_outcome() {
 #[test]
 fn a_create_succeeds_without_time_to_end_older_sessions() {
     let fake = Fake::start(|_, command: &Command| match &command[0][..] {
-        _ if is_create(command) => Conduct::Say(b":5\r\n"),
+        _ if is_create(command) => Conduct::Answer(b":5\r\n"),
         b"ZRANGE" => Conduct::Stall,
         _ => Conduct::Do,
     });
@@ -585,15 +585,15 @@ fn calls_fail_at_their_deadline() {
         scene.harness.touch(&id("a"), in_an_hour()),
         scene.harness.delete(&id("a")),
     ];
-    scene.hear(5);
-    let begun = Instant::now();
+    scene.receive(5);
+    let started = Instant::now();
     let late = scene.harness.session(found).unwrap_err();
     assert_eq!((late.code(), late.is_outcome_unknown()), ("ERR_STORE_TIMEOUT", false));
     for ticket in writes {
         let late = scene.harness.number(ticket).unwrap_err();
         assert!(late.is_outcome_unknown(), "{late:?}");
     }
-    assert!(begun.elapsed() < 10 * command_timeout);
+    assert!(started.elapsed() < 10 * command_timeout);
     assert!(scene.harness.socket().is_none() && scene.fake.log().is_empty());
 }
 
@@ -657,7 +657,7 @@ fn a_connection_is_reset_when_its_oldest_reply_is_twice_as_late() {
             scene.harness.expire();
             // The server sends a byte, but no complete reply.
             if scene.harness.socket().is_some() {
-                scene.peer.say(b"$");
+                scene.peer.send(b"$");
             }
             ticket
         })
@@ -676,16 +676,16 @@ fn a_late_reply_does_not_end_the_connection() {
     let ann = ann();
     let early = scene.harness.get(&id("a"));
     let late = scene.harness.update(&session("b", &ann));
-    scene.hear(2);
+    scene.receive(2);
     pass(command_timeout / 2);
-    scene.say(NIL);
+    scene.send(NIL);
     assert_eq!(scene.harness.session(early), Ok(None));
     let other = scene.harness.create(&session("c", &ann));
-    scene.hear(1);
+    scene.receive(1);
     let error = scene.harness.number(late).unwrap_err();
     assert_eq!((error.code(), error.is_outcome_unknown()), ("ERR_STORE_TIMEOUT", true));
     // The first reply is to the late call, the second one to the other.
-    scene.say(&[DONE, CREATED].concat());
+    scene.send(&[DONE, CREATED].concat());
     assert_eq!(scene.harness.number(other), Ok(1));
     assert!(scene.harness.socket().is_some() && scene.fake.log().is_empty());
 }
@@ -695,24 +695,24 @@ fn a_call_that_waits_for_other_replies_fails_at_its_own_deadline() {
     let command_timeout = Duration::from_millis(3000);
     let mut scene = Scene::with(Fake::good(), |options| options.command_timeout = command_timeout);
     let ann = ann();
-    let begun = Instant::now();
+    let started = Instant::now();
     let fell_back = scene.harness.update(&session("a", &ann));
-    scene.hear(1);
+    scene.receive(1);
     pass(command_timeout / 2);
     let other = scene.harness.get(&id("b"));
-    scene.hear(1);
-    scene.say(b":2\r\n");
+    scene.receive(1);
+    scene.send(b":2\r\n");
     let late = scene.harness.number(fell_back).unwrap_err();
-    let took = begun.elapsed();
+    let took = started.elapsed();
     assert!(took < command_timeout * 14 / 10, "{took:?}");
     assert_eq!(late.code(), "ERR_STORE_TIMEOUT");
     // The connection stays.
-    scene.say(NIL);
+    scene.send(NIL);
     assert_eq!(scene.harness.session(other), Ok(None));
     // The session is back on the fast path.
     let changed = scene.harness.update(&session("a", &ann));
-    scene.hear(1);
-    scene.say(DONE);
+    scene.receive(1);
+    scene.send(DONE);
     assert_eq!(scene.harness.number(changed), Ok(1));
 }
 
@@ -730,8 +730,8 @@ fn replies_that_arrived_in_time_count_on_a_busy_thread() {
     let mut scene = Scene::with(Fake::good(), |options| options.command_timeout = command_timeout);
     let found = scene.harness.get(&id("a"));
     let changed = scene.harness.update(&session("a", &ann()));
-    scene.hear(2);
-    scene.peer.say(&[NIL, DONE].concat());
+    scene.receive(2);
+    scene.peer.send(&[NIL, DONE].concat());
     pass(command_timeout + Duration::from_millis(100));
     scene.harness.turn();
     scene.harness.expire();
@@ -745,8 +745,8 @@ fn a_change_of_the_user_falls_back() {
     let mut scene = Scene::new();
     scene.put(&session("a", &UserKeyBuf::from_text("ben")));
     let changed = scene.harness.update(&session("a", &ann()));
-    scene.hear(1);
-    scene.say(b":2\r\n");
+    scene.receive(1);
+    scene.send(b":2\r\n");
     assert_eq!(scene.harness.number(changed), Ok(1));
     let found = scene.store.get(&id("a")).unwrap().unwrap();
     assert_eq!(found.content().unwrap().user, Some(ann().as_key()));
@@ -760,9 +760,9 @@ fn a_read_sees_an_earlier_change_that_falls_back() {
     let value = scene.fake.data.lock().unwrap().strings[&b"sess#a"[..]].clone();
     let changed = scene.harness.update(&session("a", &ann));
     let sent = scene.harness.get(&id("a"));
-    scene.hear(2);
+    scene.receive(2);
     // The server reads the session before the worker changes it.
-    scene.say(&[b":2\r\n", &bulk(&value)[..]].concat());
+    scene.send(&[b":2\r\n", &bulk(&value)[..]].concat());
     let made_after = scene.harness.get(&id("a"));
     assert_eq!(scene.harness.number(changed), Ok(1));
     for found in [sent, made_after] {
@@ -783,15 +783,15 @@ fn read_by(commands: &[Command]) -> Vec<String> {
 fn reads_of_one_session_share_a_request_until_it_is_written() {
     let mut scene = Scene::new();
     let created = scene.harness.create(&session("a", &ann()));
-    let value = scene.hear(1)[0][2].clone();
-    scene.say(CREATED);
+    let value = scene.receive(1)[0][2].clone();
+    scene.send(CREATED);
     assert_eq!(scene.harness.number(created), Ok(1));
     let shared: Vec<_> = ["a", "b", "a", "a", "b"].iter().map(|name| scene.harness.get(&id(name))).collect();
-    assert_eq!(read_by(&scene.hear(2)), ["sess#a", "sess#b"]);
+    assert_eq!(read_by(&scene.receive(2)), ["sess#a", "sess#b"]);
     // The request was written, so it is no longer shared.
     let own = scene.harness.get(&id("a"));
-    assert_eq!(read_by(&scene.hear(1)), ["sess#a"]);
-    scene.peer.say(&[&bulk(&value)[..], NIL, NIL].concat());
+    assert_eq!(read_by(&scene.receive(1)), ["sess#a"]);
+    scene.peer.send(&[&bulk(&value)[..], NIL, NIL].concat());
     let found: Vec<_> = shared.iter().map(|&ticket| scene.harness.session(ticket).unwrap()).collect();
     assert_eq!(found.iter().map(Option::is_some).collect::<Vec<_>>(), [true, false, true, true, false]);
     assert_eq!(scene.harness.session(own), Ok(None));
@@ -807,12 +807,12 @@ fn a_read_after_a_change_shares_no_earlier_request() {
     let before = [scene.harness.get(&id("a")), scene.harness.get(&id("a"))];
     let changed = scene.harness.delete(&id("a"));
     let after = [scene.harness.get(&id("a")), scene.harness.get(&id("a"))];
-    let commands = scene.hear(3);
+    let commands = scene.receive(3);
     assert_eq!(
         commands.iter().map(|command| &command[0][..]).collect::<Vec<_>>(),
         [&b"GET"[..], b"GETDEL", b"GET"]
     );
-    scene.peer.say(&[bulk(b"not ours"), NIL.to_vec(), NIL.to_vec()].concat());
+    scene.peer.send(&[bulk(b"not ours"), NIL.to_vec(), NIL.to_vec()].concat());
     assert_eq!(scene.harness.number(changed), Ok(1));
     for ticket in [before, after].concat() {
         assert_eq!(scene.harness.session(ticket), Ok(None));
@@ -824,21 +824,21 @@ fn reads_that_share_a_request_fall_back_and_fail_one_by_one() {
     let mut scene = Scene::new();
     scene.put(&session("a", &ann()));
     let refused = [scene.harness.get(&id("a")), scene.harness.get(&id("a"))];
-    scene.hear(1);
-    scene.say(b"-BUSY Redis is busy running a script.\r\n");
+    scene.receive(1);
+    scene.send(b"-BUSY Redis is busy running a script.\r\n");
     for ticket in refused {
         assert!(scene.harness.session(ticket).unwrap().is_some());
     }
     assert_eq!(scene.fake.log(), ["GET sess#a", "GET sess#a"]);
     let damaged = [scene.harness.get(&id("a")), scene.harness.get(&id("a"))];
-    scene.hear(1);
+    scene.receive(1);
     let record = format!(r#"{{"expires":{:<18},"created":{:<16},"user":oops"#, in_an_hour().millis(), 7);
-    scene.say(&bulk(record.as_bytes()));
+    scene.send(&bulk(record.as_bytes()));
     for ticket in damaged {
         assert_eq!(scene.harness.session(ticket).unwrap_err().code(), "ERR_STORE_CORRUPT");
     }
     let lost = [scene.harness.get(&id("a")), scene.harness.get(&id("a"))];
-    scene.hear(1);
+    scene.receive(1);
     scene.peer.leave();
     for ticket in lost {
         assert!(scene.harness.session(ticket).unwrap().is_some());
@@ -850,7 +850,7 @@ fn reads_that_share_a_request_are_late_together() {
     let command_timeout = Duration::from_millis(200);
     let mut scene = Scene::with(Fake::good(), |options| options.command_timeout = command_timeout);
     let late = [scene.harness.get(&id("a")), scene.harness.get(&id("a"))];
-    scene.hear(1);
+    scene.receive(1);
     for ticket in late {
         assert_eq!(scene.harness.session(ticket).unwrap_err().code(), "ERR_STORE_TIMEOUT");
     }
@@ -859,17 +859,17 @@ fn reads_that_share_a_request_are_late_together() {
 #[test]
 fn a_turn_completes_a_limited_number_of_calls() {
     let mut scene = Scene::new();
-    for _ in 0..3 * AT_ONCE {
+    for _ in 0..3 * MAX_COMPLETIONS {
         scene.harness.get(&id("a"));
     }
     scene.harness.fast_path.submit();
     let pending = &scene.harness.fast_path.primaries[0].pending.calls;
     let (commands, calls) = (pending.len(), pending.iter().map(|each| each.call.count()).sum::<usize>());
-    assert!(calls == 3 * AT_ONCE && commands < AT_ONCE / 4, "{commands} for {calls}");
-    scene.peer.hear(commands);
-    scene.peer.say(&NIL.repeat(commands));
+    assert!(calls == 3 * MAX_COMPLETIONS && commands < MAX_COMPLETIONS / 4, "{commands} for {calls}");
+    scene.peer.receive(commands);
+    scene.peer.send(&NIL.repeat(commands));
     scene.harness.until(|harness| harness.fast_path.is_idle());
-    assert!(scene.harness.most_at_once <= AT_ONCE, "{} at once", scene.harness.most_at_once);
+    assert!(scene.harness.most_at_once <= MAX_COMPLETIONS, "{} at once", scene.harness.most_at_once);
 }
 
 #[test]
@@ -877,7 +877,7 @@ fn an_unsent_read_sees_an_earlier_change() {
     let mut scene = Scene::new();
     scene.put(&session("a", &ann()));
     let changed = scene.harness.touch(&id("a"), in_an_hour());
-    scene.hear(1);
+    scene.receive(1);
     // The worker does this when its own connection ends.
     scene.harness.socket().unwrap().shutdown(Shutdown::Write).unwrap();
     let not_sent = scene.harness.get(&id("b"));
@@ -886,7 +886,7 @@ fn an_unsent_read_sees_an_earlier_change() {
     let of_others = scene.harness.get(&id("c"));
     assert_eq!(scene.harness.session(of_others), Ok(None), "it does not wait");
     assert_eq!(scene.fake.log(), ["GET sess#c"]);
-    scene.say(DONE);
+    scene.send(DONE);
     scene.peer.leave();
     assert_eq!(scene.harness.number(changed), Ok(1));
     assert!(scene.harness.session(found).unwrap().is_some());
@@ -901,21 +901,21 @@ fn changes_of_one_session_keep_their_order_when_one_falls_back() {
     let fell_back = scene.harness.touch(&id("a"), in_an_hour());
     let sent_before = scene.harness.update(&session("a", &ann));
     let elsewhere = scene.harness.touch(&id("b"), in_an_hour());
-    scene.hear(3);
-    scene.say(b"-BUSY Redis is busy running a script.\r\n");
+    scene.receive(3);
+    scene.send(b"-BUSY Redis is busy running a script.\r\n");
     let made_after = scene.harness.delete(&id("a"));
     let of_others = scene.harness.touch(&id("c"), in_an_hour());
-    scene.hear(1);
+    scene.receive(1);
     scene.harness.listen();
     assert!(scene.fake.log().is_empty(), "others wait for their answers");
-    scene.peer.say(&[DONE, DONE, DONE].concat());
+    scene.peer.send(&[DONE, DONE, DONE].concat());
     let all = [fell_back, sent_before, elsewhere, made_after, of_others];
     assert_eq!(all.map(|ticket| scene.harness.number(ticket)), [const { Ok(1) }; 5]);
     assert_eq!(scene.fake.log()[..3], ["touch sess#a", "update sess#a", "GETDEL sess#a"]);
     assert!(scene.harness.fast_path.fallback.is_empty(), "the session is free again");
     let changed = scene.harness.touch(&id("a"), in_an_hour());
-    assert_eq!(scene.hear(1)[0][3], b"sess#a");
-    scene.say(b":0\r\n");
+    assert_eq!(scene.receive(1)[0][3], b"sess#a");
+    scene.send(b":0\r\n");
     assert_eq!(scene.harness.number(changed), Ok(0));
 }
 
@@ -936,10 +936,10 @@ fn a_create_after_a_fallback_is_not_lost() {
             data.apply(&delete);
         }
         scene.harness.fast_path.submit();
-        let commands = scene.peer.hear(if with_delete { 3 } else { 2 });
+        let commands = scene.peer.receive(if with_delete { 3 } else { 2 });
         let answers: Vec<_> = commands[1..].iter().map(|command| data.apply(command)).collect();
         drop(data);
-        scene.peer.say(&[&b":2\r\n"[..], &answers.concat()].concat());
+        scene.peer.send(&[&b":2\r\n"[..], &answers.concat()].concat());
         assert_eq!(scene.harness.number(created), Ok(1));
         assert_eq!(scene.harness.number(fell_back), Ok(with_delete.into()));
         assert_eq!(deleted.map(|ticket| scene.harness.number(ticket)), with_delete.then_some(Ok(1)));
@@ -971,8 +971,8 @@ fn calls_fall_back_until_there_is_a_connection() {
     let found = harness.get(&id("c"));
     let after_them = harness.get(&id("a"));
     harness.fast_path.submit();
-    assert_eq!(peer.hear(2), [["GETDEL", "sess#b"], ["GET", "sess#c"]].map(|c| c.map(Vec::from).to_vec()));
-    peer.say(&[NIL, NIL].concat());
+    assert_eq!(peer.receive(2), [["GETDEL", "sess#b"], ["GET", "sess#c"]].map(|c| c.map(Vec::from).to_vec()));
+    peer.send(&[NIL, NIL].concat());
     assert_eq!(harness.number(other), Ok(1));
     assert_eq!(harness.session(found), Ok(None));
     drop(go);
@@ -990,10 +990,10 @@ fn a_fast_path_is_idle_after_its_last_call() {
     let found = scene.harness.get(&id("a"));
     scene.harness.fast_path.start_drain();
     assert!(!scene.harness.fast_path.is_idle());
-    scene.peer.hear(2);
-    scene.say(b"-BUSY\r\n");
+    scene.peer.receive(2);
+    scene.send(b"-BUSY\r\n");
     assert!(!scene.harness.fast_path.is_idle());
-    scene.say(NIL);
+    scene.send(NIL);
     assert!(scene.harness.fast_path.is_idle(), "the worker tells of the other");
     assert_eq!(scene.harness.session(found), Ok(None));
     assert_eq!(scene.harness.number(fell_back), Ok(0));
@@ -1008,14 +1008,14 @@ fn a_store_closes_after_its_fast_path_is_idle() {
     let mut scene = Scene::new();
     let changed = scene.harness.touch(&id("a"), in_an_hour());
     scene.harness.fast_path.start_drain();
-    let (store, (tell, results)) = (Arc::clone(&scene.store), mpsc::channel());
+    let (store, (done, results)) = (Arc::clone(&scene.store), mpsc::channel());
     let closing = thread::spawn(move || {
         store.flush();
-        tell.send(()).unwrap();
+        done.send(()).unwrap();
     });
-    scene.peer.hear(1);
+    scene.peer.receive(1);
     assert!(results.try_recv().is_err());
-    scene.say(DONE);
+    scene.send(DONE);
     assert_eq!(scene.harness.number(changed), Ok(1));
     scene.harness.fast_path.shut();
     closing.join().unwrap();
@@ -1038,9 +1038,9 @@ fn calls_beyond_the_pending_limit_fall_back() {
 fn a_damaged_session_is_an_error_and_a_foreign_value_is_a_miss() {
     let mut scene = Scene::new();
     let (damaged, foreign) = (scene.harness.get(&id("a")), scene.harness.get(&id("b")));
-    scene.hear(2);
+    scene.receive(2);
     let record = format!(r#"{{"expires":{:<18},"created":{:<16},"user":oops"#, in_an_hour().millis(), 7);
-    scene.say(&[bulk(record.as_bytes()), bulk(b"something else")].concat());
+    scene.send(&[bulk(record.as_bytes()), bulk(b"something else")].concat());
     assert_eq!(scene.harness.session(damaged).unwrap_err().code(), "ERR_STORE_CORRUPT");
     assert_eq!(scene.harness.session(foreign), Ok(None));
     let counters = &scene.store.counters;

@@ -77,14 +77,14 @@ async fn ask_slots(topology: &Topology) -> Result<SlotMap, String> {
         let (chance, len) = (topology.network.connector.system.chance(), nodes.len());
         nodes.rotate_left((chance * len as f64) as usize % len);
     }
-    let by_link = |node: &Rc<Node>| Candidate {
+    let candidate_of = |node: &Rc<Node>| Candidate {
         address: node.address(),
-        link: node.connections().map(|connections| connections.reads),
+        connection: node.connections().map(|connections| connections.reads),
     };
-    let mut candidates: Vec<_> = topology.take_first_to_ask().iter().map(by_link).collect();
-    candidates.extend(nodes.iter().map(by_link).filter(|candidate| candidate.link.is_some()));
+    let mut candidates: Vec<_> = topology.take_first_to_ask().iter().map(candidate_of).collect();
+    candidates.extend(nodes.iter().map(candidate_of).filter(|candidate| candidate.connection.is_some()));
     let others = seeds.iter().cloned().chain(nodes.iter().map(|node| node.address()));
-    candidates.extend(others.map(|address| Candidate { address, link: None }));
+    candidates.extend(others.map(|address| Candidate { address, connection: None }));
     let mut candidates = candidates.into_iter();
     let (mut asked, mut behind) = (FuturesUnordered::new(), None::<SlotMap>);
     let mut last_error = String::from("no node is known");
@@ -109,23 +109,24 @@ async fn ask_slots(topology: &Topology) -> Result<SlotMap, String> {
 /// A node to ask, through its connection or a new one.
 struct Candidate {
     address: Address,
-    link: Option<Rc<MultiplexedConnection>>,
+    connection: Option<Rc<MultiplexedConnection>>,
 }
 
 impl Candidate {
     async fn ask(self, network: &Network, login: &Login) -> Result<SlotMap, String> {
-        let Self { address, link } = self;
+        let Self { address, connection } = self;
         let asked = async {
-            let connected = match &link {
+            let connected = match &connection {
                 None => Some(network.connector.connect(&address, login, None).await?),
                 Some(_) => None,
             };
-            let link = connected.as_ref().map(|connected| &connected.link).or(link.as_ref());
-            let link = link.ok_or("it has no connection")?;
+            let connection =
+                connected.as_ref().map(|connected| &connected.connection).or(connection.as_ref());
+            let connection = connection.ok_or("it has no connection")?;
             let request = Request::read(Default::default())
                 .command(&[b"CLUSTER", b"SLOTS"])
                 .command(&[b"CLUSTER", b"INFO"]);
-            let replies = within(network.connector.timeout, ask(link, request)).await?;
+            let replies = within(network.connector.timeout, ask(connection, request)).await?;
             let slots = read_slots(network, replies.first(), &address.host)?;
             Ok(SlotMap { epoch: parse_epoch(replies.get(1)), slots })
         };

@@ -20,7 +20,7 @@ use super::resp::Reply;
 
 pub use backoff::backoff;
 pub use node::{Node, NodeId};
-pub use router::{Attempt, Begun, Effect, Refusals, Router};
+pub use router::{Attempt, Effect, PriorState, Refusals, Router};
 pub use slot_view::{Moves, SlotView};
 
 async fn within<T>(limit: Duration, asked: impl Future<Output = Result<T, String>>) -> Result<T, String> {

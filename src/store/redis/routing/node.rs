@@ -171,9 +171,10 @@ impl Node {
                     if self.is_gone.get() {
                         return;
                     }
-                    let writes = Rc::clone(&connected.link);
-                    let reads =
-                        reader.as_ref().map_or_else(|| Rc::clone(&writes), |reader| Rc::clone(&reader.link));
+                    let writes = Rc::clone(&connected.connection);
+                    let reads = reader
+                        .as_ref()
+                        .map_or_else(|| Rc::clone(&writes), |reader| Rc::clone(&reader.connection));
                     *self.connections.borrow_mut() = Some(NodeConnections { writes, reads });
                     network.connector.monitor.connected(self.id, &self.address.borrow());
                     network.changed.notify_waiters();
@@ -242,7 +243,7 @@ impl Node {
         }
         let connected = network.connector.connect(&address, login, replication).await?;
         let role = Request::read(Default::default()).command(&[b"ROLE"]);
-        let replies = within(network.connector.timeout, ask(&connected.link, role)).await?;
+        let replies = within(network.connector.timeout, ask(&connected.connection, role)).await?;
         // A primary that was just replaced may not know it yet, but the sentinels do.
         match replies.first() {
             Some(Reply::Array(role)) if role.first() == Some(&Reply::Bytes(b"master".to_vec())) => {

@@ -19,17 +19,18 @@ use super::topology::Topology;
 use crate::error::{Outcome, Result, StoreError};
 
 /// The minimum delay before a request is repeated after a transient error.
-const MIN_PAUSE: Duration = Duration::from_millis(20);
+const MIN_DELAY: Duration = Duration::from_millis(20);
 
 /// The number of redirects that a call follows without a delay. Before each further one the delay doubles.
 const FREE_REDIRECTS: u32 = 4;
-const REDIRECT_PAUSE: Duration = Duration::from_millis(5);
+const REDIRECT_DELAY: Duration = Duration::from_millis(5);
+const MAX_DOUBLINGS: u32 = 6;
 
 /// The state of a call while it runs.
 pub struct Attempt {
     pub deadline: Instant,
     /// The number of [`Effect::Main`] requests that a server may have carried out.
-    begun: Rc<Cell<usize>>,
+    effects: Rc<Cell<usize>>,
     /// Whether one of them was sent again.
     is_repeated: Cell<bool>,
     /// The slot of the latest request, for the error if its server cannot be reached.
@@ -39,7 +40,7 @@ pub struct Attempt {
 }
 
 /// The state of a call before it reaches the router.
-pub struct Begun {
+pub struct PriorState {
     pub deadline: Instant,
     /// Whether a server may have carried out the call already.
     pub is_unknown: bool,
@@ -48,11 +49,11 @@ pub struct Begun {
 }
 
 impl Attempt {
-    fn new(begun: Begun) -> Self {
-        let Begun { deadline, is_unknown, refusal } = begun;
+    fn new(prior: PriorState) -> Self {
+        let PriorState { deadline, is_unknown, refusal } = prior;
         Self {
             deadline,
-            begun: Rc::new(Cell::new(is_unknown.into())),
+            effects: Rc::new(Cell::new(is_unknown.into())),
             is_repeated: Cell::new(is_unknown),
             slot: Cell::new(0),
             refusal: RefCell::new(refusal),
@@ -65,23 +66,23 @@ impl Attempt {
     }
 
     /// Whether a server may have carried out a part of the call.
-    fn is_begun(&self) -> bool {
-        self.begun.get() > 0
+    fn may_have_changed(&self) -> bool {
+        self.effects.get() > 0
     }
 
     /// Records that a request of [`Effect::Main`] has changed nothing, according to its reply.
     pub fn changed_nothing(&self) {
-        self.begun.set(self.begun.get() - 1);
+        self.effects.set(self.effects.get() - 1);
     }
 
     /// Records that all effects of the call have been undone.
     pub fn was_undone(&self) {
-        self.begun.set(0);
+        self.effects.set(0);
     }
 
     /// Marks an error as of unknown outcome if a part of the call may have been carried out.
-    fn in_part(&self, error: StoreError) -> StoreError {
-        if self.is_begun() { error.of_unknown_outcome() } else { error }
+    fn with_outcome(&self, error: StoreError) -> StoreError {
+        if self.may_have_changed() { error.of_unknown_outcome() } else { error }
     }
 }
 
@@ -102,10 +103,10 @@ pub struct Refusals(u32);
 impl Refusals {
     /// The delay before the next attempt: the usual backoff, but at most half of the remaining time. So the request
     /// is tried again shortly before the deadline.
-    fn next_pause(&mut self, left: Duration, chance: f64) -> Duration {
-        let pause = backoff(self.0, chance);
+    fn next_delay(&mut self, left: Duration, chance: f64) -> Duration {
+        let delay = backoff(self.0, chance);
         self.0 += 1;
-        pause.min((left / 2).max(MIN_PAUSE))
+        delay.min((left / 2).max(MIN_DELAY))
     }
 }
 
@@ -132,15 +133,15 @@ impl Router {
         deadline: Instant,
         work: impl AsyncFnOnce(&Attempt) -> Result<T>,
     ) -> Result<T> {
-        self.within_as(Begun { deadline, is_unknown: false, refusal: None }, work).await
+        self.resume(PriorState { deadline, is_unknown: false, refusal: None }, work).await
     }
 
-    pub async fn within_as<T>(
+    pub async fn resume<T>(
         &self,
-        begun: Begun,
+        prior: PriorState,
         work: impl AsyncFnOnce(&Attempt) -> Result<T>,
     ) -> Result<T> {
-        self.until(&Attempt::new(begun), work).await
+        self.until(&Attempt::new(prior), work).await
     }
 
     async fn until<T>(&self, attempt: &Attempt, work: impl AsyncFnOnce(&Attempt) -> Result<T>) -> Result<T> {
@@ -149,13 +150,13 @@ impl Router {
         }
         // The call may have waited for another one on the same session, and is too late to be sent.
         if Instant::now() >= attempt.deadline {
-            return Err(self.late(attempt));
+            return Err(self.timeout_error(attempt));
         }
         match timeout_at(attempt.deadline, work(attempt)).await {
             Ok(Err(error @ (StoreError::Exists | StoreError::TooManySessions { .. }))) => Err(error),
-            Ok(Err(error)) => Err(attempt.in_part(error)),
+            Ok(Err(error)) => Err(attempt.with_outcome(error)),
             Ok(outcome) => outcome,
-            Err(_) => Err(self.late(attempt)),
+            Err(_) => Err(self.timeout_error(attempt)),
         }
     }
 
@@ -166,21 +167,21 @@ impl Router {
 
     /// Like `step`, for a call that changes sessions. Once a step may have changed something, an error of any later
     /// step has an unknown outcome.
-    pub async fn step_of<T>(
+    pub async fn changing_step<T>(
         &self,
-        is_begun: &mut bool,
+        may_have_changed: &mut bool,
         work: impl AsyncFnOnce(&Attempt) -> Result<T>,
     ) -> Result<T> {
         let deadline = Instant::now() + self.command_timeout;
-        let attempt = Attempt::new(Begun { deadline, is_unknown: *is_begun, refusal: None });
+        let attempt = Attempt::new(PriorState { deadline, is_unknown: *may_have_changed, refusal: None });
         let done = self.until(&attempt, work).await;
-        *is_begun = attempt.is_begun();
+        *may_have_changed = attempt.may_have_changed();
         done
     }
 
-    fn late(&self, attempt: &Attempt) -> StoreError {
+    fn timeout_error(&self, attempt: &Attempt) -> StoreError {
         self.topology.cut_late(self.command_timeout);
-        let outcome = if attempt.is_begun() { Outcome::Unknown } else { Outcome::NotDone };
+        let outcome = if attempt.may_have_changed() { Outcome::Unknown } else { Outcome::NotDone };
         match attempt.refusal.take().or_else(|| self.topology.last_error(attempt.slot.get())) {
             Some(reason) => StoreError::Unavailable { reason, outcome },
             None => {
@@ -207,20 +208,20 @@ impl Router {
                 Ok(mut replies) => {
                     let reply = replies.pop().unwrap_or(Reply::Nil);
                     let Reply::Error(error) = &reply else { return Ok(Some(reply)) };
-                    if !error::passes(error::code(error)) {
+                    if !error::is_transient(error::code(error)) {
                         return Err(error::check(&reply).err().unwrap_or_else(error::unexpected));
                     }
-                    self.pause(attempt, &mut refusals, error::in_words(error)).await;
+                    self.back_off(attempt, &mut refusals, error::message(error)).await;
                 }
             }
         }
     }
 
     /// Records a transient error, and waits before the next attempt.
-    pub async fn pause(&self, attempt: &Attempt, refusals: &mut Refusals, reason: String) {
+    pub async fn back_off(&self, attempt: &Attempt, refusals: &mut Refusals, reason: String) {
         *attempt.refusal.borrow_mut() = Some(reason);
         let left = attempt.deadline.saturating_duration_since(Instant::now());
-        sleep(refusals.next_pause(left, self.topology.network.connector.system.chance())).await;
+        sleep(refusals.next_delay(left, self.topology.network.connector.system.chance())).await;
     }
 
     /// Sends a request to the primary of a key until it has a final reply. The replies may contain errors of single
@@ -235,10 +236,10 @@ impl Router {
         let slot = if self.topology.is_one_server() { 0 } else { slot_of(key) };
         attempt.slot.set(slot);
         let mut mode = RequestMode::default();
-        let mut elsewhere: Option<Rc<Node>> = None;
+        let mut redirected_to: Option<Rc<Node>> = None;
         let (mut was_sent, mut redirects, mut refusals) = (false, 0_u32, Refusals::default());
         loop {
-            let connections = match elsewhere.take() {
+            let connections = match redirected_to.take() {
                 Some(node) => match self.topology.connections_of(&node).await {
                     Some(connections) => connections,
                     None => continue,
@@ -256,7 +257,7 @@ impl Router {
                 self.topology.network.connector.monitor.retried();
             }
             // Counted only when the request is sent. A request that waits until the deadline was never sent.
-            let sent = if is_main { Rc::clone(&attempt.begun) } else { Rc::default() };
+            let sent = if is_main { Rc::clone(&attempt.effects) } else { Rc::default() };
             let replies = match connections.of(&request).send(request, &sent).await {
                 Ok(replies) => replies,
                 Err(SendError::Unsent) => continue,
@@ -281,7 +282,7 @@ impl Router {
             if are_refused(&replies) {
                 sent.set(sent.get() - 1);
             }
-            let told = || {
+            let target = || {
                 let to = error.split(|&byte| byte == b' ').nth(2)?;
                 self.topology.redirect_target(std::str::from_utf8(to).ok()?)
             };
@@ -292,29 +293,29 @@ impl Router {
                 }
                 redirects += 1;
                 if redirects > FREE_REDIRECTS {
-                    sleep(REDIRECT_PAUSE * (1 << (redirects - FREE_REDIRECTS).min(6))).await;
+                    sleep(REDIRECT_DELAY * (1 << (redirects - FREE_REDIRECTS).min(MAX_DOUBLINGS))).await;
                 }
             }
             match code {
                 "NOSCRIPT" => mode.in_full = true,
                 "MOVED" => {
-                    elsewhere = told();
-                    self.topology.moved(elsewhere.as_ref());
-                    if elsewhere.is_none() {
-                        self.pause(attempt, &mut refusals, error::in_words(error)).await;
+                    redirected_to = target();
+                    self.topology.moved(redirected_to.as_ref());
+                    if redirected_to.is_none() {
+                        self.back_off(attempt, &mut refusals, error::message(error)).await;
                     }
                 }
                 "ASK" => {
-                    elsewhere = told();
-                    mode.asking = elsewhere.is_some();
+                    redirected_to = target();
+                    mode.asking = redirected_to.is_some();
                 }
-                code if code == "READONLY" || error::passes(code) => {
+                code if code == "READONLY" || error::is_transient(code) => {
                     // The server is no longer a primary. Reconnecting finds the new one.
                     if code == "READONLY" {
                         connections.cut_unless_new();
                     }
                     self.topology.request_refresh();
-                    self.pause(attempt, &mut refusals, error::in_words(error)).await;
+                    self.back_off(attempt, &mut refusals, error::message(error)).await;
                 }
                 _ => return Ok(replies),
             }

@@ -157,15 +157,15 @@ impl Sentinels {
             Ok(connected) => connected,
             Err(reason) => return reason,
         };
-        let link = Rc::clone(&connected.link);
+        let connection = Rc::clone(&connected.connection);
         let mut ended = pin!(connected.ended());
-        if *subscribes && let Err(reason) = self.subscribe(&link).await {
+        if *subscribes && let Err(reason) = self.subscribe(&connection).await {
             // From the next connection on, the sentinel is only asked.
             *subscribes = false;
             return reason;
         }
         while !self.is_closed.get() && !self.is_double(address) {
-            match self.ask_for_all(&link, address).await {
+            match self.ask_for_all(&connection, address).await {
                 Ok((primary, others, id)) => {
                     *attempts = 0;
                     self.take(address, id, primary);
@@ -173,7 +173,7 @@ impl Sentinels {
                 }
                 Err(reason) => return reason,
             }
-            let (pushed, wanted) = (pin!(link.pushed.notified()), pin!(self.wanted.notified()));
+            let (pushed, wanted) = (pin!(connection.pushed.notified()), pin!(self.wanted.notified()));
             match timeout(POLL_INTERVAL, select(select(pushed, wanted), ended.as_mut())).await {
                 Ok(Either::Right((reason, _))) => return reason.to_string(),
                 Ok(Either::Left(_)) | Err(_) => {}
@@ -183,13 +183,13 @@ impl Sentinels {
     }
 
     /// Subscribes to failovers. With RESP3 the same connection can still send requests.
-    async fn subscribe(&self, link: &MultiplexedConnection) -> Result<(), String> {
+    async fn subscribe(&self, connection: &MultiplexedConnection) -> Result<(), String> {
         let hello = Request::read(Default::default()).command(&[b"HELLO", b"3"]);
         let subscribe = Request::read(Default::default())
             .pushed_command(&[b"SUBSCRIBE", b"+switch-master"])
             .command(&[b"PING"]);
         for request in [hello, subscribe] {
-            let replies = within(self.connector.timeout, ask(link, request)).await?;
+            let replies = within(self.connector.timeout, ask(connection, request)).await?;
             if let Some(refusal) = replies.first().and_then(error_text) {
                 return Err(refusal);
             }
@@ -200,7 +200,7 @@ impl Sentinels {
     /// Asks a sentinel for the primary, the other sentinels, and its own id.
     async fn ask_for_all(
         &self,
-        link: &MultiplexedConnection,
+        connection: &MultiplexedConnection,
         address: &Address,
     ) -> Result<(Primary, Others, Option<Vec<u8>>), String> {
         let master = self.master.as_bytes();
@@ -209,7 +209,7 @@ impl Sentinels {
             .command(&[b"SENTINEL", b"MASTER", master])
             .command(&[b"SENTINEL", b"SENTINELS", master])
             .command(&[b"SENTINEL", b"MYID"]);
-        let replies = within(self.connector.timeout, ask(link, request)).await?;
+        let replies = within(self.connector.timeout, ask(connection, request)).await?;
         let named = match replies.first() {
             Some(Reply::Array(parts)) => parse_address(parts, &address.host),
             Some(Reply::Error(error)) => return Err(String::from_utf8_lossy(error).into_owned()),

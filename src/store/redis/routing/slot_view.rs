@@ -65,7 +65,7 @@ impl SlotView {
                 0 => return Ok(Some(view)),
                 lost => {
                     let reason = format!("no node of the cluster has {lost} of its slots");
-                    router.pause(attempt, &mut refusals, reason).await;
+                    router.back_off(attempt, &mut refusals, reason).await;
                 }
             }
         }
@@ -348,17 +348,17 @@ mod tests {
     fn a_moving_slot_is_followed_until_it_stays() {
         let quiet = view([(1, "0-9"), (2, "10-19"), (3, "20-16383")]);
         assert!(quiet.moves_until(&view([(1, "0-9"), (2, "10-19"), (3, "20-16383")])).is_empty());
-        let begun = view([(1, "0-9 [5->-b]"), (2, "10-19 [5-<-a]"), (3, "20-16383")]);
+        let started = view([(1, "0-9 [5->-b]"), (2, "10-19 [5-<-a]"), (3, "20-16383")]);
         let ended = view([(1, "0-4 6-9"), (4, "5 10-19"), (3, "20-16383")]);
         // Keys that moved during the scan are looked for on their new node.
-        let all = quiet.moves_until(&begun);
+        let all = quiet.moves_until(&started);
         assert_eq!(all, moves(&[(5, &["b"])]));
         // They are found there. Keys that move now were seen before.
-        assert!(begun.moves_after(&begun, &all).is_empty());
+        assert!(started.moves_after(&started, &all).is_empty());
         // The move ends. A new epoch marks all slots of `b`, but only after the first round.
         assert_eq!(quiet.moves_until(&ended).len(), 11);
-        assert_eq!(begun.moves_after(&ended, &all), moves(&[(5, &["b"])]));
-        assert_eq!(begun.moves_after(&ended, &begun.moves_until(&ended)).len(), 1);
+        assert_eq!(started.moves_after(&ended, &all), moves(&[(5, &["b"])]));
+        assert_eq!(started.moves_after(&ended, &started.moves_until(&ended)).len(), 1);
         assert!(ended.moves_after(&ended, &moves(&[(5, &["b"])])).is_empty());
         // The slot moves on.
         let on = view([(1, "0-4 6-9"), (4, "5 10-19 [5->-c]"), (3, "20-16383 [5-<-b]")]);

@@ -198,11 +198,11 @@ impl Topology {
     pub fn cut_late(&self, timeout: Duration) {
         for node in self.nodes.borrow().values() {
             let Some(NodeConnections { writes, reads, .. }) = node.connections() else { continue };
-            for link in [writes, reads] {
-                if !link.is_idle() {
-                    link.cut_if_late(timeout);
-                } else if !link.is_doubted.replace(true) {
-                    spawn_local(cut_unless_alive(link, SIGN_OF_LIFE.min(timeout / 2)));
+            for connection in [writes, reads] {
+                if !connection.is_idle() {
+                    connection.cut_if_late(timeout);
+                } else if !connection.is_doubted.replace(true) {
+                    spawn_local(cut_unless_alive(connection, SIGN_OF_LIFE.min(timeout / 2)));
                 }
             }
         }
@@ -316,10 +316,10 @@ impl Topology {
 }
 
 /// Ends a connection if its server does not answer a `PING` in time.
-async fn cut_unless_alive(link: Rc<MultiplexedConnection>, limit: Duration) {
+async fn cut_unless_alive(connection: Rc<MultiplexedConnection>, limit: Duration) {
     let ping = Request::read(Default::default()).command(&[b"PING"]);
-    if within(limit, ask(&link, ping)).await.is_err() {
-        link.cut();
+    if within(limit, ask(&connection, ping)).await.is_err() {
+        connection.cut();
     }
-    link.is_doubted.set(false);
+    connection.is_doubted.set(false);
 }

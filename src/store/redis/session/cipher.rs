@@ -60,15 +60,15 @@ impl Cipher {
     /// # Errors
     /// `Io` if the system has no randomness.
     pub fn tail(&self, session: &NewSession, member: &[u8], user: &UserField) -> Result<Vec<u8>> {
-        let mut tail = Vec::with_capacity(session.len() + record::MORE_THAN_TAIL);
+        let mut tail = Vec::with_capacity(session.len() + record::TAIL_OVERHEAD);
         let content = session.content();
         match (self, content.body) {
             (Self::Plain, Body::Plain(order)) => {
                 let json = record::plain_json(&session.id, &user.json, session.expires, order);
-                record::write_tail(&user.json, Payload::Open { json: &json, form: Form::Plain }, &mut tail);
+                record::write_tail(&user.json, Payload::Plain { json: &json, form: Form::Plain }, &mut tail);
             }
             (Self::Plain, Body::Json { text, expires }) => {
-                let payload = Payload::Open { json: text.as_bytes(), form: Form::Json(expires) };
+                let payload = Payload::Plain { json: text.as_bytes(), form: Form::Json(expires) };
                 record::write_tail(&user.json, payload, &mut tail);
             }
             (Self::Encrypted(keyring), _) => {
@@ -77,8 +77,12 @@ impl Cipher {
                 plain.extend_from_slice(session.id.as_bytes());
                 codec::encode(&content, &mut plain);
                 let mut sealed = Vec::new();
-                keyring.seal(&bound_to(member, &user.json), &plain, &mut sealed)?;
-                record::write_tail(&user.json, Payload::Sealed(BASE64.encode(&sealed).as_bytes()), &mut tail);
+                keyring.seal(&associated_data(member, &user.json), &plain, &mut sealed)?;
+                record::write_tail(
+                    &user.json,
+                    Payload::Encrypted(BASE64.encode(&sealed).as_bytes()),
+                    &mut tail,
+                );
             }
         }
         Ok(tail)
@@ -86,7 +90,7 @@ impl Cipher {
 
     /// The user of the session with this value, if it has one and can be decrypted.
     pub fn user_of(&self, member: &[u8], value: &[u8]) -> Option<UserKeyBuf> {
-        let session = self.open(member, Record::parse(value).ok()?).ok()??;
+        let session = self.decode(member, Record::parse(value).ok()?).ok()??;
         session.content().ok()?.user.map(UserKey::to_buf)
     }
 
@@ -95,20 +99,20 @@ impl Cipher {
     ///
     /// # Errors
     /// `Corrupt` if this store has not written the record.
-    pub fn open(&self, member: &[u8], record: Record<'_>) -> Result<Option<StoredSession>> {
+    pub fn decode(&self, member: &[u8], record: Record<'_>) -> Result<Option<StoredSession>> {
         const CUT_SHORT: StoreError = StoreError::Corrupt("it is cut short");
         match (self, record.payload) {
-            (Self::Plain, Payload::Open { json, form }) => {
+            (Self::Plain, Payload::Plain { json, form }) => {
                 let id = self.id_of(member)?;
                 let mut content = Vec::with_capacity(record.user.len() + json.len() + 8);
                 record::write_content(record.user, json, form, &mut content)?;
                 Ok(Some(StoredSession::new(id, record.expires, &content)))
             }
-            (Self::Encrypted(keyring), Payload::Sealed(base64)) => {
+            (Self::Encrypted(keyring), Payload::Encrypted(base64)) => {
                 let sealed =
                     BASE64.decode(base64).map_err(|_| StoreError::Corrupt("it is not what was sealed"))?;
                 let mut plain = Vec::new();
-                match keyring.open(&bound_to(member, record.user), &sealed, &mut plain)? {
+                match keyring.open(&associated_data(member, record.user), &sealed, &mut plain)? {
                     Opened::UnknownKey => Ok(None),
                     Opened::Plain => {
                         let (len, rest) = read_len(&plain).ok_or(CUT_SHORT)?;
@@ -118,15 +122,15 @@ impl Cipher {
                     }
                 }
             }
-            (Self::Plain, Payload::Sealed(_)) => Err(StoreError::Corrupt("it is sealed with a secret")),
-            (Self::Encrypted(_), Payload::Open { .. }) => Err(StoreError::Corrupt("it is not sealed")),
+            (Self::Plain, Payload::Encrypted(_)) => Err(StoreError::Corrupt("it is sealed with a secret")),
+            (Self::Encrypted(_), Payload::Plain { .. }) => Err(StoreError::Corrupt("it is not sealed")),
         }
     }
 
-    /// Calls `read` with the session of a value, if it is live. Unlike [`Cipher::open_live`], it copies no plaintext.
+    /// Calls `read` with the session of a value, if it is live. Unlike [`Cipher::decode_live`], it copies no plaintext.
     ///
     /// # Errors
-    /// As for [`Cipher::open`].
+    /// As for [`Cipher::decode`].
     pub fn read_live(
         &self,
         id: &SessionId,
@@ -135,10 +139,10 @@ impl Cipher {
         read: impl FnOnce(Expiry, Content<'_>),
     ) -> Result<()> {
         let Some(record) = live(value, times)? else { return Ok(()) };
-        if let (Self::Plain, Payload::Open { json, form }) = (self, record.payload) {
+        if let (Self::Plain, Payload::Plain { json, form }) = (self, record.payload) {
             return record::with_content(record.user, json, form, |content| read(record.expires, content));
         }
-        if let Some(session) = self.open(&self.member(id), record)? {
+        if let Some(session) = self.decode(&self.member(id), record)? {
             read(session.expires, session.content()?);
         }
         Ok(())
@@ -147,11 +151,11 @@ impl Cipher {
     /// The session of a value, if it is live.
     ///
     /// # Errors
-    /// As for [`Cipher::open`].
-    pub fn open_live(&self, member: &[u8], value: &[u8], times: &Times) -> Result<Option<StoredSession>> {
+    /// As for [`Cipher::decode`].
+    pub fn decode_live(&self, member: &[u8], value: &[u8], times: &Times) -> Result<Option<StoredSession>> {
         let Some(record) = live(value, times)? else { return Ok(None) };
         let created = Some(times.created_at(record.created));
-        Ok(self.open(member, record)?.map(|session| session.with_creation(created)))
+        Ok(self.decode(member, record)?.map(|session| session.with_creation(created)))
     }
 
     /// The id of a plaintext session.
@@ -178,6 +182,6 @@ fn live<'a>(value: &'a [u8], times: &Times) -> Result<Option<Record<'a>>> {
 }
 
 /// Binds the ciphertext to its key and its user. Not to its times, because the server moves the expiry.
-fn bound_to(member: &[u8], user: &[u8]) -> Vec<u8> {
+fn associated_data(member: &[u8], user: &[u8]) -> Vec<u8> {
     [member, b"|", user].concat()
 }

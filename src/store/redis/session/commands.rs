@@ -26,7 +26,7 @@ pub struct Entry<'a> {
 
 /// What to do if the entry exists already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reentry {
+pub enum ExistingEntry {
     /// Leave it unchanged, and report that.
     Keep,
     /// Give it a new version.
@@ -35,10 +35,10 @@ pub enum Reentry {
 
 impl Entry<'_> {
     /// Adds the entry, and keeps the index at least until `until`.
-    pub fn enter(&self, request: Request, until: Millis, reentry: Reentry) -> Request {
+    pub fn enter(&self, request: Request, until: Millis, existing: ExistingEntry) -> Request {
         let (version, until) = (number(self.version as i64), number(until));
         let args: [&[u8]; 4] = [self.member, &version, &until, b"again"];
-        request.script(&ENTER, self.index, if reentry == Reentry::Renew { &args } else { &args[..3] })
+        request.script(&ENTER, self.index, if existing == ExistingEntry::Renew { &args } else { &args[..3] })
     }
 }
 
@@ -130,7 +130,7 @@ impl Creation {
         let keys: [&[u8]; 2] = [&self.key, &self.index];
         if let Some(max) = room {
             let sessions = &self.key[..self.key.len() - self.member.len()];
-            let room = room_args(max, &self.user, times);
+            let room = limit_args(max, &self.user, times);
             let args = [&args[..], &[&room.max, sessions, &room.user, &room.lifetime]].concat();
             return request.script_on(&CREATE_WITHIN_LIMIT, &keys, &args);
         }
@@ -191,16 +191,16 @@ impl Change {
 
     /// Replaces a session of this user and creation by one of another user, unless that user has no room for it. The
     /// server also holds the other user's index, which contains the entry.
-    pub fn give(
+    pub fn reassign(
         &self,
         request: Request,
         (user, created): (&UserField, Stamp),
-        (heir, entry): (&UserField, &Entry<'_>),
+        (new_user, entry): (&UserField, &Entry<'_>),
         max: NonZeroUsize,
         times: &Times,
     ) -> Request {
         let (now, user, created) = (number(times.now()), user.to_match(), created_field(created));
-        let (version, room) = (number(entry.version as i64), room_args(max, heir, times));
+        let (version, room) = (number(entry.version as i64), limit_args(max, new_user, times));
         let sessions = &self.key[..self.key.len() - entry.member.len()];
         let args: [&[u8]; 13] = [
             &now,
@@ -222,17 +222,17 @@ impl Change {
 }
 
 /// The arguments of `room.lua`.
-struct RoomArgs {
+struct LimitArgs {
     max: SmallVec<[u8; 20]>,
     user: Vec<u8>,
     lifetime: SmallVec<[u8; 20]>,
 }
 
-fn room_args(max: NonZeroUsize, user: &UserField, times: &Times) -> RoomArgs {
+fn limit_args(max: NonZeroUsize, user: &UserField, times: &Times) -> LimitArgs {
     // A limit above 2^53 is no limit in practice, and Lua could not represent it exactly.
     let max = number(i64::try_from(max.get()).unwrap_or(i64::MAX));
     let lifetime = times.lifetime_of_stamp().map(number).unwrap_or_default();
-    RoomArgs { max, user: user.to_match(), lifetime }
+    LimitArgs { max, user: user.to_match(), lifetime }
 }
 
 /// Reads a session.

@@ -19,7 +19,7 @@ use super::transactions::Transactions;
 use crate::error::StoreError;
 
 /// A server, and the generation of its connection.
-pub type Connection = Option<(Rc<Node>, u64)>;
+pub type ConnectionId = Option<(Rc<Node>, u64)>;
 
 /// The encryption keys that a store uses.
 pub struct Keys {
@@ -34,7 +34,7 @@ pub struct Keys {
 /// Why the wrapped keys could not be used at the last check.
 pub struct KeyRefusal {
     pub at: Instant,
-    pub on: Connection,
+    pub on: ConnectionId,
     pub error: StoreError,
 }
 
@@ -42,7 +42,7 @@ pub struct KeyRefusal {
 pub struct WrappedText {
     pub text: Vec<u8>,
     /// The connection on which they were last read.
-    pub seen_on: Connection,
+    pub seen_on: ConnectionId,
 }
 
 pub struct Context {

@@ -9,13 +9,13 @@ use super::super::resp::{END_OF_USER, Reply, Request, number as text};
 use super::super::routing::{Attempt, Effect};
 use super::super::time::Stamp;
 use super::cipher::Cipher;
-use super::commands::{Creation, Reentry, created_field, get_request};
+use super::commands::{Creation, ExistingEntry, created_field, get_request};
 use super::context::Context;
 use super::new_session::NewSession;
-use super::op::{Kind, Step, USER_IS_FULL, interpret};
+use super::op::{CallReply, OpKind, USER_IS_FULL, interpret};
 use super::record;
 use super::user_index::{enter, forget, is_full, keep_limit, undo_entry};
-use super::watch::know_time;
+use super::watch::ensure_server_time;
 use crate::error::{Result, StoreError};
 
 /// Stores a session, unless a live one has its id.
@@ -36,20 +36,21 @@ pub async fn create(
     session: &NewSession,
     stamp: Option<Stamp>,
 ) -> Result<()> {
-    know_time(context, attempt, || cipher.key(&context.names, &session.id)).await?;
+    ensure_server_time(context, attempt, || cipher.key(&context.names, &session.id)).await?;
     // A repeated creation keeps its stamp, which identifies a session that may be stored already.
     let stamp = stamp.filter(|_| attempt.is_repeated());
     let created = stamp.unwrap_or_else(|| context.times.stamp());
     let creation = Creation::new(session, created, cipher, &context.names, &context.times)?;
     let Creation { member, user, index_end, .. } = &creation;
     let has_index = !user.is_nobody();
-    let is_apart = has_index && !context.router.topology.is_one_server();
+    let index_is_elsewhere = has_index && !context.router.topology.is_one_server();
     let limit = context.options.user_limit();
-    let checked =
-        limit.rejects_beyond().filter(|_| is_apart && !creation.expires.is_past(context.times.now()));
+    let checked = limit
+        .rejects_beyond()
+        .filter(|_| index_is_elsewhere && !creation.expires.is_past(context.times.now()));
     let mut entered = 0;
-    if is_apart {
-        entered = enter(context, attempt, &creation.entry(), *index_end, Reentry::Renew).await?;
+    if index_is_elsewhere {
+        entered = enter(context, attempt, &creation.entry(), *index_end, ExistingEntry::Renew).await?;
         if let Some(max) = checked
             && !attempt.is_repeated()
             && entered > max.get() as u64
@@ -58,10 +59,10 @@ pub async fn create(
             return Err(refusal(context, attempt, &creation, max).await);
         }
     }
-    let stored = if is_apart {
+    let stored = if index_is_elsewhere {
         store(context, attempt, &creation, |request, _| creation.set(request)).await?
     } else if has_index
-        && (attempt.is_repeated() || creation.needs_script(limit) || !context.transactions.are_taken())
+        && (attempt.is_repeated() || creation.needs_script(limit) || !context.transactions.are_supported())
     {
         Stored::Untried
     } else {
@@ -71,7 +72,7 @@ pub async fn create(
     match stored {
         Stored::Yes { index_len } => entered = entered.max(index_len),
         stored => {
-            let index_len = store_by_script(context, attempt, &creation, stored, !is_apart).await?;
+            let index_len = store_by_script(context, attempt, &creation, stored, !index_is_elsewhere).await?;
             entered = entered.max(index_len);
         }
     }
@@ -82,9 +83,9 @@ pub async fn create(
         return Err(StoreError::TooManySessions { max: max.get() });
     }
     Counters::add(&context.counters.created, 1);
-    if attempt.is_repeated() && is_apart {
+    if attempt.is_repeated() && index_is_elsewhere {
         // Another process may have ended the session and removed its entry in between.
-        enter(context, attempt, &creation.entry(), *index_end, Reentry::Renew).await?;
+        enter(context, attempt, &creation.entry(), *index_end, ExistingEntry::Renew).await?;
     }
     Box::pin(keep_limit(context, attempt, user, member, entered, Some(created), creation.expires)).await;
     Ok(())
@@ -131,7 +132,7 @@ enum Stored {
     Yes {
         index_len: u64,
     },
-    /// The server does not support the request, and has changed nothing.
+    /// Nothing was sent, or the server does not support the request and has changed nothing.
     Untried,
     /// The server has another session with the id.
     No,
@@ -153,17 +154,17 @@ async fn store(
         make(Request::write(mode), version)
     };
     let replies = context.router.ask(attempt, &creation.key, Effect::Main, make).await?;
-    Ok(match interpret(Kind::Create, &replies) {
-        Step::Created { index_len } => Stored::Yes { index_len },
-        Step::Occupied => {
+    Ok(match interpret(OpKind::Create, &replies) {
+        CallReply::Created { index_len } => Stored::Yes { index_len },
+        CallReply::Occupied => {
             attempt.changed_nothing();
             Stored::No
         }
-        Step::PartlyRefused(reason) => {
-            context.transactions.were_refused(reason);
+        CallReply::PartlyRefused(reason) => {
+            context.transactions.record_refusal(reason);
             Stored::Perhaps
         }
-        Step::Refused(reason) if context.transactions.were_refused(reason) => Stored::Untried,
+        CallReply::Refused(reason) if context.transactions.record_refusal(reason) => Stored::Untried,
         step => return Err(step.error()),
     })
 }

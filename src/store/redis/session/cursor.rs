@@ -20,11 +20,11 @@ use crate::error::{Result, StoreError};
 use crate::store::Cursor;
 
 /// The maximum number of scans that callers may have open. Beyond it, the one that has been idle longest ends, and
-/// its next call fails. An abandoned scan stays until then, or until it has been idle for [`MAX_REST`].
+/// its next call fails. An abandoned scan stays until then, or until it has been idle for [`MAX_IDLE`].
 const MAX_SCANS: usize = 256;
 
 /// How long a scan may be idle. A caller may take its time over each page.
-const MAX_REST: Duration = Duration::from_secs(3600);
+const MAX_IDLE: Duration = Duration::from_secs(3600);
 
 /// A cursor over all keys with a common start.
 pub struct ScanCursor {
@@ -50,11 +50,11 @@ pub struct ScanCursor {
 impl ScanCursor {
     /// Returns each key once.
     pub fn new(start: &[u8]) -> Self {
-        Self { seen: Some(HashSet::new()), ..Self::forgetful(start) }
+        Self { seen: Some(HashSet::new()), ..Self::repeating(start) }
     }
 
     /// May return a key more than once, and remembers none.
-    pub fn forgetful(start: &[u8]) -> Self {
+    pub fn repeating(start: &[u8]) -> Self {
         Self {
             start: start.to_vec(),
             seen: None,
@@ -79,10 +79,10 @@ impl ScanCursor {
 pub struct Scans {
     last: u64,
     /// Sorted by idle time, the longest first.
-    scans: Vec<RestingScan>,
+    scans: Vec<IdleScan>,
 }
 
-struct RestingScan {
+struct IdleScan {
     number: u64,
     since: Instant,
     cursor: ScanCursor,
@@ -99,9 +99,9 @@ impl Scans {
             self.last += 1;
             return Ok((self.last, ScanCursor::new(start)));
         }
-        let number_of = |scan: RestingScan| (scan.number, scan.cursor);
+        let number_of = |scan: IdleScan| (scan.number, scan.cursor);
         self.position(cursor).map(|at| number_of(self.scans.remove(at))).ok_or_else(|| {
-            let minutes = MAX_REST.as_secs() / 60;
+            let minutes = MAX_IDLE.as_secs() / 60;
             StoreError::Busy(
                 format!(
                     "this iteration has ended, as more than {MAX_SCANS} were under way, or as it asked for nothing for \
@@ -114,7 +114,7 @@ impl Scans {
 
     /// Ends the scans that have been idle for too long.
     pub fn end_abandoned(&mut self) {
-        self.scans.retain(|scan| scan.since.elapsed() < MAX_REST);
+        self.scans.retain(|scan| scan.since.elapsed() < MAX_IDLE);
     }
 
     /// Ends the scan of a cursor, if it is open.
@@ -133,7 +133,7 @@ impl Scans {
         if self.scans.len() == MAX_SCANS {
             self.scans.remove(0);
         }
-        self.scans.push(RestingScan { number, since: Instant::now(), cursor });
+        self.scans.push(IdleScan { number, since: Instant::now(), cursor });
     }
 }
 
@@ -178,11 +178,11 @@ mod tests {
             let (number, mut scan) = scans.take(&Cursor::default(), b"sess#").unwrap();
             for _ in 0..3 {
                 scans.keep(number, scan);
-                tokio::time::advance(MAX_REST - Duration::from_millis(1)).await;
+                tokio::time::advance(MAX_IDLE - Duration::from_millis(1)).await;
                 (_, scan) = scans.take(&cursor(number), b"sess#").unwrap();
             }
             scans.keep(number, scan);
-            tokio::time::advance(MAX_REST).await;
+            tokio::time::advance(MAX_IDLE).await;
             assert_eq!(scans.take(&cursor(number), b"sess#").map(drop).unwrap_err().code(), "ERR_STORE_BUSY");
             assert_eq!(scans.scans.len(), 0);
         });

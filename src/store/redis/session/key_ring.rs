@@ -27,7 +27,7 @@ use super::super::error;
 use super::super::resp::{REPLACE, Reply, Request, slot_of};
 use super::super::routing::{Attempt, Effect, Node};
 use super::cipher::Cipher;
-use super::context::{Connection, Context, KeyRefusal, Keys, WrappedText};
+use super::context::{ConnectionId, Context, KeyRefusal, Keys, WrappedText};
 use super::names::pattern;
 use crate::error::{Result, StoreError};
 use crate::keyring::{Keyring, UnlockError, WrappedKeys};
@@ -63,7 +63,7 @@ pub async fn cipher(context: &Context, attempt: &Attempt) -> Result<Arc<Cipher>>
     if let Some(known) = known(context) {
         return known;
     }
-    Box::pin(look(context, attempt)).await
+    Box::pin(refresh_keys(context, attempt)).await
 }
 
 /// The store's keys, or the reason why it has none, if that is known without another check.
@@ -71,7 +71,7 @@ fn known(context: &Context) -> Option<Result<Arc<Cipher>>> {
     let refused = || {
         let refusal = context.key_refusal.borrow();
         let KeyRefusal { at, on, error } = refusal.as_ref()?;
-        let is_recent = at.elapsed() < REFUSED_FOR && is_same(on, &connection(context));
+        let is_recent = at.elapsed() < REFUSED_FOR && is_same_connection(on, &key_connection(context));
         is_recent.then(|| Err(error.clone()))
     };
     current(context).map(Ok).or_else(refused)
@@ -80,13 +80,14 @@ fn known(context: &Context) -> Option<Result<Arc<Cipher>>> {
 fn current(context: &Context) -> Option<Arc<Cipher>> {
     let keys = context.keys.borrow();
     let Keys { cipher, wrapped, .. } = keys.as_ref().filter(|keys| !keys.are_locked_out)?;
-    let now = connection(context);
+    let now = key_connection(context);
     // Without a connection there is nothing to check.
-    let is_current = wrapped.as_ref().is_none_or(|wrapped| now.is_none() || is_same(&wrapped.seen_on, &now));
+    let is_current =
+        wrapped.as_ref().is_none_or(|wrapped| now.is_none() || is_same_connection(&wrapped.seen_on, &now));
     is_current.then(|| Arc::clone(cipher))
 }
 
-pub fn is_same(one: &Connection, other: &Connection) -> bool {
+pub fn is_same_connection(one: &ConnectionId, other: &ConnectionId) -> bool {
     match (one, other) {
         (Some((one, generation)), Some((other, other_generation))) => {
             Rc::ptr_eq(one, other) && generation == other_generation
@@ -96,37 +97,37 @@ pub fn is_same(one: &Connection, other: &Connection) -> bool {
 }
 
 /// The server of the wrapped keys, and the generation of its connection.
-pub fn connection(context: &Context) -> Connection {
-    context.router.topology.connection(slot_of(&context.names.seal))
+pub fn key_connection(context: &Context) -> ConnectionId {
+    context.router.topology.connection(slot_of(&context.names.wrapped_keys))
 }
 
 /// Checks the wrapped keys, and records why they cannot be used.
-async fn look(context: &Context, attempt: &Attempt) -> Result<Arc<Cipher>> {
-    let looked = if context.options.secrets.is_empty() {
-        look_without_secret(context, attempt).await
+async fn refresh_keys(context: &Context, attempt: &Attempt) -> Result<Arc<Cipher>> {
+    let refreshed = if context.options.secrets.is_empty() {
+        refresh_without_secret(context, attempt).await
     } else {
-        look_with_secret(context, attempt).await
+        refresh_with_secret(context, attempt).await
     };
-    if let Err(StoreError::InvalidOption { .. }) = looked {
+    if let Err(StoreError::InvalidOption { .. }) = refreshed {
         if let Some(keys) = &mut *context.keys.borrow_mut() {
             keys.are_locked_out = true;
         }
         context.router.topology.cut_event_loops();
     }
-    let refused = |error| KeyRefusal { at: Instant::now(), on: connection(context), error };
-    *context.key_refusal.borrow_mut() = looked.as_ref().err().cloned().map(refused);
-    looked
+    let refused = |error| KeyRefusal { at: Instant::now(), on: key_connection(context), error };
+    *context.key_refusal.borrow_mut() = refreshed.as_ref().err().cloned().map(refused);
+    refreshed
 }
 
 /// Restores the store's own wrapped keys if there are none, or adopts those of another store.
-async fn look_with_secret(context: &Context, attempt: &Attempt) -> Result<Arc<Cipher>> {
+async fn refresh_with_secret(context: &Context, attempt: &Attempt) -> Result<Arc<Cipher>> {
     // Read before the request. If the reply comes on a later connection, the keys are checked again.
-    let seen_on = connection(context);
+    let seen_on = key_connection(context);
     let ours = context.keys.borrow().as_ref().and_then(|keys| {
         keys.wrapped.as_ref().map(|wrapped| (Arc::clone(&keys.cipher), wrapped.text.clone()))
     });
     let kept = match ours {
-        Some((cipher, text)) => keep(context, attempt, text).await?.map(|text| (cipher, text)),
+        Some((cipher, text)) => restore(context, attempt, text).await?.map(|text| (cipher, text)),
         None => None,
     };
     let (cipher, text) = match kept {
@@ -144,7 +145,7 @@ async fn look_with_secret(context: &Context, attempt: &Attempt) -> Result<Arc<Ci
 }
 
 /// Ensures that no other store encrypts the sessions. Otherwise this store would write plaintext next to them.
-async fn look_without_secret(context: &Context, attempt: &Attempt) -> Result<Arc<Cipher>> {
+async fn refresh_without_secret(context: &Context, attempt: &Attempt) -> Result<Arc<Cipher>> {
     if read_wrapped(context, attempt).await?.is_some() {
         return Err(wrong_secret("no secret"));
     }
@@ -158,7 +159,7 @@ async fn look_without_secret(context: &Context, attempt: &Attempt) -> Result<Arc
 
 /// Restores the store's wrapped keys if the server has none. Returns the current ones if they wrap the same keys, and
 /// `None` if another store has created new keys.
-async fn keep(context: &Context, attempt: &Attempt, ours: Vec<u8>) -> Result<Option<Vec<u8>>> {
+async fn restore(context: &Context, attempt: &Attempt, ours: Vec<u8>) -> Result<Option<Vec<u8>>> {
     loop {
         match read_wrapped(context, attempt).await? {
             Some(text) if text == ours => return Ok(Some(text)),
@@ -193,8 +194,10 @@ async fn unlock(context: &Context, attempt: &Attempt) -> Result<(Keyring, Vec<u8
         let Some(exact) = unlocked.exact else { return Ok((unlocked.keyring, text)) };
         let new = encoded(&exact);
         let args: [&[u8]; 2] = [&text, &new];
-        let replaced =
-            context.router.run_script(attempt, Effect::None, &REPLACE, &context.names.seal, &args).await?;
+        let replaced = context
+            .router
+            .run_script(attempt, Effect::None, &REPLACE, &context.names.wrapped_keys, &args)
+            .await?;
         if replaced == Reply::Number(1) {
             return Ok((unlocked.keyring, new));
         }
@@ -203,10 +206,10 @@ async fn unlock(context: &Context, attempt: &Attempt) -> Result<(Keyring, Vec<u8
 
 /// Checks the wrapped keys again. Nothing else shows that a server was emptied while its connections stayed, or that
 /// another store now encrypts.
-pub async fn look_again(context: &Context, attempt: &Attempt) -> Result<()> {
+pub async fn recheck_keys(context: &Context, attempt: &Attempt) -> Result<()> {
     let _turn = context.unlocking.lock().await;
-    let has_looked = context.keys.borrow().is_some();
-    if has_looked { look(context, attempt).await.map(drop) } else { Ok(()) }
+    let has_keys = context.keys.borrow().is_some();
+    if has_keys { refresh_keys(context, attempt).await.map(drop) } else { Ok(()) }
 }
 
 /// Fails unless the store has the keys of the sessions. For calls that do not encrypt or decrypt.
@@ -215,14 +218,14 @@ pub async fn check_keys(context: &Context) -> Result<()> {
 }
 
 /// Whether a server holds the wrapped keys.
-pub fn keeps_keys(context: &Context, node: &Rc<Node>) -> bool {
-    connection(context).is_some_and(|(keeper, _)| Rc::ptr_eq(&keeper, node))
+pub fn holds_keys(context: &Context, node: &Rc<Node>) -> bool {
+    key_connection(context).is_some_and(|(keeper, _)| Rc::ptr_eq(&keeper, node))
 }
 
 /// Whether the store still uses this cipher, and its last check was on the current connection.
-pub fn goes_by(context: &Context, cipher: &Arc<Cipher>) -> bool {
+pub fn uses_cipher(context: &Context, cipher: &Arc<Cipher>) -> bool {
     let is_there = |(keeper, _): (Rc<Node>, u64)| keeper.connections().is_some();
-    let can_say = context.options.secrets.is_empty() || connection(context).is_some_and(is_there);
+    let can_say = context.options.secrets.is_empty() || key_connection(context).is_some_and(is_there);
     can_say && current(context).is_some_and(|current| Arc::ptr_eq(&current, cipher))
 }
 
@@ -230,13 +233,13 @@ pub fn goes_by(context: &Context, cipher: &Arc<Cipher>) -> bool {
 /// new connection. Until then, fast paths, which do not check, must not send anything to the other servers of a
 /// cluster.
 #[derive(Default)]
-pub struct KeyWatch(Connection);
+pub struct KeyWatch(ConnectionId);
 
 impl KeyWatch {
     /// Whether that connection was lost since the last call, and the store encrypts.
     pub fn is_outdated(&mut self, context: &Context) -> bool {
-        let now = connection(context).filter(|(node, _)| node.connections().is_some());
-        let is_lost = self.0.is_some() && !is_same(&self.0, &now);
+        let now = key_connection(context).filter(|(node, _)| node.connections().is_some());
+        let is_lost = self.0.is_some() && !is_same_connection(&self.0, &now);
         self.0 = now;
         is_lost && !context.options.secrets.is_empty()
     }
@@ -244,7 +247,7 @@ impl KeyWatch {
 
 /// Adds the request whose reply [`has_keys`] checks.
 pub fn keys_request(context: &Context, request: Request) -> Request {
-    request.command(&[b"GET", &context.names.seal])
+    request.command(&[b"GET", &context.names.wrapped_keys])
 }
 
 /// Whether a server has the wrapped keys of this cipher, according to the last reply to its first request, and the
@@ -260,17 +263,17 @@ pub fn has_keys(context: &Context, cipher: &Arc<Cipher>, reply: &Reply) -> bool 
 }
 
 async fn read_wrapped(context: &Context, attempt: &Attempt) -> Result<Option<Vec<u8>>> {
-    let seal = &context.names.seal;
+    let seal = &context.names.wrapped_keys;
     let get = |mode| Request::read(mode).command(&[b"GET", seal]);
     let reply = context.router.ask(attempt, seal, Effect::None, get).await?.pop();
     match reply {
         Some(Reply::Nil) => Ok(None),
         Some(Reply::Bytes(text)) => Ok(Some(text)),
         Some(Reply::Error(refusal)) if error::code(&refusal) == "NOPERM" => {
-            let (words, keys) = (error::in_words(&refusal), pattern(context.options.prefix.as_bytes()));
+            let (message, keys) = (error::message(&refusal), pattern(context.options.prefix.as_bytes()));
             let keys = String::from_utf8_lossy(&keys);
             let reason =
-                format!("{words}: a store has to GET all keys of its prefix (ACL rule ~{keys} +get)");
+                format!("{message}: a store has to GET all keys of its prefix (ACL rule ~{keys} +get)");
             Err(StoreError::unavailable(reason))
         }
         Some(reply) => error::check(&reply).and(Err(error::unexpected())),
@@ -280,7 +283,7 @@ async fn read_wrapped(context: &Context, attempt: &Attempt) -> Result<Option<Vec
 
 /// Stores wrapped keys if there are none. Returns whether it has stored them.
 async fn put_wrapped(context: &Context, attempt: &Attempt, text: &[u8]) -> Result<bool> {
-    let seal = &context.names.seal;
+    let seal = &context.names.wrapped_keys;
     let set = |mode| Request::write(mode).command(&[b"SET", seal, text, b"NX"]);
     Ok(context.router.get_one(attempt, seal, Effect::None, set).await? == Reply::Okay)
 }

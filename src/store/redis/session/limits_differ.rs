@@ -21,7 +21,7 @@ use crate::store::{CommonLimits, LimitsDiffer};
 const KEPT: Duration = Duration::from_secs(150);
 
 /// Publishes the limits of this process. With `is_first`, also compares them with the limits of the others.
-pub async fn say_limits(context: &Context, attempt: &Attempt, is_first: bool) -> Result<()> {
+pub async fn publish_limits(context: &Context, attempt: &Attempt, is_first: bool) -> Result<()> {
     let own = context.options.common_limits();
     if own == CommonLimits::default() || context.options.is_tool {
         return Ok(());

@@ -26,10 +26,12 @@ pub use cipher::Cipher;
 pub use commands::{Change, Creation, StaleEntry, delete_request, get_request, touch_request};
 pub use context::Context;
 pub use create::create;
-pub use key_ring::{KeyWatch, check_keys, cipher, goes_by, has_keys, keeps_keys, keys_request, with_cipher};
+pub use key_ring::{
+    KeyWatch, check_keys, cipher, has_keys, holds_keys, keys_request, uses_cipher, with_cipher,
+};
 pub use names::Names;
 pub use new_session::NewSession;
-pub use op::{Cold, Op, Step, interpret};
+pub use op::{CallReply, Cold, Op, interpret};
 #[cfg(test)]
 pub use scan::clear_indexes;
 pub use scan::{clear, end_scan, ids, sessions, size};
@@ -40,4 +42,4 @@ pub use update::update;
 #[cfg(test)]
 pub use user_index::GRACE;
 pub use user_index::{delete_by_user, forget_later, get_by_user, keep_limit};
-pub use watch::{know_time, watch};
+pub use watch::{ensure_server_time, watch};

@@ -15,7 +15,7 @@ pub struct Names {
     pub sessions: Vec<u8>,
     pub users: Vec<u8>,
     /// The wrapped keys of encrypted sessions.
-    pub seal: Vec<u8>,
+    pub wrapped_keys: Vec<u8>,
     /// The lock of the background sweep.
     pub sweep: Vec<u8>,
     /// The limits of all processes.
@@ -29,7 +29,7 @@ impl Names {
         Self {
             sessions: marked("sess"),
             users: marked("user"),
-            seal: name("seal"),
+            wrapped_keys: name("seal"),
             sweep: name("sweep"),
             limits: name("limits"),
         }

@@ -31,21 +31,21 @@ pub type Cold = Box<dyn FnOnce(Rc<Context>) -> Pin<Box<dyn Future<Output = Resul
 impl Op {
     /// The approximate size in bytes.
     pub fn len(&self) -> usize {
-        const ID: usize = 128;
+        const OVERHEAD: usize = 128;
         match self {
-            Self::Create(session, _) | Self::Update(session) => ID + session.len(),
-            _ => ID,
+            Self::Create(session, _) | Self::Update(session) => OVERHEAD + session.len(),
+            _ => OVERHEAD,
         }
     }
 
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> OpKind {
         match self {
-            Self::Create(..) => Kind::Create,
-            Self::Get(_) => Kind::Get,
-            Self::Update(_) => Kind::Update,
-            Self::Touch(..) => Kind::Touch,
-            Self::Delete(_) => Kind::Delete,
-            Self::Cold(_) => Kind::Cold,
+            Self::Create(..) => OpKind::Create,
+            Self::Get(_) => OpKind::Get,
+            Self::Update(_) => OpKind::Update,
+            Self::Touch(..) => OpKind::Touch,
+            Self::Delete(_) => OpKind::Delete,
+            Self::Cold(_) => OpKind::Cold,
         }
     }
 
@@ -69,7 +69,7 @@ impl Op {
 
 /// The kinds of calls whose replies differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum OpKind {
     Create,
     Get,
     Update,
@@ -83,7 +83,7 @@ pub const USER_IS_FULL: i64 = -2;
 
 /// The meaning of the replies to a call's request.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Step<'a> {
+pub enum CallReply<'a> {
     /// The call is complete, with this number as its result.
     Number(u64),
     /// `get` found this value.
@@ -112,7 +112,7 @@ pub enum Step<'a> {
     Unexpected,
 }
 
-impl Step<'_> {
+impl CallReply<'_> {
     /// The error for a reply with which the call cannot continue.
     pub fn error(&self) -> StoreError {
         match self {
@@ -123,35 +123,39 @@ impl Step<'_> {
 }
 
 /// Interprets the replies to the request of a call on one session.
-pub fn interpret<B: AsRef<[u8]>>(kind: Kind, replies: &[Reply<B>]) -> Step<'_> {
+pub fn interpret<B: AsRef<[u8]>>(kind: OpKind, replies: &[Reply<B>]) -> CallReply<'_> {
     let reply = match replies {
         [reply] => reply,
-        [first, .., last] if kind == Kind::Create => return interpret_transaction(first, replies, last),
-        _ => return Step::Unexpected,
+        [first, .., last] if kind == OpKind::Create => return interpret_transaction(first, replies, last),
+        _ => return CallReply::Unexpected,
     };
     if let Reply::Error(refusal) = reply {
         let refusal = refusal.as_ref();
         return match kind {
             // A value of another type belongs to another app, and is no session.
-            Kind::Get if error::code(refusal) == "WRONGTYPE" => Step::NotFound,
-            Kind::Update | Kind::Touch if error::code(refusal) == "WRONGTYPE" => Step::Number(0),
-            Kind::Delete if error::code(refusal) == "WRONGTYPE" => Step::Number(1),
-            _ => Step::Refused(refusal),
+            OpKind::Get if error::code(refusal) == "WRONGTYPE" => CallReply::NotFound,
+            OpKind::Update | OpKind::Touch if error::code(refusal) == "WRONGTYPE" => CallReply::Number(0),
+            OpKind::Delete if error::code(refusal) == "WRONGTYPE" => CallReply::Number(1),
+            _ => CallReply::Refused(refusal),
         };
     }
     match (kind, reply) {
-        (Kind::Create, Reply::Okay) => Step::Created { index_len: 0 },
-        (Kind::Create, Reply::Number(len @ 1..)) => Step::Created { index_len: len.unsigned_abs() },
-        (Kind::Create, Reply::Number(USER_IS_FULL)) | (Kind::Update, Reply::Number(4)) => Step::UserIsFull,
-        (Kind::Create, Reply::Nil | Reply::Number(_) | Reply::Bytes(_)) => Step::Occupied,
-        (Kind::Get, Reply::Bytes(value)) => Step::Found(value.as_ref()),
-        (Kind::Get, Reply::Nil) => Step::NotFound,
-        (Kind::Update | Kind::Touch, Reply::Number(number @ (0 | 1))) => Step::Number(number.unsigned_abs()),
-        (Kind::Update, Reply::Number(2)) => Step::OtherUser,
-        (Kind::Update, Reply::Number(3)) | (Kind::Touch, Reply::Number(2)) => Step::OutlivesIndex,
-        (Kind::Delete, Reply::Nil) => Step::Number(1),
-        (Kind::Delete, Reply::Bytes(value)) => Step::Deleted(value.as_ref()),
-        _ => Step::Unexpected,
+        (OpKind::Create, Reply::Okay) => CallReply::Created { index_len: 0 },
+        (OpKind::Create, Reply::Number(len @ 1..)) => CallReply::Created { index_len: len.unsigned_abs() },
+        (OpKind::Create, Reply::Number(USER_IS_FULL)) | (OpKind::Update, Reply::Number(4)) => {
+            CallReply::UserIsFull
+        }
+        (OpKind::Create, Reply::Nil | Reply::Number(_) | Reply::Bytes(_)) => CallReply::Occupied,
+        (OpKind::Get, Reply::Bytes(value)) => CallReply::Found(value.as_ref()),
+        (OpKind::Get, Reply::Nil) => CallReply::NotFound,
+        (OpKind::Update | OpKind::Touch, Reply::Number(number @ (0 | 1))) => {
+            CallReply::Number(number.unsigned_abs())
+        }
+        (OpKind::Update, Reply::Number(2)) => CallReply::OtherUser,
+        (OpKind::Update, Reply::Number(3)) | (OpKind::Touch, Reply::Number(2)) => CallReply::OutlivesIndex,
+        (OpKind::Delete, Reply::Nil) => CallReply::Number(1),
+        (OpKind::Delete, Reply::Bytes(value)) => CallReply::Deleted(value.as_ref()),
+        _ => CallReply::Unexpected,
     }
 }
 
@@ -160,7 +164,7 @@ fn interpret_transaction<'a, B: AsRef<[u8]>>(
     first: &'a Reply<B>,
     replies: &'a [Reply<B>],
     last: &'a Reply<B>,
-) -> Step<'a> {
+) -> CallReply<'a> {
     let refusal = |replies: &'a [Reply<B>]| {
         replies.iter().find_map(|reply| match reply {
             Reply::Error(refusal) => Some(refusal.as_ref()),
@@ -169,21 +173,21 @@ fn interpret_transaction<'a, B: AsRef<[u8]>>(
     };
     match last {
         Reply::Array(done) => match (refusal(done), &done[..]) {
-            (Some(refusal), _) => Step::PartlyRefused(refusal),
-            (None, [_, _, _, Reply::Okay]) => Step::Created { index_len: 0 },
+            (Some(refusal), _) => CallReply::PartlyRefused(refusal),
+            (None, [_, _, _, Reply::Okay]) => CallReply::Created { index_len: 0 },
             (None, [_, _, _, Reply::Okay, Reply::Number(len)]) => {
-                Step::Created { index_len: len.unsigned_abs() }
+                CallReply::Created { index_len: len.unsigned_abs() }
             }
-            (None, [_, _, _, Reply::Nil, ..]) => Step::Occupied,
-            _ => Step::Unexpected,
+            (None, [_, _, _, Reply::Nil, ..]) => CallReply::Occupied,
+            _ => CallReply::Unexpected,
         },
         Reply::Error(_) => match refusal(replies) {
             // The server discards a transaction if it has refused one of its commands.
-            Some(refusal) if matches!(first, Reply::Okay) => Step::Refused(refusal),
-            Some(refusal) => Step::PartlyRefused(refusal),
-            None => Step::Unexpected,
+            Some(refusal) if matches!(first, Reply::Okay) => CallReply::Refused(refusal),
+            Some(refusal) => CallReply::PartlyRefused(refusal),
+            None => CallReply::Unexpected,
         },
-        _ => Step::Unexpected,
+        _ => CallReply::Unexpected,
     }
 }
 
@@ -204,19 +208,19 @@ mod tests {
             replies
         };
         let aborted = Reply::Error(&b"EXECABORT Transaction discarded"[..]);
-        let not_begun = Reply::Error(&b"ERR EXEC without MULTI"[..]);
+        let no_multi = Reply::Error(&b"ERR EXEC without MULTI"[..]);
         for (replies, step) in [
-            (done(&[DONE, DONE, DONE, Reply::Okay]), Step::Created { index_len: 0 }),
-            (done(&[DONE, DONE, DONE, Reply::Okay, Reply::Number(7)]), Step::Created { index_len: 7 }),
-            (done(&[DONE, DONE, DONE, Reply::Nil]), Step::Occupied),
-            (done(&[DONE, DONE, DONE, Reply::Nil, DONE]), Step::Occupied),
-            (done(&[DONE, WRONG_TYPE, DONE, Reply::Okay]), Step::PartlyRefused(b"WRONGTYPE no")),
-            (done(&[DONE, DONE, DONE]), Step::Unexpected),
-            (vec![Reply::Okay, queued(), REFUSED, queued(), aborted.clone()], Step::Refused(b"OOM no")),
-            (vec![WRONG_TYPE, DONE, DONE, Reply::Okay, not_begun], Step::PartlyRefused(b"WRONGTYPE no")),
-            (vec![Reply::Okay, queued()], Step::Unexpected),
+            (done(&[DONE, DONE, DONE, Reply::Okay]), CallReply::Created { index_len: 0 }),
+            (done(&[DONE, DONE, DONE, Reply::Okay, Reply::Number(7)]), CallReply::Created { index_len: 7 }),
+            (done(&[DONE, DONE, DONE, Reply::Nil]), CallReply::Occupied),
+            (done(&[DONE, DONE, DONE, Reply::Nil, DONE]), CallReply::Occupied),
+            (done(&[DONE, WRONG_TYPE, DONE, Reply::Okay]), CallReply::PartlyRefused(b"WRONGTYPE no")),
+            (done(&[DONE, DONE, DONE]), CallReply::Unexpected),
+            (vec![Reply::Okay, queued(), REFUSED, queued(), aborted.clone()], CallReply::Refused(b"OOM no")),
+            (vec![WRONG_TYPE, DONE, DONE, Reply::Okay, no_multi], CallReply::PartlyRefused(b"WRONGTYPE no")),
+            (vec![Reply::Okay, queued()], CallReply::Unexpected),
         ] {
-            assert_eq!(interpret(Kind::Create, &replies), step, "{replies:?}");
+            assert_eq!(interpret(OpKind::Create, &replies), step, "{replies:?}");
         }
     }
 
@@ -224,37 +228,37 @@ mod tests {
     fn replies_are_interpreted() {
         let value = || Reply::Bytes(&b"value"[..]);
         for (kind, replies, step) in [
-            (Kind::Create, vec![Reply::Okay], Step::Created { index_len: 0 }),
-            (Kind::Create, vec![Reply::Number(7)], Step::Created { index_len: 7 }),
-            (Kind::Create, vec![Reply::Number(-1)], Step::Occupied),
-            (Kind::Create, vec![Reply::Number(-2)], Step::UserIsFull),
-            (Kind::Create, vec![value()], Step::Occupied),
-            (Kind::Create, vec![Reply::Nil], Step::Occupied),
-            (Kind::Create, vec![REFUSED], Step::Refused(b"OOM no")),
-            (Kind::Create, vec![DONE, DONE], Step::Unexpected),
-            (Kind::Get, vec![value()], Step::Found(b"value")),
-            (Kind::Get, vec![Reply::Nil], Step::NotFound),
-            (Kind::Get, vec![DONE], Step::Unexpected),
-            (Kind::Update, vec![Reply::Number(0)], Step::Number(0)),
-            (Kind::Update, vec![DONE], Step::Number(1)),
-            (Kind::Update, vec![Reply::Number(2)], Step::OtherUser),
-            (Kind::Update, vec![Reply::Number(-1)], Step::Unexpected),
-            (Kind::Update, vec![WRONG_TYPE], Step::Number(0)),
-            (Kind::Touch, vec![WRONG_TYPE], Step::Number(0)),
-            (Kind::Get, vec![WRONG_TYPE], Step::NotFound),
-            (Kind::Delete, vec![WRONG_TYPE], Step::Number(1)),
-            (Kind::Create, vec![WRONG_TYPE], Step::Refused(b"WRONGTYPE no")),
-            (Kind::Update, vec![REFUSED], Step::Refused(b"OOM no")),
-            (Kind::Touch, vec![DONE], Step::Number(1)),
-            (Kind::Update, vec![Reply::Number(3)], Step::OutlivesIndex),
-            (Kind::Update, vec![Reply::Number(4)], Step::UserIsFull),
-            (Kind::Touch, vec![Reply::Number(2)], Step::OutlivesIndex),
-            (Kind::Touch, vec![Reply::Nil], Step::Unexpected),
-            (Kind::Delete, vec![Reply::Nil], Step::Number(1)),
-            (Kind::Delete, vec![value()], Step::Deleted(b"value")),
-            (Kind::Delete, vec![Reply::Okay], Step::Unexpected),
-            (Kind::Get, vec![], Step::Unexpected),
-            (Kind::Cold, vec![DONE], Step::Unexpected),
+            (OpKind::Create, vec![Reply::Okay], CallReply::Created { index_len: 0 }),
+            (OpKind::Create, vec![Reply::Number(7)], CallReply::Created { index_len: 7 }),
+            (OpKind::Create, vec![Reply::Number(-1)], CallReply::Occupied),
+            (OpKind::Create, vec![Reply::Number(-2)], CallReply::UserIsFull),
+            (OpKind::Create, vec![value()], CallReply::Occupied),
+            (OpKind::Create, vec![Reply::Nil], CallReply::Occupied),
+            (OpKind::Create, vec![REFUSED], CallReply::Refused(b"OOM no")),
+            (OpKind::Create, vec![DONE, DONE], CallReply::Unexpected),
+            (OpKind::Get, vec![value()], CallReply::Found(b"value")),
+            (OpKind::Get, vec![Reply::Nil], CallReply::NotFound),
+            (OpKind::Get, vec![DONE], CallReply::Unexpected),
+            (OpKind::Update, vec![Reply::Number(0)], CallReply::Number(0)),
+            (OpKind::Update, vec![DONE], CallReply::Number(1)),
+            (OpKind::Update, vec![Reply::Number(2)], CallReply::OtherUser),
+            (OpKind::Update, vec![Reply::Number(-1)], CallReply::Unexpected),
+            (OpKind::Update, vec![WRONG_TYPE], CallReply::Number(0)),
+            (OpKind::Touch, vec![WRONG_TYPE], CallReply::Number(0)),
+            (OpKind::Get, vec![WRONG_TYPE], CallReply::NotFound),
+            (OpKind::Delete, vec![WRONG_TYPE], CallReply::Number(1)),
+            (OpKind::Create, vec![WRONG_TYPE], CallReply::Refused(b"WRONGTYPE no")),
+            (OpKind::Update, vec![REFUSED], CallReply::Refused(b"OOM no")),
+            (OpKind::Touch, vec![DONE], CallReply::Number(1)),
+            (OpKind::Update, vec![Reply::Number(3)], CallReply::OutlivesIndex),
+            (OpKind::Update, vec![Reply::Number(4)], CallReply::UserIsFull),
+            (OpKind::Touch, vec![Reply::Number(2)], CallReply::OutlivesIndex),
+            (OpKind::Touch, vec![Reply::Nil], CallReply::Unexpected),
+            (OpKind::Delete, vec![Reply::Nil], CallReply::Number(1)),
+            (OpKind::Delete, vec![value()], CallReply::Deleted(b"value")),
+            (OpKind::Delete, vec![Reply::Okay], CallReply::Unexpected),
+            (OpKind::Get, vec![], CallReply::Unexpected),
+            (OpKind::Cold, vec![DONE], CallReply::Unexpected),
         ] {
             assert_eq!(interpret(kind, &replies), step, "{kind:?} {replies:?}");
         }

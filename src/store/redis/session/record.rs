@@ -29,7 +29,10 @@ pub const CREATED_LEN: usize = 16;
 pub const USER_AT: usize = CREATED_AT + CREATED_LEN + USER.len();
 
 /// An upper bound for a tail without its user and session.
-pub const MORE_THAN_TAIL: usize = 128;
+pub const TAIL_OVERHEAD: usize = 128;
+
+/// The approximate size of a plain session's JSON without its user.
+const PLAIN_OVERHEAD: usize = 128;
 
 /// The text after the user, as far as scripts compare it. It marks the end of the user.
 pub const AFTER_USER: &[u8] = b",\"se";
@@ -46,12 +49,12 @@ pub struct Record<'a> {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Payload<'a> {
-    Open {
+    Plain {
         json: &'a [u8],
         form: Form,
     },
     /// As base64.
-    Sealed(&'a [u8]),
+    Encrypted(&'a [u8]),
 }
 
 /// The properties of a session that its JSON does not express.
@@ -90,7 +93,7 @@ pub fn write_tail(user: &[u8], payload: Payload<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(USER);
     out.extend_from_slice(user);
     match payload {
-        Payload::Open { json, form } => {
+        Payload::Plain { json, form } => {
             out.extend_from_slice(SESSION);
             out.extend_from_slice(json);
             out.extend_from_slice(match form {
@@ -99,7 +102,7 @@ pub fn write_tail(user: &[u8], payload: Payload<'_>, out: &mut Vec<u8>) {
                 Form::Plain => b"  }",
             });
         }
-        Payload::Sealed(base64) => {
+        Payload::Encrypted(base64) => {
             out.extend_from_slice(SEALED);
             out.extend_from_slice(base64);
             out.extend_from_slice(b"\"}");
@@ -123,18 +126,18 @@ impl<'a> Record<'a> {
                 1 => Form::Json(ExpiresForm::Number),
                 _ => Form::Plain,
             };
-            Payload::Open { json, form }
+            Payload::Plain { json, form }
         } else {
             let sealed = rest.strip_prefix(SEALED).and_then(|rest| rest.strip_suffix(b"\"}"));
-            Payload::Sealed(sealed.ok_or(FOREIGN)?)
+            Payload::Encrypted(sealed.ok_or(FOREIGN)?)
         };
         Ok(Self { expires, created, user, payload })
     }
 }
 
 /// Whether this is a plaintext record.
-pub fn is_open(bytes: &[u8]) -> bool {
-    Record::parse(bytes).is_ok_and(|record| matches!(record.payload, Payload::Open { .. }))
+pub fn is_plain(bytes: &[u8]) -> bool {
+    Record::parse(bytes).is_ok_and(|record| matches!(record.payload, Payload::Plain { .. }))
 }
 
 /// The expiry and the creation of a record. `head` contains at least its head.
@@ -214,7 +217,7 @@ fn json_text(text: &str) -> Vec<u8> {
 
 /// A plain session as JSON, as `JSON.stringify` writes it.
 pub fn plain_json(id: &SessionId, user: &[u8], expires: Expiry, order: FieldOrder) -> Vec<u8> {
-    let mut json = Vec::with_capacity(128 + user.len());
+    let mut json = Vec::with_capacity(PLAIN_OVERHEAD + user.len());
     json.extend_from_slice(b"{\"sessionId\":");
     json.extend_from_slice(&json_text(&id.to_string()));
     if order == FieldOrder::UserFirst {
@@ -280,7 +283,7 @@ mod tests {
     /// Other languages and the scripts depend on these bytes, so they never change.
     #[test]
     fn a_record_has_these_bytes() {
-        let json = Payload::Open { json: b"{}", form: Form::Json(ExpiresForm::Number) };
+        let json = Payload::Plain { json: b"{}", form: Form::Json(ExpiresForm::Number) };
         let expected =
             &br#"{"expires":1800000000000     ,"created":1800000000000001,"user":42,"session":{} }"#[..];
         assert_eq!(
@@ -289,7 +292,7 @@ mod tests {
         );
         let sealed =
             br#"{"expires": -1               ,"created":7               ,"user":null,"sealed":"AA=="}"#;
-        assert_eq!(record(Expiry::moved_to(-1).unwrap(), 7, b"null", Payload::Sealed(b"AA==")), sealed);
+        assert_eq!(record(Expiry::moved_to(-1).unwrap(), 7, b"null", Payload::Encrypted(b"AA==")), sealed);
     }
 
     #[test]
@@ -300,7 +303,7 @@ mod tests {
 
     #[test]
     fn other_values_are_corrupt() {
-        let whole = record(Expiry::new(5).unwrap(), 7, b"\"a\"", Payload::Sealed(b"AA=="));
+        let whole = record(Expiry::new(5).unwrap(), 7, b"\"a\"", Payload::Encrypted(b"AA=="));
         for len in 0..whole.len() {
             assert!(Record::parse(&whole[..len]).is_err(), "{len}");
         }
@@ -325,7 +328,7 @@ mod tests {
         ) {
             let expires = if moved { Expiry::moved_to(millis) } else { Expiry::new(millis) }.unwrap();
             let form = if plain { Form::Plain } else { Form::Json(ExpiresForm::Text) };
-            let payload = Payload::Open { json: br#"{"a":" }"}"#, form };
+            let payload = Payload::Plain { json: br#"{"a":" }"}"#, form };
             let bytes = record(expires, created, user.as_bytes(), payload);
             let expected = Record { expires, created, user: user.as_bytes(), payload };
             prop_assert_eq!(Record::parse(&bytes), Ok(expected));
@@ -348,7 +351,7 @@ mod tests {
 
         #[test]
         fn any_bytes_parse_or_are_corrupt(bytes in proptest::collection::vec(any::<u8>(), 0..64), cut in 0..90_usize) {
-            let mut text = record(Expiry::new(5).unwrap(), 7, b"\"a\"", Payload::Sealed(b"AA=="));
+            let mut text = record(Expiry::new(5).unwrap(), 7, b"\"a\"", Payload::Encrypted(b"AA=="));
             text.truncate(cut);
             text.extend(bytes);
             let _ = Record::parse(&text);

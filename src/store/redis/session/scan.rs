@@ -12,7 +12,7 @@ use super::cursor::ScanCursor;
 use super::key_ring::cipher;
 use super::names::pattern;
 use super::record::{self, Record};
-use super::user_index::{AT_ONCE, Named, Owner, entries, forget_all, is_old, look_up};
+use super::user_index::{BATCH_SIZE, EntryState, Owner, entries, forget_all, is_old, look_up};
 use super::window::Window;
 use crate::error::{Result, StoreError};
 use crate::session::SessionId;
@@ -22,7 +22,7 @@ use crate::store::{Cursor, Page};
 const STEP: i64 = 1000;
 
 /// How many indexes are cleared together.
-const INDEXES_AT_ONCE: usize = 64;
+const INDEX_BATCH: usize = 64;
 
 /// How many rounds a scan takes to follow moving slots before it fails.
 const MAX_ROUNDS: u32 = 10;
@@ -129,7 +129,7 @@ async fn live_ids(context: &Context, attempt: &Attempt, keys: &[Vec<u8>]) -> Res
                 let id = if cipher.is_plain() {
                     cipher.id_of(member).ok()
                 } else {
-                    let opened = Record::parse(head).and_then(|record| cipher.open(member, record));
+                    let opened = Record::parse(head).and_then(|record| cipher.decode(member, record));
                     opened.ok().flatten().map(|session| session.id)
                 };
                 ids.extend(id);
@@ -196,11 +196,11 @@ async fn read_some(
             let Reply::Bytes(value) = unless_foreign(value, Reply::Nil)? else { continue };
             bytes += value.len();
             // An encrypted store ignores plaintext sessions from before it had a secret.
-            if !cipher.is_plain() && record::is_open(&value) {
+            if !cipher.is_plain() && record::is_plain(&value) {
                 continue;
             }
             let member = &key[context.names.sessions.len()..];
-            if let Some(session) = cipher.open_live(member, &value, &context.times).transpose() {
+            if let Some(session) = cipher.decode_live(member, &value, &context.times).transpose() {
                 page.add(session);
             }
         }
@@ -228,7 +228,7 @@ pub async fn size(context: &Context) -> Result<u64> {
 async fn count_live(context: &Context, attempt: &Attempt, keys: &[Vec<u8>]) -> Result<u64> {
     let (now, last) = (context.times.now(), text(record::USER_AT as i64 - 1));
     let mut live = 0;
-    for some in keys.chunks(AT_ONCE) {
+    for some in keys.chunks(BATCH_SIZE) {
         let heads = join_all(some.iter().map(async |key| {
             let make = |mode| Request::read(mode).command(&[b"GETRANGE", key, b"0", &last]);
             context.router.ask(attempt, key, Effect::None, make).await
@@ -246,23 +246,28 @@ async fn count_live(context: &Context, attempt: &Attempt, keys: &[Vec<u8>]) -> R
 
 /// Removes all sessions, then their entries. Keeps the entries of pending creations.
 pub async fn clear(context: &Context) -> Result<()> {
-    let mut is_begun = false;
-    let mut sessions = ScanCursor::forgetful(&context.names.sessions);
+    let mut may_have_changed = false;
+    let mut sessions = ScanCursor::repeating(&context.names.sessions);
     while let Some(keys) = context
         .router
-        .step_of(&mut is_begun, async |attempt| next_page(context, attempt, &mut sessions).await)
+        .changing_step(&mut may_have_changed, async |attempt| {
+            next_page(context, attempt, &mut sessions).await
+        })
         .await?
     {
-        context.router.step_of(&mut is_begun, async |attempt| remove(context, attempt, &keys).await).await?;
+        context
+            .router
+            .changing_step(&mut may_have_changed, async |attempt| remove(context, attempt, &keys).await)
+            .await?;
     }
-    clear_indexes(context, &mut is_begun).await
+    clear_indexes(context, &mut may_have_changed).await
 }
 
 /// Removes sessions. Leaves foreign values alone.
 async fn remove(context: &Context, attempt: &Attempt, keys: &[Vec<u8>]) -> Result<()> {
     // At this time every session has expired.
     let end_of_time = text(i64::MAX);
-    for some in keys.chunks(AT_ONCE) {
+    for some in keys.chunks(BATCH_SIZE) {
         let removed = join_all(some.iter().map(async |key| {
             let args: [&[u8]; 1] = [&end_of_time];
             let removed = context.router.run_script(attempt, Effect::Main, &END_EXPIRED, key, &args).await;
@@ -279,19 +284,19 @@ async fn remove(context: &Context, attempt: &Attempt, keys: &[Vec<u8>]) -> Resul
 }
 
 /// Removes old entries, after removing each session that they still name.
-pub async fn clear_indexes(context: &Context, is_begun: &mut bool) -> Result<()> {
-    let mut indexes = ScanCursor::forgetful(&context.names.users);
+pub async fn clear_indexes(context: &Context, may_have_changed: &mut bool) -> Result<()> {
+    let mut indexes = ScanCursor::repeating(&context.names.users);
     while let Some(keys) = context
         .router
-        .step_of(is_begun, async |attempt| next_page(context, attempt, &mut indexes).await)
+        .changing_step(may_have_changed, async |attempt| next_page(context, attempt, &mut indexes).await)
         .await?
     {
-        for some in keys.chunks(INDEXES_AT_ONCE) {
+        for some in keys.chunks(INDEX_BATCH) {
             let clear = async |attempt: &Attempt| {
                 let cleared = join_all(some.iter().map(|index| clear_index(context, attempt, index))).await;
                 cleared.into_iter().collect::<Result<()>>()
             };
-            context.router.step_of(is_begun, clear).await?;
+            context.router.changing_step(may_have_changed, clear).await?;
         }
     }
     Ok(())
@@ -301,9 +306,9 @@ async fn clear_index(context: &Context, attempt: &Attempt, index: &[u8]) -> Resu
     let Some(owner) = Owner::of(index, &context.names.users) else { return Ok(()) };
     let mut old = unless_foreign(entries(context, attempt, index).await, Vec::new())?;
     old.retain(|(_, version)| is_old(context, *version));
-    for some in old.chunks(AT_ONCE) {
+    for some in old.chunks(BATCH_SIZE) {
         let named = look_up(context, attempt, some, &owner).await?;
-        let is_there = |named: &Named| matches!(named, Named::Live(_) | Named::Expired(_));
+        let is_there = |named: &EntryState| matches!(named, EntryState::Live(_) | EntryState::Expired(_));
         let left = some.iter().zip(&named).filter(|(_, named)| is_there(named));
         let keys: Vec<_> = left.map(|((member, _), _)| context.names.session(member)).collect();
         remove(context, attempt, &keys).await?;

@@ -8,7 +8,7 @@ use super::cipher::Cipher;
 use super::commands::{StaleEntry, delete_request, get_request, touch_request};
 use super::context::Context;
 use super::names::UserField;
-use super::op::{Kind, Step, interpret};
+use super::op::{CallReply, OpKind, interpret};
 use super::record::{self, Record};
 use super::user_index::{forget_later, prolong};
 use crate::clock::Millis;
@@ -26,9 +26,9 @@ pub async fn get(
     let key = context.names.session(&member);
     let make = |mode| get_request(Request::read(mode), &key);
     let replies = context.router.ask(attempt, &key, Effect::None, make).await?;
-    let found = match interpret(Kind::Get, &replies) {
-        Step::NotFound => None,
-        Step::Found(value) => cipher.open_live(&member, value, &context.times)?,
+    let found = match interpret(OpKind::Get, &replies) {
+        CallReply::NotFound => None,
+        CallReply::Found(value) => cipher.decode_live(&member, value, &context.times)?,
         step => return Err(step.error()),
     };
     context.counters.looked_up(found.is_some());
@@ -52,9 +52,9 @@ pub async fn touch(
             touch_request(Request::write(mode), &key, expires, enough, prolonged, &context.times)
         };
         let replies = context.router.ask(attempt, &key, Effect::Main, make).await?;
-        match interpret(Kind::Touch, &replies) {
-            Step::Number(touched) => return Ok(touched > 0),
-            Step::OutlivesIndex => {
+        match interpret(OpKind::Touch, &replies) {
+            CallReply::Number(touched) => return Ok(touched > 0),
+            CallReply::OutlivesIndex => {
                 attempt.changed_nothing();
                 prolonged = Box::pin(prolong_for(context, attempt, &key, &member, expires)).await?;
             }
@@ -89,9 +89,9 @@ pub async fn delete(context: &Rc<Context>, attempt: &Attempt, cipher: &Cipher, i
     let key = context.names.session(&member);
     let make = |mode| delete_request(Request::write(mode), &key);
     let replies = context.router.ask(attempt, &key, Effect::Main, make).await?;
-    match interpret(Kind::Delete, &replies) {
-        Step::Number(_) => Ok(()),
-        Step::Deleted(value) => {
+    match interpret(OpKind::Delete, &replies) {
+        CallReply::Number(_) => Ok(()),
+        CallReply::Deleted(value) => {
             context.counters.deleted(id, || cipher.user_of(&member, value));
             if let Some(stale) = StaleEntry::of(member, value, &context.names) {
                 forget_later(context, stale);

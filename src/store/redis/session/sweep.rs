@@ -18,7 +18,8 @@ use super::context::Context;
 use super::cursor::ScanCursor;
 use super::scan::next_page;
 use super::user_index::{
-    AT_ONCE, NOT_THEIRS, Named, Owner, entries_of, forget_all, look_up, may_forget, some_entries, tidy,
+    BATCH_SIZE, EntryState, NOT_OWNED, Owner, entries_of, forget_all, look_up, may_forget, remove_stale,
+    some_entries,
 };
 use crate::error::Result;
 use crate::store::Sweep;
@@ -27,7 +28,7 @@ use crate::store::Sweep;
 const SAMPLE: i64 = 8;
 
 /// The number of indexes to check together.
-const INDEXES: usize = AT_ONCE / SAMPLE as usize;
+const INDEXES: usize = BATCH_SIZE / SAMPLE as usize;
 
 /// The number of entries to check before the sweep may stop.
 const ENOUGH: usize = 128;
@@ -40,7 +41,7 @@ const SHARE: u32 = 100;
 
 /// The result of checking some entries.
 #[derive(Debug, Default, Clone, Copy)]
-struct Looked {
+struct Checked {
     entries: usize,
     /// How many of them name no session of the index's user.
     stale: usize,
@@ -50,7 +51,7 @@ struct Looked {
     removed: u64,
 }
 
-impl Looked {
+impl Checked {
     fn add(&mut self, other: Self) {
         self.entries += other.entries;
         self.stale += other.stale;
@@ -71,77 +72,77 @@ pub async fn clean(context: &Context) -> Result<u64> {
 
 /// Calls `renew` before each step but the first.
 async fn sweep_once(context: &Context, renew: impl AsyncFn() -> Result<()>) -> Result<u64> {
-    let (at, begun) = (context.times.now(), Instant::now());
+    let (at, started) = (context.times.now(), Instant::now());
     let removed = if context.times.kept_for.is_some() {
         sweep_all(context).await?
     } else {
-        sweep_sample(context, begun + interval(context) / SHARE, renew).await?
+        sweep_sample(context, started + interval(context) / SHARE, renew).await?
     };
-    let duration = begun.elapsed().as_millis() as i64;
+    let duration = started.elapsed().as_millis() as i64;
     context.counters.swept(Sweep { at, duration, removed });
     Ok(removed)
 }
 
 async fn sweep_sample(context: &Context, until: Instant, renew: impl AsyncFn() -> Result<()>) -> Result<u64> {
     let resumed = context.sweep_cursor.take();
-    let mut cursor = resumed.unwrap_or_else(|| ScanCursor::forgetful(&context.names.users));
-    let mut looked = Looked::default();
+    let mut cursor = resumed.unwrap_or_else(|| ScanCursor::repeating(&context.names.users));
+    let mut checked = Checked::default();
     loop {
         let page =
             context.router.step(async |attempt| next_page(context, attempt, &mut cursor).await).await?;
         // The next sweep starts from the beginning.
-        let Some(indexes) = page else { return Ok(looked.removed) };
+        let Some(indexes) = page else { return Ok(checked.removed) };
         for some in indexes.chunks(INDEXES) {
             for found in join_all(some.iter().map(|index| sample_index(context, index))).await {
-                looked.add(found?);
+                checked.add(found?);
             }
         }
-        let is_enough = looked.entries >= ENOUGH && looked.is_tolerable();
+        let is_enough = checked.entries >= ENOUGH && checked.is_tolerable();
         if is_enough || Instant::now() >= until {
             *context.sweep_cursor.borrow_mut() = Some(cursor);
-            return Ok(looked.removed);
+            return Ok(checked.removed);
         }
         renew().await?;
     }
 }
 
 /// Checks a sample of an index, and all of its entries if too many of the sample are stale.
-async fn sample_index(context: &Context, index: &[u8]) -> Result<Looked> {
-    let Some(owner) = Owner::of(index, &context.names.users) else { return Ok(Looked::default()) };
+async fn sample_index(context: &Context, index: &[u8]) -> Result<Checked> {
+    let Some(owner) = Owner::of(index, &context.names.users) else { return Ok(Checked::default()) };
     let count = text(SAMPLE);
-    let looked = context
+    let checked = context
         .router
         .step(async |attempt| {
             let command: [&[u8]; 4] = [b"ZRANDMEMBER", index, &count, b"WITHSCORES"];
             let make = |mode| Request::read(mode).command(&command);
             let entries = context.router.get_one(attempt, index, Effect::None, make).await;
             let entries = unless_foreign(entries.and_then(entries_of), Vec::new())?;
-            look_at(context, attempt, index, &owner, &entries).await
+            check_entries(context, attempt, index, &owner, &entries).await
         })
         .await?;
-    if looked.is_tolerable() || looked.entries < SAMPLE as usize {
-        return Ok(looked);
+    if checked.is_tolerable() || checked.entries < SAMPLE as usize {
+        return Ok(checked);
     }
-    let removed = looked.removed + clean_index(context, index).await?;
-    Ok(Looked { removed, ..looked })
+    let removed = checked.removed + clean_index(context, index).await?;
+    Ok(Checked { removed, ..checked })
 }
 
 /// Checks some entries of an index. Removes those of ended sessions, and those of other users' sessions.
-async fn look_at(
+async fn check_entries(
     context: &Context,
     attempt: &Attempt,
     index: &[u8],
     owner: &Owner<'_>,
     entries: &[(Vec<u8>, Stamp)],
-) -> Result<Looked> {
+) -> Result<Checked> {
     let named = look_up(context, attempt, entries, owner).await?;
     let (mut expired, mut absent, mut others) = (Vec::new(), Vec::new(), Vec::new());
     for (entry, named) in entries.iter().zip(named) {
         match named {
-            Named::Live(_) => {}
-            Named::Expired(created) => expired.push((entry.clone(), created)),
-            Named::Absent => absent.push(entry.clone()),
-            Named::Another => others.push(entry.clone()),
+            EntryState::Live(_) => {}
+            EntryState::Expired(created) => expired.push((entry.clone(), created)),
+            EntryState::Absent => absent.push(entry.clone()),
+            EntryState::Another => others.push(entry.clone()),
         }
     }
     let keys = expired.iter().map(|((member, _), _)| context.names.session(member));
@@ -152,10 +153,10 @@ async fn look_at(
     let own = ended.iter().filter(|((_, version), created)| may_forget(context, *version, *created));
     let own: Vec<_> = own.map(|(entry, _)| entry.clone()).collect();
     let gone = forget_all(context, attempt, index, &own).await;
-    let forgotten = tidy(context, attempt, index, &absent).await;
+    let forgotten = remove_stale(context, attempt, index, &absent).await;
     let removed = ended.len() as u64 + forgotten;
-    let gone = (gone + forgotten + tidy(context, attempt, index, &others).await) as usize;
-    Ok(Looked { entries: entries.len(), stale, gone, removed })
+    let gone = (gone + forgotten + remove_stale(context, attempt, index, &others).await) as usize;
+    Ok(Checked { entries: entries.len(), stale, gone, removed })
 }
 
 async fn sweep_all(context: &Context) -> Result<u64> {
@@ -175,20 +176,20 @@ async fn clean_index(context: &Context, index: &[u8]) -> Result<u64> {
     let Some(owner) = Owner::of(index, &context.names.users) else { return Ok(0) };
     let (mut first, mut removed) = (0, 0);
     loop {
-        let looked = context
+        let checked = context
             .router
             .step(async |attempt| {
-                let last = first + AT_ONCE as i64 - 1;
+                let last = first + BATCH_SIZE as i64 - 1;
                 let entries = some_entries(context, attempt, index, first, last).await;
                 let entries = unless_foreign(entries, Vec::new())?;
-                look_at(context, attempt, index, &owner, &entries).await
+                check_entries(context, attempt, index, &owner, &entries).await
             })
             .await?;
-        removed += looked.removed;
-        if looked.entries < AT_ONCE {
+        removed += checked.removed;
+        if checked.entries < BATCH_SIZE {
             return Ok(removed);
         }
-        first += (looked.entries - looked.gone) as i64;
+        first += (checked.entries - checked.gone) as i64;
     }
 }
 
@@ -201,7 +202,7 @@ async fn end_each(
     let now = text(context.times.now());
     let ends = join_all(keys.map(async |key| {
         let end = context.router.run_script(attempt, Effect::None, &END_EXPIRED, &key, &[&now]).await;
-        Ok(unless_foreign(end, NOT_THEIRS)? == Reply::Number(1))
+        Ok(unless_foreign(end, NOT_OWNED)? == Reply::Number(1))
     }));
     ends.await.into_iter().collect()
 }

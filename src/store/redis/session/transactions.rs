@@ -11,13 +11,13 @@ pub struct Transactions {
 }
 
 impl Transactions {
-    pub fn are_taken(&self) -> bool {
+    pub fn are_supported(&self) -> bool {
         !self.are_refused.load(Ordering::Relaxed)
     }
 
     /// Records why a server refused a transaction. Returns whether the server does not support it, so that the store
     /// uses a script from now on.
-    pub fn were_refused(&self, reason: &[u8]) -> bool {
+    pub fn record_refusal(&self, reason: &[u8]) -> bool {
         // A proxy or an ACL may report only that the transaction was discarded.
         let is_unknown = matches!(error::code(reason), "ERR" | "NOPERM" | "EXECABORT");
         if is_unknown {
@@ -44,8 +44,8 @@ mod tests {
             ("EXECABORT Transaction discarded because of previous errors.", true),
         ] {
             let transactions = Transactions::default();
-            assert_eq!(transactions.were_refused(reason.as_bytes()), is_unknown, "{reason}");
-            assert_eq!(transactions.are_taken(), !is_unknown, "{reason}");
+            assert_eq!(transactions.record_refusal(reason.as_bytes()), is_unknown, "{reason}");
+            assert_eq!(transactions.are_supported(), !is_unknown, "{reason}");
         }
     }
 }

@@ -8,14 +8,14 @@ use super::super::resp::{Reply, Request};
 use super::super::routing::{Attempt, Effect};
 use super::super::time::Stamp;
 use super::cipher::Cipher;
-use super::commands::{Change, Entry, Reentry};
+use super::commands::{Change, Entry, ExistingEntry};
 use super::context::Context;
 use super::names::UserField;
 use super::new_session::NewSession;
-use super::op::{Kind, Step, interpret};
+use super::op::{CallReply, OpKind, interpret};
 use super::record::Record;
 use super::user_index::{enter, forget, is_full, keep_limit, may_forget, prolong, version};
-use super::watch::know_time;
+use super::watch::ensure_server_time;
 use crate::error::{Result, StoreError};
 use crate::session::Expiry;
 
@@ -63,7 +63,7 @@ async fn replace_entered(
     if context.times.end(old.expires, old.created).is_past(context.times.now()) {
         return Ok(Some(false));
     }
-    know_time(context, attempt, || key.clone()).await?;
+    ensure_server_time(context, attempt, || key.clone()).await?;
     let until = context.times.index_end(old.created, expires);
     if old.user == user.json {
         prolong(context, attempt, user, member, until).await?;
@@ -73,7 +73,7 @@ async fn replace_entered(
     let (index, old_index) = (user.index(&context.names), old_user.index(&context.names));
     let entry = Entry { index: &index, member, version: context.times.stamp() };
     let new_entry = async {
-        let entered = async || enter(context, attempt, &entry, until, Reentry::Renew).await;
+        let entered = async || enter(context, attempt, &entry, until, ExistingEntry::Renew).await;
         if user.is_nobody() { Ok(None) } else { entered().await.map(Some) }
     };
     let old_version = async {
@@ -83,7 +83,7 @@ async fn replace_entered(
     let checked = context.options.user_limit().rejects_beyond();
     let checked = checked.filter(|_| !user.is_nobody() && !expires.is_past(context.times.now()));
     let replaced = match checked {
-        Some(max) => give(context, attempt, change, (&old_user, old.created), (user, &entry), max).await,
+        Some(max) => reassign(context, attempt, change, (&old_user, old.created), (user, &entry), max).await,
         None => replace(context, attempt, change, &old_user, Some(old.created)).await,
     };
     if let Err(StoreError::TooManySessions { .. }) = replaced {
@@ -93,7 +93,7 @@ async fn replace_entered(
     if replaced == Some(true) {
         if let Some(index_len) = entered {
             // A process that saw the entry before the session was the user's may otherwise remove it.
-            enter(context, attempt, &entry, until, Reentry::Renew).await?;
+            enter(context, attempt, &entry, until, ExistingEntry::Renew).await?;
             Box::pin(keep_limit(context, attempt, user, member, index_len, None, expires)).await;
         }
         if let Some(version) = old_version
@@ -108,7 +108,7 @@ async fn replace_entered(
 
 /// Like [`replace`], for a new user who may have no room. In a cluster the user's other sessions are on many nodes,
 /// so they are counted before.
-async fn give(
+async fn reassign(
     context: &Context,
     attempt: &Attempt,
     change: &Change,
@@ -124,9 +124,9 @@ async fn give(
         return replace(context, attempt, change, old_user, Some(created)).await;
     }
     let make =
-        |mode| change.give(Request::write(mode), (old_user, created), (user, entry), max, &context.times);
+        |mode| change.reassign(Request::write(mode), (old_user, created), (user, entry), max, &context.times);
     let replies = context.router.ask(attempt, &change.key, Effect::Main, make).await?;
-    if interpret(Kind::Update, &replies) == Step::UserIsFull {
+    if interpret(OpKind::Update, &replies) == CallReply::UserIsFull {
         attempt.changed_nothing();
         return Err(full);
     }
@@ -149,9 +149,9 @@ async fn replace(
 
 /// Interprets the replies to a replacement.
 fn replaced(attempt: &Attempt, replies: &[Reply]) -> Result<Option<bool>> {
-    match interpret(Kind::Update, replies) {
-        Step::Number(found) => Ok(Some(found > 0)),
-        Step::OtherUser | Step::OutlivesIndex => {
+    match interpret(OpKind::Update, replies) {
+        CallReply::Number(found) => Ok(Some(found > 0)),
+        CallReply::OtherUser | CallReply::OutlivesIndex => {
             attempt.changed_nothing();
             Ok(None)
         }

@@ -44,7 +44,7 @@ use super::super::resp::{END_OF_USER, FORGET, Reply, Request, number as text};
 use super::super::routing::{Attempt, Effect};
 use super::super::time::Stamp;
 use super::cipher::Cipher;
-use super::commands::{Entry, Reentry, StaleEntry, created_field};
+use super::commands::{Entry, ExistingEntry, StaleEntry, created_field};
 use super::context::Context;
 use super::names::{UserField, hex};
 use super::record::{self, AFTER_USER, Record};
@@ -60,14 +60,14 @@ use crate::store::StoredSession;
 pub const GRACE: Duration = Duration::from_secs(120);
 
 /// How many sessions are requested together.
-pub const AT_ONCE: usize = 512;
+pub const BATCH_SIZE: usize = 512;
 
 /// The reply of `END_OF_USER` if the session has another user, or does not exist.
-pub const NOT_THEIRS: Reply = Reply::Number(0);
+pub const NOT_OWNED: Reply = Reply::Number(0);
 
 /// What an index entry refers to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Named {
+pub enum EntryState {
     Live(Stamp),
     /// The session has expired, but still exists.
     Expired(Stamp),
@@ -109,7 +109,7 @@ pub async fn get_by_user(
             let expires = context.times.end(record.expires, record.created);
             let record = Record { expires, ..record };
             if !expires.is_past(now)
-                && let Some(session) = cipher.open(member, record)?
+                && let Some(session) = cipher.decode(member, record)?
             {
                 let created = context.times.created_at(record.created);
                 found.push((record.created, session.with_creation(Some(created))));
@@ -117,7 +117,7 @@ pub async fn get_by_user(
         }
         window.adapt(some.len(), bytes);
     }
-    tidy(context, attempt, &index, &stale).await;
+    remove_stale(context, attempt, &index, &stale).await;
     found.sort_by_key(|(created, _)| *created);
     Ok(found.into_iter().map(|(_, session)| session).collect())
 }
@@ -137,7 +137,7 @@ pub async fn delete_by_user(
     entries.retain(|(member, _)| Some(member) != except.as_ref());
     let (now, to_match) = (text(context.times.now()), user.to_match());
     let (mut live, mut failed) = (0, None);
-    for some in entries.chunks(AT_ONCE) {
+    for some in entries.chunks(BATCH_SIZE) {
         let ends = join_all(some.iter().map(async |(member, _)| {
             let args: [&[u8]; 2] = [&now, &to_match];
             let key = context.names.session(member);
@@ -145,7 +145,7 @@ pub async fn delete_by_user(
             if let Ok(Reply::Number(_)) = ended {
                 attempt.changed_nothing();
             }
-            unless_foreign(ended, NOT_THEIRS)
+            unless_foreign(ended, NOT_OWNED)
         }));
         let (mut own, mut stale) = (Vec::new(), Vec::new());
         for (entry, end) in some.iter().zip(ends.await) {
@@ -160,7 +160,7 @@ pub async fn delete_by_user(
             }
         }
         forget_all(context, attempt, &index, &own).await;
-        tidy(context, attempt, &index, &stale).await;
+        remove_stale(context, attempt, &index, &stale).await;
     }
     failed.map_or(Ok(live), Err)
 }
@@ -219,7 +219,7 @@ async fn end_surplus(
         let key = context.names.session(&entry.0);
         let args: [&[u8]; 3] = [&now, &to_match, &created_field(theirs)];
         let ended = context.router.run_script(attempt, Effect::None, &END_OF_USER, &key, &args).await;
-        if let Reply::Bytes(_) = unless_foreign(ended, NOT_THEIRS)? {
+        if let Reply::Bytes(_) = unless_foreign(ended, NOT_OWNED)? {
             context.counters.replaced();
             if may_forget(context, entry.1, theirs) {
                 forget(context, attempt, &Entry { index: &index, member: &entry.0, version: entry.1 }).await;
@@ -244,16 +244,16 @@ async fn live_others(
     if entries.len() <= max {
         return Ok(others);
     }
-    for some in entries.chunks(AT_ONCE) {
+    for some in entries.chunks(BATCH_SIZE) {
         for (entry, named) in some.iter().zip(look_up(context, attempt, some, &Owner::Is(user)).await?) {
             match named {
-                Named::Live(created) if entry.0 != member => others.push((created, entry.clone())),
-                Named::Live(_) | Named::Expired(_) => {}
-                Named::Absent | Named::Another => stale.push(entry.clone()),
+                EntryState::Live(created) if entry.0 != member => others.push((created, entry.clone())),
+                EntryState::Live(_) | EntryState::Expired(_) => {}
+                EntryState::Absent | EntryState::Another => stale.push(entry.clone()),
             }
         }
     }
-    tidy(context, attempt, &index, &stale).await;
+    remove_stale(context, attempt, &index, &stale).await;
     Ok(others)
 }
 
@@ -291,7 +291,7 @@ pub async fn look_up(
     attempt: &Attempt,
     entries: &[(Vec<u8>, Stamp)],
     owner: &Owner<'_>,
-) -> Result<Vec<Named>> {
+) -> Result<Vec<EntryState>> {
     let now = context.times.now();
     let last = text(owner.last_byte());
     let found = join_all(entries.iter().map(async |(member, _)| {
@@ -299,22 +299,27 @@ pub async fn look_up(
         let make = |mode| Request::read(mode).command(&[b"GETRANGE", &key, b"0", &last]);
         let reply = context.router.ask(attempt, &key, Effect::None, make).await?;
         Ok(match reply.first() {
-            Some(Reply::Bytes(bytes)) if bytes.is_empty() => Named::Absent,
+            Some(Reply::Bytes(bytes)) if bytes.is_empty() => EntryState::Absent,
             Some(Reply::Bytes(bytes)) => match record::end(bytes, &context.times) {
-                Err(_) => Named::Another,
-                Ok(_) if !owner.owns(bytes) => Named::Another,
-                Ok((expires, created)) if expires.is_past(now) => Named::Expired(created),
-                Ok((_, created)) => Named::Live(created),
+                Err(_) => EntryState::Another,
+                Ok(_) if !owner.owns(bytes) => EntryState::Another,
+                Ok((expires, created)) if expires.is_past(now) => EntryState::Expired(created),
+                Ok((_, created)) => EntryState::Live(created),
             },
-            Some(reply) => unless_foreign(error::check(reply), ()).map(|()| Named::Another)?,
-            None => Named::Another,
+            Some(reply) => unless_foreign(error::check(reply), ()).map(|()| EntryState::Another)?,
+            None => EntryState::Another,
         })
     }));
     found.await.into_iter().collect()
 }
 
 /// Removes stale entries that are old enough. Returns how many.
-pub async fn tidy(context: &Context, attempt: &Attempt, index: &[u8], stale: &[(Vec<u8>, Stamp)]) -> u64 {
+pub async fn remove_stale(
+    context: &Context,
+    attempt: &Attempt,
+    index: &[u8],
+    stale: &[(Vec<u8>, Stamp)],
+) -> u64 {
     let old: Vec<_> = stale.iter().filter(|(_, version)| is_old(context, *version)).cloned().collect();
     forget_all(context, attempt, index, &old).await
 }
@@ -337,7 +342,7 @@ pub async fn forget_all(
     entries: &[(Vec<u8>, Stamp)],
 ) -> u64 {
     let mut forgotten = 0;
-    for some in entries.chunks(AT_ONCE) {
+    for some in entries.chunks(BATCH_SIZE) {
         let scores: Vec<_> = some.iter().map(|(_, score)| text(*score as i64)).collect();
         let args: Vec<&[u8]> =
             some.iter().zip(&scores).flat_map(|((member, _), score)| [&member[..], &score[..]]).collect();
@@ -355,9 +360,9 @@ pub async fn enter(
     attempt: &Attempt,
     entry: &Entry<'_>,
     until: Millis,
-    reentry: Reentry,
+    existing: ExistingEntry,
 ) -> Result<u64> {
-    let make = |mode| entry.enter(Request::write(mode), until, reentry);
+    let make = |mode| entry.enter(Request::write(mode), until, existing);
     match context.router.get_one(attempt, entry.index, Effect::None, make).await? {
         Reply::Number(entries) => Ok(entries.unsigned_abs()),
         _ => Err(error::unexpected()),
@@ -378,7 +383,7 @@ pub async fn prolong(
     }
     let index = user.index(&context.names);
     let entry = Entry { index: &index, member, version: context.times.stamp() };
-    match enter(context, attempt, &entry, until, Reentry::Keep).await {
+    match enter(context, attempt, &entry, until, ExistingEntry::Keep).await {
         // Either the index is kept long enough, or it is lost and there is no memory for a new one.
         Err(StoreError::Full(_)) => Ok(()),
         // A value of another type belongs to another app.

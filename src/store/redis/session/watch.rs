@@ -8,8 +8,8 @@ use tokio::time::Instant;
 use super::super::resp::{Reply, Request};
 use super::super::routing::{Attempt, Effect};
 use super::context::Context;
-use super::key_ring::{connection, is_same, look_again};
-use super::limits_differ::say_limits;
+use super::key_ring::{is_same_connection, key_connection, recheck_keys};
+use super::limits_differ::publish_limits;
 use crate::clock::Millis;
 use crate::error::Result;
 
@@ -23,39 +23,46 @@ const TIME_EVERY: Duration = Duration::from_secs(60);
 pub async fn watch(context: Rc<Context>) {
     let (mut asked, mut is_first) = (None, true);
     loop {
-        let now = connection(&context);
+        let now = key_connection(&context);
         let is_known = asked
             .as_ref()
-            .is_some_and(|(at, on): &(Instant, _)| at.elapsed() < TIME_EVERY && is_same(on, &now));
+            .is_some_and(|(at, on): &(Instant, _)| at.elapsed() < TIME_EVERY && is_same_connection(on, &now));
         if !is_known {
-            let learned = context.router.step(async |attempt| learn_time(&context, attempt, b"").await).await;
+            let learned =
+                context.router.step(async |attempt| ask_server_time(&context, attempt, b"").await).await;
             asked = learned.is_ok().then(|| (Instant::now(), now));
             if asked.is_some() {
                 // If a server refuses this, differences in limits go unreported.
-                let said =
-                    context.router.step(async |attempt| say_limits(&context, attempt, is_first).await).await;
+                let said = context
+                    .router
+                    .step(async |attempt| publish_limits(&context, attempt, is_first).await)
+                    .await;
                 is_first &= said.is_err();
             }
         }
         // An error here also fails the calls, which report it.
-        let _ = context.router.step(async |attempt| look_again(&context, attempt).await).await;
+        let _ = context.router.step(async |attempt| recheck_keys(&context, attempt).await).await;
         tokio::time::sleep(EVERY).await;
     }
 }
 
 /// Ensures that the time of the servers is known, before a stamp is made. If it is not, asks the server of a key.
-pub async fn know_time(context: &Context, attempt: &Attempt, key: impl FnOnce() -> Vec<u8>) -> Result<()> {
-    if context.times.knows_servers() { Ok(()) } else { learn_time(context, attempt, &key()).await }
+pub async fn ensure_server_time(
+    context: &Context,
+    attempt: &Attempt,
+    key: impl FnOnce() -> Vec<u8>,
+) -> Result<()> {
+    if context.times.knows_server_time() { Ok(()) } else { ask_server_time(context, attempt, &key()).await }
 }
 
 /// Asks the server of a key for its time.
-async fn learn_time(context: &Context, attempt: &Attempt, key: &[u8]) -> Result<()> {
+async fn ask_server_time(context: &Context, attempt: &Attempt, key: &[u8]) -> Result<()> {
     // The first request may have to wait for a connection, which makes its time inaccurate.
     for _ in 0..2 {
         let asked_at = context.times.now();
         let make = |mode| Request::read(mode).command(&[b"TIME"]);
         let replies = context.router.ask(attempt, key, Effect::None, make).await?;
-        context.times.learn(asked_at, replies.first().and_then(millis));
+        context.times.record_server_time(asked_at, replies.first().and_then(millis));
     }
     Ok(())
 }

@@ -9,6 +9,9 @@ const MAX_SESSIONS: usize = 512;
 /// The first number, while the size of sessions is unknown.
 const FIRST: usize = 16;
 
+/// By at most this factor a batch is larger than the one before, whose sessions may have been small.
+const MAX_GROWTH: usize = 4;
+
 pub struct Window(usize);
 
 impl Window {
@@ -31,8 +34,7 @@ impl Window {
     /// Adapts to the size of the last replies.
     pub fn adapt(&mut self, sessions: usize, bytes: usize) {
         let fitting = MAX_BYTES / (bytes / sessions.max(1)).max(1);
-        // The next sessions may be larger.
-        self.0 = fitting.clamp(1, MAX_SESSIONS).min(4 * self.0);
+        self.0 = fitting.clamp(1, MAX_SESSIONS).min(MAX_GROWTH * self.0);
     }
 }
 

@@ -80,7 +80,7 @@ enum Fate {
 struct Call {
     op: Op,
     process: ProcessId,
-    begun_at: Millis,
+    started_at: Millis,
     has_failed: bool,
     /// A server has lost data since the call started.
     is_before_loss: bool,
@@ -122,7 +122,7 @@ impl History {
     pub(super) fn begin(&mut self, op: Op, process: ProcessId, now: Millis) -> CallId {
         let id = self.next;
         self.next += 1;
-        let call = Call { op, process, begun_at: now, has_failed: false, is_before_loss: false, stored: 0 };
+        let call = Call { op, process, started_at: now, has_failed: false, is_before_loss: false, stored: 0 };
         self.calls.insert(id, call);
         for candidate in &mut self.candidates {
             candidate.fates.insert(id, Fate::Waiting);
@@ -333,7 +333,7 @@ impl History {
             fates.insert(id, if call.has_failed { Fate::Waiting } else { Fate::Done(outcome) });
             all.push(Candidate { row, fates });
         };
-        let may_be_live = before.row.as_ref().filter(|row| row.expires > call.begun_at - self.clock_margin);
+        let may_be_live = before.row.as_ref().filter(|row| row.expires > call.started_at - self.clock_margin);
         let may_be_over = before.row.as_ref().is_none_or(|row| self.may_be_over(row, now));
         if let Some(row) = may_be_live {
             let (same, is_named) = (before.row.clone(), !row.may_be_unnamed);

@@ -78,9 +78,9 @@ async fn serve(mut stream: DuplexStream, answer: Rc<Answering>) {
 }
 
 /// Receives the result of one call.
-struct Told(Mutex<Option<oneshot::Sender<Result<Answer>>>>);
+struct CallResult(Mutex<Option<oneshot::Sender<Result<Answer>>>>);
 
-impl Completions for Told {
+impl Completions for CallResult {
     fn complete(&self, done: Vec<(u32, Result<Answer>)>) {
         for (_, answer) in done {
             let _ = self.0.lock().take().unwrap().send(answer);
@@ -88,12 +88,12 @@ impl Completions for Told {
     }
 }
 
-impl Answers for Told {}
+impl Answers for CallResult {}
 
 /// Queues a call, which the worker starts at its next turn.
 fn call(store: &RedisStore, op: Op) -> impl Future<Output = Result<Answer>> + use<> {
     let (sender, receiver) = oneshot::channel();
-    let to: Arc<dyn Answers> = Arc::new(Told(Mutex::new(Some(sender))));
+    let to: Arc<dyn Answers> = Arc::new(CallResult(Mutex::new(Some(sender))));
     store.queue.push(op, Waiter::Ticket { to, ticket: 0 }, store.command_timeout);
     store.wake();
     async { receiver.await.unwrap() }
@@ -259,7 +259,7 @@ fn a_discarded_transaction_is_replaced_by_a_script() {
     let new = || Op::Create(NewSession::new(&plain("a", &ann(), in_millis(60_000))), None);
     run(answer, async |store| {
         assert_eq!(call(store, new()).await, Ok(Answer::Number(1)));
-        assert!(!store.transactions.are_taken());
+        assert!(!store.transactions.are_supported());
     });
     assert_eq!(*done.borrow(), [b""]);
 }
@@ -294,7 +294,7 @@ fn a_create_that_is_refused_leaves_no_session_without_an_entry() {
 /// Otherwise the entry might look old to other processes, which would remove it before the session is the user's.
 #[test]
 fn a_change_of_the_user_uses_the_servers_clock() {
-    let begun: Rc<RefCell<Option<Instant>>> = Rc::default();
+    let started: Rc<RefCell<Option<Instant>>> = Rc::default();
     let version = Rc::new(Cell::new(0));
     let noted = Rc::clone(&version);
     let ahead = SystemClock.now() / 1000 + 900;
@@ -304,7 +304,8 @@ fn a_change_of_the_user_uses_the_servers_clock() {
         b"GET" => record("\"ben\""),
         // Neither the call nor the store learns the time immediately.
         b"TIME"
-            if begun.borrow_mut().get_or_insert_with(Instant::now).elapsed() < Duration::from_millis(30) =>
+            if started.borrow_mut().get_or_insert_with(Instant::now).elapsed()
+                < Duration::from_millis(30) =>
         {
             refusal("LOADING no")
         }
@@ -440,7 +441,7 @@ fn a_store_without_access_to_the_wrapped_keys_names_the_acl_rule_and_asks_once_a
         for second in 1..4 {
             for _ in 0..50 {
                 let error = call(store, Op::Get(id("a"))).await.unwrap_err();
-                let prefix = String::from_utf8(store.names.seal.clone()).unwrap().replace("seal", "");
+                let prefix = String::from_utf8(store.names.wrapped_keys.clone()).unwrap().replace("seal", "");
                 let rule =
                     format!("~{}* +get", prefix.replace('*', "\\*").replace('[', "\\[").replace(']', "\\]"));
                 assert!(error.to_string().contains("NOPERM No permissions to access a key"), "{error}");

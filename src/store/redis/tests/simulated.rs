@@ -53,7 +53,7 @@ fn user(random: &mut Random) -> &'static str {
 }
 
 /// A random command that the store may send.
-fn command(random: &mut Random, keys: &[&str; 3], begun: i64, now: i64) -> Command {
+fn command(random: &mut Random, keys: &[&str; 3], started: i64, now: i64) -> Command {
     let (key, index) = (*random.pick(&[keys[0], keys[0], keys[0], keys[1]]), keys[2]);
     let member = *random.pick(&["a", "b", "c"]);
     let version = *random.pick(&["5", "6", "1800000000000000", "1800000000000001"]);
@@ -77,7 +77,7 @@ fn command(random: &mut Random, keys: &[&str; 3], begun: i64, now: i64) -> Comma
         _ => (created, owner),
     };
     // Far from any other end, because the two clocks may differ by a millisecond.
-    let end = (begun + UNIT * random.pick(&[-1, 300, 5000])).to_string();
+    let end = (started + UNIT * random.pick(&[-1, 300, 5000])).to_string();
     let script = random.below(SCRIPTS.len());
     let (max, sessions) = (*random.pick(&["1", "1", "2"]), keys[0].strip_suffix('a').unwrap());
     let (kind, has_index) = (random.below(20), random.chance(500_000));
@@ -142,12 +142,12 @@ fn the_simulated_server_replies_like_a_real_one() {
             connected.map(Client)
         })
         .expect("the server");
-    let (mut random, mut data, begun) = (Random::new(7), Data::default(), SystemClock.now());
+    let (mut random, mut data, started) = (Random::new(7), Data::default(), SystemClock.now());
     let keys = ["simulated*:sess#a", "simulated*:sess#b", "simulated*:user#\"ann\""];
     let mut answers = std::collections::BTreeMap::new();
     for _ in 0..120_000 {
         let now = SystemClock.now();
-        let command = command(&mut random, &keys, begun, now);
+        let command = command(&mut random, &keys, started, now);
         let (mut real, mut simulated) = (client.ask(&command), data.carry_out(&command, now, 1000));
         if command[0] == b"ZRANDMEMBER" {
             (real, simulated) = (in_order(real), in_order(simulated));

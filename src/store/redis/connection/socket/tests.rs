@@ -77,12 +77,12 @@ impl TlsPeer {
     }
 
     /// Reads until the client has sent `len` bytes.
-    fn hear(&mut self, len: usize) -> Vec<u8> {
-        let mut heard = Vec::new();
-        while heard.len() < len {
+    fn receive(&mut self, len: usize) -> Vec<u8> {
+        let mut received = Vec::new();
+        while received.len() < len {
             let mut some = [0; 64 * 1024];
             match self.connection.reader().read(&mut some) {
-                Ok(len) => heard.extend_from_slice(&some[..len]),
+                Ok(len) => received.extend_from_slice(&some[..len]),
                 Err(error) => {
                     assert_eq!(error.kind(), ErrorKind::WouldBlock);
                     assert!(self.connection.read_tls(&mut self.stream).unwrap() > 0);
@@ -90,7 +90,7 @@ impl TlsPeer {
                 }
             }
         }
-        heard
+        received
     }
 }
 
@@ -203,8 +203,8 @@ fn tls_transfers_more_than_the_systems_buffers_both_ways() {
     assert!(socket.has_sent(start) && !socket.is_flushed());
     assert!(!socket.has_sent(last), "it waits in plain text, and can be left out");
     let server = std::thread::spawn(move || {
-        let heard = peer.hear(SIZE + 4);
-        let encrypted = peer.encrypt(&bulk(&heard));
+        let received = peer.receive(SIZE + 4);
+        let encrypted = peer.encrypt(&bulk(&received));
         peer.stream.write_all(&encrypted).unwrap();
         peer
     });

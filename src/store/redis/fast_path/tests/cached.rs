@@ -56,14 +56,14 @@ impl Scene {
     fn ask(&mut self, session_id: &str) -> u32 {
         assert_eq!(self.cached(session_id), None);
         let ticket = self.harness.get(&id(session_id));
-        assert_eq!(self.hear(1)[0], [&b"GET"[..], format!("sess#{session_id}").as_bytes()]);
+        assert_eq!(self.receive(1)[0], [&b"GET"[..], format!("sess#{session_id}").as_bytes()]);
         ticket
     }
 
     /// Loads a session into the cache.
     fn load(&mut self, session_id: &str, number: usize) {
         let ticket = self.ask(session_id);
-        self.peer.say(&bulk(&record(session_id, number)));
+        self.peer.send(&bulk(&record(session_id, number)));
         assert_eq!(number_of(&self.harness.session(ticket).unwrap().unwrap()), number);
         assert_eq!(self.cached(session_id), Some(number));
     }
@@ -75,10 +75,10 @@ fn a_cached_session_is_returned_until_its_invalidation() {
     scene.load("a", 1);
     scene.load("b", 2);
     assert_eq!((scene.cached("a"), scene.cached("b")), (Some(1), Some(2)));
-    scene.peer.say(&message("a"));
+    scene.peer.send(&message("a"));
     assert_eq!((scene.cached("a"), scene.cached("b")), (None, Some(2)));
     scene.load("a", 3);
-    scene.peer.say(EMPTIED);
+    scene.peer.send(EMPTIED);
     assert_eq!((scene.cached("a"), scene.cached("b")), (None, None));
     let stats = scene.harness.fast_path.cache_stats().unwrap();
     assert_eq!((stats.hits, stats.misses, stats.invalidations, stats.sessions), (6, 3, 3, 0));
@@ -89,7 +89,7 @@ fn an_absent_session_is_not_cached() {
     let mut scene = cached_scene();
     for _ in 0..2 {
         let ticket = scene.ask("a");
-        scene.peer.say(NIL);
+        scene.peer.send(NIL);
         assert_eq!(scene.harness.session(ticket), Ok(None));
     }
 }
@@ -101,12 +101,12 @@ fn a_session_that_changes_during_its_load_is_not_cached() {
     let reply = bulk(&record("a", 1));
     for said in [[&reply[..], &message("a")].concat(), [&message("a"), &reply[..]].concat()] {
         let ticket = scene.ask("a");
-        scene.peer.say(&said);
+        scene.peer.send(&said);
         assert!(scene.harness.session(ticket).unwrap().is_some());
         assert_eq!(scene.cached("a"), None);
     }
     let ticket = scene.ask("a");
-    scene.peer.say(&[&reply[..], EMPTIED].concat());
+    scene.peer.send(&[&reply[..], EMPTIED].concat());
     assert!(scene.harness.session(ticket).unwrap().is_some());
     assert_eq!(scene.cached("a"), None);
 }
@@ -117,7 +117,7 @@ fn a_hit_leaves_the_replies_to_the_next_turn() {
     let mut scene = cached_scene();
     scene.load("a", 1);
     let ticket = scene.ask("b");
-    scene.peer.say(&[&bulk(&record("b", 2))[..], &message("b"), &message("a")].concat());
+    scene.peer.send(&[&bulk(&record("b", 2))[..], &message("b"), &message("a")].concat());
     assert_eq!(scene.cached("a"), None);
     // No poll of the socket reports what was read.
     assert!(scene.harness.fast_path.next_deadline().unwrap() <= Instant::now());
@@ -145,7 +145,7 @@ fn invalidations_behind_large_replies_count() {
     }
     writer.join().unwrap();
     let ticket = scene.ask("d");
-    scene.peer.say(NIL);
+    scene.peer.send(NIL);
     assert_eq!(scene.harness.session(ticket), Ok(None));
     assert_eq!((scene.cached("a"), scene.cached("c")), (None, None));
 }
@@ -157,8 +157,8 @@ fn a_hit_that_finds_the_end_of_the_connection_loses_no_reply() {
     scene.load("a", 1);
     let ann = ann();
     let updated = scene.harness.update(&session("b", &ann));
-    scene.hear(1);
-    scene.peer.say(DONE);
+    scene.receive(1);
+    scene.peer.send(DONE);
     scene.peer.leave();
     thread::sleep(Duration::from_micros(10));
     assert_eq!(scene.harness.cached(&id("a")), None);
@@ -172,17 +172,17 @@ fn invalidations_may_arrive_in_pieces_and_by_thousands() {
     scene.load("a", 1);
     let message = message("a");
     for cut in 1..message.len() {
-        scene.peer.say(&message[..cut]);
+        scene.peer.send(&message[..cut]);
         assert_eq!(scene.cached("a"), Some(1));
-        scene.peer.say(&message[cut..]);
+        scene.peer.send(&message[cut..]);
         assert_eq!(scene.cached("a"), None);
         scene.load("a", 1);
     }
     let mut socket = scene.peer.socket.try_clone().unwrap();
     let many = message.repeat(20_000);
     let writer = thread::spawn(move || socket.write_all(&many).unwrap());
-    let heard = |harness: &Harness| harness.fast_path.cache_stats().unwrap().invalidations;
-    scene.harness.until(|harness| heard(harness) == (message.len() - 1) as u64 + 20_000);
+    let received = |harness: &Harness| harness.fast_path.cache_stats().unwrap().invalidations;
+    scene.harness.until(|harness| received(harness) == (message.len() - 1) as u64 + 20_000);
     writer.join().unwrap();
     scene.load("a", 2);
     let open = scene.harness.fast_path.primaries[0].open.as_ref().unwrap();
@@ -203,21 +203,21 @@ fn an_own_change_empties_the_cache_when_it_starts() {
     for (change, done) in changes {
         scene.load("a", 1);
         // This read is sent before the change, and answered after it has started.
-        scene.peer.say(&message("a"));
+        scene.peer.send(&message("a"));
         let before = scene.ask("a");
         let changed = change(&mut scene.harness, &session("a", &ann));
-        scene.hear(1);
+        scene.receive(1);
         assert_eq!(scene.cached("a"), None);
         let within = scene.ask("a");
-        scene.peer.say(&bulk(&record("a", 1)));
+        scene.peer.send(&bulk(&record("a", 1)));
         assert!(scene.harness.session(before).unwrap().is_some());
         assert_eq!(scene.cached("a"), None);
-        scene.peer.say(&[done, &bulk(&record("a", 2))[..]].concat());
+        scene.peer.send(&[done, &bulk(&record("a", 2))[..]].concat());
         assert_eq!(scene.harness.number(changed), Ok(1));
         assert!(scene.harness.session(within).unwrap().is_some());
         // From here on the session is tracked again.
         scene.load("a", 2);
-        scene.peer.say(&message("a"));
+        scene.peer.send(&message("a"));
     }
 }
 
@@ -226,8 +226,8 @@ fn a_change_that_falls_back_empties_the_cache_too() {
     let mut scene = cached_scene();
     scene.load("a", 1);
     let changed = scene.harness.delete(&id("a"));
-    scene.hear(1);
-    scene.peer.say(b"-LOADING Redis is loading the dataset in memory\r\n");
+    scene.receive(1);
+    scene.peer.send(b"-LOADING Redis is loading the dataset in memory\r\n");
     assert_eq!(scene.harness.number(changed), Ok(1));
     assert_eq!(scene.cached("a"), None);
     let ticket = scene.harness.get(&id("a"));
@@ -243,7 +243,7 @@ fn the_cache_is_emptied_when_its_server_is_lost_or_wrong() {
         scene.load("a", 1);
         if let Some(refusal) = refusal {
             let ticket = scene.ask("b");
-            scene.peer.say(refusal);
+            scene.peer.send(refusal);
             assert_eq!(scene.harness.session(ticket), Ok(None));
         } else {
             scene.peer.leave();
@@ -267,24 +267,24 @@ fn a_hit_needs_a_recent_proof() {
     // A single request without a caller renews a proof that is getting old.
     age(&mut scene, 2);
     assert_eq!((scene.cached("a"), scene.cached("a")), (Some(1), Some(1)));
-    assert_eq!(scene.hear(1)[0], [&b"GET"[..], b"sess#a"]);
-    scene.say(&bulk(&record("a", 1)));
+    assert_eq!(scene.receive(1)[0], [&b"GET"[..], b"sess#a"]);
+    scene.send(&bulk(&record("a", 1)));
     age(&mut scene, 29);
     assert_eq!((scene.cached("a"), scene.harness.fast_path.is_idle()), (Some(1), true));
     // Without a reply the proof is stale, and invalidations prove nothing.
     age(&mut scene, 32);
-    scene.peer.say(&message("b"));
+    scene.peer.send(&message("b"));
     assert_eq!(scene.cached("a"), None);
     // The session is still cached, and the next reply proves that it is current.
     let ticket = scene.ask("b");
-    scene.peer.say(NIL);
+    scene.peer.send(NIL);
     assert_eq!(scene.harness.session(ticket), Ok(None));
     assert_eq!(scene.cached("a"), Some(1));
     // An error proves nothing.
     age(&mut scene, 61);
     let ticket = scene.harness.touch(&id("c"), in_an_hour());
-    scene.hear(1);
-    scene.peer.say(b"-OOM command not allowed\r\n");
+    scene.receive(1);
+    scene.peer.send(b"-OOM command not allowed\r\n");
     assert_eq!(scene.harness.number(ticket), Ok(0));
     assert_eq!(scene.cached("a"), None);
 }
@@ -302,7 +302,7 @@ fn the_cache_is_emptied_after_a_suspension() {
     let ticket = scene.ask("b");
     suspend(&mut scene, Duration::from_millis(500));
     assert_eq!(scene.cached("a"), None);
-    scene.peer.say(&bulk(&record("b", 1)));
+    scene.peer.send(&bulk(&record("b", 1)));
     assert!(scene.harness.session(ticket).unwrap().is_some());
     assert_eq!(scene.cached("b"), None);
 }
@@ -331,9 +331,9 @@ fn a_failed_probe_completes_no_call() {
     let open = scene.harness.fast_path.primaries[0].open.as_mut().unwrap();
     open.proof.age(Duration::from_secs(31));
     assert_eq!(scene.cached("a"), Some(1));
-    scene.hear(1);
+    scene.receive(1);
     let count = scene.harness.count();
-    scene.say(b"-MOVED 1 127.0.0.1:1\r\n");
+    scene.send(b"-MOVED 1 127.0.0.1:1\r\n");
     assert_eq!((scene.harness.count(), scene.cached("a")), (count, None));
     scene.load("a", 1);
     let open = scene.harness.fast_path.primaries[0].open.as_mut().unwrap();
@@ -353,7 +353,7 @@ fn mass_ends_make_the_cache_stale() {
     assert_eq!(scene.cached("a"), None);
     // The invalidation arrives before the next reply.
     let ticket = scene.ask("b");
-    scene.peer.say(&[&message("a"), NIL].concat());
+    scene.peer.send(&[&message("a"), NIL].concat());
     assert_eq!(scene.harness.session(ticket), Ok(None));
     assert_eq!(scene.cached("a"), None);
     scene.load("a", 2);
@@ -367,7 +367,7 @@ fn a_server_without_tracking_turns_the_cache_off() {
     scene.harness.fast_path.cache.as_mut().unwrap().opened(Err("no".into()));
     for _ in 0..2 {
         let ticket = scene.ask("a");
-        scene.peer.say(&bulk(&record("a", 1)));
+        scene.peer.send(&bulk(&record("a", 1)));
         assert!(scene.harness.session(ticket).unwrap().is_some());
     }
     assert_eq!(scene.harness.fast_path.cache_stats().unwrap().off, Some("no".into()));
@@ -394,7 +394,7 @@ fn nothing_is_loaded_during_a_change_that_started_without_a_connection() {
     let peer = Peer::of(&mut harness, 0);
     let mut scene = Scene { harness, peer, fake, store };
     let ticket = scene.ask("b");
-    scene.peer.say(&bulk(&record("b", 1)));
+    scene.peer.send(&bulk(&record("b", 1)));
     assert!(scene.harness.session(ticket).unwrap().is_some());
     assert_eq!(scene.cached("b"), None);
     drop(closed);
@@ -453,17 +453,17 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 fn faults() -> impl Strategy<Value = Vec<Conduct>> {
     let fault = prop_oneof![
         30 => Just(Conduct::Do),
-        1 => Just(Conduct::Say(b"-OOM command not allowed\r\n")),
-        1 => Just(Conduct::Say(b"-READONLY You can't write.\r\n")),
+        1 => Just(Conduct::Answer(b"-OOM command not allowed\r\n")),
+        1 => Just(Conduct::Answer(b"-READONLY You can't write.\r\n")),
         1 => Just(Conduct::End),
         1 => (0..9_usize).prop_map(Conduct::DoAndEnd),
-        1 => Just(Conduct::DoAndBabble),
+        1 => Just(Conduct::DoAndCorrupt),
     ];
     proptest::collection::vec(fault, 0..60)
 }
 
 /// A pending call.
-struct Begun {
+struct StartedCall {
     ticket: u32,
     session: usize,
     /// `None` for a `get`.
@@ -477,7 +477,7 @@ struct Begun {
 struct World<'a> {
     fake: &'a Fake,
     processes: [Harness; 2],
-    under_way: [VecDeque<Begun>; 2],
+    pending: [VecDeque<StartedCall>; 2],
     /// For each session, the index of the last acknowledged state.
     floors: HashMap<usize, usize>,
     hits: usize,
@@ -517,7 +517,7 @@ impl World<'_> {
     }
 
     fn wait(&mut self, process: usize) {
-        let Some(Begun { ticket, session, change, number, floor }) = self.under_way[process].pop_front()
+        let Some(StartedCall { ticket, session, change, number, floor }) = self.pending[process].pop_front()
         else {
             return;
         };
@@ -549,7 +549,7 @@ impl World<'_> {
                     return self.check(session, found.as_ref(), floor, "a hit");
                 }
                 let ticket = self.processes[process].get(&session_id);
-                self.under_way[process].push_back(Begun { ticket, session, change: None, number, floor });
+                self.pending[process].push_back(StartedCall { ticket, session, change: None, number, floor });
             }
             Step::Change { process, session, change } => {
                 let (session_id, floor) = (session.to_string(), self.floor(session));
@@ -563,7 +563,7 @@ impl World<'_> {
                     Change::Delete => harness.delete(&new.id),
                 };
                 let change = Some(change);
-                self.under_way[process].push_back(Begun { ticket, session, change, number, floor });
+                self.pending[process].push_back(StartedCall { ticket, session, change, number, floor });
                 assert_eq!(self.processes[process].cached(&new.id), None, "its own change");
             }
             Step::Submit(process) => self.processes[process].fast_path.submit(),
@@ -594,7 +594,7 @@ impl World<'_> {
         let last = self.history(session).len() - 1;
         // A pending call may have changed it since.
         let is_quiet =
-            self.under_way.iter().flatten().all(|call| call.session != session || call.change.is_none());
+            self.pending.iter().flatten().all(|call| call.session != session || call.change.is_none());
         if is_quiet {
             self.acknowledged(session, last);
         }
@@ -618,13 +618,13 @@ fn run(steps: &[Step], faults: Vec<Conduct>, nodes: usize) -> usize {
     };
     let processes = [open(), open()];
     let mut world =
-        World { fake: &fake, processes, under_way: Default::default(), floors: HashMap::new(), hits: 0 };
+        World { fake: &fake, processes, pending: Default::default(), floors: HashMap::new(), hits: 0 };
     for (number, step) in steps.iter().enumerate() {
         // 0 is the number of no call.
         world.step(number + 1, *step);
     }
     for process in 0..2 {
-        while !world.under_way[process].is_empty() {
+        while !world.pending[process].is_empty() {
             world.wait(process);
         }
         assert!(world.processes[process].fast_path.cache.as_ref().unwrap().is_idle());

@@ -63,10 +63,10 @@ fn each_call_goes_to_the_primary_of_its_slot() {
         let tickets =
             [cluster.harness.touch(&id(&ids[0]), in_an_hour()), cluster.harness.delete(&id(&ids[1]))];
         cluster.harness.fast_path.submit();
-        assert_eq!(cluster.one.hear(1)[0][3], format!("sess#{}", ids[0]).as_bytes());
-        assert_eq!(cluster.other.hear(1)[0][1], format!("sess#{}", ids[1]).as_bytes());
-        cluster.other.say(NIL);
-        cluster.one.say(DONE);
+        assert_eq!(cluster.one.receive(1)[0][3], format!("sess#{}", ids[0]).as_bytes());
+        assert_eq!(cluster.other.receive(1)[0][1], format!("sess#{}", ids[1]).as_bytes());
+        cluster.other.send(NIL);
+        cluster.one.send(DONE);
         assert_eq!(tickets.map(|ticket| cluster.harness.number(ticket)), [Ok(1), Ok(1)]);
     }
     assert!(cluster.fake.log().is_empty());
@@ -78,8 +78,8 @@ fn in_a_cluster_the_worker_creates_the_sessions_of_users() {
     let name = of_half(0);
     let created = cluster.harness.create(&json(&name, None, r#"{"number":1}"#, in_an_hour()));
     cluster.harness.fast_path.submit();
-    assert_eq!(cluster.one.hear(1)[0][..2], [b"SET".to_vec(), format!("sess#{name}").into_bytes()]);
-    cluster.one.say(b"+OK\r\n");
+    assert_eq!(cluster.one.receive(1)[0][..2], [b"SET".to_vec(), format!("sess#{name}").into_bytes()]);
+    cluster.one.send(b"+OK\r\n");
     assert_eq!(cluster.harness.number(created), Ok(1));
     assert!(cluster.fake.log().is_empty());
     let created = cluster.harness.create(&session(&name, &ann()));
@@ -100,8 +100,8 @@ fn a_creation_by_the_worker_waits_only_for_calls_on_its_session() {
     cluster.harness.listen();
     assert!(!cluster.fake.has(&format!("sess#{name}")), "it is to be ended before");
     let answers = |peer: &mut Peer, count| {
-        peer.hear(count);
-        peer.say(&NIL.repeat(count));
+        peer.receive(count);
+        peer.send(&NIL.repeat(count));
     };
     let with_ended = 1 + usize::from(slot_of(b"sess#other") < MIDDLE);
     answers(&mut cluster.one, with_ended);
@@ -126,8 +126,8 @@ fn redirected_and_refused_calls_fall_back() {
         let refused = [cluster.harness.touch(&id(&name), in_an_hour()), cluster.harness.delete(&id(&name))];
         let found = cluster.harness.get(&id(&name));
         cluster.harness.fast_path.submit();
-        cluster.other.hear(3);
-        cluster.other.say(&refusal.repeat(3));
+        cluster.other.receive(3);
+        cluster.other.send(&refusal.repeat(3));
         assert_eq!(refused.map(|ticket| cluster.harness.number(ticket)), [Ok(0), Ok(1)]);
         assert_eq!(cluster.harness.session(found), Ok(None));
         assert_eq!(
@@ -148,18 +148,18 @@ fn calls_on_a_moving_slot_wait_for_earlier_ones() {
     let [name, other] = [0, 1].map(of_half);
     let before = cluster.harness.touch(&id(&name), in_an_hour());
     cluster.harness.fast_path.submit();
-    cluster.one.hear(1);
+    cluster.one.receive(1);
     cluster.route(&[(0, LAST, OTHER)]);
     let after = [cluster.harness.touch(&id(&name), in_an_hour()), cluster.harness.delete(&id(&name))];
     let found = cluster.harness.get(&id(&name));
     // Calls on other slots continue.
     let of_others = cluster.harness.get(&id(&other));
     cluster.harness.fast_path.submit();
-    assert_eq!(cluster.other.hear(1), [[b"GET".to_vec(), format!("sess#{other}").into_bytes()]]);
-    cluster.other.say(NIL);
+    assert_eq!(cluster.other.receive(1), [[b"GET".to_vec(), format!("sess#{other}").into_bytes()]]);
+    cluster.other.send(NIL);
     assert_eq!(cluster.harness.session(of_others), Ok(None));
     assert!(cluster.fake.log().is_empty(), "they wait");
-    cluster.one.say(b":0\r\n");
+    cluster.one.send(b":0\r\n");
     assert_eq!(cluster.harness.number(before), Ok(0));
     assert_eq!(after.map(|ticket| cluster.harness.number(ticket)), [Ok(0), Ok(1)]);
     assert_eq!(cluster.harness.session(found), Ok(None));
@@ -171,8 +171,8 @@ fn calls_on_a_moving_slot_wait_for_earlier_ones() {
     cluster.harness.listen();
     let moved = cluster.harness.touch(&id(&name), in_an_hour());
     cluster.harness.fast_path.submit();
-    cluster.other.hear(1);
-    cluster.other.say(DONE);
+    cluster.other.receive(1);
+    cluster.other.send(DONE);
     assert_eq!(cluster.harness.number(moved), Ok(1));
 }
 
@@ -183,12 +183,12 @@ fn only_the_calls_of_a_lost_node_fall_back() {
     let lost = cluster.harness.touch(&id(&name), in_an_hour());
     let found = cluster.harness.get(&id(&other));
     cluster.harness.fast_path.submit();
-    cluster.one.hear(1);
-    cluster.other.hear(1);
+    cluster.one.receive(1);
+    cluster.other.receive(1);
     let one = cluster.one;
     one.leave();
     assert_eq!(cluster.harness.number(lost), Ok(0));
-    cluster.other.say(NIL);
+    cluster.other.send(NIL);
     assert_eq!(cluster.harness.session(found), Ok(None));
     assert_eq!(cluster.fake.log(), [format!("touch sess#{name}")]);
     assert_eq!(cluster.harness.fast_path.sockets().map(|(node, ..)| node).collect::<Vec<_>>(), [OTHER]);
@@ -199,10 +199,10 @@ fn only_the_calls_of_a_lost_node_fall_back() {
     assert_eq!(cluster.harness.fast_path.primaries.len(), 2, "the one that is gone is forgotten");
     let found = [cluster.harness.get(&id(&name)), cluster.harness.get(&id(&other))];
     cluster.harness.fast_path.submit();
-    next.hear(1);
-    cluster.other.hear(1);
-    next.say(NIL);
-    cluster.other.say(NIL);
+    next.receive(1);
+    cluster.other.receive(1);
+    next.send(NIL);
+    cluster.other.send(NIL);
     assert_eq!(found.map(|ticket| cluster.harness.session(ticket)), [Ok(None), Ok(None)]);
 }
 
@@ -222,7 +222,7 @@ fn a_connection_with_new_keys_ends_the_others() {
     let [name, other] = [0, 1].map(of_half);
     let before = cluster.harness.touch(&id(&name), in_an_hour());
     cluster.harness.fast_path.submit();
-    cluster.one.hear(1);
+    cluster.one.receive(1);
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let connection = RawConnection { socket: Arc::new(socket.into()), tls: None };
@@ -253,14 +253,14 @@ fn the_worker_provides_a_connection_to_each_primary() {
     assert!(all_here(&mut harness), "the second says where it is");
     assert_eq!(fake.log(), [format!("GETDEL sess#{}", ids[1])]);
     harness.until(|harness| harness.connections == 3);
-    let begun = Instant::now();
+    let started = Instant::now();
     loop {
         let count = fake.log().len();
         all_here(&mut harness);
         if fake.log().len() == count {
             break;
         }
-        assert!(begun.elapsed() < Duration::from_secs(20), "they still go by the worker");
+        assert!(started.elapsed() < Duration::from_secs(20), "they still go by the worker");
     }
     harness.until(|harness| harness.fast_path.is_idle());
 }

@@ -19,7 +19,7 @@ pub type Command = Vec<Vec<u8>>;
 pub enum Conduct {
     Do,
     /// Replies with this, and does not run the command.
-    Say(&'static [u8]),
+    Answer(&'static [u8]),
     /// Neither runs nor answers this command or any later one.
     Stall,
     /// Does not run the command, and ends the connection.
@@ -27,7 +27,7 @@ pub enum Conduct {
     /// Runs the command, sends this many bytes of the reply, and ends the connection.
     DoAndEnd(usize),
     /// Runs the command, sends something else, and ends the connection.
-    DoAndBabble,
+    DoAndCorrupt,
 }
 
 /// Decides about a command. The first argument is whether the fast path has sent it.
@@ -218,17 +218,17 @@ fn serve(
             }
             let mut data = data.lock().unwrap();
             if !is_fast {
-                data.log.push(words(&command));
+                data.log.push(summary(&command));
             }
             let answer = data.apply_for(&command, shared, is_tracked);
             (&**shared).write_all(&answer[..part(answer.len())])
         };
         match conduct {
             Conduct::Do => apply(None)?,
-            Conduct::Say(answer) if is_transaction(&command) => {
+            Conduct::Answer(answer) if is_transaction(&command) => {
                 socket.write_all(&answer_to_transaction(answer))?;
             }
-            Conduct::Say(answer) => socket.write_all(answer)?,
+            Conduct::Answer(answer) => socket.write_all(answer)?,
             Conduct::Stall => {
                 // Until the other side is gone.
                 while reader.next(socket).is_ok() {}
@@ -236,7 +236,7 @@ fn serve(
             }
             Conduct::End => return Ok(()),
             Conduct::DoAndEnd(len) => return apply(Some(len)),
-            Conduct::DoAndBabble => {
+            Conduct::DoAndCorrupt => {
                 apply(Some(0))?;
                 return socket.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
             }
@@ -245,7 +245,7 @@ fn serve(
 }
 
 /// A command's name and first key, for the log.
-fn words(command: &Command) -> String {
+fn summary(command: &Command) -> String {
     let name = match script_of(command) {
         None if is_transaction(command) => "create".into(),
         None => String::from_utf8_lossy(&command[0]).into_owned(),

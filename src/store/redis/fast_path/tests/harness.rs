@@ -16,32 +16,32 @@ use crate::store::redis::{Answers, RedisStore, Results, Supply};
 use crate::store::{Answer, Completions, Cursor, Page, SessionStore, Stats, StoredSession};
 
 /// A message from the worker.
-enum Said {
+enum Message {
     Done(Vec<(u32, Result<Answer>)>),
     Supply(Supply),
 }
 
 /// Sends messages to a thread that polls sockets.
-struct Bell(Mutex<(mpsc::Sender<Said>, UnixStream)>);
+struct Waker(Mutex<(mpsc::Sender<Message>, UnixStream)>);
 
-impl Bell {
-    fn say(&self, said: Said) {
-        let mut bell = self.0.lock().unwrap();
+impl Waker {
+    fn send(&self, message: Message) {
+        let mut waker = self.0.lock().unwrap();
         // These fail only if the receiver is gone.
-        let _ = bell.0.send(said);
-        let _ = bell.1.write(b"!");
+        let _ = waker.0.send(message);
+        let _ = waker.1.write(b"!");
     }
 }
 
-impl Completions for Bell {
+impl Completions for Waker {
     fn complete(&self, done: Vec<(u32, Result<Answer>)>) {
-        self.say(Said::Done(done));
+        self.send(Message::Done(done));
     }
 }
 
-impl Answers for Bell {
+impl Answers for Waker {
     fn supply(&self, supply: Supply) {
-        self.say(Said::Supply(supply));
+        self.send(Message::Supply(supply));
     }
 }
 
@@ -56,7 +56,7 @@ struct Recorder {
 }
 
 impl Recorder {
-    fn tell(&mut self, ticket: u32, answer: Result<Answer>) {
+    fn record(&mut self, ticket: u32, answer: Result<Answer>) {
         self.count += 1;
         assert!(self.ends.insert(ticket, answer).is_none(), "a call ended twice");
     }
@@ -64,7 +64,7 @@ impl Recorder {
 
 impl Results for Recorder {
     fn number(&mut self, ticket: u32, number: u64) {
-        self.tell(ticket, Ok(Answer::Number(number)));
+        self.record(ticket, Ok(Answer::Number(number)));
     }
 
     fn session(&mut self, ticket: u32, session: Option<(Expiry, Content<'_>)>) {
@@ -74,18 +74,18 @@ impl Results for Recorder {
             codec::encode(&content, &mut bytes);
             StoredSession::new(id.clone(), expires, &bytes)
         });
-        self.tell(ticket, Ok(Answer::Session(session)));
+        self.record(ticket, Ok(Answer::Session(session)));
     }
 
     fn refused(&mut self, ticket: u32, error: &StoreError) {
-        self.tell(ticket, Err(error.clone()));
+        self.record(ticket, Err(error.clone()));
     }
 }
 
 pub struct Harness {
     pub fast_path: FastPath,
-    said: mpsc::Receiver<Said>,
-    bell: UnixStream,
+    messages: mpsc::Receiver<Message>,
+    waker: UnixStream,
     results: Recorder,
     next: u32,
     /// The number of connections that the worker has made.
@@ -97,22 +97,22 @@ pub struct Harness {
 }
 
 /// A test that waits longer has failed.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 impl Harness {
     /// A fast path that waits for the worker's connection.
     pub fn new(store: Arc<RedisStore>) -> Self {
-        let (sender, said) = mpsc::channel();
-        let (far, bell) = UnixStream::pair().unwrap();
-        for end in [&far, &bell] {
+        let (sender, messages) = mpsc::channel();
+        let (far, waker) = UnixStream::pair().unwrap();
+        for end in [&far, &waker] {
             end.set_nonblocking(true).unwrap();
         }
-        let mut fast_path = FastPath::new(Arc::clone(&store), Arc::new(Bell(Mutex::new((sender, far)))));
+        let mut fast_path = FastPath::new(Arc::clone(&store), Arc::new(Waker(Mutex::new((sender, far)))));
         fast_path.want();
         Self {
             fast_path,
-            said,
-            bell,
+            messages,
+            waker,
             results: Recorder::default(),
             next: 0,
             connections: 0,
@@ -217,9 +217,9 @@ impl Harness {
             events: if room { libc::POLLIN | libc::POLLOUT } else { libc::POLLIN },
             revents: 0,
         };
-        let mut polled = vec![of(self.bell.as_raw_fd(), false)];
+        let mut polled = vec![of(self.waker.as_raw_fd(), false)];
         polled.extend(self.fast_path.sockets().map(|(_, socket, room)| of(socket.as_raw_fd(), room)));
-        let left = deadline.map_or(PATIENCE, |at| at.saturating_duration_since(Instant::now()));
+        let left = deadline.map_or(TIMEOUT, |at| at.saturating_duration_since(Instant::now()));
         // SAFETY: `poll` writes only to the `polled.len()` elements of `polled`.
         unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, left.as_millis() as i32 + 1) };
         self.turn();
@@ -231,16 +231,16 @@ impl Harness {
 
     /// Handles the worker's messages so far.
     pub fn listen(&mut self) {
-        let _ = self.bell.read(&mut [0; 64]);
-        for said in self.said.try_iter() {
-            match said {
-                Said::Done(done) => {
+        let _ = self.waker.read(&mut [0; 64]);
+        for message in self.messages.try_iter() {
+            match message {
+                Message::Done(done) => {
                     self.fast_path.completed(done.iter().map(|(ticket, _)| *ticket));
                     for (ticket, answer) in done {
-                        self.results.tell(ticket, answer);
+                        self.results.record(ticket, answer);
                     }
                 }
-                Said::Supply(supply) => {
+                Message::Supply(supply) => {
                     self.connections += usize::from(matches!(supply, Supply::Connection(_)));
                     if self.takes_supply {
                         self.fast_path.take_supply(supply);
@@ -252,9 +252,9 @@ impl Harness {
     }
 
     pub fn until(&mut self, is_so: impl Fn(&Self) -> bool) {
-        let begun = Instant::now();
+        let started = Instant::now();
         while !is_so(self) {
-            assert!(begun.elapsed() < PATIENCE, "waited in vain");
+            assert!(started.elapsed() < TIMEOUT, "waited in vain");
             self.step();
         }
     }

@@ -27,7 +27,7 @@ enum Call {
 #[derive(Debug, Clone, Copy)]
 enum Step {
     Call(usize, Call),
-    Kick,
+    Submit,
     /// Waits until the oldest call completes.
     Wait,
     WaitForAll,
@@ -45,7 +45,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     ];
     let step = prop_oneof![
         8 => (0..3_usize, call).prop_map(|(session, call)| Step::Call(session, call)),
-        1 => Just(Step::Kick),
+        1 => Just(Step::Submit),
         1 => Just(Step::Wait),
         1 => Just(Step::WaitForAll),
         1 => (0..2_usize).prop_map(Step::MoveSlots),
@@ -57,13 +57,13 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 fn faults() -> impl Strategy<Value = Vec<Conduct>> {
     let fault = prop_oneof![
         12 => Just(Conduct::Do),
-        1 => Just(Conduct::Say(b"-NOSCRIPT No matching script.\r\n")),
-        1 => Just(Conduct::Say(b"-OOM command not allowed\r\n")),
-        1 => Just(Conduct::Say(b"-BUSY Redis is busy running a script.\r\n")),
-        1 => Just(Conduct::Say(b"-READONLY You can't write.\r\n")),
+        1 => Just(Conduct::Answer(b"-NOSCRIPT No matching script.\r\n")),
+        1 => Just(Conduct::Answer(b"-OOM command not allowed\r\n")),
+        1 => Just(Conduct::Answer(b"-BUSY Redis is busy running a script.\r\n")),
+        1 => Just(Conduct::Answer(b"-READONLY You can't write.\r\n")),
         1 => Just(Conduct::End),
         1 => (0..9_usize).prop_map(Conduct::DoAndEnd),
-        1 => Just(Conduct::DoAndBabble),
+        1 => Just(Conduct::DoAndCorrupt),
     ];
     proptest::collection::vec(fault, 0..60)
 }
@@ -107,7 +107,7 @@ fn after(states: &States, call: Call, number: usize, outcome: &Result<Answer>) -
 struct Checker {
     states: HashMap<usize, States>,
     /// The calls whose outcome was not checked yet.
-    under_way: VecDeque<(u32, usize, Call, usize)>,
+    pending: VecDeque<(u32, usize, Call, usize)>,
     ended: usize,
 }
 
@@ -118,7 +118,7 @@ impl Checker {
 
     /// Waits for the oldest call, and checks that changes of a session took effect in order.
     fn wait(&mut self, harness: &mut Harness) {
-        let Some((ticket, session, call, number)) = self.under_way.pop_front() else { return };
+        let Some((ticket, session, call, number)) = self.pending.pop_front() else { return };
         let outcome = harness.end_of(ticket);
         self.ended += 1;
         if matches!(call, Call::Get) {
@@ -127,7 +127,7 @@ impl Checker {
         }
         let mut before = self.states(session).clone();
         // Calls that were sent behind one that fell back may have taken effect before it, and again after it.
-        for &(_, _, later, number) in self.under_way.iter().filter(|later| later.1 == session) {
+        for &(_, _, later, number) in self.pending.iter().filter(|later| later.1 == session) {
             let too_soon: States =
                 before.iter().filter_map(|&state| done(later, number, state)).map(|it| it.1).collect();
             before.extend(too_soon);
@@ -177,21 +177,21 @@ fn run(steps: &[Step], faults: Vec<Conduct>, nodes: usize) {
                     Call::Delete => harness.delete(&id(&session_id)),
                     Call::Get => harness.get(&id(&session_id)),
                 };
-                checker.under_way.push_back((ticket, session, call, number));
+                checker.pending.push_back((ticket, session, call, number));
             }
-            Step::Kick => harness.fast_path.submit(),
+            Step::Submit => harness.fast_path.submit(),
             Step::MoveSlots(half) if nodes > 1 => fake.slots.lock().unwrap().move_half(half),
             Step::MoveSlots(_) => {}
             Step::Wait => checker.wait(&mut harness),
             Step::WaitForAll => {
-                while !checker.under_way.is_empty() {
+                while !checker.pending.is_empty() {
                     checker.wait(&mut harness);
                 }
                 (0..3).for_each(|session| checker.look(&mut harness, session));
             }
         }
     }
-    while !checker.under_way.is_empty() {
+    while !checker.pending.is_empty() {
         checker.wait(&mut harness);
     }
     (0..3).for_each(|session| checker.look(&mut harness, session));

@@ -6,14 +6,14 @@ use crate::error::StoreError;
 use crate::session::{Content, Expiry};
 
 /// Forwards results, and records each in the cache.
-pub struct Ends<'a, R> {
+pub struct CachingResults<'a, R> {
     pub results: &'a mut R,
     pub cache: Option<NearCache>,
     /// Whether the server of this connection sends invalidations.
     pub is_tracked: bool,
 }
 
-impl<R> Ends<'_, R> {
+impl<R> CachingResults<'_, R> {
     fn end(&mut self, ticket: u32) -> bool {
         if let Some(cache) = &mut self.cache {
             cache.end(ticket);
@@ -22,7 +22,7 @@ impl<R> Ends<'_, R> {
     }
 }
 
-impl<R: Results> Results for Ends<'_, R> {
+impl<R: Results> Results for CachingResults<'_, R> {
     fn number(&mut self, ticket: u32, number: u64) {
         if self.end(ticket) {
             self.results.number(ticket, number);
