@@ -65,7 +65,7 @@ pub fn of_refusal(refusal: &[u8]) -> StoreError {
 
 /// The error for a reply that no server should send.
 pub fn unexpected() -> StoreError {
-    StoreError::unavailable("Redis gave an answer that makes no sense here")
+    StoreError::unavailable("Redis sent an unexpected reply")
 }
 
 /// The error for a value that this store has not written.

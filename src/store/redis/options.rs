@@ -234,7 +234,7 @@ impl RedisOptions {
         if self.prefix.contains(MARK) {
             return Err(StoreError::InvalidOption {
                 option: "prefix",
-                expected: format!("a text without {MARK:?}, with which the store marks its end in a key"),
+                expected: format!("a string without {MARK:?}, which ends the prefix in a key"),
                 given: format!("{:?}", self.prefix),
             });
         }

@@ -20,7 +20,7 @@ pub fn read_tracking(replies: &mut Replies) -> Result<(), String> {
             Some(Reply::Error(error)) => {
                 return Err(format!("the server refused {name}: {}", String::from_utf8_lossy(&error)));
             }
-            _ => return Err(format!("the server answered {name} otherwise than Redis")),
+            _ => return Err(format!("the server sent an unexpected reply to {name}")),
         }
     }
     Ok(())

@@ -297,7 +297,7 @@ impl MultiplexedConnection {
                         if matches!(reply, Reply::Push(_)) {
                             self.pushed.notify_one();
                         } else if !self.take(reply.to_owned()) {
-                            return "the server said what nobody asked for".into();
+                            return "the server sent an unexpected reply".into();
                         }
                         taken += len;
                         self.has_read.set(true);

@@ -170,7 +170,7 @@ fn parse_hostname(node: &Reply, asked: &str) -> Option<(Address, String)> {
 /// The primaries in the reply to `CLUSTER SLOTS`.
 fn parse_slots(reply: Option<&Reply>, asked: &str) -> Result<Slots, String> {
     let Some(Reply::Array(ranges)) = reply else {
-        return Err(reply.and_then(error_text).unwrap_or_else(|| "it is no node of a cluster".into()));
+        return Err(reply.and_then(error_text).unwrap_or_else(|| "it is not a node of a cluster".into()));
     };
     let parse = |range: &Reply| {
         let Reply::Array(range) = range else { return None };

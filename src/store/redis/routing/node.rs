@@ -196,7 +196,7 @@ impl Node {
                         }
                         Either::Right(_) => {
                             self.cut_event_loop();
-                            "it is the primary no more".into()
+                            "it is no longer the primary".into()
                         }
                     };
                     self.connections.take();
@@ -249,8 +249,8 @@ impl Node {
             Some(Reply::Array(role)) if role.first() == Some(&Reply::Bytes(b"master".to_vec())) => {
                 Ok(connected)
             }
-            Some(reply) => Err(error_text(reply).unwrap_or_else(|| "it is no primary".into())),
-            None => Err("it is no primary".into()),
+            Some(reply) => Err(error_text(reply).unwrap_or_else(|| "it is not a primary".into())),
+            None => Err("it is not a primary".into()),
         }
     }
 
@@ -274,7 +274,7 @@ impl Node {
         let connecting = network.connector.connect_event_loop(&address, login, first);
         let (connection, replies) = within(network.connector.timeout, connecting).await?;
         if self.generation() != generation || self.connections().is_none() {
-            return Err("it was lost meanwhile".into());
+            return Err("the node was lost before".into());
         }
         *self.event_loop.borrow_mut() = Arc::downgrade(&connection.socket);
         Ok((connection, replies))

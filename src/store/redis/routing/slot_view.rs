@@ -64,7 +64,7 @@ impl SlotView {
             match view.owners.iter().filter(|owner| **owner == NOWHERE).count() {
                 0 => return Ok(Some(view)),
                 lost => {
-                    let reason = format!("no node of the cluster has {lost} of its slots");
+                    let reason = format!("{lost} slots of the cluster have no node");
                     router.back_off(attempt, &mut refusals, reason).await;
                 }
             }

@@ -122,8 +122,10 @@ impl Cipher {
                     }
                 }
             }
-            (Self::Plain, Payload::Encrypted(_)) => Err(StoreError::Corrupt("it is sealed with a secret")),
-            (Self::Encrypted(_), Payload::Plain { .. }) => Err(StoreError::Corrupt("it is not sealed")),
+            (Self::Plain, Payload::Encrypted(_)) => {
+                Err(StoreError::Corrupt("it is encrypted, and the store has no secret"))
+            }
+            (Self::Encrypted(_), Payload::Plain { .. }) => Err(StoreError::Corrupt("it is not encrypted")),
         }
     }
 

@@ -50,7 +50,7 @@ pub async fn publish_limits(context: &Context, attempt: &Attempt, is_first: bool
 }
 
 fn parse(member: &[u8]) -> Result<CommonLimits> {
-    const OTHER: StoreError = StoreError::Corrupt("these are no limits");
+    const OTHER: StoreError = StoreError::Corrupt("invalid limits of another process");
     let text = std::str::from_utf8(member).map_err(|_| OTHER)?;
     let (user, lifetime) = text.split_once(' ').ok_or(OTHER)?;
     match (user.parse(), lifetime.parse()) {

@@ -84,7 +84,7 @@ async fn begin_round(context: &Context, attempt: &Attempt, scan: &mut ScanCursor
     let topology = &context.router.topology;
     topology.known().await;
     if scan.rounds == MAX_ROUNDS {
-        return Err(StoreError::unavailable("slots of the cluster moved all the time while it was scanned"));
+        return Err(StoreError::unavailable("slots kept moving while the cluster was scanned"));
     }
     let view = SlotView::look(&context.router, attempt).await?;
     (scan.nodes, scan.moves) = match (&scan.view, &view) {
