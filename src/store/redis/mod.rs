@@ -317,7 +317,7 @@ impl RedisStore {
         except: Option<&SessionId>,
         done: impl FnOnce(Result<u64>) + Send + 'static,
     ) {
-        let done = self.noting_mass_end(done);
+        let done = self.counting_mass_end(done);
         let (user, except) = (user.to_buf(), except.cloned());
         let deadline = Instant::now() + self.command_timeout;
         let work = async move |context: Rc<Context>| {
@@ -350,7 +350,7 @@ impl RedisStore {
 
     /// Counts the end of sessions that the call did not name. The near caches read this count before the caller gets
     /// its result.
-    fn noting_mass_end<T>(
+    fn counting_mass_end<T>(
         &self,
         done: impl FnOnce(Result<T>) + Send + 'static,
     ) -> impl FnOnce(Result<T>) + Send + 'static {
@@ -391,7 +391,7 @@ impl RedisStore {
     }
 
     pub fn begin_clear(&self, done: impl FnOnce(Result<()>) + Send + 'static) {
-        let done = self.noting_mass_end(done);
+        let done = self.counting_mass_end(done);
         let work = async move |context: Rc<Context>| {
             session::check_keys(&context).await?;
             session::clear(&context).await

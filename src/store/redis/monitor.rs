@@ -72,7 +72,7 @@ impl Monitor {
     }
 
     /// Records why the primaries are unknown.
-    pub fn no_map(&self, reason: &str) {
+    pub fn set_map_problem(&self, reason: &str) {
         self.state.lock().map_problem = Some(reason.into());
     }
 
@@ -169,7 +169,7 @@ mod tests {
         let monitor = Monitor::default();
         let why = |reason: &str| Some(reason.to_owned());
         assert_eq!(seen(&monitor), (ConnectionState::Connecting, None));
-        monitor.no_map("no slots");
+        monitor.set_map_problem("no slots");
         assert_eq!(seen(&monitor), (ConnectionState::Connecting, why("no slots")));
         monitor.set_primaries(vec![1, 2], false);
         monitor.failed(1, "refused".into());

@@ -85,14 +85,14 @@ pub struct Queue {
 /// What a fast path requests from the worker.
 #[derive(Default)]
 pub struct FastPathRequest {
-    wants: Mutex<Wants>,
+    requested: Mutex<Requested>,
     pub wake: Notify,
     is_busy: Mutex<bool>,
     is_idle: Condvar,
 }
 
 #[derive(Default)]
-struct Wants {
+struct Requested {
     /// The fast path that wants connections.
     by: Option<Arc<dyn Answers>>,
     /// The servers to which it has lost its connection.
@@ -102,20 +102,20 @@ struct Wants {
 impl FastPathRequest {
     /// Requests connections for a fast path, or for none.
     pub fn want(&self, by: Option<Arc<dyn Answers>>) {
-        *self.wants.lock() = Wants { by, lost: Vec::new() };
+        *self.requested.lock() = Requested { by, lost: Vec::new() };
         self.wake.notify_one();
     }
 
     /// Requests another connection to a server.
     pub fn lost(&self, node: NodeId) {
-        self.wants.lock().lost.push(node);
+        self.requested.lock().lost.push(node);
         self.wake.notify_one();
     }
 
     /// The fast path that wants connections, and the servers to which it lost one since the last `take`.
     pub fn take(&self) -> (Option<Arc<dyn Answers>>, Vec<NodeId>) {
-        let mut wants = self.wants.lock();
-        (wants.by.clone(), std::mem::take(&mut wants.lost))
+        let mut requested = self.requested.lock();
+        (requested.by.clone(), std::mem::take(&mut requested.lost))
     }
 
     /// Sets whether a fast path that accepts no more calls still has some pending.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 /// A proof is renewed when it is older than its maximum age divided by this.
-const RENEWED_AFTER: u32 = 2;
+const RENEWAL_DIVISOR: u32 = 2;
 
 /// What the replies on a connection prove.
 #[derive(Debug, Default, Clone, Copy)]
@@ -54,7 +54,7 @@ impl Proof {
         if age > max_staleness {
             return Freshness::Stale;
         }
-        let renew_after = max_staleness / RENEWED_AFTER;
+        let renew_after = max_staleness / RENEWAL_DIVISOR;
         let is_old = |at: Instant| now.saturating_duration_since(at) >= renew_after;
         if is_old(asked_at) && self.probed_at.is_none_or(is_old) {
             Freshness::ToBeRenewed

@@ -83,7 +83,7 @@ pub struct MultiplexedConnection {
     cut: Notify,
     is_dead: Cell<bool>,
     /// Whether a `PING` is checking if the server still answers.
-    pub is_doubted: Cell<bool>,
+    pub is_suspect: Cell<bool>,
     last_read_at: Cell<Instant>,
     has_read: Cell<bool>,
     opened_at: Instant,
@@ -101,7 +101,7 @@ impl MultiplexedConnection {
             pushed: Notify::new(),
             cut: Notify::new(),
             is_dead: Cell::new(false),
-            is_doubted: Cell::new(false),
+            is_suspect: Cell::new(false),
             last_read_at: Cell::new(Instant::now()),
             has_read: Cell::new(false),
             opened_at: Instant::now(),

@@ -26,14 +26,14 @@ const SHORT_LIFE: Duration = Duration::from_secs(1);
 
 /// The delay before a connection is replaced.
 #[derive(Default)]
-struct Pace {
+struct ReplacementDelay {
     provided_at: Option<Instant>,
     short_lives: u32,
 }
 
-impl Pace {
+impl ReplacementDelay {
     /// The delay before the next connection, after the last one has ended.
-    fn pause(&mut self) -> Option<Duration> {
+    fn next_delay(&mut self) -> Option<Duration> {
         if self.provided_at.is_none_or(|at| at.elapsed() >= SHORT_LIFE) {
             self.short_lives = 0;
             return None;
@@ -48,7 +48,7 @@ impl Pace {
 }
 
 /// The result of connecting to a server. `None` if the server was retired.
-type Outcome = (NodeId, Option<EventLoopConnection>);
+type ConnectResult = (NodeId, Option<EventLoopConnection>);
 
 /// What a fast path was given.
 #[derive(Default)]
@@ -58,14 +58,14 @@ struct Provided {
     slots: Option<u64>,
     /// The servers to which it has a connection, or to which the worker is connecting.
     nodes: HashSet<NodeId>,
-    paces: HashMap<NodeId, Pace>,
+    delays: HashMap<NodeId, ReplacementDelay>,
 }
 
 /// Provides the fast path with what it wants: a connection to each primary, and the slot map.
 pub async fn provide(context: Rc<Context>, queue: Arc<Queue>) {
     let topology = &context.router.topology;
     let (mut provided, mut keys) = (Provided::default(), KeyWatch::default());
-    let mut connecting: FuturesUnordered<LocalBoxFuture<'_, Outcome>> = FuturesUnordered::new();
+    let mut connecting: FuturesUnordered<LocalBoxFuture<'_, ConnectResult>> = FuturesUnordered::new();
     loop {
         let changed = topology.network.changed.notified();
         if keys.is_outdated(&context) {
@@ -89,11 +89,11 @@ pub async fn provide(context: Rc<Context>, queue: Arc<Queue>) {
                 by.supply(Supply::Slots(topology.slot_ranges().into()));
             }
             let primaries = topology.all_primaries();
-            provided.paces.retain(|id, _| primaries.iter().any(|node| node.id() == *id));
+            provided.delays.retain(|id, _| primaries.iter().any(|node| node.id() == *id));
             for node in primaries {
                 if provided.nodes.insert(node.id()) {
-                    let pause = provided.paces.entry(node.id()).or_default().pause();
-                    connecting.push(Box::pin(connect(&context, node, pause)));
+                    let delay = provided.delays.entry(node.id()).or_default().next_delay();
+                    connecting.push(Box::pin(connect(&context, node, delay)));
                 }
             }
         }
@@ -110,7 +110,7 @@ pub async fn provide(context: Rc<Context>, queue: Arc<Queue>) {
         let Either::Left(((node, connection), _)) = select(connected, woken).await else { continue };
         match (connection, &provided.by) {
             (Some(connection), Some(by)) => {
-                provided.paces.entry(node).or_default().provided();
+                provided.delays.entry(node).or_default().provided();
                 by.supply(Supply::Connection(connection));
             }
             _ => {
@@ -122,9 +122,9 @@ pub async fn provide(context: Rc<Context>, queue: Arc<Queue>) {
 
 /// Connects to a server, with as many attempts as necessary. The worker's own connection reports errors, and serves
 /// the calls until then.
-async fn connect(context: &Context, node: Rc<Node>, pause: Option<Duration>) -> Outcome {
-    if let Some(pause) = pause {
-        sleep(pause).await;
+async fn connect(context: &Context, node: Rc<Node>, delay: Option<Duration>) -> ConnectResult {
+    if let Some(delay) = delay {
+        sleep(delay).await;
     }
     let mut attempts = 0;
     while context.router.topology.connections_of(&node).await.is_some() {
@@ -170,19 +170,19 @@ mod tests {
 
     #[test]
     fn short_lived_connections_are_replaced_with_backoff() {
-        let mut pace = Pace::default();
-        assert_eq!(pace.pause(), None);
-        let pauses: Vec<_> = (0..8)
+        let mut delay = ReplacementDelay::default();
+        assert_eq!(delay.next_delay(), None);
+        let delays: Vec<_> = (0..8)
             .map(|_| {
-                pace.provided();
-                pace.pause().unwrap()
+                delay.provided();
+                delay.next_delay().unwrap()
             })
             .collect();
-        assert!(pauses[0] <= Duration::from_millis(50), "{pauses:?}");
-        assert!(pauses[7] >= SHORT_LIFE, "{pauses:?}");
-        pace.provided_at = pace.provided_at.and_then(|at| at.checked_sub(SHORT_LIFE));
-        assert_eq!(pace.pause(), None);
-        pace.provided();
-        assert!(pace.pause().unwrap() <= Duration::from_millis(50));
+        assert!(delays[0] <= Duration::from_millis(50), "{delays:?}");
+        assert!(delays[7] >= SHORT_LIFE, "{delays:?}");
+        delay.provided_at = delay.provided_at.and_then(|at| at.checked_sub(SHORT_LIFE));
+        assert_eq!(delay.next_delay(), None);
+        delay.provided();
+        assert!(delay.next_delay().unwrap() <= Duration::from_millis(50));
     }
 }

@@ -16,9 +16,9 @@ use super::topology::Topology;
 use super::{parse_address, within};
 
 /// How often to ask for the slot map while some slots have no reachable node.
-const ASK_AGAIN: Duration = Duration::from_millis(250);
+const RETRY_INTERVAL: Duration = Duration::from_millis(250);
 /// How often to ask otherwise: new nodes and removed nodes do not announce themselves.
-const ASK_ANYWAY: Duration = Duration::from_secs(60);
+const REFRESH_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The minimum time between two requests for the slot map, however many redirects ask for one.
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
@@ -39,7 +39,7 @@ pub async fn follow(topology: Rc<Topology>) {
                 topology.apply_slot_map(map.epoch, &map.slots);
             }
             Err(reason) => {
-                topology.network.connector.monitor.no_map(&reason);
+                topology.network.connector.monitor.set_map_problem(&reason);
                 *topology.last_error.borrow_mut() = reason.into();
                 attempts += 1;
                 sleep(backoff(attempts, topology.network.connector.system.chance())).await;
@@ -48,9 +48,9 @@ pub async fn follow(topology: Rc<Topology>) {
         }
         if topology.is_whole() {
             sleep(MIN_INTERVAL).await;
-            let _ = timeout(ASK_ANYWAY, topology.network.outdated.notified()).await;
+            let _ = timeout(REFRESH_INTERVAL, topology.network.outdated.notified()).await;
         } else {
-            sleep(ASK_AGAIN).await;
+            sleep(RETRY_INTERVAL).await;
         }
     }
 }

@@ -85,9 +85,9 @@ pub struct Node {
     /// address then.
     event_loop: RefCell<Weak<Socket>>,
     last_error: RefCell<Rc<str>>,
-    is_gone: Cell<bool>,
+    is_retired: Cell<bool>,
     kept_until: Cell<Option<Instant>>,
-    gone: Notify,
+    retired: Notify,
 }
 
 impl Node {
@@ -99,9 +99,9 @@ impl Node {
             generation: Cell::new(0),
             event_loop: RefCell::default(),
             last_error: RefCell::new("no connection yet".into()),
-            is_gone: Cell::new(false),
+            is_retired: Cell::new(false),
             kept_until: Cell::new(None),
-            gone: Notify::new(),
+            retired: Notify::new(),
         })
     }
 
@@ -138,8 +138,8 @@ impl Node {
         }
     }
 
-    pub fn is_gone(&self) -> bool {
-        self.is_gone.get()
+    pub fn is_retired(&self) -> bool {
+        self.is_retired.get()
     }
 
     /// Keeps the node for a while: another server has just redirected to it.
@@ -152,8 +152,8 @@ impl Node {
     }
 
     pub fn retire(&self) {
-        self.is_gone.set(true);
-        self.gone.notify_one();
+        self.is_retired.set(true);
+        self.retired.notify_one();
         self.cut_event_loop();
         if let Some(connections) = self.connections.take() {
             connections.cut();
@@ -163,12 +163,12 @@ impl Node {
     /// Connects, and connects again after each connection ends, until the node is retired.
     pub async fn reconnect_loop(self: Rc<Self>, network: Rc<Network>) {
         let mut attempts = 0;
-        while !self.is_gone.get() {
+        while !self.is_retired.get() {
             match self.connect(&network).await {
                 Ok((mut connected, mut reader)) => {
                     attempts = 0;
                     self.generation.set(self.generation.get() + 1);
-                    if self.is_gone.get() {
+                    if self.is_retired.get() {
                         return;
                     }
                     let writes = Rc::clone(&connected.connection);
@@ -212,7 +212,7 @@ impl Node {
             }
             network.outdated.notify_one();
             let rested =
-                timeout(backoff(attempts, network.connector.system.chance()), self.gone.notified()).await;
+                timeout(backoff(attempts, network.connector.system.chance()), self.retired.notified()).await;
             attempts += 1;
             if rested.is_ok() {
                 break;

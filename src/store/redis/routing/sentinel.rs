@@ -126,11 +126,11 @@ impl Sentinels {
             return;
         }
         self.asked.borrow_mut().push(Sentinel { address: address.clone(), id: None, named: None });
-        spawn_local(Rc::clone(self).keep_asking(address.clone(), login.clone()));
+        spawn_local(Rc::clone(self).follow_sentinel(address.clone(), login.clone()));
     }
 
     /// Follows one sentinel, and reconnects whenever the connection ends, while the sentinel is needed.
-    async fn keep_asking(self: Rc<Self>, address: Address, login: Login) {
+    async fn follow_sentinel(self: Rc<Self>, address: Address, login: Login) {
         let (mut attempts, mut subscribes) = (0, true);
         while !self.is_closed.get() && self.is_needed(&address) {
             let reason = self.ask_one(&address, &login, &mut attempts, &mut subscribes).await;
@@ -164,7 +164,7 @@ impl Sentinels {
             *subscribes = false;
             return reason;
         }
-        while !self.is_closed.get() && !self.is_double(address) {
+        while !self.is_closed.get() && !self.is_duplicate(address) {
             match self.ask_for_all(&connection, address).await {
                 Ok((primary, others, id)) => {
                     *attempts = 0;
@@ -238,7 +238,7 @@ impl Sentinels {
         let asked = self.asked.borrow();
         let named: Vec<_> = asked.iter().filter_map(|sentinel| sentinel.named.as_ref()).collect();
         let mut known = self.primary.borrow_mut();
-        if is_believed(known.as_ref(), &primary, &named) {
+        if is_accepted(known.as_ref(), &primary, &named) {
             *known = Some(primary);
         }
         self.answers.set(self.answers.get() + 1);
@@ -267,11 +267,11 @@ impl Sentinels {
     /// Whether to stay connected to a sentinel: it was given as an option, or another sentinel names it.
     fn is_needed(&self, address: &Address) -> bool {
         let is_named = self.others.borrow().iter().any(|(named, _)| named == address);
-        self.is_given(address) || is_named && !self.is_double(address)
+        self.is_given(address) || is_named && !self.is_duplicate(address)
     }
 
     /// Whether the store also follows this sentinel under another address, which was given as an option.
-    fn is_double(&self, address: &Address) -> bool {
+    fn is_duplicate(&self, address: &Address) -> bool {
         let asked = self.asked.borrow();
         let id = asked.iter().find(|sentinel| sentinel.address == *address).and_then(|own| own.id.as_ref());
         let is_same =
@@ -283,7 +283,7 @@ impl Sentinels {
 /// Whether to accept the primary that a sentinel names. A later failover counts immediately. Otherwise a majority of
 /// the connected sentinels must name the same primary. One of them may be cut off from the others, or all may have
 /// been set up again.
-fn is_believed(known: Option<&Primary>, new: &Primary, named: &[&Primary]) -> bool {
+fn is_accepted(known: Option<&Primary>, new: &Primary, named: &[&Primary]) -> bool {
     let Some(known) = known else { return true };
     let supporters = named.iter().filter(|other| other.address == new.address).count();
     new.epoch > known.epoch || new.address != known.address && 2 * supporters > named.len()
@@ -324,16 +324,16 @@ mod tests {
     #[test]
     fn an_earlier_failover_needs_a_majority_of_sentinels() {
         let (old, new) = (primary(1, 4), primary(2, 5));
-        assert!(is_believed(None, &old, &[&old]));
-        assert!(is_believed(Some(&old), &new, &[&old, &old, &new]));
+        assert!(is_accepted(None, &old, &[&old]));
+        assert!(is_accepted(Some(&old), &new, &[&old, &old, &new]));
         // A sentinel that is cut off from the others still names the old primary.
-        assert!(!is_believed(Some(&new), &old, &[&old, &new, &new]));
-        assert!(!is_believed(Some(&new), &old, &[&old, &new]));
+        assert!(!is_accepted(Some(&new), &old, &[&old, &new, &new]));
+        assert!(!is_accepted(Some(&new), &old, &[&old, &new]));
         // All sentinels were set up again, and count failovers from 0.
         let afresh = primary(3, 0);
-        assert!(!is_believed(Some(&new), &afresh, &[&afresh, &new, &new]));
-        assert!(is_believed(Some(&new), &afresh, &[&afresh, &afresh, &new]));
-        assert!(is_believed(Some(&new), &afresh, &[&afresh]));
+        assert!(!is_accepted(Some(&new), &afresh, &[&afresh, &new, &new]));
+        assert!(is_accepted(Some(&new), &afresh, &[&afresh, &afresh, &new]));
+        assert!(is_accepted(Some(&new), &afresh, &[&afresh]));
     }
 
     #[test]

@@ -19,7 +19,7 @@ const NOWHERE: u16 = u16::MAX;
 
 /// One line of `CLUSTER NODES`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Line {
+struct NodeLine {
     id: String,
     host: String,
     port: u16,
@@ -72,7 +72,7 @@ impl SlotView {
     }
 
     async fn ask(router: &Router, attempt: &Attempt) -> Result<Self> {
-        let mut asked: Vec<(Rc<Node>, Vec<Line>)> = Vec::new();
+        let mut asked: Vec<(Rc<Node>, Vec<NodeLine>)> = Vec::new();
         let mut to_ask = router.topology.all_primaries();
         loop {
             let answers = join_all(to_ask.into_iter().map(async |node| {
@@ -98,7 +98,10 @@ impl SlotView {
 
     /// Combines the reports of nodes. Each node's report about itself takes precedence. Also returns the nodes that
     /// hold slots but were not asked yet.
-    fn of(asked: &[(Rc<Node>, Vec<Line>)], node_at: impl Fn(&str, u16) -> Rc<Node>) -> (Self, Vec<Rc<Node>>) {
+    fn of(
+        asked: &[(Rc<Node>, Vec<NodeLine>)],
+        node_at: impl Fn(&str, u16) -> Rc<Node>,
+    ) -> (Self, Vec<Rc<Node>>) {
         let mut view = Self { holders: Vec::new(), owners: vec![NOWHERE; SLOTS], moving: BTreeMap::new() };
         for (node, lines) in asked {
             if let Some(own) = lines.iter().find(|line| line.is_own && line.is_primary) {
@@ -138,13 +141,13 @@ impl SlotView {
         self.holders.iter().position(|holder| holder.id == id).map(|at| at as u16)
     }
 
-    fn add(&mut self, line: &Line, node: Rc<Node>) -> u16 {
+    fn add(&mut self, line: &NodeLine, node: Rc<Node>) -> u16 {
         self.holders.push(Holder { id: line.id.clone(), epoch: line.epoch, node });
         (self.holders.len() - 1) as u16
     }
 
     /// Records the slots that a line claims. If two nodes claim a slot, the one with the higher epoch wins.
-    fn take(&mut self, line: &Line, node: impl FnOnce() -> Rc<Node>) {
+    fn take(&mut self, line: &NodeLine, node: impl FnOnce() -> Rc<Node>) {
         if line.slots.is_empty() && line.moving.is_empty() && !line.is_own {
             return;
         }
@@ -226,14 +229,14 @@ impl SlotView {
     }
 }
 
-fn parse_lines(reply: &Reply) -> Vec<Line> {
+fn parse_lines(reply: &Reply) -> Vec<NodeLine> {
     let Reply::Bytes(text) = reply else { return Vec::new() };
     String::from_utf8_lossy(text).lines().filter_map(parse_line).collect()
 }
 
 /// Parses the line of one node: `‹id› ‹host›:‹port›@‹port›,‹hostname› ‹flags› ‹primary› ‹ping› ‹pong› ‹epoch› ‹state›
 /// ‹slot› …`.
-fn parse_line(line: &str) -> Option<Line> {
+fn parse_line(line: &str) -> Option<NodeLine> {
     let mut fields = line.split(' ');
     let (id, address, flags) = (fields.next()?, fields.next()?, fields.next()?);
     let epoch = fields.nth(3)?.parse().ok()?;
@@ -252,7 +255,7 @@ fn parse_line(line: &str) -> Option<Line> {
             slots.push((first.parse().ok()?, last.parse().ok()?));
         }
     }
-    Some(Line {
+    Some(NodeLine {
         id: id.into(),
         host: host.into(),
         port: port.parse().ok()?,
@@ -294,7 +297,7 @@ mod tests {
     fn a_line_lists_owned_and_moving_slots() {
         let line =
             parse_line("id ::1:7000@17000,host myself,master - 0 1 12 connected 0-5 9 [7->-x] [8-<-y]");
-        let expected = Line {
+        let expected = NodeLine {
             id: "id".into(),
             host: "::1".into(),
             port: 7000,

@@ -16,7 +16,7 @@ use super::sentinel::Sentinels;
 use super::within;
 
 /// How long a server has to answer a `PING` on a suspect connection.
-const SIGN_OF_LIFE: Duration = Duration::from_millis(250);
+const PROBE_TIMEOUT: Duration = Duration::from_millis(250);
 
 pub struct Topology {
     pub network: Rc<Network>,
@@ -123,7 +123,7 @@ impl Topology {
     pub async fn connections_of(&self, node: &Node) -> Option<NodeConnections> {
         loop {
             let changed = self.network.changed.notified();
-            if node.is_gone() {
+            if node.is_retired() {
                 return None;
             }
             if let Some(connections) = node.connections() {
@@ -201,8 +201,8 @@ impl Topology {
             for connection in [writes, reads] {
                 if !connection.is_idle() {
                     connection.cut_if_late(timeout);
-                } else if !connection.is_doubted.replace(true) {
-                    spawn_local(cut_unless_alive(connection, SIGN_OF_LIFE.min(timeout / 2)));
+                } else if !connection.is_suspect.replace(true) {
+                    spawn_local(cut_unless_alive(connection, PROBE_TIMEOUT.min(timeout / 2)));
                 }
             }
         }
@@ -321,5 +321,5 @@ async fn cut_unless_alive(connection: Rc<MultiplexedConnection>, limit: Duration
     if within(limit, ask(&connection, ping)).await.is_err() {
         connection.cut();
     }
-    connection.is_doubted.set(false);
+    connection.is_suspect.set(false);
 }

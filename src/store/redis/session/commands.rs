@@ -185,7 +185,7 @@ impl Change {
         let (created, lifetime) = (created.map(created_field), times.lifetime_of_stamp().map(number));
         let all: [&[u8]; 5] = [&now, &self.head, &self.tail, &user, &self.until];
         let mut args: SmallVec<[&[u8]; 7]> = SmallVec::from_slice(&all);
-        push_given(&mut args, [created.as_deref(), lifetime.as_deref()]);
+        push_optional(&mut args, [created.as_deref(), lifetime.as_deref()]);
         request.script(&UPDATE, &self.key, &args)
     }
 
@@ -262,12 +262,12 @@ pub fn touch_request(
     let lifetime = times.lifetime_of_stamp().map(number);
     let all: [&[u8]; 4] = [&now, &field, &until, &enough];
     let mut args: SmallVec<[&[u8]; 6]> = SmallVec::from_slice(&all);
-    push_given(&mut args, [lifetime.as_deref(), prolonged]);
+    push_optional(&mut args, [lifetime.as_deref(), prolonged]);
     request.script(&TOUCH, key, &args)
 }
 
 /// Appends optional arguments. A missing one before a given one is an empty string.
-fn push_given<'a, const MAX: usize>(args: &mut SmallVec<[&'a [u8]; MAX]>, last: [Option<&'a [u8]>; 2])
+fn push_optional<'a, const MAX: usize>(args: &mut SmallVec<[&'a [u8]; MAX]>, last: [Option<&'a [u8]>; 2])
 where
     [&'a [u8]; MAX]: smallvec::Array<Item = &'a [u8]>,
 {

@@ -113,13 +113,13 @@ async fn live_ids(context: &Context, attempt: &Attempt, keys: &[Vec<u8>]) -> Res
     let last = text(if cipher.is_plain() { record::USER_AT as i64 - 1 } else { -1 });
     let mut ids = Vec::new();
     let (mut rest, mut window) = (keys, Window::new());
-    while let Some(some) = window.take(&mut rest) {
+    while let Some(batch) = window.take(&mut rest) {
         let mut bytes = 0;
-        let heads = join_all(some.iter().map(async |key| {
+        let heads = join_all(batch.iter().map(async |key| {
             let make = |mode| Request::read(mode).command(&[b"GETRANGE", key, b"0", &last]);
             context.router.ask(attempt, key, Effect::None, make).await
         }));
-        for (key, head) in some.iter().zip(heads.await) {
+        for (key, head) in batch.iter().zip(heads.await) {
             let head = head?;
             // A session that cannot be read is skipped.
             let Some(Reply::Bytes(head)) = head.first() else { continue };
@@ -135,7 +135,7 @@ async fn live_ids(context: &Context, attempt: &Attempt, keys: &[Vec<u8>]) -> Res
                 ids.extend(id);
             }
         }
-        window.adapt(some.len(), bytes);
+        window.adapt(batch.len(), bytes);
     }
     Ok(ids)
 }
@@ -186,13 +186,13 @@ async fn read_some(
     let cipher = cipher(context, attempt).await?;
     while !scan.unread.is_empty() && !page.is_full() {
         let count = scan.unread.len().min(scan.window.size()).min(page.room());
-        let some = scan.unread.split_off(scan.unread.len() - count);
-        let values = join_all(some.iter().map(async |key| {
+        let batch = scan.unread.split_off(scan.unread.len() - count);
+        let values = join_all(batch.iter().map(async |key| {
             let get = |mode| Request::read(mode).command(&[b"GET", key]);
             context.router.get_one(attempt, key, Effect::None, get).await
         }));
         let mut bytes = 0;
-        for (key, value) in some.iter().zip(values.await) {
+        for (key, value) in batch.iter().zip(values.await) {
             let Reply::Bytes(value) = unless_foreign(value, Reply::Nil)? else { continue };
             bytes += value.len();
             // An encrypted store ignores plaintext sessions from before it had a secret.
@@ -228,8 +228,8 @@ pub async fn size(context: &Context) -> Result<u64> {
 async fn count_live(context: &Context, attempt: &Attempt, keys: &[Vec<u8>]) -> Result<u64> {
     let (now, last) = (context.times.now(), text(record::USER_AT as i64 - 1));
     let mut live = 0;
-    for some in keys.chunks(BATCH_SIZE) {
-        let heads = join_all(some.iter().map(async |key| {
+    for batch in keys.chunks(BATCH_SIZE) {
+        let heads = join_all(batch.iter().map(async |key| {
             let make = |mode| Request::read(mode).command(&[b"GETRANGE", key, b"0", &last]);
             context.router.ask(attempt, key, Effect::None, make).await
         }));
@@ -267,8 +267,8 @@ pub async fn clear(context: &Context) -> Result<()> {
 async fn remove(context: &Context, attempt: &Attempt, keys: &[Vec<u8>]) -> Result<()> {
     // At this time every session has expired.
     let end_of_time = text(i64::MAX);
-    for some in keys.chunks(BATCH_SIZE) {
-        let removed = join_all(some.iter().map(async |key| {
+    for batch in keys.chunks(BATCH_SIZE) {
+        let removed = join_all(batch.iter().map(async |key| {
             let args: [&[u8]; 1] = [&end_of_time];
             let removed = context.router.run_script(attempt, Effect::Main, &END_EXPIRED, key, &args).await;
             if removed == Ok(Reply::Number(0)) {
@@ -291,9 +291,9 @@ pub async fn clear_indexes(context: &Context, may_have_changed: &mut bool) -> Re
         .changing_step(may_have_changed, async |attempt| next_page(context, attempt, &mut indexes).await)
         .await?
     {
-        for some in keys.chunks(INDEX_BATCH) {
+        for batch in keys.chunks(INDEX_BATCH) {
             let clear = async |attempt: &Attempt| {
-                let cleared = join_all(some.iter().map(|index| clear_index(context, attempt, index))).await;
+                let cleared = join_all(batch.iter().map(|index| clear_index(context, attempt, index))).await;
                 cleared.into_iter().collect::<Result<()>>()
             };
             context.router.changing_step(may_have_changed, clear).await?;
@@ -306,13 +306,13 @@ async fn clear_index(context: &Context, attempt: &Attempt, index: &[u8]) -> Resu
     let Some(owner) = Owner::of(index, &context.names.users) else { return Ok(()) };
     let mut old = unless_foreign(entries(context, attempt, index).await, Vec::new())?;
     old.retain(|(_, version)| is_old(context, *version));
-    for some in old.chunks(BATCH_SIZE) {
-        let named = look_up(context, attempt, some, &owner).await?;
+    for batch in old.chunks(BATCH_SIZE) {
+        let named = look_up(context, attempt, batch, &owner).await?;
         let is_there = |named: &EntryState| matches!(named, EntryState::Live(_) | EntryState::Expired(_));
-        let left = some.iter().zip(&named).filter(|(_, named)| is_there(named));
+        let left = batch.iter().zip(&named).filter(|(_, named)| is_there(named));
         let keys: Vec<_> = left.map(|((member, _), _)| context.names.session(member)).collect();
         remove(context, attempt, &keys).await?;
-        forget_all(context, attempt, index, some).await;
+        forget_all(context, attempt, index, batch).await;
     }
     Ok(())
 }

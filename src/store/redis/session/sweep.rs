@@ -92,8 +92,8 @@ async fn sweep_sample(context: &Context, until: Instant, renew: impl AsyncFn() -
             context.router.step(async |attempt| next_page(context, attempt, &mut cursor).await).await?;
         // The next sweep starts from the beginning.
         let Some(indexes) = page else { return Ok(checked.removed) };
-        for some in indexes.chunks(INDEXES) {
-            for found in join_all(some.iter().map(|index| sample_index(context, index))).await {
+        for batch in indexes.chunks(INDEXES) {
+            for found in join_all(batch.iter().map(|index| sample_index(context, index))).await {
                 checked.add(found?);
             }
         }

@@ -88,14 +88,14 @@ pub async fn get_by_user(
     let now = context.times.now();
     let (mut found, mut stale) = (Vec::new(), Vec::new());
     let (mut rest, mut window) = (&entries[..], Window::new());
-    while let Some(some) = window.take(&mut rest) {
+    while let Some(batch) = window.take(&mut rest) {
         let mut bytes = 0;
-        let keys = some.iter().map(|(member, _)| context.names.session(member));
+        let keys = batch.iter().map(|(member, _)| context.names.session(member));
         let values = join_all(keys.map(async |key| {
             let get = |mode| Request::read(mode).command(&[b"GET", &key]);
             context.router.get_one(attempt, &key, Effect::None, get).await
         }));
-        for ((member, score), value) in some.iter().zip(values.await) {
+        for ((member, score), value) in batch.iter().zip(values.await) {
             let value = unless_foreign(value, Reply::Nil)?;
             bytes += if let Reply::Bytes(value) = &value { value.len() } else { 0 };
             let record = match &value {
@@ -115,7 +115,7 @@ pub async fn get_by_user(
                 found.push((record.created, session.with_creation(Some(created))));
             }
         }
-        window.adapt(some.len(), bytes);
+        window.adapt(batch.len(), bytes);
     }
     remove_stale(context, attempt, &index, &stale).await;
     found.sort_by_key(|(created, _)| *created);
@@ -137,8 +137,8 @@ pub async fn delete_by_user(
     entries.retain(|(member, _)| Some(member) != except.as_ref());
     let (now, to_match) = (text(context.times.now()), user.to_match());
     let (mut live, mut failed) = (0, None);
-    for some in entries.chunks(BATCH_SIZE) {
-        let ends = join_all(some.iter().map(async |(member, _)| {
+    for batch in entries.chunks(BATCH_SIZE) {
+        let ends = join_all(batch.iter().map(async |(member, _)| {
             let args: [&[u8]; 2] = [&now, &to_match];
             let key = context.names.session(member);
             let ended = context.router.run_script(attempt, Effect::Main, &END_OF_USER, &key, &args).await;
@@ -148,7 +148,7 @@ pub async fn delete_by_user(
             unless_foreign(ended, NOT_OWNED)
         }));
         let (mut own, mut stale) = (Vec::new(), Vec::new());
-        for (entry, end) in some.iter().zip(ends.await) {
+        for (entry, end) in batch.iter().zip(ends.await) {
             match end {
                 Ok(Reply::Bytes(created)) => {
                     live += 1;
@@ -244,8 +244,8 @@ async fn live_others(
     if entries.len() <= max {
         return Ok(others);
     }
-    for some in entries.chunks(BATCH_SIZE) {
-        for (entry, named) in some.iter().zip(look_up(context, attempt, some, &Owner::Is(user)).await?) {
+    for batch in entries.chunks(BATCH_SIZE) {
+        for (entry, named) in batch.iter().zip(look_up(context, attempt, batch, &Owner::Is(user)).await?) {
             match named {
                 EntryState::Live(created) if entry.0 != member => others.push((created, entry.clone())),
                 EntryState::Live(_) | EntryState::Expired(_) => {}
@@ -342,10 +342,10 @@ pub async fn forget_all(
     entries: &[(Vec<u8>, Stamp)],
 ) -> u64 {
     let mut forgotten = 0;
-    for some in entries.chunks(BATCH_SIZE) {
-        let scores: Vec<_> = some.iter().map(|(_, score)| text(*score as i64)).collect();
+    for batch in entries.chunks(BATCH_SIZE) {
+        let scores: Vec<_> = batch.iter().map(|(_, score)| text(*score as i64)).collect();
         let args: Vec<&[u8]> =
-            some.iter().zip(&scores).flat_map(|((member, _), score)| [&member[..], &score[..]]).collect();
+            batch.iter().zip(&scores).flat_map(|((member, _), score)| [&member[..], &score[..]]).collect();
         match context.router.run_script(attempt, Effect::None, &FORGET, index, &args).await {
             Ok(Reply::Number(number)) => forgotten += u64::try_from(number).unwrap_or(0),
             _ => return forgotten,

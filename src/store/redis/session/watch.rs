@@ -13,10 +13,10 @@ use super::limits_differ::publish_limits;
 use crate::clock::Millis;
 use crate::error::Result;
 
-const EVERY: Duration = Duration::from_secs(1);
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Within this time, clocks drift apart by a few milliseconds.
-const TIME_EVERY: Duration = Duration::from_secs(60);
+const TIME_INTERVAL: Duration = Duration::from_secs(60);
 
 /// After each reconnect and once a minute, asks a server for its time and publishes this store's limits. Checks the
 /// wrapped keys every second.
@@ -24,9 +24,9 @@ pub async fn watch(context: Rc<Context>) {
     let (mut asked, mut is_first) = (None, true);
     loop {
         let now = key_connection(&context);
-        let is_known = asked
-            .as_ref()
-            .is_some_and(|(at, on): &(Instant, _)| at.elapsed() < TIME_EVERY && is_same_connection(on, &now));
+        let is_known = asked.as_ref().is_some_and(|(at, on): &(Instant, _)| {
+            at.elapsed() < TIME_INTERVAL && is_same_connection(on, &now)
+        });
         if !is_known {
             let learned =
                 context.router.step(async |attempt| ask_server_time(&context, attempt, b"").await).await;
@@ -42,7 +42,7 @@ pub async fn watch(context: Rc<Context>) {
         }
         // An error here also fails the calls, which report it.
         let _ = context.router.step(async |attempt| recheck_keys(&context, attempt).await).await;
-        tokio::time::sleep(EVERY).await;
+        tokio::time::sleep(CHECK_INTERVAL).await;
     }
 }
 

@@ -12,7 +12,7 @@ use super::clients;
 use super::network::{HOST, PORT, host_of};
 use super::process::Process;
 use super::server::ServerId;
-use super::world::{Topology, World};
+use super::world::{Deployment, World};
 use crate::clock::Millis;
 use crate::store::redis::{Address, Login, RedisOptions, Servers};
 
@@ -139,14 +139,14 @@ fn judge(world: &World) {
 fn options(world: &World) -> RedisOptions {
     let address = |server: ServerId| Address { host: host_of(server), port: PORT };
     let login = Login::default();
-    let servers = match world.config.topology {
-        Topology::Single => Servers::Single { address: Address { host: HOST.into(), port: PORT }, login },
-        Topology::Sentinel => Servers::Sentinel {
+    let servers = match world.config.deployment {
+        Deployment::Single => Servers::Single { address: Address { host: HOST.into(), port: PORT }, login },
+        Deployment::Sentinel => Servers::Sentinel {
             sentinels: (2..5).map(|server| (address(server), Login::default())).collect(),
             master: "main".into(),
             login,
         },
-        Topology::Cluster => Servers::Cluster { seeds: vec![address(0), address(4)], login },
+        Deployment::Cluster => Servers::Cluster { seeds: vec![address(0), address(4)], login },
     };
     RedisOptions {
         command_timeout: Duration::from_millis(world.config.command_timeout),
@@ -268,7 +268,7 @@ fn act(world: &Rc<World>, fault: usize) {
             start(world);
         }
         (17, _, Some(process)) => kill(world, &process),
-        (18, ..) if world.config.topology == Topology::Single => {
+        (18, ..) if world.config.deployment == Deployment::Single => {
             world.note("a server only reads", &[server, millis as usize]);
             world.servers[server].is_readonly.set(true);
             world.later(millis, move |world| world.servers[server].is_readonly.set(false));
@@ -352,7 +352,7 @@ fn fail_over(world: &Rc<World>, old: ServerId) {
     drop_others(world, new.id);
     old.follow(&new);
     // The old server may have received commands as a primary.
-    if world.config.topology == Topology::Cluster || world.chance(700_000) {
+    if world.config.deployment == Deployment::Cluster || world.chance(700_000) {
         old.drop_connections(world);
     }
     world.lose();
@@ -370,7 +370,7 @@ fn announce(world: &Rc<World>, first: &[ServerId]) {
 
 /// Moves a range of slots to another node of a cluster, key by key.
 fn move_slots(world: &Rc<World>) {
-    if world.config.topology != Topology::Cluster || !world.moving.borrow().is_empty() {
+    if world.config.deployment != Deployment::Cluster || !world.moving.borrow().is_empty() {
         return;
     }
     let range = world.below(world.owners.borrow().len());

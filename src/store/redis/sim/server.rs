@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 use super::data::{self, Command, Data, Entry, error};
 use super::network::{Connection, End, PORT, host_of};
 use super::scripts;
-use super::world::{Topology, World};
+use super::world::{Deployment, World};
 use crate::clock::Clock;
 use crate::store::redis::resp::{Reply, SLOTS};
 
@@ -240,13 +240,13 @@ impl Server {
             [b"SENTINEL", rest @ ..] if self.is_sentinel => {
                 return Some(self.answer_as_sentinel(world, rest));
             }
-            [b"CLUSTER", b"SLOTS"] if world.config.topology == Topology::Cluster => {
+            [b"CLUSTER", b"SLOTS"] if world.config.deployment == Deployment::Cluster => {
                 return Some(self.slots());
             }
-            [b"CLUSTER", b"INFO"] if world.config.topology == Topology::Cluster => {
+            [b"CLUSTER", b"INFO"] if world.config.deployment == Deployment::Cluster => {
                 return Some(text(&format!("cluster_current_epoch:{}\r\n", self.view.borrow().epoch())));
             }
-            [b"CLUSTER", b"NODES"] if world.config.topology == Topology::Cluster => {
+            [b"CLUSTER", b"NODES"] if world.config.deployment == Deployment::Cluster => {
                 return Some(self.nodes(world));
             }
             [b"ASKING"] => {
@@ -309,7 +309,7 @@ impl Server {
 
     /// The redirect of a cluster node for a key that it does not own.
     fn redirect(&self, world: &World, command: &Command, is_asking: bool) -> Option<Reply> {
-        if world.config.topology != Topology::Cluster {
+        if world.config.deployment != Deployment::Cluster {
             return None;
         }
         let key = data::key_of(command)?;

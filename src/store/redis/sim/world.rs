@@ -22,7 +22,7 @@ use crate::store::redis::resp::{Reply, SLOTS, slot_of};
 use crate::store::simulation::Random;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Topology {
+pub(super) enum Deployment {
     Single,
     /// A primary, its replica and sentinels.
     Sentinel,
@@ -35,7 +35,7 @@ pub(super) enum Topology {
 pub(super) struct Config {
     #[allow(dead_code, reason = "the trace shows it")]
     pub seed: u64,
-    pub topology: Topology,
+    pub deployment: Deployment,
     pub sessions: usize,
     pub users: usize,
     pub processes: usize,
@@ -79,8 +79,12 @@ pub(super) const CALLS: usize = 9;
 
 impl Config {
     pub(super) fn new(seed: u64, random: &mut Random) -> Self {
-        let topology =
-            *random.pick(&[Topology::Single, Topology::Single, Topology::Sentinel, Topology::Cluster]);
+        let deployment = *random.pick(&[
+            Deployment::Single,
+            Deployment::Single,
+            Deployment::Sentinel,
+            Deployment::Cluster,
+        ]);
         let low = *random.pick(&[0, 0, 1, 5]);
         let latency = (low, low + *random.pick(&[0, 1, 10, 60]));
         let is_loyal = random.chance(300_000);
@@ -104,7 +108,7 @@ impl Config {
         let command_timeout = latency.1 * 10 + random.pick(&[100, 400, 2000]);
         Self {
             seed,
-            topology,
+            deployment,
             sessions: random.between(1, 4) as usize,
             users: random.between(1, 2) as usize,
             processes: *random.pick(&[1, 2, 2, 3]),
@@ -194,26 +198,26 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(config: Config, random: Random, keeps_trace: bool) -> Rc<Self> {
-        let owners: Vec<ServerId> = match config.topology {
-            Topology::Single | Topology::Sentinel => vec![0],
-            Topology::Cluster => vec![0, 1, 2, 0, 1, 2],
+        let owners: Vec<ServerId> = match config.deployment {
+            Deployment::Single | Deployment::Sentinel => vec![0],
+            Deployment::Cluster => vec![0, 1, 2, 0, 1, 2],
         };
-        let count = match config.topology {
-            Topology::Single => 1,
-            Topology::Sentinel => 5,
-            Topology::Cluster => 6,
+        let count = match config.deployment {
+            Deployment::Single => 1,
+            Deployment::Sentinel => 5,
+            Deployment::Cluster => 6,
         };
-        let is_sentinel = |id| config.topology == Topology::Sentinel && id >= 2;
+        let is_sentinel = |id| config.deployment == Deployment::Sentinel && id >= 2;
         let epochs: Vec<u64> =
             (0..count).map(|id| if owners.contains(&id) { id as u64 + 1 } else { 0 }).collect();
         let view = View { owners: owners.clone(), epochs: epochs.clone() };
         let servers: Vec<_> = (0..count).map(|id| Server::new(id, is_sentinel(id), view.clone())).collect();
-        match config.topology {
-            Topology::Single => {}
-            Topology::Sentinel => servers[1].replica_of.set(Some(0)),
-            Topology::Cluster => (3..6).for_each(|id| servers[id].replica_of.set(Some(id - 3))),
+        match config.deployment {
+            Deployment::Single => {}
+            Deployment::Sentinel => servers[1].replica_of.set(Some(0)),
+            Deployment::Cluster => (3..6).for_each(|id| servers[id].replica_of.set(Some(id - 3))),
         }
-        let is_cluster = config.topology == Topology::Cluster;
+        let is_cluster = config.deployment == Deployment::Cluster;
         let histories = (0..config.sessions).map(|_| History::new(is_cluster, config.clock_margin)).collect();
         Rc::new(Self {
             random: RefCell::new(random),
@@ -319,8 +323,8 @@ impl World {
 
     /// The range of slots of a key.
     pub(super) fn range_of(&self, key: &[u8]) -> usize {
-        match self.config.topology {
-            Topology::Cluster => usize::from(slot_of(key)) * self.owners.borrow().len() / SLOTS,
+        match self.config.deployment {
+            Deployment::Cluster => usize::from(slot_of(key)) * self.owners.borrow().len() / SLOTS,
             _ => 0,
         }
     }
