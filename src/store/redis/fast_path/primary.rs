@@ -17,16 +17,16 @@ use crate::session::SessionId;
 /// never sent.
 const MAX_UNSENT: usize = 256 * 1024;
 
-/// How many pending calls are searched for one on the same session. If there are more, any of them may be.
+/// How many pending calls are searched for one on the same session. If there are more, one is assumed.
 const MAX_SEARCHED: usize = 1024;
 
 /// How many of the last calls are searched for a `get` to share.
 const MAX_SHARED_SEARCHED: usize = 16;
 
-/// How many calls may share a request, because one turn completes all of them.
+/// The maximum number of calls that share a request. One turn completes all of them.
 const MAX_SHARING: usize = 128;
 
-/// How much later a call may start than the one whose request it shares. They share the deadline too.
+/// How much later a call may start than the call whose request it shares. Both have the deadline of the earlier one.
 const SHARED_WITHIN: Duration = Duration::from_millis(10);
 
 /// A call, and the calls that share its request.

@@ -54,9 +54,9 @@ use crate::error::{Result, StoreError};
 use crate::session::{Expiry, SessionId, UserKey};
 use crate::store::StoredSession;
 
-/// For how long an entry without a session may belong to a pending creation, by the servers' clock ([`is_old`]). A
-/// creation on a single server may lower the version by its deadline, just before a change of the user, which has a
-/// deadline too.
+/// For how long an entry without a session may belong to a pending call, by the servers' clock ([`is_old`]). On a
+/// single server, a creation may lower the version of an entry by as much as its deadline. A change of the user that
+/// has set the version may take as long again.
 pub const GRACE: Duration = Duration::from_secs(120);
 
 /// How many sessions are requested together.
