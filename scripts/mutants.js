@@ -309,11 +309,11 @@ const MUTANTS = [
     name: "create-without-stamp",
     kind: "review",
     what: "A creation that is sent again takes its own session for another's.",
-    file: `${REDIS}/session/single.rs`,
+    file: `${REDIS}/session/create.rs`,
     edits: [
       [
-        "let may_be_stored = stored == Stored::Perhaps || is_repeated;",
-        "let may_be_stored = (stored == Stored::Perhaps || is_repeated) && !MUTANT;",
+        "let may_be_stored = || stored == Stored::Perhaps || attempt.is_repeated();",
+        "let may_be_stored = || (stored == Stored::Perhaps || attempt.is_repeated()) && !MUTANT;",
       ],
     ],
   },
@@ -366,20 +366,23 @@ const MUTANTS = [
     isRare: true,
     what: "A session is created again before its entry has a new version.",
     file: `${REDIS}/session/commands.rs`,
-    edits: [["if reentry == Reentry::Renew {", "if reentry == Reentry::Renew && !MUTANT {"]],
+    edits: [["if existing == ExistingEntry::Renew {", "if existing == ExistingEntry::Renew && !MUTANT {"]],
   },
   {
     name: "entry-not-again",
     kind: "code",
     isRare: true,
     what: "A creation that was sent again leaves the session without the entry that was removed in between.",
-    file: `${REDIS}/session/single.rs`,
+    file: `${REDIS}/session/create.rs`,
     edits: [
-      ["if attempt.is_repeated() && is_apart {", "if attempt.is_repeated() && is_apart && !MUTANT {"],
+      [
+        "if attempt.is_repeated() && index_is_elsewhere {",
+        "if attempt.is_repeated() && index_is_elsewhere && !MUTANT {",
+      ],
       ["let version = if attempt.is_repeated() {", "let version = if attempt.is_repeated() && !MUTANT {"],
       [
-        "let is_first = stored == Stored::Untried && !is_repeated;",
-        "let is_first = MUTANT || stored == Stored::Untried && !is_repeated;",
+        "let is_first = stored == Stored::Untried && !attempt.is_repeated();",
+        "let is_first = MUTANT || stored == Stored::Untried && !attempt.is_repeated();",
       ],
     ],
   },
@@ -417,8 +420,8 @@ const MUTANTS = [
     file: `${REDIS}/routing/router.rs`,
     edits: [
       [
-        "Ok(Err(error)) => Err(attempt.in_part(error)),",
-        "Ok(Err(error)) => Err(if MUTANT { error } else { attempt.in_part(error) }),",
+        "Ok(Err(error)) => Err(attempt.with_outcome(error)),",
+        "Ok(Err(error)) => Err(if MUTANT { error } else { attempt.with_outcome(error) }),",
       ],
     ],
   },

@@ -21,7 +21,7 @@ use crate::error::{Result, StoreError};
 use crate::scratch::with_buffer;
 use crate::session::{Content, Expiry, SessionId};
 use crate::store::RedisStore;
-use crate::store::redis::{AT_ONCE, Answers, CacheStats, FastPath, Hit, NodeId, Results, Supply};
+use crate::store::redis::{Answers, CacheStats, FastPath, Hit, MAX_COMPLETIONS, NodeId, Results, Supply};
 
 /// A fast path and what drives it. The handles of the event loop keep it until its last call has ended.
 pub(super) struct FastPathDriver {
@@ -353,7 +353,7 @@ struct CompletionBuffer {
 }
 
 impl CompletionBuffer {
-    const LEN: usize = 2 * AT_ONCE;
+    const LEN: usize = 2 * MAX_COMPLETIONS;
 
     fn new(env: sys::napi_env, settle: &Function<'_, SettleArgs, ()>) -> Result<Self> {
         let (mut data, mut buffer, mut array) = (ptr::null_mut(), ptr::null_mut(), ptr::null_mut());

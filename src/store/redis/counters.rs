@@ -1,4 +1,4 @@
-//! What a store counts for `stats`.
+//! The counters behind `stats`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,10 +16,11 @@ pub struct Counters {
     pub created: AtomicU64,
     pub expired: AtomicU64,
     pub evicted: AtomicU64,
-    /// How often the worker has ended sessions that the call did not name: those of a user, those over a limit, or all.
+    /// How often the worker has ended sessions that the call did not name: all sessions, those of a user, or those
+    /// over a limit.
     pub mass_ends: AtomicU64,
     pub last_sweep: Mutex<Option<Sweep>>,
-    /// Why the last background sweep failed, if it did.
+    /// The error of the last background sweep, if it failed.
     pub sweep_error: Mutex<Option<String>>,
     pub events: Arc<Bus>,
 }
@@ -29,13 +30,13 @@ impl Counters {
         counter.fetch_add(number, Ordering::Relaxed);
     }
 
-    /// Notes that a session was deleted by its id. `user` finds out whose it was.
+    /// Records that a session was deleted by its id. `user` finds its user.
     pub fn deleted(&self, id: &SessionId, user: impl FnOnce() -> Option<UserKeyBuf>) {
         let deleted = || Event::Ended { reason: Reason::Deleted, id: id.clone(), user: user() };
         self.events.publish(ENDS, deleted);
     }
 
-    /// Notes that a session has ended as its user had too many.
+    /// Records that a session ended because its user had too many.
     pub fn replaced(&self) {
         Self::add(&self.evicted, 1);
         self.events.publish_unnamed(Reason::Replaced, 1);

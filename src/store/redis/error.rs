@@ -1,34 +1,34 @@
-//! What servers refuse, and what else goes wrong, as errors of the store.
+//! Maps errors of the servers to errors of the store.
 
 use super::resp::Reply;
 use crate::error::{Result, StoreError};
 
-/// What a server says, in its words, but for those in which it repeats what it was asked: ids are secrets.
-pub fn in_words(error: &[u8]) -> String {
+/// The server's error message, without the arguments that the server repeats: ids are secrets.
+pub fn message(error: &[u8]) -> String {
     const LONGEST: usize = 200;
     let (code, details) = parts(error);
     let details = details.split(", with args beginning with").next().unwrap_or_default();
-    let words: String = details.chars().take(LONGEST).collect();
-    format!("Redis says {code} {words}").trim_end().to_owned()
+    let text: String = details.chars().take(LONGEST).collect();
+    format!("Redis says {code} {text}").trim_end().to_owned()
 }
 
-/// The code by which a server says why it refuses.
+/// The error code, such as `OOM`.
 pub fn code(error: &[u8]) -> &str {
     parts(error).0
 }
 
-/// The code of an error and what follows it. A transaction that the server refuses as a whole has its reason behind
-/// `EXECABORT`. Redis 6.2 has one code for all that a script is refused, and puts the
-/// refusal behind the places of it: `ERR Error running script (call to f_…): @user_script:9: @user_script: 9: -OOM …`.
+/// Splits an error into its code and its message. If a server refuses a whole transaction, the reason follows
+/// `EXECABORT`. Redis 6.2 reports every error of a script with the code `ERR`, and puts the reason at the end: `ERR
+/// Error running script (call to f_…): @user_script:9: @user_script: 9: -OOM …`.
 fn parts(error: &[u8]) -> (&str, &str) {
-    // It may repeat bytes of a request. What follows those is of no use.
+    // The server may repeat bytes of a request. The text after invalid UTF-8 is ignored.
     let text = error.utf8_chunks().next().map_or("", |chunk| chunk.valid());
     let (code, details) = text.split_once(' ').unwrap_or((text, ""));
     let in_script = || {
         let (_, refusal) = details.strip_prefix("Error running script ")?.rsplit_once("@user_script:")?;
         let (_, refusal) = refusal.split_once(": ")?;
-        let (code, words) = refusal.strip_prefix('-').unwrap_or(refusal).split_once(' ')?;
-        code.bytes().all(|byte| byte.is_ascii_uppercase()).then_some((code, words))
+        let (code, text) = refusal.strip_prefix('-').unwrap_or(refusal).split_once(' ')?;
+        code.bytes().all(|byte| byte.is_ascii_uppercase()).then_some((code, text))
     };
     let of_transaction = || details.strip_prefix("Transaction discarded because of: ")?.split_once(' ');
     let reason = match code {
@@ -39,39 +39,40 @@ fn parts(error: &[u8]) -> (&str, &str) {
     reason.unwrap_or((code, details))
 }
 
-/// Whether a server may do later what it refuses with this code; it has done nothing of it.
-pub fn passes(code: &str) -> bool {
+/// Whether the error is transient: the server has done nothing, and may accept the same command later.
+pub fn is_transient(code: &str) -> bool {
     matches!(code, "LOADING" | "CLUSTERDOWN" | "TRYAGAIN" | "MASTERDOWN" | "NOREPLICAS" | "BUSY")
 }
 
 /// # Errors
-/// If the answer is an error.
+/// If the reply is an error.
 pub fn check(reply: &Reply) -> Result<()> {
     if let Reply::Error(refusal) = reply { Err(of_refusal(refusal)) } else { Ok(()) }
 }
 
-/// The error for a refusal of a server.
+/// The error of the store for an error reply.
 pub fn of_refusal(refusal: &[u8]) -> StoreError {
     match code(refusal) {
-        // In a cluster these are followed.
+        // In a cluster the router follows these.
         "MOVED" | "ASK" | "CROSSSLOT" => StoreError::unavailable(
             "this server is a node of a cluster: use the option cluster, with the URLs of some nodes",
         ),
-        "OOM" => StoreError::Full(in_words(refusal).into()),
+        "OOM" => StoreError::Full(message(refusal).into()),
         "WRONGTYPE" => FOREIGN,
-        _ => StoreError::unavailable(in_words(refusal)),
+        _ => StoreError::unavailable(message(refusal)),
     }
 }
 
-/// The error for an answer that no server should give.
+/// The error for a reply that no server should send.
 pub fn unexpected() -> StoreError {
-    StoreError::unavailable("Redis gave an answer that makes no sense here")
+    StoreError::unavailable("Redis sent an unexpected reply")
 }
 
-/// The error for a value that the store has not written.
+/// The error for a value that this store has not written.
 pub const FOREIGN: StoreError = StoreError::Corrupt("its key has a value that this store has not written");
 
-/// What is of another type than the store's is another app's, and is not to keep a call from all the others.
+/// Replaces the error for a foreign value by `otherwise`: a key of another app must not fail the call for all other
+/// keys.
 pub fn unless_foreign<T>(outcome: Result<T>, otherwise: T) -> Result<T> {
     match outcome {
         Err(StoreError::Corrupt(_)) => Ok(otherwise),
@@ -89,8 +90,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_is_known_by_its_code_in_a_script_of_any_version_too() {
-        for (line, code_of_it, words) in [
+    fn error_codes_are_found_in_script_errors_of_any_version() {
+        for (line, code_of_it, text) in [
             ("READONLY You can't write.", "READONLY", "Redis says READONLY You can't write."),
             (
                 "OOM full. script: 75d9, on @user_script:9.",
@@ -116,7 +117,7 @@ mod tests {
             ("EXECABORT Transaction discarded because of: OOM not now.", "OOM", "Redis says OOM not now."),
         ] {
             let error = line.as_bytes();
-            assert_eq!((code(error), &in_words(error)[..]), (code_of_it, words));
+            assert_eq!((code(error), &message(error)[..]), (code_of_it, text));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Whether the servers serve.
+//! Health checks of the servers.
 
 use std::rc::Rc;
 
@@ -9,10 +9,11 @@ use super::routing::{Attempt, Node, Refusals};
 use super::session::{Context, cipher};
 use crate::error::{Result, StoreError};
 
-/// Asks every primary whether it is one, until all have said so, and makes sure that the store has the keys of the sessions.
+/// Asks every server whether it is a primary, and waits until all are. Also checks that the store has the keys of its
+/// encryption.
 ///
 /// # Errors
-/// Why one of them does not serve, or why the store refuses all calls.
+/// Why a server does not accept commands, or why the store refuses all calls.
 pub async fn ping(context: &Context, attempt: &Attempt) -> Result<()> {
     let topology = &context.router.topology;
     topology.known().await;
@@ -26,16 +27,16 @@ async fn ping_node(context: &Context, attempt: &Attempt, node: Rc<Node>) -> Resu
     loop {
         let ping = |mode| Request::read(mode).command(&[b"PING"]);
         if router.ask_node(attempt, &node, ping).await?.is_none() {
-            // It is known no more: another one has its slots.
+            // The node has left the topology, and another one has its slots.
             return Ok(());
         }
         let role = |mode| Request::read(mode).command(&[b"ROLE"]);
         match router.ask_node(attempt, &node, role).await {
             Ok(Some(Reply::Array(role))) if role.first() == Some(&Reply::Bytes(b"slave".to_vec())) => {
                 let reason = format!("{} is a replica, and no primary", node.address());
-                router.pause(attempt, &mut refusals, reason).await;
+                router.back_off(attempt, &mut refusals, reason).await;
             }
-            // The user may not ask for it.
+            // The user may not call `ROLE`.
             Ok(_) | Err(StoreError::Unavailable { .. }) => return Ok(()),
             Err(error) => return Err(error),
         }

@@ -1,10 +1,10 @@
-//! Where the worker reports that another process has other limits, for the JavaScript thread of the store.
+//! Carries a difference in limits from the worker to the store's JavaScript thread.
 
 use parking_lot::Mutex;
 
 use crate::store::LimitsDiffer;
 
-/// Keeps what the worker finds until there is a listener, and gives it once.
+/// Keeps the difference until there is a listener, and reports it once.
 #[derive(Default)]
 pub struct LimitsReport {
     found: Mutex<Found>,
@@ -19,7 +19,7 @@ struct Found {
 }
 
 impl LimitsReport {
-    /// Calls the listener once, also where others were found before.
+    /// Calls the listener once. If a difference is known already, calls it immediately.
     pub fn listen(&self, listener: impl FnOnce(LimitsDiffer) + Send + 'static) {
         let mut found = self.found.lock();
         match found.differ.take() {

@@ -1,14 +1,14 @@
-//! Sessions in Redis or Valkey: one server, one that sentinels watch, or a cluster.
+//! Sessions in Redis or Valkey: a single server, a primary that sentinels watch, or a cluster.
 //!
-//! A session is a string that the server ends itself at the session's expiry, and what must happen in one step happens
-//! in a script there. An index names the sessions of a user. It may name more than there are, and never fewer (see
-//! `session::user_index`), so that it may be on another node of a cluster than they are.
+//! A session is a string key, and the server expires it. Changes that must be atomic run as Lua scripts. Each user
+//! has an index that names the user's sessions. The index is a superset of the live sessions, so it may be on another
+//! node of a cluster (see `session::user_index`).
 //!
-//! All stores of a process share one thread, on which their connections are (see `runtime`). A store's worker runs there:
-//! the calls of one turn of JavaScript go to the server together, and their results come back together.
+//! All stores of a process share one thread, which owns their connections (see `runtime`). Each store has a worker on
+//! that thread. The worker sends the calls of one JavaScript turn together, and reports their results together.
 //!
-//! Each layer uses those before it, and never the other way round:
-//! `resp`, `monitor`, `connection`, `routing`, `session`, `health`, `queue`, `cache`, `worker`, this module, `fast_path`.
+//! A module uses only those before it in this list: `resp`, `monitor`, `connection`, `routing`, `session`, `health`,
+//! `queue`, `cache`, `worker`, this module, `fast_path`.
 
 mod cache;
 mod connection;
@@ -63,7 +63,7 @@ pub use self::cache::CacheStats;
 pub use self::queue::{Answers, Results, Supply};
 pub use self::routing::NodeId;
 pub use crate::keyring::Secret;
-pub use fast_path::{AT_ONCE, FastPath, Hit};
+pub use fast_path::{FastPath, Hit, MAX_COMPLETIONS};
 pub use fault::Fault;
 pub use monitor::{ConnectionState, Connections};
 pub use options::{
@@ -73,7 +73,7 @@ pub use options::{
 #[cfg(fuzzing)]
 pub use resp::check_replies;
 
-/// A store in Redis. Calls that were begun end, even if the store is let go of meanwhile.
+/// A store in Redis. Calls that have started complete, even if the store is dropped before.
 pub struct RedisStore {
     queue: Arc<Queue>,
     counters: Arc<Counters>,
@@ -93,10 +93,10 @@ pub struct RedisStore {
 }
 
 impl RedisStore {
-    /// Opens a store, which connects in the background: calls wait for that, each until its deadline.
+    /// Opens a store. It connects in the background, and calls wait for the connection until their deadlines.
     ///
     /// # Errors
-    /// `InvalidOption`; `Unavailable` if the system has no thread for it.
+    /// `InvalidOption`. `Unavailable` if the system cannot start the thread.
     pub fn open(options: &RedisOptions) -> Result<Arc<Self>> {
         Self::start(options, Times::new(Arc::new(SystemClock), None))
     }
@@ -105,8 +105,8 @@ impl RedisStore {
         self.times.lifetime
     }
 
-    /// Opens it with a clock of its own, which the servers do not know: they keep each session for the time given, and
-    /// `clean` removes what has expired.
+    /// Opens a store with its own clock, which the servers do not share. The servers keep each session for
+    /// `kept_for`, and `clean` removes the expired ones.
     ///
     /// # Errors
     /// As for [`RedisStore::open`].
@@ -120,7 +120,8 @@ impl RedisStore {
         Ok(store)
     }
 
-    /// Makes a store, and what begins to serve it where local tasks may be spawned.
+    /// Creates a store, and the closure that starts its worker. The closure must run where local tasks can be
+    /// spawned.
     fn prepare(
         options: &RedisOptions,
         mut times: Times,
@@ -129,12 +130,12 @@ impl RedisStore {
         times.lifetime = Lifetime::new(options.max_lifetime);
         let window = Arc::new(ReplyWindow::default());
         let tls = options.uses_tls().then(|| Tls::new(&options.tls)).transpose()?;
-        // Of one server alone: no server may lead a client to a socket of its machine.
+        // Only for a single server: a node or a sentinel must not direct clients to a socket of their own machine.
         let socket_path = match &options.servers {
             Servers::Single { address, .. } => address.socket_path().map(Into::into),
             Servers::Cluster { .. } | Servers::Sentinel { .. } => None,
         };
-        // Of two that follow each other the second has to be answered in time too.
+        // If a second batch of writes waits behind the first one, it must also get its answer before the deadline.
         let replication = (options.wait_replicas > 0)
             .then_some(Replication { replicas: options.wait_replicas, timeout: options.command_timeout / 2 });
         let (queue, counters) = (Arc::new(Queue::default()), Arc::new(Counters::default()));
@@ -177,7 +178,7 @@ impl RedisStore {
         Ok((store, serve))
     }
 
-    /// Calls the listener once if another process of the prefix has said other limits before.
+    /// Calls the listener once, if another process with this prefix has set other limits.
     pub fn on_limits_differ(&self, listener: impl FnOnce(LimitsDiffer) + Send + 'static) {
         self.limits_report.listen(listener);
     }
@@ -186,32 +187,32 @@ impl RedisStore {
         self.max_session_bytes
     }
 
-    /// Why the last background sweep failed, if it did.
+    /// The error of the last background sweep, if it failed.
     pub fn sweep_error(&self) -> Option<String> {
         self.counters.sweep_error.lock().clone()
     }
 
-    /// Where it publishes what happens.
+    /// The bus for the events of this store.
     pub fn events(&self) -> &Bus {
         &self.counters.events
     }
 
-    /// The connections to the servers, as the worker has them.
+    /// The worker's connections to the servers.
     pub fn connections(&self) -> Connections {
         self.monitor.connections()
     }
 
-    /// How long a call may take.
+    /// The deadline of a call, from its start.
     pub fn command_timeout(&self) -> Duration {
         self.command_timeout
     }
 
-    /// Has what is queued begin.
+    /// Starts the queued calls.
     fn wake(&self) {
         self.queue.wake();
     }
 
-    /// Waits for the calls that were begun before; each ends by its deadline.
+    /// Waits until all calls that started before have completed. Each completes by its deadline.
     pub fn flush(&self) {
         self.queue.fast_path.wait_until_idle(2 * self.command_timeout);
         let (sender, receiver) = mpsc::sync_channel::<()>(1);
@@ -219,17 +220,17 @@ impl RedisStore {
             context.tasks.others_ended().await;
             Ok(())
         };
-        // Whatever the result, the calls have ended.
+        // Even if this call fails, the others have completed.
         self.begin(work, move |_| drop(sender));
         let _ = receiver.recv_timeout(2 * self.command_timeout);
     }
 
-    /// Whether a fast path ever gets connections.
+    /// Whether a fast path can get connections.
     pub fn can_have_fast_path(&self) -> bool {
         self.can_have_fast_path
     }
 
-    /// Has connections made for a fast path.
+    /// Requests connections for a fast path.
     fn want_connections(&self, by: &Arc<dyn Answers>) {
         if self.can_have_fast_path {
             self.queue.fast_path.want(Some(Arc::clone(by)));
@@ -240,7 +241,7 @@ impl RedisStore {
         self.queue.fast_path.want(None);
     }
 
-    /// A fast path has lost a connection that it had been given.
+    /// Reports that a fast path has lost a connection.
     fn lost_connection(&self, node: NodeId) {
         self.queue.fast_path.lost(node);
     }
@@ -250,7 +251,7 @@ impl RedisStore {
         Ok(NewSession::new(session))
     }
 
-    /// Makes a call, and waits for its end.
+    /// Starts a call and waits until it completes.
     fn wait_for(&self, op: Op) -> Result<Answer> {
         let (sender, receiver) = mpsc::sync_channel(1);
         self.queue.push(op, Waiter::Thread(sender), self.command_timeout);
@@ -265,7 +266,7 @@ impl RedisStore {
         }
     }
 
-    /// Has the worker work, which then calls `done` with the result.
+    /// Runs `work` on the worker, then calls `done` with its result.
     fn begin<T: Send + 'static, F: Future<Output = Result<T>> + 'static>(
         &self,
         work: impl FnOnce(Rc<Context>) -> F + Send + 'static,
@@ -282,8 +283,8 @@ impl RedisStore {
         self.wake();
     }
 
-    /// As [`SessionStore::clean`], without waiting: `done` is called with the result, on the worker. So are those of
-    /// the calls below.
+    /// Starts [`SessionStore::clean`] without waiting. The worker calls `done` with the result. The `begin_` methods
+    /// below do the same.
     pub fn begin_clean(&self, done: impl FnOnce(Result<u64>) + Send + 'static) {
         let work = async move |context: Rc<Context>| {
             session::check_keys(&context).await?;
@@ -316,7 +317,7 @@ impl RedisStore {
         except: Option<&SessionId>,
         done: impl FnOnce(Result<u64>) + Send + 'static,
     ) {
-        let done = self.noting_mass_end(done);
+        let done = self.counting_mass_end(done);
         let (user, except) = (user.to_buf(), except.cloned());
         let deadline = Instant::now() + self.command_timeout;
         let work = async move |context: Rc<Context>| {
@@ -331,7 +332,7 @@ impl RedisStore {
         self.begin(work, done);
     }
 
-    /// Asks every primary whether it serves. Waits for connections, until the time is over.
+    /// Asks every primary whether it accepts commands. Waits for connections until `timeout` has passed.
     pub fn begin_ping(&self, timeout: Duration, done: impl FnOnce(Result<()>) + Send + 'static) {
         let (deadline, monitor) = (Instant::now() + timeout, Arc::clone(&self.monitor));
         let work = async move |context: Rc<Context>| {
@@ -347,8 +348,9 @@ impl RedisStore {
         self.begin(work, done);
     }
 
-    /// Has the caches know, before the caller does, that sessions were ended that the call did not name.
-    fn noting_mass_end<T>(
+    /// Counts the end of sessions that the call did not name. The near caches read this count before the caller gets
+    /// its result.
+    fn counting_mass_end<T>(
         &self,
         done: impl FnOnce(Result<T>) + Send + 'static,
     ) -> impl FnOnce(Result<T>) + Send + 'static {
@@ -379,7 +381,7 @@ impl RedisStore {
         self.begin(async move |context: Rc<Context>| session::sessions(&context, after).await, done);
     }
 
-    /// Ends a scan of ids or sessions that nobody goes on with.
+    /// Ends a scan of ids or sessions that its caller has abandoned.
     pub fn end_scan(&self, at: Cursor) {
         let work = async move |context: Rc<Context>| {
             session::end_scan(&context, &at);
@@ -389,7 +391,7 @@ impl RedisStore {
     }
 
     pub fn begin_clear(&self, done: impl FnOnce(Result<()>) + Send + 'static) {
-        let done = self.noting_mass_end(done);
+        let done = self.counting_mass_end(done);
         let work = async move |context: Rc<Context>| {
             session::check_keys(&context).await?;
             session::clear(&context).await
@@ -398,7 +400,8 @@ impl RedisStore {
     }
 }
 
-/// Receives one result: an error if the work ends without one, as when the store's task ends or panics.
+/// Receives one result. It is an error if the work is dropped without a result, as when the store's task ends or
+/// panics.
 struct Done<T>(Option<Box<dyn FnOnce(Result<T>) + Send>>);
 
 impl<T> Done<T> {
@@ -490,10 +493,10 @@ impl SessionStore for RedisStore {
     }
 }
 
-/// Begins a call, and waits for its result.
+/// Starts a call and waits for its result.
 fn wait<T: Send + 'static>(begin: impl FnOnce(Box<dyn FnOnce(Result<T>) + Send>)) -> Result<T> {
     let (sender, receiver) = mpsc::sync_channel(1);
-    // It fails where no one waits any more.
+    // Sending fails only if the receiver is gone.
     begin(Box::new(move |result| _ = sender.send(result)));
     receiver.recv().unwrap_or(Err(StoreError::Closed))
 }

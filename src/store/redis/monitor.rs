@@ -1,4 +1,4 @@
-//! What is known of the connections of a store, on whichever thread.
+//! The state of a store's connections, for any thread.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
@@ -9,20 +9,20 @@ use parking_lot::Mutex;
 
 use crate::events::{Bus, Event, OTHERS};
 
-/// Tells the servers of a store from each other.
-type Node = u32;
+/// Identifies a server of a store.
+type NodeKey = u32;
 
-/// The connections of a store: how many there were, and what they are now.
+/// A summary of a store's connections: counts since the start, and the current state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Connections {
     pub state: ConnectionState,
-    /// Why the state is what it is, unless it is `Ready`.
+    /// The reason for any state other than `Ready`.
     pub problem: Option<String>,
-    /// Connections that were made to servers.
+    /// Connections made.
     pub connects: u64,
-    /// Those of them that were lost.
+    /// Connections lost.
     pub disconnects: u64,
-    /// Attempts that failed.
+    /// Attempts to connect that failed.
     pub failures: u64,
     /// Requests that were sent again.
     pub retries: u64,
@@ -30,13 +30,13 @@ pub struct Connections {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConnectionState {
-    /// There has been no connection yet.
+    /// No connection has been made yet.
     Connecting,
-    /// There is a connection to each primary.
+    /// Every primary has a connection.
     Ready,
-    /// There is one to some of them.
+    /// Only some primaries have a connection.
     Degraded,
-    /// There was one, and there is none.
+    /// There was a connection, and now there is none.
     Unavailable,
 }
 
@@ -49,12 +49,12 @@ pub struct Monitor {
 
 #[derive(Default)]
 struct State {
-    primaries: Vec<Node>,
+    primaries: Vec<NodeKey>,
     /// Whether some slots of a cluster have no primary.
     has_gap: bool,
-    connected: HashSet<Node>,
-    problems: HashMap<Node, String>,
-    /// Why it is not known which primaries there are.
+    connected: HashSet<NodeKey>,
+    problems: HashMap<NodeKey, String>,
+    /// Why the primaries are unknown.
     map_problem: Option<String>,
     connects: u64,
     disconnects: u64,
@@ -66,18 +66,18 @@ impl Monitor {
         Self { events, ..Self::default() }
     }
 
-    pub fn set_primaries(&self, primaries: Vec<Node>, has_gap: bool) {
+    pub fn set_primaries(&self, primaries: Vec<NodeKey>, has_gap: bool) {
         let mut state = self.state.lock();
         (state.primaries, state.has_gap, state.map_problem) = (primaries, has_gap, None);
     }
 
-    /// The primaries are not known: why.
-    pub fn no_map(&self, reason: &str) {
+    /// Records why the primaries are unknown.
+    pub fn set_map_problem(&self, reason: &str) {
         self.state.lock().map_problem = Some(reason.into());
     }
 
-    /// `server` is the address of a node.
-    pub fn connected(&self, node: Node, server: &impl Display) {
+    /// `server` is the address of the node.
+    pub fn connected(&self, node: NodeKey, server: &impl Display) {
         self.events.publish(OTHERS, || Event::Connected { server: server.to_string() });
         let mut state = self.state.lock();
         state.connects += 1;
@@ -85,8 +85,8 @@ impl Monitor {
         state.problems.remove(&node);
     }
 
-    /// `problem` is why there is no connection to a node, with its address.
-    pub fn disconnected(&self, node: Node, server: &impl Display, problem: String) {
+    /// `problem` says why the connection ended, and includes the node's address.
+    pub fn disconnected(&self, node: NodeKey, server: &impl Display, problem: String) {
         let lost = || Event::Disconnected { server: server.to_string(), problem: problem.clone() };
         self.events.publish(OTHERS, lost);
         let mut state = self.state.lock();
@@ -95,28 +95,28 @@ impl Monitor {
         state.problems.insert(node, problem);
     }
 
-    pub fn failed(&self, node: Node, problem: String) {
+    pub fn failed(&self, node: NodeKey, problem: String) {
         let mut state = self.state.lock();
         state.failures += 1;
         state.problems.insert(node, problem);
     }
 
-    /// Another server has become the primary.
+    /// Records that another server has become the primary.
     pub fn failed_over(&self, from: &impl Display, to: &impl Display) {
         self.events.publish(OTHERS, || Event::FailedOver { from: from.to_string(), to: to.to_string() });
     }
 
-    /// A node is known no more.
-    pub fn forget(&self, node: Node) {
+    /// Removes a node that is no longer part of the topology.
+    pub fn forget(&self, node: NodeKey) {
         self.state.lock().problems.remove(&node);
     }
 
-    /// A request is sent that was sent before.
+    /// Counts a request that is sent again.
     pub fn retried(&self) {
         self.retries.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Why some primary is not reached, if that is so and known.
+    /// Why a primary has no connection, if that is known.
     pub fn problem(&self) -> Option<String> {
         self.state.lock().problem()
     }
@@ -165,11 +165,11 @@ mod tests {
     }
 
     #[test]
-    fn the_state_is_that_of_all_primaries() {
+    fn the_state_combines_all_primaries() {
         let monitor = Monitor::default();
         let why = |reason: &str| Some(reason.to_owned());
         assert_eq!(seen(&monitor), (ConnectionState::Connecting, None));
-        monitor.no_map("no slots");
+        monitor.set_map_problem("no slots");
         assert_eq!(seen(&monitor), (ConnectionState::Connecting, why("no slots")));
         monitor.set_primaries(vec![1, 2], false);
         monitor.failed(1, "refused".into());
@@ -182,7 +182,7 @@ mod tests {
         assert_eq!(seen(&monitor).0, ConnectionState::Degraded);
         monitor.set_primaries(vec![1], false);
         monitor.disconnected(2, &"b:1", "gone".into());
-        assert_eq!(seen(&monitor), (ConnectionState::Ready, None), "2 is no primary any more");
+        assert_eq!(seen(&monitor), (ConnectionState::Ready, None), "2 is no longer a primary");
         monitor.disconnected(1, &"a:1", "reset".into());
         assert_eq!(seen(&monitor), (ConnectionState::Unavailable, why("reset")));
         let Connections { connects, disconnects, failures, .. } = monitor.connections();

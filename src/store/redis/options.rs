@@ -14,16 +14,16 @@ use crate::store::{CommonLimits, UserLimit, WhenUserIsFull};
 
 pub const DEFAULT_PREFIX: &str = "fluid:";
 
-/// Ends the prefix in a key, after the kind of the key. No prefix has it: so no two prefixes share a key, though one may
-/// begin with the other.
+/// Follows the prefix and the kind of a key. No prefix may contain it, so two prefixes never share a key, even if one
+/// starts with the other.
 pub const MARK: char = '#';
 
-/// As `CLIENT LIST` shows a store's connections.
+/// The name of a store's connections in `CLIENT LIST`.
 pub const DEFAULT_CLIENT_NAME: &str = "native-store";
 pub const DEFAULT_COMMAND_TIMEOUT: Duration = Duration::from_millis(2000);
 pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_millis(2000);
 
-/// Where a server is: a host and a port, or the path of a Unix socket and no port.
+/// The address of a server: a host and a port, or the path of a Unix socket and port 0.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Address {
     pub host: String,
@@ -31,7 +31,7 @@ pub struct Address {
 }
 
 impl Address {
-    /// The path of the Unix socket, if it is one.
+    /// The path, if this is the address of a Unix socket.
     pub fn socket_path(&self) -> Option<&str> {
         Some(&*self.host).filter(|path| self.port == 0 && path.starts_with('/'))
     }
@@ -55,10 +55,10 @@ pub struct Credentials {
     pub password: Zeroizing<String>,
 }
 
-/// Receives credentials, or why there are none. If it is dropped, there are none.
+/// Receives credentials, or the reason why there are none. If it is dropped, there are none.
 pub type CredentialsSender = oneshot::Sender<std::result::Result<Credentials, String>>;
 
-/// Gives the credentials of each connection, when it is made: they may end before the store does.
+/// Provides the credentials of each new connection, because credentials may expire before the store is closed.
 pub trait CredentialsProvider: Send + Sync {
     fn ask(&self, sender: CredentialsSender);
 }
@@ -87,19 +87,19 @@ impl fmt::Debug for Login {
     }
 }
 
-/// Which servers there are.
+/// The servers of a store.
 #[derive(Debug, Clone)]
 pub enum Servers {
     Single {
         address: Address,
         login: Login,
     },
-    /// Some nodes of a cluster, which know the others. All are logged in to alike.
+    /// Some nodes of a cluster, from which the store discovers the others. One login is for all nodes.
     Cluster {
         seeds: Vec<Address>,
         login: Login,
     },
-    /// Those that know which server of this name is the primary.
+    /// Sentinels, which know the current primary of the service `master`.
     Sentinel {
         sentinels: Vec<(Address, Login)>,
         master: String,
@@ -114,7 +114,7 @@ impl Servers {
         }
     }
 
-    /// How to log in to the servers that have the data.
+    /// The login for the servers that hold the data.
     pub fn login(&self) -> &Login {
         match self {
             Self::Single { login, .. } | Self::Cluster { login, .. } | Self::Sentinel { login, .. } => login,
@@ -122,12 +122,12 @@ impl Servers {
     }
 }
 
-/// The authorities to trust, as PEM texts.
+/// The trusted certificate authorities, as PEM text.
 #[derive(Debug, Clone)]
 pub enum Authorities {
-    /// Each of these texts has one or more.
+    /// Each text holds one or more certificates.
     Given(Vec<String>),
-    /// Those that the platform trusts. What cannot be read is left out.
+    /// The authorities that the platform trusts. Certificates that cannot be read are skipped.
     Default(String),
 }
 
@@ -137,23 +137,23 @@ impl Default for Authorities {
     }
 }
 
-/// A near cache of sessions: how many bytes it may take, and for how long it may go without a proof that it is current.
+/// A near cache of sessions: its size limit, and how old a proof of freshness may be.
 #[derive(Debug, Clone, Copy)]
 pub struct CacheOptions {
     pub max_bytes: NonZeroUsize,
     pub max_staleness: Duration,
 }
 
-/// What a connection by TLS is made with.
+/// How TLS connections are made.
 #[derive(Debug, Clone, Default)]
 pub struct TlsOptions {
     pub authorities: Authorities,
-    /// The name that certificates must have, in place of the server's host.
+    /// The name that certificates must have, instead of the server's host.
     pub server_name: Option<String>,
-    /// The client's certificate, and those up to its authority, as PEM text.
+    /// The client's certificate chain, as PEM text.
     pub cert: Option<String>,
     pub key: Option<Zeroizing<String>>,
-    /// Takes any certificate: an attacker on the network can read and change everything.
+    /// Accepts any certificate. An attacker on the network can then read and change everything.
     pub accept_any: bool,
 }
 
@@ -164,10 +164,10 @@ pub struct RedisOptions {
     pub client_name: String,
     pub secrets: Vec<Secret>,
     pub tls: TlsOptions,
-    /// Within which every command is answered or refused.
+    /// The deadline of each call.
     pub command_timeout: Duration,
     pub connect_timeout: Duration,
-    /// How many replicas have a write before it is done.
+    /// The number of replicas that must have a write before it completes.
     pub wait_replicas: u32,
     pub cache: Option<CacheOptions>,
     pub max_session_bytes: Option<NonZeroUsize>,
@@ -175,9 +175,9 @@ pub struct RedisOptions {
     pub when_user_is_full: WhenUserIsFull,
     /// In milliseconds.
     pub max_lifetime: Option<u64>,
-    /// In milliseconds; 0 is off.
+    /// In milliseconds. 0 disables the sweep.
     pub sweep_interval: Option<u64>,
-    /// Opened by the command line: other processes hear nothing of its limits, and it hears nothing of theirs.
+    /// Whether the command line opened the store. Such a store neither publishes its limits nor compares them.
     pub is_tool: bool,
 }
 
@@ -219,8 +219,8 @@ impl RedisOptions {
         }
     }
 
-    /// Whether JavaScript threads may have connections of their own. The waiting for replicas is left to the worker: then
-    /// they are for a cache alone.
+    /// Whether JavaScript threads may have their own connections. With `wait_replicas` the worker makes all changes,
+    /// so only a cache needs them.
     pub fn can_have_fast_path(&self) -> bool {
         self.wait_replicas == 0 || self.cache.is_some()
     }
@@ -234,7 +234,7 @@ impl RedisOptions {
         if self.prefix.contains(MARK) {
             return Err(StoreError::InvalidOption {
                 option: "prefix",
-                expected: format!("a text without {MARK:?}, with which the store marks its end in a key"),
+                expected: format!("a string without {MARK:?}, which ends the prefix in a key"),
                 given: format!("{:?}", self.prefix),
             });
         }

@@ -1,4 +1,4 @@
-//! What other threads hand to the worker, and what it hands back.
+//! The calls that other threads give to the worker, and the results that it returns.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
@@ -15,47 +15,47 @@ use crate::error::{Result, StoreError};
 use crate::session::{Content, Expiry};
 use crate::store::{Answer, Completions};
 
-/// The most calls that may be under way: without a server they wait, and are not to take all of the memory.
+/// The maximum number of pending calls. Without a server they pile up, and must not use up the memory.
 pub const MAX_CALLS: usize = 1 << 17;
 
-/// The most bytes of calls that may wait, on one fast path and in one worker. A call that is alone may have more.
+/// The maximum size of waiting calls, for each fast path and for each worker. A single call may be larger.
 pub const MAX_QUEUED_BYTES: usize = 32 << 20;
 
-/// The error for a call that would exceed it.
+/// The error for a call beyond `MAX_QUEUED_BYTES`.
 pub fn too_much_queued() -> StoreError {
     StoreError::Busy(format!("calls of {} MiB wait for Redis", MAX_QUEUED_BYTES >> 20).into())
 }
 
-/// A connection that is logged in, for the event loop of a JavaScript thread.
+/// A connection after login, for the event loop of a JavaScript thread.
 pub struct EventLoopConnection {
     pub(super) node: NodeId,
     pub(super) connection: RawConnection,
     pub(super) cipher: Arc<Cipher>,
-    /// Where there is a cache: whether the server tells of changes, or why it does not.
+    /// With a cache: whether the server sends invalidations, or why not.
     pub(super) tracking: Option<std::result::Result<(), String>>,
 }
 
-/// Which servers have which slots: the first and the last of each range.
+/// The owner of each range of slots, as the first slot, the last slot and the node.
 pub type SlotRanges = Arc<[(u16, u16, NodeId)]>;
 
-/// What a fast path is given by the worker.
+/// What the worker provides to a fast path.
 pub enum Supply {
     Connection(EventLoopConnection),
     Slots(SlotRanges),
 }
 
-/// Receives the results of calls, and what a fast path asked for.
+/// Receives the results of calls, and what the worker provides to the fast path.
 pub trait Answers: Completions {
-    /// The fast path of its thread has this now.
+    /// Hands `supply` to the fast path of this thread.
     fn supply(&self, supply: Supply) {
         drop(supply);
     }
 }
 
-/// Receives the results of the calls of a fast path, by their tickets.
+/// Receives the results of a fast path's calls, by ticket.
 pub trait Results {
     fn number(&mut self, ticket: u32, number: u64);
-    /// Of a `get`.
+    /// The result of a `get`.
     fn session(&mut self, ticket: u32, session: Option<(Expiry, Content<'_>)>);
     fn refused(&mut self, ticket: u32, error: &StoreError);
 }
@@ -70,7 +70,7 @@ pub struct Job {
     pub op: Op,
     pub waiter: Waiter,
     pub deadline: Instant,
-    /// Whether a server may have carried it out already: what it does may be done twice then.
+    /// Whether a server may have carried out the call already. It may then be carried out twice.
     pub is_unknown: bool,
 }
 
@@ -82,56 +82,56 @@ pub struct Queue {
     pub fast_path: FastPathRequest,
 }
 
-/// What a fast path asks of the worker.
+/// What a fast path requests from the worker.
 #[derive(Default)]
 pub struct FastPathRequest {
-    wants: Mutex<Wants>,
+    requested: Mutex<Requested>,
     pub wake: Notify,
     is_busy: Mutex<bool>,
     is_idle: Condvar,
 }
 
 #[derive(Default)]
-struct Wants {
-    /// Who is to have connections.
+struct Requested {
+    /// The fast path that wants connections.
     by: Option<Arc<dyn Answers>>,
-    /// The servers to which it has lost them.
+    /// The servers to which it has lost its connection.
     lost: Vec<NodeId>,
 }
 
 impl FastPathRequest {
-    /// Has connections made for a fast path, or for none.
+    /// Requests connections for a fast path, or for none.
     pub fn want(&self, by: Option<Arc<dyn Answers>>) {
-        *self.wants.lock() = Wants { by, lost: Vec::new() };
+        *self.requested.lock() = Requested { by, lost: Vec::new() };
         self.wake.notify_one();
     }
 
-    /// Has another connection made to a server.
+    /// Requests another connection to a server.
     pub fn lost(&self, node: NodeId) {
-        self.wants.lock().lost.push(node);
+        self.requested.lock().lost.push(node);
         self.wake.notify_one();
     }
 
-    /// Who wants connections, and the servers to which they were lost since the last time.
+    /// The fast path that wants connections, and the servers to which it lost one since the last `take`.
     pub fn take(&self) -> (Option<Arc<dyn Answers>>, Vec<NodeId>) {
-        let mut wants = self.wants.lock();
-        (wants.by.clone(), std::mem::take(&mut wants.lost))
+        let mut requested = self.requested.lock();
+        (requested.by.clone(), std::mem::take(&mut requested.lost))
     }
 
-    /// Sets whether calls are under way on a fast path that takes no more.
+    /// Sets whether a fast path that accepts no more calls still has some pending.
     pub fn set_busy(&self, is_busy: bool) {
         *self.is_busy.lock() = is_busy;
         self.is_idle.notify_all();
     }
 
-    /// Waits for the end of those calls, for so long at most.
+    /// Waits until those calls have completed, at most for `timeout`.
     pub fn wait_until_idle(&self, timeout: Duration) {
         self.is_idle.wait_while_for(&mut self.is_busy.lock(), |is_busy| *is_busy, timeout);
     }
 }
 
 impl Queue {
-    /// Queues a call; `wake` begins it.
+    /// Queues a call, which `wake` starts.
     pub fn push(&self, op: Op, waiter: Waiter, timeout: Duration) {
         self.push_jobs([Job { op, waiter, deadline: Instant::now() + timeout, is_unknown: false }]);
     }
@@ -144,7 +144,7 @@ impl Queue {
         self.wake.notify_one();
     }
 
-    /// Ends the store once all calls have ended that were begun before.
+    /// Closes the store after all earlier calls have completed.
     pub fn close(&self) {
         self.is_closed.store(true, Ordering::Release);
         self.wake.notify_one();

@@ -1,7 +1,7 @@
-//! The thread on which all stores of the process speak with their servers.
+//! The thread that runs the connections and workers of all stores in the process.
 //!
-//! One for all of them: tasks of one thread take turns in the order in which they become ready, and need no locks. It
-//! is started by the first store and never ends; the process does not wait for it.
+//! One thread is enough: its tasks run in the order in which they become ready, and need no locks. The first store
+//! starts it. It never ends, and it does not keep the process alive.
 
 use std::io;
 use std::sync::{Mutex, PoisonError, mpsc};
@@ -14,13 +14,13 @@ use crate::error::{Result, StoreError};
 
 type Start = Box<dyn FnOnce() + Send>;
 
-/// The thread, and the process that it is of: a fork has the memory, but not the thread.
+/// The thread, and the PID of its process. A forked process has a copy of this memory, but not the thread.
 static THREAD: Mutex<Option<(u32, UnboundedSender<Start>)>> = Mutex::new(None);
 
 /// Calls `start` on the thread, where it may spawn local tasks.
 ///
 /// # Errors
-/// `Unavailable` if the system has no thread to give.
+/// `Unavailable` if the system cannot start the thread.
 pub(super) fn run(start: impl FnOnce() + Send + 'static) -> Result<()> {
     let mut thread = THREAD.lock().unwrap_or_else(PoisonError::into_inner);
     let process = std::process::id();
@@ -34,25 +34,25 @@ pub(super) fn run(start: impl FnOnce() + Send + 'static) -> Result<()> {
         }
     }
     let (starts, inbox) = unbounded_channel();
-    let (tell, told) = mpsc::channel::<io::Result<()>>();
+    let (report, reported) = mpsc::channel::<io::Result<()>>();
     let body = move || {
-        // Its tasks need no lock to wake each other, as those of a `LocalSet` do.
+        // Unlike the tasks of a `LocalSet`, tasks of a local runtime wake each other without a lock.
         let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
-        // It fails where no one waits any more, here and below.
+        // Sending fails only if the receiver is gone, here and below.
         match runtime {
             Ok(runtime) => {
-                let _ = tell.send(Ok(()));
+                let _ = report.send(Ok(()));
                 runtime.block_on(serve(inbox));
             }
-            Err(error) => drop(tell.send(Err(error))),
+            Err(error) => drop(report.send(Err(error))),
         }
     };
     thread::Builder::new()
         .name("session-store-redis".into())
         .spawn(body)
-        .and_then(|_| told.recv().unwrap_or_else(|_| Err(io::Error::other("it ended"))))
+        .and_then(|_| reported.recv().unwrap_or_else(|_| Err(io::Error::other("it ended"))))
         .map_err(|error| StoreError::unavailable(format!("no thread for Redis: {error}")))?;
-    // The thread has its end of the channel.
+    // The thread holds the other end of the channel, so this cannot fail.
     let _ = starts.send(start);
     *thread = Some((process, starts));
     Ok(())

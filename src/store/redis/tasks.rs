@@ -1,4 +1,4 @@
-//! The work that is under way on the worker's thread, so that the end of a store can wait for it.
+//! Counts the running work of a store, so that closing the store can wait for it.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -9,7 +9,7 @@ use tokio::task::spawn_local;
 #[derive(Default)]
 pub struct Tasks {
     running: Cell<usize>,
-    /// How many of them wait for the end of the others.
+    /// The number of tasks that wait for all others to end.
     waiting: Cell<usize>,
     has_ended: Notify,
 }
@@ -30,7 +30,7 @@ impl Tasks {
         }
     }
 
-    /// Goes on with work for which no caller waits, but the end of the store does.
+    /// Runs work that no caller waits for. Closing the store waits for it.
     pub fn spawn(self: &Rc<Self>, work: impl Future<Output = ()> + 'static) {
         let tasks = Rc::clone(self);
         self.start();
@@ -40,7 +40,7 @@ impl Tasks {
         });
     }
 
-    /// Waits, in a task, until no other is running but those that wait likewise.
+    /// Waits, within a task, until only tasks that wait here are running.
     pub async fn others_ended(&self) {
         self.waiting.set(self.waiting.get() + 1);
         self.all_ended().await;

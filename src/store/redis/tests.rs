@@ -1,5 +1,5 @@
-//! The contract, on a server that these tests start, and what only this store does. Where no redis-server is installed
-//! most of them do nothing, and say so.
+//! Tests of RedisStore: the contract, on a server that these tests start, and what is specific to this store. Without
+//! a redis-server, most of them print that and do nothing.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -29,9 +29,9 @@ pub(super) fn options_at(port: u16) -> RedisOptions {
     let address = Address { host: "127.0.0.1".into(), port };
     let servers = Servers::Single { address, login: Login::default() };
     RedisOptions {
-        // What patterns know is only text.
+        // Its special characters are ordinary text for the store.
         prefix: format!("test*[{}]:", PREFIXES.fetch_add(1, Ordering::Relaxed)),
-        // The first to connect may find the server starting.
+        // The first store may connect while the server is starting.
         command_timeout: Duration::from_secs(10),
         max_session_bytes: NonZeroUsize::new(MAX_SESSION_BYTES),
         sweep_interval: Some(0),
@@ -39,12 +39,12 @@ pub(super) fn options_at(port: u16) -> RedisOptions {
     }
 }
 
-/// The options of a store of its own; `None` where there is no server.
+/// Options with a unique prefix. `None` if there is no server.
 pub(super) fn options() -> Option<RedisOptions> {
     port().map(options_at)
 }
 
-/// Those of a store that speaks TLS.
+/// The same, over TLS.
 pub(super) fn tls_options() -> Option<RedisOptions> {
     let mut options = options_at(tls_port()?);
     options.servers.login_mut().is_tls = true;
@@ -52,7 +52,7 @@ pub(super) fn tls_options() -> Option<RedisOptions> {
     Some(options)
 }
 
-/// With a clock that stands still the server keeps sessions for as long as a test takes.
+/// Opens a store whose clock stands still. The server keeps its sessions longer than a test runs.
 pub(super) fn open_at(options: &RedisOptions, clock: &Arc<MockClock>) -> Arc<RedisStore> {
     RedisStore::open_at(options, Arc::clone(clock) as Arc<dyn Clock>, Duration::from_secs(600)).unwrap()
 }
@@ -61,7 +61,7 @@ pub(super) fn secret(byte: u8) -> Secret {
     Secret::new(vec![byte; 32])
 }
 
-mod in_the_open {
+mod unencrypted {
     use super::*;
     conformance!(maybe | clock | Some(open_at(&options()?, &clock)));
 }
@@ -125,7 +125,7 @@ fn in_millis(millis: i64) -> Expiry {
     Expiry::new(SystemClock.now() + millis).unwrap()
 }
 
-/// Asks the server of a store behind its back.
+/// Sends a command to a store's server, bypassing the store.
 fn ask(store: &RedisStore, command: &[&[u8]]) -> Reply {
     let command: Vec<Vec<u8>> = command.iter().map(|arg| arg.to_vec()).collect();
     let work = async move |context: Rc<Context>| {
@@ -137,13 +137,13 @@ fn ask(store: &RedisStore, command: &[&[u8]]) -> Reply {
                 context.router.get_one(attempt, b"", routing::Effect::Main, make).await
             })
             .await
-            .map(Told)
+            .map(SendReply)
     };
     wait(|done| store.begin(work, done)).unwrap().0
 }
 
-/// An answer on its way to another thread.
-struct Told(Reply);
+/// A reply on its way to another thread.
+struct SendReply(Reply);
 
 fn text(value: Reply) -> String {
     match value {
@@ -152,9 +152,9 @@ fn text(value: Reply) -> String {
     }
 }
 
-/// A proxy may refuse keys that a script does not declare, too.
+/// A proxy may also deny keys that a script has not declared.
 #[test]
-fn a_limit_that_refuses_is_not_off_where_sessions_cannot_be_counted() {
+fn a_creation_fails_if_the_sessions_of_a_full_user_cannot_be_counted() {
     let Some(mut options) = rejecting() else { return };
     options.prefix = "limit-with-acl:".into();
     let clock = Arc::new(MockClock::new(START));
@@ -175,7 +175,7 @@ fn a_limit_that_refuses_is_not_off_where_sessions_cannot_be_counted() {
 }
 
 #[test]
-fn a_session_is_json_that_others_can_read() {
+fn a_record_is_readable_json() {
     let Some(options) = options() else { return };
     let store = open_at(&options, &Arc::new(MockClock::new(START)));
     let expires = Expiry::new(START + 1000).unwrap();
@@ -195,7 +195,7 @@ fn a_session_is_json_that_others_can_read() {
 }
 
 #[test]
-fn the_server_ends_a_session_at_its_expiry_and_no_sooner() {
+fn the_server_expires_a_session_exactly_at_its_expiry() {
     let Some(options) = options() else { return };
     let store = RedisStore::open(&options).unwrap();
     let key = format!("{}sess#a", options.prefix);
@@ -213,7 +213,7 @@ fn the_server_ends_a_session_at_its_expiry_and_no_sooner() {
 }
 
 #[test]
-fn a_sweep_forgets_sessions_that_the_server_has_ended() {
+fn a_sweep_removes_the_entries_of_expired_sessions() {
     let Some(options) = options() else { return };
     let clock = Arc::new(MockClock::new(START));
     let store = open_at(&options, &clock);
@@ -225,7 +225,7 @@ fn a_sweep_forgets_sessions_that_the_server_has_ended() {
     }
     ask(&store, &[b"DEL", format!("{}sess#a", options.prefix).as_bytes()]);
     assert_eq!(store.get_by_user(ann().as_key()).unwrap().len(), 1);
-    // It might be of a creation that is under way.
+    // The entry might belong to a pending creation.
     assert_eq!((store.clean(), count()), (Ok(0), Reply::Number(2)));
     clock.advance(GRACE.as_millis() as i64 + 1);
     assert_eq!((store.clean(), count()), (Ok(1), Reply::Number(1)));
@@ -233,7 +233,7 @@ fn a_sweep_forgets_sessions_that_the_server_has_ended() {
 }
 
 #[test]
-fn an_entry_is_cleared_with_its_session_if_that_is_there_yet() {
+fn clearing_an_index_removes_the_sessions_that_it_still_names() {
     for secrets in [Vec::new(), vec![secret(1)]] {
         let Some(options) = options() else { return };
         let clock = Arc::new(MockClock::new(START));
@@ -258,7 +258,7 @@ fn an_entry_is_cleared_with_its_session_if_that_is_there_yet() {
 }
 
 #[test]
-fn a_session_that_was_refused_leaves_an_index_in_time() {
+fn the_entry_of_a_refused_creation_is_removed_once_it_is_old() {
     let Some(options) = options() else { return };
     let clock = Arc::new(MockClock::new(START));
     let store = open_at(&options, &clock);
@@ -271,7 +271,7 @@ fn a_session_that_was_refused_leaves_an_index_in_time() {
     assert_eq!(store.get_by_user(ben.as_key()).unwrap(), []);
     store.delete(&id("a")).unwrap();
     store.flush();
-    // The entries have the versions of the refused ones, which nobody removes while those may be under way.
+    // The entries have the versions of the refused creations, which might be pending.
     clock.advance(GRACE.as_millis() as i64 + 1);
     store.clean().unwrap();
     for user in ["ann", "ben"] {
@@ -280,7 +280,7 @@ fn a_session_that_was_refused_leaves_an_index_in_time() {
 }
 
 #[test]
-fn an_entry_that_a_session_comes_back_to_is_not_removed_by_who_saw_it_before() {
+fn an_entry_is_not_removed_by_an_old_version() {
     let Some(options) = options() else { return };
     let store = open_at(&options, &Arc::new(MockClock::new(START)));
     let expires = Expiry::new(START + 1000).unwrap();
@@ -293,7 +293,7 @@ fn an_entry_that_a_session_comes_back_to_is_not_removed_by_who_saw_it_before() {
         store.update(&plain("a", &cid, expires)).unwrap();
         assert!(store.get_by_user(ben.as_key()).unwrap().is_empty());
         store.update(&plain("a", &ben, expires)).unwrap();
-        // Of other processes that are slow.
+        // Slow processes try to remove the entry by an old version.
         for version in &seen {
             ask(
                 &store,
@@ -307,7 +307,7 @@ fn an_entry_that_a_session_comes_back_to_is_not_removed_by_who_saw_it_before() {
 }
 
 #[test]
-fn the_entry_of_a_creation_under_way_outlives_the_session_that_had_its_id_before() {
+fn the_entry_of_a_pending_creation_survives_the_end_of_the_previous_session() {
     let Some(options) = options() else { return };
     let clock = Arc::new(MockClock::new(START));
     let store = open_at(&options, &clock);
@@ -332,7 +332,7 @@ fn the_entry_of_a_creation_under_way_outlives_the_session_that_had_its_id_before
         enter(&under_way);
         end();
         assert_eq!(text(entry()), under_way, "{what}");
-        // Once no creation can be under way, it goes.
+        // Once no creation can be pending, the entry is removed.
         store.delete(&SessionId::new("a").unwrap()).unwrap();
         clock.advance(GRACE.as_millis() as i64 + 1000);
         assert!(store.get_by_user(ann.as_key()).unwrap().is_empty());
@@ -341,7 +341,7 @@ fn the_entry_of_a_creation_under_way_outlives_the_session_that_had_its_id_before
 }
 
 #[test]
-fn an_entry_that_is_there_gets_a_version_that_it_never_had() {
+fn an_existing_entry_gets_a_new_version() {
     let Some(options) = options() else { return };
     let store = open_at(&options, &Arc::new(MockClock::new(START)));
     let index = format!("{}user#\"ann\"", options.prefix);
@@ -368,7 +368,7 @@ fn end_of(store: &RedisStore, index: &str) -> i64 {
 }
 
 #[test]
-fn a_server_keeps_an_index_for_longer_than_any_session_that_it_names() {
+fn an_index_outlives_every_session_that_it_names() {
     let Some(options) = options() else { return };
     let store = RedisStore::open(&options).unwrap();
     let index = format!("{}user#\"ann\"", options.prefix);
@@ -382,11 +382,11 @@ fn a_server_keeps_an_index_for_longer_than_any_session_that_it_names() {
         store.create(&plain(session_id, &ann(), in_millis(millis))).unwrap();
         assert!(is_near(end(), hours(expected)), "{session_id}: {}", end());
     }
-    // Of one that others have emptied it is kept as for a new one.
+    // If all sessions have ended, the index is kept as long as a new one.
     store.delete_by_user(ann().as_key(), None).unwrap();
     store.create(&plain("e", &ann(), in_millis(HOUR / 4))).unwrap();
     assert!(is_near(end(), hours(0)), "{}", end());
-    // Whatever moves the session's end beyond that moves the index's before.
+    // A call that moves the session's expiry later prolongs the index first.
     store.touch(&id("e"), in_millis(HOUR / 2)).unwrap();
     assert!(is_near(end(), hours(0)), "{}", end());
     store.touch(&id("e"), in_millis(HOUR * 5 / 4)).unwrap();
@@ -395,14 +395,14 @@ fn a_server_keeps_an_index_for_longer_than_any_session_that_it_names() {
     assert!(is_near(end(), hours(30)), "{}", end());
     store.touch(&id("e"), in_millis(HOUR * 3 / 2)).unwrap();
     assert!(is_near(end(), hours(30)), "{}", end());
-    // A session that becomes another user's is named for as long there.
+    // When the session gets another user, that user's index is kept as long.
     let ben = UserKeyBuf::from_text("ben");
     store.update(&plain("e", &ben, in_millis(HOUR * 17 / 2))).unwrap();
     let of_ben = end_of(&store, &format!("{}user#\"ben\"", options.prefix)) - SystemClock.now();
     assert!(is_near(of_ben, hours(8)), "{of_ben}");
 }
 
-/// Of a machine whose clock is wrong.
+/// The clock of a machine that is wrong.
 struct SkewedClock(i64);
 
 impl Clock for SkewedClock {
@@ -412,7 +412,7 @@ impl Clock for SkewedClock {
 }
 
 #[test]
-fn an_index_goes_by_the_clock_of_the_server() {
+fn versions_follow_the_servers_clock() {
     let Some(options) = options() else { return };
     let index = format!("{}user#\"ann\"", options.prefix);
     for skew in [-20 * 60_000, 20 * 60_000] {
@@ -421,7 +421,8 @@ fn an_index_goes_by_the_clock_of_the_server() {
         let version: f64 = text(ask(&store, &[b"ZSCORE", index.as_bytes(), b"a"])).parse().unwrap();
         let age = SystemClock.now() - version as i64 / 1000;
         assert!(age.abs() < 10_000, "{age} ms");
-        // An entry may be of a creation under way for two minutes, whatever this machine takes for them.
+        // An entry may belong to a pending creation for two minutes by the server's clock, whatever this machine's
+        // clock shows.
         let entry = |age: i64| ((SystemClock.now() - age) * 1000).to_string();
         ask(
             &store,
@@ -436,7 +437,7 @@ fn an_index_goes_by_the_clock_of_the_server() {
 }
 
 #[test]
-fn an_index_that_was_lost_is_there_again_once_a_session_outlives_it() {
+fn a_lost_entry_is_restored_when_its_index_is_prolonged() {
     let Some(options) = options() else { return };
     let store = RedisStore::open(&options).unwrap();
     let index = format!("{}user#\"ann\"", options.prefix);
@@ -454,9 +455,9 @@ fn an_index_that_was_lost_is_there_again_once_a_session_outlives_it() {
     }
 }
 
-/// The scripts and the store have to agree when an index has to be kept longer.
+/// The scripts and the store must agree on when an index has to be prolonged.
 #[test]
-fn scripts_know_how_long_an_index_is_kept() {
+fn the_scripts_and_the_store_agree_on_the_end_of_an_index() {
     let Some(options) = options() else { return };
     let clock = Arc::new(MockClock::new(0));
     let store = open_at(&options, &clock);
@@ -508,7 +509,7 @@ fn scripts_know_how_long_an_index_is_kept() {
 }
 
 #[test]
-fn a_touch_to_a_time_that_is_past_for_the_server_leaves_nothing() {
+fn a_touch_with_a_past_expiry_removes_the_session() {
     let Some(options) = options() else { return };
     let store = RedisStore::open(&options).unwrap();
     store.create(&plain("a", &ann(), in_millis(60_000))).unwrap();
@@ -518,7 +519,7 @@ fn a_touch_to_a_time_that_is_past_for_the_server_leaves_nothing() {
 }
 
 #[test]
-fn a_sweep_looks_at_a_sample_and_goes_on_where_there_is_much_to_remove() {
+fn a_sweep_samples_indexes_and_continues_while_many_entries_are_stale() {
     let Some(options) = options() else { return };
     let store = RedisStore::open(&options).unwrap();
     let users = 300;
@@ -535,7 +536,7 @@ fn a_sweep_looks_at_a_sample_and_goes_on_where_there_is_much_to_remove() {
         store.create(&plain(&format!("{number}"), &user(number), in_millis(600_000))).unwrap();
     }
     assert_eq!((store.clean(), entries()), (Ok(0), users as i64));
-    // Much that has ended, in a few indexes and in many.
+    // Adds many stale entries, to one index and to all indexes.
     for number in 0..users {
         for more in 0..if number == 0 { 2000 } else { 9 } {
             let member = format!("gone {more}");
@@ -555,7 +556,7 @@ fn a_sweep_looks_at_a_sample_and_goes_on_where_there_is_much_to_remove() {
 }
 
 #[test]
-fn a_session_is_in_its_index_whoever_changes_its_user_at_the_same_time() {
+fn concurrent_changes_of_the_user_keep_the_session_in_its_index() {
     let Some(options) = options() else { return };
     let store = RedisStore::open(&options).unwrap();
     let users = ["ann", "ben", "cid"].map(UserKeyBuf::from_text);
@@ -577,9 +578,9 @@ fn a_session_is_in_its_index_whoever_changes_its_user_at_the_same_time() {
     }
 }
 
-/// In any order of calls, of processes that race: an index names each live session, and the server keeps it for longer.
+/// For any order of calls and any race, the index names each live session, and the server keeps it longer than them.
 #[test]
-fn an_index_outlives_its_sessions_whoever_moves_their_ends_and_users_at_the_same_time() {
+fn an_index_outlives_its_sessions_in_any_race() {
     let Some(options) = options() else { return };
     let users = ["ann", "ben"].map(UserKeyBuf::from_text);
     let stores: Vec<_> = (0..4).map(|_| RedisStore::open(&options).unwrap()).collect();
@@ -611,7 +612,7 @@ fn an_index_outlives_its_sessions_whoever_moves_their_ends_and_users_at_the_same
 }
 
 #[test]
-fn a_users_oldest_sessions_end_when_there_are_too_many() {
+fn the_oldest_sessions_of_a_user_end_beyond_the_limit() {
     let Some(options) = options() else { return };
     let options = RedisOptions { max_sessions_per_user: NonZeroUsize::new(2), ..options };
     let store = open_at(&options, &Arc::new(MockClock::new(START)));
@@ -661,7 +662,7 @@ fn secrets_may_rotate() {
 }
 
 #[test]
-fn a_foreign_value_is_no_session_and_stays() {
+fn a_foreign_value_is_not_a_session_and_is_kept() {
     let Some(options) = options() else { return };
     let store = open_at(&options, &Arc::new(MockClock::new(START)));
     let key = format!("{}sess#a", options.prefix);
@@ -672,7 +673,7 @@ fn a_foreign_value_is_no_session_and_stays() {
         assert_eq!(store.get(&id("a")), Ok(None));
         assert_eq!(store.touch(&id("a"), later), Ok(false));
         assert_eq!(store.update(&plain("a", &ann(), later)), Ok(false));
-        // It is not overwritten.
+        // The foreign value is not overwritten.
         let error = store.create(&plain("a", &ann(), later)).unwrap_err();
         assert_eq!(error.code(), "ERR_STORE_CORRUPT", "{error}");
         assert_eq!((store.size(), store.clear()), (Ok(0), Ok(())));
@@ -681,7 +682,7 @@ fn a_foreign_value_is_no_session_and_stays() {
 }
 
 #[test]
-fn a_prefix_does_not_have_the_mark_that_ends_it_in_a_key() {
+fn a_prefix_must_not_contain_the_mark() {
     for (prefix, is_taken) in
         [("", true), ("a:", true), ("sess", true), ("a:sess:", true), ("a#", false), ("#", false)]
     {
@@ -702,12 +703,12 @@ proptest::proptest! {
         let keys: Vec<Vec<Vec<u8>>> = prefixes.iter().zip(&members).map(|(prefix, member)| {
             let names = session::Names::new(prefix);
             let user = [&names.users[..], member.as_bytes()].concat();
-            vec![names.session(member.as_bytes()), user, names.seal, names.sweep]
+            vec![names.session(member.as_bytes()), user, names.wrapped_keys, names.sweep]
         }).collect();
         for key in &keys[0] {
             proptest::prop_assert!(!keys[1].contains(key), "{}", key.escape_ascii());
         }
-        // Nor does one find the keys of the other by how its own begin.
+        // No prefix finds the keys of the other by the start of its own.
         let prefixes: Vec<_> = prefixes.iter().collect();
         for (one, other) in [(0, 1), (1, 0)] {
             let names = session::Names::new(prefixes[one]);
@@ -719,13 +720,13 @@ proptest::proptest! {
 }
 
 #[test]
-fn calls_end_by_their_deadline_where_there_is_no_server() {
+fn calls_fail_at_their_deadline_without_a_server() {
     let command_timeout = Duration::from_millis(200);
     let options = RedisOptions { command_timeout, ..options_at(free_port()) };
     let store = RedisStore::open(&options).unwrap();
-    let begun = Instant::now();
+    let started = Instant::now();
     let error = store.create(&plain("a", &ann(), in_millis(1000))).unwrap_err();
-    let took = begun.elapsed();
+    let took = started.elapsed();
     assert!(took >= command_timeout && took < 20 * command_timeout, "{took:?}");
     let StoreError::Unavailable { reason, outcome: Outcome::NotDone } = error else { panic!("{error:?}") };
     assert!(reason.contains("connection refused"), "{reason}");

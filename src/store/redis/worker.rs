@@ -1,5 +1,5 @@
-//! The store on the worker's thread: takes calls from other threads, keeps the order of those on each session, and hands
-//! back what became of them.
+//! The store's worker: takes calls from other threads, runs the calls on each session in order, and reports the
+//! results.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
@@ -16,7 +16,7 @@ use super::counters::Counters;
 use super::error::panicked;
 use super::fast_path::provision;
 use super::queue::{Answers, Job, MAX_CALLS, MAX_QUEUED_BYTES, Queue, Waiter, too_much_queued};
-use super::routing::{Attempt, Begun};
+use super::routing::{Attempt, PriorState};
 use super::session::{self, Cipher, Context, Op};
 use crate::error::{Result, StoreError};
 use crate::session::SessionId;
@@ -28,16 +28,16 @@ type Completed = (Arc<dyn Answers>, Vec<(u32, Result<Answer>)>);
 pub struct Worker {
     context: Rc<Context>,
     queue: Arc<Queue>,
-    /// The sessions that a call is changing, and the calls of these that were begun after it.
+    /// The sessions that a call is changing, and the later calls on each of them.
     busy: RefCell<HashMap<SessionId, VecDeque<Job>, foldhash::fast::RandomState>>,
-    /// How many bytes the calls under way hold.
+    /// The size of all pending calls.
     bytes: Cell<usize>,
     completed: RefCell<Vec<Completed>>,
     have_completed: Notify,
 }
 
 impl Worker {
-    /// Serves until the store is closed and its last call has ended.
+    /// Runs until the store is closed and its last call has completed.
     pub async fn serve(context: Rc<Context>, queue: Arc<Queue>) {
         let worker = Rc::new(Self {
             context,
@@ -76,7 +76,7 @@ impl Worker {
             return self.refuse(job, StoreError::Busy(format!("{MAX_CALLS} calls wait for Redis").into()));
         }
         let bytes = job.op.len();
-        // All that waits on a fast path may fall back at once.
+        // All calls that wait on a fast path may fall back together.
         if self.bytes.get() > 0 && self.bytes.get() + bytes > 2 * MAX_QUEUED_BYTES {
             return self.refuse(job, too_much_queued());
         }
@@ -100,20 +100,20 @@ impl Worker {
         self.complete(job.waiter, Err(error));
     }
 
-    /// Runs a call, and then those of the same session that were begun after it, which have to see it.
+    /// Runs a call, then the later calls on the same session, which must see its effect.
     async fn run(self: Rc<Self>, job: Job) {
         let id = job.op.changes().cloned();
         let (mut next, mut refusal) = (Some(job), None);
         while let Some(Job { op, waiter, deadline, is_unknown }) = next {
-            // A panic is no reason to leave a caller waiting, or those behind it.
+            // If a call panics, its caller and the calls behind it still get an answer.
             let bytes = op.len();
-            // Beyond the limit of a user it ends others.
+            // A creation over the user's limit ends other sessions.
             let may_end_others = !matches!((&op, &waiter), (Op::Get(_), _) | (_, Waiter::Nobody))
                 && self.context.options.user_limit().ends_beyond().is_some();
-            let begun = Begun { deadline, is_unknown, refusal };
-            let answer = AssertUnwindSafe(self.carry_out(op, begun)).catch_unwind().await;
+            let prior = PriorState { deadline, is_unknown, refusal };
+            let answer = AssertUnwindSafe(self.carry_out(op, prior)).catch_unwind().await;
             let answer = answer.unwrap_or_else(|_| Err(panicked()));
-            // If that took all of its time, the next one has little of its own.
+            // If this call used up its time, the next one has little left. It then reports the same reason.
             refusal = match &answer {
                 Err(StoreError::Unavailable { reason, .. }) if Instant::now() >= deadline => {
                     Some(reason.clone())
@@ -130,7 +130,7 @@ impl Worker {
                 let mut busy = self.busy.borrow_mut();
                 loop {
                     match busy.get_mut(id).and_then(VecDeque::pop_front) {
-                        // Reads change nothing: none waits for another.
+                        // Reads change nothing, so they need not wait for each other.
                         Some(read) if read.op.changes().is_none() => {
                             spawn_local(Rc::clone(&self).run(read));
                         }
@@ -145,14 +145,15 @@ impl Worker {
         }
     }
 
-    async fn carry_out(&self, op: Op, begun: Begun) -> Result<Answer> {
+    async fn carry_out(&self, op: Op, prior: PriorState) -> Result<Answer> {
         let context = &self.context;
         let found = |found: bool| Answer::Number(found.into());
         let op = match op {
             Op::Cold(work) => return work(Rc::clone(context)).await,
             op => op,
         };
-        // Boxed each, or every call would take as much room as the largest, and copy it more than once.
+        // Each future is boxed. Otherwise every call would be as large as the largest one, and be copied more than
+        // once.
         let work = async |attempt: &Attempt| {
             let call = async |cipher: &Cipher| match &op {
                 Op::Create(session, stamp) => {
@@ -175,13 +176,13 @@ impl Worker {
             };
             session::with_cipher(context, attempt, call).await
         };
-        context.router.within_as(begun, work).await
+        context.router.resume(prior, work).await
     }
 
     fn complete(&self, waiter: Waiter, answer: Result<Answer>) {
         match waiter {
             Waiter::Nobody => {}
-            // It fails where no one waits any more.
+            // Sending fails only if the receiver is gone.
             Waiter::Thread(sender) => drop(sender.send(answer)),
             Waiter::Ticket { to, ticket } => {
                 let mut completed = self.completed.borrow_mut();
@@ -196,7 +197,7 @@ impl Worker {
         }
     }
 
-    /// Reports all calls at once that end in one turn: this task gets its turn after theirs.
+    /// Reports all calls that complete in one turn together: this task runs after theirs.
     async fn report(self: Rc<Self>) {
         loop {
             self.have_completed.notified().await;

@@ -1,42 +1,43 @@
 //! A near cache: sessions that this process has read from Redis, kept so that the next `get` needs no round trip.
 //!
-//! It belongs to one fast path, and so to one JavaScript thread. It has no locks of its own, and no thread but that one
-//! ever reads or changes it. The sessions lie in a [`MemoryStore`], which keeps `maxBytes` and every expiry.
+//! It belongs to one fast path, and so to one JavaScript thread. Only that thread uses it, so it needs no locks. A
+//! [`MemoryStore`] holds the sessions, and enforces `maxBytes` and each expiry.
 //!
-//! The server tells each connection of the fast path which of the sessions that were read on it have changed (RESP3,
-//! `CLIENT TRACKING ON NOLOOP`). Replies and messages come by one socket, in the order of the server. So a reply proves
-//! that all messages of earlier changes have come.
+//! The server notifies each connection of the fast path when a session that was read on it changes (RESP3, `CLIENT
+//! TRACKING ON NOLOOP`). These invalidations arrive on the same socket as the replies, in the server's order. So a
+//! reply proves that the invalidations of all earlier changes have arrived.
 //!
-//! **What it promises.** Let a change of a session be carried out by the server. A `get` that begins more than the network's
-//! delay later does not find the session as it was before: its message has come, and is read first. Where the network
-//! holds messages back, a `get` that begins more than `maxStaleness` later does not.
+//! **The promise.** Suppose that the server has carried out a change of a session. A `get` that starts more than the
+//! network delay later does not return the old session: the invalidation has arrived, and is read first. If the
+//! network holds invalidations back, a `get` that starts more than `maxStaleness` later does not return it either.
 //!
-//! These rules make that so:
+//! These rules ensure that:
 //!
-//! 1. *Source.* A session enters the cache only by the reply to a `GET` on the connection that its slot has now. All
-//!    sessions leave when any of these connections ends, when slots move, when the server has been emptied, and when it
-//!    says that it is the wrong one (`drop_all`).
-//! 2. *Load.* A `get` that misses is noted before it is sent. Any change of the session that is heard of, be it a message or
-//!    a call of this process, crosses the note out. Only a reply whose note still stands enters the cache. So it does not
-//!    matter that messages are read ahead of the replies before them.
-//! 3. *Own calls.* A session leaves the cache before a call that changes it is begun, and no load of it is noted until that
-//!    call has ended. It is never changed in place: after an own write under `NOLOOP` the server no longer tells of the
-//!    session. The next `get` has it told again.
-//! 4. *Calls on other sessions.* `deleteByUser`, `clear` and the limit of a user's sessions end sessions that the call does
-//!    not name, on other connections. After such a call only a proof that was asked for later counts (`note_mass_ends`).
+//! 1. *Source.* A session enters the cache only from the reply to a `GET` on the connection that owns its slot now.
+//!    The cache drops all sessions when one of these connections ends, when slots move, when the server was emptied,
+//!    and when the server says that it is the wrong one (`drop_all`).
+//! 2. *Load.* A `get` that misses registers a load before it is sent. Any known change of the session, by an
+//!    invalidation or by a call of this process, cancels the load. Only the reply of a registered load enters the
+//!    cache. So invalidations may be read ahead of the replies before them.
+//! 3. *Own calls.* A session leaves the cache before a call that changes it starts. No load is registered until that
+//!    call has completed. The cached session is never changed in place: with `NOLOOP` the server stops tracking a
+//!    session after an own write. The next `get` makes the server track it again.
+//! 4. *Calls on other sessions.* `deleteByUser`, `clear` and the limit per user end sessions that the call does not
+//!    name, on other connections. After such a call only a later proof counts (`note_mass_ends`).
 //! 5. *Proof.* A hit needs a reply on the session's connection to a request that was sent at most `maxStaleness` ago
-//!    ([`Proof`]). It counts from the sending: a reply may have been held back for as long as any message. Errors prove
-//!    nothing.
-//! 6. *Messages first.* A hit is given after the socket was found empty (`fast_path::cached`).
-//! 7. *Time.* All sessions leave when the machine was suspended, as the time of a proof stands still meanwhile. They also
-//!    leave a minute after the first of them came: no server sends a message of `SWAPDB` (`note_time`).
+//!    ([`Proof`]). The time of the request counts, because a reply may have been held back as long as any
+//!    invalidation. Error replies prove nothing.
+//! 6. *Invalidations first.* A hit is returned only after the socket was found empty (`fast_path::cached`).
+//! 7. *Time.* The cache drops all sessions after the machine was suspended, because the clock of the proofs stops
+//!    then. It also drops them a minute after the first one entered, because no server sends an invalidation for
+//!    `SWAPDB` (`note_time`).
 //!
-//! A session that is absent is not cached: nearly all ids that are looked up are those of sessions. Encrypted sessions are
-//! cached as plaintext: the process has the secret and the sessions in use in its memory anyway. They are found by the
-//! blind index of their ids, as that is what the server's messages have.
+//! Absent sessions are not cached, because nearly all ids that are looked up exist. Encrypted sessions are cached as
+//! plaintext: the memory of the process contains the secret and the sessions in use anyway. Their cache keys are the
+//! blind indexes of their ids, which the invalidations contain.
 
-mod ends;
 mod proof;
+mod results;
 mod tracking;
 
 use std::borrow::Cow;
@@ -57,18 +58,18 @@ use crate::session::{Content, Expiry, Session, SessionId};
 use crate::store::SessionStore;
 use crate::store::memory::{Limits, MemoryStore};
 
-pub use ends::Ends;
 pub use proof::{Freshness, Proof};
+pub use results::CachingResults;
 pub use tracking::{begin_tracking, read_tracking};
 
-/// The ticket of a `get` that no caller has made: its reply is a proof.
+/// The ticket of a `get` without a caller, whose reply is a proof.
 pub const PROBE: u32 = u32::MAX;
 
-/// One hit of so many counts as a use of its session, by which the least recently used one goes first. To count each
-/// would make a hit take half as long again.
+/// One of this many hits counts as a use of its session in the LRU order. Counting every hit would make a hit take
+/// half as long again.
 const USED_EVERY: u64 = 8;
 
-/// For how long a session may be in the cache, whatever the server says of it.
+/// How long a session may stay in the cache without being read again.
 const MAX_AGE: Duration = Duration::from_secs(60);
 
 /// Two clocks that are read one after the other differ by less, unless the machine was suspended.
@@ -77,22 +78,22 @@ const NO_SUSPENSION: Duration = Duration::from_millis(10);
 /// Counters of a cache since its store was opened.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct CacheStats {
-    /// `get` calls that needed no round trip.
+    /// `get` calls without a round trip.
     pub hits: u64,
-    /// `get` calls that did.
+    /// `get` calls with a round trip.
     pub misses: u64,
-    /// Sessions that servers have said are changed or gone.
+    /// Sessions that the servers have reported as changed or gone.
     pub invalidations: u64,
     pub sessions: u64,
     pub bytes: u64,
-    /// Why nothing is cached now.
+    /// Why the cache is off.
     pub off: Option<String>,
 }
 
-/// What is under way on one session.
+/// The pending calls on one session.
 #[derive(Default)]
-struct UnderWay {
-    /// Calls that change it.
+struct SessionCalls {
+    /// The number of pending calls that change the session.
     changes: usize,
     /// The `get` whose reply may enter the cache.
     load: Option<u32>,
@@ -101,26 +102,26 @@ struct UnderWay {
 pub struct NearCache {
     sessions: MemoryStore,
     max_staleness: Duration,
-    under_way: HashMap<SessionId, UnderWay, RandomState>,
-    /// The sessions of the calls under way, as `key` has them. `None` where there was no key yet.
+    pending: HashMap<SessionId, SessionCalls, RandomState>,
+    /// The cache keys of the pending calls. `None` if the call has no key, because there was no cipher yet.
     tickets: HashMap<u32, Option<SessionId>, RandomState>,
-    /// How many of the calls have no key. While there are any, nothing is loaded.
+    /// The number of pending calls without a key. While there are any, nothing is loaded.
     keyless: usize,
-    /// The mass ends that were noted, and from when on a proof counts.
+    /// The last count of mass ends, and the time from which a proof counts.
     mass_ends: u64,
     not_before: Option<Instant>,
-    /// The time before the last `get`, by two clocks: `since_boot` is the second.
+    /// The time of the last `get`, by two clocks. The second one is `since_boot`.
     time: Option<(Instant, Duration)>,
-    /// When the first of the sessions came, by `since_boot`.
+    /// When the first session entered, by `since_boot`.
     filled_at: Option<Duration>,
     hits: u64,
     misses: u64,
     invalidations: u64,
-    /// Why the last connection has no tracking.
+    /// Why the last connection is not tracked.
     refusal: Option<String>,
 }
 
-/// What a session is called in the cache: its id, or the blind index of that.
+/// The cache key of a session: its id, or the blind index of its id.
 pub fn key<'a>(cipher: &Cipher, id: &'a SessionId) -> Option<Cow<'a, SessionId>> {
     if cipher.is_plain() {
         return Some(Cow::Borrowed(id));
@@ -131,7 +132,7 @@ pub fn key<'a>(cipher: &Cipher, id: &'a SessionId) -> Option<Cow<'a, SessionId>>
 impl NearCache {
     pub fn new(options: &CacheOptions, clock: Arc<dyn Clock>) -> Self {
         let limits = Limits {
-            // What the server has, an app was allowed to store.
+            // No size limit: the server only has sessions that an app was allowed to store.
             max_session_bytes: usize::MAX,
             max_bytes: Some(options.max_bytes),
             ..Limits::default()
@@ -139,7 +140,7 @@ impl NearCache {
         Self {
             sessions: MemoryStore::new(limits, clock),
             max_staleness: options.max_staleness,
-            under_way: HashMap::default(),
+            pending: HashMap::default(),
             tickets: HashMap::default(),
             keyless: 0,
             mass_ends: 0,
@@ -154,7 +155,7 @@ impl NearCache {
     }
 
     pub fn stats(&self) -> CacheStats {
-        // A store in memory always knows.
+        // The statistics of a memory store never fail.
         let held = self.sessions.stats().unwrap_or_default();
         CacheStats {
             hits: self.hits,
@@ -166,12 +167,12 @@ impl NearCache {
         }
     }
 
-    /// A connection was opened, whose server tells of changes, or has said why it does not.
+    /// Records whether the server of a new connection sends invalidations, or why not.
     pub fn opened(&mut self, tracking: Result<(), String>) {
         self.refusal = tracking.err();
     }
 
-    /// Calls `read` with a session that is live by the clock.
+    /// Calls `read` with the session, if it is cached and live.
     pub fn copy(&self, key: &SessionId, read: impl FnOnce(Expiry, Content<'_>)) -> bool {
         let found = if self.hits.is_multiple_of(USED_EVERY) {
             self.sessions.get_with(key, read)
@@ -185,7 +186,7 @@ impl NearCache {
         self.hits += 1;
     }
 
-    /// Notes a call that is about to begin. A session that it changes leaves the cache (rules 2 and 3).
+    /// Records a call that is about to start. If it changes a session, that session leaves the cache (rules 2 and 3).
     pub fn begin(&mut self, op: &Op, ticket: u32, cipher: Option<&Cipher>) {
         let Some(id) = op.session() else { return };
         let key = cipher.and_then(|cipher| key(cipher, id));
@@ -195,7 +196,7 @@ impl NearCache {
             Some(key) if is_change => {
                 self.drop_session(&key);
                 let key = key.into_owned();
-                self.under_way.entry(key.clone()).or_default().changes += 1;
+                self.pending.entry(key.clone()).or_default().changes += 1;
                 self.tickets.insert(ticket, Some(key));
             }
             None if is_change => {
@@ -204,8 +205,8 @@ impl NearCache {
             }
             Some(key) if self.keyless == 0 => {
                 let key = key.into_owned();
-                if let Entry::Vacant(vacant) = self.under_way.entry(key.clone()) {
-                    vacant.insert(UnderWay { changes: 0, load: Some(ticket) });
+                if let Entry::Vacant(vacant) = self.pending.entry(key.clone()) {
+                    vacant.insert(SessionCalls { changes: 0, load: Some(ticket) });
                     self.tickets.insert(ticket, Some(key));
                 }
             }
@@ -213,7 +214,7 @@ impl NearCache {
         }
     }
 
-    /// A call has ended, whatever came of it.
+    /// Records that a call has completed, with any result.
     pub fn end(&mut self, ticket: u32) {
         match self.tickets.remove(&ticket) {
             None => {}
@@ -222,38 +223,43 @@ impl NearCache {
         }
     }
 
-    /// A `get` has found a session by a reply on a connection that is tracked. `end` is called next.
+    /// Caches a session that a `get` has found on a tracked connection. `end` follows.
     pub fn load(&mut self, ticket: u32, expires: Expiry, content: Content<'_>) {
         let Some(Some(key)) = self.tickets.get(&ticket) else { return };
-        let may_enter = self.under_way.get(key).is_some_and(|under_way| under_way.load == Some(ticket));
+        let may_enter = self.pending.get(key).is_some_and(|pending| pending.load == Some(ticket));
         if may_enter {
-            // It may be there yet, where there was no proof that it is current.
+            // An old version may still be there, if it had no proof.
             self.remove(key);
-            // One that has no room is not cached.
+            // A session that is too large for the cache is not cached.
             let _ = self.sessions.create(&Session { id: key.clone(), expires, content });
             self.filled_at.get_or_insert_with(since_boot);
         }
     }
 
-    /// Crosses out what a call that has ended had noted.
+    /// Removes what a completed call had recorded.
     fn forget(&mut self, key: SessionId, ticket: u32) {
-        let Entry::Occupied(mut noted) = self.under_way.entry(key) else { return };
-        let under_way = noted.get_mut();
-        if under_way.load == Some(ticket) {
-            under_way.load = None;
-        } else if under_way.changes > 0 {
-            under_way.changes -= 1;
+        let Entry::Occupied(mut noted) = self.pending.entry(key) else { return };
+        let pending = noted.get_mut();
+        if pending.load == Some(ticket) {
+            pending.load = None;
+        } else if pending.changes > 0 {
+            pending.changes -= 1;
         }
-        if under_way.changes == 0 && under_way.load.is_none() {
+        if pending.changes == 0 && pending.load.is_none() {
             noted.remove();
         }
     }
 
-    /// Takes all messages of a server that have been read from its socket.
+    /// Handles all push messages that were read from a socket.
     ///
     /// # Errors
     /// As for [`Socket::next_message`].
-    pub fn hear(&mut self, socket: &mut Socket, cipher: &Cipher, names: &Names) -> Result<(), Malformed> {
+    pub fn handle_pushes(
+        &mut self,
+        socket: &mut Socket,
+        cipher: &Cipher,
+        names: &Names,
+    ) -> Result<(), Malformed> {
         while let Some(message) = socket.next_message()? {
             self.take(&message, cipher, names);
         }
@@ -263,7 +269,7 @@ impl NearCache {
     fn take(&mut self, message: &[Reply<&[u8]>], cipher: &Cipher, names: &Names) {
         let [Reply::Bytes(b"invalidate"), what] = message else { return };
         let Reply::Array(keys) = what else {
-            // All of them: the server was emptied.
+            // All keys: the server was emptied.
             self.invalidations += self.sessions.size().unwrap_or(0);
             return self.drop_all();
         };
@@ -277,9 +283,9 @@ impl NearCache {
         }
     }
 
-    /// Takes note of a reply to a request that was begun at a time (rules 1 and 5).
-    pub fn note_reply(&mut self, proof: &mut Proof, reply: &Reply<&[u8]>, begun_at: Option<Instant>) {
-        match (reply, begun_at) {
+    /// Records a reply to a request that was sent at `started_at` or later (rules 1 and 5).
+    pub fn note_reply(&mut self, proof: &mut Proof, reply: &Reply<&[u8]>, started_at: Option<Instant>) {
+        match (reply, started_at) {
             (Reply::Error(error), _) => {
                 if matches!(
                     code(error),
@@ -288,40 +294,40 @@ impl NearCache {
                     self.drop_all();
                 }
             }
-            (_, Some(begun_at)) => proof.replied(begun_at),
+            (_, Some(started_at)) => proof.replied(started_at),
             (_, None) => {}
         }
     }
 
-    /// Drops a session, and crosses out what loads it.
+    /// Drops a session, and cancels its load.
     fn drop_session(&mut self, key: &SessionId) {
         self.remove(key);
-        if let Some(under_way) = self.under_way.get_mut(key) {
-            under_way.load = None;
+        if let Some(pending) = self.pending.get_mut(key) {
+            pending.load = None;
         }
     }
 
     fn remove(&self, key: &SessionId) {
-        // In memory that does not fail.
+        // Deleting in memory never fails.
         let _ = self.sessions.delete(key);
     }
 
-    /// Drops all sessions, and crosses out what loads any (rule 1).
+    /// Drops all sessions, and cancels all loads (rule 1).
     pub fn drop_all(&mut self) {
         let _ = self.sessions.clear();
         self.filled_at = None;
-        self.under_way.values_mut().for_each(|under_way| under_way.load = None);
+        self.pending.values_mut().for_each(|pending| pending.load = None);
     }
 
-    /// Sessions are called otherwise from now on: nothing is loaded until the calls under way have ended.
+    /// The cache keys of all sessions change. Nothing is loaded until the pending calls have completed.
     pub fn forget_keys(&mut self) {
         self.drop_all();
-        self.under_way.clear();
+        self.pending.clear();
         self.tickets.values_mut().for_each(|key| *key = None);
         self.keyless = self.tickets.len();
     }
 
-    /// Takes the time before a `get`, by a clock that stands still while the machine is suspended and by one that goes on
+    /// Records the time of a `get`: by a clock that stops while the machine is suspended, and by one that does not
     /// (rule 7).
     pub fn note_time(&mut self, now: Instant, since_boot: Duration) {
         let before = self.time.replace((now, since_boot));
@@ -334,25 +340,25 @@ impl NearCache {
         }
     }
 
-    /// Has the last `get` be as if the machine had been suspended since, for so long.
+    /// Simulates that the machine was suspended since the last `get`.
     #[cfg(test)]
     pub fn suspend(&mut self, by: Duration) {
         self.time = self.time.map(|(at, since_boot)| (at, since_boot.saturating_sub(by)));
     }
 
-    /// Has its first session be older.
+    /// Makes the first session older.
     #[cfg(test)]
     pub fn age(&mut self, by: Duration) {
         self.filled_at = self.filled_at.map(|at| at.saturating_sub(by));
     }
 
-    /// Whether it has nothing noted.
+    /// Whether no call is recorded.
     #[cfg(test)]
     pub fn is_idle(&self) -> bool {
-        self.under_way.is_empty() && self.tickets.is_empty() && self.keyless == 0
+        self.pending.is_empty() && self.tickets.is_empty() && self.keyless == 0
     }
 
-    /// Takes how often the worker has ended sessions that a call did not name (rule 4).
+    /// Records how often the worker has ended sessions that a call did not name (rule 4).
     pub fn note_mass_ends(&mut self, mass_ends: u64, now: impl FnOnce() -> Instant) {
         if self.mass_ends != mass_ends {
             self.mass_ends = mass_ends;
@@ -360,7 +366,7 @@ impl NearCache {
         }
     }
 
-    /// Whether a hit may be given on a connection (rule 5).
+    /// Whether a connection's proof allows a hit (rule 5).
     pub fn freshness(&self, proof: &Proof, now: Instant) -> Freshness {
         proof.freshness(now, self.max_staleness, self.not_before)
     }
@@ -373,7 +379,7 @@ mod tests {
     use crate::session::{Body, FieldOrder};
 
     #[test]
-    fn a_read_whose_session_has_another_key_by_then_does_not_keep_the_cache_empty() {
+    fn a_read_across_a_change_of_keys_does_not_block_the_cache() {
         let options = CacheOptions {
             max_bytes: std::num::NonZeroUsize::new(1 << 20).unwrap(),
             max_staleness: Duration::from_secs(1),

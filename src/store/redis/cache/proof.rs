@@ -1,39 +1,39 @@
-//! For how long a connection has proved that all messages of its server have come.
+//! The proof that all invalidations of a connection's server have arrived.
 
 use std::time::{Duration, Instant};
 
-/// A proof is asked for again when it is older than this part of what it may be.
-const RENEWED_AFTER: u32 = 2;
+/// A proof is renewed when it is older than its maximum age divided by this.
+const RENEWAL_DIVISOR: u32 = 2;
 
 /// What the replies on a connection prove.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Proof {
-    /// When the last request was sent that has a reply. All messages of changes before that have come.
+    /// When the latest request with a reply was sent. All invalidations of earlier changes have arrived.
     asked_at: Option<Instant>,
-    /// When the last request was sent only to renew it.
+    /// When the last probe was sent.
     probed_at: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Freshness {
     Fresh,
-    /// It is, but soon not any more.
+    /// Still fresh, but soon stale.
     ToBeRenewed,
     Stale,
 }
 
 impl Proof {
-    /// There is a reply to a request that was sent then, or later.
+    /// Records a reply to a request that was sent at `sent_at` or later.
     pub fn replied(&mut self, sent_at: Instant) {
         self.asked_at = self.asked_at.max(Some(sent_at));
     }
 
-    /// A request is sent to renew it.
+    /// Records a request that is sent only to renew the proof.
     pub fn probed(&mut self, now: Instant) {
         self.probed_at = Some(now);
     }
 
-    /// Has it be older.
+    /// Makes the proof older.
     #[cfg(test)]
     pub fn age(&mut self, by: Duration) {
         for at in [&mut self.asked_at, &mut self.probed_at] {
@@ -54,7 +54,7 @@ impl Proof {
         if age > max_staleness {
             return Freshness::Stale;
         }
-        let renew_after = max_staleness / RENEWED_AFTER;
+        let renew_after = max_staleness / RENEWAL_DIVISOR;
         let is_old = |at: Instant| now.saturating_duration_since(at) >= renew_after;
         if is_old(asked_at) && self.probed_at.is_none_or(is_old) {
             Freshness::ToBeRenewed
@@ -69,14 +69,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_holds_for_so_long_after_the_request_was_sent() {
-        let (begun, limit) = (Instant::now(), Duration::from_millis(100));
-        let at = |millis| begun + Duration::from_millis(millis);
+    fn a_proof_counts_from_the_time_of_its_request() {
+        let (started, limit) = (Instant::now(), Duration::from_millis(100));
+        let at = |millis| started + Duration::from_millis(millis);
         let mut proof = Proof::default();
         let of = |proof: &Proof, millis| proof.freshness(at(millis), limit, None);
         assert_eq!(of(&proof, 0), Freshness::Stale);
         proof.replied(at(10));
-        // A late reply to an earlier request takes nothing away.
+        // A late reply to an earlier request changes nothing.
         proof.replied(at(5));
         for (millis, freshness) in [
             (10, Freshness::Fresh),
@@ -87,12 +87,12 @@ mod tests {
         ] {
             assert_eq!(of(&proof, millis), freshness, "{millis}");
         }
-        // It is asked for once in a while, and not by every hit.
+        // Not every hit sends a probe.
         proof.probed(at(60));
         assert_eq!(of(&proof, 61), Freshness::Fresh);
         assert_eq!(of(&proof, 110), Freshness::ToBeRenewed);
         assert_eq!(of(&proof, 111), Freshness::Stale);
-        // Sessions were ended at 60: what was asked for before does not count.
+        // Sessions were ended at 60, so earlier requests do not count.
         assert_eq!(proof.freshness(at(61), limit, Some(at(60))), Freshness::Stale);
         proof.replied(at(60));
         assert_eq!(proof.freshness(at(61), limit, Some(at(60))), Freshness::Fresh);

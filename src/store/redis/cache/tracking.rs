@@ -1,16 +1,17 @@
-//! Has a server tell of changes of the sessions that are read on a connection.
+//! Turns on client tracking: the server then sends invalidations for the sessions that are read on a connection.
 
 use super::super::resp::{Replies, Reply, Request};
 
-/// Adds what begins it. Messages are of RESP3 alone: without that a server would take the command and say nothing.
+/// Adds the commands that turn it on. Invalidations need RESP3: with RESP2 a server accepts the command, but sends
+/// nothing.
 pub fn begin_tracking(request: Request) -> Request {
     request.command(&[b"HELLO", b"3"]).command(&[b"CLIENT", b"TRACKING", b"ON", b"NOLOOP"])
 }
 
-/// Takes the replies to that, which are the last ones.
+/// Reads the replies to these commands, which are the last ones.
 ///
 /// # Errors
-/// Why the server does not do it.
+/// Why the server does not track.
 pub fn read_tracking(replies: &mut Replies) -> Result<(), String> {
     let (tracking, hello) = (replies.pop(), replies.pop());
     for (name, reply) in [("HELLO 3", hello), ("CLIENT TRACKING", tracking)] {
@@ -19,7 +20,7 @@ pub fn read_tracking(replies: &mut Replies) -> Result<(), String> {
             Some(Reply::Error(error)) => {
                 return Err(format!("the server refused {name}: {}", String::from_utf8_lossy(&error)));
             }
-            _ => return Err(format!("the server answered {name} otherwise than Redis")),
+            _ => return Err(format!("the server sent an unexpected reply to {name}")),
         }
     }
     Ok(())
@@ -30,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_commands_have_to_be_done() {
+    fn tracking_needs_both_commands() {
         let refused = || Reply::Error(b"NOPERM no".to_vec());
         let read = |hello, tracking| read_tracking(&mut Replies::from_iter([Reply::Nil, hello, tracking]));
         assert_eq!(read(Reply::Array(vec![]), Reply::Okay), Ok(()));

@@ -1,31 +1,31 @@
-//! Ends connections so that nothing is delivered later.
+//! Ends connections so that the system delivers nothing of them later.
 //!
-//! A system goes on sending what a closed connection has not delivered, for minutes. A write that was given up would then
-//! overtake one that went by another connection and was acknowledged. So a connection is reset, not closed.
+//! After a connection is closed, the system keeps sending its remaining data for minutes. An abandoned write could
+//! then overtake a later one that was acknowledged on another connection. So connections are reset instead.
 
 use std::net::Shutdown;
 use std::time::Duration;
 
 use socket2::{SockRef, Socket};
 
-/// Has the connection reset when its socket is closed.
+/// Makes the system reset the connection when its socket is closed.
 pub fn reset_on_close<'a>(socket: impl Into<SockRef<'a>>) {
-    // It fails only where the connection has ended already.
+    // This fails only if the connection has ended already.
     let _ = socket.into().set_linger(Some(Duration::ZERO));
 }
 
-/// Resets a connection now, even if its socket is open elsewhere too. Where the system cannot, it is reset when all have
-/// closed it.
+/// Resets a connection immediately, even if its socket has duplicates. Where the system cannot do that, the
+/// connection is reset when all duplicates are closed.
 pub fn abort(socket: &Socket) {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     if disconnect(socket).is_ok() {
         return;
     }
-    // It fails where the connection has ended already. What was written to a Unix socket is with the server.
+    // This fails if the connection has ended already. Data written to a Unix socket has already reached the server.
     let _ = socket.shutdown(Shutdown::Both);
 }
 
-/// Dissolves the association of a socket, which resets a connection (connect(2), `AF_UNSPEC`).
+/// Dissolves the association of a socket, which resets its connection (connect(2), `AF_UNSPEC`).
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn disconnect(socket: &Socket) -> std::io::Result<()> {
     let size = size_of::<libc::sockaddr>() as libc::socklen_t;
@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_is_reset_when_it_is_closed() {
+    fn a_closed_connection_is_reset() {
         let (mut socket, mut peer) = pair();
         reset_on_close(&socket);
         socket.write_all(b"PING").unwrap();
@@ -69,7 +69,7 @@ mod tests {
 
     #[cfg(any(target_os = "linux", target_os = "android"))]
     #[test]
-    fn a_connection_is_reset_though_another_has_its_socket() {
+    fn a_connection_is_reset_although_its_socket_has_a_duplicate() {
         let (socket, mut peer) = pair();
         let mut other = socket.try_clone().unwrap();
         abort(&socket.into());

@@ -1,4 +1,4 @@
-//! Connecting to a server: the socket, TLS, the login.
+//! Connects to a server: socket, TLS and login.
 
 use std::cell::Cell;
 use std::io;
@@ -23,42 +23,42 @@ use tokio::time::timeout;
 use super::super::monitor::Monitor;
 use super::super::options::{Address, Auth, Credentials, Login};
 use super::super::resp::{Replies, Reply, Request};
-use super::multiplexed::{MultiplexedConnection, Replication, SendError, in_words};
+use super::multiplexed::{MultiplexedConnection, Replication, SendError, describe};
 use super::reply_window::ReplyWindow;
 use super::socket::RawConnection;
 use super::system::{Stream, System};
 use super::tls::Tls;
 
-/// What is between us and a server may forget a connection on which nothing is said, without telling.
+/// A router or firewall may silently drop an idle connection.
 const KEEPALIVE: TcpKeepalive =
     TcpKeepalive::new().with_time(Duration::from_secs(30)).with_interval(Duration::from_secs(10));
 
-/// As `CLIENT LIST` names this package.
+/// The library name in `CLIENT LIST`.
 const LIBRARY: &str = "@fluidauth/native-store";
 
-/// How connections are made.
+/// Makes connections.
 #[derive(Clone)]
 pub struct Connector {
     pub system: System,
     pub tls: Option<Tls>,
-    /// The Unix socket of the server, if it is reached so.
+    /// The path of the server's Unix socket, if it has one.
     pub socket_path: Option<Arc<str>>,
     pub client_name: Arc<str>,
     pub timeout: Duration,
     pub replication: Option<Replication>,
     pub window: Arc<ReplyWindow>,
-    /// For those who make connections.
+    /// Where the callers record connections and failures.
     pub monitor: Arc<Monitor>,
 }
 
-/// A connection that is logged in. It ends when this is dropped.
+/// A connection after login. Dropping it ends the connection.
 pub struct Connected {
-    pub link: Rc<MultiplexedConnection>,
+    pub connection: Rc<MultiplexedConnection>,
     end: oneshot::Receiver<Rc<str>>,
 }
 
 impl Connected {
-    /// Waits for the end of the connection: why it ended.
+    /// Waits until the connection ends. Returns the reason.
     pub async fn ended(&mut self) -> Rc<str> {
         (&mut self.end).await.unwrap_or_else(|_| "the store was closed".into())
     }
@@ -66,15 +66,15 @@ impl Connected {
 
 impl Drop for Connected {
     fn drop(&mut self) {
-        self.link.cut();
+        self.connection.cut();
     }
 }
 
 impl Connector {
-    /// Connects and logs in, within the time for it.
+    /// Connects and logs in, within `timeout`.
     ///
     /// # Errors
-    /// In words, without the login.
+    /// A message for people, without credentials.
     pub async fn connect(
         &self,
         address: &Address,
@@ -86,22 +86,22 @@ impl Connector {
             let connected = self.open(address, login, replication, &stage).await?;
             stage.set("credentials: no answer");
             let credentials = credentials_of(login).await?;
-            if connected.link.is_dead() {
+            if connected.connection.is_dead() {
                 return Err("the server closed it before there were credentials".into());
             }
             stage.set("no answer to the login");
-            self.log_in(&connected.link, login, credentials.as_ref()).await?;
-            connected.link.limit(Arc::clone(&self.window));
+            self.log_in(&connected.connection, login, credentials.as_ref()).await?;
+            connected.connection.limit(Arc::clone(&self.window));
             Ok(connected)
         };
         let outcome = timeout(self.timeout, connecting).await;
         outcome.unwrap_or_else(|_| Err(format!("{} within {} ms", stage.get(), self.timeout.as_millis())))
     }
 
-    /// Connects, logs in and sends a first request, for a caller that reads and writes the socket itself.
+    /// Connects, logs in and sends a first request. The caller then reads and writes the socket itself.
     ///
     /// # Errors
-    /// In words, without the login.
+    /// A message for people, without credentials.
     pub async fn connect_event_loop(
         &self,
         address: &Address,
@@ -125,11 +125,11 @@ impl Connector {
                     (socket.into_std().map(Into::into), None, replies)
                 }
             };
-        let socket = Arc::new(socket.map_err(|error| in_words(&error))?);
+        let socket = Arc::new(socket.map_err(|error| describe(&error))?);
         Ok((RawConnection { socket, tls }, replies))
     }
 
-    /// The TLS of connections to servers that are logged in to so.
+    /// The TLS settings, if this login uses TLS.
     fn tls_for(&self, login: &Login) -> Option<&Tls> {
         self.tls.as_ref().filter(|_| login.is_tls)
     }
@@ -169,13 +169,13 @@ impl Connector {
         login: &Login,
         first: Request,
     ) -> Result<Replies, String> {
-        let link = MultiplexedConnection::new(None);
+        let connection = MultiplexedConnection::new(None);
         let prepare = async {
             let credentials = credentials_of(login).await?;
-            self.log_in(&link, login, credentials.as_ref()).await?;
-            ask(&link, first).await
+            self.log_in(&connection, login, credentials.as_ref()).await?;
+            ask(&connection, first).await
         };
-        match select(pin!(prepare), pin!(link.drive(socket))).await {
+        match select(pin!(prepare), pin!(connection.drive(socket))).await {
             Either::Left((outcome, _)) => outcome,
             Either::Right((reason, _)) => Err(reason.to_string()),
         }
@@ -183,7 +183,7 @@ impl Connector {
 
     async fn log_in(
         &self,
-        link: &MultiplexedConnection,
+        connection: &MultiplexedConnection,
         login: &Login,
         credentials: Option<&Credentials>,
     ) -> Result<(), String> {
@@ -196,18 +196,19 @@ impl Connector {
         if login.database > 0 {
             commands.push(command(&[b"SELECT", login.database.to_string().as_bytes()]));
         }
-        // It refuses while the server loads its data, and where a login is missing.
+        // The server refuses `PING` while it loads its data, and if it requires a login.
         commands.push(command(&[b"PING"]));
         let required = commands.len();
-        // A server may know none of it, or forbid it.
+        // These are optional: a server may not know them, or may forbid them.
         commands.push(command(&[b"CLIENT", b"SETNAME", self.client_name.as_bytes()]));
         for (attribute, value) in [("LIB-NAME", LIBRARY), ("LIB-VER", env!("CARGO_PKG_VERSION"))] {
             commands.push(command(&[b"CLIENT", b"SETINFO", attribute.as_bytes(), value.as_bytes()]));
         }
-        // One by one, as a server may answer the first and close: it has too many clients then.
-        let replies = join_all(commands.into_iter().map(|command| ask(link, command))).await;
+        // Each command is a request of its own. A server that has too many clients answers the first one and closes
+        // the connection.
+        let replies = join_all(commands.into_iter().map(|command| ask(connection, command))).await;
         for reply in replies.into_iter().take(required) {
-            let reply = reply.map_err(|reason| match login.is_tls || link.has_read() {
+            let reply = reply.map_err(|reason| match login.is_tls || connection.has_read() {
                 true => reason,
                 false => format!("{reason}, as by a server that expects TLS (rediss://)"),
             })?;
@@ -217,12 +218,12 @@ impl Connector {
     }
 }
 
-/// How long an address has to answer before the next one of its name is tried as well.
+/// How long an address has to answer before the next address of the host is tried too.
 const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
 
 #[cfg(unix)]
 async fn connect_unix(path: &str) -> Result<UnixStream, String> {
-    UnixStream::connect(path).await.map_err(|error| in_words(&error))
+    UnixStream::connect(path).await.map_err(|error| describe(&error))
 }
 
 #[cfg(not(unix))]
@@ -233,25 +234,25 @@ async fn connect_unix(_: &str) -> Result<TcpStream, String> {
 async fn connect_tcp(address: &Address) -> Result<TcpStream, String> {
     let resolved = lookup_host((address.host.as_str(), address.port));
     let socket = connect_host(resolved, TcpStream::connect).await?;
-    // These fail only where the connection has ended already.
+    // These fail only if the connection has ended already.
     let _ = socket.set_nodelay(true);
     let _ = SockRef::from(&socket).set_tcp_keepalive(&KEEPALIVE);
     Ok(socket)
 }
 
-/// Connects to a host by the addresses of its name.
+/// Resolves a host and connects to one of its addresses.
 async fn connect_host<S: Stream, F: Future<Output = io::Result<S>>>(
     resolved: impl Future<Output = io::Result<impl IntoIterator<Item = SocketAddr>>>,
     connect: impl Fn(SocketAddr) -> F,
 ) -> Result<S, String> {
     let addresses = alternate_families(resolved.await.map_err(|error| format!("DNS: {error}"))?);
-    let stream = connect_any(addresses, connect).await.map_err(|error| in_words(&error))?;
+    let stream = connect_any(addresses, connect).await.map_err(|error| describe(&error))?;
     stream.reset_on_drop();
     Ok(stream)
 }
 
-/// Connects to whichever address answers first. The next one is tried when one has failed, or has not answered for a
-/// moment: a silent one is not to hold up the others (RFC 8305).
+/// Connects to the address that answers first. Tries the next one when an address has failed or has not answered
+/// soon, so that a silent address does not delay the others (RFC 8305).
 async fn connect_any<S, F: Future<Output = io::Result<S>>>(
     addresses: Vec<SocketAddr>,
     connect: impl Fn(SocketAddr) -> F,
@@ -273,7 +274,7 @@ async fn connect_any<S, F: Future<Output = io::Result<S>>>(
     }
 }
 
-/// The addresses of a host, so that those of one family take turns with those of the other.
+/// Alternates the addresses of the two families.
 fn alternate_families(addresses: impl IntoIterator<Item = SocketAddr>) -> Vec<SocketAddr> {
     let addresses: Vec<_> = addresses.into_iter().collect();
     let is_first = |address: &SocketAddr| address.is_ipv6() == addresses[0].is_ipv6();
@@ -285,19 +286,19 @@ fn alternate_families(addresses: impl IntoIterator<Item = SocketAddr>) -> Vec<So
     alternating
 }
 
-/// Begins to speak with a server.
+/// Starts the driver of a connection.
 fn drive(stream: impl AsyncRead + AsyncWrite + 'static, replication: Option<Replication>) -> Connected {
-    let link = MultiplexedConnection::new(replication);
+    let connection = MultiplexedConnection::new(replication);
     let (ended, end) = oneshot::channel();
-    let driven = Rc::clone(&link);
+    let driven = Rc::clone(&connection);
     spawn_local(async move {
-        // It fails where no one cares for this connection any more.
+        // Sending fails only if the connection was dropped.
         let _ = ended.send(driven.drive(stream).await);
     });
-    Connected { link, end }
+    Connected { connection, end }
 }
 
-/// The credentials for one connection. They are asked for when there is a server that can take them.
+/// The credentials for one connection. A provider is called only when the server has accepted the connection.
 async fn credentials_of(login: &Login) -> Result<Option<Credentials>, String> {
     match &login.auth {
         Auth::None => Ok(None),
@@ -311,15 +312,15 @@ async fn credentials_of(login: &Login) -> Result<Option<Credentials>, String> {
     }
 }
 
-/// Sends a request outside the calls of the store.
-pub async fn ask(link: &MultiplexedConnection, request: Request) -> Result<Replies, String> {
-    link.send(request, &Rc::default()).await.map_err(|fault| match fault {
+/// Sends a request that belongs to no call of the store.
+pub async fn ask(connection: &MultiplexedConnection, request: Request) -> Result<Replies, String> {
+    connection.send(request, &Rc::default()).await.map_err(|fault| match fault {
         SendError::ConnectionLost(reason) => reason.to_string(),
         SendError::Unsent | SendError::UnderReplicated(_) => "the connection ended".into(),
     })
 }
 
-/// The words of an answer that is an error.
+/// The message of an error reply.
 pub fn error_text(reply: &Reply) -> Option<String> {
     match reply {
         Reply::Error(error) => Some(String::from_utf8_lossy(error).into_owned()),
@@ -336,7 +337,7 @@ mod tests {
 
     use super::*;
 
-    /// A listener that takes no connections, and those that keep it from that.
+    /// A listener with a full backlog, and the sockets that fill it.
     fn silent() -> (Socket, Vec<Socket>, SocketAddr) {
         let new = || Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         let listener = new();
@@ -346,7 +347,7 @@ mod tests {
         let fill = || {
             let socket = new();
             socket.set_nonblocking(true).unwrap();
-            // It is under way, or waits in vain.
+            // The connection attempt is pending, or never completes.
             let _ = socket.connect(&address);
             socket
         };
@@ -366,10 +367,10 @@ mod tests {
             (vec![silent, good_address], 240, 900),
             (vec![silent, refusing, good_address], 240, 900),
         ] {
-            let begun = Instant::now();
+            let started = Instant::now();
             let socket = runtime.block_on(connect_any(addresses, TcpStream::connect)).unwrap();
             assert_eq!(socket.peer_addr().unwrap(), good_address);
-            let took = begun.elapsed().as_millis();
+            let took = started.elapsed().as_millis();
             assert!((least..most).contains(&took), "{took} ms");
         }
         assert!(runtime.block_on(connect_any(vec![refusing], TcpStream::connect)).is_err());

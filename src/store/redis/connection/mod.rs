@@ -1,10 +1,9 @@
-//! Connections to one server, and how they are made. They know nothing of other servers, nor when to try again: that is
-//! for `routing`.
+//! Connections to a single server. This module knows no other servers, and `routing` decides when to reconnect.
 //!
-//! A connection that ends is reset, so that nothing that was given up is delivered later (`abort`).
+//! A connection that ends is reset, so that the system delivers nothing of it later (see `abort`).
 //!
-//! The worker's connections are multiplexed, on its runtime. That of the fast path is made there too. The event loop of a
-//! JavaScript thread then reads and writes its socket, and has its TLS.
+//! The worker's connections are multiplexed and run on its runtime. The fast path's connections are made there too.
+//! After that, the event loop of a JavaScript thread reads and writes the socket, with its TLS state.
 
 mod abort;
 mod connector;

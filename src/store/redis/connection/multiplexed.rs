@@ -1,4 +1,4 @@
-//! One connection to one server: requests of many calls go out together, and their answers come back in order.
+//! One connection to one server. It sends the requests of many calls together, and returns their replies in order.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
@@ -16,37 +16,37 @@ use tokio::time::{Instant, timeout};
 use super::super::resp::{Decoder, Malformed, Replies, Reply, Request, are_refused};
 use super::reply_window::ReplyWindow;
 
-/// Why a request has no answers.
+/// Why a request got no replies.
 #[derive(Debug, Clone)]
 pub enum SendError {
-    /// The server has not seen it.
+    /// The request was not sent.
     Unsent,
-    /// The connection was lost before the answer came.
+    /// The connection ended before the replies arrived.
     ConnectionLost(Rc<str>),
-    /// The server has carried it out, but so few replicas have it.
+    /// The server has carried out the request, but only this number of replicas have it.
     UnderReplicated(i64),
 }
 
-/// How much is read at once.
+/// The size of the read buffer.
 const BUFFER: usize = 16 * 1024;
 
-/// How long replies are waited for on a connection that takes no more requests.
+/// How long to wait for the remaining replies after the connection accepts no more requests.
 const LAST_REPLIES: Duration = Duration::from_millis(250);
 
 type Answer = Result<Replies, SendError>;
 
-/// How many replicas a write waits for, and for how long.
+/// The number of replicas that a write waits for, and how long it waits.
 #[derive(Debug, Clone, Copy)]
 pub struct Replication {
     pub replicas: u32,
     pub timeout: Duration,
 }
 
-/// A request that waits for its answers.
+/// A request that waits for its replies.
 struct Waiting {
     replies: Replies,
     wanted: usize,
-    /// How many answers there are to each command, of which only the last counts.
+    /// The number of replies to each command, of which only the last counts.
     answers_of_each: usize,
     is_write: bool,
     sent_at: Instant,
@@ -55,34 +55,35 @@ struct Waiting {
 
 enum Expected {
     Answers(Waiting),
-    /// How many replicas have the writes that were sent since the last of these.
+    /// The reply to a `WAIT`: the number of replicas that have all writes sent before it.
     Replicas,
 }
 
-/// A request that is to be sent.
+/// A request that waits to be sent.
 struct Outgoing {
     request: Request,
-    /// Counts the requests of its call that were sent.
+    /// Counts the requests of the call that were sent.
     sent: Rc<Cell<usize>>,
     to: oneshot::Sender<Answer>,
 }
 
-/// How many bytes are written at once, at most by one request more. What waits longer than its call is not sent.
+/// The maximum size of one write, beyond which only its last request may extend. Other requests wait, and are not
+/// sent after their deadline.
 const MAX_BATCH: usize = 256 * 1024;
 
 pub struct MultiplexedConnection {
     outgoing: RefCell<VecDeque<Outgoing>>,
-    /// What was sent, or is about to be, in the order of the answers.
+    /// The requests that are sent or about to be sent, in the order of their replies.
     expected: RefCell<VecDeque<Expected>>,
-    /// Writes that are done, but for their replicas.
+    /// Writes that have their replies, and wait for replicas.
     unreplicated: RefCell<Vec<(oneshot::Sender<Answer>, Replies)>>,
     has_work: Notify,
-    /// The server has said something that answers no request.
+    /// The server has sent a push message.
     pub pushed: Notify,
     cut: Notify,
     is_dead: Cell<bool>,
-    /// The server is asked for a sign of life.
-    pub is_doubted: Cell<bool>,
+    /// Whether a `PING` is checking if the server still answers.
+    pub is_suspect: Cell<bool>,
     last_read_at: Cell<Instant>,
     has_read: Cell<bool>,
     opened_at: Instant,
@@ -100,7 +101,7 @@ impl MultiplexedConnection {
             pushed: Notify::new(),
             cut: Notify::new(),
             is_dead: Cell::new(false),
-            is_doubted: Cell::new(false),
+            is_suspect: Cell::new(false),
             last_read_at: Cell::new(Instant::now()),
             has_read: Cell::new(false),
             opened_at: Instant::now(),
@@ -109,7 +110,7 @@ impl MultiplexedConnection {
         })
     }
 
-    /// Has it send no more at once from now on than the window has room for.
+    /// Limits the number of requests without a reply by a window.
     pub fn limit(&self, window: Arc<ReplyWindow>) {
         let _ = self.window.set(window);
     }
@@ -118,8 +119,8 @@ impl MultiplexedConnection {
         self.window.get().is_none_or(|window| window.has_room(pending))
     }
 
-    /// Sends a request, with all others of this turn, and waits for its answers. It is not sent any more once this is
-    /// dropped. Adds 1 to `sent` when it is.
+    /// Sends a request together with the others of this turn, and waits for its replies. If the future is dropped,
+    /// the request is not sent any more. Increments `sent` when the request is sent.
     pub async fn send(&self, request: Request, sent: &Rc<Cell<usize>>) -> Answer {
         if self.is_dead.get() {
             return Err(SendError::Unsent);
@@ -129,7 +130,7 @@ impl MultiplexedConnection {
             self.has_work.notify_one();
         }
         self.outgoing.borrow_mut().push_back(Outgoing { request, sent: Rc::clone(sent), to });
-        // The driver tells each of its end, unless it was dropped itself.
+        // The driver answers every request, unless it was dropped itself.
         answer.await.unwrap_or_else(|_| Err(SendError::ConnectionLost("the store was closed".into())))
     }
 
@@ -137,22 +138,23 @@ impl MultiplexedConnection {
         self.is_dead.get()
     }
 
-    /// Whether the server has answered anything.
+    /// Whether the server has sent any reply.
     pub fn has_read(&self) -> bool {
         self.has_read.get()
     }
 
-    /// For how long it has been open.
+    /// The time since the connection was opened.
     pub fn age(&self) -> Duration {
         self.opened_at.elapsed()
     }
 
-    /// Ends the connection: what was sent is lost.
+    /// Ends the connection. Requests without a reply get `ConnectionLost`.
     pub fn cut(&self) {
         self.cut.notify_one();
     }
 
-    /// Ends it if the server, asked, has said nothing at all for so long, or answers twice as late.
+    /// Ends the connection if the server has been silent for `timeout` with a request pending, or if the oldest reply
+    /// is twice as late.
     pub fn cut_if_late(&self, timeout: Duration) {
         let expected = self.expected.borrow();
         let oldest = expected.iter().find_map(|expected| match expected {
@@ -160,18 +162,18 @@ impl MultiplexedConnection {
             Expected::Replicas => None,
         });
         let is_silent = !expected.is_empty() && self.last_read_at.get().elapsed() >= timeout;
-        // What is so late is in buffers on the way, and all behind it is late too.
+        // Such a late reply is stuck in buffers of the network, and all replies behind it are late too.
         if is_silent || oldest.is_some_and(|sent_at| sent_at.elapsed() >= 2 * timeout) {
             self.cut();
         }
     }
 
-    /// Whether nothing is under way, so that its silence says nothing.
+    /// Whether no request is waiting or pending, so that silence is normal.
     pub fn is_idle(&self) -> bool {
         self.outgoing.borrow().is_empty() && self.expected.borrow().is_empty()
     }
 
-    /// Works until the connection ends, and says why it did.
+    /// Reads and writes until the connection ends. Returns the reason.
     pub async fn drive(&self, stream: impl AsyncRead + AsyncWrite) -> Rc<str> {
         let (reader, writer) = tokio::io::split(stream);
         let (reading, writing) = (pin!(self.read(reader)), pin!(self.write(writer)));
@@ -194,7 +196,7 @@ impl MultiplexedConnection {
             Either::Left((reason, _)) => reason,
             Either::Right((reason, reading)) => {
                 self.send_no_more();
-                // Replies may still arrive, such as why the server closes it.
+                // Replies may still arrive, such as the reason why the server closes the connection.
                 let _ = timeout(LAST_REPLIES, reading).await;
                 reason
             }
@@ -205,11 +207,11 @@ impl MultiplexedConnection {
         reason
     }
 
-    /// Has requests that were not sent go by another connection.
+    /// Returns all requests that were not sent, for another connection.
     fn send_no_more(&self) {
         self.is_dead.set(true);
         for Outgoing { to, .. } in self.outgoing.take() {
-            // It fails where no one waits any more, here and below.
+            // Sending fails only if the receiver is gone, here and below.
             let _ = to.send(Err(SendError::Unsent));
         }
     }
@@ -239,13 +241,13 @@ impl MultiplexedConnection {
                 writer.flush().await
             };
             if let Err(error) = written.await {
-                return in_words(&error);
+                return describe(&error);
             }
             bytes.shrink_to(MAX_BATCH);
         }
     }
 
-    /// Takes the next requests, without those for which no one waits any more.
+    /// Encodes the next requests into `bytes`. Skips requests whose caller has stopped waiting.
     fn take_batch(&self, bytes: &mut Vec<u8>) {
         let (mut expected, now) = (self.expected.borrow_mut(), Instant::now());
         if expected.is_empty() {
@@ -286,7 +288,7 @@ impl MultiplexedConnection {
             match reader.read_buf(&mut bytes).await {
                 Ok(0) => return "the server closed it".into(),
                 Ok(_) => self.last_read_at.set(Instant::now()),
-                Err(error) => return in_words(&error),
+                Err(error) => return describe(&error),
             }
             let mut taken = 0;
             loop {
@@ -295,7 +297,7 @@ impl MultiplexedConnection {
                         if matches!(reply, Reply::Push(_)) {
                             self.pushed.notify_one();
                         } else if !self.take(reply.to_owned()) {
-                            return "the server said what nobody asked for".into();
+                            return "the server sent an unexpected reply".into();
                         }
                         taken += len;
                         self.has_read.set(true);
@@ -304,12 +306,12 @@ impl MultiplexedConnection {
                         }
                     }
                     Ok(None) => break,
-                    // Its words may show what was read.
+                    // The message leaves out the bytes, which may contain session data.
                     Err(Malformed) => return "the server does not speak Redis's protocol".into(),
                 }
             }
             if taken > 0 && !self.outgoing.borrow().is_empty() {
-                // They may have waited for room.
+                // Requests may have waited for room in the window.
                 self.has_work.notify_one();
             }
             bytes.drain(..taken);
@@ -317,7 +319,7 @@ impl MultiplexedConnection {
         }
     }
 
-    /// Takes the next answer; `false` if none is expected.
+    /// Takes the next reply. Returns `false` if no request expects one.
     fn take(&self, value: Reply) -> bool {
         let mut expected = self.expected.borrow_mut();
         let number = if let Reply::Number(number) = value { number } else { 0 };
@@ -358,8 +360,8 @@ impl MultiplexedConnection {
     }
 }
 
-/// An error of the system, without what is of no use to a reader.
-pub fn in_words(error: &io::Error) -> String {
+/// Describes an error of the system briefly.
+pub fn describe(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => "connection refused".into(),
         io::ErrorKind::ConnectionReset => "connection reset".into(),
@@ -379,9 +381,9 @@ mod tests {
 
     use super::*;
 
-    /// A connection that the server has closed: it takes nothing any more, and what the server said before comes late.
+    /// A connection that the server has closed: writes fail, and its last message arrives late.
     struct Closed {
-        words: &'static [u8],
+        last_message: &'static [u8],
         arrival: Pin<Box<Sleep>>,
     }
 
@@ -391,10 +393,10 @@ mod tests {
             context: &mut Context<'_>,
             out: &mut ReadBuf<'_>,
         ) -> Poll<io::Result<()>> {
-            if self.arrival.as_mut().poll(context).is_pending() || self.words.is_empty() {
+            if self.arrival.as_mut().poll(context).is_pending() || self.last_message.is_empty() {
                 return Poll::Pending;
             }
-            out.put_slice(std::mem::take(&mut self.words));
+            out.put_slice(std::mem::take(&mut self.last_message));
             Poll::Ready(Ok(()))
         }
     }
@@ -413,28 +415,28 @@ mod tests {
         }
     }
 
-    /// The answer to a request on such a connection, why that ended, and after how long.
-    fn ask_closed(words: &'static [u8], arrives_after: Duration) -> (Answer, Rc<str>, Duration) {
+    /// Sends a request on such a connection. Returns the reply, why the connection ended, and how long it took.
+    fn ask_closed(last_message: &'static [u8], arrives_after: Duration) -> (Answer, Rc<str>, Duration) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
         runtime.unwrap().block_on(async {
-            let (link, begun) = (MultiplexedConnection::new(None), Instant::now());
-            let closed = Closed { words, arrival: Box::pin(sleep(arrives_after)) };
+            let (connection, started) = (MultiplexedConnection::new(None), Instant::now());
+            let closed = Closed { last_message, arrival: Box::pin(sleep(arrives_after)) };
             let sent = Rc::default();
             let request = Request::read(Default::default()).command(&[b"PING"]);
-            let (answer, reason) = join(link.send(request, &sent), link.drive(closed)).await;
-            (answer, reason, begun.elapsed())
+            let (answer, reason) = join(connection.send(request, &sent), connection.drive(closed)).await;
+            (answer, reason, started.elapsed())
         })
     }
 
     #[test]
-    fn what_a_server_said_before_it_closed_is_read_though_it_takes_nothing_more() {
+    fn the_last_message_of_a_closed_connection_is_read() {
         let (answer, reason, took) =
             ask_closed(b"-ERR max number of clients reached\r\n", Duration::from_millis(20));
         let replies = answer.unwrap();
         assert_eq!(replies.first(), Some(&Reply::Error(b"ERR max number of clients reached".to_vec())));
         assert_eq!(&*reason, "the server closed it");
         assert!(took < Duration::from_secs(1), "{took:?}");
-        // It need not have said anything.
+        // The server may also close without a message.
         let (answer, reason, took) = ask_closed(b"", Duration::ZERO);
         assert!(matches!(answer, Err(SendError::ConnectionLost(_))), "{answer:?}");
         assert_eq!(&*reason, "the server closed it");

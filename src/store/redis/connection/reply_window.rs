@@ -1,21 +1,28 @@
-//! How many requests may wait for their replies at once.
+//! Limits the number of requests without a reply.
 //!
-//! A server keeps replies in its memory until they are read, and closes a connection where they exceed its
-//! `client-output-buffer-limit`. The same requests, sent again together, would end each connection. So after the server has
-//! closed one, fewer are sent at once. The number grows again with each reply, as far as the size of the last ones allows.
+//! A server buffers its replies until they are read. If they exceed its `client-output-buffer-limit`, it closes the
+//! connection. The same requests, sent again together, would end every new connection. So after the server has closed
+//! a connection, fewer requests are sent at a time. The limit grows again with each reply, as far as the size of
+//! recent replies allows.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// How many bytes of replies may be under way, once a server has closed a connection.
+/// The maximum size of pending replies, once a server has closed a connection.
 const MAX_BYTES: usize = 1 << 20;
 
-/// From so many requests on it limits nothing.
+/// By this factor the window shrinks when the server closes a connection.
+const SHRINK: usize = 4;
+
+/// The known size of replies shrinks by one part in this many with each smaller reply.
+const DECAY: usize = 16;
+
+/// At this number of requests the window limits nothing.
 const UNLIMITED_FROM: usize = 1 << 16;
 
-/// For the connections of one store. Threads may lose each other's changes: it need not be exact.
+/// The window of all connections of a store. It need not be exact, so threads may overwrite each other's changes.
 pub struct ReplyWindow {
     requests: AtomicUsize,
-    /// The size of the largest reply of late.
+    /// The size of the largest recent reply. It decays with each reply.
     reply_len: AtomicUsize,
 }
 
@@ -26,28 +33,28 @@ impl Default for ReplyWindow {
 }
 
 impl ReplyWindow {
-    /// Whether another request may be sent where so many have no reply yet.
+    /// Whether another request may be sent while `pending` requests have no reply.
     pub fn has_room(&self, pending: usize) -> bool {
         let requests = self.requests.load(Ordering::Relaxed);
         pending < requests || requests >= UNLIMITED_FROM
     }
 
-    /// A reply has come.
+    /// Records a reply, which widens the window.
     pub fn reply_came(&self, len: usize) {
         let requests = self.requests.load(Ordering::Relaxed);
         if requests >= UNLIMITED_FROM {
             return;
         }
         let known = self.reply_len.load(Ordering::Relaxed);
-        let len = len.max(known - known / 16).max(1);
+        let len = len.max(known - known / DECAY).max(1);
         self.reply_len.store(len, Ordering::Relaxed);
         self.requests.store((requests + 1).min(MAX_BYTES / len).max(1), Ordering::Relaxed);
     }
 
-    /// The server has closed a connection on which so many requests had no reply.
+    /// Records that the server has closed a connection with `pending` requests, which narrows the window.
     pub fn server_closed(&self, pending: usize) {
         if pending > 1 {
-            let requests = self.requests.load(Ordering::Relaxed).min(pending) / 4;
+            let requests = self.requests.load(Ordering::Relaxed).min(pending) / SHRINK;
             self.requests.store(requests.max(1), Ordering::Relaxed);
         }
     }
@@ -57,13 +64,13 @@ impl ReplyWindow {
 mod tests {
     use super::*;
 
-    /// How many requests have room at once.
+    /// The number of requests that the window allows.
     fn room(window: &ReplyWindow) -> usize {
         (0..=UNLIMITED_FROM).find(|&pending| !window.has_room(pending)).unwrap_or(usize::MAX)
     }
 
     #[test]
-    fn it_limits_nothing_until_a_server_has_closed_a_connection() {
+    fn the_window_is_unlimited_until_a_server_closes_a_connection() {
         let window = ReplyWindow::default();
         window.reply_came(MAX_BYTES);
         window.server_closed(0);
@@ -72,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn large_replies_come_few_at_once_and_small_ones_as_before() {
+    fn the_window_depends_on_the_size_of_replies() {
         let window = ReplyWindow::default();
         window.server_closed(40);
         assert_eq!(room(&window), 10);
@@ -93,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn one_request_always_has_room() {
+    fn the_window_always_allows_one_request() {
         let window = ReplyWindow::default();
         (0..10).for_each(|_| window.server_closed(2));
         window.reply_came(100 * MAX_BYTES);

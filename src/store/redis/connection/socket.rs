@@ -1,4 +1,4 @@
-//! A connection to a server without a runtime: whoever has it writes and reads when the socket is ready.
+//! A connection without a runtime. Its owner reads and writes when the socket is ready.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::ops::Range;
@@ -10,18 +10,21 @@ use tokio_rustls::rustls::ClientConnection;
 
 use super::super::resp::{Decoder, Malformed, Reply};
 
-/// How much is read at once, and what buffers keep while nothing needs more.
+/// The size of a read, and the size to which idle buffers shrink.
 const ROOM: usize = 64 * 1024;
 
-/// About how much is written at once. The event loop gets its turn before the rest.
+/// The receive buffer grows if it has less free space than this.
+const MIN_FREE: usize = ROOM / 4;
+
+/// About how much is written before the event loop gets its turn.
 const MAX_WRITTEN: usize = 1 << 20;
 
-/// Some replies in the bytes received. Most requests get one.
+/// Replies in the receive buffer. Most requests get one.
 pub type SomeReplies<'a> = SmallVec<[Reply<&'a [u8]>; 1]>;
 
-/// What became of a reading.
+/// The result of one read.
 pub enum Filled {
-    /// There may be more.
+    /// The read filled the buffer, so there may be more.
     Whole,
     Some,
     Nothing,
@@ -31,11 +34,11 @@ pub enum Filled {
 /// An authenticated connection whose socket the event loop reads and writes.
 pub struct RawConnection {
     pub socket: Arc<socket2::Socket>,
-    /// Where it speaks TLS.
+    /// The TLS state, if the connection uses TLS.
     pub tls: Option<Box<ClientConnection>>,
 }
 
-/// The TLS of a connection, and what has arrived for it.
+/// The TLS state, and a buffer for encrypted data.
 struct TlsState {
     connection: Box<ClientConnection>,
     arrived: Box<[u8]>,
@@ -45,22 +48,22 @@ pub struct Socket {
     socket: Arc<socket2::Socket>,
     tls: Option<TlsState>,
     out: Vec<u8>,
-    /// How much of `out` is with the system, or encrypted for it: that has to be sent in its order.
+    /// How much of `out` was written or encrypted. Encrypted data must be sent in order.
     written: usize,
-    /// How much was written before what is in `out`.
+    /// The number of bytes that were sent and removed from `out`.
     before: u64,
     inbox: Vec<u8>,
-    /// What of `inbox` is read, and not yet taken.
+    /// The part of `inbox` that is received and not consumed.
     unread: Range<usize>,
-    /// Where `inbox` is still to be looked through for messages.
+    /// The position in `inbox` from which to look for push messages.
     looked_until: usize,
-    /// When the server last said something, or was first to say something after it had said everything.
+    /// When the server last sent something, or when the first pending request was sent.
     last_read_at: Instant,
 }
 
 impl Socket {
     /// # Errors
-    /// If the socket cannot be told not to wait, or its TLS has ended.
+    /// If the socket cannot be made non-blocking, or its TLS session has ended.
     pub fn new(connection: RawConnection) -> io::Result<Self> {
         let RawConnection { socket, tls } = connection;
         socket.set_nonblocking(true)?;
@@ -76,7 +79,7 @@ impl Socket {
             looked_until: 0,
             last_read_at: Instant::now(),
         };
-        // The worker may have received bytes that it has not parsed.
+        // The worker may have received bytes that it has not decrypted.
         opened.decrypt(0)?;
         Ok(opened)
     }
@@ -93,34 +96,34 @@ impl Socket {
         self.last_read_at
     }
 
-    /// From now on the server is to say something.
+    /// Records that a reply is expected from now on.
     pub fn expect_from(&mut self, now: Instant) {
         self.last_read_at = now;
     }
 
-    /// Queues bytes, and tells where in all that is ever sent they begin.
+    /// Queues bytes. Returns their position in the stream of all bytes sent.
     pub fn push(&mut self, bytes: &[u8]) -> u64 {
         let start = self.before + self.out.len() as u64;
         self.out.extend_from_slice(bytes);
         start
     }
 
-    /// Whether the server may have some of what begins there.
+    /// Whether the server may have received bytes from this position on.
     pub fn has_sent(&self, start: u64) -> bool {
         start < self.before + self.written as u64
     }
 
-    /// How many bytes wait for the system, or for their encryption.
+    /// The number of bytes that wait to be written or encrypted.
     pub fn unsent(&self) -> usize {
         self.out.len() - self.written
     }
 
-    /// Whether all that was queued is with the system, and what TLS itself has to say.
+    /// Whether everything queued was written, including TLS's own messages.
     pub fn is_flushed(&self) -> bool {
         self.unsent() == 0 && !self.tls.as_ref().is_some_and(|tls| tls.connection.wants_write())
     }
 
-    /// Writes as much as the system takes, up to so much.
+    /// Writes as much as the system accepts, up to `MAX_WRITTEN`.
     pub fn flush(&mut self) -> io::Result<()> {
         let mut left = MAX_WRITTEN;
         while left > 0 && !self.is_flushed() {
@@ -136,12 +139,12 @@ impl Socket {
         Ok(())
     }
 
-    /// Writes once, up to so much: how many bytes the system has taken.
+    /// Writes once, at most `most` bytes. Returns how many bytes the system has accepted.
     fn write(&mut self, most: usize) -> io::Result<usize> {
         let rest = &self.out[self.written..];
         let (mut socket, rest) = (&*self.socket, &rest[..rest.len().min(most)]);
         if let Some(TlsState { connection, .. }) = &mut self.tls {
-            // It takes no more than it may hold.
+            // TLS accepts only as much as it can buffer.
             self.written += connection.writer().write(rest)?;
             return connection.write_tls(&mut socket);
         }
@@ -150,7 +153,7 @@ impl Socket {
         Ok(len)
     }
 
-    /// Makes room: of calls that follow each other closely, never all may be with the system.
+    /// Removes written bytes. With calls in quick succession, `out` might never be written completely.
     fn forget_written(&mut self) {
         if self.written == self.out.len() {
             self.before += self.written as u64;
@@ -191,16 +194,16 @@ impl Socket {
         }
     }
 
-    /// Decrypts what has arrived: nothing of it stays with TLS but a part of a record.
+    /// Decrypts the bytes that have arrived. TLS keeps only an incomplete record.
     fn decrypt(&mut self, len: usize) -> io::Result<()> {
         let Some(TlsState { connection, arrived }) = &mut self.tls else { return Ok(()) };
         let mut arrived = &arrived[..len];
         loop {
-            // It takes some kilobytes at once, and none where the server has said that it is done.
+            // `read_tls` takes a few kilobytes at a time, and nothing after the server has closed the TLS session.
             let has_ended = arrived.is_empty() || connection.read_tls(&mut arrived)? == 0;
             connection.process_new_packets().map_err(io::Error::other)?;
             loop {
-                if self.inbox.len() - self.unread.end < ROOM / 4 {
+                if self.inbox.len() - self.unread.end < MIN_FREE {
                     self.inbox.resize(2 * self.inbox.len(), 0);
                 }
                 match connection.reader().read(&mut self.inbox[self.unread.end..]) {
@@ -216,7 +219,7 @@ impl Socket {
         }
     }
 
-    /// The next replies, so many, if all have come, and their length, for `take`.
+    /// The next `count` replies and their length in bytes, for `take`. `None` if they are incomplete.
     ///
     /// # Errors
     /// As for [`Decoder::decode`].
@@ -239,12 +242,12 @@ impl Socket {
         self.unread.start += len;
     }
 
-    /// How many bytes are read, and not yet taken.
+    /// The number of bytes that are received and not consumed.
     pub fn unread(&self) -> usize {
         self.unread.len()
     }
 
-    /// The next message that answers no request, ahead of the replies before it. `reply` passes over it.
+    /// The next push message, even if replies precede it. `replies` skips it.
     ///
     /// # Errors
     /// As for [`Decoder::decode`].
@@ -256,7 +259,7 @@ impl Socket {
             *looked_until += len;
             if let Reply::Push(message) = reply {
                 if is_first {
-                    // There may be many before the next reply.
+                    // Many messages may come before the next reply.
                     unread.start = *looked_until;
                 }
                 return Ok(Some(message));
@@ -274,12 +277,12 @@ impl Socket {
                 self.inbox.shrink_to_fit();
             }
         } else if self.unread.start > 0 {
-            // Less than one answer is left.
+            // Less than one reply is left.
             self.inbox.copy_within(self.unread.clone(), 0);
             self.looked_until = self.looked_until.saturating_sub(self.unread.start);
             self.unread = 0..self.unread.len();
         }
-        if self.inbox.len() - self.unread.end < ROOM / 4 {
+        if self.inbox.len() - self.unread.end < MIN_FREE {
             self.inbox.resize(2 * self.inbox.len(), 0);
         }
     }

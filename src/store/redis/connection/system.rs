@@ -1,4 +1,4 @@
-//! What connections need of the system: streams to servers, and chance. The simulator has another system in its place.
+//! What connections need from the system: streams and randomness. The simulator replaces it.
 
 use std::hash::{BuildHasher, RandomState};
 
@@ -7,9 +7,9 @@ use tokio::net::TcpStream;
 
 use super::abort;
 
-/// A connection to a server, as bytes.
+/// A byte stream to a server.
 pub trait Stream: AsyncRead + AsyncWrite + Unpin {
-    /// Has the connection reset when it is dropped: what has not arrived then never does.
+    /// Makes the system reset the connection when the stream is dropped, so that undelivered data is discarded.
     fn reset_on_drop(&self);
 }
 
@@ -27,7 +27,7 @@ pub enum System {
 }
 
 impl System {
-    /// A number from 0 to 1, by chance.
+    /// A random number from 0 to 1.
     pub fn chance(&self) -> f64 {
         match self {
             Self::Real => RandomState::new().hash_one(0) as f64 / u64::MAX as f64,

@@ -1,4 +1,4 @@
-//! TLS to servers, by rustls: no library of the system's.
+//! TLS connections, by rustls.
 
 use std::collections::HashMap;
 use std::io;
@@ -19,19 +19,19 @@ use tokio_rustls::rustls::{
 use super::super::options::{Address, Authorities, TlsOptions};
 use crate::error::{Result, StoreError};
 
-/// How connections by TLS are made.
+/// Makes TLS connections.
 #[derive(Clone)]
 pub struct Tls {
     connector: TlsConnector,
-    /// The name that every certificate must have, whatever the address.
+    /// The name that every certificate must have, for any address.
     server_name: Option<ServerName<'static>>,
-    /// The names of servers that are known by their IP addresses.
+    /// The host names of servers whose addresses are IP addresses.
     hostnames: Arc<Mutex<HashMap<Address, String>>>,
 }
 
 impl Tls {
     /// # Errors
-    /// `InvalidOption` for an option that is not what it should be, naming it.
+    /// `InvalidOption` for an invalid TLS option.
     pub fn new(options: &TlsOptions) -> Result<Self> {
         let server_name = options.server_name.as_deref().map(|name| {
             server_name(name).ok_or_else(|| StoreError::InvalidOption {
@@ -47,13 +47,13 @@ impl Tls {
         })
     }
 
-    /// Sets the names of servers. Their certificates are checked for these from now on.
+    /// Sets the host names of servers. Certificates are checked for these names from now on.
     pub fn set_hostnames(&self, hostnames: HashMap<Address, String>) {
         *self.hostnames.lock() = hostnames;
     }
 
     /// # Errors
-    /// In words.
+    /// A message for people.
     pub async fn connect(
         &self,
         address: &Address,
@@ -65,19 +65,19 @@ impl Tls {
             (None, hostname) => server_name(hostname.as_ref().unwrap_or(&address.host))
                 .ok_or("its host is no name for a certificate: set tls.servername")?,
         };
-        self.connector.connect(name, socket).await.map_err(|error| in_words(&error))
+        self.connector.connect(name, socket).await.map_err(|error| describe(&error))
     }
 }
 
-/// The client's side of TLS with any server.
+/// A TLS client that accepts any server.
 #[cfg(test)]
 pub fn unchecked() -> tokio_rustls::rustls::ClientConnection {
     let config = config(&TlsOptions { accept_any: true, ..TlsOptions::default() }).unwrap();
     tokio_rustls::rustls::ClientConnection::new(Arc::new(config), server_name("localhost").unwrap()).unwrap()
 }
 
-/// Why there is no TLS.
-fn in_words(error: &io::Error) -> String {
+/// Explains why the handshake failed.
+fn describe(error: &io::Error) -> String {
     match error.get_ref().and_then(|error| error.downcast_ref()) {
         Some(Error::InvalidMessage(InvalidMessage::InvalidContentType)) => {
             "no TLS: the server does not speak it on this port; redis:// is for such servers".into()
@@ -122,7 +122,7 @@ fn roots(options: &TlsOptions) -> Result<RootCertStore> {
             }
         }
         Authorities::Default(text) => {
-            // Some of a system's may be none that rustls takes.
+            // Some of the platform's certificates may be unusable for rustls.
             roots.add_parsable_certificates(CertificateDer::pem_slice_iter(text.as_bytes()).flatten());
         }
     }
@@ -157,12 +157,13 @@ fn missing(option: &'static str, expected: &str) -> StoreError {
     StoreError::InvalidOption { option, expected: expected.into(), given: "undefined".into() }
 }
 
-/// The name of a host as certificates have it.
+/// Parses a host name or an IP address for the check of a certificate.
 fn server_name(host: &str) -> Option<ServerName<'static>> {
     ServerName::try_from(host.to_owned()).ok()
 }
 
-/// For `rejectUnauthorized: false`. Signatures are checked all the same, so that the handshake means what it should.
+/// Implements `rejectUnauthorized: false`. It accepts any certificate, but still checks signatures, so that the
+/// handshake is sound.
 #[derive(Debug)]
 struct AcceptAny(Arc<CryptoProvider>);
 

@@ -1,4 +1,4 @@
-//! The `get`s that need no round trip.
+//! `get` calls that are answered from the near cache.
 
 use std::time::{Duration, Instant};
 
@@ -8,29 +8,30 @@ use super::super::resp::slot_of;
 use super::super::session::Op;
 use super::FastPath;
 use super::primary::Call;
-use super::routes::Way;
+use super::routes::Destination;
 use crate::clock::since_boot;
 use crate::session::{Content, Expiry, SessionId};
 use std::sync::atomic::Ordering;
 
-/// How many bytes of replies may wait for the next turn. With more a `get` goes to the server, as all before it.
+/// How many bytes of replies may wait for the next turn. Beyond that a `get` goes to the server, like those before
+/// it.
 const MAX_UNREAD: usize = 256 * 1024;
 
-/// For how long a socket that was empty is taken to be. No reply takes so short a time to come: so no caller can have been
-/// told of a change within it.
+/// How long an empty socket is assumed to stay empty. No reply arrives faster, so no caller can know of a change
+/// within this time.
 const EMPTY_FOR: Duration = Duration::from_micros(2);
 
-/// What has to be done after a `get` was answered from the cache.
+/// What the caller must do after a `get` was answered from the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hit {
     Done,
-    /// There are replies that no poll of the socket will tell of, or something is to be written: `submit` is to be called,
-    /// and `next_deadline` has changed.
+    /// Call `submit`, and read `next_deadline` again. Either replies were read that no poll will report, or a request
+    /// must be sent.
     HasWork,
 }
 
 impl FastPath {
-    /// Counters of the cache, if there is one.
+    /// The counters of the cache, if there is one.
     pub fn cache_stats(&self) -> Option<CacheStats> {
         let mut stats = self.cache.as_ref()?.stats();
         if !self.is_wanted {
@@ -39,11 +40,11 @@ impl FastPath {
         Some(stats)
     }
 
-    /// Calls `read` with a live session of the cache, or begins nothing. What `read` has made is of no use unless the last
-    /// call of it was followed by a hit.
+    /// Calls `read` with the session, if the cache has it and it is fresh. Otherwise starts nothing. Only the last
+    /// call of `read` counts, and only if this returns a hit.
     pub fn try_get(&mut self, id: &SessionId, mut read: impl FnMut(Expiry, Content<'_>)) -> Option<Hit> {
         let (cache, cipher) = (self.cache.as_mut()?, self.cipher.as_ref()?);
-        // Whoever was told of them on this thread was told after the count.
+        // The worker counts them before this thread is notified of them.
         cache.note_mass_ends(self.store.counters.mass_ends.load(Ordering::Relaxed), Instant::now);
         let now = Instant::now();
         cache.note_time(now, since_boot());
@@ -51,9 +52,9 @@ impl FastPath {
         let at = if self.routes.is_one_server() {
             0
         } else {
-            match self.routes.way(slot_of(&self.store.names.session(&cipher.member(id)))) {
-                Way::To(at) => at,
-                Way::After(_) | Way::Unknown => return None,
+            match self.routes.destination(slot_of(&self.store.names.session(&cipher.member(id)))) {
+                Destination::To(at) => at,
+                Destination::After(_) | Destination::Unknown => return None,
             }
         };
         let primary = &mut self.primaries[at];
@@ -71,7 +72,7 @@ impl FastPath {
                     primary.has_buffered = true;
                     return None;
                 }
-                // The next turn takes the replies that came before, and comes upon the same.
+                // The next turn handles the replies before the end, then finds the end again.
                 Ok(Filled::Ended) | Err(_) => {
                     cache.drop_all();
                     primary.has_buffered = true;
@@ -95,7 +96,7 @@ impl FastPath {
         Some(if has_replies { Hit::HasWork } else { Hit::Done })
     }
 
-    /// Sends a `get` that nobody has made. It counts as the hit that it follows.
+    /// Sends a `get` without a caller. It counts as the hit that caused it.
     fn renew(&mut self, at: usize, call: Call) {
         if self.primaries[at].queued.is_empty() && self.has_room(at) {
             self.send(at, call);

@@ -1,5 +1,6 @@
-//! The order of calls that fall back to the worker: the calls on a session that follow a change of it go there too, and
-//! none begins there before what its primary was sent here has been answered.
+//! Keeps the order of calls that fall back to the worker. After a change of a session has fallen back, later calls on
+//! that session fall back too. The worker starts none of them before the primary has answered the calls that were
+//! sent to it.
 
 use std::collections::HashMap;
 use std::mem;
@@ -10,7 +11,7 @@ use super::super::routing::NodeId;
 use super::super::session::Op;
 use crate::session::SessionId;
 
-/// How many calls a primary was sent, and how many of them it has answered.
+/// How many calls were sent to a primary, and how many of them it has answered.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Progress {
     pub node: NodeId,
@@ -28,51 +29,51 @@ impl Progress {
     }
 }
 
-/// A session of which changes are with the worker, or are to be.
+/// A session with changes that have fallen back.
 #[derive(Default)]
 struct Deferred {
-    /// How many the worker has.
-    begun: usize,
-    /// After how many answers, and whose, it may begin the others. First the retries: they were sent before, in the order of
-    /// their answers.
+    /// The number of changes that the worker has.
+    on_worker: usize,
+    /// The worker gets the calls below after this many replies of `node`. The retries come first: they were sent
+    /// earlier, and are in the order of their replies.
     after: u64,
     node: NodeId,
     retries: Vec<Job>,
     later: Vec<Job>,
 }
 
-/// The calls that fall back. Its methods return those that the worker is to begin now.
+/// The calls that fall back. Methods that return jobs return those that the worker must start now.
 #[derive(Default)]
 pub struct Fallback {
     sessions: HashMap<SessionId, Deferred, foldhash::fast::RandomState>,
-    /// Those of `sessions` that wait for answers.
+    /// The keys in `sessions` that wait for replies.
     held: Vec<SessionId>,
-    /// Whose changes the worker has, by the tickets of those.
+    /// The sessions of the changes that the worker has, by ticket.
     tickets: HashMap<u32, SessionId, foldhash::fast::RandomState>,
 }
 
 impl Fallback {
-    /// Whether calls on the session that are made now have to fall back too.
+    /// Whether new calls on the session must fall back.
     pub fn has(&self, id: &SessionId) -> bool {
         !self.sessions.is_empty() && self.sessions.contains_key(id)
     }
 
-    /// Whether the worker has calls on the session that were made before those that are pending, or is to have them.
+    /// Whether calls on the session that are older than the pending ones have fallen back.
     pub fn has_earlier(&self, id: &SessionId) -> bool {
-        self.sessions.get(id).is_some_and(|deferred| deferred.begun > 0 || !deferred.retries.is_empty())
+        self.sessions.get(id).is_some_and(|deferred| deferred.on_worker > 0 || !deferred.retries.is_empty())
     }
 
-    /// Whether changes of the session that were sent before are to be made by the worker.
+    /// Whether changes of the session that were sent have fallen back.
     pub fn has_retries(&self, id: &SessionId) -> bool {
         self.sessions.get(id).is_some_and(|deferred| !deferred.retries.is_empty())
     }
 
-    /// Whether any call waits for answers.
+    /// Whether any call waits for replies.
     pub fn is_waiting(&self) -> bool {
         !self.held.is_empty()
     }
 
-    /// When the first call that waits for answers is late.
+    /// The earliest deadline of the calls that wait for replies.
     pub fn next_deadline(&self) -> Option<Instant> {
         let held = self.held.iter().filter_map(|id| self.sessions.get(id));
         held.flat_map(|deferred| deferred.retries.iter().chain(&deferred.later))
@@ -80,20 +81,20 @@ impl Fallback {
             .min()
     }
 
-    /// Adds a call that was not sent. It waits for those that were.
+    /// Adds a call that was not sent. It waits for the replies to those that were.
     pub fn add(&mut self, job: Job, progress: Progress) -> Option<Job> {
         let waits = !progress.is_idle();
         self.defer(job, waits, progress, |deferred| &mut deferred.later)
     }
 
-    /// Adds a call that was sent. The calls after it on the same session have to be added too: the server may have carried
-    /// them out before it.
+    /// Adds a call that was sent. The later calls on the same session must be added too, because the server may have
+    /// carried them out first.
     pub fn retry(&mut self, job: Job, progress: Progress) -> Option<Job> {
         self.defer(job, false, progress, |deferred| &mut deferred.retries)
     }
 
-    /// As `retry`, of a session that was created. It ends first, so that those before it do not come upon it, unless one
-    /// of them ends it anyway.
+    /// Like `retry`, for a creation that has stored its session. That session is deleted first, so that earlier calls
+    /// do not find it, unless one of them deletes it anyway.
     pub fn retry_create(&mut self, job: Job, progress: Progress) -> Vec<Job> {
         let Some(id) = job.op.changes().cloned() else { return vec![job] };
         let (op, deadline) = (Op::Delete(id.clone()), job.deadline);
@@ -101,13 +102,13 @@ impl Fallback {
         if progress.is_idle() && !self.has(&id) {
             return [Some(end), self.retry(job, progress)].into_iter().flatten().collect();
         }
-        let begun = self.retry(job, progress);
+        let ready = self.retry(job, progress);
         if let Some(deferred) = self.sessions.get_mut(&id)
             && !deferred.retries.iter().any(|job| matches!(job.op, Op::Delete(_)))
         {
             deferred.retries.insert(0, end);
         }
-        begun.into_iter().collect()
+        ready.into_iter().collect()
     }
 
     fn defer(
@@ -117,7 +118,7 @@ impl Fallback {
         progress: Progress,
         queue: impl FnOnce(&mut Deferred) -> &mut Vec<Job>,
     ) -> Option<Job> {
-        // A read that was sent has seen what was sent before it: it waits for changes that fall back alone.
+        // A read that was sent has seen the calls sent before it. It waits only for changes that have fallen back.
         let id = job.op.changes().or(job.op.session().filter(|id| read_waits || self.has(id))).cloned();
         let (Some(id), Waiter::Ticket { ticket, .. }) = (id, &job.waiter) else {
             return Some(job);
@@ -135,13 +136,13 @@ impl Fallback {
             return None;
         }
         if job.op.changes().is_some() {
-            deferred.begun += 1;
+            deferred.on_worker += 1;
             self.tickets.insert(ticket, id);
         }
         Some(job)
     }
 
-    /// Removes the calls that wait for answers and are late: the worker says so of each.
+    /// Removes the late calls that wait for replies. The worker reports that they are late.
     pub fn take_late(&mut self, now: Instant) -> Vec<Job> {
         let mut all_late = Vec::new();
         for id in &self.held {
@@ -149,14 +150,14 @@ impl Fallback {
             for queue in [&mut deferred.retries, &mut deferred.later] {
                 let late = queue.extract_if(.., |job| now >= job.deadline.into());
                 let late: Vec<Job> = late.filter(|job| !matches!(job.waiter, Waiter::Nobody)).collect();
-                deferred.begun += note(&mut self.tickets, id, &late);
+                deferred.on_worker += track(&mut self.tickets, id, &late);
                 all_late.extend(late);
             }
         }
         all_late
     }
 
-    /// Removes the calls whose answers to wait for have come. `answered` is how many a primary has given.
+    /// Removes the calls whose awaited replies have arrived. `answered` returns how many a primary has sent.
     pub fn take_ready(&mut self, answered: impl Fn(NodeId) -> u64) -> Vec<Job> {
         let (mut held, mut ready) = (mem::take(&mut self.held), Vec::new());
         held.retain(|id| {
@@ -166,8 +167,8 @@ impl Fallback {
             }
             deferred.after = 0;
             let jobs: Vec<Job> = deferred.retries.drain(..).chain(deferred.later.drain(..)).collect();
-            deferred.begun += note(&mut self.tickets, id, &jobs);
-            if deferred.begun == 0 {
+            deferred.on_worker += track(&mut self.tickets, id, &jobs);
+            if deferred.on_worker == 0 {
                 self.sessions.remove(id);
             }
             ready.extend(jobs);
@@ -177,13 +178,13 @@ impl Fallback {
         ready
     }
 
-    /// Takes the tickets of calls that the worker has completed.
+    /// Records that the worker has completed calls, by their tickets.
     pub fn completed(&mut self, tickets: impl Iterator<Item = u32>) {
         for ticket in tickets {
             let Some(id) = self.tickets.remove(&ticket) else { continue };
             let Some(deferred) = self.sessions.get_mut(&id) else { continue };
-            deferred.begun -= 1;
-            if deferred.begun == 0 && deferred.after == 0 {
+            deferred.on_worker -= 1;
+            if deferred.on_worker == 0 && deferred.after == 0 {
                 self.sessions.remove(&id);
             }
         }
@@ -195,22 +196,22 @@ impl Fallback {
     }
 }
 
-/// Notes whose changes the worker has from now on. Returns how many of them it will report.
-fn note(
+/// Records the changes that the worker now has. Returns how many results it will report.
+fn track(
     tickets: &mut HashMap<u32, SessionId, foldhash::fast::RandomState>,
     id: &SessionId,
     jobs: &[Job],
 ) -> usize {
-    let mut begun = 0;
+    let mut on_worker = 0;
     for job in jobs {
         if let Waiter::Ticket { ticket, .. } = job.waiter
             && job.op.changes().is_some()
         {
-            begun += 1;
+            on_worker += 1;
             tickets.insert(ticket, id.clone());
         }
     }
-    begun
+    on_worker
 }
 
 #[cfg(test)]
@@ -235,19 +236,19 @@ mod tests {
         Job { op, waiter, deadline: Instant::now().into(), is_unknown: false }
     }
 
-    /// A session that is read all the time would never come back to the fast path.
+    /// Otherwise a session with constant reads would never return to the fast path.
     #[test]
-    fn only_changes_keep_a_session_with_the_worker() {
+    fn reads_do_not_keep_a_session_on_the_worker() {
         let id = SessionId::new("a").unwrap();
         for progress in [Progress::default(), Progress { sent: 1, ..Progress::default() }] {
             let mut fallback = Fallback::default();
             let ops = [Op::Delete(id.clone()), Op::Get(id.clone()), Op::Get(id.clone())];
-            let mut begun = Vec::new();
+            let mut ready = Vec::new();
             for (ticket, op) in (0..).zip(ops) {
-                begun.extend(fallback.add(job(op, ticket), progress));
+                ready.extend(fallback.add(job(op, ticket), progress));
             }
-            begun.extend(fallback.take_ready(|_| 1));
-            assert_eq!(begun.len(), 3);
+            ready.extend(fallback.take_ready(|_| 1));
+            assert_eq!(ready.len(), 3);
             assert!(fallback.has(&id));
             fallback.completed([0].into_iter());
             assert!(fallback.is_empty(), "{progress:?}");

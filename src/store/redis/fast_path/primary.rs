@@ -1,4 +1,4 @@
-//! One server that has slots, as a fast path knows it: the connection to it, and the calls that it was sent.
+//! One primary of a fast path: its connection, and its pending calls.
 
 use std::collections::VecDeque;
 use std::io;
@@ -13,27 +13,27 @@ use super::super::session::{Cipher, Names, Op};
 use super::fallback::Progress;
 use crate::session::SessionId;
 
-/// How many bytes may wait for the system at once. Calls beyond that wait before they are encoded, so that those whose
-/// time is over are never sent.
+/// How many unsent bytes a socket may buffer. Beyond that, calls wait before they are encoded, so that late ones are
+/// never sent.
 const MAX_UNSENT: usize = 256 * 1024;
 
-/// How many pending calls are looked through for those on one session. Of more, any may be on it.
+/// How many pending calls are searched for one on the same session. If there are more, one is assumed.
 const MAX_SEARCHED: usize = 1024;
 
-/// How many of the last calls are looked through for one that a `get` can share.
+/// How many of the last calls are searched for a `get` to share.
 const MAX_SHARED_SEARCHED: usize = 16;
 
-/// How many calls may share one: a turn tells of their ends together.
+/// The maximum number of calls that share a request. One turn completes all of them.
 const MAX_SHARING: usize = 128;
 
-/// How much later than the first a call may begin that shares it. They are late together.
+/// How much later a call may start than the call whose request it shares. Both have the deadline of the earlier one.
 const SHARED_WITHIN: Duration = Duration::from_millis(10);
 
-/// A call, and those that share it.
+/// A call, and the calls that share its request.
 pub struct Call {
     pub op: Op,
     pub ticket: u32,
-    /// Of a `get`: the tickets of others on the same session.
+    /// For a `get`: the tickets of other calls on the same session.
     pub sharing: Vec<u32>,
     pub deadline: Instant,
 }
@@ -43,12 +43,12 @@ impl Call {
         Self { op, ticket, sharing: Vec::new(), deadline }
     }
 
-    /// The number of calls that it is.
+    /// The number of calls, including those that share the request.
     pub fn count(&self) -> usize {
         1 + self.sharing.len()
     }
 
-    /// The calls that it is, each by itself.
+    /// Splits it into single calls.
     pub fn each(self) -> impl Iterator<Item = (Op, u32)> {
         let others: Vec<_> = match &self.op {
             Op::Get(id) => self.sharing.iter().map(|&ticket| (Op::Get(id.clone()), ticket)).collect(),
@@ -58,50 +58,50 @@ impl Call {
     }
 }
 
-/// A call that the server has been asked to carry out, or is about to be.
+/// A call that was encoded, and may have been sent.
 pub struct PendingCall {
     pub call: Call,
-    /// Where its commands begin in all that is sent.
+    /// The position of its commands in the stream of all bytes sent.
     pub start: u64,
-    /// How many commands they are: each gets a reply.
+    /// The number of its commands, each of which gets a reply.
     pub commands: usize,
 }
 
-/// A call that is over, whose replies are still to come.
+/// A late call, which is complete for its caller but has no reply yet.
 pub struct Late {
     deadline: Instant,
     commands: usize,
 }
 
-/// The connection while it is open.
-pub struct Open {
+/// An open connection.
+pub struct OpenConnection {
     pub socket: Socket,
     pub cipher: Arc<Cipher>,
-    /// The server is no longer the right one: it answers what it was asked, and is asked no more.
+    /// The server is no longer the right one. It sends the remaining replies, and gets no more requests.
     pub draining: bool,
-    /// It takes no more bytes, but what it has may be answered yet.
+    /// Writing is not possible any more, but replies may still arrive.
     pub write_closed: bool,
-    /// Nothing can be sent any more. The next turn sees to it.
+    /// The connection has failed. The next turn ends it.
     pub has_failed: bool,
-    /// Whether its server tells of changes of sessions that are read on it.
+    /// Whether the server sends invalidations on this connection.
     pub is_tracked: bool,
     pub proof: Proof,
-    /// When its socket had nothing to be read.
+    /// When the socket was last found empty.
     pub empty_at: Instant,
 }
 
-impl Open {
-    /// Reads once. All messages are heard before any reply that was read with them is taken, which passes over them.
+impl OpenConnection {
+    /// Reads once. Handles all push messages before any reply that was read with them.
     pub fn fill(&mut self, cache: Option<&mut NearCache>, names: &Names) -> io::Result<Filled> {
         let filled = self.socket.fill()?;
         if let (Filled::Whole | Filled::Some, Some(cache)) = (&filled, cache) {
-            let heard = cache.hear(&mut self.socket, &self.cipher, names);
-            heard.map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+            let handled = cache.handle_pushes(&mut self.socket, &self.cipher, names);
+            handled.map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
         }
         Ok(filled)
     }
 
-    /// Whether what is sent on it is answered.
+    /// Whether requests on this connection will get a reply.
     pub fn is_usable(&self) -> bool {
         !self.draining && !self.write_closed && !self.has_failed
     }
@@ -111,10 +111,10 @@ impl Open {
 #[derive(Default)]
 pub struct Pending {
     pub calls: VecDeque<PendingCall>,
-    /// Calls before those, which are over as they were late.
+    /// Late calls, whose replies come first.
     pub late: VecDeque<Late>,
     pub progress: Progress,
-    /// How many of the calls change sessions.
+    /// How many of the calls are changes.
     changes: usize,
 }
 
@@ -133,7 +133,7 @@ impl Pending {
         Some(call)
     }
 
-    /// Takes the oldest call where its time is over. Its reply is still to come.
+    /// Takes the oldest call if it is late. Its reply is still expected.
     pub fn pop_late(&mut self, now: Instant) -> Option<Call> {
         self.calls.front().filter(|first| now >= first.call.deadline)?;
         let PendingCall { call, commands, .. } = self.pop()?;
@@ -141,7 +141,7 @@ impl Pending {
         Some(call)
     }
 
-    /// The deadline of the call whose reply comes next.
+    /// The deadline of the call whose reply is next.
     pub fn next_deadline(&self) -> Option<Instant> {
         let late = self.late.front().map(|late| late.deadline);
         late.or_else(|| self.calls.front().map(|first| first.call.deadline))
@@ -153,26 +153,27 @@ impl Pending {
         self.calls.push_front(call);
     }
 
-    /// Takes all of them: no reply is to come.
+    /// Takes all calls, because no more replies will arrive.
     pub fn take_all(&mut self) -> VecDeque<PendingCall> {
         self.late.clear();
         self.changes = 0;
         mem::take(&mut self.calls)
     }
 
-    /// How many replies the oldest request gets.
+    /// The number of replies to the oldest request.
     pub fn next_replies(&self) -> usize {
         let late = self.late.front().map(|late| late.commands);
-        // One that nobody asked for ends the connection.
+        // Without a pending request, one reply is read. It ends the connection.
         late.or(self.calls.front().map(|call| call.commands)).unwrap_or(1)
     }
 
-    /// How many requests have no reply yet.
+    /// The number of requests without a reply.
     pub fn len(&self) -> usize {
         self.calls.len() + self.late.len()
     }
 
-    /// Whether a call may go elsewhere only after these: one of them may be on its session, and one of the two changes it.
+    /// Whether a call may go elsewhere only after the pending ones: one of them may be on its session, and one of the
+    /// two is a change.
     pub fn may_precede(&self, op: &Op) -> bool {
         if !self.late.is_empty() {
             return true;
@@ -187,15 +188,15 @@ impl Pending {
 
 #[derive(Default)]
 pub struct Primary {
-    pub open: Option<Open>,
+    pub open: Option<OpenConnection>,
     pub pending: Pending,
-    /// Calls after those.
+    /// Calls that wait to be encoded.
     pub queued: VecDeque<Call>,
-    /// Whether replies may have been read that are not taken yet.
+    /// Whether replies may be in the buffer that were not handled yet.
     pub has_buffered: bool,
-    /// How many calls the system does not have yet.
+    /// The number of encoded calls since the last flush.
     pub unflushed: usize,
-    /// It has lost slots: after so many answers none is pending that is on their sessions.
+    /// Set when the primary has lost slots. After this many replies, no pending call is on one of them.
     pub lost_until: Option<u64>,
 }
 
@@ -209,7 +210,7 @@ impl Primary {
         self.pending.progress.node
     }
 
-    /// Whether no call is under way on it.
+    /// Whether no call is pending or queued.
     pub fn is_idle(&self) -> bool {
         self.pending.calls.is_empty() && self.queued.is_empty()
     }
@@ -224,11 +225,11 @@ impl Primary {
         open.socket.unsent() < MAX_UNSENT && window.has_room(self.pending.len())
     }
 
-    /// Has a `get` share the request of another on the same session that is not written yet, unless a change of that session
-    /// is between them.
+    /// Lets a `get` share the unsent request of another one on the same session, unless a change of that session is
+    /// between them.
     pub fn share(&mut self, id: &SessionId, ticket: u32, deadline: Instant) -> bool {
         let Self { open, pending, queued, .. } = self;
-        let Some(Open { socket, .. }) = open else { return false };
+        let Some(OpenConnection { socket, .. }) = open else { return false };
         let unsent = pending.calls.iter_mut().rev().take_while(|call| !socket.has_sent(call.start));
         let waiting = queued.iter_mut().rev().chain(unsent.map(|call| &mut call.call));
         let last = waiting.take(MAX_SHARED_SEARCHED).find(|call| call.op.session() == Some(id));
@@ -245,29 +246,29 @@ impl Primary {
         }
     }
 
-    /// Whether there is something to be written once the system takes more.
+    /// Whether bytes or calls wait until the socket is writable.
     pub fn waits_for_room(&self, window: &ReplyWindow) -> bool {
         let Some(open) = &self.open else { return false };
         !open.write_closed && (!open.socket.is_flushed() || !self.queued.is_empty() && self.has_room(window))
     }
 
-    /// When there is something to be done without the socket.
+    /// When the primary needs attention without an event of its socket.
     pub fn next_deadline(&self, timeout: Duration) -> Option<Instant> {
         let Pending { calls, late, .. } = &self.pending;
         let first = match &self.open {
-            // Nothing of the socket says so.
+            // The socket reports none of these.
             Some(open) if open.has_failed || self.has_buffered => Some(Instant::now()),
             Some(open) if calls.is_empty() && !late.is_empty() => Some(open.socket.last_read_at() + timeout),
             _ => calls.front().map(|first| first.call.deadline),
         };
-        // Those that are queued may be late before the server has said anything of the others.
+        // A queued call may be late before the server has answered the others.
         first.into_iter().chain(self.queued.front().map(|first| first.deadline)).min()
     }
 
-    /// Whether it answers nothing, though it was asked, or so late that all behind it is late too.
+    /// Whether the server is silent although requests are pending, or so late that all further replies are late too.
     pub fn is_lost(&self, now: Instant, timeout: Duration) -> bool {
-        let is_silent = |open: &Open| now >= open.socket.last_read_at() + timeout;
-        // What is so late is in buffers on the way.
+        let is_silent = |open: &OpenConnection| now >= open.socket.last_read_at() + timeout;
+        // Such a late reply is stuck in buffers of the network.
         let is_overdue = self.pending.late.front().is_some_and(|late| now >= late.deadline + timeout);
         is_overdue || self.pending.len() > 0 && self.open.as_ref().is_some_and(is_silent)
     }
@@ -281,13 +282,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_queued_call_is_late_by_its_own_deadline_whatever_the_server_has_to_answer() {
+    fn a_queued_call_has_its_own_deadline() {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let socket = Socket::new(RawConnection { socket: Arc::new(stream.into()), tls: None }).unwrap();
         let (now, timeout) = (Instant::now(), Duration::from_secs(1));
         let call = |deadline| Call::new(Op::Get(SessionId::new("a").unwrap()), 0, deadline);
-        let open = Open {
+        let open = OpenConnection {
             socket,
             cipher: Arc::new(Cipher::Plain),
             draining: false,

@@ -1,4 +1,4 @@
-//! The connections of event loops, which the worker makes: one to each primary.
+//! The event loops' connections, one to each primary. The worker makes them.
 
 use std::collections::{HashMap, HashSet};
 use std::future::pending;
@@ -18,22 +18,22 @@ use super::super::queue::{Answers, EventLoopConnection, Queue, Supply};
 use super::super::resp::{CREATE, CREATE_WITHIN_LIMIT, Request, TOUCH, UPDATE};
 use super::super::routing::{Attempt, Node, NodeId, backoff};
 use super::super::session::{
-    Context, KeyWatch, cipher, goes_by, has_keys, keeps_keys, keys_request, know_time,
+    Context, KeyWatch, cipher, ensure_server_time, has_keys, holds_keys, keys_request, uses_cipher,
 };
 
-/// A connection that lasts no longer is of no use, as where the event loop cannot poll it, or the server takes no writes.
+/// A connection with a shorter life is useless: the event loop cannot poll it, or the server refuses all writes.
 const SHORT_LIFE: Duration = Duration::from_secs(1);
 
-/// How long to wait before a connection is replaced.
+/// The delay before a connection is replaced.
 #[derive(Default)]
-struct Pace {
+struct ReplacementDelay {
     provided_at: Option<Instant>,
     short_lives: u32,
 }
 
-impl Pace {
-    /// The pause before the next one, where the last has ended.
-    fn pause(&mut self) -> Option<Duration> {
+impl ReplacementDelay {
+    /// The delay before the next connection, after the last one has ended.
+    fn next_delay(&mut self) -> Option<Duration> {
         if self.provided_at.is_none_or(|at| at.elapsed() >= SHORT_LIFE) {
             self.short_lives = 0;
             return None;
@@ -47,25 +47,25 @@ impl Pace {
     }
 }
 
-/// What came of the attempts at a connection: none where the server is known no more.
-type Outcome = (NodeId, Option<EventLoopConnection>);
+/// The result of connecting to a server. `None` if the server was retired.
+type ConnectResult = (NodeId, Option<EventLoopConnection>);
 
-/// What a fast path has been given.
+/// What a fast path was given.
 #[derive(Default)]
 struct Provided {
     by: Option<Arc<dyn Answers>>,
-    /// The version of its map of the slots.
+    /// The version of its slot map.
     slots: Option<u64>,
-    /// The servers to which it has a connection, or to which one is being made.
+    /// The servers to which it has a connection, or to which the worker is connecting.
     nodes: HashSet<NodeId>,
-    paces: HashMap<NodeId, Pace>,
+    delays: HashMap<NodeId, ReplacementDelay>,
 }
 
-/// Gives the fast path what it wants: a connection to each server that has slots, and which one has which.
+/// Provides the fast path with what it wants: a connection to each primary, and the slot map.
 pub async fn provide(context: Rc<Context>, queue: Arc<Queue>) {
     let topology = &context.router.topology;
     let (mut provided, mut keys) = (Provided::default(), KeyWatch::default());
-    let mut connecting: FuturesUnordered<LocalBoxFuture<'_, Outcome>> = FuturesUnordered::new();
+    let mut connecting: FuturesUnordered<LocalBoxFuture<'_, ConnectResult>> = FuturesUnordered::new();
     loop {
         let changed = topology.network.changed.notified();
         if keys.is_outdated(&context) {
@@ -89,18 +89,18 @@ pub async fn provide(context: Rc<Context>, queue: Arc<Queue>) {
                 by.supply(Supply::Slots(topology.slot_ranges().into()));
             }
             let primaries = topology.all_primaries();
-            provided.paces.retain(|id, _| primaries.iter().any(|node| node.id() == *id));
+            provided.delays.retain(|id, _| primaries.iter().any(|node| node.id() == *id));
             for node in primaries {
                 if provided.nodes.insert(node.id()) {
-                    let pause = provided.paces.entry(node.id()).or_default().pause();
-                    connecting.push(Box::pin(connect(&context, node, pause)));
+                    let delay = provided.delays.entry(node.id()).or_default().next_delay();
+                    connecting.push(Box::pin(connect(&context, node, delay)));
                 }
             }
         }
         let connected = async {
             match connecting.next().await {
                 Some(outcome) => outcome,
-                // None is under way.
+                // No connection is being made.
                 None => pending().await,
             }
         };
@@ -110,7 +110,7 @@ pub async fn provide(context: Rc<Context>, queue: Arc<Queue>) {
         let Either::Left(((node, connection), _)) = select(connected, woken).await else { continue };
         match (connection, &provided.by) {
             (Some(connection), Some(by)) => {
-                provided.paces.entry(node).or_default().provided();
+                provided.delays.entry(node).or_default().provided();
                 by.supply(Supply::Connection(connection));
             }
             _ => {
@@ -120,11 +120,11 @@ pub async fn provide(context: Rc<Context>, queue: Arc<Queue>) {
     }
 }
 
-/// Connects to a server, as often as it takes. Why that fails the worker's own connection tells, on which the calls go
-/// meanwhile.
-async fn connect(context: &Context, node: Rc<Node>, pause: Option<Duration>) -> Outcome {
-    if let Some(pause) = pause {
-        sleep(pause).await;
+/// Connects to a server, with as many attempts as necessary. The worker's own connection reports errors, and serves
+/// the calls until then.
+async fn connect(context: &Context, node: Rc<Node>, delay: Option<Duration>) -> ConnectResult {
+    if let Some(delay) = delay {
+        sleep(delay).await;
     }
     let mut attempts = 0;
     while context.router.topology.connections_of(&node).await.is_some() {
@@ -140,27 +140,27 @@ async fn connect(context: &Context, node: Rc<Node>, pause: Option<Duration>) -> 
 
 async fn try_connect(context: &Context, node: &Rc<Node>) -> Option<EventLoopConnection> {
     let unlock = async |attempt: &Attempt| {
-        know_time(context, attempt, Vec::new).await?;
+        ensure_server_time(context, attempt, Vec::new).await?;
         cipher(context, attempt).await
     };
     let cipher = context.router.step(unlock).await.ok()?;
-    // A script that is not loaded here is when it is first called.
+    // If loading a script fails, its first call loads it.
     let rejects = context.options.user_limit().rejects_beyond().is_some();
     let create = if rejects { &CREATE_WITHIN_LIMIT } else { &CREATE };
     let load = [create, &TOUCH, &UPDATE].iter().fold(Request::read(Default::default()), |request, script| {
         request.command(&[b"SCRIPT", b"LOAD", script.text.as_bytes()])
     });
-    // One node of a cluster has the wrapped keys.
-    let is_keeper = keeps_keys(context, node);
+    // In a cluster, one node has the wrapped keys.
+    let is_keeper = holds_keys(context, node);
     let first = if is_keeper { keys_request(context, load) } else { load };
-    // Last of all: no message is to come before the event loop has the socket.
+    // Sent last, so that no push message arrives before the event loop has the socket.
     let first = if context.options.cache.is_some() { begin_tracking(first) } else { first };
     let (connection, mut replies) =
         node.connect_event_loop(&context.router.topology.network, first).await.ok()?;
     let tracking = context.options.cache.is_some().then(|| read_tracking(&mut replies));
-    // What was encrypted otherwise meanwhile is for the next one, and so is a server that has lost the keys.
+    // The keys may have changed, or the server may have lost them. The next connection then checks again.
     let is_current =
-        if is_keeper { has_keys(context, &cipher, &replies.pop()?) } else { goes_by(context, &cipher) };
+        if is_keeper { has_keys(context, &cipher, &replies.pop()?) } else { uses_cipher(context, &cipher) };
     is_current.then_some(EventLoopConnection { node: node.id(), connection, cipher, tracking })
 }
 
@@ -169,20 +169,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn connections_that_end_at_once_are_replaced_ever_more_slowly() {
-        let mut pace = Pace::default();
-        assert_eq!(pace.pause(), None);
-        let pauses: Vec<_> = (0..8)
+    fn short_lived_connections_are_replaced_with_backoff() {
+        let mut delay = ReplacementDelay::default();
+        assert_eq!(delay.next_delay(), None);
+        let delays: Vec<_> = (0..8)
             .map(|_| {
-                pace.provided();
-                pace.pause().unwrap()
+                delay.provided();
+                delay.next_delay().unwrap()
             })
             .collect();
-        assert!(pauses[0] <= Duration::from_millis(50), "{pauses:?}");
-        assert!(pauses[7] >= SHORT_LIFE, "{pauses:?}");
-        pace.provided_at = pace.provided_at.and_then(|at| at.checked_sub(SHORT_LIFE));
-        assert_eq!(pace.pause(), None);
-        pace.provided();
-        assert!(pace.pause().unwrap() <= Duration::from_millis(50));
+        assert!(delays[0] <= Duration::from_millis(50), "{delays:?}");
+        assert!(delays[7] >= SHORT_LIFE, "{delays:?}");
+        delay.provided_at = delay.provided_at.and_then(|at| at.checked_sub(SHORT_LIFE));
+        assert_eq!(delay.next_delay(), None);
+        delay.provided();
+        assert!(delay.next_delay().unwrap() <= Duration::from_millis(50));
     }
 }

@@ -1,35 +1,35 @@
-//! Which primary has a slot. When a slot goes to another one, its calls wait until the first has answered those before
+//! The primary of each slot. When a slot moves, its calls wait until the old primary has answered the calls before
 //! them.
 
 use super::super::resp::SLOTS;
 
-/// The place of no primary.
+/// The index of no primary.
 const NOWHERE: u16 = u16::MAX;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Route {
-    /// The primary that has been sent the last calls, by its place.
+    /// The index of the primary that was sent the last calls.
     holder: u16,
-    /// The one that has the slot now.
+    /// The index of the primary that owns the slot now.
     owner: u16,
 }
 
 const NO_ROUTE: Route = Route { holder: NOWHERE, owner: NOWHERE };
 
-/// Which primary a call goes to.
+/// Where a call goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
+pub enum Destination {
     To(usize),
-    /// To another one, once this one has answered what it was sent.
+    /// To another primary, after this one has answered all calls that it was sent.
     After(usize),
     Unknown,
 }
 
-/// The primaries of all slots, by their places in a list.
+/// The primaries of all slots, as indexes into a list.
 pub struct Routes(Vec<Route>);
 
 impl Routes {
-    /// All slots are on the primary at the first place.
+    /// The routes of a single server: all slots have the first primary.
     pub fn of_one_server() -> Self {
         Self(vec![Route { holder: 0, owner: 0 }])
     }
@@ -42,25 +42,25 @@ impl Routes {
         self.0.len() == 1
     }
 
-    pub fn way(&self, slot: u16) -> Way {
+    pub fn destination(&self, slot: u16) -> Destination {
         match self.0.get(usize::from(slot)) {
-            Some(&Route { holder: NOWHERE, .. }) | None => Way::Unknown,
-            Some(&Route { holder, owner }) if holder == owner => Way::To(holder.into()),
-            Some(&Route { holder, .. }) => Way::After(holder.into()),
+            Some(&Route { holder: NOWHERE, .. }) | None => Destination::Unknown,
+            Some(&Route { holder, owner }) if holder == owner => Destination::To(holder.into()),
+            Some(&Route { holder, .. }) => Destination::After(holder.into()),
         }
     }
 
-    /// Takes a new map: the places of the owners of ranges of slots. `may_go` says whether a primary has nothing to answer.
-    /// Returns the places of those that have, and have lost slots.
+    /// Applies a new slot map, with the owners as indexes. `may_go` returns whether a primary has no pending calls.
+    /// Returns the primaries that have lost slots and still have pending calls.
     pub fn apply(
         &mut self,
         ranges: impl Iterator<Item = (u16, u16, usize)>,
         may_go: impl Fn(usize) -> bool,
     ) -> Vec<usize> {
         self.0.iter_mut().for_each(|route| route.owner = NOWHERE);
-        for (first, last, place) in ranges {
+        for (first, last, index) in ranges {
             if let Some(routes) = self.0.get_mut(usize::from(first)..=usize::from(last)) {
-                routes.iter_mut().for_each(|route| route.owner = place as u16);
+                routes.iter_mut().for_each(|route| route.owner = index as u16);
             }
         }
         let mut losers = Vec::new();
@@ -69,33 +69,33 @@ impl Routes {
             if holder == owner {
                 continue;
             }
-            let place = usize::from(holder);
-            if holder == NOWHERE || may_go(place) {
+            let index = usize::from(holder);
+            if holder == NOWHERE || may_go(index) {
                 route.holder = owner;
-            } else if !losers.contains(&place) {
-                losers.push(place);
+            } else if !losers.contains(&index) {
+                losers.push(index);
             }
         }
         losers
     }
 
-    /// The primary at a place has answered all that it was sent before it lost slots.
-    pub fn release(&mut self, place: usize) {
-        for route in self.0.iter_mut().filter(|route| usize::from(route.holder) == place) {
+    /// Moves the slots that a primary has lost: it has answered all earlier calls.
+    pub fn release(&mut self, index: usize) {
+        for route in self.0.iter_mut().filter(|route| usize::from(route.holder) == index) {
             route.holder = route.owner;
         }
     }
 
-    /// Whether a slot is at a place, or was there last.
-    pub fn uses(&self, place: usize) -> bool {
-        let is_of = |at: u16| usize::from(at) == place;
+    /// Whether a primary owns a slot, or was the last one to get its calls.
+    pub fn uses(&self, index: usize) -> bool {
+        let is_of = |at: u16| usize::from(at) == index;
         self.0.iter().any(|route| is_of(route.holder) || is_of(route.owner))
     }
 
-    /// A place is no longer there, and those behind it move up.
-    pub fn remove(&mut self, place: usize) {
+    /// Removes a primary. The indexes of those behind it decrease by one.
+    pub fn remove(&mut self, index: usize) {
         let move_up = |at: &mut u16| {
-            if *at != NOWHERE && usize::from(*at) > place {
+            if *at != NOWHERE && usize::from(*at) > index {
                 *at -= 1;
             }
         };
@@ -113,53 +113,56 @@ mod tests {
     const LAST: u16 = SLOTS as u16 - 1;
 
     #[test]
-    fn one_server_has_all() {
+    fn a_single_server_owns_all_slots() {
         let routes = Routes::of_one_server();
-        assert_eq!((routes.way(0), routes.is_one_server()), (Way::To(0), true));
+        assert_eq!((routes.destination(0), routes.is_one_server()), (Destination::To(0), true));
     }
 
     #[test]
-    fn slots_go_to_another_once_the_first_has_answered() {
+    fn slots_move_after_the_old_primary_has_answered() {
         let mut routes = Routes::of_cluster();
-        assert_eq!(routes.way(7), Way::Unknown);
+        assert_eq!(routes.destination(7), Destination::Unknown);
         assert!(routes.apply([(0, 99, 0), (100, LAST, 1)].into_iter(), |_| true).is_empty());
-        assert_eq!([0, 99, 100, LAST].map(|slot| routes.way(slot)), [0, 0, 1, 1].map(Way::To));
-        // Slot 7 goes from the first to the second, and 8 to nobody.
-        let map = || [(0, 6, 0), (7, 7, 1), (9, 99, 0), (100, LAST, 1)].into_iter();
-        assert_eq!(routes.apply(map(), |place| place != 0), [0]);
         assert_eq!(
-            [6, 7, 8, 9].map(|slot| routes.way(slot)),
-            [Way::To(0), Way::After(0), Way::After(0), Way::To(0)]
+            [0, 99, 100, LAST].map(|slot| routes.destination(slot)),
+            [0, 0, 1, 1].map(Destination::To)
         );
-        assert_eq!(routes.apply(map(), |place| place != 0), [0]);
+        // Slot 7 moves from the first primary to the second, and slot 8 to nobody.
+        let map = || [(0, 6, 0), (7, 7, 1), (9, 99, 0), (100, LAST, 1)].into_iter();
+        assert_eq!(routes.apply(map(), |index| index != 0), [0]);
+        assert_eq!(
+            [6, 7, 8, 9].map(|slot| routes.destination(slot)),
+            [Destination::To(0), Destination::After(0), Destination::After(0), Destination::To(0)]
+        );
+        assert_eq!(routes.apply(map(), |index| index != 0), [0]);
         routes.release(1);
-        assert_eq!(routes.way(7), Way::After(0));
+        assert_eq!(routes.destination(7), Destination::After(0));
         routes.release(0);
         assert_eq!(
-            [6, 7, 8, 9].map(|slot| routes.way(slot)),
-            [Way::To(0), Way::To(1), Way::Unknown, Way::To(0)]
+            [6, 7, 8, 9].map(|slot| routes.destination(slot)),
+            [Destination::To(0), Destination::To(1), Destination::Unknown, Destination::To(0)]
         );
-        // And back at once, as nothing was sent.
+        // All slots move back immediately, because nothing was sent.
         assert!(routes.apply([(0, LAST, 0)].into_iter(), |_| true).is_empty());
-        assert_eq!(routes.way(LAST), Way::To(0));
+        assert_eq!(routes.destination(LAST), Destination::To(0));
     }
 
     #[test]
-    fn a_slot_that_comes_back_in_time_has_never_been_away() {
+    fn a_slot_that_moves_back_in_time_never_left() {
         let mut routes = Routes::of_cluster();
-        let all_to = |place| [(0, LAST, place)].into_iter();
+        let all_to = |index| [(0, LAST, index)].into_iter();
         routes.apply(all_to(0), |_| true);
         assert_eq!(routes.apply(all_to(1), |_| false), [0]);
         assert!(routes.apply(all_to(0), |_| false).is_empty());
-        assert_eq!(routes.way(5), Way::To(0));
+        assert_eq!(routes.destination(5), Destination::To(0));
     }
 
     #[test]
-    fn places_move_up() {
+    fn indexes_decrease_after_a_removal() {
         let mut routes = Routes::of_cluster();
         routes.apply([(0, 9, 0), (10, LAST, 2)].into_iter(), |_| true);
         assert!(routes.uses(0) && !routes.uses(1) && routes.uses(2));
         routes.remove(1);
-        assert_eq!([0, 10].map(|slot| routes.way(slot)), [Way::To(0), Way::To(1)]);
+        assert_eq!([0, 10].map(|slot| routes.destination(slot)), [Destination::To(0), Destination::To(1)]);
     }
 }

@@ -1,7 +1,7 @@
-//! The bytes that servers and clients say to each other: requests, replies, scripts and the slots of keys.
+//! The wire format: requests, replies, scripts and the slots of keys.
 //!
-//! It does no I/O and knows nothing of sessions. The layers above it are `connection`, which sends these bytes, and all
-//! that make requests of them.
+//! It does no I/O and knows nothing of sessions. `connection` sends these bytes, and the modules above build
+//! requests.
 
 mod reply;
 mod request;

@@ -1,9 +1,9 @@
-//! Replies as RESP2 and RESP3 encode them: one decoder for every connection.
+//! Replies in RESP2 and RESP3. One decoder serves every connection.
 //!
-//! The types that RESP3 adds are decoded as what RESP2 says in their place: a map is an array of its keys and values, a
-//! double is its text. So no reader of a reply depends on the protocol of its connection.
+//! Types that only RESP3 has are decoded as their RESP2 form: a map as an array of keys and values, a double as its
+//! text. So callers need not know the protocol of a connection.
 
-/// A reply. Its texts are borrowed from the bytes received (`&[u8]`), or owned.
+/// A reply. Its bytes are borrowed from the receive buffer (`&[u8]`), or owned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply<B = Vec<u8>> {
     /// `+OK`.
@@ -16,25 +16,25 @@ pub enum Reply<B = Vec<u8>> {
     Bytes(B),
     Nil,
     Array(Vec<Self>),
-    /// A message that answers no command.
+    /// A message that is not a reply to a command.
     Push(Vec<Self>),
 }
 
-/// The error for bytes that are no reply.
+/// The error for bytes that are not a reply.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Malformed;
 
-/// A reply and its length; `None` while it is incomplete.
+/// A reply and its length. `None` while it is incomplete.
 pub type Decoded<'a> = Result<Option<(Reply<&'a [u8]>, usize)>, Malformed>;
 
-/// How deep arrays may be nested. `CLUSTER SLOTS` and `COMMAND` use four levels.
+/// The maximum nesting of arrays. `CLUSTER SLOTS` and `COMMAND` use four levels.
 const MAX_DEPTH: usize = 16;
 
-/// The longest line: an error, a number or a length.
+/// The maximum length of a line: an error, a number or a length.
 const MAX_LINE: usize = 4096;
 
 impl Reply<&[u8]> {
-    /// Copies the texts.
+    /// Copies the borrowed bytes.
     pub fn to_owned(&self) -> Reply {
         match self {
             Self::Okay => Reply::Okay,
@@ -51,17 +51,17 @@ impl Reply<&[u8]> {
 
 /// Decodes the replies of one connection.
 ///
-/// It remembers how far it has scanned an array of which only a part has arrived, so that no byte of it is scanned twice.
+/// It remembers how far it has scanned an incomplete array, so that no byte is scanned twice.
 #[derive(Debug, Default)]
 pub struct Decoder {
     scanned: usize,
-    /// How many values of the array are still to come.
+    /// The number of values that are still missing from the array.
     missing: usize,
 }
 
 impl Decoder {
-    /// Decodes the reply at the start of `bytes`. Returns it with its length, or `None` while it is incomplete. The caller
-    /// then calls again with the same bytes and more of them.
+    /// Decodes the reply at the start of `bytes`. Returns it with its length, or `None` while it is incomplete. Then
+    /// the caller calls again with the same bytes and more of them.
     ///
     /// # Errors
     /// `Malformed` for bytes that no server sends. Nothing after them can be decoded.
@@ -87,7 +87,7 @@ impl Decoder {
             let Some(&kind) = rest.first() else { return Ok(false) };
             let (items, len) = if is_aggregate(kind) {
                 let Some((line, len)) = line(rest)? else { return Ok(false) };
-                // An attribute comes before the value that it belongs to.
+                // An attribute precedes the value that it belongs to.
                 (item_count(line)? + usize::from(kind == b'|'), len)
             } else {
                 let Some((_, len)) = scalar(rest)? else { return Ok(false) };
@@ -104,7 +104,7 @@ fn is_aggregate(kind: u8) -> bool {
     matches!(kind, b'*' | b'%' | b'~' | b'>' | b'|')
 }
 
-/// The number of values in an array of which this is the first line. The `nil` of RESP2 may be one of them.
+/// The number of values in the array with this first line. The line may also be the RESP2 form of `nil`.
 fn item_count(line: &[u8]) -> Result<usize, Malformed> {
     let (kind, count) = line.split_first().ok_or(Malformed)?;
     if line == b"*-1" {
@@ -112,11 +112,11 @@ fn item_count(line: &[u8]) -> Result<usize, Malformed> {
     }
     let count = usize::try_from(number(count)?).map_err(|_| Malformed)?;
     let values_each = if matches!(kind, b'%' | b'|') { 2 } else { 1 };
-    // No memory holds more.
+    // No memory can hold more.
     if count > usize::MAX / 8 { Err(Malformed) } else { Ok(count * values_each) }
 }
 
-/// The value at the start of `bytes`, which hold all of it.
+/// Decodes the value at the start of `bytes`, which contain all of it.
 fn value(bytes: &[u8], depth: usize) -> Result<(Reply<&[u8]>, usize), Malformed> {
     let kind = *bytes.first().ok_or(Malformed)?;
     if !is_aggregate(kind) {
@@ -143,7 +143,7 @@ fn value(bytes: &[u8], depth: usize) -> Result<(Reply<&[u8]>, usize), Malformed>
     Ok((reply, len))
 }
 
-/// The reply at the start of `bytes` that is no array, and its length. `None` while it is incomplete.
+/// Decodes the scalar reply at the start of `bytes`. `None` while it is incomplete.
 fn scalar(bytes: &[u8]) -> Decoded<'_> {
     let Some((line, mut len)) = line(bytes)? else { return Ok(None) };
     let (&kind, rest) = line.split_first().ok_or(Malformed)?;
@@ -160,7 +160,7 @@ fn scalar(bytes: &[u8]) -> Decoded<'_> {
             len += size + 2;
             match kind {
                 b'!' => Reply::Error(text),
-                // Its form, such as `txt:`, comes first.
+                // The text starts with its format, such as `txt:`.
                 b'=' => Reply::Bytes(text.get(4..).ok_or(Malformed)?),
                 _ => Reply::Bytes(text),
             }
@@ -174,7 +174,7 @@ fn scalar(bytes: &[u8]) -> Decoded<'_> {
     Ok(Some((reply, len)))
 }
 
-/// The first line, and its length with its end. `None` while it is incomplete.
+/// The first line, and its length with the line break. `None` while it is incomplete.
 fn line(bytes: &[u8]) -> Result<Option<(&[u8], usize)>, Malformed> {
     let window = &bytes[..bytes.len().min(MAX_LINE)];
     match window.iter().position(|&byte| byte == b'\n') {
@@ -188,7 +188,7 @@ fn number(text: &[u8]) -> Result<i64, Malformed> {
     std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()).ok_or(Malformed)
 }
 
-/// Checks that bytes decode to the same in pieces as at once. The first byte is the length of the pieces.
+/// Checks that bytes decode to the same replies in pieces as in one go. The first byte is the length of the pieces.
 #[cfg(any(test, fuzzing))]
 pub fn check_replies(bytes: &[u8]) {
     let Some((&piece, bytes)) = bytes.split_first() else { return };
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn replies_are_these_bytes() {
+    fn replies_are_decoded() {
         let cases: [(&[u8], Reply<&[u8]>); 23] = [
             (b"+OK\r\n", Reply::Okay),
             (b"+PONG\r\n", Reply::Status(b"PONG")),
@@ -259,14 +259,14 @@ mod tests {
                 assert_eq!(decoder.decode(&text[..len]), Ok(None), "{text:?}");
             }
             assert_eq!(decoder.decode(text), Ok(Some((reply.clone(), text.len()))));
-            // What follows is decoded afresh.
+            // The decoder starts again with the next reply.
             let twice = [text, text].concat();
             assert_eq!(decoder.decode(&twice), Ok(Some((reply, text.len()))));
         }
     }
 
     #[test]
-    fn anything_else_is_malformed() {
+    fn invalid_bytes_are_malformed() {
         let long = [b'-'; MAX_LINE];
         let deep = b"*1\r\n".repeat(MAX_DEPTH + 1);
         let deep = [&deep[..], b":1\r\n"].concat();
@@ -291,7 +291,7 @@ mod tests {
         ] {
             assert_eq!(decode(text), Err(Malformed), "{text:?}");
         }
-        // It never comes, but is no fault yet.
+        // Such a reply never completes, but it is not malformed yet.
         assert_eq!(decode(b"$9223372036854775807\r\n"), Ok(None));
         assert_eq!(decode(b"*1000000000000\r\n"), Ok(None));
     }
@@ -328,17 +328,17 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(256))]
         #[test]
-        fn any_bytes_decode_to_the_same_in_pieces(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+        fn arbitrary_bytes_decode_the_same_in_pieces(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
             check_replies(&bytes);
         }
 
         #[test]
-        fn so_do_bytes_that_look_like_replies(text in "[\\x01-\\x05]([*%~>|$:+_#,-][0-4]{0,2}\r\n){0,12}") {
+        fn bytes_like_replies_decode_the_same_in_pieces(text in "[\\x01-\\x05]([*%~>|$:+_#,-][0-4]{0,2}\r\n){0,12}") {
             check_replies(text.as_bytes());
         }
 
         #[test]
-        fn replies_arrive_in_any_pieces(
+        fn replies_may_arrive_in_any_pieces(
             replies in proptest::collection::vec(encoded(), 1..8),
             cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..8),
         ) {

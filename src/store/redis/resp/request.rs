@@ -1,34 +1,34 @@
-//! Requests: commands as RESP encodes them.
+//! Requests: commands in RESP encoding.
 
 use super::reply::Reply;
 use smallvec::SmallVec;
 
 use super::script::Script;
 
-/// The answers to a request's commands, in their order.
+/// The replies to the commands of a request, in order.
 pub type Replies = SmallVec<[Reply; 2]>;
 
-/// Whether a server has refused all of a request: each command, or the transaction that they are.
+/// Whether a server has refused a whole request: each command, or the transaction that they form.
 pub fn are_refused(replies: &[Reply]) -> bool {
     let is_refused = |reply: &Reply| matches!(reply, Reply::Error(_));
     replies.iter().all(is_refused) || matches!(replies, [Reply::Okay, .., end] if is_refused(end))
 }
 
-/// How a request is to be made this time.
+/// How to encode a request this time.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct RequestMode {
-    /// Scripts by their text: the server does not know them by their hashes.
+    /// Sends scripts as text, because the server does not know their digests.
     pub in_full: bool,
-    /// For a node of a cluster to which the slot is moving.
+    /// Adds `ASKING`, for a node that is receiving the slot.
     pub asking: bool,
 }
 
-/// Some commands that go to one server, one after the other with nothing between them.
+/// Commands for one server, which it gets one after the other without others in between.
 #[derive(Debug)]
 pub struct Request {
     pub bytes: Vec<u8>,
     pub commands: usize,
-    /// Whether replicas must have what it changes, where a store waits for them.
+    /// Whether a store with `wait_replicas` waits until replicas have its effect.
     pub is_write: bool,
     mode: RequestMode,
 }
@@ -42,7 +42,7 @@ impl Request {
         Self { is_write: true, ..Self::read(mode) }
     }
 
-    /// How many answers belong to a command: that to `ASKING` comes first.
+    /// The number of replies to each command. `ASKING` has a reply of its own before it.
     pub fn answers_of_each(&self) -> usize {
         if self.mode.asking { 2 } else { 1 }
     }
@@ -55,7 +55,7 @@ impl Request {
         self
     }
 
-    /// Adds a command that the server answers by a push alone. It is not to be the only one of the request.
+    /// Adds a command that the server answers only with a push message. The request must contain another command.
     pub fn pushed_command(mut self, args: &[&[u8]]) -> Self {
         self = self.command(args);
         self.commands -= 1;
@@ -67,7 +67,7 @@ impl Request {
         self.script_on(script, &[key], args)
     }
 
-    /// Runs a script on keys, which in a cluster have to be in one slot.
+    /// Adds a call of a script on several keys. In a cluster they must be in one slot.
     pub fn script_on(mut self, script: &Script, keys: &[&[u8]], args: &[&[u8]]) -> Self {
         let text = if self.mode.in_full { script.text } else { script.digest };
         let keys_len: usize = keys.iter().map(|key| key.len() + Self::FRAME).sum();
@@ -80,10 +80,10 @@ impl Request {
         self
     }
 
-    /// The most that stands about an argument.
+    /// The maximum overhead of an argument.
     const FRAME: usize = 1 + 20 + 2 + 2;
 
-    /// Makes room at once for all of a command.
+    /// Reserves memory for a whole command.
     fn reserve_for(&mut self, args: &[&[u8]], more: usize) {
         let bytes: usize = args.iter().map(|arg| arg.len() + Self::FRAME).sum();
         self.bytes.reserve(bytes + more + 2 * Self::FRAME);
@@ -111,7 +111,7 @@ impl Request {
     }
 }
 
-/// A number as an argument.
+/// Formats a number as an argument.
 pub fn number(number: i64) -> SmallVec<[u8; 20]> {
     let mut digits = [0; 20];
     let (mut rest, mut at) = (number.unsigned_abs(), digits.len());
@@ -135,14 +135,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_is_these_bytes() {
+    fn a_request_has_these_bytes() {
         let request = Request::write(RequestMode::default()).command(&[b"GET", b"k"]).command(&[b"DEL", b""]);
         assert_eq!(request.bytes, b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n*2\r\n$3\r\nDEL\r\n$0\r\n\r\n");
         assert_eq!((request.commands, request.answers_of_each()), (2, 1));
     }
 
     #[test]
-    fn each_command_of_one_that_asks_is_announced() {
+    fn asking_precedes_each_command() {
         let mode = RequestMode { asking: true, ..RequestMode::default() };
         let request = Request::read(mode).command(&[b"A"]).command(&[b"B"]);
         let announced = |name: &str| format!("*1\r\n$6\r\nASKING\r\n*1\r\n$1\r\n{name}\r\n");
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_refused_as_a_whole_or_in_part() {
+    fn a_request_is_refused_if_all_of_it_is() {
         let refused = || Reply::Error(b"OOM no".to_vec());
         for (replies, is_whole) in [
             (vec![refused()], true),
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_written_out() {
+    fn numbers_are_formatted_as_decimals() {
         for (given, text) in [(0, "0"), (-12, "-12"), (i64::MIN, "-9223372036854775808")] {
             assert_eq!(&number(given)[..], text.as_bytes());
         }

@@ -1,12 +1,13 @@
-//! What must happen on a server in one step: each script on one key, so that it runs in a cluster too. On a single server
-//! `CREATE` takes the index as well. There the scripts that know the limit of a user's sessions also read those of the user,
-//! by keys that they make themselves.
+//! The Lua scripts, for changes that must be atomic. Each uses a single key, so that it also works in a cluster. On a
+//! single server `CREATE` also takes the index. There the scripts with a limit per user also read that user's
+//! sessions, under keys that they build themselves.
 //!
-//! The numbers in them are the places of fields in a record, counted from 1. The tests of `record` hold them together.
+//! The numbers in the scripts are the positions of a record's fields, counted from 1. The tests of `record` check
+//! them.
 
 pub struct Script {
     pub text: &'static str,
-    /// The SHA-1 of the text, by which a server that has seen it knows it.
+    /// The SHA-1 of the text. A server that has loaded the script finds it by this digest.
     pub digest: &'static str,
 }
 
@@ -21,16 +22,16 @@ macro_rules! scripts {
 }
 
 scripts! {
-    CREATE = "create.lua", "0b8025478ac77f32fcfba770632e888bbeba5921";
-    CREATE_WITHIN_LIMIT = "room.lua" "create.lua", "4026a3486cfa72156ec8241bcd098207020f908f";
-    UPDATE = "update.lua", "c8e4f8f5474dccba47317825c80f062a5bddce04";
-    UPDATE_WITHIN_LIMIT = "room.lua" "update.lua", "72bb8b4e85c8494a5e45f429fd2b35a46adfc390";
-    TOUCH = "touch.lua", "c2a3e2ed56f452861e1b4a32994a7430f68bb7be";
-    END_OF_USER = "end_of_user.lua", "b3e4835a3f2d54bd5fb63384d1e60e15e2383186";
-    END_EXPIRED = "end_expired.lua", "83cf8a3f76ac92cd195236efb984813a8b6c991f";
-    FORGET = "forget.lua", "a410d8c724aeea23f6039db80c79f209ba76a52c";
-    ENTER = "enter.lua", "4bccade7aee7402b0e8a1cd1cc653dedcd140aff";
-    REPLACE = "replace.lua", "67a4fa906553751f3f3f391df302a467bc94c54e";
+    CREATE = "create.lua", "6f6b2892b4e3795bb6382548d46012d4dc09ee0a";
+    CREATE_WITHIN_LIMIT = "room.lua" "create.lua", "374cc6a8ac8dd963a3a2526871812e6739ca51b9";
+    UPDATE = "update.lua", "556448773a31e7c0b794707ef4e5399f94f581c3";
+    UPDATE_WITHIN_LIMIT = "room.lua" "update.lua", "e479880c1a1b9dfaaa06384262b44e060818d84b";
+    TOUCH = "touch.lua", "54663459ff757d5d12560d0f603173e387f2afe9";
+    END_OF_USER = "end_of_user.lua", "bb4e8a137406acb5de308c1b7b78003b313cc730";
+    END_EXPIRED = "end_expired.lua", "005a444f647bab48de8527c95afafb487879208e";
+    FORGET = "forget.lua", "a56bbd66131beae67e98736687923eb7419e362c";
+    ENTER = "enter.lua", "27d8e420a0ca4a9d19265d9051b04001ed1403f7";
+    REPLACE = "replace.lua", "35fe2a64ac38eddccdc1f1621baac7d8f5079467";
 }
 
 #[cfg(test)]
@@ -40,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn digests_are_those_of_the_texts() {
+    fn digests_match_the_scripts() {
         for (file, script) in ALL {
             let digest: String = Sha1::digest(script.text).iter().map(|byte| format!("{byte:02x}")).collect();
             assert_eq!(script.digest, digest, "{file}");

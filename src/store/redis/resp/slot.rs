@@ -1,9 +1,10 @@
-//! Which of a cluster's slots a key belongs to.
+//! The cluster slot of a key.
 
-/// How many slots a cluster has.
+/// The number of slots in a cluster.
 pub const SLOTS: usize = 16_384;
 
-/// The slot of a key: the checksum of what is within its first braces, or of all of it where there is nothing.
+/// The slot of a key: the checksum of its hash tag, the text in the first braces. Without a hash tag, the whole key
+/// counts.
 pub fn slot_of(key: &[u8]) -> u16 {
     let position = |bytes: &[u8], wanted: u8| bytes.iter().position(|&byte| byte == wanted);
     let tag = position(key, b'{').and_then(|open| {
@@ -37,9 +38,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slots_are_those_of_redis() {
+    fn slots_match_cluster_keyslot() {
         assert_eq!(crc16(b"123456789"), 0x31c3);
-        // As `CLUSTER KEYSLOT` says.
+        // These are the results of `CLUSTER KEYSLOT`.
         assert_eq!(slot_of(b"somekey"), 11058);
         assert_eq!(slot_of(b"foo{hash_tag}"), 2515);
         assert_eq!(slot_of(b"{hash_tag}bar"), 2515);

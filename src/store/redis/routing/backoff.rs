@@ -1,12 +1,12 @@
-//! How long to wait before the next attempt.
+//! The delay before the next attempt.
 
 use std::time::Duration;
 
-/// How long to wait before a server that was not to be reached is tried again: twice as long each time.
+/// The delay after the first failed attempt. It doubles with each further one.
 const FIRST_BACKOFF: Duration = Duration::from_millis(50);
 const MAX_BACKOFF: Duration = Duration::from_secs(2);
 
-/// How long to wait before the next attempt, with some chance in it, so that clients do not all come at once.
+/// The delay before the next attempt. It is partly random, so that clients do not all retry together.
 pub fn backoff(attempts: u32, chance: f64) -> Duration {
     let longest = FIRST_BACKOFF.saturating_mul(1 << attempts.min(10)).min(MAX_BACKOFF);
     longest.mul_f64(0.5 + chance / 2.0)

@@ -1,4 +1,4 @@
-//! The map of a cluster's slots, which follows the cluster.
+//! Keeps the slot map of a cluster current.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -15,18 +15,18 @@ use super::node::{Network, Node};
 use super::topology::Topology;
 use super::{parse_address, within};
 
-/// How often a cluster is asked for its slots while the node of some is not to be reached.
-const ASK_AGAIN: Duration = Duration::from_millis(250);
-/// And how often when all is well: nodes that come and go do not say so.
-const ASK_ANYWAY: Duration = Duration::from_secs(60);
+/// How often to ask for the slot map while some slots have no reachable node.
+const RETRY_INTERVAL: Duration = Duration::from_millis(250);
+/// How often to ask otherwise: new nodes and removed nodes do not announce themselves.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(60);
 
-/// How long to wait at least between two questions for the slots, whoever says that they have moved.
+/// The minimum time between two requests for the slot map, however many redirects ask for one.
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How long a node has to answer before the next one is asked as well.
+/// How long to wait for one node before the next one is asked too.
 const NEXT_NODE_AFTER: Duration = Duration::from_millis(250);
 
-/// Keeps the map of a cluster's slots.
+/// Asks for the slot map until the store is closed.
 pub async fn follow(topology: Rc<Topology>) {
     let mut attempts = 0;
     loop {
@@ -39,7 +39,7 @@ pub async fn follow(topology: Rc<Topology>) {
                 topology.apply_slot_map(map.epoch, &map.slots);
             }
             Err(reason) => {
-                topology.network.connector.monitor.no_map(&reason);
+                topology.network.connector.monitor.set_map_problem(&reason);
                 *topology.last_error.borrow_mut() = reason.into();
                 attempts += 1;
                 sleep(backoff(attempts, topology.network.connector.system.chance())).await;
@@ -48,42 +48,43 @@ pub async fn follow(topology: Rc<Topology>) {
         }
         if topology.is_whole() {
             sleep(MIN_INTERVAL).await;
-            let _ = timeout(ASK_ANYWAY, topology.network.outdated.notified()).await;
+            let _ = timeout(REFRESH_INTERVAL, topology.network.outdated.notified()).await;
         } else {
-            sleep(ASK_AGAIN).await;
+            sleep(RETRY_INTERVAL).await;
         }
     }
 }
 
-/// The primaries of ranges of slots.
+/// Ranges of slots, each with its primary.
 type Slots = Vec<(u16, u16, Address)>;
 
-/// The slots as a node knows them, and the epoch that it has heard of: one that is behind, or cut off, has an earlier one.
+/// The slot map of one node, and the cluster epoch that the node knows. A node that is behind, or cut off, knows a
+/// lower epoch.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct SlotMap {
     epoch: u64,
     slots: Slots,
 }
 
-/// Asks the nodes: the one to which another has redirected, then those that are connected, then the others and the seeds.
-/// The next one is asked when one has failed, is behind, or has not answered for a moment.
+/// Asks the nodes for the slot map: first the target of the last redirect, then the connected nodes, then other nodes
+/// and the seeds. Asks the next one if a node fails, is behind, or does not answer soon.
 async fn ask_slots(topology: &Topology) -> Result<SlotMap, String> {
     let Servers::Cluster { seeds, login } = &topology.network.servers else { return Ok(SlotMap::default()) };
     let network = &topology.network;
     let mut nodes = topology.nodes();
     if !nodes.is_empty() {
-        // Not always the same: one may be behind, or cut off from the others.
+        // Starts at a random node, because a node may be behind or cut off from the others.
         let (chance, len) = (topology.network.connector.system.chance(), nodes.len());
         nodes.rotate_left((chance * len as f64) as usize % len);
     }
-    let by_link = |node: &Rc<Node>| Candidate {
+    let candidate_of = |node: &Rc<Node>| Candidate {
         address: node.address(),
-        link: node.connections().map(|connections| connections.reads),
+        connection: node.connections().map(|connections| connections.reads),
     };
-    let mut candidates: Vec<_> = topology.take_first_to_ask().iter().map(by_link).collect();
-    candidates.extend(nodes.iter().map(by_link).filter(|candidate| candidate.link.is_some()));
+    let mut candidates: Vec<_> = topology.take_first_to_ask().iter().map(candidate_of).collect();
+    candidates.extend(nodes.iter().map(candidate_of).filter(|candidate| candidate.connection.is_some()));
     let others = seeds.iter().cloned().chain(nodes.iter().map(|node| node.address()));
-    candidates.extend(others.map(|address| Candidate { address, link: None }));
+    candidates.extend(others.map(|address| Candidate { address, connection: None }));
     let mut candidates = candidates.into_iter();
     let (mut asked, mut behind) = (FuturesUnordered::new(), None::<SlotMap>);
     let mut last_error = String::from("no node is known");
@@ -105,26 +106,27 @@ async fn ask_slots(topology: &Topology) -> Result<SlotMap, String> {
     }
 }
 
-/// A node to be asked, by its connection or a new one.
+/// A node to ask, through its connection or a new one.
 struct Candidate {
     address: Address,
-    link: Option<Rc<MultiplexedConnection>>,
+    connection: Option<Rc<MultiplexedConnection>>,
 }
 
 impl Candidate {
     async fn ask(self, network: &Network, login: &Login) -> Result<SlotMap, String> {
-        let Self { address, link } = self;
+        let Self { address, connection } = self;
         let asked = async {
-            let connected = match &link {
+            let connected = match &connection {
                 None => Some(network.connector.connect(&address, login, None).await?),
                 Some(_) => None,
             };
-            let link = connected.as_ref().map(|connected| &connected.link).or(link.as_ref());
-            let link = link.ok_or("it has no connection")?;
+            let connection =
+                connected.as_ref().map(|connected| &connected.connection).or(connection.as_ref());
+            let connection = connection.ok_or("it has no connection")?;
             let request = Request::read(Default::default())
                 .command(&[b"CLUSTER", b"SLOTS"])
                 .command(&[b"CLUSTER", b"INFO"]);
-            let replies = within(network.connector.timeout, ask(link, request)).await?;
+            let replies = within(network.connector.timeout, ask(connection, request)).await?;
             let slots = read_slots(network, replies.first(), &address.host)?;
             Ok(SlotMap { epoch: parse_epoch(replies.get(1)), slots })
         };
@@ -132,7 +134,7 @@ impl Candidate {
     }
 }
 
-/// The epoch of the cluster, as `CLUSTER INFO` says it; 0 where a user may not ask for it.
+/// The epoch in the reply to `CLUSTER INFO`, or 0 if the user may not call it.
 fn parse_epoch(reply: Option<&Reply>) -> u64 {
     let Some(Reply::Bytes(info)) = reply else { return 0 };
     let info = String::from_utf8_lossy(info);
@@ -140,7 +142,8 @@ fn parse_epoch(reply: Option<&Reply>) -> u64 {
     epoch.and_then(|epoch| epoch.parse().ok()).unwrap_or(0)
 }
 
-/// The primaries of ranges of slots. Certificates are checked for the names that nodes announce.
+/// The primaries of ranges of slots. Also sets the host names that the nodes announce, for which TLS checks
+/// certificates.
 fn read_slots(network: &Network, reply: Option<&Reply>, asked: &str) -> Result<Slots, String> {
     if let (Some(tls), Some(Reply::Array(ranges))) = (&network.connector.tls, reply) {
         let nodes = ranges.iter().filter_map(nodes_of).flatten();
@@ -149,12 +152,12 @@ fn read_slots(network: &Network, reply: Option<&Reply>, asked: &str) -> Result<S
     parse_slots(reply, asked)
 }
 
-/// The nodes of a range: the primary, and its replicas, one of which may be the next primary.
+/// The nodes of a range: its primary, then its replicas, which may become primaries.
 fn nodes_of(range: &Reply) -> Option<&[Reply]> {
     if let Reply::Array(range) = range { range.get(2..) } else { None }
 }
 
-/// The name that a node announces beside its address: `[ip, port, id, ["hostname", name, ..]]`.
+/// The host name that a node announces next to its address: `[ip, port, id, ["hostname", name, ..]]`.
 fn parse_hostname(node: &Reply, asked: &str) -> Option<(Address, String)> {
     let Reply::Array(node) = node else { return None };
     let Reply::Array(metadata) = node.get(3)? else { return None };
@@ -164,10 +167,10 @@ fn parse_hostname(node: &Reply, asked: &str) -> Option<(Address, String)> {
     Some((parse_address(node, asked)?, name))
 }
 
-/// The primaries of ranges of slots, as `CLUSTER SLOTS` says them.
+/// The primaries in the reply to `CLUSTER SLOTS`.
 fn parse_slots(reply: Option<&Reply>, asked: &str) -> Result<Slots, String> {
     let Some(Reply::Array(ranges)) = reply else {
-        return Err(reply.and_then(error_text).unwrap_or_else(|| "it is no node of a cluster".into()));
+        return Err(reply.and_then(error_text).unwrap_or_else(|| "it is not a node of a cluster".into()));
     };
     let parse = |range: &Reply| {
         let Reply::Array(range) = range else { return None };
@@ -192,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_map_of_slots_names_the_primaries() {
+    fn a_slot_map_lists_the_primaries() {
         let node = |host: Reply, port| Reply::Array(vec![host, Reply::Number(port), text(b"id")]);
         let range = |first, last, node| Reply::Array(vec![Reply::Number(first), Reply::Number(last), node]);
         let reply = Reply::Array(vec![
@@ -211,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_may_announce_a_name() {
+    fn a_node_may_announce_a_host_name() {
         let node = |metadata: Reply| {
             Reply::Array(vec![text(b"10.0.0.1"), Reply::Number(7000), text(b"id"), metadata])
         };

@@ -1,7 +1,7 @@
-//! The servers of a store: which there are, which one has a key, how they are reached again when they are lost, and where
-//! a request is sent until it is answered for good.
+//! The servers of a store: which servers exist, which one holds a key, reconnecting, and sending a request until it
+//! has a final reply.
 //!
-//! It uses `connection` and `resp`. All of `session` speaks through its `Router`.
+//! It uses `connection` and `resp`. The `session` module sends all its requests through `Router`.
 
 mod backoff;
 mod cluster;
@@ -20,7 +20,7 @@ use super::resp::Reply;
 
 pub use backoff::backoff;
 pub use node::{Node, NodeId};
-pub use router::{Attempt, Begun, Effect, Refusals, Router};
+pub use router::{Attempt, Effect, PriorState, Refusals, Router};
 pub use slot_view::{Moves, SlotView};
 
 async fn within<T>(limit: Duration, asked: impl Future<Output = Result<T, String>>) -> Result<T, String> {
@@ -28,7 +28,7 @@ async fn within<T>(limit: Duration, asked: impl Future<Output = Result<T, String
     outcome.unwrap_or_else(|_| Err(format!("no answer within {} ms", limit.as_millis())))
 }
 
-/// A host and a port. With no host it is that of the server that was asked.
+/// Parses a host and a port. An empty host stands for the host of the server that sent it.
 fn parse_address(parts: &[Reply], asked: &str) -> Option<Address> {
     let host = match parts.first()? {
         Reply::Bytes(host) if host.is_empty() => asked.to_owned(),
@@ -41,6 +41,6 @@ fn parse_address(parts: &[Reply], asked: &str) -> Option<Address> {
         Reply::Bytes(port) => std::str::from_utf8(port).ok()?.parse().ok()?,
         _ => return None,
     };
-    // A node of a cluster that does not know its own name says so.
+    // A node of a cluster that does not know its own host reports "?".
     (host != "?" && port > 0).then_some(Address { host, port })
 }

@@ -1,4 +1,4 @@
-//! One server: its connections, and how they are made again when they are lost.
+//! One server: its connections, and reconnecting.
 
 use std::cell::{Cell, RefCell};
 use std::net::Shutdown;
@@ -21,26 +21,26 @@ use super::backoff::backoff;
 use super::sentinel::Sentinels;
 use super::within;
 
-/// How long a server is kept to which another has redirected, whatever the map of the slots says.
+/// How long a redirect target is kept, even if the slot map does not contain it.
 const KEPT_FOR: Duration = Duration::from_secs(30);
 
-/// How long a connection is new.
+/// How long a connection counts as new.
 const NEW_FOR: Duration = Duration::from_secs(1);
 
-/// How all servers of a store are reached, and who wants to know of it.
+/// What all nodes of a store share: how to connect, and notifications of changes.
 pub struct Network {
     pub servers: Servers,
     pub connector: Connector,
-    /// Those that say where the primary is, where there are any.
+    /// Set if the servers are given as sentinels.
     pub sentinels: Option<Rc<Sentinels>>,
     /// A server was reached or lost, or slots have moved.
     pub changed: Notify,
-    /// A cluster is to be asked for its slots.
+    /// Requests a new slot map.
     pub outdated: Notify,
 }
 
-/// The connections to a server: one, or one more for what is only read, where writes wait for replicas, which holds up
-/// what comes after them.
+/// The connections to a server. If writes wait for replicas, reads have a second connection, because `WAIT` delays
+/// all commands behind it.
 #[derive(Clone)]
 pub struct NodeConnections {
     pub writes: Rc<MultiplexedConnection>,
@@ -57,8 +57,8 @@ impl NodeConnections {
         self.reads.cut();
     }
 
-    /// Ends them, as another server may be in this one's place by now. A new one has just been found there: it stays, with
-    /// the reads that it answers.
+    /// Ends the connections, because another server may have this address by now. A new connection stays: it was made
+    /// to the current server, and answers reads.
     pub fn cut_unless_new(&self) {
         if self.writes.age() >= NEW_FOR {
             self.cut();
@@ -70,23 +70,24 @@ impl NodeConnections {
     }
 }
 
-/// Tells the servers of a store from each other. No two ever have the same.
+/// Identifies a server of a store. No two nodes ever have the same id.
 pub type NodeId = u32;
 
-/// One server, to which there is a connection or the attempt at one for as long as it is known.
+/// One server. While it is part of the topology, it is connected or connecting.
 pub struct Node {
     id: NodeId,
-    /// Of the primary that sentinels name it changes.
+    /// Changes when sentinels name another primary.
     address: RefCell<Address>,
     connections: RefCell<Option<NodeConnections>>,
-    /// Counts its connections.
+    /// Counts the connections made so far.
     generation: Cell<u64>,
-    /// The connection of an event loop. It ends with the node's own: another server may be in this one's place then.
+    /// The event loop's connection. It ends with the node's own connection, because another server may have this
+    /// address then.
     event_loop: RefCell<Weak<Socket>>,
     last_error: RefCell<Rc<str>>,
-    is_gone: Cell<bool>,
+    is_retired: Cell<bool>,
     kept_until: Cell<Option<Instant>>,
-    gone: Notify,
+    retired: Notify,
 }
 
 impl Node {
@@ -98,9 +99,9 @@ impl Node {
             generation: Cell::new(0),
             event_loop: RefCell::default(),
             last_error: RefCell::new("no connection yet".into()),
-            is_gone: Cell::new(false),
+            is_retired: Cell::new(false),
             kept_until: Cell::new(None),
-            gone: Notify::new(),
+            retired: Notify::new(),
         })
     }
 
@@ -112,7 +113,7 @@ impl Node {
         self.address.borrow().clone()
     }
 
-    /// Its connections, if there are any.
+    /// The connections, if the node is connected.
     pub fn connections(&self) -> Option<NodeConnections> {
         self.connections.borrow().clone().filter(|connections| !connections.is_dead())
     }
@@ -121,27 +122,27 @@ impl Node {
         self.generation.get()
     }
 
-    /// Resets the connection of the event loop.
+    /// Resets the event loop's connection.
     pub fn cut_event_loop(&self) {
         if let Some(socket) = self.event_loop.take().upgrade() {
             abort(&socket);
         }
     }
 
-    /// Has the event loop send no more, but take what is answered yet: the node's own connection, on which little is
-    /// said, may have ended for that alone.
+    /// Stops the event loop from sending on its connection, but lets it receive the remaining replies. The node's own
+    /// connection may have ended only because it was idle.
     pub fn drain_event_loop(&self) {
         if let Some(socket) = self.event_loop.take().upgrade() {
-            // It fails where the connection has ended already.
+            // This fails only if the connection has ended already.
             let _ = socket.shutdown(Shutdown::Write);
         }
     }
 
-    pub fn is_gone(&self) -> bool {
-        self.is_gone.get()
+    pub fn is_retired(&self) -> bool {
+        self.is_retired.get()
     }
 
-    /// Keeps it for a while, as another server has just said that it has a slot.
+    /// Keeps the node for a while: another server has just redirected to it.
     pub fn keep(&self) {
         self.kept_until.set(Some(Instant::now() + KEPT_FOR));
     }
@@ -151,28 +152,29 @@ impl Node {
     }
 
     pub fn retire(&self) {
-        self.is_gone.set(true);
-        self.gone.notify_one();
+        self.is_retired.set(true);
+        self.retired.notify_one();
         self.cut_event_loop();
         if let Some(connections) = self.connections.take() {
             connections.cut();
         }
     }
 
-    /// Connects to a server, and again whenever that ends.
+    /// Connects, and connects again after each connection ends, until the node is retired.
     pub async fn reconnect_loop(self: Rc<Self>, network: Rc<Network>) {
         let mut attempts = 0;
-        while !self.is_gone.get() {
+        while !self.is_retired.get() {
             match self.connect(&network).await {
                 Ok((mut connected, mut reader)) => {
                     attempts = 0;
                     self.generation.set(self.generation.get() + 1);
-                    if self.is_gone.get() {
+                    if self.is_retired.get() {
                         return;
                     }
-                    let writes = Rc::clone(&connected.link);
-                    let reads =
-                        reader.as_ref().map_or_else(|| Rc::clone(&writes), |reader| Rc::clone(&reader.link));
+                    let writes = Rc::clone(&connected.connection);
+                    let reads = reader
+                        .as_ref()
+                        .map_or_else(|| Rc::clone(&writes), |reader| Rc::clone(&reader.connection));
                     *self.connections.borrow_mut() = Some(NodeConnections { writes, reads });
                     network.connector.monitor.connected(self.id, &self.address.borrow());
                     network.changed.notify_waiters();
@@ -180,7 +182,7 @@ impl Node {
                     let ended = pin!(async {
                         match &mut reader {
                             None => connected.ended().await,
-                            // One goes with the other: they are of one server.
+                            // If one connection ends, both do, so that they always lead to the same server.
                             Some(reader) => {
                                 let (one, other) = (pin!(connected.ended()), pin!(reader.ended()));
                                 select(one, other).await.factor_first().0
@@ -194,7 +196,7 @@ impl Node {
                         }
                         Either::Right(_) => {
                             self.cut_event_loop();
-                            "it is the primary no more".into()
+                            "it is no longer the primary".into()
                         }
                     };
                     self.connections.take();
@@ -210,7 +212,7 @@ impl Node {
             }
             network.outdated.notify_one();
             let rested =
-                timeout(backoff(attempts, network.connector.system.chance()), self.gone.notified()).await;
+                timeout(backoff(attempts, network.connector.system.chance()), self.retired.notified()).await;
             attempts += 1;
             if rested.is_ok() {
                 break;
@@ -235,24 +237,24 @@ impl Node {
         };
         let address = sentinels.find_primary().await?;
         let before = self.address.replace(address.clone());
-        // Before the first connection it is the address of a sentinel.
+        // Before the first connection, the address is that of a sentinel.
         if before != address && self.generation() > 0 {
             network.connector.monitor.failed_over(&before, &address);
         }
         let connected = network.connector.connect(&address, login, replication).await?;
         let role = Request::read(Default::default()).command(&[b"ROLE"]);
-        let replies = within(network.connector.timeout, ask(&connected.link, role)).await?;
-        // A primary that has just been replaced does not know it yet, but sentinels do.
+        let replies = within(network.connector.timeout, ask(&connected.connection, role)).await?;
+        // A primary that was just replaced may not know it yet, but the sentinels do.
         match replies.first() {
             Some(Reply::Array(role)) if role.first() == Some(&Reply::Bytes(b"master".to_vec())) => {
                 Ok(connected)
             }
-            Some(reply) => Err(error_text(reply).unwrap_or_else(|| "it is no primary".into())),
-            None => Err("it is no primary".into()),
+            Some(reply) => Err(error_text(reply).unwrap_or_else(|| "it is not a primary".into())),
+            None => Err("it is not a primary".into()),
         }
     }
 
-    /// Waits until sentinels name another primary. It may be up, take itself for one, and lose what it is sent.
+    /// Waits until the sentinels name another primary. The old one may still accept writes, which are then lost.
     async fn replaced(&self, network: &Network) {
         match &network.sentinels {
             Some(sentinels) => sentinels.replaced(&self.address()).await,
@@ -260,7 +262,8 @@ impl Node {
         }
     }
 
-    /// Opens a connection for an event loop, and sends a first request on it. It ends with the node's own.
+    /// Opens a connection for an event loop, and sends a first request on it. The connection ends with the node's
+    /// own.
     pub async fn connect_event_loop(
         &self,
         network: &Network,
@@ -271,13 +274,13 @@ impl Node {
         let connecting = network.connector.connect_event_loop(&address, login, first);
         let (connection, replies) = within(network.connector.timeout, connecting).await?;
         if self.generation() != generation || self.connections().is_none() {
-            return Err("it was lost meanwhile".into());
+            return Err("the node was lost before".into());
         }
         *self.event_loop.borrow_mut() = Arc::downgrade(&connection.socket);
         Ok((connection, replies))
     }
 
-    /// Why it is not reached; `None` where it is.
+    /// Why the node has no connection. `None` if it has one.
     pub fn last_error(&self) -> Option<String> {
         self.connections().is_none().then(|| self.no_connection(&self.last_error.borrow()))
     }

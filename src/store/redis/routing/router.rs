@@ -1,4 +1,5 @@
-//! Where a request is sent until it is answered for good: redirects, refusals that pass, and lost connections.
+//! Sends a request until it has a final reply: follows redirects, and retries after transient errors and lost
+//! connections.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -17,93 +18,95 @@ use super::node::Node;
 use super::topology::Topology;
 use crate::error::{Outcome, Result, StoreError};
 
-/// How long to wait at least before a server is asked again that refused for a reason that passes.
-const MIN_PAUSE: Duration = Duration::from_millis(20);
+/// The minimum delay before a request is repeated after a transient error.
+const MIN_DELAY: Duration = Duration::from_millis(20);
 
-/// How many redirects a call follows at once. Before each one after that it waits for twice as long.
+/// The number of redirects that a call follows without a delay. Before each further one the delay doubles.
 const FREE_REDIRECTS: u32 = 4;
-const REDIRECT_PAUSE: Duration = Duration::from_millis(5);
+const REDIRECT_DELAY: Duration = Duration::from_millis(5);
+const MAX_DOUBLINGS: u32 = 6;
 
-/// What is known of a call while it goes on.
+/// The state of a call while it runs.
 pub struct Attempt {
     pub deadline: Instant,
-    /// How many of its requests a server may have carried out, of those that do what it is for.
-    begun: Rc<Cell<usize>>,
-    /// Whether one of these was sent again.
+    /// The number of [`Effect::Main`] requests that a server may have carried out.
+    effects: Rc<Cell<usize>>,
+    /// Whether one of them was sent again.
     is_repeated: Cell<bool>,
-    /// Whose server it waits for.
+    /// The slot of the latest request, for the error if its server cannot be reached.
     slot: Cell<u16>,
-    /// Why a server refused for the time being.
+    /// The last transient error of a server.
     refusal: RefCell<Option<String>>,
 }
 
-/// What is known of a call before its first attempt here.
-pub struct Begun {
+/// The state of a call before it reaches the router.
+pub struct PriorState {
     pub deadline: Instant,
-    /// Whether a server may have carried it out already.
+    /// Whether a server may have carried out the call already.
     pub is_unknown: bool,
-    /// Why servers refused the call for which it had to wait.
+    /// The transient error of the call that this one had to wait for.
     pub refusal: Option<String>,
 }
 
 impl Attempt {
-    fn new(begun: Begun) -> Self {
-        let Begun { deadline, is_unknown, refusal } = begun;
+    fn new(prior: PriorState) -> Self {
+        let PriorState { deadline, is_unknown, refusal } = prior;
         Self {
             deadline,
-            begun: Rc::new(Cell::new(is_unknown.into())),
+            effects: Rc::new(Cell::new(is_unknown.into())),
             is_repeated: Cell::new(is_unknown),
             slot: Cell::new(0),
             refusal: RefCell::new(refusal),
         }
     }
 
-    /// Whether a server may have carried out more than once what the call is for.
+    /// Whether a server may have carried out the purpose of the call more than once.
     pub fn is_repeated(&self) -> bool {
         self.is_repeated.get()
     }
 
-    /// Whether some of what it is for may have been done.
-    fn is_begun(&self) -> bool {
-        self.begun.get() > 0
+    /// Whether a server may have carried out a part of the call.
+    fn may_have_changed(&self) -> bool {
+        self.effects.get() > 0
     }
 
-    /// The reply to a request of [`Effect::Main`] says that it has changed nothing.
+    /// Records that a request of [`Effect::Main`] has changed nothing, according to its reply.
     pub fn changed_nothing(&self) {
-        self.begun.set(self.begun.get() - 1);
+        self.effects.set(self.effects.get() - 1);
     }
 
-    /// Whatever was done of what the call is for was taken back.
+    /// Records that all effects of the call have been undone.
     pub fn was_undone(&self) {
-        self.begun.set(0);
+        self.effects.set(0);
     }
 
-    /// The error of a call of which something may have been done: that stays so.
-    fn in_part(&self, error: StoreError) -> StoreError {
-        if self.is_begun() { error.of_unknown_outcome() } else { error }
+    /// Marks an error as of unknown outcome if a part of the call may have been carried out.
+    fn with_outcome(&self, error: StoreError) -> StoreError {
+        if self.may_have_changed() { error.of_unknown_outcome() } else { error }
     }
 }
 
-/// What a request means to its call. All requests are idempotent: one whose answer is lost is sent again.
+/// The role of a request in its call. All requests are idempotent: if a reply is lost, the request is sent again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
-    /// It changes nothing that the call is for.
+    /// The request does not change what the call is about.
     None,
-    /// It does what the call is for. Once a server may have carried it out, an error is of unknown outcome.
+    /// The request makes the change that the call is about. Once a server may have carried it out, an error has an
+    /// unknown outcome.
     Main,
 }
 
-/// How often in a row a request was refused for reasons that pass.
+/// Counts the consecutive transient errors of a request.
 #[derive(Default)]
 pub struct Refusals(u32);
 
 impl Refusals {
-    /// The pause before the next attempt: that of a server that was not reached, but at most half of the time that is left,
-    /// as the reason may pass at any moment before the deadline.
-    fn next_pause(&mut self, left: Duration, chance: f64) -> Duration {
-        let pause = backoff(self.0, chance);
+    /// The delay before the next attempt: the usual backoff, but at most half of the remaining time. So the request
+    /// is tried again shortly before the deadline.
+    fn next_delay(&mut self, left: Duration, chance: f64) -> Duration {
+        let delay = backoff(self.0, chance);
         self.0 += 1;
-        pause.min((left / 2).max(MIN_PAUSE))
+        delay.min((left / 2).max(MIN_DELAY))
     }
 }
 
@@ -114,7 +117,7 @@ pub struct Router {
 }
 
 impl Router {
-    /// Begins to connect.
+    /// Starts to connect.
     pub fn start(options: &RedisOptions, connector: Connector) -> Self {
         let topology = Topology::new(options.servers.clone(), connector);
         if !topology.is_one_server() {
@@ -124,61 +127,61 @@ impl Router {
         Self { topology, command_timeout, wait_replicas }
     }
 
-    /// Runs what is a call of its own, until its deadline.
+    /// Runs a call until its deadline.
     pub async fn within<T>(
         &self,
         deadline: Instant,
         work: impl AsyncFnOnce(&Attempt) -> Result<T>,
     ) -> Result<T> {
-        self.within_as(Begun { deadline, is_unknown: false, refusal: None }, work).await
+        self.resume(PriorState { deadline, is_unknown: false, refusal: None }, work).await
     }
 
-    pub async fn within_as<T>(
+    pub async fn resume<T>(
         &self,
-        begun: Begun,
+        prior: PriorState,
         work: impl AsyncFnOnce(&Attempt) -> Result<T>,
     ) -> Result<T> {
-        self.until(&Attempt::new(begun), work).await
+        self.until(&Attempt::new(prior), work).await
     }
 
     async fn until<T>(&self, attempt: &Attempt, work: impl AsyncFnOnce(&Attempt) -> Result<T>) -> Result<T> {
         if attempt.is_repeated() {
             self.topology.network.connector.monitor.retried();
         }
-        // It may have waited for another that changed the same session, and is not to be sent any more.
+        // The call may have waited for another one on the same session, and is too late to be sent.
         if Instant::now() >= attempt.deadline {
-            return Err(self.late(attempt));
+            return Err(self.timeout_error(attempt));
         }
         match timeout_at(attempt.deadline, work(attempt)).await {
             Ok(Err(error @ (StoreError::Exists | StoreError::TooManySessions { .. }))) => Err(error),
-            Ok(Err(error)) => Err(attempt.in_part(error)),
+            Ok(Err(error)) => Err(attempt.with_outcome(error)),
             Ok(outcome) => outcome,
-            Err(_) => Err(self.late(attempt)),
+            Err(_) => Err(self.timeout_error(attempt)),
         }
     }
 
-    /// As `within`, for one step of a call that may take as many as there are sessions.
+    /// Runs one step of a call that takes a number of steps. Each step has its own deadline.
     pub async fn step<T>(&self, work: impl AsyncFnOnce(&Attempt) -> Result<T>) -> Result<T> {
         self.within(Instant::now() + self.command_timeout, work).await
     }
 
-    /// As `step`, for a call that changes what it finds: once a step may have changed something, an error of any step
-    /// is of an unknown outcome.
-    pub async fn step_of<T>(
+    /// Like `step`, for a call that changes sessions. Once a step may have changed something, an error of any later
+    /// step has an unknown outcome.
+    pub async fn changing_step<T>(
         &self,
-        is_begun: &mut bool,
+        may_have_changed: &mut bool,
         work: impl AsyncFnOnce(&Attempt) -> Result<T>,
     ) -> Result<T> {
         let deadline = Instant::now() + self.command_timeout;
-        let attempt = Attempt::new(Begun { deadline, is_unknown: *is_begun, refusal: None });
+        let attempt = Attempt::new(PriorState { deadline, is_unknown: *may_have_changed, refusal: None });
         let done = self.until(&attempt, work).await;
-        *is_begun = attempt.is_begun();
+        *may_have_changed = attempt.may_have_changed();
         done
     }
 
-    fn late(&self, attempt: &Attempt) -> StoreError {
+    fn timeout_error(&self, attempt: &Attempt) -> StoreError {
         self.topology.cut_late(self.command_timeout);
-        let outcome = if attempt.is_begun() { Outcome::Unknown } else { Outcome::NotDone };
+        let outcome = if attempt.may_have_changed() { Outcome::Unknown } else { Outcome::NotDone };
         match attempt.refusal.take().or_else(|| self.topology.last_error(attempt.slot.get())) {
             Some(reason) => StoreError::Unavailable { reason, outcome },
             None => {
@@ -188,7 +191,7 @@ impl Router {
         }
     }
 
-    /// As `ask`, of one server; `None` if it is let go of.
+    /// Like `ask`, for a given node. `None` if the node was retired.
     pub async fn ask_node(
         &self,
         attempt: &Attempt,
@@ -205,24 +208,24 @@ impl Router {
                 Ok(mut replies) => {
                     let reply = replies.pop().unwrap_or(Reply::Nil);
                     let Reply::Error(error) = &reply else { return Ok(Some(reply)) };
-                    if !error::passes(error::code(error)) {
+                    if !error::is_transient(error::code(error)) {
                         return Err(error::check(&reply).err().unwrap_or_else(error::unexpected));
                     }
-                    self.pause(attempt, &mut refusals, error::in_words(error)).await;
+                    self.back_off(attempt, &mut refusals, error::message(error)).await;
                 }
             }
         }
     }
 
-    /// Notes why servers refuse for the time being, and leaves them some.
-    pub async fn pause(&self, attempt: &Attempt, refusals: &mut Refusals, reason: String) {
+    /// Records a transient error, and waits before the next attempt.
+    pub async fn back_off(&self, attempt: &Attempt, refusals: &mut Refusals, reason: String) {
         *attempt.refusal.borrow_mut() = Some(reason);
         let left = attempt.deadline.saturating_duration_since(Instant::now());
-        sleep(refusals.next_pause(left, self.topology.network.connector.system.chance())).await;
+        sleep(refusals.next_delay(left, self.topology.network.connector.system.chance())).await;
     }
 
-    /// Sends a request to the server of a key until it is answered for good, and gives its answers. Errors of single
-    /// commands are among them.
+    /// Sends a request to the primary of a key until it has a final reply. The replies may contain errors of single
+    /// commands.
     pub async fn ask(
         &self,
         attempt: &Attempt,
@@ -233,17 +236,17 @@ impl Router {
         let slot = if self.topology.is_one_server() { 0 } else { slot_of(key) };
         attempt.slot.set(slot);
         let mut mode = RequestMode::default();
-        let mut elsewhere: Option<Rc<Node>> = None;
+        let mut redirected_to: Option<Rc<Node>> = None;
         let (mut was_sent, mut redirects, mut refusals) = (false, 0_u32, Refusals::default());
         loop {
-            let connections = match elsewhere.take() {
+            let connections = match redirected_to.take() {
                 Some(node) => match self.topology.connections_of(&node).await {
                     Some(connections) => connections,
                     None => continue,
                 },
                 None => self.topology.connections_to(slot).await,
             };
-            // Before the request is made, which may depend on it.
+            // Set before `make`, which depends on it.
             if was_sent && effect != Effect::None {
                 attempt.is_repeated.set(true);
             }
@@ -253,8 +256,8 @@ impl Router {
             if was_sent {
                 self.topology.network.connector.monitor.retried();
             }
-            // Counted when it is sent: one that waits until the call is late was not.
-            let sent = if is_main { Rc::clone(&attempt.begun) } else { Rc::default() };
+            // Counted only when the request is sent. A request that waits until the deadline was never sent.
+            let sent = if is_main { Rc::clone(&attempt.effects) } else { Rc::default() };
             let replies = match connections.of(&request).send(request, &sent).await {
                 Ok(replies) => replies,
                 Err(SendError::Unsent) => continue,
@@ -275,11 +278,11 @@ impl Router {
             });
             let Some(error) = refused else { return Ok(replies) };
             was_sent = true;
-            // It takes back its own part alone: others of the call may be under way.
+            // Takes back only its own count, because other requests of the call may be pending.
             if are_refused(&replies) {
                 sent.set(sent.get() - 1);
             }
-            let told = || {
+            let target = || {
                 let to = error.split(|&byte| byte == b' ').nth(2)?;
                 self.topology.redirect_target(std::str::from_utf8(to).ok()?)
             };
@@ -290,36 +293,36 @@ impl Router {
                 }
                 redirects += 1;
                 if redirects > FREE_REDIRECTS {
-                    sleep(REDIRECT_PAUSE * (1 << (redirects - FREE_REDIRECTS).min(6))).await;
+                    sleep(REDIRECT_DELAY * (1 << (redirects - FREE_REDIRECTS).min(MAX_DOUBLINGS))).await;
                 }
             }
             match code {
                 "NOSCRIPT" => mode.in_full = true,
                 "MOVED" => {
-                    elsewhere = told();
-                    self.topology.moved(elsewhere.as_ref());
-                    if elsewhere.is_none() {
-                        self.pause(attempt, &mut refusals, error::in_words(error)).await;
+                    redirected_to = target();
+                    self.topology.moved(redirected_to.as_ref());
+                    if redirected_to.is_none() {
+                        self.back_off(attempt, &mut refusals, error::message(error)).await;
                     }
                 }
                 "ASK" => {
-                    elsewhere = told();
-                    mode.asking = elsewhere.is_some();
+                    redirected_to = target();
+                    mode.asking = redirected_to.is_some();
                 }
-                code if code == "READONLY" || error::passes(code) => {
-                    // It is a primary no more: connecting again finds the one that is.
+                code if code == "READONLY" || error::is_transient(code) => {
+                    // The server is no longer a primary. Reconnecting finds the new one.
                     if code == "READONLY" {
                         connections.cut_unless_new();
                     }
                     self.topology.request_refresh();
-                    self.pause(attempt, &mut refusals, error::in_words(error)).await;
+                    self.back_off(attempt, &mut refusals, error::message(error)).await;
                 }
                 _ => return Ok(replies),
             }
         }
     }
 
-    /// As `ask`, for requests of one command, which must not fail.
+    /// Like `ask`, for a request of one command. An error reply is an error.
     pub async fn get_one(
         &self,
         attempt: &Attempt,
@@ -332,7 +335,7 @@ impl Router {
         Ok(reply)
     }
 
-    /// Runs a script on a key.
+    /// Runs a script on one key.
     pub async fn run_script(
         &self,
         attempt: &Attempt,

@@ -1,7 +1,7 @@
-//! Sentinels, which know where the primary is.
+//! Follows the sentinels, which know the primary.
 //!
-//! There is a connection to each of them. It is notified of a failover at once (`+switch-master`), and asks every few seconds
-//! besides. Those that were given name the others, so that the store does not depend on one of them.
+//! There is a connection to each sentinel. The sentinel announces a failover immediately (`+switch-master`), and is
+//! also asked every few seconds. The given sentinels name the others, so the store does not depend on any single one.
 
 use std::cell::{Cell, RefCell};
 use std::pin::pin;
@@ -19,10 +19,10 @@ use super::super::resp::{Reply, Request};
 use super::backoff::backoff;
 use super::{parse_address, within};
 
-/// How often a sentinel is asked that says nothing by itself.
+/// How often to ask a sentinel that announces nothing.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
 
-/// A primary, as a sentinel names it.
+/// The primary that a sentinel names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Primary {
     address: Address,
@@ -30,16 +30,16 @@ struct Primary {
     epoch: u64,
 }
 
-/// A sentinel that is asked.
+/// A sentinel that the store follows.
 struct Sentinel {
     address: Address,
-    /// By which the others know it.
+    /// The id by which other sentinels know it.
     id: Option<Vec<u8>>,
-    /// What it said last; nothing without a connection.
+    /// The primary that it named last. `None` while it is not connected.
     named: Option<Primary>,
 }
 
-/// The other sentinels that one names, with their ids.
+/// The other sentinels that a sentinel names, with their ids.
 type Others = Vec<(Address, Option<Vec<u8>>)>;
 
 pub struct Sentinels {
@@ -47,12 +47,12 @@ pub struct Sentinels {
     master: String,
     given: Vec<(Address, Login)>,
     asked: RefCell<Vec<Sentinel>>,
-    /// Those that are up, as one of them said last, and that one.
+    /// The sentinels that are up: those in the latest reply, and the one that sent it.
     others: RefCell<Others>,
     primary: RefCell<Option<Primary>>,
-    /// All are to be asked now.
+    /// Requests that all sentinels are asked now.
     wanted: Notify,
-    /// One has answered or failed.
+    /// A sentinel has answered or failed.
     reported: Notify,
     answers: Cell<u64>,
     failures: Cell<u64>,
@@ -61,7 +61,7 @@ pub struct Sentinels {
 }
 
 impl Sentinels {
-    /// Begins to follow the sentinels, if there are any.
+    /// Starts to follow the sentinels, if the store has any.
     pub fn follow(servers: &Servers, connector: &Connector) -> Option<Rc<Self>> {
         let Servers::Sentinel { sentinels, master, .. } = servers else { return None };
         let all = Rc::new(Self {
@@ -89,10 +89,10 @@ impl Sentinels {
         self.wanted.notify_waiters();
     }
 
-    /// Asks all sentinels for the primary. The first answer suffices: one that is mute holds up nobody.
+    /// Asks all sentinels for the primary. Returns the first answer, so an unreachable sentinel delays nobody.
     ///
     /// # Errors
-    /// Why the last of them did not say.
+    /// The last error, if all of them fail.
     pub async fn find_primary(&self) -> Result<Address, String> {
         let (answers, failures) = (self.answers.get(), self.failures.get());
         self.wanted.notify_waiters();
@@ -110,7 +110,7 @@ impl Sentinels {
         }
     }
 
-    /// Waits until the primary is another one than this.
+    /// Waits until the primary has another address than `address`.
     pub async fn replaced(&self, address: &Address) {
         loop {
             let reported = self.reported.notified();
@@ -126,11 +126,11 @@ impl Sentinels {
             return;
         }
         self.asked.borrow_mut().push(Sentinel { address: address.clone(), id: None, named: None });
-        spawn_local(Rc::clone(self).keep_asking(address.clone(), login.clone()));
+        spawn_local(Rc::clone(self).follow_sentinel(address.clone(), login.clone()));
     }
 
-    /// Follows one sentinel, and connects again whenever that ends, for as long as it is needed.
-    async fn keep_asking(self: Rc<Self>, address: Address, login: Login) {
+    /// Follows one sentinel, and reconnects whenever the connection ends, while the sentinel is needed.
+    async fn follow_sentinel(self: Rc<Self>, address: Address, login: Login) {
         let (mut attempts, mut subscribes) = (0, true);
         while !self.is_closed.get() && self.is_needed(&address) {
             let reason = self.ask_one(&address, &login, &mut attempts, &mut subscribes).await;
@@ -138,14 +138,14 @@ impl Sentinels {
             *self.last_error.borrow_mut() = format!("sentinel {address}: {reason}");
             self.with(&address, |sentinel| sentinel.named = None);
             self.reported.notify_waiters();
-            // It is asked sooner where a connection needs the primary.
+            // A node that needs the primary ends this delay early.
             let _ = timeout(backoff(attempts, self.connector.system.chance()), self.wanted.notified()).await;
             attempts += 1;
         }
         self.asked.borrow_mut().retain(|sentinel| sentinel.address != address);
     }
 
-    /// Asks one sentinel again and again until that fails: why it does.
+    /// Asks one sentinel repeatedly until that fails. Returns the reason.
     async fn ask_one(
         self: &Rc<Self>,
         address: &Address,
@@ -157,15 +157,15 @@ impl Sentinels {
             Ok(connected) => connected,
             Err(reason) => return reason,
         };
-        let link = Rc::clone(&connected.link);
+        let connection = Rc::clone(&connected.connection);
         let mut ended = pin!(connected.ended());
-        if *subscribes && let Err(reason) = self.subscribe(&link).await {
-            // It is asked, then.
+        if *subscribes && let Err(reason) = self.subscribe(&connection).await {
+            // From the next connection on, the sentinel is only asked.
             *subscribes = false;
             return reason;
         }
-        while !self.is_closed.get() && !self.is_double(address) {
-            match self.ask_for_all(&link, address).await {
+        while !self.is_closed.get() && !self.is_duplicate(address) {
+            match self.ask_for_all(&connection, address).await {
                 Ok((primary, others, id)) => {
                     *attempts = 0;
                     self.take(address, id, primary);
@@ -173,7 +173,7 @@ impl Sentinels {
                 }
                 Err(reason) => return reason,
             }
-            let (pushed, wanted) = (pin!(link.pushed.notified()), pin!(self.wanted.notified()));
+            let (pushed, wanted) = (pin!(connection.pushed.notified()), pin!(self.wanted.notified()));
             match timeout(POLL_INTERVAL, select(select(pushed, wanted), ended.as_mut())).await {
                 Ok(Either::Right((reason, _))) => return reason.to_string(),
                 Ok(Either::Left(_)) | Err(_) => {}
@@ -182,14 +182,14 @@ impl Sentinels {
         "it is not needed".to_owned()
     }
 
-    /// Has a sentinel say of each failover that there was one. With RESP3 it can be asked on the same connection.
-    async fn subscribe(&self, link: &MultiplexedConnection) -> Result<(), String> {
+    /// Subscribes to failovers. With RESP3 the same connection can still send requests.
+    async fn subscribe(&self, connection: &MultiplexedConnection) -> Result<(), String> {
         let hello = Request::read(Default::default()).command(&[b"HELLO", b"3"]);
         let subscribe = Request::read(Default::default())
             .pushed_command(&[b"SUBSCRIBE", b"+switch-master"])
             .command(&[b"PING"]);
         for request in [hello, subscribe] {
-            let replies = within(self.connector.timeout, ask(link, request)).await?;
+            let replies = within(self.connector.timeout, ask(connection, request)).await?;
             if let Some(refusal) = replies.first().and_then(error_text) {
                 return Err(refusal);
             }
@@ -197,10 +197,10 @@ impl Sentinels {
         Ok(())
     }
 
-    /// Asks a sentinel for the primary, the other sentinels, and its id.
+    /// Asks a sentinel for the primary, the other sentinels, and its own id.
     async fn ask_for_all(
         &self,
-        link: &MultiplexedConnection,
+        connection: &MultiplexedConnection,
         address: &Address,
     ) -> Result<(Primary, Others, Option<Vec<u8>>), String> {
         let master = self.master.as_bytes();
@@ -209,7 +209,7 @@ impl Sentinels {
             .command(&[b"SENTINEL", b"MASTER", master])
             .command(&[b"SENTINEL", b"SENTINELS", master])
             .command(&[b"SENTINEL", b"MYID"]);
-        let replies = within(self.connector.timeout, ask(link, request)).await?;
+        let replies = within(self.connector.timeout, ask(connection, request)).await?;
         let named = match replies.first() {
             Some(Reply::Array(parts)) => parse_address(parts, &address.host),
             Some(Reply::Error(error)) => return Err(String::from_utf8_lossy(error).into_owned()),
@@ -217,7 +217,7 @@ impl Sentinels {
             _ => None,
         };
         let address_of_primary = named.ok_or("it named no primary")?;
-        // The first is what is needed. It may refuse the others, or be too old for them.
+        // Only the first reply is required. A sentinel may refuse the other commands, or be too old for them.
         let epoch = replies.get(1).and_then(|fields| number_of(fields, b"config-epoch")).unwrap_or(0);
         let others = match replies.get(2) {
             Some(Reply::Array(others)) => others.iter().filter_map(parse_other).collect(),
@@ -238,7 +238,7 @@ impl Sentinels {
         let asked = self.asked.borrow();
         let named: Vec<_> = asked.iter().filter_map(|sentinel| sentinel.named.as_ref()).collect();
         let mut known = self.primary.borrow_mut();
-        if is_believed(known.as_ref(), &primary, &named) {
+        if is_accepted(known.as_ref(), &primary, &named) {
             *known = Some(primary);
         }
         self.answers.set(self.answers.get() + 1);
@@ -264,14 +264,14 @@ impl Sentinels {
         self.given.iter().any(|(given, _)| given == address)
     }
 
-    /// Whether to connect to a sentinel: it was given, or another one names it.
+    /// Whether to stay connected to a sentinel: it was given as an option, or another sentinel names it.
     fn is_needed(&self, address: &Address) -> bool {
         let is_named = self.others.borrow().iter().any(|(named, _)| named == address);
-        self.is_given(address) || is_named && !self.is_double(address)
+        self.is_given(address) || is_named && !self.is_duplicate(address)
     }
 
-    /// Whether it is asked by another address too, which was given.
-    fn is_double(&self, address: &Address) -> bool {
+    /// Whether the store also follows this sentinel under another address, which was given as an option.
+    fn is_duplicate(&self, address: &Address) -> bool {
         let asked = self.asked.borrow();
         let id = asked.iter().find(|sentinel| sentinel.address == *address).and_then(|own| own.id.as_ref());
         let is_same =
@@ -280,15 +280,16 @@ impl Sentinels {
     }
 }
 
-/// Whether what a sentinel says is to be believed. A later failover counts at once. Else most of those that answer must
-/// name the same: one may be cut off from the others, or they may have been set up afresh.
-fn is_believed(known: Option<&Primary>, new: &Primary, named: &[&Primary]) -> bool {
+/// Whether to accept the primary that a sentinel names. A later failover counts immediately. Otherwise a majority of
+/// the connected sentinels must name the same primary. One of them may be cut off from the others, or all may have
+/// been set up again.
+fn is_accepted(known: Option<&Primary>, new: &Primary, named: &[&Primary]) -> bool {
     let Some(known) = known else { return true };
     let supporters = named.iter().filter(|other| other.address == new.address).count();
     new.epoch > known.epoch || new.address != known.address && 2 * supporters > named.len()
 }
 
-/// A number among fields and their values.
+/// The numeric value of a field.
 fn number_of(fields: &Reply, name: &[u8]) -> Option<u64> {
     std::str::from_utf8(field(fields, name)?).ok()?.parse().ok()
 }
@@ -301,7 +302,7 @@ fn field<'a>(fields: &'a Reply, name: &[u8]) -> Option<&'a [u8]> {
     })
 }
 
-/// Another sentinel, if it is up.
+/// Parses another sentinel. `None` if it is down.
 fn parse_other(fields: &Reply) -> Option<(Address, Option<Vec<u8>>)> {
     let flags = std::str::from_utf8(field(fields, b"flags")?).ok()?;
     if flags.split(',').any(|flag| matches!(flag, "s_down" | "o_down" | "disconnected")) {
@@ -321,22 +322,22 @@ mod tests {
     }
 
     #[test]
-    fn a_later_failover_is_believed_at_once_and_an_earlier_one_only_if_most_say_so() {
+    fn an_earlier_failover_needs_a_majority_of_sentinels() {
         let (old, new) = (primary(1, 4), primary(2, 5));
-        assert!(is_believed(None, &old, &[&old]));
-        assert!(is_believed(Some(&old), &new, &[&old, &old, &new]));
-        // One that is cut off from the others still names the old primary.
-        assert!(!is_believed(Some(&new), &old, &[&old, &new, &new]));
-        assert!(!is_believed(Some(&new), &old, &[&old, &new]));
-        // All were set up afresh: they count their failovers from the start.
+        assert!(is_accepted(None, &old, &[&old]));
+        assert!(is_accepted(Some(&old), &new, &[&old, &old, &new]));
+        // A sentinel that is cut off from the others still names the old primary.
+        assert!(!is_accepted(Some(&new), &old, &[&old, &new, &new]));
+        assert!(!is_accepted(Some(&new), &old, &[&old, &new]));
+        // All sentinels were set up again, and count failovers from 0.
         let afresh = primary(3, 0);
-        assert!(!is_believed(Some(&new), &afresh, &[&afresh, &new, &new]));
-        assert!(is_believed(Some(&new), &afresh, &[&afresh, &afresh, &new]));
-        assert!(is_believed(Some(&new), &afresh, &[&afresh]));
+        assert!(!is_accepted(Some(&new), &afresh, &[&afresh, &new, &new]));
+        assert!(is_accepted(Some(&new), &afresh, &[&afresh, &afresh, &new]));
+        assert!(is_accepted(Some(&new), &afresh, &[&afresh]));
     }
 
     #[test]
-    fn other_sentinels_are_known_by_their_fields_and_only_those_that_are_up() {
+    fn only_sentinels_that_are_up_are_followed() {
         let text = |text: &str| Reply::Bytes(text.into());
         let other = |flags: &str| {
             let fields = ["name", "x", "ip", "10.0.0.7", "port", "26379", "runid", "id", "flags", flags];

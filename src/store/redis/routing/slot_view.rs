@@ -1,7 +1,7 @@
-//! Where the slots of a cluster are at one moment, by the word of its nodes: who has each, and where it is moving to.
+//! The owner of each slot, and where slots are moving to, according to the nodes themselves.
 //!
-//! `CLUSTER SLOTS` does not say that a slot is moving, and its map is of one node. A scan has to know: the keys of a slot
-//! that moves go one by one, to a node that may have been scanned before.
+//! `CLUSTER SLOTS` does not show that a slot is moving, and its map comes from one node. A scan has to know of moves:
+//! the keys of a moving slot move one by one, perhaps to a node that was scanned before.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -14,45 +14,46 @@ use super::node::Node;
 use super::router::{Attempt, Refusals, Router};
 use crate::error::Result;
 
-/// The place of a slot that nobody has.
+/// The index of no holder: the slot has no owner.
 const NOWHERE: u16 = u16::MAX;
 
-/// A node as a line of `CLUSTER NODES` has it.
+/// One line of `CLUSTER NODES`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Line {
+struct NodeLine {
     id: String,
     host: String,
     port: u16,
     is_own: bool,
     is_primary: bool,
     epoch: u64,
-    /// The ranges of its slots.
+    /// Ranges of slots that the node owns.
     slots: Vec<(u16, u16)>,
-    /// Slots that move, and the nodes to which they do. Only its own line has them.
+    /// Moving slots, and the ids of the nodes that they move to. Only a node's own line has them.
     moving: Vec<(u16, String)>,
 }
 
-/// A node that has slots, or is getting some.
+/// A node that owns slots, or is receiving some.
 struct Holder {
     id: String,
-    /// Grows whenever it gets a slot, or takes over those of another.
+    /// Grows whenever the node receives a slot, or takes over the slots of another.
     epoch: u64,
     node: Rc<Node>,
 }
 
 pub struct SlotView {
     holders: Vec<Holder>,
-    /// Who has each slot.
+    /// The owner of each slot, as an index into `holders`.
     owners: Vec<u16>,
-    /// Where slots move to.
+    /// The nodes that slots are moving to.
     moving: BTreeMap<u16, BTreeSet<u16>>,
 }
 
-/// Slots whose keys may have changed their nodes, and to which ones, by their ids.
+/// Slots whose keys may have moved, and the ids of the nodes that they may have moved to.
 pub type Moves = BTreeMap<u16, BTreeSet<String>>;
 
 impl SlotView {
-    /// Asks all primaries; `None` outside of clusters. Waits while a slot has no node: what that holds cannot be seen.
+    /// Asks all primaries. `None` without a cluster. Waits while a slot has no owner, because its keys cannot be
+    /// scanned.
     pub async fn look(router: &Router, attempt: &Attempt) -> Result<Option<Self>> {
         if router.topology.is_one_server() {
             return Ok(None);
@@ -63,15 +64,15 @@ impl SlotView {
             match view.owners.iter().filter(|owner| **owner == NOWHERE).count() {
                 0 => return Ok(Some(view)),
                 lost => {
-                    let reason = format!("no node of the cluster has {lost} of its slots");
-                    router.pause(attempt, &mut refusals, reason).await;
+                    let reason = format!("{lost} slots of the cluster have no node");
+                    router.back_off(attempt, &mut refusals, reason).await;
                 }
             }
         }
     }
 
     async fn ask(router: &Router, attempt: &Attempt) -> Result<Self> {
-        let mut asked: Vec<(Rc<Node>, Vec<Line>)> = Vec::new();
+        let mut asked: Vec<(Rc<Node>, Vec<NodeLine>)> = Vec::new();
         let mut to_ask = router.topology.all_primaries();
         loop {
             let answers = join_all(to_ask.into_iter().map(async |node| {
@@ -80,7 +81,7 @@ impl SlotView {
                 Ok((node, reply))
             }));
             for answer in answers.await {
-                // One that is gone by now has no slots.
+                // A retired node owns no slots.
                 if let (node, Some(reply)) = answer? {
                     let lines = parse_lines(&reply);
                     asked.push((node, lines));
@@ -95,8 +96,12 @@ impl SlotView {
         }
     }
 
-    /// What nodes say, and those of which they speak that were not asked. What a node says of itself counts.
-    fn of(asked: &[(Rc<Node>, Vec<Line>)], node_at: impl Fn(&str, u16) -> Rc<Node>) -> (Self, Vec<Rc<Node>>) {
+    /// Combines the reports of nodes. Each node's report about itself takes precedence. Also returns the nodes that
+    /// hold slots but were not asked yet.
+    fn of(
+        asked: &[(Rc<Node>, Vec<NodeLine>)],
+        node_at: impl Fn(&str, u16) -> Rc<Node>,
+    ) -> (Self, Vec<Rc<Node>>) {
         let mut view = Self { holders: Vec::new(), owners: vec![NOWHERE; SLOTS], moving: BTreeMap::new() };
         for (node, lines) in asked {
             if let Some(own) = lines.iter().find(|line| line.is_own && line.is_primary) {
@@ -136,13 +141,13 @@ impl SlotView {
         self.holders.iter().position(|holder| holder.id == id).map(|at| at as u16)
     }
 
-    fn add(&mut self, line: &Line, node: Rc<Node>) -> u16 {
+    fn add(&mut self, line: &NodeLine, node: Rc<Node>) -> u16 {
         self.holders.push(Holder { id: line.id.clone(), epoch: line.epoch, node });
         (self.holders.len() - 1) as u16
     }
 
-    /// Takes the slots that a line claims. Of two that claim the same, the later epoch counts.
-    fn take(&mut self, line: &Line, node: impl FnOnce() -> Rc<Node>) {
+    /// Records the slots that a line claims. If two nodes claim a slot, the one with the higher epoch wins.
+    fn take(&mut self, line: &NodeLine, node: impl FnOnce() -> Rc<Node>) {
         if line.slots.is_empty() && line.moving.is_empty() && !line.is_own {
             return;
         }
@@ -155,14 +160,14 @@ impl SlotView {
         }
     }
 
-    /// All nodes that may have keys.
+    /// All nodes that may hold keys.
     pub fn nodes(&self) -> Vec<Rc<Node>> {
         let used = |at: &u16| self.owners.contains(at) || self.moving.values().any(|to| to.contains(at));
         let all = (0..self.holders.len() as u16).filter(used);
         all.map(|at| Rc::clone(&self.holders[usize::from(at)].node)).collect()
     }
 
-    /// The nodes of some moves that are still there.
+    /// The nodes in `moves` that are still part of the cluster.
     pub fn nodes_of(&self, moves: &Moves) -> Vec<Rc<Node>> {
         let ids: BTreeSet<_> = moves.values().flatten().collect();
         let found = self.holders.iter().filter(|holder| ids.contains(&holder.id));
@@ -178,7 +183,7 @@ impl SlotView {
         to.map(|&at| self.holders[usize::from(at)].id.clone()).collect()
     }
 
-    /// Where keys of a slot may have gone until a later view.
+    /// The nodes to which keys of a slot may have moved between this view and a later one.
     fn went_to(&self, later: &Self, slot: u16) -> BTreeSet<String> {
         let mut to = self.moving_to(slot);
         to.append(&mut later.moving_to(slot));
@@ -188,8 +193,8 @@ impl SlotView {
         to
     }
 
-    /// The slots whose keys may have changed their nodes from this view to a later one. One that came back in between is
-    /// among them, with all others of its owner: that has another epoch.
+    /// The slots whose keys may have moved between this view and a later one. A slot that left and came back has
+    /// raised the epoch of its owner. So a new epoch marks all slots of that owner.
     pub fn moves_until(&self, later: &Self) -> Moves {
         let mut moves = Moves::new();
         for slot in 0..SLOTS as u16 {
@@ -204,18 +209,19 @@ impl SlotView {
         moves
     }
 
-    /// Those of the moves until a later view that a scan has to follow, which has just scanned where slots had moved
+    /// The moves until a later view that a scan must still follow, after it has scanned the nodes of the moves
     /// `before`.
     ///
-    /// A key of another slot was where it is now while all was scanned. A key of these slots was there while that node was
-    /// scanned, unless it may have moved on. Epochs do not count here, or no scan would end while slots move to more than
-    /// one node. So a key can be missed whose slot goes and comes back within each of two rounds.
+    /// The keys of any other slot stayed on their node while all nodes were scanned. The keys of these slots were on
+    /// the node while it was scanned, unless they may have moved on. Epochs do not count here. Otherwise no scan
+    /// would end while slots move to more than one node. So a scan can miss a key whose slot leaves and comes back in
+    /// each of two rounds.
     pub fn moves_after(&self, later: &Self, before: &Moves) -> Moves {
         let followed = before.iter().filter_map(|(&slot, from)| {
             let to = self.went_to(later, slot);
             let is_same =
                 self.owner(slot).id == later.owner(slot).id && self.moving_to(slot) == later.moving_to(slot);
-            // Of a slot that was moving on all the time, keys may have left each node before that was scanned.
+            // While a slot is moving, its keys may have left each node before the scan reached it.
             let may_miss = !is_same || from.contains(&self.owner(slot).id);
             (may_miss && !to.is_empty()).then_some((slot, to))
         });
@@ -223,13 +229,14 @@ impl SlotView {
     }
 }
 
-fn parse_lines(reply: &Reply) -> Vec<Line> {
+fn parse_lines(reply: &Reply) -> Vec<NodeLine> {
     let Reply::Bytes(text) = reply else { return Vec::new() };
     String::from_utf8_lossy(text).lines().filter_map(parse_line).collect()
 }
 
-/// A node: `‹id› ‹host›:‹port›@‹port›,‹hostname› ‹flags› ‹primary› ‹ping› ‹pong› ‹epoch› ‹state› ‹slot› …`.
-fn parse_line(line: &str) -> Option<Line> {
+/// Parses the line of one node: `‹id› ‹host›:‹port›@‹port›,‹hostname› ‹flags› ‹primary› ‹ping› ‹pong› ‹epoch› ‹state›
+/// ‹slot› …`.
+fn parse_line(line: &str) -> Option<NodeLine> {
     let mut fields = line.split(' ');
     let (id, address, flags) = (fields.next()?, fields.next()?, fields.next()?);
     let epoch = fields.nth(3)?.parse().ok()?;
@@ -248,7 +255,7 @@ fn parse_line(line: &str) -> Option<Line> {
             slots.push((first.parse().ok()?, last.parse().ok()?));
         }
     }
-    Some(Line {
+    Some(NodeLine {
         id: id.into(),
         host: host.into(),
         port: port.parse().ok()?,
@@ -268,7 +275,7 @@ mod tests {
         Node::new(0, Address { host: "h".into(), port })
     }
 
-    /// The view by what each of three nodes says of itself: its epoch and slots.
+    /// The view from three nodes' reports about themselves: the epoch and the slots of each.
     fn view(own: [(u64, &str); 3]) -> SlotView {
         let line = |(at, (epoch, slots)): (usize, (u64, &str))| {
             let port = at as u16 + 1;
@@ -287,10 +294,10 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_a_node_has_its_slots_and_those_that_move() {
+    fn a_line_lists_owned_and_moving_slots() {
         let line =
             parse_line("id ::1:7000@17000,host myself,master - 0 1 12 connected 0-5 9 [7->-x] [8-<-y]");
-        let expected = Line {
+        let expected = NodeLine {
             id: "id".into(),
             host: "::1".into(),
             port: 7000,
@@ -308,9 +315,9 @@ mod tests {
     }
 
     #[test]
-    fn what_a_node_says_of_itself_counts_and_the_others_are_asked() {
+    fn a_nodes_own_report_takes_precedence_and_other_nodes_are_asked() {
         let parse = |lines: &[&str]| lines.iter().map(|line| parse_line(line).unwrap()).collect::<Vec<_>>();
-        // `b` has not heard yet that `a` has given slot 9 to `c`, and that this is up.
+        // `b` does not know yet that `a` has given slot 9 to `c`, and that `c` is up.
         let mut asked = vec![
             (
                 node(1),
@@ -331,7 +338,7 @@ mod tests {
         let (view, unasked) = SlotView::of(&asked, |_, port| node(port));
         assert_eq!(unasked.iter().map(|node| node.address().port).collect::<Vec<_>>(), [3]);
         assert_eq!(["a", "c", "b"], [8, 9, 10].map(|slot| view.owner(slot).id.as_str()));
-        // A node without slots to which one moves is scanned too.
+        // A node without slots is scanned too if a slot is moving to it.
         asked.push((node(3), parse(&["c h:3@1 myself,master - 0 0 0 connected [4-<-a]"])));
         asked[0].1[0].slots = vec![(0, 9)];
         let (view, unasked) = SlotView::of(&asked, |_, port| node(port));
@@ -341,28 +348,28 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_that_moves_is_followed_until_it_rests() {
+    fn a_moving_slot_is_followed_until_it_stays() {
         let quiet = view([(1, "0-9"), (2, "10-19"), (3, "20-16383")]);
         assert!(quiet.moves_until(&view([(1, "0-9"), (2, "10-19"), (3, "20-16383")])).is_empty());
-        let begun = view([(1, "0-9 [5->-b]"), (2, "10-19 [5-<-a]"), (3, "20-16383")]);
+        let started = view([(1, "0-9 [5->-b]"), (2, "10-19 [5-<-a]"), (3, "20-16383")]);
         let ended = view([(1, "0-4 6-9"), (4, "5 10-19"), (3, "20-16383")]);
-        // Keys that went while all was scanned are sought where they went.
-        let all = quiet.moves_until(&begun);
+        // Keys that moved during the scan are looked for on their new node.
+        let all = quiet.moves_until(&started);
         assert_eq!(all, moves(&[(5, &["b"])]));
-        // They are there, and others that go now were seen before.
-        assert!(begun.moves_after(&begun, &all).is_empty());
-        // It ends. A new epoch is that of all slots of `b`: it counts after the first round alone.
+        // They are found there. Keys that move now were seen before.
+        assert!(started.moves_after(&started, &all).is_empty());
+        // The move ends. A new epoch marks all slots of `b`, but only after the first round.
         assert_eq!(quiet.moves_until(&ended).len(), 11);
-        assert_eq!(begun.moves_after(&ended, &all), moves(&[(5, &["b"])]));
-        assert_eq!(begun.moves_after(&ended, &begun.moves_until(&ended)).len(), 1);
+        assert_eq!(started.moves_after(&ended, &all), moves(&[(5, &["b"])]));
+        assert_eq!(started.moves_after(&ended, &started.moves_until(&ended)).len(), 1);
         assert!(ended.moves_after(&ended, &moves(&[(5, &["b"])])).is_empty());
-        // It moves on.
+        // The slot moves on.
         let on = view([(1, "0-4 6-9"), (4, "5 10-19 [5->-c]"), (3, "20-16383 [5-<-b]")]);
         assert_eq!(ended.moves_after(&on, &moves(&[(5, &["b"])])), moves(&[(5, &["c"])]));
-        // What came to `b` while it was already moving on may have been in neither when each was scanned.
+        // A key that arrived at `b` while the slot was already moving on may have been missed on both nodes.
         assert_eq!(on.moves_after(&on, &moves(&[(5, &["b", "c"])])), moves(&[(5, &["c"])]));
         assert!(on.moves_after(&on, &moves(&[(5, &["c"])])).is_empty());
-        // It was away and is back.
+        // The slot left and came back.
         let back = view([(5, "0-9"), (4, "10-19"), (3, "20-16383")]);
         assert!(quiet.moves_until(&back).get(&5).is_some_and(|to| to.contains("a")));
     }

@@ -1,4 +1,4 @@
-//! Which servers there are, and which one has a slot.
+//! The servers of a store, and the owner of each slot.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -15,28 +15,28 @@ use super::node::{Network, Node, NodeConnections, NodeId};
 use super::sentinel::Sentinels;
 use super::within;
 
-/// How long a server has to answer on a connection that is doubted.
-const SIGN_OF_LIFE: Duration = Duration::from_millis(250);
+/// How long a server has to answer a `PING` on a suspect connection.
+const PROBE_TIMEOUT: Duration = Duration::from_millis(250);
 
 pub struct Topology {
     pub network: Rc<Network>,
     nodes: RefCell<BTreeMap<Address, Rc<Node>>>,
-    /// The primary of each slot; the one of all outside of clusters.
+    /// The primary of each slot. Without a cluster there is one element.
     primaries: RefCell<Vec<Option<Rc<Node>>>>,
-    /// The epoch of the map.
+    /// The cluster epoch of the current slot map.
     epoch: Cell<u64>,
-    /// Counts the maps.
+    /// Counts the slot maps.
     slots_version: Cell<u64>,
     next_id: Cell<NodeId>,
-    /// The node to ask first for the next map.
+    /// The node to ask first for the next slot map.
     first_to_ask: RefCell<Option<Rc<Node>>>,
-    /// Why the map of a cluster's slots is not known.
+    /// Why there is no slot map.
     pub last_error: RefCell<Rc<str>>,
     is_closed: Cell<bool>,
 }
 
 impl Topology {
-    /// Begins to connect, and to follow sentinels, outside of clusters; `cluster::follow` does for those.
+    /// Starts to connect, and to follow sentinels. For a cluster, `cluster::follow` does that.
     pub fn new(servers: Servers, connector: Connector) -> Rc<Self> {
         let first = match &servers {
             Servers::Single { address, .. } => Some(address.clone()),
@@ -63,7 +63,7 @@ impl Topology {
         topology
     }
 
-    /// Lets go of all connections.
+    /// Ends all connections.
     pub fn close(&self) {
         self.is_closed.set(true);
         self.network.outdated.notify_one();
@@ -73,23 +73,23 @@ impl Topology {
         self.nodes.borrow().values().for_each(|node| node.retire());
     }
 
-    /// Whether all keys are on one server.
+    /// Whether one server holds all keys.
     pub fn is_one_server(&self) -> bool {
         !matches!(self.network.servers, Servers::Cluster { .. })
     }
 
-    /// The server that has a slot, if it is known.
+    /// The primary of a slot, if it is known.
     fn primary(&self, slot: u16) -> Option<Rc<Node>> {
         let primaries = self.primaries.borrow();
         let at = if self.is_one_server() { 0 } else { usize::from(slot) };
         primaries.get(at)?.clone()
     }
 
-    /// All servers that have slots.
+    /// All servers that own slots.
     pub fn all_primaries(&self) -> Vec<Rc<Node>> {
         let mut all: Vec<Rc<Node>> = Vec::new();
         for node in self.primaries.borrow().iter().flatten() {
-            // Slots of one node are mostly side by side.
+            // Most neighbouring slots have the same node.
             if !all.last().is_some_and(|last| Rc::ptr_eq(last, node))
                 && !all.iter().any(|other| Rc::ptr_eq(other, node))
             {
@@ -99,12 +99,12 @@ impl Topology {
         all
     }
 
-    /// The server that has a slot, and which of its connections is the last one.
+    /// The primary of a slot, and the generation of its connection.
     pub fn connection(&self, slot: u16) -> Option<(Rc<Node>, u64)> {
         self.primary(slot).map(|node| (Rc::clone(&node), node.generation()))
     }
 
-    /// Waits until there is a connection to the server that has a slot.
+    /// Waits until the primary of a slot is connected.
     pub async fn connections_to(&self, slot: u16) -> NodeConnections {
         loop {
             let changed = self.network.changed.notified();
@@ -119,11 +119,11 @@ impl Topology {
         }
     }
 
-    /// Waits until there is a connection to this server; `None` where it is let go of.
+    /// Waits until a node is connected. `None` if it was retired.
     pub async fn connections_of(&self, node: &Node) -> Option<NodeConnections> {
         loop {
             let changed = self.network.changed.notified();
-            if node.is_gone() {
+            if node.is_retired() {
                 return None;
             }
             if let Some(connections) = node.connections() {
@@ -133,7 +133,7 @@ impl Topology {
         }
     }
 
-    /// Waits until all servers are known.
+    /// Waits until the primaries are known.
     pub async fn known(&self) {
         loop {
             let changed = self.network.changed.notified();
@@ -145,7 +145,7 @@ impl Topology {
         }
     }
 
-    /// Why a slot's server is not reached; `None` where it is.
+    /// Why the primary of a slot has no connection. `None` if it has one.
     pub fn last_error(&self, slot: u16) -> Option<String> {
         match self.primary(slot) {
             Some(node) => node.last_error(),
@@ -153,29 +153,29 @@ impl Topology {
         }
     }
 
-    /// The server of which another has told, by `MOVED` or `ASK`: its slot, and where it is.
+    /// The target of a `MOVED` or `ASK` redirect. `target` is `host:port`.
     pub fn redirect_target(self: &Rc<Self>, target: &str) -> Option<Rc<Node>> {
         let (host, port) = target.rsplit_once(':')?;
         let port = port.parse().ok()?;
         let host = host.trim_start_matches('[').trim_end_matches(']');
-        // With no host it is the one that was asked; the map of the slots will say.
+        // An empty host means the server that sent the redirect. The next slot map will show where the slot is.
         let is_known = !host.is_empty() && !self.is_closed.get();
         is_known.then(|| self.node_at(&Address { host: host.into(), port }))
     }
 
-    /// The node at an address that another has named. It is kept for a while.
+    /// The node at an address that another node has named. It is kept for a while.
     pub fn node_at(self: &Rc<Self>, address: &Address) -> Rc<Node> {
         let node = self.node(address);
         node.keep();
         node
     }
 
-    /// The servers are no longer where they were.
+    /// Requests a new slot map.
     pub fn request_refresh(&self) {
         self.network.outdated.notify_one();
     }
 
-    /// A slot is not where the map says, but at this node, which knows best.
+    /// Handles `MOVED`: the slot map is outdated, and the target of the redirect is asked first for a new one.
     pub fn moved(&self, to: Option<&Rc<Node>>) {
         if let Some(node) = to {
             *self.first_to_ask.borrow_mut() = Some(Rc::clone(node));
@@ -187,27 +187,28 @@ impl Topology {
         self.first_to_ask.take()
     }
 
-    /// The epoch of the map of a cluster's slots.
+    /// The cluster epoch of the slot map.
     pub fn epoch(&self) -> u64 {
         self.epoch.get()
     }
 
-    /// Ends connections on which nothing has come back for so long, though it should, or what comes is twice as late. The
-    /// others are doubted, too: what has forgotten one connection may have forgotten all.
+    /// Ends connections whose server has been silent for `timeout` with a request pending, or whose oldest reply is
+    /// twice as late. Idle connections become suspect and are checked: if the network has dropped one connection, it
+    /// may have dropped all.
     pub fn cut_late(&self, timeout: Duration) {
         for node in self.nodes.borrow().values() {
             let Some(NodeConnections { writes, reads, .. }) = node.connections() else { continue };
-            for link in [writes, reads] {
-                if !link.is_idle() {
-                    link.cut_if_late(timeout);
-                } else if !link.is_doubted.replace(true) {
-                    spawn_local(cut_unless_alive(link, SIGN_OF_LIFE.min(timeout / 2)));
+            for connection in [writes, reads] {
+                if !connection.is_idle() {
+                    connection.cut_if_late(timeout);
+                } else if !connection.is_suspect.replace(true) {
+                    spawn_local(cut_unless_alive(connection, PROBE_TIMEOUT.min(timeout / 2)));
                 }
             }
         }
     }
 
-    /// The node at an address, which is new or known.
+    /// Returns the node at an address, and adds it if it is new.
     fn node(self: &Rc<Self>, address: &Address) -> Rc<Node> {
         if let Some(node) = self.nodes.borrow().get(address) {
             return Rc::clone(node);
@@ -219,7 +220,7 @@ impl Topology {
         node
     }
 
-    /// Which servers have which slots: the first and the last of each range.
+    /// The owners of all slots, as the first slot, the last slot and the node of each range.
     pub fn slot_ranges(&self) -> Vec<(u16, u16, NodeId)> {
         let mut ranges: Vec<(u16, u16, NodeId)> = Vec::new();
         for (slot, node) in (0..).zip(self.primaries.borrow().iter()) {
@@ -232,17 +233,17 @@ impl Topology {
         ranges
     }
 
-    /// Tells the maps of the slots from each other.
+    /// Identifies the current slot map.
     pub fn slots_version(&self) -> u64 {
         self.slots_version.get()
     }
 
-    /// Ends the connections of the event loop.
+    /// Resets the event loops' connections.
     pub fn cut_event_loops(&self) {
         self.nodes.borrow().values().for_each(|node| node.cut_event_loop());
     }
 
-    /// Has the event loop send no more, but take what is answered yet.
+    /// Stops the event loops from sending on their connections, but lets them receive the remaining replies.
     pub fn drain_event_loops(&self) {
         self.nodes.borrow().values().for_each(|node| node.drain_event_loop());
     }
@@ -251,18 +252,18 @@ impl Topology {
         self.is_closed.get()
     }
 
-    /// All servers that are known.
+    /// All nodes, primaries or not.
     pub fn nodes(&self) -> Vec<Rc<Node>> {
         self.nodes.borrow().values().cloned().collect()
     }
 
-    /// Whether all slots have a server to which there is a connection.
+    /// Whether every slot has a primary with a connection.
     pub fn is_whole(&self) -> bool {
         let primaries = self.primaries.borrow();
         primaries.iter().all(|node| node.as_ref().is_some_and(|node| node.connections().is_some()))
     }
 
-    /// Takes the primaries of ranges of slots, and lets go of all other servers.
+    /// Applies a new slot map, and retires all nodes that are not in it.
     pub fn apply_slot_map(self: &Rc<Self>, epoch: u64, slots: &[(u16, u16, Address)]) {
         if self.is_closed.get() {
             return;
@@ -280,9 +281,9 @@ impl Topology {
         let before = self.primaries.replace(primaries);
         self.report_failovers(&before);
         self.slots_version.set(self.slots_version.get() + 1);
-        // What is no primary any more is no longer needed.
+        // Retires the nodes that are no longer needed.
         self.nodes.borrow_mut().retain(|address, node| {
-            // The map may be older than a redirect, and a new node has no slots before the first one has moved.
+            // The slot map may be older than a redirect, and a new node has no slots until the first one has moved.
             let is_needed = slots.iter().any(|(_, _, primary)| primary == address) || node.is_kept();
             if !is_needed {
                 node.retire();
@@ -293,7 +294,7 @@ impl Topology {
         self.network.changed.notify_waiters();
     }
 
-    /// Reports the servers that had slots and have none: who has the first of these now.
+    /// Reports each server that has lost all its slots, with the new owner of the first of them.
     fn report_failovers(&self, before: &[Option<Rc<Node>>]) {
         let all = self.all_primaries();
         let mut reported: Vec<NodeId> = all.iter().map(|node| node.id()).collect();
@@ -314,11 +315,11 @@ impl Topology {
     }
 }
 
-/// Ends a connection whose server does not answer in time.
-async fn cut_unless_alive(link: Rc<MultiplexedConnection>, limit: Duration) {
+/// Ends a connection if its server does not answer a `PING` in time.
+async fn cut_unless_alive(connection: Rc<MultiplexedConnection>, limit: Duration) {
     let ping = Request::read(Default::default()).command(&[b"PING"]);
-    if within(limit, ask(&link, ping)).await.is_err() {
-        link.cut();
+    if within(limit, ask(&connection, ping)).await.is_err() {
+        connection.cut();
     }
-    link.is_doubted.set(false);
+    connection.is_suspect.set(false);
 }

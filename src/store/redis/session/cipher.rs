@@ -1,4 +1,4 @@
-//! What of a session may be read in Redis: all, or nothing.
+//! Writes and reads sessions: as plaintext, or encrypted.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -20,7 +20,7 @@ pub enum Cipher {
 }
 
 impl Cipher {
-    /// What a session is called in keys and indexes.
+    /// The name of a session in its key and in indexes.
     pub fn member(&self, id: &SessionId) -> Vec<u8> {
         match self {
             Self::Plain => {
@@ -55,20 +55,20 @@ impl Cipher {
         }
     }
 
-    /// What follows the creation in the session's record.
+    /// The part of the session's record after the creation.
     ///
     /// # Errors
     /// `Io` if the system has no randomness.
     pub fn tail(&self, session: &NewSession, member: &[u8], user: &UserField) -> Result<Vec<u8>> {
-        let mut tail = Vec::with_capacity(session.len() + record::MORE_THAN_TAIL);
+        let mut tail = Vec::with_capacity(session.len() + record::TAIL_OVERHEAD);
         let content = session.content();
         match (self, content.body) {
             (Self::Plain, Body::Plain(order)) => {
                 let json = record::plain_json(&session.id, &user.json, session.expires, order);
-                record::write_tail(&user.json, Payload::Open { json: &json, form: Form::Plain }, &mut tail);
+                record::write_tail(&user.json, Payload::Plain { json: &json, form: Form::Plain }, &mut tail);
             }
             (Self::Plain, Body::Json { text, expires }) => {
-                let payload = Payload::Open { json: text.as_bytes(), form: Form::Json(expires) };
+                let payload = Payload::Plain { json: text.as_bytes(), form: Form::Json(expires) };
                 record::write_tail(&user.json, payload, &mut tail);
             }
             (Self::Encrypted(keyring), _) => {
@@ -77,37 +77,42 @@ impl Cipher {
                 plain.extend_from_slice(session.id.as_bytes());
                 codec::encode(&content, &mut plain);
                 let mut sealed = Vec::new();
-                keyring.seal(&bound_to(member, &user.json), &plain, &mut sealed)?;
-                record::write_tail(&user.json, Payload::Sealed(BASE64.encode(&sealed).as_bytes()), &mut tail);
+                keyring.seal(&associated_data(member, &user.json), &plain, &mut sealed)?;
+                record::write_tail(
+                    &user.json,
+                    Payload::Encrypted(BASE64.encode(&sealed).as_bytes()),
+                    &mut tail,
+                );
             }
         }
         Ok(tail)
     }
 
-    /// The user of the session of this value, if it has one that can be read.
+    /// The user of the session with this value, if it has one and can be decrypted.
     pub fn user_of(&self, member: &[u8], value: &[u8]) -> Option<UserKeyBuf> {
-        let session = self.open(member, Record::parse(value).ok()?).ok()??;
+        let session = self.decode(member, Record::parse(value).ok()?).ok()??;
         session.content().ok()?.user.map(UserKey::to_buf)
     }
 
-    /// The session of a record; `None` if its secret is no longer in the list, which makes it absent.
+    /// The session of a record. `None` if it was encrypted with a secret that is no longer in the list, so that it
+    /// counts as absent.
     ///
     /// # Errors
-    /// `Corrupt` if it is not what this store wrote.
-    pub fn open(&self, member: &[u8], record: Record<'_>) -> Result<Option<StoredSession>> {
+    /// `Corrupt` if this store has not written the record.
+    pub fn decode(&self, member: &[u8], record: Record<'_>) -> Result<Option<StoredSession>> {
         const CUT_SHORT: StoreError = StoreError::Corrupt("it is cut short");
         match (self, record.payload) {
-            (Self::Plain, Payload::Open { json, form }) => {
+            (Self::Plain, Payload::Plain { json, form }) => {
                 let id = self.id_of(member)?;
                 let mut content = Vec::with_capacity(record.user.len() + json.len() + 8);
                 record::write_content(record.user, json, form, &mut content)?;
                 Ok(Some(StoredSession::new(id, record.expires, &content)))
             }
-            (Self::Encrypted(keyring), Payload::Sealed(base64)) => {
+            (Self::Encrypted(keyring), Payload::Encrypted(base64)) => {
                 let sealed =
                     BASE64.decode(base64).map_err(|_| StoreError::Corrupt("it is not what was sealed"))?;
                 let mut plain = Vec::new();
-                match keyring.open(&bound_to(member, record.user), &sealed, &mut plain)? {
+                match keyring.open(&associated_data(member, record.user), &sealed, &mut plain)? {
                     Opened::UnknownKey => Ok(None),
                     Opened::Plain => {
                         let (len, rest) = read_len(&plain).ok_or(CUT_SHORT)?;
@@ -117,15 +122,17 @@ impl Cipher {
                     }
                 }
             }
-            (Self::Plain, Payload::Sealed(_)) => Err(StoreError::Corrupt("it is sealed with a secret")),
-            (Self::Encrypted(_), Payload::Open { .. }) => Err(StoreError::Corrupt("it is not sealed")),
+            (Self::Plain, Payload::Encrypted(_)) => {
+                Err(StoreError::Corrupt("it is encrypted, and the store has no secret"))
+            }
+            (Self::Encrypted(_), Payload::Plain { .. }) => Err(StoreError::Corrupt("it is not encrypted")),
         }
     }
 
-    /// As [`Cipher::open_live`], for one who only reads it: `read` is called where it finds one.
+    /// Calls `read` with the session of a value, if it is live. Unlike [`Cipher::decode_live`], it copies no plaintext.
     ///
     /// # Errors
-    /// As for [`Cipher::open`].
+    /// As for [`Cipher::decode`].
     pub fn read_live(
         &self,
         id: &SessionId,
@@ -134,29 +141,29 @@ impl Cipher {
         read: impl FnOnce(Expiry, Content<'_>),
     ) -> Result<()> {
         let Some(record) = live(value, times)? else { return Ok(()) };
-        if let (Self::Plain, Payload::Open { json, form }) = (self, record.payload) {
+        if let (Self::Plain, Payload::Plain { json, form }) = (self, record.payload) {
             return record::with_content(record.user, json, form, |content| read(record.expires, content));
         }
-        if let Some(session) = self.open(&self.member(id), record)? {
+        if let Some(session) = self.decode(&self.member(id), record)? {
             read(session.expires, session.content()?);
         }
         Ok(())
     }
 
-    /// The session of which this is the value, if it is live.
+    /// The session of a value, if it is live.
     ///
     /// # Errors
-    /// As for [`Cipher::open`].
-    pub fn open_live(&self, member: &[u8], value: &[u8], times: &Times) -> Result<Option<StoredSession>> {
+    /// As for [`Cipher::decode`].
+    pub fn decode_live(&self, member: &[u8], value: &[u8], times: &Times) -> Result<Option<StoredSession>> {
         let Some(record) = live(value, times)? else { return Ok(None) };
         let created = Some(times.created_at(record.created));
-        Ok(self.open(member, record)?.map(|session| session.with_creation(created)))
+        Ok(self.decode(member, record)?.map(|session| session.with_creation(created)))
     }
 
-    /// The id of a session that is in the open.
+    /// The id of a plaintext session.
     ///
     /// # Errors
-    /// `Corrupt` if it is none.
+    /// `Corrupt` if it is not a session id.
     pub fn id_of(&self, member: &[u8]) -> Result<SessionId> {
         const NO_ID: StoreError = StoreError::Corrupt("not a session id");
         SessionId::new(std::str::from_utf8(member).map_err(|_| NO_ID)?).map_err(|_| NO_ID)
@@ -167,7 +174,7 @@ impl Cipher {
     }
 }
 
-/// The record of which this is the value, unless its session is expired, or it is another app's and no record.
+/// The record of a value. `None` if its session has expired, or if it is no record but a value of another app.
 fn live<'a>(value: &'a [u8], times: &Times) -> Result<Option<Record<'a>>> {
     let Ok((expires, _)) = record::end(value, times) else { return Ok(None) };
     if times.clock.is_past(expires.millis()) {
@@ -176,7 +183,7 @@ fn live<'a>(value: &'a [u8], times: &Times) -> Result<Option<Record<'a>>> {
     Record::parse(value).map(|record| Some(Record { expires, ..record }))
 }
 
-/// Binds what is sealed to its place and its user. Not to its times: those are for the server to move.
-fn bound_to(member: &[u8], user: &[u8]) -> Vec<u8> {
+/// Binds the ciphertext to its key and its user. Not to its times, because the server moves the expiry.
+fn associated_data(member: &[u8], user: &[u8]) -> Vec<u8> {
     [member, b"|", user].concat()
 }

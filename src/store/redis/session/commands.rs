@@ -1,4 +1,4 @@
-//! What the calls on one session say to a server.
+//! The requests of calls on one session.
 
 use std::num::NonZeroUsize;
 
@@ -17,45 +17,45 @@ use crate::error::Result;
 use crate::session::Expiry;
 use crate::store::UserLimit;
 
-/// An entry of an index. Its score is its version.
+/// An entry of a user index. Its score is its version.
 pub struct Entry<'a> {
     pub index: &'a [u8],
     pub member: &'a [u8],
     pub version: Stamp,
 }
 
-/// What happens to an entry that is there already when it is to be added.
+/// What to do if the entry exists already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reentry {
-    /// It stays as it is, and the reply says so.
+pub enum ExistingEntry {
+    /// Leave it unchanged, and report that.
     Keep,
-    /// It gets another version.
+    /// Give it a new version.
     Renew,
 }
 
 impl Entry<'_> {
-    /// Adds it to the index, which is kept until a time at least.
-    pub fn enter(&self, request: Request, until: Millis, reentry: Reentry) -> Request {
+    /// Adds the entry, and keeps the index at least until `until`.
+    pub fn enter(&self, request: Request, until: Millis, existing: ExistingEntry) -> Request {
         let (version, until) = (number(self.version as i64), number(until));
         let args: [&[u8]; 4] = [self.member, &version, &until, b"again"];
-        request.script(&ENTER, self.index, if reentry == Reentry::Renew { &args } else { &args[..3] })
+        request.script(&ENTER, self.index, if existing == ExistingEntry::Renew { &args } else { &args[..3] })
     }
 }
 
-/// A session that is to be created.
+/// A session to create.
 pub struct Creation {
     pub key: Vec<u8>,
     pub value: Vec<u8>,
     pub until: SmallVec<[u8; 20]>,
     pub member: Vec<u8>,
     pub user: UserField,
-    /// That of the user, if there is one.
+    /// The key of the user's index. Empty if the session has no user.
     pub index: Vec<u8>,
-    /// Until when that has to be kept.
+    /// The least time until which the index must be kept.
     pub index_end: Millis,
     pub expires: Expiry,
     pub created: Stamp,
-    /// That of its entry: its creation, unless it was created in another store.
+    /// The version of the entry. It equals `created`, unless the session was created in another store.
     pub version: Stamp,
 }
 
@@ -85,14 +85,14 @@ impl Creation {
         Entry { index: &self.index, member: &self.member, version: self.version }
     }
 
-    /// Creates it on a server that holds none, and its entry in the same step if the server has the index too. `version` is
-    /// that of the entry, which must never have had it. `counts`: the reply says how many entries the index has.
+    /// Creates the session if the server has none with its id, together with its entry. The entry must never have had
+    /// this `version`. `counts` asks for the number of entries in the index.
     pub fn transaction(&self, request: Request, version: Stamp, counts: bool) -> Request {
         if self.user.is_nobody() {
             return self.set(request);
         }
         let (version, end) = (number(version as i64), number(self.index_end));
-        // The end of the index is moved if it has one, or given to a new one. In this order it is never too early.
+        // Prolongs an existing index, or sets the end of a new one. In this order the end is never too early.
         let mut request = request
             .command(&[b"MULTI"])
             .command(&[b"PEXPIREAT", &self.index, &end, b"GT"])
@@ -105,8 +105,8 @@ impl Creation {
         request.command(&[b"EXEC"])
     }
 
-    /// Creates it unless a live session is stored. `entry`: the server has the index too, and this is the version of the
-    /// entry. `may_be_stored`: it may be there already, and is known by its creation.
+    /// Creates the session unless a live one has its id. `entry` is the version of its entry, if the server also has
+    /// the index. `may_be_stored`: an earlier attempt may have stored this session, which its stamp identifies.
     pub fn script(
         &self,
         request: Request,
@@ -116,10 +116,10 @@ impl Creation {
         times: &Times,
     ) -> Request {
         let now = times.now();
-        // One that has expired needs no room.
+        // An expired session needs no room.
         let room = limit.rejects_beyond().filter(|_| !self.expires.is_past(now));
         let now = number(now);
-        // The live one may be this one only if it was sent before: stamps of two processes may be alike.
+        // Only a repeated creation may find itself, because two processes may produce the same stamp.
         let created = if may_be_stored { created_field(self.created) } else { Vec::new() };
         let (version, end) = (number(entry.unwrap_or(0) as i64), number(self.index_end));
         let args: [&[u8]; 8] =
@@ -130,14 +130,14 @@ impl Creation {
         let keys: [&[u8]; 2] = [&self.key, &self.index];
         if let Some(max) = room {
             let sessions = &self.key[..self.key.len() - self.member.len()];
-            let room = room_args(max, &self.user, times);
+            let room = limit_args(max, &self.user, times);
             let args = [&args[..], &[&room.max, sessions, &room.user, &room.lifetime]].concat();
             return request.script_on(&CREATE_WITHIN_LIMIT, &keys, &args);
         }
         request.script_on(&CREATE, &keys, if limit.max.is_some() { &args } else { &args[..7] })
     }
 
-    /// Whether it takes the script even where a server takes transactions.
+    /// Whether the creation needs the script even if the server supports transactions.
     pub fn needs_script(&self, limit: UserLimit) -> bool {
         !self.user.is_nobody() && limit.rejects_beyond().is_some()
     }
@@ -147,7 +147,7 @@ impl Creation {
     }
 }
 
-/// What a session is to be replaced with.
+/// The new content of a session.
 pub struct Change {
     pub key: Vec<u8>,
     head: Vec<u8>,
@@ -172,8 +172,8 @@ impl Change {
         Ok(Self { key, head, tail: cipher.tail(session, member, user)?, until })
     }
 
-    /// Replaces the session if it is of this user. If a creation is given, it has to be of that, and the user's index
-    /// is kept long enough.
+    /// Replaces the session if it has this user. With `created`, it must also be of that creation, and the caller has
+    /// prolonged the user's index.
     pub fn replace(
         &self,
         request: Request,
@@ -185,22 +185,22 @@ impl Change {
         let (created, lifetime) = (created.map(created_field), times.lifetime_of_stamp().map(number));
         let all: [&[u8]; 5] = [&now, &self.head, &self.tail, &user, &self.until];
         let mut args: SmallVec<[&[u8]; 7]> = SmallVec::from_slice(&all);
-        push_given(&mut args, [created.as_deref(), lifetime.as_deref()]);
+        push_optional(&mut args, [created.as_deref(), lifetime.as_deref()]);
         request.script(&UPDATE, &self.key, &args)
     }
 
-    /// Replaces the session of this user and creation by one of another user, unless that user has as many others as allowed.
-    /// The server has that user's index too, and the entry there.
-    pub fn give(
+    /// Replaces a session of this user and creation by one of another user, unless that user has no room for it. The
+    /// server also holds the other user's index, which contains the entry.
+    pub fn reassign(
         &self,
         request: Request,
         (user, created): (&UserField, Stamp),
-        (heir, entry): (&UserField, &Entry<'_>),
+        (new_user, entry): (&UserField, &Entry<'_>),
         max: NonZeroUsize,
         times: &Times,
     ) -> Request {
         let (now, user, created) = (number(times.now()), user.to_match(), created_field(created));
-        let (version, room) = (number(entry.version as i64), room_args(max, heir, times));
+        let (version, room) = (number(entry.version as i64), limit_args(max, new_user, times));
         let sessions = &self.key[..self.key.len() - entry.member.len()];
         let args: [&[u8]; 13] = [
             &now,
@@ -221,18 +221,18 @@ impl Change {
     }
 }
 
-/// What `room.lua` takes.
-struct RoomArgs {
+/// The arguments of `room.lua`.
+struct LimitArgs {
     max: SmallVec<[u8; 20]>,
     user: Vec<u8>,
     lifetime: SmallVec<[u8; 20]>,
 }
 
-fn room_args(max: NonZeroUsize, user: &UserField, times: &Times) -> RoomArgs {
-    // Beyond 2^53 it is no limit, and no number of Lua's.
+fn limit_args(max: NonZeroUsize, user: &UserField, times: &Times) -> LimitArgs {
+    // A limit above 2^53 is no limit in practice, and Lua could not represent it exactly.
     let max = number(i64::try_from(max.get()).unwrap_or(i64::MAX));
     let lifetime = times.lifetime_of_stamp().map(number).unwrap_or_default();
-    RoomArgs { max, user: user.to_match(), lifetime }
+    LimitArgs { max, user: user.to_match(), lifetime }
 }
 
 /// Reads a session.
@@ -240,13 +240,13 @@ pub fn get_request(request: Request, key: &[u8]) -> Request {
     request.command(&[b"GET", key])
 }
 
-/// Removes a session, and reads what it was: it says whose index has its entry.
+/// Deletes a session and returns its value, which names the user whose index contains it.
 pub fn delete_request(request: Request, key: &[u8]) -> Request {
     request.command(&[b"GETDEL", key])
 }
 
-/// Moves the expiry of a session, unless it is at `enough` already or after it. `prolonged` is what the record of a
-/// session says whose index is kept long enough, as [`record::owner`] gives it.
+/// Moves the expiry of a session, unless it is `enough` or later already. `prolonged` is the creation and user, as
+/// [`record::owner`] returns them, whose index was prolonged.
 pub fn touch_request(
     request: Request,
     key: &[u8],
@@ -262,12 +262,12 @@ pub fn touch_request(
     let lifetime = times.lifetime_of_stamp().map(number);
     let all: [&[u8]; 4] = [&now, &field, &until, &enough];
     let mut args: SmallVec<[&[u8]; 6]> = SmallVec::from_slice(&all);
-    push_given(&mut args, [lifetime.as_deref(), prolonged]);
+    push_optional(&mut args, [lifetime.as_deref(), prolonged]);
     request.script(&TOUCH, key, &args)
 }
 
-/// Adds the last arguments of a script: an empty one stands for what is not given, if another one follows.
-fn push_given<'a, const MAX: usize>(args: &mut SmallVec<[&'a [u8]; MAX]>, last: [Option<&'a [u8]>; 2])
+/// Appends optional arguments. A missing one before a given one is an empty string.
+fn push_optional<'a, const MAX: usize>(args: &mut SmallVec<[&'a [u8]; MAX]>, last: [Option<&'a [u8]>; 2])
 where
     [&'a [u8]; MAX]: smallvec::Array<Item = &'a [u8]>,
 {
@@ -275,7 +275,7 @@ where
     args.extend(last.into_iter().take(given).map(Option::unwrap_or_default));
 }
 
-/// The entry that a session has left behind, if it is still that of its creation.
+/// The entry of a deleted session. It can be removed if its version is still the session's creation.
 pub struct StaleEntry {
     index: Vec<u8>,
     member: Vec<u8>,
@@ -283,9 +283,9 @@ pub struct StaleEntry {
 }
 
 impl StaleEntry {
-    /// That of a session of which this was the value, unless it had none.
+    /// The entry of the session with this value. `None` if the session has no user.
     pub fn of(member: Vec<u8>, value: &[u8], names: &Names) -> Option<Self> {
-        // What is no record has no entry.
+        // A value that is not a record has no entry.
         let record = Record::parse(value).ok()?;
         let user = UserField { json: record.user.to_vec() };
         (!user.is_nobody()).then(|| Self { index: user.index(names), member, version: record.created })
@@ -302,7 +302,7 @@ pub fn created_field(created: Stamp) -> Vec<u8> {
     field
 }
 
-/// The head of a record and its tail as a whole.
+/// A whole record.
 fn whole(expires: Expiry, created: Stamp, tail: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(record::USER_AT + tail.len());
     record::write_head(expires, &mut bytes);

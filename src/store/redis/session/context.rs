@@ -1,4 +1,4 @@
-//! What the calls of a store share.
+//! The shared state of a store's calls.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -18,30 +18,31 @@ use super::names::Names;
 use super::transactions::Transactions;
 use crate::error::StoreError;
 
-/// A server, and which of its connections.
-pub type Connection = Option<(Rc<Node>, u64)>;
+/// A server, and the generation of its connection.
+pub type ConnectionId = Option<(Rc<Node>, u64)>;
 
-/// The keys that a store goes by.
+/// The encryption keys that a store uses.
 pub struct Keys {
     pub cipher: Arc<Cipher>,
-    /// What they were made from; `None` without encryption.
+    /// The wrapped keys behind them. `None` without encryption.
     pub wrapped: Option<WrappedText>,
-    /// Whether the server has those of stores with other secrets: no call is made until it has these again.
+    /// Whether the server has the wrapped keys of stores with other secrets. All calls fail until it has this store's
+    /// again.
     pub are_locked_out: bool,
 }
 
-/// Why the server's wrapped keys were of no use when they were last looked at.
+/// Why the wrapped keys could not be used at the last check.
 pub struct KeyRefusal {
     pub at: Instant,
-    pub on: Connection,
+    pub on: ConnectionId,
     pub error: StoreError,
 }
 
-/// The wrapped keys as they are in Redis.
+/// The wrapped keys, as stored in Redis.
 pub struct WrappedText {
     pub text: Vec<u8>,
-    /// The connection on which the store has seen them there.
-    pub seen_on: Connection,
+    /// The connection on which they were last read.
+    pub seen_on: ConnectionId,
 }
 
 pub struct Context {
@@ -56,7 +57,7 @@ pub struct Context {
     pub key_refusal: RefCell<Option<KeyRefusal>>,
     pub unlocking: tokio::sync::Mutex<()>,
     pub scans: RefCell<Scans>,
-    /// Where the next sweep goes on.
+    /// Where the next sweep continues.
     pub sweep_cursor: RefCell<Option<ScanCursor>>,
     pub limits_report: Arc<LimitsReport>,
 }

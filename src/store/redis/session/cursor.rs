@@ -1,11 +1,11 @@
-//! Scans over all that a store has in Redis, on every primary: how far each has come.
+//! The progress of scans over a store's keys on every primary.
 //!
-//! `SCAN` gives at least once what is there all the time. So a scan that must not repeat a key keeps in mind what it has
-//! seen: 64 bits of each. Two of 10 million keys share theirs once in 300 000 scans.
+//! `SCAN` returns each key that exists throughout the scan at least once. A scan that must not repeat a key remembers
+//! 64 bits of each key. Among 10 million keys, two share these bits once in 300 000 scans.
 //!
-//! The cursors of a server are of one connection: after another server has taken over, it is scanned from the start.
-//! In a cluster keys move while it is scanned, to nodes that were scanned before. So its slots are looked at before and
-//! after, and where some have moved, the nodes that got them are scanned once more (`SlotView`).
+//! A server's scan cursor is valid on that server only. After a failover, the node is scanned from the start. In a
+//! cluster, keys may move during the scan to nodes that were scanned before. So the slots are compared before and
+//! after, and nodes that have received some are scanned again (`SlotView`).
 
 use std::collections::HashSet;
 use std::hash::BuildHasher;
@@ -19,42 +19,42 @@ use super::window::Window;
 use crate::error::{Result, StoreError};
 use crate::store::Cursor;
 
-/// How many scans may be under way for callers. Beyond that the one that has rested longest ends, and its next call fails.
-/// A scan that nobody ends stays until then, or until it has rested for [`MAX_REST`].
+/// The maximum number of scans that callers may have open. Beyond it, the one that has been idle longest ends, and
+/// its next call fails. An abandoned scan stays until then, or until it has been idle for [`MAX_IDLE`].
 const MAX_SCANS: usize = 256;
 
-/// For how long a scan may rest. The caller of a page of ids may take a while for each.
-const MAX_REST: Duration = Duration::from_secs(3600);
+/// How long a scan may be idle. A caller may take its time over each page.
+const MAX_IDLE: Duration = Duration::from_secs(3600);
 
-/// A cursor over the keys that begin alike.
+/// A cursor over all keys with a common start.
 pub struct ScanCursor {
     pub start: Vec<u8>,
     seen: Option<HashSet<u64>>,
     hasher: foldhash::quality::RandomState,
-    /// How often nodes were chosen to be scanned.
+    /// How often nodes were chosen for scanning.
     pub rounds: u32,
-    /// Where the slots of a cluster were when that was done last.
+    /// The slots of the cluster at the last choice.
     pub view: Option<SlotView>,
-    /// The moves that this round follows; `None` while all nodes are scanned.
+    /// The moves that this round follows. `None` while all nodes are scanned.
     pub moves: Option<Moves>,
-    /// The nodes to be scanned in this round; the last is under way.
+    /// The nodes to scan in this round. The last one is being scanned.
     pub nodes: Vec<Rc<Node>>,
-    /// Of the node under way: its connection, and its cursor.
+    /// The connection and the cursor of the node that is being scanned.
     pub now: Option<(u64, Vec<u8>)>,
-    /// Keys that were given, and whose sessions are to be read.
+    /// Keys that were returned, and whose sessions were not read yet.
     pub unread: Vec<Vec<u8>>,
-    /// How many of these may be read at once.
+    /// How many of them may be read together.
     pub window: Window,
 }
 
 impl ScanCursor {
-    /// Gives each key once.
+    /// Returns each key once.
     pub fn new(start: &[u8]) -> Self {
-        Self { seen: Some(HashSet::new()), ..Self::forgetful(start) }
+        Self { seen: Some(HashSet::new()), ..Self::repeating(start) }
     }
 
-    /// May give a key more than once, and remembers none.
-    pub fn forgetful(start: &[u8]) -> Self {
+    /// May return a key more than once, and remembers none.
+    pub fn repeating(start: &[u8]) -> Self {
         Self {
             start: start.to_vec(),
             seen: None,
@@ -74,34 +74,34 @@ impl ScanCursor {
     }
 }
 
-/// The scans that are under way for callers, by numbers that cursors hold.
+/// The open scans, by the numbers in their callers' cursors.
 #[derive(Default)]
 pub struct Scans {
     last: u64,
-    /// The one that has rested longest comes first.
-    scans: Vec<RestingScan>,
+    /// Sorted by idle time, the longest first.
+    scans: Vec<IdleScan>,
 }
 
-struct RestingScan {
+struct IdleScan {
     number: u64,
     since: Instant,
     cursor: ScanCursor,
 }
 
 impl Scans {
-    /// Takes the scan of a cursor, or begins one.
+    /// Takes the scan of a cursor, or starts one.
     ///
     /// # Errors
-    /// `Busy` if the scan has ended for others.
+    /// `Busy` if the scan was ended.
     pub fn take(&mut self, cursor: &Cursor, start: &[u8]) -> Result<(u64, ScanCursor)> {
         self.end_abandoned();
         if cursor.as_bytes().is_empty() {
             self.last += 1;
             return Ok((self.last, ScanCursor::new(start)));
         }
-        let number_of = |scan: RestingScan| (scan.number, scan.cursor);
+        let number_of = |scan: IdleScan| (scan.number, scan.cursor);
         self.position(cursor).map(|at| number_of(self.scans.remove(at))).ok_or_else(|| {
-            let minutes = MAX_REST.as_secs() / 60;
+            let minutes = MAX_IDLE.as_secs() / 60;
             StoreError::Busy(
                 format!(
                     "this iteration has ended, as more than {MAX_SCANS} were under way, or as it asked for nothing for \
@@ -112,12 +112,12 @@ impl Scans {
         })
     }
 
-    /// Ends the scans that have rested for too long.
+    /// Ends the scans that have been idle for too long.
     pub fn end_abandoned(&mut self) {
-        self.scans.retain(|scan| scan.since.elapsed() < MAX_REST);
+        self.scans.retain(|scan| scan.since.elapsed() < MAX_IDLE);
     }
 
-    /// Ends the scan of a cursor, if it is under way.
+    /// Ends the scan of a cursor, if it is open.
     pub fn end(&mut self, cursor: &Cursor) {
         if let Some(at) = self.position(cursor) {
             self.scans.remove(at);
@@ -133,7 +133,7 @@ impl Scans {
         if self.scans.len() == MAX_SCANS {
             self.scans.remove(0);
         }
-        self.scans.push(RestingScan { number, since: Instant::now(), cursor });
+        self.scans.push(IdleScan { number, since: Instant::now(), cursor });
     }
 }
 
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn only_so_many_scans_are_kept_and_one_that_is_gone_does_not_begin_again() {
+    fn the_number_of_open_scans_is_limited() {
         let mut scans = Scans::default();
         let begin = |scans: &mut Scans| {
             let (number, scan) = scans.take(&Cursor::default(), b"sess#").unwrap();
@@ -171,18 +171,18 @@ mod tests {
     }
 
     #[test]
-    fn a_scan_that_nobody_goes_on_with_ends() {
+    fn an_idle_scan_ends() {
         let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         runtime.block_on(async {
             let mut scans = Scans::default();
             let (number, mut scan) = scans.take(&Cursor::default(), b"sess#").unwrap();
             for _ in 0..3 {
                 scans.keep(number, scan);
-                tokio::time::advance(MAX_REST - Duration::from_millis(1)).await;
+                tokio::time::advance(MAX_IDLE - Duration::from_millis(1)).await;
                 (_, scan) = scans.take(&cursor(number), b"sess#").unwrap();
             }
             scans.keep(number, scan);
-            tokio::time::advance(MAX_REST).await;
+            tokio::time::advance(MAX_IDLE).await;
             assert_eq!(scans.take(&cursor(number), b"sess#").map(drop).unwrap_err().code(), "ERR_STORE_BUSY");
             assert_eq!(scans.scans.len(), 0);
         });

@@ -1,15 +1,19 @@
-//! The keys of encrypted sessions. They are made from the wrapped keys, which are in Redis under a key of their own.
+//! The keys of encrypted sessions. They are unwrapped from the wrapped keys, which are in Redis under their own key.
 //!
-//! The first store of a prefix makes the wrapped keys, and no `clear` removes them. They say nothing without a secret.
+//! The first store of a prefix creates the wrapped keys, and `clear` does not remove them. Without a secret they
+//! reveal nothing.
 //!
-//! A server may lose its data. Then each store that has keys puts its wrapped keys back, unless others are there: then it
-//! goes by those. It looks on each new connection, before a call on that connection completes ([`with_cipher`]), and once a
-//! second, as a server may be emptied while its connections stay. So all stores of a prefix agree on the keys.
+//! A server may lose its data. Each store that has the keys then restores its wrapped keys, unless it finds others
+//! there, which it adopts. A store checks the wrapped keys on each new connection, before a call on that connection
+//! completes ([`with_cipher`]). It also checks once a second, because a server may be emptied while its connections
+//! stay. So all stores of a prefix agree on the keys.
 //!
-//! A store without a secret looks before its first call, and once a second. Where there are wrapped keys, it refuses all
-//! calls. It does not look on each new connection: a cluster's node that is away is not to hold up the calls on the others.
+//! A store without a secret checks before its first call, and once a second. If there are wrapped keys, it refuses
+//! all calls. It does not check on each new connection. Otherwise an unreachable node of a cluster would delay the
+//! calls on the others.
 //!
-//! A store that may not read them, or that has no secret of theirs, refuses all calls for a second before it looks again.
+//! A store that may not read the wrapped keys, or has none of their secrets, refuses all calls for a second before it
+//! checks again.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -23,18 +27,18 @@ use super::super::error;
 use super::super::resp::{REPLACE, Reply, Request, slot_of};
 use super::super::routing::{Attempt, Effect, Node};
 use super::cipher::Cipher;
-use super::context::{Connection, Context, KeyRefusal, Keys, WrappedText};
+use super::context::{ConnectionId, Context, KeyRefusal, Keys, WrappedText};
 use super::names::pattern;
 use crate::error::{Result, StoreError};
 use crate::keyring::{Keyring, UnlockError, WrappedKeys};
 
-/// For how long calls are refused without a look at the wrapped keys, after one that failed.
+/// How long calls are refused without another check, after one that failed.
 const REFUSED_FOR: Duration = Duration::from_secs(1);
 
-/// Runs a call with the store's keys, and again if the server has others by then.
+/// Runs a call with the store's keys, and again if the keys have changed since.
 ///
-/// A connection that was made meanwhile may be to a server that has lost its data. What the call wrote there with keys
-/// that nobody uses any more is not to be acknowledged.
+/// A new connection may lead to a server that has lost its data. A write with keys that are no longer in use must not
+/// be acknowledged.
 pub async fn with_cipher<T>(
     context: &Context,
     attempt: &Attempt,
@@ -50,7 +54,7 @@ pub async fn with_cipher<T>(
     }
 }
 
-/// The store's keys, as the server has them on the connection that there is now.
+/// The store's keys, checked on the current connection.
 pub async fn cipher(context: &Context, attempt: &Attempt) -> Result<Arc<Cipher>> {
     if let Some(known) = known(context) {
         return known;
@@ -59,15 +63,15 @@ pub async fn cipher(context: &Context, attempt: &Attempt) -> Result<Arc<Cipher>>
     if let Some(known) = known(context) {
         return known;
     }
-    Box::pin(look(context, attempt)).await
+    Box::pin(refresh_keys(context, attempt)).await
 }
 
-/// The store's keys, or why it has none of use, if that is known without another look.
+/// The store's keys, or the reason why it has none, if that is known without another check.
 fn known(context: &Context) -> Option<Result<Arc<Cipher>>> {
     let refused = || {
         let refusal = context.key_refusal.borrow();
         let KeyRefusal { at, on, error } = refusal.as_ref()?;
-        let is_recent = at.elapsed() < REFUSED_FOR && is_same(on, &connection(context));
+        let is_recent = at.elapsed() < REFUSED_FOR && is_same_connection(on, &key_connection(context));
         is_recent.then(|| Err(error.clone()))
     };
     current(context).map(Ok).or_else(refused)
@@ -76,13 +80,14 @@ fn known(context: &Context) -> Option<Result<Arc<Cipher>>> {
 fn current(context: &Context) -> Option<Arc<Cipher>> {
     let keys = context.keys.borrow();
     let Keys { cipher, wrapped, .. } = keys.as_ref().filter(|keys| !keys.are_locked_out)?;
-    let now = connection(context);
-    // Without a connection nobody has the wrapped keys for now.
-    let is_current = wrapped.as_ref().is_none_or(|wrapped| now.is_none() || is_same(&wrapped.seen_on, &now));
+    let now = key_connection(context);
+    // Without a connection there is nothing to check.
+    let is_current =
+        wrapped.as_ref().is_none_or(|wrapped| now.is_none() || is_same_connection(&wrapped.seen_on, &now));
     is_current.then(|| Arc::clone(cipher))
 }
 
-pub fn is_same(one: &Connection, other: &Connection) -> bool {
+pub fn is_same_connection(one: &ConnectionId, other: &ConnectionId) -> bool {
     match (one, other) {
         (Some((one, generation)), Some((other, other_generation))) => {
             Rc::ptr_eq(one, other) && generation == other_generation
@@ -91,45 +96,45 @@ pub fn is_same(one: &Connection, other: &Connection) -> bool {
     }
 }
 
-/// The server that has the wrapped keys, and the connection to it.
-pub fn connection(context: &Context) -> Connection {
-    context.router.topology.connection(slot_of(&context.names.seal))
+/// The server of the wrapped keys, and the generation of its connection.
+pub fn key_connection(context: &Context) -> ConnectionId {
+    context.router.topology.connection(slot_of(&context.names.wrapped_keys))
 }
 
-/// Looks at the wrapped keys in Redis, and notes why they are of no use, if so.
-async fn look(context: &Context, attempt: &Attempt) -> Result<Arc<Cipher>> {
-    let looked = if context.options.secrets.is_empty() {
-        look_without_secret(context, attempt).await
+/// Checks the wrapped keys, and records why they cannot be used.
+async fn refresh_keys(context: &Context, attempt: &Attempt) -> Result<Arc<Cipher>> {
+    let refreshed = if context.options.secrets.is_empty() {
+        refresh_without_secret(context, attempt).await
     } else {
-        look_with_secret(context, attempt).await
+        refresh_with_secret(context, attempt).await
     };
-    if let Err(StoreError::InvalidOption { .. }) = looked {
+    if let Err(StoreError::InvalidOption { .. }) = refreshed {
         if let Some(keys) = &mut *context.keys.borrow_mut() {
             keys.are_locked_out = true;
         }
         context.router.topology.cut_event_loops();
     }
-    let refused = |error| KeyRefusal { at: Instant::now(), on: connection(context), error };
-    *context.key_refusal.borrow_mut() = looked.as_ref().err().cloned().map(refused);
-    looked
+    let refused = |error| KeyRefusal { at: Instant::now(), on: key_connection(context), error };
+    *context.key_refusal.borrow_mut() = refreshed.as_ref().err().cloned().map(refused);
+    refreshed
 }
 
-/// Puts the store's own wrapped keys back if there are none, or takes over those of another store.
-async fn look_with_secret(context: &Context, attempt: &Attempt) -> Result<Arc<Cipher>> {
-    // Before the server is asked: the reply may come on a later one, and is then looked at again.
-    let seen_on = connection(context);
+/// Restores the store's own wrapped keys if there are none, or adopts those of another store.
+async fn refresh_with_secret(context: &Context, attempt: &Attempt) -> Result<Arc<Cipher>> {
+    // Read before the request. If the reply comes on a later connection, the keys are checked again.
+    let seen_on = key_connection(context);
     let ours = context.keys.borrow().as_ref().and_then(|keys| {
         keys.wrapped.as_ref().map(|wrapped| (Arc::clone(&keys.cipher), wrapped.text.clone()))
     });
     let kept = match ours {
-        Some((cipher, text)) => keep(context, attempt, text).await?.map(|text| (cipher, text)),
+        Some((cipher, text)) => restore(context, attempt, text).await?.map(|text| (cipher, text)),
         None => None,
     };
     let (cipher, text) = match kept {
         Some(kept) => kept,
         None => {
             let (keyring, text) = unlock(context, attempt).await?;
-            // They go by the keys of before.
+            // The event loops use the previous keys.
             context.router.topology.cut_event_loops();
             (Arc::new(Cipher::Encrypted(Box::new(keyring))), text)
         }
@@ -139,27 +144,27 @@ async fn look_with_secret(context: &Context, attempt: &Attempt) -> Result<Arc<Ci
     Ok(cipher)
 }
 
-/// Makes sure that no other store encrypts the sessions: they would be plaintext beside those.
-async fn look_without_secret(context: &Context, attempt: &Attempt) -> Result<Arc<Cipher>> {
+/// Ensures that no other store encrypts the sessions. Otherwise this store would write plaintext next to them.
+async fn refresh_without_secret(context: &Context, attempt: &Attempt) -> Result<Arc<Cipher>> {
     if read_wrapped(context, attempt).await?.is_some() {
         return Err(wrong_secret("no secret"));
     }
     let mut keys = context.keys.borrow_mut();
-    // Always the same cipher: with another one, `with_cipher` would make a call twice.
+    // Always the same cipher: with another one, `with_cipher` would run a call twice.
     let plain = || Keys { cipher: Arc::new(Cipher::Plain), wrapped: None, are_locked_out: false };
     let keys = keys.get_or_insert_with(plain);
     keys.are_locked_out = false;
     Ok(Arc::clone(&keys.cipher))
 }
 
-/// Puts the store's wrapped keys back if the server has none. Returns those that are there, if they wrap the same keys;
-/// `None` if they are of a store that has begun anew.
-async fn keep(context: &Context, attempt: &Attempt, ours: Vec<u8>) -> Result<Option<Vec<u8>>> {
+/// Restores the store's wrapped keys if the server has none. Returns the current ones if they wrap the same keys, and
+/// `None` if another store has created new keys.
+async fn restore(context: &Context, attempt: &Attempt, ours: Vec<u8>) -> Result<Option<Vec<u8>>> {
     loop {
         match read_wrapped(context, attempt).await? {
             Some(text) if text == ours => return Ok(Some(text)),
             Some(text) => {
-                // A store with more secrets or fewer has wrapped the same keys again.
+                // A store with more or fewer secrets has wrapped the same keys again.
                 let is_same = decoded(&ours)?.salt() == decoded(&text)?.salt();
                 return Ok(is_same.then_some(text));
             }
@@ -169,7 +174,7 @@ async fn keep(context: &Context, attempt: &Attempt, ours: Vec<u8>) -> Result<Opt
     }
 }
 
-/// The keys of the store's secrets, and the wrapped keys that they are from.
+/// Unwraps the keys with the store's secrets. Also returns the wrapped keys.
 async fn unlock(context: &Context, attempt: &Attempt) -> Result<(Keyring, Vec<u8>)> {
     loop {
         let Some(text) = read_wrapped(context, attempt).await? else {
@@ -178,7 +183,7 @@ async fn unlock(context: &Context, attempt: &Attempt) -> Result<(Keyring, Vec<u8
             if put_wrapped(context, attempt, &text).await? {
                 return Ok((keyring, text));
             }
-            // Another was first: this one is for nothing.
+            // Another store was first, so this key ring is discarded.
             continue;
         };
         let unlocked = Keyring::unlock(&context.options.secrets, &decoded(&text)?);
@@ -189,61 +194,64 @@ async fn unlock(context: &Context, attempt: &Attempt) -> Result<(Keyring, Vec<u8
         let Some(exact) = unlocked.exact else { return Ok((unlocked.keyring, text)) };
         let new = encoded(&exact);
         let args: [&[u8]; 2] = [&text, &new];
-        let replaced =
-            context.router.run_script(attempt, Effect::None, &REPLACE, &context.names.seal, &args).await?;
+        let replaced = context
+            .router
+            .run_script(attempt, Effect::None, &REPLACE, &context.names.wrapped_keys, &args)
+            .await?;
         if replaced == Reply::Number(1) {
             return Ok((unlocked.keyring, new));
         }
     }
 }
 
-/// Looks at the wrapped keys again, as nothing else shows that a server was emptied while its connections stayed, or that
-/// another store has begun to encrypt.
-pub async fn look_again(context: &Context, attempt: &Attempt) -> Result<()> {
+/// Checks the wrapped keys again. Nothing else shows that a server was emptied while its connections stayed, or that
+/// another store now encrypts.
+pub async fn recheck_keys(context: &Context, attempt: &Attempt) -> Result<()> {
     let _turn = context.unlocking.lock().await;
-    let has_looked = context.keys.borrow().is_some();
-    if has_looked { look(context, attempt).await.map(drop) } else { Ok(()) }
+    let has_keys = context.keys.borrow().is_some();
+    if has_keys { refresh_keys(context, attempt).await.map(drop) } else { Ok(()) }
 }
 
-/// Fails unless the store has the keys of the sessions: for calls that need no key themselves.
+/// Fails unless the store has the keys of the sessions. For calls that do not encrypt or decrypt.
 pub async fn check_keys(context: &Context) -> Result<()> {
     context.router.step(async |attempt| cipher(context, attempt).await.map(drop)).await
 }
 
-/// Whether a server is the one that has the wrapped keys.
-pub fn keeps_keys(context: &Context, node: &Rc<Node>) -> bool {
-    connection(context).is_some_and(|(keeper, _)| Rc::ptr_eq(&keeper, node))
+/// Whether a server holds the wrapped keys.
+pub fn holds_keys(context: &Context, node: &Rc<Node>) -> bool {
+    key_connection(context).is_some_and(|(keeper, _)| Rc::ptr_eq(&keeper, node))
 }
 
-/// Whether these are the store's keys, as the server that has the wrapped keys was seen to have them on the connection that
-/// there is to it.
-pub fn goes_by(context: &Context, cipher: &Arc<Cipher>) -> bool {
+/// Whether the store still uses this cipher, and its last check was on the current connection.
+pub fn uses_cipher(context: &Context, cipher: &Arc<Cipher>) -> bool {
     let is_there = |(keeper, _): (Rc<Node>, u64)| keeper.connections().is_some();
-    let can_say = context.options.secrets.is_empty() || connection(context).is_some_and(is_there);
+    let can_say = context.options.secrets.is_empty() || key_connection(context).is_some_and(is_there);
     can_say && current(context).is_some_and(|current| Arc::ptr_eq(&current, cipher))
 }
 
-/// Looks out for the loss of the connection to the server that has the wrapped keys. They may be others by the time that
-/// there is a new one. So nothing is to be sent to the other servers of a cluster meanwhile by those who do not look first.
+/// Detects the loss of the connection to the server of the wrapped keys. The keys may have changed when there is a
+/// new connection. Until then, fast paths, which do not check, must not send anything to the other servers of a
+/// cluster.
 #[derive(Default)]
-pub struct KeyWatch(Connection);
+pub struct KeyWatch(ConnectionId);
 
 impl KeyWatch {
-    /// Whether that connection was lost since the last time, and there are keys.
+    /// Whether that connection was lost since the last call, and the store encrypts.
     pub fn is_outdated(&mut self, context: &Context) -> bool {
-        let now = connection(context).filter(|(node, _)| node.connections().is_some());
-        let is_lost = self.0.is_some() && !is_same(&self.0, &now);
+        let now = key_connection(context).filter(|(node, _)| node.connections().is_some());
+        let is_lost = self.0.is_some() && !is_same_connection(&self.0, &now);
         self.0 = now;
         is_lost && !context.options.secrets.is_empty()
     }
 }
 
-/// Adds to the first request of a connection what [`has_keys`] asks for.
+/// Adds the request whose reply [`has_keys`] checks.
 pub fn keys_request(context: &Context, request: Request) -> Request {
-    request.command(&[b"GET", &context.names.seal])
+    request.command(&[b"GET", &context.names.wrapped_keys])
 }
 
-/// Whether a server has these keys, by the last reply to its first request, and the store goes by them.
+/// Whether a server has the wrapped keys of this cipher, according to the last reply to its first request, and the
+/// store still uses it.
 pub fn has_keys(context: &Context, cipher: &Arc<Cipher>, reply: &Reply) -> bool {
     context.keys.borrow().as_ref().is_some_and(|keys| {
         let is_there = match &keys.wrapped {
@@ -255,17 +263,17 @@ pub fn has_keys(context: &Context, cipher: &Arc<Cipher>, reply: &Reply) -> bool 
 }
 
 async fn read_wrapped(context: &Context, attempt: &Attempt) -> Result<Option<Vec<u8>>> {
-    let seal = &context.names.seal;
+    let seal = &context.names.wrapped_keys;
     let get = |mode| Request::read(mode).command(&[b"GET", seal]);
     let reply = context.router.ask(attempt, seal, Effect::None, get).await?.pop();
     match reply {
         Some(Reply::Nil) => Ok(None),
         Some(Reply::Bytes(text)) => Ok(Some(text)),
         Some(Reply::Error(refusal)) if error::code(&refusal) == "NOPERM" => {
-            let (words, keys) = (error::in_words(&refusal), pattern(context.options.prefix.as_bytes()));
+            let (message, keys) = (error::message(&refusal), pattern(context.options.prefix.as_bytes()));
             let keys = String::from_utf8_lossy(&keys);
             let reason =
-                format!("{words}: a store has to GET all keys of its prefix (ACL rule ~{keys} +get)");
+                format!("{message}: a store has to GET all keys of its prefix (ACL rule ~{keys} +get)");
             Err(StoreError::unavailable(reason))
         }
         Some(reply) => error::check(&reply).and(Err(error::unexpected())),
@@ -273,14 +281,14 @@ async fn read_wrapped(context: &Context, attempt: &Attempt) -> Result<Option<Vec
     }
 }
 
-/// Puts wrapped keys where there are none, and returns whether it did.
+/// Stores wrapped keys if there are none. Returns whether it has stored them.
 async fn put_wrapped(context: &Context, attempt: &Attempt, text: &[u8]) -> Result<bool> {
-    let seal = &context.names.seal;
+    let seal = &context.names.wrapped_keys;
     let set = |mode| Request::write(mode).command(&[b"SET", seal, text, b"NX"]);
     Ok(context.router.get_one(attempt, seal, Effect::None, set).await? == Reply::Okay)
 }
 
-/// The error where no secret of the store opens the wrapped keys.
+/// The error if none of the store's secrets unwraps the keys.
 fn wrong_secret(given: &str) -> StoreError {
     StoreError::InvalidOption {
         option: "secret",

@@ -1,7 +1,8 @@
-//! Says to the other processes of a prefix which limits this one keeps to, and looks for others.
+//! Publishes the limits of this process to the other processes of the prefix, and compares them.
 //!
-//! A sorted set has the limits of these processes, by when one of them has said so last. Each says so once a minute. The set
-//! ends by itself when nobody does any more. A process without limits takes no part.
+//! A sorted set contains the limits of these processes, with the time of the last publication as the score. Each
+//! process publishes its limits once a minute. The set expires when none does any more. A process without limits
+//! takes no part.
 
 use std::collections::HashSet;
 use std::sync::LazyLock;
@@ -16,11 +17,11 @@ use super::user_index::entries_of;
 use crate::error::{Result, StoreError};
 use crate::store::{CommonLimits, LimitsDiffer};
 
-/// For how long limits count that nobody has said again.
+/// How long published limits count.
 const KEPT: Duration = Duration::from_secs(150);
 
-/// Says the limits of this process, and looks at those of the others if this is the `first` time.
-pub async fn say_limits(context: &Context, attempt: &Attempt, is_first: bool) -> Result<()> {
+/// Publishes the limits of this process. With `is_first`, also compares them with the limits of the others.
+pub async fn publish_limits(context: &Context, attempt: &Attempt, is_first: bool) -> Result<()> {
     let own = context.options.common_limits();
     if own == CommonLimits::default() || context.options.is_tool {
         return Ok(());
@@ -49,7 +50,7 @@ pub async fn say_limits(context: &Context, attempt: &Attempt, is_first: bool) ->
 }
 
 fn parse(member: &[u8]) -> Result<CommonLimits> {
-    const OTHER: StoreError = StoreError::Corrupt("these are no limits");
+    const OTHER: StoreError = StoreError::Corrupt("invalid limits of another process");
     let text = std::str::from_utf8(member).map_err(|_| OTHER)?;
     let (user, lifetime) = text.split_once(' ').ok_or(OTHER)?;
     match (user.parse(), lifetime.parse()) {
@@ -58,7 +59,7 @@ fn parse(member: &[u8]) -> Result<CommonLimits> {
     }
 }
 
-/// Whether no store of this process has reported the same: each thread has a store of its own.
+/// Whether no other store of this process has reported this difference. Each JavaScript thread has its own store.
 fn is_new(context: &Context, differ: LimitsDiffer) -> bool {
     static REPORTED: LazyLock<Mutex<HashSet<(String, LimitsDiffer)>>> = LazyLock::new(Mutex::default);
     let store = format!("{:?} {}", context.options.servers, context.options.prefix);

@@ -1,11 +1,11 @@
-//! What is said to servers: the records of sessions, their keys and encryption, the calls, the user index, scans and the
-//! background sweep.
+//! The commands behind each call: records, keys, encryption, the user index, scans and the background sweep.
 //!
-//! It uses `routing` and what is below. The worker and the fast path use it.
+//! It uses `routing` and the modules below that. The worker and the fast path use it.
 
 mod cipher;
 mod commands;
 mod context;
+mod create;
 mod cursor;
 mod key_ring;
 mod limits_differ;
@@ -17,6 +17,7 @@ mod scan;
 mod single;
 mod sweep;
 mod transactions;
+mod update;
 mod user_index;
 mod watch;
 mod window;
@@ -24,17 +25,21 @@ mod window;
 pub use cipher::Cipher;
 pub use commands::{Change, Creation, StaleEntry, delete_request, get_request, touch_request};
 pub use context::Context;
-pub use key_ring::{KeyWatch, check_keys, cipher, goes_by, has_keys, keeps_keys, keys_request, with_cipher};
+pub use create::create;
+pub use key_ring::{
+    KeyWatch, check_keys, cipher, has_keys, holds_keys, keys_request, uses_cipher, with_cipher,
+};
 pub use names::Names;
 pub use new_session::NewSession;
-pub use op::{Cold, Op, Step, interpret};
+pub use op::{CallReply, Cold, Op, interpret};
 #[cfg(test)]
 pub use scan::clear_indexes;
 pub use scan::{clear, end_scan, ids, sessions, size};
-pub use single::{create, delete, get, touch, update};
+pub use single::{delete, get, touch};
 pub use sweep::{clean, sweep};
 pub use transactions::Transactions;
+pub use update::update;
 #[cfg(test)]
 pub use user_index::GRACE;
 pub use user_index::{delete_by_user, forget_later, get_by_user, keep_limit};
-pub use watch::{know_time, watch};
+pub use watch::{ensure_server_time, watch};

@@ -1,4 +1,4 @@
-//! The names of what a store has in Redis.
+//! The Redis keys of a store.
 
 use sha2::{Digest, Sha256};
 
@@ -6,19 +6,19 @@ use super::super::options::MARK;
 use super::record::AFTER_USER;
 use crate::keyring::LOOKUP_BYTES;
 
-/// The longest user, as JSON, that an index's key shows; of a longer one it has a hash.
+/// The longest user, as JSON, that the key of an index contains. For a longer one the key contains a hash.
 const MAX_USER: usize = 128;
 
-/// The names of what a store has in Redis: `‹prefix›sess#‹id›`, `‹prefix›user#‹user›` and a few of one each.
+/// The Redis keys of a store: `‹prefix›sess#‹id›`, `‹prefix›user#‹user›`, and some single keys.
 #[derive(Debug, Clone)]
 pub struct Names {
     pub sessions: Vec<u8>,
     pub users: Vec<u8>,
-    /// Where encrypted sessions have what their keys are made from.
-    pub seal: Vec<u8>,
-    /// Whose holder sweeps.
+    /// The wrapped keys of encrypted sessions.
+    pub wrapped_keys: Vec<u8>,
+    /// The lock of the background sweep.
     pub sweep: Vec<u8>,
-    /// The limits of the processes.
+    /// The limits of all processes.
     pub limits: Vec<u8>,
 }
 
@@ -29,19 +29,19 @@ impl Names {
         Self {
             sessions: marked("sess"),
             users: marked("user"),
-            seal: name("seal"),
+            wrapped_keys: name("seal"),
             sweep: name("sweep"),
             limits: name("limits"),
         }
     }
 
-    /// The key of a session, of which this is the name in an index.
+    /// The key of a session. `member` is its name in an index.
     pub fn session(&self, member: &[u8]) -> Vec<u8> {
         [&self.sessions, member].concat()
     }
 }
 
-/// A pattern of `SCAN` for all that begins so.
+/// A `SCAN` pattern for all keys that start with `start`.
 pub fn pattern(start: &[u8]) -> Vec<u8> {
     let mut pattern = Vec::with_capacity(start.len() + 1);
     for &byte in start {
@@ -54,10 +54,10 @@ pub fn pattern(start: &[u8]) -> Vec<u8> {
     pattern
 }
 
-/// A user as records and indexes have it.
+/// A user as it appears in records and index keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UserField {
-    /// As JSON; `null` for none.
+    /// As JSON. `null` if there is no user.
     pub json: Vec<u8>,
 }
 
@@ -66,7 +66,7 @@ impl UserField {
         self.json == b"null"
     }
 
-    /// What a script compares a record with.
+    /// The text that a script compares with a record.
     pub fn to_match(&self) -> Vec<u8> {
         [&self.json, AFTER_USER].concat()
     }
@@ -76,7 +76,7 @@ impl UserField {
         if self.json.len() <= MAX_USER {
             return [&names.users[..], &self.json].concat();
         }
-        // No JSON begins like that.
+        // No JSON starts with this.
         [&names.users[..], b"sha256:", &hex(&Sha256::digest(&self.json))].concat()
     }
 }

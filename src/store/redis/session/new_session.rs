@@ -1,4 +1,4 @@
-//! A session on its way to Redis, from another thread.
+//! An owned copy of a session, on its way to the worker.
 
 use crate::clock::Millis;
 use crate::session::{
@@ -8,7 +8,7 @@ use crate::session::{
 pub struct NewSession {
     pub id: SessionId,
     pub expires: Expiry,
-    /// When it was created, if not now.
+    /// The creation time, if it is not now.
     pub created_at: Option<Millis>,
     user: Option<UserKeyBuf>,
     body: NewBody,
@@ -33,7 +33,7 @@ impl NewSession {
         self.user.as_ref().map(UserKeyBuf::as_key)
     }
 
-    /// About how many bytes it takes.
+    /// The approximate size in bytes.
     pub fn len(&self) -> usize {
         let user = self.user().map_or(0, |user| user.as_bytes().len());
         match &self.body {

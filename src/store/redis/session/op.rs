@@ -1,4 +1,5 @@
-//! The calls of a store, and what the replies to those on one session mean: the worker and the fast path read them alike.
+//! The calls of a store, and the meaning of the replies to calls on one session. The worker and the fast path share
+//! it.
 
 use std::pin::Pin;
 use std::rc::Rc;
@@ -14,41 +15,41 @@ use crate::session::{Expiry, SessionId};
 use crate::store::Answer;
 
 pub enum Op {
-    /// With the stamp that tells it from any other creation, once it was sent: so it may be sent twice.
+    /// The stamp is set once the creation was sent. It identifies this creation, so that it can be sent again.
     Create(NewSession, Option<Stamp>),
     Get(SessionId),
     Update(NewSession),
-    /// An expiry that is at the last or after it stays as it is.
+    /// `Some(enough)` leaves an expiry from `enough` on unchanged.
     Touch(SessionId, Expiry, Option<Millis>),
     Delete(SessionId),
-    /// Any other call.
+    /// Any call that is not on one session.
     Cold(Cold),
 }
 
 pub type Cold = Box<dyn FnOnce(Rc<Context>) -> Pin<Box<dyn Future<Output = Result<Answer>>>> + Send>;
 
 impl Op {
-    /// About how many bytes it holds.
+    /// The approximate size in bytes.
     pub fn len(&self) -> usize {
-        const ID: usize = 128;
+        const OVERHEAD: usize = 128;
         match self {
-            Self::Create(session, _) | Self::Update(session) => ID + session.len(),
-            _ => ID,
+            Self::Create(session, _) | Self::Update(session) => OVERHEAD + session.len(),
+            _ => OVERHEAD,
         }
     }
 
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> OpKind {
         match self {
-            Self::Create(..) => Kind::Create,
-            Self::Get(_) => Kind::Get,
-            Self::Update(_) => Kind::Update,
-            Self::Touch(..) => Kind::Touch,
-            Self::Delete(_) => Kind::Delete,
-            Self::Cold(_) => Kind::Cold,
+            Self::Create(..) => OpKind::Create,
+            Self::Get(_) => OpKind::Get,
+            Self::Update(_) => OpKind::Update,
+            Self::Touch(..) => OpKind::Touch,
+            Self::Delete(_) => OpKind::Delete,
+            Self::Cold(_) => OpKind::Cold,
         }
     }
 
-    /// The session that it reads or changes.
+    /// The session that the call reads or changes.
     pub fn session(&self) -> Option<&SessionId> {
         match self {
             Self::Get(id) => Some(id),
@@ -56,7 +57,7 @@ impl Op {
         }
     }
 
-    /// The session that it changes.
+    /// The session that the call changes.
     pub fn changes(&self) -> Option<&SessionId> {
         match self {
             Self::Create(session, _) | Self::Update(session) => Some(&session.id),
@@ -66,9 +67,9 @@ impl Op {
     }
 }
 
-/// The calls as the replies to them tell them apart.
+/// The kinds of calls whose replies differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum OpKind {
     Create,
     Get,
     Update,
@@ -77,41 +78,42 @@ pub enum Kind {
     Cold,
 }
 
-/// As `CREATE` has it of a user who gets no more sessions.
+/// The reply of `CREATE` if the user has no room for another session.
 pub const USER_IS_FULL: i64 = -2;
 
-/// What the replies to the request of a call mean.
+/// The meaning of the replies to a call's request.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Step<'a> {
-    /// The call is done, with this number.
+pub enum CallReply<'a> {
+    /// The call is complete, with this number as its result.
     Number(u64),
     /// `get` found this value.
     Found(&'a [u8]),
     /// `get` found nothing.
     NotFound,
-    /// The session is stored. `index_len` is how many entries the index of its user has, if that was asked.
+    /// The session is stored. `index_len` is the number of entries in its user's index, or 0 if the request did not
+    /// ask for it.
     Created {
         index_len: u64,
     },
-    /// `create` found a session of the same id, which may be expired.
+    /// `create` found a session with the same id, which may have expired.
     Occupied,
-    /// The user of the session has as many as the store allows, and nothing has changed.
+    /// The user already has the maximum number of sessions. Nothing has changed.
     UserIsFull,
-    /// `update` found a session of another user, and left it alone.
+    /// `update` found a session of another user. Nothing has changed.
     OtherUser,
-    /// The session has to live on for longer than the index of its user is kept: nothing has changed yet.
+    /// The new expiry is after the end of the user's index. Nothing has changed.
     OutlivesIndex,
-    /// The session of this value is deleted.
+    /// The session with this value is deleted.
     Deleted(&'a [u8]),
-    /// The server refused with this error, and nothing has changed.
+    /// The server refused the request with this error. Nothing has changed.
     Refused(&'a [u8]),
-    /// The server refused a part of a transaction with this error. Others may have been carried out.
+    /// The server refused a part of a transaction with this error. Other parts may have been carried out.
     PartlyRefused(&'a [u8]),
     Unexpected,
 }
 
-impl Step<'_> {
-    /// The error for a step with which a call cannot go on.
+impl CallReply<'_> {
+    /// The error for a reply with which the call cannot continue.
     pub fn error(&self) -> StoreError {
         match self {
             Self::Refused(refusal) | Self::PartlyRefused(refusal) => error::of_refusal(refusal),
@@ -120,45 +122,49 @@ impl Step<'_> {
     }
 }
 
-/// Reads the replies to the request of a call on one session.
-pub fn interpret<B: AsRef<[u8]>>(kind: Kind, replies: &[Reply<B>]) -> Step<'_> {
+/// Interprets the replies to the request of a call on one session.
+pub fn interpret<B: AsRef<[u8]>>(kind: OpKind, replies: &[Reply<B>]) -> CallReply<'_> {
     let reply = match replies {
         [reply] => reply,
-        [first, .., last] if kind == Kind::Create => return interpret_transaction(first, replies, last),
-        _ => return Step::Unexpected,
+        [first, .., last] if kind == OpKind::Create => return interpret_transaction(first, replies, last),
+        _ => return CallReply::Unexpected,
     };
     if let Reply::Error(refusal) = reply {
         let refusal = refusal.as_ref();
         return match kind {
-            // What is of another type is another app's, and no session.
-            Kind::Get if error::code(refusal) == "WRONGTYPE" => Step::NotFound,
-            Kind::Update | Kind::Touch if error::code(refusal) == "WRONGTYPE" => Step::Number(0),
-            Kind::Delete if error::code(refusal) == "WRONGTYPE" => Step::Number(1),
-            _ => Step::Refused(refusal),
+            // A value of another type belongs to another app, and is no session.
+            OpKind::Get if error::code(refusal) == "WRONGTYPE" => CallReply::NotFound,
+            OpKind::Update | OpKind::Touch if error::code(refusal) == "WRONGTYPE" => CallReply::Number(0),
+            OpKind::Delete if error::code(refusal) == "WRONGTYPE" => CallReply::Number(1),
+            _ => CallReply::Refused(refusal),
         };
     }
     match (kind, reply) {
-        (Kind::Create, Reply::Okay) => Step::Created { index_len: 0 },
-        (Kind::Create, Reply::Number(len @ 1..)) => Step::Created { index_len: len.unsigned_abs() },
-        (Kind::Create, Reply::Number(USER_IS_FULL)) | (Kind::Update, Reply::Number(4)) => Step::UserIsFull,
-        (Kind::Create, Reply::Nil | Reply::Number(_) | Reply::Bytes(_)) => Step::Occupied,
-        (Kind::Get, Reply::Bytes(value)) => Step::Found(value.as_ref()),
-        (Kind::Get, Reply::Nil) => Step::NotFound,
-        (Kind::Update | Kind::Touch, Reply::Number(number @ (0 | 1))) => Step::Number(number.unsigned_abs()),
-        (Kind::Update, Reply::Number(2)) => Step::OtherUser,
-        (Kind::Update, Reply::Number(3)) | (Kind::Touch, Reply::Number(2)) => Step::OutlivesIndex,
-        (Kind::Delete, Reply::Nil) => Step::Number(1),
-        (Kind::Delete, Reply::Bytes(value)) => Step::Deleted(value.as_ref()),
-        _ => Step::Unexpected,
+        (OpKind::Create, Reply::Okay) => CallReply::Created { index_len: 0 },
+        (OpKind::Create, Reply::Number(len @ 1..)) => CallReply::Created { index_len: len.unsigned_abs() },
+        (OpKind::Create, Reply::Number(USER_IS_FULL)) | (OpKind::Update, Reply::Number(4)) => {
+            CallReply::UserIsFull
+        }
+        (OpKind::Create, Reply::Nil | Reply::Number(_) | Reply::Bytes(_)) => CallReply::Occupied,
+        (OpKind::Get, Reply::Bytes(value)) => CallReply::Found(value.as_ref()),
+        (OpKind::Get, Reply::Nil) => CallReply::NotFound,
+        (OpKind::Update | OpKind::Touch, Reply::Number(number @ (0 | 1))) => {
+            CallReply::Number(number.unsigned_abs())
+        }
+        (OpKind::Update, Reply::Number(2)) => CallReply::OtherUser,
+        (OpKind::Update, Reply::Number(3)) | (OpKind::Touch, Reply::Number(2)) => CallReply::OutlivesIndex,
+        (OpKind::Delete, Reply::Nil) => CallReply::Number(1),
+        (OpKind::Delete, Reply::Bytes(value)) => CallReply::Deleted(value.as_ref()),
+        _ => CallReply::Unexpected,
     }
 }
 
-/// Reads the replies to [`super::commands::Creation::transaction`].
+/// Interprets the replies to [`super::commands::Creation::transaction`].
 fn interpret_transaction<'a, B: AsRef<[u8]>>(
     first: &'a Reply<B>,
     replies: &'a [Reply<B>],
     last: &'a Reply<B>,
-) -> Step<'a> {
+) -> CallReply<'a> {
     let refusal = |replies: &'a [Reply<B>]| {
         replies.iter().find_map(|reply| match reply {
             Reply::Error(refusal) => Some(refusal.as_ref()),
@@ -167,21 +173,21 @@ fn interpret_transaction<'a, B: AsRef<[u8]>>(
     };
     match last {
         Reply::Array(done) => match (refusal(done), &done[..]) {
-            (Some(refusal), _) => Step::PartlyRefused(refusal),
-            (None, [_, _, _, Reply::Okay]) => Step::Created { index_len: 0 },
+            (Some(refusal), _) => CallReply::PartlyRefused(refusal),
+            (None, [_, _, _, Reply::Okay]) => CallReply::Created { index_len: 0 },
             (None, [_, _, _, Reply::Okay, Reply::Number(len)]) => {
-                Step::Created { index_len: len.unsigned_abs() }
+                CallReply::Created { index_len: len.unsigned_abs() }
             }
-            (None, [_, _, _, Reply::Nil, ..]) => Step::Occupied,
-            _ => Step::Unexpected,
+            (None, [_, _, _, Reply::Nil, ..]) => CallReply::Occupied,
+            _ => CallReply::Unexpected,
         },
         Reply::Error(_) => match refusal(replies) {
-            // The server drops a transaction of which it has refused a command.
-            Some(refusal) if matches!(first, Reply::Okay) => Step::Refused(refusal),
-            Some(refusal) => Step::PartlyRefused(refusal),
-            None => Step::Unexpected,
+            // The server discards a transaction if it has refused one of its commands.
+            Some(refusal) if matches!(first, Reply::Okay) => CallReply::Refused(refusal),
+            Some(refusal) => CallReply::PartlyRefused(refusal),
+            None => CallReply::Unexpected,
         },
-        _ => Step::Unexpected,
+        _ => CallReply::Unexpected,
     }
 }
 
@@ -194,7 +200,7 @@ mod tests {
     const WRONG_TYPE: Reply<&[u8]> = Reply::Error(b"WRONGTYPE no");
 
     #[test]
-    fn replies_to_a_transaction_mean_this() {
+    fn replies_to_a_transaction_are_interpreted() {
         let queued = || Reply::Status(&b"QUEUED"[..]);
         let done = |parts: &[Reply<&'static [u8]>]| {
             let mut replies = vec![Reply::Okay, queued(), queued(), queued(), queued()];
@@ -202,57 +208,57 @@ mod tests {
             replies
         };
         let aborted = Reply::Error(&b"EXECABORT Transaction discarded"[..]);
-        let not_begun = Reply::Error(&b"ERR EXEC without MULTI"[..]);
+        let no_multi = Reply::Error(&b"ERR EXEC without MULTI"[..]);
         for (replies, step) in [
-            (done(&[DONE, DONE, DONE, Reply::Okay]), Step::Created { index_len: 0 }),
-            (done(&[DONE, DONE, DONE, Reply::Okay, Reply::Number(7)]), Step::Created { index_len: 7 }),
-            (done(&[DONE, DONE, DONE, Reply::Nil]), Step::Occupied),
-            (done(&[DONE, DONE, DONE, Reply::Nil, DONE]), Step::Occupied),
-            (done(&[DONE, WRONG_TYPE, DONE, Reply::Okay]), Step::PartlyRefused(b"WRONGTYPE no")),
-            (done(&[DONE, DONE, DONE]), Step::Unexpected),
-            (vec![Reply::Okay, queued(), REFUSED, queued(), aborted.clone()], Step::Refused(b"OOM no")),
-            (vec![WRONG_TYPE, DONE, DONE, Reply::Okay, not_begun], Step::PartlyRefused(b"WRONGTYPE no")),
-            (vec![Reply::Okay, queued()], Step::Unexpected),
+            (done(&[DONE, DONE, DONE, Reply::Okay]), CallReply::Created { index_len: 0 }),
+            (done(&[DONE, DONE, DONE, Reply::Okay, Reply::Number(7)]), CallReply::Created { index_len: 7 }),
+            (done(&[DONE, DONE, DONE, Reply::Nil]), CallReply::Occupied),
+            (done(&[DONE, DONE, DONE, Reply::Nil, DONE]), CallReply::Occupied),
+            (done(&[DONE, WRONG_TYPE, DONE, Reply::Okay]), CallReply::PartlyRefused(b"WRONGTYPE no")),
+            (done(&[DONE, DONE, DONE]), CallReply::Unexpected),
+            (vec![Reply::Okay, queued(), REFUSED, queued(), aborted.clone()], CallReply::Refused(b"OOM no")),
+            (vec![WRONG_TYPE, DONE, DONE, Reply::Okay, no_multi], CallReply::PartlyRefused(b"WRONGTYPE no")),
+            (vec![Reply::Okay, queued()], CallReply::Unexpected),
         ] {
-            assert_eq!(interpret(Kind::Create, &replies), step, "{replies:?}");
+            assert_eq!(interpret(OpKind::Create, &replies), step, "{replies:?}");
         }
     }
 
     #[test]
-    fn replies_mean_this() {
+    fn replies_are_interpreted() {
         let value = || Reply::Bytes(&b"value"[..]);
         for (kind, replies, step) in [
-            (Kind::Create, vec![Reply::Okay], Step::Created { index_len: 0 }),
-            (Kind::Create, vec![Reply::Number(7)], Step::Created { index_len: 7 }),
-            (Kind::Create, vec![Reply::Number(-1)], Step::Occupied),
-            (Kind::Create, vec![Reply::Number(-2)], Step::UserIsFull),
-            (Kind::Create, vec![value()], Step::Occupied),
-            (Kind::Create, vec![Reply::Nil], Step::Occupied),
-            (Kind::Create, vec![REFUSED], Step::Refused(b"OOM no")),
-            (Kind::Create, vec![DONE, DONE], Step::Unexpected),
-            (Kind::Get, vec![value()], Step::Found(b"value")),
-            (Kind::Get, vec![Reply::Nil], Step::NotFound),
-            (Kind::Get, vec![DONE], Step::Unexpected),
-            (Kind::Update, vec![Reply::Number(0)], Step::Number(0)),
-            (Kind::Update, vec![DONE], Step::Number(1)),
-            (Kind::Update, vec![Reply::Number(2)], Step::OtherUser),
-            (Kind::Update, vec![Reply::Number(-1)], Step::Unexpected),
-            (Kind::Update, vec![WRONG_TYPE], Step::Number(0)),
-            (Kind::Touch, vec![WRONG_TYPE], Step::Number(0)),
-            (Kind::Get, vec![WRONG_TYPE], Step::NotFound),
-            (Kind::Delete, vec![WRONG_TYPE], Step::Number(1)),
-            (Kind::Create, vec![WRONG_TYPE], Step::Refused(b"WRONGTYPE no")),
-            (Kind::Update, vec![REFUSED], Step::Refused(b"OOM no")),
-            (Kind::Touch, vec![DONE], Step::Number(1)),
-            (Kind::Update, vec![Reply::Number(3)], Step::OutlivesIndex),
-            (Kind::Update, vec![Reply::Number(4)], Step::UserIsFull),
-            (Kind::Touch, vec![Reply::Number(2)], Step::OutlivesIndex),
-            (Kind::Touch, vec![Reply::Nil], Step::Unexpected),
-            (Kind::Delete, vec![Reply::Nil], Step::Number(1)),
-            (Kind::Delete, vec![value()], Step::Deleted(b"value")),
-            (Kind::Delete, vec![Reply::Okay], Step::Unexpected),
-            (Kind::Get, vec![], Step::Unexpected),
-            (Kind::Cold, vec![DONE], Step::Unexpected),
+            (OpKind::Create, vec![Reply::Okay], CallReply::Created { index_len: 0 }),
+            (OpKind::Create, vec![Reply::Number(7)], CallReply::Created { index_len: 7 }),
+            (OpKind::Create, vec![Reply::Number(-1)], CallReply::Occupied),
+            (OpKind::Create, vec![Reply::Number(-2)], CallReply::UserIsFull),
+            (OpKind::Create, vec![value()], CallReply::Occupied),
+            (OpKind::Create, vec![Reply::Nil], CallReply::Occupied),
+            (OpKind::Create, vec![REFUSED], CallReply::Refused(b"OOM no")),
+            (OpKind::Create, vec![DONE, DONE], CallReply::Unexpected),
+            (OpKind::Get, vec![value()], CallReply::Found(b"value")),
+            (OpKind::Get, vec![Reply::Nil], CallReply::NotFound),
+            (OpKind::Get, vec![DONE], CallReply::Unexpected),
+            (OpKind::Update, vec![Reply::Number(0)], CallReply::Number(0)),
+            (OpKind::Update, vec![DONE], CallReply::Number(1)),
+            (OpKind::Update, vec![Reply::Number(2)], CallReply::OtherUser),
+            (OpKind::Update, vec![Reply::Number(-1)], CallReply::Unexpected),
+            (OpKind::Update, vec![WRONG_TYPE], CallReply::Number(0)),
+            (OpKind::Touch, vec![WRONG_TYPE], CallReply::Number(0)),
+            (OpKind::Get, vec![WRONG_TYPE], CallReply::NotFound),
+            (OpKind::Delete, vec![WRONG_TYPE], CallReply::Number(1)),
+            (OpKind::Create, vec![WRONG_TYPE], CallReply::Refused(b"WRONGTYPE no")),
+            (OpKind::Update, vec![REFUSED], CallReply::Refused(b"OOM no")),
+            (OpKind::Touch, vec![DONE], CallReply::Number(1)),
+            (OpKind::Update, vec![Reply::Number(3)], CallReply::OutlivesIndex),
+            (OpKind::Update, vec![Reply::Number(4)], CallReply::UserIsFull),
+            (OpKind::Touch, vec![Reply::Number(2)], CallReply::OutlivesIndex),
+            (OpKind::Touch, vec![Reply::Nil], CallReply::Unexpected),
+            (OpKind::Delete, vec![Reply::Nil], CallReply::Number(1)),
+            (OpKind::Delete, vec![value()], CallReply::Deleted(b"value")),
+            (OpKind::Delete, vec![Reply::Okay], CallReply::Unexpected),
+            (OpKind::Get, vec![], CallReply::Unexpected),
+            (OpKind::Cold, vec![DONE], CallReply::Unexpected),
         ] {
             assert_eq!(interpret(kind, &replies), step, "{kind:?} {replies:?}");
         }

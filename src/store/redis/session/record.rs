@@ -1,9 +1,9 @@
-//! A session as a string in Redis: JSON that any language reads, with its head at fixed places.
+//! The stored form of a session: a JSON string with a head of fixed width, which any language can read.
 //!
-//! `{"expires":‹18›,"created":‹16›,"user":‹JSON›,"session":‹JSON›}`, or `"sealed":"‹base64›"` in place of the session.
-//! The two times are numbers, filled up with spaces, which JSON takes for nothing; so scripts move the expiry and compare the
-//! user without reading the rest. What JSON does not say is said by such spaces too: one before the expiry tells that
-//! `touch` has moved it away from what the session says, and those before the last brace tell the session's form.
+//! `{"expires":‹18›,"created":‹16›,"user":‹JSON›,"session":‹JSON›}`, or `"sealed":"‹base64›"` instead of `"session"`
+//! if it is encrypted. Both times are numbers, padded with spaces. So scripts can move the expiry and compare the
+//! user without reading the rest. Spaces also encode what JSON does not express. A space before the expiry means that
+//! `touch` has moved it away from the session's own. Spaces before the last brace encode the form of the session.
 
 use serde_json::value::RawValue;
 
@@ -21,47 +21,50 @@ const USER: &[u8] = b",\"user\":";
 const SESSION: &[u8] = b",\"session\":";
 const SEALED: &[u8] = b",\"sealed\":\"";
 
-/// Where the expiry is, the creation and the user: scripts know these places too.
+/// The positions of expiry, creation and user. The scripts contain them too.
 pub const EXPIRES_AT: usize = EXPIRES.len();
 pub const EXPIRES_LEN: usize = 18;
 pub const CREATED_AT: usize = EXPIRES_AT + EXPIRES_LEN + CREATED.len();
 pub const CREATED_LEN: usize = 16;
 pub const USER_AT: usize = CREATED_AT + CREATED_LEN + USER.len();
 
-/// What a tail has besides the user and the session is less.
-pub const MORE_THAN_TAIL: usize = 128;
+/// An upper bound for a tail without its user and session.
+pub const TAIL_OVERHEAD: usize = 128;
 
-/// What follows a user, as far as a script compares it: by it a user's text ends where the other's does.
+/// The approximate size of a plain session's JSON without its user.
+const PLAIN_OVERHEAD: usize = 128;
+
+/// The text after the user, as far as scripts compare it. It marks the end of the user.
 pub const AFTER_USER: &[u8] = b",\"se";
 
-/// A session's string, taken apart.
+/// A parsed record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Record<'a> {
     pub expires: Expiry,
     pub created: Stamp,
-    /// As JSON; `null` for none.
+    /// As JSON. `null` if there is no user.
     pub user: &'a [u8],
     pub payload: Payload<'a>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Payload<'a> {
-    Open {
+    Plain {
         json: &'a [u8],
         form: Form,
     },
     /// As base64.
-    Sealed(&'a [u8]),
+    Encrypted(&'a [u8]),
 }
 
-/// What a session's JSON does not say of itself.
+/// The properties of a session that its JSON does not express.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     Json(ExpiresForm),
     Plain,
 }
 
-/// Appends the expiry as it stands in a record.
+/// Appends the expiry field of a record.
 pub fn write_expires(expires: Expiry, out: &mut Vec<u8>) {
     let end = out.len() + EXPIRES_LEN;
     if expires.was_moved() {
@@ -71,26 +74,26 @@ pub fn write_expires(expires: Expiry, out: &mut Vec<u8>) {
     out.resize(end, b' ');
 }
 
-/// Appends the head up to the creation: what an update puts before the creation that stands.
+/// Appends the head up to the creation, which an update keeps.
 pub fn write_head(expires: Expiry, out: &mut Vec<u8>) {
     out.extend_from_slice(EXPIRES);
     write_expires(expires, out);
     out.extend_from_slice(CREATED);
 }
 
-/// Appends the creation as it stands in a record.
+/// Appends the creation field of a record.
 pub fn write_created(created: Stamp, out: &mut Vec<u8>) {
     let end = out.len() + CREATED_LEN;
     out.extend_from_slice(&number(created as i64));
     out.resize(end, b' ');
 }
 
-/// Appends what follows the creation: the user, as JSON, and the payload.
+/// Appends the part after the creation: the user, as JSON, and the payload.
 pub fn write_tail(user: &[u8], payload: Payload<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(USER);
     out.extend_from_slice(user);
     match payload {
-        Payload::Open { json, form } => {
+        Payload::Plain { json, form } => {
             out.extend_from_slice(SESSION);
             out.extend_from_slice(json);
             out.extend_from_slice(match form {
@@ -99,7 +102,7 @@ pub fn write_tail(user: &[u8], payload: Payload<'_>, out: &mut Vec<u8>) {
                 Form::Plain => b"  }",
             });
         }
-        Payload::Sealed(base64) => {
+        Payload::Encrypted(base64) => {
             out.extend_from_slice(SEALED);
             out.extend_from_slice(base64);
             out.extend_from_slice(b"\"}");
@@ -109,7 +112,7 @@ pub fn write_tail(user: &[u8], payload: Payload<'_>, out: &mut Vec<u8>) {
 
 impl<'a> Record<'a> {
     /// # Errors
-    /// `Corrupt` for any other string.
+    /// `Corrupt` if the bytes are not a record.
     pub fn parse(bytes: &'a [u8]) -> Result<Self> {
         let (expires, created) = times(bytes)?;
         let rest = bytes.get(USER_AT..).ok_or(FOREIGN)?;
@@ -123,21 +126,21 @@ impl<'a> Record<'a> {
                 1 => Form::Json(ExpiresForm::Number),
                 _ => Form::Plain,
             };
-            Payload::Open { json, form }
+            Payload::Plain { json, form }
         } else {
             let sealed = rest.strip_prefix(SEALED).and_then(|rest| rest.strip_suffix(b"\"}"));
-            Payload::Sealed(sealed.ok_or(FOREIGN)?)
+            Payload::Encrypted(sealed.ok_or(FOREIGN)?)
         };
         Ok(Self { expires, created, user, payload })
     }
 }
 
-/// Whether it is a record that is not encrypted.
-pub fn is_open(bytes: &[u8]) -> bool {
-    Record::parse(bytes).is_ok_and(|record| matches!(record.payload, Payload::Open { .. }))
+/// Whether this is a plaintext record.
+pub fn is_plain(bytes: &[u8]) -> bool {
+    Record::parse(bytes).is_ok_and(|record| matches!(record.payload, Payload::Plain { .. }))
 }
 
-/// The expiry and the creation of a record, of which at least the head is given.
+/// The expiry and the creation of a record. `head` contains at least its head.
 pub fn times(head: &[u8]) -> Result<(Expiry, Stamp)> {
     let rest = head.strip_prefix(EXPIRES).ok_or(FOREIGN)?;
     let (expires, rest) = rest.split_at_checked(EXPIRES_LEN).ok_or(FOREIGN)?;
@@ -152,12 +155,13 @@ pub fn times(head: &[u8]) -> Result<(Expiry, Stamp)> {
     Ok((make(millis).map_err(|_| FOREIGN)?, created.ok_or(FOREIGN)?))
 }
 
-/// When the session of a record ends, by its expiry or by its lifetime, and its creation. At least the head is given.
+/// When the session of a record ends, by its expiry or its maximum lifetime, and its creation. `head` contains at
+/// least its head.
 pub fn end(head: &[u8], of: &Times) -> Result<(Expiry, Stamp)> {
     times(head).map(|(expires, created)| (of.end(expires, created), created))
 }
 
-/// What a record says from its creation on to the end of its user, as scripts compare it.
+/// The part of a record from the creation to the end of the user, which scripts compare.
 pub fn owner<'a>(bytes: &'a [u8], record: &Record<'_>) -> &'a [u8] {
     &bytes[CREATED_AT..USER_AT + record.user.len() + AFTER_USER.len()]
 }
@@ -166,7 +170,7 @@ fn parse_number(text: &[u8]) -> Option<i64> {
     std::str::from_utf8(text.trim_ascii()).ok()?.parse().ok()
 }
 
-/// How many bytes the JSON value takes with which a text begins.
+/// The length of the JSON value at the start of a text.
 fn value_len(text: &[u8]) -> Option<usize> {
     match text.first()? {
         b'"' => {
@@ -187,33 +191,33 @@ fn value_len(text: &[u8]) -> Option<usize> {
     }
 }
 
-/// A user as JSON: `null` for none.
+/// A user as JSON. `null` if there is no user.
 pub fn user_json(user: Option<UserKey<'_>>) -> Vec<u8> {
     match user {
         None => b"null".to_vec(),
         Some(user) => match user.text().map(std::str::from_utf8) {
             Some(Ok(text)) => json_text(text),
-            // Any other key is JSON already, after its tag.
+            // Any other key is JSON after its tag.
             _ => user.as_bytes()[1..].to_vec(),
         },
     }
 }
 
-/// The user that a record says.
+/// Parses the user of a record.
 fn user_of(json: &[u8]) -> Result<Option<UserKeyBuf>> {
     std::str::from_utf8(json).map(parse_user).map_err(|_| FOREIGN)
 }
 
 fn json_text(text: &str) -> Vec<u8> {
     let mut json = Vec::with_capacity(text.len() + 2);
-    // A `Vec` takes all of it.
+    // Writing to a `Vec` cannot fail.
     let _ = serde_json::to_writer(&mut json, text);
     json
 }
 
-/// A plain session as the JSON text that `JSON.stringify` would make of it.
+/// A plain session as JSON, as `JSON.stringify` writes it.
 pub fn plain_json(id: &SessionId, user: &[u8], expires: Expiry, order: FieldOrder) -> Vec<u8> {
-    let mut json = Vec::with_capacity(128 + user.len());
+    let mut json = Vec::with_capacity(PLAIN_OVERHEAD + user.len());
     json.extend_from_slice(b"{\"sessionId\":");
     json.extend_from_slice(&json_text(&id.to_string()));
     if order == FieldOrder::UserFirst {
@@ -231,12 +235,12 @@ pub fn plain_json(id: &SessionId, user: &[u8], expires: Expiry, order: FieldOrde
     json
 }
 
-/// Appends the content of a session in the open, as `codec` has it.
+/// Appends the content of a plaintext session, as encoded by `codec`.
 pub fn write_content(user: &[u8], json: &[u8], form: Form, out: &mut Vec<u8>) -> Result<()> {
     with_content(user, json, form, |content| codec::encode(&content, out))
 }
 
-/// Calls `read` with the content of a session in the open.
+/// Calls `read` with the content of a plaintext session.
 pub fn with_content<T>(
     user: &[u8],
     json: &[u8],
@@ -252,7 +256,7 @@ pub fn with_content<T>(
     Ok(read(Content { user: user.as_ref().map(UserKeyBuf::as_key), body }))
 }
 
-/// In what order a plain session names its fields.
+/// The order of the fields in a plain session.
 fn order_of(json: &str) -> Option<FieldOrder> {
     let id = json.strip_prefix("{\"sessionId\":")?;
     let rest = id.get(value_len(id.as_bytes())?..)?;
@@ -276,10 +280,10 @@ mod tests {
         bytes
     }
 
-    /// What other languages read, and scripts rely on: these bytes never change.
+    /// Other languages and the scripts depend on these bytes, so they never change.
     #[test]
-    fn a_record_is_these_bytes() {
-        let json = Payload::Open { json: b"{}", form: Form::Json(ExpiresForm::Number) };
+    fn a_record_has_these_bytes() {
+        let json = Payload::Plain { json: b"{}", form: Form::Json(ExpiresForm::Number) };
         let expected =
             &br#"{"expires":1800000000000     ,"created":1800000000000001,"user":42,"session":{} }"#[..];
         assert_eq!(
@@ -288,18 +292,18 @@ mod tests {
         );
         let sealed =
             br#"{"expires": -1               ,"created":7               ,"user":null,"sealed":"AA=="}"#;
-        assert_eq!(record(Expiry::moved_to(-1).unwrap(), 7, b"null", Payload::Sealed(b"AA==")), sealed);
+        assert_eq!(record(Expiry::moved_to(-1).unwrap(), 7, b"null", Payload::Encrypted(b"AA==")), sealed);
     }
 
     #[test]
-    fn scripts_know_the_places() {
+    fn the_scripts_use_the_positions_of_the_fields() {
         assert_eq!((EXPIRES, EXPIRES_AT, EXPIRES_AT + EXPIRES_LEN), (&b"{\"expires\":"[..], 11, 29));
         assert_eq!((CREATED_AT, CREATED_AT + CREATED_LEN, USER_AT), (40, 56, 64));
     }
 
     #[test]
-    fn other_texts_are_corrupt() {
-        let whole = record(Expiry::new(5).unwrap(), 7, b"\"a\"", Payload::Sealed(b"AA=="));
+    fn other_values_are_corrupt() {
+        let whole = record(Expiry::new(5).unwrap(), 7, b"\"a\"", Payload::Encrypted(b"AA=="));
         for len in 0..whole.len() {
             assert!(Record::parse(&whole[..len]).is_err(), "{len}");
         }
@@ -324,7 +328,7 @@ mod tests {
         ) {
             let expires = if moved { Expiry::moved_to(millis) } else { Expiry::new(millis) }.unwrap();
             let form = if plain { Form::Plain } else { Form::Json(ExpiresForm::Text) };
-            let payload = Payload::Open { json: br#"{"a":" }"}"#, form };
+            let payload = Payload::Plain { json: br#"{"a":" }"}"#, form };
             let bytes = record(expires, created, user.as_bytes(), payload);
             let expected = Record { expires, created, user: user.as_bytes(), payload };
             prop_assert_eq!(Record::parse(&bytes), Ok(expected));
@@ -347,7 +351,7 @@ mod tests {
 
         #[test]
         fn any_bytes_parse_or_are_corrupt(bytes in proptest::collection::vec(any::<u8>(), 0..64), cut in 0..90_usize) {
-            let mut text = record(Expiry::new(5).unwrap(), 7, b"\"a\"", Payload::Sealed(b"AA=="));
+            let mut text = record(Expiry::new(5).unwrap(), 7, b"\"a\"", Payload::Encrypted(b"AA=="));
             text.truncate(cut);
             text.extend(bytes);
             let _ = Record::parse(&text);

@@ -12,25 +12,25 @@ use super::cursor::ScanCursor;
 use super::key_ring::cipher;
 use super::names::pattern;
 use super::record::{self, Record};
-use super::user_index::{AT_ONCE, Named, Owner, entries, forget_all, is_old, look_up};
+use super::user_index::{BATCH_SIZE, EntryState, Owner, entries, forget_all, is_old, look_up};
 use super::window::Window;
 use crate::error::{Result, StoreError};
 use crate::session::SessionId;
 use crate::store::{Cursor, Page};
 
-/// How many keys a server looks at in one step.
+/// How many keys a server looks at for one `SCAN`.
 const STEP: i64 = 1000;
 
-/// How many indexes are cleared at once.
-const INDEXES_AT_ONCE: usize = 64;
+/// How many indexes are cleared together.
+const INDEX_BATCH: usize = 64;
 
-/// How often a scan of a cluster follows slots that move, before it gives up.
+/// How many rounds a scan takes to follow moving slots before it fails.
 const MAX_ROUNDS: u32 = 10;
 
-/// The next keys of a cursor; `None` at the end.
+/// The next keys of a scan. `None` at the end.
 ///
 /// # Errors
-/// `Unavailable` if slots of a cluster move so often that keys may have been missed.
+/// `Unavailable` if slots move so often that keys may have been missed.
 pub async fn next_page(
     context: &Context,
     attempt: &Attempt,
@@ -50,12 +50,13 @@ pub async fn next_page(
     let make = |mode| Request::read(mode).command(&[b"SCAN", &cursor, b"MATCH", &pattern, b"COUNT", &count]);
     let reply = if is_there { context.router.ask_node(attempt, &node, make).await? } else { None };
     let Some(reply) = reply else {
-        // Another has taken its slots over, and may have been scanned before it did.
+        // Another node has taken over its slots. It may have been scanned before that.
         (scan.view, scan.moves, scan.now) = (None, None, None);
         scan.nodes.clear();
         return Ok(Some(Vec::new()));
     };
-    // A server that came back while it was asked has begun at a cursor of its past: once more from the start.
+    // After a reconnect, the server may have continued from an invalid cursor. The node is scanned again from the
+    // start.
     if node.generation() != generation {
         scan.now = None;
         return Ok(Some(Vec::new()));
@@ -78,12 +79,12 @@ pub async fn next_page(
     Ok(Some(keys))
 }
 
-/// Chooses the nodes to be scanned: all of them, and then those to which slots have moved meanwhile.
+/// Chooses the nodes to scan: all nodes in the first round, then those to which slots have moved.
 async fn begin_round(context: &Context, attempt: &Attempt, scan: &mut ScanCursor) -> Result<()> {
     let topology = &context.router.topology;
     topology.known().await;
     if scan.rounds == MAX_ROUNDS {
-        return Err(StoreError::unavailable("slots of the cluster moved all the time while it was scanned"));
+        return Err(StoreError::unavailable("slots kept moving while the cluster was scanned"));
     }
     let view = SlotView::look(&context.router, attempt).await?;
     (scan.nodes, scan.moves) = match (&scan.view, &view) {
@@ -95,7 +96,7 @@ async fn begin_round(context: &Context, attempt: &Attempt, scan: &mut ScanCursor
             };
             (now.nodes_of(&moves), Some(moves))
         }
-        // Outside of clusters there is one server.
+        // Without a cluster there is one server.
         (_, None) if scan.rounds == 0 => (topology.all_primaries(), None),
         (_, None) => (Vec::new(), None),
     };
@@ -104,23 +105,23 @@ async fn begin_round(context: &Context, attempt: &Attempt, scan: &mut ScanCursor
     Ok(())
 }
 
-/// The live ones of some sessions, given by their keys.
+/// The ids of the live sessions among some keys.
 async fn live_ids(context: &Context, attempt: &Attempt, keys: &[Vec<u8>]) -> Result<Vec<SessionId>> {
     let cipher = cipher(context, attempt).await?;
     let now = context.times.now();
-    // What is sealed tells its id only as a whole.
+    // An encrypted record contains the id only in its payload.
     let last = text(if cipher.is_plain() { record::USER_AT as i64 - 1 } else { -1 });
     let mut ids = Vec::new();
     let (mut rest, mut window) = (keys, Window::new());
-    while let Some(some) = window.take(&mut rest) {
+    while let Some(batch) = window.take(&mut rest) {
         let mut bytes = 0;
-        let heads = join_all(some.iter().map(async |key| {
+        let heads = join_all(batch.iter().map(async |key| {
             let make = |mode| Request::read(mode).command(&[b"GETRANGE", key, b"0", &last]);
             context.router.ask(attempt, key, Effect::None, make).await
         }));
-        for (key, head) in some.iter().zip(heads.await) {
+        for (key, head) in batch.iter().zip(heads.await) {
             let head = head?;
-            // One that cannot be read has no id to give; the others have.
+            // A session that cannot be read is skipped.
             let Some(Reply::Bytes(head)) = head.first() else { continue };
             bytes += head.len();
             if record::end(head, &context.times).is_ok_and(|(expires, _)| !expires.is_past(now)) {
@@ -128,13 +129,13 @@ async fn live_ids(context: &Context, attempt: &Attempt, keys: &[Vec<u8>]) -> Res
                 let id = if cipher.is_plain() {
                     cipher.id_of(member).ok()
                 } else {
-                    let opened = Record::parse(head).and_then(|record| cipher.open(member, record));
+                    let opened = Record::parse(head).and_then(|record| cipher.decode(member, record));
                     opened.ok().flatten().map(|session| session.id)
                 };
                 ids.extend(id);
             }
         }
-        window.adapt(some.len(), bytes);
+        window.adapt(batch.len(), bytes);
     }
     Ok(ids)
 }
@@ -175,7 +176,7 @@ pub async fn sessions(context: &Context, after: Cursor) -> Result<Page> {
     Ok(page)
 }
 
-/// Reads sessions of a scan, until the page is full or none is left.
+/// Reads sessions of a scan until the page is full or none is left.
 async fn read_some(
     context: &Context,
     attempt: &Attempt,
@@ -185,21 +186,21 @@ async fn read_some(
     let cipher = cipher(context, attempt).await?;
     while !scan.unread.is_empty() && !page.is_full() {
         let count = scan.unread.len().min(scan.window.size()).min(page.room());
-        let some = scan.unread.split_off(scan.unread.len() - count);
-        let values = join_all(some.iter().map(async |key| {
+        let batch = scan.unread.split_off(scan.unread.len() - count);
+        let values = join_all(batch.iter().map(async |key| {
             let get = |mode| Request::read(mode).command(&[b"GET", key]);
             context.router.get_one(attempt, key, Effect::None, get).await
         }));
         let mut bytes = 0;
-        for (key, value) in some.iter().zip(values.await) {
+        for (key, value) in batch.iter().zip(values.await) {
             let Reply::Bytes(value) = unless_foreign(value, Reply::Nil)? else { continue };
             bytes += value.len();
-            // What was in the open before the store had a secret is there for no call.
-            if !cipher.is_plain() && record::is_open(&value) {
+            // An encrypted store ignores plaintext sessions from before it had a secret.
+            if !cipher.is_plain() && record::is_plain(&value) {
                 continue;
             }
             let member = &key[context.names.sessions.len()..];
-            if let Some(session) = cipher.open_live(member, &value, &context.times).transpose() {
+            if let Some(session) = cipher.decode_live(member, &value, &context.times).transpose() {
                 page.add(session);
             }
         }
@@ -208,7 +209,7 @@ async fn read_some(
     Ok(())
 }
 
-/// Ends a scan of ids or sessions before it is over.
+/// Ends a scan of ids or sessions early.
 pub fn end_scan(context: &Context, at: &Cursor) {
     context.scans.borrow_mut().end(at);
 }
@@ -227,8 +228,8 @@ pub async fn size(context: &Context) -> Result<u64> {
 async fn count_live(context: &Context, attempt: &Attempt, keys: &[Vec<u8>]) -> Result<u64> {
     let (now, last) = (context.times.now(), text(record::USER_AT as i64 - 1));
     let mut live = 0;
-    for some in keys.chunks(AT_ONCE) {
-        let heads = join_all(some.iter().map(async |key| {
+    for batch in keys.chunks(BATCH_SIZE) {
+        let heads = join_all(batch.iter().map(async |key| {
             let make = |mode| Request::read(mode).command(&[b"GETRANGE", key, b"0", &last]);
             context.router.ask(attempt, key, Effect::None, make).await
         }));
@@ -243,26 +244,31 @@ async fn count_live(context: &Context, attempt: &Attempt, keys: &[Vec<u8>]) -> R
     Ok(live)
 }
 
-/// Removes all sessions, and then the entries of those: not those of creations under way.
+/// Removes all sessions, then their entries. Keeps the entries of pending creations.
 pub async fn clear(context: &Context) -> Result<()> {
-    let mut is_begun = false;
-    let mut sessions = ScanCursor::forgetful(&context.names.sessions);
+    let mut may_have_changed = false;
+    let mut sessions = ScanCursor::repeating(&context.names.sessions);
     while let Some(keys) = context
         .router
-        .step_of(&mut is_begun, async |attempt| next_page(context, attempt, &mut sessions).await)
+        .changing_step(&mut may_have_changed, async |attempt| {
+            next_page(context, attempt, &mut sessions).await
+        })
         .await?
     {
-        context.router.step_of(&mut is_begun, async |attempt| remove(context, attempt, &keys).await).await?;
+        context
+            .router
+            .changing_step(&mut may_have_changed, async |attempt| remove(context, attempt, &keys).await)
+            .await?;
     }
-    clear_indexes(context, &mut is_begun).await
+    clear_indexes(context, &mut may_have_changed).await
 }
 
-/// Removes sessions, and leaves alone what is none.
+/// Removes sessions. Leaves foreign values alone.
 async fn remove(context: &Context, attempt: &Attempt, keys: &[Vec<u8>]) -> Result<()> {
-    // By then all are expired.
+    // At this time every session has expired.
     let end_of_time = text(i64::MAX);
-    for some in keys.chunks(AT_ONCE) {
-        let removed = join_all(some.iter().map(async |key| {
+    for batch in keys.chunks(BATCH_SIZE) {
+        let removed = join_all(batch.iter().map(async |key| {
             let args: [&[u8]; 1] = [&end_of_time];
             let removed = context.router.run_script(attempt, Effect::Main, &END_EXPIRED, key, &args).await;
             if removed == Ok(Reply::Number(0)) {
@@ -277,20 +283,20 @@ async fn remove(context: &Context, attempt: &Attempt, keys: &[Vec<u8>]) -> Resul
     Ok(())
 }
 
-/// Removes old entries, and each session with its entry that is there yet.
-pub async fn clear_indexes(context: &Context, is_begun: &mut bool) -> Result<()> {
-    let mut indexes = ScanCursor::forgetful(&context.names.users);
+/// Removes old entries, after removing each session that they still name.
+pub async fn clear_indexes(context: &Context, may_have_changed: &mut bool) -> Result<()> {
+    let mut indexes = ScanCursor::repeating(&context.names.users);
     while let Some(keys) = context
         .router
-        .step_of(is_begun, async |attempt| next_page(context, attempt, &mut indexes).await)
+        .changing_step(may_have_changed, async |attempt| next_page(context, attempt, &mut indexes).await)
         .await?
     {
-        for some in keys.chunks(INDEXES_AT_ONCE) {
+        for batch in keys.chunks(INDEX_BATCH) {
             let clear = async |attempt: &Attempt| {
-                let cleared = join_all(some.iter().map(|index| clear_index(context, attempt, index))).await;
+                let cleared = join_all(batch.iter().map(|index| clear_index(context, attempt, index))).await;
                 cleared.into_iter().collect::<Result<()>>()
             };
-            context.router.step_of(is_begun, clear).await?;
+            context.router.changing_step(may_have_changed, clear).await?;
         }
     }
     Ok(())
@@ -300,13 +306,13 @@ async fn clear_index(context: &Context, attempt: &Attempt, index: &[u8]) -> Resu
     let Some(owner) = Owner::of(index, &context.names.users) else { return Ok(()) };
     let mut old = unless_foreign(entries(context, attempt, index).await, Vec::new())?;
     old.retain(|(_, version)| is_old(context, *version));
-    for some in old.chunks(AT_ONCE) {
-        let named = look_up(context, attempt, some, &owner).await?;
-        let is_there = |named: &Named| matches!(named, Named::Live(_) | Named::Expired(_));
-        let left = some.iter().zip(&named).filter(|(_, named)| is_there(named));
+    for batch in old.chunks(BATCH_SIZE) {
+        let named = look_up(context, attempt, batch, &owner).await?;
+        let is_there = |named: &EntryState| matches!(named, EntryState::Live(_) | EntryState::Expired(_));
+        let left = batch.iter().zip(&named).filter(|(_, named)| is_there(named));
         let keys: Vec<_> = left.map(|((member, _), _)| context.names.session(member)).collect();
         remove(context, attempt, &keys).await?;
-        forget_all(context, attempt, index, some).await;
+        forget_all(context, attempt, index, batch).await;
     }
     Ok(())
 }

@@ -1,8 +1,8 @@
-//! The background sweep: it removes the entries that ended sessions leave behind in indexes.
+//! The background sweep: removes index entries of sessions that have ended.
 //!
-//! The server ends sessions itself, and whole indexes too, once all that they can name has ended. So a sweep looks at a
-//! sample alone: some entries of some indexes, which are others each time. It goes on for as long as it finds that many of
-//! them are of ended sessions, and takes at most a hundredth of the server's time.
+//! The server expires sessions, and also each index after all of its sessions. So a sweep only checks a random
+//! sample: some entries of some indexes. It continues while it finds many stale entries, and takes at most a
+//! hundredth of the server's time.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -18,39 +18,40 @@ use super::context::Context;
 use super::cursor::ScanCursor;
 use super::scan::next_page;
 use super::user_index::{
-    AT_ONCE, NOT_THEIRS, Named, Owner, entries_of, forget_all, look_up, may_forget, some_entries, tidy,
+    BATCH_SIZE, EntryState, NOT_OWNED, Owner, entries_of, forget_all, look_up, may_forget, remove_stale,
+    some_entries,
 };
 use crate::error::Result;
 use crate::store::Sweep;
 
-/// How many entries of an index are looked at, whichever these are.
+/// The number of random entries to check in each index.
 const SAMPLE: i64 = 8;
 
-/// How many indexes are looked at together.
-const INDEXES: usize = AT_ONCE / SAMPLE as usize;
+/// The number of indexes to check together.
+const INDEXES: usize = BATCH_SIZE / SAMPLE as usize;
 
-/// How many entries a sweep looks at before it judges by them.
+/// The number of entries to check before the sweep may stop.
 const ENOUGH: usize = 128;
 
-/// One of so many entries may be of an ended session, in a sample or in an index, without a closer look.
+/// One in this many entries may be stale, in a sample or in an index, without a further check.
 const TOLERATED: usize = 10;
 
-/// Which part of the time a sweep may take.
+/// A sweep takes at most one part in this many of its interval.
 const SHARE: u32 = 100;
 
-/// What became of the entries that were looked at.
+/// The result of checking some entries.
 #[derive(Debug, Default, Clone, Copy)]
-struct Looked {
+struct Checked {
     entries: usize,
-    /// How many of these name no session of the index's user.
+    /// How many of them name no session of the index's user.
     stale: usize,
-    /// How many of those were removed.
+    /// How many of these were removed.
     gone: usize,
-    /// How many were of sessions that have ended.
+    /// How many of the removed entries were of sessions that have ended.
     removed: u64,
 }
 
-impl Looked {
+impl Checked {
     fn add(&mut self, other: Self) {
         self.entries += other.entries;
         self.stale += other.stale;
@@ -63,85 +64,85 @@ impl Looked {
     }
 }
 
-/// Sweeps once, and returns how many entries of ended sessions that removed. Where the servers do not know the store's
-/// clock, it looks at all indexes and sessions, and removes expired sessions too.
+/// Sweeps once. Returns the number of removed entries whose sessions have ended. If the servers do not share the
+/// store's clock, it checks all indexes and sessions, and also removes expired sessions.
 pub async fn clean(context: &Context) -> Result<u64> {
     sweep_once(context, async || Ok(())).await
 }
 
-/// `renew` is called before each step but the first.
+/// Calls `renew` before each step but the first.
 async fn sweep_once(context: &Context, renew: impl AsyncFn() -> Result<()>) -> Result<u64> {
-    let (at, begun) = (context.times.now(), Instant::now());
+    let (at, started) = (context.times.now(), Instant::now());
     let removed = if context.times.kept_for.is_some() {
         sweep_all(context).await?
     } else {
-        sweep_sample(context, begun + interval(context) / SHARE, renew).await?
+        sweep_sample(context, started + interval(context) / SHARE, renew).await?
     };
-    let duration = begun.elapsed().as_millis() as i64;
+    let duration = started.elapsed().as_millis() as i64;
     context.counters.swept(Sweep { at, duration, removed });
     Ok(removed)
 }
 
 async fn sweep_sample(context: &Context, until: Instant, renew: impl AsyncFn() -> Result<()>) -> Result<u64> {
     let resumed = context.sweep_cursor.take();
-    let mut cursor = resumed.unwrap_or_else(|| ScanCursor::forgetful(&context.names.users));
-    let mut looked = Looked::default();
+    let mut cursor = resumed.unwrap_or_else(|| ScanCursor::repeating(&context.names.users));
+    let mut checked = Checked::default();
     loop {
         let page =
             context.router.step(async |attempt| next_page(context, attempt, &mut cursor).await).await?;
-        // After the last one the next sweep begins again.
-        let Some(indexes) = page else { return Ok(looked.removed) };
-        for some in indexes.chunks(INDEXES) {
-            for found in join_all(some.iter().map(|index| sample_index(context, index))).await {
-                looked.add(found?);
+        // The next sweep starts from the beginning.
+        let Some(indexes) = page else { return Ok(checked.removed) };
+        for batch in indexes.chunks(INDEXES) {
+            for found in join_all(batch.iter().map(|index| sample_index(context, index))).await {
+                checked.add(found?);
             }
         }
-        let is_enough = looked.entries >= ENOUGH && looked.is_tolerable();
+        let is_enough = checked.entries >= ENOUGH && checked.is_tolerable();
         if is_enough || Instant::now() >= until {
             *context.sweep_cursor.borrow_mut() = Some(cursor);
-            return Ok(looked.removed);
+            return Ok(checked.removed);
         }
         renew().await?;
     }
 }
 
-/// Looks at some entries of an index, and at all of them if too many of these are stale.
-async fn sample_index(context: &Context, index: &[u8]) -> Result<Looked> {
-    let Some(owner) = Owner::of(index, &context.names.users) else { return Ok(Looked::default()) };
+/// Checks a sample of an index, and all of its entries if too many of the sample are stale.
+async fn sample_index(context: &Context, index: &[u8]) -> Result<Checked> {
+    let Some(owner) = Owner::of(index, &context.names.users) else { return Ok(Checked::default()) };
     let count = text(SAMPLE);
-    let looked = context
+    let checked = context
         .router
         .step(async |attempt| {
             let command: [&[u8]; 4] = [b"ZRANDMEMBER", index, &count, b"WITHSCORES"];
             let make = |mode| Request::read(mode).command(&command);
             let entries = context.router.get_one(attempt, index, Effect::None, make).await;
             let entries = unless_foreign(entries.and_then(entries_of), Vec::new())?;
-            look_at(context, attempt, index, &owner, &entries).await
+            check_entries(context, attempt, index, &owner, &entries).await
         })
         .await?;
-    if looked.is_tolerable() || looked.entries < SAMPLE as usize {
-        return Ok(looked);
+    if checked.is_tolerable() || checked.entries < SAMPLE as usize {
+        return Ok(checked);
     }
-    let removed = looked.removed + clean_index(context, index).await?;
-    Ok(Looked { removed, ..looked })
+    let removed = checked.removed + clean_index(context, index).await?;
+    Ok(Checked { removed, ..checked })
 }
 
-/// Removes those of some entries of an index that name ended sessions, or sessions of others.
-async fn look_at(
+/// Checks some entries of an index. Removes those of ended sessions, and those of other users' sessions.
+async fn check_entries(
     context: &Context,
     attempt: &Attempt,
     index: &[u8],
     owner: &Owner<'_>,
     entries: &[(Vec<u8>, Stamp)],
-) -> Result<Looked> {
+) -> Result<Checked> {
     let named = look_up(context, attempt, entries, owner).await?;
     let (mut expired, mut absent, mut others) = (Vec::new(), Vec::new(), Vec::new());
     for (entry, named) in entries.iter().zip(named) {
         match named {
-            Named::Live(_) => {}
-            Named::Expired(created) => expired.push((entry.clone(), created)),
-            Named::Absent => absent.push(entry.clone()),
-            Named::Another => others.push(entry.clone()),
+            EntryState::Live(_) => {}
+            EntryState::Expired(created) => expired.push((entry.clone(), created)),
+            EntryState::Absent => absent.push(entry.clone()),
+            EntryState::Another => others.push(entry.clone()),
         }
     }
     let keys = expired.iter().map(|((member, _), _)| context.names.session(member));
@@ -152,10 +153,10 @@ async fn look_at(
     let own = ended.iter().filter(|((_, version), created)| may_forget(context, *version, *created));
     let own: Vec<_> = own.map(|(entry, _)| entry.clone()).collect();
     let gone = forget_all(context, attempt, index, &own).await;
-    let forgotten = tidy(context, attempt, index, &absent).await;
+    let forgotten = remove_stale(context, attempt, index, &absent).await;
     let removed = ended.len() as u64 + forgotten;
-    let gone = (gone + forgotten + tidy(context, attempt, index, &others).await) as usize;
-    Ok(Looked { entries: entries.len(), stale, gone, removed })
+    let gone = (gone + forgotten + remove_stale(context, attempt, index, &others).await) as usize;
+    Ok(Checked { entries: entries.len(), stale, gone, removed })
 }
 
 async fn sweep_all(context: &Context) -> Result<u64> {
@@ -175,24 +176,24 @@ async fn clean_index(context: &Context, index: &[u8]) -> Result<u64> {
     let Some(owner) = Owner::of(index, &context.names.users) else { return Ok(0) };
     let (mut first, mut removed) = (0, 0);
     loop {
-        let looked = context
+        let checked = context
             .router
             .step(async |attempt| {
-                let last = first + AT_ONCE as i64 - 1;
+                let last = first + BATCH_SIZE as i64 - 1;
                 let entries = some_entries(context, attempt, index, first, last).await;
                 let entries = unless_foreign(entries, Vec::new())?;
-                look_at(context, attempt, index, &owner, &entries).await
+                check_entries(context, attempt, index, &owner, &entries).await
             })
             .await?;
-        removed += looked.removed;
-        if looked.entries < AT_ONCE {
+        removed += checked.removed;
+        if checked.entries < BATCH_SIZE {
             return Ok(removed);
         }
-        first += (looked.entries - looked.gone) as i64;
+        first += (checked.entries - checked.gone) as i64;
     }
 }
 
-/// Removes those of some sessions that are expired by now; which it removed.
+/// Removes the sessions that have expired. Returns which ones it has removed.
 async fn end_each(
     context: &Context,
     attempt: &Attempt,
@@ -201,12 +202,12 @@ async fn end_each(
     let now = text(context.times.now());
     let ends = join_all(keys.map(async |key| {
         let end = context.router.run_script(attempt, Effect::None, &END_EXPIRED, &key, &[&now]).await;
-        Ok(unless_foreign(end, NOT_THEIRS)? == Reply::Number(1))
+        Ok(unless_foreign(end, NOT_OWNED)? == Reply::Number(1))
     }));
     ends.await.into_iter().collect()
 }
 
-/// Removes the expired sessions of no user, which no index names.
+/// Removes expired sessions without a user, which no index names.
 async fn end_expired(context: &Context) -> Result<u64> {
     let mut removed = 0;
     let mut cursor = ScanCursor::new(&context.names.sessions);
@@ -225,8 +226,8 @@ fn interval(context: &Context) -> Duration {
     Duration::from_millis(interval.unwrap_or(crate::sweeper::DEFAULT_SWEEP_INTERVAL))
 }
 
-/// Sweeps every so often: one process of all that use the prefix does, if it gets the lock. `stats` says why the last
-/// sweep failed, until one does not.
+/// Runs the background sweep. Of all processes with the prefix, the one that gets the lock sweeps. `stats` reports
+/// the error of the last sweep, until one succeeds.
 pub async fn sweep(context: Rc<Context>) {
     if context.options.sweep_interval == Some(0) {
         return;
@@ -244,7 +245,7 @@ pub async fn sweep(context: Rc<Context>) {
     }
 }
 
-/// Sweeps if no other process does, and returns whether it did.
+/// Sweeps if no other process does. Returns whether it did.
 async fn locked_sweep(context: &Context, interval: Duration) -> Result<bool> {
     let millis = i64::try_from(interval.as_millis()).unwrap_or(i64::MAX);
     let until = text(millis.clamp(1, i64::from(i32::MAX)));

@@ -1,4 +1,5 @@
-//! Whether servers take the transactions that create sessions: those before Redis 7 do not know `PEXPIREAT … GT`.
+//! Whether the servers support the transaction that creates a session. Before Redis 7 they do not know `PEXPIREAT …
+//! GT`.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -10,13 +11,14 @@ pub struct Transactions {
 }
 
 impl Transactions {
-    pub fn are_taken(&self) -> bool {
+    pub fn are_supported(&self) -> bool {
         !self.are_refused.load(Ordering::Relaxed)
     }
 
-    /// Takes the reason why a server refused one. Returns whether it may take a script in its place, as it does from then on.
-    pub fn were_refused(&self, reason: &[u8]) -> bool {
-        // A proxy, or a rule on transactions, may say no more than that it was discarded.
+    /// Records why a server refused a transaction. Returns whether the server does not support it, so that the store
+    /// uses a script from now on.
+    pub fn record_refusal(&self, reason: &[u8]) -> bool {
+        // A proxy or an ACL may report only that the transaction was discarded.
         let is_unknown = matches!(error::code(reason), "ERR" | "NOPERM" | "EXECABORT");
         if is_unknown {
             self.are_refused.store(true, Ordering::Relaxed);
@@ -30,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn they_are_sent_until_a_server_does_not_know_them() {
+    fn transactions_are_used_until_a_server_refuses_them() {
         for (reason, is_unknown) in [
             ("OOM command not allowed", false),
             ("WRONGTYPE Operation against a key", false),
@@ -42,8 +44,8 @@ mod tests {
             ("EXECABORT Transaction discarded because of previous errors.", true),
         ] {
             let transactions = Transactions::default();
-            assert_eq!(transactions.were_refused(reason.as_bytes()), is_unknown, "{reason}");
-            assert_eq!(transactions.are_taken(), !is_unknown, "{reason}");
+            assert_eq!(transactions.record_refusal(reason.as_bytes()), is_unknown, "{reason}");
+            assert_eq!(transactions.are_supported(), !is_unknown, "{reason}");
         }
     }
 }

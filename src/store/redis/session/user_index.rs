@@ -1,33 +1,35 @@
-//! The sessions of a user, and the care of the indexes that name them.
+//! The user index: the sessions of each user.
 //!
-//! An index is a sorted set of sessions. It names every live session of its user, and it may name others, which have
-//! ended or are another user's now. Those are passed over, as each session says itself whose it is, and removed when
-//! they are come across.
+//! An index is a sorted set of sessions. It names every live session of its user. It may also name sessions that have
+//! ended or belong to another user now. Readers ignore those entries, because each session contains its user, and
+//! remove them.
 //!
-//! The score of an entry is its version, in microseconds since the Unix epoch by the servers' clock. The entry never gets
-//! one that it had before. These rules keep an entry for as long as its session lives, whatever processes race:
+//! The score of an entry is its version, in microseconds since the Unix epoch by the servers' clock. An entry never
+//! gets the same version twice. These rules keep an entry as long as its session lives, in any race of processes:
 //!
-//! 1. An entry is removed by its version alone (`FORGET`), and only by a process that read the version first and saw then
-//!    that the session is not the user's, or ended it.
-//! 2. A session becomes the user's only after its entry got a new version, or in one step with that on a single server. So
-//!    the remover of rule 1 has either the new version, or removes nothing.
-//! 3. The remover may have the new version, if it looked at the session between the two steps. After a change of the user
-//!    the entry therefore gets another version (`ENTER`). After a creation in a cluster it does not, for speed: instead
-//!    entries younger than `GRACE` are left alone, in which every creation under way has ended. The one exception is the
-//!    entry of the very session that was ended, whose version is that session's creation (`may_forget`). In a cluster an
-//!    entry that two creations have made gets a version that is neither's.
+//! 1. An entry is removed only by its version (`FORGET`). The remover has read the version first. Then it has seen
+//!    that the session is not the user's, or has ended it.
+//! 2. A session becomes the user's only after its entry got a new version, or atomically with that on a single
+//!    server. So either the remover of rule 1 has the new version, or it removes nothing.
+//! 3. The remover may have the new version if it looked at the session between the two steps. So after a change of
+//!    the user the entry gets yet another version (`ENTER`). To save a round trip, a creation in a cluster does not
+//!    do that. Instead, no process removes an entry younger than `GRACE`, and a pending creation has completed by
+//!    then. The one exception is the entry of a session that was just ended, if its version is that session's
+//!    creation (`may_forget`). If two creations in a cluster have added the same entry, it gets a version that is
+//!    neither's.
 //!
-//! The server ends an index by itself. These rules keep an index for longer than any session that it names:
+//! The server expires an index. These rules keep an index longer than any session that it names:
 //!
-//! 4. Each session sets a least time to the end of its user's index (`Times::index_end`), by its creation and its expiry
-//!    alone. `ENTER` and creations only ever move the end of an index further away, and before the session is the user's.
-//! 5. A touch or an update moves an expiry further away only if that least time stays the same, or after the index has
-//!    been prolonged (`prolong`). The script of the session decides, as it sees the creation and both expiries. The index
-//!    was prolonged for a creation and a user, and the script compares them too.
+//! 4. Each session sets a least time for the end of its user's index (`Times::index_end`). It depends only on the
+//!    session's creation and expiry. `ENTER` and creations only move the end of an index later, and they do so before
+//!    the session is the user's.
+//! 5. A touch or an update moves an expiry later only if that least time stays the same, or after the index was
+//!    prolonged (`prolong`). The session's script decides that, because it sees the creation and both expiries. The
+//!    index was prolonged for one creation and one user, so the script also compares these.
 //!
-//! An entry that was lost all the same, as the server evicted the index, comes back at the next `prolong`: a session that
-//! lives on is entered again once an hour. That breaks no rule, as the session is the user's already, and the new entry's
-//! version is the present time.
+//! If the server has evicted an index, `prolong` restores the lost entry: a session that lives on is added again once
+//! an hour. That breaks no rule, because the session is the user's already, and the version of the new entry is the
+//! current time.
 
 use std::num::NonZeroUsize;
 use std::rc::Rc;
@@ -42,7 +44,7 @@ use super::super::resp::{END_OF_USER, FORGET, Reply, Request, number as text};
 use super::super::routing::{Attempt, Effect};
 use super::super::time::Stamp;
 use super::cipher::Cipher;
-use super::commands::{Entry, Reentry, StaleEntry, created_field};
+use super::commands::{Entry, ExistingEntry, StaleEntry, created_field};
 use super::context::Context;
 use super::names::{UserField, hex};
 use super::record::{self, AFTER_USER, Record};
@@ -52,24 +54,25 @@ use crate::error::{Result, StoreError};
 use crate::session::{Expiry, SessionId, UserKey};
 use crate::store::StoredSession;
 
-/// For how long an entry without a session may be that of a creation under way, by the servers' clock ([`is_old`]). A creation
-/// on a single server may set it back by its deadline, before a change of the user that has one too.
+/// For how long an entry without a session may belong to a pending call, by the servers' clock ([`is_old`]). On a
+/// single server, a creation may lower the version of an entry by as much as its deadline. A change of the user that
+/// has set the version may take as long again.
 pub const GRACE: Duration = Duration::from_secs(120);
 
-/// How many sessions are asked for at once.
-pub const AT_ONCE: usize = 512;
+/// How many sessions are requested together.
+pub const BATCH_SIZE: usize = 512;
 
-/// As `END_OF_USER` has it of a session that is another user's, or none.
-pub const NOT_THEIRS: Reply = Reply::Number(0);
+/// The reply of `END_OF_USER` if the session has another user, or does not exist.
+pub const NOT_OWNED: Reply = Reply::Number(0);
 
-/// What a session's record says to an index that names it.
+/// What an index entry refers to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Named {
+pub enum EntryState {
     Live(Stamp),
-    /// It is still there, but over.
+    /// The session has expired, but still exists.
     Expired(Stamp),
     Absent,
-    /// Of another user now, or no record.
+    /// A session of another user, or a value that is not a record.
     Another,
 }
 
@@ -85,14 +88,14 @@ pub async fn get_by_user(
     let now = context.times.now();
     let (mut found, mut stale) = (Vec::new(), Vec::new());
     let (mut rest, mut window) = (&entries[..], Window::new());
-    while let Some(some) = window.take(&mut rest) {
+    while let Some(batch) = window.take(&mut rest) {
         let mut bytes = 0;
-        let keys = some.iter().map(|(member, _)| context.names.session(member));
+        let keys = batch.iter().map(|(member, _)| context.names.session(member));
         let values = join_all(keys.map(async |key| {
             let get = |mode| Request::read(mode).command(&[b"GET", &key]);
             context.router.get_one(attempt, &key, Effect::None, get).await
         }));
-        for ((member, score), value) in some.iter().zip(values.await) {
+        for ((member, score), value) in batch.iter().zip(values.await) {
             let value = unless_foreign(value, Reply::Nil)?;
             bytes += if let Reply::Bytes(value) = &value { value.len() } else { 0 };
             let record = match &value {
@@ -106,20 +109,20 @@ pub async fn get_by_user(
             let expires = context.times.end(record.expires, record.created);
             let record = Record { expires, ..record };
             if !expires.is_past(now)
-                && let Some(session) = cipher.open(member, record)?
+                && let Some(session) = cipher.decode(member, record)?
             {
                 let created = context.times.created_at(record.created);
                 found.push((record.created, session.with_creation(Some(created))));
             }
         }
-        window.adapt(some.len(), bytes);
+        window.adapt(batch.len(), bytes);
     }
-    tidy(context, attempt, &index, &stale).await;
+    remove_stale(context, attempt, &index, &stale).await;
     found.sort_by_key(|(created, _)| *created);
     Ok(found.into_iter().map(|(_, session)| session).collect())
 }
 
-/// Ends a user's sessions, save one; all that can be, if some cannot.
+/// Ends all sessions of a user but `except`. If some fail, the others end all the same.
 pub async fn delete_by_user(
     context: &Context,
     attempt: &Attempt,
@@ -134,18 +137,18 @@ pub async fn delete_by_user(
     entries.retain(|(member, _)| Some(member) != except.as_ref());
     let (now, to_match) = (text(context.times.now()), user.to_match());
     let (mut live, mut failed) = (0, None);
-    for some in entries.chunks(AT_ONCE) {
-        let ends = join_all(some.iter().map(async |(member, _)| {
+    for batch in entries.chunks(BATCH_SIZE) {
+        let ends = join_all(batch.iter().map(async |(member, _)| {
             let args: [&[u8]; 2] = [&now, &to_match];
             let key = context.names.session(member);
             let ended = context.router.run_script(attempt, Effect::Main, &END_OF_USER, &key, &args).await;
             if let Ok(Reply::Number(_)) = ended {
                 attempt.changed_nothing();
             }
-            unless_foreign(ended, NOT_THEIRS)
+            unless_foreign(ended, NOT_OWNED)
         }));
         let (mut own, mut stale) = (Vec::new(), Vec::new());
-        for (entry, end) in some.iter().zip(ends.await) {
+        for (entry, end) in batch.iter().zip(ends.await) {
             match end {
                 Ok(Reply::Bytes(created)) => {
                     live += 1;
@@ -157,14 +160,14 @@ pub async fn delete_by_user(
             }
         }
         forget_all(context, attempt, &index, &own).await;
-        tidy(context, attempt, &index, &stale).await;
+        remove_stale(context, attempt, &index, &stale).await;
     }
     failed.map_or(Ok(live), Err)
 }
 
-/// Ends the oldest sessions of a user who has more than the limit. Of two creations at once neither ends the younger
-/// one; a session that changed its user ends any but itself. Where a full user gets no more sessions, none ends, and only
-/// entries go that are left over.
+/// Ends the oldest sessions of a user who is over the limit. Of two concurrent creations, neither ends the younger
+/// session. A session that has just become the user's may end any other. If a full user gets no more sessions,
+/// nothing ends, and only stale entries are removed.
 pub async fn keep_limit(
     context: &Context,
     attempt: &Attempt,
@@ -178,12 +181,12 @@ pub async fn keep_limit(
     if index_len <= max.get() as u64 || expires.is_past(context.times.now()) {
         return;
     }
-    // The session is stored. Should this fail or be late, the next creation sees to it.
+    // The session is stored. If this fails or takes too long, the next creation does it.
     let ended = end_surplus(context, attempt, user, member, max.get(), created);
     let _ = timeout_at(attempt.deadline, ended).await;
 }
 
-/// Whether a user has so many live sessions beside this one that there is no room for it.
+/// Whether the user has no room for this session, because of other live sessions.
 pub async fn is_full(
     context: &Context,
     attempt: &Attempt,
@@ -216,7 +219,7 @@ async fn end_surplus(
         let key = context.names.session(&entry.0);
         let args: [&[u8]; 3] = [&now, &to_match, &created_field(theirs)];
         let ended = context.router.run_script(attempt, Effect::None, &END_OF_USER, &key, &args).await;
-        if let Reply::Bytes(_) = unless_foreign(ended, NOT_THEIRS)? {
+        if let Reply::Bytes(_) = unless_foreign(ended, NOT_OWNED)? {
             context.counters.replaced();
             if may_forget(context, entry.1, theirs) {
                 forget(context, attempt, &Entry { index: &index, member: &entry.0, version: entry.1 }).await;
@@ -226,8 +229,8 @@ async fn end_surplus(
     Ok(())
 }
 
-/// The live sessions of a user beside one, if the index names more than `max` sessions: their creations and entries. Removes
-/// the entries of those that are not there.
+/// The other live sessions of a user, if the index names more than `max`: their creations and entries. Removes stale
+/// entries.
 async fn live_others(
     context: &Context,
     attempt: &Attempt,
@@ -241,20 +244,20 @@ async fn live_others(
     if entries.len() <= max {
         return Ok(others);
     }
-    for some in entries.chunks(AT_ONCE) {
-        for (entry, named) in some.iter().zip(look_up(context, attempt, some, &Owner::Is(user)).await?) {
+    for batch in entries.chunks(BATCH_SIZE) {
+        for (entry, named) in batch.iter().zip(look_up(context, attempt, batch, &Owner::Is(user)).await?) {
             match named {
-                Named::Live(created) if entry.0 != member => others.push((created, entry.clone())),
-                Named::Live(_) | Named::Expired(_) => {}
-                Named::Absent | Named::Another => stale.push(entry.clone()),
+                EntryState::Live(created) if entry.0 != member => others.push((created, entry.clone())),
+                EntryState::Live(_) | EntryState::Expired(_) => {}
+                EntryState::Absent | EntryState::Another => stale.push(entry.clone()),
             }
         }
     }
-    tidy(context, attempt, &index, &stale).await;
+    remove_stale(context, attempt, &index, &stale).await;
     Ok(others)
 }
 
-/// The entries of an index, and their versions.
+/// The entries of an index, with their versions.
 pub async fn entries(context: &Context, attempt: &Attempt, index: &[u8]) -> Result<Vec<(Vec<u8>, Stamp)>> {
     some_entries(context, attempt, index, 0, -1).await
 }
@@ -271,7 +274,7 @@ pub async fn some_entries(
     context.router.get_one(attempt, index, Effect::None, make).await.and_then(entries_of)
 }
 
-/// The entries of a reply that gives each with its score.
+/// Parses a reply that lists entries with their scores.
 pub fn entries_of(reply: Reply) -> Result<Vec<(Vec<u8>, Stamp)>> {
     let Reply::Array(values) = reply else { return Err(error::unexpected()) };
     let mut entries = Vec::with_capacity(values.len() / 2);
@@ -282,13 +285,13 @@ pub fn entries_of(reply: Reply) -> Result<Vec<(Vec<u8>, Stamp)>> {
     Ok(entries)
 }
 
-/// What the sessions of some entries are, without reading more of them than that takes.
+/// Looks up what entries refer to. Reads no more of each session than that takes.
 pub async fn look_up(
     context: &Context,
     attempt: &Attempt,
     entries: &[(Vec<u8>, Stamp)],
     owner: &Owner<'_>,
-) -> Result<Vec<Named>> {
+) -> Result<Vec<EntryState>> {
     let now = context.times.now();
     let last = text(owner.last_byte());
     let found = join_all(entries.iter().map(async |(member, _)| {
@@ -296,37 +299,42 @@ pub async fn look_up(
         let make = |mode| Request::read(mode).command(&[b"GETRANGE", &key, b"0", &last]);
         let reply = context.router.ask(attempt, &key, Effect::None, make).await?;
         Ok(match reply.first() {
-            Some(Reply::Bytes(bytes)) if bytes.is_empty() => Named::Absent,
+            Some(Reply::Bytes(bytes)) if bytes.is_empty() => EntryState::Absent,
             Some(Reply::Bytes(bytes)) => match record::end(bytes, &context.times) {
-                Err(_) => Named::Another,
-                Ok(_) if !owner.owns(bytes) => Named::Another,
-                Ok((expires, created)) if expires.is_past(now) => Named::Expired(created),
-                Ok((_, created)) => Named::Live(created),
+                Err(_) => EntryState::Another,
+                Ok(_) if !owner.owns(bytes) => EntryState::Another,
+                Ok((expires, created)) if expires.is_past(now) => EntryState::Expired(created),
+                Ok((_, created)) => EntryState::Live(created),
             },
-            Some(reply) => unless_foreign(error::check(reply), ()).map(|()| Named::Another)?,
-            None => Named::Another,
+            Some(reply) => unless_foreign(error::check(reply), ()).map(|()| EntryState::Another)?,
+            None => EntryState::Another,
         })
     }));
     found.await.into_iter().collect()
 }
 
-/// Removes entries whose sessions are not there, if they are old enough; how many.
-pub async fn tidy(context: &Context, attempt: &Attempt, index: &[u8], stale: &[(Vec<u8>, Stamp)]) -> u64 {
+/// Removes stale entries that are old enough. Returns how many.
+pub async fn remove_stale(
+    context: &Context,
+    attempt: &Attempt,
+    index: &[u8],
+    stale: &[(Vec<u8>, Stamp)],
+) -> u64 {
     let old: Vec<_> = stale.iter().filter(|(_, version)| is_old(context, *version)).cloned().collect();
     forget_all(context, attempt, index, &old).await
 }
 
-/// Whether no creation under way may have an entry.
+/// Whether an entry is too old to belong to a pending creation.
 pub fn is_old(context: &Context, version: Stamp) -> bool {
     version < context.times.stamp_before(GRACE)
 }
 
-/// Whether the entry of a session that was ended may go.
+/// Whether the entry of an ended session may be removed.
 pub fn may_forget(context: &Context, version: Stamp, created: Stamp) -> bool {
     version == created || is_old(context, version)
 }
 
-/// Removes entries; how many. Those that it fails to remove are come across again.
+/// Removes entries, and returns how many. If that fails, a later reader finds and removes them.
 pub async fn forget_all(
     context: &Context,
     attempt: &Attempt,
@@ -334,10 +342,10 @@ pub async fn forget_all(
     entries: &[(Vec<u8>, Stamp)],
 ) -> u64 {
     let mut forgotten = 0;
-    for some in entries.chunks(AT_ONCE) {
-        let scores: Vec<_> = some.iter().map(|(_, score)| text(*score as i64)).collect();
+    for batch in entries.chunks(BATCH_SIZE) {
+        let scores: Vec<_> = batch.iter().map(|(_, score)| text(*score as i64)).collect();
         let args: Vec<&[u8]> =
-            some.iter().zip(&scores).flat_map(|((member, _), score)| [&member[..], &score[..]]).collect();
+            batch.iter().zip(&scores).flat_map(|((member, _), score)| [&member[..], &score[..]]).collect();
         match context.router.run_script(attempt, Effect::None, &FORGET, index, &args).await {
             Ok(Reply::Number(number)) => forgotten += u64::try_from(number).unwrap_or(0),
             _ => return forgotten,
@@ -346,23 +354,23 @@ pub async fn forget_all(
     forgotten
 }
 
-/// Adds an entry to its index, which is kept until a time at least. Returns how many entries the index has.
+/// Adds an entry, and keeps the index at least until `until`. Returns how many entries the index has.
 pub async fn enter(
     context: &Context,
     attempt: &Attempt,
     entry: &Entry<'_>,
     until: Millis,
-    reentry: Reentry,
+    existing: ExistingEntry,
 ) -> Result<u64> {
-    let make = |mode| entry.enter(Request::write(mode), until, reentry);
+    let make = |mode| entry.enter(Request::write(mode), until, existing);
     match context.router.get_one(attempt, entry.index, Effect::None, make).await? {
         Reply::Number(entries) => Ok(entries.unsigned_abs()),
         _ => Err(error::unexpected()),
     }
 }
 
-/// Has the index of a user kept until a time at least, for a session of that user. If it has lost the session's entry, it
-/// gets that back.
+/// Keeps the index of a session's user at least until `until`. If the index has lost the session's entry, adds it
+/// again.
 pub async fn prolong(
     context: &Context,
     attempt: &Attempt,
@@ -375,15 +383,15 @@ pub async fn prolong(
     }
     let index = user.index(&context.names);
     let entry = Entry { index: &index, member, version: context.times.stamp() };
-    match enter(context, attempt, &entry, until, Reentry::Keep).await {
-        // It is kept long enough, or it is gone and there is no room for another one.
+    match enter(context, attempt, &entry, until, ExistingEntry::Keep).await {
+        // Either the index is kept long enough, or it is lost and there is no memory for a new one.
         Err(StoreError::Full(_)) => Ok(()),
-        // What is of another type there is another app's.
+        // A value of another type belongs to another app.
         outcome => unless_foreign(outcome.map(drop), ()),
     }
 }
 
-/// The version of an entry, if there is one.
+/// The version of an entry. `None` if there is no entry.
 pub async fn version(
     context: &Context,
     attempt: &Attempt,
@@ -398,13 +406,13 @@ pub async fn version(
     }
 }
 
-/// A score that is no version is as old as can be.
+/// A score that is not a version counts as the oldest.
 fn parse_version(score: &[u8]) -> Stamp {
     let score = std::str::from_utf8(score).ok().and_then(|score| score.parse::<f64>().ok());
     score.unwrap_or(0.0) as Stamp
 }
 
-/// Removes the entry of a session that was refused, unless the live one of its id is the same user's.
+/// Removes the entry of a refused session, unless the live session with its id has the same user.
 pub async fn undo_entry(
     context: &Context,
     attempt: &Attempt,
@@ -418,14 +426,14 @@ pub async fn undo_entry(
     }
 }
 
-/// Removes an entry. Should it fail, the entry is passed over until it is come across again.
+/// Removes an entry. If that fails, readers ignore the entry until one of them removes it.
 pub async fn forget(context: &Context, attempt: &Attempt, entry: &Entry<'_>) {
     let version = text(entry.version as i64);
     let args: [&[u8]; 2] = [entry.member, &version];
     let _ = context.router.run_script(attempt, Effect::None, &FORGET, entry.index, &args).await;
 }
 
-/// Removes an entry, for which no one waits.
+/// Removes an entry in the background.
 pub fn forget_later(context: &Rc<Context>, left: StaleEntry) {
     let owned = Rc::clone(context);
     context.tasks.spawn(async move {
@@ -433,17 +441,17 @@ pub fn forget_later(context: &Rc<Context>, left: StaleEntry) {
             forget(&owned, attempt, &left.entry()).await;
             Ok(())
         });
-        // Else it stays until it is come across.
+        // If this fails, a later reader removes the entry.
         let _ = forgotten.await;
     });
 }
 
-/// Whose sessions an index names.
+/// The user of an index.
 pub enum Owner<'a> {
     Is(&'a UserField),
-    /// As an index's key says it.
+    /// The user's JSON, from the index's key.
     Text(Vec<u8>),
-    /// By the hash of the user, as hex.
+    /// The hash of the user, as hex.
     Hash(Vec<u8>),
 }
 
@@ -464,7 +472,7 @@ impl Owner<'_> {
         }
     }
 
-    /// How much of a record it takes to know.
+    /// The last byte of a record that is needed for the comparison.
     fn last_byte(&self) -> i64 {
         match self.json() {
             Some(json) => (record::USER_AT + json.len() + AFTER_USER.len()) as i64 - 1,

@@ -1,4 +1,4 @@
-//! What a store looks at without a call: the time of the servers, and the wrapped keys.
+//! Regular checks without a call: the time of the servers, the limits, and the wrapped keys.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -8,53 +8,61 @@ use tokio::time::Instant;
 use super::super::resp::{Reply, Request};
 use super::super::routing::{Attempt, Effect};
 use super::context::Context;
-use super::key_ring::{connection, is_same, look_again};
-use super::limits_differ::say_limits;
+use super::key_ring::{is_same_connection, key_connection, recheck_keys};
+use super::limits_differ::publish_limits;
 use crate::clock::Millis;
 use crate::error::Result;
 
-const EVERY: Duration = Duration::from_secs(1);
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Clocks drift apart by some milliseconds in that time.
-const TIME_EVERY: Duration = Duration::from_secs(60);
+/// Within this time, clocks drift apart by a few milliseconds.
+const TIME_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Asks a server for the time after each reconnect and once a minute, says then which limits the store keeps to, and looks at the wrapped keys every second.
+/// After each reconnect and once a minute, asks a server for its time and publishes this store's limits. Checks the
+/// wrapped keys every second.
 pub async fn watch(context: Rc<Context>) {
     let (mut asked, mut is_first) = (None, true);
     loop {
-        let now = connection(&context);
-        let is_known = asked
-            .as_ref()
-            .is_some_and(|(at, on): &(Instant, _)| at.elapsed() < TIME_EVERY && is_same(on, &now));
+        let now = key_connection(&context);
+        let is_known = asked.as_ref().is_some_and(|(at, on): &(Instant, _)| {
+            at.elapsed() < TIME_INTERVAL && is_same_connection(on, &now)
+        });
         if !is_known {
-            let learned = context.router.step(async |attempt| learn_time(&context, attempt, b"").await).await;
+            let learned =
+                context.router.step(async |attempt| ask_server_time(&context, attempt, b"").await).await;
             asked = learned.is_ok().then(|| (Instant::now(), now));
             if asked.is_some() {
-                // Where a server refuses it, nobody is warned.
-                let said =
-                    context.router.step(async |attempt| say_limits(&context, attempt, is_first).await).await;
+                // If a server refuses this, differences in limits go unreported.
+                let said = context
+                    .router
+                    .step(async |attempt| publish_limits(&context, attempt, is_first).await)
+                    .await;
                 is_first &= said.is_err();
             }
         }
-        // What keeps it from that fails the calls too, and they say so.
-        let _ = context.router.step(async |attempt| look_again(&context, attempt).await).await;
-        tokio::time::sleep(EVERY).await;
+        // An error here also fails the calls, which report it.
+        let _ = context.router.step(async |attempt| recheck_keys(&context, attempt).await).await;
+        tokio::time::sleep(CHECK_INTERVAL).await;
     }
 }
 
-/// Makes sure that the servers' time is known, before a stamp is made: asks the server of a key, unless one was asked.
-pub async fn know_time(context: &Context, attempt: &Attempt, key: impl FnOnce() -> Vec<u8>) -> Result<()> {
-    if context.times.knows_servers() { Ok(()) } else { learn_time(context, attempt, &key()).await }
+/// Ensures that the time of the servers is known, before a stamp is made. If it is not, asks the server of a key.
+pub async fn ensure_server_time(
+    context: &Context,
+    attempt: &Attempt,
+    key: impl FnOnce() -> Vec<u8>,
+) -> Result<()> {
+    if context.times.knows_server_time() { Ok(()) } else { ask_server_time(context, attempt, &key()).await }
 }
 
-/// Asks the server of a key for the time.
-async fn learn_time(context: &Context, attempt: &Attempt, key: &[u8]) -> Result<()> {
-    // The first one may have to wait for a connection, and then its answer says little of when it was given.
+/// Asks the server of a key for its time.
+async fn ask_server_time(context: &Context, attempt: &Attempt, key: &[u8]) -> Result<()> {
+    // The first request may have to wait for a connection, which makes its time inaccurate.
     for _ in 0..2 {
         let asked_at = context.times.now();
         let make = |mode| Request::read(mode).command(&[b"TIME"]);
         let replies = context.router.ask(attempt, key, Effect::None, make).await?;
-        context.times.learn(asked_at, replies.first().and_then(millis));
+        context.times.record_server_time(asked_at, replies.first().and_then(millis));
     }
     Ok(())
 }

@@ -1,13 +1,16 @@
-//! How many whole sessions are asked for at once: one may be as large as thousands of others, and all answers that are
-//! under way are in memory, before those of the other calls.
+//! Limits how many whole sessions are requested together. One session may be as large as thousands of others, and all
+//! pending replies are in memory.
 
-/// How many bytes the answers should have.
+/// The intended size of all replies together.
 const MAX_BYTES: usize = 1 << 20;
 
 const MAX_SESSIONS: usize = 512;
 
-/// For as long as their size is not known.
+/// The first number, while the size of sessions is unknown.
 const FIRST: usize = 16;
+
+/// By at most this factor a batch is larger than the one before, whose sessions may have been small.
+const MAX_GROWTH: usize = 4;
 
 pub struct Window(usize);
 
@@ -16,23 +19,22 @@ impl Window {
         Self(FIRST)
     }
 
-    /// How many may be asked for now.
+    /// How many sessions to request now.
     pub fn size(&self) -> usize {
         self.0
     }
 
-    /// Takes the next ones of a list.
+    /// Takes the next sessions from a list.
     pub fn take<'a, T>(&self, rest: &mut &'a [T]) -> Option<&'a [T]> {
         let (some, others) = rest.split_at(self.0.min(rest.len()));
         *rest = others;
         (!some.is_empty()).then_some(some)
     }
 
-    /// Adapts to the answers: some sessions, and all their bytes.
+    /// Adapts to the size of the last replies.
     pub fn adapt(&mut self, sessions: usize, bytes: usize) {
         let fitting = MAX_BYTES / (bytes / sessions.max(1)).max(1);
-        // The next ones may be larger.
-        self.0 = fitting.clamp(1, MAX_SESSIONS).min(4 * self.0);
+        self.0 = fitting.clamp(1, MAX_SESSIONS).min(MAX_GROWTH * self.0);
     }
 }
 
@@ -41,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn many_small_sessions_are_asked_for_at_once_and_few_large_ones() {
+    fn small_sessions_are_requested_in_larger_batches() {
         let all = [(); 10_000];
         let sizes = |bytes: &dyn Fn(usize) -> usize| {
             let (mut window, mut rest, mut sizes) = (Window::new(), &all[..], Vec::new());

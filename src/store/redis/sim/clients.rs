@@ -1,4 +1,4 @@
-//! What is done in the processes: calls, whose results are compared with the model.
+//! The calls that processes make. Their results are compared with the model.
 
 use std::pin::pin;
 use std::rc::Rc;
@@ -16,17 +16,17 @@ use crate::store::conformance::{id, json};
 use crate::store::redis::session;
 use crate::store::{Answer, Cursor, StoredSession};
 
-/// By how much a call may be later than its deadline, in milliseconds.
+/// How many milliseconds after its deadline a call may complete.
 const SLACK: u64 = 10;
 
-/// How many calls may be pending on a session, or the model has too many candidates.
+/// The maximum number of pending calls on a session. With more, the model has too many candidates.
 const MAX_PENDING: usize = 5;
 
 pub(super) fn user(user: usize) -> UserKeyBuf {
     UserKeyBuf::from_text(&format!("u{user}"))
 }
 
-/// Makes calls, one after another.
+/// Makes one call after another.
 pub(super) async fn client(world: Rc<World>) {
     for _ in 0..world.config.ops {
         let think = world.random.borrow_mut().between(0, world.config.think);
@@ -88,7 +88,7 @@ fn new_row(world: &World) -> Row {
     Row { user, expires, version, may_be_unnamed: false }
 }
 
-/// The result of a call; `None` if its process dies before.
+/// The result of a call. `None` if its process dies before.
 async fn until_death<T>(process: &Process, call: impl Future<Output = T>) -> Option<T> {
     match select(pin!(call), pin!(process.died.notified())).await {
         Either::Left((result, _)) => Some(result),
@@ -96,7 +96,7 @@ async fn until_death<T>(process: &Process, call: impl Future<Output = T>) -> Opt
     }
 }
 
-/// Waits for a call that has a deadline.
+/// Waits for a call with a deadline.
 async fn in_time<T>(
     world: &World,
     process: &Process,
@@ -119,7 +119,7 @@ async fn in_time<T>(
     }
 }
 
-/// Notes an error, and checks that it may happen.
+/// Counts an error, and checks that it is allowed.
 fn check_error(world: &World, error: &StoreError) {
     let what = match error {
         StoreError::Exists => "error: exists",
@@ -139,7 +139,7 @@ fn check_error(world: &World, error: &StoreError) {
     world.detail(|| error.to_string());
 }
 
-/// How a call ended, by its result.
+/// How a call ended, for the model.
 fn ending<T>(result: Option<Result<T>>, outcome: impl FnOnce(T) -> Outcome) -> Ending {
     match result {
         Some(Ok(value)) => Ending::Saw(outcome(value)),
@@ -169,7 +169,7 @@ fn number(answer: Answer) -> Outcome {
     Outcome::Done(answer == Answer::Number(1))
 }
 
-/// Makes a call that writes one session. Returns whether that succeeded.
+/// Makes a call that changes one session. Returns whether it succeeded.
 async fn write(
     world: &World,
     process: &Process,
@@ -214,7 +214,7 @@ async fn delete(world: &World, process: &Process, on: usize) {
     write(world, process, on, "delete", Op::Delete, session::Op::Delete(id(&session_id(on)))).await;
 }
 
-/// Reads a session. Returns whether that succeeded.
+/// Reads a session. Returns whether the call succeeded.
 async fn get(world: &World, process: &Process, on: usize) -> bool {
     let call = begin(world, process, on, Op::Get);
     let made = process.call(session::Op::Get(id(&session_id(on))));
@@ -239,12 +239,12 @@ fn row_of(session: &StoredSession) -> Row {
     Row { user, expires: session.expires.millis(), version, may_be_unnamed: false }
 }
 
-/// Makes a call that concerns all sessions.
+/// Registers a call that concerns all sessions.
 fn begin_all(world: &World, process: &Process, op: &Op) -> Vec<CallId> {
     (0..world.config.sessions).map(|on| begin(world, process, on, op.clone())).collect()
 }
 
-/// Reads a user's sessions. Returns whether that succeeded.
+/// Reads a user's sessions. Returns whether the call succeeded.
 async fn get_by_user(world: &World, process: &Process, by: usize) -> bool {
     let calls = begin_all(world, process, &Op::GetByUser(by));
     let made = process.begin(|store, done| store.begin_get_by_user(user(by).as_key(), done));
@@ -299,7 +299,7 @@ async fn clear(world: &World, process: &Process) {
     }
 }
 
-/// Looks at everything. Returns whether all calls succeeded.
+/// Makes each kind of call. Returns whether all succeeded.
 pub(super) async fn try_all(world: &World, process: &Process) -> bool {
     let mut is_ok = true;
     for on in 0..world.config.sessions {
@@ -314,7 +314,7 @@ pub(super) async fn try_all(world: &World, process: &Process) -> bool {
     is_ok && lists(world, process, Listing::Ids).await && lists(world, process, Listing::Sessions).await
 }
 
-/// The calls that go through all sessions.
+/// The calls that list all sessions.
 #[derive(Debug, Clone, Copy)]
 enum Listing {
     Ids,
@@ -334,7 +334,7 @@ async fn page(process: &Process, listing: Listing, at: Cursor) -> Result<(Vec<St
     }
 }
 
-/// Lists all sessions while nothing changes. Returns whether that succeeded.
+/// Lists all sessions while nothing changes. Returns whether the call succeeded.
 async fn lists(world: &World, process: &Process, listing: Listing) -> bool {
     let now = world.now();
     let margin = 60_000 + world.config.clock_margin;

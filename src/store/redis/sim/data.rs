@@ -1,4 +1,4 @@
-//! What a simulated server holds, and what commands do to it: those that the store uses, as Redis documents them.
+//! The data of a simulated server, and the effects of the commands that the store uses, as Redis documents them.
 
 use std::collections::BTreeMap;
 
@@ -49,13 +49,13 @@ pub(super) fn keys_of(command: &Command) -> impl Iterator<Item = &[u8]> {
     key_of(command).into_iter().chain(more.iter().map(Vec::as_slice))
 }
 
-/// Whether a replica refuses it.
+/// Whether a replica refuses the command.
 pub(super) fn is_write(command: &Command) -> bool {
     !matches!(&command[0][..], b"GET" | b"GETRANGE" | b"ZCARD" | b"ZSCORE" | b"ZRANGE" | b"ZRANDMEMBER")
         && key_of(command).is_some()
 }
 
-/// Whether a full server refuses it.
+/// Whether a full server refuses the command.
 pub(super) fn takes_memory(command: &Command, data: &Data) -> bool {
     match scripts::of(command) {
         Some(script) => scripts::takes_memory(script, data, &command[3], keys_and_args(command).1),
@@ -76,7 +76,7 @@ impl Data {
         self.keys.get(key)
     }
 
-    /// Puts what another server has under a key there.
+    /// Copies a key from another server.
     pub(super) fn put(&mut self, key: &[u8], entry: Option<Entry>) {
         match entry {
             Some(entry) => drop(self.keys.insert(key.to_vec(), entry)),
@@ -96,7 +96,7 @@ impl Data {
         self.keys.keys().map(Vec::as_slice)
     }
 
-    /// The string of a key, or an empty one if the key is absent.
+    /// The string under a key, or an empty one if the key is absent.
     pub(super) fn text(&self, key: &[u8]) -> Result<&[u8], Reply> {
         match self.keys.get(key).map(|entry| &entry.value) {
             None => Ok(&[]),
@@ -109,7 +109,7 @@ impl Data {
         self.keys.insert(key.to_vec(), Entry { value: Value::Text(text), expires });
     }
 
-    /// Moves the end of a key. A time that is past ends it at once.
+    /// Sets the expiry of a key. A time in the past removes the key immediately.
     pub(super) fn expire_at(&mut self, key: &[u8], at: Millis, now: Millis) {
         if at <= now {
             self.remove(key);
@@ -134,7 +134,7 @@ impl Data {
         Ok(self.set(key)?.and_then(|set| set.get(member).copied()))
     }
 
-    /// Changes a sorted set, which ends with its last member.
+    /// Changes a sorted set, which is removed with its last member.
     pub(super) fn change_set<T>(
         &mut self,
         key: &[u8],
@@ -150,7 +150,7 @@ impl Data {
         Ok(changed)
     }
 
-    /// Removes a key whose time has come, as the server does before it looks at it.
+    /// Removes an expired key, as a server does before it accesses the key.
     pub(super) fn expire(&mut self, key: &[u8], now: Millis) {
         if self.keys.get(key).and_then(|entry| entry.expires).is_some_and(|expires| expires < now) {
             self.keys.remove(key);
@@ -245,7 +245,7 @@ impl Data {
         })
     }
 
-    /// Entries of a sorted set with their scores, in the order of these.
+    /// Entries of a sorted set with their scores, in order of score.
     fn entries(&self, key: &[u8], first: usize, last: i64) -> Result<Reply, Reply> {
         let mut entries: Vec<_> = self.set(key)?.into_iter().flatten().collect();
         entries.sort_by(|one, other| one.1.total_cmp(other.1).then(one.0.cmp(other.0)));
@@ -255,7 +255,7 @@ impl Data {
         Ok(Reply::Array(each.map(Reply::Bytes).collect()))
     }
 
-    /// Some entries of a sorted set: others each time.
+    /// A random sample of a sorted set.
     fn sample(&self, key: &[u8], count: usize, now: Millis) -> Result<Reply, Reply> {
         let Reply::Array(parts) = self.entries(key, 0, -1)? else { return Ok(Reply::Array(Vec::new())) };
         let mut entries: Vec<_> = parts.chunks(2).collect();
@@ -268,7 +268,7 @@ impl Data {
         Ok(Reply::Array(entries.concat()))
     }
 
-    /// Keys in the order of their hashes, which are the cursors: what is there all the time is found.
+    /// Scans keys in order of their hashes, which serve as cursors. So a key that exists throughout is found.
     fn scan(&mut self, cursor: u64, pattern: &[u8], now: Millis, page: usize) -> Reply {
         let keys: Vec<Vec<u8>> = self.keys.keys().cloned().collect();
         keys.iter().for_each(|key| self.expire(key, now));
@@ -283,7 +283,7 @@ impl Data {
     }
 }
 
-/// What the keys begin with that a pattern matches, as the store writes it.
+/// The common start of all keys that match a pattern of the store.
 fn start_of(pattern: &[u8]) -> Vec<u8> {
     let mut start = Vec::new();
     let mut bytes = pattern.strip_suffix(b"*").unwrap().iter();
@@ -300,7 +300,7 @@ fn hash(key: &[u8]) -> u64 {
     (hash >> 8).max(1)
 }
 
-/// Appends a reply as RESP encodes it.
+/// Appends a reply in RESP encoding.
 pub(in crate::store::redis) fn encode(reply: &Reply, out: &mut Vec<u8>) {
     let mut line = |kind: u8, text: &[u8]| {
         out.push(kind);

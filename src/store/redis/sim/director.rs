@@ -1,4 +1,4 @@
-//! What happens to the servers, the network and the processes, and the verdict when all is well again.
+//! The faults of servers, network and processes, and the verdict after recovery.
 
 use std::num::NonZeroUsize;
 use std::rc::Rc;
@@ -12,22 +12,21 @@ use super::clients;
 use super::network::{HOST, PORT, host_of};
 use super::process::Process;
 use super::server::ServerId;
-use super::world::{Topology, World};
+use super::world::{Deployment, World};
 use crate::clock::Millis;
 use crate::store::redis::{Address, Login, RedisOptions, Servers};
 
-/// By how much a clock may be wrong, and be set. An entry of an index is old after less.
+/// How far a clock may be off, and be set. Index entries are old after less than this.
 const CLOCK_STEPS: [Millis; 4] = [-90_000, -1500, 1500, 90_000];
 
-/// By how much a clock may be wrong in the end.
+/// How far a clock may be off in the end.
 pub(super) const MAX_CLOCK_ERROR: Millis = 270_000;
 
-/// How many processes there are in all, one after another.
+/// The number of processes in total, one after another.
 const MAX_PROCESSES: usize = 10;
 
-/// Within how many milliseconds calls succeed again after the last fault. The longest backoff, an attempt to connect that
-/// is in vain and what TCP waits before it sends again come one after the other. Each connection that is silent adds a
-/// call that is late.
+/// How many milliseconds after the last fault calls succeed again. This is the sum of the longest backoff, a failed
+/// attempt to connect, and TCP's longest retransmission timeout. Each silent connection adds a late call.
 fn recovery(world: &World) -> u64 {
     12_000 + 2 * world.servers.len() as u64 * world.config.command_timeout
 }
@@ -47,7 +46,7 @@ pub(super) async fn direct(world: Rc<World>) {
         if world.is_over() {
             return;
         }
-        // Of a session that lives long the index has to be prolonged by then.
+        // By then the index of a long session has to be prolonged.
         let long = world.config.lifetimes[3] as u64 * 3 / 10;
         let rest = world.pick(&[0, 0, 1000, 70_000, long]);
         sleep(Duration::from_millis(rest)).await;
@@ -85,7 +84,7 @@ async fn round(world: &Rc<World>) {
     }
 }
 
-/// Waits until calls of all processes succeed, on all servers.
+/// Waits until calls of all processes succeed on all servers.
 async fn recover(world: &Rc<World>) {
     let healed_at = Instant::now();
     let limit = Duration::from_millis(recovery(world));
@@ -102,9 +101,9 @@ async fn recover(world: &Rc<World>) {
     world.note("all have recovered", &[millis]);
 }
 
-/// Waits until nothing is on its way.
+/// Waits until no bytes are on their way.
 async fn drain(world: &Rc<World>) {
-    // What no caller waits for ends by its deadline too.
+    // Background work ends by its deadline too.
     sleep(Duration::from_millis(2 * world.config.command_timeout + 200)).await;
     for _ in 0..10_000 {
         if world.is_over() || (world.is_quiet() && world.moving.borrow().is_empty()) {
@@ -115,7 +114,7 @@ async fn drain(world: &Rc<World>) {
     world.fail("the network does not come to rest".into());
 }
 
-/// Compares what the servers hold with the model.
+/// Compares the data on the servers with the model.
 fn judge(world: &World) {
     world.note("all is quiet", &[]);
     let now = world.now();
@@ -140,14 +139,14 @@ fn judge(world: &World) {
 fn options(world: &World) -> RedisOptions {
     let address = |server: ServerId| Address { host: host_of(server), port: PORT };
     let login = Login::default();
-    let servers = match world.config.topology {
-        Topology::Single => Servers::Single { address: Address { host: HOST.into(), port: PORT }, login },
-        Topology::Sentinel => Servers::Sentinel {
+    let servers = match world.config.deployment {
+        Deployment::Single => Servers::Single { address: Address { host: HOST.into(), port: PORT }, login },
+        Deployment::Sentinel => Servers::Sentinel {
             sentinels: (2..5).map(|server| (address(server), Login::default())).collect(),
             master: "main".into(),
             login,
         },
-        Topology::Cluster => Servers::Cluster { seeds: vec![address(0), address(4)], login },
+        Deployment::Cluster => Servers::Cluster { seeds: vec![address(0), address(4)], login },
     };
     RedisOptions {
         command_timeout: Duration::from_millis(world.config.command_timeout),
@@ -170,7 +169,7 @@ fn duration(world: &World) -> u64 {
     world.pick(&world.config.durations)
 }
 
-/// Breaks something, which is whole again later.
+/// Causes a fault, which ends later.
 fn act(world: &Rc<World>, fault: usize) {
     let (millis, alive) = (duration(world), world.alive());
     let server = world.below(world.servers.len());
@@ -269,7 +268,7 @@ fn act(world: &Rc<World>, fault: usize) {
             start(world);
         }
         (17, _, Some(process)) => kill(world, &process),
-        (18, ..) if world.config.topology == Topology::Single => {
+        (18, ..) if world.config.deployment == Deployment::Single => {
             world.note("a server only reads", &[server, millis as usize]);
             world.servers[server].is_readonly.set(true);
             world.later(millis, move |world| world.servers[server].is_readonly.set(false));
@@ -301,7 +300,7 @@ fn cut_off(world: &Rc<World>, what: &'static str, paths: Vec<(usize, ServerId)>,
     });
 }
 
-/// Stops a server, which starts again later with what is left of its data.
+/// Stops a server, which restarts later with the rest of its data.
 fn restart(
     world: &Rc<World>,
     server: ServerId,
@@ -326,7 +325,7 @@ fn restart(
     world.later(millis, move |world| world.servers[server].start());
 }
 
-/// Has a node of a cluster drop what is another's now.
+/// Makes a node of a cluster drop the keys that other nodes own now.
 fn drop_others(world: &World, server: ServerId) {
     let is_its = |key: &[u8]| {
         let range = world.range_of(key);
@@ -335,7 +334,7 @@ fn drop_others(world: &World, server: ServerId) {
     world.servers[server].data.borrow_mut().retain(is_its);
 }
 
-/// A replica takes over, with what it has.
+/// Promotes a replica, with the data that it has.
 fn fail_over(world: &Rc<World>, old: ServerId) {
     let new = world.servers.iter().find(|server| server.replica_of.get() == Some(old));
     let Some(new) = new.filter(|server| server.is_up.get() && world.moving.borrow().is_empty()) else {
@@ -352,15 +351,15 @@ fn fail_over(world: &Rc<World>, old: ServerId) {
     world.begin_epoch(new.id);
     drop_others(world, new.id);
     old.follow(&new);
-    // What the old one has received may have been for a primary.
-    if world.config.topology == Topology::Cluster || world.chance(700_000) {
+    // The old server may have received commands as a primary.
+    if world.config.deployment == Deployment::Cluster || world.chance(700_000) {
         old.drop_connections(world);
     }
     world.lose();
     announce(world, &[old.id, new.id]);
 }
 
-/// Has the servers learn who has which slots: some now, the others later.
+/// Announces the owners of slots: to some servers now, to the others later.
 fn announce(world: &Rc<World>, first: &[ServerId]) {
     for server in 0..world.servers.len() {
         let millis = if first.contains(&server) { 0 } else { world.pick(&[0, 10, 300, 1500]) };
@@ -371,7 +370,7 @@ fn announce(world: &Rc<World>, first: &[ServerId]) {
 
 /// Moves a range of slots to another node of a cluster, key by key.
 fn move_slots(world: &Rc<World>) {
-    if world.config.topology != Topology::Cluster || !world.moving.borrow().is_empty() {
+    if world.config.deployment != Deployment::Cluster || !world.moving.borrow().is_empty() {
         return;
     }
     let range = world.below(world.owners.borrow().len());
@@ -404,7 +403,7 @@ fn move_slots(world: &Rc<World>) {
     });
 }
 
-/// Ends a process in the midst of its calls.
+/// Kills a process during its calls.
 fn kill(world: &Rc<World>, process: &Process) {
     world.note("a process is killed", &[process.id]);
     process.is_dead.set(true);

@@ -1,21 +1,22 @@
-//! A simulator of RedisStore's worker and its connections, in the manner of FoundationDB's and TigerBeetle's.
+//! A deterministic simulator of RedisStore's worker and its connections, in the manner of FoundationDB and
+//! TigerBeetle.
 //!
-//! One seed decides everything: how long each packet takes, which are lost, which connections break or fall silent, when
-//! servers stop, stand still, are slow, refuse, lose their data or are replaced by a replica, when slots move, and when
-//! processes start, close their stores and are killed. The store is the real one, from its queue to the bytes that it
-//! sends. The servers, the network and the time are simulated. What the clients see is compared with a model of the
-//! contract, and so is what the servers hold once all is quiet.
+//! One seed decides everything: the delay and loss of each packet, connections that break or fall silent, and
+//! processes that start, close and are killed. It also decides when servers stop, freeze, slow down, refuse commands,
+//! lose data or fail over, and when slots move. The store is the real one, from its queue to the bytes that it sends.
+//! The servers, the network and the time are simulated. The simulator compares the results of all calls with a model
+//! of the contract. When everything is quiet, it also compares the data on the servers.
 //!
-//! All tasks are on one thread, and its time is tokio's paused one. So nothing but the seed decides which comes first.
+//! All tasks run on one thread, with tokio's paused clock. So only the seed decides their order.
 //!
-//! | module | what |
+//! | module | contents |
 //! |---|---|
-//! | `data`, `scripts` | what a server holds, and what commands do to it |
-//! | `server` | a Redis, a replica, a node of a cluster, or a sentinel |
+//! | `data`, `scripts` | the data of a server, and the effects of commands |
+//! | `server` | a Redis server, a replica, a node of a cluster, or a sentinel |
 //! | `network` | connections over paths that break |
-//! | `process` | a process that has a store open |
-//! | `clients` | what is done in it |
-//! | `model` | what may be seen then |
+//! | `process` | a process with an open store |
+//! | `clients` | the calls that processes make |
+//! | `model` | what these calls may return |
 //! | `world` | the state of a simulation |
 //! | `director` | the faults, and the verdict |
 //! | `tests` | the seeds that run |
@@ -23,21 +24,21 @@
 //! Reproduce a seed with `SIM_SEED=<n> cargo test --no-default-features --lib redis::sim::`, and run many with
 //! `npm run simulate -- --redis <count>`.
 //!
-//! `npm run simulate -- --mutants` checks that the simulator finds bugs. `scripts/mutants.js` lists them: add one for each
-//! new safeguard, and for each bug that the simulator finds.
+//! `npm run simulate -- --mutants` checks that the simulator finds bugs. `scripts/mutants.js` lists them. Add one for
+//! each new safeguard, and for each bug that the simulator finds.
 //!
-//! **Not simulated**: the fast path, TLS, encryption, `waitReplicas`, `maxSessionsPerUser`, clocks of servers that differ,
-//! servers that evict keys, a primary that still takes writes after a replica has taken over, and a server that carries out
-//! what one connection has sent after what a later one has.
+//! **Not simulated**: the fast path, TLS, encryption, `waitReplicas`, `maxSessionsPerUser`, servers whose clocks
+//! differ, servers that evict keys, a primary that still accepts writes after a failover, and a server that runs the
+//! commands of an older connection after those of a newer one.
 //!
-//! **Known** until the store is better, and left out:
-//! - A creation in a cluster is sent again, its session and its entry are ended by another call in between, and the creation
-//!   ends with an unknown outcome before its entry gets another version. The model takes that for allowed
-//!   (`model::History::stored`).
-//! - Two processes create the same id in the same millisecond, one has to send its creation again, and both have the same
-//!   microseconds in their stamps, as one pair of 1000 has. Then both succeed. Here all processes have others.
-//! - A scan of a cluster may miss a slot that goes and comes back within each of two rounds (`SlotView::moves_after`).
-//! - After a failover to a replica that lags, a session that had ended is back, and its entry may still be removed
+//! **Known limitations** of the store, which the model allows:
+//! - In a cluster, a repeated creation may end with an unknown outcome before its entry gets another version. If
+//!   another call has ended its session and entry in between, the entry is missing (`model::History::stored`).
+//! - Two processes create the same id in the same millisecond, with the same microseconds in their stamps (one pair
+//!   in 1000). If one of them repeats its creation, both succeed. Here all processes have different microseconds.
+//! - A scan of a cluster may miss a slot that leaves and comes back within each of two rounds
+//!   (`SlotView::moves_after`).
+//! - After a failover to a lagging replica, a session that had ended is back, and its entry may still be removed
 //!   (`Row::may_be_unnamed`).
 
 mod clients;
@@ -63,7 +64,7 @@ use crate::store::simulation::Random;
 pub(super) use self::data::{Command, Data, encode, parse};
 pub(super) use self::scripts::ALL as SCRIPTS;
 
-/// What became of a seed.
+/// The result of a seed.
 struct Verdict {
     violation: Option<String>,
     trace: String,
@@ -88,7 +89,7 @@ fn simulate(seed: u64, keeps_trace: bool) -> Verdict {
         world.over.notified().await;
         world
     });
-    // With all tasks, before what they share.
+    // Drops all tasks before their shared state.
     drop(runtime);
     Verdict {
         violation: world.violation(),

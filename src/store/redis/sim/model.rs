@@ -1,27 +1,27 @@
-//! What a session may be seen to be: the contract, for one session id.
+//! A model of the contract for one session id: which results of calls are allowed.
 //!
-//! The model keeps every state in which the session may be, given all that was seen. A call under way may have had its
-//! effect or not, at any moment since it began, and more than once, as a request whose answer is lost is sent again. One
-//! that failed with an unknown outcome may have it later, but not after a later call of the same process had its own. What
-//! is seen rules states out. If none is left, the store has broken its contract.
+//! The model keeps each possible state of the session, given all results so far. A pending call may take effect at
+//! any moment since it started, or not at all. It may also take effect more than once, because a request whose reply
+//! is lost is sent again. A call with an unknown outcome may take effect later, but not after a later call of the
+//! same process. Each result rules out states. If none is left, the store has broken its contract.
 
 use std::collections::{BTreeMap, HashSet};
 
 use super::process::ProcessId;
 use crate::clock::Millis;
 
-/// A session that is stored.
+/// A stored session.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Row {
     pub user: Option<usize>,
     pub expires: Millis,
     pub version: u32,
-    /// Servers have lost data since it got its user: the user's index may lack it.
+    /// Servers have lost data since the session got its user, so the user's index may lack it.
     pub may_be_unnamed: bool,
 }
 
 impl Row {
-    /// Whether it is what is seen of it.
+    /// Whether a result shows this session.
     fn is(&self, seen: &Self) -> bool {
         (self.user, self.expires, self.version) == (seen.user, seen.expires, seen.version)
     }
@@ -33,7 +33,7 @@ pub(super) enum Op {
     Update(Row),
     Touch(Millis),
     Delete,
-    /// A `clear`, which is not in the order of the calls on the session.
+    /// A `clear`, which is not in order with the calls on the session.
     Clear,
     DeleteByUser(usize),
     Get,
@@ -45,16 +45,16 @@ impl Op {
         matches!(self, Self::Get | Self::GetByUser(_))
     }
 
-    /// Whether it waits for calls that its process began before it on the session.
+    /// Whether it waits for earlier calls of its process on the session.
     fn is_in_order(&self) -> bool {
         !matches!(self, Self::Clear | Self::DeleteByUser(_) | Self::GetByUser(_))
     }
 }
 
-/// What a call reports.
+/// The result of a call.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Outcome {
-    /// Whether a session was created, or was there. Of calls that do not say, it is `true`.
+    /// Whether the session was created, or existed. Always `true` for calls that do not report it.
     Done(bool),
     Found(Option<Row>),
 }
@@ -67,12 +67,12 @@ pub(super) enum Ending {
     Unknown,
 }
 
-/// What a call has done, as one candidate has it.
+/// The effect of a call so far, in one candidate.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Fate {
     Waiting,
     Done(Outcome),
-    /// It was done, or not, and will not be any more.
+    /// It took effect, or not, and will not any more.
     Settled(Option<Outcome>),
 }
 
@@ -80,11 +80,11 @@ enum Fate {
 struct Call {
     op: Op,
     process: ProcessId,
-    begun_at: Millis,
+    started_at: Millis,
     has_failed: bool,
-    /// A server has lost data since it began.
+    /// A server has lost data since the call started.
     is_before_loss: bool,
-    /// How often a server has stored its session.
+    /// How often a server has stored the session of this call.
     stored: u32,
 }
 
@@ -93,7 +93,7 @@ pub(super) type CallId = u64;
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Candidate {
     row: Option<Row>,
-    /// Of each call that is under way or has failed.
+    /// The fate of each call that is pending or has failed.
     fates: BTreeMap<CallId, Fate>,
 }
 
@@ -101,7 +101,7 @@ struct Candidate {
 pub(super) struct History {
     /// An entry and its session may be on two servers.
     are_entries_apart: bool,
-    /// By how much the clocks of the processes may differ from the servers'.
+    /// How far the clocks of the processes may differ from the servers'.
     clock_margin: Millis,
     calls: BTreeMap<CallId, Call>,
     candidates: Vec<Candidate>,
@@ -114,7 +114,7 @@ impl History {
         Self { are_entries_apart, clock_margin, calls: BTreeMap::new(), candidates: vec![nothing], next: 0 }
     }
 
-    /// How many calls are under way, or have failed and may still have an effect.
+    /// The number of calls that are pending, or have failed and may still take effect.
     pub(super) fn pending(&self) -> usize {
         self.calls.len()
     }
@@ -122,7 +122,7 @@ impl History {
     pub(super) fn begin(&mut self, op: Op, process: ProcessId, now: Millis) -> CallId {
         let id = self.next;
         self.next += 1;
-        let call = Call { op, process, begun_at: now, has_failed: false, is_before_loss: false, stored: 0 };
+        let call = Call { op, process, started_at: now, has_failed: false, is_before_loss: false, stored: 0 };
         self.calls.insert(id, call);
         for candidate in &mut self.candidates {
             candidate.fates.insert(id, Fate::Waiting);
@@ -138,7 +138,7 @@ impl History {
                 let latest = now + self.clock_margin;
                 let is_so = |seen: &Outcome| match (seen, outcome) {
                     (Outcome::Found(Some(seen)), Outcome::Found(Some(row))) => row.is(seen),
-                    // It may have expired while the answer was on its way.
+                    // It may have expired while the reply was on its way.
                     (Outcome::Found(Some(seen)), Outcome::Found(None)) if seen.expires <= latest => true,
                     (seen, outcome) => seen == outcome,
                 };
@@ -156,7 +156,7 @@ impl History {
                 if let Some(call) = self.calls.get_mut(&id) {
                     call.has_failed = true;
                 }
-                // What it would have reported makes no difference any more, nor whether it was done before.
+                // From now on it does not matter what the call would have returned, or whether it took effect before.
                 for candidate in &mut self.candidates {
                     let is_settled = matches!(candidate.fates[&id], Fate::Settled(_));
                     candidate.fates.insert(id, if is_settled { Fate::Settled(None) } else { Fate::Waiting });
@@ -172,10 +172,10 @@ impl History {
         Ok(())
     }
 
-    /// A server has stored a session that it did not have. A creation that is stored once more was sent again, and its session
-    /// had been ended in between. If the entry is on another server it may have gone with that, and the creation enters the
-    /// session again only after this. So until the creation succeeds, the entry may be missing, and for good if the creation
-    /// ends with an unknown outcome. All else about such a session must hold, and all of any other session.
+    /// Records that a server has stored a session that it did not have. If a creation stores its session twice, it
+    /// was sent again, and its session had been ended in between. If the entry is on another server, it may have been
+    /// removed with that session. The creation adds it again only later. So the entry may be missing until the
+    /// creation succeeds, and forever if its outcome is unknown. Everything else about such a session must hold.
     pub(super) fn stored(&mut self, version: u32, now: Millis) {
         let creation = |op: &Op| matches!(op, Op::Create(row) if row.version == version);
         let Some(call) = self.calls.values_mut().find(|call| creation(&call.op)) else { return };
@@ -189,7 +189,7 @@ impl History {
         }
     }
 
-    /// The entry of a session that was created has a version of its own.
+    /// Records that the entry of a created session has its own version.
     fn enter(&mut self, id: CallId, outcome: &Outcome) {
         let call = &self.calls[&id];
         let (Op::Create(new), Outcome::Done(true), false) = (&call.op, outcome, call.is_before_loss) else {
@@ -202,7 +202,7 @@ impl History {
         }
     }
 
-    /// Nothing is under way any more: what has not happened never does.
+    /// No call is pending any more, so effects that have not happened never will.
     pub(super) fn settle(&mut self, now: Millis) {
         self.expand(now);
         self.calls.clear();
@@ -210,25 +210,25 @@ impl History {
         self.dedup();
     }
 
-    /// Whether a process may take a session for ended.
+    /// Whether a process may see the session as expired.
     fn may_be_over(&self, row: &Row, now: Millis) -> bool {
         row.expires <= now + self.clock_margin
     }
 
-    /// Checks what a server holds while nothing is under way.
+    /// Checks the data on a server while no call is pending.
     pub(super) fn check(&mut self, truth: Option<&Row>, now: Millis) -> Result<(), String> {
         let live = |row: Option<&Row>| row.filter(|row| row.expires > now).cloned();
         let truth = live(truth);
         let margin = self.clock_margin;
         self.retain(|candidate| match (live(candidate.row.as_ref()), &truth) {
             (Some(row), Some(truth)) => row.is(truth),
-            // The sweep of a process whose clock is ahead may have ended it.
+            // A process whose clock is ahead may have swept it.
             (Some(row), None) => row.expires <= now + margin,
             (None, truth) => truth.is_none(),
         })
     }
 
-    /// Servers have lost data, and hold this now.
+    /// Records that servers have lost data, and their state now.
     pub(super) fn lose(&mut self, truth: Option<&Row>, now: Millis) {
         self.expand(now);
         self.calls.values_mut().for_each(|call| call.is_before_loss = true);
@@ -260,7 +260,7 @@ impl History {
         self.dedup();
     }
 
-    /// Forgets failed calls that have no effect any more, whichever candidate is right.
+    /// Removes failed calls that can have no further effect in any candidate.
     fn forget_settled(&mut self) {
         let is_settled = |id: &CallId| {
             self.candidates.iter().all(|candidate| matches!(candidate.fates[id], Fate::Settled(_)))
@@ -279,14 +279,14 @@ impl History {
         self.candidates.retain(|candidate| seen.insert(candidate.clone()));
     }
 
-    /// Adds the states that are there after calls under way had their effect, in any order.
+    /// Adds the states after pending calls take effect, in any order.
     fn expand(&mut self, now: Millis) {
         let mut seen: HashSet<Candidate> = self.candidates.iter().cloned().collect();
         let mut at = 0;
         while at < self.candidates.len() {
             let row = self.candidates[at].row.as_ref();
             if self.clock_margin > 0 && row.is_some_and(|row| self.may_be_over(row, now)) {
-                // The sweep of a process whose clock is ahead may have ended it.
+                // A process whose clock is ahead may have swept it.
                 let ended = Candidate { row: None, ..self.candidates[at].clone() };
                 if seen.insert(ended.clone()) {
                     self.candidates.push(ended);
@@ -295,7 +295,7 @@ impl History {
             for (id, call) in &self.calls {
                 let is_over = match &self.candidates[at].fates[id] {
                     Fate::Settled(_) => true,
-                    // Of a read that was sent again only the last answer counts.
+                    // If a read was sent again, only its last reply counts.
                     Fate::Done(_) => call.op.is_read(),
                     Fate::Waiting => false,
                 };
@@ -315,7 +315,7 @@ impl History {
     fn apply(&self, before: &Candidate, id: CallId, call: &Call, now: Millis) -> Vec<Candidate> {
         let mut fates = before.fates.clone();
         if call.op.is_in_order() {
-            // Those that its process began before it come first, or never.
+            // Earlier calls of the same process take effect before it, or never.
             for (other_id, other) in self.calls.range(..id) {
                 if other.process == call.process && other.op.is_in_order() && !other.op.is_read() {
                     let fate = match &fates[other_id] {
@@ -333,12 +333,12 @@ impl History {
             fates.insert(id, if call.has_failed { Fate::Waiting } else { Fate::Done(outcome) });
             all.push(Candidate { row, fates });
         };
-        let may_be_live = before.row.as_ref().filter(|row| row.expires > call.begun_at - self.clock_margin);
+        let may_be_live = before.row.as_ref().filter(|row| row.expires > call.started_at - self.clock_margin);
         let may_be_over = before.row.as_ref().is_none_or(|row| self.may_be_over(row, now));
         if let Some(row) = may_be_live {
             let (same, is_named) = (before.row.clone(), !row.may_be_unnamed);
             match &call.op {
-                // One that is sent again finds its own session.
+                // A repeated creation finds its own session.
                 Op::Create(new) => add(same, Outcome::Done(row.version == new.version)),
                 Op::Update(new) => {
                     let keeps = if row.user == new.user { !is_named } else { false };
@@ -375,11 +375,11 @@ impl History {
                     add(Some(Row { may_be_unnamed, ..new.clone() }), Outcome::Done(true));
                 }
                 Op::Update(_) | Op::Touch(_) => {
-                    // It stays for those whose clocks are behind.
+                    // For processes whose clocks are behind, the session stays live.
                     add(before.row.clone().filter(|_| self.clock_margin > 0), Outcome::Done(false));
                 }
                 Op::Delete | Op::Clear | Op::DeleteByUser(_) => add(None, Outcome::Done(true)),
-                // It may have expired while the answer was on its way.
+                // It may have expired while the reply was on its way.
                 Op::Get | Op::GetByUser(_) => add(before.row.clone(), Outcome::Found(None)),
             }
         }

@@ -1,7 +1,7 @@
-//! The network: connections as TCP has them, over paths that are slow, lose packets, and break.
+//! The network: TCP connections over paths that are slow, lose packets, and break.
 //!
-//! What was written to a connection arrives in its order, once, or not at all. While its path is broken it waits, as TCP
-//! sends it again for minutes: also after the client has closed the connection. Only a reset takes it back.
+//! Bytes written to a connection arrive in order, once, or not at all. While the path is broken they wait, because
+//! TCP retransmits them for minutes, even after the client has closed the connection. Only a reset discards them.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -25,7 +25,7 @@ use super::server::ServerId;
 use super::world::World;
 use crate::store::redis::connection::{Stream, simulated};
 
-/// The host of a single server. It has two addresses, of which the first leads nowhere.
+/// The host of a single server. It has two addresses, and the first one leads nowhere.
 pub(super) const HOST: &str = "redis.test";
 const NOBODY: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 9, 9, 9));
 pub(super) const PORT: u16 = 6379;
@@ -45,7 +45,7 @@ pub(super) enum End {
     Reset,
 }
 
-/// One direction of a connection: what is on its way.
+/// The bytes on their way in one direction of a connection.
 #[derive(Default)]
 struct Pipe {
     segments: RefCell<VecDeque<(Instant, Segment)>>,
@@ -59,7 +59,7 @@ impl Pipe {
             self.bytes.set(self.bytes.get() + bytes.len());
         }
         let mut segments = self.segments.borrow_mut();
-        // They arrive in their order.
+        // Segments arrive in order.
         let due = segments.back().map_or(due, |(last, _)| due.max(*last));
         segments.push_back((due, segment));
         self.has_segments.notify_one();
@@ -92,15 +92,15 @@ pub(super) struct Connection {
     up: Pipe,
     down: Pipe,
     pub is_blocked: Cell<bool>,
-    /// Nothing arrives any more, and nobody says so: what is between has forgotten it.
+    /// Nothing arrives any more, and nobody reports it: a router has dropped the connection.
     pub is_silent: Cell<bool>,
     resets_on_drop: Cell<bool>,
     is_dropped: Cell<bool>,
     pub is_open_at_server: Cell<bool>,
     pub is_asking: Cell<bool>,
-    /// A sentinel says of each failover that there was one.
+    /// A sentinel announces failovers on this connection.
     pub is_subscribed: Cell<bool>,
-    /// The transaction that was begun. `None` in it: a command of it was refused.
+    /// The queued commands of a transaction. `Some(None)` after one of them was refused.
     pub transaction: RefCell<Option<Option<Vec<super::data::Command>>>>,
     unparsed: RefCell<Vec<u8>>,
     received: RefCell<VecDeque<u8>>,
@@ -124,14 +124,14 @@ impl Connection {
         }
     }
 
-    /// The server's side ends. What it has said before still arrives.
+    /// Ends the server's side. Bytes that it has sent still arrive.
     pub(super) fn end_at_server(&self, world: &World, end: End) {
         if self.is_open_at_server.replace(false) && !self.is_dropped.get() {
             self.down.push(world.arrival(), Segment::End(end));
         }
     }
 
-    /// Something between the two ends it, for both.
+    /// Resets both sides, as a router does.
     pub(super) fn cut(&self, world: &World) {
         self.up.clear();
         self.down.clear();
@@ -162,7 +162,7 @@ impl Connection {
             }
             Segment::End(end) => {
                 self.is_open_at_server.set(false);
-                // What has arrived may run all the same.
+                // The server may still run the commands that have arrived.
                 if end == End::Reset && world.chance(500_000) {
                     world.servers[self.server].forget(self);
                 }
@@ -189,7 +189,7 @@ fn wake(waker: &RefCell<Option<Waker>>) {
     }
 }
 
-/// Carries one direction of a connection.
+/// Carries the bytes of one direction of a connection.
 async fn carry(world: Rc<World>, connection: Rc<Connection>, is_up: bool) {
     let pipe = || if is_up { &connection.up } else { &connection.down };
     loop {
@@ -206,7 +206,7 @@ async fn carry(world: Rc<World>, connection: Rc<Connection>, is_up: bool) {
             continue;
         }
         if world.is_cut_off(&connection) {
-            // What only says that the connection has ended is not sent again.
+            // A reset is not retransmitted.
             if matches!(pipe().segments.borrow().front(), Some((_, Segment::End(End::Reset)))) {
                 pipe().clear();
                 continue;
@@ -305,7 +305,7 @@ impl Drop for ClientEnd {
     }
 }
 
-/// The system of a process.
+/// The simulated system of a process.
 pub(super) struct ProcessSystem {
     pub world: Rc<World>,
     pub process: ProcessId,

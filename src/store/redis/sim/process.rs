@@ -1,4 +1,4 @@
-//! A process that has a store open, and the calls that it makes.
+//! A process with an open store, and the calls that it makes.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -23,7 +23,7 @@ use crate::store::{Answer, Completions};
 
 pub(super) type ProcessId = usize;
 
-/// By how much the clock of a process is wrong when it starts.
+/// How far the clock of a process is off when it starts.
 const CLOCK_ERRORS: [Millis; 4] = [0, 700, -90_000, 90_000];
 
 pub(super) struct Process {
@@ -42,7 +42,7 @@ pub(super) struct ProcessClock {
 }
 
 impl ProcessClock {
-    /// Sets it.
+    /// Sets the clock.
     pub(super) fn step(&self, millis: Millis) {
         let error = self.error.load(Ordering::Relaxed) + millis;
         self.error.store(error.clamp(-MAX_CLOCK_ERROR, MAX_CLOCK_ERROR), Ordering::Relaxed);
@@ -79,7 +79,7 @@ impl Process {
         let error = if world.config.clock_margin > 0 { world.pick(&CLOCK_ERRORS) } else { 0 };
         let clock = Arc::new(ProcessClock { world: Arc::clone(&world.clock), error: error.into() });
         let mut times = Times::new(Arc::clone(&clock) as Arc<dyn Clock>, None);
-        // No stamp of one process is another's, though each one of a millisecond is greater by one than the last.
+        // Stamps of two processes never collide, although each stamp in a millisecond is one higher than the last.
         times.micros = id as u64 * 20 % 1000;
         let (store, serve) = RedisStore::prepare(options, times).unwrap();
         serve(System::Simulated(Rc::new(ProcessSystem { world: Rc::clone(world), process: id })));
@@ -101,12 +101,12 @@ impl Process {
         Arc::clone(self.store.borrow().as_ref().unwrap())
     }
 
-    /// Drops the store. Calls that have begun still complete.
+    /// Drops the store. Pending calls still complete.
     pub(super) fn close(&self) {
         self.store.take();
     }
 
-    /// Makes a call on a session.
+    /// Makes a call on one session.
     pub(super) async fn call(&self, op: Op) -> Result<Answer> {
         let (sender, receiver) = oneshot::channel();
         let ticket = self.tickets.last.fetch_add(1, Ordering::Relaxed);

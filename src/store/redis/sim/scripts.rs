@@ -1,4 +1,4 @@
-//! The store's scripts once more, each as its `.lua` file says. `redis::tests::simulated` compares them with a server's.
+//! The store's scripts again, in Rust. `redis::tests::simulated` compares them with a real server.
 
 use std::collections::BTreeMap;
 
@@ -32,7 +32,7 @@ pub(super) fn of(command: &Command) -> Option<&'static Script> {
     }
 }
 
-/// Whether a full server refuses to run a script: not if that begins with a command that takes no memory.
+/// Whether a full server refuses to run a script. It does not if the first write takes no memory.
 pub(super) fn takes_memory(script: &Script, data: &Data, key: &[u8], args: &[Vec<u8>]) -> bool {
     let is = |other: &Script| script.digest == other.digest;
     let end = data.get(key).and_then(|entry| entry.expires);
@@ -45,23 +45,23 @@ fn number(text: &[u8]) -> Option<i64> {
     std::str::from_utf8(text).ok()?.trim().parse().ok()
 }
 
-/// Lua's `string.sub`, from 1, both ends included.
+/// Lua's `string.sub`: counted from 1, with both ends included.
 fn sub(text: &[u8], first: usize, last: usize) -> &[u8] {
     text.get(first - 1..last.min(text.len())).unwrap_or_default()
 }
 
-/// The expiry that a record says, if it is one.
+/// The expiry in a record. `None` if it is not a record.
 fn expiry(head: &[u8]) -> Option<i64> {
     number(sub(head, 12, 29)).filter(|_| sub(head, 1, 11) == b"{\"expires\":")
 }
 
-/// Whether the index of a session's user has to be kept longer before its expiry is moved.
+/// Whether the index of a session's user must be prolonged before the expiry moves.
 fn outlives_index(expires: i64, moved: i64, created: &[u8]) -> bool {
     let since = number(created).unwrap_or(0).div_euclid(1000) + 37 * 60_000;
     moved > expires && moved - (moved - since).rem_euclid(3_600_000) > expires
 }
 
-/// Whether the user of a record and what follows it is this.
+/// Whether a record has this user.
 fn is_of(record: &[u8], user: &[u8]) -> bool {
     sub(record, 65, 64 + user.len()) == user
 }
@@ -70,12 +70,12 @@ fn is_created(record: &[u8], created: Option<&Vec<u8>>) -> bool {
     created.is_none_or(|created| sub(record, 41, 56) == created)
 }
 
-/// What is given to `UPDATE` or `TOUCH` with its last arguments, of which an empty one stands for none.
+/// An optional argument of `UPDATE` or `TOUCH`. An empty one counts as missing.
 fn given(args: &[Vec<u8>], at: usize) -> Option<&Vec<u8>> {
     args.get(at).filter(|arg| !arg.is_empty())
 }
 
-/// When a session's lifetime ends, and its expiry and the server's time for it, no later than that.
+/// The end of a session's lifetime, and its expiry and the server's, limited to that.
 struct Limited {
     last: i64,
     moved: i64,
@@ -97,7 +97,7 @@ impl Limited {
     }
 }
 
-/// `is_full` of `room.lua`, with the arguments of the script from the limit on.
+/// `is_full` of `room.lua`, with the script's arguments from the limit on.
 fn is_full(
     data: &Data,
     index: &[u8],
@@ -121,7 +121,7 @@ fn is_full(
     Ok(others.filter(|other| is_live(other)).count() >= max)
 }
 
-/// `CREATE` with what may go before it, which may have the key of an index too.
+/// `CREATE`, also with `room.lua` before it.
 pub(super) fn create(
     data: &mut Data,
     keys: &[Vec<u8>],
@@ -161,7 +161,7 @@ pub(super) fn create(
     Ok(Reply::Number(if args.len() > 7 { entries(data)? } else { 1 }))
 }
 
-/// Runs a script at a server. What it refuses is an answer too.
+/// Runs a script on a server. Its errors are replies too.
 pub(super) fn run(
     script: &Script,
     data: &mut Data,
@@ -210,7 +210,7 @@ pub(super) fn run(
     }
     let record = data.text(key)?.to_vec();
     let now = number(&args[0]).unwrap();
-    // A time that is past ends a key at once.
+    // A time in the past removes the key immediately.
     let keep = |data: &mut Data, text: Vec<u8>, until: &[u8]| {
         data.set_text(key, text, number(until));
         data.expire(key, server_now);

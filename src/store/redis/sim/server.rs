@@ -1,5 +1,5 @@
-//! A server: a Redis with its data, a replica, a node of a cluster, or a sentinel. It carries out one command after another,
-//! in the order in which they arrive.
+//! A server: a Redis server with its data, a replica, a node of a cluster, or a sentinel. It runs commands one after
+//! another, in order of arrival.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, VecDeque};
@@ -12,21 +12,21 @@ use tokio::time::{Instant, sleep};
 use super::data::{self, Command, Data, Entry, error};
 use super::network::{Connection, End, PORT, host_of};
 use super::scripts;
-use super::world::{Topology, World};
+use super::world::{Deployment, World};
 use crate::clock::Clock;
 use crate::store::redis::resp::{Reply, SLOTS};
 
 pub(super) type ServerId = usize;
 
-/// A change on its way to a replica: when it arrives, its key, and what is under that then.
+/// A change on its way to a replica: when it arrives, its key, and the new value.
 pub(super) type Replicated = (Instant, Vec<u8>, Option<Entry>);
 
-/// What a server believes of the others. A sentinel knows by it who the primary is.
+/// What a server knows about the others. A sentinel derives the primary from it.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct View {
-    /// Who has each range of slots.
+    /// The owner of each range of slots.
     pub owners: Vec<ServerId>,
-    /// Of each server: that of the last time at which it got slots.
+    /// For each server, the epoch in which it last received slots.
     pub epochs: Vec<u64>,
 }
 
@@ -40,20 +40,20 @@ pub(super) struct Server {
     pub id: ServerId,
     pub is_sentinel: bool,
     pub data: RefCell<Data>,
-    /// An earlier state, for a restart that comes back with that.
+    /// An earlier state, for a restart from a snapshot.
     pub snapshot: RefCell<Data>,
     scripts: RefCell<BTreeSet<&'static str>>,
     pub is_up: Cell<bool>,
     pub is_paused: Cell<bool>,
     pub is_readonly: Cell<bool>,
-    /// How long a command takes, in milliseconds.
+    /// How many milliseconds a command takes.
     pub cost: Cell<u64>,
-    /// With what it refuses commands, and how often in a million.
+    /// An error, and how often in a million the server refuses commands with it.
     pub refusals: Cell<Option<(&'static str, u32)>>,
     /// Counts its starts.
     starts: Cell<u64>,
     pub replica_of: Cell<Option<ServerId>>,
-    /// What a replica has not applied yet.
+    /// Changes that a replica has not applied yet.
     pub log: RefCell<VecDeque<Replicated>>,
     pub view: RefCell<View>,
     inbox: RefCell<VecDeque<(Rc<Connection>, Command)>>,
@@ -89,7 +89,7 @@ impl Server {
         }
     }
 
-    /// Drops what a connection has said and was not yet carried out.
+    /// Drops the commands of a connection that have not run yet.
     pub(super) fn forget(&self, connection: &Rc<Connection>) {
         self.inbox.borrow_mut().retain(|(other, _)| !Rc::ptr_eq(other, connection));
     }
@@ -114,12 +114,12 @@ impl Server {
         self.is_paused.set(false);
     }
 
-    /// As by `SCRIPT FLUSH`.
+    /// Forgets all scripts, like `SCRIPT FLUSH`.
     pub(super) fn flush_scripts(&self) {
         self.scripts.borrow_mut().clear();
     }
 
-    /// Ends all connections, with what was not carried out of them.
+    /// Ends all connections, with their commands that have not run yet.
     pub(super) fn drop_connections(&self, world: &World) {
         self.starts.set(self.starts.get() + 1);
         self.inbox.borrow_mut().clear();
@@ -130,7 +130,7 @@ impl Server {
         }
     }
 
-    /// What a replica has received by now becomes its data.
+    /// Applies the changes that a replica has received.
     pub(super) fn catch_up(&self) {
         let (mut log, now) = (self.log.borrow_mut(), Instant::now());
         while log.front().is_some_and(|(due, ..)| *due <= now) {
@@ -139,14 +139,14 @@ impl Server {
         }
     }
 
-    /// Begins to follow another server, with all that it has.
+    /// Makes this a replica of another server, with a full copy of its data.
     pub(super) fn follow(&self, primary: &Server) {
         self.replica_of.set(Some(primary.id));
         *self.data.borrow_mut() = primary.data.borrow().clone();
         self.log.borrow_mut().clear();
     }
 
-    /// Serves until the simulation ends.
+    /// Runs until the simulation ends.
     pub(super) async fn serve(self: Rc<Self>, world: Rc<World>) {
         loop {
             let next = if self.is_up.get() && !self.is_paused.get() {
@@ -210,14 +210,14 @@ impl Server {
         }
     }
 
-    /// What a server says of a command without carrying it out, or a refusal.
+    /// The reply to a command that does not access data, or a refusal.
     fn answer_at_once(&self, world: &World, connection: &Connection, command: &Command) -> Option<Reply> {
         let args: Vec<&[u8]> = command.iter().map(Vec::as_slice).collect();
         if let Some((refusal, chance)) = self.refusals.get() {
             let concerns = match refusal.split(' ').next() {
                 Some("OOM") => data::takes_memory(command, &self.data.borrow()),
                 Some("NOREPLICAS") => data::is_write(command),
-                // Redis runs these while it loads: `COMMAND INFO` gives them the flag "loading".
+                // Redis runs these while it loads: in `COMMAND INFO` they have the flag "loading".
                 Some("LOADING") => !matches!(&command[0][..], b"MULTI" | b"EXEC"),
                 _ => data::key_of(command).is_some(),
             };
@@ -240,13 +240,13 @@ impl Server {
             [b"SENTINEL", rest @ ..] if self.is_sentinel => {
                 return Some(self.answer_as_sentinel(world, rest));
             }
-            [b"CLUSTER", b"SLOTS"] if world.config.topology == Topology::Cluster => {
+            [b"CLUSTER", b"SLOTS"] if world.config.deployment == Deployment::Cluster => {
                 return Some(self.slots());
             }
-            [b"CLUSTER", b"INFO"] if world.config.topology == Topology::Cluster => {
+            [b"CLUSTER", b"INFO"] if world.config.deployment == Deployment::Cluster => {
                 return Some(text(&format!("cluster_current_epoch:{}\r\n", self.view.borrow().epoch())));
             }
-            [b"CLUSTER", b"NODES"] if world.config.topology == Topology::Cluster => {
+            [b"CLUSTER", b"NODES"] if world.config.deployment == Deployment::Cluster => {
                 return Some(self.nodes(world));
             }
             [b"ASKING"] => {
@@ -272,13 +272,13 @@ impl Server {
                 return Some(error("NOSCRIPT No matching script. Please use EVAL."));
             }
         }
-        // As before Redis 7.
+        // As servers before Redis 7 do.
         let is_unknown = world.config.is_old && command[0] == b"PEXPIREAT" && command.len() > 3;
         is_unknown.then(|| error("ERR wrong number of arguments for 'pexpireat' command"))
     }
 
     fn carry_out(&self, world: &World, command: &Command) -> Reply {
-        // A replica that was a primary until now has all that the new one has.
+        // A replica that was a primary until now has all data of the new one.
         let holder = &world.servers[self.replica_of.get().unwrap_or(self.id)];
         let is_write = data::is_write(command);
         let session = data::keys_of(command).filter(|_| is_write).find_map(|key| world.session_of(key));
@@ -293,7 +293,7 @@ impl Server {
         reply
     }
 
-    /// Has the replicas follow a change.
+    /// Sends a change to the replicas.
     pub(super) fn replicate(&self, world: &World, key: &[u8]) {
         for replica in world.servers.iter().filter(|other| other.replica_of.get() == Some(self.id)) {
             let entry = self.data.borrow().get(key).cloned();
@@ -307,9 +307,9 @@ impl Server {
         }
     }
 
-    /// Where a node of a cluster sends a client whose key it does not have.
+    /// The redirect of a cluster node for a key that it does not own.
     fn redirect(&self, world: &World, command: &Command, is_asking: bool) -> Option<Reply> {
-        if world.config.topology != Topology::Cluster {
+        if world.config.deployment != Deployment::Cluster {
             return None;
         }
         let key = data::key_of(command)?;
@@ -343,7 +343,7 @@ impl Server {
         Reply::Array(each.collect())
     }
 
-    /// The nodes as this one knows them. Of slots that move each node tells its own alone.
+    /// The reply to `CLUSTER NODES`. Each node lists only its own moving slots.
     fn nodes(&self, world: &World) -> Reply {
         let view = self.view.borrow();
         let ranges = view.owners.len();
@@ -399,7 +399,7 @@ impl Server {
         }
     }
 
-    /// Learns who has which slots. A sentinel says so to all that have subscribed.
+    /// Learns the owners of slots. A sentinel announces a change to its subscribers.
     pub(super) fn learn(&self, world: &World) {
         let view = View { owners: world.owners.borrow().clone(), epochs: world.epochs.borrow().clone() };
         let is_news = self.view.replace(view.clone()) != view;

@@ -1,14 +1,14 @@
-//! The seeds that run: those that once failed, and fresh ones.
+//! The seeds that run: some that failed before, and fresh ones.
 
 use std::collections::BTreeMap;
 
 use super::simulate;
 use crate::store::simulation::{check, fresh_seeds as run_fresh_seeds, number};
 
-/// Seeds that run each time.
+/// These seeds run every time.
 const FIXED: &[u64] = &[1, 2, 3, 8, 97, 128];
 
-/// Runs a seed. Returns its violation, with what led to it.
+/// Runs a seed. Returns its violation, and the trace that led to it.
 fn run(seed: u64) -> Option<String> {
     let verdict = simulate(seed, false);
     verdict.violation?;
@@ -28,7 +28,7 @@ fn fresh_seeds() {
     run_fresh_seeds(150, || run);
 }
 
-/// Says how often each event happens: what happens never is not tested.
+/// Prints how often each event happens, because an event that never happens is not tested.
 #[test]
 #[ignore = "run by hand after a change to the mix of events"]
 fn events() {
@@ -42,7 +42,7 @@ fn events() {
 }
 
 #[test]
-fn a_seed_decides_everything() {
+fn a_seed_is_reproducible() {
     for seed in 0..30 {
         let run = || {
             let verdict = simulate(seed, false);

@@ -1,4 +1,4 @@
-//! All of a simulation: its servers, network, processes, clock and model, and what the seed has in store.
+//! The state of a simulation: servers, network, processes, clock and model, and the choices of the seed.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,7 +22,7 @@ use crate::store::redis::resp::{Reply, SLOTS, slot_of};
 use crate::store::simulation::Random;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Topology {
+pub(super) enum Deployment {
     Single,
     /// A primary, its replica and sentinels.
     Sentinel,
@@ -30,12 +30,12 @@ pub(super) enum Topology {
     Cluster,
 }
 
-/// What the seed has decided once. Chances are in a million, times in milliseconds.
+/// The fixed choices of a seed. Probabilities are in millionths, times in milliseconds.
 #[derive(Debug, Clone)]
 pub(super) struct Config {
     #[allow(dead_code, reason = "the trace shows it")]
     pub seed: u64,
-    pub topology: Topology,
+    pub deployment: Deployment,
     pub sessions: usize,
     pub users: usize,
     pub processes: usize,
@@ -45,30 +45,30 @@ pub(super) struct Config {
     pub think: u64,
     pub chaos: u64,
     pub latency: (u64, u64),
-    /// How often a packet is lost, and sent again.
+    /// How often a packet is lost and retransmitted.
     pub losses: u32,
-    /// How many bytes the system takes of what a client writes before any of it has arrived.
+    /// How many bytes the client's system buffers before any of them arrives.
     pub window: usize,
-    /// How often a write or a read takes only a part.
+    /// How often a write or a read is partial.
     pub parts: u32,
     pub lags: [u64; 4],
     pub has_dead_address: bool,
-    /// Its servers do not know what came with Redis 7.
+    /// The servers lack the features of Redis 7.
     pub is_old: bool,
     pub command_timeout: u64,
     pub connect_timeout: u64,
     pub sweep_interval: u64,
     pub lifetimes: [Millis; 4],
-    /// By how much the clocks of the processes may differ from the servers'. A session that ends within that may be seen to
-    /// be over, or not.
+    /// How far the clocks of the processes may differ from the servers'. A session that ends within this time may be
+    /// seen as live or as expired.
     pub clock_margin: Millis,
-    /// How many old entries each index has from the start, of sessions that have ended.
+    /// The number of old entries that each index starts with, of sessions that have ended.
     pub old_entries: usize,
-    /// How many keys a step of a scan looks at.
+    /// How many keys one `SCAN` looks at.
     pub page: usize,
-    /// How often each fault is chosen.
+    /// The weight of each fault.
     pub faults: [usize; FAULTS],
-    /// How often each call is chosen.
+    /// The weight of each call.
     pub calls: [usize; CALLS],
     /// How long a fault lasts.
     pub durations: [u64; 4],
@@ -79,8 +79,12 @@ pub(super) const CALLS: usize = 9;
 
 impl Config {
     pub(super) fn new(seed: u64, random: &mut Random) -> Self {
-        let topology =
-            *random.pick(&[Topology::Single, Topology::Single, Topology::Sentinel, Topology::Cluster]);
+        let deployment = *random.pick(&[
+            Deployment::Single,
+            Deployment::Single,
+            Deployment::Sentinel,
+            Deployment::Cluster,
+        ]);
         let low = *random.pick(&[0, 0, 1, 5]);
         let latency = (low, low + *random.pick(&[0, 1, 10, 60]));
         let is_loyal = random.chance(300_000);
@@ -89,7 +93,7 @@ impl Config {
             *weight = *random.pick(&[0, 0, 1, 1, 4]);
         }
         if is_loyal {
-            // Then nothing acknowledged may ever be lost.
+            // Then no acknowledged write may ever be lost.
             for lossy in [7, 8, 12] {
                 faults[lossy] = 0;
             }
@@ -104,7 +108,7 @@ impl Config {
         let command_timeout = latency.1 * 10 + random.pick(&[100, 400, 2000]);
         Self {
             seed,
-            topology,
+            deployment,
             sessions: random.between(1, 4) as usize,
             users: random.between(1, 2) as usize,
             processes: *random.pick(&[1, 2, 2, 3]),
@@ -130,7 +134,7 @@ impl Config {
                 [600_000; 4],
                 [600_000, 600_000, 600_000, 700],
                 [200, 1500, 4000, 600_000],
-                // Longer than the index of the session's user may be kept at first.
+                // Longer than the first end of the user's index.
                 [600_000, 2_220_000, 4_000_000, 8_000_000],
             ]),
             clock_margin: *random.pick(&[0, 0, 0, MAX_CLOCK_ERROR]),
@@ -161,16 +165,16 @@ pub(super) struct World {
     pub random: RefCell<Random>,
     pub clock: Arc<SimClock>,
     pub servers: Vec<Rc<Server>>,
-    /// The server of each range of slots; outside of clusters there is one range.
+    /// The owner of each range of slots. Without a cluster there is one range.
     pub owners: RefCell<Vec<ServerId>>,
-    /// Of each server: that of the last time at which it got slots.
+    /// For each server, the epoch in which it last received slots.
     pub epochs: RefCell<Vec<u64>>,
-    /// The ranges that are moving, and to which server.
+    /// The moving ranges, and the servers that they move to.
     pub moving: RefCell<BTreeMap<usize, ServerId>>,
     pub connections: RefCell<Vec<Rc<Connection>>>,
     opened: Cell<usize>,
     pub cut_off: RefCell<BTreeSet<(ProcessId, ServerId)>>,
-    /// Something that waits for the network may go on.
+    /// A task that waits for the network may continue.
     pub network_changed: Notify,
     pub is_slow: Cell<bool>,
     pub are_names_lost: Cell<bool>,
@@ -178,42 +182,42 @@ pub(super) struct World {
     pub histories: RefCell<Vec<History>>,
     pub versions: Cell<u32>,
     pub clients: Cell<usize>,
-    /// No faults happen.
+    /// No faults happen any more.
     pub is_calm: Cell<bool>,
     violation: RefCell<Option<String>>,
     is_over: Cell<bool>,
     pub over: Notify,
     keeps_trace: bool,
     trace: RefCell<Vec<String>>,
-    /// How often something has happened, if the trace is kept.
+    /// How often each event has happened, if the trace is kept.
     pub counts: RefCell<BTreeMap<&'static str, u64>>,
-    /// A hash of all that has happened.
+    /// A hash of all events.
     pub digest: Cell<u64>,
     pub steps: Cell<u64>,
 }
 
 impl World {
     pub(super) fn new(config: Config, random: Random, keeps_trace: bool) -> Rc<Self> {
-        let owners: Vec<ServerId> = match config.topology {
-            Topology::Single | Topology::Sentinel => vec![0],
-            Topology::Cluster => vec![0, 1, 2, 0, 1, 2],
+        let owners: Vec<ServerId> = match config.deployment {
+            Deployment::Single | Deployment::Sentinel => vec![0],
+            Deployment::Cluster => vec![0, 1, 2, 0, 1, 2],
         };
-        let count = match config.topology {
-            Topology::Single => 1,
-            Topology::Sentinel => 5,
-            Topology::Cluster => 6,
+        let count = match config.deployment {
+            Deployment::Single => 1,
+            Deployment::Sentinel => 5,
+            Deployment::Cluster => 6,
         };
-        let is_sentinel = |id| config.topology == Topology::Sentinel && id >= 2;
+        let is_sentinel = |id| config.deployment == Deployment::Sentinel && id >= 2;
         let epochs: Vec<u64> =
             (0..count).map(|id| if owners.contains(&id) { id as u64 + 1 } else { 0 }).collect();
         let view = View { owners: owners.clone(), epochs: epochs.clone() };
         let servers: Vec<_> = (0..count).map(|id| Server::new(id, is_sentinel(id), view.clone())).collect();
-        match config.topology {
-            Topology::Single => {}
-            Topology::Sentinel => servers[1].replica_of.set(Some(0)),
-            Topology::Cluster => (3..6).for_each(|id| servers[id].replica_of.set(Some(id - 3))),
+        match config.deployment {
+            Deployment::Single => {}
+            Deployment::Sentinel => servers[1].replica_of.set(Some(0)),
+            Deployment::Cluster => (3..6).for_each(|id| servers[id].replica_of.set(Some(id - 3))),
         }
-        let is_cluster = config.topology == Topology::Cluster;
+        let is_cluster = config.deployment == Deployment::Cluster;
         let histories = (0..config.sessions).map(|_| History::new(is_cluster, config.clock_margin)).collect();
         Rc::new(Self {
             random: RefCell::new(random),
@@ -261,7 +265,7 @@ impl World {
         self.random.borrow_mut().below(bound)
     }
 
-    /// One of some numbers, by their weights.
+    /// Picks an index by weight.
     pub(super) fn weighted(&self, weights: &[usize]) -> Option<usize> {
         let all: usize = weights.iter().sum();
         let mut rest = if all == 0 { return None } else { self.below(all) };
@@ -279,7 +283,7 @@ impl World {
         Duration::from_millis(random.between(least, most) + more)
     }
 
-    /// When something arrives that is sent now.
+    /// When a segment sent now arrives.
     pub(super) fn arrival(&self) -> Instant {
         let lost = if !self.is_calm.get() && self.chance(self.config.losses) {
             self.pick(&[200, 400, 800])
@@ -289,7 +293,7 @@ impl World {
         Instant::now() + self.latency() + Duration::from_millis(lost)
     }
 
-    /// How much of some bytes is taken at once.
+    /// How many of `len` bytes are taken together.
     pub(super) fn some_of(&self, len: usize) -> usize {
         if len > 1 && self.chance(self.config.parts) { 1 + self.below(len - 1) } else { len }
     }
@@ -307,7 +311,7 @@ impl World {
         connection.is_blocked.get() || self.is_path_cut_off(connection.process, connection.server)
     }
 
-    /// The processes that have a store open.
+    /// The processes with an open store.
     pub(super) fn alive(&self) -> Vec<Rc<Process>> {
         self.processes.borrow().iter().filter(|process| process.is_open()).cloned().collect()
     }
@@ -319,19 +323,19 @@ impl World {
 
     /// The range of slots of a key.
     pub(super) fn range_of(&self, key: &[u8]) -> usize {
-        match self.config.topology {
-            Topology::Cluster => usize::from(slot_of(key)) * self.owners.borrow().len() / SLOTS,
+        match self.config.deployment {
+            Deployment::Cluster => usize::from(slot_of(key)) * self.owners.borrow().len() / SLOTS,
             _ => 0,
         }
     }
 
-    /// A server has got slots.
+    /// Starts a new epoch: a server has received slots.
     pub(super) fn begin_epoch(&self, server: ServerId) {
         let mut epochs = self.epochs.borrow_mut();
         epochs[server] = epochs.iter().max().map_or(0, |last| last + 1);
     }
 
-    /// The server that has a key.
+    /// The server that holds a key.
     pub(super) fn holder(&self, key: &[u8]) -> &Rc<Server> {
         let range = self.range_of(key);
         let owner = &self.servers[self.owners.borrow()[range]];
@@ -346,7 +350,7 @@ impl World {
         (0..self.config.sessions).find(|session| session_key(*session) == key)
     }
 
-    /// A server that held this of a session has carried out a write of it.
+    /// A server has carried out a write of a session, which it held as `before`.
     pub(super) fn has_written(&self, session: usize, before: Option<&Row>) {
         if let Some(after) = self.truth(session)
             && before.is_none_or(|before| before.version != after.version)
@@ -355,7 +359,7 @@ impl World {
         }
     }
 
-    /// What the servers hold of a session.
+    /// The state of a session on the servers.
     pub(super) fn truth(&self, session: usize) -> Option<Row> {
         let key = session_key(session);
         let data = self.holder(&key).data.borrow();
@@ -369,7 +373,7 @@ impl World {
         Some(Row { user, expires, version, may_be_unnamed: false })
     }
 
-    /// Gives a user's index entries that sessions of long ago have left.
+    /// Adds index entries of sessions that ended long ago.
     pub(super) fn add_old_entries(&self, user: usize) {
         let key = index_key(user);
         let entries = (0..self.config.old_entries).map(|at| (format!("old {at}").into_bytes(), at as f64));
@@ -408,13 +412,13 @@ impl World {
         }
     }
 
-    /// Whether nothing is on its way.
+    /// Whether no bytes are on their way.
     pub(super) fn is_quiet(&self) -> bool {
         self.connections.borrow().iter().all(|connection| connection.is_idle())
             && self.servers.iter().all(|server| server.is_idle())
     }
 
-    /// Does something later.
+    /// Runs `work` after a delay.
     pub(super) fn later(self: &Rc<Self>, millis: u64, work: impl FnOnce(&Rc<Self>) + 'static) {
         let world = Rc::clone(self);
         spawn_local(async move {
@@ -425,9 +429,9 @@ impl World {
         });
     }
 
-    /// Notes that something has happened.
+    /// Records an event.
     pub(super) fn note(&self, what: &'static str, numbers: &[usize]) {
-        // In which order the tasks end then is not the seed's.
+        // The seed does not decide in which order the tasks end then.
         if self.is_over() {
             return;
         }
@@ -476,7 +480,7 @@ impl World {
         self.trace.borrow().iter().map(|line| format!("{line}\n")).collect()
     }
 
-    /// Notes a violation. The simulation ends.
+    /// Records a violation, which ends the simulation.
     pub(super) fn fail(&self, what: String) {
         self.detail(|| format!("VIOLATION {what}"));
         self.violation.borrow_mut().get_or_insert(what);

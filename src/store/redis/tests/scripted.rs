@@ -1,4 +1,4 @@
-//! A store on a server that answers as a test says, in simulated time.
+//! A store on a scripted server, in simulated time.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -28,7 +28,7 @@ const TIMEOUT: Duration = Duration::from_millis(1000);
 
 type Answering = dyn Fn(&Command) -> Reply;
 
-/// A server that answers as a test says, but for what begins each connection.
+/// A server whose replies the test scripts, except for those to the login.
 struct Scripted(Rc<Answering>);
 
 impl Stream for DuplexStream {
@@ -78,9 +78,9 @@ async fn serve(mut stream: DuplexStream, answer: Rc<Answering>) {
 }
 
 /// Receives the result of one call.
-struct Told(Mutex<Option<oneshot::Sender<Result<Answer>>>>);
+struct CallResult(Mutex<Option<oneshot::Sender<Result<Answer>>>>);
 
-impl Completions for Told {
+impl Completions for CallResult {
     fn complete(&self, done: Vec<(u32, Result<Answer>)>) {
         for (_, answer) in done {
             let _ = self.0.lock().take().unwrap().send(answer);
@@ -88,23 +88,23 @@ impl Completions for Told {
     }
 }
 
-impl Answers for Told {}
+impl Answers for CallResult {}
 
-/// Makes a call, which begins at the worker's next turn.
+/// Queues a call, which the worker starts at its next turn.
 fn call(store: &RedisStore, op: Op) -> impl Future<Output = Result<Answer>> + use<> {
     let (sender, receiver) = oneshot::channel();
-    let to: Arc<dyn Answers> = Arc::new(Told(Mutex::new(Some(sender))));
+    let to: Arc<dyn Answers> = Arc::new(CallResult(Mutex::new(Some(sender))));
     store.queue.push(op, Waiter::Ticket { to, ticket: 0 }, store.command_timeout);
     store.wake();
     async { receiver.await.unwrap() }
 }
 
-/// Runs a test with a store on a server that answers so.
+/// Runs a test with a store on a scripted server.
 fn run<T>(answer: impl Fn(&Command) -> Reply + 'static, test: impl AsyncFnOnce(&RedisStore) -> T) -> T {
     run_with(Vec::new(), answer, test)
 }
 
-/// The same with a store that has secrets.
+/// The same, with secrets.
 fn run_with<T>(
     secrets: Vec<Secret>,
     answer: impl Fn(&Command) -> Reply + 'static,
@@ -132,7 +132,7 @@ fn is_script(command: &Command) -> bool {
     command[0].starts_with(b"EVAL")
 }
 
-/// When the server was asked for what it refuses, in milliseconds since the first time.
+/// When the server received a request that it refuses, in milliseconds since the first one.
 fn attempts(refused: &'static str, passes_after: Duration) -> (Vec<u64>, Result<Answer>) {
     let times: Rc<RefCell<Vec<Instant>>> = Rc::default();
     let noted = Rc::clone(&times);
@@ -150,7 +150,7 @@ fn attempts(refused: &'static str, passes_after: Duration) -> (Vec<u64>, Result<
 }
 
 #[test]
-fn a_refusal_that_passes_is_tried_again_ever_more_slowly_and_until_the_deadline() {
+fn transient_errors_are_retried_with_backoff_until_the_deadline() {
     for refused in
         ["NOREPLICAS no", "LOADING no", "MASTERDOWN no", "TRYAGAIN no", "CLUSTERDOWN no", "BUSY no"]
     {
@@ -165,7 +165,7 @@ fn a_refusal_that_passes_is_tried_again_ever_more_slowly_and_until_the_deadline(
         assert!((5..20).contains(&times.len()), "{times:?}");
         let pauses: Vec<u64> = times.windows(2).map(|two| two[1] - two[0]).collect();
         assert!(pauses[2] > pauses[1] && pauses[1] > pauses[0], "{pauses:?}");
-        // It may pass at the last moment.
+        // The error may end just before the deadline.
         assert!(*times.last().unwrap() >= 900, "{times:?}");
         let (times, result) = attempts(refused, Duration::from_millis(900));
         assert_eq!(result, Ok(Answer::Number(1)), "{times:?}");
@@ -173,7 +173,7 @@ fn a_refusal_that_passes_is_tried_again_ever_more_slowly_and_until_the_deadline(
 }
 
 #[test]
-fn a_call_behind_one_that_was_refused_says_why_too() {
+fn a_call_that_waited_for_a_refused_one_reports_the_same_reason() {
     let answer = |command: &Command| if is_script(command) { refusal("READONLY no") } else { Reply::Nil };
     let (first, second) =
         run(answer, async |store| join(call(store, touch("a")), call(store, touch("a"))).await);
@@ -196,10 +196,10 @@ fn record(user: &str) -> Reply {
     Reply::Bytes(record.into_bytes())
 }
 
-/// The script of the first request of a call, and the reply to it. `None`: it is a transaction, which finds a session.
+/// The first request of a call: a script and the reply to it. `None` is a transaction that finds a session.
 type First = Option<(&'static resp::Script, i64)>;
 
-/// How a call ends if all behind its first request is refused.
+/// The error of a call if all requests after its first one are refused.
 fn ends(first: First, refused: &'static str, op: Op) -> StoreError {
     let is_first = Cell::new(true);
     let answer = move |command: &Command| match &command[0][..] {
@@ -215,7 +215,7 @@ fn ends(first: First, refused: &'static str, op: Op) -> StoreError {
         _ if is_script(command) => refusal(refused),
         _ => Reply::Nil,
     };
-    // `GET` of the wrapped keys has none.
+    // There are no wrapped keys.
     let answer = move |command: &Command| {
         if command.last().is_some_and(|key| key.ends_with(b"seal")) { Reply::Nil } else { answer(command) }
     };
@@ -223,7 +223,7 @@ fn ends(first: First, refused: &'static str, op: Op) -> StoreError {
 }
 
 #[test]
-fn a_write_that_is_refused_after_replies_that_changed_nothing_has_changed_nothing() {
+fn a_refusal_after_requests_without_effect_has_a_known_outcome() {
     let new = || NewSession::new(&plain("a", &ann(), in_millis(60_000)));
     type Make = Box<dyn Fn() -> Op>;
     let cases: [(First, Make); 4] = [
@@ -242,7 +242,7 @@ fn a_write_that_is_refused_after_replies_that_changed_nothing_has_changed_nothin
 }
 
 #[test]
-fn a_create_whose_transaction_is_discarded_is_done_by_a_script_once() {
+fn a_discarded_transaction_is_replaced_by_a_script() {
     let done = Rc::new(RefCell::new(Vec::new()));
     let noted = Rc::clone(&done);
     let answer = move |command: &Command| match &command[0][..] {
@@ -250,7 +250,7 @@ fn a_create_whose_transaction_is_discarded_is_done_by_a_script_once() {
         b"PEXPIREAT" | b"ZADD" | b"SET" => Reply::Status(b"QUEUED".to_vec()),
         b"EXEC" => refusal("EXECABORT Transaction discarded because of previous errors."),
         _ if is(command, &resp::CREATE) => {
-            // It takes no live session for its own.
+            // The script must not mistake a live session for its own.
             noted.borrow_mut().push(command[8].clone());
             Reply::Number(1)
         }
@@ -259,15 +259,42 @@ fn a_create_whose_transaction_is_discarded_is_done_by_a_script_once() {
     let new = || Op::Create(NewSession::new(&plain("a", &ann(), in_millis(60_000))), None);
     run(answer, async |store| {
         assert_eq!(call(store, new()).await, Ok(Answer::Number(1)));
-        assert!(!store.transactions.are_taken());
+        assert!(!store.transactions.are_supported());
     });
     assert_eq!(*done.borrow(), [b""]);
 }
 
-/// Else its entry might look old to other processes, and be removed before the session is the user's.
+/// A server without `MULTI` runs the commands one by one, and may have no memory for the entry alone.
 #[test]
-fn a_session_is_given_to_another_user_by_the_clock_of_the_server() {
-    let begun: Rc<RefCell<Option<Instant>>> = Rc::default();
+fn a_create_that_is_refused_leaves_no_session_without_an_entry() {
+    let stored: Rc<RefCell<Option<Vec<u8>>>> = Rc::default();
+    let held = Rc::clone(&stored);
+    let answer = move |command: &Command| match &command[0][..] {
+        b"MULTI" => refusal("NOPERM this user has no permissions to run the 'multi' command"),
+        b"PEXPIREAT" => Reply::Number(0),
+        b"ZADD" => refusal("OOM full"),
+        b"SET" => {
+            held.replace(Some(command[2].clone()));
+            Reply::Okay
+        }
+        b"EXEC" => refusal("ERR EXEC without MULTI"),
+        _ if is(command, &resp::CREATE) => refusal("OOM full"),
+        _ if is(command, &resp::END_OF_USER) => {
+            let ended = held.borrow_mut().take_if(|value| value[40..56] == command[6]);
+            ended.map_or(Reply::Number(0), |value| Reply::Bytes(value[40..56].to_vec()))
+        }
+        _ => Reply::Nil,
+    };
+    let new = NewSession::new(&plain("a", &ann(), in_millis(60_000)));
+    let outcome = run(answer, async |store| call(store, Op::Create(new, None)).await);
+    assert_eq!(*stored.borrow(), None);
+    assert_eq!(outcome, Err(StoreError::Full("Redis says OOM full".into())));
+}
+
+/// Otherwise the entry might look old to other processes, which would remove it before the session is the user's.
+#[test]
+fn a_change_of_the_user_uses_the_servers_clock() {
+    let started: Rc<RefCell<Option<Instant>>> = Rc::default();
     let version = Rc::new(Cell::new(0));
     let noted = Rc::clone(&version);
     let ahead = SystemClock.now() / 1000 + 900;
@@ -275,9 +302,10 @@ fn a_session_is_given_to_another_user_by_the_clock_of_the_server() {
     let answer = move |command: &Command| match &command[0][..] {
         b"GET" if command[1].ends_with(b"seal") => Reply::Nil,
         b"GET" => record("\"ben\""),
-        // Neither the call nor the store itself has its time at once.
+        // Neither the call nor the store learns the time immediately.
         b"TIME"
-            if begun.borrow_mut().get_or_insert_with(Instant::now).elapsed() < Duration::from_millis(30) =>
+            if started.borrow_mut().get_or_insert_with(Instant::now).elapsed()
+                < Duration::from_millis(30) =>
         {
             refusal("LOADING no")
         }
@@ -297,7 +325,7 @@ fn a_session_is_given_to_another_user_by_the_clock_of_the_server() {
     assert!((0..60).contains(&seconds), "{seconds} s");
 }
 
-/// What a server holds of a user, and says to the end of each session.
+/// Two sessions of a user, and the server's replies when they are ended. Returns the error.
 fn delete_by_user(first: Reply, second: Reply) -> StoreError {
     let ends = RefCell::new(vec![second, first]);
     let answer = move |command: &Command| match &command[0][..] {
@@ -314,7 +342,7 @@ fn delete_by_user(first: Reply, second: Reply) -> StoreError {
 }
 
 #[test]
-fn the_end_of_a_users_sessions_that_fails_before_it_has_ended_one_has_changed_nothing() {
+fn delete_by_user_that_fails_before_its_first_session_has_a_known_outcome() {
     let full = StoreError::Full("Redis says OOM full".into());
     let created = Reply::Bytes(b"1800000000000000".to_vec());
     assert_eq!(delete_by_user(Reply::Number(0), refusal("OOM full")), full);
@@ -323,7 +351,7 @@ fn the_end_of_a_users_sessions_that_fails_before_it_has_ended_one_has_changed_no
 }
 
 #[test]
-fn a_store_without_a_secret_refuses_sessions_that_others_encrypt() {
+fn a_store_without_a_secret_refuses_all_calls_while_others_encrypt() {
     let seal: Rc<RefCell<Reply>> = Rc::new(RefCell::new(Reply::Bytes(b"wrapped keys".to_vec())));
     let wrote = Rc::new(Cell::new(0));
     let (held, writes) = (Rc::clone(&seal), Rc::clone(&wrote));
@@ -375,11 +403,11 @@ fn a_store_without_a_secret_refuses_sessions_that_others_encrypt() {
             assert!(error.to_string().ends_with("; got no secret"), "{error}");
         }
         assert_eq!(wrote.get(), 0);
-        // Once somebody has removed the wrapped keys it is a store without encryption.
+        // When the wrapped keys are removed, the store works without encryption.
         seal.replace(Reply::Nil);
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(all(store).await, vec![None; 10]);
-        // Another store begins to encrypt.
+        // Another store starts to encrypt.
         seal.replace(Reply::Bytes(b"wrapped keys".to_vec()));
         tokio::time::sleep(Duration::from_secs(2)).await;
         let before = wrote.get();
@@ -388,7 +416,7 @@ fn a_store_without_a_secret_refuses_sessions_that_others_encrypt() {
     });
 }
 
-/// What a store goes by.
+/// The cipher that a store uses.
 async fn cipher(store: &RedisStore) -> Result<Arc<Cipher>> {
     let (sender, receiver) = oneshot::channel();
     let work = async |context: Rc<Context>| {
@@ -399,7 +427,7 @@ async fn cipher(store: &RedisStore) -> Result<Arc<Cipher>> {
 }
 
 #[test]
-fn a_store_that_may_not_look_for_wrapped_keys_says_what_it_needs_and_asks_once_a_second() {
+fn a_store_without_access_to_the_wrapped_keys_names_the_acl_rule_and_asks_once_a_second() {
     let looks = Rc::new(Cell::new(0));
     let count = Rc::clone(&looks);
     let answer = move |command: &Command| match &command[0][..] {
@@ -413,7 +441,7 @@ fn a_store_that_may_not_look_for_wrapped_keys_says_what_it_needs_and_asks_once_a
         for second in 1..4 {
             for _ in 0..50 {
                 let error = call(store, Op::Get(id("a"))).await.unwrap_err();
-                let prefix = String::from_utf8(store.names.seal.clone()).unwrap().replace("seal", "");
+                let prefix = String::from_utf8(store.names.wrapped_keys.clone()).unwrap().replace("seal", "");
                 let rule =
                     format!("~{}* +get", prefix.replace('*', "\\*").replace('[', "\\[").replace(']', "\\]"));
                 assert!(error.to_string().contains("NOPERM No permissions to access a key"), "{error}");
@@ -429,9 +457,9 @@ fn a_store_that_may_not_look_for_wrapped_keys_says_what_it_needs_and_asks_once_a
     });
 }
 
-/// With others the calls under way would be made twice.
+/// With a new cipher, pending calls would run twice.
 #[test]
-fn a_store_goes_by_the_keys_of_before_once_it_is_no_longer_locked_out() {
+fn a_store_uses_its_previous_keys_after_a_lockout() {
     for secrets in [vec![], vec![secret(1)]] {
         let held: Rc<RefCell<Reply>> = Rc::new(RefCell::new(Reply::Nil));
         let seal = Rc::clone(&held);

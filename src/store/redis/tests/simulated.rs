@@ -1,4 +1,4 @@
-//! The simulator's server answers as a real one does: the commands and scripts of the store, in any order.
+//! Compares the simulator's server with a real one: the commands and scripts of the store, in random order.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -9,7 +9,7 @@ use crate::store::redis::resp::{Decoder, Reply, Request};
 use crate::store::redis::sim::{Command, Data, SCRIPTS};
 use crate::store::simulation::Random;
 
-/// A minute. What ends while the test runs would end on one of the servers first.
+/// One minute. A shorter expiry might pass on one server before the other.
 const UNIT: i64 = 60_000;
 
 struct Client(TcpStream);
@@ -30,7 +30,7 @@ impl Client {
     }
 }
 
-/// A record, or what looks like one in part.
+/// A record, or a value that resembles one.
 fn record(random: &mut Random, now: i64) -> Vec<u8> {
     let expires = now + UNIT * random.pick(&[-5, 500, 600]);
     let (created, user) = (created(random), user(random));
@@ -52,8 +52,8 @@ fn user(random: &mut Random) -> &'static str {
     ALL[random.below(ALL.len())]
 }
 
-/// A command that the store may send.
-fn command(random: &mut Random, keys: &[&str; 3], begun: i64, now: i64) -> Command {
+/// A random command that the store may send.
+fn command(random: &mut Random, keys: &[&str; 3], started: i64, now: i64) -> Command {
     let (key, index) = (*random.pick(&[keys[0], keys[0], keys[0], keys[1]]), keys[2]);
     let member = *random.pick(&["a", "b", "c"]);
     let version = *random.pick(&["5", "6", "1800000000000000", "1800000000000001"]);
@@ -65,7 +65,7 @@ fn command(random: &mut Random, keys: &[&str; 3], begun: i64, now: i64) -> Comma
     let field = format!("{:<18}", now + UNIT * random.pick(&[650, 7000]));
     let (head, tail) = (format!("{{\"expires\":{field},\"created\":"), format!(",\"user\":{user}"));
     let owner = format!("{created},\"user\":{user}");
-    // The lifetime of a creation of either kind ends near to what the other times say.
+    // The lifetime ends near the other times, for both kinds of creation.
     let lifetime = match random.below(4) {
         0 => String::new(),
         some => {
@@ -76,8 +76,8 @@ fn command(random: &mut Random, keys: &[&str; 3], begun: i64, now: i64) -> Comma
         0 => (String::new(), String::new()),
         _ => (created, owner),
     };
-    // Never near to another one: the two clocks may differ by a millisecond.
-    let end = (begun + UNIT * random.pick(&[-1, 300, 5000])).to_string();
+    // Far from any other end, because the two clocks may differ by a millisecond.
+    let end = (started + UNIT * random.pick(&[-1, 300, 5000])).to_string();
     let script = random.below(SCRIPTS.len());
     let (max, sessions) = (*random.pick(&["1", "1", "2"]), keys[0].strip_suffix('a').unwrap());
     let (kind, has_index) = (random.below(20), random.chance(500_000));
@@ -114,7 +114,7 @@ fn command(random: &mut Random, keys: &[&str; 3], begun: i64, now: i64) -> Comma
         }
         (_, _) => (vec![key, "something else", "another"], 0),
     };
-    // The last arguments of some may be left out. Without its own `PEXPIREAT` may end an index.
+    // Some arguments at the end are optional. Without `GT` or `NX`, `PEXPIREAT` may remove an index.
     let are_left_out = least > 0 && random.chance(400_000);
     let len = whole.len() - if are_left_out { 1 + random.below(least) } else { 0 };
     let keys = if (script == 0 && has_index) || script > 7 { "2" } else { "1" };
@@ -122,7 +122,7 @@ fn command(random: &mut Random, keys: &[&str; 3], begun: i64, now: i64) -> Comma
     start.iter().chain(&whole[..len]).map(|arg| arg.as_bytes().to_vec()).collect()
 }
 
-/// The entries of a sample, which come in any order.
+/// Sorts the entries of a sample, which come in any order.
 fn in_order(sample: Reply) -> Reply {
     let Reply::Array(parts) = sample else { return sample };
     let mut entries: Vec<_> = parts.chunks(2).map(<[Reply]>::to_vec).collect();
@@ -131,7 +131,7 @@ fn in_order(sample: Reply) -> Reply {
 }
 
 #[test]
-fn a_simulated_server_answers_as_a_real_one() {
+fn the_simulated_server_replies_like_a_real_one() {
     let Some(port) = port() else { return };
     let mut client = (0..100)
         .find_map(|_| {
@@ -142,12 +142,12 @@ fn a_simulated_server_answers_as_a_real_one() {
             connected.map(Client)
         })
         .expect("the server");
-    let (mut random, mut data, begun) = (Random::new(7), Data::default(), SystemClock.now());
+    let (mut random, mut data, started) = (Random::new(7), Data::default(), SystemClock.now());
     let keys = ["simulated*:sess#a", "simulated*:sess#b", "simulated*:user#\"ann\""];
     let mut answers = std::collections::BTreeMap::new();
     for _ in 0..120_000 {
         let now = SystemClock.now();
-        let command = command(&mut random, &keys, begun, now);
+        let command = command(&mut random, &keys, started, now);
         let (mut real, mut simulated) = (client.ask(&command), data.carry_out(&command, now, 1000));
         if command[0] == b"ZRANDMEMBER" {
             (real, simulated) = (in_order(real), in_order(simulated));
@@ -161,7 +161,7 @@ fn a_simulated_server_answers_as_a_real_one() {
         let kind = if let Reply::Number(number) = real { number.min(9) } else { 10 };
         *answers.entry((shown[0].to_string(), script, kind)).or_insert(0) += 1;
     }
-    // Each script gave each of its answers.
+    // Each script gave each of its possible replies.
     for (script, kinds) in [
         &[-1, 1, 3, 10][..],
         &[0, 1, 2, 3],

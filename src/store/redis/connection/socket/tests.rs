@@ -16,14 +16,15 @@ fn plain() -> (Socket, TcpStream) {
     (Socket::new(connection).unwrap(), listener.accept().unwrap().0)
 }
 
-/// A server that speaks TLS by hand: what it encrypts is sent when a test says so.
+/// The server side of TLS, driven by the test: it sends what it encrypts only when the test says so.
 struct TlsPeer {
     connection: ServerConnection,
     stream: TcpStream,
 }
 
 impl TlsPeer {
-    /// Shakes hands with a client, and then says `early`, which that receives with the end of the handshake.
+    /// Completes the handshake with a client. Sends `early` directly behind it, so that the client reads both
+    /// together.
     fn shake_hands(early: &[u8]) -> Option<(Socket, Self)> {
         let directory = tempfile::tempdir().unwrap();
         let (cert, key) = make_certificate(directory.path())?;
@@ -39,7 +40,7 @@ impl TlsPeer {
         let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let mut stream = listener.accept().unwrap().0;
         let mut client = tls::unchecked();
-        // One thread has both ends: each says all that it has to, and then reads it.
+        // One thread drives both ends: each writes all it has, then reads.
         while client.is_handshaking() || connection.is_handshaking() {
             while client.wants_write() {
                 client.write_tls(&mut &near).unwrap();
@@ -64,7 +65,7 @@ impl TlsPeer {
         Some((socket.unwrap(), Self { connection, stream }))
     }
 
-    /// The bytes on the wire that say this.
+    /// Encrypts a message, without sending it.
     fn encrypt(&mut self, bytes: &[u8]) -> Vec<u8> {
         self.connection.set_buffer_limit(None);
         self.connection.writer().write_all(bytes).unwrap();
@@ -75,13 +76,13 @@ impl TlsPeer {
         encrypted
     }
 
-    /// Reads what the client has said, until it is so much.
-    fn hear(&mut self, len: usize) -> Vec<u8> {
-        let mut heard = Vec::new();
-        while heard.len() < len {
+    /// Reads until the client has sent `len` bytes.
+    fn receive(&mut self, len: usize) -> Vec<u8> {
+        let mut received = Vec::new();
+        while received.len() < len {
             let mut some = [0; 64 * 1024];
             match self.connection.reader().read(&mut some) {
-                Ok(len) => heard.extend_from_slice(&some[..len]),
+                Ok(len) => received.extend_from_slice(&some[..len]),
                 Err(error) => {
                     assert_eq!(error.kind(), ErrorKind::WouldBlock);
                     assert!(self.connection.read_tls(&mut self.stream).unwrap() > 0);
@@ -89,11 +90,11 @@ impl TlsPeer {
                 }
             }
         }
-        heard
+        received
     }
 }
 
-/// Reads until there is something, or the end.
+/// Reads until data or the end arrives.
 fn fill(socket: &mut Socket) -> io::Result<Filled> {
     loop {
         match socket.fill()? {
@@ -103,7 +104,7 @@ fn fill(socket: &mut Socket) -> io::Result<Filled> {
     }
 }
 
-/// The next reply, which is a text.
+/// The next reply, which must be a bulk string.
 fn text(socket: &mut Socket) -> Option<Vec<u8>> {
     let (reply, len) = {
         let (replies, len) = socket.replies(1).unwrap()?;
@@ -119,7 +120,7 @@ fn bulk(bytes: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn what_was_written_takes_no_room_though_there_is_always_more() {
+fn written_bytes_are_freed_under_constant_load() {
     const SIZE: usize = 1 << 20;
     let (mut wire, mut peer) = plain();
     let (mut read, mut pushed) = (vec![0; SIZE], 0_u64);
@@ -129,7 +130,7 @@ fn what_was_written_takes_no_room_though_there_is_always_more() {
         pushed += SIZE as u64;
         wire.flush().unwrap();
     };
-    // More than the system takes.
+    // More than the system's buffers take.
     while wire.out.len() - wire.written < 8 * SIZE {
         push(&mut wire);
     }
@@ -145,7 +146,7 @@ fn what_was_written_takes_no_room_though_there_is_always_more() {
 }
 
 #[test]
-fn a_flush_writes_no_more_than_its_share() {
+fn a_flush_writes_a_limited_number_of_bytes() {
     let (mut wire, mut peer) = plain();
     let reader = std::thread::spawn(move || {
         let mut bytes = vec![0; 8 * MAX_WRITTEN];
@@ -162,7 +163,7 @@ fn a_flush_writes_no_more_than_its_share() {
 }
 
 #[test]
-fn tls_may_be_cut_at_every_byte() {
+fn tls_records_may_be_split_at_every_byte() {
     let Some((mut socket, mut peer)) = TlsPeer::shake_hands(b"") else { return };
     let first = peer.encrypt(&[bulk(b"one"), bulk(b"")].concat());
     let encrypted = [first, peer.encrypt(&bulk(b"three"))].concat();
@@ -176,7 +177,7 @@ fn tls_may_be_cut_at_every_byte() {
 }
 
 #[test]
-fn what_tls_had_received_before_is_read_first() {
+fn bytes_received_during_the_handshake_are_read_first() {
     let Some((mut socket, mut peer)) = TlsPeer::shake_hands(&bulk(b"early")) else { return };
     let encrypted = peer.encrypt(&bulk(b"late"));
     peer.stream.write_all(&encrypted).unwrap();
@@ -191,7 +192,7 @@ fn what_tls_had_received_before_is_read_first() {
 }
 
 #[test]
-fn tls_carries_more_than_the_system_takes_both_ways() {
+fn tls_transfers_more_than_the_systems_buffers_both_ways() {
     const SIZE: usize = 4 << 20;
     let Some((mut socket, mut peer)) = TlsPeer::shake_hands(b"") else { return };
     let large: Vec<u8> = (0..SIZE).map(|at| at as u8).collect();
@@ -202,8 +203,8 @@ fn tls_carries_more_than_the_system_takes_both_ways() {
     assert!(socket.has_sent(start) && !socket.is_flushed());
     assert!(!socket.has_sent(last), "it waits in plain text, and can be left out");
     let server = std::thread::spawn(move || {
-        let heard = peer.hear(SIZE + 4);
-        let encrypted = peer.encrypt(&bulk(&heard));
+        let received = peer.receive(SIZE + 4);
+        let encrypted = peer.encrypt(&bulk(&received));
         peer.stream.write_all(&encrypted).unwrap();
         peer
     });
@@ -222,7 +223,7 @@ fn tls_carries_more_than_the_system_takes_both_ways() {
 }
 
 #[test]
-fn what_is_no_tls_and_what_was_changed_is_an_error() {
+fn plaintext_and_tampered_records_are_errors() {
     for spoil in
         [|bytes: &mut Vec<u8>| bytes[20] ^= 1, |bytes: &mut Vec<u8>| *bytes = b"HTTP/1.1 400\r\n".to_vec()]
     {
@@ -230,14 +231,14 @@ fn what_is_no_tls_and_what_was_changed_is_an_error() {
         let mut encrypted = peer.encrypt(&bulk(b"a secret"));
         spoil(&mut encrypted);
         peer.stream.write_all(&encrypted).unwrap();
-        // What belongs to the handshake may come before.
+        // Messages of the handshake may come first.
         while fill(&mut socket).is_ok() {}
         assert_eq!(text(&mut socket), None);
     }
 }
 
 #[test]
-fn replies_before_the_end_of_tls_are_read() {
+fn replies_before_the_end_of_the_tls_session_are_read() {
     let Some((mut socket, mut peer)) = TlsPeer::shake_hands(b"") else { return };
     let mut encrypted = peer.encrypt(&bulk(b"the last"));
     peer.connection.send_close_notify();

@@ -1,4 +1,4 @@
-//! The cache of a fast path: what a server that the test plays says, and any calls of two processes on one server.
+//! Tests of the near cache: on a server that the test plays, and a model test of two processes on one server.
 
 use std::collections::{HashMap, VecDeque};
 use std::num::NonZeroUsize;
@@ -9,6 +9,7 @@ use super::fake::Conduct;
 use super::*;
 use crate::session::Body;
 use crate::store::redis::CacheOptions;
+use crate::store::redis::counters::Counters;
 use crate::store::{Answer, StoredSession};
 
 pub fn with_cache(options: RedisOptions) -> RedisOptions {
@@ -44,40 +45,40 @@ fn number_of(found: &StoredSession) -> usize {
 }
 
 impl Scene {
-    /// What the cache has of a session.
+    /// The cached session's number.
     fn cached(&mut self, session_id: &str) -> Option<usize> {
-        // What the test has said a moment ago was said before.
+        // The cache must check the socket again for what the test has just sent.
         thread::sleep(Duration::from_micros(10));
         self.harness.cached(&id(session_id)).as_ref().map(number_of)
     }
 
-    /// Begins a `get`, which the server hears.
+    /// Starts a `get`, and receives its command.
     fn ask(&mut self, session_id: &str) -> u32 {
         assert_eq!(self.cached(session_id), None);
         let ticket = self.harness.get(&id(session_id));
-        assert_eq!(self.hear(1)[0], [&b"GET"[..], format!("sess#{session_id}").as_bytes()]);
+        assert_eq!(self.receive(1)[0], [&b"GET"[..], format!("sess#{session_id}").as_bytes()]);
         ticket
     }
 
-    /// Has a session cached.
+    /// Loads a session into the cache.
     fn load(&mut self, session_id: &str, number: usize) {
         let ticket = self.ask(session_id);
-        self.peer.say(&bulk(&record(session_id, number)));
+        self.peer.send(&bulk(&record(session_id, number)));
         assert_eq!(number_of(&self.harness.session(ticket).unwrap().unwrap()), number);
         assert_eq!(self.cached(session_id), Some(number));
     }
 }
 
 #[test]
-fn a_session_that_was_read_needs_no_round_trip_until_the_server_says_that_it_has_changed() {
+fn a_cached_session_is_returned_until_its_invalidation() {
     let mut scene = cached_scene();
     scene.load("a", 1);
     scene.load("b", 2);
     assert_eq!((scene.cached("a"), scene.cached("b")), (Some(1), Some(2)));
-    scene.peer.say(&message("a"));
+    scene.peer.send(&message("a"));
     assert_eq!((scene.cached("a"), scene.cached("b")), (None, Some(2)));
     scene.load("a", 3);
-    scene.peer.say(EMPTIED);
+    scene.peer.send(EMPTIED);
     assert_eq!((scene.cached("a"), scene.cached("b")), (None, None));
     let stats = scene.harness.fast_path.cache_stats().unwrap();
     assert_eq!((stats.hits, stats.misses, stats.invalidations, stats.sessions), (6, 3, 3, 0));
@@ -88,46 +89,46 @@ fn an_absent_session_is_not_cached() {
     let mut scene = cached_scene();
     for _ in 0..2 {
         let ticket = scene.ask("a");
-        scene.peer.say(NIL);
+        scene.peer.send(NIL);
         assert_eq!(scene.harness.session(ticket), Ok(None));
     }
 }
 
-/// The race that every cache has to decide: the reply is of before the change, and is read after its message, or before.
+/// The classic race of a cache: the reply is from before the change, and is read before or after the invalidation.
 #[test]
-fn a_reply_does_not_bring_back_what_was_changed_while_it_was_under_way() {
+fn a_session_that_changes_during_its_load_is_not_cached() {
     let mut scene = cached_scene();
     let reply = bulk(&record("a", 1));
     for said in [[&reply[..], &message("a")].concat(), [&message("a"), &reply[..]].concat()] {
         let ticket = scene.ask("a");
-        scene.peer.say(&said);
+        scene.peer.send(&said);
         assert!(scene.harness.session(ticket).unwrap().is_some());
         assert_eq!(scene.cached("a"), None);
     }
     let ticket = scene.ask("a");
-    scene.peer.say(&[&reply[..], EMPTIED].concat());
+    scene.peer.send(&[&reply[..], EMPTIED].concat());
     assert!(scene.harness.session(ticket).unwrap().is_some());
     assert_eq!(scene.cached("a"), None);
 }
 
-/// A hit reads messages ahead of the replies before them.
+/// A hit reads invalidations ahead of the replies before them.
 #[test]
 fn a_hit_leaves_the_replies_to_the_next_turn() {
     let mut scene = cached_scene();
     scene.load("a", 1);
     let ticket = scene.ask("b");
-    scene.peer.say(&[&bulk(&record("b", 2))[..], &message("b"), &message("a")].concat());
+    scene.peer.send(&[&bulk(&record("b", 2))[..], &message("b"), &message("a")].concat());
     assert_eq!(scene.cached("a"), None);
-    // No poll of the socket tells of what is read.
+    // No poll of the socket reports what was read.
     assert!(scene.harness.fast_path.next_deadline().unwrap() <= Instant::now());
     scene.harness.turn();
     assert!(matches!(scene.harness.ended(ticket), Some(Ok(Answer::Session(Some(_))))));
     assert_eq!(scene.cached("b"), None);
 }
 
-/// What a hit has read and leaves to the next turn may be more than it waits for.
+/// A hit may read more replies than it waits for, and leave them to the next turn.
 #[test]
-fn messages_behind_large_replies_are_heard() {
+fn invalidations_behind_large_replies_count() {
     let mut scene = cached_scene();
     scene.load("a", 1);
     let more = format!(r#""number":2,"more":"{}""#, "x".repeat(600_000));
@@ -136,7 +137,7 @@ fn messages_behind_large_replies_are_heard() {
     let mut socket = scene.peer.socket.try_clone().unwrap();
     let said = [&bulk(&record("c", 3))[..], &message("c"), &bulk(big.as_bytes()), &message("a")].concat();
     let writer = thread::spawn(move || socket.write_all(&said).unwrap());
-    // Until all has come, it may be given.
+    // Until all bytes have arrived, the old session may be returned.
     while scene.cached("a").is_some() {}
     assert_eq!(scene.cached("c"), None);
     for ticket in tickets {
@@ -144,20 +145,20 @@ fn messages_behind_large_replies_are_heard() {
     }
     writer.join().unwrap();
     let ticket = scene.ask("d");
-    scene.peer.say(NIL);
+    scene.peer.send(NIL);
     assert_eq!(scene.harness.session(ticket), Ok(None));
     assert_eq!((scene.cached("a"), scene.cached("c")), (None, None));
 }
 
-/// Where a connection ends, what came before its end is taken all the same.
+/// Replies before the end of a connection still count.
 #[test]
 fn a_hit_that_finds_the_end_of_the_connection_loses_no_reply() {
     let mut scene = cached_scene();
     scene.load("a", 1);
     let ann = ann();
     let updated = scene.harness.update(&session("b", &ann));
-    scene.hear(1);
-    scene.peer.say(DONE);
+    scene.receive(1);
+    scene.peer.send(DONE);
     scene.peer.leave();
     thread::sleep(Duration::from_micros(10));
     assert_eq!(scene.harness.cached(&id("a")), None);
@@ -166,22 +167,22 @@ fn a_hit_that_finds_the_end_of_the_connection_loses_no_reply() {
 }
 
 #[test]
-fn messages_may_come_in_pieces_and_by_thousands() {
+fn invalidations_may_arrive_in_pieces_and_by_thousands() {
     let mut scene = cached_scene();
     scene.load("a", 1);
     let message = message("a");
     for cut in 1..message.len() {
-        scene.peer.say(&message[..cut]);
+        scene.peer.send(&message[..cut]);
         assert_eq!(scene.cached("a"), Some(1));
-        scene.peer.say(&message[cut..]);
+        scene.peer.send(&message[cut..]);
         assert_eq!(scene.cached("a"), None);
         scene.load("a", 1);
     }
     let mut socket = scene.peer.socket.try_clone().unwrap();
     let many = message.repeat(20_000);
     let writer = thread::spawn(move || socket.write_all(&many).unwrap());
-    let heard = |harness: &Harness| harness.fast_path.cache_stats().unwrap().invalidations;
-    scene.harness.until(|harness| heard(harness) == (message.len() - 1) as u64 + 20_000);
+    let received = |harness: &Harness| harness.fast_path.cache_stats().unwrap().invalidations;
+    scene.harness.until(|harness| received(harness) == (message.len() - 1) as u64 + 20_000);
     writer.join().unwrap();
     scene.load("a", 2);
     let open = scene.harness.fast_path.primaries[0].open.as_ref().unwrap();
@@ -189,7 +190,7 @@ fn messages_may_come_in_pieces_and_by_thousands() {
 }
 
 #[test]
-fn own_calls_are_seen_from_their_beginning_on() {
+fn an_own_change_empties_the_cache_when_it_starts() {
     let mut scene = cached_scene();
     let ann = ann();
     type Change = fn(&mut Harness, &Session<'_>) -> u32;
@@ -201,32 +202,32 @@ fn own_calls_are_seen_from_their_beginning_on() {
     ];
     for (change, done) in changes {
         scene.load("a", 1);
-        // This one was sent before, and is answered after the change has begun.
-        scene.peer.say(&message("a"));
+        // This read is sent before the change, and answered after it has started.
+        scene.peer.send(&message("a"));
         let before = scene.ask("a");
         let changed = change(&mut scene.harness, &session("a", &ann));
-        scene.hear(1);
+        scene.receive(1);
         assert_eq!(scene.cached("a"), None);
         let within = scene.ask("a");
-        scene.peer.say(&bulk(&record("a", 1)));
+        scene.peer.send(&bulk(&record("a", 1)));
         assert!(scene.harness.session(before).unwrap().is_some());
         assert_eq!(scene.cached("a"), None);
-        scene.peer.say(&[done, &bulk(&record("a", 2))[..]].concat());
+        scene.peer.send(&[done, &bulk(&record("a", 2))[..]].concat());
         assert_eq!(scene.harness.number(changed), Ok(1));
         assert!(scene.harness.session(within).unwrap().is_some());
-        // From here on it is told again.
+        // From here on the session is tracked again.
         scene.load("a", 2);
-        scene.peer.say(&message("a"));
+        scene.peer.send(&message("a"));
     }
 }
 
 #[test]
-fn calls_that_end_on_the_worker_are_seen_too() {
+fn a_change_that_falls_back_empties_the_cache_too() {
     let mut scene = cached_scene();
     scene.load("a", 1);
     let changed = scene.harness.delete(&id("a"));
-    scene.hear(1);
-    scene.peer.say(b"-LOADING Redis is loading the dataset in memory\r\n");
+    scene.receive(1);
+    scene.peer.send(b"-LOADING Redis is loading the dataset in memory\r\n");
     assert_eq!(scene.harness.number(changed), Ok(1));
     assert_eq!(scene.cached("a"), None);
     let ticket = scene.harness.get(&id("a"));
@@ -234,7 +235,7 @@ fn calls_that_end_on_the_worker_are_seen_too() {
 }
 
 #[test]
-fn everything_leaves_when_the_connection_ends_or_says_that_it_is_the_wrong_one() {
+fn the_cache_is_emptied_when_its_server_is_lost_or_wrong() {
     let refusals: [&[u8]; 3] =
         [b"-MOVED 1 127.0.0.1:1\r\n", b"-CLUSTERDOWN The cluster is down\r\n", b"-READONLY no\r\n"];
     for refusal in refusals.into_iter().map(Some).chain([None]) {
@@ -242,7 +243,7 @@ fn everything_leaves_when_the_connection_ends_or_says_that_it_is_the_wrong_one()
         scene.load("a", 1);
         if let Some(refusal) = refusal {
             let ticket = scene.ask("b");
-            scene.peer.say(refusal);
+            scene.peer.send(refusal);
             assert_eq!(scene.harness.session(ticket), Ok(None));
         } else {
             scene.peer.leave();
@@ -254,7 +255,7 @@ fn everything_leaves_when_the_connection_ends_or_says_that_it_is_the_wrong_one()
 }
 
 #[test]
-fn a_hit_needs_a_proof() {
+fn a_hit_needs_a_recent_proof() {
     let mut scene = cached_scene();
     let age = |scene: &mut Scene, seconds| {
         let open = scene.harness.fast_path.primaries[0].open.as_mut().unwrap();
@@ -263,52 +264,52 @@ fn a_hit_needs_a_proof() {
     scene.load("a", 1);
     age(&mut scene, 29);
     assert_eq!(scene.cached("a"), Some(1));
-    // A proof that is getting old is renewed by one request that nobody waits for.
+    // A single request without a caller renews a proof that is getting old.
     age(&mut scene, 2);
     assert_eq!((scene.cached("a"), scene.cached("a")), (Some(1), Some(1)));
-    assert_eq!(scene.hear(1)[0], [&b"GET"[..], b"sess#a"]);
-    scene.say(&bulk(&record("a", 1)));
+    assert_eq!(scene.receive(1)[0], [&b"GET"[..], b"sess#a"]);
+    scene.send(&bulk(&record("a", 1)));
     age(&mut scene, 29);
     assert_eq!((scene.cached("a"), scene.harness.fast_path.is_idle()), (Some(1), true));
-    // Without a reply it is over, and messages prove nothing.
+    // Without a reply the proof is stale, and invalidations prove nothing.
     age(&mut scene, 32);
-    scene.peer.say(&message("b"));
+    scene.peer.send(&message("b"));
     assert_eq!(scene.cached("a"), None);
-    // The session is still there, and the next reply proves that it is current.
+    // The session is still cached, and the next reply proves that it is current.
     let ticket = scene.ask("b");
-    scene.peer.say(NIL);
+    scene.peer.send(NIL);
     assert_eq!(scene.harness.session(ticket), Ok(None));
     assert_eq!(scene.cached("a"), Some(1));
     // An error proves nothing.
     age(&mut scene, 61);
     let ticket = scene.harness.touch(&id("c"), in_an_hour());
-    scene.hear(1);
-    scene.peer.say(b"-OOM command not allowed\r\n");
+    scene.receive(1);
+    scene.peer.send(b"-OOM command not allowed\r\n");
     assert_eq!(scene.harness.number(ticket), Ok(0));
     assert_eq!(scene.cached("a"), None);
 }
 
 /// A proof would look younger than it is.
 #[test]
-fn everything_leaves_when_the_machine_was_suspended() {
+fn the_cache_is_emptied_after_a_suspension() {
     let mut scene = cached_scene();
     scene.load("a", 1);
     let suspend = |scene: &mut Scene, by| scene.harness.fast_path.cache.as_mut().unwrap().suspend(by);
     suspend(&mut scene, Duration::from_millis(500));
     assert_eq!(scene.cached("a"), None);
     scene.load("a", 2);
-    // What was asked for before is not loaded after it.
+    // The reply to an earlier request is not cached.
     let ticket = scene.ask("b");
     suspend(&mut scene, Duration::from_millis(500));
     assert_eq!(scene.cached("a"), None);
-    scene.peer.say(&bulk(&record("b", 1)));
+    scene.peer.send(&bulk(&record("b", 1)));
     assert!(scene.harness.session(ticket).unwrap().is_some());
     assert_eq!(scene.cached("b"), None);
 }
 
-/// After a `SWAPDB` no message says that a session has changed.
+/// `SWAPDB` causes no invalidations.
 #[test]
-fn a_session_is_not_cached_for_more_than_a_minute() {
+fn the_cache_is_emptied_after_a_minute() {
     let mut scene = cached_scene();
     let age = |scene: &mut Scene, seconds| {
         scene.harness.fast_path.cache.as_mut().unwrap().age(Duration::from_secs(seconds));
@@ -324,15 +325,15 @@ fn a_session_is_not_cached_for_more_than_a_minute() {
 }
 
 #[test]
-fn a_renewal_that_is_refused_or_late_is_no_call() {
+fn a_failed_probe_completes_no_call() {
     let mut scene = cached_scene();
     scene.load("a", 1);
     let open = scene.harness.fast_path.primaries[0].open.as_mut().unwrap();
     open.proof.age(Duration::from_secs(31));
     assert_eq!(scene.cached("a"), Some(1));
-    scene.hear(1);
+    scene.receive(1);
     let count = scene.harness.count();
-    scene.say(b"-MOVED 1 127.0.0.1:1\r\n");
+    scene.send(b"-MOVED 1 127.0.0.1:1\r\n");
     assert_eq!((scene.harness.count(), scene.cached("a")), (count, None));
     scene.load("a", 1);
     let open = scene.harness.fast_path.primaries[0].open.as_mut().unwrap();
@@ -345,36 +346,36 @@ fn a_renewal_that_is_refused_or_late_is_no_call() {
 }
 
 #[test]
-fn sessions_that_a_call_has_not_named_end_for_the_cache_too() {
+fn mass_ends_make_the_cache_stale() {
     let mut scene = cached_scene();
     scene.load("a", 1);
     Counters::add(&scene.store.counters.mass_ends, 1);
     assert_eq!(scene.cached("a"), None);
-    // Its message comes before the next reply.
+    // The invalidation arrives before the next reply.
     let ticket = scene.ask("b");
-    scene.peer.say(&[&message("a"), NIL].concat());
+    scene.peer.send(&[&message("a"), NIL].concat());
     assert_eq!(scene.harness.session(ticket), Ok(None));
     assert_eq!(scene.cached("a"), None);
     scene.load("a", 2);
 }
 
 #[test]
-fn a_server_that_does_not_tell_of_changes_turns_the_cache_off() {
+fn a_server_without_tracking_turns_the_cache_off() {
     let mut scene = cached_scene();
     let open = scene.harness.fast_path.primaries[0].open.as_mut().unwrap();
     open.is_tracked = false;
     scene.harness.fast_path.cache.as_mut().unwrap().opened(Err("no".into()));
     for _ in 0..2 {
         let ticket = scene.ask("a");
-        scene.peer.say(&bulk(&record("a", 1)));
+        scene.peer.send(&bulk(&record("a", 1)));
         assert!(scene.harness.session(ticket).unwrap().is_some());
     }
     assert_eq!(scene.harness.fast_path.cache_stats().unwrap().off, Some("no".into()));
 }
 
-/// Until the first connection is there, what is changed is not known by the name that the cache has for it.
+/// Before the first connection, the cache key of a changed session is unknown.
 #[test]
-fn nothing_is_loaded_while_a_change_is_under_way_that_began_before_there_was_a_connection() {
+fn nothing_is_loaded_during_a_change_that_started_without_a_connection() {
     let gate = Arc::new(Mutex::new(()));
     let shut = Arc::clone(&gate);
     let closed = gate.lock().unwrap();
@@ -393,7 +394,7 @@ fn nothing_is_loaded_while_a_change_is_under_way_that_began_before_there_was_a_c
     let peer = Peer::of(&mut harness, 0);
     let mut scene = Scene { harness, peer, fake, store };
     let ticket = scene.ask("b");
-    scene.peer.say(&bulk(&record("b", 1)));
+    scene.peer.send(&bulk(&record("b", 1)));
     assert!(scene.harness.session(ticket).unwrap().is_some());
     assert_eq!(scene.cached("b"), None);
     drop(closed);
@@ -423,13 +424,13 @@ enum Step {
     Submit(usize),
     /// A process waits for its oldest call.
     Wait(usize),
-    /// Something else changes a session, or ends it.
+    /// Another client changes a session, or deletes it.
     Put {
         session: usize,
         is_live: bool,
     },
     Empty,
-    /// In a cluster a half of the slots goes to another node.
+    /// Moves a half of the slots to another node of a cluster.
     MoveSlots(usize),
 }
 
@@ -452,38 +453,38 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 fn faults() -> impl Strategy<Value = Vec<Conduct>> {
     let fault = prop_oneof![
         30 => Just(Conduct::Do),
-        1 => Just(Conduct::Say(b"-OOM command not allowed\r\n")),
-        1 => Just(Conduct::Say(b"-READONLY You can't write.\r\n")),
+        1 => Just(Conduct::Answer(b"-OOM command not allowed\r\n")),
+        1 => Just(Conduct::Answer(b"-READONLY You can't write.\r\n")),
         1 => Just(Conduct::End),
         1 => (0..9_usize).prop_map(Conduct::DoAndEnd),
-        1 => Just(Conduct::DoAndBabble),
+        1 => Just(Conduct::DoAndCorrupt),
     ];
     proptest::collection::vec(fault, 0..60)
 }
 
-/// A call that has not ended.
-struct Begun {
+/// A pending call.
+struct StartedCall {
     ticket: u32,
     session: usize,
-    /// `None` of a `get`.
+    /// `None` for a `get`.
     change: Option<Change>,
     number: usize,
     /// The oldest state that it may see.
     floor: usize,
 }
 
-/// Two processes on one server. Whatever a `get` finds is no older than what was acknowledged before it began.
+/// Two processes on one server. No `get` may find an older state than the last one acknowledged before it started.
 struct World<'a> {
     fake: &'a Fake,
     processes: [Harness; 2],
-    under_way: [VecDeque<Begun>; 2],
-    /// How many states of each session are over for all: which one was the last that was acknowledged.
+    pending: [VecDeque<StartedCall>; 2],
+    /// For each session, the index of the last acknowledged state.
     floors: HashMap<usize, usize>,
     hits: usize,
 }
 
 impl World<'_> {
-    /// All that a session ever was.
+    /// All states of a session so far.
     fn history(&self, session: usize) -> Vec<Option<usize>> {
         let data = self.fake.data.lock().unwrap();
         let key = format!("sess#{session}").into_bytes();
@@ -499,13 +500,13 @@ impl World<'_> {
         self.floors.get(&session).copied().unwrap_or(0)
     }
 
-    /// From now on no `get` finds the session as it was before this state.
+    /// From now on, no `get` may find an older state than this one.
     fn acknowledged(&mut self, session: usize, state: usize) {
         let floor = self.floors.entry(session).or_default();
         *floor = state.max(*floor);
     }
 
-    /// Checks what a `get` has found, which was begun when this was the oldest state to be seen.
+    /// Checks the result of a `get`. `floor` was the oldest state that it may see.
     fn check(&self, session: usize, found: Option<&StoredSession>, floor: usize, how: &str) {
         let (found, history) = (found.map(number_of), self.history(session));
         let last = history.iter().rposition(|state| *state == found);
@@ -516,7 +517,7 @@ impl World<'_> {
     }
 
     fn wait(&mut self, process: usize) {
-        let Some(Begun { ticket, session, change, number, floor }) = self.under_way[process].pop_front()
+        let Some(StartedCall { ticket, session, change, number, floor }) = self.pending[process].pop_front()
         else {
             return;
         };
@@ -548,7 +549,7 @@ impl World<'_> {
                     return self.check(session, found.as_ref(), floor, "a hit");
                 }
                 let ticket = self.processes[process].get(&session_id);
-                self.under_way[process].push_back(Begun { ticket, session, change: None, number, floor });
+                self.pending[process].push_back(StartedCall { ticket, session, change: None, number, floor });
             }
             Step::Change { process, session, change } => {
                 let (session_id, floor) = (session.to_string(), self.floor(session));
@@ -562,7 +563,7 @@ impl World<'_> {
                     Change::Delete => harness.delete(&new.id),
                 };
                 let change = Some(change);
-                self.under_way[process].push_back(Begun { ticket, session, change, number, floor });
+                self.pending[process].push_back(StartedCall { ticket, session, change, number, floor });
                 assert_eq!(self.processes[process].cached(&new.id), None, "its own change");
             }
             Step::Submit(process) => self.processes[process].fast_path.submit(),
@@ -578,7 +579,7 @@ impl World<'_> {
                 (0..3).for_each(|session| self.all_acknowledged(session));
             }
             Step::MoveSlots(half) => {
-                // With one server there is nothing to be moved.
+                // A single server has no slots to move.
                 if self.processes[0].fast_path.primaries.len() > 1 {
                     self.fake.slots.lock().unwrap().move_half(half);
                 }
@@ -586,14 +587,14 @@ impl World<'_> {
         }
     }
 
-    /// The present state of a session is one that the test itself has made.
+    /// Records that the test itself has made the current state of a session.
     fn all_acknowledged(&mut self, session: usize) {
-        // No reply takes so short a time.
+        // No reply arrives faster.
         thread::sleep(Duration::from_micros(10));
         let last = self.history(session).len() - 1;
-        // One of a call that is under way may have come after it.
+        // A pending call may have changed it since.
         let is_quiet =
-            self.under_way.iter().flatten().all(|call| call.session != session || call.change.is_none());
+            self.pending.iter().flatten().all(|call| call.session != session || call.change.is_none());
         if is_quiet {
             self.acknowledged(session, last);
         }
@@ -617,13 +618,13 @@ fn run(steps: &[Step], faults: Vec<Conduct>, nodes: usize) -> usize {
     };
     let processes = [open(), open()];
     let mut world =
-        World { fake: &fake, processes, under_way: Default::default(), floors: HashMap::new(), hits: 0 };
+        World { fake: &fake, processes, pending: Default::default(), floors: HashMap::new(), hits: 0 };
     for (number, step) in steps.iter().enumerate() {
-        // 0 is of no call.
+        // 0 is the number of no call.
         world.step(number + 1, *step);
     }
     for process in 0..2 {
-        while !world.under_way[process].is_empty() {
+        while !world.pending[process].is_empty() {
             world.wait(process);
         }
         assert!(world.processes[process].fast_path.cache.as_ref().unwrap().is_idle());
@@ -634,12 +635,12 @@ fn run(steps: &[Step], faults: Vec<Conduct>, nodes: usize) -> usize {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
-    fn no_get_of_two_processes_finds_what_was_over_before(steps in steps(), faults in faults()) {
+    fn no_get_returns_an_older_state_than_the_last_acknowledged(steps in steps(), faults in faults()) {
         run(&steps, faults, 1);
     }
 
     #[test]
-    fn nor_does_any_in_a_cluster_whose_slots_move(steps in steps(), faults in faults()) {
+    fn no_get_returns_an_older_state_while_slots_move(steps in steps(), faults in faults()) {
         run(&steps, faults, 3);
     }
 }

@@ -1,5 +1,4 @@
-//! A server that knows as much of Redis as the calls on single sessions ask of it, and does to each command what a test
-//! says.
+//! A fake server that supports the commands of calls on one session. For each command, the test decides what it does.
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -15,40 +14,40 @@ use crate::store::redis::resp::{
 
 pub type Command = Vec<Vec<u8>>;
 
-/// What is done about a command.
+/// What the server does with a command.
 #[derive(Debug, Clone)]
 pub enum Conduct {
     Do,
-    /// It is refused, or answered otherwise, and not done.
-    Say(&'static [u8]),
-    /// It is neither done nor answered, nor is any after it.
+    /// Replies with this, and does not run the command.
+    Answer(&'static [u8]),
+    /// Neither runs nor answers this command or any later one.
     Stall,
-    /// It is not done, and the connection ends.
+    /// Does not run the command, and ends the connection.
     End,
-    /// It is done, and the connection ends after so much of the answer.
+    /// Runs the command, sends this many bytes of the reply, and ends the connection.
     DoAndEnd(usize),
-    /// It is done, something else is said, and the connection ends.
-    DoAndBabble,
+    /// Runs the command, sends something else, and ends the connection.
+    DoAndCorrupt,
 }
 
-/// Decides about a command, of a fast path or of the worker.
+/// Decides about a command. The first argument is whether the fast path has sent it.
 pub type Decide = dyn Fn(bool, &Command) -> Conduct + Send + Sync;
 
-/// What it holds.
+/// The data of a server.
 #[derive(Default)]
 pub struct Data {
     pub strings: HashMap<Vec<u8>, Vec<u8>>,
     pub sets: HashMap<Vec<u8>, HashMap<Vec<u8>, i64>>,
-    /// What the worker has asked for, by their names and first keys.
+    /// The worker's commands, as names and first keys.
     pub log: Vec<String>,
-    /// The connections that are told of changes, by the keys that were read on them.
+    /// The tracked connections, by the keys that they have read.
     readers: HashMap<Vec<u8>, Vec<Arc<TcpStream>>>,
-    /// What each string was, one after the other; it was absent at first.
+    /// All states of each string, in order. It is absent at first.
     pub history: HashMap<Vec<u8>, Vec<Option<Vec<u8>>>>,
 }
 
-/// Which nodes a cluster has, and which of them has the lower half of the slots, and the upper one. All hold the same data:
-/// a slot moves at once.
+/// The nodes of a cluster, and which of them own the lower and the upper half of the slots. All share the same data,
+/// so a slot moves immediately.
 #[derive(Default)]
 pub struct Slots {
     ports: Vec<u16>,
@@ -67,7 +66,7 @@ impl Slots {
         self.epoch += 1;
     }
 
-    /// What a node says of the cluster, if it is asked.
+    /// A node's description of the cluster, if a command asks for it.
     fn describe(&self, command: &Command) -> Option<Vec<u8>> {
         match (&command[0][..], &command[1][..]) {
             (b"CLUSTER", b"INFO") => {
@@ -86,7 +85,7 @@ impl Slots {
         }
     }
 
-    /// What a node of a port says of a key that it does not have.
+    /// The redirect from a node for a key that it does not own.
     fn redirect(&self, port: u16, command: &Command) -> Option<Vec<u8>> {
         if self.ports.is_empty() {
             return None;
@@ -109,7 +108,7 @@ impl Fake {
         Self::start_all(1, decide)
     }
 
-    /// Nodes of a cluster. The first is its seed.
+    /// Starts the nodes of a cluster. The first one is the seed.
     pub fn start_cluster(
         nodes: usize,
         decide: impl Fn(bool, &Command) -> Conduct + Send + Sync + 'static,
@@ -137,7 +136,7 @@ impl Fake {
                     let (data, slots, socket) = (Arc::clone(&held), Arc::clone(&slots), socket.unwrap());
                     let decide = Arc::clone(&decide);
                     thread::spawn(move || {
-                        // It fails where the other side has gone.
+                        // Sending fails only if the other side is gone.
                         let socket = Arc::new(socket);
                         let _ = serve(&socket, &data, &slots, &*decide);
                         let _ = socket.shutdown(Shutdown::Both);
@@ -148,7 +147,7 @@ impl Fake {
         Self { port, data, slots, has_ended }
     }
 
-    /// One that does as it is asked.
+    /// A server without faults.
     pub fn good() -> Self {
         Self::start(|_, _| Conduct::Do)
     }
@@ -182,7 +181,7 @@ fn serve(
     socket.set_nodelay(true)?;
     let port = socket.local_addr()?.port();
     let mut reader = Commands::default();
-    // Only fast_path load scripts before they are called.
+    // Only a fast path loads scripts before it calls them.
     let (mut is_fast, mut is_tracked) = (false, false);
     loop {
         let command = reader.next(socket)?;
@@ -192,7 +191,7 @@ fn serve(
             b"PING" => Some(b"+PONG\r\n"),
             b"SCRIPT" | b"CLIENT" => Some(b"+OK\r\n"),
             b"HELLO" => Some(b"%1\r\n$5\r\nproto\r\n:3\r\n"),
-            // It does not say: then its clock is taken to be in step.
+            // The server does not report its time, so its clock is taken to agree.
             b"TIME" => Some(b"-NOPERM no\r\n"),
             b"GET" if command[1].ends_with(b"seal") => Some(b"$-1\r\n"),
             b"ZRANGE" if command[1].ends_with(b"limits") => Some(b"*0\r\n"),
@@ -209,35 +208,35 @@ fn serve(
             continue;
         }
         let conduct = decide(is_fast, &command);
-        // Says what comes of it, or so much of that. Messages of later changes come after it.
+        // Runs the command, and sends its reply or a part of it. Invalidations by later changes follow it.
         let apply = |most: Option<usize>| {
             let part = |len: usize| most.map_or(len, |most| most.min(len - 1));
-            // A slot does not move between the question and the answer.
+            // Locked, so that no slot moves between the check and the reply.
             let slots = slots.lock().unwrap();
             if let Some(moved) = slots.redirect(port, &command) {
                 return (&**shared).write_all(&moved[..part(moved.len())]);
             }
             let mut data = data.lock().unwrap();
             if !is_fast {
-                data.log.push(words(&command));
+                data.log.push(summary(&command));
             }
             let answer = data.apply_for(&command, shared, is_tracked);
             (&**shared).write_all(&answer[..part(answer.len())])
         };
         match conduct {
             Conduct::Do => apply(None)?,
-            Conduct::Say(answer) if is_transaction(&command) => {
+            Conduct::Answer(answer) if is_transaction(&command) => {
                 socket.write_all(&answer_to_transaction(answer))?;
             }
-            Conduct::Say(answer) => socket.write_all(answer)?,
+            Conduct::Answer(answer) => socket.write_all(answer)?,
             Conduct::Stall => {
-                // Until the other side has gone.
+                // Until the other side is gone.
                 while reader.next(socket).is_ok() {}
                 return Ok(());
             }
             Conduct::End => return Ok(()),
             Conduct::DoAndEnd(len) => return apply(Some(len)),
-            Conduct::DoAndBabble => {
+            Conduct::DoAndCorrupt => {
                 apply(Some(0))?;
                 return socket.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
             }
@@ -245,8 +244,8 @@ fn serve(
     }
 }
 
-/// The name of a command and its first key.
-fn words(command: &Command) -> String {
+/// A command's name and first key, for the log.
+fn summary(command: &Command) -> String {
     let name = match script_of(command) {
         None if is_transaction(command) => "create".into(),
         None => String::from_utf8_lossy(&command[0]).into_owned(),
@@ -267,17 +266,17 @@ fn words(command: &Command) -> String {
     format!("{name} {}", String::from_utf8_lossy(key))
 }
 
-/// Whether it creates a session by a transaction.
+/// Whether the command is a transaction that creates a session.
 pub fn is_create(command: &Command) -> bool {
     is_transaction(command)
 }
 
-/// Whether it is a transaction, as [`Commands::next`] gives it.
+/// Whether it is a transaction, as returned by [`Commands::next`].
 fn is_transaction(command: &Command) -> bool {
     command[0] == b"MULTI"
 }
 
-/// A transaction that creates a session, as one command: the session, its value, the index, the entry and its version.
+/// A creating transaction as one command: the session, its value, the index, the entry and its version.
 fn as_one(parts: &[Command]) -> Command {
     let [prolong, add, end, set, ..] = parts else { panic!("{parts:?}") };
     assert_eq!((&prolong[0][..], &prolong[3][..], &end[3][..]), (&b"PEXPIREAT"[..], &b"GT"[..], &b"NX"[..]));
@@ -286,7 +285,7 @@ fn as_one(parts: &[Command]) -> Command {
     [b"MULTI".to_vec(), key, value, index, add[3].clone(), add[2].clone()].into()
 }
 
-/// The replies to a transaction of which a part is answered so: a refusal ends all of it.
+/// The replies to a transaction with this reply to one command. An error discards the transaction.
 pub fn answer_to_transaction(answer: &[u8]) -> Vec<u8> {
     let queued = if answer[0] == b'-' { answer } else { b"+QUEUED\r\n" };
     let end = match answer[0] {
@@ -318,7 +317,7 @@ fn parsed(bytes: &[u8]) -> i64 {
 }
 
 impl Data {
-    /// Carries out the command of a connection, and tells others of what it changes. Its own changes it knows (`NOLOOP`).
+    /// Runs a connection's command, and notifies the other connections of its changes (`NOLOOP`).
     fn apply_for(&mut self, command: &Command, from: &Arc<TcpStream>, is_tracked: bool) -> Vec<u8> {
         let key = if script_of(command).is_some() { &command[3] } else { &command[1] };
         let before = self.strings.get(key).cloned();
@@ -330,7 +329,7 @@ impl Data {
         answer
     }
 
-    /// Changes a session as another process does.
+    /// Changes a session, as another process does.
     pub fn put(&mut self, key: &[u8], value: Option<Vec<u8>>) {
         let before = self.strings.remove(key);
         if let Some(value) = value {
@@ -339,12 +338,12 @@ impl Data {
         self.changed(key, before, None);
     }
 
-    /// Removes all that there is.
+    /// Removes all data.
     pub fn empty(&mut self) {
         for (key, value) in mem::take(&mut self.strings) {
             self.changed(&key, Some(value), None);
         }
-        // Without the keys, as a server that was emptied does.
+        // Without keys, as a server sends it after `FLUSHALL`.
         for reader in mem::take(&mut self.readers).into_values().flatten() {
             let _ = (&*reader).write_all(b">2\r\n$10\r\ninvalidate\r\n_\r\n");
         }
@@ -359,13 +358,13 @@ impl Data {
         let message = [b">2\r\n$10\r\ninvalidate\r\n*1\r\n", &bulk(key)[..]].concat();
         for reader in self.readers.remove(key).unwrap_or_default() {
             if !by.is_some_and(|by| Arc::ptr_eq(by, &reader)) {
-                // It fails where the other side has gone.
+                // Sending fails only if the other side is gone.
                 let _ = (&*reader).write_all(&message);
             }
         }
     }
 
-    /// Carries a command out: its answer. Nothing expires here.
+    /// Runs a command. Returns its reply. Nothing expires here.
     pub fn apply(&mut self, command: &Command) -> Vec<u8> {
         let nil = || b"$-1\r\n".to_vec();
         if let Some(script) = script_of(command) {
@@ -476,7 +475,7 @@ pub struct Commands {
 }
 
 impl Commands {
-    /// The next one, or the next transaction; an error where the other side has gone.
+    /// The next command or transaction. An error if the other side is gone.
     pub fn next(&mut self, socket: &TcpStream) -> std::io::Result<Command> {
         let command = self.next_part(socket)?;
         if !is_transaction(&command) {

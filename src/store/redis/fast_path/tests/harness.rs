@@ -1,4 +1,4 @@
-//! Drives a fast path on the thread of a test, as the event loop of JavaScript does.
+//! Drives a fast path on the thread of a test, as JavaScript's event loop does.
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -15,48 +15,48 @@ use crate::session::{Content, Expiry, Session, SessionId, UserKey};
 use crate::store::redis::{Answers, RedisStore, Results, Supply};
 use crate::store::{Answer, Completions, Cursor, Page, SessionStore, Stats, StoredSession};
 
-/// What the worker says.
-enum Said {
+/// A message from the worker.
+enum Message {
     Done(Vec<(u32, Result<Answer>)>),
     Supply(Supply),
 }
 
-/// Says it to a thread that waits for sockets.
-struct Bell(Mutex<(mpsc::Sender<Said>, UnixStream)>);
+/// Sends messages to a thread that polls sockets.
+struct Waker(Mutex<(mpsc::Sender<Message>, UnixStream)>);
 
-impl Bell {
-    fn say(&self, said: Said) {
-        let mut bell = self.0.lock().unwrap();
-        // They fail where no one waits any more.
-        let _ = bell.0.send(said);
-        let _ = bell.1.write(b"!");
+impl Waker {
+    fn send(&self, message: Message) {
+        let mut waker = self.0.lock().unwrap();
+        // These fail only if the receiver is gone.
+        let _ = waker.0.send(message);
+        let _ = waker.1.write(b"!");
     }
 }
 
-impl Completions for Bell {
+impl Completions for Waker {
     fn complete(&self, done: Vec<(u32, Result<Answer>)>) {
-        self.say(Said::Done(done));
+        self.send(Message::Done(done));
     }
 }
 
-impl Answers for Bell {
+impl Answers for Waker {
     fn supply(&self, supply: Supply) {
-        self.say(Said::Supply(supply));
+        self.send(Message::Supply(supply));
     }
 }
 
-/// What became of calls.
+/// The results of calls.
 #[derive(Default)]
 struct Recorder {
-    /// Of which sessions there are `get`s.
+    /// The ids of the `get` calls, by ticket.
     ids: HashMap<u32, SessionId>,
     ends: HashMap<u32, Result<Answer>>,
-    /// How many, in all.
+    /// The number of results.
     count: usize,
 }
 
 impl Recorder {
-    fn tell(&mut self, ticket: u32, answer: Result<Answer>) {
+    fn record(&mut self, ticket: u32, answer: Result<Answer>) {
         self.count += 1;
         assert!(self.ends.insert(ticket, answer).is_none(), "a call ended twice");
     }
@@ -64,7 +64,7 @@ impl Recorder {
 
 impl Results for Recorder {
     fn number(&mut self, ticket: u32, number: u64) {
-        self.tell(ticket, Ok(Answer::Number(number)));
+        self.record(ticket, Ok(Answer::Number(number)));
     }
 
     fn session(&mut self, ticket: u32, session: Option<(Expiry, Content<'_>)>) {
@@ -74,45 +74,45 @@ impl Results for Recorder {
             codec::encode(&content, &mut bytes);
             StoredSession::new(id.clone(), expires, &bytes)
         });
-        self.tell(ticket, Ok(Answer::Session(session)));
+        self.record(ticket, Ok(Answer::Session(session)));
     }
 
     fn refused(&mut self, ticket: u32, error: &StoreError) {
-        self.tell(ticket, Err(error.clone()));
+        self.record(ticket, Err(error.clone()));
     }
 }
 
 pub struct Harness {
     pub fast_path: FastPath,
-    said: mpsc::Receiver<Said>,
-    bell: UnixStream,
+    messages: mpsc::Receiver<Message>,
+    waker: UnixStream,
     results: Recorder,
     next: u32,
-    /// How many connections the worker has made.
+    /// The number of connections that the worker has made.
     pub connections: usize,
-    /// The most calls that one turn completed.
+    /// The largest number of calls that one turn completed.
     pub most_at_once: usize,
-    /// Whether they are used, and its maps of the slots.
+    /// Whether the fast path uses the worker's connections and slot maps.
     pub takes_supply: bool,
 }
 
-/// A test that waits longer than that has failed.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// A test that waits longer has failed.
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 impl Harness {
-    /// A fast path that waits for a connection of the worker.
+    /// A fast path that waits for the worker's connection.
     pub fn new(store: Arc<RedisStore>) -> Self {
-        let (sender, said) = mpsc::channel();
-        let (far, bell) = UnixStream::pair().unwrap();
-        for end in [&far, &bell] {
+        let (sender, messages) = mpsc::channel();
+        let (far, waker) = UnixStream::pair().unwrap();
+        for end in [&far, &waker] {
             end.set_nonblocking(true).unwrap();
         }
-        let mut fast_path = FastPath::new(Arc::clone(&store), Arc::new(Bell(Mutex::new((sender, far)))));
+        let mut fast_path = FastPath::new(Arc::clone(&store), Arc::new(Waker(Mutex::new((sender, far)))));
         fast_path.want();
         Self {
             fast_path,
-            said,
-            bell,
+            messages,
+            waker,
             results: Recorder::default(),
             next: 0,
             connections: 0,
@@ -121,14 +121,14 @@ impl Harness {
         }
     }
 
-    /// One that has it.
+    /// A fast path with the worker's connection.
     pub fn open(store: Arc<RedisStore>) -> Self {
         let mut harness = Self::new(store);
         harness.until(|harness| harness.socket().is_some());
         harness
     }
 
-    /// Begins a call: its ticket.
+    /// Starts a call. Returns its ticket.
     pub fn begin(&mut self, call: impl FnOnce(&mut FastPath, u32) -> Result<()>) -> Result<u32> {
         self.next += 1;
         call(&mut self.fast_path, self.next).map(|()| self.next)
@@ -147,7 +147,7 @@ impl Harness {
         self.does(|fast_path, ticket| fast_path.get(id.clone(), ticket))
     }
 
-    /// What a `get` finds without a round trip.
+    /// The session that a `get` finds in the cache.
     pub fn cached(&mut self, id: &SessionId) -> Option<StoredSession> {
         let mut found = None;
         let hit = self.fast_path.try_get(id, |expires, content| {
@@ -178,17 +178,17 @@ impl Harness {
         self.fast_path.sockets().next().map(|(_, socket, _)| socket)
     }
 
-    /// Whether one waits for the system to take more.
+    /// Whether a socket is polled for writing.
     pub fn waits_for_room(&self) -> bool {
         self.fast_path.sockets().any(|(_, _, waits_for_room)| waits_for_room)
     }
 
-    /// How many answers there were.
+    /// The number of replies so far.
     pub fn answered(&self) -> u64 {
         self.fast_path.primaries.iter().map(|primary| primary.pending.progress.answered).sum()
     }
 
-    /// Reads what the servers have said by now.
+    /// Reads what the servers have sent so far.
     pub fn turn(&mut self) {
         let nodes: Vec<_> = self.fast_path.sockets().map(|(node, ..)| node).collect();
         for node in nodes {
@@ -209,7 +209,7 @@ impl Harness {
         drop(self.fast_path.take_closed_sockets());
     }
 
-    /// Waits until there is something to be done, and does it.
+    /// Waits until there is work, and does it.
     pub fn step(&mut self) {
         let deadline = self.fast_path.next_deadline();
         let of = |fd, room| libc::pollfd {
@@ -217,10 +217,10 @@ impl Harness {
             events: if room { libc::POLLIN | libc::POLLOUT } else { libc::POLLIN },
             revents: 0,
         };
-        let mut polled = vec![of(self.bell.as_raw_fd(), false)];
+        let mut polled = vec![of(self.waker.as_raw_fd(), false)];
         polled.extend(self.fast_path.sockets().map(|(_, socket, room)| of(socket.as_raw_fd(), room)));
-        let left = deadline.map_or(PATIENCE, |at| at.saturating_duration_since(Instant::now()));
-        // SAFETY: it writes to so many.
+        let left = deadline.map_or(TIMEOUT, |at| at.saturating_duration_since(Instant::now()));
+        // SAFETY: `poll` writes only to the `polled.len()` elements of `polled`.
         unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, left.as_millis() as i32 + 1) };
         self.turn();
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
@@ -229,18 +229,18 @@ impl Harness {
         self.listen();
     }
 
-    /// Takes what the worker has said by now.
+    /// Handles the worker's messages so far.
     pub fn listen(&mut self) {
-        let _ = self.bell.read(&mut [0; 64]);
-        for said in self.said.try_iter() {
-            match said {
-                Said::Done(done) => {
+        let _ = self.waker.read(&mut [0; 64]);
+        for message in self.messages.try_iter() {
+            match message {
+                Message::Done(done) => {
                     self.fast_path.completed(done.iter().map(|(ticket, _)| *ticket));
                     for (ticket, answer) in done {
-                        self.results.tell(ticket, answer);
+                        self.results.record(ticket, answer);
                     }
                 }
-                Said::Supply(supply) => {
+                Message::Supply(supply) => {
                     self.connections += usize::from(matches!(supply, Supply::Connection(_)));
                     if self.takes_supply {
                         self.fast_path.take_supply(supply);
@@ -252,19 +252,19 @@ impl Harness {
     }
 
     pub fn until(&mut self, is_so: impl Fn(&Self) -> bool) {
-        let begun = Instant::now();
+        let started = Instant::now();
         while !is_so(self) {
-            assert!(begun.elapsed() < PATIENCE, "waited in vain");
+            assert!(started.elapsed() < TIMEOUT, "waited in vain");
             self.step();
         }
     }
 
-    /// What became of a call that has ended.
+    /// The result of a call, if it has completed.
     pub fn ended(&mut self, ticket: u32) -> Option<Result<Answer>> {
         self.results.ends.remove(&ticket)
     }
 
-    /// Waits for the end of a call.
+    /// Waits until a call completes.
     pub fn end_of(&mut self, ticket: u32) -> Result<Answer> {
         self.fast_path.submit();
         self.until(|harness| harness.results.ends.contains_key(&ticket));
@@ -285,7 +285,7 @@ impl Harness {
         }
     }
 
-    /// How many calls have ended.
+    /// The number of completed calls.
     pub fn count(&self) -> usize {
         self.results.count
     }
@@ -297,7 +297,7 @@ impl Drop for Harness {
     }
 }
 
-/// A store whose calls on one session go by a fast path.
+/// A store whose calls on one session use a fast path.
 pub struct FastPathStore {
     store: Arc<RedisStore>,
     harness: Mutex<Harness>,

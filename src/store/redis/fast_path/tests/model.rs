@@ -1,4 +1,4 @@
-//! Any calls on few sessions, on a server with any faults, compared with what could be there.
+//! A model test: random calls on a few sessions, with random faults, compared with all possible states.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Mutex;
@@ -27,11 +27,11 @@ enum Call {
 #[derive(Debug, Clone, Copy)]
 enum Step {
     Call(usize, Call),
-    Kick,
-    /// Waits for the end of the oldest call.
+    Submit,
+    /// Waits until the oldest call completes.
     Wait,
     WaitForAll,
-    /// In a cluster a half of the slots goes to another node.
+    /// Moves a half of the slots to another node of a cluster.
     MoveSlots(usize),
 }
 
@@ -45,7 +45,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     ];
     let step = prop_oneof![
         8 => (0..3_usize, call).prop_map(|(session, call)| Step::Call(session, call)),
-        1 => Just(Step::Kick),
+        1 => Just(Step::Submit),
         1 => Just(Step::Wait),
         1 => Just(Step::WaitForAll),
         1 => (0..2_usize).prop_map(Step::MoveSlots),
@@ -53,25 +53,25 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step, 1..40)
 }
 
-/// What happens to the commands of fast_path, one after the other.
+/// The faults for the commands of the fast path, one after the other.
 fn faults() -> impl Strategy<Value = Vec<Conduct>> {
     let fault = prop_oneof![
         12 => Just(Conduct::Do),
-        1 => Just(Conduct::Say(b"-NOSCRIPT No matching script.\r\n")),
-        1 => Just(Conduct::Say(b"-OOM command not allowed\r\n")),
-        1 => Just(Conduct::Say(b"-BUSY Redis is busy running a script.\r\n")),
-        1 => Just(Conduct::Say(b"-READONLY You can't write.\r\n")),
+        1 => Just(Conduct::Answer(b"-NOSCRIPT No matching script.\r\n")),
+        1 => Just(Conduct::Answer(b"-OOM command not allowed\r\n")),
+        1 => Just(Conduct::Answer(b"-BUSY Redis is busy running a script.\r\n")),
+        1 => Just(Conduct::Answer(b"-READONLY You can't write.\r\n")),
         1 => Just(Conduct::End),
         1 => (0..9_usize).prop_map(Conduct::DoAndEnd),
-        1 => Just(Conduct::DoAndBabble),
+        1 => Just(Conduct::DoAndCorrupt),
     ];
     proptest::collection::vec(fault, 0..60)
 }
 
-/// What a session may be: the number of the call that wrote it, or absent.
+/// The possible states of a session: the number of the call that wrote it, or absent.
 type States = Vec<Option<usize>>;
 
-/// What a change says of a session, and makes of it.
+/// The result of a change in a state, and the new state.
 fn done(call: Call, number: usize, state: Option<usize>) -> Option<(u64, Option<usize>)> {
     match (call, state) {
         (Call::Create { .. }, None) => Some((1, Some(number))),
@@ -83,7 +83,7 @@ fn done(call: Call, number: usize, state: Option<usize>) -> Option<(u64, Option<
     }
 }
 
-/// What one change of a session may have made of it.
+/// The possible states after a change, given its outcome.
 fn after(states: &States, call: Call, number: usize, outcome: &Result<Answer>) -> States {
     let done = |state| done(call, number, state);
     let states = states.iter().copied();
@@ -106,8 +106,8 @@ fn after(states: &States, call: Call, number: usize, outcome: &Result<Answer>) -
 #[derive(Default)]
 struct Checker {
     states: HashMap<usize, States>,
-    /// The calls that have not ended, and those that have but come after such.
-    under_way: VecDeque<(u32, usize, Call, usize)>,
+    /// The calls whose outcome was not checked yet.
+    pending: VecDeque<(u32, usize, Call, usize)>,
     ended: usize,
 }
 
@@ -116,9 +116,9 @@ impl Checker {
         self.states.entry(session).or_insert_with(|| vec![None])
     }
 
-    /// Waits for the oldest call: changes of a session are to have happened in their order.
+    /// Waits for the oldest call, and checks that changes of a session took effect in order.
     fn wait(&mut self, harness: &mut Harness) {
-        let Some((ticket, session, call, number)) = self.under_way.pop_front() else { return };
+        let Some((ticket, session, call, number)) = self.pending.pop_front() else { return };
         let outcome = harness.end_of(ticket);
         self.ended += 1;
         if matches!(call, Call::Get) {
@@ -126,8 +126,8 @@ impl Checker {
             return;
         }
         let mut before = self.states(session).clone();
-        // Those that were sent with one that strayed may have been done before it, and again after it.
-        for &(_, _, later, number) in self.under_way.iter().filter(|later| later.1 == session) {
+        // Calls that were sent behind one that fell back may have taken effect before it, and again after it.
+        for &(_, _, later, number) in self.pending.iter().filter(|later| later.1 == session) {
             let too_soon: States =
                 before.iter().filter_map(|&state| done(later, number, state)).map(|it| it.1).collect();
             before.extend(too_soon);
@@ -137,7 +137,7 @@ impl Checker {
         *self.states(session) = left;
     }
 
-    /// Reads a session that no one is changing.
+    /// Reads a session without pending changes.
     fn look(&mut self, harness: &mut Harness, session: usize) {
         let ticket = harness.get(&id(&session.to_string()));
         let found = harness.session(ticket).unwrap();
@@ -177,21 +177,21 @@ fn run(steps: &[Step], faults: Vec<Conduct>, nodes: usize) {
                     Call::Delete => harness.delete(&id(&session_id)),
                     Call::Get => harness.get(&id(&session_id)),
                 };
-                checker.under_way.push_back((ticket, session, call, number));
+                checker.pending.push_back((ticket, session, call, number));
             }
-            Step::Kick => harness.fast_path.submit(),
+            Step::Submit => harness.fast_path.submit(),
             Step::MoveSlots(half) if nodes > 1 => fake.slots.lock().unwrap().move_half(half),
             Step::MoveSlots(_) => {}
             Step::Wait => checker.wait(&mut harness),
             Step::WaitForAll => {
-                while !checker.under_way.is_empty() {
+                while !checker.pending.is_empty() {
                     checker.wait(&mut harness);
                 }
                 (0..3).for_each(|session| checker.look(&mut harness, session));
             }
         }
     }
-    while !checker.under_way.is_empty() {
+    while !checker.pending.is_empty() {
         checker.wait(&mut harness);
     }
     (0..3).for_each(|session| checker.look(&mut harness, session));
@@ -202,12 +202,12 @@ fn run(steps: &[Step], faults: Vec<Conduct>, nodes: usize) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
-    fn any_calls_on_a_server_with_any_faults_end_once_and_in_order(steps in steps(), faults in faults()) {
+    fn calls_complete_once_and_in_order_despite_faults(steps in steps(), faults in faults()) {
         run(&steps, faults, 1);
     }
 
     #[test]
-    fn so_they_do_in_a_cluster_whose_slots_move(steps in steps(), faults in faults()) {
+    fn calls_complete_once_and_in_order_while_slots_move(steps in steps(), faults in faults()) {
         run(&steps, faults, 3);
     }
 }

@@ -1,8 +1,7 @@
--- Creates a session unless a live one is stored, and its entry in the index of its user where that is on the same server.
--- Keys: the session; then the index. Arguments: now, the value, when the server ends it, the creation of the session if it
--- may be stored already, or ''; then the entry, its version, until when the index has to be kept at least, and 'count' if
--- its entries are to be counted; then what `room.lua` takes, which goes before. How many entries the index has, or 1; the
--- live session's value; `-1`: it is no session; `-2`: the user has no room for it.
+-- Creates a session unless a live one has its id. With KEYS[2], also adds its entry to the user's index. ARGV: now,
+-- record, expiry, creation if it may be stored already, or ''; entry, its version, least end of the index, 'count' to
+-- count entries; then what room.lua takes, which goes before.
+-- Returns the number of entries, or 1; the live session's value; -1: not a session; -2: the user is full.
 local call, key, index = redis.call, KEYS[1], KEYS[2]
 local head = call('GETRANGE', key, 0, 55)
 local is_own = false
@@ -17,7 +16,7 @@ end
 if ARGV[9] and not is_own and is_full(index, ARGV[5], tonumber(ARGV[1]), ARGV, 9) then return -2 end
 if index then
   local left = call('PTTL', index)
-  -- An entry that is there gets a version that it never had.
+  -- An existing entry gets the new version too.
   call('ZADD', index, ARGV[6], ARGV[5])
   if left == -2 then
     call('PEXPIREAT', index, ARGV[7])

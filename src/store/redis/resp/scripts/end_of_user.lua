@@ -1,5 +1,5 @@
--- Ends a session of a user. Arguments: now, the user and what follows it, then the creation that it must have, if one
--- is given. Returns the creation of a session that was live, `1` if it was expired, `0` if there is none.
+-- Ends a user's session. ARGV: now, the user and the text after it, then optionally the creation that it must have.
+-- Returns the creation of a live session; 1: it had expired; 0: none.
 local head = redis.call('GETRANGE', KEYS[1], 0, 63 + #ARGV[2])
 local expires = tonumber(string.sub(head, 12, 29))
 if string.sub(head, 1, 11) ~= '{"expires":' or not expires then return 0 end

@@ -1,10 +1,9 @@
--- Adds an entry to an index, and has the server keep the index until a time at least. Arguments: the entry, its version,
--- that time; then 'again', if an entry that is there is to get a version that it never had before: a higher one, which is
--- no creation's either. How many entries the index has: negative, if the entry was there and kept its version.
+-- Adds an index entry, and keeps the index at least until a time. ARGV: entry, version, that time; then 'again' to
+-- renew an existing entry: it gets a higher version, which is no creation's.
+-- Returns the number of entries, negative if the entry kept its version.
 local left = redis.call('PTTL', KEYS[1])
 if left >= 0 then
-  -- In this order the end is never taken for earlier than it is. A prolongation goes first: then a full server adds the
-  -- entry too.
+  -- TIME after PTTL: the end never seems earlier than it is. PEXPIREAT before ZADD: a full server then adds the entry.
   local time = redis.call('TIME')
   if tonumber(ARGV[3]) > time[1] * 1000 + time[2] / 1000 + left then redis.call('PEXPIREAT', KEYS[1], ARGV[3]) end
 end

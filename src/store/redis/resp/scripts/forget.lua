@@ -1,4 +1,4 @@
--- Removes entries of an index that still have the versions given. Arguments: entries and versions, alternating.
+-- Removes index entries that still have the given versions. ARGV: entries and versions, alternating.
 local forgotten = 0
 for at = 1, #ARGV, 2 do
   local score = redis.call('ZSCORE', KEYS[1], ARGV[at])

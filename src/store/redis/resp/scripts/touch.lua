@@ -1,7 +1,6 @@
--- Moves the expiry of a live session. Arguments: now, the expiry as it stands in a record, when the server ends it, the
--- time from which on an expiry is left as it is, or ''; then, each of them or '', how long after its creation a session may
--- live, and what the record says from the creation to the user, if that user's index is kept long enough. `0`: there is
--- none. `1`. `2`: the index has to be kept longer first.
+-- Moves the expiry of a live session. ARGV: now, expiry field, expiry, an expiry that is late enough or ''; then, each
+-- optional or '', the maximum lifetime after the creation, and the creation and user for which the index was prolonged.
+-- Returns 0: no session; 1: done; 2: prolong the index first.
 local head = redis.call('GETRANGE', KEYS[1], 0, 67)
 local expires, moved, enough = tonumber(string.sub(head, 12, 29)), tonumber(ARGV[2]), tonumber(ARGV[4])
 if string.sub(head, 1, 11) ~= '{"expires":' or not expires then return 0 end
@@ -19,7 +18,7 @@ if lifetime then
 end
 if enough and expires >= enough then return 1 end
 if moved > expires then
-  -- The last end of an index before the new expiry: every hour, from 37 minutes after the creation on.
+  -- The last full hour before the new expiry, counted from 37 minutes after the creation: see `index_end`.
   local last = moved - (moved - created - 2220000) % 3600000
   if last > expires and string.sub(head, 65, 68) ~= 'null'
     and not ((ARGV[6] or '') ~= '' and redis.call('GETRANGE', KEYS[1], 40, 39 + #ARGV[6]) == ARGV[6])
@@ -27,10 +26,10 @@ if moved > expires then
     return 2
   end
 end
--- A full server takes the new text, as a command has gone before it that changes something.
+-- A full server accepts SETRANGE, because another write precedes it.
 redis.call('PEXPIREAT', KEYS[1], ends)
 if redis.call('SETRANGE', KEYS[1], 11, field) < 64 then
-  -- The time was past: the server had ended it.
+  -- The expiry was in the past, so the server had removed the session.
   redis.call('DEL', KEYS[1])
 end
 return 1

@@ -1,9 +1,9 @@
--- Replaces a live session, whose creation stays. Arguments: now, the value before the creation, the value after it,
--- the user that the session must be of and what follows it, when the server ends it; then, each of them or '', the creation
--- that it must have: if that is given, the user's index is kept long enough; and how long after its creation a session may
--- live. To give it to a user who may have no room for it: also the key of that user's index, the entry there, a version that
--- it never had, and what `room.lua` takes, which goes before. `0`: there is none. `1`. `2`: it is another user's, or of
--- another creation, or has no entry. `3`: the index has to be kept longer first. `4`: the user has no room for it.
+-- Replaces a live session, and keeps its creation. ARGV: now, record before the creation, record after it, the user
+-- that it must have and the text after it, expiry; then, each optional or '', the creation that it must have, if the
+-- index was prolonged, and the maximum lifetime. With a limit, also KEYS[2] and from ARGV[8] on: the new user's index,
+-- the entry there, a new version, and what room.lua takes, which goes before.
+-- Returns 0: no session; 1: done; 2: other user or creation, or no entry; 3: prolong the index first; 4: the user is
+-- full.
 local head = redis.call('GETRANGE', KEYS[1], 0, 63 + #ARGV[4])
 local expires = tonumber(string.sub(head, 12, 29))
 if string.sub(head, 1, 11) ~= '{"expires":' or not expires then return 0 end
@@ -24,7 +24,7 @@ if string.sub(head, 65) ~= ARGV[4] then return 2 end
 if (ARGV[6] or '') ~= '' then
   if created ~= ARGV[6] then return 2 end
 elseif moved > expires then
-  -- The last end of an index before the new expiry: every hour, from 37 minutes after the creation on.
+  -- The last full hour before the new expiry, counted from 37 minutes after the creation: see `index_end`.
   local last = moved - (moved - created_at - 2220000) % 3600000
   if last > expires and string.sub(ARGV[4], 1, 4) ~= 'null' then return 3 end
 end
@@ -32,7 +32,7 @@ if ARGV[8] then
   local score = redis.call('ZSCORE', KEYS[2], ARGV[8])
   if not score then return 2 end
   if is_full(KEYS[2], ARGV[8], tonumber(ARGV[1]), ARGV, 10) then return 4 end
-  -- Whoever has seen the entry before the session was the user's may not remove it any more.
+  -- A process that saw the entry before must not remove it any more.
   redis.call('ZADD', KEYS[2], string.format('%.0f', math.max(tonumber(ARGV[9]), tonumber(score)) + 1), ARGV[8])
 end
 redis.call('SET', KEYS[1], start .. created .. ARGV[3], 'PXAT', ends)

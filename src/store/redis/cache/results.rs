@@ -1,19 +1,19 @@
-//! The ends of calls, as a cache sees them on their way to the callers.
+//! Passes the results of calls through the cache on their way to the callers.
 
 use super::super::queue::Results;
 use super::{NearCache, PROBE};
 use crate::error::StoreError;
 use crate::session::{Content, Expiry};
 
-/// Passes the ends of calls on, and has the cache take note of each.
-pub struct Ends<'a, R> {
+/// Forwards results, and records each in the cache.
+pub struct CachingResults<'a, R> {
     pub results: &'a mut R,
     pub cache: Option<NearCache>,
-    /// Whether the server of the connection that is read tells of changes.
+    /// Whether the server of this connection sends invalidations.
     pub is_tracked: bool,
 }
 
-impl<R> Ends<'_, R> {
+impl<R> CachingResults<'_, R> {
     fn end(&mut self, ticket: u32) -> bool {
         if let Some(cache) = &mut self.cache {
             cache.end(ticket);
@@ -22,7 +22,7 @@ impl<R> Ends<'_, R> {
     }
 }
 
-impl<R: Results> Results for Ends<'_, R> {
+impl<R: Results> Results for CachingResults<'_, R> {
     fn number(&mut self, ticket: u32, number: u64) {
         if self.end(ticket) {
             self.results.number(ticket, number);

@@ -1,0 +1,259 @@
+//! Starts calls, and sends them to their primaries.
+
+use std::io::ErrorKind;
+use std::mem;
+use std::time::Instant;
+
+use super::super::RedisStore;
+use super::super::error;
+use super::super::queue::{MAX_CALLS, MAX_QUEUED_BYTES, too_much_queued};
+use super::super::resp::{Request, RequestMode, slot_of};
+use super::super::session::{self, Change, Cipher, Creation, Op};
+use super::FastPath;
+use super::primary::{Call, PendingCall, Primary};
+use super::routes::Destination;
+use crate::clock::Millis;
+use crate::error::Result;
+use crate::session::{Expiry, Session, SessionId};
+
+/// The number of calls after which a batch is sent, so that the server works while the thread makes more calls. With
+/// many pending calls a batch is this fraction of them, because each one costs a system call on both sides.
+const CALLS_PER_BATCH: usize = 16;
+
+/// How often one turn refills the socket with queued calls. The rest waits for the next turn.
+const MAX_REFILLS: usize = 4;
+
+impl FastPath {
+    /// Starts [`crate::store::SessionStore::create`]. `submit` sends it.
+    ///
+    /// # Errors
+    /// `TooLarge`. `Busy` if too many calls are queued. In both cases nothing is queued.
+    pub fn create(&mut self, session: &Session<'_>, ticket: u32) -> Result<()> {
+        let session = self.store.new_session(session)?;
+        self.begin(Op::Create(session, None), ticket)
+    }
+
+    /// Starts [`crate::store::SessionStore::create_at`].
+    ///
+    /// # Errors
+    /// As for `create`.
+    pub fn create_at(&mut self, session: &Session<'_>, created: Millis, ticket: u32) -> Result<()> {
+        let mut session = self.store.new_session(session)?;
+        session.created_at = Some(created);
+        self.begin(Op::Create(session, None), ticket)
+    }
+
+    /// Starts [`crate::store::SessionStore::update`]. The result is 1 if there was a live session, or 0.
+    ///
+    /// # Errors
+    /// As for `create`.
+    pub fn update(&mut self, session: &Session<'_>, ticket: u32) -> Result<()> {
+        let session = self.store.new_session(session)?;
+        self.begin(Op::Update(session), ticket)
+    }
+
+    /// Starts [`crate::store::SessionStore::get`].
+    ///
+    /// # Errors
+    /// `Busy`, as for `create`.
+    pub fn get(&mut self, id: SessionId, ticket: u32) -> Result<()> {
+        self.begin(Op::Get(id), ticket)
+    }
+
+    /// Starts [`crate::store::SessionStore::touch`], or `prolong` if `enough` is given. The result is 1 if there was
+    /// a live session, or 0.
+    ///
+    /// # Errors
+    /// `Busy`, as for `create`.
+    pub fn touch(
+        &mut self,
+        id: SessionId,
+        expires: Expiry,
+        enough: Option<Millis>,
+        ticket: u32,
+    ) -> Result<()> {
+        self.begin(Op::Touch(id, expires, enough), ticket)
+    }
+
+    /// Starts [`crate::store::SessionStore::delete`].
+    ///
+    /// # Errors
+    /// `Busy`, as for `create`.
+    pub fn delete(&mut self, id: SessionId, ticket: u32) -> Result<()> {
+        self.begin(Op::Delete(id), ticket)
+    }
+
+    fn begin(&mut self, op: Op, ticket: u32) -> Result<()> {
+        if let Some(cache) = &mut self.cache {
+            cache.begin(&op, ticket, self.cipher.as_deref());
+        }
+        let started = self.start(op, ticket);
+        if started.is_err() {
+            self.cache.iter_mut().for_each(|cache| cache.end(ticket));
+        }
+        started
+    }
+
+    fn start(&mut self, op: Op, ticket: u32) -> Result<()> {
+        let deadline = Instant::now() + self.store.command_timeout;
+        let call = Call::new(op, ticket, deadline);
+        let at = match self.destination(&call.op) {
+            Destination::To(at) => at,
+            Destination::After(at) => {
+                self.fall_back(Some(at), call);
+                return Ok(());
+            }
+            Destination::Unknown => {
+                self.fall_back(None, call);
+                return Ok(());
+            }
+        };
+        let primary = &mut self.primaries[at];
+        if let Op::Get(id) = &call.op
+            && !self.fallback.has(id)
+            && primary.share(id, ticket, deadline)
+        {
+            return Ok(());
+        }
+        if primary.queued.is_empty() && primary.has_room(&self.store.window) {
+            self.send(at, call);
+            let primary = &self.primaries[at];
+            if primary.unflushed >= CALLS_PER_BATCH.max(primary.pending.calls.len() / CALLS_PER_BATCH) {
+                self.flush(at);
+            }
+            return Ok(());
+        }
+        let bytes = self.queued_bytes + call.op.len();
+        if bytes > MAX_QUEUED_BYTES && self.queued_bytes > 0 {
+            return Err(too_much_queued());
+        }
+        self.queued_bytes = bytes;
+        // Behind the other queued calls, which may change the same session.
+        self.primaries[at].queued.push_back(call);
+        Ok(())
+    }
+
+    /// The primary that a call on one session goes to.
+    fn destination(&self, op: &Op) -> Destination {
+        if self.routes.is_one_server() {
+            return self.routes.destination(0);
+        }
+        match (&self.cipher, op.session()) {
+            (Some(cipher), Some(id)) => self.routes.destination(slot_of(&cipher.key(&self.store.names, id))),
+            _ => Destination::Unknown,
+        }
+    }
+
+    /// Encodes a call, for `flush`. If that is not possible here, the call falls back.
+    pub(super) fn send(&mut self, at: usize, mut call: Call) {
+        let Primary { open, pending, unflushed, .. } = &mut self.primaries[at];
+        if open.is_some()
+            && let Op::Create(_, stamp) = &mut call.op
+        {
+            *stamp = Some(self.store.times.stamp());
+        }
+        let is_deferred = call.op.session().is_some_and(|id| self.fallback.has(id));
+        if let Some(open) = open.as_mut().filter(|open| !is_deferred && !open.draining)
+            && pending.calls.len() < MAX_CALLS
+            && let Ok(request) = request_for(&self.store, &open.cipher, &call.op)
+        {
+            if pending.len() == 0 {
+                open.socket.expect_from(Instant::now());
+            }
+            let start = open.socket.push(&request.bytes);
+            *unflushed += 1;
+            return pending.push(PendingCall { call, start, commands: request.commands });
+        }
+        self.fall_back(Some(at), call);
+    }
+
+    /// Takes the next queued call.
+    pub(super) fn take_queued(&mut self, at: usize) -> Option<Call> {
+        let call = self.primaries[at].queued.pop_front()?;
+        self.queued_bytes -= call.op.len();
+        Some(call)
+    }
+
+    /// Sends all calls that were started.
+    pub fn submit(&mut self) {
+        (0..self.primaries.len()).for_each(|at| self.flush(at));
+        if mem::take(&mut self.has_jobs) {
+            self.store.wake();
+        }
+    }
+
+    /// Writes what the system accepts, and encodes queued calls in its place.
+    fn flush(&mut self, at: usize) {
+        for _ in 0..MAX_REFILLS {
+            let Primary { open, unflushed, .. } = &mut self.primaries[at];
+            *unflushed = 0;
+            let Some(open) = open.as_mut().filter(|open| !open.has_failed && !open.write_closed) else {
+                return;
+            };
+            match open.socket.flush() {
+                Ok(()) => {}
+                // The end of the connection can be read, after the remaining replies.
+                Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
+                    open.write_closed = true;
+                    open.draining = true;
+                    return;
+                }
+                Err(_) => {
+                    open.has_failed = true;
+                    return;
+                }
+            }
+            if self.primaries[at].queued.is_empty() || !self.has_room(at) {
+                return;
+            }
+            let now = Instant::now();
+            while self.has_room(at)
+                && let Some(call) = self.take_queued(at)
+            {
+                if now >= call.deadline { self.give_up_unsent(call) } else { self.send(at, call) }
+            }
+        }
+    }
+
+    pub(super) fn has_room(&self, at: usize) -> bool {
+        self.primaries[at].has_room(&self.store.window)
+    }
+}
+
+/// The request of a call.
+fn request_for(store: &RedisStore, cipher: &Cipher, op: &Op) -> Result<Request> {
+    let (names, times) = (&store.names, &store.times);
+    let (read, write) = (Request::read(RequestMode::default()), Request::write(RequestMode::default()));
+    let key = |id| cipher.key(names, id);
+    Ok(match op {
+        // With `wait_replicas` the worker makes all changes.
+        op if store.waits_for_replicas && op.changes().is_some() => return Err(error::unexpected()),
+        Op::Get(id) => session::get_request(read, &key(id)),
+        Op::Touch(id, expires, enough) => {
+            session::touch_request(write, &key(id), *expires, *enough, None, times)
+        }
+        Op::Delete(id) => session::delete_request(write, &key(id)),
+        Op::Update(session) => {
+            let member = cipher.member(&session.id);
+            let user = cipher.user(session.user());
+            let change = Change::new(session, names.session(&member), &member, &user, cipher, times)?;
+            change.replace(write, &user, None, times)
+        }
+        // In a cluster the index is on another node, which must answer first.
+        Op::Create(session, _) if store.is_cluster && session.user().is_some() => {
+            return Err(error::unexpected());
+        }
+        Op::Create(session, stamp) => {
+            let created = stamp.ok_or_else(error::unexpected)?;
+            let creation = Creation::new(session, created, cipher, names, times)?;
+            let limit = store.per_user;
+            let is_simple = store.transactions.are_supported() && !creation.needs_script(limit);
+            if session.user().is_none() || is_simple {
+                creation.transaction(write, created, limit.max.is_some())
+            } else {
+                creation.script(write, Some(created), limit, false, times)
+            }
+        }
+        Op::Cold(_) => return Err(error::unexpected()),
+    })
+}
