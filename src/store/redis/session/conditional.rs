@@ -24,7 +24,8 @@ impl<'a> ConditionalSet<'a> {
     /// Moves the expiry of a session with a known value. `None` if that takes a script.
     pub fn touch(known: &'a [u8], expires: Expiry, enough: Option<Millis>, times: &Times) -> Option<Self> {
         let (old, _) = moved(known, expires, times)?;
-        if enough.is_some_and(|enough| old.millis() >= enough) {
+        // With a maximum lifetime, its end may be enough too.
+        if enough.is_some_and(|enough| old.millis() >= enough || times.lifetime.is_limited()) {
             return None;
         }
         let mut value = known.to_vec();
