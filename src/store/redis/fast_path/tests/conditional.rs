@@ -108,7 +108,7 @@ fn a_server_without_conditional_sets_is_asked_once() {
 fn a_full_server_moves_the_expiry_by_the_script() {
     let fake = Fake::start(|is_fast, command| {
         let is_refused = is_fast && command[0] == b"SET" && command[3] == b"IFEQ";
-        if is_refused { Conduct::Say(b"-OOM command not allowed\r\n") } else { Conduct::Do }
+        if is_refused { Conduct::Answer(b"-OOM command not allowed\r\n") } else { Conduct::Do }
     });
     let store = open_on(&fake, |_| {});
     let mut harness = Harness::open(Arc::clone(&store));
