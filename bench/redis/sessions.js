@@ -20,9 +20,7 @@ const change = (session) => Object.assign(session, { step: (session.step + 1) % 
 
 /** A session of express-session. */
 function expressSession(number) {
-  const cookie = new Cookie({ maxAge: DAY });
-  cookie.expires = new Date(farOff(number));
-  return padded({ cookie, ...dataOf(number) });
+  return padded({ cookie: new Cookie({ maxAge: DAY }), ...dataOf(number) });
 }
 
 /** One as our own stores take it. */

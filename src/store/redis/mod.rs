@@ -48,7 +48,7 @@ use self::limits_report::LimitsReport;
 use self::monitor::Monitor;
 use self::queue::{Queue, Waiter};
 use self::routing::{Attempt, Router};
-use self::session::{Cipher, Context, Names, NewSession, Op, Transactions};
+use self::session::{Cipher, Context, Names, NewSession, Op, Support};
 use self::time::Times;
 use self::worker::Worker;
 use super::{Answer, Cursor, LimitsDiffer, Page, SessionStore, Stats, StoredSession, UserLimit};
@@ -88,7 +88,10 @@ pub struct RedisStore {
     waits_for_replicas: bool,
     cache: Option<CacheOptions>,
     window: Arc<ReplyWindow>,
-    transactions: Arc<Transactions>,
+    /// `MULTI … PEXPIREAT … GT … EXEC`: Redis 7, Valkey.
+    transactions: Arc<Support>,
+    /// `SET … IFEQ`: Redis 8.4, Valkey 8.1.
+    conditional_sets: Support,
     limits_report: Arc<LimitsReport>,
 }
 
@@ -140,13 +143,14 @@ impl RedisStore {
             .then_some(Replication { replicas: options.wait_replicas, timeout: options.command_timeout / 2 });
         let (queue, counters) = (Arc::new(Queue::default()), Arc::new(Counters::default()));
         let monitor = Arc::new(Monitor::new(Arc::clone(&counters.events)));
-        let transactions = Arc::<Transactions>::default();
+        let transactions = Arc::<Support>::default();
         let limits_report = Arc::<LimitsReport>::default();
         let store = Arc::new(Self {
             queue: Arc::clone(&queue),
             counters: Arc::clone(&counters),
             monitor: Arc::clone(&monitor),
             transactions: Arc::clone(&transactions),
+            conditional_sets: Support::default(),
             limits_report: Arc::clone(&limits_report),
             names: Names::new(&options.prefix),
             window: Arc::clone(&window),

@@ -19,6 +19,7 @@ use crate::store::conformance::{
     MAX_LIFETIME, MAX_PER_USER, MAX_SESSION_BYTES, START, conformance, id, json, plain,
 };
 
+mod conditional;
 mod scripted;
 #[path = "../../../tests/redis/mod.rs"]
 pub(super) mod server;

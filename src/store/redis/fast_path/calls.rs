@@ -8,7 +8,7 @@ use super::super::RedisStore;
 use super::super::error;
 use super::super::queue::{MAX_CALLS, MAX_QUEUED_BYTES, too_much_queued};
 use super::super::resp::{Request, RequestMode, slot_of};
-use super::super::session::{self, Change, Cipher, Creation, Op};
+use super::super::session::{self, Change, Cipher, ConditionalSet, Creation, Op};
 use super::FastPath;
 use super::primary::{Call, PendingCall, Primary};
 use super::routes::Destination;
@@ -155,14 +155,21 @@ impl FastPath {
         let is_deferred = call.op.session().is_some_and(|id| self.fallback.has(id));
         if let Some(open) = open.as_mut().filter(|open| !is_deferred && !open.draining)
             && pending.calls.len() < MAX_CALLS
-            && let Ok(request) = request_for(&self.store, &open.cipher, &call.op)
+            && let Ok((request, value)) =
+                request_for(&self.store, &open.cipher, &call.op, |id| self.known.get(id))
         {
             if pending.len() == 0 {
                 open.socket.expect_from(Instant::now());
             }
             let start = open.socket.push(&request.bytes);
             *unflushed += 1;
-            return pending.push(PendingCall { call, start, commands: request.commands });
+            match (call.op.changes(), &value) {
+                (Some(id), Some(value)) => self.known.sent(id, value),
+                (Some(id), None) => self.known.forget(id),
+                (None, _) => {}
+            }
+            let is_conditional = value.is_some();
+            return pending.push(PendingCall { call, start, commands: request.commands, is_conditional });
         }
         self.fall_back(Some(at), call);
     }
@@ -220,16 +227,26 @@ impl FastPath {
     }
 }
 
-/// The request of a call.
-fn request_for(store: &RedisStore, cipher: &Cipher, op: &Op) -> Result<Request> {
+/// The request of a call. If it is a conditional `SET`, also the value that the session gets.
+fn request_for<'a>(
+    store: &RedisStore,
+    cipher: &Cipher,
+    op: &Op,
+    known: impl Fn(&SessionId) -> Option<&'a [u8]>,
+) -> Result<(Request, Option<Vec<u8>>)> {
+    let known = |id| known(id).filter(|_| store.conditional_sets.is_supported());
     let (names, times) = (&store.names, &store.times);
     let (read, write) = (Request::read(RequestMode::default()), Request::write(RequestMode::default()));
     let key = |id| cipher.key(names, id);
-    Ok(match op {
+    let request = match op {
         // With `wait_replicas` the worker makes all changes.
         op if store.waits_for_replicas && op.changes().is_some() => return Err(error::unexpected()),
         Op::Get(id) => session::get_request(read, &key(id)),
         Op::Touch(id, expires, enough) => {
+            let set = known(id).and_then(|known| ConditionalSet::touch(known, *expires, *enough, times));
+            if let Some(set) = set {
+                return Ok((set.request(write, &key(id)), Some(set.value)));
+            }
             session::touch_request(write, &key(id), *expires, *enough, None, times)
         }
         Op::Delete(id) => session::delete_request(write, &key(id)),
@@ -237,6 +254,11 @@ fn request_for(store: &RedisStore, cipher: &Cipher, op: &Op) -> Result<Request> 
             let member = cipher.member(&session.id);
             let user = cipher.user(session.user());
             let change = Change::new(session, names.session(&member), &member, &user, cipher, times)?;
+            let set = known(&session.id)
+                .and_then(|known| ConditionalSet::update(known, &change, &user, session.expires, times));
+            if let Some(set) = set {
+                return Ok((set.request(write, &change.key), Some(set.value)));
+            }
             change.replace(write, &user, None, times)
         }
         // In a cluster the index is on another node, which must answer first.
@@ -247,7 +269,7 @@ fn request_for(store: &RedisStore, cipher: &Cipher, op: &Op) -> Result<Request> 
             let created = stamp.ok_or_else(error::unexpected)?;
             let creation = Creation::new(session, created, cipher, names, times)?;
             let limit = store.per_user;
-            let is_simple = store.transactions.are_supported() && !creation.needs_script(limit);
+            let is_simple = store.transactions.is_supported() && !creation.needs_script(limit);
             if session.user().is_none() || is_simple {
                 creation.transaction(write, created, limit.max.is_some())
             } else {
@@ -255,5 +277,6 @@ fn request_for(store: &RedisStore, cipher: &Cipher, op: &Op) -> Result<Request> 
             }
         }
         Op::Cold(_) => return Err(error::unexpected()),
-    })
+    };
+    Ok((request, None))
 }

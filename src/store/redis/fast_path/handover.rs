@@ -48,6 +48,8 @@ impl FastPath {
     pub(super) fn fail(&mut self, at: usize) {
         let Primary { open, pending, .. } = &mut self.primaries[at];
         let Some(open) = open.take() else { return };
+        // The outcomes of its changes are unknown.
+        self.known.clear();
         // Before anything is sent on another connection.
         abort(open.socket.socket());
         let (calls, progress) = (pending.take_all(), pending.progress);
@@ -150,7 +152,10 @@ impl FastPath {
         }
     }
 
-    fn jobs(&self, call: Call, is_unknown: bool) -> impl Iterator<Item = Job> + use<> {
+    fn jobs(&mut self, call: Call, is_unknown: bool) -> impl Iterator<Item = Job> + use<> {
+        if let Some(id) = call.op.changes() {
+            self.known.forget(id);
+        }
         let (to, deadline) = (Arc::clone(&self.to), call.deadline.into());
         call.each().filter(|(_, ticket)| *ticket != PROBE).map(move |(op, ticket)| {
             let waiter = Waiter::Ticket { to: Arc::clone(&to), ticket };

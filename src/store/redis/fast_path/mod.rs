@@ -12,6 +12,7 @@ mod cached;
 mod calls;
 mod fallback;
 mod handover;
+mod known;
 mod primary;
 pub(super) mod provision;
 mod replies;
@@ -30,6 +31,7 @@ use std::time::Instant;
 use smallvec::SmallVec;
 
 use self::fallback::Fallback;
+use self::known::KnownValues;
 use self::primary::{OpenConnection, Primary};
 use self::routes::Routes;
 use super::RedisStore;
@@ -54,6 +56,7 @@ pub struct FastPath {
     /// The tickets of the calls that are being completed, in reverse order.
     current: SmallVec<[u32; 4]>,
     fallback: Fallback,
+    known: KnownValues,
     has_jobs: bool,
     /// Whether the fast path wants connections.
     is_wanted: bool,
@@ -82,6 +85,7 @@ impl FastPath {
             queued_bytes: 0,
             current: SmallVec::new(),
             fallback: Fallback::default(),
+            known: KnownValues::default(),
             has_jobs: false,
             is_wanted: false,
             cache,

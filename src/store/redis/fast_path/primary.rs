@@ -65,6 +65,8 @@ pub struct PendingCall {
     pub start: u64,
     /// The number of its commands, each of which gets a reply.
     pub commands: usize,
+    /// Whether it is a conditional `SET`.
+    pub is_conditional: bool,
 }
 
 /// A late call, which is complete for its caller but has no reply yet.
@@ -300,7 +302,7 @@ mod tests {
         };
         let mut primary = Primary { open: Some(open), ..Primary::default() };
         let (first, second) = (now + timeout / 4, now + timeout / 2);
-        primary.pending.push(PendingCall { call: call(first), start: 0, commands: 1 });
+        primary.pending.push(PendingCall { call: call(first), start: 0, commands: 1, is_conditional: false });
         primary.queued.push_back(call(second));
         assert_eq!(primary.next_deadline(timeout), Some(first));
         assert!(primary.pending.pop_late(first).is_some());

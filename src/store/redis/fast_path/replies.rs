@@ -156,6 +156,12 @@ impl FastPath {
         let PendingCall { call: Call { op, ticket, deadline, .. }, .. } = &call;
         let (ticket, deadline) = (*ticket, *deadline);
         let step = interpret(op.kind(), replies);
+        if let Some(id) = op.changes().filter(|_| call.is_conditional) {
+            if let CallReply::Refused(reason) = step {
+                self.store.conditional_sets.record_refusal(reason);
+            }
+            if step == CallReply::Number(1) { self.known.done(id) } else { self.known.forget(id) }
+        }
         if let CallReply::Refused(reason) | CallReply::PartlyRefused(reason) = step {
             if matches!(op, Op::Create(..)) {
                 self.store.transactions.record_refusal(reason);
@@ -190,6 +196,9 @@ impl FastPath {
         match (op, step) {
             (_, CallReply::Number(number)) => results.number(ticket, number),
             (Op::Get(id), CallReply::Found(value)) => {
+                if self.store.conditional_sets.is_supported() {
+                    self.known.read(id, value);
+                }
                 let (current, counters) = (&mut self.current, &self.store.counters);
                 let opened = cipher.read_live(id, value, &self.store.times, |expires, content| {
                     complete_each(current, |ticket| {
@@ -203,8 +212,11 @@ impl FastPath {
                 }
             }
             (_, CallReply::NotFound) => self.not_found(results),
-            (_, CallReply::Occupied | CallReply::OtherUser | CallReply::OutlivesIndex) => {
-                self.retry(call, progress, false)
+            (
+                _,
+                CallReply::Occupied | CallReply::OtherUser | CallReply::OutlivesIndex | CallReply::Outdated,
+            ) => {
+                self.retry(call, progress, false);
             }
             (Op::Create(session, stamp), CallReply::Created { index_len }) => {
                 self.created(session, *stamp, index_len, ticket, deadline, results);

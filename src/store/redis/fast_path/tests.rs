@@ -2,6 +2,7 @@
 
 mod cached;
 mod clusters;
+mod conditional;
 mod fake;
 mod harness;
 mod model;

@@ -172,6 +172,11 @@ impl Change {
         Ok(Self { key, head, tail: cipher.tail(session, member, user)?, until })
     }
 
+    /// The value that the session gets. `created` is its creation as the record contains it.
+    pub fn value(&self, created: &[u8]) -> Vec<u8> {
+        [&self.head, created, &self.tail].concat()
+    }
+
     /// Replaces the session if it has this user. With `created`, it must also be of that creation, and the caller has
     /// prolonged the user's index.
     pub fn replace(

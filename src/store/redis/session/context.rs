@@ -15,7 +15,7 @@ use super::super::time::Times;
 use super::cipher::Cipher;
 use super::cursor::{ScanCursor, Scans};
 use super::names::Names;
-use super::transactions::Transactions;
+use super::support::Support;
 use crate::error::StoreError;
 
 /// A server, and the generation of its connection.
@@ -50,7 +50,7 @@ pub struct Context {
     pub names: Names,
     pub times: Times,
     pub counters: Arc<Counters>,
-    pub transactions: Arc<Transactions>,
+    pub transactions: Arc<Support>,
     pub router: Router,
     pub tasks: Rc<Tasks>,
     pub keys: RefCell<Option<Keys>>,
@@ -67,7 +67,7 @@ impl Context {
         options: RedisOptions,
         times: Times,
         counters: Arc<Counters>,
-        transactions: Arc<Transactions>,
+        transactions: Arc<Support>,
         router: Router,
         limits_report: Arc<LimitsReport>,
     ) -> Rc<Self> {

@@ -62,7 +62,7 @@ pub async fn create(
     let stored = if index_is_elsewhere {
         store(context, attempt, &creation, |request, _| creation.set(request)).await?
     } else if has_index
-        && (attempt.is_repeated() || creation.needs_script(limit) || !context.transactions.are_supported())
+        && (attempt.is_repeated() || creation.needs_script(limit) || !context.transactions.is_supported())
     {
         Stored::Untried
     } else {

@@ -4,6 +4,7 @@
 
 mod cipher;
 mod commands;
+mod conditional;
 mod context;
 mod create;
 mod cursor;
@@ -15,8 +16,8 @@ mod op;
 mod record;
 mod scan;
 mod single;
+mod support;
 mod sweep;
-mod transactions;
 mod update;
 mod user_index;
 mod watch;
@@ -24,6 +25,7 @@ mod window;
 
 pub use cipher::Cipher;
 pub use commands::{Change, Creation, StaleEntry, delete_request, get_request, touch_request};
+pub use conditional::ConditionalSet;
 pub use context::Context;
 pub use create::create;
 pub use key_ring::{
@@ -36,8 +38,8 @@ pub use op::{CallReply, Cold, Op, interpret};
 pub use scan::clear_indexes;
 pub use scan::{clear, end_scan, ids, sessions, size};
 pub use single::{delete, get, touch};
+pub use support::Support;
 pub use sweep::{clean, sweep};
-pub use transactions::Transactions;
 pub use update::update;
 #[cfg(test)]
 pub use user_index::GRACE;

@@ -103,6 +103,8 @@ pub enum CallReply<'a> {
     OtherUser,
     /// The new expiry is after the end of the user's index. Nothing has changed.
     OutlivesIndex,
+    /// The session no longer has the value that a conditional `SET` expects. Nothing has changed.
+    Outdated,
     /// The session with this value is deleted.
     Deleted(&'a [u8]),
     /// The server refused the request with this error. Nothing has changed.
@@ -151,6 +153,9 @@ pub fn interpret<B: AsRef<[u8]>>(kind: OpKind, replies: &[Reply<B>]) -> CallRepl
         (OpKind::Update | OpKind::Touch, Reply::Number(number @ (0 | 1))) => {
             CallReply::Number(number.unsigned_abs())
         }
+        // The replies to a conditional `SET`.
+        (OpKind::Update | OpKind::Touch, Reply::Okay) => CallReply::Number(1),
+        (OpKind::Update | OpKind::Touch, Reply::Nil) => CallReply::Outdated,
         (OpKind::Update, Reply::Number(2)) => CallReply::OtherUser,
         (OpKind::Update, Reply::Number(3)) | (OpKind::Touch, Reply::Number(2)) => CallReply::OutlivesIndex,
         (OpKind::Delete, Reply::Nil) => CallReply::Number(1),
@@ -253,7 +258,11 @@ mod tests {
             (OpKind::Update, vec![Reply::Number(3)], CallReply::OutlivesIndex),
             (OpKind::Update, vec![Reply::Number(4)], CallReply::UserIsFull),
             (OpKind::Touch, vec![Reply::Number(2)], CallReply::OutlivesIndex),
-            (OpKind::Touch, vec![Reply::Nil], CallReply::Unexpected),
+            (OpKind::Touch, vec![Reply::Okay], CallReply::Number(1)),
+            (OpKind::Touch, vec![Reply::Nil], CallReply::Outdated),
+            (OpKind::Update, vec![Reply::Okay], CallReply::Number(1)),
+            (OpKind::Update, vec![Reply::Nil], CallReply::Outdated),
+            (OpKind::Touch, vec![value()], CallReply::Unexpected),
             (OpKind::Delete, vec![Reply::Nil], CallReply::Number(1)),
             (OpKind::Delete, vec![value()], CallReply::Deleted(b"value")),
             (OpKind::Delete, vec![Reply::Okay], CallReply::Unexpected),

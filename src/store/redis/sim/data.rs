@@ -197,6 +197,11 @@ impl Data {
                 if has(b"NX").is_some() && self.keys.contains_key(*key) {
                     return Ok(Reply::Nil);
                 }
+                if let Some(at) = has(b"IFEQ")
+                    && (!self.keys.contains_key(*key) || self.text(key)? != options[at + 1])
+                {
+                    return Ok(Reply::Nil);
+                }
                 let after = |name: &[u8]| has(name).and_then(|at| parsed::<Millis>(options[at + 1]));
                 let expires = after(b"PXAT").or_else(|| after(b"PX").map(|millis| now + millis));
                 self.set_text(key, value.to_vec(), expires);

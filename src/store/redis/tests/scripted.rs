@@ -259,7 +259,7 @@ fn a_discarded_transaction_is_replaced_by_a_script() {
     let new = || Op::Create(NewSession::new(&plain("a", &ann(), in_millis(60_000))), None);
     run(answer, async |store| {
         assert_eq!(call(store, new()).await, Ok(Answer::Number(1)));
-        assert!(!store.transactions.are_supported());
+        assert!(!store.transactions.is_supported());
     });
     assert_eq!(*done.borrow(), [b""]);
 }

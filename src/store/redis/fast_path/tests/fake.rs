@@ -42,6 +42,8 @@ pub struct Data {
     pub log: Vec<String>,
     /// The tracked connections, by the keys that they have read.
     readers: HashMap<Vec<u8>, Vec<Arc<TcpStream>>>,
+    /// Whether it does not support `SET … IFEQ`.
+    pub is_old: bool,
     /// All states of each string, in order. It is absent at first.
     pub history: HashMap<Vec<u8>, Vec<Option<Vec<u8>>>>,
 }
@@ -387,6 +389,17 @@ impl Data {
             }
             (b"GET", key) => self.strings.get(key).map_or_else(nil, |value| bulk(value)),
             (b"GETDEL", key) => self.strings.remove(key).map_or_else(nil, |value| bulk(&value)),
+            (b"SET", _) if command[3] == b"IFEQ" && self.is_old => b"-ERR syntax error\r\n".to_vec(),
+            (b"SET", key) if command[3] == b"IFEQ" => {
+                assert_eq!(command[5], b"PXAT");
+                match self.strings.get_mut(key).filter(|value| **value == command[4]) {
+                    None => nil(),
+                    Some(value) => {
+                        value.clone_from(&command[2]);
+                        b"+OK\r\n".to_vec()
+                    }
+                }
+            }
             (b"SET", key) if self.strings.contains_key(key) => nil(),
             (b"SET", key) => {
                 self.strings.insert(key.clone(), command[2].clone());

@@ -41,7 +41,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         3 => any::<bool>().prop_map(|user| Call::Update { user }),
         2 => Just(Call::Touch),
         2 => Just(Call::Delete),
-        2 => Just(Call::Get),
+        4 => Just(Call::Get),
     ];
     let step = prop_oneof![
         8 => (0..3_usize, call).prop_map(|(session, call)| Step::Call(session, call)),
@@ -152,13 +152,14 @@ impl Checker {
     }
 }
 
-fn run(steps: &[Step], faults: Vec<Conduct>, nodes: usize) {
+fn run(steps: &[Step], faults: Vec<Conduct>, nodes: usize, is_old: bool) {
     let faults = Mutex::new(VecDeque::from(faults));
     let decide = move |is_fast, _: &Command| {
         let fault = if is_fast { faults.lock().unwrap().pop_front() } else { None };
         fault.unwrap_or(Conduct::Do)
     };
     let fake = if nodes > 1 { Fake::start_cluster(nodes, decide) } else { Fake::start(decide) };
+    fake.data.lock().unwrap().is_old = is_old;
     let mut harness =
         Harness::open(if nodes > 1 { open_in_cluster(&fake, |_| {}) } else { open_on(&fake, |_| {}) });
     let (ann, ben) = (ann(), UserKeyBuf::from_text("ben"));
@@ -202,12 +203,12 @@ fn run(steps: &[Step], faults: Vec<Conduct>, nodes: usize) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
-    fn calls_complete_once_and_in_order_despite_faults(steps in steps(), faults in faults()) {
-        run(&steps, faults, 1);
+    fn calls_complete_once_and_in_order_despite_faults(steps in steps(), faults in faults(), is_old: bool) {
+        run(&steps, faults, 1, is_old);
     }
 
     #[test]
-    fn calls_complete_once_and_in_order_while_slots_move(steps in steps(), faults in faults()) {
-        run(&steps, faults, 3);
+    fn calls_complete_once_and_in_order_while_slots_move(steps in steps(), faults in faults(), is_old: bool) {
+        run(&steps, faults, 3, is_old);
     }
 }

@@ -1,0 +1,122 @@
+//! Changes of sessions that the fast path has read: by `SET … IFEQ`, where the server supports it.
+
+use super::*;
+
+/// The commands that a server gets.
+type Log = Arc<Mutex<Vec<Command>>>;
+
+/// A fast path that has read the session `a`, and the commands that it sends from then on.
+fn open(change: impl FnOnce(&mut Fake)) -> (Fake, Harness, Log) {
+    let log = Log::default();
+    let noted = Arc::clone(&log);
+    let mut fake = Fake::start(move |is_fast, command| {
+        if is_fast {
+            noted.lock().unwrap().push(command.clone());
+        }
+        Conduct::Do
+    });
+    change(&mut fake);
+    let mut harness = Harness::open(open_on(&fake, |_| {}));
+    let created = harness.create(&session("a", &ann()));
+    assert_eq!(harness.number(created), Ok(1));
+    read(&mut harness);
+    log.lock().unwrap().clear();
+    (fake, harness, log)
+}
+
+fn read(harness: &mut Harness) {
+    let found = harness.get(&id("a"));
+    assert!(harness.session(found).unwrap().is_some());
+}
+
+fn stored(fake: &Fake) -> Option<String> {
+    let data = fake.data.lock().unwrap();
+    data.strings.get(&b"sess#a"[..]).map(|value| String::from_utf8(value.clone()).unwrap())
+}
+
+/// The first words of the commands.
+fn names(log: &Log) -> Vec<String> {
+    log.lock().unwrap().iter().map(|command| String::from_utf8_lossy(&command[0]).into_owned()).collect()
+}
+
+fn numbered(number: usize) -> String {
+    format!(r#"{{"number":{number}}}"#)
+}
+
+#[test]
+fn changes_of_a_known_session_need_no_script() {
+    let (fake, mut harness, log) = open(|_| {});
+    let ann = ann();
+    // Each is made from the value of the one before, which has no reply yet.
+    let tickets = [
+        harness.touch(&id("a"), in_an_hour()),
+        harness.update(&json("a", Some(&ann), &numbered(1), in_an_hour())),
+        harness.touch(&id("a"), in_an_hour()),
+        harness.update(&json("a", Some(&ann), &numbered(2), in_an_hour())),
+    ];
+    assert_eq!(tickets.map(|ticket| harness.number(ticket)), [Ok(1), Ok(1), Ok(1), Ok(1)]);
+    assert_eq!(names(&log), ["SET", "SET", "SET", "SET"]);
+    assert!(stored(&fake).unwrap().contains(&numbered(2)));
+    assert_eq!(fake.log(), [""; 0], "the worker did nothing");
+    // A deleted session is not known any more.
+    let tickets = [harness.delete(&id("a")), harness.touch(&id("a"), in_an_hour())];
+    assert_eq!(tickets.map(|ticket| harness.number(ticket)), [Ok(1), Ok(0)]);
+    assert_eq!(names(&log)[4..], ["GETDEL", "EVALSHA"]);
+    assert_eq!(stored(&fake), None);
+}
+
+#[test]
+fn a_session_that_another_process_has_changed_is_changed_by_the_worker() {
+    let (fake, mut harness, log) = open(|_| {});
+    let theirs = stored(&fake).unwrap().replace("ann", "ben");
+    fake.data.lock().unwrap().put(b"sess#a", Some(theirs.clone().into()));
+    let moved = Expiry::new(in_an_hour().millis() + 1).unwrap();
+    let touched = harness.touch(&id("a"), moved);
+    assert_eq!(harness.number(touched), Ok(1));
+    let now = stored(&fake).unwrap();
+    assert!(now != theirs && now.contains("ben"), "{now}");
+    assert_eq!((names(&log), fake.log()), (vec!["SET".into()], vec!["touch sess#a".into()]));
+}
+
+#[test]
+fn a_session_that_another_process_has_deleted_stays_deleted() {
+    let (fake, mut harness, log) = open(|_| {});
+    fake.data.lock().unwrap().put(b"sess#a", None);
+    let tickets = [
+        harness.touch(&id("a"), in_an_hour()),
+        harness.update(&json("a", Some(&ann()), &numbered(1), in_an_hour())),
+    ];
+    assert_eq!(tickets.map(|ticket| harness.number(ticket)), [Ok(0), Ok(0)]);
+    assert_eq!(names(&log), ["SET", "SET"]);
+    assert_eq!(stored(&fake), None);
+}
+
+#[test]
+fn a_server_without_conditional_sets_is_asked_once() {
+    let (fake, mut harness, log) = open(|fake| fake.data.lock().unwrap().is_old = true);
+    for _ in 0..3 {
+        let touched = harness.touch(&id("a"), in_an_hour());
+        assert_eq!(harness.number(touched), Ok(1));
+        read(&mut harness);
+    }
+    assert_eq!(names(&log), ["SET", "GET", "EVALSHA", "GET", "EVALSHA", "GET"]);
+    assert_eq!(fake.log(), ["touch sess#a"]);
+}
+
+/// A touch needs no memory, and the script of the worker can do it.
+#[test]
+fn a_full_server_moves_the_expiry_by_the_script() {
+    let fake = Fake::start(|is_fast, command| {
+        let is_refused = is_fast && command[0] == b"SET" && command[3] == b"IFEQ";
+        if is_refused { Conduct::Answer(b"-OOM command not allowed\r\n") } else { Conduct::Do }
+    });
+    let store = open_on(&fake, |_| {});
+    let mut harness = Harness::open(Arc::clone(&store));
+    let created = harness.create(&session("a", &ann()));
+    assert_eq!(harness.number(created), Ok(1));
+    read(&mut harness);
+    let touched = harness.touch(&id("a"), in_an_hour());
+    assert_eq!(harness.number(touched), Ok(1));
+    assert_eq!(fake.log(), ["touch sess#a"]);
+    assert!(store.conditional_sets.is_supported(), "it may have room later");
+}

@@ -1,0 +1,93 @@
+//! A conditional `SET` stores what the script would have stored.
+
+use std::sync::Arc;
+
+use crate::clock::MockClock;
+use crate::lifetime::Lifetime;
+use crate::session::{Expiry, SessionId, UserKeyBuf};
+use crate::store::conformance::json;
+use crate::store::redis::resp::{Decoder, Reply, Request, RequestMode};
+use crate::store::redis::session::{Change, Cipher, ConditionalSet, NewSession, touch_request};
+use crate::store::redis::sim::{Command, Data};
+use crate::store::redis::time::Times;
+use crate::store::simulation::Random;
+
+const NOW: i64 = 1_900_000_000_000;
+const MINUTE: i64 = 60_000;
+const KEY: &[u8] = b"sess#a";
+
+fn write() -> Request {
+    Request::write(RequestMode::default())
+}
+
+fn command_of(request: &Request) -> Command {
+    let Some((Reply::Array(args), _)) = Decoder::default().decode(&request.bytes).unwrap() else { panic!() };
+    let arg = |arg: &Reply<&[u8]>| if let Reply::Bytes(bytes) = arg { bytes.to_vec() } else { panic!() };
+    args.iter().map(arg).collect()
+}
+
+/// What a server has after a request: its reply, the value and its end.
+fn after(known: &[u8], until: i64, request: &Request) -> [Reply; 3] {
+    let mut data = Data::default();
+    let set = write().command(&[b"SET", KEY, known, b"PXAT", until.to_string().as_bytes()]);
+    let requests = [command_of(&set), command_of(request)];
+    let [_, reply] = requests.map(|command| data.carry_out(&command, NOW, 1000));
+    let [value, end] = [&b"GET"[..], b"PEXPIRETIME"]
+        .map(|name| data.carry_out(&command_of(&write().command(&[name, KEY])), NOW, 1000));
+    [reply, value, end]
+}
+
+#[test]
+fn it_stores_what_the_script_would() {
+    let mut random = Random::new(3);
+    let (mut conditional, mut by_script) = (0, 0);
+    for _ in 0..20_000 {
+        let mut times = Times::new(Arc::new(MockClock::new(NOW)), None);
+        let lifetime = random.pick(&[None, Some(120), Some(20)]);
+        times.lifetime = Lifetime::new(lifetime.map(|minutes| minutes * MINUTE as u64));
+        let created = NOW - random.below(100) as i64 * MINUTE;
+        // Not now: the simulated server deletes a session that expires now only later.
+        let minutes = |random: &mut Random| NOW + (random.below(110) as i64 - 10) * MINUTE + 1;
+        let (old, new, enough) = (minutes(&mut random), minutes(&mut random), minutes(&mut random));
+        let [user, other] = [(); 2].map(|()| *random.pick(&[None, Some("ann"), Some("ben")]));
+        let [user, other] = [user, other].map(|name| name.map(UserKeyBuf::from_text));
+        let id = SessionId::new("a").unwrap();
+        let (cipher, names) = (Cipher::Plain, crate::store::redis::session::Names::new(""));
+        let member = cipher.member(&id);
+        let change = |user: &Option<UserKeyBuf>, expires| {
+            let session = NewSession::new(&json("a", user.as_ref(), r#"{"step":1}"#, expires));
+            let field = cipher.user(session.user());
+            let change =
+                Change::new(&session, names.session(&member), &member, &field, &cipher, &times).unwrap();
+            (change, field)
+        };
+        let (change_to_old, _) = change(&user, Expiry::new(old).unwrap());
+        let known = change_to_old.value(format!("{:<16}", created * 1000).as_bytes());
+        let is_touch = random.chance(500_000);
+        let (set, script) = if is_touch {
+            let expires = Expiry::moved_to(new).unwrap();
+            let enough = random.chance(500_000).then_some(enough);
+            let set = ConditionalSet::touch(&known, expires, enough, &times);
+            (set, touch_request(write(), KEY, expires, enough, None, &times))
+        } else {
+            let expires = Expiry::new(new).unwrap();
+            let (change, field) = change(&other, expires);
+            let set = ConditionalSet::update(&known, &change, &field, expires, &times);
+            (set, change.replace(write(), &field, None, &times))
+        };
+        let Some(set) = set else {
+            by_script += 1;
+            continue;
+        };
+        conditional += 1;
+        let until = NOW + 1000 * MINUTE;
+        let [reply, value, end] = after(&known, until, &script);
+        assert_eq!(reply, Reply::Number(1), "{}", String::from_utf8_lossy(&known));
+        assert_eq!([Reply::Okay, value, end], after(&known, until, &set.request(write(), KEY)));
+        // Any other value stays, and so does its end.
+        let other = [&known[..], b" "].concat();
+        let [reply, value, end] = after(&other, until, &set.request(write(), KEY));
+        assert_eq!([reply, value, end], [Reply::Nil, Reply::Bytes(other), Reply::Number(until)]);
+    }
+    assert!(conditional > 3000 && by_script > 3000, "{conditional} {by_script}");
+}
