@@ -1,0 +1,206 @@
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::error::{Result, StoreError};
+use crate::store::file::errors::{io_failed, same_pid};
+use crate::store::file::names::OWNERS;
+use crate::store::file::ofd_lock::{self, Kind, Range};
+use crate::store::file::owner_lock::{Feature, Others, Subject, without_locks};
+use crate::store::file::private_files::{create_private, give_to_owner, is_at, open_private};
+
+/// How long an opener waits for another that makes the files.
+const PATIENCE: Duration = Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// Each PID has the byte of its number. Behind them, as Linux keeps PIDs below 2^22:
+const TURN: Range = Range::byte(1 << 30);
+const ALL_PIDS: Range = Range { start: 0, length: 1 << 30 };
+/// A process that knows of a feature has a byte for it as well: the one of this number plus its PID.
+fn knows(feature: Feature) -> i64 {
+    match feature {
+        Feature::Log => 1 << 32,
+        Feature::Times => 1 << 33,
+    }
+}
+
+/// A process says a value of a subject by its byte: the one of the subject, plus its PID, plus the value times so many.
+const PIDS: i64 = 1 << 22;
+const SUBJECT: i64 = 1 << 60;
+const SUBJECTS: i64 = 1 << 61;
+
+/// Held while this process has the store open.
+pub(in crate::store::file) struct OwnerLock {
+    file: File,
+}
+
+impl Drop for OwnerLock {
+    fn drop(&mut self) {
+        ofd_lock::unlock_all(&self.file);
+    }
+}
+
+/// Held while one process makes or removes the files of a folder.
+pub(in crate::store::file) struct Turn<'a>(&'a File);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        ofd_lock::unlock(self.0, TURN);
+    }
+}
+
+impl OwnerLock {
+    /// Opens the lock file, creates it if it is missing, and calls `make` while no other process makes or removes
+    /// files of the folder. By then this process is known as one that has the store open. `make` learns whether
+    /// the lock file is new.
+    pub(in crate::store::file) fn mark<T>(
+        dir: &Path,
+        make: impl FnOnce(&Self, bool) -> Result<T>,
+    ) -> Result<(Self, T)> {
+        let path = dir.join(OWNERS);
+        let failed = |error: io::Error| io_failed(&path.display(), "locking", &error);
+        loop {
+            let (file, is_new) = open_or_create(dir, &path)?;
+            let owner = Self { file };
+            let turn = owner.take_turn(&path, PATIENCE)?;
+            // The process that had the turn before may have removed the file.
+            if !is_at(&owner.file, &path).map_err(failed)? {
+                continue;
+            }
+            owner.lock_pid(dir)?;
+            let made = make(&owner, is_new)?;
+            drop(turn);
+            return Ok((owner, made));
+        }
+    }
+
+    /// Looks at the lock file without a lock. `None` if it is missing: then nobody has the store open.
+    pub(in crate::store::file) fn look(dir: &Path) -> Result<Option<Self>> {
+        Ok(open_private(&dir.join(OWNERS), false)?.map(|file| Self { file }))
+    }
+
+    /// Calls `remove` while no other process makes files, unless another has the store open.
+    pub(in crate::store::file) fn tidy(&self, dir: &Path, remove: impl FnOnce()) {
+        if let Ok(_turn) = self.take_turn(&dir.join(OWNERS), PATIENCE)
+            && self.others() == Ok(Others::None)
+        {
+            remove();
+        }
+    }
+
+    /// Whether other processes have the store open.
+    pub(in crate::store::file) fn others(&self) -> Result<Others> {
+        match ofd_lock::find(&self.file, Kind::Exclusive, ALL_PIDS) {
+            Ok(None) => Ok(Others::None),
+            Ok(Some(_)) => Ok(Others::Some),
+            Err(error) if ofd_lock::is_unsupported(&error) => Ok(Others::Unknown),
+            Err(error) => Err(io_failed(&OWNERS, "looking at the locks of", &error)),
+        }
+    }
+
+    /// Whether a process may have the store open whose version of this package does not know of a feature.
+    pub(in crate::store::file) fn may_have_old_version(&self, feature: Feature) -> bool {
+        match self.has_old_version(feature) {
+            Ok(has_old_version) => has_old_version,
+            Err(error) if ofd_lock::is_unsupported(&error) => without_locks(feature),
+            Err(_) => true,
+        }
+    }
+
+    fn has_old_version(&self, feature: Feature) -> io::Result<bool> {
+        // The first lock that the kernel reports is that of the oldest mark, not that of the lowest PID.
+        let mut ranges = vec![ALL_PIDS];
+        while let Some(range) = ranges.pop() {
+            let Some(pid) = ofd_lock::find(&self.file, Kind::Exclusive, range)? else { continue };
+            let pid = pid.max(range.start);
+            let is_marked = |byte| {
+                ofd_lock::find(&self.file, Kind::Exclusive, Range::byte(byte)).map(|found| found.is_some())
+            };
+            // One that closes the store meanwhile has neither mark any more.
+            if !is_marked(knows(feature) + pid)? && is_marked(pid)? {
+                return Ok(true);
+            }
+            let end = range.start + range.length;
+            let sides = [
+                Range { start: range.start, length: pid - range.start },
+                Range { start: pid + 1, length: end - pid - 1 },
+            ];
+            // A length of 0 would mean all that follows.
+            ranges.extend(sides.into_iter().filter(|side| side.length > 0));
+        }
+        Ok(false)
+    }
+
+    /// Has other processes know a value of 38 bits for as long as this one has the store open. Returns another value that
+    /// one of them has said, if there is any.
+    pub(in crate::store::file) fn say(&self, subject: Subject, value: u64) -> io::Result<Option<u64>> {
+        let start = SUBJECTS + subject as i64 * SUBJECT;
+        let own = start + value as i64 * PIDS;
+        ofd_lock::try_lock(&self.file, Kind::Exclusive, Range::byte(own + i64::from(std::process::id())))?;
+        let before = Range { start, length: own - start };
+        let after = Range { start: own + PIDS, length: start + SUBJECT - own - PIDS };
+        // A length of 0 would mean all that follows.
+        for range in [before, after].into_iter().filter(|range| range.length > 0) {
+            if let Some(other) = ofd_lock::find(&self.file, Kind::Exclusive, range)? {
+                return Ok(Some(((other - start) / PIDS) as u64));
+            }
+        }
+        Ok(None)
+    }
+
+    fn take_turn(&self, path: &Path, patience: Duration) -> Result<Turn<'_>> {
+        let deadline = Instant::now() + patience;
+        loop {
+            match ofd_lock::try_lock(&self.file, Kind::Exclusive, TURN) {
+                Ok(true) => return Ok(Turn(&self.file)),
+                Ok(false) if Instant::now() < deadline => thread::sleep(PAUSE),
+                Ok(false) => {
+                    return Err(StoreError::Locked(format!(
+                        "another process has been opening {} for {} s and does not get on. Is it stopped?",
+                        path.display(),
+                        patience.as_secs()
+                    )));
+                }
+                Err(error) if ofd_lock::is_unsupported(&error) => return Ok(Turn(&self.file)),
+                Err(error) => return Err(io_failed(&path.display(), "locking", &error)),
+            }
+        }
+    }
+
+    /// In this order: a process that sees this PID also sees what it knows.
+    fn lock_pid(&self, dir: &Path) -> Result<()> {
+        let pid = i64::from(std::process::id());
+        for byte in [knows(Feature::Log) + pid, knows(Feature::Times) + pid, pid] {
+            match ofd_lock::try_lock(&self.file, Kind::Exclusive, Range::byte(byte)) {
+                Ok(true) => {}
+                Ok(false) => return Err(same_pid(dir)),
+                // LMDB's own answer remains.
+                Err(error) if ofd_lock::is_unsupported(&error) => {}
+                Err(error) => return Err(io_failed(&dir.join(OWNERS).display(), "locking", &error)),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn open_or_create(dir: &Path, path: &Path) -> Result<(File, bool)> {
+    loop {
+        if let Some(file) = open_private(path, true)? {
+            return Ok((file, false));
+        }
+        match create_private(path) {
+            Ok(file) => {
+                give_to_owner(&file, dir);
+                return Ok((file, true));
+            }
+            // Another process has created it.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(io_failed(&path.display(), "making", &error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
