@@ -25,9 +25,11 @@ use super::redo::points::{self, Point};
 use super::redo::ring::{LogFault, MISSING, fault_of};
 use super::redo::salvage::{Salvaged, salvage};
 use super::redo::storage::{Folder, LogFile, LogFiles, open_to_read};
+use super::registry::Registered;
 use super::rows::{Indexed, Rows, TableRows};
+use super::start::OPEN;
 use super::tables::Tables;
-use super::{directory, pages, private_files};
+use super::{FileStore, directory, pages, private_files};
 use crate::clock::Millis;
 use crate::error::{Result, StoreError};
 
@@ -97,8 +99,41 @@ struct Found {
     salvaged: Salvaged,
 }
 
+impl FileStore {
+    /// Says what is wrong with the redo log of a store, if anything is. Needs no secret, and changes nothing.
+    ///
+    /// # Errors
+    /// `Locked` if a process has the store open, also this one. `Damaged` if the data file is damaged as well. `Io`.
+    pub fn inspect_log(path: &Path, may_be_on_network: bool) -> Result<LogState> {
+        let dir = find(path, may_be_on_network)?;
+        let _reserved = Self::reserve(&dir)?;
+        inspect(&dir)
+    }
+
+    /// Gives up a redo log that is missing or damaged. Keeps the readable part of it, and the file under another name. The
+    /// fingerprint is that of the damage that [`FileStore::inspect_log`] has found.
+    ///
+    /// # Errors
+    /// As for `inspect_log`; `Locked` if the log is not as it was then; `Full`. Nothing has changed then, unless the outcome is
+    /// unknown.
+    pub fn discard_log(path: &Path, may_be_on_network: bool, fingerprint: &str) -> Result<DiscardedLog> {
+        let dir = find(path, may_be_on_network)?;
+        let _reserved = Self::reserve(&dir)?;
+        discard(&dir, fingerprint)
+    }
+
+    fn reserve(dir: &Path) -> Result<Registered<Self>> {
+        OPEN.reserve(dir)?.ok_or_else(|| {
+            StoreError::Locked(format!(
+                "the store in {} is open in this process: close it first",
+                dir.display()
+            ))
+        })
+    }
+}
+
 /// Finds the folder of a store.
-pub(super) fn find(path: &Path, may_be_on_network: bool) -> Result<PathBuf> {
+fn find(path: &Path, may_be_on_network: bool) -> Result<PathBuf> {
     directory::prepare(path, directory::Rules { is_created: false, may_be_on_network })
 }
 
@@ -106,7 +141,7 @@ pub(super) fn find(path: &Path, may_be_on_network: bool) -> Result<PathBuf> {
 ///
 /// # Errors
 /// `Locked` if another process has the store open. `Damaged` if the data file is damaged as well. `Io`.
-pub(super) fn inspect(dir: &Path) -> Result<LogState> {
+fn inspect(dir: &Path) -> Result<LogState> {
     let held = hold(dir)?;
     Ok(match held.log {
         None => LogState::NotNeeded,
@@ -118,7 +153,7 @@ pub(super) fn inspect(dir: &Path) -> Result<LogState> {
 ///
 /// # Errors
 /// As for `inspect`; `Locked` if it has changed; `Full`. Nothing has changed then, unless the outcome is unknown.
-pub(super) fn discard(dir: &Path, fingerprint: &str) -> Result<DiscardedLog> {
+fn discard(dir: &Path, fingerprint: &str) -> Result<DiscardedLog> {
     let held = hold(dir)?;
     let found = held.log.map(|entry| look(&held, entry)).transpose()?.flatten();
     let Some(found) = found.filter(|found| found.damage.fingerprint == fingerprint) else {

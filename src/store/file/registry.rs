@@ -176,7 +176,8 @@ mod tests {
     use super::*;
     use crate::clock::SystemClock;
     use crate::store::SessionStore;
-    use crate::store::file::{FileOptions, FileStore, OPEN, names};
+    use crate::store::file::start::OPEN;
+    use crate::store::file::{FileOptions, FileStore, names};
 
     const NOT_AT_ALL: Duration = Duration::ZERO;
 

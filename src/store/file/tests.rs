@@ -1,18 +1,22 @@
 use std::num::NonZeroUsize;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tempfile::TempDir;
 
+use super::apply::Write;
+use super::record::Record;
 use super::tables::Tables;
 use super::*;
 use crate::clock::{Millis, MockClock};
-use crate::session::{Body, ExpiresForm, UserKeyBuf};
+use crate::session::{Body, ExpiresForm, Expiry, Session, SessionId, UserKey, UserKeyBuf};
 use crate::store::conformance::{
     MAX_LIFETIME, MAX_PER_USER, MAX_SESSION_BYTES, START, conformance, id, json, plain,
 };
-use crate::store::{Answer, Page};
+use crate::store::{Answer, Completions, Cursor, Page, SessionStore, Stats, StoredSession, WhenUserIsFull};
 
 #[cfg(target_os = "linux")]
 mod discard;

@@ -1,0 +1,49 @@
+//! Removes expired sessions.
+
+use super::FileStore;
+use super::apply::{SWEEP_STEP, Write};
+use crate::error::{Result, StoreError};
+use crate::events::{Event, SWEEPS};
+use crate::store::Sweep;
+
+impl FileStore {
+    /// Sweeps in steps of a transaction each, between which others write.
+    pub(super) fn sweep(&self) -> Result<u64> {
+        let environment = self.environment();
+        // A sweep comes by even where nobody writes.
+        environment.held.check()?;
+        // A sweep passes over what is in the log.
+        self.redo().drain_now()?;
+        let at = environment.clock.now();
+        let (mut removed, mut after) = (0, None);
+        // Not after the last user has closed the store: the next one goes on.
+        while !self.is_closing() {
+            match self.redo().sweep(after.as_deref(), at) {
+                Ok(Some(step)) => {
+                    removed += step.removed;
+                    after = step.next;
+                    if after.is_none() {
+                        break;
+                    }
+                }
+                // Without a log, or where there is too little room for such a step.
+                Ok(None) | Err(StoreError::Full(_)) => {
+                    if !environment.is_due(at)? {
+                        break;
+                    }
+                    removed += self.write(Write::Sweep { now: at, max: SWEEP_STEP })?;
+                    after = None;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if !self.is_closing() && environment.has_unused_keys()? {
+            self.write(Write::DropUnusedKeys)?;
+        }
+        let duration = environment.clock.now() - at;
+        *environment.last_sweep.lock() = Some(Sweep { at, duration, removed });
+        environment.events.publish(SWEEPS, || Event::Swept { at, duration, removed });
+        self.redo().keep_times()?;
+        Ok(removed)
+    }
+}
