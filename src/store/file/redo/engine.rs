@@ -1,11 +1,11 @@
-//! Batches of writes on their way to the disk: through the log while this process has the store to itself.
+//! Takes batches of writes to disk, through the log if this process has opened the store exclusively.
 //!
-//! A batch is decided against the rows as they are, written to the log, synced, entered into the overlay and reported, in
-//! this order. Nothing can be seen of it before it is on disk, so that a failure has nothing to undo. With
-//! `durability: "everysec"` it is entered and reported before the sync, which follows within about a second.
+//! A batch is decided, written to the log, synced, entered into the overlay and reported, in this order. None of it
+//! is visible before it is on disk, so a failure has nothing to undo. With `durability: "everysec"` it is entered and
+//! reported before the sync, which follows within about a second.
 //!
-//! What does not fit into the log goes to the data file, once the log is drained: a write of very many sessions, a store
-//! that is nearly full, and what concerns the whole store.
+//! Some writes go directly to the data file, after the log is drained: writes to very many sessions, writes to a
+//! nearly full store, and writes to the whole store.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -31,36 +31,36 @@ use crate::store::file::errors::files_replaced;
 use crate::store::file::options::Durability;
 use crate::store::file::write_error::WriteError;
 
-/// A batch takes at most this share of the ring.
+/// A batch uses at most this share of the ring.
 const BATCH_SHARE: u64 = 4;
-/// Where a batch could take less than this share of the ring, the log is drained first.
+/// If a batch could use less than this share of the ring, part of the log is drained first.
 const LEAST_SHARE: u64 = 16;
-/// The bytes of the data file that a byte in the log may take, at most: a page that is split is left in halves.
+/// The maximum growth of the data file for each byte in the log. A split page is left half full.
 const GROWTH: u64 = 2;
 
-/// How many drains a call starts before it gives up counting rows.
+/// The number of drains after which a call stops trying to count rows.
 const ATTEMPTS: usize = 8;
-/// Nanoseconds that a drain takes for a kibibyte of the log, until one was measured.
+/// The initial estimate of the nanoseconds to drain a KiB of the log.
 const FIRST_DRAIN_COST: u64 = 60_000;
 
-/// How long the store stays without a log after it was shared, or after the log has failed. The pause doubles when that
-/// happens again soon.
+/// How long no new log starts after the store was shared or the log has failed. The time doubles if that soon happens
+/// again.
 pub(super) const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
-/// How large a log is.
+/// The sizes of a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::store::file) struct Sizes {
     pub first: u64,
-    /// It grows up to this, as it is needed. 0: no log.
+    /// The maximum size. 0 disables the log.
     pub max: u64,
 }
 
 impl Sizes {
-    /// No log begins.
+    /// Disables the log.
     pub(in crate::store::file) const NONE: Self = Self { first: 0, max: 0 };
 }
 
-/// Whether this process has the store to itself.
+/// Whether this process has exclusive access to the store.
 pub(super) enum Mode {
     Exclusive,
     Shared,
@@ -68,20 +68,20 @@ pub(super) enum Mode {
 
 pub(super) struct ModeState {
     pub mode: Mode,
-    /// Before this moment no log begins, and the store stays shared.
+    /// Until this time no log starts and the store stays shared.
     pub not_before: Option<Instant>,
-    /// How long the next such pause is.
+    /// The next duration of that state.
     pub pause: Duration,
-    /// When the last batch was written to the log, and its bytes.
+    /// The time and size of the last batch in the log.
     pub last_batch: Option<(Instant, usize)>,
     pub next_file: NextFile,
-    /// How large the next log is.
+    /// The size of the next log.
     pub next_size: u64,
 }
 
 /// The right to write to the data file while there may be a log.
 pub(in crate::store::file) struct Base {
-    /// A `clear` whose commit has failed, and may be on disk: up to where it reaches.
+    /// The end position of a `clear` whose commit has failed and may be on disk.
     pub(super) doubtful_clear: Option<super::format::Position>,
 }
 
@@ -93,23 +93,23 @@ pub(in crate::store::file) struct Redo {
     /// Held while a batch is written, and while the mode changes.
     pub(super) mode: Mutex<ModeState>,
     pub(super) base: Mutex<Base>,
-    /// The log. It changes only while the mode and the base are held.
+    /// The log. It changes only while both the mode and the base are locked.
     pub(super) log: Mutex<Option<Arc<Ring>>>,
-    /// The next `created`, once the batches under way are entered.
+    /// The next `created`, once the batch in progress is entered.
     pub(super) next: AtomicU64,
     pub(super) is_exclusive: AtomicBool,
-    /// For the keeper: whether it should look at the log at once.
+    /// Wakes the keeper to check the log now.
     pub(super) wake: Condvar,
     pub(super) is_awake: Mutex<bool>,
     pub(super) is_closing: AtomicBool,
-    /// Nanoseconds that a drain lately took for a kibibyte of the log.
+    /// The recent cost of a drain, in nanoseconds for each KiB of the log.
     pub(super) drain_cost: AtomicU64,
-    /// Whether the log is drained because it is about to end.
+    /// Whether the log is being drained in order to end it.
     pub(super) is_emptying: AtomicBool,
 }
 
 impl Redo {
-    /// Takes over a store that this process has opened. `begin` recovers its log, if there is one.
+    /// Takes over an open store. Call `begin` to recover its log, if there is one.
     pub(in crate::store::file) fn new(
         environment: Arc<Environment>,
         files: Box<dyn LogFiles>,
@@ -148,20 +148,21 @@ impl Redo {
         &self.environment.overlay
     }
 
-    /// The log. Does not wait for a write to the data file.
+    /// The log. Does not wait for writes to the data file.
     pub(super) fn ring(&self) -> Option<Arc<Ring>> {
         self.log.lock().clone()
     }
 
-    /// Keeps drains from committing, so that rows can be counted: between the commit of a drain and the removal of its rows
-    /// from the overlay, they are in both. Drains first if the overlay may be wrong about which of its rows are in both.
+    /// Prevents commits of drains, so that rows can be counted: after such a commit, and before the overlay drops the
+    /// rows, they are in both. Drains first if the overlay may be wrong about which of its rows are also in the data
+    /// file.
     ///
     /// # Errors
     /// Those of a commit.
     pub(in crate::store::file) fn hold_base(&self) -> Result<MutexGuard<'_, Base>> {
         for _ in 0..ATTEMPTS {
             let base = points::lock(&self.base);
-            // Only now: a drain that this has waited for may have failed.
+            // After locking, because the drain that held the lock may have failed.
             if !self.overlay().is_unsure() {
                 return Ok(base);
             }
@@ -176,7 +177,8 @@ impl Redo {
         self.base.is_locked()
     }
 
-    /// Counters of the log. `None` where this system, this file system or the size of the store allows none.
+    /// The counters of the log. `None` if this system, this file system or the size of the store does not allow a
+    /// log.
     pub(in crate::store::file) fn stats(&self) -> Option<LogStats> {
         if self.sizes.max == 0 {
             return None;
@@ -189,7 +191,7 @@ impl Redo {
         })
     }
 
-    /// Fails where the log has failed, and no write has replaced it since.
+    /// Fails if the log has failed and was not replaced since.
     ///
     /// # Errors
     /// `Io`.
@@ -200,11 +202,11 @@ impl Redo {
         }
     }
 
-    /// Checks that a write would succeed: there is room on the disk and below `maxBytes`, and the log, or the data file
-    /// where there is none, takes writes.
+    /// Checks that a write would succeed: there is room on the disk and below `maxBytes`, and the log accepts writes.
+    /// Without a log, checks the data file instead.
     ///
     /// # Errors
-    /// `Full`; those of a write.
+    /// `Full`, and those of a write.
     pub(in crate::store::file) fn probe(&self) -> Result<()> {
         self.settle(&mut points::lock(&self.mode))?;
         let environment = &self.environment;
@@ -218,14 +220,14 @@ impl Redo {
         }
     }
 
-    /// Writes a batch, and returns when it is on disk, or as the durability says. Each write has an outcome of its own.
+    /// Writes a batch, and returns when the durability requirement is met. Each write has its own outcome.
     pub(in crate::store::file) fn write(&self, writes: &[&Write]) -> Vec<Result<u64>> {
         let write = || {
             let mut state = points::lock(&self.mode);
             self.write_in_mode(&mut state, writes)
         };
         catch_unwind(AssertUnwindSafe(write)).unwrap_or_else(|_| {
-            // The log may have a part of the batch that the overlay lacks.
+            // The log may contain a batch that the overlay does not.
             if let Some(ring) = self.ring() {
                 ring.fail();
             }
@@ -241,7 +243,7 @@ impl Redo {
         let mut outcomes = Vec::with_capacity(writes.len());
         while outcomes.len() < writes.len() {
             let rest = &writes[outcomes.len()..];
-            // A part of the batch may have left it in doubt which log the store has.
+            // After a part of the batch, it may be unknown which log the store has.
             if let Err(error) = self.settle(state) {
                 outcomes.extend(rest.iter().map(|_| Err(error.clone())));
                 break;
@@ -257,12 +259,12 @@ impl Redo {
                 _ => outcomes.extend(self.write_to_log(state, &ring, &rest[..sessions])),
             }
         }
-        // Not left to the next write, which may never come.
+        // Now, because there may never be another write.
         let _ = self.settle(state);
         outcomes
     }
 
-    /// Writes the first of these to the log, as many as fit into a batch.
+    /// Writes as many of the first writes to the log as fit into one batch.
     fn write_to_log(&self, state: &mut ModeState, ring: &Arc<Ring>, writes: &[&Write]) -> Vec<Result<u64>> {
         let all = |error: &StoreError| writes.iter().map(|_| Err(error.clone())).collect::<Vec<_>>();
         let max = ring.size() / BATCH_SHARE;
@@ -297,7 +299,7 @@ impl Redo {
         }
     }
 
-    /// Whether the data file will have room for what is in the log and these writes.
+    /// Whether the data file has room for the log and these writes.
     fn has_room(&self, ring: &Ring, writes: &[&Write]) -> Result<bool> {
         let environment = &self.environment;
         let batch = writes.iter().map(|write| write.record_bytes() as u64 + 128).sum::<u64>();
@@ -307,13 +309,13 @@ impl Redo {
             && environment.room.reserve(environment.data(), usage, growth))
     }
 
-    /// Decides writes, as many as fit into a batch of so many bytes.
+    /// Decides as many writes as fit into a batch of this size.
     fn decide(&self, writes: &[&Write], max_bytes: u64, refusal: Option<&StoreError>) -> Result<Decided> {
         let environment = &self.environment;
         let lost = |error: WriteError| error.at(&environment.data_path());
         let max_records = (max_bytes as usize).saturating_sub(super::format::batch_bytes(0) + 8);
         let mut gate = self.overlay().gate();
-        // A panic may have left some.
+        // A panic may have left some rows here.
         gate.decided.clear();
         let view = environment.read()?;
         let next = self.next.load(Ordering::SeqCst);
@@ -359,14 +361,14 @@ impl Redo {
         Ok(Decided { outcomes, records: Some(records), next, counted, ended })
     }
 
-    /// Writes a decided batch to the log, and enters it.
+    /// Writes a decided batch to the log and enters it into the overlay.
     fn append(&self, state: &mut ModeState, ring: &Arc<Ring>, decided: Decided) -> Vec<Result<u64>> {
         let Decided { outcomes, records, next, counted, ended } = decided;
         let records = records.filter(|records| !records.is_empty());
-        // What changes nothing rests on what others have brought to the disk.
+        // Writes without changes depend only on rows that are already on disk.
         let Some(records) = records else { return outcomes };
         let bytes = records.len();
-        // A refusal as well: it may rest on a write of the batch that has not happened.
+        // Rejections fail too, because they may depend on a failed write of this batch.
         let fail = |error: StoreError| outcomes.iter().map(|_| Err(error.clone())).collect();
         if let Err(error) = self.check_files(ring) {
             self.overlay().gate().decided.clear();
@@ -379,7 +381,7 @@ impl Redo {
         if let Err(error) = written {
             self.overlay().gate().decided.clear();
             let error = ring::failed(&*self.files, &error);
-            // Once the data file names no log, nothing can bring the batch back.
+            // If the data file names no log any more, nothing can bring the batch back.
             return fail(match self.settle(state) {
                 Ok(()) => error,
                 Err(_) => error.of_unknown_outcome(),
@@ -411,8 +413,8 @@ impl Redo {
         }
     }
 
-    /// Waits before the next batch is taken, so that a log which fills, or is about to end, gets less than a drain takes out
-    /// of it. If it filled up, a write would have to wait until a part of it is drained.
+    /// Delays the next batch if the log is filling up or is about to end. Writes then add less to the log than a
+    /// drain removes. Otherwise the log could fill up, and a write would have to wait for a drain.
     pub(in crate::store::file) fn pace(&self) {
         let delay = self.delay();
         if !delay.is_zero() {
@@ -435,12 +437,12 @@ impl Redo {
         wanted.saturating_sub(points::now() - last).min(MAX)
     }
 
-    /// How long it lately took to drain so many bytes of the log.
+    /// The estimated duration of a drain of this many bytes.
     pub(super) fn drains_in(&self, bytes: u64) -> Duration {
         Duration::from_nanos(self.drain_cost.load(Ordering::Relaxed).saturating_mul(bytes) / 1024)
     }
 
-    /// Drains the log, and writes to the data file. What the log gets later is newer.
+    /// Drains the log, and then writes to the data file. Later batches in the log are newer.
     fn write_directly(&self, ring: &Arc<Ring>, writes: &[&Write]) -> Vec<Result<u64>> {
         let drained = self.drain_all(ring);
         if let Err(error) = drained {
@@ -449,7 +451,7 @@ impl Redo {
         let outcomes = write_all(&self.environment, writes);
         match self.seed_next() {
             Ok(()) => outcomes,
-            // The log must not give a `created` away twice.
+            // Otherwise the log could assign the same `created` twice.
             Err(_) => {
                 ring.fail();
                 outcomes
@@ -457,7 +459,7 @@ impl Redo {
         }
     }
 
-    /// Continues the numbering of sessions where the data file is.
+    /// Continues the creation numbers where the data file is.
     pub(super) fn seed_next(&self) -> Result<()> {
         let view = self.environment.read()?;
         let next = view.tables().next(&view).map_err(|error| self.environment.failed(error))?;
@@ -465,7 +467,7 @@ impl Redo {
         Ok(())
     }
 
-    /// Clears the tables and forgets the log in one commit, and then the overlay.
+    /// Clears the tables and skips the log in one commit. Then clears the overlay.
     fn clear(&self, ring: &Arc<Ring>) -> Result<u64> {
         let mut base = points::lock(&self.base);
         let end = ring.entered();
@@ -482,7 +484,7 @@ impl Redo {
                 outcomes.swap_remove(0).map(|in_file| held.unwrap_or(in_file))
             }
             Err(error) => {
-                // Its commit may be on disk all the same.
+                // The commit may still be on disk.
                 base.doubtful_clear = Some(end);
                 *self.environment.log.lock() = KnownLog::Doubtful;
                 Err(error)
@@ -490,20 +492,21 @@ impl Redo {
         }
     }
 
-    /// How many sessions a `clear` ends, if anybody wants to know. Those that are in the log alone are in no table.
+    /// The number of sessions that a `clear` ends, if anybody listens. The tables alone do not contain logged
+    /// sessions.
     fn held_for_event(&self) -> Option<u64> {
         let is_wanted = self.environment.events.wants(ENDS) && !self.overlay().is_unsure();
         if is_wanted { self.environment.stats().ok()?.sessions } else { None }
     }
 
-    /// Drops the overlay after a `clear`.
+    /// Clears the overlay after a `clear`.
     pub(super) fn forget(&self, ring: &Ring, end: super::format::Position) {
         self.overlay().gate().clear();
         ring.apply(end);
     }
 }
 
-/// What became of the first writes of a batch.
+/// The result of deciding the first writes of a batch.
 #[derive(Default)]
 struct Decided {
     outcomes: Vec<Result<u64>>,

@@ -1,50 +1,50 @@
-//! The bytes of the redo log. `docs/file-format.md` has them as tables.
+//! The bytes of the redo log. `docs/file-format.md` describes them in tables.
 //!
-//! A log is a header of one page and a ring of batches. A batch is one commit: it counts as a whole or not at all. Its
-//! records are final states of rows, so that replaying one twice changes nothing.
+//! A log is a header of one page and a ring of batches. A batch is one commit: it is valid as a whole or not at all.
+//! Its records are final states of rows, so replaying a batch twice changes nothing.
 //!
-//! An LSN counts the bytes that were ever written to the ring, padding included. So it says where in the ring a batch
-//! stands, and in which lap. The checksum of each batch begins with the log's random id: what an earlier log has left in
-//! the file, or a client has put into a session, is no batch of this one.
+//! An LSN counts all bytes that were ever written to the ring, padding included. So it determines the position in the
+//! ring and the lap. The checksum of each batch starts with the log's random id. So bytes from an earlier log, or
+//! bytes that a client has put into a session, are not taken for a batch.
 
 use crc32fast::Hasher;
 
 use crate::store::file::record::Record;
 
-/// Before the ring.
+/// The size of the first page, which precedes the ring.
 pub(super) const HEADER_BYTES: u64 = 4096;
-/// The bytes before a batch's records.
+/// The size of a batch header, which precedes the records.
 pub(super) const HEAD_BYTES: usize = 48;
-/// Batches begin at multiples of this.
+/// Batches start at multiples of this number.
 const ALIGNMENT: usize = 8;
 
 const FILE_MAGIC: &[u8; 8] = b"FNSREDO\0";
 const FILE_VERSION: u32 = 1;
 const BATCH_MAGIC: u32 = u32::from_le_bytes(*b"redo");
-/// Instead of a number of records: the rest of the ring is padding.
+/// Replaces the number of records in padding, which fills the rest of the ring.
 const PADDING: u32 = u32::MAX;
-/// Instead of the length of a row: the row was deleted.
+/// Replaces the length of a deleted row.
 const DELETED: u32 = u32::MAX;
-/// The bytes before a record's key.
+/// The bytes of a record before its key.
 const RECORD_HEAD: usize = 6;
 
-/// Which log a store has. It is random, and never used again.
+/// The id of a log. It is random and never reused.
 pub(in crate::store::file) type LogId = [u8; 16];
 
-/// A place between two batches: its LSN, and the checksum of the batch before.
+/// A position between two batches: its LSN, and the checksum of the previous batch.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(in crate::store::file) struct Position {
     pub lsn: u64,
     pub crc: u32,
 }
 
-/// What the store says of its log. It stands in the unnamed database of the data file.
+/// The store's entry about its log. It is in the unnamed database of the data file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::store::file) struct LogEntry {
     pub id: LogId,
-    /// Everything before is in the data file.
+    /// Everything before this position is in the data file.
     pub applied: Position,
-    /// Everything before was synced when this was written.
+    /// Everything before this LSN was synced when the entry was written.
     pub durable: u64,
 }
 
@@ -78,14 +78,14 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     bytes[at..at + 8].try_into().map_or(0, u64::from_le_bytes)
 }
 
-/// A checksum that begins with the log's id.
+/// A checksum that starts with the log's id.
 pub(super) fn seeded(id: &LogId) -> Hasher {
     let mut hasher = Hasher::new();
     hasher.update(id);
     hasher
 }
 
-/// The first page of a log with a ring of this many bytes.
+/// The first page of a log with a ring of this size.
 pub(super) fn header(id: &LogId, ring: u64) -> Vec<u8> {
     let mut page = vec![0; HEADER_BYTES as usize];
     page[..8].copy_from_slice(FILE_MAGIC);
@@ -98,7 +98,7 @@ pub(super) fn header(id: &LogId, ring: u64) -> Vec<u8> {
     page
 }
 
-/// The id and the bytes of the ring that a first page names. The inner error says what is wrong with it.
+/// The id and the size of the ring in a first page. The error is the problem.
 pub(super) fn parse_header(page: &[u8]) -> Result<(LogId, u64), String> {
     if page.len() < 40 || &page[..8] != FILE_MAGIC {
         return Err("it is no redo log".into());
@@ -119,26 +119,26 @@ pub(super) fn parse_header(page: &[u8]) -> Result<(LogId, u64), String> {
     Ok((id, u64_at(page, 32)))
 }
 
-/// How many bytes the record of a row takes in a batch.
+/// The size of a row's record in a batch.
 pub(super) fn record_bytes(key: &[u8], row: Option<&[u8]>) -> usize {
     RECORD_HEAD + key.len() + row.map_or(0, <[u8]>::len)
 }
 
-/// How many bytes a batch takes whose records take so many.
+/// The size of a batch whose records have this size.
 pub(super) fn batch_bytes(records: usize) -> usize {
     (HEAD_BYTES + records).next_multiple_of(ALIGNMENT)
 }
 
-/// A batch that is being written. Its first bytes are kept for its head.
+/// An unfinished batch. It starts with room for the header.
 pub(super) struct BatchWriter {
     bytes: Vec<u8>,
     count: u32,
 }
 
-/// What a batch says beside its records.
+/// The fields of a batch header.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Head {
-    /// The bytes of the batch, this head included.
+    /// The size of the batch, this header included.
     pub len: usize,
     pub count: u32,
     pub lsn: u64,
@@ -146,10 +146,10 @@ pub(super) struct Head {
     pub durable: u64,
     /// The next `created`.
     pub next: u64,
-    /// The checksum of the batch before.
+    /// The checksum of the previous batch.
     pub before: u32,
-    /// Random, and another one after each recovery. Without it a batch could be equal to one that was lost at its place, and
-    /// what followed that one would follow this one.
+    /// A random number that changes after each recovery. Otherwise a new batch could equal a lost one at the same
+    /// position, and the batches after the lost one would follow the new one.
     pub salt: u32,
     pub crc: u32,
 }
@@ -165,12 +165,12 @@ impl BatchWriter {
         self.count == 0
     }
 
-    /// How many bytes the batch takes.
+    /// The size of the batch.
     pub(super) fn len(&self) -> usize {
         self.bytes.len().next_multiple_of(ALIGNMENT)
     }
 
-    /// Appends the state of a row. `None` is a deleted one.
+    /// Appends the state of a row. `None` means that the row was deleted.
     pub(super) fn push(&mut self, key: &[u8], row: Option<&[u8]>) {
         let len = row.map_or(DELETED, |row| row.len() as u32);
         self.bytes.extend_from_slice(&len.to_le_bytes());
@@ -180,7 +180,7 @@ impl BatchWriter {
         self.count += 1;
     }
 
-    /// Writes the head, and returns the bytes of the batch with their checksum.
+    /// Writes the header, and returns the bytes of the batch and their checksum.
     pub(super) fn finish(mut self, id: &LogId, head: Head) -> (Vec<u8>, u32) {
         let len = self.bytes.len().next_multiple_of(ALIGNMENT);
         self.bytes.resize(len, 0);
@@ -190,14 +190,14 @@ impl BatchWriter {
 }
 
 impl Head {
-    /// The bytes of a batch that has no records and takes the rest of the ring, with its checksum.
+    /// The bytes and the checksum of padding, which has no records and fills the rest of the ring.
     pub(super) fn padding(self, id: &LogId, len: u64) -> (Vec<u8>, u32) {
         let mut bytes = vec![0; HEAD_BYTES];
         let crc = Head { len: len as usize, count: PADDING, ..self }.write(id, &mut bytes);
         (bytes, crc)
     }
 
-    /// Writes the head into the first bytes of a batch, and returns the checksum.
+    /// Writes the header to the start of a batch, and returns the checksum.
     fn write(&self, id: &LogId, batch: &mut [u8]) -> u32 {
         batch[..4].copy_from_slice(&BATCH_MAGIC.to_le_bytes());
         batch[8..12].copy_from_slice(&(self.len as u32).to_le_bytes());
@@ -214,8 +214,8 @@ impl Head {
         crc
     }
 
-    /// The head of the batch at the beginning of these bytes, which reach to the end of the ring. `None` if there is no
-    /// whole batch of this log with such a head.
+    /// Reads the batch header at the start of these bytes, which extend to the end of the ring. `None` if there is no
+    /// complete batch of this log, or if the header is not plausible.
     pub(super) fn parse(id: &LogId, bytes: &[u8], is_plausible: impl FnOnce(&Self) -> bool) -> Option<Self> {
         if bytes.len() < HEAD_BYTES || u32_at(bytes, 0) != BATCH_MAGIC {
             return None;
@@ -244,7 +244,7 @@ impl Head {
         self.count == PADDING
     }
 
-    /// Calls `see` with the key and the row of each record of the batch that has this head. Returns `false` if the
+    /// Calls `see` with the key and the row of each record in the batch with this header. Returns `false` if the
     /// records do not fit into the batch.
     pub(super) fn records<'b>(
         &self,

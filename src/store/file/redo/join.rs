@@ -1,4 +1,4 @@
-//! Opening a store that other processes may have open.
+//! Opens a store that other processes may have open.
 
 use std::io;
 use std::path::Path;
@@ -9,23 +9,23 @@ use super::points::{self, Point};
 use crate::error::{Result, StoreError};
 use crate::store::file::errors::io_failed;
 
-/// How a process has a store open.
+/// How this process has opened the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::store::file) enum Joined {
-    /// No other process has it open. If it needs a log, this one has to recover it.
+    /// No other process has it open. If it needs a log, this process has to recover the log.
     Exclusive,
-    /// It needs no log, and none begins while this process has it open.
+    /// The store needs no log, and no log starts while this process has it open.
     Shared,
 }
 
-/// Opens a store, alone or beside others.
+/// Opens a store exclusively or shares it.
 ///
-/// Nobody shares a store before it has seen, while it holds the lock, that the store needs no log. The process that had it
-/// to itself may have been killed, or have closed it without draining a large log. Then one of those that wait has to be
-/// the next to have it to itself.
+/// A process shares the store only after it has seen, while it holds the lock, that the store needs no log. A process
+/// with exclusive access may have been killed, or may have closed the store without draining a large log. Then one of
+/// the waiting processes must get exclusive access.
 ///
 /// # Errors
-/// `Locked` if a process that has it to itself does not share it within the patience.
+/// `Locked` if a process with exclusive access does not share the store in time.
 pub(in crate::store::file) fn join(
     lock: &dyn ModeLock,
     dir: &Path,
@@ -59,7 +59,8 @@ fn try_join(
                 return Ok(Joined::Shared);
             }
             lock.release();
-            // Different ones, as two that wait keep each other from having the store to themselves.
+            // The pauses are random. Otherwise two waiting processes could prevent each other from getting exclusive
+            // access.
             Duration::from_millis(1 + u64::from(random_byte() % 10))
         } else {
             Duration::from_millis(1)
@@ -71,9 +72,9 @@ fn try_join(
     }
 }
 
-/// Opens a store beside others, for a process that writes nothing.
+/// Shares a store for reading only.
 ///
-/// Returns `Shared` as well if the store needs a log: then nobody has it open, and somebody must recover it first.
+/// Also returns `Shared` if the store needs a log. Then no process has it open, and one must recover it first.
 ///
 /// # Errors
 /// As for `join`.

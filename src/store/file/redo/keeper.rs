@@ -1,4 +1,5 @@
-//! The thread that looks after the log: it drains it, syncs it where the writer does not, and lets other processes in.
+//! The thread that looks after the log. It drains the log, syncs it for `"everysec"`, and shares the store with other
+//! processes.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -14,29 +15,29 @@ use super::ring::Ring;
 use crate::store::file::environment::KnownLog;
 use crate::store::file::options::Durability;
 
-/// How often the thread looks whether another process asks for the store. That one waits about as long.
+/// How often the thread checks for requests of other processes, which wait for about that long.
 const INTERVAL: Duration = Duration::from_millis(20);
-/// How long rows stay in a log that has room for more.
+/// The maximum age of rows in a log that is not filling up.
 const MAX_AGE: Duration = Duration::from_secs(30);
 /// How often `durability: "everysec"` syncs.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
-/// Between two ranges of a drain that has time.
+/// The pause between two transactions of a drain that is not urgent.
 const DRAIN_PAUSE: Duration = Duration::from_millis(50);
-/// After something has failed.
+/// The pause after an error.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
-/// After there was no room for a larger log.
+/// The pause after there was no room for a larger log.
 const GROWTH_PAUSE: Duration = Duration::from_secs(60);
-/// A log grows so many times.
+/// The factor by which a log grows.
 const GROWTH: u64 = 4;
 
-/// What the thread keeps in mind.
+/// The state of the thread.
 #[derive(Default)]
 pub(in crate::store::file) struct Keeper {
-    /// Since when there has been something in the log.
+    /// When the log got its first row since it was empty.
     filled_since: Option<Instant>,
     synced_at: Option<Instant>,
     retry_at: Option<Instant>,
-    /// Before this moment the log does not grow, as there was no room for a larger one.
+    /// Until this time the log does not grow, because there was no room for a larger one.
     grows_at: Option<Instant>,
 }
 
@@ -47,7 +48,7 @@ impl Redo {
         thread::Builder::new().name("session-log".into()).spawn(move || {
             let mut keeper = Keeper::default();
             while !redo.is_closing.load(Ordering::SeqCst) {
-                // After a panic other processes must still be let in.
+                // After a panic, this process must still share the store.
                 let _ = catch_unwind(AssertUnwindSafe(|| redo.keep(&mut keeper, Instant::now())));
                 let mut is_awake = redo.is_awake.lock();
                 if !std::mem::take(&mut *is_awake) && !redo.is_closing.load(Ordering::SeqCst) {
@@ -58,19 +59,19 @@ impl Redo {
         })
     }
 
-    /// Has the thread look at once.
+    /// Wakes the thread to check now.
     pub(super) fn wake(&self) {
         *self.is_awake.lock() = true;
         self.wake.notify_one();
     }
 
-    /// Has the thread end, and no log begin.
+    /// Stops the thread, and prevents new logs.
     pub(in crate::store::file) fn stop(&self) {
         self.is_closing.store(true, Ordering::SeqCst);
         self.wake();
     }
 
-    /// Does what is due.
+    /// Does the work that is due at this time.
     pub(in crate::store::file) fn keep(&self, keeper: &mut Keeper, now: Instant) {
         self.environment.wake_writer();
         let Some(lock) = &self.environment.mode_lock else { return };
@@ -91,7 +92,7 @@ impl Redo {
 
     fn keep_log(&self, keeper: &mut Keeper, ring: &Arc<Ring>, now: Instant) -> crate::error::Result<()> {
         if self.must_settle() {
-            // Not left to the next write, which may never come.
+            // Now, because there may never be another write.
             return self.settle(&mut points::lock(&self.mode));
         }
         let used = ring.used();
@@ -119,7 +120,7 @@ impl Redo {
                 let size = (GROWTH * ring.size()).min(self.sizes.max);
                 match self.files.prepare(size + HEADER_BYTES) {
                     Ok(()) => self.grow(size)?,
-                    // It goes on as it is.
+                    // The log keeps its size.
                     Err(_) => keeper.grows_at = Some(now + GROWTH_PAUSE),
                 }
             }

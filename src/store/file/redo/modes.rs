@@ -1,4 +1,4 @@
-//! Beginning a log, ending it, recovering it, and sharing the store with other processes.
+//! Starts, ends and recovers the log, and shares the store with other processes.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,22 +21,22 @@ use crate::store::file::errors::io_failed;
 use crate::store::file::owner_lock::Feature;
 use crate::store::file::rows::Indexed;
 
-/// The longest pause after the store was shared, or after the log has failed.
+/// The maximum time without a new log after the store was shared or the log has failed.
 const MAX_PAUSE: Duration = Duration::from_secs(60);
-/// A process that shares the store looks so often whether it is alone.
+/// How often a process that shares the store tries to get exclusive access.
 const SHARED_PAUSE: Duration = Duration::from_secs(1);
 
 impl Redo {
-    /// Begins with a store that was just opened: recovers the log that the data file names, and lets other processes in
-    /// where there is to be none.
+    /// Starts with a store that was just opened. Recovers the log that the data file names. If there must be no log,
+    /// shares the store.
     ///
     /// # Errors
-    /// `Damaged` if the log is not there, or not whole. Those of a commit, if the log cannot be written. Nothing has changed
-    /// then.
+    /// `Damaged` if the log is missing or incomplete. Those of a commit, if the log cannot be written. Nothing was
+    /// changed in either case.
     pub(in crate::store::file) fn begin(&self, log: Option<&LogEntry>) -> Result<()> {
         if let Some(log) = log {
             self.recover(log)?;
-            // The process that began it may have died before it could end it for one of an old version.
+            // The previous process may have died before it could end the log for an older version.
             if self.environment.may_have_old_version(Feature::Log) {
                 let mut state = points::lock(&self.mode);
                 self.end_log(&mut points::lock(&self.base))?;
@@ -51,7 +51,7 @@ impl Redo {
         let recovered = Ring::recover(&*self.files, entry, |lsn, key, row| {
             newest.insert(key.into(), (row.map(Into::into), lsn));
         })?;
-        // Before anything is appended, as the log counts only if the data file goes on naming it.
+        // Before any append, because the log is only valid if the data file still names it after a power loss.
         self.environment.settle()?;
         self.next.store(recovered.next, Ordering::SeqCst);
         self.seed_next()?;
@@ -69,14 +69,14 @@ impl Redo {
         let mut state = points::lock(&self.mode);
         state.next_size = recovered.ring.size();
         *self.log.lock() = Some(Arc::new(recovered.ring));
-        // If the log could not be written again.
+        // In case the log could not be rewritten.
         self.settle(&mut state)
     }
 
-    /// Sees to it that a log that has failed is not needed any more, and that it is known which log the store has.
+    /// Ends a failed log, and finds out which log the store has if that is uncertain.
     ///
     /// # Errors
-    /// Those of a commit. Nothing may be written then.
+    /// Those of a commit. After an error, nothing may be written.
     pub(super) fn settle(&self, state: &mut ModeState) -> Result<()> {
         if !self.must_settle() {
             return Ok(());
@@ -90,14 +90,13 @@ impl Redo {
         Ok(())
     }
 
-    /// Whether the log has failed, or it is not known which log the store has.
+    /// Whether the log has failed, or it is uncertain which log the store has.
     pub(super) fn must_settle(&self) -> bool {
         self.ring().is_some_and(|ring| ring.has_failed())
             || *self.environment.log.lock() == KnownLog::Doubtful
     }
 
-    /// Begins what can begin: the store is this process's alone once the others have gone, and a log once there is
-    /// something to write.
+    /// Gets exclusive access if no other process has the store open. Starts a log if there are sessions to write.
     pub(super) fn adjust_mode(&self, state: &mut ModeState, writes: &[&Write]) {
         let (Some(lock), true) = (&self.environment.mode_lock, self.sizes.max > 0) else { return };
         let is_early = || state.not_before.is_some_and(|moment| points::now() < moment);
@@ -123,7 +122,7 @@ impl Redo {
         }
     }
 
-    /// Begins a log. Returns whether there is one now.
+    /// Starts a log. Returns `false` if there is none afterwards.
     fn begin_log(&self, state: &mut ModeState) -> Result<bool> {
         let mut base = points::lock(&self.base);
         let environment = &self.environment;
@@ -131,9 +130,9 @@ impl Redo {
         if !environment.room.is_ample(usage, state.next_size / 4) {
             return Ok(false);
         }
-        // The file may be that of a log which the data file on disk still names.
+        // The data file on disk may still name an earlier log in the same file.
         environment.settle()?;
-        // What was prepared may have taken the name of the log before this failed.
+        // If this fails, the prepared file may already have the name of the log.
         let file = state.next_file;
         if file == NextFile::Prepared {
             state.next_file = NextFile::New;
@@ -155,8 +154,8 @@ impl Redo {
         state.next_file = NextFile::Old;
         state.next_size = ring.size();
         *self.log.lock() = Some(Arc::new(ring));
-        // Last, as a process of an old version marks itself before it looks at the format, and refuses that of a store with
-        // a log.
+        // Last: a process of an older version registers in the lock file before it reads the format, and rejects the
+        // format with a log.
         if environment.may_have_old_version(Feature::Log) || self.seed_next().is_err() {
             self.end_log(&mut base)?;
             return Ok(false);
@@ -164,7 +163,7 @@ impl Redo {
         Ok(true)
     }
 
-    /// Drains the log and ends it, by a commit after which nothing of it is ever read again.
+    /// Drains the log and ends it with a commit. After that commit, the log is never read again.
     pub(super) fn end_log(&self, base: &mut Base) -> Result<()> {
         let environment = &self.environment;
         if *environment.log.lock() == KnownLog::Doubtful {
@@ -195,7 +194,7 @@ impl Redo {
         Ok(())
     }
 
-    /// Takes note of which log the data file names after a commit whose outcome was in doubt.
+    /// Records which log the data file names after a commit with unknown outcome.
     fn learn(&self, base: &mut Base, found: Option<LogEntry>) {
         if let (Some(end), Some(ring), Some(found)) = (base.doubtful_clear, self.ring(), &found)
             && found.id == ring.id
@@ -207,7 +206,7 @@ impl Redo {
         *self.environment.log.lock() = found.map_or(KnownLog::None, |found| KnownLog::Log(found.id));
     }
 
-    /// Ends the log and lets other processes in. Writes go on until little is left to drain.
+    /// Ends the log and shares the store. Writes continue until little is left to drain.
     pub(super) fn share(&self) -> Result<()> {
         self.drain_most()?;
         let mut state = points::lock(&self.mode);
@@ -224,7 +223,7 @@ impl Redo {
         Ok(())
     }
 
-    /// Goes on with a larger log, whose file is prepared.
+    /// Continues with a larger log, whose file is already prepared.
     pub(super) fn grow(&self, size: u64) -> Result<()> {
         self.drain_most()?;
         let mut state = points::lock(&self.mode);
@@ -237,12 +236,12 @@ impl Redo {
         Ok(())
     }
 
-    /// Reads the log, and returns what is wrong with it.
+    /// Reads the log, and returns its problem, if there is one.
     ///
     /// # Errors
     /// `Io`.
     pub(in crate::store::file) fn verify(&self) -> Result<Option<String>> {
-        // Under its lock nothing of the log is drained, and so nothing overwritten.
+        // Prevents drains, which would allow overwriting parts of the log.
         let _base = points::lock(&self.base);
         let Some(ring) = self.ring().filter(|ring| !ring.has_failed()) else { return Ok(None) };
         let path = self.files.path();
@@ -250,7 +249,7 @@ impl Redo {
         Ok(found.map(|problem| format!("{}: {problem}", path.display())))
     }
 
-    /// Ends the log, and calls `copy` while nothing is written, until it has begun. So what it copies needs no log.
+    /// Ends the log and calls `copy`. No write runs before `copy` returns, so its copy needs no log.
     pub(in crate::store::file) fn without_log<T>(
         &self,
         copy: impl FnOnce(Paused<'_>) -> Result<T>,
@@ -260,8 +259,8 @@ impl Redo {
         copy(Paused(state))
     }
 
-    /// Has nothing written to the log any more, as the store's files are no longer at its path. Another store may open them
-    /// where they are now, and recover the log. Returns whether the batch under way has ended by the deadline.
+    /// Stops all writes to the log, because the files are no longer at the store's path. Another store may open them
+    /// in their new place and recover the log. Returns whether the batch in progress has ended by the deadline.
     pub(in crate::store::file) fn give_up(&self, deadline: std::time::Instant) -> bool {
         let Some(_state) = self.mode.try_lock_until(deadline) else { return false };
         if let Some(ring) = self.ring() {
@@ -271,7 +270,7 @@ impl Redo {
         true
     }
 
-    /// Ends the log before the store is closed, unless it would take long to drain: the next to open it does that.
+    /// Ends the log before the store is closed. If draining takes too long, the next process recovers the log.
     pub(in crate::store::file) fn close(&self) {
         const LONG: Duration = Duration::from_secs(2);
         let _state = points::lock(&self.mode);
@@ -281,19 +280,19 @@ impl Redo {
         if is_long && !ring.has_failed() && (ring.durable() >= ring.written() || ring.sync().is_ok()) {
             return;
         }
-        // If it fails, the log is on disk, as after a kill.
+        // If this fails, the log remains on disk, as after a kill.
         if self.end_log(&mut base).is_err() && !ring.has_failed() {
             let _ = ring.sync();
         }
     }
 }
 
-/// Nothing is written until this is dropped.
+/// As long as this exists, no write runs.
 pub(in crate::store::file) struct Paused<'r>(
     #[allow(dead_code, reason = "it is held")] MutexGuard<'r, ModeState>,
 );
 
-/// Has the store go on without a log for a while.
+/// Prevents a new log for a while.
 fn postpone(state: &mut ModeState) {
     let now = points::now();
     let was_lately = state.not_before.is_some_and(|moment| now < moment + MAX_PAUSE);

@@ -66,7 +66,7 @@ impl LogFiles for Memory {
     }
 }
 
-/// A row of a length, told apart by its `created`.
+/// A row of a given length, identified by its `created`.
 fn row(number: u64, len: usize) -> Vec<u8> {
     let mut row = vec![0; 24 + len];
     row[16..24].copy_from_slice(&number.to_le_bytes());
@@ -80,7 +80,7 @@ fn append(ring: &Ring, number: u64, len: usize) {
     ring.enter();
 }
 
-/// The numbers of the rows that are recovered, and the next `created`.
+/// The numbers of the recovered rows, and the next `created`.
 fn recover(memory: &Memory, entry: &LogEntry) -> Result<(Vec<u64>, u64)> {
     let mut found = Vec::new();
     let recovered = Ring::recover(memory, entry, |_, key, row| {
@@ -139,7 +139,7 @@ fn a_batch_that_was_torn_ends_the_log_unless_it_was_synced() {
     ring.sync().unwrap();
     append(&ring, 2, 100);
     assert!(refusal(&memory, &start).contains("a part that was on disk is gone"));
-    // Or the data file does.
+    // The data file may say that too.
     let later = LogEntry { durable: ring.written(), ..start };
     assert!(refusal(&memory, &later).contains("a part that was on disk is gone"));
 }
@@ -160,7 +160,7 @@ fn a_log_that_is_not_the_stores_is_refused() {
     assert!(refusal(&memory, &entry).contains("missing"));
 }
 
-/// A client may store any bytes, and guess at LSNs.
+/// A client may store any bytes and guess LSNs.
 #[test]
 fn heads_in_a_session_are_no_batches() {
     let memory = Memory::default();
@@ -185,7 +185,7 @@ fn a_log_that_has_failed_takes_nothing_more() {
     assert!(ring.append(BatchWriter::new(0), 0).is_err() && ring.sync().is_err() && ring.has_failed());
 }
 
-/// Readers of a log rely on these bytes.
+/// Recovery depends on these bytes.
 #[test]
 fn a_batch_is_these_bytes() {
     let mut batch = BatchWriter::new(0);
@@ -211,7 +211,7 @@ fn a_batch_is_these_bytes() {
 }
 
 proptest! {
-    /// Many laps, with batches of any size that fits, and stops at any place.
+    /// Many laps, with batches of every size that fits, and stops at every position.
     #[test]
     fn laps_are_recovered(steps in prop::collection::vec((1_usize..12_000, any::<bool>()), 1..40)) {
         let memory = Memory::default();
@@ -236,7 +236,7 @@ fn batch_bytes_of(len: usize) -> usize {
     super::super::format::batch_bytes(6 + 8 + 24 + len)
 }
 
-/// A file whose first sync fails, and whose second one succeeds if it begins before the first has ended.
+/// A file whose first sync fails. A second sync succeeds if it starts before the first has ended.
 #[derive(Default)]
 struct FailingOnce(Mutex<usize>);
 
@@ -297,7 +297,7 @@ fn the_oldest_part_ends_where_a_batch_does_and_goes_once_it_is_applied() {
     }
     let first = ring.oldest_part();
     assert!(ends.contains(&first) && (SIZE / PARTS..SIZE / PARTS + 2200).contains(&first.lsn), "{first:?}");
-    // What is applied beyond the end of a part has that part.
+    // A position beyond the end of a part includes that part.
     let beyond = ends[ends.iter().position(|end| *end == first).unwrap() + 1];
     ring.apply(beyond);
     let second = ring.oldest_part();
@@ -321,7 +321,8 @@ fn a_torn_batch_does_not_become_whole_after_a_recovery() {
     assert_eq!(recover(&memory, &start), Ok((vec![0], 1)));
 }
 
-/// A power loss takes the end of the log, but for a batch behind a hole. The next process writes what filled the hole.
+/// A power loss takes the end of the log, except for a batch after a gap. The next process fills the gap with the
+/// same bytes.
 #[test]
 fn a_batch_that_was_lost_does_not_follow_an_equal_one_after_a_recovery() {
     let memory = Memory::default();

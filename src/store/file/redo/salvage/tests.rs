@@ -5,7 +5,7 @@ const ID: LogId = *b"the id of a log.";
 const OTHER: LogId = *b"the id of other.";
 const RING: usize = 64 << 10;
 
-/// A file in memory, with pages that the disk fails to read.
+/// A file in memory with unreadable pages.
 struct Memory {
     bytes: Vec<u8>,
     unreadable: Vec<usize>,
@@ -38,7 +38,7 @@ impl LogFile for Memory {
     }
 }
 
-/// A row of a session, told apart by its `created`.
+/// A row of a session, identified by its `created`.
 fn row(created: u64) -> Vec<u8> {
     let mut row = vec![0; 24 + 100];
     row[16..24].copy_from_slice(&created.to_le_bytes());
@@ -49,7 +49,7 @@ fn row(created: u64) -> Vec<u8> {
 struct Log {
     file: Memory,
     at: Position,
-    /// Where each batch begins.
+    /// The offset of each batch.
     places: Vec<usize>,
     entry: LogEntry,
 }
@@ -66,7 +66,7 @@ impl Log {
         }
     }
 
-    /// Appends a batch of one row.
+    /// Appends a batch with one row.
     fn push(&mut self, key: &str, row: Option<&[u8]>, next: u64) {
         let mut batch = BatchWriter::new(200);
         batch.push(key.as_bytes(), row);
@@ -88,7 +88,7 @@ impl Log {
     }
 }
 
-/// Five sessions begin, and the second ends.
+/// Five sessions are created, and the second one is deleted.
 fn six_batches() -> Log {
     let mut log = Log::new();
     for (created, key) in (0..).zip(["a", "b", "c", "d", "e"]) {
@@ -120,13 +120,13 @@ fn the_batches_before_the_damage_are_kept_and_those_behind_it_only_end_sessions(
     assert_eq!(keys_of(&found), ["a", "b"]);
     assert_eq!((found.prefix_changes, found.later_changes, found.is_data_ahead), (2, 3, false));
     assert_eq!(ended(&found, "b"), Some(5), "its deletion stands behind the damage");
-    // Of former sessions of the ids nothing is known but that they have ended.
+    // The only known fact about earlier sessions of these ids is that they have ended.
     assert_eq!((ended(&found, "d"), ended(&found, "e"), ended(&found, "a")), (Some(3), Some(4), None));
     assert_eq!(found.next, 5);
     assert_eq!(found.lost_bytes, (log.places[3] - log.places[2]) as u64);
 }
 
-/// The data file may have deleted since what the log begins: to replay that would bring it back.
+/// The data file may have deleted the sessions that the log creates. Replaying the log would bring them back.
 #[test]
 fn a_prefix_that_the_data_file_may_be_ahead_of_only_ends_sessions() {
     let mut log = six_batches();
@@ -197,7 +197,7 @@ fn nothing_of_another_log_is_taken() {
     assert!(is_nothing(&log.salvage()));
 }
 
-/// The ring may have what was written a lap before. The data file has all of it.
+/// The ring may contain rows from the previous lap. They are all in the data file.
 #[test]
 fn batches_before_the_applied_one_are_not_looked_at() {
     let mut log = six_batches();
