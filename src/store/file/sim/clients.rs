@@ -1,4 +1,4 @@
-//! What the clients do: operations of a lane, and what they see of it.
+//! The clients: the operations of a lane and their results.
 
 use std::rc::Rc;
 
@@ -50,7 +50,7 @@ fn version_of(content: &[u8]) -> Option<u32> {
     text.strip_prefix("{\"v\":")?.split(',').next()?.parse().ok()
 }
 
-/// The client of a lane.
+/// Runs the client of a lane.
 pub(super) fn client(lane: usize) {
     let world = current();
     for _ in 0..world.config.ops {
@@ -84,7 +84,7 @@ pub(super) fn client(lane: usize) {
     world.clients.set(world.clients.get() - 1);
 }
 
-/// A thread that reads what the lane's client writes.
+/// Runs a thread that reads the sessions of a lane.
 pub(super) fn reader(lane: usize) {
     let world = current();
     for _ in 0..3 * world.config.ops {
@@ -284,7 +284,7 @@ fn back_up(world: &Rc<World>, process: &Rc<Process>, store: &Rc<Store>) {
     }
 }
 
-/// Looks at everything.
+/// Checks all sessions, indexes and counts.
 pub(super) fn look_at_all(world: &Rc<World>, process: &Rc<Process>, store: &Rc<Store>) {
     for lane in 0..world.config.lanes {
         for id in 0..world.config.ids {

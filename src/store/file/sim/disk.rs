@@ -1,8 +1,8 @@
-//! The disk that the log is on.
+//! The disk with the log.
 //!
-//! A write goes to the page cache. A sync brings sectors of it to the disk. Until then a power loss keeps, loses or tears
-//! each sector on its own, in any version that it had. A sync that fails leaves sectors clean that it did not write: a later
-//! sync succeeds without them, and the kernel may read what the disk has at any time.
+//! A write goes to the page cache, and a sync writes its sectors to disk. At a power loss, each unsynced sector
+//! independently gets one of its versions or is torn. A failed sync leaves unwritten sectors clean. A later sync then
+//! succeeds without them, and the kernel may read them from disk again at any time.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -28,21 +28,21 @@ pub(super) struct Disk {
     prepared: Option<usize>,
 }
 
-/// A file's name.
+/// The name of a file.
 #[derive(Default)]
 struct Name {
     inode: Option<usize>,
-    /// What the folder on disk may have instead.
+    /// Other files that the name may lead to on disk.
     others: Vec<Option<usize>>,
 }
 
 struct Inode {
     cache: Vec<u8>,
     disk: Vec<u8>,
-    /// What was written to a sector since it was last synced, in order, with the number of the write.
+    /// The writes to each sector since its last sync, in order, with their numbers.
     dirty: BTreeMap<usize, Vec<(u64, Sector)>>,
     writes: u64,
-    /// Sectors that a failed sync has left clean, and that the disk does not have.
+    /// Clean sectors that the disk does not have, because their sync has failed.
     given_up: Vec<usize>,
 }
 
@@ -75,7 +75,7 @@ impl Inode {
         self.disk[at * SECTOR..(at + 1) * SECTOR].copy_from_slice(sector);
     }
 
-    /// What is on disk after a power loss.
+    /// Replaces the content by what is on disk after a power loss.
     fn lose_power(&mut self, world: &World) {
         let mut random = world.random.borrow_mut();
         for (at, versions) in std::mem::take(&mut self.dirty) {
@@ -86,7 +86,7 @@ impl Inode {
                     self.put(at, &version);
                 }
                 2 => {
-                    // Torn: the disk has only a part of it.
+                    // A torn sector: the disk has only a part of it.
                     let (old, new) = (Self::sector(&self.disk, at), random.pick(&versions).1);
                     let split = random.below(SECTOR);
                     let (mut torn, rest) = if random.chance(500_000) { (old, new) } else { (new, old) };
@@ -103,8 +103,7 @@ impl Inode {
         self.cache.copy_from_slice(&self.disk);
     }
 
-    /// The kernel drops clean pages.
-    /// Returns whether anything was lost.
+    /// Makes the kernel drop clean pages. Returns whether any bytes were lost.
     fn drop_clean(&mut self) -> bool {
         let has_lost = !self.given_up.is_empty();
         for at in std::mem::take(&mut self.given_up) {
@@ -131,13 +130,13 @@ impl Disk {
         self.log.others.push(old);
     }
 
-    /// Has the kernel forget what it could not write. Returns whether there was anything.
+    /// Makes the kernel drop unwritten clean pages. Returns whether there were any.
     pub(super) fn drop_clean(&mut self) -> bool {
         self.inodes.iter_mut().map(Inode::drop_clean).fold(false, |has_lost, lost| has_lost | lost)
     }
 }
 
-/// How a process reaches the disk.
+/// The disk as one process sees it.
 pub(super) struct SimFiles {
     pub disk: Arc<Mutex<Disk>>,
     pub process: ProcessId,
@@ -266,7 +265,7 @@ impl LogFile for SimFile {
         let world = world();
         world.step("sync");
         let begun = world.begin_sync();
-        // What is written from here on is not on disk when this returns.
+        // Earlier writes are on disk when this returns. Later ones may not be.
         let last = self.disk.lock().inodes[self.inode].writes;
         let fails = world.breaks(world.config.log_errors);
         if !fails {

@@ -1,4 +1,4 @@
-//! A process that has the store open: its threads, its opening and its closing, as `FileStore` has them.
+//! A process that has the store open. It opens and closes the store and runs its threads like `FileStore`.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -26,9 +26,9 @@ use crate::store::file::redo::keeper::Keeper;
 use crate::store::file::redo::mode_lock::ModeLock;
 use crate::store::file::verify::{Verification, check_entries};
 
-/// How long a process waits for another to share the store.
+/// How long a process waits for another one to share the store.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The most writes of a batch.
+/// The maximum number of writes in a batch.
 const BATCH: usize = 16;
 
 pub(super) struct Process {
@@ -36,7 +36,7 @@ pub(super) struct Process {
     pub is_dead: Cell<bool>,
     pub stopped_until: Cell<u64>,
     pub store: RefCell<Option<Rc<Store>>>,
-    /// It writes nothing, as the CLI.
+    /// The process writes nothing, like some commands of the CLI.
     is_reader: bool,
 }
 
@@ -45,7 +45,7 @@ pub(super) struct Store {
     pub redo: Redo,
     queue: RefCell<VecDeque<Job>>,
     pub is_closing: Cell<bool>,
-    /// Its threads, and the clients that use it.
+    /// The number of threads and clients that use the store.
     users: Cell<usize>,
     writers: Cell<usize>,
     threads: Cell<usize>,
@@ -64,7 +64,7 @@ pub(super) enum JobOf {
     Sweep,
 }
 
-/// Counts a user of a store.
+/// Keeps a store in use until it is dropped.
 struct Using(Rc<Store>);
 
 impl Using {
@@ -97,7 +97,7 @@ impl World {
         process
     }
 
-    /// A process that has the store open, for a read or also for a write.
+    /// A process that has the store open for writing, or also for reading only.
     pub(super) fn any_open(&self, reads: bool) -> Option<Rc<Process>> {
         let processes = self.processes.borrow();
         let open: Vec<_> =
@@ -114,7 +114,7 @@ impl World {
         self.processes.borrow().iter().filter(|process| !process.is_dead.get()).cloned().collect()
     }
 
-    /// Has a process close the store.
+    /// Makes a process close the store.
     pub(super) fn close(&self, process: &Rc<Process>) {
         let Some(store) = process.store.borrow().clone().filter(|store| !store.is_closing.replace(true))
         else {
@@ -202,7 +202,7 @@ fn try_open(world: &Rc<World>, id: ProcessId, is_reader: bool) -> Result<Store> 
     };
     let log = read_log()?;
     if is_reader && log.is_some() {
-        // Somebody has to recover it first.
+        // Another process has to recover the store first.
         lock.release();
         return Err(StoreError::Locked("the store needs its log".into()));
     }
@@ -354,7 +354,7 @@ fn sweep(store: &Rc<Store>) {
 }
 
 impl World {
-    /// Takes an error for a violation, unless the disk may fail.
+    /// Reports an error as a violation, unless the disk may fail.
     pub(super) fn expect(&self, error: &StoreError) {
         let is_known = error.is_outcome_unknown() || matches!(error, StoreError::Io(_) | StoreError::Full(_));
         if !(self.config.has_errors() || self.config.read_errors > 0) || !is_known {
@@ -365,7 +365,7 @@ impl World {
 }
 
 impl Store {
-    /// Queues a write. It is done once the cell says so.
+    /// Queues a write. Sets the cell when it is complete.
     pub(super) fn push(&self, write: Write, of: JobOf) -> Rc<Cell<bool>> {
         let is_done = Rc::new(Cell::new(false));
         self.queue.borrow_mut().push_back(Job { write, of, is_done: Rc::clone(&is_done) });
@@ -376,7 +376,7 @@ impl Store {
         Using::new(self)
     }
 
-    /// As `FileStore::clean`.
+    /// Like `FileStore::clean`.
     pub(super) fn clean(&self, world: &World) -> Result<()> {
         self.redo.drain_now()?;
         let at = self.environment.clock.now();
@@ -399,7 +399,7 @@ impl Store {
                     let is_done = self.push(Write::Sweep { now: at, max: SWEEP_STEP }, JobOf::Sweep);
                     world.wait_until(move || is_done.get());
                     after = None;
-                    // The writer may have no luck for long.
+                    // Writes may fail for a long time.
                     if world.config.has_errors() {
                         break;
                     }
@@ -410,7 +410,7 @@ impl Store {
         self.redo.keep_times()
     }
 
-    /// As `FileStore::ids`, on one page.
+    /// Like `FileStore::ids`, with one page.
     pub(super) fn ids(&self) -> Result<Vec<SessionId>> {
         self.redo.drain_now()?;
         let now = self.environment.clock.now();
@@ -425,7 +425,7 @@ impl Store {
         Ok(ids)
     }
 
-    /// As `FileStore::find_by_user`: the content and the expiry of each session.
+    /// Like `FileStore::find_by_user`. Returns the content and the expiry of each session.
     pub(super) fn by_user<T>(
         &self,
         user: &UserKeyBuf,
@@ -446,7 +446,7 @@ impl Store {
         Ok(found.into_iter().map(|(_, seen)| seen).collect())
     }
 
-    /// As `FileStore::size`.
+    /// Like `FileStore::size`.
     pub(super) fn size(&self) -> Result<u64> {
         if self.environment.must_scan_to_count()? {
             self.redo.drain_now()?;
@@ -455,7 +455,7 @@ impl Store {
         self.environment.live_sessions()
     }
 
-    /// As `FileStore::backup`: whether what is copied would need a log.
+    /// Like `FileStore::backup`. Returns whether the copied file would need a log.
     pub(super) fn backup_needs_log(&self) -> Result<bool> {
         self.redo.without_log(|_paused| {
             let view = self.environment.read()?;
@@ -463,7 +463,7 @@ impl Store {
         })
     }
 
-    /// As `FileStore::verify`, without a look at LMDB's pages.
+    /// Like `FileStore::verify`, without checking LMDB's pages.
     pub(super) fn verify(&self) -> Result<Vec<String>> {
         self.redo.drain_now()?;
         let mut problems: Vec<String> = self.redo.verify()?.into_iter().collect();
