@@ -1,5 +1,5 @@
-//! The layout of LMDB's data version 1 on 64-bit machines, in the machine's own byte order. Its names in `mdb.c`
-//! stand beside the constants.
+//! The layout of LMDB's data version 1 on 64-bit machines, in native byte order. The comments beside constants are
+//! the names in `mdb.c`.
 
 use super::fault::{Fault, VERSION};
 use std::fs::File;
@@ -56,7 +56,7 @@ impl Meta {
         })
     }
 
-    /// Whether these may be the first bytes of the first meta page, or of one that has not been written.
+    /// Whether these bytes may start the first meta page, or a page that has not been written yet.
     pub(super) fn may_begin(bytes: &[u8]) -> bool {
         let mut start = [0; PAGE_HEAD + 8];
         start[10..12].copy_from_slice(&META.to_ne_bytes());
@@ -65,7 +65,7 @@ impl Meta {
         bytes.iter().zip(&start).all(|(one, other)| one == other) || bytes.iter().all(|byte| *byte == 0)
     }
 
-    /// Reads a meta page until it reads the same twice: a writer may be at it.
+    /// Reads a meta page until two reads give the same bytes, because another process may be writing it.
     pub(super) fn read(file: &File, at: u64) -> io::Result<Option<Self>> {
         let mut last = [0; META_BYTES];
         for _ in 0..16 {
@@ -103,7 +103,7 @@ impl Meta {
     }
 }
 
-/// A tree's record: in a meta page, or in the main tree under the tree's name.
+/// The description of a tree. It is in a meta page, or in the main tree under the name of the tree.
 #[derive(Clone, Copy)]
 pub(super) struct Record {
     pub(super) flags: u16,
@@ -132,7 +132,7 @@ pub(super) struct Counts {
     pub(super) entries: u64,
 }
 
-/// A page's node. A branch's has a child; a leaf's has data, or the number of the page where they begin.
+/// A node of a page. In a branch it has a child. In a leaf it has the data, or the number of their first page.
 pub(super) struct Node<'p> {
     pub(super) low: u32,
     pub(super) flags: u16,
@@ -166,8 +166,8 @@ impl<'p> Node<'p> {
     }
 }
 
-/// How many nodes a page has, once it is sure that they fill the end of the page without gap or overlap, as LMDB
-/// keeps them.
+/// Counts the nodes of a page. Checks that they fill the end of the page without gap or overlap, as in every page of
+/// LMDB.
 pub(super) fn count_nodes(
     page: &[u8],
     leaf: bool,
@@ -213,7 +213,7 @@ pub(super) fn write_at(file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
     std::os::unix::fs::FileExt::write_all_at(file, bytes, at)
 }
 
-/// LMDB writes through on Windows, and leaves nothing to a later sync.
+/// On Windows, LMDB's writes are write-through, so a later sync has nothing to do.
 #[cfg(windows)]
 pub(super) fn write_at(_: &File, _: &[u8], _: u64) -> io::Result<()> {
     Ok(())
@@ -236,7 +236,7 @@ pub(super) fn read_at(file: &File, mut bytes: &mut [u8], mut at: u64) -> io::Res
     Ok(())
 }
 
-/// Reads both meta pages. An empty file has none.
+/// Reads both meta pages. `None` for an empty file.
 pub(super) fn metas(file: &File) -> Result<Option<[Meta; 2]>, Fault> {
     let Some(first) = Meta::read(file, 0)? else {
         return if file.metadata()?.len() == 0 { Ok(None) } else { Err(Fault::Foreign) };

@@ -14,7 +14,7 @@ const MAP_SIZE: usize = 1 << 28;
 
 type Db = Database<Bytes, Bytes>;
 
-/// More is for a build with optimisation.
+/// Optimised builds run more rounds.
 const ROUNDS: u64 = if cfg!(debug_assertions) { 40 } else { 400 };
 const NAMES: [&str; 4] = ["bodies", "users", "expiry", "few"];
 
@@ -54,7 +54,7 @@ impl Store {
         let dir = tempfile::tempdir().unwrap();
         let mut options = EnvOpenOptions::new().read_txn_without_tls();
         options.map_size(MAP_SIZE).max_dbs(8);
-        // SAFETY: the directory is the test's own, and opened once.
+        // SAFETY: the folder belongs to the test and is opened once.
         let env = unsafe { options.flags(EnvFlags::NO_SYNC | flags).open(dir.path()) }.unwrap();
         let mut txn = env.write_txn().unwrap();
         let dbs = NAMES.map(|name| env.create_database(&mut txn, Some(name)).unwrap()).to_vec();
@@ -115,7 +115,7 @@ impl Store {
         outer.commit().unwrap();
     }
 
-    /// Walks the newest snapshot, and holds the counts against LMDB's own.
+    /// Walks the newest snapshot, and compares the counts with LMDB's own.
     fn verify(&self) -> Walk {
         let txn = self.env.read_txn().unwrap();
         let seen = walk(&self.file(), txn.id() as u64, &mut |_, _| {}).unwrap();
@@ -137,7 +137,7 @@ impl Store {
     }
 }
 
-/// A compacted file has no free pages: all are in use.
+/// A compacted file has no free pages, so all its pages are used.
 static DENSE: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let mut store = Store::new(7, EnvFlags::empty());
     (0..3).for_each(|_| store.change(40, 0));
@@ -152,7 +152,7 @@ static DENSE: LazyLock<Vec<u8>> = LazyLock::new(|| {
     std::fs::read(path).unwrap()
 });
 
-/// A file with a long free list.
+/// A file with a long freelist.
 static WORN: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let mut store = Store::new(11, EnvFlags::empty());
     (0..10).for_each(|_| store.change(20, 2));
@@ -168,7 +168,7 @@ fn file_of(bytes: &[u8]) -> File {
     file
 }
 
-/// What opening and then verifying the file comes to: `None` where all is well.
+/// The problem that opening and verifying the file finds. `None` if there is none.
 fn fault_of(file: &File) -> Option<String> {
     let header = match inspect(file) {
         Ok(header) => header.expect("the file is not empty"),
@@ -180,7 +180,7 @@ fn fault_of(file: &File) -> Option<String> {
     }
 }
 
-/// Looks at the file with one bit of it wrong.
+/// Calls a function with the file while one of its bits is flipped.
 fn flipped<T>(file: &File, bytes: &[u8], bit: usize, look: impl FnOnce(&File) -> T) -> T {
     let put = |byte| {
         let mut file = file;
@@ -198,7 +198,7 @@ fn page_size(bytes: &[u8]) -> usize {
     u32_at(bytes, PAGE_HEAD + 24).unwrap() as usize
 }
 
-/// Where the first record of the free list begins, and how many pages it lists.
+/// The offset of the first freelist record, and its number of pages.
 fn free_list(bytes: &[u8]) -> (usize, usize) {
     let header = inspect(&file_of(bytes)).unwrap().unwrap();
     let size = header.page_size as usize;
@@ -267,7 +267,7 @@ fn a_long_free_list_of_many_transactions_is_walked() {
     txn.commit().unwrap();
     let seen = store.verify();
     assert!(seen.free > 5000, "{seen:?}");
-    // Its reader gone, the list is taken up again, and split.
+    // The reader has ended, so the list is used again and split.
     drop(reader);
     for _ in 0..40 {
         (0..5).for_each(|_| store.change(10, 2));
@@ -293,7 +293,7 @@ fn a_snapshot_is_walked_until_two_more_are_committed() {
 #[test]
 fn a_new_store_has_a_header_and_no_findings() {
     let dir = tempfile::tempdir().unwrap();
-    // SAFETY: the directory is the test's own, and opened once.
+    // SAFETY: the folder belongs to the test and is opened once.
     let _env = unsafe { EnvOpenOptions::new().map_size(1 << 20).open(dir.path()) }.unwrap();
     let file = File::open(dir.path().join("data.mdb")).unwrap();
     let header = inspect(&file).unwrap().unwrap();
@@ -391,7 +391,7 @@ fn a_file_without_its_free_end_is_whole() {
     store.dbs[0].delete(&mut txn, b"big").unwrap();
     txn.commit().unwrap();
     let header = inspect(&store.file()).unwrap().unwrap();
-    // Windows lengthens the file with the map.
+    // Windows extends the file to the size of the map.
     assert!(header.is_short() || cfg!(windows), "{header:?}");
     assert!(store.verify().free > 250);
 }
@@ -409,7 +409,7 @@ fn a_wrong_bit_in_a_page_header_or_pointer_is_found() {
             _ => (usize::from(u16_at(bytes, page + 12).unwrap()), 1),
         };
         for bit in (0..ends * 8).filter(|bit| !(64..80).contains(bit)) {
-            // One page in some is enough for a bit: they are all alike.
+            // A few pages are enough to test a bit, because they are all alike.
             let pages = if bit < PAGE_HEAD * 8 { 7 } else { 61 };
             if (page / size + bit).is_multiple_of(pages) {
                 let fault = flipped(&file, bytes, page * 8 + bit, fault_of);
@@ -450,7 +450,7 @@ fn a_wrong_bit_in_a_free_list_is_found() {
     let bytes = &*WORN;
     let file = file_of(bytes);
     let (ids, count) = free_list(bytes);
-    // A shorter list only leaks: a bit that is set may be cleared.
+    // A shorter list only leaks pages, so it may be undetected if a set bit is cleared.
     for bit in (64..(count + 1) * 64).step_by(7) {
         let seen = flipped(&file, bytes, ids * 8 + bit, walk_file);
         assert!(!seen.is_sound() || seen.leaked > 0, "bit {bit}");
@@ -533,13 +533,13 @@ fn a_free_page_that_is_listed_twice_or_in_use_is_found() {
     }
 }
 
-/// So a store may be walked before any page of it is touched through the map.
+/// So a store can be walked before the map of LMDB is accessed.
 #[test]
 fn a_cut_file_is_opened_and_walked_under_a_read_transaction() {
     let size = page_size(&DENSE);
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("data.mdb"), &DENSE[..3 * size]).unwrap();
-    // SAFETY: the directory is the test's own, and opened once.
+    // SAFETY: the folder belongs to the test and is opened once.
     let env = unsafe { EnvOpenOptions::new().map_size(MAP_SIZE).max_dbs(8).open(dir.path()) }.unwrap();
     let txn = env.read_txn().unwrap();
     let file = File::open(dir.path().join("data.mdb")).unwrap();
@@ -591,7 +591,7 @@ fn only_the_beginning_of_a_store_may_become_one() {
         assert!(may_be_begun(&bytes[..len]), "{len} bytes");
     }
     assert!(may_be_begun(&[0; 100]) && may_be_begun(&vec![0; 2 * size]));
-    // One that was committed to is as whole as it will ever be.
+    // A file with a commit never becomes more complete by waiting.
     assert!(!may_be_begun(&bytes));
     assert!(
         !may_be_begun(b"hello") && !may_be_begun(&vec![b'x'; size]) && !may_be_begun(&vec![b'x'; 3 * size])
@@ -606,7 +606,7 @@ fn a_source_file_is_foreign_and_a_directory_unreadable() {
     assert!(matches!(inspect(&File::open("/").unwrap()), Err(Fault::Io(_))));
 }
 
-/// The bytes that a change is most telling in: metas, page headers, pointers, first and last nodes.
+/// The most interesting bytes to change: meta pages, page headers, pointers, first and last nodes.
 fn place(pages: usize) -> impl Strategy<Value = usize> {
     let offset = prop_oneof![0..32usize, 0..160usize, 0..4096usize, 3900..4096usize];
     (prop_oneof![0..4usize, 0..pages], offset).prop_map(|(page, offset)| page * 4096 + offset)

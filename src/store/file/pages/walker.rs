@@ -1,4 +1,4 @@
-//! The walk itself. A finding tells page numbers, never keys: they may be ids of sessions.
+//! Walks the pages. Findings contain page numbers and never keys, because keys may be session ids.
 
 use super::bits::Bits;
 use super::layout::{
@@ -12,23 +12,24 @@ use std::fs::File;
 const MAX_DEPTH: u16 = 32; // CURSOR_STACK
 pub(super) const MAX_FINDINGS: usize = 20;
 const TELL_EVERY: u64 = 512;
-/// How far past the file's end pages are followed: they are free pages that were never written.
+/// The maximum number of tracked pages past the end of the file. They are free pages that were never written.
 const MAX_TAIL: u64 = 1 << 24;
 
-/// What a walk saw.
+/// The result of a walk.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Walk {
-    /// All that the meta page counts, the two meta pages too.
+    /// All pages up to the last page of the meta page, both meta pages included.
     pub pages: u64,
     pub branch: u64,
     pub leaf: u64,
     pub overflow: u64,
     pub free: u64,
-    /// Neither in use nor free: space lost, no harm. Where there are findings, it may be what they hide.
+    /// Pages that are neither used nor free. They waste space without harm. After a finding, they may be pages that
+    /// the walk did not reach.
     pub leaked: u64,
     /// The first findings, as sentences.
     pub findings: Vec<String>,
-    /// How many findings there were in all.
+    /// The number of all findings.
     pub found: u64,
 }
 
@@ -38,7 +39,7 @@ impl Walk {
     }
 }
 
-/// A tree's name in findings.
+/// The name of a tree in findings.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Name {
     Free,
@@ -57,7 +58,7 @@ impl fmt::Display for Name {
 }
 
 impl Name {
-    /// The order of the tree's keys: in that of the free pages they are the ids of transactions.
+    /// Compares two keys of the tree. The keys of the freelist are transaction ids.
     fn order(self, a: &[u8], b: &[u8]) -> Ordering {
         match (self, u64_at(a, 0), u64_at(b, 0)) {
             (Self::Free, Some(a), Some(b)) => a.cmp(&b),
@@ -66,22 +67,22 @@ impl Name {
     }
 }
 
-/// A tree, as far as it was walked.
+/// The state of a tree's walk.
 struct Tree {
     name: Name,
     depth: u16,
     counts: Counts,
-    /// The key before: a leaf's, or a branch's, which its child may begin with.
+    /// The previous key. It may come from a leaf or from a branch. The child of a branch may start with the same key.
     key: Option<Vec<u8>>,
     may_repeat: bool,
-    /// Whether no page of it had to be left out.
+    /// Whether all pages of the tree were readable.
     whole: bool,
     deep: bool,
 }
 
 impl Tree {
-    /// Whether the key comes after those before it. Between two leaves stands a key of the branch above, so this
-    /// holds the leaves to their place in the tree as well.
+    /// Whether the key is greater than the previous ones. There is a branch key between two leaves, so this also
+    /// checks that each leaf is in the right place.
     fn follows(&mut self, key: &[u8], leaf: bool) -> bool {
         let Some(before) = &mut self.key else {
             self.key = Some(key.to_vec());
@@ -100,7 +101,7 @@ impl Tree {
     }
 }
 
-/// A record of the free list, as far as it was read: a count, and that many page numbers, the highest first.
+/// The state of reading a record of the freelist: a count, and then that many page numbers in descending order.
 struct FreeList {
     page: u64,
     room: u64,
@@ -175,7 +176,7 @@ impl<'w> Walker<'w> {
 
     pub(super) fn tree(&mut self, name: Name, record: &Record, from: u64) {
         let flags = if name == Name::Free { INTEGER_KEY } else { 0 };
-        // Beside its own flags the tree of free pages has those of the environment.
+        // The flags of the freelist also contain the flags of the environment.
         let mask = if name == Name::Free { KEY_FORMS } else { u16::MAX };
         self.require(record.flags & mask == flags, || format!("{name} has the flags {:#x}", record.flags));
         let mut tree = Tree {
@@ -247,14 +248,14 @@ impl<'w> Walker<'w> {
                 return;
             }
         };
-        // LMDB lets a branch of the free tree have one child alone, if but for a while.
+        // LMDB temporarily allows a branch of the freelist to have only one child.
         let fewest = if leaf || tree.name == Name::Free { 1 } else { 2 };
         self.require(count >= fewest, || format!("page {number} has too few nodes: {count}"));
 
         let mut ordered = true;
         for index in 0..count {
             let Some(node) = Node::nth(&page, index, leaf) else { break };
-            // A branch's first key stands for all that are lower, whatever it is.
+            // The first key of a branch is ignored. It stands for all lower keys.
             if (leaf || index > 0) && !tree.follows(node.key, leaf) && ordered {
                 ordered = false;
                 self.find(|| format!("page {number} has its node {index} out of order"));
@@ -273,7 +274,7 @@ impl<'w> Walker<'w> {
         let known = flags == 0 || flags == BIG || flags == TREE && tree.name == Name::Main;
         if !known {
             self.find(|| format!("page {page} has the flags {flags:#x} at its node {index}"));
-            // Whatever hangs on it stays unseen.
+            // Pages below this node are not reached.
             tree.whole = false;
             return;
         }
@@ -308,8 +309,8 @@ impl<'w> Walker<'w> {
         }
     }
 
-    /// Claims the pages of data too big for a leaf, and counts them. They may be more than the data need: data that
-    /// shrink within a transaction stay where they are.
+    /// Claims and counts the overflow pages of large data. There may be more pages than necessary: if data shrink
+    /// within a transaction, LMDB does not move them.
     fn overflow(&mut self, first: u64, size: u64, from: u64) -> Option<u64> {
         if !self.within(first, 1, from) {
             return None;
@@ -337,7 +338,7 @@ impl<'w> Walker<'w> {
         Some(pages)
     }
 
-    /// Reads a record of the free list, from a leaf or from the overflow pages that begin at `big`.
+    /// Reads a record of the freelist, from a leaf or from the overflow pages that start at `big`.
     fn free_list(&mut self, data: &[u8], big: Option<u64>, size: u64, page: u64) {
         let word = WORD as u64;
         self.require(size >= word && size.is_multiple_of(word), || {
@@ -411,7 +412,7 @@ impl<'w> Walker<'w> {
         true
     }
 
-    /// Marks pages as in use. False where they cannot be, or are already.
+    /// Marks pages as used. Returns `false` if that is impossible or if they are used already.
     fn claim(&mut self, first: u64, pages: u64, from: u64) -> bool {
         if !self.within(first, pages, from) {
             return false;
@@ -444,7 +445,7 @@ impl<'w> Walker<'w> {
         let in_use = self.used.count() + self.free.count() - self.used.count_common(&self.free);
         self.walk.leaked = pages.saturating_sub(META_PAGES + in_use);
         let unwritten = pages - in_file;
-        // Where a list was not read, its pages are not known to be lacking.
+        // After an unreadable list, it is unknown which pages are free.
         if unwritten > MAX_TAIL || self.whole && unwritten > self.free_past_end {
             self.find(|| format!("the file ends after {in_file} pages, before its last page, {last}"));
         }
