@@ -30,7 +30,7 @@ mod rotation;
 mod times;
 mod write_path;
 
-/// A store in a directory that goes with it.
+/// A store and its folder, which is deleted on drop.
 struct Kept {
     store: Arc<FileStore>,
     _dir: TempDir,
@@ -153,7 +153,7 @@ mod encrypted {
 }
 
 fn new_dir() -> TempDir {
-    // These ask nothing of the disk.
+    // These tests need no real disk.
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
 
@@ -177,11 +177,11 @@ fn problems(store: &FileStore) -> Vec<String> {
     store.verify(&mut |_, _| ()).unwrap().problems
 }
 
-/// Opens the file beside the store, as another program might, and changes it.
+/// Changes the data file without the store, as another program might.
 fn tamper(dir: &Path, change: impl FnOnce(&mut heed::RwTxn<'_>, Tables)) {
     let mut options = heed::EnvOpenOptions::new();
     options.map_size(1 << 30).max_dbs(tables::TABLES);
-    // SAFETY: no store has it open meanwhile.
+    // SAFETY: no store has it open at the same time.
     let env = unsafe { options.open(dir) }.unwrap();
     let mut txn = env.write_txn().unwrap();
     let tables = Tables::create(&env, &mut txn).unwrap();
@@ -232,11 +232,11 @@ fn threads_that_open_and_drop_one_directory_at_once_take_turns() {
     assert_eq!(reopen(&options).unwrap().size(), Ok(100));
 }
 
-/// Keeps what it is told.
+/// Keeps the results that it receives.
 #[derive(Default)]
 struct Told(Mutex<Vec<(u32, Result<Answer>)>>);
 
-/// What a write reports.
+/// The result of a write.
 fn number(number: u64) -> Result<Answer> {
     Ok(Answer::Number(number))
 }
@@ -427,7 +427,7 @@ fn a_newer_format_and_a_foreign_file_are_refused_and_left_alone() {
     let foreign = new_dir();
     {
         let mut options = heed::EnvOpenOptions::new();
-        // SAFETY: no one else has it open.
+        // SAFETY: no other code has it open.
         let env = unsafe { options.map_size(1 << 20).max_dbs(1).open(foreign.path()) }.unwrap();
         let mut txn = env.write_txn().unwrap();
         let _: tables::Table = env.create_database(&mut txn, Some("theirs")).unwrap();
@@ -455,7 +455,7 @@ fn a_file_that_another_process_is_about_to_make_is_waited_for() {
             reopen(&options(dir.path())).is_ok()
         })
     };
-    // For 45 ms. On a busy machine the other thread may be later, but not each time.
+    // An opener retries for 45 ms. On a busy machine the other thread may be later, but not each time.
     assert!((0..50).any(|_| is_waited_for()));
 }
 
@@ -479,7 +479,7 @@ fn what_no_waiting_makes_a_store_is_refused_at_once() {
             assert_eq!(reopen(&options(dir.path())).err().unwrap().code(), "ERR_STORE_CORRUPT");
             begun.elapsed() < Duration::from_millis(40)
         };
-        // To wait takes 45 ms. A busy machine may take as long, but not each time.
+        // A wait would take 45 ms. A busy machine may take that long, but not each time.
         assert!((0..50).any(|_| is_refused_at_once()), "{} bytes", bytes.len());
     }
 }
@@ -508,7 +508,7 @@ fn a_backup_is_a_store_with_the_same_sessions() {
         assert_eq!(problems(&copy), [""; 0]);
         assert_eq!(copy.size(), Ok(1000));
         assert_eq!(copy.get_by_user(ann().as_key()), store.get_by_user(ann().as_key()));
-        // New ones are younger than those of the original.
+        // New sessions are younger than those of the original.
         copy.create(&plain("new", &ann(), at(100))).unwrap();
         let sessions = copy.get_by_user(ann().as_key()).unwrap();
         assert_eq!(sessions.last().unwrap().id, id("new"));
@@ -560,7 +560,7 @@ fn a_full_store_has_room_for_what_comes_after_what_has_expired() {
     assert_eq!(store.create(&plain("new", &ann(), at(200))), Ok(()));
     let stats = store.stats().unwrap();
     assert_eq!(stats.sessions, Some(live + 1 - stats.expired));
-    // Other writes wait meanwhile: it sweeps no more than the new session needs.
+    // Other writes wait during that sweep, so it removes only what the new session needs.
     assert!(stats.expired > 0 && stats.expired < live / 2, "{} of {live} were swept", stats.expired);
     assert_eq!((store.size(), store.clean()), (Ok(1), Ok(live - stats.expired)));
 }

@@ -1,5 +1,5 @@
-//! A redo log that is missing or damaged is given up: its readable part is kept, no session comes back that a readable batch
-//! has ended, and the store is as good as another afterwards.
+//! Discards a missing or damaged redo log. Its readable part is kept, no session comes back that a readable batch has
+//! ended, and the store works normally afterwards.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,10 +10,10 @@ use super::drain::copy_in_a_drain;
 use super::names::{DATA, REDO};
 use super::*;
 
-/// Where the ring begins in the file.
+/// The offset of the ring in the file.
 const RING: usize = 4096;
 
-/// Ids, with the user and the number of the creation.
+/// Ids, with the user and the creation number.
 type Sessions = BTreeMap<&'static str, (&'static str, usize)>;
 /// Ids and users.
 type View = BTreeMap<String, String>;
@@ -35,7 +35,7 @@ const BASE: [Op; 5] = [
     Create("base-e", "cid"),
 ];
 
-/// A batch each.
+/// Each operation is a batch.
 const LOGGED: [Op; 10] = [
     Create("one", "ann"),
     Delete("base-a"),
@@ -97,12 +97,12 @@ fn look(store: &FileStore) -> View {
     ids.iter().map(|id| (id.to_string(), user_of(id))).collect()
 }
 
-/// The files of a store as a killed process leaves them.
+/// The files of a store whose process was killed.
 struct Killed {
     secrets: Vec<Secret>,
     data: Vec<u8>,
     log: Vec<u8>,
-    /// Where each batch of the log begins, and where the last one ends.
+    /// The start of each batch in the log, and the end of the last one.
     batches: Vec<usize>,
     /// The sessions before each batch, and after the last one.
     states: Vec<Sessions>,
@@ -137,14 +137,14 @@ impl Killed {
         Self { secrets, data, log, batches, states }
     }
 
-    /// The log with one bit of a batch flipped.
+    /// The log with one flipped bit in a batch.
     fn damaged(&self, batch: usize) -> Vec<u8> {
         let mut log = self.log.clone();
         log[self.batches[batch] + 50] ^= 1;
         log
     }
 
-    /// What is live if so many batches are replayed, and later ones that can be read only end sessions.
+    /// The live sessions if the first batches are replayed, and readable later ones only end sessions.
     fn expected(&self, replayed: usize, readable: impl Fn(usize) -> bool) -> View {
         let mut sessions = self.states[replayed].clone();
         for batch in (replayed..LOGGED.len()).filter(|batch| readable(*batch)) {
@@ -169,7 +169,7 @@ impl Killed {
     }
 }
 
-/// The length of the batch that begins here.
+/// The length of the batch at this offset.
 fn batch_at(log: &[u8], at: usize) -> Option<usize> {
     (log[at..at + 4] == *b"redo")
         .then(|| u32::from_le_bytes(log[at + 8..at + 12].try_into().unwrap()) as usize)
@@ -219,7 +219,7 @@ impl Place {
         FileStore::discard_log(self.path(), false, &self.damage().fingerprint)
     }
 
-    /// Gives the log up, and checks what is left: these sessions, in a store that goes on.
+    /// Discards the log, and checks the remaining sessions and that the store works.
     fn discards_to(&self, expected: &View, what: &str) -> DiscardedLog {
         self.is_refused();
         let log = fs::read(self.path().join(REDO)).ok();
@@ -233,7 +233,7 @@ impl Place {
             assert_eq!(fs::metadata(aside).unwrap().permissions().mode() & 0o7777, 0o600, "{what}");
         }
         self.goes_on_with(expected, what);
-        // It has a log again, which did not take the place of the old one.
+        // The store has a new log, which did not overwrite the old one.
         assert_eq!(aside.map(|file| fs::read(file).unwrap()), log, "{what}");
         discarded
     }
@@ -331,7 +331,7 @@ fn nothing_of_another_stores_log_is_taken() {
     place.discards_to(&view(&other.states[0]), "another log");
 }
 
-/// A log that was never synced at its end, and one that the store does not need.
+/// The end of this log was never synced. Another store does not need its log.
 #[test]
 fn a_log_that_is_fine_is_not_given_up() {
     let killed = Killed::new(Vec::new());
@@ -357,7 +357,7 @@ fn a_log_that_has_changed_since_it_was_looked_at_is_not_given_up() {
     let before = place.files();
     let discard = || FileStore::discard_log(place.path(), false, &damage.fingerprint);
     assert_eq!(discard().unwrap_err().code(), "ERR_STORE_LOCKED");
-    // The right one was found.
+    // The right log was found.
     fs::write(place.path().join(REDO), &killed.log).unwrap();
     assert_eq!(discard().unwrap_err().code(), "ERR_STORE_LOCKED");
     fs::write(place.path().join(REDO), killed.damaged(3)).unwrap();
@@ -381,7 +381,7 @@ fn a_store_that_is_open_is_left_alone() {
 fn a_data_file_that_is_damaged_as_well_is_left_alone() {
     let mut killed = Killed::new(Vec::new());
     let log = killed.damaged(2);
-    // The pages behind the first few are those of the tables.
+    // The pages after the first few are those of the tables.
     for page in killed.data[4 * 4096..].chunks_mut(4096) {
         page[10..16].fill(0xff);
     }
@@ -393,7 +393,8 @@ fn a_data_file_that_is_damaged_as_well_is_left_alone() {
     assert_eq!(place.files(), before);
 }
 
-/// As after a process that was killed while it gave the log up: it has a new name, and the data file still needs it.
+/// The state after a process was killed while it discarded the log: the log is renamed, and the data file still needs
+/// it.
 #[test]
 fn an_attempt_that_did_not_end_is_gone_on_with() {
     for killed in both() {
@@ -411,7 +412,7 @@ fn an_attempt_that_did_not_end_is_gone_on_with() {
     }
 }
 
-/// The log of another store, put there after such an attempt, does not hide the one that was set aside.
+/// After such an attempt, the log of another store in the folder does not hide the renamed log.
 #[test]
 fn a_log_that_was_set_aside_is_not_given_up_for_one_of_another_store() {
     let (killed, other) = (Killed::new(Vec::new()), Killed::new(Vec::new()));
@@ -434,7 +435,7 @@ fn aside(place: &Place, fingerprint: &str, nth: usize) -> PathBuf {
     place.path().join(format!("{REDO}.damaged-{}{suffix}", &fingerprint[..8]))
 }
 
-/// No file that was set aside is ever replaced.
+/// Files that were set aside are never replaced.
 #[test]
 fn a_name_that_is_taken_is_not_taken_again() {
     let killed = Killed::new(Vec::new());
@@ -449,7 +450,7 @@ fn a_name_that_is_taken_is_not_taken_again() {
     assert_eq!(fs::read(aside(&place, &fingerprint, 2)).unwrap(), [2]);
 }
 
-/// A drain that was killed has deleted sessions that the readable part of the log has as live. They stay deleted.
+/// A killed drain has deleted sessions that are live in the readable part of the log. They stay deleted.
 #[test]
 fn nothing_comes_back_that_a_drain_which_did_not_end_has_deleted() {
     for secrets in [Vec::new(), vec![secret("first")]] {
@@ -467,7 +468,7 @@ fn nothing_comes_back_that_a_drain_which_did_not_end_has_deleted() {
         place.is_refused();
         assert!(place.damage().is_data_ahead);
         assert_eq!(place.damage().changes, 11);
-        // Those that were created in the log are not replayed. What has ended in it has.
+        // Sessions that were created in the log are not replayed. Sessions that ended there have ended.
         let expected = View::from([("base-a".into(), "ann".into())]);
         let discarded = place.discards_to(&expected, "a drain that did not end");
         assert_eq!(discarded.kept, 0);

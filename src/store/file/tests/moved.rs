@@ -1,4 +1,4 @@
-//! The store's folder is removed, moved or replaced while the store is open.
+//! The folder is removed, moved or replaced while the store is open.
 
 use super::*;
 
@@ -38,7 +38,7 @@ fn no_write_is_acknowledged_that_nobody_else_could_read() {
             expect_lost(store.create(&plain("b", &ann(), at(100))), &dir);
             expect_lost(store.touch(&id("a"), at(200)), &dir);
         }
-        // Sessions that end elsewhere would be live here.
+        // Otherwise, sessions that another process has ended would still be live here.
         expect_lost(store.get(&id("a")), &dir);
         assert!(problems(&store)[0].contains("were removed, moved or replaced"), "{what}");
     }
@@ -87,7 +87,7 @@ fn a_folder_that_is_reached_by_another_name_is_the_same() {
     assert_eq!(store.create(&plain("a", &ann(), at(100))), Ok(()));
 }
 
-/// What is in the log alone is there as well.
+/// Sessions that are only in the log are there too.
 #[test]
 fn a_folder_that_was_moved_is_opened_where_it_is() {
     let place = new_dir();

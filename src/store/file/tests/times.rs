@@ -1,4 +1,4 @@
-//! When sessions were created, in stores that older versions of this package have written or have open.
+//! Creation times in stores that an older version has written or has open.
 
 use std::rc::Rc;
 
@@ -28,7 +28,7 @@ fn format(dir: &Path) -> Option<u32> {
     format
 }
 
-/// A store as an older version has left it, with a session.
+/// Creates a store of an older version, with one session.
 fn made_before(dir: &Path) {
     let store = reopen(&options(dir)).unwrap();
     log_in(&store, "old", at(100 * HOUR));
@@ -36,7 +36,7 @@ fn made_before(dir: &Path) {
     make_older(dir);
 }
 
-/// Makes a store with a session one of an older version.
+/// Converts a store with one session to an older version.
 fn make_older(dir: &Path) {
     tamper(dir, |txn, tables| {
         let (key, row) = {
@@ -61,7 +61,7 @@ fn the_lifetime_of_an_older_session_counts_from_its_first_write() {
     let store = open();
     clock.advance(5 * HOUR);
     assert_eq!(end_of(&store, "old"), Some(100 * HOUR));
-    // It is a write even where the expiry is far enough.
+    // It is written even if the present expiry is late enough.
     assert_eq!(store.prolong(&id("old"), at(200 * HOUR), START + 150 * HOUR), Ok(true));
     assert_eq!(end_of(&store, "old"), Some(6 * HOUR));
     drop(store);
@@ -104,7 +104,7 @@ fn a_new_store_is_refused_by_older_versions() {
     assert_eq!(format(dir.path()), Some(3));
 }
 
-/// The lock file as a process of an older version has it open: it knows of the log.
+/// The lock file, opened as by a process of an older version with a log.
 #[cfg(target_os = "linux")]
 fn older_process(dir: &Path) -> std::fs::File {
     use crate::store::file::ofd_lock::{self, Kind, Range};
@@ -229,7 +229,7 @@ fn the_estimate_of_room_has_the_time_that_a_touched_session_gets() {
         codec::encode(&json("old", None, &text, at(HOUR)).content, &mut bytes);
         24 + bytes.len()
     };
-    // Without the time it just fits into two pages.
+    // Without the creation time, it just fits into two pages.
     let pad = 5000 + (2 * page_size as usize - 16 - record_bytes(5000));
     assert_eq!(record_bytes(pad), 2 * page_size as usize - 16);
     store.create(&json("old", None, &text(pad), at(HOUR))).unwrap();

@@ -1,11 +1,11 @@
-//! Calls that wait for writes: what they see, by when they end, and what a fault of the writer does to them.
+//! Calls that wait for writes: their results, their deadlines, and the effects of a panic in the writer.
 
 use std::sync::Condvar;
 
 use super::*;
 use crate::store::conformance::json;
 
-/// A clock that stops the writer's thread, or has it panic, when that asks for the time of a transaction.
+/// A clock that can stop the writer thread, or make it panic, when it asks for the time of a transaction.
 #[derive(Default)]
 struct WriterClock {
     state: std::sync::Mutex<WriterState>,
@@ -15,9 +15,9 @@ struct WriterClock {
 #[derive(Default)]
 struct WriterState {
     is_stopped: bool,
-    /// How many of the next transactions panic.
+    /// The number of upcoming transactions that panic.
     panics: usize,
-    /// How often the writer asked.
+    /// How often the writer has asked for the time.
     transactions: usize,
 }
 
@@ -38,7 +38,7 @@ impl WriterClock {
     }
 }
 
-/// The writer goes on when this is dropped, also by a test that fails.
+/// Lets the writer continue on drop, even if the test fails.
 struct Stopped(Arc<WriterClock>);
 
 impl Drop for Stopped {
@@ -65,7 +65,7 @@ impl Clock for WriterClock {
     }
 }
 
-/// A store whose writer the test can stop.
+/// A store with a writer that the test can stop.
 struct Bed {
     store: Arc<FileStore>,
     clock: Arc<WriterClock>,
@@ -86,7 +86,7 @@ impl Bed {
         Self { store, clock, to: told.clone(), told, _dir: dir }
     }
 
-    /// Begins a `get`, and gives what it gave at once, or its ticket's.
+    /// Starts a `get`. Returns its immediate result, or `None` if it waits.
     fn begin_get(&self, session: &str, ticket: u32) -> Option<bool> {
         match self.store.try_get(&id(session), |_, _| ()).unwrap() {
             Ok(found) => Some(found.is_some()),
@@ -101,7 +101,7 @@ impl Bed {
         self.store.begin_create(&plain(session, user, at(100)), &self.to, ticket).unwrap();
     }
 
-    /// What has ended, in the order of the tickets.
+    /// The completed calls, in the order of their tickets.
     fn ended(&self) -> Vec<(u32, Result<Answer>)> {
         let mut told = std::mem::take(&mut *self.told.0.lock());
         told.sort_by_key(|(ticket, _)| *ticket);
@@ -135,7 +135,7 @@ fn a_get_waits_for_the_writes_of_its_session_and_for_no_others() {
     assert_eq!(ended[..2], [(1, number(1)), (2, number(1))]);
     assert_eq!(ended[2], (3, Ok(Answer::Session(None))));
     assert!(found(&ended[3].1));
-    // Nothing is under way any more.
+    // There are no pending writes any more.
     assert_eq!((bed.begin_get("a", 0), bed.begin_get("c", 0)), (Some(false), Some(true)));
 }
 
@@ -176,7 +176,7 @@ fn a_get_of_a_new_session_waits_for_the_end_of_all_of_its_user_too() {
     let stopped = bed.clock.stop();
     bed.create("a", &ann(), 1);
     bed.store.wake();
-    // In another transaction than the creation.
+    // In a different transaction than the creation.
     bed.clock.wait_for_transactions(1);
     bed.store.begin_delete_by_user(ann().as_key(), None, &bed.to, 2).unwrap();
     assert_eq!(bed.begin_get("a", 3), None);
@@ -221,7 +221,7 @@ fn the_sessions_of_a_user_wait_for_the_writes_that_concern_that_user_and_for_no_
     for (begin, left) in writes {
         let stopped = bed.clock.stop();
         begin(&bed).unwrap();
-        // It waits for nothing: the writer is stopped.
+        // It does not wait, although the writer is stopped.
         assert_eq!(ids(UserKeyBuf::from_text("carl")), [""; 0]);
         thread::scope(|scope| {
             let of_ann = scope.spawn(|| ids(ann()));
@@ -241,7 +241,7 @@ fn a_call_ends_by_its_deadline_and_says_what_may_have_happened() {
     bed.clock.wait_for_transactions(2);
     bed.create("queued", &ann(), 2);
     assert_eq!((bed.begin_get("in the writer", 3), bed.begin_get("queued", 4)), (None, None));
-    // It waits for its own deadline, and ends the others' calls whose time is over by then.
+    // It waits until its own deadline, and ends the other calls whose deadline passes before that.
     let error = bed.store.create(&plain("of this thread", &ann(), at(100))).unwrap_err();
     assert_eq!((error.code(), error.is_outcome_unknown()), ("ERR_STORE_TIMEOUT", false));
     assert_eq!(bed.store.expire(), None);
@@ -256,7 +256,7 @@ fn a_call_ends_by_its_deadline_and_says_what_may_have_happened() {
     let (unknown, not_done) = (("ERR_STORE_TIMEOUT", true), ("ERR_STORE_TIMEOUT", false));
     assert_eq!(outcomes, [unknown, not_done, not_done, not_done]);
     assert_eq!(bed.begin_get("old", 0), Some(true));
-    // What was queued is not under way any more; what the writer has is.
+    // The queued write is no longer pending. The write that the writer has taken still is.
     assert_eq!((bed.begin_get("queued", 0), bed.begin_get("in the writer", 5)), (Some(false), None));
     assert_eq!(bed.store.get_by_user(ann().as_key()).unwrap_err().code(), "ERR_STORE_TIMEOUT");
     drop(stopped);
@@ -296,9 +296,9 @@ fn writes_beyond_the_bound_of_the_queue_are_refused_and_do_not_happen() {
             break;
         }
     }
-    // The bound is 64 MiB.
+    // The limit is 64 MiB.
     let Some((count @ 50..=64, "ERR_STORE_BUSY")) = refused else { panic!("{refused:?}") };
-    // What was refused is not under way.
+    // A rejected write is not pending.
     assert_eq!(bed.begin_get(&count.to_string(), 0), Some(false));
     drop(stopped);
     bed.store.wake();
