@@ -1,4 +1,4 @@
-//! Calls that return when they are done.
+//! Blocking calls: they return when the operation is complete.
 
 use std::ops::ControlFlow;
 use std::sync::mpsc;
@@ -17,11 +17,11 @@ use crate::scratch::with_buffer;
 use crate::session::{Expiry, Session, SessionId, UserKey};
 use crate::store::{Cursor, Page, SessionStore, Stats, StoredSession};
 
-/// How many records are looked at for a page of ids or sessions.
+/// The maximum number of records that one page of ids or sessions reads.
 const PAGE: usize = 1000;
 
 impl FileStore {
-    /// Waits for the writes that were begun before.
+    /// Waits for all writes that were queued before.
     ///
     /// # Errors
     /// `Timeout`.
@@ -29,26 +29,28 @@ impl FileStore {
         self.queue.last().map_or(Ok(()), |number| self.wait_for(number, self.deadline()))
     }
 
-    /// When a call that begins now has to end.
+    /// The deadline of a call that starts now.
     pub fn deadline(&self) -> Instant {
         self.queue.deadline()
     }
 
+    /// Checks the deadline of a call that has not started.
+    ///
     /// # Errors
-    /// `Timeout` after the deadline of a call that has not begun.
+    /// `Timeout`.
     pub fn check_time(&self, deadline: Instant) -> Result<()> {
         if Instant::now() < deadline { Ok(()) } else { Err(self.queue.late(Outcome::NotDone)) }
     }
 
-    /// How long a call may take.
+    /// The maximum duration of a call.
     pub fn command_timeout(&self) -> Duration {
         self.queue.timeout()
     }
 
-    /// [`SessionStore::get_by_user`] by a deadline.
+    /// [`SessionStore::get_by_user`] with a deadline.
     ///
     /// # Errors
-    /// As for that.
+    /// As for [`SessionStore::get_by_user`].
     pub fn get_by_user_until(&self, user: UserKey<'_>, deadline: Instant) -> Result<Vec<StoredSession>> {
         self.check_time(deadline)?;
         let (pending, begun) = (&self.queue.pending, self.queue.last());
@@ -57,7 +59,8 @@ impl FileStore {
             let ended = pending.ended();
             let found = self.find_by_user(user)?;
             let is_written = |session: &StoredSession| pending.of_session(&session.id).is_some();
-            // Else a write may have ended one of them between the look at the disk and the look for writes.
+            // Otherwise a write may have ended one of these sessions between the read and the check for pending
+            // writes.
             if !found.iter().any(is_written) && pending.ended() == ended {
                 return Ok(found);
             }
@@ -66,7 +69,7 @@ impl FileStore {
         self.find_by_user(user)
     }
 
-    /// The live sessions of a user that are on disk, oldest first.
+    /// The live sessions of a user on disk, oldest first.
     fn find_by_user(&self, user: UserKey<'_>) -> Result<Vec<StoredSession>> {
         let environment = self.environment();
         let (now, lifetime) = (environment.clock.now(), environment.limits.max_lifetime);
@@ -78,7 +81,7 @@ impl FileStore {
             if expires.is_past(now) {
                 return Ok(());
             }
-            // The tag is a hash; what counts is the user.
+            // Two users may have the same tag, because it is a hash. So compare the user.
             if let Some(session) = environment.dated(key, record)?
                 && session.content()?.user == Some(user)
             {
@@ -90,7 +93,7 @@ impl FileStore {
         Ok(sessions.into_iter().map(|(_, session)| session).collect())
     }
 
-    /// Queues a write and waits for its end.
+    /// Queues a write and waits for its result.
     pub(super) fn write(&self, write: Write) -> Result<u64> {
         let (sender, receiver) = mpsc::sync_channel(1);
         self.queue.push(write, Waiter::Thread(sender))?;
@@ -98,7 +101,7 @@ impl FileStore {
         self.result(&receiver)
     }
 
-    /// Waits for the end of a write, by its number.
+    /// Waits until the write with this number, and all before it, have ended.
     fn wait_for(&self, number: u64, deadline: Instant) -> Result<()> {
         let (sender, receiver) = mpsc::sync_channel(1);
         let reader = Reader { after: number, session: None, waiter: Waiter::Thread(sender), deadline };
@@ -109,7 +112,7 @@ impl FileStore {
         self.result(&receiver).map(drop)
     }
 
-    /// The result of a call in the queue, by its deadline. Ends others whose time is over before.
+    /// Waits for the result of a queued call. While it waits, it ends every call whose deadline has passed.
     fn result(&self, receiver: &mpsc::Receiver<Result<u64>>) -> Result<u64> {
         loop {
             let next = self.queue.next_deadline().unwrap_or_else(Instant::now);
@@ -139,7 +142,7 @@ impl SessionStore for FileStore {
                 Seen::Now(found) => return Ok(found),
                 Seen::After(number) => self.wait_for(number, self.deadline())?,
             }
-            // Later writes of the session need not be waited for.
+            // This read does not have to wait for later writes of the session.
             seen = writer::see(self.environment(), &self.queue, id, stored)?;
         }
     }
@@ -186,18 +189,18 @@ impl SessionStore for FileStore {
         environment.live_sessions()
     }
 
-    /// In the order of the keys, which a session never changes.
+    /// Ordered by key. A session never changes its key.
     fn ids(&self, after: Cursor) -> Result<(Vec<SessionId>, Option<Cursor>)> {
         let environment = self.environment();
         let (now, lifetime) = (environment.clock.now(), environment.limits.max_lifetime);
         if after.as_bytes().is_empty() {
-            // Sessions that are in the log alone are in no page.
+            // Pages come from the data file, so drain the log first.
             self.redo().drain_now()?;
         }
         let (mut ids, mut last, mut seen) = (Vec::new(), None, 0);
         environment.each_row_after(after.as_bytes(), PAGE, |key, row| {
             (last, seen) = (Some(Cursor::from_bytes(key)), seen + 1);
-            // One that cannot be read has no id to give; the others have.
+            // Skip an unreadable record, because its id is unknown.
             let record = row.and_then(|row| Record::parse(row).ok());
             if let Some(record) = record.filter(|record| !record.header.end(lifetime).is_past(now)) {
                 ids.extend(with_buffer(|buffer| {
@@ -210,7 +213,7 @@ impl SessionStore for FileStore {
         Ok((ids, last.filter(|_| seen == PAGE)))
     }
 
-    /// In the order of the keys, as `ids`. The view of each page ends with the call.
+    /// Ordered by key, like `ids`. Each page has its own view, which ends with the call.
     fn sessions(&self, after: Cursor) -> Result<Page> {
         let environment = self.environment();
         let (now, lifetime) = (environment.clock.now(), environment.limits.max_lifetime);

@@ -1,12 +1,15 @@
-//! Gives up a redo log that is missing or damaged, so that its store can be opened again. The readable part of the log goes
+//! Discards a missing or damaged redo log, so that its store can be opened again. The readable part of the log goes
 //! to the data file, see `redo::salvage`.
 //!
-//! **Order.** First the log gets another name, with the log's id in it. Then one transaction writes the readable part, and
-//! has the data file name no log. A process that is killed before the commit leaves a store that is refused as before: its
-//! log is missing. The next attempt finds the log by its id, and reads the same. A process that is killed after the commit
-//! leaves a store without a log. A new log never takes the place of the damaged file.
+//! **Order.** First, the log is renamed. Its new name contains the log's id. Then one transaction writes the readable
+//! part and removes the log from the data file.
 //!
-//! No secret is needed. Rows are moved as they are, and the user's tag in them is not encrypted.
+//! - A process that is killed before the commit leaves a store that is still refused, because its log is missing. The
+//!   next attempt finds the log by its id and reads the same batches.
+//! - A process that is killed after the commit leaves a store without a log.
+//! - A new log never overwrites the damaged file.
+//!
+//! No secret is needed, because rows are copied unchanged and the user tag in them is not encrypted.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -33,53 +36,54 @@ use super::{FileStore, directory, pages, private_files};
 use crate::clock::Millis;
 use crate::error::{Result, StoreError};
 
-/// What is known of a store's redo log.
+/// The state of a store's redo log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LogState {
-    /// The store needs none.
+    /// The store does not need a log.
     NotNeeded,
-    /// Opening the store recovers it.
+    /// Opening the store recovers the log.
     Sound,
     /// The store cannot be opened.
     Damaged(LogDamage),
 }
 
-/// What is wrong with a redo log, and what can be kept of it.
+/// The damage of a redo log, and the part of it that can be kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogDamage {
-    /// What is wrong, as a clause.
+    /// The problem, as a clause.
     pub problem: String,
-    /// The file of the log. It may have another name after an attempt to give it up.
+    /// The log file. An earlier attempt to discard it may have renamed it.
     pub file: Option<PathBuf>,
     pub file_bytes: u64,
     /// When the log was last written.
     pub written_at: Option<Millis>,
     /// When the data file was last written.
     pub data_written_at: Option<Millis>,
-    /// Changes of sessions before the damage.
+    /// Session changes before the damage.
     pub changes: u64,
-    /// Whether the data file may have newer states of sessions than these changes. Then only the ends of sessions are kept.
+    /// Whether the data file may have newer states than these changes. In that case only the ends of sessions are
+    /// kept.
     pub is_data_ahead: bool,
-    /// Changes of sessions that can be read behind the damage. Only the ends of sessions are kept.
+    /// Readable session changes after the damage. Only the ends of sessions are kept.
     pub later_changes: u64,
-    /// How many bytes are missing at least. 0 if nothing says so.
+    /// The minimum number of missing bytes. 0 if it is unknown.
     pub lost_bytes: u64,
-    /// Identifies this state of the log. It has to be given to give the log up.
+    /// Identifies this state of the log. `discard_log` requires it.
     pub fingerprint: String,
 }
 
-/// What became of a log that was given up.
+/// The result of discarding a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiscardedLog {
-    /// Sessions that have their newest state from the log.
+    /// Sessions whose newest state came from the log.
     pub kept: u64,
-    /// Sessions that were in the data file, and of which the log says that they have ended.
+    /// Sessions that were removed from the data file because the log says that they have ended.
     pub ended: u64,
-    /// Where the file of the log is now.
+    /// The log file, if it still exists.
     pub file: Option<PathBuf>,
 }
 
-/// A store that this process has to itself, and whose sessions it cannot decrypt.
+/// A store that this process has opened exclusively, without its secrets.
 struct Held {
     // Dropped before the locks.
     env: Env<WithTls>,
@@ -100,22 +104,23 @@ struct Found {
 }
 
 impl FileStore {
-    /// Says what is wrong with the redo log of a store, if anything is. Needs no secret, and changes nothing.
+    /// Reports the problem of a store's redo log, if there is one. Needs no secret and changes nothing.
     ///
     /// # Errors
-    /// `Locked` if a process has the store open, also this one. `Damaged` if the data file is damaged as well. `Io`.
+    /// `Locked` if any process, this one included, has the store open. `Damaged` if the data file is damaged too.
+    /// `Io`.
     pub fn inspect_log(path: &Path, may_be_on_network: bool) -> Result<LogState> {
         let dir = find(path, may_be_on_network)?;
         let _reserved = Self::reserve(&dir)?;
         inspect(&dir)
     }
 
-    /// Gives up a redo log that is missing or damaged. Keeps the readable part of it, and the file under another name. The
-    /// fingerprint is that of the damage that [`FileStore::inspect_log`] has found.
+    /// Discards a missing or damaged redo log. Keeps its readable part, and renames its file. `fingerprint`
+    /// identifies the damage that [`FileStore::inspect_log`] has reported.
     ///
     /// # Errors
-    /// As for `inspect_log`; `Locked` if the log is not as it was then; `Full`. Nothing has changed then, unless the outcome is
-    /// unknown.
+    /// As for `inspect_log`. `Locked` if the log has changed since. `Full`. Nothing has changed, unless the outcome
+    /// is unknown.
     pub fn discard_log(path: &Path, may_be_on_network: bool, fingerprint: &str) -> Result<DiscardedLog> {
         let dir = find(path, may_be_on_network)?;
         let _reserved = Self::reserve(&dir)?;
@@ -137,10 +142,10 @@ fn find(path: &Path, may_be_on_network: bool) -> Result<PathBuf> {
     directory::prepare(path, directory::Rules { is_created: false, may_be_on_network })
 }
 
-/// Says what is wrong with the log of the store in a folder.
+/// Reports the problem of the log in a folder.
 ///
 /// # Errors
-/// `Locked` if another process has the store open. `Damaged` if the data file is damaged as well. `Io`.
+/// `Locked` if another process has the store open. `Damaged` if the data file is damaged too. `Io`.
 fn inspect(dir: &Path) -> Result<LogState> {
     let held = hold(dir)?;
     Ok(match held.log {
@@ -149,10 +154,10 @@ fn inspect(dir: &Path) -> Result<LogState> {
     })
 }
 
-/// Gives up the log, if it is as `inspect` has found it.
+/// Discards the log if its fingerprint is still the same.
 ///
 /// # Errors
-/// As for `inspect`; `Locked` if it has changed; `Full`. Nothing has changed then, unless the outcome is unknown.
+/// As for `inspect`. `Locked` if the log has changed. `Full`. Nothing has changed, unless the outcome is unknown.
 fn discard(dir: &Path, fingerprint: &str) -> Result<DiscardedLog> {
     let held = hold(dir)?;
     let found = held.log.map(|entry| look(&held, entry)).transpose()?.flatten();
@@ -177,7 +182,7 @@ fn discard(dir: &Path, fingerprint: &str) -> Result<DiscardedLog> {
     }
 }
 
-/// Opens a store that no other process has open, and keeps others from opening it.
+/// Opens a store exclusively. No other process can open it as long as the result exists.
 fn hold(dir: &Path) -> Result<Held> {
     let path = dir.join(DATA);
     let in_use = || {
@@ -222,7 +227,7 @@ fn hold(dir: &Path) -> Result<Held> {
     })
 }
 
-/// Looks for what is wrong with a log. `None` if it can be recovered.
+/// Finds the problem of a log. `None` if the log can be recovered.
 fn look(held: &Held, entry: LogEntry) -> Result<Option<Found>> {
     let log = held.dir.join(REDO);
     let (problem, found) = match Folder(held.dir.clone()).open()? {
@@ -274,7 +279,7 @@ fn look(held: &Held, entry: LogEntry) -> Result<Option<Found>> {
     Ok(Some(Found { damage, entry, salvaged }))
 }
 
-/// Refuses a data file that is damaged: LMDB trusts its pages. Nobody has it open.
+/// Rejects a damaged data file, because LMDB trusts its pages. No process has it open.
 fn check_data(path: &Path) -> Result<()> {
     let walk = || {
         let Some(file) = private_files::open_private(path, false)? else { return Ok(None) };
@@ -296,7 +301,7 @@ fn check_data(path: &Path) -> Result<()> {
     }
 }
 
-/// Gives the log another name, which is on disk when this returns.
+/// Renames the log. The new name is durable when this returns.
 fn set_aside(dir: &Path, id: &LogId) -> Result<PathBuf> {
     let log = dir.join(REDO);
     let failed = |error| io_failed(&log.display(), "renaming", &error);
@@ -317,12 +322,12 @@ fn set_aside(dir: &Path, id: &LogId) -> Result<PathBuf> {
     Ok(aside)
 }
 
-/// Gives the log its name again. If this fails, the next attempt finds it where it is.
+/// Restores the name of the log. If this fails, the next attempt finds the log under its other name.
 fn put_back(dir: &Path, aside: &Path) {
     let _ = fs::rename(aside, dir.join(REDO)).and_then(|()| directory::sync(dir));
 }
 
-/// The last file that `set_aside` has renamed of this log.
+/// Opens the last file that `set_aside` created from this log.
 fn open_aside(dir: &Path, id: &LogId) -> Result<Option<(PathBuf, Arc<dyn LogFile>)>> {
     let mut last = None;
     for path in aside_paths(dir, id) {
@@ -332,21 +337,21 @@ fn open_aside(dir: &Path, id: &LogId) -> Result<Option<(PathBuf, Arc<dyn LogFile
     Ok(last)
 }
 
-/// The names of a log that was set aside, in the order in which they are taken.
+/// The names for this log after it was set aside, in the order of their use.
 fn aside_paths(dir: &Path, id: &LogId) -> impl Iterator<Item = PathBuf> {
     let first = format!("{REDO}.damaged-{}", hex(&id[..4]));
     let dir = dir.to_path_buf();
     (1_u64..).map(move |nth| dir.join(if nth == 1 { first.clone() } else { format!("{first}-{nth}") }))
 }
 
-/// Writes the readable part of the log, and has the data file name none, in one transaction. Returns how many sessions have
-/// their state from the log, and how many were ended by it.
+/// Writes the readable part of the log and removes the log from the data file, in one transaction. Returns how many
+/// sessions got their state from the log, and how many sessions it ended.
 fn commit(held: &Held, found: &Found) -> Result<(u64, u64)> {
     let path = held.dir.join(DATA);
     let lmdb = |error| failed(&path, error);
     let io = |error| io_failed(&path.display(), "writing", &error);
     let txn = held.env.write_txn().map_err(lmdb)?;
-    // The process before may have left a meta page that was taken back, see `commit`.
+    // The last process may have left a rolled-back meta page that is not durable, see `commit`.
     pages::rewrite_metas(&held.data, u64::from(held.env.stat().page_size)).map_err(io)?;
     held.data.sync_data().map_err(io)?;
     if held.tables.log(&txn).map_err(lmdb)? != Some(found.entry) {
@@ -357,7 +362,7 @@ fn commit(held: &Held, found: &Found) -> Result<(u64, u64)> {
     points::reach(Point::BeforeLogDiscard);
     rows.commit().map_err(|error| {
         let error = lmdb(error);
-        // LMDB gives up an environment whose meta page it could not write, and that may be on disk.
+        // LMDB gives up an environment if it cannot write the meta page. That page may still be on disk.
         match held.env.read_txn() {
             Err(heed::Error::Mdb(MdbError::Panic)) => error.of_unknown_outcome(),
             _ => error,
@@ -384,7 +389,7 @@ fn write(rows: &mut TableRows<'_>, held: &Held, salvaged: &Salvaged) -> heed::Re
     Ok((salvaged.rows.len() as u64, ended))
 }
 
-/// Removes a row, if there is one to which this applies. Returns whether there was.
+/// Removes the row of a key if `applies` is true for it. Returns whether it removed one.
 fn remove_if(
     rows: &mut TableRows<'_>,
     key: &[u8],

@@ -1,4 +1,4 @@
-//! How records are stored, encrypted or not, and the keys by which they are found.
+//! Encodes and decodes records, with or without encryption, and computes their lookup keys.
 
 use std::ops::Deref;
 
@@ -11,13 +11,13 @@ use crate::error::{Result, StoreError};
 use crate::keyring::{Domain, KeyId, Keyring, Opened};
 use crate::session::{SessionId, UserKey};
 
-/// A user in the user index. It is a hash: a user's id may be longer than LMDB's longest key.
+/// A user in the user index. It is a hash, because a user's id may be longer than LMDB's longest key.
 pub(super) type UserTag = [u8; 16];
 
 /// The tag of an encrypted record without a user.
 const NOBODY: UserTag = [0; 16];
 
-/// Whether a store encrypts its records, and with which keys. It is decided when the store is made.
+/// Whether a store encrypts its records, and its key ring. This is fixed when the store is created.
 pub(super) enum Encryption {
     Off,
     On(Box<Keyring>),
@@ -40,11 +40,11 @@ impl Deref for Key<'_> {
     }
 }
 
-/// A decrypted record.
+/// The content of a record in plaintext.
 pub(super) struct Contents<'a> {
     /// The packed id.
     pub id: &'a [u8],
-    /// The content, as `codec` encodes it.
+    /// The content in the format of `codec`.
     pub content: &'a [u8],
 }
 
@@ -63,7 +63,7 @@ impl Encryption {
         }
     }
 
-    /// Appends a record's bytes.
+    /// Appends the bytes of a record.
     pub(super) fn write_record(
         &self,
         key: &[u8],
@@ -88,7 +88,7 @@ impl Encryption {
         Ok(())
     }
 
-    /// Decrypts a record. `None` if its secret is not in the list: then its session is absent.
+    /// Decrypts a record. `None` if no secret in the list decrypts it. Callers treat that session as absent.
     pub(super) fn decrypt<'a>(
         &self,
         key: &'a [u8],
@@ -111,7 +111,7 @@ impl Encryption {
         }
     }
 
-    /// The id of the key with which a record is encrypted.
+    /// The id of the key that encrypts a record.
     pub(super) fn key_id(&self, record: Record<'_>) -> Option<KeyId> {
         match self {
             Self::Off => None,
@@ -121,7 +121,7 @@ impl Encryption {
         }
     }
 
-    /// Whether a record's secret is in the list.
+    /// Whether the list of secrets can decrypt a record.
     pub(super) fn can_read(&self, record: Record<'_>) -> bool {
         match self {
             Self::Off => true,
@@ -129,13 +129,13 @@ impl Encryption {
         }
     }
 
-    /// The user of a record, as in the user index.
+    /// The user tag of a record.
     pub(super) fn tag_of(&self, record: Record<'_>) -> Result<Option<UserTag>> {
         stored_tag(record, matches!(self, Self::On(_)))
     }
 }
 
-/// The user of a record, as in the user index. Needs no secret.
+/// The user tag of a record. Needs no secret.
 pub(super) fn stored_tag(record: Record<'_>, is_encrypted: bool) -> Result<Option<UserTag>> {
     if is_encrypted {
         return Ok(Some(split_tag(record.body)?.0).filter(|&tag| tag != NOBODY));
@@ -149,8 +149,9 @@ fn plain_tag(user: UserKey<'_>) -> UserTag {
     tag
 }
 
-/// The additional data of an encrypted record. It binds the record to its key and to the header. It leaves out
-/// `indexed_expiry`, which a sweep changes without decrypting the record. The key of an encrypted record has one length.
+/// The additional authenticated data of an encrypted record. It binds the record to its key and its header, but not
+/// to `indexed_expiry`: a sweep changes that without decrypting the record. All keys of encrypted records have the
+/// same length.
 fn bound_to(key: &[u8], header: Header, tag: UserTag) -> Vec<u8> {
     let (expires, created) = (header.expires.to_bits().to_le_bytes(), header.created.to_le_bytes());
     let created_at = header.created_at.map(Millis::to_le_bytes);

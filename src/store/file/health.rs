@@ -1,10 +1,10 @@
-//! Whether a store works, and how busy it is.
+//! Reports whether the store works, and how busy it is.
 
 use super::{FileStore, queue};
 use crate::error::{Result, StoreError};
 
 impl FileStore {
-    /// The bytes of the data file.
+    /// The size of the data file in bytes.
     ///
     /// # Errors
     /// `Io`.
@@ -12,8 +12,8 @@ impl FileStore {
         Ok(self.environment().usage_now()?.file)
     }
 
-    /// Whether `stats` need not wait or read the records: all of them can be decrypted, none was recovered lately, and no
-    /// drain is under way.
+    /// Whether `stats` can answer without waiting and without reading the records. That needs three things: the
+    /// secrets decrypt every record, no recovery has left uncertain entries, and no drain is running.
     ///
     /// # Errors
     /// Those of a read.
@@ -24,11 +24,11 @@ impl FileStore {
             && environment.opens_all_records()?)
     }
 
-    /// Checks that the store can write: the folder is there, what was begun is written, the log and the data file take
-    /// writes, and there is room. Of a store that is read only, that it can be read.
+    /// Checks that the store can write: its folder is still there, the queued writes complete, the log and the data
+    /// file accept writes, and there is room. For a read-only store, checks that it can be read.
     ///
     /// # Errors
-    /// `Timeout`, `Io`, `Full`; those of a write.
+    /// `Timeout`, `Io`, `Full`, and those of a write.
     pub fn probe(&self) -> Result<()> {
         let environment = self.environment();
         environment.held.check()?;
@@ -39,7 +39,7 @@ impl FileStore {
         self.redo().probe()
     }
 
-    /// What keeps the store from writing, as far as that is known without a write.
+    /// The known reason why the store cannot write. Finds it without a write.
     pub fn problem(&self) -> Option<StoreError> {
         let environment = self.environment();
         if self.options.read_only {
@@ -53,7 +53,7 @@ impl FileStore {
             .err()
     }
 
-    /// How many bytes the calls take that wait for the disk, and the most that they may take.
+    /// The bytes of the queued calls, and their limit.
     pub fn queued_bytes(&self) -> (usize, usize) {
         (self.queue.bytes(), queue::MAX_BYTES)
     }

@@ -1,8 +1,8 @@
-//! Sessions in a file: they outlive the process, and several processes share them.
+//! Session store in files. Sessions survive a restart, and several processes can share them.
 //!
-//! LMDB keeps them, in a folder of their own. Writes go to one thread, which makes transactions of them (see `writer`).
-//! A read is made on the calling thread, at once, unless a write of the same session is under way (see `pending`). The
-//! second opener of a folder in a process gets the store that is open already.
+//! LMDB stores the sessions in a folder. All writes go through one thread, which commits them in batches (see
+//! `writer`). Reads run on the calling thread. A read waits only for pending writes of the same session or user (see
+//! `pending`). Opening a folder a second time in one process returns the open store.
 
 mod apply;
 mod backup;
@@ -84,14 +84,14 @@ pub use room::MIN_MAX_BYTES;
 pub use tickets::MustWait;
 pub use verify::Verification;
 
-/// A store in a folder. Dropping the last handle writes what is queued and closes the files.
+/// A store in a folder. Dropping the last handle writes the queued calls and closes the files.
 pub struct FileStore {
     environment: Option<Arc<Environment>>,
     queue: Arc<Queue>,
-    /// `None` once the store is dropped.
+    /// `None` during the drop.
     redo: Option<Arc<Redo>>,
     writer: Option<JoinHandle<()>>,
-    /// The thread that looks after the log, where there can be one.
+    /// The thread that drains and syncs the redo log. `None` if the store cannot have a log.
     keeper: Option<JoinHandle<()>>,
     sweeper: OnceLock<Sweeper>,
     tasks: Executor,
@@ -99,22 +99,22 @@ pub struct FileStore {
     probes: Executor,
     clock: Arc<dyn Clock>,
     handles: AtomicUsize,
-    /// Whether the last handle has ended.
+    /// Whether the last handle was closed.
     is_closing: AtomicBool,
     options: FileOptions,
     limits_differ: Mutex<Option<LimitsDiffer>>,
-    // After the files, as its end lets others open the folder again.
+    // Dropped after the files, because then the folder can be opened again.
     _registered: Registered<Self>,
     ended: Ended,
 }
 
-/// Ends last. Then those that hold a receiver of its channels know that the files are closed.
+/// Dropped last. Its disconnected channels tell waiting `close` calls that the files are closed.
 #[derive(Default)]
 struct Ended(Mutex<Vec<mpsc::SyncSender<()>>>);
 
 impl FileStore {
     fn environment(&self) -> &Arc<Environment> {
-        // It is taken when the store is dropped, and not before.
+        // Only `drop` sets it to `None`.
         self.environment.as_ref().unwrap_or_else(|| unreachable!("the store is open"))
     }
 
@@ -135,43 +135,43 @@ impl FileStore {
         self.environment().limits.max_lifetime
     }
 
-    /// The limits of another process that had the store open before with other limits. They are given once.
+    /// The different limits of another process that opened the store first. Only the first call returns them.
     pub fn take_limits_differ(&self) -> Option<LimitsDiffer> {
         self.limits_differ.lock().take()
     }
 
-    /// Where calls that look at many sessions run.
+    /// Runs the calls that read many sessions.
     pub fn tasks(&self) -> &Executor {
         &self.tasks
     }
 
-    /// Where calls that read the whole file run.
+    /// Runs the calls that read the whole file.
     pub fn upkeep(&self) -> &Executor {
         &self.upkeep
     }
 
-    /// Where it publishes what happens.
+    /// The events of the store.
     pub fn events(&self) -> &Bus {
         &self.environment().events
     }
 
-    /// Where probes run.
+    /// Runs probes.
     pub fn probes(&self) -> &Executor {
         &self.probes
     }
 
-    /// The clock that says which sessions are expired.
+    /// The clock that decides which sessions are expired.
     pub fn clock(&self) -> &dyn Clock {
         &*self.clock
     }
 
-    /// Counts one more user of the store, who ends with [`FileStore::end_handle`].
+    /// Adds a handle. [`FileStore::end_handle`] removes it.
     pub fn add_handle(&self) {
         self.handles.fetch_add(1, Ordering::SeqCst);
         self.is_closing.store(false, Ordering::SeqCst);
     }
 
-    /// Counts one user less. A sweep under way ends early after the last of them.
+    /// Removes a handle. When the last one is removed, a running sweep stops early.
     pub fn end_handle(&self) {
         if self.handles.fetch_sub(1, Ordering::SeqCst) == 1 {
             self.is_closing.store(true, Ordering::SeqCst);
@@ -182,8 +182,8 @@ impl FileStore {
         self.is_closing.load(Ordering::SeqCst)
     }
 
-    /// Closes the store. If this was the last handle, waits until the files are closed. Calls under way, such as a backup,
-    /// end first.
+    /// Closes the store. After the last handle, waits until the files are closed. Running calls, such as a backup,
+    /// finish first.
     ///
     /// # Errors
     /// `Timeout`.
@@ -231,7 +231,7 @@ impl Drop for FileStore {
         }
         self.redo().close();
         self.redo = None;
-        // The last of it: this closes the files, before another may open them.
+        // Last: this closes the files. After that, another store may open them.
         self.environment = None;
     }
 }

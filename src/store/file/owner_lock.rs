@@ -1,29 +1,30 @@
-//! The lock file `owners.lock`: which processes have the store open, and whose turn it is to make its files.
+//! The lock file `owners.lock` shows which processes have the store open. It also serialises the creation of files.
 //!
-//! LMDB knows processes by their PIDs. Two with one PID, in two containers, would take each other's readers for their
-//! own. So would two copies of this package in one process, whose POSIX locks on one file are one lock. The locks here
-//! belong to the open file description instead (Linux, fcntl(2)), so that both are refused.
+//! LMDB identifies processes by PID. Two containers may each have a process with the same PID, and each would take
+//! the other's readers for its own. The same happens to two copies of this package in one process, because POSIX
+//! locks belong to the process. So these locks belong to the open file description (Linux, fcntl(2)), and the second
+//! opener is refused.
 
-/// Which other processes have the store open.
+/// Whether other processes have the store open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
 pub(super) enum Others {
     None,
     Some,
-    /// The system has no such locks.
+    /// The system does not support these locks.
     Unknown,
 }
 
-/// What versions of this package know, or do not know yet.
+/// Features that older versions of this package do not support.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Feature {
     /// The redo log.
     Log,
-    /// Records that say when their sessions were created.
+    /// Records with the creation time of their session.
     Times,
 }
 
-/// What processes say of themselves while they have the store open.
+/// Limits that a process publishes while it has the store open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
 pub(super) enum Subject {
@@ -31,7 +32,7 @@ pub(super) enum Subject {
     Lifetime = 1,
 }
 
-/// The answer of systems and file systems without such locks: no log is used there, but times are kept.
+/// The assumption on systems and file systems without these locks: there is no log, but records have creation times.
 fn without_locks(feature: Feature) -> bool {
     feature == Feature::Log
 }

@@ -1,11 +1,11 @@
-//! The sessions and users whose writes are under way, so that a read can wait for these and for no others.
+//! The sessions and users with pending writes. A read waits for these writes only.
 //!
-//! JavaScript threads fill it, the writer empties it. A write is in here before its call returns, and until it is on
-//! disk or refused. Each write has a number, in the order of the queue. A read that finds its session here waits for the
-//! number of the last write.
+//! JavaScript threads add writes, and the writer removes them. A write is here before its call returns, and until it
+//! is on disk or rejected. The queue numbers the writes in order. A read that finds its session here waits for the
+//! number of the session's last write.
 //!
-//! **Locking**: `begin` holds a shard of a map while it takes the lock of the queue, so that the numbers of one session
-//! rise in the order of its writes. Nobody takes a shard under the lock of the queue.
+//! **Locking**: `begin` holds a shard of a map while it locks the queue. So the writes of one session have ascending
+//! numbers. No thread locks a shard while it holds the queue's lock.
 
 use std::hash::{BuildHasher, Hash};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -16,44 +16,44 @@ use foldhash::quality::RandomState;
 use crate::error::Result;
 use crate::session::{SessionId, UserKey};
 
-/// Stands for a user. If two users have one, reads of the one wait for writes of the other.
+/// The hash of a user. After a collision, reads of one user also wait for writes of the other.
 pub(super) type UserHash = u64;
 
-/// What a write concerns.
+/// The sessions that a write may change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Scope {
-    /// A session, which will belong to `user`: `None` for a write that does not say.
+    /// One session and its new user. `None` if the write does not know the user.
     Session { id: SessionId, user: Option<UserHash> },
-    /// The sessions of one user, or for `None` of all.
+    /// All sessions of a user. `None` means all users.
     Users(Option<UserHash>),
-    /// What no read sees, such as expired sessions.
+    /// Changes that no read can see, such as the removal of expired sessions.
     Unseen,
 }
 
 #[derive(Default)]
 pub(super) struct Pending {
     sessions: Marks<SessionId>,
-    /// By the user that a write of one session names.
+    /// Writes of one session, by the user that they name.
     owners: Marks<UserHash>,
     users: Marks<Option<UserHash>>,
     hasher: RandomState,
-    /// How often writes have ended.
+    /// The number of times that writes have ended.
     ended: AtomicU64,
-    /// Whether a write of one session may end others of its user, as `maxSessionsPerUser` with `"end-oldest"` does.
+    /// Whether a write of one session may end other sessions of its user (`maxSessionsPerUser` with `"end-oldest"`).
     evicts: bool,
 }
 
-/// What a read found, or the number of the write that it has to wait for.
+/// The result of a read, or the number of the write that it has to wait for.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Seen<T> {
     Now(T),
     After(u64),
 }
 
-/// The writes under way of each key.
+/// The number of pending writes for each key.
 struct Marks<K> {
     marks: DashMap<K, Mark, RandomState>,
-    /// How many there are in all. It is above zero whenever `marks` is not empty.
+    /// The number of all pending writes. It is above 0 whenever `marks` is not empty.
     writes: AtomicUsize,
 }
 
@@ -92,7 +92,7 @@ impl<K: Eq + Hash> Marks<K> {
         self.writes.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// Where it is empty, every write that was begun before is on disk.
+    /// If this is empty, all earlier writes are on disk.
     fn is_empty(&self) -> bool {
         self.writes.load(Ordering::SeqCst) == 0
     }
@@ -111,7 +111,7 @@ impl Pending {
         self.hasher.hash_one(user.as_bytes())
     }
 
-    /// Enters a write, whose number `push` gives.
+    /// Adds a write. `push` queues it and returns its number.
     pub(super) fn begin(&self, scope: Scope, push: impl FnOnce() -> Result<u64>) -> Result<()> {
         match scope {
             Scope::Session { id, user: Some(user) } => {
@@ -123,9 +123,9 @@ impl Pending {
         }
     }
 
-    /// Takes out writes that are on disk, or were refused.
+    /// Removes writes that are on disk or were rejected.
     pub(super) fn end<'a>(&self, scopes: impl IntoIterator<Item = &'a Scope>) {
-        // First: see `look`.
+        // Before the removal, see `look`.
         self.ended.fetch_add(1, Ordering::SeqCst);
         for scope in scopes {
             match scope {
@@ -141,24 +141,24 @@ impl Pending {
         }
     }
 
-    /// The last write of a session that is under way.
+    /// The number of the session's last pending write.
     pub(super) fn of_session(&self, id: &SessionId) -> Option<u64> {
         self.sessions.last(id)
     }
 
-    /// Whether no write that may end a user's sessions is under way. Then a read need not ask whose a session is.
+    /// Whether no pending write can end sessions of a user. Then a read does not need the user of its session.
     pub(super) fn has_no_users(&self) -> bool {
         self.users.is_empty() && (!self.evicts || self.owners.is_empty())
     }
 
-    /// The last write that may end sessions of this user, or of all users.
+    /// The number of the last pending write that may end sessions of this user.
     pub(super) fn of_users(&self, user: Option<UserHash>) -> Option<u64> {
         let evicting = user.filter(|_| self.evicts).and_then(|user| self.owners.last(&user));
         let of_user = user.and_then(|user| self.users.last(&Some(user)));
         evicting.max(of_user).max(self.users.last(&None))
     }
 
-    /// Whether a write is under way that ends sessions of this user, or gives the user one.
+    /// Whether a pending write ends sessions of this user or adds one.
     pub(super) fn concerns(&self, user: UserHash) -> bool {
         self.owners.last(&user).is_some() || self.of_users(Some(user)).is_some()
     }
@@ -168,7 +168,7 @@ impl Pending {
         self.ended.load(Ordering::SeqCst)
     }
 
-    /// Looks at the disk, and then, by what it found there, for the write that it has to wait for.
+    /// Reads from disk, and then looks for a pending write that the result depends on.
     pub(super) fn look<T>(
         &self,
         mut read: impl FnMut() -> Result<T>,
@@ -180,7 +180,8 @@ impl Pending {
             if let Some(number) = wait_for(&found) {
                 return Ok(Seen::After(number));
             }
-            // Otherwise a write may have reached the disk after `read` looked there, and left before it was asked for.
+            // Otherwise a write may have reached the disk after `read`, and have been removed from here before
+            // `wait_for`.
             if self.ended() == ended {
                 return Ok(Seen::Now(found));
             }
@@ -258,7 +259,7 @@ mod tests {
         let read = || {
             looks += 1;
             if looks == 1 {
-                // The write ends after this look at the disk.
+                // The write ends after this read.
                 pending.end([&scope]);
             }
             Ok(looks)

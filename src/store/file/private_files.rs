@@ -1,8 +1,8 @@
-//! The files of a store's folder: private from their creation on, and never reached through a link.
+//! Creates and opens the files of a store folder. They are private from the start, and links are never followed.
 //!
-//! A process that runs as root opens folders of users that it must not trust. They may have put a link, a FIFO or a
-//! device in the place of a file. So files are created with `O_EXCL`, opened with `O_NOFOLLOW`, and given permissions
-//! and owners by descriptor.
+//! A process that runs as root opens folders of untrusted users. Such a user may have replaced a file by a link, a
+//! FIFO or a device. So files are created with `O_EXCL` and opened with `O_NOFOLLOW`. Permissions and owners are set
+//! by descriptor.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -13,12 +13,12 @@ use super::errors::io_failed;
 use super::names::{DATA, LOCK};
 use crate::error::{Result, StoreError};
 
-/// Creates a file that only its owner may use. Fails if the name is taken, also by a link to nowhere.
+/// Creates a file with access for its owner only. Fails if the name exists, even as a dangling link.
 #[cfg(unix)]
 pub(super) fn create_private(path: &Path) -> io::Result<File> {
     use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
     let file = File::options().read(true).write(true).create_new(true).mode(0o600).open(path)?;
-    // The umask may have taken permissions from the owner.
+    // The umask may have removed permissions of the owner.
     file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
     Ok(file)
 }
@@ -28,21 +28,21 @@ pub(super) fn create_private(path: &Path) -> io::Result<File> {
     File::options().read(true).write(true).create_new(true).open(path)
 }
 
-/// Opens a file that is there. `None` if it is missing.
+/// Opens an existing file. `None` if it is missing.
 pub(super) fn open_private(path: &Path, is_writable: bool) -> Result<Option<File>> {
     let mut options = File::options();
     options.read(true).write(is_writable);
     #[cfg(unix)]
     {
         use std::os::unix::fs::OpenOptionsExt;
-        // Without `O_NONBLOCK` a FIFO would keep this thread waiting for its other end.
+        // Without `O_NONBLOCK`, opening a FIFO would block this thread.
         options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
     }
     let file = match options.open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => {
-            // The reason for `ELOOP`, or for what a device answers.
+            // This gives a better reason than `ELOOP` or the error of a device.
             check(path)?;
             return Err(io_failed(&path.display(), "opening", &error));
         }
@@ -52,7 +52,7 @@ pub(super) fn open_private(path: &Path, is_writable: bool) -> Result<Option<File
     Ok(Some(file))
 }
 
-/// Takes the permissions of others from a file.
+/// Removes the access of others to a file.
 #[cfg(unix)]
 pub(super) fn make_private(path: &Path) -> Result<()> {
     use std::os::unix::fs::PermissionsExt;
@@ -70,9 +70,9 @@ pub(super) fn make_private(_: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Refuses what is no regular file of one name, without opening it. `None` if it is missing.
+/// Rejects everything except a regular file with one link, without opening it. `None` if the file is missing.
 ///
-/// To open and close `lock.mdb` would release the locks that this process may have on it.
+/// Opening and closing `lock.mdb` would release the locks that this process may have on it.
 pub(super) fn check(path: &Path) -> Result<Option<Metadata>> {
     match path.symlink_metadata() {
         Ok(metadata) => check_metadata(path, &metadata).map(|()| Some(metadata)),
@@ -101,7 +101,7 @@ fn check_metadata(path: &Path, metadata: &Metadata) -> Result<()> {
     Ok(())
 }
 
-/// Device and inode: they stay when a file is renamed, and differ when another file takes its name.
+/// Device and inode. They stay the same when a file is renamed, and differ when another file takes its name.
 pub(super) type FileId = (u64, u64);
 
 #[cfg(unix)]
@@ -110,7 +110,7 @@ pub(super) fn file_id(metadata: &Metadata) -> Option<FileId> {
     Some((metadata.dev(), metadata.ino()))
 }
 
-/// Windows removes and renames no file that is open.
+/// Windows does not remove or rename an open file.
 #[cfg(not(unix))]
 pub(super) fn file_id(_: &Metadata) -> Option<FileId> {
     None
@@ -131,8 +131,8 @@ pub(super) fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Keeps the descriptors of a file from the programs that this process starts. LMDB's own would go to each of them, with
-/// the right to write. LMDB does not say which it is.
+/// Sets close-on-exec on all descriptors of a file. LMDB's own descriptor would otherwise leak into child processes,
+/// with write access. LMDB does not report its number, so this searches all descriptors.
 #[cfg(unix)]
 pub(super) fn close_on_exec(file: &File) -> io::Result<()> {
     use std::os::fd::BorrowedFd;
@@ -145,8 +145,9 @@ pub(super) fn close_on_exec(file: &File) -> io::Result<()> {
         // Another thread may have closed it since.
         let Ok(found) = std::fs::metadata(entry.path()) else { continue };
         if is_same_file(&wanted, &found) {
-            // SAFETY: it is no negative number. Should another thread have closed it, the call fails, or is about what
-            // that thread has opened since: Node.js wants the same for all of its descriptors.
+            // SAFETY: the number is not negative. If another thread has closed the descriptor, the call fails or
+            // affects a descriptor that was opened since. Node.js sets close-on-exec on all of its descriptors
+            // anyway.
             let borrowed = unsafe { BorrowedFd::borrow_raw(descriptor) };
             let _ = rustix::io::fcntl_setfd(borrowed, rustix::io::FdFlags::CLOEXEC);
         }
@@ -154,7 +155,7 @@ pub(super) fn close_on_exec(file: &File) -> io::Result<()> {
     Ok(())
 }
 
-/// Handles of Windows are not inherited by default.
+/// Windows handles are not inherited by default.
 #[cfg(not(unix))]
 pub(super) fn close_on_exec(_: &File) -> io::Result<()> {
     Ok(())
@@ -162,8 +163,8 @@ pub(super) fn close_on_exec(_: &File) -> io::Result<()> {
 
 /// Creates the missing files of a store and adds their names to `made`.
 ///
-/// LMDB would create them with permissions that depend on the umask. `lock.mdb` comes first: where `data.mdb` is alone,
-/// nobody has opened it since it was put there.
+/// LMDB would create them with the permissions of the umask. `lock.mdb` comes first. So a `data.mdb` without
+/// `lock.mdb` was copied there, and no process has opened it since.
 pub(super) fn make_files(dir: &Path, made: &mut Vec<&'static str>) -> Result<()> {
     for name in [LOCK, DATA] {
         let path = dir.join(name);
@@ -186,14 +187,14 @@ pub(super) fn make_files(dir: &Path, made: &mut Vec<&'static str>) -> Result<()>
     Ok(())
 }
 
-/// Gives a file created by root to the owner of the data file.
+/// Gives a file that root has created to the owner of the data file.
 #[cfg(unix)]
 pub(super) fn give_to_owner(made: &File, dir: &Path) {
     use std::os::unix::fs::{MetadataExt, fchown};
     if let (Ok(data), Ok(metadata)) = (dir.join(DATA).symlink_metadata(), made.metadata())
         && (data.uid(), data.gid()) != (metadata.uid(), metadata.gid())
     {
-        // Only root may. For others it is theirs already, or of no use to them.
+        // Only root can change the owner. For other users the file is already their own, or the change is useless.
         let _ = fchown(made, Some(data.uid()), Some(data.gid()));
     }
 }

@@ -1,7 +1,7 @@
-//! The rows of sessions, with their index entries: where a write is applied to.
+//! The rows of sessions and their index entries, as a trait for `apply`.
 //!
-//! A write is decided in the same way whether its rows go to the data file at once (`TableRows`) or to the redo log first
-//! (`redo::rows`).
+//! The same code decides a write, whether its rows go directly to the data file (`TableRows`) or first to the redo
+//! log (`redo::rows`).
 
 use heed::{AnyTls, RoTxn, RwTxn};
 
@@ -11,7 +11,7 @@ use super::tables::{Tables, expiry_entry, user_entry};
 use crate::clock::Millis;
 use crate::error::Result;
 
-/// What a row has in the indexes.
+/// The index entries of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Indexed {
     pub indexed_expiry: Millis,
@@ -20,12 +20,12 @@ pub(super) struct Indexed {
 }
 
 impl Indexed {
-    /// What a stored row has in the indexes. Of an unreadable one nothing is known.
+    /// The index entries of a stored row. An unreadable row has default values.
     pub(super) fn of(row: &[u8], encryption: &Encryption) -> Self {
         Self::with_tag(row, |record| encryption.tag_of(record))
     }
 
-    /// Likewise, without the secrets of the store.
+    /// Same as `of`, without the secrets of the store.
     pub(super) fn of_stored(row: &[u8], is_encrypted: bool) -> Self {
         Self::with_tag(row, |record| stored_tag(record, is_encrypted))
     }
@@ -42,23 +42,23 @@ impl Indexed {
     }
 }
 
-/// A row that is written, and what it has in the indexes.
+/// A new row and its index entries.
 pub(super) type NewRow<'r> = (Indexed, &'r [u8]);
 
 pub(super) trait Rows {
     /// Calls `read` with a row.
     fn read<T>(&self, key: &[u8], read: impl FnOnce(&[u8]) -> T) -> heed::Result<Option<T>>;
 
-    /// Replaces a row and its index entries. `old` is what is there, `None` for no row.
+    /// Replaces a row and its index entries. `old` has the present index entries, and is `None` if there is no row.
     fn set(&mut self, key: &[u8], old: Option<Indexed>, new: Option<NewRow<'_>>) -> heed::Result<()>;
 
-    /// The keys of the sessions that a user may have, each once.
+    /// The keys of all sessions that may belong to the user, without duplicates.
     fn keys_of_user(&self, user: UserTag) -> heed::Result<Vec<Vec<u8>>>;
 
     /// The `created` of the next session.
     fn next_created(&mut self) -> heed::Result<u64>;
 
-    /// Notes that a session has this `created`.
+    /// Reserves this `created` for a session.
     fn use_created(&mut self, created: u64) -> heed::Result<()>;
 }
 
@@ -66,7 +66,7 @@ pub(super) trait Rows {
 pub(super) struct TableRows<'e> {
     pub txn: RwTxn<'e>,
     pub tables: Tables,
-    /// Whether there is anything to commit.
+    /// Whether the transaction has changes to commit.
     pub has_changed: bool,
     next_created: Option<u64>,
 }
@@ -76,8 +76,8 @@ impl<'e> TableRows<'e> {
         Self { txn, tables, has_changed: false, next_created: None }
     }
 
-    /// Replaces a row and its index entries. The row that is there is looked up on the way: a new one costs one descent of the
-    /// tree.
+    /// Replaces a row and its index entries. Inserting a new row needs only one descent of the tree, which also finds
+    /// the old row.
     pub(super) fn put(
         &mut self,
         key: &[u8],
@@ -120,7 +120,7 @@ impl<'e> TableRows<'e> {
         Ok(())
     }
 
-    /// Commits what has changed, and returns when it is on disk.
+    /// Commits the changes, and returns when they are on disk.
     pub(super) fn commit(mut self) -> heed::Result<()> {
         if !self.has_changed {
             return Ok(());
@@ -160,7 +160,7 @@ impl Rows for TableRows<'_> {
     }
 }
 
-/// The keys that the user index of the data file has.
+/// The user's keys in the user index of the data file.
 pub(super) fn table_keys_of_user(
     tables: Tables,
     txn: &RoTxn<'_, AnyTls>,

@@ -1,4 +1,4 @@
-//! Starts a store: opens its folder, or gets the store that is open already.
+//! Opens a store, or returns the store that this process has already opened in the folder.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
@@ -28,23 +28,26 @@ use crate::store::{
 };
 use crate::sweeper::{DEFAULT_SWEEP_INTERVAL, Sweeper};
 
-/// Threads for calls that look at many sessions, and for those that read the whole file: `verify` must not hold up a
-/// user's `getByUser`.
+/// Threads for calls that read many sessions, and threads for calls that read the whole file. They are separate
+/// because `verify` must not delay a user's `getByUser`.
 const TASK_THREADS: usize = 2;
 const UPKEEP_THREADS: usize = 1;
-/// A probe may hang with the disk, and no other call is to hang with it.
+/// A probe may hang with the disk. It must not block other calls.
 const PROBE_THREADS: usize = 1;
 
-/// The stores that are open in this process.
+/// The open stores of this process.
 pub(super) static OPEN: Registry<FileStore> = Registry::new();
 
 impl FileStore {
-    /// Opens the store in the folder of the options, and makes it if it is missing.
+    /// Opens the store in the folder of the options. Creates the store if it is missing.
     ///
     /// # Errors
-    /// `InvalidOption` for an option out of range, a path to a file, wrong secrets, and if the store is open in this process
-    /// with another value of an option. `Locked` if a process with the same PID has the store open. `Damaged` if the file is
-    /// no store, a part of one, or of a newer version: nothing is changed then. `Full`, `Io`.
+    /// - `InvalidOption`: an option is out of range, the path is a file, no secret fits, or the store is open in this
+    ///   process with a different option.
+    /// - `Locked`: a process with the same PID has the store open.
+    /// - `Damaged`: the file is incomplete, comes from a newer version, or is not a session store. Nothing was
+    ///   changed.
+    /// - `Full`, `Io`.
     pub fn open(options: &FileOptions) -> Result<Arc<Self>> {
         Self::open_at(options, Arc::new(AppClock::default()))
     }
@@ -96,7 +99,7 @@ impl FileStore {
         let redo = Redo::new(Arc::clone(&environment), files, durability, sizes, joined);
         let redo = Arc::new(redo);
         redo.begin(log.as_ref())?;
-        // With another error, as of a full disk, sessions can be read and ended all the same. The sweep tries again.
+        // Other errors, such as a full disk, must not stop reads and deletions. The next sweep tries again.
         if let Err(error @ StoreError::Locked(_)) = redo.keep_times() {
             return Err(error);
         }
@@ -180,10 +183,10 @@ impl FileStore {
     }
 }
 
-/// Opens a folder. A store that needs its log is recovered first where this process is to read alone: what is read has to
-/// be in the data file.
+/// Opens a folder. If the store needs its log and this process may only read, recovers the log first: a read-only
+/// process reads the data file alone.
 fn open_recovered(dir: &Path, options: &FileOptions, clock: &Arc<dyn Clock>) -> Result<Opened> {
-    /// Another process may open the store in between, and be killed.
+    /// Between two attempts, another process may open the store and be killed.
     const TRIES: u32 = 10;
     for _ in 0..TRIES {
         let opened = open::open(dir, options)?;
@@ -219,7 +222,7 @@ fn recover_and_close(dir: &Path, options: &FileOptions, clock: &Arc<dyn Clock>) 
     Redo::new(environment, files, Durability::Commit, Sizes::NONE, joined).begin(log.as_ref())
 }
 
-/// How large the log may be. It takes at most a sixteenth of what the store may.
+/// The size limits of the log: at most a sixteenth of `maxBytes`.
 fn log_sizes(opened: &Opened, options: &FileOptions) -> Sizes {
     const FIRST: u64 = 4 << 20;
     const MAX: u64 = 16 << 20;

@@ -1,4 +1,4 @@
-//! Removes expired sessions.
+//! The sweep: removes expired sessions and unused wrapped keys.
 
 use super::FileStore;
 use super::apply::{SWEEP_STEP, Write};
@@ -7,16 +7,16 @@ use crate::events::{Event, SWEEPS};
 use crate::store::Sweep;
 
 impl FileStore {
-    /// Sweeps in steps of a transaction each, between which others write.
+    /// Sweeps in steps of one transaction each. Other writes can run between two steps.
     pub(super) fn sweep(&self) -> Result<u64> {
         let environment = self.environment();
-        // A sweep comes by even where nobody writes.
+        // Notice removed or replaced files even if nobody writes.
         environment.held.check()?;
-        // A sweep passes over what is in the log.
+        // The sweep reads the expiry index of the data file, so drain the log first.
         self.redo().drain_now()?;
         let at = environment.clock.now();
         let (mut removed, mut after) = (0, None);
-        // Not after the last user has closed the store: the next one goes on.
+        // Stop after the last handle was closed. The next sweep continues.
         while !self.is_closing() {
             match self.redo().sweep(after.as_deref(), at) {
                 Ok(Some(step)) => {
@@ -26,7 +26,7 @@ impl FileStore {
                         break;
                     }
                 }
-                // Without a log, or where there is too little room for such a step.
+                // There is no log, or too little room for such a step.
                 Ok(None) | Err(StoreError::Full(_)) => {
                     if !environment.is_due(at)? {
                         break;

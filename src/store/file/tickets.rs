@@ -1,4 +1,4 @@
-//! Calls that return at once. Their results go to `Completions`, by ticket.
+//! Non-blocking calls. They report their results to `Completions`, with the ticket of the call.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,11 +15,12 @@ use crate::session::{Content, Expiry, Session, SessionId, UserKey};
 use crate::store::{Completions, SessionStore};
 
 impl FileStore {
-    /// Calls `read` with a live session's expiry and content: [`SessionStore::get`] without the copy. If a write of the
-    /// session is under way, it gives a ticket for [`FileStore::begin_get`] instead. `read` must not call the store.
+    /// Calls `read` with the expiry and content of a live session: [`SessionStore::get`] without the copy. If a write
+    /// of the session is pending, returns a ticket for [`FileStore::begin_get`] instead. `read` must not call the
+    /// store.
     ///
     /// # Errors
-    /// As for `get`.
+    /// As for [`SessionStore::get`].
     pub fn try_get<T>(
         &self,
         id: &SessionId,
@@ -31,7 +32,7 @@ impl FileStore {
         })
     }
 
-    /// Begins a `get` that has to wait for a write. `to` receives the session.
+    /// Starts a `get` that has to wait for a write. Reports the session to `to`.
     ///
     /// # Errors
     /// `Busy`.
@@ -66,15 +67,15 @@ impl FileStore {
         }
     }
 
-    /// Begins [`SessionStore::create`]: queues it until `wake`. `to` receives 1.
+    /// Starts [`SessionStore::create`]. The write is queued until `wake`. Reports 1 to `to`.
     ///
     /// # Errors
-    /// `TooLarge`; `Busy` if too many writes wait. Nothing is queued then.
+    /// `TooLarge`. `Busy` if too many writes are queued. Nothing was queued in either case.
     pub fn begin_create(&self, session: &Session<'_>, to: &Arc<dyn Completions>, ticket: u32) -> Result<()> {
         self.begin(Write::Create(self.new_record(session)?), to, ticket)
     }
 
-    /// Begins [`SessionStore::create_at`]. `to` receives 1.
+    /// Starts [`SessionStore::create_at`]. Reports 1 to `to`.
     ///
     /// # Errors
     /// As for `begin_create`.
@@ -88,7 +89,7 @@ impl FileStore {
         self.begin(Write::Create(self.dated_record(session, created)?), to, ticket)
     }
 
-    /// Begins [`SessionStore::update`]. `to` receives 1 if there was a live session, else 0.
+    /// Starts [`SessionStore::update`]. Reports 1 to `to` if the session was live, otherwise 0.
     ///
     /// # Errors
     /// As for `begin_create`.
@@ -96,8 +97,8 @@ impl FileStore {
         self.begin(Write::Update(self.new_record(session)?), to, ticket)
     }
 
-    /// Begins [`SessionStore::touch`], or `prolong` where `enough` is given. `to` receives 1 if there was a live session,
-    /// else 0.
+    /// Starts [`SessionStore::touch`], or `prolong` if `enough` is given. Reports 1 to `to` if the session was live,
+    /// otherwise 0.
     ///
     /// # Errors
     /// `Busy`.
@@ -112,10 +113,10 @@ impl FileStore {
         self.begin(Write::Touch { id: id.clone(), expires, enough }, to, ticket)
     }
 
-    /// Begins [`SessionStore::delete`]; gives `false` and queues nothing if there is nothing to delete.
+    /// Starts [`SessionStore::delete`]. Returns `false` and queues nothing if there is nothing to delete.
     ///
     /// # Errors
-    /// Those of a read; `Busy`.
+    /// Those of a read. `Busy`.
     pub fn begin_delete(&self, id: &SessionId, to: &Arc<dyn Completions>, ticket: u32) -> Result<bool> {
         let found = self.must_delete(id)?;
         if found {
@@ -124,7 +125,7 @@ impl FileStore {
         Ok(found)
     }
 
-    /// Begins [`SessionStore::delete_by_user`]. `to` receives how many live sessions it ended.
+    /// Starts [`SessionStore::delete_by_user`]. Reports to `to` how many live sessions it ended.
     ///
     /// # Errors
     /// `Busy`.
@@ -138,7 +139,7 @@ impl FileStore {
         self.begin(delete_by_user(user, except), to, ticket)
     }
 
-    /// Begins [`SessionStore::clear`].
+    /// Starts [`SessionStore::clear`].
     ///
     /// # Errors
     /// `Busy`.
@@ -146,12 +147,12 @@ impl FileStore {
         self.begin(Write::Clear, to, ticket)
     }
 
-    /// Has the writer begin with what is queued.
+    /// Wakes the writer to write the queued calls.
     pub fn wake(&self) {
         self.queue.wake();
     }
 
-    /// Ends the calls whose time is over with `Timeout`; gives the time until the next one is.
+    /// Ends the calls whose deadline has passed with `Timeout`. Returns the time until the next deadline.
     pub fn expire(&self) -> Option<Duration> {
         writer::deliver(self.environment(), &self.queue, self.queue.expire(Instant::now()));
         self.queue.next_deadline().map(|next| next.saturating_duration_since(Instant::now()))
@@ -172,14 +173,14 @@ impl FileStore {
         Ok(record)
     }
 
-    /// Whether there is a live session of this id, or a write to it under way.
+    /// Whether the session is live or has a pending write.
     pub(super) fn must_delete(&self, id: &SessionId) -> Result<bool> {
-        // In this order: a write is no longer under way once it is in the file.
+        // Check pending writes first: a write stays pending until it is in the file.
         if self.queue.pending.of_session(id).is_some() {
             return Ok(true);
         }
         let environment = self.environment();
-        // An unreadable record is there all the same.
+        // Delete an unreadable record too.
         let lifetime = environment.limits.max_lifetime;
         let is_past = |record: Record<'_>| environment.clock.is_past(record.header.end(lifetime).millis());
         let is_live = |row: &[u8]| !Record::parse(row).is_ok_and(is_past);

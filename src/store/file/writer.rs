@@ -1,6 +1,7 @@
-//! The thread that writes: it takes what is queued, makes one commit of it, and reports when that is on disk.
+//! The writer thread. It takes the queued writes, commits them as a batch, and reports when they are on disk.
 //!
-//! An fsync costs about the same for one write as for a hundred, so that writes which wait for one share the next.
+//! An fsync costs about the same for one write as for a hundred. So writes that arrive during one fsync share the
+//! next.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -14,18 +15,18 @@ use crate::error::{Result, StoreError};
 use crate::session::{Expiry, SessionId};
 use crate::store::{Answer, Completions, StoredSession};
 
-/// The error for a read after a write, if it panicked.
+/// The error of a read that panicked after its write.
 const PANICKED: StoreError = StoreError::Internal(std::borrow::Cow::Borrowed("a read panicked"));
 
-/// The body of the thread.
+/// Runs the thread.
 pub(super) fn run(environment: &Environment, redo: &Redo, queue: &Queue) {
     loop {
-        // Before the queue is looked at, so that what comes meanwhile is in the batch.
+        // Wait before taking the batch, so that it includes the writes that arrive during the wait.
         redo.pace();
         let Some(batch) = queue.take() else { break };
         let writes = batch.writes();
         if environment.lacks_times() && writes.iter().any(|write| write.seals()) {
-            // Without times no lifetime ends. If this fails for want of room, so does what follows.
+            // Lifetimes only end if records have creation times. A full disk makes both this and the write fail.
             let _ = redo.keep_times();
         }
         let outcomes = redo.write(&writes);
@@ -36,7 +37,7 @@ pub(super) fn run(environment: &Environment, redo: &Redo, queue: &Queue) {
 /// Completions, grouped by recipient.
 type Completed = Vec<(Arc<dyn Completions>, Vec<(u32, Result<Answer>)>)>;
 
-/// Reports results, and makes the reads that have waited.
+/// Reports results, and runs the reads that waited.
 pub(super) fn deliver(environment: &Environment, queue: &Queue, ended: Ended) {
     let (mut completed, mut threads) = (Completed::new(), Vec::new());
     let mut complete = |waiter: Waiter, answer: Result<Answer>| match waiter {
@@ -57,21 +58,21 @@ pub(super) fn deliver(environment: &Environment, queue: &Queue, ended: Ended) {
         }
     }
     for (to, done) in completed {
-        // A recipient that panics must not end the writer.
+        // A panic of a recipient must not end the writer.
         let _ = catch_unwind(AssertUnwindSafe(|| to.complete(done)));
     }
-    // Last, as one of them may wait for all results.
+    // Last, because a thread may wait for all results.
     for (sender, answer) in threads {
         let number = answer.map(|answer| match answer {
             Answer::Number(number) => number,
             Answer::Session(session) => session.is_some().into(),
         });
-        // It fails where no one waits any more.
+        // This fails if the thread no longer waits.
         let _ = sender.send(number);
     }
 }
 
-/// Makes a read whose write has ended, unless a write to the sessions of its user is still under way.
+/// Runs a read whose write has ended. If another pending write may end the session, queues the read again.
 fn read(environment: &Environment, queue: &Queue, mut reader: Reader) -> Option<(Waiter, Result<Answer>)> {
     loop {
         let Some(id) = &reader.session else { return Some((reader.waiter, Ok(Answer::Number(0)))) };
@@ -92,8 +93,8 @@ fn read(environment: &Environment, queue: &Queue, mut reader: Reader) -> Option<
     }
 }
 
-/// Calls `read` with the expiry and content of a live session none of whose own writes are under way; or gives the number
-/// of a write to the sessions of its user that is.
+/// Calls `read` with the expiry and content of a live session. The caller has waited for the session's own writes. If
+/// another pending write may end sessions of its user, returns the number of that write.
 pub(super) fn see<T>(
     environment: &Environment,
     queue: &Queue,

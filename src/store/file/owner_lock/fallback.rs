@@ -1,4 +1,4 @@
-//! Systems without locks of open file descriptions: nothing is locked, and nothing is known.
+//! A substitute for systems without open file description locks. It locks nothing, and other processes are unknown.
 
 use std::path::Path;
 
@@ -16,7 +16,7 @@ impl OwnerLock {
         make(&Self, false).map(|made| (Self, made))
     }
 
-    /// `None` if nobody can have the store open: LMDB makes its lock file first.
+    /// `None` if no process can have the store open: LMDB creates its lock file first.
     pub(in crate::store::file) fn look(dir: &Path) -> Result<Option<Self>> {
         Ok(dir.join(LOCK).exists().then_some(Self))
     }

@@ -11,14 +11,15 @@ use crate::store::file::ofd_lock::{self, Kind, Range};
 use crate::store::file::owner_lock::{Feature, Others, Subject, without_locks};
 use crate::store::file::private_files::{create_private, give_to_owner, is_at, open_private};
 
-/// How long an opener waits for another that makes the files.
+/// How long an opener waits while another process creates the files.
 const PATIENCE: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// Each PID has the byte of its number. Behind them, as Linux keeps PIDs below 2^22:
+/// The byte with the number of a PID shows that this process has the store open. Linux keeps PIDs below 2^22, so the
+/// other bytes come after them.
 const TURN: Range = Range::byte(1 << 30);
 const ALL_PIDS: Range = Range { start: 0, length: 1 << 30 };
-/// A process that knows of a feature has a byte for it as well: the one of this number plus its PID.
+/// A process that supports a feature also locks the byte at this offset plus its PID.
 fn knows(feature: Feature) -> i64 {
     match feature {
         Feature::Log => 1 << 32,
@@ -26,7 +27,8 @@ fn knows(feature: Feature) -> i64 {
     }
 }
 
-/// A process says a value of a subject by its byte: the one of the subject, plus its PID, plus the value times so many.
+/// A process publishes a value by locking one byte. Its position is the start of the limit's range, plus the value
+/// times `PID_RANGE`, plus the PID.
 const PIDS: i64 = 1 << 22;
 const SUBJECT: i64 = 1 << 60;
 const SUBJECTS: i64 = 1 << 61;
@@ -42,7 +44,7 @@ impl Drop for OwnerLock {
     }
 }
 
-/// Held while one process makes or removes the files of a folder.
+/// Held while one process creates or removes files in a folder.
 pub(in crate::store::file) struct Turn<'a>(&'a File);
 
 impl Drop for Turn<'_> {
@@ -52,9 +54,8 @@ impl Drop for Turn<'_> {
 }
 
 impl OwnerLock {
-    /// Opens the lock file, creates it if it is missing, and calls `make` while no other process makes or removes
-    /// files of the folder. By then this process is known as one that has the store open. `make` learns whether
-    /// the lock file is new.
+    /// Opens or creates the lock file and registers this process. Then calls `create`, while no other process creates
+    /// or removes files in the folder. The argument of `create` says whether the lock file is new.
     pub(in crate::store::file) fn mark<T>(
         dir: &Path,
         make: impl FnOnce(&Self, bool) -> Result<T>,
@@ -65,7 +66,7 @@ impl OwnerLock {
             let (file, is_new) = open_or_create(dir, &path)?;
             let owner = Self { file };
             let turn = owner.take_turn(&path, PATIENCE)?;
-            // The process that had the turn before may have removed the file.
+            // The last holder of the setup lock may have removed the file.
             if !is_at(&owner.file, &path).map_err(failed)? {
                 continue;
             }
@@ -76,12 +77,12 @@ impl OwnerLock {
         }
     }
 
-    /// Looks at the lock file without a lock. `None` if it is missing: then nobody has the store open.
+    /// Opens the lock file without locking it. `None` if it is missing, because then no process has the store open.
     pub(in crate::store::file) fn look(dir: &Path) -> Result<Option<Self>> {
         Ok(open_private(&dir.join(OWNERS), false)?.map(|file| Self { file }))
     }
 
-    /// Calls `remove` while no other process makes files, unless another has the store open.
+    /// Calls `remove` if no other process has the store open. No process creates files during the call.
     pub(in crate::store::file) fn tidy(&self, dir: &Path, remove: impl FnOnce()) {
         if let Ok(_turn) = self.take_turn(&dir.join(OWNERS), PATIENCE)
             && self.others() == Ok(Others::None)
@@ -100,7 +101,7 @@ impl OwnerLock {
         }
     }
 
-    /// Whether a process may have the store open whose version of this package does not know of a feature.
+    /// Whether a process without support for a feature may have the store open.
     pub(in crate::store::file) fn may_have_old_version(&self, feature: Feature) -> bool {
         match self.has_old_version(feature) {
             Ok(has_old_version) => has_old_version,
@@ -110,7 +111,7 @@ impl OwnerLock {
     }
 
     fn has_old_version(&self, feature: Feature) -> io::Result<bool> {
-        // The first lock that the kernel reports is that of the oldest mark, not that of the lowest PID.
+        // The kernel reports the oldest lock first, not the lowest PID.
         let mut ranges = vec![ALL_PIDS];
         while let Some(range) = ranges.pop() {
             let Some(pid) = ofd_lock::find(&self.file, Kind::Exclusive, range)? else { continue };
@@ -118,7 +119,7 @@ impl OwnerLock {
             let is_marked = |byte| {
                 ofd_lock::find(&self.file, Kind::Exclusive, Range::byte(byte)).map(|found| found.is_some())
             };
-            // One that closes the store meanwhile has neither mark any more.
+            // A process that is closing the store right now holds neither byte.
             if !is_marked(knows(feature) + pid)? && is_marked(pid)? {
                 return Ok(true);
             }
@@ -127,21 +128,21 @@ impl OwnerLock {
                 Range { start: range.start, length: pid - range.start },
                 Range { start: pid + 1, length: end - pid - 1 },
             ];
-            // A length of 0 would mean all that follows.
+            // A length of 0 would mean "up to the end".
             ranges.extend(sides.into_iter().filter(|side| side.length > 0));
         }
         Ok(false)
     }
 
-    /// Has other processes know a value of 38 bits for as long as this one has the store open. Returns another value that
-    /// one of them has said, if there is any.
+    /// Publishes a value of at most 38 bits for as long as this process has the store open. Returns a different value
+    /// that another process has published, if there is one.
     pub(in crate::store::file) fn say(&self, subject: Subject, value: u64) -> io::Result<Option<u64>> {
         let start = SUBJECTS + subject as i64 * SUBJECT;
         let own = start + value as i64 * PIDS;
         ofd_lock::try_lock(&self.file, Kind::Exclusive, Range::byte(own + i64::from(std::process::id())))?;
         let before = Range { start, length: own - start };
         let after = Range { start: own + PIDS, length: start + SUBJECT - own - PIDS };
-        // A length of 0 would mean all that follows.
+        // A length of 0 would mean "up to the end".
         for range in [before, after].into_iter().filter(|range| range.length > 0) {
             if let Some(other) = ofd_lock::find(&self.file, Kind::Exclusive, range)? {
                 return Ok(Some(((other - start) / PIDS) as u64));
@@ -169,14 +170,14 @@ impl OwnerLock {
         }
     }
 
-    /// In this order: a process that sees this PID also sees what it knows.
+    /// Locks the byte of the PID last. So a process that sees it also sees the bytes of the features.
     fn lock_pid(&self, dir: &Path) -> Result<()> {
         let pid = i64::from(std::process::id());
         for byte in [knows(Feature::Log) + pid, knows(Feature::Times) + pid, pid] {
             match ofd_lock::try_lock(&self.file, Kind::Exclusive, Range::byte(byte)) {
                 Ok(true) => {}
                 Ok(false) => return Err(same_pid(dir)),
-                // LMDB's own answer remains.
+                // Without these locks, only LMDB's own checks remain.
                 Err(error) if ofd_lock::is_unsupported(&error) => {}
                 Err(error) => return Err(io_failed(&dir.join(OWNERS).display(), "locking", &error)),
             }

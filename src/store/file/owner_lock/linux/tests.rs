@@ -6,7 +6,7 @@ fn mark(dir: &Path) -> Result<OwnerLock> {
     OwnerLock::mark(dir, |_, _| Ok(())).map(|(owner, ())| owner)
 }
 
-/// The lock file as another process has it open, which holds this range.
+/// The lock file, opened as by another process that holds this range.
 fn held_by_another(dir: &Path, range: Range) -> File {
     let file = open_private(&dir.join(OWNERS), true).unwrap().unwrap();
     assert!(ofd_lock::try_lock(&file, Kind::Exclusive, range).unwrap());
