@@ -11,7 +11,7 @@ use super::counters::CounterDelta;
 use super::encryption::{Contents, Encryption, Key, UserTag};
 use super::pending::{Pending, Scope};
 use super::record::{Header, Record};
-use super::rows::{Indexed, Rows, TableRows};
+use super::rows::{IndexEntries, Rows, TableRows};
 use super::secrets;
 use super::tables::{Tables, expiry_entry};
 use super::write_error::WriteError;
@@ -78,12 +78,12 @@ impl NewRecord {
 
 impl Write {
     /// Whether it encrypts a session with the first secret.
-    pub(super) fn seals(&self) -> bool {
+    pub(super) fn encrypts(&self) -> bool {
         matches!(self, Self::Create(_) | Self::Update(_) | Self::Touch { .. })
     }
 
     /// Whether it affects single sessions or the sessions of one user. Other writes affect the whole store.
-    pub(super) fn is_of_sessions(&self) -> bool {
+    pub(super) fn affects_sessions(&self) -> bool {
         !matches!(self, Self::Sweep { .. } | Self::Clear | Self::DropUnusedKeys)
     }
 
@@ -97,12 +97,12 @@ impl Write {
             Self::Touch { id, .. } | Self::Delete { id } => Scope::Session { id: id.clone(), user: None },
             Self::DeleteByUser { user, .. } => Scope::Users(Some(hash(user))),
             Self::Clear => Scope::Users(None),
-            Self::Sweep { .. } | Self::DropUnusedKeys => Scope::Unseen,
+            Self::Sweep { .. } | Self::DropUnusedKeys => Scope::Invisible,
         }
     }
 
     /// Whether it may add a session or enlarge one.
-    pub(super) fn adds(&self) -> bool {
+    pub(super) fn may_add(&self) -> bool {
         matches!(self, Self::Create(_) | Self::Update(_))
     }
 
@@ -111,7 +111,7 @@ impl Write {
         match self {
             Self::Create(record) | Self::Update(record) => record.content.len() + 512,
             // A record of an older version gets a creation time.
-            Self::Touch { .. } => Header::TIME_LEN,
+            Self::Touch { .. } => Header::CREATION_TIME_LEN,
             _ => 0,
         }
     }
@@ -129,7 +129,7 @@ impl Write {
     }
 
     /// A smaller write, which ends at most this many sessions. `None` if the write cannot be split.
-    pub(super) fn part(&self, max: usize) -> Option<Self> {
+    pub(super) fn limited_to(&self, max: usize) -> Option<Self> {
         match self {
             Self::DeleteByUser { user, except, max: all } if max < *all => {
                 Some(Self::DeleteByUser { user: user.clone(), except: except.clone(), max })
@@ -142,18 +142,18 @@ impl Write {
 
 /// The limits and the record format that all writes of this process use.
 #[derive(Debug, Default, Clone, Copy)]
-pub(super) struct Rules {
+pub(super) struct WriteRules {
     pub per_user: UserLimit,
     pub lifetime: Lifetime,
     /// Whether records contain creation times.
-    pub keeps_times: bool,
+    pub has_creation_times: bool,
 }
 
 /// Applies several writes to the same rows.
 pub(super) struct WriteBatch<'a, R> {
     pub rows: &'a mut R,
     encryption: &'a Encryption,
-    rules: Rules,
+    rules: WriteRules,
     /// All writes of a batch have the same time.
     now: Millis,
     pub counted: CounterDelta,
@@ -178,9 +178,9 @@ impl Found {
         !self.is_expired && self.is_readable
     }
 
-    fn indexed(self) -> Indexed {
+    fn indexed(self) -> IndexEntries {
         let Header { indexed_expiry, created, .. } = self.header;
-        Indexed { indexed_expiry, created, user: self.user }
+        IndexEntries { indexed_expiry, created, user: self.user }
     }
 }
 
@@ -188,7 +188,7 @@ impl<'a, R: Rows> WriteBatch<'a, R> {
     pub(super) fn new(
         rows: &'a mut R,
         encryption: &'a Encryption,
-        rules: Rules,
+        rules: WriteRules,
         now: Millis,
         ended: Ends,
     ) -> Self {
@@ -221,16 +221,16 @@ impl<'a, R: Rows> WriteBatch<'a, R> {
         // A creation time in the future would extend the session's lifetime.
         let created_at = record.created_at.map_or(self.now, |created_at| created_at.min(self.now));
         let expires = self.rules.lifetime.end(record.expires, created_at);
-        let created_at = Some(created_at).filter(|_| self.rules.keeps_times);
+        let created_at = Some(created_at).filter(|_| self.rules.has_creation_times);
         let header = Header { expires, indexed_expiry: expires.millis(), created, created_at };
         let (indexed, row) = self.encode(&key, header, record)?;
         self.check_room_for_user(indexed.user, expires, &key)?;
         if old.is_some_and(|old| old.is_expired) {
-            self.note_end(&key, Reason::Expired)?;
+            self.record_end(&key, Reason::Expired)?;
         }
         self.rows.set(&key, old.map(Found::indexed), Some((indexed, &row)))?;
         self.make_room_for_user(indexed.user, expires, &key)?;
-        self.rows.use_created(created)?;
+        self.rows.reserve_created(created)?;
         self.counted.expired += u64::from(old.is_some_and(|old| old.is_expired));
         self.counted.created += 1;
         Ok(1)
@@ -273,7 +273,7 @@ impl<'a, R: Rows> WriteBatch<'a, R> {
     /// The entry in the expiry index usually stays where it is, and a sweep moves it later. An entry that is already
     /// due moves now: otherwise the sweep would read a session that is always in use again and again.
     fn moved(&self, old: Header, expires: Expiry) -> Header {
-        let created_at = old.created_at.or(Some(self.now).filter(|_| self.rules.keeps_times));
+        let created_at = old.created_at.or(Some(self.now).filter(|_| self.rules.has_creation_times));
         let expires = created_at.map_or(expires, |created_at| self.rules.lifetime.end(expires, created_at));
         let new = expires.millis();
         let indexed_expiry = if old.indexed_expiry <= self.now { new } else { old.indexed_expiry.min(new) };
@@ -393,7 +393,7 @@ impl<'a, R: Rows> WriteBatch<'a, R> {
         key: &Key<'_>,
         header: Header,
         record: &NewRecord,
-    ) -> Result<(Indexed, Vec<u8>), StoreError> {
+    ) -> Result<(IndexEntries, Vec<u8>), StoreError> {
         let user = record.user().map(|user| self.encryption.tag(user));
         let contents = Contents { id: record.id.as_bytes(), content: &record.content };
         let mut bytes = Vec::new();
@@ -402,9 +402,13 @@ impl<'a, R: Rows> WriteBatch<'a, R> {
     }
 
     /// Returns the record with another header. `None` if no secret in the list decrypts it.
-    fn with_header(&mut self, key: &[u8], header: Header) -> Result<Option<(Indexed, Vec<u8>)>, WriteError> {
+    fn with_header(
+        &mut self,
+        key: &[u8],
+        header: Header,
+    ) -> Result<Option<(IndexEntries, Vec<u8>)>, WriteError> {
         let Self { encryption, buffer, .. } = self;
-        let rewrite = |row: &[u8]| -> Result<Option<(Indexed, Vec<u8>)>, StoreError> {
+        let rewrite = |row: &[u8]| -> Result<Option<(IndexEntries, Vec<u8>)>, StoreError> {
             let record = Record::parse(row)?;
             let user = encryption.tag_of(record)?;
             let Some(contents) = encryption.decrypt(key, record, buffer)? else { return Ok(None) };
@@ -416,14 +420,14 @@ impl<'a, R: Rows> WriteBatch<'a, R> {
     }
 
     fn remove(&mut self, key: &[u8], found: Found, reason: Reason) -> heed::Result<()> {
-        self.note_end(key, reason)?;
+        self.record_end(key, reason)?;
         self.rows.set(key, Some(found.indexed()), None)
     }
 }
 
 impl<R: Rows> WriteBatch<'_, R> {
     /// Adds a session that is about to end to the events, if anybody listens.
-    fn note_end(&mut self, key: &[u8], reason: Reason) -> heed::Result<()> {
+    fn record_end(&mut self, key: &[u8], reason: Reason) -> heed::Result<()> {
         if !self.ended.is_wanted() {
             return Ok(());
         }
@@ -536,8 +540,8 @@ pub(super) fn due_entries(
     Ok(entries)
 }
 
-fn indexed(header: Header, user: Option<UserTag>) -> Indexed {
-    Indexed { indexed_expiry: header.indexed_expiry, created: header.created, user }
+fn indexed(header: Header, user: Option<UserTag>) -> IndexEntries {
+    IndexEntries { indexed_expiry: header.indexed_expiry, created: header.created, user }
 }
 
 fn count_live(sessions: &[(Vec<u8>, Found)]) -> u64 {

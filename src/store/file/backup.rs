@@ -9,8 +9,8 @@ use std::time::Duration;
 use heed::CompactionOption;
 
 use super::FileStore;
-use super::directory::{self, Rules};
 use super::errors::{failed, io_failed};
+use super::folder::{self, FolderRules};
 use super::names::DATA;
 use super::private_files::create_private;
 use crate::error::{Result, StoreError};
@@ -45,7 +45,7 @@ impl FileStore {
         let bytes = self.copy(&mut file, &partial, progress)?;
         fs::rename(&partial, &path).map_err(|error| failed_at("renaming", error))?;
         kept.0 = None;
-        directory::sync(&dir).map_err(|error| io_failed(&dir.display(), "syncing", &error))?;
+        folder::sync(&dir).map_err(|error| io_failed(&dir.display(), "syncing", &error))?;
         Ok(bytes)
     }
 
@@ -96,7 +96,7 @@ impl FileStore {
 
 fn prepare(to: &Path) -> Result<PathBuf> {
     // A copy needs no locks, so it may be on a network file system. Opening it there is checked separately.
-    let dir = directory::prepare(to, Rules { is_created: true, may_be_on_network: true })?;
+    let dir = folder::prepare(to, FolderRules { is_created: true, may_be_on_network: true })?;
     let mut entries = fs::read_dir(&dir).map_err(|error| io_failed(&dir.display(), "reading", &error))?;
     if entries.next().is_some() {
         return Err(StoreError::InvalidOption {

@@ -5,7 +5,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use super::apply::Write;
-use super::pending::Seen;
+use super::pending::ReadAttempt;
 use super::queue::{Reader, Waiter};
 use super::record::Record;
 use super::tickets::delete_by_user;
@@ -55,10 +55,10 @@ impl FileStore {
         self.check_time(deadline)?;
         let (pending, begun) = (&self.queue.pending, self.queue.last());
         let Some(begun) = begun else { return self.find_by_user(user) };
-        if !pending.concerns(pending.hash(user)) {
+        if !pending.affects(pending.hash(user)) {
             let ended = pending.ended();
             let found = self.find_by_user(user)?;
-            let is_written = |session: &StoredSession| pending.of_session(&session.id).is_some();
+            let is_written = |session: &StoredSession| pending.last_write_of_session(&session.id).is_some();
             // Otherwise a write may have ended one of these sessions between the read and the check for pending
             // writes.
             if !found.iter().any(is_written) && pending.ended() == ended {
@@ -82,7 +82,7 @@ impl FileStore {
                 return Ok(());
             }
             // Two users may have the same tag, because it is a hash. So compare the user.
-            if let Some(session) = environment.dated(key, record)?
+            if let Some(session) = environment.stored_session(key, record)?
                 && session.content()?.user == Some(user)
             {
                 sessions.push((created, session));
@@ -131,19 +131,19 @@ impl SessionStore for FileStore {
     }
 
     fn create_at(&self, session: &Session<'_>, created: Millis) -> Result<()> {
-        self.write(Write::Create(self.dated_record(session, created)?)).map(drop)
+        self.write(Write::Create(self.new_record_at(session, created)?)).map(drop)
     }
 
     fn get(&self, id: &SessionId) -> Result<Option<StoredSession>> {
         let stored = |expires, content: &[u8]| Ok(StoredSession::new(id.clone(), expires, content));
-        let mut seen = self.see(id, stored)?;
+        let mut seen = self.try_read(id, stored)?;
         loop {
             match seen {
-                Seen::Now(found) => return Ok(found),
-                Seen::After(number) => self.wait_for(number, self.deadline())?,
+                ReadAttempt::Ready(found) => return Ok(found),
+                ReadAttempt::WaitFor(number) => self.wait_for(number, self.deadline())?,
             }
             // This read does not have to wait for later writes of the session.
-            seen = writer::see(self.environment(), &self.queue, id, stored)?;
+            seen = writer::try_read(self.environment(), &self.queue, id, stored)?;
         }
     }
 
@@ -227,7 +227,7 @@ impl SessionStore for FileStore {
                 None => {}
                 Some(Ok(record)) if record.header.end(lifetime).is_past(now) => {}
                 Some(record) => {
-                    let session = record.and_then(|record| environment.dated(key, record));
+                    let session = record.and_then(|record| environment.stored_session(key, record));
                     if let Some(session) = session.transpose() {
                         page.add(session);
                     }

@@ -7,7 +7,7 @@ use super::environment::Environment;
 use crate::error::{Result, StoreError};
 
 /// The maximum number of sessions that a write ends in one transaction if there is no room for all of them.
-const PART: usize = 128;
+const CHUNK_SESSIONS: usize = 128;
 
 /// The error for a write that panicked.
 pub(super) const PANICKED: StoreError = StoreError::Internal(std::borrow::Cow::Borrowed("a write panicked"));
@@ -17,10 +17,10 @@ pub(super) const PANICKED: StoreError = StoreError::Internal(std::borrow::Cow::B
 pub(super) fn write_all(environment: &Environment, writes: &[&Write]) -> Vec<Result<u64>> {
     match (commit(environment, writes), writes) {
         (Ok(outcomes), _) => outcomes,
-        (Err(StoreError::Full(_)), [write]) if write.part(1).is_some() => {
-            vec![write_in_parts(environment, write)]
+        (Err(StoreError::Full(_)), [write]) if write.limited_to(1).is_some() => {
+            vec![write_in_chunks(environment, write)]
         }
-        (Err(error @ StoreError::Full(_)), [write]) if write.seals() => {
+        (Err(error @ StoreError::Full(_)), [write]) if write.encrypts() => {
             vec![write_after_sweep(environment, write, error)]
         }
         (Err(StoreError::Full(_)), [_, _, ..]) => {
@@ -54,12 +54,12 @@ fn write_after_sweep(environment: &Environment, write: &Write, full: StoreError)
 
 /// Ends sessions in several transactions, with as many in each as there is room for. Each transaction frees room for
 /// the next one.
-fn write_in_parts(environment: &Environment, write: &Write) -> Result<u64> {
-    let mut max = PART;
+fn write_in_chunks(environment: &Environment, write: &Write) -> Result<u64> {
+    let mut max = CHUNK_SESSIONS;
     let mut ended = 0;
     loop {
-        let part = write.part(max);
-        match commit(environment, &[part.as_ref().unwrap_or(write)]) {
+        let chunk = write.limited_to(max);
+        match commit(environment, &[chunk.as_ref().unwrap_or(write)]) {
             Err(StoreError::Full(_)) if max > 1 => max /= 2,
             // Some sessions have already ended.
             Err(error) if ended > 0 => return Err(error.of_unknown_outcome()),

@@ -20,7 +20,7 @@ use heed::{Env, MdbError, WithTls};
 
 use super::errors::{failed, io_failed};
 use super::names::{DATA, REDO};
-use super::open::{self, Access, State};
+use super::open::{self, Access, FileState};
 use super::owner_lock::{Others, OwnerLock};
 use super::redo::format::{LogEntry, LogId};
 use super::redo::mode_lock::ModeLock;
@@ -29,10 +29,10 @@ use super::redo::ring::{LogFault, MISSING, fault_of};
 use super::redo::salvage::{Salvaged, salvage};
 use super::redo::storage::{Folder, LogFile, LogFiles, open_to_read};
 use super::registry::Registered;
-use super::rows::{Indexed, Rows, TableRows};
+use super::rows::{IndexEntries, Rows, TableRows};
 use super::start::OPEN;
 use super::tables::Tables;
-use super::{FileStore, directory, pages, private_files};
+use super::{FileStore, folder, pages, private_files};
 use crate::clock::Millis;
 use crate::error::{Result, StoreError};
 
@@ -84,7 +84,7 @@ pub struct DiscardedLog {
 }
 
 /// A store that this process has opened exclusively, without its secrets.
-struct Held {
+struct ExclusiveStore {
     // Dropped before the locks.
     env: Env<WithTls>,
     data: File,
@@ -97,7 +97,7 @@ struct Held {
 }
 
 /// A log that cannot be recovered.
-struct Found {
+struct DamagedLog {
     damage: LogDamage,
     entry: LogEntry,
     salvaged: Salvaged,
@@ -139,7 +139,7 @@ impl FileStore {
 
 /// Finds the folder of a store.
 fn find(path: &Path, may_be_on_network: bool) -> Result<PathBuf> {
-    directory::prepare(path, directory::Rules { is_created: false, may_be_on_network })
+    folder::prepare(path, folder::FolderRules { is_created: false, may_be_on_network })
 }
 
 /// Reports the problem of the log in a folder.
@@ -147,10 +147,12 @@ fn find(path: &Path, may_be_on_network: bool) -> Result<PathBuf> {
 /// # Errors
 /// `Locked` if another process has the store open. `Damaged` if the data file is damaged too. `Io`.
 fn inspect(dir: &Path) -> Result<LogState> {
-    let held = hold(dir)?;
-    Ok(match held.log {
+    let store = open_exclusively(dir)?;
+    Ok(match store.log {
         None => LogState::NotNeeded,
-        Some(entry) => look(&held, entry)?.map_or(LogState::Sound, |found| LogState::Damaged(found.damage)),
+        Some(entry) => {
+            examine(&store, entry)?.map_or(LogState::Sound, |found| LogState::Damaged(found.damage))
+        }
     })
 }
 
@@ -159,8 +161,8 @@ fn inspect(dir: &Path) -> Result<LogState> {
 /// # Errors
 /// As for `inspect`. `Locked` if the log has changed. `Full`. Nothing has changed, unless the outcome is unknown.
 fn discard(dir: &Path, fingerprint: &str) -> Result<DiscardedLog> {
-    let held = hold(dir)?;
-    let found = held.log.map(|entry| look(&held, entry)).transpose()?.flatten();
+    let store = open_exclusively(dir)?;
+    let found = store.log.map(|entry| examine(&store, entry)).transpose()?.flatten();
     let Some(found) = found.filter(|found| found.damage.fingerprint == fingerprint) else {
         return Err(changed(dir));
     };
@@ -168,7 +170,7 @@ fn discard(dir: &Path, fingerprint: &str) -> Result<DiscardedLog> {
     let is_renamed = found.damage.file.as_ref() == Some(&log);
     let file = if is_renamed { Some(set_aside(dir, &found.entry.id)?) } else { found.damage.file.clone() };
     points::reach(Point::LogSetAside);
-    match commit(&held, &found) {
+    match commit(&store, &found) {
         Ok((kept, ended)) => {
             points::reach(Point::AfterLogDiscard);
             Ok(DiscardedLog { kept, ended, file })
@@ -183,7 +185,7 @@ fn discard(dir: &Path, fingerprint: &str) -> Result<DiscardedLog> {
 }
 
 /// Opens a store exclusively. No other process can open it as long as the result exists.
-fn hold(dir: &Path) -> Result<Held> {
+fn open_exclusively(dir: &Path) -> Result<ExclusiveStore> {
     let path = dir.join(DATA);
     let in_use = || {
         StoreError::Locked(format!(
@@ -192,15 +194,15 @@ fn hold(dir: &Path) -> Result<Held> {
         ))
     };
     match open::inspect(dir, &path)? {
-        State::Sound => {}
-        State::Missing => return Err(StoreError::Io(format!("no store at {}", dir.display()))),
-        State::Unborn(damaged) => return Err(damaged),
+        FileState::Sound => {}
+        FileState::Missing => return Err(StoreError::Io(format!("no store at {}", dir.display()))),
+        FileState::NeverCommitted(damaged) => return Err(damaged),
     }
-    let (owner, ()) = OwnerLock::mark(dir, |owner, _| {
+    let (owner, ()) = OwnerLock::acquire(dir, |owner, _| {
         if owner.others()? == Others::Some {
             return Err(in_use());
         }
-        open::prepare_files(dir, owner, State::Sound, &mut Vec::new())
+        open::prepare_files(dir, owner, FileState::Sound, &mut Vec::new())
     })?;
     let mode_lock = open::mode_lock(dir, Access::Write)?;
     if let Some(lock) = &mode_lock {
@@ -215,7 +217,7 @@ fn hold(dir: &Path) -> Result<Held> {
     open::see_last_commit(&env).map_err(lmdb)?;
     let log = open::read_log(&env, &path)?;
     let (tables, is_encrypted) = open::open_tables_locked(&env, &path)?;
-    Ok(Held {
+    Ok(ExclusiveStore {
         env,
         data,
         tables,
@@ -228,10 +230,10 @@ fn hold(dir: &Path) -> Result<Held> {
 }
 
 /// Finds the problem of a log. `None` if the log can be recovered.
-fn look(held: &Held, entry: LogEntry) -> Result<Option<Found>> {
-    let log = held.dir.join(REDO);
-    let (problem, found) = match Folder(held.dir.clone()).open()? {
-        None => (MISSING.into(), open_aside(&held.dir, &entry.id)?),
+fn examine(store: &ExclusiveStore, entry: LogEntry) -> Result<Option<DamagedLog>> {
+    let log = store.dir.join(REDO);
+    let (problem, found) = match Folder(store.dir.clone()).open()? {
+        None => (MISSING.into(), open_aside(&store.dir, &entry.id)?),
         Some(file) => match fault_of(&*file, &entry) {
             None => return Ok(None),
             Some(LogFault::Damaged(why)) => (why, Some((log.clone(), file))),
@@ -247,7 +249,7 @@ fn look(held: &Held, entry: LogEntry) -> Result<Option<Found>> {
             let salvaged = salvaged.map_err(|error| io_failed(&path.display(), "reading", &error))?;
             if salvaged.prefix_changes + salvaged.later_changes == 0
                 && path == log
-                && let Some((aside, _)) = open_aside(&held.dir, &entry.id)?
+                && let Some((aside, _)) = open_aside(&store.dir, &entry.id)?
             {
                 return Err(StoreError::Damaged(format!(
                     "{} has nothing of this store: {problem}. An earlier attempt has set the store's log aside, as {}. Move {} \
@@ -269,14 +271,14 @@ fn look(held: &Held, entry: LogEntry) -> Result<Option<Found>> {
         problem,
         file_bytes,
         written_at: metadata.as_ref().and_then(modified_at),
-        data_written_at: held.data.metadata().ok().as_ref().and_then(modified_at),
+        data_written_at: store.data.metadata().ok().as_ref().and_then(modified_at),
         changes: salvaged.prefix_changes,
         is_data_ahead: salvaged.is_data_ahead,
         later_changes: salvaged.later_changes,
         lost_bytes: salvaged.lost_bytes,
         file,
     };
-    Ok(Some(Found { damage, entry, salvaged }))
+    Ok(Some(DamagedLog { damage, entry, salvaged }))
 }
 
 /// Rejects a damaged data file, because LMDB trusts its pages. No process has it open.
@@ -315,7 +317,7 @@ fn set_aside(dir: &Path, id: &LogId) -> Result<PathBuf> {
     let aside = aside.unwrap_or_else(|| unreachable!("there are names without end"));
     private_files::make_private(&log)?;
     fs::rename(&log, &aside).map_err(failed)?;
-    directory::sync(dir).map_err(|error| {
+    folder::sync(dir).map_err(|error| {
         put_back(dir, &aside);
         failed(error)
     })?;
@@ -324,7 +326,7 @@ fn set_aside(dir: &Path, id: &LogId) -> Result<PathBuf> {
 
 /// Restores the name of the log. If this fails, the next attempt finds the log under its other name.
 fn put_back(dir: &Path, aside: &Path) {
-    let _ = fs::rename(aside, dir.join(REDO)).and_then(|()| directory::sync(dir));
+    let _ = fs::rename(aside, dir.join(REDO)).and_then(|()| folder::sync(dir));
 }
 
 /// Opens the last file that `set_aside` created from this log.
@@ -346,24 +348,24 @@ fn aside_paths(dir: &Path, id: &LogId) -> impl Iterator<Item = PathBuf> {
 
 /// Writes the readable part of the log and removes the log from the data file, in one transaction. Returns how many
 /// sessions got their state from the log, and how many sessions it ended.
-fn commit(held: &Held, found: &Found) -> Result<(u64, u64)> {
-    let path = held.dir.join(DATA);
+fn commit(store: &ExclusiveStore, found: &DamagedLog) -> Result<(u64, u64)> {
+    let path = store.dir.join(DATA);
     let lmdb = |error| failed(&path, error);
     let io = |error| io_failed(&path.display(), "writing", &error);
-    let txn = held.env.write_txn().map_err(lmdb)?;
+    let txn = store.env.write_txn().map_err(lmdb)?;
     // The last process may have left a rolled-back meta page that is not durable, see `commit`.
-    pages::rewrite_metas(&held.data, u64::from(held.env.stat().page_size)).map_err(io)?;
-    held.data.sync_data().map_err(io)?;
-    if held.tables.log(&txn).map_err(lmdb)? != Some(found.entry) {
-        return Err(changed(&held.dir));
+    pages::rewrite_metas(&store.data, u64::from(store.env.stat().page_size)).map_err(io)?;
+    store.data.sync_data().map_err(io)?;
+    if store.tables.log(&txn).map_err(lmdb)? != Some(found.entry) {
+        return Err(changed(&store.dir));
     }
-    let mut rows = TableRows::new(txn, held.tables);
-    let counts = write(&mut rows, held, &found.salvaged).map_err(lmdb)?;
+    let mut rows = TableRows::new(txn, store.tables);
+    let counts = write(&mut rows, store, &found.salvaged).map_err(lmdb)?;
     points::reach(Point::BeforeLogDiscard);
     rows.commit().map_err(|error| {
         let error = lmdb(error);
         // LMDB gives up an environment if it cannot write the meta page. That page may still be on disk.
-        match held.env.read_txn() {
+        match store.env.read_txn() {
             Err(heed::Error::Mdb(MdbError::Panic)) => error.of_unknown_outcome(),
             _ => error,
         }
@@ -371,8 +373,8 @@ fn commit(held: &Held, found: &Found) -> Result<(u64, u64)> {
     Ok(counts)
 }
 
-fn write(rows: &mut TableRows<'_>, held: &Held, salvaged: &Salvaged) -> heed::Result<(u64, u64)> {
-    let indexed_of = |row: &[u8]| Indexed::of_stored(row, held.is_encrypted);
+fn write(rows: &mut TableRows<'_>, store: &ExclusiveStore, salvaged: &Salvaged) -> heed::Result<(u64, u64)> {
+    let indexed_of = |row: &[u8]| IndexEntries::of_stored(row, store.is_encrypted);
     let mut ended = 0;
     for (key, row) in &salvaged.rows {
         match row.as_deref() {
@@ -383,8 +385,8 @@ fn write(rows: &mut TableRows<'_>, held: &Held, salvaged: &Salvaged) -> heed::Re
     for (key, before) in &salvaged.ended {
         ended += u64::from(remove_if(rows, key, indexed_of, |old| old.created < *before)?);
     }
-    held.tables.set_log(&mut rows.txn, None)?;
-    held.tables.set_next(&mut rows.txn, salvaged.next)?;
+    store.tables.set_log(&mut rows.txn, None)?;
+    store.tables.set_next(&mut rows.txn, salvaged.next)?;
     rows.has_changed = true;
     Ok((salvaged.rows.len() as u64, ended))
 }
@@ -393,8 +395,8 @@ fn write(rows: &mut TableRows<'_>, held: &Held, salvaged: &Salvaged) -> heed::Re
 fn remove_if(
     rows: &mut TableRows<'_>,
     key: &[u8],
-    indexed_of: impl FnOnce(&[u8]) -> Indexed,
-    applies: impl FnOnce(Indexed) -> bool,
+    indexed_of: impl FnOnce(&[u8]) -> IndexEntries,
+    applies: impl FnOnce(IndexEntries) -> bool,
 ) -> heed::Result<bool> {
     let Some(old) = rows.read(key, indexed_of)?.filter(|old| applies(*old)) else { return Ok(false) };
     rows.set(key, Some(old), None)?;

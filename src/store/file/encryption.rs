@@ -98,9 +98,9 @@ impl Encryption {
         let Self::On(keyring) = self else {
             return Ok(Some(Contents { id: key, content: record.body }));
         };
-        let (tag, sealed) = split_tag(record.body)?;
+        let (tag, encrypted) = split_tag(record.body)?;
         buffer.clear();
-        match keyring.open(&bound_to(key, record.header, tag), sealed, buffer)? {
+        match keyring.open(&bound_to(key, record.header, tag), encrypted, buffer)? {
             Opened::UnknownKey => Ok(None),
             Opened::Plain => {
                 const CUT_SHORT: StoreError = StoreError::Corrupt("it is cut short");
@@ -116,7 +116,7 @@ impl Encryption {
         match self {
             Self::Off => None,
             Self::On(_) => {
-                split_tag(record.body).ok().and_then(|(_, sealed)| Keyring::id_of(sealed)).copied()
+                split_tag(record.body).ok().and_then(|(_, encrypted)| Keyring::id_of(encrypted)).copied()
             }
         }
     }
@@ -125,7 +125,7 @@ impl Encryption {
     pub(super) fn can_read(&self, record: Record<'_>) -> bool {
         match self {
             Self::Off => true,
-            Self::On(keyring) => split_tag(record.body).is_ok_and(|(_, sealed)| keyring.knows(sealed)),
+            Self::On(keyring) => split_tag(record.body).is_ok_and(|(_, encrypted)| keyring.knows(encrypted)),
         }
     }
 
@@ -159,6 +159,6 @@ fn bound_to(key: &[u8], header: Header, tag: UserTag) -> Vec<u8> {
 }
 
 fn split_tag(body: &[u8]) -> Result<(UserTag, &[u8])> {
-    let (tag, sealed) = body.split_first_chunk().ok_or(StoreError::Corrupt("it is cut short"))?;
-    Ok((*tag, sealed))
+    let (tag, encrypted) = body.split_first_chunk().ok_or(StoreError::Corrupt("it is cut short"))?;
+    Ok((*tag, encrypted))
 }

@@ -13,22 +13,22 @@ use std::time::{Duration, Instant};
 use heed::{Env, MdbError, RoTxn, RwTxn, WithTls};
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
-use super::cost::Trees;
 use super::counters::Counters;
 use super::encryption::Encryption;
 use super::errors::failed;
+use super::estimate::Trees;
 use super::held::HeldFiles;
 use super::limits::Limits;
 use super::names::DATA;
 #[cfg(target_os = "linux")]
 use super::names::LOCK;
-use super::open::{self, Access, Opened};
-use super::owner_lock::{Feature, OwnerLock, Subject};
+use super::open::{self, Access, OpenedStore};
+use super::owner_lock::{Feature, OwnerLock, PublishedLimit};
+use super::quota::{Quota, Usage};
 use super::redo::format::LogId;
 use super::redo::mode_lock::ModeLock;
 use super::redo::overlay::Overlay;
 use super::redo::points;
-use super::room::{Room, Usage};
 use super::tables::{Table, Tables};
 use crate::clock::Clock;
 use crate::codec;
@@ -40,11 +40,11 @@ use crate::store::{CommonLimits, Sweep};
 
 /// How often the reader slots of killed processes are freed if the file does not grow. Until then they keep freed
 /// pages from being reused.
-const STALE_FOR: Duration = Duration::from_secs(2);
+const STALE_READER_INTERVAL: Duration = Duration::from_secs(2);
 
 /// LMDB's environment and its tables.
 #[derive(Clone)]
-pub(super) struct Open {
+pub(super) struct OpenEnv {
     pub env: Env<WithTls>,
     pub tables: Tables,
     /// How often it was reopened.
@@ -56,7 +56,7 @@ pub(super) struct Open {
 pub(super) struct View {
     // Dropped before its environment.
     txn: RoTxn<'static, WithTls>,
-    open: Open,
+    open: OpenEnv,
 }
 
 impl View {
@@ -79,7 +79,7 @@ pub(super) enum KnownLog {
     None,
     Log(LogId),
     /// A failed commit would have changed it, and that commit may be on disk.
-    Doubtful,
+    Uncertain,
 }
 
 /// The time and the size of the file when stale readers were last freed.
@@ -91,7 +91,7 @@ struct Cleared {
 pub(super) struct Environment {
     // Dropped before the owner lock, which shows that the environment is open.
     /// `None` while the environment is being reopened, or if reopening failed.
-    open: RwLock<Option<Open>>,
+    open: RwLock<Option<OpenEnv>>,
     reopened: AtomicU64,
     /// Whether the meta pages on disk may differ from those in memory. See `commit`.
     pub must_sync: AtomicBool,
@@ -101,12 +101,12 @@ pub(super) struct Environment {
     pub complete_keys: Mutex<Option<Vec<u8>>>,
     pub limits: Limits,
     /// Whether records contain creation times. See `times`.
-    pub keeps_times: AtomicBool,
+    pub has_creation_times: AtomicBool,
     pub clock: Arc<dyn Clock>,
     pub counters: Counters,
     pub events: Bus,
     pub last_sweep: Mutex<Option<Sweep>>,
-    pub room: Room,
+    pub quota: Quota,
     pub held: HeldFiles,
     data: File,
     pub page_size: u64,
@@ -121,7 +121,7 @@ pub(super) struct Environment {
     pub mode_lock: Option<Arc<dyn ModeLock>>,
     /// A substitute for LMDB's write lock in a simulation. LMDB's lock would block the thread that runs all
     /// processes.
-    pub turn: Option<Arc<Mutex<()>>>,
+    pub simulated_lock: Option<Arc<Mutex<()>>>,
     #[cfg(target_os = "linux")]
     lock_wait: super::lock_wakeup::LockWait,
     owner: Mutex<Option<OwnerLock>>,
@@ -129,13 +129,13 @@ pub(super) struct Environment {
 
 impl Environment {
     pub(super) fn new(
-        opened: Opened,
+        opened: OpenedStore,
         secrets: Vec<Secret>,
         limits: Limits,
         max_bytes: Option<u64>,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        let Opened {
+        let OpenedStore {
             env,
             tables,
             encryption,
@@ -148,21 +148,21 @@ impl Environment {
             log,
             joined: _,
         } = opened;
-        let room = Room::new(max_bytes, env.info().map_size as u64, page_size);
+        let quota = Quota::new(max_bytes, env.info().map_size as u64, page_size);
         Self {
-            open: RwLock::new(Some(Open { env, tables, reopened: 0 })),
+            open: RwLock::new(Some(OpenEnv { env, tables, reopened: 0 })),
             reopened: AtomicU64::new(0),
             must_sync: AtomicBool::new(true),
             encryption,
             secrets,
             complete_keys: Mutex::default(),
             limits,
-            keeps_times: AtomicBool::new(false),
+            has_creation_times: AtomicBool::new(false),
             clock,
             counters: Counters::default(),
             events: Bus::default(),
             last_sweep: Mutex::default(),
-            room,
+            quota,
             held: HeldFiles::new(&dir, &data),
             data,
             page_size,
@@ -173,7 +173,7 @@ impl Environment {
             overlay: Overlay::new(),
             log: Mutex::new(log.map_or(KnownLog::None, |log| KnownLog::Log(log.id))),
             mode_lock,
-            turn: None,
+            simulated_lock: None,
             #[cfg(target_os = "linux")]
             lock_wait: super::lock_wakeup::LockWait::default(),
             owner: Mutex::new(owner),
@@ -196,7 +196,7 @@ impl Environment {
     /// all calls have released the files by the deadline.
     pub(super) fn retire(&self, deadline: Instant) -> bool {
         let mut open = self.open.write();
-        self.held.lose();
+        self.held.mark_lost();
         drop(open.take());
         drop(open);
         let left = deadline.saturating_duration_since(Instant::now());
@@ -211,12 +211,12 @@ impl Environment {
     }
 
     /// Taken before LMDB's write lock. `None` outside a simulation.
-    pub(super) fn writer_turn(&self) -> Option<MutexGuard<'_, ()>> {
-        self.turn.as_deref().map(points::lock)
+    pub(super) fn lock_simulated_writer(&self) -> Option<MutexGuard<'_, ()>> {
+        self.simulated_lock.as_deref().map(points::lock)
     }
 
     /// Starts a write transaction. Waits while another process has one.
-    pub(super) fn write_txn<'e>(&self, open: &'e Open) -> heed::Result<RwTxn<'e>> {
+    pub(super) fn write_txn<'e>(&self, open: &'e OpenEnv) -> heed::Result<RwTxn<'e>> {
         #[cfg(target_os = "linux")]
         return self.lock_wait.during(|| open.env.write_txn());
         #[cfg(not(target_os = "linux"))]
@@ -239,14 +239,14 @@ impl Environment {
     }
 
     /// Publishes the limits, and returns those of another process if they differ.
-    pub(super) fn say_limits(&self, own: CommonLimits) -> Option<CommonLimits> {
+    pub(super) fn publish_limits(&self, own: CommonLimits) -> Option<CommonLimits> {
         let owner = self.owner.lock();
         let owner = owner.as_ref().filter(|_| self.access == Access::Write)?;
         // Without file locks, the limits of other processes are unknown.
-        let other = |subject, value| owner.say(subject, value).ok().flatten();
+        let other = |limit, value| owner.publish(limit, value).ok().flatten();
         let (user, lifetime) = (own.user_code(), own.lifetime_code());
         let (other_user, other_lifetime) =
-            (other(Subject::UserLimit, user), other(Subject::Lifetime, lifetime));
+            (other(PublishedLimit::UserLimit, user), other(PublishedLimit::Lifetime, lifetime));
         (other_user.is_some() || other_lifetime.is_some())
             .then(|| CommonLimits::from_codes(other_user.unwrap_or(user), other_lifetime.unwrap_or(lifetime)))
     }
@@ -260,8 +260,8 @@ impl Environment {
     }
 
     /// The environment. A thread that holds it, or a view of it, must not request it again.
-    pub(super) fn open(&self) -> Result<Open> {
-        self.held.ensure()?;
+    pub(super) fn open(&self) -> Result<OpenEnv> {
+        self.held.ensure_not_lost()?;
         let open = self.open.read().clone();
         match open {
             Some(open) => Ok(open),
@@ -291,24 +291,24 @@ impl Environment {
     ///
     /// LMDB gives up an environment if it cannot write the meta page. Besides, the kernel reports a failed write only
     /// once to each open file description, and after a failed sync, writing the next meta page would fail too.
-    pub(super) fn reopen(&self, was: Option<u64>) -> Result<Open> {
+    pub(super) fn reopen(&self, was: Option<u64>) -> Result<OpenEnv> {
         /// A backup may keep the environment open for longer. Then all calls fail until the backup ends.
-        const PATIENCE: Duration = Duration::from_secs(2);
-        let mut place = self.open.write();
-        if let Some(open) = place.as_ref().filter(|open| Some(open.reopened) != was) {
+        const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+        let mut slot = self.open.write();
+        if let Some(open) = slot.as_ref().filter(|open| Some(open.reopened) != was) {
             return Ok(open.clone());
         }
         self.must_sync.store(true, Ordering::Relaxed);
-        if let Some(open) = place.take() {
+        if let Some(open) = slot.take() {
             self.reopened.store(open.reopened + 1, Ordering::Relaxed);
             let closing = open.env.prepare_for_closing();
-            closing.wait_timeout(PATIENCE);
+            closing.wait_timeout(CLOSE_TIMEOUT);
         }
         self.held.check()?;
         let (env, tables, data) = open::reopen(&self.dir, self.max_bytes, self.access)?;
         self.held.check_data(&data)?;
-        let open = Open { env, tables, reopened: self.reopened.load(Ordering::Relaxed) };
-        *place = Some(open.clone());
+        let open = OpenEnv { env, tables, reopened: self.reopened.load(Ordering::Relaxed) };
+        *slot = Some(open.clone());
         Ok(open)
     }
 
@@ -333,7 +333,7 @@ impl Environment {
     /// `Full`, and those of a read.
     pub(super) fn check_room(&self) -> Result<()> {
         let usage = self.usage_now()?;
-        self.room.check(Usage { file: 0, free: 0 }, usage.used())
+        self.quota.check(Usage { file: 0, free: 0 }, usage.used())
     }
 
     /// The size of the file and its free part.
@@ -341,7 +341,7 @@ impl Environment {
         Ok(self.usage_of(&view.open, &Trees::read(view.tables(), view)?))
     }
 
-    pub(super) fn usage_of(&self, open: &Open, trees: &Trees) -> Usage {
+    pub(super) fn usage_of(&self, open: &OpenEnv, trees: &Trees) -> Usage {
         let file = (open.env.info().last_page_number as u64 + 1) * self.page_size;
         Usage { file, free: file.saturating_sub(self.used(trees)) }
     }
@@ -356,7 +356,7 @@ impl Environment {
         let Some(open) = self.open.read().clone() else { return };
         let mut cleared = self.stale_cleared.lock();
         let last_page = open.env.info().last_page_number;
-        if cleared.at.elapsed() >= STALE_FOR || last_page > cleared.last_page {
+        if cleared.at.elapsed() >= STALE_READER_INTERVAL || last_page > cleared.last_page {
             // If this fails, the file grows, and the next batch tries again.
             let _ = open.env.clear_stale_readers();
             *cleared = Cleared { at: Instant::now(), last_page };

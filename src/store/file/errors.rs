@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn too_many_stores_are_not_taken_for_a_lock() {
+    fn too_many_open_stores_are_not_reported_as_locked() {
         let dir = Path::new("/data/sessions");
         let error = open_failed(dir, heed::Error::Io(os_error(libc::EAGAIN)));
         assert_eq!(error.code(), "ERR_STORE_IO");
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_store_that_is_still_open_in_this_process_locks_its_path() {
+    fn a_store_that_is_still_closing_in_this_process_is_reported_as_locked() {
         let error = open_failed(Path::new("/data/sessions"), heed::Error::EnvAlreadyOpened);
         assert_eq!(error.code(), "ERR_STORE_LOCKED");
     }

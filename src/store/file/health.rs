@@ -19,7 +19,7 @@ impl FileStore {
     /// Those of a read.
     pub fn has_quick_stats(&self) -> Result<bool> {
         let environment = self.environment();
-        Ok(!environment.overlay.is_unsure()
+        Ok(!environment.overlay.is_uncertain()
             && !self.redo().is_draining()
             && environment.opens_all_records()?)
     }
@@ -43,11 +43,11 @@ impl FileStore {
     pub fn problem(&self) -> Option<StoreError> {
         let environment = self.environment();
         if self.options.read_only {
-            return environment.held.ensure().err();
+            return environment.held.ensure_not_lost().err();
         }
         environment
             .held
-            .ensure()
+            .ensure_not_lost()
             .and_then(|()| self.redo().check())
             .and_then(|()| environment.check_room())
             .err()

@@ -47,9 +47,9 @@ impl HeldFiles {
             Err(error) => matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory),
         };
         if self.files.iter().filter(|(_, held)| held.is_some()).any(is_lost) {
-            self.lose();
+            self.mark_lost();
         }
-        self.ensure()
+        self.ensure_not_lost()
     }
 
     /// Compares a data file that was opened again.
@@ -59,21 +59,21 @@ impl HeldFiles {
     pub(super) fn check_data(&self, data: &File) -> Result<()> {
         let (_, held) = self.files[0];
         if held.is_some() && id_of(data.metadata()) != held {
-            self.lose();
+            self.mark_lost();
         }
-        self.ensure()
+        self.ensure_not_lost()
     }
 
     /// Fails if an earlier check has failed. Does not check the files.
     ///
     /// # Errors
     /// As for `check`.
-    pub(super) fn ensure(&self) -> Result<()> {
+    pub(super) fn ensure_not_lost(&self) -> Result<()> {
         if self.is_lost.load(Ordering::Relaxed) { Err(files_replaced(&self.dir)) } else { Ok(()) }
     }
 
     /// Makes every later check fail.
-    pub(super) fn lose(&self) {
+    pub(super) fn mark_lost(&self) {
         self.is_lost.store(true, Ordering::Relaxed);
     }
 }

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 /// How long a thread waits before it is woken to check the lock again.
-const PATIENCE: Duration = Duration::from_millis(250);
+const WAKE_AFTER: Duration = Duration::from_millis(250);
 /// Both mutexes are within this many bytes from the start of the file.
 const MUTEX_BYTES: usize = 256;
 
@@ -38,7 +38,7 @@ impl LockWait {
     /// Whether the wait is long. If so, restarts the measurement.
     pub(super) fn is_long(&self) -> bool {
         let mut since = self.0.lock();
-        let is_long = since.is_some_and(|since| since.elapsed() >= PATIENCE);
+        let is_long = since.is_some_and(|since| since.elapsed() >= WAKE_AFTER);
         if is_long {
             *since = Some(Instant::now());
         }
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_found_where_it_is_mapped() {
+    fn the_start_of_the_mapping_is_found() {
         let maps = "\
 7f0000000000-7f0000001000 r--p 00000000 fe:00 11  /usr/lib/libc.so\n\
 7f1000001000-7f1000002000 rw-s 00001000 fe:00 12  /data/lock.mdb\n\
@@ -93,20 +93,20 @@ mod tests {
     }
 
     #[test]
-    fn only_a_long_wait_is_long() {
+    fn a_wait_is_long_only_after_the_threshold() {
         let wait = LockWait::default();
         // On a busy machine, this thread itself may be delayed for that long.
-        let is_short = |begun: Instant| !wait.is_long() || begun.elapsed() >= PATIENCE;
+        let is_short = |begun: Instant| !wait.is_long() || begun.elapsed() >= WAKE_AFTER;
         assert!(!wait.is_long());
         let begun = Instant::now();
         wait.during(|| {
             assert!(is_short(begun));
-            std::thread::sleep(PATIENCE);
+            std::thread::sleep(WAKE_AFTER);
             let begun = Instant::now();
             assert!(wait.is_long());
             assert!(is_short(begun));
         });
-        std::thread::sleep(PATIENCE);
+        std::thread::sleep(WAKE_AFTER);
         assert!(!wait.is_long());
     }
 }

@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn too_little_is_refused_with_what_is_left() {
+    fn too_little_address_space_is_rejected_with_the_remaining_size() {
         let error = sizes_within(None, Some(RESERVE + MIN - 1), 4096).err().unwrap();
         assert_eq!(error.code(), "ERR_STORE_IO");
         assert!(error.to_string().contains("831 MiB"), "{error}");

@@ -8,14 +8,14 @@ mod apply;
 mod backup;
 mod calls;
 mod commit;
-mod cost;
 mod counters;
 mod direct;
-mod directory;
 mod discard;
 mod encryption;
 mod environment;
 mod errors;
+mod estimate;
+mod folder;
 mod health;
 mod held;
 mod limits;
@@ -33,11 +33,11 @@ mod pages;
 mod pending;
 mod private_files;
 mod queue;
+mod quota;
 mod reads;
 mod record;
 mod redo;
 mod registry;
-mod room;
 mod rows;
 mod secrets;
 #[cfg(all(test, target_os = "linux"))]
@@ -80,7 +80,7 @@ use crate::sync::join;
 pub use crate::keyring::Secret;
 pub use discard::{DiscardedLog, LogDamage, LogState};
 pub use options::{DEFAULT_COMMAND_TIMEOUT, Durability, FileOptions};
-pub use room::MIN_MAX_BYTES;
+pub use quota::MIN_MAX_BYTES;
 pub use tickets::MustWait;
 pub use verify::Verification;
 
@@ -105,12 +105,12 @@ pub struct FileStore {
     limits_differ: Mutex<Option<LimitsDiffer>>,
     // Dropped after the files, because then the folder can be opened again.
     _registered: Registered<Self>,
-    ended: Ended,
+    ended: ClosedSignal,
 }
 
 /// Dropped last. Its disconnected channels tell waiting `close` calls that the files are closed.
 #[derive(Default)]
-struct Ended(Mutex<Vec<mpsc::SyncSender<()>>>);
+struct ClosedSignal(Mutex<Vec<mpsc::SyncSender<()>>>);
 
 impl FileStore {
     fn environment(&self) -> &Arc<Environment> {
@@ -212,8 +212,8 @@ impl Retire for FileStore {
     }
 
     fn retire(&self, deadline: Instant) -> bool {
-        self.environment().held.lose();
-        self.redo().give_up(deadline) && self.environment().retire(deadline)
+        self.environment().held.mark_lost();
+        self.redo().abandon(deadline) && self.environment().retire(deadline)
     }
 }
 

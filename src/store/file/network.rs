@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn network_file_systems_are_refused_by_name() {
+    fn network_file_systems_are_rejected_with_their_name() {
         let dir = Path::new("/data/sessions");
         for (magic, name) in [
             (0x6969, "NFS"),
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn local_file_systems_are_not() {
+    fn local_file_systems_are_accepted() {
         // ext4, XFS, Btrfs, tmpfs, overlayfs, ZFS, F2FS.
         for magic in
             [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0x794c_7630, 0x2fc1_2fc1, 0xf2f5_2010_u32]
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn each_type_has_one_name() {
+    fn each_file_system_type_has_one_name() {
         for (at, (magic, name)) in NETWORK.iter().enumerate() {
             assert!(NETWORK[..at].iter().all(|(other, others)| other != magic && others != name), "{name}");
         }

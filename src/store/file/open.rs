@@ -14,7 +14,7 @@ use super::map_size;
 use super::names::{DATA, LOCK, OWNERS, REDO};
 use super::options::{DEFAULT_COMMAND_TIMEOUT, FileOptions};
 use super::owner_lock::{Others, OwnerLock};
-use super::pages::{self, Header};
+use super::pages::{self, FileHeader};
 use super::private_files;
 use super::redo::format::LogEntry;
 use super::redo::join::{Joined, join, join_to_read};
@@ -52,7 +52,7 @@ impl Access {
     }
 }
 
-pub(super) struct Opened {
+pub(super) struct OpenedStore {
     pub env: Env<WithTls>,
     pub tables: Tables,
     pub encryption: Encryption,
@@ -70,22 +70,22 @@ pub(super) struct Opened {
 }
 
 /// Opens a prepared folder. This process must not have another environment open there.
-pub(super) fn open(dir: &Path, options: &FileOptions) -> Result<Opened> {
+pub(super) fn open(dir: &Path, options: &FileOptions) -> Result<OpenedStore> {
     let path = dir.join(DATA);
     let state = inspect(dir, &path)?;
     match (options.read_only, state) {
-        (true, State::Missing) => {
+        (true, FileState::Missing) => {
             Err(StoreError::Io(format!("no store at {}, and readOnly creates none", dir.display())))
         }
-        (true, State::Unborn(damaged)) => Err(damaged),
-        (true, State::Sound) if !may_lock(dir) => open_unlocked(dir, options),
+        (true, FileState::NeverCommitted(damaged)) => Err(damaged),
+        (true, FileState::Sound) if !may_lock(dir) => open_unlocked(dir, options),
         (_, state) => open_locked(dir, options, state),
     }
 }
 
-fn open_locked(dir: &Path, options: &FileOptions, state: State) -> Result<Opened> {
+fn open_locked(dir: &Path, options: &FileOptions, state: FileState) -> Result<OpenedStore> {
     let mut made = Vec::new();
-    let (owner, prepared) = OwnerLock::mark(dir, |owner, is_new| {
+    let (owner, prepared) = OwnerLock::acquire(dir, |owner, is_new| {
         if is_new {
             made.push(OWNERS);
         }
@@ -93,10 +93,10 @@ fn open_locked(dir: &Path, options: &FileOptions, state: State) -> Result<Opened
     })?;
     let access = if options.read_only { Access::Read } else { Access::Write };
     match prepared.and_then(|()| open_parts(dir, options, access)) {
-        Ok(opened) => Ok(Opened { owner: Some(owner), ..opened }),
+        Ok(opened) => Ok(OpenedStore { owner: Some(owner), ..opened }),
         Err(error) => {
             // Remove the files that this call created, unless another process uses or has used them.
-            owner.tidy(dir, || remove_files(dir, &made));
+            owner.remove_if_alone(dir, || remove_files(dir, &made));
             Err(error)
         }
     }
@@ -106,12 +106,12 @@ fn open_locked(dir: &Path, options: &FileOptions, state: State) -> Result<Opened
 pub(super) fn prepare_files(
     dir: &Path,
     owner: &OwnerLock,
-    state: State,
+    state: FileState,
     made: &mut Vec<&'static str>,
 ) -> Result<()> {
     let path = dir.join(DATA);
-    if let State::Unborn(damaged) = state {
-        make_anew(&path, owner, damaged)?;
+    if let FileState::NeverCommitted(damaged) = state {
+        reset_uncommitted(&path, owner, damaged)?;
     }
     let has_lock = private_files::check(&dir.join(LOCK))?.is_some();
     let has_data = private_files::check(&path)?.is_some();
@@ -129,7 +129,7 @@ pub(super) fn prepare_files(
 /// file with a commit stays, and so do its lock files.
 fn remove_files(dir: &Path, made: &[&'static str]) {
     let data = private_files::open_private(&dir.join(DATA), false);
-    let is_used = matches!(data, Ok(Some(file)) if !pages::is_unborn(&file).unwrap_or(false));
+    let is_used = matches!(data, Ok(Some(file)) if !pages::is_never_committed(&file).unwrap_or(false));
     if is_used {
         return;
     }
@@ -140,10 +140,10 @@ fn remove_files(dir: &Path, made: &[&'static str]) {
 
 /// Opens a store without write access, not even to the lock files: a backup on a read-only file system, or the files
 /// of another user.
-fn open_unlocked(dir: &Path, options: &FileOptions) -> Result<Opened> {
-    let owner = OwnerLock::look(dir)?;
+fn open_unlocked(dir: &Path, options: &FileOptions) -> Result<OpenedStore> {
+    let owner = OwnerLock::open_existing(dir)?;
     check_unused(dir, owner.as_ref())?;
-    Ok(Opened { owner, ..open_parts(dir, options, Access::ReadUnlocked)? })
+    Ok(OpenedStore { owner, ..open_parts(dir, options, Access::ReadUnlocked)? })
 }
 
 /// Rejects a store without locks if another process may change it at the same time.
@@ -151,7 +151,7 @@ pub(super) fn check_unused(dir: &Path, owner: Option<&OwnerLock>) -> Result<()> 
     // The lock file may have been created since.
     let others = match owner {
         Some(owner) => owner.others()?,
-        None => OwnerLock::look(dir)?.map_or(Ok(Others::None), |owner| owner.others())?,
+        None => OwnerLock::open_existing(dir)?.map_or(Ok(Others::None), |owner| owner.others())?,
     };
     if others == Others::None {
         return Ok(());
@@ -183,12 +183,12 @@ fn may_lock(_: &Path) -> bool {
 }
 
 /// Opens the LMDB environment of a folder, without the owner lock.
-fn open_parts(dir: &Path, options: &FileOptions, access: Access) -> Result<Opened> {
+fn open_parts(dir: &Path, options: &FileOptions, access: Access) -> Result<OpenedStore> {
     let path = dir.join(DATA);
     let lmdb = |error| failed(&path, error);
     let (env, data) = open_without_stale_readers(dir, options.max_bytes.map(u64::from), access)?;
     let mode_lock = if access == Access::ReadUnlocked { None } else { mode_lock(dir, access)? };
-    let patience = Duration::from_millis(options.command_timeout.unwrap_or(DEFAULT_COMMAND_TIMEOUT));
+    let timeout = Duration::from_millis(options.command_timeout.unwrap_or(DEFAULT_COMMAND_TIMEOUT));
     let read_log = || {
         if access == Access::Write {
             see_last_commit(&env).map_err(lmdb)?;
@@ -198,8 +198,8 @@ fn open_parts(dir: &Path, options: &FileOptions, access: Access) -> Result<Opene
     let needs_log = || Ok(read_log()?.is_some());
     // Join before reading anything important: a process with exclusive access may still change it.
     let joined = match &mode_lock {
-        Some(lock) if access == Access::Write => join(&**lock, dir, patience, needs_log)?,
-        Some(lock) => join_to_read(&**lock, dir, patience, needs_log)?,
+        Some(lock) if access == Access::Write => join(&**lock, dir, timeout, needs_log)?,
+        Some(lock) => join_to_read(&**lock, dir, timeout, needs_log)?,
         None => Joined::Shared,
     };
     let (tables, encryption) = open_tables(&env, &options.secrets, &path, access)?;
@@ -212,7 +212,7 @@ fn open_parts(dir: &Path, options: &FileOptions, access: Access) -> Result<Opene
         )));
     }
     let page_size = u64::from(env.stat().page_size);
-    Ok(Opened {
+    Ok(OpenedStore {
         env,
         tables,
         encryption,
@@ -307,23 +307,23 @@ fn keep_tables(env: &Env<WithTls>, txn: RoTxn<'_, WithTls>, path: &Path) -> Resu
     tables.ok_or_else(|| StoreError::Damaged(format!("{} has lost a table", path.display())))
 }
 
-pub(super) enum State {
+pub(super) enum FileState {
     /// The file is missing or empty.
     Missing,
     Sound,
     /// The first commit was interrupted, so that the file never had any content. The error is for callers that cannot
     /// create it again.
-    Unborn(StoreError),
+    NeverCommitted(StoreError),
 }
 
 /// Rejects a foreign or incomplete file. LMDB would mmap it and crash with SIGBUS.
-pub(super) fn inspect(dir: &Path, path: &Path) -> Result<State> {
+pub(super) fn inspect(dir: &Path, path: &Path) -> Result<FileState> {
     const TRIES: u32 = 10;
-    const PAUSE: Duration = Duration::from_millis(5);
+    const RETRY_INTERVAL: Duration = Duration::from_millis(5);
     let failed = |error| io_failed(&path.display(), "reading", &error);
-    let Some(file) = private_files::open_private(path, false)? else { return Ok(State::Missing) };
+    let Some(file) = private_files::open_private(path, false)? else { return Ok(FileState::Missing) };
     if file.metadata().map_err(failed)?.len() == 0 {
-        return Ok(State::Missing);
+        return Ok(FileState::Missing);
     }
     // Our stores create `lock.mdb` before they write to the data file. Other files of the user have no `lock.mdb`.
     let is_ours = || dir.join(LOCK).exists();
@@ -331,45 +331,45 @@ pub(super) fn inspect(dir: &Path, path: &Path) -> Result<State> {
     let fault = loop {
         // Retrying only helps while another process writes the first pages. Check that first, because it may finish
         // at any moment.
-        let may_be_begun = pages::may_be_begun(&file).map_err(failed)?;
+        let may_be_initializing = pages::may_be_initializing(&file).map_err(failed)?;
         let (may_pass, fault) = match find_fault(&file) {
-            Ok(None) => return Ok(State::Sound),
+            Ok(None) => return Ok(FileState::Sound),
             Err(pages::Fault::Io(error)) => return Err(failed(error)),
             Ok(Some(fault)) => (false, fault),
             Err(fault @ pages::Fault::Gone(_)) => (true, fault.to_string()),
-            Err(fault) => (may_be_begun && is_ours(), fault.to_string()),
+            Err(fault) => (may_be_initializing && is_ours(), fault.to_string()),
         };
         if !may_pass || tries == TRIES {
             break fault;
         }
         tries += 1;
-        thread::sleep(PAUSE);
+        thread::sleep(RETRY_INTERVAL);
     };
     let damaged =
         StoreError::Damaged(format!("{} is damaged, or not a session store: {fault}", path.display()));
-    if is_ours() && pages::is_unborn(&file).map_err(failed)? {
-        Ok(State::Unborn(damaged))
+    if is_ours() && pages::is_never_committed(&file).map_err(failed)? {
+        Ok(FileState::NeverCommitted(damaged))
     } else {
         Err(damaged)
     }
 }
 
 /// Empties a file without any commit, so that LMDB can initialise it again.
-fn make_anew(path: &Path, owner: &OwnerLock, damaged: StoreError) -> Result<()> {
+fn reset_uncommitted(path: &Path, owner: &OwnerLock, damaged: StoreError) -> Result<()> {
     if owner.others()? != Others::None {
         return Err(damaged);
     }
     let Some(file) = private_files::open_private(path, true)? else { return Ok(()) };
     // Another process may have initialised it and closed it since the check.
     let failed = |error| io_failed(&path.display(), "making", &error);
-    if !pages::is_unborn(&file).map_err(failed)? {
+    if !pages::is_never_committed(&file).map_err(failed)? {
         return Ok(());
     }
     file.set_len(0).map_err(failed)
 }
 
 fn find_fault(file: &File) -> Result<Option<String>, pages::Fault> {
-    let Some(header) = pages::inspect(file)?.filter(Header::is_short) else { return Ok(None) };
+    let Some(header) = pages::inspect(file)?.filter(FileHeader::is_short) else { return Ok(None) };
     // Empty pages at the end may never have been written. Only a page walk can show that.
     let walk = pages::walk(file, header.txn_id, &mut |_, _| ())?;
     // A walk during another process's commit proves nothing. But in that case the file is sound.
@@ -461,7 +461,7 @@ fn create_tables(env: &Env<WithTls>, secrets: &[Secret], path: &Path) -> Result<
     if Tables::format(tables.meta, &txn).map_err(lmdb)?.is_some() {
         return txn.commit().map_err(lmdb);
     }
-    tables.keep_times(&mut txn).map_err(lmdb)?;
+    tables.enable_creation_times(&mut txn).map_err(lmdb)?;
     if !secrets.is_empty() {
         secrets::create(tables.meta, &mut txn, secrets).map_err(|error| error.at(path))?;
     }

@@ -3,7 +3,7 @@
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 
-use super::room::MIN_MAX_BYTES;
+use super::quota::MIN_MAX_BYTES;
 use crate::error::{Result, StoreError};
 use crate::keyring::Secret;
 use crate::store::{UserLimit, WhenUserIsFull};

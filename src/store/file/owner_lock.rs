@@ -21,19 +21,19 @@ pub(super) enum Feature {
     /// The redo log.
     Log,
     /// Records with the creation time of their session.
-    Times,
+    CreationTimes,
 }
 
 /// Limits that a process publishes while it has the store open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
-pub(super) enum Subject {
+pub(super) enum PublishedLimit {
     UserLimit = 0,
     Lifetime = 1,
 }
 
 /// The assumption on systems and file systems without these locks: there is no log, but records have creation times.
-fn without_locks(feature: Feature) -> bool {
+fn assumes_old_version(feature: Feature) -> bool {
     feature == Feature::Log
 }
 

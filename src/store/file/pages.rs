@@ -4,7 +4,7 @@
 use layout::{META_BYTES, META_PAGES, Meta, metas, read_at, write_at};
 use std::fs::File;
 use std::io;
-use walker::{Name, Walker};
+use walker::{TreeName, Walker};
 
 pub use fault::Fault;
 pub use free::{Free, free};
@@ -20,7 +20,7 @@ mod walker;
 
 /// The newest meta page, and the length of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Header {
+pub struct FileHeader {
     pub meta_page: u64,
     pub txn_id: u64,
     pub page_size: u32,
@@ -29,7 +29,7 @@ pub struct Header {
     pub file_len: u64,
 }
 
-impl Header {
+impl FileHeader {
     /// Whether the file is shorter than the meta page says. It may still be complete, because free pages at the end
     /// may never have been written. [`walk`] finds out.
     pub fn is_short(&self) -> bool {
@@ -41,7 +41,7 @@ impl Header {
 ///
 /// # Errors
 /// Fails for each file that LMDB would or should reject.
-pub fn inspect(file: &File) -> Result<Option<Header>, Fault> {
+pub fn inspect(file: &File) -> Result<Option<FileHeader>, Fault> {
     let Some(metas) = metas(file)? else { return Ok(None) };
     let newest = usize::from(metas[0].txn_id < metas[1].txn_id);
     let Meta { page_size, txn_id, last_page, map_size, .. } = metas[newest];
@@ -54,7 +54,7 @@ pub fn inspect(file: &File) -> Result<Option<Header>, Fault> {
     }
     // After the meta pages: a commit extends the file before it writes its meta page.
     let file_len = file.metadata()?.len();
-    Ok(Some(Header { meta_page, txn_id, page_size, last_page, map_size, file_len }))
+    Ok(Some(FileHeader { meta_page, txn_id, page_size, last_page, map_size, file_len }))
 }
 
 /// Rewrites both meta pages with the same bytes, so that the next sync writes them to disk. No other process may
@@ -76,7 +76,7 @@ pub fn rewrite_metas(file: &File, page_size: u64) -> io::Result<()> {
 ///
 /// # Errors
 /// Those of reading the file.
-pub fn is_unborn(file: &File) -> io::Result<bool> {
+pub fn is_never_committed(file: &File) -> io::Result<bool> {
     /// More than the first commit writes.
     const FIRST_PAGES: u64 = 16;
     let page_size = page_size::get() as u64;
@@ -100,17 +100,17 @@ pub fn is_unborn(file: &File) -> io::Result<bool> {
 ///
 /// # Errors
 /// Those of reading the file.
-pub fn may_be_begun(file: &File) -> io::Result<bool> {
+pub fn may_be_initializing(file: &File) -> io::Result<bool> {
     let len = file.metadata()?.len();
     if len >= META_PAGES * page_size::get() as u64 {
-        return is_unborn(file);
+        return is_never_committed(file);
     }
     let mut bytes = [0; META_BYTES];
     let bytes = &mut bytes[..META_BYTES.min(usize::try_from(len).unwrap_or(META_BYTES))];
     match read_at(file, bytes, 0) {
         // Another process is emptying it.
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(true),
-        read => read.map(|()| Meta::may_begin(bytes)),
+        read => read.map(|()| Meta::is_possible_prefix(bytes)),
     }
 }
 
@@ -135,7 +135,7 @@ pub fn walk(file: &File, txn_id: u64, progress: &mut dyn FnMut(u64, u64)) -> Res
     walker.require(meta.map_size / u64::from(meta.page_size) > meta.last_page, || {
         format!("page {meta_page} has a map size below its last page, {}", meta.last_page)
     });
-    walker.tree(Name::Free, &meta.free, meta_page);
-    walker.tree(Name::Main, &meta.main, meta_page);
+    walker.tree(TreeName::Free, &meta.free, meta_page);
+    walker.tree(TreeName::Main, &meta.main, meta_page);
     Ok(walker.finish())
 }

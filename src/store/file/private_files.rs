@@ -8,8 +8,8 @@ use std::fs::{File, Metadata};
 use std::io;
 use std::path::Path;
 
-use super::directory;
 use super::errors::io_failed;
+use super::folder;
 use super::names::{DATA, LOCK};
 use crate::error::{Result, StoreError};
 
@@ -182,7 +182,7 @@ pub(super) fn make_files(dir: &Path, made: &mut Vec<&'static str>) -> Result<()>
             }
             Err(error) => return Err(io_failed(&path.display(), "making", &error)),
         }
-        directory::sync(dir).map_err(|error| io_failed(&dir.display(), "syncing", &error))?;
+        folder::sync(dir).map_err(|error| io_failed(&dir.display(), "syncing", &error))?;
     }
     Ok(())
 }
@@ -209,7 +209,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_private_and_a_taken_name_is_refused() {
+    fn a_new_file_is_private_and_an_existing_name_is_rejected() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         let file = create_private(&path).unwrap();
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_file_of_one_name_is_refused_and_named() {
+    fn only_regular_files_with_one_link_are_accepted() {
         let dir = tempfile::tempdir().unwrap();
         let (file, link) = (dir.path().join("file"), dir.path().join("link"));
         drop(create_private(&file).unwrap());
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn descriptors_of_a_file_do_not_outlive_an_exec() {
+    fn descriptors_of_a_file_are_closed_on_exec() {
         use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
         let dir = tempfile::tempdir().unwrap();
         let (path, other) = (dir.path().join("file"), dir.path().join("other"));
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn another_file_in_its_place_is_noticed() {
+    fn a_replaced_file_is_detected() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         let file = create_private(&path).unwrap();

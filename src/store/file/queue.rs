@@ -28,11 +28,11 @@ const JOB_BYTES: usize = 1024;
 /// The maximum number of writes in one transaction. A changed page takes the disk about as long with one session as
 /// with several, so large batches write fewer pages. But all calls of a batch wait for its end, and so do other
 /// processes.
-const BATCH: usize = 4096;
+const MAX_BATCH_WRITES: usize = 4096;
 
 /// The maximum number of bytes that one transaction adds, except for a single larger write. The changed pages stay in
 /// memory until the commit.
-const BATCH_BYTES: usize = 16 << 20;
+const MAX_BATCH_BYTES: usize = 16 << 20;
 
 /// Receives the result of a call.
 #[derive(Clone)]
@@ -82,7 +82,7 @@ impl Batch {
 
 /// The results of ended calls, and the reads that can start now.
 #[derive(Default)]
-pub(super) struct Ended {
+pub(super) struct EndedCalls {
     pub results: Vec<(Waiter, Result<u64>)>,
     pub readers: Vec<Reader>,
 }
@@ -220,9 +220,10 @@ impl Queue {
         let mut adds = 0;
         let fits = |job: &&Job| {
             adds += job.write.growth();
-            adds <= BATCH_BYTES
+            adds <= MAX_BATCH_BYTES
         };
-        let count = state.jobs.iter().take(BATCH).take_while(fits).count().max(1).min(state.jobs.len());
+        let count =
+            state.jobs.iter().take(MAX_BATCH_WRITES).take_while(fits).count().max(1).min(state.jobs.len());
         let taken: Vec<Job> = state.jobs.drain(..count).collect();
         state.awake = !state.jobs.is_empty();
         state.batch_start = taken.first()?.number;
@@ -236,7 +237,7 @@ impl Queue {
     }
 
     /// Ends a batch with the results of its writes.
-    pub(super) fn finish(&self, batch: &Batch, outcomes: Vec<Result<u64>>) -> Ended {
+    pub(super) fn finish(&self, batch: &Batch, outcomes: Vec<Result<u64>>) -> EndedCalls {
         let (calls, readers) = {
             let mut state = self.state.lock();
             state.bytes -= batch.bytes;
@@ -245,12 +246,12 @@ impl Queue {
         self.pending.end(batch.jobs.iter().map(|(_, scope)| scope));
         let results =
             calls.into_iter().zip(outcomes).filter_map(|(call, outcome)| Some((call?.waiter, outcome)));
-        Ended { results: results.collect(), readers }
+        EndedCalls { results: results.collect(), readers }
     }
 
     /// Ends the calls whose deadline has passed. Writes that the writer has not taken are dropped.
-    pub(super) fn expire(&self, now: Instant) -> Ended {
-        let mut ended = Ended::default();
+    pub(super) fn expire(&self, now: Instant) -> EndedCalls {
+        let mut ended = EndedCalls::default();
         let mut scopes = Vec::new();
         let mut state = self.state.lock();
         let late = state.jobs.iter().take_while(|job| job.call.deadline <= now).count();
@@ -313,7 +314,7 @@ mod tests {
         queue.wait(Reader { after, session: None, waiter: waiter().0, deadline }).unwrap().is_none()
     }
 
-    fn outcomes(ended: &Ended) -> Vec<Option<bool>> {
+    fn outcomes(ended: &EndedCalls) -> Vec<Option<bool>> {
         let is_unknown = |(_, result): &(Waiter, Result<u64>)| match result {
             Ok(_) => None,
             Err(error) => Some(error.is_outcome_unknown()),
@@ -322,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_starts_when_its_write_is_given_up() {
+    fn a_waiting_read_starts_when_its_write_times_out() {
         let queue = Queue::new(SECOND, Pending::default());
         push(&queue, "a");
         let number = queue.last().unwrap();
@@ -334,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_given_up_takes_no_room_and_leaves_no_mark() {
+    fn a_timed_out_call_uses_no_bytes_and_is_not_pending() {
         let queue = Queue::new(SECOND, Pending::default());
         for name in 0..100 {
             push(&queue, &name.to_string());
@@ -343,12 +344,12 @@ mod tests {
         assert!(wait(&queue, queue.last().unwrap(), Instant::now() + SECOND));
         assert_eq!(queue.expire(Instant::now() + 2 * SECOND).results.len(), 101);
         assert_eq!(queue.state.lock().bytes, 0);
-        assert_eq!(queue.pending.of_session(&SessionId::new("7").unwrap()), None);
+        assert_eq!(queue.pending.last_write_of_session(&SessionId::new("7").unwrap()), None);
         assert_eq!(queue.next_deadline(), None);
     }
 
     #[test]
-    fn what_the_writer_has_is_of_unknown_outcome_and_is_reported_once() {
+    fn a_timed_out_write_in_progress_has_an_unknown_outcome_and_one_result() {
         let queue = Queue::new(SECOND, Pending::default());
         push(&queue, "a");
         queue.wake();
@@ -358,7 +359,7 @@ mod tests {
         let ended = queue.expire(Instant::now() + 2 * SECOND);
         assert_eq!(outcomes(&ended), [Some(false), Some(true)]);
         // For reads of its session, the write is still pending.
-        assert!(queue.pending.of_session(&SessionId::new("a").unwrap()).is_some());
+        assert!(queue.pending.last_write_of_session(&SessionId::new("a").unwrap()).is_some());
         assert!(wait(&queue, number, Instant::now() + 10 * SECOND));
         let ended = queue.finish(&batch, vec![Ok(1)]);
         assert_eq!((ended.results.len(), ended.readers.len()), (0, 1));
@@ -366,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_that_wait_are_bounded_too() {
+    fn waiting_reads_are_bounded() {
         let queue = Queue::new(SECOND, Pending::default());
         push(&queue, "a");
         let number = queue.last().unwrap();
@@ -382,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_whose_time_is_not_over_stays() {
+    fn a_call_before_its_deadline_stays_queued() {
         let queue = Queue::new(SECOND, Pending::default());
         push(&queue, "a");
         let ended = queue.expire(Instant::now());

@@ -7,11 +7,11 @@ use std::ops::{Bound, ControlFlow};
 use std::sync::atomic::Ordering;
 
 use super::apply::Write;
-use super::cost::Trees;
 use super::encryption::UserTag;
 use super::environment::{Environment, View};
+use super::estimate::Trees;
 use super::record::Record;
-use super::rows::{Indexed, table_keys_of_user};
+use super::rows::{IndexEntries, table_keys_of_user};
 use super::secrets::{self, KeysInUse};
 use super::tables::{created_of, expiry_entry};
 use super::write_error::WriteError;
@@ -57,7 +57,7 @@ impl Environment {
     pub(super) fn read_row<T>(&self, key: &[u8], read: impl FnOnce(&[u8]) -> T) -> Result<Option<T>> {
         // The overlay first: a row that has left it is already in the data file.
         if let Some(row) = self.overlay.get(key) {
-            self.held.ensure()?;
+            self.held.ensure_not_lost()?;
             return Ok(row.as_deref().map(read));
         }
         let txn = self.read()?;
@@ -68,7 +68,7 @@ impl Environment {
     ///
     /// # Errors
     /// `Corrupt`.
-    pub(super) fn dated(&self, key: &[u8], record: Record<'_>) -> Result<Option<StoredSession>> {
+    pub(super) fn stored_session(&self, key: &[u8], record: Record<'_>) -> Result<Option<StoredSession>> {
         with_buffer(|buffer| {
             let Some(contents) = self.encryption.decrypt(key, record, buffer)? else { return Ok(None) };
             let (id, expires) =
@@ -102,7 +102,7 @@ impl Environment {
                 None => self.get(txn.tables().sessions, &txn, key)?,
             };
             if let Some(row) = row
-                && Indexed::of(row, &self.encryption).user == Some(user)
+                && IndexEntries::of(row, &self.encryption).user == Some(user)
             {
                 see(key, row)?;
             }

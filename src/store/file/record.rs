@@ -20,15 +20,15 @@ pub(super) struct Header {
 
 /// Marks a header with a creation time. The upper bits of an expiry equal its sign, and a set mark makes this one
 /// differ.
-const HAS_TIME: i64 = 1 << 62;
+const HAS_CREATION_TIME: i64 = 1 << 62;
 
 impl Header {
     const LEN: usize = 24;
     /// The length of the creation time in a header.
-    pub(super) const TIME_LEN: usize = 8;
+    pub(super) const CREATION_TIME_LEN: usize = 8;
 
     pub(super) fn write(self, out: &mut Vec<u8>) {
-        let expires = self.expires.to_bits() ^ self.created_at.map_or(0, |_| HAS_TIME);
+        let expires = self.expires.to_bits() ^ self.created_at.map_or(0, |_| HAS_CREATION_TIME);
         out.extend_from_slice(&expires.to_le_bytes());
         out.extend_from_slice(&self.indexed_expiry.to_le_bytes());
         out.extend_from_slice(&self.created.to_le_bytes());
@@ -65,9 +65,9 @@ impl<'a> Record<'a> {
         };
         let mut expires = word(0);
         let mut created_at = None;
-        if (expires ^ expires >> 1) & HAS_TIME != 0 {
-            expires ^= HAS_TIME;
-            let (time, rest) = body.split_first_chunk::<{ Header::TIME_LEN }>().ok_or(CUT_SHORT)?;
+        if (expires ^ expires >> 1) & HAS_CREATION_TIME != 0 {
+            expires ^= HAS_CREATION_TIME;
+            let (time, rest) = body.split_first_chunk::<{ Header::CREATION_TIME_LEN }>().ok_or(CUT_SHORT)?;
             (created_at, body) = (Some(Millis::from_le_bytes(*time)), rest);
         }
         let expires = Expiry::from_bits(expires);
@@ -83,7 +83,7 @@ mod tests {
 
     /// Later versions must be able to read these bytes, so they never change.
     #[test]
-    fn a_header_is_these_bytes() {
+    fn a_header_has_exactly_these_bytes() {
         let expires = Expiry::moved_to(1).unwrap();
         let header = Header { expires, indexed_expiry: -2, created: 0x0102, created_at: None };
         let mut bytes = Vec::new();
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_with_the_time_of_the_creation_is_these_bytes() {
+    fn a_header_with_a_creation_time_has_exactly_these_bytes() {
         let expires = Expiry::moved_to(1).unwrap();
         let header = Header { expires, indexed_expiry: -2, created: 0x0102, created_at: Some(0x0304) };
         let mut bytes = Vec::new();
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn every_expiry_comes_back_with_and_without_a_time() {
+    fn every_expiry_round_trips_with_and_without_a_creation_time() {
         let bounds =
             [Expiry::new(-MAX_MILLIS), Expiry::moved_to(-1), Expiry::new(0), Expiry::moved_to(MAX_MILLIS)];
         for expires in bounds.map(Result::unwrap).into_iter().chain([Expiry::LONG_AGO]) {

@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::directory::{Identity, identity};
 use super::errors::still_closing;
+use super::folder::{Identity, identity};
 use crate::error::Result;
 
 /// How long an opener waits until the previous store has closed. A constructor blocks the event loop for that time.
-const PATIENCE: Duration = Duration::from_secs(2);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A store that the registry can replace.
 pub(super) trait Retire {
@@ -64,7 +64,7 @@ impl<S> Entry<S> {
 }
 
 /// The state of the previous store.
-enum Found<S> {
+enum PreviousStore<S> {
     Store(Arc<S>),
     /// It was opening or has closed. Look again.
     Changed,
@@ -87,7 +87,7 @@ impl<S: Retire> Registry<S> {
         dir: &Path,
         start: impl FnOnce(Registered<S>) -> Result<Arc<S>>,
     ) -> Result<Arc<S>> {
-        self.open_within(dir, PATIENCE, start)
+        self.open_within(dir, CLOSE_TIMEOUT, start)
     }
 
     /// Prevents other opens of a folder in this process. `None` if a store is open, opening or closing there.
@@ -101,19 +101,19 @@ impl<S: Retire> Registry<S> {
     fn open_within(
         &self,
         dir: &Path,
-        patience: Duration,
+        timeout: Duration,
         start: impl FnOnce(Registered<S>) -> Result<Arc<S>>,
     ) -> Result<Arc<S>> {
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now() + timeout;
         let registered = loop {
             let entry = match self.enter(dir)? {
                 Entered::New(registered) => break registered,
                 Entered::Taken(entry) => entry,
             };
-            match look(&entry, deadline) {
-                Found::Store(store) => return Ok(store),
-                Found::Changed => {}
-                Found::StillClosing => return Err(still_closing(dir)),
+            match await_previous(&entry, deadline) {
+                PreviousStore::Store(store) => return Ok(store),
+                PreviousStore::Changed => {}
+                PreviousStore::StillClosing => return Err(still_closing(dir)),
             }
         };
         // Other threads that open the folder wait for the end of `Opening`. If `start` fails, `registered` ends it.
@@ -142,31 +142,35 @@ impl<S: Retire> Registry<S> {
     }
 }
 
-fn look<S: Retire>(entry: &Entry<S>, deadline: Instant) -> Found<S> {
+fn await_previous<S: Retire>(entry: &Entry<S>, deadline: Instant) -> PreviousStore<S> {
     let mut state = entry.state.lock();
     let store = match &*state {
-        State::Gone => return Found::Changed,
+        State::Gone => return PreviousStore::Changed,
         State::Opening => {
             // Without a timeout: otherwise this call would have to open the store itself.
             entry.changed.wait(&mut state);
-            return Found::Changed;
+            return PreviousStore::Changed;
         }
         State::Open(store) => store.upgrade(),
     };
     let Some(store) = store else {
         let is_late = entry.changed.wait_until(&mut state, deadline).timed_out();
-        return if is_late && !matches!(*state, State::Gone) { Found::StillClosing } else { Found::Changed };
+        return if is_late && !matches!(*state, State::Gone) {
+            PreviousStore::StillClosing
+        } else {
+            PreviousStore::Changed
+        };
     };
     // Dropping the last reference to the store takes this lock.
     drop(state);
     if store.is_current() {
-        return Found::Store(store);
+        return PreviousStore::Store(store);
     }
     if !store.retire(deadline) {
-        return Found::StillClosing;
+        return PreviousStore::StillClosing;
     }
     entry.set(State::Gone);
-    Found::Changed
+    PreviousStore::Changed
 }
 
 #[cfg(test)]
@@ -205,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn an_opener_waits_for_the_end_of_the_former_store_but_not_for_ever() {
+    fn an_opener_waits_for_the_previous_store_until_a_timeout() {
         let (_root, dir) = new_dir();
         let closing = new_entry(&dir);
         closing.entry.set(State::Open(Weak::new()));
@@ -221,7 +225,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_store_whose_files_are_gone_is_in_the_way_while_a_call_reads_them() {
+    fn a_store_with_removed_files_blocks_its_path_while_a_call_reads_them() {
         let (_root, dir) = new_dir();
         let former = OPEN.open_within(&dir, NOT_AT_ALL, start(&dir)).unwrap();
         let view = former.environment().read().unwrap();

@@ -13,13 +13,13 @@ use crate::error::Result;
 
 /// The index entries of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Indexed {
+pub(super) struct IndexEntries {
     pub indexed_expiry: Millis,
     pub created: u64,
     pub user: Option<UserTag>,
 }
 
-impl Indexed {
+impl IndexEntries {
     /// The index entries of a stored row. An unreadable row has default values.
     pub(super) fn of(row: &[u8], encryption: &Encryption) -> Self {
         Self::with_tag(row, |record| encryption.tag_of(record))
@@ -43,14 +43,14 @@ impl Indexed {
 }
 
 /// A new row and its index entries.
-pub(super) type NewRow<'r> = (Indexed, &'r [u8]);
+pub(super) type NewRow<'r> = (IndexEntries, &'r [u8]);
 
 pub(super) trait Rows {
     /// Calls `read` with a row.
     fn read<T>(&self, key: &[u8], read: impl FnOnce(&[u8]) -> T) -> heed::Result<Option<T>>;
 
     /// Replaces a row and its index entries. `old` has the present index entries, and is `None` if there is no row.
-    fn set(&mut self, key: &[u8], old: Option<Indexed>, new: Option<NewRow<'_>>) -> heed::Result<()>;
+    fn set(&mut self, key: &[u8], old: Option<IndexEntries>, new: Option<NewRow<'_>>) -> heed::Result<()>;
 
     /// The keys of all sessions that may belong to the user, without duplicates.
     fn keys_of_user(&self, user: UserTag) -> heed::Result<Vec<Vec<u8>>>;
@@ -59,7 +59,7 @@ pub(super) trait Rows {
     fn next_created(&mut self) -> heed::Result<u64>;
 
     /// Reserves this `created` for a session.
-    fn use_created(&mut self, created: u64) -> heed::Result<()>;
+    fn reserve_created(&mut self, created: u64) -> heed::Result<()>;
 }
 
 /// The rows of the data file in a transaction.
@@ -82,7 +82,7 @@ impl<'e> TableRows<'e> {
         &mut self,
         key: &[u8],
         new: NewRow<'_>,
-        indexed_of: impl FnOnce(&[u8]) -> Indexed,
+        indexed_of: impl FnOnce(&[u8]) -> IndexEntries,
     ) -> heed::Result<()> {
         let (indexed, bytes) = new;
         match self.tables.sessions.get_or_put(&mut self.txn, key, bytes)?.map(indexed_of) {
@@ -95,9 +95,14 @@ impl<'e> TableRows<'e> {
     }
 
     /// Replaces the index entries of a row.
-    fn set_entries(&mut self, key: &[u8], old: Option<Indexed>, new: Option<Indexed>) -> heed::Result<()> {
+    fn set_entries(
+        &mut self,
+        key: &[u8],
+        old: Option<IndexEntries>,
+        new: Option<IndexEntries>,
+    ) -> heed::Result<()> {
         let Self { txn, tables, .. } = self;
-        let expiry = |indexed: Indexed| expiry_entry(indexed.indexed_expiry, indexed.created);
+        let expiry = |indexed: IndexEntries| expiry_entry(indexed.indexed_expiry, indexed.created);
         let (old_expiry, new_expiry) = (old.map(expiry), new.map(expiry));
         if old_expiry != new_expiry {
             if let Some(entry) = old_expiry {
@@ -107,7 +112,7 @@ impl<'e> TableRows<'e> {
                 tables.expiries.put(txn, &entry, key)?;
             }
         }
-        let user = |indexed: Indexed| indexed.user.map(|user| user_entry(user, indexed.created));
+        let user = |indexed: IndexEntries| indexed.user.map(|user| user_entry(user, indexed.created));
         let (old_user, new_user) = (old.and_then(user), new.and_then(user));
         if old_user != new_user {
             if let Some(entry) = old_user {
@@ -137,7 +142,7 @@ impl Rows for TableRows<'_> {
         Ok(self.tables.sessions.get(&self.txn, key)?.map(read))
     }
 
-    fn set(&mut self, key: &[u8], old: Option<Indexed>, new: Option<NewRow<'_>>) -> heed::Result<()> {
+    fn set(&mut self, key: &[u8], old: Option<IndexEntries>, new: Option<NewRow<'_>>) -> heed::Result<()> {
         self.has_changed = true;
         match new {
             Some((_, bytes)) => self.tables.sessions.put(&mut self.txn, key, bytes)?,
@@ -154,7 +159,7 @@ impl Rows for TableRows<'_> {
         self.next_created.map_or_else(|| self.tables.next(&self.txn), Ok)
     }
 
-    fn use_created(&mut self, created: u64) -> heed::Result<()> {
+    fn reserve_created(&mut self, created: u64) -> heed::Result<()> {
         self.next_created = Some(self.tables.created_after(&self.txn, created)?);
         Ok(())
     }

@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 
 use super::encryption::Encryption;
 use super::record::Record;
-use super::tables::{COVERED, SEAL, Table, Tables};
+use super::tables::{COVERED, Table, Tables, WRAPPED_KEYS};
 use super::write_error::WriteError;
 use crate::error::{Result, StoreError};
 use crate::keyring::{KeyId, Keyring, MAX_SECRETS, Secret, UnlockError, WrappedKeys};
@@ -42,7 +42,7 @@ pub(super) fn unlock(
     secrets: &[Secret],
     path: &Path,
 ) -> Result<Encryption, WriteError> {
-    match (meta.get(txn, SEAL)?, secrets) {
+    match (meta.get(txn, WRAPPED_KEYS)?, secrets) {
         (None, []) => Ok(Encryption::Off),
         (None, _) => Err(wrong("left out, as the store is not encrypted:", path, "a secret").into()),
         (Some(_), []) => Err(wrong("given, as the store is encrypted:", path, "no secret").into()),
@@ -72,7 +72,7 @@ fn wrong(expected: &str, path: &Path, given: &str) -> StoreError {
 
 /// The encoded wrapped keys in the file. `None` if the store is not encrypted.
 pub(super) fn wrapped_keys<'t>(meta: Table, txn: &'t RoTxn<'_, AnyTls>) -> heed::Result<Option<&'t [u8]>> {
-    meta.get(txn, SEAL)
+    meta.get(txn, WRAPPED_KEYS)
 }
 
 /// Adds the missing wrapped keys of the secrets. Returns whether it changed anything.
@@ -182,7 +182,7 @@ fn is_covered(meta: Table, txn: &RoTxn<'_, AnyTls>, wrapped: &[u8]) -> heed::Res
 }
 
 fn put(meta: Table, txn: &mut RwTxn<'_>, wrapped: &[u8], covers: bool) -> heed::Result<()> {
-    meta.put(txn, SEAL, wrapped)?;
+    meta.put(txn, WRAPPED_KEYS, wrapped)?;
     if covers {
         meta.put(txn, COVERED, &Sha256::digest(wrapped)[..])?;
     }

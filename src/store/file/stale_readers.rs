@@ -25,7 +25,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pid_is_found_at_any_place_of_the_table() {
+    fn a_pid_is_found_anywhere_in_the_table() {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), [&[0; 72][..], &77_u32.to_ne_bytes(), &[0; 52]].concat()).unwrap();
         assert!(may_be_in_table(file.path(), 77));

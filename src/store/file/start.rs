@@ -10,14 +10,15 @@ use parking_lot::Mutex;
 
 use super::environment::Environment;
 use super::limits::Limits;
-use super::open::{self, Access, Opened};
+use super::open::{self, Access, OpenedStore};
 use super::options::{DEFAULT_COMMAND_TIMEOUT, Durability, FileOptions};
 use super::pending::Pending;
 use super::queue::Queue;
 use super::redo::engine::{Redo, Sizes};
+use super::redo::format::FILE_HEADER_BYTES;
 use super::redo::storage::Folder;
 use super::registry::{Registered, Registry};
-use super::{Ended, FileStore, directory, network, writer};
+use super::{ClosedSignal, FileStore, folder, network, writer};
 use crate::clock::{AppClock, Clock};
 use crate::error::{Result, StoreError};
 use crate::executor::Executor;
@@ -58,11 +59,11 @@ impl FileStore {
     /// As for [`FileStore::open`].
     pub fn open_at(options: &FileOptions, clock: Arc<dyn Clock>) -> Result<Arc<Self>> {
         options.check()?;
-        let rules = directory::Rules {
+        let rules = folder::FolderRules {
             is_created: !options.read_only,
             may_be_on_network: options.allow_network_file_system,
         };
-        let dir = directory::prepare(&options.path, rules)?;
+        let dir = folder::prepare(&options.path, rules)?;
         let store = OPEN.open(&dir, |registered| Self::start(&dir, options, clock, registered))?;
         store.check_same(options)?;
         Ok(store)
@@ -87,7 +88,7 @@ impl FileStore {
             Environment::new(opened, options.secrets.clone(), limits, max_bytes, Arc::clone(&clock));
         let environment = Arc::new(environment);
         let own = CommonLimits { per_user: limits.per_user, max_lifetime: options.max_lifetime };
-        let other = if options.is_tool { None } else { environment.say_limits(own) };
+        let other = if options.is_tool { None } else { environment.publish_limits(own) };
         let limits_differ = Mutex::new(other.map(|other| LimitsDiffer { own, other }));
         let timeout = options.command_timeout.unwrap_or(DEFAULT_COMMAND_TIMEOUT);
         let pending = Pending::new(limits.per_user.ends_beyond().is_some());
@@ -98,12 +99,12 @@ impl FileStore {
         let durability = options.durability.unwrap_or_default();
         let redo = Redo::new(Arc::clone(&environment), files, durability, sizes, joined);
         let redo = Arc::new(redo);
-        redo.begin(log.as_ref())?;
+        redo.recover_or_share(log.as_ref())?;
         // Other errors, such as a full disk, must not stop reads and deletions. The next sweep tries again.
-        if let Err(error @ StoreError::Locked(_)) = redo.keep_times() {
+        if let Err(error @ StoreError::Locked(_)) = redo.enable_creation_times() {
             return Err(error);
         }
-        let keeper = if sizes.max > 0 { Some(redo.start().map_err(no_thread)?) } else { None };
+        let keeper = if sizes.max > 0 { Some(redo.spawn_keeper().map_err(no_thread)?) } else { None };
         let writer = {
             let (environment, redo, queue) =
                 (Arc::clone(&environment), Arc::clone(&redo), Arc::clone(&queue));
@@ -128,7 +129,7 @@ impl FileStore {
             options: options.clone(),
             limits_differ,
             _registered: registered,
-            ended: Ended::default(),
+            ended: ClosedSignal::default(),
         });
         if store.sweep_interval() > 0 && !options.read_only {
             let interval = Duration::from_millis(store.sweep_interval());
@@ -185,7 +186,7 @@ impl FileStore {
 
 /// Opens a folder. If the store needs its log and this process may only read, recovers the log first: a read-only
 /// process reads the data file alone.
-fn open_recovered(dir: &Path, options: &FileOptions, clock: &Arc<dyn Clock>) -> Result<Opened> {
+fn open_recovered(dir: &Path, options: &FileOptions, clock: &Arc<dyn Clock>) -> Result<OpenedStore> {
     /// Between two attempts, another process may open the store and be killed.
     const TRIES: u32 = 10;
     for _ in 0..TRIES {
@@ -219,15 +220,16 @@ fn recover_and_close(dir: &Path, options: &FileOptions, clock: &Arc<dyn Clock>) 
     let environment =
         Arc::new(Environment::new(opened, options.secrets.clone(), limits, max_bytes, Arc::clone(clock)));
     let files = Box::new(Folder(dir.to_path_buf()));
-    Redo::new(environment, files, Durability::Commit, Sizes::NONE, joined).begin(log.as_ref())
+    Redo::new(environment, files, Durability::Commit, Sizes::NONE, joined).recover_or_share(log.as_ref())
 }
 
 /// The size limits of the log: at most a sixteenth of `maxBytes`.
-fn log_sizes(opened: &Opened, options: &FileOptions) -> Sizes {
+fn log_sizes(opened: &OpenedStore, options: &FileOptions) -> Sizes {
     const FIRST: u64 = 4 << 20;
     const MAX: u64 = 16 << 20;
     const SHARE: u64 = 16;
-    let max = options.max_bytes.map_or(MAX, |max| (u64::from(max) / SHARE).min(MAX)) / 4096 * 4096;
+    let max = options.max_bytes.map_or(MAX, |max| (u64::from(max) / SHARE).min(MAX)) / FILE_HEADER_BYTES
+        * FILE_HEADER_BYTES;
     let is_possible = opened.access == Access::Write
         && opened.mode_lock.is_some()
         && max >= FIRST

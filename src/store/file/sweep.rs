@@ -43,7 +43,7 @@ impl FileStore {
         let duration = environment.clock.now() - at;
         *environment.last_sweep.lock() = Some(Sweep { at, duration, removed });
         environment.events.publish(SWEEPS, || Event::Swept { at, duration, removed });
-        self.redo().keep_times()?;
+        self.redo().enable_creation_times()?;
         Ok(removed)
     }
 }

@@ -36,7 +36,7 @@ use crate::clock::Millis;
 pub(super) type Table = Database<Bytes, Bytes>;
 
 pub(super) const FORMAT: &[u8] = b"format";
-pub(super) const SEAL: &[u8] = b"seal";
+pub(super) const WRAPPED_KEYS: &[u8] = b"seal";
 pub(super) const COVERED: &[u8] = b"covered";
 const NEXT: &[u8] = b"next";
 const LOG: &[u8] = b"log";
@@ -46,9 +46,9 @@ const VERSION: u32 = 1;
 /// Added to the version if the store needs its redo log.
 const WITH_LOG: u32 = 1;
 /// Added to the version if records may have creation times.
-const WITH_TIMES: u32 = 2;
+const WITH_CREATION_TIMES: u32 = 2;
 /// The newest version that this package can read.
-pub(super) const NEWEST_VERSION: u32 = VERSION + WITH_LOG + WITH_TIMES;
+pub(super) const NEWEST_VERSION: u32 = VERSION + WITH_LOG + WITH_CREATION_TIMES;
 
 /// Whether a store of this version needs its redo log.
 pub(super) fn needs_log(version: u32) -> bool {
@@ -111,21 +111,21 @@ impl Tables {
             Some(log) => self.meta.put(txn, LOG, &log.encode())?,
             None => _ = self.meta.delete(txn, LOG)?,
         }
-        let times = if self.keeps_times(txn)? { WITH_TIMES } else { 0 };
+        let times = if self.has_creation_times(txn)? { WITH_CREATION_TIMES } else { 0 };
         let version = VERSION + times + if log.is_some() { WITH_LOG } else { 0 };
         self.meta.put(txn, FORMAT, &version.to_le_bytes())
     }
 
     /// Whether records may have creation times.
-    pub(super) fn keeps_times(&self, txn: &RoTxn<'_, AnyTls>) -> heed::Result<bool> {
+    pub(super) fn has_creation_times(&self, txn: &RoTxn<'_, AnyTls>) -> heed::Result<bool> {
         Ok(Self::format(self.meta, txn)?
-            .is_some_and(|version| version.saturating_sub(VERSION) & WITH_TIMES != 0))
+            .is_some_and(|version| version.saturating_sub(VERSION) & WITH_CREATION_TIMES != 0))
     }
 
     /// Allows creation times in records. From then on, older package versions must not open the store.
-    pub(super) fn keep_times(&self, txn: &mut RwTxn<'_>) -> heed::Result<()> {
+    pub(super) fn enable_creation_times(&self, txn: &mut RwTxn<'_>) -> heed::Result<()> {
         let version = Self::format(self.meta, txn)?.unwrap_or(VERSION);
-        let version = VERSION + (version.saturating_sub(VERSION) | WITH_TIMES);
+        let version = VERSION + (version.saturating_sub(VERSION) | WITH_CREATION_TIMES);
         self.meta.put(txn, FORMAT, &version.to_le_bytes())
     }
 
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn an_era_ends_when_it_has_its_share_of_the_sessions() {
+    fn an_era_ends_when_it_has_its_share_of_all_sessions() {
         assert_eq!(after(0, 0, 1), 1);
         assert_eq!(after(MIN_ERA - 2, 0, 1), MIN_ERA - 1);
         assert_eq!(after(MIN_ERA - 1, ERAS * MIN_ERA, 1), 1 << 40);
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn an_era_goes_on_while_there_are_too_many() {
+    fn an_era_continues_while_there_are_too_many() {
         assert_eq!(after(MIN_ERA - 1, 0, ERAS), 1 << 40);
         assert_eq!(after(MIN_ERA - 1, 0, ERAS + 1), MIN_ERA);
         assert_eq!(after(2 * MIN_ERA - 1, 0, ERAS + 1), 1 << 40);

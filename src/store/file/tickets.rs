@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::apply::{NewRecord, Write};
 use super::environment::decoded;
-use super::pending::Seen;
+use super::pending::ReadAttempt;
 use super::queue::{self, Reader, Waiter};
 use super::record::Record;
 use super::{FileStore, writer};
@@ -26,9 +26,9 @@ impl FileStore {
         id: &SessionId,
         read: impl FnOnce(Expiry, Content<'_>) -> T,
     ) -> Result<Result<Option<T>, MustWait>> {
-        Ok(match self.see(id, decoded(read))? {
-            Seen::Now(found) => Ok(found),
-            Seen::After(number) => Err(MustWait(number)),
+        Ok(match self.try_read(id, decoded(read))? {
+            ReadAttempt::Ready(found) => Ok(found),
+            ReadAttempt::WaitFor(number) => Err(MustWait(number)),
         })
     }
 
@@ -50,20 +50,20 @@ impl FileStore {
             deadline: self.queue.deadline(),
         };
         if let Some(reader) = self.queue.wait(reader)? {
-            let ended = queue::Ended { readers: vec![reader], ..queue::Ended::default() };
+            let ended = queue::EndedCalls { readers: vec![reader], ..queue::EndedCalls::default() };
             writer::deliver(self.environment(), &self.queue, ended);
         }
         Ok(())
     }
 
-    pub(super) fn see<T>(
+    pub(super) fn try_read<T>(
         &self,
         id: &SessionId,
         read: impl FnOnce(Expiry, &[u8]) -> Result<T>,
-    ) -> Result<Seen<Option<T>>> {
-        match self.queue.pending.of_session(id) {
-            Some(number) => Ok(Seen::After(number)),
-            None => writer::see(self.environment(), &self.queue, id, read),
+    ) -> Result<ReadAttempt<Option<T>>> {
+        match self.queue.pending.last_write_of_session(id) {
+            Some(number) => Ok(ReadAttempt::WaitFor(number)),
+            None => writer::try_read(self.environment(), &self.queue, id, read),
         }
     }
 
@@ -86,7 +86,7 @@ impl FileStore {
         to: &Arc<dyn Completions>,
         ticket: u32,
     ) -> Result<()> {
-        self.begin(Write::Create(self.dated_record(session, created)?), to, ticket)
+        self.begin(Write::Create(self.new_record_at(session, created)?), to, ticket)
     }
 
     /// Starts [`SessionStore::update`]. Reports 1 to `to` if the session was live, otherwise 0.
@@ -167,7 +167,7 @@ impl FileStore {
         Ok(NewRecord::new(session))
     }
 
-    pub(super) fn dated_record(&self, session: &Session<'_>, created: Millis) -> Result<NewRecord> {
+    pub(super) fn new_record_at(&self, session: &Session<'_>, created: Millis) -> Result<NewRecord> {
         let mut record = self.new_record(session)?;
         record.created_at = Some(created);
         Ok(record)
@@ -176,7 +176,7 @@ impl FileStore {
     /// Whether the session is live or has a pending write.
     pub(super) fn must_delete(&self, id: &SessionId) -> Result<bool> {
         // Check pending writes first: a write stays pending until it is in the file.
-        if self.queue.pending.of_session(id).is_some() {
+        if self.queue.pending.last_write_of_session(id).is_some() {
             return Ok(true);
         }
         let environment = self.environment();

@@ -22,40 +22,40 @@ impl Environment {
     /// # Errors
     /// Only if the store limits lifetimes: `Locked` while a process of an older version has the store open, because
     /// that version would remove creation times. Those of a commit.
-    pub(super) fn keep_times(&self) -> Result<()> {
-        if self.access != Access::Write || self.keeps_times.load(Ordering::SeqCst) {
+    pub(super) fn enable_creation_times(&self) -> Result<()> {
+        if self.access != Access::Write || self.has_creation_times.load(Ordering::SeqCst) {
             return Ok(());
         }
-        let begun = self.try_keep_times();
+        let begun = self.try_enable_creation_times();
         if self.limits.max_lifetime.is_limited() { begun } else { Ok(()) }
     }
 
     /// Whether lifetimes are limited, but records do not have creation times yet.
-    pub(super) fn lacks_times(&self) -> bool {
-        self.limits.max_lifetime.is_limited() && !self.keeps_times.load(Ordering::SeqCst)
+    pub(super) fn lacks_creation_times(&self) -> bool {
+        self.limits.max_lifetime.is_limited() && !self.has_creation_times.load(Ordering::SeqCst)
     }
 
-    fn try_keep_times(&self) -> Result<()> {
+    fn try_enable_creation_times(&self) -> Result<()> {
         self.check_old_versions()?;
         let is_kept = {
             let view = self.read()?;
-            view.tables().keeps_times(&view).map_err(|error| self.failed(error))?
+            view.tables().has_creation_times(&view).map_err(|error| self.failed(error))?
         };
         if !is_kept {
             self.change(|rows| {
-                rows.tables.keep_times(&mut rows.txn)?;
+                rows.tables.enable_creation_times(&mut rows.txn)?;
                 rows.has_changed = true;
                 Ok(())
             })?;
         }
         // An older process may have opened the store before the commit.
         self.check_old_versions()?;
-        self.keeps_times.store(true, Ordering::SeqCst);
+        self.has_creation_times.store(true, Ordering::SeqCst);
         Ok(())
     }
 
     fn check_old_versions(&self) -> Result<()> {
-        if !self.may_have_old_version(Feature::Times) {
+        if !self.may_have_old_version(Feature::CreationTimes) {
             return Ok(());
         }
         Err(StoreError::Locked(format!(

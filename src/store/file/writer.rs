@@ -7,8 +7,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::environment::Environment;
-use super::pending::Seen;
-use super::queue::{Ended, Queue, Reader, Waiter};
+use super::pending::ReadAttempt;
+use super::queue::{EndedCalls, Queue, Reader, Waiter};
 use super::redo::engine::Redo;
 use crate::codec;
 use crate::error::{Result, StoreError};
@@ -25,9 +25,9 @@ pub(super) fn run(environment: &Environment, redo: &Redo, queue: &Queue) {
         redo.pace();
         let Some(batch) = queue.take() else { break };
         let writes = batch.writes();
-        if environment.lacks_times() && writes.iter().any(|write| write.seals()) {
+        if environment.lacks_creation_times() && writes.iter().any(|write| write.encrypts()) {
             // Lifetimes only end if records have creation times. A full disk makes both this and the write fail.
-            let _ = redo.keep_times();
+            let _ = redo.enable_creation_times();
         }
         let outcomes = redo.write(&writes);
         deliver(environment, queue, queue.finish(&batch, outcomes));
@@ -38,7 +38,7 @@ pub(super) fn run(environment: &Environment, redo: &Redo, queue: &Queue) {
 type Completed = Vec<(Arc<dyn Completions>, Vec<(u32, Result<Answer>)>)>;
 
 /// Reports results, and runs the reads that waited.
-pub(super) fn deliver(environment: &Environment, queue: &Queue, ended: Ended) {
+pub(super) fn deliver(environment: &Environment, queue: &Queue, ended: EndedCalls) {
     let (mut completed, mut threads) = (Completed::new(), Vec::new());
     let mut complete = |waiter: Waiter, answer: Result<Answer>| match waiter {
         Waiter::Thread(sender) => threads.push((sender, answer)),
@@ -77,11 +77,11 @@ fn read(environment: &Environment, queue: &Queue, mut reader: Reader) -> Option<
     loop {
         let Some(id) = &reader.session else { return Some((reader.waiter, Ok(Answer::Number(0)))) };
         let stored = |expires, content: &[u8]| Ok(StoredSession::new(id.clone(), expires, content));
-        let look = || see(environment, queue, id, stored);
-        match catch_unwind(AssertUnwindSafe(look)).unwrap_or(Err(PANICKED)) {
-            Ok(Seen::Now(session)) => return Some((reader.waiter, Ok(Answer::Session(session)))),
+        let attempt = || try_read(environment, queue, id, stored);
+        match catch_unwind(AssertUnwindSafe(attempt)).unwrap_or(Err(PANICKED)) {
+            Ok(ReadAttempt::Ready(session)) => return Some((reader.waiter, Ok(Answer::Session(session)))),
             Err(error) => return Some((reader.waiter, Err(error))),
-            Ok(Seen::After(number)) => {
+            Ok(ReadAttempt::WaitFor(number)) => {
                 reader.after = number;
                 let waiter = reader.waiter.clone();
                 match queue.wait(reader) {
@@ -95,14 +95,14 @@ fn read(environment: &Environment, queue: &Queue, mut reader: Reader) -> Option<
 
 /// Calls `read` with the expiry and content of a live session. The caller has waited for the session's own writes. If
 /// another pending write may end sessions of its user, returns the number of that write.
-pub(super) fn see<T>(
+pub(super) fn try_read<T>(
     environment: &Environment,
     queue: &Queue,
     id: &SessionId,
     read: impl FnOnce(Expiry, &[u8]) -> Result<T>,
-) -> Result<Seen<Option<T>>> {
-    if queue.pending.has_no_users() {
-        return environment.get_with(id, read).map(Seen::Now);
+) -> Result<ReadAttempt<Option<T>>> {
+    if queue.pending.has_no_user_writes() {
+        return environment.get_with(id, read).map(ReadAttempt::Ready);
     }
     let find = || {
         environment.get_with(id, |expires, content| {
@@ -110,10 +110,13 @@ pub(super) fn see<T>(
             Ok((StoredSession::new(id.clone(), expires, content), user))
         })
     };
-    let seen = queue.pending.look(find, |found| queue.pending.of_users(found.as_ref()?.1))?;
+    let seen =
+        queue.pending.read_consistently(find, |found| queue.pending.last_write_of_user(found.as_ref()?.1))?;
     Ok(match seen {
-        Seen::Now(Some((session, _))) => Seen::Now(Some(read(session.expires, &session.content)?)),
-        Seen::Now(None) => Seen::Now(None),
-        Seen::After(number) => Seen::After(number),
+        ReadAttempt::Ready(Some((session, _))) => {
+            ReadAttempt::Ready(Some(read(session.expires, &session.content)?))
+        }
+        ReadAttempt::Ready(None) => ReadAttempt::Ready(None),
+        ReadAttempt::WaitFor(number) => ReadAttempt::WaitFor(number),
     })
 }

@@ -8,30 +8,30 @@ use crate::error::{Result, StoreError};
 use crate::store::file::errors::{io_failed, same_pid};
 use crate::store::file::names::OWNERS;
 use crate::store::file::ofd_lock::{self, Kind, Range};
-use crate::store::file::owner_lock::{Feature, Others, Subject, without_locks};
+use crate::store::file::owner_lock::{Feature, Others, PublishedLimit, assumes_old_version};
 use crate::store::file::private_files::{create_private, give_to_owner, is_at, open_private};
 
 /// How long an opener waits while another process creates the files.
-const PATIENCE: Duration = Duration::from_secs(2);
-const PAUSE: Duration = Duration::from_millis(1);
+const TIMEOUT: Duration = Duration::from_secs(2);
+const RETRY_INTERVAL: Duration = Duration::from_millis(1);
 
 /// The byte with the number of a PID shows that this process has the store open. Linux keeps PIDs below 2^22, so the
 /// other bytes come after them.
-const TURN: Range = Range::byte(1 << 30);
+const SETUP: Range = Range::byte(1 << 30);
 const ALL_PIDS: Range = Range { start: 0, length: 1 << 30 };
 /// A process that supports a feature also locks the byte at this offset plus its PID.
-fn knows(feature: Feature) -> i64 {
+fn feature_offset(feature: Feature) -> i64 {
     match feature {
         Feature::Log => 1 << 32,
-        Feature::Times => 1 << 33,
+        Feature::CreationTimes => 1 << 33,
     }
 }
 
 /// A process publishes a value by locking one byte. Its position is the start of the limit's range, plus the value
 /// times `PID_RANGE`, plus the PID.
-const PIDS: i64 = 1 << 22;
-const SUBJECT: i64 = 1 << 60;
-const SUBJECTS: i64 = 1 << 61;
+const PID_RANGE: i64 = 1 << 22;
+const LIMIT_RANGE: i64 = 1 << 60;
+const FIRST_LIMIT: i64 = 1 << 61;
 
 /// Held while this process has the store open.
 pub(in crate::store::file) struct OwnerLock {
@@ -45,46 +45,46 @@ impl Drop for OwnerLock {
 }
 
 /// Held while one process creates or removes files in a folder.
-pub(in crate::store::file) struct Turn<'a>(&'a File);
+pub(in crate::store::file) struct SetupLock<'a>(&'a File);
 
-impl Drop for Turn<'_> {
+impl Drop for SetupLock<'_> {
     fn drop(&mut self) {
-        ofd_lock::unlock(self.0, TURN);
+        ofd_lock::unlock(self.0, SETUP);
     }
 }
 
 impl OwnerLock {
     /// Opens or creates the lock file and registers this process. Then calls `create`, while no other process creates
     /// or removes files in the folder. The argument of `create` says whether the lock file is new.
-    pub(in crate::store::file) fn mark<T>(
+    pub(in crate::store::file) fn acquire<T>(
         dir: &Path,
-        make: impl FnOnce(&Self, bool) -> Result<T>,
+        create: impl FnOnce(&Self, bool) -> Result<T>,
     ) -> Result<(Self, T)> {
         let path = dir.join(OWNERS);
         let failed = |error: io::Error| io_failed(&path.display(), "locking", &error);
         loop {
             let (file, is_new) = open_or_create(dir, &path)?;
             let owner = Self { file };
-            let turn = owner.take_turn(&path, PATIENCE)?;
+            let setup = owner.lock_setup(&path, TIMEOUT)?;
             // The last holder of the setup lock may have removed the file.
             if !is_at(&owner.file, &path).map_err(failed)? {
                 continue;
             }
             owner.lock_pid(dir)?;
-            let made = make(&owner, is_new)?;
-            drop(turn);
-            return Ok((owner, made));
+            let created = create(&owner, is_new)?;
+            drop(setup);
+            return Ok((owner, created));
         }
     }
 
     /// Opens the lock file without locking it. `None` if it is missing, because then no process has the store open.
-    pub(in crate::store::file) fn look(dir: &Path) -> Result<Option<Self>> {
+    pub(in crate::store::file) fn open_existing(dir: &Path) -> Result<Option<Self>> {
         Ok(open_private(&dir.join(OWNERS), false)?.map(|file| Self { file }))
     }
 
     /// Calls `remove` if no other process has the store open. No process creates files during the call.
-    pub(in crate::store::file) fn tidy(&self, dir: &Path, remove: impl FnOnce()) {
-        if let Ok(_turn) = self.take_turn(&dir.join(OWNERS), PATIENCE)
+    pub(in crate::store::file) fn remove_if_alone(&self, dir: &Path, remove: impl FnOnce()) {
+        if let Ok(_setup) = self.lock_setup(&dir.join(OWNERS), TIMEOUT)
             && self.others() == Ok(Others::None)
         {
             remove();
@@ -105,7 +105,7 @@ impl OwnerLock {
     pub(in crate::store::file) fn may_have_old_version(&self, feature: Feature) -> bool {
         match self.has_old_version(feature) {
             Ok(has_old_version) => has_old_version,
-            Err(error) if ofd_lock::is_unsupported(&error) => without_locks(feature),
+            Err(error) if ofd_lock::is_unsupported(&error) => assumes_old_version(feature),
             Err(_) => true,
         }
     }
@@ -120,7 +120,7 @@ impl OwnerLock {
                 ofd_lock::find(&self.file, Kind::Exclusive, Range::byte(byte)).map(|found| found.is_some())
             };
             // A process that is closing the store right now holds neither byte.
-            if !is_marked(knows(feature) + pid)? && is_marked(pid)? {
+            if !is_marked(feature_offset(feature) + pid)? && is_marked(pid)? {
                 return Ok(true);
             }
             let end = range.start + range.length;
@@ -136,35 +136,39 @@ impl OwnerLock {
 
     /// Publishes a value of at most 38 bits for as long as this process has the store open. Returns a different value
     /// that another process has published, if there is one.
-    pub(in crate::store::file) fn say(&self, subject: Subject, value: u64) -> io::Result<Option<u64>> {
-        let start = SUBJECTS + subject as i64 * SUBJECT;
-        let own = start + value as i64 * PIDS;
+    pub(in crate::store::file) fn publish(
+        &self,
+        limit: PublishedLimit,
+        value: u64,
+    ) -> io::Result<Option<u64>> {
+        let start = FIRST_LIMIT + limit as i64 * LIMIT_RANGE;
+        let own = start + value as i64 * PID_RANGE;
         ofd_lock::try_lock(&self.file, Kind::Exclusive, Range::byte(own + i64::from(std::process::id())))?;
         let before = Range { start, length: own - start };
-        let after = Range { start: own + PIDS, length: start + SUBJECT - own - PIDS };
+        let after = Range { start: own + PID_RANGE, length: start + LIMIT_RANGE - own - PID_RANGE };
         // A length of 0 would mean "up to the end".
         for range in [before, after].into_iter().filter(|range| range.length > 0) {
             if let Some(other) = ofd_lock::find(&self.file, Kind::Exclusive, range)? {
-                return Ok(Some(((other - start) / PIDS) as u64));
+                return Ok(Some(((other - start) / PID_RANGE) as u64));
             }
         }
         Ok(None)
     }
 
-    fn take_turn(&self, path: &Path, patience: Duration) -> Result<Turn<'_>> {
-        let deadline = Instant::now() + patience;
+    fn lock_setup(&self, path: &Path, timeout: Duration) -> Result<SetupLock<'_>> {
+        let deadline = Instant::now() + timeout;
         loop {
-            match ofd_lock::try_lock(&self.file, Kind::Exclusive, TURN) {
-                Ok(true) => return Ok(Turn(&self.file)),
-                Ok(false) if Instant::now() < deadline => thread::sleep(PAUSE),
+            match ofd_lock::try_lock(&self.file, Kind::Exclusive, SETUP) {
+                Ok(true) => return Ok(SetupLock(&self.file)),
+                Ok(false) if Instant::now() < deadline => thread::sleep(RETRY_INTERVAL),
                 Ok(false) => {
                     return Err(StoreError::Locked(format!(
                         "another process has been opening {} for {} s and does not get on. Is it stopped?",
                         path.display(),
-                        patience.as_secs()
+                        timeout.as_secs()
                     )));
                 }
-                Err(error) if ofd_lock::is_unsupported(&error) => return Ok(Turn(&self.file)),
+                Err(error) if ofd_lock::is_unsupported(&error) => return Ok(SetupLock(&self.file)),
                 Err(error) => return Err(io_failed(&path.display(), "locking", &error)),
             }
         }
@@ -173,7 +177,7 @@ impl OwnerLock {
     /// Locks the byte of the PID last. So a process that sees it also sees the bytes of the features.
     fn lock_pid(&self, dir: &Path) -> Result<()> {
         let pid = i64::from(std::process::id());
-        for byte in [knows(Feature::Log) + pid, knows(Feature::Times) + pid, pid] {
+        for byte in [feature_offset(Feature::Log) + pid, feature_offset(Feature::CreationTimes) + pid, pid] {
             match ofd_lock::try_lock(&self.file, Kind::Exclusive, Range::byte(byte)) {
                 Ok(true) => {}
                 Ok(false) => return Err(same_pid(dir)),

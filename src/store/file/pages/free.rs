@@ -3,7 +3,8 @@
 use super::fault::Fault;
 use super::layout::metas;
 use super::layout::{
-    BIG, BRANCH, LEAF, META_PAGES, Meta, NO_PAGE, Node, PAGE_HEAD, WORD, read_at, u16_at, u64_at,
+    BIG, BRANCH, LEAF, META_PAGES, Meta, NO_PAGE, Node, PAGE_FLAGS, PAGE_HEAD, PAGE_LOWER, WORD, read_at,
+    u16_at, u64_at,
 };
 use std::collections::BinaryHeap;
 use std::fs::File;
@@ -99,12 +100,12 @@ impl Reader<'_> {
             return Err(self.damaged());
         }
         read_at(self.file, &mut page, number.saturating_mul(page_size as u64))?;
-        let is_leaf = match u16_at(&page, 10) {
+        let is_leaf = match u16_at(&page, PAGE_FLAGS) {
             Some(LEAF) => true,
             Some(BRANCH) => false,
             _ => return Err(self.damaged()),
         };
-        let nodes = usize::from(u16_at(&page, 12).unwrap_or(0)).saturating_sub(PAGE_HEAD) / 2;
+        let nodes = usize::from(u16_at(&page, PAGE_LOWER).unwrap_or(0)).saturating_sub(PAGE_HEAD) / 2;
         for index in 0..nodes {
             // The oldest lists come first.
             if self.has_enough() {
@@ -158,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_free_side_by_side_is_lacking() {
+    fn runs_need_adjacent_free_pages() {
         let free = Free { pages: vec![9, 10, 20, 3, 4, 5], pending: 7 };
         assert_eq!(free.lacking(6, &[]), 0);
         assert_eq!(free.lacking(8, &[]), 2);

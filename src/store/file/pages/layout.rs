@@ -11,6 +11,10 @@ const MAGIC: u32 = 0xbeef_c0de;
 const PAGE_SIZES: std::ops::RangeInclusive<u32> = 256..=0x8000; // MAX_PAGESIZE
 
 pub(super) const PAGE_HEAD: usize = 16; // PAGEHDRSZ
+pub(super) const PAGE_FLAGS: usize = 10; // mp_flags
+pub(super) const PAGE_LOWER: usize = 12; // mp_lower
+pub(super) const PAGE_UPPER: usize = 14; // mp_upper
+pub(super) const OVERFLOW_PAGES: usize = 12; // mp_pages
 pub(super) const BRANCH: u16 = 1;
 pub(super) const LEAF: u16 = 2;
 pub(super) const OVERFLOW: u16 = 4;
@@ -33,8 +37,8 @@ pub(super) struct Meta {
     pub(super) version: u32,
     pub(super) map_size: u64,
     pub(super) page_size: u32,
-    pub(super) free: Record,
-    pub(super) main: Record,
+    pub(super) free: TreeRecord,
+    pub(super) main: TreeRecord,
     pub(super) last_page: u64,
     pub(super) txn_id: u64,
 }
@@ -44,20 +48,20 @@ impl Meta {
         let (head, meta) = bytes.split_at_checked(PAGE_HEAD)?;
         Some(Self {
             number: u64_at(head, 0)?,
-            flags: u16_at(head, 10)?,
+            flags: u16_at(head, PAGE_FLAGS)?,
             magic: u32_at(meta, 0)?,
             version: u32_at(meta, 4)?,
             map_size: u64_at(meta, 16)?,
             page_size: u32_at(meta, 24)?, // md_pad of the free tree
-            free: Record::parse(meta.get(24..)?)?,
-            main: Record::parse(meta.get(72..)?)?,
+            free: TreeRecord::parse(meta.get(24..)?)?,
+            main: TreeRecord::parse(meta.get(72..)?)?,
             last_page: u64_at(meta, 120)?,
             txn_id: u64_at(meta, 128)?,
         })
     }
 
     /// Whether these bytes may start the first meta page, or a page that has not been written yet.
-    pub(super) fn may_begin(bytes: &[u8]) -> bool {
+    pub(super) fn is_possible_prefix(bytes: &[u8]) -> bool {
         let mut start = [0; PAGE_HEAD + 8];
         start[10..12].copy_from_slice(&META.to_ne_bytes());
         start[16..20].copy_from_slice(&MAGIC.to_ne_bytes());
@@ -67,8 +71,9 @@ impl Meta {
 
     /// Reads a meta page until two reads give the same bytes, because another process may be writing it.
     pub(super) fn read(file: &File, at: u64) -> io::Result<Option<Self>> {
+        const MAX_READS: u32 = 16;
         let mut last = [0; META_BYTES];
-        for _ in 0..16 {
+        for _ in 0..MAX_READS {
             let mut bytes = [0; META_BYTES];
             match read_at(file, &mut bytes, at) {
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
@@ -105,14 +110,14 @@ impl Meta {
 
 /// The description of a tree. It is in a meta page, or in the main tree under the name of the tree.
 #[derive(Clone, Copy)]
-pub(super) struct Record {
+pub(super) struct TreeRecord {
     pub(super) flags: u16,
     pub(super) depth: u16,
     pub(super) counts: Counts,
     pub(super) root: u64,
 }
 
-impl Record {
+impl TreeRecord {
     pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
         let counts = Counts {
             branch: u64_at(bytes, 8)?,
@@ -175,8 +180,8 @@ pub(super) fn count_nodes(
 ) -> Result<usize, &'static str> {
     const BOUNDS: &str = "has its bounds wrong";
     const OUTSIDE: &str = "has a node out of its bounds";
-    let lower = u16_at(page, 12).map(usize::from).ok_or(BOUNDS)?;
-    let upper = u16_at(page, 14).map(usize::from).ok_or(BOUNDS)?;
+    let lower = u16_at(page, PAGE_LOWER).map(usize::from).ok_or(BOUNDS)?;
+    let upper = u16_at(page, PAGE_UPPER).map(usize::from).ok_or(BOUNDS)?;
     if lower < PAGE_HEAD || lower > upper || upper > page.len() || lower % 2 + upper % 2 > 0 {
         return Err(BOUNDS);
     }

@@ -14,27 +14,27 @@ use std::time::Duration;
 
 use super::engine::{Base, Redo};
 use super::format::Position;
-use super::overlay::{Entry, RowKey};
+use super::overlay::{OverlayEntry, RowKey};
 use super::points::{self, Point};
 use super::ring::{self, Ring};
 use super::storage::has_room;
 use crate::error::{Result, StoreError};
 use crate::events::{Event, OTHERS};
 use crate::store::file::record::Record;
-use crate::store::file::rows::{Indexed, Rows};
+use crate::store::file::rows::{IndexEntries, Rows};
 
 /// The number of keys in a transaction. More keys make a drain cheaper, but delay other writers of this process.
-const RANGE: usize = 32_768;
+const RANGE_KEYS: usize = 32_768;
 /// The maximum bytes of rows in a transaction, which LMDB keeps in memory.
 const RANGE_BYTES: usize = 16 << 20;
 /// The maximum number of pages that one row changes in the three tables, and the number that each commit adds.
-const PAGES_OF_ROW: usize = 6;
-const PAGES_OF_COMMIT: usize = 16;
-/// Before writers have to wait, the log is drained to this many bytes, in at most `PASSES` passes.
-const LITTLE: u64 = 256 << 10;
-const PASSES: usize = 8;
+const PAGES_PER_ROW: usize = 6;
+const PAGES_PER_COMMIT: usize = 16;
+/// Before writers have to wait, the log is drained to this many bytes, in at most `MAX_PASSES` passes.
+const REST_BYTES: u64 = 256 << 10;
+const MAX_PASSES: usize = 8;
 /// The number of entries that are removed from the overlay while the gate is locked once.
-const STEP: usize = 512;
+const REMOVAL_CHUNK: usize = 512;
 
 /// The part of the log to drain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,7 +106,7 @@ impl Redo {
         let failures = self.overlay().failures();
         let is_whole = ring.has_failed() && ring.durable() < ring.entered().lsn;
         // Drain everything if entries may be wrong about the data file. Newer entries would inherit the error.
-        let is_all = part == Part::All || self.overlay().is_unsure() || is_whole;
+        let is_all = part == Part::All || self.overlay().is_uncertain() || is_whole;
         // Read before the keys: it does not matter whether rows that are entered later are among them.
         let end = if is_all { ring.entered() } else { ring.oldest_part() };
         let mut keys = self.overlay().keys_up_to(if is_all { u64::MAX } else { end.lsn });
@@ -119,7 +119,7 @@ impl Redo {
 
     fn end_plan(&self, plan: &Plan) {
         if plan.is_all {
-            self.overlay().set_sure(plan.failures);
+            self.overlay().mark_certain(plan.failures);
         }
     }
 
@@ -133,7 +133,7 @@ impl Redo {
             {
                 let base = points::lock(&self.base);
                 let is_current = self.ring().is_some_and(|current| Arc::ptr_eq(&current, ring));
-                if !is_current || base.doubtful_clear.is_some() || ring.has_failed() {
+                if !is_current || base.uncertain_clear.is_some() || ring.has_failed() {
                     return Ok(());
                 }
                 let range_begun = points::now();
@@ -166,16 +166,16 @@ impl Redo {
             self.pass(&ring, Part::All, Duration::ZERO)?;
         }
         // A pass does not drain a failed or uncertain log, and readers of the data file would miss its rows.
-        if self.must_settle() { self.settle(&mut points::lock(&self.mode)) } else { Ok(()) }
+        if self.must_resolve_log() { self.resolve_log(&mut points::lock(&self.mode)) } else { Ok(()) }
     }
 
     /// Drains until little is left. Writes continue, but are slowed down.
     pub(super) fn drain_most(&self) -> Result<()> {
         self.is_emptying.store(true, Ordering::SeqCst);
         scopeguard::defer!(self.is_emptying.store(false, Ordering::SeqCst));
-        for _ in 0..PASSES {
+        for _ in 0..MAX_PASSES {
             match self.ring() {
-                Some(ring) if ring.used() > LITTLE && !ring.has_failed() => {
+                Some(ring) if ring.used() > REST_BYTES && !ring.has_failed() => {
                     self.pass(&ring, Part::All, Duration::ZERO)?
                 }
                 _ => break,
@@ -187,7 +187,7 @@ impl Redo {
     /// Drains the next range of a plan. Uses smaller transactions if there is too little room.
     fn drain_next(&self, ring: &Ring, plan: &mut Plan) -> Result<()> {
         let all = plan.keys.len();
-        let until = if plan.is_whole { all } else { all.min(plan.drained + points::limit(RANGE, 4)) };
+        let until = if plan.is_whole { all } else { all.min(plan.drained + points::limit(RANGE_KEYS, 4)) };
         let mut len = until - plan.drained;
         loop {
             let to = until.min(plan.drained + len);
@@ -210,7 +210,7 @@ impl Redo {
     fn drain_part(&self, ring: &Ring, plan: &Plan, to: usize) -> Result<usize> {
         let keys = &plan.keys[plan.drained..to];
         let overlay = self.overlay();
-        let mut entries: Vec<(&RowKey, Entry)> = Vec::with_capacity(keys.len());
+        let mut entries: Vec<(&RowKey, OverlayEntry)> = Vec::with_capacity(keys.len());
         let (mut taken, mut bytes, mut last) = (0, 0, 0);
         for key in keys {
             if bytes > points::limit(RANGE_BYTES, 8 << 10) && !plan.is_whole {
@@ -243,7 +243,7 @@ impl Redo {
         let next = self.next.load(Ordering::SeqCst);
         let drained = environment.change(|rows| {
             for (key, entry) in &entries {
-                let indexed_of = |row: &[u8]| Indexed::of(row, &environment.encryption);
+                let indexed_of = |row: &[u8]| IndexEntries::of(row, &environment.encryption);
                 match entry.row.as_deref() {
                     Some(row) => rows.put(key, (indexed(row, entry), row), indexed_of)?,
                     None => {
@@ -262,9 +262,9 @@ impl Redo {
             Ok(())
         });
         // A failed commit may still be on disk.
-        drained.inspect_err(|_| overlay.set_unsure())?;
+        drained.inspect_err(|_| overlay.mark_uncertain())?;
         points::reach(Point::AfterDrainCommit);
-        for step in entries.chunks(points::limit(STEP, 2)) {
+        for step in entries.chunks(points::limit(REMOVAL_CHUNK, 2)) {
             let mut gate = overlay.gate();
             for (key, entry) in step {
                 gate.remove_drained(key, entry);
@@ -283,19 +283,19 @@ impl Redo {
     fn has_room_for(&self, rows: usize, bytes: usize) -> Result<bool> {
         let environment = &self.environment;
         let usage = environment.usage_now()?;
-        let pages = (PAGES_OF_ROW * rows + PAGES_OF_COMMIT) as u64;
+        let pages = (PAGES_PER_ROW * rows + PAGES_PER_COMMIT) as u64;
         let growth = (pages * environment.page_size).min(usage.used()) + 2 * bytes as u64;
         // Allocate only if the disk has little room. Allocated space is never released, and would double the size of
         // the file.
         let allocated = if has_room(environment.dir(), growth) { 0 } else { growth };
-        Ok(environment.room.reserve(environment.data(), usage, allocated))
+        Ok(environment.quota.reserve(environment.data(), usage, allocated))
     }
 }
 
-fn indexed(row: &[u8], entry: &Entry) -> Indexed {
+fn indexed(row: &[u8], entry: &OverlayEntry) -> IndexEntries {
     let header = Record::parse(row).map(|record| record.header);
     let (indexed_expiry, created) = header.map_or((0, 0), |header| (header.indexed_expiry, header.created));
-    Indexed { indexed_expiry, created, user: entry.user }
+    IndexEntries { indexed_expiry, created, user: entry.user }
 }
 
 #[cfg(test)]

@@ -32,16 +32,18 @@ use crate::store::file::options::Durability;
 use crate::store::file::write_error::WriteError;
 
 /// A batch uses at most this share of the ring.
-const BATCH_SHARE: u64 = 4;
+const MAX_BATCH_SHARE: u64 = 4;
 /// If a batch could use less than this share of the ring, part of the log is drained first.
-const LEAST_SHARE: u64 = 16;
+const MIN_BATCH_SHARE: u64 = 16;
 /// The maximum growth of the data file for each byte in the log. A split page is left half full.
-const GROWTH: u64 = 2;
+const DATA_GROWTH: u64 = 2;
+/// The bytes of a record in the log and in the indexes, without its key and row.
+const RECORD_OVERHEAD: u64 = 128;
 
 /// The number of drains after which a call stops trying to count rows.
-const ATTEMPTS: usize = 8;
+const MAX_DRAINS: usize = 8;
 /// The initial estimate of the nanoseconds to drain a KiB of the log.
-const FIRST_DRAIN_COST: u64 = 60_000;
+const INITIAL_DRAIN_COST: u64 = 60_000;
 
 /// How long no new log starts after the store was shared or the log has failed. The time doubles if that soon happens
 /// again.
@@ -82,7 +84,7 @@ pub(super) struct ModeState {
 /// The right to write to the data file while there may be a log.
 pub(in crate::store::file) struct Base {
     /// The end position of a `clear` whose commit has failed and may be on disk.
-    pub(super) doubtful_clear: Option<super::format::Position>,
+    pub(super) uncertain_clear: Option<super::format::Position>,
 }
 
 pub(in crate::store::file) struct Redo {
@@ -109,7 +111,7 @@ pub(in crate::store::file) struct Redo {
 }
 
 impl Redo {
-    /// Takes over an open store. Call `begin` to recover its log, if there is one.
+    /// Takes over an open store. Call `recover_or_share` to recover its log, if there is one.
     pub(in crate::store::file) fn new(
         environment: Arc<Environment>,
         files: Box<dyn LogFiles>,
@@ -132,14 +134,14 @@ impl Redo {
                 next_file: NextFile::Old,
                 next_size: sizes.first,
             }),
-            base: Mutex::new(Base { doubtful_clear: None }),
+            base: Mutex::new(Base { uncertain_clear: None }),
             log: Mutex::default(),
             next: AtomicU64::new(0),
             is_exclusive: AtomicBool::new(is_exclusive),
             wake: Condvar::new(),
             is_awake: Mutex::new(false),
             is_closing: AtomicBool::new(false),
-            drain_cost: AtomicU64::new(FIRST_DRAIN_COST),
+            drain_cost: AtomicU64::new(INITIAL_DRAIN_COST),
             is_emptying: AtomicBool::new(false),
         }
     }
@@ -160,10 +162,10 @@ impl Redo {
     /// # Errors
     /// Those of a commit.
     pub(in crate::store::file) fn hold_base(&self) -> Result<MutexGuard<'_, Base>> {
-        for _ in 0..ATTEMPTS {
+        for _ in 0..MAX_DRAINS {
             let base = points::lock(&self.base);
             // After locking, because the drain that held the lock may have failed.
-            if !self.overlay().is_unsure() {
+            if !self.overlay().is_uncertain() {
                 return Ok(base);
             }
             drop(base);
@@ -208,10 +210,10 @@ impl Redo {
     /// # Errors
     /// `Full`, and those of a write.
     pub(in crate::store::file) fn probe(&self) -> Result<()> {
-        self.settle(&mut points::lock(&self.mode))?;
+        self.resolve_log(&mut points::lock(&self.mode))?;
         let environment = &self.environment;
         environment.check_room()?;
-        if !environment.room.reserve(environment.data(), environment.usage_now()?, 0) {
+        if !environment.quota.reserve(environment.data(), environment.usage_now()?, 0) {
             return Err(StoreError::Full("there is no space left on the disk".into()));
         }
         match self.ring() {
@@ -229,14 +231,14 @@ impl Redo {
         catch_unwind(AssertUnwindSafe(write)).unwrap_or_else(|_| {
             // The log may contain a batch that the overlay does not.
             if let Some(ring) = self.ring() {
-                ring.fail();
+                ring.mark_failed();
             }
             writes.iter().map(|_| Err(PANICKED)).collect()
         })
     }
 
     fn write_in_mode(&self, state: &mut ModeState, writes: &[&Write]) -> Vec<Result<u64>> {
-        if let Err(error) = self.settle(state) {
+        if let Err(error) = self.resolve_log(state) {
             return writes.iter().map(|_| Err(error.clone())).collect();
         }
         self.adjust_mode(state, writes);
@@ -244,7 +246,7 @@ impl Redo {
         while outcomes.len() < writes.len() {
             let rest = &writes[outcomes.len()..];
             // After a part of the batch, it may be unknown which log the store has.
-            if let Err(error) = self.settle(state) {
+            if let Err(error) = self.resolve_log(state) {
                 outcomes.extend(rest.iter().map(|_| Err(error.clone())));
                 break;
             }
@@ -252,7 +254,7 @@ impl Redo {
                 outcomes.extend(write_all(&self.environment, rest));
                 break;
             };
-            let sessions = rest.iter().take_while(|write| write.is_of_sessions()).count();
+            let sessions = rest.iter().take_while(|write| write.affects_sessions()).count();
             match (sessions, rest[0]) {
                 (0, Write::Clear) => outcomes.push(self.clear(&ring)),
                 (0, _) => outcomes.extend(self.write_directly(&ring, &rest[..1])),
@@ -260,16 +262,16 @@ impl Redo {
             }
         }
         // Now, because there may never be another write.
-        let _ = self.settle(state);
+        let _ = self.resolve_log(state);
         outcomes
     }
 
     /// Writes as many of the first writes to the log as fit into one batch.
     fn write_to_log(&self, state: &mut ModeState, ring: &Arc<Ring>, writes: &[&Write]) -> Vec<Result<u64>> {
         let all = |error: &StoreError| writes.iter().map(|_| Err(error.clone())).collect::<Vec<_>>();
-        let max = ring.size() / BATCH_SHARE;
+        let max = ring.size() / MAX_BATCH_SHARE;
         loop {
-            let refusal = match writes.iter().any(|write| write.seals()) {
+            let refusal = match writes.iter().any(|write| write.encrypts()) {
                 true => self.environment.ensure_keys().err(),
                 false => None,
             };
@@ -279,8 +281,8 @@ impl Redo {
                 Err(error) => return all(&error),
             }
             let room = ring.room().min(max);
-            let decided = if room < ring.size() / LEAST_SHARE {
-                Decided::default()
+            let decided = if room < ring.size() / MIN_BATCH_SHARE {
+                DecidedBatch::default()
             } else {
                 match self.decide(writes, room, refusal.as_ref()) {
                     Ok(decided) => decided,
@@ -302,15 +304,20 @@ impl Redo {
     /// Whether the data file has room for the log and these writes.
     fn has_room(&self, ring: &Ring, writes: &[&Write]) -> Result<bool> {
         let environment = &self.environment;
-        let batch = writes.iter().map(|write| write.record_bytes() as u64 + 128).sum::<u64>();
-        let growth = GROWTH * (ring.used() + batch);
+        let batch = writes.iter().map(|write| write.record_bytes() as u64 + RECORD_OVERHEAD).sum::<u64>();
+        let growth = DATA_GROWTH * (ring.used() + batch);
         let usage = environment.usage_now()?;
-        Ok(environment.room.is_ample(usage, growth)
-            && environment.room.reserve(environment.data(), usage, growth))
+        Ok(environment.quota.is_ample(usage, growth)
+            && environment.quota.reserve(environment.data(), usage, growth))
     }
 
     /// Decides as many writes as fit into a batch of this size.
-    fn decide(&self, writes: &[&Write], max_bytes: u64, refusal: Option<&StoreError>) -> Result<Decided> {
+    fn decide(
+        &self,
+        writes: &[&Write],
+        max_bytes: u64,
+        refusal: Option<&StoreError>,
+    ) -> Result<DecidedBatch> {
         let environment = &self.environment;
         let lost = |error: WriteError| error.at(&environment.data_path());
         let max_records = (max_bytes as usize).saturating_sub(super::format::batch_bytes(0) + 8);
@@ -331,7 +338,7 @@ impl Redo {
         let mut outcomes = Vec::with_capacity(writes.len());
         for write in writes {
             let (counted, ended) = (batch.counted, batch.ended.mark());
-            let refused = refusal.filter(|_| write.seals());
+            let refused = refusal.filter(|_| write.encrypts());
             let applied = match refused {
                 Some(error) => Err(WriteError::Refused(error.clone())),
                 None => batch.apply_to_sessions(write),
@@ -358,12 +365,12 @@ impl Redo {
         let (counted, ended) = (batch.counted, batch.ended);
         let (records, next) = rows.finish();
         points::reach(Point::Decided);
-        Ok(Decided { outcomes, records: Some(records), next, counted, ended })
+        Ok(DecidedBatch { outcomes, records: Some(records), next, counted, ended })
     }
 
     /// Writes a decided batch to the log and enters it into the overlay.
-    fn append(&self, state: &mut ModeState, ring: &Arc<Ring>, decided: Decided) -> Vec<Result<u64>> {
-        let Decided { outcomes, records, next, counted, ended } = decided;
+    fn append(&self, state: &mut ModeState, ring: &Arc<Ring>, decided: DecidedBatch) -> Vec<Result<u64>> {
+        let DecidedBatch { outcomes, records, next, counted, ended } = decided;
         let records = records.filter(|records| !records.is_empty());
         // Writes without changes depend only on rows that are already on disk.
         let Some(records) = records else { return outcomes };
@@ -382,7 +389,7 @@ impl Redo {
             self.overlay().gate().decided.clear();
             let error = ring::failed(&*self.files, &error);
             // If the data file names no log any more, nothing can bring the batch back.
-            return fail(match self.settle(state) {
+            return fail(match self.resolve_log(state) {
                 Ok(()) => error,
                 Err(_) => error.of_unknown_outcome(),
             });
@@ -406,7 +413,7 @@ impl Redo {
         match ring.is_in_place() {
             Ok(true) => Ok(()),
             Ok(false) => {
-                self.environment.held.lose();
+                self.environment.held.mark_lost();
                 Err(files_replaced(self.environment.dir()))
             }
             Err(error) => Err(ring::failed(&*self.files, &error)),
@@ -425,11 +432,15 @@ impl Redo {
     fn delay(&self) -> Duration {
         const MAX: Duration = Duration::from_millis(100);
         const FREE_BELOW: f64 = 0.6;
+        /// Multiples of the time that a drain of the last batch takes.
+        const WHILE_EMPTYING: f64 = 3.0;
+        const WHILE_FILLING: f64 = 1.1;
+        const INCREASE: f64 = 4.0;
         let Some(ring) = self.ring() else { return Duration::ZERO };
         let fill = ring.used() as f64 / ring.size() as f64;
         let times = match self.is_emptying.load(Ordering::SeqCst) {
-            true => 3.0,
-            false if fill > FREE_BELOW => 1.1 + 4.0 * (fill - FREE_BELOW),
+            true => WHILE_EMPTYING,
+            false if fill > FREE_BELOW => WHILE_FILLING + INCREASE * (fill - FREE_BELOW),
             false => return Duration::ZERO,
         };
         let Some((last, bytes)) = points::lock(&self.mode).last_batch else { return Duration::ZERO };
@@ -453,7 +464,7 @@ impl Redo {
             Ok(()) => outcomes,
             // Otherwise the log could assign the same `created` twice.
             Err(_) => {
-                ring.fail();
+                ring.mark_failed();
                 outcomes
             }
         }
@@ -480,13 +491,13 @@ impl Redo {
         points::reach(Point::AfterClear);
         match cleared {
             Ok(mut outcomes) => {
-                self.forget(ring, end);
+                self.clear_overlay(ring, end);
                 outcomes.swap_remove(0).map(|in_file| held.unwrap_or(in_file))
             }
             Err(error) => {
                 // The commit may still be on disk.
-                base.doubtful_clear = Some(end);
-                *self.environment.log.lock() = KnownLog::Doubtful;
+                base.uncertain_clear = Some(end);
+                *self.environment.log.lock() = KnownLog::Uncertain;
                 Err(error)
             }
         }
@@ -495,12 +506,12 @@ impl Redo {
     /// The number of sessions that a `clear` ends, if anybody listens. The tables alone do not contain logged
     /// sessions.
     fn held_for_event(&self) -> Option<u64> {
-        let is_wanted = self.environment.events.wants(ENDS) && !self.overlay().is_unsure();
+        let is_wanted = self.environment.events.wants(ENDS) && !self.overlay().is_uncertain();
         if is_wanted { self.environment.stats().ok()?.sessions } else { None }
     }
 
     /// Clears the overlay after a `clear`.
-    pub(super) fn forget(&self, ring: &Ring, end: super::format::Position) {
+    pub(super) fn clear_overlay(&self, ring: &Ring, end: super::format::Position) {
         self.overlay().gate().clear();
         ring.apply(end);
     }
@@ -508,7 +519,7 @@ impl Redo {
 
 /// The result of deciding the first writes of a batch.
 #[derive(Default)]
-struct Decided {
+struct DecidedBatch {
     outcomes: Vec<Result<u64>>,
     records: Option<super::format::BatchWriter>,
     next: u64,

@@ -12,9 +12,9 @@ use crc32fast::Hasher;
 use crate::store::file::record::Record;
 
 /// The size of the first page, which precedes the ring.
-pub(super) const HEADER_BYTES: u64 = 4096;
+pub(in crate::store::file) const FILE_HEADER_BYTES: u64 = 4096;
 /// The size of a batch header, which precedes the records.
-pub(super) const HEAD_BYTES: usize = 48;
+pub(super) const BATCH_HEADER_BYTES: usize = 48;
 /// Batches start at multiples of this number.
 const ALIGNMENT: usize = 8;
 
@@ -26,7 +26,7 @@ const PADDING: u32 = u32::MAX;
 /// Replaces the length of a deleted row.
 const DELETED: u32 = u32::MAX;
 /// The bytes of a record before its key.
-const RECORD_HEAD: usize = 6;
+const RECORD_HEADER_BYTES: usize = 6;
 
 /// The id of a log. It is random and never reused.
 pub(in crate::store::file) type LogId = [u8; 16];
@@ -86,8 +86,8 @@ pub(super) fn seeded(id: &LogId) -> Hasher {
 }
 
 /// The first page of a log with a ring of this size.
-pub(super) fn header(id: &LogId, ring: u64) -> Vec<u8> {
-    let mut page = vec![0; HEADER_BYTES as usize];
+pub(super) fn file_header(id: &LogId, ring: u64) -> Vec<u8> {
+    let mut page = vec![0; FILE_HEADER_BYTES as usize];
     page[..8].copy_from_slice(FILE_MAGIC);
     page[8..12].copy_from_slice(&FILE_VERSION.to_le_bytes());
     page[16..32].copy_from_slice(id);
@@ -99,7 +99,7 @@ pub(super) fn header(id: &LogId, ring: u64) -> Vec<u8> {
 }
 
 /// The id and the size of the ring in a first page. The error is the problem.
-pub(super) fn parse_header(page: &[u8]) -> Result<(LogId, u64), String> {
+pub(super) fn parse_file_header(page: &[u8]) -> Result<(LogId, u64), String> {
     if page.len() < 40 || &page[..8] != FILE_MAGIC {
         return Err("it is no redo log".into());
     }
@@ -121,12 +121,12 @@ pub(super) fn parse_header(page: &[u8]) -> Result<(LogId, u64), String> {
 
 /// The size of a row's record in a batch.
 pub(super) fn record_bytes(key: &[u8], row: Option<&[u8]>) -> usize {
-    RECORD_HEAD + key.len() + row.map_or(0, <[u8]>::len)
+    RECORD_HEADER_BYTES + key.len() + row.map_or(0, <[u8]>::len)
 }
 
 /// The size of a batch whose records have this size.
 pub(super) fn batch_bytes(records: usize) -> usize {
-    (HEAD_BYTES + records).next_multiple_of(ALIGNMENT)
+    (BATCH_HEADER_BYTES + records).next_multiple_of(ALIGNMENT)
 }
 
 /// An unfinished batch. It starts with room for the header.
@@ -137,7 +137,7 @@ pub(super) struct BatchWriter {
 
 /// The fields of a batch header.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Head {
+pub(super) struct BatchHeader {
     /// The size of the batch, this header included.
     pub len: usize,
     pub count: u32,
@@ -156,8 +156,8 @@ pub(super) struct Head {
 
 impl BatchWriter {
     pub(super) fn new(capacity: usize) -> Self {
-        let mut bytes = Vec::with_capacity(HEAD_BYTES + capacity + ALIGNMENT);
-        bytes.resize(HEAD_BYTES, 0);
+        let mut bytes = Vec::with_capacity(BATCH_HEADER_BYTES + capacity + ALIGNMENT);
+        bytes.resize(BATCH_HEADER_BYTES, 0);
         Self { bytes, count: 0 }
     }
 
@@ -181,19 +181,19 @@ impl BatchWriter {
     }
 
     /// Writes the header, and returns the bytes of the batch and their checksum.
-    pub(super) fn finish(mut self, id: &LogId, head: Head) -> (Vec<u8>, u32) {
+    pub(super) fn finish(mut self, id: &LogId, head: BatchHeader) -> (Vec<u8>, u32) {
         let len = self.bytes.len().next_multiple_of(ALIGNMENT);
         self.bytes.resize(len, 0);
-        let crc = Head { len, count: self.count, ..head }.write(id, &mut self.bytes);
+        let crc = BatchHeader { len, count: self.count, ..head }.write(id, &mut self.bytes);
         (self.bytes, crc)
     }
 }
 
-impl Head {
+impl BatchHeader {
     /// The bytes and the checksum of padding, which has no records and fills the rest of the ring.
     pub(super) fn padding(self, id: &LogId, len: u64) -> (Vec<u8>, u32) {
-        let mut bytes = vec![0; HEAD_BYTES];
-        let crc = Head { len: len as usize, count: PADDING, ..self }.write(id, &mut bytes);
+        let mut bytes = vec![0; BATCH_HEADER_BYTES];
+        let crc = BatchHeader { len: len as usize, count: PADDING, ..self }.write(id, &mut bytes);
         (bytes, crc)
     }
 
@@ -217,7 +217,7 @@ impl Head {
     /// Reads the batch header at the start of these bytes, which extend to the end of the ring. `None` if there is no
     /// complete batch of this log, or if the header is not plausible.
     pub(super) fn parse(id: &LogId, bytes: &[u8], is_plausible: impl FnOnce(&Self) -> bool) -> Option<Self> {
-        if bytes.len() < HEAD_BYTES || u32_at(bytes, 0) != BATCH_MAGIC {
+        if bytes.len() < BATCH_HEADER_BYTES || u32_at(bytes, 0) != BATCH_MAGIC {
             return None;
         }
         let head = Self {
@@ -231,10 +231,14 @@ impl Head {
             salt: u32_at(bytes, 44),
         };
         let is_sized = if head.is_padding() { head.len == bytes.len() } else { head.len <= bytes.len() };
-        if head.len < HEAD_BYTES || !is_sized || !head.len.is_multiple_of(ALIGNMENT) || !is_plausible(&head) {
+        if head.len < BATCH_HEADER_BYTES
+            || !is_sized
+            || !head.len.is_multiple_of(ALIGNMENT)
+            || !is_plausible(&head)
+        {
             return None;
         }
-        let summed = if head.is_padding() { HEAD_BYTES } else { head.len };
+        let summed = if head.is_padding() { BATCH_HEADER_BYTES } else { head.len };
         let mut hasher = seeded(id);
         hasher.update(&bytes[8..summed]);
         (hasher.finalize() == head.crc).then_some(head)
@@ -254,9 +258,9 @@ impl Head {
         if self.is_padding() {
             return true;
         }
-        let mut rest = &batch[HEAD_BYTES..self.len];
+        let mut rest = &batch[BATCH_HEADER_BYTES..self.len];
         for _ in 0..self.count {
-            let Some((head, after)) = rest.split_first_chunk::<RECORD_HEAD>() else { return false };
+            let Some((head, after)) = rest.split_first_chunk::<RECORD_HEADER_BYTES>() else { return false };
             let len = u32_at(head, 0);
             let key_len = usize::from(u16::from_le_bytes([head[4], head[5]]));
             let Some((key, after)) = after.split_at_checked(key_len) else { return false };

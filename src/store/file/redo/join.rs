@@ -29,10 +29,10 @@ pub(in crate::store::file) enum Joined {
 pub(in crate::store::file) fn join(
     lock: &dyn ModeLock,
     dir: &Path,
-    patience: Duration,
+    timeout: Duration,
     mut needs_log: impl FnMut() -> Result<bool>,
 ) -> Result<Joined> {
-    let joined = try_join(lock, dir, patience, &mut needs_log);
+    let joined = try_join(lock, dir, timeout, &mut needs_log);
     let _ = lock.request(false);
     if joined.is_err() {
         lock.release();
@@ -43,11 +43,11 @@ pub(in crate::store::file) fn join(
 fn try_join(
     lock: &dyn ModeLock,
     dir: &Path,
-    patience: Duration,
+    timeout: Duration,
     needs_log: &mut dyn FnMut() -> Result<bool>,
 ) -> Result<Joined> {
     let failed = |error: io::Error| io_failed(&dir.display(), "locking", &error);
-    let mut left = patience;
+    let mut left = timeout;
     loop {
         if lock.try_exclusive().map_err(failed)? {
             return Ok(Joined::Exclusive);
@@ -66,7 +66,7 @@ fn try_join(
             Duration::from_millis(1)
         };
         if left.is_zero() {
-            return Err(not_shared(lock, dir, patience));
+            return Err(not_shared(lock, dir, timeout));
         }
         left = left.saturating_sub(points::sleep(pause));
     }
@@ -81,12 +81,12 @@ fn try_join(
 pub(in crate::store::file) fn join_to_read(
     lock: &dyn ModeLock,
     dir: &Path,
-    patience: Duration,
+    timeout: Duration,
     mut needs_log: impl FnMut() -> Result<bool>,
 ) -> Result<Joined> {
     let failed = |error: io::Error| io_failed(&dir.display(), "locking", &error);
     lock.request(true).map_err(failed)?;
-    let mut left = patience;
+    let mut left = timeout;
     let joined = loop {
         if lock.try_shared().map_err(failed)? {
             if needs_log()? {
@@ -95,7 +95,7 @@ pub(in crate::store::file) fn join_to_read(
             break Ok(Joined::Shared);
         }
         if left.is_zero() {
-            break Err(not_shared(lock, dir, patience));
+            break Err(not_shared(lock, dir, timeout));
         }
         let pause = Duration::from_millis(1);
         left = left.saturating_sub(points::sleep(pause));
@@ -109,11 +109,11 @@ fn random_byte() -> u8 {
     points::random().map_or(0, |[byte]| byte)
 }
 
-fn not_shared(lock: &dyn ModeLock, dir: &Path, patience: Duration) -> StoreError {
+fn not_shared(lock: &dyn ModeLock, dir: &Path, timeout: Duration) -> StoreError {
     let holder = lock.holder().map_or_else(|| "another process".into(), |pid| format!("process {pid}"));
     StoreError::Locked(format!(
         "{holder} has the store in {} to itself, and has not shared it within {} ms. Is it stopped, or is its disk full?",
         dir.display(),
-        patience.as_millis()
+        timeout.as_millis()
     ))
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::drain::Part;
 use super::engine::Redo;
-use super::format::HEADER_BYTES;
+use super::format::FILE_HEADER_BYTES;
 use super::points;
 use super::ring::Ring;
 use crate::store::file::environment::KnownLog;
@@ -43,13 +43,13 @@ pub(in crate::store::file) struct Keeper {
 
 impl Redo {
     /// Starts the thread.
-    pub(in crate::store::file) fn start(self: &Arc<Self>) -> std::io::Result<JoinHandle<()>> {
+    pub(in crate::store::file) fn spawn_keeper(self: &Arc<Self>) -> std::io::Result<JoinHandle<()>> {
         let redo = Arc::clone(self);
         thread::Builder::new().name("session-log".into()).spawn(move || {
             let mut keeper = Keeper::default();
             while !redo.is_closing.load(Ordering::SeqCst) {
                 // After a panic, this process must still share the store.
-                let _ = catch_unwind(AssertUnwindSafe(|| redo.keep(&mut keeper, Instant::now())));
+                let _ = catch_unwind(AssertUnwindSafe(|| redo.run_due_work(&mut keeper, Instant::now())));
                 let mut is_awake = redo.is_awake.lock();
                 if !std::mem::take(&mut *is_awake) && !redo.is_closing.load(Ordering::SeqCst) {
                     redo.wake.wait_for(&mut is_awake, INTERVAL);
@@ -72,18 +72,18 @@ impl Redo {
     }
 
     /// Does the work that is due at this time.
-    pub(in crate::store::file) fn keep(&self, keeper: &mut Keeper, now: Instant) {
+    pub(in crate::store::file) fn run_due_work(&self, keeper: &mut Keeper, now: Instant) {
         self.environment.wake_writer();
         let Some(lock) = &self.environment.mode_lock else { return };
         if !self.is_exclusive.load(Ordering::SeqCst) || keeper.retry_at.is_some_and(|at| now < at) {
             return;
         }
-        let is_doubtful = *self.environment.log.lock() == KnownLog::Doubtful;
+        let is_uncertain = *self.environment.log.lock() == KnownLog::Uncertain;
         let done = if lock.is_requested().unwrap_or(false) {
             keeper.filled_since = None;
             self.share()
-        } else if is_doubtful {
-            self.settle(&mut points::lock(&self.mode))
+        } else if is_uncertain {
+            self.resolve_log(&mut points::lock(&self.mode))
         } else {
             self.ring().map_or(Ok(()), |ring| self.keep_log(keeper, &ring, now))
         };
@@ -91,9 +91,9 @@ impl Redo {
     }
 
     fn keep_log(&self, keeper: &mut Keeper, ring: &Arc<Ring>, now: Instant) -> crate::error::Result<()> {
-        if self.must_settle() {
+        if self.must_resolve_log() {
             // Now, because there may never be another write.
-            return self.settle(&mut points::lock(&self.mode));
+            return self.resolve_log(&mut points::lock(&self.mode));
         }
         let used = ring.used();
         if used == 0 {
@@ -118,7 +118,7 @@ impl Redo {
             let may_grow = ring.size() < self.sizes.max && keeper.grows_at.is_none_or(|at| now >= at);
             if is_pressed && may_grow {
                 let size = (GROWTH * ring.size()).min(self.sizes.max);
-                match self.files.prepare(size + HEADER_BYTES) {
+                match self.files.prepare(size + FILE_HEADER_BYTES) {
                     Ok(()) => self.grow(size)?,
                     // The log keeps its size.
                     Err(_) => keeper.grows_at = Some(now + GROWTH_PAUSE),

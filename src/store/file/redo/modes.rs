@@ -11,7 +11,7 @@ use parking_lot::MutexGuard;
 use super::drain::Part;
 use super::engine::{Base, FIRST_PAUSE, Mode, ModeState, Redo};
 use super::format::{LogEntry, Position};
-use super::overlay::{Entry, RowKey, RowState};
+use super::overlay::{OverlayEntry, RowKey, RowState};
 use super::points::{self, Point};
 use super::ring::{NextFile, Ring};
 use crate::error::{Result, StoreError};
@@ -19,7 +19,7 @@ use crate::store::file::apply::Write;
 use crate::store::file::environment::KnownLog;
 use crate::store::file::errors::io_failed;
 use crate::store::file::owner_lock::Feature;
-use crate::store::file::rows::Indexed;
+use crate::store::file::rows::IndexEntries;
 
 /// The maximum time without a new log after the store was shared or the log has failed.
 const MAX_PAUSE: Duration = Duration::from_secs(60);
@@ -33,14 +33,14 @@ impl Redo {
     /// # Errors
     /// `Damaged` if the log is missing or incomplete. Those of a commit, if the log cannot be written. Nothing was
     /// changed in either case.
-    pub(in crate::store::file) fn begin(&self, log: Option<&LogEntry>) -> Result<()> {
+    pub(in crate::store::file) fn recover_or_share(&self, log: Option<&LogEntry>) -> Result<()> {
         if let Some(log) = log {
             self.recover(log)?;
             // The previous process may have died before it could end the log for an older version.
             if self.environment.may_have_old_version(Feature::Log) {
                 let mut state = points::lock(&self.mode);
                 self.end_log(&mut points::lock(&self.base))?;
-                postpone(&mut state);
+                postpone_log(&mut state);
             }
         }
         if self.sizes.max == 0 && self.is_exclusive.load(Ordering::SeqCst) { self.share() } else { Ok(()) }
@@ -52,33 +52,33 @@ impl Redo {
             newest.insert(key.into(), (row.map(Into::into), lsn));
         })?;
         // Before any append, because the log is only valid if the data file still names it after a power loss.
-        self.environment.settle()?;
+        self.environment.make_durable()?;
         self.next.store(recovered.next, Ordering::SeqCst);
         self.seed_next()?;
         if !newest.is_empty() {
-            self.overlay().set_unsure();
+            self.overlay().mark_uncertain();
         }
         {
             let mut gate = self.overlay().gate();
             for (key, (row, lsn)) in newest {
-                let indexed = row.as_deref().map(|row| Indexed::of(row, &self.environment.encryption));
+                let indexed = row.as_deref().map(|row| IndexEntries::of(row, &self.environment.encryption));
                 let user = indexed.and_then(|indexed| indexed.user);
-                gate.recover(key, Entry { row, user, lsn, in_base: false });
+                gate.recover(key, OverlayEntry { row, user, lsn, in_base: false });
             }
         }
         let mut state = points::lock(&self.mode);
         state.next_size = recovered.ring.size();
         *self.log.lock() = Some(Arc::new(recovered.ring));
         // In case the log could not be rewritten.
-        self.settle(&mut state)
+        self.resolve_log(&mut state)
     }
 
     /// Ends a failed log, and finds out which log the store has if that is uncertain.
     ///
     /// # Errors
     /// Those of a commit. After an error, nothing may be written.
-    pub(super) fn settle(&self, state: &mut ModeState) -> Result<()> {
-        if !self.must_settle() {
+    pub(super) fn resolve_log(&self, state: &mut ModeState) -> Result<()> {
+        if !self.must_resolve_log() {
             return Ok(());
         }
         let has_failed = self.ring().is_some_and(|ring| ring.has_failed());
@@ -86,14 +86,14 @@ impl Redo {
         if has_failed {
             state.next_file = NextFile::New;
         }
-        postpone(state);
+        postpone_log(state);
         Ok(())
     }
 
     /// Whether the log has failed, or it is uncertain which log the store has.
-    pub(super) fn must_settle(&self) -> bool {
+    pub(super) fn must_resolve_log(&self) -> bool {
         self.ring().is_some_and(|ring| ring.has_failed())
-            || *self.environment.log.lock() == KnownLog::Doubtful
+            || *self.environment.log.lock() == KnownLog::Uncertain
     }
 
     /// Gets exclusive access if no other process has the store open. Starts a log if there are sessions to write.
@@ -110,15 +110,15 @@ impl Redo {
             }
             if lock.is_requested().unwrap_or(true) {
                 let _ = lock.try_shared();
-                return postpone(state);
+                return postpone_log(state);
             }
             state.mode = Mode::Exclusive;
             self.is_exclusive.store(true, Ordering::SeqCst);
             points::reach(Point::Exclusive);
         }
-        let is_wanted = writes.iter().any(|write| write.is_of_sessions());
+        let is_wanted = writes.iter().any(|write| write.affects_sessions());
         if is_wanted && self.ring().is_none() && !matches!(self.begin_log(state), Ok(true)) {
-            postpone(state);
+            postpone_log(state);
         }
     }
 
@@ -127,11 +127,11 @@ impl Redo {
         let mut base = points::lock(&self.base);
         let environment = &self.environment;
         let usage = environment.usage_now()?;
-        if !environment.room.is_ample(usage, state.next_size / 4) {
+        if !environment.quota.is_ample(usage, state.next_size / 4) {
             return Ok(false);
         }
         // The data file on disk may still name an earlier log in the same file.
-        environment.settle()?;
+        environment.make_durable()?;
         // If this fails, the prepared file may already have the name of the log.
         let file = state.next_file;
         if file == NextFile::Prepared {
@@ -147,7 +147,7 @@ impl Redo {
         });
         *environment.log.lock() = match &begun {
             Ok(()) => KnownLog::Log(ring.id),
-            Err(_) => KnownLog::Doubtful,
+            Err(_) => KnownLog::Uncertain,
         };
         begun?;
         points::reach(Point::LogBegun);
@@ -166,9 +166,9 @@ impl Redo {
     /// Drains the log and ends it with a commit. After that commit, the log is never read again.
     pub(super) fn end_log(&self, base: &mut Base) -> Result<()> {
         let environment = &self.environment;
-        if *environment.log.lock() == KnownLog::Doubtful {
+        if *environment.log.lock() == KnownLog::Uncertain {
             let found = environment.change(|rows| Ok(rows.tables.log(&rows.txn)?))?;
-            self.learn(base, found);
+            self.record_known_log(base, found);
         }
         if let Some(ring) = self.ring() {
             self.drain_under(base, &ring, Part::All)?;
@@ -185,7 +185,7 @@ impl Redo {
             if ended.is_ok() {
                 *environment.log.lock() = KnownLog::None;
             } else {
-                *environment.log.lock() = KnownLog::Doubtful;
+                *environment.log.lock() = KnownLog::Uncertain;
             }
             ended?;
         }
@@ -195,14 +195,14 @@ impl Redo {
     }
 
     /// Records which log the data file names after a commit with unknown outcome.
-    fn learn(&self, base: &mut Base, found: Option<LogEntry>) {
-        if let (Some(end), Some(ring), Some(found)) = (base.doubtful_clear, self.ring(), &found)
+    fn record_known_log(&self, base: &mut Base, found: Option<LogEntry>) {
+        if let (Some(end), Some(ring), Some(found)) = (base.uncertain_clear, self.ring(), &found)
             && found.id == ring.id
             && found.applied == end
         {
-            self.forget(&ring, end);
+            self.clear_overlay(&ring, end);
         }
-        base.doubtful_clear = None;
+        base.uncertain_clear = None;
         *self.environment.log.lock() = found.map_or(KnownLog::None, |found| KnownLog::Log(found.id));
     }
 
@@ -218,7 +218,7 @@ impl Redo {
         }
         self.is_exclusive.store(false, Ordering::SeqCst);
         state.mode = Mode::Shared;
-        postpone(&mut state);
+        postpone_log(&mut state);
         points::reach(Point::Shared);
         Ok(())
     }
@@ -231,7 +231,7 @@ impl Redo {
         state.next_size = size;
         state.next_file = NextFile::Prepared;
         if !self.begin_log(&mut state)? {
-            postpone(&mut state);
+            postpone_log(&mut state);
         }
         Ok(())
     }
@@ -261,10 +261,10 @@ impl Redo {
 
     /// Stops all writes to the log, because the files are no longer at the store's path. Another store may open them
     /// in their new place and recover the log. Returns whether the batch in progress has ended by the deadline.
-    pub(in crate::store::file) fn give_up(&self, deadline: std::time::Instant) -> bool {
+    pub(in crate::store::file) fn abandon(&self, deadline: std::time::Instant) -> bool {
         let Some(_state) = self.mode.try_lock_until(deadline) else { return false };
         if let Some(ring) = self.ring() {
-            ring.fail();
+            ring.mark_failed();
         }
         self.is_exclusive.store(false, Ordering::SeqCst);
         true
@@ -293,7 +293,7 @@ pub(in crate::store::file) struct Paused<'r>(
 );
 
 /// Prevents a new log for a while.
-fn postpone(state: &mut ModeState) {
+fn postpone_log(state: &mut ModeState) {
     let now = points::now();
     let was_lately = state.not_before.is_some_and(|moment| now < moment + MAX_PAUSE);
     state.pause = if was_lately { (2 * state.pause).min(MAX_PAUSE) } else { FIRST_PAUSE };

@@ -30,10 +30,10 @@ pub(in crate::store::file) type RowState = Option<Arc<[u8]>>;
 const SHARDS: usize = 128;
 
 pub(in crate::store::file) struct Overlay {
-    rows: DashMap<RowKey, Entry, RandomState>,
+    rows: DashMap<RowKey, OverlayEntry, RandomState>,
     /// The users of the rows, with the keys of their sessions.
     users: DashMap<UserTag, Keys, RandomState>,
-    gate: Mutex<Decided>,
+    gate: Mutex<DecidedRows>,
     len: AtomicUsize,
     /// The number of rows here that are not deletions.
     puts: AtomicUsize,
@@ -47,7 +47,7 @@ pub(in crate::store::file) struct Overlay {
 }
 
 #[derive(Debug, Clone)]
-pub(in crate::store::file) struct Entry {
+pub(in crate::store::file) struct OverlayEntry {
     pub row: RowState,
     /// The user of the row.
     pub user: Option<UserTag>,
@@ -58,7 +58,7 @@ pub(in crate::store::file) struct Entry {
 }
 
 /// The rows of a batch that is decided and not yet entered.
-pub(in crate::store::file) type Decided = HashMap<RowKey, DecidedRow, RandomState>;
+pub(in crate::store::file) type DecidedRows = HashMap<RowKey, DecidedRow, RandomState>;
 
 #[derive(Debug, Clone)]
 pub(in crate::store::file) struct DecidedRow {
@@ -132,7 +132,7 @@ impl Overlay {
         if self.is_empty() { None } else { self.rows.get(key).map(|entry| entry.row.clone()) }
     }
 
-    pub(in crate::store::file) fn entry(&self, key: &[u8]) -> Option<Entry> {
+    pub(in crate::store::file) fn entry(&self, key: &[u8]) -> Option<OverlayEntry> {
         if self.is_empty() { None } else { self.rows.get(key).map(|entry| entry.clone()) }
     }
 
@@ -165,16 +165,16 @@ impl Overlay {
         self.puts.load(Ordering::SeqCst)
     }
 
-    /// The number of keys here that have a row in the data file. Exact under the gate, unless `is_unsure`.
+    /// The number of keys here that have a row in the data file. Exact under the gate, unless `is_uncertain`.
     pub(in crate::store::file) fn in_base(&self) -> usize {
         self.in_base.load(Ordering::SeqCst)
     }
 
-    pub(in crate::store::file) fn is_unsure(&self) -> bool {
+    pub(in crate::store::file) fn is_uncertain(&self) -> bool {
         self.failures() > self.past_failures.load(Ordering::SeqCst) && !self.is_empty()
     }
 
-    pub(in crate::store::file) fn set_unsure(&self) {
+    pub(in crate::store::file) fn mark_uncertain(&self) {
         self.failures.fetch_add(1, Ordering::SeqCst);
     }
 
@@ -183,7 +183,7 @@ impl Overlay {
     }
 
     /// Records a complete drain that started after this many failures.
-    pub(in crate::store::file) fn set_sure(&self, failures: u64) {
+    pub(in crate::store::file) fn mark_certain(&self, failures: u64) {
         self.past_failures.fetch_max(failures, Ordering::SeqCst);
     }
 }
@@ -192,7 +192,7 @@ impl Overlay {
 pub(in crate::store::file) struct Gate<'o> {
     overlay: &'o Overlay,
     /// The batch that the writer is deciding, or that is decided and not yet entered.
-    pub decided: MutexGuard<'o, Decided>,
+    pub decided: MutexGuard<'o, DecidedRows>,
 }
 
 impl Gate<'_> {
@@ -204,17 +204,17 @@ impl Gate<'_> {
     /// Enters the batch in progress.
     pub(in crate::store::file) fn enter(&mut self, lsn: u64) {
         for (key, DecidedRow { row, user, in_base }) in self.decided.drain() {
-            self.overlay.put(key, Entry { row, user, lsn, in_base });
+            self.overlay.put(key, OverlayEntry { row, user, lsn, in_base });
         }
     }
 
     /// Enters a row that was read from the log.
-    pub(in crate::store::file) fn recover(&mut self, key: RowKey, entry: Entry) {
+    pub(in crate::store::file) fn recover(&mut self, key: RowKey, entry: OverlayEntry) {
         self.overlay.put(key, entry);
     }
 
     /// Removes an entry that the data file has, unless it has changed since.
-    pub(in crate::store::file) fn remove_drained(&mut self, key: &RowKey, drained: &Entry) {
+    pub(in crate::store::file) fn remove_drained(&mut self, key: &RowKey, drained: &OverlayEntry) {
         let overlay = self.overlay;
         let is_same = overlay.rows.get(key).is_some_and(|entry| entry.lsn == drained.lsn);
         if is_same && let Some((_, entry)) = overlay.rows.remove(key) {
@@ -254,7 +254,7 @@ impl Gate<'_> {
 }
 
 impl Overlay {
-    fn put(&self, key: RowKey, new: Entry) {
+    fn put(&self, key: RowKey, new: OverlayEntry) {
         let (user, in_base, has_row) = (new.user, new.in_base, new.row.is_some());
         // First, so that no reader takes the overlay for empty.
         self.len.fetch_add(1, Ordering::SeqCst);

@@ -15,7 +15,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 
 use super::format::{
-    BatchWriter, HEAD_BYTES, HEADER_BYTES, Head, LogEntry, LogId, Position, header, parse_header,
+    BATCH_HEADER_BYTES, BatchHeader, BatchWriter, FILE_HEADER_BYTES, LogEntry, LogId, Position, file_header,
+    parse_file_header,
 };
 use super::points::{self, Point};
 use super::storage::{LogFile, LogFiles, damaged};
@@ -27,7 +28,7 @@ pub(super) struct Ring {
     pub id: LogId,
     /// The size of the ring in bytes.
     size: u64,
-    /// See `Head::salt`. 0 in a log that was not recovered.
+    /// See `BatchHeader::salt`. 0 in a log that was not recovered.
     salt: u32,
     state: Mutex<State>,
     /// Held during a sync. The kernel reports a failure only once to each open file. A second concurrent sync could
@@ -70,7 +71,7 @@ impl Ring {
         let failed = |error| io_failed(&files.path().display(), "beginning", &error);
         let old = if next == NextFile::Old { files.open()? } else { None };
         let len_of = |file: &Arc<dyn LogFile>| file.len().map_err(failed);
-        let is_of_use = |len: u64| len.is_multiple_of(HEADER_BYTES) && len > MIN_BYTES;
+        let is_of_use = |len: u64| len.is_multiple_of(FILE_HEADER_BYTES) && len > MIN_BYTES;
         let (file, len) = match old.map(|file| len_of(&file).map(|len| (file, len))).transpose()? {
             Some((file, len)) if is_of_use(len) => {
                 // The process that renamed the file may have been killed before the name was durable.
@@ -78,15 +79,15 @@ impl Ring {
                 (file, len)
             }
             _ => {
-                let len = size + HEADER_BYTES;
+                let len = size + FILE_HEADER_BYTES;
                 if next != NextFile::Prepared {
                     files.prepare(len)?;
                 }
                 (files.install()?, len)
             }
         };
-        let size = len - HEADER_BYTES;
-        file.write_at(&header(&id, size), 0).and_then(|()| file.sync()).map_err(failed)?;
+        let size = len - FILE_HEADER_BYTES;
+        file.write_at(&file_header(&id, size), 0).and_then(|()| file.sync()).map_err(failed)?;
         Ok(Self::at(file, id, size, Position::default(), 0))
     }
 
@@ -132,7 +133,7 @@ impl Ring {
         match ring.rewrite(&bytes, entry.applied.lsn, scan.end.lsn) {
             Ok(()) => ring.state.lock().durable = scan.end.lsn,
             // The next drain uses the rows in memory.
-            Err(_) => ring.fail(),
+            Err(_) => ring.mark_failed(),
         }
         Ok(Recovered { ring, next: scan.next })
     }
@@ -144,7 +145,7 @@ impl Ring {
             let place = at % self.size;
             let len = (self.size - place).min(to - at);
             let part = &bytes[place as usize..(place + len) as usize];
-            self.file.write_at(part, HEADER_BYTES + place)?;
+            self.file.write_at(part, FILE_HEADER_BYTES + place)?;
             at += len;
         }
         self.write_end(from, to)?;
@@ -155,11 +156,11 @@ impl Ring {
     /// Writes zeros where the next batch would start. That place may contain a part of an unreported batch. If the
     /// next process wrote the same bytes there, a power loss could make that batch complete.
     fn write_end(&self, applied: u64, end: u64) -> io::Result<()> {
-        let zeros = [0; HEAD_BYTES];
+        let zeros = [0; BATCH_HEADER_BYTES];
         let to_end = self.size - end % self.size;
         let at = if to_end < zeros.len() as u64 { end + to_end } else { end };
         let is_free = at + zeros.len() as u64 <= applied + self.size;
-        if is_free { self.file.write_at(&zeros, HEADER_BYTES + at % self.size) } else { Ok(()) }
+        if is_free { self.file.write_at(&zeros, FILE_HEADER_BYTES + at % self.size) } else { Ok(()) }
     }
 
     /// The size of the ring in bytes.
@@ -202,11 +203,11 @@ impl Ring {
         self.check()?;
         let mut head = {
             let State { written: Position { lsn, crc: before }, durable, .. } = *self.state.lock();
-            Head { lsn, before, durable, next, salt: self.salt, ..Head::default() }
+            BatchHeader { lsn, before, durable, next, salt: self.salt, ..BatchHeader::default() }
         };
         let to_end = self.size - head.lsn % self.size;
         if (batch.len() as u64) > to_end {
-            if to_end >= HEAD_BYTES as u64 {
+            if to_end >= BATCH_HEADER_BYTES as u64 {
                 let (bytes, crc) = head.padding(&self.id, to_end);
                 self.write(&bytes, head.lsn)?;
                 head.before = crc;
@@ -223,7 +224,7 @@ impl Ring {
     }
 
     fn write(&self, bytes: &[u8], lsn: u64) -> io::Result<()> {
-        self.file.write_at(bytes, HEADER_BYTES + lsn % self.size).inspect_err(|_| self.fail())
+        self.file.write_at(bytes, FILE_HEADER_BYTES + lsn % self.size).inspect_err(|_| self.mark_failed())
     }
 
     /// Makes all earlier appends durable.
@@ -232,7 +233,7 @@ impl Ring {
         self.check()?;
         let written = self.state.lock().written.lsn;
         points::reach(Point::BeforeSync);
-        self.file.sync().inspect_err(|_| self.fail())?;
+        self.file.sync().inspect_err(|_| self.mark_failed())?;
         let mut state = self.state.lock();
         state.durable = state.durable.max(written);
         drop(state);
@@ -276,7 +277,7 @@ impl Ring {
     }
 
     /// Makes every later write and sync fail.
-    pub(super) fn fail(&self) {
+    pub(super) fn mark_failed(&self) {
         self.has_failed.store(true, Ordering::SeqCst);
     }
 
@@ -297,7 +298,7 @@ impl Ring {
     pub(super) fn verify(&self) -> io::Result<Option<&'static str>> {
         let entry = self.entry(self.applied());
         let mut bytes = vec![0; self.size as usize];
-        self.file.read_at(&mut bytes, HEADER_BYTES)?;
+        self.file.read_at(&mut bytes, FILE_HEADER_BYTES)?;
         Ok(scan(&bytes, &entry, &mut |_, _, _| ()).err())
     }
 }
@@ -337,20 +338,20 @@ fn read(
 ) -> Result<(Vec<u8>, Scan), LogFault> {
     let damaged = |why: &str| LogFault::Damaged(why.into());
     let len = file.len()?;
-    if len < HEADER_BYTES {
+    if len < FILE_HEADER_BYTES {
         return Err(damaged("it is cut short"));
     }
-    let mut page = vec![0; HEADER_BYTES as usize];
+    let mut page = vec![0; FILE_HEADER_BYTES as usize];
     file.read_at(&mut page, 0)?;
-    let (id, size) = parse_header(&page).map_err(LogFault::Damaged)?;
+    let (id, size) = parse_file_header(&page).map_err(LogFault::Damaged)?;
     if id != entry.id {
         return Err(damaged("it belongs to another time of this store, or to another store"));
     }
-    if size == 0 || len != size + HEADER_BYTES {
+    if size == 0 || len != size + FILE_HEADER_BYTES {
         return Err(damaged("it does not have its length"));
     }
     let mut bytes = vec![0; size as usize];
-    file.read_at(&mut bytes, HEADER_BYTES)?;
+    file.read_at(&mut bytes, FILE_HEADER_BYTES)?;
     let scan = scan(&bytes, entry, see).map_err(damaged)?;
     Ok((bytes, scan))
 }
@@ -371,7 +372,7 @@ fn scan(
     if !is_readable {
         return Err("a batch has records that do not fit into it");
     }
-    if scan.end.lsn < entry.durable || promised(ring, &entry.id, scan.end.lsn) > scan.end.lsn {
+    if scan.end.lsn < entry.durable || last_claimed_sync(ring, &entry.id, scan.end.lsn) > scan.end.lsn {
         return Err("a part that was on disk is gone");
     }
     Ok(scan)
@@ -390,12 +391,12 @@ pub(super) fn follow(
     let mut next = 0;
     loop {
         let rest = &ring[(at.lsn % size) as usize..];
-        if rest.len() < HEAD_BYTES {
+        if rest.len() < BATCH_HEADER_BYTES {
             at.lsn += rest.len() as u64;
             continue;
         }
-        let follows = |head: &Head| (head.lsn, head.before) == (at.lsn, at.crc);
-        let Some(head) = Head::parse(&entry.id, rest, follows) else { break };
+        let follows = |head: &BatchHeader| (head.lsn, head.before) == (at.lsn, at.crc);
+        let Some(head) = BatchHeader::parse(&entry.id, rest, follows) else { break };
         let end = at.lsn + head.len as u64;
         if end - entry.applied.lsn > size {
             break;
@@ -410,15 +411,15 @@ pub(super) fn follow(
 }
 
 /// The largest LSN up to which a batch of the log claims to be synced, if it is beyond `end`.
-fn promised(ring: &[u8], id: &LogId, end: u64) -> u64 {
+fn last_claimed_sync(ring: &[u8], id: &LogId, end: u64) -> u64 {
     let size = ring.len() as u64;
     let heads = (0..ring.len()).step_by(8).filter_map(|at| {
         // Checked before the checksum, which may cover megabytes. A client can put many such headers into its
         // sessions.
-        let is_plausible = |head: &Head| {
+        let is_plausible = |head: &BatchHeader| {
             head.lsn % size == at as u64 && (end..end + 2 * size).contains(&head.lsn) && head.durable > end
         };
-        Head::parse(id, &ring[at..], is_plausible).map(|head| head.durable)
+        BatchHeader::parse(id, &ring[at..], is_plausible).map(|head| head.durable)
     });
     heads.max().unwrap_or(0)
 }

@@ -9,7 +9,7 @@ use super::format::{BatchWriter, record_bytes};
 use super::overlay::{DecidedRow, Gate, Overlay, RowKey, RowState};
 use crate::store::file::encryption::UserTag;
 use crate::store::file::environment::View;
-use crate::store::file::rows::{Indexed, NewRow, Rows, table_keys_of_user};
+use crate::store::file::rows::{IndexEntries, NewRow, Rows, table_keys_of_user};
 
 /// A batch that is being decided.
 ///
@@ -116,7 +116,7 @@ impl Rows for LoggedRows<'_> {
         }
     }
 
-    fn set(&mut self, key: &[u8], old: Option<Indexed>, new: Option<NewRow<'_>>) -> heed::Result<()> {
+    fn set(&mut self, key: &[u8], old: Option<IndexEntries>, new: Option<NewRow<'_>>) -> heed::Result<()> {
         // Without a newer state, `old` is the row of the data file.
         let in_base = self.newer(key).map_or(old.is_some(), |(_, in_base)| in_base);
         let user = new.and_then(|(indexed, _)| indexed.user);
@@ -139,7 +139,7 @@ impl Rows for LoggedRows<'_> {
         Ok(self.staged_next)
     }
 
-    fn use_created(&mut self, created: u64) -> heed::Result<()> {
+    fn reserve_created(&mut self, created: u64) -> heed::Result<()> {
         let newer = (self.overlay.len() + self.gate.decided.len()) as u64;
         self.staged_next =
             self.view.tables().created_after_logged(&self.view, created, newer, self.first_in_log)?;

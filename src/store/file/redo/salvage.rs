@@ -24,7 +24,7 @@ use std::io;
 
 use foldhash::quality::RandomState;
 
-use super::format::{HEADER_BYTES, Head, LogEntry, parse_header, seeded};
+use super::format::{BatchHeader, FILE_HEADER_BYTES, LogEntry, parse_file_header, seeded};
 use super::ring::{Scan, follow};
 use super::storage::LogFile;
 use crate::store::file::record::Record;
@@ -34,17 +34,17 @@ const MAX_RING: u64 = 256 << 20;
 /// The unit of a disk's read errors.
 const PAGE: usize = 4096;
 
-type Key = Box<[u8]>;
+type OwnedKey = Box<[u8]>;
 /// `None` means that the row was deleted.
-type Row = Option<Box<[u8]>>;
+type OwnedRow = Option<Box<[u8]>>;
 
 /// The readable part of a damaged log.
 #[derive(Default)]
 pub(in crate::store::file) struct Salvaged {
     /// The newest states in the prefix, if they may be replayed.
-    pub rows: HashMap<Key, Row, RandomState>,
+    pub rows: HashMap<OwnedKey, OwnedRow, RandomState>,
     /// For each key, rows with a smaller `created` belong to sessions that have ended.
-    pub ended: HashMap<Key, u64, RandomState>,
+    pub ended: HashMap<OwnedKey, u64, RandomState>,
     /// The next `created` after all readable batches.
     pub next: u64,
     /// Row changes in the prefix.
@@ -73,7 +73,7 @@ pub(in crate::store::file) fn salvage(file: &dyn LogFile, entry: &LogEntry) -> i
 
 impl Salvaged {
     fn with_batches(mut self, ring: &[u8], entry: &LogEntry) -> Self {
-        let mut prefix: Vec<(u64, Key, Row)> = Vec::new();
+        let mut prefix: Vec<(u64, OwnedKey, OwnedRow)> = Vec::new();
         let (Scan { end, next }, _) = follow(ring, entry, &mut |lsn, key, row| {
             prefix.push((lsn, key.into(), row.map(Into::into)));
         });
@@ -122,33 +122,33 @@ fn later_batches<'r>(
     ring: &'r [u8],
     entry: &LogEntry,
     from: u64,
-) -> impl Iterator<Item = (usize, Head)> + use<'r> {
+) -> impl Iterator<Item = (usize, BatchHeader)> + use<'r> {
     let (id, size) = (entry.id, ring.len() as u64);
     // Nothing after `applied` is overwritten.
     let lsns = from..entry.applied.lsn.saturating_add(size);
     (0..ring.len()).step_by(8).filter_map(move |at| {
-        let is_plausible = |head: &Head| head.lsn % size == at as u64 && lsns.contains(&head.lsn);
-        Head::parse(&id, &ring[at..], is_plausible).map(|head| (at, head))
+        let is_plausible = |head: &BatchHeader| head.lsn % size == at as u64 && lsns.contains(&head.lsn);
+        BatchHeader::parse(&id, &ring[at..], is_plausible).map(|head| (at, head))
     })
 }
 
 /// The ring of a file, with zeros for missing and unreadable bytes. Empty if the file has no ring.
 fn read_ring(file: &dyn LogFile, entry: &LogEntry) -> io::Result<Vec<u8>> {
     let len = file.len()?;
-    let mut page = vec![0; HEADER_BYTES.min(len) as usize];
+    let mut page = vec![0; FILE_HEADER_BYTES.min(len) as usize];
     read_leniently(file, &mut page, 0);
-    let size = match parse_header(&page) {
+    let size = match parse_file_header(&page) {
         Ok((id, size)) if id == entry.id => size,
         // The first page does not contain the size. The length of the file may still be right.
-        _ => len.saturating_sub(HEADER_BYTES),
+        _ => len.saturating_sub(FILE_HEADER_BYTES),
     };
     let size = size / 8 * 8;
-    if !(HEADER_BYTES..=MAX_RING).contains(&size) {
+    if !(FILE_HEADER_BYTES..=MAX_RING).contains(&size) {
         return Ok(Vec::new());
     }
     let mut ring = vec![0; size as usize];
-    let there = size.min(len.saturating_sub(HEADER_BYTES)) as usize;
-    read_leniently(file, &mut ring[..there], HEADER_BYTES);
+    let there = size.min(len.saturating_sub(FILE_HEADER_BYTES)) as usize;
+    read_leniently(file, &mut ring[..there], FILE_HEADER_BYTES);
     Ok(ring)
 }
 

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Result, StoreError};
-use crate::store::file::directory;
 use crate::store::file::errors::io_failed;
+use crate::store::file::folder;
 use crate::store::file::names::{NEW_REDO, REDO};
 use crate::store::file::private_files::{create_private, give_to_owner, is_at, open_private};
 
@@ -43,13 +43,13 @@ pub(in crate::store::file) trait LogFiles: Send + Sync {
 /// Opens a former log for reading. `None` if it is missing.
 pub(in crate::store::file) fn open_to_read(path: &Path) -> Result<Option<Arc<dyn LogFile>>> {
     let file = open_private(path, false)?;
-    Ok(file.map(|file| Arc::new(Opened { file, path: path.into() }) as Arc<dyn LogFile>))
+    Ok(file.map(|file| Arc::new(DiskFile { file, path: path.into() }) as Arc<dyn LogFile>))
 }
 
 /// Log files in a store folder.
 pub(in crate::store::file) struct Folder(pub PathBuf);
 
-struct Opened {
+struct DiskFile {
     file: File,
     path: PathBuf,
 }
@@ -58,7 +58,7 @@ impl LogFiles for Folder {
     fn open(&self) -> Result<Option<Arc<dyn LogFile>>> {
         let path = self.path();
         let file = open_private(&path, true)?;
-        Ok(file.map(|file| Arc::new(Opened { file, path }) as Arc<dyn LogFile>))
+        Ok(file.map(|file| Arc::new(DiskFile { file, path }) as Arc<dyn LogFile>))
     }
 
     fn prepare(&self, len: u64) -> Result<()> {
@@ -79,16 +79,16 @@ impl LogFiles for Folder {
         let failed = |error| io_failed(&path.display(), "making", &error);
         let file = open_private(&new, true)?.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
         fs::rename(&new, &path).map_err(failed)?;
-        directory::sync(&self.0).map_err(|error| {
+        folder::sync(&self.0).map_err(|error| {
             // After a failed sync, a later one may succeed without writing the name.
             let _ = fs::remove_file(&path);
             failed(error)
         })?;
-        Ok(Arc::new(Opened { file, path }))
+        Ok(Arc::new(DiskFile { file, path }))
     }
 
     fn sync_name(&self) -> Result<()> {
-        directory::sync(&self.0)
+        folder::sync(&self.0)
             .map_err(|error| io_failed(&self.path().display(), "syncing the folder of", &error))
     }
 
@@ -129,7 +129,7 @@ fn create_zeros(path: &Path, len: u64, dir: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-impl LogFile for Opened {
+impl LogFile for DiskFile {
     fn len(&self) -> io::Result<u64> {
         self.file.metadata().map(|metadata| metadata.len())
     }

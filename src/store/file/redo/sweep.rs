@@ -66,9 +66,9 @@ impl Redo {
     /// Starts writing creation times, if that was impossible when the store was opened.
     ///
     /// # Errors
-    /// As for [`Environment::keep_times`](crate::store::file::environment::Environment::keep_times).
-    pub(in crate::store::file) fn keep_times(&self) -> Result<()> {
+    /// As for [`Environment::enable_creation_times`](crate::store::file::environment::Environment::enable_creation_times).
+    pub(in crate::store::file) fn enable_creation_times(&self) -> Result<()> {
         let _base = points::lock(&self.base);
-        self.environment.keep_times()
+        self.environment.enable_creation_times()
     }
 }

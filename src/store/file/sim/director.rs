@@ -81,7 +81,7 @@ fn judge(world: &Rc<World>) {
         let Some(store) = process.store.borrow().clone() else {
             world.fail_here("the store cannot be opened".into())
         };
-        clients::look_at_all(world, &process, &store);
+        clients::check_all(world, &process, &store);
         if world.chance(500_000) {
             world.kill(process.id);
         } else {

@@ -43,13 +43,19 @@ struct Inode {
     dirty: BTreeMap<usize, Vec<(u64, Sector)>>,
     writes: u64,
     /// Clean sectors that the disk does not have, because their sync has failed.
-    given_up: Vec<usize>,
+    falsely_clean: Vec<usize>,
 }
 
 impl Inode {
     fn zeros(len: usize) -> Self {
         let bytes = vec![0; len];
-        Self { cache: bytes.clone(), disk: bytes, dirty: BTreeMap::new(), writes: 0, given_up: Vec::new() }
+        Self {
+            cache: bytes.clone(),
+            disk: bytes,
+            dirty: BTreeMap::new(),
+            writes: 0,
+            falsely_clean: Vec::new(),
+        }
     }
 
     fn sector(bytes: &[u8], at: usize) -> Sector {
@@ -67,7 +73,7 @@ impl Inode {
         for sector in at / SECTOR..=(at + bytes.len() - 1) / SECTOR {
             let version = Self::sector(&self.cache, sector);
             self.dirty.entry(sector).or_default().push((self.writes, version));
-            self.given_up.retain(|given_up| *given_up != sector);
+            self.falsely_clean.retain(|falsely_clean| *falsely_clean != sector);
         }
     }
 
@@ -99,14 +105,14 @@ impl Inode {
                 }
             }
         }
-        self.given_up.clear();
+        self.falsely_clean.clear();
         self.cache.copy_from_slice(&self.disk);
     }
 
     /// Makes the kernel drop clean pages. Returns whether any bytes were lost.
     fn drop_clean(&mut self) -> bool {
-        let has_lost = !self.given_up.is_empty();
-        for at in std::mem::take(&mut self.given_up) {
+        let has_lost = !self.falsely_clean.is_empty();
+        for at in std::mem::take(&mut self.falsely_clean) {
             let range = at * SECTOR..(at + 1) * SECTOR;
             self.cache[range.clone()].copy_from_slice(&self.disk[range]);
         }
@@ -171,7 +177,7 @@ impl LogFiles for SimFiles {
     fn open(&self) -> Result<Option<Arc<dyn LogFile>>> {
         let world = world();
         world.step("open");
-        if world.breaks(world.config.read_errors) {
+        if world.fault_happens(world.config.read_errors) {
             return Err(self.failed("opening the log"));
         }
         let inode = self.disk.lock().log.inode;
@@ -183,7 +189,7 @@ impl LogFiles for SimFiles {
         let world = world();
         world.step("prepare");
         self.disk.lock().prepared = None;
-        if world.breaks(world.config.log_errors) {
+        if world.fault_happens(world.config.log_errors) {
             return Err(self.failed("preparing a log"));
         }
         world.step("prepared");
@@ -196,7 +202,7 @@ impl LogFiles for SimFiles {
     fn install(&self) -> Result<Arc<dyn LogFile>> {
         let world = world();
         world.step("install");
-        if world.breaks(world.config.log_errors) {
+        if world.fault_happens(world.config.log_errors) {
             return Err(self.failed("renaming the log"));
         }
         let inode = {
@@ -207,7 +213,7 @@ impl LogFiles for SimFiles {
             inode
         };
         world.step("renamed");
-        if world.breaks(world.config.log_errors) {
+        if world.fault_happens(world.config.log_errors) {
             self.disk.lock().remove();
             return Err(self.failed("syncing the folder"));
         }
@@ -219,7 +225,7 @@ impl LogFiles for SimFiles {
     fn sync_name(&self) -> Result<()> {
         let world = world();
         world.step("sync_name");
-        if world.breaks(world.config.log_errors) {
+        if world.fault_happens(world.config.log_errors) {
             return Err(self.failed("syncing the folder"));
         }
         self.disk.lock().log.others.clear();
@@ -240,7 +246,7 @@ impl LogFile for SimFile {
     fn read_at(&self, bytes: &mut [u8], at: u64) -> io::Result<()> {
         let world = world();
         world.step("read");
-        if world.breaks(world.config.read_errors) {
+        if world.fault_happens(world.config.read_errors) {
             return Err(broken("a read", libc::EIO));
         }
         let disk = self.disk.lock();
@@ -252,7 +258,7 @@ impl LogFile for SimFile {
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
         let world = world();
         world.step("write");
-        if world.breaks(world.config.log_errors) {
+        if world.fault_happens(world.config.log_errors) {
             let part = world.random.borrow_mut().below(bytes.len() + 1);
             self.disk.lock().inodes[self.inode].write(&bytes[..part], at as usize);
             return Err(broken("a write", errno()));
@@ -267,7 +273,7 @@ impl LogFile for SimFile {
         let begun = world.begin_sync();
         // Earlier writes are on disk when this returns. Later ones may not be.
         let last = self.disk.lock().inodes[self.inode].writes;
-        let fails = world.breaks(world.config.log_errors);
+        let fails = world.fault_happens(world.config.log_errors);
         if !fails {
             world.step("syncing");
         }
@@ -277,7 +283,7 @@ impl LogFile for SimFile {
             let (written, rest): (Vec<_>, Vec<_>) =
                 versions.into_iter().partition(|(number, _)| *number <= last);
             match written.last() {
-                Some(_) if fails && world.random.borrow_mut().chance(500_000) => inode.given_up.push(at),
+                Some(_) if fails && world.random.borrow_mut().chance(500_000) => inode.falsely_clean.push(at),
                 Some((_, version)) => inode.put(at, version),
                 None => {}
             }

@@ -2,7 +2,7 @@
 //!
 //! A lane has its own ids and users. One client writes to them, either one call at a time or several concurrently. So
 //! the model does not need a global order of writes. It keeps every candidate state that is consistent with the
-//! results so far. A pending write may happen at any moment after its start, or not at all. The same is true for a
+//! results so far. A pending write may maybe_fault at any moment after its start, or not at all. The same is true for a
 //! write with unknown outcome. Each result excludes candidates. If none is left, the store has violated its contract.
 
 use std::collections::{HashSet, VecDeque};
@@ -204,7 +204,7 @@ struct UnderWay<T> {
     what: T,
     /// The possible times of its decision.
     times: Vec<Millis>,
-    /// The outcome is unknown, and the write may still happen.
+    /// The outcome is unknown, and the write may still maybe_fault.
     is_unknown: bool,
     number: u64,
 }
@@ -214,7 +214,7 @@ pub(super) struct Lane {
     candidates: Vec<Candidate>,
     writes: VecDeque<UnderWay<Op>>,
     read: Option<UnderWay<Read>>,
-    /// A `clear` that is pending or may still happen.
+    /// A `clear` that is pending or may still maybe_fault.
     clear: Option<Clearing>,
     numbers: u64,
     /// The candidates after each event since everything was durable, with the number of the event.
@@ -363,7 +363,7 @@ impl Lane {
     }
 
     /// A write has failed and has changed nothing.
-    pub(super) fn refuse_write(&mut self, number: u64, world: &World) -> Result<(), String> {
+    pub(super) fn reject_write(&mut self, number: u64, world: &World) -> Result<(), String> {
         let at = self.place(number);
         self.keep(world, |candidate| match candidate.fates.get(at) {
             Some(Fate::Skipped) => {
@@ -379,7 +379,7 @@ impl Lane {
     }
 
     /// A write has failed, and its outcome is unknown.
-    pub(super) fn doubt_write(&mut self, number: u64, world: &World) {
+    pub(super) fn mark_write_unknown(&mut self, number: u64, world: &World) {
         self.expand(world);
         let at = self.place(number);
         self.writes[at].is_unknown = true;
@@ -450,7 +450,7 @@ impl Lane {
     }
 
     /// A `clear` has failed and has changed nothing.
-    pub(super) fn refuse_clear(&mut self, world: &World) -> Result<(), String> {
+    pub(super) fn reject_clear(&mut self, world: &World) -> Result<(), String> {
         self.keep(world, |candidate| !candidate.is_cleared)?;
         self.forget_clear();
         Ok(())
@@ -477,7 +477,7 @@ impl Lane {
     }
 
     /// A `clear` has failed, or its process has ended.
-    pub(super) fn doubt_clear(&mut self, may_come: bool, world: &World) {
+    pub(super) fn mark_clear_unknown(&mut self, may_come: bool, world: &World) {
         self.expand(world);
         if may_come {
             self.clear = Some(Clearing::Unknown);
@@ -495,14 +495,14 @@ impl Lane {
     }
 
     /// All changes before an event are durable.
-    pub(super) fn harden(&mut self, event: u64) {
+    pub(super) fn mark_durable(&mut self, event: u64) {
         let last = self.history.iter().rposition(|(number, _)| *number <= event).unwrap_or(0);
         self.history.drain(..last);
     }
 
     /// A write to the data file has ended, so everything is durable.
-    pub(super) fn harden_all(&mut self) {
-        self.harden(u64::MAX);
+    pub(super) fn mark_all_durable(&mut self) {
+        self.mark_durable(u64::MAX);
     }
 
     /// The number of live sessions, if all candidates agree.

@@ -207,7 +207,7 @@ impl World {
     }
 
     /// Lets other threads run.
-    pub(super) fn turn(&self) {
+    pub(super) fn yield_now(&self) {
         self.suspend(0, None);
     }
 

@@ -139,7 +139,7 @@ pub(super) struct World {
     pub disk: Arc<Mutex<Disk>>,
     pub locks: Arc<Mutex<Locks>>,
     /// LMDB's write lock.
-    pub turn: Arc<Mutex<()>>,
+    pub write_lock: Arc<Mutex<()>>,
     pub processes: RefCell<Vec<Rc<Process>>>,
     pub lanes: RefCell<Vec<Lane>>,
     /// The process with a pending `clear`.
@@ -171,7 +171,7 @@ impl World {
             data_file,
             disk: Arc::default(),
             locks: Arc::default(),
-            turn: Arc::default(),
+            write_lock: Arc::default(),
             processes: RefCell::default(),
             lanes: RefCell::new(lanes),
             clearing: Cell::new(None),
@@ -193,7 +193,7 @@ impl World {
     }
 
     /// Whether a fault happens now.
-    pub(super) fn breaks(&self, per_million: u32) -> bool {
+    pub(super) fn fault_happens(&self, per_million: u32) -> bool {
         !self.is_calm.get() && self.chance(per_million)
     }
 
@@ -268,7 +268,7 @@ impl World {
             }
             if self.clearing.get() == Some(process.id) {
                 self.clearing.set(None);
-                lanes.iter_mut().for_each(|lane| lane.doubt_clear(false, self));
+                lanes.iter_mut().for_each(|lane| lane.mark_clear_unknown(false, self));
             }
         }
     }
@@ -305,10 +305,10 @@ impl World {
     }
 
     pub(super) fn end_sync(&self, begun: u64) {
-        self.lanes.borrow_mut().iter_mut().for_each(|lane| lane.harden(begun));
+        self.lanes.borrow_mut().iter_mut().for_each(|lane| lane.mark_durable(begun));
     }
 
-    /// A step of the disk or the locks. A fault may happen here.
+    /// A step of the disk or the locks. A fault may maybe_fault here.
     pub(super) fn step(&self, what: &str) {
         self.at(what, false);
     }
@@ -324,7 +324,7 @@ impl World {
                 self.trace(what);
             }
             if let Some(process) = self.process() {
-                self.happen(process);
+                self.maybe_fault(process);
             }
         }
         if waits {
@@ -332,17 +332,17 @@ impl World {
             let micros = *self.random.borrow_mut().pick(&[0, 0, 100, 5_000]);
             self.sleep_micros(micros);
         } else if self.chance(self.config.switches) {
-            self.turn();
+            self.yield_now();
         }
         self.check_alive();
     }
 
-    fn happen(&self, process: ProcessId) {
-        if self.breaks(self.config.kills) {
+    fn maybe_fault(&self, process: ProcessId) {
+        if self.fault_happens(self.config.kills) {
             self.kill(process);
-        } else if self.breaks(self.config.power_losses) {
+        } else if self.fault_happens(self.config.power_losses) {
             self.lose_power();
-        } else if self.breaks(self.config.stops) {
+        } else if self.fault_happens(self.config.stops) {
             let micros = *self.random.borrow_mut().pick(&[10_000, 2_000_000, 20_000_000]);
             self.stop(process, micros);
         }
@@ -382,7 +382,7 @@ impl Simulator for World {
 
     fn commit_fault(&self) -> Option<CommitFault> {
         self.step("commit");
-        if !self.breaks(self.config.commit_errors) {
+        if !self.fault_happens(self.config.commit_errors) {
             return None;
         }
         let fault = match self.random.borrow_mut().below(4) {

@@ -47,7 +47,7 @@ pub(super) fn copy_in_a_drain(store: &FileStore, from: &Path, to: &Path) -> Vec<
 /// The data file has deleted sessions that are live in the readable part of the log. Replaying that part would bring
 /// them back.
 #[test]
-fn a_log_that_ends_before_what_a_drain_has_taken_is_refused() {
+fn a_log_that_ends_before_drained_batches_is_rejected() {
     let (dir, copy) = (new_dir(), new_dir());
     let store = reopen(&options(dir.path())).unwrap();
     let half = copy_in_a_drain(&store, dir.path(), copy.path());

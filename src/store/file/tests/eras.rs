@@ -4,13 +4,13 @@ use super::*;
 
 /// A store where one long session remains from each short era.
 #[test]
-fn long_sessions_among_short_ones_keep_few_eras() {
+fn long_sessions_among_short_ones_leave_few_eras() {
     const ERA: usize = 32;
     const ROUNDS: usize = 400;
     let dir = new_dir();
     let clock = clock();
     let store = FileStore::open_at(&options(dir.path()), clock.clone()).unwrap();
-    let to: Arc<dyn Completions> = Arc::new(Told::default());
+    let to: Arc<dyn Completions> = Arc::new(Received::default());
     for round in 0..ROUNDS {
         let now = clock.now();
         store

@@ -57,7 +57,7 @@ fn slots(dir: &Path, pid: u32) -> Vec<(usize, bool)> {
 }
 
 #[test]
-fn no_view_is_open_between_the_pages_of_all_sessions() {
+fn no_view_stays_open_between_two_pages_of_sessions() {
     let dir = new_dir();
     let store = reopen(&options(dir.path())).unwrap();
     let ann = UserKeyBuf::from_text("ann");
@@ -73,7 +73,7 @@ fn no_view_is_open_between_the_pages_of_all_sessions() {
 }
 
 #[test]
-fn a_process_frees_the_slots_that_a_killed_one_of_its_pid_has_left() {
+fn a_process_frees_the_slots_of_a_killed_process_with_its_pid() {
     let dir = new_dir();
     drop(reopen(&options(dir.path())).unwrap());
     // LMDB does not clear the table while this process has the store open.

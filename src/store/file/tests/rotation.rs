@@ -92,7 +92,7 @@ fn secrets_are_rotated() {
 }
 
 #[test]
-fn a_session_whose_secret_is_away_counts_nowhere() {
+fn a_session_without_its_secret_is_not_counted() {
     let rotated = Rotated::new();
     drop(rotated.write(&["first secret"], &["a", "b"]));
     let both = rotated.write(&["second secret", "first secret"], &["c"]);
@@ -105,7 +105,7 @@ fn a_session_whose_secret_is_away_counts_nowhere() {
 }
 
 #[test]
-fn sessions_that_end_while_their_secret_is_away_do_not_come_back_with_it() {
+fn sessions_that_end_without_their_secret_do_not_come_back_with_it() {
     type End = fn(&FileStore);
     let ends: [End; 4] = [
         |store| assert_eq!(store.delete_by_user(ann().as_key(), Some(&id("b"))), Ok(0)),
@@ -129,7 +129,7 @@ fn sessions_that_end_while_their_secret_is_away_do_not_come_back_with_it() {
 }
 
 #[test]
-fn log_out_everywhere_counts_the_live_sessions_alone() {
+fn delete_by_user_counts_only_live_sessions() {
     let rotated = Rotated::new();
     drop(rotated.write(&["first secret"], &["a", "b"]));
     drop(rotated.write(&["second secret", "first secret"], &["c"]));
@@ -142,7 +142,7 @@ fn log_out_everywhere_counts_the_live_sessions_alone() {
 }
 
 #[test]
-fn a_part_of_a_log_out_that_ends_no_live_session_is_not_taken_for_the_last() {
+fn a_delete_by_user_chunk_without_live_sessions_is_not_the_last_one() {
     let rotated = Rotated::new();
     drop(rotated.write(&["first secret"], &["a", "b"]));
     drop(rotated.write(&["second secret", "first secret"], &["c"]));
@@ -157,7 +157,7 @@ fn a_part_of_a_log_out_that_ends_no_live_session_is_not_taken_for_the_last() {
 }
 
 #[test]
-fn sessions_whose_secret_is_away_have_their_part_of_a_users_limit() {
+fn sessions_without_their_secret_count_towards_the_limit_of_their_user() {
     let rotated = Rotated { max_per_user: Some(2), ..Rotated::new() };
     drop(rotated.write(&["first secret"], &["a", "b"]));
     drop(rotated.write(&["second secret", "first secret"], &["c"]));
@@ -170,7 +170,7 @@ fn sessions_whose_secret_is_away_have_their_part_of_a_users_limit() {
 }
 
 #[test]
-fn nobody_is_refused_for_sessions_whose_secret_is_away() {
+fn no_login_is_rejected_because_of_sessions_without_their_secret() {
     let when_user_is_full = WhenUserIsFull::Reject;
     let rotated = Rotated { max_per_user: Some(1), when_user_is_full, ..Rotated::new() };
     drop(rotated.write(&["first secret"], &["a"]));
@@ -188,7 +188,7 @@ fn nobody_is_refused_for_sessions_whose_secret_is_away() {
 }
 
 #[test]
-fn a_late_process_with_an_old_list_locks_nobody_out() {
+fn a_late_process_with_an_old_list_of_secrets_locks_nobody_out() {
     let rotated = Rotated::new();
     drop(rotated.write(&["old secret"], &["a"]));
     drop(rotated.write(&["old secret", "new secret"], &["b"]));
@@ -202,7 +202,7 @@ fn a_late_process_with_an_old_list_locks_nobody_out() {
 }
 
 #[test]
-fn a_secret_that_no_session_needs_is_locked_out_by_a_sweep_without_it() {
+fn a_sweep_without_an_unused_secret_locks_that_secret_out() {
     let rotated = Rotated::new();
     drop(rotated.write(&["old secret"], &["a"]));
     drop(rotated.write(&["new secret", "old secret"], &["b"]));
@@ -234,7 +234,7 @@ fn an_empty_store_keeps_its_secrets() {
 }
 
 #[test]
-fn a_running_process_whose_secret_was_locked_out_puts_it_back_before_it_encrypts() {
+fn a_running_process_restores_its_locked_out_secret_before_it_encrypts() {
     let rotated = Rotated::new();
     let both = rotated.write(&["old secret", "new secret"], &["a"]);
     // Another process has dropped the old secret.
@@ -246,7 +246,7 @@ fn a_running_process_whose_secret_was_locked_out_puts_it_back_before_it_encrypts
         wrapped.remove_first(1, |_| true);
         wrapped.encode()
     };
-    open.tables.meta.put(&mut txn, tables::SEAL, &exact).unwrap();
+    open.tables.meta.put(&mut txn, tables::WRAPPED_KEYS, &exact).unwrap();
     txn.commit().unwrap();
     drop(open);
     both.create(&plain("b", &ann(), at(100))).unwrap();
@@ -256,15 +256,15 @@ fn a_running_process_whose_secret_was_locked_out_puts_it_back_before_it_encrypts
 
 /// Version 0.1.0 wrote the keys of its own list only, and no `covered`.
 #[test]
-fn wrapped_keys_of_an_earlier_version_are_not_taken_to_cover_all_records() {
+fn wrapped_keys_of_an_earlier_version_may_not_cover_all_records() {
     let rotated = Rotated::new();
     drop(rotated.write(&["first secret"], &["a"]));
     drop(rotated.write(&["second secret", "first secret"], &["b"]));
     tamper(rotated.dir.path(), |txn, tables| {
-        let bytes = tables.meta.get(txn, tables::SEAL).unwrap().unwrap();
+        let bytes = tables.meta.get(txn, tables::WRAPPED_KEYS).unwrap().unwrap();
         let mut wrapped = crate::keyring::WrappedKeys::decode(bytes).unwrap();
         wrapped.remove_first(1, |_| true);
-        tables.meta.put(txn, tables::SEAL, &wrapped.encode()).unwrap();
+        tables.meta.put(txn, tables::WRAPPED_KEYS, &wrapped.encode()).unwrap();
     });
     let new = rotated.open(&["second secret"]).unwrap();
     assert_eq!(counts(&new, &["a", "b"]), [1; 5]);

@@ -50,7 +50,7 @@ fn fill(store: &FileStore, ring: &Ring) -> Vec<String> {
 }
 
 #[test]
-fn the_oldest_part_of_the_log_is_drained_alone_and_without_what_has_changed_since() {
+fn a_drain_of_the_oldest_part_skips_newer_parts_and_changed_rows() {
     let dir = new_dir();
     let Some(store) = open(&dir) else { return };
     let redo = store.redo();
@@ -87,7 +87,7 @@ fn the_oldest_part_of_the_log_is_drained_alone_and_without_what_has_changed_sinc
 }
 
 #[test]
-fn a_writer_without_room_waits_for_the_oldest_part_alone() {
+fn a_writer_without_room_waits_only_for_the_oldest_part() {
     let dir = new_dir();
     let Some(store) = open(&dir) else { return };
     let redo = store.redo();

@@ -102,7 +102,7 @@ fn refusal(memory: &Memory, entry: &LogEntry) -> String {
 }
 
 #[test]
-fn what_was_appended_is_recovered_from_where_it_was_applied() {
+fn recovery_reads_all_batches_after_the_applied_position() {
     let memory = Memory::default();
     let ring = begin(&memory);
     let start = ring.entry(ring.applied());
@@ -117,7 +117,7 @@ fn what_was_appended_is_recovered_from_where_it_was_applied() {
 }
 
 #[test]
-fn a_reused_file_has_nothing_of_the_log_before() {
+fn a_reused_file_has_no_batches_of_the_previous_log() {
     let memory = Memory::default();
     append(&begin(&memory), 1, 100);
     let ring = Ring::begin(&memory, OTHER, SIZE, NextFile::Old).unwrap();
@@ -125,7 +125,7 @@ fn a_reused_file_has_nothing_of_the_log_before() {
 }
 
 #[test]
-fn a_batch_that_was_torn_ends_the_log_unless_it_was_synced() {
+fn a_torn_batch_ends_the_log_unless_it_was_synced() {
     let memory = Memory::default();
     let ring = begin(&memory);
     let start = ring.entry(Position::default());
@@ -133,7 +133,7 @@ fn a_batch_that_was_torn_ends_the_log_unless_it_was_synced() {
     ring.sync().unwrap();
     let end = ring.written();
     append(&ring, 1, 100);
-    memory.change(|bytes| bytes[(HEADER_BYTES + end) as usize + 60] ^= 1);
+    memory.change(|bytes| bytes[(FILE_HEADER_BYTES + end) as usize + 60] ^= 1);
     assert_eq!(recover(&memory, &start), Ok((vec![0], 1)));
     // A later batch says that it was synced.
     ring.sync().unwrap();
@@ -145,7 +145,7 @@ fn a_batch_that_was_torn_ends_the_log_unless_it_was_synced() {
 }
 
 #[test]
-fn a_log_that_is_not_the_stores_is_refused() {
+fn the_log_of_another_store_is_rejected() {
     let memory = Memory::default();
     let ring = begin(&memory);
     let entry = ring.entry(Position::default());
@@ -162,13 +162,13 @@ fn a_log_that_is_not_the_stores_is_refused() {
 
 /// A client may store any bytes and guess LSNs.
 #[test]
-fn heads_in_a_session_are_no_batches() {
+fn batch_headers_inside_a_session_are_ignored() {
     let memory = Memory::default();
     let ring = begin(&memory);
     let start = ring.entry(Position::default());
     let mut bytes = row(7, 0);
     for lsn in (0..SIZE).step_by(64) {
-        let head = Head { lsn, durable: 1 << 40, next: 9, ..Head::default() };
+        let head = BatchHeader { lsn, durable: 1 << 40, next: 9, ..BatchHeader::default() };
         let (forged, _) = BatchWriter::new(0).finish(&OTHER, head);
         bytes.extend_from_slice(&forged);
     }
@@ -179,19 +179,26 @@ fn heads_in_a_session_are_no_batches() {
 }
 
 #[test]
-fn a_log_that_has_failed_takes_nothing_more() {
+fn a_failed_log_rejects_all_writes() {
     let ring = begin(&Memory::default());
-    ring.fail();
+    ring.mark_failed();
     assert!(ring.append(BatchWriter::new(0), 0).is_err() && ring.sync().is_err() && ring.has_failed());
 }
 
 /// Recovery depends on these bytes.
 #[test]
-fn a_batch_is_these_bytes() {
+fn a_batch_has_exactly_these_bytes() {
     let mut batch = BatchWriter::new(0);
     batch.push(b"key", Some(&[0; 24]));
     batch.push(b"gone", None);
-    let head = Head { lsn: 0x1122, before: 0x3344, durable: 0x55, next: 0x66, salt: 0x77, ..Head::default() };
+    let head = BatchHeader {
+        lsn: 0x1122,
+        before: 0x3344,
+        durable: 0x55,
+        next: 0x66,
+        salt: 0x77,
+        ..BatchHeader::default()
+    };
     let (bytes, crc) = batch.finish(&ID, head);
     let mut expected = Vec::new();
     expected.extend_from_slice(b"redo");
@@ -242,7 +249,7 @@ struct FailingOnce(Mutex<usize>);
 
 impl LogFile for FailingOnce {
     fn len(&self) -> io::Result<u64> {
-        Ok(SIZE + HEADER_BYTES)
+        Ok(SIZE + FILE_HEADER_BYTES)
     }
 
     fn read_at(&self, _: &mut [u8], _: u64) -> io::Result<()> {
@@ -272,7 +279,7 @@ impl LogFile for FailingOnce {
 }
 
 #[test]
-fn no_sync_succeeds_beside_one_that_fails() {
+fn no_sync_succeeds_while_another_one_fails() {
     let ring = Ring::at(Arc::new(FailingOnce::default()), ID, SIZE, Position::default(), 0);
     let mut batch = BatchWriter::new(0);
     batch.push(b"key", None);
@@ -285,7 +292,7 @@ fn no_sync_succeeds_beside_one_that_fails() {
 }
 
 #[test]
-fn the_oldest_part_ends_where_a_batch_does_and_goes_once_it_is_applied() {
+fn the_oldest_part_ends_with_a_batch_and_is_dropped_once_applied() {
     let ring = begin(&Memory::default());
     assert_eq!(ring.oldest_part(), ring.applied());
     append(&ring, 0, 100);
@@ -307,14 +314,14 @@ fn the_oldest_part_ends_where_a_batch_does_and_goes_once_it_is_applied() {
 }
 
 #[test]
-fn a_torn_batch_does_not_become_whole_after_a_recovery() {
+fn a_torn_batch_does_not_become_complete_after_a_recovery() {
     let memory = Memory::default();
     let ring = begin(&memory);
     let start = ring.entry(Position::default());
     append(&ring, 0, 100);
     ring.sync().unwrap();
     append(&ring, 1, 100);
-    let last = (HEADER_BYTES + ring.written()) as usize - 1;
+    let last = (FILE_HEADER_BYTES + ring.written()) as usize - 1;
     memory.change(|bytes| bytes[last] ^= 1);
     assert_eq!(recover(&memory, &start), Ok((vec![0], 1)));
     memory.change(|bytes| bytes[last] ^= 1);
@@ -324,25 +331,25 @@ fn a_torn_batch_does_not_become_whole_after_a_recovery() {
 /// A power loss takes the end of the log, except for a batch after a gap. The next process fills the gap with the
 /// same bytes.
 #[test]
-fn a_batch_that_was_lost_does_not_follow_an_equal_one_after_a_recovery() {
+fn a_lost_batch_does_not_follow_an_equal_new_one_after_a_recovery() {
     let memory = Memory::default();
     let ring = begin(&memory);
     let start = ring.entry(Position::default());
     append(&ring, 0, 100);
     ring.sync().unwrap();
-    let hole = (HEADER_BYTES + ring.written()) as usize;
+    let hole = (FILE_HEADER_BYTES + ring.written()) as usize;
     append(&ring, 1, 100);
-    let end = (HEADER_BYTES + ring.written()) as usize;
+    let end = (FILE_HEADER_BYTES + ring.written()) as usize;
     append(&ring, 2, 100);
     memory.change(|bytes| bytes[hole..end].fill(0));
     let recovered = Ring::recover(&memory, &start, |_, _, _| ()).unwrap().ring;
     append(&recovered, 1, 100);
-    assert_eq!(recovered.written(), end as u64 - HEADER_BYTES);
+    assert_eq!(recovered.written(), end as u64 - FILE_HEADER_BYTES);
     assert_eq!(recover(&memory, &start), Ok((vec![0, 1], 2)));
 }
 
 #[test]
-fn the_end_of_a_log_is_not_written_over_what_is_needed() {
+fn the_end_mark_does_not_overwrite_undrained_batches() {
     let memory = Memory::default();
     let ring = begin(&memory);
     let start = ring.entry(ring.applied());

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::cost::Pages;
+use super::estimate::PageEstimate;
 use super::pages::Free;
 use crate::error::StoreError;
 
@@ -19,8 +19,14 @@ pub const MIN_MAX_BYTES: u64 = 1 << 20;
 /// Enough for two transactions that end a few hundred sessions, or for many small ones.
 const RESERVE: u64 = 4 << 20;
 
+/// In a small store, the reserve is at most this share of `maxBytes`.
+const MAX_RESERVE_SHARE: u64 = 8;
+
+/// How many times more free pages are read to find runs of adjacent ones.
+const RUN_SEARCH_FACTOR: u64 = 16;
+
 /// After the file grew because a reader held its free pages, it must not grow again for this long.
-const PAUSE: Duration = Duration::from_secs(1);
+const GROWTH_PAUSE: Duration = Duration::from_secs(1);
 
 /// The size of the file and its free part, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,13 +45,13 @@ impl Usage {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Need {
     /// The maximum number of pages that it takes before it frees any.
-    pub pages: Pages,
+    pub pages: PageEstimate,
     /// The pages that must remain for the next transaction, if this one ends sessions.
     pub next: u64,
     /// Whether it adds sessions.
     pub adds: bool,
     /// Whether it cannot be split.
-    pub is_least: bool,
+    pub is_smallest: bool,
     /// Whether it may wait for an empty transaction.
     pub may_wait: bool,
 }
@@ -57,11 +63,11 @@ pub(super) enum Admission {
     AfterAnother,
 }
 
-pub(super) struct Room {
+pub(super) struct Quota {
     max_bytes: u64,
     page_size: u64,
     /// Whether the limit is the option `maxBytes`. Otherwise it is the size of the map.
-    is_quota: bool,
+    is_option: bool,
     state: Mutex<State>,
 }
 
@@ -71,22 +77,22 @@ struct State {
     allocated: u64,
     grew_at: Option<Instant>,
     /// The predicted size of the file after the last admitted transaction. `None` without a prediction.
-    promised: Option<u64>,
+    predicted: Option<u64>,
 }
 
-impl Room {
+impl Quota {
     pub(super) fn new(max_bytes: Option<u64>, map_size: u64, page_size: u64) -> Self {
         Self {
             max_bytes: max_bytes.map_or(map_size, |max| max.min(map_size)),
             page_size,
-            is_quota: max_bytes.is_some(),
+            is_option: max_bytes.is_some(),
             state: Mutex::default(),
         }
     }
 
     /// The maximum size of the file. It is lower for writes that add sessions.
     fn limit(&self, adds: bool) -> u64 {
-        if adds { self.max_bytes - RESERVE.min(self.max_bytes / 8) } else { self.max_bytes }
+        if adds { self.max_bytes - RESERVE.min(self.max_bytes / MAX_RESERVE_SHARE) } else { self.max_bytes }
     }
 
     /// Whether there is room to rewrite every used page and add `growth` bytes.
@@ -101,7 +107,7 @@ impl Room {
     }
 
     fn full(&self) -> StoreError {
-        StoreError::Full(if self.is_quota {
+        StoreError::Full(if self.is_option {
             format!("maxBytes is {}", self.max_bytes).into()
         } else {
             "the address space of the process ends here".into()
@@ -119,7 +125,7 @@ impl Room {
         free: impl FnOnce(u64) -> Free,
     ) -> Result<Admission, StoreError> {
         let mut state = self.state.lock();
-        if state.promised.take().is_some_and(|size| size < usage.file) {
+        if state.predicted.take().is_some_and(|size| size < usage.file) {
             state.grew_at = Some(Instant::now());
         }
         let limit = self.limit(need.adds);
@@ -135,7 +141,7 @@ impl Room {
         } else {
             StoreError::Full("there is no space left on the disk".into())
         };
-        if need.adds && state.grew_at.is_some_and(|at| at.elapsed() < PAUSE) {
+        if need.adds && state.grew_at.is_some_and(|at| at.elapsed() < GROWTH_PAUSE) {
             return Err(refusal);
         }
         let may_grow = match (is_on_disk, need.adds) {
@@ -144,17 +150,18 @@ impl Room {
             (false, false) => may_grow.min(state.allocated.saturating_sub(usage.file) / self.page_size),
         };
         // Runs of adjacent pages need more free pages to choose from.
-        let enough = if need.pages.runs.is_empty() { pages + next } else { 16 * (pages + next) };
+        let enough =
+            if need.pages.runs.is_empty() { pages + next } else { RUN_SEARCH_FACTOR * (pages + next) };
         let free = free(enough);
         let lacking = free.lacking(need.pages.singles, &need.pages.runs);
         let later = free.pages.len() as u64 + free.pending + may_grow;
         // The next transaction but one can use the pages that this transaction frees.
-        if lacking <= may_grow && (need.adds || need.is_least || pages + next <= later) {
-            state.promised = Some(limit.max(usage.file + lacking * self.page_size));
+        if lacking <= may_grow && (need.adds || need.is_smallest || pages + next <= later) {
+            state.predicted = Some(limit.max(usage.file + lacking * self.page_size));
             Ok(Admission::Now)
-        } else if need.is_least && need.may_wait && free.pending > 0 && pages <= later {
+        } else if need.is_smallest && need.may_wait && free.pending > 0 && pages <= later {
             Ok(Admission::AfterAnother)
-        } else if need.is_least && !need.adds {
+        } else if need.is_smallest && !need.adds {
             Ok(Admission::Now)
         } else {
             Err(refusal)
@@ -162,7 +169,7 @@ impl Room {
     }
 }
 
-impl Room {
+impl Quota {
     /// Allocates disk space for the file to grow. Returns `false` if the disk is full.
     pub(super) fn reserve(&self, data: &File, usage: Usage, growth: u64) -> bool {
         self.state.lock().allocate(data, usage.file, growth)

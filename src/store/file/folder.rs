@@ -28,13 +28,13 @@ pub(super) fn identity(dir: &Path) -> Result<Identity> {
 
 /// Permitted actions and places for a folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Rules {
+pub(super) struct FolderRules {
     pub is_created: bool,
     pub may_be_on_network: bool,
 }
 
 /// Finds the folder, or creates it like `mkdir -p`, with access for its owner only. Returns its absolute path.
-pub(super) fn prepare(path: &Path, rules: Rules) -> Result<PathBuf> {
+pub(super) fn prepare(path: &Path, rules: FolderRules) -> Result<PathBuf> {
     let failed = |doing| move |error: io::Error| io_failed(&path.display(), doing, &error);
     let dir = std::path::absolute(path).map_err(failed("finding"))?;
     match fs::metadata(&dir) {

@@ -18,11 +18,11 @@ use super::tables::{Tables, indexed_expiry_of};
 const SPARE_PAGES: u64 = 6;
 
 /// Page numbers in one page of the freelist.
-const LISTED: u64 = 500;
+const FREELIST_ENTRIES: u64 = 500;
 
 /// The maximum bytes of a key, with the headers of its node. A record gets its own pages if two such records and
 /// their keys do not fit into a leaf.
-const KEY_BYTES: u64 = 300;
+const MAX_KEY_BYTES: u64 = 300;
 
 /// The page counts of all tables.
 pub(super) struct Trees {
@@ -68,20 +68,20 @@ fn pages_of(stat: &DatabaseStat) -> u64 {
 
 /// The pages that a transaction needs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Pages {
+pub(super) struct PageEstimate {
     pub singles: u64,
     /// Lengths of runs of adjacent pages, for large records.
     pub runs: Vec<u64>,
 }
 
-impl Pages {
+impl PageEstimate {
     pub(super) fn sum(&self) -> u64 {
         self.singles + self.runs.iter().sum::<u64>()
     }
 }
 
 /// Estimates pages for the store at the start of a transaction.
-pub(super) struct Costing<'c> {
+pub(super) struct PageEstimator<'c> {
     pub tables: Tables,
     pub txn: &'c RoTxn<'c, AnyTls>,
     pub encryption: &'c Encryption,
@@ -104,15 +104,15 @@ struct Count {
     users: HashSet<UserTag>,
 }
 
-impl Costing<'_> {
+impl PageEstimator<'_> {
     /// The pages of the smallest transaction that ends a session.
-    pub(super) fn least(&self) -> u64 {
+    pub(super) fn smallest(&self) -> u64 {
         self.pages(Count { entries: 1, ..Count::default() }).sum()
     }
 
     /// The pages that the writes need. If `exact`, also reads the records that will be rewritten or ended. Otherwise,
     /// the caller must have checked that there is room to rewrite every page.
-    pub(super) fn of(&self, writes: &[&Write], exact: bool) -> heed::Result<Pages> {
+    pub(super) fn of(&self, writes: &[&Write], exact: bool) -> heed::Result<PageEstimate> {
         let mut count = Count::default();
         for write in writes {
             self.add(write, exact, &mut count)?;
@@ -120,13 +120,13 @@ impl Costing<'_> {
         Ok(self.pages(count))
     }
 
-    fn pages(&self, count: Count) -> Pages {
+    fn pages(&self, count: Count) -> PageEstimate {
         let Count { entries, bytes, mut runs, .. } = count;
         let mut singles = self.trees.touched(entries) + bytes.div_ceil(self.page_size) + SPARE_PAGES;
         singles += runs.extract_if(.., |run| *run == 1).count() as u64;
         // The part of the freelist that LMDB reads is rewritten too.
-        singles += (self.free + singles + runs.iter().sum::<u64>()) / LISTED;
-        Pages { singles, runs }
+        singles += (self.free + singles + runs.iter().sum::<u64>()) / FREELIST_ENTRIES;
+        PageEstimate { singles, runs }
     }
 
     fn add(&self, write: &Write, exact: bool, count: &mut Count) -> heed::Result<()> {
@@ -168,7 +168,7 @@ impl Costing<'_> {
             Write::Delete { .. } | Write::DropUnusedKeys => count.entries += 1,
             Write::Clear => {
                 count.entries += 1;
-                count.runs.push(self.trees.all_pages() / LISTED + 1);
+                count.runs.push(self.trees.all_pages() / FREELIST_ENTRIES + 1);
             }
         }
         Ok(())
@@ -196,7 +196,7 @@ impl Costing<'_> {
     fn add_record(&self, bytes: usize, count: &mut Count, growth: usize) {
         const PAGE_HEAD: u64 = 16;
         let bytes = bytes as u64;
-        if bytes + KEY_BYTES > self.page_size / 2 {
+        if bytes + MAX_KEY_BYTES > self.page_size / 2 {
             count.runs.push((bytes + PAGE_HEAD).div_ceil(self.page_size));
         } else {
             // Splitting a page leaves two half-full pages.
