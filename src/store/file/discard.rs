@@ -252,8 +252,8 @@ fn examine(store: &ExclusiveStore, entry: LogEntry) -> Result<Option<DamagedLog>
                 && let Some((aside, _)) = open_aside(&store.dir, &entry.id)?
             {
                 return Err(StoreError::Damaged(format!(
-                    "{} has nothing of this store: {problem}. An earlier attempt has set the store's log aside, as {}. Move {} \
-                     out of the folder and try again, for what is left of that log to be kept",
+                    "{} contains nothing of this store: {problem}. An earlier attempt has renamed the store's log to {}. To keep \
+                     the rest of that log, move {} out of the folder and try again",
                     log.display(),
                     aside.display(),
                     log.display()
@@ -314,7 +314,7 @@ fn set_aside(dir: &Path, id: &LogId) -> Result<PathBuf> {
             break;
         }
     }
-    let aside = aside.unwrap_or_else(|| unreachable!("there are names without end"));
+    let aside = aside.unwrap_or_else(|| unreachable!("the sequence of names is infinite"));
     private_files::make_private(&log)?;
     fs::rename(&log, &aside).map_err(failed)?;
     folder::sync(dir).map_err(|error| {
@@ -405,7 +405,7 @@ fn remove_if(
 
 fn changed(dir: &Path) -> StoreError {
     StoreError::Locked(format!(
-        "the redo log of the store in {} is not as it was when it was looked at. Nothing was changed: look at it again",
+        "the redo log of the store in {} has changed since its inspection. Nothing was changed: inspect it again",
         dir.display()
     ))
 }

@@ -380,12 +380,12 @@ fn a_moved_or_changed_encrypted_record_is_rejected() {
 fn verification_finds_inconsistent_entries() {
     type Change = fn(&mut heed::RwTxn<'_>, Tables);
     let changes: [(&str, Change); 6] = [
-        ("the index by user does not have it", |txn, tables| tables.users.clear(txn).unwrap()),
-        ("the index by expiry does not have it", |txn, tables| tables.expiries.clear(txn).unwrap()),
-        ("the index by user has an entry of no session", |txn, tables| {
+        ("the user index does not contain it", |txn, tables| tables.users.clear(txn).unwrap()),
+        ("the expiry index does not contain it", |txn, tables| tables.expiries.clear(txn).unwrap()),
+        ("the user index has an entry without its session", |txn, tables| {
             tables.users.put(txn, &[7; 24], b"nobody").unwrap();
         }),
-        ("the index by expiry has an entry of no session", |txn, tables| {
+        ("the expiry index has an entry without its session", |txn, tables| {
             tables.expiries.put(txn, &[7; 16], b"nobody").unwrap();
         }),
         ("it is cut short", |txn, tables| tables.sessions.put(txn, b"\0x", b"short").unwrap()),

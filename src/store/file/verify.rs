@@ -100,7 +100,7 @@ impl FileStore {
             if !is_sound {
                 // LMDB trusts its pages, so it must not read damaged ones.
                 seen.found += 1;
-                seen.problems.push("the sessions were not looked at, as the pages are damaged".into());
+                seen.problems.push("the sessions were not checked, because the pages are damaged".into());
                 return Ok(seen);
             }
             if let Some(problem) = log_problem {
@@ -149,7 +149,7 @@ pub(super) fn check_entries(
                 .is_ok_and(|tag| tag.is_some_and(|tag| user_entry(tag, record.header.created)[..] == *entry))
         };
         if record_of(key)?.filter(names).is_none() {
-            seen.note(|| "the index by user has an entry of no session".into());
+            seen.note(|| "the user index has an entry without its session".into());
         }
         step();
     }
@@ -161,7 +161,7 @@ pub(super) fn check_entries(
                 == (Some(header.indexed_expiry), Some(header.created))
         };
         if record_of(key)?.filter(names).is_none() {
-            seen.note(|| "the index by expiry has an entry of no session".into());
+            seen.note(|| "the expiry index has an entry without its session".into());
         }
         step();
     }
@@ -188,7 +188,7 @@ fn check_session(
         || environment.get(tables.expiries, txn, &expiry_entry(header.indexed_expiry, header.created))?
             != Some(key)
     {
-        return Ok(Err("the index by expiry does not have it".into()));
+        return Ok(Err("the expiry index does not contain it".into()));
     }
     let tag = match environment.encryption.tag_of(record) {
         Ok(tag) => tag,
@@ -197,7 +197,7 @@ fn check_session(
     if let Some(tag) = tag
         && environment.get(tables.users, txn, &user_entry(tag, header.created))? != Some(key)
     {
-        return Ok(Err("the index by user does not have it".into()));
+        return Ok(Err("the user index does not contain it".into()));
     }
     let content = with_buffer(|buffer| -> Result<bool, StoreError> {
         let Some(contents) = environment.encryption.decrypt(key, record, buffer)? else { return Ok(false) };

@@ -163,7 +163,7 @@ impl OwnerLock {
                 Ok(false) if Instant::now() < deadline => thread::sleep(RETRY_INTERVAL),
                 Ok(false) => {
                     return Err(StoreError::Locked(format!(
-                        "another process has been opening {} for {} s and does not get on. Is it stopped?",
+                        "another process has been opening {} for {} s and has not finished. Is it stopped?",
                         path.display(),
                         timeout.as_secs()
                     )));

@@ -51,7 +51,7 @@ pub(super) enum TreeName {
 impl fmt::Display for TreeName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Free => write!(f, "the tree of free pages"),
+            Self::Free => write!(f, "the freelist"),
             Self::Main => write!(f, "the main tree"),
             Self::Of { page, node } => write!(f, "the tree of page {page}, node {node},"),
         }
@@ -204,7 +204,9 @@ impl<'w> Walker<'w> {
                 ("overflow pages", seen.overflow, noted.overflow),
                 ("entries", seen.entries, noted.entries),
             ] {
-                self.require(seen == noted, || format!("{name} has {seen} {what}, where {noted} are noted"));
+                self.require(seen == noted, || {
+                    format!("{name} has {seen} {what}, but its record says {noted}")
+                });
             }
         }
         self.is_complete &= tree.is_complete;
@@ -212,7 +214,7 @@ impl<'w> Walker<'w> {
 
     fn visit(&mut self, tree: &mut TreeWalk, number: u64, from: u64, level: u16) {
         let seen = level <= MAX_DEPTH && self.claim(number, 1, from);
-        self.require(level <= MAX_DEPTH, || format!("page {number} lies too deep, at level {level}"));
+        self.require(level <= MAX_DEPTH, || format!("page {number} is too deep, at level {level}"));
         let mut page = vec![0; self.page_size];
         if !seen || !self.read(number, 0, &mut page) {
             tree.is_complete = false;
@@ -347,7 +349,7 @@ impl<'w> Walker<'w> {
     fn free_list(&mut self, data: &[u8], big: Option<u64>, size: u64, page: u64) {
         let word = WORD as u64;
         self.require(size >= word && size.is_multiple_of(word), || {
-            format!("page {page} has half a list of free pages")
+            format!("page {page} has an incomplete list of free pages")
         });
         let mut list = FreeList { page, room: (size / word).saturating_sub(1), left: None, before: NO_PAGE };
         let Some(first) = big else { return self.take_free(&mut list, data) };
@@ -371,7 +373,7 @@ impl<'w> Walker<'w> {
             match list.left {
                 None if word > list.room => {
                     self.add_finding(|| {
-                        format!("page {page} lists {word} free pages in the room of {}", list.room)
+                        format!("page {page} lists {word} free pages, but has room for {}", list.room)
                     });
                     self.is_complete = false;
                     list.left = Some(0);
@@ -390,8 +392,9 @@ impl<'w> Walker<'w> {
 
     fn take_free_page(&mut self, number: u64, from: u64) {
         if number < META_PAGES || number > self.last_page {
-            return self
-                .add_finding(|| format!("page {from} lists page {number} as free, which there is not"));
+            return self.add_finding(|| {
+                format!("page {from} lists page {number} as free, but the file has no such page")
+            });
         }
         if number >= self.free.len() {
             return; // `finish` finds fault with so long a tail.

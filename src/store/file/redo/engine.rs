@@ -171,7 +171,7 @@ impl Redo {
             drop(base);
             self.drain_now()?;
         }
-        Err(StoreError::Io("drains of the log go on failing".into()))
+        Err(StoreError::Io("the log cannot be drained: several attempts have failed".into()))
     }
 
     /// Whether `hold_base` would have to wait.

@@ -101,7 +101,7 @@ pub(super) fn file_header(id: &LogId, ring: u64) -> Vec<u8> {
 /// The id and the size of the ring in a first page. The error is the problem.
 pub(super) fn parse_file_header(page: &[u8]) -> Result<(LogId, u64), String> {
     if page.len() < 40 || &page[..8] != FILE_MAGIC {
-        return Err("it is no redo log".into());
+        return Err("it is not a redo log".into());
     }
     let version = u32_at(page, 8);
     if version != FILE_VERSION {

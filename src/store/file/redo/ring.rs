@@ -345,10 +345,10 @@ fn read(
     file.read_at(&mut page, 0)?;
     let (id, size) = parse_file_header(&page).map_err(LogFault::Damaged)?;
     if id != entry.id {
-        return Err(damaged("it belongs to another time of this store, or to another store"));
+        return Err(damaged("it belongs to another store, or to an earlier log of this store"));
     }
     if size == 0 || len != size + FILE_HEADER_BYTES {
-        return Err(damaged("it does not have its length"));
+        return Err(damaged("its length is wrong"));
     }
     let mut bytes = vec![0; size as usize];
     file.read_at(&mut bytes, FILE_HEADER_BYTES)?;

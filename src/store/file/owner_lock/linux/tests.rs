@@ -134,7 +134,7 @@ fn a_stalled_opener_blocks_others_only_until_a_timeout() {
     let _stopped = held_by_another(dir.path(), SETUP);
     let error = owner.lock_setup(dir.path(), Duration::ZERO).err().unwrap();
     assert_eq!(error.code(), "ERR_STORE_LOCKED");
-    assert!(error.to_string().contains("does not get on"), "{error}");
+    assert!(error.to_string().contains("has not finished"), "{error}");
 }
 
 #[test]
