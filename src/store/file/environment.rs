@@ -289,8 +289,9 @@ impl Environment {
 
     /// Reopens the environment, unless another thread has already done so since the reopening with number `was`.
     ///
-    /// LMDB gives up an environment if it cannot write the meta page. Besides, the kernel reports a failed write only
-    /// once to each open file description, and after a failed sync, writing the next meta page would fail too.
+    /// LMDB gives up an environment if it cannot write the meta page. The data file must be reopened too: the kernel
+    /// reports a failed write once to each open file description. After a failed sync, writing the next meta page
+    /// would fail as well.
     pub(super) fn reopen(&self, was: Option<u64>) -> Result<OpenEnv> {
         /// A backup may keep the environment open for longer. Then all calls fail until the backup ends.
         const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);

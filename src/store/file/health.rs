@@ -24,8 +24,13 @@ impl FileStore {
             && environment.opens_all_records()?)
     }
 
-    /// Checks that the store can write: its folder is still there, the queued writes complete, the log and the data
-    /// file accept writes, and there is room. For a read-only store, checks that it can be read.
+    /// Checks that the store can write:
+    /// - Its folder is still there.
+    /// - The queued writes complete.
+    /// - The log and the data file accept writes.
+    /// - There is room for sessions.
+    ///
+    /// For a read-only store, checks that it can be read.
     ///
     /// # Errors
     /// `Timeout`, `Io`, `Full`, and those of a write.

@@ -43,8 +43,8 @@ impl FileStore {
     /// Opens the store in the folder of the options. Creates the store if it is missing.
     ///
     /// # Errors
-    /// - `InvalidOption`: an option is out of range, the path is a file, no secret fits, or the store is open in this
-    ///   process with a different option.
+    /// - `InvalidOption`: an option is out of range, the path is a file, or the secrets are wrong. Also if the store
+    ///   is open in this process with a different option.
     /// - `Locked`: a process with the same PID has the store open.
     /// - `Damaged`: the file is incomplete, comes from a newer version, or is not a session store. Nothing was
     ///   changed.

@@ -4,8 +4,10 @@
 //! is visible before it is on disk, so a failure has nothing to undo. With `durability: "everysec"` it is entered and
 //! reported before the sync, which follows within about a second.
 //!
-//! Some writes go directly to the data file, after the log is drained: writes to very many sessions, writes to a
-//! nearly full store, and writes to the whole store.
+//! Some writes go directly to the data file, after the log is drained:
+//! - writes that end very many sessions
+//! - writes to a nearly full store
+//! - writes to the whole store
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! A deterministic simulator of the redo log, like those of FoundationDB and TigerBeetle.
 //!
-//! A seed decides everything: which thread runs, when processes open, close, stop and die, when the power fails, what
-//! a power loss does to the log, which system calls fail, and the time. The engine and LMDB are real. The log file
-//! and the locks are simulated. A model of the contract checks the results of the clients.
+//! A seed decides everything: the running thread, the life of the processes, power losses and their effect on the
+//! log, failing system calls, and the time. The engine and LMDB are real. The log file and the locks are simulated. A
+//! model of the contract checks the results of the clients.
 //!
 //! | module | purpose |
 //! |---|---|
@@ -22,8 +22,12 @@
 //! one safeguard from a copy of the sources. Add a mutant for each new safeguard, and for each bug that the simulator
 //! finds.
 //!
-//! **Not simulated**: a power loss during a commit of LMDB (see `tests/power_loss.rs`), the queue and its timeouts,
-//! encryption, a full disk for LMDB's pages, and versions without a log.
+//! **Not simulated**:
+//! - a power loss during a commit of LMDB (see `tests/power_loss.rs`)
+//! - the queue and its timeouts
+//! - encryption
+//! - a full disk for LMDB's pages
+//! - versions without a log
 
 mod clients;
 mod director;
