@@ -1,4 +1,5 @@
-//! Non-blocking calls. They report their results to `Completions`, with the ticket of the call.
+//! Non-blocking calls. Each `begin_…` starts the call of [`SessionStore`](crate::store::SessionStore) with that name.
+//! It reports the result to `Completions`, with the ticket of the call.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,15 +13,14 @@ use super::{FileStore, writer};
 use crate::clock::Millis;
 use crate::error::Result;
 use crate::session::{Content, Expiry, Session, SessionId, UserKey};
-use crate::store::{Completions, SessionStore};
+use crate::store::Completions;
 
 impl FileStore {
-    /// Calls `read` with the expiry and content of a live session: [`SessionStore::get`] without the copy. If a write
-    /// of the session is pending, returns a ticket for [`FileStore::begin_get`] instead. `read` must not call the
-    /// store.
+    /// Calls `read` with the expiry and content of a live session, like `get` without the copy. If a write of the
+    /// session is pending, returns a ticket for [`FileStore::begin_get`] instead. `read` must not call the store.
     ///
     /// # Errors
-    /// As for [`SessionStore::get`].
+    /// As for `get`.
     pub fn try_get<T>(
         &self,
         id: &SessionId,
@@ -67,7 +67,7 @@ impl FileStore {
         }
     }
 
-    /// Starts [`SessionStore::create`]. The write is queued until `wake`. Reports 1 to `to`.
+    /// Starts `create`. The write is queued until `wake`. Reports 1 to `to`.
     ///
     /// # Errors
     /// `TooLarge`. `Busy` if too many writes are queued. Nothing was queued in either case.
@@ -75,7 +75,7 @@ impl FileStore {
         self.begin(Write::Create(self.new_record(session)?), to, ticket)
     }
 
-    /// Starts [`SessionStore::create_at`]. Reports 1 to `to`.
+    /// Starts `create_at`. Reports 1 to `to`.
     ///
     /// # Errors
     /// As for `begin_create`.
@@ -89,7 +89,7 @@ impl FileStore {
         self.begin(Write::Create(self.new_record_at(session, created)?), to, ticket)
     }
 
-    /// Starts [`SessionStore::update`]. Reports 1 to `to` if the session was live, otherwise 0.
+    /// Starts `update`. Reports 1 to `to` if the session was live, otherwise 0.
     ///
     /// # Errors
     /// As for `begin_create`.
@@ -97,8 +97,7 @@ impl FileStore {
         self.begin(Write::Update(self.new_record(session)?), to, ticket)
     }
 
-    /// Starts [`SessionStore::touch`], or `prolong` if `enough` is given. Reports 1 to `to` if the session was live,
-    /// otherwise 0.
+    /// Starts `touch`, or `prolong` if `enough` is given. Reports 1 to `to` if the session was live, otherwise 0.
     ///
     /// # Errors
     /// `Busy`.
@@ -113,7 +112,7 @@ impl FileStore {
         self.begin(Write::Touch { id: id.clone(), expires, enough }, to, ticket)
     }
 
-    /// Starts [`SessionStore::delete`]. Returns `false` and queues nothing if there is nothing to delete.
+    /// Starts `delete`. Returns `false` and queues nothing if there is nothing to delete.
     ///
     /// # Errors
     /// Those of a read. `Busy`.
@@ -125,7 +124,7 @@ impl FileStore {
         Ok(found)
     }
 
-    /// Starts [`SessionStore::delete_by_user`]. Reports to `to` how many live sessions it ended.
+    /// Starts `delete_by_user`. Reports to `to` how many live sessions it ended.
     ///
     /// # Errors
     /// `Busy`.
@@ -139,7 +138,7 @@ impl FileStore {
         self.begin(delete_by_user(user, except), to, ticket)
     }
 
-    /// Starts [`SessionStore::clear`].
+    /// Starts `clear`.
     ///
     /// # Errors
     /// `Busy`.
