@@ -108,8 +108,10 @@ impl Write {
 
     /// The approximate number of bytes that it adds to the file. 0 if it adds none.
     pub(super) fn growth(&self) -> usize {
+        /// The bytes of the key, the header and the index entries.
+        const OVERHEAD: usize = 512;
         match self {
-            Self::Create(record) | Self::Update(record) => record.content.len() + 512,
+            Self::Create(record) | Self::Update(record) => record.content.len() + OVERHEAD,
             // A record of an older version gets a creation time.
             Self::Touch { .. } => Header::CREATION_TIME_LEN,
             _ => 0,

@@ -40,7 +40,7 @@ impl FileStore {
         let dir = prepare(to)?;
         let (path, partial) = (dir.join(DATA), dir.join("data.mdb.partial"));
         let failed_at = |doing, error| io_failed(&partial.display(), doing, &error);
-        let mut file = create_private(&partial).map_err(|error| failed_at("making", error))?;
+        let mut file = create_private(&partial).map_err(|error| failed_at("creating", error))?;
         let mut kept = Partial(Some(&partial));
         let bytes = self.copy(&mut file, &partial, progress)?;
         fs::rename(&partial, &path).map_err(|error| failed_at("renaming", error))?;

@@ -47,7 +47,7 @@ pub(super) fn prepare(path: &Path, rules: FolderRules) -> Result<PathBuf> {
             });
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound && rules.is_created => {
-            make(&dir).map_err(failed("making"))?;
+            create_all(&dir).map_err(failed("creating"))?;
         }
         Err(error) => return Err(failed("opening")(error)),
     }
@@ -58,7 +58,7 @@ pub(super) fn prepare(path: &Path, rules: FolderRules) -> Result<PathBuf> {
 }
 
 /// Creates a folder and its missing parents. Each one is durable before the next is created.
-fn make(dir: &Path) -> io::Result<()> {
+fn create_all(dir: &Path) -> io::Result<()> {
     let missing: Vec<&Path> = dir.ancestors().take_while(|dir| !dir.exists()).collect();
     for &ancestor in missing.iter().rev() {
         match create(ancestor, ancestor == dir) {

@@ -5,8 +5,8 @@ use crate::error::{Result, StoreError};
 /// Address space, not memory. A file is mapped once, as a whole.
 const WANTED: u64 = 64 << 30;
 const MIN: u64 = 64 << 20;
-/// The share of the remaining address space that a store uses. Other stores need some too.
-const SHARE: u64 = 4;
+/// A store uses a quarter of the remaining address space. Other stores need some too.
+const DIVISOR: u64 = 4;
 /// For later needs of threads, allocators and V8. With 700 MiB left, Node.js 20 ran out of address space under load.
 const RESERVE: u64 = 768 << 20;
 
@@ -18,7 +18,7 @@ pub(super) fn sizes(max_bytes: Option<u64>) -> Result<impl Iterator<Item = usize
 
 fn sizes_within(max_bytes: Option<u64>, left: Option<u64>, page: u64) -> Result<impl Iterator<Item = usize>> {
     let wanted = max_bytes.map_or(WANTED, |max| WANTED.max(max + MIN));
-    let first = left.map_or(wanted, |left| wanted.min(left / SHARE).min(left.saturating_sub(RESERVE)));
+    let first = left.map_or(wanted, |left| wanted.min(left / DIVISOR).min(left.saturating_sub(RESERVE)));
     if first < MIN {
         return Err(StoreError::Io(format!(
             "too little address space: `ulimit -v` lets this process take {} MiB more, and with a store it needs {} MiB",

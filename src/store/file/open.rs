@@ -84,19 +84,19 @@ pub(super) fn open(dir: &Path, options: &FileOptions) -> Result<OpenedStore> {
 }
 
 fn open_locked(dir: &Path, options: &FileOptions, state: FileState) -> Result<OpenedStore> {
-    let mut made = Vec::new();
+    let mut created = Vec::new();
     let (owner, prepared) = OwnerLock::acquire(dir, |owner, is_new| {
         if is_new {
-            made.push(OWNERS);
+            created.push(OWNERS);
         }
-        Ok(prepare_files(dir, owner, state, &mut made))
+        Ok(prepare_files(dir, owner, state, &mut created))
     })?;
     let access = if options.read_only { Access::Read } else { Access::Write };
     match prepared.and_then(|()| open_parts(dir, options, access)) {
         Ok(opened) => Ok(OpenedStore { owner: Some(owner), ..opened }),
         Err(error) => {
             // Remove the files that this call created, unless another process uses or has used them.
-            owner.remove_if_alone(dir, || remove_files(dir, &made));
+            owner.remove_if_alone(dir, || remove_files(dir, &created));
             Err(error)
         }
     }
@@ -107,7 +107,7 @@ pub(super) fn prepare_files(
     dir: &Path,
     owner: &OwnerLock,
     state: FileState,
-    made: &mut Vec<&'static str>,
+    created: &mut Vec<&'static str>,
 ) -> Result<()> {
     let path = dir.join(DATA);
     if let FileState::NeverCommitted(damaged) = state {
@@ -122,18 +122,18 @@ pub(super) fn prepare_files(
             dir.join(LOCK).display()
         )));
     }
-    private_files::make_files(dir, made)
+    private_files::create_files(dir, created)
 }
 
 /// Removes the files that a failed attempt has created: those of LMDB before the lock file that protects them. A data
 /// file with a commit stays, and so do its lock files.
-fn remove_files(dir: &Path, made: &[&'static str]) {
+fn remove_files(dir: &Path, created: &[&'static str]) {
     let data = private_files::open_private(&dir.join(DATA), false);
     let is_used = matches!(data, Ok(Some(file)) if !pages::is_never_committed(&file).unwrap_or(false));
     if is_used {
         return;
     }
-    for name in [DATA, LOCK, OWNERS].iter().filter(|name| made.contains(name)) {
+    for name in [DATA, LOCK, OWNERS].iter().filter(|name| created.contains(name)) {
         let _ = fs::remove_file(dir.join(name));
     }
 }
@@ -361,7 +361,7 @@ fn reset_uncommitted(path: &Path, owner: &OwnerLock, damaged: StoreError) -> Res
     }
     let Some(file) = private_files::open_private(path, true)? else { return Ok(()) };
     // Another process may have initialised it and closed it since the check.
-    let failed = |error| io_failed(&path.display(), "making", &error);
+    let failed = |error| io_failed(&path.display(), "creating", &error);
     if !pages::is_never_committed(&file).map_err(failed)? {
         return Ok(());
     }

@@ -77,7 +77,7 @@ pub(super) fn check(path: &Path) -> Result<Option<Metadata>> {
     match path.symlink_metadata() {
         Ok(metadata) => check_metadata(path, &metadata).map(|()| Some(metadata)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(io_failed(&path.display(), "looking at", &error)),
+        Err(error) => Err(io_failed(&path.display(), "checking", &error)),
     }
 }
 
@@ -161,11 +161,11 @@ pub(super) fn close_on_exec(_: &File) -> io::Result<()> {
     Ok(())
 }
 
-/// Creates the missing files of a store and adds their names to `made`.
+/// Creates the missing files of a store and adds their names to `created`.
 ///
 /// LMDB would create them with the permissions of the umask. `lock.mdb` comes first. So a `data.mdb` without
 /// `lock.mdb` was copied there, and no process has opened it since.
-pub(super) fn make_files(dir: &Path, made: &mut Vec<&'static str>) -> Result<()> {
+pub(super) fn create_files(dir: &Path, created: &mut Vec<&'static str>) -> Result<()> {
     for name in [LOCK, DATA] {
         let path = dir.join(name);
         if check(&path)?.is_some() {
@@ -173,14 +173,14 @@ pub(super) fn make_files(dir: &Path, made: &mut Vec<&'static str>) -> Result<()>
         }
         match create_private(&path) {
             Ok(file) => {
-                made.push(name);
+                created.push(name);
                 give_to_owner(&file, dir);
             }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 check(&path)?;
                 continue;
             }
-            Err(error) => return Err(io_failed(&path.display(), "making", &error)),
+            Err(error) => return Err(io_failed(&path.display(), "creating", &error)),
         }
         folder::sync(dir).map_err(|error| io_failed(&dir.display(), "syncing", &error))?;
     }
@@ -189,13 +189,13 @@ pub(super) fn make_files(dir: &Path, made: &mut Vec<&'static str>) -> Result<()>
 
 /// Gives a file that root has created to the owner of the data file.
 #[cfg(unix)]
-pub(super) fn give_to_owner(made: &File, dir: &Path) {
+pub(super) fn give_to_owner(created: &File, dir: &Path) {
     use std::os::unix::fs::{MetadataExt, fchown};
-    if let (Ok(data), Ok(metadata)) = (dir.join(DATA).symlink_metadata(), made.metadata())
+    if let (Ok(data), Ok(metadata)) = (dir.join(DATA).symlink_metadata(), created.metadata())
         && (data.uid(), data.gid()) != (metadata.uid(), metadata.gid())
     {
         // Only root can change the owner. For other users the file is already their own, or the change is useless.
-        let _ = fchown(made, Some(data.uid()), Some(data.gid()));
+        let _ = fchown(created, Some(data.uid()), Some(data.gid()));
     }
 }
 

@@ -19,10 +19,10 @@ pub const MIN_MAX_BYTES: u64 = 1 << 20;
 /// Enough for two transactions that end a few hundred sessions, or for many small ones.
 const RESERVE: u64 = 4 << 20;
 
-/// In a small store, the reserve is at most this share of `maxBytes`.
-const MAX_RESERVE_SHARE: u64 = 8;
+/// The reserve is at most an eighth of `maxBytes`.
+const RESERVE_DIVISOR: u64 = 8;
 
-/// How many times more free pages are read to find runs of adjacent ones.
+/// The factor by which more free pages are read if runs of adjacent pages are needed.
 const RUN_SEARCH_FACTOR: u64 = 16;
 
 /// After the file grew because a reader held its free pages, it must not grow again for this long.
@@ -92,7 +92,7 @@ impl Quota {
 
     /// The maximum size of the file. It is lower for writes that add sessions.
     fn limit(&self, adds: bool) -> u64 {
-        if adds { self.max_bytes - RESERVE.min(self.max_bytes / MAX_RESERVE_SHARE) } else { self.max_bytes }
+        if adds { self.max_bytes - RESERVE.min(self.max_bytes / RESERVE_DIVISOR) } else { self.max_bytes }
     }
 
     /// Whether there is room to rewrite every used page and add `growth` bytes.

@@ -78,11 +78,11 @@ impl Environment {
         })
     }
 
-    /// Calls `see` with the key and the row of each of the user's sessions, in no particular order.
+    /// Calls `visit` with the key and the row of each of the user's sessions, in no particular order.
     pub(super) fn each_row_of_user(
         &self,
         user: UserTag,
-        mut see: impl FnMut(&[u8], &[u8]) -> Result<()>,
+        mut visit: impl FnMut(&[u8], &[u8]) -> Result<()>,
     ) -> Result<()> {
         let failed = |error| self.failed(error);
         let (txn, keys) = {
@@ -104,19 +104,19 @@ impl Environment {
             if let Some(row) = row
                 && IndexEntries::of(row, &self.encryption).user == Some(user)
             {
-                see(key, row)?;
+                visit(key, row)?;
             }
         }
         Ok(())
     }
 
-    /// Calls `see` with the current state of the rows after a key, as far as the data file has these rows. A deleted
-    /// row is `None`. Stops after `max` rows, or when `see` breaks.
+    /// Calls `visit` with the current state of the rows after a key, as far as the data file has these rows. A deleted
+    /// row is `None`. Stops after `max` rows, or when `visit` breaks.
     pub(super) fn each_row_after(
         &self,
         after: &[u8],
         max: usize,
-        mut see: impl FnMut(&[u8], Option<&[u8]>) -> ControlFlow<()>,
+        mut visit: impl FnMut(&[u8], Option<&[u8]>) -> ControlFlow<()>,
     ) -> Result<()> {
         let failed = |error| self.failed(error);
         let start = if after.is_empty() { Bound::Unbounded } else { Bound::Excluded(after) };
@@ -127,8 +127,8 @@ impl Environment {
         for entry in rows.take(max) {
             let (key, row) = entry.map_err(failed)?;
             let seen = match self.overlay.get(key) {
-                Some(newer) => see(key, newer.as_deref()),
-                None => see(key, Some(row)),
+                Some(newer) => visit(key, newer.as_deref()),
+                None => visit(key, Some(row)),
             };
             if seen.is_break() {
                 break;

@@ -227,8 +227,8 @@ fn recover_and_close(dir: &Path, options: &FileOptions, clock: &Arc<dyn Clock>) 
 fn log_sizes(opened: &OpenedStore, options: &FileOptions) -> Sizes {
     const FIRST: u64 = 4 << 20;
     const MAX: u64 = 16 << 20;
-    const SHARE: u64 = 16;
-    let max = options.max_bytes.map_or(MAX, |max| (u64::from(max) / SHARE).min(MAX)) / FILE_HEADER_BYTES
+    const DIVISOR: u64 = 16;
+    let max = options.max_bytes.map_or(MAX, |max| (u64::from(max) / DIVISOR).min(MAX)) / FILE_HEADER_BYTES
         * FILE_HEADER_BYTES;
     let is_possible = opened.access == Access::Write
         && opened.mode_lock.is_some()

@@ -224,12 +224,12 @@ impl Tables {
         Ok(count)
     }
 
-    /// Calls `see` with the `created` and the key of each session of a user, oldest first.
+    /// Calls `visit` with the `created` and the key of each session of a user, oldest first.
     pub(super) fn each_of_user(
         &self,
         txn: &RoTxn<'_, AnyTls>,
         tag: UserTag,
-        mut see: impl FnMut(u64, &[u8]) -> heed::Result<()>,
+        mut visit: impl FnMut(u64, &[u8]) -> heed::Result<()>,
     ) -> heed::Result<()> {
         let mut from = user_entry(tag, 0);
         loop {
@@ -239,7 +239,7 @@ impl Tables {
             let Some((found, created)) = parts_of(entry) else { return Ok(()) };
             let next = match found.cmp(&tag) {
                 Ordering::Equal => {
-                    see(created, key)?;
+                    visit(created, key)?;
                     created.checked_add(1)
                 }
                 // This part starts with other users.

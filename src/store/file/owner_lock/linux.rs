@@ -97,7 +97,7 @@ impl OwnerLock {
             Ok(None) => Ok(Others::None),
             Ok(Some(_)) => Ok(Others::Some),
             Err(error) if ofd_lock::is_unsupported(&error) => Ok(Others::Unknown),
-            Err(error) => Err(io_failed(&OWNERS, "looking at the locks of", &error)),
+            Err(error) => Err(io_failed(&OWNERS, "reading the locks of", &error)),
         }
     }
 
@@ -202,7 +202,7 @@ fn open_or_create(dir: &Path, path: &Path) -> Result<(File, bool)> {
             }
             // Another process has created it.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(io_failed(&path.display(), "making", &error)),
+            Err(error) => return Err(io_failed(&path.display(), "creating", &error)),
         }
     }
 }

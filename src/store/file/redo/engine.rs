@@ -33,10 +33,10 @@ use crate::store::file::errors::files_replaced;
 use crate::store::file::options::Durability;
 use crate::store::file::write_error::WriteError;
 
-/// A batch uses at most this share of the ring.
-const MAX_BATCH_SHARE: u64 = 4;
-/// If a batch could use less than this share of the ring, part of the log is drained first.
-const MIN_BATCH_SHARE: u64 = 16;
+/// A batch uses at most a quarter of the ring.
+const BATCH_DIVISOR: u64 = 4;
+/// If a batch could use less than a sixteenth of the ring, part of the log is drained first.
+const MIN_BATCH_DIVISOR: u64 = 16;
 /// The maximum growth of the data file for each byte in the log. A split page is left half full.
 const DATA_GROWTH: u64 = 2;
 /// The bytes of a record in the log and in the indexes, without its key and row.
@@ -271,7 +271,7 @@ impl Redo {
     /// Writes as many of the first writes to the log as fit into one batch.
     fn write_to_log(&self, state: &mut ModeState, ring: &Arc<Ring>, writes: &[&Write]) -> Vec<Result<u64>> {
         let all = |error: &StoreError| writes.iter().map(|_| Err(error.clone())).collect::<Vec<_>>();
-        let max = ring.size() / MAX_BATCH_SHARE;
+        let max = ring.size() / BATCH_DIVISOR;
         loop {
             let refusal = match writes.iter().any(|write| write.encrypts()) {
                 true => self.environment.ensure_keys().err(),
@@ -283,7 +283,7 @@ impl Redo {
                 Err(error) => return all(&error),
             }
             let room = ring.room().min(max);
-            let decided = if room < ring.size() / MIN_BATCH_SHARE {
+            let decided = if room < ring.size() / MIN_BATCH_DIVISOR {
                 DecidedBatch::default()
             } else {
                 match self.decide(writes, room, refusal.as_ref()) {

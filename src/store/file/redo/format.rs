@@ -248,12 +248,12 @@ impl BatchHeader {
         self.count == PADDING
     }
 
-    /// Calls `see` with the key and the row of each record in the batch with this header. Returns `false` if the
+    /// Calls `visit` with the key and the row of each record in the batch with this header. Returns `false` if the
     /// records do not fit into the batch.
     pub(super) fn records<'b>(
         &self,
         batch: &'b [u8],
-        mut see: impl FnMut(&'b [u8], Option<&'b [u8]>),
+        mut visit: impl FnMut(&'b [u8], Option<&'b [u8]>),
     ) -> bool {
         if self.is_padding() {
             return true;
@@ -270,7 +270,7 @@ impl BatchHeader {
             if row.is_some_and(|row| Record::parse(row).is_err()) {
                 return false;
             }
-            see(key, row);
+            visit(key, row);
             rest = after;
         }
         true

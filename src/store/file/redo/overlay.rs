@@ -147,11 +147,11 @@ impl Overlay {
         found.map(|entry| Arc::clone(entry.key())).collect()
     }
 
-    /// Calls `see` with each row that is not a deletion.
-    pub(in crate::store::file) fn each_row(&self, mut see: impl FnMut(&[u8])) {
+    /// Calls `visit` with each row that is not a deletion.
+    pub(in crate::store::file) fn each_row(&self, mut visit: impl FnMut(&[u8])) {
         for entry in self.rows.iter() {
             if let Some(row) = &entry.row {
-                see(row);
+                visit(row);
             }
         }
     }

@@ -68,7 +68,7 @@ pub(super) struct Recovered {
 impl Ring {
     /// Starts a log. The data file does not name it yet.
     pub(super) fn begin(files: &dyn LogFiles, id: LogId, size: u64, next: NextFile) -> Result<Self> {
-        let failed = |error| io_failed(&files.path().display(), "beginning", &error);
+        let failed = |error| io_failed(&files.path().display(), "starting", &error);
         let old = if next == NextFile::Old { files.open()? } else { None };
         let len_of = |file: &Arc<dyn LogFile>| file.len().map_err(failed);
         let is_of_use = |len: u64| len.is_multiple_of(FILE_HEADER_BYTES) && len > MIN_BYTES;
@@ -105,7 +105,7 @@ impl Ring {
         }
     }
 
-    /// Opens the log that the store needs. Calls `see` with the LSN, the key and the row of each record that the data
+    /// Opens the log that the store needs. Calls `visit` with the LSN, the key and the row of each record that the data
     /// file may lack, in log order.
     ///
     /// # Errors
@@ -113,11 +113,11 @@ impl Ring {
     pub(super) fn recover(
         files: &dyn LogFiles,
         entry: &LogEntry,
-        mut see: impl FnMut(u64, &[u8], Option<&[u8]>),
+        mut visit: impl FnMut(u64, &[u8], Option<&[u8]>),
     ) -> Result<Recovered> {
         let path = files.path();
         let file = files.open()?.ok_or_else(|| damaged(&path, MISSING))?;
-        let (bytes, scan) = read(&*file, entry, &mut see).map_err(|fault| match fault {
+        let (bytes, scan) = read(&*file, entry, &mut visit).map_err(|fault| match fault {
             LogFault::Damaged(why) => damaged(&path, &why),
             LogFault::Io(error) => io_failed(&path.display(), "reading", &error),
         })?;
@@ -334,7 +334,7 @@ pub(in crate::store::file) fn fault_of(file: &dyn LogFile, entry: &LogEntry) -> 
 fn read(
     file: &dyn LogFile,
     entry: &LogEntry,
-    see: &mut impl FnMut(u64, &[u8], Option<&[u8]>),
+    visit: &mut impl FnMut(u64, &[u8], Option<&[u8]>),
 ) -> Result<(Vec<u8>, Scan), LogFault> {
     let damaged = |why: &str| LogFault::Damaged(why.into());
     let len = file.len()?;
@@ -352,7 +352,7 @@ fn read(
     }
     let mut bytes = vec![0; size as usize];
     file.read_at(&mut bytes, FILE_HEADER_BYTES)?;
-    let scan = scan(&bytes, entry, see).map_err(damaged)?;
+    let scan = scan(&bytes, entry, visit).map_err(damaged)?;
     Ok((bytes, scan))
 }
 
@@ -366,9 +366,9 @@ pub(super) struct Scan {
 fn scan(
     ring: &[u8],
     entry: &LogEntry,
-    see: &mut impl FnMut(u64, &[u8], Option<&[u8]>),
+    visit: &mut impl FnMut(u64, &[u8], Option<&[u8]>),
 ) -> Result<Scan, &'static str> {
-    let (scan, is_readable) = follow(ring, entry, see);
+    let (scan, is_readable) = follow(ring, entry, visit);
     if !is_readable {
         return Err("a batch has records that do not fit into it");
     }
@@ -379,12 +379,12 @@ fn scan(
 }
 
 /// Reads the batches after a position, up to the first incomplete one. Also stops at a batch with a correct checksum
-/// whose records do not fit, and then returns `false`. In that case, `see` may have received some of its records,
+/// whose records do not fit, and then returns `false`. In that case, `visit` may have received some of its records,
 /// with an LSN beyond the end.
 pub(super) fn follow(
     ring: &[u8],
     entry: &LogEntry,
-    see: &mut impl FnMut(u64, &[u8], Option<&[u8]>),
+    visit: &mut impl FnMut(u64, &[u8], Option<&[u8]>),
 ) -> (Scan, bool) {
     let size = ring.len() as u64;
     let mut at = entry.applied;
@@ -401,7 +401,7 @@ pub(super) fn follow(
         if end - entry.applied.lsn > size {
             break;
         }
-        if !head.records(rest, |key, row| see(end, key, row)) {
+        if !head.records(rest, |key, row| visit(end, key, row)) {
             return (Scan { end: at, next }, false);
         }
         next = head.next;

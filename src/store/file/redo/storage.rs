@@ -70,13 +70,13 @@ impl LogFiles for Folder {
         }
         create_zeros(&new, len, &self.0).map(drop).map_err(|error| {
             let _ = fs::remove_file(&new);
-            io_failed(&self.path().display(), "making", &error)
+            io_failed(&self.path().display(), "creating", &error)
         })
     }
 
     fn install(&self) -> Result<Arc<dyn LogFile>> {
         let (path, new) = (self.path(), self.0.join(NEW_REDO));
-        let failed = |error| io_failed(&path.display(), "making", &error);
+        let failed = |error| io_failed(&path.display(), "creating", &error);
         let file = open_private(&new, true)?.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
         fs::rename(&new, &path).map_err(failed)?;
         folder::sync(&self.0).map_err(|error| {
