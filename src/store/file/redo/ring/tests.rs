@@ -155,7 +155,7 @@ fn the_log_of_another_store_is_rejected() {
     memory.change(|bytes| bytes[20] ^= 1);
     assert!(refusal(&memory, &entry).contains("first page is damaged"));
     memory.change(|bytes| bytes[0] ^= 1);
-    assert!(refusal(&memory, &entry).contains("no redo log"));
+    assert!(refusal(&memory, &entry).contains("not a redo log"));
     *memory.0.lock() = None;
     assert!(refusal(&memory, &entry).contains("missing"));
 }
