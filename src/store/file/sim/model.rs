@@ -2,7 +2,7 @@
 //!
 //! A lane has its own ids and users. One client writes to them, either one call at a time or several concurrently. So
 //! the model does not need a global order of writes. It keeps every candidate state that is consistent with the
-//! results so far. A pending write may maybe_fault at any moment after its start, or not at all. The same is true for a
+//! results so far. A pending write may happen at any moment after its start, or not at all. The same is true for a
 //! write with unknown outcome. Each result excludes candidates. If none is left, the store has violated its contract.
 
 use std::collections::{HashSet, VecDeque};
@@ -204,7 +204,7 @@ struct UnderWay<T> {
     what: T,
     /// The possible times of its decision.
     times: Vec<Millis>,
-    /// The outcome is unknown, and the write may still maybe_fault.
+    /// The outcome is unknown, and the write may still happen.
     is_unknown: bool,
     number: u64,
 }
@@ -214,7 +214,7 @@ pub(super) struct Lane {
     candidates: Vec<Candidate>,
     writes: VecDeque<UnderWay<Op>>,
     read: Option<UnderWay<Read>>,
-    /// A `clear` that is pending or may still maybe_fault.
+    /// A `clear` that is pending or may still happen.
     clear: Option<Clearing>,
     numbers: u64,
     /// The candidates after each event since everything was durable, with the number of the event.

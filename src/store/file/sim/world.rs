@@ -308,7 +308,7 @@ impl World {
         self.lanes.borrow_mut().iter_mut().for_each(|lane| lane.mark_durable(begun));
     }
 
-    /// A step of the disk or the locks. A fault may maybe_fault here.
+    /// A step of the disk or the locks. A fault may happen here.
     pub(super) fn step(&self, what: &str) {
         self.at(what, false);
     }
