@@ -120,16 +120,16 @@ const MUTANTS = [
     file: `${FILE}/redo/engine.rs`,
     edits: [
       [
-        "return fail(match self.settle(state) {",
+        "return fail(match self.resolve_log(state) {",
         `if MUTANT {
            return fail(error);
          }
-         return fail(match self.settle(state) {`,
+         return fail(match self.resolve_log(state) {`,
       ],
       [
-        "let _ = self.settle(state);",
+        "let _ = self.resolve_log(state);",
         `if !MUTANT {
-           let _ = self.settle(state);
+           let _ = self.resolve_log(state);
          }`,
       ],
     ],
@@ -172,8 +172,8 @@ const MUTANTS = [
         "let base = if MUTANT { None } else { Some(points::lock(&self.base)) };",
       ],
       [
-        "base.doubtful_clear = Some(end);",
-        "base.unwrap_or_else(|| points::lock(&self.base)).doubtful_clear = Some(end);",
+        "base.uncertain_clear = Some(end);",
+        "base.unwrap_or_else(|| points::lock(&self.base)).uncertain_clear = Some(end);",
       ],
     ],
   },
@@ -214,9 +214,9 @@ const MUTANTS = [
     file: `${FILE}/redo/modes.rs`,
     edits: [
       [
-        "*environment.log.lock() = KnownLog::Doubtful;",
+        "*environment.log.lock() = KnownLog::Uncertain;",
         `if !MUTANT {
-           *environment.log.lock() = KnownLog::Doubtful;
+           *environment.log.lock() = KnownLog::Uncertain;
          }`,
       ],
     ],
@@ -228,8 +228,8 @@ const MUTANTS = [
     file: `${FILE}/redo/modes.rs`,
     edits: [
       [
-        "Err(_) => KnownLog::Doubtful,",
-        "Err(_) => if MUTANT { KnownLog::None } else { KnownLog::Doubtful },",
+        "Err(_) => KnownLog::Uncertain,",
+        "Err(_) => if MUTANT { KnownLog::None } else { KnownLog::Uncertain },",
       ],
     ],
   },
@@ -241,8 +241,8 @@ const MUTANTS = [
     file: `${FILE}/redo/engine.rs`,
     edits: [
       [
-        "if let Err(error) = self.settle(state) {\n                outcomes.extend(",
-        "if !MUTANT && let Err(error) = self.settle(state) {\n                outcomes.extend(",
+        "if let Err(error) = self.resolve_log(state) {\n                outcomes.extend(",
+        "if !MUTANT && let Err(error) = self.resolve_log(state) {\n                outcomes.extend(",
       ],
     ],
   },
@@ -267,14 +267,14 @@ const MUTANTS = [
     isRare: true,
     what: "Calls that list all sessions leave out those in a log that has failed.",
     file: `${FILE}/redo/drain.rs`,
-    edits: [["if self.must_settle() {", "if self.must_settle() && !MUTANT {"]],
+    edits: [["if self.must_resolve_log() {", "if self.must_resolve_log() && !MUTANT {"]],
   },
   {
     name: "count-while-unsure",
     kind: "code",
     what: "Rows are counted while the overlay may be wrong about which of them the data file has too.",
     file: `${FILE}/redo/engine.rs`,
-    edits: [["if !self.overlay().is_unsure() {", "if !self.overlay().is_unsure() || MUTANT {"]],
+    edits: [["if !self.overlay().is_uncertain() {", "if !self.overlay().is_uncertain() || MUTANT {"]],
   },
   {
     name: "close-without-reset",

@@ -1,6 +1,6 @@
-//! Applies writes, one after another, to rows of sessions.
+//! Applies writes to the rows of sessions, one after another.
 //!
-//! A write that is refused has changed nothing. So the others of its batch can be committed.
+//! A rejected write changes nothing, so the other writes of its batch can be committed.
 
 use std::num::NonZeroUsize;
 use std::ops::Bound;
@@ -11,7 +11,7 @@ use super::counters::CounterDelta;
 use super::encryption::{Contents, Encryption, Key, UserTag};
 use super::pending::{Pending, Scope};
 use super::record::{Header, Record};
-use super::rows::{Indexed, Rows, TableRows};
+use super::rows::{IndexEntries, Rows, TableRows};
 use super::secrets;
 use super::tables::{Tables, expiry_entry};
 use super::write_error::WriteError;
@@ -33,7 +33,7 @@ pub(super) enum Write {
     Touch {
         id: SessionId,
         expires: Expiry,
-        /// An expiry at this moment or later stays as it is.
+        /// A session whose expiry is at this time or later keeps it.
         enough: Option<Millis>,
     },
     Delete {
@@ -53,11 +53,11 @@ pub(super) enum Write {
     DropUnusedKeys,
 }
 
-/// A session to be written.
+/// A new session, or the new state of one.
 pub(super) struct NewRecord {
     pub id: SessionId,
     pub expires: Expiry,
-    /// When it was created, if not now.
+    /// The creation time. `None` is the time of the write.
     pub created_at: Option<Millis>,
     user: Option<UserKeyBuf>,
     content: Vec<u8>,
@@ -78,16 +78,16 @@ impl NewRecord {
 
 impl Write {
     /// Whether it encrypts a session with the first secret.
-    pub(super) fn seals(&self) -> bool {
+    pub(super) fn encrypts(&self) -> bool {
         matches!(self, Self::Create(_) | Self::Update(_) | Self::Touch { .. })
     }
 
-    /// Whether it concerns some sessions alone. The others are of the whole store.
-    pub(super) fn is_of_sessions(&self) -> bool {
+    /// Whether it affects single sessions or the sessions of one user. Other writes affect the whole store.
+    pub(super) fn affects_sessions(&self) -> bool {
         !matches!(self, Self::Sweep { .. } | Self::Clear | Self::DropUnusedKeys)
     }
 
-    /// What it concerns: reads of that wait for it.
+    /// The sessions or users whose reads have to wait for this write.
     pub(super) fn scope(&self, pending: &Pending) -> Scope {
         let hash = |user: &UserKeyBuf| pending.hash(user.as_key());
         match self {
@@ -97,26 +97,28 @@ impl Write {
             Self::Touch { id, .. } | Self::Delete { id } => Scope::Session { id: id.clone(), user: None },
             Self::DeleteByUser { user, .. } => Scope::Users(Some(hash(user))),
             Self::Clear => Scope::Users(None),
-            Self::Sweep { .. } | Self::DropUnusedKeys => Scope::Unseen,
+            Self::Sweep { .. } | Self::DropUnusedKeys => Scope::Invisible,
         }
     }
 
-    /// Whether it may add a session, or make one larger.
-    pub(super) fn adds(&self) -> bool {
+    /// Whether it may add a session or enlarge one.
+    pub(super) fn may_add(&self) -> bool {
         matches!(self, Self::Create(_) | Self::Update(_))
     }
 
-    /// About how many bytes it adds to the file; 0 for what makes room.
+    /// The approximate number of bytes that it adds to the file. 0 if it adds none.
     pub(super) fn growth(&self) -> usize {
+        /// The bytes of the key, the header and the index entries.
+        const OVERHEAD: usize = 512;
         match self {
-            Self::Create(record) | Self::Update(record) => record.content.len() + 512,
-            // A record of an older version gets the time of the creation.
-            Self::Touch { .. } => Header::TIME_LEN,
+            Self::Create(record) | Self::Update(record) => record.content.len() + OVERHEAD,
+            // A record of an older version gets a creation time.
+            Self::Touch { .. } => Header::CREATION_TIME_LEN,
             _ => 0,
         }
     }
 
-    /// The largest size of the record that it writes.
+    /// The maximum size of the record that it writes.
     pub(super) fn record_bytes(&self) -> usize {
         /// The bytes of an encrypted record, without its id and content.
         const OVERHEAD: usize = 128;
@@ -128,8 +130,8 @@ impl Write {
         }
     }
 
-    /// A smaller write that ends at most this many sessions. `None` if the write cannot be split.
-    pub(super) fn part(&self, max: usize) -> Option<Self> {
+    /// A smaller write, which ends at most this many sessions. `None` if the write cannot be split.
+    pub(super) fn limited_to(&self, max: usize) -> Option<Self> {
         match self {
             Self::DeleteByUser { user, except, max: all } if max < *all => {
                 Some(Self::DeleteByUser { user: user.clone(), except: except.clone(), max })
@@ -140,35 +142,35 @@ impl Write {
     }
 }
 
-/// What writes keep to.
+/// The limits and the record format that all writes of this process use.
 #[derive(Debug, Default, Clone, Copy)]
-pub(super) struct Rules {
+pub(super) struct WriteRules {
     pub per_user: UserLimit,
     pub lifetime: Lifetime,
-    /// Whether records say when their sessions were created.
-    pub keeps_times: bool,
+    /// Whether records contain creation times.
+    pub has_creation_times: bool,
 }
 
-/// Writes that are applied one after another to the same rows.
+/// Applies several writes to the same rows.
 pub(super) struct WriteBatch<'a, R> {
     pub rows: &'a mut R,
     encryption: &'a Encryption,
-    rules: Rules,
-    /// One moment for all of them.
+    rules: WriteRules,
+    /// All writes of a batch have the same time.
     now: Millis,
     pub counted: CounterDelta,
     pub ended: Ends,
     buffer: Vec<u8>,
 }
 
-/// A stored record's header and user.
+/// The header and the user of a stored record.
 #[derive(Clone, Copy)]
 struct Found {
     header: Header,
-    /// `None` as well if the record is unreadable.
+    /// `None` if there is no user, or if the record is unreadable.
     user: Option<UserTag>,
     is_expired: bool,
-    /// Whether the secret of the record is in the list.
+    /// Whether the list of secrets can decrypt the record.
     is_readable: bool,
 }
 
@@ -178,9 +180,9 @@ impl Found {
         !self.is_expired && self.is_readable
     }
 
-    fn indexed(self) -> Indexed {
+    fn indexed(self) -> IndexEntries {
         let Header { indexed_expiry, created, .. } = self.header;
-        Indexed { indexed_expiry, created, user: self.user }
+        IndexEntries { indexed_expiry, created, user: self.user }
     }
 }
 
@@ -188,7 +190,7 @@ impl<'a, R: Rows> WriteBatch<'a, R> {
     pub(super) fn new(
         rows: &'a mut R,
         encryption: &'a Encryption,
-        rules: Rules,
+        rules: WriteRules,
         now: Millis,
         ended: Ends,
     ) -> Self {
@@ -196,7 +198,7 @@ impl<'a, R: Rows> WriteBatch<'a, R> {
         Self { rows, encryption, rules, now, counted, ended, buffer }
     }
 
-    /// Applies a write of sessions, and returns how many it changed. `None` if it is a write to the whole store.
+    /// Applies a write to sessions, and returns how many it changed. `None` if the write affects the whole store.
     pub(super) fn apply_to_sessions(&mut self, write: &Write) -> Result<Option<u64>, WriteError> {
         match write {
             Write::Create(record) => self.create(record),
@@ -218,19 +220,19 @@ impl<'a, R: Rows> WriteBatch<'a, R> {
             return Err(StoreError::Exists.into());
         }
         let created = self.rows.next_created()?;
-        // A creation that is yet to come would make the session's lifetime longer.
+        // A creation time in the future would extend the session's lifetime.
         let created_at = record.created_at.map_or(self.now, |created_at| created_at.min(self.now));
         let expires = self.rules.lifetime.end(record.expires, created_at);
-        let created_at = Some(created_at).filter(|_| self.rules.keeps_times);
+        let created_at = Some(created_at).filter(|_| self.rules.has_creation_times);
         let header = Header { expires, indexed_expiry: expires.millis(), created, created_at };
         let (indexed, row) = self.encode(&key, header, record)?;
         self.check_room_for_user(indexed.user, expires, &key)?;
         if old.is_some_and(|old| old.is_expired) {
-            self.note_end(&key, Reason::Expired)?;
+            self.record_end(&key, Reason::Expired)?;
         }
         self.rows.set(&key, old.map(Found::indexed), Some((indexed, &row)))?;
         self.make_room_for_user(indexed.user, expires, &key)?;
-        self.rows.use_created(created)?;
+        self.rows.reserve_created(created)?;
         self.counted.expired += u64::from(old.is_some_and(|old| old.is_expired));
         self.counted.created += 1;
         Ok(1)
@@ -254,7 +256,7 @@ impl<'a, R: Rows> WriteBatch<'a, R> {
         let Some(old) = self.find(&key)?.filter(|old| old.is_live()) else { return Ok(0) };
         let kept = self.moved(old.header, old.header.expires);
         let last = kept.created_at.map_or(Millis::MAX, |created_at| self.rules.lifetime.last(created_at));
-        // The end of its lifetime is as far as an expiry can get.
+        // An expiry cannot be later than the end of the lifetime.
         let is_enough = enough.is_some_and(|enough| kept.expires.millis() >= enough.min(last));
         let header = if is_enough { kept } else { self.moved(old.header, expires) };
         let is_limited = self.rules.lifetime.is_limited();
@@ -267,11 +269,13 @@ impl<'a, R: Rows> WriteBatch<'a, R> {
         Ok(1)
     }
 
-    /// The header of a session whose expiry moves. If it does not say when the session was created, it says that it was now:
-    /// an older version of this package has written it. The entry in the expiry index stays where it is, for a sweep to move
-    /// it, unless it is due already: a session that is always in use would keep it there.
+    /// The header of a session whose expiry moves.
+    ///
+    /// If the record has no creation time, an older version of this package has written it. It gets the current time.
+    /// The entry in the expiry index usually stays where it is, and a sweep moves it later. An entry that is already
+    /// due moves now: otherwise the sweep would read a session that is always in use again and again.
     fn moved(&self, old: Header, expires: Expiry) -> Header {
-        let created_at = old.created_at.or(Some(self.now).filter(|_| self.rules.keeps_times));
+        let created_at = old.created_at.or(Some(self.now).filter(|_| self.rules.has_creation_times));
         let expires = created_at.map_or(expires, |created_at| self.rules.lifetime.end(expires, created_at));
         let new = expires.millis();
         let indexed_expiry = if old.indexed_expiry <= self.now { new } else { old.indexed_expiry.min(new) };
@@ -285,8 +289,8 @@ impl<'a, R: Rows> WriteBatch<'a, R> {
         Ok(1)
     }
 
-    /// Ends the user's sessions, and returns how many of them were live. A session whose secret is not in the list ends
-    /// too: the secret may come back, and the session with it.
+    /// Ends the user's sessions, and returns how many of them were live. Also ends sessions that no secret in the
+    /// list decrypts. Otherwise they would come back together with their secret.
     fn delete_by_user(
         &mut self,
         user: UserKey<'_>,
@@ -304,7 +308,7 @@ impl<'a, R: Rows> WriteBatch<'a, R> {
         Ok(count_live(&sessions))
     }
 
-    /// Refuses one more session of a user who is full, where no other is to end for it.
+    /// Rejects another session of a user who has reached the limit, if the limit rejects.
     ///
     /// # Errors
     /// `TooManySessions`.
@@ -315,14 +319,14 @@ impl<'a, R: Rows> WriteBatch<'a, R> {
         except: &[u8],
     ) -> Result<(), WriteError> {
         let Some(max) = self.rules.per_user.rejects_beyond() else { return Ok(()) };
-        // A session whose secret is not in the list is in nobody's way: no call lists it, for the user to end it.
+        // Undecryptable sessions do not count, because no call lists them for the user to end.
         match &self.surplus_of_user(max, user, expires, except, Found::is_live)?[..] {
             [] => Ok(()),
             _ => Err(StoreError::TooManySessions { max: max.get() }.into()),
         }
     }
 
-    /// Ends the user's oldest sessions, so that there is room for one more.
+    /// Ends the user's oldest sessions to make room for another one.
     fn make_room_for_user(
         &mut self,
         user: Option<UserTag>,
@@ -338,8 +342,8 @@ impl<'a, R: Rows> WriteBatch<'a, R> {
         Ok(())
     }
 
-    /// The user's oldest sessions, as many as are in the way of one more, of those that count. A session that is expired
-    /// needs no room.
+    /// The oldest of the user's counted sessions that have to end before another one fits. An expired session needs
+    /// no room.
     fn surplus_of_user(
         &self,
         max: NonZeroUsize,
@@ -360,7 +364,7 @@ impl<'a, R: Rows> WriteBatch<'a, R> {
     }
 
     fn found(&self, bytes: &[u8]) -> Found {
-        // An unreadable record is treated as expired: it can be replaced, but is not swept.
+        // An unreadable record is treated as expired: it can be replaced, but a sweep does not remove it.
         let Ok(record) = Record::parse(bytes) else {
             let header =
                 Header { expires: Expiry::LONG_AGO, indexed_expiry: 0, created: 0, created_at: None };
@@ -391,7 +395,7 @@ impl<'a, R: Rows> WriteBatch<'a, R> {
         key: &Key<'_>,
         header: Header,
         record: &NewRecord,
-    ) -> Result<(Indexed, Vec<u8>), StoreError> {
+    ) -> Result<(IndexEntries, Vec<u8>), StoreError> {
         let user = record.user().map(|user| self.encryption.tag(user));
         let contents = Contents { id: record.id.as_bytes(), content: &record.content };
         let mut bytes = Vec::new();
@@ -399,10 +403,14 @@ impl<'a, R: Rows> WriteBatch<'a, R> {
         Ok((indexed(header, user), bytes))
     }
 
-    /// Returns the record with another header. `None` if its secret is not in the list.
-    fn with_header(&mut self, key: &[u8], header: Header) -> Result<Option<(Indexed, Vec<u8>)>, WriteError> {
+    /// Returns the record with another header. `None` if no secret in the list decrypts it.
+    fn with_header(
+        &mut self,
+        key: &[u8],
+        header: Header,
+    ) -> Result<Option<(IndexEntries, Vec<u8>)>, WriteError> {
         let Self { encryption, buffer, .. } = self;
-        let rewrite = |row: &[u8]| -> Result<Option<(Indexed, Vec<u8>)>, StoreError> {
+        let rewrite = |row: &[u8]| -> Result<Option<(IndexEntries, Vec<u8>)>, StoreError> {
             let record = Record::parse(row)?;
             let user = encryption.tag_of(record)?;
             let Some(contents) = encryption.decrypt(key, record, buffer)? else { return Ok(None) };
@@ -414,14 +422,14 @@ impl<'a, R: Rows> WriteBatch<'a, R> {
     }
 
     fn remove(&mut self, key: &[u8], found: Found, reason: Reason) -> heed::Result<()> {
-        self.note_end(key, reason)?;
+        self.record_end(key, reason)?;
         self.rows.set(key, Some(found.indexed()), None)
     }
 }
 
 impl<R: Rows> WriteBatch<'_, R> {
-    /// Notes whose session is about to end, if anybody wants to know.
-    fn note_end(&mut self, key: &[u8], reason: Reason) -> heed::Result<()> {
+    /// Adds a session that is about to end to the events, if anybody listens.
+    fn record_end(&mut self, key: &[u8], reason: Reason) -> heed::Result<()> {
         if !self.ended.is_wanted() {
             return Ok(());
         }
@@ -435,7 +443,7 @@ impl<R: Rows> WriteBatch<'_, R> {
             ended.add(reason, SessionId::from_packed(contents.id)?, codec::decode_user(contents.content)?);
             Ok(true)
         };
-        // One that cannot be read is counted all the same.
+        // A session with an unreadable record is counted without its id.
         if rows.read(key, note)? != Some(Ok(true)) {
             ended.add_unnamed(reason);
         }
@@ -443,7 +451,7 @@ impl<R: Rows> WriteBatch<'_, R> {
     }
 }
 
-/// Writes to the whole store, which go to the data file alone.
+/// Writes to the whole store. They go to the data file directly.
 impl WriteBatch<'_, TableRows<'_>> {
     /// Applies a write, and returns how many sessions it changed.
     pub(super) fn apply(&mut self, write: &Write) -> Result<u64, WriteError> {
@@ -464,8 +472,8 @@ impl WriteBatch<'_, TableRows<'_>> {
         })
     }
 
-    /// Removes the sessions of due index entries that are expired, and moves the entries of the others. Returns the keys
-    /// of what it removed.
+    /// Removes the expired sessions among the due index entries, and moves the entries of the others. Returns the
+    /// removed keys.
     pub(super) fn sweep(&mut self, due: &[DueEntry], now: Millis) -> heed::Result<Vec<Vec<u8>>> {
         let mut removed = Vec::new();
         for (entry, key) in due {
@@ -485,8 +493,8 @@ impl WriteBatch<'_, TableRows<'_>> {
         Ok(removed)
     }
 
-    /// Moves a session's entry in the expiry index to its end. Encryption does not cover `indexed_expiry`, so that the
-    /// record need not be decrypted.
+    /// Moves a session's entry in the expiry index to its actual expiry. Encryption does not cover `indexed_expiry`,
+    /// so the record does not have to be decrypted.
     fn reindex(&mut self, key: &[u8], found: Found) -> heed::Result<()> {
         let end = found.header.end(self.rules.lifetime);
         let header = Header { indexed_expiry: end.millis(), ..found.header };
@@ -515,7 +523,7 @@ impl WriteBatch<'_, TableRows<'_>> {
 /// An entry of the expiry index, and the key of its session.
 pub(super) type DueEntry = (Vec<u8>, Vec<u8>);
 
-/// The first entries of the expiry index that are due, after one of them.
+/// The first due entries of the expiry index, after the entry `after`.
 pub(super) fn due_entries(
     tables: Tables,
     txn: &RoTxn<'_, AnyTls>,
@@ -534,8 +542,8 @@ pub(super) fn due_entries(
     Ok(entries)
 }
 
-fn indexed(header: Header, user: Option<UserTag>) -> Indexed {
-    Indexed { indexed_expiry: header.indexed_expiry, created: header.created, user }
+fn indexed(header: Header, user: Option<UserTag>) -> IndexEntries {
+    IndexEntries { indexed_expiry: header.indexed_expiry, created: header.created, user }
 }
 
 fn count_live(sessions: &[(Vec<u8>, Found)]) -> u64 {

@@ -1,4 +1,4 @@
-//! A compacted copy of the store as it is at one moment.
+//! Backup: a consistent, compacted copy of the store.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -9,13 +9,13 @@ use std::time::Duration;
 use heed::CompactionOption;
 
 use super::FileStore;
-use super::directory::{self, Rules};
 use super::errors::{failed, io_failed};
+use super::folder::{self, FolderRules};
 use super::names::DATA;
 use super::private_files::create_private;
 use crate::error::{Result, StoreError};
 
-/// How often progress is reported.
+/// The interval between two progress reports.
 const INTERVAL: Duration = Duration::from_millis(100);
 
 /// Deletes the file on drop unless it is kept.
@@ -30,30 +30,29 @@ impl Drop for Partial<'_> {
 }
 
 impl FileStore {
-    /// Copies the store as it is now into a folder that is new or empty, which then is a store. Returns the size of its
-    /// file in bytes. Others go on; until the copy ends, the file of the store may grow. `progress` gets the bytes that
-    /// are copied, and about how many there are.
+    /// Copies the store into a new or empty folder, which is then a store itself. Returns the size of its data file
+    /// in bytes. Other calls continue, but the file of this store may grow until the copy is complete. `progress`
+    /// receives the copied bytes and the approximate total.
     ///
     /// # Errors
-    /// `InvalidOption` for a folder with something in it. `Full`, `Io`: nothing is left behind then but the empty
-    /// folder.
+    /// `InvalidOption` if the folder is not empty. `Full`, `Io`: only the empty folder may be left behind.
     pub fn backup(&self, to: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<u64> {
         let dir = prepare(to)?;
         let (path, partial) = (dir.join(DATA), dir.join("data.mdb.partial"));
         let failed_at = |doing, error| io_failed(&partial.display(), doing, &error);
-        let mut file = create_private(&partial).map_err(|error| failed_at("making", error))?;
+        let mut file = create_private(&partial).map_err(|error| failed_at("creating", error))?;
         let mut kept = Partial(Some(&partial));
         let bytes = self.copy(&mut file, &partial, progress)?;
         fs::rename(&partial, &path).map_err(|error| failed_at("renaming", error))?;
         kept.0 = None;
-        directory::sync(&dir).map_err(|error| io_failed(&dir.display(), "syncing", &error))?;
+        folder::sync(&dir).map_err(|error| io_failed(&dir.display(), "syncing", &error))?;
         Ok(bytes)
     }
 
-    /// Copies the store likewise into an empty file.
+    /// Copies the store into an empty file, like [`FileStore::backup`].
     ///
     /// # Errors
-    /// `Full`, `Io`: a part may have been written then.
+    /// `Full`, `Io`: the file may contain an incomplete copy.
     pub fn backup_into(&self, file: &mut File, progress: &mut dyn FnMut(u64, u64)) -> Result<u64> {
         self.copy(file, Path::new("the copy"), progress)
     }
@@ -96,8 +95,8 @@ impl FileStore {
 }
 
 fn prepare(to: &Path) -> Result<PathBuf> {
-    // A copy is written without any lock, so that it may be on a network file system. To open it there is another matter.
-    let dir = directory::prepare(to, Rules { is_created: true, may_be_on_network: true })?;
+    // A copy needs no locks, so it may be on a network file system. Opening it there is checked separately.
+    let dir = folder::prepare(to, FolderRules { is_created: true, may_be_on_network: true })?;
     let mut entries = fs::read_dir(&dir).map_err(|error| io_failed(&dir.display(), "reading", &error))?;
     if entries.next().is_some() {
         return Err(StoreError::InvalidOption {

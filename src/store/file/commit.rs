@@ -1,43 +1,45 @@
-//! Commits: the only way by which anything gets into the file.
+//! Commits: the only way to change the data file.
 //!
 //! # A failed sync
 //!
-//! After a failed `fdatasync` Linux may mark the pages as clean that it could not write. A second one then succeeds
-//! and has written nothing. This is what it means for the two parts of a commit:
+//! After a failed `fdatasync`, Linux may mark unwritten pages as clean. A second `fdatasync` then succeeds without
+//! writing them. This concerns both parts of a commit:
 //!
-//! - **The pages of the transaction.** LMDB syncs them before it writes the meta page. If the sync fails there is no
-//!   meta page that names them, and the state before, which was synced by its own commit, stays the store. The next
-//!   commit writes all of its pages itself. So nothing relies on a page that was given up.
-//! - **The meta page.** LMDB writes it through a descriptor with `O_DSYNC`. If that fails the new meta page may be on
-//!   disk all the same. LMDB then writes the old transaction number over it ("takes it back"), without a sync. If the
-//!   power failed later, the disk could still have the new meta page, whose pages the next commit has overwritten. So
-//!   the page that was taken back must be on disk before the next commit writes anything.
+//! - **The pages of the transaction.** LMDB syncs them before it writes the meta page. If that sync fails, no meta
+//!   page names them, and the previous state remains, which its own commit has synced. The next commit writes all of
+//!   its pages again. So nothing depends on a page that may be lost.
+//! - **The meta page.** LMDB writes it through a descriptor with `O_DSYNC`. If that write fails, the new meta page
+//!   may still be on disk. LMDB then rolls the page back: it overwrites it with the old transaction number, without a
+//!   sync. After a power loss, the disk could still have the new meta page, while the next commit has overwritten its
+//!   pages. So the rollback must be on disk before the next commit writes anything.
 //!
-//! A sync alone does not ensure that: an earlier one may have failed and marked the page as clean. So `settle_meta`
-//! writes both meta pages again, with the bytes that they have, and syncs them. Writing makes them dirty, whatever
-//! happened to them before. A sync that then succeeds has written them. This happens before the first commit of each
-//! process, as the process before may have left such a page, and before the first commit after a failed one. It holds
-//! LMDB's write lock: no other process may change the pages between the read and the write. Where the kernel has dropped
-//! the page that was taken back, it reads the new meta page from the disk: then the commit that failed has happened,
-//! as docs/guarantees.md says.
+//! A sync alone is not enough, because an earlier sync may have failed and marked the page as clean. So
+//! `sync_meta_pages` rewrites both meta pages with the same bytes, and then syncs them. Rewriting makes the pages
+//! dirty, so a successful sync has written them.
+//!
+//! - This happens before the first commit of each process, because the previous process may have left such a page. It
+//!   also happens before the first commit after a failed one.
+//! - LMDB's write lock prevents that another process changes the pages between the read and the write.
+//! - If the kernel has dropped the rolled-back page, it reads the new meta page from disk. Then the failed commit has
+//!   taken effect, as docs/guarantees.md says.
 
 use std::sync::atomic::Ordering;
 
 use heed::{AnyTls, MdbError, RoTxn, RwTxn};
 
-use super::apply::{Rules, Write, WriteBatch};
-use super::cost::{Costing, Trees};
+use super::apply::{Write, WriteBatch, WriteRules};
 use super::counters::CounterDelta;
 use super::encryption::Encryption;
-use super::environment::{Environment, KnownLog, Open};
+use super::environment::{Environment, KnownLog, OpenEnv};
 use super::errors::{log_of_another, read_only};
+use super::estimate::{PageEstimator, Trees};
 use super::limits::Limits;
 use super::open::Access;
 use super::pages;
+use super::quota::{Admission, Need, Usage};
 use super::redo::format::LogEntry;
 #[cfg(test)]
 use super::redo::points::{self, hooks::CommitFault};
-use super::room::{Admission, Need, Usage};
 use super::rows::TableRows;
 use super::secrets;
 use super::tables::Tables;
@@ -46,13 +48,13 @@ use crate::error::{Result, StoreError};
 use crate::events::Ends;
 
 impl Environment {
-    /// Applies writes in one transaction, and returns when they are on disk. A write that is refused fails alone. An
-    /// error fails all writes, and then none has happened, unless the error says that its outcome is unknown.
+    /// Applies writes in one transaction, and returns when they are on disk. A rejected write fails alone. An error
+    /// fails all writes, and none of them has taken effect, unless the error has an unknown outcome.
     pub(super) fn commit(&self, writes: &[&Write]) -> Result<Vec<Result<u64>>> {
         self.commit_with_log(writes, None)
     }
 
-    /// Commits writes likewise, together with what the store says of its log from then on.
+    /// Commits writes, and optionally sets the entry about the log in the same transaction.
     pub(super) fn commit_with_log(
         &self,
         writes: &[&Write],
@@ -69,10 +71,10 @@ impl Environment {
         Ok(outcomes)
     }
 
-    /// Changes rows and what the store says of its log, in one transaction, and returns when that is on disk.
+    /// Changes rows or the entry about the log in one transaction, and returns when the change is on disk.
     ///
     /// # Errors
-    /// Those of `change`, and of a write. Nothing has changed then, unless the error says that its outcome is unknown.
+    /// Those of `change` and of a write. Nothing has changed, unless the error has an unknown outcome.
     pub(super) fn change<T>(
         &self,
         change: impl FnOnce(&mut TableRows<'_>) -> Result<T, WriteError>,
@@ -81,38 +83,38 @@ impl Environment {
         self.try_change(change).map_err(|error| error.at(&self.data_path()))
     }
 
-    /// Makes what the data file says now durable. A process that relies on it without a commit of its own calls this first:
-    /// the process before may have left a meta page that was taken back.
+    /// Makes the visible state of the data file durable. Call this before relying on that state without a commit: the
+    /// previous process may have left a rolled-back meta page.
     ///
     /// # Errors
     /// As for `change`.
-    pub(super) fn settle(&self) -> Result<()> {
+    pub(super) fn make_durable(&self) -> Result<()> {
         if self.must_sync.load(Ordering::Relaxed) { self.change(|_| Ok(())) } else { Ok(()) }
     }
 
-    /// What writes of this process keep to.
-    pub(super) fn rules(&self) -> Rules {
+    /// The rules for the writes of this process.
+    pub(super) fn rules(&self) -> WriteRules {
         let Limits { per_user, max_lifetime, .. } = self.limits;
-        let keeps_times = self.keeps_times.load(Ordering::SeqCst);
-        Rules { per_user, lifetime: max_lifetime, keeps_times }
+        let has_creation_times = self.has_creation_times.load(Ordering::SeqCst);
+        WriteRules { per_user, lifetime: max_lifetime, has_creation_times }
     }
 
     fn try_change<T>(
         &self,
         change: impl FnOnce(&mut TableRows<'_>) -> Result<T, WriteError>,
     ) -> Result<T, WriteError> {
-        let _turn = self.writer_turn();
+        let _turn = self.lock_simulated_writer();
         let open = self.open()?;
         let txn = self.write_txn(&open)?;
-        if let Err(error) = self.settle_meta(&open, &txn) {
+        if let Err(error) = self.sync_meta_pages(&open, &txn) {
             drop(txn);
-            return Err(self.lost(open, error));
+            return Err(self.reopen_after_failure(open, error));
         }
         self.check_log(open.tables, &txn)?;
         let mut rows = TableRows::new(txn, open.tables);
         let changed = change(&mut rows)?;
         self.held.check()?;
-        finish(rows)?.map_err(|error| self.lost(open, error))?;
+        finish(rows)?.map_err(|error| self.reopen_after_failure(open, error))?;
         Ok(changed)
     }
 
@@ -121,16 +123,16 @@ impl Environment {
         writes: &[&Write],
         log: Option<&LogEntry>,
     ) -> Result<(Vec<Result<u64>>, CounterDelta, Ends), WriteError> {
-        let _turn = self.writer_turn();
+        let _turn = self.lock_simulated_writer();
         let open = self.open()?;
         let tables = open.tables;
-        let adds = writes.iter().any(|write| write.adds());
+        let adds = writes.iter().any(|write| write.may_add());
         let mut may_wait = true;
         let (txn, usage) = loop {
             let mut txn = self.write_txn(&open)?;
-            if let Err(error) = self.settle_meta(&open, &txn) {
+            if let Err(error) = self.sync_meta_pages(&open, &txn) {
                 drop(txn);
-                return Err(self.lost(open, error));
+                return Err(self.reopen_after_failure(open, error));
             }
             self.check_log(tables, &txn)?;
             let trees = Trees::read(tables, &txn)?;
@@ -138,11 +140,11 @@ impl Environment {
             if self.admit(tables, &txn, writes, may_wait, &trees, usage)? == Admission::Now {
                 break (txn, usage);
             }
-            // An empty commit: it makes the pages reusable that the last transaction freed.
+            // An empty commit. It makes the pages reusable that the last transaction has freed.
             let next = tables.next(&txn)?;
             tables.set_next(&mut txn, next)?;
             if let Err(error) = txn.commit() {
-                return Err(self.lost(open, error));
+                return Err(self.reopen_after_failure(open, error));
             }
             may_wait = false;
         };
@@ -153,7 +155,7 @@ impl Environment {
         let mut outcomes = Vec::with_capacity(writes.len());
         for write in writes {
             let mark = batch.ended.mark();
-            let refused = refusal.as_ref().filter(|_| write.seals());
+            let refused = refusal.as_ref().filter(|_| write.encrypts());
             let applied = refused.map_or_else(|| batch.apply(write), |error| Err(error.clone().into()));
             outcomes.push(match applied {
                 Ok(number) => Ok(number),
@@ -166,7 +168,7 @@ impl Environment {
         }
         let (counted, ended) = (batch.counted, batch.ended);
         if adds {
-            self.room.check(usage, self.used(&Trees::read(tables, &rows.txn)?))?;
+            self.quota.check(usage, self.used(&Trees::read(tables, &rows.txn)?))?;
         }
         if log.is_some() {
             tables.set_log(&mut rows.txn, log)?;
@@ -174,22 +176,22 @@ impl Environment {
         }
         let keys = secrets::wrapped_keys(tables.meta, &rows.txn)?.map(<[u8]>::to_vec);
         self.held.check()?;
-        finish(rows)?.map_err(|error| self.lost(open, error))?;
-        if refusal.is_none() && writes.iter().any(|write| write.seals()) {
+        finish(rows)?.map_err(|error| self.reopen_after_failure(open, error))?;
+        if refusal.is_none() && writes.iter().any(|write| write.encrypts()) {
             *self.complete_keys.lock() = keys;
         }
         Ok((outcomes, counted, ended))
     }
 
-    /// Sees to it that the file has the wrapped keys of our secrets, if a write encrypts a session. Opening alone does not
-    /// change the file. Returns why those writes must be refused, if no secret opens the store any more.
+    /// Adds the missing wrapped keys of our secrets, if a write encrypts a session. Just opening a store does not
+    /// change the file. If no secret can open the store any more, returns the error for these writes.
     fn add_missing_keys(
         &self,
         rows: &mut TableRows<'_>,
         writes: &[&Write],
     ) -> Result<Option<StoreError>, WriteError> {
         let TableRows { tables, txn, has_changed, .. } = rows;
-        if !writes.iter().any(|write| write.seals()) || self.has_complete_keys(*tables, txn)? {
+        if !writes.iter().any(|write| write.encrypts()) || self.has_complete_keys(*tables, txn)? {
             return Ok(None);
         }
         match secrets::add_missing(*tables, txn, &self.encryption, &self.secrets, self.dir()) {
@@ -202,7 +204,7 @@ impl Environment {
         }
     }
 
-    /// Whether the file is known to have the wrapped keys of our secrets.
+    /// Whether the file is known to have the wrapped keys of all our secrets.
     fn has_complete_keys(&self, tables: Tables, txn: &RoTxn<'_, AnyTls>) -> heed::Result<bool> {
         Ok(match secrets::wrapped_keys(tables.meta, txn)? {
             Some(keys) => self.complete_keys.lock().as_deref() == Some(keys),
@@ -210,10 +212,10 @@ impl Environment {
         })
     }
 
-    /// Sees to it that the file has the wrapped keys of our secrets, in a commit of its own if need be.
+    /// Adds the missing wrapped keys of our secrets in a separate commit, if there are any.
     ///
     /// # Errors
-    /// Why no session can be encrypted; those of a commit.
+    /// Those of a commit, and the reason why no session can be encrypted.
     pub(super) fn ensure_keys(&self) -> Result<()> {
         let is_complete = {
             let view = self.read()?;
@@ -236,34 +238,34 @@ impl Environment {
         Ok(())
     }
 
-    /// Refuses a transaction where the store has another log than this process knows of: then another process writes to
-    /// the store that should have been kept out, as after its lock files were removed.
+    /// Fails if the store has a log that this process does not know. Then another process writes to the store
+    /// although it should have been locked out. That can happen after somebody has removed the lock files.
     fn check_log(&self, tables: Tables, txn: &RoTxn<'_, AnyTls>) -> Result<(), WriteError> {
         let found = tables.log(txn)?.map_or(KnownLog::None, |log| KnownLog::Log(log.id));
         let known = *self.log.lock();
-        if known == found || known == KnownLog::Doubtful {
+        if known == found || known == KnownLog::Uncertain {
             Ok(())
         } else {
             Err(log_of_another(self.dir()).into())
         }
     }
 
-    /// What is done after a transaction that could not be committed: the environment is opened again, once.
-    fn lost(&self, open: Open, error: heed::Error) -> WriteError {
+    /// Reopens the environment after a failed commit.
+    fn reopen_after_failure(&self, open: OpenEnv, error: heed::Error) -> WriteError {
         let reopened = open.reopened;
-        // LMDB gives up an environment whose meta page it could not write.
+        // LMDB gives up an environment if it cannot write the meta page.
         let may_be_done = matches!(open.env.read_txn(), Err(heed::Error::Mdb(MdbError::Panic)));
         drop(open);
-        // If one of these fails, the next commit tries again. Until then a process may be killed, or the power may fail:
-        // the sooner the meta page is on disk the better.
+        // If this fails, the next commit tries again. Try it now, because the process may be killed or the power may
+        // fail before the next commit.
         if let Ok(open) = self.reopen(Some(reopened)) {
             let _ = open.env.try_clone_inner_file().map(|data| data.sync_data());
         }
         if may_be_done { WriteError::Uncertain(error) } else { WriteError::Lost(error) }
     }
 
-    /// Makes the meta pages on disk those that are in memory. See the top of this file. `_txn` is LMDB's write lock.
-    fn settle_meta(&self, open: &Open, _txn: &RwTxn<'_>) -> heed::Result<()> {
+    /// Makes the meta pages in memory durable. See the top of this file. `_txn` holds LMDB's write lock.
+    fn sync_meta_pages(&self, open: &OpenEnv, _txn: &RwTxn<'_>) -> heed::Result<()> {
         if self.must_sync.load(Ordering::Relaxed) {
             let data = open.env.try_clone_inner_file()?;
             pages::rewrite_metas(&data, self.page_size).map_err(heed::Error::Io)?;
@@ -273,7 +275,7 @@ impl Environment {
         Ok(())
     }
 
-    /// Whether there is room for all of the writes at once.
+    /// Whether there is room for all of these writes in one transaction.
     fn admit(
         &self,
         tables: Tables,
@@ -284,7 +286,7 @@ impl Environment {
         usage: Usage,
     ) -> Result<Admission, WriteError> {
         let growth = writes.iter().map(|write| write.growth() as u64).sum::<u64>();
-        let costing = Costing {
+        let estimator = PageEstimator {
             tables,
             txn,
             encryption: &self.encryption,
@@ -294,20 +296,20 @@ impl Environment {
             max_per_user: self.limits.per_user.ends_beyond(),
         };
         let need = Need {
-            pages: costing.of(writes, !self.room.is_ample(usage, 2 * growth))?,
-            next: costing.least(),
-            adds: writes.iter().any(|write| write.adds()),
-            is_least: matches!(writes, [write] if write.part(1).is_none()),
+            pages: estimator.of(writes, !self.quota.is_ample(usage, 2 * growth))?,
+            next: estimator.smallest(),
+            adds: writes.iter().any(|write| write.may_add()),
+            is_smallest: matches!(writes, [write] if write.limited_to(1).is_none()),
             may_wait,
         };
         let last = (txn.id() as u64).saturating_sub(1);
-        // If the free pages cannot be read, none are taken to be free.
+        // If the free pages cannot be read, assume that there are none.
         let free = |enough| pages::free(self.data(), last, enough).unwrap_or_default();
-        Ok(self.room.admit(self.data(), usage, &need, free)?)
+        Ok(self.quota.admit(self.data(), usage, &need, free)?)
     }
 }
 
-/// Commits. The outer error is one of a simulator.
+/// Commits. The outer error comes from a simulator.
 #[allow(clippy::unnecessary_wraps, reason = "without a simulator there is no such error")]
 fn finish(rows: TableRows<'_>) -> Result<heed::Result<()>, WriteError> {
     #[cfg(test)]
@@ -317,7 +319,7 @@ fn finish(rows: TableRows<'_>) -> Result<heed::Result<()>, WriteError> {
     Ok(rows.commit())
 }
 
-/// Has a commit fail as a simulator wants it.
+/// Makes a commit fail in the way that a simulator has chosen.
 #[cfg(test)]
 fn fail(rows: TableRows<'_>, fault: CommitFault) -> WriteError {
     let error = heed::Error::Io(std::io::Error::from_raw_os_error(libc::EIO));

@@ -13,7 +13,7 @@ pub(super) struct Counters {
     evicted: AtomicU64,
 }
 
-/// What a transaction adds to the counters once it is committed.
+/// The counter changes of a transaction. They are added after its commit.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct CounterDelta {
     pub created: u64,
@@ -28,7 +28,7 @@ impl Counters {
         self.evicted.fetch_add(delta.evicted, Ordering::Relaxed);
     }
 
-    /// Everything that was added.
+    /// The sum of all changes.
     pub(super) fn totals(&self) -> CounterDelta {
         CounterDelta {
             created: self.created.load(Ordering::Relaxed),

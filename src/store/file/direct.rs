@@ -1,4 +1,4 @@
-//! Writes to the data file, without a log.
+//! Writes to the data file directly, without a log.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -6,21 +6,21 @@ use super::apply::{SWEEP_STEP, Write};
 use super::environment::Environment;
 use crate::error::{Result, StoreError};
 
-/// The most sessions that a write ends in one transaction if there is no room for all.
-const PART: usize = 128;
+/// The maximum number of sessions that a write ends in one transaction if there is no room for all of them.
+const CHUNK_SESSIONS: usize = 128;
 
 /// The error for a write that panicked.
 pub(super) const PANICKED: StoreError = StoreError::Internal(std::borrow::Cow::Borrowed("a write panicked"));
 
-/// Writes a batch. If there is no room for all of it, its halves are tried: one write that finds no room must not keep
-/// the others from making some. Any other error is the error of every write in it.
+/// Writes a batch. If there is too little room for the whole batch, tries its halves. So a write that finds no room
+/// does not stop other writes that free some. Any other error fails every write of the batch.
 pub(super) fn write_all(environment: &Environment, writes: &[&Write]) -> Vec<Result<u64>> {
     match (commit(environment, writes), writes) {
         (Ok(outcomes), _) => outcomes,
-        (Err(StoreError::Full(_)), [write]) if write.part(1).is_some() => {
-            vec![write_in_parts(environment, write)]
+        (Err(StoreError::Full(_)), [write]) if write.limited_to(1).is_some() => {
+            vec![write_in_chunks(environment, write)]
         }
-        (Err(error @ StoreError::Full(_)), [write]) if write.seals() => {
+        (Err(error @ StoreError::Full(_)), [write]) if write.encrypts() => {
             vec![write_after_sweep(environment, write, error)]
         }
         (Err(StoreError::Full(_)), [_, _, ..]) => {
@@ -33,12 +33,12 @@ pub(super) fn write_all(environment: &Environment, writes: &[&Write]) -> Vec<Res
     }
 }
 
-/// Commits writes. A transaction that a panic cuts off is rolled back.
+/// Commits writes. A panic rolls the transaction back.
 fn commit(environment: &Environment, writes: &[&Write]) -> Result<Vec<Result<u64>>> {
     catch_unwind(AssertUnwindSafe(|| environment.commit(writes))).unwrap_or(Err(PANICKED))
 }
 
-/// Writes what found no room once a sweep has made enough, if anything has expired.
+/// Retries a write that found no room after each step of a sweep, as long as there are expired sessions.
 fn write_after_sweep(environment: &Environment, write: &Write, full: StoreError) -> Result<u64> {
     let now = environment.clock.now();
     let sweep = Write::Sweep { now, max: SWEEP_STEP };
@@ -52,20 +52,20 @@ fn write_after_sweep(environment: &Environment, write: &Write, full: StoreError)
     Err(full)
 }
 
-/// Ends sessions where there is no room to end them all at once, as many in a transaction as there is room for: each
-/// makes some for the next.
-fn write_in_parts(environment: &Environment, write: &Write) -> Result<u64> {
-    let mut max = PART;
+/// Ends sessions in several transactions, with as many in each as there is room for. Each transaction frees room for
+/// the next one.
+fn write_in_chunks(environment: &Environment, write: &Write) -> Result<u64> {
+    let mut max = CHUNK_SESSIONS;
     let mut ended = 0;
     loop {
-        let part = write.part(max);
-        match commit(environment, &[part.as_ref().unwrap_or(write)]) {
+        let chunk = write.limited_to(max);
+        match commit(environment, &[chunk.as_ref().unwrap_or(write)]) {
             Err(StoreError::Full(_)) if max > 1 => max /= 2,
-            // Some of the sessions have ended already.
+            // Some sessions have already ended.
             Err(error) if ended > 0 => return Err(error.of_unknown_outcome()),
             Err(error) => return Err(error),
             Ok(mut outcomes) => match outcomes.swap_remove(0)? {
-                // The rest of a sweep is the next.
+                // The next sweep removes the others.
                 more if matches!(write, Write::Sweep { .. }) => return Ok(more),
                 0 if !environment.has_rest(write)? => return Ok(ended),
                 more => ended += more,

@@ -1,12 +1,15 @@
-//! Gives up a redo log that is missing or damaged, so that its store can be opened again. The readable part of the log goes
+//! Discards a missing or damaged redo log, so that its store can be opened again. The readable part of the log goes
 //! to the data file, see `redo::salvage`.
 //!
-//! **Order.** First the log gets another name, with the log's id in it. Then one transaction writes the readable part, and
-//! has the data file name no log. A process that is killed before the commit leaves a store that is refused as before: its
-//! log is missing. The next attempt finds the log by its id, and reads the same. A process that is killed after the commit
-//! leaves a store without a log. A new log never takes the place of the damaged file.
+//! **Order.** First, the log is renamed. Its new name contains the log's id. Then one transaction writes the readable
+//! part and removes the log from the data file.
 //!
-//! No secret is needed. Rows are moved as they are, and the user's tag in them is not encrypted.
+//! - A process that is killed before the commit leaves a store that is still refused, because its log is missing. The
+//!   next attempt finds the log by its id and reads the same batches.
+//! - A process that is killed after the commit leaves a store without a log.
+//! - A new log never overwrites the damaged file.
+//!
+//! No secret is needed, because rows are copied unchanged and the user tag in them is not encrypted.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -17,7 +20,7 @@ use heed::{Env, MdbError, WithTls};
 
 use super::errors::{failed, io_failed};
 use super::names::{DATA, REDO};
-use super::open::{self, Access, State};
+use super::open::{self, Access, FileState};
 use super::owner_lock::{Others, OwnerLock};
 use super::redo::format::{LogEntry, LogId};
 use super::redo::mode_lock::ModeLock;
@@ -25,60 +28,63 @@ use super::redo::points::{self, Point};
 use super::redo::ring::{LogFault, MISSING, fault_of};
 use super::redo::salvage::{Salvaged, salvage};
 use super::redo::storage::{Folder, LogFile, LogFiles, open_to_read};
-use super::rows::{Indexed, Rows, TableRows};
+use super::registry::Registered;
+use super::rows::{IndexEntries, Rows, TableRows};
+use super::start::OPEN;
 use super::tables::Tables;
-use super::{directory, pages, private_files};
+use super::{FileStore, folder, pages, private_files};
 use crate::clock::Millis;
 use crate::error::{Result, StoreError};
 
-/// What is known of a store's redo log.
+/// The state of a store's redo log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LogState {
-    /// The store needs none.
+    /// The store does not need a log.
     NotNeeded,
-    /// Opening the store recovers it.
+    /// Opening the store recovers the log.
     Sound,
     /// The store cannot be opened.
     Damaged(LogDamage),
 }
 
-/// What is wrong with a redo log, and what can be kept of it.
+/// The damage of a redo log, and the part of it that can be kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogDamage {
-    /// What is wrong, as a clause.
+    /// The problem, as a clause.
     pub problem: String,
-    /// The file of the log. It may have another name after an attempt to give it up.
+    /// The log file. An earlier attempt to discard it may have renamed it.
     pub file: Option<PathBuf>,
     pub file_bytes: u64,
     /// When the log was last written.
     pub written_at: Option<Millis>,
     /// When the data file was last written.
     pub data_written_at: Option<Millis>,
-    /// Changes of sessions before the damage.
+    /// Session changes before the damage.
     pub changes: u64,
-    /// Whether the data file may have newer states of sessions than these changes. Then only the ends of sessions are kept.
+    /// Whether the data file may have newer states than these changes. In that case only the ends of sessions are
+    /// kept.
     pub is_data_ahead: bool,
-    /// Changes of sessions that can be read behind the damage. Only the ends of sessions are kept.
+    /// Readable session changes after the damage. Only the ends of sessions are kept.
     pub later_changes: u64,
-    /// How many bytes are missing at least. 0 if nothing says so.
+    /// The minimum number of missing bytes. 0 if it is unknown.
     pub lost_bytes: u64,
-    /// Identifies this state of the log. It has to be given to give the log up.
+    /// Identifies this state of the log. `discard_log` requires it.
     pub fingerprint: String,
 }
 
-/// What became of a log that was given up.
+/// The result of discarding a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiscardedLog {
-    /// Sessions that have their newest state from the log.
+    /// Sessions whose newest state came from the log.
     pub kept: u64,
-    /// Sessions that were in the data file, and of which the log says that they have ended.
+    /// Sessions that were removed from the data file because the log says that they have ended.
     pub ended: u64,
-    /// Where the file of the log is now.
+    /// The log file, if it still exists.
     pub file: Option<PathBuf>,
 }
 
-/// A store that this process has to itself, and whose sessions it cannot decrypt.
-struct Held {
+/// A store that this process has opened exclusively, without its secrets.
+struct ExclusiveStore {
     // Dropped before the locks.
     env: Env<WithTls>,
     data: File,
@@ -91,36 +97,72 @@ struct Held {
 }
 
 /// A log that cannot be recovered.
-struct Found {
+struct DamagedLog {
     damage: LogDamage,
     entry: LogEntry,
     salvaged: Salvaged,
 }
 
-/// Finds the folder of a store.
-pub(super) fn find(path: &Path, may_be_on_network: bool) -> Result<PathBuf> {
-    directory::prepare(path, directory::Rules { is_created: false, may_be_on_network })
+impl FileStore {
+    /// Reports the problem of a store's redo log, if there is one. Needs no secret and changes nothing.
+    ///
+    /// # Errors
+    /// `Locked` if any process, this one included, has the store open. `Damaged` if the data file is damaged too.
+    /// `Io`.
+    pub fn inspect_log(path: &Path, may_be_on_network: bool) -> Result<LogState> {
+        let dir = find(path, may_be_on_network)?;
+        let _reserved = Self::reserve(&dir)?;
+        inspect(&dir)
+    }
+
+    /// Discards a missing or damaged redo log. Keeps its readable part, and renames its file. `fingerprint`
+    /// identifies the damage that [`FileStore::inspect_log`] has reported.
+    ///
+    /// # Errors
+    /// As for `inspect_log`. `Locked` if the log has changed since. `Full`. Nothing has changed, unless the outcome
+    /// is unknown.
+    pub fn discard_log(path: &Path, may_be_on_network: bool, fingerprint: &str) -> Result<DiscardedLog> {
+        let dir = find(path, may_be_on_network)?;
+        let _reserved = Self::reserve(&dir)?;
+        discard(&dir, fingerprint)
+    }
+
+    fn reserve(dir: &Path) -> Result<Registered<Self>> {
+        OPEN.reserve(dir)?.ok_or_else(|| {
+            StoreError::Locked(format!(
+                "the store in {} is open in this process: close it first",
+                dir.display()
+            ))
+        })
+    }
 }
 
-/// Says what is wrong with the log of the store in a folder.
+/// Finds the folder of a store.
+fn find(path: &Path, may_be_on_network: bool) -> Result<PathBuf> {
+    folder::prepare(path, folder::FolderRules { is_created: false, may_be_on_network })
+}
+
+/// Reports the problem of the log in a folder.
 ///
 /// # Errors
-/// `Locked` if another process has the store open. `Damaged` if the data file is damaged as well. `Io`.
-pub(super) fn inspect(dir: &Path) -> Result<LogState> {
-    let held = hold(dir)?;
-    Ok(match held.log {
+/// `Locked` if another process has the store open. `Damaged` if the data file is damaged too. `Io`.
+fn inspect(dir: &Path) -> Result<LogState> {
+    let store = open_exclusively(dir)?;
+    Ok(match store.log {
         None => LogState::NotNeeded,
-        Some(entry) => look(&held, entry)?.map_or(LogState::Sound, |found| LogState::Damaged(found.damage)),
+        Some(entry) => {
+            examine(&store, entry)?.map_or(LogState::Sound, |found| LogState::Damaged(found.damage))
+        }
     })
 }
 
-/// Gives up the log, if it is as `inspect` has found it.
+/// Discards the log if its fingerprint is still the same.
 ///
 /// # Errors
-/// As for `inspect`; `Locked` if it has changed; `Full`. Nothing has changed then, unless the outcome is unknown.
-pub(super) fn discard(dir: &Path, fingerprint: &str) -> Result<DiscardedLog> {
-    let held = hold(dir)?;
-    let found = held.log.map(|entry| look(&held, entry)).transpose()?.flatten();
+/// As for `inspect`. `Locked` if the log has changed. `Full`. Nothing has changed, unless the outcome is unknown.
+fn discard(dir: &Path, fingerprint: &str) -> Result<DiscardedLog> {
+    let store = open_exclusively(dir)?;
+    let found = store.log.map(|entry| examine(&store, entry)).transpose()?.flatten();
     let Some(found) = found.filter(|found| found.damage.fingerprint == fingerprint) else {
         return Err(changed(dir));
     };
@@ -128,7 +170,7 @@ pub(super) fn discard(dir: &Path, fingerprint: &str) -> Result<DiscardedLog> {
     let is_renamed = found.damage.file.as_ref() == Some(&log);
     let file = if is_renamed { Some(set_aside(dir, &found.entry.id)?) } else { found.damage.file.clone() };
     points::reach(Point::LogSetAside);
-    match commit(&held, &found) {
+    match commit(&store, &found) {
         Ok((kept, ended)) => {
             points::reach(Point::AfterLogDiscard);
             Ok(DiscardedLog { kept, ended, file })
@@ -142,8 +184,8 @@ pub(super) fn discard(dir: &Path, fingerprint: &str) -> Result<DiscardedLog> {
     }
 }
 
-/// Opens a store that no other process has open, and keeps others from opening it.
-fn hold(dir: &Path) -> Result<Held> {
+/// Opens a store exclusively. No other process can open it as long as the result exists.
+fn open_exclusively(dir: &Path) -> Result<ExclusiveStore> {
     let path = dir.join(DATA);
     let in_use = || {
         StoreError::Locked(format!(
@@ -152,15 +194,15 @@ fn hold(dir: &Path) -> Result<Held> {
         ))
     };
     match open::inspect(dir, &path)? {
-        State::Sound => {}
-        State::Missing => return Err(StoreError::Io(format!("no store at {}", dir.display()))),
-        State::Unborn(damaged) => return Err(damaged),
+        FileState::Sound => {}
+        FileState::Missing => return Err(StoreError::Io(format!("no store at {}", dir.display()))),
+        FileState::NeverCommitted(damaged) => return Err(damaged),
     }
-    let (owner, ()) = OwnerLock::mark(dir, |owner, _| {
+    let (owner, ()) = OwnerLock::acquire(dir, |owner, _| {
         if owner.others()? == Others::Some {
             return Err(in_use());
         }
-        open::prepare_files(dir, owner, State::Sound, &mut Vec::new())
+        open::prepare_files(dir, owner, FileState::Sound, &mut Vec::new())
     })?;
     let mode_lock = open::mode_lock(dir, Access::Write)?;
     if let Some(lock) = &mode_lock {
@@ -175,7 +217,7 @@ fn hold(dir: &Path) -> Result<Held> {
     open::see_last_commit(&env).map_err(lmdb)?;
     let log = open::read_log(&env, &path)?;
     let (tables, is_encrypted) = open::open_tables_locked(&env, &path)?;
-    Ok(Held {
+    Ok(ExclusiveStore {
         env,
         data,
         tables,
@@ -187,11 +229,11 @@ fn hold(dir: &Path) -> Result<Held> {
     })
 }
 
-/// Looks for what is wrong with a log. `None` if it can be recovered.
-fn look(held: &Held, entry: LogEntry) -> Result<Option<Found>> {
-    let log = held.dir.join(REDO);
-    let (problem, found) = match Folder(held.dir.clone()).open()? {
-        None => (MISSING.into(), open_aside(&held.dir, &entry.id)?),
+/// Finds the problem of a log. `None` if the log can be recovered.
+fn examine(store: &ExclusiveStore, entry: LogEntry) -> Result<Option<DamagedLog>> {
+    let log = store.dir.join(REDO);
+    let (problem, found) = match Folder(store.dir.clone()).open()? {
+        None => (MISSING.into(), open_aside(&store.dir, &entry.id)?),
         Some(file) => match fault_of(&*file, &entry) {
             None => return Ok(None),
             Some(LogFault::Damaged(why)) => (why, Some((log.clone(), file))),
@@ -207,11 +249,11 @@ fn look(held: &Held, entry: LogEntry) -> Result<Option<Found>> {
             let salvaged = salvaged.map_err(|error| io_failed(&path.display(), "reading", &error))?;
             if salvaged.prefix_changes + salvaged.later_changes == 0
                 && path == log
-                && let Some((aside, _)) = open_aside(&held.dir, &entry.id)?
+                && let Some((aside, _)) = open_aside(&store.dir, &entry.id)?
             {
                 return Err(StoreError::Damaged(format!(
-                    "{} has nothing of this store: {problem}. An earlier attempt has set the store's log aside, as {}. Move {} \
-                     out of the folder and try again, for what is left of that log to be kept",
+                    "{} contains nothing of this store: {problem}. An earlier attempt has renamed the store's log to {}. To keep \
+                     the rest of that log, move {} out of the folder and try again",
                     log.display(),
                     aside.display(),
                     log.display()
@@ -229,17 +271,17 @@ fn look(held: &Held, entry: LogEntry) -> Result<Option<Found>> {
         problem,
         file_bytes,
         written_at: metadata.as_ref().and_then(modified_at),
-        data_written_at: held.data.metadata().ok().as_ref().and_then(modified_at),
+        data_written_at: store.data.metadata().ok().as_ref().and_then(modified_at),
         changes: salvaged.prefix_changes,
         is_data_ahead: salvaged.is_data_ahead,
         later_changes: salvaged.later_changes,
         lost_bytes: salvaged.lost_bytes,
         file,
     };
-    Ok(Some(Found { damage, entry, salvaged }))
+    Ok(Some(DamagedLog { damage, entry, salvaged }))
 }
 
-/// Refuses a data file that is damaged: LMDB trusts its pages. Nobody has it open.
+/// Rejects a damaged data file, because LMDB trusts its pages. No process has it open.
 fn check_data(path: &Path) -> Result<()> {
     let walk = || {
         let Some(file) = private_files::open_private(path, false)? else { return Ok(None) };
@@ -261,7 +303,7 @@ fn check_data(path: &Path) -> Result<()> {
     }
 }
 
-/// Gives the log another name, which is on disk when this returns.
+/// Renames the log. The new name is durable when this returns.
 fn set_aside(dir: &Path, id: &LogId) -> Result<PathBuf> {
     let log = dir.join(REDO);
     let failed = |error| io_failed(&log.display(), "renaming", &error);
@@ -272,22 +314,22 @@ fn set_aside(dir: &Path, id: &LogId) -> Result<PathBuf> {
             break;
         }
     }
-    let aside = aside.unwrap_or_else(|| unreachable!("there are names without end"));
+    let aside = aside.unwrap_or_else(|| unreachable!("the sequence of names is infinite"));
     private_files::make_private(&log)?;
     fs::rename(&log, &aside).map_err(failed)?;
-    directory::sync(dir).map_err(|error| {
+    folder::sync(dir).map_err(|error| {
         put_back(dir, &aside);
         failed(error)
     })?;
     Ok(aside)
 }
 
-/// Gives the log its name again. If this fails, the next attempt finds it where it is.
+/// Restores the name of the log. If this fails, the next attempt finds the log under its other name.
 fn put_back(dir: &Path, aside: &Path) {
-    let _ = fs::rename(aside, dir.join(REDO)).and_then(|()| directory::sync(dir));
+    let _ = fs::rename(aside, dir.join(REDO)).and_then(|()| folder::sync(dir));
 }
 
-/// The last file that `set_aside` has renamed of this log.
+/// Opens the last file that `set_aside` created from this log.
 fn open_aside(dir: &Path, id: &LogId) -> Result<Option<(PathBuf, Arc<dyn LogFile>)>> {
     let mut last = None;
     for path in aside_paths(dir, id) {
@@ -297,33 +339,33 @@ fn open_aside(dir: &Path, id: &LogId) -> Result<Option<(PathBuf, Arc<dyn LogFile
     Ok(last)
 }
 
-/// The names of a log that was set aside, in the order in which they are taken.
+/// The names for this log after it was set aside, in the order of their use.
 fn aside_paths(dir: &Path, id: &LogId) -> impl Iterator<Item = PathBuf> {
     let first = format!("{REDO}.damaged-{}", hex(&id[..4]));
     let dir = dir.to_path_buf();
     (1_u64..).map(move |nth| dir.join(if nth == 1 { first.clone() } else { format!("{first}-{nth}") }))
 }
 
-/// Writes the readable part of the log, and has the data file name none, in one transaction. Returns how many sessions have
-/// their state from the log, and how many were ended by it.
-fn commit(held: &Held, found: &Found) -> Result<(u64, u64)> {
-    let path = held.dir.join(DATA);
+/// Writes the readable part of the log and removes the log from the data file, in one transaction. Returns how many
+/// sessions got their state from the log, and how many sessions it ended.
+fn commit(store: &ExclusiveStore, found: &DamagedLog) -> Result<(u64, u64)> {
+    let path = store.dir.join(DATA);
     let lmdb = |error| failed(&path, error);
     let io = |error| io_failed(&path.display(), "writing", &error);
-    let txn = held.env.write_txn().map_err(lmdb)?;
-    // The process before may have left a meta page that was taken back, see `commit`.
-    pages::rewrite_metas(&held.data, u64::from(held.env.stat().page_size)).map_err(io)?;
-    held.data.sync_data().map_err(io)?;
-    if held.tables.log(&txn).map_err(lmdb)? != Some(found.entry) {
-        return Err(changed(&held.dir));
+    let txn = store.env.write_txn().map_err(lmdb)?;
+    // The last process may have left a rolled-back meta page that is not durable, see `commit`.
+    pages::rewrite_metas(&store.data, u64::from(store.env.stat().page_size)).map_err(io)?;
+    store.data.sync_data().map_err(io)?;
+    if store.tables.log(&txn).map_err(lmdb)? != Some(found.entry) {
+        return Err(changed(&store.dir));
     }
-    let mut rows = TableRows::new(txn, held.tables);
-    let counts = write(&mut rows, held, &found.salvaged).map_err(lmdb)?;
+    let mut rows = TableRows::new(txn, store.tables);
+    let counts = write(&mut rows, store, &found.salvaged).map_err(lmdb)?;
     points::reach(Point::BeforeLogDiscard);
     rows.commit().map_err(|error| {
         let error = lmdb(error);
-        // LMDB gives up an environment whose meta page it could not write, and that may be on disk.
-        match held.env.read_txn() {
+        // LMDB gives up an environment if it cannot write the meta page. That page may still be on disk.
+        match store.env.read_txn() {
             Err(heed::Error::Mdb(MdbError::Panic)) => error.of_unknown_outcome(),
             _ => error,
         }
@@ -331,8 +373,8 @@ fn commit(held: &Held, found: &Found) -> Result<(u64, u64)> {
     Ok(counts)
 }
 
-fn write(rows: &mut TableRows<'_>, held: &Held, salvaged: &Salvaged) -> heed::Result<(u64, u64)> {
-    let indexed_of = |row: &[u8]| Indexed::of_stored(row, held.is_encrypted);
+fn write(rows: &mut TableRows<'_>, store: &ExclusiveStore, salvaged: &Salvaged) -> heed::Result<(u64, u64)> {
+    let indexed_of = |row: &[u8]| IndexEntries::of_stored(row, store.is_encrypted);
     let mut ended = 0;
     for (key, row) in &salvaged.rows {
         match row.as_deref() {
@@ -343,18 +385,18 @@ fn write(rows: &mut TableRows<'_>, held: &Held, salvaged: &Salvaged) -> heed::Re
     for (key, before) in &salvaged.ended {
         ended += u64::from(remove_if(rows, key, indexed_of, |old| old.created < *before)?);
     }
-    held.tables.set_log(&mut rows.txn, None)?;
-    held.tables.set_next(&mut rows.txn, salvaged.next)?;
+    store.tables.set_log(&mut rows.txn, None)?;
+    store.tables.set_next(&mut rows.txn, salvaged.next)?;
     rows.has_changed = true;
     Ok((salvaged.rows.len() as u64, ended))
 }
 
-/// Removes a row, if there is one to which this applies. Returns whether there was.
+/// Removes the row of a key if `applies` is true for it. Returns whether it removed one.
 fn remove_if(
     rows: &mut TableRows<'_>,
     key: &[u8],
-    indexed_of: impl FnOnce(&[u8]) -> Indexed,
-    applies: impl FnOnce(Indexed) -> bool,
+    indexed_of: impl FnOnce(&[u8]) -> IndexEntries,
+    applies: impl FnOnce(IndexEntries) -> bool,
 ) -> heed::Result<bool> {
     let Some(old) = rows.read(key, indexed_of)?.filter(|old| applies(*old)) else { return Ok(false) };
     rows.set(key, Some(old), None)?;
@@ -363,7 +405,7 @@ fn remove_if(
 
 fn changed(dir: &Path) -> StoreError {
     StoreError::Locked(format!(
-        "the redo log of the store in {} is not as it was when it was looked at. Nothing was changed: look at it again",
+        "the redo log of the store in {} has changed since its inspection. Nothing was changed: inspect it again",
         dir.display()
     ))
 }

@@ -1,4 +1,4 @@
-//! How records are stored, encrypted or not, and the keys by which they are found.
+//! Encodes and decodes records, with or without encryption, and computes their lookup keys.
 
 use std::ops::Deref;
 
@@ -11,13 +11,13 @@ use crate::error::{Result, StoreError};
 use crate::keyring::{Domain, KeyId, Keyring, Opened};
 use crate::session::{SessionId, UserKey};
 
-/// A user in the user index. It is a hash: a user's id may be longer than LMDB's longest key.
+/// A user in the user index. It is a hash, because a user's id may be longer than LMDB's longest key.
 pub(super) type UserTag = [u8; 16];
 
 /// The tag of an encrypted record without a user.
 const NOBODY: UserTag = [0; 16];
 
-/// Whether a store encrypts its records, and with which keys. It is decided when the store is made.
+/// Whether a store encrypts its records, and its key ring. This is fixed when the store is created.
 pub(super) enum Encryption {
     Off,
     On(Box<Keyring>),
@@ -40,11 +40,11 @@ impl Deref for Key<'_> {
     }
 }
 
-/// A decrypted record.
+/// The content of a record in plaintext.
 pub(super) struct Contents<'a> {
     /// The packed id.
     pub id: &'a [u8],
-    /// The content, as `codec` encodes it.
+    /// The content in the format of `codec`.
     pub content: &'a [u8],
 }
 
@@ -63,7 +63,7 @@ impl Encryption {
         }
     }
 
-    /// Appends a record's bytes.
+    /// Appends the bytes of a record.
     pub(super) fn write_record(
         &self,
         key: &[u8],
@@ -88,7 +88,7 @@ impl Encryption {
         Ok(())
     }
 
-    /// Decrypts a record. `None` if its secret is not in the list: then its session is absent.
+    /// Decrypts a record. `None` if no secret in the list decrypts it. Callers treat that session as absent.
     pub(super) fn decrypt<'a>(
         &self,
         key: &'a [u8],
@@ -98,9 +98,9 @@ impl Encryption {
         let Self::On(keyring) = self else {
             return Ok(Some(Contents { id: key, content: record.body }));
         };
-        let (tag, sealed) = split_tag(record.body)?;
+        let (tag, encrypted) = split_tag(record.body)?;
         buffer.clear();
-        match keyring.open(&bound_to(key, record.header, tag), sealed, buffer)? {
+        match keyring.open(&bound_to(key, record.header, tag), encrypted, buffer)? {
             Opened::UnknownKey => Ok(None),
             Opened::Plain => {
                 const CUT_SHORT: StoreError = StoreError::Corrupt("it is cut short");
@@ -111,31 +111,31 @@ impl Encryption {
         }
     }
 
-    /// The id of the key with which a record is encrypted.
+    /// The id of the key that encrypts a record.
     pub(super) fn key_id(&self, record: Record<'_>) -> Option<KeyId> {
         match self {
             Self::Off => None,
             Self::On(_) => {
-                split_tag(record.body).ok().and_then(|(_, sealed)| Keyring::id_of(sealed)).copied()
+                split_tag(record.body).ok().and_then(|(_, encrypted)| Keyring::id_of(encrypted)).copied()
             }
         }
     }
 
-    /// Whether a record's secret is in the list.
+    /// Whether the list of secrets can decrypt a record.
     pub(super) fn can_read(&self, record: Record<'_>) -> bool {
         match self {
             Self::Off => true,
-            Self::On(keyring) => split_tag(record.body).is_ok_and(|(_, sealed)| keyring.knows(sealed)),
+            Self::On(keyring) => split_tag(record.body).is_ok_and(|(_, encrypted)| keyring.knows(encrypted)),
         }
     }
 
-    /// The user of a record, as in the user index.
+    /// The user tag of a record.
     pub(super) fn tag_of(&self, record: Record<'_>) -> Result<Option<UserTag>> {
         stored_tag(record, matches!(self, Self::On(_)))
     }
 }
 
-/// The user of a record, as in the user index. Needs no secret.
+/// The user tag of a record. Needs no secret.
 pub(super) fn stored_tag(record: Record<'_>, is_encrypted: bool) -> Result<Option<UserTag>> {
     if is_encrypted {
         return Ok(Some(split_tag(record.body)?.0).filter(|&tag| tag != NOBODY));
@@ -149,8 +149,9 @@ fn plain_tag(user: UserKey<'_>) -> UserTag {
     tag
 }
 
-/// The additional data of an encrypted record. It binds the record to its key and to the header. It leaves out
-/// `indexed_expiry`, which a sweep changes without decrypting the record. The key of an encrypted record has one length.
+/// The additional authenticated data of an encrypted record. It binds the record to its key and its header, but not
+/// to `indexed_expiry`: a sweep changes that without decrypting the record. All keys of encrypted records have the
+/// same length.
 fn bound_to(key: &[u8], header: Header, tag: UserTag) -> Vec<u8> {
     let (expires, created) = (header.expires.to_bits().to_le_bytes(), header.created.to_le_bytes());
     let created_at = header.created_at.map(Millis::to_le_bytes);
@@ -158,6 +159,6 @@ fn bound_to(key: &[u8], header: Header, tag: UserTag) -> Vec<u8> {
 }
 
 fn split_tag(body: &[u8]) -> Result<(UserTag, &[u8])> {
-    let (tag, sealed) = body.split_first_chunk().ok_or(StoreError::Corrupt("it is cut short"))?;
-    Ok((*tag, sealed))
+    let (tag, encrypted) = body.split_first_chunk().ok_or(StoreError::Corrupt("it is cut short"))?;
+    Ok((*tag, encrypted))
 }

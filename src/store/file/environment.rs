@@ -1,6 +1,7 @@
-//! An open store folder: LMDB's environment, views of it, and opening it again after a failed commit.
+//! The open environment of a store: LMDB, views of it, and reopening after a failed commit.
 //!
-//! A process has one for each folder. POSIX locks belong to a process, so LMDB must not open a folder twice.
+//! A process has one environment for each folder. POSIX locks belong to a process, so LMDB must not open a folder
+//! twice.
 
 use std::fs::File;
 use std::ops::Deref;
@@ -12,22 +13,22 @@ use std::time::{Duration, Instant};
 use heed::{Env, MdbError, RoTxn, RwTxn, WithTls};
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
-use super::cost::Trees;
 use super::counters::Counters;
 use super::encryption::Encryption;
 use super::errors::failed;
+use super::estimate::Trees;
 use super::held::HeldFiles;
 use super::limits::Limits;
 use super::names::DATA;
 #[cfg(target_os = "linux")]
 use super::names::LOCK;
-use super::open::{self, Access, Opened};
-use super::owner_lock::{Feature, OwnerLock, Subject};
+use super::open::{self, Access, OpenedStore};
+use super::owner_lock::{Feature, OwnerLock, PublishedLimit};
+use super::quota::{Quota, Usage};
 use super::redo::format::LogId;
 use super::redo::mode_lock::ModeLock;
 use super::redo::overlay::Overlay;
 use super::redo::points;
-use super::room::{Room, Usage};
 use super::tables::{Table, Tables};
 use crate::clock::Clock;
 use crate::codec;
@@ -37,24 +38,25 @@ use crate::keyring::Secret;
 use crate::session::{Content, Expiry};
 use crate::store::{CommonLimits, Sweep};
 
-/// How long the slots of killed readers may keep freed pages from being reused, if the file does not grow meanwhile.
-const STALE_FOR: Duration = Duration::from_secs(2);
+/// How often the reader slots of killed processes are freed if the file does not grow. Until then they keep freed
+/// pages from being reused.
+const STALE_READER_INTERVAL: Duration = Duration::from_secs(2);
 
-/// LMDB's environment, and its tables.
+/// LMDB's environment and its tables.
 #[derive(Clone)]
-pub(super) struct Open {
+pub(super) struct OpenEnv {
     pub env: Env<WithTls>,
     pub tables: Tables,
-    /// How often it was opened before.
+    /// How often it was reopened.
     pub reopened: u64,
 }
 
-/// A view of the store at one moment. Pages that it sees are not reused while it exists: keep it short. A thread has
-/// one view at a time.
+/// A consistent view of the store. LMDB does not reuse its pages while it exists, so keep it short. A thread can have
+/// only one view at a time.
 pub(super) struct View {
     // Dropped before its environment.
     txn: RoTxn<'static, WithTls>,
-    open: Open,
+    open: OpenEnv,
 }
 
 impl View {
@@ -71,40 +73,40 @@ impl Deref for View {
     }
 }
 
-/// What this process knows of the log that the data file names.
+/// The log that the data file names, as far as this process knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum KnownLog {
     None,
     Log(LogId),
-    /// A commit that was to change it has failed, and may be on disk.
-    Doubtful,
+    /// A failed commit would have changed it, and that commit may be on disk.
+    Uncertain,
 }
 
-/// When stale readers were last cleared, and how many pages the file had then.
+/// The time and the size of the file when stale readers were last freed.
 struct Cleared {
     at: Instant,
     last_page: usize,
 }
 
 pub(super) struct Environment {
-    // Dropped before the owner's lock, which says that it is open.
+    // Dropped before the owner lock, which shows that the environment is open.
     /// `None` while the environment is being reopened, or if reopening failed.
-    open: RwLock<Option<Open>>,
+    open: RwLock<Option<OpenEnv>>,
     reopened: AtomicU64,
     /// Whether the meta pages on disk may differ from those in memory. See `commit`.
     pub must_sync: AtomicBool,
     pub encryption: Encryption,
     pub secrets: Vec<Secret>,
-    /// The wrapped keys of the file, as they were when they had those of all our secrets.
+    /// The wrapped keys of the file when they included those of all our secrets.
     pub complete_keys: Mutex<Option<Vec<u8>>>,
     pub limits: Limits,
-    /// Whether records say when their sessions were created. See `times`.
-    pub keeps_times: AtomicBool,
+    /// Whether records contain creation times. See `times`.
+    pub has_creation_times: AtomicBool,
     pub clock: Arc<dyn Clock>,
     pub counters: Counters,
     pub events: Bus,
     pub last_sweep: Mutex<Option<Sweep>>,
-    pub room: Room,
+    pub quota: Quota,
     pub held: HeldFiles,
     data: File,
     pub page_size: u64,
@@ -112,13 +114,14 @@ pub(super) struct Environment {
     stale_cleared: Mutex<Cleared>,
     dir: PathBuf,
     pub access: Access,
-    /// The newest states of rows that are in the redo log.
+    /// The newest states of the rows in the redo log.
     pub overlay: Overlay,
     pub log: Mutex<KnownLog>,
-    /// Let go after the files are closed, and before the PID.
+    /// Released after the files are closed, and before the owner lock.
     pub mode_lock: Option<Arc<dyn ModeLock>>,
-    /// The processes of a simulation share it. LMDB's own lock would hold up the thread that lets the others go on.
-    pub turn: Option<Arc<Mutex<()>>>,
+    /// A substitute for LMDB's write lock in a simulation. LMDB's lock would block the thread that runs all
+    /// processes.
+    pub simulated_lock: Option<Arc<Mutex<()>>>,
     #[cfg(target_os = "linux")]
     lock_wait: super::lock_wakeup::LockWait,
     owner: Mutex<Option<OwnerLock>>,
@@ -126,13 +129,13 @@ pub(super) struct Environment {
 
 impl Environment {
     pub(super) fn new(
-        opened: Opened,
+        opened: OpenedStore,
         secrets: Vec<Secret>,
         limits: Limits,
         max_bytes: Option<u64>,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        let Opened {
+        let OpenedStore {
             env,
             tables,
             encryption,
@@ -145,21 +148,21 @@ impl Environment {
             log,
             joined: _,
         } = opened;
-        let room = Room::new(max_bytes, env.info().map_size as u64, page_size);
+        let quota = Quota::new(max_bytes, env.info().map_size as u64, page_size);
         Self {
-            open: RwLock::new(Some(Open { env, tables, reopened: 0 })),
+            open: RwLock::new(Some(OpenEnv { env, tables, reopened: 0 })),
             reopened: AtomicU64::new(0),
             must_sync: AtomicBool::new(true),
             encryption,
             secrets,
             complete_keys: Mutex::default(),
             limits,
-            keeps_times: AtomicBool::new(false),
+            has_creation_times: AtomicBool::new(false),
             clock,
             counters: Counters::default(),
             events: Bus::default(),
             last_sweep: Mutex::default(),
-            room,
+            quota,
             held: HeldFiles::new(&dir, &data),
             data,
             page_size,
@@ -170,7 +173,7 @@ impl Environment {
             overlay: Overlay::new(),
             log: Mutex::new(log.map_or(KnownLog::None, |log| KnownLog::Log(log.id))),
             mode_lock,
-            turn: None,
+            simulated_lock: None,
             #[cfg(target_os = "linux")]
             lock_wait: super::lock_wakeup::LockWait::default(),
             owner: Mutex::new(owner),
@@ -189,11 +192,11 @@ impl Environment {
         self.dir.join(DATA)
     }
 
-    /// Closes the files for good, as they are no longer at their path. Calls fail from then on. Returns whether no call
-    /// has them open any more.
+    /// Closes the files permanently, because they are no longer at their path. All later calls fail. Returns whether
+    /// all calls have released the files by the deadline.
     pub(super) fn retire(&self, deadline: Instant) -> bool {
         let mut open = self.open.write();
-        self.held.lose();
+        self.held.mark_lost();
         drop(open.take());
         drop(open);
         let left = deadline.saturating_duration_since(Instant::now());
@@ -207,20 +210,20 @@ impl Environment {
         is_closed
     }
 
-    /// Taken before LMDB's write lock. Without a simulation there is nothing to take.
-    pub(super) fn writer_turn(&self) -> Option<MutexGuard<'_, ()>> {
-        self.turn.as_deref().map(points::lock)
+    /// Taken before LMDB's write lock. `None` outside a simulation.
+    pub(super) fn lock_simulated_writer(&self) -> Option<MutexGuard<'_, ()>> {
+        self.simulated_lock.as_deref().map(points::lock)
     }
 
-    /// Begins a transaction that writes, once no other process has one.
-    pub(super) fn write_txn<'e>(&self, open: &'e Open) -> heed::Result<RwTxn<'e>> {
+    /// Starts a write transaction. Waits while another process has one.
+    pub(super) fn write_txn<'e>(&self, open: &'e OpenEnv) -> heed::Result<RwTxn<'e>> {
         #[cfg(target_os = "linux")]
         return self.lock_wait.during(|| open.env.write_txn());
         #[cfg(not(target_os = "linux"))]
         open.env.write_txn()
     }
 
-    /// Wakes the writer if it has waited for long: it may sleep before a lock that is free.
+    /// Wakes the writer after a long wait, because it may be asleep although the lock is free.
     pub(super) fn wake_writer(&self) {
         #[cfg(target_os = "linux")]
         if self.lock_wait.is_long()
@@ -230,25 +233,25 @@ impl Environment {
         }
     }
 
-    /// Whether a process may have the store open whose version of this package does not know of a feature.
+    /// Whether a process without support for a feature may have the store open.
     pub(super) fn may_have_old_version(&self, feature: Feature) -> bool {
         self.owner.lock().as_ref().is_some_and(|owner| owner.may_have_old_version(feature))
     }
 
-    /// Has other processes know the limits, and returns those of one that has others.
-    pub(super) fn say_limits(&self, own: CommonLimits) -> Option<CommonLimits> {
+    /// Publishes the limits, and returns those of another process if they differ.
+    pub(super) fn publish_limits(&self, own: CommonLimits) -> Option<CommonLimits> {
         let owner = self.owner.lock();
         let owner = owner.as_ref().filter(|_| self.access == Access::Write)?;
-        // Where the system has no such locks, nothing is known of others.
-        let other = |subject, value| owner.say(subject, value).ok().flatten();
+        // Without file locks, the limits of other processes are unknown.
+        let other = |limit, value| owner.publish(limit, value).ok().flatten();
         let (user, lifetime) = (own.user_code(), own.lifetime_code());
         let (other_user, other_lifetime) =
-            (other(Subject::UserLimit, user), other(Subject::Lifetime, lifetime));
+            (other(PublishedLimit::UserLimit, user), other(PublishedLimit::Lifetime, lifetime));
         (other_user.is_some() || other_lifetime.is_some())
             .then(|| CommonLimits::from_codes(other_user.unwrap_or(user), other_lifetime.unwrap_or(lifetime)))
     }
 
-    /// Fails if another process has opened a store that is read without locks.
+    /// Fails if the store is read without locks and another process has opened it.
     pub(super) fn check_unused(&self) -> Result<()> {
         match self.access {
             Access::ReadUnlocked => open::check_unused(&self.dir, self.owner.lock().as_ref()),
@@ -256,9 +259,9 @@ impl Environment {
         }
     }
 
-    /// The environment. A thread that has it, or a view of it, must not ask for it again.
-    pub(super) fn open(&self) -> Result<Open> {
-        self.held.ensure()?;
+    /// The environment. A thread that holds it, or a view of it, must not request it again.
+    pub(super) fn open(&self) -> Result<OpenEnv> {
+        self.held.ensure_not_lost()?;
         let open = self.open.read().clone();
         match open {
             Some(open) => Ok(open),
@@ -266,7 +269,7 @@ impl Environment {
         }
     }
 
-    /// A view of the store as it is now.
+    /// A view of the current state.
     pub(super) fn read(&self) -> Result<View> {
         self.check_unused()?;
         let mut open = self.open()?;
@@ -284,27 +287,29 @@ impl Environment {
         }
     }
 
-    /// Opens the environment again, unless another thread has done so since it was `was`. LMDB gives up an environment
-    /// whose meta page it could not write. And the kernel reports a failed write once to each open file description: after
-    /// a failed sync the next meta page would fail as well.
-    pub(super) fn reopen(&self, was: Option<u64>) -> Result<Open> {
-        /// A backup may keep the environment open for longer. Then all calls fail until the backup has ended.
-        const PATIENCE: Duration = Duration::from_secs(2);
-        let mut place = self.open.write();
-        if let Some(open) = place.as_ref().filter(|open| Some(open.reopened) != was) {
+    /// Reopens the environment, unless another thread has already done so since the reopening with number `was`.
+    ///
+    /// LMDB gives up an environment if it cannot write the meta page. The data file must be reopened too: the kernel
+    /// reports a failed write once to each open file description. After a failed sync, writing the next meta page
+    /// would fail as well.
+    pub(super) fn reopen(&self, was: Option<u64>) -> Result<OpenEnv> {
+        /// A backup may keep the environment open for longer. Then all calls fail until the backup ends.
+        const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+        let mut slot = self.open.write();
+        if let Some(open) = slot.as_ref().filter(|open| Some(open.reopened) != was) {
             return Ok(open.clone());
         }
         self.must_sync.store(true, Ordering::Relaxed);
-        if let Some(open) = place.take() {
+        if let Some(open) = slot.take() {
             self.reopened.store(open.reopened + 1, Ordering::Relaxed);
             let closing = open.env.prepare_for_closing();
-            closing.wait_timeout(PATIENCE);
+            closing.wait_timeout(CLOSE_TIMEOUT);
         }
         self.held.check()?;
         let (env, tables, data) = open::reopen(&self.dir, self.max_bytes, self.access)?;
         self.held.check_data(&data)?;
-        let open = Open { env, tables, reopened: self.reopened.load(Ordering::Relaxed) };
-        *place = Some(open.clone());
+        let open = OpenEnv { env, tables, reopened: self.reopened.load(Ordering::Relaxed) };
+        *slot = Some(open.clone());
         Ok(open)
     }
 
@@ -317,27 +322,27 @@ impl Environment {
         table.get(txn, key).map_err(|error| self.failed(error))
     }
 
-    /// How large the file is now, and how much of it is free.
+    /// The current size of the file and its free part.
     pub(super) fn usage_now(&self) -> Result<Usage> {
         let view = self.read()?;
         self.usage(&view).map_err(|error| self.failed(error))
     }
 
-    /// Checks that a session fits into `maxBytes`.
+    /// Checks that another session fits into `maxBytes`.
     ///
     /// # Errors
-    /// `Full`; those of a read.
+    /// `Full`, and those of a read.
     pub(super) fn check_room(&self) -> Result<()> {
         let usage = self.usage_now()?;
-        self.room.check(Usage { file: 0, free: 0 }, usage.used())
+        self.quota.check(Usage { file: 0, free: 0 }, usage.used())
     }
 
-    /// How large the file is, and how much of it is free.
+    /// The size of the file and its free part.
     pub(super) fn usage(&self, view: &View) -> heed::Result<Usage> {
         Ok(self.usage_of(&view.open, &Trees::read(view.tables(), view)?))
     }
 
-    pub(super) fn usage_of(&self, open: &Open, trees: &Trees) -> Usage {
+    pub(super) fn usage_of(&self, open: &OpenEnv, trees: &Trees) -> Usage {
         let file = (open.env.info().last_page_number as u64 + 1) * self.page_size;
         Usage { file, free: file.saturating_sub(self.used(trees)) }
     }
@@ -352,14 +357,14 @@ impl Environment {
         let Some(open) = self.open.read().clone() else { return };
         let mut cleared = self.stale_cleared.lock();
         let last_page = open.env.info().last_page_number;
-        if cleared.at.elapsed() >= STALE_FOR || last_page > cleared.last_page {
-            // If it fails, the file grows, and the next batch tries again.
+        if cleared.at.elapsed() >= STALE_READER_INTERVAL || last_page > cleared.last_page {
+            // If this fails, the file grows, and the next batch tries again.
             let _ = open.env.clear_stale_readers();
             *cleared = Cleared { at: Instant::now(), last_page };
         }
     }
 
-    /// The store's error for an error of LMDB.
+    /// Converts an error of LMDB.
     pub(super) fn failed(&self, error: heed::Error) -> StoreError {
         failed(&self.data_path(), error)
     }

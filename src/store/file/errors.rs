@@ -1,4 +1,4 @@
-//! Errors of LMDB and of the system, in the words of the contract.
+//! Converts errors of LMDB and of the system to errors of the contract.
 
 use std::io;
 use std::path::Path;
@@ -8,7 +8,7 @@ use heed::MdbError;
 use super::names::DATA;
 use crate::error::StoreError;
 
-/// What an error of LMDB's means. `path` is the file that it is about.
+/// Converts an error of LMDB that concerns the file at `path`.
 pub(super) fn failed(path: &Path, error: heed::Error) -> StoreError {
     let is_cut_off = matches!(&error, heed::Error::Io(error) if is_cut_off_write(path, error));
     let path = path.display();
@@ -35,7 +35,7 @@ pub(super) fn failed(path: &Path, error: heed::Error) -> StoreError {
     }
 }
 
-/// What an error of the system means. `doing` is a word like "opening".
+/// Converts an error of the system. `doing` is a word such as "opening".
 pub(super) fn io_failed(path: &impl std::fmt::Display, doing: &str, error: &io::Error) -> StoreError {
     #[cfg(unix)]
     match error.raw_os_error() {
@@ -56,7 +56,7 @@ fn no_space(path: &impl std::fmt::Display) -> StoreError {
     StoreError::Full(format!("no space left on the disk of {path}").into())
 }
 
-/// LMDB calls it an error of the device where only a part of what it writes finds room.
+/// If the disk has room for only a part of a write, LMDB reports an I/O error.
 #[cfg(unix)]
 fn is_cut_off_write(path: &Path, error: &io::Error) -> bool {
     const LITTLE: u64 = 1 << 20;
@@ -69,11 +69,11 @@ fn is_cut_off_write(_: &Path, _: &io::Error) -> bool {
     false
 }
 
-/// What an error of LMDB's means when it opens a folder.
+/// Converts an error of LMDB that occurred while it opened a folder.
 pub(super) fn open_failed(dir: &Path, error: heed::Error) -> StoreError {
     match error {
         #[cfg(unix)]
-        // From pthread_key_create(3): LMDB takes one key for each open environment.
+        // From pthread_key_create(3): LMDB needs one key for each open environment.
         heed::Error::Io(error) if error.raw_os_error() == Some(libc::EAGAIN) => StoreError::Io(format!(
             "too many stores are open in this process to open {}: the system has no thread-local key left. Close \
              stores that are no longer used, or keep more sessions in one",
@@ -84,7 +84,7 @@ pub(super) fn open_failed(dir: &Path, error: heed::Error) -> StoreError {
     }
 }
 
-/// The former store of this path has not closed its files in time.
+/// The previous store of this path has not closed its files in time.
 pub(super) fn still_closing(dir: &Path) -> StoreError {
     StoreError::Locked(format!(
         "the former store of {} is still being closed in this process: a call of it, such as a backup, has not ended. \
@@ -93,7 +93,7 @@ pub(super) fn still_closing(dir: &Path) -> StoreError {
     ))
 }
 
-/// The files of an open store are no longer those at its path.
+/// The files at the path are no longer those of the open store.
 pub(super) fn files_replaced(dir: &Path) -> StoreError {
     StoreError::Io(format!(
         "the files of the store in {} were removed, moved or replaced while it was open. Close the store and open the path again",
@@ -101,7 +101,7 @@ pub(super) fn files_replaced(dir: &Path) -> StoreError {
     ))
 }
 
-/// The store has a redo log that this process has not begun.
+/// The store has a redo log that this process has not created.
 pub(super) fn log_of_another(dir: &Path) -> StoreError {
     StoreError::Locked(format!(
         "another process writes to the store in {} without knowing of this one. Were lock files of the store removed? Stop \
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn too_many_stores_are_not_taken_for_a_lock() {
+    fn too_many_open_stores_are_not_reported_as_locked() {
         let dir = Path::new("/data/sessions");
         let error = open_failed(dir, heed::Error::Io(os_error(libc::EAGAIN)));
         assert_eq!(error.code(), "ERR_STORE_IO");
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_store_that_is_still_open_in_this_process_locks_its_path() {
+    fn a_store_that_is_still_closing_in_this_process_is_reported_as_locked() {
         let error = open_failed(Path::new("/data/sessions"), heed::Error::EnvAlreadyOpened);
         assert_eq!(error.code(), "ERR_STORE_LOCKED");
     }

@@ -1,11 +1,15 @@
-//! Wakes a thread of this process that sleeps before LMDB's write lock, though the lock is free.
+//! Wakes a thread of this process that waits for LMDB's write lock although the lock is free.
 //!
-//! The lock is a robust mutex in `lock.mdb`. Its word says who has it, and whether others sleep:
-//! 1. A has it, B and C sleep. 2. A unlocks it and wakes B. 3. D takes it: the word says that nobody sleeps. 4. B is killed
-//!    before it can say that C does. 5. D unlocks it, or is killed, and wakes nobody.
+//! The lock is a robust mutex in `lock.mdb`. Its futex word contains the owner and whether there are waiters. A
+//! killed process can lose a wake-up:
+//! 1. A holds the lock. B and C wait.
+//! 2. A unlocks it and wakes B.
+//! 3. D takes the lock, and its word no longer says that there are waiters.
+//! 4. B is killed before it can record that C waits.
+//! 5. D unlocks the lock or is killed, and wakes nobody.
 //!
-//! Then C would sleep until others compete for the lock again. A thread that is woken without need looks at the word and goes
-//! on sleeping, so that waking is always safe.
+//! C would then wait until other threads compete for the lock again. An unnecessary wake-up is harmless, because the
+//! thread checks the word and waits again.
 
 use std::fs;
 use std::path::Path;
@@ -13,17 +17,17 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// How long a thread may wait before it is woken to look again.
-const PATIENCE: Duration = Duration::from_millis(250);
-/// The two mutexes are within so many bytes of the file.
+/// How long a thread waits before it is woken to check the lock again.
+const WAKE_AFTER: Duration = Duration::from_millis(250);
+/// Both mutexes are within this many bytes from the start of the file.
 const MUTEX_BYTES: usize = 256;
 
-/// Since when the writer waits for the lock.
+/// When the writer's wait for the lock started.
 #[derive(Default)]
 pub(super) struct LockWait(Mutex<Option<Instant>>);
 
 impl LockWait {
-    /// Calls what may wait for the lock.
+    /// Calls a function that may wait for the lock.
     pub(super) fn during<T>(&self, wait: impl FnOnce() -> T) -> T {
         *self.0.lock() = Some(Instant::now());
         let done = wait();
@@ -31,10 +35,10 @@ impl LockWait {
         done
     }
 
-    /// Whether the wait takes long. If so, the time is counted from now on again.
+    /// Whether the wait is long. If so, restarts the measurement.
     pub(super) fn is_long(&self) -> bool {
         let mut since = self.0.lock();
-        let is_long = since.is_some_and(|since| since.elapsed() >= PATIENCE);
+        let is_long = since.is_some_and(|since| since.elapsed() >= WAKE_AFTER);
         if is_long {
             *since = Some(Instant::now());
         }
@@ -42,19 +46,20 @@ impl LockWait {
     }
 }
 
-/// Wakes the threads that sleep before a mutex of a lock file. The caller keeps its environment open.
+/// Wakes the threads that wait for a mutex in a lock file. The caller must keep its environment open.
 pub(super) fn wake_sleepers(lock_file: &Path) {
     let Some(start) = fs::read_to_string("/proc/self/maps").ok().and_then(|maps| find(&maps, lock_file))
     else {
         return;
     };
     for at in (start..start + MUTEX_BYTES).step_by(4) {
-        // SAFETY: the call reads no memory through the address, and fails if there is none. Those who wake look again.
+        // SAFETY: the call does not read memory through the address, and fails if the address is not mapped. A woken
+        // thread checks its mutex again.
         unsafe { libc::syscall(libc::SYS_futex, at, libc::FUTEX_WAKE, i32::MAX) };
     }
 }
 
-/// Where a file is mapped from its beginning.
+/// The address where the start of a file is mapped.
 fn find(maps: &str, file: &Path) -> Option<usize> {
     let file = file.to_str()?;
     maps.lines().find_map(|line| {
@@ -75,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_found_where_it_is_mapped() {
+    fn the_start_of_the_mapping_is_found() {
         let maps = "\
 7f0000000000-7f0000001000 r--p 00000000 fe:00 11  /usr/lib/libc.so\n\
 7f1000001000-7f1000002000 rw-s 00001000 fe:00 12  /data/lock.mdb\n\
@@ -88,20 +93,20 @@ mod tests {
     }
 
     #[test]
-    fn only_a_long_wait_is_long() {
+    fn a_wait_is_long_only_after_the_threshold() {
         let wait = LockWait::default();
-        // A busy machine may let this thread wait for as long.
-        let is_short = |begun: Instant| !wait.is_long() || begun.elapsed() >= PATIENCE;
+        // On a busy machine, this thread itself may be delayed for that long.
+        let is_short = |begun: Instant| !wait.is_long() || begun.elapsed() >= WAKE_AFTER;
         assert!(!wait.is_long());
         let begun = Instant::now();
         wait.during(|| {
             assert!(is_short(begun));
-            std::thread::sleep(PATIENCE);
+            std::thread::sleep(WAKE_AFTER);
             let begun = Instant::now();
             assert!(wait.is_long());
             assert!(is_short(begun));
         });
-        std::thread::sleep(PATIENCE);
+        std::thread::sleep(WAKE_AFTER);
         assert!(!wait.is_long());
     }
 }

@@ -1,16 +1,16 @@
-//! How much address space a store takes for its file.
+//! The size of LMDB's memory map.
 
 use crate::error::{Result, StoreError};
 
-/// Address space, not memory: a file is mapped as a whole, once.
+/// Address space, not memory. A file is mapped once, as a whole.
 const WANTED: u64 = 64 << 30;
 const MIN: u64 = 64 << 20;
-/// The share of what the process may still take: other stores want some, too.
-const SHARE: u64 = 4;
-/// What threads, allocators and V8 take later. With 700 MiB left Node.js 20 ran out of it under load.
+/// A store uses a quarter of the remaining address space. Other stores need some too.
+const DIVISOR: u64 = 4;
+/// For later needs of threads, allocators and V8. With 700 MiB left, Node.js 20 ran out of address space under load.
 const RESERVE: u64 = 768 << 20;
 
-/// The sizes to try, the largest first: each is taken if mmap refuses the one before.
+/// The sizes to try, in descending order. The next one is used if mmap rejects the one before.
 pub(super) fn sizes(max_bytes: Option<u64>) -> Result<impl Iterator<Item = usize>> {
     let page = page_size::get() as u64;
     sizes_within(max_bytes, left(), page)
@@ -18,7 +18,7 @@ pub(super) fn sizes(max_bytes: Option<u64>) -> Result<impl Iterator<Item = usize
 
 fn sizes_within(max_bytes: Option<u64>, left: Option<u64>, page: u64) -> Result<impl Iterator<Item = usize>> {
     let wanted = max_bytes.map_or(WANTED, |max| WANTED.max(max + MIN));
-    let first = left.map_or(wanted, |left| wanted.min(left / SHARE).min(left.saturating_sub(RESERVE)));
+    let first = left.map_or(wanted, |left| wanted.min(left / DIVISOR).min(left.saturating_sub(RESERVE)));
     if first < MIN {
         return Err(StoreError::Io(format!(
             "too little address space: `ulimit -v` lets this process take {} MiB more, and with a store it needs {} MiB",
@@ -31,7 +31,7 @@ fn sizes_within(max_bytes: Option<u64>, left: Option<u64>, page: u64) -> Result<
         .map(move |size| usize::try_from(size.next_multiple_of(page)).unwrap_or(1 << 30)))
 }
 
-/// The bytes of address space that this process may still take, if there is a limit.
+/// The remaining address space of this process in bytes. `None` without a limit.
 #[cfg(target_os = "linux")]
 fn left() -> Option<u64> {
     let limit = rustix::process::getrlimit(rustix::process::Resource::As).current?;
@@ -40,7 +40,7 @@ fn left() -> Option<u64> {
     Some(limit.saturating_sub(pages * page_size::get() as u64))
 }
 
-/// Other systems do not say, or set no such limits.
+/// Other systems have no such limit, or do not report it.
 #[cfg(not(target_os = "linux"))]
 fn left() -> Option<u64> {
     None
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn too_little_is_refused_with_what_is_left() {
+    fn too_little_address_space_is_rejected_with_the_remaining_size() {
         let error = sizes_within(None, Some(RESERVE + MIN - 1), 4096).err().unwrap();
         assert_eq!(error.code(), "ERR_STORE_IO");
         assert!(error.to_string().contains("831 MiB"), "{error}");

@@ -1,4 +1,4 @@
-//! Refuses folders on network file systems: LMDB's locks and shared memory are only good on one machine.
+//! Rejects folders on network file systems. LMDB's locks and shared memory only work on one machine.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use crate::error::Result;
 #[cfg(any(target_os = "linux", test))]
 use crate::error::StoreError;
 
-/// The `f_type` of statfs(2) and its name. FUSE may be a local disk, but nobody can tell.
+/// The `f_type` of statfs(2), and its name. A FUSE file system may be a local disk, but statfs does not show that.
 #[cfg(any(target_os = "linux", test))]
 const NETWORK: [(u32, &str); 18] = [
     (0x0000_6969, "NFS"),
@@ -29,7 +29,7 @@ const NETWORK: [(u32, &str); 18] = [
     (0x6573_5546, "FUSE"),
 ];
 
-/// Refuses a folder on a file system whose `f_type` is one of a network file system.
+/// Rejects a folder whose `f_type` is that of a network file system.
 #[cfg(any(target_os = "linux", test))]
 fn refuse_magic(dir: &Path, magic: u32) -> Result<()> {
     match NETWORK.iter().find(|(known, _)| *known == magic) {
@@ -43,15 +43,15 @@ fn refuse_magic(dir: &Path, magic: u32) -> Result<()> {
     }
 }
 
-/// Refuses a folder on a network file system.
+/// Rejects a folder on a network file system.
 #[cfg(target_os = "linux")]
 pub(super) fn refuse_network(dir: &Path) -> Result<()> {
-    // The type is of 32 bits, whatever the type of its field is.
+    // `f_type` has 32 significant bits, whatever the type of its field is.
     rustix::fs::statfs(dir).map_or(Ok(()), |found| refuse_magic(dir, found.f_type as u32))
 }
 
-/// Whether blocks that were written once are overwritten where they are. On the others a write needs room, and a full disk
-/// shows as late as in `fdatasync`.
+/// Whether the file system overwrites blocks in place. On others each overwrite needs free space, and a full disk may
+/// show only in `fdatasync`.
 #[cfg(target_os = "linux")]
 pub(super) fn overwrites_in_place(dir: &Path) -> bool {
     /// Btrfs, ZFS, bcachefs, NILFS2 and F2FS.
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn network_file_systems_are_refused_by_name() {
+    fn network_file_systems_are_rejected_with_their_name() {
         let dir = Path::new("/data/sessions");
         for (magic, name) in [
             (0x6969, "NFS"),
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn local_file_systems_are_not() {
+    fn local_file_systems_are_accepted() {
         // ext4, XFS, Btrfs, tmpfs, overlayfs, ZFS, F2FS.
         for magic in
             [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0x794c_7630, 0x2fc1_2fc1, 0xf2f5_2010_u32]
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn each_type_has_one_name() {
+    fn each_file_system_type_has_one_name() {
         for (at, (magic, name)) in NETWORK.iter().enumerate() {
             assert!(NETWORK[..at].iter().all(|(other, others)| other != magic && others != name), "{name}");
         }

@@ -1,4 +1,4 @@
-//! Opens a folder. Looks at what is there before it changes anything.
+//! Opens a store folder. Checks the existing files before it changes anything.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use super::map_size;
 use super::names::{DATA, LOCK, OWNERS, REDO};
 use super::options::{DEFAULT_COMMAND_TIMEOUT, FileOptions};
 use super::owner_lock::{Others, OwnerLock};
-use super::pages::{self, Header};
+use super::pages::{self, FileHeader};
 use super::private_files;
 use super::redo::format::LogEntry;
 use super::redo::join::{Joined, join, join_to_read};
@@ -28,16 +28,17 @@ use super::tables::{NEWEST_VERSION, TABLES, Table, Tables, log_of, needs_log};
 use crate::error::{Result, StoreError};
 use crate::keyring::Secret;
 
-/// Threads that read, of all processes, some of which may have been killed lately.
+/// The maximum number of reader slots for all processes. Slots of recently killed processes count too.
 const MAX_READERS: u32 = 1024;
 
-/// How an environment is open. It is opened again in the same way.
+/// How an environment was opened. `reopen` uses the same mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Access {
     Write,
-    /// Reads alone, with a place in LMDB's reader table.
+    /// Only reads, with a slot in LMDB's reader table.
     Read,
-    /// Reads alone, without any lock: where this process can write none. Nobody else may have the store open.
+    /// Only reads, without locks, because this process cannot write lock files. No other process may have the store
+    /// open.
     ReadUnlocked,
 }
 
@@ -51,66 +52,66 @@ impl Access {
     }
 }
 
-pub(super) struct Opened {
+pub(super) struct OpenedStore {
     pub env: Env<WithTls>,
     pub tables: Tables,
     pub encryption: Encryption,
     pub data: File,
     pub page_size: u64,
     pub dir: PathBuf,
-    /// `None` if the lock file was missing when a process opened the store that may not create it.
+    /// `None` if a process that may not create the lock file opened the store without it.
     pub owner: Option<OwnerLock>,
     pub access: Access,
-    /// `None` where the system or the file system has no such locks.
+    /// `None` if the system or the file system does not support these locks.
     pub mode_lock: Option<Arc<dyn ModeLock>>,
     pub joined: Joined,
-    /// The log that the store needs. This process has the store to itself then.
+    /// The log that the store needs. If there is one, this process has opened the store exclusively.
     pub log: Option<LogEntry>,
 }
 
-/// Opens a prepared folder, of which this process has no environment open.
-pub(super) fn open(dir: &Path, options: &FileOptions) -> Result<Opened> {
+/// Opens a prepared folder. This process must not have another environment open there.
+pub(super) fn open(dir: &Path, options: &FileOptions) -> Result<OpenedStore> {
     let path = dir.join(DATA);
     let state = inspect(dir, &path)?;
     match (options.read_only, state) {
-        (true, State::Missing) => {
+        (true, FileState::Missing) => {
             Err(StoreError::Io(format!("no store at {}, and readOnly creates none", dir.display())))
         }
-        (true, State::Unborn(damaged)) => Err(damaged),
-        (true, State::Sound) if !may_lock(dir) => open_unlocked(dir, options),
+        (true, FileState::NeverCommitted(damaged)) => Err(damaged),
+        (true, FileState::Sound) if !may_lock(dir) => open_unlocked(dir, options),
         (_, state) => open_locked(dir, options, state),
     }
 }
 
-fn open_locked(dir: &Path, options: &FileOptions, state: State) -> Result<Opened> {
-    let mut made = Vec::new();
-    let (owner, prepared) = OwnerLock::mark(dir, |owner, is_new| {
+fn open_locked(dir: &Path, options: &FileOptions, state: FileState) -> Result<OpenedStore> {
+    let mut created = Vec::new();
+    let (owner, prepared) = OwnerLock::acquire(dir, |owner, is_new| {
         if is_new {
-            made.push(OWNERS);
+            created.push(OWNERS);
         }
-        Ok(prepare_files(dir, owner, state, &mut made))
+        Ok(prepare_files(dir, owner, state, &mut created))
     })?;
     let access = if options.read_only { Access::Read } else { Access::Write };
     match prepared.and_then(|()| open_parts(dir, options, access)) {
-        Ok(opened) => Ok(Opened { owner: Some(owner), ..opened }),
+        Ok(opened) => Ok(OpenedStore { owner: Some(owner), ..opened }),
         Err(error) => {
-            // Removes the files that this call created, unless another process uses them, or has.
-            owner.tidy(dir, || remove_files(dir, &made));
+            // Remove the files that this call created, unless another process uses or has used them.
+            owner.remove_if_alone(dir, || remove_files(dir, &created));
             Err(error)
         }
     }
 }
 
-/// Makes what is missing, while no other process does so.
+/// Creates the missing files. The caller holds the setup lock.
 pub(super) fn prepare_files(
     dir: &Path,
     owner: &OwnerLock,
-    state: State,
-    made: &mut Vec<&'static str>,
+    state: FileState,
+    created: &mut Vec<&'static str>,
 ) -> Result<()> {
     let path = dir.join(DATA);
-    if let State::Unborn(damaged) = state {
-        make_anew(&path, owner, damaged)?;
+    if let FileState::NeverCommitted(damaged) = state {
+        reset_uncommitted(&path, owner, damaged)?;
     }
     let has_lock = private_files::check(&dir.join(LOCK))?.is_some();
     let has_data = private_files::check(&path)?.is_some();
@@ -121,36 +122,36 @@ pub(super) fn prepare_files(
             dir.join(LOCK).display()
         )));
     }
-    private_files::make_files(dir, made)
+    private_files::create_files(dir, created)
 }
 
-/// Removes the files that a failed opening has made: those of LMDB before the lock file that guards them. A data file
-/// that something was committed to stays, and its locks with it.
-fn remove_files(dir: &Path, made: &[&'static str]) {
+/// Removes the files that a failed attempt has created: those of LMDB before the lock file that protects them. A data
+/// file with a commit stays, and so do its lock files.
+fn remove_files(dir: &Path, created: &[&'static str]) {
     let data = private_files::open_private(&dir.join(DATA), false);
-    let is_used = matches!(data, Ok(Some(file)) if !pages::is_unborn(&file).unwrap_or(false));
+    let is_used = matches!(data, Ok(Some(file)) if !pages::is_never_committed(&file).unwrap_or(false));
     if is_used {
         return;
     }
-    for name in [DATA, LOCK, OWNERS].iter().filter(|name| made.contains(name)) {
+    for name in [DATA, LOCK, OWNERS].iter().filter(|name| created.contains(name)) {
         let _ = fs::remove_file(dir.join(name));
     }
 }
 
-/// Opens a store to which this process can write nothing, not even that it reads: a backup on a read-only file system,
-/// or the files of another user.
-fn open_unlocked(dir: &Path, options: &FileOptions) -> Result<Opened> {
-    let owner = OwnerLock::look(dir)?;
+/// Opens a store without write access, not even to the lock files: a backup on a read-only file system, or the files
+/// of another user.
+fn open_unlocked(dir: &Path, options: &FileOptions) -> Result<OpenedStore> {
+    let owner = OwnerLock::open_existing(dir)?;
     check_unused(dir, owner.as_ref())?;
-    Ok(Opened { owner, ..open_parts(dir, options, Access::ReadUnlocked)? })
+    Ok(OpenedStore { owner, ..open_parts(dir, options, Access::ReadUnlocked)? })
 }
 
-/// Refuses a store without locks that another process may change meanwhile.
+/// Rejects a store without locks if another process may change it at the same time.
 pub(super) fn check_unused(dir: &Path, owner: Option<&OwnerLock>) -> Result<()> {
-    // A lock file that was missing may have been made since.
+    // The lock file may have been created since.
     let others = match owner {
         Some(owner) => owner.others()?,
-        None => OwnerLock::look(dir)?.map_or(Ok(Others::None), |owner| owner.others())?,
+        None => OwnerLock::open_existing(dir)?.map_or(Ok(Others::None), |owner| owner.others())?,
     };
     if others == Others::None {
         return Ok(());
@@ -162,13 +163,13 @@ pub(super) fn check_unused(dir: &Path, owner: Option<&OwnerLock>) -> Result<()> 
     )))
 }
 
-/// Whether this process can write the files by which processes know of each other.
+/// Whether this process can write the lock files.
 #[cfg(unix)]
 fn may_lock(dir: &Path) -> bool {
     use rustix::fs::{Access, AtFlags, CWD, accessat};
     const LOCK_FILES: &[&str] = if cfg!(target_os = "linux") { &[OWNERS, LOCK] } else { &[LOCK] };
     let can_write = |path: &Path| accessat(CWD, path, Access::READ_OK | Access::WRITE_OK, AtFlags::EACCESS);
-    // A missing one would have to be created.
+    // A missing lock file would have to be created.
     let may_use = |name: &&str| match can_write(&dir.join(name)) {
         Err(rustix::io::Errno::NOENT) => can_write(dir).is_ok(),
         answer => answer.is_ok(),
@@ -181,13 +182,13 @@ fn may_lock(_: &Path) -> bool {
     true
 }
 
-/// Opens what LMDB has in the folder, without an owner.
-fn open_parts(dir: &Path, options: &FileOptions, access: Access) -> Result<Opened> {
+/// Opens the LMDB environment of a folder, without the owner lock.
+fn open_parts(dir: &Path, options: &FileOptions, access: Access) -> Result<OpenedStore> {
     let path = dir.join(DATA);
     let lmdb = |error| failed(&path, error);
     let (env, data) = open_without_stale_readers(dir, options.max_bytes.map(u64::from), access)?;
     let mode_lock = if access == Access::ReadUnlocked { None } else { mode_lock(dir, access)? };
-    let patience = Duration::from_millis(options.command_timeout.unwrap_or(DEFAULT_COMMAND_TIMEOUT));
+    let timeout = Duration::from_millis(options.command_timeout.unwrap_or(DEFAULT_COMMAND_TIMEOUT));
     let read_log = || {
         if access == Access::Write {
             see_last_commit(&env).map_err(lmdb)?;
@@ -195,10 +196,10 @@ fn open_parts(dir: &Path, options: &FileOptions, access: Access) -> Result<Opene
         read_log(&env, &path)
     };
     let needs_log = || Ok(read_log()?.is_some());
-    // Before anything is read that means something: the process that has the store to itself may change it.
+    // Join before reading anything important: a process with exclusive access may still change it.
     let joined = match &mode_lock {
-        Some(lock) if access == Access::Write => join(&**lock, dir, patience, needs_log)?,
-        Some(lock) => join_to_read(&**lock, dir, patience, needs_log)?,
+        Some(lock) if access == Access::Write => join(&**lock, dir, timeout, needs_log)?,
+        Some(lock) => join_to_read(&**lock, dir, timeout, needs_log)?,
         None => Joined::Shared,
     };
     let (tables, encryption) = open_tables(&env, &options.secrets, &path, access)?;
@@ -211,7 +212,7 @@ fn open_parts(dir: &Path, options: &FileOptions, access: Access) -> Result<Opene
         )));
     }
     let page_size = u64::from(env.stat().page_size);
-    Ok(Opened {
+    Ok(OpenedStore {
         env,
         tables,
         encryption,
@@ -226,7 +227,7 @@ fn open_parts(dir: &Path, options: &FileOptions, access: Access) -> Result<Opene
     })
 }
 
-/// Opens the environment, and frees the slots that former readers have left in it.
+/// Opens the environment, and frees reader slots of former processes with this PID.
 pub(super) fn open_without_stale_readers(
     dir: &Path,
     max_bytes: Option<u64>,
@@ -236,11 +237,11 @@ pub(super) fn open_without_stale_readers(
     let lmdb = |error| failed(&path, error);
     #[cfg(target_os = "linux")]
     if access != Access::ReadUnlocked && stale_readers::may_be_in_table(&dir.join(LOCK), std::process::id()) {
-        // Closing an environment frees the slots of this PID, once the environment was read.
+        // Closing an environment that has read frees the slots of this PID.
         let (env, _) = open_environment(dir, max_bytes, access)?;
         drop(env.read_txn().map_err(lmdb)?);
     }
-    // The log is opened when it is needed, which may be much later.
+    // Check the log file now, because it may be opened much later.
     private_files::open_private(&dir.join(REDO), access == Access::Write)?;
     let (env, data) = open_environment(dir, max_bytes, access)?;
     env.clear_stale_readers().map_err(lmdb)?;
@@ -258,13 +259,13 @@ pub(super) fn mode_lock(_: &Path, _: Access) -> Result<Option<Arc<dyn ModeLock>>
     Ok(None)
 }
 
-/// Makes sure that readers see the last commit. A process that is killed in a commit may have written its meta page and not
-/// noted that in the lock file. Readers then see the state before, until somebody takes the write lock.
+/// Makes sure that readers see the last commit. A process that is killed during a commit may have written its meta
+/// page without updating the lock file. Then readers see the previous state until a process takes the write lock.
 pub(super) fn see_last_commit(env: &Env<WithTls>) -> heed::Result<()> {
     let last = env.info().last_txn_id;
     let seen = env.read_txn()?.id();
     if seen < last {
-        // Without a commit: LMDB repairs the lock file when it gets the lock of a process that has died.
+        // Not committed: LMDB repairs the lock file when it takes over the lock of a dead process.
         drop(env.write_txn()?);
     }
     Ok(())
@@ -285,7 +286,7 @@ pub(super) fn read_log(env: &Env<WithTls>, path: &Path) -> Result<Option<LogEntr
     }
 }
 
-/// Opens again a folder of which this process had an environment open. Returns the data file, too.
+/// Reopens a folder after this process has closed its environment. Also returns the data file.
 pub(super) fn reopen(
     dir: &Path,
     max_bytes: Option<u64>,
@@ -298,7 +299,7 @@ pub(super) fn reopen(
     Ok((env, tables, data))
 }
 
-/// Opens the tables, and commits for them to stay open.
+/// Opens the tables, and commits so that they stay open.
 fn keep_tables(env: &Env<WithTls>, txn: RoTxn<'_, WithTls>, path: &Path) -> Result<Tables> {
     let lmdb = |error| failed(path, error);
     let tables = Tables::open(env, &txn).map_err(lmdb)?;
@@ -306,88 +307,89 @@ fn keep_tables(env: &Env<WithTls>, txn: RoTxn<'_, WithTls>, path: &Path) -> Resu
     tables.ok_or_else(|| StoreError::Damaged(format!("{} has lost a table", path.display())))
 }
 
-pub(super) enum State {
-    /// There is no file, or an empty one.
+pub(super) enum FileState {
+    /// The file is missing or empty.
     Missing,
     Sound,
-    /// The first commit of all was cut off, with this error where it cannot be begun anew.
-    Unborn(StoreError),
+    /// The first commit was interrupted, so that the file never had any content. The error is for callers that cannot
+    /// create it again.
+    NeverCommitted(StoreError),
 }
 
-/// Refuses what is no store, or only a part of one: LMDB would mmap it and crash with SIGBUS.
-pub(super) fn inspect(dir: &Path, path: &Path) -> Result<State> {
+/// Rejects a foreign or incomplete file. LMDB would mmap it and crash with SIGBUS.
+pub(super) fn inspect(dir: &Path, path: &Path) -> Result<FileState> {
     const TRIES: u32 = 10;
-    const PAUSE: Duration = Duration::from_millis(5);
+    const RETRY_INTERVAL: Duration = Duration::from_millis(5);
     let failed = |error| io_failed(&path.display(), "reading", &error);
-    let Some(file) = private_files::open_private(path, false)? else { return Ok(State::Missing) };
+    let Some(file) = private_files::open_private(path, false)? else { return Ok(FileState::Missing) };
     if file.metadata().map_err(failed)?.len() == 0 {
-        return Ok(State::Missing);
+        return Ok(FileState::Missing);
     }
-    // A store of ours has this beside its file before anything is written to that; what a user has there does not.
+    // Our stores create `lock.mdb` before they write to the data file. Other files of the user have no `lock.mdb`.
     let is_ours = || dir.join(LOCK).exists();
     let mut tries = 1;
     let fault = loop {
-        // Retrying only helps while another process is still writing the first pages. Asked first, as that may end at
-        // any moment.
-        let may_be_begun = pages::may_be_begun(&file).map_err(failed)?;
+        // Retrying only helps while another process writes the first pages. Check that first, because it may finish
+        // at any moment.
+        let may_be_initializing = pages::may_be_initializing(&file).map_err(failed)?;
         let (may_pass, fault) = match find_fault(&file) {
-            Ok(None) => return Ok(State::Sound),
+            Ok(None) => return Ok(FileState::Sound),
             Err(pages::Fault::Io(error)) => return Err(failed(error)),
             Ok(Some(fault)) => (false, fault),
             Err(fault @ pages::Fault::Gone(_)) => (true, fault.to_string()),
-            Err(fault) => (may_be_begun && is_ours(), fault.to_string()),
+            Err(fault) => (may_be_initializing && is_ours(), fault.to_string()),
         };
         if !may_pass || tries == TRIES {
             break fault;
         }
         tries += 1;
-        thread::sleep(PAUSE);
+        thread::sleep(RETRY_INTERVAL);
     };
     let damaged =
         StoreError::Damaged(format!("{} is damaged, or not a session store: {fault}", path.display()));
-    if is_ours() && pages::is_unborn(&file).map_err(failed)? {
-        Ok(State::Unborn(damaged))
+    if is_ours() && pages::is_never_committed(&file).map_err(failed)? {
+        Ok(FileState::NeverCommitted(damaged))
     } else {
         Err(damaged)
     }
 }
 
-/// Empties a file that was never committed to, for LMDB to begin it again.
-fn make_anew(path: &Path, owner: &OwnerLock, damaged: StoreError) -> Result<()> {
+/// Empties a file without any commit, so that LMDB can initialise it again.
+fn reset_uncommitted(path: &Path, owner: &OwnerLock, damaged: StoreError) -> Result<()> {
     if owner.others()? != Others::None {
         return Err(damaged);
     }
     let Some(file) = private_files::open_private(path, true)? else { return Ok(()) };
-    // Another process may have begun it, and ended, since it was looked at.
-    let failed = |error| io_failed(&path.display(), "making", &error);
-    if !pages::is_unborn(&file).map_err(failed)? {
+    // Another process may have initialised it and closed it since the check.
+    let failed = |error| io_failed(&path.display(), "creating", &error);
+    if !pages::is_never_committed(&file).map_err(failed)? {
         return Ok(());
     }
     file.set_len(0).map_err(failed)
 }
 
 fn find_fault(file: &File) -> Result<Option<String>, pages::Fault> {
-    let Some(header) = pages::inspect(file)?.filter(Header::is_short) else { return Ok(None) };
-    // Pages at its end that hold nothing may never have been written. Only a walk tells.
+    let Some(header) = pages::inspect(file)?.filter(FileHeader::is_short) else { return Ok(None) };
+    // Empty pages at the end may never have been written. Only a page walk can show that.
     let walk = pages::walk(file, header.txn_id, &mut |_, _| ())?;
-    // It means nothing where others write meanwhile: but then they have the file open, and it is whole.
+    // A walk during another process's commit proves nothing. But in that case the file is sound.
     let is_still = pages::inspect(file)?.is_some_and(|now| now.txn_id == header.txn_id);
     Ok(walk.findings.into_iter().next().filter(|_| is_still))
 }
 
-/// LMDB opens its files by path. A user who may write to the folder can replace one in this very moment: then this
-/// process may have opened what a link leads to, but it does not go on.
+/// Opens the environment. LMDB opens its files by path, so a user with write access to the folder may replace one at
+/// this moment. This process may then open the target of a link, but it does not use it.
 fn open_environment(dir: &Path, max_bytes: Option<u64>, access: Access) -> Result<(Env<WithTls>, File)> {
     let (path, lock) = (dir.join(DATA), dir.join(LOCK));
     let lock_before = private_files::check(&lock)?;
     private_files::check(&path)?;
     let env = map_environment(dir, max_bytes, access)?;
     let data = env.try_clone_inner_file().map_err(|error| failed(&path, error))?;
-    // Where descriptors cannot be listed, as without /proc, the store is of use all the same.
+    // The store works without this, such as where /proc is missing.
     let _ = private_files::close_on_exec(&data);
     let is_same_lock = match (lock_before, private_files::check(&lock)?) {
         (Some(before), Some(now)) => private_files::is_same_file(&before, &now),
-        // Nobody makes one where nothing can be written.
+        // Without write access, nobody creates a lock file.
         (None, None) => true,
         _ => false,
     };
@@ -399,14 +401,15 @@ fn open_environment(dir: &Path, max_bytes: Option<u64>, access: Access) -> Resul
 fn map_environment(dir: &Path, max_bytes: Option<u64>, access: Access) -> Result<Env<WithTls>> {
     let mut sizes = map_size::sizes(max_bytes)?.peekable();
     loop {
-        // At least one: `sizes` refuses to give none.
+        // There is at least one size: `sizes` fails otherwise.
         let Some(size) = sizes.next() else { return Err(StoreError::Internal("no map size".into())) };
         let mut options = EnvOpenOptions::new();
         options.map_size(size).max_dbs(TABLES).max_readers(MAX_READERS);
-        // SAFETY: without locks it is read alone, and `check_unused` has seen that nobody else has it open.
+        // SAFETY: without locks, the environment is read-only, and `check_unused` has checked that no other process
+        // has it open.
         unsafe { options.flags(access.flags()) };
-        // SAFETY: the caller has seen to it that this process has it open once, `inspect` that the file is whole. That
-        // no one cuts it short later is asked of the user.
+        // SAFETY: the caller guarantees that this process opens it once, and `inspect` has checked that the file is
+        // complete. The documentation forbids truncating it later.
         match unsafe { options.open(dir) } {
             Ok(env) => return Ok(env),
             Err(heed::Error::Io(error))
@@ -426,7 +429,7 @@ fn open_tables(
     let txn = env.read_txn().map_err(lmdb)?;
     let meta: Option<Table> = env.open_database(&txn, None).map_err(lmdb)?;
     let is_new = meta.is_none_or(|meta| meta.is_empty(&txn).unwrap_or(false));
-    // For the table to stay open.
+    // A commit keeps the table open.
     txn.commit().map_err(lmdb)?;
     if is_new && access == Access::Write {
         create_tables(env, secrets, path)?;
@@ -450,7 +453,7 @@ pub(super) fn open_tables_locked(env: &Env<WithTls>, path: &Path) -> Result<(Tab
     Ok((tables, is_encrypted))
 }
 
-/// Makes the tables, if no other process has done so meanwhile.
+/// Creates the tables, unless another process has done so.
 fn create_tables(env: &Env<WithTls>, secrets: &[Secret], path: &Path) -> Result<()> {
     let lmdb = |error| failed(path, error);
     let mut txn = env.write_txn().map_err(lmdb)?;
@@ -458,7 +461,7 @@ fn create_tables(env: &Env<WithTls>, secrets: &[Secret], path: &Path) -> Result<
     if Tables::format(tables.meta, &txn).map_err(lmdb)?.is_some() {
         return txn.commit().map_err(lmdb);
     }
-    tables.keep_times(&mut txn).map_err(lmdb)?;
+    tables.enable_creation_times(&mut txn).map_err(lmdb)?;
     if !secrets.is_empty() {
         secrets::create(tables.meta, &mut txn, secrets).map_err(|error| error.at(path))?;
     }

@@ -3,7 +3,7 @@
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 
-use super::room::MIN_MAX_BYTES;
+use super::quota::MIN_MAX_BYTES;
 use crate::error::{Result, StoreError};
 use crate::keyring::Secret;
 use crate::store::{UserLimit, WhenUserIsFull};
@@ -11,18 +11,19 @@ use crate::store::{UserLimit, WhenUserIsFull};
 /// The default of `commandTimeout`, in milliseconds.
 pub const DEFAULT_COMMAND_TIMEOUT: u64 = 10_000;
 
-/// When a write is reported as done.
+/// When a write is acknowledged.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
-    /// Once it is on disk.
+    /// After it is on disk.
     #[default]
     Commit,
-    /// Once the operating system has it. The disk gets it about a second later: a power loss may cost that second.
+    /// After the operating system has it. A sync follows within about a second, so a power loss may cost the last
+    /// second.
     EverySec,
 }
 
 impl Durability {
-    /// The option's value in JavaScript.
+    /// The value of the option in JavaScript.
     pub fn name(self) -> &'static str {
         match self {
             Self::Commit => "commit",
@@ -31,30 +32,30 @@ impl Durability {
     }
 }
 
-/// The options of a store in a file, as far as they are given.
+/// The options of a `FileStore`. `None` means that an option was not given.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct FileOptions {
-    /// The store's folder, which is created if it is missing.
+    /// The store folder. It is created if it is missing.
     pub path: PathBuf,
-    /// The first encrypts, all decrypt. Without any, the sessions are not encrypted.
+    /// The first secret encrypts, and all of them decrypt. Without secrets, sessions are not encrypted.
     pub secrets: Vec<Secret>,
-    /// How large the file may grow.
+    /// The maximum size of the data file.
     pub max_bytes: Option<NonZeroU64>,
     pub max_session_bytes: Option<NonZeroUsize>,
     pub max_sessions_per_user: Option<NonZeroUsize>,
     pub when_user_is_full: Option<WhenUserIsFull>,
     /// In milliseconds.
     pub max_lifetime: Option<u64>,
-    /// In milliseconds; 0 is off.
+    /// In milliseconds. 0 disables the sweep.
     pub sweep_interval: Option<u64>,
     /// How long a call may wait for the disk or another process, in milliseconds.
     pub command_timeout: Option<u64>,
     pub durability: Option<Durability>,
-    /// Opens a store that is there, and refuses writes. It may be on a read-only file system.
+    /// Opens an existing store and rejects writes. The file system may be read-only.
     pub read_only: bool,
-    /// Opened by the command line: other processes hear nothing of its limits, and it hears nothing of theirs.
+    /// Opened by the command-line tool: limits are neither published nor compared with those of other processes.
     pub is_tool: bool,
-    /// Opens a store on a network file system, at the user's own risk.
+    /// Allows a network file system, at the user's own risk.
     pub allow_network_file_system: bool,
 }
 

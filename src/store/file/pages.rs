@@ -1,10 +1,10 @@
-//! A check of an LMDB data file, page by page, that only reads, and never through LMDB's map: where the file was
-//! cut short, the map would answer with a bus error.
+//! Checks an LMDB data file page by page. It only reads, and does not use LMDB's map: if the file is truncated, an
+//! access to the map ends the process with SIGBUS.
 
 use layout::{META_BYTES, META_PAGES, Meta, metas, read_at, write_at};
 use std::fs::File;
 use std::io;
-use walker::{Name, Walker};
+use walker::{TreeName, Walker};
 
 pub use fault::Fault;
 pub use free::{Free, free};
@@ -18,9 +18,9 @@ mod layout;
 mod tests;
 mod walker;
 
-/// What the newest meta page says, and how long the file is.
+/// The newest meta page, and the length of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Header {
+pub struct FileHeader {
     pub meta_page: u64,
     pub txn_id: u64,
     pub page_size: u32,
@@ -29,19 +29,19 @@ pub struct Header {
     pub file_len: u64,
 }
 
-impl Header {
-    /// Whether pages that the meta page counts are not in the file. It may be whole all the same: free pages at
-    /// its end were perhaps never written. [`walk`] tells.
+impl FileHeader {
+    /// Whether the file is shorter than the meta page says. It may still be complete, because free pages at the end
+    /// may never have been written. [`walk`] finds out.
     pub fn is_short(&self) -> bool {
         self.file_len / u64::from(self.page_size) <= self.last_page
     }
 }
 
-/// Reads the meta pages. An empty file, which LMDB would make anew, has no header.
+/// Reads the meta pages. `None` for an empty file, which LMDB would initialise.
 ///
 /// # Errors
-/// Where LMDB would refuse the file, or should.
-pub fn inspect(file: &File) -> Result<Option<Header>, Fault> {
+/// Fails for each file that LMDB would or should reject.
+pub fn inspect(file: &File) -> Result<Option<FileHeader>, Fault> {
     let Some(metas) = metas(file)? else { return Ok(None) };
     let newest = usize::from(metas[0].txn_id < metas[1].txn_id);
     let Meta { page_size, txn_id, last_page, map_size, .. } = metas[newest];
@@ -52,16 +52,16 @@ pub fn inspect(file: &File) -> Result<Option<Header>, Fault> {
     if last_page < META_PAGES - 1 {
         return Err(Fault::Meta { page: meta_page, what: "counts too few pages" });
     }
-    // After the metas: a commit lengthens the file before it writes its meta.
+    // After the meta pages: a commit extends the file before it writes its meta page.
     let file_len = file.metadata()?.len();
-    Ok(Some(Header { meta_page, txn_id, page_size, last_page, map_size, file_len }))
+    Ok(Some(FileHeader { meta_page, txn_id, page_size, last_page, map_size, file_len }))
 }
 
-/// Writes both meta pages again, with the bytes that they have, so that the next sync writes them to the disk. Nobody may
-/// change them meanwhile. They are not torn by a power loss: a meta page is in one sector.
+/// Rewrites both meta pages with the same bytes, so that the next sync writes them to disk. No other process may
+/// change them at the same time. A power loss does not tear them, because a meta page is within one sector.
 ///
 /// # Errors
-/// Where the file cannot be read or written.
+/// Those of reading or writing the file.
 pub fn rewrite_metas(file: &File, page_size: u64) -> io::Result<()> {
     for page in 0..META_PAGES {
         let mut bytes = [0; META_BYTES];
@@ -71,12 +71,12 @@ pub fn rewrite_metas(file: &File, page_size: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether the first commit of all was cut off, so that there was never anything in the file. Before that commit's meta
-/// page all others are on disk; without it, any part of them may be.
+/// Whether the first commit was interrupted, so that the file never had any content. A commit writes its meta page
+/// after all other pages. Without that page, any part of the others may be missing.
 ///
 /// # Errors
-/// Where it cannot be read.
-pub fn is_unborn(file: &File) -> io::Result<bool> {
+/// Those of reading the file.
+pub fn is_never_committed(file: &File) -> io::Result<bool> {
     /// More than the first commit writes.
     const FIRST_PAGES: u64 = 16;
     let page_size = page_size::get() as u64;
@@ -96,30 +96,30 @@ pub fn is_unborn(file: &File) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Whether another process may be writing the first pages of the file, so that it will be whole in a moment.
+/// Whether another process may be writing the first pages at this moment.
 ///
 /// # Errors
-/// Where it cannot be read.
-pub fn may_be_begun(file: &File) -> io::Result<bool> {
+/// Those of reading the file.
+pub fn may_be_initializing(file: &File) -> io::Result<bool> {
     let len = file.metadata()?.len();
     if len >= META_PAGES * page_size::get() as u64 {
-        return is_unborn(file);
+        return is_never_committed(file);
     }
     let mut bytes = [0; META_BYTES];
     let bytes = &mut bytes[..META_BYTES.min(usize::try_from(len).unwrap_or(META_BYTES))];
     match read_at(file, bytes, 0) {
-        // It is being emptied.
+        // Another process is emptying it.
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(true),
-        read => read.map(|()| Meta::may_begin(bytes)),
+        read => read.map(|()| Meta::is_possible_prefix(bytes)),
     }
 }
 
-/// Looks at every page that the transaction can reach. The caller holds a read transaction with this id, so that
-/// no writer reuses the pages meanwhile. `progress` is told of the pages seen, and of how many there are.
+/// Checks every page that the transaction can reach. The caller holds a read transaction with this id, so that no
+/// writer reuses these pages. `progress` receives the number of checked pages and the total.
 ///
 /// # Errors
-/// As for [`inspect`], and `Gone` where a read transaction must be begun anew. What is wrong beyond the meta pages
-/// is a finding.
+/// As for [`inspect`]. `Gone` if a new read transaction is needed. A problem outside the meta pages is a finding, not
+/// an error.
 pub fn walk(file: &File, txn_id: u64, progress: &mut dyn FnMut(u64, u64)) -> Result<Walk, Fault> {
     let metas = metas(file)?.ok_or(Fault::Gone(txn_id))?;
     let meta_page = txn_id % META_PAGES;
@@ -135,7 +135,7 @@ pub fn walk(file: &File, txn_id: u64, progress: &mut dyn FnMut(u64, u64)) -> Res
     walker.require(meta.map_size / u64::from(meta.page_size) > meta.last_page, || {
         format!("page {meta_page} has a map size below its last page, {}", meta.last_page)
     });
-    walker.tree(Name::Free, &meta.free, meta_page);
-    walker.tree(Name::Main, &meta.main, meta_page);
+    walker.tree(TreeName::Free, &meta.free, meta_page);
+    walker.tree(TreeName::Main, &meta.main, meta_page);
     Ok(walker.finish())
 }

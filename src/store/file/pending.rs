@@ -1,11 +1,11 @@
-//! The sessions and users whose writes are under way, so that a read can wait for these and for no others.
+//! The sessions and users with pending writes. A read waits for these writes only.
 //!
-//! JavaScript threads fill it, the writer empties it. A write is in here before its call returns, and until it is on
-//! disk or refused. Each write has a number, in the order of the queue. A read that finds its session here waits for the
-//! number of the last write.
+//! JavaScript threads add writes, and the writer removes them. A write is here before its call returns, and until it
+//! is on disk or rejected. The queue numbers the writes in order. A read that finds its session here waits for the
+//! number of the session's last write.
 //!
-//! **Locking**: `begin` holds a shard of a map while it takes the lock of the queue, so that the numbers of one session
-//! rise in the order of its writes. Nobody takes a shard under the lock of the queue.
+//! **Locking**: `begin` holds a shard of a map while it locks the queue. So the writes of one session have ascending
+//! numbers. No thread locks a shard while it holds the queue's lock.
 
 use std::hash::{BuildHasher, Hash};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -16,44 +16,44 @@ use foldhash::quality::RandomState;
 use crate::error::Result;
 use crate::session::{SessionId, UserKey};
 
-/// Stands for a user. If two users have one, reads of the one wait for writes of the other.
+/// The hash of a user. After a collision, reads of one user also wait for writes of the other.
 pub(super) type UserHash = u64;
 
-/// What a write concerns.
+/// The sessions that a write may change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Scope {
-    /// A session, which will belong to `user`: `None` for a write that does not say.
+    /// One session and its new user. `None` if the write does not know the user.
     Session { id: SessionId, user: Option<UserHash> },
-    /// The sessions of one user, or for `None` of all.
+    /// All sessions of a user. `None` means all users.
     Users(Option<UserHash>),
-    /// What no read sees, such as expired sessions.
-    Unseen,
+    /// Changes that no read can see, such as the removal of expired sessions.
+    Invisible,
 }
 
 #[derive(Default)]
 pub(super) struct Pending {
     sessions: Marks<SessionId>,
-    /// By the user that a write of one session names.
+    /// Writes of one session, by the user that they name.
     owners: Marks<UserHash>,
     users: Marks<Option<UserHash>>,
     hasher: RandomState,
-    /// How often writes have ended.
+    /// The number of times that writes have ended.
     ended: AtomicU64,
-    /// Whether a write of one session may end others of its user, as `maxSessionsPerUser` with `"end-oldest"` does.
+    /// Whether a write of one session may end other sessions of its user (`maxSessionsPerUser` with `"end-oldest"`).
     evicts: bool,
 }
 
-/// What a read found, or the number of the write that it has to wait for.
+/// The result of a read, or the number of the write that it has to wait for.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Seen<T> {
-    Now(T),
-    After(u64),
+pub(super) enum ReadAttempt<T> {
+    Ready(T),
+    WaitFor(u64),
 }
 
-/// The writes under way of each key.
+/// The number of pending writes for each key.
 struct Marks<K> {
     marks: DashMap<K, Mark, RandomState>,
-    /// How many there are in all. It is above zero whenever `marks` is not empty.
+    /// The number of all pending writes. It is above 0 whenever `marks` is not empty.
     writes: AtomicUsize,
 }
 
@@ -92,7 +92,7 @@ impl<K: Eq + Hash> Marks<K> {
         self.writes.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// Where it is empty, every write that was begun before is on disk.
+    /// If this is empty, all earlier writes are on disk.
     fn is_empty(&self) -> bool {
         self.writes.load(Ordering::SeqCst) == 0
     }
@@ -111,7 +111,7 @@ impl Pending {
         self.hasher.hash_one(user.as_bytes())
     }
 
-    /// Enters a write, whose number `push` gives.
+    /// Adds a write. `push` queues it and returns its number.
     pub(super) fn begin(&self, scope: Scope, push: impl FnOnce() -> Result<u64>) -> Result<()> {
         match scope {
             Scope::Session { id, user: Some(user) } => {
@@ -119,13 +119,13 @@ impl Pending {
             }
             Scope::Session { id, user: None } => self.sessions.begin(id, push).map(drop),
             Scope::Users(user) => self.users.begin(user, push).map(drop),
-            Scope::Unseen => push().map(drop),
+            Scope::Invisible => push().map(drop),
         }
     }
 
-    /// Takes out writes that are on disk, or were refused.
+    /// Removes writes that are on disk or were rejected.
     pub(super) fn end<'a>(&self, scopes: impl IntoIterator<Item = &'a Scope>) {
-        // First: see `look`.
+        // Before the removal, see `read_consistently`.
         self.ended.fetch_add(1, Ordering::SeqCst);
         for scope in scopes {
             match scope {
@@ -136,31 +136,31 @@ impl Pending {
                     }
                 }
                 Scope::Users(user) => self.users.end(user),
-                Scope::Unseen => {}
+                Scope::Invisible => {}
             }
         }
     }
 
-    /// The last write of a session that is under way.
-    pub(super) fn of_session(&self, id: &SessionId) -> Option<u64> {
+    /// The number of the session's last pending write.
+    pub(super) fn last_write_of_session(&self, id: &SessionId) -> Option<u64> {
         self.sessions.last(id)
     }
 
-    /// Whether no write that may end a user's sessions is under way. Then a read need not ask whose a session is.
-    pub(super) fn has_no_users(&self) -> bool {
+    /// Whether no pending write can end sessions of a user. Then a read does not need the user of its session.
+    pub(super) fn has_no_user_writes(&self) -> bool {
         self.users.is_empty() && (!self.evicts || self.owners.is_empty())
     }
 
-    /// The last write that may end sessions of this user, or of all users.
-    pub(super) fn of_users(&self, user: Option<UserHash>) -> Option<u64> {
+    /// The number of the last pending write that may end sessions of this user.
+    pub(super) fn last_write_of_user(&self, user: Option<UserHash>) -> Option<u64> {
         let evicting = user.filter(|_| self.evicts).and_then(|user| self.owners.last(&user));
         let of_user = user.and_then(|user| self.users.last(&Some(user)));
         evicting.max(of_user).max(self.users.last(&None))
     }
 
-    /// Whether a write is under way that ends sessions of this user, or gives the user one.
-    pub(super) fn concerns(&self, user: UserHash) -> bool {
-        self.owners.last(&user).is_some() || self.of_users(Some(user)).is_some()
+    /// Whether a pending write ends sessions of this user or adds one.
+    pub(super) fn affects(&self, user: UserHash) -> bool {
+        self.owners.last(&user).is_some() || self.last_write_of_user(Some(user)).is_some()
     }
 
     /// Changes whenever writes end.
@@ -168,21 +168,22 @@ impl Pending {
         self.ended.load(Ordering::SeqCst)
     }
 
-    /// Looks at the disk, and then, by what it found there, for the write that it has to wait for.
-    pub(super) fn look<T>(
+    /// Reads from disk, and then looks for a pending write that the result depends on.
+    pub(super) fn read_consistently<T>(
         &self,
         mut read: impl FnMut() -> Result<T>,
         wait_for: impl Fn(&T) -> Option<u64>,
-    ) -> Result<Seen<T>> {
+    ) -> Result<ReadAttempt<T>> {
         loop {
             let ended = self.ended();
             let found = read()?;
             if let Some(number) = wait_for(&found) {
-                return Ok(Seen::After(number));
+                return Ok(ReadAttempt::WaitFor(number));
             }
-            // Otherwise a write may have reached the disk after `read` looked there, and left before it was asked for.
+            // Otherwise a write may have reached the disk after `read`, and have been removed from here before
+            // `wait_for`.
             if self.ended() == ended {
-                return Ok(Seen::Now(found));
+                return Ok(ReadAttempt::Ready(found));
             }
         }
     }
@@ -210,68 +211,79 @@ mod tests {
     }
 
     #[test]
-    fn a_session_has_its_last_write_until_all_of_them_have_ended() {
+    fn a_session_is_pending_until_all_its_writes_have_ended() {
         let (pending, scope) = (Pending::default(), session("a", None));
-        assert_eq!(pending.of_session(&id("a")), None);
+        assert_eq!(pending.last_write_of_session(&id("a")), None);
         begin(&pending, &scope, 1);
         begin(&pending, &scope, 5);
-        assert_eq!((pending.of_session(&id("a")), pending.of_session(&id("b"))), (Some(5), None));
+        assert_eq!(
+            (pending.last_write_of_session(&id("a")), pending.last_write_of_session(&id("b"))),
+            (Some(5), None)
+        );
         pending.end([&scope]);
-        assert_eq!(pending.of_session(&id("a")), Some(5));
+        assert_eq!(pending.last_write_of_session(&id("a")), Some(5));
         pending.end([&scope]);
-        assert_eq!(pending.of_session(&id("a")), None);
+        assert_eq!(pending.last_write_of_session(&id("a")), None);
     }
 
     #[test]
-    fn a_write_that_is_not_queued_leaves_nothing() {
+    fn a_rejected_write_is_not_pending() {
         let pending = Pending::default();
         for scope in [session("a", user("ann")), Scope::Users(user("ann"))] {
             assert!(pending.begin(scope, || Err(StoreError::Closed)).is_err());
         }
-        assert_eq!(pending.of_session(&id("a")), None);
-        assert!(pending.has_no_users() && !pending.concerns(user("ann").unwrap()));
+        assert_eq!(pending.last_write_of_session(&id("a")), None);
+        assert!(pending.has_no_user_writes() && !pending.affects(user("ann").unwrap()));
         assert!(pending.sessions.marks.is_empty() && pending.owners.marks.is_empty());
     }
 
     #[test]
-    fn writes_of_a_user_concern_that_user_and_those_of_all_users_everybody() {
+    fn user_writes_affect_that_user_and_global_writes_affect_all_users() {
         let (pending, everybody) = (Pending::default(), Scope::Users(None));
-        let concerns = |name| pending.concerns(user(name).unwrap());
+        let affects = |name| pending.affects(user(name).unwrap());
         for scope in [session("a", user("ann")), Scope::Users(user("ann"))] {
             begin(&pending, &scope, 3);
-            assert_eq!((concerns("ann"), concerns("bob")), (true, false));
+            assert_eq!((affects("ann"), affects("bob")), (true, false));
             pending.end([&scope]);
-            assert!(!concerns("ann"));
+            assert!(!affects("ann"));
         }
         begin(&pending, &Scope::Users(user("ann")), 3);
-        assert_eq!((pending.of_users(user("ann")), pending.of_users(None)), (Some(3), None));
+        assert_eq!(
+            (pending.last_write_of_user(user("ann")), pending.last_write_of_user(None)),
+            (Some(3), None)
+        );
         begin(&pending, &everybody, 4);
-        assert_eq!((pending.of_users(user("ann")), pending.of_users(None)), (Some(4), Some(4)));
-        assert!(concerns("bob"));
+        assert_eq!(
+            (pending.last_write_of_user(user("ann")), pending.last_write_of_user(None)),
+            (Some(4), Some(4))
+        );
+        assert!(affects("bob"));
     }
 
     #[test]
-    fn a_look_that_a_write_overtook_is_made_again() {
+    fn a_read_is_repeated_if_a_write_ends_during_it() {
         let (pending, scope) = (Pending::default(), Scope::Users(user("ann")));
         begin(&pending, &scope, 1);
         let mut looks = 0;
         let read = || {
             looks += 1;
             if looks == 1 {
-                // The write ends after this look at the disk.
+                // The write ends after this read.
                 pending.end([&scope]);
             }
             Ok(looks)
         };
-        let seen = pending.look(read, |_| pending.of_users(user("ann")));
-        assert_eq!(seen, Ok(Seen::Now(2)));
+        let seen = pending.read_consistently(read, |_| pending.last_write_of_user(user("ann")));
+        assert_eq!(seen, Ok(ReadAttempt::Ready(2)));
     }
 
     #[test]
-    fn a_look_gives_the_write_that_it_has_to_wait_for() {
+    fn a_read_returns_the_write_that_it_has_to_wait_for() {
         let pending = Pending::default();
         begin(&pending, &session("a", None), 7);
-        let look = |name: &'static str| pending.look(|| Ok(name), |name| pending.of_session(&id(name)));
-        assert_eq!((look("a"), look("b")), (Ok(Seen::After(7)), Ok(Seen::Now("b"))));
+        let read = |name: &'static str| {
+            pending.read_consistently(|| Ok(name), |name| pending.last_write_of_session(&id(name)))
+        };
+        assert_eq!((read("a"), read("b")), (Ok(ReadAttempt::WaitFor(7)), Ok(ReadAttempt::Ready("b"))));
     }
 }

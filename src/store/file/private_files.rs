@@ -1,24 +1,24 @@
-//! The files of a store's folder: private from their creation on, and never reached through a link.
+//! Creates and opens the files of a store folder. They are private from the start, and links are never followed.
 //!
-//! A process that runs as root opens folders of users that it must not trust. They may have put a link, a FIFO or a
-//! device in the place of a file. So files are created with `O_EXCL`, opened with `O_NOFOLLOW`, and given permissions
-//! and owners by descriptor.
+//! A process that runs as root opens folders of untrusted users. Such a user may have replaced a file by a link, a
+//! FIFO or a device. So files are created with `O_EXCL` and opened with `O_NOFOLLOW`. Permissions and owners are set
+//! by descriptor.
 
 use std::fs::{File, Metadata};
 use std::io;
 use std::path::Path;
 
-use super::directory;
 use super::errors::io_failed;
+use super::folder;
 use super::names::{DATA, LOCK};
 use crate::error::{Result, StoreError};
 
-/// Creates a file that only its owner may use. Fails if the name is taken, also by a link to nowhere.
+/// Creates a file with access for its owner only. Fails if the name exists, even as a dangling link.
 #[cfg(unix)]
 pub(super) fn create_private(path: &Path) -> io::Result<File> {
     use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
     let file = File::options().read(true).write(true).create_new(true).mode(0o600).open(path)?;
-    // The umask may have taken permissions from the owner.
+    // The umask may have removed permissions of the owner.
     file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
     Ok(file)
 }
@@ -28,21 +28,21 @@ pub(super) fn create_private(path: &Path) -> io::Result<File> {
     File::options().read(true).write(true).create_new(true).open(path)
 }
 
-/// Opens a file that is there. `None` if it is missing.
+/// Opens an existing file. `None` if it is missing.
 pub(super) fn open_private(path: &Path, is_writable: bool) -> Result<Option<File>> {
     let mut options = File::options();
     options.read(true).write(is_writable);
     #[cfg(unix)]
     {
         use std::os::unix::fs::OpenOptionsExt;
-        // Without `O_NONBLOCK` a FIFO would keep this thread waiting for its other end.
+        // Without `O_NONBLOCK`, opening a FIFO would block this thread.
         options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
     }
     let file = match options.open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => {
-            // The reason for `ELOOP`, or for what a device answers.
+            // This gives a better reason than `ELOOP` or the error of a device.
             check(path)?;
             return Err(io_failed(&path.display(), "opening", &error));
         }
@@ -52,7 +52,7 @@ pub(super) fn open_private(path: &Path, is_writable: bool) -> Result<Option<File
     Ok(Some(file))
 }
 
-/// Takes the permissions of others from a file.
+/// Removes the access of others to a file.
 #[cfg(unix)]
 pub(super) fn make_private(path: &Path) -> Result<()> {
     use std::os::unix::fs::PermissionsExt;
@@ -70,14 +70,14 @@ pub(super) fn make_private(_: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Refuses what is no regular file of one name, without opening it. `None` if it is missing.
+/// Rejects everything except a regular file with one link, without opening it. `None` if the file is missing.
 ///
-/// To open and close `lock.mdb` would release the locks that this process may have on it.
+/// Opening and closing `lock.mdb` would release the locks that this process may have on it.
 pub(super) fn check(path: &Path) -> Result<Option<Metadata>> {
     match path.symlink_metadata() {
         Ok(metadata) => check_metadata(path, &metadata).map(|()| Some(metadata)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(io_failed(&path.display(), "looking at", &error)),
+        Err(error) => Err(io_failed(&path.display(), "checking", &error)),
     }
 }
 
@@ -101,7 +101,7 @@ fn check_metadata(path: &Path, metadata: &Metadata) -> Result<()> {
     Ok(())
 }
 
-/// Device and inode: they stay when a file is renamed, and differ when another file takes its name.
+/// Device and inode. They stay the same when a file is renamed, and differ when another file takes its name.
 pub(super) type FileId = (u64, u64);
 
 #[cfg(unix)]
@@ -110,7 +110,7 @@ pub(super) fn file_id(metadata: &Metadata) -> Option<FileId> {
     Some((metadata.dev(), metadata.ino()))
 }
 
-/// Windows removes and renames no file that is open.
+/// Windows does not remove or rename an open file.
 #[cfg(not(unix))]
 pub(super) fn file_id(_: &Metadata) -> Option<FileId> {
     None
@@ -131,8 +131,8 @@ pub(super) fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Keeps the descriptors of a file from the programs that this process starts. LMDB's own would go to each of them, with
-/// the right to write. LMDB does not say which it is.
+/// Sets close-on-exec on all descriptors of a file. LMDB's own descriptor would otherwise leak into child processes,
+/// with write access. LMDB does not report its number, so this searches all descriptors.
 #[cfg(unix)]
 pub(super) fn close_on_exec(file: &File) -> io::Result<()> {
     use std::os::fd::BorrowedFd;
@@ -145,8 +145,9 @@ pub(super) fn close_on_exec(file: &File) -> io::Result<()> {
         // Another thread may have closed it since.
         let Ok(found) = std::fs::metadata(entry.path()) else { continue };
         if is_same_file(&wanted, &found) {
-            // SAFETY: it is no negative number. Should another thread have closed it, the call fails, or is about what
-            // that thread has opened since: Node.js wants the same for all of its descriptors.
+            // SAFETY: the number is not negative. If another thread has closed the descriptor, the call fails or
+            // affects a descriptor that was opened since. Node.js sets close-on-exec on all of its descriptors
+            // anyway.
             let borrowed = unsafe { BorrowedFd::borrow_raw(descriptor) };
             let _ = rustix::io::fcntl_setfd(borrowed, rustix::io::FdFlags::CLOEXEC);
         }
@@ -154,17 +155,17 @@ pub(super) fn close_on_exec(file: &File) -> io::Result<()> {
     Ok(())
 }
 
-/// Handles of Windows are not inherited by default.
+/// Windows handles are not inherited by default.
 #[cfg(not(unix))]
 pub(super) fn close_on_exec(_: &File) -> io::Result<()> {
     Ok(())
 }
 
-/// Creates the missing files of a store and adds their names to `made`.
+/// Creates the missing files of a store and adds their names to `created`.
 ///
-/// LMDB would create them with permissions that depend on the umask. `lock.mdb` comes first: where `data.mdb` is alone,
-/// nobody has opened it since it was put there.
-pub(super) fn make_files(dir: &Path, made: &mut Vec<&'static str>) -> Result<()> {
+/// LMDB would create them with the permissions of the umask. `lock.mdb` comes first. So a `data.mdb` without
+/// `lock.mdb` was copied there, and no process has opened it since.
+pub(super) fn create_files(dir: &Path, created: &mut Vec<&'static str>) -> Result<()> {
     for name in [LOCK, DATA] {
         let path = dir.join(name);
         if check(&path)?.is_some() {
@@ -172,29 +173,29 @@ pub(super) fn make_files(dir: &Path, made: &mut Vec<&'static str>) -> Result<()>
         }
         match create_private(&path) {
             Ok(file) => {
-                made.push(name);
+                created.push(name);
                 give_to_owner(&file, dir);
             }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 check(&path)?;
                 continue;
             }
-            Err(error) => return Err(io_failed(&path.display(), "making", &error)),
+            Err(error) => return Err(io_failed(&path.display(), "creating", &error)),
         }
-        directory::sync(dir).map_err(|error| io_failed(&dir.display(), "syncing", &error))?;
+        folder::sync(dir).map_err(|error| io_failed(&dir.display(), "syncing", &error))?;
     }
     Ok(())
 }
 
-/// Gives a file created by root to the owner of the data file.
+/// Gives a file that root has created to the owner of the data file.
 #[cfg(unix)]
-pub(super) fn give_to_owner(made: &File, dir: &Path) {
+pub(super) fn give_to_owner(created: &File, dir: &Path) {
     use std::os::unix::fs::{MetadataExt, fchown};
-    if let (Ok(data), Ok(metadata)) = (dir.join(DATA).symlink_metadata(), made.metadata())
+    if let (Ok(data), Ok(metadata)) = (dir.join(DATA).symlink_metadata(), created.metadata())
         && (data.uid(), data.gid()) != (metadata.uid(), metadata.gid())
     {
-        // Only root may. For others it is theirs already, or of no use to them.
-        let _ = fchown(made, Some(data.uid()), Some(data.gid()));
+        // Only root can change the owner. For other users the file is already their own, or the change is useless.
+        let _ = fchown(created, Some(data.uid()), Some(data.gid()));
     }
 }
 
@@ -208,7 +209,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_private_and_a_taken_name_is_refused() {
+    fn a_new_file_is_private_and_an_existing_name_is_rejected() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         let file = create_private(&path).unwrap();
@@ -221,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_file_of_one_name_is_refused_and_named() {
+    fn only_regular_files_with_one_link_are_accepted() {
         let dir = tempfile::tempdir().unwrap();
         let (file, link) = (dir.path().join("file"), dir.path().join("link"));
         drop(create_private(&file).unwrap());
@@ -246,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn descriptors_of_a_file_do_not_outlive_an_exec() {
+    fn descriptors_of_a_file_are_closed_on_exec() {
         use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
         let dir = tempfile::tempdir().unwrap();
         let (path, other) = (dir.path().join("file"), dir.path().join("other"));
@@ -261,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn another_file_in_its_place_is_noticed() {
+    fn a_replaced_file_is_detected() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         let file = create_private(&path).unwrap();

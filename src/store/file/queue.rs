@@ -1,11 +1,10 @@
-//! The writes that wait for the writer, and the reads that wait for writes.
+//! The queue of pending writes, and the reads that wait for them.
 //!
 //! **Invariants**
-//! - Writes are numbered in the order in which they were queued, and end in that order, but for those that are given up
-//!   because their time was over.
-//! - A read that waits for a write starts once no write up to that number is queued or in the writer's hands.
-//! - A call ends once: the thread that takes it out, under the lock, has to report its result.
-//! - Writes and waiting reads take at most [`MAX_BYTES`], unless a single write takes more.
+//! - Writes are numbered in queue order and end in that order. Writes whose deadline has passed may end earlier.
+//! - A waiting read starts when every write up to its number has left the queue and the writer.
+//! - A call ends once. The thread that removes it under the lock has to report its result.
+//! - Writes and waiting reads use at most [`MAX_BYTES`], except for a single larger write.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -20,21 +19,20 @@ use crate::error::{Outcome, Result, StoreError};
 use crate::session::SessionId;
 use crate::store::Completions;
 
-/// The most that may be queued, in bytes. Beyond it a call is refused, as the disk does not keep up.
+/// The maximum number of queued bytes. If the disk is too slow, further calls are rejected.
 pub(super) const MAX_BYTES: usize = 64 << 20;
 
-/// What a queued write takes apart from its session: the job, its mark in `Pending`, and the promise that JavaScript
-/// keeps for it.
+/// The bytes of a queued write without its session: the job, its entry in `Pending`, and the promise in JavaScript.
 const JOB_BYTES: usize = 1024;
 
-/// The most writes of one transaction. The disk takes about as long for each page that they change, whether it holds
-/// one of their sessions or several: the more at once the fewer pages. But all wait for the last, and so do those of
-/// other processes.
-const BATCH: usize = 4096;
+/// The maximum number of writes in one transaction. A changed page takes the disk about as long with one session as
+/// with several, so large batches write fewer pages. But all calls of a batch wait for its end, and so do other
+/// processes.
+const MAX_BATCH_WRITES: usize = 4096;
 
-/// The most bytes that the writes of one transaction may add, unless one alone adds more: the pages are in memory until
-/// they are committed.
-const BATCH_BYTES: usize = 16 << 20;
+/// The maximum number of bytes that one transaction adds, except for a single larger write. The changed pages stay in
+/// memory until the commit.
+const MAX_BATCH_BYTES: usize = 16 << 20;
 
 /// Receives the result of a call.
 #[derive(Clone)]
@@ -61,7 +59,7 @@ impl Job {
     }
 }
 
-/// A call that waits for writes and then reads a session, if it is for one.
+/// A call that waits for a write. It then reads a session, if it has one.
 pub(super) struct Reader {
     /// The number of the last write that it waits for.
     pub after: u64,
@@ -70,7 +68,7 @@ pub(super) struct Reader {
     pub deadline: Instant,
 }
 
-/// Writes for one transaction.
+/// The writes of one transaction.
 pub(super) struct Batch {
     jobs: Vec<(Write, Scope)>,
     bytes: usize,
@@ -82,9 +80,9 @@ impl Batch {
     }
 }
 
-/// Calls that have ended, with their results, and reads that have nothing more to wait for.
+/// The results of ended calls, and the reads that can start now.
 #[derive(Default)]
-pub(super) struct Ended {
+pub(super) struct EndedCalls {
     pub results: Vec<(Waiter, Result<u64>)>,
     pub readers: Vec<Reader>,
 }
@@ -93,29 +91,29 @@ pub(super) struct Queue {
     state: Mutex<State>,
     wake: Condvar,
     pub pending: Pending,
-    /// How long a call may take.
+    /// The maximum duration of a call.
     timeout: Duration,
 }
 
 #[derive(Default)]
 struct State {
     jobs: VecDeque<Job>,
-    /// The calls of the writes that the writer has; `None` once a result was reported.
+    /// The calls of the writes that the writer has taken. `None` after the result of a call was reported.
     batch: Vec<Option<Call>>,
     /// The number of the first of these writes.
     batch_start: u64,
     readers: Vec<Reader>,
     /// The number of the next write.
     next: u64,
-    /// What is queued or in the writer's hands takes so many bytes.
+    /// The bytes of all writes that are queued or that the writer has taken, and of the waiting reads.
     bytes: usize,
-    /// Whether the writer should begin. What JavaScript queues in one turn waits for the end of that turn.
+    /// Whether the writer should start. Writes that JavaScript queues in one turn wait for the end of that turn.
     awake: bool,
     closing: bool,
 }
 
 impl State {
-    /// The number of the oldest write that has not ended.
+    /// The number of the oldest pending write.
     fn oldest(&self) -> u64 {
         if !self.batch.is_empty() {
             return self.batch_start;
@@ -134,7 +132,7 @@ impl State {
         taken
     }
 
-    /// Takes room for a call.
+    /// Reserves bytes for a call.
     fn admit(&mut self, bytes: usize) -> Result<()> {
         if self.bytes > 0 && self.bytes + bytes > MAX_BYTES {
             let waiting = self.bytes >> 20;
@@ -150,7 +148,7 @@ impl Queue {
         Self { state: Mutex::default(), wake: Condvar::new(), pending, timeout }
     }
 
-    /// When a call that begins now has to end.
+    /// The deadline of a call that starts now.
     pub(super) fn deadline(&self) -> Instant {
         Instant::now() + self.timeout
     }
@@ -159,7 +157,7 @@ impl Queue {
         self.timeout
     }
 
-    /// Queues a write; `wake` begins it.
+    /// Queues a write. It starts after `wake`.
     ///
     /// # Errors
     /// `Busy` if too much is queued.
@@ -176,24 +174,24 @@ impl Queue {
         })
     }
 
-    /// How many bytes are taken by what is queued or in the writer's hands.
+    /// The bytes of all queued and running calls.
     pub(super) fn bytes(&self) -> usize {
         self.state.lock().bytes
     }
 
-    /// Has the writer begin with what is queued.
+    /// Wakes the writer to take the queued writes.
     pub(super) fn wake(&self) {
         self.state.lock().awake = true;
         self.wake.notify_one();
     }
 
-    /// The number of the last write that was queued; `None` if all have ended.
+    /// The number of the last pending write. `None` if all have ended.
     pub(super) fn last(&self) -> Option<u64> {
         let state = self.state.lock();
         (state.oldest() < state.next).then(|| state.next - 1)
     }
 
-    /// Has a reader wait for its write; gives it back if that has ended.
+    /// Queues a read that waits for a write. Returns the reader if that write has already ended.
     ///
     /// # Errors
     /// `Busy` if too much is queued.
@@ -207,13 +205,13 @@ impl Queue {
         Ok(None)
     }
 
-    /// Lets the writer end once all is written.
+    /// Stops the writer after it has written everything.
     pub(super) fn close(&self) {
         self.state.lock().closing = true;
         self.wake.notify_one();
     }
 
-    /// The next writes, once there are some; `None` when the queue is closed and empty.
+    /// Waits for writes and returns the next batch. `None` if the queue is closed and empty.
     pub(super) fn take(&self) -> Option<Batch> {
         let mut state = self.state.lock();
         while !state.closing && (!state.awake || state.jobs.is_empty()) {
@@ -222,9 +220,10 @@ impl Queue {
         let mut adds = 0;
         let fits = |job: &&Job| {
             adds += job.write.growth();
-            adds <= BATCH_BYTES
+            adds <= MAX_BATCH_BYTES
         };
-        let count = state.jobs.iter().take(BATCH).take_while(fits).count().max(1).min(state.jobs.len());
+        let count =
+            state.jobs.iter().take(MAX_BATCH_WRITES).take_while(fits).count().max(1).min(state.jobs.len());
         let taken: Vec<Job> = state.jobs.drain(..count).collect();
         state.awake = !state.jobs.is_empty();
         state.batch_start = taken.first()?.number;
@@ -238,7 +237,7 @@ impl Queue {
     }
 
     /// Ends a batch with the results of its writes.
-    pub(super) fn finish(&self, batch: &Batch, outcomes: Vec<Result<u64>>) -> Ended {
+    pub(super) fn finish(&self, batch: &Batch, outcomes: Vec<Result<u64>>) -> EndedCalls {
         let (calls, readers) = {
             let mut state = self.state.lock();
             state.bytes -= batch.bytes;
@@ -247,12 +246,12 @@ impl Queue {
         self.pending.end(batch.jobs.iter().map(|(_, scope)| scope));
         let results =
             calls.into_iter().zip(outcomes).filter_map(|(call, outcome)| Some((call?.waiter, outcome)));
-        Ended { results: results.collect(), readers }
+        EndedCalls { results: results.collect(), readers }
     }
 
-    /// Gives up the calls whose time is over. What the writer has not begun is not written.
-    pub(super) fn expire(&self, now: Instant) -> Ended {
-        let mut ended = Ended::default();
+    /// Ends the calls whose deadline has passed. Writes that the writer has not taken are dropped.
+    pub(super) fn expire(&self, now: Instant) -> EndedCalls {
+        let mut ended = EndedCalls::default();
         let mut scopes = Vec::new();
         let mut state = self.state.lock();
         let late = state.jobs.iter().take_while(|job| job.call.deadline <= now).count();
@@ -276,16 +275,16 @@ impl Queue {
         ended
     }
 
-    /// When the next call has to end.
+    /// The earliest deadline of all calls.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let state = self.state.lock();
         let in_batch = state.batch.iter().flatten().map(|call| call.deadline);
         let reading = state.readers.iter().map(|reader| reader.deadline);
-        // Those of the queue are in order.
+        // Queued jobs are ordered by deadline.
         in_batch.chain(reading).chain(state.jobs.front().map(|job| job.call.deadline)).min()
     }
 
-    /// The error for a call whose time is over.
+    /// The error for a call whose deadline has passed.
     pub(super) fn late(&self, outcome: Outcome) -> StoreError {
         let waited_for = "the disk, or another process that has the store open,";
         StoreError::Timeout { waited_for, millis: self.timeout.as_millis() as u64, outcome }
@@ -315,7 +314,7 @@ mod tests {
         queue.wait(Reader { after, session: None, waiter: waiter().0, deadline }).unwrap().is_none()
     }
 
-    fn outcomes(ended: &Ended) -> Vec<Option<bool>> {
+    fn outcomes(ended: &EndedCalls) -> Vec<Option<bool>> {
         let is_unknown = |(_, result): &(Waiter, Result<u64>)| match result {
             Ok(_) => None,
             Err(error) => Some(error.is_outcome_unknown()),
@@ -324,11 +323,11 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_starts_when_its_write_is_given_up() {
+    fn a_waiting_read_starts_when_its_write_times_out() {
         let queue = Queue::new(SECOND, Pending::default());
         push(&queue, "a");
         let number = queue.last().unwrap();
-        // It began later than the write.
+        // This read started later than the write.
         assert!(wait(&queue, number, Instant::now() + 10 * SECOND));
         let ended = queue.expire(Instant::now() + 2 * SECOND);
         assert_eq!((outcomes(&ended), ended.readers.len()), (vec![Some(false)], 1));
@@ -336,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_given_up_takes_no_room_and_leaves_no_mark() {
+    fn a_timed_out_call_uses_no_bytes_and_is_not_pending() {
         let queue = Queue::new(SECOND, Pending::default());
         for name in 0..100 {
             push(&queue, &name.to_string());
@@ -345,12 +344,12 @@ mod tests {
         assert!(wait(&queue, queue.last().unwrap(), Instant::now() + SECOND));
         assert_eq!(queue.expire(Instant::now() + 2 * SECOND).results.len(), 101);
         assert_eq!(queue.state.lock().bytes, 0);
-        assert_eq!(queue.pending.of_session(&SessionId::new("7").unwrap()), None);
+        assert_eq!(queue.pending.last_write_of_session(&SessionId::new("7").unwrap()), None);
         assert_eq!(queue.next_deadline(), None);
     }
 
     #[test]
-    fn what_the_writer_has_is_of_unknown_outcome_and_is_reported_once() {
+    fn a_timed_out_write_in_progress_has_an_unknown_outcome_and_one_result() {
         let queue = Queue::new(SECOND, Pending::default());
         push(&queue, "a");
         queue.wake();
@@ -359,8 +358,8 @@ mod tests {
         let number = queue.last().unwrap();
         let ended = queue.expire(Instant::now() + 2 * SECOND);
         assert_eq!(outcomes(&ended), [Some(false), Some(true)]);
-        // The write in the writer's hands is still under way, for those that read its session.
-        assert!(queue.pending.of_session(&SessionId::new("a").unwrap()).is_some());
+        // For reads of its session, the write is still pending.
+        assert!(queue.pending.last_write_of_session(&SessionId::new("a").unwrap()).is_some());
         assert!(wait(&queue, number, Instant::now() + 10 * SECOND));
         let ended = queue.finish(&batch, vec![Ok(1)]);
         assert_eq!((ended.results.len(), ended.readers.len()), (0, 1));
@@ -368,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_that_wait_are_bounded_too() {
+    fn waiting_reads_are_bounded() {
         let queue = Queue::new(SECOND, Pending::default());
         push(&queue, "a");
         let number = queue.last().unwrap();
@@ -384,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_whose_time_is_not_over_stays() {
+    fn a_call_before_its_deadline_stays_queued() {
         let queue = Queue::new(SECOND, Pending::default());
         push(&queue, "a");
         let ended = queue.expire(Instant::now());

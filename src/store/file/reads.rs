@@ -1,17 +1,17 @@
 //! Reads of the store.
 //!
-//! A session whose secret is not in the list is in no result. While the secrets open every wrapped key there is no such
-//! session (see `secrets`). Otherwise `size` and `stats` read every record.
+//! No result contains a session that the list of secrets cannot decrypt. If the secrets open every wrapped key, there
+//! is no such session (see `secrets`). Otherwise, `size` and `stats` read every record.
 
 use std::ops::{Bound, ControlFlow};
 use std::sync::atomic::Ordering;
 
 use super::apply::Write;
-use super::cost::Trees;
 use super::encryption::UserTag;
 use super::environment::{Environment, View};
+use super::estimate::Trees;
 use super::record::Record;
-use super::rows::{Indexed, table_keys_of_user};
+use super::rows::{IndexEntries, table_keys_of_user};
 use super::secrets::{self, KeysInUse};
 use super::tables::{created_of, expiry_entry};
 use super::write_error::WriteError;
@@ -53,22 +53,22 @@ impl Environment {
         self.read_row(&key, decode)?.unwrap_or(Ok(None))
     }
 
-    /// Calls `read` with a row, in the overlay or in the data file.
+    /// Calls `read` with a row from the overlay or the data file.
     pub(super) fn read_row<T>(&self, key: &[u8], read: impl FnOnce(&[u8]) -> T) -> Result<Option<T>> {
-        // In this order: what leaves the overlay is in the data file by then.
+        // The overlay first: a row that has left it is already in the data file.
         if let Some(row) = self.overlay.get(key) {
-            self.held.ensure()?;
+            self.held.ensure_not_lost()?;
             return Ok(row.as_deref().map(read));
         }
         let txn = self.read()?;
         Ok(self.get(txn.tables().sessions, &txn, key)?.map(read))
     }
 
-    /// The session of a record, with the time of its creation. `None` if its secret is not in the list.
+    /// The session of a record, with its creation time. `None` if no secret in the list decrypts it.
     ///
     /// # Errors
     /// `Corrupt`.
-    pub(super) fn dated(&self, key: &[u8], record: Record<'_>) -> Result<Option<StoredSession>> {
+    pub(super) fn stored_session(&self, key: &[u8], record: Record<'_>) -> Result<Option<StoredSession>> {
         with_buffer(|buffer| {
             let Some(contents) = self.encryption.decrypt(key, record, buffer)? else { return Ok(None) };
             let (id, expires) =
@@ -78,15 +78,15 @@ impl Environment {
         })
     }
 
-    /// Calls `see` with the key and the row of each session that a user has, in no order.
+    /// Calls `visit` with the key and the row of each of the user's sessions, in no particular order.
     pub(super) fn each_row_of_user(
         &self,
         user: UserTag,
-        mut see: impl FnMut(&[u8], &[u8]) -> Result<()>,
+        mut visit: impl FnMut(&[u8], &[u8]) -> Result<()>,
     ) -> Result<()> {
         let failed = |error| self.failed(error);
         let (txn, keys) = {
-            // So that both are of one moment.
+            // The gate makes the overlay and the view consistent.
             let _gate = self.overlay.gate();
             let txn = self.read()?;
             let mut keys = table_keys_of_user(txn.tables(), &txn, user).map_err(failed)?;
@@ -102,33 +102,33 @@ impl Environment {
                 None => self.get(txn.tables().sessions, &txn, key)?,
             };
             if let Some(row) = row
-                && Indexed::of(row, &self.encryption).user == Some(user)
+                && IndexEntries::of(row, &self.encryption).user == Some(user)
             {
-                see(key, row)?;
+                visit(key, row)?;
             }
         }
         Ok(())
     }
 
-    /// Calls `see` with the rows of the data file after a key, as they are now: `None` for one that was deleted. It ends
-    /// after `max` rows, or when `see` breaks.
+    /// Calls `visit` with the current state of the rows after a key, as far as the data file has these rows. A deleted
+    /// row is `None`. Stops after `max` rows, or when `visit` breaks.
     pub(super) fn each_row_after(
         &self,
         after: &[u8],
         max: usize,
-        mut see: impl FnMut(&[u8], Option<&[u8]>) -> ControlFlow<()>,
+        mut visit: impl FnMut(&[u8], Option<&[u8]>) -> ControlFlow<()>,
     ) -> Result<()> {
         let failed = |error| self.failed(error);
         let start = if after.is_empty() { Bound::Unbounded } else { Bound::Excluded(after) };
-        // So that both are of one moment.
+        // The gate makes the overlay and the view consistent.
         let _gate = self.overlay.gate();
         let txn = self.read()?;
         let rows = txn.tables().sessions.range(&txn, &(start, Bound::Unbounded)).map_err(failed)?;
         for entry in rows.take(max) {
             let (key, row) = entry.map_err(failed)?;
             let seen = match self.overlay.get(key) {
-                Some(newer) => see(key, newer.as_deref()),
-                None => see(key, Some(row)),
+                Some(newer) => visit(key, newer.as_deref()),
+                None => visit(key, Some(row)),
             };
             if seen.is_break() {
                 break;
@@ -137,14 +137,14 @@ impl Environment {
         Ok(())
     }
 
-    /// Whether the expiry index has entries for a sweep.
+    /// Whether the expiry index has due entries.
     pub(super) fn is_due(&self, now: Millis) -> Result<bool> {
         let txn = self.read()?;
         let first = txn.tables().expiries.first(&txn).map_err(|error| self.failed(error))?;
         Ok(first.is_some_and(|(entry, _)| *entry < expiry_entry(now + 1, 0)[..]))
     }
 
-    /// How many sessions are live.
+    /// The number of live sessions.
     pub(super) fn live_sessions(&self) -> Result<u64> {
         let failed = |error| self.failed(error);
         let now = self.clock.now();
@@ -156,8 +156,8 @@ impl Environment {
             drop(gate);
             return self.count_readable(&txn, |record| !record.header.end(lifetime).is_past(now));
         }
-        // Those in the overlay are counted there. Of the others all that there are, without the expired ones, which are at
-        // the beginning of the expiry index.
+        // The overlay's rows are counted at the end. From the other rows, subtract the expired ones. They are at the
+        // start of the expiry index.
         let mut live = tables.sessions.len(&txn).map_err(failed)? - self.overlay.in_base() as u64;
         let later = expiry_entry(now + 1, 0);
         let due = (Bound::Unbounded, Bound::Excluded(&later[..]));
@@ -203,8 +203,8 @@ impl Environment {
         })
     }
 
-    /// Whether it takes a look at each record of the data file to know which sessions are live: where a secret may be
-    /// missing, or where records may say a later expiry than the limit of their lifetime allows.
+    /// Whether counting the live sessions requires reading every record. That is so if a secret may be missing, or if
+    /// a record's expiry may be later than `maxLifetime` allows.
     pub(super) fn must_scan_to_count(&self) -> Result<bool> {
         self.must_scan(&self.read()?)
     }
@@ -213,7 +213,7 @@ impl Environment {
         Ok(self.limits.max_lifetime.is_limited() || !self.opens_all(txn)?)
     }
 
-    /// Whether every record can be read with our secrets.
+    /// Whether our secrets can decrypt every record.
     pub(super) fn opens_all_records(&self) -> Result<bool> {
         self.opens_all(&self.read()?)
     }
@@ -233,8 +233,8 @@ impl Environment {
         Ok(count)
     }
 
-    /// Whether a part of a `deleteByUser` has left sessions of the user. It may have ended some that were not live, and
-    /// then its number is 0.
+    /// Whether a chunk of a `deleteByUser` has left live sessions of the user. The number of ended sessions does not
+    /// show that: it is 0 if the chunk ended only sessions that were not live.
     pub(super) fn has_rest(&self, write: &Write) -> Result<bool> {
         let Write::DeleteByUser { user, except, .. } = write else { return Ok(false) };
         let failed = |error| self.failed(error);
@@ -258,7 +258,7 @@ impl Environment {
         Ok(has_rest)
     }
 
-    /// Whether the file has wrapped keys that no record needs, or does not say that it has none. Costs nothing while the
+    /// Whether the file has unused wrapped keys, or does not record yet that it has none. Free of cost while the
     /// secrets open every wrapped key.
     pub(super) fn has_unused_keys(&self) -> Result<bool> {
         let is_settled = {
@@ -274,7 +274,7 @@ impl Environment {
             .map_err(|error| self.error(error))
     }
 
-    /// Reads the key id of every record, some of them at a time: a long view would keep pages from being reused.
+    /// Reads the key id of every record. Uses several views, because a long one would keep pages from being reused.
     fn scan_keys_in_use(&self) -> Result<KeysInUse> {
         let failed = |error| self.failed(error);
         let mut in_use = KeysInUse::new();

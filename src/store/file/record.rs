@@ -1,33 +1,34 @@
-//! The bytes of a record: an unencrypted header, then the content, which may be encrypted.
+//! The bytes of a record: an unencrypted header, and then the content, which may be encrypted.
 
 use crate::clock::Millis;
 use crate::error::{Result, StoreError};
 use crate::lifetime::Lifetime;
 use crate::session::Expiry;
 
-/// What the writer and the sweep need to know about a session.
+/// The part of a record that writes and sweeps need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Header {
     pub expires: Expiry,
-    /// The key of its entry in the expiry index: `expires` or earlier, as `touch` leaves the entry where it is.
+    /// The key of its entry in the expiry index. It is not later than `expires`, because `touch` does not move the
+    /// entry.
     pub indexed_expiry: Millis,
-    /// The number of its creation, which no other record has. It orders sessions by age.
+    /// The creation number, which no other record has. It orders sessions by age.
     pub created: u64,
-    /// When it was created. `None` in a record that no version of this package has written that keeps the time.
+    /// The creation time. `None` if a version without creation times has written the record.
     pub created_at: Option<Millis>,
 }
 
-/// Says that a header ends with the time of the creation. The bits of an expiry are those of a small number, in which this
-/// one is as the sign.
-const HAS_TIME: i64 = 1 << 62;
+/// Marks a header with a creation time. The upper bits of an expiry equal its sign, and a set mark makes this one
+/// differ.
+const HAS_CREATION_TIME: i64 = 1 << 62;
 
 impl Header {
     const LEN: usize = 24;
-    /// How much longer a header with the time of the creation is.
-    pub(super) const TIME_LEN: usize = 8;
+    /// The length of the creation time in a header.
+    pub(super) const CREATION_TIME_LEN: usize = 8;
 
     pub(super) fn write(self, out: &mut Vec<u8>) {
-        let expires = self.expires.to_bits() ^ self.created_at.map_or(0, |_| HAS_TIME);
+        let expires = self.expires.to_bits() ^ self.created_at.map_or(0, |_| HAS_CREATION_TIME);
         out.extend_from_slice(&expires.to_le_bytes());
         out.extend_from_slice(&self.indexed_expiry.to_le_bytes());
         out.extend_from_slice(&self.created.to_le_bytes());
@@ -36,13 +37,13 @@ impl Header {
         }
     }
 
-    /// When the session ends in a store with this limit. The limit may be lower than when the record was written.
+    /// When the session ends with this limit. The record may have been written with a higher limit.
     pub(super) fn end(self, lifetime: Lifetime) -> Expiry {
         self.created_at.map_or(self.expires, |created_at| lifetime.end(self.expires, created_at))
     }
 }
 
-/// A record as it is stored.
+/// A stored record.
 #[derive(Clone, Copy)]
 pub(super) struct Record<'a> {
     pub header: Header,
@@ -50,8 +51,10 @@ pub(super) struct Record<'a> {
 }
 
 impl<'a> Record<'a> {
+    /// Splits a record into header and body.
+    ///
     /// # Errors
-    /// `Corrupt` if there are too few bytes.
+    /// `Corrupt` if the record is too short.
     pub(super) fn parse(bytes: &'a [u8]) -> Result<Self> {
         const CUT_SHORT: StoreError = StoreError::Corrupt("it is cut short");
         let (header, mut body) = bytes.split_first_chunk::<{ Header::LEN }>().ok_or(CUT_SHORT)?;
@@ -62,9 +65,9 @@ impl<'a> Record<'a> {
         };
         let mut expires = word(0);
         let mut created_at = None;
-        if (expires ^ expires >> 1) & HAS_TIME != 0 {
-            expires ^= HAS_TIME;
-            let (time, rest) = body.split_first_chunk::<{ Header::TIME_LEN }>().ok_or(CUT_SHORT)?;
+        if (expires ^ expires >> 1) & HAS_CREATION_TIME != 0 {
+            expires ^= HAS_CREATION_TIME;
+            let (time, rest) = body.split_first_chunk::<{ Header::CREATION_TIME_LEN }>().ok_or(CUT_SHORT)?;
             (created_at, body) = (Some(Millis::from_le_bytes(*time)), rest);
         }
         let expires = Expiry::from_bits(expires);
@@ -78,9 +81,9 @@ mod tests {
     use super::*;
     use crate::iso::MAX_MILLIS;
 
-    /// Later versions read these bytes: they never change.
+    /// Later versions must be able to read these bytes, so they never change.
     #[test]
-    fn a_header_is_these_bytes() {
+    fn a_header_has_exactly_these_bytes() {
         let expires = Expiry::moved_to(1).unwrap();
         let header = Header { expires, indexed_expiry: -2, created: 0x0102, created_at: None };
         let mut bytes = Vec::new();
@@ -94,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_with_the_time_of_the_creation_is_these_bytes() {
+    fn a_header_with_a_creation_time_has_exactly_these_bytes() {
         let expires = Expiry::moved_to(1).unwrap();
         let header = Header { expires, indexed_expiry: -2, created: 0x0102, created_at: Some(0x0304) };
         let mut bytes = Vec::new();
@@ -109,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn every_expiry_comes_back_with_and_without_a_time() {
+    fn every_expiry_round_trips_with_and_without_a_creation_time() {
         let bounds =
             [Expiry::new(-MAX_MILLIS), Expiry::moved_to(-1), Expiry::new(0), Expiry::moved_to(MAX_MILLIS)];
         for expires in bounds.map(Result::unwrap).into_iter().chain([Expiry::LONG_AGO]) {

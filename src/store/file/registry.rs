@@ -1,8 +1,8 @@
-//! The folders that are open in this process.
+//! The folders that this process has open.
 //!
-//! LMDB must not have a file open twice in one process, as POSIX locks know processes alone. So a second opener gets
-//! the store that is there. A store whose files are no longer at its path is retired: its calls fail from then on, and
-//! the path is free for another.
+//! LMDB must not open a file twice in one process, because POSIX locks belong to the process. So the second opener
+//! gets the existing store. A store whose files are no longer at its path is retired: its calls fail, and another
+//! store can open the path.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
@@ -10,26 +10,26 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::directory::{Identity, identity};
 use super::errors::still_closing;
+use super::folder::{Identity, identity};
 use crate::error::Result;
 
-/// How long an opener waits for the end of a former store. Constructors hold the event loop for as long.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long an opener waits until the previous store has closed. A constructor blocks the event loop for that time.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A store that can be open in a folder.
+/// A store that the registry can replace.
 pub(super) trait Retire {
-    /// Whether the files at its path are those that it has open.
+    /// Whether the files at its path are the files that it has open.
     fn is_current(&self) -> bool;
 
-    /// Closes the files for good. Returns whether no call has them open any more at the deadline.
+    /// Closes the files permanently. Returns whether all calls have released them by the deadline.
     fn retire(&self, deadline: Instant) -> bool;
 }
 
-/// The stores of a kind that are open in this process.
+/// The open stores of one type.
 pub(super) struct Registry<S>(Mutex<Vec<Arc<Entry<S>>>>);
 
-/// An open folder and its store.
+/// A folder and its store.
 struct Entry<S> {
     identity: Identity,
     dir: PathBuf,
@@ -39,13 +39,13 @@ struct Entry<S> {
 
 enum State<S> {
     Opening,
-    /// The store, or its end for as long as its files are still open.
+    /// The store. After its last handle is gone, the entry stays until the files are closed.
     Open(Weak<S>),
-    /// Its files are closed, or are of no folder any more.
+    /// The files are closed, or no longer belong to a folder.
     Gone,
 }
 
-/// Held by the store for as long as its files are open.
+/// Held by the store as long as its files are open.
 pub(super) struct Registered<S> {
     entry: Arc<Entry<S>>,
 }
@@ -63,10 +63,10 @@ impl<S> Entry<S> {
     }
 }
 
-/// What an opener finds of a former store.
-enum Found<S> {
+/// The state of the previous store.
+enum PreviousStore<S> {
     Store(Arc<S>),
-    /// It was opening, or has closed: look again.
+    /// It was opening or has closed. Look again.
     Changed,
     StillClosing,
 }
@@ -81,16 +81,16 @@ impl<S: Retire> Registry<S> {
         Self(Mutex::new(Vec::new()))
     }
 
-    /// Returns the store that is open in a folder, or what `start` opens.
+    /// Returns the open store of a folder, or opens one with `start`.
     pub(super) fn open(
         &self,
         dir: &Path,
         start: impl FnOnce(Registered<S>) -> Result<Arc<S>>,
     ) -> Result<Arc<S>> {
-        self.open_within(dir, PATIENCE, start)
+        self.open_within(dir, CLOSE_TIMEOUT, start)
     }
 
-    /// Keeps a folder from being opened in this process. `None` if a store is open there, or is being opened or closed.
+    /// Prevents other opens of a folder in this process. `None` if a store is open, opening or closing there.
     pub(super) fn reserve(&self, dir: &Path) -> Result<Option<Registered<S>>> {
         Ok(match self.enter(dir)? {
             Entered::New(registered) => Some(registered),
@@ -101,29 +101,29 @@ impl<S: Retire> Registry<S> {
     fn open_within(
         &self,
         dir: &Path,
-        patience: Duration,
+        timeout: Duration,
         start: impl FnOnce(Registered<S>) -> Result<Arc<S>>,
     ) -> Result<Arc<S>> {
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now() + timeout;
         let registered = loop {
             let entry = match self.enter(dir)? {
                 Entered::New(registered) => break registered,
                 Entered::Taken(entry) => entry,
             };
-            match look(&entry, deadline) {
-                Found::Store(store) => return Ok(store),
-                Found::Changed => {}
-                Found::StillClosing => return Err(still_closing(dir)),
+            match await_previous(&entry, deadline) {
+                PreviousStore::Store(store) => return Ok(store),
+                PreviousStore::Changed => {}
+                PreviousStore::StillClosing => return Err(still_closing(dir)),
             }
         };
-        // A second thread that opens the folder waits for the end of `Opening`. Where this fails, `registered` ends it.
+        // Other threads that open the folder wait for the end of `Opening`. If `start` fails, `registered` ends it.
         let entry = Arc::clone(&registered.entry);
         let store = start(registered)?;
         entry.set(State::Open(Arc::downgrade(&store)));
         Ok(store)
     }
 
-    /// Makes an entry for the folder, unless one is in the way: of the same folder, or of another that had this path.
+    /// Adds an entry for the folder. Another entry with the same folder or the same path prevents that.
     fn enter(&self, dir: &Path) -> Result<Entered<S>> {
         let identity = identity(dir)?;
         let mut entries = self.0.lock();
@@ -142,31 +142,35 @@ impl<S: Retire> Registry<S> {
     }
 }
 
-fn look<S: Retire>(entry: &Entry<S>, deadline: Instant) -> Found<S> {
+fn await_previous<S: Retire>(entry: &Entry<S>, deadline: Instant) -> PreviousStore<S> {
     let mut state = entry.state.lock();
     let store = match &*state {
-        State::Gone => return Found::Changed,
+        State::Gone => return PreviousStore::Changed,
         State::Opening => {
-            // Not bounded: the opening is the work that this call would do itself.
+            // Without a timeout: otherwise this call would have to open the store itself.
             entry.changed.wait(&mut state);
-            return Found::Changed;
+            return PreviousStore::Changed;
         }
         State::Open(store) => store.upgrade(),
     };
     let Some(store) = store else {
         let is_late = entry.changed.wait_until(&mut state, deadline).timed_out();
-        return if is_late && !matches!(*state, State::Gone) { Found::StillClosing } else { Found::Changed };
+        return if is_late && !matches!(*state, State::Gone) {
+            PreviousStore::StillClosing
+        } else {
+            PreviousStore::Changed
+        };
     };
-    // The end of the last store takes this lock.
+    // Dropping the last reference to the store takes this lock.
     drop(state);
     if store.is_current() {
-        return Found::Store(store);
+        return PreviousStore::Store(store);
     }
     if !store.retire(deadline) {
-        return Found::StillClosing;
+        return PreviousStore::StillClosing;
     }
     entry.set(State::Gone);
-    Found::Changed
+    PreviousStore::Changed
 }
 
 #[cfg(test)]
@@ -176,7 +180,8 @@ mod tests {
     use super::*;
     use crate::clock::SystemClock;
     use crate::store::SessionStore;
-    use crate::store::file::{FileOptions, FileStore, OPEN, names};
+    use crate::store::file::start::OPEN;
+    use crate::store::file::{FileOptions, FileStore, names};
 
     const NOT_AT_ALL: Duration = Duration::ZERO;
 
@@ -204,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn an_opener_waits_for_the_end_of_the_former_store_but_not_for_ever() {
+    fn an_opener_waits_for_the_previous_store_until_a_timeout() {
         let (_root, dir) = new_dir();
         let closing = new_entry(&dir);
         closing.entry.set(State::Open(Weak::new()));
@@ -220,7 +225,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_store_whose_files_are_gone_is_in_the_way_while_a_call_reads_them() {
+    fn a_store_with_removed_files_blocks_its_path_while_a_call_reads_them() {
         let (_root, dir) = new_dir();
         let former = OPEN.open_within(&dir, NOT_AT_ALL, start(&dir)).unwrap();
         let view = former.environment().read().unwrap();

@@ -1,7 +1,7 @@
-//! The rows of sessions, with their index entries: where a write is applied to.
+//! The rows of sessions and their index entries, as a trait for `apply`.
 //!
-//! A write is decided in the same way whether its rows go to the data file at once (`TableRows`) or to the redo log first
-//! (`redo::rows`).
+//! The same code decides a write, whether its rows go directly to the data file (`TableRows`) or first to the redo
+//! log (`redo::rows`).
 
 use heed::{AnyTls, RoTxn, RwTxn};
 
@@ -11,21 +11,21 @@ use super::tables::{Tables, expiry_entry, user_entry};
 use crate::clock::Millis;
 use crate::error::Result;
 
-/// What a row has in the indexes.
+/// The index entries of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Indexed {
+pub(super) struct IndexEntries {
     pub indexed_expiry: Millis,
     pub created: u64,
     pub user: Option<UserTag>,
 }
 
-impl Indexed {
-    /// What a stored row has in the indexes. Of an unreadable one nothing is known.
+impl IndexEntries {
+    /// The index entries of a stored row. An unreadable row has default values.
     pub(super) fn of(row: &[u8], encryption: &Encryption) -> Self {
         Self::with_tag(row, |record| encryption.tag_of(record))
     }
 
-    /// Likewise, without the secrets of the store.
+    /// Same as `of`, without the secrets of the store.
     pub(super) fn of_stored(row: &[u8], is_encrypted: bool) -> Self {
         Self::with_tag(row, |record| stored_tag(record, is_encrypted))
     }
@@ -42,31 +42,31 @@ impl Indexed {
     }
 }
 
-/// A row that is written, and what it has in the indexes.
-pub(super) type NewRow<'r> = (Indexed, &'r [u8]);
+/// A new row and its index entries.
+pub(super) type NewRow<'r> = (IndexEntries, &'r [u8]);
 
 pub(super) trait Rows {
     /// Calls `read` with a row.
     fn read<T>(&self, key: &[u8], read: impl FnOnce(&[u8]) -> T) -> heed::Result<Option<T>>;
 
-    /// Replaces a row and its index entries. `old` is what is there, `None` for no row.
-    fn set(&mut self, key: &[u8], old: Option<Indexed>, new: Option<NewRow<'_>>) -> heed::Result<()>;
+    /// Replaces a row and its index entries. `old` has the present index entries, and is `None` if there is no row.
+    fn set(&mut self, key: &[u8], old: Option<IndexEntries>, new: Option<NewRow<'_>>) -> heed::Result<()>;
 
-    /// The keys of the sessions that a user may have, each once.
+    /// The keys of all sessions that may belong to the user, without duplicates.
     fn keys_of_user(&self, user: UserTag) -> heed::Result<Vec<Vec<u8>>>;
 
     /// The `created` of the next session.
     fn next_created(&mut self) -> heed::Result<u64>;
 
-    /// Notes that a session has this `created`.
-    fn use_created(&mut self, created: u64) -> heed::Result<()>;
+    /// Reserves this `created` for a session.
+    fn reserve_created(&mut self, created: u64) -> heed::Result<()>;
 }
 
 /// The rows of the data file in a transaction.
 pub(super) struct TableRows<'e> {
     pub txn: RwTxn<'e>,
     pub tables: Tables,
-    /// Whether there is anything to commit.
+    /// Whether the transaction has changes to commit.
     pub has_changed: bool,
     next_created: Option<u64>,
 }
@@ -76,13 +76,13 @@ impl<'e> TableRows<'e> {
         Self { txn, tables, has_changed: false, next_created: None }
     }
 
-    /// Replaces a row and its index entries. The row that is there is looked up on the way: a new one costs one descent of the
-    /// tree.
+    /// Replaces a row and its index entries. Inserting a new row needs only one descent of the tree, which also finds
+    /// the old row.
     pub(super) fn put(
         &mut self,
         key: &[u8],
         new: NewRow<'_>,
-        indexed_of: impl FnOnce(&[u8]) -> Indexed,
+        indexed_of: impl FnOnce(&[u8]) -> IndexEntries,
     ) -> heed::Result<()> {
         let (indexed, bytes) = new;
         match self.tables.sessions.get_or_put(&mut self.txn, key, bytes)?.map(indexed_of) {
@@ -95,9 +95,14 @@ impl<'e> TableRows<'e> {
     }
 
     /// Replaces the index entries of a row.
-    fn set_entries(&mut self, key: &[u8], old: Option<Indexed>, new: Option<Indexed>) -> heed::Result<()> {
+    fn set_entries(
+        &mut self,
+        key: &[u8],
+        old: Option<IndexEntries>,
+        new: Option<IndexEntries>,
+    ) -> heed::Result<()> {
         let Self { txn, tables, .. } = self;
-        let expiry = |indexed: Indexed| expiry_entry(indexed.indexed_expiry, indexed.created);
+        let expiry = |indexed: IndexEntries| expiry_entry(indexed.indexed_expiry, indexed.created);
         let (old_expiry, new_expiry) = (old.map(expiry), new.map(expiry));
         if old_expiry != new_expiry {
             if let Some(entry) = old_expiry {
@@ -107,7 +112,7 @@ impl<'e> TableRows<'e> {
                 tables.expiries.put(txn, &entry, key)?;
             }
         }
-        let user = |indexed: Indexed| indexed.user.map(|user| user_entry(user, indexed.created));
+        let user = |indexed: IndexEntries| indexed.user.map(|user| user_entry(user, indexed.created));
         let (old_user, new_user) = (old.and_then(user), new.and_then(user));
         if old_user != new_user {
             if let Some(entry) = old_user {
@@ -120,7 +125,7 @@ impl<'e> TableRows<'e> {
         Ok(())
     }
 
-    /// Commits what has changed, and returns when it is on disk.
+    /// Commits the changes, and returns when they are on disk.
     pub(super) fn commit(mut self) -> heed::Result<()> {
         if !self.has_changed {
             return Ok(());
@@ -137,7 +142,7 @@ impl Rows for TableRows<'_> {
         Ok(self.tables.sessions.get(&self.txn, key)?.map(read))
     }
 
-    fn set(&mut self, key: &[u8], old: Option<Indexed>, new: Option<NewRow<'_>>) -> heed::Result<()> {
+    fn set(&mut self, key: &[u8], old: Option<IndexEntries>, new: Option<NewRow<'_>>) -> heed::Result<()> {
         self.has_changed = true;
         match new {
             Some((_, bytes)) => self.tables.sessions.put(&mut self.txn, key, bytes)?,
@@ -154,13 +159,13 @@ impl Rows for TableRows<'_> {
         self.next_created.map_or_else(|| self.tables.next(&self.txn), Ok)
     }
 
-    fn use_created(&mut self, created: u64) -> heed::Result<()> {
+    fn reserve_created(&mut self, created: u64) -> heed::Result<()> {
         self.next_created = Some(self.tables.created_after(&self.txn, created)?);
         Ok(())
     }
 }
 
-/// The keys that the user index of the data file has.
+/// The user's keys in the user index of the data file.
 pub(super) fn table_keys_of_user(
     tables: Tables,
     txn: &RoTxn<'_, AnyTls>,

@@ -1,15 +1,14 @@
-//! Which secrets open the store: the wrapped keys in the file, which stand in the unnamed table.
+//! Manages the secrets of the store: the wrapped keys in the unnamed table.
 //!
-//! - A commit that encrypts a session first adds the wrapped keys of its process's secrets that the file lacks. It
-//!   removes none. So a process with an old list of secrets locks out nobody.
-//! - A sweep removes a wrapped key that its process's secrets do not open, once no session is encrypted with it. At
-//!   least one session must be encrypted with the process's first secret: an empty store says nothing about which
-//!   secrets are in use.
+//! - A commit that encrypts a session first adds the missing wrapped keys of its process's secrets. It removes none.
+//!   So a process with an old list of secrets locks out nobody.
+//! - A sweep removes a wrapped key that its process's secrets cannot open, if no session uses that key. At least one
+//!   session must use the process's first secret, because an empty store does not show which secrets are current.
 //!
-//! **Invariant**: while `covered` is the hash of the wrapped keys, there is a wrapped key for every record. So a process
-//! whose secrets open all wrapped keys can read all records, and need not look for those it cannot read. Earlier
-//! versions removed wrapped keys that were in use, and do not know `covered`: whenever they write wrapped keys, the hash
-//! no longer fits, and the next sweep looks at the records.
+//! **Invariant**: if `covered` is the hash of the wrapped keys, every record has a wrapped key. So a process whose
+//! secrets open all wrapped keys can read all records, and does not have to look for unreadable ones. Earlier
+//! versions removed wrapped keys in use and do not know `covered`. After they have written wrapped keys, the hash is
+//! wrong, and the next sweep checks the records.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -19,12 +18,12 @@ use sha2::{Digest, Sha256};
 
 use super::encryption::Encryption;
 use super::record::Record;
-use super::tables::{COVERED, SEAL, Table, Tables};
+use super::tables::{COVERED, Table, Tables, WRAPPED_KEYS};
 use super::write_error::WriteError;
 use crate::error::{Result, StoreError};
 use crate::keyring::{KeyId, Keyring, MAX_SECRETS, Secret, UnlockError, WrappedKeys};
 
-/// The keys with which some record is encrypted.
+/// The keys that encrypt at least one record.
 pub(super) type KeysInUse = BTreeSet<KeyId>;
 
 /// Writes the wrapped keys of a new store.
@@ -33,17 +32,17 @@ pub(super) fn create(meta: Table, txn: &mut RwTxn<'_>, secrets: &[Secret]) -> Re
     Ok(put(meta, txn, &wrapped.encode(), true)?)
 }
 
-/// Opens the store with the secrets.
+/// Unlocks the store with the secrets.
 ///
 /// # Errors
-/// `InvalidOption` if no secret opens it.
+/// `InvalidOption` if no secret fits.
 pub(super) fn unlock(
     meta: Table,
     txn: &RoTxn<'_, AnyTls>,
     secrets: &[Secret],
     path: &Path,
 ) -> Result<Encryption, WriteError> {
-    match (meta.get(txn, SEAL)?, secrets) {
+    match (meta.get(txn, WRAPPED_KEYS)?, secrets) {
         (None, []) => Ok(Encryption::Off),
         (None, _) => Err(wrong("left out, as the store is not encrypted:", path, "a secret").into()),
         (Some(_), []) => Err(wrong("given, as the store is encrypted:", path, "no secret").into()),
@@ -71,12 +70,12 @@ fn wrong(expected: &str, path: &Path, given: &str) -> StoreError {
     }
 }
 
-/// The wrapped keys in the file, as bytes. `None` if the store is not encrypted.
+/// The encoded wrapped keys in the file. `None` if the store is not encrypted.
 pub(super) fn wrapped_keys<'t>(meta: Table, txn: &'t RoTxn<'_, AnyTls>) -> heed::Result<Option<&'t [u8]>> {
-    meta.get(txn, SEAL)
+    meta.get(txn, WRAPPED_KEYS)
 }
 
-/// Adds the wrapped keys of the secrets that the file lacks. Returns whether it changed anything.
+/// Adds the missing wrapped keys of the secrets. Returns whether it changed anything.
 pub(super) fn add_missing(
     tables: Tables,
     txn: &mut RwTxn<'_>,
@@ -96,7 +95,7 @@ pub(super) fn add_missing(
     let surplus = wrapped.len().saturating_sub(MAX_SECRETS);
     if surplus > 0 {
         let in_use = keys_in_use(tables, txn, encryption)?;
-        // The oldest come first. Those that no record needs go before the others.
+        // The oldest keys come first. Remove unused keys before keys in use.
         wrapped.remove_first(surplus, |id| !keyring.has(id) && !in_use.contains(id));
         let surplus = wrapped.len().saturating_sub(MAX_SECRETS);
         wrapped.remove_first(surplus, |id| !keyring.has(id));
@@ -106,7 +105,7 @@ pub(super) fn add_missing(
     Ok(true)
 }
 
-/// Removes the wrapped keys that no record needs. Returns whether it changed anything.
+/// Removes unused wrapped keys. Returns whether it changed anything.
 pub(super) fn drop_unused(
     tables: Tables,
     txn: &mut RwTxn<'_>,
@@ -120,7 +119,7 @@ pub(super) fn drop_unused(
     Ok(true)
 }
 
-/// Whether `drop_unused` would change anything while these keys are in use.
+/// Whether `drop_unused` would change anything if these keys are in use.
 pub(super) fn has_unused(
     meta: Table,
     txn: &RoTxn<'_, AnyTls>,
@@ -130,8 +129,7 @@ pub(super) fn has_unused(
     Ok(without_unused(meta, txn, encryption, in_use)?.is_some())
 }
 
-/// The wrapped keys without those that no record needs, and whether they cover all records. `None` if that is what
-/// the file says already.
+/// The wrapped keys without unused ones, and whether they cover all records. `None` if the file already says so.
 fn without_unused(
     meta: Table,
     txn: &RoTxn<'_, AnyTls>,
@@ -184,7 +182,7 @@ fn is_covered(meta: Table, txn: &RoTxn<'_, AnyTls>, wrapped: &[u8]) -> heed::Res
 }
 
 fn put(meta: Table, txn: &mut RwTxn<'_>, wrapped: &[u8], covers: bool) -> heed::Result<()> {
-    meta.put(txn, SEAL, wrapped)?;
+    meta.put(txn, WRAPPED_KEYS, wrapped)?;
     if covers {
         meta.put(txn, COVERED, &Sha256::digest(wrapped)[..])?;
     }

@@ -6,22 +6,23 @@
 //! | `users` | the era of `created`, 16 bytes of the user's tag, the rest of `created` | the session's key |
 //! | `expiries` | `indexed_expiry`, `created` | the session's key |
 //! | unnamed | `format` | the version of the file format |
-//! | unnamed | `seal`, `covered` | the wrapped keys, and a hash of them (see `secrets`) |
+//! | unnamed | `seal`, `covered` | the wrapped keys, and their hash (see `secrets`) |
 //! | unnamed | `next` | the next `created` |
-//! | unnamed | `log` | which redo log the store needs, and from where (see `redo::format`). Formats 2 and 4 alone have it |
+//! | unnamed | `log` | the redo log that the store needs (see `redo::format`). Only in formats 2 and 4 |
 //!
-//! Numbers in keys are big-endian. Signed ones have the sign bit flipped, so that their bytes sort as they do. The
-//! counter stands in the unnamed database because each commit writes that page anyhow.
+//! Numbers in keys are big-endian, and signed ones have their sign bit flipped, so that they sort as bytes. The
+//! counter is in the unnamed database because each commit writes that page anyway.
 //!
-//! **Eras**: a page takes the disk about as long with one new entry as with many, and the users who log in are anywhere
-//! in a user index. So the index has a part for each era of creations. New entries go to the last part, which has few
-//! pages: about a 128th of the sessions. A lookup of a user reads each part.
+//! **Eras**: writing a page costs the disk about the same for one new entry as for many. The users who log in are
+//! scattered over the user index. So the index has one part for each era of creations. New entries go to the last
+//! part, which contains only about a 128th of the sessions. A lookup of a user reads each part.
 //!
-//! A part lives as long as its last session. Where most sessions end soon and some live long, many parts would be kept
-//! for a few sessions each. So there are at most `ERAS` parts, and one more for each doubling of the era's length: the
-//! current era goes on until it is twice as long, then four times, and so on, while there are too many. After `n`
-//! creations in all there are at most `ERAS + log2(n / MIN_ERA) + 2`. The price is that the last part of such a store is
-//! larger. A session keeps its part, because its `created` is in the key and encryption covers it.
+//! A part lives as long as its last session. If most sessions are short and some are long, many parts would remain
+//! for a few sessions each. So the number of parts is limited: at most `ERAS`, plus one for each doubling of the
+//! current era's length. While there are more, the current era continues, until it is twice as long, then four times,
+//! and so on. After `n` creations there are at most `ERAS + log2(n / MIN_ERA) + 2` parts. The last part of such a
+//! store is larger, which is the price. A session never changes its part, because `created` is in the key and
+//! encryption covers it.
 
 use std::cmp::Ordering;
 
@@ -35,19 +36,19 @@ use crate::clock::Millis;
 pub(super) type Table = Database<Bytes, Bytes>;
 
 pub(super) const FORMAT: &[u8] = b"format";
-pub(super) const SEAL: &[u8] = b"seal";
+pub(super) const WRAPPED_KEYS: &[u8] = b"seal";
 pub(super) const COVERED: &[u8] = b"covered";
 const NEXT: &[u8] = b"next";
 const LOG: &[u8] = b"log";
 
 /// The version of the file format: of `tables`, `record` and `encryption`.
 const VERSION: u32 = 1;
-/// What a store adds to it that needs its redo log.
+/// Added to the version if the store needs its redo log.
 const WITH_LOG: u32 = 1;
-/// What a store adds to it whose records may say when their sessions were created.
-const WITH_TIMES: u32 = 2;
-/// The newest version that can be read.
-pub(super) const NEWEST_VERSION: u32 = VERSION + WITH_LOG + WITH_TIMES;
+/// Added to the version if records may have creation times.
+const WITH_CREATION_TIMES: u32 = 2;
+/// The newest version that this package can read.
+pub(super) const NEWEST_VERSION: u32 = VERSION + WITH_LOG + WITH_CREATION_TIMES;
 
 /// Whether a store of this version needs its redo log.
 pub(super) fn needs_log(version: u32) -> bool {
@@ -66,7 +67,7 @@ pub(super) struct Tables {
 }
 
 impl Tables {
-    /// `None` if they do not exist yet. The transaction must be committed for the tables to stay open.
+    /// `None` if the tables do not exist. Commit the transaction to keep the tables open.
     pub(super) fn open(env: &Env<WithTls>, txn: &RoTxn<'_, WithTls>) -> heed::Result<Option<Self>> {
         let [sessions, users, expiries] = NAMES.map(|name| env.open_database(txn, Some(name)));
         let Some(meta) = env.open_database(txn, None)? else { return Ok(None) };
@@ -98,63 +99,62 @@ impl Tables {
         Ok(bytes.and_then(|bytes| bytes.try_into().ok()).map(u32::from_le_bytes))
     }
 
-    /// What the store says of its redo log. `None` if it needs none.
+    /// The store's entry about its redo log. `None` if the store needs no log.
     pub(super) fn log(&self, txn: &RoTxn<'_, AnyTls>) -> heed::Result<Option<LogEntry>> {
         log_of(self.meta, txn)
     }
 
-    /// Sets what the store says of its redo log, and with it the version of the format: a version of this package that
-    /// knows of no log must not open a store that needs one.
+    /// Sets or removes the entry about the redo log, and updates the format version. Package versions without a log
+    /// must not open a store that needs one.
     pub(super) fn set_log(&self, txn: &mut RwTxn<'_>, log: Option<&LogEntry>) -> heed::Result<()> {
         match log {
             Some(log) => self.meta.put(txn, LOG, &log.encode())?,
             None => _ = self.meta.delete(txn, LOG)?,
         }
-        let times = if self.keeps_times(txn)? { WITH_TIMES } else { 0 };
+        let times = if self.has_creation_times(txn)? { WITH_CREATION_TIMES } else { 0 };
         let version = VERSION + times + if log.is_some() { WITH_LOG } else { 0 };
         self.meta.put(txn, FORMAT, &version.to_le_bytes())
     }
 
-    /// Whether records may say when their sessions were created.
-    pub(super) fn keeps_times(&self, txn: &RoTxn<'_, AnyTls>) -> heed::Result<bool> {
+    /// Whether records may have creation times.
+    pub(super) fn has_creation_times(&self, txn: &RoTxn<'_, AnyTls>) -> heed::Result<bool> {
         Ok(Self::format(self.meta, txn)?
-            .is_some_and(|version| version.saturating_sub(VERSION) & WITH_TIMES != 0))
+            .is_some_and(|version| version.saturating_sub(VERSION) & WITH_CREATION_TIMES != 0))
     }
 
-    /// Lets records say when their sessions were created. A version of this package that does not know of that must not
-    /// open the store from then on.
-    pub(super) fn keep_times(&self, txn: &mut RwTxn<'_>) -> heed::Result<()> {
+    /// Allows creation times in records. From then on, older package versions must not open the store.
+    pub(super) fn enable_creation_times(&self, txn: &mut RwTxn<'_>) -> heed::Result<()> {
         let version = Self::format(self.meta, txn)?.unwrap_or(VERSION);
-        let version = VERSION + (version.saturating_sub(VERSION) | WITH_TIMES);
+        let version = VERSION + (version.saturating_sub(VERSION) | WITH_CREATION_TIMES);
         self.meta.put(txn, FORMAT, &version.to_le_bytes())
     }
 
-    /// Sets the next `created`. It never goes back: two sessions of one number would share an index entry.
+    /// Sets the next `created`. It never decreases, because two sessions with one number would share an index entry.
     pub(super) fn set_next(&self, txn: &mut RwTxn<'_>, next: u64) -> heed::Result<()> {
         let next = next.max(self.next(txn)?);
         self.meta.put(txn, NEXT, &next.to_le_bytes())
     }
 }
 
-/// What the store says of its redo log.
+/// The store's entry about its redo log.
 pub(super) fn log_of(meta: Table, txn: &RoTxn<'_, AnyTls>) -> heed::Result<Option<LogEntry>> {
     Ok(meta.get(txn, LOG)?.and_then(LogEntry::decode))
 }
 
-/// About how many eras a store has at a time. A small store has fewer.
+/// The approximate number of eras in a store. A small store has fewer.
 const ERAS: u64 = 128;
-/// The smallest number of creations in an era.
+/// The minimum number of creations in an era.
 const MIN_ERA: u64 = if cfg!(test) { 32 } else { 1 << 13 };
-/// In a `created`, the era stands above the number within the era.
+/// The upper bits of a `created` are the era, and the lower ones the number within the era.
 const ERA_SHIFT: u32 = 40;
 const ERA_BYTES: usize = 8 - (ERA_SHIFT / 8) as usize;
 
-/// The `created` that follows, in a store with this many sessions. `eras` counts the eras that have entries in the user
-/// index, up to a limit.
+/// The next `created` in a store with this many sessions. `eras` counts the eras with entries in the user index, up
+/// to a limit.
 fn created_after<E>(created: u64, sessions: u64, eras: impl FnOnce(u64) -> Result<u64, E>) -> Result<u64, E> {
     let (era, number) = (created >> ERA_SHIFT, created & ((1 << ERA_SHIFT) - 1));
     let len = number + 1;
-    // Eras end at these lengths alone, so that they need not be counted at each creation.
+    // Eras end only at these lengths, so that most creations do not have to count eras.
     let doublings = if len.is_multiple_of(MIN_ERA) && (len / MIN_ERA).is_power_of_two() {
         u64::from((len / MIN_ERA).trailing_zeros())
     } else {
@@ -190,13 +190,13 @@ fn parts_of(entry: &[u8]) -> Option<(UserTag, u64)> {
 }
 
 impl Tables {
-    /// The `created` that follows.
+    /// The next `created`.
     pub(super) fn created_after(&self, txn: &RoTxn<'_, AnyTls>, created: u64) -> heed::Result<u64> {
         created_after(created, self.sessions.len(txn)?, |limit| self.count_eras(txn, limit))
     }
 
-    /// The `created` that follows one in the log, which has rows of at most so many more sessions. The data file has seen
-    /// those before `first_in_log`.
+    /// The next `created` after one in the log. The log has rows of at most `newer` additional sessions. The data
+    /// file knows all numbers before `first_in_log`.
     pub(super) fn created_after_logged(
         &self,
         txn: &RoTxn<'_, AnyTls>,
@@ -210,7 +210,7 @@ impl Tables {
         })
     }
 
-    /// How many eras have entries in the user index. It stops at a limit.
+    /// Counts the eras with entries in the user index, up to a limit.
     pub(super) fn count_eras(&self, txn: &RoTxn<'_, AnyTls>, limit: u64) -> heed::Result<u64> {
         let mut count = 0;
         let mut from = Some(0);
@@ -224,12 +224,12 @@ impl Tables {
         Ok(count)
     }
 
-    /// Calls `see` with the `created` and the key of each session of a user, oldest first.
+    /// Calls `visit` with the `created` and the key of each session of a user, oldest first.
     pub(super) fn each_of_user(
         &self,
         txn: &RoTxn<'_, AnyTls>,
         tag: UserTag,
-        mut see: impl FnMut(u64, &[u8]) -> heed::Result<()>,
+        mut visit: impl FnMut(u64, &[u8]) -> heed::Result<()>,
     ) -> heed::Result<()> {
         let mut from = user_entry(tag, 0);
         loop {
@@ -239,10 +239,10 @@ impl Tables {
             let Some((found, created)) = parts_of(entry) else { return Ok(()) };
             let next = match found.cmp(&tag) {
                 Ordering::Equal => {
-                    see(created, key)?;
+                    visit(created, key)?;
                     created.checked_add(1)
                 }
-                // The part begins with users before this one.
+                // This part starts with other users.
                 Ordering::Less => Some(created >> ERA_SHIFT << ERA_SHIFT),
                 Ordering::Greater => era_after(created),
             };
@@ -252,7 +252,7 @@ impl Tables {
     }
 }
 
-/// The first `created` of the era that follows.
+/// The first `created` of the next era.
 fn era_after(created: u64) -> Option<u64> {
     ((created >> ERA_SHIFT) + 1).checked_mul(1 << ERA_SHIFT)
 }
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn an_era_ends_when_it_has_its_share_of_the_sessions() {
+    fn an_era_ends_when_it_has_its_share_of_all_sessions() {
         assert_eq!(after(0, 0, 1), 1);
         assert_eq!(after(MIN_ERA - 2, 0, 1), MIN_ERA - 1);
         assert_eq!(after(MIN_ERA - 1, ERAS * MIN_ERA, 1), 1 << 40);
@@ -295,17 +295,17 @@ mod tests {
     }
 
     #[test]
-    fn an_era_goes_on_while_there_are_too_many() {
+    fn an_era_continues_while_there_are_too_many() {
         assert_eq!(after(MIN_ERA - 1, 0, ERAS), 1 << 40);
         assert_eq!(after(MIN_ERA - 1, 0, ERAS + 1), MIN_ERA);
         assert_eq!(after(2 * MIN_ERA - 1, 0, ERAS + 1), 1 << 40);
         assert_eq!(after(2 * MIN_ERA - 1, 0, ERAS + 2), 2 * MIN_ERA);
-        // Between the doublings nothing is counted.
+        // At other lengths, eras are not counted.
         assert_eq!(created_after(3 * MIN_ERA - 1, 0, |_| Err(())), Ok(3 * MIN_ERA));
     }
 
-    /// Two years of 100 000 logins a day, of which one in a hundred lasts 30 days to a year and the others a day. Scaled
-    /// down by 256, as `MIN_ERA` is 32 here and not 8192.
+    /// Two years of 100 000 logins a day. One login in a hundred lasts 30 days to a year, and the others last a day.
+    /// Scaled down by 256, because `MIN_ERA` is 32 here and not 8192.
     #[test]
     fn years_of_short_and_long_sessions_leave_few_eras() {
         const SCALE: u64 = (1 << 13) / MIN_ERA;
@@ -335,7 +335,7 @@ mod tests {
         }
         let creations = 730 * PER_DAY;
         assert!(max <= ERAS + u64::from((creations / MIN_ERA).ilog2()) + 2, "{max}");
-        // The limit was met, and new eras go on to begin.
+        // The limit was reached, and new eras still start.
         assert!(max > ERAS && begun > ERAS, "{max} {begun}");
     }
 

@@ -1,18 +1,22 @@
 use std::num::NonZeroUsize;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tempfile::TempDir;
 
+use super::apply::Write;
+use super::record::Record;
 use super::tables::Tables;
 use super::*;
 use crate::clock::{Millis, MockClock};
-use crate::session::{Body, ExpiresForm, UserKeyBuf};
+use crate::session::{Body, ExpiresForm, Expiry, Session, SessionId, UserKey, UserKeyBuf};
 use crate::store::conformance::{
     MAX_LIFETIME, MAX_PER_USER, MAX_SESSION_BYTES, START, conformance, id, json, plain,
 };
-use crate::store::{Answer, Page};
+use crate::store::{Answer, Completions, Cursor, Page, SessionStore, Stats, StoredSession, WhenUserIsFull};
 
 #[cfg(target_os = "linux")]
 mod discard;
@@ -26,13 +30,13 @@ mod rotation;
 mod times;
 mod write_path;
 
-/// A store in a directory that goes with it.
-struct Kept {
+/// A store and its folder, which is deleted on drop.
+struct TestStore {
     store: Arc<FileStore>,
     _dir: TempDir,
 }
 
-impl SessionStore for Kept {
+impl SessionStore for TestStore {
     fn create(&self, session: &Session<'_>) -> Result<()> {
         self.store.create(session)
     }
@@ -94,10 +98,10 @@ fn secret(text: &str) -> Secret {
     Secret::new(text.repeat(4).into_bytes())
 }
 
-fn open(secrets: Vec<Secret>, clock: Arc<MockClock>) -> Kept {
+fn open(secrets: Vec<Secret>, clock: Arc<MockClock>) -> TestStore {
     let dir = new_dir();
     let store = FileStore::open_at(&FileOptions { secrets, ..options(dir.path()) }, clock).unwrap();
-    Kept { store, _dir: dir }
+    TestStore { store, _dir: dir }
 }
 
 mod in_the_open {
@@ -115,7 +119,7 @@ mod encrypted_with_a_lifetime {
     conformance!(lifetime | clock | open_limited(vec![secret("first")], clock));
 }
 
-fn open_rejecting(secrets: Vec<Secret>, clock: Arc<MockClock>) -> Kept {
+fn open_rejecting(secrets: Vec<Secret>, clock: Arc<MockClock>) -> TestStore {
     let dir = new_dir();
     let options = FileOptions {
         secrets,
@@ -123,7 +127,7 @@ fn open_rejecting(secrets: Vec<Secret>, clock: Arc<MockClock>) -> Kept {
         when_user_is_full: Some(WhenUserIsFull::Reject),
         ..options(dir.path())
     };
-    Kept { store: FileStore::open_at(&options, clock).unwrap(), _dir: dir }
+    TestStore { store: FileStore::open_at(&options, clock).unwrap(), _dir: dir }
 }
 
 mod that_rejects {
@@ -136,11 +140,11 @@ mod that_rejects_encrypted {
     conformance!(reject | clock | open_rejecting(vec![secret("first"), secret("second")], clock));
 }
 
-fn open_limited(secrets: Vec<Secret>, clock: Arc<MockClock>) -> Kept {
+fn open_limited(secrets: Vec<Secret>, clock: Arc<MockClock>) -> TestStore {
     let dir = new_dir();
     let max_lifetime = Some(MAX_LIFETIME as u64);
     let options = FileOptions { secrets, max_lifetime, ..options(dir.path()) };
-    Kept { store: FileStore::open_at(&options, clock).unwrap(), _dir: dir }
+    TestStore { store: FileStore::open_at(&options, clock).unwrap(), _dir: dir }
 }
 
 mod encrypted {
@@ -149,7 +153,7 @@ mod encrypted {
 }
 
 fn new_dir() -> TempDir {
-    // These ask nothing of the disk.
+    // These tests need no real disk.
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
 
@@ -173,11 +177,11 @@ fn problems(store: &FileStore) -> Vec<String> {
     store.verify(&mut |_, _| ()).unwrap().problems
 }
 
-/// Opens the file beside the store, as another program might, and changes it.
+/// Changes the data file without the store, as another program might.
 fn tamper(dir: &Path, change: impl FnOnce(&mut heed::RwTxn<'_>, Tables)) {
     let mut options = heed::EnvOpenOptions::new();
     options.map_size(1 << 30).max_dbs(tables::TABLES);
-    // SAFETY: no store has it open meanwhile.
+    // SAFETY: no store has it open at the same time.
     let env = unsafe { options.open(dir) }.unwrap();
     let mut txn = env.write_txn().unwrap();
     let tables = Tables::create(&env, &mut txn).unwrap();
@@ -186,7 +190,7 @@ fn tamper(dir: &Path, change: impl FnOnce(&mut heed::RwTxn<'_>, Tables)) {
 }
 
 #[test]
-fn sessions_outlive_the_store_and_counters_do_not() {
+fn sessions_survive_a_restart_and_counters_do_not() {
     let dir = new_dir();
     let options = options(dir.path());
     let store = reopen(&options).unwrap();
@@ -200,7 +204,7 @@ fn sessions_outlive_the_store_and_counters_do_not() {
 }
 
 #[test]
-fn whoever_opens_a_directory_again_gets_the_store_that_is_open() {
+fn opening_a_folder_again_returns_the_open_store() {
     let dir = new_dir();
     let store = reopen(&options(dir.path())).unwrap();
     let link = dir.path().with_extension("link");
@@ -211,7 +215,7 @@ fn whoever_opens_a_directory_again_gets_the_store_that_is_open() {
 }
 
 #[test]
-fn threads_that_open_and_drop_one_directory_at_once_take_turns() {
+fn threads_can_open_and_drop_the_same_folder_concurrently() {
     let dir = new_dir();
     let options = options(dir.path());
     thread::scope(|scope| {
@@ -228,33 +232,33 @@ fn threads_that_open_and_drop_one_directory_at_once_take_turns() {
     assert_eq!(reopen(&options).unwrap().size(), Ok(100));
 }
 
-/// Keeps what it is told.
+/// Keeps the results that it receives.
 #[derive(Default)]
-struct Told(Mutex<Vec<(u32, Result<Answer>)>>);
+struct Received(Mutex<Vec<(u32, Result<Answer>)>>);
 
-/// What a write reports.
+/// The result of a write.
 fn number(number: u64) -> Result<Answer> {
     Ok(Answer::Number(number))
 }
 
-impl Completions for Told {
+impl Completions for Received {
     fn complete(&self, done: Vec<(u32, Result<Answer>)>) {
         self.0.lock().extend(done);
     }
 }
 
 #[test]
-fn a_store_that_is_dropped_writes_what_was_begun() {
+fn dropping_a_store_completes_its_queued_writes() {
     let dir = new_dir();
     let options = options(dir.path());
     let store = reopen(&options).unwrap();
-    let told = Arc::new(Told::default());
-    let to: Arc<dyn Completions> = told.clone();
+    let received = Arc::new(Received::default());
+    let to: Arc<dyn Completions> = received.clone();
     for ticket in 0..1000 {
         store.begin_create(&plain(&format!("{}", ticket / 2), &ann(), at(100)), &to, ticket).unwrap();
     }
     drop(store);
-    let mut outcomes = std::mem::take(&mut *told.0.lock());
+    let mut outcomes = std::mem::take(&mut *received.0.lock());
     outcomes.sort_by_key(|(ticket, _)| *ticket);
     for (at, outcome) in outcomes.iter().enumerate() {
         let expected = if at % 2 == 0 { number(1) } else { Err(StoreError::Exists) };
@@ -264,22 +268,22 @@ fn a_store_that_is_dropped_writes_what_was_begun() {
 }
 
 #[test]
-fn a_session_that_is_about_to_be_created_is_deleted_in_its_turn() {
+fn a_delete_waits_for_the_pending_creation_of_its_session() {
     let dir = new_dir();
     let store = reopen(&options(dir.path())).unwrap();
-    let told = Arc::new(Told::default());
-    let to: Arc<dyn Completions> = told.clone();
+    let received = Arc::new(Received::default());
+    let to: Arc<dyn Completions> = received.clone();
     store.begin_create(&plain("a", &ann(), at(100)), &to, 0).unwrap();
     assert_eq!(store.begin_delete(&id("a"), &to, 1), Ok(true));
     assert_eq!(store.begin_delete(&id("b"), &to, 2), Ok(false));
     store.flush().unwrap();
-    assert_eq!(*told.0.lock(), [(0, number(1)), (1, number(1))]);
+    assert_eq!(*received.0.lock(), [(0, number(1)), (1, number(1))]);
     assert_eq!(store.size(), Ok(0));
     assert_eq!(store.begin_delete(&id("a"), &to, 3), Ok(false));
 }
 
 #[test]
-fn a_sweep_files_anew_what_was_touched_and_goes_on_in_steps() {
+fn a_sweep_reindexes_touched_sessions_and_continues_in_steps() {
     let dir = new_dir();
     let clock = clock();
     let store = FileStore::open_at(&options(dir.path()), clock.clone()).unwrap();
@@ -304,7 +308,7 @@ fn a_sweep_files_anew_what_was_touched_and_goes_on_in_steps() {
 }
 
 #[test]
-fn secrets_other_than_the_stores_are_refused_and_change_nothing() {
+fn wrong_secrets_are_rejected_and_change_nothing() {
     let dir = new_dir();
     let with = |secrets| FileOptions { secrets, ..options(dir.path()) };
     drop(reopen(&with(vec![secret("first")])).unwrap());
@@ -324,7 +328,7 @@ fn secrets_other_than_the_stores_are_refused_and_change_nothing() {
 }
 
 #[test]
-fn a_store_with_a_secret_shows_no_id_user_or_content() {
+fn an_encrypted_file_contains_no_id_user_or_content() {
     let shows = |secrets| {
         let dir = new_dir();
         let store = reopen(&FileOptions { secrets, ..options(dir.path()) }).unwrap();
@@ -344,7 +348,7 @@ fn a_store_with_a_secret_shows_no_id_user_or_content() {
 }
 
 #[test]
-fn a_sealed_record_that_was_moved_or_changed_is_refused() {
+fn a_moved_or_changed_encrypted_record_is_rejected() {
     let dir = new_dir();
     let options = FileOptions { secrets: vec![secret("secret")], ..options(dir.path()) };
     let ben = UserKeyBuf::from_text("ben of the users");
@@ -373,15 +377,15 @@ fn a_sealed_record_that_was_moved_or_changed_is_refused() {
 }
 
 #[test]
-fn a_verification_finds_what_does_not_fit() {
+fn verification_finds_inconsistent_entries() {
     type Change = fn(&mut heed::RwTxn<'_>, Tables);
     let changes: [(&str, Change); 6] = [
-        ("the index by user does not have it", |txn, tables| tables.users.clear(txn).unwrap()),
-        ("the index by expiry does not have it", |txn, tables| tables.expiries.clear(txn).unwrap()),
-        ("the index by user has an entry of no session", |txn, tables| {
+        ("the user index does not contain it", |txn, tables| tables.users.clear(txn).unwrap()),
+        ("the expiry index does not contain it", |txn, tables| tables.expiries.clear(txn).unwrap()),
+        ("the user index has an entry without its session", |txn, tables| {
             tables.users.put(txn, &[7; 24], b"nobody").unwrap();
         }),
-        ("the index by expiry has an entry of no session", |txn, tables| {
+        ("the expiry index has an entry without its session", |txn, tables| {
             tables.expiries.put(txn, &[7; 16], b"nobody").unwrap();
         }),
         ("it is cut short", |txn, tables| tables.sessions.put(txn, b"\0x", b"short").unwrap()),
@@ -407,7 +411,7 @@ fn a_verification_finds_what_does_not_fit() {
 }
 
 #[test]
-fn a_newer_format_and_a_foreign_file_are_refused_and_left_alone() {
+fn newer_formats_and_foreign_files_are_rejected_and_not_changed() {
     let dir = new_dir();
     drop(reopen(&options(dir.path())).unwrap());
     tamper(dir.path(), |txn, tables| tables.meta.put(txn, tables::FORMAT, &5_u32.to_le_bytes()).unwrap());
@@ -423,7 +427,7 @@ fn a_newer_format_and_a_foreign_file_are_refused_and_left_alone() {
     let foreign = new_dir();
     {
         let mut options = heed::EnvOpenOptions::new();
-        // SAFETY: no one else has it open.
+        // SAFETY: no other code has it open.
         let env = unsafe { options.map_size(1 << 20).max_dbs(1).open(foreign.path()) }.unwrap();
         let mut txn = env.write_txn().unwrap();
         let _: tables::Table = env.create_database(&mut txn, Some("theirs")).unwrap();
@@ -433,7 +437,7 @@ fn a_newer_format_and_a_foreign_file_are_refused_and_left_alone() {
 }
 
 #[test]
-fn a_file_that_another_process_is_about_to_make_is_waited_for() {
+fn opening_waits_while_another_process_creates_the_file() {
     let made = new_dir();
     drop(reopen(&options(made.path())).unwrap());
     let whole = std::fs::read(made.path().join(names::DATA)).unwrap();
@@ -451,12 +455,12 @@ fn a_file_that_another_process_is_about_to_make_is_waited_for() {
             reopen(&options(dir.path())).is_ok()
         })
     };
-    // For 45 ms. On a busy machine the other thread may be later, but not each time.
+    // An opener retries for 45 ms. On a busy machine the other thread may be later, but not each time.
     assert!((0..50).any(|_| is_waited_for()));
 }
 
 #[test]
-fn what_no_waiting_makes_a_store_is_refused_at_once() {
+fn files_that_are_not_stores_are_rejected_without_waiting() {
     let made = new_dir();
     let store = reopen(&options(made.path())).unwrap();
     for session in 0..200 {
@@ -475,7 +479,7 @@ fn what_no_waiting_makes_a_store_is_refused_at_once() {
             assert_eq!(reopen(&options(dir.path())).err().unwrap().code(), "ERR_STORE_CORRUPT");
             begun.elapsed() < Duration::from_millis(40)
         };
-        // To wait takes 45 ms. A busy machine may take as long, but not each time.
+        // A wait would take 45 ms. A busy machine may take that long, but not each time.
         assert!((0..50).any(|_| is_refused_at_once()), "{} bytes", bytes.len());
     }
 }
@@ -493,9 +497,9 @@ fn a_backup_is_a_store_with_the_same_sessions() {
             store.delete(&id(&session.to_string())).unwrap();
         }
         let to = copies.path().join("copy");
-        let mut told = Vec::new();
-        let bytes = store.backup(&to, &mut |copied, total| told.push((copied, total))).unwrap();
-        assert_eq!(told.last(), Some(&(bytes, bytes)));
+        let mut received = Vec::new();
+        let bytes = store.backup(&to, &mut |copied, total| received.push((copied, total))).unwrap();
+        assert_eq!(received.last(), Some(&(bytes, bytes)));
         assert!(bytes < store.file_bytes().unwrap());
         let again = store.backup(&to, &mut |_, _| ()).unwrap_err();
         assert_eq!(again.code(), "ERR_INVALID_OPTION");
@@ -504,7 +508,7 @@ fn a_backup_is_a_store_with_the_same_sessions() {
         assert_eq!(problems(&copy), [""; 0]);
         assert_eq!(copy.size(), Ok(1000));
         assert_eq!(copy.get_by_user(ann().as_key()), store.get_by_user(ann().as_key()));
-        // New ones are younger than those of the original.
+        // New sessions are younger than those of the original.
         copy.create(&plain("new", &ann(), at(100))).unwrap();
         let sessions = copy.get_by_user(ann().as_key()).unwrap();
         assert_eq!(sessions.last().unwrap().id, id("new"));
@@ -512,7 +516,7 @@ fn a_backup_is_a_store_with_the_same_sessions() {
 }
 
 #[test]
-fn a_full_store_refuses_new_sessions_and_has_room_again_when_some_end() {
+fn a_full_store_rejects_new_sessions_until_others_end() {
     let dir = new_dir();
     let options = FileOptions { max_bytes: std::num::NonZeroU64::new(2 << 20), ..options(dir.path()) };
     let store = reopen(&options).unwrap();
@@ -542,7 +546,7 @@ fn a_full_store_refuses_new_sessions_and_has_room_again_when_some_end() {
 }
 
 #[test]
-fn a_full_store_has_room_for_what_comes_after_what_has_expired() {
+fn a_full_store_sweeps_expired_sessions_for_a_new_one() {
     let dir = new_dir();
     let clock = clock();
     let options = FileOptions { max_bytes: std::num::NonZeroU64::new(1 << 20), ..options(dir.path()) };
@@ -556,13 +560,13 @@ fn a_full_store_has_room_for_what_comes_after_what_has_expired() {
     assert_eq!(store.create(&plain("new", &ann(), at(200))), Ok(()));
     let stats = store.stats().unwrap();
     assert_eq!(stats.sessions, Some(live + 1 - stats.expired));
-    // Other writes wait meanwhile: it sweeps no more than the new session needs.
+    // Other writes wait during that sweep, so it removes only what the new session needs.
     assert!(stats.expired > 0 && stats.expired < live / 2, "{} of {live} were swept", stats.expired);
     assert_eq!((store.size(), store.clean()), (Ok(1), Ok(live - stats.expired)));
 }
 
 #[test]
-fn content_is_kept_to_the_byte() {
+fn content_is_stored_byte_for_byte() {
     let dir = new_dir();
     let store = reopen(&options(dir.path())).unwrap();
     let session = json("a", None, "{}", at(100));

@@ -1,13 +1,13 @@
-//! When sessions were created: records of this version say it, those of older versions do not.
+//! Creation times: only this and later versions of the package write them to records.
 //!
-//! An older version takes such a record for damaged, and would write it without the time. So the version of the file's
-//! format changes first, which an older version refuses to open. A process of an older version that has the store open
-//! already goes on. It has marked itself before it looked at the format. So this process either sees that mark after its
-//! commit, or the other one sees the new format. While there is such a process, records are written without the time.
+//! Older versions treat such a record as damaged, and would rewrite it without its time. So the format version
+//! changes first, and older versions refuse to open the store. An older process may have the store open already. It
+//! registers in the lock file before it reads the format. So either this process sees the older one after its commit,
+//! or the older one sees the new format. While an older process is registered, records are written without times.
 //!
-//! The format changes after the log is recovered: an older version can open a store whose recovery fails here. What hinders
-//! the change, such as that process or a full disk, passes. So each sweep tries it again, and where lifetimes are limited so
-//! does each write that creates or prolongs a session.
+//! The format changes after the log is recovered, so that an older version can still open the store if the recovery
+//! fails. An older process or a full disk may prevent the change for a while. Each sweep tries again. If lifetimes
+//! are limited, so does each write that creates or prolongs a session.
 
 use std::sync::atomic::Ordering;
 
@@ -17,46 +17,45 @@ use super::owner_lock::Feature;
 use crate::error::{Result, StoreError};
 
 impl Environment {
-    /// Has records say when their sessions were created, where that is possible. The caller keeps the log from beginning or
-    /// ending.
+    /// Starts writing creation times, if possible. The caller prevents that a log starts or ends at the same time.
     ///
     /// # Errors
-    /// If the store limits lifetimes: `Locked` while a process of an older version has it open, which would not keep them.
-    /// Those of a commit.
-    pub(super) fn keep_times(&self) -> Result<()> {
-        if self.access != Access::Write || self.keeps_times.load(Ordering::SeqCst) {
+    /// Only if the store limits lifetimes: `Locked` while a process of an older version has the store open, because
+    /// that version would remove creation times. Those of a commit.
+    pub(super) fn enable_creation_times(&self) -> Result<()> {
+        if self.access != Access::Write || self.has_creation_times.load(Ordering::SeqCst) {
             return Ok(());
         }
-        let begun = self.try_keep_times();
+        let begun = self.try_enable_creation_times();
         if self.limits.max_lifetime.is_limited() { begun } else { Ok(()) }
     }
 
-    /// Whether lifetimes are limited, and records do not yet say when their sessions were created.
-    pub(super) fn lacks_times(&self) -> bool {
-        self.limits.max_lifetime.is_limited() && !self.keeps_times.load(Ordering::SeqCst)
+    /// Whether lifetimes are limited, but records do not have creation times yet.
+    pub(super) fn lacks_creation_times(&self) -> bool {
+        self.limits.max_lifetime.is_limited() && !self.has_creation_times.load(Ordering::SeqCst)
     }
 
-    fn try_keep_times(&self) -> Result<()> {
+    fn try_enable_creation_times(&self) -> Result<()> {
         self.check_old_versions()?;
         let is_kept = {
             let view = self.read()?;
-            view.tables().keeps_times(&view).map_err(|error| self.failed(error))?
+            view.tables().has_creation_times(&view).map_err(|error| self.failed(error))?
         };
         if !is_kept {
             self.change(|rows| {
-                rows.tables.keep_times(&mut rows.txn)?;
+                rows.tables.enable_creation_times(&mut rows.txn)?;
                 rows.has_changed = true;
                 Ok(())
             })?;
         }
-        // One may have come before the commit.
+        // An older process may have opened the store before the commit.
         self.check_old_versions()?;
-        self.keeps_times.store(true, Ordering::SeqCst);
+        self.has_creation_times.store(true, Ordering::SeqCst);
         Ok(())
     }
 
     fn check_old_versions(&self) -> Result<()> {
-        if !self.may_have_old_version(Feature::Times) {
+        if !self.may_have_old_version(Feature::CreationTimes) {
             return Ok(());
         }
         Err(StoreError::Locked(format!(

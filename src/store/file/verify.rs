@@ -1,4 +1,4 @@
-//! Verification: reads everything and reports problems. It changes nothing, and repairs nothing.
+//! Verification: reads everything and reports problems. It neither changes nor repairs anything.
 
 use super::FileStore;
 use super::environment::{Environment, View};
@@ -12,19 +12,19 @@ use crate::json::SessionFields;
 use crate::scratch::with_buffer;
 use crate::session::{Body, SessionId};
 
-/// The maximum number of problems that are described. The rest are counted.
+/// The maximum number of described problems. The others are only counted.
 const MAX_DESCRIBED: usize = 20;
 
-/// The maximum number of attempts at a snapshot: two commits may come before its first page is read.
+/// The maximum number of attempts to read a snapshot. Two commits may happen before its first page is read.
 const TRIES: u32 = 100;
 
-/// What [`FileStore::verify`] saw.
+/// The result of [`FileStore::verify`].
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Verification {
     pub sessions: u64,
-    /// Sessions among them that wait for a sweep.
+    /// Expired sessions that the next sweep removes.
     pub expired: u64,
-    /// Sessions among them whose secret is not in the list.
+    /// Sessions that the list of secrets cannot decrypt.
     pub unreadable: u64,
     pub pages: u64,
     /// Descriptions of the first problems.
@@ -43,13 +43,14 @@ impl Verification {
 }
 
 impl FileStore {
-    /// Reads the whole file: the structure of its pages, each session, and both indexes. It sees the store at one moment,
-    /// while others write. Until it ends, the file may grow. `progress` is called with the steps done and the steps in all.
+    /// Reads the whole file: the structure of its pages, each session, and both indexes. It sees a consistent
+    /// snapshot while other calls write. The file may grow until it is complete. `progress` receives the completed
+    /// steps and their total.
     ///
-    /// If the store's folder was removed, moved or replaced, that is the only problem, and the file is not read.
+    /// If the store's folder was removed, moved or replaced, it reports only that problem and does not read the file.
     ///
     /// # Errors
-    /// Those of a read. A problem in the file is reported, and is no error.
+    /// Those of a read. A problem in the file is not an error.
     pub fn verify(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<Verification> {
         let environment = self.environment();
         let failed = |error| environment.failed(error);
@@ -58,7 +59,7 @@ impl FileStore {
             seen.note(|| error.to_string());
             return Ok(seen);
         }
-        // What is in the log is looked at in the data file, and what comes later in the log.
+        // Drain the log to verify its sessions in the data file. Later batches are verified in the log.
         self.redo().drain_now()?;
         let log_problem = self.redo().verify()?;
         let mut tries = 0;
@@ -74,7 +75,7 @@ impl FileStore {
                 walked = total;
                 progress(seen, total + entries);
             });
-            // What a writer has changed under it is no damage.
+            // Changes by another process are not damage.
             environment.check_unused()?;
             tries += 1;
             let walk = match walk {
@@ -99,7 +100,7 @@ impl FileStore {
             if !is_sound {
                 // LMDB trusts its pages, so it must not read damaged ones.
                 seen.found += 1;
-                seen.problems.push("the sessions were not looked at, as the pages are damaged".into());
+                seen.problems.push("the sessions were not checked, because the pages are damaged".into());
                 return Ok(seen);
             }
             if let Some(problem) = log_problem {
@@ -148,7 +149,7 @@ pub(super) fn check_entries(
                 .is_ok_and(|tag| tag.is_some_and(|tag| user_entry(tag, record.header.created)[..] == *entry))
         };
         if record_of(key)?.filter(names).is_none() {
-            seen.note(|| "the index by user has an entry of no session".into());
+            seen.note(|| "the user index has an entry without its session".into());
         }
         step();
     }
@@ -160,7 +161,7 @@ pub(super) fn check_entries(
                 == (Some(header.indexed_expiry), Some(header.created))
         };
         if record_of(key)?.filter(names).is_none() {
-            seen.note(|| "the index by expiry has an entry of no session".into());
+            seen.note(|| "the expiry index has an entry without its session".into());
         }
         step();
     }
@@ -187,7 +188,7 @@ fn check_session(
         || environment.get(tables.expiries, txn, &expiry_entry(header.indexed_expiry, header.created))?
             != Some(key)
     {
-        return Ok(Err("the index by expiry does not have it".into()));
+        return Ok(Err("the expiry index does not contain it".into()));
     }
     let tag = match environment.encryption.tag_of(record) {
         Ok(tag) => tag,
@@ -196,7 +197,7 @@ fn check_session(
     if let Some(tag) = tag
         && environment.get(tables.users, txn, &user_entry(tag, header.created))? != Some(key)
     {
-        return Ok(Err("the index by user does not have it".into()));
+        return Ok(Err("the user index does not contain it".into()));
     }
     let content = with_buffer(|buffer| -> Result<bool, StoreError> {
         let Some(contents) = environment.encryption.decrypt(key, record, buffer)? else { return Ok(false) };

@@ -1,4 +1,4 @@
-//! Why a write has no effect.
+//! Reasons why a write has no effect.
 
 use std::path::Path;
 
@@ -6,16 +6,16 @@ use super::errors::failed;
 use crate::error::StoreError;
 
 pub(super) enum WriteError {
-    /// This write was refused, and has changed nothing.
+    /// This write was rejected and has changed nothing.
     Refused(StoreError),
     /// The whole transaction is lost.
     Lost(heed::Error),
-    /// The same, but its meta page may be on the disk. Then the transaction is found done after a restart.
+    /// The same, but its meta page may be on disk. Then the transaction is complete after a restart.
     Uncertain(heed::Error),
 }
 
 impl WriteError {
-    /// The error for the caller of a store whose data file is at `path`.
+    /// Converts to the caller's error. `path` is the data file.
     pub(super) fn at(self, path: &Path) -> StoreError {
         match self {
             Self::Refused(error) => error,

@@ -17,7 +17,7 @@ impl Bits {
         self.words.get((at / 64) as usize).is_some_and(|word| word >> (at % 64) & 1 == 1)
     }
 
-    /// Sets a bit, and tells whether it was set.
+    /// Sets a bit, and returns whether it was set before.
     pub(super) fn set(&mut self, at: u64) -> bool {
         let Some(word) = self.words.get_mut((at / 64) as usize) else { return false };
         let bit = 1 << (at % 64);

@@ -1,11 +1,11 @@
-//! Why LMDB, or this check, would refuse a file.
+//! Reasons why LMDB or this check rejects a file.
 
 use std::io;
 
 /// The version of LMDB's data format.
 pub(super) const VERSION: u32 = 1;
 
-/// Why a file cannot be opened, or be walked.
+/// The reason why a file cannot be opened or walked.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Fault {
@@ -24,7 +24,7 @@ pub enum Fault {
     #[error("its meta page {page} {what}")]
     Meta { page: u64, what: &'static str },
 
-    /// Neither meta page is of the transaction: two later ones were committed, or there never was one.
+    /// Neither meta page belongs to the transaction. Two later ones were committed, or it never existed.
     #[error("its meta pages are no longer of transaction {0}")]
     Gone(u64),
 }

@@ -1,29 +1,31 @@
-//! The list of free pages, as far as a transaction needs to know it.
+//! Reads the freelist, as far as a transaction needs it.
 
 use super::fault::Fault;
 use super::layout::metas;
 use super::layout::{
-    BIG, BRANCH, LEAF, META_PAGES, Meta, NO_PAGE, Node, PAGE_HEAD, WORD, read_at, u16_at, u64_at,
+    BIG, BRANCH, LEAF, META_PAGES, Meta, NO_PAGE, Node, PAGE_FLAGS, PAGE_HEAD, PAGE_LOWER, WORD, read_at,
+    u16_at, u64_at,
 };
 use std::collections::BinaryHeap;
 use std::fs::File;
 
-/// How deep a tree is followed; LMDB itself goes no deeper.
+/// The maximum depth of a tree, the same as LMDB's.
 const MAX_DEPTH: u16 = 32;
 
-/// What is free in a file. A page that a reader may still see counts as free: the file does not tell of readers.
+/// The free pages of a file. They include pages that a reader may still see, because the file does not contain the
+/// readers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Free {
-    /// The pages that the next transaction may have: those that were freed first come first, and of one transaction
-    /// the lowest.
+    /// The pages that the next transaction may use. Pages that were freed earlier come first. Those of one
+    /// transaction are in ascending order.
     pub pages: Vec<u64>,
-    /// How many the last transaction freed: they can be had after one more.
+    /// The number of pages that the last transaction has freed. They can be used after one more transaction.
     pub pending: u64,
 }
 
 impl Free {
-    /// How many pages the file must grow by for these: single ones, and some that lie beside each other. The single
-    /// ones may break what lies together, so that there is more than one answer: the worst.
+    /// The number of pages by which the file must grow for these single pages and runs. Single pages may split runs
+    /// of free pages, so several results are possible. Returns the worst one.
     pub fn lacking(&self, singles: u64, runs: &[u64]) -> u64 {
         let taken =
             usize::try_from(singles).map_or(self.pages.len(), |singles| singles.min(self.pages.len()));
@@ -33,14 +35,15 @@ impl Free {
         }
         let mut sorted = self.pages.clone();
         sorted.sort_unstable();
-        // LMDB takes the lowest of as many lists as it has read, the oldest first: those that it needed by then.
+        // LMDB uses the lowest pages of the lists that it has read so far, and reads the oldest lists first. So the
+        // single pages may come from the lowest pages or from the oldest lists.
         let mut oldest = self.pages[taken..].to_vec();
         oldest.sort_unstable();
         lacking + lacking_runs(&sorted[taken..], runs).max(lacking_runs(&oldest, runs))
     }
 }
 
-/// How many pages of runs do not fit into these, which are in order.
+/// The number of pages in runs that do not fit into these sorted pages.
 fn lacking_runs(pages: &[u64], runs: &[u64]) -> u64 {
     let together = pages.chunk_by(|page, next| page + 1 == *next);
     let mut room: BinaryHeap<u64> = together.map(|run| run.len() as u64).collect();
@@ -56,11 +59,11 @@ fn lacking_runs(pages: &[u64], runs: &[u64]) -> u64 {
     lacking
 }
 
-/// Reads what is free for the transaction that follows `txn_id`, the last, up to about `enough` pages. The caller holds
-/// the lock of the writer, so that there is no later one.
+/// Reads the free pages for the transaction after `txn_id`, up to about `enough` pages. `txn_id` must be the last
+/// transaction, and the caller holds the write lock.
 ///
 /// # Errors
-/// As for [`inspect`](super::inspect), and `Gone` where there is a later transaction, or the list is damaged.
+/// As for [`inspect`](super::inspect). `Gone` if there is a later transaction, or if the freelist is damaged.
 pub fn free(file: &File, txn_id: u64, enough: u64) -> Result<Free, Fault> {
     let metas = metas(file)?.ok_or(Fault::Gone(txn_id))?;
     let meta = &metas[(txn_id % META_PAGES) as usize];
@@ -97,14 +100,14 @@ impl Reader<'_> {
             return Err(self.damaged());
         }
         read_at(self.file, &mut page, number.saturating_mul(page_size as u64))?;
-        let is_leaf = match u16_at(&page, 10) {
+        let is_leaf = match u16_at(&page, PAGE_FLAGS) {
             Some(LEAF) => true,
             Some(BRANCH) => false,
             _ => return Err(self.damaged()),
         };
-        let nodes = usize::from(u16_at(&page, 12).unwrap_or(0)).saturating_sub(PAGE_HEAD) / 2;
+        let nodes = usize::from(u16_at(&page, PAGE_LOWER).unwrap_or(0)).saturating_sub(PAGE_HEAD) / 2;
         for index in 0..nodes {
-            // The oldest come first.
+            // The oldest lists come first.
             if self.has_enough() {
                 return Ok(());
             }
@@ -118,7 +121,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// A record: a transaction, and a count with as many pages that it freed.
+    /// Reads the list of one transaction: the number of pages that it freed, and then these pages.
     fn record(&mut self, node: &Node<'_>) -> Result<(), Fault> {
         let txn_id = u64_at(node.key, 0).ok_or_else(|| self.damaged())?;
         let first = u64_at(node.data, 0).ok_or_else(|| self.damaged())?;
@@ -156,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_free_side_by_side_is_lacking() {
+    fn runs_need_adjacent_free_pages() {
         let free = Free { pages: vec![9, 10, 20, 3, 4, 5], pending: 7 };
         assert_eq!(free.lacking(6, &[]), 0);
         assert_eq!(free.lacking(8, &[]), 2);

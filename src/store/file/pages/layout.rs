@@ -1,5 +1,5 @@
-//! The layout of LMDB's data version 1 on 64-bit machines, in the machine's own byte order. Its names in `mdb.c`
-//! stand beside the constants.
+//! The layout of LMDB's data version 1 on 64-bit machines, in native byte order. The comments beside constants are
+//! the names in `mdb.c`.
 
 use super::fault::{Fault, VERSION};
 use std::fs::File;
@@ -11,6 +11,10 @@ const MAGIC: u32 = 0xbeef_c0de;
 const PAGE_SIZES: std::ops::RangeInclusive<u32> = 256..=0x8000; // MAX_PAGESIZE
 
 pub(super) const PAGE_HEAD: usize = 16; // PAGEHDRSZ
+pub(super) const PAGE_FLAGS: usize = 10; // mp_flags
+pub(super) const PAGE_LOWER: usize = 12; // mp_lower
+pub(super) const PAGE_UPPER: usize = 14; // mp_upper
+pub(super) const OVERFLOW_PAGES: usize = 12; // mp_pages
 pub(super) const BRANCH: u16 = 1;
 pub(super) const LEAF: u16 = 2;
 pub(super) const OVERFLOW: u16 = 4;
@@ -33,8 +37,8 @@ pub(super) struct Meta {
     pub(super) version: u32,
     pub(super) map_size: u64,
     pub(super) page_size: u32,
-    pub(super) free: Record,
-    pub(super) main: Record,
+    pub(super) free: TreeRecord,
+    pub(super) main: TreeRecord,
     pub(super) last_page: u64,
     pub(super) txn_id: u64,
 }
@@ -44,20 +48,20 @@ impl Meta {
         let (head, meta) = bytes.split_at_checked(PAGE_HEAD)?;
         Some(Self {
             number: u64_at(head, 0)?,
-            flags: u16_at(head, 10)?,
+            flags: u16_at(head, PAGE_FLAGS)?,
             magic: u32_at(meta, 0)?,
             version: u32_at(meta, 4)?,
             map_size: u64_at(meta, 16)?,
             page_size: u32_at(meta, 24)?, // md_pad of the free tree
-            free: Record::parse(meta.get(24..)?)?,
-            main: Record::parse(meta.get(72..)?)?,
+            free: TreeRecord::parse(meta.get(24..)?)?,
+            main: TreeRecord::parse(meta.get(72..)?)?,
             last_page: u64_at(meta, 120)?,
             txn_id: u64_at(meta, 128)?,
         })
     }
 
-    /// Whether these may be the first bytes of the first meta page, or of one that has not been written.
-    pub(super) fn may_begin(bytes: &[u8]) -> bool {
+    /// Whether these bytes may start the first meta page, or a page that has not been written yet.
+    pub(super) fn is_possible_prefix(bytes: &[u8]) -> bool {
         let mut start = [0; PAGE_HEAD + 8];
         start[10..12].copy_from_slice(&META.to_ne_bytes());
         start[16..20].copy_from_slice(&MAGIC.to_ne_bytes());
@@ -65,10 +69,11 @@ impl Meta {
         bytes.iter().zip(&start).all(|(one, other)| one == other) || bytes.iter().all(|byte| *byte == 0)
     }
 
-    /// Reads a meta page until it reads the same twice: a writer may be at it.
+    /// Reads a meta page until two reads give the same bytes, because another process may be writing it.
     pub(super) fn read(file: &File, at: u64) -> io::Result<Option<Self>> {
+        const MAX_READS: u32 = 16;
         let mut last = [0; META_BYTES];
-        for _ in 0..16 {
+        for _ in 0..MAX_READS {
             let mut bytes = [0; META_BYTES];
             match read_at(file, &mut bytes, at) {
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
@@ -103,16 +108,16 @@ impl Meta {
     }
 }
 
-/// A tree's record: in a meta page, or in the main tree under the tree's name.
+/// The description of a tree. It is in a meta page, or in the main tree under the name of the tree.
 #[derive(Clone, Copy)]
-pub(super) struct Record {
+pub(super) struct TreeRecord {
     pub(super) flags: u16,
     pub(super) depth: u16,
     pub(super) counts: Counts,
     pub(super) root: u64,
 }
 
-impl Record {
+impl TreeRecord {
     pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
         let counts = Counts {
             branch: u64_at(bytes, 8)?,
@@ -132,7 +137,7 @@ pub(super) struct Counts {
     pub(super) entries: u64,
 }
 
-/// A page's node. A branch's has a child; a leaf's has data, or the number of the page where they begin.
+/// A node of a page. In a branch it has a child. In a leaf it has the data, or the number of their first page.
 pub(super) struct Node<'p> {
     pub(super) low: u32,
     pub(super) flags: u16,
@@ -166,8 +171,8 @@ impl<'p> Node<'p> {
     }
 }
 
-/// How many nodes a page has, once it is sure that they fill the end of the page without gap or overlap, as LMDB
-/// keeps them.
+/// Counts the nodes of a page. Checks that they fill the end of the page without gap or overlap, as in every page of
+/// LMDB.
 pub(super) fn count_nodes(
     page: &[u8],
     leaf: bool,
@@ -175,8 +180,8 @@ pub(super) fn count_nodes(
 ) -> Result<usize, &'static str> {
     const BOUNDS: &str = "has its bounds wrong";
     const OUTSIDE: &str = "has a node out of its bounds";
-    let lower = u16_at(page, 12).map(usize::from).ok_or(BOUNDS)?;
-    let upper = u16_at(page, 14).map(usize::from).ok_or(BOUNDS)?;
+    let lower = u16_at(page, PAGE_LOWER).map(usize::from).ok_or(BOUNDS)?;
+    let upper = u16_at(page, PAGE_UPPER).map(usize::from).ok_or(BOUNDS)?;
     if lower < PAGE_HEAD || lower > upper || upper > page.len() || lower % 2 + upper % 2 > 0 {
         return Err(BOUNDS);
     }
@@ -213,7 +218,7 @@ pub(super) fn write_at(file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
     std::os::unix::fs::FileExt::write_all_at(file, bytes, at)
 }
 
-/// LMDB writes through on Windows, and leaves nothing to a later sync.
+/// On Windows, LMDB's writes are write-through, so a later sync has nothing to do.
 #[cfg(windows)]
 pub(super) fn write_at(_: &File, _: &[u8], _: u64) -> io::Result<()> {
     Ok(())
@@ -236,7 +241,7 @@ pub(super) fn read_at(file: &File, mut bytes: &mut [u8], mut at: u64) -> io::Res
     Ok(())
 }
 
-/// Reads both meta pages. An empty file has none.
+/// Reads both meta pages. `None` for an empty file.
 pub(super) fn metas(file: &File) -> Result<Option<[Meta; 2]>, Fault> {
     let Some(first) = Meta::read(file, 0)? else {
         return if file.metadata()?.len() == 0 { Ok(None) } else { Err(Fault::Foreign) };

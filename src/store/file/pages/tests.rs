@@ -14,7 +14,7 @@ const MAP_SIZE: usize = 1 << 28;
 
 type Db = Database<Bytes, Bytes>;
 
-/// More is for a build with optimisation.
+/// Optimised builds run more rounds.
 const ROUNDS: u64 = if cfg!(debug_assertions) { 40 } else { 400 };
 const NAMES: [&str; 4] = ["bodies", "users", "expiry", "few"];
 
@@ -54,7 +54,7 @@ impl Store {
         let dir = tempfile::tempdir().unwrap();
         let mut options = EnvOpenOptions::new().read_txn_without_tls();
         options.map_size(MAP_SIZE).max_dbs(8);
-        // SAFETY: the directory is the test's own, and opened once.
+        // SAFETY: the folder belongs to the test and is opened once.
         let env = unsafe { options.flags(EnvFlags::NO_SYNC | flags).open(dir.path()) }.unwrap();
         let mut txn = env.write_txn().unwrap();
         let dbs = NAMES.map(|name| env.create_database(&mut txn, Some(name)).unwrap()).to_vec();
@@ -115,7 +115,7 @@ impl Store {
         outer.commit().unwrap();
     }
 
-    /// Walks the newest snapshot, and holds the counts against LMDB's own.
+    /// Walks the newest snapshot, and compares the counts with LMDB's own.
     fn verify(&self) -> Walk {
         let txn = self.env.read_txn().unwrap();
         let seen = walk(&self.file(), txn.id() as u64, &mut |_, _| {}).unwrap();
@@ -137,7 +137,7 @@ impl Store {
     }
 }
 
-/// A compacted file has no free pages: all are in use.
+/// A compacted file has no free pages, so all its pages are used.
 static DENSE: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let mut store = Store::new(7, EnvFlags::empty());
     (0..3).for_each(|_| store.change(40, 0));
@@ -152,7 +152,7 @@ static DENSE: LazyLock<Vec<u8>> = LazyLock::new(|| {
     std::fs::read(path).unwrap()
 });
 
-/// A file with a long free list.
+/// A file with a long freelist.
 static WORN: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let mut store = Store::new(11, EnvFlags::empty());
     (0..10).for_each(|_| store.change(20, 2));
@@ -168,7 +168,7 @@ fn file_of(bytes: &[u8]) -> File {
     file
 }
 
-/// What opening and then verifying the file comes to: `None` where all is well.
+/// The problem that opening and verifying the file finds. `None` if there is none.
 fn fault_of(file: &File) -> Option<String> {
     let header = match inspect(file) {
         Ok(header) => header.expect("the file is not empty"),
@@ -180,7 +180,7 @@ fn fault_of(file: &File) -> Option<String> {
     }
 }
 
-/// Looks at the file with one bit of it wrong.
+/// Calls a function with the file while one of its bits is flipped.
 fn flipped<T>(file: &File, bytes: &[u8], bit: usize, look: impl FnOnce(&File) -> T) -> T {
     let put = |byte| {
         let mut file = file;
@@ -198,7 +198,7 @@ fn page_size(bytes: &[u8]) -> usize {
     u32_at(bytes, PAGE_HEAD + 24).unwrap() as usize
 }
 
-/// Where the first record of the free list begins, and how many pages it lists.
+/// The offset of the first freelist record, and its number of pages.
 fn free_list(bytes: &[u8]) -> (usize, usize) {
     let header = inspect(&file_of(bytes)).unwrap().unwrap();
     let size = header.page_size as usize;
@@ -227,7 +227,7 @@ fn walk_bytes(bytes: &[u8]) -> Walk {
 }
 
 #[test]
-fn no_transaction_leaves_a_finding() {
+fn a_walk_after_each_transaction_has_no_findings() {
     for (seed, flags) in [
         (1, EnvFlags::empty()),
         (2, EnvFlags::empty()),
@@ -256,7 +256,7 @@ fn no_transaction_leaves_a_finding() {
 }
 
 #[test]
-fn a_long_free_list_of_many_transactions_is_walked() {
+fn a_long_freelist_of_many_transactions_is_walked() {
     let mut store = Store::new(5, EnvFlags::empty());
     (0..6).for_each(|_| store.change(4000, 1));
     let reader = store.env.clone().static_read_txn().unwrap();
@@ -267,7 +267,7 @@ fn a_long_free_list_of_many_transactions_is_walked() {
     txn.commit().unwrap();
     let seen = store.verify();
     assert!(seen.free > 5000, "{seen:?}");
-    // Its reader gone, the list is taken up again, and split.
+    // The reader has ended, so the list is used again and split.
     drop(reader);
     for _ in 0..40 {
         (0..5).for_each(|_| store.change(10, 2));
@@ -276,7 +276,7 @@ fn a_long_free_list_of_many_transactions_is_walked() {
 }
 
 #[test]
-fn a_snapshot_is_walked_until_two_more_are_committed() {
+fn a_snapshot_can_be_walked_until_two_later_commits() {
     let mut store = Store::new(6, EnvFlags::empty());
     store.change(500, 0);
     let reader = store.env.clone().static_read_txn().unwrap();
@@ -293,7 +293,7 @@ fn a_snapshot_is_walked_until_two_more_are_committed() {
 #[test]
 fn a_new_store_has_a_header_and_no_findings() {
     let dir = tempfile::tempdir().unwrap();
-    // SAFETY: the directory is the test's own, and opened once.
+    // SAFETY: the folder belongs to the test and is opened once.
     let _env = unsafe { EnvOpenOptions::new().map_size(1 << 20).open(dir.path()) }.unwrap();
     let file = File::open(dir.path().join("data.mdb")).unwrap();
     let header = inspect(&file).unwrap().unwrap();
@@ -304,7 +304,7 @@ fn a_new_store_has_a_header_and_no_findings() {
 }
 
 #[test]
-fn the_header_is_that_of_the_newest_transaction() {
+fn the_header_belongs_to_the_newest_transaction() {
     let mut store = Store::new(8, EnvFlags::empty());
     for _ in 0..5 {
         store.append(3);
@@ -329,7 +329,7 @@ fn copies_have_no_findings() {
 }
 
 #[test]
-fn progress_goes_from_nothing_to_all() {
+fn progress_increases_up_to_the_total() {
     let mut store = Store::new(12, EnvFlags::empty());
     store.append(3000);
     let header = inspect(&store.file()).unwrap().unwrap();
@@ -340,7 +340,7 @@ fn progress_goes_from_nothing_to_all() {
 }
 
 #[test]
-fn a_walk_beside_a_writer_has_no_findings() {
+fn a_walk_during_writes_has_no_findings() {
     let mut store = Store::new(13, EnvFlags::empty());
     (0..5).for_each(|_| store.change(200, 1));
     let (env, file, ended) = (store.env.clone(), store.file(), AtomicBool::new(false));
@@ -364,7 +364,7 @@ fn a_walk_beside_a_writer_has_no_findings() {
 }
 
 #[test]
-fn a_file_that_is_cut_short_is_found_out() {
+fn a_truncated_file_is_detected() {
     let whole = walk_bytes(&DENSE);
     assert_eq!((whole.found, whole.free, whole.leaked), (0, 0, 0));
     let file = file_of(&DENSE);
@@ -381,7 +381,7 @@ fn a_file_that_is_cut_short_is_found_out() {
 }
 
 #[test]
-fn a_file_without_its_free_end_is_whole() {
+fn a_file_without_its_free_pages_at_the_end_is_complete() {
     let mut store = Store::new(9, EnvFlags::empty());
     store.change(200, 0);
     (0..5).for_each(|round| store.append(round));
@@ -391,13 +391,13 @@ fn a_file_without_its_free_end_is_whole() {
     store.dbs[0].delete(&mut txn, b"big").unwrap();
     txn.commit().unwrap();
     let header = inspect(&store.file()).unwrap().unwrap();
-    // Windows lengthens the file with the map.
+    // Windows extends the file to the size of the map.
     assert!(header.is_short() || cfg!(windows), "{header:?}");
     assert!(store.verify().free > 250);
 }
 
 #[test]
-fn a_wrong_bit_in_a_page_header_or_pointer_is_found() {
+fn a_flipped_bit_in_a_page_header_or_pointer_is_found() {
     let bytes = &*DENSE;
     let file = file_of(bytes);
     let size = inspect(&file).unwrap().unwrap().page_size as usize;
@@ -409,7 +409,7 @@ fn a_wrong_bit_in_a_page_header_or_pointer_is_found() {
             _ => (usize::from(u16_at(bytes, page + 12).unwrap()), 1),
         };
         for bit in (0..ends * 8).filter(|bit| !(64..80).contains(bit)) {
-            // One page in some is enough for a bit: they are all alike.
+            // A few pages are enough to test a bit, because they are all alike.
             let pages = if bit < PAGE_HEAD * 8 { 7 } else { 61 };
             if (page / size + bit).is_multiple_of(pages) {
                 let fault = flipped(&file, bytes, page * 8 + bit, fault_of);
@@ -421,7 +421,7 @@ fn a_wrong_bit_in_a_page_header_or_pointer_is_found() {
 }
 
 #[test]
-fn a_wrong_bit_in_the_newest_meta_page_is_found() {
+fn a_flipped_bit_in_the_newest_meta_page_is_found() {
     let bytes = &*WORN;
     let file = file_of(bytes);
     let header = inspect(&file).unwrap().unwrap();
@@ -446,11 +446,11 @@ fn a_wrong_bit_in_the_newest_meta_page_is_found() {
 }
 
 #[test]
-fn a_wrong_bit_in_a_free_list_is_found() {
+fn a_flipped_bit_in_a_freelist_is_found() {
     let bytes = &*WORN;
     let file = file_of(bytes);
     let (ids, count) = free_list(bytes);
-    // A shorter list only leaks: a bit that is set may be cleared.
+    // A shorter list only leaks pages, so it may be undetected if a set bit is cleared.
     for bit in (64..(count + 1) * 64).step_by(7) {
         let seen = flipped(&file, bytes, ids * 8 + bit, walk_file);
         assert!(!seen.is_sound() || seen.leaked > 0, "bit {bit}");
@@ -458,7 +458,7 @@ fn a_wrong_bit_in_a_free_list_is_found() {
 }
 
 #[test]
-fn what_the_last_transaction_freed_is_free_after_one_more() {
+fn pages_freed_by_the_last_transaction_are_free_after_one_more() {
     let mut store = Store::new(3, EnvFlags::empty());
     store.append(30);
     let look = |store: &Store| {
@@ -479,7 +479,7 @@ fn what_the_last_transaction_freed_is_free_after_one_more() {
 }
 
 #[test]
-fn a_damaged_list_of_free_pages_is_read_or_refused() {
+fn a_damaged_freelist_is_read_or_rejected() {
     let mut store = Store::new(5, EnvFlags::empty());
     (0..8).for_each(|_| store.change(60, 4));
     let txn_id = store.env.read_txn().unwrap().id() as u64;
@@ -494,7 +494,7 @@ fn a_damaged_list_of_free_pages_is_read_or_refused() {
 }
 
 #[test]
-fn a_branch_that_leads_to_itself_ends_the_walk() {
+fn a_branch_that_points_to_itself_does_not_loop() {
     let mut bytes = DENSE.clone();
     let size = page_size(&DENSE);
     let branch = (2..).find(|page| u16_at(&bytes, page * size + 10) == Some(BRANCH)).unwrap();
@@ -506,7 +506,7 @@ fn a_branch_that_leads_to_itself_ends_the_walk() {
 }
 
 #[test]
-fn leaves_that_changed_places_are_out_of_order() {
+fn swapped_leaves_are_out_of_order() {
     let mut bytes = DENSE.clone();
     let size = page_size(&DENSE);
     let branch =
@@ -518,7 +518,7 @@ fn leaves_that_changed_places_are_out_of_order() {
 }
 
 #[test]
-fn a_free_page_that_is_listed_twice_or_in_use_is_found() {
+fn a_free_page_that_is_listed_twice_or_used_is_found() {
     let size = page_size(&WORN);
     let (list, count) = free_list(&WORN);
     let header = inspect(&file_of(&WORN)).unwrap().unwrap();
@@ -533,13 +533,13 @@ fn a_free_page_that_is_listed_twice_or_in_use_is_found() {
     }
 }
 
-/// So a store may be walked before any page of it is touched through the map.
+/// So a store can be walked before the map of LMDB is accessed.
 #[test]
-fn a_cut_file_is_opened_and_walked_under_a_read_transaction() {
+fn a_truncated_file_can_be_walked_under_a_read_transaction() {
     let size = page_size(&DENSE);
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("data.mdb"), &DENSE[..3 * size]).unwrap();
-    // SAFETY: the directory is the test's own, and opened once.
+    // SAFETY: the folder belongs to the test and is opened once.
     let env = unsafe { EnvOpenOptions::new().map_size(MAP_SIZE).max_dbs(8).open(dir.path()) }.unwrap();
     let txn = env.read_txn().unwrap();
     let file = File::open(dir.path().join("data.mdb")).unwrap();
@@ -548,7 +548,7 @@ fn a_cut_file_is_opened_and_walked_under_a_read_transaction() {
 }
 
 #[test]
-fn findings_are_counted_beyond_those_that_are_told() {
+fn findings_beyond_the_described_ones_are_counted() {
     let mut bytes = DENSE.clone();
     let size = page_size(&DENSE);
     for page in bytes.chunks_exact_mut(size).skip(2) {
@@ -560,7 +560,7 @@ fn findings_are_counted_beyond_those_that_are_told() {
 }
 
 #[test]
-fn what_is_no_store_is_refused() {
+fn foreign_files_are_rejected() {
     let size = page_size(&DENSE);
     let changed = |at: usize, byte: u8| {
         let mut bytes = DENSE.clone();
@@ -582,31 +582,33 @@ fn what_is_no_store_is_refused() {
 }
 
 #[test]
-fn only_the_beginning_of_a_store_may_become_one() {
+fn only_an_unfinished_store_may_become_complete() {
     let new = Store::new(1, EnvFlags::empty());
     let bytes = new.bytes();
-    let may_be_begun = |bytes: &[u8]| super::may_be_begun(&file_of(bytes)).unwrap();
+    let may_be_initializing = |bytes: &[u8]| super::may_be_initializing(&file_of(bytes)).unwrap();
     let size = page_size(&bytes);
     for len in [0, 1, 11, 30, size, size + 100] {
-        assert!(may_be_begun(&bytes[..len]), "{len} bytes");
+        assert!(may_be_initializing(&bytes[..len]), "{len} bytes");
     }
-    assert!(may_be_begun(&[0; 100]) && may_be_begun(&vec![0; 2 * size]));
-    // One that was committed to is as whole as it will ever be.
-    assert!(!may_be_begun(&bytes));
+    assert!(may_be_initializing(&[0; 100]) && may_be_initializing(&vec![0; 2 * size]));
+    // A file with a commit never becomes more complete by waiting.
+    assert!(!may_be_initializing(&bytes));
     assert!(
-        !may_be_begun(b"hello") && !may_be_begun(&vec![b'x'; size]) && !may_be_begun(&vec![b'x'; 3 * size])
+        !may_be_initializing(b"hello")
+            && !may_be_initializing(&vec![b'x'; size])
+            && !may_be_initializing(&vec![b'x'; 3 * size])
     );
 }
 
 #[test]
-fn a_source_file_is_foreign_and_a_directory_unreadable() {
+fn a_source_file_is_foreign_and_a_folder_unreadable() {
     let source = File::open(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")).unwrap();
     assert!(matches!(inspect(&source), Err(Fault::Foreign)));
     #[cfg(unix)]
     assert!(matches!(inspect(&File::open("/").unwrap()), Err(Fault::Io(_))));
 }
 
-/// The bytes that a change is most telling in: metas, page headers, pointers, first and last nodes.
+/// The most interesting bytes to change: meta pages, page headers, pointers, first and last nodes.
 fn place(pages: usize) -> impl Strategy<Value = usize> {
     let offset = prop_oneof![0..32usize, 0..160usize, 0..4096usize, 3900..4096usize];
     (prop_oneof![0..4usize, 0..pages], offset).prop_map(|(page, offset)| page * 4096 + offset)
@@ -640,7 +642,7 @@ proptest! {
     }
 
     #[test]
-    fn noise_behind_meta_pages_ends_in_an_answer(seed in 1..u64::MAX, bound in 1..256u64) {
+    fn noise_after_the_meta_pages_does_not_panic(seed in 1..u64::MAX, bound in 1..256u64) {
         let mut random = Random(seed);
         let size = page_size(&DENSE);
         let mut bytes = DENSE[..20 * size].to_vec();

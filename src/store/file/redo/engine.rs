@@ -1,11 +1,13 @@
-//! Batches of writes on their way to the disk: through the log while this process has the store to itself.
+//! Takes batches of writes to disk, through the log if this process has opened the store exclusively.
 //!
-//! A batch is decided against the rows as they are, written to the log, synced, entered into the overlay and reported, in
-//! this order. Nothing can be seen of it before it is on disk, so that a failure has nothing to undo. With
-//! `durability: "everysec"` it is entered and reported before the sync, which follows within about a second.
+//! A batch is decided, written to the log, synced, entered into the overlay and reported, in this order. None of it
+//! is visible before it is on disk, so a failure has nothing to undo. With `durability: "everysec"` it is entered and
+//! reported before the sync, which follows within about a second.
 //!
-//! What does not fit into the log goes to the data file, once the log is drained: a write of very many sessions, a store
-//! that is nearly full, and what concerns the whole store.
+//! Some writes go directly to the data file, after the log is drained:
+//! - writes that end very many sessions
+//! - writes to a nearly full store
+//! - writes to the whole store
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -31,36 +33,38 @@ use crate::store::file::errors::files_replaced;
 use crate::store::file::options::Durability;
 use crate::store::file::write_error::WriteError;
 
-/// A batch takes at most this share of the ring.
-const BATCH_SHARE: u64 = 4;
-/// Where a batch could take less than this share of the ring, the log is drained first.
-const LEAST_SHARE: u64 = 16;
-/// The bytes of the data file that a byte in the log may take, at most: a page that is split is left in halves.
-const GROWTH: u64 = 2;
+/// A batch uses at most a quarter of the ring.
+const BATCH_DIVISOR: u64 = 4;
+/// If a batch could use less than a sixteenth of the ring, part of the log is drained first.
+const MIN_BATCH_DIVISOR: u64 = 16;
+/// The maximum growth of the data file for each byte in the log. A split page is left half full.
+const DATA_GROWTH: u64 = 2;
+/// The bytes of a record in the log and in the indexes, without its key and row.
+const RECORD_OVERHEAD: u64 = 128;
 
-/// How many drains a call starts before it gives up counting rows.
-const ATTEMPTS: usize = 8;
-/// Nanoseconds that a drain takes for a kibibyte of the log, until one was measured.
-const FIRST_DRAIN_COST: u64 = 60_000;
+/// The number of drains after which a call stops trying to count rows.
+const MAX_DRAINS: usize = 8;
+/// The initial estimate of the nanoseconds to drain a KiB of the log.
+const INITIAL_DRAIN_COST: u64 = 60_000;
 
-/// How long the store stays without a log after it was shared, or after the log has failed. The pause doubles when that
-/// happens again soon.
+/// How long no new log starts after the store was shared or the log has failed. The time doubles if that soon happens
+/// again.
 pub(super) const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
-/// How large a log is.
+/// The sizes of a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::store::file) struct Sizes {
     pub first: u64,
-    /// It grows up to this, as it is needed. 0: no log.
+    /// The maximum size. 0 disables the log.
     pub max: u64,
 }
 
 impl Sizes {
-    /// No log begins.
+    /// Disables the log.
     pub(in crate::store::file) const NONE: Self = Self { first: 0, max: 0 };
 }
 
-/// Whether this process has the store to itself.
+/// Whether this process has exclusive access to the store.
 pub(super) enum Mode {
     Exclusive,
     Shared,
@@ -68,21 +72,21 @@ pub(super) enum Mode {
 
 pub(super) struct ModeState {
     pub mode: Mode,
-    /// Before this moment no log begins, and the store stays shared.
+    /// Until this time no log starts and the store stays shared.
     pub not_before: Option<Instant>,
-    /// How long the next such pause is.
+    /// The next duration of that state.
     pub pause: Duration,
-    /// When the last batch was written to the log, and its bytes.
+    /// The time and size of the last batch in the log.
     pub last_batch: Option<(Instant, usize)>,
     pub next_file: NextFile,
-    /// How large the next log is.
+    /// The size of the next log.
     pub next_size: u64,
 }
 
 /// The right to write to the data file while there may be a log.
 pub(in crate::store::file) struct Base {
-    /// A `clear` whose commit has failed, and may be on disk: up to where it reaches.
-    pub(super) doubtful_clear: Option<super::format::Position>,
+    /// The end position of a `clear` whose commit has failed and may be on disk.
+    pub(super) uncertain_clear: Option<super::format::Position>,
 }
 
 pub(in crate::store::file) struct Redo {
@@ -93,23 +97,23 @@ pub(in crate::store::file) struct Redo {
     /// Held while a batch is written, and while the mode changes.
     pub(super) mode: Mutex<ModeState>,
     pub(super) base: Mutex<Base>,
-    /// The log. It changes only while the mode and the base are held.
+    /// The log. It changes only while both the mode and the base are locked.
     pub(super) log: Mutex<Option<Arc<Ring>>>,
-    /// The next `created`, once the batches under way are entered.
+    /// The next `created`, once the batch in progress is entered.
     pub(super) next: AtomicU64,
     pub(super) is_exclusive: AtomicBool,
-    /// For the keeper: whether it should look at the log at once.
+    /// Wakes the keeper to check the log now.
     pub(super) wake: Condvar,
     pub(super) is_awake: Mutex<bool>,
     pub(super) is_closing: AtomicBool,
-    /// Nanoseconds that a drain lately took for a kibibyte of the log.
+    /// The recent cost of a drain, in nanoseconds for each KiB of the log.
     pub(super) drain_cost: AtomicU64,
-    /// Whether the log is drained because it is about to end.
+    /// Whether the log is being drained in order to end it.
     pub(super) is_emptying: AtomicBool,
 }
 
 impl Redo {
-    /// Takes over a store that this process has opened. `begin` recovers its log, if there is one.
+    /// Takes over an open store. Call `recover_or_share` to recover its log, if there is one.
     pub(in crate::store::file) fn new(
         environment: Arc<Environment>,
         files: Box<dyn LogFiles>,
@@ -132,14 +136,14 @@ impl Redo {
                 next_file: NextFile::Old,
                 next_size: sizes.first,
             }),
-            base: Mutex::new(Base { doubtful_clear: None }),
+            base: Mutex::new(Base { uncertain_clear: None }),
             log: Mutex::default(),
             next: AtomicU64::new(0),
             is_exclusive: AtomicBool::new(is_exclusive),
             wake: Condvar::new(),
             is_awake: Mutex::new(false),
             is_closing: AtomicBool::new(false),
-            drain_cost: AtomicU64::new(FIRST_DRAIN_COST),
+            drain_cost: AtomicU64::new(INITIAL_DRAIN_COST),
             is_emptying: AtomicBool::new(false),
         }
     }
@@ -148,27 +152,28 @@ impl Redo {
         &self.environment.overlay
     }
 
-    /// The log. Does not wait for a write to the data file.
+    /// The log. Does not wait for writes to the data file.
     pub(super) fn ring(&self) -> Option<Arc<Ring>> {
         self.log.lock().clone()
     }
 
-    /// Keeps drains from committing, so that rows can be counted: between the commit of a drain and the removal of its rows
-    /// from the overlay, they are in both. Drains first if the overlay may be wrong about which of its rows are in both.
+    /// Prevents commits of drains, so that rows can be counted: after such a commit, and before the overlay drops the
+    /// rows, they are in both. Drains first if the overlay may be wrong about which of its rows are also in the data
+    /// file.
     ///
     /// # Errors
     /// Those of a commit.
     pub(in crate::store::file) fn hold_base(&self) -> Result<MutexGuard<'_, Base>> {
-        for _ in 0..ATTEMPTS {
+        for _ in 0..MAX_DRAINS {
             let base = points::lock(&self.base);
-            // Only now: a drain that this has waited for may have failed.
-            if !self.overlay().is_unsure() {
+            // After locking, because the drain that held the lock may have failed.
+            if !self.overlay().is_uncertain() {
                 return Ok(base);
             }
             drop(base);
             self.drain_now()?;
         }
-        Err(StoreError::Io("drains of the log go on failing".into()))
+        Err(StoreError::Io("the log cannot be drained: several attempts have failed".into()))
     }
 
     /// Whether `hold_base` would have to wait.
@@ -176,7 +181,8 @@ impl Redo {
         self.base.is_locked()
     }
 
-    /// Counters of the log. `None` where this system, this file system or the size of the store allows none.
+    /// The counters of the log. `None` if this system, this file system or the size of the store does not allow a
+    /// log.
     pub(in crate::store::file) fn stats(&self) -> Option<LogStats> {
         if self.sizes.max == 0 {
             return None;
@@ -189,7 +195,7 @@ impl Redo {
         })
     }
 
-    /// Fails where the log has failed, and no write has replaced it since.
+    /// Fails if the log has failed and was not replaced since.
     ///
     /// # Errors
     /// `Io`.
@@ -200,16 +206,16 @@ impl Redo {
         }
     }
 
-    /// Checks that a write would succeed: there is room on the disk and below `maxBytes`, and the log, or the data file
-    /// where there is none, takes writes.
+    /// Checks that a write would succeed: there is room on the disk and below `maxBytes`, and the log accepts writes.
+    /// Without a log, checks the data file instead.
     ///
     /// # Errors
-    /// `Full`; those of a write.
+    /// `Full`, and those of a write.
     pub(in crate::store::file) fn probe(&self) -> Result<()> {
-        self.settle(&mut points::lock(&self.mode))?;
+        self.resolve_log(&mut points::lock(&self.mode))?;
         let environment = &self.environment;
         environment.check_room()?;
-        if !environment.room.reserve(environment.data(), environment.usage_now()?, 0) {
+        if !environment.quota.reserve(environment.data(), environment.usage_now()?, 0) {
             return Err(StoreError::Full("there is no space left on the disk".into()));
         }
         match self.ring() {
@@ -218,31 +224,31 @@ impl Redo {
         }
     }
 
-    /// Writes a batch, and returns when it is on disk, or as the durability says. Each write has an outcome of its own.
+    /// Writes a batch, and returns when the durability requirement is met. Each write has its own outcome.
     pub(in crate::store::file) fn write(&self, writes: &[&Write]) -> Vec<Result<u64>> {
         let write = || {
             let mut state = points::lock(&self.mode);
             self.write_in_mode(&mut state, writes)
         };
         catch_unwind(AssertUnwindSafe(write)).unwrap_or_else(|_| {
-            // The log may have a part of the batch that the overlay lacks.
+            // The log may contain a batch that the overlay does not.
             if let Some(ring) = self.ring() {
-                ring.fail();
+                ring.mark_failed();
             }
             writes.iter().map(|_| Err(PANICKED)).collect()
         })
     }
 
     fn write_in_mode(&self, state: &mut ModeState, writes: &[&Write]) -> Vec<Result<u64>> {
-        if let Err(error) = self.settle(state) {
+        if let Err(error) = self.resolve_log(state) {
             return writes.iter().map(|_| Err(error.clone())).collect();
         }
         self.adjust_mode(state, writes);
         let mut outcomes = Vec::with_capacity(writes.len());
         while outcomes.len() < writes.len() {
             let rest = &writes[outcomes.len()..];
-            // A part of the batch may have left it in doubt which log the store has.
-            if let Err(error) = self.settle(state) {
+            // After a part of the batch, it may be unknown which log the store has.
+            if let Err(error) = self.resolve_log(state) {
                 outcomes.extend(rest.iter().map(|_| Err(error.clone())));
                 break;
             }
@@ -250,24 +256,24 @@ impl Redo {
                 outcomes.extend(write_all(&self.environment, rest));
                 break;
             };
-            let sessions = rest.iter().take_while(|write| write.is_of_sessions()).count();
+            let sessions = rest.iter().take_while(|write| write.affects_sessions()).count();
             match (sessions, rest[0]) {
                 (0, Write::Clear) => outcomes.push(self.clear(&ring)),
                 (0, _) => outcomes.extend(self.write_directly(&ring, &rest[..1])),
                 _ => outcomes.extend(self.write_to_log(state, &ring, &rest[..sessions])),
             }
         }
-        // Not left to the next write, which may never come.
-        let _ = self.settle(state);
+        // Now, because there may never be another write.
+        let _ = self.resolve_log(state);
         outcomes
     }
 
-    /// Writes the first of these to the log, as many as fit into a batch.
+    /// Writes as many of the first writes to the log as fit into one batch.
     fn write_to_log(&self, state: &mut ModeState, ring: &Arc<Ring>, writes: &[&Write]) -> Vec<Result<u64>> {
         let all = |error: &StoreError| writes.iter().map(|_| Err(error.clone())).collect::<Vec<_>>();
-        let max = ring.size() / BATCH_SHARE;
+        let max = ring.size() / BATCH_DIVISOR;
         loop {
-            let refusal = match writes.iter().any(|write| write.seals()) {
+            let refusal = match writes.iter().any(|write| write.encrypts()) {
                 true => self.environment.ensure_keys().err(),
                 false => None,
             };
@@ -277,8 +283,8 @@ impl Redo {
                 Err(error) => return all(&error),
             }
             let room = ring.room().min(max);
-            let decided = if room < ring.size() / LEAST_SHARE {
-                Decided::default()
+            let decided = if room < ring.size() / MIN_BATCH_DIVISOR {
+                DecidedBatch::default()
             } else {
                 match self.decide(writes, room, refusal.as_ref()) {
                     Ok(decided) => decided,
@@ -297,23 +303,28 @@ impl Redo {
         }
     }
 
-    /// Whether the data file will have room for what is in the log and these writes.
+    /// Whether the data file has room for the log and these writes.
     fn has_room(&self, ring: &Ring, writes: &[&Write]) -> Result<bool> {
         let environment = &self.environment;
-        let batch = writes.iter().map(|write| write.record_bytes() as u64 + 128).sum::<u64>();
-        let growth = GROWTH * (ring.used() + batch);
+        let batch = writes.iter().map(|write| write.record_bytes() as u64 + RECORD_OVERHEAD).sum::<u64>();
+        let growth = DATA_GROWTH * (ring.used() + batch);
         let usage = environment.usage_now()?;
-        Ok(environment.room.is_ample(usage, growth)
-            && environment.room.reserve(environment.data(), usage, growth))
+        Ok(environment.quota.is_ample(usage, growth)
+            && environment.quota.reserve(environment.data(), usage, growth))
     }
 
-    /// Decides writes, as many as fit into a batch of so many bytes.
-    fn decide(&self, writes: &[&Write], max_bytes: u64, refusal: Option<&StoreError>) -> Result<Decided> {
+    /// Decides as many writes as fit into a batch of this size.
+    fn decide(
+        &self,
+        writes: &[&Write],
+        max_bytes: u64,
+        refusal: Option<&StoreError>,
+    ) -> Result<DecidedBatch> {
         let environment = &self.environment;
         let lost = |error: WriteError| error.at(&environment.data_path());
         let max_records = (max_bytes as usize).saturating_sub(super::format::batch_bytes(0) + 8);
         let mut gate = self.overlay().gate();
-        // A panic may have left some.
+        // A panic may have left some rows here.
         gate.decided.clear();
         let view = environment.read()?;
         let next = self.next.load(Ordering::SeqCst);
@@ -329,7 +340,7 @@ impl Redo {
         let mut outcomes = Vec::with_capacity(writes.len());
         for write in writes {
             let (counted, ended) = (batch.counted, batch.ended.mark());
-            let refused = refusal.filter(|_| write.seals());
+            let refused = refusal.filter(|_| write.encrypts());
             let applied = match refused {
                 Some(error) => Err(WriteError::Refused(error.clone())),
                 None => batch.apply_to_sessions(write),
@@ -356,17 +367,17 @@ impl Redo {
         let (counted, ended) = (batch.counted, batch.ended);
         let (records, next) = rows.finish();
         points::reach(Point::Decided);
-        Ok(Decided { outcomes, records: Some(records), next, counted, ended })
+        Ok(DecidedBatch { outcomes, records: Some(records), next, counted, ended })
     }
 
-    /// Writes a decided batch to the log, and enters it.
-    fn append(&self, state: &mut ModeState, ring: &Arc<Ring>, decided: Decided) -> Vec<Result<u64>> {
-        let Decided { outcomes, records, next, counted, ended } = decided;
+    /// Writes a decided batch to the log and enters it into the overlay.
+    fn append(&self, state: &mut ModeState, ring: &Arc<Ring>, decided: DecidedBatch) -> Vec<Result<u64>> {
+        let DecidedBatch { outcomes, records, next, counted, ended } = decided;
         let records = records.filter(|records| !records.is_empty());
-        // What changes nothing rests on what others have brought to the disk.
+        // Writes without changes depend only on rows that are already on disk.
         let Some(records) = records else { return outcomes };
         let bytes = records.len();
-        // A refusal as well: it may rest on a write of the batch that has not happened.
+        // Rejections fail too, because they may depend on a failed write of this batch.
         let fail = |error: StoreError| outcomes.iter().map(|_| Err(error.clone())).collect();
         if let Err(error) = self.check_files(ring) {
             self.overlay().gate().decided.clear();
@@ -379,8 +390,8 @@ impl Redo {
         if let Err(error) = written {
             self.overlay().gate().decided.clear();
             let error = ring::failed(&*self.files, &error);
-            // Once the data file names no log, nothing can bring the batch back.
-            return fail(match self.settle(state) {
+            // If the data file names no log any more, nothing can bring the batch back.
+            return fail(match self.resolve_log(state) {
                 Ok(()) => error,
                 Err(_) => error.of_unknown_outcome(),
             });
@@ -404,15 +415,15 @@ impl Redo {
         match ring.is_in_place() {
             Ok(true) => Ok(()),
             Ok(false) => {
-                self.environment.held.lose();
+                self.environment.held.mark_lost();
                 Err(files_replaced(self.environment.dir()))
             }
             Err(error) => Err(ring::failed(&*self.files, &error)),
         }
     }
 
-    /// Waits before the next batch is taken, so that a log which fills, or is about to end, gets less than a drain takes out
-    /// of it. If it filled up, a write would have to wait until a part of it is drained.
+    /// Delays the next batch if the log is filling up or is about to end. Writes then add less to the log than a
+    /// drain removes. Otherwise the log could fill up, and a write would have to wait for a drain.
     pub(in crate::store::file) fn pace(&self) {
         let delay = self.delay();
         if !delay.is_zero() {
@@ -423,11 +434,15 @@ impl Redo {
     fn delay(&self) -> Duration {
         const MAX: Duration = Duration::from_millis(100);
         const FREE_BELOW: f64 = 0.6;
+        /// Multiples of the time that a drain of the last batch takes.
+        const WHILE_EMPTYING: f64 = 3.0;
+        const WHILE_FILLING: f64 = 1.1;
+        const INCREASE: f64 = 4.0;
         let Some(ring) = self.ring() else { return Duration::ZERO };
         let fill = ring.used() as f64 / ring.size() as f64;
         let times = match self.is_emptying.load(Ordering::SeqCst) {
-            true => 3.0,
-            false if fill > FREE_BELOW => 1.1 + 4.0 * (fill - FREE_BELOW),
+            true => WHILE_EMPTYING,
+            false if fill > FREE_BELOW => WHILE_FILLING + INCREASE * (fill - FREE_BELOW),
             false => return Duration::ZERO,
         };
         let Some((last, bytes)) = points::lock(&self.mode).last_batch else { return Duration::ZERO };
@@ -435,12 +450,12 @@ impl Redo {
         wanted.saturating_sub(points::now() - last).min(MAX)
     }
 
-    /// How long it lately took to drain so many bytes of the log.
+    /// The estimated duration of a drain of this many bytes.
     pub(super) fn drains_in(&self, bytes: u64) -> Duration {
         Duration::from_nanos(self.drain_cost.load(Ordering::Relaxed).saturating_mul(bytes) / 1024)
     }
 
-    /// Drains the log, and writes to the data file. What the log gets later is newer.
+    /// Drains the log, and then writes to the data file. Later batches in the log are newer.
     fn write_directly(&self, ring: &Arc<Ring>, writes: &[&Write]) -> Vec<Result<u64>> {
         let drained = self.drain_all(ring);
         if let Err(error) = drained {
@@ -449,15 +464,15 @@ impl Redo {
         let outcomes = write_all(&self.environment, writes);
         match self.seed_next() {
             Ok(()) => outcomes,
-            // The log must not give a `created` away twice.
+            // Otherwise the log could assign the same `created` twice.
             Err(_) => {
-                ring.fail();
+                ring.mark_failed();
                 outcomes
             }
         }
     }
 
-    /// Continues the numbering of sessions where the data file is.
+    /// Continues the creation numbers where the data file is.
     pub(super) fn seed_next(&self) -> Result<()> {
         let view = self.environment.read()?;
         let next = view.tables().next(&view).map_err(|error| self.environment.failed(error))?;
@@ -465,7 +480,7 @@ impl Redo {
         Ok(())
     }
 
-    /// Clears the tables and forgets the log in one commit, and then the overlay.
+    /// Clears the tables and skips the log in one commit. Then clears the overlay.
     fn clear(&self, ring: &Arc<Ring>) -> Result<u64> {
         let mut base = points::lock(&self.base);
         let end = ring.entered();
@@ -478,34 +493,35 @@ impl Redo {
         points::reach(Point::AfterClear);
         match cleared {
             Ok(mut outcomes) => {
-                self.forget(ring, end);
+                self.clear_overlay(ring, end);
                 outcomes.swap_remove(0).map(|in_file| held.unwrap_or(in_file))
             }
             Err(error) => {
-                // Its commit may be on disk all the same.
-                base.doubtful_clear = Some(end);
-                *self.environment.log.lock() = KnownLog::Doubtful;
+                // The commit may still be on disk.
+                base.uncertain_clear = Some(end);
+                *self.environment.log.lock() = KnownLog::Uncertain;
                 Err(error)
             }
         }
     }
 
-    /// How many sessions a `clear` ends, if anybody wants to know. Those that are in the log alone are in no table.
+    /// The number of sessions that a `clear` ends, if anybody listens. The tables alone do not contain logged
+    /// sessions.
     fn held_for_event(&self) -> Option<u64> {
-        let is_wanted = self.environment.events.wants(ENDS) && !self.overlay().is_unsure();
+        let is_wanted = self.environment.events.wants(ENDS) && !self.overlay().is_uncertain();
         if is_wanted { self.environment.stats().ok()?.sessions } else { None }
     }
 
-    /// Drops the overlay after a `clear`.
-    pub(super) fn forget(&self, ring: &Ring, end: super::format::Position) {
+    /// Clears the overlay after a `clear`.
+    pub(super) fn clear_overlay(&self, ring: &Ring, end: super::format::Position) {
         self.overlay().gate().clear();
         ring.apply(end);
     }
 }
 
-/// What became of the first writes of a batch.
+/// The result of deciding the first writes of a batch.
 #[derive(Default)]
-struct Decided {
+struct DecidedBatch {
     outcomes: Vec<Result<u64>>,
     records: Option<super::format::BatchWriter>,
     next: u64,

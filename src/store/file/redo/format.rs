@@ -1,50 +1,50 @@
-//! The bytes of the redo log. `docs/file-format.md` has them as tables.
+//! The bytes of the redo log. `docs/file-format.md` describes them in tables.
 //!
-//! A log is a header of one page and a ring of batches. A batch is one commit: it counts as a whole or not at all. Its
-//! records are final states of rows, so that replaying one twice changes nothing.
+//! A log is a header of one page and a ring of batches. A batch is one commit: it is valid as a whole or not at all.
+//! Its records are final states of rows, so replaying a batch twice changes nothing.
 //!
-//! An LSN counts the bytes that were ever written to the ring, padding included. So it says where in the ring a batch
-//! stands, and in which lap. The checksum of each batch begins with the log's random id: what an earlier log has left in
-//! the file, or a client has put into a session, is no batch of this one.
+//! An LSN counts all bytes that were ever written to the ring, padding included. So it determines the position in the
+//! ring and the lap. The checksum of each batch starts with the log's random id. So bytes from an earlier log, or
+//! bytes that a client has put into a session, are not taken for a batch.
 
 use crc32fast::Hasher;
 
 use crate::store::file::record::Record;
 
-/// Before the ring.
-pub(super) const HEADER_BYTES: u64 = 4096;
-/// The bytes before a batch's records.
-pub(super) const HEAD_BYTES: usize = 48;
-/// Batches begin at multiples of this.
+/// The size of the first page, which precedes the ring.
+pub(in crate::store::file) const FILE_HEADER_BYTES: u64 = 4096;
+/// The size of a batch header, which precedes the records.
+pub(super) const BATCH_HEADER_BYTES: usize = 48;
+/// Batches start at multiples of this number.
 const ALIGNMENT: usize = 8;
 
 const FILE_MAGIC: &[u8; 8] = b"FNSREDO\0";
 const FILE_VERSION: u32 = 1;
 const BATCH_MAGIC: u32 = u32::from_le_bytes(*b"redo");
-/// Instead of a number of records: the rest of the ring is padding.
+/// Replaces the number of records in padding, which fills the rest of the ring.
 const PADDING: u32 = u32::MAX;
-/// Instead of the length of a row: the row was deleted.
+/// Replaces the length of a deleted row.
 const DELETED: u32 = u32::MAX;
-/// The bytes before a record's key.
-const RECORD_HEAD: usize = 6;
+/// The bytes of a record before its key.
+const RECORD_HEADER_BYTES: usize = 6;
 
-/// Which log a store has. It is random, and never used again.
+/// The id of a log. It is random and never reused.
 pub(in crate::store::file) type LogId = [u8; 16];
 
-/// A place between two batches: its LSN, and the checksum of the batch before.
+/// A position between two batches: its LSN, and the checksum of the previous batch.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(in crate::store::file) struct Position {
     pub lsn: u64,
     pub crc: u32,
 }
 
-/// What the store says of its log. It stands in the unnamed database of the data file.
+/// The store's entry about its log. It is in the unnamed database of the data file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::store::file) struct LogEntry {
     pub id: LogId,
-    /// Everything before is in the data file.
+    /// Everything before this position is in the data file.
     pub applied: Position,
-    /// Everything before was synced when this was written.
+    /// Everything before this LSN was synced when the entry was written.
     pub durable: u64,
 }
 
@@ -78,16 +78,16 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     bytes[at..at + 8].try_into().map_or(0, u64::from_le_bytes)
 }
 
-/// A checksum that begins with the log's id.
+/// A checksum that starts with the log's id.
 pub(super) fn seeded(id: &LogId) -> Hasher {
     let mut hasher = Hasher::new();
     hasher.update(id);
     hasher
 }
 
-/// The first page of a log with a ring of this many bytes.
-pub(super) fn header(id: &LogId, ring: u64) -> Vec<u8> {
-    let mut page = vec![0; HEADER_BYTES as usize];
+/// The first page of a log with a ring of this size.
+pub(super) fn file_header(id: &LogId, ring: u64) -> Vec<u8> {
+    let mut page = vec![0; FILE_HEADER_BYTES as usize];
     page[..8].copy_from_slice(FILE_MAGIC);
     page[8..12].copy_from_slice(&FILE_VERSION.to_le_bytes());
     page[16..32].copy_from_slice(id);
@@ -98,10 +98,10 @@ pub(super) fn header(id: &LogId, ring: u64) -> Vec<u8> {
     page
 }
 
-/// The id and the bytes of the ring that a first page names. The inner error says what is wrong with it.
-pub(super) fn parse_header(page: &[u8]) -> Result<(LogId, u64), String> {
+/// The id and the size of the ring in a first page. The error is the problem.
+pub(super) fn parse_file_header(page: &[u8]) -> Result<(LogId, u64), String> {
     if page.len() < 40 || &page[..8] != FILE_MAGIC {
-        return Err("it is no redo log".into());
+        return Err("it is not a redo log".into());
     }
     let version = u32_at(page, 8);
     if version != FILE_VERSION {
@@ -119,26 +119,26 @@ pub(super) fn parse_header(page: &[u8]) -> Result<(LogId, u64), String> {
     Ok((id, u64_at(page, 32)))
 }
 
-/// How many bytes the record of a row takes in a batch.
+/// The size of a row's record in a batch.
 pub(super) fn record_bytes(key: &[u8], row: Option<&[u8]>) -> usize {
-    RECORD_HEAD + key.len() + row.map_or(0, <[u8]>::len)
+    RECORD_HEADER_BYTES + key.len() + row.map_or(0, <[u8]>::len)
 }
 
-/// How many bytes a batch takes whose records take so many.
+/// The size of a batch whose records have this size.
 pub(super) fn batch_bytes(records: usize) -> usize {
-    (HEAD_BYTES + records).next_multiple_of(ALIGNMENT)
+    (BATCH_HEADER_BYTES + records).next_multiple_of(ALIGNMENT)
 }
 
-/// A batch that is being written. Its first bytes are kept for its head.
+/// An unfinished batch. It starts with room for the header.
 pub(super) struct BatchWriter {
     bytes: Vec<u8>,
     count: u32,
 }
 
-/// What a batch says beside its records.
+/// The fields of a batch header.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Head {
-    /// The bytes of the batch, this head included.
+pub(super) struct BatchHeader {
+    /// The size of the batch, this header included.
     pub len: usize,
     pub count: u32,
     pub lsn: u64,
@@ -146,18 +146,18 @@ pub(super) struct Head {
     pub durable: u64,
     /// The next `created`.
     pub next: u64,
-    /// The checksum of the batch before.
+    /// The checksum of the previous batch.
     pub before: u32,
-    /// Random, and another one after each recovery. Without it a batch could be equal to one that was lost at its place, and
-    /// what followed that one would follow this one.
+    /// A random number that changes after each recovery. Otherwise a new batch could equal a lost one at the same
+    /// position, and the batches after the lost one would follow the new one.
     pub salt: u32,
     pub crc: u32,
 }
 
 impl BatchWriter {
     pub(super) fn new(capacity: usize) -> Self {
-        let mut bytes = Vec::with_capacity(HEAD_BYTES + capacity + ALIGNMENT);
-        bytes.resize(HEAD_BYTES, 0);
+        let mut bytes = Vec::with_capacity(BATCH_HEADER_BYTES + capacity + ALIGNMENT);
+        bytes.resize(BATCH_HEADER_BYTES, 0);
         Self { bytes, count: 0 }
     }
 
@@ -165,12 +165,12 @@ impl BatchWriter {
         self.count == 0
     }
 
-    /// How many bytes the batch takes.
+    /// The size of the batch.
     pub(super) fn len(&self) -> usize {
         self.bytes.len().next_multiple_of(ALIGNMENT)
     }
 
-    /// Appends the state of a row. `None` is a deleted one.
+    /// Appends the state of a row. `None` means that the row was deleted.
     pub(super) fn push(&mut self, key: &[u8], row: Option<&[u8]>) {
         let len = row.map_or(DELETED, |row| row.len() as u32);
         self.bytes.extend_from_slice(&len.to_le_bytes());
@@ -180,24 +180,24 @@ impl BatchWriter {
         self.count += 1;
     }
 
-    /// Writes the head, and returns the bytes of the batch with their checksum.
-    pub(super) fn finish(mut self, id: &LogId, head: Head) -> (Vec<u8>, u32) {
+    /// Writes the header, and returns the bytes of the batch and their checksum.
+    pub(super) fn finish(mut self, id: &LogId, head: BatchHeader) -> (Vec<u8>, u32) {
         let len = self.bytes.len().next_multiple_of(ALIGNMENT);
         self.bytes.resize(len, 0);
-        let crc = Head { len, count: self.count, ..head }.write(id, &mut self.bytes);
+        let crc = BatchHeader { len, count: self.count, ..head }.write(id, &mut self.bytes);
         (self.bytes, crc)
     }
 }
 
-impl Head {
-    /// The bytes of a batch that has no records and takes the rest of the ring, with its checksum.
+impl BatchHeader {
+    /// The bytes and the checksum of padding, which has no records and fills the rest of the ring.
     pub(super) fn padding(self, id: &LogId, len: u64) -> (Vec<u8>, u32) {
-        let mut bytes = vec![0; HEAD_BYTES];
-        let crc = Head { len: len as usize, count: PADDING, ..self }.write(id, &mut bytes);
+        let mut bytes = vec![0; BATCH_HEADER_BYTES];
+        let crc = BatchHeader { len: len as usize, count: PADDING, ..self }.write(id, &mut bytes);
         (bytes, crc)
     }
 
-    /// Writes the head into the first bytes of a batch, and returns the checksum.
+    /// Writes the header to the start of a batch, and returns the checksum.
     fn write(&self, id: &LogId, batch: &mut [u8]) -> u32 {
         batch[..4].copy_from_slice(&BATCH_MAGIC.to_le_bytes());
         batch[8..12].copy_from_slice(&(self.len as u32).to_le_bytes());
@@ -214,10 +214,10 @@ impl Head {
         crc
     }
 
-    /// The head of the batch at the beginning of these bytes, which reach to the end of the ring. `None` if there is no
-    /// whole batch of this log with such a head.
+    /// Reads the batch header at the start of these bytes, which extend to the end of the ring. `None` if there is no
+    /// complete batch of this log, or if the header is not plausible.
     pub(super) fn parse(id: &LogId, bytes: &[u8], is_plausible: impl FnOnce(&Self) -> bool) -> Option<Self> {
-        if bytes.len() < HEAD_BYTES || u32_at(bytes, 0) != BATCH_MAGIC {
+        if bytes.len() < BATCH_HEADER_BYTES || u32_at(bytes, 0) != BATCH_MAGIC {
             return None;
         }
         let head = Self {
@@ -231,10 +231,14 @@ impl Head {
             salt: u32_at(bytes, 44),
         };
         let is_sized = if head.is_padding() { head.len == bytes.len() } else { head.len <= bytes.len() };
-        if head.len < HEAD_BYTES || !is_sized || !head.len.is_multiple_of(ALIGNMENT) || !is_plausible(&head) {
+        if head.len < BATCH_HEADER_BYTES
+            || !is_sized
+            || !head.len.is_multiple_of(ALIGNMENT)
+            || !is_plausible(&head)
+        {
             return None;
         }
-        let summed = if head.is_padding() { HEAD_BYTES } else { head.len };
+        let summed = if head.is_padding() { BATCH_HEADER_BYTES } else { head.len };
         let mut hasher = seeded(id);
         hasher.update(&bytes[8..summed]);
         (hasher.finalize() == head.crc).then_some(head)
@@ -244,19 +248,19 @@ impl Head {
         self.count == PADDING
     }
 
-    /// Calls `see` with the key and the row of each record of the batch that has this head. Returns `false` if the
+    /// Calls `visit` with the key and the row of each record in the batch with this header. Returns `false` if the
     /// records do not fit into the batch.
     pub(super) fn records<'b>(
         &self,
         batch: &'b [u8],
-        mut see: impl FnMut(&'b [u8], Option<&'b [u8]>),
+        mut visit: impl FnMut(&'b [u8], Option<&'b [u8]>),
     ) -> bool {
         if self.is_padding() {
             return true;
         }
-        let mut rest = &batch[HEAD_BYTES..self.len];
+        let mut rest = &batch[BATCH_HEADER_BYTES..self.len];
         for _ in 0..self.count {
-            let Some((head, after)) = rest.split_first_chunk::<RECORD_HEAD>() else { return false };
+            let Some((head, after)) = rest.split_first_chunk::<RECORD_HEADER_BYTES>() else { return false };
             let len = u32_at(head, 0);
             let key_len = usize::from(u16::from_le_bytes([head[4], head[5]]));
             let Some((key, after)) = after.split_at_checked(key_len) else { return false };
@@ -266,7 +270,7 @@ impl Head {
             if row.is_some_and(|row| Record::parse(row).is_err()) {
                 return false;
             }
-            see(key, row);
+            visit(key, row);
             rest = after;
         }
         true

@@ -1,4 +1,5 @@
-//! The thread that looks after the log: it drains it, syncs it where the writer does not, and lets other processes in.
+//! The thread that looks after the log. It drains the log, syncs it for `"everysec"`, and shares the store with other
+//! processes.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -8,47 +9,47 @@ use std::time::{Duration, Instant};
 
 use super::drain::Part;
 use super::engine::Redo;
-use super::format::HEADER_BYTES;
+use super::format::FILE_HEADER_BYTES;
 use super::points;
 use super::ring::Ring;
 use crate::store::file::environment::KnownLog;
 use crate::store::file::options::Durability;
 
-/// How often the thread looks whether another process asks for the store. That one waits about as long.
+/// How often the thread checks for requests of other processes, which wait for about that long.
 const INTERVAL: Duration = Duration::from_millis(20);
-/// How long rows stay in a log that has room for more.
+/// The maximum age of rows in a log that is not filling up.
 const MAX_AGE: Duration = Duration::from_secs(30);
 /// How often `durability: "everysec"` syncs.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
-/// Between two ranges of a drain that has time.
+/// The pause between two transactions of a drain that is not urgent.
 const DRAIN_PAUSE: Duration = Duration::from_millis(50);
-/// After something has failed.
+/// The pause after an error.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
-/// After there was no room for a larger log.
+/// The pause after there was no room for a larger log.
 const GROWTH_PAUSE: Duration = Duration::from_secs(60);
-/// A log grows so many times.
+/// The factor by which a log grows.
 const GROWTH: u64 = 4;
 
-/// What the thread keeps in mind.
+/// The state of the thread.
 #[derive(Default)]
 pub(in crate::store::file) struct Keeper {
-    /// Since when there has been something in the log.
+    /// When the log got its first row since it was empty.
     filled_since: Option<Instant>,
     synced_at: Option<Instant>,
     retry_at: Option<Instant>,
-    /// Before this moment the log does not grow, as there was no room for a larger one.
+    /// Until this time the log does not grow, because there was no room for a larger one.
     grows_at: Option<Instant>,
 }
 
 impl Redo {
     /// Starts the thread.
-    pub(in crate::store::file) fn start(self: &Arc<Self>) -> std::io::Result<JoinHandle<()>> {
+    pub(in crate::store::file) fn spawn_keeper(self: &Arc<Self>) -> std::io::Result<JoinHandle<()>> {
         let redo = Arc::clone(self);
         thread::Builder::new().name("session-log".into()).spawn(move || {
             let mut keeper = Keeper::default();
             while !redo.is_closing.load(Ordering::SeqCst) {
-                // After a panic other processes must still be let in.
-                let _ = catch_unwind(AssertUnwindSafe(|| redo.keep(&mut keeper, Instant::now())));
+                // After a panic, this process must still share the store.
+                let _ = catch_unwind(AssertUnwindSafe(|| redo.run_due_work(&mut keeper, Instant::now())));
                 let mut is_awake = redo.is_awake.lock();
                 if !std::mem::take(&mut *is_awake) && !redo.is_closing.load(Ordering::SeqCst) {
                     redo.wake.wait_for(&mut is_awake, INTERVAL);
@@ -58,31 +59,31 @@ impl Redo {
         })
     }
 
-    /// Has the thread look at once.
+    /// Wakes the thread to check now.
     pub(super) fn wake(&self) {
         *self.is_awake.lock() = true;
         self.wake.notify_one();
     }
 
-    /// Has the thread end, and no log begin.
+    /// Stops the thread, and prevents new logs.
     pub(in crate::store::file) fn stop(&self) {
         self.is_closing.store(true, Ordering::SeqCst);
         self.wake();
     }
 
-    /// Does what is due.
-    pub(in crate::store::file) fn keep(&self, keeper: &mut Keeper, now: Instant) {
+    /// Does the work that is due at this time.
+    pub(in crate::store::file) fn run_due_work(&self, keeper: &mut Keeper, now: Instant) {
         self.environment.wake_writer();
         let Some(lock) = &self.environment.mode_lock else { return };
         if !self.is_exclusive.load(Ordering::SeqCst) || keeper.retry_at.is_some_and(|at| now < at) {
             return;
         }
-        let is_doubtful = *self.environment.log.lock() == KnownLog::Doubtful;
+        let is_uncertain = *self.environment.log.lock() == KnownLog::Uncertain;
         let done = if lock.is_requested().unwrap_or(false) {
             keeper.filled_since = None;
             self.share()
-        } else if is_doubtful {
-            self.settle(&mut points::lock(&self.mode))
+        } else if is_uncertain {
+            self.resolve_log(&mut points::lock(&self.mode))
         } else {
             self.ring().map_or(Ok(()), |ring| self.keep_log(keeper, &ring, now))
         };
@@ -90,9 +91,9 @@ impl Redo {
     }
 
     fn keep_log(&self, keeper: &mut Keeper, ring: &Arc<Ring>, now: Instant) -> crate::error::Result<()> {
-        if self.must_settle() {
-            // Not left to the next write, which may never come.
-            return self.settle(&mut points::lock(&self.mode));
+        if self.must_resolve_log() {
+            // Now, because there may never be another write.
+            return self.resolve_log(&mut points::lock(&self.mode));
         }
         let used = ring.used();
         if used == 0 {
@@ -117,9 +118,9 @@ impl Redo {
             let may_grow = ring.size() < self.sizes.max && keeper.grows_at.is_none_or(|at| now >= at);
             if is_pressed && may_grow {
                 let size = (GROWTH * ring.size()).min(self.sizes.max);
-                match self.files.prepare(size + HEADER_BYTES) {
+                match self.files.prepare(size + FILE_HEADER_BYTES) {
                     Ok(()) => self.grow(size)?,
-                    // It goes on as it is.
+                    // The log keeps its size.
                     Err(_) => keeper.grows_at = Some(now + GROWTH_PAUSE),
                 }
             }

@@ -1,36 +1,37 @@
-//! The redo log of a process that has the store to itself.
+//! The redo log of a process that has opened the store exclusively.
 //!
-//! While one process, with all its threads, has the store open, a batch of writes is on disk after one `fdatasync` of a log
-//! that was filled with zeros before. The newest states of what is in the log are kept in an overlay in memory, which
-//! every read looks at first. Drains bring them into the data file, sorted by key, in large transactions. When another
-//! process wants to open the store, the log is drained, and both write to the data file.
+//! If one process, with all its threads, has the store open, its writes first go to a log that was filled with zeros
+//! before. One `fdatasync` makes a batch durable. An overlay in memory holds the newest states of the logged rows,
+//! and every read looks there first. Drains write these states to the data file, sorted by key, in large
+//! transactions. When another process wants to open the store, this process drains the log and ends it. Both then
+//! write directly to the data file.
 //!
-//! | module | what |
+//! | module | purpose |
 //! |---|---|
 //! | `format` | the bytes of the log |
-//! | `storage` | its file |
-//! | `ring` | appending, syncing and reading it |
-//! | `salvage` | the readable part of a damaged one |
-//! | `overlay` | the newest states of its rows |
-//! | `rows` | deciding a batch by them |
-//! | `mode_lock` | which processes may write |
-//! | `join` | opening a store that others may have open |
-//! | `engine` | a batch on its way: decided, written, synced, entered |
-//! | `drain` | from the log into the data file |
-//! | `sweep` | removing expired sessions beside a log |
-//! | `modes` | beginning a log, ending it, and sharing the store |
+//! | `storage` | the log file |
+//! | `ring` | appends, syncs and reads batches |
+//! | `salvage` | reads what is left of a damaged log |
+//! | `overlay` | the newest states of the logged rows |
+//! | `rows` | the rows that a batch reads and changes |
+//! | `mode_lock` | the locks that show which processes may write |
+//! | `join` | opens a store that other processes may have open |
+//! | `engine` | decides, writes, syncs and enters a batch |
+//! | `drain` | writes logged rows to the data file |
+//! | `sweep` | removes expired sessions while there is a log |
+//! | `modes` | starts and ends a log, and shares the store |
 //! | `keeper` | the thread that drains, syncs and watches for other processes |
-//! | `points` | the steps at which tests interfere |
+//! | `points` | the points where tests can interfere |
 //!
-//! **Lock order**: the mode, then the base, then LMDB's write lock, then the gate of the overlay, then the shards of its
-//! maps. A thread that writes to the data file while there is a log holds the base.
+//! **Lock order**: mode, base, LMDB's write lock, gate of the overlay, shards of its maps. A thread that writes to
+//! the data file while there is a log holds the base.
 //!
 //! **Invariants**
-//! - An acknowledged row is in the synced log, after the place that the data file names, or in the data file. With
-//!   `durability: "everysec"` it is in the log, and synced within about a second.
-//! - Nothing is in the overlay that is not in the log, and nothing leaves it before it is in the data file.
-//! - A log begins and ends by a commit of the data file. Only the process that holds the store exclusively makes one.
-//! - A batch is reported as failed only once nothing can bring it back: after the commit that ends its log.
+//! - An acknowledged row is in the data file, or in the synced part of the log after the position that the data file
+//!   names. With `durability: "everysec"` it is in the log, and synced within about a second.
+//! - The overlay contains only rows of the log. A row stays there until it is in the data file.
+//! - A log starts and ends with a commit of the data file. Only a process with exclusive access starts one.
+//! - A batch is reported as failed only after the commit that ends its log, because then nothing can bring it back.
 
 pub(super) mod drain;
 pub(super) mod engine;

@@ -1,31 +1,31 @@
-//! Which processes may write: one alone, with a log, or several, without.
+//! Locks that show which processes may write: either one process with a log, or several without one.
 //!
-//! The locks are on bytes of `data.mdb` far behind its end, where LMDB has none: nobody removes this file by mistake, and
-//! a process that has another file in its place notices. They end with the process.
+//! The locks are on bytes of `data.mdb` far beyond its end, where LMDB has no locks. Nobody removes this file by
+//! mistake, and a process notices if it was replaced. The locks end with the process.
 //!
-//! - `MODE`: the process that has the store to itself holds it exclusively. Those that share the store hold it shared.
-//! - `REQUEST`: a process that wants to share the store holds it shared while it waits for `MODE`.
-//! - `HOLDER` plus a PID: the process that has the store to itself, for messages.
+//! - `MODE`: held exclusively by a process with exclusive access, and shared by processes that share the store.
+//! - `REQUEST`: held shared by a process that wants to share the store and waits for `MODE`.
+//! - `HOLDER` plus a PID: held by the process with exclusive access, for error messages.
 
 use std::io;
 
-/// The locks of one process on one store. The simulator has its own.
+/// The locks of one process on one store. The simulator implements them too.
 pub(in crate::store::file) trait ModeLock: Send + Sync {
-    /// Tries to keep all others out.
+    /// Tries to get exclusive access.
     fn try_exclusive(&self) -> io::Result<bool>;
 
-    /// Tries to share the store with others. A process that has it to itself lets others in by this, in one step.
+    /// Tries to get shared access. If this process has exclusive access, the change is atomic.
     fn try_shared(&self) -> io::Result<bool>;
 
     fn release(&self);
 
-    /// Asks the process that has the store to itself to share it, until `false`.
+    /// Starts or stops requesting shared access from the process with exclusive access.
     fn request(&self, is_asked: bool) -> io::Result<()>;
 
-    /// Whether another process asks for the store.
+    /// Whether another process requests shared access.
     fn is_requested(&self) -> io::Result<bool>;
 
-    /// The PID of the process that has the store to itself.
+    /// The PID of the process with exclusive access.
     fn holder(&self) -> Option<u32>;
 }
 
@@ -49,11 +49,11 @@ mod linux {
     const REQUEST: Range = Range::byte(BASE + 1);
     const HOLDERS: Range = Range { start: BASE + (1 << 32), length: 1 << 30 };
 
-    /// Locks on the data file. They have an open file of their own, as a lock belongs to one.
+    /// Locks on the data file. They use their own open file, because an open file description owns its locks.
     pub(in crate::store::file) struct DataFileLock(File);
 
     impl DataFileLock {
-        /// `None` if there is no data file, or the system or the file system has no such locks.
+        /// `None` if the data file is missing, or if the system or the file system does not support these locks.
         pub(in crate::store::file) fn open(dir: &Path, is_writable: bool) -> Result<Option<Self>> {
             let Some(file) = open_private(&dir.join(DATA), is_writable)? else { return Ok(None) };
             Ok(ofd_lock::find(&file, Kind::Shared, MODE).is_ok().then_some(Self(file)))

@@ -1,13 +1,14 @@
-//! The newest states of rows that are in the log and not yet in the data file.
+//! The newest states of the rows that are in the log and not yet in the data file.
 //!
 //! **Invariants**
-//! - Readers look here first, and open their view of the data file afterwards. An entry is removed only once the data file
-//!   has it, and only if it has not changed since. So a reader that finds none here finds the row in its view.
-//! - Entries change only under the gate: the writer enters a batch, a drain removes what it has committed. To see
-//!   both the overlay and the data file at one moment, hold the gate while the view is opened.
-//! - While the writer holds a batch that it has decided and not yet entered, the gate knows the keys of it.
+//! - A reader looks here first, and opens its view of the data file afterwards. An entry is removed only after its
+//!   row is in the data file, and only if it has not changed since. So a reader without an entry finds the row in its
+//!   view.
+//! - Entries change only under the gate: the writer enters a batch, and a drain removes committed rows. To see a
+//!   consistent state of the overlay and the data file, open the view while holding the gate.
+//! - The gate contains the rows of a batch that is decided and not yet entered.
 //!
-//! **Locking**: the gate comes before the shards of the maps. No shard is held while another is taken.
+//! **Locking**: lock the gate before the shards of the maps. Never lock two shards at the same time.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -20,44 +21,44 @@ use parking_lot::{Mutex, MutexGuard};
 use super::points;
 use crate::store::file::encryption::UserTag;
 
-/// A row's key in the table of sessions.
+/// The key of a row in the table of sessions.
 pub(in crate::store::file) type RowKey = Arc<[u8]>;
-/// A row. `None` is a deleted one.
+/// A row. `None` means that it was deleted.
 pub(in crate::store::file) type RowState = Option<Arc<[u8]>>;
 
-/// Many, so that a scan of one shard does not hold up the writer for long.
+/// Enough shards that a scan of one does not delay the writer for long.
 const SHARDS: usize = 128;
 
 pub(in crate::store::file) struct Overlay {
-    rows: DashMap<RowKey, Entry, RandomState>,
-    /// The sessions of each user among the rows.
+    rows: DashMap<RowKey, OverlayEntry, RandomState>,
+    /// The users of the rows, with the keys of their sessions.
     users: DashMap<UserTag, Keys, RandomState>,
-    gate: Mutex<Decided>,
+    gate: Mutex<DecidedRows>,
     len: AtomicUsize,
-    /// How many rows here are not deleted ones.
+    /// The number of rows here that are not deletions.
     puts: AtomicUsize,
-    /// How many keys here have a row in the data file.
+    /// The number of keys here that have a row in the data file.
     in_base: AtomicUsize,
-    /// How often entries came to say, perhaps wrongly, that the data file lacks their row: by a recovery, and by drains that
-    /// have failed.
+    /// The number of events after which entries may say wrongly that the data file lacks their row: recoveries and
+    /// failed drains.
     failures: AtomicU64,
-    /// How many of those are past, as everything was drained since.
+    /// The number of these events that were followed by a complete drain.
     past_failures: AtomicU64,
 }
 
 #[derive(Debug, Clone)]
-pub(in crate::store::file) struct Entry {
+pub(in crate::store::file) struct OverlayEntry {
     pub row: RowState,
     /// The user of the row.
     pub user: Option<UserTag>,
     /// The end of its batch in the log.
     pub lsn: u64,
-    /// Whether the data file has a row of this key.
+    /// Whether the data file has a row with this key.
     pub in_base: bool,
 }
 
-/// A batch that is decided and not yet entered.
-pub(in crate::store::file) type Decided = HashMap<RowKey, DecidedRow, RandomState>;
+/// The rows of a batch that is decided and not yet entered.
+pub(in crate::store::file) type DecidedRows = HashMap<RowKey, DecidedRow, RandomState>;
 
 #[derive(Debug, Clone)]
 pub(in crate::store::file) struct DecidedRow {
@@ -84,7 +85,7 @@ impl Keys {
         }
     }
 
-    /// Returns whether none is left.
+    /// Returns whether the user has no more keys.
     fn remove(&mut self, key: &RowKey) -> bool {
         match self {
             Self::One(one) => one == key,
@@ -126,12 +127,12 @@ impl Overlay {
         self.len() == 0
     }
 
-    /// The state of a row. `None` if the data file has it.
+    /// The state of a row. `None` if the row is not here, so that the data file decides.
     pub(in crate::store::file) fn get(&self, key: &[u8]) -> Option<RowState> {
         if self.is_empty() { None } else { self.rows.get(key).map(|entry| entry.row.clone()) }
     }
 
-    pub(in crate::store::file) fn entry(&self, key: &[u8]) -> Option<Entry> {
+    pub(in crate::store::file) fn entry(&self, key: &[u8]) -> Option<OverlayEntry> {
         if self.is_empty() { None } else { self.rows.get(key).map(|entry| entry.clone()) }
     }
 
@@ -140,17 +141,17 @@ impl Overlay {
         self.users.get(user).map_or_else(Vec::new, |keys| keys.to_vec())
     }
 
-    /// The keys of what was entered up to an LSN and has not changed since, without a lock that covers all of them.
+    /// The keys of all rows whose last change has at most this LSN. Locks one shard after another.
     pub(in crate::store::file) fn keys_up_to(&self, lsn: u64) -> Vec<RowKey> {
         let found = self.rows.iter().filter(|entry| entry.lsn <= lsn);
         found.map(|entry| Arc::clone(entry.key())).collect()
     }
 
-    /// Calls `see` with each state.
-    pub(in crate::store::file) fn each_row(&self, mut see: impl FnMut(&[u8])) {
+    /// Calls `visit` with each row that is not a deletion.
+    pub(in crate::store::file) fn each_row(&self, mut visit: impl FnMut(&[u8])) {
         for entry in self.rows.iter() {
             if let Some(row) = &entry.row {
-                see(row);
+                visit(row);
             }
         }
     }
@@ -159,21 +160,21 @@ impl Overlay {
         Gate { overlay: self, decided: points::lock(&self.gate) }
     }
 
-    /// How many rows here are not deleted ones. Exact under the gate.
+    /// The number of rows here that are not deletions. Exact under the gate.
     pub(in crate::store::file) fn puts(&self) -> usize {
         self.puts.load(Ordering::SeqCst)
     }
 
-    /// How many keys here have a row in the data file. Exact under the gate, unless `is_unsure`.
+    /// The number of keys here that have a row in the data file. Exact under the gate, unless `is_uncertain`.
     pub(in crate::store::file) fn in_base(&self) -> usize {
         self.in_base.load(Ordering::SeqCst)
     }
 
-    pub(in crate::store::file) fn is_unsure(&self) -> bool {
+    pub(in crate::store::file) fn is_uncertain(&self) -> bool {
         self.failures() > self.past_failures.load(Ordering::SeqCst) && !self.is_empty()
     }
 
-    pub(in crate::store::file) fn set_unsure(&self) {
+    pub(in crate::store::file) fn mark_uncertain(&self) {
         self.failures.fetch_add(1, Ordering::SeqCst);
     }
 
@@ -181,8 +182,8 @@ impl Overlay {
         self.failures.load(Ordering::SeqCst)
     }
 
-    /// Everything was drained that was there after so many failures.
-    pub(in crate::store::file) fn set_sure(&self, failures: u64) {
+    /// Records a complete drain that started after this many failures.
+    pub(in crate::store::file) fn mark_certain(&self, failures: u64) {
         self.past_failures.fetch_max(failures, Ordering::SeqCst);
     }
 }
@@ -190,30 +191,30 @@ impl Overlay {
 /// The right to change the overlay.
 pub(in crate::store::file) struct Gate<'o> {
     overlay: &'o Overlay,
-    /// The batch that the writer is deciding, or has decided and not yet entered.
-    pub decided: MutexGuard<'o, Decided>,
+    /// The batch that the writer is deciding, or that is decided and not yet entered.
+    pub decided: MutexGuard<'o, DecidedRows>,
 }
 
 impl Gate<'_> {
-    /// Whether a key is in the overlay, or in the batch under way.
+    /// Whether a key is in the overlay or in the batch in progress.
     pub(in crate::store::file) fn has(&self, key: &[u8]) -> bool {
         self.decided.contains_key(key) || (!self.overlay.is_empty() && self.overlay.rows.contains_key(key))
     }
 
-    /// Enters the batch under way.
+    /// Enters the batch in progress.
     pub(in crate::store::file) fn enter(&mut self, lsn: u64) {
         for (key, DecidedRow { row, user, in_base }) in self.decided.drain() {
-            self.overlay.put(key, Entry { row, user, lsn, in_base });
+            self.overlay.put(key, OverlayEntry { row, user, lsn, in_base });
         }
     }
 
-    /// Enters the state of a row that was read from the log.
-    pub(in crate::store::file) fn recover(&mut self, key: RowKey, entry: Entry) {
+    /// Enters a row that was read from the log.
+    pub(in crate::store::file) fn recover(&mut self, key: RowKey, entry: OverlayEntry) {
         self.overlay.put(key, entry);
     }
 
     /// Removes an entry that the data file has, unless it has changed since.
-    pub(in crate::store::file) fn remove_drained(&mut self, key: &RowKey, drained: &Entry) {
+    pub(in crate::store::file) fn remove_drained(&mut self, key: &RowKey, drained: &OverlayEntry) {
         let overlay = self.overlay;
         let is_same = overlay.rows.get(key).is_some_and(|entry| entry.lsn == drained.lsn);
         if is_same && let Some((_, entry)) = overlay.rows.remove(key) {
@@ -225,7 +226,7 @@ impl Gate<'_> {
         self.set_in_base(key, drained.row.is_some());
     }
 
-    /// Notes whether the data file has a row of this key.
+    /// Records whether the data file has a row with this key.
     pub(in crate::store::file) fn set_in_base(&mut self, key: &[u8], in_base: bool) {
         if let Some(row) = self.decided.get_mut(key) {
             row.in_base = in_base;
@@ -242,7 +243,7 @@ impl Gate<'_> {
         }
     }
 
-    /// Drops all entries.
+    /// Removes all entries.
     pub(in crate::store::file) fn clear(&mut self) {
         self.overlay.rows.clear();
         self.overlay.users.clear();
@@ -253,9 +254,9 @@ impl Gate<'_> {
 }
 
 impl Overlay {
-    fn put(&self, key: RowKey, new: Entry) {
+    fn put(&self, key: RowKey, new: OverlayEntry) {
         let (user, in_base, has_row) = (new.user, new.in_base, new.row.is_some());
-        // First, so that no reader takes the overlay for empty that has this.
+        // First, so that no reader takes the overlay for empty.
         self.len.fetch_add(1, Ordering::SeqCst);
         self.in_base.fetch_add(usize::from(in_base), Ordering::SeqCst);
         self.puts.fetch_add(usize::from(has_row), Ordering::SeqCst);

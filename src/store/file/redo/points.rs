@@ -1,4 +1,4 @@
-//! The steps between which tests look, stop and kill. In a build without tests all of this is nothing.
+//! Points where tests can observe, stop or kill the process. Other builds do nothing here.
 
 use std::time::{Duration, Instant};
 
@@ -10,20 +10,20 @@ use crate::keyring::random;
 /// A step of the log's code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(in crate::store::file) enum Point {
-    /// A batch was decided, and nothing of it is written.
+    /// A batch was decided, but not written.
     Decided,
     BeforeWrite,
     AfterWrite,
     BeforeSync,
     AfterSync,
-    /// The overlay has a batch, and the log does not count it as entered.
+    /// The overlay has a batch that the log has not yet marked as entered.
     InOverlay,
-    /// The overlay has a batch, and nobody was told.
+    /// A batch is entered, but not reported.
     Entered,
-    /// A transaction has rows of the log, and is not committed.
+    /// A transaction has rows of the log and is about to be committed.
     BeforeDrainCommit,
     AfterDrainCommit,
-    /// Rows that are in the data file were removed from the overlay.
+    /// The drained rows were removed from the overlay.
     Removed,
     /// A log is in the folder, and the data file does not name it.
     LogCreated,
@@ -32,18 +32,18 @@ pub(in crate::store::file) enum Point {
     /// The log is drained, and the data file still names it.
     BeforeLogEnd,
     AfterLogEnd,
-    /// The lock lets others in.
+    /// This process has shared access.
     Shared,
-    /// The lock keeps others out.
+    /// This process has exclusive access.
     Exclusive,
     BeforeClear,
     AfterClear,
     RecoveryRewritten,
-    /// A damaged log has another name, and the data file still names it.
+    /// A damaged log was renamed, and the data file still names it.
     LogSetAside,
     BeforeLogDiscard,
     AfterLogDiscard,
-    /// This process waits for another to share the store.
+    /// This process requests shared access.
     Requested,
     /// A thread waits, or would have to wait for a lock.
     #[cfg_attr(not(test), allow(dead_code, reason = "a real thread waits by itself"))]
@@ -52,7 +52,8 @@ pub(in crate::store::file) enum Point {
 
 pub(in crate::store::file) use hooks::reach;
 
-/// Waits, and returns for how long: a system wakes threads late. Under a simulator another thread gets its turn instead.
+/// Sleeps, and returns the actual duration, because a system may wake threads late. In a simulation, another thread
+/// runs instead.
 pub(in crate::store::file) fn sleep(pause: Duration) -> Duration {
     #[cfg(test)]
     if let Some(simulator) = hooks::simulator() {
@@ -64,7 +65,7 @@ pub(in crate::store::file) fn sleep(pause: Duration) -> Duration {
     begun.elapsed()
 }
 
-/// The time that a simulator may keep.
+/// The current time, which is simulated in a simulation.
 pub(in crate::store::file) fn now() -> Instant {
     #[cfg(test)]
     if let Some(simulator) = hooks::simulator() {
@@ -87,7 +88,7 @@ pub(in crate::store::file) fn random<const N: usize>() -> Result<[u8; N]> {
     random::bytes()
 }
 
-/// A limit of the real store. A simulator has a small log, and the limit that fits it.
+/// Selects a limit. A simulation uses a small log and needs smaller limits.
 pub(in crate::store::file) fn limit<T>(real: T, simulated: T) -> T {
     #[cfg(test)]
     if hooks::simulator().is_some() {
@@ -97,7 +98,7 @@ pub(in crate::store::file) fn limit<T>(real: T, simulated: T) -> T {
     real
 }
 
-/// Locks a mutex. Under a simulator another thread gets its turn while the mutex is held.
+/// Locks a mutex. In a simulation, other threads run while the mutex is held elsewhere.
 pub(in crate::store::file) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     #[cfg(test)]
     if hooks::is_set() {
@@ -119,7 +120,7 @@ mod hooks {
     pub(in crate::store::file) fn reach(_: Point) {}
 }
 
-/// Calls the thread's simulator.
+/// Calls the simulator of the thread.
 #[cfg(test)]
 #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "there is no simulator"))]
 pub(in crate::store::file) mod hooks {
@@ -129,7 +130,7 @@ pub(in crate::store::file) mod hooks {
 
     use super::Point;
 
-    /// Decides all that is left to chance, to time and to the disk. By default that is as without a simulator.
+    /// Controls chance, time and disk. The default implementation is that of the real system.
     pub(in crate::store::file) trait Simulator {
         fn reach(&self, _: Point) {}
 
@@ -145,7 +146,7 @@ pub(in crate::store::file) mod hooks {
             getrandom::fill(bytes).unwrap();
         }
 
-        /// What becomes of the commit that is about to begin. `None`: it succeeds.
+        /// The fault of the commit that is about to start. `None` means success.
         fn commit_fault(&self) -> Option<CommitFault> {
             None
         }
@@ -156,7 +157,7 @@ pub(in crate::store::file) mod hooks {
     pub(in crate::store::file) enum CommitFault {
         /// There is no room for its pages.
         Full,
-        /// Its pages could not be written. It is not on disk.
+        /// Its pages could not be written. The commit is not on disk.
         Lost,
         /// Its meta page could not be written.
         Uncertain { is_done: bool },
@@ -185,7 +186,8 @@ pub(in crate::store::file) mod hooks {
     }
 }
 
-/// Ends or stops the process at a step: `NATIVE_STORE_CRASH_POINT=AfterSync:3:kill` at the third time that it is reached.
+/// Kills or stops the process at a point. `NATIVE_STORE_CRASH_POINT=AfterSync:3:kill` kills it when it reaches
+/// `AfterSync` for the third time.
 #[cfg(all(feature = "crash-points", not(test)))]
 mod hooks {
     use std::sync::OnceLock;
@@ -218,8 +220,8 @@ mod hooks {
     pub(in crate::store::file) fn reach(point: Point) {
         let Some(plan) = plan().filter(|plan| plan.point == format!("{point:?}")) else { return };
         if plan.left.fetch_sub(1, Ordering::SeqCst) == 1 {
-            // To this thread: one that goes to the process may stop another thread first, and this one goes on.
-            // SAFETY: it has no memory to be wrong about.
+            // A signal to the process could stop another thread first, and this one would continue.
+            // SAFETY: `raise` has no memory preconditions.
             unsafe { libc::raise(plan.signal) };
         }
     }

@@ -1,10 +1,11 @@
-//! An open log: where its next batch goes, what of it is synced, and what of it is in the data file.
+//! An open log: the position of the next batch, and the parts that are synced and that are in the data file.
 //!
 //! **Invariants**
-//! - `applied <= durable <= written` and `entered <= written`. Bytes from `applied` to `written` are never overwritten.
-//! - A log that has failed once is never written or synced again: after a failed sync the kernel may take pages for clean
-//!   that it could not write, and the next sync would succeed without having written them.
-//! - `durable` moves to what was written before the sync began.
+//! - `applied <= durable <= written` and `entered <= written`. Bytes from `applied` to `written` are never
+//!   overwritten.
+//! - A failed log is never written or synced again. After a failed sync, the kernel may consider unwritten pages
+//!   clean, and the next sync would succeed without writing them.
+//! - `durable` moves to the value that `written` had before the sync started.
 
 use std::collections::VecDeque;
 use std::io;
@@ -14,7 +15,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 
 use super::format::{
-    BatchWriter, HEAD_BYTES, HEADER_BYTES, Head, LogEntry, LogId, Position, header, parse_header,
+    BATCH_HEADER_BYTES, BatchHeader, BatchWriter, FILE_HEADER_BYTES, LogEntry, LogId, Position, file_header,
+    parse_file_header,
 };
 use super::points::{self, Point};
 use super::storage::{LogFile, LogFiles, damaged};
@@ -24,13 +26,13 @@ use crate::store::file::errors::io_failed;
 pub(super) struct Ring {
     file: Arc<dyn LogFile>,
     pub id: LogId,
-    /// The bytes that the ring has.
+    /// The size of the ring in bytes.
     size: u64,
-    /// See `Head::salt`. 0 in a log that was not recovered.
+    /// See `BatchHeader::salt`. 0 in a log that was not recovered.
     salt: u32,
     state: Mutex<State>,
-    /// Held during a sync. The kernel reports a failure once to each open file: a sync beside the one that fails may
-    /// succeed without having written anything.
+    /// Held during a sync. The kernel reports a failure only once to each open file. A second concurrent sync could
+    /// succeed without writing anything.
     syncing: Mutex<()>,
     has_failed: AtomicBool,
 }
@@ -42,21 +44,21 @@ struct State {
     entered: Position,
     durable: u64,
     applied: Position,
-    /// Ends of batches between `applied` and `entered`, each about a part of the ring after the last.
+    /// Ends of batches between `applied` and `entered`, at distances of about `size / PARTS`.
     parts: VecDeque<Position>,
 }
 
-/// Where the next log gets its file.
+/// The file of the next log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NextFile {
-    /// That of the last log, or a new one.
+    /// The file of the last log, or a new one.
     Old,
     New,
-    /// The one that was prepared.
+    /// The prepared file.
     Prepared,
 }
 
-/// What a log had that is not in the data file.
+/// A recovered log.
 pub(super) struct Recovered {
     pub ring: Ring,
     /// The next `created` after the last batch.
@@ -64,28 +66,28 @@ pub(super) struct Recovered {
 }
 
 impl Ring {
-    /// Begins a log, which no store needs yet.
+    /// Starts a log. The data file does not name it yet.
     pub(super) fn begin(files: &dyn LogFiles, id: LogId, size: u64, next: NextFile) -> Result<Self> {
-        let failed = |error| io_failed(&files.path().display(), "beginning", &error);
+        let failed = |error| io_failed(&files.path().display(), "starting", &error);
         let old = if next == NextFile::Old { files.open()? } else { None };
         let len_of = |file: &Arc<dyn LogFile>| file.len().map_err(failed);
-        let is_of_use = |len: u64| len.is_multiple_of(HEADER_BYTES) && len > MIN_BYTES;
+        let is_of_use = |len: u64| len.is_multiple_of(FILE_HEADER_BYTES) && len > MIN_BYTES;
         let (file, len) = match old.map(|file| len_of(&file).map(|len| (file, len))).transpose()? {
             Some((file, len)) if is_of_use(len) => {
-                // The process that put it there may have been killed before its name was on disk.
+                // The process that renamed the file may have been killed before the name was durable.
                 files.sync_name()?;
                 (file, len)
             }
             _ => {
-                let len = size + HEADER_BYTES;
+                let len = size + FILE_HEADER_BYTES;
                 if next != NextFile::Prepared {
                     files.prepare(len)?;
                 }
                 (files.install()?, len)
             }
         };
-        let size = len - HEADER_BYTES;
-        file.write_at(&header(&id, size), 0).and_then(|()| file.sync()).map_err(failed)?;
+        let size = len - FILE_HEADER_BYTES;
+        file.write_at(&file_header(&id, size), 0).and_then(|()| file.sync()).map_err(failed)?;
         Ok(Self::at(file, id, size, Position::default(), 0))
     }
 
@@ -103,25 +105,25 @@ impl Ring {
         }
     }
 
-    /// Opens the log that the store needs, and calls `see` with the LSN, the key and the row of each record that the data
-    /// file may lack, in order.
+    /// Opens the log that the store needs. Calls `visit` with the LSN, the key and the row of each record that the data
+    /// file may lack, in log order.
     ///
     /// # Errors
-    /// `Damaged` if it is not the store's log, or lacks something that was synced. Nothing has changed then.
+    /// `Damaged` if the file is not the store's log, or lacks synced bytes. Nothing was changed.
     pub(super) fn recover(
         files: &dyn LogFiles,
         entry: &LogEntry,
-        mut see: impl FnMut(u64, &[u8], Option<&[u8]>),
+        mut visit: impl FnMut(u64, &[u8], Option<&[u8]>),
     ) -> Result<Recovered> {
         let path = files.path();
         let file = files.open()?.ok_or_else(|| damaged(&path, MISSING))?;
-        let (bytes, scan) = read(&*file, entry, &mut see).map_err(|fault| match fault {
+        let (bytes, scan) = read(&*file, entry, &mut visit).map_err(|fault| match fault {
             LogFault::Damaged(why) => damaged(&path, &why),
             LogFault::Io(error) => io_failed(&path.display(), "reading", &error),
         })?;
         let salt = u32::from_le_bytes(points::random()?);
-        // After a failed sync the kernel may hold bytes as clean that the disk does not have. Written again, they are
-        // dirty, and the sync is one of this file description.
+        // After a failed sync, the kernel may consider bytes clean that are not on disk. Rewriting makes them dirty.
+        // The sync then uses this file description.
         let ring = Self::at(file, entry.id, bytes.len() as u64, scan.end, salt);
         {
             let mut state = ring.state.lock();
@@ -130,20 +132,20 @@ impl Ring {
         }
         match ring.rewrite(&bytes, entry.applied.lsn, scan.end.lsn) {
             Ok(()) => ring.state.lock().durable = scan.end.lsn,
-            // It is drained next, from memory.
-            Err(_) => ring.fail(),
+            // The next drain uses the rows in memory.
+            Err(_) => ring.mark_failed(),
         }
         Ok(Recovered { ring, next: scan.next })
     }
 
-    /// Writes a part of the ring again as it is, ends the log there, and returns when that is on disk.
+    /// Rewrites a part of the ring unchanged and marks the end of the log. Returns when both are on disk.
     fn rewrite(&self, bytes: &[u8], from: u64, to: u64) -> io::Result<()> {
         let mut at = from;
         while at < to {
             let place = at % self.size;
             let len = (self.size - place).min(to - at);
             let part = &bytes[place as usize..(place + len) as usize];
-            self.file.write_at(part, HEADER_BYTES + place)?;
+            self.file.write_at(part, FILE_HEADER_BYTES + place)?;
             at += len;
         }
         self.write_end(from, to)?;
@@ -151,28 +153,28 @@ impl Ring {
         self.file.sync()
     }
 
-    /// Writes zeros where the next batch would begin. A part of an unreported batch may be there. If the next process wrote
-    /// the same bytes in its place, a power loss could make that batch whole.
+    /// Writes zeros where the next batch would start. That place may contain a part of an unreported batch. If the
+    /// next process wrote the same bytes there, a power loss could make that batch complete.
     fn write_end(&self, applied: u64, end: u64) -> io::Result<()> {
-        let zeros = [0; HEAD_BYTES];
+        let zeros = [0; BATCH_HEADER_BYTES];
         let to_end = self.size - end % self.size;
         let at = if to_end < zeros.len() as u64 { end + to_end } else { end };
         let is_free = at + zeros.len() as u64 <= applied + self.size;
-        if is_free { self.file.write_at(&zeros, HEADER_BYTES + at % self.size) } else { Ok(()) }
+        if is_free { self.file.write_at(&zeros, FILE_HEADER_BYTES + at % self.size) } else { Ok(()) }
     }
 
-    /// The bytes of the ring.
+    /// The size of the ring in bytes.
     pub(super) fn size(&self) -> u64 {
         self.size
     }
 
-    /// The bytes that are not in the data file.
+    /// The bytes that are not yet in the data file.
     pub(super) fn used(&self) -> u64 {
         let state = self.state.lock();
         state.written.lsn - state.applied.lsn
     }
 
-    /// Up to where the data file has everything.
+    /// Everything before this position is in the data file.
     pub(super) fn applied(&self) -> Position {
         self.state.lock().applied
     }
@@ -182,30 +184,30 @@ impl Ring {
         self.state.lock().entered
     }
 
-    /// How many bytes a batch may take now.
+    /// The maximum size of a batch at this moment.
     pub(super) fn room(&self) -> u64 {
         let state = self.state.lock();
         let free = self.size - (state.written.lsn - state.applied.lsn);
         let to_end = self.size - state.written.lsn % self.size;
-        // A batch that does not fit before the end of the ring goes to its beginning, and the rest is padding.
+        // A batch that does not fit before the end of the ring goes to its start, and the rest is padding.
         if free <= to_end { free } else { to_end.max(free - to_end) }
     }
 
-    /// What the store has to say of this log.
+    /// The data file's entry about this log.
     pub(super) fn entry(&self, applied: Position) -> LogEntry {
         LogEntry { id: self.id, applied, durable: self.state.lock().durable.max(applied.lsn) }
     }
 
-    /// Writes a batch, for which there must be room. It is on disk after the next `sync`.
+    /// Writes a batch. The caller has checked that there is room. The next `sync` makes it durable.
     pub(super) fn append(&self, batch: BatchWriter, next: u64) -> io::Result<()> {
         self.check()?;
         let mut head = {
             let State { written: Position { lsn, crc: before }, durable, .. } = *self.state.lock();
-            Head { lsn, before, durable, next, salt: self.salt, ..Head::default() }
+            BatchHeader { lsn, before, durable, next, salt: self.salt, ..BatchHeader::default() }
         };
         let to_end = self.size - head.lsn % self.size;
         if (batch.len() as u64) > to_end {
-            if to_end >= HEAD_BYTES as u64 {
+            if to_end >= BATCH_HEADER_BYTES as u64 {
                 let (bytes, crc) = head.padding(&self.id, to_end);
                 self.write(&bytes, head.lsn)?;
                 head.before = crc;
@@ -222,16 +224,16 @@ impl Ring {
     }
 
     fn write(&self, bytes: &[u8], lsn: u64) -> io::Result<()> {
-        self.file.write_at(bytes, HEADER_BYTES + lsn % self.size).inspect_err(|_| self.fail())
+        self.file.write_at(bytes, FILE_HEADER_BYTES + lsn % self.size).inspect_err(|_| self.mark_failed())
     }
 
-    /// Returns when all that was written before is on disk.
+    /// Makes all earlier appends durable.
     pub(super) fn sync(&self) -> io::Result<()> {
         let syncing = points::lock(&self.syncing);
         self.check()?;
         let written = self.state.lock().written.lsn;
         points::reach(Point::BeforeSync);
-        self.file.sync().inspect_err(|_| self.fail())?;
+        self.file.sync().inspect_err(|_| self.mark_failed())?;
         let mut state = self.state.lock();
         state.durable = state.durable.max(written);
         drop(state);
@@ -245,12 +247,12 @@ impl Ring {
         self.state.lock().written.lsn
     }
 
-    /// Up to where the log is on disk.
+    /// Everything before this LSN is on disk.
     pub(super) fn durable(&self) -> u64 {
         self.state.lock().durable
     }
 
-    /// Notes that the overlay has the rows of all batches.
+    /// Records that the rows of all batches are in the overlay.
     pub(super) fn enter(&self) {
         let mut state = self.state.lock();
         let entered = state.written;
@@ -261,21 +263,21 @@ impl Ring {
         }
     }
 
-    /// Where the oldest part ends of what is entered and not in the data file.
+    /// The end of the oldest part that is entered and not yet in the data file.
     pub(super) fn oldest_part(&self) -> Position {
         let state = self.state.lock();
         state.parts.front().copied().unwrap_or(state.entered)
     }
 
-    /// Notes that the data file has everything up to a place. Its bytes may be overwritten from then on.
+    /// Records that everything before a position is in the data file. Those bytes may be overwritten from now on.
     pub(super) fn apply(&self, to: Position) {
         let mut state = self.state.lock();
         state.applied = to;
         state.parts.retain(|part| part.lsn > to.lsn);
     }
 
-    /// Has every later write and sync fail.
-    pub(super) fn fail(&self) {
+    /// Makes every later write and sync fail.
+    pub(super) fn mark_failed(&self) {
         self.has_failed.store(true, Ordering::SeqCst);
     }
 
@@ -283,7 +285,7 @@ impl Ring {
         self.has_failed.load(Ordering::SeqCst)
     }
 
-    /// Whether the file was removed or replaced. Nobody would find what is written to it.
+    /// Whether the file is still at its path. Otherwise, nobody would find later writes.
     pub(super) fn is_in_place(&self) -> io::Result<bool> {
         self.file.is_in_place()
     }
@@ -292,27 +294,26 @@ impl Ring {
         if self.has_failed() { Err(io::Error::other("a write to the log has failed before")) } else { Ok(()) }
     }
 
-    /// Reads the log, and returns what is wrong with what was synced and is not in the data file. Nothing must be applied
-    /// meanwhile.
+    /// Reads the log, and returns the problem of its synced and undrained part. The caller prevents drains.
     pub(super) fn verify(&self) -> io::Result<Option<&'static str>> {
         let entry = self.entry(self.applied());
         let mut bytes = vec![0; self.size as usize];
-        self.file.read_at(&mut bytes, HEADER_BYTES)?;
+        self.file.read_at(&mut bytes, FILE_HEADER_BYTES)?;
         Ok(scan(&bytes, &entry, &mut |_, _, _| ()).err())
     }
 }
 
-/// A log that fills is drained in so many parts. The smaller they are, the sooner there is room again, and the more often
-/// two rows of one page are written at different times.
+/// The number of parts in which a filling log is drained. With small parts, there is room again sooner, but more
+/// often two rows of one page are written at different times.
 const PARTS: u64 = 4;
 
 /// A smaller file is replaced.
 const MIN_BYTES: u64 = 32 << 10;
 
-/// What is wrong with a log whose file is not there.
+/// The problem of a log without a file.
 pub(in crate::store::file) const MISSING: &str = "it is missing";
 
-/// Why a log cannot be recovered.
+/// The reason why a log cannot be recovered.
 pub(in crate::store::file) enum LogFault {
     Damaged(String),
     Io(io::Error),
@@ -324,82 +325,83 @@ impl From<io::Error> for LogFault {
     }
 }
 
-/// Why a file cannot be recovered as the log that the store needs. `None` if it can.
+/// The reason why a file cannot be recovered as the log of the store. `None` if it can.
 pub(in crate::store::file) fn fault_of(file: &dyn LogFile, entry: &LogEntry) -> Option<LogFault> {
     read(file, entry, &mut |_, _, _| ()).err()
 }
 
-/// Reads the ring of a file that has to be the log of the store.
+/// Reads the ring of a file that must be the log of the store.
 fn read(
     file: &dyn LogFile,
     entry: &LogEntry,
-    see: &mut impl FnMut(u64, &[u8], Option<&[u8]>),
+    visit: &mut impl FnMut(u64, &[u8], Option<&[u8]>),
 ) -> Result<(Vec<u8>, Scan), LogFault> {
     let damaged = |why: &str| LogFault::Damaged(why.into());
     let len = file.len()?;
-    if len < HEADER_BYTES {
+    if len < FILE_HEADER_BYTES {
         return Err(damaged("it is cut short"));
     }
-    let mut page = vec![0; HEADER_BYTES as usize];
+    let mut page = vec![0; FILE_HEADER_BYTES as usize];
     file.read_at(&mut page, 0)?;
-    let (id, size) = parse_header(&page).map_err(LogFault::Damaged)?;
+    let (id, size) = parse_file_header(&page).map_err(LogFault::Damaged)?;
     if id != entry.id {
-        return Err(damaged("it belongs to another time of this store, or to another store"));
+        return Err(damaged("it belongs to another store, or to an earlier log of this store"));
     }
-    if size == 0 || len != size + HEADER_BYTES {
-        return Err(damaged("it does not have its length"));
+    if size == 0 || len != size + FILE_HEADER_BYTES {
+        return Err(damaged("its length is wrong"));
     }
     let mut bytes = vec![0; size as usize];
-    file.read_at(&mut bytes, HEADER_BYTES)?;
-    let scan = scan(&bytes, entry, see).map_err(damaged)?;
+    file.read_at(&mut bytes, FILE_HEADER_BYTES)?;
+    let scan = scan(&bytes, entry, visit).map_err(damaged)?;
     Ok((bytes, scan))
 }
 
 pub(super) struct Scan {
     pub end: Position,
-    /// The next `created` after the last batch, or 0 without a batch.
+    /// The next `created` after the last batch. 0 if there is no batch.
     pub next: u64,
 }
 
-/// Reads the batches that follow a place, up to the first that is not whole, and sees to it that nothing is missing.
+/// Reads the batches after a position, up to the first incomplete one. Checks that no synced bytes are missing.
 fn scan(
     ring: &[u8],
     entry: &LogEntry,
-    see: &mut impl FnMut(u64, &[u8], Option<&[u8]>),
+    visit: &mut impl FnMut(u64, &[u8], Option<&[u8]>),
 ) -> Result<Scan, &'static str> {
-    let (scan, is_readable) = follow(ring, entry, see);
+    let (scan, is_readable) = follow(ring, entry, visit);
     if !is_readable {
         return Err("a batch has records that do not fit into it");
     }
-    if scan.end.lsn < entry.durable || promised(ring, &entry.id, scan.end.lsn) > scan.end.lsn {
+    if scan.end.lsn < entry.durable || last_claimed_sync(ring, &entry.id, scan.end.lsn) > scan.end.lsn {
         return Err("a part that was on disk is gone");
     }
     Ok(scan)
 }
 
-/// Reads the batches that follow a place, up to the first that is not whole. Returns `false` as well if that one has a right
-/// checksum and records that do not fit into it. `see` may have been called with some of them, whose LSN is beyond the end.
+/// Reads the batches after a position, up to the first incomplete one. Also stops at a batch with a correct checksum
+/// whose records do not fit, and then returns `false`. In that case, `visit` may have received some of its records,
+/// with an LSN beyond the end.
 pub(super) fn follow(
     ring: &[u8],
     entry: &LogEntry,
-    see: &mut impl FnMut(u64, &[u8], Option<&[u8]>),
+    visit: &mut impl FnMut(u64, &[u8], Option<&[u8]>),
 ) -> (Scan, bool) {
     let size = ring.len() as u64;
     let mut at = entry.applied;
     let mut next = 0;
     loop {
         let rest = &ring[(at.lsn % size) as usize..];
-        if rest.len() < HEAD_BYTES {
+        if rest.len() < BATCH_HEADER_BYTES {
             at.lsn += rest.len() as u64;
             continue;
         }
-        let follows = |head: &Head| (head.lsn, head.before) == (at.lsn, at.crc);
-        let Some(head) = Head::parse(&entry.id, rest, follows) else { break };
+        let follows = |head: &BatchHeader| (head.lsn, head.before) == (at.lsn, at.crc);
+        let Some(head) = BatchHeader::parse(&entry.id, rest, follows) else { break };
         let end = at.lsn + head.len as u64;
         if end - entry.applied.lsn > size {
             break;
         }
-        if !head.records(rest, |key, row| see(end, key, row)) {
+        if !head.records(rest, |key, row| visit(end, key, row)) {
             return (Scan { end: at, next }, false);
         }
         next = head.next;
@@ -408,20 +410,21 @@ pub(super) fn follow(
     (Scan { end: at, next }, true)
 }
 
-/// The largest LSN up to which some batch of the log says that it was synced, if that is beyond `end`.
-fn promised(ring: &[u8], id: &LogId, end: u64) -> u64 {
+/// The largest LSN up to which a batch of the log claims to be synced, if it is beyond `end`.
+fn last_claimed_sync(ring: &[u8], id: &LogId, end: u64) -> u64 {
     let size = ring.len() as u64;
     let heads = (0..ring.len()).step_by(8).filter_map(|at| {
-        // Checked before the checksum, which may be of megabytes: a client can put many such heads into its sessions.
-        let is_plausible = |head: &Head| {
+        // Checked before the checksum, which may cover megabytes. A client can put many such headers into its
+        // sessions.
+        let is_plausible = |head: &BatchHeader| {
             head.lsn % size == at as u64 && (end..end + 2 * size).contains(&head.lsn) && head.durable > end
         };
-        Head::parse(id, &ring[at..], is_plausible).map(|head| head.durable)
+        BatchHeader::parse(id, &ring[at..], is_plausible).map(|head| head.durable)
     });
     heads.max().unwrap_or(0)
 }
 
-/// The error of a write that the log did not take.
+/// The error of a failed write to the log.
 pub(super) fn failed(files: &dyn LogFiles, error: &io::Error) -> StoreError {
     io_failed(&files.path().display(), "writing", error)
 }

@@ -1,4 +1,4 @@
-//! Rows that go to the log: read from the batch so far, the overlay and the data file, in this order.
+//! The rows of a batch for the log. Reads look at the batch, the overlay and the data file, in this order.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,26 +9,26 @@ use super::format::{BatchWriter, record_bytes};
 use super::overlay::{DecidedRow, Gate, Overlay, RowKey, RowState};
 use crate::store::file::encryption::UserTag;
 use crate::store::file::environment::View;
-use crate::store::file::rows::{Indexed, NewRow, Rows, table_keys_of_user};
+use crate::store::file::rows::{IndexEntries, NewRow, Rows, table_keys_of_user};
 
 /// A batch that is being decided.
 ///
-/// The view is opened under the gate: until it is let go, no row goes from the overlay to a newer state of the data file
-/// that the view does not have.
+/// The view is opened under the gate. As long as the gate is held, no row leaves the overlay for a newer state of the
+/// data file that the view lacks.
 pub(super) struct LoggedRows<'o> {
     overlay: &'o Overlay,
     gate: Gate<'o>,
     view: View,
-    /// The keys of the batch, in the order in which they came.
+    /// The keys of the batch, in the order of its writes.
     order: Vec<RowKey>,
-    /// The sessions that a user may have in the batch.
+    /// The sessions in the batch that may belong to each user.
     users: HashMap<UserTag, Vec<RowKey>, RandomState>,
     /// The bytes of the batch's records.
     bytes: usize,
     next: u64,
-    /// The first `created` that the data file has not seen.
+    /// The first `created` that the data file does not know.
     first_in_log: u64,
-    /// What the write under way has changed.
+    /// The changes of the current write.
     staged: Vec<(RowKey, DecidedRow)>,
     staged_next: u64,
 }
@@ -50,7 +50,8 @@ impl<'o> LoggedRows<'o> {
         })
     }
 
-    /// Adds what a write has changed to the batch, if its records then take at most so many bytes.
+    /// Adds the changes of the current write to the batch. Returns `false` and drops them if the records would exceed
+    /// `max_bytes`.
     pub(super) fn accept(&mut self, max_bytes: usize) -> bool {
         let mut bytes = self.bytes;
         for (key, new) in &self.staged {
@@ -76,18 +77,18 @@ impl<'o> LoggedRows<'o> {
         true
     }
 
-    /// Forgets what a write has changed.
+    /// Drops the changes of the current write.
     pub(super) fn refuse(&mut self) {
         self.staged.clear();
         self.staged_next = self.next;
     }
 
-    /// Forgets the whole batch.
+    /// Drops the whole batch.
     pub(super) fn cancel(&mut self) {
         self.gate.decided.clear();
     }
 
-    /// Ends the batch, and lets go of the gate and the view. Gives the records and the next `created`.
+    /// Finishes the batch, and releases the gate and the view. Returns the records and the next `created`.
     pub(super) fn finish(self) -> (BatchWriter, u64) {
         let mut batch = BatchWriter::new(self.bytes);
         for key in &self.order {
@@ -98,7 +99,7 @@ impl<'o> LoggedRows<'o> {
         (batch, self.next)
     }
 
-    /// The state of a row that is newer than the data file, and whether that has a row.
+    /// A row's state if it is newer than the data file, and whether the data file has a row with this key.
     fn newer(&self, key: &[u8]) -> Option<(RowState, bool)> {
         if let Some(decided) = self.gate.decided.get(key) {
             return Some((decided.row.clone(), decided.in_base));
@@ -115,8 +116,8 @@ impl Rows for LoggedRows<'_> {
         }
     }
 
-    fn set(&mut self, key: &[u8], old: Option<Indexed>, new: Option<NewRow<'_>>) -> heed::Result<()> {
-        // What is not newer was read from the data file.
+    fn set(&mut self, key: &[u8], old: Option<IndexEntries>, new: Option<NewRow<'_>>) -> heed::Result<()> {
+        // Without a newer state, `old` is the row of the data file.
         let in_base = self.newer(key).map_or(old.is_some(), |(_, in_base)| in_base);
         let user = new.and_then(|(indexed, _)| indexed.user);
         let row = new.map(|(_, bytes)| bytes.into());
@@ -138,7 +139,7 @@ impl Rows for LoggedRows<'_> {
         Ok(self.staged_next)
     }
 
-    fn use_created(&mut self, created: u64) -> heed::Result<()> {
+    fn reserve_created(&mut self, created: u64) -> heed::Result<()> {
         let newer = (self.overlay.len() + self.gate.decided.len()) as u64;
         self.staged_next =
             self.view.tables().created_after_logged(&self.view, created, newer, self.first_in_log)?;

@@ -1,64 +1,68 @@
-//! The readable part of a log that cannot be recovered.
+//! Reads what is left of a log that cannot be recovered.
 //!
-//! The batches that follow `applied` without a gap are the **prefix**. Whole batches may stand behind the damage as well.
+//! The batches that follow `applied` without a gap are the **prefix**. There may also be complete batches after the
+//! damage.
 //!
-//! - A drain takes the newest states of rows, and it may be killed between two transactions. Then some rows of the data file
-//!   are newer than the prefix. `durable` shows that: each transaction of a drain notes up to where the log was on disk.
-//! - If `durable` is in the prefix, no row of the data file is newer than the end of the prefix. The prefix is replayed.
-//! - If `durable` is behind it, the data file may lack a session of the prefix because it was deleted later. To replay the
-//!   prefix would bring that session back.
-//! - In both cases a batch proves that sessions have **ended**. No two sessions have one `created`. So a row is over for ever
-//!   if its key was deleted by a batch and it was created before that. All batches count, so that few logouts are undone.
-//! - Rows behind the damage are not replayed. With `durability: "everysec"` a batch may stand there that a power loss has cut
-//!   off from its log. Its sessions may have ended since. At worst it ends a session that is live.
+//! - A drain writes the newest states of rows, and may be killed between two transactions. Then some rows of the data
+//!   file are newer than the prefix. `durable` shows that, because each transaction of a drain records how much of
+//!   the log was on disk.
+//! - If `durable` is in the prefix, no row of the data file is newer than the end of the prefix. The prefix is
+//!   replayed.
+//! - If `durable` is after the prefix, the data file may lack a session of the prefix because it was deleted later.
+//!   Replaying the prefix would bring that session back.
+//! - In both cases a batch proves that sessions have **ended**. No two sessions have the same `created`. So if a
+//!   batch deleted a key, every row of this key with an earlier `created` has ended for good. All batches count, so
+//!   that few logouts are undone.
+//! - Rows after the damage are not replayed. With `durability: "everysec"`, a batch may remain there that a power
+//!   loss has cut off from its log, and its sessions may have ended since. At worst, it ends a live session.
 //!
-//! The checksum of a batch begins with the log's id, which the data file knows. So a damaged first page is no obstacle, and
-//! in another log nothing is found.
+//! The checksum of a batch starts with the log's id, which the data file knows. So a damaged first page does not
+//! matter, and no batch of another log is valid.
 
 use std::collections::HashMap;
 use std::io;
 
 use foldhash::quality::RandomState;
 
-use super::format::{HEADER_BYTES, Head, LogEntry, parse_header, seeded};
+use super::format::{BatchHeader, FILE_HEADER_BYTES, LogEntry, parse_file_header, seeded};
 use super::ring::{Scan, follow};
 use super::storage::LogFile;
 use crate::store::file::record::Record;
 
 /// No log of this package is larger.
 const MAX_RING: u64 = 256 << 20;
-/// The unit in which a disk fails to read.
+/// The unit of a disk's read errors.
 const PAGE: usize = 4096;
 
-type Key = Box<[u8]>;
-/// `None` is a deleted row.
-type Row = Option<Box<[u8]>>;
+type OwnedKey = Box<[u8]>;
+/// `None` means that the row was deleted.
+type OwnedRow = Option<Box<[u8]>>;
 
 /// The readable part of a damaged log.
 #[derive(Default)]
 pub(in crate::store::file) struct Salvaged {
-    /// The newest states of the prefix, if they may be replayed.
-    pub rows: HashMap<Key, Row, RandomState>,
-    /// The rows of these keys whose `created` is smaller belong to sessions that have ended.
-    pub ended: HashMap<Key, u64, RandomState>,
-    /// The next `created` after all that was read.
+    /// The newest states in the prefix, if they may be replayed.
+    pub rows: HashMap<OwnedKey, OwnedRow, RandomState>,
+    /// For each key, rows with a smaller `created` belong to sessions that have ended.
+    pub ended: HashMap<OwnedKey, u64, RandomState>,
+    /// The next `created` after all readable batches.
     pub next: u64,
-    /// Changes of rows in the prefix.
+    /// Row changes in the prefix.
     pub prefix_changes: u64,
-    /// Changes of rows in batches behind the damage.
+    /// Row changes in batches after the damage.
     pub later_changes: u64,
     /// Whether the data file may have rows that are newer than the prefix.
     pub is_data_ahead: bool,
-    /// How many bytes are missing at least.
+    /// The minimum number of missing bytes.
     pub lost_bytes: u64,
-    /// Identifies what was read.
+    /// Identifies the bytes that were read.
     pub checksum: u32,
 }
 
 /// Reads the valid batches of a log.
 ///
 /// # Errors
-/// Those of asking for the file's length. What the disk fails to read counts as damaged.
+/// Those of getting the file's length. Unreadable bytes count as damaged.
 pub(in crate::store::file) fn salvage(file: &dyn LogFile, entry: &LogEntry) -> io::Result<Salvaged> {
     let ring = read_ring(file, entry)?;
     let mut hasher = seeded(&entry.id);
@@ -69,7 +73,7 @@ pub(in crate::store::file) fn salvage(file: &dyn LogFile, entry: &LogEntry) -> i
 
 impl Salvaged {
     fn with_batches(mut self, ring: &[u8], entry: &LogEntry) -> Self {
-        let mut prefix: Vec<(u64, Key, Row)> = Vec::new();
+        let mut prefix: Vec<(u64, OwnedKey, OwnedRow)> = Vec::new();
         let (Scan { end, next }, _) = follow(ring, entry, &mut |lsn, key, row| {
             prefix.push((lsn, key.into(), row.map(Into::into)));
         });
@@ -100,7 +104,8 @@ impl Salvaged {
         self
     }
 
-    /// Notes what a row, as it was after a batch, says of former sessions of its key. `next` is that of the batch.
+    /// Records which sessions of a key have ended, as shown by its row after a batch. `next` is the next `created` of
+    /// that batch.
     fn note_end(&mut self, key: &[u8], row: Option<&[u8]>, next: u64) {
         let before = match row.map(Record::parse) {
             None => next,
@@ -112,42 +117,42 @@ impl Salvaged {
     }
 }
 
-/// The whole batches from a place on that do not follow it, by their place in the ring.
+/// The complete batches from a position on that do not follow it, with their positions in the ring.
 fn later_batches<'r>(
     ring: &'r [u8],
     entry: &LogEntry,
     from: u64,
-) -> impl Iterator<Item = (usize, Head)> + use<'r> {
+) -> impl Iterator<Item = (usize, BatchHeader)> + use<'r> {
     let (id, size) = (entry.id, ring.len() as u64);
-    // Nothing from `applied` on is overwritten.
+    // Nothing after `applied` is overwritten.
     let lsns = from..entry.applied.lsn.saturating_add(size);
     (0..ring.len()).step_by(8).filter_map(move |at| {
-        let is_plausible = |head: &Head| head.lsn % size == at as u64 && lsns.contains(&head.lsn);
-        Head::parse(&id, &ring[at..], is_plausible).map(|head| (at, head))
+        let is_plausible = |head: &BatchHeader| head.lsn % size == at as u64 && lsns.contains(&head.lsn);
+        BatchHeader::parse(&id, &ring[at..], is_plausible).map(|head| (at, head))
     })
 }
 
-/// The ring of a file, with zeros for what is missing or cannot be read. Empty if the file has no ring.
+/// The ring of a file, with zeros for missing and unreadable bytes. Empty if the file has no ring.
 fn read_ring(file: &dyn LogFile, entry: &LogEntry) -> io::Result<Vec<u8>> {
     let len = file.len()?;
-    let mut page = vec![0; HEADER_BYTES.min(len) as usize];
+    let mut page = vec![0; FILE_HEADER_BYTES.min(len) as usize];
     read_leniently(file, &mut page, 0);
-    let size = match parse_header(&page) {
+    let size = match parse_file_header(&page) {
         Ok((id, size)) if id == entry.id => size,
-        // Its first page does not say it. The file may have its length.
-        _ => len.saturating_sub(HEADER_BYTES),
+        // The first page does not contain the size. The length of the file may still be right.
+        _ => len.saturating_sub(FILE_HEADER_BYTES),
     };
     let size = size / 8 * 8;
-    if !(HEADER_BYTES..=MAX_RING).contains(&size) {
+    if !(FILE_HEADER_BYTES..=MAX_RING).contains(&size) {
         return Ok(Vec::new());
     }
     let mut ring = vec![0; size as usize];
-    let there = size.min(len.saturating_sub(HEADER_BYTES)) as usize;
-    read_leniently(file, &mut ring[..there], HEADER_BYTES);
+    let there = size.min(len.saturating_sub(FILE_HEADER_BYTES)) as usize;
+    read_leniently(file, &mut ring[..there], FILE_HEADER_BYTES);
     Ok(ring)
 }
 
-/// Reads what can be read, and leaves the rest as it is.
+/// Reads all readable bytes. Fills unreadable pages with zeros.
 fn read_leniently(file: &dyn LogFile, bytes: &mut [u8], at: u64) {
     if bytes.is_empty() || file.read_at(bytes, at).is_ok() {
         return;

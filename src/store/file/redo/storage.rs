@@ -1,4 +1,4 @@
-//! The file of the log, behind a trait: the simulator has one of its own, whose writes get lost, torn and refused.
+//! The file of the log, as a trait. The simulator implements it with writes that are lost, torn or refused.
 
 use std::fs::{self, File};
 use std::io;
@@ -6,50 +6,50 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Result, StoreError};
-use crate::store::file::directory;
 use crate::store::file::errors::io_failed;
+use crate::store::file::folder;
 use crate::store::file::names::{NEW_REDO, REDO};
 use crate::store::file::private_files::{create_private, give_to_owner, is_at, open_private};
 
-/// A log's file that is open.
+/// An open log file.
 pub(in crate::store::file) trait LogFile: Send + Sync {
     fn len(&self) -> io::Result<u64>;
     fn read_at(&self, bytes: &mut [u8], at: u64) -> io::Result<()>;
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()>;
-    /// Returns when what was written before is on disk.
+    /// Makes all earlier writes durable.
     fn sync(&self) -> io::Result<()>;
     /// Whether the file still has its name.
     fn is_in_place(&self) -> io::Result<bool>;
 }
 
-/// The place of a store's log.
+/// The folder of a store's log.
 pub(in crate::store::file) trait LogFiles: Send + Sync {
     /// Opens the log. `None` if there is none.
     fn open(&self) -> Result<Option<Arc<dyn LogFile>>>;
 
-    /// Makes a file of zeros for the next log. It is on disk when this returns.
+    /// Creates a file of zeros for the next log. It is durable when this returns.
     fn prepare(&self, len: u64) -> Result<()>;
 
-    /// Has the file that was prepared replace the log. The name is on disk when this returns.
+    /// Replaces the log by the prepared file. The name is durable when this returns.
     fn install(&self) -> Result<Arc<dyn LogFile>>;
 
-    /// Returns when the name of the log is on disk.
+    /// Makes the name of the log durable.
     fn sync_name(&self) -> Result<()>;
 
-    /// Where the log is, for messages.
+    /// The path of the log, for messages.
     fn path(&self) -> PathBuf;
 }
 
-/// Opens a file that was a log, to read it. `None` if it is missing.
+/// Opens a former log for reading. `None` if it is missing.
 pub(in crate::store::file) fn open_to_read(path: &Path) -> Result<Option<Arc<dyn LogFile>>> {
     let file = open_private(path, false)?;
-    Ok(file.map(|file| Arc::new(Opened { file, path: path.into() }) as Arc<dyn LogFile>))
+    Ok(file.map(|file| Arc::new(DiskFile { file, path: path.into() }) as Arc<dyn LogFile>))
 }
 
-/// Logs in a store's folder.
+/// Log files in a store folder.
 pub(in crate::store::file) struct Folder(pub PathBuf);
 
-struct Opened {
+struct DiskFile {
     file: File,
     path: PathBuf,
 }
@@ -58,7 +58,7 @@ impl LogFiles for Folder {
     fn open(&self) -> Result<Option<Arc<dyn LogFile>>> {
         let path = self.path();
         let file = open_private(&path, true)?;
-        Ok(file.map(|file| Arc::new(Opened { file, path }) as Arc<dyn LogFile>))
+        Ok(file.map(|file| Arc::new(DiskFile { file, path }) as Arc<dyn LogFile>))
     }
 
     fn prepare(&self, len: u64) -> Result<()> {
@@ -70,25 +70,25 @@ impl LogFiles for Folder {
         }
         create_zeros(&new, len, &self.0).map(drop).map_err(|error| {
             let _ = fs::remove_file(&new);
-            io_failed(&self.path().display(), "making", &error)
+            io_failed(&self.path().display(), "creating", &error)
         })
     }
 
     fn install(&self) -> Result<Arc<dyn LogFile>> {
         let (path, new) = (self.path(), self.0.join(NEW_REDO));
-        let failed = |error| io_failed(&path.display(), "making", &error);
+        let failed = |error| io_failed(&path.display(), "creating", &error);
         let file = open_private(&new, true)?.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
         fs::rename(&new, &path).map_err(failed)?;
-        directory::sync(&self.0).map_err(|error| {
-            // After a failed sync a later one may succeed without having written the name.
+        folder::sync(&self.0).map_err(|error| {
+            // After a failed sync, a later one may succeed without writing the name.
             let _ = fs::remove_file(&path);
             failed(error)
         })?;
-        Ok(Arc::new(Opened { file, path }))
+        Ok(Arc::new(DiskFile { file, path }))
     }
 
     fn sync_name(&self) -> Result<()> {
-        directory::sync(&self.0)
+        folder::sync(&self.0)
             .map_err(|error| io_failed(&self.path().display(), "syncing the folder of", &error))
     }
 
@@ -97,7 +97,7 @@ impl LogFiles for Folder {
     }
 }
 
-/// Whether so many bytes are at most a quarter of what is free on the disk. The sessions, and others, need room too.
+/// Whether `len` is at most a quarter of the free disk space. The sessions and other programs need room too.
 #[cfg(unix)]
 pub(super) fn has_room(dir: &Path, len: u64) -> bool {
     rustix::fs::statvfs(dir).is_ok_and(|found| found.f_bavail * found.f_frsize / 4 >= len)
@@ -108,8 +108,8 @@ pub(super) fn has_room(_: &Path, _: u64) -> bool {
     true
 }
 
-/// Zeros, not only room: a file system keeps books of the parts that were never written, and each first write to one
-/// would cost it a commit of its journal.
+/// Creates a file of zeros. Allocating it is not enough: the file system tracks unwritten blocks, and the first write
+/// to each would cost a commit of its journal.
 fn create_zeros(path: &Path, len: u64, dir: &Path) -> io::Result<File> {
     const STEP: usize = 1 << 20;
     match fs::remove_file(path) {
@@ -129,7 +129,7 @@ fn create_zeros(path: &Path, len: u64, dir: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-impl LogFile for Opened {
+impl LogFile for DiskFile {
     fn len(&self) -> io::Result<u64> {
         self.file.metadata().map(|metadata| metadata.len())
     }
@@ -161,7 +161,7 @@ fn write_all_at(file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
     std::os::unix::fs::FileExt::write_all_at(file, bytes, at)
 }
 
-/// No other system than Linux uses a log.
+/// Only Linux uses a log.
 #[cfg(not(unix))]
 fn read_exact_at(_: &File, _: &mut [u8], _: u64) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
@@ -172,7 +172,7 @@ fn write_all_at(_: &File, _: &[u8], _: u64) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// The error of a log that the store needs and that cannot be read.
+/// The error for an unreadable log that the store needs.
 pub(super) fn damaged(path: &Path, why: &str) -> StoreError {
     StoreError::Damaged(format!(
         "{} has sessions that are not in the data file yet, and it is damaged or replaced: {why}. Put the file back that \

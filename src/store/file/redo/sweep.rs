@@ -1,8 +1,8 @@
-//! Sweeps of a store that has a log.
+//! Sweeps of a store with a log.
 //!
-//! They change the data file directly. An expired session is never live again, and what the log has of a session is a whole
-//! row, so that draining it later makes the row and its index entries right. A sweep passes over keys that are in the
-//! overlay, or in the batch under way: a drain comes by anyhow.
+//! They change the data file directly. This is safe, because an expired session never becomes live again. A logged
+//! row is complete, so draining it later also corrects its index entries. A sweep skips keys in the overlay and in
+//! the batch in progress, because a drain writes these rows anyway.
 
 use super::engine::Redo;
 use super::points;
@@ -11,15 +11,15 @@ use crate::error::Result;
 use crate::store::file::apply::{DueEntry, SWEEP_STEP, WriteBatch, due_entries};
 use crate::store::file::counters::CounterDelta;
 
-/// A step of a sweep.
+/// The result of a step.
 pub(in crate::store::file) struct Step {
     pub removed: u64,
-    /// The entry of the expiry index after which the next step begins. `None` at the end.
+    /// The expiry index entry after which the next step starts. `None` at the end.
     pub next: Option<Vec<u8>>,
 }
 
 impl Redo {
-    /// Makes one step of a sweep. `None` if there is no log: then a sweep is a write like others.
+    /// Runs one step of a sweep. `None` if there is no log. Then a sweep is an ordinary write.
     ///
     /// # Errors
     /// Those of a commit.
@@ -63,12 +63,12 @@ impl Redo {
         Ok(Some(Step { removed, next }))
     }
 
-    /// Has records say when their sessions were created, if that was not possible when the store was opened.
+    /// Starts writing creation times, if that was impossible when the store was opened.
     ///
     /// # Errors
-    /// As for [`Environment::keep_times`](crate::store::file::environment::Environment::keep_times).
-    pub(in crate::store::file) fn keep_times(&self) -> Result<()> {
+    /// As for [`Environment::enable_creation_times`](crate::store::file::environment::Environment::enable_creation_times).
+    pub(in crate::store::file) fn enable_creation_times(&self) -> Result<()> {
         let _base = points::lock(&self.base);
-        self.environment.keep_times()
+        self.environment.enable_creation_times()
     }
 }

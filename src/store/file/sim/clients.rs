@@ -1,9 +1,9 @@
-//! What the clients do: operations of a lane, and what they see of it.
+//! The clients: the operations of a lane and their results.
 
 use std::rc::Rc;
 
 use super::model::{Answer, Op, Read, Row};
-use super::process::{JobOf, Process, Store};
+use super::process::{JobKind, Process, Store};
 use super::scheduler::current;
 use super::world::World;
 use crate::clock::{Clock, Millis};
@@ -50,7 +50,7 @@ fn version_of(content: &[u8]) -> Option<u32> {
     text.strip_prefix("{\"v\":")?.split(',').next()?.parse().ok()
 }
 
-/// The client of a lane.
+/// Runs the client of a lane.
 pub(super) fn client(lane: usize) {
     let world = current();
     for _ in 0..world.config.ops {
@@ -84,7 +84,7 @@ pub(super) fn client(lane: usize) {
     world.clients.set(world.clients.get() - 1);
 }
 
-/// A thread that reads what the lane's client writes.
+/// Runs a thread that reads the sessions of a lane.
 pub(super) fn reader(lane: usize) {
     let world = current();
     for _ in 0..3 * world.config.ops {
@@ -150,7 +150,7 @@ fn write(world: &Rc<World>, lane: usize, kind: usize, process: &Rc<Process>, sto
             lanes[lane].process = Some(process.id);
             lanes[lane].begin_write(op, world)
         };
-        done.push(store.push(write, JobOf::Lane(lane, number)));
+        done.push(store.push(write, JobKind::Lane(lane, number)));
     }
     let waited = Rc::clone(process);
     world.wait_until(move || waited.is_dead.get() || done.iter().all(|done| done.get()));
@@ -263,7 +263,7 @@ fn clear(world: &Rc<World>, process: &Rc<Process>, store: &Rc<Store>) {
     world.trace(format!("clear in {}", process.id));
     world.clearing.set(Some(process.id));
     world.lanes.borrow_mut().iter_mut().for_each(|lane| lane.begin_clear(world));
-    let done = store.push(Write::Clear, JobOf::Clear);
+    let done = store.push(Write::Clear, JobKind::Clear);
     let waited = Rc::clone(process);
     world.wait_until(move || waited.is_dead.get() || done.get());
 }
@@ -284,8 +284,8 @@ fn back_up(world: &Rc<World>, process: &Rc<Process>, store: &Rc<Store>) {
     }
 }
 
-/// Looks at everything.
-pub(super) fn look_at_all(world: &Rc<World>, process: &Rc<Process>, store: &Rc<Store>) {
+/// Checks all sessions, indexes and counts.
+pub(super) fn check_all(world: &Rc<World>, process: &Rc<Process>, store: &Rc<Store>) {
     for lane in 0..world.config.lanes {
         for id in 0..world.config.ids {
             read(world, lane, Read::Get(id), process, store);

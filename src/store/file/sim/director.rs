@@ -1,4 +1,4 @@
-//! What happens to the processes, and the verdict at the end.
+//! Opens, closes, stops and kills processes, and judges the store at the end.
 
 use std::rc::Rc;
 
@@ -26,7 +26,7 @@ pub(super) fn direct() {
     world.end();
 }
 
-/// Does something to a process, or to all.
+/// Applies an event to one process or to all.
 fn act(world: &Rc<World>) {
     let alive = world.alive();
     let (what, which) = {
@@ -55,7 +55,7 @@ fn act(world: &Rc<World>) {
     }
 }
 
-/// Opens the store once more, without faults, and looks at everything: with a log, and without one.
+/// Opens the store again without faults, with and without a log, and checks everything.
 fn judge(world: &Rc<World>) {
     world.is_calm.set(true);
     world.trace("the end");
@@ -81,7 +81,7 @@ fn judge(world: &Rc<World>) {
         let Some(store) = process.store.borrow().clone() else {
             world.fail_here("the store cannot be opened".into())
         };
-        clients::look_at_all(world, &process, &store);
+        clients::check_all(world, &process, &store);
         if world.chance(500_000) {
             world.kill(process.id);
         } else {

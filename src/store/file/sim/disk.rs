@@ -1,8 +1,8 @@
-//! The disk that the log is on.
+//! The disk with the log.
 //!
-//! A write goes to the page cache. A sync brings sectors of it to the disk. Until then a power loss keeps, loses or tears
-//! each sector on its own, in any version that it had. A sync that fails leaves sectors clean that it did not write: a later
-//! sync succeeds without them, and the kernel may read what the disk has at any time.
+//! A write goes to the page cache, and a sync writes its sectors to disk. At a power loss, each unsynced sector
+//! independently gets one of its versions or is torn. A failed sync leaves unwritten sectors clean. A later sync then
+//! succeeds without them, and the kernel may read them from disk again at any time.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -28,28 +28,34 @@ pub(super) struct Disk {
     prepared: Option<usize>,
 }
 
-/// A file's name.
+/// The name of a file.
 #[derive(Default)]
 struct Name {
     inode: Option<usize>,
-    /// What the folder on disk may have instead.
+    /// Other files that the name may lead to on disk.
     others: Vec<Option<usize>>,
 }
 
 struct Inode {
     cache: Vec<u8>,
     disk: Vec<u8>,
-    /// What was written to a sector since it was last synced, in order, with the number of the write.
+    /// The writes to each sector since its last sync, in order, with their numbers.
     dirty: BTreeMap<usize, Vec<(u64, Sector)>>,
     writes: u64,
-    /// Sectors that a failed sync has left clean, and that the disk does not have.
-    given_up: Vec<usize>,
+    /// Clean sectors that the disk does not have, because their sync has failed.
+    falsely_clean: Vec<usize>,
 }
 
 impl Inode {
     fn zeros(len: usize) -> Self {
         let bytes = vec![0; len];
-        Self { cache: bytes.clone(), disk: bytes, dirty: BTreeMap::new(), writes: 0, given_up: Vec::new() }
+        Self {
+            cache: bytes.clone(),
+            disk: bytes,
+            dirty: BTreeMap::new(),
+            writes: 0,
+            falsely_clean: Vec::new(),
+        }
     }
 
     fn sector(bytes: &[u8], at: usize) -> Sector {
@@ -67,7 +73,7 @@ impl Inode {
         for sector in at / SECTOR..=(at + bytes.len() - 1) / SECTOR {
             let version = Self::sector(&self.cache, sector);
             self.dirty.entry(sector).or_default().push((self.writes, version));
-            self.given_up.retain(|given_up| *given_up != sector);
+            self.falsely_clean.retain(|falsely_clean| *falsely_clean != sector);
         }
     }
 
@@ -75,7 +81,7 @@ impl Inode {
         self.disk[at * SECTOR..(at + 1) * SECTOR].copy_from_slice(sector);
     }
 
-    /// What is on disk after a power loss.
+    /// Replaces the content by what is on disk after a power loss.
     fn lose_power(&mut self, world: &World) {
         let mut random = world.random.borrow_mut();
         for (at, versions) in std::mem::take(&mut self.dirty) {
@@ -86,7 +92,7 @@ impl Inode {
                     self.put(at, &version);
                 }
                 2 => {
-                    // Torn: the disk has only a part of it.
+                    // A torn sector: the disk has only a part of it.
                     let (old, new) = (Self::sector(&self.disk, at), random.pick(&versions).1);
                     let split = random.below(SECTOR);
                     let (mut torn, rest) = if random.chance(500_000) { (old, new) } else { (new, old) };
@@ -99,15 +105,14 @@ impl Inode {
                 }
             }
         }
-        self.given_up.clear();
+        self.falsely_clean.clear();
         self.cache.copy_from_slice(&self.disk);
     }
 
-    /// The kernel drops clean pages.
-    /// Returns whether anything was lost.
+    /// Makes the kernel drop clean pages. Returns whether any bytes were lost.
     fn drop_clean(&mut self) -> bool {
-        let has_lost = !self.given_up.is_empty();
-        for at in std::mem::take(&mut self.given_up) {
+        let has_lost = !self.falsely_clean.is_empty();
+        for at in std::mem::take(&mut self.falsely_clean) {
             let range = at * SECTOR..(at + 1) * SECTOR;
             self.cache[range.clone()].copy_from_slice(&self.disk[range]);
         }
@@ -131,13 +136,13 @@ impl Disk {
         self.log.others.push(old);
     }
 
-    /// Has the kernel forget what it could not write. Returns whether there was anything.
+    /// Makes the kernel drop unwritten clean pages. Returns whether there were any.
     pub(super) fn drop_clean(&mut self) -> bool {
         self.inodes.iter_mut().map(Inode::drop_clean).fold(false, |has_lost, lost| has_lost | lost)
     }
 }
 
-/// How a process reaches the disk.
+/// The disk as one process sees it.
 pub(super) struct SimFiles {
     pub disk: Arc<Mutex<Disk>>,
     pub process: ProcessId,
@@ -172,7 +177,7 @@ impl LogFiles for SimFiles {
     fn open(&self) -> Result<Option<Arc<dyn LogFile>>> {
         let world = world();
         world.step("open");
-        if world.breaks(world.config.read_errors) {
+        if world.fault_happens(world.config.read_errors) {
             return Err(self.failed("opening the log"));
         }
         let inode = self.disk.lock().log.inode;
@@ -184,7 +189,7 @@ impl LogFiles for SimFiles {
         let world = world();
         world.step("prepare");
         self.disk.lock().prepared = None;
-        if world.breaks(world.config.log_errors) {
+        if world.fault_happens(world.config.log_errors) {
             return Err(self.failed("preparing a log"));
         }
         world.step("prepared");
@@ -197,7 +202,7 @@ impl LogFiles for SimFiles {
     fn install(&self) -> Result<Arc<dyn LogFile>> {
         let world = world();
         world.step("install");
-        if world.breaks(world.config.log_errors) {
+        if world.fault_happens(world.config.log_errors) {
             return Err(self.failed("renaming the log"));
         }
         let inode = {
@@ -208,7 +213,7 @@ impl LogFiles for SimFiles {
             inode
         };
         world.step("renamed");
-        if world.breaks(world.config.log_errors) {
+        if world.fault_happens(world.config.log_errors) {
             self.disk.lock().remove();
             return Err(self.failed("syncing the folder"));
         }
@@ -220,7 +225,7 @@ impl LogFiles for SimFiles {
     fn sync_name(&self) -> Result<()> {
         let world = world();
         world.step("sync_name");
-        if world.breaks(world.config.log_errors) {
+        if world.fault_happens(world.config.log_errors) {
             return Err(self.failed("syncing the folder"));
         }
         self.disk.lock().log.others.clear();
@@ -241,7 +246,7 @@ impl LogFile for SimFile {
     fn read_at(&self, bytes: &mut [u8], at: u64) -> io::Result<()> {
         let world = world();
         world.step("read");
-        if world.breaks(world.config.read_errors) {
+        if world.fault_happens(world.config.read_errors) {
             return Err(broken("a read", libc::EIO));
         }
         let disk = self.disk.lock();
@@ -253,7 +258,7 @@ impl LogFile for SimFile {
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
         let world = world();
         world.step("write");
-        if world.breaks(world.config.log_errors) {
+        if world.fault_happens(world.config.log_errors) {
             let part = world.random.borrow_mut().below(bytes.len() + 1);
             self.disk.lock().inodes[self.inode].write(&bytes[..part], at as usize);
             return Err(broken("a write", errno()));
@@ -266,9 +271,9 @@ impl LogFile for SimFile {
         let world = world();
         world.step("sync");
         let begun = world.begin_sync();
-        // What is written from here on is not on disk when this returns.
+        // Earlier writes are on disk when this returns. Later ones may not be.
         let last = self.disk.lock().inodes[self.inode].writes;
-        let fails = world.breaks(world.config.log_errors);
+        let fails = world.fault_happens(world.config.log_errors);
         if !fails {
             world.step("syncing");
         }
@@ -278,7 +283,7 @@ impl LogFile for SimFile {
             let (written, rest): (Vec<_>, Vec<_>) =
                 versions.into_iter().partition(|(number, _)| *number <= last);
             match written.last() {
-                Some(_) if fails && world.random.borrow_mut().chance(500_000) => inode.given_up.push(at),
+                Some(_) if fails && world.random.borrow_mut().chance(500_000) => inode.falsely_clean.push(at),
                 Some((_, version)) => inode.put(at, version),
                 None => {}
             }

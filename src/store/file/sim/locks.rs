@@ -1,4 +1,4 @@
-//! The locks by which processes keep each other out.
+//! The locks between processes.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -17,7 +17,7 @@ pub(super) struct Locks {
 }
 
 impl Locks {
-    /// The locks of a process end with it.
+    /// Releases the locks of a process that has ended.
     pub(super) fn release_all(&mut self, of: ProcessId) {
         self.exclusive = self.exclusive.filter(|holder| *holder != of);
         self.shared.remove(&of);

@@ -1,29 +1,33 @@
-//! A simulator of the redo log, in the manner of FoundationDB's and TigerBeetle's.
+//! A deterministic simulator of the redo log, like those of FoundationDB and TigerBeetle.
 //!
-//! One seed decides everything: which thread of which process runs, when processes open the store, close it, stop and are
-//! killed, when the power fails and what of the log is on disk then, which calls of the system fail, and what time it is.
-//! The engine is the real one, and so is LMDB beneath it. The log's file and the locks are simulated. What the clients see
-//! is compared with a model of the contract.
+//! A seed decides everything: the running thread, the life of the processes, power losses and their effect on the
+//! log, failing system calls, and the time. The engine and LMDB are real. The log file and the locks are simulated. A
+//! model of the contract checks the results of the clients.
 //!
-//! | module | what |
+//! | module | purpose |
 //! |---|---|
-//! | `scheduler` | threads that take turns |
-//! | `world` | the state of a simulation, and its faults |
-//! | `disk`, `locks` | what the system has of the log |
+//! | `scheduler` | runs one thread at a time |
+//! | `world` | the state of a simulation and its faults |
+//! | `disk`, `locks` | the log on disk, and the file locks |
 //! | `process` | a process that has the store open |
-//! | `clients` | what is done in it |
-//! | `model` | what may be seen then |
-//! | `director` | what happens to the processes, and the verdict |
-//! | `tests` | the seeds that run |
+//! | `clients` | the operations in a process |
+//! | `model` | the permitted results |
+//! | `director` | the life of the processes, and the final check |
+//! | `tests` | the seeds to run |
 //!
-//! Reproduce a seed with `SIM_SEED=<n> cargo test --no-default-features --lib sim::`, and run many with
-//! `npm run simulate -- <count>`.
+//! Reproduce a seed with `SIM_SEED=<n> cargo test --no-default-features --lib sim::`, and run many with `npm run
+//! simulate -- <count>`.
 //!
-//! `npm run simulate -- --mutants` checks that the simulator finds bugs. `scripts/mutants.js` lists them: each takes one
-//! safeguard out of a copy of the sources. Add one for each new safeguard, and for each bug that the simulator finds.
+//! `npm run simulate -- --mutants` checks that the simulator finds bugs. Each mutant in `scripts/mutants.js` removes
+//! one safeguard from a copy of the sources. Add a mutant for each new safeguard, and for each bug that the simulator
+//! finds.
 //!
-//! **Not simulated**: a power loss in the middle of a commit of LMDB (`tests/power_loss.rs` has it), the queue and its
-//! timeouts, encryption, a full disk for LMDB's pages, and versions without a log.
+//! **Not simulated**:
+//! - a power loss during a commit of LMDB (see `tests/power_loss.rs`)
+//! - the queue and its timeouts
+//! - encryption
+//! - a full disk for LMDB's pages
+//! - versions without a log
 
 mod clients;
 mod director;
@@ -52,7 +56,7 @@ thread_local! {
     static KEEPS_ALL: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether the whole trace is kept.
+/// Whether to keep the whole trace.
 fn keeps_all() -> bool {
     KEEPS_ALL.get()
 }
@@ -63,7 +67,7 @@ pub(super) struct Simulator {
     _dir: TempDir,
 }
 
-/// What became of a seed.
+/// The result of a seed.
 pub(super) struct Verdict {
     pub violation: Option<String>,
     pub trace: String,
@@ -77,12 +81,12 @@ impl Simulator {
         let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let mut options = EnvOpenOptions::new();
         options.map_size(1 << 30).max_dbs(TABLES).max_readers(512);
-        // SAFETY: threads that take turns have views of their own. Only one thread of the system uses the environment.
+        // SAFETY: each simulated thread has its own views, and only one thread of the system uses the environment.
         #[allow(deprecated, reason = "heed has a type for it, which the store does not use")]
         unsafe {
             options.flags(heed::EnvFlags::NO_TLS)
         };
-        // SAFETY: nobody else knows of the folder.
+        // SAFETY: no other code uses this folder.
         let env = unsafe { options.open(dir.path()) }.unwrap();
         let mut txn = env.write_txn().unwrap();
         let tables = Tables::create(&env, &mut txn).unwrap();
@@ -125,7 +129,7 @@ impl Simulator {
         for table in [tables.sessions, tables.users, tables.expiries] {
             table.clear(&mut txn).unwrap();
         }
-        // As an older version leaves it: the first process to open it changes that.
+        // Format 1, as written by an older version. The first process that opens the store updates it.
         tables.meta.put(&mut txn, FORMAT, &1_u32.to_le_bytes()).unwrap();
         tables.set_log(&mut txn, None).unwrap();
         tables.set_next(&mut txn, 0).unwrap();

@@ -1,9 +1,9 @@
-//! What the store may be seen to have: the contract, as a plain list of sessions.
+//! The model: the permitted results, with the sessions as a plain list.
 //!
-//! A lane has ids and users of its own, and one client that writes to them, one call after another or some at once. So the
-//! model needs no order of all writes. It keeps every state in which the lane may be, given all that was seen: a write
-//! under way may have happened or not, at any moment since it began, and one that failed with an unknown outcome too. What
-//! is seen rules states out. If none is left, the store has broken its contract.
+//! A lane has its own ids and users. One client writes to them, either one call at a time or several concurrently. So
+//! the model does not need a global order of writes. It keeps every candidate state that is consistent with the
+//! results so far. A pending write may happen at any moment after its start, or not at all. The same is true for a
+//! write with unknown outcome. Each result excludes candidates. If none is left, the store has violated its contract.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -14,7 +14,7 @@ use crate::lifetime::Lifetime;
 use crate::store::file::options::Durability;
 use crate::store::{UserLimit, WhenUserIsFull};
 
-/// A session that is stored.
+/// A stored session.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Row {
     pub id: usize,
@@ -24,7 +24,7 @@ pub(super) struct Row {
     pub created_at: Millis,
 }
 
-/// What the store is opened with.
+/// The options of the store.
 #[derive(Debug, Clone, Copy)]
 struct Limits {
     per_user: UserLimit,
@@ -51,14 +51,14 @@ pub(super) enum Op {
     DeleteByUser { user: usize, except: Option<usize> },
 }
 
-/// What a write reports, or the code of its refusal. `None` where it does not matter.
+/// The result of a write, or its error code. `None` if it does not matter.
 pub(super) type Outcome = Option<Result<u64, &'static str>>;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Read {
     Get(usize),
     ByUser(usize),
-    /// How many sessions there are, where the store has one lane.
+    /// The number of sessions, if the store has only one lane.
     Size,
     Ids,
 }
@@ -73,7 +73,7 @@ pub(super) enum Answer {
 }
 
 impl Answer {
-    /// Whether it may be an answer after some sessions have ended.
+    /// Whether this may be the answer after some sessions of `whole` have ended.
     fn is_part_of(&self, whole: &Self) -> bool {
         match (self, whole) {
             (Self::Session(one), Self::Session(whole)) => one.is_none() || one == whole,
@@ -85,7 +85,7 @@ impl Answer {
     }
 }
 
-/// The sessions of a lane, oldest first. Expired ones may be there or not.
+/// The sessions of a lane, oldest first. An expired session may be missing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(super) struct State(Vec<Row>);
 
@@ -94,7 +94,7 @@ impl State {
         self.0.iter().position(|row| row.id == id && row.expires > now)
     }
 
-    /// Makes room for one more session of its user. `Err` if there is none.
+    /// Makes room for another session of a user. `Err` if the user has reached a limit that rejects.
     fn make_room(&mut self, new: &Row, now: Millis, limit: UserLimit) -> Result<(), &'static str> {
         let Some(max) = limit.max.filter(|_| new.user.is_some() && new.expires > now) else { return Ok(()) };
         let is_other = |row: &Row| row.user == new.user && row.id != new.id && row.expires > now;
@@ -180,31 +180,31 @@ impl State {
     }
 }
 
-/// What has become of a write under way.
+/// The outcome of a pending write.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Fate {
     Done(Outcome),
     Skipped,
-    /// Nobody will learn which of the two. So candidates of the same state are one.
+    /// The outcome will never be known. Candidates with the same state can be merged.
     Unknown,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 struct Candidate {
     state: State,
-    /// Of the first writes under way.
+    /// The outcomes of the first pending writes.
     fates: Vec<Fate>,
     answer: Option<Answer>,
-    /// Whether the `clear` under way has happened.
+    /// Whether the pending `clear` has happened.
     is_cleared: bool,
 }
 
 #[derive(Debug, Clone)]
 struct UnderWay<T> {
     what: T,
-    /// The times at which it may be decided.
+    /// The possible times of its decision.
     times: Vec<Millis>,
-    /// Its outcome is unknown, and it may still come.
+    /// The outcome is unknown, and the write may still happen.
     is_unknown: bool,
     number: u64,
 }
@@ -214,12 +214,12 @@ pub(super) struct Lane {
     candidates: Vec<Candidate>,
     writes: VecDeque<UnderWay<Op>>,
     read: Option<UnderWay<Read>>,
-    /// Whether a `clear` is under way, or may still come.
+    /// A `clear` that is pending or may still happen.
     clear: Option<Clearing>,
     numbers: u64,
-    /// The candidates after each event since all was durable, with the number of the event.
+    /// The candidates after each event since everything was durable, with the number of the event.
     history: Vec<(u64, Vec<Candidate>)>,
-    /// Which process has the writes under way.
+    /// The process with the pending writes.
     pub process: Option<ProcessId>,
 }
 
@@ -244,7 +244,7 @@ impl Default for Lane {
 }
 
 impl Lane {
-    /// Adds the candidates that what is under way may have led to by now.
+    /// Adds the candidates that pending writes may have caused.
     pub(super) fn expand(&mut self, world: &World) {
         let limits = Limits::of(world);
         let may_skip = world.config.has_errors();
@@ -297,7 +297,7 @@ impl Lane {
         }
     }
 
-    /// Keeps the candidates that fit. Returns whether there are any.
+    /// Keeps the candidates that fit. Fails if there are none.
     fn keep(&mut self, world: &World, fits: impl Fn(&mut Candidate) -> bool) -> Result<(), String> {
         self.expand(world);
         let before = self.candidates.clone();
@@ -322,7 +322,7 @@ impl Lane {
         UnderWay { what, times: vec![now], is_unknown: false, number: self.numbers }
     }
 
-    /// A write begins. Returns its number.
+    /// Starts a write. Returns its number.
     pub(super) fn begin_write(&mut self, op: Op, world: &World) -> u64 {
         let write = self.under_way(op, world.clock.now());
         let number = write.number;
@@ -337,7 +337,7 @@ impl Lane {
             .unwrap_or_else(|| unreachable!("it is under way"))
     }
 
-    /// A write has ended with this outcome.
+    /// Ends a write with this outcome.
     pub(super) fn end_write(
         &mut self,
         number: u64,
@@ -353,7 +353,7 @@ impl Lane {
             candidate.fates.drain(..(at + 1).min(candidate.fates.len()));
             fits
         })?;
-        // What was unknown before is decided by now.
+        // Earlier writes are decided by now.
         self.writes.drain(..=at);
         if self.clear == Some(Clearing::Unknown) {
             self.forget_clear();
@@ -362,8 +362,8 @@ impl Lane {
         Ok(())
     }
 
-    /// A write has failed, and has changed nothing.
-    pub(super) fn refuse_write(&mut self, number: u64, world: &World) -> Result<(), String> {
+    /// A write has failed and has changed nothing.
+    pub(super) fn reject_write(&mut self, number: u64, world: &World) -> Result<(), String> {
         let at = self.place(number);
         self.keep(world, |candidate| match candidate.fates.get(at) {
             Some(Fate::Skipped) => {
@@ -378,8 +378,8 @@ impl Lane {
         Ok(())
     }
 
-    /// A write has failed, and may have happened.
-    pub(super) fn doubt_write(&mut self, number: u64, world: &World) {
+    /// A write has failed, and its outcome is unknown.
+    pub(super) fn mark_write_unknown(&mut self, number: u64, world: &World) {
         self.expand(world);
         let at = self.place(number);
         self.writes[at].is_unknown = true;
@@ -390,7 +390,7 @@ impl Lane {
         self.note_event(world);
     }
 
-    /// The writes under way have ended with their process.
+    /// The process of the pending writes has ended.
     pub(super) fn kill_writes(&mut self, world: &World) {
         self.expand(world);
         let may_skip = world.config.has_errors();
@@ -412,7 +412,7 @@ impl Lane {
 
     pub(super) fn end_read(&mut self, answer: &Answer, world: &World) -> Result<(), String> {
         if self.clear.is_some() {
-            // Sessions end one by one then.
+            // During a `clear`, sessions may end one by one.
             self.expand(world);
             let fits = |candidate: &Candidate| {
                 candidate.answer.as_ref().is_some_and(|whole| answer.is_part_of(whole))
@@ -422,7 +422,7 @@ impl Lane {
             return if is_known { Ok(()) } else { Err(format!("none of these fits: {:?}", self.candidates)) };
         }
         if !self.writes.is_empty() {
-            // What this read rules out may be all that is on disk.
+            // The disk may still have the candidates that this read excludes.
             self.expand(world);
             self.note_event(world);
         }
@@ -449,8 +449,8 @@ impl Lane {
         self.dedup();
     }
 
-    /// A `clear` has failed, and has changed nothing.
-    pub(super) fn refuse_clear(&mut self, world: &World) -> Result<(), String> {
+    /// A `clear` has failed and has changed nothing.
+    pub(super) fn reject_clear(&mut self, world: &World) -> Result<(), String> {
         self.keep(world, |candidate| !candidate.is_cleared)?;
         self.forget_clear();
         Ok(())
@@ -476,8 +476,8 @@ impl Lane {
         Ok(())
     }
 
-    /// A `clear` has failed, or ended with its process.
-    pub(super) fn doubt_clear(&mut self, may_come: bool, world: &World) {
+    /// A `clear` has failed, or its process has ended.
+    pub(super) fn mark_clear_unknown(&mut self, may_come: bool, world: &World) {
         self.expand(world);
         if may_come {
             self.clear = Some(Clearing::Unknown);
@@ -494,18 +494,18 @@ impl Lane {
         }
     }
 
-    /// What had ended before an event is on disk.
-    pub(super) fn harden(&mut self, event: u64) {
+    /// All changes before an event are durable.
+    pub(super) fn mark_durable(&mut self, event: u64) {
         let last = self.history.iter().rposition(|(number, _)| *number <= event).unwrap_or(0);
         self.history.drain(..last);
     }
 
-    /// A write has ended that went to the data file.
-    pub(super) fn harden_all(&mut self) {
-        self.harden(u64::MAX);
+    /// A write to the data file has ended, so everything is durable.
+    pub(super) fn mark_all_durable(&mut self) {
+        self.mark_durable(u64::MAX);
     }
 
-    /// How many sessions are live, if that is known.
+    /// The number of live sessions, if all candidates agree.
     pub(super) fn live(&self, now: Millis) -> Option<usize> {
         let mut counts = self
             .candidates
@@ -515,14 +515,14 @@ impl Lane {
         first.filter(|first| counts.all(|count| count == *first))
     }
 
-    /// The store may lack what was not durable, now or later.
+    /// From now on, the store may lose changes that were not durable.
     pub(super) fn may_lose(&mut self, world: &World) {
         let history = self.history.clone();
         self.lose_power(world);
         self.history = history;
     }
 
-    /// After a power loss the store may lack what was not durable.
+    /// After a power loss, the store may have lost changes that were not durable.
     pub(super) fn lose_power(&mut self, world: &World) {
         self.expand(world);
         if world.config.durability == Durability::EverySec {

@@ -1,4 +1,4 @@
-//! A process that has the store open: its threads, its opening and its closing, as `FileStore` has them.
+//! A process that has the store open. It opens and closes the store and runs its threads like `FileStore`.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -18,7 +18,7 @@ use crate::store::file::apply::{SWEEP_STEP, Write};
 use crate::store::file::encryption::Encryption;
 use crate::store::file::environment::Environment;
 use crate::store::file::limits::Limits;
-use crate::store::file::open::{Access, Opened};
+use crate::store::file::open::{Access, OpenedStore};
 use crate::store::file::record::Record;
 use crate::store::file::redo::engine::{Redo, Sizes};
 use crate::store::file::redo::join::{join, join_to_read};
@@ -26,9 +26,9 @@ use crate::store::file::redo::keeper::Keeper;
 use crate::store::file::redo::mode_lock::ModeLock;
 use crate::store::file::verify::{Verification, check_entries};
 
-/// How long a process waits for another to share the store.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// The most writes of a batch.
+/// How long a process waits for another one to share the store.
+const SHARE_TIMEOUT: Duration = Duration::from_secs(5);
+/// The maximum number of writes in a batch.
 const BATCH: usize = 16;
 
 pub(super) struct Process {
@@ -36,7 +36,7 @@ pub(super) struct Process {
     pub is_dead: Cell<bool>,
     pub stopped_until: Cell<u64>,
     pub store: RefCell<Option<Rc<Store>>>,
-    /// It writes nothing, as the CLI.
+    /// The process writes nothing, like some commands of the CLI.
     is_reader: bool,
 }
 
@@ -45,7 +45,7 @@ pub(super) struct Store {
     pub redo: Redo,
     queue: RefCell<VecDeque<Job>>,
     pub is_closing: Cell<bool>,
-    /// Its threads, and the clients that use it.
+    /// The number of threads and clients that use the store.
     users: Cell<usize>,
     writers: Cell<usize>,
     threads: Cell<usize>,
@@ -53,28 +53,28 @@ pub(super) struct Store {
 
 struct Job {
     write: Write,
-    of: JobOf,
+    of: JobKind,
     is_done: Rc<Cell<bool>>,
 }
 
 #[derive(Clone, Copy)]
-pub(super) enum JobOf {
+pub(super) enum JobKind {
     Lane(usize, u64),
     Clear,
     Sweep,
 }
 
-/// Counts a user of a store.
-struct Using(Rc<Store>);
+/// Keeps a store in use until it is dropped.
+struct UseGuard(Rc<Store>);
 
-impl Using {
+impl UseGuard {
     fn new(store: &Rc<Store>) -> Self {
         store.users.set(store.users.get() + 1);
         Self(Rc::clone(store))
     }
 }
 
-impl Drop for Using {
+impl Drop for UseGuard {
     fn drop(&mut self) {
         self.0.users.set(self.0.users.get() - 1);
     }
@@ -97,7 +97,7 @@ impl World {
         process
     }
 
-    /// A process that has the store open, for a read or also for a write.
+    /// A process that has the store open for writing, or also for reading only.
     pub(super) fn any_open(&self, reads: bool) -> Option<Rc<Process>> {
         let processes = self.processes.borrow();
         let open: Vec<_> =
@@ -114,7 +114,7 @@ impl World {
         self.processes.borrow().iter().filter(|process| !process.is_dead.get()).cloned().collect()
     }
 
-    /// Has a process close the store.
+    /// Makes a process close the store.
     pub(super) fn close(&self, process: &Rc<Process>) {
         let Some(store) = process.store.borrow().clone().filter(|store| !store.is_closing.replace(true))
         else {
@@ -156,7 +156,7 @@ fn open(process: &Rc<Process>) {
             let id = process.id;
             let thread = |name: &str, run: fn(&Rc<Store>)| {
                 let store = Rc::clone(&store);
-                let using = Using::new(&store);
+                let using = UseGuard::new(&store);
                 world.spawn(format!("{name} {id}"), Some(id), move || {
                     let _using = using;
                     run(&store);
@@ -197,12 +197,12 @@ fn try_open(world: &Rc<World>, id: ProcessId, is_reader: bool) -> Result<Store> 
     };
     let needs_log = || Ok(read_log()?.is_some());
     let joined = match is_reader {
-        true => join_to_read(&*lock, &data_file.dir, PATIENCE, needs_log)?,
-        false => join(&*lock, &data_file.dir, PATIENCE, needs_log)?,
+        true => join_to_read(&*lock, &data_file.dir, SHARE_TIMEOUT, needs_log)?,
+        false => join(&*lock, &data_file.dir, SHARE_TIMEOUT, needs_log)?,
     };
     let log = read_log()?;
     if is_reader && log.is_some() {
-        // Somebody has to recover it first.
+        // Another process has to recover the store first.
         lock.release();
         return Err(StoreError::Locked("the store needs its log".into()));
     }
@@ -211,7 +211,7 @@ fn try_open(world: &Rc<World>, id: ProcessId, is_reader: bool) -> Result<Store> 
         per_user: world.config.per_user,
         max_lifetime: world.config.max_lifetime,
     };
-    let opened = Opened {
+    let opened = OpenedStore {
         env: data_file.env.clone(),
         tables: data_file.tables,
         encryption: Encryption::Off,
@@ -226,7 +226,7 @@ fn try_open(world: &Rc<World>, id: ProcessId, is_reader: bool) -> Result<Store> 
     };
     let clock = Arc::clone(&world.clock) as Arc<dyn Clock>;
     let mut environment = Environment::new(opened, Vec::new(), limits, None, clock);
-    environment.turn = Some(Arc::clone(&world.turn));
+    environment.simulated_lock = Some(Arc::clone(&world.write_lock));
     let environment = Arc::new(environment);
     let files = SimFiles { disk: Arc::clone(&world.disk), process: id };
     let redo = Redo::new(
@@ -236,8 +236,8 @@ fn try_open(world: &Rc<World>, id: ProcessId, is_reader: bool) -> Result<Store> 
         if is_reader { Sizes::NONE } else { world.config.sizes },
         joined,
     );
-    redo.begin(log.as_ref())?;
-    redo.keep_times()?;
+    redo.recover_or_share(log.as_ref())?;
+    redo.enable_creation_times()?;
     Ok(Store {
         environment,
         redo,
@@ -285,43 +285,45 @@ fn deliver(world: &World, job: &Job, outcome: Result<u64>, is_logged: bool) {
     let mut lanes = world.lanes.borrow_mut();
     let may_fail = world.config.has_errors();
     world.trace(match job.of {
-        JobOf::Lane(lane, number) => format!("lane {lane} write {number}: {outcome:?}"),
-        JobOf::Clear => format!("clear: {outcome:?}"),
-        JobOf::Sweep => format!("sweep: {outcome:?}"),
+        JobKind::Lane(lane, number) => format!("lane {lane} write {number}: {outcome:?}"),
+        JobKind::Clear => format!("clear: {outcome:?}"),
+        JobKind::Sweep => format!("sweep: {outcome:?}"),
     });
     let is_refusal = |error: &StoreError| matches!(error, StoreError::Io(_) | StoreError::Full(_));
     let judged = match (job.of, &outcome) {
-        (JobOf::Lane(lane, number), Ok(changed)) => lanes[lane].end_write(number, Ok(*changed), world),
+        (JobKind::Lane(lane, number), Ok(changed)) => lanes[lane].end_write(number, Ok(*changed), world),
         (
-            JobOf::Lane(lane, number),
+            JobKind::Lane(lane, number),
             Err(error @ (StoreError::Exists | StoreError::TooManySessions { .. })),
         ) => lanes[lane].end_write(number, Err(error.code()), world),
-        (JobOf::Lane(lane, number), Err(error)) if may_fail && error.is_outcome_unknown() => {
-            lanes[lane].doubt_write(number, world);
+        (JobKind::Lane(lane, number), Err(error)) if may_fail && error.is_outcome_unknown() => {
+            lanes[lane].mark_write_unknown(number, world);
             Ok(())
         }
-        (JobOf::Lane(lane, number), Err(error)) if may_fail && is_refusal(error) => {
-            lanes[lane].refuse_write(number, world)
+        (JobKind::Lane(lane, number), Err(error)) if may_fail && is_refusal(error) => {
+            lanes[lane].reject_write(number, world)
         }
-        (JobOf::Clear, Ok(_)) => {
+        (JobKind::Clear, Ok(_)) => {
             world.clearing.set(None);
             lanes.iter_mut().try_for_each(|lane| lane.end_clear(world))
         }
-        (JobOf::Clear, Err(error)) if may_fail && error.is_outcome_unknown() => {
+        (JobKind::Clear, Err(error)) if may_fail && error.is_outcome_unknown() => {
             world.clearing.set(None);
-            lanes.iter_mut().for_each(|lane| lane.doubt_clear(true, world));
+            lanes.iter_mut().for_each(|lane| lane.mark_clear_unknown(true, world));
             Ok(())
         }
-        (JobOf::Clear, Err(error)) if may_fail && is_refusal(error) => {
+        (JobKind::Clear, Err(error)) if may_fail && is_refusal(error) => {
             world.clearing.set(None);
-            lanes.iter_mut().try_for_each(|lane| lane.refuse_clear(world))
+            lanes.iter_mut().try_for_each(|lane| lane.reject_clear(world))
         }
-        (JobOf::Sweep, Ok(_)) => Ok(()),
-        (JobOf::Sweep, Err(error)) if may_fail && (is_refusal(error) || error.is_outcome_unknown()) => Ok(()),
+        (JobKind::Sweep, Ok(_)) => Ok(()),
+        (JobKind::Sweep, Err(error)) if may_fail && (is_refusal(error) || error.is_outcome_unknown()) => {
+            Ok(())
+        }
         (_, Err(error)) => Err(format!("unexpected: {error}")),
     };
-    if let (JobOf::Lane(lane, _), false) = (job.of, is_logged) {
-        lanes[lane].harden_all();
+    if let (JobKind::Lane(lane, _), false) = (job.of, is_logged) {
+        lanes[lane].mark_all_durable();
     }
     drop(lanes);
     job.is_done.set(true);
@@ -334,7 +336,7 @@ fn keep(store: &Rc<Store>) {
     let world = current();
     let mut keeper = Keeper::default();
     while !store.is_closing.get() {
-        store.redo.keep(&mut keeper, world.instant());
+        store.redo.run_due_work(&mut keeper, world.instant());
         let pause = world.random.borrow_mut().between(1_000, 20_000);
         let waited = Rc::clone(store);
         world.sleep_until(pause, move || waited.is_closing.get());
@@ -354,7 +356,7 @@ fn sweep(store: &Rc<Store>) {
 }
 
 impl World {
-    /// Takes an error for a violation, unless the disk may fail.
+    /// Reports an error as a violation, unless the disk may fail.
     pub(super) fn expect(&self, error: &StoreError) {
         let is_known = error.is_outcome_unknown() || matches!(error, StoreError::Io(_) | StoreError::Full(_));
         if !(self.config.has_errors() || self.config.read_errors > 0) || !is_known {
@@ -365,18 +367,18 @@ impl World {
 }
 
 impl Store {
-    /// Queues a write. It is done once the cell says so.
-    pub(super) fn push(&self, write: Write, of: JobOf) -> Rc<Cell<bool>> {
+    /// Queues a write. Sets the cell when it is complete.
+    pub(super) fn push(&self, write: Write, of: JobKind) -> Rc<Cell<bool>> {
         let is_done = Rc::new(Cell::new(false));
         self.queue.borrow_mut().push_back(Job { write, of, is_done: Rc::clone(&is_done) });
         is_done
     }
 
     pub(super) fn using(self: &Rc<Self>) -> impl Drop + use<> {
-        Using::new(self)
+        UseGuard::new(self)
     }
 
-    /// As `FileStore::clean`.
+    /// Like `FileStore::clean`.
     pub(super) fn clean(&self, world: &World) -> Result<()> {
         self.redo.drain_now()?;
         let at = self.environment.clock.now();
@@ -396,10 +398,10 @@ impl Store {
                     if self.writers.get() == 0 {
                         break;
                     }
-                    let is_done = self.push(Write::Sweep { now: at, max: SWEEP_STEP }, JobOf::Sweep);
+                    let is_done = self.push(Write::Sweep { now: at, max: SWEEP_STEP }, JobKind::Sweep);
                     world.wait_until(move || is_done.get());
                     after = None;
-                    // The writer may have no luck for long.
+                    // Writes may fail for a long time.
                     if world.config.has_errors() {
                         break;
                     }
@@ -407,10 +409,10 @@ impl Store {
                 Err(error) => return Err(error),
             }
         }
-        self.redo.keep_times()
+        self.redo.enable_creation_times()
     }
 
-    /// As `FileStore::ids`, on one page.
+    /// Like `FileStore::ids`, with one page.
     pub(super) fn ids(&self) -> Result<Vec<SessionId>> {
         self.redo.drain_now()?;
         let now = self.environment.clock.now();
@@ -425,7 +427,7 @@ impl Store {
         Ok(ids)
     }
 
-    /// As `FileStore::find_by_user`: the content and the expiry of each session.
+    /// Like `FileStore::find_by_user`. Returns the content and the expiry of each session.
     pub(super) fn by_user<T>(
         &self,
         user: &UserKeyBuf,
@@ -446,7 +448,7 @@ impl Store {
         Ok(found.into_iter().map(|(_, seen)| seen).collect())
     }
 
-    /// As `FileStore::size`.
+    /// Like `FileStore::size`.
     pub(super) fn size(&self) -> Result<u64> {
         if self.environment.must_scan_to_count()? {
             self.redo.drain_now()?;
@@ -455,7 +457,7 @@ impl Store {
         self.environment.live_sessions()
     }
 
-    /// As `FileStore::backup`: whether what is copied would need a log.
+    /// Like `FileStore::backup`. Returns whether the copied file would need a log.
     pub(super) fn backup_needs_log(&self) -> Result<bool> {
         self.redo.without_log(|_paused| {
             let view = self.environment.read()?;
@@ -463,7 +465,7 @@ impl Store {
         })
     }
 
-    /// As `FileStore::verify`, without a look at LMDB's pages.
+    /// Like `FileStore::verify`, without checking LMDB's pages.
     pub(super) fn verify(&self) -> Result<Vec<String>> {
         self.redo.drain_now()?;
         let mut problems: Vec<String> = self.redo.verify()?.into_iter().collect();

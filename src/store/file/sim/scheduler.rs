@@ -1,7 +1,7 @@
-//! The simulated threads. One runs at a time, until it reaches a point at which the seed gives another its turn.
+//! The simulated threads. One of them runs at a time, until it reaches a point where the seed selects another one.
 //!
-//! They are coroutines of one thread of the system: a turn costs nanoseconds, and nothing but the seed has a say in it.
-//! The environment of LMDB has `NO_TLS`, so that each of them has views of its own.
+//! They are coroutines of one system thread. So a switch takes nanoseconds, and only the seed decides about it. The
+//! LMDB environment has `NO_TLS`, so that each coroutine can have its own views.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -15,7 +15,7 @@ use super::world::World;
 
 pub(super) type ProcessId = usize;
 
-/// The panic by which the threads of a process end that was killed.
+/// The panic that ends the threads of a killed process.
 pub(super) struct Killed;
 
 type Body = Coroutine<(), (), (), DefaultStack>;
@@ -23,10 +23,10 @@ type Condition = Box<dyn Fn() -> bool>;
 
 pub(super) struct Task {
     name: String,
-    /// In whose code it is.
+    /// The process whose code is running.
     process: Option<ProcessId>,
     wake_at: u64,
-    /// It waits until this holds.
+    /// The task waits until this is true.
     condition: Option<Condition>,
     body: Option<Body>,
     yielder: *const Yielder<(), ()>,
@@ -36,7 +36,7 @@ pub(super) struct Task {
 pub(super) struct Scheduler {
     tasks: RefCell<Vec<Task>>,
     current: Cell<usize>,
-    /// Microseconds since the simulation began.
+    /// Microseconds since the start of the simulation.
     pub time: Cell<u64>,
     pub steps: Cell<u64>,
 }
@@ -57,7 +57,7 @@ pub(super) fn set_current(world: Option<Rc<World>>) {
     CURRENT.set(world);
 }
 
-/// Calls code that a kill may end. `None` if it did.
+/// Runs code. `None` if a kill has ended it.
 pub(super) fn until_killed<T>(run: impl FnOnce() -> T) -> Option<T> {
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(ended) => Some(ended),
@@ -91,7 +91,7 @@ impl World {
         self.scheduler.tasks.borrow_mut().push(task);
     }
 
-    /// Runs all threads until they have ended, or there is a violation.
+    /// Runs all threads until they have ended or there is a violation.
     pub(super) fn run(&self) {
         const MAX_STEPS: u64 = 400_000;
         let scheduler = &self.scheduler;
@@ -123,7 +123,7 @@ impl World {
         }
     }
 
-    /// The thread that runs next.
+    /// The next thread to run.
     fn next_task(&self) -> Option<usize> {
         let scheduler = &self.scheduler;
         let is_over = self.is_over();
@@ -135,12 +135,13 @@ impl World {
             for (at, task) in tasks.iter().enumerate().filter(|(_, task)| task.body.is_some()) {
                 let is_dead = task.process.is_some_and(|process| self.is_dead(process));
                 if is_dead || is_over {
-                    // Its locks are let go at once.
+                    // A killed thread runs now, to release its locks.
                     return Some(at);
                 }
                 let stopped_until = task.process.map_or(0, |process| self.stopped_until(process));
                 let holds = task.condition.as_ref().map(|condition| condition());
-                // One that sleeps wakes early if its condition holds. One that does not sleep needs its condition.
+                // A sleeping task wakes early if its condition is true. Other tasks run only if their condition is
+                // true.
                 let wake_at = match (holds, task.wake_at) {
                     (Some(true), _) => stopped_until,
                     (Some(false), 0) => continue,
@@ -179,13 +180,13 @@ impl World {
             .map_or("-".into(), |task| task.name.clone())
     }
 
-    /// In whose code the running thread is.
+    /// The process whose code the running thread executes.
     pub(super) fn process(&self) -> Option<ProcessId> {
         let tasks = self.scheduler.tasks.borrow();
         tasks.get(self.scheduler.current.get()).and_then(|task| task.process)
     }
 
-    /// Calls the code of a process. `None` if it was killed meanwhile.
+    /// Runs the code of a process. `None` if the process was killed during that.
     pub(super) fn inside<T>(&self, process: ProcessId, run: impl FnOnce() -> T) -> Option<T> {
         let at = self.scheduler.current.get();
         self.scheduler.tasks.borrow_mut()[at].process = Some(process);
@@ -197,7 +198,7 @@ impl World {
         ended
     }
 
-    /// Ends the running thread if its process was killed, or the simulation is over.
+    /// Ends the running thread if its process was killed or the simulation is over.
     pub(super) fn check_alive(&self) {
         let is_dead = self.process().is_some_and(|process| self.is_dead(process));
         if (is_dead || self.is_over()) && !std::thread::panicking() {
@@ -205,8 +206,8 @@ impl World {
         }
     }
 
-    /// Gives other threads their turn.
-    pub(super) fn turn(&self) {
+    /// Lets other threads run.
+    pub(super) fn yield_now(&self) {
         self.suspend(0, None);
     }
 
@@ -236,7 +237,7 @@ impl World {
             (task.wake_at, task.condition) = (wake_at, condition);
             task.yielder
         };
-        // SAFETY: it is that of the coroutine that runs, which has it until it returns.
+        // SAFETY: the pointer belongs to the running coroutine, and is valid until the coroutine returns.
         unsafe { (*yielder).suspend(()) };
         self.check_alive();
     }

@@ -1,4 +1,4 @@
-//! The seeds that run: those that once failed, and fresh ones.
+//! Runs fixed seeds, which have failed before, and fresh ones.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use crate::store::simulation::{check, fresh_seeds as run_fresh_seeds, keeps_all,
 /// Seeds that run each time.
 const FIXED: &[u64] = &[1, 2, 3, 83, 197, 571];
 
-/// Runs a seed. Returns its violation, with what led to it.
+/// Runs a seed. Returns its violation, with the events before it.
 fn run(simulator: &Simulator, seed: u64) -> Option<String> {
     let verdict = simulator.run(seed);
     check(seed, verdict.violation, &verdict.trace)
@@ -31,7 +31,7 @@ fn fresh_seeds() {
     });
 }
 
-/// Says how often each event happens: what happens never is not tested.
+/// Reports how often each event happens. An event that never happens is not tested.
 #[test]
 #[ignore = "run by hand after a change to the mix of events"]
 fn events() {

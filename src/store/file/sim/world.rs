@@ -1,4 +1,4 @@
-//! All of a simulation: its threads, processes, disk, locks, clock and model, and the faults that the seed has in store.
+//! The state of a simulation: threads, processes, disk, locks, clock, model, and the faults of the seed.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
@@ -28,7 +28,7 @@ use crate::store::file::tables::Tables;
 use crate::store::simulation::Random;
 use crate::store::{UserLimit, WhenUserIsFull};
 
-/// The data file of a thread's simulations. Each begins with an empty one.
+/// The data file of a thread's simulations. Each simulation starts with an empty one.
 #[derive(Clone)]
 pub(super) struct DataFile {
     pub dir: PathBuf,
@@ -38,7 +38,7 @@ pub(super) struct DataFile {
     pub page_size: u64,
 }
 
-/// What the seed has decided once. Chances are in a million.
+/// Settings that the seed decides once. Probabilities are per million.
 #[derive(Debug, Clone)]
 pub(super) struct Config {
     #[allow(dead_code, reason = "the trace shows it")]
@@ -52,11 +52,11 @@ pub(super) struct Config {
     pub max_lifetime: Lifetime,
     pub sizes: Sizes,
     pub max_content: usize,
-    /// How long a step takes.
+    /// The duration of a step.
     pub step_micros: u64,
-    /// How long a client waits between two operations, at most.
+    /// The maximum time between two operations of a client.
     pub think_micros: u64,
-    /// Another thread gets its turn at a point.
+    /// Another thread runs at a point.
     pub switches: u32,
     /// A process is killed at a point.
     pub kills: u32,
@@ -67,9 +67,9 @@ pub(super) struct Config {
     pub log_errors: u32,
     pub read_errors: u32,
     pub commit_errors: u32,
-    /// How long it takes until something happens to a process.
+    /// The time between two events of the director.
     pub chaos_micros: u64,
-    /// How often operations are chosen, by kind.
+    /// The weight of each kind of operation.
     pub weights: [usize; OPS],
 }
 
@@ -123,7 +123,7 @@ impl Config {
         }
     }
 
-    /// Whether a write may be refused for another reason than what the store has.
+    /// Whether a write may fail for a reason that the model does not know.
     pub(super) fn has_errors(&self) -> bool {
         self.log_errors + self.commit_errors > 0
     }
@@ -138,25 +138,25 @@ pub(super) struct World {
     pub data_file: DataFile,
     pub disk: Arc<Mutex<Disk>>,
     pub locks: Arc<Mutex<Locks>>,
-    /// LMDB's writer lock.
-    pub turn: Arc<Mutex<()>>,
+    /// LMDB's write lock.
+    pub write_lock: Arc<Mutex<()>>,
     pub processes: RefCell<Vec<Rc<Process>>>,
     pub lanes: RefCell<Vec<Lane>>,
-    /// Which process clears the store.
+    /// The process with a pending `clear`.
     pub clearing: Cell<Option<ProcessId>>,
-    /// How many operations of clients have ended, for what a power loss may take.
+    /// The number of completed operations. It shows what a power loss may undo.
     pub events: Cell<u64>,
-    /// Whether faults may happen.
+    /// Faults are switched off.
     pub is_calm: Cell<bool>,
     pub clients: Cell<usize>,
-    /// Whether a process may have the only copy of something.
+    /// Whether only the memory of a process may have some acknowledged state.
     has_dropped: Cell<bool>,
     violation: RefCell<Option<String>>,
     is_over: Cell<bool>,
     trace: RefCell<VecDeque<String>>,
-    /// How often something has happened, if the whole trace is kept.
+    /// How often each event has happened, if the whole trace is kept.
     pub counts: RefCell<BTreeMap<String, u64>>,
-    /// A hash of all that has happened.
+    /// A hash of all events.
     pub digest: Cell<u64>,
 }
 
@@ -171,7 +171,7 @@ impl World {
             data_file,
             disk: Arc::default(),
             locks: Arc::default(),
-            turn: Arc::default(),
+            write_lock: Arc::default(),
             processes: RefCell::default(),
             lanes: RefCell::new(lanes),
             clearing: Cell::new(None),
@@ -192,8 +192,8 @@ impl World {
         per_million > 0 && self.random.borrow_mut().chance(per_million)
     }
 
-    /// Whether something goes wrong now.
-    pub(super) fn breaks(&self, per_million: u32) -> bool {
+    /// Whether a fault happens now.
+    pub(super) fn fault_happens(&self, per_million: u32) -> bool {
         !self.is_calm.get() && self.chance(per_million)
     }
 
@@ -220,14 +220,14 @@ impl World {
         self.trace.borrow().iter().map(|line| format!("{line}\n")).collect()
     }
 
-    /// Notes a violation. The simulation ends.
+    /// Records a violation. The simulation ends.
     pub(super) fn fail(&self, what: String) {
         self.trace(format!("VIOLATION {what}"));
         self.violation.borrow_mut().get_or_insert(what);
         self.is_over.set(true);
     }
 
-    /// Notes a violation, and ends the running thread.
+    /// Records a violation, and ends the running thread.
     pub(super) fn fail_here(&self, what: String) -> ! {
         self.fail(what);
         std::panic::resume_unwind(Box::new(Killed))
@@ -268,7 +268,7 @@ impl World {
             }
             if self.clearing.get() == Some(process.id) {
                 self.clearing.set(None);
-                lanes.iter_mut().for_each(|lane| lane.doubt_clear(false, self));
+                lanes.iter_mut().for_each(|lane| lane.mark_clear_unknown(false, self));
             }
         }
     }
@@ -281,7 +281,7 @@ impl World {
         self.lanes.borrow_mut().iter_mut().for_each(|lane| lane.lose_power(self));
     }
 
-    /// The kernel forgets what it could not write. With `everysec` that may be the only place of something acknowledged.
+    /// The kernel drops unwritten pages. With `everysec` they may be the only copy of an acknowledged write.
     pub(super) fn drop_clean(&self) {
         if self.disk.lock().drop_clean() {
             self.trace("clean pages are dropped");
@@ -299,16 +299,16 @@ impl World {
         self.lanes.borrow_mut().iter_mut().for_each(|lane| lane.note_time(now));
     }
 
-    /// A sync begins. Returns what it will have made durable.
+    /// Starts a sync. Returns the number of the events that it will make durable.
     pub(super) fn begin_sync(&self) -> u64 {
         self.events.get()
     }
 
     pub(super) fn end_sync(&self, begun: u64) {
-        self.lanes.borrow_mut().iter_mut().for_each(|lane| lane.harden(begun));
+        self.lanes.borrow_mut().iter_mut().for_each(|lane| lane.mark_durable(begun));
     }
 
-    /// A step of the disk or the locks: something may happen to the process.
+    /// A step of the disk or the locks. A fault may happen here.
     pub(super) fn step(&self, what: &str) {
         self.at(what, false);
     }
@@ -319,30 +319,30 @@ impl World {
         }
         self.check_alive();
         if !waits {
-            // One that waits asks often.
+            // Waiting processes try this often, so faults are not useful here.
             if !matches!(what, "try_exclusive" | "try_shared" | "Requested") {
                 self.trace(what);
             }
             if let Some(process) = self.process() {
-                self.happen(process);
+                self.maybe_fault(process);
             }
         }
         if waits {
-            // Who holds the lock may be stopped for long.
+            // The holder of the lock may be stopped for a long time.
             let micros = *self.random.borrow_mut().pick(&[0, 0, 100, 5_000]);
             self.sleep_micros(micros);
         } else if self.chance(self.config.switches) {
-            self.turn();
+            self.yield_now();
         }
         self.check_alive();
     }
 
-    fn happen(&self, process: ProcessId) {
-        if self.breaks(self.config.kills) {
+    fn maybe_fault(&self, process: ProcessId) {
+        if self.fault_happens(self.config.kills) {
             self.kill(process);
-        } else if self.breaks(self.config.power_losses) {
+        } else if self.fault_happens(self.config.power_losses) {
             self.lose_power();
-        } else if self.breaks(self.config.stops) {
+        } else if self.fault_happens(self.config.stops) {
             let micros = *self.random.borrow_mut().pick(&[10_000, 2_000_000, 20_000_000]);
             self.stop(process, micros);
         }
@@ -382,7 +382,7 @@ impl Simulator for World {
 
     fn commit_fault(&self) -> Option<CommitFault> {
         self.step("commit");
-        if !self.breaks(self.config.commit_errors) {
+        if !self.fault_happens(self.config.commit_errors) {
             return None;
         }
         let fault = match self.random.borrow_mut().below(4) {

@@ -1,5 +1,5 @@
-//! A redo log that is missing or damaged is given up: its readable part is kept, no session comes back that a readable batch
-//! has ended, and the store is as good as another afterwards.
+//! Discards a missing or damaged redo log. Its readable part is kept, no session comes back that a readable batch has
+//! ended, and the store works normally afterwards.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,10 +10,10 @@ use super::drain::copy_in_a_drain;
 use super::names::{DATA, REDO};
 use super::*;
 
-/// Where the ring begins in the file.
+/// The offset of the ring in the file.
 const RING: usize = 4096;
 
-/// Ids, with the user and the number of the creation.
+/// Ids, with the user and the creation number.
 type Sessions = BTreeMap<&'static str, (&'static str, usize)>;
 /// Ids and users.
 type View = BTreeMap<String, String>;
@@ -35,7 +35,7 @@ const BASE: [Op; 5] = [
     Create("base-e", "cid"),
 ];
 
-/// A batch each.
+/// Each operation is a batch.
 const LOGGED: [Op; 10] = [
     Create("one", "ann"),
     Delete("base-a"),
@@ -97,12 +97,12 @@ fn look(store: &FileStore) -> View {
     ids.iter().map(|id| (id.to_string(), user_of(id))).collect()
 }
 
-/// The files of a store as a killed process leaves them.
+/// The files of a store whose process was killed.
 struct Killed {
     secrets: Vec<Secret>,
     data: Vec<u8>,
     log: Vec<u8>,
-    /// Where each batch of the log begins, and where the last one ends.
+    /// The start of each batch in the log, and the end of the last one.
     batches: Vec<usize>,
     /// The sessions before each batch, and after the last one.
     states: Vec<Sessions>,
@@ -137,14 +137,14 @@ impl Killed {
         Self { secrets, data, log, batches, states }
     }
 
-    /// The log with one bit of a batch flipped.
+    /// The log with one flipped bit in a batch.
     fn damaged(&self, batch: usize) -> Vec<u8> {
         let mut log = self.log.clone();
         log[self.batches[batch] + 50] ^= 1;
         log
     }
 
-    /// What is live if so many batches are replayed, and later ones that can be read only end sessions.
+    /// The live sessions if the first batches are replayed, and readable later ones only end sessions.
     fn expected(&self, replayed: usize, readable: impl Fn(usize) -> bool) -> View {
         let mut sessions = self.states[replayed].clone();
         for batch in (replayed..LOGGED.len()).filter(|batch| readable(*batch)) {
@@ -158,30 +158,30 @@ impl Killed {
         view(&sessions)
     }
 
-    fn put(&self, log: Option<&[u8]>) -> Place {
+    fn put(&self, log: Option<&[u8]>) -> StoreFolder {
         let dir = new_dir();
         fs::write(dir.path().join(DATA), &self.data).unwrap();
         if let Some(log) = log {
             fs::write(dir.path().join(REDO), log).unwrap();
         }
         let options = FileOptions { secrets: self.secrets.clone(), ..options(dir.path()) };
-        Place { dir, options }
+        StoreFolder { dir, options }
     }
 }
 
-/// The length of the batch that begins here.
+/// The length of the batch at this offset.
 fn batch_at(log: &[u8], at: usize) -> Option<usize> {
     (log[at..at + 4] == *b"redo")
         .then(|| u32::from_le_bytes(log[at + 8..at + 12].try_into().unwrap()) as usize)
 }
 
 /// A store in a folder.
-struct Place {
+struct StoreFolder {
     dir: TempDir,
     options: FileOptions,
 }
 
-impl Place {
+impl StoreFolder {
     fn path(&self) -> &Path {
         self.dir.path()
     }
@@ -219,7 +219,7 @@ impl Place {
         FileStore::discard_log(self.path(), false, &self.damage().fingerprint)
     }
 
-    /// Gives the log up, and checks what is left: these sessions, in a store that goes on.
+    /// Discards the log, and checks the remaining sessions and that the store works.
     fn discards_to(&self, expected: &View, what: &str) -> DiscardedLog {
         self.is_refused();
         let log = fs::read(self.path().join(REDO)).ok();
@@ -233,7 +233,7 @@ impl Place {
             assert_eq!(fs::metadata(aside).unwrap().permissions().mode() & 0o7777, 0o600, "{what}");
         }
         self.goes_on_with(expected, what);
-        // It has a log again, which did not take the place of the old one.
+        // The store has a new log, which did not overwrite the old one.
         assert_eq!(aside.map(|file| fs::read(file).unwrap()), log, "{what}");
         discarded
     }
@@ -265,107 +265,107 @@ fn both() -> [Killed; 2] {
 }
 
 #[test]
-fn without_the_log_the_data_file_is_all_there_is() {
+fn without_the_log_only_the_data_file_is_left() {
     for killed in both() {
-        let place = killed.put(None);
-        let damage = place.damage();
+        let folder = killed.put(None);
+        let damage = folder.damage();
         assert_eq!((damage.problem.as_str(), &damage.file, damage.changes), ("it is missing", &None, 0));
         assert!(damage.data_written_at.is_some());
-        let discarded = place.discards_to(&view(&killed.states[0]), "missing");
+        let discarded = folder.discards_to(&view(&killed.states[0]), "missing");
         assert_eq!(discarded, DiscardedLog { kept: 0, ended: 0, file: None });
     }
 }
 
 #[test]
-fn what_stands_before_the_damage_is_kept_and_what_has_ended_behind_it_stays_ended() {
+fn batches_before_the_damage_are_kept_and_ended_sessions_stay_ended() {
     for killed in both() {
         for batch in 0..LOGGED.len() - 1 {
             let what = format!("batch {batch}");
-            let place = killed.put(Some(&killed.damaged(batch)));
-            let damage = place.damage();
+            let folder = killed.put(Some(&killed.damaged(batch)));
+            let damage = folder.damage();
             assert!(damage.problem.contains("a part that was on disk is gone"), "{}", damage.problem);
             assert_eq!(damage.changes, if batch > 6 { batch as u64 + 1 } else { batch as u64 });
             assert_eq!(damage.lost_bytes, (killed.batches[batch + 1] - killed.batches[batch]) as u64);
             assert!(!damage.is_data_ahead && damage.later_changes > 0 && damage.written_at.is_some());
-            place.discards_to(&killed.expected(batch, |other| other > batch), &what);
+            folder.discards_to(&killed.expected(batch, |other| other > batch), &what);
         }
     }
 }
 
 #[test]
-fn a_damaged_first_page_costs_nothing() {
+fn a_damaged_first_page_loses_no_sessions() {
     for killed in both() {
         for at in [0, 9, 12, 20, 33] {
             let mut log = killed.log.clone();
             log[at] ^= 1;
-            let place = killed.put(Some(&log));
-            assert_eq!((place.damage().lost_bytes, place.damage().later_changes), (0, 0));
-            let discarded = place.discards_to(&view(killed.states.last().unwrap()), &format!("byte {at}"));
+            let folder = killed.put(Some(&log));
+            assert_eq!((folder.damage().lost_bytes, folder.damage().later_changes), (0, 0));
+            let discarded = folder.discards_to(&view(killed.states.last().unwrap()), &format!("byte {at}"));
             assert_eq!(discarded.ended, 0);
         }
     }
 }
 
 #[test]
-fn a_log_that_was_cut_is_kept_as_far_as_it_goes() {
+fn a_truncated_log_is_kept_up_to_its_end() {
     for killed in both() {
         for batch in [0, 4, LOGGED.len()] {
             let cut = killed.batches[batch] + 9;
-            let place = killed.put(Some(&killed.log[..cut]));
-            place.discards_to(&view(&killed.states[batch]), &format!("cut in batch {batch}"));
+            let folder = killed.put(Some(&killed.log[..cut]));
+            folder.discards_to(&view(&killed.states[batch]), &format!("cut in batch {batch}"));
         }
         for len in [0, 39, RING] {
-            let place = killed.put(Some(&killed.log[..len]));
-            place.discards_to(&view(&killed.states[0]), &format!("cut to {len}"));
+            let folder = killed.put(Some(&killed.log[..len]));
+            folder.discards_to(&view(&killed.states[0]), &format!("cut to {len}"));
         }
     }
 }
 
 #[test]
-fn nothing_of_another_stores_log_is_taken() {
+fn the_log_of_another_store_is_not_used() {
     let [killed, other] = both();
-    let place = killed.put(Some(&other.log));
-    assert!(place.damage().problem.contains("belongs to another"));
-    place.discards_to(&view(&killed.states[0]), "another log");
-    let place = other.put(Some(&killed.log));
-    place.discards_to(&view(&other.states[0]), "another log");
+    let folder = killed.put(Some(&other.log));
+    assert!(folder.damage().problem.contains("belongs to another"));
+    folder.discards_to(&view(&killed.states[0]), "another log");
+    let folder = other.put(Some(&killed.log));
+    folder.discards_to(&view(&other.states[0]), "another log");
 }
 
-/// A log that was never synced at its end, and one that the store does not need.
+/// The end of this log was never synced. Another store does not need its log.
 #[test]
-fn a_log_that_is_fine_is_not_given_up() {
+fn a_sound_log_is_not_discarded() {
     let killed = Killed::new(Vec::new());
     let mut torn = killed.log.clone();
     torn[killed.batches[LOGGED.len() - 1] + 50] ^= 1;
     for (log, batches) in [(&killed.log, LOGGED.len()), (&torn, LOGGED.len() - 1)] {
-        let place = killed.put(Some(log));
-        assert_eq!(place.inspect(), LogState::Sound);
-        let error = FileStore::discard_log(place.path(), false, "").unwrap_err();
+        let folder = killed.put(Some(log));
+        assert_eq!(folder.inspect(), LogState::Sound);
+        let error = FileStore::discard_log(folder.path(), false, "").unwrap_err();
         assert_eq!(error.code(), "ERR_STORE_LOCKED", "{error}");
-        place.goes_on_with(&view(&killed.states[batches]), "a log that is fine");
-        assert_eq!(place.inspect(), LogState::NotNeeded);
-        assert!(FileStore::discard_log(place.path(), false, "").is_err());
+        folder.goes_on_with(&view(&killed.states[batches]), "a log that is fine");
+        assert_eq!(folder.inspect(), LogState::NotNeeded);
+        assert!(FileStore::discard_log(folder.path(), false, "").is_err());
     }
 }
 
 #[test]
-fn a_log_that_has_changed_since_it_was_looked_at_is_not_given_up() {
+fn a_log_that_has_changed_since_its_inspection_is_not_discarded() {
     let killed = Killed::new(Vec::new());
-    let place = killed.put(Some(&killed.damaged(2)));
-    let damage = place.damage();
-    fs::write(place.path().join(REDO), killed.damaged(3)).unwrap();
-    let before = place.files();
-    let discard = || FileStore::discard_log(place.path(), false, &damage.fingerprint);
+    let folder = killed.put(Some(&killed.damaged(2)));
+    let damage = folder.damage();
+    fs::write(folder.path().join(REDO), killed.damaged(3)).unwrap();
+    let before = folder.files();
+    let discard = || FileStore::discard_log(folder.path(), false, &damage.fingerprint);
     assert_eq!(discard().unwrap_err().code(), "ERR_STORE_LOCKED");
-    // The right one was found.
-    fs::write(place.path().join(REDO), &killed.log).unwrap();
+    // The right log was found.
+    fs::write(folder.path().join(REDO), &killed.log).unwrap();
     assert_eq!(discard().unwrap_err().code(), "ERR_STORE_LOCKED");
-    fs::write(place.path().join(REDO), killed.damaged(3)).unwrap();
-    assert_eq!(place.files(), before);
+    fs::write(folder.path().join(REDO), killed.damaged(3)).unwrap();
+    assert_eq!(folder.files(), before);
 }
 
 #[test]
-fn a_store_that_is_open_is_left_alone() {
+fn an_open_store_is_not_changed() {
     let dir = new_dir();
     let store = reopen(&options(dir.path())).unwrap();
     let error = FileStore::inspect_log(dir.path(), false).unwrap_err();
@@ -378,80 +378,81 @@ fn a_store_that_is_open_is_left_alone() {
 }
 
 #[test]
-fn a_data_file_that_is_damaged_as_well_is_left_alone() {
+fn a_damaged_data_file_is_not_changed() {
     let mut killed = Killed::new(Vec::new());
     let log = killed.damaged(2);
-    // The pages behind the first few are those of the tables.
+    // The pages after the first few are those of the tables.
     for page in killed.data[4 * 4096..].chunks_mut(4096) {
         page[10..16].fill(0xff);
     }
-    let place = killed.put(Some(&log));
-    let before = place.files();
-    let error = FileStore::inspect_log(place.path(), false).unwrap_err();
+    let folder = killed.put(Some(&log));
+    let before = folder.files();
+    let error = FileStore::inspect_log(folder.path(), false).unwrap_err();
     assert_eq!(error.code(), "ERR_STORE_CORRUPT");
     assert!(error.to_string().contains(DATA), "{error}");
-    assert_eq!(place.files(), before);
+    assert_eq!(folder.files(), before);
 }
 
-/// As after a process that was killed while it gave the log up: it has a new name, and the data file still needs it.
+/// The state after a process was killed while it discarded the log: the log is renamed, and the data file still needs
+/// it.
 #[test]
-fn an_attempt_that_did_not_end_is_gone_on_with() {
+fn an_interrupted_attempt_is_continued() {
     for killed in both() {
-        let place = killed.put(Some(&killed.damaged(4)));
-        let first = place.damage();
-        let aside = aside(&place, &first.fingerprint, 1);
-        fs::rename(place.path().join(REDO), &aside).unwrap();
-        place.is_refused();
-        let second = place.damage();
+        let folder = killed.put(Some(&killed.damaged(4)));
+        let first = folder.damage();
+        let aside = aside(&folder, &first.fingerprint, 1);
+        fs::rename(folder.path().join(REDO), &aside).unwrap();
+        folder.is_refused();
+        let second = folder.damage();
         assert_eq!((second.problem.as_str(), second.changes), ("it is missing", first.changes));
-        let discarded = place.discard().unwrap();
+        let discarded = folder.discard().unwrap();
         assert_eq!(discarded.file.map(|file| fs::read(file).unwrap()), Some(killed.damaged(4)));
         assert!(aside.exists());
-        place.goes_on_with(&killed.expected(4, |other| other > 4), "a second attempt");
+        folder.goes_on_with(&killed.expected(4, |other| other > 4), "a second attempt");
     }
 }
 
-/// The log of another store, put there after such an attempt, does not hide the one that was set aside.
+/// After such an attempt, the log of another store in the folder does not hide the renamed log.
 #[test]
-fn a_log_that_was_set_aside_is_not_given_up_for_one_of_another_store() {
+fn the_log_of_another_store_does_not_hide_the_renamed_log() {
     let (killed, other) = (Killed::new(Vec::new()), Killed::new(Vec::new()));
-    let place = killed.put(Some(&killed.damaged(4)));
-    let aside = aside(&place, &place.damage().fingerprint, 1);
-    fs::rename(place.path().join(REDO), &aside).unwrap();
-    fs::write(place.path().join(REDO), &other.log).unwrap();
-    let before = place.files();
-    let error = FileStore::inspect_log(place.path(), false).unwrap_err();
+    let folder = killed.put(Some(&killed.damaged(4)));
+    let aside = aside(&folder, &folder.damage().fingerprint, 1);
+    fs::rename(folder.path().join(REDO), &aside).unwrap();
+    fs::write(folder.path().join(REDO), &other.log).unwrap();
+    let before = folder.files();
+    let error = FileStore::inspect_log(folder.path(), false).unwrap_err();
     assert_eq!(error.code(), "ERR_STORE_CORRUPT");
     assert!(error.to_string().contains(&*aside.to_string_lossy()), "{error}");
-    assert_eq!(place.files(), before);
-    fs::remove_file(place.path().join(REDO)).unwrap();
-    place.discard().unwrap();
-    place.goes_on_with(&killed.expected(4, |other| other > 4), "the log that was set aside");
+    assert_eq!(folder.files(), before);
+    fs::remove_file(folder.path().join(REDO)).unwrap();
+    folder.discard().unwrap();
+    folder.goes_on_with(&killed.expected(4, |other| other > 4), "the log that was set aside");
 }
 
-fn aside(place: &Place, fingerprint: &str, nth: usize) -> PathBuf {
+fn aside(folder: &StoreFolder, fingerprint: &str, nth: usize) -> PathBuf {
     let suffix = if nth == 1 { String::new() } else { format!("-{nth}") };
-    place.path().join(format!("{REDO}.damaged-{}{suffix}", &fingerprint[..8]))
+    folder.path().join(format!("{REDO}.damaged-{}{suffix}", &fingerprint[..8]))
 }
 
-/// No file that was set aside is ever replaced.
+/// Files that were set aside are never replaced.
 #[test]
-fn a_name_that_is_taken_is_not_taken_again() {
+fn an_existing_renamed_log_is_not_overwritten() {
     let killed = Killed::new(Vec::new());
-    let place = killed.put(Some(&killed.damaged(4)));
-    let fingerprint = place.damage().fingerprint;
+    let folder = killed.put(Some(&killed.damaged(4)));
+    let fingerprint = folder.damage().fingerprint;
     for nth in 1..=2 {
-        fs::write(aside(&place, &fingerprint, nth), [nth as u8]).unwrap();
+        fs::write(aside(&folder, &fingerprint, nth), [nth as u8]).unwrap();
     }
-    let discarded = place.discards_to(&killed.expected(4, |other| other > 4), "taken names");
-    assert!(discarded.file.unwrap().ends_with(aside(&place, &fingerprint, 3).file_name().unwrap()));
-    assert_eq!(fs::read(aside(&place, &fingerprint, 1)).unwrap(), [1]);
-    assert_eq!(fs::read(aside(&place, &fingerprint, 2)).unwrap(), [2]);
+    let discarded = folder.discards_to(&killed.expected(4, |other| other > 4), "taken names");
+    assert!(discarded.file.unwrap().ends_with(aside(&folder, &fingerprint, 3).file_name().unwrap()));
+    assert_eq!(fs::read(aside(&folder, &fingerprint, 1)).unwrap(), [1]);
+    assert_eq!(fs::read(aside(&folder, &fingerprint, 2)).unwrap(), [2]);
 }
 
-/// A drain that was killed has deleted sessions that the readable part of the log has as live. They stay deleted.
+/// A killed drain has deleted sessions that are live in the readable part of the log. They stay deleted.
 #[test]
-fn nothing_comes_back_that_a_drain_which_did_not_end_has_deleted() {
+fn sessions_deleted_by_an_interrupted_drain_do_not_come_back() {
     for secrets in [Vec::new(), vec![secret("first")]] {
         let (dir, copy) = (new_dir(), new_dir());
         let store = reopen(&FileOptions { secrets: secrets.clone(), ..options(dir.path()) }).unwrap();
@@ -462,14 +463,14 @@ fn nothing_comes_back_that_a_drain_which_did_not_end_has_deleted() {
         let half = copy_in_a_drain(&store, dir.path(), copy.path());
         store.close().unwrap();
 
-        let place = Place { options: FileOptions { secrets, ..options(copy.path()) }, dir: copy };
-        fs::write(place.path().join(REDO), &half).unwrap();
-        place.is_refused();
-        assert!(place.damage().is_data_ahead);
-        assert_eq!(place.damage().changes, 11);
-        // Those that were created in the log are not replayed. What has ended in it has.
+        let folder = StoreFolder { options: FileOptions { secrets, ..options(copy.path()) }, dir: copy };
+        fs::write(folder.path().join(REDO), &half).unwrap();
+        folder.is_refused();
+        assert!(folder.damage().is_data_ahead);
+        assert_eq!(folder.damage().changes, 11);
+        // Sessions that were created in the log are not replayed. Sessions that ended there have ended.
         let expected = View::from([("base-a".into(), "ann".into())]);
-        let discarded = place.discards_to(&expected, "a drain that did not end");
+        let discarded = folder.discards_to(&expected, "a drain that did not end");
         assert_eq!(discarded.kept, 0);
     }
 }

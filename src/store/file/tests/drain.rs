@@ -1,4 +1,4 @@
-//! Drains that do not end.
+//! Interrupted drains.
 
 use std::fs;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use super::redo::points::Point;
 use super::redo::points::hooks::{Simulator, simulate};
 use super::*;
 
-/// Copies a folder's files after the first commit of a drain. Ranges are small under a simulator.
+/// Copies the files of a folder after the first commit of a drain. Ranges are small in a simulation.
 struct CopyAfterCommit {
     from: PathBuf,
     to: PathBuf,
@@ -25,8 +25,8 @@ impl Simulator for CopyAfterCommit {
     }
 }
 
-/// Creates and deletes ten sessions, and drains that in several transactions. Copies the files as they are after the first of
-/// them. Returns the log as it was before the deletions.
+/// Creates ten sessions, deletes them, and drains that in several transactions. Copies the files after the first of
+/// these. Returns the log as it was before the deletions.
 pub(super) fn copy_in_a_drain(store: &FileStore, from: &Path, to: &Path) -> Vec<u8> {
     let user = UserKeyBuf::from_text("ann");
     let names: Vec<String> = (0..10).map(|at| format!("s{at}")).collect();
@@ -44,9 +44,10 @@ pub(super) fn copy_in_a_drain(store: &FileStore, from: &Path, to: &Path) -> Vec<
     half
 }
 
-/// The data file has sessions as deleted that the readable part of the log has as live. To replay that would bring them back.
+/// The data file has deleted sessions that are live in the readable part of the log. Replaying that part would bring
+/// them back.
 #[test]
-fn a_log_that_ends_before_what_a_drain_has_taken_is_refused() {
+fn a_log_that_ends_before_drained_batches_is_rejected() {
     let (dir, copy) = (new_dir(), new_dir());
     let store = reopen(&options(dir.path())).unwrap();
     let half = copy_in_a_drain(&store, dir.path(), copy.path());

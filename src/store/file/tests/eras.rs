@@ -2,15 +2,15 @@
 
 use super::*;
 
-/// A store in which each short era leaves one long session.
+/// A store where one long session remains from each short era.
 #[test]
-fn long_sessions_among_short_ones_keep_few_eras() {
+fn long_sessions_among_short_ones_leave_few_eras() {
     const ERA: usize = 32;
     const ROUNDS: usize = 400;
     let dir = new_dir();
     let clock = clock();
     let store = FileStore::open_at(&options(dir.path()), clock.clone()).unwrap();
-    let to: Arc<dyn Completions> = Arc::new(Told::default());
+    let to: Arc<dyn Completions> = Arc::new(Received::default());
     for round in 0..ROUNDS {
         let now = clock.now();
         store
@@ -29,7 +29,7 @@ fn long_sessions_among_short_ones_keep_few_eras() {
     let txn = environment.read().unwrap();
     let eras = txn.tables().count_eras(&txn, u64::MAX).unwrap();
     drop(txn);
-    // 128, and one more for each doubling: without a limit there would be 400.
+    // 128, and one more for each doubling. Without a limit there would be 400.
     assert!((100..=128 + 9).contains(&eras), "{eras}");
     let sessions = store.get_by_user(ann().as_key()).unwrap();
     let ids: Vec<String> = sessions.iter().map(|session| session.id.to_string()).collect();

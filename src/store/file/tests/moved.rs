@@ -1,4 +1,4 @@
-//! The store's folder is removed, moved or replaced while the store is open.
+//! The folder is removed, moved or replaced while the store is open.
 
 use super::*;
 
@@ -27,7 +27,7 @@ const LOSSES: [Loss; 4] = [
 ];
 
 #[test]
-fn no_write_is_acknowledged_that_nobody_else_could_read() {
+fn no_write_to_an_unreachable_file_is_acknowledged() {
     for (what, lose) in LOSSES {
         let place = new_dir();
         let dir = place.path().join("store");
@@ -38,14 +38,14 @@ fn no_write_is_acknowledged_that_nobody_else_could_read() {
             expect_lost(store.create(&plain("b", &ann(), at(100))), &dir);
             expect_lost(store.touch(&id("a"), at(200)), &dir);
         }
-        // Sessions that end elsewhere would be live here.
+        // Otherwise, sessions that another process has ended would still be live here.
         expect_lost(store.get(&id("a")), &dir);
         assert!(problems(&store)[0].contains("were removed, moved or replaced"), "{what}");
     }
 }
 
 #[test]
-fn a_sweep_or_a_verification_notices_it_where_nobody_writes() {
+fn a_sweep_or_a_verification_detects_a_lost_folder_without_writes() {
     for (what, lose) in LOSSES {
         let place = new_dir();
         let dir = place.path().join("store");
@@ -61,7 +61,7 @@ fn a_sweep_or_a_verification_notices_it_where_nobody_writes() {
 }
 
 #[test]
-fn a_store_that_has_lost_its_folder_stays_failed_when_the_folder_comes_back() {
+fn a_store_that_has_lost_its_folder_stays_failed_if_the_folder_comes_back() {
     let place = new_dir();
     let (dir, moved) = (place.path().join("store"), place.path().join("moved"));
     let store = reopen(&options(&dir)).unwrap();
@@ -77,7 +77,7 @@ fn a_store_that_has_lost_its_folder_stays_failed_when_the_folder_comes_back() {
 }
 
 #[test]
-fn a_folder_that_is_reached_by_another_name_is_the_same() {
+fn a_folder_with_another_name_is_the_same_folder() {
     let place = new_dir();
     let (dir, link) = (place.path().join("store"), place.path().join("link"));
     std::fs::create_dir(&dir).unwrap();
@@ -87,9 +87,9 @@ fn a_folder_that_is_reached_by_another_name_is_the_same() {
     assert_eq!(store.create(&plain("a", &ann(), at(100))), Ok(()));
 }
 
-/// What is in the log alone is there as well.
+/// Sessions that are only in the log are there too.
 #[test]
-fn a_folder_that_was_moved_is_opened_where_it_is() {
+fn a_moved_folder_can_be_opened_at_its_new_path() {
     let place = new_dir();
     let (dir, moved) = (place.path().join("store"), place.path().join("moved"));
     let former = reopen(&options(&dir)).unwrap();

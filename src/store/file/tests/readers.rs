@@ -7,7 +7,7 @@ use super::*;
 
 const DIR: &str = "NATIVE_STORE_TEST_READER_DIR";
 
-/// The body of a process of its own: it opens the store, begins to read, and waits to be killed.
+/// Runs in a separate process: opens the store, starts to read, and waits until it is killed.
 #[test]
 #[ignore = "the body of another process"]
 fn reader() {
@@ -18,7 +18,7 @@ fn reader() {
     let _ = std::io::stdin().read(&mut [0]);
 }
 
-/// A process that reads, and is killed when this is dropped.
+/// A process that reads. It is killed on drop.
 struct Reader(Child);
 
 impl Reader {
@@ -47,17 +47,17 @@ impl Drop for Reader {
     }
 }
 
-/// Where slots of this PID are in the reader table, and whether they read.
+/// The offsets of this PID's slots in the reader table, and whether each is reading.
 fn slots(dir: &Path, pid: u32) -> Vec<(usize, bool)> {
     let bytes = std::fs::read(dir.join(names::LOCK)).unwrap();
     let at = |at: usize| u64::from_ne_bytes(bytes[at..at + 8].try_into().unwrap());
     let places = (8..bytes.len() - 8).step_by(8).filter(|&place| at(place) as u32 == pid);
-    // A slot begins with its transaction.
+    // A slot starts with its transaction.
     places.map(|place| (place, at(place - 8) != u64::MAX)).collect()
 }
 
 #[test]
-fn no_view_is_open_between_the_pages_of_all_sessions() {
+fn no_view_stays_open_between_two_pages_of_sessions() {
     let dir = new_dir();
     let store = reopen(&options(dir.path())).unwrap();
     let ann = UserKeyBuf::from_text("ann");
@@ -73,17 +73,17 @@ fn no_view_is_open_between_the_pages_of_all_sessions() {
 }
 
 #[test]
-fn a_process_frees_the_slots_that_a_killed_one_of_its_pid_has_left() {
+fn a_process_frees_the_slots_of_a_killed_process_with_its_pid() {
     let dir = new_dir();
     drop(reopen(&options(dir.path())).unwrap());
-    // While it has the store open, LMDB does not empty the table.
+    // LMDB does not clear the table while this process has the store open.
     let other = Reader::start(dir.path());
     let killed = Reader::start(dir.path());
     let pid = killed.pid();
     drop(killed);
     let left = slots(dir.path(), pid);
     assert!(left.iter().any(|(_, reads)| *reads), "{left:?}");
-    // No system hands out a chosen PID: the slots get ours.
+    // A test cannot choose the PID of a process, so the slots get ours.
     let ours = std::process::id();
     let file = std::fs::File::options().write(true).open(dir.path().join(names::LOCK)).unwrap();
     for (place, _) in &left {

@@ -1,8 +1,8 @@
-//! Secrets come and go: what a process without a secret sees and does, and which secrets open the store.
+//! Rotation of secrets: the view of a process without a secret, and the secrets that open the store.
 
 use super::*;
 
-/// A store folder that is opened with one list of secrets after another.
+/// A store folder that is opened with changing lists of secrets.
 struct Rotated {
     dir: TempDir,
     clock: Arc<MockClock>,
@@ -30,7 +30,7 @@ impl Rotated {
         FileStore::open_at(&options, self.clock.clone())
     }
 
-    /// Opens the store, and has each of the sessions created or, if it is there, touched.
+    /// Opens the store. Touches each of the sessions, or creates it if it does not exist.
     fn write(&self, names: &[&str], sessions: &[&str]) -> Arc<FileStore> {
         let store = self.open(names).unwrap();
         for session in sessions {
@@ -56,7 +56,7 @@ fn all_ids(store: &FileStore) -> usize {
     count
 }
 
-/// How many sessions each of the ways to look at a store sees.
+/// The number of sessions that each kind of call returns.
 fn counts(store: &FileStore, sessions: &[&str]) -> [usize; 5] {
     let found = sessions.iter().filter(|session| store.get(&id(session)).unwrap().is_some());
     [
@@ -80,7 +80,7 @@ fn secrets_are_rotated() {
 
     let new = rotated.open(&["second secret"]).unwrap();
     assert_eq!(ids_of(&new.get_by_user(ann().as_key()).unwrap()), ["touched", "updated"]);
-    // A session that cannot be read is absent: nobody is logged in by it, and its id is free.
+    // An unreadable session is absent: it authenticates nobody, and its id is free.
     assert_eq!(new.get(&id("kept")), Ok(None));
     assert_eq!(new.touch(&id("kept"), at(200)), Ok(false));
     assert_eq!(new.update(&plain("kept", &ann(), at(200))), Ok(false));
@@ -92,7 +92,7 @@ fn secrets_are_rotated() {
 }
 
 #[test]
-fn a_session_whose_secret_is_away_counts_nowhere() {
+fn a_session_without_its_secret_is_not_counted() {
     let rotated = Rotated::new();
     drop(rotated.write(&["first secret"], &["a", "b"]));
     let both = rotated.write(&["second secret", "first secret"], &["c"]);
@@ -105,7 +105,7 @@ fn a_session_whose_secret_is_away_counts_nowhere() {
 }
 
 #[test]
-fn sessions_that_end_while_their_secret_is_away_do_not_come_back_with_it() {
+fn sessions_that_end_without_their_secret_do_not_come_back_with_it() {
     type End = fn(&FileStore);
     let ends: [End; 4] = [
         |store| assert_eq!(store.delete_by_user(ann().as_key(), Some(&id("b"))), Ok(0)),
@@ -129,7 +129,7 @@ fn sessions_that_end_while_their_secret_is_away_do_not_come_back_with_it() {
 }
 
 #[test]
-fn log_out_everywhere_counts_the_live_sessions_alone() {
+fn delete_by_user_counts_only_live_sessions() {
     let rotated = Rotated::new();
     drop(rotated.write(&["first secret"], &["a", "b"]));
     drop(rotated.write(&["second secret", "first secret"], &["c"]));
@@ -142,7 +142,7 @@ fn log_out_everywhere_counts_the_live_sessions_alone() {
 }
 
 #[test]
-fn a_part_of_a_log_out_that_ends_no_live_session_is_not_taken_for_the_last() {
+fn a_delete_by_user_chunk_without_live_sessions_is_not_the_last_one() {
     let rotated = Rotated::new();
     drop(rotated.write(&["first secret"], &["a", "b"]));
     drop(rotated.write(&["second secret", "first secret"], &["c"]));
@@ -157,12 +157,12 @@ fn a_part_of_a_log_out_that_ends_no_live_session_is_not_taken_for_the_last() {
 }
 
 #[test]
-fn sessions_whose_secret_is_away_have_their_part_of_a_users_limit() {
+fn sessions_without_their_secret_count_towards_the_limit_of_their_user() {
     let rotated = Rotated { max_per_user: Some(2), ..Rotated::new() };
     drop(rotated.write(&["first secret"], &["a", "b"]));
     drop(rotated.write(&["second secret", "first secret"], &["c"]));
     let new = rotated.write(&["second secret"], &["d"]);
-    // "a" made room for "c" and "b" for "d". This process could not read "b", so it was not live here.
+    // "a" was replaced by "c", and "b" by "d". This process could not read "b", so "b" was not live here.
     assert_eq!(new.stats().unwrap().evicted, 0);
     drop(new);
     let both = rotated.open(&["second secret", "first secret"]).unwrap();
@@ -170,13 +170,13 @@ fn sessions_whose_secret_is_away_have_their_part_of_a_users_limit() {
 }
 
 #[test]
-fn nobody_is_refused_for_sessions_whose_secret_is_away() {
+fn no_login_is_rejected_because_of_sessions_without_their_secret() {
     let when_user_is_full = WhenUserIsFull::Reject;
     let rotated = Rotated { max_per_user: Some(1), when_user_is_full, ..Rotated::new() };
     drop(rotated.write(&["first secret"], &["a"]));
     let both = rotated.open(&["second secret", "first secret"]).unwrap();
     assert_eq!(both.create(&plain("b", &ann(), at(100))), Err(StoreError::TooManySessions { max: 1 }));
-    // A session that is encrypted with the second secret, without which that one would not open the store.
+    // This session is encrypted with the second secret. Without it, that secret could not open the store.
     assert_eq!(both.create(&plain("c", &UserKeyBuf::from_text("ben"), at(100))), Ok(()));
     drop(both);
     let new = rotated.open(&["second secret"]).unwrap();
@@ -188,13 +188,13 @@ fn nobody_is_refused_for_sessions_whose_secret_is_away() {
 }
 
 #[test]
-fn a_late_process_with_an_old_list_locks_nobody_out() {
+fn a_late_process_with_an_old_list_of_secrets_locks_nobody_out() {
     let rotated = Rotated::new();
     drop(rotated.write(&["old secret"], &["a"]));
     drop(rotated.write(&["old secret", "new secret"], &["b"]));
     drop(rotated.write(&["new secret", "old secret"], &["c"]));
     let late = rotated.write(&["old secret"], &["d"]);
-    // Nor does its sweep, as a session needs the new secret.
+    // Its sweep does not remove the key either, because a session needs the new secret.
     late.clean().unwrap();
     drop(late);
     let new = rotated.open(&["new secret"]).unwrap();
@@ -202,12 +202,12 @@ fn a_late_process_with_an_old_list_locks_nobody_out() {
 }
 
 #[test]
-fn a_secret_that_no_session_needs_is_locked_out_by_a_sweep_without_it() {
+fn a_sweep_without_an_unused_secret_locks_that_secret_out() {
     let rotated = Rotated::new();
     drop(rotated.write(&["old secret"], &["a"]));
     drop(rotated.write(&["new secret", "old secret"], &["b"]));
     let new = rotated.open(&["new secret"]).unwrap();
-    // While a session needs it, it stays.
+    // The key stays as long as a session needs it.
     new.clean().unwrap();
     drop(new);
     let old = rotated.open(&["old secret"]).unwrap();
@@ -234,10 +234,10 @@ fn an_empty_store_keeps_its_secrets() {
 }
 
 #[test]
-fn a_running_process_whose_secret_was_locked_out_puts_it_back_before_it_encrypts() {
+fn a_running_process_restores_its_locked_out_secret_before_it_encrypts() {
     let rotated = Rotated::new();
     let both = rotated.write(&["old secret", "new secret"], &["a"]);
-    // Another process has dropped the old one.
+    // Another process has dropped the old secret.
     let open = both.environment().open().unwrap();
     let mut txn = open.env.write_txn().unwrap();
     let exact = {
@@ -246,7 +246,7 @@ fn a_running_process_whose_secret_was_locked_out_puts_it_back_before_it_encrypts
         wrapped.remove_first(1, |_| true);
         wrapped.encode()
     };
-    open.tables.meta.put(&mut txn, tables::SEAL, &exact).unwrap();
+    open.tables.meta.put(&mut txn, tables::WRAPPED_KEYS, &exact).unwrap();
     txn.commit().unwrap();
     drop(open);
     both.create(&plain("b", &ann(), at(100))).unwrap();
@@ -254,21 +254,21 @@ fn a_running_process_whose_secret_was_locked_out_puts_it_back_before_it_encrypts
     assert_eq!(rotated.open(&["old secret"]).unwrap().get(&id("b")).map(|found| found.is_some()), Ok(true));
 }
 
-/// Version 0.1.0 was to write exactly the keys of its own list, and no `covered`.
+/// Version 0.1.0 wrote the keys of its own list only, and no `covered`.
 #[test]
-fn wrapped_keys_of_an_earlier_version_are_not_taken_to_cover_all_records() {
+fn wrapped_keys_of_an_earlier_version_may_not_cover_all_records() {
     let rotated = Rotated::new();
     drop(rotated.write(&["first secret"], &["a"]));
     drop(rotated.write(&["second secret", "first secret"], &["b"]));
     tamper(rotated.dir.path(), |txn, tables| {
-        let bytes = tables.meta.get(txn, tables::SEAL).unwrap().unwrap();
+        let bytes = tables.meta.get(txn, tables::WRAPPED_KEYS).unwrap().unwrap();
         let mut wrapped = crate::keyring::WrappedKeys::decode(bytes).unwrap();
         wrapped.remove_first(1, |_| true);
-        tables.meta.put(txn, tables::SEAL, &wrapped.encode()).unwrap();
+        tables.meta.put(txn, tables::WRAPPED_KEYS, &wrapped.encode()).unwrap();
     });
     let new = rotated.open(&["second secret"]).unwrap();
     assert_eq!(counts(&new, &["a", "b"]), [1; 5]);
-    // The record of a lost key may still be read: the sweep leaves the question open.
+    // A record whose key was lost may still be readable, so the sweep does not set `covered`.
     new.clean().unwrap();
     assert_eq!(counts(&new, &["a", "b"]), [1; 5]);
     new.delete_by_user(ann().as_key(), Some(&id("b"))).unwrap();
@@ -284,14 +284,14 @@ fn there_is_room_for_a_new_secret_after_many() {
     let rotated = Rotated::new();
     let names: Vec<String> = (0..20).map(|number| format!("secret of number {number}")).collect();
     drop(rotated.write(&[&names[0]], &["first"]));
-    // Each is used for one session and left out, and nobody sweeps.
+    // Each secret encrypts one session and is then left out. There are no sweeps.
     for pair in names.windows(2) {
         let store = rotated.write(&[&pair[1], &pair[0]], &[&pair[1]]);
         if pair[1] != names[19] {
             store.delete(&id(&pair[1])).unwrap();
         }
     }
-    // Of those that were dropped for room, no session needed one.
+    // The keys that were dropped for lack of room were unused.
     assert!(rotated.open(&[&names[1]]).is_err());
     for name in [&names[0], &names[19]] {
         assert_eq!(all_ids(&rotated.open(&[name]).unwrap()), 1);

@@ -1,9 +1,9 @@
-//! When sessions were created, in stores that older versions of this package have written or have open.
+//! Creation times in stores that an older version has written or has open.
 
 use std::rc::Rc;
 
 use super::apply::Write;
-use super::cost::{Costing, Trees};
+use super::estimate::{PageEstimator, Trees};
 use super::redo::points::hooks::{CommitFault, Simulator, simulate};
 use super::*;
 use crate::codec;
@@ -28,7 +28,7 @@ fn format(dir: &Path) -> Option<u32> {
     format
 }
 
-/// A store as an older version has left it, with a session.
+/// Creates a store of an older version, with one session.
 fn made_before(dir: &Path) {
     let store = reopen(&options(dir)).unwrap();
     log_in(&store, "old", at(100 * HOUR));
@@ -36,7 +36,7 @@ fn made_before(dir: &Path) {
     make_older(dir);
 }
 
-/// Makes a store with a session one of an older version.
+/// Converts a store with one session to an older version.
 fn make_older(dir: &Path) {
     tamper(dir, |txn, tables| {
         let (key, row) = {
@@ -53,7 +53,7 @@ fn make_older(dir: &Path) {
 }
 
 #[test]
-fn the_lifetime_of_an_older_session_counts_from_its_first_write() {
+fn the_lifetime_of_an_older_session_starts_with_its_first_write() {
     let dir = new_dir();
     made_before(dir.path());
     let clock = clock();
@@ -61,7 +61,7 @@ fn the_lifetime_of_an_older_session_counts_from_its_first_write() {
     let store = open();
     clock.advance(5 * HOUR);
     assert_eq!(end_of(&store, "old"), Some(100 * HOUR));
-    // It is a write even where the expiry is far enough.
+    // It is written even if the present expiry is late enough.
     assert_eq!(store.prolong(&id("old"), at(200 * HOUR), START + 150 * HOUR), Ok(true));
     assert_eq!(end_of(&store, "old"), Some(6 * HOUR));
     drop(store);
@@ -74,7 +74,7 @@ fn the_lifetime_of_an_older_session_counts_from_its_first_write() {
 }
 
 #[test]
-fn a_limit_counts_for_sessions_that_were_stored_without_it() {
+fn a_lifetime_limit_applies_to_sessions_stored_without_it() {
     let dir = new_dir();
     let clock = clock();
     let open = |options: &FileOptions| FileStore::open_at(options, clock.clone()).unwrap();
@@ -98,13 +98,13 @@ fn a_limit_counts_for_sessions_that_were_stored_without_it() {
 }
 
 #[test]
-fn a_new_store_is_refused_by_older_versions() {
+fn older_versions_reject_a_new_store() {
     let dir = new_dir();
     drop(reopen(&options(dir.path())).unwrap());
     assert_eq!(format(dir.path()), Some(3));
 }
 
-/// The lock file as a process of an older version has it open: it knows of the log.
+/// The lock file, opened as by a process of an older version with a log.
 #[cfg(target_os = "linux")]
 fn older_process(dir: &Path) -> std::fs::File {
     use crate::store::file::ofd_lock::{self, Kind, Range};
@@ -118,7 +118,7 @@ fn older_process(dir: &Path) -> std::fs::File {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn while_an_older_version_has_the_store_open_nothing_is_written_that_it_cannot_read() {
+fn records_stay_readable_for_an_older_version_that_has_the_store_open() {
     let dir = new_dir();
     made_before(dir.path());
     let older = older_process(dir.path());
@@ -145,15 +145,15 @@ fn while_an_older_version_has_the_store_open_nothing_is_written_that_it_cannot_r
 
 #[test]
 #[cfg(target_os = "linux")]
-fn a_sweep_begins_with_times_once_the_older_version_has_gone() {
+fn a_sweep_enables_creation_times_after_the_older_version_has_closed() {
     let dir = new_dir();
     made_before(dir.path());
     let older = older_process(dir.path());
     let store = reopen(&options(dir.path())).unwrap();
-    let keeps_times = || store.environment().rules().keeps_times;
-    assert_eq!((store.clean(), keeps_times()), (Ok(0), false));
+    let has_creation_times = || store.environment().rules().has_creation_times;
+    assert_eq!((store.clean(), has_creation_times()), (Ok(0), false));
     drop(older);
-    assert_eq!((store.clean(), keeps_times()), (Ok(0), true));
+    assert_eq!((store.clean(), has_creation_times()), (Ok(0), true));
     log_in(&store, "new", at(100 * HOUR));
     drop(store);
     assert_eq!(format(dir.path()), Some(3));
@@ -163,7 +163,7 @@ fn a_sweep_begins_with_times_once_the_older_version_has_gone() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn a_store_whose_log_cannot_be_recovered_can_be_opened_by_the_older_version_that_left_it() {
+fn a_failed_recovery_leaves_a_format_that_the_older_version_can_open() {
     let (dir, copy) = (new_dir(), new_dir());
     let store = reopen(&options(dir.path())).unwrap();
     log_in(&store, "old", at(100 * HOUR));
@@ -185,7 +185,7 @@ impl Simulator for FullDisk {
 }
 
 #[test]
-fn a_store_opens_on_a_full_disk_and_keeps_lifetimes_once_there_is_room() {
+fn a_store_opens_on_a_full_disk_and_enforces_lifetimes_once_there_is_room() {
     let dir = new_dir();
     made_before(dir.path());
     simulate(Some(Rc::new(FullDisk)));
@@ -203,22 +203,22 @@ fn a_store_opens_on_a_full_disk_and_keeps_lifetimes_once_there_is_room() {
 }
 
 #[test]
-fn the_first_write_with_room_keeps_lifetimes_if_nothing_is_swept() {
+fn the_first_write_with_room_enforces_lifetimes_without_a_sweep() {
     let dir = new_dir();
     made_before(dir.path());
     simulate(Some(Rc::new(FullDisk)));
     let opened = reopen(&limited(dir.path(), HOUR));
     simulate(None);
     let store = opened.unwrap();
-    assert_eq!((end_of(&store, "old"), store.environment().lacks_times()), (Some(100 * HOUR), true));
+    assert_eq!((end_of(&store, "old"), store.environment().lacks_creation_times()), (Some(100 * HOUR), true));
     assert_eq!(store.touch(&id("old"), at(200 * HOUR)), Ok(true));
-    assert_eq!((end_of(&store, "old"), store.environment().lacks_times()), (Some(HOUR), false));
+    assert_eq!((end_of(&store, "old"), store.environment().lacks_creation_times()), (Some(HOUR), false));
     drop(store);
     assert_eq!(format(dir.path()), Some(3));
 }
 
 #[test]
-fn the_estimate_of_room_has_the_time_that_a_touched_session_gets() {
+fn the_page_estimate_includes_the_creation_time_that_a_touch_adds() {
     let dir = new_dir();
     let options = FileOptions { max_session_bytes: None, ..options(dir.path()) };
     let store = reopen(&options).unwrap();
@@ -229,7 +229,7 @@ fn the_estimate_of_room_has_the_time_that_a_touched_session_gets() {
         codec::encode(&json("old", None, &text, at(HOUR)).content, &mut bytes);
         24 + bytes.len()
     };
-    // Without the time it just fits into two pages.
+    // Without the creation time, it just fits into two pages.
     let pad = 5000 + (2 * page_size as usize - 16 - record_bytes(5000));
     assert_eq!(record_bytes(pad), 2 * page_size as usize - 16);
     store.create(&json("old", None, &text(pad), at(HOUR))).unwrap();
@@ -245,7 +245,7 @@ fn the_estimate_of_room_has_the_time_that_a_touched_session_gets() {
     let estimate = {
         let view = environment.read().unwrap();
         let trees = Trees::read(view.tables(), &view).unwrap();
-        let costing = Costing {
+        let estimator = PageEstimator {
             tables: view.tables(),
             txn: &view,
             encryption: &environment.encryption,
@@ -254,7 +254,7 @@ fn the_estimate_of_room_has_the_time_that_a_touched_session_gets() {
             free: 0,
             max_per_user: None,
         };
-        costing.of(&[&Write::Touch { id: id("old"), expires: at(HOUR), enough: None }], true).unwrap()
+        estimator.of(&[&Write::Touch { id: id("old"), expires: at(HOUR), enough: None }], true).unwrap()
     };
     assert_eq!(store.touch(&id("old"), at(HOUR)), Ok(true));
     store.redo().drain_now().unwrap();
@@ -262,7 +262,7 @@ fn the_estimate_of_room_has_the_time_that_a_touched_session_gets() {
 }
 
 #[test]
-fn a_record_whose_time_was_changed_does_not_decrypt() {
+fn a_record_with_a_changed_creation_time_does_not_decrypt() {
     let dir = new_dir();
     let options = FileOptions { secrets: vec![secret("first")], ..limited(dir.path(), HOUR) };
     let store = reopen(&options).unwrap();

@@ -1,11 +1,11 @@
-//! Calls that wait for writes: what they see, by when they end, and what a fault of the writer does to them.
+//! Calls that wait for writes: their results, their deadlines, and the effects of a panic in the writer.
 
 use std::sync::Condvar;
 
 use super::*;
 use crate::store::conformance::json;
 
-/// A clock that stops the writer's thread, or has it panic, when that asks for the time of a transaction.
+/// A clock that can stop the writer thread, or make it panic, when it asks for the time of a transaction.
 #[derive(Default)]
 struct WriterClock {
     state: std::sync::Mutex<WriterState>,
@@ -15,9 +15,9 @@ struct WriterClock {
 #[derive(Default)]
 struct WriterState {
     is_stopped: bool,
-    /// How many of the next transactions panic.
+    /// The number of upcoming transactions that panic.
     panics: usize,
-    /// How often the writer asked.
+    /// How often the writer has asked for the time.
     transactions: usize,
 }
 
@@ -38,7 +38,7 @@ impl WriterClock {
     }
 }
 
-/// The writer goes on when this is dropped, also by a test that fails.
+/// Lets the writer continue on drop, even if the test fails.
 struct Stopped(Arc<WriterClock>);
 
 impl Drop for Stopped {
@@ -65,28 +65,29 @@ impl Clock for WriterClock {
     }
 }
 
-/// A store whose writer the test can stop.
-struct Bed {
+/// A store with a writer that the test can stop.
+struct Harness {
     store: Arc<FileStore>,
     clock: Arc<WriterClock>,
-    told: Arc<Told>,
+    received: Arc<Received>,
     to: Arc<dyn Completions>,
     _dir: TempDir,
 }
 
-impl Bed {
+impl Harness {
     fn new(timeout: u64) -> Self {
-        let (dir, clock, told) = (new_dir(), Arc::new(WriterClock::default()), Arc::new(Told::default()));
+        let (dir, clock, received) =
+            (new_dir(), Arc::new(WriterClock::default()), Arc::new(Received::default()));
         let options = FileOptions {
             command_timeout: Some(timeout),
             max_session_bytes: NonZeroUsize::new(2 << 20),
             ..options(dir.path())
         };
         let store = FileStore::open_at(&options, clock.clone()).unwrap();
-        Self { store, clock, to: told.clone(), told, _dir: dir }
+        Self { store, clock, to: received.clone(), received, _dir: dir }
     }
 
-    /// Begins a `get`, and gives what it gave at once, or its ticket's.
+    /// Starts a `get`. Returns its immediate result, or `None` if it waits.
     fn begin_get(&self, session: &str, ticket: u32) -> Option<bool> {
         match self.store.try_get(&id(session), |_, _| ()).unwrap() {
             Ok(found) => Some(found.is_some()),
@@ -101,11 +102,11 @@ impl Bed {
         self.store.begin_create(&plain(session, user, at(100)), &self.to, ticket).unwrap();
     }
 
-    /// What has ended, in the order of the tickets.
+    /// The completed calls, in the order of their tickets.
     fn ended(&self) -> Vec<(u32, Result<Answer>)> {
-        let mut told = std::mem::take(&mut *self.told.0.lock());
-        told.sort_by_key(|(ticket, _)| *ticket);
-        told
+        let mut received = std::mem::take(&mut *self.received.0.lock());
+        received.sort_by_key(|(ticket, _)| *ticket);
+        received
     }
 }
 
@@ -120,40 +121,40 @@ fn bob() -> UserKeyBuf {
 const LONG: u64 = 60_000;
 
 #[test]
-fn a_get_waits_for_the_writes_of_its_session_and_for_no_others() {
-    let bed = Bed::new(LONG);
-    bed.store.create(&plain("a", &ann(), at(100))).unwrap();
-    bed.store.create(&plain("b", &ann(), at(100))).unwrap();
-    bed.store.begin_delete(&id("a"), &bed.to, 1).unwrap();
-    bed.create("c", &ann(), 2);
-    assert_eq!(bed.begin_get("b", 0), Some(true));
-    assert_eq!(bed.begin_get("d", 0), Some(false));
-    assert_eq!(bed.begin_get("a", 3), None);
-    assert_eq!(bed.begin_get("c", 4), None);
-    bed.store.flush().unwrap();
-    let ended = bed.ended();
+fn a_get_waits_only_for_writes_of_its_session() {
+    let harness = Harness::new(LONG);
+    harness.store.create(&plain("a", &ann(), at(100))).unwrap();
+    harness.store.create(&plain("b", &ann(), at(100))).unwrap();
+    harness.store.begin_delete(&id("a"), &harness.to, 1).unwrap();
+    harness.create("c", &ann(), 2);
+    assert_eq!(harness.begin_get("b", 0), Some(true));
+    assert_eq!(harness.begin_get("d", 0), Some(false));
+    assert_eq!(harness.begin_get("a", 3), None);
+    assert_eq!(harness.begin_get("c", 4), None);
+    harness.store.flush().unwrap();
+    let ended = harness.ended();
     assert_eq!(ended[..2], [(1, number(1)), (2, number(1))]);
     assert_eq!(ended[2], (3, Ok(Answer::Session(None))));
     assert!(found(&ended[3].1));
-    // Nothing is under way any more.
-    assert_eq!((bed.begin_get("a", 0), bed.begin_get("c", 0)), (Some(false), Some(true)));
+    // There are no pending writes any more.
+    assert_eq!((harness.begin_get("a", 0), harness.begin_get("c", 0)), (Some(false), Some(true)));
 }
 
 #[test]
 fn a_get_waits_until_all_sessions_of_its_user_are_ended() {
-    let bed = Bed::new(LONG);
-    bed.store.create(&plain("a", &ann(), at(100))).unwrap();
-    bed.store.create(&plain("b", &bob(), at(100))).unwrap();
-    bed.store.begin_delete_by_user(ann().as_key(), None, &bed.to, 1).unwrap();
-    assert_eq!(bed.begin_get("a", 2), None);
-    assert_eq!(bed.begin_get("b", 0), Some(true));
-    bed.store.flush().unwrap();
-    assert_eq!(bed.ended(), [(1, number(1)), (2, Ok(Answer::Session(None)))]);
+    let harness = Harness::new(LONG);
+    harness.store.create(&plain("a", &ann(), at(100))).unwrap();
+    harness.store.create(&plain("b", &bob(), at(100))).unwrap();
+    harness.store.begin_delete_by_user(ann().as_key(), None, &harness.to, 1).unwrap();
+    assert_eq!(harness.begin_get("a", 2), None);
+    assert_eq!(harness.begin_get("b", 0), Some(true));
+    harness.store.flush().unwrap();
+    assert_eq!(harness.ended(), [(1, number(1)), (2, Ok(Answer::Session(None)))]);
 
-    bed.store.begin_clear(&bed.to, 1).unwrap();
-    assert_eq!(bed.begin_get("b", 2), None);
-    bed.store.flush().unwrap();
-    assert_eq!(bed.ended()[1], (2, Ok(Answer::Session(None))));
+    harness.store.begin_clear(&harness.to, 1).unwrap();
+    assert_eq!(harness.begin_get("b", 2), None);
+    harness.store.flush().unwrap();
+    assert_eq!(harness.ended()[1], (2, Ok(Answer::Session(None))));
 }
 
 #[test]
@@ -163,7 +164,7 @@ fn a_get_waits_for_a_login_that_may_end_its_session() {
     let store = FileStore::open_at(&options, clock()).unwrap();
     store.create(&plain("old", &ann(), at(100))).unwrap();
     store.create(&plain("other", &bob(), at(100))).unwrap();
-    let to: Arc<dyn Completions> = Arc::new(Told::default());
+    let to: Arc<dyn Completions> = Arc::new(Received::default());
     store.begin_create(&plain("new", &ann(), at(100)), &to, 1).unwrap();
     assert!(matches!(store.try_get(&id("other"), |_, _| ()), Ok(Ok(Some(())))));
     assert!(matches!(store.try_get(&id("old"), |_, _| ()), Ok(Err(_))));
@@ -171,57 +172,60 @@ fn a_get_waits_for_a_login_that_may_end_its_session() {
 }
 
 #[test]
-fn a_get_of_a_new_session_waits_for_the_end_of_all_of_its_user_too() {
-    let bed = Bed::new(LONG);
-    let stopped = bed.clock.stop();
-    bed.create("a", &ann(), 1);
-    bed.store.wake();
-    // In another transaction than the creation.
-    bed.clock.wait_for_transactions(1);
-    bed.store.begin_delete_by_user(ann().as_key(), None, &bed.to, 2).unwrap();
-    assert_eq!(bed.begin_get("a", 3), None);
-    bed.store.wake();
+fn a_get_of_a_new_session_also_waits_for_delete_by_user() {
+    let harness = Harness::new(LONG);
+    let stopped = harness.clock.stop();
+    harness.create("a", &ann(), 1);
+    harness.store.wake();
+    // In a different transaction than the creation.
+    harness.clock.wait_for_transactions(1);
+    harness.store.begin_delete_by_user(ann().as_key(), None, &harness.to, 2).unwrap();
+    assert_eq!(harness.begin_get("a", 3), None);
+    harness.store.wake();
     drop(stopped);
-    bed.store.flush().unwrap();
-    assert_eq!(bed.ended(), [(1, number(1)), (2, number(1)), (3, Ok(Answer::Session(None)))]);
+    harness.store.flush().unwrap();
+    assert_eq!(harness.ended(), [(1, number(1)), (2, number(1)), (3, Ok(Answer::Session(None)))]);
 }
 
 #[test]
-fn calls_on_other_threads_see_what_was_begun_before() {
-    let bed = Bed::new(LONG);
-    bed.create("a", &ann(), 1);
+fn calls_on_other_threads_see_earlier_writes() {
+    let harness = Harness::new(LONG);
+    harness.create("a", &ann(), 1);
     thread::scope(|scope| {
-        let store = &bed.store;
+        let store = &harness.store;
         assert!(scope.spawn(|| store.get(&id("a")).unwrap()).join().unwrap().is_some());
-        bed.create("b", &ann(), 2);
+        harness.create("b", &ann(), 2);
         let of_user = scope.spawn(|| store.get_by_user(ann().as_key()).unwrap().len());
         assert_eq!(of_user.join().unwrap(), 2);
-        bed.create("c", &ann(), 3);
+        harness.create("c", &ann(), 3);
         assert_eq!(scope.spawn(|| store.delete_by_user(ann().as_key(), None)).join().unwrap(), Ok(3));
     });
 }
 
 #[test]
-fn the_sessions_of_a_user_wait_for_the_writes_that_concern_that_user_and_for_no_others() {
-    let bed = Bed::new(LONG);
+fn get_by_user_waits_only_for_writes_that_affect_that_user() {
+    let harness = Harness::new(LONG);
     for (session, user) in [("a", ann()), ("b", ann()), ("c", bob())] {
-        bed.store.create(&plain(session, &user, at(100))).unwrap();
+        harness.store.create(&plain(session, &user, at(100))).unwrap();
     }
     let ids = |user: UserKeyBuf| {
-        let sessions = bed.store.get_by_user(user.as_key()).unwrap();
+        let sessions = harness.store.get_by_user(user.as_key()).unwrap();
         sessions.iter().map(|session| session.id.to_string()).collect::<Vec<_>>()
     };
-    type Begin = fn(&Bed) -> Result<()>;
+    type Begin = fn(&Harness) -> Result<()>;
     let writes: [(Begin, &[&str]); 4] = [
-        (|bed| bed.store.begin_create(&plain("d", &ann(), at(100)), &bed.to, 1), &["a", "b", "d"]),
-        (|bed| bed.store.begin_update(&plain("d", &bob(), at(100)), &bed.to, 1), &["a", "b"]),
-        (|bed| bed.store.begin_delete(&id("a"), &bed.to, 1).map(drop), &["b"]),
-        (|bed| bed.store.begin_delete_by_user(ann().as_key(), None, &bed.to, 1), &[]),
+        (
+            |harness| harness.store.begin_create(&plain("d", &ann(), at(100)), &harness.to, 1),
+            &["a", "b", "d"],
+        ),
+        (|harness| harness.store.begin_update(&plain("d", &bob(), at(100)), &harness.to, 1), &["a", "b"]),
+        (|harness| harness.store.begin_delete(&id("a"), &harness.to, 1).map(drop), &["b"]),
+        (|harness| harness.store.begin_delete_by_user(ann().as_key(), None, &harness.to, 1), &[]),
     ];
     for (begin, left) in writes {
-        let stopped = bed.clock.stop();
-        begin(&bed).unwrap();
-        // It waits for nothing: the writer is stopped.
+        let stopped = harness.clock.stop();
+        begin(&harness).unwrap();
+        // It does not wait, although the writer is stopped.
         assert_eq!(ids(UserKeyBuf::from_text("carl")), [""; 0]);
         thread::scope(|scope| {
             let of_ann = scope.spawn(|| ids(ann()));
@@ -232,20 +236,20 @@ fn the_sessions_of_a_user_wait_for_the_writes_that_concern_that_user_and_for_no_
 }
 
 #[test]
-fn a_call_ends_by_its_deadline_and_says_what_may_have_happened() {
-    let bed = Bed::new(1000);
-    bed.store.create(&plain("old", &ann(), at(100))).unwrap();
-    let stopped = bed.clock.stop();
-    bed.create("in the writer", &ann(), 1);
-    bed.store.wake();
-    bed.clock.wait_for_transactions(2);
-    bed.create("queued", &ann(), 2);
-    assert_eq!((bed.begin_get("in the writer", 3), bed.begin_get("queued", 4)), (None, None));
-    // It waits for its own deadline, and ends the others' calls whose time is over by then.
-    let error = bed.store.create(&plain("of this thread", &ann(), at(100))).unwrap_err();
+fn a_call_ends_at_its_deadline_and_reports_its_outcome() {
+    let harness = Harness::new(1000);
+    harness.store.create(&plain("old", &ann(), at(100))).unwrap();
+    let stopped = harness.clock.stop();
+    harness.create("in the writer", &ann(), 1);
+    harness.store.wake();
+    harness.clock.wait_for_transactions(2);
+    harness.create("queued", &ann(), 2);
+    assert_eq!((harness.begin_get("in the writer", 3), harness.begin_get("queued", 4)), (None, None));
+    // It waits until its own deadline, and ends the other calls whose deadline passes before that.
+    let error = harness.store.create(&plain("of this thread", &ann(), at(100))).unwrap_err();
     assert_eq!((error.code(), error.is_outcome_unknown()), ("ERR_STORE_TIMEOUT", false));
-    assert_eq!(bed.store.expire(), None);
-    let ended = bed.ended();
+    assert_eq!(harness.store.expire(), None);
+    let ended = harness.ended();
     let outcomes: Vec<_> = ended
         .iter()
         .map(|(_, answer)| {
@@ -255,54 +259,54 @@ fn a_call_ends_by_its_deadline_and_says_what_may_have_happened() {
         .collect();
     let (unknown, not_done) = (("ERR_STORE_TIMEOUT", true), ("ERR_STORE_TIMEOUT", false));
     assert_eq!(outcomes, [unknown, not_done, not_done, not_done]);
-    assert_eq!(bed.begin_get("old", 0), Some(true));
-    // What was queued is not under way any more; what the writer has is.
-    assert_eq!((bed.begin_get("queued", 0), bed.begin_get("in the writer", 5)), (Some(false), None));
-    assert_eq!(bed.store.get_by_user(ann().as_key()).unwrap_err().code(), "ERR_STORE_TIMEOUT");
+    assert_eq!(harness.begin_get("old", 0), Some(true));
+    // The queued write is no longer pending. The write that the writer has taken still is.
+    assert_eq!((harness.begin_get("queued", 0), harness.begin_get("in the writer", 5)), (Some(false), None));
+    assert_eq!(harness.store.get_by_user(ann().as_key()).unwrap_err().code(), "ERR_STORE_TIMEOUT");
     drop(stopped);
-    bed.store.flush().unwrap();
-    let ids = bed.store.ids(Cursor::default()).unwrap().0;
+    harness.store.flush().unwrap();
+    let ids = harness.store.ids(Cursor::default()).unwrap().0;
     assert_eq!(ids.iter().map(ToString::to_string).collect::<Vec<_>>(), ["in the writer", "old"]);
 }
 
 #[test]
-fn a_panic_of_the_writer_ends_its_batch_and_the_store_goes_on() {
-    let bed = Bed::new(LONG);
-    bed.clock.change(|state| state.panics = 1);
-    bed.create("a", &ann(), 1);
-    bed.create("b", &ann(), 2);
-    assert_eq!(bed.begin_get("a", 3), None);
-    bed.store.wake();
-    bed.store.flush().unwrap();
-    let ended = bed.ended();
+fn a_panic_of_the_writer_fails_its_batch_and_the_store_continues() {
+    let harness = Harness::new(LONG);
+    harness.clock.change(|state| state.panics = 1);
+    harness.create("a", &ann(), 1);
+    harness.create("b", &ann(), 2);
+    assert_eq!(harness.begin_get("a", 3), None);
+    harness.store.wake();
+    harness.store.flush().unwrap();
+    let ended = harness.ended();
     let codes: Vec<_> = ended.iter().map(|(_, answer)| answer.as_ref().map_err(StoreError::code)).collect();
     let internal = Err("ERR_INTERNAL");
     assert_eq!(codes, [internal, internal, Ok(&Answer::Session(None))]);
-    bed.store.create(&plain("a", &ann(), at(100))).unwrap();
-    assert_eq!(bed.store.size(), Ok(1));
-    assert_eq!(problems(&bed.store), [""; 0]);
+    harness.store.create(&plain("a", &ann(), at(100))).unwrap();
+    assert_eq!(harness.store.size(), Ok(1));
+    assert_eq!(problems(&harness.store), [""; 0]);
 }
 
 #[test]
-fn writes_beyond_the_bound_of_the_queue_are_refused_and_do_not_happen() {
-    let bed = Bed::new(LONG);
+fn writes_beyond_the_queue_limit_are_rejected_and_have_no_effect() {
+    let harness = Harness::new(LONG);
     let text = format!(r#"{{"pad":"{}"}}"#, "x".repeat(1 << 20));
-    let stopped = bed.clock.stop();
+    let stopped = harness.clock.stop();
     let mut refused = None;
     for number in 0..100 {
         let session = json(&number.to_string(), None, &text, at(100));
-        if let Err(error) = bed.store.begin_create(&session, &bed.to, number) {
+        if let Err(error) = harness.store.begin_create(&session, &harness.to, number) {
             refused = Some((number, error.code()));
             break;
         }
     }
-    // The bound is 64 MiB.
+    // The limit is 64 MiB.
     let Some((count @ 50..=64, "ERR_STORE_BUSY")) = refused else { panic!("{refused:?}") };
-    // What was refused is not under way.
-    assert_eq!(bed.begin_get(&count.to_string(), 0), Some(false));
+    // A rejected write is not pending.
+    assert_eq!(harness.begin_get(&count.to_string(), 0), Some(false));
     drop(stopped);
-    bed.store.wake();
-    bed.store.flush().unwrap();
-    assert_eq!(bed.store.size(), Ok(count.into()));
-    bed.store.create(&json("later", None, &text, at(100))).unwrap();
+    harness.store.wake();
+    harness.store.flush().unwrap();
+    assert_eq!(harness.store.size(), Ok(count.into()));
+    harness.store.create(&json("later", None, &text, at(100))).unwrap();
 }

@@ -14,7 +14,7 @@ fn open_at(dir: &TempDir) -> Arc<FileStore> {
     FileStore::open_at(&options, Arc::new(MockClock::new(START))).unwrap()
 }
 
-/// A store with a log. `None` where there is no log.
+/// A store with a log. `None` if the system has no log.
 fn open(dir: &TempDir) -> Option<Arc<FileStore>> {
     let store = open_at(dir);
     store.create(&plain("first", &ann(), at(1))).unwrap();
@@ -50,7 +50,7 @@ fn fill(store: &FileStore, ring: &Ring) -> Vec<String> {
 }
 
 #[test]
-fn the_oldest_part_of_the_log_is_drained_alone_and_without_what_has_changed_since() {
+fn a_drain_of_the_oldest_part_skips_newer_parts_and_changed_rows() {
     let dir = new_dir();
     let Some(store) = open(&dir) else { return };
     let redo = store.redo();
@@ -71,7 +71,7 @@ fn the_oldest_part_of_the_log_is_drained_alone_and_without_what_has_changed_sinc
     assert!(
         old[2..].iter().all(|key| overlay.entry(id(key).as_bytes()).is_none_or(|entry| entry.lsn > end.lsn))
     );
-    // After a kill the same is there, from the data file and from what is left of the log.
+    // After a kill, the same sessions are in the data file and in the rest of the log.
     let copy = new_dir();
     for name in [names::DATA, names::REDO] {
         std::fs::copy(dir.path().join(name), copy.path().join(name)).unwrap();
@@ -79,7 +79,7 @@ fn the_oldest_part_of_the_log_is_drained_alone_and_without_what_has_changed_sinc
     for store in [store, open_at(&copy)] {
         let expires = |key| store.get(key).unwrap().map(|found| found.expires.millis());
         assert_eq!((expires(&changed), expires(&ended)), (Some(at(2).millis()), None));
-        // "first" and "new", and not what has ended.
+        // "first" and "new" exist, and the ended session does not.
         assert_eq!(store.size(), Ok(old.len() as u64 + 1));
         assert_eq!(store.get_by_user(ann().as_key()).unwrap().len(), old.len() + 1);
         assert_eq!(store.verify(&mut |_, _| ()).unwrap().problems, [""; 0]);
@@ -87,7 +87,7 @@ fn the_oldest_part_of_the_log_is_drained_alone_and_without_what_has_changed_sinc
 }
 
 #[test]
-fn a_writer_without_room_waits_for_the_oldest_part_alone() {
+fn a_writer_without_room_waits_only_for_the_oldest_part() {
     let dir = new_dir();
     let Some(store) = open(&dir) else { return };
     let redo = store.redo();

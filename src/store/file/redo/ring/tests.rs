@@ -66,7 +66,7 @@ impl LogFiles for Memory {
     }
 }
 
-/// A row of a length, told apart by its `created`.
+/// A row of a given length, identified by its `created`.
 fn row(number: u64, len: usize) -> Vec<u8> {
     let mut row = vec![0; 24 + len];
     row[16..24].copy_from_slice(&number.to_le_bytes());
@@ -80,7 +80,7 @@ fn append(ring: &Ring, number: u64, len: usize) {
     ring.enter();
 }
 
-/// The numbers of the rows that are recovered, and the next `created`.
+/// The numbers of the recovered rows, and the next `created`.
 fn recover(memory: &Memory, entry: &LogEntry) -> Result<(Vec<u64>, u64)> {
     let mut found = Vec::new();
     let recovered = Ring::recover(memory, entry, |_, key, row| {
@@ -102,7 +102,7 @@ fn refusal(memory: &Memory, entry: &LogEntry) -> String {
 }
 
 #[test]
-fn what_was_appended_is_recovered_from_where_it_was_applied() {
+fn recovery_reads_all_batches_after_the_applied_position() {
     let memory = Memory::default();
     let ring = begin(&memory);
     let start = ring.entry(ring.applied());
@@ -117,7 +117,7 @@ fn what_was_appended_is_recovered_from_where_it_was_applied() {
 }
 
 #[test]
-fn a_reused_file_has_nothing_of_the_log_before() {
+fn a_reused_file_has_no_batches_of_the_previous_log() {
     let memory = Memory::default();
     append(&begin(&memory), 1, 100);
     let ring = Ring::begin(&memory, OTHER, SIZE, NextFile::Old).unwrap();
@@ -125,7 +125,7 @@ fn a_reused_file_has_nothing_of_the_log_before() {
 }
 
 #[test]
-fn a_batch_that_was_torn_ends_the_log_unless_it_was_synced() {
+fn a_torn_batch_ends_the_log_unless_it_was_synced() {
     let memory = Memory::default();
     let ring = begin(&memory);
     let start = ring.entry(Position::default());
@@ -133,19 +133,19 @@ fn a_batch_that_was_torn_ends_the_log_unless_it_was_synced() {
     ring.sync().unwrap();
     let end = ring.written();
     append(&ring, 1, 100);
-    memory.change(|bytes| bytes[(HEADER_BYTES + end) as usize + 60] ^= 1);
+    memory.change(|bytes| bytes[(FILE_HEADER_BYTES + end) as usize + 60] ^= 1);
     assert_eq!(recover(&memory, &start), Ok((vec![0], 1)));
     // A later batch says that it was synced.
     ring.sync().unwrap();
     append(&ring, 2, 100);
     assert!(refusal(&memory, &start).contains("a part that was on disk is gone"));
-    // Or the data file does.
+    // The data file may say that too.
     let later = LogEntry { durable: ring.written(), ..start };
     assert!(refusal(&memory, &later).contains("a part that was on disk is gone"));
 }
 
 #[test]
-fn a_log_that_is_not_the_stores_is_refused() {
+fn the_log_of_another_store_is_rejected() {
     let memory = Memory::default();
     let ring = begin(&memory);
     let entry = ring.entry(Position::default());
@@ -155,20 +155,20 @@ fn a_log_that_is_not_the_stores_is_refused() {
     memory.change(|bytes| bytes[20] ^= 1);
     assert!(refusal(&memory, &entry).contains("first page is damaged"));
     memory.change(|bytes| bytes[0] ^= 1);
-    assert!(refusal(&memory, &entry).contains("no redo log"));
+    assert!(refusal(&memory, &entry).contains("not a redo log"));
     *memory.0.lock() = None;
     assert!(refusal(&memory, &entry).contains("missing"));
 }
 
-/// A client may store any bytes, and guess at LSNs.
+/// A client may store any bytes and guess LSNs.
 #[test]
-fn heads_in_a_session_are_no_batches() {
+fn batch_headers_inside_a_session_are_ignored() {
     let memory = Memory::default();
     let ring = begin(&memory);
     let start = ring.entry(Position::default());
     let mut bytes = row(7, 0);
     for lsn in (0..SIZE).step_by(64) {
-        let head = Head { lsn, durable: 1 << 40, next: 9, ..Head::default() };
+        let head = BatchHeader { lsn, durable: 1 << 40, next: 9, ..BatchHeader::default() };
         let (forged, _) = BatchWriter::new(0).finish(&OTHER, head);
         bytes.extend_from_slice(&forged);
     }
@@ -179,19 +179,26 @@ fn heads_in_a_session_are_no_batches() {
 }
 
 #[test]
-fn a_log_that_has_failed_takes_nothing_more() {
+fn a_failed_log_rejects_all_writes() {
     let ring = begin(&Memory::default());
-    ring.fail();
+    ring.mark_failed();
     assert!(ring.append(BatchWriter::new(0), 0).is_err() && ring.sync().is_err() && ring.has_failed());
 }
 
-/// Readers of a log rely on these bytes.
+/// Recovery depends on these bytes.
 #[test]
-fn a_batch_is_these_bytes() {
+fn a_batch_has_exactly_these_bytes() {
     let mut batch = BatchWriter::new(0);
     batch.push(b"key", Some(&[0; 24]));
     batch.push(b"gone", None);
-    let head = Head { lsn: 0x1122, before: 0x3344, durable: 0x55, next: 0x66, salt: 0x77, ..Head::default() };
+    let head = BatchHeader {
+        lsn: 0x1122,
+        before: 0x3344,
+        durable: 0x55,
+        next: 0x66,
+        salt: 0x77,
+        ..BatchHeader::default()
+    };
     let (bytes, crc) = batch.finish(&ID, head);
     let mut expected = Vec::new();
     expected.extend_from_slice(b"redo");
@@ -211,7 +218,7 @@ fn a_batch_is_these_bytes() {
 }
 
 proptest! {
-    /// Many laps, with batches of any size that fits, and stops at any place.
+    /// Many laps, with batches of every size that fits, and stops at every position.
     #[test]
     fn laps_are_recovered(steps in prop::collection::vec((1_usize..12_000, any::<bool>()), 1..40)) {
         let memory = Memory::default();
@@ -236,13 +243,13 @@ fn batch_bytes_of(len: usize) -> usize {
     super::super::format::batch_bytes(6 + 8 + 24 + len)
 }
 
-/// A file whose first sync fails, and whose second one succeeds if it begins before the first has ended.
+/// A file whose first sync fails. A second sync succeeds if it starts before the first has ended.
 #[derive(Default)]
 struct FailingOnce(Mutex<usize>);
 
 impl LogFile for FailingOnce {
     fn len(&self) -> io::Result<u64> {
-        Ok(SIZE + HEADER_BYTES)
+        Ok(SIZE + FILE_HEADER_BYTES)
     }
 
     fn read_at(&self, _: &mut [u8], _: u64) -> io::Result<()> {
@@ -272,7 +279,7 @@ impl LogFile for FailingOnce {
 }
 
 #[test]
-fn no_sync_succeeds_beside_one_that_fails() {
+fn no_sync_succeeds_while_another_one_fails() {
     let ring = Ring::at(Arc::new(FailingOnce::default()), ID, SIZE, Position::default(), 0);
     let mut batch = BatchWriter::new(0);
     batch.push(b"key", None);
@@ -285,7 +292,7 @@ fn no_sync_succeeds_beside_one_that_fails() {
 }
 
 #[test]
-fn the_oldest_part_ends_where_a_batch_does_and_goes_once_it_is_applied() {
+fn the_oldest_part_ends_with_a_batch_and_is_dropped_once_applied() {
     let ring = begin(&Memory::default());
     assert_eq!(ring.oldest_part(), ring.applied());
     append(&ring, 0, 100);
@@ -297,7 +304,7 @@ fn the_oldest_part_ends_where_a_batch_does_and_goes_once_it_is_applied() {
     }
     let first = ring.oldest_part();
     assert!(ends.contains(&first) && (SIZE / PARTS..SIZE / PARTS + 2200).contains(&first.lsn), "{first:?}");
-    // What is applied beyond the end of a part has that part.
+    // A position beyond the end of a part includes that part.
     let beyond = ends[ends.iter().position(|end| *end == first).unwrap() + 1];
     ring.apply(beyond);
     let second = ring.oldest_part();
@@ -307,41 +314,42 @@ fn the_oldest_part_ends_where_a_batch_does_and_goes_once_it_is_applied() {
 }
 
 #[test]
-fn a_torn_batch_does_not_become_whole_after_a_recovery() {
+fn a_torn_batch_does_not_become_complete_after_a_recovery() {
     let memory = Memory::default();
     let ring = begin(&memory);
     let start = ring.entry(Position::default());
     append(&ring, 0, 100);
     ring.sync().unwrap();
     append(&ring, 1, 100);
-    let last = (HEADER_BYTES + ring.written()) as usize - 1;
+    let last = (FILE_HEADER_BYTES + ring.written()) as usize - 1;
     memory.change(|bytes| bytes[last] ^= 1);
     assert_eq!(recover(&memory, &start), Ok((vec![0], 1)));
     memory.change(|bytes| bytes[last] ^= 1);
     assert_eq!(recover(&memory, &start), Ok((vec![0], 1)));
 }
 
-/// A power loss takes the end of the log, but for a batch behind a hole. The next process writes what filled the hole.
+/// A power loss takes the end of the log, except for a batch after a gap. The next process fills the gap with the
+/// same bytes.
 #[test]
-fn a_batch_that_was_lost_does_not_follow_an_equal_one_after_a_recovery() {
+fn a_lost_batch_does_not_follow_an_equal_new_one_after_a_recovery() {
     let memory = Memory::default();
     let ring = begin(&memory);
     let start = ring.entry(Position::default());
     append(&ring, 0, 100);
     ring.sync().unwrap();
-    let hole = (HEADER_BYTES + ring.written()) as usize;
+    let hole = (FILE_HEADER_BYTES + ring.written()) as usize;
     append(&ring, 1, 100);
-    let end = (HEADER_BYTES + ring.written()) as usize;
+    let end = (FILE_HEADER_BYTES + ring.written()) as usize;
     append(&ring, 2, 100);
     memory.change(|bytes| bytes[hole..end].fill(0));
     let recovered = Ring::recover(&memory, &start, |_, _, _| ()).unwrap().ring;
     append(&recovered, 1, 100);
-    assert_eq!(recovered.written(), end as u64 - HEADER_BYTES);
+    assert_eq!(recovered.written(), end as u64 - FILE_HEADER_BYTES);
     assert_eq!(recover(&memory, &start), Ok((vec![0, 1], 2)));
 }
 
 #[test]
-fn the_end_of_a_log_is_not_written_over_what_is_needed() {
+fn the_end_mark_does_not_overwrite_undrained_batches() {
     let memory = Memory::default();
     let ring = begin(&memory);
     let start = ring.entry(ring.applied());

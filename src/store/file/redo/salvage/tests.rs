@@ -1,11 +1,11 @@
 use super::*;
-use crate::store::file::redo::format::{BatchWriter, Head, LogId, Position, header};
+use crate::store::file::redo::format::{BatchHeader, BatchWriter, LogId, Position, file_header};
 
 const ID: LogId = *b"the id of a log.";
 const OTHER: LogId = *b"the id of other.";
 const RING: usize = 64 << 10;
 
-/// A file in memory, with pages that the disk fails to read.
+/// A file in memory with unreadable pages.
 struct Memory {
     bytes: Vec<u8>,
     unreadable: Vec<usize>,
@@ -38,7 +38,7 @@ impl LogFile for Memory {
     }
 }
 
-/// A row of a session, told apart by its `created`.
+/// A row of a session, identified by its `created`.
 fn row(created: u64) -> Vec<u8> {
     let mut row = vec![0; 24 + 100];
     row[16..24].copy_from_slice(&created.to_le_bytes());
@@ -49,15 +49,15 @@ fn row(created: u64) -> Vec<u8> {
 struct Log {
     file: Memory,
     at: Position,
-    /// Where each batch begins.
+    /// The offset of each batch.
     places: Vec<usize>,
     entry: LogEntry,
 }
 
 impl Log {
     fn new() -> Self {
-        let mut bytes = vec![0; HEADER_BYTES as usize + RING];
-        bytes[..HEADER_BYTES as usize].copy_from_slice(&header(&ID, RING as u64));
+        let mut bytes = vec![0; FILE_HEADER_BYTES as usize + RING];
+        bytes[..FILE_HEADER_BYTES as usize].copy_from_slice(&file_header(&ID, RING as u64));
         Self {
             file: Memory { bytes, unreadable: Vec::new() },
             at: Position::default(),
@@ -66,14 +66,14 @@ impl Log {
         }
     }
 
-    /// Appends a batch of one row.
+    /// Appends a batch with one row.
     fn push(&mut self, key: &str, row: Option<&[u8]>, next: u64) {
         let mut batch = BatchWriter::new(200);
         batch.push(key.as_bytes(), row);
         let Position { lsn, crc: before } = self.at;
-        let head = Head { lsn, before, durable: lsn, next, ..Head::default() };
+        let head = BatchHeader { lsn, before, durable: lsn, next, ..BatchHeader::default() };
         let (bytes, crc) = batch.finish(&ID, head);
-        let place = HEADER_BYTES as usize + self.at.lsn as usize;
+        let place = FILE_HEADER_BYTES as usize + self.at.lsn as usize;
         self.places.push(place);
         self.file.bytes[place..place + bytes.len()].copy_from_slice(&bytes);
         self.at = Position { lsn: self.at.lsn + bytes.len() as u64, crc };
@@ -88,7 +88,7 @@ impl Log {
     }
 }
 
-/// Five sessions begin, and the second ends.
+/// Five sessions are created, and the second one is deleted.
 fn six_batches() -> Log {
     let mut log = Log::new();
     for (created, key) in (0..).zip(["a", "b", "c", "d", "e"]) {
@@ -113,22 +113,22 @@ fn ended(salvaged: &Salvaged, key: &str) -> Option<u64> {
 }
 
 #[test]
-fn the_batches_before_the_damage_are_kept_and_those_behind_it_only_end_sessions() {
+fn batches_before_the_damage_are_kept_and_later_batches_only_end_sessions() {
     let mut log = six_batches();
     log.damage(2);
     let found = log.salvage();
     assert_eq!(keys_of(&found), ["a", "b"]);
     assert_eq!((found.prefix_changes, found.later_changes, found.is_data_ahead), (2, 3, false));
     assert_eq!(ended(&found, "b"), Some(5), "its deletion stands behind the damage");
-    // Of former sessions of the ids nothing is known but that they have ended.
+    // The only known fact about earlier sessions of these ids is that they have ended.
     assert_eq!((ended(&found, "d"), ended(&found, "e"), ended(&found, "a")), (Some(3), Some(4), None));
     assert_eq!(found.next, 5);
     assert_eq!(found.lost_bytes, (log.places[3] - log.places[2]) as u64);
 }
 
-/// The data file may have deleted since what the log begins: to replay that would bring it back.
+/// The data file may have deleted the sessions that the log creates. Replaying the log would bring them back.
 #[test]
-fn a_prefix_that_the_data_file_may_be_ahead_of_only_ends_sessions() {
+fn a_prefix_older_than_the_data_file_only_ends_sessions() {
     let mut log = six_batches();
     log.push("a", None, 5);
     log.push("f", Some(&row(5)), 6);
@@ -142,9 +142,9 @@ fn a_prefix_that_the_data_file_may_be_ahead_of_only_ends_sessions() {
 }
 
 #[test]
-fn a_prefix_that_reaches_as_far_as_the_data_file_is_replayed() {
+fn a_prefix_as_new_as_the_data_file_is_replayed() {
     let mut log = six_batches();
-    log.entry.durable = (log.places[4] - HEADER_BYTES as usize) as u64;
+    log.entry.durable = (log.places[4] - FILE_HEADER_BYTES as usize) as u64;
     log.damage(4);
     let found = log.salvage();
     assert_eq!((keys_of(&found).len(), found.is_data_ahead), (4, false));
@@ -153,7 +153,7 @@ fn a_prefix_that_reaches_as_far_as_the_data_file_is_replayed() {
 }
 
 #[test]
-fn a_damaged_first_page_hides_nothing() {
+fn a_damaged_first_page_hides_no_batches() {
     for at in [0, 8, 13, 20, 33] {
         let mut log = six_batches();
         log.file.bytes[at] ^= 1;
@@ -163,7 +163,7 @@ fn a_damaged_first_page_hides_nothing() {
 }
 
 #[test]
-fn what_is_there_of_a_file_that_was_cut_is_read() {
+fn a_truncated_file_is_read_up_to_its_end() {
     let mut log = six_batches();
     log.file.bytes.truncate(log.places[3] + 7);
     assert_eq!(keys_of(&log.salvage()), ["a", "b", "c"]);
@@ -174,7 +174,7 @@ fn what_is_there_of_a_file_that_was_cut_is_read() {
 }
 
 #[test]
-fn pages_that_the_disk_fails_to_read_are_damage() {
+fn unreadable_pages_count_as_damage() {
     let mut log = Log::new();
     for created in 0..100 {
         log.push(&format!("{created:03}"), Some(&row(created)), created + 1);
@@ -189,17 +189,17 @@ fn pages_that_the_disk_fails_to_read_are_damage() {
 }
 
 #[test]
-fn nothing_of_another_log_is_taken() {
+fn batches_of_another_log_are_ignored() {
     let mut log = six_batches();
     log.entry.id = OTHER;
     assert!(is_nothing(&log.salvage()));
-    log.file.bytes[..HEADER_BYTES as usize].copy_from_slice(&header(&OTHER, RING as u64));
+    log.file.bytes[..FILE_HEADER_BYTES as usize].copy_from_slice(&file_header(&OTHER, RING as u64));
     assert!(is_nothing(&log.salvage()));
 }
 
-/// The ring may have what was written a lap before. The data file has all of it.
+/// The ring may contain rows from the previous lap. They are all in the data file.
 #[test]
-fn batches_before_the_applied_one_are_not_looked_at() {
+fn batches_before_the_applied_position_are_ignored() {
     let mut log = six_batches();
     log.entry.applied = log.at;
     log.entry.durable = log.at.lsn;
@@ -217,7 +217,7 @@ fn any_bytes_are_survived() {
     for _ in 0..300 {
         let mut log = six_batches();
         for _ in 0..=random() % 20 {
-            let at = random() % (HEADER_BYTES as usize + log.at.lsn as usize);
+            let at = random() % (FILE_HEADER_BYTES as usize + log.at.lsn as usize);
             log.file.bytes[at] = random() as u8;
         }
         log.file.bytes.truncate(random() % (2 * log.file.bytes.len()));

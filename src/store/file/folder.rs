@@ -1,4 +1,4 @@
-//! The store's folder: found or created, and identified.
+//! Finds, creates and identifies the store folder.
 
 use std::fs;
 use std::io;
@@ -26,15 +26,15 @@ pub(super) fn identity(dir: &Path) -> Result<Identity> {
     dir.canonicalize().map_err(|error| io_failed(&dir.display(), "opening", &error))
 }
 
-/// What may be done about a folder before it is opened.
+/// Permitted actions and places for a folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Rules {
+pub(super) struct FolderRules {
     pub is_created: bool,
     pub may_be_on_network: bool,
 }
 
-/// Finds the folder, or creates it like `mkdir -p`, for its owner alone. Returns its absolute path.
-pub(super) fn prepare(path: &Path, rules: Rules) -> Result<PathBuf> {
+/// Finds the folder, or creates it like `mkdir -p`, with access for its owner only. Returns its absolute path.
+pub(super) fn prepare(path: &Path, rules: FolderRules) -> Result<PathBuf> {
     let failed = |doing| move |error: io::Error| io_failed(&path.display(), doing, &error);
     let dir = std::path::absolute(path).map_err(failed("finding"))?;
     match fs::metadata(&dir) {
@@ -47,7 +47,7 @@ pub(super) fn prepare(path: &Path, rules: Rules) -> Result<PathBuf> {
             });
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound && rules.is_created => {
-            make(&dir).map_err(failed("making"))?;
+            create_all(&dir).map_err(failed("creating"))?;
         }
         Err(error) => return Err(failed("opening")(error)),
     }
@@ -57,13 +57,13 @@ pub(super) fn prepare(path: &Path, rules: Rules) -> Result<PathBuf> {
     dir.canonicalize().map_err(failed("finding"))
 }
 
-/// Creates a folder and its missing parents, each on disk when it is there.
-fn make(dir: &Path) -> io::Result<()> {
+/// Creates a folder and its missing parents. Each one is durable before the next is created.
+fn create_all(dir: &Path) -> io::Result<()> {
     let missing: Vec<&Path> = dir.ancestors().take_while(|dir| !dir.exists()).collect();
     for &ancestor in missing.iter().rev() {
         match create(ancestor, ancestor == dir) {
             Ok(()) => {}
-            // Another process makes the same.
+            // Another process is creating the same folder.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && ancestor.is_dir() => {}
             Err(error) => return Err(error),
         }
@@ -74,7 +74,7 @@ fn make(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Creates a folder: for its owner alone, or with the permissions that the umask leaves.
+/// Creates a folder, either for its owner only or with the permissions of the umask.
 #[cfg(unix)]
 fn create(dir: &Path, is_private: bool) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
@@ -82,7 +82,7 @@ fn create(dir: &Path, is_private: bool) -> io::Result<()> {
     let mode = rustix::fs::Mode::from_raw_mode;
     let (owner, others) = (mode(0o700), mode(0o077));
     let found = mode_of_folder(dir)?;
-    // The umask may have locked the owner out. A default ACL may have let others in.
+    // The umask may have locked the owner out. A default ACL may have given others access.
     let wanted = if is_private { owner } else { found | owner };
     if found.contains(owner) && (!is_private || !found.intersects(others)) {
         return Ok(());
@@ -102,8 +102,8 @@ fn mode_of_folder(dir: &Path) -> io::Result<rustix::fs::Mode> {
     Ok(Mode::from_raw_mode(found.st_mode & 0o7777))
 }
 
-/// Sets the permissions of the folder itself, not those of what a link in its place leads to. A folder that its owner
-/// may not open has no other descriptor than `O_PATH`, which fchmod(2) does not take.
+/// Sets the permissions of the folder, and never of a link's target. If the owner cannot open the folder, only an
+/// `O_PATH` descriptor is possible, and fchmod(2) rejects that. So the path goes through /proc.
 #[cfg(target_os = "linux")]
 fn permit_folder(dir: &Path, mode: rustix::fs::Mode) -> io::Result<()> {
     use rustix::fs::{CWD, Mode, OFlags, chmod, openat};

@@ -1,7 +1,8 @@
-//! The page estimate: the largest number of pages that writes take.
+//! The page estimate: the maximum number of pages that writes need.
 //!
-//! LMDB never overwrites a page in use: a change takes a new page for each page that it touches, and frees the old ones
-//! later. Sessions are scattered over the pages. So ending a hundred may first take a few hundred pages.
+//! LMDB never overwrites a page in use. A change needs a new page for each page that it touches, and frees the old
+//! ones later. Sessions are scattered over the pages, so ending a hundred sessions may first need a few hundred
+//! pages.
 
 use std::collections::HashSet;
 use std::num::NonZeroUsize;
@@ -13,14 +14,15 @@ use super::encryption::{Encryption, UserTag};
 use super::record::Record;
 use super::tables::{Tables, indexed_expiry_of};
 
-/// For the page of the unnamed table, and the pages of the freelist.
+/// Pages of the unnamed table and of the freelist.
 const SPARE_PAGES: u64 = 6;
 
-/// Page numbers in a page of the freelist.
-const LISTED: u64 = 500;
+/// Page numbers in one page of the freelist.
+const FREELIST_ENTRIES: u64 = 500;
 
-/// A record has pages of its own if two of them would not fit into a leaf with their keys.
-const KEY_BYTES: u64 = 300;
+/// The maximum bytes of a key, with the headers of its node. A record gets its own pages if two such records and
+/// their keys do not fit into a leaf.
+const MAX_KEY_BYTES: u64 = 300;
 
 /// The page counts of all tables.
 pub(super) struct Trees {
@@ -47,12 +49,12 @@ impl Trees {
         self.pages() + pages_of(&self.unnamed)
     }
 
-    /// The pages that a change of this many entries in each table takes, without room for the entries themselves.
+    /// The pages that change if each table gets this many entries, without the room for the entries themselves.
     fn touched(&self, entries: u64) -> u64 {
         let of_table = |stat: &DatabaseStat| {
             let levels = u64::from(stat.depth).saturating_sub(1);
             let leaves = entries.min(stat.leaf_pages as u64);
-            // A leaf that is nearly empty or too full changes its neighbour.
+            // A nearly empty or full leaf also changes its neighbour.
             let neighbours = 1 + entries / 4;
             leaves + (entries * levels).min(stat.branch_pages as u64) + neighbours.min(leaves + 1)
         };
@@ -64,53 +66,53 @@ fn pages_of(stat: &DatabaseStat) -> u64 {
     (stat.branch_pages + stat.leaf_pages + stat.overflow_pages) as u64
 }
 
-/// The pages that a transaction takes.
+/// The pages that a transaction needs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Pages {
+pub(super) struct PageEstimate {
     pub singles: u64,
-    /// Lengths of runs of adjacent pages, which large records need.
+    /// Lengths of runs of adjacent pages, for large records.
     pub runs: Vec<u64>,
 }
 
-impl Pages {
+impl PageEstimate {
     pub(super) fn sum(&self) -> u64 {
         self.singles + self.runs.iter().sum::<u64>()
     }
 }
 
-/// The store at the beginning of a transaction.
-pub(super) struct Costing<'c> {
+/// Estimates pages for the store at the start of a transaction.
+pub(super) struct PageEstimator<'c> {
     pub tables: Tables,
     pub txn: &'c RoTxn<'c, AnyTls>,
     pub encryption: &'c Encryption,
     pub trees: &'c Trees,
     pub page_size: u64,
-    /// How many pages are free.
+    /// The number of free pages.
     pub free: u64,
-    /// The limit beyond which a new session ends others of its user.
+    /// The limit above which a new session ends another one of its user.
     pub max_per_user: Option<NonZeroUsize>,
 }
 
-/// What is counted before it is converted to pages.
+/// Entries and bytes, before they are converted to pages.
 #[derive(Default)]
 struct Count {
     entries: u64,
     /// Bytes of new records that share pages.
     bytes: u64,
     runs: Vec<u64>,
-    /// The users whose surplus sessions are counted.
+    /// The users whose surplus sessions were counted.
     users: HashSet<UserTag>,
 }
 
-impl Costing<'_> {
+impl PageEstimator<'_> {
     /// The pages of the smallest transaction that ends a session.
-    pub(super) fn least(&self) -> u64 {
+    pub(super) fn smallest(&self) -> u64 {
         self.pages(Count { entries: 1, ..Count::default() }).sum()
     }
 
-    /// The pages that the writes take. If `exact`, also reads the records that will be rewritten or ended. Otherwise there must
-    /// be room for a transaction that writes every page.
-    pub(super) fn of(&self, writes: &[&Write], exact: bool) -> heed::Result<Pages> {
+    /// The pages that the writes need. If `exact`, also reads the records that will be rewritten or ended. Otherwise,
+    /// the caller must have checked that there is room to rewrite every page.
+    pub(super) fn of(&self, writes: &[&Write], exact: bool) -> heed::Result<PageEstimate> {
         let mut count = Count::default();
         for write in writes {
             self.add(write, exact, &mut count)?;
@@ -118,13 +120,13 @@ impl Costing<'_> {
         Ok(self.pages(count))
     }
 
-    fn pages(&self, count: Count) -> Pages {
+    fn pages(&self, count: Count) -> PageEstimate {
         let Count { entries, bytes, mut runs, .. } = count;
         let mut singles = self.trees.touched(entries) + bytes.div_ceil(self.page_size) + SPARE_PAGES;
         singles += runs.extract_if(.., |run| *run == 1).count() as u64;
-        // The freelist is rewritten too, as far as it is read.
-        singles += (self.free + singles + runs.iter().sum::<u64>()) / LISTED;
-        Pages { singles, runs }
+        // The part of the freelist that LMDB reads is rewritten too.
+        singles += (self.free + singles + runs.iter().sum::<u64>()) / FREELIST_ENTRIES;
+        PageEstimate { singles, runs }
     }
 
     fn add(&self, write: &Write, exact: bool, count: &mut Count) -> heed::Result<()> {
@@ -154,7 +156,7 @@ impl Costing<'_> {
                         break;
                     }
                     count.entries += 1;
-                    // A session that was touched is rewritten with its new place in the index.
+                    // The record of a touched session is rewritten with its new index key.
                     if let Some(bytes) = self.tables.sessions.get(self.txn, key)?
                         && Record::parse(bytes).is_ok_and(|record| !record.header.expires.is_past(*now))
                     {
@@ -166,14 +168,14 @@ impl Costing<'_> {
             Write::Delete { .. } | Write::DropUnusedKeys => count.entries += 1,
             Write::Clear => {
                 count.entries += 1;
-                count.runs.push(self.trees.all_pages() / LISTED + 1);
+                count.runs.push(self.trees.all_pages() / FREELIST_ENTRIES + 1);
             }
         }
         Ok(())
     }
 
-    /// How many sessions of the user a new one ends, at most: many if `maxSessionsPerUser` was lowered. The first new
-    /// session in a transaction ends the surplus, each other ends one.
+    /// The maximum number of sessions that a new one ends. It is large if `maxSessionsPerUser` was lowered. The first
+    /// new session in a transaction ends the surplus, and each later one ends one session.
     fn surplus(&self, user: UserTag, max: NonZeroUsize, count: &mut Count) -> heed::Result<u64> {
         if !count.users.insert(user) {
             return Ok(1);
@@ -190,14 +192,14 @@ impl Costing<'_> {
         Ok(sessions)
     }
 
-    /// Counts a record that is written: in pages of its own, or in a shared page that may grow by `growth` bytes.
+    /// Counts a written record. It has its own pages, or is in a shared page that grows by at most `growth` bytes.
     fn add_record(&self, bytes: usize, count: &mut Count, growth: usize) {
         const PAGE_HEAD: u64 = 16;
         let bytes = bytes as u64;
-        if bytes + KEY_BYTES > self.page_size / 2 {
+        if bytes + MAX_KEY_BYTES > self.page_size / 2 {
             count.runs.push((bytes + PAGE_HEAD).div_ceil(self.page_size));
         } else {
-            // A page that is split is left in halves.
+            // Splitting a page leaves two half-full pages.
             count.bytes += (growth + growth / 2) as u64;
         }
     }
