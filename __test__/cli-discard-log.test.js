@@ -113,7 +113,7 @@ describe("native-store discard-log", { skip }, () => {
       const { code, stdout, stderr } = await bench.run(["discard-log", "--yes"], { env });
       assert.equal(code, 0, stderr);
       const [counts, place] = linesOf(stdout);
-      assert.equal(counts, "log given up: 1 session is as in the log, 1 was ended by it");
+      assert.equal(counts, "log discarded: 1 session is as in the log, 1 was ended by it");
       const aside = /^the damaged log is now (.+)$/.exec(place)[1];
       assert.deepEqual(fs.readFileSync(aside), log);
       if (process.platform !== "win32") assert.equal(fs.statSync(aside).mode & 0o7777, 0o600);
@@ -131,7 +131,7 @@ describe("native-store discard-log", { skip }, () => {
     assert.equal(code, 0, stderr);
     assert.match(stderr, /cannot be recovered: it is missing\n/);
     assert.match(stderr, /^ {2}kept +nothing/m);
-    assert.deepEqual(linesOf(stdout), ["log given up: 0 sessions are as in the log, 0 were ended by it"]);
+    assert.deepEqual(linesOf(stdout), ["log discarded: 0 sessions are as in the log, 0 were ended by it"]);
     assert.deepEqual(await idsOf(), ["base", "kept"]);
   });
 
@@ -188,9 +188,9 @@ describe("native-store discard-log", { skip }, () => {
         damage(1);
         const before = bytesOf();
         const { code, screen } = bench.runInTerminal(["discard-log"], {}, answer);
-        assert.match(screen, /Give the log up\? \[y\/N\] /);
+        assert.match(screen, /Discard the log\? \[y\/N\] /);
         assert.equal(code, isYes ? 0 : 1, screen);
-        assert.match(screen, isYes ? /log given up: / : /nothing was changed/);
+        assert.match(screen, isYes ? /log discarded: / : /nothing was changed/);
         if (!isYes) assert.deepEqual(bytesOf(), before);
       });
     }

@@ -175,11 +175,11 @@ describe("native-store import --from connect-mongo,", () => {
     insert("binary", { session: new BSON.Binary(Buffer.from(session)) });
     const { code, stderr } = await bench.run(getArgs());
     assert.equal(code, 1);
-    assert.match(stderr, /1 of an id that is none: [^(]+\(document 0123456789abcdef01234567\)/);
-    assert.match(stderr, /1 without a time to end at \(document date\)/);
+    assert.match(stderr, /1 with an invalid id: [^(]+\(document 0123456789abcdef01234567\)/);
+    assert.match(stderr, /1 without an end time \(document date\)/);
     assert.match(stderr, /1 not text \(document none\)/);
     assert.match(stderr, /1 not JSON \(document text\)/);
-    assert.match(stderr, /1 no JSON object \(document binary\)/);
+    assert.match(stderr, /1 not a JSON object \(document binary\)/);
     assert.doesNotMatch(stderr, /s3cret/);
   });
 

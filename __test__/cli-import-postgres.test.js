@@ -162,7 +162,7 @@ describe("native-store import --from connect-pg-simple,", { skip: postgresMissin
     const { code, stderr } = await bench.run(getArgs());
     assert.equal(code, 1);
     assert.match(stderr, /^1 session imported; skipped: 0 existing, 1 expired, 1 unreadable\n/);
-    assert.match(stderr, /left out 1 row: 1 without a time to end at \(row never\)\n$/);
+    assert.match(stderr, /left out 1 row: 1 without an end time \(row never\)\n$/);
     await client.query("DELETE FROM session WHERE sid = 'never'");
     assert.equal(await imports(), summary(0, { existing: 1, expired: 1 }));
   });

@@ -275,7 +275,7 @@ describe("native-store import --from connect-redis,", { skip: redisMissing }, ()
     assert.match(stderr, /^1 session imported; skipped: 0 existing, 0 expired, 3 unreadable\n/);
     assert.match(stderr, /1 not text \(key sess:hash\)/);
     assert.match(stderr, /1 not JSON \(key sess:text\)/);
-    assert.match(stderr, /1 of an id that is none: [^(]+\(key sess:\)/);
+    assert.match(stderr, /1 with an invalid id: [^(]+\(key sess:\)/);
     assert.doesNotMatch(stderr, /s3cret/);
     assert.deepEqual(await bench.storedIds(), ["good"]);
   });

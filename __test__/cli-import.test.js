@@ -79,9 +79,9 @@ describe("native-store import --from", () => {
     [["--from", "session-file-store", "--user-field", "a..b", "."], /--user-field must be names .+ "a\.\.b"/],
     [["--from", "session-file-store", "none"], /cannot read none: no such file/],
     [["--from", "connect-sqlite3", "none"], /cannot read none: no such file/],
-    [["--from", "connect-sqlite3", "."], /cannot read \.: it is a directory, and no SQLite database/],
+    [["--from", "connect-sqlite3", "."], /cannot read \.: it is a directory, not an SQLite database/],
     [["--from", "session-file-store", "lines"], /cannot read lines: not a directory/],
-    [["--from", "connect-sqlite3", "lines"], /cannot read lines: it is no SQLite database/],
+    [["--from", "connect-sqlite3", "lines"], /cannot read lines: it is not an SQLite database/],
     [["."], /it is a directory; if it is that of session-file-store, add --from session-file-store/],
   ]) {
     it(`refuses ${["import", ...args].join(" ")}, and makes nothing`, async () => {
@@ -213,7 +213,7 @@ describe("native-store import --from session-file-store", () => {
     assert.match(stderr, new RegExp(`2 encrypted, which import cannot undo ${names}`));
     assert.match(stderr, new RegExp(`2 not JSON ${names}`));
     assert.match(stderr, /1 without the __lastAccess of session-file-store \(origin\.json\)/);
-    assert.match(stderr, /1 without a time to end at \(date\.json\)/);
+    assert.match(stderr, /1 without an end time \(date\.json\)/);
     if (!IS_ROOT && !IS_WINDOWS) {
       assert.match(stderr, /1 not to be read: permission denied \(locked\.json\)/);
     }
@@ -283,8 +283,8 @@ describe("native-store import --from connect-sqlite3", () => {
     ]);
     const { code, stderr } = await bench.run(CONNECT);
     assert.equal(code, 1);
-    assert.match(stderr, /3 of an id that is none: [^(]+\(row 1, row 2, row 3\)/);
-    assert.match(stderr, /1 not text \(row 4\); 2 without a time to end at \(row 5, row 6\)/);
+    assert.match(stderr, /3 with an invalid id: [^(]+\(row 1, row 2, row 3\)/);
+    assert.match(stderr, /1 not text \(row 4\); 2 without an end time \(row 5, row 6\)/);
     assert.deepEqual(await storedIds(), ["good"]);
   });
 
@@ -315,7 +315,7 @@ describe("native-store import --from better-sqlite3-session-store", () => {
     ]);
     const { code, stderr } = await bench.run(BETTER, { env: { TZ: "Pacific/Auckland" } });
     assert.match(stderr, /^4 sessions imported; skipped: 0 existing, 1 expired, 1 unreadable\n/);
-    assert.match(stderr, /1 without a time to end at \(row 6\)/);
+    assert.match(stderr, /1 without an end time \(row 6\)/);
     assert.equal(code, 1);
     for (const at of times.keys()) assert.equal((await stored(`s${at}`)).expires, iso);
   });

@@ -120,7 +120,7 @@ describe("native-store, run by root on the store of another user,", { skip }, ()
     const file = path.join(bench.storePath, "redo.log");
     fs.writeFileSync(file, fs.readFileSync(file).fill(1, 0, 8));
     for (const name of fs.readdirSync(bench.storePath)) own(path.join(bench.storePath, name));
-    assert.match(await runs("discard-log", "--yes"), /^log given up: 1 session is as in the log/);
+    assert.match(await runs("discard-log", "--yes"), /^log discarded: 1 session is as in the log/);
     assert.equal(ownersIn(bench.storePath).length, 4);
     assert.ok(ownersIn(bench.storePath).every((owner) => owner === UID));
     assert.deepEqual(idsOf(await runs("list")).sort(), ["a", "b"]);

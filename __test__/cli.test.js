@@ -93,9 +93,9 @@ describe("native-store", () => {
     [["stats", "--user", "ann"], /unknown option "--user" of stats: the options are --json, --path/],
     [["stats", "-j"], /unknown option "-j"/],
     [["stats", "--__proto__"], /unknown option "--__proto__"/],
-    [["stats", "now"], /stats has no use for "now"/],
+    [["stats", "now"], /stats takes no argument "now"/],
     [["backup"], /backup needs a <destination>/],
-    [["backup", "a", "b"], /backup has no use for "b"/],
+    [["backup", "a", "b"], /backup takes no argument "b"/],
     [["stats", "--json=yes"], /--json takes no value/],
     [["stats", "--path"], /--path needs a value/],
     [["stats", "--path="], /--path must not be empty/],
@@ -134,7 +134,7 @@ describe("native-store", () => {
       ["revoke", "--all", `--before=${text}`],
       /--before must be how long ago, such as .+; got "/,
     ]),
-    [["revoke", "--all", "--before", "2999-01-01"], /--before 2999-01-01T00:00:00\.000Z is yet to come/],
+    [["revoke", "--all", "--before", "2999-01-01"], /--before 2999-01-01T00:00:00\.000Z is in the future/],
     [["stats", "--secret-file", "none"], /cannot read the secret file none: no such file/],
     [["import", "none"], /cannot read none: no such file/],
     [["import", "."], /cannot read \.: it is a directory/],
@@ -655,8 +655,8 @@ describe("native-store backup", () => {
   it("overwrites nothing, and leaves nothing behind that is not whole", async () => {
     await bench.fill([session("a")]);
     fs.mkdirSync(bench.in("there"));
-    await fails(["backup", "there"], 2, /there is there already/);
-    await fails(["backup", "sessions"], 2, /is there already/);
+    await fails(["backup", "there"], 2, /there already exists/);
+    await fails(["backup", "sessions"], 2, /already exists/);
     fs.writeFileSync(bench.in("file"), "");
     await fails(["backup", "file/copy"], 3, /file/);
     assert.deepEqual(fs.readdirSync(bench.directory).sort(), ["file", "sessions", "there"]);
@@ -686,12 +686,12 @@ describe("native-store export", () => {
   it("replaces a file by --force alone, and nothing that is no file", async () => {
     await bench.fill([session("a")]);
     fs.writeFileSync(bench.in("old"), "old", { mode: 0o644 });
-    await fails(["export", "old"], 2, /old is there already: --force replaces it/);
+    await fails(["export", "old"], 2, /old already exists: --force replaces it/);
     assert.equal(fs.readFileSync(bench.in("old"), "utf8"), "old");
     await answerOf("export", "old", "--force", "--quiet");
     assert.equal(parsed(fs.readFileSync(bench.in("old"), "utf8")).length, 1);
     if (!IS_WINDOWS) assert.equal(fs.statSync(bench.in("old")).mode & 0o777, 0o600);
-    await fails(["export", "sessions", "--force"], 2, /sessions is no regular file/);
+    await fails(["export", "sessions", "--force"], 2, /sessions is not a regular file/);
     await fails(["export", "none/file"], 2, /cannot write none\/file: no such file or directory/);
     assert.deepEqual(fs.readdirSync(bench.directory).sort(), ["old", "sessions"]);
   });
@@ -789,9 +789,13 @@ describe("native-store import", () => {
     [
       "of a creation that is no time",
       '{"createdAt":"soon","session":{}}',
-      /line 3 is of a createdAt that is/,
+      /line 3 is invalid: createdAt must be/,
     ],
-    ["of a creation that is a number", '{"createdAt":5,"session":{}}', /line 3 is of a createdAt that is/],
+    [
+      "of a creation that is a number",
+      '{"createdAt":5,"session":{}}',
+      /line 3 is invalid: createdAt must be/,
+    ],
   ]) {
     it(`stops at a line that is ${what}, and says what it has imported`, async () => {
       await bench.fill([]);

@@ -354,12 +354,12 @@ describe("the command", () => {
     [
       ["stats", "--secret", "x"],
       {},
-      "there is no --secret, as every user of this machine can see the command line: use --secret-file or NATIVE_STORE_SECRET",
+      "--secret is not supported, because every user of the machine can see the command line: use --secret-file or NATIVE_STORE_SECRET",
     ],
     [
       ["stats", "--password", "x"],
       {},
-      "there is no --password, as every user of this machine can see the command line: use NATIVE_STORE_REDIS_PASSWORD",
+      "--password is not supported, because every user of the machine can see the command line: use NATIVE_STORE_REDIS_PASSWORD",
     ],
     [["clear"], {}, "there is no command clear: revoke --all ends all sessions"],
     [["lits"], {}, 'unknown command "lits": did you mean list?'],

@@ -11,19 +11,19 @@ const { KIND, KINDS, now } = require("./metrics.js");
 const { deleteByUserOptions, pingOptions, sessionsOptions, validateOptions } = require("./options.js");
 const codec = require("./session-codec.js");
 
-// Node 20 had it from its fourth release on.
+// Missing before Node.js 20.4.
 const asyncDispose = Symbol.asyncDispose ?? Symbol.for("nodejs.asyncDispose");
 
 /**
  * Methods for `ConnectStore`:
- * - `store[load](sessionId, read, given)`: `get`, which resolves to `read(reply, given)`. The reply is `null`, or a text
- *   for `decode` of `session-codec.js`, which ends with the session's JSON as it is stored.
- * - `store[createJson](json)`, `store[updateJson](sessionId, json)`: `create` and `update` of a session's JSON text. The
- *   latter resolves to whether there was a session.
- * - `store[prolong](sessionId, expires, enough)`: `touch`, but of an expiry that is before `enough` alone, both in
- *   milliseconds. Of calls at once none moves back what another has moved. Resolves to nothing.
+ * - `store[load](sessionId, read, given)`: `get`, which resolves to `read(reply, given)`. The reply is `null`, or a
+ *   string for `decode` of `session-codec.js`. It ends with the stored JSON of the session.
+ * - `store[createJson](json)`, `store[updateJson](sessionId, json)`: `create` and `update` of a session's JSON text.
+ *   The latter resolves to whether the session was live.
+ * - `store[prolong](sessionId, expires, enough)`: `touch`, but only if the stored expiry is before `enough`. Both are
+ *   in milliseconds. Concurrent calls never shorten an expiry that another has set. Resolves to nothing.
  * - `store[maxLifetime]`: the option, or `null`.
- * - `store[maxSessionsPerUser]`: the option as this object was given it.
+ * - `store[maxSessionsPerUser]`: the option that this object was given.
  */
 const load = Symbol("load");
 const createJson = Symbol("createJson");
@@ -43,7 +43,7 @@ function callNative(call) {
 
 const CONNECT = 'new ConnectStore(store), from "@fluidauth/native-store"';
 
-/** Nobody would call it, and the app would wait for ever. */
+/** Rejects a callback. It would never be called, and the app would wait forever. */
 function refuseCallback(callback, store, method) {
   if (typeof callback !== "function") return;
   throw misuse(
@@ -64,23 +64,23 @@ const ignore = () => undefined;
 const isFound = (number) => number === 1;
 const decodeReply = (reply, sessionId) => (reply === null ? null : codec.decode(sessionId, reply));
 
-/** The first page of `sessions`, or the one at `next`. A user's sessions are one page. */
+/** Returns the first page of `sessions`, or the page at `next`. All sessions of a user are one page. */
 async function beginSessions(store, options, next) {
   if (next !== undefined) return native.sessions(store, next);
   const { userId } = validateOptions(options, sessionsOptions, { of: "sessions" });
-  // A user who is `undefined` by mistake must not be taken for all of them.
+  // A `userId` that is `undefined` by mistake must not list all users.
   if (options === undefined || !("userId" in options)) return native.sessions(store);
   return { found: await native.getByUser(store, codec.userToJson(userId)), unreadable: 0 };
 }
 
-/** The sessions that a native call has found, in parts. Leaving early drops the rest. */
+/** Iterates over the results of a native call in parts. Leaving early drops the rest. */
 async function* partsOf(found) {
   try {
     for (;;) {
       const { isLast, ...part } = callNative(() => native.takeFound(found));
       yield part;
       if (isLast) return;
-      // Thousands of sessions must not hold up the event loop.
+      // Thousands of sessions must not block the event loop.
       await setImmediate();
     }
   } finally {
@@ -88,7 +88,7 @@ async function* partsOf(found) {
   }
 }
 
-/** A session, or `null` for one whose text somebody has spoilt on a server. */
+/** Returns a session, or `null` if its text was damaged on a server. */
 function decodeReadable(sessionId, text) {
   try {
     return codec.decode(sessionId, text);
@@ -104,13 +104,13 @@ function dated(session, created) {
 }
 
 /**
- * What every store does. `index.d.ts` documents it.
+ * The base class of every store. `index.d.ts` documents it.
  *
- * All failures reject; nothing throws synchronously. Each method begins its work before it returns: a call into the addon
- * takes less than a hop to another thread. Only calls that look at many sessions run on one. The hot methods are not
- * `async`: that would cost a promise and three turns of the microtask queue more for each.
+ * All failures reject, nothing throws synchronously. Each method calls the addon before it returns, which is cheaper
+ * than a hop to another thread. Only calls that read many sessions use another thread. The hot methods are not `async`:
+ * that would cost another promise and three turns of the microtask queue.
  *
- * A native call returns its result, or a ticket under which `PendingCalls` waits for it.
+ * A native call returns its result, or a ticket that `PendingCalls` waits for.
  */
 class SessionStore {
   #store;
@@ -286,7 +286,7 @@ class SessionStore {
         for (const [at, time] of created.entries()) {
           const session = decodeReadable(texts[2 * at], texts[2 * at + 1]);
           if (session === null) unreadable++;
-          // It may have expired since the page was read.
+          // The session may have expired since the page was read.
           else if (new Date(session.expires) > Date.now()) yield dated(session, time);
         }
       }
@@ -335,7 +335,7 @@ class SessionStore {
     await this.close();
   }
 
-  /** express-session calls it on each store that it is given. */
+  /** express-session calls it on each store. */
   on() {
     throw needsConnectStore(this.constructor.name);
   }
@@ -350,12 +350,12 @@ class SessionStore {
     throw needsConnectStore(this.constructor.name);
   }
 
-  /** @fastify/session calls it first where a login regenerates its session. */
+  /** @fastify/session calls it first if a login regenerates the session. */
   destroy() {
     throw needsConnectStore(this.constructor.name);
   }
 
-  /** `ConnectStore` calls it so. */
+  /** The name in `ConnectStore`. */
   async destroyByUser() {
     throw misuse(`${this.constructor.name} has no destroyByUser: it is deleteByUser`);
   }
@@ -369,7 +369,7 @@ class SessionStore {
     return Promise.resolve(result);
   }
 
-  /** Counts a call that begins, and returns when it did, or 0 if it is not measured. */
+  /** Counts a call, and returns its start time, or 0 if it is not measured. */
   #begin(kind) {
     this.#followClock();
     const begun = this.#metrics.begin(kind);
@@ -377,21 +377,21 @@ class SessionStore {
     return begun;
   }
 
-  /** As `#begin`, for a call that may end sessions. */
+  /** The same as `#begin`, for a call that may end sessions. */
   #beginChange(kind) {
     this.#followClock();
     this.#events.follow(this.#store);
     return this.#metrics.begin(kind);
   }
 
-  /** Settles with the end of a write that gives nothing. */
+  /** Returns the promise of a write without a result. */
   #done(result, kind, begun) {
     if (typeof result === "number") return this.#calls.add(result, ignore, undefined, kind, begun);
     if (begun !== 0) this.#metrics.end(kind, begun);
     return Promise.resolve();
   }
 
-  /** Settles with whether a call found the session. */
+  /** Returns the promise of whether a call found the session. */
   #whether(result, kind, begun) {
     if (typeof result === "number") return this.#calls.add(result, isFound, undefined, kind, begun);
     if (begun !== 0) this.#metrics.end(kind, begun);
@@ -402,7 +402,7 @@ class SessionStore {
     return typeof value === "object" && value !== null && #store in value;
   }
 
-  /** The promise of a call that was refused. `method`: what the app called. */
+  /** Returns the promise of a refused call. `method`: the method that the app called. */
   static #reject(error, store, kind, method) {
     if (!SessionStore.#isStore(store)) return Promise.reject(withoutStore(KINDS[kind]));
     const failure = fromNative(error);
@@ -411,7 +411,7 @@ class SessionStore {
     return Promise.reject(failure);
   }
 
-  /** The native call's ticket, or `true`. */
+  /** Returns the ticket of the native call, or `true`. */
   #beginCreate(session) {
     const plain = codec.readPlain(session);
     if (plain !== null) {
@@ -459,7 +459,9 @@ class SessionStore {
     }
   }
 
-  /** The pages of a native call that takes where to go on. Leaving early ends what the addon keeps for the next one. */
+  /**
+   * Iterates over the pages of a native call, which takes a resume token. Leaving early frees the scan in the addon.
+   */
   static async *#pages(self, kind, method) {
     let next;
     try {
@@ -467,7 +469,7 @@ class SessionStore {
         const page = await SessionStore.#call(self, kind, method, ...(next === undefined ? [] : [next]));
         next = page.next;
         yield page;
-        // Microtasks alone, which is what a loop with nothing but reads makes, would keep all else waiting.
+        // A loop of reads runs only microtasks, and would block the event loop.
         if (next !== undefined) await setImmediate();
       } while (next !== undefined);
     } finally {
@@ -486,7 +488,7 @@ class SessionStore {
     throw error;
   }
 
-  /** Closes the store, which asks no more whether anybody listens. */
+  /** Closes the native store. */
   async #close() {
     try {
       this.#followClock();
@@ -496,7 +498,7 @@ class SessionStore {
     }
   }
 
-  /** Resolves, once the store can serve, to the milliseconds that it took to know. */
+  /** Waits until the store can serve, and resolves to the milliseconds that this took. */
   #probe(options, limit) {
     return SessionStore.#call(this, KIND.ping, async (store) => {
       const { timeout = limit ?? pingTimeout(store) } = validateOptions(options, pingOptions, { of: "ping" });
@@ -506,7 +508,7 @@ class SessionStore {
     });
   }
 
-  /** Resolves to how many sessions a call has ended, which it says at once, under a ticket or by a promise. */
+  /** Resolves to how many sessions a call ended. The native call returns the count, a ticket or a promise. */
   static async #end(self, kind, method) {
     const ended = await SessionStore.#call(self, kind, (store) => {
       const begun = method(store);
@@ -515,7 +517,7 @@ class SessionStore {
     return typeof ended === "number" ? ended : ended.count;
   }
 
-  /** Has the store judge expiry by this thread's `Date.now()`, which a suite of tests may have replaced. */
+  /** Makes the store use this thread's `Date.now()` for expiry, which tests may have replaced. */
   #followClock() {
     const offset = clockOffset();
     if (offset === this.#clockOffset) return;

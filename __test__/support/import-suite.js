@@ -115,9 +115,9 @@ function describeImports(name, { getBench, getArgs, fill, traceOf, noun, nameOfB
       assert.equal(`${counts}\n${note}\n`, summary(1, { unreadable: 5 }));
       assert.match(reasons, new RegExp(`^native-store: left out 5 ${noun}s: `));
       const bad = nameOfBad.source;
-      assert.match(reasons, new RegExp(`2 no JSON object \\(${bad}, ${bad}\\)`));
+      assert.match(reasons, new RegExp(`2 not a JSON object \\(${bad}, ${bad}\\)`));
       assert.match(reasons, /2 without a cookie \(/);
-      assert.match(reasons, /1 of an id that is none: a text of 1 to 256 bytes, the prefix included \(/);
+      assert.match(reasons, /1 with an invalid id: 1 to 256 bytes are accepted, prefix included \(/);
       assert.doesNotMatch(reasons, /do not show/);
       assert.deepEqual(await getBench().storedIds(), ["sess:abcgood"]);
       const quiet = await getBench().run([...getArgs(), "--quiet"]);

@@ -2,18 +2,18 @@
 
 const assert = require("node:assert/strict");
 const { describe, it } = require("node:test");
-const { Turns } = require("../lib/connect/turns.js");
+const { CallOrder } = require("../lib/connect/call-order.js");
 
 /** Calls that end when the test says so, and the order in which they began. */
 class Bed {
-  turns = new Turns();
+  order = new CallOrder();
   begun = [];
   #ends = new Map();
 
   call(name, { twoSteps = false } = {}) {
     return () => {
       this.begun.push(name);
-      if (twoSteps) this.turns.twoSteps();
+      if (twoSteps) this.order.twoSteps();
       return new Promise((resolve, reject) => this.#ends.set(name, { resolve, reject }));
     };
   }
@@ -32,21 +32,21 @@ const settle = () => new Promise(setImmediate);
 describe("the turns of a session's calls", () => {
   it("start calls of one step at once", async () => {
     const bed = new Bed();
-    bed.turns.write("a", bed.call("write"));
-    bed.turns.read("a", bed.call("read"));
-    bed.turns.write("a", bed.call("other"));
+    bed.order.write("a", bed.call("write"));
+    bed.order.read("a", bed.call("read"));
+    bed.order.write("a", bed.call("other"));
     assert.deepEqual(bed.begun, ["write", "read", "other"]);
-    assert.equal(bed.turns.isBusy("a"), false);
+    assert.equal(bed.order.isBusy("a"), false);
   });
 
   it("have all calls wait for one of two steps, and start them together, in order", async () => {
     const bed = new Bed();
-    bed.turns.write("a", bed.call("long", { twoSteps: true }));
+    bed.order.write("a", bed.call("long", { twoSteps: true }));
     for (let at = 0; at < 3; at++) {
-      bed.turns.read("a", bed.call(`read ${at}`));
-      bed.turns.write("a", bed.call(`write ${at}`));
+      bed.order.read("a", bed.call(`read ${at}`));
+      bed.order.write("a", bed.call(`write ${at}`));
     }
-    bed.turns.write("b", bed.call("of another"));
+    bed.order.write("b", bed.call("of another"));
     await settle();
     assert.deepEqual(bed.begun, ["long", "of another"]);
     await bed.end("long");
@@ -62,13 +62,13 @@ describe("the turns of a session's calls", () => {
         "a read before its write",
       );
     }
-    assert.equal(bed.turns.isBusy("a"), false);
+    assert.equal(bed.order.isBusy("a"), false);
   });
 
   it("let no call of two steps run beside another", async () => {
     const bed = new Bed();
-    for (let at = 0; at < 3; at++) bed.turns.write("a", bed.call(`long ${at}`, { twoSteps: true }));
-    bed.turns.read("a", bed.call("read"));
+    for (let at = 0; at < 3; at++) bed.order.write("a", bed.call(`long ${at}`, { twoSteps: true }));
+    bed.order.read("a", bed.call("read"));
     for (let at = 0; at < 3; at++) {
       await settle();
       assert.equal(bed.begun.length, at + 1);
@@ -79,29 +79,29 @@ describe("the turns of a session's calls", () => {
 
   it("fail what waited for a store that did not answer, and try again for what comes later", async () => {
     const bed = new Bed();
-    const away = Object.assign(new Error("no answer"), { code: "ERR_STORE_TIMEOUT", outcome: "unknown" });
+    const noAnswer = Object.assign(new Error("no answer"), { code: "ERR_STORE_TIMEOUT", outcome: "unknown" });
     const calls = [
-      bed.turns.write("a", bed.call("long", { twoSteps: true })),
-      bed.turns.write("a", bed.call("write")),
-      bed.turns.read("a", bed.call("read")),
-      bed.turns.write("a", bed.call("last", { twoSteps: true })),
+      bed.order.write("a", bed.call("long", { twoSteps: true })),
+      bed.order.write("a", bed.call("write")),
+      bed.order.read("a", bed.call("read")),
+      bed.order.write("a", bed.call("last", { twoSteps: true })),
     ];
     const ended = Promise.allSettled(calls);
     await settle();
-    await bed.end("long", away);
+    await bed.end("long", noAnswer);
     const errors = (await ended).map(({ reason }) => [reason.code, reason.outcome]);
     // Nothing has happened of those that did not begin.
     const none = ["ERR_STORE_TIMEOUT", undefined];
     assert.deepEqual(errors, [["ERR_STORE_TIMEOUT", "unknown"], none, none, none]);
     assert.deepEqual(bed.begun, ["long"]);
-    bed.turns.read("a", bed.call("later"));
+    bed.order.read("a", bed.call("later"));
     assert.deepEqual(bed.begun, ["long", "later"]);
   });
 
   it("go on after a call that fails, which fails alone", async () => {
     const bed = new Bed();
-    const failing = bed.turns.write("a", bed.call("long", { twoSteps: true }));
-    const waiting = bed.turns.write("a", bed.call("write"));
+    const failing = bed.order.write("a", bed.call("long", { twoSteps: true }));
+    const waiting = bed.order.write("a", bed.call("write"));
     const error = new Error("no");
     const failed = assert.rejects(failing, error);
     await bed.end("long", error);
@@ -112,28 +112,28 @@ describe("the turns of a session's calls", () => {
 
   it("refuse a call if too many wait, and take others again later", async () => {
     const bed = new Bed();
-    bed.turns.write("a", bed.call("long", { twoSteps: true }));
-    const reads = Array.from({ length: 256 }, (_, at) => bed.turns.read("a", bed.call(`read ${at}`)));
-    await assert.rejects(bed.turns.read("a", bed.call("too many")), { code: "ERR_STORE_BUSY" });
+    bed.order.write("a", bed.call("long", { twoSteps: true }));
+    const reads = Array.from({ length: 256 }, (_, at) => bed.order.read("a", bed.call(`read ${at}`)));
+    await assert.rejects(bed.order.read("a", bed.call("too many")), { code: "ERR_STORE_BUSY" });
     await bed.end("long");
     for (let at = 0; at < 256; at++) await bed.end(`read ${at}`);
     await Promise.all(reads);
-    bed.turns.read("a", bed.call("later"));
+    bed.order.read("a", bed.call("later"));
     assert.ok(bed.begun.includes("later") && !bed.begun.includes("too many"));
   });
 
   it("order a call of all sessions with those of each", async () => {
     const bed = new Bed();
-    bed.turns.write("a", bed.call("long", { twoSteps: true }));
-    bed.turns.write("a", bed.call("before"));
-    bed.turns.writeAll(bed.call("all"));
-    bed.turns.read("b", bed.call("after"));
+    bed.order.write("a", bed.call("long", { twoSteps: true }));
+    bed.order.write("a", bed.call("before"));
+    bed.order.writeAll(bed.call("all"));
+    bed.order.read("b", bed.call("after"));
     await settle();
     assert.deepEqual(bed.begun, ["long"]);
     await bed.end("long");
     assert.deepEqual(bed.begun, ["long", "before", "all"]);
     await bed.end("all");
     assert.deepEqual(bed.begun, ["long", "before", "all", "after"]);
-    assert.equal(bed.turns.idle(), undefined);
+    assert.equal(bed.order.idle(), undefined);
   });
 });
