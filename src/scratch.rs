@@ -1,11 +1,11 @@
-//! A buffer for each thread, for bytes that a call needs only while it runs.
+//! A reusable buffer per thread, for temporary bytes of a call.
 
 use std::cell::Cell;
 
-/// One large session must not keep its size in memory for the life of the thread.
+/// The maximum capacity that is kept. One large session must not occupy memory for the life of the thread.
 const KEPT_BYTES: usize = 16 * 1024;
 
-/// Calls `call` with an empty buffer. A call within `call` gets a buffer of its own.
+/// Calls `call` with an empty buffer. A nested call gets its own buffer.
 #[inline]
 pub(crate) fn with_buffer<T>(call: impl FnOnce(&mut Vec<u8>) -> T) -> T {
     thread_local! {

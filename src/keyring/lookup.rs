@@ -1,11 +1,11 @@
-//! Keys to look up by, which tell nothing of what they stand for.
+//! Blind index: keyed hashes of ids and users.
 
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
 pub const LOOKUP_BYTES: usize = 16;
 
-/// What the looked up bytes are, so that an id and a user of the same bytes have nothing in common.
+/// The kind of the hashed bytes. An id and a user with the same bytes have different hashes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Domain {
@@ -13,7 +13,7 @@ pub enum Domain {
     User = 2,
 }
 
-/// HMAC-SHA-256, cut to 16 bytes, with its key worked in already.
+/// HMAC-SHA-256, truncated to 16 bytes, with a precomputed key schedule.
 pub(super) struct Lookup(Hmac<Sha256>);
 
 impl Lookup {

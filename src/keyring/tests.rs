@@ -1,4 +1,4 @@
-//! What a keyring promises: its layout, what it refuses, and what rotation does.
+//! Tests of the layout, of refused input and of rotation.
 
 use proptest::prelude::*;
 
@@ -20,7 +20,7 @@ fn unlock(texts: &[&str], wrapped: &WrappedKeys) -> Unlocked {
     Keyring::unlock(&secrets(texts), wrapped).unwrap()
 }
 
-/// With nothing left to chance.
+/// With fixed randomness.
 fn create_fixed() -> (Keyring, WrappedKeys) {
     let index_key = std::array::from_fn(|at| at as u8);
     let mut nonces = (0..).map(|byte| Ok([byte; NONCE_BYTES]));
@@ -37,7 +37,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Whether it opens, and to what. Checks that it leaves alone what it should.
+/// Decrypts, and returns the plaintext or `None`. Checks that the rest of the buffer is unchanged.
 fn opened(keyring: &Keyring, aad: &[u8], sealed: &[u8]) -> Result<Option<Vec<u8>>> {
     let mut out = b"before".to_vec();
     let answer = keyring.open(aad, sealed, &mut out);
@@ -52,9 +52,9 @@ fn is_corrupt<T>(result: Result<T>) -> bool {
     matches!(result, Err(StoreError::Corrupt(_)))
 }
 
-/// The layout is a promise to files of later stores: these bytes never change.
+/// Stored files depend on this layout: these bytes never change.
 ///
-/// They were computed by another implementation than these crates.
+/// Another implementation than these crates computed them.
 #[test]
 fn version_1_is_these_bytes() {
     let (keyring, wrapped) = create_fixed();
@@ -153,7 +153,7 @@ fn a_swap_of_one_secret_is_noticed() {
     let Unlocked { extended, exact, .. } = unlock(&[THIRD, FIRST], &wrapped);
     let exact = exact.expect("as many secrets, but others");
     assert_eq!(unlock(&[THIRD, FIRST], &exact).exact, None);
-    // Nobody is locked out by an addition.
+    // Adding a secret locks nobody out.
     let extended = extended.expect("a secret was added");
     for texts in [[FIRST], [SECOND], [THIRD]] {
         assert_eq!(unlock(&texts, &extended).extended, None);
@@ -194,7 +194,7 @@ fn a_record_never_seals_to_the_same_bytes() {
     assert_ne!(one, other);
 }
 
-/// Only 2⁻³² of all pairs do, so that one is made here.
+/// Only one pair in 2³² shares an id, so the test makes one.
 #[test]
 fn secrets_that_share_a_key_id_are_told_apart() {
     let (mut keyring, _) = create(&[FIRST, SECOND]);
@@ -338,7 +338,7 @@ proptest! {
     #[test]
     fn any_flipped_bit_of_wrapped_keys_is_refused(at: prop::sample::Index, bit in 0u8..8) {
         let mut bytes = create_fixed().1.encode();
-        // The second secret's wrapped key is not needed.
+        // The wrapped key of the second secret is not needed.
         let at = at.index(bytes.len() - 76);
         bytes[at] ^= 1 << bit;
         if let Ok(wrapped) = WrappedKeys::decode(&bytes) {

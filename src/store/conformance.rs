@@ -1,9 +1,10 @@
-//! The contract of [`SessionStore`](super::SessionStore) as tests, the same for every store.
+//! The contract of [`SessionStore`](super::SessionStore) as tests that run for every store.
 //!
-//! `conformance!(open)` in a store's tests runs them all. `open` takes a clock and gives an empty store without
-//! limits, save a `max_session_bytes` of [`MAX_SESSION_BYTES`]. `conformance!(maybe open)` runs them if `open` gives one.
-//! `conformance!(lifetime open)` runs those of a store with a `max_lifetime` of [`MAX_LIFETIME`], and `conformance!(reject open)`
-//! those of a store that refuses a user more than [`MAX_PER_USER`] sessions; `lifetime maybe` and `reject maybe` likewise.
+//! `conformance!(open)` in a store's tests runs all of them. `open` takes a clock and returns an empty store without
+//! limits, except for a `max_session_bytes` of [`MAX_SESSION_BYTES`]. `conformance!(maybe open)` runs them if `open`
+//! returns a store. `conformance!(lifetime open)` runs the tests of a store with a `max_lifetime` of [`MAX_LIFETIME`].
+//! `conformance!(reject open)` runs the tests of a store that refuses more than [`MAX_PER_USER`] sessions per user.
+//! `lifetime maybe` and `reject maybe` run them if `open` returns a store.
 
 use std::sync::Arc;
 use std::thread;
@@ -15,19 +16,19 @@ use crate::session::{
     Body, Content, ExpiresForm, Expiry, FieldOrder, Session, SessionId, UserKey, UserKeyBuf,
 };
 
-/// The limit that the suite reckons with.
+/// The `max_session_bytes` that the suite expects.
 pub const MAX_SESSION_BYTES: usize = 2000;
 
-/// The limit of a lifetime that the suite reckons with, in milliseconds.
+/// The `max_lifetime` that the suite expects, in milliseconds.
 pub const MAX_LIFETIME: Millis = 1000;
 
-/// The limit of a user's sessions that the suite reckons with.
+/// The limit per user that the suite expects.
 pub const MAX_PER_USER: usize = 2;
 
-/// When the suite's clock begins.
+/// The start time of the suite's clock.
 pub const START: Millis = 1_800_000_000_000;
 
-/// What a test has to work with.
+/// The store under test, and its clock.
 pub struct Bench<S> {
     pub store: S,
     pub clock: Arc<MockClock>,
@@ -39,7 +40,7 @@ impl<S: SessionStore> Bench<S> {
         Self { store: open(Arc::clone(&clock)), clock }
     }
 
-    /// Runs a test, if there is a store to run it with.
+    /// Runs a test if `open` returns a store.
     pub fn try_run(open: impl FnOnce(Arc<MockClock>) -> Option<S>, test: impl FnOnce(&Self)) {
         let clock = Arc::new(MockClock::new(START));
         if let Some(store) = open(Arc::clone(&clock)) {
@@ -456,7 +457,7 @@ pub fn ids_are_each_given_once<S: SessionStore>(bench: &Store<S>) {
     }
     assert_eq!(bench.all_ids(), ids);
 
-    // The store may change meanwhile: what stays is given once.
+    // The store may change during the scan. Sessions that stay are returned once.
     let (mut seen, mut cursor, mut round) = (Vec::new(), Some(Cursor::default()), 0);
     while let Some(at) = cursor {
         let (some, next) = bench.store.ids(at).unwrap();
@@ -484,7 +485,7 @@ pub fn clear_removes_everything<S: SessionStore>(bench: &Store<S>) {
 }
 
 pub fn stats_count<S: SessionStore>(bench: &Store<S>) {
-    // A store that does not know how many it holds never does.
+    // A store that does not count its sessions never returns a count.
     let before = bench.store.stats().unwrap();
     let (sessions, bytes) = (before.sessions.map(|_| 0), before.bytes.map(|_| 0));
     let log = before.log;
@@ -500,7 +501,7 @@ pub fn stats_count<S: SessionStore>(bench: &Store<S>) {
     let stats = bench.store.stats().unwrap();
     assert_eq!((stats.sessions, stats.created, stats.hits, stats.misses), (if_known(2), 2, 1, 2));
     assert_eq!((stats.expired, stats.evicted, stats.last_sweep), (0, 0, None));
-    // Brings what is in a log to where it takes more bytes.
+    // Drains a log into the data file, where the sessions take more bytes.
     bench.all_ids();
     let bytes = bench.store.stats().unwrap().bytes;
     bench.store.clean().unwrap();
@@ -544,7 +545,7 @@ pub fn any_expiry_of_javascript_is_kept<S: SessionStore>(bench: &Store<S>) {
     assert_eq!(bench.store.clean(), Ok(1));
 }
 
-/// The name of a call that moves a session's end, and the call with the expiry that it asks for.
+/// The name of a call that moves a session's end, and the call with an expiry.
 type Mover<'a> = (&'static str, Box<dyn Fn(Expiry) -> bool + 'a>);
 
 fn movers<S: SessionStore>(bench: &Store<S>) -> [Mover<'_>; 4] {
@@ -621,7 +622,7 @@ pub fn an_end_that_cannot_move_is_enough<S: SessionStore>(bench: &Store<S>) {
         assert_eq!(bench.store.prolong(&id("a"), far, far.millis() - 10), Ok(true));
         assert_eq!(bench.get("a").unwrap().expires.millis(), START + MAX_LIFETIME);
     }
-    // It shortens a session that is not at its end yet, and no other.
+    // It shortens a session only if that can still move.
     assert_eq!(bench.store.touch(&id("a"), bench.in_millis(50)), Ok(true));
     assert_eq!(bench.store.prolong(&id("a"), bench.in_millis(40), bench.clock.now() + 30), Ok(true));
     assert_eq!(bench.get("a").unwrap().expires.millis(), START + 50);
@@ -674,7 +675,7 @@ pub fn sessions_are_each_given_once_whatever_else_changes<S: SessionStore>(bench
         let page = bench.store.sessions(at).unwrap();
         assert_eq!(page.unreadable, 0);
         seen.extend(page.sessions.iter().map(|session| session.id.to_string()));
-        // Records grow, shrink and go, and the tables with them.
+        // Records grow, shrink and disappear, and the tables change with them.
         for at in 0..60 {
             bench.store.create(&plain(&format!("new {round} {at}"), &ann, end)).unwrap();
             bench.store.delete(&id(&format!("leaving {:03}", (round * 60 + at) % 300))).unwrap();
@@ -729,7 +730,8 @@ pub fn sessions_say_when_they_were_created_and_end<S: SessionStore>(bench: &Stor
 
 pub fn sessions_are_given_in_bounded_pages<S: SessionStore>(bench: &Store<S>) {
     const COUNT: usize = 400;
-    /// As many bytes as may be asked for before it is known how large sessions are, and what shares the hash of the last one.
+    /// The excess of a page: sessions that were requested before their size was known, and sessions with the same hash
+    /// as the last one.
     const MORE: usize = 16 * MAX_SESSION_BYTES;
     let text = format!(r#"{{"padding":"{}"}}"#, "x".repeat(1500));
     for at in 0..COUNT {
@@ -761,7 +763,7 @@ pub fn a_new_session_of_an_old_id_has_a_lifetime_of_its_own<S: SessionStore>(ben
 const FULL: Result<()> = Err(StoreError::TooManySessions { max: MAX_PER_USER });
 
 impl<S: SessionStore> Bench<S> {
-    /// As `log_in`, where it may be refused.
+    /// The same as `log_in`, but may be refused.
     fn try_log_in(&self, session_id: &str, user: &str) -> Result<()> {
         self.store.create(&plain(session_id, &UserKeyBuf::from_text(user), self.in_millis(100)))
     }
@@ -863,7 +865,7 @@ pub fn changes_of_user_at_once_never_exceed_the_limit<S: SessionStore>(bench: &S
     });
 }
 
-/// Has ann get sessions from several threads, and end them when she is full.
+/// Creates sessions for ann from several threads, and ends them when she has reached the limit.
 fn at_once<S: SessionStore>(bench: &Store<S>, log_in: impl Fn(&str) -> Result<()> + Sync) {
     for round in 0..20 {
         let outcomes: Vec<_> = thread::scope(|scope| {
@@ -879,7 +881,7 @@ fn at_once<S: SessionStore>(bench: &Store<S>, log_in: impl Fn(&str) -> Result<()
     }
 }
 
-/// `RedisStore` and `FileStore` open as an `Arc`. The suite takes a store.
+/// `RedisStore` and `FileStore` open as an `Arc`, but the suite needs a `SessionStore`.
 impl<S: SessionStore + ?Sized> SessionStore for Arc<S> {
     fn create(&self, session: &Session<'_>) -> Result<()> {
         (**self).create(session)
