@@ -14,10 +14,10 @@ const storesTable = (stores) =>
     2,
   );
 
-/** The rounds of each row by one of their figures. */
+/** Selects one figure of the rounds of a row. */
 const roundsOf = ({ rounds }, figure) => rounds.map((round) => round[figure]);
 
-/** One figure of each route and store, and the ratios of each of ours to it. */
+/** A table with one figure for each route and store, and the ratio of each of our stores to it. */
 function loadTable({ ceiling, rows }, figure, head, format) {
   const cells = (row) => {
     const { median: middle, low, high } = summary(roundsOf(row, figure));
@@ -36,7 +36,7 @@ function loadTable({ ceiling, rows }, figure, head, format) {
   return table(["route", "store", head, "quartiles", ...ratios], lines, 2);
 }
 
-/** The range of the stores' medians on each route: what they are bound by, and that autocannon is not it. */
+/** A table with the range of the stores' medians on each route. It shows that autocannon is not the bottleneck. */
 function busyTable({ ceiling, rows }) {
   const routes = [...new Set(rows.map(({ route }) => route))];
   const groups = [[ceiling], ...routes.map((name) => rows.filter(({ route }) => route === name))];

@@ -57,7 +57,7 @@ function gapsTable(rows) {
   return table(["store", "during", "longest gap, ms", "all runs", "otherwise", "took, ms"], lines, 2);
 }
 
-/** The file against memory, and against itself with nothing else to do. */
+/** Compares FileStore to MemoryStore, and to an idle FileStore. */
 function readsTable({ inFlight, rows: [file, memory], during }) {
   const line = (what, values, against) => {
     const { median: middle, low, high } = summary(values);

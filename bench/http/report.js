@@ -6,7 +6,7 @@ const { labelOf } = require("./stores.js");
 
 const PEER = "map";
 
-/** The rounds of a row by one of their figures. */
+/** Selects one figure of the rounds of a row. */
 const roundsOf = ({ rounds }, figure) => rounds.map((round) => round[figure]);
 
 function loadTable(rows) {

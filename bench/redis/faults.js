@@ -1,6 +1,6 @@
 "use strict";
 
-// What a RedisStore does while its servers and its network fail: `node bench/redis/faults.js [words of a fault]`.
+// Measures a RedisStore while its servers and its network fail: `node bench/redis/faults.js [words of a fault]`.
 
 const { redisMissing } = require("../../__test__/support/redis-servers.js");
 const { FAULTS } = require("../../__test__/support/redis/faults.js");

@@ -9,7 +9,7 @@ const { OURS, labelOf } = require("./stores.js");
 
 const roundsOf = ({ rounds }, figure) => rounds.map((round) => round[figure]);
 
-/** One figure of each call and store, and the ratios of each of ours to it. */
+/** A table with one figure for each call and store, and the ratio of each of our stores to it. */
 function figureTable(rows, figure, head, format) {
   const against = (row) =>
     OURS.map((name) => {
