@@ -4,7 +4,7 @@ const assert = require("node:assert/strict");
 const { describe, it } = require("node:test");
 const { CallOrder } = require("../lib/connect/call-order.js");
 
-/** Calls that end when the test says so, and the order in which they began. */
+/** Calls that the test completes, and the order in which they started. */
 class Bed {
   order = new CallOrder();
   begun = [];
@@ -26,11 +26,11 @@ class Bed {
   }
 }
 
-/** Runs what is ready. */
+/** Runs all ready callbacks. */
 const settle = () => new Promise(setImmediate);
 
-describe("the turns of a session's calls", () => {
-  it("start calls of one step at once", async () => {
+describe("CallOrder", () => {
+  it("starts one-step calls immediately", async () => {
     const bed = new Bed();
     bed.order.write("a", bed.call("write"));
     bed.order.read("a", bed.call("read"));
@@ -39,7 +39,7 @@ describe("the turns of a session's calls", () => {
     assert.equal(bed.order.isBusy("a"), false);
   });
 
-  it("have all calls wait for one of two steps, and start them together, in order", async () => {
+  it("makes all calls wait for a two-step call, and then starts them together, in order", async () => {
     const bed = new Bed();
     bed.order.write("a", bed.call("long", { twoSteps: true }));
     for (let at = 0; at < 3; at++) {
@@ -50,7 +50,7 @@ describe("the turns of a session's calls", () => {
     await settle();
     assert.deepEqual(bed.begun, ["long", "of another"]);
     await bed.end("long");
-    // Not one after the end of the other: the store keeps the order of what has begun.
+    // They start without waiting for each other: the store keeps the order of started calls.
     assert.deepEqual(
       bed.begun.filter((name) => name.startsWith("write")),
       ["write 0", "write 1", "write 2"],
@@ -65,7 +65,7 @@ describe("the turns of a session's calls", () => {
     assert.equal(bed.order.isBusy("a"), false);
   });
 
-  it("let no call of two steps run beside another", async () => {
+  it("never runs two two-step calls of a session concurrently", async () => {
     const bed = new Bed();
     for (let at = 0; at < 3; at++) bed.order.write("a", bed.call(`long ${at}`, { twoSteps: true }));
     bed.order.read("a", bed.call("read"));
@@ -77,7 +77,7 @@ describe("the turns of a session's calls", () => {
     assert.deepEqual(bed.begun, ["long 0", "long 1", "long 2", "read"]);
   });
 
-  it("fail what waited for a store that did not answer, and try again for what comes later", async () => {
+  it("fails the calls that waited for a store without an answer, and tries again for later calls", async () => {
     const bed = new Bed();
     const noAnswer = Object.assign(new Error("no answer"), { code: "ERR_STORE_TIMEOUT", outcome: "unknown" });
     const calls = [
@@ -90,7 +90,7 @@ describe("the turns of a session's calls", () => {
     await settle();
     await bed.end("long", noAnswer);
     const errors = (await ended).map(({ reason }) => [reason.code, reason.outcome]);
-    // Nothing has happened of those that did not begin.
+    // Calls that did not start have changed nothing.
     const none = ["ERR_STORE_TIMEOUT", undefined];
     assert.deepEqual(errors, [["ERR_STORE_TIMEOUT", "unknown"], none, none, none]);
     assert.deepEqual(bed.begun, ["long"]);
@@ -98,7 +98,7 @@ describe("the turns of a session's calls", () => {
     assert.deepEqual(bed.begun, ["long", "later"]);
   });
 
-  it("go on after a call that fails, which fails alone", async () => {
+  it("continues after a failed call, which fails alone", async () => {
     const bed = new Bed();
     const failing = bed.order.write("a", bed.call("long", { twoSteps: true }));
     const waiting = bed.order.write("a", bed.call("write"));
@@ -110,7 +110,7 @@ describe("the turns of a session's calls", () => {
     assert.equal(await waiting, "write");
   });
 
-  it("refuse a call if too many wait, and take others again later", async () => {
+  it("refuses a call if too many wait, and accepts calls again later", async () => {
     const bed = new Bed();
     bed.order.write("a", bed.call("long", { twoSteps: true }));
     const reads = Array.from({ length: 256 }, (_, at) => bed.order.read("a", bed.call(`read ${at}`)));
@@ -122,7 +122,7 @@ describe("the turns of a session's calls", () => {
     assert.ok(bed.begun.includes("later") && !bed.begun.includes("too many"));
   });
 
-  it("order a call of all sessions with those of each", async () => {
+  it("orders a call on all sessions with calls on single sessions", async () => {
     const bed = new Bed();
     bed.order.write("a", bed.call("long", { twoSteps: true }));
     bed.order.write("a", bed.call("before"));

@@ -1,6 +1,6 @@
 "use strict";
 
-// The command that gives up a redo log which is missing or damaged.
+// The command that discards a missing or damaged redo log.
 
 const assert = require("node:assert/strict");
 const fs = require("node:fs");
@@ -25,7 +25,7 @@ const logPath = () => bench.in("sessions", "redo.log");
 const filesOf = () => fs.readdirSync(bench.storePath).filter((name) => !/lock/.test(name));
 const bytesOf = () => filesOf().map((name) => [name, fs.readFileSync(bench.in("sessions", name), "hex")]);
 
-/** Where each batch begins in the file. */
+/** Returns where each batch starts in the file. */
 function batchesOf(log) {
   const places = [];
   for (let at = RING; log.toString("latin1", at, at + 4) === "redo"; at += log.readUInt32LE(at + 8)) {
@@ -35,8 +35,8 @@ function batchesOf(log) {
 }
 
 /**
- * A store whose process was killed: `base` was in the data file, `early` and `late` are in the log alone, and `base` ends at
- * the end of it. Returns whether there can be such a store here.
+ * Makes a store whose process was killed. `base` was in the data file, `early` and `late` are only in the log, and the
+ * end of `base` is last in the log. Returns whether such a store is possible here.
  */
 async function killStore(t, secret) {
   const options = secret === undefined ? {} : { secret };
@@ -71,7 +71,7 @@ async function idsOf(options) {
 }
 
 describe("native-store discard-log", { skip }, () => {
-  it("is named by the error of a store that is refused", async (t) => {
+  it("is named by the error of a refused store", async (t) => {
     if (!(await killStore(t))) return;
     fs.rmSync(logPath());
     for (const args of [["list"], ["verify"], ["revoke", "--user", "ann"]]) {
@@ -89,7 +89,7 @@ describe("native-store discard-log", { skip }, () => {
     const kind = secret ? "encrypted" : "plain";
     const env = {};
 
-    it(`says what is lost, and does nothing without --yes (${kind})`, async (t) => {
+    it(`reports the loss, and does nothing without --yes (${kind})`, async (t) => {
       if (!(await killStore(t, secret))) return;
       damage(1);
       const before = bytesOf();
@@ -106,7 +106,7 @@ describe("native-store discard-log", { skip }, () => {
       assert.deepEqual(bytesOf(), before);
     });
 
-    it(`gives the log up with --yes, and needs no secret (${kind})`, async (t) => {
+    it(`discards the log with --yes, and needs no secret (${kind})`, async (t) => {
       if (!(await killStore(t, secret))) return;
       damage(1);
       const log = fs.readFileSync(logPath());
@@ -119,12 +119,12 @@ describe("native-store discard-log", { skip }, () => {
       if (process.platform !== "win32") assert.equal(fs.statSync(aside).mode & 0o7777, 0o600);
       assert.match(stderr, /native-store verify/);
       assert.deepEqual(filesOf().sort(), ["data.mdb", path.basename(aside)]);
-      // The end of `base` stands behind the damage, and can be read.
+      // The end of `base` is after the damage, and readable.
       assert.deepEqual(await idsOf(secret === undefined ? {} : { secret }), ["early", "kept"]);
     });
   }
 
-  it("gives up a log that is missing", async (t) => {
+  it("discards a missing log", async (t) => {
     if (!(await killStore(t))) return;
     fs.rmSync(logPath());
     const { code, stdout, stderr } = await bench.run(["discard-log", "--yes"]);
@@ -135,14 +135,14 @@ describe("native-store discard-log", { skip }, () => {
     assert.deepEqual(await idsOf(), ["base", "kept"]);
   });
 
-  it("prints its answer alone with --quiet", async (t) => {
+  it("prints only its answer with --quiet", async (t) => {
     if (!(await killStore(t))) return;
     damage(0);
     const { code, stdout, stderr } = await bench.run(["discard-log", "--yes", "--quiet"]);
     assert.deepEqual([code, linesOf(stdout).length, stderr], [0, 2, ""]);
   });
 
-  it("has nothing to do where the log is fine, or none is needed", async (t) => {
+  it("has nothing to do if the log is sound or not needed", async (t) => {
     if (!(await killStore(t))) return;
     const before = bytesOf();
     const { code, stdout, stderr } = await bench.run(["discard-log", "--yes"]);
@@ -155,7 +155,7 @@ describe("native-store discard-log", { skip }, () => {
     assert.match(again.stderr, /^native-store: nothing to do: the store in .+ needs no redo log[^\n]*\n$/);
   });
 
-  it("leaves a store alone that a process has open", async (t) => {
+  it("refuses a store that a process has open", async (t) => {
     const store = bench.open();
     await store.create(session("a"));
     if ((await store.stats()).log === null) return t.skip(NO_LOG);
@@ -165,7 +165,7 @@ describe("native-store discard-log", { skip }, () => {
     assert.notEqual(await store.get("a"), null);
   });
 
-  it("is for the files of a store", async () => {
+  it("is only for a FileStore", async () => {
     const missing = await bench.run(["discard-log", "--yes"]);
     assert.equal(missing.code, 2);
     assert.match(missing.stderr, /no store at \.\/sessions/);
