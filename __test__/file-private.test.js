@@ -287,7 +287,9 @@ describe("a folder that its user may not use", { skip: skipOthers }, () => {
     fs.chmodSync(dir, 0o700);
   });
 
-  it("still belongs to its owner after root has opened it", { skip: !isRoot && "asks for root" }, async () => {
+  it("still belongs to its owner after root has opened it", {
+    skip: !isRoot && "asks for root",
+  }, async () => {
     const dir = path.join(makeHome(), "sessions");
     assert.equal(await open(dir), "size 1");
     for (const name of ["lock.mdb", "owners.lock"]) fs.rmSync(path.join(dir, name));
