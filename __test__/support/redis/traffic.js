@@ -1,7 +1,7 @@
 "use strict";
 
-// Calls on a store while it has faults, and what each of them was told: nothing that was acknowledged may be lost, and
-// nothing that was refused may have happened.
+// Calls on a store during faults, with the outcome of each: no acknowledged write may be lost, and no refused write may
+// have happened.
 
 const { isDeepStrictEqual } = require("node:util");
 const { monitorEventLoopDelay } = require("node:perf_hooks");
@@ -14,9 +14,9 @@ const nextTurn = () => new Promise(setImmediate);
 const pick = (list) => list[Math.floor(Math.random() * list.length)];
 const inHours = () => new Date(Date.now() + HOUR + Math.floor(Math.random() * HOUR)).toISOString();
 
-/** A session of which it is known what may be read: one state, or after a write of unknown outcome one of two. */
+/** A session with its possible states: one, or two after a write with an unknown outcome. */
 class Tracked {
-  /** The states that are possible: sessions, or `null` for none. */
+  /** The possible states: sessions, or `null` for absent. */
   states = [null];
 
   constructor(id) {
@@ -28,7 +28,7 @@ class Tracked {
   }
 }
 
-/** Callers that each go on with the next call when one has ended, on sessions of their own. */
+/** Callers that make calls sequentially, each on its own sessions. */
 class Traffic {
   #store;
   #tracked;
@@ -36,15 +36,15 @@ class Traffic {
   #running;
   #isStopped = false;
   #delays = monitorEventLoopDelay({ resolution: RESOLUTION });
-  /** Of every call: `{ start, end, code? }`, where the code is that of its error. */
+  /** The calls: `{ start, end, code? }`. `code`: the code of its error. */
   calls = [];
-  /** What must not be, in words. */
+  /** The violations, as text. */
   faults = [];
   unknown = 0;
   #version = 0;
   #listeners = new Set();
 
-  /** `prefix` keeps apart the sessions of several on one server. */
+  /** `prefix` separates the sessions of several instances on one server. */
   constructor(store, { callers = 24, prefix = "s" } = {}) {
     this.#store = store;
     this.#tracked = Array.from({ length: callers }, (_, caller) =>
@@ -67,7 +67,7 @@ class Traffic {
     return this;
   }
 
-  /** Ends the calls, and resolves once the last has. */
+  /** Stops the calls, and resolves once the last has ended. */
   async stop() {
     this.#isStopped = true;
     await this.#running;
