@@ -172,7 +172,7 @@ export interface LatencyStats {
 
 /** The calls of one kind on this store object. */
 export interface CallStats {
-  /** How many calls were made, those under way included. */
+  /** How many calls were made, including pending ones. */
   count: number;
   /** How many of them were rejected, by code. */
   errors: Partial<Record<SessionStoreErrorCode, number>>;
@@ -686,7 +686,7 @@ export interface RedisCredentials {
 }
 
 /**
- * A near cache of a {@link RedisStore}. Redis tells it which sessions change (`CLIENT TRACKING`, RESP3).
+ * A near cache of a {@link RedisStore}. Redis notifies it of changed sessions (`CLIENT TRACKING`, RESP3).
  *
  * A logout on another machine takes effect when Redis' invalidation message arrives. If the network holds messages
  * back, it takes effect at most `maxStaleness` milliseconds after Redis ran it.

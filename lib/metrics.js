@@ -56,14 +56,14 @@ class Metrics {
   }
 
   /** Counts a call. Returns its start time, or 0 if it is not measured. */
-  begin(kind) {
+  start(kind) {
     const before = this.#counts[kind]++;
     return (before & this.#masks[kind]) === 0 ? now() : 0;
   }
 
-  /** Records the latency of a measured call. `begun` is not 0. */
-  end(kind, begun) {
-    this.#latencies[kind].add(now() - begun);
+  /** Records the latency of a measured call. `startedAt` is not 0. */
+  end(kind, startedAt) {
+    this.#latencies[kind].add(now() - startedAt);
   }
 
   /** Counts a call that was rejected with a `SessionStoreError`. */

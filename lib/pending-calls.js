@@ -16,17 +16,17 @@ class Call {
   #read;
   #given;
   #kind;
-  #begun;
+  #startedAt;
   #result;
   #error;
 
-  constructor(resolve, reject, read, given, kind, begun) {
+  constructor(resolve, reject, read, given, kind, startedAt) {
     this.#resolve = resolve;
     this.#reject = reject;
     this.#read = read;
     this.#given = given;
     this.#kind = kind;
-    this.#begun = begun;
+    this.#startedAt = startedAt;
   }
 
   succeed(result) {
@@ -43,7 +43,7 @@ class Call {
     try {
       if (this.#error !== undefined) throw this.#error;
       const result = this.#read(this.#result, this.#given);
-      if (this.#begun > 0) metrics.end(this.#kind, this.#begun);
+      if (this.#startedAt > 0) metrics.end(this.#kind, this.#startedAt);
       this.#resolve(result);
     } catch (error) {
       const failure = fromNative(error);
@@ -117,12 +117,12 @@ class PendingCalls {
 
   /**
    * Returns a promise of `read(result, given)`. `result` is the number that a write returned, or the reply of a read or
-   * `null`. The call is counted if it has a kind, and measured if `begun` is not 0.
+   * `null`. The call is counted if it has a kind, and measured if `startedAt` is not 0.
    */
-  add(ticket, read, given, kind, begun) {
+  add(ticket, read, given, kind, startedAt) {
     // Register the call first: the addon has started it, so no later error may lose it.
     const promise = new Promise((resolve, reject) => {
-      this.#calls[ticket] = new Call(resolve, reject, read, given, kind, begun);
+      this.#calls[ticket] = new Call(resolve, reject, read, given, kind, startedAt);
     });
     const isAlone = this.#count++ === 0;
     if (isAlone) {

@@ -65,7 +65,7 @@ const isFound = (number) => number === 1;
 const decodeReply = (reply, sessionId) => (reply === null ? null : codec.decode(sessionId, reply));
 
 /** Returns the first page of `sessions`, or the page at `next`. All sessions of a user are one page. */
-async function beginSessions(store, options, next) {
+async function readSessionPage(store, options, next) {
   if (next !== undefined) return native.sessions(store, next);
   const { userId } = validateOptions(options, sessionsOptions, { of: "sessions" });
   // A `userId` that is `undefined` by mistake must not list all users.
@@ -135,8 +135,8 @@ class SessionStore {
   create(session, callback) {
     if (callback !== undefined) refuseCallback(callback, this, "create");
     try {
-      const begun = this.#beginChange(KIND.create);
-      return this.#done(this.#beginCreate(session), KIND.create, begun);
+      const startedAt = this.#startChange(KIND.create);
+      return this.#done(this.#startCreate(session), KIND.create, startedAt);
     } catch (error) {
       return SessionStore.#reject(error, this, KIND.create, SessionStore.prototype.create);
     }
@@ -162,8 +162,8 @@ class SessionStore {
   update(sessionId, session, callback) {
     if (callback !== undefined) refuseCallback(callback, this, "update");
     try {
-      const begun = this.#beginChange(KIND.update);
-      return this.#done(this.#beginUpdate(sessionId, session), KIND.update, begun);
+      const startedAt = this.#startChange(KIND.update);
+      return this.#done(this.#startUpdate(sessionId, session), KIND.update, startedAt);
     } catch (error) {
       return SessionStore.#reject(error, this, KIND.update, SessionStore.prototype.update);
     }
@@ -172,9 +172,9 @@ class SessionStore {
   touch(sessionId, expires, callback) {
     if (callback !== undefined) refuseCallback(callback, this, "touch");
     try {
-      const begun = this.#begin(KIND.touch);
+      const startedAt = this.#start(KIND.touch);
       const result = native.touch(this.#store, sessionId, codec.toMillis(expires));
-      return this.#whether(result, KIND.touch, begun);
+      return this.#whether(result, KIND.touch, startedAt);
     } catch (error) {
       return SessionStore.#reject(error, this, KIND.touch, SessionStore.prototype.touch);
     }
@@ -182,8 +182,8 @@ class SessionStore {
 
   [createJson](json) {
     try {
-      const begun = this.#beginChange(KIND.create);
-      return this.#done(this.#beginCreateJson(json), KIND.create, begun);
+      const startedAt = this.#startChange(KIND.create);
+      return this.#done(this.#startCreateJson(json), KIND.create, startedAt);
     } catch (error) {
       return SessionStore.#reject(error, this, KIND.create);
     }
@@ -191,11 +191,11 @@ class SessionStore {
 
   [createAt](session, millis) {
     try {
-      const begun = this.#beginChange(KIND.create);
+      const startedAt = this.#startChange(KIND.create);
       const json = codec.sessionToJson(session);
       const created = (expires) => native.createAt(this.#store, json, millis, expires);
       const result = created();
-      return this.#done(result === false ? created(codec.expiresOf(json)) : result, KIND.create, begun);
+      return this.#done(result === false ? created(codec.expiresOf(json)) : result, KIND.create, startedAt);
     } catch (error) {
       return SessionStore.#reject(error, this, KIND.create);
     }
@@ -203,9 +203,9 @@ class SessionStore {
 
   [updateJson](sessionId, json) {
     try {
-      const begun = this.#beginChange(KIND.update);
-      const result = this.#beginUpdateJson(sessionId, json);
-      return this.#whether(result === null ? false : result, KIND.update, begun);
+      const startedAt = this.#startChange(KIND.update);
+      const result = this.#startUpdateJson(sessionId, json);
+      return this.#whether(result === null ? false : result, KIND.update, startedAt);
     } catch (error) {
       return SessionStore.#reject(error, this, KIND.update);
     }
@@ -213,8 +213,8 @@ class SessionStore {
 
   [prolong](sessionId, expires, enough) {
     try {
-      const begun = this.#begin(KIND.touch);
-      return this.#done(native.touch(this.#store, sessionId, expires, enough), KIND.touch, begun);
+      const startedAt = this.#start(KIND.touch);
+      return this.#done(native.touch(this.#store, sessionId, expires, enough), KIND.touch, startedAt);
     } catch (error) {
       return SessionStore.#reject(error, this, KIND.touch);
     }
@@ -231,8 +231,8 @@ class SessionStore {
   delete(sessionId, callback) {
     if (callback !== undefined) refuseCallback(callback, this, "delete");
     try {
-      const begun = this.#beginChange(KIND.delete);
-      return this.#done(native.remove(this.#store, sessionId), KIND.delete, begun);
+      const startedAt = this.#startChange(KIND.delete);
+      return this.#done(native.remove(this.#store, sessionId), KIND.delete, startedAt);
     } catch (error) {
       return SessionStore.#reject(error, this, KIND.delete, SessionStore.prototype.delete);
     }
@@ -279,8 +279,8 @@ class SessionStore {
 
   async *sessions(options) {
     let unreadable = 0;
-    const begin = (store, next) => beginSessions(store, options, next);
-    for await (const page of SessionStore.#pages(this, KIND.sessions, begin)) {
+    const readPage = (store, next) => readSessionPage(store, options, next);
+    for await (const page of SessionStore.#pages(this, KIND.sessions, readPage)) {
       unreadable += page.unreadable;
       for await (const { texts, created } of partsOf(page.found)) {
         for (const [at, time] of created.entries()) {
@@ -361,40 +361,40 @@ class SessionStore {
   }
 
   #load(sessionId, read, given) {
-    const begun = this.#begin(KIND.get);
+    const startedAt = this.#start(KIND.get);
     const reply = native.get(this.#store, sessionId);
-    if (typeof reply === "number") return this.#calls.add(reply, read, given, KIND.get, begun);
+    if (typeof reply === "number") return this.#calls.add(reply, read, given, KIND.get, startedAt);
     const result = read(reply, given);
-    if (begun !== 0) this.#metrics.end(KIND.get, begun);
+    if (startedAt !== 0) this.#metrics.end(KIND.get, startedAt);
     return Promise.resolve(result);
   }
 
   /** Counts a call, and returns its start time, or 0 if it is not measured. */
-  #begin(kind) {
+  #start(kind) {
     this.#followClock();
-    const begun = this.#metrics.begin(kind);
-    if (begun !== 0) this.#events.follow(this.#store);
-    return begun;
+    const startedAt = this.#metrics.start(kind);
+    if (startedAt !== 0) this.#events.follow(this.#store);
+    return startedAt;
   }
 
-  /** The same as `#begin`, for a call that may end sessions. */
-  #beginChange(kind) {
+  /** The same as `#start`, for a call that may end sessions. */
+  #startChange(kind) {
     this.#followClock();
     this.#events.follow(this.#store);
-    return this.#metrics.begin(kind);
+    return this.#metrics.start(kind);
   }
 
   /** Returns the promise of a write without a result. */
-  #done(result, kind, begun) {
-    if (typeof result === "number") return this.#calls.add(result, ignore, undefined, kind, begun);
-    if (begun !== 0) this.#metrics.end(kind, begun);
+  #done(result, kind, startedAt) {
+    if (typeof result === "number") return this.#calls.add(result, ignore, undefined, kind, startedAt);
+    if (startedAt !== 0) this.#metrics.end(kind, startedAt);
     return Promise.resolve();
   }
 
   /** Returns the promise of whether a call found the session. */
-  #whether(result, kind, begun) {
-    if (typeof result === "number") return this.#calls.add(result, isFound, undefined, kind, begun);
-    if (begun !== 0) this.#metrics.end(kind, begun);
+  #whether(result, kind, startedAt) {
+    if (typeof result === "number") return this.#calls.add(result, isFound, undefined, kind, startedAt);
+    if (startedAt !== 0) this.#metrics.end(kind, startedAt);
     return Promise.resolve(result);
   }
 
@@ -412,45 +412,47 @@ class SessionStore {
   }
 
   /** Returns the ticket of the native call, or `true`. */
-  #beginCreate(session) {
+  #startCreate(session) {
     const plain = codec.readPlain(session);
     if (plain !== null) {
       const { sessionId, userId, expires, userFirst } = plain;
-      const begun = native.create(this.#store, sessionId, userId, expires, userFirst);
-      if (begun !== false) return begun;
+      const started = native.create(this.#store, sessionId, userId, expires, userFirst);
+      if (started !== false) return started;
     }
-    return this.#beginCreateJson(codec.sessionToJson(session));
+    return this.#startCreateJson(codec.sessionToJson(session));
   }
 
-  #beginCreateJson(json) {
-    const begun = native.createJson(this.#store, json);
-    return begun === false ? native.createJson(this.#store, json, codec.expiresOf(json)) : begun;
+  #startCreateJson(json) {
+    const started = native.createJson(this.#store, json);
+    return started === false ? native.createJson(this.#store, json, codec.expiresOf(json)) : started;
   }
 
-  #beginUpdate(sessionId, session) {
+  #startUpdate(sessionId, session) {
     const plain = codec.readPlain(session);
     if (plain !== null && plain.sessionId === sessionId) {
       const { userId, expires, userFirst } = plain;
-      const begun = native.update(this.#store, sessionId, userId, expires, userFirst);
-      if (begun !== false) return begun;
+      const started = native.update(this.#store, sessionId, userId, expires, userFirst);
+      if (started !== false) return started;
     }
-    return this.#beginUpdateJson(sessionId, codec.sessionToJson(session));
+    return this.#startUpdateJson(sessionId, codec.sessionToJson(session));
   }
 
-  #beginUpdateJson(sessionId, json) {
-    const begun = native.updateJson(this.#store, sessionId, json);
-    return begun === false ? native.updateJson(this.#store, sessionId, json, codec.expiresOf(json)) : begun;
+  #startUpdateJson(sessionId, json) {
+    const started = native.updateJson(this.#store, sessionId, json);
+    return started === false
+      ? native.updateJson(this.#store, sessionId, json, codec.expiresOf(json))
+      : started;
   }
 
   /** Makes a call that returns a promise, and counts it if it has a kind. */
   static async #call(self, kind, method, ...args) {
     if (!SessionStore.#isStore(self)) throw withoutStore(KINDS[kind] ?? "stats");
     self.#followClock();
-    const begun = kind === undefined ? 0 : self.#metrics.begin(kind);
+    const startedAt = kind === undefined ? 0 : self.#metrics.start(kind);
     try {
       self.#events.follow(self.#store);
       const result = await method(self.#store, ...args);
-      if (begun !== 0) self.#metrics.end(kind, begun);
+      if (startedAt !== 0) self.#metrics.end(kind, startedAt);
       return result;
     } catch (error) {
       const failure = fromNative(error);
@@ -502,17 +504,17 @@ class SessionStore {
   #probe(options, limit) {
     return SessionStore.#call(this, KIND.ping, async (store) => {
       const { timeout = limit ?? pingTimeout(store) } = validateOptions(options, pingOptions, { of: "ping" });
-      const begun = now();
+      const startedAt = now();
       await probe(store, this.db.type, timeout);
-      return now() - begun;
+      return now() - startedAt;
     });
   }
 
   /** Resolves to how many sessions a call ended. The native call returns the count, a ticket or a promise. */
   static async #end(self, kind, method) {
     const ended = await SessionStore.#call(self, kind, (store) => {
-      const begun = method(store);
-      return typeof begun === "number" ? self.#calls.add(begun, (number) => number) : begun;
+      const started = method(store);
+      return typeof started === "number" ? self.#calls.add(started, (number) => number) : started;
     });
     return typeof ended === "number" ? ended : ended.count;
   }

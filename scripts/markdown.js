@@ -85,14 +85,16 @@ function plainText(tokens, ofCode = () => "Code") {
 /** Returns the sentences of a paragraph. A sentence may start with a lower-case name. */
 function sentencesOf(paragraph) {
   const sentences = [];
-  let begun = "";
+  let unfinished = "";
   for (const part of paragraph.split(/(?<=[.!?][)"'’”]*)\s+/)) {
-    begun = begun === "" ? part : `${begun} ${part}`;
+    unfinished = unfinished === "" ? part : `${unfinished} ${part}`;
     if (ABBREVIATION.test(part)) continue;
-    sentences.push(begun);
-    begun = "";
+    sentences.push(unfinished);
+    unfinished = "";
   }
-  return [...sentences, begun].map((text) => text.replace(/\s+/g, " ").trim()).filter((text) => text !== "");
+  return [...sentences, unfinished]
+    .map((text) => text.replace(/\s+/g, " ").trim())
+    .filter((text) => text !== "");
 }
 
 const countWords = (text) => text.split(/\s+/).filter((word) => /[\p{L}\p{N}]/u.test(word)).length;

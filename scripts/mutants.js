@@ -583,14 +583,14 @@ function simulate(program, store, mutant, seeds, first) {
 function run({ withRare, seeds, first }) {
   const folder = copyFolder();
   writeCopy(folder);
-  const begun = Date.now();
+  const startedAt = Date.now();
   const seconds = (since) => ((Date.now() - since) / 1000).toFixed(1);
   const program = build(folder);
   if (!program) {
     console.error(`The mutants do not compile. The messages above are about the copy in ${folder}.`);
     return false;
   }
-  console.log(`Built in ${seconds(begun)} s. Each mutant gets at most ${seeds} seeds, from ${first}.\n`);
+  console.log(`Built in ${seconds(startedAt)} s. Each mutant gets at most ${seeds} seeds, from ${first}.\n`);
   for (const store of ["file", "redis"]) {
     const unchanged = simulate(program, store, "", Math.min(CONTROL_SEEDS, seeds), first);
     if (unchanged) {
@@ -619,7 +619,7 @@ function run({ withRare, seeds, first }) {
     console.log(`${name.padEnd(width)}  ${kind.padEnd(6)}  ${cells.join("  ")}`);
   }
   const found = mutants.length - survivors.length;
-  console.log(`\n${found} of ${mutants.length} mutants found in ${seconds(begun)} s`);
+  console.log(`\n${found} of ${mutants.length} mutants found in ${seconds(startedAt)} s`);
   for (const { name, what, file } of survivors) {
     console.error(`${seeds} seeds do not find ${name} (${what} ${file})`);
   }

@@ -14,7 +14,7 @@ const one = (read) => (stats) => {
 // By name: the kind of metric, its labels, its help text, and its values from `stats()`. A store exports the metrics
 // that it has values for.
 const METRICS = {
-  calls_total: [Counter, ["call"], "Calls begun", perCall(({ count }) => [[{}, count]])],
+  calls_total: [Counter, ["call"], "Calls made", perCall(({ count }) => [[{}, count]])],
   call_errors_total: [
     Counter,
     ["call", "code"],
@@ -53,7 +53,7 @@ const METRICS = {
   last_sweep_timestamp_seconds: [
     Gauge,
     [],
-    "When the last sweep began",
+    "When the last sweep started",
     one(({ lastSweep }) => lastSweep && lastSweep.at.getTime() / 1000),
   ],
   last_sweep_seconds: [

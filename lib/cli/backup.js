@@ -74,17 +74,15 @@ function progressOf(task) {
 }
 
 module.exports = {
-  summary: "copies the store, compacted, while it is in use",
+  summary: "makes a compact copy of a store in use",
   usage: ["<destination>"],
   about: [
-    "The destination is a new folder, such as /backups/sessions-$(date +%F), which only its owner may read. A FileStore " +
-      "opens it as any other store. It is there once the copy is whole. Sessions that change meanwhile are in it as they " +
-      "were at one moment.",
-    "This is also how to make a store smaller, whose file never shrinks: back it up, stop the app, put the copy in the " +
-      "store's place, and start the app. Sessions that changed after the backup began are as they were then, so stop " +
-      "the app first where that matters.",
+    "The destination is a new folder, such as /backups/sessions-$(date +%F), which only its owner can read. It appears once " +
+      "the copy is complete, a consistent snapshot of the store. A FileStore opens it like any other store.",
+    "The file of a store never shrinks. To make it smaller, stop the app, make a backup, put it in the store's place, and " +
+      "start the app.",
     "Root's backup belongs to root, also if another user owns the store.",
-    "An encrypted store stays encrypted. Any backup brings sessions back that were ended since: restore with care.",
+    "An encrypted store stays encrypted. A restored backup brings back sessions that have ended since.",
   ],
   operand: { name: "destination", isRequired: true },
   options: {},

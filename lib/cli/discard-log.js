@@ -30,7 +30,7 @@ async function run(task) {
     `log discarded: ${sessions(kept, "is", "are")} as in the log, ${show.number(ended)} ${ended === 1 ? "was" : "were"} ended by it`,
     ...(file === undefined ? [] : [`the damaged log is now ${show.escapeUnsafe(file)}`]),
   );
-  task.note("native-store verify checks the store as it is now");
+  task.note("to check the store, run native-store verify");
 }
 
 /** Returns the native calls, with errors converted to `SessionStoreError`. */
@@ -105,8 +105,8 @@ module.exports = {
     "It keeps the changes before the damage. From changes after it, and from changes that may be older than the data " +
       "file, it keeps only the ends of sessions. Other logins, changes and logouts are undone: a session that was logged " +
       "out there is live again until it expires. native-store revoke ends the sessions of a user, or all of them.",
-    "The damaged file stays in the folder, as redo.log.damaged-<id>. Nothing else reads it: remove it when nobody needs it " +
-      "any more. An encrypted store needs no secret for this.",
+    "The damaged file stays in the folder as redo.log.damaged-<id>. Remove it when nobody needs it any more. An encrypted " +
+      "store needs no secret for this.",
     "Stop all processes that use the store first. If the command is killed, the store is refused as before, or the log " +
       "is discarded as a whole. It does not touch a sound log.",
   ],

@@ -17,7 +17,7 @@ function readUser({ user, "user-json": json }) {
   if (user !== undefined) throw wrongUsage("--user and --user-json exclude each other");
   const userId = parse(json);
   if (userId === null)
-    throw wrongUsage("--user-json must not be null: sessions of nobody cannot be looked up");
+    throw wrongUsage("--user-json must not be null: sessions without a user cannot be looked up");
   return userId;
 }
 

@@ -35,16 +35,16 @@ class CallOrder {
   /** Starts a write in the same way. A `call` with two steps must call `twoSteps` synchronously. */
   write(sid, call) {
     if (!this.isBusy(sid)) {
-      const running = this.#begin(call);
+      const running = this.#start(call);
       if (this.#hasTwoSteps) this.#append(sid, noAnswerOf(running));
       return running;
     }
     let end;
     const before = this.#before(sid);
     const running = this.#wait(sid, before, () => {
-      const begun = this.#begin(call);
-      if (this.#hasTwoSteps) end = noAnswerOf(begun);
-      return begun;
+      const started = this.#start(call);
+      if (this.#hasTwoSteps) end = noAnswerOf(started);
+      return started;
     });
     // The next call waits until this one has started, or, if it has two steps, until it has ended.
     this.#append(
@@ -88,7 +88,7 @@ class CallOrder {
   }
 
   /** Starts a call. Afterwards `#hasTwoSteps` is set if it has two steps. */
-  #begin(call) {
+  #start(call) {
     this.#hasTwoSteps = false;
     return call();
   }

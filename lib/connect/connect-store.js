@@ -327,13 +327,13 @@ class ConnectStore extends EventEmitter {
 
   #touch(sid, session) {
     try {
-      return this.#order.write(sid, () => this.#beginTouch(sid, session));
+      return this.#order.write(sid, () => this.#startTouch(sid, session));
     } catch (error) {
       return Promise.reject(error);
     }
   }
 
-  #beginTouch(sid, session) {
+  #startTouch(sid, session) {
     const { prefix, ttl } = this.#options;
     const id = idOf(sid, prefix);
     const expires = expiryOf(session, ttl);

@@ -341,7 +341,7 @@ pub fn delete_by_user(
         })
     })?;
     match redis {
-        Err(begun) => Ok(begun),
+        Err(started) => Ok(started),
         Ok(redis) => {
             let begin = |done| redis.begin_delete_by_user(user.as_key(), except.as_ref(), done);
             promised(env, begin, to_number).map(Either3::C)
@@ -371,7 +371,7 @@ pub fn clear(env: Env, store: Value) -> Result<Either3<JsCount, u32, Value>, JsE
         })
     })?;
     match redis {
-        Err(begun) => Ok(begun),
+        Err(started) => Ok(started),
         Ok(redis) => promised(env, |done| redis.begin_clear(done), |()| 0.0).map(Either3::C),
     }
 }

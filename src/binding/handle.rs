@@ -229,8 +229,8 @@ impl ThreadEnd {
     fn wait(&self) {
         const POLL_INTERVAL: Duration = Duration::from_millis(5);
         let Some(task) = &self.task else { return };
-        let begun = Instant::now();
-        while task.exists() && begun.elapsed() < Self::MAX_WAIT {
+        let start = Instant::now();
+        while task.exists() && start.elapsed() < Self::MAX_WAIT {
             thread::sleep(POLL_INTERVAL);
         }
     }

@@ -129,10 +129,10 @@ impl Tickets {
     ) -> Result<Option<u32>> {
         let ticket =
             self.free.borrow_mut().pop().unwrap_or_else(|| self.issued.replace(self.issued.get() + 1));
-        let begun = begin(ticket);
-        if !matches!(begun, Ok(true)) {
+        let result = begin(ticket);
+        if !matches!(result, Ok(true)) {
             self.free.borrow_mut().push(ticket);
-            return begun.map(|_| None);
+            return result.map(|_| None);
         }
         if self.out.replace(self.out.get() + 1) == 0 {
             // SAFETY: this is its JavaScript thread, and the handle that owns these tickets keeps it alive.

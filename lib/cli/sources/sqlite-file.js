@@ -62,9 +62,9 @@ async function readablePath(task, given, { name, isLocked }) {
   }
   const before = stateOf(file);
   const target = await task.interruptible(copy(task, file)).catch((error) => {
-    throw error.code ? refuse(`to leave it as it is it has to be copied: ${reasonOf(error)}`) : error;
+    throw error.code ? refuse(`it must be copied first, and that failed: ${reasonOf(error)}`) : error;
   });
-  if (stateOf(file) !== before) throw refuse("it was changed meanwhile; stop the app first");
+  if (stateOf(file) !== before) throw refuse("it changed during the import; stop the app first");
   return target;
 }
 
