@@ -998,9 +998,13 @@ export class SessionStoreError extends Error {
   /** What went wrong, for programs. `message` is for people. */
   readonly code: SessionStoreErrorCode;
   /**
-   * `"unknown"` if the write may or may not have happened: it had started when `commandTimeout` passed, too few
-   * replicas of Redis confirmed it, the disk failed at the page that completes a commit, or a `clear` or `deleteByUser`
-   * failed when it was partially complete. After any other error nothing has changed.
+   * `"unknown"` if the write may or may not have happened:
+   * - It had started when `commandTimeout` passed.
+   * - Too few replicas of Redis confirmed it.
+   * - The disk failed at the page that completes a commit.
+   * - A `clear` or `deleteByUser` failed when it was partially complete.
+   *
+   * After any other error nothing has changed.
    */
   readonly outcome?: "unknown";
   /** How many sessions `sessions()` could not read. It yielded all others. Only with `ERR_STORE_CORRUPT`. */

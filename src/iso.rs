@@ -81,8 +81,8 @@ fn days_in_month(year: i64, month: i64) -> i64 {
     }
 }
 
-// Both functions use years that start in March, so that the leap day is the last day, and eras of 400 years (146 097
-// days), after which the Gregorian calendar repeats. 719 468 is the number of days from 0000-03-01 to the epoch.
+// Both functions use years that start in March, so that the leap day is the last day. They use eras of 400 years (146
+// 097 days), after which the Gregorian calendar repeats. 719 468 is the number of days from 0000-03-01 to the epoch.
 
 fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
     let year = year - i64::from(month <= 2);
