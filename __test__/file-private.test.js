@@ -54,7 +54,7 @@ describe("path", { skip }, () => {
       ["/tmp/a\0b", /got a string with a NUL character$/],
       ["/tmp/\ud800", /got a string with a lone surrogate$/],
       [Buffer.from("/tmp/a"), /got a Buffer: use buffer\.toString\(\)$/],
-      [new URL("https://host/a"), /got a URL that is not of a file$/],
+      [new URL("https://host/a"), /got a URL with another scheme than file:$/],
       [new URL("file:///tmp/a%2Fb"), /got a file: URL that names no path of this system$/],
       [new URL("file:///tmp/a%00b"), /got a string with a NUL character$/],
       ["file:///tmp/a", /got the string of a file: URL: use new URL\(path\)$/],

@@ -102,7 +102,7 @@ function describePath(value) {
 
 /** Describes what is wrong with a URL that was given as a path. Returns `undefined` for a `file:` URL. */
 function describeUrl({ href, protocol }) {
-  if (protocol !== "file:") return "a URL that is not of a file";
+  if (protocol !== "file:") return "a URL with another scheme than file:";
   try {
     return describePath(fileURLToPath(href));
   } catch {
