@@ -65,7 +65,7 @@ function sections({ sessions, connections, fileSystem, missing, load, race }) {
   const all = [];
   const add = (title, body) => all.push({ title, body });
   const reasons = Object.entries(missing).map(([name, reason]) => `${name}: ${reason}`);
-  if (reasons.length > 0) add("Left out of connect, as they could not be installed:", reasons.join("\n"));
+  if (reasons.length > 0) add("Skipped in connect, because they could not be installed:", reasons.join("\n"));
   if (load) {
     const stores = [...new Set(load.rows.map(({ store }) => store))];
     add(`Stores of express-session, files on ${fileSystem}. What each does:`, storesTable(stores));
@@ -77,11 +77,11 @@ function sections({ sessions, connections, fileSystem, missing, load, race }) {
       loadTable(load, "perSecond", "requests/s", whole),
     );
     add(
-      "The same requests: 99 of 100 are answered within so many milliseconds. Less is better:",
+      "The same requests: 99th percentile of the latency, in milliseconds. Less is better:",
       loadTable(load, "p99", "p99, ms", tenths),
     );
     add(
-      "The same requests: processor time of the server's process, all threads, in microseconds a request. It varies less\n" +
+      "The same requests: CPU time of the server process, all threads, in microseconds per request. It varies less\n" +
         "with the other load of the machine. Less is better:",
       loadTable(load, "serverCpu", "CPU, us", whole),
     );

@@ -88,7 +88,7 @@ const costsText = (costs) =>
 
 /** The sections of the report on sizes: `{ title, body }[]`. */
 function sections({ rows, costs, missing }) {
-  const all = Object.entries(missing).map(([name, body]) => ({ title: `Left out of scale: ${name}`, body }));
+  const all = Object.entries(missing).map(([name, body]) => ({ title: `Skipped in scale: ${name}`, body }));
   all.push({
     title: "The model of bench/scale, with the costs of bench/scale/costs.js, beside what was measured:",
     body: checkTable(rows),

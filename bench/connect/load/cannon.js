@@ -20,7 +20,7 @@ const shoot = (address, path, options) => autocannon({ url: address + path, samp
 /** Waits for the end of a shot. Throws unless every request succeeded. */
 async function ended(shot, path) {
   const { errors, non2xx } = await shot;
-  if (errors + non2xx > 0) throw new Error(`${path}: ${errors} errors, ${non2xx} answers of no success`);
+  if (errors + non2xx > 0) throw new Error(`${path}: ${errors} errors, ${non2xx} responses without success`);
 }
 
 /** Creates the sessions by logging in. */
