@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_system_clock_tells_the_past_from_the_future_to_the_millisecond() {
+    fn the_system_clock_is_exact_to_the_millisecond() {
         for _ in 0..1000 {
             let before = SystemClock.now();
             assert!(SystemClock.is_past(before));
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn the_clock_of_an_app_follows_its_offset() {
+    fn an_app_clock_follows_its_offset() {
         let clock = AppClock::default();
         let now = SystemClock.now();
         assert!(clock.is_past(now) && !clock.is_past(now + 1_000_000));

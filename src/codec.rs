@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn other_versions_and_forms_and_cut_records_are_corrupt() {
+    fn unknown_versions_unknown_forms_and_truncated_records_are_corrupt() {
         for bytes in
             [&b""[..], b"\x21\x00", b"\x1f\x00", b"\x10", b"\x10\x05sann", b"\x10\xff", b"\x12\x00\xff"]
         {

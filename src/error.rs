@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_of_unknown_outcome_keeps_its_code_and_says_so() {
+    fn an_error_of_unknown_outcome_keeps_its_code_and_reports_the_outcome() {
         let error = StoreError::Io("the disk failed".into()).of_unknown_outcome();
         assert_eq!((error.code(), error.is_outcome_unknown()), ("ERR_STORE_IO", true));
         assert_eq!(error.to_string(), "the disk failed; it may or may not have been carried out");

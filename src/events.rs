@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listener_that_goes_takes_only_its_own_topics_along() {
+    fn a_dropped_listener_unsubscribes_only_its_own_topics() {
         let bus = Bus::default();
         let (stays, _) = inbox();
         assert!(bus.listen(&stays, SWEEPS));
@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_made_where_nobody_listens() {
+    fn no_event_is_made_without_a_listener() {
         let bus = Bus::default();
         let (inbox, woken) = inbox();
         bus.publish(ENDS, || unreachable!("nobody listens"));
@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_is_woken_once_until_it_has_found_nothing() {
+    fn a_thread_is_woken_once_until_its_inbox_is_empty() {
         let bus = Bus::default();
         let (inbox, woken) = inbox();
         bus.listen(&inbox, ENDS);
@@ -384,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_inbox_counts_what_it_leaves_out() {
+    fn a_full_inbox_counts_the_rest() {
         let bus = Bus::default();
         let (inbox, _) = inbox();
         bus.listen(&inbox, ENDS | SWEEPS);
@@ -409,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_gets_each_event_once_and_every_thread_gets_it() {
+    fn each_thread_receives_each_event_once() {
         let bus = Arc::new(Bus::default());
         let (one, _) = inbox();
         let (twin, _) = inbox();
@@ -434,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ends_of_what_was_refused_are_taken_back() {
+    fn the_ends_of_a_refused_write_are_rolled_back() {
         let bus = Bus::default();
         let (inbox, _) = inbox();
         assert!(!bus.ends().is_wanted());

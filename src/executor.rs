@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_ends_its_job_alone() {
+    fn a_panic_ends_only_its_job() {
         let executor = Executor::new(1);
         executor.submit(|_| panic!("a job's"));
         let (sender, receiver) = mpsc::channel();
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn close_waits_for_what_was_submitted() {
+    fn close_waits_for_submitted_jobs() {
         let executor = Executor::new(1);
         let ran = Arc::new(AtomicUsize::new(0));
         for _ in 0..100 {

@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn each_byte_is_a_digit_or_not_at_each_position() {
+    fn each_byte_is_checked_at_each_position() {
         for at in 0..20 {
             for byte in 0..=u8::MAX {
                 let mut text = *b"0123456789abcdef90af";
@@ -79,7 +79,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn decodes_digits_of_any_number(text in "([0-9a-f]{2}){0,64}") {
+        fn decodes_any_number_of_digits(text in "([0-9a-f]{2}){0,64}") {
             prop_assert_eq!(decoded(text.as_bytes()), expected(text.as_bytes()));
         }
     }

@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn writes_what_javascript_writes() {
+    fn writes_the_same_text_as_javascript() {
         // Each pair was printed by `new Date(ms).toISOString()` in Node 20.
         for (millis, expected) in [
             (0, "1970-01-01T00:00:00.000Z"),
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_only_dates_that_exist_in_the_one_form() {
+    fn reads_only_existing_dates_in_the_one_form() {
         for no_date in [
             "",
             "soon",

@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn takes_the_fields_and_ignores_the_rest() {
+    fn parses_the_fields_and_ignores_the_rest() {
         let found = fields(
             r#"{"__proto__":{"sessionId":"x"},"expires":"1970-01-01T00:00:01.000Z","cart":[1],"sessionId":"a","userId":7}"#,
         );
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_no_session_and_names_the_field() {
+    fn refuses_invalid_sessions_and_names_the_field() {
         for (text, words) in [
             ("[1]", "session must be an object; got an array"),
             ("\"text\"", "session must be an object; got a string"),

@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn openers_of_one_key_share_a_store_and_its_entry_goes_with_it() {
+    fn openers_of_a_key_share_a_store_and_its_entry_is_removed_with_it() {
         let registry = Registry::new();
         let one = registry.open(&"one", LONG, start(1)).ok().unwrap();
         let twin = registry.open(&"one", LONG, start(2)).ok().unwrap();
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn an_opener_waits_for_the_registration_of_a_dropped_store_but_not_for_ever() {
+    fn an_opener_waits_for_the_registration_of_a_dropped_store_until_its_deadline() {
         let registry = Registry::new();
         let mut kept = None;
         let open_and_keep = |registration| {
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn opening_one_key_does_not_hold_up_another() {
+    fn opening_a_key_does_not_block_another() {
         let registry = Registry::<usize, ()>::new();
         // Both must be inside `start` concurrently, or the test never ends. There are far more keys than locks in the
         // map.
@@ -231,7 +231,7 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "it would take minutes")]
-    fn one_of_many_openers_at_once_starts_the_store() {
+    fn one_of_many_concurrent_openers_starts_the_store() {
         const OPENERS: usize = 4;
         let registry = Registry::new();
         let started = AtomicUsize::new(0);

@@ -26,7 +26,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_buffer_is_empty_and_no_call_within_gets_the_same() {
+    fn a_buffer_is_empty_and_nested_calls_get_another() {
         with_buffer(|outer| {
             outer.extend_from_slice(b"outer");
             with_buffer(|inner| {
@@ -39,7 +39,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_buffer_is_given_back() {
+    fn a_large_buffer_is_freed() {
         with_buffer(|buffer| buffer.resize(10 * KEPT_BYTES, 0));
         with_buffer(|buffer| assert!(buffer.capacity() < 2 * KEPT_BYTES, "{}", buffer.capacity()));
     }

@@ -31,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_option_is_the_one_that_is_meant() {
+    fn the_purge_delay_option_has_the_right_number() {
         // SAFETY: as above.
         let (delay, next) = unsafe { (mi_option_get(PURGE_DELAY), mi_option_get(PURGE_DELAY + 1)) };
         // 16 is `mi_option_use_numa_nodes`, which is in the crate and has another default.

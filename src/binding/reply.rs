@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn any_other_session_is_its_json_and_says_where_it_was_moved() {
+    fn any_other_session_is_its_json_with_a_moved_expiry() {
         let content = |expires| Content { user: None, body: Body::Json { text: "{}", expires } };
         assert_eq!(reply(Expiry::new(5).unwrap(), content(ExpiresForm::Text)), "{}");
         assert_eq!(reply(Expiry::moved_to(5).unwrap(), content(ExpiresForm::Text)), "T5{}");

@@ -75,7 +75,7 @@ mod tests {
 
     /// draft-irtf-cfrg-xchacha-03, appendix A.3.1.
     #[test]
-    fn seals_the_test_vector_of_the_draft() {
+    fn matches_the_test_vector_of_the_draft() {
         let key = std::array::from_fn(|at| 0x80 + at as u8);
         let nonce = std::array::from_fn(|at| 0x40 + at as u8);
         let aad = b"\x50\x51\x52\x53\xc0\xc1\xc2\xc3\xc4\xc5\xc6\xc7";

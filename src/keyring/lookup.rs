@@ -33,7 +33,7 @@ mod tests {
 
     /// RFC 4231, test case 2; the domain is the first byte of its data.
     #[test]
-    fn gives_the_test_vector_of_the_rfc() {
+    fn matches_the_test_vector_of_the_rfc() {
         let lookup = Lookup::new(b"Jefe").of(b'w', b"hat do ya want for nothing?");
         assert_eq!(lookup, *b"\x5b\xdc\xc1\x46\xbf\x60\x75\x4e\x6a\x04\x24\x26\x08\x95\x75\xc7");
     }

@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn other_lists_are_refused_in_words_without_the_secret() {
+    fn other_lists_are_refused_without_showing_the_secret() {
         assert_eq!(given(&[]), "an empty list");
         assert_eq!(given(&[&b"sixteen bytes it"[..]; 17]), "17 secrets");
         assert_eq!(given(&[b"sixteen bytes it", b"hunter2"]), "7 bytes as secret 2");

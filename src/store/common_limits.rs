@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn codes_say_what_the_limits_are() {
+    fn codes_encode_the_limits() {
         let all = [
             CommonLimits::default(),
             limits(1, WhenUserIsFull::EndOldest, 1),

@@ -100,33 +100,33 @@ pub fn json<'a>(
 macro_rules! conformance {
     (maybe $open:expr) => {
         $crate::store::conformance::conformance! { $open;
-            gives_back_what_it_was_given
+            returns_the_stored_session
             create_refuses_the_id_of_a_live_session_and_keeps_it
             create_takes_the_id_of_an_expired_session
             an_expired_session_is_absent_from_every_call
             a_session_is_live_until_its_expiry_and_not_at_it
             update_replaces_a_live_session
             update_never_creates
-            touch_moves_the_expiry_alone
+            touch_moves_only_the_expiry
             touch_of_an_absent_or_expired_session_does_nothing
             touch_into_the_past_ends_a_session
-            prolong_moves_the_expiry_alone
+            prolong_moves_only_the_expiry
             prolong_leaves_an_expiry_that_is_enough
             prolong_of_an_absent_or_expired_session_does_nothing
-            no_prolong_moves_back_what_another_has_moved
+            concurrent_prolongs_never_shorten_an_expiry
             delete_is_idempotent
-            clean_removes_what_has_expired_and_nothing_else
+            clean_removes_only_expired_sessions
             clean_sees_sessions_that_were_touched
             sessions_are_found_by_user_oldest_first
             the_index_follows_an_update_to_another_user
-            users_of_one_text_and_different_types_are_apart
-            sessions_of_no_user_are_in_no_index
+            users_of_different_types_are_distinct
+            anonymous_sessions_are_not_in_the_user_index
             delete_by_user_ends_live_sessions_and_counts_them
             delete_by_user_keeps_the_excepted_one
-            ids_are_each_given_once
-            sessions_are_each_given_once_whatever_else_changes
-            sessions_say_when_they_were_created_and_end
-            sessions_are_given_in_bounded_pages
+            ids_returns_each_id_once
+            sessions_returns_each_session_once_during_changes
+            sessions_have_their_creation_time_and_expiry
+            sessions_returns_bounded_pages
             clear_removes_everything
             stats_count
             ids_are_compared_exactly
@@ -138,23 +138,23 @@ macro_rules! conformance {
         $crate::store::conformance::conformance! { $open;
             create_ends_a_session_by_its_lifetime
             no_call_moves_a_session_past_its_lifetime
-            a_session_within_its_lifetime_moves_as_ever
-            an_end_that_cannot_move_is_enough
+            a_session_within_its_lifetime_can_be_moved
+            prolong_accepts_an_expiry_at_the_lifetime_limit
             a_session_past_its_lifetime_is_absent_from_every_call
-            a_session_that_was_created_before_has_the_rest_of_its_lifetime
-            a_new_session_of_an_old_id_has_a_lifetime_of_its_own
+            create_at_leaves_the_rest_of_the_lifetime
+            a_reused_id_gets_a_new_lifetime
         }
     };
     (reject maybe $open:expr) => {
         $crate::store::conformance::conformance! { $open;
             a_full_user_gets_no_more_sessions
             expired_sessions_leave_room
-            a_session_that_has_expired_already_needs_no_room
+            an_expired_session_needs_no_room
             a_session_of_a_full_user_may_change
             no_update_gives_a_full_user_one_more_session
-            a_live_session_with_the_id_counts_before_a_full_user
-            logins_at_once_never_exceed_the_limit
-            changes_of_user_at_once_never_exceed_the_limit
+            a_live_session_with_the_id_is_reported_before_a_full_user
+            concurrent_logins_never_exceed_the_limit
+            concurrent_changes_of_user_never_exceed_the_limit
         }
     };
     (reject $open:expr) => {
@@ -179,7 +179,7 @@ pub(crate) use conformance;
 
 type Store<S> = Bench<S>;
 
-pub fn gives_back_what_it_was_given<S: SessionStore>(bench: &Store<S>) {
+pub fn returns_the_stored_session<S: SessionStore>(bench: &Store<S>) {
     let (text, number) = (UserKeyBuf::from_text("ann \u{0} é 😀"), UserKeyBuf::from_canonical_json("42"));
     let hostile = r#"{"__proto__":{"a":1},"path":"../../etc","nul":"\u0000","😀":[null]}"#;
     let expires = bench.in_millis(1);
@@ -259,7 +259,7 @@ pub fn update_never_creates<S: SessionStore>(bench: &Store<S>) {
     assert!(bench.sessions_of("ann").is_empty());
 }
 
-pub fn touch_moves_the_expiry_alone<S: SessionStore>(bench: &Store<S>) {
+pub fn touch_moves_only_the_expiry<S: SessionStore>(bench: &Store<S>) {
     bench.log_in("a", "ann");
     let before = bench.get("a").unwrap();
     let later = Expiry::moved_to(bench.clock.now() + 1000).unwrap();
@@ -287,7 +287,7 @@ pub fn touch_into_the_past_ends_a_session<S: SessionStore>(bench: &Store<S>) {
     assert_eq!(bench.store.clean(), Ok(1));
 }
 
-pub fn prolong_moves_the_expiry_alone<S: SessionStore>(bench: &Store<S>) {
+pub fn prolong_moves_only_the_expiry<S: SessionStore>(bench: &Store<S>) {
     bench.log_in("a", "ann");
     let before = bench.get("a").unwrap();
     let (now, later) = (bench.clock.now(), Expiry::moved_to(bench.clock.now() + 1000).unwrap());
@@ -326,7 +326,7 @@ pub fn prolong_of_an_absent_or_expired_session_does_nothing<S: SessionStore>(ben
     assert_eq!(bench.get("a"), None);
 }
 
-pub fn no_prolong_moves_back_what_another_has_moved<S: SessionStore>(bench: &Store<S>) {
+pub fn concurrent_prolongs_never_shorten_an_expiry<S: SessionStore>(bench: &Store<S>) {
     bench.log_in("a", "ann");
     let now = bench.clock.now();
     thread::scope(|scope| {
@@ -357,7 +357,7 @@ pub fn delete_is_idempotent<S: SessionStore>(bench: &Store<S>) {
     assert_eq!(bench.sessions_of("ann"), ["b"]);
 }
 
-pub fn clean_removes_what_has_expired_and_nothing_else<S: SessionStore>(bench: &Store<S>) {
+pub fn clean_removes_only_expired_sessions<S: SessionStore>(bench: &Store<S>) {
     let ann = UserKeyBuf::from_text("ann");
     for at in 0..5000 {
         let lives_for = if at % 2 == 0 { 100 } else { 200 };
@@ -411,7 +411,7 @@ pub fn the_index_follows_an_update_to_another_user<S: SessionStore>(bench: &Stor
     assert_eq!(bench.sessions_of("ben"), ["a"]);
 }
 
-pub fn users_of_one_text_and_different_types_are_apart<S: SessionStore>(bench: &Store<S>) {
+pub fn users_of_different_types_are_distinct<S: SessionStore>(bench: &Store<S>) {
     let (text, number) = (UserKeyBuf::from_text("42"), UserKeyBuf::from_canonical_json("42"));
     bench.store.create(&plain("text", &text, bench.in_millis(100))).unwrap();
     bench.store.create(&json("number", Some(&number), "{}", bench.in_millis(100))).unwrap();
@@ -419,7 +419,7 @@ pub fn users_of_one_text_and_different_types_are_apart<S: SessionStore>(bench: &
     assert_eq!(bench.all_ids(), ["text"]);
 }
 
-pub fn sessions_of_no_user_are_in_no_index<S: SessionStore>(bench: &Store<S>) {
+pub fn anonymous_sessions_are_not_in_the_user_index<S: SessionStore>(bench: &Store<S>) {
     bench.store.create(&json("a", None, "{}", bench.in_millis(100))).unwrap();
     assert!(bench.sessions_of("").is_empty());
     let empty = UserKeyBuf::from_text("");
@@ -450,7 +450,7 @@ pub fn delete_by_user_keeps_the_excepted_one<S: SessionStore>(bench: &Store<S>) 
     assert_eq!(bench.all_ids(), ["d"]);
 }
 
-pub fn ids_are_each_given_once<S: SessionStore>(bench: &Store<S>) {
+pub fn ids_returns_each_id_once<S: SessionStore>(bench: &Store<S>) {
     let mut ids: Vec<String> = (0..3000).map(|at| format!("session {at:04}")).collect();
     for session_id in &ids {
         bench.log_in(session_id, "ann");
@@ -604,7 +604,7 @@ pub fn no_call_moves_a_session_past_its_lifetime<S: SessionStore>(bench: &Store<
     }
 }
 
-pub fn a_session_within_its_lifetime_moves_as_ever<S: SessionStore>(bench: &Store<S>) {
+pub fn a_session_within_its_lifetime_can_be_moved<S: SessionStore>(bench: &Store<S>) {
     bench.log_in("a", "ann");
     for (call, move_to) in movers(bench) {
         for millis in [300, 200] {
@@ -615,7 +615,7 @@ pub fn a_session_within_its_lifetime_moves_as_ever<S: SessionStore>(bench: &Stor
     }
 }
 
-pub fn an_end_that_cannot_move_is_enough<S: SessionStore>(bench: &Store<S>) {
+pub fn prolong_accepts_an_expiry_at_the_lifetime_limit<S: SessionStore>(bench: &Store<S>) {
     bench.log_in("a", "ann");
     let far = bench.in_millis(MAX_LIFETIME + 500);
     for _ in 0..2 {
@@ -638,7 +638,7 @@ pub fn a_session_past_its_lifetime_is_absent_from_every_call<S: SessionStore>(be
     assert_eq!(bench.store.delete_by_user(UserKeyBuf::from_text("ann").as_key(), None), Ok(0));
 }
 
-pub fn a_session_that_was_created_before_has_the_rest_of_its_lifetime<S: SessionStore>(bench: &Store<S>) {
+pub fn create_at_leaves_the_rest_of_the_lifetime<S: SessionStore>(bench: &Store<S>) {
     let ann = UserKeyBuf::from_text("ann");
     let create_at = |name: &str, created: Millis| {
         bench.store.create_at(&plain(name, &ann, bench.in_millis(5000)), START + created).unwrap();
@@ -659,7 +659,7 @@ pub fn a_session_that_was_created_before_has_the_rest_of_its_lifetime<S: Session
     assert_eq!(bench.store.create_at(&plain("old", &ann, bench.in_millis(1)), 0), Err(StoreError::Exists));
 }
 
-pub fn sessions_are_each_given_once_whatever_else_changes<S: SessionStore>(bench: &Store<S>) {
+pub fn sessions_returns_each_session_once_during_changes<S: SessionStore>(bench: &Store<S>) {
     let ann = UserKeyBuf::from_text("ann");
     let long = format!(r#"{{"padding":"{}"}}"#, "x".repeat(600));
     let end = bench.in_millis(10_000);
@@ -695,7 +695,7 @@ pub fn sessions_are_each_given_once_whatever_else_changes<S: SessionStore>(bench
     assert_eq!(seen, staying);
 }
 
-pub fn sessions_say_when_they_were_created_and_end<S: SessionStore>(bench: &Store<S>) {
+pub fn sessions_have_their_creation_time_and_expiry<S: SessionStore>(bench: &Store<S>) {
     let ann = UserKeyBuf::from_text("ann");
     bench.log_in("a", "ann");
     bench.clock.advance(30);
@@ -728,7 +728,7 @@ pub fn sessions_say_when_they_were_created_and_end<S: SessionStore>(bench: &Stor
     assert_eq!(of_ann, [a, c]);
 }
 
-pub fn sessions_are_given_in_bounded_pages<S: SessionStore>(bench: &Store<S>) {
+pub fn sessions_returns_bounded_pages<S: SessionStore>(bench: &Store<S>) {
     const COUNT: usize = 400;
     /// The excess of a page: sessions that were requested before their size was known, and sessions with the same hash
     /// as the last one.
@@ -749,7 +749,7 @@ pub fn sessions_are_given_in_bounded_pages<S: SessionStore>(bench: &Store<S>) {
     assert_eq!(seen, COUNT);
 }
 
-pub fn a_new_session_of_an_old_id_has_a_lifetime_of_its_own<S: SessionStore>(bench: &Store<S>) {
+pub fn a_reused_id_gets_a_new_lifetime<S: SessionStore>(bench: &Store<S>) {
     bench.log_in("a", "ann");
     bench.clock.advance(60);
     bench.store.delete(&id("a")).unwrap();
@@ -808,7 +808,7 @@ pub fn expired_sessions_leave_room<S: SessionStore>(bench: &Store<S>) {
     assert_eq!(bench.sessions_of("ann"), ["c", "d"]);
 }
 
-pub fn a_session_that_has_expired_already_needs_no_room<S: SessionStore>(bench: &Store<S>) {
+pub fn an_expired_session_needs_no_room<S: SessionStore>(bench: &Store<S>) {
     bench.fill();
     let ann = UserKeyBuf::from_text("ann");
     assert_eq!(bench.store.create(&plain("c", &ann, bench.in_millis(-1))), Ok(()));
@@ -847,18 +847,18 @@ pub fn no_update_gives_a_full_user_one_more_session<S: SessionStore>(bench: &Sto
     assert_eq!((bench.sessions_of("ann"), bench.sessions_of("ben")), (vec!["a".into(), "c".into()], vec![]));
 }
 
-pub fn a_live_session_with_the_id_counts_before_a_full_user<S: SessionStore>(bench: &Store<S>) {
+pub fn a_live_session_with_the_id_is_reported_before_a_full_user<S: SessionStore>(bench: &Store<S>) {
     bench.fill();
     assert_eq!(bench.try_log_in("a", "ann"), Err(StoreError::Exists));
     bench.log_in("c", "ben");
     assert_eq!(bench.try_log_in("c", "ann"), Err(StoreError::Exists));
 }
 
-pub fn logins_at_once_never_exceed_the_limit<S: SessionStore>(bench: &Store<S>) {
+pub fn concurrent_logins_never_exceed_the_limit<S: SessionStore>(bench: &Store<S>) {
     at_once(bench, |name| bench.try_log_in(name, "ann"));
 }
 
-pub fn changes_of_user_at_once_never_exceed_the_limit<S: SessionStore>(bench: &Store<S>) {
+pub fn concurrent_changes_of_user_never_exceed_the_limit<S: SessionStore>(bench: &Store<S>) {
     at_once(bench, |name| {
         bench.log_in(name, name);
         bench.give(name, "ann").map(|_| ())
