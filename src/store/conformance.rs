@@ -855,18 +855,18 @@ pub fn a_live_session_with_the_id_is_reported_before_a_full_user<S: SessionStore
 }
 
 pub fn concurrent_logins_never_exceed_the_limit<S: SessionStore>(bench: &Store<S>) {
-    at_once(bench, |name| bench.try_log_in(name, "ann"));
+    concurrently(bench, |name| bench.try_log_in(name, "ann"));
 }
 
 pub fn concurrent_changes_of_user_never_exceed_the_limit<S: SessionStore>(bench: &Store<S>) {
-    at_once(bench, |name| {
+    concurrently(bench, |name| {
         bench.log_in(name, name);
         bench.give(name, "ann").map(|_| ())
     });
 }
 
 /// Creates sessions for ann from several threads, and ends them when she has reached the limit.
-fn at_once<S: SessionStore>(bench: &Store<S>, log_in: impl Fn(&str) -> Result<()> + Sync) {
+fn concurrently<S: SessionStore>(bench: &Store<S>, log_in: impl Fn(&str) -> Result<()> + Sync) {
     for round in 0..20 {
         let outcomes: Vec<_> = thread::scope(|scope| {
             let log_in = &log_in;
