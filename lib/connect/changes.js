@@ -26,7 +26,7 @@ function isSameData(one, other) {
  * it even so. Writing it would undo the changes of another request.
  */
 function isUnmodified(session, record, origin) {
-  if (origin?.isSure && origin.text !== undefined && hasSameData(origin.text, record)) return true;
+  if (origin?.isRequestOwned && origin.text !== undefined && hasSameData(origin.text, record)) return true;
   return isFastifySession(session) && !session.isModified();
 }
 

@@ -272,7 +272,7 @@ class ConnectStore extends EventEmitter {
         },
         (error) => {
           if (isNew) origin.isNew = true;
-          if (error.code === "ERR_SESSION_ENDED") origin.isSure = false;
+          if (error.code === "ERR_SESSION_ENDED") origin.isRequestOwned = false;
           throw error;
         },
       );
@@ -299,14 +299,14 @@ class ConnectStore extends EventEmitter {
 
   /** Whether an update of a changed object with this origin has to read the stored session. */
   #readsFirst(origin) {
-    return origin?.isSure !== true || (this.#options.touchAfter > 0 && origin.text === undefined);
+    return origin?.isRequestOwned !== true || (this.#options.touchAfter > 0 && origin.text === undefined);
   }
 
   /** Reads the stored session, and then updates it or returns `NOT_NEEDED`. */
   async #compare(record, session, origin) {
     this.#order.twoSteps();
     const stored = await this.#store.get(record.id);
-    if (stored === null && origin?.isSure !== true) {
+    if (stored === null && origin?.isRequestOwned !== true) {
       publishDropped(this.#store, record.id, record.user);
       throw sessionEnded();
     }

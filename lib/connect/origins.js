@@ -12,7 +12,7 @@ const isFrameworkSession = (session) => typeof session.touch === "function";
  *
  * The origin of a marked object is:
  * - `isNew`: express-session has generated it, and nothing has stored it yet.
- * - `isSure`: the object belongs to one request. It is not an old object that the app uses again.
+ * - `isRequestOwned`: the object belongs to one request. It is not an old object that the app uses again.
  * - `cookie`, `expires`, `at`: the last loaded or stored values, and when. `new Date` accepts `expires`.
  * - `text`: the text of that record, if the store returned it and no write is pending.
  * - `record`: the record of the pending write.
@@ -41,18 +41,18 @@ class Origins {
   }
 
   generated(sid, session) {
-    Marked.set(session, this.#mark(sid, { isNew: true, isSure: true }));
+    Marked.set(session, this.#mark(sid, { isNew: true, isRequestOwned: true }));
   }
 
   /** Marks a loaded object. */
   loaded(sid, session, { cookie, expires, at, text }) {
-    this.#markLoaded(session, this.#mark(sid, { isSure: true, cookie, expires, at, text }));
+    this.#markLoaded(session, this.#mark(sid, { isRequestOwned: true, cookie, expires, at, text }));
   }
 
   /** Marks the session that `createSession` made from an object. */
   revived(sid, session, origin) {
     // Both share one mark: a write of one object updates the origin of the other.
-    if (origin.isSure && !origin.isNew) this.#markLoaded(session, origin);
+    if (origin.isRequestOwned && !origin.isNew) this.#markLoaded(session, origin);
     else this.loaded(sid, session, origin);
   }
 
@@ -61,9 +61,9 @@ class Origins {
    * compared with the last write of either. Sessions of other requests have their own origin.
    */
   saving(sid, session, { before, isNew = false, record } = {}) {
-    const { isSure = isFrameworkSession(session), cookie, expires, at } = before ?? {};
+    const { isRequestOwned = isFrameworkSession(session), cookie, expires, at } = before ?? {};
     const isShared = before !== undefined && !isNew;
-    const mark = isShared ? before : this.#mark(sid, { isSure, cookie, expires, at });
+    const mark = isShared ? before : this.#mark(sid, { isRequestOwned, cookie, expires, at });
     mark.text = undefined;
     mark.record = record;
     Marked.set(session, mark);
@@ -122,8 +122,19 @@ class Origins {
     };
   }
 
-  #mark(sid, { isNew = false, isSure, cookie, expires, at, text }) {
-    return { by: this, era: this.#seen, sid, isNew, isSure, cookie, expires, at, text, record: undefined };
+  #mark(sid, { isNew = false, isRequestOwned, cookie, expires, at, text }) {
+    return {
+      by: this,
+      era: this.#seen,
+      sid,
+      isNew,
+      isRequestOwned,
+      cookie,
+      expires,
+      at,
+      text,
+      record: undefined,
+    };
   }
 
   #markLoaded(session, mark) {
@@ -145,7 +156,7 @@ class Origins {
   }
 
   #isOf(sid, mark) {
-    return mark?.sid === sid && mark.by === this && (mark.isSure || mark.era === this.#seen);
+    return mark?.sid === sid && mark.by === this && (mark.isRequestOwned || mark.era === this.#seen);
   }
 }
 
