@@ -74,7 +74,7 @@ function progressOf(task) {
 }
 
 module.exports = {
-  summary: "makes a compact copy of a store in use",
+  summary: "make a compact copy of a store in use",
   usage: ["<destination>"],
   about: [
     "The destination is a new folder, such as /backups/sessions-$(date +%F), which only its owner can read. It appears once " +

@@ -10,7 +10,7 @@ const commonOptions = {
   },
   redis: {
     value: "<url>",
-    help: "a RedisStore instead; for a cluster, some nodes with commas. Default: $NATIVE_STORE_REDIS_URL",
+    help: "a RedisStore instead (cluster: nodes with commas). Default: $NATIVE_STORE_REDIS_URL",
   },
   "redis-prefix": {
     value: "<text>",
@@ -22,7 +22,7 @@ const commonOptions = {
   },
   "secret-file": {
     value: "<file>",
-    help: "the secrets of an encrypted store, one a line. Default: $NATIVE_STORE_SECRET",
+    help: "the secrets of an encrypted store, one per line. Default: $NATIVE_STORE_SECRET",
   },
   "allow-network-fs": {
     help: "opens a store on a network file system, if only this machine uses it",

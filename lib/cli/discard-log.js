@@ -97,7 +97,7 @@ const CONSEQUENCES = [
 ];
 
 module.exports = {
-  summary: "opens a store whose redo log is missing or damaged, without the lost writes",
+  summary: "open a store whose redo log is missing or damaged, without the lost writes",
   usage: ["[--yes]"],
   about: [
     "For a store that is refused with ERR_STORE_CORRUPT because of its redo log. Shows the damage, what it keeps and what " +

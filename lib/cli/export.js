@@ -34,7 +34,7 @@ function openFile(task, file) {
 }
 
 module.exports = {
-  summary: "writes every live session as a line of JSON",
+  summary: "write every live session as a line of JSON",
   usage: ["[file] [--force]"],
   about: [
     "Writes to a file that only its owner can read, and that appears once it is complete. Without a file, or with -, it " +

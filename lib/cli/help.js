@@ -12,7 +12,7 @@ const EXIT_CODES = `Exit codes:
 
 /** Returns the text of `native-store --help`. */
 function generalHelp(commands) {
-  return `native-store: inspects, revokes, verifies, backs up and migrates sessions of @fluidauth/native-store
+  return `native-store: inspect, revoke, verify, back up and migrate sessions of @fluidauth/native-store
 
 Usage: native-store <command> [options]
        native-store help <command>

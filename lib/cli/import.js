@@ -85,7 +85,7 @@ function realPath(file) {
 }
 
 module.exports = {
-  summary: "creates the sessions of an export, or of another package's store",
+  summary: "create the sessions of an export, or of another package's store",
   usage: [
     "[file] [--replace] [--create]",
     "--from session-file-store <folder> [--ttl <ms>] [--extension <text>]",
@@ -136,7 +136,7 @@ module.exports = {
     },
     ttl: {
       value: "<ms>",
-      help: "the ttl of session-file-store, 3600000 by default, or the ttl of a key without one",
+      help: "the ttl of session-file-store (default: 3600000), or of a key without a TTL",
     },
     extension: { value: "<text>", help: "the fileExtension of session-file-store. Default: .json" },
     table: {

@@ -65,7 +65,7 @@ function columnsOf({ sessionId, userId, expires }) {
 }
 
 module.exports = {
-  summary: "the live sessions, one a line",
+  summary: "list the live sessions, one per line",
   usage: ["[--user <id> | --user-json <json>] [--limit <n> | --watch] [--json]"],
   about: [
     "Each line has the id, the user, the end of the session and the time left, with tabs between them. The user is - for a " +

@@ -70,7 +70,7 @@ async function endAll(task, store) {
 }
 
 module.exports = {
-  summary: "ends sessions: one, those of a user, or all",
+  summary: "end sessions: one, those of a user, or all",
   usage: [
     "--user <id> [--except <id>] [--before <time>]",
     "--user-json <json> [--except <id>] [--before <time>]",

@@ -41,7 +41,7 @@ function inRedis({ db }, { shown, origin }, { live }) {
 }
 
 module.exports = {
-  summary: "shows session counts and size",
+  summary: "show session counts and size",
   usage: ["[--json]"],
   about: [
     "If the file is much larger than its used part, native-store backup makes a compact copy.",

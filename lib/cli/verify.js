@@ -25,7 +25,7 @@ function linesOf({ ok, sessions, expired, unreadable, pages, problems }) {
 }
 
 module.exports = {
-  summary: "checks a file, and reports problems",
+  summary: "check a file, and report problems",
   usage: ["[--json]"],
   about: [
     "Lists the problems it finds, one a line. Changes nothing. The exit code is 0 for a store that is sound, and 1 for " +
