@@ -88,8 +88,14 @@ describe("native-store", () => {
     [["constructor"], /unknown command "constructor"/],
     [["stats", "--jason"], /unknown option "--jason" of stats: did you mean --json\?/],
     [["clear"], /no command clear: revoke --all ends all sessions/],
-    [["stats", "--secret", "x"], /--secret is not supported, because every user .+: use --secret-file or NATIVE_STORE_SECRET/],
-    [["stats", "--password=x"], /--password is not supported, because every user .+: use NATIVE_STORE_REDIS_PASSWORD/],
+    [
+      ["stats", "--secret", "x"],
+      /--secret is not supported, because every user .+: use --secret-file or NATIVE_STORE_SECRET/,
+    ],
+    [
+      ["stats", "--password=x"],
+      /--password is not supported, because every user .+: use NATIVE_STORE_REDIS_PASSWORD/,
+    ],
     [["stats", "--user", "ann"], /unknown option "--user" of stats: the options are --json, --path/],
     [["stats", "-j"], /unknown option "-j"/],
     [["stats", "--__proto__"], /unknown option "--__proto__"/],
