@@ -12,52 +12,52 @@ export declare const __napiBindingTarget: 'native' | 'wasm32-wasi' | 'wasm32-was
 /** Answers a request for credentials. */
 export declare function answerCredentials(request: object, username: string | undefined, password: string): void
 
-/** Copies a store to a directory; how many bytes. */
+/** Copies a store to a folder. Resolves to the number of bytes. */
 export declare function backup(store: object, path: string, progress: (done: number, total: number) => void): Promise<number>
 
-/** Copies a store into an empty file that is open for writing; how many bytes. */
+/** Copies a store into an empty file that is open for writing. Resolves to the number of bytes. */
 export declare function backupInto(store: object, descriptor: number, progress: (done: number, total: number) => void): Promise<number>
 
-/** Removes what has expired. Resolves how many sessions that were. */
+/** Removes expired sessions. Resolves to how many it removed. */
 export declare function clean(store: object): Promise<number>
 
-/** Removes every session: at once, by a ticket or by a promise. */
+/** Removes every session. Returns how many: directly, by a ticket or by a promise. */
 export declare function clear(store: object): JsCount | number | Promise<number>
 
 /**
- * Closes a store, if it is open. The promise resolves once the calls that were begun before have ended, and, for the last
- * one in the process to close a file, once that is closed.
+ * Closes a store. Idempotent. The promise resolves once all earlier calls have completed. For the last user of a file
+ * in the process it resolves once the file is closed.
  */
 export declare function close(store: object): Promise<void>
 
-/** The milliseconds that a call of a store in a file or in Redis may take. */
+/** The deadline of a call of a FileStore or a RedisStore, in milliseconds. */
 export declare function commandTimeoutOf(store: object): number | null
 
 /**
- * Ends the sessions of a user, whose `userId` is given as JSON, save one: gives how many, at once, by a ticket or by a
- * promise.
+ * Ends the sessions of a user, except one. The `userId` is passed as JSON. Returns how many it ended: directly, by a
+ * ticket or by a promise.
  */
 export declare function deleteByUser(store: object, userJson: string, except: string | undefined): JsCount | number | Promise<number>
 
-/** Gives up a damaged redo log, if it is still as `inspect_log` has found it. */
+/** Discards a damaged redo log, if it has not changed since `inspect_log`. */
 export declare function discardLog(path: string, allowNetworkFileSystem: boolean, fingerprint: string): JsDiscardedLog
 
 /** Drops the sessions that were not taken. */
 export declare function dropFound(found: object): void
 
-/** Ends an iteration over `ids` or `sessions` before its end. A closed store has none. */
+/** Ends an iteration over `ids` or `sessions` early. Does nothing on a closed store. */
 export declare function endScan(store: object, cursor: Uint8Array): void
 
-/** Resolves the live sessions of a user, whose `userId` is given as JSON, for `takeFound`. */
+/** Resolves to the live sessions of a user, for `takeFound`. The `userId` is passed as JSON. */
 export declare function getByUser(store: object, userJson: string): Promise<object>
 
-/** Gives the next ids after a cursor, which is left out at first. */
+/** Returns the next page of ids after a cursor, or the first one without a cursor. */
 export declare function ids(store: object, cursor?: Uint8Array): JsIds | Promise<JsIds>
 
-/** Looks at the redo log of the store in a folder, which nobody may have open. */
+/** Inspects the redo log of a store folder. No process may have the store open. */
 export declare function inspectLog(path: string, allowNetworkFileSystem: boolean): JsLogState
 
-/** A near cache: its bytes, and for how many milliseconds a proof that it is current holds. */
+/** The near cache: its size in bytes, and the maximum staleness in milliseconds. */
 export interface JsCacheOptions {
   maxBytes: number
   maxStaleness: number
@@ -82,26 +82,26 @@ export interface JsConnections {
   retries: number
 }
 
-/** How many sessions a call has ended. */
+/** How many sessions a call ended. */
 export interface JsCount {
   count: number
 }
 
-/** What became of a redo log that was given up. */
+/** The result of discarding a redo log. */
 export interface JsDiscardedLog {
   kept: number
   ended: number
   file?: string
 }
 
-/** A call that was refused. */
+/** A failed call. */
 export interface JsFailure {
   ticket: number
   code: string
   message: string
 }
 
-/** The options of a store in a file, likewise. */
+/** The options of a FileStore, validated as well. */
 export interface JsFileOptions {
   path: string
   secrets: Array<Uint8Array>
@@ -115,13 +115,13 @@ export interface JsFileOptions {
   durability?: 'commit' | 'everysec'
   readOnly?: boolean
   allowNetworkFileSystem?: boolean
-  /** Opened by the command line. */
+  /** Whether the command line opens the store. */
   isTool?: boolean
 }
 
 /**
- * Some of the sessions: the id of each, and after it the session as `get` gives it; and when each was created, in
- * milliseconds, or NaN.
+ * A part of the sessions. `texts` alternates between an id and the session in the form of `get`. `created` has their
+ * creation times in milliseconds, or NaN.
  */
 export interface JsFound {
   texts: Array<string>
@@ -129,20 +129,20 @@ export interface JsFound {
   isLast: boolean
 }
 
-/** Some ids, and where to go on; the end has no `next`. */
+/** A page of ids, and the cursor of the next page. The last page has no `next`. */
 export interface JsIds {
   ids: Array<string>
   next?: Uint8Array
 }
 
-/** The redo log of a store in a file. */
+/** The redo log of a FileStore. */
 export interface JsLog {
   mode: 'exclusive' | 'shared'
   usedBytes: number
   sizeBytes: number
 }
 
-/** What is wrong with a redo log. Times are milliseconds since 1970. */
+/** The damage of a redo log. Times are milliseconds since 1970. */
 export interface JsLogDamage {
   problem: string
   file?: string
@@ -156,13 +156,13 @@ export interface JsLogDamage {
   fingerprint: string
 }
 
-/** Whether the store needs a redo log, and what is wrong with that, if anything is. */
+/** Whether the store needs a redo log, and the damage of that, if any. */
 export interface JsLogState {
   isNeeded: boolean
   damage?: JsLogDamage
 }
 
-/** The options of a store in memory, which `lib/options.js` has validated: whole numbers. */
+/** The options of a MemoryStore. `lib/options.js` has validated them: numbers are whole. */
 export interface JsMemoryOptions {
   name?: string
   maxSessionBytes?: number
@@ -174,26 +174,27 @@ export interface JsMemoryOptions {
   sweepInterval?: number
 }
 
-/** A page of all sessions, and where to go on. The end has no `next`. */
+/** A page of all sessions, and the cursor of the next page. The last page has no `next`. */
 export interface JsPage {
   found: object
   unreadable: number
   next?: Uint8Array
 }
 
-/** What keeps a store from serving: an error's code for `lib/errors.js`, and its message. */
+/** Why a store cannot serve: the code of an error for `lib/errors.js`, and its message. */
 export interface JsProblem {
   code: string
   message: string
 }
 
-/** The options of a store in Redis, likewise. */
+/** The options of a RedisStore, validated as well. */
 export interface JsRedisOptions {
   mode: 'single' | 'cluster' | 'sentinel'
-  /** The server; nodes of the cluster; or the sentinels. */
+  /** The server, nodes of the cluster, or the sentinels. */
   servers: Array<JsRedisServer>
-  /** By which sentinels know the primary; and how to log in to that, whose host and port they say. */
+  /** The name by which the sentinels know the primary. */
   master?: string
+  /** The login for the primary. Its host and port are empty: the sentinels report them. */
   masterLogin?: JsRedisServer
   prefix?: string
   clientName?: string
@@ -204,7 +205,7 @@ export interface JsRedisOptions {
   cache?: JsCacheOptions
   /** PEM texts. */
   ca?: Array<string>
-  /** The authorities where there is no `ca`. */
+  /** The authorities to trust without `ca`. */
   defaultAuthorities?: string
   servername?: string
   cert?: string
@@ -215,13 +216,13 @@ export interface JsRedisOptions {
   whenUserIsFull?: 'end-oldest' | 'reject'
   maxLifetime?: number
   sweepInterval?: number
-  /** Opened by the command line. */
+  /** Whether the command line opens the store. */
   isTool?: boolean
-  /** Whether the event loop is libuv's, and may wait for a socket of ours. */
+  /** Whether the event loop is libuv's, and can poll our sockets. */
   eventLoop: boolean
 }
 
-/** A server of Redis, and how to log in to it. */
+/** A Redis server and its login. */
 export interface JsRedisServer {
   host: string
   port: number
@@ -233,7 +234,7 @@ export interface JsRedisServer {
 
 /** Counters of a store. */
 export interface JsStats {
-  /** Of a store that knows without a look at each of them, and the bytes too. */
+  /** Only for stores that know the figure without reading each session. */
   sessions?: number
   bytes?: number
   hits: number
@@ -242,29 +243,29 @@ export interface JsStats {
   expired: number
   evicted: number
   lastSweep?: JsSweep
-  /** Of a store in a file. */
+  /** This and the next three are for a FileStore only. */
   fileBytes?: number
   log?: JsLog
-  /** Likewise: the bytes of calls that wait for the disk, and the most that they may have. */
+  /** The bytes of calls that wait for the disk, and their limit. */
   queuedBytes?: number
   maxQueuedBytes?: number
-  /** Of a store in Redis: why the last background sweep failed. */
+  /** Why the last background sweep failed. This and the next two are for a RedisStore only. */
   sweepError?: string
   connections?: JsConnections
-  /** Of a store in Redis that has one. */
+  /** `None` without a near cache. */
   cache?: JsCacheStats
   state: 'ready' | 'connecting' | 'degraded' | 'unavailable'
   problem?: JsProblem
 }
 
-/** When a sweep began and how long it took, in milliseconds, and how many sessions it removed. */
+/** When a sweep started and how long it took, in milliseconds, and how many sessions it removed. */
 export interface JsSweep {
   at: number
   duration: number
   removed: number
 }
 
-/** What a verification saw. */
+/** The result of a verification. */
 export interface JsVerification {
   sessions: number
   expired: number
@@ -275,59 +276,58 @@ export interface JsVerification {
 }
 
 /**
- * Has a store publish some topics in this thread, or none. Returns `false` if another store object of the thread gets
- * them already.
+ * Sets the topics that a store publishes in this thread. Returns `false` if another store object of the thread
+ * receives them.
  */
 export declare function listen(store: object, topics: number, signal: (inbox: object) => void): boolean
 
-/** How long a session of a store may live after its creation, in milliseconds, if that is limited. */
+/** The maximum lifetime of a session in milliseconds, if the store has one. */
 export declare function maxLifetimeOf(store: object): number | null
 
-/** Opens a store in a file, as an external. `settle` receives the results of calls. */
+/** Opens a FileStore, as an external. `settle` receives the completions of calls. */
 export declare function openFile(options: JsFileOptions, settle: (done: Float64Array, length: number, failures: JsFailure[], texts: string[]) => void): object
 
-/** Opens a store in memory: an external for the other calls. */
+/** Opens a MemoryStore, as an external. */
 export declare function openMemory(options: JsMemoryOptions): object
 
 /**
- * Opens a store in Redis, as an external. It connects in the background. `settle` receives the results of calls. The
- * number of a `get` is -1 for "not found", else `-2 - index` into the texts. `ask` receives requests for credentials,
- * `warn` why there is no cache, `differ` the limits of this process and of another that has other ones, as JSON.
+ * Opens a RedisStore, as an external. It connects in the background.
+ *
+ * `settle` receives the completions of calls. The result of a `get` is -1 for "not found", otherwise `-2 - index` into
+ * `texts`. `ask` receives requests for credentials. `warn` receives the reason why there is no cache. `differ`
+ * receives the limits of this process and the different limits of another one, as JSON.
  */
 export declare function openRedis(options: JsRedisOptions, settle: (done: Float64Array, length: number, failures: JsFailure[], texts: string[]) => void, ask?: (request: object) => void, warn?: (reason: string) => void, differ?: (limits: string) => void): object
 
-/** The absolute path of the folder of a store in a file. */
+/** The absolute path of the store folder of a FileStore. */
 export declare function pathOf(store: object): string | null
 
-/**
- * Asks a store whether it can serve. Resolves once it can. Of a store in Redis the call waits for so many milliseconds at
- * most.
- */
+/** Resolves once the store can serve. `timeout` bounds the wait, in milliseconds, for a RedisStore only. */
 export declare function ping(store: object, timeout: number): Promise<void> | undefined
 
-/** Answers a request for credentials of which there are none: why. */
+/** Answers a request for credentials with the reason why there are none. */
 export declare function refuseCredentials(request: object, reason: string): void
 
-/** Gives the next page of sessions after a cursor, which is left out at first. */
+/** Returns the next page of sessions after a cursor, or the first one without a cursor. */
 export declare function sessions(store: object, cursor?: Uint8Array): JsPage | Promise<JsPage>
 
-/** Resolves how many sessions are live. */
+/** Resolves to the number of live sessions. */
 export declare function size(store: object): Promise<number>
 
-/** Counters since the store was opened. */
+/** Returns the counters since the store was opened. */
 export declare function stats(store: object): JsStats | Promise<JsStats>
 
-/** The next events as a JSON array. An empty one says that there will be another signal. */
+/** Returns the next events as a JSON array. After an empty array there will be another signal. */
 export declare function takeEvents(inbox: object, max: number): string
 
 /** Takes the next sessions. */
 export declare function takeFound(found: object): JsFound
 
 /**
- * The limits of this process and of another that had a store in a file open before with other ones, as JSON. They are given
- * once.
+ * Returns, once, the limits of this process and the different limits of another process that had the FileStore open
+ * before, as JSON.
  */
 export declare function takeLimitsDiffer(store: object): string | null
 
-/** Reads all of a store. */
+/** Verifies a store. */
 export declare function verify(store: object, progress: (done: number, total: number) => void): Promise<JsVerification>

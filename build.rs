@@ -1,5 +1,5 @@
 fn main() {
-    // Sets the linker flags of an addon: among them `-z nodelete`, without which ending the only worker
-    // that loaded it would unmap the code under the sweeper's feet.
+    // Sets the linker flags of an addon. One is `-z nodelete`: without it, the end of the only worker that loaded the
+    // addon would unmap the code that the sweeper runs.
     napi_build::setup();
 }

@@ -1,15 +1,16 @@
 /**
  * The stores of this package for express-session and `@fastify/session`.
  *
- * All times are milliseconds. Methods take a callback as their last argument, and return a Promise where they are given
- * none. Only `sessions`, `ready`, `ping` and `stats` take no callback. An error is a `SessionStoreError`. express-session passes it to `next`.
+ * All times are milliseconds. Methods take a callback as their last argument, and return a Promise without one. Only
+ * `sessions`, `ready`, `ping` and `stats` take no callback. Errors are `SessionStoreError`s. express-session passes
+ * them to `next`.
  */
 
 // @ts-ignore: any class where Node's types are not installed, as in an app on FluidAuth alone
 import { EventEmitter } from "node:events";
 import type { PingOptions, SessionStore } from "./index.js";
 
-/** `never` for a type of no keys or of any keys, as that of a package that is not installed. */
+/** `never` for a type without keys, or with any keys: the type of a package that is not installed. */
 type Installed<Type> = [keyof Type] extends [never] ? never : string extends keyof Type ? never : Type;
 
 // @ts-ignore: may not be installed
@@ -18,8 +19,8 @@ type ExpressSession = Installed<import("express-session").SessionData>;
 type FastifySession = Installed<Parameters<import("@fastify/session").SessionStore["set"]>[1]>;
 
 /**
- * The session of the framework that is installed: `SessionData` of express-session or `Session` of Fastify, with what your
- * app has declared in it. Of any fields if neither is installed.
+ * The session of the framework that is installed: `SessionData` of express-session or `Session` of Fastify, with the
+ * fields that your app has declared in it. Any fields are allowed if neither is installed.
  */
 export type AppSession = [ExpressSession, FastifySession] extends [never, never]
   ? ConnectSession
@@ -47,25 +48,26 @@ export interface ConnectStoreOptions<Data extends object = AppSession> {
    */
   ttl?: number | ((session: Data) => number);
   /**
-   * Skips a write that would only move the expiry, and by less than so many **milliseconds**. That is a `touch`, or a `set`
-   * that changes nothing (`resave: true`, and `@fastify/session` with every response). A session in use always keeps at
-   * least half of its lifetime. A write that shortens the session is made. A `set` of a session that `all` or `getByUser`
-   * gave, or of an object of the app, reads the stored session first.
-   * @default 0: every write is made
+   * Skips a write that would only move the expiry, by less than this many **milliseconds**. That is a `touch`, or a
+   * `set` that changes nothing (`resave: true`, and `@fastify/session` with every response). A session in use always
+   * keeps at least half of its lifetime. A write that shortens the session is never skipped. A `set` of a session from
+   * `all` or `getByUser`, or of the app's own object, reads the stored session first.
+   * @default 0: no write is skipped
    */
   touchAfter?: number;
   /**
-   * Checks the `maxLifetime` of the store, in milliseconds: the constructor throws if the store has another one, or none.
-   * The store ends each session that long after its creation at the latest. `get` gives the earlier end in
-   * `cookie.expires`. A framework that renews the browser's cookie may give it a later end: then the session ends first.
+   * The expected `maxLifetime` of the store, in milliseconds: the constructor throws if the store has another one, or
+   * none. The store ends each session at most that long after its creation. `get` returns the earlier end in
+   * `cookie.expires`. A framework that renews the browser's cookie may give it a later end. Then the session ends
+   * before the cookie.
    * @default whatever the store has
    */
   maxLifetime?: number;
   /**
-   * The prefix of each id in the store, so that others can keep sessions in it too. `all`, `ids`, `length`, `clear`,
-   * `getByUser` and `destroyByUser` are about the ids with this prefix alone. With a prefix, `clear` and `destroyByUser`
-   * look at each session, and other calls wait until they have found all of them.
-   * @default "": all of the store
+   * The prefix of each id in the store, so that several apps can share it. `all`, `ids`, `length`, `clear`, `getByUser`
+   * and `destroyByUser` cover only the ids with this prefix. With a prefix, `clear` and `destroyByUser` read each
+   * session, and other calls wait until they have found all of them.
+   * @default "": the whole store
    */
   prefix?: string;
   /**
@@ -89,15 +91,15 @@ export interface ConnectSessionEntry<Data extends object = AppSession> {
   session: Data;
   /** When it was created. `null` where the store does not know it: see `SessionEntry` of the stores. */
   createdAt: Date | null;
-  /** When it ends if nothing moves that: its cookie's expiry, or what `ttl` made of it. */
+  /** When it ends unless the expiry moves: the expiry of its cookie, or by `ttl`. */
   expiresAt: Date;
   /**
-   * When a request last saved or touched it, within a second: its end without `cookie.originalMaxAge`, or without `ttl`
-   * where the cookie has no expiry. Reads do not count, nor does a touch that `touchAfter` left out: the last use may be
-   * later by so much. A session that was last saved under another `ttl` gives a wrong time.
+   * When a request last saved or touched it, within a second. It is the expiry minus `cookie.originalMaxAge`, or minus
+   * `ttl` if the cookie has no expiry. Reads do not count, nor do touches that `touchAfter` skipped: the last use may
+   * be later by up to that. The time is wrong for a session that was last saved with another `ttl`.
    *
-   * `undefined` where the end does not say it: if `ttl` is a function, if `maxLifetime` has moved the end, or if the app
-   * has set an end of its own.
+   * `undefined` if the expiry does not imply it: if `ttl` is a function, if `maxLifetime` has moved the expiry, or if
+   * the app has set its own.
    */
   lastUsedAt: Date | undefined;
 }
@@ -108,33 +110,34 @@ export interface OwnedSession<Data extends object = AppSession> extends ConnectS
   expires: Date;
 }
 
-/** What a callback is given: an error, or what the Promise would resolve to. */
+/** Called with an error, or with the value that the Promise would resolve to. */
 // biome-ignore lint/suspicious/noExplicitAny: as the frameworks declare theirs
 export type ConnectCallback<Value = void> = (error: any, value?: Value) => void;
 
 /**
- * The adapter for express-session and `@fastify/session`: it makes a store of this package one of theirs.
+ * Adapts a store of this package to express-session and `@fastify/session`.
  *
- * A session that has ended does not come back by a request that loaded it before, in whichever process, and however it
- * ended (`destroy`, `destroyByUser`, `clear`, the store's own methods, `native-store revoke`, expiry). The `set` and the
+ * A request that loaded a session before it ended cannot bring it back, in any process, and however the session ended:
+ * `destroy`, `destroyByUser`, `clear`, the store's own methods, `native-store revoke` or expiry. The `set` and the
  * `touch` of such a request are dropped without an error.
  *
  * `set` creates a session if the object is new:
- * - express-session has just generated it, also under an id that was used before.
- * - `@fastify/session` 11.1.2 or later has made it, and not from a session that it loaded. Likewise.
- * - This store has not met its id (in `get`, `set` or `destroy`) within the last hour. It remembers up to a million ids,
- *   and `clear` forgets them.
+ * - express-session has just generated it, even with an id that was used before.
+ * - `@fastify/session` 11.1.2 or later has created it, and did not load it, even with an id that was used before.
+ * - This store has not seen its id (in `get`, `set` or `destroy`) within the last hour. It remembers up to a million
+ *   ids, and `clear` forgets them.
  *
  * Any other object may be an old copy of a session. It can only update a live one, and `set` rejects with
  * `ERR_SESSION_ENDED` if the session has ended.
  *
- * What a callback throws is an uncaught exception. No callback is called twice. A promise that nobody looks at, such as
- * that of `req.session.destroy()` without a callback, never ends the process. The class extends Node's `EventEmitter` and
- * emits nothing: events are on `node:diagnostics_channel` (see `StoreEvents`). It takes the classes of express-session
- * from the sessions that `session({ store })` generates, so it needs no module of that name near it: bundles and linked
- * packages work.
+ * An error that a callback throws is an uncaught exception. No callback is called twice. A promise without a handler,
+ * such as that of `req.session.destroy()` without a callback, never ends the process. The class extends Node's
+ * `EventEmitter` and emits nothing: events are on `node:diagnostics_channel` (see `StoreEvents`). It takes the classes
+ * of express-session from the sessions that `session({ store })` generates. It does not load that module itself, so
+ * bundles and linked packages work.
  *
- * @typeParam Data The session. By default that of your framework, with what your app has declared in it.
+ * @typeParam Data The session. By default the session of your framework, with the fields that your app has declared in
+ * it.
  * @typeParam Store The class of the store.
  * @example
  * app.use(session({ secret, store: new ConnectStore(new FileStore({ path: "./sessions" })) }));
@@ -157,67 +160,67 @@ export class ConnectStore<
    */
   constructor(store: Store, options?: ConnectStoreOptions<Data>);
 
-  /** The store that it was made with. */
+  /** The store that the constructor was given. */
   readonly store: Store;
 
   /**
-   * A fresh copy of a live session, or `null`, also for an id of more than 256 bytes, which no session can have. Its
-   * cookie says when it ends, as the last `touch` has it.
+   * Returns a fresh copy of a live session, or `null`, also for an id of more than 256 bytes, which no session can
+   * have. `cookie.expires` is its expiry after the last `touch`.
    */
   get(sid: string): Promise<Data | null>;
   get(sid: string, callback: ConnectCallback<Data | null>): void;
 
   /**
-   * Stores a session. `@fastify/session` saves a session also if the request has not changed it, and so does
-   * express-session with `resave: true`. Then only the expiry moves, as by `touch`: otherwise the request would undo what
-   * another one has saved.
+   * Stores a session. `@fastify/session`, and express-session with `resave: true`, save a session even if the request
+   * has not changed it. Then only the expiry moves, as by `touch`. Otherwise the request would undo the changes of
+   * another one.
    *
-   * The store compares the JSON text with that which the same request loaded or stored last, without the cookie. It
-   * cannot compare a session that another program stored in another layout, or one whose cookie is not its first field.
-   * Such a session is written. So is each one if the app overrides the `get` of the store.
+   * To detect that, it compares the JSON text without the cookie to the text that this request last loaded or stored.
+   * It cannot compare a session that another program stored in another layout, or a session whose cookie is not its
+   * first field. It always writes such a session, and every session if the app overrides the `get` of the store.
    *
    * Rejects as `create` and `update` of the store do, with `ERR_SESSION_ENDED` (see the class), and with
-   * `ERR_INVALID_OPTION` if `ttl` or `userId` return a value that they must not return.
+   * `ERR_INVALID_OPTION` if `ttl` or `userId` returns an invalid value.
    */
   set(sid: string, session: Data): Promise<void>;
   set(sid: string, session: Data, callback: ConnectCallback | undefined): void;
 
   /**
-   * Moves the expiry of a live session to that of its cookie, or by `ttl`, and stores the cookie if the request changed
-   * anything else in it. No session is created. To store a cookie, the stored session is read and written with it: a save
-   * by another process at that moment may be lost.
+   * Moves the expiry of a live session to that of its cookie, or by `ttl`. If the request changed another field of the
+   * cookie, it stores the cookie, too. It never creates a session. To store a cookie it reads and rewrites the stored
+   * session: a concurrent save by another process may be lost.
    *
-   * A request that shortens its session is believed: a `cookie.expires` or `cookie.maxAge` that ends earlier than what
-   * the request loaded becomes the session's end. A request that only renews its cookie never moves the end back,
-   * whatever others do at that moment: the store decides it in one call. The session is read first if its object does
-   * not say what was loaded (`@fastify/session` before 11.1.2), and if the app overrides the `touch` of the store.
+   * A request may shorten its session: if its `cookie.expires` or `cookie.maxAge` ends earlier than the loaded one,
+   * that becomes the expiry. A request that only renews its cookie never moves the expiry back, whatever other requests
+   * do: the store decides this atomically. It reads the session first if its object does not tell which expiry was
+   * loaded (`@fastify/session` before 11.1.2), or if the app overrides the `touch` of the store.
    */
   touch(sid: string, session: Data): Promise<void>;
   touch(sid: string, session: Data, callback: ConnectCallback | undefined): void;
 
-  /** Ends a session, if there is one. A session that the callback sets under the same id is a new one. */
+  /** Ends a session, if it exists. If the callback sets a session with the same id, that is a new session. */
   destroy(sid: string): Promise<void>;
   destroy(sid: string, callback: ConnectCallback | undefined): void;
 
   /**
-   * All live sessions by their ids, in an object without a prototype. It holds all of them in memory at once, and the event
-   * loop up for as long as it takes to make them. Use `sessions` for more than some thousand.
+   * Returns all live sessions by id, in an object without a prototype. It holds all of them in memory, and blocks the
+   * event loop while it builds them. Use `sessions` for more than a few thousand.
    */
   all(): Promise<Record<string, Data>>;
   all(callback: ConnectCallback<Record<string, Data>>): void;
 
-  /** The ids of all live sessions. */
+  /** Returns the ids of all live sessions. */
   ids(): Promise<string[]>;
   ids(callback: ConnectCallback<string[]>): void;
 
   /**
-   * The live sessions with their times, in no order, or those of one user, oldest first. It reads page by page, and promises
-   * what `sessions` of the store does. It takes no callback.
+   * Iterates over the live sessions with their times, in no order, or those of one user, oldest first. It reads page by
+   * page, with the guarantees of the store's `sessions`. It takes no callback.
    * @param options.userId As for `getByUser`. `undefined` rejects: leave the option out to list everybody.
    */
   sessions(options?: { userId: unknown }): AsyncIterableIterator<ConnectSessionEntry<Data>>;
 
-  /** How many sessions are live. */
+  /** Counts the live sessions. */
   length(): Promise<number>;
   length(callback: ConnectCallback<number>): void;
 
@@ -226,21 +229,22 @@ export class ConnectStore<
   clear(callback: ConnectCallback | undefined): void;
 
   /**
-   * The live sessions of a user, oldest first: "your devices".
+   * Returns the live sessions of a user, oldest first: "your devices".
    *
-   * Rejects with `ERR_INVALID_OPTION` without the option `userId`, as it would find nobody.
-   * @param userId What the option `userId` returned, of the same type: `42` is not `"42"`.
+   * Rejects with `ERR_INVALID_OPTION` without the option `userId`: no session would have a user.
+   * @param userId The value that the option `userId` returned, with its type: `42` is not `"42"`.
    */
   getByUser(userId: unknown): Promise<OwnedSession<Data>[]>;
   getByUser(userId: unknown, callback: ConnectCallback<OwnedSession<Data>[]>): void;
 
   /**
-   * Ends the sessions of a user: "log out everywhere". Without a prefix, those of others in the same store too.
+   * Ends the sessions of a user: "log out everywhere". Without a prefix, this includes the user's sessions of other
+   * apps in the same store.
    *
-   * Rejects with `ERR_INVALID_OPTION` without the option `userId`, as it would end none.
+   * Rejects with `ERR_INVALID_OPTION` without the option `userId`: no session would have a user.
    * @param userId As for `getByUser`.
-   * @param options.except The id of one to keep: "log out everywhere else".
-   * @returns How many it ended.
+   * @param options.except The id of one session to keep: "log out everywhere else".
+   * @returns How many live sessions it ended.
    * @example
    * await store.destroyByUser(req.session.userId, { except: req.sessionID });
    */
@@ -253,46 +257,46 @@ export class ConnectStore<
   ): void;
 
   /**
-   * Resolves once the store that it was made with can serve, and rejects with the reason if it cannot in time. Await it
-   * before the app listens. It takes no callback.
+   * Resolves once the underlying store can serve, and rejects with the reason if it cannot in time. Await it before the
+   * app listens. It takes no callback.
    */
   ready(options?: PingOptions): Promise<void>;
 
   /**
-   * Checks that the store that it was made with can serve: for health checks. Resolves to the milliseconds that this took.
-   * It takes no callback.
+   * Checks that the underlying store can serve: for health checks. Resolves to the milliseconds that this took. It
+   * takes no callback.
    * @example
    * app.get("/healthz", (_req, res, next) => store.ping().then(() => res.send("ok"), next));
    */
   ping(options?: PingOptions): Promise<number>;
 
-  /** The counters and the state of the store that it was made with. It takes no callback. */
+  /** Returns the counters and the state of the underlying store. It takes no callback. */
   stats(): ReturnType<Store["stats"]>;
 
-  /** Closes the store that it was made with. */
+  /** Closes the underlying store. */
   close(): Promise<void>;
   close(callback: ConnectCallback | undefined): void;
 
   /** `close()`, for `await using`. */
   [Symbol.asyncDispose](): Promise<void>;
 
-  /** express-session sets and calls it: it makes the session of a request that has none. */
+  /** Creates the session of a request that has none. express-session sets and calls it. */
   // biome-ignore lint/suspicious/noExplicitAny: of express-session
   generate: (req: any) => void;
 
-  /** express-session calls it: it destroys the session of a request, and makes a new one. */
+  /** Destroys the session of a request, and creates a new one. express-session calls it. */
   // biome-ignore lint/suspicious/noExplicitAny: of express-session
   regenerate(req: any, callback: (error?: any) => any): void;
 
   /**
-   * express-session has it: `get`, as a session with methods.
+   * Does `get`, and returns a session with methods. It is part of express-session's store interface.
    *
    * Fails with `ERR_INVALID_OPTION` if `session({ store })` was never called with this store.
    */
   // biome-ignore lint/suspicious/noExplicitAny: of express-session
   load(sid: string, callback: (error: any, session?: any) => any): void;
 
-  /** express-session calls it: it makes what `get` gave the session of a request. */
+  /** Turns the result of `get` into the session of a request. express-session calls it. */
   // biome-ignore lint/suspicious/noExplicitAny: of express-session
   createSession(req: any, session: any): any;
 }

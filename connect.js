@@ -1,6 +1,6 @@
 "use strict";
 
-// First, as it says what is missing on a system that cannot load the rest.
+// Load this first: its error explains why the package cannot be loaded on this system.
 require("./lib/native.js");
 const { ConnectStore } = require("./lib/connect/connect-store.js");
 

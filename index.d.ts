@@ -31,7 +31,7 @@ export {
   type OwnedSession,
 } from "./connect.js";
 
-/** The fields that every session has. Extra fields are kept: name them in a store's type argument. */
+/** The fields that every session has. The app may add fields: name them in the store's type argument. */
 export interface SessionData {
   /**
    * The id: a non-empty, well-formed string of at most 256 bytes as UTF-8. `get`, `touch` and `delete` of a longer one find
@@ -85,7 +85,7 @@ export interface SessionStoreOptions {
    */
   maxSessionBytes?: number;
   /**
-   * How many live sessions one user may have. `whenUserIsFull` says what happens beyond that.
+   * The maximum number of live sessions of one user. `whenUserIsFull` says what happens beyond that.
    * @default no limit
    */
   maxSessionsPerUser?: number;
@@ -93,26 +93,26 @@ export interface SessionStoreOptions {
    * What happens when a user would get one more live session than `maxSessionsPerUser`:
    *
    * - `"end-oldest"`: the user's oldest session ends.
-   * - `"reject"`: the call rejects with `ERR_TOO_MANY_SESSIONS`, and nothing changes. That concerns `create`, and an `update`
-   *   that gives the session to this user. A session that the user has already can always be updated.
+   * - `"reject"`: the call rejects with `ERR_TOO_MANY_SESSIONS`, and nothing changes. This applies to `create`, and to
+   *   an `update` that moves a session to this user. A session that the user already has can always be updated.
    *
-   * Expired sessions do not count. Logins at the same moment never exceed the limit, from whatever thread or process. Of
-   * `RedisStore` there are two exceptions. With `"end-oldest"` a user may be over the limit until the oldest session has ended.
-   * In Redis Cluster with `"reject"`, all of more than `maxSessionsPerUser` logins at one moment may be refused, and an
-   * `update` that changes the user may exceed the limit. Needs `maxSessionsPerUser`.
+   * Expired sessions do not count. Concurrent logins never exceed the limit, from any thread or process. `RedisStore`
+   * has two exceptions. With `"end-oldest"` a user may be over the limit until the oldest session has ended. In Redis
+   * Cluster with `"reject"`, concurrent logins beyond the limit may all be refused, and an `update` that changes the
+   * user may exceed the limit. Needs `maxSessionsPerUser`.
    * @default "end-oldest"
    */
   whenUserIsFull?: "end-oldest" | "reject";
   /**
-   * Milliseconds after its creation at which a session ends at the latest, whatever `expires` says: no `touch`, `update`,
-   * cookie or other process moves its end past that. `get` returns the earlier of the two in `expires`. All processes that
-   * share a store give the same value.
+   * The longest life of a session, in milliseconds from its creation. It ends then, whatever `expires` says: no
+   * `touch`, `update`, cookie or other process can move its end past that. `get` returns the earlier of the two times
+   * in `expires`. All processes that share a store must give the same value.
    * @default no limit
    */
   maxLifetime?: number;
   /**
-   * Milliseconds between two background sweeps that remove expired sessions, on a thread of their own;
-   * `0` turns them off.
+   * The interval of the background sweep that removes expired sessions, in milliseconds. It has its own thread. `0`
+   * turns it off.
    * @default 60000
    */
   sweepInterval?: number;
@@ -121,27 +121,27 @@ export interface SessionStoreOptions {
 /** Options of {@link MemoryStore}. */
 export interface MemoryStoreOptions extends SessionStoreOptions {
   /**
-   * Stores of one name in one process are one store, whichever worker thread opens them. It lives as long as
-   * any of them is open. A later opener gives the same limits or leaves them out. A non-empty string.
+   * Stores with the same name share one store, in all threads of the process. It lives while any of them is open. Later
+   * openers must pass the same limits or omit them. A non-empty string.
    * @default a store of its own
    */
   name?: string;
   /**
-   * How many sessions the store holds. When it is full, expired sessions go first, then those of no user,
-   * then the least recently used.
+   * The maximum number of sessions. A full store removes expired sessions first, then sessions without a user, then the
+   * least recently used.
    * @default no limit
    */
   maxSessions?: number;
   /**
-   * How many bytes the store allocates for sessions at most, within 10 %: free space included, except some 150 kB that
-   * an empty store takes. The allocator may hold more for a while where the sizes of sessions change. Makes room as `maxSessions` does. With either of the
-   * two a session takes some 116 bytes more: they keep the order in which sessions go.
+   * The maximum number of bytes that the store allocates for sessions, within 10 %. That includes free space, but not
+   * the 150 kB or so of an empty store. The allocator may hold more for a while when sessions change their size. Makes
+   * room as `maxSessions` does. Either option takes some 116 bytes more per session, for the LRU order.
    * @default no limit
    */
   maxBytes?: number;
 }
 
-/** The calls that a store counts. `[Symbol.asyncDispose]`, `close` and `stats` are not among them. */
+/** The calls that a store counts: all but `[Symbol.asyncDispose]`, `close` and `stats`. */
 export type StoreCall =
   | "get"
   | "create"
@@ -160,26 +160,26 @@ export type StoreCall =
   /** `ping` and `ready`. */
   | "ping";
 
-/** How long calls took, as a Prometheus histogram has it. Times are milliseconds. */
+/** How long calls took, as a Prometheus histogram. Times are milliseconds. */
 export interface LatencyStats {
   /** How many calls were measured. */
   count: number;
-  /** What they took together. */
+  /** The sum of their durations. */
   sum: number;
   /** How many of them took at most `le`. The bounds are the same in every store: 20 of them, from 0.001 to 2500. */
   buckets: { le: number; count: number }[];
 }
 
-/** The calls of one kind that this store object has begun. */
+/** The calls of one kind on this store object. */
 export interface CallStats {
-  /** How many calls were begun. */
+  /** How many calls were made, including pending ones. */
   count: number;
   /** How many of them were rejected, by code. */
   errors: Partial<Record<SessionStoreErrorCode, number>>;
   /**
-   * From the call to the moment when its promise is settled, of those that were not rejected. One call in 64 is measured
-   * of those that end at once: `get`, `create`, `update`, `touch` and `delete` of a `MemoryStore`, and `get` of a
-   * `FileStore` or of a `RedisStore` with a cache. Of the others each is.
+   * From the call until its promise resolves. Rejected calls are not measured. Calls that complete synchronously are
+   * sampled, one in 64: `get`, `create`, `update`, `touch` and `delete` of a `MemoryStore`, and `get` of a `FileStore`
+   * or of a `RedisStore` with a cache. Every other call is measured.
    */
   latency: LatencyStats;
 }
@@ -188,7 +188,7 @@ export interface CallStats {
 export interface StoreProblem {
   /** The code of the error that calls reject with. */
   code: SessionStoreErrorCode;
-  /** The kind of reason, of `ERR_STORE_UNAVAILABLE`. */
+  /** The category of the reason. Only with `ERR_STORE_UNAVAILABLE`. */
   reason?: UnavailableReason;
   /** What is wrong, for people. */
   message: string;
@@ -206,22 +206,22 @@ export interface PingOptions {
 /** Counters of a store since it was opened. */
 export interface StoreStats {
   /**
-   * Whether the store can serve, as far as it is known without a call. Of a `RedisStore` `"connecting"` before the first
-   * connection, `"degraded"` where some primaries of a cluster are not reached, and `"unavailable"` where none is. A
+   * Whether the store can serve, as far as it knows without a call. A `RedisStore` is `"connecting"` before its first
+   * connection, `"degraded"` if it cannot reach some primaries of a cluster, and `"unavailable"` if it reaches none. A
    * `FileStore` is `"unavailable"` if it cannot take another session. A `MemoryStore` is always `"ready"`.
    */
   state: "ready" | "connecting" | "degraded" | "unavailable";
-  /** Why the state is not `"ready"`, if that is known. */
+  /** Why the state is not `"ready"`, if the store knows. */
   problem: StoreProblem | null;
-  /** Calls under way of this store object that wait for a disk or a server. */
+  /** Pending calls of this store object: those that wait for a disk or a server. */
   pending: number;
-  /** The calls of this store object, by their names. The other counters are those of all threads of the process. */
+  /** The calls of this store object, by name. The other counters cover all threads of the process. */
   calls: Record<StoreCall, CallStats>;
   /** How many calls of this store object were rejected, by code. */
   errors: Partial<Record<SessionStoreErrorCode, number>>;
   /** `get` calls that found a live session. */
   hits: number;
-  /** `get` calls that found none. */
+  /** `get` calls that found no live session. */
   misses: number;
   /** Sessions created. */
   created: number;
@@ -231,7 +231,7 @@ export interface StoreStats {
   evicted: number;
   /** The last sweep, by `clean()` or in the background; `null` before the first. */
   lastSweep: {
-    /** When it began. */
+    /** When it started. */
     at: Date;
     /** How long it took, in milliseconds. */
     duration: number;
@@ -242,9 +242,9 @@ export interface StoreStats {
 
 /** Counters of a {@link MemoryStore} since it was opened. */
 export interface MemoryStoreStats extends StoreStats {
-  /** Sessions held now, expired ones that await the next sweep included. */
+  /** Sessions held now, including expired ones that await the next sweep. */
   sessions: number;
-  /** Bytes that they take, the store's own overhead included, within 10 %. This is what `maxBytes` limits. */
+  /** Bytes that they take with the store's overhead, within 10 %. `maxBytes` limits this figure. */
   bytes: number;
 }
 
@@ -268,7 +268,7 @@ export interface FileStoreDescription {
 export interface RedisStoreDescription {
   /** The kind of store. */
   readonly type: "redis";
-  /** Which servers it has: one, those of a cluster, or one that sentinels name. */
+  /** One server, a cluster, or a primary that sentinels name. */
   readonly mode: "single" | "cluster" | "sentinel";
   /** The prefix of its keys. */
   readonly prefix: string;
@@ -282,59 +282,63 @@ export interface SessionEntry<Fields extends object = object> {
   /** A fresh copy, as `get` returns it. */
   session: StoredSession<Fields>;
   /**
-   * When `create` stored it. No `update` or `touch` changes that, and `native-store import` keeps that of an export. `null`
-   * for a session in a {@link FileStore} that a version of this package without `maxLifetime` has written. From its next
-   * write on, the time of that write counts.
+   * When `create` stored it. `update` and `touch` do not change it, and `native-store import` keeps the time in an
+   * export. `null` for a session in a {@link FileStore} that was written by a version without `maxLifetime`. The next
+   * write of such a session sets it to the time of that write.
    */
   createdAt: Date | null;
   /** When it ends: `session.expires`. */
   expiresAt: Date;
 }
 
-/** What every store does. No method calls another one, so that overriding `get` does not change `getByUser`. */
+/** The methods of every store. No method calls another one, so overriding `get` does not change `getByUser`. */
 export interface SessionStore<Fields extends object = object> {
-  /** A small description of the store; not the sessions. */
+  /** A small description of the store. It does not contain the sessions. */
   readonly db: StoreDescription;
 
   /**
    * Stores a new session.
    *
-   * Rejects with `ERR_SESSION_EXISTS` if a live session has its id (an expired one counts as absent),
-   * `ERR_INVALID_SESSION`, `ERR_SESSION_TOO_LARGE`, or `ERR_STORE_FULL` where there is no room: in memory, where
-   * room could only be made by ending the sessions of users for an anonymous visitor, or where it is larger than
-   * `maxBytes`; in a file, where `maxBytes` or the disk is full. With `whenUserIsFull: "reject"` also with
-   * `ERR_TOO_MANY_SESSIONS`.
+   * Rejects with:
+   * - `ERR_SESSION_EXISTS` if a live session has its id. An expired session counts as absent.
+   * - `ERR_INVALID_SESSION` or `ERR_SESSION_TOO_LARGE`.
+   * - `ERR_STORE_FULL` if there is no room. In memory: if the session exceeds `maxBytes`, or if an anonymous session
+   *   would evict a user's. In a file: if `maxBytes` is reached or the disk is full.
+   * - `ERR_TOO_MANY_SESSIONS` with `whenUserIsFull: "reject"`.
    */
   create(session: SessionInput<Fields>): Promise<void>;
 
-  /** A fresh copy of a live session, or `null` when it is absent or expired. Changing it changes nothing. */
+  /**
+   * Returns a fresh copy of a live session, or `null` if it is absent or expired. Changing the copy does not change the
+   * store.
+   */
   get(sessionId: string): Promise<StoredSession<Fields> | null>;
 
   /**
-   * Replaces a live session. It never creates one, so that a request in flight cannot bring back a session that was
-   * logged out. `session.sessionId` must equal `sessionId`. An absent session resolves as well.
+   * Replaces a live session. It never creates one, so a request in flight cannot bring back a session that was logged
+   * out. `session.sessionId` must equal `sessionId`. It resolves for an absent session, too.
    *
-   * Rejects as `create` does, except with `ERR_SESSION_EXISTS`. It rejects with `ERR_TOO_MANY_SESSIONS` only if the session
-   * gets another user.
+   * Rejects as `create` does, except with `ERR_SESSION_EXISTS`. It rejects with `ERR_TOO_MANY_SESSIONS` only if it
+   * changes the user.
    */
   update(sessionId: string, session: SessionInput<Fields>): Promise<void>;
 
   /**
-   * Moves a session's expiry alone. `get` then returns the new one in `expires`, as a number if it was a number
-   * and as ISO text otherwise.
+   * Moves a session's expiry and changes nothing else. `get` then returns it in `expires`: as a number if it was a
+   * number, otherwise as ISO text.
    * @param expires A `Date`, its text, or milliseconds since 1970: not seconds, and not a duration.
    * @returns `true` if the session was live.
    */
   touch(sessionId: string, expires: string | number | Date): Promise<boolean>;
 
-  /** Removes a session. An absent or expired id resolves as well, and at once where no server has to be asked. */
+  /** Removes a session. It resolves for an absent or expired id, too: immediately, except in a `RedisStore`. */
   delete(sessionId: string): Promise<void>;
 
-  /** Removes what has expired, on a background thread. */
+  /** Removes expired sessions, on a background thread. */
   clean(): Promise<void>;
 
   /**
-   * The live sessions of a user, oldest first: "your devices".
+   * Returns the live sessions of a user, oldest first: "your devices".
    * @param userId As in the session: compared by JSON value and type, so `42` is not `"42"`. Not `null`.
    */
   getByUser(userId: unknown): Promise<StoredSession<Fields>[]>;
@@ -349,32 +353,32 @@ export interface SessionStore<Fields extends object = object> {
    */
   deleteByUser(userId: unknown, options?: { except?: string }): Promise<number>;
 
-  /** How many sessions are live, counted on a background thread. */
+  /** Counts the live sessions, on a background thread. */
   size(): Promise<number>;
 
   /**
-   * The ids of the live sessions, in no order. The store may change meanwhile: a session that is there from
-   * beginning to end is yielded exactly once.
+   * Iterates over the ids of the live sessions, in no order. The store may change during the loop: a session that lives
+   * throughout it is yielded exactly once.
    */
   ids(): AsyncIterableIterator<string>;
 
   /**
-   * The live sessions with their times, in no order, or those of one user, oldest first. No store is told when a session
-   * was used: see `ConnectStore.sessions`.
+   * Iterates over the live sessions with their times, in no order, or those of one user, oldest first. A store does not
+   * know when a session was last used: see `ConnectStore.sessions`.
    *
-   * The store may change meanwhile. A session that is there from beginning to end is given exactly once, as it was
-   * when its page was read. One that is created or ended meanwhile is given at most once. No session is given after its
-   * expiry.
+   * The store may change during the loop. A session that lives throughout it is yielded exactly once, as it was when
+   * its page was read. A session that is created or ended during the loop is yielded at most once. No session is
+   * yielded after its expiry.
    *
-   * A page has some 256 sessions, and ends after 256 KiB. It is read when the loop asks for its first session. Between two
-   * pages nothing is locked or open, and a `break` frees what is left. A {@link RedisStore} reads with `SCAN` and `GET`. It
-   * remembers 64 bits of each id until the end, for at most 256 loops at once: beyond that the one that has rested longest
-   * rejects with `ERR_STORE_BUSY`, as does one that has asked for no page for an hour. The sessions of a user are read at one moment, and kept off the V8 heap until the loop
-   * has taken them.
+   * A page has up to some 256 sessions or 256 KiB. It is read when the loop asks for its first session. Between two
+   * pages nothing is locked or open, and a `break` frees the rest. A {@link RedisStore} reads with `SCAN` and `GET`. It
+   * remembers 64 bits of each id until the end, for at most 256 concurrent loops: beyond that the loop that was idle
+   * longest rejects with `ERR_STORE_BUSY`. So does a loop that was idle for an hour. The sessions of a user are read
+   * atomically, and kept off the V8 heap until the loop takes them.
    *
-   * What cannot be read is left out, and the loop then ends with `ERR_STORE_CORRUPT`. With `userId`, a {@link FileStore}
-   * yields nothing and rejects with it, as its `getByUser` does. A {@link RedisStore} passes over a record that does not
-   * name the user in a form that it can read. Other errors are those of `ids`.
+   * The loop skips unreadable sessions and then ends with `ERR_STORE_CORRUPT`. With `userId`, a {@link FileStore}
+   * yields nothing and rejects with that code, as its `getByUser` does. A {@link RedisStore} skips a record whose user
+   * it cannot read. Other errors are those of `ids`.
    * @param options.userId As for `getByUser`. `undefined` rejects with `ERR_INVALID_SESSION`, as `null` does: leave the
    * option out to list everybody.
    * @example
@@ -385,31 +389,31 @@ export interface SessionStore<Fields extends object = object> {
   /** Removes every session, on a background thread. */
   clear(): Promise<void>;
 
-  /** Counters since the store was opened, and its state. It costs no look at the sessions, and asks no server. */
+  /**
+   * Returns the state, and counters since the store was opened. It is cheap: it reads no session and asks no server.
+   */
   stats(): Promise<StoreStats>;
 
-  /**
-   * Resolves once the store can serve. Rejects with the reason if it cannot when the time is over: see `ping`.
-   */
+  /** Resolves once the store can serve. Rejects with the reason if it still cannot after `timeout`: see `ping`. */
   ready(options?: PingOptions): Promise<void>;
 
   /**
    * Checks that the store can serve, and resolves to the milliseconds that this took.
    *
    * - A `MemoryStore` always can.
-   * - A `FileStore` waits for the writes that were begun before, and syncs its log, or takes the lock for writing where it
-   *   has no log. It rejects with `ERR_STORE_FULL` if there is no room for another session, `ERR_STORE_IO` if the folder
-   *   or the file cannot be used, and `ERR_STORE_TIMEOUT`. One that is `readOnly` looks whether it can be read.
-   * - A `RedisStore` asks each primary for `PING` and `ROLE`. It waits for connections until the time is over, and then
-   *   rejects with `ERR_STORE_UNAVAILABLE` and a `reason`, or with `ERR_STORE_TIMEOUT`. It changes no session. If the store
-   *   refuses all calls because of its `secret`, it rejects with `ERR_INVALID_OPTION`.
+   * - A `FileStore` waits for earlier writes, and syncs its log, or takes the write lock if it has no log. It rejects
+   *   with `ERR_STORE_FULL` if there is no room for another session, `ERR_STORE_IO` if the folder or the file cannot be
+   *   used, and `ERR_STORE_TIMEOUT`. A `readOnly` store checks that it can be read.
+   * - A `RedisStore` sends `PING` and `ROLE` to each primary. It waits for connections up to `timeout`, and then
+   *   rejects with `ERR_STORE_UNAVAILABLE` and a `reason`, or with `ERR_STORE_TIMEOUT`. It changes no session. If the
+   *   store refuses all calls because of its `secret`, it rejects with `ERR_INVALID_OPTION`.
    */
   ping(options?: PingOptions): Promise<number>;
 
   /**
-   * Closes this store, when the writes that were begun before are done; calling it again does nothing. Later calls
-   * of the other methods reject with `ERR_STORE_CLOSED`. The sessions of a named store live on while another store
-   * of that name is open, those in a file for ever. A store that is never closed does not keep the process alive.
+   * Closes this store after all earlier writes. Idempotent. Later calls of other methods reject with
+   * `ERR_STORE_CLOSED`. The sessions of a named store live on while another store of that name is open. Sessions in a
+   * file or in Redis remain. An open store does not keep the process alive.
    */
   close(): Promise<void>;
 
@@ -420,10 +424,10 @@ export interface SessionStore<Fields extends object = object> {
 /**
  * Sessions in native memory: off the V8 heap, swept in the background, shared by worker threads.
  *
- * The data is gone when the process ends. The class may be extended.
+ * The sessions are lost when the process ends. The class may be extended.
  *
- * @typeParam Fields The app's own session fields, for example `{ cart?: string[] }`. FluidAuth creates sessions
- * without them, so in a store for it they are optional.
+ * @typeParam Fields The app's own session fields, for example `{ cart?: string[] }`. FluidAuth creates sessions without
+ * them, so declare them optional.
  * @example
  * new Session({ secret, store: new MemoryStore() });
  */
@@ -459,10 +463,10 @@ export interface FileUrl {
 /** Options of {@link FileStore}. */
 export interface FileStoreOptions extends SessionStoreOptions {
   /**
-   * The store's folder, best outside of the release folder: a path, or a URL such as
-   * `new URL("./sessions", import.meta.url)`. It is created with its parents if it is missing, for its owner alone. It must
-   * be on a local disk (see `allowNetworkFileSystem`). The folder may be a symbolic link, the files in it may not. A second
-   * opener in the same process gets the same store, and gives the same options or leaves them out.
+   * The store folder: a path, or a URL such as `new URL("./sessions", import.meta.url)`. Keep it outside of the release
+   * folder. A missing folder is created with its parents, for its owner alone. It must be on a local disk (see
+   * `allowNetworkFileSystem`). The folder may be a symbolic link, its files may not. A second opener in the same
+   * process shares the store, and must pass the same options or omit them.
    */
   path: string | FileUrl;
   /**
@@ -472,46 +476,47 @@ export interface FileStoreOptions extends SessionStoreOptions {
    *   once a second, so a power loss or a crash of the operating system costs at most about a second of writes. In
    *   Redis this is `appendfsync everysec`.
    *
-   * `"everysec"` is faster only while one process has the store, with any number of worker threads. While several
-   * processes share the store, every write is synced, and so it is where there is no log: see
-   * {@link FileStoreStats.log}. All openers in a process give the same value or leave it out.
+   * `"everysec"` is faster only while one process has the store open, with any number of worker threads. Every write is
+   * synced while several processes share the store, or without a log: see {@link FileStoreStats.log}. All openers in a
+   * process must pass the same value or omit it.
    * @default "commit"
    */
   durability?: "commit" | "everysec";
   /**
    * Encrypts ids, users and contents in the file (XChaCha20-Poly1305; keys by HKDF-SHA-256, lookups by HMAC-SHA-256).
    * In a list the first encrypts and all decrypt, so that secrets can be rotated. A session is encrypted with the first
-   * secret when it is next written. A session whose secret is not in the list is absent; `deleteByUser` ends it all
-   * the same. A secret that has left the list opens the store until a sweep finds no session that needs it. 1 to 16
-   * different secrets of at least 16 bytes each. They are used as they are (no password hashing), so use random bytes.
-   * Whether a store is encrypted is fixed when it is created. `undefined` throws: leave the option out for none.
-   * @default none: the sessions are not encrypted, and the file is readable for its owner alone
+   * secret when it is next written. A session whose secret is not in the list is absent, but `deleteByUser` still ends
+   * it. A secret that has left the list opens the store until a sweep finds no session that needs it. 1 to 16 different
+   * secrets of at least 16 bytes each. They are not hashed as passwords are, so use random bytes. Whether a store is
+   * encrypted is fixed when it is created. `undefined` throws: omit the option for no encryption.
+   * @default none: the sessions are not encrypted, and only the owner of the file can read it
    */
   secret?: string | Uint8Array | readonly (string | Uint8Array)[];
   /**
-   * How many bytes the data file may take, at least 1048576. When it is full, what has expired goes, and then
-   * `create` and `update` reject with `ERR_STORE_FULL`; no live session is ended. What ends sessions always has room.
-   * @default no limit but the disk and 64 GiB of address space
+   * The maximum size of the data file in bytes, at least 1048576. A full store removes expired sessions, and then
+   * rejects `create` and `update` with `ERR_STORE_FULL`. It ends no live session. Calls that end sessions always have
+   * room.
+   * @default limited by the disk and by 64 GiB of address space
    */
   maxBytes?: number;
   /**
-   * Milliseconds within which a call settles when the disk hangs, or another process that has the store open was stopped
-   * in the midst of a write. The call then rejects with `ERR_STORE_TIMEOUT`. Its `outcome` is `"unknown"` if the write had
-   * begun. Otherwise nothing has happened and nothing will. From 1 to 2147483647. Does not bound `backup` and `verify`.
+   * The deadline of a call in milliseconds, for when the disk hangs, or another process was stopped in the middle of a
+   * write. The call then rejects with `ERR_STORE_TIMEOUT`. Its `outcome` is `"unknown"` if the write had started.
+   * Otherwise the write is cancelled. From 1 to 2147483647. It does not apply to `backup` and `verify`.
    * @default 10000
    */
   commandTimeout?: number;
   /**
-   * Opens a store that is there, such as a backup, and writes nothing: not the sessions, no seal for a new secret, and
-   * no sweep. Writes reject with `ERR_STORE_IO`. It works on a read-only file system and without the right to write, as
-   * long as no other process has the store open there: that is `ERR_STORE_LOCKED`. All openers in a process give the
-   * same value.
+   * Opens an existing store, such as a backup, and writes nothing: no session, no wrapped keys for a new secret, and no
+   * sweep. Writes reject with `ERR_STORE_IO`. It works on a read-only file system and without write permission. There
+   * it is refused with `ERR_STORE_LOCKED` while another process has the store open. All openers in a process must pass
+   * the same value.
    * @default false
    */
   readOnly?: boolean;
   /**
-   * Opens a store on a network file system (NFS, SMB, Ceph, FUSE and others). If two machines use it at once, its
-   * sessions are lost. Even with one machine, locks and `fsync` are only as good as the file system.
+   * Opens a store on a network file system (NFS, SMB, Ceph, FUSE and others). Two machines that use it at the same time
+   * lose its sessions. Even with one machine, locks and `fsync` are only as good as the file system.
    * @default false: such a folder is refused with `ERR_STORE_IO`
    */
   allowNetworkFileSystem?: boolean;
@@ -520,64 +525,66 @@ export interface FileStoreOptions extends SessionStoreOptions {
 /** The redo log of a {@link FileStore}, as this process uses it. */
 export interface FileStoreLog {
   /**
-   * `"exclusive"`: this process has the store to itself, and its writes go to the log first. `"shared"`: its writes go
-   * to the data file. This is so while another process has the store open, and for a while after that.
+   * `"exclusive"`: only this process has the store open, and its writes go to the log first. `"shared"`: its writes go
+   * to the data file, while another process has the store open and for a while after that.
    */
   mode: "exclusive" | "shared";
   /** Bytes in the log that are not in the data file yet. */
   usedBytes: number;
-  /** Bytes that the log can hold. 0 while there is none. */
+  /** The capacity of the log in bytes. 0 while there is none. */
   sizeBytes: number;
 }
 
-/** Counters of a {@link FileStore}: those of this process since it opened the store. */
+/** Counters of a {@link FileStore} since this process opened it. */
 export interface FileStoreStats extends MemoryStoreStats {
-  /** Bytes of the data file; what is free in it is used again, and it never shrinks. */
+  /** The size of the data file in bytes. It never shrinks: the store reuses its free space. */
   fileBytes: number;
   /** The redo log, or `null` where this operating system or file system has none. */
   log: FileStoreLog | null;
-  /** Bytes of the calls that wait for the disk. A call that would exceed `maxQueuedBytes` rejects with `ERR_STORE_BUSY`. */
+  /**
+   * Bytes of the calls that wait for the disk. A call that would exceed `maxQueuedBytes` rejects with `ERR_STORE_BUSY`.
+   */
   queuedBytes: number;
   /** The limit of `queuedBytes`. */
   maxQueuedBytes: number;
 }
 
-/** How far {@link FileStore.backup} has come, in bytes. */
+/** The progress of {@link FileStore.backup}. */
 export interface BackupProgress {
-  /** Bytes that are copied. */
+  /** Bytes copied so far. */
   copied: number;
-  /** Bytes of the copy: an estimate until the end. */
+  /** The size of the copy: an estimate until the end. */
   total: number;
 }
 
-/** How far {@link FileStore.verify} has come, in steps of no unit. */
+/** The progress of {@link FileStore.verify}, in steps without a unit. */
 export interface VerifyProgress {
-  /** Steps that are done. */
+  /** Steps done so far. */
   checked: number;
   /** All steps. */
   total: number;
 }
 
-/** What {@link FileStore.verify} saw. */
+/** The result of {@link FileStore.verify}. */
 export interface Verification {
   /** Whether no problem was found. */
   ok: boolean;
-  /** Sessions in the file, expired ones that await a sweep included. */
+  /** Sessions in the file, including expired ones that await a sweep. */
   sessions: number;
   /** Those of them that have expired. */
   expired: number;
-  /** Sessions among them whose secret is not in the list. No other call counts them. */
+  /** Those whose secret is not in the list. No other call counts them. */
   unreadable: number;
   /** Pages of the file. */
   pages: number;
-  /** What is wrong, in sentences for people: the first 20, and how many more there are. */
+  /** Descriptions of the problems: the first 20, and how many more there are. */
   problems: string[];
 }
 
 /**
- * Sessions in a file, on LMDB: they survive deploys and crashes, and all processes and threads of a machine share
- * them. A write's promise resolves when it is on disk, unless the option `durability` says otherwise. A process that is
- * killed at any moment harms no other.
+ * Sessions in a file, on LMDB. They survive deploys and crashes, and all processes and threads of a machine share them.
+ * A write's promise resolves when the write is on disk, unless the option `durability` says otherwise. Killing a
+ * process at any moment does not harm the others.
  *
  * The class may be extended.
  *
@@ -600,8 +607,8 @@ export class FileStore<Fields extends object = object> {
   readonly db: FileStoreDescription;
 
   /**
-   * Copies the store into a new or empty folder, which then is a store: consistent as at one moment, and without the free
-   * room of the original. Others can read and write during that. The file may grow until it ends.
+   * Copies the store into a new or empty folder. The copy is a store, too: a consistent snapshot without free pages.
+   * The store remains readable and writable, and its file may grow until the copy is complete.
    * @param path The folder of the copy.
    * @returns The bytes of the copy's data file.
    */
@@ -611,9 +618,9 @@ export class FileStore<Fields extends object = object> {
   ): Promise<{ bytes: number }>;
 
   /**
-   * Reads everything, changes nothing, and reports what is wrong: the pages, each session, and the indexes. Others
-   * read and write meanwhile; the file may grow until it ends. If the store's folder was removed, moved or replaced
-   * while it was open, that is the only problem.
+   * Checks the pages, each session and the indexes, and reports problems. It changes nothing. The store remains
+   * readable and writable, and its file may grow until the check is complete. If the store folder was removed, moved or
+   * replaced while it was open, that is the only problem reported.
    */
   verify(options?: { onProgress?: (progress: VerifyProgress) => void }): Promise<Verification>;
 }
@@ -641,7 +648,7 @@ export interface RedisTlsOptions {
    */
   servername?: string;
   /**
-   * `false` takes any certificate, so that whoever is on the way can read and change all. For tests.
+   * `false` accepts any certificate, so anyone on the network path can read and change everything. For tests only.
    * @default true
    */
   rejectUnauthorized?: boolean;
@@ -650,18 +657,18 @@ export interface RedisTlsOptions {
 /** Sentinels, and the servers that they watch. */
 export interface RedisSentinelOptions {
   /**
-   * The sentinels: `redis://host:26379`, with a user and a password if they ask for them; the port is 26379 if it is
-   * left out. If one is `rediss://`, all must be, and the data servers are then reached by TLS too.
+   * The sentinels: `redis://host:26379`, with a user and a password if they need them. The default port is 26379. If
+   * one is `rediss://`, all must be, and the data servers are then reached over TLS too.
    */
   urls: readonly string[];
   /** The name by which the sentinels know the primary. */
   master: string;
-  /** The user of the data's servers. Needs `password`. */
+  /** The user on the data servers. Needs `password`. */
   username?: string;
-  /** The password of the data's servers. */
+  /** The password for the data servers. */
   password?: string;
   /**
-   * The number of the database there.
+   * The database number on the data servers.
    * @default 0
    */
   database?: number;
@@ -679,26 +686,27 @@ export interface RedisCredentials {
 }
 
 /**
- * A near cache of a {@link RedisStore}. Redis tells it which sessions change (`CLIENT TRACKING`, RESP3).
+ * A near cache of a {@link RedisStore}. Redis notifies it of changed sessions (`CLIENT TRACKING`, RESP3).
  *
- * A logout on another machine is seen as soon as the network has brought Redis' message of it, and at the latest
- * `maxStaleness` milliseconds after Redis has carried it out, even if the network holds all messages back.
+ * A logout on another machine takes effect when Redis' invalidation message arrives. If the network holds messages
+ * back, it takes effect at most `maxStaleness` milliseconds after Redis ran it.
  *
- * It is emptied once a minute, as Redis sends no message of a `SWAPDB`. It is empty after each reconnect, failover and
- * `FLUSHALL`, and after the machine was suspended. `getByUser`, `deleteByUser`, `ids` and `sessions` never use it. With a
- * `secret` it holds plaintext. Where the server refuses `HELLO 3` or `CLIENT TRACKING`, on Windows, and in Bun and Deno the
- * store works without it: a process warning and `stats().cache.off` say why.
+ * The cache is emptied once a minute, because Redis sends no message for a `SWAPDB`. It is also emptied by each
+ * reconnect, failover and `FLUSHALL`, and after the machine was suspended. `getByUser`, `deleteByUser`, `ids` and
+ * `sessions` never use it. With a `secret` it holds plaintext. The store works without a cache on Windows, in Bun and
+ * Deno, and if the server refuses `HELLO 3` or `CLIENT TRACKING`. A process warning and `stats().cache.off` then say
+ * why.
  */
 export interface RedisCacheOptions {
   /**
-   * How many bytes the cached sessions may take, within 10 %. Those of no user go first, then those least recently used.
-   * From 1048576 (1 MiB).
+   * The maximum bytes of the cached sessions, within 10 %. A full cache drops sessions without a user first, then the
+   * least recently used. From 1048576 (1 MiB).
    * @default 67108864 (64 MiB)
    */
   maxBytes?: number;
   /**
-   * For how many milliseconds cached sessions may be used after the last proof that all invalidations have arrived.
-   * With a partition of the network, a session that was ended elsewhere can be seen for so long. From 1 to 60000.
+   * How long cached sessions may be used after the last proof that all invalidations have arrived, in milliseconds.
+   * During a network partition, a session that was ended elsewhere stays visible for that long. From 1 to 60000.
    * @default 1000
    */
   maxStaleness?: number;
@@ -706,96 +714,96 @@ export interface RedisCacheOptions {
 
 /** Counters of a near cache since its store was opened. */
 export interface RedisCacheStats {
-  /** `get` calls that were answered in this process. */
+  /** `get` calls that were answered from the cache. */
   hits: number;
   /** `get` calls that asked the server. */
   misses: number;
-  /** Cached sessions of which servers said that they have changed or ended. */
+  /** Cached sessions that a server reported as changed or ended. */
   invalidations: number;
   /** Sessions in the cache. */
   sessions: number;
-  /** What they take, of `maxBytes`. */
+  /** Their bytes, which `maxBytes` limits. */
   bytes: number;
-  /** Why nothing is cached; `null` while the cache works, and until there is a connection. */
+  /** Why nothing is cached. `null` while the cache works, and before the first connection. */
   off: string | null;
 }
 
-/** Options of {@link RedisStore}, apart from where the servers are. */
+/** Options of {@link RedisStore}, except for the servers. */
 export interface RedisStoreSettings extends SessionStoreOptions {
   /**
-   * With what all keys of the store begin, without `#`. Stores of one prefix are one store, and those of different ones
-   * know nothing of each other, even if one begins with another. A non-empty string of at most 256 bytes.
+   * The prefix of all keys of the store, without `#`. Stores with the same prefix are one store. Stores with different
+   * prefixes are separate, even if one prefix starts with the other. A non-empty string of at most 256 bytes.
    * @default "fluid:"
    */
   prefix?: string;
   /**
-   * Encrypts ids, users and contents in Redis (XChaCha20-Poly1305; keys by HKDF-SHA-256, lookups by HMAC-SHA-256).
-   * In a list the first encrypts and all decrypt, so that secrets can be rotated: a session is encrypted anew when it
-   * is next written, and one whose secret has left the list is absent. 1 to 16 different ones of at least 16 bytes
-   * each; random ones, as they are not stretched. All stores of a prefix have secrets in common, or have none: once one
-   * with a secret was opened, those without reject all calls with `ERR_INVALID_OPTION`, from the next second on. It does
-   * not find the plaintext sessions of before.
+   * Encrypts ids, users and contents in Redis (XChaCha20-Poly1305; keys by HKDF-SHA-256, lookups by HMAC-SHA-256). In a
+   * list the first encrypts and all decrypt, so that secrets can be rotated. A session is encrypted with the first
+   * secret when it is next written. A session whose secret is not in the list is absent. 1 to 16 different secrets of
+   * at least 16 bytes each. They are not hashed as passwords are, so use random bytes. All stores with a prefix must
+   * share a secret, or have none. Within a second after a store with a secret was opened, stores without one reject all
+   * calls with `ERR_INVALID_OPTION`. An encrypted store does not find earlier plaintext sessions.
    *
-   * What the keys are made from stands at `‹prefix›seal`. A process that is up puts it back on a server that lost it.
-   * Who removes it while none is up has ended all sessions. When sessions end
-   * is not encrypted, and anyone who can write to Redis can move it or bring back an older state of a session. `undefined`
-   * throws: leave the option out for none.
+   * The wrapped keys are at `‹prefix›seal`. A running process restores them on a server that lost them. Removing them
+   * while no process runs ends all sessions. The expiry of sessions is not encrypted, and anyone who can write to Redis
+   * can change it or restore an older state of a session. `undefined` throws: omit the option for no encryption.
    * @default none: sessions are JSON that any client can read
    */
   secret?: string | Uint8Array | readonly (string | Uint8Array)[];
   /**
-   * Milliseconds within which a call ends, whatever the servers do: it is retried as long as that is safe, and then
-   * rejects with `ERR_STORE_TIMEOUT` or `ERR_STORE_UNAVAILABLE`. Of calls that look at every session each step has as
-   * many. From 1 to 30000.
+   * The deadline of a call in milliseconds, whatever the servers do. The call is retried while that is safe, and then
+   * rejects with `ERR_STORE_TIMEOUT` or `ERR_STORE_UNAVAILABLE`. In calls that read every session it applies to each
+   * step. From 1 to 30000.
    * @default 2000
    */
   commandTimeout?: number;
   /**
-   * Milliseconds that an attempt to connect may take, TLS and login included; attempts go on for as long as the store
-   * is open, with pauses that grow to two seconds. From 1 to 2147483647.
+   * The deadline of an attempt to connect in milliseconds, including TLS and login. The store retries while it is open,
+   * with a backoff of up to two seconds. From 1 to 2147483647.
    * @default 2000
    */
   connectTimeout?: number;
   /**
-   * How many replicas must have a write before its promise resolves, so that it outlives its primary (`WAIT`). If too few
-   * have it after half of `commandTimeout`, the write rejects with `outcome: "unknown"`. Reads then have a connection of
-   * their own, so that there are two to each primary. From 0 to 100.
+   * How many replicas must have a write before its promise resolves, so that it survives the loss of the primary
+   * (`WAIT`). If too few have it after half of `commandTimeout`, the write rejects with `outcome: "unknown"`. Reads
+   * then have their own connection, so each primary has two. From 0 to 100.
    * @default 0
    */
   waitReplicas?: number;
   /**
-   * Keeps sessions that were read in this process, so that the next `get` needs no round trip. Pays with sticky sessions
-   * and `touchAfter`, as every write and every touch drops the session. See {@link RedisCacheOptions}.
+   * Caches the sessions that this process has read, so that the next `get` needs no round trip. It pays with sticky
+   * sessions and `touchAfter`, because every write and touch drops the session from the cache. See
+   * {@link RedisCacheOptions}.
    * @default no cache
    */
   cache?: RedisCacheOptions;
   /**
-   * The name of the store's connections in `CLIENT LIST`, where the server lets it have one: 1 to 64 printable ASCII
-   * characters without a space.
+   * The name of the store's connections in `CLIENT LIST`, if the server allows one: 1 to 64 printable ASCII characters
+   * without spaces.
    * @default "native-store"
    */
   clientName?: string;
   /**
-   * The user of the servers that have the data. Needs a password. Each part of the login is given in one place: here, in
-   * the URLs or in `sentinel`.
+   * The user on the data servers. Needs a password. Give each part of the login in one place: here, in the URLs or in
+   * `sentinel`.
    */
   username?: string;
-  /** The password of the servers that have the data. */
+  /** The password for the data servers. */
   password?: string;
   /**
-   * Gives the login of the servers that have the data. It is called at each connection that is made, also to each node of
-   * a cluster, so that a token may expire. An attempt to connect waits for it within `connectTimeout`. Where it throws,
-   * rejects or is late, the attempt fails, and is made again later. Calls that reject meanwhile have its message.
+   * Returns the login for the data servers. The store calls it for each new connection, also to each node of a cluster,
+   * so a token may expire. An attempt to connect waits for it up to `connectTimeout`. If it throws, rejects or is late,
+   * the attempt fails and is retried. Until one succeeds, rejected calls carry its message.
    *
-   * It runs on the thread of the store, and does not keep the process alive. It excludes any other login but that of
-   * sentinels.
+   * It runs on the thread that made the store, and does not keep the process alive. It cannot be combined with another
+   * login, except that of the sentinels.
    */
   credentials?: () => RedisCredentials | Promise<RedisCredentials>;
-  /** For `rediss://` and `valkeys://` URLs alone. */
+  /** Only for `rediss://` and `valkeys://` URLs. */
   tls?: RedisTlsOptions;
   /**
-   * Milliseconds between two sweeps in the background, of which one process of all that use the prefix makes each; `0`
-   * turns them off. The server itself ends expired sessions: what is swept is the lists of users' sessions.
+   * The interval of the background sweep in milliseconds. Of all processes that use the prefix, one makes each sweep.
+   * `0` turns it off. Redis itself removes expired sessions: the sweep removes their entries from the user index.
    * @default 60000
    */
   sweepInterval?: number;
@@ -807,8 +815,8 @@ export type RedisStoreOptions = RedisStoreSettings &
     | {
         /**
          * One server: `redis://user:password@host:6379/0`, or `rediss://` for TLS; `valkey://` and `valkeys://` mean
-         * the same. The login and the number of the database may be left out, and the port, which is 6379 then; a user
-         * needs a password, but not the other way round. What is special in a URL is percent-encoded.
+         * the same. The login and the database number are optional, and the default port is 6379. A user needs a
+         * password, but a password needs no user. Percent-encode special characters.
          *
          * Or a Unix socket: `unix://user:password@/run/redis.sock?db=0`; `redis+unix://` and `valkey+unix://` mean the
          * same. Not on Windows.
@@ -819,74 +827,81 @@ export type RedisStoreOptions = RedisStoreSettings &
       }
     | {
         /**
-         * Some nodes of a cluster, from which the others are learnt: URLs as `url` is one, with no database, and one
-         * login and one protocol for all.
+         * Some nodes of a cluster, from which the store learns the others. URLs as in `url`, without a database, and
+         * with the same login and protocol in all of them.
          */
         cluster: readonly string[];
         url?: never;
         sentinel?: never;
       }
     | {
-        /** Servers of which sentinels say which one is the primary. */
+        /** A primary that sentinels name. */
         sentinel: RedisSentinelOptions;
         url?: never;
         cluster?: never;
       }
   );
 
-/** The connections of a {@link RedisStore} to its primaries, apart from those of the event loop. */
+/** The worker connections of a {@link RedisStore} to its primaries. Event-loop connections are not counted. */
 export interface RedisStoreConnections {
-  /** Connections that were made. All but the first to each server are reconnects. */
+  /** Connections made. All but the first to each server are reconnects. */
   connects: number;
-  /** Those of them that were lost. */
+  /** Connections lost. */
   disconnects: number;
   /** Attempts to connect that failed. */
   failures: number;
-  /** Requests that were sent again: after a lost connection, a redirect, or a refusal that passes. */
+  /** Requests sent again: after a lost connection, a redirect, or a temporary refusal. */
   retries: number;
 }
 
-/** Counters of a {@link RedisStore} since it was opened. How many sessions there are says `size()`. */
+/** Counters of a {@link RedisStore} since it was opened. For the number of sessions call `size()`. */
 export interface RedisStoreStats extends StoreStats {
   /** Connections, reconnects and retries. */
   connections: RedisStoreConnections;
-  /** Why the last background sweep of this process failed; `null` if none has, or the last one did not. */
+  /** Why the last background sweep of this process failed. `null` if it succeeded, or before the first sweep. */
   sweepError: string | null;
   /** The near cache, if the store has one. */
   cache?: RedisCacheStats;
 }
 
 /**
- * Sessions in Redis 6.2 or later, or Valkey, where all machines of an app share them: one server, one that sentinels
- * watch, or a cluster.
+ * Sessions in Redis 6.2 or later, or Valkey, shared by all machines of an app: one server, a primary with sentinels, or
+ * a cluster.
  *
- * The constructor does not wait for the network: the store connects in the background, and again whenever a connection
- * is lost. Until then calls wait, each until its `commandTimeout`. A call that changes something rejects with an error
- * whose `outcome` is `"unknown"` where it was sent and not answered in time: it may or may not have been carried out. So
- * does a `clear` or a `deleteByUser` that fails when some sessions are gone: call it again.
+ * The constructor does not wait for the network: the store connects, and reconnects, in the background. Calls wait for
+ * a connection, each until its `commandTimeout`. If a write was sent and not answered in time, its error has
+ * `outcome: "unknown"`: the write may or may not have happened. So has the error of a partially completed `clear` or
+ * `deleteByUser`: call it again.
  *
- * Each store has two connections to its server, or to each primary of a cluster: one on a thread of the package, and one
- * for the calls on one session, driven by the event loop of the thread that made the store. With `waitReplicas`, on
- * Windows, and in Bun and Deno the package's thread makes all calls. `docs/redis-store.md` in the repository counts the
- * connections. Set `maxclients` high enough for the stores of all threads and processes.
+ * Each store has two connections to its server, or to each primary of a cluster. The event loop of the thread that made
+ * the store drives one of them, for single-session calls. A worker thread of the package drives the other. With
+ * `waitReplicas`, on Windows, and in Bun and Deno the worker makes all calls. `docs/redis-store.md` in the repository
+ * counts the connections. Set `maxclients` high enough for the stores of all threads and processes.
  *
- * An expired session is absent by the clock of the app's machine, and removed by the server's: keep them in step. Where
- * they differ, a session ends by whichever of them is ahead.
+ * The store compares expiry times with the clock of the app's machine, and the server removes expired sessions by its
+ * own. Keep both clocks in sync. If they differ, a session ends by the one that is ahead.
  *
- * A session is at `‹prefix›sess#‹id›`: JSON text with the members `expires`, `created`, `user` and `session` (or
- * `sealed`, with a `secret`), which the server ends itself. The outer `expires` holds, in milliseconds; `created` is in
- * microseconds. The sessions of a user are named by a sorted set at `‹prefix›user#‹userId as JSON›`, which names every
- * live one, and may name some that have ended: they are passed over, and swept. The server ends it after the last session
- * that it can name. So a cluster needs no hash tags. The server must not evict keys (`maxmemory-policy noeviction`): a
- * user whose list is evicted keeps sessions that `getByUser` and `deleteByUser` do not find. `‹prefix›sweep`
- * says for as long as a `sweepInterval` that one process has begun the sweep. What others put where a session should be
- * is none: it is absent for all calls, and stays. `create` of that id does not overwrite it, and rejects with
- * `ERR_STORE_CORRUPT`; `delete` of that id removes a text. A session of which others have changed the text makes `get`
- * reject with `ERR_STORE_CORRUPT`. `getByUser` does so as well, or passes over it if its record cannot be read.
+ * The keys:
+ * - `‹prefix›sess#‹id›` holds a session: JSON text with the members `expires`, `created`, `user` and `session` (or
+ *   `sealed`, with a `secret`). The outer `expires` counts, in milliseconds. `created` is in microseconds. The key has
+ *   an expiry, so the server removes it.
+ * - `‹prefix›user#‹userId as JSON›` is the user index: a sorted set that names every live session of a user. It may
+ *   name ended sessions, which calls skip and the sweep removes. The server removes the set after the last session that
+ *   it can name. A cluster needs no hash tags.
+ * - `‹prefix›sweep` is the lock of the current sweep. It expires after a `sweepInterval`.
  *
- * `clean()` and the background sweep look at a sample of those lists, and go on while they find much that has ended, for
- * at most a hundredth of `sweepInterval`. What `stats` gives as `expired` is what they removed. `stats()` asks no server;
- * `size()`, `ids()`, `sessions()` and `clear()` go through the keys of all servers by SCAN. `delete` of an absent id asks the server.
+ * The server must not evict keys (`maxmemory-policy noeviction`). If it evicts the index of a user, `getByUser` and
+ * `deleteByUser` no longer find the sessions of that user.
+ *
+ * A foreign value under a session's key is not a session: it is absent for all calls, and stays. `create` of that id
+ * does not overwrite it, and rejects with `ERR_STORE_CORRUPT`. `delete` of that id removes it if it is a string. If
+ * another program has changed the text of a session, `get` rejects with `ERR_STORE_CORRUPT`. So does `getByUser`, which
+ * skips a record that it cannot read at all.
+ *
+ * `clean()` and the background sweep check a sample of the user index. They continue while they find many ended
+ * sessions, for at most a hundredth of `sweepInterval`. `expired` in `stats` counts what they removed. `size()`,
+ * `ids()`, `sessions()` and `clear()` go through the keys of all servers by SCAN. `delete` of an absent id asks the
+ * server.
  *
  * The class may be extended.
  *
@@ -896,12 +911,12 @@ export interface RedisStoreStats extends StoreStats {
  */
 export class RedisStore<Fields extends object = object> {
   /**
-   * Makes a store, and connects in the background. Calls wait for the connection, each until its `commandTimeout`.
+   * Creates a store, and connects in the background. Calls wait for the connection, each until its `commandTimeout`.
    *
    * @example
    * const store = new RedisStore({ url: "redis://localhost:6379" });
-   * @throws {SessionStoreError} `ERR_INVALID_OPTION`. Its message never shows a URL. Only the server knows the secrets of
-   * the store: with others, every call rejects with that code.
+   * @throws {SessionStoreError} `ERR_INVALID_OPTION`. Its message never shows a URL. The constructor cannot check
+   * `secret` without the server: with a wrong one, every call rejects with that code.
    * @see https://github.com/fluidauth/native-store/blob/main/docs/redis-store.md
    */
   constructor(options: RedisStoreOptions);
@@ -914,15 +929,15 @@ export interface RedisStore<Fields extends object = object> extends SessionStore
   stats(): Promise<RedisStoreStats>;
 }
 
-/** What can go wrong, as {@link SessionStoreError.code}. */
+/** The values of {@link SessionStoreError.code}. */
 export type SessionStoreErrorCode =
   /** `create`: a live session has the id. */
   | "ERR_SESSION_EXISTS"
   /** Not a valid session, session id or user id. The message names the field and what is accepted. */
   | "ERR_INVALID_SESSION"
-  /** `ConnectStore.set`: a session of this id has ended, and what was given may be an old copy of it. */
+  /** `ConnectStore.set`: a session with this id has ended, and the object may be an old copy of it. */
   | "ERR_SESSION_ENDED"
-  /** One more session of a user who has `maxSessionsPerUser`, with `whenUserIsFull: "reject"`. Nothing has changed. */
+  /** The user already has `maxSessionsPerUser` sessions, with `whenUserIsFull: "reject"`. Nothing has changed. */
   | "ERR_TOO_MANY_SESSIONS"
   /** A session over `maxSessionBytes`. */
   | "ERR_SESSION_TOO_LARGE"
@@ -930,32 +945,32 @@ export type SessionStoreErrorCode =
   | "ERR_INVALID_OPTION"
   /** A call after `close()`. */
   | "ERR_STORE_CLOSED"
-  /** No room can be made, or none is left on the disk. */
+  /** The store or the disk is full. */
   | "ERR_STORE_FULL"
   /** Too many writes are waiting. Nothing has happened: try again later. */
   | "ERR_STORE_BUSY"
-  /** A file that is open where its locks cannot tell who has it. */
+  /** Another process has the store open in a way that forbids this. Only `FileStore` has this error. */
   | "ERR_STORE_LOCKED"
   /** The system refused to read or write a file: the message names it. */
   | "ERR_STORE_IO"
-  /** The data is damaged, or of a newer version of this package. */
+  /** The data is damaged, or a newer version of this package wrote it. */
   | "ERR_STORE_CORRUPT"
-  /** Redis, the disk or another process did not answer within `commandTimeout`. */
+  /** The call did not complete within `commandTimeout`: Redis, the disk or another process was too slow. */
   | "ERR_STORE_TIMEOUT"
   /** Redis cannot be reached or refuses the command: the message says why. */
   | "ERR_STORE_UNAVAILABLE"
   /** The package itself cannot be loaded, so `require` and `import` throw it: the message says why. */
   | "ERR_ADDON_LOAD"
-  /** A fault of this package: please report it. It says nothing about your data. */
+  /** A bug in this package: please report it. It says nothing about your data. */
   | "ERR_INTERNAL";
 
-/** Why a {@link RedisStore} has not reached a server, or was refused. */
+/** Why a {@link RedisStore} could not reach a server, or was refused. */
 export type UnavailableReason =
-  /** The server refuses the login or a command of it, or `credentials` gave none. */
+  /** The server refuses the login or a command of this user, or `credentials` failed. */
   | "authentication"
-  /** The name of the host has no address. */
+  /** The host name does not resolve. */
   | "dns"
-  /** No TLS: a certificate that is not trusted, or one side does not speak it. */
+  /** TLS failed: the certificate is not trusted, or one side does not use TLS. */
   | "tls"
   /** The server is a replica. */
   | "not-primary"
@@ -963,15 +978,15 @@ export type UnavailableReason =
   | "refused"
   /** The server loads its data, or the cluster is down. */
   | "loading"
-  /** There was no answer in time. */
+  /** The server did not answer in time. */
   | "timeout"
   /** Something else: the message says what. */
   | "other";
 
-/** Every error that a store reports. Its message never contains a session's content. */
+/** The error class of all stores. Its message never contains session data. */
 export class SessionStoreError extends Error {
   /**
-   * Makes an error such as those of the stores, for tests and for stores of your own.
+   * Creates an error like those of the stores, for tests and for your own stores.
    *
    * @example
    * throw new SessionStoreError("ERR_STORE_FULL", "no room");
@@ -980,21 +995,25 @@ export class SessionStoreError extends Error {
   constructor(code: SessionStoreErrorCode, message: string, options?: { cause?: unknown });
   /** Always `"SessionStoreError"`. */
   readonly name: "SessionStoreError";
-  /** What went wrong: for programs, where `message` is for people. */
+  /** What went wrong, for programs. `message` is for people. */
   readonly code: SessionStoreErrorCode;
   /**
-   * `"unknown"` where a store cannot say whether a write was carried out: its `commandTimeout` was over after the write
-   * had begun, too few replicas of Redis confirmed it, the disk failed at the page that completes a commit, or a partially
-   * completed `clear` or `deleteByUser` failed. Absent from all other errors, after which nothing has changed.
+   * `"unknown"` if the write may or may not have happened:
+   * - It had started when `commandTimeout` passed.
+   * - Too few replicas of Redis confirmed it.
+   * - The disk failed at the page that completes a commit.
+   * - A `clear` or `deleteByUser` failed when it was partially complete.
+   *
+   * After any other error nothing has changed.
    */
   readonly outcome?: "unknown";
-  /** Of `ERR_STORE_CORRUPT` at the end of `sessions()`: how many sessions could not be read. All others were given. */
+  /** How many sessions `sessions()` could not read. It yielded all others. Only with `ERR_STORE_CORRUPT`. */
   readonly unreadable?: number;
-  /** Of `ERR_STORE_UNAVAILABLE`: what kind of reason the message says. */
+  /** The category of the reason in the message. Only with `ERR_STORE_UNAVAILABLE`. */
   readonly reason?: UnavailableReason;
 }
 
-/** What each event says. `docs/operating.md` in the repository says when there are which. */
+/** The field of every event. `docs/operating.md` in the repository says when a store publishes which event. */
 export interface StoreEvent {
   /** The `db` of the store. */
   store: StoreDescription;
@@ -1004,43 +1023,48 @@ export interface StoreEvent {
 export interface SessionEndEvent extends StoreEvent {
   /** Why the session ended. */
   reason: "deleted" | "revoked" | "replaced" | "evicted" | "expired" | "cleared";
-  /** The first 16 hexadecimal digits of the SHA-256 of the session's id; `null` where `count` may be another than 1. */
+  /** The first 16 hexadecimal digits of the SHA-256 of the session's id. `null` if `count` may differ from 1. */
   id: string | null;
-  /** The user of the session; `null` for nobody, and where it is not known. */
+  /** The user of the session. `null` if there is none, or the store does not know it. */
   userId: unknown;
-  /** How many sessions; `null` where it is not known: `clear()` of a {@link RedisStore}. */
+  /** How many sessions. `null` if the store does not know: `clear()` of a {@link RedisStore}. */
   count: number | null;
 }
 
-/** `native-store:write:dropped`: `ConnectStore` has not stored a session or its new cookie, as it had ended. */
+/**
+ * `native-store:write:dropped`: `ConnectStore` did not store a session or its new cookie, because the session had
+ * ended.
+ */
 export interface WriteDroppedEvent extends StoreEvent {
   /** Why the session was not stored. */
   reason: "ended";
   /** The first 16 hexadecimal digits of the SHA-256 of the session's id. */
   id: string;
-  /** The user of the session that was given. */
+  /** The user in the dropped session. */
   userId: unknown;
 }
 
-/** `native-store:store:error`: a call has failed with one of the codes `ERR_STORE_…`, save `ERR_STORE_CLOSED`, or `ERR_INTERNAL`. */
+/**
+ * `native-store:store:error`: a call failed with `ERR_INTERNAL` or an `ERR_STORE_…` code, except `ERR_STORE_CLOSED`.
+ */
 export interface StoreErrorEvent extends StoreEvent {
   /** The call that failed. */
   call: StoreCall;
   /** The code of the error. */
   code: SessionStoreErrorCode;
-  /** The kind of reason, of `ERR_STORE_UNAVAILABLE`. */
+  /** The category of the reason. Only with `ERR_STORE_UNAVAILABLE`. */
   reason?: UnavailableReason;
   /** `"unknown"` if the write may have happened. */
   outcome?: "unknown";
   /** What went wrong, for people. */
   message: string;
-  /** What the call rejects with. */
+  /** The error that the call rejects with. */
   error: SessionStoreError;
 }
 
-/** `native-store:sweep`. All but `removed` and `error` is `null` if the sweep failed. */
+/** `native-store:sweep`. After a failed sweep `at` and `duration` are `null`. */
 export interface SweepEvent extends StoreEvent {
-  /** When it began. */
+  /** When it started. */
   at: Date | null;
   /** How long it took, in milliseconds. */
   duration: number | null;
@@ -1064,13 +1088,13 @@ export interface RedisDisconnectEvent extends RedisConnectEvent {
 
 /** `native-store:redis:failover`: another server has become the primary. */
 export interface RedisFailoverEvent extends StoreEvent {
-  /** The primary of before, as `host:port`. */
+  /** The previous primary, as `host:port`. */
   from: string;
   /** The new primary, as `host:port`. */
   to: string;
 }
 
-/** `native-store:file:drain`: the redo log was brought into the data file. */
+/** `native-store:file:drain`: the redo log was applied to the data file. */
 export interface FileDrainEvent extends StoreEvent {
   /** Bytes of the log. */
   bytes: number;
@@ -1086,13 +1110,13 @@ export interface FileFullEvent extends StoreEvent {
   message: string;
 }
 
-/** The limits that all processes of a store should have in common. `null` for an option that is not given. */
+/** The limits that all processes of a store should share. `null` for an option that is not set. */
 export interface CommonLimits {
-  /** The limit per user, or `null` without one. */
+  /** The maximum number of sessions per user. */
   maxSessionsPerUser: number | null;
-  /** What a login above that limit does, or `null` without a limit. */
+  /** What happens to a login beyond that limit. */
   whenUserIsFull: "end-oldest" | "reject" | null;
-  /** The absolute lifetime in milliseconds, or `null` without one. */
+  /** The absolute lifetime in milliseconds. */
   maxLifetime: number | null;
 }
 
@@ -1100,7 +1124,7 @@ export interface CommonLimits {
 export interface LimitsDifferEvent extends StoreEvent {
   /** The limits of this process. */
   own: CommonLimits;
-  /** Those of the other process. */
+  /** The limits of the other process. */
   other: CommonLimits;
   /** The text of the process warning, for people. */
   message: string;
@@ -1110,7 +1134,7 @@ export interface LimitsDifferEvent extends StoreEvent {
 export interface StoreEvents {
   /** Sessions have ended. */
   "native-store:session:end": SessionEndEvent;
-  /** A session was not stored, as it had ended. */
+  /** A session was not stored, because it had ended. */
   "native-store:write:dropped": WriteDroppedEvent;
   /** A call has failed. */
   "native-store:store:error": StoreErrorEvent;
@@ -1122,9 +1146,9 @@ export interface StoreEvents {
   "native-store:redis:disconnect": RedisDisconnectEvent;
   /** Another Redis server has become the primary. */
   "native-store:redis:failover": RedisFailoverEvent;
-  /** The redo log was brought into the data file. */
+  /** The redo log was applied to the data file. */
   "native-store:file:drain": FileDrainEvent;
-  /** A call was rejected, as the file or the disk is full. */
+  /** A call was rejected, because the file or the disk is full. */
   "native-store:file:full": FileFullEvent;
   /** Another process had the store open before, with other limits. */
   "native-store:limits:differ": LimitsDifferEvent;

@@ -1,6 +1,6 @@
 "use strict";
 
-// First, as it says what is missing on a system that cannot load the rest.
+// Load this first: its error explains why the package cannot be loaded on this system.
 require("./lib/native.js");
 const { SessionStoreError } = require("./lib/errors.js");
 const { FileStore } = require("./lib/file-store.js");
@@ -15,7 +15,7 @@ const connect = {
     return require("./connect.js").ConnectStore;
   },
 };
-// Loaded where it is used. Node.js finds the name for `import { ConnectStore }` by this form of a getter.
+// A getter loads it on first use. Node.js detects the name for `import { ConnectStore }` in this form of a getter.
 Object.defineProperty(module.exports, "ConnectStore", {
   enumerable: true,
   get() {

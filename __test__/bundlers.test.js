@@ -1,7 +1,7 @@
 "use strict";
 
-// An app on express-session and ConnectStore, as bundlers build it and as linked packages run it: from a folder of its
-// own, where express-session is nowhere near this package.
+// An app on express-session and ConnectStore, built by bundlers or with a linked package. It runs in its own folder,
+// where this package cannot resolve express-session.
 
 const assert = require("node:assert/strict");
 const { spawnSync } = require("node:child_process");
@@ -36,7 +36,7 @@ describe("an app on ConnectStore", () => {
     return folder;
   }
 
-  /** What the app saw. It runs in a folder without `node_modules`. */
+  /** Runs the app in a folder without `node_modules`. Returns what it printed. */
   function run(file) {
     const sessions = path.join(newFolder(), "sessions");
     const { stdout, stderr } = spawnSync(process.execPath, [file, sessions], {
@@ -72,7 +72,7 @@ describe("an app on ConnectStore", () => {
     assert.deepEqual(run(path.join(folder, "app.js")), EXPECTED);
   });
 
-  it("says where its addon was expected, if the bundle was moved without it", async () => {
+  it("names the expected place of its addon if the bundle was moved without it", async () => {
     const [folder, out] = [newFolder(), newFolder()];
     fs.copyFileSync(path.join(OWN, "app.js"), path.join(folder, "app.js"));
     copyPackage(folder);
@@ -84,14 +84,14 @@ describe("an app on ConnectStore", () => {
     assert.match(stderr, /looked for \.\/native-store\..*\.node.*nor does a bundle without the \.node file/);
   });
 
-  it("starts with what Node.js 14 can parse, to say that it is too old", async () => {
+  it("starts with code that Node.js 14 can parse, to report that it is too old", async () => {
     const { transform } = require("./bundlers/node_modules/esbuild");
     const files = ["index.js", "connect.js", "bin/native-store.js"];
     const loaded = ["native.js", "errors.js", "node-version.js"].map((name) => `lib/${name}`);
     for (const file of [...files, ...loaded]) {
       const code = fs.readFileSync(path.join(__dirname, "..", file), "utf8");
       const [old, own] = await Promise.all(["es2020", "esnext"].map((target) => transform(code, { target })));
-      // Newer syntax than that of Node.js 14 would have been rewritten.
+      // Syntax newer than Node.js 14 would have been rewritten.
       assert.equal(old.code, own.code, file);
     }
     const { code } = await transform("a ??= b", { target: "es2020" });

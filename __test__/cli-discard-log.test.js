@@ -1,6 +1,6 @@
 "use strict";
 
-// The command that gives up a redo log which is missing or damaged.
+// The command that discards a missing or damaged redo log.
 
 const assert = require("node:assert/strict");
 const fs = require("node:fs");
@@ -25,7 +25,7 @@ const logPath = () => bench.in("sessions", "redo.log");
 const filesOf = () => fs.readdirSync(bench.storePath).filter((name) => !/lock/.test(name));
 const bytesOf = () => filesOf().map((name) => [name, fs.readFileSync(bench.in("sessions", name), "hex")]);
 
-/** Where each batch begins in the file. */
+/** Returns where each batch starts in the file. */
 function batchesOf(log) {
   const places = [];
   for (let at = RING; log.toString("latin1", at, at + 4) === "redo"; at += log.readUInt32LE(at + 8)) {
@@ -35,8 +35,8 @@ function batchesOf(log) {
 }
 
 /**
- * A store whose process was killed: `base` was in the data file, `early` and `late` are in the log alone, and `base` ends at
- * the end of it. Returns whether there can be such a store here.
+ * Makes a store whose process was killed. `base` was in the data file, `early` and `late` are only in the log, and the
+ * end of `base` is last in the log. Returns whether such a store is possible here.
  */
 async function killStore(t, secret) {
   const options = secret === undefined ? {} : { secret };
@@ -71,7 +71,7 @@ async function idsOf(options) {
 }
 
 describe("native-store discard-log", { skip }, () => {
-  it("is named by the error of a store that is refused", async (t) => {
+  it("is named by the error of a refused store", async (t) => {
     if (!(await killStore(t))) return;
     fs.rmSync(logPath());
     for (const args of [["list"], ["verify"], ["revoke", "--user", "ann"]]) {
@@ -89,7 +89,7 @@ describe("native-store discard-log", { skip }, () => {
     const kind = secret ? "encrypted" : "plain";
     const env = {};
 
-    it(`says what is lost, and does nothing without --yes (${kind})`, async (t) => {
+    it(`reports the loss, and does nothing without --yes (${kind})`, async (t) => {
       if (!(await killStore(t, secret))) return;
       damage(1);
       const before = bytesOf();
@@ -106,43 +106,43 @@ describe("native-store discard-log", { skip }, () => {
       assert.deepEqual(bytesOf(), before);
     });
 
-    it(`gives the log up with --yes, and needs no secret (${kind})`, async (t) => {
+    it(`discards the log with --yes, and needs no secret (${kind})`, async (t) => {
       if (!(await killStore(t, secret))) return;
       damage(1);
       const log = fs.readFileSync(logPath());
       const { code, stdout, stderr } = await bench.run(["discard-log", "--yes"], { env });
       assert.equal(code, 0, stderr);
       const [counts, place] = linesOf(stdout);
-      assert.equal(counts, "log given up: 1 session is as in the log, 1 was ended by it");
+      assert.equal(counts, "log discarded: 1 session is as in the log, 1 was ended by it");
       const aside = /^the damaged log is now (.+)$/.exec(place)[1];
       assert.deepEqual(fs.readFileSync(aside), log);
       if (process.platform !== "win32") assert.equal(fs.statSync(aside).mode & 0o7777, 0o600);
       assert.match(stderr, /native-store verify/);
       assert.deepEqual(filesOf().sort(), ["data.mdb", path.basename(aside)]);
-      // The end of `base` stands behind the damage, and can be read.
+      // The end of `base` is after the damage, and readable.
       assert.deepEqual(await idsOf(secret === undefined ? {} : { secret }), ["early", "kept"]);
     });
   }
 
-  it("gives up a log that is missing", async (t) => {
+  it("discards a missing log", async (t) => {
     if (!(await killStore(t))) return;
     fs.rmSync(logPath());
     const { code, stdout, stderr } = await bench.run(["discard-log", "--yes"]);
     assert.equal(code, 0, stderr);
     assert.match(stderr, /cannot be recovered: it is missing\n/);
     assert.match(stderr, /^ {2}kept +nothing/m);
-    assert.deepEqual(linesOf(stdout), ["log given up: 0 sessions are as in the log, 0 were ended by it"]);
+    assert.deepEqual(linesOf(stdout), ["log discarded: 0 sessions are as in the log, 0 were ended by it"]);
     assert.deepEqual(await idsOf(), ["base", "kept"]);
   });
 
-  it("prints its answer alone with --quiet", async (t) => {
+  it("prints only its answer with --quiet", async (t) => {
     if (!(await killStore(t))) return;
     damage(0);
     const { code, stdout, stderr } = await bench.run(["discard-log", "--yes", "--quiet"]);
     assert.deepEqual([code, linesOf(stdout).length, stderr], [0, 2, ""]);
   });
 
-  it("has nothing to do where the log is fine, or none is needed", async (t) => {
+  it("has nothing to do if the log is sound or not needed", async (t) => {
     if (!(await killStore(t))) return;
     const before = bytesOf();
     const { code, stdout, stderr } = await bench.run(["discard-log", "--yes"]);
@@ -155,7 +155,7 @@ describe("native-store discard-log", { skip }, () => {
     assert.match(again.stderr, /^native-store: nothing to do: the store in .+ needs no redo log[^\n]*\n$/);
   });
 
-  it("leaves a store alone that a process has open", async (t) => {
+  it("refuses a store that a process has open", async (t) => {
     const store = bench.open();
     await store.create(session("a"));
     if ((await store.stats()).log === null) return t.skip(NO_LOG);
@@ -165,7 +165,7 @@ describe("native-store discard-log", { skip }, () => {
     assert.notEqual(await store.get("a"), null);
   });
 
-  it("is for the files of a store", async () => {
+  it("is only for a FileStore", async () => {
     const missing = await bench.run(["discard-log", "--yes"]);
     assert.equal(missing.code, 2);
     assert.match(missing.stderr, /no store at \.\/sessions/);
@@ -188,9 +188,9 @@ describe("native-store discard-log", { skip }, () => {
         damage(1);
         const before = bytesOf();
         const { code, screen } = bench.runInTerminal(["discard-log"], {}, answer);
-        assert.match(screen, /Give the log up\? \[y\/N\] /);
+        assert.match(screen, /Discard the log\? \[y\/N\] /);
         assert.equal(code, isYes ? 0 : 1, screen);
-        assert.match(screen, isYes ? /log given up: / : /nothing was changed/);
+        assert.match(screen, isYes ? /log discarded: / : /nothing was changed/);
         if (!isYes) assert.deepEqual(bytesOf(), before);
       });
     }

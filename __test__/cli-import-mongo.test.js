@@ -37,7 +37,7 @@ function insert(_id, document, names = []) {
   server.collection(...names).set(_id, { _id, expires: new Date(Date.now() + HOUR), ...document });
 }
 
-/** Calls the package itself, with these options. */
+/** Calls connect-mongo with these options. */
 async function withStore(options, use) {
   const store = MongoStore.create({ mongoUrl: server.url, ...options });
   const call = (method, ...args) =>
@@ -75,7 +75,7 @@ describe("native-store import --from connect-mongo, of its options,", () => {
     });
   }
 
-  it("takes the driver that the app has, and says what to install where there is none", async () => {
+  it("uses the app's driver, and names the package to install if there is none", async () => {
     const env = bench.hiding("mongodb");
     await bench.refuses(
       getArgs(),
@@ -111,7 +111,7 @@ describe("native-store import --from connect-mongo,", () => {
   }
 
   for (const stringify of [true, false]) {
-    it(`keeps whoever was logged in to an app of the package logged in, stringify: ${stringify}`, async () => {
+    it(`keeps users of an app with the package logged in, stringify: ${stringify}`, async () => {
       const store = MongoStore.create({ mongoUrl: server.url, stringify });
       const browsers = await logIn(store);
       await store.close();
@@ -119,7 +119,7 @@ describe("native-store import --from connect-mongo,", () => {
       await assertStillLoggedIn(browsers, bench);
     });
 
-    it(`imports what the package itself has written with stringify: ${stringify}`, async () => {
+    it(`imports sessions that the package wrote with stringify: ${stringify}`, async () => {
       const given = connectSession({ name: "Zoë", list: [1, null] });
       const [touched, later] = [connectSession({ n: 2 }), new Date(Date.now() + 5 * HOUR)];
       const read = await withStore(
@@ -146,7 +146,7 @@ describe("native-store import --from connect-mongo,", () => {
     });
   }
 
-  it("leaves out sessions that are encrypted, and says so", async () => {
+  it("leaves out encrypted sessions, and reports them", async () => {
     await withStore({ crypto: { secret: "a secret of theirs" } }, async (call) => {
       await call("set", "old-way", connectSession({ card: "1234" }));
     });
@@ -166,7 +166,7 @@ describe("native-store import --from connect-mongo,", () => {
     );
   });
 
-  it("leaves out what is of other types", async () => {
+  it("leaves out values of other types", async () => {
     const session = JSON.stringify(connectSession());
     insert(new BSON.ObjectId("0123456789abcdef01234567"), { session });
     insert("date", { session, expires: "tomorrow" });
@@ -175,15 +175,15 @@ describe("native-store import --from connect-mongo,", () => {
     insert("binary", { session: new BSON.Binary(Buffer.from(session)) });
     const { code, stderr } = await bench.run(getArgs());
     assert.equal(code, 1);
-    assert.match(stderr, /1 of an id that is none: [^(]+\(document 0123456789abcdef01234567\)/);
-    assert.match(stderr, /1 without a time to end at \(document date\)/);
+    assert.match(stderr, /1 with an invalid id: [^(]+\(document 0123456789abcdef01234567\)/);
+    assert.match(stderr, /1 without an end time \(document date\)/);
     assert.match(stderr, /1 not text \(document none\)/);
     assert.match(stderr, /1 not JSON \(document text\)/);
-    assert.match(stderr, /1 no JSON object \(document binary\)/);
+    assert.match(stderr, /1 not a JSON object \(document binary\)/);
     assert.doesNotMatch(stderr, /s3cret/);
   });
 
-  it("keeps when a session was created, where timestamps say it", async () => {
+  it("keeps the creation time if the option timestamps stored it", async () => {
     const [session, createdAt] = [JSON.stringify(connectSession()), new Date("2026-01-02T03:04:05.678Z")];
     insert("dated", { session, createdAt });
     insert("spoilt", { session, createdAt: "a text" });
@@ -198,7 +198,7 @@ describe("native-store import --from connect-mongo,", () => {
     await store.close();
   });
 
-  it("makes of values that JSON has not what the app would see as JSON", async () => {
+  it("converts values without a JSON form as the app's JSON would", async () => {
     const id = new BSON.ObjectId();
     const at = new Date(1e12);
     insert("a", { session: { ...connectSession(), id, at, more: { long: BSON.Long.fromNumber(7) } } });
@@ -208,7 +208,7 @@ describe("native-store import --from connect-mongo,", () => {
     assert.equal((await bench.stored("a")).userId, id.toHexString());
   });
 
-  it("ends a session without an end with its cookie, or in two weeks, and not before --ttl", async () => {
+  it("ends a session without expires with its cookie, or in two weeks, and not before --ttl", async () => {
     const dated = connectSession({}, { maxAge: 3 * DAY });
     const left = async (sid) => Date.parse((await bench.stored(sid)).expires) - Date.now();
     insert("dated", { session: JSON.stringify(dated) });
@@ -223,7 +223,7 @@ describe("native-store import --from connect-mongo,", () => {
     assert.ok(Math.abs((await left("endless")) - 5 * DAY) < 60_000);
   });
 
-  it("reads another collection of another database, and says which there are", async () => {
+  it("reads another collection of another database, and lists the existing ones", async () => {
     insert("a", { session: JSON.stringify(connectSession()) }, ["logins", "other"]);
     assert.equal(await imports("--database", "other", "--collection", "logins"), summary(1));
     server.collection("users");
@@ -237,7 +237,7 @@ describe("native-store import --from connect-mongo,", () => {
     );
   });
 
-  it("takes a URL from the environment, and says why it cannot read", async () => {
+  it("takes a URL from the environment, and reports why it cannot read", async () => {
     insert("a", { session: JSON.stringify(connectSession()) });
     const args = ["import", "--create", ...PACKAGE];
     assert.equal(await bench.imports(args, { env: { NATIVE_STORE_FROM_URL: server.url } }), summary(1));
@@ -247,7 +247,7 @@ describe("native-store import --from connect-mongo,", () => {
     await bench.refuses(getArgs(), words, { code: 3 });
   });
 
-  it("says what it had imported when the connection is lost, and goes on where it is run again", async () => {
+  it("reports what it had imported when the connection is lost, and completes when it is run again", async () => {
     for (let at = 0; at < 4000; at++) insert(`s${at}`, { session: JSON.stringify(connectSession()) });
     const proxy = await startCuttingProxy(server.port, 500_000);
     const url = server.url.replace(`:${server.port}`, `:${proxy.port}`);

@@ -16,7 +16,7 @@ const { postgresMissing, startPostgres } = require("./support/postgres.js");
 const IS_WINDOWS = process.platform === "win32";
 const PACKAGE = ["--from", "connect-pg-simple"];
 const PASSWORD = "s3cret/@:";
-// As connect-pg-simple's table.sql has it.
+// The table of connect-pg-simple's table.sql.
 const COLUMNS =
   '"sid" varchar NOT NULL COLLATE "default" PRIMARY KEY, "sess" json NOT NULL, "expire" timestamp(6) NOT NULL';
 
@@ -47,7 +47,7 @@ describe("native-store import --from connect-pg-simple, of its options,", () => 
     });
   }
 
-  it("takes the driver that the app has, and says what to install where there is none", async () => {
+  it("uses the app's driver, and names the package to install if there is none", async () => {
     const env = bench.hiding("pg");
     const args = ["import", "--create", ...PACKAGE, "postgres://127.0.0.1/db"];
     await bench.refuses(args, /takes the package pg, and there is none; npm install pg here$/m, { env });
@@ -87,7 +87,7 @@ describe("native-store import --from connect-pg-simple,", { skip: postgresMissin
     await client.query(`DROP TABLE IF EXISTS ${name}; CREATE TABLE ${name} (${columns})`);
   }
 
-  /** As connect-pg-simple has it. */
+  /** In the form of connect-pg-simple. */
   async function insert(rows, table = '"session"') {
     const columns = rows.map(([sid]) => sid);
     const texts = rows.map(([, text]) => text);
@@ -116,7 +116,7 @@ describe("native-store import --from connect-pg-simple,", { skip: postgresMissin
     nameOfBad: /row bad-\w+/,
   });
 
-  it("keeps whoever was logged in to an app of the package logged in", async () => {
+  it("keeps users of an app with the package logged in", async () => {
     const store = new (require("connect-pg-simple")(session))({ conString: server.url });
     const browsers = await logIn(store);
     await store.close();
@@ -124,7 +124,7 @@ describe("native-store import --from connect-pg-simple,", { skip: postgresMissin
     await assertStillLoggedIn(browsers, bench);
   });
 
-  it("imports what the package itself has written", async () => {
+  it("imports sessions that the package wrote", async () => {
     await client.query('DROP TABLE "session"');
     const PgStore = require("connect-pg-simple")(session);
     const store = new PgStore({ conString: server.url, createTableIfMissing: true, ttl: 600 });
@@ -152,7 +152,7 @@ describe("native-store import --from connect-pg-simple,", { skip: postgresMissin
     assert.ok(Math.abs(Date.parse(end) - later) <= 1000, end);
   });
 
-  it("skips what has expired, and can be repeated", async () => {
+  it("skips expired sessions, and can be repeated", async () => {
     await insert([
       ["live", JSON.stringify(connectSession())],
       ["expired", JSON.stringify(connectSession()), Date.now() - 1],
@@ -162,12 +162,12 @@ describe("native-store import --from connect-pg-simple,", { skip: postgresMissin
     const { code, stderr } = await bench.run(getArgs());
     assert.equal(code, 1);
     assert.match(stderr, /^1 session imported; skipped: 0 existing, 1 expired, 1 unreadable\n/);
-    assert.match(stderr, /left out 1 row: 1 without a time to end at \(row never\)\n$/);
+    assert.match(stderr, /left out 1 row: 1 without an end time \(row never\)\n$/);
     await client.query("DELETE FROM session WHERE sid = 'never'");
     assert.equal(await imports(), summary(0, { existing: 1, expired: 1 }));
   });
 
-  it("reads an end in the time zone that the server has for the app", async () => {
+  it("reads an expiry in the server's default time zone", async () => {
     await client.query("ALTER DATABASE postgres SET TimeZone = 'Pacific/Auckland'");
     try {
       const app = new Client(server.url);
@@ -185,7 +185,7 @@ describe("native-store import --from connect-pg-simple,", { skip: postgresMissin
     }
   });
 
-  it("reads every row once, in whatever order the ids have there", async () => {
+  it("reads every row once, whatever the collation of the ids", async () => {
     const odd = ["a", "A", "é", "-", "_", "a b", "a'b", '"', "%", "\\", "z".repeat(250), "😀"];
     const many = Array.from({ length: 250 }, (_, at) => [
       `${at % 2 ? "s" : "S"}-${at}`,
@@ -195,7 +195,7 @@ describe("native-store import --from connect-pg-simple,", { skip: postgresMissin
     assert.equal(await imports(), summary(odd.length + many.length));
   });
 
-  it("reads another table of another schema, of columns that were made otherwise", async () => {
+  it("reads another table of another schema, with other column types", async () => {
     await client.query('DROP SCHEMA IF EXISTS "my ""app" CASCADE; CREATE SCHEMA "my ""app"');
     const table = '"my ""app"."user sessions"';
     await makeTable(
@@ -233,12 +233,12 @@ describe("native-store import --from connect-pg-simple,", { skip: postgresMissin
       },
     );
     assert.doesNotMatch(said, /wr0ng/);
-    // Else the driver's own ways to know it.
+    // Otherwise the driver finds the password in its own ways.
     const named = [...args, server.url.replace("test@", "app@")];
     assert.equal(await bench.imports(named, { env: { PGPASSWORD: PASSWORD } }), summary(0, { existing: 1 }));
   });
 
-  it("says why it cannot read", async () => {
+  it("reports why it cannot read", async () => {
     const nobody = server.url.replace(`:${server.port}`, ":1");
     await bench.refuses(["import", "--create", ...PACKAGE, nobody], /cannot read .+: connect ECONNREFUSED/, {
       code: 3,
@@ -250,7 +250,7 @@ describe("native-store import --from connect-pg-simple,", { skip: postgresMissin
     assert.ok(!fs.existsSync(bench.storePath));
   });
 
-  it("says what it had imported when the connection is lost, and goes on where it is run again", async () => {
+  it("reports what it had imported when the connection is lost, and completes when it is run again", async () => {
     const text = JSON.stringify(connectSession());
     await insert(Array.from({ length: 5000 }, (_, at) => [`s${at}`, text]));
     const proxy = await startCuttingProxy(server.port, 500_000);

@@ -35,7 +35,7 @@ afterEach(() => bench.cleanUp());
 const textOf = (each) => JSON.stringify(each);
 const importFrom = (url, ...more) => ["import", "--create", ...PACKAGE, url, ...more];
 
-/** What makes an import take that client. */
+/** Makes an import use that client. */
 const taking = (client) => bench.hiding(...CLIENTS.filter((name) => name !== client));
 
 /** About `millis` from now. */
@@ -63,7 +63,7 @@ describe("native-store import --from connect-redis, of its options,", () => {
     });
   }
 
-  it("says what to install where there is no client, or one that is too old", async () => {
+  it("names the package to install if there is no client, or one that is too old", async () => {
     const env = bench.hiding(...CLIENTS);
     const args = importFrom("redis://127.0.0.1:1");
     await bench.refuses(args, /the package redis or ioredis, and there is none; npm install redis here$/m, {
@@ -88,7 +88,7 @@ describe("native-store import --from connect-redis,", { skip: redisMissing }, ()
 
   const imports = (...more) => bench.imports(importFrom(server.url, ...more));
 
-  /** As connect-redis has it. */
+  /** In the form of connect-redis. */
   async function insert(sid, each, { prefix = "sess:", ttl = 3600 } = {}) {
     const end = each?.cookie?.expires;
     const seconds = end ? Math.ceil((Date.parse(end) - Date.now()) / 1000) : ttl;
@@ -120,7 +120,7 @@ describe("native-store import --from connect-redis,", { skip: redisMissing }, ()
           : bench.refuses(args, words, { ...options, env });
       };
 
-      it("imports what the package itself has written", async () => {
+      it("imports sessions that the package wrote", async () => {
         const own = createClient({ url: server.url });
         await own.connect();
         const store = new RedisStore({ client: own, ttl: 600 });
@@ -148,7 +148,7 @@ describe("native-store import --from connect-redis,", { skip: redisMissing }, ()
         assert.equal(await run(importFrom(server.url)), summary(0));
       });
 
-      it("says why it cannot read", async () => {
+      it("reports why it cannot read", async () => {
         const away = importFrom("redis://127.0.0.1:1");
         await run(away, /cannot read redis:\/\/127\.0\.0\.1:1: connect ECONNREFUSED/, { code: 3 });
         await redis.call("ACL", "SETUSER", "ann", "on", ">s3cret", "~*", "+@all", "-get");
@@ -163,7 +163,7 @@ describe("native-store import --from connect-redis,", { skip: redisMissing }, ()
         await redis.call("ACL", "DELUSER", "ann");
       });
 
-      it("says what it had imported when the connection is lost, and goes on where it is run again", async () => {
+      it("reports what it had imported when the connection is lost, and completes when it is run again", async () => {
         const sids = Array.from({ length: 4000 }, (_, at) => `s${at}`);
         await Promise.all(sids.map((sid) => insert(sid, connectSession())));
         const proxy = await startCuttingProxy(server.port, 400_000);
@@ -180,7 +180,7 @@ describe("native-store import --from connect-redis,", { skip: redisMissing }, ()
         assert.equal(await run(importFrom(server.url)), summary(4000 - had, { existing: count }));
       });
 
-      it("reads by TLS, of an authority that Node.js is given", { skip: tlsMissing }, async () => {
+      it("reads over TLS, with an authority from NODE_EXTRA_CA_CERTS", { skip: tlsMissing }, async () => {
         const secure = await startTlsServer();
         await secure.call("SET", "sess:a", textOf(connectSession()), "EX", "100");
         await run(importFrom(secure.url), /cannot read rediss:\S+: .*certificate/, { code: 3 });
@@ -209,7 +209,7 @@ describe("native-store import --from connect-redis,", { skip: redisMissing }, ()
   }
 
   for (const disableTTL of [false, true]) {
-    it(`keeps whoever was logged in to an app of the package logged in, disableTTL: ${disableTTL}`, async () => {
+    it(`keeps users of an app with the package logged in, disableTTL: ${disableTTL}`, async () => {
       const own = createClient({ url: server.url });
       await own.connect();
       const browsers = await logIn(new RedisStore({ client: own, disableTTL }));
@@ -219,7 +219,7 @@ describe("native-store import --from connect-redis,", { skip: redisMissing }, ()
     });
   }
 
-  it("ends a session whose key has no TTL with its cookie, or in a day: none is lost", async () => {
+  it("ends a session whose key has no TTL with its cookie, or in a day", async () => {
     const own = createClient({ url: server.url });
     await own.connect();
     const store = new RedisStore({ client: own, disableTTL: true });
@@ -237,11 +237,11 @@ describe("native-store import --from connect-redis,", { skip: redisMissing }, ()
     assert.equal((await bench.connectGet("endless")).n, 2);
   });
 
-  it("lets a session whose key has no TTL live for --ttl at least", async () => {
+  it("lets a session whose key has no TTL live at least for --ttl", async () => {
     const dated = connectSession({}, { maxAge: 3 * DAY });
     await redis.call("SET", "sess:dated", textOf(dated));
     await redis.call("SET", "sess:endless", textOf(connectSession({}, { maxAge: null })));
-    // Of an app with rolling cookies: what is stored of them is old.
+    // An app with rolling cookies: the stored cookies are old.
     await redis.call("SET", "sess:old", textOf(connectSession({ n: 3 }, { from: Date.now() - 2 * HOUR })));
     await insert("short", connectSession({}, { maxAge: null }), { ttl: 60 });
 
@@ -252,7 +252,7 @@ describe("native-store import --from connect-redis,", { skip: redisMissing }, ()
     assertEndsIn((await bench.stored("short")).expires, 60_000);
   });
 
-  it("reads another prefix, as it is", async () => {
+  it("reads another prefix, taken literally", async () => {
     await insert("a", connectSession({ n: 1 }), { prefix: "app[1]*?\\:" });
     await insert("b", connectSession(), { prefix: "app1x:" });
     await insert("c", connectSession());
@@ -264,7 +264,7 @@ describe("native-store import --from connect-redis,", { skip: redisMissing }, ()
     assert.equal((await bench.connectGet("bare")).cookie.path, "/");
   });
 
-  it("leaves out what is no session, and what connect-redis takes for none", async () => {
+  it("leaves out values that are not sessions, also those that connect-redis ignores", async () => {
     await redis.call("SET", "sess:empty", "");
     await redis.call("HSET", "sess:hash", "a", "1");
     await redis.call("SET", "sess:text", "no JSON, s3cret");
@@ -275,7 +275,7 @@ describe("native-store import --from connect-redis,", { skip: redisMissing }, ()
     assert.match(stderr, /^1 session imported; skipped: 0 existing, 0 expired, 3 unreadable\n/);
     assert.match(stderr, /1 not text \(key sess:hash\)/);
     assert.match(stderr, /1 not JSON \(key sess:text\)/);
-    assert.match(stderr, /1 of an id that is none: [^(]+\(key sess:\)/);
+    assert.match(stderr, /1 with an invalid id: [^(]+\(key sess:\)/);
     assert.doesNotMatch(stderr, /s3cret/);
     assert.deepEqual(await bench.storedIds(), ["good"]);
   });

@@ -43,7 +43,7 @@ const stored = (id) => bench.stored(id);
 const storedIds = () => bench.storedIds();
 const connectGet = (sid, options) => bench.connectGet(sid, options);
 
-/** Everything in a folder, and what would tell a change of it. */
+/** Returns the content of a folder, to detect changes. */
 function traceOf(folder) {
   const names = fs.readdirSync(folder).sort();
   return names.map((name) => {
@@ -79,9 +79,9 @@ describe("native-store import --from", () => {
     [["--from", "session-file-store", "--user-field", "a..b", "."], /--user-field must be names .+ "a\.\.b"/],
     [["--from", "session-file-store", "none"], /cannot read none: no such file/],
     [["--from", "connect-sqlite3", "none"], /cannot read none: no such file/],
-    [["--from", "connect-sqlite3", "."], /cannot read \.: it is a directory, and no SQLite database/],
+    [["--from", "connect-sqlite3", "."], /cannot read \.: it is a directory, not an SQLite database/],
     [["--from", "session-file-store", "lines"], /cannot read lines: not a directory/],
-    [["--from", "connect-sqlite3", "lines"], /cannot read lines: it is no SQLite database/],
+    [["--from", "connect-sqlite3", "lines"], /cannot read lines: it is not an SQLite database/],
     [["."], /it is a directory; if it is that of session-file-store, add --from session-file-store/],
   ]) {
     it(`refuses ${["import", ...args].join(" ")}, and makes nothing`, async () => {
@@ -91,24 +91,24 @@ describe("native-store import --from", () => {
     });
   }
 
-  it("tells who forgot it that the file is a database", async () => {
+  it("reports a database if --from is missing", async () => {
     makeConnect([]);
     await refuses(["import", "--create", "old.db"], /it is an SQLite database; --from says of which package/);
   });
 
-  it("does not make the store in the place of the old one, which is ./sessions too by default", async () => {
+  it("does not create the store in the folder of the old one, which is ./sessions by default, too", async () => {
     old.writeFiles(bench.storePath, { "a.json": asFile(connectSession()) });
     const args = ["import", "--create", "--from", "session-file-store", "./sessions/"];
     await refuses(args, /\.\/sessions is the old store: --path names another place/);
     assert.deepEqual(fs.readdirSync(bench.storePath), ["a.json"]);
   });
 
-  it("needs a store or --create, as any import", async () => {
+  it("needs a store or --create, like any import", async () => {
     makeConnect([]);
     await refuses(["import", ...CONNECT.slice(2)], /no store at .+; import --create makes one/);
   });
 
-  it("encrypts what it imports, where there is a secret", async () => {
+  it("encrypts the imported sessions if there is a secret", async () => {
     const env = { NATIVE_STORE_SECRET: "a secret of enough bytes" };
     makeConnect([connectRow("a", connectSession({ note: "a text that can be found" }))]);
     await imports(CONNECT, { env });
@@ -129,7 +129,7 @@ describe("native-store import, of each package,", () => {
     ownField: "__lastAccess",
   });
 
-  // Nothing may be left beside a database either.
+  // Nothing may be left next to a database.
   const traceOfDatabase = () => traceOf(bench.directory).filter(([name]) => name !== "new");
   describeImports("connect-sqlite3", {
     getBench,
@@ -150,9 +150,9 @@ describe("native-store import, of each package,", () => {
 });
 
 describe("native-store import --from session-file-store", () => {
-  it("ends a session when that would have: by its last access and the age of its cookie", async () => {
+  it("keeps the store's rule for the end of a session: its last access and the age of its cookie", async () => {
     const lastAccess = Date.now() - 60_000;
-    // For that store the expiry that is in the cookie counts for nothing.
+    // That store ignores the expiry in the cookie.
     const session = connectSession({}, { maxAge: HOUR, from: lastAccess - 7 * HOUR });
     writeFiles({
       "live.json": asFile(session, lastAccess),
@@ -162,7 +162,7 @@ describe("native-store import --from session-file-store", () => {
     assert.equal((await stored("live")).expires, new Date(lastAccess + HOUR).toISOString());
   });
 
-  it("ends one whose cookie has no expiry an hour after the last access, or by --ttl", async () => {
+  it("ends a session whose cookie has no expiry an hour after the last access, or by --ttl", async () => {
     const session = connectSession({}, { maxAge: null });
     const [recent, ago] = [Date.now() - HOUR / 2, Date.now() - 2 * HOUR];
     writeFiles({ "recent.json": asFile(session, recent), "ago.json": asFile(session, ago) });
@@ -174,7 +174,7 @@ describe("native-store import --from session-file-store", () => {
     assert.equal((await stored("ago")).session.cookie.expires, null);
   });
 
-  it("reads nothing but whole files of sessions", async () => {
+  it("reads only complete session files", async () => {
     writeFiles({
       "a.json": asFile(connectSession()),
       "b.json.1234567890": asFile(connectSession()),
@@ -185,7 +185,7 @@ describe("native-store import --from session-file-store", () => {
     assert.equal(await imports(FILES), summary(1));
   });
 
-  it("takes another extension, and none", async () => {
+  it("takes another extension, or none", async () => {
     writeFiles({ "a.session": asFile(connectSession()), "a.session.123": "half" });
     assert.equal(await imports([...FILES, "--extension", ".session"]), summary(1));
     old.writeFiles(bench.in("bare"), { b: asFile(connectSession()), "b.123": "half" });
@@ -195,7 +195,7 @@ describe("native-store import --from session-file-store", () => {
     await refuses(FILES, /old has no file whose name ends in \.json: .+ --extension names another/);
   });
 
-  it("says what is encrypted, damaged, of another origin, or not to be read", async () => {
+  it("reports encrypted, damaged, foreign and unreadable files", async () => {
     writeFiles({
       "a.json": old.encryptedFile(),
       "b.json": old.encryptedFile(),
@@ -213,7 +213,7 @@ describe("native-store import --from session-file-store", () => {
     assert.match(stderr, new RegExp(`2 encrypted, which import cannot undo ${names}`));
     assert.match(stderr, new RegExp(`2 not JSON ${names}`));
     assert.match(stderr, /1 without the __lastAccess of session-file-store \(origin\.json\)/);
-    assert.match(stderr, /1 without a time to end at \(date\.json\)/);
+    assert.match(stderr, /1 without an end time \(date\.json\)/);
     if (!IS_ROOT && !IS_WINDOWS) {
       assert.match(stderr, /1 not to be read: permission denied \(locked\.json\)/);
     }
@@ -228,7 +228,7 @@ describe("native-store import --from session-file-store", () => {
     assert.match(stderr, new RegExp(`^native-store: left out 1,100 files: 1,100 not JSON \\(${three}\\)\n$`));
   });
 
-  it("prints names of files in which nothing can move the cursor", { skip: IS_WINDOWS }, async () => {
+  it("escapes names of files, so that none can move the cursor", { skip: IS_WINDOWS }, async () => {
     writeFiles({ "\x1b[2J\n\u202e.json": "{" });
     const { stderr } = await bench.run([...FILES, "--quiet"]);
     assert.match(stderr, /^native-store: left out 1 file: 1 not JSON \(\\u001b\[2J\\u000a\\u202e\.json\)\n$/);
@@ -236,7 +236,7 @@ describe("native-store import --from session-file-store", () => {
 });
 
 describe("native-store import --from connect-sqlite3", () => {
-  it("ends a session when its row says, which that moves without the cookie", async () => {
+  it("takes the end from the row, which the store moves without the cookie", async () => {
     const stale = connectSession({}, { maxAge: HOUR, from: Date.now() - 5 * HOUR });
     const end = Date.now() + HOUR;
     makeConnect([
@@ -256,7 +256,7 @@ describe("native-store import --from connect-sqlite3", () => {
     await refuses(CONNECT, /old\.db has no table sessions; it has se"ss ions/);
   });
 
-  it("says what it found where the columns are others, and whose they are", async () => {
+  it("lists other columns, and names the package that uses them", async () => {
     makeBetter([]);
     await refuses(
       CONNECT,
@@ -283,12 +283,12 @@ describe("native-store import --from connect-sqlite3", () => {
     ]);
     const { code, stderr } = await bench.run(CONNECT);
     assert.equal(code, 1);
-    assert.match(stderr, /3 of an id that is none: [^(]+\(row 1, row 2, row 3\)/);
-    assert.match(stderr, /1 not text \(row 4\); 2 without a time to end at \(row 5, row 6\)/);
+    assert.match(stderr, /3 with an invalid id: [^(]+\(row 1, row 2, row 3\)/);
+    assert.match(stderr, /1 not text \(row 4\); 2 without an end time \(row 5, row 6\)/);
     assert.deepEqual(await storedIds(), ["good"]);
   });
 
-  it("says that the database is damaged, and what it had imported", async () => {
+  it("reports a damaged database, and what it had imported", async () => {
     makeConnect(Array.from({ length: 2000 }, (_, at) => connectRow(`s${at}`, connectSession({ at }))));
     const bytes = fs.readFileSync(bench.in("old.db"));
     bytes.fill(0xff, Math.floor(bytes.length / 2));
@@ -303,7 +303,7 @@ describe("native-store import --from connect-sqlite3", () => {
 });
 
 describe("native-store import --from better-sqlite3-session-store", () => {
-  it("reads its times as SQLite does, in UTC where no zone is said", async () => {
+  it("reads its times as SQLite does, in UTC without a zone", async () => {
     const end = new Date(Math.ceil(Date.now() / 1000) * 1000 + HOUR);
     const iso = end.toISOString();
     const text = JSON.stringify(connectSession({}, { maxAge: null }));
@@ -315,7 +315,7 @@ describe("native-store import --from better-sqlite3-session-store", () => {
     ]);
     const { code, stderr } = await bench.run(BETTER, { env: { TZ: "Pacific/Auckland" } });
     assert.match(stderr, /^4 sessions imported; skipped: 0 existing, 1 expired, 1 unreadable\n/);
-    assert.match(stderr, /1 without a time to end at \(row 6\)/);
+    assert.match(stderr, /1 without an end time \(row 6\)/);
     assert.equal(code, 1);
     for (const at of times.keys()) assert.equal((await stored(`s${at}`)).expires, iso);
   });
@@ -324,7 +324,7 @@ describe("native-store import --from better-sqlite3-session-store", () => {
 describe("native-store import, of SQLite drivers,", () => {
   beforeEach(() => makeConnect([connectRow("a", connectSession())]));
 
-  it("says what to install where there is none", async () => {
+  it("names the package to install if there is none", async () => {
     fs.writeFileSync(bench.in("hide.js"), drivers.HIDE_ALL);
     const env = { NODE_OPTIONS: `--require ${JSON.stringify(bench.in("hide.js"))}` };
     await refuses(
@@ -343,7 +343,7 @@ describe("native-store import, of SQLite drivers,", () => {
     );
   });
 
-  it("takes better-sqlite3 of the folder it is called in, before all others, to read alone", async () => {
+  it("prefers better-sqlite3 of the current folder, and opens it read-only", async () => {
     old.installPackages(bench.directory, {
       "better-sqlite3": drivers.BETTER_SQLITE3,
       sqlite3: "throw new Error('not this one')",
@@ -356,7 +356,7 @@ describe("native-store import, of SQLite drivers,", () => {
     ]);
   });
 
-  it("takes sqlite3 of connect-sqlite3, where that has it to itself", async () => {
+  it("uses the sqlite3 that connect-sqlite3 has in its own folder", async () => {
     old.installPackages(bench.directory, { "connect-sqlite3": "" });
     const home = bench.in("node_modules", "connect-sqlite3");
     old.installPackages(home, {
@@ -366,7 +366,7 @@ describe("native-store import, of SQLite drivers,", () => {
     assert.ok(fs.existsSync(bench.in("loaded")));
   });
 
-  it("takes the next where one does not load", async () => {
+  it("uses the next driver if one does not load", async () => {
     old.installPackages(bench.directory, {
       "better-sqlite3": drivers.BROKEN,
       sqlite3: drivers.SQLITE3,
@@ -375,7 +375,7 @@ describe("native-store import, of SQLite drivers,", () => {
     await refuses([...CONNECT, "--table", "none"], /has no table none; it has sessions/);
   });
 
-  it("does not read what a transaction left behind that was broken off", async () => {
+  it("does not read the changes of an interrupted transaction", async () => {
     old.giveLog(bench.in("old.db"));
     fs.writeFileSync(bench.in("old.db-journal"), "a part of it");
     await refuses(
@@ -388,7 +388,7 @@ describe("native-store import, of SQLite drivers,", () => {
     await refuses(CONNECT, /cannot read old\.db: a transaction in it/);
   });
 
-  it("reads a database with a write-ahead log that nobody has open, and leaves nothing beside it", async () => {
+  it("reads a closed database with a write-ahead log, and leaves no files next to it", async () => {
     old.giveLog(bench.in("old.db"));
     fs.mkdirSync(bench.in("tmp"));
     const before = traceOf(bench.directory).filter(([name]) => name === "old.db");
@@ -404,7 +404,7 @@ describe("native-store import, of SQLite drivers,", () => {
 });
 
 describe("native-store import --from, in a terminal", { skip: !hasTerminals() && "needs script" }, () => {
-  it("shows how many files or rows of all it has read, and clears that", async () => {
+  it("shows how many of all files or rows it has read, and clears that", async () => {
     const sessions = manySessions(20_000);
     makeConnect(sessions.map((each) => connectRow(...each)));
     writeFiles(filesOf(sessions.slice(0, 8000)));
@@ -436,7 +436,7 @@ describe("native-store import --from, when a signal ends it,", { skip: IS_WINDOW
     },
   };
   for (const [name, { args, fill }] of Object.entries(PACKAGES)) {
-    it(`says what it has imported of ${name}, and leaves no copy behind`, async () => {
+    it(`reports what it has imported from ${name}, and leaves no copy behind`, async () => {
       fill(manySessions(40_000));
       fs.mkdirSync(bench.in("tmp"));
       const child = bench.start(args, { env: { TMPDIR: bench.in("tmp") } });

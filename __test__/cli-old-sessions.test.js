@@ -43,7 +43,7 @@ describe("OldSessions", () => {
     ["fails", Object.assign(new Error("gone"), { code: "ERR_STORE_IO" }), "gone (ERR_STORE_IO); "],
     ["is interrupted", new Interruption(), ""],
   ]) {
-    it(`says how many it has ended when the scan ${what}`, async () => {
+    it(`reports how many it has ended when the scan ${what}`, async () => {
       const store = new Store(entries(300), { failure });
       await assert.rejects(oldSessionsOf(store).end(), (error) => {
         assert.equal(error.message, `${said}stopped after ${store.deleted} sessions ended`);
@@ -54,7 +54,7 @@ describe("OldSessions", () => {
     });
   }
 
-  it("counts the deletes that are done when others fail", async () => {
+  it("counts the successful deletes when others fail", async () => {
     const store = new Store(entries(10), { stuck: ["s3", "s7"] });
     await assert.rejects(oldSessionsOf(store).end(), {
       message: "no room (ERR_STORE_FULL); stopped after 8 sessions ended",
@@ -62,7 +62,7 @@ describe("OldSessions", () => {
     assert.equal(store.deleted, 8);
   });
 
-  it("gives a failure as it is when no session has ended", async () => {
+  it("returns the original failure when no session has ended", async () => {
     const failure = new Error("secret is missing");
     await assert.rejects(oldSessionsOf(new Store([], { failure })).end(), failure);
   });

@@ -159,7 +159,7 @@ describe("native-store, of a store in Redis,", () => {
       );
     });
 
-    it("keeps when sessions were created, and ends the older ones", async () => {
+    it("keeps creation times, and ends the older sessions", async () => {
       await fill(redis, [session("new")]);
       const createdAt = "2026-01-02T03:04:05.678Z";
       const input = asLines([{ createdAt, session: session("old") }]);
@@ -179,7 +179,7 @@ describe("native-store, of a store in Redis,", () => {
       assert.match(await answerOf(at("list"), { env }), /^new\t[^\n]+\n$/);
     });
 
-    it("keeps to the prefix, and reads what is sealed by the secret", async () => {
+    it("uses only the prefix, and decrypts with the secret", async () => {
       const secret = "a secret of some length";
       await fill(redis, [session("open")]);
       await fill({ ...redis, prefix: "two:", secret }, [session("sealed")]);
@@ -188,7 +188,7 @@ describe("native-store, of a store in Redis,", () => {
       assert.match(await answerOf(at("list"), { env }), /^open\t[^\n]+\n$/);
     });
 
-    it("says so where it is not let in, or nobody is there", async () => {
+    it("reports a refused login, and a missing server", async () => {
       const said = await fails(at("stats"), 3, /ERR_STORE_UNAVAILABLE/);
       assert.ok(!said.includes("s3cret"));
       const away = await startServer();
@@ -197,7 +197,7 @@ describe("native-store, of a store in Redis,", () => {
     });
   });
 
-  it("asks every node of a cluster", { skip: redisMissing }, async () => {
+  it("reads every node of a cluster", { skip: redisMissing }, async () => {
     const cluster = await startCluster();
     const sessions = Array.from({ length: 50 }, (_, at) => session(`s${at}`));
     await fill({ cluster: cluster.urls }, sessions);
@@ -208,7 +208,7 @@ describe("native-store, of a store in Redis,", () => {
     await cluster.stop();
   });
 
-  it("trusts the authority that it is given", { skip: tlsMissing }, async () => {
+  it("trusts the given authority", { skip: tlsMissing }, async () => {
     const server = await startTlsServer();
     const { files } = server.certificates;
     const redis = ["--redis", server.url, "--redis-ca", files.ca];

@@ -1,6 +1,7 @@
 "use strict";
 
-// Root runs the command line on the store of another user: with the rights of that user, and nothing of root's is lost.
+// Root runs the command line on the store of another user: with the privileges of that user, but root can still read
+// and write its own files.
 
 const assert = require("node:assert/strict");
 const { spawnSync } = require("node:child_process");
@@ -21,7 +22,7 @@ const skip = canBe ? false : "asks for root, who can run Node as somebody else";
 let bench;
 beforeEach(() => {
   bench = new Bench();
-  // Others reach the store in it. What root has in it is root's.
+  // Other users can reach the store in it. Files that root creates in it belong to root.
   fs.chmodSync(bench.directory, 0o711);
 });
 afterEach(() => bench.cleanUp());
@@ -29,7 +30,7 @@ afterEach(() => bench.cleanUp());
 const own = (file) => fs.chownSync(file, UID, UID);
 const idsOf = (text) => linesOf(text).map((line) => line.split("\t")[0]);
 
-/** A store of nobody's, in a folder of nobody's. */
+/** A store that belongs to the user nobody, in a folder of that user. */
 async function fill(...ids) {
   await bench.fill(ids.map((id) => session(id)));
   for (const name of fs.readdirSync(bench.storePath)) own(path.join(bench.storePath, name));
@@ -38,7 +39,7 @@ async function fill(...ids) {
 
 const ownersIn = (folder) => fs.readdirSync(folder).map((name) => fs.statSync(path.join(folder, name)).uid);
 
-/** Runs a command as root that is to end well. */
+/** Runs a command as root, which must succeed. */
 async function runs(...args) {
   const { code, stdout, stderr } = await bench.run(args);
   assert.equal(code, 0, stderr);
@@ -46,9 +47,9 @@ async function runs(...args) {
 }
 
 describe("native-store, run by root on the store of another user,", { skip }, () => {
-  it("has the rights of that user when it opens the store", async () => {
+  it("has the privileges of that user when it opens the store", async () => {
     await fill("a");
-    // It waits for its first line, with the store open.
+    // The command waits for its first line with the store open.
     const child = bench.start(["import"]);
     const ended = finish(child);
     const status = () => fs.readFileSync(`/proc/${child.pid}/status`, "utf8");
@@ -86,7 +87,7 @@ describe("native-store, run by root on the store of another user,", { skip }, ()
     }
   });
 
-  it("follows no link that the user has put in the place of a file", async () => {
+  it("does not follow a link that the user has put in place of a file", async () => {
     for (const name of ["owners.lock", "lock.mdb", "data.mdb", "redo.log"]) {
       await fill("a");
       const file = path.join(bench.storePath, name);
@@ -101,7 +102,7 @@ describe("native-store, run by root on the store of another user,", { skip }, ()
     }
   });
 
-  it("becomes the owner of the folder where the data file is root's, as that may be exchanged", async () => {
+  it("becomes the owner of the folder if root owns the data file, because the owner can replace it", async () => {
     await fill("a");
     fs.chownSync(bench.in("sessions", "data.mdb"), 0, 0);
     const { code, stderr } = await bench.run(["list"]);
@@ -109,7 +110,7 @@ describe("native-store, run by root on the store of another user,", { skip }, ()
     assert.match(stderr, /data\.mdb failed: .*denied.*uid 65534, who owns the store \(ERR_STORE_IO\)$/m);
   });
 
-  it("gives up a damaged log as that user", async (t) => {
+  it("discards a damaged log as that user", async (t) => {
     await fill("a");
     const peer = await startProcess();
     const store = await peer.open({ path: bench.storePath });
@@ -120,13 +121,13 @@ describe("native-store, run by root on the store of another user,", { skip }, ()
     const file = path.join(bench.storePath, "redo.log");
     fs.writeFileSync(file, fs.readFileSync(file).fill(1, 0, 8));
     for (const name of fs.readdirSync(bench.storePath)) own(path.join(bench.storePath, name));
-    assert.match(await runs("discard-log", "--yes"), /^log given up: 1 session is as in the log/);
+    assert.match(await runs("discard-log", "--yes"), /^log discarded: 1 session is as in the log/);
     assert.equal(ownersIn(bench.storePath).length, 4);
     assert.ok(ownersIn(bench.storePath).every((owner) => owner === UID));
     assert.deepEqual(idsOf(await runs("list")).sort(), ["a", "b"]);
   });
 
-  it("writes an export where only root may, and leaves nothing of one that fails", async () => {
+  it("writes an export where only root may write, and leaves nothing behind if it fails", async () => {
     await fill("a", "b");
     fs.mkdirSync(bench.in("safe"), { mode: 0o700 });
     await runs("export", "safe/out");
@@ -141,7 +142,7 @@ describe("native-store, run by root on the store of another user,", { skip }, ()
     assert.deepEqual(fs.readdirSync(bench.in("safe")), ["out"]);
   });
 
-  it("makes a backup where only root may, and leaves nothing of one that fails", async () => {
+  it("makes a backup where only root may write, and leaves nothing behind if it fails", async () => {
     await fill("a", "b");
     fs.mkdirSync(bench.in("safe"), { mode: 0o700 });
     await runs("backup", "safe/copy");
@@ -160,14 +161,14 @@ describe("native-store, run by root on the store of another user,", { skip }, ()
     assert.deepEqual(fs.readdirSync(bench.in("safe")), ["copy"]);
   });
 
-  it("has a process for the output that removes it when the command was killed", () => {
+  it("has a process that removes the output if the command is killed", () => {
     for (const [input, left] of [
       ["", []],
       ["keep", ["out"]],
     ]) {
       fs.writeFileSync(bench.in("partial"), "half");
       const keeper = path.join(__dirname, "../lib/cli/keeper-process.js");
-      // The end of its input is all that it gets to know of the death.
+      // It only notices the death by the end of its input.
       const { status } = spawnSync(process.execPath, [keeper, bench.in("partial"), bench.in("out")], {
         input,
       });
@@ -176,7 +177,7 @@ describe("native-store, run by root on the store of another user,", { skip }, ()
     }
   });
 
-  it("reads what only root may: an export to import, and a file of secrets", async () => {
+  it("reads files that only root may read: an export to import, and a file of secrets", async () => {
     await fill();
     fs.mkdirSync(bench.in("safe"), { mode: 0o700 });
     fs.writeFileSync(bench.in("safe", "lines"), asLines([session("a")]), { mode: 0o600 });
@@ -192,7 +193,7 @@ describe("native-store, run by root on the store of another user,", { skip }, ()
     assert.deepEqual(idsOf(await runs("list", ...secrets)), ["a"]);
   });
 
-  it("reads a database that only root may, and removes the copy of it", async () => {
+  it("reads a database that only root may read, and removes its copy", async () => {
     await fill();
     fs.mkdirSync(bench.in("safe"), { mode: 0o700 });
     old.makeDatabase(bench.in("safe", "old.db"), old.CONNECT_SQLITE3, [
@@ -208,7 +209,7 @@ describe("native-store, run by root on the store of another user,", { skip }, ()
     assert.deepEqual(fs.readdirSync(bench.in("tmp")), []);
   });
 
-  it("says whose rights are missing where it reads files later", async () => {
+  it("reports whose permissions are missing if it reads files later", async () => {
     await fill();
     fs.mkdirSync(bench.in("old"), { mode: 0o700 });
     const text = JSON.stringify({ cookie: { originalMaxAge: 1e6 }, __lastAccess: Date.now() });

@@ -20,7 +20,7 @@ const exportedSessions = (text) =>
     .map(({ session }) => session)
     .sort(byId);
 
-/** Sessions enough for a run to take a while, and for more output than a pipe holds. */
+/** Enough sessions for a run to take a while, and for more output than a pipe holds. */
 const many = (count) =>
   Array.from({ length: count }, (_, at) => session(`s${at}`, `u${at}`, { note: "x".repeat(1000) }));
 
@@ -30,14 +30,14 @@ beforeEach(() => {
 });
 afterEach(() => bench.cleanUp());
 
-/** Runs a command that is to end well and say nothing but its answer. */
+/** Runs a command, which must succeed and print only its answer. */
 async function answerOf(...args) {
   const { code, stdout, stderr } = await bench.run(args);
   assert.deepEqual({ code, stderr }, { code: 0, stderr: "" });
   return stdout;
 }
 
-/** Runs a command that is to fail, with one line that says why. */
+/** Runs a command, which must fail with a one-line reason. */
 async function fails(args, exitCode, words, options) {
   const { code, stdout, stderr } = await bench.run(args, options);
   assert.match(stderr, /^native-store: [^\n]+\n$/);
@@ -47,7 +47,7 @@ async function fails(args, exitCode, words, options) {
 }
 
 describe("native-store", () => {
-  it("explains itself, and each of its commands", async () => {
+  it("prints help, also for each command", async () => {
     const general = await answerOf("--help");
     for (const command of COMMANDS) {
       assert.match(general, new RegExp(`^  ${command} `, "m"));
@@ -60,23 +60,23 @@ describe("native-store", () => {
     }
   });
 
-  it("explains itself where help is asked for in other ways", async () => {
+  it("accepts other ways to ask for help", async () => {
     const general = await answerOf("--help");
     for (const args of [["help"], ["-h"]]) assert.equal(await answerOf(...args), general);
     await fails(["help", "lsit"], 2, /unknown command "lsit": did you mean list\?/);
   });
 
-  it("warns of ids where it prints them", async () => {
+  it("warns about ids in the help of commands that print them", async () => {
     for (const command of ["list", "export"]) {
       assert.match((await answerOf(command, "--help")).replaceAll("\n", " "), /as good as (a )?password/);
     }
   });
 
-  it("tells its version", async () => {
+  it("prints its version", async () => {
     for (const option of ["--version", "-v"]) assert.equal(await answerOf(option), `${version}\n`);
   });
 
-  it("shows its help as an error where no command is given", async () => {
+  it("prints its help as an error without a command", async () => {
     const { code, stdout, stderr } = await bench.run([]);
     assert.deepEqual([code, stdout], [2, ""]);
     assert.match(stderr, /^Usage: native-store <command>/m);
@@ -88,14 +88,20 @@ describe("native-store", () => {
     [["constructor"], /unknown command "constructor"/],
     [["stats", "--jason"], /unknown option "--jason" of stats: did you mean --json\?/],
     [["clear"], /no command clear: revoke --all ends all sessions/],
-    [["stats", "--secret", "x"], /no --secret, as every user .+: use --secret-file or NATIVE_STORE_SECRET/],
-    [["stats", "--password=x"], /no --password, as every user .+: use NATIVE_STORE_REDIS_PASSWORD/],
+    [
+      ["stats", "--secret", "x"],
+      /--secret is not supported, because every user .+: use --secret-file or NATIVE_STORE_SECRET/,
+    ],
+    [
+      ["stats", "--password=x"],
+      /--password is not supported, because every user .+: use NATIVE_STORE_REDIS_PASSWORD/,
+    ],
     [["stats", "--user", "ann"], /unknown option "--user" of stats: the options are --json, --path/],
     [["stats", "-j"], /unknown option "-j"/],
     [["stats", "--__proto__"], /unknown option "--__proto__"/],
-    [["stats", "now"], /stats has no use for "now"/],
+    [["stats", "now"], /stats takes no argument "now"/],
     [["backup"], /backup needs a <destination>/],
-    [["backup", "a", "b"], /backup has no use for "b"/],
+    [["backup", "a", "b"], /backup takes no argument "b"/],
     [["stats", "--json=yes"], /--json takes no value/],
     [["stats", "--path"], /--path needs a value/],
     [["stats", "--path="], /--path must not be empty/],
@@ -134,7 +140,7 @@ describe("native-store", () => {
       ["revoke", "--all", `--before=${text}`],
       /--before must be how long ago, such as .+; got "/,
     ]),
-    [["revoke", "--all", "--before", "2999-01-01"], /--before 2999-01-01T00:00:00\.000Z is yet to come/],
+    [["revoke", "--all", "--before", "2999-01-01"], /--before 2999-01-01T00:00:00\.000Z is in the future/],
     [["stats", "--secret-file", "none"], /cannot read the secret file none: no such file/],
     [["import", "none"], /cannot read none: no such file/],
     [["import", "."], /cannot read \.: it is a directory/],
@@ -145,7 +151,7 @@ describe("native-store", () => {
     });
   }
 
-  it("makes no store where there is none", async () => {
+  it("does not create a store", async () => {
     fs.mkdirSync(bench.in("empty"));
     for (const command of ["stats", "list", "verify", "export", "import"]) {
       await fails([command], 2, /no store at \.\/sessions \(from the default\)/);
@@ -158,7 +164,7 @@ describe("native-store", () => {
     assert.deepEqual(fs.readdirSync(bench.in("empty")), []);
   });
 
-  it("finds the store by --path, then NATIVE_STORE_PATH, then as ./sessions", async () => {
+  it("finds the store by --path, then NATIVE_STORE_PATH, then ./sessions", async () => {
     await bench.fill([session("default")]);
     await bench.fill([session("variable")], { path: bench.in("two") });
     await bench.fill([session("option")], { path: bench.in("three") });
@@ -177,13 +183,13 @@ describe("native-store", () => {
     });
   });
 
-  it("tells what the store says where that fails", async () => {
+  it("prints the error of the store", async () => {
     fs.mkdirSync(bench.storePath);
     fs.writeFileSync(bench.in("sessions", "data.mdb"), "no store at all".repeat(1000));
     await fails(["stats"], 3, /data\.mdb.+ \(ERR_STORE_\w+\)$/m);
   });
 
-  it("changes nothing unless it is told to", async () => {
+  it("changes nothing in commands that only read", async () => {
     await bench.fill([session("a"), session("old", "ann", { expires: later(-1) })]);
     const before = bench.digest();
     for (const args of [
@@ -201,8 +207,8 @@ describe("native-store", () => {
   });
 });
 
-describe("native-store, where it opens a file,", () => {
-  /** Runs a command with a FileStore that only says how it was to be opened. */
+describe("native-store, when it opens a file,", () => {
+  /** Runs a command with a fake FileStore that prints its options. */
   async function optionsOf(args) {
     const hook = bench.in("hook.js");
     fs.writeFileSync(
@@ -218,7 +224,7 @@ describe("native-store, where it opens a file,", () => {
     return JSON.parse(stdout);
   }
 
-  it("opens it to read where that is enough, and on a network only if it is told to", async () => {
+  it("opens it read-only if possible, and on a network only with the option", async () => {
     await bench.fill([]);
     for (const [args, readOnly] of [
       [["stats"], true],
@@ -263,7 +269,7 @@ describe("native-store list", () => {
     assert.equal(await answerOf("list"), `a\tann\t${expires}\t1 h 30 min left\n`);
   });
 
-  it("shows a user as the option that finds it takes it", async () => {
+  it("shows a user in the form of the option that finds it", async () => {
     const users = ["ann", "42", 42, null, "-", "", "true", { id: 1 }, "Zoë Müller", '"', " x"];
     await bench.fill(users.map((userId, at) => session(`s${at}`, userId)));
     const shown = linesOf(await answerOf("list")).map((line) => line.split("\t"));
@@ -280,19 +286,19 @@ describe("native-store list", () => {
     }
   });
 
-  it("shows of a long user the beginning", async () => {
+  it("cuts a long user", async () => {
     await bench.fill([session("a", "😀".repeat(50_000))]);
     assert.match(await answerOf("list"), /^a\t(😀){60}…\t/);
     assert.equal(JSON.parse(await answerOf("list", "--json")).userId.length, 100_000);
   });
 
-  it("gives each session whole as JSON", async () => {
+  it("prints each whole session as JSON", async () => {
     const sessions = [session("a", { id: 1 }, { cart: [1, { x: null }] }), session("b", null)];
     await bench.fill(sessions);
     assert.deepEqual(parsed(await answerOf("list", "--json")).sort(byId), sessions);
   });
 
-  it("takes a user by text or by JSON, and tells them apart", async () => {
+  it("distinguishes a user given as text from one given as JSON", async () => {
     await bench.fill([
       session("text", "42"),
       session("number", 42),
@@ -317,7 +323,7 @@ describe("native-store list", () => {
     assert.equal(linesOf(await answerOf("list", "--limit=30", "--json")).length, 10);
   });
 
-  /** Damages a record, which the user of the text names. */
+  /** Damages the record of the user with this text. */
   function damage(text) {
     const file = bench.in("sessions", "data.mdb");
     const bytes = fs.readFileSync(file);
@@ -327,7 +333,7 @@ describe("native-store list", () => {
     fs.writeFileSync(file, bytes);
   }
 
-  it("leaves out what cannot be read, and says so", async () => {
+  it("leaves out unreadable sessions, and reports them", async () => {
     await bench.fill(["a", "b", "c"].map((id) => session(id, `user of ${id}`)));
     damage("user of b");
     for (const args of [["list"], ["export", "--quiet"], ["verify"]]) {
@@ -341,7 +347,7 @@ describe("native-store list", () => {
     assert.equal(linesOf(await answerOf("list")).length, 2);
   });
 
-  it("finds and ends the other sessions of a user, one of whose cannot be read", async () => {
+  it("finds and ends the other sessions of a user with an unreadable one", async () => {
     const user = { name: "ann", of: [1] };
     const asJson = ["--user-json", '{"of":[1],"name":"ann"}'];
     await bench.fill([
@@ -370,7 +376,7 @@ describe("native-store list", () => {
     assert.match(await answerOf("list"), /^d\t[^\n]+\n$/);
   });
 
-  it("ends quietly when its reader has had enough", async () => {
+  it("ends quietly when its reader closes the pipe", async () => {
     await bench.fill(many(5000));
     for (const args of [["list", "--json"], ["export"]]) {
       const child = bench.start([...args, "--quiet"]);
@@ -381,9 +387,9 @@ describe("native-store list", () => {
   });
 });
 
-describe("native-store, where the user's id is of another type,", () => {
+describe("native-store, if the user's id has another type,", () => {
   for (const command of ["list", "revoke"]) {
-    it(`says so: ${command}`, async () => {
+    it(`prints a note: ${command}`, async () => {
       await bench.fill([session("a", 42), session("b", 42), session("c", "7")]);
       for (const [args, hint] of [
         [["--user", "42"], "no session of the text 42, but 2 sessions of the number: use --user-json\n"],
@@ -399,8 +405,8 @@ describe("native-store, where the user's id is of another type,", () => {
   }
 });
 
-describe("native-store revoke, where the user has sessions that stay,", () => {
-  it("does not say that there is none", async () => {
+describe("native-store revoke, if the user has sessions that stay,", () => {
+  it("does not print that note", async () => {
     await bench.fill([session("text", "42"), session("number", 42)]);
     for (const which of [
       ["--except", "text"],
@@ -413,7 +419,7 @@ describe("native-store revoke, where the user has sessions that stay,", () => {
 });
 
 describe("native-store list --watch", () => {
-  it("goes on with the sessions that come and go, until a signal ends it", async () => {
+  it("prints new and ended sessions until a signal ends it", async () => {
     const store = bench.open();
     await store.create(session("a"));
     const child = bench.start(["list", "--watch"]);
@@ -451,7 +457,7 @@ describe("native-store revoke --all", () => {
     session("old", "ben", { expires: later(-1) }),
   ];
 
-  it("ends every session where --yes is given, and counts the live ones", async () => {
+  it("ends every session with --yes, and counts the live ones", async () => {
     await bench.fill(ALL);
     assert.equal(await answerOf("revoke", "--all", "--yes"), "3 sessions ended\n");
     assert.equal(await answerOf("list"), "");
@@ -492,7 +498,7 @@ describe("native-store revoke --before", () => {
   const AGED = { a: [10, "ann"], b: [5, "ann"], c: [10, "ben"], d: [0, "ben"], e: [10, null] };
   const left = async () => parsed(await answerOf("list", "--json")).map(({ sessionId }) => sessionId);
 
-  it("ends the sessions of a user that were created before a time, save one", async () => {
+  it("ends the sessions of a user that were created before a time, except one", async () => {
     await fillAged({ ...AGED, f: [20, "ann"] });
     assert.equal(
       await answerOf("revoke", "--user", "ann", "--before", "7d", "--except", "f"),
@@ -508,7 +514,7 @@ describe("native-store revoke --before", () => {
     ["a time", ago(4)],
     ["a date", ago(4).slice(0, 10)],
   ]) {
-    it(`ends those of all users by ${what}, where --yes is given`, async () => {
+    it(`ends those of all users by ${what} with --yes`, async () => {
       await fillAged(AGED);
       assert.equal(await answerOf("revoke", "--all", "--before", text, "--yes"), "4 sessions ended\n");
       assert.deepEqual(await left(), ["d"]);
@@ -516,7 +522,7 @@ describe("native-store revoke --before", () => {
     });
   }
 
-  it("ends no session by 1970-01-01, which is the time 0", async () => {
+  it("ends no session with 1970-01-01, which is time 0", async () => {
     await fillAged(AGED);
     for (const which of [
       ["--user", "ann"],
@@ -534,7 +540,7 @@ describe("native-store revoke --before", () => {
     assert.equal((await left()).length, 5);
   });
 
-  it("asks at a terminal, with the time that it takes", {
+  it("asks at a terminal, and shows the parsed time", {
     skip: !hasTerminals() && "needs script",
   }, async () => {
     await fillAged(AGED);
@@ -549,7 +555,7 @@ describe("native-store revoke --before", () => {
     assert.deepEqual(await left(), ["b", "d"]);
   });
 
-  it("ends as many as there are, more than are deleted at once", async () => {
+  it("ends more sessions than one batch", async () => {
     await fillAged(Object.fromEntries(Array.from({ length: 700 }, (_, at) => [`s${at}`, [3, "ann"]])));
     assert.equal(await answerOf("revoke", "--all", "--before", "1d", "--yes"), "700 sessions ended\n");
     assert.deepEqual(await left(), []);
@@ -557,26 +563,26 @@ describe("native-store revoke --before", () => {
 });
 
 describe("native-store revoke", () => {
-  it("ends the sessions of a user, and says how many", async () => {
+  it("ends the sessions of a user, and prints how many", async () => {
     await bench.fill([session("a"), session("b"), session("c", "ben"), session("d", 42)]);
     assert.equal(await answerOf("revoke", "--user", "ann"), "2 sessions ended\n");
     assert.equal(await answerOf("revoke", "--user-json", "42"), "1 session ended\n");
     assert.match(await answerOf("list"), /^c\t[^\n]+\n$/);
   });
 
-  it("keeps the one that it is told to keep", async () => {
+  it("keeps the session of --except", async () => {
     await bench.fill([session("a"), session("b"), session("c")]);
     assert.equal(await answerOf("revoke", "--user", "ann", "--except", "b"), "2 sessions ended\n");
     assert.match(await answerOf("list"), /^b\t[^\n]+\n$/);
   });
 
-  it("ends the session of an id", async () => {
+  it("ends a session by its id", async () => {
     await bench.fill([session("a"), session("-b")]);
     assert.equal(await answerOf("revoke", "--id=-b"), "1 session ended\n");
     assert.match(await answerOf("list"), /^a\t[^\n]+\n$/);
   });
 
-  it("says by its exit code that there was none", async () => {
+  it("returns exit code 1 if there was no session", async () => {
     await bench.fill([session("a"), session("old", "ben", { expires: later(-1) })]);
     for (const args of [
       ["--user", "ben"],
@@ -590,7 +596,7 @@ describe("native-store revoke", () => {
     assert.equal(linesOf(await answerOf("list")).length, 1);
   });
 
-  it("refuses an invalid id of the session that it has to keep", async () => {
+  it("refuses an invalid id for --except", async () => {
     await bench.fill([]);
     const tooLong = "x".repeat(257);
     await fails(
@@ -610,7 +616,7 @@ describe("native-store verify", () => {
     assert.deepEqual([ok, unreadable, problems], [true, 0, []]);
   });
 
-  it("lists the problems of one that is damaged", async () => {
+  it("lists the problems of a damaged store", async () => {
     await bench.fill(many(2000));
     const file = bench.in("sessions", "data.mdb");
     const bytes = fs.readFileSync(file);
@@ -629,7 +635,7 @@ describe("native-store verify", () => {
 });
 
 describe("native-store backup", () => {
-  it("makes a new store of the same sessions", async () => {
+  it("makes a new store with the same sessions", async () => {
     await bench.fill([session("a", 42, { cart: [1] }), session("b", null)]);
     const { code, stdout, stderr } = await bench.run(["backup", "copy"]);
     assert.deepEqual([code, stdout], [0, ""]);
@@ -652,11 +658,11 @@ describe("native-store backup", () => {
     assert.ok(after < before / 4, `${before} bytes became ${after}`);
   });
 
-  it("overwrites nothing, and leaves nothing behind that is not whole", async () => {
+  it("overwrites nothing, and leaves no incomplete copy behind", async () => {
     await bench.fill([session("a")]);
     fs.mkdirSync(bench.in("there"));
-    await fails(["backup", "there"], 2, /there is there already/);
-    await fails(["backup", "sessions"], 2, /is there already/);
+    await fails(["backup", "there"], 2, /there already exists/);
+    await fails(["backup", "sessions"], 2, /already exists/);
     fs.writeFileSync(bench.in("file"), "");
     await fails(["backup", "file/copy"], 3, /file/);
     assert.deepEqual(fs.readdirSync(bench.directory).sort(), ["file", "sessions", "there"]);
@@ -674,7 +680,7 @@ describe("native-store export", () => {
     }
   });
 
-  it("writes a file that only its owner may read", async () => {
+  it("writes a file that only its owner can read", async () => {
     await bench.fill([session("a")]);
     const { code, stdout, stderr } = await bench.run(["export", "all.jsonl"]);
     assert.deepEqual([code, stdout, stderr], [0, "", "1 session exported to all.jsonl\n"]);
@@ -683,22 +689,22 @@ describe("native-store export", () => {
     assert.deepEqual(fs.readdirSync(bench.directory).sort(), ["all.jsonl", "sessions"]);
   });
 
-  it("replaces a file by --force alone, and nothing that is no file", async () => {
+  it("replaces only regular files, and only with --force", async () => {
     await bench.fill([session("a")]);
     fs.writeFileSync(bench.in("old"), "old", { mode: 0o644 });
-    await fails(["export", "old"], 2, /old is there already: --force replaces it/);
+    await fails(["export", "old"], 2, /old already exists: --force replaces it/);
     assert.equal(fs.readFileSync(bench.in("old"), "utf8"), "old");
     await answerOf("export", "old", "--force", "--quiet");
     assert.equal(parsed(fs.readFileSync(bench.in("old"), "utf8")).length, 1);
     if (!IS_WINDOWS) assert.equal(fs.statSync(bench.in("old")).mode & 0o777, 0o600);
-    await fails(["export", "sessions", "--force"], 2, /sessions is no regular file/);
+    await fails(["export", "sessions", "--force"], 2, /sessions is not a regular file/);
     await fails(["export", "none/file"], 2, /cannot write none\/file: no such file or directory/);
     assert.deepEqual(fs.readdirSync(bench.directory).sort(), ["old", "sessions"]);
   });
 });
 
 describe("native-store import", () => {
-  it("makes a store of an export", async () => {
+  it("creates a store from an export", async () => {
     const sessions = [
       session("a", 42, { cart: [1], expires: Date.now() + 1e9 }),
       session("b\u2028\u0085\n", "\ud800"),
@@ -716,7 +722,7 @@ describe("native-store import", () => {
     assert.deepEqual(exportedSessions(imported), sessions);
   });
 
-  it("keeps the time of a creation, and takes a session as new where a line has none", async () => {
+  it("keeps creation times, and treats a session without one as new", async () => {
     await bench.fill([]);
     const began = "2026-01-02T03:04:05.678Z";
     const connect = session("of ConnectStore", "ann", {
@@ -744,7 +750,7 @@ describe("native-store import", () => {
     assert.deepEqual(found.session, connect);
   });
 
-  it("skips what is there and what has expired", async () => {
+  it("skips existing and expired sessions", async () => {
     await bench.fill([session("a", "ann")]);
     const lines = [session("a", "ben"), session("b"), session("c", "x", { expires: later(-1) })];
     fs.writeFileSync(bench.in("lines"), asLines(lines));
@@ -755,7 +761,7 @@ describe("native-store import", () => {
     assert.match(await answerOf("list", "--user", "ann"), /^a\t.+\nb\t.+\n$/);
   });
 
-  it("replaces what is there by --replace", async () => {
+  it("replaces existing sessions with --replace", async () => {
     await bench.fill([session("a", "ann")]);
     const input = asLines([session("a", "ben"), session("b"), session("b", "ben"), session("b", "eve")]);
     const { code, stderr } = await bench.run(["import", "--replace"], { input });
@@ -763,7 +769,7 @@ describe("native-store import", () => {
     assert.match(await answerOf("list"), /^a\tben\t.+\nb\teve\t.+\n$/);
   });
 
-  it("takes empty lines, Windows' line ends, a byte order mark, and a last line without an end", async () => {
+  it("accepts empty lines, Windows line ends, a byte order mark, and a last line without an end", async () => {
     await bench.fill([]);
     const [one, two] = [session("a"), session("b")].map((each) => JSON.stringify(each));
     const { code, stderr } = await bench.run(["import"], { input: `\ufeff${one}\r\n\r\n\n${two}` });
@@ -789,11 +795,15 @@ describe("native-store import", () => {
     [
       "of a creation that is no time",
       '{"createdAt":"soon","session":{}}',
-      /line 3 is of a createdAt that is/,
+      /line 3 is invalid: createdAt must be/,
     ],
-    ["of a creation that is a number", '{"createdAt":5,"session":{}}', /line 3 is of a createdAt that is/],
+    [
+      "of a creation that is a number",
+      '{"createdAt":5,"session":{}}',
+      /line 3 is invalid: createdAt must be/,
+    ],
   ]) {
-    it(`stops at a line that is ${what}, and says what it has imported`, async () => {
+    it(`stops at a line that is ${what}, and reports what it has imported`, async () => {
       await bench.fill([]);
       const good = asLines([session("a"), session("b")]);
       const input = Buffer.concat([Buffer.from(good), Buffer.from(bad), Buffer.from("\n")]);
@@ -802,7 +812,7 @@ describe("native-store import", () => {
     });
   }
 
-  it("tells the exact number that it has imported, also where lines behind the bad one went with them", async () => {
+  it("reports the exact number of imported sessions, also if lines after the bad one were imported", async () => {
     await bench.fill([]);
     const sessions = Array.from({ length: 6000 }, (_, at) => session(`s${at}`));
     sessions[3000].expires = "soon";
@@ -814,7 +824,7 @@ describe("native-store import", () => {
     assert.equal(linesOf(await answerOf("list")).length, count);
   });
 
-  it("takes sessions that the app allows to be large", async () => {
+  it("accepts sessions that are larger than the default limit", async () => {
     await bench.fill([]);
     const input = asLines([session("a", "ann", { blob: "é".repeat(2e6) })]);
     const { code, stderr } = await bench.run(["import"], { input });
@@ -827,7 +837,7 @@ describe("native-store import", () => {
 describe("native-store with secrets", () => {
   const [OLD, NEW] = ["an old secret of enough bytes", "a new secret of enough bytes"];
 
-  it("opens an encrypted store by a file of them, or by the environment", async () => {
+  it("opens an encrypted store with secrets from a file or the environment", async () => {
     await bench.fill([session("a")], { secret: [NEW, OLD] });
     fs.writeFileSync(bench.in("secrets"), `${NEW}\r\n\n${OLD}\n`);
     const env = { NATIVE_STORE_SECRET: `${NEW}\n${OLD}` };
@@ -837,7 +847,7 @@ describe("native-store with secrets", () => {
     assert.match((await bench.run(["list", "--secret-file", "secrets"], { env: wrong })).stdout, /^a\t/);
   });
 
-  it("makes an encrypted store by the first", async () => {
+  it("encrypts a new store with the first secret", async () => {
     const env = { NATIVE_STORE_SECRET: NEW };
     const input = asLines([session("an id that can be found", "a user that can be found")]);
     assert.equal((await bench.run(["import", "--create"], { input, env })).code, 0);
@@ -848,7 +858,7 @@ describe("native-store with secrets", () => {
     assert.match((await bench.run(["list", "--path", "copy"], { env })).stdout, /^an id that can be found\t/);
   });
 
-  it("says what is wrong with them, and never shows one", async () => {
+  it("reports invalid secrets, and never shows one", async () => {
     await bench.fill([session("a")], { secret: OLD });
     await fails(["list"], 2, /the store is encrypted.+--secret-file or NATIVE_STORE_SECRET/);
     for (const secret of [NEW, "short"]) {
@@ -920,7 +930,7 @@ describe("native-store on hostile ids and users", () => {
     "\x7f",
   ];
 
-  it("prints a line for each, in which nothing can move the cursor", async () => {
+  it("prints a line for each, and escapes all that could move the cursor", async () => {
     await bench.fill(HOSTILE.map((text) => session(text, `${text} as user`)));
     for (const args of [["list"], ["list", "--json"], ["export", "--quiet"]]) {
       const text = await answerOf(...args);
@@ -967,7 +977,7 @@ describe("native-store in a terminal", { skip: !hasTerminals() && "needs the scr
     }
   });
 
-  it("shows none where it is to be quiet, nor on a terminal that cannot", async () => {
+  it("shows no progress with --quiet, or on a terminal that cannot", async () => {
     await bench.fill([session("a")]);
     for (const [args, env] of [
       [["verify", "--quiet"], {}],
@@ -977,13 +987,13 @@ describe("native-store in a terminal", { skip: !hasTerminals() && "needs the scr
     }
   });
 
-  it("does not mix it with the data", async () => {
+  it("does not mix progress with data", async () => {
     await bench.fill([session("a")]);
     const { screen } = bench.runInTerminal(["export"]);
     assert.match(screen, /^\{"createdAt":".+","session":\{"sessionId":"a".+\}\}\r\n1 session exported\r\n$/);
   });
 
-  it("does not wait for somebody to type sessions", async () => {
+  it("does not read sessions from a terminal", async () => {
     await bench.fill([]);
     const { code, screen } = bench.runInTerminal(["import"]);
     assert.equal(code, 2);
@@ -992,7 +1002,10 @@ describe("native-store in a terminal", { skip: !hasTerminals() && "needs the scr
 });
 
 describe("native-store, when a signal ends it,", { skip: IS_WINDOWS && "Windows has no signals" }, () => {
-  /** Sends it as soon as there is a part. Gives what ended the run, and what it left beside the store. */
+  /**
+   * Sends the signal as soon as there is partial output. Returns how the run ended, and the files that it left next to
+   * the store.
+   */
   async function interrupt(args, signal) {
     const child = bench.start(args);
     const ending = finish(child);
@@ -1020,11 +1033,11 @@ describe("native-store, when a signal ends it,", { skip: IS_WINDOWS && "Windows 
   it("leaves no part of a backup behind", async () => {
     await bench.fill(many(20_000));
     const { endedBy, left } = await interrupt(["backup", "copy"], "SIGINT");
-    // It takes no longer than a signal does.
+    // The backup may complete before the signal arrives.
     assert.deepEqual(left, endedBy ? [] : ["copy"]);
   });
 
-  it("says what it has imported", async () => {
+  it("reports what it has imported", async () => {
     const store = bench.open();
     const child = bench.start(["import"]);
     const ending = finish(child);

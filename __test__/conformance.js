@@ -1,9 +1,9 @@
 "use strict";
 
-// The contract of every store, as tests: `conformance("MemoryStore", createStore, errors)` registers them all.
+// The contract of every store as tests. `conformance("MemoryStore", createStore, errors)` registers them.
 //
-// No clock is injected here. A session whose `expires` is past is expired from its creation on, and `touch` into the
-// past expires a live one, so that nothing has to wait.
+// No clock is injected here. A session with a past `expires` is expired from the start, and `touch` into the past
+// expires a live one, so no test has to wait.
 
 const assert = require("node:assert/strict");
 const { describe, it, beforeEach, afterEach } = require("node:test");
@@ -30,11 +30,12 @@ async function idsOf(store) {
 
 /**
  * @param {string} name of the store
- * @param {(options?: object, Store?: Function) => Promise<object>} createStore gives an empty store with these
- *   options, of a class that extends the store's if one is given
+ * @param {(options?: object, Store?: Function) => Promise<object>} createStore returns an empty store with these
+ * options, of the class `Store` if it is given
  * @param {{ SessionStoreError: Function }} errors of the package under test
- * @param {{ isRemote?: boolean, isApart?: boolean, ownStats?: string[] }} kind a remote store has to ask a server, which ends
- *   sessions itself; one that is apart has the sessions of a user on several servers; `ownStats` names what the store's `stats()` has and others have not
+ * @param {{ isRemote?: boolean, isApart?: boolean, ownStats?: string[] }} kind `isRemote`: a server holds and expires
+ * the sessions. `isApart`: the sessions of a user are on several servers. `ownStats`: fields of `stats()` that only
+ * this store has.
  */
 function conformance(
   name,
@@ -56,7 +57,7 @@ function conformance(
     });
     afterEach(() => store.close());
 
-    describe("a call sees what was begun before it:", () => {
+    describe("a call sees all earlier calls:", () => {
       const given = () => session({ userId: "rhea", cart: [1] });
 
       it("get sees create, update, touch and delete", async () => {
@@ -120,18 +121,18 @@ function conformance(
     });
 
     describe("create and get", () => {
-      it("give back what was given", async () => {
+      it("return the stored session", async () => {
         const given = session();
         assert.equal(await store.create(given), undefined);
         assert.deepEqual(await store.get(given.sessionId), given);
       });
 
-      it("give null for an absent session", async () => {
+      it("return null for an absent session", async () => {
         assert.equal(await store.get("nobody"), null);
       });
 
       for (const [what, id] of longIds) {
-        it(`find nothing under an id of ${what}, which a cookie may hold`, async () => {
+        it(`find nothing for an id of ${what}, which a cookie may hold`, async () => {
           assert.equal(await store.get(id), null);
           assert.equal(await store.touch(id, at(HOUR)), false);
           assert.equal(await store.delete(id), undefined);
@@ -160,7 +161,7 @@ function conformance(
         });
       }
 
-      it("give a fresh copy each time", async () => {
+      it("return a fresh copy each time", async () => {
         for (const given of [session(), session({ cart: { items: [1] } })]) {
           await store.create(given);
           const first = await store.get(given.sessionId);
@@ -170,14 +171,14 @@ function conformance(
         }
       });
 
-      it("do not follow later changes of the object that was given", async () => {
+      it("do not follow later changes of the passed object", async () => {
         const given = session({ cart: [1] });
         await store.create(given);
         given.cart.push(2);
         assert.deepEqual((await store.get(given.sessionId)).cart, [1]);
       });
 
-      it("refuse the id of a live session and keep that", async () => {
+      it("refuse the id of a live session, and keep that session", async () => {
         const first = session();
         await store.create(first);
         await assert.rejects(
@@ -197,7 +198,7 @@ function conformance(
         assert.deepEqual(await store.getByUser("ann"), []);
       });
 
-      it("let one of two creations at once win", async () => {
+      it("let one of two concurrent creations win", async () => {
         const twins = [session(), session()];
         twins[1].sessionId = twins[0].sessionId;
         const results = await Promise.allSettled(twins.map((twin) => store.create(twin)));
@@ -220,7 +221,7 @@ function conformance(
         }
       });
 
-      it("know nothing of an expired session", async () => {
+      it("treat an expired session as absent", async () => {
         const old = session({ expires: at(-1) });
         await store.create(old);
         assert.equal(await store.get(old.sessionId), null);
@@ -297,7 +298,7 @@ function conformance(
         }
       });
 
-      it("refuses a session of another id and changes nothing", async () => {
+      it("refuses a session with another id, and changes nothing", async () => {
         const [one, other] = [session(), session({ extra: true })];
         await store.create(one);
         for (const wrong of [session(), other]) {
@@ -318,7 +319,7 @@ function conformance(
         assert.equal((await store.getByUser("ben")).length, 1);
       });
 
-      it("of an expiry in the past ends the session", async () => {
+      it("with an expiry in the past ends the session", async () => {
         const given = session();
         await store.create(given);
         await store.update(given.sessionId, { ...given, expires: at(-1) });
@@ -327,7 +328,7 @@ function conformance(
     });
 
     describe("touch", () => {
-      it("moves the expiry alone", async () => {
+      it("only moves the expiry", async () => {
         for (const given of [session(), session({ cart: [{ id: 1 }] }), session({ userId: { id: 1 } })]) {
           await store.create(given);
           const expires = at(2 * HOUR);
@@ -338,7 +339,7 @@ function conformance(
         }
       });
 
-      it("takes whatever makes a date, and keeps the type of expires", async () => {
+      it("takes any valid date, and keeps the type of expires", async () => {
         const [text, number] = [session(), session({ expires: Date.now() + HOUR })];
         await store.create(text);
         await store.create(number);
@@ -356,7 +357,7 @@ function conformance(
         });
       });
 
-      it("tells whether the session was live, and does nothing if it was not", async () => {
+      it("returns whether the session was live, and does nothing if it was not", async () => {
         const old = session({ expires: at(-1) });
         await store.create(old);
         assert.equal(await store.touch(old.sessionId, at(HOUR)), false);
@@ -406,7 +407,7 @@ function conformance(
     });
 
     describe("clean", () => {
-      it("removes what has expired and nothing else", async () => {
+      it("removes only expired sessions", async () => {
         const live = session();
         await store.create(live);
         for (let at_ = 0; at_ < 100; at_++) await store.create(session({ expires: at(-at_) }));
@@ -420,7 +421,7 @@ function conformance(
       });
     });
 
-    describe("the index by user", () => {
+    describe("the user index", () => {
       it("finds a user's live sessions, oldest first", async () => {
         const mine = [session(), session({ cart: [] }), session()];
         for (const one of mine) await store.create(one);
@@ -431,7 +432,7 @@ function conformance(
         assert.deepEqual(await store.getByUser("nobody"), []);
       });
 
-      it("tells users apart by value and type", async () => {
+      it("distinguishes users by value and type", async () => {
         const users = [
           42,
           "42",
@@ -464,14 +465,14 @@ function conformance(
         assert.equal((await store.getByUser({ id: 7 })).length, 0);
       });
 
-      it("finds by what JSON makes of a user", async () => {
+      it("finds a user by its JSON form", async () => {
         const objectId = { toJSON: () => "5f43" };
         await store.create(session({ userId: objectId }));
         assert.equal((await store.getByUser(objectId)).length, 1);
         assert.equal((await store.getByUser("5f43")).length, 1);
       });
 
-      it("has no sessions of anonymous visitors", async () => {
+      it("does not contain anonymous sessions", async () => {
         const { userId, ...absent } = session();
         await store.create(absent);
         await store.create(session({ userId: null }));
@@ -479,7 +480,7 @@ function conformance(
         assert.deepEqual(await store.get(absent.sessionId), absent);
       });
 
-      it("ends all sessions of a user and tells how many", async () => {
+      it("ends all sessions of a user, and returns how many", async () => {
         const ben = session({ userId: "ben" });
         await store.create(ben);
         for (let count = 0; count < 3; count++) await store.create(session());
@@ -516,7 +517,7 @@ function conformance(
         assert.deepEqual(await store.getByUser("user 1"), []);
       });
 
-      it("ids are given once while the store changes", async () => {
+      it("ids are yielded once while the store changes", async () => {
         const stay = new Set();
         for (let count = 0; count < 1000; count++) {
           const one = session();
@@ -539,7 +540,7 @@ function conformance(
         }
       });
 
-      it("stats count what happened", async () => {
+      it("stats count calls and sessions", async () => {
         const one = session();
         await store.create(one);
         await store.get(one.sessionId);
@@ -562,7 +563,7 @@ function conformance(
         assert.ok(isRemote || stats.bytes > 0);
       });
 
-      it("stats have the same keys from the beginning on", async () => {
+      it("stats have the same keys from the start", async () => {
         const held = isRemote ? [] : ["sessions", "bytes"];
         const ofObject = ["state", "problem", "pending", "calls", "errors"];
         const counters = ["hits", "misses", "created", "expired", "evicted", "lastSweep", ...ofObject];
@@ -614,7 +615,7 @@ function conformance(
         assert.deepEqual([created, evicted, errors.ERR_TOO_MANY_SESSIONS], [4, 0, 2]);
       });
 
-      it("refuses an id that is taken as such", async () => {
+      it("refuses the id of a live session with ERR_SESSION_EXISTS first", async () => {
         const taken = session({ userId: "ben" });
         await limited.create(taken);
         for (const { sessionId } of [taken, mine[0]]) {
@@ -626,7 +627,7 @@ function conformance(
         await assert.rejects(limited.create({ ...taken, userId: "ann" }), full);
       });
 
-      it("takes one more when another has ended or expired", async () => {
+      it("accepts another session when one has ended or expired", async () => {
         await limited.delete(mine[0].sessionId);
         await limited.create(session());
         await limited.touch(mine[1].sessionId, at(-1));
@@ -634,7 +635,7 @@ function conformance(
         await assert.rejects(limited.create(session()), full);
       });
 
-      it("changes a session of the user, and gives the user no other", async () => {
+      it("allows updates of the user's sessions, but not of another session to the user", async () => {
         const changed = { ...mine[0], cart: [3] };
         await limited.update(changed.sessionId, changed);
         const visitor = session({ userId: null, cart: [4] });
@@ -648,7 +649,7 @@ function conformance(
         assert.deepEqual(await limited.get(visitor.sessionId), given);
       });
 
-      it("never takes too many at once", async () => {
+      it("never exceeds the limit with concurrent logins", async () => {
         await limited.deleteByUser("ann");
         const logins = Array.from({ length: 20 }, () => limited.create(session()));
         const refused = (await Promise.allSettled(logins)).filter(({ status }) => status === "rejected");
@@ -661,7 +662,7 @@ function conformance(
 
     describe("maxLifetime", () => {
       const LIFETIME = 600_000;
-      // A creation has the time of the server, which is known to within the time of an answer.
+      // A creation has the server's time, which is known only to within a round trip.
       const INEXACT = isRemote ? 100 : 0;
       let limited;
       beforeEach(async () => {
@@ -669,7 +670,7 @@ function conformance(
       });
       afterEach(() => limited.close());
 
-      /** Stores a session, and gives the moments between which its lifetime ends. */
+      /** Stores a session. Returns the earliest and the latest end of its lifetime. */
       async function create(given) {
         const before = Date.now();
         await limited.create(given);
@@ -679,7 +680,7 @@ function conformance(
       const isBetween = (end, [first, last]) =>
         assert.ok(end >= first && end <= last, `${end} is not from ${first} to ${last}`);
 
-      it("ends a session of either form, whatever its expires says", async () => {
+      it("ends a session of either shape, whatever its expires says", async () => {
         for (const fields of [{}, { cart: [1] }, { cart: [2], expires: Date.now() + HOUR }]) {
           const given = session(fields);
           const ends = await create(given);
@@ -693,7 +694,7 @@ function conformance(
         }
       });
 
-      it("leaves a session alone that ends before", async () => {
+      it("does not affect a session that ends earlier", async () => {
         const given = session({ expires: at(LIFETIME / 2) });
         await limited.create(given);
         assert.deepEqual(await limited.get(given.sessionId), given);
@@ -721,7 +722,7 @@ function conformance(
     });
 
     describe("maxSessionBytes", () => {
-      it("is 1 MiB of JSON unless it is said", async () => {
+      it("is 1 MiB of JSON by default", async () => {
         const frame = session({ data: "" });
         const data = "x".repeat(2 ** 20 - JSON.stringify(frame).length);
         await store.create({ ...frame, data });
@@ -739,7 +740,7 @@ function conformance(
         assert.equal(await store.size(), 1);
       });
 
-      it("counts bytes of UTF-8, in either form of a session", async () => {
+      it("counts bytes of UTF-8, for either shape of session", async () => {
         const [plain, other] = [session({ userId: 'é"\n' }), session({ cart: "é" })];
         for (const given of [plain, other]) {
           const bytes = Buffer.byteLength(JSON.stringify(given));
@@ -795,7 +796,7 @@ function conformance(
     });
 
     describe("close", () => {
-      it("may be repeated, and ends all other calls", async () => {
+      it("is idempotent, and makes all other calls reject", async () => {
         const one = session();
         assert.equal(await store.close(), undefined);
         assert.equal(await store.close(), undefined);
@@ -821,7 +822,7 @@ function conformance(
         }
       });
 
-      it("lets calls in flight end well", async () => {
+      it("lets calls in flight complete", async () => {
         for (let count = 0; count < 1000; count++) await store.create(session({ expires: at(-1) }));
         const results = await Promise.allSettled([store.clean(), store.size(), store.clear(), store.close()]);
         assert.deepEqual([...new Set(results.map((result) => result.status))], ["fulfilled"]);

@@ -1,6 +1,7 @@
 "use strict";
 
-// What a ConnectStore does over any store, as tests: `connectConformance("FileStore", createStore)` registers them all.
+// The contract of a ConnectStore over any store as tests. `connectConformance("FileStore", createStore)` registers
+// them.
 
 const assert = require("node:assert/strict");
 const { EventEmitter } = require("node:events");
@@ -15,7 +16,7 @@ const DAY = 24 * HOUR;
 
 const inFuture = (millis) => new Date(Date.now() + millis);
 
-/** A cookie as express-session stores one that lasts. */
+/** A persistent cookie in the form of express-session. */
 const lasting = (millis = HOUR, more) => ({
   originalMaxAge: millis,
   expires: inFuture(millis),
@@ -23,10 +24,10 @@ const lasting = (millis = HOUR, more) => ({
   path: "/",
   ...more,
 });
-/** One that ends with the browser. */
+/** A cookie that ends with the browser. */
 const passing = () => ({ originalMaxAge: null, expires: null, httpOnly: true, path: "/" });
 
-/** A session with a cookie that ends at another time and is the same otherwise. */
+/** Returns the session with another expiry in its cookie. */
 const renewed = (session, millis) =>
   Object.assign(session, { cookie: { ...session.cookie, expires: inFuture(millis) } });
 
@@ -35,7 +36,9 @@ const asJson = (value) => JSON.parse(JSON.stringify(value));
 const isNear = (actual, expected, what) =>
   assert.ok(Math.abs(actual - expected) < 20_000, `${what}: ${new Date(actual)}, not ${new Date(expected)}`);
 
-/** A session as a framework makes one of what it loads: `@fastify/session` before 11.1.2 keeps nothing else. */
+/**
+ * Returns the session that a framework makes from a loaded one. `@fastify/session` before 11.1.2 keeps nothing else.
+ */
 class FrameworkSession {
   #isModified;
 
@@ -77,7 +80,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
     });
     afterEach(() => inner.close());
 
-    /** Another one on the same sessions, as another process has it, which knows nothing of what this one met. */
+    /** Another ConnectStore on the same sessions, like in another process, which has not seen their ids. */
     const other = (options) => new ConnectStore(inner, options);
     const sidsOf = async (connect, user) => (await connect.getByUser(user)).map(({ sid }) => sid);
     const endOf = async (sid) => Date.parse((await inner.get(sid)).expires);
@@ -88,7 +91,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
     });
 
     describe("set and get", () => {
-      it("give back what was set, as JSON does", async () => {
+      it("return the stored session, as JSON does", async () => {
         const sid = newId();
         const session = {
           cookie: lasting(),
@@ -100,12 +103,12 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         assert.deepEqual(await store.get(sid), asJson(session));
       });
 
-      it("give null for a session that is not there", async () => {
+      it("return null for an absent session", async () => {
         assert.equal(await store.get("nobody"), null);
         assert.deepEqual(await callingBack((done) => store.get("nobody", done)), [null, null]);
       });
 
-      it("give a copy each time, and do not follow the object that was set", async () => {
+      it("return a copy each time, and do not follow the stored object", async () => {
         const sid = newId();
         const session = { cookie: lasting(), cart: [1] };
         await store.set(sid, session);
@@ -114,7 +117,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         assert.deepEqual((await store.get(sid)).cart, [1]);
       });
 
-      it("store what the session is at the moment of the call", async () => {
+      it("store the session as it is at the time of the call", async () => {
         for (const connect of [store, other({ touchAfter: 1 })]) {
           const sid = newId();
           await connect.set(sid, { cookie: lasting(), step: 1 });
@@ -142,7 +145,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         assert.deepEqual(kept, data);
       });
 
-      it("take any id and any data as nothing but data", async () => {
+      it("treat any id and any content as data only", async () => {
         const ids = ["__proto__", "constructor", "../../etc/passwd", "a\0b", "é😀", " ", "*", "%"];
         const hostile = JSON.parse(
           '{"__proto__":{"admin":true},"constructor":1,"toString":null,"length":-1}',
@@ -163,7 +166,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         assert.deepEqual(await store.get(sid), { a: 1 });
       });
 
-      it("do what is asked at once in the order in which it is asked", async () => {
+      it("run concurrent calls in the order in which they were made", async () => {
         const sid = newId();
         const session = { cookie: lasting(), n: 0 };
         const calls = [];
@@ -178,7 +181,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
       [" with touchAfter", { touchAfter: MINUTE }],
       [" with a prefix", { prefix: "app:" }],
     ]) {
-      describe(`a call${how} sees what was begun before it:`, () => {
+      describe(`a call${how} sees all earlier calls:`, () => {
         let connect;
         beforeEach(() => {
           connect = new ConnectStore(inner, { userId: ({ user }) => user, ...options });
@@ -206,7 +209,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
           await Promise.all(calls);
         });
 
-        it("the last set of several counts, whichever of them have to read first", async () => {
+        it("the last of several sets wins, whichever of them have to read first", async () => {
           const sid = newId();
           await connect.set(sid, given());
           const [one, other] = [await load(sid), await load(sid)];
@@ -220,7 +223,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
           assert.equal((await load(sid)).by, "other");
         });
 
-        it("a save that another of the same request undoes is undone", async () => {
+        it("a later save of the same request can undo an earlier one", async () => {
           const sid = newId();
           await connect.set(sid, { cookie: lasting() });
           const session = await load(sid);
@@ -232,14 +235,14 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
           assert.equal((await load(sid)).user, undefined);
         });
 
-        it("what is stored is what the session was when it was set, also for an id that is live", async () => {
+        it("the session is stored as it was when it was set, also for a live id", async () => {
           const sid = newId();
           const one = given({ n: 1 });
           await connect.set(sid, one);
           const other = new ConnectStore(inner, { userId: ({ user }) => user, ...options });
           for (const store of [connect, other]) {
             const session = { cookie: lasting(), user: "bob", n: 2 };
-            // A session of the app, which has chosen this id again.
+            // A session of the app, which has chosen this id for the second time.
             const calls = [store.set(sid, session), connect.get(sid).then((seen) => seen.n)];
             Object.assign(session, { user: "mallory", n: 3 });
             await Promise.all(calls);
@@ -249,7 +252,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
           }
         });
 
-        it("what is set again after destroy is not what was being set before", async () => {
+        it("a set after destroy is not overwritten by a set before it", async () => {
           const sid = newId();
           await connect.set(sid, given());
           const session = await load(sid);
@@ -259,7 +262,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
           assert.equal(await load(sid), null);
         });
 
-        it("close saves what was begun before", async () => {
+        it("close completes earlier saves", async () => {
           const sid = newId();
           await connect.set(sid, given());
           const session = await load(sid);
@@ -283,7 +286,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
     }
 
     describe("the end of a session", () => {
-      it("is that of its cookie", async () => {
+      it("is the end of its cookie", async () => {
         const sid = newId();
         const cookie = lasting(3 * HOUR);
         await store.set(sid, { cookie });
@@ -291,7 +294,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         assert.equal((await store.get(sid)).cookie.expires, cookie.expires.toISOString());
       });
 
-      it("may be given as a Date, as text of any form and as a number", async () => {
+      it("may be a Date, text of any form or a number", async () => {
         const expires = new Date(Math.ceil(Date.now() / 1000) * 1000 + HOUR);
         for (const form of [expires, expires.toISOString(), expires.toUTCString(), expires.getTime()]) {
           const sid = newId();
@@ -300,7 +303,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         }
       });
 
-      it("comes after a day where the cookie says none", async () => {
+      it("comes after a day if the cookie has no expiry", async () => {
         for (const cookie of [
           passing(),
           { expires: false },
@@ -314,7 +317,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         }
       });
 
-      it("comes after ttl where the cookie says none", async () => {
+      it("comes after ttl if the cookie has no expiry", async () => {
         const sid = newId();
         await other({ ttl: HOUR }).set(sid, { cookie: passing() });
         isNear(await endOf(sid), Date.now() + HOUR, "ttl from now");
@@ -323,7 +326,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         isNear(await endOf(lastingId), Date.now() + DAY, "the cookie's");
       });
 
-      it("comes after what ttl returns for the session", async () => {
+      it("comes after the result of ttl for the session", async () => {
         const connect = other({ ttl: (session) => (session.isAdmin ? MINUTE : HOUR) });
         for (const [isAdmin, millis] of [
           [true, MINUTE],
@@ -335,7 +338,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         }
       });
 
-      it("is over for a session that is set with a cookie of the past", async () => {
+      it("is immediate for a session with a past cookie", async () => {
         const sid = newId();
         await store.set(sid, { cookie: lasting() });
         await store.set(sid, { cookie: lasting(-1) });
@@ -358,7 +361,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         assert.equal(await endOf(sid), expires.getTime());
       });
 
-      it("moves that of a session cookie by ttl, and does not make it last", async () => {
+      it("moves the expiry of a session cookie by ttl, and does not make the cookie persistent", async () => {
         const sid = newId();
         await store.set(sid, { cookie: passing() });
         await other({ ttl: 2 * DAY }).touch(sid, { cookie: passing() });
@@ -366,7 +369,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         assert.equal((await store.get(sid)).cookie.expires, null);
       });
 
-      it("stores a cookie of which the request changed more than the expiry", async () => {
+      it("stores a cookie if the request changed more than its expiry", async () => {
         const changes = [
           [lasting(), lasting(30 * DAY)],
           [lasting(), passing()],
@@ -384,7 +387,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         }
       });
 
-      it("stores a cookie that was changed where it is", async () => {
+      it("stores a cookie that was changed in place", async () => {
         for (const connect of [store, other({ touchAfter: HOUR })]) {
           const sid = newId();
           await connect.set(sid, { cookie: lasting() });
@@ -399,7 +402,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         }
       });
 
-      it("stores such a cookie beside the data that is being stored at that moment", async () => {
+      it("stores such a cookie without losing data from a concurrent save", async () => {
         const sid = newId();
         await store.set(sid, { cookie: lasting(), step: 1 });
         const [one, two] = [await store.get(sid), await store.get(sid)];
@@ -409,7 +412,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         assert.deepEqual([step, cookie.originalMaxAge], [2, 30 * DAY]);
       });
 
-      it("does not give up the longer life that another request gave the session meanwhile", async () => {
+      it("keeps a later expiry that another request has set", async () => {
         const sid = newId();
         await store.set(sid, { cookie: lasting(HOUR) });
         const held = await store.get(sid);
@@ -419,7 +422,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         assert.equal((await store.get(sid)).cookie.originalMaxAge, 30 * DAY);
       });
 
-      it("does not give up the longer life that it is given at that very moment", async () => {
+      it("keeps a later expiry that another request sets concurrently", async () => {
         for (const isFirst of [true, false]) {
           const sid = newId();
           await store.set(sid, { cookie: lasting(HOUR) });
@@ -433,7 +436,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         }
       });
 
-      it("moves the expiry to the latest that requests at once ask for", async () => {
+      it("moves the expiry to the latest of concurrent requests", async () => {
         const sid = newId();
         await store.set(sid, { cookie: lasting(HOUR) });
         const stores = [store, other()];
@@ -448,7 +451,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         assert.equal(await endOf(sid), latest);
       });
 
-      it("does not give up what others gave the session since the same request stored it", async () => {
+      it("keeps a later expiry that others have set since the same request stored the session", async () => {
         const sid = newId();
         const held = { cookie: lasting(HOUR) };
         await store.set(sid, held);
@@ -458,7 +461,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         assert.equal((await store.get(sid)).cookie.originalMaxAge, 30 * DAY);
       });
 
-      it("reads no session that was loaded or stored by the same request", async () => {
+      it("does not read a session that the same request loaded or stored", async () => {
         const [loaded, stored] = [newId(), newId()];
         const held = { cookie: lasting(HOUR) };
         await store.set(loaded, { cookie: lasting(HOUR) });
@@ -472,7 +475,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         for (const sid of [loaded, stored]) isNear(await endOf(sid), Date.now() + 2 * HOUR, "two hours on");
       });
 
-      it("calls a touch that the app has put in the place of the store's", async () => {
+      it("calls an overridden touch of the store", async () => {
         const sid = newId();
         await store.set(sid, { cookie: lasting(HOUR) });
         const [held, late] = [await store.get(sid), await store.get(sid)];
@@ -488,7 +491,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         assert.equal(await endOf(sid), held.cookie.expires.getTime());
       });
 
-      it("shortens a life where an app asks for that", async () => {
+      it("shortens the lifetime if the app does so", async () => {
         const sid = newId();
         await store.set(sid, { cookie: lasting(HOUR) });
         await other().touch(sid, { cookie: lasting(HOUR, { expires: inFuture(MINUTE) }) });
@@ -497,7 +500,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         assert.equal(await store.get(sid), null);
       });
 
-      it("does not renew a session of a framework to less than something else gave it", async () => {
+      it("does not shorten a framework's session below an expiry that others have set", async () => {
         const sid = newId();
         await store.set(sid, { cookie: lasting(HOUR) });
         await inner.touch(sid, inFuture(30 * DAY));
@@ -527,13 +530,13 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         return (await endOf(sid)) === after.getTime();
       };
 
-      it("leaves out the touches that move the expiry by less", async () => {
+      it("skips touches that move the expiry by less", async () => {
         assert.equal(await touched({ touchAfter: 10 * MINUTE }, { moved: 9 * MINUTE }), false);
         assert.equal(await touched({ touchAfter: 10 * MINUTE }, { moved: 11 * MINUTE }), true);
         assert.equal(await touched({}, { moved: 10 }), true);
       });
 
-      it("leaves out those that would follow another's at once", async () => {
+      it("skips touches directly after one of another request", async () => {
         const connect = other({ touchAfter: 10 * MINUTE });
         const sid = newId();
         await store.set(sid, { cookie: lasting(HOUR, { expires: inFuture(40 * MINUTE) }) });
@@ -546,12 +549,12 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         assert.equal(await endOf(sid), ends[0].getTime());
       });
 
-      it("never lets a session that is in use come to less than half of its life", async () => {
+      it("always leaves a session in use at least half of its lifetime", async () => {
         assert.equal(await touched({ touchAfter: DAY }, { moved: 20 * MINUTE }), false);
         assert.equal(await touched({ touchAfter: DAY }, { moved: 31 * MINUTE }), true);
       });
 
-      it("leaves out a set of what is there already, and no other", async () => {
+      it("skips only a set that changes nothing", async () => {
         const connect = other({ touchAfter: 10 * MINUTE });
         const sid = newId();
         const expires = inFuture(HOUR);
@@ -570,7 +573,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         assert.deepEqual((await connect.get(sid)).cart, ["tea", "milk"]);
       });
 
-      it("does not keep a changed cookie from being stored", async () => {
+      it("does not skip a changed cookie", async () => {
         const connect = other({ touchAfter: HOUR });
         const sid = newId();
         await connect.set(sid, { cookie: lasting() });
@@ -581,7 +584,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
       });
     });
 
-    describe("a set of what the request has not changed", () => {
+    describe("a set of an unchanged session", () => {
       const load = async (more, options) => {
         const connect = other(options);
         const sid = newId();
@@ -591,7 +594,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
       const saveElsewhere = async (sid, more) =>
         other().set(sid, Object.assign(await other().get(sid), more));
 
-      it("moves the expiry, and undoes nothing that another request has saved", async () => {
+      it("moves the expiry, and does not undo changes of another request", async () => {
         for (const options of [{}, { touchAfter: MINUTE }, { userId: ({ user }) => user }]) {
           for (const user of [undefined, "ada", 7]) {
             const { connect, sid, session } = await load({ user }, options);
@@ -604,7 +607,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         }
       });
 
-      it("undoes nothing that is being saved at that moment", async () => {
+      it("does not undo a concurrent save", async () => {
         for (const isFirst of [true, false]) {
           for (const options of [{}, { touchAfter: MINUTE }]) {
             const { connect, sid, session } = await load({}, options);
@@ -619,14 +622,14 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         }
       });
 
-      it("may be given a copy", async () => {
+      it("accepts a copy", async () => {
         const { connect, sid, session } = await load();
         await saveElsewhere(sid, { step: 2 });
         await connect.set(sid, { ...session });
         assert.equal((await connect.get(sid)).step, 2);
       });
 
-      it("compares with what the same request stored last", async () => {
+      it("compares to the last session that the same request stored", async () => {
         const sid = newId();
         const held = new FrameworkSession({ cookie: lasting(), step: 1 });
         await store.set(sid, held);
@@ -639,16 +642,16 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         assert.equal((await store.get(sid)).step, 4);
       });
 
-      it("writes what the request has changed back", async () => {
+      it("writes a change that the request reverts", async () => {
         const { connect, sid, session } = await load();
         await connect.set(sid, Object.assign(session, { step: 2 }));
         await connect.set(sid, Object.assign(session, { step: 1 }));
         assert.equal((await connect.get(sid)).step, 1);
-        // By a copy, which has a mark of its own.
+        // With a copy, which has its own mark.
         await connect.set(sid, { ...session, step: 3 });
         await connect.set(sid, session);
         assert.equal((await connect.get(sid)).step, 1);
-        // While the first is under way.
+        // While the first is pending.
         const calls = [
           connect.set(sid, Object.assign(session, { step: 4 })),
           connect.set(sid, Object.assign(session, { step: 1 })),
@@ -657,7 +660,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         assert.equal((await connect.get(sid)).step, 1);
       });
 
-      it("is compared with nothing that another set of the same request is replacing", async () => {
+      it("is not compared to a session that another set of the same request is replacing", async () => {
         const { connect, sid, session } = await load();
         const { update } = inner;
         let open;
@@ -678,7 +681,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         assert.equal(updates, 3);
       });
 
-      it("stores the cookie if that was changed, and no data", async () => {
+      it("stores only the cookie if that was changed", async () => {
         for (const options of [{}, { touchAfter: MINUTE }]) {
           const { connect, sid, session } = await load({}, options);
           await saveElsewhere(sid, { step: 2 });
@@ -697,7 +700,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         assert.deepEqual(await sidsOf(connect, "ada"), []);
       });
 
-      it("reads no session with touchAfter, nor does a set of what it has changed", async () => {
+      it("does not read the session with touchAfter, and neither does a set of a changed session", async () => {
         const { connect, sid, session } = await load({}, { touchAfter: MINUTE });
         const { hits, misses } = await inner.stats();
         await connect.set(sid, session);
@@ -708,7 +711,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         assert.equal((await connect.get(sid)).step, 2);
       });
 
-      it("brings no session back, and reports no error", async () => {
+      it("does not bring back a session, and reports no error", async () => {
         const { connect, sid, session } = await load();
         await other().destroy(sid);
         await connect.set(sid, renewed(session, 2 * HOUR));
@@ -754,7 +757,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
               await connect[write](sid, session);
               assert.equal(await endOf(sid), end.getTime());
               assert.equal((await connect.get(sid)).cookie.expires, end.toISOString());
-              // The same object again, sooner still.
+              // The same object again, with an even earlier end.
               session.cookie.expires = inFuture(MINUTE);
               await connect[write](sid, session);
               assert.equal(await endOf(sid), session.cookie.expires.getTime());
@@ -763,7 +766,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         }
       }
 
-      it("ends it in a framework's session, whose maxAge was shortened by less than a second", async () => {
+      it("ends a framework's session whose maxAge was shortened by less than a second", async () => {
         const sid = newId();
         const shorter = HOUR - 900;
         await store.set(sid, { cookie: lasting(HOUR) });
@@ -772,13 +775,13 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         await store.touch(sid, held);
         assert.equal(await endOf(sid), held.cookie.expires.getTime());
         assert.equal((await store.get(sid)).cookie.originalMaxAge, shorter);
-        // That request renews the shorter life.
+        // That request renews the shorter lifetime.
         Object.assign(held.cookie, lasting(shorter));
         await store.touch(sid, held);
         assert.equal(await endOf(sid), held.cookie.expires.getTime());
       });
 
-      it("ends it in a framework's session that says itself what it was loaded with", async () => {
+      it("ends a framework's session that carries the expiry it was loaded with", async () => {
         for (const originalMaxAge of [HOUR, null]) {
           const sid = newId();
           await store.set(sid, { cookie: lasting(HOUR, { originalMaxAge }) });
@@ -795,7 +798,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
     });
 
     describe("destroy", () => {
-      it("ends a session, and one that is not there", async () => {
+      it("ends a session, and accepts an absent one", async () => {
         const sid = newId();
         await store.set(sid, { cookie: lasting() });
         assert.equal(await store.destroy(sid), undefined);
@@ -805,7 +808,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
       });
     });
 
-    describe("a session that was ended does not come back", () => {
+    describe("a session that has ended does not come back", () => {
       const ways = {
         destroy: (sid) => store.destroy(sid),
         "destroy by another process": (sid) => other().destroy(sid),
@@ -842,7 +845,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         });
       }
 
-      it("by whom created it, and did not load it", async () => {
+      it("through the store that created it and did not load it", async () => {
         const sid = newId();
         const held = { cookie: lasting() };
         await store.set(sid, held);
@@ -853,7 +856,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         assert.equal(await store.get(sid), null);
       });
 
-      it("by whom ended it, and met it nowhere else", async () => {
+      it("through the store that only ended it", async () => {
         const sid = newId();
         await other().set(sid, { cookie: lasting() });
         await store.destroy(sid);
@@ -888,7 +891,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         assert.equal(await connect.get(sid), null);
       });
 
-      it("by the object that created it, however late", async (t) => {
+      it("through the object that created it, however late", async (t) => {
         const sid = newId();
         const held = { cookie: lasting() };
         await store.set(sid, held);
@@ -898,7 +901,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         assert.equal(await store.get(sid), null);
       });
 
-      it("by the object that was loaded, however late", async (t) => {
+      it("through a loaded object, however late", async (t) => {
         const sid = newId();
         await other().set(sid, { cookie: lasting() });
         const held = await store.get(sid);
@@ -908,7 +911,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         assert.equal(await store.get(sid), null);
       });
 
-      it("and tells nobody that it was dropped", async () => {
+      it("and no error reports that it was dropped", async () => {
         const sid = newId();
         await store.set(sid, { cookie: lasting() });
         const held = await store.get(sid);
@@ -917,7 +920,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         assert.deepEqual(await callingBack((done) => store.touch(sid, held, done)), [null, undefined]);
       });
 
-      it("by a session of a framework that was stored twice in one request", async () => {
+      it("through a framework's session that was stored twice in one request", async () => {
         const sid = newId();
         const held = new FrameworkSession({ cookie: lasting() });
         await store.set(sid, held);
@@ -926,7 +929,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         assert.equal(await store.get(sid), null);
       });
 
-      it("by a framework whose sessions do not say that they were loaded", async () => {
+      it("through a framework whose sessions do not carry a mark", async () => {
         const sid = newId();
         await store.set(sid, { cookie: lasting() });
         const loaded = await new Promise((resolve) => {
@@ -947,8 +950,8 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
       });
     });
 
-    describe("an id that is used again", () => {
-      it("is that of a new session after clear, also from the same object", async () => {
+    describe("a reused id", () => {
+      it("belongs to a new session after clear, also from the same object", async () => {
         for (const options of [{}, { prefix: "app:" }, { touchAfter: HOUR }]) {
           const connect = other(options);
           const fixture = { cookie: lasting(), user: "ada" };
@@ -964,7 +967,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         }
       });
 
-      it("is that of a new session in the callback of destroy, as a framework regenerates it", async () => {
+      it("belongs to a new session in the callback of destroy, as when a framework regenerates it", async () => {
         const sid = newId();
         await store.set(sid, { cookie: lasting(), user: "ada" });
         const held = new FrameworkSession(await store.get(sid));
@@ -974,7 +977,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         assert.equal((await store.get(sid)).user, "grace");
       });
 
-      it("is that of a new session in another ConnectStore", async () => {
+      it("belongs to a new session in another ConnectStore", async () => {
         const sid = newId();
         await store.set(sid, { cookie: lasting() });
         await store.destroy(sid);
@@ -986,7 +989,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
     describe("an id that no session can have", () => {
       const long = "x".repeat(257);
 
-      it("is an unknown session to get, touch and destroy", async () => {
+      it("is an absent session for get, touch and destroy", async () => {
         const shop = other({ prefix: "shop:" });
         for (const [connect, sid] of [
           [store, long],
@@ -1017,7 +1020,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
     });
 
     describe("all, ids, length and clear", () => {
-      it("are about the live sessions", async () => {
+      it("cover the live sessions", async () => {
         assert.deepEqual(await store.ids(), []);
         assert.equal(await store.length(), 0);
         assert.deepEqual(Object.keys(await store.all()), []);
@@ -1033,7 +1036,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         assert.equal(await store.get("a"), null);
       });
 
-      it("leave a session of another kind in the same store alone", async () => {
+      it("ignore other records in the same store", async () => {
         await inner.create({ sessionId: "fluid", userId: "ann", expires: inFuture(HOUR).toISOString() });
         assert.equal(await store.get("fluid"), null);
         assert.deepEqual(Object.keys(await store.all()), []);
@@ -1041,7 +1044,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         assert.equal((await inner.get("fluid")).userId, "ann");
       });
 
-      it("are about the ids with the prefix alone", async () => {
+      it("cover only the ids with the prefix", async () => {
         const [shop, blog] = [other({ prefix: "shop:" }), other({ prefix: "blog:" })];
         for (let n = 0; n < 600; n++) await shop.set(`${n}`, { cookie: lasting(), of: "shop" });
         await blog.set("1", { cookie: lasting(), of: "blog" });
@@ -1062,7 +1065,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
       const byUser = { userId: (session) => session.passport?.user };
       const login = (user) => ({ cookie: lasting(), passport: { user } });
 
-      it("are those that userId returns", async () => {
+      it("are the results of userId", async () => {
         store = other(byUser);
         await store.set("a", login("ada"));
         await store.set("b", login("ada"));
@@ -1078,7 +1081,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         assert.equal(await store.destroyByUser("ada"), 0);
       });
 
-      it("are told when their sessions end, which a cookie may not say", async () => {
+      it("get the expiry of their sessions, even if a cookie has none", async () => {
         store = other({ ...byUser, ttl: HOUR });
         await store.set("a", { ...login("ada"), cookie: passing() });
         const [{ sid, expires, session }] = await store.getByUser("ada");
@@ -1099,7 +1102,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         assert.deepEqual(await sidsOf(store, "ada"), []);
       });
 
-      it("are apart for each prefix", async () => {
+      it("are separate for each prefix", async () => {
         const [shop, blog] = ["shop:", "blog:"].map((prefix) => other({ ...byUser, prefix }));
         for (const connect of [shop, blog]) {
           for (const sid of ["a", "b", "c"]) await connect.set(sid, login("ada"));
@@ -1110,7 +1113,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         assert.equal(await blog.length(), 3);
       });
 
-      it("are named with a value that is one, and the session to keep by its id", async () => {
+      it("must be valid values, and the session to keep a valid id", async () => {
         store = other(byUser);
         await assert.rejects(store.destroyByUser(null), failsWith("ERR_INVALID_SESSION", /userId/));
         await assert.rejects(store.getByUser(undefined), failsWith("ERR_INVALID_SESSION", /userId/));
@@ -1128,7 +1131,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
     });
 
     describe("callbacks", () => {
-      it("get what a promise would resolve to, and no promise comes back", async () => {
+      it("receive the value of the promise, and the call returns no promise", async () => {
         const store = other({ userId: (session) => session.user });
         const session = { cookie: lasting(), a: 1 };
         const calls = [
@@ -1161,7 +1164,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         assert.equal(await called, true);
       });
 
-      it("get the store's errors", async () => {
+      it("receive the store's errors", async () => {
         const store = other({ userId: (session) => session.user });
         await inner.close();
         const calls = [
@@ -1187,7 +1190,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
     });
 
     describe("bad input", () => {
-      it("is refused by the name of what is wrong, and nothing is stored", async () => {
+      it("is refused with the name of the field, and nothing is stored", async () => {
         for (const sid of [undefined, null, "", 7, {}]) {
           const refused = failsWith("ERR_INVALID_SESSION", /sessionId/);
           await assert.rejects(store.get(sid), refused);
@@ -1220,7 +1223,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         assert.equal(await store.length(), 0);
       });
 
-      it("of which nothing was stored may be mended and set again", async () => {
+      it("can be corrected and set again", async () => {
         const session = { cookie: lasting(), n: 1n };
         await assert.rejects(store.set("a", session));
         session.n = 1;
@@ -1228,7 +1231,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
         assert.equal((await store.get("a")).n, 1);
       });
 
-      it("from ttl and userId is refused as theirs", async () => {
+      it("from ttl and userId is refused with their name", async () => {
         for (const ttl of [undefined, null, 0, -1, Number.NaN, Number.POSITIVE_INFINITY, "1"]) {
           const connect = other({ ttl: () => ttl });
           await assert.rejects(
@@ -1252,7 +1255,7 @@ function connectConformance(name, createStore, { ConnectStore, SessionStoreError
       });
     });
 
-    it("closes its store, once and for all", async () => {
+    it("closes its store, once", async () => {
       await store.close();
       await store.close();
       await assert.rejects(inner.get("a"), failsWith("ERR_STORE_CLOSED", /closed/));

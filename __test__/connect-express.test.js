@@ -1,6 +1,6 @@
 "use strict";
 
-// What an app on express-session sees of a ConnectStore.
+// A ConnectStore in an app on express-session.
 
 const assert = require("node:assert/strict");
 const { createHmac } = require("node:crypto");
@@ -117,7 +117,7 @@ for (const [name, createStore, skip] of [
         await assertLimits(ask);
       });
 
-      it("is saved once and sends no cookie where the route answers and drops the session", async (t) => {
+      it("is saved once and sends no cookie if the route responds and drops the session", async (t) => {
         const set = t.mock.method(limited, "set");
         const answerFull = (req, res, next) => {
           req.session.regenerate((error) => {
@@ -150,7 +150,7 @@ for (const [name, createStore, skip] of [
       });
     });
 
-    it("gets sessions of express-session's own classes, also in the first request of a process", async () => {
+    it("gets sessions of express-session's classes, also in the first request of a process", async () => {
       const handler = (req, res) => {
         req.session.views = (req.session.views ?? 0) + 1;
         const { cookie } = req.session;
@@ -171,7 +171,7 @@ for (const [name, createStore, skip] of [
       }
     });
 
-    it("believes a request that shortens the session by less than a second", async (t) => {
+    it("accepts that a request shortens the session by less than a second", async (t) => {
       const shorter = HOUR - 900;
       const ask = await serve(store, { cookie: { maxAge: HOUR } }, (req, res) => {
         req.session.user ??= "ada";
@@ -179,7 +179,7 @@ for (const [name, createStore, skip] of [
         if (req.path === "/expires") req.session.cookie.expires = new Date(Date.now() + shorter);
         res.end();
       });
-      // Else a second request would be later by itself.
+      // Otherwise the second request would be later by itself.
       t.mock.timers.enable({ apis: ["Date"], now: Date.now() });
       for (const path of ["/maxAge", "/expires"]) {
         const jar = {};
@@ -190,7 +190,7 @@ for (const [name, createStore, skip] of [
       }
     });
 
-    it("keeps the longer life that something else gave the session", async () => {
+    it("keeps a later expiry that others have set", async () => {
       const ask = await serve(store, { cookie: { maxAge: HOUR } }, (req, res) => {
         req.session.user ??= "ada";
         res.end();
@@ -203,7 +203,7 @@ for (const [name, createStore, skip] of [
       assert.equal((await store.store.get(sidOf(jar))).expires, end.toISOString());
     });
 
-    it("takes a cookie with an id that no session can have for an unknown one", async () => {
+    it("treats a cookie with an impossible id as unknown", async () => {
       const ask = await serve(store, { genid: (req) => req.headers["x-id"] ?? "an id" }, counter);
       const sid = "x".repeat(300);
       const signature = createHmac("sha256", SECRET).update(sid).digest("base64").replace(/=+$/, "");
@@ -235,12 +235,12 @@ for (const [name, createStore, skip] of [
       });
     }
 
-    it("never adopts an id that it did not make", async () => {
+    it("never adopts an id from outside", async () => {
       const ask = await serve(store, {}, counter);
       const jar = {};
       await ask("/", jar);
       const sid = sidOf(jar);
-      // Signed by this app, and yet not to be taken again.
+      // Signed by this app, but not reusable.
       await store.destroy(sid);
       assert.equal((await ask("/", jar)).body, "1");
       assert.notEqual(sidOf(jar), sid);
@@ -355,7 +355,7 @@ for (const [name, createStore, skip] of [
       }
     });
 
-    it("does not undo by a request that changes nothing what another one saved meanwhile, with resave", async () => {
+    it("does not undo a concurrent save by a request without changes, with resave", async () => {
       await assertKeepsOtherSave(store, sidOf, (answer) =>
         serve(store, { resave: true, cookie: { maxAge: HOUR } }, async (req, res) => {
           res.end(await answer(req.path, req.session));
@@ -363,7 +363,7 @@ for (const [name, createStore, skip] of [
       );
     });
 
-    it("keeps a lifetime that a request gives its cookie, and nothing else", async () => {
+    it("stores only the lifetime that a request gives its cookie", async () => {
       const ask = await serve(store, { cookie: { maxAge: HOUR } }, (req, res) => {
         req.session.user ??= "ada";
         if (req.path === "/remember") req.session.cookie.maxAge = 30 * 24 * HOUR;
@@ -382,7 +382,7 @@ for (const [name, createStore, skip] of [
       assert.equal(cookie.expires, null);
     });
 
-    it("ends a session by setting it to null, where it is told so", async () => {
+    it("ends a session that is set to null, with unset: destroy", async () => {
       const ask = await serve(store, { unset: "destroy" }, (req, res) => {
         if (req.path === "/out") req.session = null;
         else req.session.user = "ada";
@@ -394,7 +394,7 @@ for (const [name, createStore, skip] of [
       assert.equal(await store.length(), 0);
     });
 
-    it("may make the same id again for a session that it has just made", async () => {
+    it("may generate the same id again", async () => {
       const ask = await serve(store, { genid: (req) => `of ${req.headers.connection}` }, (req, res, next) => {
         if (req.path === "/out") return req.session.destroy((error) => (error ? next(error) : res.end()));
         counter(req, res);
@@ -408,7 +408,7 @@ for (const [name, createStore, skip] of [
       }
     });
 
-    it("lets the last that is set count where two requests make one id", async () => {
+    it("lets the last set win if two requests generate the same id", async () => {
       const ask = await serve(store, { genid: () => "one for all" }, counter);
       await ask("/");
       await ask("/");
@@ -416,7 +416,7 @@ for (const [name, createStore, skip] of [
       assert.equal(await store.length(), 1);
     });
 
-    it("hears of the store's errors", async () => {
+    it("receives the store's errors", async () => {
       const ask = await serve(store, {}, (req, res, next) => {
         if (req.path === "/save") {
           req.session.user = "ada";
@@ -438,7 +438,7 @@ for (const [name, createStore, skip] of [
       }
     });
 
-    it("drops what a request saves after the session ended, however long the request took", async (t) => {
+    it("drops saves after the session has ended, however long the request took", async (t) => {
       const ended = new ConnectStore(store.store);
       const ask = await serve(store, {}, async (req, res) => {
         req.session.views = (req.session.views ?? 0) + 1;
@@ -476,7 +476,7 @@ describe("a ConnectStore outside of a request", () => {
     assert.deepEqual([loaded.id, loaded.user], ["a", "ada"]);
   });
 
-  it("says what is missing where express-session was never given the store", async () => {
+  it("reports that express-session was never given the store", async () => {
     const store = new ConnectStore(new MemoryStore());
     await store.set("a", { cookie: {} });
     const expected = { code: "ERR_INVALID_OPTION", message: /session\(\{ store, … \}\)/ };
@@ -485,7 +485,7 @@ describe("a ConnectStore outside of a request", () => {
     assert.equal(await load(store, "nobody"), undefined);
   });
 
-  it("reports what the app's genid throws", async () => {
+  it("reports errors of the app's genid", async () => {
     const store = new ConnectStore(new MemoryStore());
     await store.set("a", { cookie: {} });
     const genid = (req) => req.user.name;

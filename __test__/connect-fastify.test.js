@@ -1,6 +1,6 @@
 "use strict";
 
-// What an app on @fastify/session sees of a ConnectStore.
+// A ConnectStore in an app on @fastify/session.
 
 const assert = require("node:assert/strict");
 const { after, afterEach, beforeEach, describe, it } = require("node:test");
@@ -91,7 +91,7 @@ for (const [name, createStore, skip] of [
       assert.ok(Math.abs(expires - new Date(kept.cookie.expires)) < 1000);
     });
 
-    it("never adopts an id that it did not make", async () => {
+    it("never adopts an id from outside", async () => {
       const ask = await serve(store, {}, counter);
       const jar = {};
       await ask("/", jar);
@@ -117,7 +117,7 @@ for (const [name, createStore, skip] of [
       });
     }
 
-    it("replaces a session by a new one, which keeps what it is told to", async () => {
+    it("replaces a session by a new one, which keeps the named fields", async () => {
       const ask = await serve(store, {}, async ({ session, url }) => {
         if (url === "/") session.cart = ["tea"];
         else await session.regenerate(["cart"]);
@@ -170,7 +170,7 @@ for (const [name, createStore, skip] of [
       assert.equal(await store.length(), 0);
     });
 
-    it("does not undo by a request that changes nothing what another one saved meanwhile", async () => {
+    it("does not undo a concurrent save by a request without changes", async () => {
       await assertKeepsOtherSave(store, sidOf, (answer) =>
         serve(store, { cookie: { secure: false, maxAge: HOUR } }, ({ session, url }) => answer(url, session)),
       );
@@ -194,7 +194,7 @@ for (const [name, createStore, skip] of [
       assert.equal((await store.store.get(sidOf(jar))).expires, expires);
     });
 
-    it("believes a request that shortens the session", async () => {
+    it("accepts that a request shortens the session", async () => {
       const options = { cookie: { secure: false, maxAge: HOUR } };
       for (const more of [{}, { touchAfter: HOUR }]) {
         store = new ConnectStore(store.store, more);
@@ -212,7 +212,7 @@ for (const [name, createStore, skip] of [
       }
     });
 
-    it("keeps the longer life that something else gave the session", async () => {
+    it("keeps a later expiry that others have set", async () => {
       const options = { cookie: { secure: false, maxAge: HOUR } };
       const ask = await serve(store, options, async ({ session, url }) => {
         if (url === "/") session.user = "ada";
@@ -226,7 +226,7 @@ for (const [name, createStore, skip] of [
       assert.equal((await store.store.get(sidOf(jar))).expires, end.toISOString());
     });
 
-    it("may make the same id again for a new session", async () => {
+    it("may generate the same id for a new session", async () => {
       const idGenerator = () => "of this device";
       for (const regenerates of [false, true]) {
         const ask = await serve(store, { idGenerator }, async (request) => {
@@ -254,7 +254,7 @@ for (const [name, createStore, skip] of [
       }
     });
 
-    it("does not bring back by a loaded session an id that may be used again", async () => {
+    it("does not bring back an id that may be reused through a loaded session", async () => {
       const ended = new ConnectStore(store.store);
       const ask = await serve(store, { idGenerator: () => "of this device" }, async ({ session, url }) => {
         session.user = url;
@@ -269,8 +269,8 @@ for (const [name, createStore, skip] of [
       assert.equal(await store.length(), 0);
     });
 
-    it("rejects rather than guess where a session of the same id lost its mark on the way", async () => {
-      // Such as one that decrypts what it loads.
+    it("rejects instead of guessing if a session with the same id has lost its mark", async () => {
+      // For example a store that decrypts loaded sessions.
       class Copying extends ConnectStore {
         get(sid, callback) {
           super.get(sid, (error, kept) => callback(error, kept && JSON.parse(JSON.stringify(kept))));
@@ -291,7 +291,7 @@ for (const [name, createStore, skip] of [
       assert.equal(await store.length(), 0);
     });
 
-    it("hears of the store's errors", async () => {
+    it("receives the store's errors", async () => {
       const ask = await serve(store, {}, counter);
       const jar = {};
       await ask("/", jar);

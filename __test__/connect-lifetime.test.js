@@ -1,7 +1,7 @@
 "use strict";
 
-// Random requests on a ConnectStore whose store has a maxLifetime, by a clock that the test moves: no session is there past
-// its end, and each says when that is.
+// Random requests on a ConnectStore whose store has a maxLifetime, with a mocked clock: no session outlives its end,
+// and each reports the right end.
 
 const assert = require("node:assert/strict");
 const { describe, it } = require("node:test");
@@ -13,11 +13,11 @@ const { makePlace } = require("./support/file-places.js");
 const { next: newFolder } = makePlace();
 const RUNS = 150;
 const MINUTE = 60_000;
-// No session ends in the moments in which the test looks: time passes in tens of seconds.
+// Time advances by tens of seconds, so that no session ends while the test reads.
 const TICK = 10_000;
 const LIFETIME = 20 * MINUTE + TICK / 2;
 const MAX_AGE = 6 * MINUTE + TICK / 2;
-// The clock of a store goes on while the replaced one stands.
+// The clock of a store runs while the mocked one stands still.
 const DRIFT = 4000;
 
 const KINDS = {
@@ -25,7 +25,7 @@ const KINDS = {
   FileStore: [(options) => new FileStore({ path: newFolder(), ...options }), RUNS / 5],
 };
 
-/** A cookie as express-session has it: each request renews it. */
+/** A cookie of express-session: each request renews it. */
 class Cookie {
   constructor(fields) {
     Object.assign(this, { originalMaxAge: MAX_AGE, path: "/", httpOnly: true, ...fields });
@@ -44,7 +44,7 @@ class Session {
   }
 }
 
-/** Apps that serve requests with one store between them, and what they may see of it. */
+/** Apps that share one store, and the sessions that they may see. */
 class World {
   ends = new Map();
   requests = [];
@@ -142,7 +142,7 @@ for (const [name, [open, numRuns = RUNS]] of Object.entries(KINDS)) {
 }
 
 describe("maxLifetime of a ConnectStore", () => {
-  it("is that of its store", async () => {
+  it("is the maxLifetime of its store", async () => {
     const store = new MemoryStore({ maxLifetime: LIFETIME });
     new ConnectStore(store, { maxLifetime: LIFETIME });
     new ConnectStore(store);

@@ -1,6 +1,6 @@
 "use strict";
 
-// Random requests of two processes on a ConnectStore's sessions and on a plain Map, which must agree after each step.
+// Random requests of two processes on a ConnectStore and on a plain Map, which must agree after each step.
 
 const assert = require("node:assert/strict");
 const { it } = require("node:test");
@@ -47,7 +47,7 @@ class Model {
   }
 }
 
-/** The session of a request, as a framework makes one. */
+/** The session of a request, as a framework creates it. */
 class FrameworkSession {
   constructor(loaded) {
     Object.assign(this, loaded);
@@ -56,7 +56,7 @@ class FrameworkSession {
   touch() {}
 }
 
-/** Two processes, and the requests that run in them: each holds what it loaded when it began. */
+/** Two processes, and their running requests: each holds the session that it loaded at its start. */
 class World {
   model = new Model();
   requests = [];
@@ -67,11 +67,11 @@ class World {
     this.leavesOut = options.touchAfter > 0;
     this.processes = [1, 2].map(() => {
       const connect = new ConnectStore(store, { ...options, userId: (session) => session.user });
-      // As express-session does.
+      //       // Like express-session.
       connect.generate = (req) => {
         req.session = new FrameworkSession({ cookie: this.cookie() });
       };
-      // The ids that the process has met: an object without a mark may be a copy of their sessions.
+      // The ids that the process has seen: an object without a mark may be a copy of such a session.
       return { connect, met: new Set() };
     });
   }
@@ -80,13 +80,13 @@ class World {
     return list[at % list.length];
   }
 
-  /** A cookie that ends later than all before; or, of a slow request, sooner by so many minutes. */
+  /** Returns a cookie that ends later than all earlier ones, or for a slow request earlier by `sooner` minutes. */
   cookie(late = 0) {
     this.#latest += MINUTE;
     return { originalMaxAge: HOUR, expires: new Date(this.#latest - late * MINUTE), path: "/" };
   }
 
-  /** A new session under a new id, or under one that was used before, as apps do that choose their ids. */
+  /** A new session with a new id, or with a reused one, as in apps that choose their ids. */
   async login({ process, user, reuses, which }) {
     const { connect, met } = this.processes[process];
     const isReused = reuses && this.sids.length > 0;
@@ -125,7 +125,7 @@ class World {
     const data = { user: session.user, n };
     const isUnknown = how === "deep copy" || (how === "shallow copy" && request.isFramework);
     const given = COPIES[how](session);
-    // What an unknown copy stores is not known of the object.
+    // The object's origin does not know the write of an unmarked copy.
     request.isKnown = !isUnknown;
     if (isUnknown && !this.model.live.has(sid) && met.has(sid)) {
       await assert.rejects(connect.set(sid, given), { code: "ERR_SESSION_ENDED" });
@@ -146,7 +146,7 @@ class World {
     const { process, sid, session } = request;
     Object.assign(session.cookie, this.cookie());
     await this.processes[process].connect.set(sid, session);
-    // What others have saved since stays.
+    // Later changes by others are kept.
     if (this.model.live.has(sid)) this.model.prolong(sid, session.cookie.expires);
   }
 
@@ -156,13 +156,13 @@ class World {
     const { process, sid, session, loadedEnd } = request;
     const { connect } = this.processes[process];
     const isUnknown = how === "deep copy" || (how === "shallow copy" && request.isFramework);
-    // Nobody knows what a copy was loaded with: its cookie counts, whatever it says.
+    // The cookie with which a copy was loaded is unknown, so its own cookie counts.
     Object.assign(session.cookie, this.cookie(isUnknown ? 0 : late));
     const end = Number(session.cookie.expires);
     await connect.touch(sid, COPIES[how](session));
     if (!this.model.live.has(sid)) return;
     if (isUnknown || end > loadedEnd) return this.model.prolong(sid, end);
-    // A framework renews the cookie of each request, which moves no end back. By hand it is a wish.
+    // A framework renews the cookie of each request, which never shortens the session. A change by the app may.
     if (request.isFramework || end === loadedEnd) return;
     this.model.ends.set(sid, end);
     request.loadedEnd = end;
@@ -240,7 +240,7 @@ const KINDS = {
 };
 
 for (const [name, [open, options, numRuns = RUNS, skip = false]] of Object.entries(KINDS)) {
-  it(`a ConnectStore over ${name} does what its model does`, { skip }, async () => {
+  it(`a ConnectStore over ${name} behaves like its model`, { skip }, async () => {
     const property = fc.asyncProperty(fc.array(steps, { maxLength: 40 }), async (list) => {
       const store = open();
       const world = new World(store, options);

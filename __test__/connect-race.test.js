@@ -31,7 +31,7 @@ async function comesBack({ slow, fast, name, changes, fixedIds }) {
   await late;
   const users = await Promise.all([slow, fast].map((url) => browser.twin().ask("GET", `${url}/me`)));
   if (fixedIds) {
-    // The next login has the same id, and is not the old session.
+    // The next login has the same id, but is a new session.
     await browser.ask("POST", `${fast}/${login}`);
     assert.equal(await browser.ask("GET", `${slow}/me`), "ada");
     await browser.ask("POST", `${fast}/logout`);
@@ -39,7 +39,7 @@ async function comesBack({ slow, fast, name, changes, fixedIds }) {
   return users.includes("ada");
 }
 
-/** How many of the rounds ended with a session that came back. */
+/** Counts the rounds in which the session came back. */
 async function race(servers, { changes, fixedIds }) {
   let back = 0;
   for (let round = 0; round < ROUNDS; round += AT_ONCE) {
@@ -62,7 +62,7 @@ async function raceAlone(framework, store, options, changes, fixedIds) {
   }
 }
 
-/** The slow request is in another process than the logout. */
+/** The slow request and the logout are in different processes. */
 async function raceElsewhere(framework, Store, options, changes, fixedIds) {
   const store = new ConnectStore(new Store(options));
   const [here, there] = [await SERVERS[framework](store), await startElsewhere(framework, Store, options)];
@@ -91,23 +91,23 @@ for (const framework of ["express", "fastify"]) {
         await store.close();
       });
 
-      it(`with ${ends(changes)} brings none back that another process ended in a FileStore`, async () => {
+      it(`with ${ends(changes)} does not bring back a session that another process ended in a FileStore`, async () => {
         await raceElsewhere(framework, FileStore, { path: place.next() }, changes);
       });
 
-      it(`with ${ends(changes)} brings none back that another process ended in a RedisStore`, {
+      it(`with ${ends(changes)} does not bring back a session that another process ended in a RedisStore`, {
         skip: redisMissing,
       }, async () => {
         await raceElsewhere(framework, RedisStore, redis.next(), changes);
       });
 
-      it(`with ${ends(changes)} brings none back whose id is used again`, async () => {
+      it(`with ${ends(changes)} does not bring back a session whose id is reused`, async () => {
         const store = new ConnectStore(new MemoryStore());
         assert.equal(await raceAlone(framework, store, {}, changes, true), 0);
         assert.equal(await store.length(), 0);
       });
 
-      it(`with ${ends(changes)} brings none back whose id is used again in another process`, async () => {
+      it(`with ${ends(changes)} does not bring back a session whose id is reused in another process`, async () => {
         await raceElsewhere(framework, FileStore, { path: place.next() }, changes, true);
       });
     }
@@ -115,14 +115,14 @@ for (const framework of ["express", "fastify"]) {
 }
 
 for (const touchAfter of [0, 60_000]) {
-  it(`a slow request of express that saves whatever it loaded brings no session back, touchAfter ${touchAfter}`, async () => {
+  it(`a slow request of express that saves its loaded session brings no session back, touchAfter ${touchAfter}`, async () => {
     const store = new ConnectStore(new FileStore({ path: place.next() }), { touchAfter });
     assert.equal(await raceAlone("express", store, { resave: true }, false), 0);
     await store.close();
   });
 }
 
-// Or the tests above could not fail.
+// This proves that the tests above can fail.
 it("a slow request brings every session back to express-session's own store", async () => {
   assert.equal(await raceAlone("express", new session.MemoryStore(), {}, true), ROUNDS);
 });

@@ -1,6 +1,6 @@
 "use strict";
 
-// The text that a ConnectStore stores of a session, and what it knows by that text.
+// The text of a record in a ConnectStore, and the comparison of such texts.
 
 const assert = require("node:assert/strict");
 const { describe, it } = require("node:test");
@@ -18,7 +18,7 @@ const check = (property) => {
 };
 
 describe("isoOf", () => {
-  it("gives what toISOString does, for each millisecond of JavaScript's time", () => {
+  it("returns the text of toISOString over the whole range of dates", () => {
     const millis = fc.oneof(fc.integer({ min: -LONGEST, max: LONGEST }), fc.integer({ min: 0, max: 4e12 }));
     check(
       fc.property(millis, (time) => {
@@ -51,7 +51,7 @@ const expressCookie = fc
   .record({ maxAge: fc.nat({ max: 4e9 }), path: fc.string() })
   .map((o) => new Cookie(o));
 const cookie = fc.oneof(plainCookie, expressCookie);
-// Few values, so that two sessions often are the same.
+// Few values, so that two sessions are often equal.
 const value = fc.constantFrom(0, 1, "a", '"}', '"session":{"cookie":{', null, [1], { expires: "x" });
 const data = fc.dictionary(fc.constantFrom("a", "b", "cookies", "__proto__", "expires"), value, {
   maxKeys: 2,
@@ -62,7 +62,7 @@ const session = fc
   .map(({ cookie, data, user }) => ({ cookie, ...data, user }));
 
 describe("the text of a record", () => {
-  it("is that of JSON.stringify", () => {
+  it("equals JSON.stringify", () => {
     check(
       fc.property(session, (session) => {
         const { session: stored, expires, userId, ...rest } = JSON.parse(textOf(session));
@@ -74,7 +74,7 @@ describe("the text of a record", () => {
     );
   });
 
-  it("is that of JSON.stringify for odd sessions, too", () => {
+  it("equals JSON.stringify for unusual sessions, too", () => {
     const hidden = Object.defineProperty({ a: 1 }, "cookie", { value: { path: "/" } });
     const inherited = Object.create({ cookie: { path: "/" } }, { a: { value: 1, enumerable: true } });
     const odd = [
@@ -135,7 +135,7 @@ describe("the text of a record", () => {
     assert.equal(hasSameData(textOf(session, ada), recordOf("an id", session, bob)), false);
   });
 
-  it("of another layout says nothing of its data", () => {
+  it("with another layout is never taken as equal", () => {
     const session = { cookie: { path: "/" }, a: 1 };
     const record = recordOf("an id", session, OPTIONS);
     const { sessionId, expires } = JSON.parse(record.json);
@@ -157,7 +157,7 @@ describe("the text of a record", () => {
   });
 });
 
-/** Whether what follows the first brace of the cookies is the same: it may be within them. */
+/** Whether the text after the first brace of the cookies is equal. That brace may be inside the cookies. */
 function hasOneBrace(...sessions) {
   const rests = sessions.map((session) => {
     const text = JSON.stringify(session.cookie);

@@ -1,7 +1,7 @@
 "use strict";
 
-// A browser follows a redirect as soon as it has its headers, which may be before the login or the logout is on disk. The
-// page behind it must see the new state all the same. `REDIRECT_ROUNDS` asks for more rounds.
+// A browser follows a redirect as soon as it has the headers, maybe before the login or the logout is on disk. The next
+// page must still see the new state. `REDIRECT_ROUNDS` asks for more rounds.
 
 const assert = require("node:assert/strict");
 const { once } = require("node:events");
@@ -35,7 +35,7 @@ async function serveExpress(store) {
     res.redirect("/me");
   });
   app.get("/me", (req, res) => {
-    // A page that writes: a session that it would not see would be replaced for good.
+    // A page that writes: if it did not see the session, it would replace it.
     if (req.session.user) req.session.views = (req.session.views ?? 0) + 1;
     res.end(req.session.user ?? "nobody");
   });
@@ -70,7 +70,7 @@ async function serveFastify(store) {
   return { port: app.server.address().port, stop: () => app.close() };
 }
 
-/** Sends a request, and resolves as soon as the headers of its answer are there. */
+/** Sends a request, and resolves as soon as the headers of the response have arrived. */
 function ask(port, path, cookie) {
   return new Promise((resolve, reject) => {
     const request = http.get({ agent, port, host: "127.0.0.1", path, headers: cookie ? { cookie } : {} });
@@ -87,7 +87,7 @@ function ask(port, path, cookie) {
   });
 }
 
-/** Follows a redirect without waiting for its body, and gives what the page behind it says, and the cookie by then. */
+/** Follows a redirect without waiting for its body. Resolves to the next page and the current cookie. */
 async function follow(port, path, cookie) {
   const first = await ask(port, path, cookie);
   assert.equal(first.status, 302);
@@ -104,7 +104,7 @@ const STORES = {
 
 for (const [framework, serve] of Object.entries({ express: serveExpress, fastify: serveFastify })) {
   for (const [name, open] of Object.entries(STORES)) {
-    describe(`behind a redirect, with ${framework} on a ${name},`, () => {
+    describe(`after a redirect, with ${framework} on a ${name},`, () => {
       it(`${ROUNDS} logins and ${ROUNDS} logouts are seen`, async () => {
         const store = open();
         const { port, stop } = await serve(new ConnectStore(store));

@@ -49,7 +49,7 @@ const isAbout = (date, time, what) =>
 function connectSessions(connectOf, createStore, ConnectStore, failsWith) {
   afterEach(() => mock.restoreAll());
 
-  it("gives each session with its times, and getByUser the same", async () => {
+  it("yields each session with its times, and getByUser returns the same", async () => {
     const connect = connectOf(byUser);
     const at = Date.now();
     await connect.set("a", { cookie: cookie(HOUR), user: "ada", cart: [1] });
@@ -67,7 +67,7 @@ function connectSessions(connectOf, createStore, ConnectStore, failsWith) {
     assert.deepEqual(await connect.getByUser("ada"), [{ sid: "a", ...a, expires: a.expiresAt }]);
   });
 
-  it("says when a session was last set or touched", async () => {
+  it("reports when a session was last set or touched", async () => {
     const connect = connectOf();
     const created = Date.now();
     await connect.set("a", { cookie: cookie(HOUR) });
@@ -85,7 +85,7 @@ function connectSessions(connectOf, createStore, ConnectStore, failsWith) {
     }
   });
 
-  it("takes ttl for the lifetime of a session whose cookie has no expiry", async () => {
+  it("uses ttl as the lifetime of a session whose cookie has no expiry", async () => {
     const connect = connectOf({ ttl: HOUR });
     await connect.set("a", { cookie: cookie(null) });
     const at = wait(20 * MINUTE);
@@ -93,12 +93,12 @@ function connectSessions(connectOf, createStore, ConnectStore, failsWith) {
     isAbout((await only(connect)).lastUsedAt, at, "touch");
     const byFunction = connectOf({ ttl: () => HOUR });
     assert.equal((await only(byFunction)).lastUsedAt, undefined);
-    // As if it had been used before it was there, or after now.
+    // As if it had been used before its creation, or in the future.
     assert.equal((await only(connectOf({ ttl: 3 * HOUR }))).lastUsedAt, undefined);
     assert.equal((await only(connectOf({ ttl: MINUTE }))).lastUsedAt, undefined);
   });
 
-  it("does not say when a session was used whose end is that of maxLifetime", async () => {
+  it("reports no last use if maxLifetime has set the expiry", async () => {
     const inner = createStore({ maxLifetime: HOUR });
     const connect = new ConnectStore(inner);
     await connect.set("a", { cookie: cookie(30 * MINUTE) });
@@ -111,7 +111,7 @@ function connectSessions(connectOf, createStore, ConnectStore, failsWith) {
     await inner.close();
   });
 
-  it("leaves out the sessions of other prefixes, and those that are none of a framework's", async () => {
+  it("leaves out sessions with other prefixes, and records that are not from a framework", async () => {
     const shop = connectOf({ prefix: "shop:", ...byUser });
     const blog = connectOf({ prefix: "blog:", ...byUser });
     await shop.store.create({ sessionId: "shop:fluid", userId: "ada", expires: cookie(HOUR).expires });
@@ -121,7 +121,7 @@ function connectSessions(connectOf, createStore, ConnectStore, failsWith) {
     }
   });
 
-  it("gives sessions that can be set again, and sees what was begun before it", async () => {
+  it("yields sessions that can be set again, and sees all earlier calls", async () => {
     const connect = connectOf();
     const setting = connect.set("a", { cookie: cookie(HOUR) });
     const { session } = await only(connect);
@@ -131,7 +131,7 @@ function connectSessions(connectOf, createStore, ConnectStore, failsWith) {
     assert.deepEqual((await only(connect)).session.cart, [1]);
   });
 
-  it("may be left early, and refuses what cannot be a user", async () => {
+  it("can be left early, and refuses invalid users", async () => {
     const connect = connectOf(byUser);
     for (const sid of ["a", "b", "c"]) await connect.set(sid, { cookie: cookie(HOUR), user: "ada" });
     for await (const { sid } of connect.sessions()) {

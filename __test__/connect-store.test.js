@@ -43,7 +43,7 @@ describe("ready, ping and stats of a ConnectStore", () => {
   const inner = new FileStore({ path: newFolder() });
   const store = new ConnectStore(inner);
 
-  it("are those of its store", async () => {
+  it("are forwarded to its store", async () => {
     assert.equal(await store.ready({ timeout: 5000 }), undefined);
     assert.ok((await store.ping()) >= 0);
     await store.set("a", { cookie: {} });
@@ -71,14 +71,14 @@ describe("ready, ping and stats of a ConnectStore", () => {
 });
 
 describe("new ConnectStore", () => {
-  it("wants a store of ours", () => {
+  it("requires a store of this package", () => {
     const map = new Map();
     for (const store of [undefined, null, {}, map, "./sessions", { path: "./sessions" }, MemoryStore]) {
       assert.throws(() => new ConnectStore(store), invalidOption(/store must be a store of this package/));
     }
   });
 
-  it("takes any object that does what our stores do", async () => {
+  it("accepts any object with the methods of a store", async () => {
     const inner = new MemoryStore();
     const wrapped = new Proxy(inner, { get: (store, name) => store[name]?.bind?.(store) ?? store[name] });
     const store = new ConnectStore(wrapped);
@@ -86,7 +86,7 @@ describe("new ConnectStore", () => {
     assert.deepEqual(await store.get("a"), { cookie: {} });
   });
 
-  it("names the option that is wrong, and what was expected", () => {
+  it("names the invalid option, and the accepted values", () => {
     const store = new MemoryStore();
     const wrong = [
       [{ ttl: 0 }, /ttl must be .*milliseconds.*; got 0/],
@@ -115,7 +115,7 @@ describe("new ConnectStore", () => {
     }
   });
 
-  it("takes an option that is undefined as left out", () => {
+  it("treats an undefined option as omitted", () => {
     new ConnectStore(new MemoryStore(), {
       ttl: undefined,
       touchAfter: undefined,
@@ -124,7 +124,7 @@ describe("new ConnectStore", () => {
     });
   });
 
-  it("needs the new", () => {
+  it("must be called with new", () => {
     assert.throws(() => ConnectStore(new MemoryStore()), TypeError);
   });
 });
@@ -140,7 +140,7 @@ describe("a process that uses a ConnectStore", () => {
     return spawnSync(process.execPath, ["-e", script], { encoding: "utf8" });
   };
 
-  it("ends by an uncaught exception when a callback throws, which was called once", () => {
+  it("ends with an uncaught exception when a callback throws, and calls it once", () => {
     for (const call of [
       'store.get("a", callback)',
       'store.set("a", { cookie: {} }, callback)',
@@ -158,7 +158,7 @@ describe("a process that uses a ConnectStore", () => {
     }
   });
 
-  it("does not end because nobody looks at a promise that rejects", () => {
+  it("does not end because of an unhandled rejection", () => {
     const { stdout, status } = run(`
       store.close().then(() => {
         store.destroy("a");
@@ -170,7 +170,7 @@ describe("a process that uses a ConnectStore", () => {
     assert.equal(status, 0);
   });
 
-  it("keeps the context of the request that calls", () => {
+  it("keeps the async context of the calling request", () => {
     const { stdout } = run(`
       const { AsyncLocalStorage } = require("node:async_hooks");
       const requests = new AsyncLocalStorage();

@@ -25,7 +25,7 @@ describe("the documentation", () => {
     for (const page of pages()) parsed.set(page, await parse(readPage(page)));
   });
 
-  /** Why a link of a page leads nowhere, if it does. */
+  /** Returns why a link of a page is broken, or `undefined`. */
   function faultOf(page, link) {
     const [, own] =
       /^https:\/\/github\.com\/fluidauth\/native-store\/(?:blob|tree)\/HEAD\/(.+)$/.exec(link) ?? [];
@@ -40,7 +40,7 @@ describe("the documentation", () => {
     return parsed.get(target)?.anchors.has(anchor) ? undefined : `${target} has no #${anchor}`;
   }
 
-  it("has no link that leads nowhere", () => {
+  it("has no broken link", () => {
     const faults = [...parsed].flatMap(([page, { links }]) =>
       links
         .map((link) => [link, faultOf(page, link)])
@@ -49,7 +49,7 @@ describe("the documentation", () => {
     assert.deepEqual(faults.filter(Boolean), []);
   });
 
-  it("would find such links", () => {
+  it("would detect broken links", () => {
     for (const link of [
       "no-such-page.md",
       "cli.md#no-such-heading",
@@ -79,7 +79,7 @@ describe("the documentation", () => {
     assert.deepEqual(unlisted, []);
   });
 
-  it("has a heading for each code of an error, and for no other", () => {
+  it("has a heading for exactly the error codes", () => {
     const typings = read("index.d.ts");
     const [, union] = /export type SessionStoreErrorCode =([^;]+);/.exec(typings);
     const codes = sorted(all(union, /"(ERR_\w+)"/g));
@@ -98,7 +98,7 @@ describe("the documentation", () => {
     assert.deepEqual(sorted(thrown), codes);
   });
 
-  it("has each reason of ERR_STORE_UNAVAILABLE, and no other", () => {
+  it("lists exactly the reasons of ERR_STORE_UNAVAILABLE", () => {
     const [, union] = /export type UnavailableReason =([^;]+);/.exec(read("index.d.ts"));
     const [, section] = /\n## `reason`\n(.*?)\n## /s.exec(readPage("docs/errors.md"));
     assert.deepEqual(sorted(all(section, /^\| `"([^"]+)"`/gm)), sorted(all(union, /"([^"]+)"/g)));
@@ -117,11 +117,11 @@ describe("the documentation", () => {
 
   it("has a heading for each method", () => {
     const headings = parsed.get("docs/api.md").headings.map(({ text }) => text);
-    // Those that say what to call in their place: the frameworks call three of them on a store without ConnectStore.
+    // Methods that only name the right one: the frameworks call three of them on a store without ConnectStore.
     const isMethod = (name) => !["on", "set", "destroy", "destroyByUser"].includes(name);
     const stores = [FileStore, RedisStore, MemoryStore].flatMap(methodsOf).filter(isMethod);
     const adapter = methodsOf(ConnectStore).map((name) => `ConnectStore.${name}`);
-    // For express-session alone, and one that says what to call in its place.
+    // For express-session only, and a method that only names the right one.
     const internal = ["generate", "createSession", "regenerate", "load", "deleteByUser"].map(
       (name) => `ConnectStore.${name}`,
     );
@@ -151,7 +151,7 @@ describe("the documentation", () => {
   }
 });
 
-/** The names of the methods of a class of this package, inherited ones included. */
+/** Returns the names of the methods of a class, including inherited ones. */
 function methodsOf(Store) {
   const names = [];
   for (let at = Store.prototype; ![Object.prototype, EventEmitter.prototype].includes(at); ) {
@@ -161,7 +161,7 @@ function methodsOf(Store) {
   return names.filter((name) => name !== "constructor");
 }
 
-/** The options that a constructor takes, by its refusal of another one. */
+/** Returns the options of a constructor, from its refusal of an unknown one. */
 function optionsOf(open) {
   try {
     open({ "?": 1 });

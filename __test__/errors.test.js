@@ -19,7 +19,7 @@ it("SessionStoreError is an Error with a code", () => {
   assert.deepEqual(Object.keys(error), ["code"]);
 });
 
-it("SessionStoreError has no cause where there is none", () => {
+it("SessionStoreError has no cause by default", () => {
   assert.ok(!("cause" in new SessionStoreError("ERR_STORE_FULL", "no room")));
 });
 
@@ -27,7 +27,7 @@ it("SessionStoreError shows its code when it is printed", () => {
   assert.match(inspect(new SessionStoreError("ERR_STORE_FULL", "no room")), /ERR_STORE_FULL/);
 });
 
-it("an error of Node-API's own is an internal error, and JavaScript's own errors stay as they are", () => {
+it("an error of Node-API becomes an internal error, and JavaScript's own errors are unchanged", () => {
   const native = Object.assign(new Error("Object expected"), { code: "ObjectExpected" });
   assert.equal(fromNative(native).code, "ERR_INTERNAL");
   assert.equal(fromNative(native).cause, native);

@@ -1,6 +1,6 @@
 "use strict";
 
-// What the stores publish on diagnostics channels: `docs/operating.md` has the table.
+// The events of the stores on diagnostics channels: `docs/operating.md` lists them.
 
 const assert = require("node:assert/strict");
 const { execFile } = require("node:child_process");
@@ -31,7 +31,7 @@ const run = promisify(execFile);
 const hashOf = (id) => createHash("sha256").update(id).digest("hex").slice(0, 16);
 const past = () => new Date(Date.now() - 1000).toISOString();
 
-/** What is published on a channel from now on until the test ends, of one store if it is given. */
+/** Collects the events of a channel until the test ends, of one store if it is given. */
 const subscriptions = [];
 function listen(name, store) {
   const heard = [];
@@ -50,7 +50,7 @@ afterEach(() => {
 
 const count = (events) => events.reduce((sum, event) => sum + event.count, 0);
 
-/** The events that have come once as many sessions have ended, as `[reason, hash, user, count]`. */
+/** Resolves to the events once `count` sessions have ended, as `[reason, hash, user, count]`. */
 async function untilEnded(heard, sessions) {
   await until(() => count(heard) >= sessions, `${sessions} ends are heard of, not ${count(heard)}`, 20_000);
   assert.equal(count(heard), sessions);
@@ -88,7 +88,7 @@ for (const { name, open, isRemote = false, skip = false } of STORES) {
     };
     afterEach(() => store.close());
 
-    it("that a session was deleted, once, without what is in it", async () => {
+    it("that a session was deleted, once, without its content", async () => {
       const heard = listen("session:end", opened());
       const one = session({ userId: { n: [1, "é"] }, word: "private" });
       await store.create(one);
@@ -102,7 +102,7 @@ for (const { name, open, isRemote = false, skip = false } of STORES) {
       assert.ok(!text.includes(one.sessionId) && !text.includes("private"), text);
     });
 
-    it("that those of a user were revoked", async () => {
+    it("that the sessions of a user were revoked", async () => {
       const heard = listen("session:end", opened());
       const mine = [session({ userId: 42 }), session({ userId: 42 }), session({ userId: 42 })];
       for (const one of [...mine, session({ userId: "42" })]) await store.create(one);
@@ -114,7 +114,7 @@ for (const { name, open, isRemote = false, skip = false } of STORES) {
       assert.deepEqual(ended.sort(byId), isRemote ? [["revoked", null, 42, 2]] : named.sort(byId));
     });
 
-    it("that a user's oldest was replaced", async () => {
+    it("that a user's oldest session was replaced", async () => {
       const heard = listen("session:end", opened({ maxSessionsPerUser: 1 }));
       const [older, newer] = [session(), session()];
       await store.create(older);
@@ -123,7 +123,7 @@ for (const { name, open, isRemote = false, skip = false } of STORES) {
       assert.deepEqual(await untilEnded(heard, 1), [named]);
     });
 
-    it("a sweep, and what has expired with it", async () => {
+    it("a sweep, and the sessions that it removed", async () => {
       const [ends, sweeps] = [listen("session:end", opened()), listen("sweep", store)];
       const old = [session({ expires: past() }), session({ expires: past(), userId: null })];
       if (!isRemote) for (const one of old) await store.create(one);
@@ -141,7 +141,7 @@ for (const { name, open, isRemote = false, skip = false } of STORES) {
       assert.deepEqual((await untilEnded(ends, 2)).sort(), named.sort());
     });
 
-    it("that all were cleared", async () => {
+    it("that all sessions were cleared", async () => {
       const heard = listen("session:end", opened());
       for (const one of [session(), session()]) await store.create(one);
       await store.clear();
@@ -165,7 +165,7 @@ for (const { name, open, isRemote = false, skip = false } of STORES) {
       const [{ reason, id, userId, store: of }] = heard;
       assert.deepEqual([reason, id, userId, of], ["ended", hashOf("p:one"), 7, store.db]);
       assert.equal(heard.length, 1);
-      // Not the object that this request has loaded.
+      // Not the object that the request has loaded.
       await assert.rejects(connect.set("one", { cookie, user: 8 }), { code: "ERR_SESSION_ENDED" });
       assert.deepEqual([heard.length, heard[1].userId], [2, 8]);
       assert.equal(await store.get("p:one"), null);
@@ -189,7 +189,7 @@ for (const { name, open, isRemote = false, skip = false } of STORES) {
       );
     });
 
-    it("what follows events that were lost", async () => {
+    it("later events after some were lost", async () => {
       const heard = listen("session:end", opened());
       const warnings = [];
       const warned = ({ code }) => warnings.push(code);
@@ -215,7 +215,7 @@ for (const { name, open, isRemote = false, skip = false } of STORES) {
       }
     });
 
-    it("no error of what it was given, and nothing that nobody hears", async () => {
+    it("no errors of the caller, and nothing without a subscriber", async () => {
       const errors = listen("store:error", opened());
       const one = session();
       await store.create(one);
@@ -224,7 +224,7 @@ for (const { name, open, isRemote = false, skip = false } of STORES) {
       assert.deepEqual(errors, []);
       await store.delete(one.sessionId);
       await store.clean();
-      // All that was published before would come first.
+      // Earlier events would arrive first.
       const ends = listen("session:end", store);
       const other = session();
       await store.create(other);
@@ -235,8 +235,8 @@ for (const { name, open, isRemote = false, skip = false } of STORES) {
   });
 }
 
-describe("where nobody listens", () => {
-  it("the addon is asked for nothing, and stops when the last one has gone", async () => {
+describe("without a subscriber", () => {
+  it("the addon collects nothing, and stops when the last subscriber is gone", async () => {
     const { listen: original } = native;
     const topics = [];
     native.listen = (store, wanted, signal) => {
@@ -281,10 +281,10 @@ describe("a full MemoryStore", () => {
   });
 });
 
-describe("very many sessions that end at once", () => {
+describe("very many sessions that end together", () => {
   const MANY = 100_000;
 
-  it("are counted to the last, and named as many as there is room for", async () => {
+  it("are all counted, and named as far as there is room", async () => {
     const store = new MemoryStore({ sweepInterval: 0 });
     const heard = listen("session:end", store);
     const userId = "ann";
@@ -320,7 +320,7 @@ describe("two store objects of one store", () => {
     await twin.close();
   });
 
-  it("publish in each thread that listens", async () => {
+  it("publish in each subscribed thread", async () => {
     const name = "events of two threads";
     const store = new MemoryStore({ name });
     const heard = listen("session:end", store);
@@ -345,7 +345,7 @@ describe("two store objects of one store", () => {
     await untilEnded(heard, 1);
     worker.postMessage("end");
     await once(worker, "exit");
-    // The store goes on without that thread.
+    // The store continues without that thread.
     const other = session();
     await store.create(other);
     await store.delete(other.sessionId);
@@ -363,7 +363,7 @@ describe("a process", () => {
      ${text}`,
   ];
 
-  it("ends while events wait, and while it listens", async () => {
+  it("ends while events are pending, and while it is subscribed", async () => {
     const { stdout } = await run(
       process.execPath,
       script(`
@@ -379,7 +379,7 @@ describe("a process", () => {
     assert.equal(stdout, "done\n");
   });
 
-  it("does its calls whatever a subscriber throws, which is an uncaught exception", async () => {
+  it("completes its calls when a subscriber throws, which is an uncaught exception", async () => {
     const { stdout } = await run(
       process.execPath,
       script(`
@@ -453,7 +453,7 @@ describe("a FileStore", () => {
     await store.close();
   });
 
-  it("publishes that a sweep failed, and the call that failed by it", { skip: notLinux }, async () => {
+  it("publishes that a sweep failed, and the failed call", { skip: notLinux }, async () => {
     const store = new FileStore({ path: place.next(), sweepInterval: 0 });
     const [sweeps, errors] = [listen("sweep", store), listen("store:error", store)];
     await store.create(session());
@@ -467,7 +467,7 @@ describe("a FileStore", () => {
 });
 
 describe("a RedisStore", { skip: redisMissing }, () => {
-  it("publishes connections that come and go, and calls that fail by it", async () => {
+  it("publishes new and lost connections, and failed calls", async () => {
     const server = await startServer();
     const store = new RedisStore({ url: server.url, sweepInterval: 0, commandTimeout: 500 });
     const connects = listen("redis:connect", store);

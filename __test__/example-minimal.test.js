@@ -1,6 +1,6 @@
 "use strict";
 
-// The examples of one file, copied out as their readers copy them.
+// The single-file examples, copied as a reader copies them.
 
 const assert = require("node:assert/strict");
 const { spawnSync } = require("node:child_process");
@@ -28,7 +28,7 @@ function copyOut(name, links) {
   const folder = path.join(newFolder(), name);
   fs.cpSync(path.join(EXAMPLES, name), folder, { recursive: true });
   linkModules(folder, links);
-  // A link would find the types of the package's own node_modules, and those are of another Express.
+  // A link would resolve to the types in the package's own node_modules, which belong to another Express version.
   copyPackage(folder);
   addFluidAuth(folder);
   return folder;
@@ -47,13 +47,13 @@ function compiled(compiler, links) {
 }
 
 function compile(folder, compiler) {
-  // As if the packages were in the folder, so that all of them meet the same types of Express.
+  // As if the packages were in the folder, so that all of them use the same Express types.
   const args = [compiler, "--preserveSymlinks"];
   const { status, stdout } = spawnSync(process.execPath, args, { cwd: folder, encoding: "utf8" });
   assert.equal(status, 0, stdout);
 }
 
-/** A browser, as far as these apps need one. */
+/** A minimal browser for these apps. */
 class Visitor {
   cookie = "";
 
@@ -82,7 +82,7 @@ class Visitor {
     return this;
   }
 
-  /** The same browser, after the app was started again. */
+  /** The same browser after a restart of the app. */
   at(url) {
     return Object.assign(new Visitor(url), { cookie: this.cookie });
   }
@@ -141,7 +141,7 @@ for (const [title, { file, folder }] of Object.entries(APPS)) {
       assert.equal(await laptop.at(third.url).user(), null);
     });
 
-    it("makes no session for a visitor or a wrong password, and a new one at each login", async (t) => {
+    it("creates no session for a visitor or a wrong password, and a new one at each login", async (t) => {
       const sessions = newFolder();
       const { url } = await startIn(sessions);
       const visitor = new Visitor(url);
@@ -178,7 +178,7 @@ for (const [title, { file, folder }] of Object.entries(APPS)) {
 
 describe("the folders of the examples", () => {
   for (const name of ["minimal", "typescript"]) {
-    it(`${name} has all that it imports in its package.json`, () => {
+    it(`${name} lists all its imports in its package.json`, () => {
       const folder = path.join(EXAMPLES, name);
       const { dependencies } = JSON.parse(fs.readFileSync(path.join(folder, "package.json"), "utf8"));
       const sources = fs.readdirSync(folder).filter((file) => /\.(mjs|ts)$/.test(file));

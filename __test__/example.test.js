@@ -59,7 +59,7 @@ describe("the login example", () => {
     assert.match((await laptop.request("/login")).text, /<label for="password">/);
   });
 
-  it("tells operators how it is", async () => {
+  it("serves /healthz and /metrics", async () => {
     assert.match((await laptop.request("/healthz")).text, /^ok, in [\d.]+ ms\n$/);
     assert.match((await laptop.request("/metrics")).text, /^native_store_ready\{store="\w+"\} 1$/m);
   });
@@ -124,7 +124,7 @@ describe("the login example", () => {
     assert.deepEqual(await alive(), [false, false, false, true]);
   });
 
-  it("ends the session at logout, and takes its stale cookie for anonymous", async () => {
+  it("ends the session at logout, and treats its stale cookie as anonymous", async () => {
     await laptop.login();
     const stale = laptop.cookie;
     await laptop.post("/logout");
@@ -136,7 +136,7 @@ describe("the login example", () => {
     }
   });
 
-  it("takes a garbage cookie for anonymous and clears it", async () => {
+  it("treats a garbage cookie as anonymous, and clears it", async () => {
     const { cookie } = await clientOf(example.url).login();
     for (const garbage of ["garbage", "a:b", "00".repeat(40), `${cookie.slice(0, -4)}AAAA`, "%F0%9F%A6%80"]) {
       laptop.cookie = garbage;
@@ -145,7 +145,7 @@ describe("the login example", () => {
     }
   });
 
-  it("takes an expired session for anonymous, and extends one that nears its end", async () => {
+  it("treats an expired session as anonymous, and extends one near its end", async () => {
     await laptop.login();
     await phone.login();
     const [first, second] = await example.store.getByUser(1);
@@ -220,7 +220,7 @@ describe("the login example in a browser", { skip }, () => {
     await example.stop();
   });
 
-  /** A page of a browser of its own, logged in by the form. The example has no script, so none may run. */
+  /** A page in a separate browser, logged in by the form. The example has no script, so none may run. */
   async function logIn(options) {
     const context = await browser.newContext({ baseURL: example.url, javaScriptEnabled: false, ...options });
     const page = await context.newPage();
@@ -247,7 +247,7 @@ describe("the login example in a browser", { skip }, () => {
     assert.deepEqual(await phone.context().cookies(), []);
   });
 
-  it("is told of a wrong password, with the email still in the form", async () => {
+  it("shows a wrong password, with the email still in the form", async () => {
     const page = await (await browser.newContext({ javaScriptEnabled: false })).newPage();
     await page.goto(`${example.url}/login`);
     await page.getByLabel("Email").fill(ADA.email);
@@ -288,7 +288,7 @@ describe("the example's server", () => {
     return stderr;
   }
 
-  it("says in one line what is wrong with its settings", () => {
+  it("reports invalid settings in one line", () => {
     const dataDir = newFolder();
     fs.mkdirSync(dataDir);
     fs.writeFileSync(path.join(dataDir, "sessions"), "");
@@ -302,7 +302,7 @@ describe("the example's server", () => {
     assert.equal(ofNoKind, 'STORE must be file or redis, not "reddis".\n');
   });
 
-  it("says in one line that its port is taken", async () => {
+  it("reports in one line that its port is taken", async () => {
     const { url } = await start("login", newFolder());
     const { port } = new URL(url);
     const said = failToStart({ DATA_DIR: newFolder(), PORT: port });
@@ -311,7 +311,7 @@ describe("the example's server", () => {
 });
 
 describe("npm start", () => {
-  it("names the examples there are when it is asked for another", () => {
+  it("lists the examples for an unknown name", () => {
     const script = path.join(__dirname, "../scripts/start.js");
     const { status, stdout, stderr } = spawnSync(process.execPath, [script, "pasport"], { encoding: "utf8" });
     assert.deepEqual([status, stdout], [1, ""]);

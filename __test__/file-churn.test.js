@@ -1,6 +1,6 @@
 "use strict";
 
-// How large a store's file gets: what was freed in it is used again, whoever dies in the middle.
+// The size of a store's file: freed space is reused, even if processes die.
 
 const assert = require("node:assert/strict");
 const { randomBytes } = require("node:crypto");
@@ -18,17 +18,17 @@ const AT_ONCE = 128;
 const place = makePlace();
 const newId = () => randomBytes(18).toString("hex");
 
-/** Calls for each of a list, some at once. */
+/** Calls a function for each item of a list, some concurrently. */
 async function forAll(list, call) {
   for (let at = 0; at < list.length; at += AT_ONCE) await Promise.all(list.slice(at, at + AT_ONCE).map(call));
 }
 
 const create = (store, ids, fields) => forAll(ids, (id) => store.create(session(id, fields)));
 
-/** Brings what is in the log to the file. */
+/** Drains the log into the file. */
 const drain = (store) => store.ids().next();
 
-/** Creates as many sessions as live all the time, and deletes them. */
+/** Creates a constant number of sessions, and deletes them. */
 async function churn(store, fields) {
   const ids = Array.from({ length: SESSIONS }, newId);
   await create(store, ids, { userId: "guest", ...fields });
@@ -57,7 +57,7 @@ describe("the file", { skip }, () => {
     ["sealed sessions", { secret: "a secret of some length" }, {}],
     ["sessions of 1 to 3 pages", {}, { blob: "x".repeat(6000) }],
   ]) {
-    it(`stays as large as it is while ${what} come and go`, async (t) => {
+    it(`does not grow while ${what} come and go`, async (t) => {
       await withBase(options, async (store, size) => {
         await churn(store, fields);
         const first = size();
@@ -68,7 +68,7 @@ describe("the file", { skip }, () => {
     });
   }
 
-  /** Reads all the time, so that a kill finds it within a read. */
+  /** Reads continuously, so that a kill interrupts a read. */
   const READ = `
     const store = new FileStore({ path: process.argv[1] });
     const read = async () => {
@@ -80,7 +80,7 @@ describe("the file", { skip }, () => {
     read();
     setImmediate(() => say("reading"));`;
 
-  /** Several, as not each of them is within a read when it is killed. */
+  /** Several processes, because not each of them is in a read when it is killed. */
   async function killReaders(store) {
     const readers = Array.from({ length: 4 }, () => start(READ, { args: [store.db.path] }));
     await Promise.all(readers.map((reader) => reader.hear()));
@@ -111,7 +111,7 @@ describe("the file", { skip }, () => {
 });
 
 describe("sessions of a megabyte", { skip }, () => {
-  it("come and go like others, and are there again after a reopening", async () => {
+  it("come and go like others, and survive a reopening", async () => {
     const options = { path: place.next(), secret: "a secret of some length", maxSessionBytes: 2 ** 21 };
     let store = new FileStore(options);
     const given = Array.from({ length: 12 }, (_, at) => {

@@ -1,6 +1,6 @@
 "use strict";
 
-// Processes that are killed while they write: nothing that they were told is lost, and they leave nobody waiting.
+// Processes that are killed while they write: no acknowledged write is lost, and no other process is blocked.
 // `CRASH_ROUNDS` asks for more rounds.
 
 const assert = require("node:assert/strict");
@@ -15,20 +15,20 @@ const { makePlace, skip } = require("./support/file-places.js");
 const { session } = require("./support/file-session.js");
 
 const ROUNDS = Number(process.env.CRASH_ROUNDS ?? 30);
-// The next writers go on with what the killed ones have left.
+// The next writers continue with the store of the killed ones.
 const ROUNDS_OF_A_STORE = 5;
 const WRITER = path.join(__dirname, "support/file-crash-writer.js");
 
 const between = (from, to) => from + Math.floor(Math.random() * (to - from));
 
-/** A kind of store for each: in the open and sealed, on a disk and in memory, kept open by a bystander or by nobody. */
+/** Kinds of stores: plain and encrypted, on a disk and in memory, kept open by another process or not. */
 const kindOf = (turn) => ({
   secret: turn % 2 ? "a secret of some length" : undefined,
   onDisk: turn % 4 < 2,
   isKeptOpen: turn % 3 > 0,
 });
 
-/** Starts a writer and kills it at some moment: most often while it writes, at times while it opens the store. */
+/** Starts a writer and kills it at a random moment: mostly while it writes, sometimes while it opens the store. */
 async function writeAndDie(config) {
   const child = spawn(process.execPath, [WRITER, JSON.stringify(config)], {
     stdio: ["ignore", "pipe", "inherit"],
@@ -52,7 +52,7 @@ async function scan(store) {
   return found;
 }
 
-/** The index by user has every live session of a user, and nothing else. */
+/** The user index has exactly the live sessions of each user. */
 async function checkIndex(store, found, users) {
   const byId = (one, other) => (one.sessionId < other.sessionId ? -1 : 1);
   const all = [...found.values()].sort(byId);
@@ -65,7 +65,7 @@ async function checkIndex(store, found, users) {
   }
 }
 
-/** A store that is written to and died on, round by round. */
+/** A store whose writers are killed, round by round. */
 class Scene {
   expected = new Expected();
   kills = 0;
@@ -87,7 +87,7 @@ class Scene {
       const options = { ...this.options, sweepInterval: 20 };
       await writeAndDie({ options, name: `w${at}`, log, atOnce: between(1, 32) });
       this.kills++;
-      // Whoever goes on must not have to wait for the dead.
+      // Survivors must not wait for killed processes.
       if (this.store) await this.#write(this.store);
     });
     await Promise.all(lives);
@@ -97,7 +97,7 @@ class Scene {
     if (store !== this.store) await store.close();
   }
 
-  /** Reads every page and record of it once more. */
+  /** Verifies every page and record. */
   async end() {
     const store = this.store ?? new FileStore(this.options);
     assert.deepEqual((await store.verify()).problems, []);
@@ -127,7 +127,7 @@ class Scene {
 }
 
 describe("processes that are killed while they write", { skip }, () => {
-  it("lose nothing, bring nothing back and block nobody", async () => {
+  it("lose nothing, bring nothing back and block no process", async () => {
     const places = [makePlace(), makePlace({ onDisk: true })];
     const totals = { rounds: 0, kills: 0, acknowledged: 0, lost: 0, revived: 0, torn: 0, slowest: 0 };
     for (let turn = 0; totals.rounds < ROUNDS; turn++) {

@@ -1,7 +1,7 @@
 "use strict";
 
-// What is opened as a store and is none, or is a damaged one: it is refused, or its damage is told, and nothing in it
-// is changed.
+// Files that are not stores, and damaged stores: they are refused, or their damage is reported, and they are not
+// changed.
 
 const assert = require("node:assert/strict");
 const { createHash, randomFillSync } = require("node:crypto");
@@ -27,7 +27,7 @@ function plant(bytes) {
   return dir;
 }
 
-/** All places where something is found: bytes, or a text of one for each character. */
+/** Returns all positions of some bytes, or of a text with one byte per character. */
 function* placesOf(bytes, found) {
   if (typeof found === "string") return yield* placesOf(bytes, Buffer.from(found, "latin1"));
   for (let at = bytes.indexOf(found); at >= 0; at = bytes.indexOf(found, at + 1)) yield at;
@@ -44,7 +44,7 @@ function replaced(bytes, from, to) {
 
 const ids = Array.from({ length: 600 }, (_, at) => `session-${at}`);
 
-/** A closed store with sessions of several sizes, some of which were deleted: its bytes. */
+/** Returns the bytes of a closed store with sessions of several sizes, some deleted. */
 async function makeStore(options) {
   const dir = place.next();
   const store = new FileStore({ path: dir, ...options });
@@ -58,7 +58,7 @@ async function makeStore(options) {
   return fs.readFileSync(dataOf(dir));
 }
 
-/** Opens each of these in one process, which must survive it: what is wrong with it, or `null` if nothing is. */
+/** Opens each of these in one process, which must survive. Returns the error of each, or `null`. */
 async function openAll(dirs) {
   const printed = await run(
     `(async () => {
@@ -84,7 +84,7 @@ async function openAll(dirs) {
   return printed.split("\n").map((line) => JSON.parse(line));
 }
 
-/** All of these are refused, with the path of each in the message, and stay as they are. */
+/** Asserts that all of these are refused with their path in the message, and unchanged. */
 async function areRefused(files, words) {
   const dirs = files.map(plant);
   const hashes = dirs.map((dir) => hashOf(dataOf(dir)));
@@ -101,13 +101,13 @@ async function areRefused(files, words) {
   }
 }
 
-describe("a file that is no store", { skip }, () => {
+describe("a file that is not a store", { skip }, () => {
   let good;
   before(async () => {
     good = await makeStore();
   });
 
-  it("is refused and stays as it is", async () => {
+  it("is refused and unchanged", async () => {
     const noise = randomFillSync(Buffer.alloc(10 * PAGE), 0);
     await areRefused([
       "No store, but some notes.\n".repeat(1000),
@@ -117,18 +117,18 @@ describe("a file that is no store", { skip }, () => {
       Buffer.concat([Buffer.from("SQLite format 3\0"), noise]),
       Buffer.concat([good.subarray(0, PAGE), noise]),
       Buffer.concat([noise.subarray(0, PAGE), good.subarray(PAGE)]),
-      // Of another data version of LMDB, and with other numbers on its pages.
+      // With another data version of LMDB, and with other page numbers.
       replaced(good, "\xde\xc0\xef\xbe\x01\0\0\0", "\xde\xc0\xef\xbe\x02\0\0\0"),
     ]);
   });
 
-  it("of LMDB's is refused where it has other tables", async () => {
+  it("of LMDB is refused if it has other tables", async () => {
     await areRefused([replaced(good, "format\x03\0\0\0", "fosmat\x03\0\0\0")], /not a session store/);
     await areRefused([replaced(good, "format\x03\0\0\0", "format\0\0\0\0")], /not a session store/);
     await areRefused([replaced(good, "expiries", "expirier")], /lost a table/);
   });
 
-  it("of a newer version says so and is left alone", async () => {
+  it("of a newer version is refused with that reason and unchanged", async () => {
     await areRefused(
       [replaced(good, "format\x03\0\0\0", "format\x05\0\0\0")],
       /format 5, of a newer version/,
@@ -136,7 +136,7 @@ describe("a file that is no store", { skip }, () => {
     await areRefused([replaced(good, "format\x03\0\0\0", "format\xff\xff\xff\x7f")], /newer version/);
   });
 
-  it("that was cut anywhere is refused, unless what is gone held nothing", async () => {
+  it("that was cut anywhere is refused, unless only unused pages are missing", async () => {
     const pages = good.length / PAGE;
     const lengths = new Set([1, 15, 16, 151, 152, PAGE - 1, good.length - 1]);
     for (let page = 1; page < pages; page += page < 6 || page > pages - 6 ? 1 : 30) {
@@ -162,7 +162,7 @@ describe("a file that is no store", { skip }, () => {
 
     const dirs = Array.from({ length: 4 }, () => plant(good));
     const noise = randomFillSync(Buffer.alloc(2 * PAGE));
-    // Of these two nothing outlives the processes that have the store open.
+    // These two files matter only while processes have the store open.
     fs.writeFileSync(path.join(dirs[0], "lock.mdb"), noise);
     fs.writeFileSync(path.join(dirs[1], "lock.mdb"), "");
     fs.writeFileSync(path.join(dirs[2], "owners.lock"), noise);
@@ -170,7 +170,7 @@ describe("a file that is no store", { skip }, () => {
   });
 
   for (const name of ["data.mdb", "lock.mdb", "owners.lock"]) {
-    it(`in whose place is a folder is refused: ${name}`, () => {
+    it(`is refused if it is a folder: ${name}`, () => {
       const dir = place.next();
       fs.mkdirSync(path.join(dir, name), { recursive: true });
       assert.throws(() => new FileStore({ path: dir }), {
@@ -181,8 +181,8 @@ describe("a file that is no store", { skip }, () => {
   }
 });
 
-describe("a sealed record", { skip }, () => {
-  /** Where `filed` and `created` stand in a record, and how far behind them the sealed part begins. */
+describe("an encrypted record", { skip }, () => {
+  /** The offsets of `indexed_expiry` and `created` in a record, and of the encrypted part. */
   const markOf = (expires, created) => {
     const mark = Buffer.alloc(16);
     mark.writeBigInt64LE(BigInt(expires), 0);
@@ -215,7 +215,7 @@ describe("a sealed record", { skip }, () => {
     return store;
   }
 
-  /** One and two are damaged; the third is not. */
+  /** The first two sessions are damaged, the third is not. */
   async function isNoticed(store, damaged) {
     for (const id of damaged) await assert.rejects(store.get(id), { code: "ERR_STORE_CORRUPT" });
     assert.equal((await store.get("id-2")).userId, "ann");
@@ -225,7 +225,7 @@ describe("a sealed record", { skip }, () => {
       found.sort(),
       ["id-0", "id-1", "id-2"].filter((id) => !damaged.includes(id)),
     );
-    // It can be got rid of.
+    // It can be deleted.
     for (const id of damaged) {
       await store.delete(id);
       assert.equal(await store.get(id), null);
@@ -236,7 +236,7 @@ describe("a sealed record", { skip }, () => {
     );
   }
 
-  it("that was changed in any part is refused, and hides no other", async () => {
+  it("that was changed in any part is refused, and does not affect others", async () => {
     for (const offset of [
       16 + TAG + KEY_ID,
       16 + TAG + KEY_ID + 24,
@@ -257,7 +257,7 @@ describe("a sealed record", { skip }, () => {
     await isNoticed(open(changed), ["id-0"]);
   });
 
-  it("in another's place is refused", async () => {
+  it("in the place of another is refused", async () => {
     const length = 16 + TAG + KEY_ID + 24 + 16 + 200;
     for (const from of [-8, 16, 16 + TAG]) {
       const changed = Buffer.from(bytes);

@@ -1,7 +1,7 @@
 "use strict";
 
-// What a FileStore does while its disk, or another process, holds it up: a process that was stopped in the midst of a write
-// holds LMDB's lock.
+// A FileStore while its disk or another process blocks it: a process that was stopped in the middle of a write holds
+// LMDB's lock.
 
 const assert = require("node:assert/strict");
 const fs = require("node:fs");
@@ -14,7 +14,7 @@ const { session } = require("./support/file-session.js");
 
 const place = makePlace({ onDisk: true });
 const TIMEOUT = 2000;
-// A write that nobody holds up is done by then, on a busy machine too.
+// Milliseconds. An unblocked write completes within this, even on a busy machine.
 const HELD = 1000;
 
 const HOLDER = `
@@ -22,18 +22,18 @@ const HOLDER = `
   let at = 0;
   const batch = () => Promise.all(Array.from({ length: 500 }, () =>
     store.create(session("h" + at++, { blob: "x".repeat(3000) }))));
-  // Some batches always wait, so that it commits nearly all the time.
+  // Some batches always wait, so that it commits almost continuously.
   for (let chain = 0; chain < 4; chain++) (async () => { for (;;) { await batch(); say("busy"); } })();
   process.stdin.on("end", () => process.exit()).resume();`;
 
-/** How a call ends: the code and the outcome of its error. */
+/** Returns how a call ends: the code and the outcome of its error. */
 const code = (call) =>
   call.then(
     () => "done",
     (error) => [error.code, error.outcome],
   );
 
-/** Opens a store, and a process that is stopped while it holds the lock of it. */
+/** Opens a store, and starts a process that is stopped while it holds the store's lock. */
 async function openHeld(options) {
   const path = place.next();
   const store = new FileStore({ path, commandTimeout: TIMEOUT, sweepInterval: 0, ...options });
@@ -54,10 +54,10 @@ async function openHeld(options) {
 }
 
 describe("while a stopped process holds the store,", { skip }, () => {
-  it("writes end by their deadline and say what may have happened, and reads go on", async () => {
+  it("writes end by their deadline with their outcome, and reads continue", async () => {
     const { store, holder } = await openHeld();
     await sleep(1);
-    // The writer is held up by the call above: these are queued.
+    // The call above blocks the writer, so these are queued.
     const calls = [store.create(session("new")), store.delete("old"), store.deleteByUser("somebody")];
     const seen = store.get("new");
     assert.notEqual(await store.get("h0"), null);
@@ -66,21 +66,21 @@ describe("while a stopped process holds the store,", { skip }, () => {
     assert.deepEqual(await Promise.all(calls.map(code)), Array(3).fill(["ERR_STORE_TIMEOUT", undefined]));
     assert.deepEqual(await code(seen), ["ERR_STORE_TIMEOUT", undefined]);
     await holder.kill();
-    // Nothing has happened of what was queued.
+    // The queued writes have changed nothing.
     await store.create(session("later"));
     assert.equal(await store.get("new"), null);
     assert.notEqual(await store.get("old"), null);
     await store.close();
   });
 
-  it("a write that had begun is of unknown outcome", async () => {
+  it("a started write has an unknown outcome", async () => {
     const { store, holder, begun } = await openHeld();
     assert.deepEqual(await begun, ["ERR_STORE_TIMEOUT", "unknown"]);
     await holder.kill();
     await store.close();
   });
 
-  it("calls that wait for a thread keep their own deadline, and so does close beside them", async () => {
+  it("calls that wait for a thread keep their own deadline, and so does a concurrent close", async () => {
     const { store, holder } = await openHeld();
     const calls = [store.create(session("new", { userId: "ada" }))];
     for (let at = 0; at < 12; at++) calls.push(store.getByUser("ada"));
@@ -91,7 +91,7 @@ describe("while a stopped process holds the store,", { skip }, () => {
     assert.notEqual(outcome, "they hang");
     const [created, ...found] = outcome.slice(0, 13);
     assert.deepEqual(created, ["ERR_STORE_TIMEOUT", undefined]);
-    // Once the creation is given up, there is nothing more to wait for.
+    // After the create has timed out, there is nothing more to wait for.
     for (const one of found) if (one !== "done") assert.deepEqual(one, ["ERR_STORE_TIMEOUT", undefined]);
     await holder.kill();
   });
@@ -116,7 +116,7 @@ describe("while a stopped process holds the store,", { skip }, () => {
     await store.close();
   });
 
-  it("more than 64 MiB of writes are refused, and nothing has happened", async () => {
+  it("more than 64 MiB of writes are refused, and nothing has changed", async () => {
     const { store, holder } = await openHeld({ commandTimeout: 60_000 });
     const blob = "x".repeat(1 << 20).slice(100);
     const calls = Array.from({ length: 100 }, (_, at) => code(store.create(session(`many-${at}`, { blob }))));

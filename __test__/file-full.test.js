@@ -1,6 +1,6 @@
 "use strict";
 
-// Stores that are full: their disk, or what `maxBytes` lets them have.
+// Full stores: by their disk, or by `maxBytes`.
 
 const assert = require("node:assert/strict");
 const path = require("node:path");
@@ -14,7 +14,7 @@ const { session } = require("./support/file-session.js");
 const MIB = 2 ** 20;
 const place = makePlace();
 
-// A small disk that only the process sees which this starts: as root, or as a user who may have a namespace of their own.
+// A command that gives a process its own small disk: as root, or as a user who may create a namespace.
 const disk = place.root;
 const mountOf = (size) => ["sh", "-c", `mount -t tmpfs -o size=${size} tmpfs "$0" && exec "$@"`, disk];
 const prefixOf = (size) =>
@@ -38,7 +38,7 @@ describe("a store on a full disk", { skip: skipMounts }, () => {
     ["with a log, that others have filled", mountedWithLog, "0", "others"],
     ["with a log, that others have filled, with larger sessions", mountedWithLog, "3000", "others"],
   ]) {
-    it(`${what} loses nothing, and goes on once there is room`, async (t) => {
+    it(`${what} loses nothing, and continues once there is room`, async (t) => {
       const printed = await execute([...prefix, process.execPath, STORY, disk, ...args]);
       const { first, again, more, largest } = JSON.parse(printed);
       t.diagnostic(`${first} sessions; ${again} after deletes; ${more} with a larger disk; ${largest} bytes`);
@@ -66,7 +66,7 @@ describe("a user with very many sessions", { skip: skipMounts }, () => {
   });
 });
 
-/** Fills and empties a store by turns, and returns how many sessions it took each time. */
+/** Alternately fills and empties a store. Returns how many sessions it accepted each time. */
 async function fillByTurns({ maxBytes, size, atOnce }) {
   const options = { path: place.next(), maxBytes, sweepInterval: 0 };
   const filling = new Filling(new FileStore(options), { size, atOnce });
@@ -105,7 +105,7 @@ describe("a store with maxBytes", { skip }, () => {
     });
   }
 
-  it("takes of those that come at once as many as there is room for", async () => {
+  it("accepts as many concurrent sessions as there is room for", async () => {
     const store = new FileStore({ path: place.next(), maxBytes: 4 * MIB });
     const blob = "x".repeat(100_000);
     const outcomes = await Promise.allSettled(
@@ -116,7 +116,7 @@ describe("a store with maxBytes", { skip }, () => {
     assert.ok(taken > 10 && taken < 42, `${taken}`);
   });
 
-  it("lets go of what has expired before it refuses", async (t) => {
+  it("removes expired sessions before it refuses", async (t) => {
     const filling = new Filling(new FileStore({ path: place.next(), maxBytes: MIB, sweepInterval: 0 }));
     // Three times as many as there is room for.
     const expired = Array.from({ length: 9000 }, (_, at) =>
@@ -130,7 +130,7 @@ describe("a store with maxBytes", { skip }, () => {
     assert.ok(live > 2000, `${live}`);
   });
 
-  it("takes new sessions as soon as the old have gone", async () => {
+  it("accepts new sessions as soon as old ones are gone", async () => {
     const filling = new Filling(new FileStore({ path: place.next(), maxBytes: 4 * MIB }));
     await filling.fill();
     await filling.delete(Infinity);
@@ -139,7 +139,7 @@ describe("a store with maxBytes", { skip }, () => {
     assert.ok(again > 0);
   });
 
-  it("refuses a session that is larger, and takes others", async () => {
+  it("refuses a session that is too large, and accepts others", async () => {
     const store = new FileStore({ path: place.next(), maxBytes: MIB, maxSessionBytes: 4 * MIB });
     const large = session("large", { blob: "x".repeat(2 * MIB) });
     await assert.rejects(store.create(large), { code: "ERR_STORE_FULL", message: /maxBytes is 1048576/ });

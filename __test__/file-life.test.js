@@ -1,6 +1,6 @@
 "use strict";
 
-// How stores in files live with their processes and threads: exits, ends in the middle, closing, neighbours that stop.
+// FileStores and their processes and threads: exits, kills, closing.
 
 const assert = require("node:assert/strict");
 const { once } = require("node:events");
@@ -37,7 +37,7 @@ describe("a process", { skip }, () => {
     });
   });
 
-  it("ends at once with a store that is open and idle, or that sweeps all the time", async () => {
+  it("ends immediately with a store that is idle, or that sweeps continuously", async () => {
     for (const sweepInterval of [0, 1, 60_000]) {
       await run(
         `const store = new FileStore(JSON.parse(process.argv[1]));
@@ -47,7 +47,7 @@ describe("a process", { skip }, () => {
     }
   });
 
-  it("may exit in the middle of writes, which happen or do not", async () => {
+  it("may exit in the middle of writes, each of which happens completely or not at all", async () => {
     const options = { path: place.next() };
     for (let round = 0; round < 5; round++) {
       const acknowledged = await run(
@@ -70,7 +70,7 @@ describe("a process", { skip }, () => {
     }
   });
 
-  it("has closed its files when close resolves, also in the midst of a sweep and of other calls", async () => {
+  it("has closed its files when close resolves, also during a sweep and other calls", async () => {
     const path = place.next();
     for (let round = 0; round < 5; round++) {
       const store = new FileStore({ path, sweepInterval: 1 });
@@ -79,14 +79,14 @@ describe("a process", { skip }, () => {
       await Promise.all(expired.map((one) => store.create(one)));
       const calls = [store.getByUser("somebody"), store.clean(), store.verify()];
       await store.close();
-      // It would have to give the options of a store that is still open.
+      // If the store were still open, it would need the same options.
       const next = new FileStore({ path, sweepInterval: 0 });
       await next.close();
       await Promise.allSettled(calls);
     }
   });
 
-  it("ends well after many stores were opened, closed, forgotten and collected", async () => {
+  it("exits normally after many stores were opened, closed, dropped and collected", async () => {
     const printed = await run(
       `(async () => {
          for (let at = 0; at < 60; at++) {
@@ -121,7 +121,7 @@ describe("a thread", { skip }, () => {
   });
 
   const BUSY = `
-    // Counts what is acknowledged where the other thread sees it, however this one ends.
+    // Counts acknowledged writes in shared memory, however this thread ends.
     const acknowledged = new Int32Array(workerData.acknowledged);
     const store = new FileStore(workerData.options);
     const write = async (by) => {
@@ -134,7 +134,7 @@ describe("a thread", { skip }, () => {
     };
     for (let by = 0; by < acknowledged.length; by++) write(by);`;
 
-  /** Ends a thread while it writes, and checks what it was told. */
+  /** Ends a thread while it writes, and checks its acknowledged writes. */
   async function terminateOne(options, name, store) {
     const acknowledged = new Int32Array(new SharedArrayBuffer(8 * 4));
     const worker = threadOf(BUSY, { options, name, acknowledged: acknowledged.buffer });
@@ -154,7 +154,7 @@ describe("a thread", { skip }, () => {
     await (store ? check(store) : withStore(options, check));
   }
 
-  it("that is terminated in mid-write harms nobody, whether others have the store open or not", async () => {
+  it("that is terminated in mid-write does not affect others, whether they have the store open or not", async () => {
     const options = { path: place.next() };
     for (let round = 0; round < 10; round++) await terminateOne(options, `alone ${round}`);
     await withStore(options, async (store) => {
@@ -163,7 +163,7 @@ describe("a thread", { skip }, () => {
     });
   });
 
-  it("that is terminated does so where no other has loaded the package, too", async () => {
+  it("that is terminated does not affect others if no other thread has loaded the package", async () => {
     await run(
       `const { Worker } = require("node:worker_threads");
        const { once } = require("node:events");
@@ -186,24 +186,24 @@ describe("a thread", { skip }, () => {
 });
 
 describe("close", { skip }, () => {
-  it("ends what was begun before, and what comes later is refused", async () => {
+  it("completes earlier calls, and refuses later ones", async () => {
     const options = { path: place.next() };
     const store = new FileStore(options);
     const begun = Array.from({ length: 1000 }, (_, at) => store.create(session(`${at}`)));
     const closed = store.close();
     await assert.rejects(store.create(session("late")), { code: "ERR_STORE_CLOSED" });
     await closed;
-    // Reading it again does not wait for the promises of those.
+    // Reopening does not wait for their promises.
     assert.equal(await withStore(options, (again) => again.size()), 1000);
     await Promise.all(begun);
     await store.close();
   });
 
-  it("may be followed by an open at once, many times over", async () => {
+  it("may be followed by an open immediately, many times", async () => {
     const options = { path: place.next() };
     const closings = [];
     for (let round = 0; round < 200; round++) {
-      // Where the close before was not waited for, this may be the store that closes.
+      // If the earlier close was not awaited, this may be the closing store.
       const store = new FileStore(options);
       const begun = store.create(session(`${round}`));
       if (round % 2) await begun;
@@ -214,7 +214,7 @@ describe("close", { skip }, () => {
     assert.equal(await withStore(options, (store) => store.size()), 200);
   });
 
-  it("may follow calls that run on threads of their own, many times over", async () => {
+  it("may follow calls on other threads, many times", async () => {
     const path = place.next();
     for (let round = 0; round < 100; round++) {
       const store = new FileStore({ path, sweepInterval: 1 });
@@ -223,7 +223,7 @@ describe("close", { skip }, () => {
     }
   });
 
-  it("of all in turn leaves nothing open", async () => {
+  it("of all stores leaves nothing open", async () => {
     const options = { path: place.next() };
     const openFiles = () =>
       fs
@@ -275,7 +275,7 @@ describe("a store whose files are gone while it is open", { skip }, () => {
           });
         }
         assert.equal(await store.get("c"), null);
-        // Its end must not take the other with it.
+        // Its end must not affect the other store.
         await former.close();
         await store.create(session("d"));
         await withStore(options, async (again) => assert.notEqual(await again.get("d"), null));
@@ -284,7 +284,7 @@ describe("a store whose files are gone while it is open", { skip }, () => {
     });
   }
 
-  it("can be opened where it was moved to", async () => {
+  it("can be opened in its new place", async () => {
     const options = { path: place.next() };
     const former = new FileStore(options);
     await former.create(session("a"));
@@ -308,7 +308,7 @@ describe("a store whose files are gone while it is open", { skip }, () => {
 });
 
 describe("an opening that fails", { skip }, () => {
-  it("leaves nothing in a folder where nothing was", async () => {
+  it("leaves no files in an empty folder", async () => {
     const path = place.next();
     fs.mkdirSync(path);
     // Files can be created there, but nothing can be written to them.

@@ -1,6 +1,6 @@
 "use strict";
 
-// The redo log beside other processes: the command line tool, and stores that a version without a log has made.
+// The redo log and other processes: the command line tool, and stores of a version without a log.
 
 const assert = require("node:assert/strict");
 const fs = require("node:fs");
@@ -25,7 +25,10 @@ async function sessionsOf(store) {
   return found.sort(byId);
 }
 
-/** The version of the file format: 2 and 4 need a redo log, 3 and 4 say when sessions were created. Read as LMDB has it on disk. */
+/**
+ * Returns the version of the file format, read from LMDB's file. Versions 2 and 4 need a redo log, 3 and 4 contain
+ * creation times.
+ */
 function formatOf(folder) {
   const PAGE = 4096;
   const file = fs.readFileSync(path.join(folder, "data.mdb"));
@@ -40,7 +43,7 @@ function formatOf(folder) {
 
 const NO_LOG = "no log on this system or file system";
 
-/** Writes until the process has the store to itself again, and a log. */
+/** Writes until the process has exclusive use of the store again, and a log. */
 async function becomesExclusive(store) {
   const deadline = Date.now() + DEADLINE;
   for (let at = 0; ; at++) {
@@ -74,7 +77,7 @@ describe("an app that has data in its log, and the command line tool in another 
 
   async function openApp() {
     app = await peer.open({ path: bench.storePath });
-    // Both are in the log alone: one that was created, one that was deleted.
+    // Both changes are only in the log: a create and a delete.
     await app.create(session("ended", "ann"));
     for (const one of all) await app.create(one);
     await app.delete("ended");
@@ -82,7 +85,7 @@ describe("an app that has data in its log, and the command line tool in another 
     return log;
   }
 
-  /** Runs the tool while the app writes. It must end well. */
+  /** Runs the tool while the app writes. It must succeed. */
   async function tool(...args) {
     let isRunning = true;
     const writing = (async () => {
@@ -154,7 +157,7 @@ describe("an app that has data in its log, and the command line tool in another 
   };
 
   for (const [name, run] of Object.entries(commands)) {
-    it(`${name} is right, and the app goes on and gets its log back`, async (t) => {
+    it(`${name} is correct, and the app continues and gets its log back`, async (t) => {
       const log = await openApp();
       if (log === null) return t.skip(NO_LOG);
       assert.equal(log.mode, "exclusive");
@@ -268,7 +271,7 @@ for (const [name, secret] of [
       await withStore({ ...options, readOnly: true }, (store) => check(store, expected));
     });
 
-    it("has sessions whose lifetime counts from their first write", async () => {
+    it("counts the lifetime of its sessions from their first write", async () => {
       const options = { ...unpack(), maxLifetime: 3_600_000 };
       const endOf = async (store, id) => Date.parse((await store.get(id)).expires);
       let [before, after] = [0, 0];
@@ -320,7 +323,7 @@ for (const [name, secret] of [
       assert.equal(formatOf(options.path), 3);
     });
 
-    it("is not touched after a kill by whoever has another secret", async (t) => {
+    it("is not changed after a kill by a process with another secret", async (t) => {
       const { options, expected, isLogged } = await kill(t);
       if (!isLogged) return;
       const hashes = () => [

@@ -11,7 +11,7 @@ const { makePlace } = require("./support/file-places.js");
 
 const { next: newFolder } = makePlace({ onDisk: true });
 
-/** A test of a new store that has a log. Skipped where the system or the file system rules a log out. */
+/** A test of a new store with a log. Skipped if the system or the file system supports no log. */
 function itWithLog(title, options, body) {
   it(title, async (t) => {
     const given = { path: newFolder(), ...options };

@@ -43,12 +43,12 @@ describe("a folder that is lost while the store is open", { skip }, () => {
     });
   }
 
-  it("is noticed by the background sweep", { timeout: 60_000 }, async () => {
+  it("is detected by the background sweep", { timeout: 60_000 }, async () => {
     const dir = place.next();
     const store = new FileStore({ path: dir, sweepInterval: 10 });
     await store.create(session("a"));
     losses.removed(dir);
-    // A read does not look at the folder.
+    // A read does not check the folder.
     while (await store.get("a").catch(({ code }) => assert.equal(code, "ERR_STORE_IO"))) {
       await new Promise((resolve) => setTimeout(resolve, 5));
     }

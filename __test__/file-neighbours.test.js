@@ -1,7 +1,6 @@
 "use strict";
 
-// Whom a store must live beside: neighbours that stop, containers with processes of the same number, other copies of
-// this package in the process.
+// Other users of a store: stopped processes, containers with equal PIDs, other copies of this package in the process.
 
 const assert = require("node:assert/strict");
 const fs = require("node:fs");
@@ -37,7 +36,7 @@ async function hasStopped(pid) {
 }
 
 describe("a neighbour that is stopped while it writes", { skip }, () => {
-  it("holds up no read, and no write once it goes on", async (t) => {
+  it("blocks no read, and no write once it continues", async (t) => {
     const options = { path: place.next() };
     const store = new FileStore(options);
     for (let at = 0; at < 100; at++) await store.create(session(`mine-${at}`, { userId: "me" }));
@@ -68,13 +67,13 @@ describe("a neighbour that is stopped while it writes", { skip }, () => {
       assert.notEqual(await store.get(`during ${round}`), null);
     }
     t.diagnostic(`slowest read: ${slowest.toFixed(1)} ms; the neighbour held up ${held} writes of 30`);
-    // One that waits for the neighbour would wait for ever.
+    // A call that waits for the neighbour would wait forever.
     assert.ok(slowest < 5000, `a read took ${slowest} ms`);
     await neighbour.end();
     await store.close();
   });
 
-  it("in the middle of a write keeps nobody from opening the store, reading, and ending", async () => {
+  it("in the middle of a write does not prevent others from opening the store, reading and exiting", async () => {
     const options = { path: place.next() };
     const store = new FileStore(options);
     await store.create(session("mine"));
@@ -102,7 +101,7 @@ describe("a neighbour that is stopped while it writes", { skip }, () => {
     await store.close();
   });
 
-  it("and killed then holds up no write", async () => {
+  it("and then killed blocks no write", async () => {
     const options = { path: place.next() };
     const store = new FileStore(options);
     for (let round = 0; round < 10; round++) {
@@ -126,7 +125,7 @@ describe("lock.mdb, when it was removed from an open store,", { skip }, () => {
       say(error.code + " " + error.message);
     }`;
 
-  it("keeps others from opening the store, as two without it in common would destroy it", async () => {
+  it("prevents others from opening the store, because processes without a common lock file would destroy it", async () => {
     const options = { path: place.next() };
     const args = [JSON.stringify(options)];
     const store = new FileStore(options);
@@ -139,7 +138,7 @@ describe("lock.mdb, when it was removed from an open store,", { skip }, () => {
     assert.equal(await run(OPEN, { args }), "size 2");
   });
 
-  it("is made by one of many processes that open a restored backup at once", async () => {
+  it("is created by one of many processes that open a restored backup concurrently", async () => {
     const source = new FileStore({ path: place.next() });
     await source.create(session("a"));
     for (let round = 0; round < 5; round++) {
@@ -154,12 +153,12 @@ describe("lock.mdb, when it was removed from an open store,", { skip }, () => {
   });
 });
 
-// A number for each container's processes: as root, or as a user who may have a namespace of their own.
+// A command that gives each container its own PIDs: as root, or as a user who may create a namespace.
 const NUMBERS = ["--pid", "--fork", "--kill-child", "--mount-proc"];
 const container = skip ? undefined : findPrefix(["unshare", ...NUMBERS], ["unshare", "-r", ...NUMBERS]);
 const skipContainers = skip || (container === undefined && "unshare makes no process namespace here");
 
-describe("containers whose processes have the same number", { skip: skipContainers }, () => {
+describe("containers whose processes have the same PID", { skip: skipContainers }, () => {
   const HOLD = `
     const store = new FileStore(JSON.parse(process.argv[1]));
     store.create(session("of " + process.argv[2])).then(() => say(process.pid));
@@ -171,7 +170,7 @@ describe("containers whose processes have the same number", { skip: skipContaine
       say(JSON.stringify({ name: error.name, code: error.code, message: error.message }));
     }`;
 
-  it("are refused the store until the first has gone, however it went", async () => {
+  it("are refused the store until the first has ended, however it ended", async () => {
     const options = { path: place.next() };
     const args = (name) => [JSON.stringify(options), name];
     for (const [round, end] of ["end", "kill", "end"].entries()) {
@@ -181,7 +180,7 @@ describe("containers whose processes have the same number", { skip: skipContaine
       assert.equal(refused.code, "ERR_STORE_LOCKED");
       assert.equal(refused.name, "SessionStoreError");
       assert.match(refused.message, new RegExp(`^${options.path} is open .*\\(1\\)`));
-      // One of another number is welcome.
+      // A process with another PID is accepted.
       const outside = new FileStore(options);
       assert.equal(await outside.size(), round + 1);
       await outside.close();
@@ -192,7 +191,7 @@ describe("containers whose processes have the same number", { skip: skipContaine
   });
 });
 
-/** A process in a namespace outlives for a moment the one that made the namespace. */
+/** A process in a namespace briefly outlives the process that created the namespace. */
 async function runUntilFree(attempt) {
   for (let tries = 0; ; tries++) {
     const answer = await attempt();
@@ -203,7 +202,7 @@ async function runUntilFree(attempt) {
 describe("another copy of the package", { skip }, () => {
   const copy = skip ? undefined : require(copyPackage(place.next()).target);
 
-  it("in one process is refused a store that is open, which goes on", async () => {
+  it("in one process is refused an open store, which continues", async () => {
     const options = { path: place.next() };
     const store = new FileStore(options);
     await store.create(session("a"));
@@ -214,7 +213,7 @@ describe("another copy of the package", { skip }, () => {
     };
     for (let tries = 0; tries < 10; tries++) assert.throws(() => new copy.FileStore(options), isLocked);
 
-    // Had the attempts undone the locks of the first, another process would now undo its writes.
+    // If the attempts had released the first one's locks, another process would now undo its writes.
     const neighbour = start(BUSY, { args: [JSON.stringify(options)] });
     await neighbour.hear();
     for (let at = 0; at < 300; at++) await store.create(session(`beside ${at}`, { userId: "me" }));
@@ -230,8 +229,8 @@ describe("another copy of the package", { skip }, () => {
   });
 });
 
-describe("the package loaded anew from the same files", { skip }, () => {
-  /** As test runners do it: modules in a context and a cache of their own, addons from Node. */
+describe("the package loaded again from the same files", { skip }, () => {
+  /** Loads the package like test runners do: modules in a separate context and cache, addons by Node. */
   function loadAnew() {
     const { createRequire } = require("node:module");
     const vm = require("node:vm");

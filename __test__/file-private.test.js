@@ -29,7 +29,7 @@ const refuses = (options, code, words) =>
   );
 
 describe("path", { skip }, () => {
-  it("must be a text that may name a folder", () => {
+  it("must be a string that may name a folder", () => {
     for (const path of [
       undefined,
       null,
@@ -49,12 +49,12 @@ describe("path", { skip }, () => {
     assert.throws(() => new FileStore(place.next()), { code: "ERR_INVALID_OPTION" });
   });
 
-  it("is refused with what is wrong with it", () => {
+  it("is refused with the reason", () => {
     for (const [path, words] of [
       ["/tmp/a\0b", /got a string with a NUL character$/],
       ["/tmp/\ud800", /got a string with a lone surrogate$/],
       [Buffer.from("/tmp/a"), /got a Buffer: use buffer\.toString\(\)$/],
-      [new URL("https://host/a"), /got a URL that is not of a file$/],
+      [new URL("https://host/a"), /got a URL with another scheme than file:$/],
       [new URL("file:///tmp/a%2Fb"), /got a file: URL that names no path of this system$/],
       [new URL("file:///tmp/a%00b"), /got a string with a NUL character$/],
       ["file:///tmp/a", /got the string of a file: URL: use new URL\(path\)$/],
@@ -68,7 +68,7 @@ describe("path", { skip }, () => {
     assert.equal(fs.existsSync("file:"), false);
   });
 
-  it("must not be that of a file, or below one, and the message has it", () => {
+  it("must not be a file, or below one, and the message shows it", () => {
     const file = place.next();
     fs.writeFileSync(file, "notes");
     refuses({ path: file }, "ERR_INVALID_OPTION", new RegExp(file));
@@ -76,7 +76,7 @@ describe("path", { skip }, () => {
     assert.equal(fs.readFileSync(file, "utf8"), "notes");
   });
 
-  it("must be one that the system can make", () => {
+  it("must be a path that the system can create", () => {
     const [loop, lost] = [place.next(), place.next()];
     fs.symlinkSync(loop, loop);
     fs.symlinkSync(path.join(place.root, "nowhere"), lost);
@@ -98,7 +98,7 @@ describe("path", { skip }, () => {
 /** For `findPrefix`, which adds an argument. */
 const runNode = [process.execPath, "-e", "", "--"];
 
-// Root may do all things. Somebody else, then, or whoever runs this.
+// Root may do anything, so use another user, or the current one.
 const nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
 const isRoot = process.getuid?.() === 0;
 const canBeNobody = !skip && isRoot && findPrefix([...nobody, ...runNode]) !== undefined;
@@ -131,7 +131,7 @@ describe("a store's folder and files", { skip }, () => {
         assert.deepEqual(fs.readdirSync(dir).sort(), FILES);
         assert.equal(modeOf(dir), "700");
         for (const name of FILES) assert.equal(modeOf(path.join(dir, name)), "600", name);
-        // Parents are made as the user's other folders are, save that their owner gets in.
+        // Parents have the user's default permissions, but the owner always has access.
         const forOthers = (0o077 & ~umask).toString(8).padStart(2, "0");
         for (const parent of parents) assert.match(modeOf(parent), new RegExp(`^7${forOthers}$`));
       } finally {
@@ -146,7 +146,7 @@ describe("the files of a store", { skip }, () => {
     ? undefined
     : findPrefix(["strace", "-f", "-qq", "-e", "trace=%file", "-o", "/dev/null"]);
 
-  it("are private from the moment on in which they are created", {
+  it("are private from their creation on", {
     skip: strace === undefined && "strace is not here",
   }, async () => {
     const [dir, log] = [place.next(), place.next()];
@@ -170,7 +170,7 @@ describe("the files of a store", { skip }, () => {
     );
   });
 
-  it("are not handed on to the programs that the app starts", async () => {
+  it("are not inherited by programs that the app starts", async () => {
     const dir = place.next();
     await withStore({ path: dir }, async (store) => {
       await store.create(session("a"));
@@ -182,7 +182,7 @@ describe("the files of a store", { skip }, () => {
     });
   });
 
-  it("must be regular files of one name, in a folder that may be reached by a link", async () => {
+  it("must be regular files with one name, in a folder that may be a link", async () => {
     const dir = place.next();
     await withStore({ path: dir }, (store) => store.create(session("a")));
     const link = place.next();
@@ -212,12 +212,12 @@ describe("the files of a store", { skip }, () => {
     await withStore({ path: dir }, async (store) => assert.notEqual(await store.get("a"), null));
   });
 
-  it("may not be a FIFO, for whose other end nobody waits", async () => {
+  it("must not be a FIFO, and opening one does not block", async () => {
     for (const name of FILES) {
       const dir = place.next();
       fs.mkdirSync(dir);
       execFileSync("mkfifo", [path.join(dir, name)]);
-      // In a process that can be ended.
+      // In a process that can be killed.
       const answer = await run(
         "try { new FileStore({ path: process.argv[1] }); } catch ({ code, message }) { say(code + message); }",
         { args: [dir] },
@@ -274,7 +274,7 @@ describe("a folder that its user may not use", { skip: skipOthers }, () => {
     assert.equal(await open(dir), "size 2");
   });
 
-  it("is refused if nothing can be made in it, and else may be read-only", async () => {
+  it("is refused if no file can be created in it, and may otherwise be read-only", async () => {
     const dir = path.join(makeHome(), "sessions");
     fs.mkdirSync(dir);
     if (isRoot) fs.chownSync(dir, 65534, 65534);
@@ -287,7 +287,9 @@ describe("a folder that its user may not use", { skip: skipOthers }, () => {
     fs.chmodSync(dir, 0o700);
   });
 
-  it("stays its owner's when root has opened it", { skip: !isRoot && "asks for root" }, async () => {
+  it("still belongs to its owner after root has opened it", {
+    skip: !isRoot && "asks for root",
+  }, async () => {
     const dir = path.join(makeHome(), "sessions");
     assert.equal(await open(dir), "size 1");
     for (const name of ["lock.mdb", "owners.lock"]) fs.rmSync(path.join(dir, name));
@@ -300,7 +302,7 @@ describe("a secret", { skip }, () => {
   const ONE = "the first secret of some length";
   const TWO = Buffer.from("the second secret, which is a buffer");
 
-  it("must be one that the store was made with, and nothing is changed otherwise", async () => {
+  it("must belong to the store, and nothing is changed otherwise", async () => {
     const sealed = { path: place.next(), secret: ONE };
     const open = { path: place.next() };
     await withStore(sealed, (store) => store.create(session("a")));
@@ -326,7 +328,7 @@ describe("a secret", { skip }, () => {
     }
   });
 
-  it("must be long enough, of the right type, and in a list not too long", () => {
+  it("must be long enough, of the right type, and in a list that is not too long", () => {
     const path = place.next();
     for (const secret of [
       ...["", "fifteen bytes..", Buffer.alloc(15), null, 7, true, {}, Symbol("s"), new Uint16Array(16)],
@@ -338,7 +340,7 @@ describe("a secret", { skip }, () => {
     assert.equal(fs.existsSync(path), false);
   });
 
-  it("may be a text or bytes, which are the same", async () => {
+  it("may be a string or bytes, which are equivalent", async () => {
     const options = { path: place.next(), secret: "sixteen bytes it" };
     await withStore(options, (store) => store.create(session("a")));
     for (const secret of [
@@ -351,7 +353,7 @@ describe("a secret", { skip }, () => {
     }
   });
 
-  it("must be the same for all who have the store open in a process", async () => {
+  it("must be the same for all openers in a process", async () => {
     const options = { path: place.next(), secret: [ONE, TWO] };
     await withStore(options, async () => {
       for (const secret of [undefined, ONE, TWO, [TWO, ONE]]) {
@@ -361,7 +363,7 @@ describe("a secret", { skip }, () => {
     });
   });
 
-  it("can be rotated: sessions are there while theirs is in the list, and absent then", async () => {
+  it("can be rotated: sessions are live while their secret is in the list, and absent afterwards", async () => {
     const path = place.next();
     const all = async (store) => {
       const ids = [];
@@ -452,13 +454,13 @@ describe("a secret", { skip }, () => {
     const [sealed, open] = [place.next(), place.next()];
     await withStore({ path: sealed, secret: [ONE, TWO] }, write);
     assert.deepEqual(foundIn(sealed), []);
-    // They would be found if they stood there.
+    // They would be found in a plain store.
     await withStore({ path: open }, write);
     assert.ok(foundIn(open).length >= 3);
   });
 });
 
-/** In KiB: Node itself reserves much, and how much depends on its version. */
+/** In KiB. Node itself reserves much, depending on its version. */
 const limitedTo = (kilobytes) => ["bash", "-c", 'ulimit -v "$0" && exec "$@"', `${kilobytes}`];
 const limits = skip
   ? []
@@ -468,7 +470,7 @@ const limits = skip
 const skipLimits = skip || (limits.length === 0 && "Node does not run with less address space here");
 
 describe("little address space", { skip: skipLimits }, () => {
-  it("leaves the process enough to work, or the store is refused", async (t) => {
+  it("leaves enough for the process to work, or the store is refused", async (t) => {
     const answers = [];
     for (const limit of limits) {
       const printed = await run(

@@ -14,7 +14,7 @@ const { session } = require("./support/file-session.js");
 const PROCESSES = 8;
 const place = makePlace();
 
-/** Stops all of them when the tests that use them have ended. */
+/** Stops all peers after their tests. */
 function startForAll(start) {
   const peers = [];
   before(async () => peers.push(...(await start())));
@@ -31,7 +31,7 @@ describe("a write that is acknowledged", { skip }, () => {
 
   before(async () => {
     const target = place.next();
-    // The others come by other ways to the same place.
+    // The others use other paths to the same folder.
     const link = place.next();
     fs.symlinkSync(target, link);
     const ways = [
@@ -46,7 +46,7 @@ describe("a write that is acknowledged", { skip }, () => {
   });
 
   for (const [writer, kind] of kinds.entries()) {
-    it(`by ${kind} is seen by all others at once`, async () => {
+    it(`by ${kind} is immediately visible to all others`, async () => {
       const others = (call) => Promise.all(stores.map(call));
       const allSee = async (id, expected) => {
         for (const seen of await others((store) => store.get(id))) assert.deepEqual(seen, expected);
@@ -79,7 +79,7 @@ describe("a write that is acknowledged", { skip }, () => {
   }
 });
 
-describe("processes that begin at the same moment", { skip }, () => {
+describe("processes that start concurrently", { skip }, () => {
   const peers = startForAll(() => Promise.all(Array.from({ length: PROCESSES }, () => startProcess())));
   const openAll = (options) => {
     const moment = soon();
@@ -91,9 +91,9 @@ describe("processes that begin at the same moment", { skip }, () => {
     ["a store", undefined],
     ["an encrypted store", "a secret of some length"],
   ]) {
-    it(`make ${what} that all of them share`, async () => {
+    it(`create ${what} that all of them share`, async () => {
       for (let round = 0; round < 30; round++) {
-        // Its parent is not there either.
+        // Its parent is missing, too.
         const stores = await openAll({ path: path.join(place.next(), "sessions"), secret });
         await Promise.all(stores.map((store, at) => store.create(session(`${at}`))));
         for (const ids of await Promise.all(stores.map((store) => store.idsOf()))) {
@@ -131,7 +131,7 @@ describe("processes that begin at the same moment", { skip }, () => {
     await closeAll(stores);
   });
 
-  it("write at the same time, and nothing of it is lost", async () => {
+  it("write concurrently without losing anything", async () => {
     const stores = await openAll({ path: place.next() });
     const moment = soon();
     const outcomes = await Promise.all(
@@ -150,7 +150,7 @@ describe("processes that begin at the same moment", { skip }, () => {
 });
 
 describe("two stores of one path in one thread", { skip }, () => {
-  it("are one store: to close one leaves the other working", async () => {
+  it("are one store: closing one leaves the other working", async () => {
     const options = { path: place.next() };
     const [one, other] = [new FileStore(options), new FileStore(options)];
     await one.create(session("a"));
@@ -161,7 +161,7 @@ describe("two stores of one path in one thread", { skip }, () => {
     await other.close();
   });
 
-  it("may not differ in what their options say", async () => {
+  it("must not have different options", async () => {
     const options = { path: place.next(), maxBytes: 2 ** 24, maxSessionsPerUser: 3, sweepInterval: 0 };
     const store = new FileStore(options);
     for (const other of [

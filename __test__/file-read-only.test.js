@@ -1,6 +1,6 @@
 "use strict";
 
-// Stores that are opened with readOnly: what they refuse, and where nothing can be written.
+// Stores that are opened with readOnly, also where nothing can be written.
 
 const assert = require("node:assert/strict");
 const fs = require("node:fs");
@@ -14,7 +14,7 @@ const { hashOf, withStore } = require("./support/file-store.js");
 
 const place = makePlace();
 
-/** A store with these sessions that nobody has open. */
+/** A closed store with these sessions. */
 async function makeStore(ids, options) {
   const dir = place.next();
   await withStore({ path: dir, sweepInterval: 0, ...options }, async (store) => {
@@ -36,7 +36,7 @@ const isRefused = (error) => {
   return true;
 };
 
-describe("a store that is read alone", { skip }, () => {
+describe("a read-only store", { skip }, () => {
   it("answers reads, refuses writes and changes nothing", async () => {
     const path = await makeStore(["a", "b"]);
     await withStore({ path }, (store) => store.create(session("due", { expires: new Date(1) })));
@@ -59,7 +59,7 @@ describe("a store that is read alone", { skip }, () => {
       ]) {
         await assert.rejects(write, isRefused);
       }
-      // Nothing is to be done for it.
+      // These need no write.
       await store.delete("none");
       await Promise.all(
         Array.from({ length: 300 }, (_, at) => assert.rejects(store.create(session(`${at}`)), isRefused)),
@@ -71,7 +71,7 @@ describe("a store that is read alone", { skip }, () => {
     assert.equal(hashOf(path), hash);
   });
 
-  it("has to be there", () => {
+  it("must exist", () => {
     const path = place.next();
     assert.throws(() => new FileStore({ path, readOnly: true }), { code: "ERR_STORE_IO" });
     assert.equal(fs.existsSync(path), false);
@@ -84,7 +84,7 @@ describe("a store that is read alone", { skip }, () => {
     assert.deepEqual(fs.readdirSync(path), ["data.mdb"]);
   });
 
-  it("is read alone by all of the process, or by none", async () => {
+  it("must be read-only for all openers in a process, or for none", async () => {
     const path = await makeStore(["a"]);
     for (const readOnly of [true, false]) {
       await withStore({ path, readOnly }, async () => {
@@ -103,7 +103,7 @@ describe("a store that is read alone", { skip }, () => {
     }
   });
 
-  it("keeps the list of secrets that it was made with", async () => {
+  it("keeps its wrapped keys unchanged", async () => {
     const [one, two] = ["the first secret of some length", "the second secret of some length"];
     const path = await makeStore(["a"], { secret: one });
     const hash = hashOf(path);
@@ -115,7 +115,7 @@ describe("a store that is read alone", { skip }, () => {
     await withStore({ path, secret: one }, async (store) => assert.notEqual(await store.get("a"), null));
   });
 
-  it("sees what another process writes meanwhile", async () => {
+  it("sees concurrent writes of another process", async () => {
     const path = await makeStore(["a"]);
     const writer = start(
       `const store = new FileStore({ path: process.argv[1] });
@@ -139,7 +139,7 @@ describe("a store that is read alone", { skip }, () => {
 
 const CLI = path.join(ROOT, "bin/native-store.js");
 
-/** Says what each of the commands that only read makes of a store. */
+/** Returns the output of each read-only command on a store. */
 const COMMANDS = `
   const { spawnSync } = require("node:child_process");
   const [path, out] = process.argv.slice(1);
@@ -152,7 +152,7 @@ const COMMANDS = `
 
 const ALL_DONE = ["list 0", "stats 0", "verify 0", "export 0", "backup 0"].join("\n");
 
-// A mount that only this process and its children see.
+// A mount that is visible only to this process and its children.
 const inside = skip ? undefined : findPrefix(["unshare", "-m"], ["unshare", "-r", "-m"]);
 const mounted = (dir) => [
   ...inside,
@@ -160,10 +160,10 @@ const mounted = (dir) => [
 ];
 const canMount = inside !== undefined && findPrefix(mounted(place.root)) !== undefined;
 
-describe("a store on a file system that is read-only", {
+describe("a store on a read-only file system", {
   skip: skip || (!canMount && "mount is refused here"),
 }, () => {
-  it("is read where nobody has it open, as a store or a backup", async () => {
+  it("can be read if no process has it open, as a store or a backup", async () => {
     const dir = await makeStore(["a", "b"]);
     const backup = place.next();
     await withStore({ path: dir }, (store) => store.backup(backup));
@@ -177,7 +177,7 @@ describe("a store on a file system that is read-only", {
     }
   });
 
-  it("is refused to be written, with the reason", async () => {
+  it("is refused for writing, with the reason", async () => {
     const dir = await makeStore(["a"]);
     await assert.rejects(
       execute([...mounted(dir), process.execPath, CLI, "revoke", "--id", "a", "--path", dir]),
@@ -189,7 +189,7 @@ describe("a store on a file system that is read-only", {
     );
   });
 
-  it("is refused while a process has it open that can write, and after one has come", async () => {
+  it("is refused while a writing process has it open, also if that came later", async () => {
     const dir = await makeStore(["a"]);
     const reader = () =>
       start(
@@ -227,7 +227,7 @@ describe("a store on a file system that is read-only", {
   });
 });
 
-// Root may do all things. Somebody else, then.
+// Root may do anything, so use another user.
 const nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
 const isRoot = process.getuid?.() === 0;
 const canBeNobody =
@@ -243,7 +243,7 @@ describe("a store whose files its reader may not write", { skip: skipOthers }, (
     fs.chmodSync(dir, 0o555);
   }
 
-  it("is read where nobody has it open", async () => {
+  it("can be read if no process has it open", async () => {
     const dir = await makeStore(["a"]);
     const out = place.next();
     fs.mkdirSync(out);

@@ -16,7 +16,7 @@ function guarded(options) {
   return guardSession(new FluidAuthSession({ store: new MemoryStore(), ...options }));
 }
 
-/** Serves, and checks in the end that each request was passed on once: Express 4 would hide a second `next`. */
+/** Serves an app. At the end checks that each request called `next` once: Express 4 would hide a second call. */
 async function start(t, session, { passedOn = 1, ...options } = {}) {
   const app = await serve(session, options);
   t.after(() => {
@@ -88,7 +88,7 @@ describe("a guarded session", () => {
     }
   });
 
-  it("leaves a request without a cookie, or with an empty one, alone", async (t) => {
+  it("does not affect a request without a cookie, or with an empty one", async (t) => {
     const { port } = await start(t, guarded());
     const anonymous = { status: 200, body: { user: null }, setCookies: [] };
     assert.deepEqual(await get(port), anonymous);
@@ -128,7 +128,7 @@ describe("a guarded session", () => {
     assert.match(seen[0], /Expires=Thu, 01 Jan 1970/);
   });
 
-  it("does not mix requests that run at once", async (t) => {
+  it("does not mix concurrent requests", async (t) => {
     const { port } = await start(t, guarded());
     const stale = await staleCookie(port);
     const users = Array.from({ length: 40 }, (_, i) => `user-${i}`);
@@ -214,7 +214,7 @@ describe("a guarded session", () => {
     assert.equal(decrypted, 2);
   });
 
-  it("gives a subclass the cookie that it asks for", async (t) => {
+  it("decrypts the cookie that a subclass requests", async (t) => {
     class TwoCookies extends FluidAuthSession {
       async manageSession(req, res, next) {
         req.other = this.decryptSessionId(req.cookies.other);
@@ -288,7 +288,7 @@ describe("a hostile cookie", () => {
     assert.deepEqual((await get(port, "/", cookie)).body, { user: "ada" });
   });
 
-  it("that is no text is not given to FluidAuth", async (t) => {
+  it("that is not a string is not passed to FluidAuth", async (t) => {
     const session = guarded();
     let asked = 0;
     session.decryptSessionId = () => `id-${asked++}`;
@@ -297,7 +297,7 @@ describe("a hostile cookie", () => {
     assert.equal(asked, 0);
   });
 
-  it("is gone from req.cookies, and the others stay", async (t) => {
+  it("is removed from req.cookies, and the others stay", async (t) => {
     const route = (app) => app.get("/cookies", (req, res) => res.json(req.cookies));
     const { port } = await start(t, guarded(), { route });
     assert.deepEqual((await get(port, "/cookies", `a=1; ${NAME}=garbage`)).body, { a: "1" });
@@ -341,7 +341,7 @@ describe("an error", () => {
     assert.equal(errors.length, 1);
   });
 
-  it("for want of cookie-parser reaches the error handler once", async (t) => {
+  it("for a missing cookie-parser reaches the error handler once", async (t) => {
     const { port, errors } = await start(t, guarded(), { before: [(_req, _res, next) => next()] });
     assert.equal((await get(port)).status, 500);
     assert.deepEqual(
@@ -368,7 +368,7 @@ describe("an error", () => {
     assert.equal(errors.length, 1);
   });
 
-  it("that is undefined is an error still", async (t) => {
+  it("that is undefined is still an error", async (t) => {
     const store = new MemoryStore();
     const { port, errors } = await start(t, guarded({ store }));
     const cookie = await staleCookie(port);
@@ -417,8 +417,8 @@ describe("an error", () => {
   });
 });
 
-describe("a suite with fake timers", () => {
-  it("goes on to the next handler", async (t) => {
+describe("a test with fake timers", () => {
+  it("continues to the next handler", async (t) => {
     const session = guarded();
     t.mock.method(globalThis, "queueMicrotask", () => {});
     t.mock.method(globalThis, "setImmediate", () => {});
@@ -445,7 +445,7 @@ describe("ending a session in a handler", () => {
       });
   }
 
-  it("drops a clear that comes after the answer", async (t) => {
+  it("drops a cookie clear after the response", async (t) => {
     const outcome = {};
     const { port } = await start(t, guarded(), { route: destroyRoute(outcome) });
     const cookie = await logIn(port);
@@ -454,7 +454,7 @@ describe("ending a session in a handler", () => {
     assertAnonymous(await get(port, "/", cookie));
   });
 
-  it("does nothing, as FluidAuth does, when the answer is already out", async (t) => {
+  it("does nothing, like FluidAuth, after the response", async (t) => {
     const ended = {};
     const done = new Promise((resolve) => {
       ended.done = resolve;
@@ -493,7 +493,7 @@ describe("ending a session in a handler", () => {
   });
 });
 
-it("bad cookies do no harm when the answer is already out", async (t) => {
+it("bad cookies do no harm after the response", async (t) => {
   const answerFirst = (_req, res, next) => {
     res.json({ user: null });
     next();
@@ -528,7 +528,7 @@ describe("the clear of a cookie", () => {
     assert.deepEqual((await get(port, "/", good)).setCookies, [cleared], "stale");
   });
 
-  it("leaves other cookies that a subclass clears as they are", async (t) => {
+  it("does not change the clear of other cookies by a subclass", async (t) => {
     class TwoCookies extends FluidAuthSession {
       async destroySession(req, res) {
         await super.destroySession(req, res);
@@ -576,7 +576,7 @@ describe("another version of FluidAuth", () => {
     assert.equal((await get(port, "/", `${NAME}=x`)).status, 200);
   });
 
-  it("that decrypts asynchronously judges its cookies by itself", async (t) => {
+  it("that decrypts asynchronously checks its cookies itself", async (t) => {
     const decryptSessionId = async () => assert.fail("unreadable");
     const { port } = await serveOther(t, { decryptSessionId });
     assert.deepEqual(await get(port, "/", `${NAME}=x`), {
@@ -617,7 +617,7 @@ describe("guardSession", () => {
     assert.equal(copy.guardSession(session).manageSession, manageSession);
   });
 
-  it("leaves other sessions of the class alone", () => {
+  it("does not affect other sessions of the class", () => {
     guardSession(makeSession());
     assert.equal(Object.hasOwn(makeSession(), "manageSession"), false);
   });

@@ -1,6 +1,6 @@
 "use strict";
 
-// Whether a store can serve: `ready`, `ping`, and what `stats` says of its state and its calls.
+// Whether a store can serve: `ready`, `ping`, and the state and calls in `stats`.
 
 const assert = require("node:assert/strict");
 const fs = require("node:fs");
@@ -55,7 +55,7 @@ for (const { name, open, isQuick, skip = false } of STORES) {
     });
     after(() => store.close());
 
-    it("is ready, and says how long it took to know", async () => {
+    it("is ready, and reports how long the check took", async () => {
       assert.equal(await store.ready(), undefined);
       const millis = await store.ping({ timeout: 20_000 });
       assert.ok(millis >= 0 && millis < 20_000, `${millis} ms`);
@@ -75,7 +75,7 @@ for (const { name, open, isQuick, skip = false } of STORES) {
       );
     });
 
-    it("counts calls, their errors and how long they took", async () => {
+    it("counts calls, their errors and their latency", async () => {
       const counted = open();
       const [one, other] = [session(), session()];
       await counted.create(one);
@@ -137,7 +137,7 @@ for (const { name, open, isQuick, skip = false } of STORES) {
       await counted.close();
     });
 
-    it("counts no call that has no store", async () => {
+    it("does not count a call without a store", async () => {
       const { get } = store;
       await assert.rejects(get("a"), TypeError);
     });
@@ -153,7 +153,7 @@ for (const { name, open, isQuick, skip = false } of STORES) {
 }
 
 describe("calls of a FileStore that wait", () => {
-  it("are pending, and have bytes", async () => {
+  it("are counted as pending, with their bytes", async () => {
     const store = new FileStore({ path: place.next() });
     const writes = [session(), session(), session()].map((one) => store.create(one));
     const { pending, queuedBytes, maxQueuedBytes } = await store.stats();
@@ -167,7 +167,7 @@ describe("calls of a FileStore that wait", () => {
 });
 
 describe("a FileStore that cannot serve", () => {
-  it("says that its folder is gone", { skip: notLinux }, async () => {
+  it("reports that its folder is gone", { skip: notLinux }, async () => {
     const store = new FileStore({ path: place.next(), sweepInterval: 0 });
     await store.create(session());
     await store.ready();
@@ -179,7 +179,7 @@ describe("a FileStore that cannot serve", () => {
     await store.close();
   });
 
-  it("says that maxBytes is used up", async () => {
+  it("reports that maxBytes is reached", async () => {
     const store = new FileStore({ path: place.next(), maxBytes: 2 ** 20, sweepInterval: 0 });
     await store.ready();
     let isFull = false;
@@ -193,7 +193,7 @@ describe("a FileStore that cannot serve", () => {
     await store.close();
   });
 
-  it("is read only, and can be read", async () => {
+  it("is read-only, and can be read", async () => {
     const writable = new FileStore({ path: place.next() });
     await writable.create(session());
     await writable.close();
@@ -203,7 +203,7 @@ describe("a FileStore that cannot serve", () => {
     await store.close();
   });
 
-  it("says so where the disk does not answer in time", async () => {
+  it("reports that the disk does not answer in time", async () => {
     const native = require("../lib/native.js");
     const { ping } = native;
     const store = new FileStore({ path: place.next() });
@@ -219,7 +219,7 @@ describe("a FileStore that cannot serve", () => {
   });
 });
 
-/** A port on which nobody listens. */
+/** Returns a port without a listener. */
 async function freePort() {
   const server = net.createServer().listen(0, "127.0.0.1");
   await new Promise((resolve) => server.once("listening", resolve));
@@ -228,7 +228,7 @@ async function freePort() {
   return port;
 }
 
-describe("a RedisStore that cannot serve says why:", { skip: redisMissing }, () => {
+describe("a RedisStore that cannot serve reports why:", { skip: redisMissing }, () => {
   const servers = [];
   const start = async (begin, options) => {
     const server = await begin(options);
@@ -237,7 +237,7 @@ describe("a RedisStore that cannot serve says why:", { skip: redisMissing }, () 
   };
   after(() => Promise.all(servers.map((server) => server.kill())));
 
-  // A handshake with a server without TLS ends by the timeout alone.
+  // A handshake with a server without TLS ends only by the timeout.
   const BRIEF = { sweepInterval: 0, commandTimeout: 900, connectTimeout: 300 };
 
   const CASES = [
@@ -303,7 +303,7 @@ describe("a RedisStore that cannot serve says why:", { skip: redisMissing }, () 
     });
   }
 
-  it("becomes ready when the server comes, and says when it has gone", async () => {
+  it("becomes ready when the server starts, and reports when it stops", async () => {
     const server = await start(startServer);
     const store = new RedisStore({ url: server.url, sweepInterval: 0, commandTimeout: 20_000 });
     await store.ready();

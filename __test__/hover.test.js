@@ -1,12 +1,12 @@
 "use strict";
 
-// What an editor shows of each public name: the quick info of TypeScript's language service.
+// The descriptions that an editor shows for each public name: the quick info of TypeScript's language service.
 
 const assert = require("node:assert/strict");
 const fs = require("node:fs");
 const path = require("node:path");
 const { describe, it } = require("node:test");
-// The compiler itself has no service from version 7 on.
+// Since version 7 the compiler has no language service.
 const ts = require("@tsd/typescript");
 
 const ROOT = path.join(__dirname, "..");
@@ -14,7 +14,7 @@ const ENTRIES = ["index.d.ts", "connect.d.ts"].map((name) => path.join(ROOT, nam
 const CLASSES = ["ConnectStore", "FileStore", "MemoryStore", "RedisStore", "SessionStoreError"];
 const TAGS = new Set(["default", "example", "param", "returns", "see", "throws", "typeParam"]);
 
-// An app that makes one of each class.
+// An app that creates an object of each class.
 const APP = path.join(__dirname, "types", "hover.mts");
 const IMPORT = `import { ${CLASSES.join(", ")} } from "@fluidauth/native-store";\n`;
 const APP_TEXT = IMPORT + CLASSES.map((name) => `new ${name}();`).join("\n");
@@ -41,7 +41,7 @@ const service = ts.createLanguageService({
   realpath: ts.sys.realpath,
 });
 
-/** What is shown at a position: the text, and the tags below it. */
+/** Returns the quick info at a position: the text, and the tags below it. */
 function hoverAt(file, position) {
   const info = service.getQuickInfoAtPosition(file, position);
   assert.ok(info, `nothing is shown at ${file}:${position}`);
@@ -62,7 +62,7 @@ function assertReadsWell({ text, tags }) {
 const isExported = (node) =>
   node.modifiers?.some((modifier) => modifier.kind === ts.SyntaxKind.ExportKeyword) ?? false;
 
-/** The public names of a file, each with its position. */
+/** Returns the public names of a file with their positions. */
 function* namesIn(file) {
   const source = service.getProgram().getSourceFile(file);
   for (const statement of source.statements) {
@@ -77,7 +77,7 @@ function* namesIn(file) {
   }
 }
 
-/** The members of a declaration, those of its object types included. */
+/** Returns the members of a declaration, including those of its object types. */
 function membersOf(node) {
   const own = node.members ?? [];
   const types = [];
@@ -91,7 +91,7 @@ function membersOf(node) {
 describe("an editor describes", () => {
   for (const file of ENTRIES) {
     for (const { name, position } of namesIn(file)) {
-      // Twice, where a class has an interface of its name.
+      // Twice if a class has an interface with its name.
       it(`${path.basename(file)}: ${name}`, () => assertReadsWell(hoverAt(file, position)));
     }
   }
@@ -108,7 +108,7 @@ describe("an editor describes", () => {
     });
   }
 
-  it("nothing that is empty or cut off, or this suite fails", () => {
+  it("no empty or incomplete text, or this suite fails", () => {
     for (const text of ["", "A session of", "Of `express-session"]) {
       assert.throws(() => assertReadsWell({ text, tags: [] }));
     }
@@ -116,7 +116,7 @@ describe("an editor describes", () => {
   });
 });
 
-describe("the pages that constructors link to", () => {
+describe("the linked pages of constructors", () => {
   const links = ENTRIES.flatMap((file) => [
     ...textOf(file).matchAll(/@see https:\/\/github\.com\/fluidauth\/native-store\/blob\/main\/(\S+)/g),
   ]).map(([, page]) => page);

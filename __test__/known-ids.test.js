@@ -8,8 +8,8 @@ const { KnownIds } = require("../lib/connect/known-ids.js");
 
 const MINUTE = 60_000;
 
-describe("the ids that a ConnectStore has met", () => {
-  it("are known for an hour, and forgotten soon after", () => {
+describe("KnownIds", () => {
+  it("keeps ids for an hour, and forgets them soon after", () => {
     let now = 0;
     const ids = new KnownIds({ now: () => now });
     for (let minute = 0; minute < 300; minute++) {
@@ -23,7 +23,7 @@ describe("the ids that a ConnectStore has met", () => {
     }
   });
 
-  it("are known anew when they are met again", () => {
+  it("keeps ids longer when they are added again", () => {
     let now = 0;
     const ids = new KnownIds({ now: () => now });
     for (; now < 600 * MINUTE; now += 50 * MINUTE) {
@@ -33,7 +33,7 @@ describe("the ids that a ConnectStore has met", () => {
     assert.ok(ids.has("often"));
   });
 
-  it("are all forgotten after a rest of an hour", () => {
+  it("forgets all ids after an idle hour", () => {
     let now = 0;
     const ids = new KnownIds({ now: () => now });
     ids.add("a");
@@ -46,7 +46,7 @@ describe("the ids that a ConnectStore has met", () => {
     assert.ok(!ids.has("a"));
   });
 
-  it("are a million at least, and not without end", () => {
+  it("keeps at least a million ids, but not an unlimited number", () => {
     const ids = new KnownIds({ now: () => 0 });
     for (let n = 0; n < 1_000_000; n++) ids.add(`${n}`);
     for (let n = 0; n < 1_000_000; n += 997) assert.ok(ids.has(`${n}`));
@@ -55,7 +55,7 @@ describe("the ids that a ConnectStore has met", () => {
     assert.ok(!ids.has("0"));
   });
 
-  it("are told from each other", () => {
+  it("distinguishes ids", () => {
     const ids = new KnownIds();
     const random = () => randomBytes(24).toString("base64url");
     for (let n = 0; n < 100_000; n++) ids.add(random());
@@ -63,7 +63,7 @@ describe("the ids that a ConnectStore has met", () => {
     for (let n = 0; n < 100_000; n++) assert.ok(!ids.has(`${n}`));
   });
 
-  it("are what was added, whatever their text", () => {
+  it("contains exactly the added ids, whatever their text", () => {
     const numRuns = 300;
     const property = fc.property(
       fc.array(fc.string({ unit: "binary" })),

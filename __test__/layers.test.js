@@ -10,7 +10,7 @@ const { check } = require("../scripts/layers");
 const LIB =
   "//! ```text\n//! top\n//! left, right\n//! base\n//! ```\nmod base;\nmod left;\nmod right;\nmod top;\n";
 
-/** The problems that `scripts/layers.js` finds in a crate of these files. */
+/** Returns the problems that `scripts/layers.js` finds in a crate with these files. */
 function problemsOf(context, files) {
   const root = fs.mkdtempSync(path.join(os.tmpdir(), "layers-"));
   context.after(() => fs.rmSync(root, { recursive: true }));
@@ -29,7 +29,7 @@ test("dependencies that point downwards are no problem", (context) => {
   assert.deepEqual(problemsOf(context, files), []);
 });
 
-test("a visibility is no dependency", (context) => {
+test("a visibility is not a dependency", (context) => {
   assert.deepEqual(problemsOf(context, { "base.rs": "pub(in crate::top) fn f() {}" }), []);
 });
 
@@ -45,7 +45,7 @@ test("a dependency on a higher layer is found, in a use and in a path", (context
   }
 });
 
-test("modules of one line must not import each other", (context) => {
+test("modules of one layer must not import each other", (context) => {
   assert.deepEqual(problemsOf(context, { "left.rs": "use crate::right::Right;" }), [
     "src/left.rs depends on src/right.rs, against the direction in src/lib.rs",
   ]);
@@ -57,7 +57,7 @@ test("a module without a layer is found", (context) => {
   ]);
 });
 
-test("a circle of files is found", (context) => {
+test("a cycle of files is found", (context) => {
   const circle = {
     "base/mod.rs": "mod one;\nmod two;\n",
     "base/one.rs": "use super::two::Two;",
@@ -79,7 +79,7 @@ test("a module that re-exports its children depends on none of them, and its imp
   ]);
 });
 
-test("comments, strings and code for tests do not count", (context) => {
+test("comments, strings and test code do not count", (context) => {
   const base = [
     "// use crate::top::Top;",
     "/* crate::top::f */",

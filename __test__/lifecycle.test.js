@@ -1,6 +1,6 @@
 "use strict";
 
-// How a store lives with its process: exits, worker threads, the two module systems, a second load.
+// A store and its process: exits, worker threads, the two module systems, a second load.
 
 const assert = require("node:assert/strict");
 const { execFile } = require("node:child_process");
@@ -19,7 +19,7 @@ const PRELUDE = `
     ({ sessionId, userId, expires: new Date(Date.now() + 3600000).toISOString() });
 `;
 
-/** Runs a script in a process of its own, which must end by itself in time and without error. */
+/** Runs a script in a separate process, which must exit by itself in time and without error. */
 async function run(script, { prelude = PRELUDE, args = [] } = {}) {
   const { stdout } = await promisify(execFile)(process.execPath, [...args, "-e", prelude + script], {
     timeout: 60_000,
@@ -44,11 +44,11 @@ describe("a process", () => {
     );
   });
 
-  it("ends by itself with a store that sweeps all the time", async () => {
+  it("ends by itself with a store that sweeps continuously", async () => {
     await run(`globalThis.store = new MemoryStore({ sweepInterval: 1 });`);
   });
 
-  it("ends at once in the middle of a sweep of many sessions", async () => {
+  it("ends immediately during a sweep of many sessions", async () => {
     const script = `
       (async () => {
         const store = new MemoryStore();
@@ -59,7 +59,7 @@ describe("a process", () => {
     await run(script);
   });
 
-  it("does not wait for libuv's threads, nor make others wait for them", async () => {
+  it("does not wait for libuv's threads, and does not occupy them", async () => {
     const script = `
       const { pbkdf2 } = require("node:crypto");
       const done = [];
@@ -79,7 +79,7 @@ describe("a process", () => {
     assert.equal(failed.stdout, "calls\n");
   });
 
-  it("ends well after stores were closed and collected", async () => {
+  it("exits normally after stores were closed and collected", async () => {
     const script = `
       (async () => {
         for (let at = 0; at < 200; at++) {
@@ -95,7 +95,7 @@ describe("a process", () => {
     assert.equal(await run(script, { args: ["--expose-gc"] }), "end");
   });
 
-  it("may load the package by require and by import, and has one class", async () => {
+  it("has one class with require and import", async () => {
     const script = `
       import { createRequire } from "node:module";
       import { MemoryStore, SessionStoreError, guardSession } from "@fluidauth/native-store";
@@ -108,7 +108,7 @@ describe("a process", () => {
     assert.equal(await run(script, { prelude: "", args: ["--input-type=module"] }), "true");
   });
 
-  it("may load the addon twice, from one file or from two", async () => {
+  it("can load the addon twice, from one file or from two", async () => {
     const directory = mkdtempSync(join(tmpdir(), "native-store-"));
     try {
       const addon = readdirSync(root).find((file) => file.endsWith(".node"));
@@ -171,7 +171,7 @@ describe("worker threads", () => {
     await ends(work(`new MemoryStore({ sweepInterval: 1 });`));
   });
 
-  it("may be terminated in the middle of calls, and the process goes on", async () => {
+  it("may be terminated in the middle of calls, and the process continues", async () => {
     const script = `
       const { Worker } = require("node:worker_threads");
       const { once } = require("node:events");
@@ -200,7 +200,7 @@ describe("worker threads", () => {
     assert.equal(await run(script, { prelude: "" }), "ann");
   });
 
-  it("may hand a name on: the store lives as long as any that has it open", async () => {
+  it("can pass on a name: the store lives while any of them has it open", async () => {
     const script = `
       const { Worker } = require("node:worker_threads");
       const { once } = require("node:events");

@@ -1,6 +1,6 @@
 "use strict";
 
-// Processes that have one store open with other limits: the later one is warned.
+// Processes that have a store open with different limits: the later one is warned.
 
 const assert = require("node:assert/strict");
 const { execFile } = require("node:child_process");
@@ -31,7 +31,7 @@ describe("a process that opens a FileStore with other limits than one that has i
   let [events, warnings, options] = [];
   const hear = (event) => events.push(event);
   const hearWarning = (warning) => {
-    // So short a maxLifetime has a warning of its own.
+    // Such a short maxLifetime has its own warning.
     if (warning.code === "NATIVE_STORE_LIMITS_DIFFER") warnings.push(warning);
   };
   beforeEach(() => {
@@ -44,7 +44,7 @@ describe("a process that opens a FileStore with other limits than one that has i
     process.off("warning", hearWarning);
   });
 
-  /** Opens and closes the store here, and gives what was published meanwhile. */
+  /** Opens and closes the store here. Returns the events that were published. */
   async function heardOf(limits) {
     const store = new FileStore({ ...options, ...limits });
     // Warnings are emitted in the next turn.
@@ -55,7 +55,7 @@ describe("a process that opens a FileStore with other limits than one that has i
     return heard;
   }
 
-  it("is warned, and told which they are", async () => {
+  it("is warned, with both sets of limits", async () => {
     const store = await peer.open({ ...options, maxSessionsPerUser: 3, whenUserIsFull: "reject" });
     const here = new FileStore({ ...options, maxSessionsPerUser: 5 });
     await new Promise(setImmediate);
@@ -79,7 +79,7 @@ describe("a process that opens a FileStore with other limits than one that has i
     await store.close();
   });
 
-  it("is warned of each limit, of one that is missing too", async () => {
+  it("is warned about each limit, also a missing one", async () => {
     for (const [theirs, own] of [
       [{ maxSessionsPerUser: 3 }, {}],
       [{}, { maxSessionsPerUser: 3 }],
@@ -93,7 +93,7 @@ describe("a process that opens a FileStore with other limits than one that has i
     }
   });
 
-  it("is not warned of the same limits, nor once the others have closed the store", async () => {
+  it("is not warned about equal limits, or after the others have closed the store", async () => {
     for (const limits of [{}, { maxSessionsPerUser: 3, whenUserIsFull: "end-oldest", maxLifetime: 5000 }]) {
       const store = await peer.open({ ...options, ...limits });
       assert.deepEqual(await heardOf({ whenUserIsFull: undefined, ...limits }), []);
@@ -120,7 +120,7 @@ describe("a process that opens a FileStore with other limits than one that has i
     await earlier.close();
   });
 
-  it("is no process of the command line, and none is warned of that", async () => {
+  it("is not the command line, and no process is warned about that", async () => {
     const store = new FileStore({ ...options, maxSessionsPerUser: 5 });
     const { stderr } = await run(process.execPath, [CLI, "stats", "--path", options.path]);
     assert.equal(stderr, "");
@@ -136,7 +136,7 @@ describe("a process that opens a RedisStore with other limits than one of the la
   before(() => diagnostics.subscribe("native-store:limits:differ", hear));
   after(() => diagnostics.unsubscribe("native-store:limits:differ", hear));
 
-  /** The limits that processes have said, once there are so many. */
+  /** Resolves to the published limits of processes, once there are `count`. */
   async function untilSaid(prefix, count) {
     const said = () => redis.servers.call("ZCARD", `${prefix}limits`);
     await until(async () => (await said()) === count, `${count} have said theirs`);
@@ -168,7 +168,7 @@ describe("a process that opens a RedisStore with other limits than one of the la
     const none = new RedisStore(options);
     await Promise.all([twin, none].map((each) => each.ping()));
     await untilSaid(options.prefix, 2);
-    // A minute later each says its own again, and looks at no others.
+    // A minute later each publishes its own limits again, without comparing them.
     assert.equal(heard.length, 1);
     const end = Number(await redis.servers.call("PTTL", `${options.prefix}limits`));
     assert.ok(end > 100_000 && end <= 151_000, `it ends in ${end} ms`);
@@ -176,7 +176,7 @@ describe("a process that opens a RedisStore with other limits than one of the la
     await peer.stop();
   });
 
-  it("is not warned of those that nobody has said for minutes", async () => {
+  it("is not warned about limits that were not published for minutes", async () => {
     heard.length = 0;
     const options = redis.next();
     const key = `${options.prefix}limits`;

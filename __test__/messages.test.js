@@ -1,6 +1,6 @@
 "use strict";
 
-// Mistakes that are easily made, each with what this package says of it.
+// Common mistakes, each with the message of this package.
 
 const assert = require("node:assert/strict");
 const { once } = require("node:events");
@@ -30,13 +30,13 @@ const NAMES = { ConnectStore, FileStore, MemoryStore, RedisStore, env, store, co
 const MORE = { mine, circular, newFolder: () => place.next(), session: expressSession };
 const scope = { ...NAMES, ...MORE };
 
-/** Runs a row of a table, as an app has it in its code. */
+/** Runs the code of a row, as an app would. */
 function run(code) {
   const body = new Function(...Object.keys(scope), `return ${code};`);
   return body(...Object.values(scope));
 }
 
-/** @param {Record<string, string>} rows the code of each mistake, and the message of its error. */
+/** @param {Record<string, string>} rows The code of each mistake, and the message of its error. */
 function mistakes(title, rows, errorCode = "ERR_INVALID_OPTION") {
   describe(title, () => {
     for (const [code, message] of Object.entries(rows)) {
@@ -204,7 +204,7 @@ mistakes(
   "ERR_INVALID_SESSION",
 );
 
-describe("times that are meant in seconds are warned of:", () => {
+describe("a warning reports times that are probably in seconds:", () => {
   const rows = {
     "new ConnectStore(store, { ttl: 86400 })":
       "ttl of ConnectStore is in milliseconds: 86400 is 86.4 seconds. For 86400 seconds write 86400 * 1000",
@@ -222,7 +222,7 @@ describe("times that are meant in seconds are warned of:", () => {
     });
   }
 
-  it("but not those that can be meant", async () => {
+  it("but not plausible times", async () => {
     const warnings = [];
     const note = (warning) => warnings.push(warning.message);
     process.on("warning", note);
@@ -236,7 +236,7 @@ describe("times that are meant in seconds are warned of:", () => {
   });
 });
 
-it("maxSessionsPerUser without the option userId of ConnectStore is warned of", async () => {
+it("a warning reports maxSessionsPerUser without the option userId of ConnectStore", async () => {
   const warned = once(process, "warning");
   new ConnectStore(new MemoryStore({ maxSessionsPerUser: 5 }));
   const [warning] = await warned;
@@ -246,7 +246,7 @@ it("maxSessionsPerUser without the option userId of ConnectStore is warned of", 
   );
 });
 
-it("a store in the place of a ConnectStore answers requests of @fastify/session with an error", async () => {
+it("a store instead of a ConnectStore answers requests of @fastify/session with an error", async () => {
   const app = Fastify();
   const secret = "a secret for tests, and for nothing else";
   app.register(require("@fastify/cookie"));
@@ -265,7 +265,7 @@ it("a store in the place of a ConnectStore answers requests of @fastify/session 
   await app.close();
 });
 
-it("a method without its store says how to call it", async () => {
+it("a method without its store explains how to call it", async () => {
   const message = (name) =>
     `${name} was called without its store: call store.${name}(…), or store.${name}.bind(store)`;
   for (const name of ["get", "create", "update", "touch", "delete", "size", "getByUser", "deleteByUser"]) {
@@ -301,7 +301,7 @@ describe("an error that is printed", () => {
     'store.touch("mine", "soon")',
     "store.delete(null)",
   ]) {
-    it(`says its message once, and begins where the app made the mistake: ${code}`, async () => {
+    it(`shows its message once, and its stack starts at the mistake of the app: ${code}`, async () => {
       const error = await (async () => run(code))().catch((error) => error);
       assert.equal(inspect(error).split(error.message).length, 2);
       const [, first, ...others] = error.stack.split("\n");
@@ -329,7 +329,7 @@ it("a ConnectStore that is printed shows its store and its options", () => {
   assert.equal(inspect({ a: { connect } }, { depth: 1 }), "{ a: { connect: [ConnectStore] } }");
 });
 
-it("the path of a FileStore and of a backup may be a URL, as of import.meta.url", async () => {
+it("the path of a FileStore and of a backup may be a URL, for example from import.meta.url", async () => {
   const [folder, copy] = [place.next(), place.next()];
   const fromUrl = new FileStore({ path: new globalThis.URL(`file://${folder}`) });
   assert.equal(fromUrl.db.path, fs.realpathSync(folder));
@@ -341,7 +341,7 @@ it("the path of a FileStore and of a backup may be a URL, as of import.meta.url"
   await restored.close();
 });
 
-it("a number that is no time of today is accepted where a suite has set the clock to 1970", async (t) => {
+it("a number that is not a current time is accepted if a test has set the clock to 1970", async (t) => {
   t.mock.timers.enable({ apis: ["Date"] });
   const early = new MemoryStore();
   await early.create({ ...mine, expires: 60_000 });
@@ -354,12 +354,12 @@ describe("the command", () => {
     [
       ["stats", "--secret", "x"],
       {},
-      "there is no --secret, as every user of this machine can see the command line: use --secret-file or NATIVE_STORE_SECRET",
+      "--secret is not supported, because every user of the machine can see the command line: use --secret-file or NATIVE_STORE_SECRET",
     ],
     [
       ["stats", "--password", "x"],
       {},
-      "there is no --password, as every user of this machine can see the command line: use NATIVE_STORE_REDIS_PASSWORD",
+      "--password is not supported, because every user of the machine can see the command line: use NATIVE_STORE_REDIS_PASSWORD",
     ],
     [["clear"], {}, "there is no command clear: revoke --all ends all sessions"],
     [["lits"], {}, 'unknown command "lits": did you mean list?'],

@@ -1,6 +1,6 @@
 "use strict";
 
-// The recipe for Prometheus that `docs/operating.md` shows, and the dashboard that reads it.
+// The Prometheus recipe in `docs/operating.md`, and its dashboard.
 
 const assert = require("node:assert/strict");
 const fs = require("node:fs");
@@ -18,7 +18,7 @@ const { redisMissing } = require("./support/redis-servers.js");
 const place = makePlace();
 const redis = makeRedisPlace();
 
-/** The values of a text for Prometheus, by name and labels. */
+/** Parses the values of a Prometheus text, by name and labels. */
 function valuesOf(text) {
   const lines = text.split("\n").filter((line) => line !== "" && !line.startsWith("#"));
   return new Map(
@@ -45,7 +45,7 @@ const STORES = {
 
 for (const [type, { open, skip = false }] of Object.entries(STORES)) {
   describe(`the metrics of a store of type ${type}`, { skip }, () => {
-    it("are those of its stats, scrape after scrape", async () => {
+    it("match its stats, scrape after scrape", async () => {
       const store = open();
       const metrics = storeMetrics(store);
       const one = session();
@@ -79,8 +79,8 @@ for (const [type, { open, skip = false }] of Object.entries(STORES)) {
   });
 }
 
-describe("what operators ask for", () => {
-  it("is answered, also by a store that cannot serve", async () => {
+describe("/healthz and /metrics", () => {
+  it("respond, also for a store that cannot serve", async () => {
     const store = new MemoryStore();
     const answers = operations(store);
     const { status, type, text } = await answers["/metrics"]();
@@ -97,7 +97,7 @@ describe("what operators ask for", () => {
 describe("docs/operating.md", () => {
   const docs = fs.readFileSync(path.join(__dirname, "../docs/operating.md"), "utf8");
 
-  it("links what it speaks of", () => {
+  it("links the files that it describes", () => {
     for (const [, target] of docs.matchAll(/\]\((\.{0,2}[^)#:]+)(?:#[^)]*)?\)/g)) {
       assert.ok(fs.existsSync(path.join(__dirname, "../docs", target)), target);
     }
@@ -108,7 +108,7 @@ describe("the dashboard", () => {
   const stores = [new MemoryStore(), new FileStore({ path: place.next() })];
   after(() => Promise.all(stores.map((store) => store.close())));
 
-  it("asks for metrics that there are", async () => {
+  it("uses existing metrics", async () => {
     const known = new Set(Object.values(OWN).flat());
     for (const store of stores) {
       await store.clean();

@@ -17,7 +17,7 @@ const cluster = makeRedisPlace("cluster");
 const RUNS = 400;
 const HOUR = 3_600_000;
 
-/** What the contract says, with a Map of live sessions. */
+/** The contract as a model, with a Map of live sessions. */
 class Model {
   live = new Map();
 
@@ -49,13 +49,16 @@ class Model {
 
   #put(session) {
     const plain = JSON.parse(JSON.stringify(session));
-    // A Map keeps the place of a key that is set again, as an update keeps a session's age.
+    // A Map keeps the position of a key that is set again, like an update keeps a session's age.
     if (Date.parse(plain.expires) > Date.now()) this.live.set(session.sessionId, plain);
     else this.live.delete(session.sessionId);
   }
 }
 
-/** Equal for equal JSON values, whatever the order of an object's keys; `undefined` for no user. */
+/**
+ * Returns a key that is equal for equal JSON values, whatever the order of object keys. Returns `undefined` without a
+ * user.
+ */
 function userKey(userId) {
   const sorted = (_, value) =>
     value !== null && typeof value === "object" && !Array.isArray(value)
@@ -96,7 +99,7 @@ const calls = fc.oneof(
   { weight: 1, arbitrary: fc.record({ call: fc.constantFrom("clean", "clear") }) },
 );
 
-/** Makes one call on both before it first waits, and compares what they answer. */
+/** Makes a call on both synchronously, and compares the results. */
 async function apply(step, store, model) {
   switch (step.call) {
     case "create": {
@@ -146,7 +149,7 @@ async function compare(store, model, seen) {
 
 const secret = "a secret of some length";
 
-/** A file has to be made for each case, and a server to be asked. */
+/** Fewer cases: each needs a file or a server. */
 const STORES = {
   MemoryStore: { open: () => new MemoryStore({ sweepInterval: 0 }), runs: RUNS },
   FileStore: { open: () => new FileStore({ path: newFolder(), sweepInterval: 0 }), runs: RUNS / 4 },
@@ -165,7 +168,7 @@ async function check(property, numRuns) {
 }
 
 for (const [name, { open, runs, skip = false }] of Object.entries(STORES)) {
-  it(`a ${name} does what its model does`, { skip }, async () => {
+  it(`a ${name} behaves like its model`, { skip }, async () => {
     const property = fc.asyncProperty(fc.array(calls, { maxLength: 40 }), async (steps) => {
       const store = open();
       const model = new Model();
@@ -181,8 +184,8 @@ for (const [name, { open, runs, skip = false }] of Object.entries(STORES)) {
     await check(property, runs);
   });
 
-  it(`a ${name} does what is asked of it at once in the order in which it is asked`, { skip }, async () => {
-    // Those that run on threads of their own have no place in that order.
+  it(`a ${name} runs concurrent calls in the order in which they were made`, { skip }, async () => {
+    // Calls on other threads are not part of that order.
     const inOrder = calls.filter(({ call }) => ["create", "update", "touch", "delete"].includes(call));
     const property = fc.asyncProperty(fc.array(inOrder, { maxLength: 60 }), async (steps) => {
       const store = open();
@@ -198,7 +201,7 @@ for (const [name, { open, runs, skip = false }] of Object.entries(STORES)) {
     await check(property, runs);
   });
 
-  it(`any JSON session comes back from a ${name} as it was`, { skip }, async () => {
+  it(`a ${name} returns any JSON session unchanged`, { skip }, async () => {
     const store = open();
     let made = 0;
     const property = fc.asyncProperty(

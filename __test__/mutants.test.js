@@ -16,7 +16,7 @@ describe("the mutants", () => {
     }
   });
 
-  test("have names of their own", () => {
+  test("have unique names", () => {
     assert.equal(new Set(MUTANTS.map(({ name }) => name)).size, MUTANTS.length);
   });
 });
@@ -24,7 +24,7 @@ describe("the mutants", () => {
 describe("mutate", () => {
   const SOURCE = "if first() { second() }";
 
-  test("puts all mutants into a source, each behind its switch", () => {
+  test("inserts all mutants into a source, each with its switch", () => {
     const mutants = [
       mutant("late", ["second()", "if !MUTANT { second() }"]),
       mutant("early", ["if first()", "if first() || MUTANT"]),
@@ -35,7 +35,7 @@ describe("mutate", () => {
     );
   });
 
-  test("refuses a text that is missing, and one that occurs twice", () => {
+  test("refuses a text that is missing or occurs twice", () => {
     for (const [text, count] of [
       ["third()", 0],
       ["()", 2],
@@ -52,7 +52,7 @@ describe("mutate", () => {
     assert.throws(() => mutate(SOURCE, mutants), /one and two change the same text/);
   });
 
-  test("refuses a mutant that is always on", () => {
+  test("refuses a mutant without a switch", () => {
     assert.throws(() => mutate(SOURCE, [mutant("fixed", ["second()", ""])]), /fixed cannot be switched off/);
   });
 });

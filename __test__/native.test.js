@@ -1,6 +1,6 @@
 "use strict";
 
-// What an app is told where the addon does not load. Each case is a process of its own on a copy of the package.
+// The errors for an addon that does not load. Each case runs in a separate process on a copy of the package.
 
 const assert = require("node:assert/strict");
 const { spawnSync } = require("node:child_process");
@@ -54,26 +54,26 @@ describe("a package that cannot be loaded", () => {
     }
   }
 
-  it("is loaded where nothing is wrong", () => {
+  it("loads if nothing is wrong", () => {
     assert.deepEqual(load(), { isLoaded: true });
     assert.deepEqual(load({ name: `${NAME}/connect` }), { isLoaded: true });
   });
 
-  it("names the system and the files it looked for where the addon is missing", () => {
+  it("names the system and the expected files if the addon is missing", () => {
     fs.rmSync(addon);
     refuses({}, SYSTEM, new RegExp(`looked for .*${path.basename(addon)}, ${NAME}-${process.platform}`));
     refuses({}, /install the package again on this machine/);
     assert.equal(load().hasCause, true);
   });
 
-  it("says what the system says of an addon that is cut off, or no addon", () => {
+  it("reports the system's error for a truncated or invalid addon", () => {
     for (const text of ["", "\u007fELF", "version https://git-lfs.github.com/spec/v1\n"]) {
       fs.writeFileSync(addon, text);
       refuses({}, SYSTEM, /does not load: .*native-store\..*\.node|does not load: .*Win32/, /install/);
     }
   });
 
-  it("names the file of a platform package that is damaged", () => {
+  it("names the file of a damaged platform package", () => {
     const { optionalPackage } = platformPackage();
     fs.rmSync(addon);
     const folder = path.join(app, "node_modules", optionalPackage);
@@ -84,7 +84,7 @@ describe("a package that cannot be loaded", () => {
     fs.rmSync(folder, { recursive: true });
   });
 
-  /** The name of this system's package, as the generated loader has it. */
+  /** Returns the name of this system's package in the generated loader. */
   function platformPackage() {
     fs.rmSync(addon);
     const [, optionalPackage] = load().message.match(/looked for .*, (\S+)\)/);
@@ -92,7 +92,7 @@ describe("a package that cannot be loaded", () => {
     return { optionalPackage };
   }
 
-  it("recognizes an addon of something else", () => {
+  it("recognizes a foreign addon", () => {
     const binding = path.join(target, "binding.js");
     const generated = fs.readFileSync(binding);
     fs.writeFileSync(binding, "module.exports = { openMemory() {}, openFile: undefined };");
@@ -108,7 +108,7 @@ describe("a package that cannot be loaded", () => {
     refuses({ flags: [permission, "--allow-fs-read=*"] }, /--allow-addons/);
   });
 
-  it("says what Deno needs", () => {
+  it("names the flag that Deno needs", () => {
     const binding = path.join(target, "binding.js");
     const generated = fs.readFileSync(binding);
     const words = 'Requires ffi access to "/app/addon.node", run again with the --allow-ffi flag';
@@ -120,7 +120,7 @@ describe("a package that cannot be loaded", () => {
     fs.writeFileSync(binding, generated);
   });
 
-  it("says first that Node.js is too old", () => {
+  it("reports an old Node.js first", () => {
     const prelude = 'Object.defineProperty(process.versions, "node", { value: "18.20.8" });';
     fs.rmSync(addon);
     refuses({ prelude }, /it needs Node\.js 20 or later, and this is Node\.js 18\.20\.8$/);
@@ -133,7 +133,7 @@ describe("a package that cannot be loaded", () => {
     );
   });
 
-  it("makes the command say it in a line, and its help needs no addon", () => {
+  it("makes the command report it in one line, but its help works", () => {
     fs.rmSync(addon);
     const command = path.join(target, "bin/native-store.js");
     assert.equal(run([command, "--help"]).status, 0);

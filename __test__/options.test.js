@@ -23,7 +23,7 @@ const refuses = (options, words, Store = MemoryStore) =>
   );
 
 describe("options of MemoryStore", () => {
-  it("may all be left out, or be undefined", async () => {
+  it("are optional, and may be undefined", async () => {
     for (const options of [undefined, {}, { maxSessions: undefined, name: undefined }]) {
       await new MemoryStore(options).close();
     }
@@ -44,7 +44,7 @@ describe("options of MemoryStore", () => {
   });
 
   for (const limit of ["maxSessionBytes", "maxSessionsPerUser", "maxLifetime", "maxSessions", "maxBytes"]) {
-    it(`refuse a ${limit} that is no whole number from 1`, () => {
+    it(`refuse a ${limit} that is not a whole number from 1`, () => {
       for (const value of [0, -1, 1.5, NaN, Infinity, 2 ** 53]) {
         refuses(
           { [limit]: value },
@@ -59,12 +59,12 @@ describe("options of MemoryStore", () => {
     });
   }
 
-  it("refuse a sweepInterval that is no whole number from 0", () => {
+  it("refuse a sweepInterval that is not a whole number from 0", () => {
     for (const value of [-1, 0.5, NaN, Infinity, "60000", null])
       refuses({ sweepInterval: value }, /^sweepInterval/);
   });
 
-  it("refuse another rule for a full user, and one without a limit", () => {
+  it("refuse an unknown whenUserIsFull, and one without maxSessionsPerUser", () => {
     for (const [value, given] of [
       ["refuse", '"refuse": did you mean "reject"?'],
       ["REJECT", '"REJECT": did you mean "reject"?'],
@@ -90,7 +90,7 @@ describe("options of MemoryStore", () => {
     }
   });
 
-  it("refuse a name that is no text", () => {
+  it("refuse a name that is not a string", () => {
     for (const value of ["", 1, null, {}, "\ud800"])
       refuses({ name: value }, /^name must be a non-empty string/);
   });
@@ -109,12 +109,12 @@ describe("options of MemoryStore", () => {
     }
   });
 
-  it("list the options where none is likely", () => {
+  it("list the options if none is likely", () => {
     refuses({ colour: 1 }, /^MemoryStore has no option "colour": the options are name, maxSessions, /);
     refuses({ __proto__: null, constructor: 1 }, /^MemoryStore has no option "constructor"/);
   });
 
-  it("refuse what is no object", () => {
+  it("refuse values that are not objects", () => {
     for (const options of [null, 1, "x", [], true, () => {}])
       refuses(options, /^options must be an object; got /);
   });
@@ -123,7 +123,7 @@ describe("options of MemoryStore", () => {
 describe("options of FileStore", () => {
   const refusesFile = (options, words) => refuses({ path: newFolder(), ...options }, words, FileStore);
 
-  it("may all be left out but the path", async () => {
+  it("are optional, except path", async () => {
     const folder = newFolder();
     const store = new FileStore({ path: folder, durability: undefined });
     assert.deepEqual(store.db, { type: "file", path: fs.realpathSync(folder) });
@@ -144,14 +144,14 @@ describe("options of FileStore", () => {
     await new FileStore({ path: newFolder(), durability: "everysec" }).close();
   });
 
-  it("refuse a path that is none", () => {
+  it("refuse an invalid path", () => {
     refuses(undefined, /^path is required: the folder that holds the sessions, such as ".+"$/, FileStore);
     for (const value of ["", 1, null, {}, Buffer.from("x"), "a\0b", "\ud800", new URL("http://x")]) {
       refusesFile({ path: value }, /^path must be the path of a folder/);
     }
   });
 
-  it("refuse a path that is another thing's, with the path", () => {
+  it("refuse the path of another kind of file, with the path in the message", () => {
     const file = newFolder();
     fs.writeFileSync(file, "");
     refusesFile(
@@ -160,7 +160,7 @@ describe("options of FileStore", () => {
     );
   });
 
-  it("refuse what is no boolean where one is asked for", () => {
+  it("refuse values that are not booleans for boolean options", () => {
     for (const option of ["readOnly", "allowNetworkFileSystem"]) {
       for (const value of [null, 0, 1, "", "true", {}]) {
         refusesFile({ [option]: value }, new RegExp(`^${option} must be a boolean; got `));
@@ -168,7 +168,7 @@ describe("options of FileStore", () => {
     }
   });
 
-  it("refuse another durability, and name the one that may have been meant", () => {
+  it("refuse an unknown durability, and suggest one", () => {
     const expected =
       'durability must be "commit" (resolves once the write is on disk) or "everysec" (on disk about a second later)';
     for (const [durability, given] of [
@@ -201,7 +201,7 @@ describe("options of FileStore", () => {
     }
   });
 
-  it("refuse a secret that is none, and do not show it", () => {
+  it("refuse an invalid secret without showing it", () => {
     const good = Buffer.alloc(32, 1);
     for (const [secret, words] of [
       [42, /^secret must be a string or a Buffer, or a list of these; got a number$/],
@@ -242,7 +242,7 @@ describe("options of FileStore", () => {
     assert.equal(fs.existsSync(folder), false);
   });
 
-  it("are the same for all that open a path in one process, or are left out", async () => {
+  it("must be equal for all openers of a path in one process, or omitted", async () => {
     const folder = newFolder();
     const secret = Buffer.alloc(32, 1);
     const store = new FileStore({ path: folder, secret, maxSessionsPerUser: 2 });
@@ -267,7 +267,7 @@ describe("options of FileStore", () => {
     await new FileStore({ ...open, maxSessionsPerUser: 3 }).close();
   });
 
-  it("have one durability for all that open a path in one process", async () => {
+  it("must have the same durability for all openers of a path in one process", async () => {
     for (const [first, other] of [
       ["commit", "everysec"],
       ["everysec", "commit"],
@@ -359,7 +359,7 @@ describe("options of RedisStore", () => {
   const sentinel = { urls: [url], master: "name" };
   const refusesRedis = (options, words) => refuses(options, words, RedisStore);
 
-  it("say where the servers are, in one of three ways", async () => {
+  it("name the servers in exactly one of three ways", async () => {
     for (const [options, mode] of [
       [{ url }, "single"],
       [{ url: "rediss://user:p%40ss@[::1]:6380/15", tls: { rejectUnauthorized: false } }, "single"],
@@ -400,7 +400,7 @@ describe("options of RedisStore", () => {
     await store.close();
   });
 
-  it("take the login beside the URLs, each part of it once", () => {
+  it("accept the login outside of the URLs, each part once", () => {
     const node = "redis://host";
     const login = { username: "app", password: "p@ss" };
     for (const [options, expected] of [
@@ -469,7 +469,7 @@ describe("options of RedisStore", () => {
     }
   });
 
-  it("refuse what is no URL of Redis, without showing it", () => {
+  it("refuse values that are not Redis URLs, without showing them", () => {
     for (const wrong of [
       "",
       "hunter2",
@@ -519,7 +519,7 @@ describe("options of RedisStore", () => {
     refusesRedis({ sentinel: { ...sentinel, username: "u" } }, /^sentinel\.password is required where/);
   });
 
-  it("say so of a URL with no host, and of a Unix socket that is not written as one", () => {
+  it("explain a URL without a host, and a wrongly written Unix socket", () => {
     const noHost = /^url must be a URL such as .+; got a URL without a host$/;
     for (const wrong of [
       "redis://",
@@ -552,7 +552,7 @@ describe("options of RedisStore", () => {
     refusesRedis({ cluster: [, "redis://host"] }, /^cluster\[0\] must be .+; got undefined$/);
   });
 
-  it("take a Unix socket, which url alone may name", { skip: process.platform === "win32" }, () => {
+  it("accept a Unix socket, only in url", { skip: process.platform === "win32" }, () => {
     for (const [given, host, database, username, password] of [
       ["unix:///tmp/x.sock", "/tmp/x.sock", 0],
       ["redis+unix:///x?db=3", "/x", 3],
@@ -591,7 +591,7 @@ describe("options of RedisStore", () => {
     refusesRedis({ url: "unix:///x", tls: {} }, /^tls needs URLs that begin with rediss:/);
   });
 
-  it("take the host and the port of a URL as they are written", () => {
+  it("keep the host and the port of a URL as written", () => {
     for (const [given, host, port] of [
       ["redis://redis.1", "redis.1", 6379],
       ["redis://10.1:7000", "10.1", 7000],
@@ -609,7 +609,7 @@ describe("options of RedisStore", () => {
     }
   });
 
-  it("refuse values that are out of range, and TLS where there is none", () => {
+  it("refuse values that are out of range, and tls without TLS URLs", () => {
     for (const name of ["commandTimeout", "connectTimeout"]) {
       for (const value of [0, -1, 1.5, NaN, 2 ** 31, "2s", null]) {
         refusesRedis(

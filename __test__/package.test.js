@@ -1,6 +1,6 @@
 "use strict";
 
-// What `npm pack` makes, as an app that has Node and nothing else gets it.
+// The result of `npm pack` in an app with nothing but Node.
 const assert = require("node:assert/strict");
 const { spawnSync } = require("node:child_process");
 const fs = require("node:fs");
@@ -17,7 +17,7 @@ const OLDEST = path.join(__dirname, "compilers");
 const NAME = "@fluidauth/native-store";
 const PLATFORM = `${process.platform}-${process.arch}`;
 
-/** npm's own file: its place differs, and on Windows `npm` is no program. */
+/** npm's script: its place differs, and on Windows `npm` is not a program. */
 const NPM = [
   process.env.npm_execpath,
   path.join(path.dirname(fs.realpathSync(process.execPath)), "node_modules/npm/bin/npm-cli.js"),
@@ -30,7 +30,7 @@ function node(args, cwd, env) {
   return stdout;
 }
 
-/** An environment with Node on the path and no Rust, and nothing of the npm or the test run that we are in. */
+/** An environment with Node on the path, without Rust, and without variables of the current npm or test run. */
 function bareEnvironment(home) {
   const bin = path.join(home, "bin");
   fs.mkdirSync(bin);
@@ -64,7 +64,7 @@ describe("the package", () => {
   const write = (name, text) => fs.writeFileSync(path.join(app, name), text);
   const installed = (...names) => path.join(app, "node_modules", NAME, ...names);
 
-  it("holds what an app needs, and nothing else", (t) => {
+  it("contains only the files that an app needs", (t) => {
     const files = packed.files.map((file) => file.path);
     const addons = files.filter((file) => file.endsWith(".node"));
     assert.equal(addons.length, 1);
@@ -93,7 +93,7 @@ describe("the package", () => {
     t.diagnostic(`tarball: ${size} KiB packed, ${unpackedSize} KiB unpacked`);
   });
 
-  it("has what the pages in docs/ link to", async () => {
+  it("contains the files that the pages in docs/ link to", async () => {
     const pages = packed.files.map((file) => file.path).filter((file) => /^docs\/.*\.md$/.test(file));
     assert.ok(pages.length > 10);
     const missing = [];
@@ -108,7 +108,7 @@ describe("the package", () => {
     assert.deepEqual(missing, []);
   });
 
-  it("needs no script and no other package to install", () => {
+  it("installs without scripts and without other packages", () => {
     const manifest = JSON.parse(fs.readFileSync(installed("package.json"), "utf8"));
     for (const script of ["preinstall", "install", "postinstall", "prepare"]) {
       assert.equal(manifest.scripts[script], undefined);
@@ -119,7 +119,7 @@ describe("the package", () => {
     assert.equal(spawnSync("cargo", ["--version"], { env }).error?.code, "ENOENT");
   });
 
-  it("names the licences of what is in its addon", () => {
+  it("lists the licences of the code in its addon", () => {
     const notices = fs.readFileSync(installed("THIRD_PARTY_NOTICES.txt"), "utf8");
     for (const name of ["napi", "mimalloc", "serde_json", "Rust's standard library"]) {
       assert.match(notices, new RegExp(`^(.*, )?${name}`, "m"));
@@ -147,14 +147,14 @@ describe("the package", () => {
     node(["both.mjs"], app, env);
   });
 
-  it("loads the adapter of other frameworks when it is used", () => {
+  it("loads the adapter for other frameworks on first use", () => {
     const script = `const { MemoryStore, ...others } = Object.getOwnPropertyDescriptors(require("${NAME}"));
       const isLoaded = () => Object.keys(require.cache).some((file) => file.endsWith("connect-store.js"));
       console.log(isLoaded(), others.ConnectStore.get() === require("${NAME}/connect").ConnectStore, isLoaded());`;
     assert.equal(node(["-e", script], app, env), "false true true\n");
   });
 
-  it("serves its stores to others from a module of its own, with express-session and without", () => {
+  it("exports ConnectStore from its own module, with express-session and without", () => {
     write(
       "connect.mjs",
       `import assert from "node:assert/strict";
@@ -215,7 +215,7 @@ describe("the package", () => {
     t.diagnostic(`conformance tests passed: ${passed}`);
   });
 
-  it("brings its command", () => {
+  it("contains its command", () => {
     write(
       "sessions.js",
       `const { FileStore } = require("${NAME}");
@@ -223,7 +223,7 @@ describe("the package", () => {
       store.create({ sessionId: "an id", userId: "ada", expires: new Date(Date.now() + 60_000) });`,
     );
     node(["sessions.js"], app, env);
-    // What npm links it as, for `npx`, differs from one system to the other.
+    // The name of npm's link, for `npx`, depends on the system.
     assert.ok(fs.readdirSync(path.join(app, "node_modules/.bin")).includes("native-store"));
     const { bin } = JSON.parse(fs.readFileSync(installed("package.json"), "utf8"));
     const run = (...args) => node([installed(bin["native-store"]), ...args], app, env);
@@ -232,7 +232,7 @@ describe("the package", () => {
     assert.equal(JSON.parse(run("stats", "--json")).live, 0);
   });
 
-  it("brings its typings to apps of both module systems", () => {
+  it("has typings for both module systems", () => {
     const programs = ["fluidauth.d.ts", "app.mts", "app.cts"];
     for (const file of programs) fs.copyFileSync(path.join(__dirname, "types", file), path.join(app, file));
     const options = ["--noEmit", "--strict", "--skipLibCheck", "false", "--target", "es2022"];
@@ -259,7 +259,7 @@ describe("the typings of ConnectStore", () => {
       packages: ["@fastify/session", "@fastify/cookie", "fastify", "@types/node"],
     },
   ]) {
-    it(`take the session's type of ${framework} where that is installed`, () => {
+    it(`use the session type of ${framework} if that is installed`, () => {
       const app = fs.mkdtempSync(path.join(os.tmpdir(), "native-store-typed-"));
       copyPackage(app);
       for (const name of packages) {
@@ -305,7 +305,7 @@ describe("the licence check", () => {
     });
   }
 
-  it("refuses what is no expression", () => {
+  it("refuses an invalid expression", () => {
     assert.throws(() => choose("MIT MIT"), SyntaxError);
     assert.throws(() => choose("(MIT"), SyntaxError);
   });

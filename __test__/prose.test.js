@@ -18,7 +18,7 @@ and goes on. Is \`code. With dots.\` one word?
 | [in it](in-a-table.md) | \`x\` |
 
 \`\`\`js
-// Code is no prose. It is not counted.
+// Code is not prose. It is not counted.
 \`\`\`
 
 > A quotation. It has two.
@@ -30,7 +30,7 @@ and goes on. Is \`code. With dots.\` one word?
 ![a picture](picture.svg)
 `;
 
-test("sentences are those of paragraphs, items of lists and quotations", async () => {
+test("sentences are in paragraphs, list items and quotations", async () => {
   const { paragraphs } = await parse(PAGE);
   assert.deepEqual(paragraphs.flatMap(sentencesOf), [
     "One sentence.",
@@ -57,7 +57,7 @@ test("headings have the anchors that GitHub gives them", async () => {
   assert.deepEqual(headings[1], { depth: 2, text: "maxBytes and more" });
 });
 
-test("a measure has the words of all text, and the longest sentence first", async () => {
+test("a measure counts the words of all text, and has the longest sentence first", async () => {
   const { words, mean, sentences } = await measure(
     "One two three. Four.\n\n| five | six |\n|---|---|\n| `7` | 8 |\n",
   );

@@ -1,6 +1,6 @@
 "use strict";
 
-// Who may use a server, and by which way: passwords, users, databases, TLS.
+// Access to a server: passwords, users, databases, TLS.
 
 const assert = require("node:assert/strict");
 const { execFileSync } = require("node:child_process");
@@ -20,12 +20,12 @@ const {
 } = require("./support/redis-servers.js");
 const { session } = require("./conformance.js");
 
-// Of the calls that are to fail by it. The server's answer must have come by then, too.
+// The deadline of calls that must fail by it. The server's answer must arrive within it, too.
 const DEADLINE = 1500;
-// A busy machine makes no call so late.
+// Even on a busy machine no call is this late.
 const LATEST = 10_000;
 const LONGEST = 30_000;
-// In a script the server puts it otherwise.
+// The server words it differently in a script.
 const FORBIDDEN = /NOPERM|permission|can't run this command/i;
 const PASSWORD = "s3cret/with:odd@signs%";
 
@@ -34,7 +34,7 @@ const at = ({ port }, { login = "", database = "", scheme = "redis" } = {}) =>
   `${scheme}://${login}127.0.0.1:${port}${database}`;
 const as = (user, password) => `${user}:${encodeURIComponent(password)}@`;
 
-/** A call that must fail in time, and does not tell what nobody should read. */
+/** Makes a call that must fail in time, and whose error must not contain secrets. */
 async function fails(call, words) {
   const began = performance.now();
   const error = await call.then(
@@ -63,7 +63,7 @@ async function works(store) {
   assert.equal(await store.get(one.sessionId), null);
 }
 
-/** What `use` does with a store that is closed then. */
+/** Runs `use` with a store, and closes that. */
 async function withStore(options, use) {
   const store = open(options);
   try {
@@ -93,12 +93,12 @@ describe("a RedisStore and a server with a password", { skip: redisMissing }, ()
   });
   after(() => server?.kill());
 
-  it("get along if it is given", async () => {
+  it("work together if it is given", async () => {
     await withStore({ url: at(server, { login: as("", PASSWORD) }) }, works);
     await withStore({ url: at(server, { login: as("default", PASSWORD) }) }, works);
   });
 
-  it("do not if it is missing, or wrong, which it says without showing it", async () => {
+  it("do not if it is missing or wrong, and the error does not show it", async () => {
     await withBriefStore({ url: at(server) }, (store) =>
       allFail([store.get("a"), store.create(session()), store.size()], /NOAUTH|authenticat|password/i),
     );
@@ -107,7 +107,7 @@ describe("a RedisStore and a server with a password", { skip: redisMissing }, ()
     );
   });
 
-  it("get along by themselves once it is put right", async () => {
+  it("work together without a restart once it is corrected", async () => {
     const url = at(server, { login: as("late", "s3cret") });
     await withBriefStore({ url }, async (store) => {
       await fails(store.get("a"), /WRONGPASS|authenticat|password/i);
@@ -117,7 +117,7 @@ describe("a RedisStore and a server with a password", { skip: redisMissing }, ()
     });
   });
 
-  it("go on when the password is changed under a connection that is open", async () => {
+  it("continue when the password changes while a connection is open", async () => {
     await server.call("ACL", "SETUSER", "moved", "on", ">s3cret", "~*", "&*", "+@all");
     await withBriefStore({ url: at(server, { login: as("moved", "s3cret") }) }, async (store) => {
       await works(store);
@@ -152,7 +152,7 @@ describe("a RedisStore and a user of its own", { skip: redisMissing }, () => {
   });
   after(() => server?.kill());
 
-  it("need no more than the keys of the prefix, and nothing dangerous", async () => {
+  it("need only the keys of the prefix, and no dangerous command", async () => {
     await withStore(
       { url: at(server, { login: as("app", "s3cret") }), maxSessionsPerUser: 2 },
       async (store) => {
@@ -168,7 +168,7 @@ describe("a RedisStore and a user of its own", { skip: redisMissing }, () => {
     );
   });
 
-  it("show in the counters that the background sweep fails", async () => {
+  it("report in stats that the background sweep fails", async () => {
     const login = as("no-scan", "s3cret");
     await withStore({ url: at(server, { login }), sweepInterval: 20 }, async (store) => {
       assert.equal((await store.stats()).sweepError, null);
@@ -177,7 +177,7 @@ describe("a RedisStore and a user of its own", { skip: redisMissing }, () => {
     });
   });
 
-  it("fail at what that user may not do, and at nothing else", async () => {
+  it("fail only at commands that the user may not run", async () => {
     await withStore({ url: at(server, { login: as("reader", "s3cret") }) }, async (store) => {
       assert.equal(await store.get("a"), null);
       await fails(store.create(session()), FORBIDDEN);
@@ -194,7 +194,7 @@ describe("a RedisStore and a user of its own", { skip: redisMissing }, () => {
     await withStore({ url: at(server, { login: as("other", "s3cret") }), prefix: "other:" }, works);
   });
 
-  it("say that a call of many steps may have happened where a later one is refused", async () => {
+  it("report an unknown outcome if a later step of a call is refused", async () => {
     const sessions = Array.from({ length: 3000 }, () => session());
     const proxy = await startProxy(server);
     const size = () => server.call("DBSIZE");
@@ -209,7 +209,7 @@ describe("a RedisStore and a user of its own", { skip: redisMissing }, () => {
       const login = { login: as("busy", "s3cret") };
       await withStore({ url: at(proxy, login) }, async (store) => {
         assert.notEqual(await store.get(sessions[0].sessionId), null);
-        // So that it is refused before it is done.
+        // So that it is refused before it runs.
         proxy.delay(100);
         const call = begin(store);
         const outcome = call.catch((error) => error);
@@ -230,14 +230,14 @@ describe("a RedisStore and a user of its own", { skip: redisMissing }, () => {
 });
 
 describe("a RedisStore and databases", { skip: redisMissing }, () => {
-  it("keep to the one of the URL", async () => {
+  it("use the one of the URL", async () => {
     const server = await startServer();
     const one = session();
     await withStore({ url: at(server, { database: "/3" }) }, (store) => store.create(one));
     await withStore({ url: at(server) }, async (store) => assert.equal(await store.get(one.sessionId), null));
     await withStore({ url: at(server, { database: "/3" }) }, async (store) => {
       assert.deepEqual(await store.get(one.sessionId), one);
-      // A connection that is new has to choose it again.
+      // A new connection has to select it again.
       await server.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes");
       await until(() => store.get(one.sessionId).then(Boolean, () => false), "it is back");
     });
@@ -246,7 +246,7 @@ describe("a RedisStore and databases", { skip: redisMissing }, () => {
     await server.kill();
   });
 
-  it("say so where there is none of that number", async () => {
+  it("report a database that does not exist", async () => {
     const server = await startServer();
     await withBriefStore({ url: at(server, { database: "/99" }) }, (store) => fails(store.get("a"), /./));
     await server.kill();
@@ -259,7 +259,7 @@ describe("the connections of a RedisStore", { skip: redisMissing }, () => {
     return list.split("\n").map((line) => / name=(\S+) /.exec(line)?.[1]);
   };
 
-  it("have a name, and that of the package where the server knows libraries", async () => {
+  it("have a name, and the library name if the server supports it", async () => {
     const server = await startServer();
     const knowsLibraries = !(await server.call("CLIENT", "SETINFO", "LIB-VER", "1").catch((error) => error))
       .message;
@@ -280,7 +280,7 @@ describe("the connections of a RedisStore", { skip: redisMissing }, () => {
     await server.kill();
   });
 
-  it("do without it where the user may not, or the server knows none", async () => {
+  it("work without it if the user may not set it, or the server does not support it", async () => {
     const forbidding = await startServer({ users: { app: "on >s3cret ~fluid:* +@all -client" } });
     await withStore({ url: at(forbidding, { login: as("app", "s3cret") }) }, works);
     await forbidding.kill();
@@ -289,12 +289,12 @@ describe("the connections of a RedisStore", { skip: redisMissing }, () => {
     await ignorant.kill();
   });
 
-  it("say that a server has too many, with a login or without", async () => {
+  it("report that a server has too many, with a login or without", async () => {
     const server = await startServer({ password: PASSWORD, settings: { maxclients: 1 } });
     const client = await server.connect();
     for (const login of [as("", PASSWORD), ""]) {
       await withBriefStore({ url: at(server, { login }) }, (store) =>
-        // Where the store writes after the server has closed, a reset may take the answer away.
+        // If the store writes after the server has closed, a reset may discard the reply.
         until(
           () => store.get("a").catch(({ message }) => /max number of clients reached/.test(message)),
           "it says so",
@@ -314,7 +314,7 @@ describe("a RedisStore and a Unix socket", { skip: redisMissing }, () => {
     return list.split("\n").filter((line) => line.includes(` addr=${file}:0 `)).length;
   };
 
-  it("get along, with a password and a database, on the event loop too", async () => {
+  it("work together, with a password and a database, also on the event loop", async () => {
     const file = path.join(newDirectory(), "a b.sock");
     const server = await startAt(file);
     const one = session();
@@ -335,7 +335,7 @@ describe("a RedisStore and a Unix socket", { skip: redisMissing }, () => {
     await server.kill();
   });
 
-  it("get along again once the server is back", async () => {
+  it("work together again once the server is back", async () => {
     const file = path.join(newDirectory(), "redis.sock");
     const server = await startAt(file);
     await withBriefStore({ url: `redis+unix://${file}`, password: PASSWORD }, async (store) => {
@@ -351,7 +351,7 @@ describe("a RedisStore and a Unix socket", { skip: redisMissing }, () => {
     await server.kill();
   });
 
-  it("say so where there is none", async () => {
+  it("report a missing socket", async () => {
     const file = path.join(newDirectory(), "none.sock");
     await withBriefStore({ url: `unix://${file}` }, (store) =>
       fails(store.get("a"), /no connection to \/.+none\.sock: No such file/),
@@ -367,7 +367,7 @@ describe("a RedisStore and TLS", { skip: tlsMissing }, () => {
   });
   after(() => server?.kill());
 
-  it("get along where the authority is known, on the event loop too", async () => {
+  it("work together if the authority is trusted, also on the event loop", async () => {
     const clients = async () => (await server.call("CLIENT", "LIST")).match(/ name=native-store /g)?.length;
     await withStore({ url: rediss(server), tls: { ca: server.certificates.ca } }, async (store) => {
       await works(store);
@@ -376,7 +376,7 @@ describe("a RedisStore and TLS", { skip: tlsMissing }, () => {
     });
   });
 
-  it("do not where it is another, or nobody's, or the name is another", async () => {
+  it("do not with another authority, without one, or with another name", async () => {
     const stranger = makeCertificates(newDirectory());
     const check = (tls) =>
       withBriefStore({ url: rediss(server), tls }, (store) =>
@@ -385,11 +385,11 @@ describe("a RedisStore and TLS", { skip: tlsMissing }, () => {
     await Promise.all([undefined, {}, { ca: stranger.ca }].map(check));
   });
 
-  it("get along with any certificate where it is said that none is checked", async () => {
+  it("work together with any certificate if rejectUnauthorized is false", async () => {
     await withStore({ url: rediss(server), tls: { rejectUnauthorized: false } }, works);
   });
 
-  it("show a certificate of their own where one is asked for", async () => {
+  it("present a client certificate if the server requests one", async () => {
     const strict = await startTlsServer({ needsClientCertificate: true });
     const { ca, cert, key } = strict.certificates;
     await withStore({ url: rediss(strict), tls: { ca, cert, key } }, works);
@@ -397,7 +397,7 @@ describe("a RedisStore and TLS", { skip: tlsMissing }, () => {
     await strict.kill();
   });
 
-  it("take authorities as a Buffer, and as a list", async () => {
+  it("accept authorities as a Buffer, and as a list", async () => {
     const { ca, cert, key } = server.certificates;
     const stranger = makeCertificates(newDirectory());
     for (const given of [Buffer.from(ca), [ca], [stranger.ca, Buffer.from(ca)], `${stranger.ca}\n${ca}`]) {
@@ -425,7 +425,7 @@ describe("a RedisStore and TLS", { skip: tlsMissing }, () => {
     assert.match(run("", DEADLINE), /certificate/);
   });
 
-  it("check the certificate for the name that is given", async () => {
+  it("check the certificate for the given servername", async () => {
     const named = await startTlsServer({ names: "DNS:redis.test" });
     const { ca } = named.certificates;
     await withBriefStore({ url: rediss(named), tls: { ca } }, (store) =>
@@ -455,7 +455,7 @@ describe("a RedisStore and TLS", { skip: tlsMissing }, () => {
     await node.kill();
   });
 
-  it("never speak without it to a server that asks for it, nor with it to one that does not know it", async () => {
+  it("fail without TLS on a TLS server, and with TLS on a server without it", async () => {
     await withBriefStore({ url: at(server) }, (store) => fails(store.get("a"), /rediss:\/\//));
     const plain = await startServer();
     const tls = { ca: server.certificates.ca };

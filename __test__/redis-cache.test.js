@@ -1,6 +1,6 @@
 "use strict";
 
-// The near cache of a RedisStore: what it saves, and above all that a session that was ended is not seen.
+// The near cache of a RedisStore. Above all, an ended session must not stay visible.
 
 const assert = require("node:assert/strict");
 const { fork } = require("node:child_process");
@@ -34,14 +34,14 @@ const prefix = () => `cache ${counter++}:`;
 
 const hitsOf = async (store) => (await store.stats()).cache.hits;
 
-/** Whether the next `get` of it needs no round trip. */
+/** Whether the next `get` is answered from the cache. */
 async function isHit(store, id) {
   const before = await hitsOf(store);
   await store.get(id);
   return (await hitsOf(store)) > before;
 }
 
-/** Has a session cached, once the store has the connection that it takes. */
+/** Caches a session, once the store has the necessary connection. */
 async function load(store, id) {
   await until(() => isHit(store, id), "it is cached");
 }
@@ -88,7 +88,7 @@ describe("the cache of a RedisStore", { skip: redisMissing }, () => {
           assert.deepEqual(found, one);
           found.cart.items.push(2);
         }
-        // The store looks at its wrapped keys once a second.
+        // The store checks its wrapped keys once a second.
         assert.ok((await getsOf()) - before < 50, "it has asked the server");
         const { cache, hits } = await store.stats();
         assert.equal(cache.off, null);
@@ -98,7 +98,7 @@ describe("the cache of a RedisStore", { skip: redisMissing }, () => {
     }
   });
 
-  it("sees what others do, in every way", async () => {
+  it("sees all kinds of changes by others", async () => {
     await withStores(pair(), async (store, other) => {
       const one = session({ number: 0 });
       const { sessionId: id, userId } = one;
@@ -125,7 +125,7 @@ describe("the cache of a RedisStore", { skip: redisMissing }, () => {
     });
   });
 
-  // An own write under NOLOOP ends the server's interest in the session. A cached copy would never be invalidated.
+  // With NOLOOP, an own write ends the server's tracking of the session. A cached copy would never be invalidated.
   it("tracks a session again after its own write", async () => {
     await withStores(pair(), async (store, other) => {
       const one = session({ number: 0 });
@@ -146,7 +146,7 @@ describe("the cache of a RedisStore", { skip: redisMissing }, () => {
     });
   });
 
-  it("sees its own calls from their beginning on", async () => {
+  it("sees its own calls from their start", async () => {
     await withStores(pair({ maxSessionsPerUser: 2 }), async (store) => {
       const one = session({ number: 0 });
       const { sessionId: id, userId } = one;
@@ -175,7 +175,7 @@ describe("the cache of a RedisStore", { skip: redisMissing }, () => {
     });
   });
 
-  it("never shows a session to its end or beyond", async () => {
+  it("never returns a session after its expiry", async () => {
     await withStores(pair(), async (store, other) => {
       const end = Date.now() + 300;
       const one = session({ expires: new Date(end).toISOString() });
@@ -189,7 +189,7 @@ describe("the cache of a RedisStore", { skip: redisMissing }, () => {
     });
   });
 
-  it("keeps maxBytes, and the sessions that are used", async () => {
+  it("respects maxBytes, and keeps recently used sessions", async () => {
     const maxBytes = 2 ** 20;
     await withStores(pair({ cache: { maxBytes, maxStaleness: LONGEST_STALENESS } }), async (store, other) => {
       const text = "x".repeat(2000);
@@ -210,7 +210,7 @@ describe("the cache of a RedisStore", { skip: redisMissing }, () => {
     });
   });
 
-  it("sees a logout in another process after one round trip, whatever reads are under way", async () => {
+  it("sees a logout in another process after one round trip, with concurrent reads", async () => {
     const child = fork(CHILD);
     try {
       await withStores(pair(), async (store, other) => {
@@ -243,7 +243,7 @@ describe("the cache of a RedisStore", { skip: redisMissing }, () => {
     return one;
   }
 
-  it("lags behind by maxStaleness at most when the network holds everything back", async () => {
+  it("lags by at most maxStaleness when the network holds all messages back", async () => {
     const maxStaleness = 250;
     for (const hold of [(proxy) => proxy.goDark(), (proxy) => proxy.delay(4 * maxStaleness)]) {
       const proxy = await startProxy(server);
@@ -260,7 +260,7 @@ describe("the cache of a RedisStore", { skip: redisMissing }, () => {
         for (;;) {
           const began = performance.now();
           const found = await near.get(one.sessionId).catch((error) => error);
-          // A call that waits for the server may have begun in time.
+          // A call that waits for the server may have started in time.
           if (!found?.sessionId) break;
           last = began;
           await new Promise(setImmediate);
@@ -272,7 +272,7 @@ describe("the cache of a RedisStore", { skip: redisMissing }, () => {
     }
   });
 
-  it("shows nothing of a server that is stopped for longer than maxStaleness", async () => {
+  it("returns nothing if a server is stopped for longer than maxStaleness", async () => {
     const own = await startServer();
     const store = open({ url: own.url, cache: { maxStaleness: 100 }, commandTimeout: 500 });
     await withStores([store], async (near) => {
@@ -327,7 +327,7 @@ describe("the cache of a RedisStore", { skip: redisMissing }, () => {
     await withStores(pair(), async (store, other) => {
       const one = await createdBy(other);
       await load(store, one.sessionId);
-      // Replies come though nothing but hits is asked for.
+      // Replies arrive even if all calls are hits.
       let isBack = false;
       const away = store.get("nobody").then(() => {
         isBack = true;
@@ -337,7 +337,7 @@ describe("the cache of a RedisStore", { skip: redisMissing }, () => {
     });
   });
 
-  it("is off where the server does not tell of changes, and says why", async () => {
+  it("is off if the server does not send invalidations, and reports why", async () => {
     const own = await startServer({ users: { app: "on >secret ~* +@all -client|tracking" } });
     const warnings = [];
     process.on("warning", (warning) => warnings.push(warning));
@@ -360,7 +360,7 @@ describe("the cache of a RedisStore", { skip: redisMissing }, () => {
     await own.kill();
   });
 
-  it("is there beside waitReplicas, for reads", async () => {
+  it("works with waitReplicas, for reads", async () => {
     const place = { ...options, prefix: prefix() };
     const stores = [open({ ...place, waitReplicas: 1, commandTimeout: 1000 }), withoutCache(place)];
     await withStores(stores, async (store, other) => {
@@ -373,7 +373,7 @@ describe("the cache of a RedisStore", { skip: redisMissing }, () => {
     });
   });
 
-  it("is there over TLS", { skip: tlsMissing }, async () => {
+  it("works over TLS", { skip: tlsMissing }, async () => {
     const own = await startTlsServer();
     const place = { url: own.url, tls: { ca: own.certificates.ca }, prefix: prefix() };
     await withStores([open(place), withoutCache(place)], async (store, other) => {
@@ -386,7 +386,7 @@ describe("the cache of a RedisStore", { skip: redisMissing }, () => {
     await own.kill();
   });
 
-  it("is there in a cluster, and outlives no move of a slot and no primary", async () => {
+  it("works in a cluster, and is dropped when a slot moves or a primary is lost", async () => {
     const cluster = await startCluster();
     const place = { cluster: cluster.urls, prefix: prefix() };
     await withStores([open(place), withoutCache(place)], async (store, other) => {
@@ -405,21 +405,21 @@ describe("the cache of a RedisStore", { skip: redisMissing }, () => {
     await cluster.stop();
   });
 
-  it("does not outlive a failover that sentinels report", async () => {
+  it("is dropped by a failover that sentinels report", async () => {
     const all = await startSentinels();
     const place = { sentinel: { urls: all.urls, master: all.master }, prefix: prefix() };
     await withStores([open(place), withoutCache(place)], async (store, other) => {
       const one = await createdBy(other);
       await load(store, one.sessionId);
       const old = await all.primary();
-      // It takes itself for the primary for ever, answers, and knows nothing of what its successor is told.
+      // It still acts as a primary, answers, and does not receive the writes of its successor.
       await old.call("ACL", "SETUSER", "default", "-slaveof", "-replicaof");
       const { switched } = await all.nextPrimary();
       await all.sentinels[0].call("SENTINEL", "FAILOVER", all.master);
       const port = await switched;
       const next = all.servers.find((each) => each.port === port);
       await next.call("DEL", `${place.prefix}sess#${one.sessionId}`);
-      // The store leaves the old one when it hears of the other. What that says counts no longer.
+      // The store leaves the old one when it learns of the other. Replies of the old one no longer count.
       await until(async () => {
         const { sessionId } = await createdBy(store);
         return (await next.call("EXISTS", `${place.prefix}sess#${sessionId}`)) === 1;

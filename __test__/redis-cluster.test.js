@@ -1,6 +1,6 @@
 "use strict";
 
-// The contract in a cluster, where a session and the index of its user are on different servers.
+// The contract in a cluster, where a session and its user index are on different servers.
 
 const assert = require("node:assert/strict");
 const { describe, it } = require("node:test");
@@ -35,7 +35,7 @@ describe("in a cluster", { skip: redisMissing }, () => {
     await store.close();
   });
 
-  /** A field of a store's connections to each primary, by the age of the connections. */
+  /** Returns a field of a store's connections to each primary, by age. */
   async function fields(clientName, field) {
     const lists = await Promise.all(primaries().map((node) => node.call("CLIENT", "LIST")));
     const own = (list) => list.split("\n").filter((line) => line.includes(` name=${clientName} `));
@@ -46,17 +46,17 @@ describe("in a cluster", { skip: redisMissing }, () => {
 
   const primaries = () => cluster.servers.nodes.slice(0, 3);
 
-  /** A store whose fast path has all its connections. */
+  /** Opens a store whose fast path has all its connections. */
   async function withFastPath(clientName, options) {
     const store = cluster.open({ clientName, commandTimeout: 10_000, ...options });
     const areThere = async () => (await lastCommands(clientName)).every((list) => list.length === 2);
     await until(areThere, "it has two connections to each primary");
-    // The store's thread reports in order: first the connections, then this call.
+    // The worker reports in order: first the connections, then this call.
     await store.size();
     return store;
   }
 
-  it("the event loop has a connection to each primary, and calls go by it", async () => {
+  it("the event loop has a connection to each primary, and calls use it", async () => {
     for (const secret of [undefined, Buffer.alloc(32, 7)]) {
       const clientName = secret ? "encrypted" : "open";
       const store = await withFastPath(clientName, { ...(secret && { secret }) });
@@ -82,7 +82,7 @@ describe("in a cluster", { skip: redisMissing }, () => {
     const loops = ids.map(async (sessionId) => {
       for (let count = 1; !isOver; count += 2, rounds++) {
         const of = (count) => session({ sessionId, count });
-        // None waits for the one before it.
+        // No call waits for the previous one.
         const calls = [store.update(sessionId, of(count)), store.update(sessionId, of(count + 1))];
         const found = store.get(sessionId);
         await Promise.all([...calls, store.touch(sessionId, of(0).expires)]);
@@ -110,7 +110,7 @@ describe("in a cluster", { skip: redisMissing }, () => {
     await store.close();
   });
 
-  it("a primary's connections come back when they are killed, and calls go on meanwhile", async () => {
+  it("a primary's connections are restored when they are killed, while calls continue", async () => {
     const store = await withFastPath("killed");
     const sessions = Array.from({ length: 30 }, () => session());
     await Promise.all(sessions.map((one) => store.create(one)));
@@ -124,13 +124,13 @@ describe("in a cluster", { skip: redisMissing }, () => {
     await store.close();
   });
 
-  it("the event loop's connections all end with that of the thread to the node that keeps the keys", async () => {
+  it("all event-loop connections end with the worker connection to the node with the wrapped keys", async () => {
     const store = await withFastPath("keys", { secret: Buffer.alloc(32, 7) });
     const one = session();
     await store.create(one);
     const before = await fields("keys", "id");
     const keeper = await cluster.servers.ownerOf(await cluster.servers.slotOf(`${store.db.prefix}seal`));
-    // The first is the thread's.
+    // The first connection is the worker's.
     await primaries()[keeper].call("CLIENT", "KILL", "ID", before[keeper][0]);
     assert.deepEqual(await store.get(one.sessionId), one);
     await until(async () => {
@@ -141,7 +141,7 @@ describe("in a cluster", { skip: redisMissing }, () => {
     await store.close();
   });
 
-  it("says so to a store that has the URL of a single node", async () => {
+  it("is reported to a store that has the URL of a single node", async () => {
     const store = cluster.open();
     const { prefix } = store.db;
     const { url } = cluster.servers.nodes[0];
@@ -170,7 +170,7 @@ describe("in a cluster", { skip: redisMissing }, () => {
     await store.close();
   });
 
-  it("needs only one node that is there of those that it is told", async () => {
+  it("needs only one reachable node in the option cluster", async () => {
     const { nodes } = cluster.servers;
     const away = "redis://127.0.0.1:1";
     const store = cluster.open({ cluster: [away, nodes[4].url] });
@@ -182,10 +182,10 @@ describe("in a cluster", { skip: redisMissing }, () => {
 });
 
 describe("a cluster of which one node is behind", () => {
-  it("is asked at the node that has a slot, and an older map of it is not believed", async () => {
+  it("is asked at the node that owns a slot, and an older slot map is ignored", async () => {
     const MIDDLE = 8192;
     let [redirects, questions] = [0, 0];
-    // The first one that is asked for in a round is elsewhere, for the event loop and for the store's thread.
+    // The first id of a round is on another node, for the event loop and for the worker.
     let movedKey;
     const answer = (epoch, owner) => (words) => {
       if (words[0] === "PING") return "+PONG\r\n";
@@ -197,7 +197,7 @@ describe("a cluster of which one node is behind", () => {
         [MIDDLE, 16_383, owner().port],
       ]);
     };
-    // It was a primary, `next` has its slots, and it answers nobody.
+    // It was a primary, `next` has its slots, and it does not answer.
     const lost = await startFakeServer(() => undefined);
     const answerBehind = answer(2, () => lost);
     const behind = await startFakeServer((words) => {

@@ -1,6 +1,6 @@
 "use strict";
 
-// Credentials that a function of the app gives for each connection.
+// Credentials from a function of the app, for each connection.
 
 const assert = require("node:assert/strict");
 const { execFileSync } = require("node:child_process");
@@ -19,7 +19,7 @@ const { session } = require("./conformance.js");
 
 const ROOT = path.join(__dirname, "..");
 const RULES = "~* &* +@all";
-// Of the calls that are to fail by it. The server's answer must have come by then, too.
+// The deadline of calls that must fail by it. The server's answer must arrive within it, too.
 const DEADLINE = 1500;
 const LONGEST = 30_000;
 
@@ -55,7 +55,7 @@ describe("a RedisStore with a function for credentials", { skip: redisMissing },
   });
   after(() => server?.kill());
 
-  it("asks it at each connection, the event loop's too, so that a token may expire", async () => {
+  it("calls it for each connection, also the event loop's, so that a token may expire", async () => {
     let [password, asked] = ["first", 0];
     const store = open(async () => {
       asked++;
@@ -76,7 +76,7 @@ describe("a RedisStore with a function for credentials", { skip: redisMissing },
     await server.call("ACL", "SETUSER", "app", "resetpass", ">first");
   });
 
-  it("takes them without a promise, and for the default user", async () => {
+  it("accepts them without a promise, and for the default user", async () => {
     await server.call("ACL", "SETUSER", "default", "on", ">third", ...RULES.split(" "));
     for (const credentials of [
       () => ({ username: "app", password: "first" }),
@@ -89,7 +89,7 @@ describe("a RedisStore with a function for credentials", { skip: redisMissing },
     await server.call("ACL", "SETUSER", "default", "off");
   });
 
-  it("says why there are none, and goes on asking", async () => {
+  it("reports why there are none, and retries", async () => {
     const good = { username: "app", password: "first" };
     const cases = [
       [
@@ -124,13 +124,13 @@ describe("a RedisStore with a function for credentials", { skip: redisMissing },
     await Promise.all(cases.map(check));
   });
 
-  it("does not wait for it for longer than for a connection", async () => {
+  it("waits for it at most as long as for a connection", async () => {
     const store = open(() => new Promise(() => {}), { connectTimeout: 500, commandTimeout: DEADLINE });
     await fails(store.get("a"), /: credentials: no answer within 500 ms$/);
     await store.close();
   });
 
-  it("asks it for each node of a cluster, and for the servers of sentinels", async () => {
+  it("calls it for each node of a cluster, and for the servers behind sentinels", async () => {
     for (const [start, where, least] of [
       [startCluster, ({ urls }) => ({ cluster: urls }), 3],
       [startSentinels, ({ urls }) => ({ sentinel: { urls, master: "sessions" } }), 2],
@@ -154,7 +154,7 @@ describe("a RedisStore with a function for credentials", { skip: redisMissing },
     }
   });
 
-  it("asks it on the thread of the store", async () => {
+  it("calls it on the thread of the store", async () => {
     const script = `
       const { parentPort, threadId } = require("node:worker_threads");
       const { RedisStore } = require(${JSON.stringify(ROOT)});
@@ -168,7 +168,7 @@ describe("a RedisStore with a function for credentials", { skip: redisMissing },
       worker.once("message", resolve).once("error", reject);
     });
     assert.deepEqual([found, threads], [null, String(threadId)]);
-    // In the midst of whatever it asks.
+    // At any point of its requests.
     await worker.terminate();
   });
 
@@ -192,7 +192,7 @@ describe("a RedisStore with a function for credentials", { skip: redisMissing },
     }
   });
 
-  it("lets a store be collected that the function reaches, but not in the midst of a call", () => {
+  it("lets a store that the function references be collected, but not during a call", () => {
     const script = `const { RedisStore } = require(${JSON.stringify(ROOT)});
       const { setTimeout: sleep } = require("node:timers/promises");
       const collected = [];

@@ -1,6 +1,6 @@
 "use strict";
 
-// What is in the server: readable by others, apart from what is theirs, and not always as a RedisStore left it.
+// The data on the server: readable by others, separate from their data, and sometimes changed by them.
 
 const assert = require("node:assert/strict");
 const { after, afterEach, before, beforeEach, describe, it } = require("node:test");
@@ -16,7 +16,7 @@ async function sessionsOf(store) {
   return sessions;
 }
 
-describe("what a RedisStore keeps", { skip: redisMissing }, () => {
+describe("the data of a RedisStore", { skip: redisMissing }, () => {
   let server;
   let store;
   before(async () => {
@@ -31,7 +31,7 @@ describe("what a RedisStore keeps", { skip: redisMissing }, () => {
 
   const keyOf = (id, prefix = "fluid:") => `${prefix}sess#${id}`;
 
-  it("is JSON that anybody can read", async () => {
+  it("is JSON that any client can read", async () => {
     for (const given of [session(), session({ cart: [{ id: 1 }], name: "é" }), session({ userId: 7 })]) {
       await store.create(given);
       const kept = JSON.parse(await server.call("GET", keyOf(given.sessionId)));
@@ -58,7 +58,7 @@ describe("what a RedisStore keeps", { skip: redisMissing }, () => {
     await endsAt(updated);
   });
 
-  it("is apart from the keys of others, whatever the prefix", async () => {
+  it("is separate from the keys of others, whatever the prefix", async () => {
     const prefixes = ["fluid:", "fluid", "a*", "a?b[c]^\\:", "ab", "é:", "{tag}:"];
     const stores = prefixes.map((prefix) => open({ url: server.url, prefix }));
     await server.call("SET", "other", "1");
@@ -80,7 +80,7 @@ describe("what a RedisStore keeps", { skip: redisMissing }, () => {
     await Promise.all(stores.map((one) => one.close()));
   });
 
-  it("is not readable with a secret, and by none but that", async () => {
+  it("is encrypted with a secret, and only readable with that", async () => {
     const sealed = open({ url: server.url, prefix: "sealed:", secret: "a secret of some length" });
     const given = session({ userId: "ann@example.com", card: "4111 1111" });
     await sealed.create(given);
@@ -106,7 +106,7 @@ describe("what a RedisStore keeps", { skip: redisMissing }, () => {
     await Promise.all([sealed, stranger, both].map((one) => one.close()));
   });
 
-  it("is not plaintext beside what others encrypt", async () => {
+  it("cannot be plaintext if others encrypt", async () => {
     const refused = {
       code: "ERR_INVALID_OPTION",
       message: "secret must be one that encrypts the sessions of this prefix; got no secret",
@@ -116,7 +116,7 @@ describe("what a RedisStore keeps", { skip: redisMissing }, () => {
     const sealed = open({ url: server.url, secret: "a secret of some length" });
     const given = session();
     await sealed.create(given);
-    // Those of before are there for nobody.
+    // No store finds the earlier sessions.
     assert.equal(await sealed.get(plain.sessionId), null);
     assert.deepEqual(await sealed.getByUser(plain.userId), [given]);
     assert.deepEqual(await sessionsOf(sealed), [given]);
@@ -151,7 +151,7 @@ describe("what a RedisStore keeps", { skip: redisMissing }, () => {
     assert.equal((await server.call("KEYS", "fluid:sess#*")).length, 2);
     await sealed.clear();
     assert.equal(await sealed.size(), 0);
-    // It was a mistake.
+    // The secret was a mistake.
     await sealed.close();
     await server.call("DEL", "fluid:seal");
     for (const one of [late, store]) {
@@ -162,7 +162,7 @@ describe("what a RedisStore keeps", { skip: redisMissing }, () => {
     await late.close();
   });
 
-  it("may be no session of ours, which is as good as none and stays", async () => {
+  it("may be a foreign value, which is absent and stays", async () => {
     const values = ["", "garbage", "{}", "null", '{"expires":1}', "\u0000", '{"expires":"x","session":{}}'];
     for (const [number, value] of values.entries()) await server.call("SET", keyOf(`bad ${number}`), value);
     const fine = session();
@@ -184,12 +184,12 @@ describe("what a RedisStore keeps", { skip: redisMissing }, () => {
     assert.deepEqual(await sessionsOf(store), [fine]);
     await store.clear();
     assert.deepEqual((await server.call("KEYS", "fluid:sess#*")).sort(), ids.map((id) => keyOf(id)).sort());
-    // A text ends with the session of its id; what is of another type stays.
+    // delete removes a string, but not another type.
     for (const id of ids) await store.delete(id);
     assert.deepEqual(await server.call("KEYS", "fluid:sess#*"), [keyOf("a list")]);
   });
 
-  it("of which others have changed the text is refused, without a word of it", async () => {
+  it("is refused if others have changed its text, without showing it", async () => {
     const [broken, number] = [session(), session()];
     for (const [given, text] of [
       [broken, '{"card":4111'],
@@ -209,7 +209,7 @@ describe("what a RedisStore keeps", { skip: redisMissing }, () => {
     }
   });
 
-  it("of which others have changed the text does not hide the others from sessions()", async () => {
+  it("does not hide other sessions from sessions() if others have changed a text", async () => {
     const given = Array.from({ length: 20 }, () => session());
     for (const one of given) await store.create(one);
     for (const { sessionId } of given.slice(0, 3)) {
@@ -237,7 +237,7 @@ describe("what a RedisStore keeps", { skip: redisMissing }, () => {
     assert.equal((await store.stats()).calls.sessions.errors.ERR_STORE_CORRUPT, 2);
   });
 
-  it("is not what connect-redis has left, whichever of the prefixes begins with the other", async () => {
+  it("is separate from that of connect-redis, even if one prefix starts with the other", async () => {
     const left = JSON.stringify({ cookie: { originalMaxAge: null }, passport: { user: 1 } });
     const before = ["fluid:a", "fluid:sess:a", "fluid:sess#a"];
     for (const key of before) await server.call("SET", key, left);
@@ -247,7 +247,7 @@ describe("what a RedisStore keeps", { skip: redisMissing }, () => {
     for (const key of before) assert.equal(await server.call("GET", key), left);
   });
 
-  it("is apart from that of any other prefix, though one begins with the other", async () => {
+  it("is separate from that of other prefixes, even if one starts with the other", async () => {
     const prefixes = [
       "s",
       "shop:",
@@ -286,7 +286,7 @@ describe("what a RedisStore keeps", { skip: redisMissing }, () => {
     await Promise.all(stores.map((one) => one.close()));
   });
 
-  it("may be no session of ours where a user's index names one, whose other sessions are found and end", async () => {
+  it("may be a foreign value that the user index names: other sessions of the user are found and end", async () => {
     const index = 'fluid:user#"ann"';
     const values = {
       text: (key) => server.call("SET", key, "garbage"),
@@ -299,7 +299,7 @@ describe("what a RedisStore keeps", { skip: redisMissing }, () => {
       const left = await Promise.all(kinds.map((kind) => server.call("EXISTS", keyOf(kind))));
       assert.deepEqual(left, [1, 1, 1]);
     };
-    // Some are as new as a creation under way, and some old enough to be tidied.
+    // Some are as new as a pending creation, and some old enough to be swept.
     for (const score of [Date.now() * 1000, 1]) {
       await spoil();
       const fine = [session(), session()];
@@ -320,7 +320,7 @@ describe("what a RedisStore keeps", { skip: redisMissing }, () => {
     }
   });
 
-  it("may have another's value where an index of ours would be, which is swept around and not cleared", async () => {
+  it("may have a foreign value under the key of a user index, which sweep and clear skip", async () => {
     const [one, gone] = [session({ userId: "ben" }), session({ userId: "ben" })];
     await store.create(one);
     await server.call("RPUSH", 'fluid:user#"ann"', "1");
@@ -332,7 +332,7 @@ describe("what a RedisStore keeps", { skip: redisMissing }, () => {
     assert.equal(await server.call("LLEN", 'fluid:user#"ann"'), 1);
   });
 
-  it("finds its scripts again when the server has forgotten them", async () => {
+  it("works after the server has dropped its scripts", async () => {
     const given = session();
     await store.create(given);
     for (let round = 0; round < 3; round++) {
@@ -347,7 +347,7 @@ describe("what a RedisStore keeps", { skip: redisMissing }, () => {
     assert.equal(await store.deleteByUser("user 2"), 1);
   });
 
-  it("survives that others empty the database, or evict what they like", async () => {
+  it("survives that others flush the database, or evict keys", async () => {
     const [one, other] = [session(), session()];
     await store.create(one);
     await store.create(other);
@@ -361,7 +361,7 @@ describe("what a RedisStore keeps", { skip: redisMissing }, () => {
     assert.deepEqual(await store.getByUser("ann"), [one]);
   });
 
-  it("is refused where the server is full, and what ends sessions goes on", async () => {
+  it("is refused if the server is full, but calls that end sessions work", async () => {
     const kept = session({ userId: "kept" });
     await store.create(kept);
     await server.call("CONFIG", "SET", "maxmemory", 1);
@@ -374,7 +374,7 @@ describe("what a RedisStore keeps", { skip: redisMissing }, () => {
       await assert.rejects(store.create(session()), isFull);
       await assert.rejects(store.update(kept.sessionId, { ...kept, more: "x".repeat(1000) }), isFull);
       assert.deepEqual(await store.get(kept.sessionId), kept);
-      // Sessions in use live on, also where the user's index has to be kept longer for that.
+      // Sessions in use live on, even if the user index must be kept longer for them.
       for (const expires of [at(2 * HOUR), at(50 * HOUR), at(400 * HOUR)]) {
         assert.equal(await store.touch(kept.sessionId, expires), true);
         assert.equal((await store.get(kept.sessionId)).expires, expires);
@@ -388,7 +388,7 @@ describe("what a RedisStore keeps", { skip: redisMissing }, () => {
     await store.create(session());
   });
 
-  it("is read where a server limits the replies of a connection, which it does not close again and again", async () => {
+  it("can be read if a server limits the output of a connection, which is not closed repeatedly", async () => {
     const own = await startServer({ settings: { "client-output-buffer-limit": "normal 2mb 0 0" } });
     const store = open({ url: own.url });
     const data = "x".repeat(400_000);
@@ -402,7 +402,7 @@ describe("what a RedisStore keeps", { skip: redisMissing }, () => {
     };
     const connections = async () => Number((await own.info("stats")).total_connections_received);
     await readAll();
-    // The event loop has its connection again.
+    // The event-loop connection is restored.
     await until(
       async () => Number((await own.info("clients")).connected_clients) === 3,
       "it has both connections",
@@ -416,7 +416,7 @@ describe("what a RedisStore keeps", { skip: redisMissing }, () => {
     await own.kill();
   });
 
-  it("can be read while replicas are missing, which writes wait for", async () => {
+  it("can be read while writes wait for missing replicas", async () => {
     const sessions = Array.from({ length: 8 }, () => session());
     await Promise.all(sessions.map((one) => store.create(one)));
     const waiting = open({ url: server.url, waitReplicas: 1, commandTimeout: 4000 });
@@ -427,7 +427,7 @@ describe("what a RedisStore keeps", { skip: redisMissing }, () => {
       assert.match(error.code, /^ERR_STORE_(TIMEOUT|UNAVAILABLE)$/);
       assert.equal(error.outcome, "unknown");
     };
-    // A read of a session waits for the writes of that session.
+    // A read of a session waits for its pending writes.
     const [written, others] = [sessions.slice(0, 4), sessions.slice(4)];
     const writers = written.map(write);
     for (let count = 0; count < 20; count++) {
@@ -439,7 +439,7 @@ describe("what a RedisStore keeps", { skip: redisMissing }, () => {
     await waiting.close();
   });
 
-  it("may be in a replica, which takes no writes", async () => {
+  it("may be on a replica, which refuses writes", async () => {
     const given = session();
     await store.create(given);
     const replica = await startServer({ settings: { replicaof: `127.0.0.1 ${server.port}` } });
@@ -450,13 +450,13 @@ describe("what a RedisStore keeps", { skip: redisMissing }, () => {
       await reader.close();
       return error.outcome;
     });
-    // What was refused each time has not happened; some may have been asked once more just before their deadline.
+    // Refused writes have not happened. Some may have been retried just before their deadline.
     const unknown = (await Promise.all(refusals)).filter((outcome) => outcome !== undefined);
     assert.ok(unknown.length <= 5, `${unknown.length} of 10 may have been carried out`);
     await replica.kill();
   });
 
-  it("is read from a replica while writes are refused there, on the connections that there are", async () => {
+  it("can be read from a replica while writes are refused there, on the existing connections", async () => {
     const [given, other] = [session(), session()];
     await Promise.all([store.create(given), store.create(other)]);
     const replica = await startServer({ settings: { replicaof: `127.0.0.1 ${server.port}` } });
@@ -483,14 +483,14 @@ describe("what a RedisStore keeps", { skip: redisMissing }, () => {
     await replica.kill();
   });
 
-  it("is written by a script, too, once the replica has become the primary", async () => {
+  it("can be written by a script, too, once the replica has become the primary", async () => {
     const given = session();
     await store.create(given);
     const replica = await startServer({ settings: { replicaof: `127.0.0.1 ${server.port}` } });
     const writer = open({ url: replica.url });
     await until(() => writer.get(given.sessionId).then(Boolean), "the replica has it");
     const touched = writer.touch(given.sessionId, at(2 * HOUR));
-    // Until then it was refused more than once.
+    // Until then it was refused several times.
     await new Promise((resolve) => setTimeout(resolve, 200));
     await replica.call("REPLICAOF", "NO", "ONE");
     assert.equal(await touched, true);
@@ -498,7 +498,7 @@ describe("what a RedisStore keeps", { skip: redisMissing }, () => {
     await replica.kill();
   });
 
-  it("holds what several stores write at once, each change as a whole", async () => {
+  it("contains each concurrent write of several stores completely", async () => {
     const stores = Array.from({ length: 4 }, () => open({ url: server.url }));
     for (let round = 0; round < 50; round++) {
       const given = session();

@@ -1,6 +1,6 @@
 "use strict";
 
-// The connection that a RedisStore has on its own event loop: what only Node shows of it.
+// The event-loop connection of a RedisStore, as far as it needs Node.
 
 const assert = require("node:assert/strict");
 const { once } = require("node:events");
@@ -18,10 +18,10 @@ const { startBreaker } = require("./support/redis/breaker.js");
 const { PRELUDE, run } = require("./support/file-scripts.js");
 const { session } = require("./support/file-session.js");
 
-// Of the calls that are to meet it. The others have the longest that there is.
+// The deadline of calls that must reach it. All other calls have the maximum.
 const DEADLINE = 2000;
 const LONGEST = 30_000;
-// A process that a store keeps alive would not end at all.
+// If a store kept a process alive, it would never end.
 const ENDS = { timeout: 20_000 };
 
 const open = (server, options) =>
@@ -66,7 +66,7 @@ for (const { title, start, skip } of KINDS)
     const inProcess = (script, flags) =>
       run(OPEN + script, { args: [JSON.stringify(optionsFor(server))], flags, ...ENDS });
 
-    /** The ids of all connections to the server but the one that asks. */
+    /** Returns the ids of all connections to the server except the asking one. */
     async function connections() {
       const client = await server.connect();
       const [own, list] = [await client.call("CLIENT", "ID"), await client.call("CLIENT", "LIST")];
@@ -81,12 +81,12 @@ for (const { title, start, skip } of KINDS)
       const store = open(server, options);
       await store.get("nobody");
       await until(async () => (await connections()).length === 2, "it has a fast path");
-      // The store's thread reports in order: first the connection, then this call.
+      // The worker reports in order: first the connection, then this call.
       await store.size();
       return store;
     }
 
-    it("is one connection beside the store's own, and ends with it", async () => {
+    it("is one connection besides the worker's, and ends with it", async () => {
       const store = await withFastPath();
       await Promise.all(Array.from({ length: 100 }, (_, at) => store.get(`${at}`)));
       assert.equal((await connections()).length, 2);
@@ -94,7 +94,7 @@ for (const { title, start, skip } of KINDS)
       await until(async () => (await connections()).length === 0, "both are gone");
     });
 
-    it("comes back when all connections were killed, and calls go on meanwhile", async () => {
+    it("is restored when all connections were killed, while calls continue", async () => {
       const store = await withFastPath();
       await store.create(session("kept"));
       for (let round = 0; round < 5; round++) {
@@ -111,7 +111,7 @@ for (const { title, start, skip } of KINDS)
       await store.close();
     });
 
-    it("ends without the loss of a call when the store's own connection does", async () => {
+    it("ends with the worker connection without losing a call", async () => {
       const store = await withFastPath();
       await store.create(session("kept"));
       const [own] = await connections();
@@ -130,17 +130,17 @@ for (const { title, start, skip } of KINDS)
       await store.close();
     });
 
-    it("has calls succeed whose answers came while the event loop was blocked past their deadline", async () => {
+    it("completes calls whose replies arrived while the event loop was blocked past their deadline", async () => {
       const store = await withFastPath({ commandTimeout: DEADLINE });
       const calls = [store.create(session("busy")), store.get("busy"), store.delete("busy")];
-      // Alone, the first is sent at once; these are with the next turn.
+      // The first call alone is sent immediately, the others with the next turn.
       setImmediate(() => setImmediate(() => block(DEADLINE + 500)));
       const codes = await Promise.all(calls.map(codeOf));
       assert.deepEqual(codes, ["done", "done", "done"]);
       await store.close();
     });
 
-    it("settles 10 000 calls at once while the event loop turns", async () => {
+    it("settles 10 000 concurrent calls while the event loop turns", async () => {
       const store = await withFastPath();
       let [turns, settled, isOver] = [0, 0, false];
       const turnsAt = [];
@@ -164,7 +164,7 @@ for (const { title, start, skip } of KINDS)
       await store.close();
     });
 
-    it("gives the event loop its turns while answers never end", async () => {
+    it("does not starve the event loop while replies never stop", async () => {
       const store = await withFastPath();
       const ids = Array.from({ length: 500 }, (_, at) => `long ${at}`);
       const cart = "x".repeat(10_000);
@@ -175,13 +175,13 @@ for (const { title, start, skip } of KINDS)
       });
       for (; calls < 20_000; turns++) await new Promise(setImmediate);
       await Promise.all(loops);
-      // Without turns in between it stands still until the loops are over.
+      // Without turns it would stand still until the loops are over.
       assert.ok(turns >= 10, `${turns} turns for ${calls} calls`);
       await store.clear();
       await store.close();
     });
 
-    it("reads a session once for all that ask for it in a turn, and each gets a copy of its own", async () => {
+    it("reads a session once for all gets in a turn, and each gets its own copy", async () => {
       const store = await withFastPath();
       await store.create(session("shared", { count: 1 }));
       const reads = async () => Number((await server.info("stats")).keyspace_hits);
@@ -217,30 +217,30 @@ for (const { title, start, skip } of KINDS)
       await again.close();
     });
 
-    it("settles calls that close() has begun by their deadline, though the server answers nobody", async () => {
+    it("settles calls that close() has started by their deadline, even if the server does not answer", async () => {
       const store = await withFastPath({ commandTimeout: DEADLINE });
       const pair = () => Promise.all([store.get("a"), store.get("b")]);
       await pair();
-      // Nothing is left that would be due.
+      // No deadline is left.
       await new Promise((resolve) => setTimeout(resolve, DEADLINE + 100));
       await pair();
       await server.pause();
       try {
         const began = performance.now();
-        // After two at once it waits for more to go with it.
+        // After two concurrent calls it waits to batch more.
         const call = codeOf(store.create(session("late")));
         const closed = store.close();
         assert.equal(await call, "ERR_STORE_TIMEOUT");
         await closed;
         const took = performance.now() - began;
-        // Without a deadline it would end when the server goes on, which is later than that.
+        // Without a deadline it would end when the server continues, which is later.
         assert.ok(took < 5 * DEADLINE, `${took} ms`);
       } finally {
         server.resume();
       }
     });
 
-    it("reads what came before a reset, and has the other calls begun anew at once", {
+    it("reads replies from before a reset, and retries the other calls immediately", {
       skip: start !== startServer && "the breaker has no TLS",
     }, async () => {
       const breaker = await startBreaker();
@@ -248,7 +248,7 @@ for (const { title, start, skip } of KINDS)
       await until(() => store.touch("any", Date.now() + 1e6), "it has a fast path");
       const began = performance.now();
       const calls = [store.get("break"), store.get("next")];
-      // Both are sent; the answer to one, and the reset, are there when this thread looks.
+      // Both are sent. The reply to one, and the reset, have arrived when this thread reads.
       setImmediate(() => breaker.waitForBreak());
       assert.deepEqual(await Promise.all(calls), [null, null]);
       const took = performance.now() - began;
@@ -257,7 +257,7 @@ for (const { title, start, skip } of KINDS)
       await breaker.end();
     });
 
-    it("does not keep a process that has an idle store", async () => {
+    it("does not keep a process with an idle store alive", async () => {
       assert.equal(await inProcess('calls(100).then(() => say("idle"));'), "idle");
     });
 
@@ -273,7 +273,7 @@ for (const { title, start, skip } of KINDS)
       await server.call("FLUSHALL");
     });
 
-    it("gives exceptions after a call to the process as they are, and goes on", async () => {
+    it("passes exceptions after a call to the process unchanged, and continues", async () => {
       const printed = await inProcess(`
       process.on("uncaughtException", (error) => say("uncaught " + error.message));
       process.on("unhandledRejection", (error) => say("unhandled " + error.message));
@@ -304,14 +304,14 @@ for (const { title, start, skip } of KINDS)
       ]);
     });
 
-    it("ends a process whose code throws after a call, as Node does", async () => {
+    it("ends a process whose code throws after a call, like Node", async () => {
       const script = `calls(50).then(() => process.nextTick(() => { throw new Error("it is over"); }));`;
       const error = await inProcess(script).catch((error) => error);
       assert.equal(error.code, 1);
       assert.match(error.stderr, /Error: it is over/);
     });
 
-    it("settles the calls of a store of which nothing else is left", async () => {
+    it("settles the calls of a store without other references", async () => {
       const printed = await inProcess(
         `(async () => {
          await calls(50);
@@ -330,7 +330,7 @@ for (const { title, start, skip } of KINDS)
       assert.equal(printed, "settled 1000");
     });
 
-    it("lets threads end in the midst of calls", async () => {
+    it("lets threads end in the middle of calls", async () => {
       const script = `${PRELUDE}
       const { parentPort, workerData } = require("node:worker_threads");
       const { RedisStore } = require(${JSON.stringify(require.resolve(".."))});
@@ -347,7 +347,7 @@ for (const { title, start, skip } of KINDS)
         }
       };
       for (let by = 0; by < 16; by++) call(by);`;
-      // In a process of its own: a crash would be the end of this one.
+      // In a separate process: a crash would end this one.
       await run(
         `const { once } = require("node:events");
        const { Worker } = require("node:worker_threads");
@@ -367,7 +367,7 @@ for (const { title, start, skip } of KINDS)
       await server.call("FLUSHALL");
     });
 
-    it("is each thread's own", async () => {
+    it("is separate for each thread", async () => {
       const store = await withFastPath();
       const script = `
       const { parentPort, workerData } = require("node:worker_threads");

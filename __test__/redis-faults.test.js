@@ -1,24 +1,24 @@
 "use strict";
 
-// Servers and networks that fail while a store is called: nothing that was acknowledged is lost, nobody waits for long,
-// and all goes on by itself. `bench/redis/faults.js` prints the same as a table.
+// Servers and networks that fail while a store is in use: no acknowledged write is lost, no call waits for long, and
+// the store recovers by itself. `bench/redis/faults.js` prints the same as a table.
 
 const assert = require("node:assert/strict");
 const { describe, it } = require("node:test");
 const { redisMissing } = require("./support/redis-servers.js");
 const { FAULTS } = require("./support/redis/faults.js");
 
-// Where calls are only slowed, nothing but a call that is lost or waits for a connection that is gone takes so long.
+// If calls are only slowed down, only a lost call, or a call that waits for a lost connection, takes this long.
 const PATIENT = { commandTimeout: 10_000 };
-// For calls that are late as the machine is busy. A call without a deadline would wait until the fault is over, and one
-// that gets a new deadline with each attempt would wait for several.
+// The margin for a busy machine. A call without a deadline would wait until the end of the fault, and a call with a new
+// deadline per attempt would take several deadlines.
 const SLACK = 2500;
-// A store that waited for a server on this thread would do so again and again.
+// A store that blocked this thread to wait for a server would do so repeatedly.
 const LONGEST_STALL = 2500;
 // The longest backoff is 2 s, and a deadline 1 s.
 const LONGEST_RECOVERY = 15_000;
 
-describe("a RedisStore goes on through:", { skip: redisMissing }, () => {
+describe("a RedisStore survives:", { skip: redisMissing }, () => {
   for (const { title, fails, run } of FAULTS) {
     it(title, { timeout: 180_000 }, async () => {
       const options = fails ? {} : PATIENT;

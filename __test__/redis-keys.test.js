@@ -1,6 +1,6 @@
 "use strict";
 
-// Encrypted sessions on a server that loses its data: all stores go by the same keys soon.
+// Encrypted sessions on a server that loses its data: all stores soon use the same keys again.
 
 const assert = require("node:assert/strict");
 const { afterEach, beforeEach, describe, it } = require("node:test");
@@ -34,7 +34,7 @@ describe("encrypted sessions on a server that loses its data", { skip: redisMiss
     await server.start();
   }
 
-  /** Each store sees what any of them creates, and ends it. */
+  /** Each store sees the sessions that any of them creates, and can end them. */
   async function agree(...all) {
     for (const writer of all) {
       const given = session({ userId: `user ${++users}` });
@@ -51,7 +51,7 @@ describe("encrypted sessions on a server that loses its data", { skip: redisMiss
   for (const sweepInterval of [undefined, 0]) {
     const options = sweepInterval === undefined ? {} : { sweepInterval };
     describe(`with ${sweepInterval === 0 ? "no" : "the usual"} background sweep`, () => {
-      it("are seen by a store that starts after the loss, once the old one has created some", async () => {
+      it("are visible to a store that starts after the loss, once the old one has created some", async () => {
         const old = open(options);
         await old.create(session());
         await restartEmpty();
@@ -62,7 +62,7 @@ describe("encrypted sessions on a server that loses its data", { skip: redisMiss
         await agree(old, fresh);
       });
 
-      it("are seen by an old store whose first call comes after a fresh one has begun anew", async () => {
+      it("are visible to an old store whose first call comes after a new store has created new keys", async () => {
         const olds = [open(options), open(options)];
         for (const old of olds) await old.create(session());
         await restartEmpty();
@@ -73,7 +73,7 @@ describe("encrypted sessions on a server that loses its data", { skip: redisMiss
         await agree(...olds, fresh);
       });
 
-      it("are seen by all stores, whichever of them reconnects and calls first", async () => {
+      it("are visible to all stores, whichever of them reconnects and calls first", async () => {
         for (let round = 0; round < 5; round++) {
           const some = [open(options), open(options), open(options)];
           await Promise.all(some.map((store) => store.get("x")));
@@ -88,7 +88,7 @@ describe("encrypted sessions on a server that loses its data", { skip: redisMiss
         }
       });
 
-      it("are seen again within seconds after the server was flushed, though nothing reconnects", async () => {
+      it("are visible again within seconds after the server was flushed, without a reconnect", async () => {
         const old = open(options);
         await old.create(session());
         await server.call("FLUSHALL");
@@ -110,14 +110,14 @@ describe("encrypted sessions on a server that loses its data", { skip: redisMiss
     });
   }
 
-  it("keep their keys while stores with more secrets and fewer are open", async () => {
+  it("keep their keys while stores with more and with fewer secrets are open", async () => {
     const [one, both] = [open(), open({ secret: ["another secret of some length", SECRET] })];
     await one.create(session());
     await both.create(session());
     await restartEmpty();
     await Promise.all([one.get("x"), both.get("x")]);
     const first = await server.call("GET", "fluid:seal");
-    // Neither wraps them again because of the other.
+    // Neither rewraps them because of the other.
     for (let round = 0; round < 5; round++) {
       await server.call("CLIENT", "KILL", "TYPE", "normal");
       await Promise.all([one.get("x"), both.get("x")]);

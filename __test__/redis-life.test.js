@@ -1,6 +1,6 @@
 "use strict";
 
-// How a RedisStore lives with its process, its threads and a server that is not there.
+// A RedisStore and its process, its threads and a missing server.
 
 const assert = require("node:assert/strict");
 const { once } = require("node:events");
@@ -11,12 +11,12 @@ const { redisMissing, startProxy, startServer, until } = require("./support/redi
 const { PRELUDE, run } = require("./support/file-scripts.js");
 const { session } = require("./support/file-session.js");
 
-// Of the calls that are to end by it. The others have the longest that there is.
+// The deadline of calls that must end by it. All other calls have the maximum.
 const DEADLINE = 1500;
 const LONGEST = 30_000;
-// Without a deadline a call would wait until the server is back. A busy machine makes none so late.
+// Without a deadline a call would wait until the server is back. Even on a busy machine no call is this late.
 const LATEST = 4 * DEADLINE;
-// A process that a store keeps alive would not end at all.
+// If a store kept a process alive, it would never end.
 const ENDS = { timeout: 20_000 };
 
 const open = (options) => new RedisStore({ commandTimeout: LONGEST, sweepInterval: 0, ...options });
@@ -27,7 +27,7 @@ const codeOf = (call) =>
     (error) => error.code,
   );
 
-/** The code that each of the calls ends with, how often, and how long the slowest takes. */
+/** Returns how often calls end with each code, and how long the slowest takes. */
 async function settle(starts) {
   let longest = 0;
   const codes = {};
@@ -52,7 +52,7 @@ describe("a RedisStore whose server is away", { skip: redisMissing }, () => {
   before(async () => {
     server = await startServer();
   });
-  // Whatever a test that failed has left of it.
+  // In the state in which a failed test has left it.
   beforeEach(async () => {
     await server.kill();
     await server.start();
@@ -65,7 +65,7 @@ describe("a RedisStore whose server is away", { skip: redisMissing }, () => {
     return store;
   }
 
-  it("is made at once, and settles each call by its deadline", async () => {
+  it("is created immediately, and settles each call by its deadline", async () => {
     await server.kill();
     const began = performance.now();
     const store = open({ url: server.url, commandTimeout: DEADLINE });
@@ -95,7 +95,7 @@ describe("a RedisStore whose server is away", { skip: redisMissing }, () => {
     await store.close();
   });
 
-  it("settles very many calls that wait, and takes new ones when the server is back", async () => {
+  it("settles very many waiting calls, and accepts new ones when the server is back", async () => {
     const store = await openConnected();
     await server.kill();
     const calls = Array.from(
@@ -114,20 +114,20 @@ describe("a RedisStore whose server is away", { skip: redisMissing }, () => {
     await store.close();
   });
 
-  it("gives a connection up on which nothing comes back, though it calls but once in a while", async () => {
+  it("abandons a connection without replies, even if calls are rare", async () => {
     const proxy = await startProxy(server);
     const store = await openConnected(proxy.url);
     proxy.goDark();
-    // Unavailable, if its second connection was being made.
+    // Unavailable if its second connection was just being made.
     assert.ok(AWAY.includes(await codeOf(store.get("a"))));
     await proxy.heal();
-    // On the old connection it would end by its deadline, too.
+    // On the old connection it would time out, too.
     assert.equal(await store.get("a"), null);
     await store.close();
     await proxy.close();
   });
 
-  it("loses one deadline where both of its connections are silent", async () => {
+  it("waits only one deadline if both of its connections are silent", async () => {
     const proxy = await startProxy(server);
     const store = await openConnected(proxy.url);
     await until(async () => {
@@ -143,7 +143,7 @@ describe("a RedisStore whose server is away", { skip: redisMissing }, () => {
     await proxy.close();
   });
 
-  it("closes by the deadline, and ends what waits", async () => {
+  it("closes by the deadline, and ends waiting calls", async () => {
     const store = await openConnected();
     await server.kill();
     const settled = settle([() => store.get("a"), () => store.create(session("b")), () => store.size()]);
@@ -159,7 +159,7 @@ describe("a RedisStore whose server is away", { skip: redisMissing }, () => {
     await server.start();
   });
 
-  it("closes by the deadline while the server answers nobody", async () => {
+  it("closes by the deadline while the server does not answer", async () => {
     const store = await openConnected();
     await server.pause();
     const settled = settle([() => store.create(session("paused")), () => store.get("a")]);
@@ -171,7 +171,7 @@ describe("a RedisStore whose server is away", { skip: redisMissing }, () => {
     server.resume();
   });
 
-  it("does not keep the process, whether it has called or not", async () => {
+  it("does not keep the process alive, with or without calls", async () => {
     await server.kill();
     for (const script of [
       "",
@@ -217,7 +217,7 @@ describe("a process with a RedisStore", { skip: redisMissing }, () => {
     });
   });
 
-  it("may exit in the middle of calls, which happen or do not", async () => {
+  it("may exit in the middle of calls, each of which happens completely or not at all", async () => {
     const acknowledged = await run(
       `${OPEN}
        let done = 0;
@@ -236,7 +236,7 @@ describe("a process with a RedisStore", { skip: redisMissing }, () => {
     await store.close();
   });
 
-  it("lets close() end what was begun", async () => {
+  it("completes earlier calls in close()", async () => {
     const store = open({ url: server.url });
     const begun = Array.from({ length: 1000 }, (_, at) => store.create(session(`close ${at}`)));
     const closed = store.close();
@@ -259,7 +259,7 @@ describe("a process with a RedisStore", { skip: redisMissing }, () => {
     await until(async () => (await connections()) <= before, "all connections are gone");
   });
 
-  it("goes on when a thread of it is ended in the midst of calls", async () => {
+  it("continues when one of its threads is ended in the middle of calls", async () => {
     const store = open({ url: server.url });
     const script = `${PRELUDE}
       const { parentPort, workerData } = require("node:worker_threads");
@@ -292,7 +292,7 @@ describe("a process with a RedisStore", { skip: redisMissing }, () => {
     await store.close();
   });
 
-  it("goes on when a thread ends with calls to a server that is away", async () => {
+  it("continues when a thread ends with calls to a missing server", async () => {
     const store = open({ url: server.url });
     await server.pause();
     const script = `

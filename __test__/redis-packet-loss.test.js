@@ -1,6 +1,6 @@
 "use strict";
 
-// A write that is given up never overtakes one that was acknowledged after it, though TCP keeps sending what is lost.
+// An abandoned write never overtakes a later, acknowledged one, even though TCP retransmits lost packets.
 const assert = require("node:assert/strict");
 const { spawnSync } = require("node:child_process");
 const fs = require("node:fs");
@@ -11,7 +11,7 @@ const { redisMissing } = require("./support/redis-servers.js");
 
 const SUPPORT = path.join(__dirname, "support", "redis");
 
-/** Why this machine gives no network of its own; `false` if it does. */
+/** Returns why this machine cannot create a network namespace, or `false` if it can. */
 function networkMissing() {
   const probe = "ip link set lo up && ip link add v0 type veth peer name v1";
   const { status } = spawnSync("unshare", ["-n", "sh", "-c", probe]);
@@ -20,7 +20,7 @@ function networkMissing() {
 
 describe("a RedisStore whose packets are lost", { skip: redisMissing || networkMissing() }, () => {
   for (const connection of ["fast path", "worker"]) {
-    it(`delivers nothing that it has given up, on the connection of the ${connection}`, () => {
+    it(`never delivers an abandoned write, on the connection of the ${connection}`, () => {
       const folder = fs.mkdtempSync(path.join(os.tmpdir(), "two-hosts-"));
       try {
         const script = [path.join(SUPPORT, "packet-loss.js"), connection];

@@ -1,7 +1,6 @@
 "use strict";
 
-// Which server a RedisStore takes for the primary, by what sentinels say. What their failovers cost is in
-// `redis-faults.test.js`.
+// How a RedisStore finds the primary through sentinels. `redis-faults.test.js` tests their failovers.
 
 const assert = require("node:assert/strict");
 const { after, afterEach, before, describe, it } = require("node:test");
@@ -10,7 +9,7 @@ const { session } = require("./support/file-session.js");
 const { bulk, list, startFakeServer } = require("./support/redis/fake-server.js");
 const { redisMissing, startSentinels, startServer, until } = require("./support/redis-servers.js");
 
-// Longer than the tests: no call ends by it.
+// Longer than the tests: no call times out.
 const LONG = 30_000;
 
 describe("a RedisStore behind sentinels", { skip: redisMissing }, () => {
@@ -31,7 +30,7 @@ describe("a RedisStore behind sentinels", { skip: redisMissing }, () => {
     return store;
   };
 
-  /** Whether a sentinel has it as a client that has subscribed. Those of the tests speak RESP2. */
+  /** Whether a sentinel has it as a subscribed client. The clients of the tests use RESP2. */
   const isHeard = async (sentinel) => {
     const clients = await sentinel.call("CLIENT", "LIST", "TYPE", "pubsub");
     return clients.split("\n").some((client) => client.includes(" sub=1 ") && !client.includes("resp=2"));
@@ -41,7 +40,7 @@ describe("a RedisStore behind sentinels", { skip: redisMissing }, () => {
     await open().create(session("before"));
     const old = await all.primary();
     await until(() => isHeard(all.sentinels[0]), "it listens");
-    // It takes itself for the primary for ever: sentinels may not tell it otherwise.
+    // It acts as a primary forever: sentinels may not reconfigure it.
     await old.call("ACL", "SETUSER", "default", "-slaveof", "-replicaof");
     const { switched } = await all.nextPrimary();
     await all.sentinels[0].call("SENTINEL", "FAILOVER", all.master);
@@ -54,14 +53,14 @@ describe("a RedisStore behind sentinels", { skip: redisMissing }, () => {
       return (await next.call("EXISTS", `fluid:sess#after ${made}`)) === 1;
     }, "it writes to the next one");
     const took = performance.now() - heardAt;
-    // Sentinels that say nothing by themselves are asked every 5 s.
+    // Silent sentinels are polled every 5 s.
     assert.ok(took < 5000, `it took ${took} ms`);
     assert.match((await old.call("ROLE"))[0], /^master$/);
     await old.call("ACL", "SETUSER", "default", "+slaveof", "+replicaof");
     await all.untilReplica(old);
   });
 
-  it("gives up a primary that is silent as soon as there is another", async () => {
+  it("leaves a silent primary as soon as there is another", async () => {
     await open().create(session("silent"));
     const old = await all.primary();
     const { switched } = await all.nextPrimary();
@@ -75,7 +74,7 @@ describe("a RedisStore behind sentinels", { skip: redisMissing }, () => {
     await all.untilReplica(old);
   });
 
-  it("finds the other sentinels, and needs those no more that it was given", async () => {
+  it("discovers the other sentinels, and no longer needs the given ones", async () => {
     await open([all.urls[2]]).create(session("one of three"));
     await until(async () => {
       const each = await Promise.all(all.sentinels.map(isHeard));
@@ -93,7 +92,7 @@ describe("a RedisStore behind sentinels", { skip: redisMissing }, () => {
   });
 });
 
-/** A sentinel of the oldest kind: it only says which server is the primary. */
+/** An old sentinel, which only reports the primary. */
 async function startOldSentinel(primary) {
   const sentinel = { primary, questions: 0 };
   const { url, close } = await startFakeServer(([command, subcommand]) => {
@@ -106,7 +105,7 @@ async function startOldSentinel(primary) {
 }
 
 describe("a RedisStore behind a sentinel that refuses the subscription", { skip: redisMissing }, () => {
-  it("asks it every few seconds", async () => {
+  it("polls it every few seconds", async () => {
     const [one, other] = await Promise.all([startServer(), startServer()]);
     const sentinel = await startOldSentinel(one);
     const store = new RedisStore({

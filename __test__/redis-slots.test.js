@@ -1,6 +1,6 @@
 "use strict";
 
-// Calls on all sessions of a cluster whose slots move while the nodes are scanned one after the other.
+// Calls on all sessions of a cluster whose slots move while the nodes are scanned sequentially.
 
 const assert = require("node:assert/strict");
 const { after, before, describe, it } = require("node:test");
@@ -37,7 +37,7 @@ describe("while slots of a cluster move,", { skip: redisMissing }, () => {
     await begin();
     await moveKeys();
     await end();
-    // Else the next move may be undone by a message that is older.
+    // Otherwise an older message may undo the next move.
     await until(async () => {
       const each = await Promise.all(PRIMARIES.map((at) => cluster.nodes[at].call("CLUSTER", "SLOTS")));
       return each.every((ranges) =>
@@ -46,7 +46,7 @@ describe("while slots of a cluster move,", { skip: redisMissing }, () => {
     }, "all know who has the slot");
   }
 
-  /** Whichever node comes first: afterwards it has slots of the others, and they have some of it. */
+  /** Exchanges slots between the first scanned node and the others. */
   async function moveAround(slots) {
     for (const from of PRIMARIES) {
       for (const to of PRIMARIES.filter((other) => other !== from)) await move(slots[from].pop(), to);
@@ -62,7 +62,7 @@ describe("while slots of a cluster move,", { skip: redisMissing }, () => {
     ["ids", (id) => id],
     ["sessions", ({ session }) => session.sessionId],
   ]) {
-    it(`${name}() gives each once`, async () => {
+    it(`${name}() yields each once`, async () => {
       const { store, slots } = await openWith(`${name}:`);
       const found = [];
       for await (const one of store[name]()) {
@@ -75,7 +75,7 @@ describe("while slots of a cluster move,", { skip: redisMissing }, () => {
     });
   }
 
-  it("ids() gives each id, though a slot is between two nodes for the whole time", async () => {
+  it("ids() yields each id, even while a slot is migrating the whole time", async () => {
     const { store, slots } = await openWith("between:");
     const moves = [];
     for (const from of PRIMARIES) moves.push(await cluster.slotMove(slots[from].pop(), (from + 1) % 3));

@@ -1,6 +1,6 @@
 "use strict";
 
-// The servers and the proxy that other tests rely on.
+// Tests of the servers and the proxy of other tests.
 
 const assert = require("node:assert/strict");
 const { execFile, fork, spawnSync } = require("node:child_process");
@@ -23,7 +23,7 @@ const { Client } = require("./support/redis/client.js");
 
 const run = promisify(execFile);
 
-/** What redis-cli says, which is not of our making. */
+/** Runs redis-cli, as an independent client. */
 async function cli(port, ...args) {
   const { stdout } = await run("redis-cli", ["-p", port, ...args]);
   return stdout.trim();
@@ -38,8 +38,8 @@ const isRunning = (pid) => {
   }
 };
 
-describe("a server of the tests", { skip: redisMissing }, () => {
-  it("keeps what it has acknowledged through a kill, at the same port", async () => {
+describe("a test server", { skip: redisMissing }, () => {
+  it("keeps acknowledged writes through a kill, on the same port", async () => {
     const server = await startServer({ isDurable: true });
     assert.equal(await cli(server.port, "SET", "a", "1"), "OK");
     const { pid } = server;
@@ -52,7 +52,7 @@ describe("a server of the tests", { skip: redisMissing }, () => {
     await server.kill();
   });
 
-  it("answers nobody while it is stopped", async () => {
+  it("does not answer while it is stopped", async () => {
     const server = await startServer();
     await server.pause();
     let isAnswered = false;
@@ -60,7 +60,7 @@ describe("a server of the tests", { skip: redisMissing }, () => {
     const answer = client.call("PING").then(() => {
       isAnswered = true;
     });
-    // Its connections are taken by the system. What a server that runs answers at once:
+    // The system accepts its connections. A running server would answer immediately:
     const other = await startServer();
     for (let round = 0; round < 10; round++) await other.call("PING");
     assert.equal(isAnswered, false);
@@ -69,7 +69,7 @@ describe("a server of the tests", { skip: redisMissing }, () => {
     await Promise.all([server.kill(), other.kill()]);
   });
 
-  it("has the password and the users that it was given", async () => {
+  it("has the given password and users", async () => {
     const server = await startServer({ password: "one", users: { reader: "on >two ~* +get" } });
     assert.match(await cli(server.port, "GET", "a"), /NOAUTH/);
     assert.equal(await cli(server.port, "-a", "one", "--no-auth-warning", "PING"), "PONG");
@@ -80,7 +80,7 @@ describe("a server of the tests", { skip: redisMissing }, () => {
     await server.kill();
   });
 
-  it("serves with TLS by a certificate that only its authority vouches for", {
+  it("serves over TLS with a certificate from its own authority", {
     skip: tlsMissing,
   }, async () => {
     const server = await startTlsServer();
@@ -102,7 +102,7 @@ describe("a server of the tests", { skip: redisMissing }, () => {
   });
 });
 
-describe("a cluster of the tests", { skip: redisMissing }, () => {
+describe("a test cluster", { skip: redisMissing }, () => {
   let cluster;
   after(() => cluster?.stop());
 
@@ -131,7 +131,7 @@ describe("a cluster of the tests", { skip: redisMissing }, () => {
     assert.equal(await cluster.nodes[to].call("GET", "key"), "1");
   });
 
-  it("goes on without a primary that was killed", async () => {
+  it("continues without a killed primary", async () => {
     await cluster.nodes[0].kill();
     await cluster.untilPromoted(0);
     await until(
@@ -141,8 +141,8 @@ describe("a cluster of the tests", { skip: redisMissing }, () => {
   });
 });
 
-describe("sentinels of the tests", { skip: redisMissing }, () => {
-  it("agree on a new primary when theirs is killed", async () => {
+describe("test sentinels", { skip: redisMissing }, () => {
+  it("agree on a new primary when the old one is killed", async () => {
     const all = await startSentinels();
     const old = await all.primary();
     const { switched } = await all.nextPrimary();
@@ -155,8 +155,8 @@ describe("sentinels of the tests", { skip: redisMissing }, () => {
   });
 });
 
-describe("a proxy of the tests", () => {
-  /** Answers each line by the same. */
+describe("a test proxy", () => {
+  /** Echoes each line. */
   async function startEcho() {
     const server = net.createServer((socket) => {
       socket.on("error", () => {});
@@ -177,10 +177,10 @@ describe("a proxy of the tests", () => {
     return socket.setEncoding("utf8");
   }
 
-  // `once` would reject where it is reset.
+  // `once` would reject on a reset.
   const closeOf = (socket) => new Promise((resolve) => socket.on("close", resolve));
 
-  /** All that comes until the connection ends. */
+  /** Resolves to all data until the connection ends. */
   async function readAll(socket) {
     let text = "";
     socket.on("data", (some) => {
@@ -190,7 +190,7 @@ describe("a proxy of the tests", () => {
     return text;
   }
 
-  it("lets all pass, until it is told to delay that", async () => {
+  it("forwards everything, until a delay is set", async () => {
     const proxy = await startEcho();
     const socket = await connect(proxy);
     socket.write("one");
@@ -204,7 +204,7 @@ describe("a proxy of the tests", () => {
     socket.destroy();
   });
 
-  it("cuts an answer short", async () => {
+  it("truncates a reply", async () => {
     const proxy = await startEcho();
     const socket = await connect(proxy);
     proxy.truncate(4);
@@ -216,7 +216,7 @@ describe("a proxy of the tests", () => {
     next.destroy();
   });
 
-  it("drops connections, and refuses new ones when it is told so", async () => {
+  it("drops connections, and refuses new ones on request", async () => {
     const proxy = await startEcho();
     const [one, other] = [await connect(proxy), await connect(proxy)];
     const closed = [one, other].map(closeOf);
@@ -229,7 +229,7 @@ describe("a proxy of the tests", () => {
     (await connect(proxy)).destroy();
   });
 
-  it("takes connections in the dark, and lets nothing pass", async () => {
+  it("accepts connections in blackhole mode, and forwards nothing", async () => {
     const proxy = await startEcho();
     proxy.goDark();
     const dark = await connect(proxy);
@@ -240,7 +240,7 @@ describe("a proxy of the tests", () => {
     const light = await connect(proxy);
     light.write("seen");
     assert.deepEqual(await once(light, "data"), ["seen"]);
-    // Nobody has told the one of the dark that it is of no use.
+    // The connection from blackhole mode was never closed.
     assert.equal(dark.readyState, "open");
     light.destroy();
     dark.destroy();
@@ -249,7 +249,7 @@ describe("a proxy of the tests", () => {
 
 if (redisMissing) {
   describe("without redis-server", () => {
-    it("says why tests are left out", () => {
+    it("explains why tests are skipped", () => {
       assert.match(redisMissing, /redis/i);
       assert.notEqual(spawnSync("redis-server", ["--version"]).status, 0);
     });

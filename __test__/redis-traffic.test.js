@@ -1,13 +1,13 @@
 "use strict";
 
-// The calls that find what a store loses: they must find it.
+// Tests of the traffic that detects lost writes: it must detect them.
 
 const assert = require("node:assert/strict");
 const { describe, it } = require("node:test");
 const { MemoryStore, SessionStoreError } = require("..");
 const { Traffic } = require("./support/redis/traffic.js");
 
-/** A store whose `change` may do something else with one call of a thousand. Each call takes a turn of the loop. */
+/** A store whose `change` may alter one call in a thousand. Each call takes a turn of the event loop. */
 function storeThat(change) {
   const store = new MemoryStore({ sweepInterval: 0 });
   let calls = 0;
@@ -23,8 +23,8 @@ function storeThat(change) {
 }
 
 /**
- * What traffic finds before it looks at all sessions once more. What is written again before it is read hides what was
- * wrong, so that one time is not enough: nothing showed in 20 000 calls of every fifth run.
+ * Returns the violations that traffic finds before its final comparison. A rewrite before the next read hides a
+ * violation, so a single one is not enough: every fifth run of 20 000 calls found none.
  */
 async function findings(change) {
   const traffic = new Traffic(storeThat(change)).start();
@@ -36,7 +36,7 @@ async function findings(change) {
 const failure = (fields) => Object.assign(new SessionStoreError("ERR_STORE_TIMEOUT", "too late"), fields);
 
 describe("traffic", () => {
-  it("finds nothing where nothing is wrong", async () => {
+  it("finds nothing if nothing is wrong", async () => {
     const store = storeThat();
     const traffic = new Traffic(store).start();
     await traffic.progress(20_000);
@@ -45,7 +45,7 @@ describe("traffic", () => {
     assert.deepEqual(traffic.faults, []);
   });
 
-  it("takes a write of unknown outcome as done or not done", async () => {
+  it("accepts both results of a write with an unknown outcome", async () => {
     let turn = 0;
     const sometimes =
       (method) =>
@@ -96,7 +96,7 @@ describe("traffic", () => {
     });
   }
 
-  it("finds what is gone in the end, and what is missing in the index", async () => {
+  it("finds sessions that are missing at the end, also in the index", async () => {
     const store = storeThat();
     const traffic = new Traffic(store).start();
     await traffic.progress(2000);
@@ -113,7 +113,7 @@ describe("traffic", () => {
     assert.ok(traffic.faults.some((fault) => fault.includes("another index")));
   });
 
-  it("says how long calls took, and when all was well again", async () => {
+  it("reports how long calls took, and when the store had recovered", async () => {
     let isDown = false;
     const inner = storeThat();
     const down = async (method, args) => {

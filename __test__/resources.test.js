@@ -1,6 +1,6 @@
 "use strict";
 
-// What stores take of the system, and give back.
+// The system resources that stores take and release.
 
 const assert = require("node:assert/strict");
 const { describe, it } = require("node:test");
@@ -34,7 +34,7 @@ const FORGET = `${COUNT}
       await store.create(session("a" + at));
       await store.get("a" + at);
     };
-    // What is made once for all stores is there from the first on.
+    // Resources that all stores share exist from the first store on.
     await use(0);
     const before = count();
     for (let at = 1; at <= 50; at++) await use(at);
@@ -86,13 +86,13 @@ const KINDS = [
 
 for (const [name, kind, given, missing] of KINDS) {
   describe(`a ${name}`, { skip: skip || missing }, () => {
-    it("that nobody holds any more is collected, with its threads and files", async () => {
+    it("without references is collected, with its threads and files", async () => {
       const printed = await run(FORGET, { args: [kind, given()], flags: ["--expose-gc"] });
       const { threads, files } = JSON.parse(printed);
       assert.ok(threads <= 0 && files <= 0, printed);
     });
 
-    it("takes no more than four threads for hundreds of calls at once that look at many sessions", async () => {
+    it("uses at most four threads for hundreds of concurrent calls that read many sessions", async () => {
       const more = Number(await run(CALL, { args: [kind, given()] }));
       assert.ok(more <= 4, `${more} more threads`);
     });

@@ -1,6 +1,6 @@
 "use strict";
 
-// The model of bench/scale on costs that are easy to reckon with.
+// The model of bench/scale with costs that make the arithmetic simple.
 
 const assert = require("node:assert/strict");
 const { execFileSync } = require("node:child_process");
@@ -57,7 +57,7 @@ const choices = {
 };
 
 describe("predict", () => {
-  it("has its own figure for sessions of three fields", () => {
+  it("has a separate figure for sessions of three fields", () => {
     assert.equal(predict(costs, "memory", { size: 1000, content: 0 }).bytes, 100);
   });
 
@@ -65,13 +65,13 @@ describe("predict", () => {
     assert.equal(predict(costs, "memory", { size: 1000, content: 50 }).bytes, 300);
   });
 
-  it("grows with each ten times more sessions, and does not shrink below what was measured", () => {
+  it("grows with each tenfold of sessions, and does not shrink below the measured sizes", () => {
     const openOf = (size) => predict(costs, "file", { size, content: 0 }).open;
     assert.deepEqual([openOf(1), openOf(100), openOf(1000), openOf(100_000)], [3, 3, 5, 9]);
   });
 });
 
-describe("the bytes that a store takes whatever it holds", () => {
+describe("the fixed bytes of a store", () => {
   it("are shared by its sessions", () => {
     const shared = { ...costs, memory: { figures: { bytes: figure(100, { fixed: 5000 }) } } };
     const bytesOf = (size) => predict(shared, "memory", { size, content: 0 }).bytes;
@@ -88,18 +88,18 @@ describe("writtenACreate", () => {
     assert.ok(Math.abs(writtenAt(256 * 4096) - (512 + (128 * 4096) / 32_768)) < 1e-6);
   });
 
-  it("comes to four pages of its own in a file without end", () => {
+  it("is four separate pages in an infinite file", () => {
     assert.ok(Math.abs(writtenAt(1e18) - (512 + 4 * 4096)) < 1);
   });
 
-  it("grows with the file and with what a session holds", () => {
+  it("grows with the file and with the content of a session", () => {
     assert.ok(writtenAt(1e9) > writtenAt(1e8));
     assert.ok(writtenAt(1e9, 500) > writtenAt(1e9, 100));
   });
 });
 
 describe("trafficOf", () => {
-  it("divides the sessions by the time between requests, and by their life", () => {
+  it("divides the sessions by the time between requests, and by their lifetime", () => {
     assert.deepEqual(trafficOf(choices, 100_000), { gets: 1000, touches: 100, creates: 100 });
   });
 });
@@ -121,7 +121,7 @@ describe("planMemory", () => {
 });
 
 describe("planFile", () => {
-  it("names the disk when a write writes much of what the disk can", () => {
+  it("names the disk when writes use most of its bandwidth", () => {
     const plan = planFile(costs, choices, { sessions: 1e6, content: 0 });
     assert.equal(plan.writes, 2000);
     assert.equal(plan.writtenPerSecond, 1e6);
@@ -139,7 +139,7 @@ describe("planFile", () => {
 });
 
 describe("capacityOf", () => {
-  it("is where the fullest resource is full", () => {
+  it("is reached when the busiest resource is full", () => {
     const capacity = capacityOf(planFile, costs, choices, 0);
     assert.ok(Math.abs(capacity - 500_000) < 1, capacity);
     assert.ok(planFile(costs, choices, { sessions: capacity, content: 0 }).share <= 1);
@@ -149,16 +149,16 @@ describe("capacityOf", () => {
 describe("planRedis", () => {
   const plan = (sessions, more = {}) => planRedis(costs, { ...choices, ...more }, { sessions, content: 0 });
 
-  it("takes one primary while that has room, and a machine for its replica", () => {
+  it("uses one primary while that has room, and a machine for its replica", () => {
     const { shards, servers, machines } = plan(500_000);
     assert.deepEqual({ shards, servers, machines }, { shards: 1, servers: 2, machines: 2 });
   });
 
-  it("takes three primaries as soon as one is too few", () => {
+  it("uses three primaries as soon as one is not enough", () => {
     assert.equal(plan(1_000_001).shards, 3);
   });
 
-  it("takes three machines for a cluster, so that none has most of the primaries", () => {
+  it("uses three machines for a cluster, so that none has the majority of the primaries", () => {
     const machine = { ...choices.machine, cores: 64, memory: 1e12 };
     assert.equal(plan(1_000_001, { machine }).machines, 3);
   });
@@ -172,14 +172,14 @@ describe("planRedis", () => {
     );
   });
 
-  it("counts shards by the server's core where that is full first", () => {
+  it("counts shards by the server's core if that is full first", () => {
     const { shards, first, cores } = plan(10_000_000, { shardBytes: 1e11 });
     // 100 000 gets, 10 000 touches and 10 000 creates a second.
     assert.ok(Math.abs(cores - 1.6) < 1e-9, cores);
     assert.deepEqual({ shards, first }, { shards: 4, first: "server's core" });
   });
 
-  it("has a failover cost what one shard has", () => {
+  it("derives the cost of a failover from one shard", () => {
     const { failover } = plan(10_000_000);
     assert.deepEqual(failover, {
       sessions: 1_000_000,
@@ -189,13 +189,13 @@ describe("planRedis", () => {
     });
   });
 
-  it("takes a machine for each copy of a shard", () => {
+  it("uses a machine for each copy of a shard", () => {
     assert.equal(plan(1000, { replicas: 2 }).machines, 3);
   });
 });
 
 describe("fit", () => {
-  /** A row as a store would measure it that costs what the given figures say. */
+  /** Returns the row that a store with the given costs would measure. */
   function rowOf(made, { store, size, content }) {
     return { store, size, content, ...predict(made, store, { size, content }) };
   }
@@ -221,7 +221,7 @@ describe("fit", () => {
     for (const row of rows) assert.ok(names.every((name) => Math.abs(percentOff(made, row, name)) < 1e-9));
   });
 
-  it("leaves out what creates write where the disk has no counters", () => {
+  it("omits the writes of creates if the disk has no counters", () => {
     const made = { reference: 10_000, file: costs.file };
     const rows = calibrationOf("file", 10_000).map((args) => ({ ...rowOf(made, args), sweep: 1 }));
     const uncounted = rows.map((row) => ({ ...row, written: undefined }));
@@ -229,7 +229,7 @@ describe("fit", () => {
     assert.deepEqual(Object.keys(fit(rows, 10_000).file), ["figures", "writes"]);
   });
 
-  it("leaves out a store of which a row is missing", () => {
+  it("omits a store with a missing row", () => {
     const made = { reference: 10_000, file: costs.file };
     const [first, ...others] = calibrationOf("file", 10_000).map((args) => rowOf(made, args));
     assert.ok(first);
@@ -238,7 +238,7 @@ describe("fit", () => {
 });
 
 describe("the costs and choices of the package", () => {
-  it("have all that the model asks for, in finite numbers", () => {
+  it("have all figures of the model, as finite numbers", () => {
     for (const [store, figures] of Object.entries(FIGURES)) {
       assert.deepEqual(Object.keys(COSTS[store].figures).sort(), Object.keys(figures).sort());
     }
@@ -253,7 +253,7 @@ describe("the costs and choices of the package", () => {
 });
 
 describe("docs/scaling.md", () => {
-  it("shows what bench/scale/print.js prints", () => {
+  it("contains the output of bench/scale/print.js", () => {
     const document = readFileSync(path.join(__dirname, "../docs/scaling.md"), "utf8");
     const printed = execFileSync(process.execPath, [path.join(__dirname, "../bench/scale/print.js")], {
       encoding: "utf8",

@@ -7,9 +7,9 @@ const { it, mock } = require("node:test");
 const fc = require("fast-check");
 
 const HOUR = 3_600_000;
-// The clocks of a server and of this machine may differ by the network's delay.
+// The clocks of the server and of this machine may differ by the network delay.
 const CLOCKS = 1000;
-// A page has some more where several sessions share a hash.
+// A page has a few more if several sessions share a hash.
 const PAGE = 256 + 8;
 
 const at = (millis) => new Date(Date.now() + millis).toISOString();
@@ -37,7 +37,7 @@ async function fill(store, count, fieldsOf = () => ({})) {
 function sessionsConformance(currentStore, failsWith) {
   const pages = async () => (await currentStore().stats()).calls.sessions.count;
 
-  it("gives each session with its times", async () => {
+  it("yields each session with its times", async () => {
     const store = currentStore();
     const before = Date.now();
     const [first, second] = await fill(store, 2, (number) => ({ cart: [number] }));
@@ -55,7 +55,7 @@ function sessionsConformance(currentStore, failsWith) {
     }
   });
 
-  it("gives no session that has expired, also while it waits for the caller", async () => {
+  it("never yields an expired session, even if it expires while it waits for the caller", async () => {
     const store = currentStore();
     await fill(store, 40, (number) => ({ expires: at(number % 2 === 0 ? HOUR : 3 * HOUR) }));
     await store.create({ sessionId: "past", expires: at(-1), userId: "ann" });
@@ -74,7 +74,7 @@ function sessionsConformance(currentStore, failsWith) {
     assert.ok(rest.every(({ expiresAt }) => expiresAt > Date.now() + 2 * HOUR));
   });
 
-  it("gives the sessions of a user, whatever JSON value that is", async () => {
+  it("yields the sessions of a user, which may be any JSON value", async () => {
     const store = currentStore();
     await fill(store, 300, (number) => ({ userId: number % 3 === 0 ? 7 : "7" }));
     const entries = await all(store, { userId: 7 });
@@ -101,16 +101,16 @@ function sessionsConformance(currentStore, failsWith) {
       count++;
       const taken = await pages();
       assert.ok(count <= taken * PAGE, `${count} sessions of ${taken} pages`);
-      // No page is fetched before the sessions of the last one were taken.
+      // No page is fetched before the sessions of the previous one were taken.
       if (count === 1) assert.ok(taken <= 2, `${taken} pages for the first session`);
     }
     assert.equal(count, 700);
   });
 
-  it("may be left early, in any of the ways in which a loop ends", async () => {
+  it("can be left early, in any way in which a loop can end", async () => {
     const store = currentStore();
     await fill(store, 600);
-    // More loops at once than a store may have: each has to be over before the next.
+    // More loops than a store allows concurrently: each must end before the next.
     const open = store.sessions();
     await open.next();
     for (let round = 0; round < 150; round++) {
@@ -131,7 +131,7 @@ function sessionsConformance(currentStore, failsWith) {
     assert.equal((await all(store)).length, 600);
   });
 
-  it("refuses options that could list more than was meant", async () => {
+  it("refuses options that could list more than intended", async () => {
     const store = currentStore();
     await fill(store, 1);
     for (const [options, code, words] of [
@@ -163,7 +163,7 @@ function sessionsConformance(currentStore, failsWith) {
     await assert.rejects(drain(), failsWith("ERR_STORE_CLOSED"));
   });
 
-  it("gives what stays exactly once, and nothing twice, while others change the store", async () => {
+  it("yields sessions that stay exactly once, and none twice, while others change the store", async () => {
     const change = fc.record({
       kind: fc.constantFrom("create", "delete", "grow", "shrink", "touch", "end"),
       number: fc.nat(599),
@@ -190,7 +190,7 @@ function sessionsConformance(currentStore, failsWith) {
   });
 }
 
-/** Begins a change. `staying` loses what it ends. */
+/** Starts a change, and removes the sessions that it ends from `staying`. */
 function apply(store, { kind, number }, staying) {
   const sessionId = `session ${number}`;
   const session = { sessionId, expires: at(HOUR), userId: "ben" };

@@ -1,6 +1,6 @@
 "use strict";
 
-// The site that `npm run docs` makes of README, the changelog and docs/.
+// The site that `npm run docs` builds from README, the changelog and docs/.
 const assert = require("node:assert/strict");
 const fs = require("node:fs");
 const os = require("node:os");
@@ -44,7 +44,7 @@ describe("the site", () => {
     assert.equal(new Set(listed).size, listed.length);
   });
 
-  it("makes a sidebar of the table in docs/README.md", () => {
+  it("builds a sidebar from the table in docs/README.md", () => {
     const table =
       "| **Set up** | |\n| [`A`](a.md), [b](b.md) | a page |\n| **Operate** | |\n| [C](c.md) | [d](d.md) |\n";
     assert.deepEqual(site.sidebar(table).slice(1), [
@@ -59,7 +59,7 @@ describe("the site", () => {
     ]);
   });
 
-  it("has the anchors that its links name", () => {
+  it("has the anchors of its links", () => {
     const ids = new Map([...html].map(([name, text]) => [name, new Set(all(text, /\sid="([^"]+)"/g))]));
     const faults = [];
     let checked = 0;
@@ -74,7 +74,7 @@ describe("the site", () => {
     assert.ok(checked > 100);
   });
 
-  it("leads to GitHub for files that are not on it", () => {
+  it("links to GitHub for files that are not on it", () => {
     const github = "https://github.com/fluidauth/native-store";
     for (const [page, link, expected] of [
       ["docs/errors.md", "cli.md#verify", "/cli.md#verify"],
@@ -86,7 +86,7 @@ describe("the site", () => {
       ["docs/operating.md", "grafana.json", `${github}/blob/HEAD/docs/grafana.json`],
       ["docs/errors.md", "#outcome", "#outcome"],
       ["docs/errors.md", "https://nodejs.org/", "https://nodejs.org/"],
-      // These stay dead, so that the build fails.
+      // These stay broken, so that the build fails.
       ["docs/errors.md", "no-such-page.md", "/no-such-page.md"],
       ["docs/errors.md", "../no-such-file", "../no-such-file"],
     ]) {

@@ -1,6 +1,6 @@
 "use strict";
 
-// The code on the pages for users: whole apps run, and all else fits the typings and the command line.
+// The code on the pages for users: whole apps run, and fragments match the typings and the command line.
 
 const assert = require("node:assert/strict");
 const { once } = require("node:events");
@@ -15,7 +15,7 @@ const { next: newFolder } = makePlace();
 const blocks = pages().flatMap((page) => blocksOf(page, readPage(page)));
 
 describe("the code on the pages", () => {
-  it("is right", async () => {
+  it("is valid", async () => {
     assert.deepEqual(await faultsOf(newFolder(), blocks), []);
   });
 
@@ -65,12 +65,12 @@ describe("the check of the code on the pages", () => {
     });
   }
 
-  it("lets a fragment use what the app around it has", async () => {
+  it("lets a fragment use the variables of its app", async () => {
     const code = 'app.get("/", async (req, res) => res.json(await store.getByUser(req.session.userId)));';
     assert.deepEqual(await faults("js", code), []);
   });
 
-  it("says why an app does not start", async () => {
+  it("reports why an app does not start", async () => {
     const [block] = page("js", 'import "express";\nthrow new Error("not today");\napp.listen(0);');
     assert.equal(block.isApp, true);
     await assert.rejects(startApp(newFolder(), block), /the app ended with 1: [\s\S]*not today/);

@@ -1,6 +1,6 @@
 "use strict";
 
-// The package in the test runners of its users, with their fake timers, as npm installs it. The cases are in `suites/cases`.
+// The package, as npm installs it, in test runners with fake timers. The cases are in `suites/cases`.
 
 const assert = require("node:assert/strict");
 const { spawnSync } = require("node:child_process");
@@ -25,7 +25,7 @@ const vitest = (group, pool) => [
 // Express and supertest do not run in a browser, nor in the virtual machines of vitest.
 const NO_REQUESTS = { WITHOUT_REQUESTS: "1" };
 
-/** How each runner is called for the cases of a group, by its name, and in which environment. */
+/** The command of each runner for the cases of a group, by name, and its environment. */
 const RUNNERS = {
   "jest in Node": [(group) => jest(group, "--env", "node")],
   "jest in jsdom": [(group) => jest(group, "--env", "jsdom"), NO_REQUESTS],
@@ -58,7 +58,7 @@ describe("in the runners of users", () => {
   });
 
   function passes(args, more) {
-    // A runner must not report to this test run.
+    // A runner must not report to the current test run.
     const { NODE_TEST_CONTEXT: _, ...env } = process.env;
     const { status, stdout, stderr } = spawnSync(process.execPath, args, {
       cwd: FOLDER,

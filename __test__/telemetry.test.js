@@ -1,6 +1,6 @@
 "use strict";
 
-// The recipe for OpenTelemetry that `docs/operating.md` shows, with a meter that remembers.
+// The OpenTelemetry recipe in `docs/operating.md`, with a recording meter.
 
 const assert = require("node:assert/strict");
 const { after, before, describe, it } = require("node:test");
@@ -18,7 +18,7 @@ describe("the counters for OpenTelemetry", () => {
   });
   after(() => metrics.disable());
 
-  it("count what a store publishes, until they are stopped", async () => {
+  it("count the events of a store, until they are stopped", async () => {
     const stop = countStoreEvents();
     const store = new MemoryStore({ maxBytes: 10_000, sweepInterval: 0 });
     const one = session();

@@ -17,7 +17,7 @@ const TSD = path.join(MODULES, "tsd/dist/cli.js");
 const node16 = ["--module", "node16", "--moduleResolution", "node16"];
 const bundler = ["--module", "esnext", "--moduleResolution", "bundler"];
 const withNode = ["--types", "node"];
-// Neither Node's types nor the newest of JavaScript. (No compiler takes an empty `--types` here.)
+// Without Node's types and the newest JavaScript. (No compiler accepts an empty `--types` here.)
 const bare = ["--typeRoots", ".", "--lib", "es2022"];
 
 const DISPOSAL = "disposal.mts";
@@ -50,12 +50,12 @@ const COMPILERS = [
       ["node16 with ES2022 alone", [...node16, ...bare], ESM_AND_CJS],
       ["bundler with ES2022 alone", [...bundler, ...bare], ESM],
     ],
-    // The frameworks' typings need a newer one. ../package.test.js has it check ours.
+    // The frameworks' typings need a newer compiler. ../package.test.js checks ours with it.
     more: ["--skipLibCheck", "true"],
   },
 ];
 
-/** Runs a JavaScript file to its end: its exit code, and all that it printed. */
+/** Runs a JavaScript file. Resolves to its exit code and its output. */
 function run(file, args, cwd) {
   return new Promise((resolve) => {
     execFile(process.execPath, [file, ...args], { cwd }, (error, stdout, stderr) => {
@@ -102,7 +102,7 @@ for (const { title, file, programs, more = [] } of COMPILERS) {
       ["wrong.mts", bare],
       ["wrong-connect.mts", withNode],
     ]) {
-      it(`refuse ${wrong}, at each wrong line and nowhere else`, async () => {
+      it(`refuse ${wrong}, exactly at the wrong lines`, async () => {
         const lines = fs.readFileSync(path.join(TYPES, wrong), "utf8").split("\n");
         const marked = lines.flatMap((line, index) => (line.endsWith("// wrong") ? [index + 1] : []));
         assert.ok(marked.length > 0);
@@ -117,11 +117,11 @@ for (const { title, file, programs, more = [] } of COMPILERS) {
 }
 
 describe("the typings, with tsd", () => {
-  it("are as index.test-d.ts says", async () => {
+  it("match index.test-d.ts", async () => {
     assert.deepEqual(await run(TSD, [], ROOT), { code: 0, output: "" });
   });
 
-  it("fail where it says otherwise", async () => {
+  it("fail for a wrong expectation", async () => {
     const { code, output } = await run(TSD, ["--files", "__test__/types/wrong.mts"], ROOT);
     assert.equal(code, 1, output);
   });

@@ -1,6 +1,6 @@
 "use strict";
 
-// Processes that log one user in at the same moment, where the user may not have so many sessions.
+// Processes that concurrently log in a user with a limit on sessions.
 
 const assert = require("node:assert/strict");
 const { after, before, describe, it } = require("node:test");
@@ -31,7 +31,7 @@ for (const [name, options, skipped, isExact] of [
       peers = await Promise.all([startProcess(), startProcess(), startProcess(), startThread()]);
       const same = { ...options(), ...limits };
       stores = await Promise.all(peers.map((peer) => peer.open(same)));
-      // All have connected.
+      // All processes are connected.
       await Promise.all(stores.map((store) => store.get("nobody")));
     });
     after(async () => {
@@ -39,7 +39,7 @@ for (const [name, options, skipped, isExact] of [
       await Promise.all(peers.map((peer) => peer.stop()));
     });
 
-    it("never give a user more sessions at once", async () => {
+    it("never exceed the limit of a user", async () => {
       let stored = 0;
       for (let round = 0; round < ROUNDS; round++) {
         const userId = `user ${round}`;
@@ -62,7 +62,7 @@ for (const [name, options, skipped, isExact] of [
       assert.ok(stored > 0);
     });
 
-    it("have room again after a session has ended elsewhere", async () => {
+    it("accept a login again after a session has ended elsewhere", async () => {
       const [one, other] = stores;
       const all = Array.from({ length: MAX + 2 }, (_, at) => session(`again ${at}`, { userId: "ann" }));
       for (const each of all.slice(0, MAX)) await one.create(each);

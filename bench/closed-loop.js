@@ -1,6 +1,9 @@
 "use strict";
 
-/** Calls `start` with each of the items, `width` at a time: what completes starts the next. Resolves to their number. */
+/**
+ * Calls `start` with each item, `width` concurrently: each completion starts the next call. Resolves to the number of
+ * items.
+ */
 async function closedLoop(width, items, start) {
   const iterator = items[Symbol.iterator]();
   let completed = 0;

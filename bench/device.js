@@ -8,7 +8,7 @@ const SECTOR = 512;
 const SECTORS_WRITTEN = 6;
 const FLUSHES = 15;
 
-/** A block device by its number: `MAJOR:MINOR`, from the encoding of Linux. */
+/** Decodes the number of a block device on Linux: `MAJOR:MINOR`. */
 function numberOf(device) {
   const major = ((device >> 8n) & 0xfffn) | ((device >> 32n) & ~0xfffn);
   const minor = (device & 0xffn) | ((device >> 12n) & ~0xffn);
@@ -24,17 +24,17 @@ function readMount(line) {
   return { point: plain(of.split(" ")[4]), type, source, options };
 }
 
-/** The mount that a folder is on: `{ point, type, source, options }`. */
+/** Returns the mount of a folder: `{ point, type, source, options }`. */
 function mountOf(folder) {
   const mounts = readFileSync("/proc/self/mountinfo", "utf8").trim().split("\n").map(readMount);
   const holds = ({ point }) => point === "/" || folder === point || folder.startsWith(`${point}/`);
-  // Of two mounts at one point, the later one hides the other.
+  // A later mount at the same point hides the earlier one.
   return mounts
     .filter(holds)
     .reduce((best, mount) => (mount.point.length >= best.point.length ? mount : best), { point: "" });
 }
 
-/** The number of the block device below a folder, or throws why there is none. */
+/** Returns the number of the block device below a folder. Throws the reason if there is none. */
 function deviceNumberOf(folder) {
   const number = numberOf(statSync(folder, { bigint: true }).dev);
   if (existsSync(`/sys/dev/block/${number}`)) return number;
@@ -44,14 +44,14 @@ function deviceNumberOf(folder) {
     if (upper !== undefined && existsSync(upper)) return deviceNumberOf(upper);
     throw new Error("the upper folder of the overlay cannot be seen from here");
   }
-  // The device number of a file on Btrfs is not that of a disk.
+  // On Btrfs the device number of a file is not that of a disk.
   const device =
     source.startsWith("/dev/") && existsSync(source) ? statSync(source, { bigint: true }) : undefined;
   if (device === undefined) throw new Error(`${type} is on no block device`);
   return numberOf(device.rdev);
 }
 
-/** The disk below a device. The kernel counts flushes for the disk, not for a partition or a logical volume. */
+/** Returns the disk below a device. The kernel counts flushes per disk, not per partition or logical volume. */
 function diskOf(number) {
   let device = realpathSync(`/sys/dev/block/${number}`);
   for (;;) {
@@ -63,11 +63,11 @@ function diskOf(number) {
   }
 }
 
-/** The counters of the disk that a folder is on. They count what every process of the machine writes. */
+/** The counters of the disk of a folder. They count the writes of all processes on the machine. */
 class DiskCounters {
   #file;
 
-  /** Throws an error that says why there are none. */
+  /** Throws the reason if there are no counters. */
   constructor(folder) {
     if (process.platform !== "linux") throw new Error("only Linux has the counters");
     const disk = diskOf(deviceNumberOf(folder));
@@ -77,14 +77,14 @@ class DiskCounters {
       throw new Error("this kernel counts no flushes: Linux 5.5 is the first");
   }
 
-  /** Bytes written and flushes since the system has started. */
+  /** Returns the bytes written and the flushes since the system start. */
   read() {
     const counters = readFileSync(this.#file, "utf8").trim().split(/\s+/).map(Number);
     return { bytes: counters[SECTORS_WRITTEN] * SECTOR, flushes: counters[FLUSHES] };
   }
 }
 
-/** The counters, or `{ reason }` where there are none. */
+/** Returns the counters, or `{ reason }` if there are none. */
 function diskCountersOf(folder) {
   try {
     return { counters: new DiskCounters(folder) };

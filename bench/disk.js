@@ -17,10 +17,10 @@ const FILE_SYSTEMS = new Map([
 ]);
 const END_OF_PROCESS = ["SIGINT", "SIGTERM", "SIGHUP"];
 
-/** What `use` gives with a new directory, which is gone afterwards, however it ends. */
+/** Runs `use` with a new directory, and removes that afterwards in any case. */
 async function withDirectory(parent, use) {
   const directory = mkdtempSync(path.join(parent, "native-store-bench-"));
-  // Retried, as the processes that write to it end a little later.
+  // Retried, because processes that write to it end a little later.
   const remove = () => rmSync(directory, { recursive: true, force: true, maxRetries: 10 });
   const exit = (signal) => process.exit(128 + os.constants.signals[signal]);
   process.on("exit", remove);
@@ -34,7 +34,7 @@ async function withDirectory(parent, use) {
   }
 }
 
-/** The bytes that a directory takes on the disk with all that is in it. */
+/** Returns the bytes that a directory and its content take on the disk. */
 function allocatedBytes(directory) {
   let bytes = lstatSync(directory).blocks * BLOCK;
   for (const entry of readdirSync(directory, { withFileTypes: true })) {
@@ -49,7 +49,7 @@ function fileSystemOf(directory) {
   return FILE_SYSTEMS.get(type) ?? `file system 0x${type.toString(16)}`;
 }
 
-/** Writes out what the page cache holds, or the next flush of a store would wait for what another one left. */
+/** Flushes the page cache. Otherwise the next flush of a store would wait for the data of another one. */
 const settleDisk = () => spawnSync("sync");
 
 module.exports = { allocatedBytes, fileSystemOf, settleDisk, withDirectory };

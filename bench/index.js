@@ -11,14 +11,14 @@ const { judge } = require("./targets.js");
 
 let shown = "";
 
-/** One line that changes on a terminal; elsewhere a line for each step, without the details. */
+/** Shows progress: one changing line on a terminal, otherwise a line for each step, without details. */
 function progress(step, detail = "") {
   if (process.stderr.isTTY) process.stderr.write(`\r\x1b[K${step}${detail}`);
   else if (step !== shown) process.stderr.write(`${step}\n`);
   shown = step;
 }
 
-/** What the parts compare with: why some of it is missing, by the part's name. */
+/** Installs the peers of the parts. Returns why some are missing, by part. */
 function install(names) {
   return Object.fromEntries(names.map((name) => [name, parts[name].install?.(progress) ?? {}]));
 }

@@ -5,7 +5,7 @@ const { existsSync, realpathSync } = require("node:fs");
 const path = require("node:path");
 const { modified } = require("../scripts/sources.js");
 
-/** The installation of Node.js, if it has the headers: they need no download then. */
+/** Returns the installation of Node.js if it has the headers, so that they need no download. */
 function nodeDirectory() {
   const directory = path.join(path.dirname(realpathSync(process.execPath)), "..");
   return existsSync(path.join(directory, "include/node/node_version.h")) ? directory : undefined;
@@ -20,7 +20,7 @@ function npm(directory, ...args) {
   return `${reason}\n  (all that it says: "npm ${args.join(" ")}" in ${directory})`;
 }
 
-/** The one line that says most: of node-gyp's, or of npm's own. */
+/** Selects the most useful line of the messages: from node-gyp, otherwise from npm. */
 function reasonIn(messages) {
   const [, reason] =
     messages.match(/ERR! stack Error: (.*\S)/) ??
@@ -34,10 +34,9 @@ const isCurrent = (directory) =>
   modified(path.join(directory, "package-lock.json"));
 
 /**
- * Installs the packages of a directory where that is not done, and returns why a package is not to be had, by its
- * name: `{ [name]: reason }`. `trials` has, by their names, what fails where a package, or the addon that it brings or
- * builds, is not there. The packages' scripts do not run before, as a compiler that is missing must stop nothing but
- * the one store that needs it.
+ * Installs the packages of a directory if necessary. Returns why packages are missing, by name: `{ [name]: reason }`.
+ * `trials` has, by name, code that fails if a package, or the addon that it ships or builds, is missing. The scripts of
+ * the packages run separately: a missing compiler must only affect the store that needs it.
  */
 function installPeers(directory, trials, progress) {
   const works = (name) => spawnSync(process.execPath, ["-e", trials[name]], { cwd: directory }).status === 0;

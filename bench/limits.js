@@ -1,6 +1,6 @@
 "use strict";
 
-/** A target that is met by a value up to its limit: `{ text, sign, limit, unit, value, isMet }`. */
+/** A target with an upper limit: `{ text, sign, limit, unit, value, isMet }`. */
 const atMost = (text, limit, unit, value) => ({
   text,
   sign: "<=",
@@ -10,7 +10,7 @@ const atMost = (text, limit, unit, value) => ({
   isMet: value <= limit,
 });
 
-/** One that is met by a value from its limit on. */
+/** A target with a lower limit. */
 const atLeast = (text, limit, unit, value) => ({
   text,
   sign: ">=",

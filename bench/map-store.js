@@ -1,6 +1,6 @@
 "use strict";
 
-/** What FluidAuth's own `MemoryStore` does: a `Map` of references, with no look at `expires` but in `clean`. */
+/** The same as FluidAuth's own `MemoryStore`: a `Map` of references, which reads `expires` only in `clean`. */
 class MapStore {
   db = new Map();
 

@@ -38,7 +38,7 @@ const OPTIONS = {
 
 const LOADS = "if (!require(process.argv[1]).FileStore) throw new Error('it has no FileStore')";
 
-/** The folder of an older package, which must load. */
+/** Returns the folder of an older package. Throws if that does not load. */
 function packageIn(given) {
   const folder = path.resolve(given);
   const { status, stderr } = spawnSync(process.execPath, ["-e", LOADS, folder], { encoding: "utf8" });
@@ -47,7 +47,7 @@ function packageIn(given) {
   throw new Error(`--before must be the folder of an unpacked package; got ${folder}: ${reason}`);
 }
 
-/** What an option asks for of a list, in the order of that. */
+/** Returns the items of a list that an option selects, in the order of the list. */
 function chosen(option, given, all) {
   const asked = given.split(",").map((name) => name.trim());
   const unknown = asked.find((name) => !all.includes(name));
@@ -57,7 +57,7 @@ function chosen(option, given, all) {
 
 const SCALE_ROW = /^(memory|file|redis):([1-9]\d{3,}):(0|[1-9]\d{1,3})$/;
 
-/** What is to be measured: `{ store, size, content }[]`. */
+/** Parses the rows to measure: `{ store, size, content }[]`. */
 function scaleRows(given) {
   return given.split(",").map((text) => {
     const [, store, size, content] = SCALE_ROW.exec(text.trim()) ?? [];
@@ -69,7 +69,7 @@ function scaleRows(given) {
   });
 }
 
-/** What the command line says; ends the process where that is wrong. */
+/** Parses the command line. Ends the process if it is wrong. */
 function readOptions(parts) {
   try {
     const { values } = parseArgs({ options: OPTIONS });

@@ -1,9 +1,9 @@
 "use strict";
 
 /**
- * What can be measured, in the order in which it is. `run(plan, progress, missing)` resolves to what was measured, of
- * which `sections` makes the text of the report, `judge` the targets and `charts`, where there is one, the charts.
- * `install(progress)`, where there is one, installs what it compares with, and returns what is missing and why.
+ * The parts of the benchmark, in order. `run(plan, progress, missing)` resolves to the measurements. From these,
+ * `sections` makes the text of the report, `judge` the targets, and the optional `charts` the charts. The optional
+ * `install(progress)` installs the peers, and returns what is missing and why.
  */
 module.exports = {
   ops: require("./ops/part.js"),

@@ -8,7 +8,7 @@ const { MapStore } = require("./map-store.js");
 
 const isoText = (millis) => new Date(millis).toISOString();
 
-/** A session as FluidAuth makes it, and with the fields of an app where there are any. */
+/** Returns a session in FluidAuth's shape, with the fields of an app if there are any. */
 function sessionOf(sessionId, userId, millis, data) {
   const expires = isoText(millis);
   return data === undefined ? { sessionId, userId, expires } : { sessionId, userId, expires, ...data };
@@ -59,7 +59,7 @@ class MapPeer extends FluidAuthPeer {
     super(new MapStore());
   }
 
-  /** FluidAuth has no touch: an async method of its `Session` does this. */
+  /** FluidAuth has no touch. An async method of its `Session` does the same. */
   async touch(sessionId, millis) {
     const session = await this.store.get(sessionId);
     session.expires = isoText(millis);
@@ -69,7 +69,7 @@ class MapPeer extends FluidAuthPeer {
 
 /** A store of express-session, whose methods take a callback. */
 class ExpressPeer {
-  // One for all sessions: the stores keep its JSON text, and an app would not count what making it takes.
+  // One cookie for all sessions: the stores keep its JSON text, and making a cookie is not part of the measurement.
   cookie = new expressSession.Cookie();
 
   constructor(store, { isSlow }) {
@@ -92,7 +92,7 @@ class ExpressPeer {
     });
   }
 
-  /** To these stores a change is what a new session is. */
+  /** For these stores an update is the same as a create. */
   update(sessionId, userId, millis, data) {
     return this.create(sessionId, userId, millis, data);
   }
@@ -119,8 +119,8 @@ class ExpressPeer {
 const Memorystore = createMemorystore(expressSession);
 
 /**
- * The stores that are compared, ours first. Each has `create`, `get`, `update`, `touch` and `delete` of the same
- * arguments; one that `isSlow` answers by `setImmediate`.
+ * The compared stores, ours first. They have `create`, `get`, `update`, `touch` and `delete` with the same arguments.
+ * `isSlow`: the store answers by `setImmediate`.
  */
 const PEERS = {
   native: { label: "native-store", open: (options) => new NativePeer(options) },

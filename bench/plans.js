@@ -1,6 +1,6 @@
 "use strict";
 
-/** As thorough as it is worth waiting for. */
+/** The default plan: thorough. */
 const FULL = {
   sizes: {
     fluidauth: [1000, 10_000, 100_000, 1_000_000],
@@ -52,7 +52,7 @@ const FULL = {
   scaleSeconds: 1,
 };
 
-/** All of it in less than three minutes, with the same stores and calls. */
+/** The quick plan: the same stores and calls in less than three minutes. */
 const QUICK = {
   sizes: { fluidauth: [1000, 10_000, 100_000], express: [10_000] },
   rounds: 3,

@@ -19,7 +19,7 @@ function machineLine({ cpu, cores, node, platform, load, seconds }) {
   return `${cpu}, ${cores} cores, ${platform}, Node ${node}, load average ${loads} after ${ran}`;
 }
 
-/** Everything that was measured, as text. */
+/** Formats all measurements as text. */
 function report(machine, measured, targets) {
   const sections = Object.entries(measured).flatMap(([name, ofPart]) => parts[name].sections(ofPart));
   if (targets.length > 0) sections.push({ title: "Targets:", body: targetsTable(targets) });

@@ -1,6 +1,6 @@
 "use strict";
 
-/** Does what the parent process asks for, one thing at a time, and ends with it. */
+/** Runs tasks that the parent process requests, one at a time, and ends with the parent. */
 function serve(tasks) {
   process.on("message", async ({ task, args }) => {
     try {

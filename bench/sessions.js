@@ -8,14 +8,14 @@ const ID_CHARS = 2 * ID_BYTES;
 const USERS_FROM = 10_000_000;
 
 /**
- * Session ids as FluidAuth makes them. They are kept as bytes, so that each reading gives a new string, as
- * decrypting a cookie does: one whose hash nobody knows yet.
+ * Session ids in FluidAuth's form. They are kept as bytes, so that each read returns a new string without a cached
+ * hash, like decrypting a cookie.
  */
 class Ids {
   #text;
   #numbers;
 
-  /** `numbers` are those that the ids have where they come from, if not their own order here. */
+  /** `numbers`: the numbers of the ids at their origin, if they differ from the order here. */
   constructor(text, numbers) {
     this.#text = text;
     this.#numbers = numbers;
@@ -33,7 +33,7 @@ class Ids {
     return new Ids(Buffer.from(memory));
   }
 
-  /** A copy for `ofShared` in other threads. */
+  /** Returns a copy for `ofShared` in other threads. */
   toShared() {
     const memory = new SharedArrayBuffer(this.#text.length);
     this.#text.copy(Buffer.from(memory));
@@ -52,12 +52,12 @@ class Ids {
     return this.#text.latin1Slice(index * ID_CHARS, (index + 1) * ID_CHARS);
   }
 
-  /** The number of an id among those that it was taken from by `sample`. */
+  /** Returns the number of an id at the origin of a `sample`. */
   numberAt(index) {
     return this.#numbers === undefined ? index : this.#numbers[index];
   }
 
-  /** Some of the ids in their order, of which nothing is copied. */
+  /** Returns a range of the ids without a copy. */
   slice(from, to = this.length) {
     return new Ids(this.#text.subarray(from * ID_CHARS, to * ID_CHARS));
   }
@@ -70,7 +70,7 @@ class Ids {
     for (let index = 0; index < this.length; index++) yield this.at(index);
   }
 
-  /** Some of the ids, or of the first of them, in random order and side by side: reading them misses no cache. */
+  /** Returns a random sample of the first ids, contiguous in memory: reading it causes no cache misses. */
   sample(count, first = this.length) {
     const text = Buffer.allocUnsafe(count * ID_CHARS);
     const numbers = new Uint32Array(count);
@@ -83,16 +83,16 @@ class Ids {
   }
 }
 
-/** The user of a session: another for each number. */
+/** Returns the user of a session, different for each number. */
 const userOf = (number) => String(USERS_FROM + number);
 
-/** An expiry that no run lives to see, another for each number. */
+/** An expiry after the end of any run, different for each number. */
 const START = Date.now();
 const farOff = (number) => START + 3_600_000 + number;
 
 const WAVE = 1000;
 
-/** Creates sessions, as many at a time as spares a store that answers by `setImmediate` a turn for each. */
+/** Creates sessions, many at a time, because some stores need a turn of the event loop to answer. */
 async function fill(peer, ids, options = {}) {
   const {
     from = 0,

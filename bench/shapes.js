@@ -3,8 +3,8 @@
 const { loginData } = require("./connect/session.js");
 
 /**
- * What sessions hold, and the stores that are compared with it, ours first. Of `dataOf` are the fields besides the
- * id, the user and the expiry.
+ * The shapes of sessions, and the stores that are compared with each, ours first. `dataOf` returns the fields other
+ * than id, user and expiry.
  */
 const SHAPES = {
   fluidauth: {
@@ -14,7 +14,7 @@ const SHAPES = {
   },
   express: {
     label: "500 B",
-    // With strings of its own, as those that a database or a request brings: a literal is one for all sessions.
+    // With separate strings, as from a database or a request: a literal is one string for all sessions.
     dataOf: () => JSON.parse(JSON.stringify(loginData())),
     stores: ["native", "connect", "map", "express", "memorystore"],
   },

@@ -6,20 +6,20 @@ const path = require("node:path");
 
 const FLAGS = [
   "--expose-gc",
-  // A million sessions of a store on the V8 heap come near to the default of a small machine.
+  // A million sessions on the V8 heap come close to the default limit of a small machine.
   "--max-old-space-size=4096",
-  // As it is in a server under load, from the beginning: growing is then no part of what is measured.
+  // Start with the size of a server under load, so that growing is not measured.
   "--min-semi-space-size=16",
 ];
 
 const running = new Set();
 
-// Registered before whatever else cleans up: what they go on writing would be left behind.
+// Registered before other cleanups: children that still write would leave files behind.
 process.on("exit", () => {
   for (const child of running) child.kill("SIGKILL");
 });
 
-/** A process of its own for a store. `call` asks it for one thing at a time. */
+/** A child process for a store. `call` requests one task at a time. */
 class Child {
   #process;
   #answer = () => {};
@@ -52,7 +52,7 @@ class Child {
   }
 }
 
-/** What `use` gives, with as many children that run `script`; they end with it. */
+/** Runs `use` with `count` children of `script`, and ends them afterwards. */
 async function withChildren(count, use, script = path.join(__dirname, "child.js")) {
   const children = Array.from({ length: count }, () => new Child(script));
   try {

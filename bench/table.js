@@ -1,6 +1,6 @@
 "use strict";
 
-/** Columns that line up: the first `texts` of them to the left, the others to the right. */
+/** Formats a table: the first `texts` columns are left-aligned, the others right-aligned. */
 function table(head, rows, texts) {
   const lines = [head, ...rows];
   const widths = head.map((_, column) => Math.max(...lines.map((line) => line[column].length)));

@@ -1,4 +1,4 @@
-//! What the core takes, without Node: `cargo bench --features bench`. `npm run bench` has what an app sees.
+//! Measures the core without Node.js: `cargo bench --features bench`. `npm run bench` measures what an app sees.
 
 use std::hint::black_box;
 use std::num::NonZeroUsize;
@@ -16,11 +16,11 @@ use native_store::store::memory::{Limits, MemoryStore};
 
 const SIZES: [u64; 2] = [1000, 100_000];
 const SWEPT: u64 = 100_000;
-/// Few beside the sessions of the smallest store, so that it keeps its size.
+/// Few relative to the smallest store, so that its size stays the same.
 const BATCH: u64 = 50;
 const FAR_OFF: i64 = 4_000_000_000_000;
 
-/// A session of FluidAuth's three fields; a number makes the same one each time.
+/// A session of FluidAuth's three fields. A number always gives the same one.
 struct Login {
     id: String,
     user: UserKeyBuf,
@@ -33,7 +33,7 @@ impl Login {
     }
 
     fn ending_at(number: u64, millis: i64) -> Self {
-        // Eighteen bytes that look random, as `randomBytes` gives them.
+        // Eighteen bytes that look random, like those of `randomBytes`.
         let mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let id = format!("{mixed:016x}{:016x}{:04x}", mixed.swap_bytes() ^ number, mixed >> 48);
         Self {
@@ -43,7 +43,7 @@ impl Login {
         }
     }
 
-    /// Packs the id again, as each call from JavaScript does.
+    /// Packs the id each time, as a call from JavaScript does.
     fn create_in(&self, store: &MemoryStore) {
         let content = Content { user: Some(self.user.as_key()), body: Body::Plain(FieldOrder::UserFirst) };
         store.create(&Session { id: self.packed(), expires: self.expires, content }).unwrap();
@@ -62,7 +62,7 @@ fn filled(size: u64) -> MemoryStore {
     store
 }
 
-/// The sum of what `run` says of logins that are not in a store of `size`, some at a time.
+/// Sums the times of `run` for batches of logins that are not in a store of `size`.
 fn in_batches(size: u64, iterations: u64, mut run: impl FnMut(&[Login]) -> Duration) -> Duration {
     let mut took = Duration::ZERO;
     for first in (0..iterations).step_by(BATCH as usize) {
@@ -79,7 +79,7 @@ fn timed(run: impl FnOnce()) -> Duration {
     start.elapsed()
 }
 
-/// Of logins in an order that no cache foresees.
+/// Measures a call on logins in random order.
 fn on_each(
     group: &mut BenchmarkGroup<'_, WallTime>,
     call: &str,
@@ -129,7 +129,7 @@ fn calls(criterion: &mut Criterion) {
     }
 }
 
-/// A sweep of which half has expired.
+/// Measures a sweep in which half of the sessions have expired.
 fn sweep(criterion: &mut Criterion) {
     let half_expired = || {
         let clock = Arc::new(MockClock::new(0));
@@ -160,7 +160,7 @@ fn limits() -> [(&'static str, Limits); 3] {
     ]
 }
 
-/// What `deleteByUser` and `clear` do on the thread of their caller.
+/// Measures the part of `deleteByUser` and `clear` that runs on the caller's thread.
 fn endings(criterion: &mut Criterion) {
     const OF_ONE_USER: u64 = 50_000;
     const OTHERS: u64 = 100_000;
@@ -206,7 +206,7 @@ fn endings(criterion: &mut Criterion) {
     }
 }
 
-/// Creations in a store that is full, so that each ends another session.
+/// Measures creates in a full store, where each ends another session.
 fn evictions(criterion: &mut Criterion) {
     const SESSIONS: usize = 100_000;
     let mut group = criterion.benchmark_group("MemoryStore");

@@ -1,11 +1,11 @@
 "use strict";
 
-// From the module, and at load: a suite with fake timers replaces the global.
+// Import the function at load: tests with fake timers replace the global one.
 const { setImmediate } = require("node:timers");
 
 /**
- * Calls a callback of the app from inside a promise. What it throws becomes an uncaught exception, as with every
- * callback of Node.js. Otherwise it would reject the promise, and nobody would see it.
+ * Calls a callback of the app from inside a promise. An error that it throws becomes an uncaught exception, as with
+ * every Node.js callback. Otherwise it would reject a promise that nobody handles.
  */
 function callOutside(callback, ...args) {
   try {

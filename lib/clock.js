@@ -3,10 +3,10 @@
 const native = require("./native.js");
 
 const machineNow = Date.now;
-// A suite may have replaced `Date` before this module is loaded.
+// Tests may have replaced `Date` before this module is loaded.
 const isMachines = /\[native code\]/.test(Function.prototype.toString.call(machineNow));
 
-/** The milliseconds by which JavaScript's clock is ahead of the machine's: 0 unless the app has replaced `Date.now`. */
+/** How many milliseconds `Date.now` is ahead of the system clock: 0 unless the app has replaced it. */
 function clockOffset() {
   return Date.now === machineNow && isMachines ? 0 : Date.now() - native.now();
 }

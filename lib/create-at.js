@@ -1,7 +1,7 @@
 "use strict";
 
 /**
- * `store[createAt](session, millis)`: `create` of a session that was created at that time, for imports. A time that is yet
- * to come counts as the present. It is here, as the command line prints its help without the addon.
+ * `store[createAt](session, millis)`: `create` with a creation time, for imports. A future time counts as now. This
+ * module does not need the addon, so the command line can print its help without it.
  */
 module.exports = { createAt: Symbol("createAt") };

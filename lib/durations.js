@@ -6,14 +6,14 @@ const YEAR_IN_SECONDS = 366 * DAY_IN_SECONDS;
 
 const warned = new Set();
 
-/** Whether milliseconds make no round time, while as many seconds would be whole days. */
+/** Whether a number is odd as milliseconds, but a whole number of days as seconds. */
 const areDays = (millis) =>
   millis % DAY_IN_SECONDS === 0 && millis <= YEAR_IN_SECONDS && millis % MINUTE !== 0;
 
 /**
- * Warns, once for each option, of a number of milliseconds that was probably meant as seconds.
+ * Warns if a number of milliseconds was probably meant as seconds. Warns once per option.
  * @param {string} option Such as "ttl of ConnectStore".
- * @param {{ isLifetime?: boolean }} [what] `isLifetime`: whether less than a minute is unlikely too.
+ * @param {{ isLifetime?: boolean }} [what] `isLifetime`: less than a minute is suspicious, too.
  */
 function warnOfSeconds(option, millis, { isLifetime = false } = {}) {
   if (millis === undefined || warned.has(option)) return;

@@ -1,6 +1,6 @@
 "use strict";
 
-/** The one class of errors of every store: `code` is for programs, `message` for people. */
+/** The error class of all stores. `code` is for programs, `message` is for people. */
 class SessionStoreError extends Error {
   constructor(code, message, options) {
     super(message, options);
@@ -14,7 +14,7 @@ Object.defineProperty(SessionStoreError.prototype, "name", {
   writable: true,
 });
 
-/** Makes the error of a native code, such as "ERR_STORE_UNAVAILABLE:unknown:dns": code, outcome and reason. */
+/** Builds an error from a native code, such as "ERR_STORE_UNAVAILABLE:unknown:dns": code, outcome and reason. */
 function makeError(nativeCode, message, options) {
   const [code, outcome, reason] = nativeCode.split(":");
   const error = new SessionStoreError(code, message, options);
@@ -24,25 +24,25 @@ function makeError(nativeCode, message, options) {
 }
 
 /**
- * Converts the error of a native call to a `SessionStoreError`. An error without a code is JavaScript's own, such as the
- * `TypeError` of a method without its `this`, and stays as it is.
+ * Converts the error of a native call to a `SessionStoreError`. Returns errors without a code unchanged: those are
+ * JavaScript's own, such as the `TypeError` of a method without its `this`.
  */
 function fromNative(error) {
   if (error instanceof SessionStoreError || typeof error?.code !== "string") return error;
-  // Any other code is Node-API's own: this package made a call that it should not have made.
+  // Any other code comes from Node-API, after a wrong call by this package.
   if (!/^ERR_(SESSION|STORE|INVALID|INTERNAL|TOO_MANY)/.test(error.code)) {
     return new SessionStoreError("ERR_INTERNAL", error.message, { cause: error });
   }
   return makeError(error.code, error.message);
 }
 
-/** Begins the stack of an error where the app called `method`, which is under way. */
+/** Makes the stack of an error start where the app called `method`, which is still running. */
 function calledAt(method, error) {
   if (error instanceof SessionStoreError) Error.captureStackTrace(error, method);
   return error;
 }
 
-/** Runs what the app called `method` for. The stack of its error begins at that call. */
+/** Runs `run` on behalf of `method`. The stack of an error starts where the app called `method`. */
 function onBehalfOf(method, run) {
   try {
     return run();
@@ -51,7 +51,7 @@ function onBehalfOf(method, run) {
   }
 }
 
-/** What a value is, in words that do not show its content. */
+/** Describes the type of a value without its content. */
 function kindOf(value) {
   if (value === null || value === undefined) return String(value);
   if (Array.isArray(value)) return "an array";
@@ -60,7 +60,7 @@ function kindOf(value) {
   return `${typeof value === "object" ? "an" : "a"} ${typeof value}`;
 }
 
-/** The error for what the app has done wrong, in words of its own. */
+/** The error for a mistake of the app, with a message of the caller. */
 function misuse(message, options) {
   return new SessionStoreError("ERR_INVALID_OPTION", message, options);
 }

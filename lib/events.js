@@ -2,7 +2,7 @@
 
 const { createHash } = require("node:crypto");
 const diagnostics = require("node:diagnostics_channel");
-// From the module, and at load: a suite with fake timers replaces the global.
+// Import the function at load: tests with fake timers replace the global one.
 const { setImmediate } = require("node:timers");
 const { debuglog } = require("node:util");
 const native = require("./native.js");
@@ -19,14 +19,14 @@ const NAMES = [
   "file:full",
   "limits:differ",
 ];
-// Kept here, as Node.js forgets a channel that nobody has.
+// Keep the channels: Node.js drops a channel without references.
 const channels = Object.fromEntries(NAMES.map((name) => [name, diagnostics.channel(`native-store:${name}`)]));
 const sessionEnd = channels["session:end"];
 const writeDropped = channels["write:dropped"];
 const storeError = channels["store:error"];
 const fileFull = channels["file:full"];
 
-// The topics of the addon, with the channels that are fed from there. `src/events.rs` has the numbers.
+// The topics of the addon, and the channels that they feed. The numbers match `src/events.rs`.
 const ENDS = 1;
 const SWEEPS = 2;
 const OTHERS = 4;
@@ -36,16 +36,19 @@ const OTHER_CHANNELS = {
   redis: [channels["redis:connect"], channels["redis:disconnect"], channels["redis:failover"]],
 };
 
-// The event loop turns after so many events, whose subscribers may do much.
+// Subscribers may be slow: the event loop turns after this many events.
 const MAX_AT_ONCE = 256;
 
-// The faults of a store. The other codes are of what it was given.
+// Failures of a store. All other codes are errors of the caller.
 const IS_FAULT = /^ERR_(STORE_(?!CLOSED)|INTERNAL)/;
 
-/** The first 16 hexadecimal digits of the SHA-256 of an id: enough to tell sessions apart, and not enough to be one. */
+/** The first 16 hexadecimal digits of the SHA-256 of an id: it identifies a session, but cannot be used as its id. */
 const shortenedHash = (id) => createHash("sha256").update(id).digest("hex").slice(0, 16);
 
-/** Publishes what happens in one store object. It knows the store by its description alone, so that the addon may keep it. */
+/**
+ * Publishes the events of one store object. It holds only the store's description: the addon keeps this object, and a
+ * reference to the store would prevent its collection.
+ */
 class Events {
   #db;
   #others;
@@ -56,18 +59,18 @@ class Events {
     this.#others = OTHER_CHANNELS[db.type];
   }
 
-  /** Has the addon collect what there are subscribers for. */
+  /** Makes the addon collect the events that have subscribers. */
   follow(store) {
     let topics = sessionEnd.hasSubscribers ? ENDS : 0;
     if (channels.sweep.hasSubscribers) topics |= SWEEPS;
     for (let at = 0; at < this.#others.length; at++) {
       if (this.#others[at].hasSubscribers) topics |= OTHERS;
     }
-    // If another object of this store in this thread gets the events, this one asks again with its next call.
+    // If another object of this store in this thread receives the events, retry at the next call.
     if (topics !== this.#topics && native.listen(store, topics, this.#signal)) this.#topics = topics;
   }
 
-  /** A call was rejected. */
+  /** Publishes the error of a rejected call. */
   failed(call, error) {
     if (!IS_FAULT.test(error.code)) return;
     const { code, reason, outcome, message } = error;
@@ -79,13 +82,13 @@ class Events {
     }
   }
 
-  /** A server has ended the sessions of a user. The other stores report each of them themselves. */
+  /** Publishes how many sessions of a user a Redis server ended. The other stores report each session. */
   revoked(userId, count) {
     if (count === 0 || !sessionEnd.hasSubscribers) return;
     this.#ended({ reason: "revoked", id: null, userId, count });
   }
 
-  /** `count` is `null` where it is not known. */
+  /** Publishes a `clear`. `count` is `null` if it is unknown. */
   cleared(count) {
     if (count === 0 || !sessionEnd.hasSubscribers) return;
     this.#ended({ reason: "cleared", id: null, userId: null, count });
@@ -95,7 +98,7 @@ class Events {
     sessionEnd.publish({ store: this.#db, ...payload });
   }
 
-  /** The addon calls it when there are events, and not again before all are taken. */
+  /** The addon calls it when events arrive, and not again until all are taken. */
   #signal = (inbox) => {
     const taken = takeFrom(inbox);
     if (taken?.length === 0) return;
@@ -103,12 +106,12 @@ class Events {
       if (typeof payload.at === "number") payload.at = new Date(payload.at);
       channels[name].publish({ store: this.#db, ...payload });
     }
-    // A process that has nothing else to do may end.
+    // Pending events must not keep the process alive.
     setImmediate(this.#signal, inbox).unref();
   };
 }
 
-/** The next events, or nothing if they are lost: no app is to end by that. */
+/** Returns the next events, or `undefined` if they were lost. An app must not crash because of that. */
 function takeFrom(inbox) {
   try {
     return JSON.parse(native.takeEvents(inbox, MAX_AT_ONCE));
@@ -119,20 +122,20 @@ function takeFrom(inbox) {
   }
 }
 
-/** A `ConnectStore` has not stored a session, as it has ended. `userId` is what the record says. */
+/** Publishes that a `ConnectStore` did not store a session, because it had ended. `userId` comes from the record. */
 function publishDropped(store, sessionId, userId = null) {
   if (writeDropped.hasSubscribers) {
     writeDropped.publish({ store: store.db, reason: "ended", id: shortenedHash(sessionId), userId });
   }
 }
 
-/** Another process has a store open with other limits. */
+/** Publishes that another process has the store open with other limits. */
 function publishLimitsDiffer(db, payload) {
   const channel = channels["limits:differ"];
   if (channel.hasSubscribers) channel.publish({ store: db, ...payload });
 }
 
-/** Prints events in a process that has `NODE_DEBUG=native-store`. */
+/** Prints all events if `NODE_DEBUG` contains `native-store`. */
 function printEvents() {
   const debug = debuglog("native-store");
   if (!debug.enabled) return;

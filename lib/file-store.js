@@ -10,10 +10,10 @@ const { PendingCalls } = require("./pending-calls.js");
 const { readSecrets } = require("./secrets.js");
 const { SessionStore, callNative } = require("./session-store.js");
 
-/** `store[backupInto](descriptor, options)`: `backup` into an empty file that is open for writing. Not on Windows. */
+/** `store[backupInto](descriptor, options)`: `backup` into an empty file, given by its descriptor. Not on Windows. */
 const backupInto = Symbol("backupInto");
 
-// The calls that mostly end at once.
+// Calls that mostly complete synchronously.
 const SAMPLED = [KIND.get];
 
 /** Sessions in a file. `index.d.ts` documents it. */
@@ -52,7 +52,7 @@ class FileStore extends SessionStore {
     const { found, problems, ...counts } = await withProgress(onProgress, "checked", (progress) =>
       native.verify(this.#store, progress),
     );
-    // An array of this realm: N-API's own may be of another, as in jest.
+    // Copy into an array of this realm: with jest, N-API creates arrays of another one.
     const sentences = Array.from(problems);
     if (found > sentences.length) sentences.push(`and ${found - sentences.length} more`);
     return { ok: found === 0, ...counts, problems: sentences };
@@ -72,7 +72,7 @@ function open(options) {
   return { store, metrics, calls, given };
 }
 
-/** Runs a long native call, whose promise rejects with what `onProgress` throws. */
+/** Runs a long native call. An error that `onProgress` throws rejects its promise. */
 async function withProgress(onProgress, name, call) {
   let thrown;
   const progress = (done, total) => {
@@ -80,7 +80,7 @@ async function withProgress(onProgress, name, call) {
     try {
       onProgress({ [name]: done, total });
     } catch (error) {
-      // In the addon's hands it would end the process.
+      // If it reached the addon, it would end the process.
       thrown = { error };
     }
   };

@@ -4,7 +4,7 @@ const { callOutside } = require("./callbacks.js");
 const { kindOf, misuse } = require("./errors.js");
 const { isPossibleId } = require("./session-id.js");
 
-// Registered, so that two copies of this package in one process do not wrap twice.
+// A registered symbol, so that two copies of this package do not both wrap a session.
 const GUARDED = Symbol.for("@fluidauth/native-store.guarded");
 
 function guardSession(session) {
@@ -24,7 +24,7 @@ function guardSession(session) {
     try {
       await destroy.call(session, req, withScopedClear(session, res));
     } catch (error) {
-      // The answer went out while the store deleted the session: only the cookie is left behind.
+      // The response was sent while the store deleted the session. Only the cookie remains.
       if (error?.code !== "ERR_HTTP_HEADERS_SENT") throw error;
       signOut(req);
     }
@@ -53,7 +53,7 @@ function guardSession(session) {
   return session;
 }
 
-/** One request on its way through `manageSession`: what FluidAuth said to `next`, and what it left running. */
+/** One request in `manageSession`: the argument of FluidAuth's `next`, and the calls that it did not await. */
 class Pass {
   #next;
   #release;
@@ -75,7 +75,7 @@ class Pass {
     if (isLate) this.#leave();
   };
 
-  /** FluidAuth may not await it, and would lose the error that made it end the session. */
+  /** Tracks a call that FluidAuth may not await. Otherwise the error that made it end the session would be lost. */
   adopt(ending) {
     const quiet = ending.catch((error) => {
       this.#endingError ??= orUnknown(error);
@@ -84,7 +84,7 @@ class Pass {
     return quiet;
   }
 
-  /** `manageSession` is through. If it has not called `next`, it has answered, or calls it later. */
+  /** Runs after `manageSession`. If that has not called `next`, it has answered, or calls it later. */
   async settle() {
     this.#settled = true;
     if (this.#called) await this.#leave();
@@ -101,8 +101,8 @@ class Pass {
 }
 
 /**
- * FluidAuth decrypts the cookie that the guard has just decrypted. Returns a function that spares it that while
- * `run` is on the stack, and no longer: no request is ever compared with the cookie of another.
+ * FluidAuth decrypts the cookie that the guard has just decrypted. Returns a function that avoids the second
+ * decryption, but only while `run` is on the stack: a request never gets the result for another request's cookie.
  */
 function rememberDecryption(session) {
   const decrypt = session.decryptSessionId;
@@ -127,11 +127,11 @@ function rememberDecryption(session) {
   };
 }
 
-/** A cookie that FluidAuth cannot read, or that decrypted by chance to what is no session id. */
+/** Whether FluidAuth cannot decrypt the cookie, or it decrypts to an invalid session id by chance. */
 function hasGarbageCookie(session, req) {
   const cookie = req.cookies?.[session.sessionInfo.name];
   if (!cookie || typeof session.decryptSessionId !== "function") return false;
-  if (typeof cookie !== "string") return true; // cookie-parser makes objects of `j:` cookies
+  if (typeof cookie !== "string") return true; // cookie-parser parses `j:` cookies to objects
   try {
     return !mayBeId(session.decryptSessionId(cookie));
   } catch {
@@ -141,14 +141,14 @@ function hasGarbageCookie(session, req) {
 
 function mayBeId(id) {
   if (typeof id !== "string") {
-    // Private to FluidAuth, so another version's may be async: judging that would log everybody out.
+    // The method is private to FluidAuth. If another version makes it async, a check would log out every user.
     Promise.resolve(id).catch(() => {});
     return true;
   }
   return isPossibleId(id);
 }
 
-/** FluidAuth 1.1 reads `req.cookies`. Another version may parse them itself. */
+/** Whether `req.cookies` is missing. FluidAuth 1.1 reads it, another version may parse the cookies itself. */
 const isForWantOfCookies = (error, req) => req.cookies === undefined && error instanceof TypeError;
 
 function withoutCookies(cause) {
@@ -164,7 +164,7 @@ function dropCookie(session, req, res) {
   delete req.cookies[name];
 }
 
-/** FluidAuth clears its cookie without path and domain, and a browser then keeps it. */
+/** Adds path and domain when FluidAuth clears its cookie. Without them a browser keeps it. */
 function withScopedClear(session, res) {
   return new Proxy(res, {
     get(target, key) {
@@ -187,7 +187,7 @@ function signOut(req) {
   if (req.session) req.session.user = null;
 }
 
-/** `next` takes what is falsy for success. */
+/** `next` treats a falsy value as success. */
 function orUnknown(error) {
   return error || new Error(`FluidAuth's session failed with ${error}`);
 }

@@ -1,20 +1,20 @@
 "use strict";
 
-// Kept from when this module is loaded: suites with fake timers replace the globals.
+// Import the functions at load: tests with fake timers replace the global ones.
 const { clearTimeout, setTimeout } = require("node:timers");
 const { SessionStoreError, makeError } = require("./errors.js");
 const native = require("./native.js");
 
 const READY_TIMEOUT = 10_000;
-// Of a store without a `commandTimeout`.
+// For stores without a `commandTimeout`.
 const PING_TIMEOUT = 2000;
 
 const pingTimeout = (store) => native.commandTimeoutOf(store) ?? PING_TIMEOUT;
 
-/** Resolves once the native store can serve; rejects with the reason when the time is over. */
+/** Resolves once the native store can serve. Rejects with the reason after `timeout`. */
 async function probe(store, type, timeout) {
   const probing = native.ping(store, timeout);
-  // The others end by themselves. A write to a disk does not.
+  // Other stores have their own deadlines. A write to a disk has none.
   await (type === "file" ? within(timeout, probing) : probing);
 }
 
@@ -31,7 +31,7 @@ async function within(millis, promise) {
   }
 }
 
-/** What `stats()` says of a problem, whose code is the addon's. */
+/** Converts a problem of the addon to the `problem` in `stats()`. */
 function describeProblem(problem) {
   if (problem === undefined) return null;
   const { code, reason, message } = makeError(problem.code, problem.message);

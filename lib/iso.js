@@ -7,14 +7,14 @@ const padded = (count, digits) =>
 const TWO_DIGITS = padded(60, 2);
 const THREE_DIGITS = padded(1000, 3);
 
-// The last text, as a request needs it twice; its day, and how it begins.
+// The last text, because a request needs it twice, its day, and the date part of it.
 let lastMillis;
 let lastText;
 let lastDay;
 let date;
 
 /**
- * What `new Date(millis).toISOString()` gives, in a fifth of the time. Each request needs the expiry of its session as
+ * Returns `new Date(millis).toISOString()` in a fifth of its time. Each request needs the expiry of its session as
  * text, and most sessions end on the same few days.
  */
 function isoOf(millis) {

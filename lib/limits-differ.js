@@ -4,7 +4,7 @@ const { publishLimitsDiffer } = require("./events.js");
 
 const shown = (value) => (value === null ? "not set" : JSON.stringify(value));
 
-/** Warns that another process has a store open with other limits: `{ own, other }`, both as options. */
+/** Warns that another process has the store open with other limits. `own` and `other` have the form of options. */
 function warnOfLimits(db, { own, other }) {
   const differing = Object.keys(own).filter((option) => own[option] !== other[option]);
   const each = differing.map(
@@ -18,8 +18,8 @@ function warnOfLimits(db, { own, other }) {
 }
 
 /**
- * What the addon calls with the limits of both, as JSON; `undefined` for a store without limits. Made here, as the addon keeps
- * it: it must not reach the store.
+ * Returns the function that the addon calls with both sets of limits as JSON, or `undefined` for a store without
+ * limits. The addon keeps the function, so it must not reference the store.
  */
 function limitsWarner(db, { maxSessionsPerUser, maxLifetime }) {
   if (maxSessionsPerUser === undefined && maxLifetime === undefined) return undefined;

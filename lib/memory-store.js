@@ -7,7 +7,7 @@ const { KIND, Metrics } = require("./metrics.js");
 const { memoryOptions, validateOptions } = require("./options.js");
 const { SessionStore, callNative } = require("./session-store.js");
 
-// The calls that end at once.
+// Calls that complete synchronously.
 const SAMPLED = [KIND.get, KIND.create, KIND.update, KIND.touch, KIND.delete];
 
 /** Sessions in native memory. `index.d.ts` documents it. */

@@ -1,11 +1,11 @@
 "use strict";
 
-// From the module, and at load: a suite with fake timers replaces the global one's method.
+// Import it at load: tests with fake timers replace the method of the global one.
 const { performance } = require("node:perf_hooks");
 
 const now = performance.now.bind(performance);
 
-/** The calls that are counted, by the number under which a store counts them. */
+/** The names of the counted calls. The index is the kind. */
 const KINDS = [
   "get",
   "create",
@@ -23,27 +23,29 @@ const KINDS = [
 ];
 const KIND = Object.freeze(Object.fromEntries(KINDS.map((name, kind) => [name, kind])));
 
-/** The upper bounds of the buckets of a latency, in milliseconds. */
+/** The upper bounds of the latency buckets, in milliseconds. */
 const LATENCY_BOUNDS = Object.freeze([
   0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 2500,
 ]);
 
-// Two looks at a clock take a third of the time of a read in memory.
+// Reading the clock twice costs a third of a read in memory.
 const SAMPLE = 64;
 
 /**
- * Counts the calls of one store object, their errors and how long they took. It knows nothing of the store, so that the
- * addon may keep it.
+ * Counts the calls of one store object, their errors and their latency. The addon keeps this object, so it must not
+ * reference the store.
  */
 class Metrics {
   #counts = new Float64Array(KINDS.length);
-  // By kind: 0 if each call is measured, else `SAMPLE - 1`.
+  // By kind: 0 to measure each call, or `SAMPLE - 1` to sample.
   #masks = new Int32Array(KINDS.length);
   #errors = KINDS.map(() => new Map());
   #latencies = KINDS.map(() => new Latency());
   #events;
 
-  /** @param {number[]} sampled the kinds that mostly end at once. Of these one call in `SAMPLE` is measured. */
+  /**
+   * @param {number[]} sampled The kinds that mostly complete synchronously. One in `SAMPLE` of these calls is measured.
+   */
   constructor(sampled) {
     for (const kind of sampled) this.#masks[kind] = SAMPLE - 1;
   }
@@ -53,25 +55,25 @@ class Metrics {
     this.#events = events;
   }
 
-  /** Counts a call that begins. Returns when it began, or 0 if it is not measured. */
-  begin(kind) {
+  /** Counts a call. Returns its start time, or 0 if it is not measured. */
+  start(kind) {
     const before = this.#counts[kind]++;
     return (before & this.#masks[kind]) === 0 ? now() : 0;
   }
 
-  /** Notes that a call has ended that began at a time, which is not 0. */
-  end(kind, begun) {
-    this.#latencies[kind].add(now() - begun);
+  /** Records the latency of a measured call. `startedAt` is not 0. */
+  end(kind, startedAt) {
+    this.#latencies[kind].add(now() - startedAt);
   }
 
-  /** Notes that a call was rejected with a `SessionStoreError`. */
+  /** Counts a call that was rejected with a `SessionStoreError`. */
   fail(kind, error) {
     const errors = this.#errors[kind];
     errors.set(error.code, (errors.get(error.code) ?? 0) + 1);
     this.#events.failed(KINDS[kind], error);
   }
 
-  /** What `stats()` gives of it. */
+  /** Returns the part of `stats()` about calls. */
   report() {
     const calls = {};
     const errors = {};
@@ -88,7 +90,7 @@ class Metrics {
   }
 }
 
-/** How long the measured calls of one kind took. */
+/** The latency histogram of one kind of call. */
 class Latency {
   #counts = new Float64Array(LATENCY_BOUNDS.length + 1);
   #sum = 0;

@@ -1,6 +1,6 @@
 "use strict";
 
-// Loads the addon. Node.js 14 must be able to parse this file and what it requires, to say that it is too old.
+// Loads the addon. This file and its imports must parse in Node.js 14, which then gets an error that it is too old.
 
 const { SessionStoreError } = require("./errors.js");
 const { faultOfNode } = require("./node-version.js");
@@ -25,7 +25,7 @@ function loadError(reason, cause) {
 
 const firstLineOf = ({ message }) => String(message).split("\n")[0].replace(/\.$/, "");
 
-/** What the generated loader tried, in that order. Each error of it has the one before as its cause. */
+/** Returns the attempts of the generated loader, in order. Each of its errors has the previous one as its cause. */
 function attemptsOf(error) {
   const attempts = [];
   for (let at = error.cause || error; at; at = at.cause) attempts.unshift(firstLineOf(at));
@@ -33,7 +33,7 @@ function attemptsOf(error) {
   return native.length > 0 ? native : attempts;
 }
 
-/** The C library of a Linux system. One build of the addon is for each. */
+/** The C library of a Linux system. Each has its own build of the addon. */
 function libraryOf(platform) {
   if (platform !== "linux") return "";
   try {
@@ -65,7 +65,7 @@ function load() {
   } catch (error) {
     throw loadError(describe(attemptsOf(error)), error);
   }
-  // The generated loader lists the functions of the addon that it was made for.
+  // The generated loader lists the functions of its own addon version.
   const missing = Object.keys(binding).find((name) => binding[name] === undefined);
   if (missing === undefined) return binding;
   throw loadError(`its addon is of another version or package, as it has no ${missing}; ${INSTALL_AGAIN}`);

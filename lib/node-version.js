@@ -2,7 +2,7 @@
 
 const OLDEST = 20;
 
-/** What is wrong with the Node.js that runs this. Node.js 14 can parse this file. */
+/** Returns why this Node.js version is not supported. This file must parse in Node.js 14. */
 function faultOfNode() {
   const { node } = process.versions;
   if (Number.parseInt(node, 10) >= OLDEST) return undefined;

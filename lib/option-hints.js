@@ -2,7 +2,7 @@
 
 const { likelySpelling } = require("./spelling.js");
 
-// Our options, each with what other stores and clients call it, in lower case.
+// Our options, and their names in other stores and clients, in lower case.
 const SYNONYMS = {
   path: "dir directory folder file filename filepath location dbpath basedir",
   url: "host hostname port uri socket redis redisurl server connectionstring",
@@ -29,7 +29,7 @@ const SYNONYMS = {
   except: "keep exclude exceptid",
 };
 
-// Options that one class has, with how it takes them.
+// Options that only one class has, and how to pass them.
 const OWNERS = [
   ["ConnectStore", "ttl touchAfter userId", (option) => `new ConnectStore(store, { ${option} })`],
   ["FileStore", "path", () => "new FileStore({ path })"],
@@ -43,7 +43,7 @@ const OWNERS = [
   ["MemoryStore", "maxSessions name", (option) => `new MemoryStore({ ${option} })`],
 ];
 
-// Options that ConnectStore leaves to its store.
+// Options of the underlying store of a ConnectStore.
 const OF_STORES = "secret maxBytes maxSessionBytes maxSessionsPerUser sweepInterval commandTimeout".split(
   " ",
 );
@@ -51,13 +51,13 @@ const OF_STORES = "secret maxBytes maxSessionBytes maxSessionsPerUser sweepInter
 const OWN_CONNECTIONS = 'it makes its own connections: give url, such as "redis://localhost:6379"';
 const DATABASE = 'the number of the database is in url, such as "redis://localhost:6379/1"';
 
-// Words that no option stands for.
+// Names without a corresponding option.
 const ANSWERS = {
   RedisStore: { client: OWN_CONNECTIONS, redisClient: OWN_CONNECTIONS, db: DATABASE, database: DATABASE },
   ConnectStore: { client: "a Redis server is given to the store: new ConnectStore(new RedisStore({ url }))" },
 };
 
-/** What may have been meant by an option that `of` does not have, as the end of a sentence. */
+/** Suggests what an unknown option of `of` may mean. Returns the end of a sentence. */
 function hintFor(name, known, of) {
   const answer = ANSWERS[of];
   if (answer && Object.hasOwn(answer, name)) return answer[name];
@@ -70,13 +70,13 @@ function hintFor(name, known, of) {
   return owners.find((owner) => owner !== undefined) ?? `the options are ${known.join(", ")}`;
 }
 
-/** Our options that others call so. */
+/** Returns our options that have this name elsewhere. */
 function synonymsOf(name) {
   const word = name.toLowerCase().replaceAll(/[-_]/g, "");
   return Object.keys(SYNONYMS).filter((option) => SYNONYMS[option].split(" ").includes(word));
 }
 
-/** Names the class that has the option. `name` is what was given. */
+/** Names the class that has the option. `name` is the name that the app used. */
 function ownerOf(option, name, of) {
   const is = option === name ? "it is" : `${option} is`;
   if (of === "ConnectStore" && OF_STORES.includes(option)) {

@@ -20,10 +20,10 @@ const text = {
   accepts: (value) => typeof value === "string" && value !== "" && value.isWellFormed(),
 };
 
-// A longer text is no misspelt word, and may be anything.
+// A longer string is no misspelt word, so it is not shown.
 const MAX_SHOWN_WORD = 16;
 
-/** An option of named values. `meaning` gives the one that a word of another system stands for, if it does for any. */
+/** An option with named values. `meaning` maps a word of another system to one of them, if it can. */
 const oneOf = (expected, values, meaning) => ({
   expected,
   accepts: (value) => values.includes(value),
@@ -48,7 +48,7 @@ const whenUserIsFull = {
   needs: "maxSessionsPerUser",
 };
 
-/** The option of a store that the command line opens: its limits are none of the app's. */
+/** Set for a store that the command line opens: its limits are not those of the app. */
 const isTool = Symbol("isTool");
 
 /** The options that every store takes. */
@@ -72,22 +72,22 @@ const path = {
   read: (value) => (isUrl(value) ? fileURLToPath(value.href) : value),
 };
 
-// So many milliseconds a timer of Node.js can wait.
+// Up to the longest delay that a Node.js timer accepts.
 const timeout = {
   expected: `a whole number of milliseconds from 1 to ${2 ** 31 - 1}`,
   accepts: (value) => Number.isSafeInteger(value) && value >= 1 && value < 2 ** 31,
 };
 
-// A creation that is under way has ended before anybody takes its entry in the user index for a leftover.
+// Bounded so that a pending creation ends before another process treats its user index entry as stale.
 const redisCallTimeout = {
   expected: "a whole number of milliseconds from 1 to 30000",
   accepts: (value) => Number.isSafeInteger(value) && value >= 1 && value <= 30_000,
 };
 
-// A URL may be of another realm.
+// No `instanceof`, because the URL may come from another realm.
 const isUrl = (value) => typeof value?.href === "string" && typeof value.protocol === "string";
 
-/** Says what is wrong with a path; `undefined` for one that may name a folder. */
+/** Describes what is wrong with a path. Returns `undefined` if it may name a folder. */
 function describePath(value) {
   if (isUint8Array(value)) return "a Buffer: use buffer.toString()";
   if (isUrl(value)) return describeUrl(value);
@@ -100,9 +100,9 @@ function describePath(value) {
   return undefined;
 }
 
-/** Says what is wrong with a URL in place of a path; `undefined` for that of a file. */
+/** Describes what is wrong with a URL that was given as a path. Returns `undefined` for a `file:` URL. */
 function describeUrl({ href, protocol }) {
-  if (protocol !== "file:") return "a URL that is not of a file";
+  if (protocol !== "file:") return "a URL with another scheme than file:";
   try {
     return describePath(fileURLToPath(href));
   } catch {
@@ -119,7 +119,7 @@ const durability = oneOf(
   },
 );
 
-// What it must be is for `secrets.js` to say. An environment variable that is missing must not store plaintext.
+// `secrets.js` checks the value. A missing environment variable must not lead to plaintext.
 const secret = {
   expected: "a secret",
   accepts: () => true,
@@ -131,14 +131,14 @@ const fileOptions = {
   commandTimeout: timeout,
   durability,
   secret,
-  // The addon has a constant of the same: less has no room for what a single write may need.
+  // The addon has the same constant: a single write may need this much.
   maxBytes: bytes(2 ** 20),
   readOnly: boolean,
   allowNetworkFileSystem: boolean,
   ...common,
 };
 
-// What these must be is for `redis-servers.js` to say.
+// `redis-servers.js` checks these.
 const judgedLater = { expected: "given", accepts: () => true };
 
 const redisOptions = {
@@ -173,7 +173,7 @@ const redisOptions = {
 
 const cacheOptions = {
   maxBytes: bytes(2 ** 20),
-  // Longer than a minute it would hide for how long an ended session may be seen.
+  // Beyond a minute, users would not expect an ended session to stay visible for so long.
   maxStaleness: {
     expected: "a whole number of milliseconds from 1 to 60000",
     accepts: (value) => Number.isSafeInteger(value) && value >= 1 && value <= 60_000,
@@ -212,7 +212,7 @@ const progressOptions = {
   onProgress: { expected: "a function", accepts: (value) => typeof value === "function" },
 };
 
-// `null` and the like must not end the session that was to be kept.
+// Reject `null` and the like, which would end the session that the app wants to keep.
 const deleteByUserOptions = {
   except: {
     expected: "the id of the session to keep, a non-empty string of at most 256 bytes",
@@ -220,16 +220,17 @@ const deleteByUserOptions = {
   },
 };
 
-// What a user is, the codec knows.
+// The codec checks the user id.
 const sessionsOptions = { userId: { expected: "a user id", accepts: () => true } };
 
 const pingOptions = { timeout };
 
 /**
- * The given options that are not `undefined`. Throws for one that is unknown, out of range, or required and missing. An
- * option with `ifUndefined` must not be `undefined` either.
- * @param {{ of?: string, within?: string, required?: string[], main?: string }} what `of`: the class or method whose
- *   options they are. `within`: the option that they are the value of. `main`: the option that a string was meant for.
+ * Returns the options that are not `undefined`. Throws if one is unknown, out of range, or required and missing. An
+ * option with `ifUndefined` must not be `undefined`.
+ * @param {{ of?: string, within?: string, required?: string[], main?: string }} what `of`: the class or method that
+ * takes the options. `within`: the option whose value they are. `main`: the option that a string was probably meant
+ * for.
  */
 function validateOptions(options = {}, known, { of, within, required = [], main }) {
   if (options === null || typeof options !== "object" || Array.isArray(options)) {

@@ -1,31 +1,32 @@
 "use strict";
 
-// Kept from when this module is loaded: suites with fake timers replace the globals.
+// Import the functions at load: tests with fake timers replace the global ones.
 const { setImmediate, setTimeout } = require("node:timers");
 const native = require("./native.js");
 const { SessionStoreError, fromNative, makeError } = require("./errors.js");
 
-// App code continues after each call: at most this many calls end before the event loop turns, so that I/O is not starved.
+// App code runs after each call. At most this many calls complete in one turn of the event loop, so that I/O is not
+// starved.
 const MAX_ENDED_AT_ONCE = 256;
 
-/** A call that is under way, and later its result. */
+/** A pending call, and later its result. */
 class Call {
   #resolve;
   #reject;
   #read;
   #given;
   #kind;
-  #begun;
+  #startedAt;
   #result;
   #error;
 
-  constructor(resolve, reject, read, given, kind, begun) {
+  constructor(resolve, reject, read, given, kind, startedAt) {
     this.#resolve = resolve;
     this.#reject = reject;
     this.#read = read;
     this.#given = given;
     this.#kind = kind;
-    this.#begun = begun;
+    this.#startedAt = startedAt;
   }
 
   succeed(result) {
@@ -42,7 +43,7 @@ class Call {
     try {
       if (this.#error !== undefined) throw this.#error;
       const result = this.#read(this.#result, this.#given);
-      if (this.#begun > 0) metrics.end(this.#kind, this.#begun);
+      if (this.#startedAt > 0) metrics.end(this.#kind, this.#startedAt);
       this.#resolve(result);
     } catch (error) {
       const failure = fromNative(error);
@@ -54,14 +55,14 @@ class Call {
   }
 }
 
-/** The calls of one store that are under way. Each is known by the ticket that its native call returned. */
+/** The pending calls of one store, keyed by the ticket that the native call returned. */
 class PendingCalls {
-  // The addon keeps `settle`, and so this object. A strong reference from here would keep the store for ever, as the
-  // addon would never see it collected.
+  // Weak, because the addon keeps `settle` and so this object. A strong reference would prevent the collection of the
+  // store.
   #store;
-  // What else is kept while a call is under way: likewise weak.
+  // Another object that pending calls need. Weak for the same reason.
   #kept;
-  // The store, while a call is under way.
+  // The store, while a call is pending.
   #busyStore;
   #busyKept;
   #metrics;
@@ -76,9 +77,9 @@ class PendingCalls {
   #lastBatch = 0;
 
   /**
-   * @param {Metrics} metrics counts the calls that have ended.
-   * @param {{ isEager?: boolean }} [options] `isEager`: whether a call that is alone begins at once. Calls of a file wait
-   *   for the end of the event loop's turn instead, as a commit costs much more than what is in it.
+   * @param {Metrics} metrics Counts the completed calls.
+   * @param {{ isEager?: boolean }} [options] `isEager`: a single call starts immediately. Calls of a FileStore wait for
+   * the end of the turn of the event loop instead, because a commit costs much more than each write in it.
    */
   constructor(metrics, { isEager = false } = {}) {
     this.#metrics = metrics;
@@ -86,13 +87,13 @@ class PendingCalls {
   }
 
   /**
-   * The addon calls it for each batch. The first `length` items of `done` are tickets and numbers, alternating. Numbers
-   * below zero are those of reads: -1 for "not found", else `-2 - index` into `texts`.
+   * The addon calls it for each batch. The first `length` items of `done` alternate between ticket and result. Negative
+   * results belong to reads: -1 for "not found", otherwise `-2 - index` into `texts`.
    */
   settle = (done, length, failures, texts) => {
     if (length === 0 && failures.length === 0) return;
     this.#lastBatch = failures.length + length / 2;
-    // All at once, as the addon may issue the tickets again from now on.
+    // Take all of them now, because the addon may reuse the tickets from here on.
     for (const { ticket, code, message } of failures) {
       this.#ended.push(this.#take(ticket).fail(makeError(code, message)));
     }
@@ -104,9 +105,9 @@ class PendingCalls {
   };
 
   /**
-   * Takes the store, which was opened with `settle`.
-   * @param {{ timeout?: number, kept?: object }} [options] For stores whose deadlines this class has to watch, the
-   *   milliseconds that a call may take; and what calls need besides the store.
+   * Sets the store, which was opened with `settle`.
+   * @param {{ timeout?: number, kept?: object }} [options] `timeout`: the deadline of a call in milliseconds, if this
+   * class has to watch it. `kept`: another object that pending calls need.
    */
   attach(store, { timeout, kept = store } = {}) {
     this.#store = new WeakRef(store);
@@ -115,13 +116,13 @@ class PendingCalls {
   }
 
   /**
-   * Returns the promise of `read(result, given)`, where `result` is the number of a write, or the reply of a read or
-   * `null`. The call is counted if it has a kind, and measured if it began at a time that is not 0.
+   * Returns a promise of `read(result, given)`. `result` is the number that a write returned, or the reply of a read or
+   * `null`. The call is counted if it has a kind, and measured if `startedAt` is not 0.
    */
-  add(ticket, read, given, kind, begun) {
-    // First, as the addon has begun the call already: nothing that follows may lose it.
+  add(ticket, read, given, kind, startedAt) {
+    // Register the call first: the addon has started it, so no later error may lose it.
     const promise = new Promise((resolve, reject) => {
-      this.#calls[ticket] = new Call(resolve, reject, read, given, kind, begun);
+      this.#calls[ticket] = new Call(resolve, reject, read, given, kind, startedAt);
     });
     const isAlone = this.#count++ === 0;
     if (isAlone) {
@@ -133,13 +134,13 @@ class PendingCalls {
       this.#wake();
     } else if (!this.#isWaking) {
       this.#isWaking = true;
-      // All calls of this turn of the event loop begin together.
+      // All calls of this turn of the event loop start together.
       setImmediate(this.#wake);
     }
     return promise;
   }
 
-  /** How many calls are under way. */
+  /** The number of pending calls. */
   get count() {
     return this.#count;
   }
@@ -150,14 +151,14 @@ class PendingCalls {
     try {
       native.wake(this.#busyStore);
     } catch {
-      // The store was closed, which began the calls.
+      // The store was closed, and that started the calls.
     }
   };
 
-  /** Ends the calls whose time is over, in `delay` milliseconds and as long as there are calls. */
+  /** Rejects overdue calls after `delay` milliseconds, and repeats while there are calls. */
   #watch(delay) {
     this.#isTimed = true;
-    // Not to the millisecond: a timer of Node.js may come early by one.
+    // Add one: a Node.js timer may fire a millisecond early.
     setTimeout(this.#expire, delay + 1).unref();
   }
 
@@ -167,7 +168,7 @@ class PendingCalls {
     try {
       this.#watch(native.expire(this.#busyStore) ?? this.#timeout);
     } catch {
-      // The store was closed. `close` ends the calls that are left when its own time is over.
+      // The store was closed. `close` has its own deadline, and ends the remaining calls.
     }
   };
 

@@ -5,7 +5,7 @@ const { cacheOptions, validateOptions } = require("./options.js");
 const DEFAULT_MAX_BYTES = 64 * 2 ** 20;
 const DEFAULT_MAX_STALENESS = 1000;
 
-/** The near cache of a `RedisStore`, as the addon takes it. */
+/** Converts the option `cache` of a `RedisStore` for the addon. */
 function readCache(cache) {
   if (cache === undefined) return undefined;
   const given = validateOptions(cache, cacheOptions, { within: "cache" });
@@ -13,7 +13,7 @@ function readCache(cache) {
   return { maxBytes, maxStaleness };
 }
 
-/** The store works as one without a cache. */
+/** Warns that the store works without its cache. */
 function warnOfCache(reason) {
   process.emitWarning(`RedisStore goes without its cache: ${reason}`, { code: "NATIVE_STORE_CACHE_OFF" });
 }

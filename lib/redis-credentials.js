@@ -8,8 +8,8 @@ const EXPECTED = "an object with a password, and a username where there is one";
 const MAX_REASON = 200;
 
 /**
- * What the addon calls for the credentials of each connection. The app's function is for the store to keep: it may reach
- * the store, which would never be collected otherwise.
+ * Returns the function that the addon calls for the credentials of each connection. The store keeps the app's function,
+ * because that may reference the store: kept by the addon, it would prevent the store's collection.
  */
 function answerRequests(credentials) {
   const weak = new WeakRef(credentials);

@@ -17,18 +17,18 @@ const OF_MANY = "such as redis://user:password@host:6379, or rediss:// for TLS, 
 const NODE = `a URL ${OF_MANY}`;
 const NODES = `a list of URLs ${OF_MANY}`;
 
-// Those of Valkey's own programs mean the same.
+// Valkey's schemes mean the same.
 const SCHEME = /^(?:redis|valkey)s?:\/\//i;
 const UNIX_SOCKET = /^(?:unix|(?:redis|valkey)\+unix):\/\/(?:([^/?#]*)@)?(?=\/)/i;
-// As other clients have them, or as paths.
+// The forms of other clients, or plain paths.
 const OTHER_UNIX_SOCKET = /^(?:unix:|(?:redis|valkey)s?(?:\+unix|-socket):|\/)/i;
-// So many bytes a system's address has room for.
+// The longest path, in bytes, that fits the system's socket address.
 const MAX_SOCKET_PATH = process.platform === "linux" ? 107 : 103;
 const NO_HOST = /^[a-z]+:\/\/(?:[^/?#]*@)?(?::\d*)?(?:$|[/?#])/i;
 
 /**
- * The servers of the options, of which one kind must be given, and how to log in; no error shows a URL, as it may have a
- * password.
+ * Reads the servers and the login from the options. Exactly one kind of server must be given. No error shows a URL,
+ * because it may contain a password.
  */
 function readServers({ url, cluster, sentinel, ...login }) {
   checkLogin(login);
@@ -50,7 +50,7 @@ function checkLogin({ username, password, credentials }) {
   if (other) throw misuse(`${other[0]} and credentials exclude each other: credentials gives the login`);
 }
 
-/** The login that a place has, with what the options add. Each part is said once. */
+/** Merges the login of a URL with the options. Each part may be given once. */
 function joinLogin(place, own, { username, password, credentials }) {
   for (const [name, value] of Object.entries({ username, password })) {
     if (own[name] === undefined) continue;
@@ -78,7 +78,7 @@ function readSentinel(sentinel, login) {
   const what = { within: "sentinel", required: ["urls", "master"] };
   const { urls, master, username, password, database } = validateOptions(sentinel, sentinelOptions, what);
   const servers = readList("sentinel.urls", urls, DEFAULT_SENTINEL_PORT);
-  // Who has put TLS before the sentinels has put it before the data too.
+  // With TLS to the sentinels, the data servers use TLS, too.
   const { tls } = servers[0];
   if (servers.some((server) => server.tls !== tls)) {
     throw invalidOption("sentinel.urls", "URLs with the same protocol", "URLs that differ");
@@ -87,7 +87,7 @@ function readSentinel(sentinel, login) {
   if (joined.username !== undefined && joined.password === undefined) {
     throw misuse("sentinel.password is required where sentinel.username is given");
   }
-  // Of its host and port the sentinels tell.
+  // The sentinels report its host and port.
   const masterLogin = { host: "", port: 0, tls, ...joined, database: database ?? 0 };
   return { servers, master, masterLogin };
 }
@@ -95,7 +95,7 @@ function readSentinel(sentinel, login) {
 function readList(option, urls, defaultPort, login) {
   if (!Array.isArray(urls)) throw invalidOption(option, NODES, kindOf(urls));
   if (urls.length === 0) throw invalidOption(option, NODES, "an empty list");
-  // A copy, as `map` skips what is missing in a list.
+  // A copy, because `map` skips the holes of a sparse array.
   return [...urls].map((url, at) => {
     const server = readServer(`${option}[${at}]`, NODE, url, defaultPort, login);
     if (server.database !== 0) throw invalidOption(`${option}[${at}]`, NODE, "a URL with a database");
@@ -154,7 +154,7 @@ function readSocket({ pathname, searchParams, hash }, refuse) {
 
 const isUnixSocket = (url) => UNIX_SOCKET.test(url);
 
-/** Why a text leads to no server; `undefined` if it may. */
+/** Describes why a string cannot name a server. Returns `undefined` if it may. */
 function faultOfPlace(url) {
   if (isUnixSocket(url)) {
     return process.platform === "win32" ? "a Unix socket, which is not supported on Windows" : undefined;
@@ -167,9 +167,12 @@ function faultOfPlace(url) {
     : "a URL without a host";
 }
 
-/** A host as it is looked up, or an empty text if it is not valid. A name with letters outside ASCII is encoded as in DNS. */
+/**
+ * Returns a host in the form for DNS lookup, or an empty string if it is invalid. Non-ASCII letters are encoded as in
+ * DNS.
+ */
 function hostOf(hostname) {
-  // URLs of schemes that are not the Web's have such letters percent-encoded.
+  // `URL` percent-encodes such letters in non-special schemes.
   if (hostname.includes("%")) {
     const name = decode(hostname) ?? "";
     return /[/\\?#@:]/.test(name) ? "" : domainToASCII(name);
@@ -177,14 +180,17 @@ function hostOf(hostname) {
   return hostname.replace(/^\[|\]$/g, "");
 }
 
-/** The parts of a URL, or `null`. That of a Unix socket gets a host, as `URL` takes no login without one. */
+/**
+ * Returns the parts of a URL, or `null`. The URL of a Unix socket gets a host, because `URL` accepts no login without
+ * one.
+ */
 function parsePlace(url) {
   try {
     return new URL(
       url.replace(UNIX_SOCKET, (_, login) => `unix://${login === undefined ? "" : `${login}@`}localhost`),
     );
   } catch {
-    // Its message shows the URL.
+    // Drop the error: its message shows the URL.
     return null;
   }
 }

@@ -16,13 +16,13 @@ const { PendingCalls } = require("./pending-calls.js");
 
 const DEFAULT_PREFIX = "fluid:";
 
-// The calls that mostly end at once where there is a cache.
+// Calls that mostly complete synchronously with a cache.
 const SAMPLED = [KIND.get];
 
-// Others than Node have libuv's functions in name only.
+// Bun and Deno export libuv's functions, but do not implement them.
 const eventLoop = process.versions.bun === undefined && process.versions.deno === undefined;
 
-// The functions for credentials, each for as long as its store.
+// Keeps each store's credentials function alive as long as the store.
 const KEPT = new WeakMap();
 
 /** Sessions in Redis. `index.d.ts` documents it. */

@@ -4,7 +4,7 @@ const fs = require("node:fs");
 const { misuse } = require("./errors.js");
 const { tlsOptions, validateOptions } = require("./options.js");
 
-/** What connections by TLS are made with; nothing where no server is reached so. */
+/** Returns the TLS settings, or `undefined` if no server uses TLS. */
 function readTls(given, { servers, masterLogin }) {
   if (!masterLogin?.tls && !servers.some((server) => server.tls)) {
     if (given === undefined) return {};
@@ -28,11 +28,11 @@ function readTls(given, { servers, masterLogin }) {
 
 const toText = (pem) => (pem === undefined || typeof pem === "string" ? pem : Buffer.from(pem).toString());
 
-/** The authorities that Node trusts, as PEM text. */
+/** Returns the authorities that Node.js trusts, as PEM text. */
 function defaultAuthorities() {
-  // Here, as it takes longer to load than this package.
+  // Load it on demand: it takes longer than this package.
   const tls = require("node:tls");
-  // Node has it from 22.15 on.
+  // Available since Node.js 22.15.
   if (tls.getCACertificates !== undefined) return tls.getCACertificates("default").join("\n");
   return [...(tls.rootCertificates ?? []), extraAuthorities()].join("\n");
 }
@@ -43,7 +43,7 @@ function extraAuthorities() {
   try {
     return fs.readFileSync(file, "utf8");
   } catch (error) {
-    // As Node does.
+    // The same warning as Node.js gives.
     process.emitWarning(`Ignoring extra certs from \`${file}\`, load failed: ${error.message}`);
     return "";
   }

@@ -5,10 +5,10 @@ const { invalidOption, kindOf } = require("./errors.js");
 
 const EXPECTED = "a string or a Buffer, or a list of these";
 
-/** The bytes of each secret; how many and how long they must be is for the addon to say. */
+/** Returns the bytes of each secret. The addon checks their number and length. */
 function readSecrets(secret) {
   if (secret === undefined) return [];
-  // To the addon it would mean none.
+  // The addon would treat an empty list as "not encrypted".
   if (Array.isArray(secret) && secret.length === 0) throw invalidOption("secret", EXPECTED, "an empty list");
   return (Array.isArray(secret) ? secret : [secret]).map((each) => {
     if (typeof each === "string" && each.isWellFormed()) return Buffer.from(each);

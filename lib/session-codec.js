@@ -12,41 +12,41 @@ function invalid(field, expected, given, cause) {
 const USER = "a JSON value other than null";
 const SESSION = "an object that JSON.stringify can write";
 
-// In March 1973: fewer milliseconds than that are seconds, or a duration.
+// March 1973. A smaller number is probably in seconds, or a duration.
 const FIRST_MILLIS = 1e11;
 
-/** The fields of a session that has those of FluidAuth and no other, and their order; `null` for any other. */
+/** Returns the fields of a session, and their order, if it has exactly those of FluidAuth. Otherwise returns `null`. */
 function readPlain(session) {
   try {
     if (session === null || typeof session !== "object") return null;
-    // Of another prototype, JSON may make something else of it; and so may a hidden or an inherited toJSON.
+    // Another prototype, or a hidden or inherited `toJSON`, may change the JSON form.
     if (Object.getPrototypeOf(session) !== Object.prototype || session.toJSON !== undefined) return null;
     const keys = Object.keys(session);
     if (keys.length !== 3 || keys[0] !== "sessionId") return null;
     const userFirst = keys[1] === "userId" && keys[2] === "expires";
     if (!userFirst && !(keys[1] === "expires" && keys[2] === "userId")) return null;
     const { sessionId, userId, expires } = session;
-    // JSON makes a string of a `String` object.
+    // A `String` object becomes a string in JSON.
     return typeof sessionId === "string" ? { sessionId, userId, expires, userFirst } : null;
   } catch (cause) {
     throw invalid("session", SESSION, "an object that throws when it is read", cause);
   }
 }
 
-/** The JSON text of a value that is given as `field`. */
+/** Returns the JSON text of the value of `field`. */
 function toJson(field, expected, value) {
   let json;
   try {
     json = JSON.stringify(value);
   } catch (cause) {
-    // Its message may name what is in the session.
+    // Its message may contain session data.
     throw invalid(field, expected, describeRefusal(value, cause), cause);
   }
   if (json === undefined) throw invalid(field, expected, kindOf(value));
   return json;
 }
 
-/** Why `JSON.stringify` threw, and of which field of every session: never what is in it. */
+/** Describes why `JSON.stringify` threw, and names the field if every session has it. Never shows content. */
 function describeRefusal(value, cause) {
   if (typeof value === "bigint") return "a BigInt";
   const field = fieldOf(value);
@@ -57,7 +57,7 @@ function describeRefusal(value, cause) {
   return `an object that throws when it is read${place}`;
 }
 
-// The names of others may be content.
+// Other field names may be content.
 const fieldOf = (value) => ["sessionId", "userId", "expires"].find((name) => !isJson(() => value[name]));
 
 function isJson(read) {
@@ -78,7 +78,7 @@ function sessionToJson(session) {
   return json;
 }
 
-/** Whether a number is no time of today's. A suite of tests may have set the clock to 1970. */
+/** Whether a number cannot be a current time in milliseconds. Tests may have set the clock to 1970. */
 const isTooEarly = (expires) =>
   typeof expires === "number" && expires > 0 && expires < FIRST_MILLIS && Date.now() >= FIRST_MILLIS;
 
@@ -93,12 +93,12 @@ function userToJson(userId) {
   return toJson("userId", USER, userId);
 }
 
-/** The time of the `expires` in a session's JSON text. */
+/** Returns the time of `expires` in a session's JSON text. */
 function expiresOf(json) {
   return new Date(JSON.parse(json).expires).getTime();
 }
 
-/** The time of anything that `new Date` makes a valid date. */
+/** Converts any value that `new Date` accepts to milliseconds. */
 function toMillis(expires) {
   const isDate = typeof expires === "object" && types.isDate(expires);
   if (!isDate && typeof expires !== "string" && typeof expires !== "number") {
@@ -108,13 +108,13 @@ function toMillis(expires) {
   return new Date(expires).getTime();
 }
 
-/** The object of a JSON text. On a server anybody may have written it. */
+/** Parses a JSON object. On a server any client may have written it. */
 function parseObject(json) {
   let session;
   try {
     session = JSON.parse(json);
   } catch {
-    // The parser's message shows a part of the text.
+    // Drop the error: the parser's message shows a part of the text.
   }
   if (session !== null && typeof session === "object") return session;
   throw new SessionStoreError(
@@ -123,7 +123,7 @@ function parseObject(json) {
   );
 }
 
-/** The session that a native reply says: `src/binding/reply.rs` has the table of its forms. */
+/** Decodes a native reply. `src/binding/reply.rs` lists its forms. */
 function decode(sessionId, reply) {
   switch (reply.charCodeAt(0)) {
     case 101: // e

@@ -11,19 +11,19 @@ const { KIND, KINDS, now } = require("./metrics.js");
 const { deleteByUserOptions, pingOptions, sessionsOptions, validateOptions } = require("./options.js");
 const codec = require("./session-codec.js");
 
-// Node 20 had it from its fourth release on.
+// Missing before Node.js 20.4.
 const asyncDispose = Symbol.asyncDispose ?? Symbol.for("nodejs.asyncDispose");
 
 /**
  * Methods for `ConnectStore`:
- * - `store[load](sessionId, read, given)`: `get`, which resolves to `read(reply, given)`. The reply is `null`, or a text
- *   for `decode` of `session-codec.js`, which ends with the session's JSON as it is stored.
- * - `store[createJson](json)`, `store[updateJson](sessionId, json)`: `create` and `update` of a session's JSON text. The
- *   latter resolves to whether there was a session.
- * - `store[prolong](sessionId, expires, enough)`: `touch`, but of an expiry that is before `enough` alone, both in
- *   milliseconds. Of calls at once none moves back what another has moved. Resolves to nothing.
+ * - `store[load](sessionId, read, given)`: `get`, which resolves to `read(reply, given)`. The reply is `null`, or a
+ *   string for `decode` of `session-codec.js`. It ends with the stored JSON of the session.
+ * - `store[createJson](json)`, `store[updateJson](sessionId, json)`: `create` and `update` of a session's JSON text.
+ *   The latter resolves to whether the session was live.
+ * - `store[prolong](sessionId, expires, enough)`: `touch`, but only if the stored expiry is before `enough`. Both are
+ *   in milliseconds. Concurrent calls never shorten an expiry that another has set. Resolves to nothing.
  * - `store[maxLifetime]`: the option, or `null`.
- * - `store[maxSessionsPerUser]`: the option as this object was given it.
+ * - `store[maxSessionsPerUser]`: the option that this object was given.
  */
 const load = Symbol("load");
 const createJson = Symbol("createJson");
@@ -43,7 +43,7 @@ function callNative(call) {
 
 const CONNECT = 'new ConnectStore(store), from "@fluidauth/native-store"';
 
-/** Nobody would call it, and the app would wait for ever. */
+/** Rejects a callback. It would never be called, and the app would wait forever. */
 function refuseCallback(callback, store, method) {
   if (typeof callback !== "function") return;
   throw misuse(
@@ -64,23 +64,23 @@ const ignore = () => undefined;
 const isFound = (number) => number === 1;
 const decodeReply = (reply, sessionId) => (reply === null ? null : codec.decode(sessionId, reply));
 
-/** The first page of `sessions`, or the one at `next`. A user's sessions are one page. */
-async function beginSessions(store, options, next) {
+/** Returns the first page of `sessions`, or the page at `next`. All sessions of a user are one page. */
+async function readSessionPage(store, options, next) {
   if (next !== undefined) return native.sessions(store, next);
   const { userId } = validateOptions(options, sessionsOptions, { of: "sessions" });
-  // A user who is `undefined` by mistake must not be taken for all of them.
+  // A `userId` that is `undefined` by mistake must not list all users.
   if (options === undefined || !("userId" in options)) return native.sessions(store);
   return { found: await native.getByUser(store, codec.userToJson(userId)), unreadable: 0 };
 }
 
-/** The sessions that a native call has found, in parts. Leaving early drops the rest. */
+/** Iterates over the results of a native call in parts. Leaving early drops the rest. */
 async function* partsOf(found) {
   try {
     for (;;) {
       const { isLast, ...part } = callNative(() => native.takeFound(found));
       yield part;
       if (isLast) return;
-      // Thousands of sessions must not hold up the event loop.
+      // Thousands of sessions must not block the event loop.
       await setImmediate();
     }
   } finally {
@@ -88,7 +88,7 @@ async function* partsOf(found) {
   }
 }
 
-/** A session, or `null` for one whose text somebody has spoilt on a server. */
+/** Returns a session, or `null` if its text was damaged on a server. */
 function decodeReadable(sessionId, text) {
   try {
     return codec.decode(sessionId, text);
@@ -104,13 +104,13 @@ function dated(session, created) {
 }
 
 /**
- * What every store does. `index.d.ts` documents it.
+ * The base class of every store. `index.d.ts` documents it.
  *
- * All failures reject; nothing throws synchronously. Each method begins its work before it returns: a call into the addon
- * takes less than a hop to another thread. Only calls that look at many sessions run on one. The hot methods are not
- * `async`: that would cost a promise and three turns of the microtask queue more for each.
+ * All failures reject, nothing throws synchronously. Each method calls the addon before it returns, which is cheaper
+ * than a hop to another thread. Only calls that read many sessions use another thread. The hot methods are not `async`:
+ * that would cost another promise and three turns of the microtask queue.
  *
- * A native call returns its result, or a ticket under which `PendingCalls` waits for it.
+ * A native call returns its result, or a ticket that `PendingCalls` waits for.
  */
 class SessionStore {
   #store;
@@ -135,8 +135,8 @@ class SessionStore {
   create(session, callback) {
     if (callback !== undefined) refuseCallback(callback, this, "create");
     try {
-      const begun = this.#beginChange(KIND.create);
-      return this.#done(this.#beginCreate(session), KIND.create, begun);
+      const startedAt = this.#startChange(KIND.create);
+      return this.#done(this.#startCreate(session), KIND.create, startedAt);
     } catch (error) {
       return SessionStore.#reject(error, this, KIND.create, SessionStore.prototype.create);
     }
@@ -162,8 +162,8 @@ class SessionStore {
   update(sessionId, session, callback) {
     if (callback !== undefined) refuseCallback(callback, this, "update");
     try {
-      const begun = this.#beginChange(KIND.update);
-      return this.#done(this.#beginUpdate(sessionId, session), KIND.update, begun);
+      const startedAt = this.#startChange(KIND.update);
+      return this.#done(this.#startUpdate(sessionId, session), KIND.update, startedAt);
     } catch (error) {
       return SessionStore.#reject(error, this, KIND.update, SessionStore.prototype.update);
     }
@@ -172,9 +172,9 @@ class SessionStore {
   touch(sessionId, expires, callback) {
     if (callback !== undefined) refuseCallback(callback, this, "touch");
     try {
-      const begun = this.#begin(KIND.touch);
+      const startedAt = this.#start(KIND.touch);
       const result = native.touch(this.#store, sessionId, codec.toMillis(expires));
-      return this.#whether(result, KIND.touch, begun);
+      return this.#whether(result, KIND.touch, startedAt);
     } catch (error) {
       return SessionStore.#reject(error, this, KIND.touch, SessionStore.prototype.touch);
     }
@@ -182,8 +182,8 @@ class SessionStore {
 
   [createJson](json) {
     try {
-      const begun = this.#beginChange(KIND.create);
-      return this.#done(this.#beginCreateJson(json), KIND.create, begun);
+      const startedAt = this.#startChange(KIND.create);
+      return this.#done(this.#startCreateJson(json), KIND.create, startedAt);
     } catch (error) {
       return SessionStore.#reject(error, this, KIND.create);
     }
@@ -191,11 +191,11 @@ class SessionStore {
 
   [createAt](session, millis) {
     try {
-      const begun = this.#beginChange(KIND.create);
+      const startedAt = this.#startChange(KIND.create);
       const json = codec.sessionToJson(session);
       const created = (expires) => native.createAt(this.#store, json, millis, expires);
       const result = created();
-      return this.#done(result === false ? created(codec.expiresOf(json)) : result, KIND.create, begun);
+      return this.#done(result === false ? created(codec.expiresOf(json)) : result, KIND.create, startedAt);
     } catch (error) {
       return SessionStore.#reject(error, this, KIND.create);
     }
@@ -203,9 +203,9 @@ class SessionStore {
 
   [updateJson](sessionId, json) {
     try {
-      const begun = this.#beginChange(KIND.update);
-      const result = this.#beginUpdateJson(sessionId, json);
-      return this.#whether(result === null ? false : result, KIND.update, begun);
+      const startedAt = this.#startChange(KIND.update);
+      const result = this.#startUpdateJson(sessionId, json);
+      return this.#whether(result === null ? false : result, KIND.update, startedAt);
     } catch (error) {
       return SessionStore.#reject(error, this, KIND.update);
     }
@@ -213,8 +213,8 @@ class SessionStore {
 
   [prolong](sessionId, expires, enough) {
     try {
-      const begun = this.#begin(KIND.touch);
-      return this.#done(native.touch(this.#store, sessionId, expires, enough), KIND.touch, begun);
+      const startedAt = this.#start(KIND.touch);
+      return this.#done(native.touch(this.#store, sessionId, expires, enough), KIND.touch, startedAt);
     } catch (error) {
       return SessionStore.#reject(error, this, KIND.touch);
     }
@@ -231,8 +231,8 @@ class SessionStore {
   delete(sessionId, callback) {
     if (callback !== undefined) refuseCallback(callback, this, "delete");
     try {
-      const begun = this.#beginChange(KIND.delete);
-      return this.#done(native.remove(this.#store, sessionId), KIND.delete, begun);
+      const startedAt = this.#startChange(KIND.delete);
+      return this.#done(native.remove(this.#store, sessionId), KIND.delete, startedAt);
     } catch (error) {
       return SessionStore.#reject(error, this, KIND.delete, SessionStore.prototype.delete);
     }
@@ -279,14 +279,14 @@ class SessionStore {
 
   async *sessions(options) {
     let unreadable = 0;
-    const begin = (store, next) => beginSessions(store, options, next);
-    for await (const page of SessionStore.#pages(this, KIND.sessions, begin)) {
+    const readPage = (store, next) => readSessionPage(store, options, next);
+    for await (const page of SessionStore.#pages(this, KIND.sessions, readPage)) {
       unreadable += page.unreadable;
       for await (const { texts, created } of partsOf(page.found)) {
         for (const [at, time] of created.entries()) {
           const session = decodeReadable(texts[2 * at], texts[2 * at + 1]);
           if (session === null) unreadable++;
-          // It may have expired since the page was read.
+          // The session may have expired since the page was read.
           else if (new Date(session.expires) > Date.now()) yield dated(session, time);
         }
       }
@@ -335,7 +335,7 @@ class SessionStore {
     await this.close();
   }
 
-  /** express-session calls it on each store that it is given. */
+  /** express-session calls it on each store. */
   on() {
     throw needsConnectStore(this.constructor.name);
   }
@@ -350,51 +350,51 @@ class SessionStore {
     throw needsConnectStore(this.constructor.name);
   }
 
-  /** @fastify/session calls it first where a login regenerates its session. */
+  /** @fastify/session calls it first if a login regenerates the session. */
   destroy() {
     throw needsConnectStore(this.constructor.name);
   }
 
-  /** `ConnectStore` calls it so. */
+  /** The name in `ConnectStore`. */
   async destroyByUser() {
     throw misuse(`${this.constructor.name} has no destroyByUser: it is deleteByUser`);
   }
 
   #load(sessionId, read, given) {
-    const begun = this.#begin(KIND.get);
+    const startedAt = this.#start(KIND.get);
     const reply = native.get(this.#store, sessionId);
-    if (typeof reply === "number") return this.#calls.add(reply, read, given, KIND.get, begun);
+    if (typeof reply === "number") return this.#calls.add(reply, read, given, KIND.get, startedAt);
     const result = read(reply, given);
-    if (begun !== 0) this.#metrics.end(KIND.get, begun);
+    if (startedAt !== 0) this.#metrics.end(KIND.get, startedAt);
     return Promise.resolve(result);
   }
 
-  /** Counts a call that begins, and returns when it did, or 0 if it is not measured. */
-  #begin(kind) {
+  /** Counts a call, and returns its start time, or 0 if it is not measured. */
+  #start(kind) {
     this.#followClock();
-    const begun = this.#metrics.begin(kind);
-    if (begun !== 0) this.#events.follow(this.#store);
-    return begun;
+    const startedAt = this.#metrics.start(kind);
+    if (startedAt !== 0) this.#events.follow(this.#store);
+    return startedAt;
   }
 
-  /** As `#begin`, for a call that may end sessions. */
-  #beginChange(kind) {
+  /** The same as `#start`, for a call that may end sessions. */
+  #startChange(kind) {
     this.#followClock();
     this.#events.follow(this.#store);
-    return this.#metrics.begin(kind);
+    return this.#metrics.start(kind);
   }
 
-  /** Settles with the end of a write that gives nothing. */
-  #done(result, kind, begun) {
-    if (typeof result === "number") return this.#calls.add(result, ignore, undefined, kind, begun);
-    if (begun !== 0) this.#metrics.end(kind, begun);
+  /** Returns the promise of a write without a result. */
+  #done(result, kind, startedAt) {
+    if (typeof result === "number") return this.#calls.add(result, ignore, undefined, kind, startedAt);
+    if (startedAt !== 0) this.#metrics.end(kind, startedAt);
     return Promise.resolve();
   }
 
-  /** Settles with whether a call found the session. */
-  #whether(result, kind, begun) {
-    if (typeof result === "number") return this.#calls.add(result, isFound, undefined, kind, begun);
-    if (begun !== 0) this.#metrics.end(kind, begun);
+  /** Returns the promise of whether a call found the session. */
+  #whether(result, kind, startedAt) {
+    if (typeof result === "number") return this.#calls.add(result, isFound, undefined, kind, startedAt);
+    if (startedAt !== 0) this.#metrics.end(kind, startedAt);
     return Promise.resolve(result);
   }
 
@@ -402,7 +402,7 @@ class SessionStore {
     return typeof value === "object" && value !== null && #store in value;
   }
 
-  /** The promise of a call that was refused. `method`: what the app called. */
+  /** Returns the promise of a refused call. `method`: the method that the app called. */
   static #reject(error, store, kind, method) {
     if (!SessionStore.#isStore(store)) return Promise.reject(withoutStore(KINDS[kind]));
     const failure = fromNative(error);
@@ -411,46 +411,48 @@ class SessionStore {
     return Promise.reject(failure);
   }
 
-  /** The native call's ticket, or `true`. */
-  #beginCreate(session) {
+  /** Returns the ticket of the native call, or `true`. */
+  #startCreate(session) {
     const plain = codec.readPlain(session);
     if (plain !== null) {
       const { sessionId, userId, expires, userFirst } = plain;
-      const begun = native.create(this.#store, sessionId, userId, expires, userFirst);
-      if (begun !== false) return begun;
+      const started = native.create(this.#store, sessionId, userId, expires, userFirst);
+      if (started !== false) return started;
     }
-    return this.#beginCreateJson(codec.sessionToJson(session));
+    return this.#startCreateJson(codec.sessionToJson(session));
   }
 
-  #beginCreateJson(json) {
-    const begun = native.createJson(this.#store, json);
-    return begun === false ? native.createJson(this.#store, json, codec.expiresOf(json)) : begun;
+  #startCreateJson(json) {
+    const started = native.createJson(this.#store, json);
+    return started === false ? native.createJson(this.#store, json, codec.expiresOf(json)) : started;
   }
 
-  #beginUpdate(sessionId, session) {
+  #startUpdate(sessionId, session) {
     const plain = codec.readPlain(session);
     if (plain !== null && plain.sessionId === sessionId) {
       const { userId, expires, userFirst } = plain;
-      const begun = native.update(this.#store, sessionId, userId, expires, userFirst);
-      if (begun !== false) return begun;
+      const started = native.update(this.#store, sessionId, userId, expires, userFirst);
+      if (started !== false) return started;
     }
-    return this.#beginUpdateJson(sessionId, codec.sessionToJson(session));
+    return this.#startUpdateJson(sessionId, codec.sessionToJson(session));
   }
 
-  #beginUpdateJson(sessionId, json) {
-    const begun = native.updateJson(this.#store, sessionId, json);
-    return begun === false ? native.updateJson(this.#store, sessionId, json, codec.expiresOf(json)) : begun;
+  #startUpdateJson(sessionId, json) {
+    const started = native.updateJson(this.#store, sessionId, json);
+    return started === false
+      ? native.updateJson(this.#store, sessionId, json, codec.expiresOf(json))
+      : started;
   }
 
   /** Makes a call that returns a promise, and counts it if it has a kind. */
   static async #call(self, kind, method, ...args) {
     if (!SessionStore.#isStore(self)) throw withoutStore(KINDS[kind] ?? "stats");
     self.#followClock();
-    const begun = kind === undefined ? 0 : self.#metrics.begin(kind);
+    const startedAt = kind === undefined ? 0 : self.#metrics.start(kind);
     try {
       self.#events.follow(self.#store);
       const result = await method(self.#store, ...args);
-      if (begun !== 0) self.#metrics.end(kind, begun);
+      if (startedAt !== 0) self.#metrics.end(kind, startedAt);
       return result;
     } catch (error) {
       const failure = fromNative(error);
@@ -459,7 +461,9 @@ class SessionStore {
     }
   }
 
-  /** The pages of a native call that takes where to go on. Leaving early ends what the addon keeps for the next one. */
+  /**
+   * Iterates over the pages of a native call, which takes a resume token. Leaving early frees the scan in the addon.
+   */
   static async *#pages(self, kind, method) {
     let next;
     try {
@@ -467,7 +471,7 @@ class SessionStore {
         const page = await SessionStore.#call(self, kind, method, ...(next === undefined ? [] : [next]));
         next = page.next;
         yield page;
-        // Microtasks alone, which is what a loop with nothing but reads makes, would keep all else waiting.
+        // A loop of reads runs only microtasks, and would block the event loop.
         if (next !== undefined) await setImmediate();
       } while (next !== undefined);
     } finally {
@@ -486,7 +490,7 @@ class SessionStore {
     throw error;
   }
 
-  /** Closes the store, which asks no more whether anybody listens. */
+  /** Closes the native store. */
   async #close() {
     try {
       this.#followClock();
@@ -496,26 +500,26 @@ class SessionStore {
     }
   }
 
-  /** Resolves, once the store can serve, to the milliseconds that it took to know. */
+  /** Waits until the store can serve, and resolves to the milliseconds that this took. */
   #probe(options, limit) {
     return SessionStore.#call(this, KIND.ping, async (store) => {
       const { timeout = limit ?? pingTimeout(store) } = validateOptions(options, pingOptions, { of: "ping" });
-      const begun = now();
+      const startedAt = now();
       await probe(store, this.db.type, timeout);
-      return now() - begun;
+      return now() - startedAt;
     });
   }
 
-  /** Resolves to how many sessions a call has ended, which it says at once, under a ticket or by a promise. */
+  /** Resolves to how many sessions a call ended. The native call returns the count, a ticket or a promise. */
   static async #end(self, kind, method) {
     const ended = await SessionStore.#call(self, kind, (store) => {
-      const begun = method(store);
-      return typeof begun === "number" ? self.#calls.add(begun, (number) => number) : begun;
+      const started = method(store);
+      return typeof started === "number" ? self.#calls.add(started, (number) => number) : started;
     });
     return typeof ended === "number" ? ended : ended.count;
   }
 
-  /** Has the store judge expiry by this thread's `Date.now()`, which a suite of tests may have replaced. */
+  /** Makes the store use this thread's `Date.now()` for expiry, which tests may have replaced. */
   #followClock() {
     const offset = clockOffset();
     if (offset === this.#clockOffset) return;

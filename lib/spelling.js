@@ -1,6 +1,6 @@
 "use strict";
 
-/** The known word that `word` may have been meant to be, or `undefined` where none is near. */
+/** Returns the known word that `word` probably means, or `undefined` if none is close. */
 function likelySpelling(word, known) {
   return known
     .map((candidate) => ({ candidate, distance: editDistance(word.toLowerCase(), candidate.toLowerCase()) }))
@@ -8,12 +8,12 @@ function likelySpelling(word, known) {
     .sort((one, other) => one.distance - other.distance)[0]?.candidate;
 }
 
-/** The greatest distance at which one may be a misspelling of the other. Half of a short word is another word. */
+/** The maximum distance of a misspelling. It is small for short words, where half of the letters make another word. */
 function farthest(word, candidate) {
   return Math.min(word.length, candidate.length) <= 3 ? 1 : Math.max(2, candidate.length / 3);
 }
 
-/** How many letters must be put in, taken out or changed to make one word of the other (Levenshtein). */
+/** The Levenshtein distance: how many letters to insert, delete or replace. */
 function editDistance(one, other) {
   let row = Array.from({ length: other.length + 1 }, (_, at) => at);
   for (let i = 0; i < one.length; i++) {

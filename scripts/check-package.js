@@ -1,12 +1,12 @@
 "use strict";
 
-// Runs before `npm pack` and `npm publish`: what is missing or stale must not leave the house.
+// Runs before `npm pack` and `npm publish`. Fails if a file is missing or stale.
 const fs = require("node:fs");
 const path = require("node:path");
 const manifest = require("../package.json");
 const { ROOT, modified, sourcesModified } = require("./sources");
 
-/** A local package brings the addon of the machine that it was built on. */
+/** Checks a local package, which contains the addon of the machine that built it. */
 function faultOfLocalPackage(addons) {
   const expected = `${manifest.napi.binaryName}.${process.platform}-${process.arch}`;
   if (addons.length !== 1 || !addons[0].startsWith(expected)) {
@@ -17,7 +17,7 @@ function faultOfLocalPackage(addons) {
     : null;
 }
 
-/** A released one brings none: `napi prepublish` has named a package for each platform. */
+/** Checks a release, which contains no addon: `napi prepublish` has named a package for each platform. */
 function faultOfRelease(addons, platforms) {
   if (addons.length > 0) return `a release brings no addon of its own; there is ${addons.join(", ")}`;
   if (platforms.length !== manifest.napi.targets.length) {

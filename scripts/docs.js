@@ -1,7 +1,7 @@
 "use strict";
 
-// `npm run docs`: builds the site of README, the changelog and docs/ into site/dist. `npm run docs -- preview` serves it.
-// Other options are those of `vitepress build`, such as `--base /native-store/` for a site in a folder.
+// `npm run docs`: builds the site of README, the changelog and docs/ into site/dist. `npm run docs -- preview` serves
+// it. Other options go to `vitepress build`, such as `--base /native-store/` for a site in a folder.
 const { spawnSync } = require("node:child_process");
 const path = require("node:path");
 const { installPeers } = require("../bench/install");
@@ -9,7 +9,7 @@ const { ROOT } = require("./sources");
 
 const SITE = path.join(ROOT, "site");
 
-/** Installs the generator, if that is not done. Only this needs a network. */
+/** Installs the generator if it is missing. Only this step needs a network. */
 function installGenerator() {
   const trials = Object.fromEntries(
     ["vitepress", "beautiful-mermaid", "github-slugger"].map((name) => [name, `import("${name}")`]),

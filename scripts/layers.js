@@ -1,7 +1,7 @@
 "use strict";
 
-// Checks how the files of `src` depend on each other: no circle of files, and no dependency against the direction that
-// the documentation of `src/lib.rs` states. Code that only tests compile does not count.
+// Checks the dependencies between the files of `src`: no cycle of files, and no dependency against the direction that
+// the documentation of `src/lib.rs` states. Ignores test-only code.
 const fs = require("node:fs");
 const path = require("node:path");
 
@@ -12,7 +12,7 @@ const INLINE_PATH = /\b(?:crate|super|self)(?:::\w+)+/g;
 const TEST_ONLY = /#\[cfg\((?:test|any\(test, fuzzing\)|all\(test[^\]]*)\)\]\s*/g;
 const DEFINITION = "(?:fn|struct|enum|union|trait|type|const|static|mod|macro_rules!)";
 
-/** The text without comments and the paths of visibilities, and with empty strings. */
+/** Returns the text without comments and visibility paths, and with emptied strings. */
 function codeOnly(text) {
   const token =
     /\/\/[^\n]*|\/\*[\s\S]*?\*\/|r(#*)"[\s\S]*?"\1|"(?:\\[\s\S]|[^"\\])*"|'(?:\\(?:u\{[^}]*\}|x..|.)|[^'\\])'/g;
@@ -20,7 +20,7 @@ function codeOnly(text) {
   return code.replace(/\bpub\(in [^)]*\)/g, "pub");
 }
 
-/** Where the item that begins at an index ends: after its semicolon, or after its block. */
+/** Returns the end of the item that starts at an index: after its semicolon, or after its block. */
 function endOfItem(code, start) {
   let depth = 0;
   for (let at = start; at < code.length; at++) {
@@ -31,7 +31,7 @@ function endOfItem(code, start) {
   return code.length;
 }
 
-/** Splits code into what is always compiled, and the names of the modules that only tests compile. */
+/** Splits code into the code that is always compiled, and the names of the test-only modules. */
 function withoutTests(code) {
   const testModules = new Set();
   let kept = "";
@@ -48,7 +48,9 @@ function withoutTests(code) {
   return { code: kept + code.slice(from), testModules };
 }
 
-/** The paths of a `use`, each with the name that it brings into scope: `a::{b, c as d}` is `a::b` and `a::c`. */
+/**
+ * Returns the paths of a `use`, each with the name that it brings into scope: `a::{b, c as d}` is `a::b` and `a::c`.
+ */
 function expand(text) {
   const tree = text.trim();
   const brace = tree.indexOf("{");
@@ -82,14 +84,14 @@ function rustFiles(folder) {
   });
 }
 
-/** The path of the module in a file of `src`, such as `["store", "memory"]`. */
+/** Returns the path of the module in a file of `src`, such as `["store", "memory"]`. */
 function modulePath(src, file) {
   const segments = path.relative(src, file).replace(/\.rs$/, "").split(path.sep);
   if (["mod", "lib"].includes(segments.at(-1))) segments.pop();
   return segments;
 }
 
-/** Reads the modules under `src`: by their path, what each imports and re-exports. */
+/** Reads the modules under `src`. Returns the imports and re-exports of each, by path. */
 function readModules(src) {
   const modules = new Map();
   for (const file of rustFiles(src)) {
@@ -113,7 +115,7 @@ function readModules(src) {
   return modules;
 }
 
-/** The module that an absolute path leads to: through modules, and through what they re-export. */
+/** Returns the module of an absolute path. Follows modules and re-exports. */
 function follow(modules, start, segments, depth = 0) {
   let at = start;
   for (const [index, segment] of segments.entries()) {
@@ -139,7 +141,7 @@ function follow(modules, start, segments, depth = 0) {
   return modules.has(at.join("::")) ? at : undefined;
 }
 
-/** The module that a path in a module leads to; `undefined` for a path into another crate. */
+/** Returns the module of a path in a module, or `undefined` for a path into another crate. */
 function resolve(modules, from, segments, depth = 0) {
   const [first, ...rest] = segments;
   if (first === "crate") return follow(modules, [], rest, depth);
@@ -152,7 +154,7 @@ function resolve(modules, from, segments, depth = 0) {
   return modules.has([...from, first].join("::")) ? follow(modules, from, segments, depth) : undefined;
 }
 
-/** Which module imports from which. A module that re-exports its children is a map of them, and depends on none. */
+/** Returns which module imports from which. A module that re-exports its children does not depend on them. */
 function dependencies(modules) {
   const edges = new Map();
   for (const [name, module] of modules) {
@@ -167,7 +169,7 @@ function dependencies(modules) {
   return edges;
 }
 
-/** A shortest way along the edges from a module back to itself. */
+/** Returns a shortest cycle through a module. */
 function circleThrough(edges, start) {
   const cameFrom = new Map();
   const queue = [start];
@@ -187,7 +189,7 @@ function circleThrough(edges, start) {
   return undefined;
 }
 
-/** One circle for each module that lies on any and was not named by an earlier one. */
+/** Returns a cycle for each module on a cycle, except for modules in an earlier one. */
 function circles(edges) {
   const named = new Set();
   const found = [];
@@ -200,7 +202,9 @@ function circles(edges) {
   return found;
 }
 
-/** The lines of the ```text block of the documentation of lib.rs: the units of each layer, the highest first. */
+/**
+ * Returns the lines of the ```text block in the documentation of lib.rs: the modules of each layer, the highest first.
+ */
 function statedLayers(src) {
   const text = fs.readFileSync(path.join(src, "lib.rs"), "utf8");
   const block = /^\/\/! ```text\n([\s\S]*?)^\/\/! ```$/m.exec(text);
@@ -209,7 +213,7 @@ function statedLayers(src) {
   return lines.filter(Boolean).map((line) => line.split(/,\s*/));
 }
 
-/** The problems of the tree under `root`, as lines of text. */
+/** Returns the problems of the tree under `root`, as lines of text. */
 function check(root) {
   const src = path.join(root, "src");
   const modules = readModules(src);
@@ -224,7 +228,7 @@ function check(root) {
   const units = statedLayers(src)
     .flatMap((names, level) => names.map((unit) => ({ unit, level })))
     .sort((one, other) => other.unit.length - one.unit.length);
-  // The longest name is the closest.
+  // The longest matching name is the most specific.
   const layerOf = (name) => units.find(({ unit }) => name === unit || name.startsWith(`${unit}::`));
   for (const [name, targets] of edges) {
     if (name === "") continue;

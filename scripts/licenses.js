@@ -1,7 +1,7 @@
 "use strict";
 
-// `--check` fails where the package would hold code under a licence that is not allowed; `--write` makes the notices
-// that it must come with.
+// `--check` fails if the package would contain code under a licence that is not allowed. `--write` writes the notices
+// that the package must contain.
 const { execFileSync } = require("node:child_process");
 const fs = require("node:fs");
 const path = require("node:path");
@@ -11,7 +11,7 @@ const ROOT = path.join(__dirname, "..");
 const NOTICES = path.join(ROOT, "THIRD_PARTY_NOTICES.txt");
 const LICENSE_FILE = /^(licen[cs]e|copying|copyright$|unlicense|notice)/i;
 
-/** The crates of the addon on any of its platforms: those that are in it, and those that only help to build it. */
+/** Returns the crates of the addon on all platforms: those in the addon, and those that only build it. */
 function readCrates() {
   const { targets } = require("../package.json").napi;
   const platforms = targets.flatMap((target) => ["--filter-platform", target]);
@@ -39,7 +39,7 @@ function readCrates() {
   };
 }
 
-/** What npm would install with the package: today nothing. */
+/** Returns the packages that npm would install with this package: today none. */
 function readProductionPackages() {
   const { packages } = require("../package-lock.json");
   return Object.entries(packages)
@@ -61,7 +61,7 @@ function check(packages) {
   );
 }
 
-/** The texts to pass on with a crate, those of the C sources that it brings along included. */
+/** Returns the licence texts of a crate, including those of its bundled C sources. */
 function licenseTexts(crate, crates) {
   const directory = path.dirname(crate.manifest_path);
   const files = fs.readdirSync(directory, { recursive: true }).filter((file) => {
@@ -73,7 +73,7 @@ function licenseTexts(crate, crates) {
   const chosen = licenses.map((license) => fileOf(license, own));
   const read = (file) => fs.readFileSync(path.join(directory, file), "utf8");
   if (chosen.includes(undefined)) return [standardText(crate, crates), ...vendored.map(read)];
-  // Only the Apache licence asks for what is in a NOTICE.
+  // Only the Apache licence requires the NOTICE.
   const notices = licenses.includes("Apache-2.0") ? own.filter((file) => /^notice/i.test(file)) : [];
   return [...chosen, ...notices, ...vendored].map(read);
 }
@@ -87,8 +87,8 @@ function fileOf(license, files) {
 }
 
 /**
- * Of a crate that ships no text. The MIT licence is the same for all but its first line, the Apache licence as other
- * crates ship it.
+ * Returns the standard text for a crate without one. All MIT texts are the same but for the copyright line, and the
+ * Apache text is taken from another crate.
  */
 function standardText({ name, license, authors }, crates) {
   const [chosen, ...more] = choose(license);

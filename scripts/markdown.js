@@ -1,15 +1,15 @@
 "use strict";
 
-// What the checks of the documentation read in Markdown. The parser and GitHub's rule for anchors are ES modules.
+// Parses Markdown for the checks of the documentation. The parser and GitHub's rule for anchors are ES modules.
 const fs = require("node:fs");
 const path = require("node:path");
 
 const ROOT = path.join(__dirname, "..");
 
-// Abbreviations whose dot ends no sentence.
+// Abbreviations whose dot does not end a sentence.
 const ABBREVIATION = /\b(?:e\.g|i\.e|etc|vs|cf)\.$/i;
 
-/** README, all pages of docs/, and the other pages for readers, as paths from the root of the repository. */
+/** Returns README, all pages of docs/, and the other pages for readers, as paths from the root of the repository. */
 function pages() {
   const inFolder = (folder) =>
     fs
@@ -29,7 +29,7 @@ function pages() {
 
 const readPage = (page) => fs.readFileSync(path.join(ROOT, page), "utf8");
 
-/** What a Markdown text has: its prose, its words, its links, its headings and the anchors that a link may name. */
+/** Returns the prose, words, links, headings and anchors of a Markdown text. */
 async function parse(markdown) {
   const [{ marked }, { default: Slugger }] = await Promise.all([import("marked"), import("github-slugger")]);
   const tokens = marked.lexer(markdown);
@@ -56,7 +56,7 @@ async function parse(markdown) {
   return found;
 }
 
-/** The texts that consist of sentences: paragraphs and items of lists, without tables, code and headings. */
+/** Returns the texts with sentences: paragraphs and list items, without tables, code and headings. */
 function paragraphsOf(tokens) {
   return tokens.flatMap((token) => {
     if (token.type === "paragraph") return [plainText(token.tokens)];
@@ -67,10 +67,10 @@ function paragraphsOf(tokens) {
   });
 }
 
-/** The text that stands in an item of a list itself. */
+/** Returns the text of a list item, without nested lists. */
 const ownText = ({ tokens }) => plainText(tokens.filter(({ type }) => type === "text"));
 
-/** The text as it is read. Code counts as one word, whatever is in it. */
+/** Returns the plain text. A code span counts as one word. */
 function plainText(tokens, ofCode = () => "Code") {
   return tokens
     .map((token) => {
@@ -82,17 +82,19 @@ function plainText(tokens, ofCode = () => "Code") {
     .join("");
 }
 
-/** The sentences of a paragraph. A sentence may begin with a name in lower case. */
+/** Returns the sentences of a paragraph. A sentence may start with a lower-case name. */
 function sentencesOf(paragraph) {
   const sentences = [];
-  let begun = "";
+  let unfinished = "";
   for (const part of paragraph.split(/(?<=[.!?][)"'’”]*)\s+/)) {
-    begun = begun === "" ? part : `${begun} ${part}`;
+    unfinished = unfinished === "" ? part : `${unfinished} ${part}`;
     if (ABBREVIATION.test(part)) continue;
-    sentences.push(begun);
-    begun = "";
+    sentences.push(unfinished);
+    unfinished = "";
   }
-  return [...sentences, begun].map((text) => text.replace(/\s+/g, " ").trim()).filter((text) => text !== "");
+  return [...sentences, unfinished]
+    .map((text) => text.replace(/\s+/g, " ").trim())
+    .filter((text) => text !== "");
 }
 
 const countWords = (text) => text.split(/\s+/).filter((word) => /[\p{L}\p{N}]/u.test(word)).length;

@@ -1,41 +1,42 @@
 "use strict";
 
-// `npm run simulate -- --mutants [<max seeds> [<first seed>]]`: checks that the simulators of the redo log and of RedisStore
-// find bugs. With `--common-mutants`, as `npm test` calls it, those are left out that it takes thousands of seeds to find.
+// `npm run simulate -- --mutants [<max seeds> [<first seed>]]`: checks that the simulators of the redo log and of
+// RedisStore find bugs. `npm test` calls it with `--common-mutants`, which skips mutants that take thousands of seeds
+// to find.
 //
-// Each mutant takes one safeguard out of the code, and its simulator has to find a violation within a limited number of
-// seeds. All mutants are in one copy of the sources, which is built once. `SIM_MUTANT` names the one that is on.
+// Each mutant removes one safeguard from the code, and its simulator has to find a violation within a limited number of
+// seeds. All mutants are in one copy of the sources, which is built once. `SIM_MUTANT` names the active one.
 const { spawnSync } = require("node:child_process");
 const fs = require("node:fs");
 const path = require("node:path");
 const { ROOT } = require("./sources");
 
-/** Seeds without a mutant: the copy must behave as the code does. */
+/** The number of seeds without a mutant, to check that the copy behaves like the original. */
 const CONTROL_SEEDS = 100;
 const CRATE = "fluidauth-native-store";
 const COPY = `${CRATE}-mutants`;
-// Only the crate itself is optimised. Its dependencies are those of the other tests.
+// Optimise only the crate itself, so that it shares its dependencies with the other tests.
 const OPTIMISED = `profile.test.package.${COPY}.opt-level=2`;
 const CARGO = ["test", "--locked", "--no-default-features", "--lib", "--config", OPTIMISED];
-/** Before the tests of the other modules. Without them the copy builds in a quarter of the time. */
+/** Matches the attribute of a module's tests. Without these tests the copy builds in a quarter of the time. */
 const TESTS = /#\[cfg\((?:test|all\(test, [^\]]*\))\)\](?=\s+(?:pub(?:\([^)]*\))? )?mod tests\b)/g;
 const OUTPUT = { encoding: "utf8", maxBuffer: 1 << 28 };
-/** A mutant that takes longer has failed. */
+/** The maximum time of a mutant, in minutes. */
 const MAX_MINUTES = 10;
 const COPIED = ["Cargo.toml", "Cargo.lock", "build.rs", "src", "tests", "benches"];
 const FILE = "src/store/file";
 const REDIS = "src/store/redis";
 
 /**
- * What a mutant stands for.
+ * The mutants. `kind` is one of:
  * - `rule`: a rule of the log, or of the user index and the connections, that is broken.
  * - `review`: a hole that a review of the design found, without its fix.
  * - `code`: a bug that was in the code until the simulator found it.
  *
- * `isRare`: it takes thousands of seeds to find.
+ * `isRare`: takes thousands of seeds to find.
  *
- * `edits` are pairs of a text, which must occur exactly once in the file, and of what replaces it. There `MUTANT` is true
- * while the mutant is on.
+ * `edits` are pairs of a text, which must occur exactly once in the file, and its replacement. In the replacement,
+ * `MUTANT` is true while the mutant is active.
  */
 const MUTANTS = [
   {
@@ -109,7 +110,7 @@ const MUTANTS = [
     name: "recover-without-rewrite",
     kind: "rule",
     isRare: true,
-    what: "A recovery does not write again what it has read.",
+    what: "A recovery does not rewrite the records that it has read.",
     file: `${FILE}/redo/ring.rs`,
     edits: [["while at < to {", "while at < to && !MUTANT {"]],
   },
@@ -164,7 +165,7 @@ const MUTANTS = [
   {
     name: "pass-survives-clear",
     kind: "review",
-    what: "A `clear` does not keep a pass out, which then commits what it has taken before.",
+    what: "A `clear` does not block a drain, which then commits rows that it took before the `clear`.",
     file: `${FILE}/redo/engine.rs`,
     edits: [
       [
@@ -210,7 +211,7 @@ const MUTANTS = [
   {
     name: "failed-log-end-not-done",
     kind: "review",
-    what: "A failed commit that ends a log counts as not done.",
+    what: "A failed commit that removes the log counts as not done.",
     file: `${FILE}/redo/modes.rs`,
     edits: [
       [
@@ -224,7 +225,7 @@ const MUTANTS = [
   {
     name: "failed-log-begin-not-done",
     kind: "review",
-    what: "A failed commit that begins a log counts as not done.",
+    what: "A failed commit that starts a log counts as not done.",
     file: `${FILE}/redo/modes.rs`,
     edits: [
       [
@@ -237,7 +238,7 @@ const MUTANTS = [
     name: "write-in-doubt",
     kind: "code",
     isRare: true,
-    what: "The rest of a batch is written while it is in doubt which log the store has.",
+    what: "The rest of a batch is written while it is unknown which log the store has.",
     file: `${FILE}/redo/engine.rs`,
     edits: [
       [
@@ -250,7 +251,7 @@ const MUTANTS = [
     name: "name-not-synced",
     kind: "code",
     isRare: true,
-    what: "A log begins in a file whose name may not be on disk.",
+    what: "A log starts in a file whose name may not be durable.",
     file: `${FILE}/redo/ring.rs`,
     edits: [
       [
@@ -265,28 +266,28 @@ const MUTANTS = [
     name: "failed-log-not-drained",
     kind: "code",
     isRare: true,
-    what: "Calls that list all sessions leave out those in a log that has failed.",
+    what: "Calls that list all sessions miss those in a failed log.",
     file: `${FILE}/redo/drain.rs`,
     edits: [["if self.must_resolve_log() {", "if self.must_resolve_log() && !MUTANT {"]],
   },
   {
     name: "count-while-unsure",
     kind: "code",
-    what: "Rows are counted while the overlay may be wrong about which of them the data file has too.",
+    what: "Rows are counted while the overlay may be wrong about which of them are in the data file, too.",
     file: `${FILE}/redo/engine.rs`,
     edits: [["if !self.overlay().is_uncertain() {", "if !self.overlay().is_uncertain() || MUTANT {"]],
   },
   {
     name: "close-without-reset",
     kind: "review",
-    what: "A connection that is given up is closed, and what it has sent arrives later.",
+    what: "An abandoned connection is closed gracefully, so the data that it has sent arrives later.",
     file: `${REDIS}/connection/connector.rs`,
     edits: [["stream.reset_on_drop();", "if !MUTANT { stream.reset_on_drop(); }"]],
   },
   {
     name: "keep-silent-connections",
     kind: "rule",
-    what: "A connection on which nothing comes back is not given up.",
+    what: "A connection without replies is not abandoned.",
     file: `${REDIS}/connection/multiplexed.rs`,
     edits: [["if is_silent || oldest", "if !MUTANT && is_silent || !MUTANT && oldest"]],
   },
@@ -294,14 +295,14 @@ const MUTANTS = [
     name: "stay-with-replica",
     kind: "rule",
     isRare: true,
-    what: "A server that has become a replica is not left.",
+    what: "The connection to a server that has become a replica is kept.",
     file: `${REDIS}/routing/router.rs`,
     edits: [['if code == "READONLY" {', 'if code == "READONLY" && !MUTANT {']],
   },
   {
     name: "sent-not-counted",
     kind: "rule",
-    what: "An error says that nothing happened, though a server may have carried out the call.",
+    what: "An error says that nothing happened, but a server may have run the call.",
     file: `${REDIS}/routing/router.rs`,
     edits: [["let sent = if is_main {", "let sent = if is_main && !MUTANT {"]],
   },
@@ -320,7 +321,7 @@ const MUTANTS = [
   {
     name: "order-not-kept",
     kind: "rule",
-    what: "Calls of a process on one session are not carried out in their order.",
+    what: "Calls of a process on one session run out of order.",
     file: `${REDIS}/worker.rs`,
     edits: [
       ["if let Some(later) = busy.get_mut(id) {", "if let Some(later) = busy.get_mut(id) && !MUTANT {"],
@@ -330,7 +331,7 @@ const MUTANTS = [
     name: "remove-young-entries",
     kind: "rule",
     isRare: true,
-    what: "An entry is removed whose session is about to be created.",
+    what: "An index entry is removed while its session is being created.",
     file: `${REDIS}/session/user_index.rs`,
     edits: [
       [
@@ -343,7 +344,7 @@ const MUTANTS = [
     name: "age-by-set-clock",
     kind: "review",
     isRare: true,
-    what: "Entries grow old where the clock of a machine is set.",
+    what: "Index entries age when the clock of a machine is set.",
     file: `${REDIS}/time.rs`,
     edits: [
       [
@@ -356,7 +357,7 @@ const MUTANTS = [
     name: "remove-any-entry-of-ended",
     kind: "rule",
     isRare: true,
-    what: "With a session that is ended goes the entry of another creation of its id.",
+    what: "Ending a session removes the index entry of another creation of its id.",
     file: `${REDIS}/session/user_index.rs`,
     edits: [["created == created_field(entry.1)", "MUTANT || created == created_field(entry.1)"]],
   },
@@ -390,7 +391,7 @@ const MUTANTS = [
     name: "index-not-prolonged",
     kind: "rule",
     isRare: true,
-    what: "A touch moves the expiry of a session beyond the end of its user's index.",
+    what: "A touch moves the expiry of a session beyond the expiry of the user index.",
     file: `${REDIS}/session/single.rs`,
     edits: [
       [
@@ -403,7 +404,7 @@ const MUTANTS = [
     name: "scan-once",
     kind: "rule",
     isRare: true,
-    what: "A scan of a cluster does not follow slots that move.",
+    what: "A scan of a cluster does not follow migrating slots.",
     file: `${REDIS}/session/scan.rs`,
     edits: [
       [
@@ -436,7 +437,7 @@ pub(crate) fn is_mutant(name: &str) -> bool {
 }
 `;
 
-/** Where a text occurs in a file, as it must exactly once. */
+/** Returns the position of a text in a file. Throws unless it occurs exactly once. */
 function placeOf(text, source, mutant) {
   const count = source.split(text).length - 1;
   if (count !== 1) {
@@ -447,7 +448,7 @@ function placeOf(text, source, mutant) {
   return source.indexOf(text);
 }
 
-/** A source with all mutants of its file in it. */
+/** Returns a source with all mutants of its file. */
 function mutate(source, mutants) {
   const places = mutants.flatMap((mutant) => {
     if (!mutant.edits.some(([, replacement]) => replacement.includes("MUTANT"))) {
@@ -475,7 +476,7 @@ function mutate(source, mutants) {
   return mutated + source.slice(end);
 }
 
-/** The files that have mutants, by their path: what is in them with all mutants. */
+/** Returns the mutated content of all files with mutants, by path. */
 function mutateAll(root = ROOT, mutants = MUTANTS) {
   const mutated = new Map();
   for (const { file } of mutants) {
@@ -492,12 +493,12 @@ function mutateAll(root = ROOT, mutants = MUTANTS) {
   return mutated;
 }
 
-/** Where the copy is: at the same path each time, or cargo would build everything again. */
+/** Returns the folder of the copy. Always the same path, or cargo would rebuild everything. */
 function copyFolder() {
   return path.join(path.resolve(ROOT, process.env.CARGO_TARGET_DIR ?? "target"), "mutants");
 }
 
-/** The files of the copy: by their path, what is in them. */
+/** Returns the content of the files of the copy, by path. */
 function copiedFiles() {
   const files = new Map();
   const add = (name) => {
@@ -513,7 +514,7 @@ function copiedFiles() {
     if (name.endsWith(".rs")) change(name, (source) => source.replace(TESTS, "#[cfg(any())]"));
   }
   change("src/lib.rs", (source) => `#![allow(warnings)]\n${source}${SWITCH}`);
-  // Crates of one name share their place in the target folder. Cargo would take the build of one for that of the other.
+  // Rename the crate: crates with the same name share files in the target folder, and cargo would confuse their builds.
   for (const name of ["Cargo.toml", "Cargo.lock"]) {
     change(name, (source) => {
       const renamed = source.replace(`name = "${CRATE}"`, `name = "${COPY}"`);
@@ -524,7 +525,7 @@ function copiedFiles() {
   return files;
 }
 
-/** Makes the copy. Files that do not change keep their time, which cargo goes by. */
+/** Writes the copy. Unchanged files keep their modification time, so cargo does not rebuild them. */
 function writeCopy(folder) {
   fs.mkdirSync(folder, { recursive: true });
   const files = copiedFiles();
@@ -540,7 +541,7 @@ function writeCopy(folder) {
   }
 }
 
-/** Builds the tests of the copy. Returns the program, or `undefined` where they do not compile. */
+/** Builds the tests of the copy. Returns the program, or `undefined` if they do not compile. */
 function build(folder) {
   const args = [...CARGO, "--no-run", "--message-format=json-render-diagnostics"];
   const env = { ...process.env, CARGO_TARGET_DIR: path.dirname(folder) };
@@ -554,7 +555,7 @@ function build(folder) {
   return messages.findLast(({ executable }) => executable).executable;
 }
 
-/** The store whose simulator has to find a mutant. */
+/** Returns the store whose simulator has to find a mutant. */
 function storeOf({ file }) {
   return file.startsWith(REDIS) ? "redis" : "file";
 }
@@ -569,7 +570,7 @@ function simulate(program, store, mutant, seeds, first) {
     SIM_VIOLATIONS: "1",
   };
   const args = [`${store}::sim::tests::fresh_seeds`, "--nocapture"];
-  // A mutant may spin, which the simulator cannot end.
+  // A mutant may loop forever, and the simulator cannot stop it.
   const limits = { timeout: MAX_MINUTES * 60_000, killSignal: "SIGKILL", ...OUTPUT };
   const { status, signal, stdout, stderr } = spawnSync(program, args, { env, ...limits });
   const found = /^seed (\d+): (.*)$/m.exec(stdout);
@@ -581,18 +582,18 @@ function simulate(program, store, mutant, seeds, first) {
   return found && { seed: BigInt(found[1]), violation: found[2] };
 }
 
-/** Runs mutants, and prints a table. Returns whether each is found. */
+/** Runs mutants, and prints a table. Returns whether all were found. */
 function run({ withRare, seeds, first }) {
   const folder = copyFolder();
   writeCopy(folder);
-  const begun = Date.now();
+  const startedAt = Date.now();
   const seconds = (since) => ((Date.now() - since) / 1000).toFixed(1);
   const program = build(folder);
   if (!program) {
     console.error(`The mutants do not compile. The messages above are about the copy in ${folder}.`);
     return false;
   }
-  console.log(`Built in ${seconds(begun)} s. Each mutant gets at most ${seeds} seeds, from ${first}.\n`);
+  console.log(`Built in ${seconds(startedAt)} s. Each mutant gets at most ${seeds} seeds, from ${first}.\n`);
   for (const store of ["file", "redis"]) {
     const unchanged = simulate(program, store, "", Math.min(CONTROL_SEEDS, seeds), first);
     if (unchanged) {
@@ -621,7 +622,7 @@ function run({ withRare, seeds, first }) {
     console.log(`${name.padEnd(width)}  ${kind.padEnd(6)}  ${cells.join("  ")}`);
   }
   const found = mutants.length - survivors.length;
-  console.log(`\n${found} of ${mutants.length} mutants found in ${seconds(begun)} s`);
+  console.log(`\n${found} of ${mutants.length} mutants found in ${seconds(startedAt)} s`);
   for (const { name, what, file } of survivors) {
     console.error(`${seeds} seeds do not find ${name} (${what} ${file})`);
   }

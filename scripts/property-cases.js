@@ -5,7 +5,9 @@ const path = require("node:path");
 
 const DEFAULT_CASES = Number(process.env.PROPTEST_CASES ?? 256);
 
-/** The `proptest!` blocks of a Rust source, which end where a brace stands below their first letter. */
+/**
+ * Returns the `proptest!` blocks of a Rust source. A block ends at the brace with the indentation of its first line.
+ */
 function blocksOf(source) {
   return [...source.matchAll(/^( *)proptest! \{\n([\s\S]*?)^\1\}$/gm)].map(([, , body]) => body);
 }
@@ -17,7 +19,7 @@ function casesOf(block) {
   return Number((cases[1] ?? cases[2]).replaceAll("_", ""));
 }
 
-/** How many cases each property in the Rust files below these directories tries. */
+/** Returns how many cases each property in the Rust files below these directories tries. */
 function rustProperties(directories) {
   const properties = new Map();
   for (const directory of directories) {
@@ -31,13 +33,13 @@ function rustProperties(directories) {
   return properties;
 }
 
-/** The cases behind the properties that passed, by what `cargo test` printed. */
+/** Returns the number of cases of the properties that passed, from the output of `cargo test`. */
 function rustCases(output, properties) {
   const passed = [...output.matchAll(/^test (?:\w+::)*(\w+) \.\.\. ok$/gm)].map(([, name]) => name);
   return passed.reduce((sum, name) => sum + (properties.get(name) ?? 0), 0);
 }
 
-/** JavaScript's properties say it themselves, once they have passed. */
+/** Returns the number of cases that JavaScript's properties have printed after passing. */
 function javaScriptCases(output) {
   return [...output.matchAll(/\bproperty cases: (\d+)/g)].reduce((sum, [, cases]) => sum + Number(cases), 0);
 }

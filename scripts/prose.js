@@ -1,12 +1,12 @@
 "use strict";
 
-// `npm run prose`: how long the pages for readers are, and their sentences. `--check` fails where a sentence is
-// too long. Tables, code and headings have no sentences.
+// `npm run prose`: prints the lengths of the pages for readers, and of their sentences. `--check` fails if a sentence
+// is too long. Tables, code and headings have no sentences.
 const { countWords, pages, parse, readPage, sentencesOf } = require("./markdown");
 
 const MAX_WORDS = 25;
 
-/** How long a Markdown text is and its sentences, the longest first. */
+/** Returns the number of words of a Markdown text, and its sentences, the longest first. */
 async function measure(markdown) {
   const { paragraphs, words } = await parse(markdown);
   const sentences = paragraphs

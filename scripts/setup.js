@@ -8,23 +8,23 @@ const { ROOT, modified, sourcesModified } = require("./sources");
 const inRoot = (...names) => path.join(ROOT, ...names);
 
 function run(command, args, options) {
-  // On Windows npm is a script that only a shell finds.
+  // On Windows npm is a script, which needs a shell.
   const shell = process.platform === "win32";
   return spawnSync(command, args, { cwd: ROOT, shell, ...options }).status === 0;
 }
 
 function dependenciesAreCurrent() {
-  // npm writes this list last, so a broken off installation does not count.
+  // npm writes this list last, so an incomplete installation does not count.
   return modified(inRoot("node_modules", ".package-lock.json")) >= modified(inRoot("package-lock.json"));
 }
 
 function installDependencies() {
-  // The tools of the build are development dependencies, which NODE_ENV=production would leave out.
+  // The build tools are development dependencies, which NODE_ENV=production would skip.
   const installed = run("npm", ["ci", "--include=dev", "--no-audit", "--no-fund"], { stdio: "inherit" });
   if (!installed) throw new Error("npm ci failed: its messages above say why.");
 }
 
-/** The addons of this platform; after the architecture comes the C library, which only the build knows. */
+/** Returns the addons of this platform. Their names end with the C library, which only the build knows. */
 function addons() {
   const name = new RegExp(`^native-store\\.${process.platform}-(${process.arch}|universal)[-.].*node$`);
   return fs
@@ -47,15 +47,15 @@ function buildAddon() {
   if (!run("npm", ["run", "--silent", "build"], { stdio: "inherit" })) {
     throw new Error("Building the addon failed: the messages above say why.");
   }
-  // Cargo leaves its file alone where a source was touched but nothing changed; it is current all the same.
+  // Cargo does not rewrite the addon if a source was touched without a change. Then it is current as well.
   const now = new Date();
   for (const addon of addons()) fs.utimesSync(addon, now, now);
 }
 
 /**
- * Makes sure that the dependencies are installed and the addon is built, and says which step runs.
- * Throws an Error with a message for people.
- * @param {number} total How many steps the caller has, these two included.
+ * Ensures that the dependencies are installed and the addon is built, and prints each step. Throws an Error with a
+ * readable message.
+ * @param {number} total The caller's number of steps, including these two.
  */
 function setup(total) {
   const step = (number, current, task, work) => {

@@ -1,8 +1,8 @@
 "use strict";
 
-// `npm run simulate -- [--redis] [<count> [<first seed>]]`: runs seeds of the redo log's simulator (src/store/file/sim), or
-// of RedisStore's (src/store/redis/sim). They are fresh ones unless a first one is given. It stops at the first violations,
-// and prints the seeds that reproduce them.
+// `npm run simulate -- [--redis] [<count> [<first seed>]]`: runs seeds of the simulator of the redo log
+// (src/store/file/sim), or of RedisStore (src/store/redis/sim). Without a first seed it uses random ones. It stops at
+// the first violations, and prints the seeds that reproduce them.
 //
 // `npm run simulate -- --mutants [<max count> [<first seed>]]`: checks that the simulators find bugs (see mutants.js).
 const { spawnSync } = require("node:child_process");
@@ -11,7 +11,7 @@ const { ROOT } = require("./sources");
 
 const OPTIONS = ["--redis", "--mutants", "--common-mutants"];
 const DEFAULT_COUNT = "10000";
-// Not cargo's `--release`: that takes minutes to build, and checks no overflows.
+// Not cargo's `--release`, which takes minutes to build and does not check overflows.
 const CARGO = ["test", "--locked", "--no-default-features", "--lib", "--profile", "simulate"];
 
 function main(args) {

@@ -1,6 +1,6 @@
 "use strict";
 
-/** What may be in the package, the one we would rather have first. */
+/** The licences that the package may contain, in the order of preference. */
 const ALLOWED = [
   "MIT",
   "Apache-2.0",
@@ -12,16 +12,15 @@ const ALLOWED = [
   "Unlicense",
   "Unicode-3.0",
   "BSL-1.0",
-  // Of data: the certificates of the Web's authorities.
+  // For data: the certificates of the Web's authorities.
   "CDLA-Permissive-2.0",
 ];
 
 /**
- * The licences to take up of an SPDX expression, best first where it leaves a choice; `null` where there is no way
- * but one that is not allowed.
+ * Chooses licences from an SPDX expression, the preferred one of alternatives. Returns `null` if no choice is allowed.
  */
 function choose(expression) {
-  // Cargo's older form of OR is a slash.
+  // Older Cargo manifests write a slash for OR.
   const tokens = (expression ?? "").replaceAll("/", " OR ").match(/[()]|[^\s()]+/g) ?? [];
   const parser = { tokens, at: 0 };
   const choice = parseOr(parser);
@@ -48,7 +47,7 @@ function parseTerm(parser) {
     return inner;
   }
   const license = parser.tokens[parser.at++];
-  // An exception only adds permissions, but its text is another: not on the list.
+  // An exception only adds permissions, but it changes the text, so it needs its own entry in the list.
   if (takes(parser, "WITH")) {
     parser.at++;
     return null;

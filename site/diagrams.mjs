@@ -1,7 +1,7 @@
-// Mermaid diagrams as SVG, drawn when the site is built: the pages need no script for them.
+// Renders Mermaid diagrams to SVG when the site is built, so the pages need no script.
 import { renderMermaidSVG } from "beautiful-mermaid";
 
-// Variables of the theme, so that a diagram is light or dark like the page.
+// CSS variables of the theme, so that a diagram is light or dark like the page.
 const COLOURS = {
   bg: "var(--vp-c-bg)",
   fg: "var(--vp-c-text-1)",
@@ -19,9 +19,9 @@ export function drawDiagrams(md) {
 }
 
 function draw(source) {
-  // The theme has the font, which would come from another server.
+  // Remove the font import, which would load from another server. The theme has the font.
   const svg = renderMermaidSVG(source, COLOURS).replace(/@import[^\n]*\n/, "");
-  // As a value, since Vue takes style elements out of templates.
+  // Pass it as a value, because Vue removes style elements from templates.
   const value = JSON.stringify(svg).replaceAll("&", "&amp;").replaceAll('"', "&quot;");
   return `<div class="diagram" v-html="${value}"></div>\n`;
 }

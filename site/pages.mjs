@@ -1,4 +1,4 @@
-// Which files are pages of the site, where they are on it, and where their links lead there.
+// Maps Markdown files to pages of the site, and rewrites their links.
 import fs from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
@@ -7,14 +7,14 @@ export const ROOT = fileURLToPath(new URL("..", import.meta.url));
 
 export const REPOSITORY = manifest().repository.url.replace(/^git\+|\.git$/g, "");
 
-/** Patterns for all Markdown that is no page. Pages are README, the changelog and docs/. */
+/** Patterns for all Markdown that is not a page. Pages are README, the changelog and docs/. */
 export const EXCLUDED = ["!(docs)/**/*", "!(README|CHANGELOG).md", "docs/*/**"];
 
 export function manifest() {
   return JSON.parse(fs.readFileSync(new URL("../package.json", import.meta.url), "utf8"));
 }
 
-/** Returns where a page is on the site. Both paths are without a slash at the start. */
+/** Returns the path of a page on the site. Neither path has a leading slash. */
 export function pageOnSite(file) {
   if (file === "README.md") return "index.md";
   if (file === "docs/README.md") return "documentation.md";
@@ -25,8 +25,8 @@ export function pageOnSite(file) {
 export const isPage = (file) => /^(README|CHANGELOG|docs\/[^/]+)\.md$/.test(file);
 
 /**
- * Returns the link of a page as the site needs it. Files of the repository that are not on the site are on GitHub.
- * A link to a file that does not exist stays as it is, and the build then fails.
+ * Converts the link of a page for the site. Files that are not on the site get a link to GitHub. A link to a missing
+ * file is unchanged, which fails the build.
  */
 export function linkOnSite(page, link) {
   if (link.startsWith("#") || /^[a-z][a-z+.-]*:/i.test(link)) return link;
@@ -49,7 +49,9 @@ export function rewriteLinks(md) {
   });
 }
 
-/** Makes the sidebar of the table in docs/README.md: a row in bold begins a group, other rows have links to pages. */
+/**
+ * Builds the sidebar from the table in docs/README.md: a row in bold starts a group, other rows have links to pages.
+ */
 export function sidebar(index = fs.readFileSync(path.join(ROOT, "docs/README.md"), "utf8")) {
   const groups = [
     {

@@ -1,4 +1,4 @@
-//! The time, injected, so that no test of expiry has to sleep.
+//! Injectable time: tests of expiry need no sleep.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -6,21 +6,21 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// Milliseconds since the Unix epoch, as in JavaScript's `Date.now()`.
 pub type Millis = i64;
 
-/// Tells the time to a store.
+/// The clock of a store.
 pub trait Clock: Send + Sync {
-    /// The present, in milliseconds since the Unix epoch.
+    /// Returns the current time in milliseconds since the Unix epoch.
     fn now(&self) -> Millis;
 
-    /// Whether a time is past: not later than the present.
+    /// Whether a time is now or earlier.
     fn is_past(&self, time: Millis) -> bool {
         time <= self.now()
     }
 
-    /// Moves the clock to `offset` milliseconds after the machine's, if it is one that follows JavaScript's.
+    /// Sets the offset to the system clock in milliseconds. Only [`AppClock`] has one.
     fn set_offset(&self, _offset: Millis) {}
 }
 
-/// The time since the machine was started. It goes on while the machine is suspended, where `Instant` stands still.
+/// Returns the time since boot. Unlike `Instant`, it includes the time in which the machine was suspended.
 pub fn since_boot() -> Duration {
     #[cfg(unix)]
     {
@@ -41,7 +41,7 @@ pub fn since_boot() -> Duration {
     }
 }
 
-/// The machine's wall clock, which JavaScript's `Date.now()` reads too.
+/// The system's wall clock, which JavaScript's `Date.now()` reads, too.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct SystemClock;
 
@@ -55,8 +55,8 @@ impl Clock for SystemClock {
 
     #[cfg(target_os = "linux")]
     fn is_past(&self, time: Millis) -> bool {
-        // Every `get` asks. The coarse clock costs a few nanoseconds where the exact one costs some thirty, and is
-        // behind it by a tick of the kernel, which is 10 ms at most.
+        // Every `get` calls this. Reading the coarse clock takes a few nanoseconds instead of thirty. It lags by up to
+        // one kernel tick, at most 10 ms.
         const MARGIN: Millis = 100;
         let mut coarse = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         // SAFETY: `coarse` is writable.
@@ -66,7 +66,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// JavaScript's clock: the machine's, with an offset while the app has replaced `Date`, as suites of tests do.
+/// JavaScript's clock: the system clock with an offset, for tests that replace `Date`.
 #[derive(Debug, Default)]
 pub struct AppClock {
     offset: AtomicI64,
@@ -86,12 +86,12 @@ impl Clock for AppClock {
     }
 }
 
-/// A clock that moves only when it is told to.
+/// A clock that only moves by [`MockClock::advance`].
 #[derive(Debug, Default)]
 pub struct MockClock(AtomicI64);
 
 impl MockClock {
-    /// A clock that stands at `now`.
+    /// Creates a clock that is stopped at `now`.
     pub fn new(now: Millis) -> Self {
         Self(AtomicI64::new(now))
     }
@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_system_clock_tells_the_past_from_the_future_to_the_millisecond() {
+    fn the_system_clock_is_exact_to_the_millisecond() {
         for _ in 0..1000 {
             let before = SystemClock.now();
             assert!(SystemClock.is_past(before));
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn the_clock_of_an_app_follows_its_offset() {
+    fn an_app_clock_follows_its_offset() {
         let clock = AppClock::default();
         let now = SystemClock.now();
         assert!(clock.is_past(now) && !clock.is_past(now + 1_000_000));

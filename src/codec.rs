@@ -1,7 +1,7 @@
-//! The bytes of a record's content, with the version of their layout.
+//! Encodes and decodes the content of a record. The layout has a version.
 //!
-//! Version 1: one byte of version and form, the length of the user key (LEB128), the user key, the body.
-//! The body of a plain session is empty: its id and expiry stand outside, and its user is its user key.
+//! Version 1: one byte with version and form, the length of the user key (LEB128), the user key, the body. A plain
+//! session has an empty body: its id and expiry are stored elsewhere, and its user is the user key.
 
 use crate::error::{Result, StoreError};
 use crate::session::{Body, Content, ExpiresForm, FieldOrder, UserKey};
@@ -47,7 +47,7 @@ pub fn decode(bytes: &[u8]) -> Result<Content<'_>> {
     Ok(Content { user, body })
 }
 
-/// The user alone, without a look at the body.
+/// Reads only the user, without decoding the body.
 ///
 /// # Errors
 /// As for [`decode`].
@@ -80,7 +80,7 @@ pub(crate) fn write_len(mut len: usize, out: &mut Vec<u8>) {
     out.push(len as u8);
 }
 
-/// Reads a length, and gives what follows it.
+/// Reads a length. Returns it with the remaining bytes.
 #[inline]
 pub(crate) fn read_len(bytes: &[u8]) -> Option<(usize, &[u8])> {
     let mut len = 0;
@@ -99,7 +99,7 @@ mod tests {
     use crate::session::UserKeyBuf;
     use proptest::prelude::*;
 
-    /// The layout is a promise to files of later stores: these bytes never change.
+    /// Stored files depend on this layout: these bytes never change.
     #[test]
     fn version_1_is_these_bytes() {
         let user = UserKeyBuf::from_text("ann");
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn other_versions_and_forms_and_cut_records_are_corrupt() {
+    fn unknown_versions_unknown_forms_and_truncated_records_are_corrupt() {
         for bytes in
             [&b""[..], b"\x21\x00", b"\x1f\x00", b"\x10", b"\x10\x05sann", b"\x10\xff", b"\x12\x00\xff"]
         {

@@ -1,10 +1,10 @@
-//! What can go wrong in a store.
+//! The errors of a store.
 
 use std::borrow::Cow;
 
 pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 
-/// An error of a store. Its text names a field or an option, never a session's content: ids are secrets.
+/// An error of a store. Its message names fields or options, never session data: ids are secrets.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
@@ -35,45 +35,45 @@ pub enum StoreError {
     #[error("a stored record cannot be read: {0}")]
     Corrupt(&'static str),
 
-    /// A file that is no store, or a damaged one. The text names it.
+    /// The file is damaged, or not a store. The message names it.
     #[error("{0}")]
     Damaged(String),
 
-    /// The text says by whom.
+    /// The message says who holds the lock.
     #[error("{0}")]
     Locked(String),
 
-    /// Too much is waiting already. Nothing has happened.
+    /// A queue is full. Nothing has changed.
     #[error("the store is busy: {0}")]
     Busy(Cow<'static, str>),
 
-    /// The system refused what the text says.
+    /// The system refused an operation, which the message names.
     #[error("{0}")]
     Io(String),
 
-    /// A server, a disk or another process did not answer in time. `waited_for` begins the sentence.
+    /// A server, a disk or another process did not answer in time. `waited_for` is the start of the message.
     #[error("{waited_for} did not answer within {millis} ms{}", .outcome.in_words())]
     Timeout { waited_for: &'static str, millis: u64, outcome: Outcome },
 
-    /// The server cannot be reached or refuses to serve. `reason` says why, without a secret.
+    /// The server cannot be reached or refuses to serve. `reason` contains no secret.
     #[error("{reason}{}", .outcome.in_words())]
     Unavailable { reason: String, outcome: Outcome },
 
-    /// Any other error of a write that may have been carried out, or of which a part was.
+    /// Any other error of a write that may have happened, completely or partially.
     #[error("{error}{}", Outcome::Unknown.in_words())]
     Uncertain { error: Box<StoreError> },
 
-    /// A fault of this package.
+    /// A bug in this package.
     #[error("internal error of @fluidauth/native-store: {0}. Please report it")]
     Internal(Cow<'static, str>),
 }
 
-/// What is known of a write that failed.
+/// What is known about a failed write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// It has changed nothing; or it is no write.
+    /// Nothing has changed, or the call was not a write.
     NotDone,
-    /// It may have been carried out, or not.
+    /// It may or may not have happened.
     Unknown,
 }
 
@@ -108,7 +108,7 @@ impl StoreError {
         }
     }
 
-    /// Whether it is of a write that may have been carried out all the same.
+    /// Whether the failed write may have happened.
     pub fn is_outcome_unknown(&self) -> bool {
         matches!(
             self,
@@ -118,7 +118,7 @@ impl StoreError {
         )
     }
 
-    /// The error of a write that may have been carried out, or of which a part was.
+    /// Converts the error to that of a write that may have happened, completely or partially.
     #[must_use]
     pub(crate) fn of_unknown_outcome(self) -> Self {
         let outcome = Outcome::Unknown;
@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_of_unknown_outcome_keeps_its_code_and_says_so() {
+    fn an_error_of_unknown_outcome_keeps_its_code_and_reports_the_outcome() {
         let error = StoreError::Io("the disk failed".into()).of_unknown_outcome();
         assert_eq!((error.code(), error.is_outcome_unknown()), ("ERR_STORE_IO", true));
         assert_eq!(error.to_string(), "the disk failed; it may or may not have been carried out");

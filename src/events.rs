@@ -1,12 +1,13 @@
-//! What happens in a store, for those who listen.
+//! Publishes events of a store to listeners.
 //!
 //! A store publishes on its [`Bus`], from any of its threads and under its locks. Each listener has an [`Inbox`], from
-//! which one thread takes. Where nobody listens to a topic, a store looks at one atomic and collects nothing.
+//! which one thread takes events. Without a listener for a topic, publishing reads one atomic and allocates nothing.
 //!
 //! **Invariants**
-//! - An inbox holds at most [`MAX_WAITING`] ends of sessions. Further ones are counted by reason, so that no count is lost.
-//! - An inbox wakes its thread once for all events until that thread has found it empty.
-//! - A thread has one inbox at a bus, however often it has the store open.
+//! - An inbox holds at most [`MAX_WAITING`] ends of sessions. It counts further ones by reason, so the totals are
+//!   exact.
+//! - An inbox wakes its thread once. It wakes it again only after the thread has found the inbox empty.
+//! - A thread has one inbox on a bus, however often it has the store open.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -18,10 +19,10 @@ use parking_lot::Mutex;
 use crate::clock::Millis;
 use crate::session::{SessionId, UserKey, UserKeyBuf};
 
-/// How many ends of sessions an inbox holds, and a transaction.
+/// The maximum number of ends of sessions in an inbox, and in a transaction.
 pub const MAX_WAITING: usize = 4096;
 
-/// Others than ends of sessions are few. Beyond this the oldest is given up.
+/// The maximum number of other events in an inbox. They are rare. Beyond this the oldest is dropped.
 const MAX_OTHERS: usize = 1024;
 
 /// Topics, as bits.
@@ -30,20 +31,20 @@ pub type Topics = u8;
 /// Ends of sessions.
 pub const ENDS: Topics = 1;
 pub const SWEEPS: Topics = 2;
-/// Connections, and the upkeep of files.
+/// Connections, and drains of redo logs.
 pub const OTHERS: Topics = 4;
 
-/// Why a session has ended.
+/// Why a session ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
-    /// By its id.
+    /// Deleted by its id.
     Deleted,
-    /// With the others of its user.
+    /// Ended by `delete_by_user`.
     Revoked,
     Expired,
-    /// As the store was full.
+    /// The store was full.
     Evicted,
-    /// As its user had too many.
+    /// The user had too many sessions.
     Replaced,
 }
 
@@ -68,7 +69,7 @@ pub enum Event {
         id: SessionId,
         user: Option<UserKeyBuf>,
     },
-    /// Sessions of which no more is known.
+    /// Sessions of which only the number is known.
     EndedUnnamed {
         reason: Reason,
         count: u64,
@@ -91,7 +92,7 @@ pub enum Event {
         from: String,
         to: String,
     },
-    /// The log of a file was brought into the data file.
+    /// The redo log was applied to the data file.
     Drained {
         bytes: u64,
         millis: u64,
@@ -108,16 +109,16 @@ impl Event {
     }
 }
 
-/// Ends of sessions that a transaction makes, until it is known to be done.
+/// The ends of sessions in a transaction that has not committed yet.
 #[derive(Debug, Default)]
 pub struct Ends {
-    /// Whether anybody wants to know.
+    /// Whether there is a listener.
     is_wanted: bool,
     named: Vec<(Reason, SessionId, Option<UserKeyBuf>)>,
     unnamed: [u64; Reason::ALL.len()],
 }
 
-/// How many ends there were at a moment.
+/// A savepoint of [`Ends`].
 #[derive(Debug, Clone, Copy, Default)]
 pub struct EndsMark {
     named: usize,
@@ -129,7 +130,7 @@ impl Ends {
         self.is_wanted
     }
 
-    /// Whether the next end should have a name.
+    /// Whether the next end should be added with its id. Otherwise it is only counted.
     pub fn has_room(&self) -> bool {
         self.named.len() < MAX_WAITING
     }
@@ -146,17 +147,17 @@ impl Ends {
         EndsMark { named: self.named.len(), unnamed: self.unnamed }
     }
 
-    /// Forgets the ends since a moment.
+    /// Removes the ends that were added since a mark.
     pub fn rewind(&mut self, mark: EndsMark) {
         self.named.truncate(mark.named);
         self.unnamed = mark.unnamed;
     }
 }
 
-/// Where a store publishes.
+/// The event bus of a store.
 #[derive(Default)]
 pub struct Bus {
-    /// The topics to which anybody listens.
+    /// The topics that have a listener.
     topics: AtomicU8,
     inboxes: Mutex<Vec<Weak<Inbox>>>,
 }
@@ -166,8 +167,8 @@ impl Bus {
         self.topics.load(Ordering::Relaxed) & topic != 0
     }
 
-    /// Has an inbox get what is published on some topics, or on none. Returns `false` if another inbox of the same thread
-    /// does already.
+    /// Subscribes an inbox to these topics, and unsubscribes it from all others. Returns `false` if another inbox of
+    /// the same thread is subscribed.
     pub fn listen(&self, inbox: &Arc<Inbox>, topics: Topics) -> bool {
         let mut inboxes = self.inboxes.lock();
         inboxes.retain(|other| other.upgrade().is_some_and(|other| !Arc::ptr_eq(&other, inbox)));
@@ -182,33 +183,33 @@ impl Bus {
         is_first
     }
 
-    /// Sets the topics to which anybody listens. Call it under the lock of the inboxes.
+    /// Recomputes the topics that have a listener. Call it under the lock of the inboxes.
     fn count_topics(&self, inboxes: &[Weak<Inbox>]) {
         let of =
             |inbox: &Weak<Inbox>| inbox.upgrade().map_or(0, |inbox| inbox.topics.load(Ordering::Relaxed));
         self.topics.store(inboxes.iter().map(of).fold(0, |all, topics| all | topics), Ordering::Relaxed);
     }
 
-    /// Publishes an event, which is made only if somebody wants it.
+    /// Publishes an event. `event` runs only if there is a listener.
     pub fn publish(&self, topic: Topics, event: impl FnOnce() -> Event) {
         if self.wants(topic) {
             self.send(event());
         }
     }
 
-    /// Publishes the end of sessions of which no more is known.
+    /// Publishes the ends of sessions of which only the number is known.
     pub fn publish_unnamed(&self, reason: Reason, count: u64) {
         if count > 0 {
             self.publish(ENDS, || Event::EndedUnnamed { reason, count });
         }
     }
 
-    /// An empty list for the ends of a transaction.
+    /// Returns an empty list for the ends of a transaction.
     pub fn ends(&self) -> Ends {
         Ends { is_wanted: self.wants(ENDS), ..Ends::default() }
     }
 
-    /// Publishes the ends of a transaction that is done.
+    /// Publishes the ends of a committed transaction.
     pub fn publish_ends(&self, ends: Ends) {
         for (reason, id, user) in ends.named {
             self.send(Event::Ended { reason, id, user });
@@ -236,12 +237,12 @@ impl Bus {
     }
 }
 
-/// The events that wait for a thread.
+/// The pending events of a thread.
 pub struct Inbox {
     thread: ThreadId,
     topics: AtomicU8,
     waiting: Mutex<Waiting>,
-    /// Has the thread take them.
+    /// Makes the thread take the events.
     wake: Box<dyn Fn(Arc<Inbox>) + Send + Sync>,
 }
 
@@ -254,7 +255,7 @@ struct Waiting {
 }
 
 impl Inbox {
-    /// An inbox of the calling thread.
+    /// Creates an inbox for the calling thread.
     pub fn new(wake: impl Fn(Arc<Self>) + Send + Sync + 'static) -> Arc<Self> {
         Arc::new(Self {
             thread: thread::current().id(),
@@ -264,7 +265,7 @@ impl Inbox {
         })
     }
 
-    /// The next events, those that are not of sessions first. Once it gives none, it wakes its thread for the next one.
+    /// Takes the next events, ends of sessions last. After it has returned none, the next event wakes the thread again.
     pub fn take(&self, max: usize) -> Vec<Event> {
         let mut waiting = self.waiting.lock();
         let others = waiting.others.len().min(max);
@@ -335,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listener_that_goes_takes_only_its_own_topics_along() {
+    fn a_dropped_listener_unsubscribes_only_its_own_topics() {
         let bus = Bus::default();
         let (stays, _) = inbox();
         assert!(bus.listen(&stays, SWEEPS));
@@ -349,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_made_where_nobody_listens() {
+    fn no_event_is_made_without_a_listener() {
         let bus = Bus::default();
         let (inbox, woken) = inbox();
         bus.publish(ENDS, || unreachable!("nobody listens"));
@@ -361,13 +362,13 @@ mod tests {
         bus.publish(SWEEPS, || unreachable!("nobody listens any more"));
         bus.listen(&inbox, SWEEPS);
         drop(inbox);
-        // The first one finds that the listener has gone.
+        // The first event detects that the listener is gone.
         bus.publish(SWEEPS, || swept(2));
         bus.publish(SWEEPS, || unreachable!("the listener has gone"));
     }
 
     #[test]
-    fn a_thread_is_woken_once_until_it_has_found_nothing() {
+    fn a_thread_is_woken_once_until_its_inbox_is_empty() {
         let bus = Bus::default();
         let (inbox, woken) = inbox();
         bus.listen(&inbox, ENDS);
@@ -383,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_inbox_counts_what_it_leaves_out() {
+    fn a_full_inbox_counts_the_rest() {
         let bus = Bus::default();
         let (inbox, _) = inbox();
         bus.listen(&inbox, ENDS | SWEEPS);
@@ -408,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_gets_each_event_once_and_every_thread_gets_it() {
+    fn each_thread_receives_each_event_once() {
         let bus = Arc::new(Bus::default());
         let (one, _) = inbox();
         let (twin, _) = inbox();
@@ -433,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ends_of_what_was_refused_are_taken_back() {
+    fn the_ends_of_a_refused_write_are_rolled_back() {
         let bus = Bus::default();
         let (inbox, _) = inbox();
         assert!(!bus.ends().is_wanted());

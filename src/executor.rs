@@ -1,9 +1,9 @@
-//! A few threads for the calls that look at many sessions, so that no call starts a thread of its own.
+//! A bounded thread pool for calls that read many sessions.
 //!
 //! **Invariants**
-//! - There are never more than `max` threads, and none where nothing has been submitted for [`IDLE`].
+//! - There are never more than `max` threads. A thread without work ends after [`IDLE`].
 //! - Jobs start in the order in which they were submitted.
-//! - A job that panics ends alone: its thread goes on.
+//! - A panic ends only its job. The thread continues.
 
 use std::collections::VecDeque;
 use std::io;
@@ -17,13 +17,13 @@ use parking_lot::{Condvar, Mutex};
 use crate::error::{Result, StoreError};
 use crate::sync::join;
 
-/// How long a thread without work waits for more before it ends.
+/// How long an idle thread waits for a job before it ends.
 const IDLE: Duration = Duration::from_secs(5);
 
-/// It is given `Busy` if it cannot run.
+/// Receives `Ok`, or `Busy` if there is no thread for it.
 type Job = Box<dyn FnOnce(Result<()>) + Send>;
 
-/// Runs jobs on at most `max` threads, which it starts when they are needed.
+/// Runs jobs on at most `max` threads, which it starts on demand.
 pub struct Executor {
     shared: Arc<Shared>,
     max: usize,
@@ -38,12 +38,12 @@ struct Shared {
 #[derive(Default)]
 struct State {
     jobs: VecDeque<Job>,
-    /// Threads that still take jobs.
+    /// Threads that accept jobs.
     live: usize,
-    /// Those of them that wait for a job.
+    /// The live threads that wait for a job.
     idle: usize,
-    /// All threads that have not been joined. LMDB clears a thread's slot in its reader table when the thread ends, so
-    /// that the file must not be closed before.
+    /// All threads that were not joined yet. LMDB clears a thread's slot in its reader table when the thread ends, so
+    /// the file must not be closed before.
     threads: Vec<JoinHandle<()>>,
     closing: bool,
 }
@@ -55,8 +55,8 @@ impl Executor {
 
     /// Runs a job on one of the threads.
     ///
-    /// If there is no thread and the system refuses to start one, the job runs at once on the calling thread, with
-    /// `Busy`. It must then only report that error.
+    /// If there is no thread and the system refuses to start one, the job runs synchronously on the calling thread,
+    /// with `Busy`. Then it must only report that error.
     pub fn submit(&self, job: impl FnOnce(Result<()>) + Send + 'static) {
         let mut state = self.shared.state.lock();
         if let Err(error) = self.start_thread(&mut state) {
@@ -67,10 +67,10 @@ impl Executor {
         self.shared.wake.notify_one();
     }
 
-    /// Starts a thread for one more job, unless there are enough.
+    /// Starts a thread for another job, unless there are enough.
     fn start_thread(&self, state: &mut State) -> io::Result<()> {
         state.threads.extract_if(.., |thread| thread.is_finished()).for_each(join);
-        // Each idle thread takes one of the jobs that are queued already.
+        // Each idle thread will take one of the queued jobs.
         if state.idle > state.jobs.len() || state.live >= self.max {
             return Ok(());
         }
@@ -81,13 +81,13 @@ impl Executor {
                 state.live += 1;
                 Ok(())
             }
-            // The threads that are there take the job in their turn.
+            // The live threads will take the job.
             Err(_) if state.live > 0 => Ok(()),
             Err(error) => Err(error),
         }
     }
 
-    /// Ends the threads once they have run what is queued, and waits for that.
+    /// Runs the queued jobs, and then ends and joins the threads.
     pub fn close(&self) {
         let threads = {
             let mut state = self.shared.state.lock();
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_ends_its_job_alone() {
+    fn a_panic_ends_only_its_job() {
         let executor = Executor::new(1);
         executor.submit(|_| panic!("a job's"));
         let (sender, receiver) = mpsc::channel();
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn close_waits_for_what_was_submitted() {
+    fn close_waits_for_submitted_jobs() {
         let executor = Executor::new(1);
         let ran = Arc::new(AtomicUsize::new(0));
         for _ in 0..100 {

@@ -1,9 +1,10 @@
-//! Lower-case hexadecimal digits, eight at a time.
+//! Decodes lower-case hexadecimal digits, eight at a time.
 
 const ONES: u64 = 0x0101_0101_0101_0101;
 const DIGITS: usize = size_of::<u64>();
 
-/// Writes two digits as each byte of `out`, which is half as long as `text`. Returns whether all are digits.
+/// Decodes two digits to each byte of `out`, which is half as long as `text`. Returns whether all characters are
+/// digits.
 #[inline]
 pub fn decode(text: &[u8], out: &mut [u8]) -> bool {
     for (eight, four) in text.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
@@ -13,7 +14,7 @@ pub fn decode(text: &[u8], out: &mut [u8]) -> bool {
     if text.len().is_multiple_of(DIGITS) {
         return true;
     }
-    // The last eight, some of them again. Of fewer digits, those that are missing are zeros.
+    // Decode the last eight digits, some of them for the second time. Shorter texts are padded with zeros.
     let mut last = [b'0'; DIGITS];
     let from = text.len().saturating_sub(DIGITS);
     last[DIGITS - (text.len() - from)..].copy_from_slice(&text[from..]);
@@ -24,21 +25,22 @@ pub fn decode(text: &[u8], out: &mut [u8]) -> bool {
     true
 }
 
-/// `None` if there is any other character.
+/// Returns `None` for any other character.
 #[inline]
 fn decode_eight(text: [u8; DIGITS]) -> Option<[u8; DIGITS / 2]> {
     let text = u64::from_le_bytes(text);
-    // A digit is 0x30 to 0x39, a letter 0x61 to 0x66. No sum carries from one byte into the next.
+    // Digits are 0x30 to 0x39, letters 0x61 to 0x66. No sum carries into the next byte.
     let low = text & (0x0f * ONES);
     let letter = (text >> 6) & ONES;
     let values = low + 9 * letter;
-    // A letter stands for ten or more, and a digit for less: six more set bit 4 for letters alone. No value has it itself.
+    // A letter has a value of ten or more, a digit less: adding six sets bit 4 for letters only. No valid value has bit
+    // 4 set.
     let wrong_value = ((values + 6 * ONES) ^ (letter << 4) | values) & (0x10 * ONES);
     let wrong_kind = (text ^ low) ^ (0x30 * ONES + 0x30 * letter);
     if wrong_value | wrong_kind != 0 {
         return None;
     }
-    // The first of two is the high one. Then every other byte is left out.
+    // The first digit of two is the high one. Then drop every other byte.
     let bytes = (values << 4 | values >> 8) & 0x00ff_00ff_00ff_00ff;
     let bytes = (bytes | bytes >> 8) & 0x0000_ffff_0000_ffff;
     Some(((bytes | bytes >> 16) as u32).to_le_bytes())
@@ -49,7 +51,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// What `decode` is to give, a character at a time.
+    /// The expected result of `decode`, one character at a time.
     fn expected(text: &[u8]) -> Option<Vec<u8>> {
         let value = |byte: &u8| match byte {
             b'0'..=b'9' => Some(byte - b'0'),
@@ -65,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn each_byte_is_a_digit_or_not_at_each_position() {
+    fn each_byte_is_checked_at_each_position() {
         for at in 0..20 {
             for byte in 0..=u8::MAX {
                 let mut text = *b"0123456789abcdef90af";
@@ -77,7 +79,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn decodes_digits_of_any_number(text in "([0-9a-f]{2}){0,64}") {
+        fn decodes_any_number_of_digits(text in "([0-9a-f]{2}){0,64}") {
             prop_assert_eq!(decoded(text.as_bytes()), expected(text.as_bytes()));
         }
     }

@@ -1,14 +1,14 @@
-//! The text of `Date.prototype.toISOString()`, exactly: read and written without a detour through JavaScript.
+//! Reads and writes the exact text of `Date.prototype.toISOString()`, without calling JavaScript.
 
 use crate::clock::Millis;
 
-/// The dates that JavaScript can hold end this many milliseconds from the epoch, either way
-/// (ECMA-262, "Time Values and Time Range").
+/// JavaScript dates range from minus to plus this many milliseconds from the epoch (ECMA-262, "Time Values and Time
+/// Range").
 pub const MAX_MILLIS: Millis = 8_640_000_000_000_000;
 
 const MILLIS_PER_DAY: i64 = 86_400_000;
 
-/// Reads `YYYY-MM-DDTHH:mm:ss.sssZ`. Any other form of a date, and a date that does not exist, is `None`.
+/// Reads `YYYY-MM-DDTHH:mm:ss.sssZ`. Returns `None` for any other form, and for a date that does not exist.
 pub fn parse(text: &[u8]) -> Option<Millis> {
     let text: &[u8; 24] = text.try_into().ok()?;
     let separators = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':'), (19, b'.'), (23, b'Z')];
@@ -30,7 +30,7 @@ pub fn parse(text: &[u8]) -> Option<Millis> {
     })
 }
 
-/// Appends what `new Date(millis).toISOString()` gives: 24 characters, or 27 outside the years 0 to 9999.
+/// Appends the text of `new Date(millis).toISOString()`: 24 characters, or 27 outside the years 0 to 9999.
 pub fn write(millis: Millis, out: &mut Vec<u8>) {
     let (year, month, day) = civil_from_days(millis.div_euclid(MILLIS_PER_DAY));
     let time = millis.rem_euclid(MILLIS_PER_DAY) as u32;
@@ -39,7 +39,7 @@ pub fn write(millis: Millis, out: &mut Vec<u8>) {
         out.push(if year < 0 { b'-' } else { b'+' });
         out.extend(two_digits(year.unsigned_abs() as u32 / 10_000));
     }
-    // Into its place at once: a move of bytes that were just written makes the processor wait.
+    // Write directly to the destination: copying bytes that were just written stalls the processor.
     let start = out.len();
     out.extend_from_slice(b"0000-00-00T00:00:00.000Z");
     let year = year.unsigned_abs() as u32 % 10_000;
@@ -81,8 +81,8 @@ fn days_in_month(year: i64, month: i64) -> i64 {
     }
 }
 
-// Both count in years that begin in March, so that the leap day is a year's last, and in eras of 400 years
-// (146 097 days), in which the Gregorian calendar repeats. 719 468 days lie between 0000-03-01 and the epoch.
+// Both functions use years that start in March, so that the leap day is the last day. They use eras of 400 years (146
+// 097 days), after which the Gregorian calendar repeats. 719 468 is the number of days from 0000-03-01 to the epoch.
 
 fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
     let year = year - i64::from(month <= 2);
@@ -91,9 +91,10 @@ fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
     era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
 }
 
-/// By the algorithm of Neri and Schneider (https://doi.org/10.1002/spe.3172), on unsigned numbers: a `get` writes a date.
+/// The algorithm of Neri and Schneider (https://doi.org/10.1002/spe.3172) on unsigned numbers. It is fast, because
+/// every `get` writes a date.
 fn civil_from_days(days: i64) -> (i64, u32, u32) {
-    // So many eras make all of JavaScript's dates positive.
+    // Adding this many eras makes all JavaScript dates positive.
     const ERAS: i64 = 700;
     let days = (days + 719_468 + ERAS * 146_097) as u32;
     let (century, day_of_century) = ((4 * days + 3) / 146_097, (4 * days + 3) % 146_097 / 4);
@@ -118,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn writes_what_javascript_writes() {
+    fn writes_the_same_text_as_javascript() {
         // Each pair was printed by `new Date(ms).toISOString()` in Node 20.
         for (millis, expected) in [
             (0, "1970-01-01T00:00:00.000Z"),
@@ -137,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_only_dates_that_exist_in_the_one_form() {
+    fn reads_only_existing_dates_in_the_one_form() {
         for no_date in [
             "",
             "soon",

@@ -1,4 +1,4 @@
-//! Reads what a store needs from a session's JSON text, and leaves the rest as it is.
+//! Extracts the fields that a store needs from the JSON text of a session.
 
 use std::borrow::Cow;
 
@@ -11,7 +11,7 @@ use crate::error::{Result, StoreError};
 use crate::iso;
 use crate::session::{ExpiresForm, Expiry, SessionId, UserKeyBuf};
 
-/// The fields of a session that a store looks at, taken from the text that `JSON.stringify` made of it.
+/// The fields of a session that a store uses, from the text of `JSON.stringify`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionFields {
     pub id: SessionId,
@@ -20,11 +20,11 @@ pub struct SessionFields {
     pub form: ExpiresForm,
 }
 
-/// A session's `expires`, as far as it can be understood without JavaScript.
+/// A session's `expires`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExpiresField {
     At(Expiry),
-    /// A text that only JavaScript's `Date` may know how to read.
+    /// A string that only JavaScript's `Date` may be able to parse.
     OtherText,
 }
 
@@ -50,12 +50,13 @@ impl SessionFields {
     }
 }
 
-/// The key of a user, given the JSON text of `userId`; `None` for `null`.
+/// Returns the key of a user, given the JSON text of `userId`. Returns `None` for `null`.
 pub fn parse_user(json: &str) -> Option<UserKeyBuf> {
     match json.as_bytes().first() {
         Some(b'n') => None,
         Some(b'"') => {
-            // JavaScript allows a lone surrogate in a string, UTF-8 does not: its escape serves as the key.
+            // JavaScript allows a lone surrogate in a string, UTF-8 does not: use the JSON text with its escape as the
+            // key.
             Some(
                 string(json).map_or_else(
                     || UserKeyBuf::from_canonical_json(json),
@@ -81,7 +82,7 @@ fn parse_expires(json: Option<&str>) -> Result<(ExpiresField, ExpiresForm)> {
             Ok((field, ExpiresForm::Text))
         }
         Some(number) if number.starts_with(|c: char| c == '-' || c.is_ascii_digit()) => {
-            // As `new Date(number)` does, cut off the fraction.
+            // Truncate the fraction, as `new Date(number)` does.
             let millis: f64 = number.parse().map_err(|_| Expiry::invalid("a number"))?;
             if millis.abs() > iso::MAX_MILLIS as f64 {
                 return Err(Expiry::invalid("a number that no date can have"));
@@ -98,7 +99,7 @@ fn string(json: &str) -> Option<Cow<'_, str>> {
     serde_json::from_str(json).ok().map(|Text(text)| text)
 }
 
-/// What a JSON text is, in words that do not show its content.
+/// Describes the type of a JSON value without its content.
 fn kind(json: &str) -> &'static str {
     match json.as_bytes().first() {
         Some(b'{') => "an object",
@@ -110,11 +111,11 @@ fn kind(json: &str) -> &'static str {
     }
 }
 
-/// How deep the objects of a user are told apart by content alone: the stack is not for a stranger to fill.
+/// How deep the keys of a user's objects are sorted. Bounded, so that hostile input cannot overflow the stack.
 const MAX_DEPTH: usize = 32;
 
-/// Appends the value with the keys of its objects sorted, so that equal objects have equal texts. Numbers, texts and
-/// constants stay as they are: `JSON.stringify` has one text for each.
+/// Appends the value with sorted object keys, so that equal objects have equal texts. Numbers, strings and constants
+/// are copied: `JSON.stringify` has one text for each.
 fn canonicalise(json: &str, depth: usize, out: &mut String) {
     if depth > 0
         && json.starts_with('{')
@@ -147,8 +148,8 @@ fn list<T>((open, close): (char, char), items: &[T], out: &mut String, write: im
     out.push(close);
 }
 
-/// The members of a JSON object, as they stand. `JSON.stringify` has one text for each key, so that keys are compared
-/// as texts: decoding them would refuse a lone surrogate, which JavaScript allows.
+/// The members of a JSON object as raw text. `JSON.stringify` has one text for each key, so keys are compared as text.
+/// Decoding them would reject a lone surrogate, which JavaScript allows.
 struct Members<'a>(Vec<(&'a RawValue, &'a RawValue)>);
 
 impl<'de> Deserialize<'de> for Members<'de> {
@@ -188,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn takes_the_fields_and_ignores_the_rest() {
+    fn parses_the_fields_and_ignores_the_rest() {
         let found = fields(
             r#"{"__proto__":{"sessionId":"x"},"expires":"1970-01-01T00:00:01.000Z","cart":[1],"sessionId":"a","userId":7}"#,
         );
@@ -199,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_no_session_and_names_the_field() {
+    fn refuses_invalid_sessions_and_names_the_field() {
         for (text, words) in [
             ("[1]", "session must be an object; got an array"),
             ("\"text\"", "session must be an object; got a string"),

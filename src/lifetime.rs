@@ -1,20 +1,20 @@
-//! How long a session may live after its creation.
+//! The maximum lifetime of a session.
 
 use crate::clock::Millis;
 use crate::iso::MAX_MILLIS;
 use crate::session::Expiry;
 
-/// The option `maxLifetime`: no session ends later than this after its creation, whatever its expiry says.
+/// The option `maxLifetime`: a session ends at most this long after its creation, whatever its expiry says.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Lifetime(Option<Millis>);
 
 impl Lifetime {
-    /// Sessions end at their expiry alone.
+    /// No limit: sessions end at their expiry.
     pub const UNLIMITED: Self = Self(None);
 
     /// A limit in milliseconds, or none.
     pub fn new(max: Option<u64>) -> Self {
-        // No two dates of JavaScript are further apart.
+        // The largest difference of two JavaScript dates.
         Self(max.map(|max| max.min(2 * MAX_MILLIS as u64) as Millis))
     }
 
@@ -27,18 +27,18 @@ impl Lifetime {
         self.0.is_some()
     }
 
-    /// The latest end of a session that was created at this time.
+    /// Returns the latest end of a session that was created at this time.
     pub fn last(self, created: Millis) -> Millis {
         self.0.map_or(Millis::MAX, |max| created.saturating_add(max))
     }
 
-    /// When a session ends that was created at this time, and expires then.
+    /// Returns the end of a session with this expiry and creation time.
     pub fn end(self, expires: Expiry, created: Millis) -> Expiry {
         let last = self.last(created);
         if expires.millis() <= last {
             return expires;
         }
-        // A time before all dates of JavaScript is past anyhow.
+        // Clamp to the first JavaScript date, which is past in any case.
         Expiry::moved_to(last.max(-MAX_MILLIS)).unwrap_or(expires)
     }
 }

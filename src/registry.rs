@@ -1,4 +1,4 @@
-//! Open stores by a key, so that all openers of one key in a process share one store.
+//! The open stores of a process by key: all openers of a key share one store.
 
 use std::hash::Hash;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,10 +11,10 @@ use crate::sync::{Condvar, Mutex, lock, wait_until};
 
 /// The open stores of a kind.
 ///
-/// Opening is atomic for a key: of several openers at once, one starts the store and the others get it. Opening one key
-/// does not hold up another. A key has an entry only while its store is open or someone opens it.
+/// Opening is atomic for a key: of concurrent openers, one starts the store and the others get it. Opening one key does
+/// not block another. A key has an entry only while its store is open or being opened.
 ///
-/// **Locking**: an entry of the map is held for a clone or a removal only. Never open a file, start a store or take
+/// **Locking**: hold an entry of the map only for a clone or a removal. Never open a file, start a store or take
 /// another entry while holding one: other keys share its lock.
 pub(crate) struct Registry<K, S> {
     slots: Arc<DashMap<K, Arc<KeySlot<S>>>>,
@@ -25,27 +25,28 @@ struct KeySlot<S> {
     state: Mutex<KeyState<S>>,
     /// Notified when a store has been started or its registration has been dropped.
     changed: Condvar,
-    /// How many visits there are. It changes only under the lock of the map's entry.
+    /// The number of [`Visit`]s. It changes only under the lock of the map's entry.
     visits: AtomicUsize,
 }
 
 struct KeyState<S> {
     store: Weak<S>,
-    /// From before the store is started until its [`Registration`] is dropped: longer than `store` can be upgraded.
+    /// Set before the store is started, and until its [`Registration`] is dropped. Then `store` may have expired long
+    /// ago.
     is_taken: bool,
 }
 
-/// Reserves a key. A store holds it for as long as it uses what the key stands for, such as open files: an opener of the
-/// same key waits for that.
+/// Reserves a key. A store holds it while it uses the resources of the key, such as open files. Openers of the same key
+/// wait for its end.
 pub(crate) struct Registration<K: Eq + Hash, S> {
-    // It is dropped after `Drop::drop` has freed the key, and removes the entry.
+    // Dropped after `Drop::drop` has freed the key. It removes the entry.
     visit: Visit<K, S>,
 }
 
-/// Why a store was not opened.
+/// Why opening a store failed.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum OpenError<E> {
-    /// The store that had the key before still holds its registration, or another opener is still starting one.
+    /// The previous store of the key still holds its registration, or another opener is still starting one.
     StillTaken { waited: Duration },
     /// The error of `start`.
     Start(E),
@@ -65,8 +66,8 @@ impl<K: Eq + Hash + Clone, S> Registry<K, S> {
 
     /// Returns the open store of a key, or starts one.
     ///
-    /// If the store that had the key is closing, or another thread is starting one, waits at most `max_wait` for that.
-    /// `start` runs without any lock. The store that it returns keeps the registration; if it fails, dropping the
+    /// If the previous store of the key is closing, or another thread is starting one, it waits at most `max_wait`.
+    /// `start` runs without any lock. The store that it returns keeps the registration. If it fails, dropping the
     /// registration frees the key.
     ///
     /// # Errors
@@ -86,7 +87,7 @@ impl<K: Eq + Hash + Clone, S> Registry<K, S> {
             found.is_some() || !state.is_taken
         });
         if let Some(store) = found {
-            // Not under the lock: if it is the last one by now, its end takes the lock too.
+            // Return it without the lock: if this is the last reference, dropping the store takes the lock.
             drop(state);
             return Ok(store);
         }
@@ -156,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn openers_of_one_key_share_a_store_and_its_entry_goes_with_it() {
+    fn openers_of_a_key_share_a_store_and_its_entry_is_removed_with_it() {
         let registry = Registry::new();
         let one = registry.open(&"one", LONG, start(1)).ok().unwrap();
         let twin = registry.open(&"one", LONG, start(2)).ok().unwrap();
@@ -187,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn an_opener_waits_for_the_registration_of_a_dropped_store_but_not_for_ever() {
+    fn an_opener_waits_for_the_registration_of_a_dropped_store_until_its_deadline() {
         let registry = Registry::new();
         let mut kept = None;
         let open_and_keep = |registration| {
@@ -207,9 +208,10 @@ mod tests {
     }
 
     #[test]
-    fn opening_one_key_does_not_hold_up_another() {
+    fn opening_a_key_does_not_block_another() {
         let registry = Registry::<usize, ()>::new();
-        // Both are inside `start` at once, or the test never ends. There are far more keys than locks in the map.
+        // Both must be inside `start` concurrently, or the test never ends. There are far more keys than locks in the
+        // map.
         let both = Barrier::new(2);
         for key in 0..200 {
             thread::scope(|scope| {
@@ -229,7 +231,7 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "it would take minutes")]
-    fn one_of_many_openers_at_once_starts_the_store() {
+    fn one_of_many_concurrent_openers_starts_the_store() {
         const OPENERS: usize = 4;
         let registry = Registry::new();
         let started = AtomicUsize::new(0);
@@ -243,7 +245,7 @@ mod tests {
                             started.fetch_add(1, Ordering::Relaxed);
                             start(round)(registration)
                         });
-                        // Held until all have it.
+                        // Keep the store until all threads have it.
                         barrier.wait();
                         assert_eq!(store.ok().unwrap().number, round);
                     });

@@ -1,11 +1,11 @@
-//! A buffer for each thread, for bytes that a call needs only while it runs.
+//! A reusable buffer per thread, for temporary bytes of a call.
 
 use std::cell::Cell;
 
-/// One large session must not keep its size in memory for the life of the thread.
+/// The maximum capacity that is kept. One large session must not occupy memory for the life of the thread.
 const KEPT_BYTES: usize = 16 * 1024;
 
-/// Calls `call` with an empty buffer. A call within `call` gets a buffer of its own.
+/// Calls `call` with an empty buffer. A nested call gets its own buffer.
 #[inline]
 pub(crate) fn with_buffer<T>(call: impl FnOnce(&mut Vec<u8>) -> T) -> T {
     thread_local! {
@@ -26,7 +26,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_buffer_is_empty_and_no_call_within_gets_the_same() {
+    fn a_buffer_is_empty_and_nested_calls_get_another() {
         with_buffer(|outer| {
             outer.extend_from_slice(b"outer");
             with_buffer(|inner| {
@@ -39,7 +39,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_buffer_is_given_back() {
+    fn a_large_buffer_is_freed() {
         with_buffer(|buffer| buffer.resize(10 * KEPT_BYTES, 0));
         with_buffer(|buffer| assert!(buffer.capacity() < 2 * KEPT_BYTES, "{}", buffer.capacity()));
     }

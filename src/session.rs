@@ -1,4 +1,4 @@
-//! What a session is: its id, its user, its expiry and its content.
+//! A session: its id, user, expiry and content.
 
 use std::fmt;
 
@@ -14,14 +14,14 @@ pub const MAX_ID_BYTES: usize = 256;
 
 const ID_EXPECTED: &str = "a non-empty, well-formed string of at most 256 bytes as UTF-8";
 
-/// The packed bytes of an id, on the stack where they are few.
+/// The packed bytes of an id. Up to [`INLINE`] bytes are on the stack.
 type Packed = SmallVec<[u8; INLINE]>;
 
 const INLINE: usize = 40;
 
-/// A session id, packed: lower-case hex of even length, as FluidAuth makes it, takes half its length.
+/// A packed session id: lower-case hex of even length, which FluidAuth uses, takes half its length.
 ///
-/// The packed form is one to one with the text, so that comparing bytes compares ids exactly.
+/// Each text has exactly one packed form, so comparing bytes compares ids exactly.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionId(Packed);
 
@@ -47,19 +47,19 @@ impl SessionId {
         }
     }
 
-    /// An id that packs to half its length; `None` for any other text, be it an id or not.
+    /// Packs an id of hexadecimal digits. Returns `None` for any other text, even if it is a valid id.
     pub fn from_hex(text: &[u8]) -> Option<Self> {
         let mut id = Self::unset();
         id.set_hex(text).then_some(id)
     }
 
-    /// Room for an id, to be set before any use.
+    /// An empty value, which must be set before any use.
     pub(crate) fn unset() -> Self {
         Self(Packed::new())
     }
 
-    /// As `from_hex`, but in place. A move of bytes that were just written makes the processor wait. Returns whether it is
-    /// set.
+    /// The same as `from_hex`, but in place: moving bytes that were just written stalls the processor. Returns whether
+    /// it is set.
     #[inline]
     pub(crate) fn set_hex(&mut self, text: &[u8]) -> bool {
         let len = 1 + text.len() / 2;
@@ -75,7 +75,7 @@ impl SessionId {
         hex::decode(text, &mut self.0[1..])
     }
 
-    /// The error for an id that is none, whatever was given.
+    /// The error for an invalid session id.
     pub fn invalid(given: impl Into<std::borrow::Cow<'static, str>>) -> StoreError {
         StoreError::invalid("sessionId", ID_EXPECTED, given)
     }
@@ -86,7 +86,7 @@ impl SessionId {
     }
 
     /// # Errors
-    /// `Corrupt` if the bytes are no packed id.
+    /// `Corrupt` if the bytes are not a packed id.
     pub fn from_packed(packed: &[u8]) -> Result<Self> {
         const CORRUPT: StoreError = StoreError::Corrupt("not a session id");
         match packed.split_first() {
@@ -113,7 +113,7 @@ impl SessionId {
         }
     }
 
-    /// How many bytes the id's text has.
+    /// Returns the length of the id's text in bytes.
     pub(crate) fn text_len(&self) -> usize {
         (self.0.len() - 1) << self.0[0]
     }
@@ -127,22 +127,22 @@ impl fmt::Display for SessionId {
     }
 }
 
-/// Hides the id: it is a secret, and `Debug` ends up in logs.
+/// Hides the id: it is a secret, and `Debug` output ends up in logs.
 impl fmt::Debug for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SessionId({} bytes)", self.text_len())
     }
 }
 
-/// When a session ends, and whether `touch` has moved it away from what the session's content says.
+/// When a session ends, and whether `touch` has moved that away from `expires` in the content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Expiry(i64);
 
 impl Expiry {
-    /// Before any other.
-    pub(crate) const LONG_AGO: Self = Self(-MAX_MILLIS << 1);
+    /// Earlier than any other expiry.
+    pub(crate) const MIN: Self = Self(-MAX_MILLIS << 1);
 
-    /// The expiry that the session's content says.
+    /// The expiry in the session's content.
     ///
     /// # Errors
     /// `InvalidSession` for a time that no JavaScript date can hold.
@@ -154,7 +154,7 @@ impl Expiry {
         }
     }
 
-    /// The expiry that a `touch` says.
+    /// The expiry that a `touch` sets.
     ///
     /// # Errors
     /// As for [`Expiry::new`].
@@ -162,7 +162,7 @@ impl Expiry {
         Self::new(millis).map(|expiry| Self(expiry.0 | 1))
     }
 
-    /// The error for an expiry that is none.
+    /// The error for an invalid expiry.
     pub fn invalid(given: impl Into<std::borrow::Cow<'static, str>>) -> StoreError {
         StoreError::invalid("expires", "anything that new Date(expires) makes a valid date", given)
     }
@@ -175,7 +175,7 @@ impl Expiry {
         self.0 & 1 == 1
     }
 
-    /// A session is live until its expiry and not at it, as in FluidAuth.
+    /// Whether the expiry is past. At its expiry a session is no longer live, as in FluidAuth.
     pub fn is_past(self, now: Millis) -> bool {
         self.millis() <= now
     }
@@ -189,16 +189,16 @@ impl Expiry {
     }
 }
 
-/// The user of a session, as a key: equal for equal JSON values of one type.
+/// The user of a session as a key. Keys are equal for equal JSON values of the same type.
 ///
-/// The first byte tells a text from any other JSON value, so that `"42"` is not `42`.
+/// The first byte distinguishes strings from other JSON values, so `"42"` is not `42`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct UserKey<'a>(&'a [u8]);
 
 impl<'a> UserKey<'a> {
-    /// Stands before the UTF-8 of a user that is a text.
+    /// Precedes the UTF-8 of a user that is a string.
     pub const TEXT: u8 = b's';
-    /// Stands before the canonical JSON of any other user.
+    /// Precedes the canonical JSON of any other user.
     pub const JSON: u8 = b'j';
 
     pub(crate) fn from_bytes(bytes: &'a [u8]) -> Self {
@@ -213,7 +213,7 @@ impl<'a> UserKey<'a> {
         UserKeyBuf(self.0.to_vec())
     }
 
-    /// The user's text, if it is one.
+    /// Returns the user's text, if the user is a string.
     pub fn text(self) -> Option<&'a [u8]> {
         self.0.split_first().filter(|&(&tag, _)| tag == Self::TEXT).map(|(_, text)| text)
     }
@@ -224,7 +224,7 @@ impl<'a> UserKey<'a> {
 pub struct UserKeyBuf(Vec<u8>);
 
 impl UserKeyBuf {
-    /// The key of a user that is a text.
+    /// The key of a user that is a string.
     pub fn from_text(text: &str) -> Self {
         Self([&[UserKey::TEXT], text.as_bytes()].concat())
     }
@@ -239,16 +239,16 @@ impl UserKeyBuf {
     }
 }
 
-/// The order in which a session of FluidAuth's three fields names them.
+/// The order of the fields in a session of FluidAuth's shape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FieldOrder {
-    /// `sessionId`, `expires`, `userId`: as FluidAuth's `Session` writes them.
+    /// `sessionId`, `expires`, `userId`: the order of FluidAuth's `Session`.
     ExpiresFirst,
-    /// `sessionId`, `userId`, `expires`: as its types list them.
+    /// `sessionId`, `userId`, `expires`: the order in FluidAuth's types.
     UserFirst,
 }
 
-/// What a session's JSON text gives for `expires`.
+/// The type of `expires` in a session's JSON text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExpiresForm {
     Text,
@@ -258,9 +258,9 @@ pub enum ExpiresForm {
 /// The content of a session, apart from its id and expiry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Body<'a> {
-    /// The three fields of FluidAuth and no other: `userId` is a text, `expires` the text of `toISOString()`.
+    /// Exactly FluidAuth's three fields: `userId` is a string, and `expires` the text of `toISOString()`.
     Plain(FieldOrder),
-    /// Any session, as the text that `JSON.stringify` made of it.
+    /// Any session, as the text of `JSON.stringify`.
     Json { text: &'a str, expires: ExpiresForm },
 }
 
@@ -272,7 +272,7 @@ pub struct Content<'a> {
     pub body: Body<'a>,
 }
 
-/// A session on its way into a store.
+/// A session that is to be stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Session<'a> {
     pub id: SessionId,
@@ -284,7 +284,7 @@ impl Session<'_> {
     /// # Errors
     /// `TooLarge` if the session takes more than `max` bytes as JSON.
     pub fn check_size(&self, max: usize) -> Result<()> {
-        // Escaping makes six bytes of one at most, so that the exact length matters to few.
+        // Escaping turns one byte into at most six, so most sessions are accepted by this upper bound.
         const FRAME: usize = r#"{"sessionId":"","userId":"","expires":""}"#.len() + 24;
         let bytes = match self.content.body {
             Body::Json { text, .. } => text.len(),
@@ -302,7 +302,7 @@ impl Session<'_> {
     }
 }
 
-/// The length of a text in JSON, without its quotes.
+/// Returns the length of a string in JSON, without its quotes.
 fn escaped_len(text: &[u8]) -> usize {
     let escaped = |byte: &u8| match byte {
         b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 8 | 12 => 2,

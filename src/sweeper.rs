@@ -12,10 +12,10 @@ use crate::sync::{Condvar, Mutex, join, lock, wait_until};
 /// The default of `sweepInterval`, in milliseconds.
 pub const DEFAULT_SWEEP_INTERVAL: u64 = 60_000;
 
-/// Enough for a sweep: it calls no code of an app.
+/// The stack size. Small, because a sweep calls no app code.
 const STACK_BYTES: usize = 128 * 1024;
 
-/// A thread that calls a function every so often, until this is dropped or the function breaks.
+/// A thread that calls a function at an interval, until the sweeper is dropped or the function breaks.
 #[derive(Debug)]
 pub struct Sweeper {
     signal: Arc<Signal>,
@@ -29,12 +29,13 @@ struct Signal {
 }
 
 impl Sweeper {
-    /// Starts a thread that calls `sweep` after each `interval`. A panic in `sweep` ends that sweep alone.
+    /// Starts a thread that calls `sweep` after each `interval`. A panic in `sweep` ends only that sweep.
     ///
-    /// `sweep` should hold what it sweeps weakly, and break when that is gone: the thread would keep it alive.
+    /// `sweep` should hold the store weakly, and break when it is gone. Otherwise the thread would keep the store
+    /// alive.
     ///
     /// # Errors
-    /// The system's error if it has no thread to give.
+    /// The system's error if it cannot start a thread.
     pub fn start(
         interval: Duration,
         mut sweep: impl FnMut() -> ControlFlow<()> + Send + 'static,
@@ -43,7 +44,7 @@ impl Sweeper {
         let waiting = Arc::clone(&signal);
         let run = move || {
             while !waiting.stops_within(interval) {
-                // What a sweep leaves behind after a panic, the next one removes.
+                // If a sweep panics, the next one removes the rest.
                 if let Ok(ControlFlow::Break(())) = catch_unwind(AssertUnwindSafe(&mut sweep)) {
                     return;
                 }
@@ -62,7 +63,7 @@ impl Sweeper {
 }
 
 impl Drop for Sweeper {
-    /// Does not wait for the thread: it ends after a sweep that is under way.
+    /// Does not wait for the thread, which ends after a running sweep.
     fn drop(&mut self) {
         self.signal.stop();
     }
@@ -75,7 +76,7 @@ impl Signal {
     }
 
     fn stops_within(&self, interval: Duration) -> bool {
-        // An interval that no clock can add up is without end.
+        // An interval that overflows the clock never ends.
         let deadline = Instant::now().checked_add(interval);
         *wait_until(&self.changed, lock(&self.stopped), deadline, |stopped| *stopped)
     }
@@ -92,7 +93,7 @@ mod tests {
         let mut number = 0;
         let sweeper = Sweeper::start(Duration::from_millis(1), move || {
             number += 1;
-            // It fails when the test has seen enough.
+            // Fails after the test has seen enough.
             let _ = sweeps.send(number);
             assert_ne!(number, 1, "the first sweep panics");
             ControlFlow::Continue(())

@@ -1,14 +1,14 @@
-//! What threads wait for: the end of a thread, and the locks of the stores. The locks are parking_lot's, or those of the
-//! model checker under the feature `shuttle`.
+//! Joins threads, and selects the locks of the stores: parking_lot's, or those of the model checker under the feature
+//! `shuttle`.
 //!
-//! parking_lot's are eventually fair, and fair at once with `unlock_fair`. With the standard library's a sweep can take
-//! its lock again and again while another thread waits for it. They have no poisoning: a panic under a lock becomes an
-//! error at the boundary, and each critical section must leave its data consistent if it panics.
+//! parking_lot's locks are eventually fair, and immediately fair with `unlock_fair`. With the standard library's locks,
+//! a sweep can retake a lock again and again while another thread waits for it. They have no poisoning: a panic under a
+//! lock becomes an error at the boundary, so each critical section must leave its data consistent if it panics.
 
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-/// Waits for the end of a thread, unless it is this one. A thread that panicked has ended too.
+/// Waits for the end of a thread, unless it is the calling one. Ignores a panic of the thread.
 pub(crate) fn join(thread: JoinHandle<()>) {
     if thread.thread().id() != thread::current().id() {
         let _ = thread.join();
@@ -33,12 +33,12 @@ mod locks {
         lock.write()
     }
 
-    /// Unlocks. A thread that waits gets the lock before this one can take it again.
+    /// Unlocks. A waiting thread gets the lock before the calling thread can retake it.
     pub(crate) fn unlock_fair<T>(guard: RwLockWriteGuard<'_, T>) {
         RwLockWriteGuard::unlock_fair(guard);
     }
 
-    /// As `unlock_fair`, for a mutex.
+    /// The same as `unlock_fair`, for a mutex.
     pub(crate) fn unlock_fair_mutex<T>(guard: MutexGuard<'_, T>) {
         MutexGuard::unlock_fair(guard);
     }

@@ -1,4 +1,4 @@
-// An app on express-session. It logs in, comes back, and comes back after a restart, and prints what it saw.
+// An app on express-session. It logs in, returns, returns after a restart, and prints the results.
 
 const { once } = require("node:events");
 const express = require("express");

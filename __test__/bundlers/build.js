@@ -1,4 +1,5 @@
-// Builds the app in a folder whose `node_modules` has the package. Each writes `app.js` and what it needs to `out`.
+// Bundles the app in a folder whose `node_modules` has the package. Each bundler writes `app.js` and its files to
+// `out`.
 
 const path = require("node:path");
 
@@ -41,7 +42,7 @@ function webpack(folder, out, options) {
 
 const nodeLoader = { rules: [{ test: /\.node$/, loader: "node-loader" }] };
 
-/** `isExternal`: the package stays in `node_modules` beside the bundle. */
+/** `isExternal`: the package stays in `node_modules` next to the bundle. */
 const BUNDLES = {
   "esbuild, with the addon copied": {
     build: (folder, out) => esbuild(folder, out, { loader: { ".node": "copy" } }),

@@ -1,4 +1,4 @@
-// JavaScript is checked against the typings of this package alone: those of the others ask for annotations.
+// JavaScript is checked only against the typings of this package: those of the frameworks need annotations.
 declare module "@fastify/cookie";
 declare module "@fastify/session";
 declare module "express";

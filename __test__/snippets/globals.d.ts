@@ -1,5 +1,5 @@
-// What a fragment of JavaScript on a page may use without an import. Other names are unknown to it only if they begin with a
-// capital letter: see ../support/snippets.js.
+// Names that a JavaScript fragment on a page may use without an import. Other names are errors only if they start with
+// a capital letter: see ../support/snippets.js.
 
 import type * as stores from "@fluidauth/native-store";
 import type * as connect from "@fluidauth/native-store/connect";

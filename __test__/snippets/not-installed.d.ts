@@ -1,4 +1,4 @@
-// What pages use and this repository does not install.
+// Modules that pages use and this repository does not install.
 declare module "@fluidauth/express";
 declare module "@nestjs/common";
 declare module "@nestjs/core";

@@ -1,4 +1,4 @@
-// What a signature on a page may name, and what it has to be a signature of.
+// Types that a signature on a page may use, and the types that it may belong to.
 
 import type * as stores from "@fluidauth/native-store";
 import type * as connect from "@fluidauth/native-store/connect";
@@ -17,7 +17,7 @@ declare global {
 
   type Fields = { anything?: string };
   type Data = connect.ConnectSession;
-  /** Whether one of what this package exports has the members. */
+  /** Whether an exported type of this package has the members. */
   type Has<Members> =
     stores.FileStore<Fields> extends Members
       ? true

@@ -1,6 +1,6 @@
 "use strict";
 
-// What a store must refuse, each made from the fields of a good session.
+// Input that a store must refuse, each made from the fields of a valid session.
 
 const circular = (good) => {
   const session = { ...good, cart: {} };
@@ -8,7 +8,7 @@ const circular = (good) => {
   return session;
 };
 
-/** What is no session: `[what, make]`. */
+/** Invalid sessions: `[what, make]`. */
 const badSessions = [
   ["undefined", () => undefined],
   ["null", () => null],
@@ -78,7 +78,7 @@ const badSessions = [
   ["a duration as expires", (good) => ({ ...good, expires: 60_000 })],
 ];
 
-/** Strings that are longer than any id, as a cookie may hold: their sessions are absent. */
+/** Strings that are longer than any id, which a cookie may hold: their sessions are absent. */
 const longIds = [
   ["257 bytes", "x".repeat(257)],
   ["258 bytes in 129 characters", "é".repeat(129)],
@@ -146,7 +146,7 @@ const withIds = (calls, ids) =>
       ]),
   );
 
-/** Calls with an argument that is none: `[what, call(store, live), code]`. */
+/** Calls with an invalid argument: `[what, call(store, live), code]`. */
 const badCalls = [
   ...withIds(lookups, badIds),
   ...withIds(callsThatNameIds, [...badIds, ...longIds]),

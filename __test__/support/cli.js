@@ -1,6 +1,6 @@
 "use strict";
 
-// Runs the command line tool as a shell does: in a process of its own, with none of our variables.
+// Runs the command line tool like a shell: in a separate process, without our variables.
 
 const { spawn, spawnSync } = require("node:child_process");
 const { createHash } = require("node:crypto");
@@ -37,21 +37,21 @@ class Bench {
     return path.join(this.directory, ...names);
   }
 
-  /** A store that this process has open. */
+  /** Opens a store in this process. */
   open(options) {
     const store = new FileStore({ path: this.storePath, sweepInterval: 0, ...options });
     this.#stores.push(store);
     return store;
   }
 
-  /** A store with these sessions that nobody has open. */
+  /** Makes a closed store with these sessions. */
   async fill(sessions, options) {
     const store = this.open(options);
     await Promise.all(sessions.map((each) => store.create(each)));
     await store.close();
   }
 
-  /** What tells a change of the sessions. */
+  /** Returns a value that changes when the sessions do. */
   digest() {
     return createHash("sha256")
       .update(fs.readFileSync(this.in("sessions", "data.mdb")))
@@ -63,7 +63,7 @@ class Bench {
     return spawn(process.execPath, [...TOOL, ...args], {
       cwd: this.directory,
       env: { ...Object.fromEntries(clean), ...env },
-      // A test that fails says more than one that hangs.
+      // A failing test is more useful than a hanging one.
       timeout: 120_000,
       killSignal: "SIGKILL",
     });
@@ -71,13 +71,13 @@ class Bench {
 
   async run(args, { input = "", ...options } = {}) {
     const child = this.start(args, options);
-    // It may end without having read it.
+    // The process may end without reading it.
     child.stdin.on("error", () => {});
     child.stdin.end(input);
     return finish(child);
   }
 
-  /** What a terminal shows of a run in it, where somebody types `input`. Both outputs go there. */
+  /** Returns the terminal output of a run with the typed `input`. Both streams go to the terminal. */
   runInTerminal(args, env = {}, input = "") {
     const words = [process.execPath, ...TOOL, ...args].map((word) => `'${word.replaceAll("'", "'\\''")}'`);
     const { status, stdout } = spawnSync("script", ["-qec", words.join(" "), "/dev/null"], {
@@ -95,7 +95,7 @@ class Bench {
   }
 }
 
-/** How a run ended, and what it wrote. */
+/** Returns how a run ended, and its output. */
 async function finish(child) {
   const texts = { stdout: "", stderr: "" };
   for (const name of ["stdout", "stderr"]) {

@@ -1,7 +1,7 @@
 "use strict";
 
-// A server on express-session or @fastify/session whose slow requests wait until they are told to go on. It runs in
-// the test's own process, or in one of its own: then its arguments say which (see `startElsewhere`).
+// A server on express-session or @fastify/session whose slow requests wait until they are released. It runs in the
+// test's process, or in a separate one with arguments (see `startElsewhere`).
 
 const { fork } = require("node:child_process");
 const { randomUUID } = require("node:crypto");
@@ -13,10 +13,10 @@ const session = require("express-session");
 const SECRET = "a secret for tests, and for nothing else";
 const HOUR = 3_600_000;
 
-/** The id of a new session: an app may choose it, such as one for each device. */
+/** The id of a new session: an app may choose it, for example one per device. */
 const newId = (req) => req.query?.device ?? randomUUID();
 
-/** Requests that wait, by the names that they were given. */
+/** Waiting requests, by name. */
 class Waiting {
   #doors = new Map();
 
@@ -142,7 +142,7 @@ async function startElsewhere(framework, Store, options) {
   return { url, stop };
 }
 
-/** A browser: it sends the cookies that it was given, to whichever server. */
+/** A browser: it sends its cookies to any server. */
 class Browser {
   #cookie;
 
@@ -150,12 +150,12 @@ class Browser {
     this.#cookie = cookie;
   }
 
-  /** Another one with the same cookies. */
+  /** Returns another browser with the same cookies. */
   twin() {
     return new Browser(this.#cookie);
   }
 
-  /** The body of the answer. Rejects for any status but 200. */
+  /** Resolves to the body of the response. Rejects for any status but 200. */
   async ask(method, url) {
     const headers = this.#cookie ? { cookie: this.#cookie } : {};
     const answer = await fetch(url, { method, headers });

@@ -3,7 +3,7 @@
 const { once } = require("node:events");
 const net = require("node:net");
 
-/** A proxy before a port that cuts a connection once the server has sent so many bytes. */
+/** A proxy that cuts a connection once the server has sent this many bytes. */
 async function startCuttingProxy(port, bytes) {
   const proxy = net.createServer((client) => {
     const server = net.connect(port, "127.0.0.1");

@@ -1,6 +1,6 @@
 "use strict";
 
-// Examples as processes of their own, and as much of a browser as their tests need.
+// Examples in separate processes, and a minimal browser for their tests.
 
 const { spawn } = require("node:child_process");
 const { once } = require("node:events");
@@ -45,7 +45,7 @@ async function kill(child, signal = "SIGKILL") {
   return code;
 }
 
-/** For the `after` of a suite: a process that a failed test has left would keep this one alive. */
+/** For the `after` of a suite: a leftover process of a failed test would keep this one alive. */
 async function killAll() {
   await Promise.all([...children].map((child) => kill(child)));
 }
@@ -89,7 +89,7 @@ class Client {
     return this.request(path, { form });
   }
 
-  /** Sends a form without its body, and resolves once the server is at it, to a function that sends the rest. */
+  /** Sends a form without its body. Once the server handles it, resolves to a function that sends the rest. */
   async hold(path, form) {
     const body = String(new URLSearchParams(form));
     const request = http.request(this.url + path, {
@@ -121,7 +121,7 @@ class Client {
     return (await this.request("/")).status === 200;
   }
 
-  /** The sessions that the account page shows. */
+  /** Resolves to the sessions on the account page. */
   async sessions() {
     const { text } = await this.request("/");
     return text
@@ -134,7 +134,7 @@ class Client {
       }));
   }
 
-  /** What the account page calls this client's own session. */
+  /** Resolves to the name of this client's session on the account page. */
   async handle() {
     return (await this.sessions()).find((session) => session.isCurrent).handle;
   }

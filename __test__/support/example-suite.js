@@ -1,6 +1,6 @@
 "use strict";
 
-// What the examples on ConnectStore have in common: one suite, and a line to run it for each.
+// The common suite of the examples on ConnectStore.
 
 const assert = require("node:assert/strict");
 const path = require("node:path");
@@ -16,7 +16,7 @@ const WITH_REMEMBER = { ...ADA, remember: "on" };
  * @param {object} example
  * @param {string} example.name Its folder.
  * @param {string} example.cookieName
- * @param {(app: object) => { listen, close, server }} example.toServer Makes a server of what `createApp` returns.
+ * @param {(app: object) => { listen, close, server }} example.toServer Creates a server from the result of `createApp`.
  */
 function testExample({ name, cookieName, toServer }) {
   const { next: newFolder } = makePlace();
@@ -31,7 +31,7 @@ function testExample({ name, cookieName, toServer }) {
 
   describe(`the ${name} example`, () => {
     let server;
-    // The server's own, in a second process.
+    // The store of the server in a second process.
     let store;
     let laptop;
     let phone;
@@ -54,7 +54,7 @@ function testExample({ name, cookieName, toServer }) {
 
     afterEach(() => store.clear());
 
-    it("sends an anonymous visitor to the login form, and makes no session", async () => {
+    it("sends an anonymous visitor to the login form, and creates no session", async () => {
       await assertAnonymous(server.url, "");
       const { status, text } = await laptop.request("/login");
       assert.equal(status, 200);
@@ -62,7 +62,7 @@ function testExample({ name, cookieName, toServer }) {
       assert.deepEqual([laptop.set, await store.size()], ["", 0]);
     });
 
-    it("tells operators how it is", async () => {
+    it("serves /healthz and /metrics", async () => {
       const health = await laptop.request("/healthz");
       assert.equal(health.status, 200);
       assert.match(health.text, /^ok, in [\d.]+ ms\n$/);
@@ -102,7 +102,7 @@ function testExample({ name, cookieName, toServer }) {
       assert.ok(Date.parse(expires) < Date.now() + 31 * 60_000);
     });
 
-    it("remembers who asks for it, and not the next one on the same browser", async () => {
+    it("remembers a user on request, but not the next user of the same browser", async () => {
       await laptop.login(WITH_REMEMBER);
       await laptop.request("/");
       const ends = Date.parse(/Expires=([^;]+)/.exec(laptop.set)[1]);
@@ -116,7 +116,7 @@ function testExample({ name, cookieName, toServer }) {
       assert.equal(session.cookie.expires, null);
     });
 
-    it("gives a session another id at login, and ends the one before", async () => {
+    it("changes the session id at login, and ends the previous session", async () => {
       await laptop.login(ADA);
       const { cookie } = laptop;
       await laptop.login(GRACE);
@@ -160,7 +160,7 @@ function testExample({ name, cookieName, toServer }) {
       assert.deepEqual(await alive(), [false, false, false]);
     });
 
-    it("ends the session at logout, whatever still has its cookie", async () => {
+    it("ends the session at logout for all holders of its cookie", async () => {
       await laptop.login(WITH_REMEMBER);
       const { cookie } = laptop;
       const { status, location } = await laptop.post("/logout");
@@ -175,7 +175,7 @@ function testExample({ name, cookieName, toServer }) {
       assert.equal(await store.size(), 0);
     });
 
-    it("does not bring back a session that ends while a request of it is changing it", async () => {
+    it("does not bring back a session that ends while a request changes it", async () => {
       const endings = [
         () => laptop.post("/logout"),
         () => laptop.post("/sessions/revoke-all"),
@@ -186,7 +186,7 @@ function testExample({ name, cookieName, toServer }) {
         const { cookie } = laptop;
         const finish = await laptop.hold("/device", { device: "a ghost" });
         await end();
-        // It had the session, or the answer would be the login form.
+        // It had the session, or the response would be the login form.
         assert.deepEqual(await finish(), { status: 303, location: "/?notice=renamed" });
         await assertAnonymous(server.url, cookie);
         const left = (await store.getByUser(1)).map(({ session }) => session.device);
@@ -194,7 +194,7 @@ function testExample({ name, cookieName, toServer }) {
       }
     });
 
-    it("takes a stale and a garbage cookie for anonymous", async () => {
+    it("treats a stale and a garbage cookie as anonymous", async () => {
       await laptop.login();
       await phone.login();
       const [{ sessionId }] = await store.getByUser(1);
@@ -218,7 +218,7 @@ function testExample({ name, cookieName, toServer }) {
       assert.equal((await laptop.request("/", { headers })).status, 200);
     });
 
-    it("has a page for an unknown address and for what is no form", async () => {
+    it("has a page for an unknown address and for an invalid form", async () => {
       const { status, text } = await laptop.request("/nowhere");
       assert.equal(status, 404);
       assert.match(text, /Page not found/);
@@ -229,7 +229,7 @@ function testExample({ name, cookieName, toServer }) {
       assert.ok((await laptop.request("/login", { form: ADA, headers })).status < 500);
     });
 
-    it("renames a device, and escapes what its visitor sends", async () => {
+    it("renames a device, and escapes its name", async () => {
       laptop.userAgent = `<script>alert("1")</script>'&`;
       await laptop.login();
       assert.ok(
@@ -281,7 +281,7 @@ function testExample({ name, cookieName, toServer }) {
       await kill(third.child);
     });
 
-    it("finishes a request in flight when it is told to end", async () => {
+    it("completes a request in flight when it receives SIGTERM", async () => {
       const dataDir = newFolder();
       const { child, url } = await start(name, dataDir);
       const laptop = await clientOf(url).login();
@@ -295,14 +295,14 @@ function testExample({ name, cookieName, toServer }) {
       assert.equal(session.device, "the last");
     });
 
-    it("sends a Secure cookie in production, behind a proxy that speaks HTTPS", async () => {
+    it("sends a Secure cookie in production, behind an HTTPS proxy", async () => {
       const { url } = await start(name, newFolder(), { NODE_ENV: "production" });
       const laptop = clientOf(url);
       await laptop.request("/login", { form: ADA, headers: { "x-forwarded-proto": "https" } });
       assert.match(laptop.set, /; Secure/);
     });
 
-    it("shows its error page when the store fails, without a word of the error", async (t) => {
+    it("shows its error page when the store fails, without the error", async (t) => {
       const { createApp } = require(`../../examples/${name}/app`);
       const { openStore } = require(`../../examples/${name}/store`);
       const connectStore = openStore({ Store: FileStore, options: { path: newFolder() } });

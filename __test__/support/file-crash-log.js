@@ -1,14 +1,14 @@
 "use strict";
 
-// What a writer that gets killed has told of its writes, and what of them a store must show.
+// The log of a writer that gets killed, and the state that a store must have afterwards.
 //
-// A line is written before a call, with what the call makes of each session, and another when it is acknowledged.
-// Whatever stands in the log of a killed process was written before its death: the kernel keeps it.
+// The writer logs a line before a call, with the result for each session, and another line when the call is
+// acknowledged. The kernel keeps all lines that a killed process has written.
 
 const fs = require("node:fs");
 const { isDeepStrictEqual } = require("node:util");
 
-/** A session as a line of the log has it: short. */
+/** Packs a session for a line of the log. */
 const unpack = (id, packed) =>
   packed && {
     sessionId: id,
@@ -26,7 +26,7 @@ class LogWriter {
     this.#fd = fs.openSync(file, "a");
   }
 
-  /** `changes`: `[id, packed session or null]` of all that the call concerns. */
+  /** `changes`: `[id, packed session or null]` of all affected sessions. */
   begin(changes) {
     const number = ++this.#begun;
     this.#write({ begun: number, changes });
@@ -46,10 +46,10 @@ class LogWriter {
   }
 }
 
-/** The calls of a log that were acknowledged, in that order, and those that were not. */
+/** Returns the acknowledged calls of a log, in order, and the others. */
 function readLog(file) {
   const lines = fs.existsSync(file) ? fs.readFileSync(file, "utf8").split("\n") : [""];
-  // What follows the last line end was cut off by the kill.
+  // The kill truncated the text after the last line end.
   const entries = lines.slice(0, -1).map((line) => JSON.parse(line));
   const pending = new Map();
   const ended = [];
@@ -63,9 +63,9 @@ function readLog(file) {
   return { ended, pending: [...pending.values()] };
 }
 
-/** What the acknowledged writes of all processes come to. */
+/** The state after the acknowledged writes of all processes. */
 class Expected {
-  /** By id: the session, or `null` once there has been one. */
+  /** By id: the session, or `null` if it has ended. */
   sessions = new Map();
   acknowledged = 0;
   lost = 0;
@@ -77,12 +77,12 @@ class Expected {
     this.acknowledged++;
   }
 
-  /** Compares with what was found, by id, and takes over what became of the calls that were under way. */
+  /** Compares with the found sessions, by id, and adopts the outcomes of the pending calls. */
   compare(found, pending) {
     for (const changes of pending) {
       const happened = changes.filter(([id, packed]) => isSame(found.get(id), unpack(id, packed)));
       const did = happened.length === changes.length;
-      // Each call is one step: all of it has happened or nothing.
+      // Each call is atomic.
       if (!did && changes.some(([id]) => !isSame(found.get(id), this.sessions.get(id)))) this.torn++;
       if (did) for (const [id, packed] of changes) this.sessions.set(id, unpack(id, packed));
     }

@@ -2,8 +2,8 @@
 
 // A process that writes until it is killed: `node file-crash-writer.js '{ options, name, log, atOnce }'`.
 //
-// It calls on sessions and users of its own, and never on one that another call is about, so that what each call
-// makes of them is known beforehand.
+// It uses its own sessions and users, and never one with a pending call, so that the result of each call is known
+// beforehand.
 
 const fs = require("node:fs");
 const { FileStore } = require("../..");
@@ -24,7 +24,7 @@ const log = new LogWriter(file);
 const store = new FileStore(options);
 /** The live sessions, by id. */
 const live = new Map();
-/** Ids and users of calls under way. */
+/** Ids and users of pending calls. */
 const busy = new Set();
 
 function draw(id) {
@@ -42,14 +42,14 @@ const toSession = (sessionId, { user, expires, version, size }) => ({
   blob: "x".repeat(size),
 });
 
-/** A call at random: what it is about, what it makes of it, what it should answer. */
+/** Returns a random call: its subject, its changes and the expected result. */
 function choose() {
   if (chance(0.05)) return endUser(pick(USERS));
   const id = pick(IDS);
   const old = live.get(id);
   const next = draw(id);
   if (!old) {
-    // None of these may bring it back.
+    // None of these calls may bring it back.
     if (chance(0.1)) return { id, after: null, call: () => store.update(id, toSession(id, next)) };
     if (chance(0.1)) return { id, after: null, call: () => store.touch(id, next.expires), answer: false };
     return { id, after: next, call: () => store.create(toSession(id, next)) };

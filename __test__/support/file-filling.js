@@ -1,6 +1,6 @@
 "use strict";
 
-// Fills a store until it refuses more, and knows what must be in it.
+// Fills a store until it refuses more, and tracks the expected content.
 
 const assert = require("node:assert/strict");
 const { randomBytes } = require("node:crypto");
@@ -11,16 +11,16 @@ const { session } = require("./file-session.js");
 
 const DELETES_AT_ONCE = 64;
 
-/** So many sessions a user has. */
+/** Sessions per user. */
 const OF_A_USER = 20;
 
-/** For how long a store may take to find out that it has room, in milliseconds. */
+/** The maximum time until a store notices that it has room, in milliseconds. */
 const PATIENCE = 30_000;
 
 class Filling {
-  /** What is acknowledged, by id. */
+  /** The acknowledged sessions, by id. */
   live = new Map();
-  /** The largest size of the file that was seen. */
+  /** The largest observed size of the file. */
   largest = 0;
   #made = 0;
 
@@ -31,7 +31,7 @@ class Filling {
     this.atOnce = atOnce;
   }
 
-  /** Creates sessions until there is no room: how many more there are then. */
+  /** Creates sessions until there is no room. Resolves to how many it created. */
   async fill(most = Infinity) {
     const before = this.live.size;
     for (let isFull = false; !isFull && this.live.size - before < most; ) {
@@ -47,7 +47,7 @@ class Filling {
     return this.live.size - before;
   }
 
-  /** Likewise in a store that was full: what was freed may not be to be had at once. */
+  /** The same in a store that was full: freed space may not be available immediately. */
   async fillAgain() {
     for (const end = Date.now() + PATIENCE; ; ) {
       const filled = await this.fill();
@@ -56,7 +56,7 @@ class Filling {
     }
   }
 
-  /** Deletes the oldest. */
+  /** Deletes the oldest sessions. */
   async delete(count) {
     const ids = [...this.live.keys()].slice(0, count);
     for (let at = 0; at < ids.length; at += DELETES_AT_ONCE) {
@@ -74,7 +74,7 @@ class Filling {
     this.#look();
   }
 
-  /** Ends some by moving their expiry, and sweeps. */
+  /** Ends some sessions by moving their expiry, and sweeps. */
   async expire(count) {
     const ids = [...this.live.keys()].slice(0, count);
     for (const id of ids) assert.equal(await this.store.touch(id, new Date(1)), true);
@@ -92,9 +92,9 @@ class Filling {
     this.#look();
   }
 
-  /** All that was acknowledged is there, as it was given, and nothing else. */
+  /** Checks that the store has exactly the acknowledged sessions. */
   async check(store = this.store) {
-    // As text: there are very many.
+    // Compares text, because there are very many.
     for (const [id, one] of this.live) {
       assert.equal(JSON.stringify(await store.get(id)), JSON.stringify(one));
     }

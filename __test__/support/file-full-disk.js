@@ -1,7 +1,7 @@
 "use strict";
 
-// A store on a disk that is full: `node file-full-disk.js <mount point> <size of a session> [others]`, where `others`
-// says that files of others take most of the disk. Fails where the store does not do what it should.
+// Tests a store on a full disk: `node file-full-disk.js <mount point> <size of a session> [others]`. With `others`,
+// other files take most of the disk. Fails if the store misbehaves.
 
 const assert = require("node:assert/strict");
 const fs = require("node:fs");
@@ -11,7 +11,7 @@ const { Filling } = require("./file-filling.js");
 
 const [, , disk, size, others] = process.argv;
 
-/** Takes what is left of the disk. */
+/** Fills the rest of the disk. */
 function fillDisk(file) {
   const fd = fs.openSync(file, "w");
   assert.throws(
@@ -34,14 +34,14 @@ async function main() {
   const first = await filling.fill();
   await filling.check();
 
-  // Whatever was left, a store that is full must get along without it.
+  // A full store must work without any free space.
   if (!others) fillDisk(ballast);
   await filling.touch(3000);
   await filling.expire(50);
   await filling.deleteByUser();
   await filling.delete(filling.live.size / 2);
   await filling.check();
-  // Pages that are half empty are no room: what makes some for sure is to end nearly all.
+  // Half-empty pages are no room. Ending nearly all sessions certainly makes some.
   await filling.delete(filling.live.size - 50);
   const again = await filling.fillAgain();
   assert.ok(again > (others ? 0 : first / 3), `${first} sessions went in at first, ${again} later`);

@@ -1,6 +1,6 @@
 "use strict";
 
-// Opens stores and calls them for another process or thread, as messages say: see `file-peers.js`.
+// Opens and calls stores for another process or thread, controlled by messages: see `file-peers.js`.
 
 const { parentPort } = require("node:worker_threads");
 const { FileStore, RedisStore } = require("../..");
@@ -9,7 +9,7 @@ const port = parentPort ?? process;
 const send = (message) => (parentPort ? parentPort.postMessage(message) : process.send(message));
 const stores = [];
 
-/** For all who are asked to begin at once. */
+/** Lets all peers start together. */
 function waitUntil(moment) {
   while (Date.now() < moment);
 }
@@ -25,7 +25,7 @@ const commands = {
     return stores[store][method](...args);
   },
 
-  /** Calls a method with each of these arguments at once: the codes of those that were refused, or `null`. */
+  /** Calls a method concurrently with each of these arguments. Returns the error codes, or `null`. */
   async callAll(store, method, list, moment) {
     waitUntil(moment);
     const results = await Promise.allSettled(list.map((argument) => stores[store][method](argument)));

@@ -1,6 +1,6 @@
 "use strict";
 
-// Others who have stores open: processes, workers of a cluster and threads that do as they are told.
+// Remote-controlled peers with open stores: processes, cluster workers and threads.
 
 const { fork } = require("node:child_process");
 const cluster = require("node:cluster");
@@ -11,7 +11,7 @@ const { FileStore } = require("../..");
 
 const PEER = path.join(__dirname, "file-peer.js");
 
-/** Tells one of them what to do: each command is answered with a promise. */
+/** Controls a peer. Each command returns a promise. */
 class Peer {
   #waiting = new Map();
   #last = 0;
@@ -37,7 +37,7 @@ class Peer {
     });
   }
 
-  /** Opens a store, at some moment if one is given: the methods of the store, and some that ask for more at once. */
+  /** Opens a store, at a given time if there is one. Returns its methods, and methods for many concurrent calls. */
   async open(options, moment) {
     const store = await this.#tell("open", options, moment);
     const methods = [
@@ -97,10 +97,10 @@ async function startThread() {
   return peer;
 }
 
-/** This thread as one of them. */
+/** This thread as a peer. */
 const here = { open: async (options) => new FileStore(options), stop: async () => {} };
 
-/** Shortly from now, for all to begin. */
+/** Returns a time in the near future at which all peers start. */
 const soon = () => Date.now() + 20;
 
 module.exports = { here, soon, startClusterWorker, startProcess, startThread };

@@ -1,25 +1,25 @@
 "use strict";
 
-// Directories for stores in files: gone when the tests of the file that asked for them have ended.
+// Temporary directories for FileStores. They are removed after the tests of the requesting file.
 
 const fs = require("node:fs");
 const os = require("node:os");
 const path = require("node:path");
 const { after } = require("node:test");
 
-/** LMDB's locks, signals and namespaces are asked for as Linux has them. */
+/** The tests of LMDB's locks, signals and namespaces need Linux. */
 const skip = process.platform === "linux" ? false : "asks for what only Linux has";
 
 const MEMORY = "/dev/shm";
 
-/** A store takes some megabytes from the start on, and a container has 64 of these. */
+/** A store takes a few megabytes from the start, and /dev/shm of a container has only 64. */
 function isMemoryLarge() {
   if (!fs.existsSync(MEMORY)) return false;
   const { bavail, bsize } = fs.statfsSync(MEMORY);
   return bavail * bsize > 2 ** 31;
 }
 
-/** In memory where there is enough of it, and on a disk with `onDisk`. */
+/** In memory if there is enough, or on a disk with `onDisk`. */
 function makePlace({ onDisk = false } = {}) {
   const base = !onDisk && isMemoryLarge() ? MEMORY : os.tmpdir();
   const root = fs.mkdtempSync(path.join(base, "native-store-"));
@@ -27,7 +27,7 @@ function makePlace({ onDisk = false } = {}) {
   let made = 0;
   return {
     root,
-    /** A path of which nothing is there yet. */
+    /** Returns a path that does not exist yet. */
     next: () => path.join(root, `${++made}`),
   };
 }

@@ -1,6 +1,6 @@
 "use strict";
 
-// Scripts in processes of their own.
+// Runs scripts in separate processes.
 
 const { execFile, spawn, spawnSync } = require("node:child_process");
 const { once } = require("node:events");
@@ -10,17 +10,17 @@ const { after } = require("node:test");
 
 const ROOT = path.join(__dirname, "../..");
 
-/** What each script begins with. */
+/** The prologue of each script. */
 const PRELUDE = `
   const { FileStore } = require(${JSON.stringify(ROOT)});
   const { session } = require(${JSON.stringify(path.join(__dirname, "file-session.js"))});
   const say = (text) => require("node:fs").writeSync(1, text + "\\n");
 `;
 
-/** The arguments of Node for a script that finds `args` in `process.argv` from 1 on. */
+/** Returns Node's arguments for a script. It finds `args` in `process.argv` from index 1. */
 const nodeArgs = (script, { args = [], flags = [] }) => [...flags, "-e", PRELUDE + script, "--", ...args];
 
-/** Runs a command that must end well and in time: what it prints. */
+/** Runs a command, which must succeed in time. Returns its output. */
 function execute([command, ...args], options) {
   return new Promise((resolve, reject) => {
     execFile(command, args, { timeout: 60_000, cwd: ROOT, ...options }, (error, stdout, stderr) => {
@@ -34,19 +34,19 @@ function execute([command, ...args], options) {
 const run = (script, { args, flags, prefix = [], ...options } = {}) =>
   execute([...prefix, process.execPath, ...nodeArgs(script, { args, flags })], options);
 
-/** Starts a script that says things, line by line, and ends when it is killed or its input ends. */
+/** Starts a script that prints lines, and ends when it is killed or its input ends. */
 function start(script, { args, prefix = [], ...options } = {}) {
   const [command, ...rest] = [...prefix, process.execPath, ...nodeArgs(script, { args })];
   const stdio = ["pipe", "pipe", "inherit"];
   const child = spawn(command, rest, { cwd: ROOT, stdio, ...options });
   const lines = readline.createInterface({ input: child.stdout })[Symbol.asyncIterator]();
   const exit = once(child, "exit");
-  // Of the test that starts it.
+  // The test that starts it.
   after(() => child.kill("SIGKILL"));
   return {
     child,
     exit,
-    /** The next line that it says; `undefined` when it has ended. */
+    /** Resolves to its next line, or to `undefined` when it has ended. */
     hear: async () => (await lines.next()).value,
     end: async () => {
       child.stdin.end();
@@ -59,7 +59,7 @@ function start(script, { args, prefix = [], ...options } = {}) {
   };
 }
 
-/** The first of these commands that can run another here, as a prefix for `run`; `undefined` if none can. */
+/** Returns the first of these commands that works here as a prefix for `run`, or `undefined`. */
 const findPrefix = (...prefixes) =>
   prefixes.find(([command, ...args]) => spawnSync(command, [...args, "true"]).status === 0);
 

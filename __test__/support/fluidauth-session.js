@@ -3,8 +3,8 @@
 const crypto = require("node:crypto");
 
 /**
- * Stands in for the `Session` of `@fluidauth/express` 1.1.10, which no registry has: the same calls in the same
- * order, with the same two faults. Both are marked.
+ * A stand-in for the `Session` of `@fluidauth/express` 1.1.10, which is in no registry: the same calls in the same
+ * order, with the same two bugs. Both are marked.
  */
 class FluidAuthSession {
   constructor({ store, secret = "a secret", name = "fluid-auth-session", cookie = {}, duration = 60_000 }) {
@@ -80,7 +80,7 @@ class FluidAuthSession {
   }
 }
 
-/** What `AuthService` of `@fluidauth/express` makes of a `Session`. */
+/** The same as `AuthService` of `@fluidauth/express`. */
 class FluidAuthService {
   #session;
 

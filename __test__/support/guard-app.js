@@ -5,7 +5,7 @@ const http = require("node:http");
 const cookieParser = require("cookie-parser");
 const express = require("express");
 
-/** Serves an app on loopback that answers at once, as the app of a crash does. `route` adds to it. */
+/** Serves an app on loopback that responds immediately, which provokes the crash. `route` adds routes. */
 async function serve(session, { before = [cookieParser()], route = () => {} } = {}) {
   const errors = [];
   const nexts = []; // for each request, how often it was passed on
@@ -41,7 +41,7 @@ async function serve(session, { before = [cookieParser()], route = () => {} } = 
   return { port: server.address().port, errors, nexts, close };
 }
 
-/** One request on a connection of its own. `cookie` is `name=value` text. */
+/** Sends a request on a new connection. `cookie` is `name=value` text. */
 async function get(port, path = "/", cookie = undefined) {
   const request = http.get({
     host: "127.0.0.1",

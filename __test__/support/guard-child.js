@@ -1,6 +1,6 @@
 "use strict";
 
-// A server in a process of its own, for tests that end it: `node guard-child.js [guarded]`.
+// A server in a separate process, for tests that crash it: `node guard-child.js [guarded]`.
 const { MemoryStore, guardSession } = require("../..");
 const { FluidAuthSession } = require("./fluidauth-session");
 const { serve } = require("./guard-app");

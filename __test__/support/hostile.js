@@ -1,6 +1,6 @@
 "use strict";
 
-// Content that a store must treat as data and nothing else: `[what, make]`, from a session's id and expiry.
+// Content that a store must treat as data only: `[what, make]`, from a session's id and expiry.
 
 const deep = (levels) => (levels === 0 ? "bottom" : { down: deep(levels - 1) });
 

@@ -7,14 +7,14 @@ const { Bench } = require("./cli.js");
 
 /** A bench for `native-store import --from`. */
 class ImportBench extends Bench {
-  /** Runs an import that is to end well, and gives its summary. */
+  /** Runs an import, which must succeed. Returns its summary. */
   async imports(args, options) {
     const { code, stdout, stderr } = await this.run(args, options);
     assert.deepEqual({ code, stdout }, { code: 0, stdout: "" }, stderr);
     return stderr;
   }
 
-  /** Runs one that is to be refused, with one line that says why. */
+  /** Runs an import, which must be refused with a one-line reason. */
   async refuses(args, words, { code: exitCode = 2, ...options } = {}) {
     const { code, stdout, stderr } = await this.run(args, options);
     assert.match(stderr, /^native-store: [^\n]+\n$/);
@@ -23,7 +23,7 @@ class ImportBench extends Bench {
     return stderr;
   }
 
-  /** The environment of a run in which this package, whose tests have them all, has none of these. The app's own stay. */
+  /** The environment of a run in which this package cannot load these modules. The app's own modules still load. */
   hiding(...packages) {
     const source = `
       const Module = require("node:module");
@@ -37,7 +37,7 @@ class ImportBench extends Bench {
     return { NODE_OPTIONS: `--require ${JSON.stringify(this.in("hide.js"))}` };
   }
 
-  /** What the store has under an id. */
+  /** Resolves to the stored record of an id. */
   async stored(id) {
     const store = this.open();
     const session = await store.get(id);
@@ -50,7 +50,7 @@ class ImportBench extends Bench {
     return [...stdout.matchAll(/^[^\t]+/gm)].map(([id]) => id).sort();
   }
 
-  /** What ConnectStore, as the app that moved here has it, gives for an id. */
+  /** Resolves to the session of an id in the ConnectStore of the migrated app. */
   async connectGet(sid, options) {
     const store = new ConnectStore(this.open(), options);
     const session = await store.get(sid);
@@ -63,7 +63,7 @@ const withoutUser = (where = "") =>
   `no session has a user${where}: destroyByUser and revoke --user do not find them. To give them one, import again before the app starts, with ` +
   "--replace and --user-field, such as --user-field passport.user\n";
 
-/** What an import says at its end. Without `hasUsers`, none of the sessions has a user. */
+/** Returns the summary of an import. Without `hasUsers`, no session has a user. */
 const summary = (created, { existing = 0, expired = 0, unreadable, hasUsers = false } = {}) =>
   `${created.toLocaleString("en")} session${created === 1 ? "" : "s"} imported; skipped: ${existing} existing, ${expired} expired` +
   `${unreadable ? `, ${unreadable} unreadable` : ""}\n` +

@@ -6,7 +6,7 @@ const { session: ours } = require("./cli.js");
 const { summary, withoutUser } = require("./import-bench.js");
 const { connectSession } = require("./old-stores.js");
 
-/** What JSON can have and UTF-8 cannot. */
+/** Valid in JSON, but not in UTF-8. */
 const LONE_SURROGATE = "\ud800";
 
 const DATA = {
@@ -17,23 +17,23 @@ const DATA = {
 };
 
 /**
- * What every source of `import --from` has to pass.
+ * The suite for every source of `import --from`.
  * @param {string} name The package.
- * @param {() => ImportBench} getBench That of the test that runs.
- * @param {() => string[]} getArgs What runs the import from the old store, and makes the new one.
- * @param {(sessions: Record<string, unknown>) => void | Promise<void>} fill Makes the old store, with these sessions by
- *   their sids. Each lives for an hour, if its cookie says nothing.
- * @param {() => unknown} traceOf What tells a change of the old store.
- * @param {string} noun What holds a session there.
- * @param {RegExp} nameOfBad How the ones with a sid that begins with "bad-" are named.
- * @param {boolean} [isUtf8] Whether the old store itself cannot keep what UTF-8 cannot.
- * @param {string} [ownField] What the package adds to a session.
+ * @param {() => ImportBench} getBench Returns the bench of the running test.
+ * @param {() => string[]} getArgs Returns the arguments that import the old store into a new one.
+ * @param {(sessions: Record<string, unknown>) => void | Promise<void>} fill Creates the old store with these sessions,
+ * by sid. Each lives for an hour if its cookie has no expiry.
+ * @param {() => unknown} traceOf Returns a value that changes when the old store does.
+ * @param {string} noun The noun for the container of a session.
+ * @param {RegExp} nameOfBad Matches the names of sessions whose sid starts with "bad-".
+ * @param {boolean} [isUtf8] Whether the old store cannot keep strings that are invalid in UTF-8.
+ * @param {string} [ownField] The field that the package adds to a session.
  */
 function describeImports(name, { getBench, getArgs, fill, traceOf, noun, nameOfBad, isUtf8, ownField }) {
   describe(name, () => {
     const imports = (args, options) => getBench().imports(args, options);
 
-    it("keeps a session as it was, under its id", async () => {
+    it("keeps a session unchanged, with its id", async () => {
       const session = connectSession(isUtf8 ? DATA : { ...DATA, odd: LONE_SURROGATE });
       await fill({ Xy_1: session, endless: connectSession({ n: 1 }, { maxAge: null }) });
       assert.equal(await imports(getArgs()), summary(2));
@@ -54,7 +54,7 @@ function describeImports(name, { getBench, getArgs, fill, traceOf, noun, nameOfB
       assert.equal((await getBench().connectGet("a", { prefix: "sess:" })).n, 1);
     });
 
-    it("finds the user where it is told to, of any type", async () => {
+    it("finds the user in the given field, of any type", async () => {
       await fill({
         number: connectSession({ passport: { user: 42 } }),
         object: connectSession({ passport: { user: { id: 1 } } }),
@@ -72,7 +72,7 @@ function describeImports(name, { getBench, getArgs, fill, traceOf, noun, nameOfB
       assert.ok(!("userId" in (await getBench().stored("nobody"))));
     });
 
-    it("says so where no session has a user, and gives them one by --replace", async () => {
+    it("reports that no session has a user, and adds users with --replace", async () => {
       await fill({ a: connectSession({ userId: 1 }) });
       const counts = summary(1, { hasUsers: true });
       assert.equal(
@@ -88,7 +88,7 @@ function describeImports(name, { getBench, getArgs, fill, traceOf, noun, nameOfB
       assert.match((await getBench().run(["list", "--user-json", "1"])).stdout, /^a\t/);
     });
 
-    it("skips what is there, and replaces it by --replace", async () => {
+    it("skips existing sessions, and replaces them with --replace", async () => {
       await fill({ a: connectSession({ n: 1 }), b: connectSession({ n: 1 }) });
       await getBench().fill([ours("a", "ann")]);
       assert.equal(await imports(getArgs()), summary(1, { existing: 1 }));
@@ -100,7 +100,7 @@ function describeImports(name, { getBench, getArgs, fill, traceOf, noun, nameOfB
       assert.equal((await getBench().stored("a")).session.n, 1);
     });
 
-    it("leaves out what is no session, goes on, and says at the end what it was", async () => {
+    it("leaves out invalid sessions, continues, and reports them at the end", async () => {
       await fill({
         "bad-list": [],
         "bad-null": null,
@@ -115,21 +115,21 @@ function describeImports(name, { getBench, getArgs, fill, traceOf, noun, nameOfB
       assert.equal(`${counts}\n${note}\n`, summary(1, { unreadable: 5 }));
       assert.match(reasons, new RegExp(`^native-store: left out 5 ${noun}s: `));
       const bad = nameOfBad.source;
-      assert.match(reasons, new RegExp(`2 no JSON object \\(${bad}, ${bad}\\)`));
+      assert.match(reasons, new RegExp(`2 not a JSON object \\(${bad}, ${bad}\\)`));
       assert.match(reasons, /2 without a cookie \(/);
-      assert.match(reasons, /1 of an id that is none: a text of 1 to 256 bytes, the prefix included \(/);
+      assert.match(reasons, /1 with an invalid id: 1 to 256 bytes are accepted, prefix included \(/);
       assert.doesNotMatch(reasons, /do not show/);
       assert.deepEqual(await getBench().storedIds(), ["sess:abcgood"]);
       const quiet = await getBench().run([...getArgs(), "--quiet"]);
       assert.match(quiet.stderr, /^native-store: left out 4 [^\n]+\n$/);
     });
 
-    it("takes a store of nothing, and says nothing of its users", async () => {
+    it("accepts an empty store, without a note about users", async () => {
       await fill({});
       assert.equal(await imports([...getArgs(), "--user-field", "userId"]), summary(0));
     });
 
-    it("leaves the old store as it is", async () => {
+    it("does not change the old store", async () => {
       await fill({ a: connectSession(), b: connectSession() });
       const before = await traceOf();
       await imports([...getArgs(), "--path", "new"]);

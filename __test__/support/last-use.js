@@ -19,7 +19,7 @@ async function assertKnowsLastUse(store, request) {
         for await (const { lastUsedAt } of store.sessions()) uses.push(lastUsedAt - at);
         return uses.length === 1 && uses[0] > -1500 && uses[0] < BREAK / 2;
       };
-      // Frameworks may touch a session after they have answered.
+      // Frameworks may touch a session after the response.
       await until(isKnown, "the last use is known");
     }
   } finally {

@@ -1,6 +1,6 @@
 "use strict";
 
-/** Until the test ends, what a ConnectStore has met was longer ago. The sessions get no older by it. */
+/** Makes the ids that a ConnectStore has seen older, until the test ends. The sessions do not age. */
 function later(t, millis) {
   const now = performance.now.bind(performance);
   t.mock.method(performance, "now", () => now() + millis);

@@ -1,6 +1,6 @@
 "use strict";
 
-// Apps in folders of their own, as those of users are.
+// Apps in separate folders, like those of users.
 
 const fs = require("node:fs");
 const path = require("node:path");
@@ -9,7 +9,10 @@ const { pathToFileURL } = require("node:url");
 const ROOT = path.join(__dirname, "../..");
 const NAME = "@fluidauth/native-store";
 
-/** Links, in the `node_modules` of a folder, this package and what it is developed with. `others` replaces targets by name. */
+/**
+ * Links this package and its development dependencies in the `node_modules` of a folder. `others` replaces targets by
+ * name.
+ */
 function linkModules(folder, others = {}) {
   const own = path.join(ROOT, "node_modules");
   const targets = {};
@@ -25,7 +28,7 @@ function linkModules(folder, others = {}) {
   }
 }
 
-/** Puts a stand-in for `@fluidauth/express`, which no registry has, in the `node_modules` of a folder. */
+/** Puts a stand-in for `@fluidauth/express`, which is in no registry, into the `node_modules` of a folder. */
 function addFluidAuth(folder) {
   const target = path.join(folder, "node_modules/@fluidauth/express");
   fs.mkdirSync(target, { recursive: true });

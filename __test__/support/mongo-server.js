@@ -1,7 +1,7 @@
 "use strict";
 
-// As much of a MongoDB server as connect-mongo and its driver need, in memory, by the real protocol. A real server can be
-// had neither from Debian nor from npm.
+// A minimal MongoDB server for connect-mongo and its driver, in memory, with the real protocol. A real server is
+// available neither in Debian nor on npm.
 
 const { once } = require("node:events");
 const net = require("node:net");
@@ -24,9 +24,9 @@ const HELLO = {
 };
 
 class MongoServer {
-  /** What it was asked for, by name. */
+  /** The received commands, by name. */
   commands = [];
-  /** Each database has collections, and these have documents by their ids. */
+  /** Databases with collections, which have documents by id. */
   databases = new Map();
   #server = net.createServer((socket) => this.#serve(socket));
   #sockets = new Set();
@@ -47,12 +47,12 @@ class MongoServer {
     this.#server.close();
   }
 
-  /** From now on every command of that name fails. */
+  /** Makes every command of that name fail. */
   failOn(name, message) {
     this.#failure = { name, answer: { ok: 0, errmsg: message, code: 13, codeName: "Unauthorized" } };
   }
 
-  /** From now on no command of that name is answered. The first one resolves `held`. */
+  /** Stops answering commands of that name. The first one resolves `held`. */
   holdOn(name) {
     this.held = new Promise((resolve) => {
       this.#holding = { name, resolve };
@@ -172,7 +172,7 @@ function queryOf(message) {
   return BSON.deserialize(message.subarray(message.indexOf(0, name) + 1 + 8));
 }
 
-/** The document of a message, with the lists that it sends apart from it. */
+/** Returns the document of a message, including its document sequences. */
 function commandOf(message) {
   const command = {};
   let at = HEADER + 4;

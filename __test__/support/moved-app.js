@@ -1,6 +1,6 @@
 "use strict";
 
-// An app of express-session whose store is exchanged, and the browsers that were logged in before.
+// An express-session app whose store is replaced, and the browsers that were logged in before.
 
 const assert = require("node:assert/strict");
 const { ConnectStore } = require("../../connect.js");
@@ -8,7 +8,7 @@ const { Browser, SERVERS } = require("./connect-app.js");
 
 const BROWSERS = 5;
 
-/** Browsers that log in to the app while it has this store. */
+/** Returns browsers that have logged in to the app with this store. */
 async function logIn(store) {
   const app = await SERVERS.express(store);
   const browsers = Array.from({ length: BROWSERS }, () => new Browser());
@@ -20,7 +20,7 @@ async function logIn(store) {
   return browsers;
 }
 
-/** Asks the app with the store of a bench whether they still are. Then one of them logs out. */
+/** Checks that they are still logged in to the app with the store of a bench. Then one of them logs out. */
 async function assertStillLoggedIn(browsers, bench) {
   const store = new ConnectStore(bench.open());
   const app = await SERVERS.express(store);

@@ -1,6 +1,6 @@
 "use strict";
 
-// What session-file-store, connect-sqlite3 and better-sqlite3-session-store leave behind, in the shapes of theirs.
+// Makes stores of session-file-store, connect-sqlite3 and better-sqlite3-session-store.
 
 const fs = require("node:fs");
 const path = require("node:path");
@@ -8,19 +8,19 @@ const { Database } = require("node-sqlite3-wasm");
 
 const HOUR = 3_600_000;
 
-/** A session as express-session writes it. Without a `maxAge` its cookie has no expiry. */
+/** Returns a session in the form of express-session. Without a `maxAge` its cookie has no expiry. */
 function connectSession(data = {}, { maxAge = HOUR, from = Date.now() } = {}) {
   const expires = maxAge === null ? null : new Date(from + maxAge).toISOString();
   return { cookie: { originalMaxAge: maxAge, expires, secure: false, httpOnly: true, path: "/" }, ...data };
 }
 
-/** What session-file-store makes of a session. */
+/** Returns a session in the form of session-file-store. */
 function asFile(session, lastAccess = Date.now()) {
   const isObject = session !== null && !Array.isArray(session);
   return JSON.stringify(isObject ? { ...session, __lastAccess: lastAccess } : session);
 }
 
-/** What session-file-store writes where it has a secret. */
+/** Returns the file content of session-file-store with a secret. */
 const encryptedFile = () =>
   JSON.stringify({
     hmac: "8a1f\u0081".repeat(13),
@@ -31,7 +31,7 @@ const encryptedFile = () =>
     at: Buffer.alloc(16, 3),
   });
 
-/** A folder with these files. */
+/** Creates a folder with these files. */
 function writeFiles(folder, files) {
   fs.mkdirSync(folder, { recursive: true });
   for (const [name, text] of Object.entries(files)) fs.writeFileSync(path.join(folder, name), text);
@@ -40,7 +40,7 @@ function writeFiles(folder, files) {
 const CONNECT_SQLITE3 = "(sid PRIMARY KEY, expired, sess)";
 const BETTER_SQLITE3 = "(sid TEXT NOT NULL PRIMARY KEY, sess JSON NOT NULL, expire TEXT NOT NULL)";
 
-/** A database with such a table and these rows. */
+/** Creates a database with such a table and these rows. */
 function makeDatabase(file, columns, rows, table = "sessions") {
   const database = new Database(file);
   const quoted = `"${table.replaceAll('"', '""')}"`;
@@ -62,7 +62,7 @@ const betterRow = (sid, session, end = Date.now() + HOUR) => [
   new Date(end).toISOString(),
 ];
 
-/** Makes a database one with a write-ahead log, as it is when nobody has it open. */
+/** Converts a database to a closed one with a write-ahead log. */
 function giveLog(file) {
   const bytes = fs.readFileSync(file);
   bytes[18] = 2;
@@ -70,7 +70,7 @@ function giveLog(file) {
   fs.writeFileSync(file, bytes);
 }
 
-/** Packages of these sources, where `require` finds them from the folder. */
+/** Creates packages with these sources in the `node_modules` of the folder. */
 function installPackages(folder, sources) {
   for (const [name, source] of Object.entries(sources)) {
     const home = path.join(folder, "node_modules", name);

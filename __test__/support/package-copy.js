@@ -6,7 +6,7 @@ const path = require("node:path");
 const ROOT = path.join(__dirname, "../..");
 const NAME = "@fluidauth/native-store";
 
-/** Copies the files of the package, as npm would install them, into the `node_modules` of a folder. */
+/** Copies the files of the package into the `node_modules` of a folder, like npm does. */
 function copyPackage(folder) {
   const { files } = require("../../package.json");
   const target = path.join(folder, "node_modules", NAME);

@@ -1,7 +1,7 @@
 "use strict";
 
-// A real server of PostgreSQL for tests: on a free port of 127.0.0.1, in a folder of its own, and gone with the process
-// that has started it.
+// A real PostgreSQL server for tests: on a free port of 127.0.0.1, in its own folder. It ends with the process that
+// started it.
 
 const { spawn, spawnSync } = require("node:child_process");
 const { once } = require("node:events");
@@ -10,7 +10,7 @@ const path = require("node:path");
 const { newDirectory, watch } = require("./redis/guard.js");
 const { freePort } = require("./redis/ports.js");
 
-// Debian keeps its programs where no PATH leads.
+// Debian keeps its programs outside of PATH.
 const DEBIAN = "/usr/lib/postgresql";
 const READY = /database system is ready to accept connections/;
 const TAKEN = /Address already in use/;
@@ -18,7 +18,7 @@ const IS_ROOT = process.getuid?.() === 0;
 
 const folder = findPrograms();
 
-/** Why tests against a server are left out, for `skip`; `false` where they can run. */
+/** Why tests against a server are skipped, or `false`. For `skip`. */
 const postgresMissing = folder === undefined && "no PostgreSQL here: install the package postgresql";
 
 function findPrograms() {
@@ -31,7 +31,7 @@ function findPrograms() {
   return folders.find((each) => ["initdb", "postgres"].every((name) => fs.existsSync(path.join(each, name))));
 }
 
-/** The server does not run as root: root becomes the user that the package has made. */
+/** The server does not run as root, so root becomes the user of the Debian package. */
 function owner() {
   if (!IS_ROOT) return {};
   const [uid, gid] = ["-u", "-g"].map((flag) => {
@@ -41,14 +41,14 @@ function owner() {
 }
 
 /**
- * Starts a server: anybody is its superuser `test` without a password, save for the users of `passwords`, whom it asks.
+ * Starts a server. The superuser `test` needs no password, but the users of `passwords` do.
  * @param {Record<string, string>} passwords
  */
 async function startPostgres({ passwords = {} } = {}) {
   const data = newDirectory();
   const rights = owner();
   if (IS_ROOT) {
-    // Its parent is for root alone.
+    // Only root can access its parent.
     fs.chmodSync(path.dirname(data), 0o711);
     fs.chownSync(data, rights.uid, rights.gid);
   }
@@ -87,7 +87,7 @@ async function run(data, rights, port) {
     exit.then(() => reject(new Error(`postgres ended:\n${said}`)), reject);
   });
   child.stderr.removeAllListeners("data").resume();
-  // A test that forgets it must not hang.
+  // A forgotten server must not keep a test alive.
   for (const handle of [child, child.stderr]) handle.unref();
   return {
     url: `postgres://test@127.0.0.1:${port}/postgres`,

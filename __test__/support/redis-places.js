@@ -1,6 +1,6 @@
 "use strict";
 
-// Servers for the tests of one file, and stores in them that know nothing of each other.
+// Servers for the tests of one file, and independent stores on them.
 
 const { after, before } = require("node:test");
 const { RedisStore } = require("../..");
@@ -16,8 +16,8 @@ const KINDS = {
 };
 
 /**
- * Starts a server of a kind, `single` or `cluster`, before the tests and stops it after them; where there is no Redis,
- * they are to be skipped by `redisMissing`.
+ * Starts a server, `single` or `cluster`, before the tests, and stops it after them. Skip the tests with `redisMissing`
+ * if there is no Redis.
  */
 function makeRedisPlace(kind = "single") {
   const { start, where, stop } = KINDS[kind];
@@ -31,11 +31,11 @@ function makeRedisPlace(kind = "single") {
     get servers() {
       return server;
     },
-    /** The options of a new store that is empty. */
+    /** Returns the options of a new, empty store. */
     next: (options) => ({
       ...where(server),
       prefix: `place ${++made}:`,
-      // On a busy machine no call is to fail by it.
+      // No call should time out, even on a busy machine.
       commandTimeout: 30_000,
       sweepInterval: 0,
       ...options,

@@ -1,7 +1,7 @@
 "use strict";
 
-// Real servers for tests: on free ports of 127.0.0.1, in directories of their own, and gone with the process that has
-// started them.
+// Real servers for tests: on free ports of 127.0.0.1, in separate directories. They end with the process that started
+// them.
 
 const { makeCertificates } = require("./redis/certificates.js");
 const { startCluster } = require("./redis/cluster.js");
@@ -13,8 +13,8 @@ const { BASE, DURABLE, startOnFreePort } = require("./redis/server.js");
 const { until } = require("./redis/until.js");
 
 /**
- * A single server. What it has acknowledged outlives a kill if it `isDurable`. `users` are as Redis's ACL has them:
- * `{ ann: "on >secret ~* +@all" }`; `password` is the default user's.
+ * Starts a single server. With `isDurable`, acknowledged writes survive a kill. `users` have the form of Redis's ACL:
+ * `{ ann: "on >secret ~* +@all" }`. `password`: that of the default user.
  */
 function startServer({ isDurable = false, password, users = {}, settings } = {}) {
   const acl = Object.entries(users).map(([name, rules]) => `${name} ${rules}`);
@@ -30,12 +30,15 @@ function startServer({ isDurable = false, password, users = {}, settings } = {})
   }));
 }
 
-/** One that serves with TLS alone. `certificates` has what is needed to trust it; `names` are those of its own. */
+/**
+ * Starts a server that requires TLS. `certificates`: what a client needs to trust it. `names`: the names in its
+ * certificate.
+ */
 async function startTlsServer({ needsClientCertificate = false, names, settings } = {}) {
   const certificates = makeCertificates(newDirectory(), names);
   const { files, ca, cert, key } = certificates;
   const server = await startOnFreePort((port) => ({
-    // It is reached at 127.0.0.1, whatever its names.
+    // It is always reached at 127.0.0.1.
     tls: { ca, cert, key, checkServerIdentity: () => undefined },
     settings: {
       ...BASE,

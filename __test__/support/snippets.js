@@ -1,6 +1,6 @@
 "use strict";
 
-// The code blocks of Markdown pages, and what is wrong with them.
+// Finds and checks the code blocks of Markdown pages.
 
 const { execFile, fork, spawnSync } = require("node:child_process");
 const fs = require("node:fs");
@@ -16,11 +16,11 @@ const FENCE = /^( *)```(\w*)[^\n]*\n([\s\S]*?)^ *```$/gm;
 const JAVASCRIPT = new Set(["js", "mjs", "cjs"]);
 const SHELL = new Set(["sh", "bash"]);
 
-/** Whether code is a whole program that serves: it imports what it needs, no file of an app around it, and listens. */
+/** Whether code is a whole server: it has all its imports, uses no other file, and listens. */
 const isWholeApp = (code) =>
   /\b(import|require)\b/.test(code) && !/["']\.\.?\//.test(code) && /\.listen\(/.test(code);
 
-/** The code blocks of a page: `{ page, line, language, code, isApp }`. */
+/** Returns the code blocks of a page: `{ page, line, language, code, isApp }`. */
 function blocksOf(page, text) {
   return [...text.matchAll(FENCE)].map(({ index, 1: indent, 2: language, 3: body }) => {
     const code = body.replaceAll(new RegExp(`^${indent}`, "gm"), "");
@@ -29,17 +29,17 @@ function blocksOf(page, text) {
   });
 }
 
-/** `size(): Promise<number>;`, as it is in an interface. */
+/** Matches a signature like `size(): Promise<number>;`. */
 const isSignature = ({ language, code }) =>
   language === "ts" && /^(readonly )?[\w[][\w.\]]*(<.*>)?(\(.*\))?: .*;$/m.test(code.split("\n")[0]);
 
-/** Code, on the same lines, that compiles if something in this package has these members. */
+/** Returns code, on the same lines, that compiles if a type of this package has these members. */
 const asInterface = (code) =>
   `interface Members { ${code.trimEnd()} } export const has: Has<Members> = true;\n`;
 
 const placeOf = ({ page, line }) => `${page}:${line}`;
 
-/** Writes blocks as files that have the code on the lines where the page has it. Returns the files by block. */
+/** Writes blocks to files, with the code on the same lines as in the page. Returns the files by block. */
 function writeBlocks(folder, blocks, extensionOf) {
   return new Map(
     blocks.map((block) => {
@@ -54,7 +54,7 @@ function writeBlocks(folder, blocks, extensionOf) {
 const COMPILED =
   "--noEmit --pretty false --target es2022 --module node16 --skipLibCheck --types node --preserveSymlinks";
 
-/** What TypeScript finds in files: `[file, line, code, message]`. */
+/** Returns TypeScript's errors in files: `[file, line, code, message]`. */
 function compile(folder, files, options) {
   const args = [...COMPILED.split(" "), "--lib", "es2022,esnext.disposable", ...options, ...files];
   return new Promise((resolve) => {
@@ -71,7 +71,9 @@ const AWAIT = /^The current file is a CommonJS module and cannot use 'await'/;
 const UNKNOWN_FILE = /^Cannot find module '\.\.?\//;
 const UNKNOWN_NAME = /^(?:Cannot find name|No value exists in scope for the shorthand property) '([^']+)'/;
 
-/** A fragment may use what the app around it has: an async function, files and names. A class has to be there. */
+/**
+ * Ignores errors that the surrounding app of a fragment would avoid: await, files and names. A class must be imported.
+ */
 function isOfTheApp(block, message) {
   if (block.isApp) return false;
   if (AWAIT.test(message)) return true;
@@ -90,7 +92,7 @@ async function faultsInCode(folder, blocks, extensionOf, options, ambient) {
     .map(([file, line, , message]) => `${blockOf.get(file)?.page ?? file}:${line}: ${message}`);
 }
 
-/** Names that this package does not export, options that there are not, calls that do not fit. */
+/** Finds names that this package does not export, unknown options, and invalid calls. */
 function faultsInJavaScript(folder, blocks) {
   const extensionOf = ({ code }) => (/\brequire\(/.test(code) ? ".cjs" : ".mjs");
   const options = ["--allowJs", "--checkJs", "--strict", "false"];
@@ -106,10 +108,10 @@ function faultsInTypeScript(folder, blocks) {
   return faultsInCode(folder, blocks, () => ".mts", options, ["not-installed.d.ts", "signatures.d.ts"]);
 }
 
-/** Commands of this package, and their options, that there are not; scripts of npm; and what the shell cannot parse. */
+/** Finds unknown commands and options of this package, unknown npm scripts, and shell syntax errors. */
 function faultsInShell(blocks) {
   return blocks.flatMap((block) => {
-    // A synopsis has the names of values: <id>.
+    // A synopsis has placeholders: <id>.
     const code = block.code.replaceAll(/<[a-z-]+>/g, "x");
     const { status, stderr } = spawnSync("bash", ["-n"], { input: code, encoding: "utf8" });
     const faults = status === 0 ? [] : [stderr.trim()];
@@ -130,7 +132,7 @@ function faultsInShell(blocks) {
   });
 }
 
-/** What is wrong with code blocks, as texts for people. `folder` is new. */
+/** Returns the problems of code blocks, as readable text. `folder` is new. */
 async function faultsOf(folder, blocks) {
   fs.mkdirSync(folder);
   linkModules(folder);
@@ -142,7 +144,10 @@ async function faultsOf(folder, blocks) {
   return [...javaScript, ...typeScript, ...faultsInShell(of(SHELL))];
 }
 
-/** Starts an app from a page in a folder of its own, and resolves to `{ child, url }`. Its folders in /var are in there too. */
+/**
+ * Starts an app from a page in a separate folder, and resolves to `{ child, url }`. Its folders in /var are placed
+ * there, too.
+ */
 async function startApp(folder, { code }) {
   fs.mkdirSync(folder);
   linkModules(folder);

@@ -1,10 +1,10 @@
 "use strict";
 
-// Packages for tests that stand in for SQLite drivers that compile.
+// Stand-ins for compiled SQLite drivers.
 
 const WASM = JSON.stringify(require.resolve("node-sqlite3-wasm"));
 
-/** As better-sqlite3 has it. Writes down the options that files were opened with. */
+/** In the form of better-sqlite3. Records the options with which files were opened. */
 const BETTER_SQLITE3 = `
   const { Database } = require(${WASM});
   module.exports = class {
@@ -20,7 +20,7 @@ const BETTER_SQLITE3 = `
     }
   };`;
 
-/** As sqlite3 has it. */
+/** In the form of sqlite3. */
 const SQLITE3 = `
   const { Database } = require(${WASM});
   exports.OPEN_READONLY = 1;
@@ -43,7 +43,7 @@ const SQLITE3 = `
     }
   };`;
 
-/** One that was compiled for another Node.js. */
+/** A driver that was compiled for another Node.js version. */
 const BROKEN = `throw new Error("was compiled against a different Node.js version\\nusing\\nNODE_MODULE_VERSION 1");`;
 
 /** For --require: as if there were no driver. */

@@ -3,8 +3,8 @@
 const assert = require("node:assert/strict");
 
 /**
- * Asserts that a request which changes nothing keeps what another request has saved meanwhile. `serve(answer)` starts an
- * app that answers each request with `await answer(path, session)`, and resolves to what asks it.
+ * Asserts that a request without changes keeps a concurrent save of another request. `serve(answer)` starts an app that
+ * responds with `await answer(path, session)`, and resolves to a function that sends requests.
  */
 async function assertKeepsOtherSave(store, sidOf, serve) {
   let reached;
@@ -27,7 +27,7 @@ async function assertKeepsOtherSave(store, sidOf, serve) {
   const before = (await store.store.get(sidOf(jar))).expires;
   const slow = ask("/slow", { ...jar });
   await isReached;
-  // Two requests may come in one millisecond.
+  // Two requests may arrive in the same millisecond.
   await new Promise((resolve) => setTimeout(resolve, 5));
   await ask("/2", jar);
   open();

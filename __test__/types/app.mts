@@ -21,7 +21,7 @@ new AuthService({
 });
 session.serializeUser = () => 42;
 
-/** `BaseSessionStore`, were its methods checked as strictly as functions are. */
+/** `BaseSessionStore` with methods that are checked as strictly as functions. */
 interface StrictStore {
   db: unknown;
   create: (sessionData: ISessionData) => Promise<void> | void;
@@ -33,7 +33,7 @@ interface StrictStore {
 
 type Fields = { device?: string };
 
-/** Adds a field of its own to every session. */
+/** Adds its own field to every session. */
 class DeviceStore extends MemoryStore<Fields> {
   constructor(readonly device: string) {
     super({ maxSessionsPerUser: 5 });
@@ -44,7 +44,7 @@ class DeviceStore extends MemoryStore<Fields> {
   }
 }
 
-/** Fits in the place of the class that it counts for. */
+/** Can replace the class whose calls it counts. */
 class CountingStore extends MemoryStore {
   created = 0;
 

@@ -21,7 +21,7 @@ declare module "fastify" {
 const DAY = 24 * 60 * 60 * 1000;
 const options: ConnectStoreOptions = { ttl: DAY, touchAfter: 60_000, prefix: "app:" };
 
-// Without a type argument sessions have what the app has declared in its framework's.
+// Without a type argument, sessions have the fields that the app has declared in the type of its framework.
 const inferred = new ConnectStore(new FileStore({ path: "./sessions" }), {
   ...options,
   ttl: (kept) => (kept.isAdmin ? DAY / 24 : DAY),

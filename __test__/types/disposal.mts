@@ -1,4 +1,4 @@
-// What TypeScript has from 5.2 on. See ../types.test.js.
+// Features of TypeScript 5.2 and later. See ../types.test.js.
 import { ConnectStore, MemoryStore } from "@fluidauth/native-store";
 
 export async function countOne(): Promise<number> {

@@ -1,4 +1,4 @@
-/** The part of `@fluidauth/express` 1.1 that meets a store. No registry has the package itself. */
+/** The part of `@fluidauth/express` 1.1 that uses a store. The package itself is in no registry. */
 declare module "@fluidauth/express" {
   export interface ISessionData {
     sessionId: string;

@@ -6,7 +6,7 @@ const { installPeers } = require("../install.js");
 const parts = require("../parts.js");
 const { CONFIG, GREY } = require("./style.js");
 
-/** Fails where nothing could be drawn in the end: before all is measured. */
+/** Fails early, before anything is measured, if the charts could not be drawn. */
 function installCharts(progress) {
   const trials = { "vega-lite": 'Promise.all([import("vega"), import("vega-lite")])' };
   const missing = installPeers(__dirname, trials, progress);
@@ -23,7 +23,7 @@ async function toSvg({ title, subtitle, ...chart }) {
   return `${svg}\n`;
 }
 
-/** Writes the charts of what was measured; the others in the directory stay as they are. */
+/** Writes the charts of the measured parts. Other charts in the directory are kept. */
 async function draw(measured, directory) {
   mkdirSync(directory, { recursive: true });
   for (const [name, ofPart] of Object.entries(measured)) {

@@ -8,9 +8,9 @@ const OTHERS = ["#0969da", "#8250df", "#57606a"];
 
 const GROUP_TITLE = { fontSize: 13, fontWeight: 600, anchor: "start", frame: "group", offset: 6 };
 
-/** A background of its own, as the pages that show the charts are light or dark. */
+/** With its own background, because the pages that show the charts are light or dark. */
 const CONFIG = {
-  // Or each bar would be described in the file, which README does for the chart.
+  // Omits the descriptions of single bars. README describes the chart.
   aria: false,
   background: "#ffffff",
   padding: 16,
@@ -34,8 +34,8 @@ const CONFIG = {
 };
 
 /**
- * Rows of `{ name, value, isOurs, group? }` as bars, or on a logarithmic scale as points, with their values beside; those
- * of a group together.
+ * Draws rows of `{ name, value, isOurs, group? }` as bars, or on a logarithmic scale as points, with their values.
+ * Groups are kept together.
  */
 function ranking(rows, { format, isLog = false }) {
   const plot = (group) => ({

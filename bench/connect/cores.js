@@ -4,7 +4,7 @@ const { spawnSync } = require("node:child_process");
 
 const taskset = (...args) => spawnSync("taskset", args, { encoding: "utf8" });
 
-/** The processor cores that this process may use; none where that cannot be told, or cannot be changed. */
+/** Returns the processor cores that this process may use. Empty if that is unknown or cannot be changed. */
 function usableCores() {
   const { status, stdout } = taskset("-c", "-p", process.pid);
   if (status !== 0) return [];
@@ -17,7 +17,7 @@ function usableCores() {
     });
 }
 
-/** Keeps this process, with all the threads that it has and that it will have, on one core. */
+/** Pins this process to one core, with all its present and future threads. */
 function stayOn(core) {
   const { status, stderr } = taskset("-a", "-c", "-p", core, process.pid);
   if (status !== 0) throw new Error(`taskset failed: ${stderr}`);

@@ -2,7 +2,7 @@
 
 const { once } = require("node:events");
 
-/** The address of a server that listens on a free port. */
+/** Makes a server listen on a free port. Resolves to its address. */
 async function listen(server) {
   server.listen(0, "127.0.0.1");
   await once(server, "listening");

@@ -12,8 +12,8 @@ const { judge } = require("./targets.js");
 const install = (progress) => installPeers(__dirname, TRIALS, progress);
 
 /**
- * Stores of express-session: `{ sessions, connections, fileSystem, missing, load?, race }`. `load` is left out where
- * autocannon is missing.
+ * Stores of express-session: `{ sessions, connections, fileSystem, missing, load?, race }`. `load` is missing without
+ * autocannon.
  */
 function run(plan, report, missing) {
   const progress = (step, detail) => report(`connect, ${step}`, detail);

@@ -14,10 +14,10 @@ const storesTable = (stores) =>
     2,
   );
 
-/** The rounds of each row by one of their figures. */
+/** Selects one figure of the rounds of a row. */
 const roundsOf = ({ rounds }, figure) => rounds.map((round) => round[figure]);
 
-/** One figure of each route and store, and the ratios of each of ours to it. */
+/** A table with one figure for each route and store, and the ratio of each of our stores to it. */
 function loadTable({ ceiling, rows }, figure, head, format) {
   const cells = (row) => {
     const { median: middle, low, high } = summary(roundsOf(row, figure));
@@ -36,7 +36,7 @@ function loadTable({ ceiling, rows }, figure, head, format) {
   return table(["route", "store", head, "quartiles", ...ratios], lines, 2);
 }
 
-/** The range of the stores' medians on each route: what they are bound by, and that autocannon is not it. */
+/** A table with the range of the stores' medians on each route. It shows that autocannon is not the bottleneck. */
 function busyTable({ ceiling, rows }) {
   const routes = [...new Set(rows.map(({ route }) => route))];
   const groups = [[ceiling], ...routes.map((name) => rows.filter(({ route }) => route === name))];
@@ -65,7 +65,7 @@ function sections({ sessions, connections, fileSystem, missing, load, race }) {
   const all = [];
   const add = (title, body) => all.push({ title, body });
   const reasons = Object.entries(missing).map(([name, reason]) => `${name}: ${reason}`);
-  if (reasons.length > 0) add("Left out of connect, as they could not be installed:", reasons.join("\n"));
+  if (reasons.length > 0) add("Skipped in connect, because they could not be installed:", reasons.join("\n"));
   if (load) {
     const stores = [...new Set(load.rows.map(({ store }) => store))];
     add(`Stores of express-session, files on ${fileSystem}. What each does:`, storesTable(stores));
@@ -77,11 +77,11 @@ function sections({ sessions, connections, fileSystem, missing, load, race }) {
       loadTable(load, "perSecond", "requests/s", whole),
     );
     add(
-      "The same requests: 99 of 100 are answered within so many milliseconds. Less is better:",
+      "The same requests: 99th percentile of the latency, in milliseconds. Less is better:",
       loadTable(load, "p99", "p99, ms", tenths),
     );
     add(
-      "The same requests: processor time of the server's process, all threads, in microseconds a request. It varies less\n" +
+      "The same requests: CPU time of the server process, all threads, in microseconds per request. It varies less\n" +
         "with the other load of the machine. Less is better:",
       loadTable(load, "serverCpu", "CPU, us", whole),
     );

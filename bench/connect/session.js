@@ -4,7 +4,7 @@ const { randomBytes } = require("node:crypto");
 
 const DAY = 24 * 60 * 60 * 1000;
 
-/** As most apps set it; with a maxAge, each request that changes nothing touches its session. */
+/** The options of most apps. With a maxAge, each request without a change touches its session. */
 const sessionOptions = (store, resave = false) => ({
   store,
   resave,
@@ -13,7 +13,7 @@ const sessionOptions = (store, resave = false) => ({
   cookie: { maxAge: DAY },
 });
 
-/** What a login puts into a session: with the cookie some 500 bytes of JSON, none like another. */
+/** The session data of a login: some 500 bytes of JSON with the cookie, different each time. */
 function loginData() {
   const random = randomBytes(40).toString("hex");
   return {

@@ -8,8 +8,8 @@ const { ConnectStore } = require("../../connect.js");
 const MINUTE = 60_000;
 
 /**
- * The stores that are compared, ours first. `answersAfter` is what a store has done with a session that it calls saved;
- * `open` takes a directory that is the store's own. Packages are loaded by the processes that need them.
+ * The compared stores, ours first. `answersAfter`: what a store has done when it reports a session as saved. `open`
+ * takes the store's own directory. Each process loads only the packages that it needs.
  */
 const STORES = {
   memory: {
@@ -77,7 +77,7 @@ function openSqlite(directory, synchronous) {
   return new Store({ client });
 }
 
-/** What fails where a package, or the addon that it brings or builds, is not there. */
+/** Code that fails if a package, or the addon that it ships or builds, is missing. */
 const TRIALS = {
   autocannon: 'require("autocannon")',
   "better-sqlite3": 'new (require("better-sqlite3"))(":memory:"); require("better-sqlite3-session-store")',

@@ -5,7 +5,7 @@ const { medianRatio } = require("../stats.js");
 const { titleOf } = require("./race/cases.js");
 const { OURS, labelOf } = require("./stores.js");
 
-/** The app on our FileStore against the app on express-session's own store in memory. */
+/** Compares the app on our FileStore to the app on express-session's own MemoryStore. */
 function judgeLoad({ rows }) {
   return [...new Set(rows.map(({ route }) => route))].map((route) => {
     const perSecondOf = (name) =>
@@ -15,7 +15,7 @@ function judgeLoad({ rows }) {
   });
 }
 
-/** No session of our stores comes back. */
+/** Requires that no session of our stores comes back. */
 function judgeRace(race) {
   return race
     .filter(({ store }) => OURS.includes(store))

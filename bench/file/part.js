@@ -22,10 +22,10 @@ const TRIALS = {
   "session-file-store": 'require("session-file-store")',
 };
 
-/** The stores whose gaps at creates have as many runs as ours: of the others, one run shows how long they are. */
+/** The stores whose gaps during creates are measured in several runs. For the others one run is enough. */
 const WATCHED = [OURS, BEFORE, "lmdb"];
 
-/** Which stores sweep, and how; the gaps of the others are so long that one run shows them. */
+/** Which stores sweep, and how. The gaps of the others are so long that one run is enough. */
 const SWEEPS = [
   { store: OURS },
   { store: "lmdb", once: true },
@@ -34,7 +34,7 @@ const SWEEPS = [
   { store: "sqlite", atATime: 1000, once: true },
 ];
 
-/** Bytes a session, of those stores that hold any: `{ store, size, filled }[]`. */
+/** Measures the bytes per session of the stores that hold sessions: `{ store, size, filled }[]`. */
 async function fillAll(run) {
   Ids.random(run.plan.fileSize).writeTo(run.idsFile);
   const rows = [];
@@ -48,7 +48,7 @@ async function fillAll(run) {
   return rows;
 }
 
-/** Replaces a part of the sessions, and adds the bytes after that. `files` has none to replace. */
+/** Replaces a part of the sessions, and adds the bytes afterwards. Skips `files`. */
 async function churnAll(run, rows) {
   const { idsFile } = run;
   const freshFile = `${idsFile}-fresh`;
@@ -62,7 +62,7 @@ async function churnAll(run, rows) {
   Ids.readFrom(idsFile).slice(fresh.length).concat(fresh).writeTo(idsFile);
 }
 
-/** Milliseconds, each in a new process: `{ store, rounds }[]`. */
+/** Measures opening in milliseconds, each time in a new process: `{ store, rounds }[]`. */
 async function timeOpening(run) {
   const id = Ids.readFrom(run.idsFile).at(0);
   const rows = run.stores.map((store) => ({ store, rounds: [] }));
@@ -75,7 +75,7 @@ async function timeOpening(run) {
   return rows;
 }
 
-/** Nanoseconds a get, `{ store, rounds }[]`, and what creates cost, `{ store, inFlight, rounds }[]`. */
+/** Measures nanoseconds per get, `{ store, rounds }[]`, and the cost of creates, `{ store, inFlight, rounds }[]`. */
 function timeCalls(run) {
   const { present, stores, plan } = run;
   return run.withOpened(present, async (childOf) => {

@@ -10,8 +10,8 @@ const KINDS = ["file", "memory"];
 const IN_FLIGHT = 256;
 
 /**
- * Our stores with the same sessions, in one run: `{ size, inFlight, rows: { kind, rounds }[], during: { quiet, busy }[] }`,
- * nanoseconds a get, and of the file also while it is written to.
+ * Measures our stores with the same sessions in one run, in nanoseconds per get: `{ size, inFlight, rows: { kind,
+ * rounds }[], during: { quiet, busy }[] }`. `during`: the FileStore during writes.
  */
 function timeReads({ readSize: size, getRounds, createRounds, createSeconds: seconds }, directory, progress) {
   return withChildren(
@@ -24,7 +24,7 @@ function timeReads({ readSize: size, getRounds, createRounds, createSeconds: sec
       }
       settleDisk();
       const rows = KINDS.map((kind) => ({ kind, rounds: [] }));
-      // The first is for the compiler.
+      // Round -1 is for the compiler.
       for (let round = -1; round < getRounds; round++) {
         progress("reads", `: round ${round + 1} of ${getRounds}`);
         for (const { kind, rounds } of rotated(rows, round)) {

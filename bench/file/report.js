@@ -57,7 +57,7 @@ function gapsTable(rows) {
   return table(["store", "during", "longest gap, ms", "all runs", "otherwise", "took, ms"], lines, 2);
 }
 
-/** The file against memory, and against itself with nothing else to do. */
+/** Compares FileStore to MemoryStore, and to an idle FileStore. */
 function readsTable({ inFlight, rows: [file, memory], during }) {
   const line = (what, values, against) => {
     const { median: middle, low, high } = summary(values);
@@ -89,16 +89,16 @@ function sections({ size, fileSystem, missing, reads, disk, open, get, create, g
     storesTable(disk),
   );
   const reasons = Object.entries(missing).map(([name, reason]) => `${name}: ${reason}`);
-  if (reasons.length > 0) add("Left out, as they could not be installed:", reasons.join("\n"));
+  if (reasons.length > 0) add("Skipped, because they could not be installed:", reasons.join("\n"));
   add(
     `Get of a random session, in ns: median and quartiles of ${plural(get[0].rounds.length, "round")}, a process for each store. ` +
       "Each includes\nmaking a new id string. Only native-store looks whether the session has expired:",
     roundsTable(get, ["store", "ns"]),
   );
   add(
-    `Durable creates a second, so many in flight (each that completes starts the next), of ${plural(create[0].rounds.length, "round")}.\n` +
-      "More is better. Then what a create costs: processor time of all threads, and what the disk wrote and flushed, which\n" +
-      "includes what other processes wrote. Only native-store and better-sqlite3 refuse an id that is taken:",
+    `Durable creates a second, by the number in flight (each completion starts the next), of ${plural(create[0].rounds.length, "round")}.\n` +
+      "More is better. Then the cost of a create: CPU time of all threads, and the writes and flushes of the disk, including\n" +
+      "those of other processes. Only native-store and better-sqlite3 refuse an existing id:",
     roundsTable(create, ["in flight", "store", "creates/s"], {
       keys: ["inFlight"],
       figure: "perSecond",
@@ -112,7 +112,7 @@ function sections({ size, fileSystem, missing, reads, disk, open, get, create, g
     readsTable(reads),
   );
   add(
-    "Bytes a session on the disk (allocated blocks), and once a quarter of the sessions was replaced:",
+    "Bytes per session on the disk (allocated blocks), and after replacing a quarter of the sessions:",
     diskTable(disk),
   );
   add(

@@ -12,15 +12,15 @@ const COSTS = {
 
 const valuesOf = ({ rounds }, figure) => (figure ? rounds.map((round) => round[figure]) : rounds);
 
-/** What a call costs. A cell is empty if nothing has counted it. */
+/** The cost of a call. A cell is empty if there is no counter. */
 const costCells = (row) =>
   Object.entries(COSTS).map(([figure, [, format]]) =>
     row.rounds[0][figure] === undefined ? "" : format(median(valuesOf(row, figure))),
   );
 
 /**
- * The rounds of each store, by `format`, and ours against it. `keys` are columns before the store's. Where the rounds
- * have several figures, `figure` is the one to compare. `costs` adds the columns of what a call costs.
+ * A table of the rounds of each store, and the ratio of ours to it. `keys`: the columns before the store's. `figure`:
+ * the figure to compare, if rounds have several. `costs`: adds the columns with the cost of a call.
  */
 function roundsTable(rows, head, { keys = [], format = whole, figure, costs = false, ours = OURS } = {}) {
   const lines = rows.map((row) => {

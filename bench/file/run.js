@@ -10,7 +10,7 @@ const CHILD = path.join(__dirname, "child.js");
 
 const withChild = (use) => withChildren(1, use, CHILD);
 
-/** What all the stages have: where the stores are and how many sessions each has. */
+/** The context of all stages: where the stores are, and how many sessions each has. */
 class Run {
   constructor(plan, directory, missing, progress) {
     this.plan = plan;
@@ -20,11 +20,11 @@ class Run {
     const isThere = (name) => !(STORES[name].package in missing) && (name !== BEFORE || plan.before);
     this.present = NAMES.filter(isThere);
     this.stores = this.present.filter((name) => !STORES[name].isFloor);
-    /** Our store, and that of the older version where there is one. */
+    /** Our store, and the older version if it is given. */
     this.versions = [OURS, BEFORE].filter(isThere);
   }
 
-  /** What a child needs to open a store, or to make it. */
+  /** Returns the arguments with which a child opens or creates a store. */
   argsOf(store) {
     const from = store === BEFORE ? this.plan.before : undefined;
     const size = sizeOf(store, this.plan.fileSize);
@@ -36,8 +36,8 @@ class Run {
   }
 
   /**
-   * Opens each of the stores in a process of its own, or in several, and calls `use` with a function that returns the
-   * process of a store.
+   * Opens each store in its own process, or in several, and calls `use` with a function that returns the process of a
+   * store.
    */
   withOpened(stores, use, processes = 1) {
     const open = async (...children) => {
@@ -52,8 +52,8 @@ class Run {
   }
 
   /**
-   * Group by group, and in each another store first in each round. The rounds before the first are for the compiler.
-   * Adds what `measure` resolves to for a row to its `rounds`.
+   * Measures group by group, and rotates the order of the stores in each round. Rounds before the first are for the
+   * compiler. Adds the results of `measure` to the `rounds` of each row.
    */
   async inRounds(title, total, groups, measure) {
     for (let round = -this.plan.warmUpRounds; round < total; round++) {

@@ -2,14 +2,14 @@
 
 const { farOff, userOf } = require("../sessions.js");
 
-/** Session `number`, of a user of its own, as FluidAuth makes it. */
+/** Returns session `number` in FluidAuth's shape, each of another user. */
 const sessionOf = (sessionId, number, millis = farOff(number)) => ({
   sessionId,
   userId: userOf(number),
   expires: new Date(millis).toISOString(),
 });
 
-/** The sessions of some of the ids, each made when it is asked for. */
+/** Generates the sessions of some ids lazily. */
 function* sessionsOf(ids, { to = ids.length, firstNumber = 0, expiresOf = farOff } = {}) {
   for (let index = 0; index < to; index++) {
     const number = firstNumber + index;
@@ -17,7 +17,7 @@ function* sessionsOf(ids, { to = ids.length, firstNumber = 0, expiresOf = farOff
   }
 }
 
-/** The items for as long as it is not over. */
+/** Yields items until it is over. */
 function* until(isOver, items) {
   for (const item of items) {
     if (isOver(performance.now())) return;
@@ -25,7 +25,7 @@ function* until(isOver, items) {
   }
 }
 
-/** Sessions of the ids for as long as it is not over. */
+/** Yields sessions of the ids until it is over. */
 const sessionsUntil = (isOver, ids) => until(isOver, sessionsOf(ids));
 
 module.exports = { sessionsOf, sessionsUntil, until };

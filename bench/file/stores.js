@@ -6,8 +6,8 @@ const SYNC_OF_OURS = "fdatasync, batches of what is queued";
 const INDEX_OF_OURS = "id, user, expiry";
 
 /**
- * The stores that are compared, ours first. `sync` is what a resolved create has seen, `index` what the store finds
- * a session by; `share` is of the sessions that the others hold.
+ * The compared stores, ours first. `sync`: what has happened when a create resolves. `index`: the indexes of the store.
+ * `share`: the number of sessions, relative to the others.
  */
 const STORES = {
   native: {
@@ -53,7 +53,7 @@ const STORES = {
   },
 };
 
-/** Stores that only one stage compares. `folder` names the store whose sessions they open. */
+/** Stores that only one stage compares. `folder`: the store whose sessions they open. */
 const VARIANTS = {
   everysec: {
     label: 'native-store, durability: "everysec"',
@@ -71,18 +71,18 @@ const NAMES = Object.keys(STORES);
 const describe = (name) => STORES[name] ?? VARIANTS[name];
 const labelOf = (name) => describe(name).label;
 
-/** How many sessions a store is filled with where the others have `size`. */
+/** Returns the number of sessions of a store if the others have `size`. */
 const sizeOf = (name, size) => size * (describe(name).share ?? 1);
 
 const directoryOf = (name, directory) => path.join(directory, describe(name).folder ?? name);
 
 /**
- * Loads the package of a store, and returns a function that opens the store in its directory. `from` is the folder of
- * an older version of our package.
+ * Loads the package of a store, and returns a function that opens the store in its directory. `from`: the folder of an
+ * older version of our package.
  *
  * A store has `create(session)`, which resolves once the session is on disk, and `get(id)`, which resolves to a fresh
- * copy. `fill(sessions)`, `remove(ids)` and `close()` are not timed. Stores that sweep have `clean()`. `NativeStore` has
- * more.
+ * copy. `fill(sessions)`, `remove(ids)` and `close()` are not measured. Stores that sweep have `clean()`. `NativeStore`
+ * has more methods.
  */
 function loadStore({ store: name, directory, from }) {
   const { module, options } = describe(name);

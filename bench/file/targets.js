@@ -5,7 +5,7 @@ const { count, median, medianRatio } = require("../stats.js");
 const { against, judge: judgeLog } = require("./log/targets.js");
 const { OURS, labelOf } = require("./stores.js");
 
-/** The least ratio of our creates a second to a peer's, by how many are in flight. */
+/** The minimum ratio of our creates a second to a peer's, by the number in flight. */
 const CREATES = {
   raw: { 1: 0.85, 16: 0.8, 256: 0.5, 4096: 0.25 },
   sqlite: { 1: 0.9, 16: 1.5, 256: 2.5, 4096: 1.3 },
@@ -53,7 +53,7 @@ function judgeGaps({ size, gaps }) {
   return targets;
 }
 
-/** The targets of the stores in files. A store that is missing has none. */
+/** The targets of the stores in files. Missing stores have none. */
 const judge = (measured) => [
   ...[judgeGets, judgeCreates, judgeOpening, judgeGaps].flatMap((of) => of(measured)),
   ...judgeLog(measured.log),

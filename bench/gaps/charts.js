@@ -5,7 +5,7 @@ const { OURS, labelOf } = require("../peers.js");
 const { count, median } = require("../stats.js");
 const { howOf } = require("./how.js");
 
-/** The longest gaps of the event loop: of the sweep, and of the churn on top of the most sessions. */
+/** Charts of the longest gaps of the event loop: during the sweep, and during the churn with the most sessions. */
 function charts({ sweeps, churns }) {
   const most = Math.max(...churns.map(({ size }) => size));
   const rowOf = (row, group, name) => ({

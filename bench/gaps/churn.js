@@ -5,14 +5,14 @@ const { openPeer } = require("../peers.js");
 const { Ids, farOff, fill, userOf } = require("../sessions.js");
 const { withPauses } = require("./collector.js");
 
-/** So many creates and so many deletes. */
+/** Creates a second, and deletes a second. */
 const A_SECOND = 60_000;
-/** Or what one turn of the event loop catches up with after a long one would be a gap of the benchmark's making. */
+/** Limits the catching up after a long turn of the event loop, which would itself be a gap. */
 const MOST_A_TURN = 100;
-/** Milliseconds that are not measured: the compiler's, and what the filling leaves to the collector. */
+/** Milliseconds that are not measured, for the compiler and for garbage from filling. */
 const WARM_UP = 1000;
 
-/** Replaces the oldest sessions for so many milliseconds: `{ longest, perSecond, replaced }`. */
+/** Replaces the oldest sessions for `millis` milliseconds: `{ longest, perSecond, replaced }`. */
 async function churn(peer, ids, millis, firstNumber, from) {
   const start = performance.now();
   let longest = 0;
@@ -34,7 +34,7 @@ async function churn(peer, ids, millis, firstNumber, from) {
   return { longest, replaced, perSecond: (1000 * replaced) / (performance.now() - start) };
 }
 
-/** The longest gap in milliseconds while sessions come and go on top of `size` others. */
+/** Measures the longest gap in milliseconds during churn on top of `size` sessions. */
 async function longestGapOfChurn({ store, size, seconds }) {
   const peer = openPeer(store, store === "native" ? { sweepInterval: 0 } : undefined);
   const most = (A_SECOND * (WARM_UP + 1000 * seconds)) / 1000;

@@ -8,12 +8,12 @@ const { after, watchTurns } = require("./watch.js");
 
 const QUIET = 500;
 const AFTERMATH = 100;
-// 50 of the largest fit into the queue of a FileStore.
+// 50 of the largest sessions fit into the queue of a FileStore.
 const AT_ONCE = 50;
 const SECRET = "a secret of the benchmark, and of nothing else";
 const expires = new Date(Date.now() + 1e9).toISOString();
 
-/** Creates so many sessions: `sessionOf` makes each from its number. */
+/** Creates `count` sessions. `sessionOf` makes each from its number. */
 async function fill(store, count, sessionOf) {
   for (let from = 0; from < count; from += AT_ONCE) {
     const some = Array.from({ length: Math.min(AT_ONCE, count - from) }, (_, at) =>
@@ -33,7 +33,7 @@ async function readIds(store) {
   return count;
 }
 
-/** Calls that look at many sessions: what is in the store, and the call. */
+/** Calls that read many sessions: the content of the store, and the call. */
 const CALLS = {
   "getByUser of 50k sessions": {
     count: 50_000,
@@ -54,7 +54,7 @@ const CALLS = {
   "ids of 300 sessions of 900 kB": { count: 300, sessionOf: large, call: readIds },
 };
 
-/** The longest gap in milliseconds during a call that looks at many sessions. */
+/** Measures the longest gap in milliseconds during a call that reads many sessions. */
 async function longestGapOfCold({ store: kind, call: name }) {
   if (kind === "memory") return measure(new MemoryStore(), CALLS[name]);
   const secret = kind === "encrypted file" ? { secret: SECRET } : {};

@@ -3,10 +3,10 @@
 const { PerformanceObserver } = require("node:perf_hooks");
 const { setTimeout: sleep } = require("node:timers/promises");
 
-/** Milliseconds in which the observer is told of the last pauses. */
+/** Milliseconds until the observer has received the last pauses. */
 const DELIVERY = 50;
 
-/** What `use` resolves to, and how long V8's collector stopped the thread meanwhile: `{ …, pause, pauses }`, in ms. */
+/** Adds to the result of `use` how long V8's collector stopped the thread: `{ …, pause, pauses }`, in ms. */
 async function withPauses(use) {
   let pause = 0;
   let pauses = 0;

@@ -9,8 +9,8 @@ const { sections } = require("./report.js");
 const { judge } = require("./targets.js");
 
 /**
- * Which stores sweep, and how; express-session's only drops an expired session when it is asked for. The gaps of
- * the others are so long that one run shows them.
+ * Which stores sweep, and how. express-session's store only drops an expired session when it is requested. The gaps of
+ * the others are so long that one run is enough.
  */
 const SWEEPS = [
   { store: OURS, inBackground: true },
@@ -19,10 +19,10 @@ const SWEEPS = [
   { store: "memorystore", inBackground: false, once: true },
 ];
 
-/** Where sessions come and go. */
+/** The stores for the churn. */
 const CHURNS = [{ store: OURS }, { store: "map", once: true }, { store: "memorystore", once: true }];
 
-/** Which of ours make the calls that look at many sessions. */
+/** Our stores for the calls that read many sessions. */
 const COLD_STORES = ["memory", "file", "encrypted file"];
 
 /** Milliseconds: `{ longest, pause, pauses, quiet?, took?, perSecond? }[]` in the `runs` of each row. */

@@ -5,7 +5,7 @@ const { count, median, plural } = require("../stats.js");
 const { table, tenths, whole } = require("../table.js");
 const { howOf } = require("./how.js");
 
-/** What is said of the runs of every row: the longest gap and V8's part in it. */
+/** Formats the runs of a row: the longest gap, and V8's part in it. */
 function cellsOf(runs) {
   const of = (key) => runs.map((run) => run[key]);
   const longest = of("longest");

@@ -5,16 +5,16 @@ const { Ids, fill } = require("../sessions.js");
 const { withPauses } = require("./collector.js");
 const { after, watch } = require("./watch.js");
 
-/** How often the background sweep of ours looks, in milliseconds. */
+/** The `sweepInterval` of our stores, in milliseconds. */
 const SWEEP_INTERVAL = 50;
-/** How long the event loop is watched without a sweep, for comparison. */
+/** How long the event loop is watched without a sweep for comparison, in milliseconds. */
 const QUIET = 500;
-/** How long a background sweep is watched before it is asked for, and again if it is not through. */
+/** How long a background sweep is watched before its state is checked, in milliseconds. Repeated until it is done. */
 const WATCH = 1000;
-/** How long a sweep that is through is watched further, for what it leaves to the collector. */
+/** How long the event loop is watched after the sweep, to include later garbage collection, in milliseconds. */
 const AFTERMATH = 250;
 
-/** Fills a half that lives, then one that expires at one moment: after the fill and a quiet while. */
+/** Fills one half that lives, and one half that expires at the same time, after the fill and a quiet period. */
 async function fillToExpire(peer, ids) {
   const half = ids.length / 2;
   const start = Date.now();
@@ -33,7 +33,7 @@ async function watchClean(peer, live) {
   return { longest: await watching, took: end - start };
 }
 
-/** Whether it is through is asked between the watches, as the asking itself may wait for the sweep. */
+/** Checks between two watches whether the sweep is done, because the check itself may wait for the sweep. */
 async function watchBackground(peer, live, count) {
   let longest = 0;
   do longest = Math.max(longest, await watch(peer, live, after(WATCH)));
@@ -41,7 +41,7 @@ async function watchBackground(peer, live, count) {
   return { longest };
 }
 
-/** The longest gap in milliseconds while half of the sessions, which expire at one moment, are swept. */
+/** Measures the longest gap in milliseconds while half of the sessions, which expire at the same time, are swept. */
 async function longestGapOfSweep({ store, size, inBackground }) {
   const options = store === "native" ? { sweepInterval: inBackground ? SWEEP_INTERVAL : 0 } : undefined;
   const peer = openPeer(store, options);

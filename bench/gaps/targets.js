@@ -4,7 +4,7 @@ const { atMost } = require("../limits.js");
 const { OURS } = require("../peers.js");
 const { count, median } = require("../stats.js");
 
-/** In milliseconds, of whatever number of sessions: the limits are set for a sweep in 1M and a churn on top of 3M. */
+/** In milliseconds, for any number of sessions. The limits are meant for a sweep in 1M and a churn on top of 3M. */
 const SWEEP_LIMIT = 3;
 const CHURN_LIMIT = 15;
 const COLD_LIMIT = 10;

@@ -9,7 +9,7 @@ const after = (millis) => {
   return (now) => now >= end;
 };
 
-/** Gets sessions, some in each turn of the event loop, and returns the longest that a turn took. */
+/** Gets some sessions in each turn of the event loop. Returns the longest turn. */
 async function watch(peer, ids, isOver, getsATurn = GETS_A_TURN) {
   let longest = 0;
   let last = performance.now();

@@ -6,7 +6,7 @@ const { labelOf } = require("./stores.js");
 
 const PEER = "map";
 
-/** Requests a second of the app with each store. */
+/** A chart of the requests a second of the app with each store. */
 function charts({ connections, load }) {
   if (!load) return [];
   const values = load.rows.map(({ store, rounds }) => ({

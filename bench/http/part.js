@@ -15,7 +15,7 @@ const LOADER = path.join(__dirname, "../connect");
 
 const install = (progress) => installPeers(LOADER, { autocannon: TRIALS.autocannon }, progress);
 
-/** Requests to an app with a session layer as FluidAuth's: `{ sessions, connections, missing, load? }`. */
+/** Measures requests to an app with a session layer like FluidAuth's: `{ sessions, connections, missing, load? }`. */
 function run(plan, report, missing) {
   const progress = (step, detail) => report(`http, ${step}`, detail);
   const { sessions, connections, httpRounds: rounds } = plan;

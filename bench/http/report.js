@@ -6,7 +6,7 @@ const { labelOf } = require("./stores.js");
 
 const PEER = "map";
 
-/** The rounds of a row by one of their figures. */
+/** Selects one figure of the rounds of a row. */
 const roundsOf = ({ rounds }, figure) => rounds.map((round) => round[figure]);
 
 function loadTable(rows) {
@@ -23,7 +23,9 @@ function loadTable(rows) {
 
 function sections({ sessions, connections, missing, load }) {
   if (!load)
-    return [{ title: "http was left out, as autocannon could not be installed:", body: missing.autocannon }];
+    return [
+      { title: "http was skipped, because autocannon could not be installed:", body: missing.autocannon },
+    ];
   const title =
     "Requests a second to an Express app with a session layer that calls the store as FluidAuth does, from " +
     `${connections} connections\nwith the cookies of ${count(sessions)} sessions: median and quartiles of ` +

@@ -38,7 +38,7 @@ function createApp(store) {
   return app;
 }
 
-/** The server's address. */
+/** Starts the server. Resolves to its address. */
 function open({ store, directory, core }) {
   if (core !== undefined) stayOn(core);
   return listen(http.createServer(createApp(openStore(store, directory))));

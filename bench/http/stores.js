@@ -3,7 +3,7 @@
 const { FileStore, MemoryStore } = require("../..");
 const { MapStore } = require("../map-store.js");
 
-/** The stores that are compared, ours first. `open` takes a directory that is the store's own. */
+/** The compared stores, ours first. `open` takes the store's own directory. */
 const STORES = {
   file: { label: "ours, FileStore", open: (directory) => new FileStore({ path: directory }) },
   memory: { label: "ours, MemoryStore", open: () => new MemoryStore() },

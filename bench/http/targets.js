@@ -3,7 +3,7 @@
 const { atLeast } = require("../limits.js");
 const { medianRatio } = require("../stats.js");
 
-/** The target of a whole app: how many of the requests that it answers with the Map it must answer with a file. */
+/** The target of a whole app: the minimum ratio of its requests a second with FileStore to those with the Map. */
 function judge({ load }) {
   if (!load) return [];
   const roundsOf = (name) =>

@@ -6,13 +6,13 @@ const { serve } = require("../serve.js");
 const { Ids } = require("../sessions.js");
 const { layersOf, sessionOf } = require("./layers.js");
 
-/** For the compiler. */
+/** Calls before the measurement, for the compiler. */
 const WARM_UP = 2000;
 
 let ids;
 let layers;
 
-/** Fills the stores in random order, so that a walk over the ids does not follow the memory. */
+/** Fills the stores in random order, so that reading the ids in order is random access to memory. */
 async function open({ size }) {
   const store = new MemoryStore();
   const handle = native.openMemory({});
@@ -36,7 +36,7 @@ function shuffled(size) {
   return numbers;
 }
 
-/** The nanoseconds of a call as far as a layer of it. */
+/** Measures the nanoseconds of a call up to a layer. */
 async function round({ call, text, calls }) {
   const layer = layers[call].find((layer) => layer.text === text);
   await time(layer, WARM_UP);

@@ -16,7 +16,7 @@ const sessionOf = (sessionId, number) => ({
   expires: new Date(farOff(number)).toISOString(),
 });
 
-/** Calls for each id, one after the other. */
+/** Calls sequentially for each id. */
 const sync = (call) => (ids, first) => {
   for (let i = 0; i < ids.length; i++) call(ids.at(i), first + i);
 };
@@ -25,7 +25,7 @@ const awaited = (call) => async (ids, first) => {
   for (let i = 0; i < ids.length; i++) await call(ids.at(i), first + i);
 };
 
-/** Waits for many at a time. */
+/** Awaits many calls together. */
 const started = (call) => async (ids, first) => {
   for (let from = 0; from < ids.length; from += AT_ONCE) {
     const wave = [];
@@ -35,12 +35,12 @@ const started = (call) => async (ids, first) => {
 };
 
 /**
- * What each layer of a call adds to the one before: `{ [call]: { text, loop, of?, before?, after? }[] }`, each with a
- * loop over ids that does all that the one before it does. `of` says of what ids: of sessions that are there if left
- * out, of `fresh` ones, which `before` may create, and `after` remove, while no time is taken, or of `absent` ones.
+ * The layers of each call: `{ [call]: { text, loop, of?, before?, after? }[] }`. The loop of a layer does everything
+ * that the previous one does. `of` selects the ids: live sessions by default, `fresh` ids, which `before` may create
+ * and `after` remove outside of the measurement, or `absent` ids.
  *
- * `store` is the class, `handle` another store of the same content, for calls of the addon without a class, and `empty` one
- * without sessions.
+ * `store`: an object of the class. `handle`: a native store with the same content, for calls without the class.
+ * `empty`: a native store without sessions.
  */
 function layersOf(store, handle, empty) {
   let clock = 0;

@@ -7,12 +7,15 @@ const { sections } = require("./report.js");
 const CHILD = path.join(__dirname, "child.js");
 const CALLS = 8000;
 
-/** Where a call's time goes: `{ size, rows: { call, text, rounds }[] }`, in nanoseconds up to and with a layer. */
+/**
+ * Measures where the time of a call goes: `{ size, rows: { call, text, rounds }[] }`, in nanoseconds up to and
+ * including a layer.
+ */
 async function run({ layerSize: size, layerRounds }, progress) {
   const use = async (child) => {
     progress("layers of a call", ": filling");
     const rows = (await child.call("open", { size })).map((row) => ({ ...row, rounds: [] }));
-    // The first is for the compiler.
+    // Round -1 is for the compiler.
     for (let round = -1; round < layerRounds; round++) {
       progress("layers of a call", `: round ${round + 1} of ${layerRounds}`);
       for (const { call, text, rounds } of rows) {
@@ -25,7 +28,7 @@ async function run({ layerSize: size, layerRounds }, progress) {
   return { size, rows: await withChildren(1, use, CHILD) };
 }
 
-/** It explains the others' figures, and has no targets of its own. */
+/** It explains other figures, and has no targets. */
 const judge = () => [];
 
 module.exports = { run, sections, judge };

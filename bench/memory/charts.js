@@ -5,7 +5,7 @@ const { labelOf } = require("../peers.js");
 const { shapeLabel } = require("../shapes.js");
 const { count } = require("../stats.js");
 
-/** The bytes a session of the largest number of them, by what they hold. */
+/** A chart of the bytes per session for the largest store, by shape. */
 function charts(rows) {
   const largest = (shape) => Math.max(...rows.filter((row) => row.shape === shape).map(({ size }) => size));
   const values = rows

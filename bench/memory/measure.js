@@ -6,20 +6,20 @@ const { Ids, fill } = require("../sessions.js");
 const { SHAPES } = require("../shapes.js");
 
 const CHUNK = 10_000;
-/** Sessions that come to more than V8's young generation. */
+/** Sessions before the measurement. They exceed V8's young generation. */
 const WARM_UP = { fluidauth: 200_000, express: 40_000 };
 
-// The sessions live as long as this.
+// Keeps the sessions alive.
 let peer;
 
-/** Ids are made a few at a time: what a million take is not the store's. */
+/** Makes few ids at a time, because the memory of a million ids does not belong to the store. */
 async function fillInChunks(peer, size, dataOf) {
   for (let made = 0; made < size; made += CHUNK) {
     await fill(peer, Ids.random(CHUNK), { firstNumber: made, dataOf });
   }
 }
 
-/** Bytes held once the collector has given back all that it gives. */
+/** Returns the bytes held after garbage collection. */
 async function settled() {
   for (let i = 0; i < 3; i++) {
     global.gc();
@@ -29,10 +29,10 @@ async function settled() {
   return { rss, heap: heapUsed };
 }
 
-/** The bytes that a session adds. */
+/** Measures the bytes that a session adds. */
 async function bytesPerSession({ shape, store, size }) {
   const { dataOf } = SHAPES[shape];
-  // Young garbage alone, so that the pages of V8's young generation are there before: they are no store's.
+  // Make only garbage, so that the pages of V8's young generation are allocated before: they do not belong to a store.
   const keepsNothing = { create: async (...session) => session.map((value) => JSON.stringify(value)) };
   await fillInChunks(keepsNothing, WARM_UP[shape], dataOf);
   peer = openPeer(store);

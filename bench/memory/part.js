@@ -7,7 +7,7 @@ const { charts } = require("./charts.js");
 const { sections } = require("./report.js");
 const { judge } = require("./targets.js");
 
-/** Bytes a session: `{ shape, size, store, rss, heap }[]`. */
+/** Measures the bytes per session: `{ shape, size, store, rss, heap }[]`. */
 async function run({ memorySizes }, progress) {
   const rows = [];
   for (const shape of SHAPE_NAMES) {

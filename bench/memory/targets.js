@@ -7,7 +7,7 @@ const { count } = require("../stats.js");
 
 const LIMITS = { fluidauth: 0.35, express: 0.5 };
 
-/** The targets of memory: how much of the Map's a session of ours may take. */
+/** The targets of memory: the maximum ratio to the Map. */
 function judge(rows) {
   const mapOf = ({ shape, size }) =>
     rows.find((row) => row.shape === shape && row.size === size && row.store === "map");

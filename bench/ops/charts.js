@@ -9,7 +9,7 @@ const SHAPE = "fluidauth";
 
 const TICKS = [100, 200, 500, 1000, 2000, 5000, 10_000, 20_000];
 
-/** How long a get takes, by the number of sessions. */
+/** A chart of the time of a get, by the number of sessions. */
 function charts(rows) {
   const { stores } = SHAPES[SHAPE];
   const values = rows

@@ -21,14 +21,14 @@ async function open({ store, shape, size }) {
   global.gc();
 }
 
-/** The nanoseconds that a call takes, once all are through. */
+/** Measures the nanoseconds per call of a loop. */
 async function nanoseconds(loop, calls) {
   const start = performance.now();
   await loop();
   return ((performance.now() - start) * 1e6) / calls;
 }
 
-/** What every other figure includes: making the id. */
+/** Only makes the ids, which every other figure includes. */
 async function readIds(sample) {
   let chars = 0;
   for (let i = 0; i < sample.length; i++) chars += sample.at(i).length;
@@ -58,7 +58,7 @@ async function touchOneByOne(sample) {
   return sample.length;
 }
 
-/** Each session keeps its user, as where FluidAuth extends one. */
+/** Each session keeps its user, as when FluidAuth extends one. */
 async function updateOneByOne(sample, data) {
   for (let i = 0; i < sample.length; i++)
     await peer.update(sample.at(i), userOf(sample.numberAt(i)), farOff(clock++), data[i]);
@@ -73,7 +73,7 @@ async function deleteOneByOne(fresh) {
   for (let i = 0; i < fresh.length; i++) await peer.delete(fresh.at(i));
 }
 
-/** Made before the time is taken: an app has it, whatever the store. */
+/** Made before the measurement: an app has the data anyway. */
 const dataFor = (calls) => Array.from({ length: calls }, dataOf);
 
 async function measureSample(loop, calls, { withData = false } = {}) {
@@ -90,12 +90,12 @@ async function measureSample(loop, calls, { withData = false } = {}) {
   return each;
 }
 
-/** In batches that hardly change the number of sessions: they are created, and deleted again. */
+/** Creates and deletes in small batches, which hardly change the number of sessions. */
 async function measureBatches(calls) {
   const batch = Math.min(calls, ids.length / 10);
   const batches = Math.ceil(calls / batch);
   const total = { create: 0, delete: 0 };
-  // The first is for the compiler.
+  // Batch -1 is for the compiler.
   for (let at = -1; at < batches; at++) {
     const fresh = Ids.random(batch);
     const data = dataFor(batch);
@@ -112,7 +112,7 @@ async function measureBatches(calls) {
 
 const sampled = (op, loop, options) => async (calls) => ({ [op]: await measureSample(loop, calls, options) });
 
-/** What is measured in a turn: few calls, as a machine's speed may change from one second to the next. */
+/** The calls of a turn. Few, because the speed of a machine may change from one second to the next. */
 const TURNS = [
   { ops: ["id"], calls: 40_000, measure: sampled("id", readIds) },
   { ops: ["get"], calls: 40_000, measure: sampled("get", getOneByOne) },
@@ -122,7 +122,7 @@ const TURNS = [
   { ops: ["create", "delete"], calls: 8000, measure: measureBatches },
 ];
 
-/** Nanoseconds a call, by its name. */
+/** Measures the nanoseconds per call, by name. */
 function round({ turn, share }) {
   const { calls, measure } = TURNS[turn];
   return measure(calls * share * (peer.isSlow ? SLOW_SHARE : 1));

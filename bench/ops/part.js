@@ -9,8 +9,8 @@ const { sections } = require("./report.js");
 const { judge } = require("./targets.js");
 
 /**
- * Nanoseconds a call: `{ shape, size, op, store, rounds }[]`. A process for each store, filled once; they take turns,
- * so that what disturbs the machine disturbs all of them, and whoever is first in a round is last in another.
+ * Measures nanoseconds per call: `{ shape, size, op, store, rounds }[]`. Each store has a process, which is filled
+ * once. They take turns, so that disturbances of the machine affect all of them, and the order rotates.
  */
 async function run({ sizes, rounds, callShare: share }, progress) {
   const rows = [];
@@ -34,7 +34,7 @@ function runSize({ shape, size, rounds, share }, progress) {
     const add = (store, figures) => {
       for (const row of rows) if (row.store === store && row.op in figures) row.rounds.push(figures[row.op]);
     };
-    // The first is for the compiler.
+    // Round -1 is for the compiler.
     for (let round = -1; round < rounds; round++) {
       progress(title, `: round ${round + 1} of ${rounds}`);
       for (const turn of OPS_OF_TURNS.keys()) {

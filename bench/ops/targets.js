@@ -4,7 +4,7 @@ const { atMost } = require("../limits.js");
 const { OURS } = require("../peers.js");
 const { count, medianRatio } = require("../stats.js");
 
-/** By the number of sessions: how much of the Map's time a call of ours may take. */
+/** The maximum ratio of our time per call to the Map's, by the number of sessions. */
 const LIMITS = {
   get: { 1000: 1.3, 10000: 1.1, 100000: 0.8, 1000000: 0.55 },
   create: { 1000: 1.5, 10000: 1.4, 100000: 1.2, 1000000: 0.65 },
@@ -12,7 +12,7 @@ const LIMITS = {
 const TOUCH_LIMIT = 0.8;
 const MEMORYSTORE_LIMIT = 0.9;
 
-/** The targets of calls: of FluidAuth's sessions against the Map, of those of an app against memorystore. */
+/** The targets of calls: FluidAuth's sessions are compared to the Map, sessions of an app to memorystore. */
 function judge(rows) {
   const against = (shape, size, op, peer) => {
     const roundsOf = (name) =>

@@ -26,21 +26,24 @@ const CALLS = {
   touch: (sessionId, number) => peer.touch(sessionId, number),
 };
 
-/** Random numbers of what is there, until the time is over. */
+/** Yields random session numbers until the time is over. */
 function* numbersFor(millis) {
   for (const end = performance.now() + millis; performance.now() < end; ) {
     yield Math.floor(Math.random() * ids.length);
   }
 }
 
-/** How many calls, how many a second, and the processor time of each in microseconds: of the main thread, and of all. */
+/**
+ * Measures the number of calls, the calls a second, and the CPU time per call in microseconds: of the main thread, and
+ * of all threads.
+ */
 async function round({ call, inFlight, seconds }) {
   const start = CALLS[call];
   global.gc({ type: "minor" });
   const main = mainThreadCpu();
   const all = process.cpuUsage();
   const begun = performance.now();
-  // The id is a new string each time, as that of a cookie is.
+  // The id is a new string each time, like the id from a cookie.
   const calls = await closedLoop(inFlight, numbersFor(seconds * 1000), (number) =>
     start(ids.at(number), number),
   );

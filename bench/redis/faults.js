@@ -1,6 +1,6 @@
 "use strict";
 
-// What a RedisStore does while its servers and its network fail: `node bench/redis/faults.js [words of a fault]`.
+// Measures a RedisStore while its servers and its network fail: `node bench/redis/faults.js [words of a fault]`.
 
 const { redisMissing } = require("../../__test__/support/redis-servers.js");
 const { FAULTS } = require("../../__test__/support/redis/faults.js");
@@ -32,10 +32,9 @@ async function main() {
   const lines = [];
   for (const fault of FAULTS.filter(({ title }) => title.includes(words))) lines.push(await lineOf(fault));
   console.log(
-    "requests: calls from the fault's beginning until all was well again. failed: those with an error, which tells of\n" +
-      "those under unknown that the write may have been carried out. lost: sessions that are not as was acknowledged.\n" +
-      "longest: how long a call took at most, and its deadline. recovered: after the fault's end. stall: how long the\n" +
-      "event loop stood still at most.\n",
+    "requests: calls from the start of the fault until recovery. failed: calls with an error. unknown: failed writes that may\n" +
+      "have happened. lost: sessions that differ from their acknowledged state. longest: the longest call, and its deadline.\n" +
+      "recovered: time from the end of the fault to recovery. stall: the longest block of the event loop.\n",
   );
   console.log(table(HEAD, lines, 1));
 }

@@ -27,9 +27,9 @@ const install = (progress) =>
       };
 
 /**
- * Stores in Redis on this machine: `{ size, server, missing, near, apps, rows: { servers, call, inFlight, store, rounds }[] }`.
- * All have the same servers, which keep nothing on disk, and take turns. `near` is that of `measureNear`; `apps` is that of
- * `measureApp` for each kind of servers, and empty without autocannon.
+ * Stores in Redis on this machine: `{ size, server, missing, near, apps, rows: { servers, call, inFlight, store, rounds
+ * }[] }`. All stores use the same servers, which keep nothing on disk, and take turns. `near`: the result of
+ * `measureNear`. `apps`: the results of `measureApp` for each kind of server, empty without autocannon.
  */
 async function run(plan, progress, missing) {
   const measured = await runStores(plan, progress, missing);
@@ -74,7 +74,7 @@ async function measure({ children, present, servers, all, size, rounds, seconds 
   }
   const groups = CALLS.flatMap((call) => IN_FLIGHT.map((inFlight) => ({ call, inFlight })));
   const rows = groups.flatMap((group) => present.map((store) => ({ ...group, store, rounds: [] })));
-  // The first is for the compiler.
+  // Round -1 is for the compiler.
   for (let round = -1; round < rounds; round++) {
     progress(`: round ${round + 1} of ${rounds}`);
     for (const { call, inFlight } of groups) {

@@ -9,7 +9,7 @@ const { OURS, labelOf } = require("./stores.js");
 
 const roundsOf = ({ rounds }, figure) => rounds.map((round) => round[figure]);
 
-/** One figure of each call and store, and the ratios of each of ours to it. */
+/** A table with one figure for each call and store, and the ratio of each of our stores to it. */
 function figureTable(rows, figure, head, format) {
   const against = (row) =>
     OURS.map((name) => {
@@ -35,7 +35,7 @@ function sections({ size, server, missing, near, apps, rows }) {
   const all = [];
   const add = (title, body) => all.push({ title, body });
   const reasons = Object.entries(missing).map(([name, reason]) => `${name}: ${reason}`);
-  if (reasons.length > 0) add("Left out of redis, as they are not to be had:", reasons.join("\n"));
+  if (reasons.length > 0) add("Skipped in redis, because they are not available:", reasons.join("\n"));
   const kinds = Object.keys(SERVERS).filter((kind) => rows.some((row) => row.servers === kind));
   for (const kind of kinds) {
     const where = SERVERS[kind].label;
@@ -55,20 +55,20 @@ function addFigures(add, where, size, rows) {
   add(
     `Calls a second to ${where}: ${count(size)} sessions of ${BYTES} B of JSON for each store, so many in\n` +
       `flight (each that completes starts the next): median and quartiles of ${plural(rows[0].rounds.length, "round")}, a process for each store.\n` +
-      "set saves a session that is there. Only ours look whether it is, and RedisStore itself keeps an index by user.\n" +
+      "set saves an existing session. Only ours check that it exists, and RedisStore itself keeps a user index.\n" +
       "More is better:",
     figureTable(rows, "perSecond", "calls/s", whole),
   );
   add(
-    "The same calls: microseconds that the main thread, which runs JavaScript, spends on each. Less is better:",
+    "The same calls: CPU time of the main thread, which runs JavaScript, in microseconds per call. Less is better:",
     figureTable(rows, "mainCpu", "CPU, us", tenths),
   );
   add(
-    "The same calls: microseconds of all threads of the process. Less is better:",
+    "The same calls: CPU time of all threads of the process, in microseconds per call. Less is better:",
     figureTable(rows, "cpu", "CPU, us", tenths),
   );
   add(
-    "The same calls: microseconds of CPU time that the servers spend on each. Less is better:",
+    "The same calls: CPU time of the servers, in microseconds per call. Less is better:",
     figureTable(rows, "serverCpu", "CPU, us", tenths),
   );
 }

@@ -5,8 +5,8 @@ const { startCluster, startServer, startTlsServer } = require("../../__test__/su
 const NOTHING_ON_DISK = { appendonly: "no" };
 
 /**
- * The servers that stores are measured on. `start` resolves to what a store needs to reach them (`{ urls, ca,
- * isCluster }`), to all servers, and to a function that stops them.
+ * The servers of the measurement. `start` resolves to their location (`{ urls, ca, isCluster }`), the servers, and a
+ * function that stops them.
  */
 const SERVERS = {
   plain: {
@@ -34,7 +34,7 @@ const SERVERS = {
   },
 };
 
-/** The processor time that servers have used so far, in microseconds. */
+/** Returns the CPU time that servers have used so far, in microseconds. */
 async function cpuOf(servers) {
   const seconds = await Promise.all(
     servers.map(async (server) => {

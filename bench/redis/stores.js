@@ -6,7 +6,7 @@ const { ConnectStore } = require("../../connect.js");
 const { farOff } = require("../sessions.js");
 const { change, expressSession, nativeSession } = require("./sessions.js");
 
-/** A store of express-session, called as that does: with what it has loaded for a request. */
+/** A store of express-session, called like express-session does: with the loaded session of a request. */
 class ExpressPeer {
   #store;
   #sessions = new Map();
@@ -15,7 +15,7 @@ class ExpressPeer {
   constructor(store, close) {
     this.#store = store;
     this.#close = close;
-    // Has it make sessions of what it loads.
+    // Lets express-session set up the store.
     session({ store, secret: "of nothing", resave: false, saveUninitialized: false });
   }
 
@@ -56,7 +56,7 @@ class ExpressPeer {
   }
 }
 
-/** Ours, as an app calls it that uses no session layer, or FluidAuth's. */
+/** Our store, called directly, or like FluidAuth does. */
 class NativePeer {
   #touches = 0;
   #store;
@@ -109,7 +109,7 @@ function ioredisClient({ urls, ca, isCluster }) {
   return isCluster ? new Cluster(urls) : new Redis(urls[0], ca ? { tls: { ca } } : {});
 }
 
-/** Stores of express-session: each opens one, and says how to close it. */
+/** Stores of express-session: how to open and close each. */
 const EXPRESS = {
   connect: (servers) => {
     const store = new ConnectStore(newStore(servers, "connect"));
@@ -135,7 +135,7 @@ async function openExpressPeer(name, servers) {
   return new ExpressPeer(store, close);
 }
 
-/** The stores to compare, ours first. Each process loads only the packages that it needs. */
+/** The compared stores, ours first. Each process loads only the packages that it needs. */
 const STORES = {
   connect: {
     label: "ours, ConnectStore",
@@ -157,10 +157,10 @@ const STORES = {
   },
 };
 
-/** What fails where a package is not there. */
+/** Code that fails if a package is missing. */
 const TRIALS = {
   "connect-redis": 'require("redis"); require("connect-redis")',
-  // The last one that takes ioredis.
+  // The last version that supports ioredis.
   "connect-redis-8": 'require("ioredis"); require("connect-redis-8")',
 };
 

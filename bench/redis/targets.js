@@ -6,7 +6,7 @@ const { judgeNear } = require("./near/report.js");
 const { OURS, labelOf } = require("./stores.js");
 
 const PEER = "nodeRedis";
-/** How fast each of ours has to be, as a share of the peer's speed, by the call and the number in flight. */
+/** The minimum ratio of our speed to the peer's, by call and number in flight. */
 const SPEED = {
   native: {
     get: { 1: 1.2, 64: 1.5, 1024: 1.4 },
@@ -19,14 +19,14 @@ const SPEED = {
     touch: { 1: 1, 64: 1, 1024: 1 },
   },
 };
-/** The same of RedisStore itself over TLS and in a cluster, where that many are in flight. */
+/** The same for RedisStore over TLS and in a cluster, by the number in flight. */
 const SPEED_ELSEWHERE = { 64: 1.2, 1024: 1.2 };
-/** The share of the peer's processor time. Most of what a session of express-session takes is in both. */
+/** The maximum ratio of our CPU time to the peer's. Most of the cost of express-session is in both. */
 const CPU = { connect: 0.85, native: 0.7 };
-/** The share of what the peer costs the server. */
+/** The maximum ratio of our CPU time on the server to the peer's. */
 const SERVER_CPU = { get: 1.1, set: 1.25, touch: 1.1 };
 
-/** The targets of stores in Redis; none where there is nothing to compare with. */
+/** The targets of stores in Redis. None without a peer. */
 function judge({ near, rows: all }) {
   const ofCalls = OURS.flatMap((name) =>
     all
@@ -40,7 +40,7 @@ function judge({ near, rows: all }) {
   return near ? [...ofCalls, ...judgeNear(near)] : ofCalls;
 }
 
-/** The targets of a call on one kind of servers, from so many in flight. */
+/** The targets of a call on one kind of server, by the number in flight. */
 function judgeRow(name, ours, peer) {
   const { servers, call, inFlight } = peer;
   const against = (figure) =>

@@ -31,7 +31,10 @@ const works = (read) => {
   }
 };
 
-/** The processor time that the main thread has used so far, in microseconds; `undefined` where nobody tells. */
+/**
+ * Returns the CPU time that the main thread has used so far in microseconds, or `undefined` if the system does not
+ * report it.
+ */
 const mainThreadCpu = [fromNode, fromSchedstat, fromStat].find(works) ?? (() => undefined);
 
 module.exports = { mainThreadCpu };

@@ -1,12 +1,12 @@
 "use strict";
 
 /**
- * Measured: `npm run bench -- --part scale` prints them, and measures again what they predict. These are of 2 cores of
- * an Intel Xeon (Sapphire Rapids, 2.3 GHz) in a virtual machine with 23 GB of memory, ext4, Node 20 and Redis 7.0.
+ * Measured costs. `npm run bench -- --part scale` prints them, and checks their predictions. Machine: 2 cores of an
+ * Intel Xeon (Sapphire Rapids, 2.3 GHz) in a virtual machine with 23 GB of memory, ext4, Node 20 and Redis 7.0.
  *
- * `plain` is of a session of FluidAuth's three fields. One with app data takes `base`, and `perByte` for each byte of
- * the data's JSON. `perDecade` is added for each ten times more sessions than `reference`, and all sessions share
- * `fixed`. Each has another user, which is the most that the user index can take.
+ * `plain`: a session of FluidAuth's three fields. `base`: a session with app data. `perByte`: added for each byte of
+ * the data's JSON. `perDecade`: added for each tenfold of `reference` sessions. `fixed`: shared by all sessions. Each
+ * session has another user, which is the worst case for the user index.
  */
 const COSTS = {
   reference: 1000000,
@@ -37,22 +37,22 @@ const COSTS = {
   },
 };
 
-/** Chosen, not measured: what an operator expects of the load, and what there is for it. */
+/** Assumptions, not measured: the load, and the available machines. */
 const CHOICES = {
   content: 384,
   secondsBetweenRequests: 100,
   touchShare: 0.1,
   lifetimeSeconds: 7 * 24 * 3600,
   machine: { memory: 64e9, cores: 8, diskBytesPerSecond: 200e6 },
-  /** What is left of the memory for sessions, beside the system and the app, or the copy of a fork. */
+  /** The share of the memory for sessions. The rest is for the system and the app, or the copy of a fork. */
   usableMemory: 0.75,
-  /** How busy a core or a disk may be, so that peaks fit in. */
+  /** The maximum average utilization of a core or a disk, to leave room for peaks. */
   busyShare: 0.5,
   shardBytes: 16e9,
   replicas: 1,
   /** `cluster-node-timeout` of 15 s, and 2 s for the vote. */
   failoverSeconds: 17,
-  /** How far a replica may be behind. */
+  /** The maximum lag of a replica. */
   lagSeconds: 1,
   networkBytesPerSecond: 125e6,
 };

@@ -1,21 +1,21 @@
 "use strict";
 
-// From measured rows to costs.
+// Derives costs from measured rows.
 
 const { median } = require("../stats.js");
 const { fitWrites } = require("./writes.js");
 
-/** Bytes of app data in the sessions that costs are taken from; of none, a session has three fields. */
+/** Bytes of app data in the sessions for the costs. Without any, a session has three fields. */
 const CONTENTS = { plain: 0, less: 128, more: 384 };
-/** Bytes of app data in the sessions that check what lies between. */
+/** Bytes of app data in the sessions for the check between these. */
 const CHECKED_CONTENT = 256;
 
-/** How a figure changes with the number of sessions: by as much for each ten times more, or not at all. */
+/** How a figure depends on the number of sessions: it changes by a constant for each tenfold. */
 const BY_DECADE = "by decade";
-/** A store takes some bytes whatever it holds, which count less for each of more sessions. */
+/** All sessions share a fixed part. */
 const SHARED = "shared";
 const NOT = "not";
-/** Nor does it change with what sessions hold. */
+/** It depends neither on the number nor on the content of sessions. */
 const NEVER = "never";
 
 const FIGURES = {
@@ -33,13 +33,13 @@ const changes = (change) => change === SHARED || change === BY_DECADE;
 
 const isAt = (size, content) => (row) => row.size === size && row.content === content;
 
-/** A figure from rows of several contents, and of a tenth of their size. */
+/** Fits a figure to rows with several contents, and to a row with a tenth of the sessions. */
 function fitFigure(rows, size, name, change) {
   const of = (content, at = size) => rows.find(isAt(at, content))[name];
   if (change === NEVER)
     return { plain: of(CONTENTS.plain), base: of(CONTENTS.plain), perByte: 0, perDecade: 0, fixed: 0 };
   const more = changes(change) ? of(CONTENTS.plain, size / 10) - of(CONTENTS.plain) : 0;
-  // Less time in a larger store is noise.
+  // A decrease in a larger store is noise.
   const perDecade = change === BY_DECADE ? Math.max(0, -more) : 0;
   const fixed = change === SHARED ? Math.max(0, more / (10 / size - 1 / size)) : 0;
   const perByte = (of(CONTENTS.more) - of(CONTENTS.less)) / (CONTENTS.more - CONTENTS.less);
@@ -47,13 +47,13 @@ function fitFigure(rows, size, name, change) {
   return { plain: of(CONTENTS.plain) - fixed / size, base, perByte, perDecade, fixed };
 }
 
-/** Where the costs of a store are taken from. */
+/** The rows from which the costs of a store are derived. */
 const calibrationOf = (store, size) => [
   ...Object.values(CONTENTS).map((content) => ({ store, size, content })),
   ...(Object.values(FIGURES[store]).some(changes) ? [{ store, size: size / 10, content: 0 }] : []),
 ];
 
-/** The costs of the stores of which all the rows are there: `{ reference, memory?, file?, redis? }`. */
+/** Derives the costs of the stores whose rows are complete: `{ reference, memory?, file?, redis? }`. */
 function fit(rows, reference) {
   const costs = { reference };
   for (const [store, figures] of Object.entries(FIGURES)) {
@@ -71,16 +71,16 @@ function fit(rows, reference) {
   return costs;
 }
 
-/** Whether the disk has counters of what is written. */
+/** Whether the disk writes were counted. */
 const isCounted = ({ written }) => written !== undefined;
 
-/** What creates write and take, from the rows that all costs are from. */
+/** Fits the bytes and the time of creates to these rows. */
 function writesOf(rows, reference) {
   const isUsed = (row) => calibrationOf("file", reference).some((used) => isAt(used.size, used.content)(row));
   return fitWrites(rows.filter(isUsed));
 }
 
-/** The server's microseconds a call. They hardly depend on what a session holds. */
+/** The server's CPU time per call in microseconds. It hardly depends on the content of sessions. */
 function cpuOf(rows) {
   const cpu = {};
   for (const [call, ways] of Object.entries(rows[0].cpu)) {

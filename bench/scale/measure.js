@@ -11,17 +11,17 @@ const { median } = require("../stats.js");
 const { memoryUse } = require("./memory-use.js");
 const { Sample, newSessions } = require("./sessions.js");
 
-/** Sessions that are read. Together they are larger than the caches of a processor. */
+/** The number of sessions to read. Together they exceed the processor's caches. */
 const SAMPLE = 400_000;
 const ROUNDS = 20;
 const CREATED_SHARE = 1 / 5;
 const MAX_CREATED = 200_000;
 const EXPIRED_SHARE = 1 / 10;
-/** A file that never shrinks is not to grow much by what is measured. */
+/** The file never shrinks, so the measurement must not make it grow much. */
 const MAX_EXPIRED_IN_FILE = 100_000;
 const IN_FLIGHT = 4096;
 const MAX_ALONE = 200_000;
-/** More than V8's young generation, so that its pages are there before the store is. */
+/** More than V8's young generation, so that its pages are allocated before the store. */
 const WARM_UP = 200_000;
 
 const nanoseconds = (millis, calls) => (millis / calls) * 1e6;
@@ -30,7 +30,7 @@ function warmUp(content) {
   for (const session of newSessions(WARM_UP, { content })) JSON.stringify(session);
 }
 
-/** Nanoseconds of an awaited get: the median of rounds, each with other sessions. */
+/** Measures the nanoseconds of an awaited get: the median of rounds with different sessions. */
 async function timeGets(store, ids) {
   const each = Math.floor(ids.length / ROUNDS);
   const rounds = [];
@@ -45,7 +45,7 @@ async function timeGets(store, ids) {
   return median(rounds);
 }
 
-/** What creates cost with so many in flight, the drain of a log included. */
+/** Measures the cost of creates with `inFlight` concurrent ones, including the drain of a log. */
 async function costOfCreates(store, folder, inFlight, sessions) {
   await store.drain?.();
   return costOf(folder, async () => {
@@ -55,7 +55,7 @@ async function costOfCreates(store, folder, inFlight, sessions) {
   });
 }
 
-/** Nanoseconds of a sweep for each of so many expired sessions. */
+/** Measures the nanoseconds of a sweep per expired session. */
 async function timeSweep(store, { size, content }, expired, createNs) {
   const millis = Date.now() + 1000 + (2 * expired * createNs) / 1e6;
   await closedLoop(IN_FLIGHT, newSessions(expired, { firstNumber: 2 * size, content, millis }), (session) =>
@@ -74,9 +74,9 @@ async function timeSweep(store, { size, content }, expired, createNs) {
   return nanoseconds(took, expired);
 }
 
-/** What the calls on a filled store cost. */
+/** Measures the cost of calls on a filled store. */
 async function timeCalls(store, folder, ids, { size, content }, expired) {
-  // The first time maps the pages of a file.
+  // The first pass maps the pages of a file.
   await timeGets(store, ids);
   const get = await timeGets(store, ids);
   const count = Math.min(MAX_CREATED, size * CREATED_SHARE);
@@ -110,7 +110,7 @@ async function fillFile({ size, content, directory, idsFile }) {
   return (performance.now() - start) / 1000;
 }
 
-/** A FileStore that was filled by another process, as one that runs later. */
+/** Measures a FileStore that another process has filled. */
 async function measureFile({ size, content, directory, idsFile, seconds }) {
   warmUp(content);
   const ids = Ids.readFrom(idsFile);

@@ -5,7 +5,7 @@ const { setTimeout: sleep } = require("node:timers/promises");
 
 const KIB = 1024;
 
-/** Bytes of a line of the process's status, or `undefined` where the system has no such file. */
+/** Returns the bytes in a line of the process's status, or `undefined` if the system has no such file. */
 function statusOf(name) {
   if (process.platform !== "linux") return undefined;
   const [, kib] = new RegExp(`^${name}:\\s+(\\d+) kB$`, "m").exec(readFileSync("/proc/self/status", "utf8"));
@@ -13,8 +13,8 @@ function statusOf(name) {
 }
 
 /**
- * Bytes that the process holds once the collector has run: `{ own, mapped? }`. `mapped` are pages of files. The system
- * takes them back when it needs memory.
+ * Returns the bytes that the process holds after garbage collection: `{ own, mapped? }`. `mapped`: pages of files,
+ * which the system can reclaim.
  */
 async function memoryUse() {
   for (let i = 0; i < 3; i++) {

@@ -1,20 +1,20 @@
 "use strict";
 
-// What sessions cost, by their number. All of it is pure: costs and choices are arguments.
+// Predicts costs by the number of sessions. All functions are pure: costs and choices are arguments.
 
 const { createNs, writtenACreate } = require("./writes.js");
 
-/** The smallest store that costs are taken from, as a share of the reference. */
+/** The smallest measured store, relative to the reference. */
 const SMALLEST = 1 / 10;
 
-/** What one figure comes to. Sessions of three fields have a compact form; with app data they grow by each byte of it. */
+/** Predicts one figure. Sessions of three fields have a compact form. With app data they grow by each byte of it. */
 function figure({ plain, base, perByte = 0, perDecade = 0, fixed = 0 }, reference, { size, content }) {
   const ofContent = content === 0 ? plain : base + perByte * content;
-  // Nothing was measured in stores that are smaller.
+  // Smaller stores were not measured.
   return ofContent + perDecade * Math.log10(Math.max(size / reference, SMALLEST)) + fixed / size;
 }
 
-/** Every figure of a store at a size: bytes a session, nanoseconds a call, milliseconds for the opening. */
+/** Predicts every figure of a store: bytes per session, nanoseconds per call, milliseconds to open. */
 function predict(costs, store, { size, content }) {
   const { writes } = costs[store];
   const figures = Object.fromEntries(
@@ -28,7 +28,7 @@ function predict(costs, store, { size, content }) {
   return { ...figures, create: createNs(writes, written), written };
 }
 
-/** Calls a second, of sessions that come and go evenly. */
+/** Returns the calls a second in a steady state. */
 function trafficOf({ secondsBetweenRequests, touchShare, lifetimeSeconds }, sessions) {
   const gets = sessions / secondsBetweenRequests;
   return { gets, touches: gets * touchShare, creates: sessions / lifetimeSeconds };
@@ -37,7 +37,7 @@ function trafficOf({ secondsBetweenRequests, touchShare, lifetimeSeconds }, sess
 /** Nanoseconds in a second. */
 const NS = 1e9;
 
-/** One process with a MemoryStore. `first` is the resource of the machine of which the largest share is used. */
+/** Plans one process with a MemoryStore. `first`: the resource with the highest utilization. */
 function planMemory(costs, choices, { sessions, content }) {
   const each = predict(costs, "memory", { size: sessions, content });
   const { gets, touches, creates } = trafficOf(choices, sessions);
@@ -49,7 +49,7 @@ function planMemory(costs, choices, { sessions, content }) {
   return { bytes, ...fullest(shares) };
 }
 
-/** One machine with a FileStore. A file larger than the memory still works, but then reads wait for the disk. */
+/** Plans one machine with a FileStore. A file larger than the memory still works, but reads then wait for the disk. */
 function planFile(costs, choices, { sessions, content }) {
   const each = predict(costs, "file", { size: sessions, content });
   const { gets, touches, creates } = trafficOf(choices, sessions);
@@ -71,7 +71,7 @@ function planFile(costs, choices, { sessions, content }) {
   };
 }
 
-/** A server, or a cluster of shards that each have replicas, on machines of which none has a shard and its replica. */
+/** Plans a server, or a cluster with replicas for each shard. No machine has a shard and its replica. */
 function planRedis(costs, choices, { sessions, content }) {
   const each = predict(costs, "redis", { size: sessions, content });
   const { gets, touches, creates } = trafficOf(choices, sessions);
@@ -92,7 +92,7 @@ function planRedis(costs, choices, { sessions, content }) {
       Math.floor(choices.machine.cores * choices.busyShare),
     ),
   );
-  // Where two machines have three primaries, one machine takes the majority with it.
+  // With three primaries on two machines, the loss of one machine could lose the majority.
   const apart = shards === 1 ? choices.replicas + 1 : Math.max(3, choices.replicas + 1);
   const machines = Math.max(apart, Math.ceil(servers / serversAMachine));
   return {
@@ -106,10 +106,10 @@ function planRedis(costs, choices, { sessions, content }) {
   };
 }
 
-/** A cluster has at least three primaries: fewer cannot agree that one has failed. */
+/** A cluster needs at least three primaries to agree that one has failed. */
 const shardsOf = (needed) => (needed <= 1 ? 1 : Math.max(3, needed));
 
-/** What the loss of one primary costs until its replica has taken over, and until there is another replica. */
+/** Predicts the effects of losing a primary, until its replica has taken over, and until there is a new replica. */
 function failoverOf(choices, { shards, bytes, sessions }) {
   const { gets, touches, creates } = trafficOf(choices, sessions);
   const { failoverSeconds, lagSeconds, networkBytesPerSecond } = choices;
@@ -121,7 +121,7 @@ function failoverOf(choices, { shards, bytes, sessions }) {
   };
 }
 
-/** The resource with the largest share, and that share. */
+/** Returns the resource with the highest utilization, and that utilization. */
 function fullest(shares) {
   const [first, share] = Object.entries(shares).reduce((most, one) => (one[1] > most[1] ? one : most));
   return { first, share };
@@ -130,7 +130,7 @@ function fullest(shares) {
 const SEARCH_STEPS = 60;
 const MAX_SESSIONS = 1e12;
 
-/** How many sessions a plan for one machine can take: the most for which no share of it is above 1. */
+/** Returns the capacity of a plan for one machine: the maximum number of sessions with no utilization above 1. */
 function capacityOf(plan, costs, choices, content) {
   let low = 1;
   let high = MAX_SESSIONS;

@@ -17,7 +17,7 @@ const OPENINGS = 5;
 
 const withChild = (use) => withChildren(1, use, CHILD);
 
-/** What is measured unless the command line says: where costs come from, and what checks the model. */
+/** The default rows: those for the costs, and those that check the model. */
 function rowsOf({ scaleSize: size, scaleChecks }) {
   const stores = ["memory", "file", "redis"];
   return [
@@ -29,7 +29,7 @@ function rowsOf({ scaleSize: size, scaleChecks }) {
   ];
 }
 
-/** The figures of a FileStore in a folder that is gone afterwards. */
+/** Measures a FileStore in a temporary folder. */
 function measureFile(args, parent) {
   return withDirectory(parent, async (directory) => {
     const all = { ...args, directory, idsFile: path.join(directory, "ids") };
@@ -52,7 +52,7 @@ const MEASURE = {
   redis: (args) => withChild((child) => measureRedis(child, args)),
 };
 
-/** What the stores take by their size: `{ rows, costs, missing }`. */
+/** Measures the costs of the stores by size: `{ rows, costs, missing }`. */
 async function run(plan, progress) {
   const missing = redisMissing ? { "redis-server": redisMissing } : {};
   const asked = plan.scaleRows ?? rowsOf(plan);

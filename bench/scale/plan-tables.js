@@ -10,7 +10,7 @@ const UNITS = [
   [1e3, "k"],
 ];
 
-/** Three digits and a prefix: "16.1 G". */
+/** Formats three digits and a prefix: "16.1 G". */
 function short(number) {
   const [size, prefix] = UNITS.find(([least]) => number >= least) ?? [1, ""];
   const text = String(Number((number / size).toPrecision(3)));
@@ -29,7 +29,7 @@ function seconds(number) {
 
 const percent = (share) => `${Number((100 * share).toPrecision(2))} %`;
 
-/** One line a figure, one column a number of sessions. */
+/** One line per figure, one column per number of sessions. */
 function lines(sizes, figures, planOf) {
   const plans = sizes.map(planOf);
   return Object.entries(figures).map(([label, show]) => [label, ...plans.map(show)]);

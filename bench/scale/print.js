@@ -1,6 +1,7 @@
 "use strict";
 
-// What the model says, without measuring: `node bench/scale/print.js [--sessions <n>] [--content <bytes>]`.
+// Prints the predictions of the model, without measuring: `node bench/scale/print.js [--sessions <n>] [--content
+// <bytes>]`.
 
 const { parseArgs } = require("node:util");
 const { CHOICES, COSTS } = require("./costs.js");

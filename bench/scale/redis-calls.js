@@ -10,7 +10,7 @@ const { Sample, newSessions } = require("./sessions.js");
 const SAMPLE = 100_000;
 const FILLED_AT_ONCE = 256;
 
-// They last as long as this process.
+// The stores stay open until this process ends.
 const stores = [];
 let ids;
 let filled;
@@ -18,7 +18,10 @@ let content;
 let touches = 0;
 let url;
 
-/** A store of its own for each number: each has connections of its own. It sweeps nothing, as that is no call's cost. */
+/**
+ * Returns a separate store for each number, with its own connections and without sweeps, which are not part of the
+ * calls.
+ */
 function storeOf(number) {
   stores[number] ??= new RedisStore({ url, sweepInterval: 0 });
   return stores[number];
@@ -52,7 +55,7 @@ const CALLS = {
   create: { items: freshSessions, start: (store, session) => store.create(session) },
 };
 
-/** Makes calls for a while by so many stores, so many in flight on each, and resolves to their number. */
+/** Makes calls on `count` stores, with `inFlight` on each, and resolves to the number of calls. */
 async function callRedis({ call, count, inFlight, seconds }) {
   const { items, start } = CALLS[call];
   const callers = Array.from({ length: count }, (_, number) => storeOf(number));

@@ -3,18 +3,20 @@
 const { startServer } = require("../../__test__/support/redis-servers.js");
 
 const CALLS = ["get", "touch", "create"];
-/** As many calls at once: each on a connection of its own, as of many processes, or all on one. */
+/** The same number of concurrent calls: each on its own connection, as from many processes, or all on one. */
 const WAYS = { spread: { count: 64, inFlight: 1 }, together: { count: 1, inFlight: 64 } };
 
 const usedMemory = async (server) => Number((await server.info("memory")).used_memory);
 
-/** Microseconds of the server's processor, of all its threads. */
+/** Returns the CPU time of all threads of the server, in microseconds. */
 async function usedCpu(server) {
   const { used_cpu_user, used_cpu_sys } = await server.info("cpu");
   return (Number(used_cpu_user) + Number(used_cpu_sys)) * 1e6;
 }
 
-/** A RedisStore on a server of its own that keeps nothing on disk: `{ server, bytes, cpu }`, by call and by how many. */
+/**
+ * Measures a RedisStore on its own server, which keeps nothing on disk: `{ server, bytes, cpu }`, by call and by way.
+ */
 async function measureRedis(child, { size, content, seconds }) {
   const server = await startServer();
   try {

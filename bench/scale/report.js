@@ -7,7 +7,7 @@ const { percentOff } = require("./check.js");
 const { COSTS } = require("./costs.js");
 const { predict } = require("./model.js");
 
-/** How figures are shown, by their names. Bytes a session come as a total. */
+/** How figures are shown, by name. Bytes per session are shown as a total. */
 const SHOWN = {
   open: { label: "open until the first get, ms", format: tenths },
   get: { label: "get, ns", format: whole },
@@ -17,7 +17,7 @@ const SHOWN = {
 };
 const TOTALS = { memory: "RSS, MB", file: "data.mdb and redo.log, MB", redis: "used_memory, MB" };
 const MB = 1e6;
-/** In smaller stores, what does not grow with them hides what does. */
+/** In smaller stores, fixed costs hide the growth. */
 const SMALLEST_REFERENCE = 1_000_000;
 
 function checkLines(row) {
@@ -42,7 +42,7 @@ const checkTable = (rows) =>
     4,
   );
 
-/** What the model does not predict: it does not grow with the sessions, or depends on what was done before. */
+/** Figures outside of the model: they do not grow with the sessions, or depend on earlier calls. */
 const fileTable = (rows) =>
   table(
     [
@@ -79,16 +79,16 @@ function cpuTable(rows) {
   return table(["sessions", "app data, B", "call", "64 connections, us", "one connection, us"], lines, 0);
 }
 
-/** As it is written in a source: four digits, and nothing that is 0. */
+/** Formats for source code: four digits, and no zeros. */
 const short = (_, one) => (typeof one === "number" ? Number(one.toPrecision(4)) || undefined : one);
 
-/** Costs as text for their file. */
+/** Formats costs as source code. */
 const costsText = (costs) =>
   inspect(JSON.parse(JSON.stringify(costs, short)), { depth: 5, breakLength: 100 });
 
 /** The sections of the report on sizes: `{ title, body }[]`. */
 function sections({ rows, costs, missing }) {
-  const all = Object.entries(missing).map(([name, body]) => ({ title: `Left out of scale: ${name}`, body }));
+  const all = Object.entries(missing).map(([name, body]) => ({ title: `Skipped in scale: ${name}`, body }));
   all.push({
     title: "The model of bench/scale, with the costs of bench/scale/costs.js, beside what was measured:",
     body: checkTable(rows),

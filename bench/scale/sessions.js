@@ -9,19 +9,22 @@ const ID_CHARS = 36;
 const EMPTY_FIELD = ',"data":""'.length;
 const POOL = randomBytes(512 * 1024).toString("hex");
 
-/** Random text of a length: a literal would be one string for all sessions. */
+/** Returns random text. A literal would be one string for all sessions. */
 function textOf(length) {
   const from = Math.floor(Math.random() * (POOL.length - length));
   return POOL.slice(from, from + length);
 }
 
-/** FluidAuth's three fields, and an app's data of as many bytes of JSON as `content`. */
+/** Returns a session of FluidAuth's three fields, with app data of `content` bytes of JSON. */
 function sessionOf(sessionId, number, content, millis = farOff(number)) {
   const session = { sessionId, userId: userOf(number), expires: new Date(millis).toISOString() };
   return content === 0 ? session : { ...session, data: textOf(content - EMPTY_FIELD) };
 }
 
-/** New sessions, each of another user. Ids are made a few at a time, as the memory of all of them is not the store's. */
+/**
+ * Generates new sessions, each of another user. Makes few ids at a time, because their memory does not belong to the
+ * store.
+ */
 function* newSessions(count, { firstNumber = 0, content = 0, millis, keep = () => {} } = {}) {
   for (let made = 0; made < count; made += CHUNK) {
     const ids = Ids.random(Math.min(CHUNK, count - made));
@@ -33,7 +36,7 @@ function* newSessions(count, { firstNumber = 0, content = 0, millis, keep = () =
   }
 }
 
-/** Keeps some ids of a fill, evenly spread, in memory that is taken before the fill. */
+/** Keeps an evenly spread sample of ids, in memory that is allocated before the fill. */
 class Sample {
   #memory;
   #text;

@@ -5,11 +5,11 @@ const { count } = require("../stats.js");
 const { COSTS } = require("./costs.js");
 const { percentOff } = require("./check.js");
 
-/** Bytes are those of the format and of the allocator. Times are those of the machine, and have no target. */
+/** Bytes depend on the format and the allocator. Times depend on the machine, so they have no target. */
 const MAX_PERCENT_OFF = 10;
 const SMALLEST = 1_000_000;
 
-/** The targets of the model: how far off the bytes a session may be, in stores that are not small. */
+/** The targets of the model: the maximum error of the bytes per session, in stores that are not small. */
 function judge({ rows }) {
   return rows
     .filter(({ size }) => size >= SMALLEST)

@@ -1,32 +1,32 @@
 "use strict";
 
-// What a create in a FileStore writes. It goes to the redo log, and with all others of a drain to pages of the data file. A page
-// is written once a drain, however many of its creates change it: in a small file they share pages, in a large one not.
+// Models the writes of a create in a FileStore. A create goes to the redo log, and in a drain to pages of the data
+// file. A drain writes each changed page once: in a small file creates share pages, in a large file they do not.
 
 const LOG_BYTES = 16 * 1024 * 1024;
 const PAGE_BYTES = 4096;
-/** What fitted stores of 100 000 and 1 000 000 sessions best; it was not counted in the code of LMDB. */
+/** The best fit for stores of 100 000 and 1 000 000 sessions. Not derived from LMDB's code. */
 const PAGES_A_CREATE = 4;
-/** The JSON of the three fields. A record of these alone does not have it. */
+/** The JSON of the three fields. A plain record does not contain it. */
 const FIELDS_BYTES = 116;
 
-/** Bytes written to the disk a create, with thousands in flight. */
+/** Returns the bytes written to the disk per create, with thousands in flight. */
 function writtenACreate({ recordBytes, changedShare }, { fileBytes, content }) {
   const record = recordBytes + (content === 0 ? 0 : FIELDS_BYTES + content);
   const creates = LOG_BYTES / record;
   const pages = (changedShare * fileBytes) / PAGE_BYTES;
-  // As many of the pages as random changes leave out none of.
+  // The expected number of distinct pages that random changes hit.
   const written = pages * (1 - Math.exp((-creates * PAGES_A_CREATE) / pages));
   return record + (PAGE_BYTES * written) / creates;
 }
 
-/** Nanoseconds a create: most of it is for what it writes. */
+/** Returns the nanoseconds per create: most of them are for its writes. */
 const createNs = ({ nsACreate, nsAByte }, written) => nsACreate + nsAByte * written;
 
 const RECORD_BYTES = Array.from({ length: 20 }, (_, at) => 50 * (at + 1));
 const CHANGED_SHARES = Array.from({ length: 50 }, (_, at) => 0.02 * (at + 1));
 
-/** The line through points `[x, y]` with the least squares: `[at 0, for each]`. */
+/** Fits a line to points `[x, y]` by least squares: `[intercept, slope]`. */
 function lineThrough(points) {
   const mean = (of) => points.reduce((sum, point) => sum + of(point), 0) / points.length;
   const [x, y] = [mean(([x]) => x), mean(([, y]) => y)];
@@ -34,7 +34,7 @@ function lineThrough(points) {
   return [y - slope * x, slope];
 }
 
-/** The costs of writes that come nearest to rows with `{ size, content, bytes, written, create }`. */
+/** Fits the costs of writes to rows with `{ size, content, bytes, written, create }`. */
 function fitWrites(rows) {
   const errorOf = (costs) =>
     rows.reduce((sum, { size, content, bytes, written }) => {

@@ -13,7 +13,7 @@ const NAME = "bench";
 let store;
 let workers;
 
-/** Fills a store and starts the threads, which open it by its name. */
+/** Fills a store, and starts the threads, which open it by name. */
 async function open({ size, threads }) {
   store = new MemoryStore({ name: NAME });
   const ids = Ids.random(size);
@@ -29,7 +29,7 @@ async function open({ size, threads }) {
   await Promise.all(workers.map((worker) => once(worker, "message")));
 }
 
-/** Gets a second, of so many threads together. */
+/** Measures the gets a second of all threads together. */
 async function gets({ threads, seconds }) {
   const asked = workers.slice(0, threads);
   const answers = asked.map((worker) => once(worker, "message"));

@@ -9,13 +9,13 @@ const { judge } = require("./targets.js");
 const CHILD = path.join(__dirname, "child.js");
 const THREADS = [1, 2];
 
-/** Gets a second of one store that worker threads share: `{ size, rows: { threads, rounds }[] }`. */
+/** Measures the gets a second of a store that worker threads share: `{ size, rows: { threads, rounds }[] }`. */
 async function run({ workerSize: size, workerRounds, workerSeconds: seconds }, progress) {
   const rows = THREADS.map((threads) => ({ threads, rounds: [] }));
   const use = async (child) => {
     progress("workers", ": filling");
     await child.call("open", { size, threads: Math.max(...THREADS) });
-    // The first is for the compiler.
+    // Round -1 is for the compiler.
     for (let round = -1; round < workerRounds; round++) {
       progress("workers", `: round ${round + 1} of ${workerRounds}`);
       for (const { threads, rounds } of rotated(rows, round)) {

@@ -5,7 +5,7 @@ const { MemoryStore } = require("../..");
 const { Ids } = require("../sessions.js");
 
 const SAMPLE = 40_000;
-/** After so many gets it looks at the time. */
+/** Gets between two readings of the clock. */
 const STRIDE = 1000;
 
 const store = new MemoryStore({ name: workerData.name });

@@ -21,7 +21,7 @@ async function refuseCrossSitePosts(request, reply) {
 }
 
 function reportError(error, request, reply) {
-  // The error page is not to save the session: that may be what failed.
+  // Do not save the session with the error page: saving it may be what failed.
   request.session = null;
   const status = error.statusCode >= 400 && error.statusCode < 500 ? error.statusCode : 500;
   if (status === 500) console.error(error);
@@ -32,7 +32,7 @@ async function findRequestUser(request) {
   request.user = findUser(request.session.userId);
 }
 
-/** All that has a session. */
+/** The routes that have a session. */
 async function withSession(app, { store, secret, isProduction, demoLogins }) {
   app.register(fastifyCookie);
   app.register(fastifySession, {
@@ -49,10 +49,10 @@ async function withSession(app, { store, secret, isProduction, demoLogins }) {
   app.register(accountRoutes, { store });
 }
 
-/** The whole app over a `ConnectStore`. */
+/** Creates the app on a `ConnectStore`. */
 function createApp({ store, secret, demoLogins = [] }) {
   const isProduction = process.env.NODE_ENV === "production";
-  // In production a proxy speaks HTTPS for the app. Without this, @fastify/session would send no Secure cookie.
+  // In production a proxy terminates HTTPS. Without this, @fastify/session would not send a Secure cookie.
   const app = fastify({ trustProxy: isProduction ? TRUSTED_PROXIES : false, frameworkErrors: reportError });
   app.addHook("onRequest", refuseCrossSitePosts);
   app.setErrorHandler(reportError);

@@ -57,7 +57,7 @@ async function accountRoutes(app, { store }) {
       await logOut(request, reply);
       return reply.redirect("/login?notice=logged-out", 303);
     }
-    // One that is gone already is what was asked for.
+    // If it is gone already, there is nothing to do.
     if (session) await store.destroy(session.id);
     return reply.redirect("/?notice=session-ended", 303);
   });
@@ -69,7 +69,7 @@ async function accountRoutes(app, { store }) {
 
   app.post("/sessions/revoke-all", async (request, reply) => {
     await store.destroyByUser(request.user.id);
-    // For its cookie: the session is gone already.
+    // Clears the cookie. The session is gone already.
     await logOut(request, reply);
     return reply.redirect("/login?notice=everywhere-ended", 303);
   });

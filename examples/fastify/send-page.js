@@ -2,7 +2,7 @@
 
 const { SECURITY_HEADERS } = require("../shared/http");
 
-// A back button must not show an account that was logged out.
+// The back button must not show the account after a logout.
 const HEADERS = {
   ...SECURITY_HEADERS,
   "Cache-Control": "no-store",

@@ -7,7 +7,7 @@ const { findUser } = require("../shared/users");
 const { createAuth } = require("./auth");
 const { accountRoutes, loginRoutes } = require("./routes");
 
-/** The whole app over a store `withDevices`. */
+/** Creates the app on a store from `withDevices`. */
 function createApp({ store, secret, sessionDuration = 30 * 60_000, demoLogins = [] }) {
   const auth = createAuth({
     store,

@@ -3,7 +3,7 @@
 const { guardSession } = require("@fluidauth/native-store");
 const { CookieSession } = require("./session");
 
-// Cookies do not know ports: a name of its own keeps this app apart from others on localhost.
+// Cookies ignore ports: a unique name separates this app from others on localhost.
 const COOKIE_NAME = "login-example-session";
 
 function isInstalled(name) {
@@ -40,7 +40,7 @@ function ownSession(options) {
   };
 }
 
-/** FluidAuth where it is installed, and otherwise a stand-in; the app sees no difference. */
+/** Returns FluidAuth if it is installed, otherwise a stand-in with the same interface. */
 function createAuth(options) {
   return isInstalled("@fluidauth/express") ? fluidAuth(options) : ownSession(options);
 }

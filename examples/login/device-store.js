@@ -4,14 +4,14 @@ const { AsyncLocalStorage } = require("node:async_hooks");
 const { deviceName } = require("../shared/device");
 
 /**
- * A store that adds two fields of the app's own to every session, and knows which session the current request has.
- * A session layer hands its store no request, hence the AsyncLocalStorage.
+ * Returns a store that adds two of the app's own fields to every session, and knows the session of the current request.
+ * A session layer passes no request to its store, so this uses AsyncLocalStorage.
  */
 const withDevices = (Store) =>
   class DeviceStore extends Store {
     #requests = new AsyncLocalStorage();
 
-    /** Middleware that goes before the session's. */
+    /** Middleware that must come before the session layer's. */
     trackRequests() {
       return (req, _res, next) => {
         const context = { device: deviceName(req.headers["user-agent"]), sessionId: null };
@@ -19,7 +19,7 @@ const withDevices = (Store) =>
       };
     }
 
-    /** The id of the session that the current request belongs to, or `null`. */
+    /** The id of the current request's session, or `null`. */
     get currentSessionId() {
       return this.#requests.getStore()?.sessionId ?? null;
     }

@@ -24,7 +24,7 @@ function loginRoutes({ store, auth, demoLogins }) {
         const error = "Email or password is wrong.";
         return res.status(401).send(String(loginPage({ email, error, demoLogins })));
       }
-      // The browser forgets its former session here, so that session ends too.
+      // The browser drops its previous session here, so end that session too.
       if (store.currentSessionId) await store.delete(store.currentSessionId);
       await auth.login(req, res, user);
       res.redirect(303, "/");
@@ -74,7 +74,7 @@ function accountRoutes({ store, auth }) {
         await auth.logout(req, res);
         return res.redirect(303, "/login?notice=logged-out");
       }
-      // One that is gone already is what was asked for.
+      // If it is gone already, there is nothing to do.
       if (session) await store.delete(session.sessionId);
       res.redirect(303, "/?notice=session-ended");
     }),
@@ -94,7 +94,7 @@ function accountRoutes({ store, auth }) {
     requireUser,
     handle(async (req, res) => {
       await store.deleteByUser(req.user.id);
-      // For its cookie: the session is gone already.
+      // Clears the cookie. The session is gone already.
       await auth.logout(req, res);
       res.redirect(303, "/login?notice=everywhere-ended");
     }),

@@ -6,7 +6,7 @@ const ALGORITHM = "aes-256-gcm";
 const NONCE_BYTES = 12;
 const TAG_BYTES = 16;
 
-/** Encrypts session ids for a cookie, so that a leak of the store's ids does not give anyone a session. */
+/** Encrypts session ids for a cookie, so that leaked ids of the store cannot be used as cookies. */
 class IdSealer {
   #key;
 
@@ -21,7 +21,7 @@ class IdSealer {
     return Buffer.concat([nonce, cipher.getAuthTag(), text]).toString("base64url");
   }
 
-  /** The session id, or `null` for anything that `seal` did not make with this secret. */
+  /** Returns the session id, or `null` for anything that is not from `seal` with this secret. */
   open(sealed) {
     const bytes = Buffer.from(String(sealed), "base64url");
     if (bytes.length <= NONCE_BYTES + TAG_BYTES) return null;

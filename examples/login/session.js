@@ -6,9 +6,9 @@ const { IdSealer } = require("./sealed-id");
 const EXTEND_WITHIN = 4 * 60_000;
 
 /**
- * The example's own session layer, for where FluidAuth is not installed. It calls the store as FluidAuth's
- * `Session` does: `clean` once, `get` for each request with a cookie, `get` and `update` to extend a session
- * that nears its end, `create` at login, `delete` at logout and for a session that is gone.
+ * The example's own session layer, if FluidAuth is not installed. It calls the store like FluidAuth's `Session`:
+ * `clean` once, `get` for each request with a cookie, `get` and `update` to extend a session near its end, `create` at
+ * login, `delete` at logout and for a session that is gone.
  */
 class CookieSession {
   constructor({ store, secret, name, duration, serializeUser, deserializeUser }) {
@@ -23,7 +23,7 @@ class CookieSession {
     store.clean().catch((error) => console.error("Removing expired sessions failed:", error));
   }
 
-  /** Middleware that sets `req.session` and `req.user`. Goes after cookie-parser. */
+  /** Middleware that sets `req.session` and `req.user`. It must come after cookie-parser. */
   manage() {
     return async (req, res, next) => {
       req.user = null;
@@ -45,7 +45,7 @@ class CookieSession {
     if (!cookie) return;
     const sessionId = this.sealer.open(cookie);
     const session = sessionId && (await this.store.get(sessionId));
-    // Awaited, so that the cookie is cleared before the answer is sent.
+    // Await it, so that the cookie is cleared before the response is sent.
     if (!session) return this.destroy(req, res);
     if (Date.parse(session.expires) - Date.now() <= EXTEND_WITHIN) await this.extend(res, sessionId);
     req.user = await this.deserializeUser(session.userId);

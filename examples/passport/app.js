@@ -7,13 +7,13 @@ const { TRUSTED_PROXIES } = require("../shared/http");
 const { COOKIE_NAME, createPassport } = require("./auth");
 const { accountRoutes, loginRoutes } = require("./routes");
 
-/** The whole app over a `ConnectStore`. */
+/** Creates the app on a `ConnectStore`. */
 function createApp({ store, secret, demoLogins = [] }) {
   const isProduction = process.env.NODE_ENV === "production";
   const passport = createPassport();
   const app = express();
   app.disable("x-powered-by");
-  // In production a proxy speaks HTTPS for the app. Without this, express-session would send no Secure cookie.
+  // In production a proxy terminates HTTPS. Without this, express-session would not send a Secure cookie.
   app.set("trust proxy", isProduction ? TRUSTED_PROXIES : false);
   app.use(beforeSession(), forOperators(store.store));
   app.use(
@@ -24,7 +24,7 @@ function createApp({ store, secret, demoLogins = [] }) {
       cookie: { httpOnly: true, sameSite: "strict", secure: isProduction },
       resave: false,
       saveUninitialized: false,
-      // A remembered visitor's cookie lasts as long as the session, which every visit extends.
+      // The cookie of a remembered visitor lasts as long as the session, which every visit extends.
       rolling: true,
     }),
     passport.session(),

@@ -7,7 +7,7 @@ const { deviceName } = require("../shared/device");
 const { text } = require("../shared/http");
 const { authenticate, findUser } = require("../shared/users");
 
-// Cookies do not know ports: a name of its own keeps this app apart from others on localhost.
+// Cookies ignore ports: a unique name separates this app from others on localhost.
 const COOKIE_NAME = "passport-example-session";
 const REMEMBERED = 30 * 24 * 60 * 60_000;
 
@@ -18,7 +18,7 @@ function createPassport() {
       authenticate(text(email), text(password)).then((user) => done(null, user), done);
     }),
   );
-  // Called between the new session and its first save: what is added here needs no second one.
+  // Called between the new session and its first save, so fields that are added here need no second save.
   passport.serializeUser((req, user, done) => {
     const { session } = req;
     session.device = deviceName(req.headers["user-agent"]);
@@ -30,7 +30,7 @@ function createPassport() {
   return passport;
 }
 
-/** The user whose email and password the form has, or `null`. */
+/** Resolves to the user with the email and password of the form, or to `null`. */
 function checkPassword(passport, req, res) {
   return new Promise((resolve, reject) => {
     const check = passport.authenticate("local", (error, user) => {
@@ -42,19 +42,19 @@ function checkPassword(passport, req, res) {
 }
 
 /**
- * Logs a user in on a new session, which is saved. That which the browser had ends, with all that was in it: without
- * `keepSessionInfo`, nothing of the last user is left to this one.
+ * Logs a user in on a new session, and saves it. The browser's previous session ends. Without `keepSessionInfo`, none
+ * of its data is kept, so nothing of a previous user leaks.
  */
 async function logIn(req, user) {
   await promisify(req.login).call(req, user);
 }
 
-/** Awaited, as express-session itself sends most of an answer before it saves: a redirect could overtake it. */
+/** Await it: express-session sends most of a response before it saves, so a redirect could overtake the save. */
 async function saveSession(req) {
   await promisify(req.session.save).call(req.session);
 }
 
-/** Ends the session. `req.logout()` would go on with a new and empty one, and store that. */
+/** Ends the session. `req.logout()` would continue with a new, empty session, and store that. */
 async function logOut(req, res) {
   await promisify(req.session.destroy).call(req.session);
   res.clearCookie(COOKIE_NAME);

@@ -82,7 +82,7 @@ function accountRoutes({ store }) {
         await logOut(req, res);
         return res.redirect(303, "/login?notice=logged-out");
       }
-      // One that is gone already is what was asked for.
+      // If it is gone already, there is nothing to do.
       if (session) await store.destroy(session.id);
       res.redirect(303, "/?notice=session-ended");
     }),
@@ -102,7 +102,7 @@ function accountRoutes({ store }) {
     requireUser,
     handle(async (req, res) => {
       await store.destroyByUser(req.user.id);
-      // For its cookie: the session is gone already.
+      // Clears the cookie. The session is gone already.
       await logOut(req, res);
       res.redirect(303, "/login?notice=everywhere-ended");
     }),

@@ -6,9 +6,9 @@ const MINUTE = 60_000;
 
 function openStore({ Store, options }) {
   return new ConnectStore(new Store({ ...options, maxSessionsPerUser: 20 }), {
-    // Of a visitor who is not remembered, as that cookie has no end of its own.
+    // For visitors who are not remembered: their cookie has no expiry.
     ttl: 30 * MINUTE,
-    // Otherwise every request would be a write.
+    // Without this, every request would be a write.
     touchAfter: MINUTE,
     userId: (session) => session.passport?.user,
   });

@@ -15,8 +15,8 @@ function givenSecret() {
 }
 
 /**
- * The secret that cookies are signed or sealed with: `SESSION_SECRET`, or one that is made at the first start and kept
- * beside the sessions. With another after each start, no cookie would outlive a deploy, whatever the store.
+ * Returns the secret that signs or encrypts cookies: `SESSION_SECRET`, or a random one that is kept next to the
+ * sessions. With a new secret on every start, no cookie would survive a deploy.
  */
 function appSecret(dataDir) {
   const given = givenSecret();
@@ -24,7 +24,7 @@ function appSecret(dataDir) {
   const file = path.join(dataDir, "secret");
   fs.mkdirSync(dataDir, { recursive: true });
   try {
-    // `wx`: of two processes that start at once, one makes it.
+    // `wx`: if two processes start concurrently, only one creates the file.
     fs.writeFileSync(file, randomBytes(32).toString("hex"), { mode: 0o600, flag: "wx" });
   } catch (error) {
     if (error.code !== "EEXIST") throw error;

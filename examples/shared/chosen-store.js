@@ -5,7 +5,7 @@ const { FileStore, RedisStore } = require("@fluidauth/native-store");
 const LOCAL = "redis://127.0.0.1:6379";
 const KINDS = ["file", "redis"];
 
-/** Where sessions are kept, as people may read it: without a password. */
+/** Returns a URL without its password, for display. */
 function shownUrl(text) {
   if (!URL.canParse(text)) return "Redis";
   const { protocol, host, pathname } = new URL(text);
@@ -13,8 +13,8 @@ function shownUrl(text) {
 }
 
 /**
- * The store that the environment asks for: a file in this folder, or with `STORE=redis` the server of `REDIS_URL`.
- * `prefix` keeps the sessions of several apps apart there.
+ * Opens the store that the environment selects: a FileStore in this folder, or with `STORE=redis` the server of
+ * `REDIS_URL`. `prefix` separates the sessions of several apps there.
  */
 function chosenStore(folder, prefix) {
   const kind = process.env.STORE || "file";

@@ -23,7 +23,7 @@ const LONGEST_NAME = 80;
 
 const firstMatch = (table, text) => table.find(([pattern]) => pattern.test(text))?.[1];
 
-/** A name that people recognise, such as "Firefox on Linux"; for other clients the start of what they sent. */
+/** Returns a readable name, such as "Firefox on Linux", or for other clients the start of their user agent. */
 function deviceName(userAgent = "") {
   const browser = firstMatch(BROWSERS, userAgent);
   const system = firstMatch(SYSTEMS, userAgent);

@@ -6,7 +6,7 @@ const { isCrossSitePost, SECURITY_HEADERS } = require("./http");
 const { operations } = require("./operations");
 const { errorPage, notFoundPage, refusedPage } = require("./pages");
 
-// Express 4 does not look at the promise of a handler.
+// Express 4 ignores the promise of a handler.
 const handle = (handler) => (req, res, next) => handler(req, res).catch(next);
 
 function securityHeaders(_req, res, next) {
@@ -14,7 +14,7 @@ function securityHeaders(_req, res, next) {
   next();
 }
 
-// A back button must not show an account that was logged out.
+// The back button must not show the account after a logout.
 function neverCached(_req, res, next) {
   res.set("Cache-Control", "no-store");
   next();
@@ -25,7 +25,7 @@ function refuseCrossSitePosts(req, res, next) {
   res.status(403).send(String(refusedPage()));
 }
 
-/** What every request passes before it meets a session. */
+/** Middleware for every request, before the session layer. */
 function beforeSession() {
   const router = Router();
   router.use(securityHeaders);
@@ -34,7 +34,7 @@ function beforeSession() {
   return router;
 }
 
-/** `/healthz` and `/metrics` of a store. */
+/** Routes `/healthz` and `/metrics` of a store. */
 function forOperators(store) {
   const router = Router();
   for (const [path, answer] of Object.entries(operations(store))) {
@@ -53,7 +53,7 @@ function notFound(_req, res) {
   res.status(404).send(String(notFoundPage()));
 }
 
-// Express knows an error handler by its four parameters.
+// Express recognizes an error handler by its four parameters.
 function reportError(error, _req, res, next) {
   const status = error.status >= 400 && error.status < 500 ? error.status : 500;
   if (status === 500) console.error(error);

@@ -19,7 +19,7 @@ function render(value) {
   return String(value).replace(/[&<>"']/g, (character) => ENTITIES[character]);
 }
 
-/** A template tag that escapes whatever is put in, unless it came from this tag itself. */
+/** A template tag that escapes all values, except results of this tag. */
 function html(strings, ...values) {
   return new Html(strings.reduce((text, string, i) => text + render(values[i - 1]) + string));
 }

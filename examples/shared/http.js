@@ -7,16 +7,18 @@ const SECURITY_HEADERS = {
   "X-Content-Type-Options": "nosniff",
 };
 
-// The cookies are SameSite=Strict already; this keeps other sites from logging a visitor in as someone else.
+// The cookies are SameSite=Strict. This check also prevents other sites from logging a visitor in as someone else.
 function isCrossSitePost({ method, headers }) {
   const from = headers["sec-fetch-site"];
   return method === "POST" && Boolean(from) && from !== "same-origin" && from !== "none";
 }
 
-// On this machine or in a private network; they say whether the browser spoke HTTPS.
+// Proxies on this machine or in a private network. They report whether the browser used HTTPS.
 const TRUSTED_PROXIES = "loopback, linklocal, uniquelocal";
 
-/** A field of a form or an address, which is a list where it is given twice, and undefined where it is not. */
+/**
+ * Converts a field of a form or a URL to a string. It is an array if it was sent twice, and undefined if it is missing.
+ */
 const text = (value) => (typeof value === "string" ? value : "");
 
 module.exports = { SECURITY_HEADERS, isCrossSitePost, TRUSTED_PROXIES, text };

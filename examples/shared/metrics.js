@@ -11,17 +11,17 @@ const one = (read) => (stats) => {
   return value === undefined || value === null ? [] : [[{}, value]];
 };
 
-// By name: the kind of metric, its labels, what it says, and its values in what `stats()` gives. A store has the metrics
-// that it has values of.
+// By name: the kind of metric, its labels, its help text, and its values from `stats()`. A store exports the metrics
+// that it has values for.
 const METRICS = {
-  calls_total: [Counter, ["call"], "Calls begun", perCall(({ count }) => [[{}, count]])],
+  calls_total: [Counter, ["call"], "Calls made", perCall(({ count }) => [[{}, count]])],
   call_errors_total: [
     Counter,
     ["call", "code"],
     "Calls rejected",
     perCall(({ errors }) => Object.entries(errors).map(([code, count]) => [{ code }, count])),
   ],
-  // A histogram, as Prometheus keeps one: the store has counted the buckets already.
+  // A Prometheus histogram. The store has already counted the buckets.
   call_duration_seconds_bucket: [
     Counter,
     ["call", "le"],
@@ -53,7 +53,7 @@ const METRICS = {
   last_sweep_timestamp_seconds: [
     Gauge,
     [],
-    "When the last sweep began",
+    "When the last sweep started",
     one(({ lastSweep }) => lastSweep && lastSweep.at.getTime() / 1000),
   ],
   last_sweep_seconds: [
@@ -62,16 +62,16 @@ const METRICS = {
     "How long it took",
     one(({ lastSweep }) => lastSweep && lastSweep.duration / 1000),
   ],
-  // Of a MemoryStore and a FileStore.
+  // Only MemoryStore and FileStore.
   sessions: [Gauge, [], "Sessions held", one(({ sessions }) => sessions)],
   bytes: [Gauge, [], "Bytes that they take", one(({ bytes }) => bytes)],
-  // Of a FileStore.
+  //   // Only FileStore.
   file_bytes: [Gauge, [], "Bytes of the data file", one(({ fileBytes }) => fileBytes)],
   log_used_bytes: [Gauge, [], "Bytes in the redo log", one(({ log }) => log?.usedBytes)],
   log_size_bytes: [Gauge, [], "Bytes that it can hold", one(({ log }) => log?.sizeBytes)],
   queue_bytes: [Gauge, [], "Bytes that wait for the disk", one(({ queuedBytes }) => queuedBytes)],
   queue_limit_bytes: [Gauge, [], "The limit of these", one(({ maxQueuedBytes }) => maxQueuedBytes)],
-  // Of a RedisStore.
+  //   // Only RedisStore.
   connects_total: [Counter, [], "Connections made", one(({ connections }) => connections?.connects)],
   disconnects_total: [Counter, [], "Connections lost", one(({ connections }) => connections?.disconnects)],
   connect_failures_total: [
@@ -83,7 +83,7 @@ const METRICS = {
   retries_total: [Counter, [], "Requests sent again", one(({ connections }) => connections?.retries)],
 };
 
-/** The metrics of a store for Prometheus: `text()` is what `/metrics` answers, and `contentType` its type. */
+/** Returns the metrics of a store for Prometheus: `text()` for the body of `/metrics`, and its `contentType`. */
 function storeMetrics(store) {
   const registry = new Registry();
   const { type } = store.db;

@@ -12,7 +12,7 @@ const NOTICES = {
   renamed: "This device has a new name.",
 };
 
-// Only texts of our own: what a link carries is never shown.
+// Shows only fixed texts, never the text of a link.
 const notice = (key) =>
   Object.hasOwn(NOTICES, key) && html`<p class="notice" role="status">${NOTICES[key]}</p>`;
 

@@ -6,14 +6,14 @@ const { DEMO_LOGINS } = require("./users");
 
 const HOST = process.env.HOST || "localhost";
 const PORT = Number(process.env.PORT || 3000);
-const PATIENCE = 3000;
+const SHUTDOWN_TIMEOUT = 3000;
 
 function stop(message) {
   console.error(message);
   process.exit(1);
 }
 
-/** What `open` makes; where it cannot, one line that says why, and the end. */
+/** Returns the result of `open`. If it throws, prints the reason in one line and exits. */
 function openOrStop(open) {
   try {
     return open();
@@ -41,8 +41,8 @@ function announce(name, address, sessionsBy) {
 
 function stopGracefully(app, store) {
   const shutDown = async () => {
-    // Requests in flight finish; a client that will not leave is cut off.
-    setTimeout(() => store.close().finally(() => process.exit()), PATIENCE).unref();
+    // Requests in flight complete. After this time the remaining connections are cut.
+    setTimeout(() => store.close().finally(() => process.exit()), SHUTDOWN_TIMEOUT).unref();
     await app.close();
     await store.close();
   };
@@ -50,7 +50,7 @@ function stopGracefully(app, store) {
   process.once("SIGTERM", shutDown);
 }
 
-/** An Express app with what `serve` asks for, and Fastify has. */
+/** Wraps an Express app in the interface of Fastify that `serve` uses. */
 function expressServer(app) {
   const server = createServer(app);
   return {

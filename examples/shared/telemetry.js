@@ -4,8 +4,7 @@ const { subscribe, unsubscribe } = require("node:diagnostics_channel");
 const { metrics } = require("@opentelemetry/api");
 
 /**
- * Counts what the stores of this thread publish, with whatever OpenTelemetry SDK the app has set up. Returns what stops
- * that.
+ * Counts the events of this thread's stores with the OpenTelemetry SDK of the app. Returns a function that stops it.
  */
 function countStoreEvents() {
   const meter = metrics.getMeter("@fluidauth/native-store");
@@ -16,7 +15,7 @@ function countStoreEvents() {
   const connections = counter("redis.connections", "Connections that were made and lost, and failovers");
 
   const hearing = {
-    // `count` is null where a store does not know it.
+    // `count` is null if the store does not know it.
     "session:end": ({ store, reason, count }) => ended.add(count ?? 1, { store: store.type, reason }),
     "write:dropped": ({ store, reason }) => dropped.add(1, { store: store.type, reason }),
     "store:error": ({ store, call, code, reason }) =>

@@ -21,7 +21,7 @@ function exact(date) {
   return (isToday ? clock : clockAndDay).format(date);
 }
 
-/** "in 29 minutes (09:24 UTC)": of a page that was left open the second is still right. */
+/** Formats "in 29 minutes (09:24 UTC)". The absolute time stays right on a page that is left open. */
 function timeElement(text) {
   const date = new Date(text);
   return html`<time datetime="${date.toISOString()}">${distance(date)} (${exact(date)})</time>`;

@@ -2,7 +2,7 @@
 
 const { sessionHandle } = require("./session-handle");
 
-/** The sessions of a user in a `ConnectStore`, as the account page shows them: the current one first. */
+/** Returns the sessions of a user in a `ConnectStore` for the account page, the current one first. */
 async function sessionsOf(store, userId, currentId) {
   const sessions = (await store.getByUser(userId)).map(({ sid, expires, session: { device, since } }) => ({
     id: sid,

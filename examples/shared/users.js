@@ -5,7 +5,7 @@ const { promisify } = require("node:util");
 
 const deriveKey = promisify(scrypt);
 
-// `password` is salt:key, both in hex, as scrypt with Node's defaults makes it.
+// `password` is salt:key, both in hex, from scrypt with Node's defaults.
 const USERS = [
   {
     id: 1,
@@ -23,13 +23,13 @@ const USERS = [
   },
 ];
 
-// Shown by the example so that you can try it. An app of yours has nothing like this.
+// The example shows these so that you can try it. Never do this in your app.
 const DEMO_LOGINS = [
   { email: "ada@example.com", password: "analytical-engine" },
   { email: "grace@example.com", password: "nanoseconds" },
 ];
 
-// Checked for an unknown address, so that the time of an answer does not tell which addresses exist.
+// Checked for an unknown address, so that the response time does not reveal which addresses exist.
 const NOBODY = `${"00".repeat(16)}:${"00".repeat(32)}`;
 
 async function passwordMatches(password, stored) {

@@ -5,14 +5,14 @@ const { likelySpelling } = require("../spelling.js");
 const { commonOptions } = require("./common-options.js");
 const { wrongUsage } = require("./failures.js");
 
-/** What other tools take on the command line, and where it belongs. */
+/** Options of other tools that would expose a secret, and what to use here. */
 const SECRETS = {
   "--secret": "--secret-file or NATIVE_STORE_SECRET",
   "--password": "NATIVE_STORE_REDIS_PASSWORD",
 };
 
 /**
- * What the command line asks for: a command's name, if any, its options and its operands.
+ * Parses the command line: the name of a command, if any, its options and its operands.
  * @param {string[]} argv
  * @param {Record<string, { options: object, operand?: { name: string, isRequired?: boolean } }>} commands
  */
@@ -56,11 +56,11 @@ function readOptions(given, known, command) {
   return options;
 }
 
-/** A forgotten value must not swallow the next option. */
+/** Throws if an option has no value. A forgotten value must not swallow the next option. */
 function requireValue(option, value, isInline) {
   if (value === undefined) throw wrongUsage(`${option} needs a value`);
   if (isInline || value === "-" || !value.startsWith("-")) return value;
-  throw wrongUsage(`${option} needs a value; one that begins with - is given as ${option}=${value}`);
+  throw wrongUsage(`${option} needs a value; write a value that starts with - as ${option}=${value}`);
 }
 
 function checkOperands(given, operand, command) {
@@ -68,7 +68,7 @@ function checkOperands(given, operand, command) {
     throw wrongUsage(`${command} needs a <${operand.name}>: native-store ${command} --help`);
   }
   const surplus = given[operand ? 1 : 0];
-  if (surplus !== undefined) throw wrongUsage(`${command} has no use for ${JSON.stringify(surplus)}`);
+  if (surplus !== undefined) throw wrongUsage(`${command} takes no argument ${JSON.stringify(surplus)}`);
 }
 
 function unknownCommand(given, commands) {
@@ -82,7 +82,7 @@ function unknownOption(given, known, command) {
   const instead = SECRETS[given];
   if (instead) {
     return wrongUsage(
-      `there is no ${given}, as every user of this machine can see the command line: use ${instead}`,
+      `${given} is not supported, because every user of the machine can see the command line: use ${instead}`,
     );
   }
   const names = Object.keys(known).map((name) => `--${name}`);

@@ -13,10 +13,10 @@ async function run(task) {
   const destination = path.resolve(task.operand);
   if (fs.lstatSync(destination, { throwIfNoEntry: false })) {
     throw wrongUsage(
-      `${task.operand} is there already: a backup is a new folder, such as one with the date in its name`,
+      `${task.operand} already exists: a backup is a new folder, such as one with the date in its name`,
     );
   }
-  // Beside it, so that a copy that was broken off is never taken for a backup.
+  // Copy to a name next to it, so that nobody takes an incomplete copy for a backup.
   const partial = path.join(
     path.dirname(destination),
     `.${path.basename(destination)}.${randomBytes(4).toString("hex")}.partial`,
@@ -31,7 +31,7 @@ async function run(task) {
 const openStore = (task) =>
   task.openStore({
     isRead: true,
-    onlyFiles: "backup is for a FileStore: in Redis, export writes what there is",
+    onlyFiles: "backup is for a FileStore: use export for a RedisStore",
   });
 
 async function backUp(task, partial, destination) {
@@ -42,11 +42,11 @@ async function backUp(task, partial, destination) {
   return bytes;
 }
 
-/** The copy is root's: created before root gives up its rights, and written by descriptor. */
+/** Makes a copy that root owns: creates it before root drops its privileges, and writes by descriptor. */
 async function backUpAsRoot(task, partial, destination) {
   const file = createFile(task, partial, destination);
   const store = openStore(task);
-  // The store has loaded it. Help needs no addon.
+  // Import it here: the help must not need the addon.
   const { backupInto } = require("../file-store.js");
   const { bytes } = await task.interruptible(
     store[backupInto](file.descriptor, { onProgress: progressOf(task) }),
@@ -74,17 +74,15 @@ function progressOf(task) {
 }
 
 module.exports = {
-  summary: "copies the store, compacted, while it is in use",
+  summary: "make a compact copy of a store in use",
   usage: ["<destination>"],
   about: [
-    "The destination is a new folder, such as /backups/sessions-$(date +%F), which only its owner may read. A FileStore " +
-      "opens it as any other store. It is there once the copy is whole. Sessions that change meanwhile are in it as they " +
-      "were at one moment.",
-    "This is also how to make a store smaller, whose file never shrinks: back it up, stop the app, put the copy in the " +
-      "store's place, and start the app. Sessions that changed after the backup began are as they were then, so stop " +
-      "the app first where that matters.",
+    "The destination is a new folder, such as /backups/sessions-$(date +%F), which only its owner can read. It appears once " +
+      "the copy is complete, a consistent snapshot of the store. A FileStore opens it like any other store.",
+    "The file of a store never shrinks. To make it smaller, stop the app, make a backup, put it in the store's place, and " +
+      "start the app.",
     "Root's backup belongs to root, also if another user owns the store.",
-    "An encrypted store stays encrypted. Any backup brings sessions back that were ended since: restore with care.",
+    "An encrypted store stays encrypted. A restored backup brings back sessions that have ended since.",
   ],
   operand: { name: "destination", isRequired: true },
   options: {},

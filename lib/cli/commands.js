@@ -1,6 +1,6 @@
 "use strict";
 
-/** Every command by its name, in the order of the help. */
+/** The commands by name, in the order of the help. */
 const commands = {
   stats: require("./stats.js"),
   list: require("./list.js"),

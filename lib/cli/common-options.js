@@ -6,11 +6,11 @@ const DEFAULT_PATH = "./sessions";
 const commonOptions = {
   path: {
     value: "<dir>",
-    help: `the store's directory; else $NATIVE_STORE_PATH, else ${DEFAULT_PATH}`,
+    help: `the store folder. Default: $NATIVE_STORE_PATH, then ${DEFAULT_PATH}`,
   },
   redis: {
     value: "<url>",
-    help: "a RedisStore in its place; of a cluster some nodes, with commas; else $NATIVE_STORE_REDIS_URL",
+    help: "a RedisStore instead (cluster: nodes with commas). Default: $NATIVE_STORE_REDIS_URL",
   },
   "redis-prefix": {
     value: "<text>",
@@ -18,14 +18,14 @@ const commonOptions = {
   },
   "redis-ca": {
     value: "<file>",
-    help: "with rediss://: the certificates of the authorities to trust, as PEM",
+    help: "with rediss://: the authorities to trust, as PEM",
   },
   "secret-file": {
     value: "<file>",
-    help: "the secrets of an encrypted store, one a line; else $NATIVE_STORE_SECRET",
+    help: "the secrets of an encrypted store, one per line. Default: $NATIVE_STORE_SECRET",
   },
   "allow-network-fs": {
-    help: "opens a store on NFS, SMB, FUSE and the like, if only this machine uses it",
+    help: "opens a store on a network file system, if only this machine uses it",
   },
   quiet: { help: "no progress and no summary: answers and errors only" },
   help: { help: "this text" },

@@ -3,7 +3,7 @@
 const readline = require("node:readline");
 const { EXIT, Failure, wrongUsage } = require("./failures.js");
 
-/** Asks somebody at a terminal. Resolves whether the answer is yes; `undefined` where there is no terminal. */
+/** Asks at the terminal. Resolves to whether the answer is yes, or to `undefined` without a terminal. */
 async function confirm(task, question) {
   const input = process.stdin;
   if (!input.isTTY || !task.stderr.isTTY) return undefined;
@@ -12,7 +12,7 @@ async function confirm(task, question) {
     task.stderr.write(`${question} [y/N] `);
     const answer = new Promise((resolve) => {
       lines.once("line", resolve);
-      // The end of the input is no yes.
+      // The end of the input does not mean yes.
       lines.once("close", () => resolve(""));
     });
     return /^y(es)?$/i.test((await task.interruptible(answer)).trim());
@@ -21,7 +21,7 @@ async function confirm(task, question) {
   }
 }
 
-/** Ends the command unless somebody at a terminal says yes. */
+/** Fails the command unless the answer at the terminal is yes. */
 async function requireYes(task, question) {
   const answer = await confirm(task, question);
   if (answer === undefined) {

@@ -9,7 +9,7 @@ const show = require("./show.js");
 async function run(task) {
   const { options } = task;
   const { directory, redis } = locateStore(options);
-  if (redis) throw wrongUsage("discard-log is for a FileStore: in Redis there is no redo log of ours");
+  if (redis) throw wrongUsage("discard-log is for a FileStore: a RedisStore has no redo log");
   findFiles(options);
   const shown = show.escapeUnsafe(path.resolve(directory));
   const { inspectLog, discardLog } = nativeCalls();
@@ -23,17 +23,17 @@ async function run(task) {
     );
   }
   if (!options.yes || !options.quiet) task.stderr.write(`${warningOf(shown, damage).join("\n")}\n\n`);
-  if (!options.yes) await requireYes(task, "Give the log up?");
+  if (!options.yes) await requireYes(task, "Discard the log?");
 
   const { kept, ended, file } = asOwner(options, (...place) => discardLog(...place, damage.fingerprint));
   await task.print(
-    `log given up: ${sessions(kept, "is", "are")} as in the log, ${show.number(ended)} ${ended === 1 ? "was" : "were"} ended by it`,
+    `log discarded: ${sessions(kept, "is", "are")} as in the log, ${show.number(ended)} ${ended === 1 ? "was" : "were"} ended by it`,
     ...(file === undefined ? [] : [`the damaged log is now ${show.escapeUnsafe(file)}`]),
   );
-  task.note("native-store verify checks the store as it is now");
+  task.note("to check the store, run native-store verify");
 }
 
-/** The calls of the addon, with the errors of this package. */
+/** Returns the native calls, with errors converted to `SessionStoreError`. */
 function nativeCalls() {
   const native = require("../native.js");
   const { callNative } = require("../session-store.js");
@@ -84,32 +84,32 @@ const written = (millis) =>
 
 const sessions = (number, one, more) => `${show.count(number, "session")} ${number === 1 ? one : more}`;
 
-// All of the log is drained 30 s after a write. A log that is half full is drained by its oldest quarter, without the rows that
-// have changed since.
+// The whole log is drained 30 s after a write. A half-full log is drained by its oldest quarter, except rows that have
+// changed since.
 const CONSEQUENCES = [
   "Look first for the redo.log that belongs to this data.mdb: with it nothing is lost. A backup loses more than this.",
   "The log holds the writes since its last drain: often those of the last 30 seconds, and under load also older ones of",
-  "sessions that change all the time. The lost ones are undone:",
+  "sessions that change all the time. The lost writes are undone:",
   "- Logins and changes are gone. Those users have to log in again.",
-  "- Logouts are gone too. Who still has the cookie is logged in again, until the session expires.",
-  "Where no logout may be undone, end sessions before the app starts again: those of a user by",
-  "native-store revoke --user <id>, or all of them by native-store revoke --all.",
+  "- Logouts are gone too. Anyone who still has the cookie is logged in again, until the session expires.",
+  "If no logout may be undone, end sessions before the app starts again: those of a user with",
+  "native-store revoke --user <id>, or all of them with native-store revoke --all.",
 ];
 
 module.exports = {
-  summary: "opens a store whose redo log is missing or damaged, without the lost writes",
+  summary: "open a store whose redo log is missing or damaged, without the lost writes",
   usage: ["[--yes]"],
   about: [
-    "For a store that is refused with ERR_STORE_CORRUPT because of its redo log. Shows the damage, what is kept and what " +
-      "is lost, and asks. Where there is no terminal, it does nothing without --yes.",
-    "Changes before the damage are kept. From changes behind it, and from changes that may be older than the data file, " +
-      "only the ends of sessions are kept. Logins, changes and logouts in the rest are undone: a session that was logged " +
+    "For a store that is refused with ERR_STORE_CORRUPT because of its redo log. Shows the damage, what it keeps and what " +
+      "is lost. Then it asks. Without a terminal it needs --yes.",
+    "It keeps the changes before the damage. From changes after it, and from changes that may be older than the data " +
+      "file, it keeps only the ends of sessions. Other logins, changes and logouts are undone: a session that was logged " +
       "out there is live again until it expires. native-store revoke ends the sessions of a user, or all of them.",
-    "The damaged file stays in the folder, as redo.log.damaged-<id>. Nothing else reads it: remove it when nobody needs it " +
-      "any more. An encrypted store needs no secret for this.",
-    "Stop all processes that use the store first. A kill at any moment leaves the store refused as before, or the log " +
-      "given up as a whole. A log that is sound is left alone.",
+    "The damaged file stays in the folder as redo.log.damaged-<id>. Remove it when nobody needs it any more. An encrypted " +
+      "store needs no secret for this.",
+    "Stop all processes that use the store first. If the command is killed, the store is refused as before, or the log " +
+      "is discarded as a whole. It does not touch a sound log.",
   ],
-  options: { yes: { help: "gives the log up without asking" } },
+  options: { yes: { help: "discards the log without asking" } },
   run,
 };

@@ -7,12 +7,12 @@ const show = require("./show.js");
 
 async function run(task) {
   const { operand: file = "-", output, stdout } = task;
-  // Before the store, as root gives up the right to make it.
+  // Create it before the store is opened, which makes root drop its privileges.
   const target = file === "-" ? output : openFile(task, file);
   const store = task.openStore({ isRead: true });
   const { sessions: held } = await store.stats();
   const total = held ?? (await store.size());
-  // Data and a bar would not share the terminal.
+  // Do not mix the data with a progress line in one terminal.
   const progress = target === output && stdout.isTTY ? silent : task.progress("export");
 
   const sessions = new LiveSessions(store, task);
@@ -34,18 +34,18 @@ function openFile(task, file) {
 }
 
 module.exports = {
-  summary: "writes every live session as a line of JSON",
+  summary: "write every live session as a line of JSON",
   usage: ["[file] [--force]"],
   about: [
-    "To a file that only its owner may read, which is there once it is whole; without a file, or with -, to standard " +
-      "output. native-store import reads it.",
-    "A line is { createdAt, session }: when the session was created, or null where that is not known, and the session as " +
+    "Writes to a file that only its owner can read, and that appears once it is complete. Without a file, or with -, it " +
+      "writes to standard output. native-store import reads it.",
+    "A line is { createdAt, session }: when the session was created, or null if that is unknown, and the session as " +
       "get returns it.",
-    "The app may go on: a session that is there from the beginning to the end is exported once.",
-    "CAUTION: the sessions are not encrypted here, whatever the store is, and whoever has the id of a session can be " +
-      "its user. Ids are as good as passwords: handle the export as you would a list of those.",
+    "The app can keep running: a session that lives throughout the export is exported once.",
+    "CAUTION: the export is not encrypted, even if the store is, and anyone who has a session id can impersonate its " +
+      "user. An id is as good as a password: handle the export like a list of passwords.",
   ],
   operand: { name: "file" },
-  options: { force: { help: "replaces the file if it is there" } },
+  options: { force: { help: "replaces an existing file" } },
   run,
 };

@@ -2,7 +2,7 @@
 
 const EXIT = { done: 0, no: 1, usage: 2, failed: 3 };
 
-/** What ends a command with a message for people. */
+/** Ends a command with a message and an exit code. */
 class Failure extends Error {
   constructor(exitCode, message) {
     super(message);
@@ -10,15 +10,15 @@ class Failure extends Error {
   }
 }
 
-/** A signal ended the command. The message, if any, says what it had done by then. */
+/** A signal ended the command. The message, if any, says what it had done. */
 class Interruption extends Error {}
 
-/** Whoever read the output has had enough of it. */
+/** The reader of the output has closed the pipe. */
 class ReaderGone extends Error {}
 
 const wrongUsage = (message) => new Failure(EXIT.usage, message);
 
-/** The same failure, with what was done before it: nobody should have to guess. */
+/** Returns the failure with a message that says what was done before it. */
 function stoppedAfter(error, done) {
   const end = `stopped after ${done}`;
   if (error instanceof Interruption) return new Interruption(end);
@@ -26,7 +26,7 @@ function stoppedAfter(error, done) {
   return new Failure(error.exitCode ?? EXIT.failed, `${error.message}${code}; ${end}`);
 }
 
-/** Why a call of the operating system failed, in its own words. */
+/** Returns the operating system's reason for a failed call. */
 function reasonOf(error) {
   return /^[A-Z0-9_]+: (.+?), /.exec(error.message)?.[1] ?? error.message;
 }

@@ -6,13 +6,13 @@ const WIDTH = 100;
 
 const EXIT_CODES = `Exit codes:
   0  done
-  1  the answer is no: nothing was ended, problems were found, a line, a file or a row was refused
-  2  wrong usage, of a path or a file too: nothing was done
-  3  the store failed, or a file did`;
+  1  negative result: nothing was ended, problems were found, a line, a file or a row was refused
+  2  wrong usage, also of a path or a file: nothing was done
+  3  the store or a file failed`;
 
-/** What `native-store --help` prints. */
+/** Returns the text of `native-store --help`. */
 function generalHelp(commands) {
-  return `native-store: looks into a store of @fluidauth/native-store, ends its sessions, checks and copies them
+  return `native-store: inspect, revoke, verify, back up and migrate sessions of @fluidauth/native-store
 
 Usage: native-store <command> [options]
        native-store help <command>
@@ -24,19 +24,19 @@ Options of every command:
 ${optionTable(commonOptions)}
   -v, --version          the version of this package
 
-All but discard-log work on a store that other processes have open. Only revoke, import and discard-log
-change one.
+All commands but discard-log work while your app uses the store. Only revoke, import and discard-log
+change it.
 
-A secret on the command line could be seen by every user of the machine, so there is no option for one. The
-password of a Redis server is read from $NATIVE_STORE_REDIS_PASSWORD, or in $NATIVE_STORE_REDIS_URL.
-That of the server of an old store is read in $NATIVE_STORE_FROM_URL.
+Every user of the machine can see the command line, so no option takes a secret. The password of a Redis
+server is in $NATIVE_STORE_REDIS_PASSWORD or $NATIVE_STORE_REDIS_URL. The password of the server of an old
+store is in $NATIVE_STORE_FROM_URL.
 Run this as the user that the app runs as. Root becomes the owner of the store before it opens it.
 
 ${EXIT_CODES}
 `;
 }
 
-/** What `native-store <command> --help` prints. */
+/** Returns the text of `native-store <command> --help`. */
 function commandHelp(name, { summary, usage, about, options }) {
   const own = Object.keys(options).length > 0 ? `\nOptions:\n${optionTable(options)}\n` : "";
   return `native-store ${name}: ${summary}
@@ -61,7 +61,7 @@ function optionTable(options) {
 
 const table = (rows) => rows.map(([term, meaning]) => `  ${term.padEnd(21)}  ${meaning}`).join("\n");
 
-/** A paragraph in lines that fit a terminal. */
+/** Wraps a paragraph to the width of a terminal. */
 function fold(paragraph) {
   const lines = [""];
   for (const word of paragraph.split(" ")) {

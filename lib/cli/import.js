@@ -9,7 +9,7 @@ const { DATA_FILE, locateStore } = require("./open-store.js");
 const show = require("./show.js");
 const { openSource } = require("./sources/index.js");
 
-// Of the app's limits this knows nothing: what was once a session may be one again.
+// The command does not know the app's limits, so it accepts every session of the old store.
 const LARGEST_SESSION = 2 ** 30;
 
 async function run(task) {
@@ -17,7 +17,7 @@ async function run(task) {
   const source = await openSource(task);
   const { directory } = locateStore(options);
   if (options.create && directory === undefined) {
-    throw wrongUsage("--create is for a FileStore: in Redis there is nothing to make");
+    throw wrongUsage("--create is for a FileStore: a RedisStore needs no creation");
   }
   if (options.create && source.folder !== undefined) refuseSamePlace(source.folder, directory);
   const how = { isCreated: options.create, hint: "; import --create makes one" };
@@ -39,7 +39,7 @@ async function run(task) {
   leftOut?.throwIfAny();
 }
 
-/** How many sessions there were, and how many of them had a user. */
+/** Imports all entries. Resolves to the number of sessions, and how many of them have a user. */
 async function readAll(task, { entries, total }, importer, progress) {
   const seen = { sessions: 0, users: 0 };
   for await (const entry of entries) {
@@ -55,7 +55,10 @@ async function readAll(task, { entries, total }, importer, progress) {
   return seen;
 }
 
-/** Without it, a missing or misspelt field would show only when somebody is to be logged out everywhere. */
+/**
+ * Warns if no session has a user. Otherwise a missing or misspelt field would only show at the first "log out
+ * everywhere".
+ */
 function noteMissingUsers(task, { sessions, users }) {
   const { from, "user-field": field } = task.options;
   if (from === undefined || sessions === 0 || users > 0) return;
@@ -66,9 +69,9 @@ function noteMissingUsers(task, { sessions, users }) {
   );
 }
 
-/** Old stores are at ./sessions by default, as ours is. */
+/** Refuses the folder of the old store. Both stores are at ./sessions by default. */
 function refuseSamePlace(folder, directory) {
-  // Where ours is beside it already, it was meant to be.
+  // If our store is already in that folder, this is intended.
   if (realPath(directory) !== realPath(folder) || fs.existsSync(path.join(directory, DATA_FILE))) return;
   throw wrongUsage(`${directory} is the old store: --path names another place for the new one`);
 }
@@ -82,7 +85,7 @@ function realPath(file) {
 }
 
 module.exports = {
-  summary: "creates the sessions of an export, or of another package's store",
+  summary: "create the sessions of an export, or of another package's store",
   usage: [
     "[file] [--replace] [--create]",
     "--from session-file-store <folder> [--ttl <ms>] [--extension <text>]",
@@ -93,39 +96,39 @@ module.exports = {
     "--from connect-redis <url> [--from-prefix <text>] [--ttl <ms>]",
   ],
   about: [
-    "Reads lines of JSON as export writes them, from standard input where no file is given, or -. Sessions that have " +
-      "expired are skipped, and so are those whose id is there already; the numbers are told at the end. A session keeps the " +
-      "createdAt of its line, or counts as new where there is none; with --replace one that is there keeps its own.",
-    "A line that is no session stops it. The message has the number of the line, and how many sessions were imported. Every " +
-      "good line before it is in the store, and so may be some of those after it. Fix the line and import again: what is " +
-      "there is skipped.",
+    "Reads lines of JSON as export writes them. Without a file, or with -, it reads standard input. It skips sessions that " +
+      "have expired or whose id exists, and prints their numbers at the end. A session keeps the createdAt of its line. " +
+      "Without one it counts as new. With --replace an existing session keeps its own createdAt.",
+    "A line that is not a session stops the import. The message has the number of the line, and how many sessions were " +
+      "imported. Every good line before it was imported, and possibly a few after it. Fix the line and run the import " +
+      "again: it skips the sessions that exist.",
     "A second import brings back sessions that users have ended since the first. Run it again only before the app starts.",
-    "With --from it reads the store that an app with express-session or @fastify/session had, and makes of it what " +
-      "ConnectStore reads: each session as it was, under the same id, so that the cookies go on to be valid, and with " +
-      "the end that it had there. Give --prefix and --user-field what the app's ConnectStore has as prefix and userId. " +
+    "With --from it reads the old store of an app with express-session or @fastify/session, and writes the sessions in the " +
+      "form that ConnectStore reads. Each session keeps its id and its end, so existing cookies stay valid. Set --prefix " +
+      "and --user-field to match prefix and userId of the app's ConnectStore. " +
       "Without --user-field no session has a user: destroyByUser and revoke --user do not find them. " +
-      "A file, a row, a document or a key that is no session is left out; their number, the reasons and the first few are told at the " +
-      "end, and the exit code is 1.",
-    "Stop the app first: a session that changes meanwhile may be imported as it was before, and one that begins may " +
-      "be missed. The old store is only read, and stays as it is. An SQLite database is read by the driver that the " +
-      "app in this folder has (better-sqlite3 or sqlite3), or else by that of Node.js 22.13 and later.",
-    "session-file-store ends a session whose cookie has no expiry by a ttl of its own, which no file tells: give it by " +
-      "--ttl if it is not one hour. There it is in seconds, here in milliseconds. Files that are encrypted by a secret " +
-      "of session-file-store are left out.",
-    "A server is read by the driver that the app in this folder has: pg for connect-pg-simple, mongodb for " +
-      "connect-mongo, redis (4 and later) or ioredis for connect-redis. A URL with a password is read from $NATIVE_STORE_FROM_URL, " +
-      "where no URL is given here. Of a cluster of Redis one node is enough.",
-    "A key of connect-redis without a TTL (disableTTL) ends with its cookie, or in a day if that has no expiry. With --ttl " +
-      "it lives for that time at least. The same holds for a document of connect-mongo that has no expires, but for two " +
-      "weeks. What connect-mongo has encrypted is left out.",
-    "The limits that the app gives its store, such as maxSessionsPerUser, are not applied. A session that is older than " +
-      "the app's maxLifetime counts as imported, but for the app it has ended.",
+      "A file, row, document or key that is not a session is left out. At the end the command prints how many, why, and " +
+      "the first few names. The exit code is then 1.",
+    "Stop the app first. If a session changes during the import, the old state may be imported, and new sessions may be " +
+      "missed. The old store is only read. An SQLite database is read with the driver of the app in this folder " +
+      "(better-sqlite3 or sqlite3), or with the driver of Node.js 22.13 or later.",
+    "session-file-store ends a session whose cookie has no expiry after its own ttl, which is not in the files: pass it " +
+      "with --ttl if it is not one hour. It is in seconds there, and in milliseconds here. Files that session-file-store " +
+      "has encrypted are left out.",
+    "A server is read with the driver of the app in this folder: pg for connect-pg-simple, mongodb for connect-mongo, " +
+      "redis (4 and later) or ioredis for connect-redis. If the URL has a password, leave it out here and set " +
+      "$NATIVE_STORE_FROM_URL. For a Redis cluster, one node is enough.",
+    "A key of connect-redis without a TTL (disableTTL) ends with its cookie, or after a day if the cookie has no expiry. " +
+      "With --ttl it lives at least that long. The same holds for a document of connect-mongo without expires, but with " +
+      "two weeks. Sessions that connect-mongo has encrypted are left out.",
+    "The import does not apply the limits of the app's store, such as maxSessionsPerUser. A session that is older than " +
+      "the app's maxLifetime counts as imported, but has ended for the app.",
   ],
   operand: { name: "file" },
   options: {
-    replace: { help: "updates the sessions whose id is there, rather than skip them" },
-    create: { help: "makes the store if there is none" },
-    from: { value: "<package>", help: "whose store it is; without, the sessions are lines of JSON" },
+    replace: { help: "updates sessions whose id exists, instead of skipping them" },
+    create: { help: "creates the store if there is none" },
+    from: { value: "<package>", help: "the package of the old store. Default: lines of JSON from export" },
     prefix: { value: "<text>", help: "with --from: the prefix of the app's ConnectStore" },
     "user-field": {
       value: "<path>",
@@ -133,17 +136,20 @@ module.exports = {
     },
     ttl: {
       value: "<ms>",
-      help: "the ttl of session-file-store, 3600000 by default, or of what has no TTL in a server",
+      help: "the ttl of session-file-store (default: 3600000), or of a key without a TTL",
     },
-    extension: { value: "<text>", help: "the fileExtension of session-file-store; .json by default" },
+    extension: { value: "<text>", help: "the fileExtension of session-file-store. Default: .json" },
     table: {
       value: "<name>",
-      help: "the table of connect-sqlite3, sessions by default, or of connect-pg-simple, session by default",
+      help: "the table. Default: sessions for connect-sqlite3, session for connect-pg-simple",
     },
-    database: { value: "<name>", help: "the dbName of connect-mongo; that of the URL by default" },
-    collection: { value: "<name>", help: "the collectionName of connect-mongo; sessions by default" },
-    "from-prefix": { value: "<text>", help: "the prefix of connect-redis; sess: by default" },
-    schema: { value: "<name>", help: "the schemaName of connect-pg-simple; that of the database by default" },
+    database: { value: "<name>", help: "the dbName of connect-mongo. Default: the database in the URL" },
+    collection: { value: "<name>", help: "the collectionName of connect-mongo. Default: sessions" },
+    "from-prefix": { value: "<text>", help: "the prefix of connect-redis. Default: sess:" },
+    schema: {
+      value: "<name>",
+      help: "the schemaName of connect-pg-simple. Default: the schema of the database",
+    },
   },
   run,
 };

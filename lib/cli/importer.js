@@ -9,7 +9,7 @@ const MOST_BYTES_IN_FLIGHT = 1 << 24;
 
 const FAULTS_OF_A_SESSION = ["ERR_INVALID_SESSION", "ERR_SESSION_TOO_LARGE"];
 
-/** Puts the entries of a source into a store, many at once, and counts what became of them. */
+/** Writes the entries of a source to a store, many concurrently, and counts the outcomes. */
 class Importer {
   failure = null;
   #store;
@@ -20,14 +20,14 @@ class Importer {
   #bytesInFlight = 0;
   #wake = null;
 
-  /** @param {LeftOut} [options.leftOut] Takes the entries with a fault; without, the first of them is a failure. */
+  /** @param {LeftOut} [options.leftOut] Collects the entries with a fault. Without it, the first one is a failure. */
   constructor(store, { isReplacing = false, leftOut }) {
     this.#store = store;
     this.#isReplacing = isReplacing;
     this.#leftOut = leftOut;
   }
 
-  /** Resolves when there is room for the next entry; throws the failure of this one or of one before. */
+  /** Resolves when there is room for the next entry. Throws the failure of this entry or of an earlier one. */
   async take({ name, fault, session, bytes, createdAt }) {
     if (fault !== undefined) this.#refuse(name, fault);
     if (session === undefined) return;
@@ -40,7 +40,7 @@ class Importer {
     if (this.failure) throw this.failure;
   }
 
-  /** Resolves when nothing is in flight any more. */
+  /** Resolves when no write is in flight. */
   async settle() {
     await this.#until(() => this.#inFlight === 0);
   }
@@ -78,7 +78,7 @@ class Importer {
     const isItsOwn = FAULTS_OF_A_SESSION.includes(error.code);
     const message = `${error.message} (${error.code})`;
     if (isItsOwn && this.#leftOut) this.#leftOut.add(name, `refused by the store: ${message}`);
-    // A name may tell the id of a session that is sound.
+    // A name may contain the id of a valid session.
     else if (this.#leftOut) this.failure ??= new Failure(EXIT.failed, message);
     else this.failure ??= new Failure(isItsOwn ? EXIT.no : EXIT.failed, `${name}: ${message}`);
   }
@@ -91,7 +91,7 @@ class Importer {
     }
   }
 
-  /** @param {number} [createdAt] Left out where the source does not know it: then the session counts as new. */
+  /** @param {number} [createdAt] Omitted if the source does not know it: then the session counts as new. */
   async #put(session, createdAt) {
     try {
       await (createdAt === undefined
@@ -110,7 +110,7 @@ class Importer {
   }
 }
 
-/** Whether it is a session that has. What is none, the store has to say. */
+/** Whether the session has expired. The store reports invalid sessions. */
 function hasExpired({ sessionId, expires }) {
   const isTime = typeof expires === "string" || typeof expires === "number";
   return isTime && typeof sessionId === "string" && new Date(expires) <= Date.now();

@@ -1,13 +1,13 @@
 "use strict";
 
-// What `keeper.js` starts: `node keeper-process.js <partial> <destination>`. It ends with its input.
+// The process that `keeper.js` starts: `node keeper-process.js <partial> <destination>`. It exits when its input ends.
 
 const fs = require("node:fs");
 const { moveInto } = require("./move.js");
 
 const [, , partial, destination] = process.argv;
 
-// They are for the command, which then ends the input.
+// Ignore these signals: the command handles them, and then ends the input.
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(signal, () => {});
 
 let order = "";

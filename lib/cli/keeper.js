@@ -6,8 +6,8 @@ const path = require("node:path");
 const { EXIT, Failure } = require("./failures.js");
 
 /**
- * A process that keeps root's rights when this one gives them up. It gives the output its name once that is whole, or
- * removes it, also if this process is killed. It reads nothing of the store.
+ * A process that keeps root's privileges when this one drops them. It renames the output once that is complete, or
+ * removes it, also if this process is killed. It reads nothing from the store.
  */
 class Keeper {
   #child;
@@ -19,7 +19,7 @@ class Keeper {
       stdio: ["pipe", "ignore", "pipe"],
     });
     this.#end = once(this.#child, "close");
-    // The caller that waits for the end receives the error.
+    // `end` reports the error to its caller.
     this.#end.catch(() => {});
     this.#child.stdin.on("error", () => {});
     this.#child.stderr.setEncoding("utf8").on("data", (text) => {

@@ -5,7 +5,7 @@ const show = require("./show.js");
 
 const MOST_NAMES = 3;
 
-/** What could not be read, told at the end: how much of it for which reason, and the first few by name. */
+/** Collects the unreadable entries for a report at the end: their number by reason, and the first few names. */
 class LeftOut {
   count = 0;
   #noun;

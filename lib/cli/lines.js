@@ -3,8 +3,8 @@
 const NEWLINE = 0x0a;
 
 /**
- * The lines of a stream of bytes, without their ends, as bytes. `readline` will not do: it takes U+2028, which JSON
- * texts may contain, for the end of a line.
+ * Iterates over the lines of a byte stream, without their ends, as bytes. `readline` does not work here: it treats
+ * U+2028, which JSON may contain, as the end of a line.
  */
 async function* linesOf(stream) {
   let parts = [];

@@ -28,7 +28,7 @@ async function run(task) {
   sessions.throwIfAnyUnreadable();
 }
 
-/** Lists the sessions, and then those that come and go, until a signal ends it. */
+/** Lists the sessions, and then each new and each ended session, until a signal ends it. */
 async function watch(task, sessions, lineOf) {
   const { output } = task;
   let before = new Map();
@@ -65,23 +65,23 @@ function columnsOf({ sessionId, userId, expires }) {
 }
 
 module.exports = {
-  summary: "the live sessions, one a line",
+  summary: "list the live sessions, one per line",
   usage: ["[--user <id> | --user-json <json>] [--limit <n> | --watch] [--json]"],
   about: [
-    "Each line has the id, the user, the time when the session ends and how long that is from now, with tabs between " +
-      "them. The user is - for a visitor who is not logged in. What is no plain text stands there as JSON, and " +
-      "of a long user only the beginning; --json has all of it.",
+    "Each line has the id, the user, the end of the session and the time left, with tabs between them. The user is - for a " +
+      "visitor who is not logged in. A value that is not plain text is shown as JSON, and a long user is cut. --json " +
+      "shows all of it.",
     "A user's sessions come oldest first, those of everyone in no order.",
-    "--watch goes on once a second. Each line then begins with + for a session that is new, or - for one that has ended, " +
-      "and a tab. It keeps the line of each live session in memory.",
-    "CAUTION: whoever has the id of a session can be its user. An id is as good as a password: keep it out of logs, " +
+    "--watch continues once a second. Each line then starts with + for a new session, or - for an ended one, and a tab. It " +
+      "keeps the line of each live session in memory.",
+    "CAUTION: anyone who has a session id can impersonate its user. An id is as good as a password: keep it out of logs, " +
       "tickets and chats.",
   ],
   options: {
     ...userOptions,
-    limit: { value: "<n>", help: "no more than so many" },
-    watch: { help: "the sessions, and then those that come and go, until Ctrl+C" },
-    json: { help: "each session whole, as a line of JSON" },
+    limit: { value: "<n>", help: "at most this many" },
+    watch: { help: "the sessions, and then new and ended ones, until Ctrl+C" },
+    json: { help: "each whole session, as a line of JSON" },
   },
   run,
 };

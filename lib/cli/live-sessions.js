@@ -4,14 +4,14 @@ const { isDeepStrictEqual } = require("node:util");
 const { EXIT, Failure } = require("./failures.js");
 const show = require("./show.js");
 
-/** What `store.sessions()` gives. The sessions that cannot be read are left out and counted. */
+/** Iterates over `store.sessions()`. Skips and counts unreadable sessions. */
 class LiveSessions {
   #store;
   #task;
   #user;
   #unreadable = 0;
 
-  /** @param {{ userId: unknown }} [user] Whose sessions; without it, those of everyone. */
+  /** @param {{ userId: unknown }} [user] Only the sessions of this user. Default: all sessions. */
   constructor(store, task, user) {
     this.#store = store;
     this.#task = task;
@@ -29,13 +29,16 @@ class LiveSessions {
 
   throwIfAnyUnreadable() {
     if (this.#unreadable === 0) return;
-    // What is in Redis there is nothing to verify of.
+    // A RedisStore has no `verify`.
     const hint = this.#store.verify ? ": try native-store verify" : "";
     const sessions = show.count(this.#unreadable, "session");
     throw new Failure(EXIT.no, `left out ${sessions} that could not be read${hint}`);
   }
 
-  /** A `FileStore` gives no session of a user who has one that cannot be read. */
+  /**
+   * Finds the sessions of the user among all. `sessions({ userId })` of a `FileStore` yields nothing if one is
+   * unreadable.
+   */
   async *#ofUserAmongAll() {
     const userId = JSON.parse(JSON.stringify(this.#user.userId));
     for await (const entry of this.#each()) {

@@ -12,7 +12,7 @@ const { Task } = require("./task.js");
 const SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"];
 
 async function main(argv) {
-  // Nobody may be left to read it, and there is no other place to say so.
+  // The reader may be gone, and there is no other place to report that.
   process.stderr.on("error", () => {});
   try {
     process.exitCode = await answer(argv);
@@ -21,7 +21,7 @@ async function main(argv) {
   }
 }
 
-/** A secret that is missing or another is a wrong use of the command, which has its own names for it. */
+/** Turns a missing or wrong secret into wrong usage, with the options of the command. */
 function ofSecrets(error) {
   const { code, message } = error;
   if (code !== "ERR_INVALID_OPTION" || !message.startsWith("secret ")) return error;
@@ -55,7 +55,7 @@ async function run(command, given) {
     if (!(error instanceof Interruption)) throw error;
     await task.cleanUp();
     if (error.message) report(error);
-    // The shell sees a command that the signal ended, and stops its script.
+    // End by the signal itself, so that a shell stops its script.
     process.kill(process.pid, signals.received);
     return EXIT.failed;
   } finally {
@@ -64,7 +64,7 @@ async function run(command, given) {
   }
 }
 
-/** Calls `stop` at the first signal; the next one ends the process at once. */
+/** Calls `stop` at the first signal. The next one ends the process immediately. */
 function catchSignals(stop) {
   const signals = { received: null, release };
   const take = (signal) => {
@@ -79,7 +79,7 @@ function catchSignals(stop) {
   return signals;
 }
 
-/** Says what went wrong in one line, and returns the exit code for it. */
+/** Prints the error in one line, and returns the exit code. */
 function report(error) {
   if (error instanceof ReaderGone) return EXIT.done;
   const code = error.name === "SessionStoreError" ? ` (${error.code})` : "";

@@ -4,11 +4,11 @@ const fs = require("node:fs");
 const path = require("node:path");
 const { EXIT, Failure, reasonOf } = require("./failures.js");
 
-/** Gives what is finished its name, which lasts from then on. */
+/** Renames the finished output, and makes the rename durable. */
 function moveInto(destination, partial) {
   try {
     fs.renameSync(partial, destination);
-    // Windows opens no directories.
+    // Windows cannot open directories.
     if (process.platform !== "win32") syncDirectory(path.dirname(destination));
   } catch (error) {
     throw new Failure(EXIT.failed, `cannot write ${destination}: ${reasonOf(error)}`);

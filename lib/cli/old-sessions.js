@@ -4,8 +4,8 @@ const { stoppedAfter } = require("./failures.js");
 const { LiveSessions } = require("./live-sessions.js");
 const show = require("./show.js");
 
-// Deletes that are under way at once.
-const AT_ONCE = 256;
+// How many deletes run concurrently.
+const MAX_CONCURRENT_DELETES = 256;
 
 /** The live sessions that were created before a time. */
 class OldSessions {
@@ -32,7 +32,7 @@ class OldSessions {
     return count;
   }
 
-  /** Ends them, and resolves to how many. A failure says how many it has ended. */
+  /** Ends them, and resolves to how many. The message of a failure says how many were ended. */
   async end() {
     try {
       await this.#endEach();
@@ -55,14 +55,14 @@ class OldSessions {
   async #endEach() {
     let batch = [];
     for await (const { session, createdAt } of this.#each()) {
-      if (batch.push({ id: session.sessionId, createdAt }) < AT_ONCE) continue;
+      if (batch.push({ id: session.sessionId, createdAt }) < MAX_CONCURRENT_DELETES) continue;
       await this.#endBatch(batch);
       batch = [];
     }
     await this.#endBatch(batch);
   }
 
-  /** Counts the deletes that are done, also if another one fails. */
+  /** Counts the successful deletes, even if another one fails. */
   async #endBatch(batch) {
     const ends = await Promise.allSettled(batch.map(({ id }) => this.#store.delete(id)));
     for (const [at, { status }] of ends.entries()) {
@@ -74,7 +74,7 @@ class OldSessions {
     if (failed) throw failed.reason;
   }
 
-  /** A session whose creation nobody knows is one of an older version of this package. */
+  /** A session without a creation time was stored by an older version, so it counts as old. */
   async *#each() {
     for await (const entry of this.#sessions) {
       const { session, createdAt } = entry;

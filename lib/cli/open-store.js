@@ -9,13 +9,16 @@ const { become, ownerOf } = require("./privileges.js");
 const { redisLocation } = require("./redis-location.js");
 const { readSecrets } = require("./secrets.js");
 
-// What LMDB names its file.
+// LMDB's name for its file.
 const DATA_FILE = "data.mdb";
 
-// For each step of a command: longer than an app has that answers somebody.
+// The deadline of each step of a command, in milliseconds. An app that serves requests has less time.
 const PATIENCE = 5000;
 
-/** Where the store is, and who said so: `{ directory, origin }`, or `{ redis, shown, origin }` of one in Redis. */
+/**
+ * Returns where the store is, and which setting says so: `{ directory, origin }`, or `{ redis, shown, origin }` in
+ * Redis.
+ */
 function locateStore(options) {
   if (options.path === "") throw wrongUsage("--path must not be empty");
   if (options.redis !== undefined && options.path !== undefined) {
@@ -49,10 +52,11 @@ function ownerOfStore(options) {
 }
 
 /**
- * Opens the store that the options name. Root becomes the owner of a `FileStore` first: open what takes root's rights
+ * Opens the store that the options name. Root becomes the owner of a `FileStore` first, so open files that need root
  * before.
- * @param {{ isRead?: boolean, isCreated?: boolean, hint?: string, onlyFiles?: string }} how Whether it is only read;
- *   whether one that is missing is created; else what may help; why none but a `FileStore` will do.
+ * @param {{ isRead?: boolean, isCreated?: boolean, hint?: string, onlyFiles?: string }} how `isRead`: opens it
+ * read-only. `isCreated`: creates a missing store. `hint`: the end of the message for a missing store. `onlyFiles`: the
+ * message if it is not a `FileStore`.
  * @param {object} storeOptions More options of the store.
  */
 function openStore(options, how = {}, storeOptions = {}) {
@@ -61,7 +65,7 @@ function openStore(options, how = {}, storeOptions = {}) {
   const given = { ...readSecrets(options), sweepInterval: 0, [isTool]: true, ...storeOptions };
   if (redis && onlyFiles) throw wrongUsage(onlyFiles);
   if (!redis && !isCreated) findFiles(options, hint);
-  // Here, so that help needs no addon. And before root becomes somebody who may not read it.
+  // Import it here: the help must not need the addon, and root must load it before it becomes a user who cannot.
   const { FileStore, RedisStore } = require("../../index.js");
   if (redis) return new RedisStore({ ...redis, commandTimeout: PATIENCE, ...given });
   return asOwner(
@@ -71,15 +75,15 @@ function openStore(options, how = {}, storeOptions = {}) {
   );
 }
 
-/** Refuses a place without a store. */
+/** Throws if there is no store. */
 function findFiles(options, hint = "") {
   const { directory, origin } = locateStore(options);
   if (!hasStore(directory)) throw wrongUsage(`no store at ${directory} (from ${origin})${hint}`);
 }
 
 /**
- * The result of `call`, which has the folder of the store, and whether it may be on a network. Root becomes the owner first,
- * and stays it.
+ * Returns the result of `call(directory, allowNetworkFileSystem)`. Root becomes the owner of the store first,
+ * permanently.
  */
 function asOwner(options, call) {
   const { directory } = locateStore(options);

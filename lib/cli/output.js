@@ -4,17 +4,17 @@ const { EXIT, Failure, ReaderGone, reasonOf } = require("./failures.js");
 
 const CHUNK = 1 << 16;
 
-/** Lines to standard output, in chunks that it has taken before the next goes out. */
+/** Writes lines to a stream in chunks, and waits for each one before the next. */
 class Output {
   #stream;
   #interruptible;
   #text = "";
 
-  /** @param {(work: Promise) => Promise} [interruptible] Rejects when the wait for the reader has to end. */
+  /** @param {(work: Promise) => Promise} [interruptible] Rejects when the command must stop waiting for the reader. */
   constructor(stream, interruptible = (work) => work) {
     this.#stream = stream;
     this.#interruptible = interruptible;
-    // The callback of each write has the error.
+    // The callback of each write reports the error.
     stream.on("error", () => {});
   }
 

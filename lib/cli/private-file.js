@@ -9,7 +9,7 @@ const { moveInto } = require("./move.js");
 
 const CHUNK = 1 << 16;
 
-/** A file that only its owner may read, and that is there whole or not at all. */
+/** A file that only its owner can read, and that appears once it is complete. */
 class PrivateFile {
   #file;
   #partial;
@@ -17,7 +17,10 @@ class PrivateFile {
   #keeper;
   #text = "";
 
-  /** @param {boolean} [options.isKept] Whether a `Keeper` is needed to finish it, as root's rights will be gone. */
+  /**
+   * @param {boolean} [options.isKept] Whether a `Keeper` has to finish it, because this process will have dropped
+   * root's privileges.
+   */
   constructor(file, { isReplaced = false, isKept = false } = {}) {
     assertFree(file, isReplaced);
     this.#file = file;
@@ -48,7 +51,7 @@ class PrivateFile {
     else moveInto(this.#file, this.#partial);
   }
 
-  /** Leaves nothing behind of a file that was not finished. */
+  /** Removes an unfinished file. */
   async discard() {
     this.#close();
     if (this.#keeper) await this.#keeper.discard();
@@ -77,8 +80,8 @@ class PrivateFile {
 function assertFree(file, isReplaced) {
   const existing = fs.lstatSync(file, { throwIfNoEntry: false });
   if (!existing) return;
-  if (!existing.isFile()) throw wrongUsage(`${file} is no regular file: write to standard output instead`);
-  if (!isReplaced) throw wrongUsage(`${file} is there already: --force replaces it`);
+  if (!existing.isFile()) throw wrongUsage(`${file} is not a regular file: write to standard output instead`);
+  if (!isReplaced) throw wrongUsage(`${file} already exists: --force replaces it`);
 }
 
 module.exports = { PrivateFile };

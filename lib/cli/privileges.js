@@ -7,20 +7,20 @@ const { EXIT, Failure, reasonOf, wrongUsage } = require("./failures.js");
 const ROOT = 0;
 
 /**
- * The user that root has to become before it opens the store in a folder: `{ uid, gid }`, or `null` if it may stay root.
+ * Returns the user that root must become before it opens the store: `{ uid, gid }`, or `null` if it may stay root.
  *
- * LMDB trusts the pages of its file. The owner of the store can write anything there, and must not get root's
- * rights by it. The files that a command creates then belong to the app, too.
+ * LMDB trusts the pages of its file. The owner of the store can write any page, and must not gain root's privileges
+ * that way. The files that a command creates then belong to the app, too.
  */
 function ownerOf(directory, dataFile) {
   if (process.geteuid?.() !== ROOT) return null;
   const data = lookAt(path.join(directory, dataFile), fs.lstatSync);
-  // The owner of the folder can replace a file of root's.
+  // The owner of the folder can replace a file that root owns.
   const owner = data && data.uid !== ROOT ? data : nearestFolder(path.resolve(directory));
   return owner.uid === ROOT ? null : { uid: owner.uid, gid: owner.gid };
 }
 
-/** The folder, or that in which it would be created. */
+/** Returns the stats of the folder, or of the folder in which it would be created. */
 function nearestFolder(directory) {
   return lookAt(directory, fs.statSync) ?? nearestFolder(path.dirname(directory));
 }
@@ -34,7 +34,7 @@ function lookAt(file, stat) {
   }
 }
 
-/** Gives up root's rights for those of a user. This cannot be undone. */
+/** Drops root's privileges and becomes a user. This cannot be undone. */
 function become({ uid, gid }) {
   try {
     setGroups(uid, gid);

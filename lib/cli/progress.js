@@ -6,7 +6,7 @@ const REDRAW_EVERY = 100;
 const BAR = 24;
 const CLEAR = "\r\x1b[K";
 
-/** A line at the foot of a terminal that says how far the work is. */
+/** A progress line at the bottom of a terminal. */
 class Progress {
   #terminal;
   #title;
@@ -14,7 +14,7 @@ class Progress {
   #isShown = false;
   #drawnAt = 0;
 
-  /** @param {((done: number) => string) | null} unit How an amount reads; `null` where it means nothing by itself. */
+  /** @param {((done: number) => string) | null} unit Formats an amount. `null` to show only the percentage. */
   constructor(terminal, title, unit) {
     this.#terminal = terminal;
     this.#title = title;
@@ -22,7 +22,7 @@ class Progress {
     this.#draw(title);
   }
 
-  /** @param {number} [total] Left out where nobody knows it. */
+  /** @param {number} [total] Omitted if it is unknown. */
   at(done, total) {
     if (Date.now() - this.#drawnAt < REDRAW_EVERY) return;
     this.#draw(total > 0 ? this.#share(Math.min(done, total), total) : `${this.#title}  ${this.#unit(done)}`);
@@ -50,7 +50,7 @@ class Progress {
 
 const silent = { at() {}, clear() {} };
 
-/** Progress where there is a terminal that can show it. */
+/** Creates a progress line if the stream is a terminal that can show it. */
 function createProgress(stream, title, unit = show.number) {
   return stream.isTTY && process.env.TERM !== "dumb" ? new Progress(stream, title, unit) : silent;
 }

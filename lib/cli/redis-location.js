@@ -5,8 +5,8 @@ const fs = require("node:fs");
 const { faultOfPlace, isUnixSocket, parsePlace } = require("../redis-servers.js");
 
 /**
- * The options of the `RedisStore` that a text of URLs names, several of which are nodes of one cluster, and how to
- * show it.
+ * Parses URLs to the options of a `RedisStore`, and to a form without a password. Several URLs are nodes of one
+ * cluster.
  */
 function redisLocation(text, origin, options) {
   const urls = text.split(",").map((each) => each.trim());
@@ -42,7 +42,7 @@ function readUrl(text, origin) {
   return url;
 }
 
-/** A URL without its login. */
+/** Returns a URL without its login. */
 function showUrl(text, { protocol, host, pathname }) {
   return isUnixSocket(text) ? `unix://${pathname}` : `${protocol}//${host}${pathname}`.replace(/\/$/, "");
 }

@@ -56,7 +56,7 @@ async function isThere(store, id) {
   try {
     return (await store.get(id)) !== null;
   } catch (error) {
-    // What cannot be read can be ended all the same.
+    // An unreadable session can still be ended.
     if (error.code === "ERR_STORE_CORRUPT") return true;
     throw error;
   }
@@ -70,7 +70,7 @@ async function endAll(task, store) {
 }
 
 module.exports = {
-  summary: "ends sessions: one, those of a user, or all",
+  summary: "end sessions: one, those of a user, or all",
   usage: [
     "--user <id> [--except <id>] [--before <time>]",
     "--user-json <json> [--except <id>] [--before <time>]",
@@ -78,22 +78,22 @@ module.exports = {
     "--all [--before <time>] [--yes]",
   ],
   about: [
-    "Prints how many it ended. The exit code is 0 where that is one or more, and 1 where there was none to end.",
-    "--all counts the sessions, and asks. Where there is no terminal, it does nothing without --yes.",
+    "Prints how many it ended. The exit code is 0 if it ended at least one, and 1 otherwise.",
+    "--all counts the sessions, and asks first. Without a terminal it needs --yes.",
     "--before ends only the sessions that were created before a time: how long ago, such as 90min, 12h or 7d, a date in UTC, " +
-      "such as 2026-11-28, or a time with its zone, such as 2026-11-28T10:00Z. A session that a version without creation times " +
-      "left in a file counts as older than any time, until it is next written.",
+      "such as 2026-11-28, or a time with its zone, such as 2026-11-28T10:00Z. A session in a file that was stored by a version " +
+      "without creation times counts as older than any time, until it is next written.",
     "With --before, sessions that cannot be read stay. The command counts them, and the exit code is 1. With a user, a " +
-      "FileStore counts those of everyone. A RedisStore passes over records that do not say whose they are.",
-    "Every process that has the store open knows at once. Other users of this machine can see the command line while " +
-      "this runs: the id of --id is of no use to them afterwards, that of --except is.",
+      "FileStore counts those of all users. A RedisStore skips records whose user it cannot read.",
+    "It takes effect immediately in every process that has the store open. Other users of this machine can see the " +
+      "command line while it runs: an id after --id is useless to them afterwards, an id after --except is not.",
   ],
   options: {
     ...userOptions,
-    except: { value: "<id>", help: "the id of one session of the user that goes on" },
-    id: { value: "<id>", help: "the session of this id" },
+    except: { value: "<id>", help: "the id of one session of the user to keep" },
+    id: { value: "<id>", help: "the session with this id" },
     all: { help: "every session of the store: all users have to log in again" },
-    before: { value: "<time>", help: "with a user or --all: only those that were created before it" },
+    before: { value: "<time>", help: "with a user or --all: only sessions created before this time" },
     yes: { help: "with --all: does not ask" },
   },
   run,

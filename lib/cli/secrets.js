@@ -3,7 +3,7 @@
 const fs = require("node:fs");
 const { reasonOf, wrongUsage } = require("./failures.js");
 
-/** The option `secret` of the store, with the one that encrypts first. Empty options where none are given. */
+/** Returns the option `secret` of the store, first the one that encrypts. Returns no option if there is no secret. */
 function readSecrets(options) {
   const file = options["secret-file"];
   if (file !== undefined) {
@@ -23,7 +23,7 @@ function readFile(file) {
   }
 }
 
-/** A secret may begin or end with blanks, so these stay. */
+/** Does not trim: a secret may start or end with blanks. */
 const linesOf = (text) => text.split(/\r?\n/).filter((line) => line !== "");
 
 module.exports = { readSecrets };

@@ -1,7 +1,7 @@
 "use strict";
 
-// Values as people and programs read them. Ids and users are whatever somebody stored: what could end a line, move the
-// cursor or turn the text around is escaped, in JSON too, where it means the same.
+// Formats values for people and programs. Ids and users may contain anything, so characters that could end a line, move
+// the cursor or reverse the text are escaped. In JSON the escapes mean the same.
 
 const UNSAFE = /[\p{Cc}\p{Cs}\p{Zl}\p{Zp}\p{Bidi_Control}]/u;
 const EVERY_UNSAFE = new RegExp(UNSAFE, "gu");
@@ -16,13 +16,13 @@ const json = (value) => escapeUnsafe(JSON.stringify(value));
 
 const isPlain = (text) => text !== "" && text === text.trim() && text[0] !== '"' && !UNSAFE.test(text);
 
-/** An id as it is, or as JSON where that could be misread. */
+/** Formats an id: as it is, or as JSON if that could be misread. */
 const id = (sessionId) => (isPlain(sessionId) ? sessionId : json(sessionId));
 
-/** An id in a message: the start of one that is long. */
+/** Formats an id for a message, and cuts a long one. */
 const shortId = (sessionId) => shorten(id(sessionId));
 
-/** A user as `--user` takes it, else as `--user-json` does; `-` is nobody. */
+/** Formats a user in the form of `--user`, otherwise in the form of `--user-json`. No user is `-`. */
 function user(userId) {
   if (userId === null || userId === undefined) return "-";
   const isText = typeof userId === "string" && isPlain(userId) && userId !== "-" && !isJson(userId);
@@ -30,7 +30,7 @@ function user(userId) {
 }
 
 function isJson(text) {
-  // Most texts are none, and to throw and catch for each takes longer than all else.
+  // Most strings are not JSON, and throwing for each would dominate the run time.
   if (!/^[-\d[{]|^(true|false|null)$/.test(text)) return false;
   try {
     JSON.parse(text);
@@ -45,7 +45,7 @@ function shorten(text) {
   return start.length < text.length ? `${start}…` : text;
 }
 
-/** A span of time in its two largest units. */
+/** Formats a duration in its two largest units. */
 function duration(millis) {
   const floor = (unit, within = Number.POSITIVE_INFINITY) => Math.floor((millis % within) / unit);
   if (millis < MINUTE) return `${Math.max(0, floor(SECOND))} s`;

@@ -7,7 +7,7 @@ const show = require("./show.js");
 async function run(task) {
   const location = locateStore(task.options);
   const store = task.openStore({ isRead: true });
-  // Counted at another moment than the others, while the app goes on.
+  // The app keeps running, so this is counted at another moment than the other figures.
   const live = await task.interruptible(store.size());
   const counts = { live, ...(await task.interruptible(store.stats())) };
   const { answer, lines } = location.redis ? inRedis(store, location, counts) : inFile(location, counts);
@@ -41,13 +41,13 @@ function inRedis({ db }, { shown, origin }, { live }) {
 }
 
 module.exports = {
-  summary: "how many sessions the store holds, and how large it is",
+  summary: "show session counts and size",
   usage: ["[--json]"],
   about: [
-    "Where the file is much larger than what is in use, native-store backup makes a compact copy.",
-    "Each process of the app keeps counters of its own, such as hits and misses, and knows whether it uses the redo " +
-      "log. This command does not see them: call store.stats() in the app.",
-    "Of a RedisStore it counts by looking at every key.",
+    "If the file is much larger than its used part, native-store backup makes a compact copy.",
+    "Each process of the app has its own counters, such as hits and misses, and its own state of the redo log. This " +
+      "command does not see them: call store.stats() in the app.",
+    "With a RedisStore it scans every key to count.",
   ],
   options: {
     json: {

@@ -5,7 +5,7 @@ const { Output } = require("./output.js");
 const { createProgress, silent } = require("./progress.js");
 const { Interruption } = require("./failures.js");
 
-/** One run of a command: what it may use, and what is left to do when it ends, whichever way it does. */
+/** One run of a command: its options and streams, and the cleanups to run when it ends. */
 class Task {
   #abortion = new AbortController();
   #cleanups = [];
@@ -32,12 +32,12 @@ class Task {
     if (this.signal.aborted) throw new Interruption();
   }
 
-  /** The result of work that cannot be stopped; rejects as soon as nobody waits for it any more. */
+  /** Returns the result of work that cannot be stopped. Rejects as soon as the command is interrupted. */
   interruptible(work) {
     return new Promise((resolve, reject) => {
       const interrupt = () => reject(new Interruption());
       if (this.signal.aborted) interrupt();
-      // Taken away again: a race with one promise for all would keep each of them.
+      // The listener is removed below: racing all work against one promise would retain each result.
       this.signal.addEventListener("abort", interrupt);
       const forget = () => this.signal.removeEventListener("abort", interrupt);
       Promise.resolve(work).finally(forget).then(resolve, reject);
@@ -49,14 +49,14 @@ class Task {
     return ownerOfStore(this.options);
   }
 
-  /** Opens the store. From then on the task has the rights of the store's owner, not those of root. */
+  /** Opens the store. After that the task has the privileges of the store's owner, not of root. */
   openStore(how, storeOptions) {
     const store = openStore(this.options, how, storeOptions);
     this.defer(() => store.close());
     return store;
   }
 
-  /** Runs when the command has ended: the last that was deferred first. */
+  /** Runs `cleanup` when the command has ended, in reverse order. */
   defer(cleanup) {
     this.#cleanups.push(cleanup);
   }
@@ -71,14 +71,14 @@ class Task {
     return this.#progress;
   }
 
-  /** Lines that are the answer. */
+  /** Prints lines of the answer. */
   async print(...lines) {
     this.#progress.clear();
     for (const line of lines) await this.output.line(line);
     await this.output.finish();
   }
 
-  /** A line about what was done. */
+  /** Prints a line about what was done. */
   note(line) {
     this.#progress.clear();
     if (!this.options.quiet) this.stderr.write(`${line}\n`);

@@ -5,19 +5,19 @@ const show = require("./show.js");
 
 /** The options that name a user. */
 const userOptions = {
-  user: { value: "<id>", help: "the user of this id, which is a text" },
-  "user-json": { value: "<json>", help: "the user of this id, which is another JSON value, such as 42" },
+  user: { value: "<id>", help: "the user with this id, a string" },
+  "user-json": { value: "<json>", help: "the user with this id, another JSON value, such as 42" },
 };
 
 const hasUser = (options) => options.user !== undefined || options["user-json"] !== undefined;
 
-/** The user id that the options name. */
+/** Returns the user id of the options. */
 function readUser({ user, "user-json": json }) {
   if (json === undefined) return user;
   if (user !== undefined) throw wrongUsage("--user and --user-json exclude each other");
   const userId = parse(json);
   if (userId === null)
-    throw wrongUsage("--user-json must not be null: sessions of nobody cannot be looked up");
+    throw wrongUsage("--user-json must not be null: sessions without a user cannot be looked up");
   return userId;
 }
 
@@ -30,8 +30,8 @@ function parse(json) {
 }
 
 /**
- * Says so where a user has no session, and one whose id is written alike has: `--user 1` is the text, and the app's id may
- * be the number.
+ * Prints a note if a user has no session, but a user with an id of another type has. `--user 1` is a string, and the
+ * app's id may be a number.
  */
 async function noteOtherType(task, store) {
   const { user, "user-json": json } = task.options;
@@ -39,7 +39,7 @@ async function noteOtherType(task, store) {
   const other = isText ? numberOrOther(user) : json;
   if (other === undefined) return;
   const found = await store.getByUser(other);
-  // The user may have sessions that were to stay.
+  // The user may have sessions that the command keeps.
   if (found.length === 0 || (await store.getByUser(readUser(task.options))).length > 0) return;
   const [type, option] = isText ? [typeof other, "--user-json"] : ["text", "--user"];
   const sessions = show.count(found.length, "session");
@@ -48,7 +48,7 @@ async function noteOtherType(task, store) {
   );
 }
 
-/** The JSON value that a text may stand for, if that is no text itself. */
+/** Parses a text to a JSON value, if that is not a string. */
 function numberOrOther(text) {
   try {
     const value = JSON.parse(text);

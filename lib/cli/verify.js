@@ -6,7 +6,7 @@ const show = require("./show.js");
 async function run(task) {
   const store = task.openStore({
     isRead: true,
-    onlyFiles: "verify is for a FileStore: in Redis there are no files of ours",
+    onlyFiles: "verify is for a FileStore: a RedisStore has no files",
   });
   const progress = task.progress("verify", null);
   const onProgress = ({ checked, total }) => progress.at(checked, total);
@@ -25,7 +25,7 @@ function linesOf({ ok, sessions, expired, unreadable, pages, problems }) {
 }
 
 module.exports = {
-  summary: "reads everything and says whether it is sound",
+  summary: "check a file, and report problems",
   usage: ["[--json]"],
   about: [
     "Lists the problems it finds, one a line. Changes nothing. The exit code is 0 for a store that is sound, and 1 for " +

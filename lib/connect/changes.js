@@ -4,8 +4,8 @@ const { isFastifySession } = require("./fastify-session.js");
 const { hasSameData, timeOf } = require("./record.js");
 
 /**
- * Whether a request ends its session sooner than the cookie that it loaded, at `expires` in milliseconds. To renew that
- * cookie is no such change, even if something else had given the session a longer life.
+ * Whether a request shortens its session: whether `expires`, in milliseconds, is earlier than the end of the cookie
+ * that it loaded. Renewing that cookie does not shorten the session, even if another caller had extended it.
  */
 function endsSooner(session, expires, loaded) {
   if (!session.cookie?.expires || !loaded?.cookie?.expires) return false;
@@ -15,18 +15,18 @@ function endsSooner(session, expires, loaded) {
   return expires < Math.min(timeOf(loaded.expires), soonest);
 }
 
-/** Whether two sessions, as JSON gives them, have the same data, cookies apart. */
+/** Whether two parsed sessions have the same data. Ignores their cookies. */
 function isSameData(one, other) {
   const text = (session) => JSON.stringify({ ...session, cookie: undefined });
   return text(one) === text(other);
 }
 
 /**
- * Whether a request has not changed the data of its session. Some requests save it all the same: those of
- * @fastify/session, and of express-session with `resave`. That would undo what another request has saved.
+ * Whether a request has not changed the data of its session. @fastify/session, and express-session with `resave`, save
+ * it even so. Writing it would undo the changes of another request.
  */
 function isUnmodified(session, record, origin) {
-  if (origin?.isSure && origin.text !== undefined && hasSameData(origin.text, record)) return true;
+  if (origin?.isRequestOwned && origin.text !== undefined && hasSameData(origin.text, record)) return true;
   return isFastifySession(session) && !session.isModified();
 }
 

@@ -17,12 +17,12 @@ const { lastUseOf } = require("./last-use.js");
 const { Origins } = require("./origins.js");
 const { checkStore, readOptions, requireUserId } = require("./options.js");
 const { expiryOf, idOf, recordOf, sessionOf, timeOf } = require("./record.js");
-const { Turns } = require("./turns.js");
+const { CallOrder } = require("./call-order.js");
 
-// Deletes that one call has under way at once.
-const AT_ONCE = 256;
+// How many deletes one call runs concurrently.
+const MAX_CONCURRENT_DELETES = 256;
 
-// What a `set` comes to that would only have moved the expiry, and by too little.
+// The result of a `set` that was skipped: it would only have moved the expiry, by less than `touchAfter`.
 const NOT_NEEDED = Symbol("not needed");
 
 const asyncDispose = Symbol.asyncDispose ?? Symbol.for("nodejs.asyncDispose");
@@ -30,9 +30,9 @@ const asyncDispose = Symbol.asyncDispose ?? Symbol.for("nodejs.asyncDispose");
 /**
  * Adapts a store of this package to express-session and @fastify/session. `connect.d.ts` documents it.
  *
- * Connect's `set` does not say whether a session is new. With most stores a request therefore brings back a session that
- * was destroyed while the request ran. Here `origins.js` knows the origin of each object. `set` creates the sessions that
- * are new, and updates the others, which never creates.
+ * Connect's `set` does not say whether a session is new. With most stores a request therefore brings back a session
+ * that was destroyed while the request ran. Here `origins.js` tracks the origin of each object. `set` creates new
+ * sessions, and only updates the others.
  */
 class ConnectStore extends EventEmitter {
   #store;
@@ -42,7 +42,7 @@ class ConnectStore extends EventEmitter {
   #generateNew;
   #classes;
   #origins = new Origins();
-  #turns = new Turns();
+  #order = new CallOrder();
 
   constructor(store, options) {
     const read = onBehalfOf(ConnectStore, () => readOptions(options, checkStore(store)));
@@ -52,7 +52,7 @@ class ConnectStore extends EventEmitter {
     this.#options = read;
   }
 
-  /** express-session calls it on whatever is given as its store. */
+  /** express-session calls it on its option `store`. */
   static on(...args) {
     if (args[0] instanceof EventEmitter) return EventEmitter.on(...args);
     throw misuse("the store is the class ConnectStore: give an instance, new ConnectStore(store)");
@@ -94,7 +94,7 @@ class ConnectStore extends EventEmitter {
 
   async *sessions(options) {
     if (options?.userId !== undefined) requireUserId(this.#options, "sessions({ userId })");
-    await this.#turns.idle();
+    await this.#order.idle();
     for await (const entry of this.#store.sessions(options)) {
       const owned = this.#owned(entry);
       if (owned !== null) yield owned;
@@ -130,7 +130,7 @@ class ConnectStore extends EventEmitter {
     return this.#forward("stats", undefined, callback);
   }
 
-  /** The stores call it so. */
+  /** The name in the other stores. */
   async deleteByUser() {
     throw misuse("ConnectStore has no deleteByUser: it is destroyByUser");
   }
@@ -143,7 +143,7 @@ class ConnectStore extends EventEmitter {
     await this.#close();
   }
 
-  /** express-session sets it, and calls it for a request without a session. */
+  /** Creates the session of a request that has none. express-session sets and calls it. */
   get generate() {
     return this.#generate;
   }
@@ -158,19 +158,19 @@ class ConnectStore extends EventEmitter {
     this.#origins.usesExpress = true;
   }
 
-  /** express-session calls it with what `get` returned. */
+  /** CallOrder the result of `get` into the session of a request. express-session calls it. */
   createSession(req, loaded) {
     const { sessionID: sid } = req;
     const origin = this.#origins.of(sid, loaded) ?? { cookie: copyOf(loaded.cookie) };
     const { expires } = loaded.cookie;
     const session = reviveSession(this.#classesFor(req), req, loaded);
-    // The same text need not be read twice.
+    // Parse the date only once.
     if (expires && expires === origin.expires) origin.expires = session.cookie.expires.getTime();
     this.#origins.revived(sid, session, origin);
     return session;
   }
 
-  /** express-session calls it to replace the session of a request. */
+  /** Replaces the session of a request. express-session calls it. */
   regenerate(req, callback) {
     this.destroy(req.sessionID, (error) => {
       this.generate(req);
@@ -205,7 +205,7 @@ class ConnectStore extends EventEmitter {
           "createSession and load need express-session: call session({ store, … }) with this store first",
         );
       }
-      // The first request of the process has a session already. The one that is generated here is dropped.
+      // The first request of the process may already have a session, so generate one and drop it.
       const probe = Object.create(req);
       this.#generateNew(probe);
       this.#classes = classesOf(probe.session);
@@ -214,8 +214,8 @@ class ConnectStore extends EventEmitter {
   }
 
   async #close() {
-    // What waits for its turn was begun before.
-    await this.#turns.idle();
+    // Calls that wait were made before `close`.
+    await this.#order.idle();
     await this.#store.close();
   }
 
@@ -223,22 +223,22 @@ class ConnectStore extends EventEmitter {
     try {
       const id = idOf(sid, this.#options.prefix);
       if (!isPossibleId(id)) return Promise.resolve(null);
-      if (!this.#turns.isBusy(sid)) return this.#calls.load(id, this.#read, sid);
-      return this.#turns.read(sid, () => this.#calls.load(id, this.#read, sid));
+      if (!this.#order.isBusy(sid)) return this.#calls.load(id, this.#read, sid);
+      return this.#order.read(sid, () => this.#calls.load(id, this.#read, sid));
     } catch (error) {
       return Promise.reject(error);
     }
   }
 
-  /** The session in what the store gives for an id: a record, its text or `null`. */
+  /** Returns the session of a stored record, of its text, or of `null`. */
   #read = (found, sid) => {
     const isText = typeof found === "string";
     const session = this.#loaded(sid, isText ? decode(sid, found) : found, isText ? found : undefined);
-    if (session !== null) this.#origins.met(sid);
+    if (session !== null) this.#origins.seen(sid);
     return session;
   };
 
-  /** The session of a record, if there is one. */
+  /** Returns the session of a record and marks it, or returns `null`. */
   #loaded(sid, record, text) {
     const session = sessionOf(record);
     if (session === null) return null;
@@ -249,7 +249,7 @@ class ConnectStore extends EventEmitter {
 
   #set(sid, session) {
     try {
-      // All of it now, as the app may change the session before it is written.
+      // Copy it now, because the app may change the session before it is written.
       const record = recordOf(sid, session, this.#options);
       const before = this.#origins.of(sid, session);
       const isNew = this.#origins.isNew(sid, session, before);
@@ -264,15 +264,15 @@ class ConnectStore extends EventEmitter {
         if (isNew) return this.#create(record);
         return readsFirst ? this.#compare(record, session, before) : this.#update(record);
       };
-      return this.#turns.write(sid, write).then(
+      return this.#order.write(sid, write).then(
         (outcome) => {
           if (outcome !== NOT_NEEDED) this.#origins.saved(origin, record, at);
           if (outcome === false) publishDropped(this.#store, record.id, record.user);
-          if (isNew) this.#origins.met(sid);
+          if (isNew) this.#origins.seen(sid);
         },
         (error) => {
           if (isNew) origin.isNew = true;
-          if (error.code === "ERR_SESSION_ENDED") origin.isSure = false;
+          if (error.code === "ERR_SESSION_ENDED") origin.isRequestOwned = false;
           throw error;
         },
       );
@@ -282,31 +282,31 @@ class ConnectStore extends EventEmitter {
   }
 
   async #create(record) {
-    this.#turns.twoSteps();
+    this.#order.twoSteps();
     try {
       await this.#calls.create(record.json);
     } catch (error) {
-      // The app chooses its ids, and chose this one twice: the last `set` wins, as in every store.
+      // The app chooses its ids, and used this one twice. The last `set` wins, as in every store.
       if (error.code !== "ERR_SESSION_EXISTS") throw error;
       return this.#update(record);
     }
   }
 
-  /** Resolves to `false` if there is no such session. */
+  /** Resolves to `false` if the session is absent. */
   #update({ id, json }) {
     return this.#calls.update(id, json);
   }
 
-  /** Whether an update of a changed object with this origin looks at what is stored. */
+  /** Whether an update of a changed object with this origin has to read the stored session. */
   #readsFirst(origin) {
-    return origin?.isSure !== true || (this.#options.touchAfter > 0 && origin.text === undefined);
+    return origin?.isRequestOwned !== true || (this.#options.touchAfter > 0 && origin.text === undefined);
   }
 
-  /** An update that looks at what is stored, or `NOT_NEEDED`. */
+  /** Reads the stored session, and then updates it or returns `NOT_NEEDED`. */
   async #compare(record, session, origin) {
-    this.#turns.twoSteps();
+    this.#order.twoSteps();
     const stored = await this.#store.get(record.id);
-    if (stored === null && origin?.isSure !== true) {
+    if (stored === null && origin?.isRequestOwned !== true) {
       publishDropped(this.#store, record.id, record.user);
       throw sessionEnded();
     }
@@ -316,7 +316,7 @@ class ConnectStore extends EventEmitter {
     return this.#update(record);
   }
 
-  /** Whether a write would only move the expiry, and by too little. */
+  /** Whether a write would only move the expiry, by less than `touchAfter`. */
   #isStored(stored, { expires, json }, held, origin) {
     const kept = sessionOf(stored);
     const { session } = JSON.parse(json);
@@ -327,32 +327,32 @@ class ConnectStore extends EventEmitter {
 
   #touch(sid, session) {
     try {
-      return this.#turns.write(sid, () => this.#beginTouch(sid, session));
+      return this.#order.write(sid, () => this.#startTouch(sid, session));
     } catch (error) {
       return Promise.reject(error);
     }
   }
 
-  #beginTouch(sid, session) {
+  #startTouch(sid, session) {
     const { prefix, ttl } = this.#options;
     const id = idOf(sid, prefix);
     const expires = expiryOf(session, ttl);
     if (!isPossibleId(id)) return Promise.resolve();
     const origin = this.#origins.of(sid, session);
     if (origin?.cookie !== undefined) {
-      // Compared with what this request loaded: another one may have stored a new cookie since.
+      // Compare with the cookie that this request loaded: another one may have stored a new cookie since.
       if (isOtherCookie(origin.cookie, session.cookie) || endsSooner(session, expires, origin)) {
-        this.#turns.twoSteps();
+        this.#order.twoSteps();
         return this.#replaceCookie(id, session, expires, origin);
       }
       if (this.#isTooSoon(origin.expires, expires, origin)) return Promise.resolve();
       if (this.#calls.canProlong) return this.#prolong(id, expires);
     }
-    this.#turns.twoSteps();
+    this.#order.twoSteps();
     return this.#touchStored(id, session, expires, origin);
   }
 
-  /** A touch that looks at what is stored. */
+  /** Reads the stored session, and then touches it. */
   async #touchStored(id, session, expires, origin) {
     const stored = await this.#store.get(id);
     const kept = sessionOf(stored);
@@ -366,24 +366,24 @@ class ConnectStore extends EventEmitter {
     }
   }
 
-  /** Whether a session of which it is not known what it was loaded with asks for another cookie than the stored. */
+  /** Whether a session of unknown origin has another cookie than the stored session. */
   #changesCookie(kept, session, expires) {
     if (isOtherCookie(kept.cookie, session.cookie)) return true;
     return isFastifySession(session) && endsSooner(session, expires, loadedCookie(session));
   }
 
-  /** Moves the expiry if that is worth a write at that moment, and never back. */
+  /** Extends the expiry if the stored one is early enough. Never shortens it. */
   #prolong(id, expires) {
     return this.#calls.prolong(id, expires, this.#enough(expires));
   }
 
-  /** Whether an expiry is not worth a write. A request that did not shorten the session never moves it back. */
+  /** Whether moving the expiry is not worth a write. A request that did not shorten the session never moves it back. */
   #isTooSoon(before, expires, origin) {
     const old = timeOf(before);
     return old >= this.#enough(expires) && (old <= expires || origin !== undefined);
   }
 
-  /** The first expiry that is so close to this one that the difference is not worth a write. */
+  /** The earliest stored expiry that is close enough to `expires` to skip the write. */
   #enough(expires) {
     const { touchAfter } = this.#options;
     if (touchAfter === 0) return expires;
@@ -395,7 +395,7 @@ class ConnectStore extends EventEmitter {
   async #replaceCookie(id, session, expires, origin) {
     const cookie = copyOf(session.cookie);
     const end = new Date(expires);
-    // It completes after all writes that were begun before, so that the read sees them.
+    // The touch completes after all earlier writes, so that the read sees them.
     const isLive = await this.#store.touch(id, end);
     const stored = isLive ? await this.#store.get(id) : null;
     if (sessionOf(stored) === null) return publishDropped(this.#store, id, stored?.userId);
@@ -407,16 +407,16 @@ class ConnectStore extends EventEmitter {
   async #destroy(sid) {
     const id = idOf(sid, this.#options.prefix);
     if (!isPossibleId(id)) return;
-    this.#origins.met(sid);
-    await this.#turns.write(sid, () => this.#store.delete(id));
+    this.#origins.seen(sid);
+    await this.#order.write(sid, () => this.#store.delete(id));
   }
 
   /**
-   * Destroys sessions in a call that concerns all of them. `before`: how many the same call has destroyed before.
+   * Destroys a batch of sessions. `before`: how many sessions the same call has destroyed already.
    */
   async #destroyEach(sids, before = 0) {
     const destroy = (sid) => {
-      this.#origins.met(sid);
+      this.#origins.seen(sid);
       return this.#store.delete(this.#options.prefix + sid);
     };
     const ends = await Promise.allSettled(sids.map(destroy));
@@ -426,7 +426,7 @@ class ConnectStore extends EventEmitter {
     throw isPartial ? uncertain(failed.reason) : failed.reason;
   }
 
-  /** The ids of this store's sessions. The event loop turns between the pages. */
+  /** Iterates over the ids of this store's sessions. The event loop turns between the pages. */
   async *#sids() {
     const { prefix } = this.#options;
     for await (const id of this.#store.ids()) {
@@ -435,7 +435,7 @@ class ConnectStore extends EventEmitter {
   }
 
   async #all() {
-    // Without a prototype, as an id may be `__proto__`.
+    // Without a prototype, because an id may be `__proto__`.
     const sessions = Object.create(null);
     for await (const sid of this.#sids()) {
       const session = this.#loaded(sid, await this.#store.get(this.#options.prefix + sid));
@@ -458,7 +458,7 @@ class ConnectStore extends EventEmitter {
   }
 
   async #clear() {
-    await this.#turns.writeAll(() =>
+    await this.#order.writeAll(() =>
       this.#options.prefix === "" ? this.#store.clear() : this.#destroyAll(),
     );
     this.#origins.forget();
@@ -468,7 +468,7 @@ class ConnectStore extends EventEmitter {
     let batch = [];
     let destroyed = 0;
     for await (const sid of this.#sids()) {
-      if (batch.push(sid) < AT_ONCE) continue;
+      if (batch.push(sid) < MAX_CONCURRENT_DELETES) continue;
       await this.#destroyEach(batch, destroyed);
       destroyed += batch.length;
       batch = [];
@@ -478,7 +478,7 @@ class ConnectStore extends EventEmitter {
 
   async #getByUser(userId) {
     requireUserId(this.#options, "getByUser");
-    await this.#turns.idle();
+    await this.#order.idle();
     return this.#findByUser(userId);
   }
 
@@ -491,7 +491,10 @@ class ConnectStore extends EventEmitter {
     return found;
   }
 
-  /** The entry of a session as Connect sees it. `null` if the session is not under this prefix, or not of Connect. */
+  /**
+   * Converts the store's entry to the entry of a Connect session. Returns `null` for another prefix or another kind of
+   * session.
+   */
   #owned({ session: record, createdAt, expiresAt }) {
     const { prefix } = this.#options;
     if (!record.sessionId.startsWith(prefix)) return null;
@@ -507,13 +510,13 @@ class ConnectStore extends EventEmitter {
     const { except } = validateOptions(options, deleteByUserOptions, { of: "destroyByUser" });
     const { prefix } = this.#options;
     const kept = except === undefined ? undefined : idOf(except, prefix);
-    if (prefix === "" && this.#turns.idle() === undefined) {
+    if (prefix === "" && this.#order.idle() === undefined) {
       return this.#store.deleteByUser(userId, { except: kept });
     }
-    return this.#turns.writeAll(async (release) => {
+    return this.#order.writeAll(async (release) => {
       if (prefix === "") {
         const ending = this.#store.deleteByUser(userId, { except: kept });
-        // The store orders what comes now.
+        // The store orders later calls itself.
         release();
         return ending;
       }
@@ -527,7 +530,7 @@ class ConnectStore extends EventEmitter {
   }
 }
 
-/** The error of a call that has destroyed some sessions, or may have. */
+/** The error of a call that has destroyed, or may have destroyed, some sessions. */
 function uncertain(error) {
   const { code, message } = error;
   const words = "; some of the sessions may be destroyed";

@@ -2,15 +2,15 @@
 
 const { isoOf } = require("../iso.js");
 
-// express-session reads the clock twice when it renews a cookie, so that `originalMaxAge` may differ a little.
+// Milliseconds. express-session reads the clock twice when it renews a cookie, so `originalMaxAge` varies a little.
 const DRIFT = 1000;
 
 /** Whether a value has a JSON form of its own. */
 const hasJson = (value) => typeof value?.toJSON === "function";
 
 /**
- * A copy with the expiry as JSON has it, as the app may change the cookie in place. Returns `undefined` for no object.
- * express-session and @fastify/session give theirs a `toJSON`.
+ * Returns a copy with the expiry in its JSON form, because the app may change the cookie in place. Returns `undefined`
+ * if it is not an object. The cookies of express-session and @fastify/session have a `toJSON`.
  */
 function copyOf(cookie) {
   const given = hasJson(cookie) ? cookie.toJSON("cookie") : cookie;
@@ -23,10 +23,10 @@ function copyOf(cookie) {
   return copy;
 }
 
-/** The attributes that say when a cookie ends. `originalExpires` is of @fastify/session. */
+/** Whether the attribute is about the end of a cookie. `originalExpires` belongs to @fastify/session. */
 const isOfExpiry = (name) => name === "expires" || name === "originalExpires" || name === "originalMaxAge";
 
-/** Whether a cookie differs from the copy of another in more than the time of their expiry. */
+/** Whether a cookie differs from the copy of another in more than its expiry. */
 function isOtherCookie(before, after) {
   if (after === undefined) return false;
   const old = before ?? {};
@@ -36,7 +36,7 @@ function isOtherCookie(before, after) {
   return hasOtherAttributes(old, given);
 }
 
-/** Every request asks this of two plain objects, so it makes none. */
+/** Runs in every request, so it allocates no object. */
 function hasOtherAttributes(old, given) {
   let found = 0;
   for (const name in given) {

@@ -1,14 +1,14 @@
 "use strict";
 
 /**
- * The classes of express-session, taken from a session that it has generated. To look the module up would fail in a
- * bundle, and in a package that is linked into `node_modules`.
+ * Takes the classes of express-session from a session that it has generated. A `require` would fail in a bundle, and in
+ * a package that is linked into `node_modules`.
  */
 function classesOf({ constructor: Session, cookie }) {
   return { Session, cookiePrototype: Object.getPrototypeOf(cookie) };
 }
 
-/** A cookie as express-session has it, from the stored one. */
+/** Creates a cookie of express-session from the stored one. */
 function reviveCookie(prototype, stored) {
   const { expires, originalMaxAge } = stored;
   const cookie = Object.create(prototype);
@@ -19,12 +19,12 @@ function reviveCookie(prototype, stored) {
     // `data` is a getter.
     if (name !== "expires" && name !== "data") cookie[name] = stored[name];
   }
-  // The setter of `expires` has computed it from the clock.
+  // Restore it, because the setter of `expires` computed it from the clock.
   cookie.originalMaxAge = originalMaxAge;
   return cookie;
 }
 
-/** Makes a loaded session the session of a request. */
+/** Turns a loaded session into the session of a request. */
 function reviveSession({ Session, cookiePrototype }, req, loaded) {
   loaded.cookie = reviveCookie(cookiePrototype, loaded.cookie);
   req.session = new Session(req, loaded);

@@ -2,15 +2,15 @@
 
 const { Marked } = require("./marks.js");
 
-// @fastify/session makes a session of its own of the one that a store loads. From 11.1.2 on it copies the cookie with
-// `{ ...cookie.toJSON() }` and keeps the copy under a symbol, so that a mark on the cookie comes along.
+// @fastify/session copies the session that a store loads. Since 11.1.2 it copies the cookie with `{ ...cookie.toJSON()
+// }` and keeps the copy under a symbol, so a mark on the cookie survives.
 const MARK = Symbol("mark");
 
 const classes = new WeakMap();
 
 const isFastifySession = (session) => typeof session.isModified === "function";
 
-/** `JSON.stringify` passes a key, @fastify/session does not. */
+/** Adds the mark when @fastify/session calls it. `JSON.stringify` passes a key, @fastify/session does not. */
 function toJSON(key) {
   const mark = Marked.get(this);
   if (key !== undefined || mark === undefined) return this;
@@ -19,7 +19,7 @@ function toJSON(key) {
 }
 
 /**
- * Makes the mark of a loaded cookie come along, which then notes that it is carried. Nobody else sees it, nor does
+ * Makes the copy of a loaded cookie carry its mark, which records that. It is invisible to all others, even to
  * `deepStrictEqual`.
  */
 function carryMark(cookie) {
@@ -27,7 +27,7 @@ function carryMark(cookie) {
   Object.defineProperty(cookie, "toJSON", { value: toJSON, configurable: true, writable: true });
 }
 
-/** The mark that came along with a session of @fastify/session, if there is one. */
+/** Returns the mark that a session of @fastify/session carries, or `undefined`. */
 function carriedMark(session) {
   if (!isFastifySession(session)) return undefined;
   for (const key of Object.getOwnPropertySymbols(session)) {
@@ -37,7 +37,7 @@ function carriedMark(session) {
   return undefined;
 }
 
-/** Whether marks come along to sessions of this class, so that a session without one has not been loaded. */
+/** Whether sessions of this class carry marks. If so, a session without a mark was not loaded. */
 function carriesMarks(session) {
   if (!isFastifySession(session)) return false;
   const Session = Object.getPrototypeOf(session)?.constructor;
@@ -59,8 +59,8 @@ function tryToCarry(Session) {
 }
 
 /**
- * The cookie that a session of @fastify/session before 11.1.2 was loaded with, as far as the session says.
- * It does not say when it was loaded. So this gives nothing where another request may have prolonged the session.
+ * Reconstructs the cookie with which @fastify/session before 11.1.2 loaded a session. The session does not say when it
+ * was loaded, so this returns `undefined` if another request may have extended it.
  */
 function loadedCookie({ cookie }) {
   const { originalExpires: expires, originalMaxAge } = cookie ?? {};

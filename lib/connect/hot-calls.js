@@ -3,8 +3,8 @@
 const { SessionStore, createJson, load, prolong, updateJson } = require("../session-store.js");
 
 /**
- * The calls of the adapted store that requests make, with JSON text where that saves work. A method that the app has put
- * in the place of the store's is called as it is documented.
+ * The store calls that requests make. They pass JSON text, which saves work. If the app has overridden a method of the
+ * store, they call that method instead.
  */
 class HotCalls {
   #store;
@@ -13,7 +13,7 @@ class HotCalls {
     this.#store = store;
   }
 
-  /** Resolves to what `read` makes of a record or of its text, as `load` gives it, and of `given`. */
+  /** Resolves to `read(found, given)`. `found` is a record, its text from `load`, or `null`. */
   load(id, read, given) {
     const store = this.#store;
     if (store.get === SessionStore.prototype.get) return store[load](id, read, given);

@@ -10,10 +10,10 @@ const MAX_PART_SIZE = 1 << 16;
 const MAX_PARTS = 16;
 
 /**
- * The ids that were added within the last hour, at most the newest million.
+ * A set of the ids that were added within the last hour, limited to the newest million.
  *
- * It keeps 64 bits of a hash of each: a string would keep the request header alive that it is a slice of. Old ids go a
- * part at a time, and no part ever grows, so that no call takes long.
+ * It keeps a 64-bit hash of each id: a string may be a slice of a request header, and would keep that alive. It drops
+ * old ids a part at a time, and parts never grow, so no call takes long.
  */
 class KnownIds {
   #now;
@@ -45,7 +45,7 @@ class KnownIds {
     return this.#parts[0];
   }
 
-  /** Two 32-bit integers. The seed is random, so that nobody can choose ids that collide. */
+  /** Returns two 32-bit integers. The seed is random, so that attackers cannot choose colliding ids. */
   #hash(id) {
     let [a, b] = this.#seeds;
     for (let at = 0; at < id.length; at++) {
@@ -59,7 +59,7 @@ class KnownIds {
 
 const rotate = (number, bits) => (number << bits) | (number >>> (32 - bits));
 
-/** Spreads each bit of a number over all bits of the result. */
+/** Mixes each bit of a number into all bits of the result. */
 function mix(number) {
   let mixed = Math.imul(number ^ (number >>> 16), 0x85ebca6b);
   mixed = Math.imul(mixed ^ (mixed >>> 13), 0xc2b2ae35);
@@ -90,7 +90,7 @@ class Part {
     this.size++;
   }
 
-  /** The slot of a pair, or the free one where it belongs. */
+  /** Returns the slot of a pair, or the free slot for it. */
   #slotOf(high, low) {
     const pairs = this.#pairs;
     const mask = pairs.length - 1;

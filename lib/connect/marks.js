@@ -4,14 +4,14 @@ const isObject = (value) => typeof value === "object" && value !== null;
 
 class Given {
   constructor(object) {
-    // biome-ignore lint/correctness/noConstructorReturn: `this` of what extends it is any object
+    // biome-ignore lint/correctness/noConstructorReturn: a subclass needs any object as its `this`
     return object;
   }
 }
 
 /**
- * Attaches a mark to any object, as a private field that nobody else sees. A WeakMap entry would cost several times as
- * much a session, most of it at garbage collection.
+ * Attaches a mark to any object, as an invisible private field. A WeakMap entry would cost several times as much per
+ * session, mostly at garbage collection.
  */
 class Marked extends Given {
   #mark;

@@ -6,7 +6,7 @@ const { validateOptions } = require("../options.js");
 const { SessionStore, maxLifetime, maxSessionsPerUser } = require("../session-store.js");
 
 const DAY = 24 * 60 * 60 * 1000;
-// From today on JavaScript has dates for longer than that.
+// In milliseconds. The current time plus this is still a valid JavaScript date.
 const LONGEST = 8e15;
 
 const METHODS = [
@@ -64,14 +64,14 @@ function readOptions(options, store) {
     prefix,
     userId,
     maxLifetime: store[maxLifetime] ?? null,
-    // For people: what `inspect` shows.
+    // Shown by `inspect`.
     given: { ttl, touchAfter, prefix, userId },
   };
 }
 
 const USER_ID = "new ConnectStore(store, { userId: (session) => session.userId })";
 
-/** Throws where no session has a user, so that a call would find none and say nothing. */
+/** Throws without the option `userId`: the call would silently find no session. */
 function requireUserId({ userId }, method) {
   if (userId !== undefined) return;
   throw misuse(`${method} needs the option userId, which says whose a session is: ${USER_ID}`);
@@ -88,7 +88,7 @@ function warnOfUsers() {
   );
 }
 
-/** The store, if it is one. */
+/** Throws if it is not a store. */
 function checkStore(store) {
   if (METHODS.every((method) => typeof store?.[method] === "function")) return store;
   throw invalidOption("store", "a store of this package, such as new FileStore({ path })", describe(store));
@@ -103,7 +103,7 @@ function describe(store) {
   return kindOf(store);
 }
 
-/** Throws if the store does not have the `maxLifetime` that is given here. It is the store that ends sessions. */
+/** Throws if the store has another `maxLifetime`. The store ends the sessions, not the adapter. */
 function checkLifetime(store, given) {
   const limit = store[maxLifetime] ?? null;
   if (given === undefined || given === limit) return;
@@ -112,7 +112,7 @@ function checkLifetime(store, given) {
   throw invalidOption("maxLifetime", expected, `${given}, where the store has ${has}`);
 }
 
-/** The milliseconds that `ttl` gives a session. */
+/** Returns the lifetime of a session by `ttl`, in milliseconds. */
 function lifetimeOf(ttl, session) {
   const lifetime = ttl(session);
   if (typeof lifetime === "number" && lifetime > 0 && lifetime <= LONGEST) return lifetime;
@@ -120,7 +120,7 @@ function lifetimeOf(ttl, session) {
   throw misuse(`ttl must return a number of milliseconds above 0; got ${given}`);
 }
 
-/** The user of a session, if it has one. */
+/** Returns the user of a session, or `undefined`. */
 function userOf(userId, session) {
   const user = userId?.(session) ?? undefined;
   if (typeof user === "function" || typeof user === "symbol") {

@@ -8,69 +8,69 @@ const { Marked } = require("./marks.js");
 const isFrameworkSession = (session) => typeof session.touch === "function";
 
 /**
- * Knows where the objects come from that a ConnectStore is given, by marks on those that it loaded or stored.
+ * Tracks the origin of session objects, with a mark on each object that the ConnectStore loaded or stored.
  *
  * The origin of a marked object is:
  * - `isNew`: express-session has generated it, and nothing has stored it yet.
- * - `isSure`: it is a request's own, never an old object of the app that serves a second time.
- * - `cookie`, `expires`, `at`: what was loaded or stored last, and when. `expires` is whatever `new Date` takes.
- * - `text`: the text of that record, if the store gave it, and if nothing else is being stored.
- * - `record`: what is being stored.
+ * - `isRequestOwned`: the object belongs to one request. It is not an old object that the app uses again.
+ * - `cookie`, `expires`, `at`: the last loaded or stored values, and when. `new Date` accepts `expires`.
+ * - `text`: the text of that record, if the store returned it and no write is pending.
+ * - `record`: the record of the pending write.
  *
- * An object without a mark is new. The exception is one that may be a copy of a session: its id was loaded, stored or
- * destroyed within the last hour, and the object does not prove that it was not loaded.
+ * An object without a mark is new, unless it may be a copy of a session. It may be a copy if its id was loaded, stored
+ * or destroyed within the last hour, and its class does not prove that it was not loaded.
  */
 class Origins {
-  #met = new KnownIds();
-  // Ids of which a framework took a copy without the mark.
+  #seen = new KnownIds();
+  // Ids whose session a framework copied without the mark.
   #copied = new KnownIds();
-  // The id whose `destroy` calls back at this moment.
+  // The id whose `destroy` callback is running.
   #destroyed;
 
-  /** express-session calls `createSession` for what it loads, which marks it. */
+  /** Whether the framework is express-session. It calls `createSession` for each loaded session, which marks it. */
   usesExpress = false;
 
-  /** Notes that an id is, or was, in use. */
-  met(sid) {
-    this.#met.add(sid);
+  /** Records that an id is, or was, in use. */
+  seen(sid) {
+    this.#seen.add(sid);
   }
 
   /** Allows each id, and each object of the app, to be used for a new session. */
   forget() {
-    this.#met = new KnownIds();
+    this.#seen = new KnownIds();
   }
 
   generated(sid, session) {
-    Marked.set(session, this.#mark(sid, { isNew: true, isSure: true }));
+    Marked.set(session, this.#mark(sid, { isNew: true, isRequestOwned: true }));
   }
 
-  /** Marks a loaded object. `loaded` says what was loaded, and when. */
+  /** Marks a loaded object. */
   loaded(sid, session, { cookie, expires, at, text }) {
-    this.#markLoaded(session, this.#mark(sid, { isSure: true, cookie, expires, at, text }));
+    this.#markLoaded(session, this.#mark(sid, { isRequestOwned: true, cookie, expires, at, text }));
   }
 
-  /** Marks the session that `createSession` has made of an object. */
+  /** Marks the session that `createSession` made from an object. */
   revived(sid, session, origin) {
-    // One mark for both: what is stored of one changes what is known of the other.
-    if (origin.isSure && !origin.isNew) this.#markLoaded(session, origin);
+    // Both share one mark: a write of one object updates the origin of the other.
+    if (origin.isRequestOwned && !origin.isNew) this.#markLoaded(session, origin);
     else this.loaded(sid, session, origin);
   }
 
   /**
-   * Marks an object that is being stored, and returns its origin. A copy shares that of the object, so that each is
-   * compared with what was stored last, of whichever. The session of another request does not.
+   * Marks an object that is being stored, and returns its origin. A copy shares the origin of its object, so both are
+   * compared with the last write of either. Sessions of other requests have their own origin.
    */
   saving(sid, session, { before, isNew = false, record } = {}) {
-    const { isSure = isFrameworkSession(session), cookie, expires, at } = before ?? {};
+    const { isRequestOwned = isFrameworkSession(session), cookie, expires, at } = before ?? {};
     const isShared = before !== undefined && !isNew;
-    const mark = isShared ? before : this.#mark(sid, { isSure, cookie, expires, at });
+    const mark = isShared ? before : this.#mark(sid, { isRequestOwned, cookie, expires, at });
     mark.text = undefined;
     mark.record = record;
     Marked.set(session, mark);
     return mark;
   }
 
-  /** Notes that a record is stored, unless the same request is storing another one. */
+  /** Records that a record was stored, unless the same request has another pending write. */
   saved(mark, record, at) {
     mark.isNew = false;
     if (mark.record !== record) return;
@@ -81,7 +81,7 @@ class Origins {
     mark.text = record.json;
   }
 
-  /** The origin of an object, or of the loaded one that it is a copy of. */
+  /** Returns the origin of an object, or of the loaded object that it was copied from. */
   of(sid, session) {
     return this.#own(sid, session) ?? this.#copy(sid, session);
   }
@@ -89,14 +89,14 @@ class Origins {
   isNew(sid, session, origin) {
     const own = this.#own(sid, session);
     if (own !== undefined) return own.isNew;
-    // `regenerate` of @fastify/session may make the same id again, and its session has the old mark.
+    // `regenerate` of @fastify/session may reuse the id, and its session carries the old mark.
     if (this.#destroyed === sid) return true;
     if (origin !== undefined) return false;
-    if (!this.#met.has(sid)) return true;
+    if (!this.#seen.has(sid)) return true;
     return !this.usesExpress && carriesMarks(session) && !this.#copied.has(sid);
   }
 
-  /** Wraps the callback of `get`, to notice a framework that does not take the mark. */
+  /** Wraps the callback of `get`, to detect a framework that does not copy the mark. */
   watchLoad(sid, callback) {
     if (typeof callback !== "function" || this.usesExpress) return callback;
     return (error, session) => {
@@ -109,7 +109,7 @@ class Origins {
     };
   }
 
-  /** Wraps the callback of `destroy`. A session that it stores under the id is a new one. */
+  /** Wraps the callback of `destroy`. A session that the callback stores with this id is new. */
   whileDestroyed(sid, callback) {
     if (typeof callback !== "function") return callback;
     return (...result) => {
@@ -122,8 +122,19 @@ class Origins {
     };
   }
 
-  #mark(sid, { isNew = false, isSure, cookie, expires, at, text }) {
-    return { by: this, era: this.#met, sid, isNew, isSure, cookie, expires, at, text, record: undefined };
+  #mark(sid, { isNew = false, isRequestOwned, cookie, expires, at, text }) {
+    return {
+      by: this,
+      era: this.#seen,
+      sid,
+      isNew,
+      isRequestOwned,
+      cookie,
+      expires,
+      at,
+      text,
+      record: undefined,
+    };
   }
 
   #markLoaded(session, mark) {
@@ -145,7 +156,7 @@ class Origins {
   }
 
   #isOf(sid, mark) {
-    return mark?.sid === sid && mark.by === this && (mark.isSure || mark.era === this.#met);
+    return mark?.sid === sid && mark.by === this && (mark.isRequestOwned || mark.era === this.#seen);
   }
 }
 

@@ -7,54 +7,54 @@ const { copyOf, hasJson } = require("./cookie.js");
 const { lifetimeOf, userOf } = require("./options.js");
 
 /**
- * The form in which our stores keep a session of express-session or @fastify/session:
- * `{ sessionId: prefix + sid, expires, userId?, session: { cookie, … } }`.
+ * The record of a session of express-session or @fastify/session in our stores: `{ sessionId: prefix + sid, expires,
+ * userId?, session: { cookie, … } }`.
  */
 
-// What comes before the expiry in the text of a record. In that of the id a quote has a backslash before it.
+// The text before the expiry in a record. It cannot occur in the id, where quotes are escaped.
 const EXPIRES = '","expires":"';
-// How the session begins. In both frameworks the cookie is the first.
+// The start of the session. The cookie is its first field in both frameworks.
 const COOKIE = '"session":{"cookie":{';
 
 const isEnumerable = Object.prototype.propertyIsEnumerable;
 
-// The range of JavaScript's time.
+// The maximum time of a JavaScript `Date`, in milliseconds.
 const MAX_TIME = 8.64e15;
 
 function invalid(field, expected, given) {
   return new SessionStoreError("ERR_INVALID_SESSION", `${field} must be ${expected}; got ${given}`);
 }
 
-/** The id of a session in the store. */
+/** Returns the id of a session in the store. */
 function idOf(sid, prefix) {
   if (typeof sid !== "string" || sid === "") throw invalid("sessionId", "a non-empty string", kindOf(sid));
   return prefix + sid;
 }
 
-/** The time of whatever `new Date` takes. */
+/** Converts any value that `new Date` accepts to milliseconds. */
 function timeOf(date) {
   if (Number.isInteger(date) && Math.abs(date) <= MAX_TIME) return date;
   return (date instanceof Date ? date : new Date(date)).getTime();
 }
 
-/** When a session ends, in milliseconds: when its cookie does, or after `ttl`. */
+/** Returns when a session ends, in milliseconds: the end of its cookie, or after `ttl`. */
 function expiryOf(session, ttl) {
   if (session === null || typeof session !== "object") throw invalid("session", "an object", kindOf(session));
   const expires = timeOf(session.cookie?.expires || Number.NaN);
-  // In JSON a date that is none is null, as is that of a cookie without one.
+  // In JSON an invalid date is null, the same as no date.
   return Number.isNaN(expires) ? timeOf(Date.now() + lifetimeOf(ttl, session)) : expires;
 }
 
 /**
- * A session that is to be stored, as the text of its record: `{ id, expires, user, cookie, json }`. `expires` is in
- * milliseconds, `cookie` is a copy.
+ * Builds the record of a session: `{ id, expires, user, cookie, json }`. `expires` is in milliseconds, `cookie` is a
+ * copy, `json` is the text of the record.
  */
 function recordOf(sid, session, { prefix, ttl, userId }) {
   const id = idOf(sid, prefix);
   const expires = expiryOf(session, ttl);
   const user = userOf(userId, session);
   const cookie = copyOf(session.cookie);
-  // Throws for an array, and for a session that JSON leaves out.
+  // Throws for an array, and for a session that has no JSON form.
   if (hasJson(session) || Array.isArray(session)) sessionToJson(session);
   const given = withCookie(session, cookie);
   const json = sessionToJson({ sessionId: id, expires: isoOf(expires), userId: user, session: given });
@@ -62,33 +62,33 @@ function recordOf(sid, session, { prefix, ttl, userId }) {
 }
 
 /**
- * A session with the copy in place of its cookie, if JSON makes the same of it. `JSON.stringify` takes twice as long for
- * a cookie with a `toJSON` and a `Date`.
+ * Replaces the cookie of a session by its copy, if the JSON is the same. `JSON.stringify` takes twice as long for a
+ * cookie with a `toJSON` and a `Date`.
  */
 function withCookie(session, cookie) {
   if (cookie === undefined || hasJson(session) || !isEnumerable.call(session, "cookie")) return session;
   try {
     return { ...session, cookie };
   } catch {
-    // A getter has thrown, and will again.
+    // A getter threw. `JSON.stringify` will report the error.
     return session;
   }
 }
 
 /**
- * Whether the text of a loaded record has the user and the data of a record that is to be stored. The two expiries and the
- * cookie may differ. Returns `false` where it cannot know, such as for a text that others have written.
+ * Whether the text of a loaded record has the same user and data as a new record. The expiries and the cookie may
+ * differ. Returns `false` if it cannot tell, for example for text that another program wrote.
  */
 function hasSameData(text, { json, expires, user }) {
-  // A reply of the store may begin with its kind and a number.
+  // A reply of the store may start with its kind and a number.
   const start = text.indexOf("{");
   const expiresAt = json.indexOf(EXPIRES) + EXPIRES.length;
   const userAt = expiresAt + isoOf(expires).length + '",'.length;
   const sessionAt = userAt + (user === undefined ? 0 : `"userId":${JSON.stringify(user)},`.length);
   if (!json.startsWith(COOKIE, sessionAt) || !text.startsWith(COOKIE, start + sessionAt)) return false;
-  // The first brace may be one within the cookie. All of the data comes after it even so.
+  // This brace may be inside the cookie. All data comes after it in any case.
   const [textEnd, end] = [text.indexOf("}", start + sessionAt), json.indexOf("}", sessionAt)];
-  // Slices, as `===` of two is a fourth of the time of `startsWith` or `endsWith`.
+  // Comparing slices with `===` takes a fourth of the time of `startsWith` or `endsWith`.
   return (
     text.length - textEnd === json.length - end &&
     text.slice(textEnd) === json.slice(end) &&
@@ -98,12 +98,12 @@ function hasSameData(text, { json, expires, user }) {
   );
 }
 
-/** The session of a record, or `null` where there is none. */
+/** Returns the session of a record, or `null`. */
 function sessionOf(record) {
-  // In a store that serves others too, a record may be one of theirs.
+  // In a shared store, a record may belong to another app.
   if (typeof record?.session !== "object" || record.session === null) return null;
   const { expires, session } = record;
-  // `touch` has moved the record's alone.
+  // `touch` moves only the expiry of the record.
   if (session.cookie?.expires) session.cookie.expires = expires;
   return session;
 }

@@ -6,7 +6,7 @@ import { EXCLUDED, manifest, pageOnSite, REPOSITORY, ROOT, rewriteLinks, sidebar
 
 const { description, version } = manifest();
 
-/** Finds Vue for the pages, which are outside of the folder that has it. */
+/** Resolves Vue for the pages, which are outside of the folder that contains it. */
 const vueForPages = {
   name: "vue-for-pages",
   enforce: "pre",
@@ -22,12 +22,12 @@ export default defineConfig({
   lang: "en",
   srcDir: ROOT,
   srcExclude: EXCLUDED,
-  // No icon: browsers would ask for one.
+  // An empty icon, so that browsers do not request one.
   head: [["link", { rel: "icon", href: "data:," }]],
   outDir: "dist",
   rewrites: pageOnSite,
   markdown: {
-    // GitHub's anchors, which links in the repository have, and no syntax that GitHub does not know.
+    // Use GitHub's anchors, which links in the repository use, and no syntax that GitHub lacks.
     anchor: { slugify: slug },
     attrs: { disable: true },
     config(md) {

@@ -1,6 +1,6 @@
-//! The hot calls: one for each request of an app.
+//! The hot calls: those that an app makes for each request.
 //!
-//! A session of FluidAuth's shape comes as its fields, any other as the text that `JSON.stringify` made of it.
+//! A session of FluidAuth's shape is passed as its fields, any other session as the text of `JSON.stringify`.
 
 use std::mem::MaybeUninit;
 
@@ -11,7 +11,7 @@ use super::fast_path::FastPathDriver;
 use super::handle::{OpenFile, OpenStore};
 use super::raw;
 use super::reply;
-use super::values::{Value, room_for};
+use super::values::{Value, buffer_len};
 use crate::clock::{Clock, Millis, SystemClock};
 use crate::error::{Result, StoreError};
 use crate::iso;
@@ -21,17 +21,17 @@ use crate::session::{Body, Content, Expiry, FieldOrder, Session, SessionId, User
 use crate::store::SessionStore;
 use crate::store::redis::FastPath;
 
-/// Exports functions as JavaScript's of the name given.
+/// Exports Rust functions to JavaScript under the given names.
 macro_rules! export {
     ($env:expr, $exports:expr; $($name:literal: $call:ident,)*) => {$({
         unsafe extern "C" fn callback(
             env: napi::sys::napi_env,
             info: napi::sys::napi_callback_info,
         ) -> napi::sys::napi_value {
-            // SAFETY: N-API calls this with both of the call.
+            // SAFETY: N-API passes the environment and the info of the running call.
             unsafe { raw::run(env, info, $call) }
         }
-        // SAFETY: N-API is loading the addon with both.
+        // SAFETY: N-API is loading the addon, and passed both.
         unsafe { raw::export($env, $exports, $name, callback) }?;
     })*};
 }
@@ -56,8 +56,8 @@ pub fn export_hot_calls(exports: Object<'_>) -> napi::Result<()> {
     Ok(())
 }
 
-/// `get(store, sessionId: string): string | null | number`: the live session as one string (see `reply`); or the ticket
-/// of the call, whose end gives that.
+/// `get(store, sessionId: string): string | null | number`: the live session as one string (see `reply`), or the ticket
+/// of a call with that result.
 fn get([store, session_id]: [Value; 2]) -> Result<Value> {
     let env = store.env();
     let mut id = SessionId::unset();
@@ -78,25 +78,26 @@ fn get([store, session_id]: [Value; 2]) -> Result<Value> {
                 }))
             })?;
             let Some(wait) = wait else { return Ok(reply) };
-            let ticket =
-                begin(env, file, |file, ticket| file.store.begin_get(&id, wait, &file.settler, ticket))?;
+            let ticket = start_file_call(env, file, |file, ticket| {
+                file.store.begin_get(&id, wait, &file.settler, ticket)
+            })?;
             Value::integer(env, ticket)
         }
         OpenStore::Redis(redis) => {
             let cached = redis.cached(&id, |text| Value::string(env, text));
             cached.unwrap_or_else(|| {
-                begin_call(env, redis, |redis, ticket| redis.get(id, ticket))?.to_value(env)
+                start_redis_call(env, redis, |redis, ticket| redis.get(id, ticket))?.to_value(env)
             })
         }
     })
 }
 
-/// Fails on a closed store, where there is nothing to look up.
+/// Fails on a closed store. For calls that need no lookup.
 fn check_open(store: Value) -> Result<()> {
     store.with_store(|_| Ok(()))
 }
 
-/// What `get` writes, as a string; `null` if it finds nothing.
+/// Returns what `get` writes as a string, or `null` if it finds nothing.
 #[inline(always)]
 fn reply_to(env: napi::sys::napi_env, get: impl FnOnce(&mut Vec<u8>) -> Result<Option<()>>) -> Result<Value> {
     with_buffer(|text| match get(text)? {
@@ -105,52 +106,52 @@ fn reply_to(env: napi::sys::napi_env, get: impl FnOnce(&mut Vec<u8>) -> Result<O
     })
 }
 
-/// `create(store, sessionId: string, userId: string, expires: string, userFirst: boolean): boolean | number`: a
-/// session of FluidAuth's shape. `false`: it is not of that shape, and is to be sent as JSON. `true`: it is done. A
-/// number: the ticket of a write that `wake` begins, and `settle` ends.
+/// `create(store, sessionId: string, userId: string, expires: string, userFirst: boolean): boolean | number`: creates a
+/// session of FluidAuth's shape. `false`: the session has another shape and must be passed as JSON. `true`: done. A
+/// number: the ticket of a write that `wake` starts and `settle` completes.
 fn create([store, session_id, user, expires, user_first]: [Value; 5]) -> Result<Value> {
     let create = |session: &Session<'_>| store.with_store(|open| begin_create(store.env(), open, session));
     with_plain(session_id, user, expires, user_first, create)?.to_value(store.env())
 }
 
-/// `update(store, sessionId: string, userId: string, expires: string, userFirst: boolean): boolean | null | number`, as
-/// `create`. `null`: there was no session.
+/// `update(store, sessionId: string, userId: string, expires: string, userFirst: boolean): boolean | null | number`,
+/// the same for `update`. `null`: the session was absent.
 fn update([store, session_id, user, expires, user_first]: [Value; 5]) -> Result<Value> {
     let update = |session: &Session<'_>| store.with_store(|open| begin_update(store.env(), open, session));
     with_plain(session_id, user, expires, user_first, update)?.to_value(store.env())
 }
 
-/// `createJson(store, json: string, expires?: number): boolean | number`: a session, given its JSON text. `false`: its
-/// `expires` is a text that only JavaScript can read, and its time is to be sent as well.
+/// `createJson(store, json: string, expires?: number): boolean | number`: creates a session from its JSON text.
+/// `false`: only JavaScript can parse its `expires`, so the time must be passed, too.
 fn create_json([store, json, expires]: [Value; 3]) -> Result<Value> {
-    let begun = store.with_store(|open| {
+    let state = store.with_store(|open| {
         with_json(open, json, expires, None, |session| begin_create(store.env(), open, session))
     })?;
-    begun.to_value(store.env())
+    state.to_value(store.env())
 }
 
-/// `createAt(store, json: string, created: number, expires?: number): boolean | number`, as `createJson`, of a session that
-/// was created at that time.
+/// `createAt(store, json: string, created: number, expires?: number): boolean | number`, the same as `createJson`, with
+/// a creation time.
 fn create_at([store, json, created, expires]: [Value; 4]) -> Result<Value> {
     let created = to_millis(created.number().unwrap_or(f64::NAN))?;
-    let begun = store.with_store(|open| {
+    let state = store.with_store(|open| {
         with_json(open, json, expires, None, |session| begin_create_at(store.env(), open, session, created))
     })?;
-    begun.to_value(store.env())
+    state.to_value(store.env())
 }
 
-/// `updateJson(store, sessionId: string, json: string, expires?: number): boolean | null | number`, as `createJson` and
+/// `updateJson(store, sessionId: string, json: string, expires?: number): boolean | null | number`, the same for
 /// `update`.
 fn update_json([store, session_id, json, expires]: [Value; 4]) -> Result<Value> {
     let id = session_id.session_id()?;
-    let begun = store.with_store(|open| {
+    let state = store.with_store(|open| {
         with_json(open, json, expires, Some(&id), |session| begin_update(store.env(), open, session))
     })?;
-    begun.to_value(store.env())
+    state.to_value(store.env())
 }
 
-/// `touch(store, sessionId: string, expires: number, enough?: number): boolean | number`: moves the expiry, unless it is
-/// at `enough` or after it, and tells whether it was live; or a ticket, whose number then tells that.
+/// `touch(store, sessionId: string, expires: number, enough?: number): boolean | number`: moves the expiry, unless that
+/// is at or after `enough`. Returns whether the session was live, or a ticket for that result.
 fn touch([store, session_id, expires, enough]: [Value; 4]) -> Result<Value> {
     let mut id = SessionId::unset();
     if !session_id.read_lookup_id(&mut id)? {
@@ -159,21 +160,21 @@ fn touch([store, session_id, expires, enough]: [Value; 4]) -> Result<Value> {
     let millis = expires.number().ok_or_else(|| Expiry::invalid(expires.kind()))?;
     let expires = Expiry::moved_to(to_millis(millis)?)?;
     let enough = enough.number().map(to_millis).transpose()?;
-    let begun = store.with_store(|open| match open {
+    let state = store.with_store(|open| match open {
         OpenStore::Memory(memory) => match enough {
             None => memory.touch(&id, expires),
             Some(enough) => memory.prolong(&id, expires, enough),
         }
-        .map(Begun::from),
-        OpenStore::File(file) => begin(store.env(), file, |file, ticket| {
+        .map(CallState::from),
+        OpenStore::File(file) => start_file_call(store.env(), file, |file, ticket| {
             file.store.begin_touch(&id, expires, enough, &file.settler, ticket)
         })
-        .map(Begun::Ticket),
-        OpenStore::Redis(redis) => {
-            begin_call(store.env(), redis, |redis, ticket| redis.touch(id.clone(), expires, enough, ticket))
-        }
+        .map(CallState::Pending),
+        OpenStore::Redis(redis) => start_redis_call(store.env(), redis, |redis, ticket| {
+            redis.touch(id.clone(), expires, enough, ticket)
+        }),
     })?;
-    begun.to_value(store.env())
+    state.to_value(store.env())
 }
 
 /// `remove(store, sessionId: string): true | number`.
@@ -182,22 +183,22 @@ fn remove([store, session_id]: [Value; 2]) -> Result<Value> {
     if !session_id.read_lookup_id(&mut id)? {
         return check_open(store).and_then(|()| Value::boolean(store.env(), true));
     }
-    let begun = store.with_store(|open| match open {
-        OpenStore::Memory(memory) => memory.delete(&id).map(|()| Begun::Done),
+    let state = store.with_store(|open| match open {
+        OpenStore::Memory(memory) => memory.delete(&id).map(|()| CallState::Done),
         OpenStore::File(file) => {
             let ticket = file
                 .tickets
                 .with(store.env(), |ticket| file.store.begin_delete(&id, &file.settler, ticket))?;
-            Ok(ticket.map_or(Begun::Done, Begun::Ticket))
+            Ok(ticket.map_or(CallState::Done, CallState::Pending))
         }
         OpenStore::Redis(redis) => {
-            begin_call(store.env(), redis, |redis, ticket| redis.delete(id.clone(), ticket))
+            start_redis_call(store.env(), redis, |redis, ticket| redis.delete(id.clone(), ticket))
         }
     })?;
-    begun.to_value(store.env())
+    state.to_value(store.env())
 }
 
-/// `wake(store): null`: begins the calls that have tickets.
+/// `wake(store): null`: starts the queued calls.
 fn wake([store]: [Value; 1]) -> Result<Value> {
     store.with_store(|open| {
         match open {
@@ -210,8 +211,8 @@ fn wake([store]: [Value; 1]) -> Result<Value> {
     Value::null(store.env())
 }
 
-/// `expire(store): number | null`: ends the calls of a file whose time is over, and gives the milliseconds until the next
-/// one is; `null` if none is under way.
+/// `expire(store): number | null`: completes the overdue calls of a FileStore. Returns the milliseconds until the next
+/// deadline, or `null` without pending calls.
 fn expire([store]: [Value; 1]) -> Result<Value> {
     let next = store.with_store(|open| {
         Ok(match open {
@@ -225,8 +226,8 @@ fn expire([store]: [Value; 1]) -> Result<Value> {
     }
 }
 
-/// `setClockOffset(store, millis: number): null`: has the store's clock differ from the machine's. Redis has a clock of
-/// its own.
+/// `setClockOffset(store, millis: number): null`: sets the offset of the store's clock to the system clock. A
+/// RedisStore ignores it.
 fn set_clock_offset([store, millis]: [Value; 2]) -> Result<Value> {
     let offset = to_millis(millis.number().unwrap_or_default())?;
     store.with_store(|open| {
@@ -240,46 +241,48 @@ fn set_clock_offset([store, millis]: [Value; 2]) -> Result<Value> {
     Value::null(store.env())
 }
 
-/// `now(): number`: the machine's time in milliseconds.
+/// `now(): number`: the system time in milliseconds.
 fn now([env]: [Value; 1]) -> Result<Value> {
     Value::float(env.env(), SystemClock.now() as f64)
 }
 
-/// How far a call has come when its call returns.
-enum Begun {
-    /// It is to be called another way.
-    No,
-    /// It was of a session that is not there.
+/// The state of a call when its native function returns.
+enum CallState {
+    /// JavaScript must retry with other arguments.
+    Unsupported,
+    /// The session was absent.
     Absent,
     Done,
-    Ticket(u32),
+    Pending(u32),
 }
 
-impl From<bool> for Begun {
+impl From<bool> for CallState {
     fn from(done: bool) -> Self {
-        if done { Self::Done } else { Self::No }
+        if done { Self::Done } else { Self::Unsupported }
     }
 }
 
-impl Begun {
+impl CallState {
     fn to_value(&self, env: napi::sys::napi_env) -> Result<Value> {
         match self {
-            Self::No => Value::boolean(env, false),
+            Self::Unsupported => Value::boolean(env, false),
             Self::Absent => Value::null(env),
             Self::Done => Value::boolean(env, true),
-            Self::Ticket(ticket) => Value::integer(env, *ticket),
+            Self::Pending(ticket) => Value::integer(env, *ticket),
         }
     }
 }
 
-fn begin_create(env: napi::sys::napi_env, store: &OpenStore, session: &Session<'_>) -> Result<Begun> {
+fn begin_create(env: napi::sys::napi_env, store: &OpenStore, session: &Session<'_>) -> Result<CallState> {
     match store {
-        OpenStore::Memory(memory) => memory.create(session).map(|()| Begun::Done),
+        OpenStore::Memory(memory) => memory.create(session).map(|()| CallState::Done),
         OpenStore::File(file) => {
-            begin(env, file, |file, ticket| file.store.begin_create(session, &file.settler, ticket))
-                .map(Begun::Ticket)
+            start_file_call(env, file, |file, ticket| file.store.begin_create(session, &file.settler, ticket))
+                .map(CallState::Pending)
         }
-        OpenStore::Redis(redis) => begin_call(env, redis, |redis, ticket| redis.create(session, ticket)),
+        OpenStore::Redis(redis) => {
+            start_redis_call(env, redis, |redis, ticket| redis.create(session, ticket))
+        }
     }
 }
 
@@ -288,34 +291,36 @@ fn begin_create_at(
     store: &OpenStore,
     session: &Session<'_>,
     created: Millis,
-) -> Result<Begun> {
+) -> Result<CallState> {
     match store {
-        OpenStore::Memory(memory) => memory.create_at(session, created).map(|()| Begun::Done),
-        OpenStore::File(file) => begin(env, file, |file, ticket| {
+        OpenStore::Memory(memory) => memory.create_at(session, created).map(|()| CallState::Done),
+        OpenStore::File(file) => start_file_call(env, file, |file, ticket| {
             file.store.begin_create_at(session, created, &file.settler, ticket)
         })
-        .map(Begun::Ticket),
+        .map(CallState::Pending),
         OpenStore::Redis(redis) => {
-            begin_call(env, redis, |redis, ticket| redis.create_at(session, created, ticket))
+            start_redis_call(env, redis, |redis, ticket| redis.create_at(session, created, ticket))
         }
     }
 }
 
-fn begin_update(env: napi::sys::napi_env, store: &OpenStore, session: &Session<'_>) -> Result<Begun> {
+fn begin_update(env: napi::sys::napi_env, store: &OpenStore, session: &Session<'_>) -> Result<CallState> {
     match store {
         OpenStore::Memory(memory) => {
-            memory.update(session).map(|found| if found { Begun::Done } else { Begun::Absent })
+            memory.update(session).map(|found| if found { CallState::Done } else { CallState::Absent })
         }
         OpenStore::File(file) => {
-            begin(env, file, |file, ticket| file.store.begin_update(session, &file.settler, ticket))
-                .map(Begun::Ticket)
+            start_file_call(env, file, |file, ticket| file.store.begin_update(session, &file.settler, ticket))
+                .map(CallState::Pending)
         }
-        OpenStore::Redis(redis) => begin_call(env, redis, |redis, ticket| redis.update(session, ticket)),
+        OpenStore::Redis(redis) => {
+            start_redis_call(env, redis, |redis, ticket| redis.update(session, ticket))
+        }
     }
 }
 
-/// Begins a call of a file's, and gives its ticket.
-pub(super) fn begin(
+/// Starts a call of a FileStore, and returns its ticket.
+pub(super) fn start_file_call(
     env: napi::sys::napi_env,
     file: &OpenFile,
     call: impl FnOnce(&OpenFile, u32) -> Result<()>,
@@ -324,16 +329,16 @@ pub(super) fn begin(
     ticket.ok_or_else(|| StoreError::Internal("a call has no ticket".into()))
 }
 
-/// Begins a call of Redis'.
-fn begin_call(
+/// Starts a call of a RedisStore.
+fn start_redis_call(
     env: napi::sys::napi_env,
     redis: &FastPathDriver,
     call: impl FnOnce(&mut FastPath, u32) -> Result<()>,
-) -> Result<Begun> {
+) -> Result<CallState> {
     let ticket = redis
         .tickets
         .with(env, |ticket| redis.with_fast_path(|fast_path| call(fast_path, ticket)).map(|()| true))?;
-    Ok(ticket.map_or(Begun::Done, Begun::Ticket))
+    Ok(ticket.map_or(CallState::Done, CallState::Pending))
 }
 
 fn with_plain(
@@ -341,22 +346,22 @@ fn with_plain(
     user: Value,
     expires: Value,
     user_first: Value,
-    call: impl FnOnce(&Session<'_>) -> Result<Begun>,
-) -> Result<Begun> {
-    /// The longest user that is read on the stack; a longer one comes as JSON.
+    call: impl FnOnce(&Session<'_>) -> Result<CallState>,
+) -> Result<CallState> {
+    /// The longest user that is read on the stack. A longer one is passed as JSON.
     const MAX_USER_BYTES: usize = 512;
-    let mut expires_buffer = [MaybeUninit::uninit(); room_for(24)];
-    let mut user_buffer = [MaybeUninit::uninit(); 1 + room_for(MAX_USER_BYTES)];
+    let mut expires_buffer = [MaybeUninit::uninit(); buffer_len(24)];
+    let mut user_buffer = [MaybeUninit::uninit(); 1 + buffer_len(MAX_USER_BYTES)];
     let order = if user_first.is_true() { FieldOrder::UserFirst } else { FieldOrder::ExpiresFirst };
     let mut session = Session {
         id: SessionId::unset(),
-        expires: Expiry::LONG_AGO,
+        expires: Expiry::MIN,
         content: Content { user: None, body: Body::Plain(order) },
     };
     session_id.read_session_id(&mut session.id)?;
     let millis = expires.read_utf8(&mut expires_buffer).and_then(iso::parse);
-    let user = user.text_behind(UserKey::TEXT, &mut user_buffer);
-    let (Some(millis), Some(user)) = (millis, user) else { return Ok(Begun::No) };
+    let user = user.read_prefixed(UserKey::TEXT, &mut user_buffer);
+    let (Some(millis), Some(user)) = (millis, user) else { return Ok(CallState::Unsupported) };
     session.expires = Expiry::new(millis)?;
     session.content.user = Some(UserKey::from_bytes(user));
     call(&session)
@@ -367,11 +372,11 @@ fn with_json(
     json: Value,
     expires: Value,
     update_of: Option<&SessionId>,
-    call: impl FnOnce(&Session<'_>) -> Result<Begun>,
-) -> Result<Begun> {
+    call: impl FnOnce(&Session<'_>) -> Result<CallState>,
+) -> Result<CallState> {
     let invalid = || StoreError::invalid("session", "an object", json.kind());
     let (bytes, max) = (json.utf8_len().ok_or_else(invalid)?, store.max_session_bytes());
-    // Before anything of its size is read or kept.
+    // Check the size before anything is read or allocated.
     if bytes > max {
         return Err(StoreError::TooLarge { bytes, max });
     }
@@ -384,14 +389,14 @@ fn with_json(
     let expires = match (fields.expires, expires.number()) {
         (ExpiresField::At(expires), _) => expires,
         (ExpiresField::OtherText, Some(millis)) => Expiry::new(to_millis(millis)?)?,
-        (ExpiresField::OtherText, None) => return Ok(Begun::No),
+        (ExpiresField::OtherText, None) => return Ok(CallState::Unsupported),
     };
     let user = fields.user.as_ref().map(UserKeyBuf::as_key);
     let content = Content { user, body: Body::Json { text, expires: fields.form } };
     call(&Session { id: fields.id, expires, content })
 }
 
-/// A JavaScript time as milliseconds. NaN, the time of an invalid date, is an error.
+/// Converts a JavaScript time to milliseconds. Rejects NaN, the time of an invalid date.
 fn to_millis(number: f64) -> Result<Millis> {
     if number.is_nan() { Err(Expiry::invalid("an invalid date")) } else { Ok(number as Millis) }
 }

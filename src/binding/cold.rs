@@ -1,4 +1,4 @@
-//! The cold calls: those that look at many sessions. Where that may take long, they run on an executor of the store.
+//! The cold calls, which read many sessions. Calls that may take long run on an executor of the store.
 
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -7,7 +7,7 @@ use napi::Env;
 use napi::bindgen_prelude::{Either, Either3, External, ToNapiValue, Uint8Array};
 use napi_derive::napi;
 
-use super::calls::begin;
+use super::calls::start_file_call;
 use super::errors::{JsError, code_of, guarded};
 use super::found::{Found, JsPage};
 use super::handle::{AnyStore, OpenStore, release};
@@ -23,7 +23,7 @@ use crate::store::{Cursor, FileStore, RedisStore, SessionStore, Stats};
 /// Counters of a store.
 #[napi(object, object_from_js = false)]
 pub struct JsStats {
-    /// Of a store that knows without a look at each of them, and the bytes too.
+    /// Only for stores that know the figure without reading each session.
     pub sessions: Option<f64>,
     pub bytes: Option<f64>,
     pub hits: f64,
@@ -32,23 +32,23 @@ pub struct JsStats {
     pub expired: f64,
     pub evicted: f64,
     pub last_sweep: Option<JsSweep>,
-    /// Of a store in a file.
+    /// This and the next three are for a FileStore only.
     pub file_bytes: Option<f64>,
     pub log: Option<JsLog>,
-    /// Likewise: the bytes of calls that wait for the disk, and the most that they may have.
+    /// The bytes of calls that wait for the disk, and their limit.
     pub queued_bytes: Option<f64>,
     pub max_queued_bytes: Option<f64>,
-    /// Of a store in Redis: why the last background sweep failed.
+    /// Why the last background sweep failed. This and the next two are for a RedisStore only.
     pub sweep_error: Option<String>,
     pub connections: Option<JsConnections>,
-    /// Of a store in Redis that has one.
+    /// `None` without a near cache.
     pub cache: Option<JsCacheStats>,
     #[napi(ts_type = "'ready' | 'connecting' | 'degraded' | 'unavailable'")]
     pub state: &'static str,
     pub problem: Option<JsProblem>,
 }
 
-/// What keeps a store from serving: an error's code for `lib/errors.js`, and its message.
+/// Why a store cannot serve: the code of an error for `lib/errors.js`, and its message.
 #[napi(object, object_from_js = false)]
 pub struct JsProblem {
     pub code: String,
@@ -82,7 +82,7 @@ pub struct JsCacheStats {
     pub off: Option<String>,
 }
 
-/// When a sweep began and how long it took, in milliseconds, and how many sessions it removed.
+/// When a sweep started and how long it took, in milliseconds, and how many sessions it removed.
 #[napi(object, object_from_js = false)]
 pub struct JsSweep {
     pub at: f64,
@@ -90,7 +90,7 @@ pub struct JsSweep {
     pub removed: f64,
 }
 
-/// The redo log of a store in a file.
+/// The redo log of a FileStore.
 #[napi(object, object_from_js = false)]
 pub struct JsLog {
     #[napi(ts_type = "'exclusive' | 'shared'")]
@@ -99,32 +99,32 @@ pub struct JsLog {
     pub size_bytes: f64,
 }
 
-/// Some ids, and where to go on; the end has no `next`.
+/// A page of ids, and the cursor of the next page. The last page has no `next`.
 #[napi(object, object_from_js = false)]
 pub struct JsIds {
     pub ids: Vec<String>,
     pub next: Option<Uint8Array>,
 }
 
-/// How many sessions a call has ended.
+/// How many sessions a call ended.
 #[napi(object, object_from_js = false)]
 pub struct JsCount {
     pub count: f64,
 }
 
-/// Removes what has expired. Resolves how many sessions that were.
+/// Removes expired sessions. Resolves to how many it removed.
 #[napi(ts_args_type = "store: object", ts_return_type = "Promise<number>")]
 pub fn clean(env: Env, store: Value) -> Result<Value, JsError> {
     call(env, store, |store| store.clean(), |redis, done| redis.begin_clean(done), |removed| removed as f64)
 }
 
-/// Resolves how many sessions are live.
+/// Resolves to the number of live sessions.
 #[napi(ts_args_type = "store: object", ts_return_type = "Promise<number>")]
 pub fn size(env: Env, store: Value) -> Result<Value, JsError> {
     call(env, store, |store| store.size(), |redis, done| redis.begin_size(done), |live| live as f64)
 }
 
-/// Resolves the live sessions of a user, whose `userId` is given as JSON, for `takeFound`.
+/// Resolves to the live sessions of a user, for `takeFound`. The `userId` is passed as JSON.
 #[napi(ts_args_type = "store: object, userJson: string", ts_return_type = "Promise<object>")]
 pub fn get_by_user(env: Env, store: Value, user_json: String) -> Result<Value, JsError> {
     let user = guarded(|| user_key(&user_json))?;
@@ -134,7 +134,7 @@ pub fn get_by_user(env: Env, store: Value, user_json: String) -> Result<Value, J
             store.get_by_user(user.as_key()).map(found)
         }),
         AnyStore::File(store) => {
-            // From now on, however long the call waits for a thread.
+            // The deadline includes the wait for a thread.
             let deadline = store.deadline();
             promise::run(env, store.tasks(), Arc::clone(&store), move |store| {
                 store.get_by_user_until(user.as_key(), deadline).map(found)
@@ -144,7 +144,7 @@ pub fn get_by_user(env: Env, store: Value, user_json: String) -> Result<Value, J
     }
 }
 
-/// Gives the next ids after a cursor, which is left out at first.
+/// Returns the next page of ids after a cursor, or the first one without a cursor.
 #[napi(ts_args_type = "store: object, cursor?: Uint8Array", ts_return_type = "JsIds | Promise<JsIds>")]
 pub fn ids(env: Env, store: Value, cursor: Option<Uint8Array>) -> Result<Either<JsIds, Value>, JsError> {
     let cursor = cursor.map_or_else(Cursor::default, |bytes| Cursor::from_bytes(&bytes));
@@ -160,7 +160,7 @@ pub fn ids(env: Env, store: Value, cursor: Option<Uint8Array>) -> Result<Either<
         .map(Either::B)
 }
 
-/// Gives the next page of sessions after a cursor, which is left out at first.
+/// Returns the next page of sessions after a cursor, or the first one without a cursor.
 #[napi(ts_args_type = "store: object, cursor?: Uint8Array", ts_return_type = "JsPage | Promise<JsPage>")]
 pub fn sessions(
     env: Env,
@@ -176,7 +176,7 @@ pub fn sessions(
     call(env, store, |store| store.sessions(theirs), remote, JsPage::from).map(Either::B)
 }
 
-/// Ends an iteration over `ids` or `sessions` before its end. A closed store has none.
+/// Ends an iteration over `ids` or `sessions` early. Does nothing on a closed store.
 #[napi(ts_args_type = "store: object, cursor: Uint8Array")]
 pub fn end_scan(store: Value, cursor: Uint8Array) -> Result<(), JsError> {
     guarded(|| {
@@ -187,7 +187,7 @@ pub fn end_scan(store: Value, cursor: Uint8Array) -> Result<(), JsError> {
     })
 }
 
-/// Counters since the store was opened.
+/// Returns the counters since the store was opened.
 #[napi(ts_args_type = "store: object", ts_return_type = "JsStats | Promise<JsStats>")]
 pub fn stats(env: Env, store: Value) -> Result<Either<JsStats, Value>, JsError> {
     let convert = |stats| convert_stats(stats, None);
@@ -270,8 +270,7 @@ fn convert_stats(stats: Stats, file_bytes: Option<u64>) -> JsStats {
     }
 }
 
-/// Asks a store whether it can serve. Resolves once it can. Of a store in Redis the call waits for so many milliseconds at
-/// most.
+/// Resolves once the store can serve. `timeout` bounds the wait, in milliseconds, for a RedisStore only.
 #[napi(ts_args_type = "store: object, timeout: number", ts_return_type = "Promise<void> | undefined")]
 pub fn ping(env: Env, store: Value, timeout: f64) -> Result<Option<Value>, JsError> {
     match guarded(|| store.share_store())? {
@@ -297,8 +296,8 @@ fn convert_cache_stats(stats: CacheStats) -> JsCacheStats {
     }
 }
 
-/// Ends the sessions of a user, whose `userId` is given as JSON, save one: gives how many, at once, by a ticket or by a
-/// promise.
+/// Ends the sessions of a user, except one. The `userId` is passed as JSON. Returns how many it ended: directly, by a
+/// ticket or by a promise.
 #[napi(
     ts_args_type = "store: object, userJson: string, except: string | undefined",
     ts_return_type = "JsCount | number | Promise<number>"
@@ -310,7 +309,7 @@ pub fn delete_by_user(
     except: Value,
 ) -> Result<Either3<JsCount, u32, Value>, JsError> {
     let (user, except) = guarded(|| {
-        // Only `undefined` is left out: any other value that is no id must not end the session it was to keep.
+        // Only `undefined` means no exception. Any other invalid id must not end the session that it should keep.
         let except = if except.is_undefined() { None } else { Some(except.session_id()?) };
         Ok((user_key(&user_json)?, except))
     })?;
@@ -323,7 +322,7 @@ pub fn delete_by_user(
                     let count = to_number(ended.count());
                     if !ended.is_removed() {
                         let theirs = Arc::clone(memory);
-                        // If there is no thread for it, the next sweep removes the records.
+                        // Without a thread, the next sweep removes the records.
                         memory.tasks().submit(move |admitted| {
                             if admitted.is_ok() {
                                 theirs.remove_ended(ended);
@@ -332,15 +331,17 @@ pub fn delete_by_user(
                     }
                     Err(Either3::A(JsCount { count }))
                 }
-                OpenStore::File(file) => Err(Either3::B(begin(env.raw(), file, |file, ticket| {
-                    file.store.begin_delete_by_user(user.as_key(), except.as_ref(), &file.settler, ticket)
-                })?)),
+                OpenStore::File(file) => {
+                    Err(Either3::B(start_file_call(env.raw(), file, |file, ticket| {
+                        file.store.begin_delete_by_user(user.as_key(), except.as_ref(), &file.settler, ticket)
+                    })?))
+                }
                 OpenStore::Redis(redis) => Ok(Arc::clone(redis.store())),
             })
         })
     })?;
     match redis {
-        Err(begun) => Ok(begun),
+        Err(started) => Ok(started),
         Ok(redis) => {
             let begin = |done| redis.begin_delete_by_user(user.as_key(), except.as_ref(), done);
             promised(env, begin, to_number).map(Either3::C)
@@ -348,7 +349,7 @@ pub fn delete_by_user(
     }
 }
 
-/// Removes every session: at once, by a ticket or by a promise.
+/// Removes every session. Returns how many: directly, by a ticket or by a promise.
 #[napi(ts_args_type = "store: object", ts_return_type = "JsCount | number | Promise<number>")]
 pub fn clear(env: Env, store: Value) -> Result<Either3<JsCount, u32, Value>, JsError> {
     let redis = guarded(|| {
@@ -360,24 +361,26 @@ pub fn clear(env: Env, store: Value) -> Result<Either3<JsCount, u32, Value>, JsE
                     memory.tasks().submit(move |_| drop(cleared));
                     Err(Either3::A(JsCount { count }))
                 }
-                OpenStore::File(file) => Err(Either3::B(begin(env.raw(), file, |file, ticket| {
-                    file.store.begin_clear(&file.settler, ticket)
-                })?)),
+                OpenStore::File(file) => {
+                    Err(Either3::B(start_file_call(env.raw(), file, |file, ticket| {
+                        file.store.begin_clear(&file.settler, ticket)
+                    })?))
+                }
                 OpenStore::Redis(redis) => Ok(Arc::clone(redis.store())),
             })
         })
     })?;
     match redis {
-        Err(begun) => Ok(begun),
+        Err(started) => Ok(started),
         Ok(redis) => promised(env, |done| redis.begin_clear(done), |()| 0.0).map(Either3::C),
     }
 }
 
-/// Closes a store, if it is open. The promise resolves once the calls that were begun before have ended, and, for the last
-/// one in the process to close a file, once that is closed.
+/// Closes a store. Idempotent. The promise resolves once all earlier calls have completed. For the last user of a file
+/// in the process it resolves once the file is closed.
 #[napi(ts_args_type = "store: object", ts_return_type = "Promise<void>")]
 pub fn close(env: Env, store: Value) -> Result<Value, JsError> {
-    /// Not the store's own threads: closing it waits for these.
+    /// Not the store's own executor: closing the store waits for that.
     static CLOSERS: LazyLock<Executor> = LazyLock::new(|| Executor::new(16));
     let store = guarded(|| store.take_store())?;
     promise::run(env, &CLOSERS, (), move |()| {
@@ -385,7 +388,7 @@ pub fn close(env: Env, store: Value) -> Result<Value, JsError> {
         match store.flush() {
             Ok(()) => store.close(),
             Err(error) => {
-                // The writer is held up, and so would be the drop.
+                // The writer hangs, and dropping the store would hang, too.
                 release(store);
                 Err(error)
             }
@@ -393,7 +396,8 @@ pub fn close(env: Env, store: Value) -> Result<Value, JsError> {
     })
 }
 
-/// Makes a promise of a call that may take long: on a thread of the store, or on that of Redis, which calls back.
+/// Returns the promise of a call that may take long. It runs on the store's executor, or on the Redis worker, which
+/// calls back.
 fn call<T: Send + 'static, J: ToNapiValue + Send + 'static>(
     env: Env,
     store: Value,
@@ -416,10 +420,10 @@ fn call<T: Send + 'static, J: ToNapiValue + Send + 'static>(
     }
 }
 
-/// Receives the result of a call of Redis'.
+/// Receives the result of a call of a RedisStore.
 type Done<T> = Box<dyn FnOnce(Result<T>) + Send>;
 
-/// Makes a promise of a call that calls back.
+/// Returns the promise of a call that calls back.
 fn promised<T: 'static, J: ToNapiValue + Send + 'static>(
     env: Env,
     begin: impl FnOnce(Done<T>),

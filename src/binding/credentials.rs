@@ -1,4 +1,4 @@
-//! The app's function for credentials, which is asked at each connection.
+//! Calls the app's `credentials` function for each new connection.
 
 use napi::Status;
 use napi::bindgen_prelude::{External, FnArgs, Function};
@@ -10,19 +10,19 @@ use super::errors::refused_as_store_error;
 use crate::error::Result;
 use crate::store::redis::{Credentials, CredentialsProvider, CredentialsSender};
 
-/// A request for credentials. The connection fails if it is collected unanswered.
+/// A request for credentials. If it is garbage collected without an answer, the attempt to connect fails.
 pub struct CredentialsRequest(Mutex<Option<CredentialsSender>>);
 
 impl CredentialsRequest {
     fn answer(&self, answer: std::result::Result<Credentials, String>) {
         if let Some(sender) = self.0.lock().take() {
-            // It fails where the connection was given up meanwhile.
+            // Fails if the attempt to connect has ended. Nobody waits then.
             let _ = sender.send(answer);
         }
     }
 }
 
-/// `ask(request)`, which may be in JavaScript for as long as it likes. It does not keep the event loop going.
+/// `ask(request)`: JavaScript may answer at any later time. A pending request does not keep the event loop alive.
 pub(super) type AskArgs = FnArgs<(External<CredentialsRequest>,)>;
 
 pub(super) struct JsCredentialsProvider(
@@ -44,7 +44,7 @@ impl JsCredentialsProvider {
 
 impl CredentialsProvider for JsCredentialsProvider {
     fn ask(&self, sender: CredentialsSender) {
-        // It fails where JavaScript has gone, and the sender with it.
+        // Fails if the JavaScript environment has ended. That drops the sender.
         self.0.call(sender, ThreadsafeFunctionCallMode::NonBlocking);
     }
 }
@@ -59,7 +59,7 @@ pub fn answer_credentials(
     request.answer(Ok(Credentials { username, password: password.into() }));
 }
 
-/// Answers a request for credentials of which there are none: why.
+/// Answers a request for credentials with the reason why there are none.
 #[napi(ts_args_type = "request: object, reason: string")]
 pub fn refuse_credentials(request: &External<CredentialsRequest>, reason: String) {
     request.answer(Err(reason));

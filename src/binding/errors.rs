@@ -1,25 +1,25 @@
-//! Errors on their way to JavaScript: a `StoreError` keeps its code, and a panic becomes an error.
+//! Conversion of errors for JavaScript. A `StoreError` keeps its code, and a panic becomes an error.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::error::{Outcome, Result, StoreError};
 use crate::store::redis::Fault;
 
-/// An error with a code of `StoreError`'s. JavaScript makes a `SessionStoreError` of it.
+/// An error with a code of `StoreError`. JavaScript converts it to a `SessionStoreError`.
 pub(super) type JsError = napi::Error<&'static str>;
 
 /// Runs the body of a call from JavaScript. A panic must not reach N-API, where it would end the process.
 pub(super) fn guarded<T>(body: impl FnOnce() -> Result<T>) -> Result<T, JsError> {
-    caught(body)?.map_err(|error| to_js(&error))
+    catch_panic(body)?.map_err(|error| to_js(&error))
 }
 
-/// Makes an error of a panic.
-pub(super) fn caught<T>(body: impl FnOnce() -> T) -> Result<T, JsError> {
-    // Not its message, which might show a session's content.
+/// Converts a panic to an error.
+pub(super) fn catch_panic<T>(body: impl FnOnce() -> T) -> Result<T, JsError> {
+    // Drop the panic message: it may contain session data.
     catch_unwind(AssertUnwindSafe(body)).map_err(|_| to_js(&StoreError::Internal("a call panicked".into())))
 }
 
-/// The error for a call of ours that N-API refused.
+/// The error for a failed call of N-API.
 pub(super) fn refused(error: napi::Error) -> JsError {
     to_js(&refused_as_store_error(error))
 }
@@ -29,7 +29,7 @@ pub(super) fn refused_as_store_error(error: napi::Error) -> StoreError {
     StoreError::Internal(format!("Node-API refused a call ({})", error.reason).into())
 }
 
-/// The code of an error of outcome `$outcome`, which says the fault.
+/// The code of `ERR_STORE_UNAVAILABLE` with an outcome and the fault of its reason.
 macro_rules! unavailable {
     ($outcome:literal, $reason:expr; $($fault:ident: $name:literal,)*) => {
         match Fault::of($reason) {
@@ -50,8 +50,7 @@ macro_rules! unavailable {
     };
 }
 
-/// An error's code for `lib/errors.js`. What follows the first colon becomes the error's `outcome`, and what follows the
-/// second one its `reason`.
+/// Returns an error's code for `lib/errors.js`: `code`, `code:outcome` or `code:outcome:reason`.
 pub(super) fn code_of(error: &StoreError) -> &'static str {
     if let StoreError::Unavailable { reason, outcome } = error {
         return match outcome {

@@ -1,4 +1,4 @@
-//! A store's events on their way to JavaScript: a signal that there are some, and JSON text for as many as are taken.
+//! Delivers a store's events to JavaScript: signals that there are some, and returns them as JSON text.
 
 use std::sync::Arc;
 
@@ -14,15 +14,15 @@ use super::values::Value;
 use crate::events::{Event, Inbox, Topics};
 use crate::session::{SessionId, UserKeyBuf};
 
-/// The bytes of a hash that say enough to tell sessions apart.
+/// How many bytes of the hash of an id are published. Enough to distinguish sessions.
 const HASH_BYTES: usize = 8;
 
-/// `signal(inbox)`: there are events, which `takeEvents` takes. It does not keep the event loop going.
+/// `signal(inbox)`: there are events for `takeEvents`. It does not keep the event loop alive.
 type SignalArgs = FnArgs<(External<Arc<Inbox>>,)>;
 type Signal = ThreadsafeFunction<Arc<Inbox>, (), SignalArgs, Status, false, true>;
 
-/// Has a store publish some topics in this thread, or none. Returns `false` if another store object of the thread gets
-/// them already.
+/// Sets the topics that a store publishes in this thread. Returns `false` if another store object of the thread
+/// receives them.
 #[napi(ts_args_type = "store: object, topics: number, signal: (inbox: object) => void")]
 pub fn listen(store: Value, topics: u32, signal: Function<'_, SignalArgs, ()>) -> Result<bool, JsError> {
     guarded(|| {
@@ -34,7 +34,7 @@ pub fn listen(store: Value, topics: u32, signal: Function<'_, SignalArgs, ()>) -
                 .build_callback(|context| Ok(FnArgs::from((External::new(context.value),))))
                 .map_err(refused_as_store_error)?;
             Ok(Inbox::new(move |inbox| {
-                // It fails where JavaScript has gone.
+                // Fails if the JavaScript environment has ended.
                 signal.call(inbox, ThreadsafeFunctionCallMode::NonBlocking);
             }))
         };
@@ -42,7 +42,7 @@ pub fn listen(store: Value, topics: u32, signal: Function<'_, SignalArgs, ()>) -
     })
 }
 
-/// The next events as a JSON array. An empty one says that there will be another signal.
+/// Returns the next events as a JSON array. After an empty array there will be another signal.
 #[napi(ts_args_type = "inbox: object, max: number")]
 pub fn take_events(inbox: &External<Arc<Inbox>>, max: u32) -> Result<String, JsError> {
     guarded(|| {
@@ -51,7 +51,7 @@ pub fn take_events(inbox: &External<Arc<Inbox>>, max: u32) -> Result<String, JsE
     })
 }
 
-/// The name of an event's channel, and its payload.
+/// Returns the name of an event's channel, and its payload.
 fn to_json(event: Event) -> Json {
     match event {
         Event::Ended { reason, id, user } => json!(["session:end", {
@@ -80,13 +80,13 @@ fn shortened_hash(id: &SessionId) -> String {
     hash[..HASH_BYTES].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The user as it is in the session.
+/// Returns the user as in the session.
 fn user_json(user: Option<UserKeyBuf>) -> Json {
     let Some(user) = user else { return Json::Null };
     let user = user.as_key();
     match user.text() {
         Some(text) => Json::from(String::from_utf8_lossy(text)),
-        // Its first byte says that the rest is JSON.
+        // After its kind byte, the key is JSON.
         None => serde_json::from_slice(&user.as_bytes()[1..]).unwrap_or(Json::Null),
     }
 }

@@ -1,5 +1,5 @@
-//! A store in Redis on its JavaScript thread: the event loop says when a socket of its fast path is ready, and what has
-//! come goes to JavaScript at once.
+//! Drives the event-loop connections of a RedisStore: the event loop reports when a socket is ready, and replies go to
+//! JavaScript immediately.
 
 use std::cell::{Cell, RefCell};
 use std::ffi::c_void;
@@ -13,8 +13,8 @@ use napi::sys;
 use socket2::Socket;
 
 use super::reply;
-use super::tickets::{JsFailure, Listener, NOTHING, SettleArgs, Tickets, tickets};
-use super::uv::{Loop, Owner, Poll, Timer};
+use super::tickets::{CompletionListener, JsFailure, NOTHING, SettleArgs, Tickets, tickets};
+use super::uv::{EventHandler, Loop, Poll, Timer};
 use super::values::Value;
 use super::warning::Warn;
 use crate::error::{Result, StoreError};
@@ -23,33 +23,33 @@ use crate::session::{Content, Expiry, SessionId};
 use crate::store::RedisStore;
 use crate::store::redis::{Answers, CacheStats, FastPath, Hit, MAX_COMPLETIONS, NodeId, Results, Supply};
 
-/// A fast path and what drives it. The handles of the event loop keep it until its last call has ended.
+/// A fast path and its event-loop handles. The handles keep it alive until its last call has ended.
 pub(super) struct FastPathDriver {
     env: sys::napi_env,
-    /// Without one all calls go by the worker.
+    /// `None`: all calls go through the worker.
     event_loop: Option<Loop>,
     store: Arc<RedisStore>,
     pub tickets: Rc<Tickets>,
     fast_path: RefCell<FastPath>,
-    polls: RefCell<Vec<Polled>>,
+    polls: RefCell<Vec<PolledSocket>>,
     timer: RefCell<Option<Timer<Self>>>,
-    /// When the timer is due, if it is started.
+    /// When the timer is due, if it was started.
     due: Cell<Option<Instant>>,
-    /// The handles that are not closed.
+    /// The number of open handles.
     handles: Cell<usize>,
     buffer: CompletionBuffer,
-    is_ending: Cell<bool>,
-    has_shut: Cell<bool>,
-    /// Receives once why there is no cache.
+    is_draining: Cell<bool>,
+    is_shut: Cell<bool>,
+    /// Called once with the reason why there is no cache.
     warn: Cell<Option<Warn>>,
-    at_exit: Cell<sys::napi_async_cleanup_hook_handle>,
+    exit_hook: Cell<sys::napi_async_cleanup_hook_handle>,
 }
 
-/// A socket that is waited for, by its server.
-struct Polled {
+/// The poll of a server's socket.
+struct PolledSocket {
     node: NodeId,
     poll: Poll<FastPathDriver>,
-    waits_for_room: bool,
+    wants_write: bool,
 }
 
 impl FastPathDriver {
@@ -73,17 +73,17 @@ impl FastPathDriver {
             due: Cell::new(None),
             handles: Cell::new(0),
             buffer: CompletionBuffer::new(env, settle)?,
-            is_ending: Cell::new(false),
-            has_shut: Cell::new(false),
+            is_draining: Cell::new(false),
+            is_shut: Cell::new(false),
             warn: Cell::new(warn),
-            at_exit: Cell::new(ptr::null_mut()),
+            exit_hook: Cell::new(ptr::null_mut()),
         });
         if let Some(event_loop) = driver.event_loop {
             let timer = event_loop.timer(Rc::clone(&driver));
             driver.handles.set(usize::from(timer.is_some()));
-            if timer.is_some() && driver.end_at_exit() {
+            if timer.is_some() && driver.add_exit_hook() {
                 *driver.timer.borrow_mut() = timer;
-                let listener: Rc<dyn Listener> = driver.clone();
+                let listener: Rc<dyn CompletionListener> = driver.clone();
                 driver.tickets.set_listener(Rc::downgrade(&listener));
                 driver.fast_path.borrow_mut().want();
             }
@@ -100,7 +100,7 @@ impl FastPathDriver {
         call(&mut self.fast_path.borrow_mut())
     }
 
-    /// Calls `read` with the reply to a `get` that needs no round trip.
+    /// Calls `read` with the reply to a `get` from the cache. Returns `None` if the session is not cached.
     pub(super) fn cached<T>(self: &Rc<Self>, id: &SessionId, read: impl FnOnce(&[u8]) -> T) -> Option<T> {
         let (hit, value) = with_buffer(|text| {
             let hit = self.fast_path.borrow_mut().try_get(id, |expires, content| {
@@ -127,121 +127,121 @@ impl FastPathDriver {
         }
     }
 
-    /// Has what was called begin.
+    /// Sends the queued calls.
     pub(super) fn submit(self: &Rc<Self>) {
         self.fast_path.borrow_mut().submit();
-        self.adjust();
+        self.update_handles();
     }
 
-    /// Takes no more calls, and lets go of the event loop once the last has ended.
+    /// Accepts no more calls, and closes the event-loop handles once the last call has ended.
     pub(super) fn finish(self: &Rc<Self>) -> Arc<RedisStore> {
-        self.is_ending.set(true);
+        self.is_draining.set(true);
         self.fast_path.borrow_mut().start_drain();
-        // It may have begun calls.
-        self.adjust();
-        self.shut_if_done();
+        // The drain may have started calls.
+        self.update_handles();
+        self.shut_if_idle();
         Arc::clone(&self.store)
     }
 
-    fn shut_if_done(&self) {
-        if self.is_ending.get() && self.fast_path.borrow().is_idle() {
+    fn shut_if_idle(&self) {
+        if self.is_draining.get() && self.fast_path.borrow().is_idle() {
             self.shut();
         }
     }
 
     fn shut(&self) {
-        if self.has_shut.replace(true) {
+        if self.is_shut.replace(true) {
             return;
         }
         self.polls.take();
         self.timer.take();
         let mut fast_path = self.fast_path.borrow_mut();
         fast_path.shut();
-        // Their polls are closed.
+        // The polls of these sockets are closed.
         drop(fast_path.take_closed_sockets());
         drop(fast_path);
         self.buffer.shut();
-        self.let_exit();
+        self.remove_exit_hook();
     }
 
-    /// Has the event loop wait for what the fast path waits for.
-    fn adjust(self: &Rc<Self>) {
-        let (Some(event_loop), false) = (self.event_loop, self.has_shut.get()) else { return };
+    /// Updates the polls and the timer to match the fast path.
+    fn update_handles(self: &Rc<Self>) {
+        let (Some(event_loop), false) = (self.event_loop, self.is_shut.get()) else { return };
         let mut fast_path = self.fast_path.borrow_mut();
         let mut polls = self.polls.borrow_mut();
         for (node, socket) in fast_path.take_closed_sockets() {
-            // A socket must not be closed before its poll.
+            // Close the poll before its socket.
             polls.retain(|polled| polled.node != node);
             drop(socket);
         }
-        let mut deaf = Vec::new();
-        for (node, socket, waits_for_room) in fast_path.sockets() {
+        let mut unpolled = Vec::new();
+        for (node, socket, wants_write) in fast_path.sockets() {
             let is_waiting = match polls.iter_mut().find(|polled| polled.node == node) {
-                Some(polled) if polled.waits_for_room == waits_for_room => true,
+                Some(polled) if polled.wants_write == wants_write => true,
                 Some(polled) => {
-                    polled.waits_for_room = waits_for_room;
-                    polled.poll.wait(waits_for_room)
+                    polled.wants_write = wants_write;
+                    polled.poll.wait(wants_write)
                 }
-                None => self.wait_for(event_loop, node, socket, waits_for_room, &mut polls),
+                None => self.start_poll(event_loop, node, socket, wants_write, &mut polls),
             };
             if !is_waiting {
-                deaf.push(node);
+                unpolled.push(node);
             }
         }
-        for node in deaf {
-            // Nobody would hear what it says.
+        for node in unpolled {
+            // Without a poll, nobody would read its replies.
             fast_path.give_up(node);
         }
         if let (Some(deadline), Some(timer)) = (fast_path.next_deadline(), &*self.timer.borrow())
             && self.due.get().is_none_or(|due| deadline < due)
         {
             self.due.set(Some(deadline));
-            // Rounded up, or it would come before the deadline.
+            // Round up, or the timer would fire before the deadline.
             let millis = deadline.saturating_duration_since(Instant::now()).as_millis() as u64;
             timer.start(if deadline <= Instant::now() { 0 } else { millis + 1 });
         }
     }
 
-    /// Begins to wait for the socket of a server.
-    fn wait_for(
+    /// Starts to poll the socket of a server.
+    fn start_poll(
         self: &Rc<Self>,
         event_loop: Loop,
         node: NodeId,
         socket: &Socket,
-        waits_for_room: bool,
-        polls: &mut Vec<Polled>,
+        wants_write: bool,
+        polls: &mut Vec<PolledSocket>,
     ) -> bool {
         let Some(poll) = event_loop.poll(Rc::clone(self), node, socket) else { return false };
         self.handles.set(self.handles.get() + 1);
-        let is_waiting = poll.wait(waits_for_room);
-        polls.push(Polled { node, poll, waits_for_room });
+        let is_waiting = poll.wait(wants_write);
+        polls.push(PolledSocket { node, poll, wants_write });
         is_waiting
     }
 
-    /// Reads once what a server says, and reports it; `true` if there may be more to be read.
+    /// Reads once from a server, and delivers the results. Returns `true` if there may be more to read.
     fn read(self: &Rc<Self>, node: NodeId) -> bool {
         let mut batch = self.buffer.begin();
         let more = self.fast_path.borrow_mut().turn(node, &mut batch);
-        self.tell(batch);
-        more && !self.has_shut.get()
+        self.deliver(batch);
+        more && !self.is_shut.get()
     }
 
-    fn tell(self: &Rc<Self>, batch: Batch<'_>) {
-        self.adjust();
+    fn deliver(self: &Rc<Self>, batch: BufferedBatch<'_>) {
+        self.update_handles();
         self.tickets.take_back(self.env, batch.done(), &batch.failures);
-        batch.tell();
-        self.shut_if_done();
+        batch.deliver();
+        self.shut_if_idle();
     }
 
-    /// Has the environment wait at its end until the handles are closed.
-    fn end_at_exit(self: &Rc<Self>) -> bool {
+    /// Registers a cleanup hook: the environment then waits at its end until the handles are closed.
+    fn add_exit_hook(self: &Rc<Self>) -> bool {
         unsafe extern "C" fn exit(_: sys::napi_async_cleanup_hook_handle, driver: *mut c_void) {
-            // SAFETY: the hook is removed before the driver goes.
+            // SAFETY: the hook is removed before the driver is dropped.
             let driver = unsafe { &*driver.cast_const().cast::<FastPathDriver>() };
             driver.shut();
         }
         let mut hook = ptr::null_mut();
-        // SAFETY: `env` is that of the call under way, `hook` is writable.
+        // SAFETY: `env` is that of the running call, `hook` is writable.
         let status = unsafe {
             sys::napi_add_async_cleanup_hook(
                 self.env,
@@ -250,79 +250,79 @@ impl FastPathDriver {
                 &mut hook,
             )
         };
-        self.at_exit.set(hook);
+        self.exit_hook.set(hook);
         status == sys::Status::napi_ok
     }
 
-    fn let_exit(&self) {
-        if self.has_shut.get() && self.handles.get() == 0 {
-            let hook = self.at_exit.replace(ptr::null_mut());
+    fn remove_exit_hook(&self) {
+        if self.is_shut.get() && self.handles.get() == 0 {
+            let hook = self.exit_hook.replace(ptr::null_mut());
             if !hook.is_null() {
-                // SAFETY: the hook is there, and it is removed once.
+                // SAFETY: the hook is registered, and it is removed once.
                 unsafe { sys::napi_remove_async_cleanup_hook(hook) };
             }
         }
     }
 }
 
-impl Listener for FastPathDriver {
-    fn hear(self: Rc<Self>, ended: &mut dyn Iterator<Item = u32>, supply: Option<Supply>) {
+impl CompletionListener for FastPathDriver {
+    fn on_completed(self: Rc<Self>, ended: &mut dyn Iterator<Item = u32>, supply: Option<Supply>) {
         {
             let mut fast_path = self.fast_path.borrow_mut();
             fast_path.completed(ended);
             if let Some(supply) = supply {
                 fast_path.take_supply(supply);
-                // It may have begun calls.
+                // The supply may have unblocked calls.
                 fast_path.submit();
                 drop(fast_path);
                 self.warn_if_off();
             }
         }
-        self.adjust();
+        self.update_handles();
     }
 }
 
-impl Owner for FastPathDriver {
-    fn is_ready(self: Rc<Self>, node: NodeId, is_last: bool) {
+impl EventHandler for FastPathDriver {
+    fn on_ready(self: Rc<Self>, node: NodeId, is_last: bool) {
         let _scope = Scope::open(self.env);
-        // The poll fires again while there is more: the event loop gets its turn before.
+        // Read once. The poll fires again if there is more, after the event loop has had its turn.
         self.read(node);
         if is_last {
-            // It does not, as it has failed. No new replies come either.
-            while !self.has_shut.get() && self.read(node) {}
+            // A failed poll does not fire again, and no new replies arrive, so read the rest now.
+            while !self.is_shut.get() && self.read(node) {}
         }
-        if is_last && !self.has_shut.get() {
+        if is_last && !self.is_shut.get() {
             self.fast_path.borrow_mut().give_up(node);
             self.read(node);
         }
     }
 
-    fn is_due(self: Rc<Self>) {
+    fn on_timer(self: Rc<Self>) {
         let _scope = Scope::open(self.env);
         self.due.set(None);
-        // What has come is no longer late, whatever kept this thread from reading it.
+        // Read the replies that have arrived before calls expire: this thread may have been blocked.
         let nodes: Vec<_> = self.fast_path.borrow().sockets().map(|(node, ..)| node).collect();
         let mut more = false;
         for node in nodes {
             more |= self.read(node);
-            if self.has_shut.get() {
+            if self.is_shut.get() {
                 return;
             }
         }
         if !more {
             self.fast_path.borrow_mut().expire();
         }
-        self.adjust();
-        self.shut_if_done();
+        self.update_handles();
+        self.shut_if_idle();
     }
 
-    fn is_closed(self: Rc<Self>) {
+    fn on_closed(self: Rc<Self>) {
         self.handles.set(self.handles.get() - 1);
-        self.let_exit();
+        self.remove_exit_hook();
     }
 }
 
-/// What lets callbacks of the event loop make JavaScript values.
+/// A handle scope, in which callbacks of the event loop can make JavaScript values.
 struct Scope {
     env: sys::napi_env,
     scope: sys::napi_handle_scope,
@@ -331,7 +331,7 @@ struct Scope {
 impl Scope {
     fn open(env: sys::napi_env) -> Self {
         let mut scope = ptr::null_mut();
-        // SAFETY: the environment is that of this thread, and has not ended: the hook at its end closes the handles.
+        // SAFETY: the environment belongs to this thread, and has not ended: its cleanup hook closes the handles.
         unsafe { sys::napi_open_handle_scope(env, &mut scope) };
         Self { env, scope }
     }
@@ -339,12 +339,12 @@ impl Scope {
 
 impl Drop for Scope {
     fn drop(&mut self) {
-        // SAFETY: it was opened in this environment, and those opened later are closed.
+        // SAFETY: it was opened in this environment, and all later scopes are closed.
         unsafe { sys::napi_close_handle_scope(self.env, self.scope) };
     }
 }
 
-/// Calls `settle`, with numbers in an array that is the same each time.
+/// Calls `settle`, and reuses one array for the numbers.
 struct CompletionBuffer {
     env: sys::napi_env,
     settle: Cell<sys::napi_ref>,
@@ -359,7 +359,7 @@ impl CompletionBuffer {
         let (mut data, mut buffer, mut array) = (ptr::null_mut(), ptr::null_mut(), ptr::null_mut());
         let (mut array_ref, mut settle_ref) = (ptr::null_mut(), ptr::null_mut());
         let size = Self::LEN * size_of::<f64>();
-        // SAFETY: `env` is that of the call under way, and what is pointed to is writable.
+        // SAFETY: `env` is that of the running call, and the pointers are writable.
         let statuses = unsafe {
             [
                 sys::napi_create_arraybuffer(env, size, &mut data, &mut buffer),
@@ -381,36 +381,36 @@ impl CompletionBuffer {
         Ok(Self { env, settle: Cell::new(settle_ref), array: Cell::new(array_ref), numbers: data.cast() })
     }
 
-    fn begin(&self) -> Batch<'_> {
-        Batch { buffer: self, len: 0, failures: Vec::new(), texts: ptr::null_mut(), texts_len: 0 }
+    fn begin(&self) -> BufferedBatch<'_> {
+        BufferedBatch { buffer: self, len: 0, failures: Vec::new(), texts: ptr::null_mut(), texts_len: 0 }
     }
 
     fn shut(&self) {
         for reference in [&self.settle, &self.array] {
             let reference = reference.replace(ptr::null_mut());
             if !reference.is_null() {
-                // SAFETY: it was made in this environment, which has not ended, and is deleted once.
+                // SAFETY: it was made in this environment, which has not ended, and it is deleted once.
                 unsafe { sys::napi_delete_reference(self.env, reference) };
             }
         }
     }
 }
 
-/// Calls that have ended, on their way to JavaScript.
-struct Batch<'a> {
+/// Completed calls that are to be delivered to JavaScript.
+struct BufferedBatch<'a> {
     buffer: &'a CompletionBuffer,
-    /// How many numbers.
+    /// The numbers written to the buffer.
     len: usize,
     failures: Vec<JsFailure>,
-    /// An array, once there is a text.
+    /// A JavaScript array. Null until there is a text.
     texts: sys::napi_value,
     texts_len: u32,
 }
 
-impl Batch<'_> {
+impl BufferedBatch<'_> {
     fn done(&self) -> &[f64] {
-        // SAFETY: the array has room for `LEN`, of which so many are written; it is not detached, as nobody else has it
-        // but `settle`, which is not called while this is in use.
+        // SAFETY: the array has room for `LEN` numbers, and `len` of them are written. It is not detached: only
+        // `settle` has access to it, and does not run while this slice is in use.
         unsafe { std::slice::from_raw_parts(self.buffer.numbers, self.len) }
     }
 
@@ -424,16 +424,16 @@ impl Batch<'_> {
         self.len += 2;
     }
 
-    /// Calls `settle`: runs JavaScript.
-    fn tell(self) {
+    /// Calls `settle`, which runs JavaScript.
+    fn deliver(self) {
         if self.len == 0 && self.failures.is_empty() {
             return;
         }
         let env = self.buffer.env;
         let (mut global, mut settle, mut array) = (ptr::null_mut(), ptr::null_mut(), ptr::null_mut());
         let (mut length, mut texts, mut result) = (ptr::null_mut(), self.texts, ptr::null_mut());
-        // SAFETY: this is the environment's thread, in a handle scope; the references are not deleted, as that is done
-        // when the last call has ended; what is pointed to is writable.
+        // SAFETY: this is the environment's thread, in a handle scope. The references exist, because they are deleted
+        // only after the last call has ended. The pointers are writable.
         unsafe {
             sys::napi_get_global(env, &mut global);
             sys::napi_get_reference_value(env, self.buffer.settle.get(), &mut settle);
@@ -454,7 +454,7 @@ impl Batch<'_> {
                 &mut result,
             );
             if status == sys::Status::napi_pending_exception {
-                // It is of the app's code, which went on in ticks that this call ran.
+                // Thrown by app code in a microtask that ran during this call.
                 let mut error = ptr::null_mut();
                 sys::napi_get_and_clear_last_exception(env, &mut error);
                 sys::napi_fatal_exception(env, error);
@@ -463,7 +463,7 @@ impl Batch<'_> {
     }
 }
 
-impl Results for Batch<'_> {
+impl Results for BufferedBatch<'_> {
     fn number(&mut self, ticket: u32, number: u64) {
         self.push(ticket, number as f64);
     }

@@ -1,4 +1,5 @@
-//! Sessions that a call found, which JavaScript takes in parts: converting all of them at once would hold up the event loop.
+//! Sessions that a call found. JavaScript takes them in parts: converting all of them in one go would block the event
+//! loop.
 
 use std::vec;
 
@@ -11,7 +12,7 @@ use super::reply;
 use crate::scratch::with_buffer;
 use crate::store::{MAX_PAGE_BYTES, MAX_PAGE_SESSIONS, Page, StoredSession};
 
-/// The sessions of a user, or a page of all.
+/// The sessions of a user, or a page of all sessions.
 pub struct Found(Mutex<vec::IntoIter<StoredSession>>);
 
 impl Found {
@@ -20,8 +21,8 @@ impl Found {
     }
 }
 
-/// Some of the sessions: the id of each, and after it the session as `get` gives it; and when each was created, in
-/// milliseconds, or NaN.
+/// A part of the sessions. `texts` alternates between an id and the session in the form of `get`. `created` has their
+/// creation times in milliseconds, or NaN.
 #[napi(object, object_from_js = false)]
 pub struct JsFound {
     pub texts: Vec<String>,
@@ -29,7 +30,7 @@ pub struct JsFound {
     pub is_last: bool,
 }
 
-/// A page of all sessions, and where to go on. The end has no `next`.
+/// A page of all sessions, and the cursor of the next page. The last page has no `next`.
 #[napi(object, object_from_js = false)]
 pub struct JsPage {
     #[napi(ts_type = "object")]

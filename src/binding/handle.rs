@@ -1,4 +1,4 @@
-//! Stores as JavaScript holds them: externals, which close their store when they are collected.
+//! The externals that hold stores in JavaScript. They close their store when they are garbage collected.
 
 use std::cell::RefCell;
 use std::ffi::c_void;
@@ -20,7 +20,7 @@ use crate::events::{Bus, Inbox};
 use crate::store::memory::SharedStore;
 use crate::store::{Completions, FileStore, RedisStore};
 
-/// A store of any kind, for threads.
+/// A store of any kind, which may be sent to other threads.
 #[derive(Clone)]
 pub(super) enum AnyStore {
     Memory(Arc<SharedStore>),
@@ -29,7 +29,7 @@ pub(super) enum AnyStore {
 }
 
 impl AnyStore {
-    /// Drops the store. Waits for the end of its files, if this was the last user of a store in a file.
+    /// Drops the store. For the last user of a FileStore, waits until its files are closed.
     pub(super) fn close(self) -> Result<()> {
         match self {
             Self::File(store) => store.close(),
@@ -37,7 +37,7 @@ impl AnyStore {
         }
     }
 
-    /// Waits for what was begun before.
+    /// Waits for all earlier calls.
     pub(super) fn flush(&self) -> Result<()> {
         match self {
             Self::Memory(_) => Ok(()),
@@ -57,7 +57,7 @@ pub(super) enum OpenStore {
     Redis(Rc<FastPathDriver>),
 }
 
-/// A store in a file, and what reports the results of its calls to JavaScript.
+/// A FileStore, and the settler that delivers its completions to JavaScript.
 pub(super) struct OpenFile {
     pub store: Arc<FileStore>,
     pub tickets: Rc<Tickets>,
@@ -101,16 +101,16 @@ impl OpenStore {
     }
 }
 
-/// What an external points to. It never leaves the JavaScript thread that made it.
+/// The target of an external. It never leaves the JavaScript thread that made it.
 pub(super) struct Handle {
     store: RefCell<Option<OpenStore>>,
-    /// Receives the store's events, once somebody has listened.
+    /// Receives the store's events. `None` until JavaScript listens.
     inbox: RefCell<Option<Arc<Inbox>>>,
 }
 
 thread_local! {
-    /// The handles of this thread: by this a pointer from JavaScript is known to be one of ours before it is
-    /// followed. There are as many as open stores, so a walk over them is the cheapest search.
+    /// The handles of this thread. A pointer from JavaScript is dereferenced only if it is in this list. It is as long
+    /// as the number of open stores, so a linear search is cheapest.
     static HANDLES: RefCell<Vec<*const Handle>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -120,7 +120,7 @@ impl Value {
         let handle =
             Box::into_raw(Box::new(Handle { store: RefCell::new(Some(store)), inbox: RefCell::default() }));
         let mut value = ptr::null_mut();
-        // SAFETY: `env` is that of the call under way, `handle` stays valid until `finalize` frees it.
+        // SAFETY: `env` is that of the running call, `handle` stays valid until `finalize` frees it.
         let status = unsafe {
             sys::napi_create_external(env, handle.cast(), Some(finalize), ptr::null_mut(), &mut value)
         };
@@ -130,13 +130,13 @@ impl Value {
             return Err(StoreError::Internal("Node-API could not make a value".into()));
         }
         HANDLES.with_borrow_mut(|handles| handles.push(handle));
-        // SAFETY: the external is a value of the call under way.
+        // SAFETY: the external is a value of the running call.
         Ok(unsafe { Self::new(env, value) })
     }
 
     fn handle(&self) -> Result<&Handle> {
         let mut data = ptr::null_mut();
-        // SAFETY: `self` is a value of the call under way, `data` is writable.
+        // SAFETY: `self` is a value of the running call, `data` is writable.
         let status = unsafe { sys::napi_get_value_external(self.env(), self.raw(), &mut data) };
         let handle = data.cast_const().cast::<Handle>();
         if status != sys::Status::napi_ok || !HANDLES.with_borrow(|handles| handles.contains(&handle)) {
@@ -146,8 +146,8 @@ impl Value {
                 given: self.kind().into(),
             });
         }
-        // SAFETY: it is in `HANDLES`, so `finalize` has not freed it; and it cannot while the external is an
-        // argument of the call under way.
+        // SAFETY: it is in `HANDLES`, so `finalize` has not freed it, and cannot while the external is an argument of
+        // the running call.
         Ok(unsafe { &*handle })
     }
 
@@ -165,7 +165,7 @@ impl Value {
         self.with_store(|store| Ok(store.to_any()))
     }
 
-    /// Calls `call` with the open store of this external and its inbox, which `make` makes at first.
+    /// Calls `call` with the open store of this external and its inbox. `make` creates the inbox on first use.
     pub(super) fn with_inbox<T>(
         self,
         make: impl FnOnce() -> Result<Arc<Inbox>>,
@@ -182,20 +182,20 @@ impl Value {
         })
     }
 
-    /// Takes the store of this external: from now on it is closed.
+    /// Takes the store out of this external, which is then closed.
     pub(super) fn take_store(self) -> Result<Option<AnyStore>> {
         let handle = self.handle()?;
-        // What is under way for it arrives all the same.
+        // Pending signals still arrive.
         handle.inbox.take();
         Ok(handle.store.take().map(OpenStore::into_any))
     }
 }
 
-/// Drops a store on a thread of its own: to free a million records, or to write what is queued, would hold up JavaScript
-/// or the exit.
+/// Drops a store on its own thread: freeing a million records, or writing the queue, would block JavaScript or the
+/// exit.
 pub(super) fn release(store: AnyStore) {
     let ending = ThreadEnd::of_this_one();
-    // Without a thread the closure, and the store in it, is dropped here.
+    // If the thread cannot be started, the closure and its store are dropped here.
     let _ = thread::Builder::new().name("session-store-drop".into()).spawn(move || {
         if matches!(store, AnyStore::File(_)) {
             ending.wait();
@@ -206,16 +206,16 @@ pub(super) fn release(store: AnyStore) {
 
 /// The end of a thread whose JavaScript is ending.
 ///
-/// LMDB clears a thread's mark in its table of readers when the thread ends. If the table were taken away at that very
-/// moment, by a close on another thread, the process would end.
+/// LMDB clears a thread's slot in its reader table when the thread ends. If another thread closed the environment, and
+/// so unmapped the table, at that moment, the process would crash.
 struct ThreadEnd {
     #[cfg(target_os = "linux")]
     task: Option<std::path::PathBuf>,
 }
 
 impl ThreadEnd {
-    /// For how long it is waited for: the thread may live on, where only the store was collected.
-    const PATIENCE: Duration = Duration::from_secs(2);
+    /// The maximum wait. The thread may live on, if only the store was garbage collected.
+    const MAX_WAIT: Duration = Duration::from_secs(2);
 
     #[cfg(target_os = "linux")]
     fn of_this_one() -> Self {
@@ -227,11 +227,11 @@ impl ThreadEnd {
 
     #[cfg(target_os = "linux")]
     fn wait(&self) {
-        const PAUSE: Duration = Duration::from_millis(5);
+        const POLL_INTERVAL: Duration = Duration::from_millis(5);
         let Some(task) = &self.task else { return };
-        let begun = Instant::now();
-        while task.exists() && begun.elapsed() < Self::PATIENCE {
-            thread::sleep(PAUSE);
+        let start = Instant::now();
+        while task.exists() && start.elapsed() < Self::MAX_WAIT {
+            thread::sleep(POLL_INTERVAL);
         }
     }
 
@@ -242,15 +242,15 @@ impl ThreadEnd {
 
     #[cfg(not(target_os = "linux"))]
     fn wait(&self) {
-        thread::sleep(Self::PATIENCE);
+        thread::sleep(Self::MAX_WAIT);
     }
 }
 
 unsafe extern "C" fn finalize(_: sys::napi_env, data: *mut c_void, _: *mut c_void) {
     let handle = data.cast::<Handle>();
-    // It fails only where the thread is ending, and the list with it.
+    // Fails only if the thread, and its list, is ending.
     let _ = HANDLES.try_with(|handles| handles.borrow_mut().retain(|&other| other != handle.cast_const()));
-    // SAFETY: N-API calls this once for the pointer that `Value::store` took from its box.
+    // SAFETY: N-API calls this once for the pointer that `Value::store` got from `Box::into_raw`.
     let handle = unsafe { Box::from_raw(handle) };
     if let Some(store) = handle.store.take() {
         release(store.into_any());

@@ -1,4 +1,4 @@
-//! The redo log of a store in a file that cannot be opened for it. For the command line tool.
+//! Inspects and discards the redo log of a FileStore that it prevents from opening. For the command line tool.
 
 use napi_derive::napi;
 
@@ -6,7 +6,7 @@ use super::errors::{JsError, guarded};
 use crate::store::FileStore;
 use crate::store::file::{LogDamage, LogState};
 
-/// What is wrong with a redo log. Times are milliseconds since 1970.
+/// The damage of a redo log. Times are milliseconds since 1970.
 #[napi(object, object_from_js = false)]
 pub struct JsLogDamage {
     pub problem: String,
@@ -38,14 +38,14 @@ impl From<LogDamage> for JsLogDamage {
     }
 }
 
-/// Whether the store needs a redo log, and what is wrong with that, if anything is.
+/// Whether the store needs a redo log, and the damage of that, if any.
 #[napi(object, object_from_js = false)]
 pub struct JsLogState {
     pub is_needed: bool,
     pub damage: Option<JsLogDamage>,
 }
 
-/// What became of a redo log that was given up.
+/// The result of discarding a redo log.
 #[napi(object, object_from_js = false)]
 pub struct JsDiscardedLog {
     pub kept: f64,
@@ -53,7 +53,7 @@ pub struct JsDiscardedLog {
     pub file: Option<String>,
 }
 
-/// Looks at the redo log of the store in a folder, which nobody may have open.
+/// Inspects the redo log of a store folder. No process may have the store open.
 #[napi]
 pub fn inspect_log(path: String, allow_network_file_system: bool) -> Result<JsLogState, JsError> {
     guarded(|| {
@@ -66,7 +66,7 @@ pub fn inspect_log(path: String, allow_network_file_system: bool) -> Result<JsLo
     })
 }
 
-/// Gives up a damaged redo log, if it is still as `inspect_log` has found it.
+/// Discards a damaged redo log, if it has not changed since `inspect_log`.
 #[napi]
 pub fn discard_log(
     path: String,

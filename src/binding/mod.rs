@@ -1,10 +1,19 @@
-//! The face towards Node.js: the only code that knows of N-API.
+//! The Node-API bindings. No other module uses N-API.
 //!
-//! Functions, not classes: a call of a native class's method costs ten times one of a function. The classes are
-//! JavaScript, in `lib/`, and hand their store to each call as an external. Everything that goes wrong comes out as
-//! an error with one of `StoreError`'s codes, a panic too.
+//! It exports functions, because calling a method of a native class takes ten times as long. The classes are in `lib/`,
+//! and pass their store to each call as an external. Every failure, even a panic, becomes an error with a code of
+//! `StoreError`.
+//!
+//! Map:
+//! - `calls`: hot calls, one per request. `cold`: calls that read many sessions. `upkeep`, `log`: backup, verification
+//!   and redo log.
+//! - `open`, `handle`: opening stores, and the externals that hold them.
+//! - `tickets`, `promise`: completions of calls on other threads. `found`: large results in parts.
+//! - `fast_path`, `uv`: the event-loop connections of a RedisStore.
+//! - `raw`, `values`, `reply`, `errors`: conversions between JavaScript and Rust.
+//! - `events`, `credentials`, `warning`: calls from a store to JavaScript.
 
-// napi-derive leaves out of unit tests what registers the calls.
+// In unit tests napi-derive omits the registration, so the calls look unused.
 #![cfg_attr(test, allow(dead_code))]
 
 mod allocator;

@@ -22,7 +22,7 @@ use crate::store::redis::{
 };
 use crate::store::{FileStore, LimitsDiffer, RedisStore, WhenUserIsFull};
 
-/// The options of a store in memory, which `lib/options.js` has validated: whole numbers.
+/// The options of a MemoryStore. `lib/options.js` has validated them: numbers are whole.
 #[napi(object, object_to_js = false)]
 pub struct JsMemoryOptions {
     pub name: Option<String>,
@@ -51,7 +51,7 @@ impl From<JsMemoryOptions> for MemoryOptions {
     }
 }
 
-/// The options of a store in a file, likewise.
+/// The options of a FileStore, validated as well.
 #[napi(object, object_to_js = false)]
 pub struct JsFileOptions {
     pub path: String,
@@ -68,7 +68,7 @@ pub struct JsFileOptions {
     pub durability: Option<String>,
     pub read_only: Option<bool>,
     pub allow_network_file_system: Option<bool>,
-    /// Opened by the command line.
+    /// Whether the command line opens the store.
     pub is_tool: Option<bool>,
 }
 
@@ -92,18 +92,18 @@ impl From<JsFileOptions> for FileOptions {
     }
 }
 
-/// The durability of a name that `lib/options.js` has validated.
+/// Converts a name that `lib/options.js` has validated.
 fn durability(name: &str) -> Durability {
-    // A name that only one side knows must not weaken what the app is promised.
+    // An unknown name must not weaken the durability that the app expects.
     if name == Durability::EverySec.name() { Durability::EverySec } else { Durability::Commit }
 }
 
-/// What happens to a user who is full, by a name that `lib/options.js` has validated.
+/// Converts a name that `lib/options.js` has validated.
 fn when_user_is_full(name: &str) -> WhenUserIsFull {
     if name == WhenUserIsFull::Reject.name() { WhenUserIsFull::Reject } else { WhenUserIsFull::EndOldest }
 }
 
-/// A server of Redis, and how to log in to it.
+/// A Redis server and its login.
 #[napi(object, object_to_js = false)]
 pub struct JsRedisServer {
     pub host: String,
@@ -127,7 +127,7 @@ impl JsRedisServer {
     }
 }
 
-/// A near cache: its bytes, and for how many milliseconds a proof that it is current holds.
+/// The near cache: its size in bytes, and the maximum staleness in milliseconds.
 #[napi(object, object_to_js = false)]
 pub struct JsCacheOptions {
     pub max_bytes: f64,
@@ -141,15 +141,16 @@ impl JsCacheOptions {
     }
 }
 
-/// The options of a store in Redis, likewise.
+/// The options of a RedisStore, validated as well.
 #[napi(object, object_to_js = false)]
 pub struct JsRedisOptions {
     #[napi(ts_type = "'single' | 'cluster' | 'sentinel'")]
     pub mode: String,
-    /// The server; nodes of the cluster; or the sentinels.
+    /// The server, nodes of the cluster, or the sentinels.
     pub servers: Vec<JsRedisServer>,
-    /// By which sentinels know the primary; and how to log in to that, whose host and port they say.
+    /// The name by which the sentinels know the primary.
     pub master: Option<String>,
+    /// The login for the primary. Its host and port are empty: the sentinels report them.
     pub master_login: Option<JsRedisServer>,
     pub prefix: Option<String>,
     pub client_name: Option<String>,
@@ -160,7 +161,7 @@ pub struct JsRedisOptions {
     pub cache: Option<JsCacheOptions>,
     /// PEM texts.
     pub ca: Option<Vec<String>>,
-    /// The authorities where there is no `ca`.
+    /// The authorities to trust without `ca`.
     pub default_authorities: Option<String>,
     pub servername: Option<String>,
     pub cert: Option<String>,
@@ -172,9 +173,9 @@ pub struct JsRedisOptions {
     pub when_user_is_full: Option<String>,
     pub max_lifetime: Option<f64>,
     pub sweep_interval: Option<f64>,
-    /// Opened by the command line.
+    /// Whether the command line opens the store.
     pub is_tool: Option<bool>,
-    /// Whether the event loop is libuv's, and may wait for a socket of ours.
+    /// Whether the event loop is libuv's, and can poll our sockets.
     pub event_loop: bool,
 }
 
@@ -236,13 +237,13 @@ fn limit(number: Option<f64>) -> Option<NonZeroUsize> {
     number.and_then(|number| NonZeroUsize::new(number as usize))
 }
 
-/// Opens a store in memory: an external for the other calls.
+/// Opens a MemoryStore, as an external.
 #[napi(ts_args_type = "options: JsMemoryOptions", ts_return_type = "object")]
 pub fn open_memory(env: Env, options: JsMemoryOptions) -> Result<Value, JsError> {
     guarded(|| Value::store(env.raw(), OpenStore::Memory(SharedStore::open(&options.into())?)))
 }
 
-/// Opens a store in a file, as an external. `settle` receives the results of calls.
+/// Opens a FileStore, as an external. `settle` receives the completions of calls.
 #[napi(
     ts_args_type = "options: JsFileOptions, settle: (done: Float64Array, length: number, failures: JsFailure[], texts: string[]) => void",
     ts_return_type = "object"
@@ -260,9 +261,11 @@ pub fn open_file(
     })
 }
 
-/// Opens a store in Redis, as an external. It connects in the background. `settle` receives the results of calls. The
-/// number of a `get` is -1 for "not found", else `-2 - index` into the texts. `ask` receives requests for credentials,
-/// `warn` why there is no cache, `differ` the limits of this process and of another that has other ones, as JSON.
+/// Opens a RedisStore, as an external. It connects in the background.
+///
+/// `settle` receives the completions of calls. The result of a `get` is -1 for "not found", otherwise `-2 - index` into
+/// `texts`. `ask` receives requests for credentials. `warn` receives the reason why there is no cache. `differ`
+/// receives the limits of this process and the different limits of another one, as JSON.
 #[napi(
     ts_args_type = "options: JsRedisOptions, settle: (done: Float64Array, length: number, failures: JsFailure[], texts: string[]) => void, ask?: (request: object) => void, warn?: (reason: string) => void, differ?: (limits: string) => void",
     ts_return_type = "object"
@@ -291,7 +294,7 @@ pub fn open_redis(
     })
 }
 
-/// The milliseconds that a call of a store in a file or in Redis may take.
+/// The deadline of a call of a FileStore or a RedisStore, in milliseconds.
 #[napi(ts_args_type = "store: object")]
 pub fn command_timeout_of(store: Value) -> Result<Option<f64>, JsError> {
     let timeout = |store: &OpenStore| match store {
@@ -303,7 +306,7 @@ pub fn command_timeout_of(store: Value) -> Result<Option<f64>, JsError> {
     Ok(timeout.map(|timeout| timeout.as_millis() as f64))
 }
 
-/// How long a session of a store may live after its creation, in milliseconds, if that is limited.
+/// The maximum lifetime of a session in milliseconds, if the store has one.
 #[napi(ts_args_type = "store: object")]
 pub fn max_lifetime_of(store: Value) -> Result<Option<f64>, JsError> {
     guarded(|| {
@@ -318,21 +321,21 @@ pub fn max_lifetime_of(store: Value) -> Result<Option<f64>, JsError> {
     })
 }
 
-/// The absolute path of the folder of a store in a file.
+/// The absolute path of the store folder of a FileStore.
 #[napi(ts_args_type = "store: object")]
 pub fn path_of(store: Value) -> Result<Option<String>, JsError> {
     of_file(store, |file| file.path().to_string_lossy().into_owned())
 }
 
-/// The limits of this process and of another that had a store in a file open before with other ones, as JSON. They are given
-/// once.
+/// Returns, once, the limits of this process and the different limits of another process that had the FileStore open
+/// before, as JSON.
 #[napi(ts_args_type = "store: object")]
 pub fn take_limits_differ(store: Value) -> Result<Option<String>, JsError> {
     let differ = of_file(store, FileStore::take_limits_differ)?;
     Ok(differ.flatten().map(LimitsDiffer::to_json))
 }
 
-/// What a store in a file says of itself. `None` for the other stores.
+/// Calls `get` with a FileStore. Returns `None` for the other stores.
 fn of_file<T>(store: Value, get: impl FnOnce(&FileStore) -> T) -> Result<Option<T>, JsError> {
     guarded(|| {
         store.with_store(|store| {

@@ -1,11 +1,12 @@
-//! A session as one JavaScript string, which `lib/session-codec.js` takes apart.
+//! Encodes a session as one JavaScript string, which `lib/session-codec.js` decodes.
 //!
 //! | first character | what follows | the session |
 //! |---|---|---|
 //! | `e` · `u` | 24 characters of ISO text, the user's text | plain, `expires` · `userId` named first |
-//! | `E` · `U` | likewise, but 27 of ISO text | likewise, in a year beyond 9999 |
+//! | `E` · `U` | the same, with 27 characters of ISO text | the same, in a year beyond 9999 |
 //! | `{` | the rest of its JSON text | any other |
-//! | `T` · `N` | the expiry in milliseconds, the whole JSON text | likewise, but moved by `touch`: ISO text · number |
+//! | `T` · `N` | the expiry in milliseconds, the whole JSON text | any other, moved by `touch`: `expires` is ISO text ·
+//! a number |
 
 use std::io::Write;
 
@@ -56,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn any_other_session_is_its_json_and_says_where_it_was_moved() {
+    fn any_other_session_is_its_json_with_a_moved_expiry() {
         let content = |expires| Content { user: None, body: Body::Json { text: "{}", expires } };
         assert_eq!(reply(Expiry::new(5).unwrap(), content(ExpiresForm::Text)), "{}");
         assert_eq!(reply(Expiry::moved_to(5).unwrap(), content(ExpiresForm::Text)), "T5{}");

@@ -1,4 +1,4 @@
-//! The results of calls, on their way to JavaScript: one call of `settle` for each batch.
+//! Delivers the results of calls to JavaScript, with one call of `settle` for each batch.
 
 use std::cell::{Cell, RefCell};
 use std::ptr;
@@ -17,7 +17,7 @@ use crate::error::{Result, StoreError};
 use crate::store::redis::{Answers, Supply};
 use crate::store::{Answer, Completions, StoredSession};
 
-/// A call that was refused.
+/// A failed call.
 #[napi(object, object_from_js = false)]
 pub struct JsFailure {
     pub ticket: u32,
@@ -31,18 +31,18 @@ impl JsFailure {
     }
 }
 
-/// Calls that have ended.
+/// Completed calls.
 #[derive(Default)]
 struct Batch {
-    /// Tickets and numbers by turns. Numbers below zero are of a `get`: `NOTHING`, or the place of its text.
+    /// Alternating ticket and result. A negative result belongs to a `get`: `NOTHING`, or the index of its text.
     done: Vec<f64>,
     failures: Vec<JsFailure>,
     texts: Vec<Text>,
-    /// For the fast path.
+    /// Connections or slots for the fast path.
     supply: Option<Supply>,
 }
 
-/// The number of a `get` that found nothing; the first text has the one before, and so on.
+/// The result of a `get` that found nothing. The text at `index` has the result `NOTHING - 1 - index`.
 pub(super) const NOTHING: f64 = -1.0;
 
 impl Batch {
@@ -72,7 +72,7 @@ impl Batch {
     }
 }
 
-/// A session as a reply, for JavaScript.
+/// A reply with a session, as a JavaScript string.
 pub(super) struct Text(Vec<u8>);
 
 impl TypeName for Text {
@@ -94,33 +94,34 @@ impl ToNapiValue for Text {
     }
 }
 
-/// The tickets of calls that have ended.
+/// Returns the tickets of completed calls.
 pub(super) fn tickets_of(done: &[f64], failures: &[JsFailure]) -> impl Iterator<Item = u32> {
     let done = done.iter().step_by(2).map(|&ticket| ticket as u32);
     done.chain(failures.iter().map(|failure| failure.ticket))
 }
 
-/// `settle(done: Float64Array, length: number, failures: JsFailure[], texts: string[])`: tickets and numbers by turns,
-/// of which there are so many; what was refused; and the replies of `get`, whose numbers say which is whose.
+/// `settle(done: Float64Array, length: number, failures: JsFailure[], texts: string[])`: `done` has `length` items,
+/// alternating ticket and result. `failures` are the failed calls. `texts` are replies of `get`, and the results index
+/// them.
 pub(super) type SettleArgs = FnArgs<(Float64Array, u32, Vec<JsFailure>, Vec<Text>)>;
 type Settle = ThreadsafeFunction<Batch, (), SettleArgs, Status, false, true>;
 
-/// The tickets of a store in one JavaScript thread. While one is out, that thread's event loop goes on.
+/// The tickets of a store in one JavaScript thread. Issued tickets keep the event loop of that thread alive.
 pub(super) struct Tickets {
     free: RefCell<Vec<u32>>,
     issued: Cell<u32>,
     out: Cell<u32>,
     settle: Cell<sys::napi_threadsafe_function>,
-    listener: RefCell<Option<Weak<dyn Listener>>>,
+    listener: RefCell<Option<Weak<dyn CompletionListener>>>,
 }
 
-/// Receives, on the JavaScript thread, the tickets of calls that have ended on the worker.
-pub(super) trait Listener {
-    fn hear(self: Rc<Self>, ended: &mut dyn Iterator<Item = u32>, supply: Option<Supply>);
+/// Receives the tickets of calls that the worker completed, on the JavaScript thread.
+pub(super) trait CompletionListener {
+    fn on_completed(self: Rc<Self>, ended: &mut dyn Iterator<Item = u32>, supply: Option<Supply>);
 }
 
 impl Tickets {
-    /// Runs `begin` with a ticket, which is given back if it fails or does not need it.
+    /// Runs `begin` with a ticket. The ticket is freed if `begin` fails or does not need it.
     pub(super) fn with(
         &self,
         env: sys::napi_env,
@@ -128,19 +129,19 @@ impl Tickets {
     ) -> Result<Option<u32>> {
         let ticket =
             self.free.borrow_mut().pop().unwrap_or_else(|| self.issued.replace(self.issued.get() + 1));
-        let begun = begin(ticket);
-        if !matches!(begun, Ok(true)) {
+        let result = begin(ticket);
+        if !matches!(result, Ok(true)) {
             self.free.borrow_mut().push(ticket);
-            return begun.map(|_| None);
+            return result.map(|_| None);
         }
         if self.out.replace(self.out.get() + 1) == 0 {
-            // SAFETY: this is its JavaScript thread, and the handle that owns these tickets keeps it.
+            // SAFETY: this is its JavaScript thread, and the handle that owns these tickets keeps it alive.
             unsafe { sys::napi_ref_threadsafe_function(env, self.settle.get()) };
         }
         Ok(Some(ticket))
     }
 
-    pub(super) fn set_listener(&self, listener: Weak<dyn Listener>) {
+    pub(super) fn set_listener(&self, listener: Weak<dyn CompletionListener>) {
         *self.listener.borrow_mut() = Some(listener);
     }
 
@@ -148,7 +149,7 @@ impl Tickets {
         self.free.borrow_mut().extend(tickets_of(done, failures));
         self.out.set(self.out.get() - (done.len() / 2 + failures.len()) as u32);
         if self.out.get() == 0 {
-            // SAFETY: this is its JavaScript thread, in a call of it.
+            // SAFETY: this is its JavaScript thread, in a running call.
             unsafe { sys::napi_unref_threadsafe_function(env, self.settle.get()) };
         }
     }
@@ -159,7 +160,7 @@ pub(super) struct Settler(Settle);
 
 impl Settler {
     fn report(&self, batch: Batch) {
-        // It fails where JavaScript has gone, and no one waits.
+        // Fails if the JavaScript environment has ended. Nobody waits then.
         self.0.call(batch, ThreadsafeFunctionCallMode::NonBlocking);
     }
 }
@@ -184,7 +185,7 @@ impl Answers for Settler {
     }
 }
 
-/// The tickets of a store, and what tells of their ends by calling `settle`.
+/// Creates the tickets of a store, and the settler that reports completions by calling `settle`.
 pub(super) fn tickets(settle: &Function<'_, SettleArgs, ()>) -> Result<(Rc<Tickets>, Arc<Settler>)> {
     let tickets = Rc::new(Tickets {
         free: RefCell::default(),
@@ -203,7 +204,7 @@ pub(super) fn tickets(settle: &Function<'_, SettleArgs, ()>) -> Result<(Rc<Ticke
             issuer.take_back(context.env.raw(), &done, &failures);
             let listener = issuer.listener.borrow().as_ref().and_then(Weak::upgrade);
             if let Some(listener) = listener {
-                listener.hear(&mut tickets_of(&done, &failures), supply);
+                listener.on_completed(&mut tickets_of(&done, &failures), supply);
             }
             let length = done.len() as u32;
             Ok(FnArgs::from((Float64Array::new(done), length, failures, texts)))

@@ -1,4 +1,4 @@
-//! Long calls of a store in a file: backup and verification, with their progress.
+//! Long calls of a FileStore, with progress reports: backup and verification.
 
 use napi::bindgen_prelude::{FnArgs, Function, ToNapiValue};
 use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
@@ -15,7 +15,7 @@ use super::values::Value;
 use crate::error::{Result, StoreError};
 use crate::store::FileStore;
 
-/// What a verification saw.
+/// The result of a verification.
 #[napi(object, object_from_js = false)]
 pub struct JsVerification {
     pub sessions: f64,
@@ -28,22 +28,22 @@ pub struct JsVerification {
 
 type Progress = ThreadsafeFunction<FnArgs<(f64, f64)>, (), FnArgs<(f64, f64)>, Status, false, true>;
 
-/// How often progress is reported.
+/// The minimum time between two progress reports.
 const INTERVAL: Duration = Duration::from_millis(50);
 
-/// Reports progress to JavaScript, not too often. The end is always reported.
+/// Throttles progress reports to JavaScript. The final report is always sent.
 fn reporter(progress: Progress) -> impl FnMut(u64, u64) {
     let mut reported_at: Option<Instant> = None;
     move |done, total| {
         if done >= total || reported_at.is_none_or(|at| at.elapsed() >= INTERVAL) {
             reported_at = Some(Instant::now());
-            // It fails where JavaScript has gone.
+            // Fails if the JavaScript environment has ended.
             progress.call((done as f64, total as f64).into(), ThreadsafeFunctionCallMode::NonBlocking);
         }
     }
 }
 
-/// Copies a store to a directory; how many bytes.
+/// Copies a store to a folder. Resolves to the number of bytes.
 #[napi(
     ts_args_type = "store: object, path: string, progress: (done: number, total: number) => void",
     ts_return_type = "Promise<number>"
@@ -59,7 +59,7 @@ pub fn backup(
     })
 }
 
-/// Copies a store into an empty file that is open for writing; how many bytes.
+/// Copies a store into an empty file that is open for writing. Resolves to the number of bytes.
 #[napi(
     ts_args_type = "store: object, descriptor: number, progress: (done: number, total: number) => void",
     ts_return_type = "Promise<number>"
@@ -83,7 +83,7 @@ fn file_of(descriptor: i32) -> Result<std::fs::File> {
     if descriptor < 0 {
         return Err(closed());
     }
-    // SAFETY: it is not negative. It is duplicated at once, which fails for one that is not open.
+    // SAFETY: it is not negative. It is duplicated immediately, which fails if it is not open.
     let borrowed = unsafe { BorrowedFd::borrow_raw(descriptor) };
     Ok(borrowed.try_clone_to_owned().map_err(|_| closed())?.into())
 }
@@ -93,7 +93,7 @@ fn file_of(_: i32) -> Result<std::fs::File> {
     Err(StoreError::Internal("this system has no descriptors".into()))
 }
 
-/// Reads all of a store.
+/// Verifies a store.
 #[napi(
     ts_args_type = "store: object, progress: (done: number, total: number) => void",
     ts_return_type = "Promise<JsVerification>"
@@ -116,7 +116,7 @@ pub fn verify(
     })
 }
 
-/// Makes a promise of a job that reports its progress. It runs on a thread of the store.
+/// Returns the promise of a job that reports its progress. It runs on an executor of the store.
 fn run<T: ToNapiValue + Send + 'static>(
     env: Env,
     store: Value,

@@ -1,8 +1,8 @@
-//! Polls and timers of libuv, on the event loop that runs JavaScript.
+//! Polls and timers of libuv on the JavaScript event loop.
 //!
-//! N-API gives the loop, but no functions for it. Node exports libuv's, which are found here by their names in the
-//! running program: where one is missing, or libuv is of another major version, there is no loop to be had. What is
-//! used has been the same since libuv 1.19 (<https://docs.libuv.org/en/v1.x/>).
+//! N-API returns the loop, but has no functions for it. Node.js exports libuv's functions, so they are looked up by
+//! name in the running program. If one is missing, or libuv has another major version, there is no `Loop`. The
+//! functions have not changed since libuv 1.19 (<https://docs.libuv.org/en/v1.x/>).
 
 use std::ffi::{CStr, c_int, c_uint, c_void};
 use std::marker::PhantomData;
@@ -15,11 +15,11 @@ use socket2::Socket;
 
 use super::errors::guarded;
 
-/// The types of handles, as `uv_handle_type` numbers them.
+/// Values of `uv_handle_type`.
 const POLL: c_int = 8;
 const TIMER: c_int = 13;
 
-/// Of `uv_poll_event`.
+/// Values of `uv_poll_event`.
 const READABLE: c_int = 1;
 const WRITABLE: c_int = 2;
 
@@ -70,13 +70,13 @@ fn find(_: &CStr) -> Option<Raw> {
 }
 
 #[cfg(unix)]
-fn number_of(socket: &Socket) -> c_int {
+fn descriptor_of(socket: &Socket) -> c_int {
     std::os::fd::AsRawFd::as_raw_fd(socket)
 }
 
 /// There is no loop to wait for it.
 #[cfg(not(unix))]
-fn number_of(_: &Socket) -> c_int {
+fn descriptor_of(_: &Socket) -> c_int {
     -1
 }
 
@@ -87,17 +87,17 @@ fn api() -> Option<&'static Api> {
     API.get_or_init(|| Api::find().filter(is_known)).as_ref()
 }
 
-/// Is told when its handles are ready; it lives for as long as one of them.
-pub(super) trait Owner: 'static {
-    /// The socket of this key can be read, or written where that was asked for, or has ended; of one that has failed this
-    /// is the last that is told.
-    fn is_ready(self: Rc<Self>, key: u32, is_last: bool);
-    fn is_due(self: Rc<Self>);
-    /// One of its handles is closed.
-    fn is_closed(self: Rc<Self>);
+/// Receives the events of its handles. Each open handle keeps it alive.
+pub(super) trait EventHandler: 'static {
+    /// The socket with this key is readable, closed, or writable if that was requested. `is_last`: the poll has failed,
+    /// and reports nothing more.
+    fn on_ready(self: Rc<Self>, key: u32, is_last: bool);
+    fn on_timer(self: Rc<Self>);
+    /// One of its handles was closed.
+    fn on_closed(self: Rc<Self>);
 }
 
-/// A panic must not reach libuv. What can go wrong for a caller of the store, the fast path reports itself.
+/// Runs a callback. A panic must not reach libuv. The fast path itself reports errors to callers of the store.
 fn call(body: impl FnOnce()) {
     let _ = guarded(|| {
         body();
@@ -105,7 +105,7 @@ fn call(body: impl FnOnce()) {
     });
 }
 
-/// The event loop of a JavaScript thread, for that thread.
+/// The event loop of a JavaScript thread. Only that thread may use it.
 #[derive(Clone, Copy)]
 pub(super) struct Loop {
     api: &'static Api,
@@ -113,60 +113,60 @@ pub(super) struct Loop {
 }
 
 impl Loop {
-    /// The loop of an environment, if it is Node's.
+    /// Returns the loop of an environment, if it is libuv's.
     pub(super) fn of(env: sys::napi_env) -> Option<Self> {
         let (api, mut raw) = (api()?, ptr::null_mut());
-        // SAFETY: `env` is that of the call under way, `raw` is writable.
+        // SAFETY: `env` is that of the running call, `raw` is writable.
         let status = unsafe { sys::napi_get_uv_event_loop(env, &mut raw) };
         (status == sys::Status::napi_ok && !raw.is_null()).then_some(Self { api, raw: raw.cast() })
     }
 
-    /// Waits for a socket, once it is told for what. The owner knows it by its key. The socket must stay open until this is
-    /// dropped.
-    pub(super) fn poll<O: Owner>(self, owner: Rc<O>, key: u32, socket: &Socket) -> Option<Poll<O>> {
-        let socket = number_of(socket);
-        // SAFETY: the loop is that of this thread, `handle` has room for a poll.
+    /// Creates a poll for a socket, which `Poll::wait` starts. `key` identifies the socket to the handler. The socket
+    /// must stay open until the poll is dropped.
+    pub(super) fn poll<O: EventHandler>(self, handler: Rc<O>, key: u32, socket: &Socket) -> Option<Poll<O>> {
+        let socket = descriptor_of(socket);
+        // SAFETY: the loop is that of this thread, `handle` has writable for a poll.
         let init = |handle| unsafe { (self.api.poll_init)(self.raw, handle, socket) };
-        self.handle(POLL, owner, key, init).map(Poll)
+        self.handle(POLL, handler, key, init).map(Poll)
     }
 
-    pub(super) fn timer<O: Owner>(self, owner: Rc<O>) -> Option<Timer<O>> {
-        // SAFETY: the loop is that of this thread, `handle` has room for a timer.
-        self.handle(TIMER, owner, 0, |handle| unsafe { (self.api.timer_init)(self.raw, handle) }).map(Timer)
+    pub(super) fn timer<O: EventHandler>(self, handler: Rc<O>) -> Option<Timer<O>> {
+        // SAFETY: the loop is that of this thread, `handle` has writable for a timer.
+        self.handle(TIMER, handler, 0, |handle| unsafe { (self.api.timer_init)(self.raw, handle) }).map(Timer)
     }
 
-    fn handle<O: Owner>(
+    fn handle<O: EventHandler>(
         self,
         kind: c_int,
-        owner: Rc<O>,
+        handler: Rc<O>,
         key: u32,
         init: impl FnOnce(Raw) -> c_int,
     ) -> Option<Handle<O>> {
-        // SAFETY: it only looks the size up.
+        // SAFETY: it only returns a size.
         let size = unsafe { (self.api.handle_size)(kind) };
         let memory = Box::into_raw(vec![0_u64; size.div_ceil(8)].into_boxed_slice());
         let raw = memory.cast();
         if init(raw) != 0 {
-            // SAFETY: it is from `Box::into_raw` above, and libuv did not take it.
+            // SAFETY: it is from `Box::into_raw` above, and libuv does not use it.
             drop(unsafe { Box::from_raw(memory) });
             return None;
         }
-        let shared = Box::into_raw(Box::new(Shared { memory, owner, key }));
+        let shared = Box::into_raw(Box::new(Shared { memory, handler, key }));
         // SAFETY: `raw` is a handle from here on, and `shared` is freed when it is closed.
         unsafe {
             (self.api.handle_set_data)(raw, shared.cast());
-            // Whether the loop goes on is for tickets to say.
+            // Unref: issued tickets keep the loop alive, not handles.
             (self.api.unref)(raw);
         }
-        Some(Handle { api: self.api, raw, owner: PhantomData })
+        Some(Handle { api: self.api, raw, handler: PhantomData })
     }
 }
 
-/// The memory of a handle, until libuv has closed it.
+/// The memory of a handle. It lives until libuv has closed the handle.
 struct Shared<O> {
-    /// libuv's, from `Box::into_raw`: a box that moves would end libuv's right to its pointer.
+    /// From `Box::into_raw`. A `Box` here would alias libuv's pointer when it moves.
     memory: *mut [u64],
-    owner: Rc<O>,
+    handler: Rc<O>,
     key: u32,
 }
 
@@ -177,69 +177,69 @@ impl<O> Drop for Shared<O> {
     }
 }
 
-/// A handle, which is closed when this is dropped.
-struct Handle<O: Owner> {
+/// A handle. Dropping it closes it.
+struct Handle<O: EventHandler> {
     api: &'static Api,
     raw: Raw,
-    owner: PhantomData<Rc<O>>,
+    handler: PhantomData<Rc<O>>,
 }
 
-impl<O: Owner> Handle<O> {
-    /// The owner of a handle of which libuv tells, and the key by which that knows it.
+impl<O: EventHandler> Handle<O> {
+    /// Returns the handler of a handle that libuv reports, and its key.
     ///
     /// # Safety
-    /// It is one that `Loop::handle` made for this type, and is not closed.
-    unsafe fn owner(raw: Raw) -> Option<(Rc<O>, u32)> {
-        // SAFETY: by this function's contract, its data is what `Loop::handle` has set.
+    /// `Loop::handle` made the handle for this type, and it is not closed.
+    unsafe fn handler(raw: Raw) -> Option<(Rc<O>, u32)> {
+        // SAFETY: by this function's contract, `Loop::handle` has set its data.
         let shared = unsafe { (api()?.handle_get_data)(raw).cast::<Shared<O>>().as_ref() };
-        shared.map(|shared| (Rc::clone(&shared.owner), shared.key))
+        shared.map(|shared| (Rc::clone(&shared.handler), shared.key))
     }
 }
 
-impl<O: Owner> Drop for Handle<O> {
+impl<O: EventHandler> Drop for Handle<O> {
     fn drop(&mut self) {
-        unsafe extern "C" fn closed<O: Owner>(raw: Raw) {
+        unsafe extern "C" fn closed<O: EventHandler>(raw: Raw) {
             let Some(api) = api() else { return };
             // SAFETY: libuv calls this once for a handle of `Loop::handle`, and does not use it afterwards.
             let shared = unsafe { Box::from_raw((api.handle_get_data)(raw).cast::<Shared<O>>()) };
-            let owner = Rc::clone(&shared.owner);
+            let handler = Rc::clone(&shared.handler);
             drop(shared);
-            call(|| owner.is_closed());
+            call(|| handler.on_closed());
         }
-        // SAFETY: the handle is open, as this closes it, and this is its loop's thread.
+        // SAFETY: the handle is open, because only this closes it, and this is its loop's thread.
         unsafe { (self.api.close)(self.raw, closed::<O>) }
     }
 }
 
-/// Waits for a socket.
-pub(super) struct Poll<O: Owner>(Handle<O>);
+/// Polls a socket.
+pub(super) struct Poll<O: EventHandler>(Handle<O>);
 
-impl<O: Owner> Poll<O> {
-    /// Has the owner told when the socket can be read; and when it can be written, if it is for `room` too.
-    pub(super) fn wait(&self, room: bool) -> bool {
-        unsafe extern "C" fn ready<O: Owner>(raw: Raw, status: c_int, _events: c_int) {
+impl<O: EventHandler> Poll<O> {
+    /// Reports to the handler when the socket is readable, and with `writable` also when it is writable.
+    pub(super) fn wait(&self, writable: bool) -> bool {
+        unsafe extern "C" fn ready<O: EventHandler>(raw: Raw, status: c_int, _events: c_int) {
             // SAFETY: it is started only for a handle of this type.
-            let Some((owner, key)) = (unsafe { Handle::<O>::owner(raw) }) else { return };
-            // Then libuv has stopped the poll.
-            call(|| owner.is_ready(key, status < 0));
+            let Some((handler, key)) = (unsafe { Handle::<O>::handler(raw) }) else { return };
+            // A negative status: libuv has stopped the poll.
+            call(|| handler.on_ready(key, status < 0));
         }
-        let events = if room { READABLE | WRITABLE } else { READABLE };
+        let events = if writable { READABLE | WRITABLE } else { READABLE };
         // SAFETY: the handle is an open poll of this thread's loop.
         unsafe { (self.0.api.poll_start)(self.0.raw, events, ready::<O>) == 0 }
     }
 }
 
-pub(super) struct Timer<O: Owner>(Handle<O>);
+pub(super) struct Timer<O: EventHandler>(Handle<O>);
 
-impl<O: Owner> Timer<O> {
-    /// Has the owner told once, after so many milliseconds.
+impl<O: EventHandler> Timer<O> {
+    /// Fires once, after `millis`.
     pub(super) fn start(&self, millis: u64) {
-        unsafe extern "C" fn due<O: Owner>(raw: Raw) {
+        unsafe extern "C" fn due<O: EventHandler>(raw: Raw) {
             // SAFETY: it is started only for a handle of this type.
-            let Some((owner, _)) = (unsafe { Handle::<O>::owner(raw) }) else { return };
-            call(|| owner.is_due());
+            let Some((handler, _)) = (unsafe { Handle::<O>::handler(raw) }) else { return };
+            call(|| handler.on_timer());
         }
-        // SAFETY: the handle is an open timer of this thread's loop. It fails only where there is no function to call.
+        // SAFETY: the handle is an open timer of this thread's loop. It fails only without a callback.
         unsafe { (self.0.api.timer_start)(self.0.raw, due::<O>, millis, 0) };
     }
 }

@@ -1,4 +1,4 @@
-//! JavaScript values as arguments: read on the stack, and refused with an error that says what was given.
+//! JavaScript values as arguments. They are read on the stack. An error says which kind of value was given.
 
 use std::ffi::c_char;
 use std::mem::MaybeUninit;
@@ -10,12 +10,13 @@ use napi::{ValueType, sys};
 use crate::error::{Result, StoreError};
 use crate::session::{MAX_ID_BYTES, SessionId};
 
-/// Room for the longest text and one more character, by which a longer one is told, and N-API's final NUL.
-pub(super) const fn room_for(max: usize) -> usize {
+/// The buffer for a text of up to `max` bytes: one more character of up to 4 bytes, to detect a longer text, and
+/// N-API's final NUL.
+pub(super) const fn buffer_len(max: usize) -> usize {
     max + 4 + 1
 }
 
-/// A value as N-API gives it, for the length of a call. Taking one costs nothing; each reading of it checks its type.
+/// A value of N-API, valid during a call. Taking one is free. Each read checks its type.
 #[derive(Clone, Copy)]
 pub(super) struct Value {
     env: sys::napi_env,
@@ -48,57 +49,57 @@ impl ToNapiValue for Value {
 
 impl Value {
     /// # Safety
-    /// `value` is one of the call under way, in `env`, and nobody keeps what this gives for longer than that call.
+    /// `value` belongs to the running call in `env`, and the result is not kept after that call.
     pub(super) unsafe fn new(env: sys::napi_env, value: sys::napi_value) -> Self {
         Self { env, value }
     }
 
     pub(super) fn boolean(env: sys::napi_env, boolean: bool) -> Result<Self> {
         let mut value = ptr::null_mut();
-        // SAFETY: `env` is that of the call under way, `value` is writable.
+        // SAFETY: `env` is that of the running call, `value` is writable.
         let status = unsafe { sys::napi_get_boolean(env, boolean, &mut value) };
-        Self::made(env, value, status)
+        Self::checked(env, value, status)
     }
 
     pub(super) fn integer(env: sys::napi_env, integer: u32) -> Result<Self> {
         let mut value = ptr::null_mut();
-        // SAFETY: `env` is that of the call under way, `value` is writable.
+        // SAFETY: `env` is that of the running call, `value` is writable.
         let status = unsafe { sys::napi_create_uint32(env, integer, &mut value) };
-        Self::made(env, value, status)
+        Self::checked(env, value, status)
     }
 
     pub(super) fn float(env: sys::napi_env, float: f64) -> Result<Self> {
         let mut value = ptr::null_mut();
-        // SAFETY: `env` is that of the call under way, `value` is writable.
+        // SAFETY: `env` is that of the running call, `value` is writable.
         let status = unsafe { sys::napi_create_double(env, float, &mut value) };
-        Self::made(env, value, status)
+        Self::checked(env, value, status)
     }
 
     pub(super) fn null(env: sys::napi_env) -> Result<Self> {
         let mut value = ptr::null_mut();
-        // SAFETY: `env` is that of the call under way, `value` is writable.
+        // SAFETY: `env` is that of the running call, `value` is writable.
         let status = unsafe { sys::napi_get_null(env, &mut value) };
-        Self::made(env, value, status)
+        Self::checked(env, value, status)
     }
 
     /// A new JavaScript string of UTF-8 bytes.
     pub(super) fn string(env: sys::napi_env, text: &[u8]) -> Result<Self> {
         let mut value = ptr::null_mut();
         let (text_ptr, len) = (text.as_ptr().cast::<c_char>(), text.len() as isize);
-        // SAFETY: `env` is that of the call under way, the pointer and length are those of a slice, `value` is
-        // writable. N-API copies the bytes.
+        // SAFETY: `env` is that of the running call, the pointer and length are those of a slice, `value` is writable.
+        // N-API copies the bytes.
         let status = unsafe {
-            // One byte a character, with no decoding, where that is the same.
+            // ASCII needs no decoding.
             if text.is_ascii() {
                 sys::napi_create_string_latin1(env, text_ptr, len, &mut value)
             } else {
                 sys::napi_create_string_utf8(env, text_ptr, len, &mut value)
             }
         };
-        Self::made(env, value, status)
+        Self::checked(env, value, status)
     }
 
-    fn made(env: sys::napi_env, value: sys::napi_value, status: sys::napi_status) -> Result<Self> {
+    fn checked(env: sys::napi_env, value: sys::napi_value, status: sys::napi_status) -> Result<Self> {
         if status == sys::Status::napi_ok {
             Ok(Self { env, value })
         } else {
@@ -114,11 +115,10 @@ impl Value {
         self.value
     }
 
-    /// Reads the id to look a session up by. Returns `false` for a string that is longer than any id, as a cookie may
-    /// hold.
+    /// Reads a session id for a lookup. Returns `false` for a string that is longer than any id: a cookie may hold one.
     ///
     /// # Errors
-    /// `InvalidSession` for any other value that is not an id.
+    /// `InvalidSession` for any other invalid id.
     #[inline]
     pub(super) fn read_lookup_id(self, id: &mut SessionId) -> Result<bool> {
         match self.read_session_id(id) {
@@ -138,7 +138,7 @@ impl Value {
     /// `InvalidSession` if the value cannot be a session id.
     #[inline]
     pub(super) fn read_session_id(self, id: &mut SessionId) -> Result<()> {
-        let mut buffer = [MaybeUninit::uninit(); room_for(MAX_ID_BYTES)];
+        let mut buffer = [MaybeUninit::uninit(); buffer_len(MAX_ID_BYTES)];
         let Some(text) = self.read_utf8(&mut buffer) else { return Err(SessionId::invalid(self.kind())) };
         if !id.set_hex(text) {
             *id = self.text_id(text)?;
@@ -146,7 +146,7 @@ impl Value {
         Ok(())
     }
 
-    /// The id that is not hexadecimal, of which `text` was read.
+    /// Reads an id that is not hexadecimal. `text` is what fitted into the buffer.
     fn text_id(self, text: &[u8]) -> Result<SessionId> {
         if text.len() > MAX_ID_BYTES {
             return Err(SessionId::invalid("a longer string"));
@@ -156,29 +156,28 @@ impl Value {
         SessionId::new(text)
     }
 
-    /// Reads a well-formed string for which there is room (`room_for`) as UTF-8, behind a `first` byte; any other value is
-    /// `None`.
-    pub(super) fn text_behind(self, first: u8, buffer: &mut [MaybeUninit<u8>]) -> Option<&[u8]> {
+    /// Reads a well-formed string as UTF-8, after a `first` byte. Returns `None` for any other value, and for a string
+    /// that does not fit.
+    pub(super) fn read_prefixed(self, first: u8, buffer: &mut [MaybeUninit<u8>]) -> Option<&[u8]> {
         let (before, behind) = buffer.split_first_mut()?;
         before.write(first);
         let room = behind.len();
         let text = self.read_utf8(behind)?;
-        let len = self.well_formed(text).filter(|text| room_for(text.len()) <= room)?.len();
-        // SAFETY: the first byte was written here, and those behind it by `read_utf8`.
+        let len = self.well_formed(text).filter(|text| buffer_len(text.len()) <= room)?.len();
+        // SAFETY: the first byte was written here, and the rest by `read_utf8`.
         Some(unsafe { written(&buffer[..1 + len]) })
     }
 
-    /// The number of bytes that a string takes as UTF-8; `None` for any other value.
+    /// Returns the length of a string in UTF-8 bytes, or `None` for any other value.
     pub(super) fn utf8_len(self) -> Option<usize> {
         let mut len = 0;
-        // SAFETY: `self` is a value of the call under way; with no buffer, N-API writes the length alone.
+        // SAFETY: `self` is a value of the running call. Without a buffer, N-API only writes the length.
         let status =
             unsafe { sys::napi_get_value_string_utf8(self.env, self.value, ptr::null_mut(), 0, &mut len) };
         (status == sys::Status::napi_ok).then_some(len)
     }
 
-    /// Reads the whole of a string, whose `utf8_len` is given. The text must be well-formed, as that of
-    /// `JSON.stringify` is.
+    /// Reads a whole string with the given `utf8_len`. It must be well-formed, which the result of `JSON.stringify` is.
     pub(super) fn long_text(self, len: usize, buffer: &mut Vec<u8>) -> Option<&str> {
         buffer.clear();
         buffer.reserve(len + 1);
@@ -186,17 +185,17 @@ impl Value {
         std::str::from_utf8(text).ok()
     }
 
-    /// The value as a number; `None` for any other value.
+    /// Returns the value as a number, or `None` for any other value.
     pub(super) fn number(self) -> Option<f64> {
         let mut number = 0.0;
-        // SAFETY: `self` is a value of the call under way, `number` is writable.
+        // SAFETY: `self` is a value of the running call, `number` is writable.
         let status = unsafe { sys::napi_get_value_double(self.env, self.value, &mut number) };
         (status == sys::Status::napi_ok).then_some(number)
     }
 
     pub(super) fn is_true(self) -> bool {
         let mut boolean = false;
-        // SAFETY: `self` is a value of the call under way, `boolean` is writable.
+        // SAFETY: `self` is a value of the running call, `boolean` is writable.
         let status = unsafe { sys::napi_get_value_bool(self.env, self.value, &mut boolean) };
         status == sys::Status::napi_ok && boolean
     }
@@ -205,7 +204,7 @@ impl Value {
         self.value_type() == ValueType::Undefined
     }
 
-    /// What the value is, in words that do not show its content.
+    /// Describes the type of the value without its content.
     pub(super) fn kind(self) -> &'static str {
         match self.value_type() {
             ValueType::Undefined => "undefined",
@@ -222,25 +221,25 @@ impl Value {
 
     fn value_type(self) -> ValueType {
         let mut value_type = 0;
-        // SAFETY: `self` is a value of the call under way, `value_type` is writable.
+        // SAFETY: `self` is a value of the running call, `value_type` is writable.
         unsafe { sys::napi_typeof(self.env, self.value, &mut value_type) };
         ValueType::from(value_type)
     }
 
-    /// Reads whole characters for as long as the buffer holds them and a NUL; `None` if the value is no string.
+    /// Reads as many whole characters as fit into the buffer with a NUL. Returns `None` if the value is not a string.
     #[inline]
     pub(super) fn read_utf8(self, buffer: &mut [MaybeUninit<u8>]) -> Option<&[u8]> {
         let mut len = 0;
-        // SAFETY: `self` is a value of the call under way; N-API writes within the buffer's length.
+        // SAFETY: `self` is a value of the running call. N-API writes within the buffer's length.
         let status = unsafe {
             let buffer_ptr = buffer.as_mut_ptr().cast::<c_char>();
             sys::napi_get_value_string_utf8(self.env, self.value, buffer_ptr, buffer.len(), &mut len)
         };
-        // SAFETY: N-API has written so many bytes.
+        // SAFETY: N-API has written `len` bytes.
         (status == sys::Status::napi_ok).then(|| unsafe { written(&buffer[..len]) })
     }
 
-    /// What was read of this value, if it is the whole truth: N-API reads a lone surrogate as U+FFFD.
+    /// Returns the text that was read, if the value is well-formed: N-API reads a lone surrogate as U+FFFD.
     fn well_formed(self, read: &[u8]) -> Option<&str> {
         let text = std::str::from_utf8(read).ok()?;
         (text.is_ascii() || !text.contains('\u{fffd}') || self.is_well_formed()).then_some(text)
@@ -259,7 +258,7 @@ impl Value {
     }
 }
 
-/// Bytes of a buffer.
+/// Returns the initialized bytes of a buffer.
 ///
 /// # Safety
 /// All of them have been written.

@@ -1,4 +1,4 @@
-//! What a store tells an app that has not asked.
+//! Calls from a store to a function of the app's thread, with a text.
 
 use napi::Status;
 use napi::bindgen_prelude::{FnArgs, Function};
@@ -7,10 +7,10 @@ use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use super::errors::refused_as_store_error;
 use crate::error::Result;
 
-/// `warn(reason: string)`, and likewise `differ(limits: string)`.
+/// The arguments of `warn(reason: string)` and `differ(limits: string)`.
 pub(super) type WarnArgs = FnArgs<(String,)>;
 
-/// The app's function, which is called later. It does not keep the event loop going.
+/// A JavaScript function that is called later. It does not keep the event loop alive.
 pub(super) struct Warn(ThreadsafeFunction<String, (), WarnArgs, Status, false, true>);
 
 impl Warn {
@@ -24,7 +24,7 @@ impl Warn {
     }
 
     pub(super) fn call(&self, reason: String) {
-        // It fails where JavaScript has gone.
+        // Fails if the JavaScript environment has ended.
         self.0.call(reason, ThreadsafeFunctionCallMode::NonBlocking);
     }
 }

@@ -1,11 +1,11 @@
-//! XChaCha20-Poly1305 over the end of a buffer: nonce, ciphertext, tag.
+//! XChaCha20-Poly1305. Encryption appends nonce, ciphertext and tag to a buffer.
 
 use chacha20poly1305::aead::AeadInPlace;
 use chacha20poly1305::{KeyInit, XChaCha20Poly1305};
 
 use crate::error::{Result, StoreError};
 
-/// So long that random nonces do not meet, however many records one key seals.
+/// 192 bits: random nonces do not collide, however many records one key encrypts.
 pub(super) const NONCE_BYTES: usize = 24;
 const TAG_BYTES: usize = 16;
 pub(super) const OVERHEAD_BYTES: usize = NONCE_BYTES + TAG_BYTES;
@@ -13,7 +13,7 @@ pub(super) const OVERHEAD_BYTES: usize = NONCE_BYTES + TAG_BYTES;
 /// A cipher with its key, which is wiped from memory when dropped.
 pub(super) struct Cipher(XChaCha20Poly1305);
 
-/// The parts of what [`Cipher::seal`] wrote.
+/// The parts of the output of [`Cipher::seal`].
 #[derive(Clone, Copy)]
 pub(super) struct Sealed<'a> {
     nonce: &'a [u8; NONCE_BYTES],
@@ -22,7 +22,7 @@ pub(super) struct Sealed<'a> {
 }
 
 impl<'a> Sealed<'a> {
-    /// `None` for bytes that are too few.
+    /// Returns `None` if there are too few bytes.
     pub(super) fn parse(bytes: &'a [u8]) -> Option<Self> {
         let (nonce, rest) = bytes.split_first_chunk()?;
         let (ciphertext, tag) = rest.split_last_chunk()?;
@@ -36,7 +36,7 @@ impl Cipher {
     }
 
     /// # Errors
-    /// `Io` for a plaintext of 256 GiB, of which the start is in `out` then.
+    /// `Io` for a plaintext of 256 GiB or more. Then `out` contains a part of it.
     pub(super) fn seal(
         &self,
         nonce: &[u8; NONCE_BYTES],
@@ -55,7 +55,7 @@ impl Cipher {
         Ok(())
     }
 
-    /// Appends the plaintext and says true, or leaves `out` as it was and says false.
+    /// Appends the plaintext and returns true. If the tag does not match, returns false and leaves `out` unchanged.
     #[must_use]
     pub(super) fn open(&self, aad: &[u8], sealed: Sealed<'_>, out: &mut Vec<u8>) -> bool {
         let start = out.len();
@@ -75,7 +75,7 @@ mod tests {
 
     /// draft-irtf-cfrg-xchacha-03, appendix A.3.1.
     #[test]
-    fn seals_the_test_vector_of_the_draft() {
+    fn matches_the_test_vector_of_the_draft() {
         let key = std::array::from_fn(|at| 0x80 + at as u8);
         let nonce = std::array::from_fn(|at| 0x40 + at as u8);
         let aad = b"\x50\x51\x52\x53\xc0\xc1\xc2\xc3\xc4\xc5\xc6\xc7";

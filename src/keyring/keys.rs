@@ -1,4 +1,4 @@
-//! What a secret gives a store.
+//! The keys that are derived from a secret.
 
 use hkdf::Hkdf;
 use sha2::Sha256;
@@ -10,14 +10,14 @@ use crate::error::Result;
 
 pub(super) const KEY_ID_BYTES: usize = 4;
 
-/// Names the secret with which something is encrypted. It is public, and reveals nothing about the keys.
+/// Names the secret that encrypted some bytes. It is public, and reveals nothing about the keys.
 pub type KeyId = [u8; KEY_ID_BYTES];
 
 pub(super) struct Keys {
     pub(super) id: KeyId,
-    /// Seals records.
+    /// Encrypts records.
     pub(super) record: Cipher,
-    /// Seals the index key.
+    /// Encrypts the index key.
     pub(super) wrapping: Cipher,
 }
 

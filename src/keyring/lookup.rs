@@ -1,11 +1,11 @@
-//! Keys to look up by, which tell nothing of what they stand for.
+//! Blind index: keyed hashes of ids and users.
 
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
 pub const LOOKUP_BYTES: usize = 16;
 
-/// What the looked up bytes are, so that an id and a user of the same bytes have nothing in common.
+/// The kind of the hashed bytes. An id and a user with the same bytes have different hashes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Domain {
@@ -13,7 +13,7 @@ pub enum Domain {
     User = 2,
 }
 
-/// HMAC-SHA-256, cut to 16 bytes, with its key worked in already.
+/// HMAC-SHA-256, truncated to 16 bytes, with a precomputed key schedule.
 pub(super) struct Lookup(Hmac<Sha256>);
 
 impl Lookup {
@@ -33,7 +33,7 @@ mod tests {
 
     /// RFC 4231, test case 2; the domain is the first byte of its data.
     #[test]
-    fn gives_the_test_vector_of_the_rfc() {
+    fn matches_the_test_vector_of_the_rfc() {
         let lookup = Lookup::new(b"Jefe").of(b'w', b"hat do ya want for nothing?");
         assert_eq!(lookup, *b"\x5b\xdc\xc1\x46\xbf\x60\x75\x4e\x6a\x04\x24\x26\x08\x95\x75\xc7");
     }

@@ -1,8 +1,8 @@
-//! Encryption at rest: what a file shows without a secret is sizes, times and random-looking bytes.
+//! Encryption at rest. Without a secret, a file shows only sizes, times and random-looking bytes.
 //!
-//! Three things are derived from each secret and the store's salt: a key for records, a key that wraps the store's index
-//! key, and a public id that names the secret. The index key is made once. Rotation wraps it for other secrets and
-//! never replaces it, so that the lookup keys of ids and users stay the same.
+//! Three values are derived from each secret and the store's salt: a record key, a wrapping key, which encrypts the
+//! store's index key, and a public key id, which names the secret. The index key is generated once. Rotation wraps it
+//! for other secrets and never replaces it, so the lookup keys of ids and users stay the same.
 
 mod cipher;
 mod keys;
@@ -26,10 +26,10 @@ pub use self::secret::{MAX_SECRETS, Secret};
 pub use self::wrapped_keys::WrappedKeys;
 use crate::error::{Result, StoreError};
 
-/// How many bytes a sealed record has beyond its plaintext.
+/// How many bytes an encrypted record is longer than its plaintext.
 pub const OVERHEAD_BYTES: usize = KEY_ID_BYTES + cipher::OVERHEAD_BYTES;
 
-/// Why the wrapped keys were not opened.
+/// Why unlocking failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UnlockError {
     #[error("none of the secrets is one of the store's")]
@@ -39,17 +39,17 @@ pub enum UnlockError {
     Store(#[from] StoreError),
 }
 
-/// The key ring, and the wrapped keys that a store may put in the place of those that it has.
+/// The key ring, and the wrapped keys that may replace those of the store.
 #[derive(Debug)]
 pub struct Unlocked {
     pub keyring: Keyring,
-    /// The keys that the store has, and those of the secrets that it lacks. `None` if it lacks none.
+    /// The store's wrapped keys, and new ones for secrets without a wrapped key. `None` if no secret lacks one.
     pub extended: Option<WrappedKeys>,
-    /// The keys of the secrets alone. `None` if that is what the store has.
+    /// Wrapped keys for exactly the given secrets. `None` if the store has these.
     pub exact: Option<WrappedKeys>,
 }
 
-/// What became of a record.
+/// The result of decrypting a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum Opened {
@@ -93,11 +93,11 @@ impl Keyring {
         Ok((Self::new(keys, index_key), wrapped))
     }
 
-    /// The keys of the store that has these wrapped keys.
+    /// Unlocks the keys of a store with its wrapped keys.
     ///
     /// # Errors
-    /// `WrongSecret` if none of the secrets has a wrapped key. `Corrupt` if one has, and does not open it. Otherwise as
-    /// for [`Keyring::create`].
+    /// `WrongSecret` if none of the secrets has a wrapped key. `Corrupt` if a secret has one, but cannot decrypt it.
+    /// Otherwise as for [`Keyring::create`].
     pub fn unlock(secrets: &[Secret], wrapped: &WrappedKeys) -> Result<Unlocked, UnlockError> {
         let keys = Keys::of_all(secrets, wrapped.salt())?;
         let found = keys.iter().map(|keys| wrapped.index_key(keys)).collect::<Vec<_>>();
@@ -129,12 +129,13 @@ impl Keyring {
         }
     }
 
-    /// What stands in the file for an id or a user: the same for the same bytes, whatever the secrets become.
+    /// Returns the lookup key that the file contains instead of an id or a user. It depends on the bytes only, also
+    /// after a rotation of secrets.
     pub fn lookup(&self, domain: Domain, bytes: &[u8]) -> [u8; LOOKUP_BYTES] {
         self.lookup.of(domain as u8, bytes)
     }
 
-    /// Appends the record, sealed under the first secret. It opens with the same `aad` alone.
+    /// Encrypts a record with the first secret, and appends it. Decryption needs the same `aad`.
     ///
     /// # Errors
     /// `Io` if the system has no randomness.
@@ -156,16 +157,16 @@ impl Keyring {
         key.cipher.seal(nonce, aad, plain, out).inspect_err(|_| out.truncate(start))
     }
 
-    /// Appends the plaintext of what [`Keyring::seal`] wrote. Unless it is opened, `out` stays as it was.
+    /// Decrypts a record of [`Keyring::seal`], and appends its plaintext. On failure, `out` is unchanged.
     ///
     /// # Errors
-    /// `Corrupt` for any bytes but those, and for another `aad`.
+    /// `Corrupt` for any other bytes, and for another `aad`.
     pub fn open(&self, aad: &[u8], sealed: &[u8], out: &mut Vec<u8>) -> Result<Opened> {
         const CUT_SHORT: StoreError = StoreError::Corrupt("it is cut short");
         let (id, sealed) = sealed.split_first_chunk().ok_or(CUT_SHORT)?;
         let sealed = Sealed::parse(sealed).ok_or(CUT_SHORT)?;
         let mut answer = Ok(Opened::UnknownKey);
-        // Two secrets may happen to have one id: it names keys, it does not tell them apart for sure.
+        // Try all keys with this id: two secrets may have the same id by chance.
         for key in self.records.iter().filter(|key| key.id == *id) {
             if key.cipher.open(aad, sealed, out) {
                 return Ok(Opened::Plain);
@@ -180,17 +181,17 @@ impl Keyring {
         Self::id_of(sealed).is_some_and(|id| self.has(id))
     }
 
-    /// The id of the key with which a record is encrypted. `None` for bytes that are too few.
+    /// Returns the id of the key that encrypted a record, or `None` if there are too few bytes.
     pub fn id_of(sealed: &[u8]) -> Option<&KeyId> {
         sealed.first_chunk()
     }
 
-    /// Whether one of the secrets has this id.
+    /// Whether one of the secrets has this key id.
     pub fn has(&self, id: &KeyId) -> bool {
         self.records.iter().any(|key| key.id == *id)
     }
 
-    /// The id of the first secret, which encrypts.
+    /// The key id of the first secret, which encrypts.
     pub fn current_id(&self) -> KeyId {
         self.current().id
     }

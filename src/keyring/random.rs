@@ -1,4 +1,4 @@
-//! Randomness of the system.
+//! Random bytes from the system.
 
 use crate::error::{Result, StoreError};
 

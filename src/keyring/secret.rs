@@ -1,4 +1,4 @@
-//! The secrets that a user gives.
+//! The secrets that an app configures.
 
 use std::fmt;
 
@@ -9,12 +9,12 @@ use crate::error::{Result, StoreError};
 /// The maximum number of secrets of a store.
 pub const MAX_SECRETS: usize = 16;
 const MIN_BYTES: usize = 16;
-/// Prints a good one.
+/// A command that prints a good secret.
 const EXAMPLE: &str = "openssl rand -base64 32";
 
 /// A secret, wiped from memory when dropped.
 ///
-/// It should be random: it is not stretched, so that a guessable one can be guessed from a file.
+/// It should be random. It is not hashed as passwords are, so an attacker with the file can guess a weak one.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Zeroizing<Vec<u8>>);
 
@@ -28,7 +28,7 @@ impl Secret {
     }
 
     /// # Errors
-    /// `InvalidOption` unless there are 1 to 16 secrets, all different, each of 16 bytes at least.
+    /// `InvalidOption` unless there are 1 to 16 different secrets of at least 16 bytes each.
     pub fn check(secrets: &[Self]) -> Result<()> {
         match secrets.len() {
             0 => return Err(Self::invalid_list("an empty list")),
@@ -64,7 +64,7 @@ impl Secret {
     }
 }
 
-/// Hides the secret, and how long it is.
+/// Hides the secret and its length.
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(..)")
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn other_lists_are_refused_in_words_without_the_secret() {
+    fn other_lists_are_refused_without_showing_the_secret() {
         assert_eq!(given(&[]), "an empty list");
         assert_eq!(given(&[&b"sixteen bytes it"[..]; 17]), "17 secrets");
         assert_eq!(given(&[b"sixteen bytes it", b"hunter2"]), "7 bytes as secret 2");

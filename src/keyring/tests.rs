@@ -1,4 +1,4 @@
-//! What a keyring promises: its layout, what it refuses, and what rotation does.
+//! Tests of the layout, of refused input and of rotation.
 
 use proptest::prelude::*;
 
@@ -20,7 +20,7 @@ fn unlock(texts: &[&str], wrapped: &WrappedKeys) -> Unlocked {
     Keyring::unlock(&secrets(texts), wrapped).unwrap()
 }
 
-/// With nothing left to chance.
+/// With fixed randomness.
 fn create_fixed() -> (Keyring, WrappedKeys) {
     let index_key = std::array::from_fn(|at| at as u8);
     let mut nonces = (0..).map(|byte| Ok([byte; NONCE_BYTES]));
@@ -37,7 +37,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Whether it opens, and to what. Checks that it leaves alone what it should.
+/// Decrypts, and returns the plaintext or `None`. Checks that the rest of the buffer is unchanged.
 fn opened(keyring: &Keyring, aad: &[u8], sealed: &[u8]) -> Result<Option<Vec<u8>>> {
     let mut out = b"before".to_vec();
     let answer = keyring.open(aad, sealed, &mut out);
@@ -52,9 +52,9 @@ fn is_corrupt<T>(result: Result<T>) -> bool {
     matches!(result, Err(StoreError::Corrupt(_)))
 }
 
-/// The layout is a promise to files of later stores: these bytes never change.
+/// Stored files depend on this layout: these bytes never change.
 ///
-/// They were computed by another implementation than these crates.
+/// Another implementation than these crates computed them.
 #[test]
 fn version_1_is_these_bytes() {
     let (keyring, wrapped) = create_fixed();
@@ -88,7 +88,7 @@ fn version_1_is_these_bytes() {
 }
 
 #[test]
-fn wrapped_keys_opens_again_with_its_secrets() {
+fn wrapped_keys_unlock_with_their_secrets() {
     let (keyring, wrapped) = create(&[FIRST, SECOND]);
     let record = sealed(&keyring, b"plain");
     for texts in [[FIRST, SECOND], [SECOND, FIRST]] {
@@ -101,7 +101,7 @@ fn wrapped_keys_opens_again_with_its_secrets() {
 }
 
 #[test]
-fn no_secret_of_the_seal_is_the_wrong_secret() {
+fn unlocking_without_a_secret_of_the_store_is_the_wrong_secret() {
     let (_, wrapped) = create(&[FIRST]);
     let error = Keyring::unlock(&secrets(&[SECOND, THIRD]), &wrapped).unwrap_err();
     assert_eq!(error, UnlockError::WrongSecret);
@@ -148,12 +148,12 @@ fn rotation_keeps_records_and_lookups_until_the_old_secret_goes() {
 }
 
 #[test]
-fn a_swap_of_one_secret_is_noticed() {
+fn a_swap_of_one_secret_is_detected() {
     let (_, wrapped) = create(&[FIRST, SECOND]);
     let Unlocked { extended, exact, .. } = unlock(&[THIRD, FIRST], &wrapped);
     let exact = exact.expect("as many secrets, but others");
     assert_eq!(unlock(&[THIRD, FIRST], &exact).exact, None);
-    // Nobody is locked out by an addition.
+    // Adding a secret locks nobody out.
     let extended = extended.expect("a secret was added");
     for texts in [[FIRST], [SECOND], [THIRD]] {
         assert_eq!(unlock(&texts, &extended).extended, None);
@@ -176,7 +176,7 @@ fn a_broken_wrapped_key_is_corrupt_and_heals_where_another_opens() {
 }
 
 #[test]
-fn stores_with_one_secret_have_nothing_in_common() {
+fn stores_with_the_same_secret_have_different_keys() {
     let (one, one_wrapped) = create(&[FIRST]);
     let (other, other_wrapped) = create(&[FIRST]);
     assert_ne!(one.lookup(Domain::Session, b"id"), other.lookup(Domain::Session, b"id"));
@@ -187,16 +187,16 @@ fn stores_with_one_secret_have_nothing_in_common() {
 }
 
 #[test]
-fn a_record_never_seals_to_the_same_bytes() {
+fn encrypting_a_record_twice_gives_different_bytes() {
     let (keyring, _) = create(&[FIRST]);
     let (one, other) = (sealed(&keyring, b""), sealed(&keyring, b""));
     assert_eq!(one.len(), OVERHEAD_BYTES);
     assert_ne!(one, other);
 }
 
-/// Only 2⁻³² of all pairs do, so that one is made here.
+/// Only one pair in 2³² shares an id, so the test makes one.
 #[test]
-fn secrets_that_share_a_key_id_are_told_apart() {
+fn secrets_with_the_same_key_id_are_distinguished() {
     let (mut keyring, _) = create(&[FIRST, SECOND]);
     keyring.records[0].id = keyring.records[1].id;
     let record = sealed(&keyring, b"plain");
@@ -206,13 +206,13 @@ fn secrets_that_share_a_key_id_are_told_apart() {
 }
 
 #[test]
-fn a_session_and_a_user_of_the_same_bytes_look_up_differently() {
+fn a_session_and_a_user_with_equal_bytes_have_different_lookup_keys() {
     let (keyring, _) = create(&[FIRST]);
     assert_ne!(keyring.lookup(Domain::Session, b"ann"), keyring.lookup(Domain::User, b"ann"));
 }
 
 #[test]
-fn wrapped_keys_of_another_version_or_count_is_corrupt() {
+fn wrapped_keys_of_another_version_or_count_are_corrupt() {
     let bytes = create_fixed().1.encode();
     let changed = |at: usize, byte: u8| {
         let mut bytes = bytes.clone();
@@ -229,7 +229,7 @@ fn wrapped_keys_of_another_version_or_count_is_corrupt() {
 }
 
 #[test]
-fn wrapped_keys_cut_anywhere_or_too_long_is_corrupt() {
+fn truncated_or_extended_wrapped_keys_are_corrupt() {
     let mut bytes = create_fixed().1.encode();
     for len in 0..bytes.len() {
         assert!(is_corrupt(WrappedKeys::decode(&bytes[..len])), "{len}");
@@ -338,7 +338,7 @@ proptest! {
     #[test]
     fn any_flipped_bit_of_wrapped_keys_is_refused(at: prop::sample::Index, bit in 0u8..8) {
         let mut bytes = create_fixed().1.encode();
-        // The second secret's wrapped key is not needed.
+        // The wrapped key of the second secret is not needed.
         let at = at.index(bytes.len() - 76);
         bytes[at] ^= 1 << bit;
         if let Ok(wrapped) = WrappedKeys::decode(&bytes) {

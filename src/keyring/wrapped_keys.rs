@@ -1,5 +1,5 @@
-//! The wrapped keys of a store: they stand in its file, unencrypted. A process with one of the secrets gets the index key
-//! from them.
+//! The wrapped keys of a store. They are in its file, and a process with one of the secrets decrypts the index key with
+//! them.
 //!
 //! Version 1: the version, the salt (32 bytes), the number of secrets, and for each secret its key id (4 bytes) and the
 //! index key encrypted with its wrapping key (nonce 24, ciphertext 32, tag 16). The oldest comes first.
@@ -22,7 +22,7 @@ pub struct WrappedKeys {
     keys: Vec<WrappedKey>,
 }
 
-/// A key id, and the index key encrypted with the wrapping key of that id.
+/// A key id, and the index key encrypted with the wrapping key of that secret.
 type WrappedKey = [u8; WRAPPED_KEY_BYTES];
 
 impl WrappedKeys {
@@ -53,12 +53,12 @@ impl WrappedKeys {
         Ok(())
     }
 
-    /// What tells the keys of one store from those of any other, whatever secrets wrap them.
+    /// The salt, which makes the keys of each store different, even with the same secrets.
     pub fn salt(&self) -> &[u8; 32] {
         &self.salt
     }
 
-    /// How many secrets open the store.
+    /// The number of secrets that unlock the store.
     pub fn len(&self) -> usize {
         self.keys.len()
     }
@@ -72,7 +72,7 @@ impl WrappedKeys {
         self.ids().any(|other| other == id)
     }
 
-    /// Removes the first keys that may go, at most this many.
+    /// Removes the first `max` keys for which `may_go` returns true.
     pub fn remove_first(&mut self, max: usize, may_go: impl Fn(&KeyId) -> bool) {
         let mut removed = 0;
         self.keys.retain(|key| {
@@ -82,7 +82,7 @@ impl WrappedKeys {
         });
     }
 
-    /// The index key, if these keys open it.
+    /// Returns the index key, if these keys decrypt it.
     pub(super) fn index_key(&self, keys: &Keys) -> Option<Zeroizing<[u8; INDEX_KEY_BYTES]>> {
         let mut plain = Zeroizing::new(Vec::with_capacity(INDEX_KEY_BYTES));
         let aad = aad(&keys.id);
@@ -91,7 +91,7 @@ impl WrappedKeys {
         is_open.then(|| Zeroizing::new(std::array::from_fn(|at| plain[at])))
     }
 
-    /// The bytes for the file. At most [`MAX_SECRETS`] keys can be read again.
+    /// Returns the bytes for the file. [`WrappedKeys::decode`] accepts at most [`MAX_SECRETS`] keys.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(2 + self.salt.len() + self.keys.len() * WRAPPED_KEY_BYTES);
         out.push(VERSION);
@@ -121,7 +121,7 @@ impl WrappedKeys {
     }
 }
 
-/// Binds a wrapped key to its place, so that no other encrypted bytes can stand there.
+/// Binds a wrapped key to its purpose and id, so that no other encrypted bytes can replace it.
 fn aad(id: &KeyId) -> Vec<u8> {
     [&b"fluidauth native-store v1 index key"[..], id].concat()
 }

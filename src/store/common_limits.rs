@@ -1,7 +1,7 @@
-//! The limits that all processes of one store should have in common.
+//! The limits that all processes of a store should share.
 //!
-//! Each process keeps to its own limits, in its own writes. So where they differ, a user may have as many sessions as the
-//! process allows that serves the login. The store warns of that.
+//! Each process applies its own limits to its own writes. If they differ, the process that serves a login decides how
+//! many sessions the user may have. The store warns about that.
 
 use std::num::NonZeroUsize;
 
@@ -14,18 +14,18 @@ pub struct CommonLimits {
     pub max_lifetime: Option<u64>,
 }
 
-/// The limits of this process, and those of another that has the store open.
+/// The limits of this process, and the different limits of another process that has the store open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LimitsDiffer {
     pub own: CommonLimits,
     pub other: CommonLimits,
 }
 
-/// A larger limit counts as this one.
+/// The largest encodable limit. Larger limits are encoded as this one.
 const MAX_CODE: u64 = (1 << 37) - 1;
 
 impl CommonLimits {
-    /// The limit of a user as a number of 38 bits.
+    /// Encodes the limit per user as a 38-bit number.
     pub fn user_code(self) -> u64 {
         let UserLimit { max, when_full } = self.per_user;
         max.map_or(0, |max| {
@@ -33,7 +33,7 @@ impl CommonLimits {
         })
     }
 
-    /// The lifetime as such a number.
+    /// Encodes the lifetime as a 37-bit number.
     pub fn lifetime_code(self) -> u64 {
         self.max_lifetime.map_or(0, |max| max.min(MAX_CODE))
     }
@@ -47,7 +47,7 @@ impl CommonLimits {
         }
     }
 
-    /// The options as JSON. One that is not given is `null`.
+    /// Returns the options as JSON. An unset option is `null`.
     fn to_json(self) -> String {
         let number = |number: Option<u64>| number.map_or("null".into(), |number| number.to_string());
         let UserLimit { max, when_full } = self.per_user;
@@ -61,7 +61,7 @@ impl CommonLimits {
 }
 
 impl LimitsDiffer {
-    /// Both as JSON: `{ own, other }`.
+    /// Returns both as JSON: `{ own, other }`.
     pub fn to_json(self) -> String {
         format!(r#"{{"own":{},"other":{}}}"#, self.own.to_json(), self.other.to_json())
     }
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn codes_say_what_the_limits_are() {
+    fn codes_encode_the_limits() {
         let all = [
             CommonLimits::default(),
             limits(1, WhenUserIsFull::EndOldest, 1),

@@ -1,9 +1,10 @@
-//! The contract of [`SessionStore`](super::SessionStore) as tests, the same for every store.
+//! The contract of [`SessionStore`](super::SessionStore) as tests that run for every store.
 //!
-//! `conformance!(open)` in a store's tests runs them all. `open` takes a clock and gives an empty store without
-//! limits, save a `max_session_bytes` of [`MAX_SESSION_BYTES`]. `conformance!(maybe open)` runs them if `open` gives one.
-//! `conformance!(lifetime open)` runs those of a store with a `max_lifetime` of [`MAX_LIFETIME`], and `conformance!(reject open)`
-//! those of a store that refuses a user more than [`MAX_PER_USER`] sessions; `lifetime maybe` and `reject maybe` likewise.
+//! `conformance!(open)` in a store's tests runs all of them. `open` takes a clock and returns an empty store without
+//! limits, except for a `max_session_bytes` of [`MAX_SESSION_BYTES`]. `conformance!(maybe open)` runs them if `open`
+//! returns a store. `conformance!(lifetime open)` runs the tests of a store with a `max_lifetime` of [`MAX_LIFETIME`].
+//! `conformance!(reject open)` runs the tests of a store that refuses more than [`MAX_PER_USER`] sessions per user.
+//! `lifetime maybe` and `reject maybe` run them if `open` returns a store.
 
 use std::sync::Arc;
 use std::thread;
@@ -15,19 +16,19 @@ use crate::session::{
     Body, Content, ExpiresForm, Expiry, FieldOrder, Session, SessionId, UserKey, UserKeyBuf,
 };
 
-/// The limit that the suite reckons with.
+/// The `max_session_bytes` that the suite expects.
 pub const MAX_SESSION_BYTES: usize = 2000;
 
-/// The limit of a lifetime that the suite reckons with, in milliseconds.
+/// The `max_lifetime` that the suite expects, in milliseconds.
 pub const MAX_LIFETIME: Millis = 1000;
 
-/// The limit of a user's sessions that the suite reckons with.
+/// The limit per user that the suite expects.
 pub const MAX_PER_USER: usize = 2;
 
-/// When the suite's clock begins.
+/// The start time of the suite's clock.
 pub const START: Millis = 1_800_000_000_000;
 
-/// What a test has to work with.
+/// The store under test, and its clock.
 pub struct Bench<S> {
     pub store: S,
     pub clock: Arc<MockClock>,
@@ -39,7 +40,7 @@ impl<S: SessionStore> Bench<S> {
         Self { store: open(Arc::clone(&clock)), clock }
     }
 
-    /// Runs a test, if there is a store to run it with.
+    /// Runs a test if `open` returns a store.
     pub fn try_run(open: impl FnOnce(Arc<MockClock>) -> Option<S>, test: impl FnOnce(&Self)) {
         let clock = Arc::new(MockClock::new(START));
         if let Some(store) = open(Arc::clone(&clock)) {
@@ -99,33 +100,33 @@ pub fn json<'a>(
 macro_rules! conformance {
     (maybe $open:expr) => {
         $crate::store::conformance::conformance! { $open;
-            gives_back_what_it_was_given
+            returns_the_stored_session
             create_refuses_the_id_of_a_live_session_and_keeps_it
             create_takes_the_id_of_an_expired_session
             an_expired_session_is_absent_from_every_call
             a_session_is_live_until_its_expiry_and_not_at_it
             update_replaces_a_live_session
             update_never_creates
-            touch_moves_the_expiry_alone
+            touch_moves_only_the_expiry
             touch_of_an_absent_or_expired_session_does_nothing
             touch_into_the_past_ends_a_session
-            prolong_moves_the_expiry_alone
+            prolong_moves_only_the_expiry
             prolong_leaves_an_expiry_that_is_enough
             prolong_of_an_absent_or_expired_session_does_nothing
-            no_prolong_moves_back_what_another_has_moved
+            concurrent_prolongs_never_shorten_an_expiry
             delete_is_idempotent
-            clean_removes_what_has_expired_and_nothing_else
+            clean_removes_only_expired_sessions
             clean_sees_sessions_that_were_touched
             sessions_are_found_by_user_oldest_first
             the_index_follows_an_update_to_another_user
-            users_of_one_text_and_different_types_are_apart
-            sessions_of_no_user_are_in_no_index
+            users_of_different_types_are_distinct
+            anonymous_sessions_are_not_in_the_user_index
             delete_by_user_ends_live_sessions_and_counts_them
             delete_by_user_keeps_the_excepted_one
-            ids_are_each_given_once
-            sessions_are_each_given_once_whatever_else_changes
-            sessions_say_when_they_were_created_and_end
-            sessions_are_given_in_bounded_pages
+            ids_returns_each_id_once
+            sessions_returns_each_session_once_during_changes
+            sessions_have_their_creation_time_and_expiry
+            sessions_returns_bounded_pages
             clear_removes_everything
             stats_count
             ids_are_compared_exactly
@@ -137,23 +138,23 @@ macro_rules! conformance {
         $crate::store::conformance::conformance! { $open;
             create_ends_a_session_by_its_lifetime
             no_call_moves_a_session_past_its_lifetime
-            a_session_within_its_lifetime_moves_as_ever
-            an_end_that_cannot_move_is_enough
+            a_session_within_its_lifetime_can_be_moved
+            prolong_accepts_an_expiry_at_the_lifetime_limit
             a_session_past_its_lifetime_is_absent_from_every_call
-            a_session_that_was_created_before_has_the_rest_of_its_lifetime
-            a_new_session_of_an_old_id_has_a_lifetime_of_its_own
+            create_at_leaves_the_rest_of_the_lifetime
+            a_reused_id_gets_a_new_lifetime
         }
     };
     (reject maybe $open:expr) => {
         $crate::store::conformance::conformance! { $open;
             a_full_user_gets_no_more_sessions
             expired_sessions_leave_room
-            a_session_that_has_expired_already_needs_no_room
+            an_expired_session_needs_no_room
             a_session_of_a_full_user_may_change
             no_update_gives_a_full_user_one_more_session
-            a_live_session_with_the_id_counts_before_a_full_user
-            logins_at_once_never_exceed_the_limit
-            changes_of_user_at_once_never_exceed_the_limit
+            a_live_session_with_the_id_is_reported_before_a_full_user
+            concurrent_logins_never_exceed_the_limit
+            concurrent_changes_of_user_never_exceed_the_limit
         }
     };
     (reject $open:expr) => {
@@ -178,7 +179,7 @@ pub(crate) use conformance;
 
 type Store<S> = Bench<S>;
 
-pub fn gives_back_what_it_was_given<S: SessionStore>(bench: &Store<S>) {
+pub fn returns_the_stored_session<S: SessionStore>(bench: &Store<S>) {
     let (text, number) = (UserKeyBuf::from_text("ann \u{0} é 😀"), UserKeyBuf::from_canonical_json("42"));
     let hostile = r#"{"__proto__":{"a":1},"path":"../../etc","nul":"\u0000","😀":[null]}"#;
     let expires = bench.in_millis(1);
@@ -258,7 +259,7 @@ pub fn update_never_creates<S: SessionStore>(bench: &Store<S>) {
     assert!(bench.sessions_of("ann").is_empty());
 }
 
-pub fn touch_moves_the_expiry_alone<S: SessionStore>(bench: &Store<S>) {
+pub fn touch_moves_only_the_expiry<S: SessionStore>(bench: &Store<S>) {
     bench.log_in("a", "ann");
     let before = bench.get("a").unwrap();
     let later = Expiry::moved_to(bench.clock.now() + 1000).unwrap();
@@ -286,7 +287,7 @@ pub fn touch_into_the_past_ends_a_session<S: SessionStore>(bench: &Store<S>) {
     assert_eq!(bench.store.clean(), Ok(1));
 }
 
-pub fn prolong_moves_the_expiry_alone<S: SessionStore>(bench: &Store<S>) {
+pub fn prolong_moves_only_the_expiry<S: SessionStore>(bench: &Store<S>) {
     bench.log_in("a", "ann");
     let before = bench.get("a").unwrap();
     let (now, later) = (bench.clock.now(), Expiry::moved_to(bench.clock.now() + 1000).unwrap());
@@ -325,7 +326,7 @@ pub fn prolong_of_an_absent_or_expired_session_does_nothing<S: SessionStore>(ben
     assert_eq!(bench.get("a"), None);
 }
 
-pub fn no_prolong_moves_back_what_another_has_moved<S: SessionStore>(bench: &Store<S>) {
+pub fn concurrent_prolongs_never_shorten_an_expiry<S: SessionStore>(bench: &Store<S>) {
     bench.log_in("a", "ann");
     let now = bench.clock.now();
     thread::scope(|scope| {
@@ -356,7 +357,7 @@ pub fn delete_is_idempotent<S: SessionStore>(bench: &Store<S>) {
     assert_eq!(bench.sessions_of("ann"), ["b"]);
 }
 
-pub fn clean_removes_what_has_expired_and_nothing_else<S: SessionStore>(bench: &Store<S>) {
+pub fn clean_removes_only_expired_sessions<S: SessionStore>(bench: &Store<S>) {
     let ann = UserKeyBuf::from_text("ann");
     for at in 0..5000 {
         let lives_for = if at % 2 == 0 { 100 } else { 200 };
@@ -410,7 +411,7 @@ pub fn the_index_follows_an_update_to_another_user<S: SessionStore>(bench: &Stor
     assert_eq!(bench.sessions_of("ben"), ["a"]);
 }
 
-pub fn users_of_one_text_and_different_types_are_apart<S: SessionStore>(bench: &Store<S>) {
+pub fn users_of_different_types_are_distinct<S: SessionStore>(bench: &Store<S>) {
     let (text, number) = (UserKeyBuf::from_text("42"), UserKeyBuf::from_canonical_json("42"));
     bench.store.create(&plain("text", &text, bench.in_millis(100))).unwrap();
     bench.store.create(&json("number", Some(&number), "{}", bench.in_millis(100))).unwrap();
@@ -418,7 +419,7 @@ pub fn users_of_one_text_and_different_types_are_apart<S: SessionStore>(bench: &
     assert_eq!(bench.all_ids(), ["text"]);
 }
 
-pub fn sessions_of_no_user_are_in_no_index<S: SessionStore>(bench: &Store<S>) {
+pub fn anonymous_sessions_are_not_in_the_user_index<S: SessionStore>(bench: &Store<S>) {
     bench.store.create(&json("a", None, "{}", bench.in_millis(100))).unwrap();
     assert!(bench.sessions_of("").is_empty());
     let empty = UserKeyBuf::from_text("");
@@ -449,14 +450,14 @@ pub fn delete_by_user_keeps_the_excepted_one<S: SessionStore>(bench: &Store<S>) 
     assert_eq!(bench.all_ids(), ["d"]);
 }
 
-pub fn ids_are_each_given_once<S: SessionStore>(bench: &Store<S>) {
+pub fn ids_returns_each_id_once<S: SessionStore>(bench: &Store<S>) {
     let mut ids: Vec<String> = (0..3000).map(|at| format!("session {at:04}")).collect();
     for session_id in &ids {
         bench.log_in(session_id, "ann");
     }
     assert_eq!(bench.all_ids(), ids);
 
-    // The store may change meanwhile: what stays is given once.
+    // The store may change during the scan. Sessions that stay are returned once.
     let (mut seen, mut cursor, mut round) = (Vec::new(), Some(Cursor::default()), 0);
     while let Some(at) = cursor {
         let (some, next) = bench.store.ids(at).unwrap();
@@ -484,7 +485,7 @@ pub fn clear_removes_everything<S: SessionStore>(bench: &Store<S>) {
 }
 
 pub fn stats_count<S: SessionStore>(bench: &Store<S>) {
-    // A store that does not know how many it holds never does.
+    // A store that does not count its sessions never returns a count.
     let before = bench.store.stats().unwrap();
     let (sessions, bytes) = (before.sessions.map(|_| 0), before.bytes.map(|_| 0));
     let log = before.log;
@@ -500,7 +501,7 @@ pub fn stats_count<S: SessionStore>(bench: &Store<S>) {
     let stats = bench.store.stats().unwrap();
     assert_eq!((stats.sessions, stats.created, stats.hits, stats.misses), (if_known(2), 2, 1, 2));
     assert_eq!((stats.expired, stats.evicted, stats.last_sweep), (0, 0, None));
-    // Brings what is in a log to where it takes more bytes.
+    // Drains a log into the data file, where the sessions take more bytes.
     bench.all_ids();
     let bytes = bench.store.stats().unwrap().bytes;
     bench.store.clean().unwrap();
@@ -544,7 +545,7 @@ pub fn any_expiry_of_javascript_is_kept<S: SessionStore>(bench: &Store<S>) {
     assert_eq!(bench.store.clean(), Ok(1));
 }
 
-/// The name of a call that moves a session's end, and the call with the expiry that it asks for.
+/// The name of a call that moves a session's end, and the call with an expiry.
 type Mover<'a> = (&'static str, Box<dyn Fn(Expiry) -> bool + 'a>);
 
 fn movers<S: SessionStore>(bench: &Store<S>) -> [Mover<'_>; 4] {
@@ -603,7 +604,7 @@ pub fn no_call_moves_a_session_past_its_lifetime<S: SessionStore>(bench: &Store<
     }
 }
 
-pub fn a_session_within_its_lifetime_moves_as_ever<S: SessionStore>(bench: &Store<S>) {
+pub fn a_session_within_its_lifetime_can_be_moved<S: SessionStore>(bench: &Store<S>) {
     bench.log_in("a", "ann");
     for (call, move_to) in movers(bench) {
         for millis in [300, 200] {
@@ -614,14 +615,14 @@ pub fn a_session_within_its_lifetime_moves_as_ever<S: SessionStore>(bench: &Stor
     }
 }
 
-pub fn an_end_that_cannot_move_is_enough<S: SessionStore>(bench: &Store<S>) {
+pub fn prolong_accepts_an_expiry_at_the_lifetime_limit<S: SessionStore>(bench: &Store<S>) {
     bench.log_in("a", "ann");
     let far = bench.in_millis(MAX_LIFETIME + 500);
     for _ in 0..2 {
         assert_eq!(bench.store.prolong(&id("a"), far, far.millis() - 10), Ok(true));
         assert_eq!(bench.get("a").unwrap().expires.millis(), START + MAX_LIFETIME);
     }
-    // It shortens a session that is not at its end yet, and no other.
+    // It shortens a session only if that can still move.
     assert_eq!(bench.store.touch(&id("a"), bench.in_millis(50)), Ok(true));
     assert_eq!(bench.store.prolong(&id("a"), bench.in_millis(40), bench.clock.now() + 30), Ok(true));
     assert_eq!(bench.get("a").unwrap().expires.millis(), START + 50);
@@ -637,7 +638,7 @@ pub fn a_session_past_its_lifetime_is_absent_from_every_call<S: SessionStore>(be
     assert_eq!(bench.store.delete_by_user(UserKeyBuf::from_text("ann").as_key(), None), Ok(0));
 }
 
-pub fn a_session_that_was_created_before_has_the_rest_of_its_lifetime<S: SessionStore>(bench: &Store<S>) {
+pub fn create_at_leaves_the_rest_of_the_lifetime<S: SessionStore>(bench: &Store<S>) {
     let ann = UserKeyBuf::from_text("ann");
     let create_at = |name: &str, created: Millis| {
         bench.store.create_at(&plain(name, &ann, bench.in_millis(5000)), START + created).unwrap();
@@ -658,7 +659,7 @@ pub fn a_session_that_was_created_before_has_the_rest_of_its_lifetime<S: Session
     assert_eq!(bench.store.create_at(&plain("old", &ann, bench.in_millis(1)), 0), Err(StoreError::Exists));
 }
 
-pub fn sessions_are_each_given_once_whatever_else_changes<S: SessionStore>(bench: &Store<S>) {
+pub fn sessions_returns_each_session_once_during_changes<S: SessionStore>(bench: &Store<S>) {
     let ann = UserKeyBuf::from_text("ann");
     let long = format!(r#"{{"padding":"{}"}}"#, "x".repeat(600));
     let end = bench.in_millis(10_000);
@@ -674,7 +675,7 @@ pub fn sessions_are_each_given_once_whatever_else_changes<S: SessionStore>(bench
         let page = bench.store.sessions(at).unwrap();
         assert_eq!(page.unreadable, 0);
         seen.extend(page.sessions.iter().map(|session| session.id.to_string()));
-        // Records grow, shrink and go, and the tables with them.
+        // Records grow, shrink and disappear, and the tables change with them.
         for at in 0..60 {
             bench.store.create(&plain(&format!("new {round} {at}"), &ann, end)).unwrap();
             bench.store.delete(&id(&format!("leaving {:03}", (round * 60 + at) % 300))).unwrap();
@@ -694,7 +695,7 @@ pub fn sessions_are_each_given_once_whatever_else_changes<S: SessionStore>(bench
     assert_eq!(seen, staying);
 }
 
-pub fn sessions_say_when_they_were_created_and_end<S: SessionStore>(bench: &Store<S>) {
+pub fn sessions_have_their_creation_time_and_expiry<S: SessionStore>(bench: &Store<S>) {
     let ann = UserKeyBuf::from_text("ann");
     bench.log_in("a", "ann");
     bench.clock.advance(30);
@@ -727,9 +728,10 @@ pub fn sessions_say_when_they_were_created_and_end<S: SessionStore>(bench: &Stor
     assert_eq!(of_ann, [a, c]);
 }
 
-pub fn sessions_are_given_in_bounded_pages<S: SessionStore>(bench: &Store<S>) {
+pub fn sessions_returns_bounded_pages<S: SessionStore>(bench: &Store<S>) {
     const COUNT: usize = 400;
-    /// As many bytes as may be asked for before it is known how large sessions are, and what shares the hash of the last one.
+    /// The excess of a page: sessions that were requested before their size was known, and sessions with the same hash
+    /// as the last one.
     const MORE: usize = 16 * MAX_SESSION_BYTES;
     let text = format!(r#"{{"padding":"{}"}}"#, "x".repeat(1500));
     for at in 0..COUNT {
@@ -747,7 +749,7 @@ pub fn sessions_are_given_in_bounded_pages<S: SessionStore>(bench: &Store<S>) {
     assert_eq!(seen, COUNT);
 }
 
-pub fn a_new_session_of_an_old_id_has_a_lifetime_of_its_own<S: SessionStore>(bench: &Store<S>) {
+pub fn a_reused_id_gets_a_new_lifetime<S: SessionStore>(bench: &Store<S>) {
     bench.log_in("a", "ann");
     bench.clock.advance(60);
     bench.store.delete(&id("a")).unwrap();
@@ -761,7 +763,7 @@ pub fn a_new_session_of_an_old_id_has_a_lifetime_of_its_own<S: SessionStore>(ben
 const FULL: Result<()> = Err(StoreError::TooManySessions { max: MAX_PER_USER });
 
 impl<S: SessionStore> Bench<S> {
-    /// As `log_in`, where it may be refused.
+    /// The same as `log_in`, but may be refused.
     fn try_log_in(&self, session_id: &str, user: &str) -> Result<()> {
         self.store.create(&plain(session_id, &UserKeyBuf::from_text(user), self.in_millis(100)))
     }
@@ -806,7 +808,7 @@ pub fn expired_sessions_leave_room<S: SessionStore>(bench: &Store<S>) {
     assert_eq!(bench.sessions_of("ann"), ["c", "d"]);
 }
 
-pub fn a_session_that_has_expired_already_needs_no_room<S: SessionStore>(bench: &Store<S>) {
+pub fn an_expired_session_needs_no_room<S: SessionStore>(bench: &Store<S>) {
     bench.fill();
     let ann = UserKeyBuf::from_text("ann");
     assert_eq!(bench.store.create(&plain("c", &ann, bench.in_millis(-1))), Ok(()));
@@ -845,26 +847,26 @@ pub fn no_update_gives_a_full_user_one_more_session<S: SessionStore>(bench: &Sto
     assert_eq!((bench.sessions_of("ann"), bench.sessions_of("ben")), (vec!["a".into(), "c".into()], vec![]));
 }
 
-pub fn a_live_session_with_the_id_counts_before_a_full_user<S: SessionStore>(bench: &Store<S>) {
+pub fn a_live_session_with_the_id_is_reported_before_a_full_user<S: SessionStore>(bench: &Store<S>) {
     bench.fill();
     assert_eq!(bench.try_log_in("a", "ann"), Err(StoreError::Exists));
     bench.log_in("c", "ben");
     assert_eq!(bench.try_log_in("c", "ann"), Err(StoreError::Exists));
 }
 
-pub fn logins_at_once_never_exceed_the_limit<S: SessionStore>(bench: &Store<S>) {
-    at_once(bench, |name| bench.try_log_in(name, "ann"));
+pub fn concurrent_logins_never_exceed_the_limit<S: SessionStore>(bench: &Store<S>) {
+    concurrently(bench, |name| bench.try_log_in(name, "ann"));
 }
 
-pub fn changes_of_user_at_once_never_exceed_the_limit<S: SessionStore>(bench: &Store<S>) {
-    at_once(bench, |name| {
+pub fn concurrent_changes_of_user_never_exceed_the_limit<S: SessionStore>(bench: &Store<S>) {
+    concurrently(bench, |name| {
         bench.log_in(name, name);
         bench.give(name, "ann").map(|_| ())
     });
 }
 
-/// Has ann get sessions from several threads, and end them when she is full.
-fn at_once<S: SessionStore>(bench: &Store<S>, log_in: impl Fn(&str) -> Result<()> + Sync) {
+/// Creates sessions for ann from several threads, and ends them when she has reached the limit.
+fn concurrently<S: SessionStore>(bench: &Store<S>, log_in: impl Fn(&str) -> Result<()> + Sync) {
     for round in 0..20 {
         let outcomes: Vec<_> = thread::scope(|scope| {
             let log_in = &log_in;
@@ -879,7 +881,7 @@ fn at_once<S: SessionStore>(bench: &Store<S>, log_in: impl Fn(&str) -> Result<()
     }
 }
 
-/// `RedisStore` and `FileStore` open as an `Arc`. The suite takes a store.
+/// `RedisStore` and `FileStore` open as an `Arc`, but the suite needs a `SessionStore`.
 impl<S: SessionStore + ?Sized> SessionStore for Arc<S> {
     fn create(&self, session: &Session<'_>) -> Result<()> {
         (**self).create(session)

@@ -1,4 +1,4 @@
-//! The contract that every store keeps, and the stores.
+//! The contract of every store, and the stores.
 
 mod common_limits;
 pub mod file;
@@ -31,13 +31,13 @@ pub use redis::RedisStore;
 /// The default of `maxSessionBytes`.
 pub const DEFAULT_MAX_SESSION_BYTES: usize = 1 << 20;
 
-/// What happens when a user gets one more live session than `maxSessionsPerUser` allows.
+/// What happens when a user would exceed `maxSessionsPerUser`.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum WhenUserIsFull {
     /// The user's oldest sessions end.
     #[default]
     EndOldest,
-    /// The call is refused. A session that is the user's already is none more: its updates are not refused.
+    /// The call is refused. Updates of the user's existing sessions are not.
     Reject,
 }
 
@@ -51,7 +51,7 @@ impl WhenUserIsFull {
     }
 }
 
-/// How many live sessions a user may have, and what happens beyond that.
+/// The maximum number of live sessions of a user, and what happens beyond it.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct UserLimit {
     pub max: Option<NonZeroUsize>,
@@ -59,31 +59,31 @@ pub struct UserLimit {
 }
 
 impl UserLimit {
-    /// The limit beyond which a user's oldest sessions end.
+    /// The limit beyond which the user's oldest sessions end.
     pub fn ends_beyond(self) -> Option<NonZeroUsize> {
         self.max.filter(|_| self.when_full == WhenUserIsFull::EndOldest)
     }
 
-    /// The limit beyond which a user gets no more sessions.
+    /// The limit beyond which new sessions of the user are refused.
     pub fn rejects_beyond(self) -> Option<NonZeroUsize> {
         self.max.filter(|_| self.when_full == WhenUserIsFull::Reject)
     }
 }
 
-/// Keeps login sessions.
+/// A store of sessions.
 ///
-/// A session whose expiry is at or before the present is **expired**, and every call but [`clean`] and [`stats`]
-/// treats it as absent, whether or not its record is still held. A session that is there and not expired is
-/// **live**. Ids are compared exactly. Content is only data: no value in it has a meaning to a store.
+/// A session is **expired** from its expiry on. Every call but [`clean`] and [`stats`] treats it as absent, even while
+/// its record still exists. A session that exists and has not expired is **live**. Ids are compared exactly. Content is
+/// only data: no value in it has a meaning to a store.
 ///
-/// Each call takes effect at one moment between its beginning and its end, whatever other threads do. The user index
-/// changes at that same moment: no call sees one without the other. A call that returns an error has changed nothing.
+/// Each call is atomic: it takes effect at one moment between its start and its end. The user index changes at the same
+/// moment, so no call sees one without the other. A call that returns an error has changed nothing.
 ///
-/// A store may limit a session's [`Lifetime`]. Then no call, and no other process, moves the session's end past it. A
-/// session's `expires` is that end: no later than the limit, whatever was given.
+/// A store may limit a session's [`Lifetime`]. Then no call, in no process, moves the session's end past it. The
+/// `expires` of a session is at most that limit, whatever the caller passed.
 ///
-/// There are two exceptions. Calls that look at every session go through the store part by part, and see each part at a
-/// moment of its own. [`delete_by_user`] ends one session after another: until it returns, other threads may still see
+/// Two exceptions to atomicity: calls that read every session go through the store in parts, and see each part at a
+/// different moment. [`delete_by_user`] ends one session after another: until it returns, other threads may still see
 /// some of them.
 ///
 /// [`clean`]: SessionStore::clean
@@ -93,12 +93,11 @@ pub trait SessionStore: Send + Sync {
     /// Stores a new session.
     ///
     /// # Errors
-    /// `Exists` if a live session has its id. `TooLarge`. `Full` where the store's limits leave no room for it.
-    /// `TooManySessions` if its user has as many as allowed, and the store refuses more.
+    /// `Exists` if a live session has its id. `TooLarge`. `Full` if the store's limits leave no room. `TooManySessions`
+    /// if the user has as many as allowed, and the store refuses more.
     fn create(&self, session: &Session<'_>) -> Result<()>;
 
-    /// As `create`, but the session was created at that time: in another store, say. A time that is yet to come counts as
-    /// the present.
+    /// The same as `create`, with a creation time, for example from another store. A future time counts as now.
     ///
     /// # Errors
     /// As for `create`.
@@ -110,34 +109,35 @@ pub trait SessionStore: Send + Sync {
     /// `Corrupt` if its record cannot be read.
     fn get(&self, id: &SessionId) -> Result<Option<StoredSession>>;
 
-    /// Replaces the live session of the same id. Returns whether there was one. Never creates one: a request in flight
-    /// must not bring back a session that was logged out.
+    /// Replaces the live session with the same id. Returns whether there was one. Never creates a session: a request in
+    /// flight must not bring back a session that was logged out.
     ///
     /// # Errors
-    /// `TooLarge`; `Full` as for `create`; `TooManySessions` as for `create`, if the session was not the user's before.
+    /// `TooLarge`. `Full` as for `create`. `TooManySessions` as for `create`, if the session belonged to another user
+    /// before.
     fn update(&self, session: &Session<'_>) -> Result<bool>;
 
-    /// Moves the expiry of a live session and leaves its content alone. Returns whether there was a live session.
+    /// Moves the expiry of a live session and keeps its content. Returns whether there was a live session.
     ///
     /// # Errors
-    /// None in memory; those of the medium in other stores.
+    /// None in memory. I/O and network errors in other stores.
     fn touch(&self, id: &SessionId, expires: Expiry) -> Result<bool>;
 
-    /// As `touch`, but leaves an expiry that is at `enough` or later. Returns whether the session is live. Concurrent
-    /// calls never shorten an expiry set by another, provided `enough <= expires`.
+    /// The same as `touch`, but keeps an expiry that is at `enough` or later. Returns whether the session is live.
+    /// Concurrent calls never shorten an expiry set by another, provided `enough <= expires`.
     ///
     /// # Errors
     /// As for `touch`.
     fn prolong(&self, id: &SessionId, expires: Expiry, enough: Millis) -> Result<bool>;
 
-    /// Removes a session. An absent or expired one is no error, and costs no write.
+    /// Removes a session. Succeeds without a write if the session is absent or expired.
     ///
     /// # Errors
     /// As for `touch`.
     fn delete(&self, id: &SessionId) -> Result<()>;
 
-    /// Removes the records of expired sessions. Returns how many. Other threads can use the store at the same time: no
-    /// lock is held for longer than a short step takes.
+    /// Removes the records of expired sessions. Returns how many. It holds locks only for short steps, so other threads
+    /// can use the store.
     ///
     /// # Errors
     /// As for `touch`.
@@ -152,8 +152,8 @@ pub trait SessionStore: Send + Sync {
     /// Ends the sessions of a user, except one. Returns how many live sessions it ended.
     ///
     /// # Errors
-    /// As for `touch`. Where a full disk has no room to end all of them at once, those stay ended that were before the
-    /// error.
+    /// As for `touch`. If a full disk has no room to end all of them in one transaction, the sessions that ended before
+    /// the error stay ended.
     fn delete_by_user(&self, user: UserKey<'_>, except: Option<&SessionId>) -> Result<u64>;
 
     /// Returns how many sessions are live.
@@ -162,23 +162,23 @@ pub trait SessionStore: Send + Sync {
     /// As for `touch`.
     fn size(&self) -> Result<u64>;
 
-    /// Returns the next ids of live sessions after a cursor, and the cursor after them; `None` is the end. It may return
-    /// no ids and a cursor. The store may change between the calls: from the first cursor to the end, a session that is
-    /// there all the time is returned exactly once.
+    /// Returns a page of ids of live sessions after a cursor, and the next cursor, or `None` at the end. A page before
+    /// the end may be empty. The store may change between the calls: a session that lives throughout the scan is
+    /// returned exactly once.
     ///
     /// # Errors
     /// As for `get`.
     fn ids(&self, after: Cursor) -> Result<(Vec<SessionId>, Option<Cursor>)>;
 
-    /// As `ids`, but returns a page of whole sessions. It leaves out those that cannot be read, and counts them. A page holds
-    /// about [`MAX_PAGE_SESSIONS`] sessions at most, and ends after about [`MAX_PAGE_BYTES`]. Between two calls the store
+    /// The same as `ids`, but returns a page of whole sessions. It skips and counts unreadable sessions. A page has at
+    /// most about [`MAX_PAGE_SESSIONS`] sessions, and ends after about [`MAX_PAGE_BYTES`]. Between two calls the store
     /// holds no lock, no transaction and no session for the caller.
     ///
     /// # Errors
     /// As for `touch`.
     fn sessions(&self, after: Cursor) -> Result<Page>;
 
-    /// Removes every session that is there when the call begins.
+    /// Removes every session that exists when the call starts.
     ///
     /// # Errors
     /// As for `touch`.
@@ -191,13 +191,13 @@ pub trait SessionStore: Send + Sync {
     fn stats(&self) -> Result<Stats>;
 }
 
-/// A session as a store gives it back.
+/// A session that a store returns.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredSession {
     pub id: SessionId,
     pub expires: Expiry,
-    /// When it was created. Known in what `get_by_user` and `sessions` return, save of a session in a file that an older
-    /// version of this package has written. `get` need not say it.
+    /// When it was created. `get_by_user` and `sessions` set it, except for a session in a file that an older version
+    /// wrote. `get` may leave it out.
     pub created: Option<Millis>,
     content: Box<[u8]>,
 }
@@ -221,9 +221,9 @@ impl StoredSession {
 /// The result of a call that completes later.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
-    /// How many sessions a write concerned.
+    /// How many sessions a write affected.
     Number(u64),
-    /// What a `get` found.
+    /// The result of a `get`.
     Session(Option<StoredSession>),
 }
 
@@ -237,12 +237,12 @@ pub trait Completions: Send + Sync {
 pub struct Cursor(Box<[u8]>);
 
 impl Cursor {
-    /// The cursor as bytes, to be kept outside.
+    /// The bytes of the cursor, for callers to keep.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// The cursor of these bytes. No bytes are the beginning. Any other bytes end the scan early or repeat ids.
+    /// Restores a cursor. No bytes are the start. Bytes that are not from `as_bytes` end the scan early or repeat ids.
     pub fn from_bytes(bytes: &[u8]) -> Self {
         Self(bytes.into())
     }
@@ -251,13 +251,14 @@ impl Cursor {
 /// Counters of a store since it was opened.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Stats {
-    /// Sessions held now, expired ones that await a sweep included. `None` if it takes a look at each of them to know.
+    /// Sessions held now, including expired ones that await a sweep. `None` if the store would have to read each one to
+    /// know.
     pub sessions: Option<u64>,
-    /// Bytes that they take, the store's overhead included. `None` likewise.
+    /// Bytes that they take with the store's overhead. `None` in the same case.
     pub bytes: Option<u64>,
     /// `get` calls that found a live session.
     pub hits: u64,
-    /// `get` calls that found none.
+    /// `get` calls that found no live session.
     pub misses: u64,
     /// Sessions created.
     pub created: u64,
@@ -266,25 +267,25 @@ pub struct Stats {
     /// Live sessions removed to make room.
     pub evicted: u64,
     pub last_sweep: Option<Sweep>,
-    /// Of a store in a file that may use a redo log.
+    /// Only for a FileStore that may use a redo log.
     pub log: Option<LogStats>,
 }
 
-/// The redo log of a store in a file.
+/// The redo log of a FileStore.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct LogStats {
-    /// Whether this process has the store to itself. Otherwise its writes go to the data file, without a log.
+    /// Whether only this process has the store open. Otherwise its writes go to the data file, without a log.
     pub is_exclusive: bool,
-    /// The bytes of the log that are not in the data file yet.
+    /// Bytes in the log that are not in the data file yet.
     pub used: u64,
-    /// The most bytes that the log can hold. 0 while there is none.
+    /// The capacity of the log in bytes. 0 while there is none.
     pub size: u64,
 }
 
 /// One run of [`SessionStore::clean`].
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Sweep {
-    /// When it began.
+    /// When it started.
     pub at: Millis,
     /// How many milliseconds it took.
     pub duration: Millis,
@@ -292,20 +293,21 @@ pub struct Sweep {
     pub removed: u64,
 }
 
-/// Calls `clean` for a background sweep, until nobody holds the store.
+/// Returns a function for [`Sweeper`](crate::sweeper::Sweeper) that calls `clean`, and breaks once the store is
+/// dropped.
 pub(crate) fn clean_while_open<S: SessionStore + 'static>(
     store: &Arc<S>,
 ) -> impl FnMut() -> ControlFlow<()> + Send + 'static {
     let store = Arc::downgrade(store);
     move || {
         let Some(store) = store.upgrade() else { return ControlFlow::Break(()) };
-        // What a failed sweep leaves behind, the next one removes.
+        // If a sweep fails, the next one removes the rest.
         let _ = store.clean();
         ControlFlow::Continue(())
     }
 }
 
-/// As [`check_same`], for an option with named values.
+/// The same as [`check_same`], for an option with named values.
 pub(crate) fn check_same_name(
     option: &'static str,
     given: Option<&'static str>,
@@ -322,8 +324,8 @@ pub(crate) fn check_same_name(
     }
 }
 
-/// Rejects options that conflict with those the store was opened with. Each has its name, what was given, and what the
-/// store has. `what` is what both openers share: a name, or a path.
+/// Rejects options that conflict with those that the store was opened with. Each option has its name, the given value,
+/// and the store's value. `what` is the identity that both openers share: a name, or a path.
 pub(crate) fn check_same(options: &[(&'static str, Option<u64>, Option<u64>)], what: &str) -> Result<()> {
     for &(option, given, actual) in options {
         if let Some(given) = given.filter(|_| given != actual) {

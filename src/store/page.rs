@@ -1,27 +1,27 @@
-//! Some sessions of a walk through a whole store: no more than are quickly read and sent on.
+//! A page of a scan through a whole store. It is small enough to be read and delivered quickly.
 
 use super::{Cursor, StoredSession};
 use crate::error::Result;
 
-/// The most sessions of a page.
+/// The maximum number of sessions in a page.
 pub const MAX_PAGE_SESSIONS: usize = 256;
 
-/// A page ends after so many bytes of content.
+/// A page ends after this many bytes of content.
 pub const MAX_PAGE_BYTES: usize = 256 << 10;
 
-/// What [`SessionStore::sessions`](super::SessionStore::sessions) returns.
+/// The result of [`SessionStore::sessions`](super::SessionStore::sessions).
 #[derive(Debug, Default)]
 pub struct Page {
     pub sessions: Vec<StoredSession>,
-    /// How many live sessions the store had to leave out, as they cannot be read.
+    /// How many unreadable live sessions were skipped.
     pub unreadable: u64,
-    /// Where the next page begins. `None` after the last one.
+    /// The cursor of the next page. `None` after the last one.
     pub next: Option<Cursor>,
     bytes: usize,
 }
 
 impl Page {
-    /// Adds a session, or counts one that cannot be read.
+    /// Adds a session, or counts an unreadable one.
     pub(super) fn add(&mut self, session: Result<StoredSession>) {
         match session.and_then(|session| session.content().map(drop).map(|()| session)) {
             Ok(session) => {
@@ -32,7 +32,7 @@ impl Page {
         }
     }
 
-    /// How many sessions may be added.
+    /// Returns how many sessions may still be added.
     pub(super) fn room(&self) -> usize {
         if self.bytes >= MAX_PAGE_BYTES { 0 } else { MAX_PAGE_SESSIONS.saturating_sub(self.sessions.len()) }
     }

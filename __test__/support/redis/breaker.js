@@ -1,7 +1,7 @@
 "use strict";
 
-// A server on a thread of its own, which resets the connection of a fast path right after an answer: the one to the `get` of
-// a session that is called `break`. It holds none, but says of any that is touched by a fast path that it is live.
+// A server on a separate thread, which resets the connection of a fast path right after a reply: the one to the `get`
+// of the session `break`. It stores no sessions, but reports every touched one as live.
 
 const { once } = require("node:events");
 const net = require("node:net");
@@ -10,7 +10,7 @@ const { Worker, isMainThread, parentPort, workerData } = require("node:worker_th
 const PAUSE = 20;
 const PATIENCE = 5000;
 
-/** Takes whole commands from text: each as its words, and what is left. */
+/** Parses complete commands. Returns their words, and the rest of the text. */
 function take(text) {
   const [, count] = /^\*(\d+)\r\n/.exec(text) ?? [];
   if (count === undefined) return undefined;
@@ -33,7 +33,7 @@ function serve(socket, hasBroken) {
   const answers = { PING: "+PONG\r\n", SCRIPT: "+OK\r\n" };
   const breakIt = () => {
     socket.resetAndDestroy();
-    // It is there at once, but nobody says so.
+    // The file exists immediately, but there is no notification.
     setTimeout(() => {
       Atomics.store(hasBroken, 0, 1);
       Atomics.notify(hasBroken, 0);

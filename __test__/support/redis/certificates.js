@@ -10,7 +10,8 @@ const KEY = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
 const LOCAL = "IP:127.0.0.1,DNS:localhost";
 
 /**
- * Makes an authority and a certificate of it for some names in a directory: the files' paths, and their texts.
+ * Creates an authority, and a certificate from it for some names, in a directory. Returns the paths and texts of the
+ * files.
  */
 function makeCertificates(directory, names = LOCAL) {
   const at = (name) => path.join(directory, name);

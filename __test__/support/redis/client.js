@@ -1,6 +1,6 @@
 "use strict";
 
-// As much of a Redis client as tests need, of which none depends on what they test.
+// A minimal Redis client for tests. It is independent of the tested code.
 
 const { once } = require("node:events");
 const net = require("node:net");
@@ -8,7 +8,7 @@ const tls = require("node:tls");
 
 class RedisError extends Error {}
 
-/** The reply that begins at `at`: `[reply, end]`, or `undefined` where some of it is still to come. */
+/** Parses the reply at `at`: `[reply, end]`, or `undefined` if it is incomplete. */
 function parse(bytes, at) {
   const end = bytes.indexOf("\r\n", at);
   if (end < 0) return undefined;
@@ -58,7 +58,7 @@ class Client {
   #bytes = Buffer.alloc(0);
   #waiting = [];
   #failure;
-  /** Is given what is published. */
+  /** Receives published messages. */
   onMessage = () => {};
 
   /** @param {object} to `{ port }`, and with TLS `{ port, tls: options }`. */

@@ -12,11 +12,11 @@ const settingsOf = (settings) => ({
   ...DURABLE,
   "cluster-enabled": "yes",
   "cluster-config-file": "nodes.conf",
-  // How long until a node that does not answer counts as lost.
+  // The time until a node without answers counts as lost.
   "cluster-node-timeout": 1000,
-  // A replica may take over however long it was away.
+  // A replica may take over, however long it was disconnected.
   "cluster-replica-validity-factor": 0,
-  // Of more replicas than there are: none leaves its primary for another. Redis 6.2.0 has no switch for it.
+  // More than there are, so that no replica migrates to another primary. Redis 6.2.0 has no switch for that.
   "cluster-migration-barrier": PRIMARIES,
   "repl-ping-replica-period": 1,
   ...settings,
@@ -27,7 +27,7 @@ const shareOf = (at) => {
   return Array.from({ length: to - from }, (_, slot) => from + slot);
 };
 
-/** Three primaries with a replica each, or none: `nodes[3 + n]` is the replica of `nodes[n]`, to begin with. */
+/** Three primaries, with a replica each or without. Initially `nodes[3 + n]` is the replica of `nodes[n]`. */
 class RedisCluster {
   constructor(nodes) {
     this.nodes = nodes;
@@ -43,7 +43,7 @@ class RedisCluster {
     await Promise.all(nodes.map((node, at) => node.call("CLUSTER", "SET-CONFIG-EPOCH", at + 1)));
     const primaries = nodes.slice(0, PRIMARIES);
     await Promise.all(primaries.map((node, at) => node.call("CLUSTER", "ADDSLOTS", ...shareOf(at))));
-    // All with all, as gossip would take its time.
+    // Introduce all nodes to each other, because gossip would take longer.
     for (const node of nodes) {
       for (const other of nodes) {
         if (node !== other) await node.call("CLUSTER", "MEET", "127.0.0.1", other.port);
@@ -58,7 +58,7 @@ class RedisCluster {
     await this.untilWhole();
   }
 
-  /** Until every node that runs says that all is well, and each replica follows its primary. */
+  /** Waits until every running node reports the cluster as healthy, and each replica follows its primary. */
   untilWhole(nodes = this.nodes) {
     return until(async () => {
       const states = await Promise.all(nodes.map((node) => this.#isWell(node).catch(() => false)));
@@ -75,7 +75,7 @@ class RedisCluster {
     return state === "ok" && (role === "slave" ? link === "up" : Number(followers) > 0);
   }
 
-  /** A node that has no slots joins. Returns where it is among `nodes`. */
+  /** Adds a node without slots. Returns its index in `nodes`. */
   async join() {
     const node = await startOnFreePort(() => ({ settings: settingsOf() }), freeNodePort);
     this.nodes.push(node);
@@ -94,7 +94,7 @@ class RedisCluster {
     return this.nodes[0].call("CLUSTER", "KEYSLOT", key);
   }
 
-  /** Where the node that serves a slot is among `nodes`. */
+  /** Returns the index in `nodes` of the node that serves a slot. */
   async ownerOf(slot) {
     const ranges = await this.nodes.find((node) => node !== this.away).call("CLUSTER", "SLOTS");
     const [, , [, , id]] = ranges.find(([from, to]) => from <= slot && slot <= to);
@@ -114,8 +114,8 @@ class RedisCluster {
   }
 
   /**
-   * Moves a slot to another primary in steps that a test can stop between: from `begin` on clients are sent to ASK
-   * for what has been moved, from `end` on they get MOVED.
+   * Moves a slot to another primary in steps that a test can pause between. After `begin` clients get ASK for moved
+   * keys, after `end` they get MOVED.
    */
   async slotMove(slot, to) {
     const { nodes, ids } = this;
@@ -133,7 +133,7 @@ class RedisCluster {
         return keys.length;
       },
       end: async () => {
-        // The one that gets it first, or nobody would serve it for a moment.
+        // Notify the receiver first, or no node would serve the slot for a moment.
         await set(to, "NODE", ids[to]);
         await set(from, "NODE", ids[to]);
       },
@@ -145,7 +145,7 @@ class RedisCluster {
   }
 }
 
-/** Six nodes of a cluster that is whole, or three where its primaries have no replicas. */
+/** Starts a complete cluster: six nodes, or three without replicas. */
 async function startCluster({ settings, hasReplicas = true } = {}) {
   const start = () => startOnFreePort(() => ({ settings: settingsOf(settings) }), freeNodePort);
   const length = hasReplicas ? 2 * PRIMARIES : PRIMARIES;

@@ -1,6 +1,6 @@
 "use strict";
 
-// A process that ends sessions by request, and reports when each has ended.
+// A process that ends sessions on request, and reports when each has ended.
 
 const { RedisStore } = require("../../..");
 

@@ -5,12 +5,12 @@ const net = require("node:net");
 
 const REQUEST = /\*\d+\r\n((?:\$\d+\r\n[^\r]*\r\n)+)/g;
 
-/** The bulk string of a text. */
+/** Encodes a text as a bulk string. */
 const bulk = (text) => `$${Buffer.byteLength(String(text))}\r\n${text}\r\n`;
 
 const list = (items) => `*${items.length}\r\n${items.join("")}`;
 
-/** The answer to `CLUSTER SLOTS`: `[first, last, port]` for each range. */
+/** Encodes a reply to `CLUSTER SLOTS`, given `[first, last, port]` for each range. */
 const slotsReply = (ranges) =>
   list(
     ranges.map(([first, last, port]) =>
@@ -23,8 +23,8 @@ const slotsReply = (ranges) =>
   );
 
 /**
- * A server that says what a test says: `answer(words)` gives the bytes of a reply, or nothing. Each request of a store
- * that this is for is short, so that it arrives whole.
+ * A server with scripted replies: `answer(words)` returns the bytes of a reply, or nothing. It assumes that each
+ * request is short and arrives in one piece.
  */
 async function startFakeServer(answer) {
   const fake = { connections: 0 };

@@ -4,10 +4,10 @@ const { once } = require("node:events");
 const net = require("node:net");
 const { freePort } = require("./ports.js");
 
-// As many bytes wait in a slow direction. The system's buffers take more.
+// The maximum bytes that wait in a slow direction. The system buffers more.
 const MAX_WAITING = 1 << 16;
 
-/** One direction of a connection: what goes through keeps its order, however long it takes. */
+/** One direction of a connection. It keeps the order of the data at any delay. */
 class Pipe {
   #from;
   #to;
@@ -33,7 +33,7 @@ class Pipe {
     this.#timer ??= setTimeout(this.#writeDue, this.#waiting[0].due - now);
   }
 
-  /** What has not gone through by now is lost. */
+  /** Drops all data that was not forwarded yet. */
   close() {
     clearTimeout(this.#timer);
     this.#waiting = [];
@@ -52,7 +52,7 @@ class Pipe {
   };
 }
 
-/** A port that leads to a server, until it is told to be worse than that. */
+/** A port that forwards to a server, and can inject faults. */
 class FaultProxy {
   #target;
   #server;
@@ -61,7 +61,7 @@ class FaultProxy {
   #rate = Number.POSITIVE_INFINITY;
   #isDark = false;
   #remaining = Number.POSITIVE_INFINITY;
-  /** How many connections it has taken. */
+  /** The number of accepted connections. */
   accepted = 0;
 
   constructor(target) {
@@ -80,22 +80,22 @@ class FaultProxy {
     await once(this.#server, "listening");
   }
 
-  /** From now on whatever passes takes so much longer, there and back each. */
+  /** Delays all data from now on, in each direction. */
   delay(millis) {
     this.#delay = millis;
   }
 
-  /** From now on so many bytes a second pass there. */
+  /** Limits the bytes per second to the server from now on. */
   limit(rate) {
     this.#rate = rate;
   }
 
-  /** Of the next answer that is as long, only so many bytes arrive; then the connection is gone. */
+  /** Truncates the next reply that is at least this long, and closes the connection. */
   truncate(bytes) {
     this.#remaining = bytes;
   }
 
-  /** Cuts all connections; new ones are taken. */
+  /** Cuts all connections. New ones are accepted. */
   drop() {
     for (const { client, server } of this.#pairs) {
       client.destroy();
@@ -112,15 +112,15 @@ class FaultProxy {
     await closed;
   }
 
-  /** Keeps the connections, takes new ones, and lets nothing pass. */
+  /** Blackhole mode: keeps the connections, accepts new ones, and forwards nothing. */
   goDark() {
     this.#isDark = true;
     for (const pair of this.#pairs) pair.isDark = true;
   }
 
   /**
-   * As in the beginning, for new connections. Those of the dark stay open and dark, as when a router has forgotten
-   * them: nobody tells either end.
+   * Restores forwarding for new connections. Connections from blackhole mode stay open without forwarding, as when a
+   * router has dropped their state.
    */
   async heal() {
     this.#delay = 0;
@@ -160,7 +160,7 @@ class FaultProxy {
       if (bytes.length < this.#remaining) return back.write(bytes, this.#delay, Number.POSITIVE_INFINITY);
       const part = bytes.subarray(0, this.#remaining);
       this.#remaining = Number.POSITIVE_INFINITY;
-      // It ends once that is through.
+      // End once that is forwarded.
       client.write(part, end);
     });
   }

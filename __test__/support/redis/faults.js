@@ -1,7 +1,7 @@
 "use strict";
 
-// What is done to a RedisStore while it is called: each of these breaks something, mends it where it does not mend
-// itself, and tells what came of it.
+// Faults for a RedisStore under load: each one breaks something, repairs it unless it recovers by itself, and returns
+// the outcome.
 
 const { once } = require("node:events");
 const net = require("node:net");
@@ -16,14 +16,14 @@ const AFTERWARDS = 1000;
 
 const now = () => performance.now();
 
-/** Opens a store with these options, calls it while `breakIt` does its work, and then compares what is there. */
+/** Opens a store with these options, calls it while `breakIt` runs, and then compares the sessions. */
 async function underLoad({ commandTimeout = DEADLINE, ...options }, breakIt) {
   const open = () => new RedisStore({ commandTimeout, sweepInterval: 0, ...options });
   const store = open();
   const traffic = new Traffic(store);
   let brokenAt = now();
   const told = {
-    /** What came before this was no fault. */
+    /** Marks the start of the fault. */
     breakNow: () => {
       brokenAt = now();
     },
@@ -33,7 +33,7 @@ async function underLoad({ commandTimeout = DEADLINE, ...options }, breakIt) {
     const healedAt = await breakIt(traffic, told);
     await traffic.progress(AFTERWARDS);
     await traffic.stop();
-    // One that has seen nothing of all this.
+    // A new store, which has not seen the fault.
     const fresh = open();
     const lost = await traffic.check(fresh);
     await fresh.close();
@@ -44,7 +44,7 @@ async function underLoad({ commandTimeout = DEADLINE, ...options }, breakIt) {
   }
 }
 
-/** The same with a server of its own, of which nothing that it acknowledged is lost by a kill. */
+/** The same with a separate server, whose acknowledged writes survive a kill. */
 async function withServer(options, breakIt) {
   const server = await startServer({ isDurable: true });
   try {
@@ -58,7 +58,7 @@ async function withServer(options, breakIt) {
   }
 }
 
-/** The same with a proxy before the server. */
+/** The same with a proxy in front of the server. */
 async function withProxy(options, breakIt) {
   const server = await startServer({ isDurable: true });
   const proxy = await startProxy(server);
@@ -89,8 +89,8 @@ async function withCluster(options, breakIt) {
 }
 
 /**
- * The same with sentinels and what they watch. `switched` resolves once they have another primary. `more` are the URLs of
- * other sentinels, which come first.
+ * The same with sentinels and their servers. `switched` resolves once they have another primary. `more`: URLs of other
+ * sentinels, which come first.
  */
 async function withSentinels(options, breakIt, more = []) {
   const all = await startSentinels();
@@ -108,7 +108,7 @@ async function withSentinels(options, breakIt, more = []) {
   }
 }
 
-/** A sentinel that takes connections and never answers. */
+/** A sentinel that accepts connections and never answers. */
 async function startMuteSentinel() {
   const connections = new Set();
   const server = net.createServer((connection) => {
@@ -125,12 +125,12 @@ async function startMuteSentinel() {
   return { url: `redis://127.0.0.1:${server.address().port}`, stop };
 }
 
-/** Writes 10 MB a second for so many milliseconds, more than fits through a connection. The answers do not matter. */
+/** Writes 10 MB a second for `millis` milliseconds, more than the connection's bandwidth. The results do not matter. */
 async function flood(store, millis) {
   const content = "x".repeat(10_000);
   const begun = now();
   for (let written = 0; written < millis; await sleep(10)) {
-    // One each millisecond, also where this thread was late.
+    // One per millisecond, even if this thread was late.
     for (; written < Math.min(now() - begun, millis); written++) {
       const sessionId = `flood-${written % 100}`;
       const expires = new Date(Date.now() + 3_600_000).toISOString();
@@ -139,19 +139,19 @@ async function flood(store, millis) {
   }
 }
 
-/** Moves a slot while calls go on in each state of it. */
+/** Moves a slot, with calls in each of its states. */
 async function moveSlot(cluster, traffic, slot, to) {
   const move = await cluster.slotMove(slot, to);
   await move.begin();
   await traffic.progress(20);
-  // What is created meanwhile is there already.
+  // Sessions created in the meantime are already there.
   await move.moveKeys();
   await traffic.progress(20);
   await move.end();
   await traffic.progress(20);
 }
 
-/** Whether calls fail by it, or merely take longer. */
+/** Whether calls fail, or only take longer. */
 const FAILS = { fails: true };
 const SLOWS = { fails: false };
 
@@ -351,7 +351,7 @@ const FAULTS = [
         const primary = cluster.nodes[0];
         await primary.kill();
         await cluster.untilPromoted(0);
-        // Without it the new one would have no replica to wait for.
+        // Without it the new primary would have no replica to wait for.
         await primary.start();
         await cluster.untilWhole();
         return now();
@@ -365,7 +365,7 @@ const FAULTS = [
         const primary = cluster.nodes[1];
         await primary.pause();
         await cluster.untilPromoted(1);
-        // It takes itself for the primary until it hears of the other.
+        // It acts as the primary until it learns of the other.
         primary.resume();
         await cluster.untilWhole();
         return now();
@@ -416,7 +416,7 @@ const FAULTS = [
       withSentinels(options, async ({ all, primary, switched }) => {
         await primary.pause();
         await switched;
-        // It takes itself for the primary until a sentinel tells it.
+        // It acts as the primary until a sentinel reconfigures it.
         primary.resume();
         await all.untilReplica(primary);
         return now();

@@ -1,7 +1,7 @@
 "use strict";
 
-// Servers that tests have started must not outlive them, not even when a test process is killed: a shell that this
-// process talks to sees its end, and ends them.
+// Test servers must not outlive the tests, even if a test process is killed: a shell that is connected to this process
+// detects its end, and ends them.
 
 const { spawn } = require("node:child_process");
 const fs = require("node:fs");
@@ -32,7 +32,7 @@ function start() {
   return { root, pid: shell.pid, tell: (line) => shell.stdin.write(`${line}\n`), made: 0 };
 }
 
-/** A directory that is gone once this process has ended. */
+/** Creates a directory that is removed when this process ends. */
 function newDirectory() {
   guard ??= start();
   const directory = path.join(guard.root, `${++guard.made}`);

@@ -1,11 +1,11 @@
 "use strict";
 
-// Run by `two-hosts.sh`: a write is given up while packets are lost, and another one is acknowledged when they are not.
-// Prints what is read until TCP would have delivered the first. Arguments: the connection that is used, the address.
+// Run by `two-hosts.sh`: a write is abandoned while packets are lost, and another one is acknowledged afterwards.
+// Prints the reads until TCP would have delivered the first. Arguments: the connection to use, the address.
 const { execFileSync } = require("node:child_process");
 const { setTimeout: sleep } = require("node:timers/promises");
 const NOWHERE = "00:00:00:00:00:01";
-// The system sends again after about 0.2, 0.6, 1.4 and 3 seconds.
+// TCP retransmits after about 0.2, 0.6, 1.4 and 3 seconds.
 const LOST_FOR = 2000;
 const LOOKED_FOR = 4000;
 
@@ -44,7 +44,7 @@ async function main() {
   });
   lead(address);
   await untilDone(() => store.create(session(0)));
-  // By then it has both of its connections.
+  // After this it has both of its connections.
   for (let at = 0; at < 20; at++, await sleep(20)) await untilDone(() => store.get("s"));
   const begun = performance.now();
   lead(NOWHERE);

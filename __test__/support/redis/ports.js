@@ -3,10 +3,10 @@
 const { once } = require("node:events");
 const net = require("node:net");
 
-// Below those that the system gives to outgoing connections, one of which would be in the way of a restart.
+// Below the ephemeral ports: an outgoing connection on the same port would prevent a restart.
 const [FIRST, LAST] = [12_000, 31_999];
 
-// How much higher the port is by which nodes of a cluster speak with each other. Redis 6.2 takes no other.
+// The offset of the cluster bus port. Redis 6.2 supports no other.
 const BUS = 10_000;
 
 const given = new Set();
@@ -24,7 +24,7 @@ async function isFree(port) {
   return true;
 }
 
-/** A port of 127.0.0.1 that nobody has. */
+/** Returns a free port of 127.0.0.1. */
 const freePort = () => choose(LAST, (port) => [port]);
 
 /** The same for a node of a cluster. */
@@ -34,7 +34,7 @@ async function choose(last, needed) {
   for (;;) {
     const ports = needed(FIRST + Math.floor(Math.random() * (last - FIRST + 1)));
     const areFree = await Promise.all(ports.map((port) => !given.has(port) && isFree(port)));
-    // Another call may have been given one of them meanwhile.
+    // A concurrent call may have taken one of them.
     if (!areFree.every(Boolean) || ports.some((port) => given.has(port))) continue;
     for (const port of ports) given.add(port);
     return ports[0];

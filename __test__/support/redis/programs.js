@@ -13,13 +13,13 @@ const PACKAGES = {
 
 const missing = Object.keys(PACKAGES).filter((program) => !isThere(program, "--version"));
 
-/** Why tests against a server are left out, for `skip`; `false` where they can run. */
+/** Why tests against a server are skipped, or `false`. For `skip`. */
 const redisMissing =
   process.platform === "win32"
     ? "tests against Redis need what Windows has not"
     : missing.length > 0 && `no ${missing.join(" and no ")} here: install the packages of that name`;
 
-/** The same of those with TLS. */
+/** The same for tests with TLS. */
 const tlsMissing =
   redisMissing || (!isThere("openssl", "version") && "no openssl here: it makes certificates");
 

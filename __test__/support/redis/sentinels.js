@@ -26,7 +26,7 @@ class Sentinels {
     return this.sentinels.map((sentinel) => sentinel.url);
   }
 
-  /** The server that they say is the primary. */
+  /** Resolves to the server that they report as the primary. */
   async primary() {
     const [, port] = await this.sentinels[0].call("SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER);
     return this.servers.find((server) => server.port === Number(port));
@@ -50,7 +50,7 @@ class Sentinels {
     }, "the sentinels know each other");
   }
 
-  /** Resolves to a promise of the port of the next primary, as one of the sentinels tells it. */
+  /** Resolves to a promise of the port of the next primary, from a sentinel's event. */
   async nextPrimary() {
     const listener = await this.sentinels[0].connect();
     const switched = new Promise((resolve) => {
@@ -60,7 +60,7 @@ class Sentinels {
     return { switched };
   }
 
-  /** Until a server that was the primary follows another. A sentinel that tells it so cuts its connections. */
+  /** Waits until a former primary follows another one. The sentinel that reconfigures it cuts its connections. */
   untilReplica(server) {
     const follows = () => server.info("replication").then(({ role }) => role === "slave");
     return until(() => follows().catch(() => false), "it follows another");

@@ -18,7 +18,7 @@ const settingsText = (settings) =>
     .flatMap(([name, values]) => [values].flat().map((value) => `${name} ${value === "" ? '""' : value}\n`))
     .join("");
 
-/** One process of `redis-server`, or another program of Redis, on a port of its own that it keeps. */
+/** A process of `redis-server`, or another program of Redis, with a fixed port. */
 class RedisServer {
   #program;
   #child;
@@ -27,8 +27,8 @@ class RedisServer {
   #clients = new Set();
 
   /**
-   * @param {object} settings Of its configuration: `{ [name]: value | values }`.
-   * @param {object} [tls] Where it serves with TLS alone: what a client needs, as `tls.connect` takes it.
+   * @param {object} settings Its configuration: `{ [name]: value | values }`.
+   * @param {object} [tls] For a server that requires TLS: a client's options for `tls.connect`.
    */
   constructor({ program = "redis-server", port, directory, settings, tls, login }) {
     this.#program = program;
@@ -71,16 +71,16 @@ class RedisServer {
     });
     await Promise.race([ready, ended]);
     ended.catch(() => {});
-    // A test that forgets one must not hang.
+    // A forgotten server must not keep a test alive.
     for (const handle of [child, child.stdout, child.stderr]) handle.unref();
   }
 
-  /** Ends it as a loss of power ends it, save for what the system has in its cache. */
+  /** Kills it, like a power loss without losing the system's cache. */
   kill() {
     return this.#end("SIGKILL");
   }
 
-  /** Lets it end in its own way. */
+  /** Shuts it down cleanly. */
   stop() {
     return this.#end("SIGTERM");
   }
@@ -95,7 +95,7 @@ class RedisServer {
     await this.#exit;
   }
 
-  /** Resolves once it has really stopped: it answers nobody, and its connections stay. */
+  /** Stops the process (SIGSTOP), and resolves once it has stopped: it does not answer, and its connections stay. */
   async pause() {
     this.#child.kill("SIGSTOP");
     await until(() => stateOf(this.pid) === "T", "the server stops");
@@ -113,7 +113,7 @@ class RedisServer {
     return client;
   }
 
-  /** One command on a connection of its own. */
+  /** Runs one command on a new connection. */
   async call(...words) {
     const client = await this.connect();
     try {
@@ -124,7 +124,7 @@ class RedisServer {
     }
   }
 
-  /** The lines of INFO, by their names. */
+  /** Returns the lines of INFO, by name. */
   async info(section) {
     return linesOf(await this.call("INFO", section));
   }
@@ -138,15 +138,15 @@ const linesOf = (text) =>
       .map((line) => [line.slice(0, line.indexOf(":")), line.slice(line.indexOf(":") + 1)]),
   );
 
-/** One letter: T is stopped. */
+/** Returns the state of the process. T means stopped. */
 function stateOf(pid) {
   const stat = fs.readFileSync(`/proc/${pid}/stat`, "utf8");
   return stat[stat.lastIndexOf(")") + 2];
 }
 
 /**
- * Starts a program of Redis on a free port. Another process may take that before it does, so it is tried again.
- * @param {(port: number, directory: string) => object} describe The options of `RedisServer` besides these.
+ * Starts a program of Redis on a free port. Retries if another process takes that first.
+ * @param {(port: number, directory: string) => object} describe Returns further options of `RedisServer`.
  */
 async function startOnFreePort(describe, findPort = freePort) {
   for (let attempt = 1; ; attempt++) {
@@ -162,10 +162,10 @@ async function startOnFreePort(describe, findPort = freePort) {
   }
 }
 
-/** What every server of the tests has: no files but those that are asked for. */
+/** The settings of every test server: no files by default. */
 const BASE = { save: "", "repl-diskless-sync-delay": 0, "repl-diskless-load": "on-empty-db" };
 
-/** Flushed before each answer: what is acknowledged outlives a kill. */
+/** Flushed before each reply: acknowledged writes survive a kill. */
 const DURABLE = { appendonly: "yes", appendfsync: "always" };
 
 module.exports = { BASE, DURABLE, RedisServer, linesOf, startOnFreePort };

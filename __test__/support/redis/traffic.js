@@ -1,7 +1,7 @@
 "use strict";
 
-// Calls on a store while it has faults, and what each of them was told: nothing that was acknowledged may be lost, and
-// nothing that was refused may have happened.
+// Calls on a store during faults, with the outcome of each: no acknowledged write may be lost, and no refused write may
+// have happened.
 
 const { isDeepStrictEqual } = require("node:util");
 const { monitorEventLoopDelay } = require("node:perf_hooks");
@@ -14,9 +14,9 @@ const nextTurn = () => new Promise(setImmediate);
 const pick = (list) => list[Math.floor(Math.random() * list.length)];
 const inHours = () => new Date(Date.now() + HOUR + Math.floor(Math.random() * HOUR)).toISOString();
 
-/** A session of which it is known what may be read: one state, or after a write of unknown outcome one of two. */
+/** A session with its possible states: one, or two after a write with an unknown outcome. */
 class Tracked {
-  /** The states that are possible: sessions, or `null` for none. */
+  /** The possible states: sessions, or `null` for absent. */
   states = [null];
 
   constructor(id) {
@@ -28,7 +28,7 @@ class Tracked {
   }
 }
 
-/** Callers that each go on with the next call when one has ended, on sessions of their own. */
+/** Callers that make calls sequentially, each on its own sessions. */
 class Traffic {
   #store;
   #tracked;
@@ -36,15 +36,15 @@ class Traffic {
   #running;
   #isStopped = false;
   #delays = monitorEventLoopDelay({ resolution: RESOLUTION });
-  /** Of every call: `{ start, end, code? }`, where the code is that of its error. */
+  /** The calls: `{ start, end, code? }`. `code`: the code of its error. */
   calls = [];
-  /** What must not be, in words. */
+  /** The violations, as text. */
   faults = [];
   unknown = 0;
   #version = 0;
   #listeners = new Set();
 
-  /** `prefix` keeps apart the sessions of several on one server. */
+  /** `prefix` separates the sessions of several instances on one server. */
   constructor(store, { callers = 24, prefix = "s" } = {}) {
     this.#store = store;
     this.#tracked = Array.from({ length: callers }, (_, caller) =>
@@ -67,19 +67,19 @@ class Traffic {
     return this;
   }
 
-  /** Ends the calls, and resolves once the last has. */
+  /** Stops the calls, and resolves once the last has ended. */
   async stop() {
     this.#isStopped = true;
     await this.#running;
     this.#delays.disable();
   }
 
-  /** The longest time that the event loop stood still, in milliseconds. */
+  /** The longest block of the event loop, in milliseconds. */
   get stall() {
     return Math.max(0, this.#delays.max / 1e6 - RESOLUTION);
   }
 
-  /** Resolves when so many calls in a row have ended well. */
+  /** Resolves when `count` calls in a row have succeeded. */
   progress(count) {
     let inARow = 0;
     return this.#hear(({ code }) => {
@@ -88,7 +88,7 @@ class Traffic {
     });
   }
 
-  /** Resolves when a call has failed that began after this one. */
+  /** Resolves when a call that started after this one has failed. */
   failure() {
     const now = performance.now();
     return this.#hear(({ code, start }) => code !== undefined && start > now);
@@ -108,7 +108,7 @@ class Traffic {
 
   async #keepCalling(own) {
     while (!this.#isStopped) {
-      // What became of the others is not known, so that a later write of one could not be judged.
+      // The state of the others is unknown, so a later write to one could not be checked.
       const certain = own.filter((tracked) => tracked.isCertain);
       if (certain.length === 0) own.push(new Tracked(`${own[0].id}-${own.length}`));
       else await this.#callOn(pick(certain));
@@ -121,7 +121,7 @@ class Traffic {
     const kind = Math.random();
     if (now === null) {
       if (kind < 0.1) return this.#read(tracked);
-      // No update brings back what was deleted.
+      // No update brings back a deleted session.
       if (kind < 0.2) return this.#write(tracked, null, () => this.#store.update(id, this.#draw(id)));
       const next = this.#draw(id);
       return this.#write(tracked, next, () => this.#store.create(next));
@@ -158,7 +158,7 @@ class Traffic {
       return;
     }
     if (answer.error) {
-      // It says that nothing has happened.
+      // The error means that nothing has happened.
       if (answer.error.code === "ERR_SESSION_EXISTS") this.#fault("a session was there again", tracked.id);
       return;
     }
@@ -181,7 +181,7 @@ class Traffic {
     const ended = { start, end: performance.now(), code: error?.code };
     this.calls.push(ended);
     for (const listener of this.#listeners) listener(ended);
-    // A store may refuse at once, and this must not keep the event loop from all else.
+    // A store may refuse immediately, and the callers must not block the event loop then.
     if (error) await nextTurn();
     return { value, error };
   }
@@ -190,7 +190,7 @@ class Traffic {
     this.faults.push(id ? `${what}: ${id}` : what);
   }
 
-  /** Compares all that was told with what a store has now: the sessions, and the index by user. */
+  /** Compares all outcomes to the content of a store: the sessions, and the user index. */
   async check(store) {
     let lost = 0;
     const byUser = new Map(this.#users.map((user) => [user, []]));
@@ -210,8 +210,8 @@ class Traffic {
   }
 
   /**
-   * What a fault came to that began at one moment and was over at another: how many calls there were until all was
-   * well again, which is when no call fails any more that begins, and how long that took from its end.
+   * Summarizes a fault between two times: the number of calls until recovery, and the time from the end of the fault to
+   * recovery. The store has recovered when no later call fails.
    */
   summary(brokenAt, healedAt = brokenAt) {
     const failures = this.calls.filter(({ code }) => code !== undefined);

@@ -5,7 +5,7 @@ const { setTimeout: sleep } = require("node:timers/promises");
 const SHORTLY = 10;
 const PATIENCE = 60_000;
 
-/** Waits for what nobody tells: looks every few milliseconds whether `isSo`, and resolves to what that gives. */
+/** Polls `isSo` every few milliseconds, and resolves to its first truthy result. */
 async function until(isSo, what, patience = PATIENCE) {
   const end = performance.now() + patience;
   for (;;) {

@@ -8,7 +8,7 @@ const { listen } = require("../listen.js");
 const { loginData, sessionOptions } = require("../session.js");
 const { Usage } = require("./usage.js");
 
-/** An Express app with express-session on a store. */
+/** Creates an Express app with express-session on a store. */
 function createApp(store) {
   const app = express();
   const usage = new Usage();
@@ -29,7 +29,7 @@ function createApp(store) {
   return app;
 }
 
-/** The address of a server of it, which stays on a core if one is given. */
+/** Serves it, on one core if one is given. Resolves to the address. */
 function openApp(store, core) {
   if (core !== undefined) stayOn(core);
   return listen(http.createServer(createApp(store)));

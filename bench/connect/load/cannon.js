@@ -8,7 +8,7 @@ const { serve } = require("../../serve.js");
 const { quantile } = require("../../stats.js");
 const { stayOn } = require("../cores.js");
 
-// How often autocannon looks whether it is through, in milliseconds.
+// The interval at which autocannon checks whether it is done, in milliseconds.
 const TICK = 50;
 const LONGEST = 60; // seconds
 
@@ -17,13 +17,13 @@ const cookies = new Map();
 
 const shoot = (address, path, options) => autocannon({ url: address + path, sampleInt: TICK, ...options });
 
-/** Waits for the end of a shot, of which each request must have succeeded. */
+/** Waits for the end of a shot. Throws unless every request succeeded. */
 async function ended(shot, path) {
   const { errors, non2xx } = await shot;
-  if (errors + non2xx > 0) throw new Error(`${path}: ${errors} errors, ${non2xx} answers of no success`);
+  if (errors + non2xx > 0) throw new Error(`${path}: ${errors} errors, ${non2xx} responses without success`);
 }
 
-/** Logs in as often as there are to be sessions. */
+/** Creates the sessions by logging in. */
 async function login({ address, sessions, connections }) {
   const made = [];
   const onResponse = (_status, _body, _context, headers) => made.push(headers["Set-Cookie"].split(";", 1)[0]);
@@ -32,7 +32,10 @@ async function login({ address, sessions, connections }) {
   cookies.set(address, made);
 }
 
-/** To each connection its share of the cookies, from any of them on: a slow store is not asked for a few alone. */
+/**
+ * Distributes the cookies over the connections, each from a random start, so that a slow store does not get the same
+ * few.
+ */
 function withCookies(address, connections) {
   const all = cookies.get(address);
   const first = Math.floor(Math.random() * all.length);
@@ -51,25 +54,25 @@ const NEEDS_SESSION = new Set(["/read", "/change"]);
 const setupOf = (address, path, connections) =>
   NEEDS_SESSION.has(path) ? { setupClient: withCookies(address, connections) } : {};
 
-/** One request with each of the sessions, or a little more. */
+/** Makes one request with each session, or a few more. */
 async function visit({ address, path, connections }) {
   const amount = Math.ceil(cookies.get(address).length / connections) * connections;
   const options = { connections, amount, ...setupOf(address, path, connections) };
   await ended(shoot(address, path, options), path);
 }
 
-/** What the server has used by then: `{ cpu, at, requests }`, milliseconds and a number. */
+/** Asks the server for its usage so far: `{ cpu, at, requests }`, two times in milliseconds and a number. */
 const usageOf = async (address) => (await fetch(`${address}/usage`)).json();
 
 /**
- * `{ perSecond, p99, serverCpu, serverBusy, cannonBusy }`: p99 in milliseconds, what a request takes of the server's
- * processor time in microseconds, and how much of a core the two processes used, with all their threads.
+ * Returns `{ perSecond, p99, serverCpu, serverBusy, cannonBusy }`: p99 in milliseconds, the server's CPU time per
+ * request in microseconds, and the share of a core that each process used, with all its threads.
  */
 async function load({ address, path, connections, seconds, warmUp }) {
   const options = { connections, duration: LONGEST, ...setupOf(address, path, connections) };
   const shot = shoot(address, path, options);
   await once(shot, "start");
-  // The connections are made, and a process that has slept is slow at first.
+  // The connections are being made, and an idle process is slow at first.
   await sleep(1000 * warmUp);
   const before = await usageOf(address);
   const times = [];

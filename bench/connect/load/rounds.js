@@ -9,9 +9,8 @@ const { usableCores } = require("../cores.js");
 const CANNON = path.join(__dirname, "cannon.js");
 
 /**
- * Runs autocannon against a server of each store, which a child of `script` opens: `{ pinned, ...result }`. `use` is
- * given what to ask the servers by, see `openAll`. Where the machine has two cores, the servers have one of them and
- * autocannon another.
+ * Runs autocannon against a server of each store, which a child of `script` opens: `{ pinned, ...result }`. `use`
+ * receives the result of `openAll`. With two cores, the servers share one and autocannon has the other.
  */
 async function withLoad(run, script, use) {
   const cores = usableCores();
@@ -30,10 +29,10 @@ async function withLoad(run, script, use) {
   return withChildren(1, load, CANNON);
 }
 
-/** Opens each of the stores in a server of its own and logs in: what to ask `cannon` for, by the store's name. */
+/** Opens each store in its own server, and logs in. Returns the requests for `cannon`, by the store's name. */
 async function openAll(run, cannon, servers, core) {
   const { plan, directory, present, progress } = run;
-  // A store of another kind says itself where it is.
+  // By default a store has its own folder. Other kinds pass `placeOf`.
   const { placeOf = (store) => ({ directory: path.join(directory, `load-${store}`) }) } = run;
   const targets = {};
   for (const [at, store] of present.entries()) {
@@ -47,8 +46,8 @@ async function openAll(run, cannon, servers, core) {
 }
 
 /**
- * The stores in turn, and in each round another one first: `{ route, store, rounds }[]`. `prepare` is done before each
- * turn. The rounds before the first are for the compiler.
+ * Measures the stores round by round, and rotates their order: `{ route, store, rounds }[]`. `prepare` runs before each
+ * measurement. Rounds before the first are for the compiler.
  */
 async function loadRoute(run, route, { stores = run.present, rounds: total, prepare = () => {} }) {
   const { plan, progress, cannon, targets } = run;

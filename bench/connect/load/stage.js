@@ -5,18 +5,18 @@ const { loadRoute, withLoad } = require("./rounds.js");
 
 const SERVER = path.join(__dirname, "server.js");
 
-/** The one last that makes the stores grow. */
+/** The last one makes the stores grow. */
 const ROUTES = ["/read", "/change", "/login"];
 
-/** Has no session, so that one of the servers stands for all. */
+/** A route without a session, which is the same for all servers. */
 const CEILING = "/plain";
 
-/** The store whose sessions are touched before each round, as those of users who click more than once a minute. */
+/** The store whose sessions are touched before each round, like those of users who click more than once a minute. */
 const IN_USE = "lazy";
 
 /**
- * What autocannon sees of an app with each of the stores: `{ pinned, ceiling, rows }`, each row
- * `{ route, store, rounds: { perSecond, p99, … }[] }`.
+ * Measures an app with each store by autocannon: `{ pinned, ceiling, rows }`, each row `{ route, store, rounds: {
+ * perSecond, p99, … }[] }`.
  */
 function runLoad(run) {
   const { loadRounds: rounds } = run.plan;

@@ -1,10 +1,10 @@
 "use strict";
 
-/** What a server has used, for `cannon.js` to ask. */
+/** The usage of a server, for requests by `cannon.js`. */
 class Usage {
   #requests = 0;
 
-  /** Middleware that goes first. */
+  /** Middleware that must come first. */
   count() {
     return (_req, _res, next) => {
       this.#requests++;
@@ -12,7 +12,7 @@ class Usage {
     };
   }
 
-  /** The route `/usage`: milliseconds of all processors, by when, and for how many requests. */
+  /** The route `/usage`: CPU time in milliseconds, the current time, and the number of requests. */
   tell() {
     return (_req, res) => {
       const { user, system } = process.cpuUsage();

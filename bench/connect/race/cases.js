@@ -2,13 +2,13 @@
 
 const { labelOf } = require("../stores.js");
 
-/** How the slow request ends: it saves what it has changed, touches what it has not, or saves that too. */
+/** How the slow request ends: it saves a changed session, touches an unchanged one, or saves an unchanged one. */
 const HOWS = ["set", "touch", "resave"];
 
-/** @fastify/session touches nothing, and by default saves what has not changed. */
+/** @fastify/session never touches, and saves unchanged sessions by default. */
 const OF_FASTIFY = ["set", "resave"];
 
-/** `processes`: with two, the slow request is in one and the logout in the other. */
+/** `processes`: if 2, the slow request and the logout are in different processes. */
 const CASES = [
   { store: "memory" },
   { store: "file" },

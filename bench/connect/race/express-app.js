@@ -5,10 +5,10 @@ const express = require("express");
 const session = require("express-session");
 const { loginData, sessionOptions } = require("../session.js");
 
-/** With `resave`, a session that was not changed is saved as well. */
+/** With `resave`, unchanged sessions are saved, too. */
 function expressServer({ store, gate, isStored, resave }) {
   const app = express();
-  // Else Express prints each error of a store.
+  // Otherwise Express prints each error of a store.
   app.set("env", "test");
   app.get("/reached/:sid", (req, res) => gate.reached(req.params.sid).then(() => res.json({})));
   app.get("/open/:sid", (req, res) => {

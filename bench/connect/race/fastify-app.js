@@ -5,7 +5,7 @@ const session = require("@fastify/session");
 const fastify = require("fastify");
 const { loginData, sessionOptions } = require("../session.js");
 
-/** The same app as that of Express. With `resave` it has the default, `rolling`: each answer saves the session. */
+/** The same app as on Express. `resave` keeps the default `rolling`: each response saves the session. */
 async function fastifyServer({ store, gate, isStored, resave }) {
   const app = fastify();
   app.get("/reached/:sid", async ({ params }) => {

@@ -1,6 +1,6 @@
 "use strict";
 
-/** Where requests wait, each under a key, and where others wait for them to come. */
+/** Lets requests wait, each under a key, and lets others wait for their arrival. */
 class Gate {
   #places = new Map();
 
@@ -9,14 +9,14 @@ class Gate {
     return this.#places.get(key);
   }
 
-  /** Resolves when it is opened. */
+  /** Resolves when the gate is opened. */
   wait(key) {
     const { reached, opened } = this.#at(key);
     reached.resolve();
     return opened.promise;
   }
 
-  /** Resolves when somebody waits. */
+  /** Resolves when a request waits. */
   reached(key) {
     return this.#at(key).reached.promise;
   }

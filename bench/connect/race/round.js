@@ -4,9 +4,9 @@ const { once } = require("node:events");
 const http = require("node:http");
 const { json } = require("node:stream/consumers");
 
-/** Asks a server, and gives what it answers and the cookie that it sets. */
+/** Makes a request. Resolves to the response and its cookie. */
 async function ask(address, path, cookie) {
-  // Each on a connection of its own, as express-session cuts that of a request whose session it fails to save.
+  // Use a new connection each time: express-session closes it if it fails to save the session.
   const request = http.get(address + path, { agent: false, headers: cookie ? { cookie } : {} });
   const [answer] = await once(request, "response");
   const body = await json(answer);
@@ -15,8 +15,8 @@ async function ask(address, path, cookie) {
 }
 
 /**
- * A request that has loaded its session waits; meanwhile a logout is answered, if there is one; then the request goes
- * on, and has changed the session or not.
+ * A request loads its session and waits. If `logsOut`, a logout completes. Then the request continues, with or without
+ * a change of the session.
  */
 async function outlive({ slow, other }, { change, logsOut }) {
   const { sid, cookie } = await ask(slow, "/login");
@@ -32,7 +32,7 @@ async function outlive({ slow, other }, { change, logsOut }) {
   return { isBack: stored || me.user !== undefined, changed: me.changed === true };
 }
 
-/** Fails unless a session that nobody ends is there afterwards: in a store that saves nothing, none would come back. */
+/** Fails unless a session without a logout is saved. In a store that saves nothing, none would come back. */
 async function checkApp(servers, change) {
   const { isBack, changed } = await outlive(servers, { change, logsOut: false });
   if (!isBack || changed !== change) throw new Error("a session that nobody ended was not saved");

@@ -11,7 +11,7 @@ const APPS = {
   fastify: (options) => require("./fastify-app.js").fastifyServer(options),
 };
 
-/** Of a session that is not there, some stores give nothing and one an error, as it has no such file. */
+/** For an absent session some stores return nothing, and one returns an error for the missing file. */
 const isStoredIn = (store) => (sid) =>
   new Promise((resolve, reject) => {
     store.get(sid, (error, session) => {
@@ -20,7 +20,7 @@ const isStoredIn = (store) => (sid) =>
     });
   });
 
-/** The server's address. */
+/** Starts the server. Resolves to its address. */
 async function open({ store: name, app, directory, resave }) {
   const store = openStore(name, directory);
   return listen(await APPS[app]({ store, gate: new Gate(), isStored: isStoredIn(store), resave }));

@@ -8,10 +8,10 @@ const { checkApp, race } = require("./round.js");
 
 const SERVER = path.join(__dirname, "server.js");
 
-// Many, as one of the stores waits for a quarter of a second before it calls a session absent.
+// Concurrent rounds. Many, because one store waits a quarter of a second before it reports an absent session.
 const AT_ONCE = 50;
 
-/** How many sessions came back, of so many rounds. */
+/** Counts the sessions that came back in a number of rounds. */
 async function countBack({ store, app, processes }, how, rounds, directory) {
   const change = how === "set";
   let back = 0;

@@ -21,7 +21,7 @@ function timeTouches(run) {
   });
 }
 
-/** Measures creates that are not on disk yet, and those of MemoryStore: `{ inFlight, rows: { store, rounds }[] }`. */
+/** Measures creates with `"everysec"`, and those of MemoryStore: `{ inFlight, rows: { store, rounds }[] }`. */
 function timeEverysec(run) {
   const { pairRounds, pairSeconds: seconds } = run.plan;
   const rows = rowsOf(["everysec", "memory"]);

@@ -6,7 +6,7 @@ const { rotated } = require("../../stats.js");
 const { costOf } = require("../measure/cost.js");
 const { withChild } = require("../run.js");
 
-/** What the disk wrote for each create, without what the idle machine writes. */
+/** Returns the disk writes per create, minus the writes of the idle machine. */
 function eachOf(costs, calls, idle) {
   const without = (figure) =>
     costs
@@ -16,9 +16,8 @@ function eachOf(costs, calls, idle) {
 }
 
 /**
- * Measures what the disk writes for a create with one in flight:
- * `{ idle: { bytes, flushes }[], rows: { store, rounds: { bytes, flushes, closed }[] }[] }`. `closed` are the bytes with
- * the store's close, and `idle` is for a second.
+ * Measures the disk writes of a create with one in flight: `{ idle: { bytes, flushes }[], rows: { store, rounds: {
+ * bytes, flushes, closed }[] }[] }`. `closed`: the bytes including the store's close. `idle`: per second.
  */
 async function watchDisk(run) {
   const { diskRounds, diskSeconds: seconds } = run.plan;

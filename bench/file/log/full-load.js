@@ -11,7 +11,7 @@ async function watchFullLoad(run) {
   const { fullLoadRuns, fullLoadSeconds: seconds } = run.plan;
   const rows = STORES.filter((store) => run.stores.includes(store)).map((store) => ({ store, runs: [] }));
   for (let round = 0; round < fullLoadRuns; round++) {
-    // The others have one run, which shows how long their calls are.
+    // The other stores have one run, which is enough to show their latency.
     for (const { store, runs } of rows.filter((row) => round === 0 || row.store === OURS)) {
       run.progress("full load", `: ${store}`);
       settleDisk();

@@ -1,9 +1,9 @@
 "use strict";
 
 /**
- * Times gets of both versions with an empty log, and with the newest sessions in the log:
- * `{ count, empty: { store, rounds }[], filled?: { store, rounds, inLog }[] }`, in nanoseconds. `inLog` is the number of
- * sessions in the log, by the round. Both versions hold equally many sessions.
+ * Times gets of both versions with an empty log, and with the newest sessions in the log: `{ count, empty: { store,
+ * rounds }[], filled?: { store, rounds, inLog }[] }`, in nanoseconds. `inLog`: the number of sessions in the log, by
+ * round. Both versions hold the same number of sessions.
  */
 function timeGets(run, hasLog) {
   const { getRounds, logSize: count } = run.plan;

@@ -133,7 +133,7 @@ function sections(log) {
     of(log),
   );
   const reasons = log.left.map(({ text, reason }) => `${text}: ${reason}`);
-  if (reasons.length > 0) all.push({ title: "Left out of the part file:", body: reasons.join("\n") });
+  if (reasons.length > 0) all.push({ title: "Skipped in the part file:", body: reasons.join("\n") });
   return all;
 }
 

@@ -11,8 +11,8 @@ const { timeGets } = require("./reads.js");
 const { timeSwitch } = require("./switch.js");
 
 /**
- * Measures what the redo log is for: `{ touches?, everysec?, two?, gets?, switches?, written?, load?, left }`. `left`
- * lists what was left out and why: `{ text, reason }[]`.
+ * Measures the effects of the redo log: `{ touches?, everysec?, two?, gets?, switches?, written?, load?, left }`.
+ * `left` lists the skipped stages and the reasons: `{ text, reason }[]`.
  */
 async function measureLog(run) {
   const args = { ...run.argsOf(OURS), directory: path.join(run.directory, "faults") };
@@ -22,7 +22,7 @@ async function measureLog(run) {
   const leave = (text, reason) => {
     left.push({ text, reason });
   };
-  /** Runs a stage. If it fails, the figures of the others are still good. */
+  /** Runs a stage. If it fails, the figures of the other stages remain valid. */
   const measure = async (text, fault, stage) => {
     if (fault) return leave(text, fault);
     try {

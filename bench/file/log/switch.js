@@ -7,9 +7,9 @@ const { withChild } = require("../run.js");
 const { BEFORE, OURS } = require("../stores.js");
 
 /**
- * Opens the store of a first process in a second one: `{ store, isFull, rounds: { took, longest, inLog }[] }[]`. `took`
- * is from the constructor until the first get has resolved, and `longest` is the longest get of the first process in that
- * time, both in milliseconds.
+ * Opens the store of a first process in a second one: `{ store, isFull, rounds: { took, longest, inLog }[] }[]`.
+ * `took`: from the constructor until the first get has resolved. `longest`: the longest get of the first process in
+ * that time. Both in milliseconds.
  */
 async function timeSwitch(run) {
   const { switchRounds, logSize: count } = run.plan;
@@ -28,7 +28,7 @@ async function timeSwitch(run) {
   return rows;
 }
 
-/** Starts a new process each time, as one that had to switch waits for a while before it uses a log again. */
+/** Starts a new process each time: a process that had to switch waits for a while before it uses a log again. */
 function timeOne(args, id, count) {
   return withChild(async (first) => {
     await first.call("open", args);

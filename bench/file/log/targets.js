@@ -76,7 +76,7 @@ function judgeLoad({ load }) {
   return [atMost(`file, longest call in ${load.seconds} s of full load`, LONGEST_CALL, " ms", longest)];
 }
 
-/** Judges the redo log. A stage that was left out has no targets. */
+/** Judges the redo log. A skipped stage has no targets. */
 const judge = (log) => [judgeCalls, judgeGets, judgeSwitch, judgeDisk, judgeLoad].flatMap((of) => of(log));
 
 module.exports = { against, judge };

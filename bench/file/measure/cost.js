@@ -3,9 +3,9 @@
 const { diskCountersOf } = require("../../device.js");
 
 /**
- * Measures what `use` costs, which resolves to a number of calls: `{ calls, seconds, cpu, bytes?, flushes? }`. `cpu` is
- * the microseconds of all threads of this process. `bytes` and `flushes` come from the counters of the folder's disk, if
- * it has any. They include what other processes write.
+ * Measures the cost of `use`, which resolves to a number of calls: `{ calls, seconds, cpu, bytes?, flushes? }`. `cpu`:
+ * the CPU time of all threads of this process in microseconds. `bytes` and `flushes` come from the counters of the
+ * folder's disk, if there are any. They include the writes of other processes.
  */
 async function costOf(folder, use) {
   const { counters } = diskCountersOf(folder);
@@ -21,11 +21,11 @@ async function costOf(folder, use) {
   return { ...cost, bytes: bytes - disk.bytes, flushes: flushes - disk.flushes };
 }
 
-/** Adds the costs of processes that ran side by side, and divides by their calls: `{ perSecond, cpu, bytes?, flushes? }`. */
+/** Adds the costs of concurrent processes, and divides by their calls: `{ perSecond, cpu, bytes?, flushes? }`. */
 function perCall(costs) {
   const sumOf = (figure) => costs.map(figure).reduce((sum, value) => sum + value, 0);
   const calls = sumOf((cost) => cost.calls);
-  // Each process has counted what all of them wrote.
+  // Each process has counted the writes of all of them.
   const writtenOf = (figure) => sumOf((cost) => cost[figure]) / costs.length / calls;
   const each = {
     perSecond: sumOf((cost) => cost.calls / cost.seconds),

@@ -7,11 +7,11 @@ const { sessionsOf, sessionsUntil } = require("../sessions.js");
 const { directoryOf, openStore } = require("../stores.js");
 const { costOf } = require("./cost.js");
 
-/** Creates before the measurement: the first write of a process may make files. */
+/** Creates before the measurement: the first write of a process may create files. */
 const WARM_UP = 50;
 const MOST_A_SECOND = 100_000;
 
-/** What creates with one in flight cost, and what closing the store after them does: `{ creating, closing }`. */
+/** Measures creates with one in flight, and closing the store afterwards: `{ creating, closing }`. */
 async function diskCost({ seconds, ...args }) {
   const folder = directoryOf(args.store, args.directory);
   const store = openStore(args);

@@ -16,7 +16,7 @@ async function fill({ idsFile, size, ...args }) {
   await store.close();
 }
 
-/** Replaces the oldest sessions by those of another file: creates some, then deletes as many old ones. */
+/** Replaces the oldest sessions by those of another file: creates some, then deletes the same number of old ones. */
 async function churn({ idsFile, freshFile, size, ...args }) {
   const store = openStore(args);
   const old = Ids.readFrom(idsFile).slice(0, size);

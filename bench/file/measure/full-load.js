@@ -19,7 +19,7 @@ function* endlessSessions() {
   for (let firstNumber = 0; ; firstNumber += WAVE) yield* sessionsOf(Ids.random(WAVE), { firstNumber });
 }
 
-/** Counts how often the bytes of the log become fewer: `{ drains() }`. */
+/** Counts how often the log shrinks: `{ drains() }`. */
 function watchLog(store) {
   let drains = 0;
   let last = 0;
@@ -38,8 +38,8 @@ function watchLog(store) {
 }
 
 /**
- * Creates sessions with thousands in flight: `{ longest, p99, drains?, perSecond, … }`, the longest call in milliseconds
- * and what a call costs. The sessions stay in the store.
+ * Creates sessions with thousands in flight: `{ longest, p99, drains?, perSecond, … }`. `longest` is in milliseconds,
+ * the rest is the cost of a call. The sessions stay in the store.
  */
 async function fullLoad({ seconds, ...args }) {
   const store = openStore(args);
@@ -49,7 +49,7 @@ async function fullLoad({ seconds, ...args }) {
   const create = async (session) => {
     const began = performance.now();
     await store.create(session);
-    // In microseconds, as a histogram has whole numbers.
+    // In microseconds, because a histogram has whole numbers.
     if (began >= start) times.record(Math.ceil(1000 * (performance.now() - began)));
   };
   const isOver = after(WARM_UP + 1000 * seconds);

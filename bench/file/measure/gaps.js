@@ -10,17 +10,17 @@ const { openStore } = require("../stores.js");
 const IN_FLIGHT = 4096;
 const SAMPLE = 100_000;
 const MOST_A_SECOND = 200_000;
-/** How long the event loop is watched without anything else, for comparison. */
+/** How long the idle event loop is watched for comparison, in milliseconds. */
 const QUIET = 500;
-/** For how long sessions are created before it is watched. */
+/** How long sessions are created before the measurement, in milliseconds. */
 const WARM_UP = 500;
-/** How long it is watched further once the sweep is through, for what is left to the collector. */
+/** How long it is watched after the sweep, to include later garbage collection, in milliseconds. */
 const AFTERMATH = 250;
-/** Most of the sessions that are to expire are there before they do. */
+/** Milliseconds until the sessions expire. Most of them are created before. */
 const SOON = 200;
 const EXPIRING_A_MILLISECOND = 100;
 
-/** Opens a store and returns it with what watches its event loop: with gets, where these are no wait themselves. */
+/** Opens a store, and returns it with a function that watches its event loop: with gets, if these are synchronous. */
 function openWatched({ idsFile, size, ...args }) {
   const store = openStore(args);
   const sample = Ids.readFrom(idsFile).sample(SAMPLE, size);
@@ -29,8 +29,8 @@ function openWatched({ idsFile, size, ...args }) {
 }
 
 /**
- * The longest gap in milliseconds while thousands of creates are in flight. It is watched once they are: that all of
- * them start in one turn of the event loop is the benchmark's doing.
+ * Measures the longest gap in milliseconds while thousands of creates are in flight. Starts after they were started,
+ * because only the benchmark starts all of them in one turn of the event loop.
  */
 async function gapOfCreates({ seconds, ...args }) {
   const { store, watchUntil } = openWatched(args);
@@ -47,7 +47,7 @@ async function gapOfCreates({ seconds, ...args }) {
   return { quiet, longest };
 }
 
-/** The longest gap in milliseconds while as many sessions as `expired`, which expire at one moment, are swept. */
+/** Measures the longest gap in milliseconds while `expired` sessions, which expire at the same time, are swept. */
 async function gapOfClean({ expired, atATime, ...args }) {
   const { store, watchUntil } = openWatched(args);
   await store.prepareClean?.();

@@ -8,15 +8,15 @@ const { loadStore, openStore } = require("../stores.js");
 const { opened } = require("./opened.js");
 
 const IN_FLIGHT = 4096;
-/** This many sessions show how many bytes one takes in the log. */
+/** The number of sessions from which the bytes per session in the log are derived. */
 const PROBE = 1000;
-/** If less than this share of the sessions is left in the log, they are written again. */
+/** If the share of the sessions in the log falls below this, they are written again. */
 const ENOUGH = 0.9;
-/** Gets between two pauses of the loop. In a pause the process does its other work. */
+/** Gets between two turns of the event loop. */
 const GETS_A_TURN = 20;
 const PAUSE = 1;
 
-/** The reasons why our store cannot use its log or `"everysec"` here, if there are any: `{ noLog?, noEverysec? }`. */
+/** Returns why our store cannot use its log or `"everysec"` here: `{ noLog?, noEverysec? }`. */
 async function faults(args) {
   const store = openStore(args);
   await store.fill(sessionsOf(Ids.random(1)));
@@ -31,13 +31,13 @@ async function faults(args) {
   }
 }
 
-/** The reason by the bytes of the log after a write. */
+/** Derives the reason from the bytes of the log after a write. */
 function faultOfLog(bytes) {
   if (bytes === undefined) return "this build has no log (stats().log is null)";
   return bytes === 0 ? "the log is not used here (stats().log.usedBytes is 0 after a write)" : undefined;
 }
 
-/** Writes, so that the store uses its log, and drains the log. */
+/** Writes, so that the store starts its log, and then drains it. */
 async function emptyLog() {
   const { store } = opened;
   const ids = Ids.random(1);
@@ -50,8 +50,8 @@ let bytesOfOne;
 let writes = 0;
 
 /**
- * Creates sessions, which are then in the log, and resolves to how many of them are. Later calls write the same sessions
- * again if the log was drained. `undo` has to follow.
+ * Creates sessions in the log, and resolves to how many of them are in it. Later calls rewrite the same sessions if the
+ * log was drained. `undo` must follow.
  */
 async function fillLog({ count }) {
   const { store } = opened;

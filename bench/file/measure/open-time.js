@@ -2,7 +2,7 @@
 
 const { loadStore } = require("../stores.js");
 
-/** Milliseconds from the constructor's call to the first session. */
+/** Measures the milliseconds from the call of the constructor to the first session. */
 async function openTime({ id, ...args }) {
   const open = loadStore(args);
   const start = performance.now();

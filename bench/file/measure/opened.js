@@ -1,8 +1,8 @@
 "use strict";
 
 /**
- * The store that this process has open for the calls: `{ store, folder, size, ids, created }`. `ids` are the sessions to
- * read, and `undo` deletes those that are `created`.
+ * The open store of this process: `{ store, folder, size, ids, created }`. `ids`: the sessions to read. `undo` deletes
+ * the `created` ones.
  */
 const opened = {};
 

@@ -9,7 +9,7 @@ const { sessionsOf, sessionsUntil } = require("../sessions.js");
 
 const FILLING = 4096;
 const GETS = 40_000;
-/** Gets between two turns of the event loop, in which the writes go on. */
+/** Gets between two turns of the event loop, in which writes proceed. */
 const GETS_A_TURN = 50;
 const MOST_A_SECOND = 200_000;
 
@@ -27,7 +27,7 @@ async function openToRead({ kind, directory, size }) {
   store = OPEN[kind](directory);
   ids = Ids.random(size);
   await closedLoop(FILLING, sessionsOf(ids), create);
-  await getAll(ids); // As in a server that is up for a while: all pages are mapped.
+  await getAll(ids); // Maps all pages, as in a server that has run for a while.
 }
 
 async function getAll(sample) {
@@ -36,7 +36,7 @@ async function getAll(sample) {
   }
 }
 
-/** Nanoseconds a get, with what making the id takes. */
+/** Nanoseconds per get, including making the id. */
 async function read() {
   const sample = ids.sample(GETS);
   global.gc({ type: "minor" });
@@ -45,7 +45,7 @@ async function read() {
   return ((performance.now() - start) * 1e6) / GETS;
 }
 
-/** Nanoseconds a get, without the turns of the event loop in between. */
+/** Nanoseconds per get, without the turns of the event loop. */
 async function readInTurns(isOver) {
   const sample = ids.sample(GETS);
   let took = 0;
@@ -61,7 +61,7 @@ async function readInTurns(isOver) {
   return (took * 1e6) / gets;
 }
 
-/** The same with nothing else to do, and while so many creates are in flight: `{ quiet, busy }`. */
+/** The same on an idle store, and with creates in flight: `{ quiet, busy }`. */
 async function readDuringCreates({ inFlight, seconds }) {
   const fresh = Ids.random(MOST_A_SECOND * seconds);
   global.gc();

@@ -9,10 +9,10 @@ const { costOf } = require("./cost.js");
 const { opened } = require("./opened.js");
 
 const GETS = 40_000;
-/** Of a store that reads a file for each get. */
+/** The number of gets for a store that reads a file for each. */
 const SLOW_GETS = 4000;
 const WARM_UP = 2000;
-/** What creates more than this is through before its time. */
+/** An upper limit of creates a second. A faster store ends its round early. */
 const MOST_A_SECOND = 200_000;
 
 let touches = 0;
@@ -22,7 +22,7 @@ async function open({ idsFile, size, ...args }) {
   const ids = Ids.readFrom(idsFile).slice(0, size);
   Object.assign(opened, { store, size, ids, folder: directoryOf(args.store, args.directory) });
   if (store.startsEmpty) await store.fill(sessionsOf(ids));
-  if (store.getsAtOnce) await getOneByOne(ids); // As in a server that is up for a while: all pages are mapped.
+  if (store.getsAtOnce) await getOneByOne(ids); // Maps all pages, as in a server that has run for a while.
 }
 
 async function getOneByOne(sample) {
@@ -34,7 +34,7 @@ async function getOneByOne(sample) {
   if (hits < sample.length) throw new Error(`${sample.length - hits} of ${sample.length} were not found`);
 }
 
-/** Nanoseconds a get, with what making the id takes. */
+/** Nanoseconds per get, including making the id. */
 async function get() {
   const { store, ids } = opened;
   const sample = ids.sample(store.getsAtOnce ? GETS : SLOW_GETS);
@@ -45,7 +45,7 @@ async function get() {
   return ((performance.now() - start) * 1e6) / sample.length;
 }
 
-/** Measures creates, `inFlight` at a time. `undo` has to follow. */
+/** Measures creates, `inFlight` at a time. `undo` must follow. */
 async function create({ inFlight, seconds }) {
   const { store, folder } = opened;
   const fresh = Ids.random(Math.ceil(MOST_A_SECOND * seconds));
@@ -58,7 +58,7 @@ async function create({ inFlight, seconds }) {
   return cost;
 }
 
-/** Deletes what was created, and leaves no work that the store would do in the next round. */
+/** Deletes the created sessions, and completes deferred work before the next round. */
 async function undo() {
   const { store, size, created } = opened;
   await store.remove(created);
@@ -73,7 +73,7 @@ async function touch({ inFlight, seconds }) {
   global.gc({ type: "minor" });
   const cost = await costOf(folder, () =>
     closedLoop(inFlight, until(after(seconds * 1000), sample), async (id) => {
-      // Each expiry is a new one, or the store would have nothing to write.
+      // Each expiry is new, or the store would have nothing to write.
       if (!(await store.touch(id, farOff(ids.length + touches++))))
         throw new Error("a session was not found");
     }),

@@ -3,7 +3,9 @@
 const { setImmediate: turn } = require("node:timers/promises");
 const { open } = require("lmdb");
 
-/** Each session as JSON under its id: no index by user or expiry, and nothing looks whether an id is taken. */
+/**
+ * Stores each session as JSON by its id, without a user index or expiry index, and without a check for existing ids.
+ */
 class LmdbStore {
   getsAtOnce = true;
 
@@ -33,7 +35,7 @@ class LmdbStore {
     await this.db.flushed;
   }
 
-  /** Looks at each session, as there is no index by expiry; a turn of the event loop after `atATime` of them. */
+  /** Reads each session, because there is no expiry index. Yields to the event loop after `atATime` sessions. */
   async clean(atATime = Number.POSITIVE_INFINITY) {
     const now = Date.now();
     let looked = 0;

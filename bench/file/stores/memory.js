@@ -5,7 +5,7 @@ const { closedLoop } = require("../../closed-loop.js");
 
 const IN_FLIGHT = 4096;
 
-/** Our store in memory: it shows what a write costs without a disk. Each process fills its own. */
+/** Our MemoryStore, which shows the cost of a write without a disk. Each process fills its own. */
 class Memory {
   getsAtOnce = true;
   startsEmpty = true;

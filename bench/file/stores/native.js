@@ -5,11 +5,11 @@ const { closedLoop } = require("../../closed-loop.js");
 
 const THIS_PACKAGE = "../../..";
 const IN_FLIGHT = 4096;
-/** Milliseconds. A log that nothing fills is drained within half a minute. */
+/** Milliseconds. An idle log is drained within half a minute. */
 const LONGEST_DRAIN = 60_000;
 const LOOK = 20;
 
-/** Our store, of this package or of an older one. */
+/** Our FileStore, from this package or an older version. */
 class NativeStore {
   static load = (from = THIS_PACKAGE) => require(from).FileStore;
 
@@ -44,12 +44,12 @@ class NativeStore {
     return this.store.clean();
   }
 
-  /** By its counter, as `get` finds no expired session, swept or not. */
+  /** Uses the counter, because `get` never returns an expired session, swept or not. */
   async countLeft(ids) {
     return ids.length - (await this.store.stats()).expired;
   }
 
-  /** The bytes of the log that are not in the data file yet, or `undefined` if the store has no log. */
+  /** Returns the bytes of the log that are not in the data file yet, or `undefined` without a log. */
   async logBytes() {
     return (await this.store.stats()).log?.usedBytes;
   }
@@ -58,7 +58,7 @@ class NativeStore {
   async drain() {
     const end = performance.now() + LONGEST_DRAIN;
     while ((await this.logBytes()) > 0) {
-      // Ids come from the data file: the log has to be drained into it first.
+      // `ids` reads the data file, so the log is drained first.
       for await (const _ of this.store.ids()) break;
       if (performance.now() > end) throw new Error(`the log was not drained within ${LONGEST_DRAIN} ms`);
       await sleep(LOOK);

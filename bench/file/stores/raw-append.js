@@ -5,7 +5,7 @@ const { Worker } = require("node:worker_threads");
 
 const RECORD = "x".repeat(232);
 
-/** What the disk allows: records are appended to one file by a worker, which syncs all that is queued at once. */
+/** The limit of the disk: a worker appends records to one file, and syncs all queued records together. */
 class RawAppend {
   #queued = [];
   #writing = [];
@@ -23,7 +23,7 @@ class RawAppend {
 
   create() {
     return new Promise((resolve) => {
-      // After this turn of the event loop, so that what is created in it shares a sync.
+      // After this turn of the event loop, so that all its creates share a sync.
       if (this.#queued.push(resolve) === 1) setImmediate(() => this.#write());
     });
   }

@@ -9,7 +9,7 @@ const { closedLoop } = require("../../closed-loop.js");
 const FileStore = createFileStore(expressSession);
 const IN_FLIGHT = 16;
 
-/** A file for each session, written elsewhere and renamed. */
+/** session-file-store: one file per session, written to a temporary name and renamed. */
 class SessionFilesStore {
   constructor(directory) {
     this.directory = directory;
@@ -28,7 +28,7 @@ class SessionFilesStore {
     });
   }
 
-  /** Writes the files itself, without an fsync for each: its own `set` would take minutes. */
+  /** Writes the files directly, without fsync: the store's `set` would take minutes. */
   async fill(sessions) {
     for (const session of sessions) {
       const text = JSON.stringify({ ...session, __lastAccess: Date.now() });

@@ -30,7 +30,7 @@ class SqliteStore {
     });
   }
 
-  /** What is asked for in one turn of the event loop goes into one transaction, as an app would do it. */
+  /** All creates of one turn of the event loop share a transaction, as an app would do it. */
   create(session) {
     return new Promise((resolve, reject) => {
       if (this.#queue.push({ session, resolve, reject }) === 1) setImmediate(() => this.#insertQueued());
@@ -72,7 +72,7 @@ class SqliteStore {
     this.db.exec("CREATE INDEX IF NOT EXISTS by_expiry ON sessions (expires)");
   }
 
-  /** In one statement, or with a turn of the event loop after `atATime` sessions. */
+  /** Deletes in one statement, or yields to the event loop after `atATime` sessions. */
   async clean(atATime) {
     const now = Date.now();
     if (atATime === undefined) {

@@ -1,6 +1,7 @@
 "use strict";
 
-// A process that reads sessions from memory, from a near cache and from the server; and one that sees logouts of another.
+// A process that reads sessions from memory, from a near cache and from the server, and that observes logouts of
+// another process.
 const { fork } = require("node:child_process");
 const { once } = require("node:events");
 const path = require("node:path");
@@ -13,12 +14,15 @@ const { nativeSession } = require("../sessions.js");
 
 const OTHER = path.join(__dirname, "other.js");
 const AT_ONCE = 256;
-// Between two looks at the clock.
+// Calls between two readings of the clock.
 const STRIDE = 64;
 
 const PREFIX = "near:";
 
-/** FluidAuth's, which crosses to JavaScript as plain strings; and one of JSON, whose parsing is most of each `get`. */
+/**
+ * FluidAuth's shape, which crosses to JavaScript as plain strings, and a JSON session, whose parsing dominates each
+ * `get`.
+ */
 const SHAPES = {
   fluidauth: (sessionId, number) => ({
     sessionId,
@@ -50,7 +54,7 @@ async function open({ url, size }) {
   }
 }
 
-/** Nanoseconds of an awaited `get`, one after the other. */
+/** Measures the nanoseconds of sequential, awaited `get` calls. */
 async function round({ shape, store: name, seconds }) {
   const [store, own] = [stores[name], ids[shape]];
   global.gc({ type: "minor" });
@@ -63,15 +67,15 @@ async function round({ shape, store: name, seconds }) {
       if (found === null) throw new Error("a session was not found");
     }
     calls += STRIDE;
-    // Messages come in between, and timers.
+    // Let invalidation messages and timers run.
     await new Promise(setImmediate);
   }
   return ((performance.now() - begun) / calls) * 1e6;
 }
 
 /**
- * Logouts by another process, of sessions that this one reads all the time: for how many milliseconds after the
- * acknowledgement each was seen, below zero if it was not, and how long a round trip takes.
+ * Measures logouts by another process, while this one continuously reads the sessions: for how many milliseconds after
+ * the acknowledgement each session stayed visible, negative if it did not, and how long a round trip takes.
  */
 async function logouts({ url, rounds }) {
   const other = fork(OTHER);

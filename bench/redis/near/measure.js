@@ -1,6 +1,6 @@
 "use strict";
 
-// The near cache: how long a hit takes, when a logout elsewhere is seen, and what it is worth to an app.
+// Measures the near cache: the time of a hit, the delay of logouts in other processes, and the gain for an app.
 const path = require("node:path");
 const { loadRoute, withLoad } = require("../../connect/load/rounds.js");
 const { withChildren } = require("../../spawn.js");
@@ -12,7 +12,7 @@ const APP = path.join(__dirname, "server.js");
 const STORES = ["cached", "memory", "uncached"];
 const SHAPES = ["fluidauth", "json"];
 
-/** `{ hits: { shape, store, rounds }[], logouts, load? }`. `load` is left out where autocannon is missing. */
+/** `{ hits: { shape, store, rounds }[], logouts, load? }`. `load` is missing without autocannon. */
 async function measureNear(plan, progress, missing) {
   const { servers, stop } = await SERVERS.plain.start();
   const [url] = servers.urls;
@@ -29,7 +29,7 @@ async function inProcess(child, url, plan, progress) {
   const { redisSize: size, redisRounds, redisSeconds: seconds, redisLogouts: rounds } = plan;
   await child.call("open", { url, size });
   const hits = SHAPES.flatMap((shape) => STORES.map((store) => ({ shape, store, rounds: [] })));
-  // The first is for the compiler.
+  // Round -1 is for the compiler.
   for (let round = -1; round < redisRounds; round++) {
     progress("redis, near cache", `: round ${round + 1} of ${redisRounds}`);
     for (const row of rotated(hits, round)) {

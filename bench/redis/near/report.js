@@ -17,7 +17,10 @@ const ofShape = (rows, shape) => rows.filter((row) => row.shape === shape);
 const HIT_LIMIT = 1.5;
 const TRIP_LIMIT = 15;
 const APP_LIMIT = 0.95;
-/** A logout may be seen for a round trip and so many milliseconds more. */
+/**
+ * A logout counts as late if it takes effect more than a round trip and this many milliseconds after its
+ * acknowledgement.
+ */
 const LATE = 5;
 
 const roundsOf = (rows, store, figure) =>
@@ -73,7 +76,7 @@ function nearSections({ hits, logouts, load }) {
   return all;
 }
 
-/** A hit is judged by the shape that needs no parsing: that takes as long in every store. */
+/** Judges a hit by the shape without parsing, because parsing takes the same time in every store. */
 function judgeNear({ hits: all, logouts, load }) {
   const hits = ofShape(all, "fluidauth");
   const targets = [

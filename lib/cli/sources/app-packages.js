@@ -5,12 +5,13 @@ const path = require("node:path");
 const { wrongUsage } = require("../failures.js");
 
 /**
- * The first of some packages that is there and loads. This package has no dependencies, but an app that has a store has a
- * driver for it.
- * @param {Record<string, (module: object) => T>} adapters By the names of the packages: what makes of each what is needed.
- * @param {{ user: string, load?: (name: string, requireFrom: NodeRequire) => object | null }} how The package whose store
- *   it is, which may have a driver to itself; how a package loads.
- * @returns {{ name: string, driver: T } | { broken: string[] }} Else why those that are there do not load.
+ * Finds the first of some packages that is installed and loads. This package has no dependencies, but an app with a
+ * store has a driver for it.
+ * @param {Record<string, (module: object) => T>} adapters By package name: adapts the module to a driver.
+ * @param {{ user: string, load?: (name: string, requireFrom: NodeRequire) => object | null }} how `user`: the package
+ * of the store, which may have its own driver. `load`: loads a package.
+ * @returns {{ name: string, driver: T } | { broken: string[] }} Otherwise the reasons why installed packages do not
+ * load.
  * @template T
  */
 function findInApp(adapters, { user, load = loadPackage }) {
@@ -29,7 +30,7 @@ function findInApp(adapters, { user, load = loadPackage }) {
   return { broken: [...broken] };
 }
 
-/** The driver that the app has for a server: of the first of these packages, as above. */
+/** Finds the app's driver for a server in the same way. Throws if there is none. */
 function findDriverInApp(adapters, user) {
   const { driver, broken } = findInApp(adapters, { user });
   if (driver) return driver;
@@ -38,7 +39,7 @@ function findDriverInApp(adapters, user) {
   throw wrongUsage(`${why.join("; ")}; npm install ${names[0]} here`);
 }
 
-/** What requires as the app in this folder does, as the package that it uses, and as this package. */
+/** Returns the `require` of the app in this folder, of the package that it uses, and of this package. */
 function placesOf(user) {
   const requireFromHere = createRequire(path.join(process.cwd(), "app.js"));
   try {
@@ -48,7 +49,7 @@ function placesOf(user) {
   }
 }
 
-/** The module, or `null` where there is none. */
+/** Loads a module, or returns `null` if it is not installed. */
 function loadPackage(name, requireFrom) {
   try {
     requireFrom.resolve(name);

@@ -8,7 +8,7 @@ const { Fault, entryOf } = require("./fault.js");
 const { readServerUrl } = require("./server-url.js");
 const { endOfEndless, readTtl } = require("./ttl.js");
 
-// What connect-mongo itself takes where it is given none.
+// The default of connect-mongo.
 const DEFAULT_COLLECTION = "sessions";
 const DEFAULT_TTL = 1_209_600_000;
 
@@ -16,7 +16,7 @@ const ACCEPTED = { schemes: ["mongodb", "mongodb+srv"], example: "mongodb://user
 const BATCH = 100;
 const CONNECT_TIMEOUT = 10_000;
 
-/** The sessions in the collection of connect-mongo. */
+/** Opens the collection of connect-mongo. */
 async function open(task) {
   const { options } = task;
   const sessions = new ConnectSessions(options);
@@ -33,14 +33,14 @@ async function open(task) {
       const entry = await entryOf(`document ${show.shortId(String(sid))}`, () =>
         sessions.read(sid, textOf(session), ({ cookie }) => endOf(expires, cookie, ttl)),
       );
-      // With `timestamps` connect-mongo says it.
+      // connect-mongo stores it with the option `timestamps`.
       const created = createdAt instanceof Date ? createdAt.getTime() : undefined;
       yield { ...entry, createdAt: created, read: ++read };
     }
   }
 }
 
-/** Throws where there is no such collection: one that is not there looks as if it were empty. */
+/** Throws if the collection does not exist: MongoDB would return it as empty. */
 async function openCollection(task, server) {
   const client = await connect(task, server);
   const { database, collection = DEFAULT_COLLECTION } = task.options;
@@ -65,10 +65,10 @@ async function* documentsOf(server, collection) {
   }
 }
 
-/** The JSON of a session: it is text, or an object with `stringify: false`. */
+/** Returns the JSON of a session. It is stored as text, or as an object with `stringify: false`. */
 function textOf(session) {
   if (typeof session !== "string") return JSON.stringify(session);
-  // What the Web Crypto of connect-mongo makes.
+  // The output of connect-mongo's Web Crypto encryption.
   if (/^[\w+/-]{38,}=*$/.test(session)) throw new Fault(ENCRYPTED);
   return session;
 }

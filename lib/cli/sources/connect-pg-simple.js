@@ -7,19 +7,19 @@ const { ConnectSessions } = require("./connect-sessions.js");
 const { entryOf } = require("./fault.js");
 const { readServerUrl } = require("./server-url.js");
 
-// What connect-pg-simple itself takes where it is given none.
+// The default of connect-pg-simple.
 const DEFAULT_TABLE = "session";
 
 const ACCEPTED = {
   schemes: ["postgres", "postgresql"],
   example: "postgres://user@127.0.0.1:5432/database",
 };
-// Few, as a session may be large.
+// Rows per query. Few, because a session may be large.
 const PAGE = 100;
 const CONNECT_TIMEOUT = 10_000;
 const [NO_TABLE, NO_COLUMN] = ["42P01", "42703"];
 
-/** The sessions in the table of connect-pg-simple. */
+/** Opens the table of connect-pg-simple. */
 async function open(task) {
   const sessions = new ConnectSessions(task.options);
   const server = readServerUrl(task, ACCEPTED);
@@ -47,7 +47,7 @@ class SessionTable {
     this.#name = name;
   }
 
-  /** Throws where there is no table of connect-pg-simple. */
+  /** Throws if it is not a table of connect-pg-simple. */
   static async open(task, server) {
     const client = await connect(task, server);
     const query = async (sql, ...values) => {
@@ -81,7 +81,7 @@ class SessionTable {
     return total;
   }
 
-  /** Each row in the order of the ids, in pages, each of which begins where the one before ended. */
+  /** Iterates over the rows in the order of their ids. Each page starts after the last id of the previous page. */
   async *rows() {
     const order = `ORDER BY sid LIMIT ${PAGE}`;
     let page = await this.#query(this.#page(order));
@@ -92,8 +92,8 @@ class SessionTable {
   }
 
   /**
-   * The session as the text that was stored, and its end in milliseconds. The column has no time zone: what the server
-   * gives a session by default is that which the app wrote it in, too.
+   * Selects the stored text, and the end in milliseconds. The column has no time zone: the app wrote it in the server's
+   * default zone, which this connection uses, too.
    */
   #page(rest) {
     const end = "(extract(epoch FROM expire::timestamptz) * 1000)::float8";
@@ -107,7 +107,7 @@ async function connect(task, server) {
 
   async function start() {
     const client = new Client({ connectionString: server.url, connectionTimeoutMillis: CONNECT_TIMEOUT });
-    // The query under way fails with it.
+    // The pending query reports the error.
     client.on("error", () => {});
     task.defer(() => client.end());
     await client.connect();
@@ -115,7 +115,7 @@ async function connect(task, server) {
   }
 }
 
-/** The tables that may be meant. */
+/** Returns a hint with tables that may be meant. */
 async function likelyTables(query) {
   const found = await query(
     "SELECT table_schema AS schema, table_name AS name FROM information_schema.columns WHERE column_name = 'sess' LIMIT 5",

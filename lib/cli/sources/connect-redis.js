@@ -9,7 +9,7 @@ const { findRedisClient } = require("./redis-client.js");
 const { readServerUrl } = require("./server-url.js");
 const { endOfEndless, readTtl } = require("./ttl.js");
 
-// What connect-redis itself takes where it is given none.
+// The default of connect-redis.
 const DEFAULT_PREFIX = "sess:";
 const DEFAULT_TTL = 86_400_000;
 
@@ -17,12 +17,12 @@ const ACCEPTED = {
   schemes: ["redis", "rediss", "valkey", "valkeys"],
   example: "redis://127.0.0.1:6379/0",
 };
-// Few, as a session may be large.
+// Keys per step. Few, because a session may be large.
 const PAGE = 100;
-// What PTTL answers.
+// Special results of PTTL.
 const [NO_TTL, NO_KEY] = [-1, -2];
 
-/** The sessions of connect-redis, each of which has a key. */
+/** Opens the keys of connect-redis, one for each session. */
 async function open(task) {
   const { options } = task;
   const sessions = new ConnectSessions(options);
@@ -37,7 +37,7 @@ async function open(task) {
     for await (const { key, value, ttlLeft, readAt } of valuesOf(nodes, prefix)) {
       const endOf = ({ cookie }) =>
         ttlLeft === NO_TTL ? endOfEndless(cookie, ttl, DEFAULT_TTL) : readAt + ttlLeft;
-      // An empty text is no session for connect-redis. No key: the session has just ended.
+      // For connect-redis an empty string is not a session. Without a key, the session has just ended.
       const isSession = value !== "" && value !== null && ttlLeft !== NO_KEY;
       const entry = await entryOf(`key ${show.shortId(key)}`, () =>
         isSession ? sessions.read(key.slice(prefix.length), value, endOf) : {},
@@ -53,18 +53,18 @@ async function* valuesOf(nodes, prefix) {
   }
 }
 
-/** One server of Redis, and the keys that it has itself. */
+/** One Redis server, and its own keys. */
 class Node {
   #call;
   #attempt;
 
-  /** @param {(work: Promise) => Promise} attempt Takes what Redis is asked. */
+  /** @param {(work: Promise) => Promise} attempt Wraps each request to Redis. */
   constructor(call, attempt) {
     this.#call = call;
     this.#attempt = attempt;
   }
 
-  /** The keys that begin so, in pages. Some may come twice. */
+  /** Iterates over the keys with a prefix, in pages. A key may occur twice. */
   async *keys(prefix) {
     const pattern = `${prefix.replace(/[\\*?[\]]/g, "\\$&")}*`;
     let cursor = "0";
@@ -76,7 +76,7 @@ class Node {
     } while (cursor !== "0");
   }
 
-  /** What the keys have: `{ key, value, ttlLeft, readAt }`, with no `value` where it is not text. */
+  /** Reads keys: `{ key, value, ttlLeft, readAt }`. `value` is missing if it is not a string. */
   read(keys) {
     const readAt = Date.now();
     const readOne = async (key) => {
@@ -95,23 +95,23 @@ class Node {
     }
   }
 
-  /** The primaries of the cluster that this is a node of; `null` where it is of none. */
+  /** Returns the primaries of this node's cluster, or `null` if it is not in a cluster. */
   async primaries({ host, ...login }) {
     let slots;
     try {
       slots = await this.#attempt(this.#call(["CLUSTER", "SLOTS"]));
     } catch (error) {
-      // Some proxies and managed servers have no such command.
+      // Some proxies and managed servers do not have the command.
       if (/cluster support disabled|unknown (sub)?command/i.test(error.message)) return null;
       throw error;
     }
-    // The host is left out where it is that which was asked.
+    // A node may omit its own host.
     const places = slots.map(([, , [name, port]]) => ({ ...login, host: name || host, port }));
     return [...new Map(places.map((place) => [`${place.host}:${place.port}`, place])).values()];
   }
 }
 
-/** The server, or all primaries of the cluster that it is in. */
+/** Connects to the server, or to all primaries of its cluster. */
 async function connect(task, url) {
   const place = readPlace(url);
   const startClient = findRedisClient();

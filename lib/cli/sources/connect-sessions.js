@@ -5,12 +5,12 @@ const { Fault } = require("./fault.js");
 
 const LONGEST_ID = 256;
 const LAST_TIME = 8.64e15;
-// express-session and its stores read the clock one after the other.
+// Milliseconds. express-session and its stores read the clock at slightly different times.
 const DRIFT = 1000;
 
 const ENCRYPTED = "encrypted, which import cannot undo";
 
-/** Makes of what stores for express-session keep what ConnectStore keeps: `lib/connect/record.js` has its form. */
+/** Converts sessions of other express-session stores to the record of ConnectStore: see `lib/connect/record.js`. */
 class ConnectSessions {
   #prefix;
   #userField;
@@ -21,9 +21,9 @@ class ConnectSessions {
   }
 
   /**
-   * What an entry has of a session.
+   * Returns the session of an entry.
    * @param {string} text The session as JSON.
-   * @param {(session: object) => number} endOf When the old store would end it.
+   * @param {(session: object) => number} endOf Returns when the old store would end it.
    */
   read(sid, text, endOf) {
     const sessionId = this.#idOf(sid);
@@ -37,7 +37,7 @@ class ConnectSessions {
     const id = this.#prefix + sid;
     const isId = typeof sid === "string" && sid !== "" && id.isWellFormed();
     if (!isId || Buffer.byteLength(id) > LONGEST_ID) {
-      throw new Fault(`of an id that is none: a text of 1 to ${LONGEST_ID} bytes, the prefix included`);
+      throw new Fault(`with an invalid id: 1 to ${LONGEST_ID} bytes are accepted, prefix included`);
     }
     return id;
   }
@@ -54,26 +54,26 @@ class ConnectSessions {
 }
 
 /**
- * The old store's end, as some move that alone; but the cookie's where they are the same, as ConnectStore gives the
- * cookie the end of the record.
+ * Returns the end in the old store, because some stores move only that. If it equals the cookie's end, returns the
+ * cookie's: ConnectStore gives the cookie the end of the record.
  */
 function expiryOf(cookie, end) {
-  if (!(typeof end === "number" && Math.abs(end) <= LAST_TIME)) throw new Fault("without a time to end at");
+  if (!(typeof end === "number" && Math.abs(end) <= LAST_TIME)) throw new Fault("without an end time");
   const ofCookie = typeof cookie.expires === "string" ? Date.parse(cookie.expires) : Number.NaN;
   return new Date(Math.abs(ofCookie - end) <= DRIFT ? ofCookie : end).toISOString();
 }
 
-/** Throws for what would be none for express-session, which looks into the cookie of whatever it gets. */
+/** Parses a session. Throws if express-session could not use it: it reads the cookie of every session. */
 function parseSession(text) {
   if (typeof text !== "string") throw new Fault("not text");
   let session;
   try {
     session = JSON.parse(text);
   } catch {
-    // The error itself would show what is in the session.
+    // Drop the error: its message shows a part of the session.
     throw new Fault("not JSON");
   }
-  if (!isObject(session)) throw new Fault("no JSON object");
+  if (!isObject(session)) throw new Fault("not a JSON object");
   if (isEncrypted(session)) throw new Fault(ENCRYPTED);
   if (!isObject(session.cookie)) throw new Fault("without a cookie");
   return session;
@@ -81,7 +81,7 @@ function parseSession(text) {
 
 const isObject = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
 
-/** By kruptein, which session-file-store and connect-mongo use. */
+/** Whether kruptein encrypted it, which session-file-store and connect-mongo use. */
 const isEncrypted = ({ ct, hmac, cookie }) =>
   typeof ct === "string" && typeof hmac === "string" && cookie === undefined;
 

@@ -1,9 +1,9 @@
 "use strict";
 
-/** What is wrong with one session of another store, in words that follow "is". Those beside it can be read. */
+/** A fault of one entry of another store, in words that follow "is". Other entries can still be read. */
 class Fault extends Error {}
 
-/** The entry of a source that `read` makes, or one that says what is wrong with it. */
+/** Returns the entry that `read` makes, or an entry with a fault. */
 async function entryOf(name, read) {
   try {
     return { name, ...(await read()) };

@@ -9,7 +9,7 @@ const jsonLines = require("./json-lines.js");
 const sessionFileStore = require("./session-file-store.js");
 const { betterSqlite3SessionStore, connectSqlite3 } = require("./sqlite-stores.js");
 
-/** The packages whose sessions can be imported, by their names. */
+/** The packages whose sessions can be imported, by name. */
 const packages = {
   "session-file-store": sessionFileStore,
   "connect-sqlite3": connectSqlite3,
@@ -22,13 +22,16 @@ const packages = {
 const OF_EVERY_PACKAGE = ["prefix", "user-field"];
 
 /**
- * Opens what the task names, once its options fit.
+ * Opens the source that the task names, after checking its options.
  *
- * The `entries` of a source each have a `name`, how much of the `total` has been `read` with them, and either a
- * `session` and its `bytes`, or the `fault` that is why there is none, or neither, where there was nothing to read.
- * A source with a `check` opens more after the store: root may have become somebody who cannot.
- * A source with a `folder` is the store that is there.
- * A source with a `noun` for its entries may have some of a fault; without, each has to be a session.
+ * The `entries` of a source have:
+ * - `name`, and `read`: how much of the `total` has been read with this entry.
+ * - `session` and its `bytes`, or a `fault`, or neither if there was nothing to read.
+ *
+ * A source has:
+ * - `check`, if it opens more files after the store: root may have become a user who cannot.
+ * - `folder`, if it is a store in that folder.
+ * - `noun` for its entries, if some may have a fault. Otherwise each entry must be a session.
  */
 async function openSource(task) {
   const { operand, options } = task;

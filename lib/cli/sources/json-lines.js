@@ -7,13 +7,13 @@ const show = require("../show.js");
 const { isDatabase } = require("./sqlite-file.js");
 
 /**
- * The sessions of an export: every line has to be one. It is `{ createdAt, session }`, or the session alone, as older exports
- * have it.
+ * Opens an export: every line must be a session. A line is `{ createdAt, session }`, or only the session in older
+ * exports.
  */
 function open(task) {
   const { stream, size } = openStream(task.operand);
   task.defer(() => stream.destroy());
-  // It may be waiting for a line that never comes.
+  // The stream may be waiting for a line that never comes.
   task.signal.addEventListener("abort", () => stream.destroy(new Interruption()));
   const unit = size ? show.bytes : (lines) => show.count(lines, "line");
   return { total: size, unit, entries: entriesOf(stream, size) };
@@ -36,20 +36,20 @@ function parse(line, decoder) {
     if (text.trim() === "") return {};
     return entryOf(JSON.parse(text));
   } catch {
-    // The error itself would show what is in the session.
+    // Drop the error: its message shows a part of the session.
     return { fault: "not JSON in UTF-8" };
   }
 }
 
 function entryOf(line) {
   if (line === null) return { fault: "no session" };
-  // A session of ConnectStore has a `session` as well, but also its id.
+  // A ConnectStore record has a `session` as well, but also a `sessionId`.
   if (!Object.hasOwn(line, "createdAt") || Object.hasOwn(line, "sessionId")) return { session: line };
   const { createdAt, session } = line;
   if (session === null || typeof session !== "object") return { fault: "no session" };
   if (createdAt === null) return { session };
   const time = typeof createdAt === "string" ? Date.parse(createdAt) : Number.NaN;
-  if (Number.isNaN(time)) return { fault: "of a createdAt that is neither null nor an ISO time" };
+  if (Number.isNaN(time)) return { fault: "invalid: createdAt must be null or an ISO time" };
   return { session, createdAt: time };
 }
 

@@ -4,11 +4,11 @@ const { findDriverInApp } = require("./app-packages.js");
 
 const CONNECT_TIMEOUT = 10_000;
 
-// Each entry makes of a module a function that begins a connection: `{ connected, call(words), close() }`, where
-// `connected` resolves once there is one. A server is as `readServers` has it.
+// Each entry adapts a module to a function that starts a connection: `{ connected, call(words), close() }`. `connected`
+// resolves once there is one. A server has the form of `readServers`.
 const clients = {
   redis: ({ createClient, createCluster }) => {
-    // Before there were clusters, it had callbacks and no promises.
+    // Versions without clusters have callbacks and no promises.
     if (!createCluster) throw new Error("it is older than redis 4");
     return ({ host, port, tls, username, password, database }) => {
       const client = createClient({
@@ -17,7 +17,7 @@ const clients = {
         password,
         database,
       });
-      // The calls under way fail with it.
+      // The pending calls report the error.
       client.on("error", () => {});
       return {
         connected: client.connect(),
@@ -54,7 +54,7 @@ const clients = {
   },
 };
 
-/** What begins a connection to a server of Redis, by the client that the app has. */
+/** Finds the app's Redis client. Returns a function that starts a connection. */
 const findRedisClient = () => findDriverInApp(clients, "connect-redis");
 
 module.exports = { findRedisClient };

@@ -3,10 +3,10 @@
 const { EXIT, Failure, Interruption, wrongUsage } = require("../failures.js");
 
 const PARTS = /^([a-z][a-z+]*):\/\/(?:([^/?#]*)@)?([^/?#]*)([^?#]*)/i;
-// The parameters in which drivers take one, too.
+// URL parameters in which drivers accept a password.
 const SECRET_PARAMETER = /[?&][a-z]*pass(?:word|phrase)?=/i;
 
-/** The server of another store: its URL, which may have a password, and how errors show it, which has none. */
+/** The server of another store: its URL, which may have a password, and its form in errors, which has none. */
 class ServerUrl {
   #task;
 
@@ -18,15 +18,15 @@ class ServerUrl {
   }
 
   /**
-   * The result of what a driver is asked, unless the task is interrupted before. An error of the driver becomes the `cause`
-   * of a failure, as its message may have the URL in it.
+   * Returns the result of a driver call, unless the task is interrupted. An error of the driver becomes the `cause` of
+   * a failure, because its message may contain the URL.
    */
   async attempt(work) {
     try {
       return await this.#task.interruptible(work);
     } catch (error) {
       if (error instanceof Interruption || error instanceof Failure) throw error;
-      // Where a name has several addresses, only the errors of each have a message.
+      // If a name has several addresses, only the errors of the attempts have a message.
       const { message } = error.errors?.[0] ?? error;
       const reason = message.split("\n")[0].replaceAll(this.url, this.shown);
       throw Object.assign(new Failure(EXIT.failed, `cannot read ${this.shown}: ${reason}`), { cause: error });
@@ -35,7 +35,7 @@ class ServerUrl {
 }
 
 /**
- * The server that the task's operand names, or else the variable of the environment.
+ * Returns the server of the task's operand, or of the environment variable.
  * @param {{ schemes: string[], example: string }} accepted
  */
 function readServerUrl(task, { schemes, example }) {

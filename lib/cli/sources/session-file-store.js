@@ -8,15 +8,15 @@ const { ConnectSessions } = require("./connect-sessions.js");
 const { Fault, entryOf } = require("./fault.js");
 const { readTtl } = require("./ttl.js");
 
-// What session-file-store itself takes where it is given none.
+// The default of session-file-store, in milliseconds.
 const DEFAULT_TTL = 3_600_000;
 const DEFAULT_EXTENSION = ".json";
 
 const MOST_READS = 32;
-// Twice as fast as that of fs.promises.
+// Twice as fast as the function of `fs.promises`.
 const readFile = promisify(fs.readFile);
 
-/** The sessions in a folder of session-file-store, which has a file for each. */
+/** Opens a folder of session-file-store, which has a file for each session. */
 async function open(task) {
   const { operand: folder, options } = task;
   const sessions = new ConnectSessions(options);
@@ -39,13 +39,13 @@ async function open(task) {
   };
 }
 
-/** As session-file-store has it: for it the expiry that is in the cookie counts for nothing. */
+/** The end by session-file-store's rule, which ignores the expiry in the cookie. */
 function endOf({ cookie: { originalMaxAge }, __lastAccess: lastAccess }, ttl) {
   if (typeof lastAccess !== "number") throw new Fault("without the __lastAccess of session-file-store");
   return lastAccess + (typeof originalMaxAge === "number" && originalMaxAge !== 0 ? originalMaxAge : ttl);
 }
 
-/** How many files there are to read. Throws for a folder that seems to be another's. */
+/** Counts the files to read. Throws if the folder does not look like one of session-file-store. */
 async function countSessions(folder, extension) {
   const counts = { sessions: 0, dotted: 0, others: 0 };
   try {
@@ -57,7 +57,7 @@ async function countSessions(folder, extension) {
   } catch (error) {
     throw wrongUsage(`cannot read ${folder}: ${reasonOf(error)}`);
   }
-  // The ids would end in the dot, and no cookie would find them.
+  // The ids would end in a dot, and no cookie would match them.
   if (counts.dotted > 0) throw wrongUsage(`--extension must have its dot: .${extension}`);
   if (counts.sessions === 0 && counts.others > 0) {
     throw wrongUsage(
@@ -68,7 +68,7 @@ async function countSessions(folder, extension) {
   return counts.sessions;
 }
 
-/** The files are opened as they come, by then with the rights of the store's owner where root has become that. */
+/** Checks that the files are readable. They are opened later, when root may have become the owner of the store. */
 function checkReadable(folder) {
   try {
     fs.accessSync(folder, fs.constants.R_OK | fs.constants.X_OK);
@@ -93,11 +93,11 @@ async function* namesOfFiles(folder) {
 
 function isSession(name, extension) {
   if (extension !== "") return name.endsWith(extension) && name !== extension;
-  // What write-file-atomic has not renamed yet.
+  // A temporary file of write-file-atomic.
   return !/\.\d+$/.test(name);
 }
 
-/** `null` for one that is gone: its session was ended meanwhile. */
+/** Returns the text of a file, or `null` if it is gone: then its session has ended. */
 async function textOf(file) {
   try {
     return await readFile(file, "utf8");
@@ -107,7 +107,7 @@ async function textOf(file) {
   }
 }
 
-/** What `read` makes of each name, in their order, with a bounded number of reads under way. */
+/** Yields the result of `read` for each name, in order, with a bounded number of concurrent reads. */
 async function* inOrder(names, read) {
   const ahead = [];
   let done = 0;

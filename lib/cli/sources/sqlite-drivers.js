@@ -3,11 +3,11 @@
 const { wrongUsage } = require("../failures.js");
 const { findInApp, loadPackage } = require("./app-packages.js");
 
-// Each entry makes of a module a function that opens a file for reading alone, as `{ all(sql, ...values), close() }`, of
-// values or of promises.
+// Each entry adapts a module to a function that opens a file read-only: `{ all(sql, ...values), close() }`. They return
+// values or promises.
 const drivers = {
   "better-sqlite3": (Database) => {
-    // Only now it loads its binary, which may be of another Node.js.
+    // It loads its binary only now, which may be for another Node.js version.
     new Database(":memory:").close();
     return (file) => {
       const database = new Database(file, { readonly: true, fileMustExist: true });
@@ -46,12 +46,13 @@ const drivers = {
     },
 };
 
-// Its locks are folders of its own, which no other SQLite knows: hence it comes last, too.
+// Its locks are folders, which no other SQLite respects. So it comes last.
 const WITHOUT_LOCKS = ["node-sqlite3-wasm"];
 
 /**
- * The first driver that is there and loads: `open` opens a file, and `isLocked` tells if other processes notice.
- * @param {string} user The package whose store it is, which may have a driver to itself.
+ * Finds the first driver that is installed and loads. `open` opens a file, and `isLocked` says whether other processes
+ * respect its locks.
+ * @param {string} user The package of the store, which may have its own driver.
  */
 function findDriver(user) {
   const { name, driver, broken } = findInApp(drivers, { user, load });
@@ -62,17 +63,17 @@ function findDriver(user) {
   );
 }
 
-/** The module, or `null` where there is none. */
+/** Loads a module, or returns `null` if it is not installed. */
 function load(name, requireFrom) {
   return name === "node:sqlite" ? loadBuiltin(name) : loadPackage(name, requireFrom);
 }
 
 function loadBuiltin(name) {
-  // Some releases before have it behind a flag, and know no way to open a file for reading alone.
+  // Some earlier releases have it behind a flag, and cannot open a file read-only.
   const [major, minor] = process.versions.node.split(".").map(Number);
   if (major < 22 || (major === 22 && minor < 13)) return null;
   const { emitWarning } = process;
-  // That it is experimental is nothing to whoever imports sessions.
+  // Suppress the warning that it is experimental.
   process.emitWarning = () => {};
   try {
     return require(name);
@@ -84,7 +85,7 @@ function loadBuiltin(name) {
   }
 }
 
-/** The result of what calls back. */
+/** Converts a callback to a promise. */
 function promised(start) {
   return new Promise((resolve, reject) => {
     start((error, result) => (error ? reject(error) : resolve(result)));

@@ -6,13 +6,13 @@ const path = require("node:path");
 const { Failure, reasonOf, wrongUsage } = require("../failures.js");
 
 const MAGIC = Buffer.from("SQLite format 3\0");
-// The two bytes of a database's header that say whether it has a write-ahead log.
+// The offset of the two header bytes that say whether a database has a write-ahead log.
 const MODE_AT = 18;
 const [ROLLBACK, WAL] = [1, 2];
 
 const UNFINISHED = "a transaction in it is not finished; stop the app, or start it once if it was killed";
 
-/** Whether what is open is an SQLite database. */
+/** Whether an open file is an SQLite database. */
 function isDatabase(fd) {
   return headerOf(fd).subarray(0, MAGIC.length).equals(MAGIC);
 }
@@ -23,15 +23,15 @@ function headerOf(fd) {
   return header;
 }
 
-/** Whether the database has a write-ahead log. Throws for what is no database. */
+/** Whether the database has a write-ahead log. Throws if it is not a database. */
 function hasLog(file) {
   try {
     return withOpen(file, "r", (fd) => {
       const stat = fs.fstatSync(fd);
       if (stat.isDirectory())
-        throw wrongUsage(`cannot read ${file}: it is a directory, and no SQLite database`);
+        throw wrongUsage(`cannot read ${file}: it is a directory, not an SQLite database`);
       if (!stat.isFile() || !isDatabase(fd))
-        throw wrongUsage(`cannot read ${file}: it is no SQLite database`);
+        throw wrongUsage(`cannot read ${file}: it is not an SQLite database`);
       return headerOf(fd)[MODE_AT] === WAL;
     });
   } catch (error) {
@@ -41,18 +41,18 @@ function hasLog(file) {
 }
 
 /**
- * The path of a file that can be opened read-only without a trace beside the database: itself, or a copy for its
- * owner alone, which is removed when the task ends.
+ * Returns a path that can be opened read-only without creating files next to the database: the database itself, or a
+ * private copy that is removed when the task ends.
  *
- * Whoever opens a database with a write-ahead log makes its `-wal` and `-shm` files where they are missing, and leaves
- * them there if it may not write. A running app has them: then it is read where it is, as only SQLite's locks can tell
- * what is valid.
+ * Opening a database with a write-ahead log creates its `-wal` and `-shm` files if they are missing, and a read-only
+ * connection leaves them behind. If a running app has created them, the database is read in place, because only
+ * SQLite's locks determine which data is valid.
  * @param {{ name: string, isLocked: boolean }} driver
  */
 async function readablePath(task, given, { name, isLocked }) {
   const refuse = (reason) => wrongUsage(`cannot read ${given}: ${reason}`);
   const hasItsLog = hasLog(given);
-  // What belongs to a database is beside the file itself, not beside a link to it.
+  // The other files of a database are next to the file itself, not next to a link.
   const file = fs.realpathSync(given);
   const isInUse = hasItsLog && fs.existsSync(`${file}-shm`);
   if (isLocked && (isInUse || !hasItsLog)) return file;
@@ -62,9 +62,9 @@ async function readablePath(task, given, { name, isLocked }) {
   }
   const before = stateOf(file);
   const target = await task.interruptible(copy(task, file)).catch((error) => {
-    throw error.code ? refuse(`to leave it as it is it has to be copied: ${reasonOf(error)}`) : error;
+    throw error.code ? refuse(`it must be copied first, and that failed: ${reasonOf(error)}`) : error;
   });
-  if (stateOf(file) !== before) throw refuse("it was changed meanwhile; stop the app first");
+  if (stateOf(file) !== before) throw refuse("it changed during the import; stop the app first");
   return target;
 }
 
@@ -81,16 +81,16 @@ async function copy(task, file) {
   return target;
 }
 
-/** The user that root becomes has to read the copy, and to remove it. */
+/** The user that root becomes must be able to read and remove the copy. */
 function giveTo({ uid, gid }, folder) {
   for (const name of fs.readdirSync(folder)) fs.chownSync(path.join(folder, name), uid, gid);
   fs.chownSync(folder, uid, gid);
 }
 
-/** Whether there may be a transaction to undo. */
+/** Whether there may be a transaction to roll back. */
 const isUnfinished = (file) => sizeOf(`${file}-journal`) > 0;
 
-/** What changes when the database does. */
+/** Returns a value that changes when the database does. */
 function stateOf(file) {
   const states = ["", "-wal", "-journal"].map((suffix) => {
     const stat = fs.statSync(`${file}${suffix}`, { throwIfNoEntry: false });

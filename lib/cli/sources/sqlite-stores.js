@@ -7,7 +7,7 @@ const { SqliteTable } = require("./sqlite-table.js");
 
 const DEFAULT_TABLE = "sessions";
 
-/** What the packages that keep sessions in SQLite make of a table, and when a row of theirs ends. */
+/** The tables of the packages that keep sessions in SQLite, and when a row ends. */
 const layouts = {
   "connect-sqlite3": {
     columns: ["sid", "expired", "sess"],
@@ -19,7 +19,7 @@ const layouts = {
   },
 };
 
-/** A source of `--from`, which is in the table of a database. */
+/** Returns a source for `--from` that is a table in a database. */
 const storeOf = (from, options) => ({ reads: "file", options, open: (task) => open(task, from) });
 
 async function open(task, from) {
@@ -53,7 +53,7 @@ function checkColumns(file, from, found) {
   );
 }
 
-/** Of what has no time zone, SQLite takes it for UTC, and JavaScript for the zone of the machine. */
+/** Parses a time. Without a time zone SQLite means UTC, but JavaScript the zone of the machine. */
 function timeOf(text) {
   if (typeof text !== "string") return undefined;
   const hasZone = /(z|[+-]\d\d:?\d\d)$/i.test(text);

@@ -5,10 +5,10 @@ const { EXIT, Failure, wrongUsage } = require("../failures.js");
 const { findDriver } = require("./sqlite-drivers.js");
 const { UNFINISHED, isUnfinished, readablePath } = require("./sqlite-file.js");
 
-// Few, as a session may be large.
+// Rows per query. Few, because a session may be large.
 const PAGE = 100;
 
-/** A table of the database that the task's operand names, opened for reading alone. */
+/** A table of the database that the task's operand names, opened read-only. */
 class SqliteTable {
   #name;
   #query;
@@ -22,7 +22,7 @@ class SqliteTable {
     const driver = findDriver(task.options.from);
     const file = await readablePath(task, task.operand, driver);
     const failure = ({ message }) => {
-      // All that SQLite says is that it may not write.
+      // SQLite only reports that it may not write.
       const reason = /readonly database/.test(message) && isUnfinished(file) ? UNFINISHED : message;
       return new Failure(EXIT.failed, `cannot read ${task.operand}: ${reason} (${driver.name})`);
     };
@@ -33,7 +33,7 @@ class SqliteTable {
     return new SqliteTable(name, query);
   }
 
-  /** The names of its columns. Throws where there is no such table. */
+  /** Returns the names of the columns. Throws if the table does not exist. */
   async columns(file) {
     const columns = await this.#query(`PRAGMA table_info(${quoted(this.#name)})`);
     if (columns.length > 0) return columns.map(({ name }) => name);
@@ -48,8 +48,8 @@ class SqliteTable {
   }
 
   /**
-   * Each row, with its `rowid`. Each page is a read of its own: one for all would keep a running app from writing, and
-   * not every driver could wait for whoever takes the rows.
+   * Iterates over the rows, with their `rowid`. Each page is a separate read: a single read would block the writes of a
+   * running app, and some drivers cannot pause.
    */
   async *rows(columns) {
     const table = quoted(this.#name);
@@ -57,7 +57,7 @@ class SqliteTable {
     let page = await this.#query(sql, Number.MIN_SAFE_INTEGER);
     while (page.length > 0) {
       yield* page;
-      // Some drivers answer without a turn of the event loop, and a signal needs one.
+      // Some drivers are synchronous, and a signal needs a turn of the event loop.
       await setImmediate();
       page = await this.#query(sql, page.at(-1).rowid);
     }

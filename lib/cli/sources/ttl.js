@@ -2,7 +2,7 @@
 
 const { wrongUsage } = require("../failures.js");
 
-/** The `--ttl` of the options in milliseconds, or `undefined`. */
+/** Returns `--ttl` in milliseconds, or `undefined`. */
 function readTtl({ ttl }) {
   if (ttl === undefined) return undefined;
   if (!/^[1-9]\d{0,14}$/.test(ttl)) {
@@ -12,8 +12,8 @@ function readTtl({ ttl }) {
 }
 
 /**
- * When a session ends that the old store would never end: with its cookie, or after the `ttl` if that is later. A cookie
- * without an end counts as one that ends now.
+ * Returns the end of a session that the old store would never end: the end of its cookie, or after `ttl` if that is
+ * later. A cookie without an end counts as ending now.
  */
 function endOfEndless({ expires }, ttl, defaultTtl) {
   const ofCookie = typeof expires === "string" ? Date.parse(expires) : Number.NaN;

@@ -366,8 +366,7 @@ impl<'a, R: Rows> WriteBatch<'a, R> {
     fn found(&self, bytes: &[u8]) -> Found {
         // An unreadable record is treated as expired: it can be replaced, but a sweep does not remove it.
         let Ok(record) = Record::parse(bytes) else {
-            let header =
-                Header { expires: Expiry::LONG_AGO, indexed_expiry: 0, created: 0, created_at: None };
+            let header = Header { expires: Expiry::MIN, indexed_expiry: 0, created: 0, created_at: None };
             return Found { header, user: None, is_expired: true, is_readable: false };
         };
         Found {
