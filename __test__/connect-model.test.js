@@ -67,7 +67,7 @@ class World {
     this.leavesOut = options.touchAfter > 0;
     this.processes = [1, 2].map(() => {
       const connect = new ConnectStore(store, { ...options, userId: (session) => session.user });
-      //       // Like express-session.
+      // Like express-session.
       connect.generate = (req) => {
         req.session = new FrameworkSession({ cookie: this.cookie() });
       };
