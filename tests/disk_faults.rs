@@ -200,7 +200,6 @@ fn a_failed_sync_fails_only_that_write() {
 }
 
 #[test]
-
 fn a_failed_meta_page_write_fails_only_that_write() {
     for (number, code) in [(ENOSPC, FULL), (EIO, IO)] {
         fail_each(Call::WriteThrough, Failure::Refused(number), ALWAYS, code);
@@ -272,7 +271,6 @@ fn a_sync_that_fails_once_fails_at_most_one_write() {
 }
 
 #[test]
-
 fn reads_never_fail_while_commits_do() {
     let mut fixture = Fixture::new(false);
     let store = Arc::clone(fixture.store.as_ref().unwrap());
@@ -349,7 +347,6 @@ fn a_failed_group_is_retried_and_only_operations_that_fail_alone_are_refused() {
 }
 
 #[test]
-
 fn a_group_with_a_failed_meta_page_is_retried_and_only_operations_that_fail_alone_are_refused() {
     fail_groups(&[Call::Write, Call::Sync, Call::WriteThrough]);
 }

@@ -439,7 +439,7 @@ proptest! {
         perform(SIZES[size], &ops);
     }
 
-    /// Without touches: a touch of a large session rewrites it, and is not refused if there is no room for that.
+    /// Makes no touches: a touch rewrites a large session, and is not refused if there is no room for that.
     #[test]
     fn random_operations_on_large_sessions_stay_within_max_bytes(
         size in 0..SIZES.len(),

@@ -101,7 +101,6 @@ fn repeated_power_losses_lose_no_acknowledged_write() {
 }
 
 #[test]
-
 fn a_power_loss_after_failed_meta_page_writes_loses_no_acknowledged_write() {
     let (mut random, _alone) = start_alone();
     let mut sum = Sum::default();
@@ -132,7 +131,6 @@ fn without_syncs_stores_are_damaged() {
 }
 
 #[test]
-
 fn a_power_loss_during_the_creation_of_a_store_leaves_no_store_or_a_complete_one() {
     let (mut random, _alone) = start_alone();
     let mut sum = Sum::default();

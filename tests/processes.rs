@@ -33,7 +33,7 @@ const SHORT_TIMEOUT_MAX: Duration = Duration::from_secs(8);
 
 /// The steps of a write.
 const WRITING: [&str; 6] = ["Decided", "BeforeWrite", "AfterWrite", "BeforeSync", "AfterSync", "Entered"];
-/// The steps of a drain that ends the log, in order.
+/// The steps of a drain that removes the log, in order.
 const ENDING: [&str; 5] = ["BeforeDrainCommit", "AfterDrainCommit", "Removed", "BeforeLogEnd", "AfterLogEnd"];
 
 #[test]
@@ -84,7 +84,7 @@ impl Scene {
         scene
     }
 
-    /// Performs a write. Returns `false` if the process has died instead of an answer.
+    /// Performs a write. Returns `false` if the process has died before its answer.
     fn try_write(&mut self, peer: &mut Peer, op: Op) -> bool {
         match peer.try_call(&op.to_string()) {
             Some(Ok(_)) => {

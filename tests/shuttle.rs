@@ -394,7 +394,7 @@ fn the_tables_agree_after_clear_with_concurrent_creations_and_updates() {
     }
 }
 
-/// A session that is created again between the two steps must survive, because another session ended.
+/// If a session is created again between the two steps, the new session must survive.
 #[test]
 fn remove_ended_leaves_sessions_that_were_created_again() {
     fn log_out(store: &MemoryStore, _: &MockClock) {

@@ -1,4 +1,4 @@
-//! Checks a store that may be damaged in a child process, because the check may crash.
+//! Runs the check of a store in a child process, because a damaged store may crash it.
 
 use std::fs::File;
 use std::io::{Read, Write};
